@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/observe/events"
+	"sluice/observe/wake"
 )
 
 const (
@@ -50,17 +51,19 @@ type agents struct {
 	all    []*agent // in order of preference, at least one
 	token  *token
 	log    zerolog.Logger
-	events *events.Feed  // may be nil
-	alarm  chan struct{} // capacity 1: requests a round of probes
+	events *events.Feed // may be nil
+	alarm  wake.One     // requests a round of probes
 
 	probeInterval time.Duration  // Options.ProbeInterval
 	returnMin     time.Duration  // Options.ReturnAfter
 	random        func() float64 // Options.Random
 
+	roundDone wake.All // a round of probes has ended
+	// changed: failed queries should be retried at once, as there is another agent, a recovery, or another token.
+	changed wake.All
+
 	mu          sync.Mutex // guards the fields below, and the state of every agent
 	current     *agent
-	roundDone   chan struct{} // closed, and replaced, after each round of probes
-	changed     chan struct{} // closed, and replaced, when failed queries should be retried at once
 	switched    time.Time     // when current was chosen
 	returnAfter time.Duration // for how long a preferred agent must be healthy before its use
 	spread      time.Duration // random time in addition
@@ -69,9 +72,7 @@ type agents struct {
 func newAgents(all []*agent, t *token, log zerolog.Logger) *agents {
 	return &agents{
 		all: all, token: t, log: log, random: rand.Float64, current: all[0], probeInterval: defaultProbeInterval, returnMin: returnMin,
-		alarm:     make(chan struct{}, 1),
-		roundDone: make(chan struct{}),
-		changed:   make(chan struct{}),
+		alarm: wake.NewOne(),
 	}
 }
 
@@ -121,27 +122,17 @@ func (s *agents) healthy() bool {
 	return s.current.condition == healthy
 }
 
-// retry returns a channel that is closed when a failed query should be retried at once:
-// there is another agent, a recovery, or another token.
-func (s *agents) retry() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.changed
-}
-
 // probeAfterFailure starts a round of probes after a query failed, perhaps because of agent a. If
 // there are other agents, it waits for the result, about a second at most. It reports
 // whether another agent is in use.
 func (s *agents) probeAfterFailure(ctx context.Context, a *agent) (switched bool) {
 	// The current round may have started before the query failed.
 	for range 2 {
-		s.mu.Lock()
-		roundDone, current := s.roundDone, s.current
-		s.mu.Unlock()
-		if current != a {
+		roundDone := s.roundDone.Wait()
+		if s.inUse() != a {
 			return true
 		}
-		s.raiseAlarm()
+		s.alarm.Send()
 		if len(s.all) == 1 {
 			return false
 		}
@@ -152,14 +143,6 @@ func (s *agents) probeAfterFailure(ctx context.Context, a *agent) (switched bool
 		}
 	}
 	return s.inUse() != a
-}
-
-// raiseAlarm starts a round of probes, without waiting for it.
-func (s *agents) raiseAlarm() {
-	select {
-	case s.alarm <- struct{}{}:
-	default:
-	}
 }
 
 // penalize ranks agent a as degraded: it fails queries, but answers probes. elsewhere says that another agent has
@@ -231,7 +214,7 @@ func (s *agents) switchToBest(now time.Time) {
 	current.logged, best.logged = healthy, healthy
 	s.current, s.switched = best, now
 	best.meter.gate.use(&best.multiplexed)
-	s.signalLocked()
+	s.changed.Send()
 }
 
 // preferredAgainLocked returns the first preferred agent that may be used again, else
@@ -251,16 +234,4 @@ func (s *agents) doubt(a *agent) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return a.failureLocked(time.Now())
-}
-
-// signal makes the loops retry failed queries at once.
-func (s *agents) signal() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.signalLocked()
-}
-
-func (s *agents) signalLocked() {
-	close(s.changed)
-	s.changed = make(chan struct{})
 }

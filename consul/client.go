@@ -205,7 +205,7 @@ func (c *Client) KeepProbing() (done func()) {
 // Changed returns a channel that is closed when a query, or the check of a
 // registration, should be repeated at once: another agent is used, an agent has
 // recovered, or the token has changed.
-func (c *Client) Changed() <-chan struct{} { return c.agents.retry() }
+func (c *Client) Changed() <-chan struct{} { return c.agents.changed.Wait() }
 
 // Healthy reports whether the agent in use is healthy according to its probes.
 func (c *Client) Healthy() bool { return c.agents.healthy() }
@@ -234,7 +234,7 @@ func (c *Client) Oversubscribed(ctx context.Context) (oversubscribed bool, lasti
 func (c *Client) Capacity() (limit, loops int) { return c.gate.size() }
 
 // Resized returns a channel that is closed when the limit of Capacity changes.
-func (c *Client) Resized() <-chan struct{} { return c.gate.sized() }
+func (c *Client) Resized() <-chan struct{} { return c.gate.resized.Wait() }
 
 // KV returns Consul's KV store.
 func (c *Client) KV() KV { return KV{c} }

@@ -114,8 +114,7 @@ func (c *connections) free(conn *generationConn, abandoned bool) {
 	if abandoned {
 		c.abandoned++
 	}
-	close(c.freed)
-	c.freed = make(chan struct{})
+	c.freed.Send()
 }
 
 // awaitRoom waits, at most for roomTimeout, while a further connection were too many with the ones that the
@@ -143,7 +142,7 @@ func (c *connections) take(late bool) (freed <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !late && c.most > 0 && len(c.closing) > 0 && c.open >= c.most {
-		return c.freed
+		return c.freed.Wait()
 	}
 	c.open++
 	return nil
@@ -169,7 +168,7 @@ func (c *connections) awaitClosed(deadline time.Time) int {
 func (c *connections) left() (closing, abandoned int, freed <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.closing), c.abandoned, c.freed
+	return len(c.closing), c.abandoned, c.freed.Wait()
 }
 
 func (c *connections) forgetAbandoned() {

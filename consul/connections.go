@@ -8,6 +8,8 @@ import (
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
+
+	"sluice/observe/wake"
 )
 
 // dialingLimit bounds the requests that wait for a connection if requests share
@@ -31,7 +33,7 @@ type connections struct {
 	current   *generation
 	open      int                          // being opened, open, or closing
 	closing   map[*generationConn]struct{} // closed here, and not by the agent yet
-	freed     chan struct{}                // closed, and replaced, when open has decreased
+	freed     wake.All                     // open has decreased
 	abandoned int                          // of closing, the ones that the agent has not closed in time
 	shut      bool                         // nobody waits for the agent any more
 }
@@ -56,7 +58,6 @@ func newConnections(transport func(dialFunc) *http.Transport, dial dialFunc, sha
 		exclusive: make(chan struct{}),
 		most:      most,
 		closing:   make(map[*generationConn]struct{}),
-		freed:     make(chan struct{}),
 	}
 	c.setExclusive = sync.OnceFunc(func() { close(c.exclusive) })
 	c.current = c.newGeneration()

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluice/observe/wake"
 )
 
 const (
@@ -41,6 +43,8 @@ const (
 // gate limits the queries in flight, and decides whether each loop may have a blocking
 // query. It is safe for concurrent use.
 type gate struct {
+	resized wake.All // limit has changed
+
 	mu sync.Mutex // guards the fields below
 
 	connections int          // that queries may have
@@ -63,7 +67,6 @@ type gate struct {
 	oversubscribed bool            // more loops than queries that may block
 	lasting        context.Context // ends, and is replaced, when oversubscribed changes
 	endLasting     context.CancelFunc
-	resized        chan struct{} // closed, and replaced, when limit changes
 }
 
 // waiting is a query that waits for admission.
@@ -75,7 +78,7 @@ type waiting struct {
 // newGate returns a gate for a number of connections.
 func newGate(connections int) *gate {
 	g := &gate{connections: connections, multiplexed: new(atomic.Bool), most: connections, accepted: connections, limit: connections,
-		continued: make(map[*atomic.Bool][]time.Time), resized: make(chan struct{})}
+		continued: make(map[*atomic.Bool][]time.Time)}
 	g.lasting, g.endLasting = context.WithCancel(context.Background())
 	return g
 }
@@ -343,17 +346,9 @@ func (g *gate) resizeLocked(accepted int) {
 		limit = min(limit, max(minConnections, g.total()-n))
 	}
 	g.accepted, g.limit = accepted, limit
-	close(g.resized)
-	g.resized = make(chan struct{})
+	g.resized.Send()
 	g.updateOversubscribedLocked()
 	g.admitLocked()
-}
-
-// sized returns a channel that is closed when the limit changes.
-func (g *gate) sized() <-chan struct{} {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.resized
 }
 
 // join counts a loop until the caller calls end.

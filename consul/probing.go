@@ -51,7 +51,7 @@ func (s *agents) watch(ctx context.Context) {
 		if now := s.token.current(); now != token {
 			token = now
 			s.log.Info().Str("file", s.token.file).Msg("consul: the token has changed")
-			s.signal()
+			s.changed.Send()
 		}
 		tokenErr = s.logToken(tokenErr)
 
@@ -65,7 +65,7 @@ func (s *agents) watch(ctx context.Context) {
 
 // probeRound probes the agent in use and, if necessary, the others, and chooses one.
 func (s *agents) probeRound(ctx context.Context, preferredAt *time.Time) {
-	defer s.endRound()
+	defer s.roundDone.Send()
 	current := s.inUse()
 	c, err := current.probe(ctx, probeTimeout)
 	if ctx.Err() != nil {
@@ -117,7 +117,7 @@ func (s *agents) recordProbe(a *agent, c condition, err error) {
 	closed := a.idle.takeLost()
 	if c == was {
 		if closed && c == healthy {
-			s.signalLocked() // it may have restarted
+			s.changed.Send() // it may have restarted
 		}
 		return
 	}
@@ -127,7 +127,7 @@ func (s *agents) recordProbe(a *agent, c condition, err error) {
 	}
 	a.canceled = false
 	if c > was {
-		s.signalLocked()
+		s.changed.Send()
 	}
 }
 
@@ -194,13 +194,6 @@ func (s *agents) pause() time.Duration {
 		every = probeIntervalUnhealthy
 	}
 	return every - every/10 + s.randomBelow(every/5)
-}
-
-func (s *agents) endRound() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.roundDone)
-	s.roundDone = make(chan struct{})
 }
 
 // logToken logs when the token file becomes unreadable, and when it is readable again.

@@ -133,7 +133,7 @@ func (c *Client) atAgent(ctx context.Context, url, service string, do func(conte
 		}
 		err := do(ctx, client, q)
 		if err != nil && StatusCode(err) == 0 && a == c.agents.inUse() {
-			c.agents.raiseAlarm() // so that Changed tells of the recovery
+			c.agents.alarm.Send() // so that Changed tells of the recovery
 		}
 		switch {
 		case err == nil:

@@ -14,6 +14,7 @@ import (
 
 	"sluice/observe/events"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // Debounce configures the batching of additions and updates. Removals never wait.
@@ -58,7 +59,7 @@ const fallbackAfter = time.Second
 // safe for concurrent use.
 type Manager struct {
 	options ManagerOptions
-	wake    chan struct{} // capacity 1: the queue or starting has changed
+	wake    wake.One // the queue or starting has changed
 	sources sync.WaitGroup
 	pausing sync.Mutex // one Pause or Resume at a time
 
@@ -80,7 +81,7 @@ type Manager struct {
 func NewManager(o ManagerOptions) *Manager {
 	return &Manager{
 		options:  o,
-		wake:     make(chan struct{}, 1),
+		wake:     wake.NewOne(),
 		debounce: o.Debounce,
 		watches:  make(map[string]*watch),
 	}
@@ -134,7 +135,7 @@ func (m *Manager) Watch(service string, s Source, known ...WatchState) {
 	}
 	m.watches[service] = w
 	m.starting = append(m.starting, w)
-	m.poke()
+	m.wake.Send()
 }
 
 // Unwatch stops watching service, if it is watched. It does not call Sink. A running
@@ -365,7 +366,7 @@ func (m *Manager) scheduleLocked(w *watch) {
 		}
 	}
 	m.queue.add(w)
-	m.poke()
+	m.wake.Send()
 }
 
 // inheritLocked copies the state of old to w.
@@ -396,14 +397,6 @@ func (m *Manager) retireLocked(w *watch) {
 	}
 	if w.cancel != nil {
 		w.cancel()
-	}
-}
-
-// poke makes Run process the queue and the starting sources.
-func (m *Manager) poke() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
 	}
 }
 

@@ -115,7 +115,7 @@ func (m *Manager) ResumeSome(resumed func(service string) bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.resumed = resumed
-	m.poke()
+	m.wake.Send()
 }
 
 // Resume starts the sources again after Pause.
@@ -129,7 +129,7 @@ func (m *Manager) Resume() {
 		close(m.again)
 		m.again = nil
 	}
-	m.poke()
+	m.wake.Send()
 }
 
 // stateLocked returns the state of w; only the name of its source if the set is from another one.

@@ -16,6 +16,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // ChainID names a discovery chain.
@@ -59,7 +60,7 @@ type Chains struct {
 	// mu guards the fields below, and those of the chains.
 	mu      sync.Mutex
 	paused  bool
-	news    chan struct{} // closed and replaced when something else is known of a chain
+	news    wake.All // something else is known of a chain
 	byID    map[ChainID]*followedChain
 	adopted map[ChainID]ChainState // of the old process, until the first Follow
 }
@@ -74,7 +75,7 @@ type followedChain struct {
 
 // NewChains returns Chains that follow nothing.
 func NewChains(o ChainOptions) *Chains {
-	return &Chains{options: o, entries: newEntries(o.Consul, o.Wait, kindsOfChains), news: make(chan struct{}), byID: make(map[ChainID]*followedChain)}
+	return &Chains{options: o, entries: newEntries(o.Consul, o.Wait, kindsOfChains), byID: make(map[ChainID]*followedChain)}
 }
 
 // Follow follows these chains from now on, and forgets the others.
@@ -199,7 +200,7 @@ func (f *followedChain) take(compiled *Compiled, index uint64, now time.Time) (c
 		return false
 	}
 	f.Compiled, f.Since = compiled, now
-	f.owner.newsLocked()
+	f.owner.news.Send()
 	return true
 }
 
@@ -217,19 +218,13 @@ func (f *followedChain) ended(err error) (changed bool) {
 	}
 	changed = f.Compiled == nil && fmt.Sprint(err) != fmt.Sprint(f.LastError)
 	f.LastError, f.Refused = err, consul.Refused(err)
-	f.owner.newsLocked()
+	f.owner.news.Send()
 	return changed
 }
 
 func (f *followedChain) log() *zerolog.Logger {
 	log := f.owner.options.Log.With().Str("chain", f.Service).Logger()
 	return &log
-}
-
-// newsLocked wakes who awaits something. The caller holds mu.
-func (c *Chains) newsLocked() {
-	close(c.news)
-	c.news = make(chan struct{})
 }
 
 // Await waits until each chain that is followed is known, or Consul refuses it, or ctx ends.
@@ -252,10 +247,10 @@ func (c *Chains) settled() (known bool, news <-chan struct{}) {
 	defer c.mu.Unlock()
 	for _, f := range c.byID {
 		if f.Compiled == nil && !f.Refused {
-			return false, c.news
+			return false, c.news.Wait()
 		}
 	}
-	return true, c.news
+	return true, nil
 }
 
 // Lookup returns what is known of a chain; not followed is as not known.

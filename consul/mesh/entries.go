@@ -7,6 +7,7 @@ import (
 
 	"sluice/consul"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // Kinds of config entries, of which Consul compiles chains, and that are intentions.
@@ -19,17 +20,15 @@ var (
 // blocking query for each kind takes the place of one for each service: after each change, every watch asks without blocking. It
 // looks at no entry, so it needs no right to read one.
 type entries struct {
-	consul *consul.Client
-	wait   func() time.Duration // of its queries
-	kinds  []string
-	stop   func() // ends the queries, and waits for that; nil: it does not run. Its owner's mutex guards it
-
-	mu      sync.Mutex    // guards the field below
-	changed chan struct{} // closed, and replaced, at each change
+	consul  *consul.Client
+	wait    func() time.Duration // of its queries
+	kinds   []string
+	stop    func() // ends the queries, and waits for that; nil: it does not run. Its owner's mutex guards it
+	changed wake.All
 }
 
 func newEntries(client *consul.Client, wait func() time.Duration, kinds []string) *entries {
-	return &entries{consul: client, wait: wait, kinds: kinds, changed: make(chan struct{})}
+	return &entries{consul: client, wait: wait, kinds: kinds}
 }
 
 // begin lets it run from now on.
@@ -68,12 +67,12 @@ func (e *entries) follow(ctx context.Context) {
 				_ = e.consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
 					Query: consul.Query{Path: "config/" + kind}, Wait: e.wait(), Uncounted: true,
 					Read: func(consul.Answer, []byte) error {
-						e.tell()
+						e.changed.Send()
 						return nil
 					},
 					Ended: func(err error) {
 						if err != nil {
-							e.tell()
+							e.changed.Send()
 						}
 					},
 				})
@@ -83,26 +82,13 @@ func (e *entries) follow(ctx context.Context) {
 	running.Wait()
 }
 
-func (e *entries) tell() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	close(e.changed)
-	e.changed = make(chan struct{})
-}
-
-func (e *entries) next() <-chan struct{} {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.changed
-}
-
 // await returns the Await of one watch, whose first query comes later.
 func (e *entries) await() func(context.Context) {
-	next := e.next()
+	next := e.changed.Wait()
 	return func(ctx context.Context) {
 		select {
 		case <-next:
-			next = e.next()
+			next = e.changed.Wait()
 		case <-ctx.Done():
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"sluice/discovery"
 	"sluice/observe/events"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // Times of an instance that rejects sluice's certificate before Consul says that it may. An agent and sluice learn of
@@ -75,7 +76,7 @@ type IntentionState struct {
 type followedService struct {
 	IntentionState
 	owner   *Intentions
-	changed chan struct{}     // closed with the next change of Verdict
+	changed wake.All          // Verdict has changed
 	vain    time.Time         // when a wait was in vain; zero: none was
 	former  *discovery.Denial // until Since; nil: there was none
 	renamed bool              // the open connections may have another name of sluice
@@ -107,7 +108,7 @@ func (all *Intentions) follow(source string, destinations []Destination) (stops 
 	for d, f := range all.byName {
 		if !wanted[d] || from != all.source {
 			delete(all.byName, d)
-			f.wakeLocked()
+			f.changed.Send()
 			if f.stop != nil {
 				stops = append(stops, f.stop)
 			}
@@ -119,7 +120,7 @@ func (all *Intentions) follow(source string, destinations []Destination) (stops 
 		if all.byName[d] != nil {
 			continue
 		}
-		f := &followedService{owner: all, changed: make(chan struct{}), renamed: renamed}
+		f := &followedService{owner: all, renamed: renamed}
 		f.IntentionState = IntentionState{Destination: d, Source: from.String(), Verdict: Unknown}
 		if old, ok := all.adopted[d]; ok && old.Source == f.Source {
 			f.IntentionState = old
@@ -279,17 +280,11 @@ func (f *followedService) take(v Verdict, why string, index uint64) (end bool) {
 	f.former = former
 	f.Verdict, f.Since = v, time.Now()
 	f.vain = time.Time{}
-	f.wakeLocked()
+	f.changed.Send()
 	if before != Unknown || v == Denied {
 		f.noteTurnLocked()
 	}
 	return v == Denied && !lost && !(before == Unknown && f.renamed)
-}
-
-// wakeLocked ends the waits for a change.
-func (f *followedService) wakeLocked() {
-	close(f.changed)
-	f.changed = make(chan struct{})
 }
 
 // noteTurnLocked tells people that the verdict has changed.
@@ -369,7 +364,7 @@ func (all *Intentions) denialOrChange(i discovery.Instance, over bool) (*discove
 		f.vain = time.Now()
 		return nil, nil
 	}
-	return nil, f.changed
+	return nil, f.changed.Wait()
 }
 
 // ofLocked returns the followed service of an instance, or nil.

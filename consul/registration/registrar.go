@@ -15,6 +15,7 @@ import (
 
 	"sluice/consul"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 const (
@@ -71,7 +72,7 @@ type Options struct {
 // Registrar keeps one service registered. It is safe for concurrent use.
 type Registrar struct {
 	Options
-	poke       chan struct{} // capacity 1: settings have changed
+	poke       wake.One      // settings have changed
 	registered chan struct{} // closed when an agent has the registration for the first time
 
 	// Used by Run, and Leave after it.
@@ -92,7 +93,7 @@ func New(o Options) *Registrar {
 		o.Outbound = Outbound
 	}
 	o.CheckInterval = cmp.Or(o.CheckInterval, defaultCheckInterval)
-	r := &Registrar{Options: o, poke: make(chan struct{}, 1), registered: make(chan struct{})}
+	r := &Registrar{Options: o, poke: wake.NewOne(), registered: make(chan struct{})}
 	for _, url := range o.Consul.URLs() {
 		r.agents = append(r.agents, &agentState{url: url})
 	}
@@ -111,10 +112,7 @@ func (r *Registrar) Set(s *Settings) {
 		}
 	}
 	r.mu.Unlock()
-	select {
-	case r.poke <- struct{}{}:
-	default:
-	}
+	r.poke.Send()
 }
 
 // Owner returns the value of the owner of the registrations of this process and the ones

@@ -99,7 +99,7 @@ func (k *Keys[V]) setKnown(index uint64, pairs []api.KVPair) {
 		}
 	})
 	k.opened.Do(func() { close(k.first) })
-	k.awaken()
+	k.wake.Send()
 }
 
 // decodeLocked returns the values of pairs, and which of them cannot be used.

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/consul"
+	"sluice/observe/wake"
 )
 
 // Options configure Keys.
@@ -41,25 +42,25 @@ type Options[V any] struct {
 
 // Keys are the keys below a prefix. Its methods may be called concurrently.
 type Keys[V any] struct {
-	options Options[V]
-	log     zerolog.Logger
-	wake    chan struct{} // capacity 1: there may be a change to write
-	first   chan struct{} // closed when Consul has answered, and the values count
-	opened  sync.Once     // closes first
+	options  Options[V]
+	log      zerolog.Logger
+	wake     wake.One      // there may be a change to write
+	first    chan struct{} // closed when Consul has answered, and the values count
+	opened   sync.Once     // closes first
+	progress wake.All      // see progressOf
 
 	mu sync.Mutex // guards the fields below
 
-	known    map[string]known[V]   // what Consul has, or had when this process started
-	changes  map[string]*change[V] // what no answer of Consul has shown yet
-	invalid  map[string]Invalid
-	index    uint64 // of the last answer
-	marked   bool   // it had the mark
-	began    bool   // an answer had the mark
-	current  bool   // Consul has answered since Resume
-	failure  error  // of the last query
-	refused  error  // of the last attempt to write all changes
-	progress chan struct{}
-	stop     func() // ends the goroutines that Resume started, and waits; nil: none run
+	known   map[string]known[V]   // what Consul has, or had when this process started
+	changes map[string]*change[V] // what no answer of Consul has shown yet
+	invalid map[string]Invalid
+	index   uint64 // of the last answer
+	marked  bool   // it had the mark
+	began   bool   // an answer had the mark
+	current bool   // Consul has answered since Resume
+	failure error  // of the last query
+	refused error  // of the last attempt to write all changes
+	stop    func() // ends the goroutines that Resume started, and waits; nil: none run
 }
 
 // known is a value in Consul.
@@ -111,8 +112,8 @@ type Invalid struct {
 // New returns Keys without values.
 func New[V any](o Options[V]) *Keys[V] {
 	return &Keys[V]{
-		options: o, log: o.Log, wake: make(chan struct{}, 1), first: make(chan struct{}),
-		known: make(map[string]known[V]), changes: make(map[string]*change[V]), progress: make(chan struct{}),
+		options: o, log: o.Log, wake: wake.NewOne(), first: make(chan struct{}),
+		known: make(map[string]known[V]), changes: make(map[string]*change[V]),
 	}
 }
 
@@ -134,7 +135,7 @@ func (k *Keys[V]) Adopt(values map[string]V, changes map[string]*V) {
 	}
 	k.marked = len(values) > 0
 	k.began = k.marked
-	k.awaken()
+	k.wake.Send()
 }
 
 // Put gives a key a value. void may be nil.
@@ -142,7 +143,7 @@ func (k *Keys[V]) Put(key string, value V, void Condition[V]) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.changes[key] = &change[V]{value: &value, void: void}
-	k.awaken()
+	k.wake.Send()
 }
 
 // Restore gives a key a value that Consul has lost, unless Consul has one again.
@@ -150,7 +151,7 @@ func (k *Keys[V]) Restore(key string, value V) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.restoreKeyLocked(key, value)
-	k.awaken()
+	k.wake.Send()
 }
 
 func (k *Keys[V]) restoreKeyLocked(key string, value V) {
@@ -169,7 +170,7 @@ func (k *Keys[V]) Delete(key string, void Condition[V]) {
 	case void != nil && k.changes[key] == nil && n.index > 0 && void(n.value, n.index): // no write is needed to know that
 	default:
 		k.changes[key] = &change[V]{void: void}
-		k.awaken()
+		k.wake.Send()
 	}
 }
 
@@ -184,7 +185,7 @@ func (k *Keys[V]) Propose(key string, value V) bool {
 	last := k.known[key].index
 	changed := func(_ V, index uint64) bool { return index != last }
 	k.changes[key] = &change[V]{value: &value, void: changed, proposed: true}
-	k.awaken()
+	k.wake.Send()
 	return true
 }
 
@@ -279,14 +280,14 @@ func (k *Keys[V]) Await(ctx context.Context, key string, timeout time.Duration) 
 
 // progressOf reports whether the latest change of a key was written, or why it was not, and returns what is closed
 // when that may have changed.
-func (k *Keys[V]) progressOf(key string) (progress chan struct{}, done bool, err error) {
+func (k *Keys[V]) progressOf(key string) (progress <-chan struct{}, done bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c := k.changes[key]
 	if c == nil || !k.Shared() {
-		return k.progress, true, nil
+		return nil, true, nil
 	}
-	return k.progress, c.accepted || c.err != nil, c.err
+	return k.progress.Wait(), c.accepted || c.err != nil, c.err
 }
 
 // AwaitFirst waits until Consul has answered, at most for timeout.
@@ -299,13 +300,5 @@ func (k *Keys[V]) AwaitFirst(ctx context.Context, timeout time.Duration) {
 	case <-time.After(timeout):
 		k.log.Warn().Stringer("waited", timeout).Msg(k.options.Name + ": what Consul has is not known until it answers")
 	case <-ctx.Done():
-	}
-}
-
-// awaken makes write look for changes.
-func (k *Keys[V]) awaken() {
-	select {
-	case k.wake <- struct{}{}:
-	default:
 	}
 }

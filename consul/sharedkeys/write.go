@@ -131,11 +131,8 @@ func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]
 				}
 			})
 		}
-		k.mu.Lock()
-		c.err = err
-		close(k.progress)
-		k.progress = make(chan struct{})
-		k.mu.Unlock()
+		k.locked(func() { c.err = err })
+		k.progress.Send()
 	}
 	return failure
 }

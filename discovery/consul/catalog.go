@@ -18,6 +18,7 @@ import (
 	"sluice/discovery"
 	"sluice/observe/events"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // Selection selects services of the catalog by their instances.
@@ -139,7 +140,7 @@ type CatalogStatus struct {
 type Catalog struct {
 	sources   *Sources
 	selection Selection
-	poke      chan struct{} // capacity 1: the services may have changed
+	poke      wake.One // the services may have changed
 
 	mu       sync.Mutex // guards the fields below
 	services map[string]*listing
@@ -156,7 +157,7 @@ type listing struct {
 // Catalog returns a watch of the selected services. known are services that were listed
 // before: they are kept as if they had just been listed.
 func (c *Sources) Catalog(s Selection, known ...CatalogService) *Catalog {
-	w := &Catalog{sources: c, selection: s, poke: make(chan struct{}, 1), services: make(map[string]*listing)}
+	w := &Catalog{sources: c, selection: s, poke: wake.NewOne(), services: make(map[string]*listing)}
 	w.status.Since = time.Now()
 	for _, k := range known {
 		if s.accepts(k.Name, []string{s.Tag}, true) { // its tags may be unknown
@@ -326,10 +327,7 @@ func (w *Catalog) note(err error) {
 		w.sources.Events.Add(events.Event{Kind: events.KindCatalogWorks,
 			Text: fmt.Sprintf("Consul's catalog can be read again, after %s", now.Sub(since).Round(time.Millisecond))})
 	}
-	select {
-	case w.poke <- struct{}{}:
-	default:
-	}
+	w.poke.Send()
 }
 
 // present returns the services that are listed or on probation, after removal of those

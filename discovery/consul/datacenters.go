@@ -11,6 +11,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // datacenterStableTime is how long a preferred data centre must have enough instances
@@ -27,9 +28,9 @@ type choice struct {
 	report     func(discovery.Report)
 	minHealthy int
 	log        zerolog.Logger
-	spill      bool          // all are used
-	begin      time.Time     // of the watch
-	changed    chan struct{} // capacity 1: a branch or the order has changed
+	spill      bool      // all are used
+	begin      time.Time // of the watch
+	changed    wake.One  // a branch or the order has changed
 
 	mu       sync.Mutex // guards the fields below and the fields of the branches
 	branches []*branch  // in order of preference; changed by reorder only
@@ -137,7 +138,7 @@ func (c *choice) isPart(m discovery.Memory) bool {
 // note records a report.
 func (b *branch) note(r discovery.Report) {
 	b.record(r)
-	b.wake()
+	b.changed.Send()
 }
 
 func (b *branch) record(r discovery.Report) {
@@ -215,14 +216,6 @@ func sooner(a, b time.Duration) time.Duration {
 	return min(a, b)
 }
 
-// wake makes run choose again.
-func (c *choice) wake() {
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
-}
-
 // reorder changes the order of preference of the data centres to order. The others
 // come last, as they are listed.
 func (c *choice) reorder(order []string) {
@@ -241,7 +234,7 @@ func (c *choice) reorder(order []string) {
 		b.place = n
 	}
 	c.branches = branches
-	c.wake()
+	c.changed.Send()
 }
 
 // run chooses after each change, until ctx ends.

@@ -6,6 +6,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // parts watches a service that has parts, in order of preference: data centres, or the targets of a discovery chain. It
@@ -71,7 +72,7 @@ func (d *parts) Run(ctx context.Context, before discovery.WatchState, report fun
 		report:     report,
 		minHealthy: d.options.MinHealthy,
 		log:        d.log.With().Str("consul_service", d.options.Service).Logger(),
-		changed:    make(chan struct{}, 1),
+		changed:    wake.NewOne(),
 		used:       -1,
 		spill:      d.options.together(),
 		ordered:    !d.options.Nearest,

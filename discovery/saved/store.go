@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/discovery"
+	"sluice/observe/wake"
 )
 
 const (
@@ -40,8 +41,8 @@ type Options struct {
 // Store holds the last known good set of each service. A nil Store has none. It is safe for concurrent use.
 type Store struct {
 	options Options
-	changed chan struct{} // capacity 1: Changed was called
-	writing sync.Mutex    // one write at a time
+	changed wake.One   // Changed was called
+	writing sync.Mutex // one write at a time
 
 	mu      sync.Mutex // guards the fields below
 	entries map[string]entry
@@ -68,7 +69,7 @@ func Open(o Options) (*Store, error) {
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("snapshot: %s is not a directory", filepath.Dir(o.Path))
 	}
-	s := &Store{options: o, changed: make(chan struct{}, 1)}
+	s := &Store{options: o, changed: wake.NewOne()}
 	entries, err := read(o.Path)
 	switch {
 	case errors.Is(err, errDamaged):
@@ -143,10 +144,7 @@ func (s *Store) Changed() {
 	if s == nil {
 		return
 	}
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
+	s.changed.Send()
 }
 
 func (s *Store) Status() Status {

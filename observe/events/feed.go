@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"sluice/observe/wake"
 )
 
 const (
@@ -24,14 +26,13 @@ type Feed struct {
 	oldest  uint64  // position of the oldest event
 	next    uint64  // position of the next event
 	number  uint64  // of the latest event of this process
-	changed chan struct{}
-	waiting bool // a reader waits for changed
+	changed wake.All
 	closed  bool
 }
 
 // New returns an empty feed.
 func New() *Feed {
-	return &Feed{start: uint64(time.Now().UnixMilli()), changed: make(chan struct{})}
+	return &Feed{start: uint64(time.Now().UnixMilli())}
 }
 
 // Add adds e as the latest event, and sets its id, its time, and its level if it has none. It
@@ -49,7 +50,7 @@ func (f *Feed) Add(e Event) {
 	f.number++
 	e.ID, e.Time = ID{f.start, f.number}, time.Now().UTC().Truncate(time.Millisecond)
 	f.addLocked(e)
-	f.wakeLocked()
+	f.changed.Send()
 }
 
 func (f *Feed) addLocked(e Event) {
@@ -72,15 +73,6 @@ func (f *Feed) forgetLocked(now time.Time) {
 }
 
 func (f *Feed) atLocked(position uint64) *Event { return &f.ring[position%Capacity] }
-
-// wakeLocked wakes the readers that wait.
-func (f *Feed) wakeLocked() {
-	if f.waiting {
-		f.waiting = false
-		close(f.changed)
-		f.changed = make(chan struct{})
-	}
-}
 
 // All returns the kept events, oldest first.
 func (f *Feed) All() []Event {
@@ -105,7 +97,7 @@ func (f *Feed) Close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
-	f.wakeLocked()
+	f.changed.Send()
 }
 
 // Read returns the kept events that filter selects, oldest first, and a reader of those that

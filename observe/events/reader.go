@@ -51,8 +51,7 @@ func (r *Reader) pending() (changed <-chan struct{}, closed bool) {
 	if r.position < f.next {
 		return nil, f.closed
 	}
-	f.waiting = true
-	return f.changed, f.closed
+	return f.changed.Wait(), f.closed
 }
 
 // take returns the selected ones of the next events.

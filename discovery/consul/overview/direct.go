@@ -67,7 +67,7 @@ func (v *overview) grantDirectLocked(asking *Subscriber) {
 		last.direct = true
 		v.direct++
 		if last != asking {
-			wakeUp(last.news)
+			last.news.Send()
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"sluice/consul"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // indexTimeout is how long a node's index may take. Then its list is read, which shows what is wrong.
@@ -19,7 +20,7 @@ type node struct {
 	overview *overview
 	path     string
 	end      context.CancelFunc
-	wake     chan struct{} // capacity 1: the node should be read
+	wake     wake.One // the node should be read
 
 	// Only the node's goroutine uses these fields.
 
@@ -98,7 +99,7 @@ func (v *overview) followNodes(ctx context.Context) (crowded bool) {
 
 func (v *overview) startNode(ctx context.Context, name string) *node {
 	ctx, end := context.WithCancel(ctx)
-	n := &node{overview: v, path: "catalog/node-services/" + name, end: end, wake: make(chan struct{}, 1), due: true}
+	n := &node{overview: v, path: "catalog/node-services/" + name, end: end, wake: wake.NewOne(), due: true}
 	instances := newEntries(&v.total)
 	instances.proxied = v.noteProxy
 	read := func(a consul.Answer, body []byte) error {
@@ -238,7 +239,7 @@ func (v *overview) grantSlotsLocked() {
 		}
 		v.setSlotLocked(next, true)
 		next.waiting = false
-		wakeUp(next.wake)
+		next.wake.Send()
 	}
 }
 

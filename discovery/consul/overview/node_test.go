@@ -40,7 +40,7 @@ func TestPanicOfAnOverview(t *testing.T) {
 		v.nodes["bad"] = nil
 		v.mu.Unlock()
 		before := panics.Total(panics.Watch)
-		wakeUp(v.poke)
+		v.poke.Send()
 		synctest.Wait()
 		verify.Equal(t, panics.Total(panics.Watch)-before, 1, "panics")
 		v.mu.Lock()
@@ -63,7 +63,7 @@ func TestNodesThatComeGetTheSlotsOfThoseThatLeave(t *testing.T) {
 				nodes[fmt.Sprint(name, n)] = "10.0.0.1"
 			}
 			v.useAddresses(nodes)
-			wakeUp(v.poke)
+			v.poke.Send()
 			synctest.Wait()
 			slots := 0
 			for _, n := range v.nodes {

@@ -22,6 +22,7 @@ import (
 
 	"sluice/consul"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 const (
@@ -55,8 +56,8 @@ type overview struct {
 	reads     chan struct{} // one element per list of a node that is read without blocking
 	end       context.CancelFunc
 	running   sync.WaitGroup
-	poke      chan struct{} // capacity 1: the nodes have changed
-	total     atomic.Int64  // entries of all lists
+	poke      wake.One     // the nodes have changed
+	total     atomic.Int64 // entries of all lists
 
 	mu           sync.Mutex                      // guards the fields below
 	subscribers  map[string]map[*Subscriber]bool // by the service's name in lower case
@@ -72,7 +73,7 @@ type overview struct {
 	lists        map[string]error                // result of the last query, by path
 	complete     bool                            // every list has been read, and there is one for each node
 	warned       bool                            // the log has that it is incomplete
-	stateChanged chan struct{}                   // closed, and replaced, when complete or an error changes
+	stateChanged wake.All                        // complete or an error has changed
 }
 
 // run follows the lists until ctx ends.
@@ -145,7 +146,7 @@ func (v *overview) readNodes(body []byte) error {
 		return errors.New("the answer is not a list of nodes")
 	}
 	v.useAddresses(nodes)
-	wakeUp(v.poke)
+	v.poke.Send()
 	return nil
 }
 
@@ -168,7 +169,7 @@ func (v *overview) readServices([]byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, n := range v.nodes {
-		wakeUp(n.wake)
+		n.wake.Send()
 	}
 	return nil
 }
@@ -214,7 +215,7 @@ func (v *overview) nodeChangedLocked(node string) {
 	for _, subscribers := range v.subscribers {
 		for s := range subscribers {
 			if _, on := slices.BinarySearch(s.nodes, node); on {
-				wakeUp(s.news)
+				s.news.Send()
 			}
 		}
 	}
@@ -245,14 +246,14 @@ func (v *overview) state() (complete bool, stateChanged <-chan struct{}, err err
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.complete { // no list has an error
-		return true, v.stateChanged, nil
+		return true, v.stateChanged.Wait(), nil
 	}
 	for _, e := range v.lists {
 		if e != nil && e != errPending {
 			err = e
 		}
 	}
-	return false, v.stateChanged, err
+	return false, v.stateChanged.Wait(), err
 }
 
 // warn logs that services are polled, once while the overview is incomplete.
@@ -306,8 +307,7 @@ func (v *overview) updateCompleteLocked(failed bool) {
 		v.warned = false
 		v.allChangedLocked()
 	}
-	close(v.stateChanged)
-	v.stateChanged = make(chan struct{})
+	v.stateChanged.Send()
 }
 
 // decode decodes one value. It ignores unknown fields.
@@ -316,12 +316,4 @@ func decode(b []byte, to any) error {
 		return fmt.Errorf("decode the answer: %w", err)
 	}
 	return nil
-}
-
-// wakeUp adds an element to a channel of capacity 1, if it is empty.
-func wakeUp(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"sluice/consul"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // Overviews are the overviews of a client, one per scope with subscribers. It is safe
@@ -33,9 +34,9 @@ func New(client *consul.Client, log zerolog.Logger) *Overviews {
 // Subscriber is notified of changes of one service. It is not safe for concurrent use.
 type Subscriber struct {
 	overview *overview
-	service  string        // in lower case: Consul ignores the case of names
-	news     chan struct{} // capacity 1: the service may have changed
-	reported bool          // Wait has returned the current error
+	service  string   // in lower case: Consul ignores the case of names
+	news     wake.One // the service may have changed
+	reported bool     // Wait has returned the current error
 
 	// The mu of overview guards the fields below.
 
@@ -56,7 +57,7 @@ func (o *Overviews) Subscribe(in Scope, service string, wait time.Duration) *Sub
 		o.all[in] = v
 		o.count.Add(1)
 	}
-	s := &Subscriber{overview: v, service: strings.ToLower(service), news: make(chan struct{}, 1)}
+	s := &Subscriber{overview: v, service: strings.ToLower(service), news: wake.NewOne()}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.subscribers[s.service] == nil {
@@ -69,19 +70,18 @@ func (o *Overviews) Subscribe(in Scope, service string, wait time.Duration) *Sub
 
 func (o *Overviews) start(in Scope, wait time.Duration) *overview {
 	v := &overview{
-		overviews:    o,
-		client:       o.client,
-		scope:        in,
-		wait:         wait,
-		volume:       rate.NewLimiter(volumeRate, volumeBurst),
-		reads:        make(chan struct{}, Queries),
-		poke:         make(chan struct{}, 1),
-		subscribers:  make(map[string]map[*Subscriber]bool),
-		waiting:      make(map[*Subscriber]bool),
-		behind:       make(map[string]map[string]bool),
-		nodes:        make(map[string]*node),
-		lists:        make(map[string]error),
-		stateChanged: make(chan struct{}),
+		overviews:   o,
+		client:      o.client,
+		scope:       in,
+		wait:        wait,
+		volume:      rate.NewLimiter(volumeRate, volumeBurst),
+		reads:       make(chan struct{}, Queries),
+		poke:        wake.NewOne(),
+		subscribers: make(map[string]map[*Subscriber]bool),
+		waiting:     make(map[*Subscriber]bool),
+		behind:      make(map[string]map[string]bool),
+		nodes:       make(map[string]*node),
+		lists:       make(map[string]error),
 	}
 	ctx, end := context.WithCancel(context.Background())
 	v.end = end
@@ -184,7 +184,7 @@ func (s *Subscriber) Wait(ctx context.Context, first bool, due time.Duration) er
 
 func notifyAll(subscribers map[*Subscriber]bool) {
 	for s := range subscribers {
-		wakeUp(s.news)
+		s.news.Send()
 	}
 }
 

@@ -1,0 +1,41 @@
+// Package wake wakes goroutines that wait for a change. What has changed is not in it: who has woken looks at the latest state.
+package wake
+
+import "sync/atomic"
+
+// One wakes the goroutine that receives of it.
+type One chan struct{}
+
+// NewOne returns a One that nobody has sent to.
+func NewOne() One { return make(One, 1) }
+
+// Send wakes the goroutine, or lets it go on with its next wait. It waits for nothing: what is sent before the goroutine looks is
+// one.
+func (o One) Send() {
+	select {
+	case o <- struct{}{}:
+	default: // it has not looked since, and will find the latest state
+	}
+}
+
+// All wakes all goroutines that wait. The zero value is ready for use.
+type All struct {
+	next atomic.Pointer[chan struct{}] // nil: nobody waits
+}
+
+// Wait returns a channel that the next Send closes. Who takes it before it looks at the state misses no change.
+func (a *All) Wait() <-chan struct{} {
+	for {
+		if c := a.next.Load(); c != nil {
+			return *c
+		}
+		a.next.CompareAndSwap(nil, new(make(chan struct{})))
+	}
+}
+
+// Send wakes who waits.
+func (a *All) Send() {
+	if c := a.next.Swap(nil); c != nil {
+		close(*c)
+	}
+}
