@@ -3,9 +3,11 @@ package consul
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -148,9 +150,7 @@ func (c *connections) sweep(g *generation) {
 	c.mu.Lock()
 	var unused []*generationConn
 	if g.replaced && g.requests == 0 {
-		for conn := range g.open {
-			unused = append(unused, conn)
-		}
+		unused = slices.Collect(maps.Keys(g.open))
 	}
 	replaced := g.replaced
 	c.mu.Unlock()

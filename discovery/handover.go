@@ -108,15 +108,8 @@ func (m *Manager) WatchAll(sources map[string]Source) {
 		}
 	}
 	for _, service := range slices.Sorted(maps.Keys(sources)) {
-		source := sources[service]
-		from := name{source}.String()
-		if state := states[service]; state.Known && state.Source == from {
-			m.Watch(service, source, state)
-		} else if state, ok := known[from]; ok {
-			m.Watch(service, source, renamed(state, service, source))
-		} else {
-			m.Watch(service, source)
-		}
+		source := sources[service] // which adopts the first state that it can
+		m.Watch(service, source, states[service], renamed(known[NameOf(source)], service, source))
 	}
 }
 

@@ -9,9 +9,11 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -234,13 +236,10 @@ func (m *Manager) Await(ctx context.Context) {
 	}
 }
 
-func (m *Manager) all() (all []*staple) {
+func (m *Manager) all() []*staple {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, s := range m.staples {
-		all = append(all, s)
-	}
-	return all
+	return slices.Collect(maps.Values(m.staples))
 }
 
 // State returns the answers, for a new process.

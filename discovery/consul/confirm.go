@@ -123,11 +123,7 @@ func idFilter(filter string, instances []discovery.Instance) (expression string,
 		}
 		ids = append(ids, "Service.ID == "+quoted)
 	}
-	expression = strings.Join(ids, " or ")
-	if filter != "" {
-		expression = "(" + filter + ") and (" + expression + ")"
-	}
-	return expression, true
+	return both(filter, strings.Join(ids, " or ")), true
 }
 
 // queryLeader queries, without blocking, in the mode "consistent": the leader confirms

@@ -130,11 +130,6 @@ func (c *choice) memoriesLocked() []discovery.Memory {
 	return memories
 }
 
-// isPart reports whether a memory is about a part that is there.
-func (c *choice) isPart(m discovery.Memory) bool {
-	return slices.ContainsFunc(c.branches, func(b *branch) bool { return b.name == m.Part })
-}
-
 // note records a report.
 func (b *branch) note(r discovery.Report) {
 	b.record(r)
@@ -291,7 +286,9 @@ func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 // passLocked reports r, a set, with what the watches of all parts know.
 func (c *choice) passLocked(r discovery.Report) {
 	r.Known, r.Reset = true, c.reset
-	r.Memory = slices.DeleteFunc(c.memoriesLocked(), func(m discovery.Memory) bool { return !c.isPart(m) })
+	r.Memory = slices.DeleteFunc(c.memoriesLocked(), func(m discovery.Memory) bool {
+		return !slices.ContainsFunc(c.branches, func(b *branch) bool { return b.name == m.Part }) // it is no longer there
+	})
 	c.reset = false
 	c.report(r)
 }

@@ -2,7 +2,6 @@ package consul
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/discovery"
+	"sluice/discovery/consul/overview"
 )
 
 // serviceEntry has the used fields of an api.ServiceEntry. Decoding all of it takes
@@ -217,25 +217,17 @@ type list[E any] []E
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
 func (l *list[E]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	switch token, err := d.ReadToken(); {
-	case err != nil:
-		return err
-	case token.Kind() == 'n':
-		return nil
-	case token.Kind() != '[':
-		return errors.New("not a list")
-	}
-	*l = list[E]{}
-	for d.PeekKind() != ']' {
-		if len(*l) == maxEntries {
+	all := list[E]{}
+	there, err := overview.ReadList(d, func() error {
+		if len(all) == maxEntries {
 			return fmt.Errorf("more than %d entries", maxEntries)
 		}
-		*l = append(*l, *new(E))
-		if err := json.UnmarshalDecode(d, &(*l)[len(*l)-1]); err != nil {
-			return err
-		}
+		all = append(all, *new(E))
+		return json.UnmarshalDecode(d, &all[len(all)-1])
+	})
+	if there {
+		*l = all
 	}
-	_, err := d.ReadToken()
 	return err
 }
 

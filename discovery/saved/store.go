@@ -132,11 +132,7 @@ func (s *Store) Services() []string {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	names := make([]string, 0, len(s.entries))
-	for name := range s.entries {
-		names = append(names, name)
-	}
-	return names
+	return slices.Collect(maps.Keys(s.entries))
 }
 
 // Changed says that the states have changed, or that Owner has: the file is written soon.

@@ -97,7 +97,7 @@ type entryReader struct {
 func (r *entryReader) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	sums := make(map[uint64]owner, len(r.known.owners))
 	room := maxEntries - int(r.known.total.Load()) + len(r.known.owners)
-	there, err := readList(d, func() error {
+	there, err := ReadList(d, func() error {
 		entry, err := d.ReadValue()
 		if err != nil {
 			return err
@@ -141,7 +141,7 @@ type addresses map[string]string
 // of its instances without an address, and so are its tagged addresses.
 func (a *addresses) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	all := make(addresses)
-	there, err := readList(d, func() error {
+	there, err := ReadList(d, func() error {
 		var n struct {
 			Node, Address   string
 			TaggedAddresses jsontext.Value
@@ -163,8 +163,8 @@ func (a *addresses) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return err
 }
 
-// readList calls read for each element of a list. It reports false for null.
-func readList(d *jsontext.Decoder, read func() error) (there bool, err error) {
+// ReadList calls read for each element of a list. It reports false for null.
+func ReadList(d *jsontext.Decoder, read func() error) (there bool, err error) {
 	switch token, err := d.ReadToken(); {
 	case err != nil:
 		return false, err

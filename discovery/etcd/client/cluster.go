@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -106,7 +107,7 @@ func (c *Clusters) Certificates() map[string]certificates.Source {
 	defer c.mu.Unlock()
 	all := make(map[string]certificates.Source)
 	for o, cluster := range c.all {
-		if cluster.tls != nil && cluster.followed() {
+		if cluster.tls != nil && cluster.users.Load() > 0 {
 			all[o.Endpoints] = cluster.tls
 		}
 	}
@@ -121,10 +122,7 @@ type Cluster struct {
 
 	heartbeatTimeout time.Duration // the constant; shorter in a test
 
-	users struct {
-		sync.Mutex
-		n int // followers
-	}
+	users atomic.Int64 // followers
 
 	turn     chan struct{} // capacity 1: who has sent owns the fields below
 	store    store         // nil: not connected
@@ -141,24 +139,14 @@ type store interface {
 	Close() error
 }
 
-func (c *Cluster) followed() bool {
-	c.users.Lock()
-	defer c.users.Unlock()
-	return c.users.n > 0
-}
-
 // join begins, and the returned function ends, a use of c. The last one closes the connection.
 func (c *Cluster) join() (leave func()) {
-	c.users.Lock()
-	c.users.n++
-	c.users.Unlock()
+	c.users.Add(1)
 	return func() {
-		c.users.Lock()
-		c.users.n--
-		c.users.Unlock()
+		c.users.Add(-1)
 		c.turn <- struct{}{}
 		defer func() { <-c.turn }()
-		if !c.followed() {
+		if c.users.Load() == 0 {
 			c.closeStore()
 		}
 	}
