@@ -22,6 +22,7 @@ import (
 	"sluice/config/chain"
 	"sluice/config/live"
 	"sluice/config/routes"
+	"sluice/consul"
 	"sluice/consul/mesh"
 	"sluice/discovery/locality"
 	"sluice/observe/events"
@@ -395,10 +396,7 @@ func (g *Gateway) shutdown(leave func(context.Context), stop func()) {
 	g.events.Add(events.Event{Kind: events.KindStopping, Text: "sluice stops: it finishes its requests"})
 	leave(g.cut)
 	if settings.Delay > 0 && !g.upgrade.replaced {
-		select {
-		case <-time.After(settings.Delay):
-		case <-g.cut.Done():
-		}
+		_ = consul.Sleep(g.cut, settings.Delay) // Cut ends it
 	}
 	g.certificates.EndChallenges() // challenges cannot be answered any more
 	grace, cancel := context.WithTimeout(g.cut, settings.Grace)

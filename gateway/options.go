@@ -20,8 +20,6 @@ import (
 	"sluice/consul"
 	"sluice/consul/registration"
 	consulsource "sluice/discovery/consul"
-	dnssource "sluice/discovery/dns"
-	etcdsource "sluice/discovery/etcd"
 	"sluice/discovery/etcd/client"
 	"sluice/discovery/leader"
 	"sluice/healthcheck"
@@ -157,16 +155,6 @@ func etcdCluster(e config.EtcdCluster) client.Options {
 		o.TLS = client.TLS(*e.TLS)
 	}
 	return o
-}
-
-// dnsOptions returns the options of the source of a service in DNS.
-func dnsOptions(d config.DNSService) dnssource.Options {
-	return dnssource.Options{Name: d.Name, Type: dnssource.Type(d.Type), Port: d.Port, Servers: d.Servers, Probation: d.Probation}
-}
-
-// etcdOptions returns the options of the source of a service in etcd.
-func etcdOptions(e config.EtcdService) etcdsource.Options {
-	return etcdsource.Options{Cluster: etcdCluster(e.EtcdCluster), Prefix: e.Prefix, Key: e.Key, Probation: e.Probation}
 }
 
 // poolOptions returns the options of the pool of a service, without what the gateway adds.

@@ -14,6 +14,7 @@ import (
 
 	"sluice/config"
 	"sluice/config/live"
+	"sluice/consul"
 	"sluice/discovery"
 	"sluice/observe/events"
 	"sluice/operator"
@@ -72,9 +73,7 @@ func (r *readiness) await(ctx context.Context) {
 			return
 		}
 		r.systemd.Waiting(p.missing)
-		select {
-		case <-time.After(readyEvery):
-		case <-ctx.Done():
+		if consul.Sleep(ctx, readyEvery) != nil {
 			return
 		}
 	}
@@ -186,10 +185,8 @@ func (r *readiness) awaitTakeover(ctx context.Context, inherited bool, timeout t
 		case mayNot:
 			return errors.New("this process lacks peers that the old one has: " + strings.Join(p.missing, "; "))
 		}
-		select {
-		case <-time.After(readyEvery):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := consul.Sleep(ctx, readyEvery); err != nil {
+			return err
 		}
 	}
 }
@@ -222,10 +219,8 @@ func (r *readiness) awaitSources(ctx context.Context, timeout time.Duration) {
 // the time of ctx is over before.
 func (r *readiness) awaitChains(ctx context.Context) bool {
 	for !r.chains.settled(r.effective()) {
-		select {
-		case <-time.After(readyEvery):
-		case <-ctx.Done():
-			return !errors.Is(ctx.Err(), context.DeadlineExceeded)
+		if err := consul.Sleep(ctx, readyEvery); err != nil {
+			return !errors.Is(err, context.DeadlineExceeded)
 		}
 	}
 	return true

@@ -55,39 +55,33 @@ func newRegistries(config func() *config.Config, feed *events.Feed, log zerolog.
 // sourceSpec is the source of the instances of a service. Two that are deeply equal need
 // only one watch.
 type sourceSpec struct {
-	consul *consulsource.ServiceOptions
-	leader *leader.Options // of consul; nil: all instances are used
-	etcd   *etcdsource.Options
-	dns    *dnssource.Options
-	kv     *kvsource.Options
-	file   string
-	peers  []discovery.Instance // without the others
+	of     any                  // the options of the package of the source; nil: peers
+	leader *leader.Options      // of a service in Consul; nil: all instances are used
+	peers  []discovery.Instance // in the configuration
 }
 
 func specOf(s config.Service, c config.Consul) sourceSpec {
 	switch {
 	case s.Consul != nil:
-		o := ServiceOptions(*s.Consul, c)
-		return sourceSpec{consul: &o, leader: leaderOptions(*s.Consul, c)}
+		return sourceSpec{of: ServiceOptions(*s.Consul, c), leader: leaderOptions(*s.Consul, c)}
 	case s.Etcd != nil:
-		o := etcdOptions(*s.Etcd)
-		return sourceSpec{etcd: &o}
+		e := s.Etcd
+		return sourceSpec{of: etcdsource.Options{Cluster: etcdCluster(e.EtcdCluster), Prefix: e.Prefix, Key: e.Key, Probation: e.Probation}}
 	case s.DNS != nil:
-		o := dnsOptions(*s.DNS)
-		return sourceSpec{dns: &o}
+		d := s.DNS
+		return sourceSpec{of: dnssource.Options{Name: d.Name, Type: dnssource.Type(d.Type), Port: d.Port, Servers: d.Servers, Probation: d.Probation}}
 	case s.ConsulKV != nil:
-		return sourceSpec{kv: &kvsource.Options{Key: s.ConsulKV.Key, Wait: c.Wait, Probation: *s.ConsulKV.Probation}}
+		return sourceSpec{of: kvsource.Options{Key: s.ConsulKV.Key, Wait: c.Wait, Probation: *s.ConsulKV.Probation}}
 	case s.File != "":
-		return sourceSpec{file: s.File}
+		return sourceSpec{of: filesource.Options{Path: s.File}}
 	}
 	return sourceSpec{peers: config.Values(s.Peers)}
 }
 
 // newSource returns the source of the instances of a service.
 func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, error) {
-	switch {
-	case spec.consul != nil:
-		o := *spec.consul
+	switch o := spec.of.(type) {
+	case consulsource.ServiceOptions:
 		if o.Targets != nil {
 			o.Of = name
 		}
@@ -95,14 +89,15 @@ func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, 
 			return leader.NewSource(r.consulSets.Source(o), *spec.leader, r.consul, r.log), nil
 		}
 		return r.consulSets.Source(o), nil
-	case spec.etcd != nil:
-		return r.etcdSets.Source(name, *spec.etcd)
-	case spec.dns != nil:
-		return dnssource.NewSource(name, *spec.dns), nil
-	case spec.kv != nil:
-		return r.kvSets.Source(name, *spec.kv), nil
-	case spec.file != "":
-		return filesource.NewSource(name, filesource.Options{Path: spec.file, Watch: r.watchPeers}), nil
+	case etcdsource.Options:
+		return r.etcdSets.Source(name, o)
+	case dnssource.Options:
+		return dnssource.NewSource(name, o), nil
+	case kvsource.Options:
+		return r.kvSets.Source(name, o), nil
+	case filesource.Options:
+		o.Watch = r.watchPeers
+		return filesource.NewSource(name, o), nil
 	}
 	return discovery.NewStatic(name, spec.peers), nil
 }
@@ -159,7 +154,7 @@ func (r *registries) ask(ctx context.Context, name string) (admin.ConsulAnswer, 
 		set, answer, err = r.kvSets.Read(ctx, name, service.ConsulKV.Key)
 	case service.Consul != nil:
 		var health consulsource.Answer
-		health, err = consulsource.Health(ctx, r.consul, *specOf(service, c.Consul).consul)
+		health, err = consulsource.Health(ctx, r.consul, ServiceOptions(*service.Consul, c.Consul))
 		set, answer = health.Instances, health.Answer
 	default:
 		err = admin.ErrNotInConsul

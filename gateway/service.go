@@ -21,7 +21,6 @@ type service struct {
 
 	first     chan struct{} // closed when the pool has its first set, and has checked it if must_pass_first is set
 	firstOnce sync.Once
-	gone      chan struct{} // closed when the service is no longer configured
 
 	failed []failedPeer // peers whose active checks fail in a service that this one replaces
 
@@ -51,7 +50,7 @@ type reach struct {
 }
 
 func newService(name string, mesh certificates.Security, checker *healthcheck.Checker) *service {
-	s := &service{name: name, mesh: mesh, checker: checker, first: make(chan struct{}), gone: make(chan struct{}), reaches: new(reach)}
+	s := &service{name: name, mesh: mesh, checker: checker, first: make(chan struct{}), reaches: new(reach)}
 	s.inPool.Store(s.reaches)
 	s.certificates.Store(new([]certificates.Use))
 	return s

@@ -239,7 +239,6 @@ func (s *services) retire(gone *service) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.byName, gone.name)
-	close(gone.gone)
 	s.retired = append([]*balancer.Pool{gone.pool}, s.drainingLocked()...)
 }
 

@@ -70,7 +70,7 @@ type followedChain struct {
 	Chain
 	owner *Chains
 	lost  *Compiled // the default chain that Consul answers while Compiled is kept; nil: it is not kept
-	stop  func()    // ends the watch, and waits for it; nil: it does not run
+	watch running
 }
 
 // NewChains returns Chains that follow nothing.
@@ -110,12 +110,10 @@ func (c *Chains) follow(ids []ChainID) (stops []func()) {
 			continue
 		}
 		delete(c.byID, id)
-		if f.stop != nil {
-			stops = append(stops, f.stop)
-		}
+		stops = append(stops, f.watch.end()...)
 	}
 	if len(c.byID) == 0 {
-		stops = append(stops, c.entries.end()...)
+		stops = append(stops, c.entries.watch.end()...)
 	}
 	return stops
 }
@@ -132,7 +130,7 @@ func (f *followedChain) start() {
 	if f.ChainID == (ChainID{Service: f.Service}) { // else other entries count
 		await = f.owner.entries.await()
 	}
-	f.stop = panics.Start(context.Background(), panics.Watch, func(ctx context.Context) {
+	f.watch.stop = panics.Start(context.Background(), panics.Watch, func(ctx context.Context) {
 		_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
 			Query: query, Await: await,
 			Read: func(a consul.Answer, body []byte) error {
@@ -289,12 +287,9 @@ func (c *Chains) pause() (stops []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.paused = true
-	stops = c.entries.end()
+	stops = c.entries.watch.end()
 	for _, f := range c.byID {
-		if f.stop != nil {
-			stops = append(stops, f.stop)
-			f.stop = nil
-		}
+		stops = append(stops, f.watch.end()...)
 	}
 	return stops
 }
@@ -305,7 +300,7 @@ func (c *Chains) Resume() {
 	defer c.mu.Unlock()
 	c.paused = false
 	for _, f := range c.byID {
-		if f.stop == nil {
+		if f.watch.stop == nil {
 			f.start()
 		}
 	}

@@ -23,7 +23,7 @@ type entries struct {
 	consul  *consul.Client
 	wait    func() time.Duration // of its queries
 	kinds   []string
-	stop    func() // ends the queries, and waits for that; nil: it does not run. Its owner's mutex guards it
+	watch   running
 	changed wake.All
 }
 
@@ -33,15 +33,20 @@ func newEntries(client *consul.Client, wait func() time.Duration, kinds []string
 
 // begin lets it run from now on.
 func (e *entries) begin() {
-	if e.stop == nil {
-		e.stop = panics.Start(context.Background(), panics.Watch, e.run)
+	if e.watch.stop == nil {
+		e.watch.stop = panics.Start(context.Background(), panics.Watch, e.run)
 	}
 }
 
-// end returns what ends it: nothing, if it does not run.
-func (e *entries) end() (stops []func()) {
-	if e.stop != nil {
-		stops, e.stop = append(stops, e.stop), nil
+// running is a watch that begins and ends. The mutex of its owner guards it.
+type running struct {
+	stop func() // ends the watch, and waits for that; nil: it does not run
+}
+
+// end returns what ends the watch: nothing, if it does not run.
+func (r *running) end() (stops []func()) {
+	if r.stop != nil {
+		stops, r.stop = append(stops, r.stop), nil
 	}
 	return stops
 }

@@ -80,7 +80,7 @@ type followedService struct {
 	vain    time.Time         // when a wait was in vain; zero: none was
 	former  *discovery.Denial // until Since; nil: there was none
 	renamed bool              // the open connections may have another name of sluice
-	stop    func()            // ends the watch, and waits for it; nil: it does not run
+	watch   running
 }
 
 // NewIntentions returns Intentions that follow nothing.
@@ -109,9 +109,7 @@ func (all *Intentions) follow(source string, destinations []Destination) (stops 
 		if !wanted[d] || from != all.source {
 			delete(all.byName, d)
 			f.changed.Send()
-			if f.stop != nil {
-				stops = append(stops, f.stop)
-			}
+			stops = append(stops, f.watch.end()...)
 		}
 	}
 	renamed := all.source.Service != "" && all.source != from
@@ -132,7 +130,7 @@ func (all *Intentions) follow(source string, destinations []Destination) (stops 
 	}
 	all.adopted = nil
 	if len(all.byName) == 0 {
-		stops = append(stops, all.entries.end()...)
+		stops = append(stops, all.entries.watch.end()...)
 	}
 	return stops
 }
@@ -164,7 +162,7 @@ func (f *followedService) startLocked() {
 			Ended: f.ended,
 		})
 	})
-	f.stop = func() {
+	f.watch.stop = func() {
 		stop()
 		ending.Wait()
 	}
@@ -432,12 +430,9 @@ func (all *Intentions) pause() (stops []func()) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	all.paused = true
-	stops = all.entries.end()
+	stops = all.entries.watch.end()
 	for _, f := range all.byName {
-		if f.stop != nil {
-			stops = append(stops, f.stop)
-			f.stop = nil
-		}
+		stops = append(stops, f.watch.end()...)
 	}
 	return stops
 }
@@ -448,7 +443,7 @@ func (all *Intentions) Resume() {
 	defer all.mu.Unlock()
 	all.paused = false
 	for _, f := range all.byName {
-		if f.stop == nil {
+		if f.watch.stop == nil {
 			f.startLocked()
 		}
 	}

@@ -146,19 +146,13 @@ func (w *watch) accept(answer Answer, forgot bool) {
 	w.Accept(discovery.Report{Set: set, Endpoint: answer.URL, Index: answer.Index, Reset: forgot}, discovery.Memory{Index: w.loop.Last, Filtered: w.filtered})
 }
 
-// mayBeFiltered reports whether ACLs may have emptied an empty answer: Consul does not
-// report it to a client without a token.
-func (w *watch) mayBeFiltered(answer Answer) bool {
-	return answer.Listed == 0 && answer.DefaultDeny && answer.Anonymous
-}
-
-// warnACLs logs when ACLs begin to hide instances.
+// warnACLs logs when ACLs begin to hide instances. Consul does not report it to a client without a token.
 func (w *watch) warnACLs(answer Answer) {
 	switch {
 	case answer.FilteredByACL && !(w.accepted && w.filtered):
 		w.log.Warn().Str("consul_service", w.options.Service).
 			Str("needs", permissions(&w.options)).Msg("consul: ACLs hide instances from the token")
-	case w.mayBeFiltered(answer) && !w.accepted:
+	case answer.Listed == 0 && answer.DefaultDeny && answer.Anonymous && !w.accepted:
 		w.log.Warn().Str("consul_service", w.options.Service).
 			Str("needs", permissions(&w.options)).Str("default_policy", "deny").Msg("consul: no instances, and no token is set: ACLs may hide them")
 	}

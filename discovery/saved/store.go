@@ -38,7 +38,7 @@ type Options struct {
 	Log   zerolog.Logger
 }
 
-// Store holds the last known good set of each service. A nil Store has none. It is safe for concurrent use.
+// Store holds the last known good set of each service. It is safe for concurrent use.
 type Store struct {
 	options Options
 	changed wake.One   // Changed was called
@@ -59,17 +59,17 @@ type Status struct {
 }
 
 // Open reads the file, if there is one. A damaged file is logged and not used. It is an
-// error if the file cannot be read or its directory does not exist. Without a path there is no Store: it is nil.
+// error if the file cannot be read or its directory does not exist. Without a path the Store has no set, and writes none.
 func Open(o Options) (*Store, error) {
+	s := &Store{options: o, changed: wake.NewOne(), entries: make(map[string]entry)}
 	if o.Path == "" {
-		return nil, nil
+		return s, nil
 	}
 	if info, err := os.Stat(filepath.Dir(o.Path)); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("snapshot: %s is not a directory", filepath.Dir(o.Path))
 	}
-	s := &Store{options: o, changed: wake.NewOne()}
 	entries, err := read(o.Path)
 	switch {
 	case errors.Is(err, errDamaged):
@@ -78,10 +78,7 @@ func Open(o Options) (*Store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
-	s.entries = entries
-	if s.entries == nil {
-		s.entries = make(map[string]entry)
-	}
+	maps.Copy(s.entries, entries)
 	return s, nil
 }
 
@@ -89,9 +86,6 @@ func Open(o Options) (*Store, error) {
 // service with this source, which has had another name; false if there is none, or it is too old.
 // Its Restored is the time of its last confirmation.
 func (s *Store) Get(service, source string) (state discovery.WatchState, ok bool) {
-	if s == nil {
-		return state, false
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.entries[service]
@@ -127,26 +121,15 @@ func (s *Store) Get(service, source string) (state discovery.WatchState, ok bool
 
 // Services returns the services with a set, in any order.
 func (s *Store) Services() []string {
-	if s == nil {
-		return nil
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Keys(s.entries))
 }
 
 // Changed says that the states have changed, or that Owner has: the file is written soon.
-func (s *Store) Changed() {
-	if s == nil {
-		return
-	}
-	s.changed.Send()
-}
+func (s *Store) Changed() { s.changed.Send() }
 
 func (s *Store) Status() Status {
-	if s == nil {
-		return Status{}
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
@@ -154,9 +137,6 @@ func (s *Store) Status() Status {
 
 // Run writes the file after changes, and once more when ctx ends.
 func (s *Store) Run(ctx context.Context) {
-	if s == nil {
-		return
-	}
 	due := time.NewTimer(refresh)
 	defer due.Stop()
 	var first, last time.Time // first unwritten change, last write; zero: none
@@ -182,12 +162,11 @@ func (s *Store) Run(ctx context.Context) {
 
 // Save writes the file now, if it belongs to this process and a registry has reported a set.
 func (s *Store) Save() {
-	if s == nil {
-		return
-	}
-	if s.options.Owner == nil {
+	switch {
+	case s.options.Path == "":
+	case s.options.Owner == nil:
 		s.replace()
-	} else {
+	default:
 		s.options.Owner(s.replace)
 	}
 }
