@@ -60,6 +60,7 @@ const fallbackAfter = time.Second
 type Manager struct {
 	options ManagerOptions
 	wake    wake.One // the queue or starting has changed
+	again   wake.All // m is not paused any more
 	sources sync.WaitGroup
 	pausing sync.Mutex // one Pause or Resume at a time
 
@@ -68,7 +69,6 @@ type Manager struct {
 	running  bool
 	paused   bool
 	resumed  func(service string) bool // while paused, the services whose sources run nevertheless; nil: none
-	again    chan struct{}             // while paused: closed by Resume
 	watches  map[string]*watch
 	former   map[string]WatchState // of the process before, by service
 	// formerPeers are the instances of its Static sources.
@@ -168,10 +168,8 @@ func (m *Manager) AwaitSources(ctx context.Context, services []string, timeout t
 
 // AwaitResume waits until m is not paused any more, at most for timeout or until ctx ends, and reports whether it was and is not.
 func (m *Manager) AwaitResume(ctx context.Context, timeout time.Duration) bool {
-	m.mu.Lock()
-	again := m.again
-	m.mu.Unlock()
-	if again == nil {
+	again := m.again.Wait() // before the look
+	if !m.isPaused() {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -182,6 +180,12 @@ func (m *Manager) AwaitResume(ctx context.Context, timeout time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+func (m *Manager) isPaused() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.paused
 }
 
 // await waits until Sink has got the first set of the source of each watch that awaited accepts.

@@ -96,9 +96,6 @@ func (m *Manager) cancelAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.paused, m.resumed = true, nil
-	if m.again == nil {
-		m.again = make(chan struct{})
-	}
 	for _, w := range m.watches {
 		if w.cancel != nil {
 			w.cancel()
@@ -125,10 +122,7 @@ func (m *Manager) Resume() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.paused, m.resumed = false, nil
-	if m.again != nil {
-		close(m.again)
-		m.again = nil
-	}
+	m.again.Send()
 	m.wake.Send()
 }
 
