@@ -170,22 +170,21 @@ func (s *services) failedOfFormer(c *config.Config, source sourceSpec) (failed [
 func (s *services) failedBefore(of *service) func(discovery.Instance) string {
 	return func(i discovery.Instance) string {
 		failed, key := s.failed[of.name], i.Key()
-		switch {
-		case closed(s.warm) && closed(of.first):
-			return ""
-		case closed(s.warm):
-			failed = of.failed
-		}
-		n := slices.IndexFunc(failed, func(p failedPeer) bool {
-			if closed(s.warm) {
-				p.Key.Service = key.Service // of some sources it is the service's name
+		same := func(p failedPeer) bool { return p.Key == key }
+		if closed(s.warm) {
+			if closed(of.first) {
+				return ""
 			}
-			return p.Key == key
-		})
-		if n < 0 {
-			return ""
+			failed = of.failed
+			same = func(p failedPeer) bool {
+				p.Key.Service = key.Service // of some sources it is the service's name
+				return p.Key == key
+			}
 		}
-		return failed[n].Why
+		if n := slices.IndexFunc(failed, same); n >= 0 {
+			return failed[n].Why
+		}
+		return ""
 	}
 }
 
