@@ -96,7 +96,7 @@ func TestAnImplausiblyFastPeerGetsItsShare(t *testing.T) {
 			return float64(got) / picks * float64(n)
 		}
 		idle, busy := share(0), share(20)
-		verify.That(t, math.Abs(idle-1) < .15, "%d peers: %.2f of its share", n, idle)
+		verify.That(t, math.Abs(idle-1) < .25, "%d peers: %.2f of its share", n, idle) // 6.5 standard deviations or more
 		verify.Equal(t, busy, 0, "%d peers, 20 requests in flight: part of its share", n)
 	}
 }
