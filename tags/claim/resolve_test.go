@@ -536,15 +536,6 @@ func TestResolveAgain(t *testing.T) {
 	}
 }
 
-func TestSettings(t *testing.T) {
-	services := []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=grpc")), service("b", instance("b", "2", 1, "urlprefix-g/ proto=grpc"))}
-	rules := allRules()
-	rules.Defined = map[string]bool{"b": true}
-	r := Resolve(services, rules, nil)
-	verify.Equal(t, r.Settings["a"].String(), `{"upstream":{"protocol":"h2c"}}`, "the settings of a")
-	verify.Slices(t, lines(r), []string{"a h/", "b g/"}, "the routes")
-}
-
 // TestOrderHasNoEffect resolves the same services and instances in many orders.
 func TestOrderHasNoEffect(t *testing.T) {
 	var services []Service
@@ -573,50 +564,5 @@ func TestOrderHasNoEffect(t *testing.T) {
 		if !reflect.DeepEqual(got.Routes, want.Routes) || !reflect.DeepEqual(got.Groups, want.Groups) || !maps.Equal(got.Holders, want.Holders) {
 			t.Fatalf("in another order\n%q\ninstead of\n%q", lines(got), lines(want))
 		}
-	}
-}
-
-// Each instance belongs to the group of its own tags: the first, in the order of names, whose
-// tags it has.
-func TestGroups(t *testing.T) {
-	tags := [][]string{{"urlprefix-h/a"}, {"urlprefix-h/a", "urlprefix-h/b"}, {"urlprefix-h/a", "urlprefix-h/b", "urlprefix-h/c"}, {"urlprefix-h/c"}}
-	var instances []Instance
-	for i, list := range tags {
-		instances = append(instances, instance("s", fmt.Sprint(i), 1, list...))
-	}
-	groups := Resolve([]Service{service("s", instances...)}, allRules(), nil).Groups["s"]
-	verify.Require(t, len(groups) == len(tags), "%d groups: %v", len(groups), groups)
-	for _, list := range tags {
-		for _, name := range slices.Sorted(maps.Keys(groups)) {
-			has := func(tag string) bool { return slices.Contains(list, tag) }
-			if slices.ContainsFunc(groups[name].Tags, func(tag string) bool { return !has(tag) }) {
-				continue
-			}
-			verify.That(t, slices.Equal(groups[name].Tags, list), "an instance with %q is in the group of %q", list, groups[name].Tags)
-			break
-		}
-	}
-}
-
-// An instance whose upstream cannot be used has no routes, and decides nothing for the others.
-func TestUpstreamOfOneInstance(t *testing.T) {
-	rules := NewRules(configtest.Must(t, "catalog: { tags: [sluice] }"))
-	good := func(age uint64) Instance {
-		return instance("a", "good", age, "sluice.route=h/", "sluice.upstream=protocol=h2 tls=true")
-	}
-	for _, upstream := range [][]string{
-		{"sluice.upstream=protocol=h2 tls=yes"}, {"sluice.upstream=protocol=h3 tls=true"},
-		{"sluice.upstream=protocol=h2", "sluice.upstream=tls=true"}, {"sluice.upstream=tls=true", "sluice.upstream=tls=true tls.server_name=x"},
-	} {
-		bad := append(upstream, "sluice.route=h/")
-		for _, age := range []uint64{1, 3} {
-			r := Resolve([]Service{service("a", good(2), instance("a", "bad", age, bad...))}, rules, nil)
-			verify.Slices(t, lines(r), []string{`a h/ ["sluice.route=h/" "sluice.upstream=protocol=h2 tls=true"]`}, "%q: the routes", upstream)
-			verify.Equal(t, r.Settings["a"].String(), `{"upstream":{"protocol":"h2","tls":{}}}`, "%q: the settings", upstream)
-		}
-		rules := rules
-		rules.Defined = map[string]bool{"a": true}
-		r := Resolve([]Service{service("a", instance("a", "bad", 1, bad...))}, rules, nil)
-		verify.Slices(t, lines(r), []string{"a h/"}, "%q: the routes of a service of the file", upstream)
 	}
 }
