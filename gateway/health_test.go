@@ -104,7 +104,7 @@ func TestFailuresTakeWeight(t *testing.T) {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 	})
-	r := start(t, checkedService("{ passive: { success_rate: {}, interval: 500ms, ejection: 100ms, max_ejection: 100ms } }", good.address, bad))
+	r := start(t, checkedService("{ passive: { success_rate: {}, interval: 2s, ejection: 100ms, max_ejection: 100ms } }", good.address, bad))
 	r.await("the bad peer has less weight", func() bool {
 		for range 50 {
 			r.get("/")

@@ -50,7 +50,7 @@ func TestReloadPreservesPeersAndTheirState(t *testing.T) {
 func TestReloadDuringAPauseWaitsForPeers(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
-	r := start(t, static("a", a), func(g *Gateway) { g.waits.warm, g.waits.paused = time.Millisecond, patience })
+	r := start(t, static("a", a), func(g *Gateway) { g.waits.warm, g.waits.paused = time.Millisecond, time.Hour })
 	serves := func(want string) func() bool {
 		return func() bool {
 			_, body := r.get("/")
