@@ -204,7 +204,7 @@ services: { fixed: { peers: [%q] } }
 	says("tls", "other.org", dbRoots, "unrecognized name")
 	says("closed", "db.example.com", dbRoots, "unrecognized name")
 	for listener, want := range map[string]string{"smtp": "mail", "postgres": "fixed"} {
-		verify.Equal(t, r.connect(listener).line(), want, "%s says", listener)
+		r.await(fmt.Sprintf("%s says %q", listener, want), func() bool { return r.connect(listener).line() == want })
 	}
 	// Another service that wants a name of db, one of the file, and one that it may not have.
 	consul.Set("evil", withTags(t, "evil", "evil-1", git,

@@ -358,6 +358,7 @@ services:
   star:
     peers: [%q]
     upstream: { protocol: h2, tls: { ca: %q, server_name: a.example } }
+    timeouts: { connect: 30s }
     health: { active: { type: grpc, tls: { ca: %[2]q, server_name: a.example }, interval: 50ms, must_pass_first: true } }
 routes: [{ service: star }]
 `, l.Addr(), files.Cert))
