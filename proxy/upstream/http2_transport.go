@@ -40,13 +40,13 @@ type http2Transport struct {
 	streams   int       // of a connection, as of the last one; see connect
 	waiting   int       // requests that wait for a dial of another one
 	dials     int       // in progress
-	dialed    *dialEnd  // of the dial in progress that ends first
+	dialed    *dialEnd  // of the first dial in progress to succeed, or the last one to fail
 	suspected time.Time // of the last call of Suspect
 	cuts      int       // number of calls of Cut
 	shut      bool
 }
 
-// A dialEnd is the end of a dial, for those who wait for it.
+// A dialEnd is the end of a wait for dials.
 type dialEnd struct {
 	ended chan struct{} // closed
 	err   error         // valid when ended is closed
@@ -114,14 +114,8 @@ func (t *http2Transport) DialStream(ctx context.Context, picked time.Time, timeo
 func (t *http2Transport) open(ctx context.Context, r Requirements) (*http2Conn, error) {
 	deadline := t.sweeper.Now() + int64(r.Timeout)
 	for {
-		c, err := t.reserve(ctx, deadline, r.Client.Shard)
-		switch {
-		case c != nil, err != nil:
+		if c, err := t.reserve(ctx, deadline, r.Client.Shard); c != nil || err != nil {
 			return c, err
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case t.sweeper.Now() >= deadline:
-			return nil, context.DeadlineExceeded
 		}
 	}
 }
@@ -132,13 +126,18 @@ func (t *http2Transport) reserve(ctx context.Context, deadline int64, shard uint
 	agreed := t.tls.agreement(&t.options)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c, err = t.reserveLocked(agreed); c != nil || err != nil {
+	c, err = t.reserveLocked(agreed)
+	switch {
+	case c != nil, err != nil:
 		return c, err
-	}
-	if t.dials*(t.streams-1) <= t.waiting { // each dial is for one request that does not wait
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case t.sweeper.Now() >= deadline:
+		return nil, context.DeadlineExceeded
+	case t.dials*(t.streams-1) <= t.waiting: // each dial is for one request that does not wait
 		return t.dialLocked(ctx, deadline, agreed, shard)
 	}
-	return nil, t.awaitDialLocked(ctx, deadline)
+	return t.awaitDialLocked(ctx, deadline, agreed)
 }
 
 // free returns a connection with a stream for the caller; nil: there is none.
@@ -162,30 +161,31 @@ func (t *http2Transport) reserveLocked(agreed agreement) (*http2Conn, error) {
 	return nil, nil
 }
 
-// awaitDialLocked waits for the end of a dial of another request, and returns its error, which is a [SharedError]. It
+// awaitDialLocked waits for the dials of other requests. It fails with the error of one of them, which is a [SharedError],
+// only if no other one is in progress then, and returns a connection only then. It
 // unlocks mu while it waits. The deadline is coarse time, so that a pause of the process
 // is no failure.
-func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64) error {
+func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64, agreed agreement) (*http2Conn, error) {
 	timer := time.NewTimer(max(t.until(deadline), socket.SweepInterval))
 	defer timer.Stop()
 	dialed := t.dialed
 	t.waiting++
 	t.mu.Unlock()
-	err := error(nil)
+	failed := false
 	select {
 	case <-dialed.ended:
-		t.mu.Lock() // meanwhile another dial may have ended
-		if t.waiting--; dialed.err != nil {
-			return SharedError{dialed.err}
-		}
-		return nil
+		failed = dialed.err != nil
 	case <-timer.C:
 	case <-ctx.Done():
-		err = ctx.Err()
 	}
-	t.mu.Lock()
-	t.waiting--
-	return err
+	t.mu.Lock() // meanwhile another dial may have begun or ended
+	if t.waiting--; !failed || t.dials > 0 {
+		return nil, nil
+	}
+	if c, err := t.reserveLocked(agreed); c != nil || err != nil {
+		return c, err
+	}
+	return nil, SharedError{dialed.err}
 }
 
 // until returns the time until a coarse time.
@@ -203,15 +203,16 @@ func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, agreed 
 		c = nil // other requests were faster
 	}
 	t.dials--
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		t.endDialLocked(nil) // the error is of this request only
-	} else {
+	case err == nil, t.dials == 0:
 		t.endDialLocked(err)
 	}
 	return c, err
 }
 
-// endDialLocked wakes those who wait for a dial, which has ended with err.
+// endDialLocked wakes those who wait for a dial: one has ended with err.
 func (t *http2Transport) endDialLocked(err error) {
 	t.dialed.err = err
 	close(t.dialed.ended)

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -306,18 +307,8 @@ func TestFailedDialIsReportedOnce(t *testing.T) {
 	const requests = 5
 	fail := make(chan struct{})
 	transport := startHTTP2(t, func(net.Conn) { <-fail })
-	errs := make(chan error, requests)
-	for range requests {
-		go func() {
-			_, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
-			errs <- err
-		}()
-	}
-	eventually(t, "one opens a connection, and the others wait", func() bool {
-		transport.mu.Lock()
-		defer transport.mu.Unlock()
-		return transport.dials == 1 && transport.waiting == requests-1
-	})
+	errs := transport.connectAll(t, requests)
+	transport.awaitDials(t, 1, requests-1)
 	close(fail)
 	reported := 0
 	for range requests {
@@ -331,6 +322,88 @@ func TestFailedDialIsReportedOnce(t *testing.T) {
 	verify.Equal(t, reported, 1, "requests that report the failure")
 }
 
+// connectAll asks for n streams at the same time, and returns the errors.
+func (t *http2Transport) connectAll(test *testing.T, n int) <-chan error {
+	errs := make(chan error, n)
+	var asking sync.WaitGroup
+	test.Cleanup(asking.Wait)
+	for range n {
+		asking.Go(func() {
+			u, _, err := t.Connect(test.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
+			if errs <- err; err == nil {
+				<-test.Context().Done()
+				u.Finish(false)
+			}
+		})
+	}
+	return errs
+}
+
+// awaitDials waits until so many dials are in progress, for which so many requests wait.
+func (t *http2Transport) awaitDials(test *testing.T, dials, waiting int) {
+	test.Helper()
+	eventually(test, fmt.Sprint(dials, " dials, for which ", waiting, " wait"), func() bool {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.dials == dials && t.waiting == waiting
+	})
+}
+
+// settled is a peer that has streams.
+func settled(conn net.Conn) {
+	xhttp2.NewFramer(conn, nil).WriteSettings()
+	hanging(conn)
+}
+
+// A dial that fails ends no wait while another one is in progress.
+func TestFailedDialBesideAnother(t *testing.T) {
+	t.Parallel()
+	acts := make(chan func(net.Conn), 3)
+	transport := startPeer(t, (*Connectors).HTTP2, Options{Connections: socket.ConnectionLimits{MaxRequests: 2}}, func(conn net.Conn) {
+		select {
+		case act := <-acts:
+			act(conn)
+		case <-t.Context().Done():
+		}
+	}).(*http2Transport)
+	errs := transport.connectAll(t, 4)
+	transport.awaitDials(t, 2, 2)
+	acts <- func(net.Conn) {} // it closes the connection
+	var shared SharedError
+	err := <-errs
+	verify.That(t, err != nil && !errors.As(err, &shared), "got %v of the request whose dial has failed", err)
+	transport.awaitDials(t, 1, 2)
+	acts <- settled // for one of them, and the other one opens another
+	acts <- settled
+	for range 3 {
+		verify.NoError(t, <-errs)
+	}
+}
+
+// Who waits for a dial that fails takes a stream that is free by then.
+func TestFailedDialBesideAFreeStream(t *testing.T) {
+	t.Parallel()
+	var opened atomic.Int32
+	fail := make(chan struct{})
+	transport := startHTTP2(t, func(conn net.Conn) {
+		if opened.Add(1) > 1 {
+			<-fail
+			return
+		}
+		xhttp2.NewFramer(conn, nil).WriteSettings(xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 2})
+		hanging(conn)
+	})
+	client := &Client{Presence: there{}}
+	defer transport.stream(t, client).Finish(false)
+	other := transport.stream(t, client)
+	errs := transport.connectAll(t, 2)
+	transport.awaitDials(t, 1, 1)
+	other.Finish(false)
+	close(fail)
+	first, second := <-errs, <-errs
+	verify.That(t, (first == nil) != (second == nil), "got %v, %v, want one error", first, second)
+}
+
 // Who waits for a connection gets the error of the dial that ended first, not the one of another that has failed since: the connection is there.
 func TestWaitEndsWithTheFirstDial(t *testing.T) {
 	t.Parallel()
@@ -339,7 +412,8 @@ func TestWaitEndsWithTheFirstDial(t *testing.T) {
 	go func() {
 		transport.mu.Lock()
 		defer transport.mu.Unlock()
-		ended <- transport.awaitDialLocked(t.Context(), transport.sweeper.Now()+int64(patience))
+		_, err := transport.awaitDialLocked(t.Context(), transport.sweeper.Now()+int64(patience), agreement{})
+		ended <- err
 	}()
 	eventually(t, "it waits", func() bool {
 		transport.mu.Lock()
