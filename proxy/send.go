@@ -206,6 +206,9 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error, c *contender) (o ba
 		return o, false
 	}
 	x.lastRefusal = refusal.Reset
+	if err == upstream.ErrUnprocessed {
+		x.upload.withdraw()
+	}
 	if x.delayedByClient() {
 		return x.resetOutcome(), false
 	}

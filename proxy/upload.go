@@ -27,6 +27,7 @@ type upload struct {
 	buffers socket.Buffers
 	unkept  transfer.Piece // that was read in buffers, behind the part of the body that is kept; empty: none
 	done    chan struct{}
+	begun   atomic.Bool // a part of the body was read
 	read    atomic.Bool // the whole body was read from the client; set before its last bytes are sent
 	ended   atomic.Bool // the whole body was sent to the peer
 	endedAt time.Time   // valid if ended is set
@@ -76,7 +77,30 @@ func (l *upload) start(u upstream.Conn) (sent bool, err error) {
 	}
 	l.up, l.started, l.done = u, true, make(chan struct{})
 	go l.run()
-	return true, u.Await(&x.Buffers, x.until())
+	err = u.Await(&x.Buffers, x.until())
+	return err != upstream.ErrUnprocessed, err
+}
+
+// withdraw ends the upload as if it had not started, unless a part of the body was read. The peer has not processed
+// the request.
+func (l *upload) withdraw() {
+	if !l.started || l.begun.Load() {
+		return
+	}
+	l.interrupt()
+	if !l.begun.Load() && errors.Is(l.err, os.ErrDeadlineExceeded) {
+		l.started, l.over, l.up, l.done, l.err = false, false, nil, nil, nil
+		l.broken.Store(false)
+	}
+}
+
+// interrupt ends the wait for the client, and waits for the goroutine.
+func (l *upload) interrupt() {
+	c := l.x.client
+	c.Interrupt()
+	<-l.done
+	c.Disarm()
+	c.Resume()
 }
 
 // wait ends the upload and waits for its goroutine. If the upload is incomplete, the
@@ -93,10 +117,7 @@ func (l *upload) wait() {
 	case <-l.done:
 	default:
 		if !l.read.Load() {
-			c.Interrupt()
-			<-l.done
-			c.Disarm()
-			c.Resume()
+			l.interrupt()
 		}
 		<-l.done
 	}
@@ -206,6 +227,7 @@ func (l *upload) forward() error {
 		if err != nil {
 			return err
 		}
+		l.begun.Store(true)
 		if x.bytesIn += p.Length; limit > 0 && x.bytesIn > limit {
 			return http1.ErrBodyTooLong
 		}

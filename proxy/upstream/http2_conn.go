@@ -210,7 +210,7 @@ func (c *http2Conn) abandon(err error) {
 }
 
 // failLocked ends the connection and its streams with err. Those whose requests have not
-// been written end with errUnprocessed: another peer can have them, also with methods that
+// been written end with ErrUnprocessed: another peer can have them, also with methods that
 // are not idempotent. Those whose requests are being written are left to flush.
 func (c *http2Conn) failLocked(err error) {
 	c.Err = cmp.Or(c.Err, err)
@@ -223,7 +223,7 @@ func (c *http2Conn) failLocked(err error) {
 		case id <= c.Written:
 			s.StopLocked(err)
 		case id > c.Taken:
-			s.StopLocked(errUnprocessed)
+			s.StopLocked(ErrUnprocessed)
 		}
 	}
 }

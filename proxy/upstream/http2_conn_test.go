@@ -41,8 +41,8 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 	}{
 		{"with an answer", answered, true, nil},
 		{"without an answer", lost, false, socket.ErrClosedEarly},
-		{"excluded by GOAWAY", refused, false, errUnprocessed},
-		{"not written", unwritten, false, errUnprocessed},
+		{"excluded by GOAWAY", refused, false, ErrUnprocessed},
+		{"not written", unwritten, false, ErrUnprocessed},
 	} {
 		if got := len(test.u.heads) > 0; got != test.answered || test.u.Err != test.err {
 			t.Errorf("stream %s: answered %t, error %v; want %t, %v", test.name, got, test.u.Err, test.answered, test.err)
@@ -116,7 +116,7 @@ func TestPanicOfSenderEndsHTTP2Streams(t *testing.T) {
 	c.OnPanic()
 	c.Mu.Lock()
 	verify.Equal(t, written.Err, socket.ErrClosedEarly, "the stream whose request was being written")
-	verify.Equal(t, waiting.Err, errUnprocessed, "the stream whose request was not")
+	verify.Equal(t, waiting.Err, ErrUnprocessed, "the stream whose request was not")
 	c.Mu.Unlock()
 	written.Finish(false)
 	waiting.Finish(false)
@@ -164,7 +164,7 @@ func TestStreamedRequestOnAResetHTTP2Connection(t *testing.T) {
 		u := newHTTP2Stream(c, Requirements{Client: new(Client)})
 		defer u.Finish(false)
 		err := u.open(&socket.Buffers{Out: []byte("POST / HTTP/1.1\r\nHost: a\r\n\r\n")}, nil, nil, false)
-		return err == errUnprocessed
+		return err == ErrUnprocessed
 	})
 }
 

@@ -44,7 +44,7 @@ func (c *http2Conn) OnGoAway(last uint32) {
 	c.goAway, c.served = true, last > 0
 	for id, s := range c.Streams {
 		if id > last {
-			s.StopLocked(errUnprocessed)
+			s.StopLocked(ErrUnprocessed)
 		}
 	}
 	if c.lent == 0 && c.ready {
@@ -92,7 +92,7 @@ func (c *http2Conn) stopSendingLocked() {
 	c.Err = socket.ErrClosedEarly
 	for id, s := range c.Streams {
 		if id > c.Written {
-			s.StopLocked(errUnprocessed)
+			s.StopLocked(ErrUnprocessed)
 		}
 	}
 	c.wire.Conn.CloseRead() // ends read when it has read what is there
@@ -143,7 +143,7 @@ func (u *http2Stream) OnData(int, bool) error {
 func (u *http2Stream) OnReset(code http2.ErrorCode) *http2.Error {
 	switch {
 	case code == http2.RefusedStream && !u.final:
-		u.StopLocked(errUnprocessed)
+		u.StopLocked(ErrUnprocessed)
 	case code == http2.ProtocolError && !u.final:
 		u.StopLocked(ErrRejected)
 	default:

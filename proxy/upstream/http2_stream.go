@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"sync/atomic"
 	"time"
@@ -12,10 +11,6 @@ import (
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 )
-
-// errUnprocessed means that the peer has certainly not processed the request: it
-// refused the stream, its GOAWAY excludes it, or the request was not sent.
-var errUnprocessed = errors.New("the peer did not process the request")
 
 // An http2Stream is a stream to a peer. It serves one exchange.
 type http2Stream struct {
@@ -60,7 +55,7 @@ func (u *http2Stream) Send(b *socket.Buffers, body, trailer []byte, w Until) (se
 	if err = u.Await(b, w); err != nil {
 		b.GiveBack()
 	}
-	return err != errUnprocessed, err
+	return err != ErrUnprocessed, err
 }
 
 // SendHead implements [Conn].
@@ -79,7 +74,7 @@ func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) 
 		c.wire.Raw.Control(c.onCheck)
 	}
 	if c.Err != nil || c.goAway || c.isExhausted() {
-		return errUnprocessed
+		return ErrUnprocessed
 	}
 	start := len(c.Output.Frames)
 	frames, size := u.appendFields(c.Output.Frames, b.Out)
@@ -294,7 +289,7 @@ func (u *http2Stream) BodyPauses(b *socket.Buffers, patience time.Duration) (boo
 func (u *http2Stream) ClosedIdle(err error) (maybe, likely bool) {
 	u.conn.Mu.Lock()
 	defer u.conn.Mu.Unlock()
-	if err == errUnprocessed {
+	if err == ErrUnprocessed {
 		again := u.replaces < http2Refusals || u.conn.served && u.replaces < http2Replacements
 		return again, again
 	}

@@ -162,8 +162,8 @@ func TestUnsentStreamIsUnprocessed(t *testing.T) {
 				return len(c.Streams) == 2
 			})
 			acts <- broken
-			verify.Equal(t, <-results, result{false, errUnprocessed}, "what Send returns")
-			maybe, likely := u.ClosedIdle(errUnprocessed)
+			verify.Equal(t, <-results, result{false, ErrUnprocessed}, "what Send returns")
+			maybe, likely := u.ClosedIdle(ErrUnprocessed)
 			verify.That(t, maybe && likely, "the request is not sent again")
 		})
 	}

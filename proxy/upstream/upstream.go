@@ -129,6 +129,10 @@ var ErrPatience = errors.New("no response yet")
 // exchange on the upstream continues.
 var ErrSuspected = errors.New("health checks of the peer fail")
 
+// ErrUnprocessed means that the peer has certainly not processed the request: it
+// refused the stream, its GOAWAY excludes it, or the request was not sent.
+var ErrUnprocessed = errors.New("the peer did not process the request")
+
 // ErrRejected means that a healthy peer has refused the request as malformed.
 var ErrRejected = errors.New("the peer considers the request malformed")
 
