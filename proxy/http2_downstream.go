@@ -143,8 +143,12 @@ func (s *http2Stream) writeAnswer(text, body []byte) error {
 // waited implements downstream.
 func (s *http2Stream) waited() bool { return s.Delayed }
 
-// isWhole implements downstream. A trailer section may follow.
-func (s *http2Stream) isWhole(int64) bool { return false }
+// isWhole implements downstream. A trailer section may follow, for a client that accepts one.
+func (s *http2Stream) isWhole(sent int64) bool {
+	head := &s.exchange.head
+	response := &s.exchange.response
+	return !head.TETrailers && (sent == response.ContentLength || sent == 0 && response.Bodiless(head.Method == http1.MethodHead))
+}
 
 // cut implements downstream. The end of the stream resets it, since the response has no end.
 func (s *http2Stream) cut(int64) {}

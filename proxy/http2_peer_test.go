@@ -430,6 +430,43 @@ func TestNoEndAfterAWholeResponse(t *testing.T) {
 	}
 }
 
+// The stream of a client with HTTP/2 that takes no trailer section ends soon, too. One that takes it waits for it.
+func TestNoEndAfterAWholeResponseWithHTTP2(t *testing.T) {
+	t.Parallel()
+	eachCase(t, map[string]struct{ fields, length, body string }{
+		"GET":                {http2Get, "2", "ok"},
+		"HEAD":               {":method=HEAD|:scheme=http|:authority=a|:path=/", "2", ""},
+		"GET with a trailer": {http2Get + "|te=trailers", "2", "ok"},
+	}, func(t *testing.T, test struct{ fields, length, body string }) {
+		later := make(chan func(), 1)
+		p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
+			p.headers(stream, false, ":status", "200", "content-length", test.length)
+			if test.body != "" {
+				p.WriteData(stream, false, []byte(test.body))
+			}
+			later <- func() { p.headers(stream, true, "x-sum", "1") }
+		}))
+		p.setService(route.Service{Timeouts: route.Timeouts{Idle: time.Hour}, Retry: route.Retry{Attempts: 1}})
+		c := p.dialFrames()
+		c.request(1, test.fields, true)
+		responses := make(chan http2Response, 1)
+		go func() { responses <- c.response(1) }()
+		trailer := <-later
+		if strings.Contains(test.fields, "trailers") {
+			p.skip(2 * endPause)
+			trailer()
+		}
+		eventually(t, "the response ends", func() bool {
+			p.skip(endPause)
+			return len(responses) > 0
+		})
+		r := <-responses
+		verify.That(t, r.status == "200" && r.body == test.body && r.ended, "got %+v", r)
+		verify.Equal(t, len(r.trailer) > 0, strings.Contains(test.fields, "trailers"), "a trailer section")
+		p.expectNothingCounted()
+	})
+}
+
 // A response that sluice compresses is whole when all of its Content-Length is there: a peer that does not end the stream, or resets
 // it, cuts nothing off, and holds its client up for a moment only.
 func TestNoEndAfterAWholeCompressedResponse(t *testing.T) {

@@ -307,7 +307,7 @@ func (x *answeredRequest) relay(u upstream.Conn) error {
 		p, err := u.ReadBody(&x.Buffers, to.TakesCoded())
 		switch {
 		case x.answered && errors.Is(err, os.ErrDeadlineExceeded) && to.isWhole(x.bytesOut):
-			return nil // the stream is reset
+			return x.toClient(transfer.Piece{Last: true}) // the stream of the peer is reset
 		case err != nil:
 			return err
 		}
@@ -347,8 +347,9 @@ func (x *answeredRequest) awaitBody(u upstream.Conn, isWhole bool) {
 	}
 }
 
-// endPause is how long a peer with HTTP/2 that has sent all of the Content-Length may take to end the stream: a client with
-// HTTP/1.1 has the whole response, and waits for nothing but its next one, or for the end of what is compressed.
+// endPause is how long a peer with HTTP/2 that has sent all of the Content-Length may take to end the stream: a client that
+// gets no trailer section has the whole response, and waits for nothing but its next one, or for the end of its stream or of
+// what is compressed.
 const endPause = 5 * time.Second
 
 // releaseHeld gives back what is counted.
