@@ -311,6 +311,36 @@ func TestPeerEndsConnectionsAtOnce(t *testing.T) {
 	})
 }
 
+// A peer that accepts no streams any more keeps no connection on which nothing is left.
+func TestPeerAcceptsNoMoreStreams(t *testing.T) {
+	t.Parallel()
+	none := xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 0}
+	for name, answer := range map[string]func(p *framePeer, stream uint32){
+		"within a stream": func(p *framePeer, stream uint32) {
+			p.WriteSettings(none)
+			p.headers(stream, true, ":status", "204")
+		},
+		"after it": func(p *framePeer, stream uint32) {
+			p.headers(stream, true, ":status", "204")
+			p.WriteSettings(none)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, o := startProxy(t, Options{}), someTransport
+			o.IdleTimeout = time.Hour
+			p.usePeers(true, o, balancer.Options{}, startFramePeer(t, answer))
+			conn := p.dial()
+			for range 3 {
+				io.WriteString(conn, smallPost)
+				expectResponse(t, conn, 204)
+			}
+			eventually(t, "the connections are closed", func() bool { return p.peerConnections() == 0 })
+			p.expectNothingCounted()
+		})
+	}
+}
+
 // What an HTTP/1 client would take for another response is not forwarded.
 func TestResponseOfAnotherLength(t *testing.T) {
 	t.Parallel()

@@ -155,6 +155,9 @@ func (c *http2Conn) releasedLocked() {
 		return
 	}
 	c.changed = c.transport.sweeper.Now()
+	if c.ready && c.StreamLimit == 0 {
+		c.retired = true
+	}
 	if c.goAway || c.retired || c.isExhausted() {
 		c.wire.Conn.CloseRead() // ends read
 	}

@@ -27,12 +27,16 @@ func (c *http2Conn) OnLate(uint32, *http2.Stream) *http2.Error {
 	return nil
 }
 
-// OnSettings implements [http2.Role].
+// OnSettings implements [http2.Role]. A peer that accepts no streams any more keeps no connection: new requests need
+// another one, and each would leave its own.
 func (c *http2Conn) OnSettings() {
-	if !c.ready {
+	switch {
+	case !c.ready:
 		c.Disarm()
 		c.ready = true
 		close(c.settled)
+	case c.StreamLimit == 0 && c.lent == 0:
+		c.retireLocked()
 	}
 }
 
