@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	xhttp2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
@@ -216,16 +217,18 @@ func TestHTTP2PeerGetsFewResets(t *testing.T) {
 func TestHeadOverLimitOfHTTP2Peer(t *testing.T) {
 	t.Parallel()
 	const limit = 8 << 10
-	arrived, first := make(chan struct{}, 1), uint32(0)
+	arrived, first := make(chan struct{}, 1), &framePeer{}
+	first.hpack = hpack.NewEncoder(&first.block)
+	var waits uint32 // the stream of first that has no answer
 	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
 		settings: []xhttp2.Setting{{ID: xhttp2.SettingMaxHeaderListSize, Val: limit}},
 		answer: func(p *framePeer, stream uint32) {
-			if first == 0 {
-				first = stream
+			if first.Framer == nil {
+				first.Framer, waits = xhttp2.NewFramer(p.Conn, nil), stream
 				arrived <- struct{}{}
 				return
 			}
-			p.headers(first, true, ":status", "204")
+			first.headers(waits, true, ":status", "204") // perhaps on another connection, if the machine is slow
 			p.headers(stream, true, ":status", "204")
 		},
 		frame: func(p *framePeer, frame xhttp2.Frame) {
