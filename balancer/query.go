@@ -29,7 +29,7 @@ type Query struct {
 	// Fallback is picked from where Group has no eligible peer that is not in Tried; 0
 	// is none.
 	Fallback GroupID
-	// Client identifies the client that a split has assigned to Group, for
+	// Client identifies the client that a split has assigned to Group, and how, for
 	// [Group.OnDone]; 0 if none has.
 	Client uint32
 	// Tries is how many tries the request has had, which a Witness compares with Tried; a pick does not look at it.

@@ -75,9 +75,7 @@ func (x *routedRequest) chooseTarget(w *route.Weighted, b []byte) *route.Route {
 func (x *routedRequest) chooseGroup(s *route.Split, b []byte) {
 	var memory [16]byte
 	group, id := s.Assign(x.clientKey(s.Key, b, memory[:0]))
-	if x.query.Group = group.ID(); s.Judged {
-		x.query.Client = max(1, uint32(id))
-	}
+	x.query.Group, x.query.Client = group.ID(), s.JudgedClient(id)
 	if s.Fallback != nil {
 		x.query.Fallback = s.Fallback.ID()
 	}

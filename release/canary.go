@@ -26,6 +26,7 @@ type canaryRelease struct {
 	mu       sync.Mutex     // guards the fields below
 	present  *judge.Release // nil while the canary has no share
 	share    float64
+	mark     uint8 // of share, as attempts have it
 	begun    time.Time
 	warmFrom time.Time
 	known    map[discovery.Key]bool // instances of the canary in this release
@@ -74,8 +75,9 @@ func (r *canaryRelease) stop() {
 	r.rest.group.OnDone(nil)
 }
 
-// done takes an attempt of a client. It takes a lock only if the attempt failed or was slow.
-func (r *canaryRelease) done(a *cohort, client uint64, o balancer.Outcome) {
+// done takes an attempt of a client. It takes a lock only if the attempt failed or was slow. It does not count one whose client
+// was assigned with another share, the former one or one that no look has seen yet: by the present one it would prove too much.
+func (r *canaryRelease) done(a *cohort, judged uint64, o balancer.Outcome) {
 	failed := o.Class.Failure()
 	if !failed {
 		if o.Latency == 0 {
@@ -86,10 +88,11 @@ func (r *canaryRelease) done(a *cohort, client uint64, o balancer.Outcome) {
 			return
 		}
 	}
+	client, mark := route.SplitJudged(judged)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.present == nil:
+	case r.present == nil || mark != r.mark:
 	case failed:
 		r.present.Failed(client, a == &r.canary, r.share)
 	default:
@@ -133,7 +136,7 @@ func (r *canaryRelease) decide(share float64, judges int, may bool, now time.Tim
 	for _, k := range instances {
 		r.known[k] = true
 	}
-	r.share = share
+	r.share, r.mark = share, route.ShareMark(share)
 	r.updateLimits(&o)
 	if may {
 		r.present.RepeatRollback()

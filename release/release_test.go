@@ -16,6 +16,7 @@ import (
 	"sluice/discovery"
 	"sluice/observe/events"
 	"sluice/operator"
+	"sluice/route"
 	"sluice/test/balancertest"
 	"sluice/test/configtest"
 	"sluice/test/verify"
@@ -111,12 +112,20 @@ func (s *split) order(o Order, want error) State {
 	return s.state()
 }
 
+// pick begins an attempt of a new client that the split has assigned to a group with the share in use.
+func (s *split) pick(group string) balancer.Token {
+	s.t.Helper()
+	s.clients++
+	assigned := route.Split{Judged: route.ShareMark(s.inUse.Services["star"].Split.Shares()[0].Size)}
+	query := balancer.Query{Group: s.pool.Group(group).ID(), Client: assigned.JudgedClient(uint64(s.clients))}
+	return verify.Result(s.pool.Pick(&query)).Must(s.t)
+}
+
 // attempts are attempts of n new clients that the split has assigned to a group.
 func (s *split) attempts(n int, group string, status int, latency time.Duration) {
 	s.t.Helper()
 	for range n {
-		s.clients++
-		token := verify.Result(s.pool.Pick(&balancer.Query{Group: s.pool.Group(group).ID(), Client: s.clients})).Must(s.t)
+		token := s.pick(group)
 		o := balancer.Outcome{Class: balancer.OutcomeOK, Status: status, Latency: latency}
 		if status >= 500 {
 			o.Class = balancer.OutcomeServerError

@@ -135,3 +135,19 @@ func TestSplitWithoutAKey(t *testing.T) {
 		}
 	}
 }
+
+// A client that is judged carries the mark of its share, which differs from that of any share with other odds, and never
+// none: a client without it is not judged.
+func TestJudgedClients(t *testing.T) {
+	seen := make(map[uint8]float64)
+	for _, share := range []float64{0, 0.001, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1} {
+		s := Split{Judged: ShareMark(share)}
+		known, twice := seen[s.Judged]
+		verify.That(t, s.Judged != 0 && !twice, "the mark of %v is %d, as that of %v", share, s.Judged, known)
+		seen[s.Judged] = share
+		client, mark := SplitJudged(uint64(s.JudgedClient(0xabcdef)))
+		verify.That(t, client == 0xabcdef && mark == s.Judged, "client %x, mark %d", client, mark)
+		verify.That(t, s.JudgedClient(1<<40) != 0, "share %v: a client whose last bits are 0 is none", share)
+	}
+	verify.Equal(t, new(Split).JudgedClient(7), uint32(0), "a client that nobody judges")
+}

@@ -20,7 +20,10 @@ func splitOf(r *config.Route, s config.Service, target *route.Service) *route.Sp
 	if len(from) == 0 {
 		return nil
 	}
-	split := &route.Split{Rest: target.Pool.Group(balancer.RestGroup), Key: from.Key(), Seed: target.Name, Judged: judged}
+	split := &route.Split{Rest: target.Pool.Group(balancer.RestGroup), Key: from.Key(), Seed: target.Name}
+	if shares := from.Shares(); judged && len(shares) == 1 {
+		split.Judged = route.ShareMark(shares[0].Size)
+	}
 	for _, share := range from.Shares() {
 		split.Shares = append(split.Shares, route.Share{Group: target.Pool.Group(share.Group), Size: share.Size})
 	}

@@ -64,12 +64,33 @@ func (s Settings) Equal(o Settings) bool {
 // Counts are attempts and failures of an arm.
 type Counts struct{ Requests, Failures uint64 }
 
-// rate returns the failures per request.
-func (c Counts) rate() float64 { return float64(c.Failures) / float64(max(c.Requests, 1)) }
-
 // minus returns what was added to since.
 func (c Counts) minus(since Counts) Counts {
 	return Counts{c.Requests - since.Requests, c.Failures - since.Failures}
+}
+
+// rates compare the failures of both arms under one share, and add up for several: each request counts by how much the other
+// arm had under its share. So requests of a time with another share, when both failed more or less often, make neither
+// arm look worse (Mantel and Haenszel, 1959). Under one share they are the failures per request.
+type rates struct{ canary, baseline, requests float64 }
+
+// add adds the attempts under a share.
+func (r rates) add(canary, baseline Counts) rates {
+	requests, others := float64(canary.Requests), float64(max(baseline.Requests, 1)) // none have not failed
+	total := requests + others
+	ofCanary, ofBaseline := requests/total, others/total
+	r.canary += float64(canary.Failures) * ofBaseline
+	r.baseline += float64(baseline.Failures) * ofCanary
+	r.requests += total * ofCanary * ofBaseline
+	return r
+}
+
+// perRequest returns the failures per request of both arms.
+func (r rates) perRequest() (canary, baseline float64) {
+	if r.requests == 0 {
+		return 0, 0
+	}
+	return r.canary / r.requests, r.baseline / r.requests
 }
 
 // Observation is what is known at a time of a look.
@@ -117,6 +138,7 @@ type Release struct {
 	begin     Observation // the first look
 	step      Observation // the first look since the share changed
 	shares    float64     // number of shares that the canary has had
+	former    rates       // with the shares before this one
 	said      bool        // Wait was returned in this step
 	concluded bool        // Rollback was returned
 }
@@ -150,6 +172,7 @@ func (r *Release) RepeatRollback() { r.concluded = false }
 // release is over.
 func (r *Release) Decide(o Observation) Decision {
 	if o.Share != r.step.Share {
+		r.former = r.rates(o)
 		r.step, r.said = o, false
 		r.slow = newSample(r.settings)
 		r.shares++
@@ -167,8 +190,8 @@ func (r *Release) Decide(o Observation) Decision {
 	}
 	why := r.obstacle(o)
 	if why == "" {
-		canary, baseline := r.counts(o)
-		return Decision{Advance, next, fmt.Sprintf("%s of the canary fail, %s of the baseline", describe(canary), describe(baseline))}
+		canary, baseline := r.describe(o)
+		return Decision{Advance, next, fmt.Sprintf("%s of the canary fail, %s of the baseline", canary, baseline)}
 	}
 	if r.said || o.Time.Sub(r.step.Time) < r.settings.Step+r.settings.MaxWait {
 		return Decision{}
@@ -177,18 +200,19 @@ func (r *Release) Decide(o Observation) Decision {
 	return Decision{Wait, o.Share, why}
 }
 
-// counts returns the attempts in this release.
-func (r *Release) counts(o Observation) (canary, baseline Counts) {
-	return o.Canary.minus(r.begin.Canary), o.Baseline.minus(r.begin.Baseline)
+// rates returns the failures in this release until o.
+func (r *Release) rates(o Observation) rates {
+	return r.former.add(o.Canary.minus(r.step.Canary), o.Baseline.minus(r.step.Baseline))
 }
 
 // worse returns why the canary is worse, or "".
 func (r *Release) worse(o Observation) string {
-	canary, baseline := r.counts(o)
+	canary, baseline := r.rates(o).perRequest()
 	need := enough * float64(max(o.Judges, 1))
 	if r.failures.clients[1] >= minFailingClients && r.Evidence() >= need &&
-		canary.rate() >= minRatio*baseline.rate() && canary.rate() >= baseline.rate()+minExcess {
-		return fmt.Sprintf("%s fail, %s of the baseline; evidence %.2g", describe(canary), describe(baseline), r.Evidence())
+		canary >= minRatio*baseline && canary >= baseline+minExcess {
+		canary, baseline := r.describe(o)
+		return fmt.Sprintf("%s fail, %s of the baseline; evidence %.2g", canary, baseline, r.Evidence())
 	}
 	// The test of latency begins again with each share, since a version may be slow only under
 	// load. Its nth test needs n(n+1) times the evidence: the sum of all 1/(n(n+1)) is 1.
@@ -201,7 +225,6 @@ func (r *Release) worse(o Observation) string {
 
 // obstacle returns why the next step has to wait, or "".
 func (r *Release) obstacle(o Observation) string {
-	canary, baseline := r.counts(o)
 	inStep := o.Canary.minus(r.step.Canary).Requests
 	switch {
 	case o.Blind != "":
@@ -209,7 +232,8 @@ func (r *Release) obstacle(o Observation) string {
 	case inStep < minRequests:
 		return fmt.Sprintf("the canary had %d requests since the last step, want %d", inStep, minRequests)
 	case r.Evidence() >= doubtful:
-		return fmt.Sprintf("%s of the canary fail, %s of the baseline; evidence %.2g, want less than %d", describe(canary), describe(baseline), r.Evidence(), doubtful)
+		canary, baseline := r.describe(o)
+		return fmt.Sprintf("%s of the canary fail, %s of the baseline; evidence %.2g, want less than %d", canary, baseline, r.Evidence(), doubtful)
 	case r.SlowEvidence() >= doubtful:
 		return fmt.Sprintf("90 %% of the requests take up to %v, %v with the baseline; evidence %.2g, want less than %d",
 			rounded(o.CanaryP90), rounded(o.BaselineP90), r.SlowEvidence(), doubtful)
@@ -227,8 +251,13 @@ func (r *Release) next(share float64) (step float64, ok bool) {
 	return 0, false
 }
 
-func describe(c Counts) string {
-	return fmt.Sprintf("%.3g %% of %d requests", 100*c.rate(), c.Requests)
+// describe returns the failures in this release until o, for people.
+func (r *Release) describe(o Observation) (canary, baseline string) {
+	text := func(rate float64, requests uint64) string {
+		return fmt.Sprintf("%.3g %% of %d requests", 100*rate, requests)
+	}
+	failed, failedBaseline := r.rates(o).perRequest()
+	return text(failed, o.Canary.minus(r.begin.Canary).Requests), text(failedBaseline, o.Baseline.minus(r.begin.Baseline).Requests)
 }
 
 // rounded returns a latency with at most three digits, for people.

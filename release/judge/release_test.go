@@ -250,6 +250,31 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// Both arms fail alike in the first step and not at all in the next, with another share: all requests together would make one
+// look 1.9 times as bad as the other.
+func TestRatesAreComparedUnderOneShare(t *testing.T) {
+	first := Observation{Share: 0.5, Judges: 1}
+	r := NewRelease(settings, first)
+	o := first
+	o.Canary, o.Baseline = Counts{100_000, 1000}, Counts{100_000, 1000}
+	r.Decide(o)
+	o.Share = 0.05
+	r.Decide(o)
+	o.Canary.Requests += 5000
+	o.Baseline.Requests += 95_000
+	for client := range uint64(40) { // which some of the failures may be by chance
+		r.Failed(client, true, o.Share)
+	}
+	verify.Require(t, r.Evidence() > enough, "evidence %v", r.Evidence())
+	d := r.Decide(o)
+	verify.That(t, d.Verdict == Continue, "both fail alike: %+v", d)
+	o.Canary.Requests += 5000
+	o.Canary.Failures += 2000
+	o.Baseline.Requests += 95_000
+	d = r.Decide(o)
+	verify.That(t, d.Verdict == Rollback, "the canary fails more often under this share: %+v", d)
+}
+
 // A verdict is returned once.
 func TestVerdictsAreReturnedOnce(t *testing.T) {
 	for _, failing := range []int{0, 6} {
