@@ -81,16 +81,22 @@ func (s Series) Histogram(d *prometheus.Desc, requests *RequestsSnapshot, labels
 			cumulative[seconds[i]] = total
 		}
 	}
+	makeValid(labels)
 	s.ch <- prometheus.MustNewConstHistogram(d, total, requests.Latency.Seconds(), cumulative, labels...)
 }
 
 var seconds = BucketBounds()
 
 func (s Series) send(d *prometheus.Desc, t prometheus.ValueType, v float64, labels []string) {
+	makeValid(labels)
+	s.ch <- prometheus.MustNewConstMetric(d, t, v, labels...)
+}
+
+// makeValid makes labels UTF-8: others end a scrape.
+func makeValid(labels []string) {
 	for i := range labels {
 		labels[i] = strings.ToValidUTF8(labels[i], "\ufffd")
 	}
-	s.ch <- prometheus.MustNewConstMetric(d, t, v, labels...)
 }
 
 // Label returns the name of v as the value of a label.
