@@ -10,6 +10,7 @@ import (
 
 	"sluice/config"
 	"sluice/consul/mesh"
+	"sluice/route"
 	"sluice/tags"
 )
 
@@ -20,6 +21,7 @@ const (
 	maxBranches = 1024
 	maxParts    = 256       // of a splitter
 	maxAllParts = 16 * 1024 // of all branches
+	maxRegexps  = 10_000    // parts of the regular expressions of all branches, as those that tags of a service ask for
 	maxProblems = 1000      // the others are counted
 )
 
@@ -160,6 +162,7 @@ func (t *translation) routes(router mesh.Node) (branches []config.Branch, err er
 	if len(router.Routes) > maxBranches {
 		return nil, fmt.Errorf("%s has %d routes: want at most %d", t.entryOf(router), len(router.Routes), maxBranches)
 	}
+	regexps := 0
 	for i := range router.Routes {
 		r := &router.Routes[i]
 		b := config.Branch{Origin: fmt.Sprintf("%s, route %d", t.entryOf(router), i+1)}
@@ -180,6 +183,14 @@ func (t *translation) routes(router mesh.Node) (branches []config.Branch, err er
 		}
 		if err := b.Check(); err != nil { // impossible: every part is checked
 			return nil, fmt.Errorf("%s: %w", b.Origin, err)
+		}
+		checked, err := route.Check(b.Route.Target())
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", b.Origin, err)
+		}
+		if regexps += checked.Parts; regexps > maxRegexps {
+			return nil, fmt.Errorf("the regular expressions of %s have more than %d parts together, which a request may have to try: want at most %d",
+				t.entryOf(router), maxRegexps, maxRegexps)
 		}
 		branches = append(branches, b)
 	}

@@ -420,11 +420,16 @@ func TestChainsThatCannotBeUsed(t *testing.T) {
 	broad := chainOf(mesh.Node{Type: mesh.NodeRouter, Name: "web"}, "web")
 	broad.Nodes["split"] = mesh.Node{Type: mesh.NodeSplitter, Name: "web", Splits: many(maxParts)}
 	broad.Nodes["start"] = mesh.Node{Type: mesh.NodeRouter, Name: "web", Routes: slices.Repeat([]mesh.CompiledRoute{{NextNode: "split"}}, maxBranches)}
+	var expressions []mesh.RouteDefinition
+	for i := range 6 {
+		expressions = append(expressions, mesh.RouteDefinition{Match: &mesh.RouteMatch{HTTP: &mesh.HTTPMatch{PathRegex: fmt.Sprintf("/%d%s", i, strings.Repeat("a?", 900))}}})
+	}
 	for want, c := range map[string]*mesh.Compiled{
 		`the branches have more than 16384 splits: want at most 16384`: broad,
 		`the chain names more than 1024 targets: want at most 1024`: resolverOf(func(n *mesh.Node, _ *mesh.Compiled) {
 			n.Resolver.Failover = &mesh.Failover{Targets: slices.Repeat([]string{"web"}, maxTargets)}
 		}),
+		`the regular expressions of service-router web have more than 10000 parts together, which a request may have to try: want at most 10000`: routerOf(expressions...),
 		`the chain has no node ""`:                                             {},
 		`the chain has no node "gone"`:                                         {StartNode: "gone"},
 		`the chain has no router, splitter or resolver "start"`:                chainOf(mesh.Node{Type: "teapot"}),
