@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -40,6 +41,14 @@ func DecodeRoute(keys tags.Keys, by Setter) (Route, error) {
 	}
 	r.build(d, r.Match, "")
 	return r, d.errs.short()
+}
+
+// MayRestrict reports whether keys of a route restrict who may use it, or have an unknown one whose nearest known key does.
+func MayRestrict(keys tags.Keys) bool {
+	known := slices.Concat(objectOf(routeType).names(), slices.Sorted(maps.Keys(tags.ShortKeys)))
+	return keys.Restricts() || slices.ContainsFunc(slices.Collect(maps.Keys(keys)), func(key string) bool {
+		return !slices.Contains(known, key) && tags.Keys{suggest(key, known): true}.Restricts()
+	})
 }
 
 // DecodeService returns s with the settings at these keys, which tags ask for, instead of its

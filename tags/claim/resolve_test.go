@@ -277,6 +277,12 @@ func TestResolve(t *testing.T) {
 			routes:   []string{"a h/b"},
 			problems: []string{"a: colour: unknown key"},
 		},
+		{
+			name: "a misspelled key that restricts", rules: allRules(),
+			services: []Service{service("a", instance("a", "1", 1, "sluice.route=h/a alow=10.0.0.0/8", "sluice.route=h/b fowardauth.address=http://x/", "sluice.route=h/c strp=/c", "sluice.route=h/"))},
+			routes:   []string{"a h/", "a h/a denies restricted", "a h/b denies restricted"},
+			problems: []string{`a: alow: unknown key, did you mean "allow"?`, `a: did you mean "forward_auth"?`, `a: did you mean "strip"?`},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := Resolve(test.services, test.rules, test.holders)

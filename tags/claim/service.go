@@ -252,7 +252,7 @@ func (r *resolver) route(m *member, a asked) {
 	if d.wrong == "" && !a.route.Closed {
 		d.wrong = m.unasked
 	}
-	if d.wrong != "" && !a.route.Closed && a.route.Keys.Restricts() {
+	if d.wrong != "" && !a.route.Closed && config.MayRestrict(a.route.Keys) {
 		problem(KindBad, d.wrong+"; the route denies every request", false)
 		a.route = a.route.Deny()
 		d = r.decoded.of(a.route)
