@@ -2,6 +2,9 @@ package gateway
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -41,30 +44,51 @@ func TestNewProcessDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
 	next.await("the peer is up", func() bool { return next.peers()[bad].State == "up" })
 }
 
-// The same is true of a service that a reload gives another name.
+// The same is true of a service that a reload, or an upgrade, gives another name.
 func TestRenamedServiceDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
 	t.Parallel()
-	var hangs atomic.Bool
-	recovers := make(chan struct{})
-	good := newCheckedOrigin(t, "good")
-	bad := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.URL.Path != "/health":
-			t.Errorf("the peer gets a request for %s", r.URL)
-		case hangs.Load():
-			<-recovers
-		default:
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
-	})
-	text := checkedService("{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 5m, unhealthy_threshold: 1 } }", good.address, bad)
-	r := start(t, text)
-	r.await("the failing peer is unhealthy", func() bool { return r.peers()[bad].State == "unhealthy" })
-	hangs.Store(true)
-	r.replace(strings.NewReplacer("{ a: {", "{ renamed: {", "service: a }", "service: renamed }").Replace(text))
-	for range 10 {
-		r.gets("/", "good")
+	reload := func(r *running, text string) *running {
+		r.replace(text)
+		return r
 	}
-	close(recovers)
-	r.await("the peer is up", func() bool { return r.peers()[bad].State == "up" })
+	upgrade := func(r *running, text string) *running { return r.upgrade(text, nil) }
+	for name, test := range map[string]struct {
+		rename func(r *running, text string) *running
+		file   bool // has the peers, and not the configuration
+	}{
+		"reload": {rename: reload}, "reload with a file": {reload, true},
+		"upgrade": {rename: upgrade}, "upgrade with a file": {upgrade, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var hangs atomic.Bool
+			recovers := make(chan struct{})
+			good := newCheckedOrigin(t, "good")
+			bad := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Path != "/health":
+					t.Errorf("the peer gets a request for %s", r.URL)
+				case hangs.Load():
+					<-recovers
+				default:
+					w.WriteHeader(http.StatusServiceUnavailable)
+				}
+			})
+			text := checkedService("{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 5m, unhealthy_threshold: 1 } }", good.address, bad)
+			if test.file {
+				path := filepath.Join(t.TempDir(), "peers")
+				verify.NoError(t, os.WriteFile(path, []byte(good.address+"\n"+bad+"\n"), 0o600))
+				text = regexp.MustCompile(`peers: \[[^]]*\]`).ReplaceAllString(text, "file: "+path)
+			}
+			r := start(t, text)
+			r.await("the failing peer is unhealthy", func() bool { return r.peers()[bad].State == "unhealthy" })
+			hangs.Store(true)
+			r = test.rename(r, strings.NewReplacer("{ a: {", "{ renamed: {", "service: a }", "service: renamed }").Replace(text))
+			for range 10 {
+				r.gets("/", "good")
+			}
+			close(recovers)
+			r.await("the peer is up", func() bool { return r.peers()[bad].State == "up" })
+		})
+	}
 }

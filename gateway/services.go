@@ -152,10 +152,20 @@ func (s *services) failedChecks() map[string][]failedPeer {
 
 func (s *services) inheritFailed(failed map[string][]failedPeer) { s.failed = failed }
 
-// failedOfFormer returns the peers whose active checks fail, of a service in use with this source that c lacks: c has another name for it.
-func (s *services) failedOfFormer(c *config.Config, source sourceSpec) (failed []failedPeer) {
+// failedOfFormer returns the peers whose active checks fail, of a service with the source of p, in use or of the old process, that c
+// lacks: c has another name for it.
+func (s *services) failedOfFormer(c *config.Config, p *servicePlan) (failed []failedPeer) {
+	for name, list := range s.failed {
+		if _, stays := c.Services[name]; stays || closed(s.warm) {
+			continue
+		}
+		former, watched := s.discovery.Former(name) // else its peers are in the configuration
+		if watched && former.Source == discovery.NameOf(p.source) || !watched && p.spec.of == nil {
+			failed = append(failed, list...)
+		}
+	}
 	for _, service := range s.all() {
-		if _, stays := c.Services[service.name]; stays || !reflect.DeepEqual(service.spec, source) {
+		if _, stays := c.Services[service.name]; stays || !reflect.DeepEqual(service.spec, p.spec) {
 			continue
 		}
 		for key, why := range service.pool.FailedChecks() {
@@ -169,9 +179,10 @@ func (s *services) failedOfFormer(c *config.Config, source sourceSpec) (failed [
 // the service that had another name.
 func (s *services) failedBefore(of *service) func(discovery.Instance) string {
 	return func(i discovery.Instance) string {
-		failed, key := s.failed[of.name], i.Key()
+		key := i.Key()
+		failed, known := s.failed[of.name]
 		same := func(p failedPeer) bool { return p.Key == key }
-		if closed(s.warm) {
+		if closed(s.warm) || !known {
 			if closed(of.first) {
 				return ""
 			}

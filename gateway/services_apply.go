@@ -53,7 +53,7 @@ func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 			p.switched = !p.created && isInMesh(p.config) != isInMesh(p.next)
 		}
 		if p.created {
-			if p.service, err = s.newService(name, p, s.failedOfFormer(c, p.spec)); err != nil {
+			if p.service, err = s.newService(name, p); err != nil {
 				return nil, err
 			}
 		}
@@ -61,6 +61,9 @@ func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 			if p.source, err = s.registries.newSource(name, p.spec); err != nil {
 				return nil, fmt.Errorf("service %q: %w", name, err)
 			}
+		}
+		if p.created {
+			p.service.failed = s.failedOfFormer(c, p)
 		}
 		plans = append(plans, p)
 	}
@@ -106,11 +109,9 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 	return nil
 }
 
-// newService returns a service with an empty pool, which is not in use yet. failed are peers whose active checks fail in one that it
-// replaces.
-func (s *services) newService(name string, p *servicePlan, failed []failedPeer) (*service, error) {
+// newService returns a service with an empty pool, which is not in use yet.
+func (s *services) newService(name string, p *servicePlan) (*service, error) {
 	created := newService(name, s.mesh, s.health.NewChecker())
-	created.failed = failed
 	o := s.poolOptions(p.next, created, p.health)
 	o.MayConnect, o.MayUseSocket = s.mayConnect(created), s.machine.MayUseSocket
 	var err error
