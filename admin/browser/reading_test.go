@@ -98,6 +98,10 @@ func TestFilter(t *testing.T) {
 
 	p.do(chromedp.Navigate(g.AdminURL()+"/#needle"), chromedp.Reload())
 	p.await("the filter is taken from the address", func() bool { return len(p.peers()) == 1 && p.peers()[0].Peer == "found-1" })
+	p.do(chromedp.Navigate(g.AdminURL()+"/#50%"), chromedp.Reload())
+	p.await("a text that is not encoded is the filter too, and the page works", func() bool {
+		return evaluate[string](p, `document.getElementById("filter").value`) == "50%" && strings.HasPrefix(p.text("#summary"), "0 of 101 services")
+	})
 	p.do(chromedp.Navigate(g.AdminURL()+"/#"), chromedp.Reload())
 	p.await("all services", func() bool { return len(p.services()) == 101 })
 	p.click("#wrong")

@@ -10,7 +10,12 @@ byId("login").addEventListener("submit", event => {
 byId("search").addEventListener("submit", event => event.preventDefault());
 
 onAddress(() => {
-  byId("filter").value = decodeURIComponent(location.hash.slice(1));
+  const text = location.hash.slice(1);
+  try {
+    byId("filter").value = decodeURIComponent(text);
+  } catch { // it is no encoded text, such as 50%
+    byId("filter").value = text;
+  }
   byId("wrong").checked = address.has("wrong");
 });
 byId("search").addEventListener("input", () => {
