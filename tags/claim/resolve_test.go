@@ -278,6 +278,12 @@ func TestResolve(t *testing.T) {
 			problems: []string{"a: colour: unknown key"},
 		},
 		{
+			name: "two dialects with other settings", rules: allRules(),
+			services: []Service{service("a", instance("a", "1", 1, "sluice.upstream=protocol=h2c", "sluice.route=h/a", "urlprefix-h/b proto=https"))},
+			routes:   []string{"a h/a", "a h/b"},
+			problems: []string{"a: tags of two dialects ask for another upstream: the first one counts"},
+		},
+		{
 			name: "a misspelled key that restricts", rules: allRules(),
 			services: []Service{service("a", instance("a", "1", 1, "sluice.route=h/a alow=10.0.0.0/8", "sluice.route=h/b fowardauth.address=http://x/", "sluice.route=h/c strp=/c", "sluice.route=h/"))},
 			routes:   []string{"a h/", "a h/a denies restricted", "a h/b denies restricted"},
