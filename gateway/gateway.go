@@ -197,6 +197,7 @@ func New(o Options) (_ *Gateway, err error) {
 	}
 	g.certificates = listenertls.New(listenertls.Options{
 		Consul: g.registries.consul, Wait: g.registries.wait, Copies: c.Consul.CertificatesDir, Log: g.log,
+		Revoked: g.proxy.EndRevoked,
 		MayConnect: func(to netip.AddrPort) error {
 			return g.machine.MayConnect(to, locality.Origin{Trusted: g.config().Discovery.AllowLocal})
 		},

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sluice/proxy/accesslog"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 	"sluice/proxy/upstream"
@@ -80,8 +81,13 @@ func (c *client) scheme() string {
 // draining reports whether the connection drains.
 func (c *client) draining() bool { return c.idleUntil() != 0 }
 
-// isCut reports whether sluice ends what is left, as the time for it is over.
-func (c *client) isCut() bool { return c.server.cutting.Load() || c.listener.cut.Load() }
+// cutBy returns why sluice ends what is left: the time for it is over, or the client's certificate is revoked. nil: it does not.
+func (c *client) cutBy() *refusal.Refusal {
+	if c.isRevoked() {
+		return refusal.Revoked
+	}
+	return c.listener.cutBy()
+}
 
 // idleUntil returns the coarse time when a draining connection ends if it is idle;
 // 0: it does not drain.

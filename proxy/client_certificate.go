@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -14,7 +16,12 @@ import (
 // A clientCertificate is the certificate of a client that the listener has verified. All streams of a connection share it.
 type clientCertificate struct {
 	*route.Certificate
-	line   string // the X-Forwarded-Client-Cert line of requests, in Envoy's format
+	line string // the X-Forwarded-Client-Cert line of requests, in Envoy's format
+	verification
+}
+
+// A verification is what a handshake has verified about a client. nil: the client has no certificate, or it is not revoked.
+type verification struct {
 	chains [][]*x509.Certificate
 	// revocations returns the lists of the listener now; nil: it never has any.
 	revocations func() *certificates.Revocations
@@ -34,7 +41,7 @@ func newClientCertificate(state tls.ConnectionState, revocations func() *certifi
 		return nil, nil
 	}
 	leaf := state.VerifiedChains[0][0]
-	c := &clientCertificate{Certificate: route.NewCertificate(leaf), chains: state.VerifiedChains, revocations: revocations}
+	c := &clientCertificate{Certificate: route.NewCertificate(leaf), verification: verification{chains: state.VerifiedChains, revocations: revocations}}
 	line := []byte("X-Forwarded-Client-Cert: Hash=")
 	line = append(line, c.SHA256...)
 	line = append(line, ";Subject="...)
@@ -58,17 +65,64 @@ func newClientCertificate(state tls.ConnectionState, revocations func() *certifi
 
 // isRevoked reports whether the present lists of the listener revoke the certificate. The handshake has asked the lists of
 // then.
-func (c *clientCertificate) isRevoked() bool {
-	if c.revocations == nil {
+func (v *verification) isRevoked() bool {
+	if v == nil || v.revocations == nil {
 		return false
 	}
-	now, last := c.revocations(), c.judged.Load()
+	now, last := v.revocations(), v.judged.Load()
 	if last == nil || last.by != now {
-		last = &judgement{now, now.Revokes(c.chains)}
-		c.judged.Store(last)
+		last = &judgement{now, now.Revokes(v.chains)}
+		v.judged.Store(last)
 	}
 	return last.revoked
 }
+
+// A certified is an open connection whose client has a certificate.
+type certified interface {
+	isRevoked() bool
+	endRevoked() // may be called at any time, also after the end
+}
+
+// EndRevoked ends the connections whose client has a certificate that is revoked now, with all that is in progress on them: requests,
+// streams and tunnels. It must be called after each change of the lists of [ListenerOptions].
+func (s *Server) EndRevoked() {
+	for _, c := range s.allCertified() {
+		if c.isRevoked() {
+			c.endRevoked()
+		}
+	}
+}
+
+func (s *Server) allCertified() []certified {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.certified))
+}
+
+var errRevoked = errors.New("the client's certificate has just been revoked")
+
+// certify lets EndRevoked end c from now on. It fails if the certificate has been revoked since the handshake: EndRevoked may have
+// been called before.
+func (s *Server) certify(c certified) error {
+	func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.certified[c] = struct{}{}
+	}()
+	if c.isRevoked() {
+		return errRevoked
+	}
+	return nil
+}
+
+// isRevoked reports whether the certificate of the client is revoked now.
+func (c *client) isRevoked() bool { return c.certificate != nil && c.certificate.isRevoked() }
+
+// isRevoked implements certified.
+func (s *stream) isRevoked() bool { return s.certificate.isRevoked() }
+
+// endRevoked implements certified.
+func (s *stream) endRevoked() { s.abort() }
 
 // appendCertificateName quotes a name if necessary.
 func appendCertificateName(out []byte, name string) []byte {

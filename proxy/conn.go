@@ -107,8 +107,10 @@ func (c *clientConn) handshake() (err error) {
 		return fmt.Errorf("the client has chosen the protocol %q", p)
 	}
 	c.session = newTLSSession(state)
-	c.certificate, err = newClientCertificate(state, c.listener.Revocations)
-	return err
+	if c.certificate, err = newClientCertificate(state, c.listener.Revocations); err != nil || c.certificate == nil {
+		return err
+	}
+	return c.server.certify(c)
 }
 
 // block returns the address block whose share of the places the connection uses.
@@ -138,9 +140,18 @@ func (c *clientConn) serveOn() {
 	growStack(nil)
 	if !c.serveUntilIdle() {
 		c.end()
-	} else if !c.server.idleConns.Add(c, c.Raw) || c.draining() && c.Deadline.Load() > c.idleUntil() && c.server.idleConns.Take(c) {
-		go c.Resume() // not added, or its deadline is now earlier
+	} else if !c.server.idleConns.Add(c, c.Raw) || c.endsEarlier() && c.server.idleConns.Take(c) {
+		go c.Resume()
 	}
+}
+
+// endsEarlier reports whether an idle connection ends before its deadline, because something has changed while it became idle.
+func (c *clientConn) endsEarlier() bool {
+	if c.Interrupted.Load() {
+		c.Interrupt() // the deadlines may have been removed since
+		return true
+	}
+	return c.draining() && c.Deadline.Load() > c.idleUntil()
 }
 
 // OnSweep implements sweepOwner: it restarts the goroutine of an idle connection that
@@ -166,7 +177,7 @@ func (c *clientConn) serveUntilIdle() bool {
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if c.Expired(c.server.sweeper) {
-				if open := c.onDeadline(); !open || c.phase == phaseIdle {
+				if open := !c.Interrupted.Load() && c.onDeadline(); !open || c.phase == phaseIdle {
 					return open
 				}
 			}
@@ -204,6 +215,9 @@ func (c *clientConn) close() {
 	c.Conn.Close()
 	c.server.admission.leave(c.remote)
 	c.server.connCount.Add(-1)
+	if c.certificate != nil {
+		closed(c.server, c.server.certified, certified(c))
+	}
 	closed(c.server, c.server.conns, c)
 }
 

@@ -211,7 +211,7 @@ func (c *clientConn) tunnel(*socket.Tunnel) socket.TunnelEnd {
 // IsGone implements downstream. A client that has closed only its sending side counts as
 // gone, as in nginx: the two cases cannot be distinguished.
 func (c *clientConn) IsGone() bool {
-	gone := c.listener.cut.Load()
+	gone := c.listener.cut.Load() || c.isRevoked()
 	if !gone {
 		err := c.Raw.Control(func(fd uintptr) { gone = socket.Ended(fd, c.TLS != nil) })
 		gone = gone && err == nil

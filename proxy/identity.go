@@ -66,7 +66,7 @@ func (x *request) decide() {
 	s.secure = c.listener.TLS != nil
 	s.certificate, s.revoked = nil, false
 	if c.certificate != nil {
-		s.certificate, s.revoked = c.certificate.Certificate, c.certificate.isRevoked()
+		s.certificate, s.revoked = c.certificate.Certificate, c.isRevoked()
 	}
 	s.client, s.length = c.remote, 0
 	if s.trusted && x.headLength > 0 {

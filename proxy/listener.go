@@ -14,6 +14,7 @@ import (
 	"sluice/certificates"
 	"sluice/observe/panics"
 	"sluice/proxy/proxyprotocol"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 )
 
@@ -46,6 +47,14 @@ func (l *listener) setDeadline(t time.Time) error {
 	return errors.ErrUnsupported
 }
 
+// cutBy returns refusal.Cut if the time for what is left is over, else nil.
+func (l *listener) cutBy() *refusal.Refusal {
+	if l.server.cutting.Load() || l.cut.Load() {
+		return refusal.Cut
+	}
+	return nil
+}
+
 func (l *listener) routing() *routing { return l.server.routing.Load() }
 
 // nameIn returns the name that l has for the routes.
@@ -72,7 +81,7 @@ type ListenerOptions struct {
 	// TLS must not offer protocols except h2 and http/1.1, and none with Streams. nil: without TLS.
 	TLS *tls.Config
 	// Revocations, if not nil, returns the lists of revoked certificates now, for the clients of open connections; nil:
-	// there are none.
+	// there are none. See [Server.EndRevoked].
 	Revocations func() *certificates.Revocations
 	// HTTP2: without TLS, clients may use HTTP/2. With TLS, they may if TLS offers h2.
 	HTTP2 bool

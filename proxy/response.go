@@ -215,19 +215,19 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	} else {
 		x.client.downstream.cut(x.bytesOut)
 	}
-	cut := x.client.isCut()
-	if cut {
-		x.interrupted = refusal.Cut.Reason
+	cut := x.client.cutBy()
+	if cut != nil {
+		x.interrupted = cut.Reason
 	}
 	if errors.Is(err, errClientWrite) || x.client.Gone.Load() { // or it takes no more
-		if !cut {
+		if cut == nil {
 			x.interrupted = "client_gone"
 		}
 		return outcome
 	}
 	code := grpc.Unavailable
 	switch {
-	case cut:
+	case cut != nil:
 	case x.upload.failed():
 		x.interrupted, code = x.upload.reason(), x.upload.grpcCode()
 	case isMalformed(err):

@@ -232,11 +232,13 @@ func (x *httpExchange) forward() *refusal.Refusal {
 		x.service.Pool.Requests().Retry(c.Shard)
 	}
 	x.upload.wait()
-	switch {
-	case x.answered:
+	if x.answered {
 		return nil
-	case c.isCut():
-		return refusal.Cut
+	}
+	if cut := c.cutBy(); cut != nil {
+		return cut
+	}
+	switch {
 	case (err != nil || outcome.Class == balancer.OutcomeClientGone) && c.Gone.Load(): // whatever became of a connection before
 		return refusal.ClientGone
 	case err != nil && x.deadlinePassed():

@@ -130,7 +130,8 @@ type Server struct {
 	conns     map[*clientConn]struct{}
 	streams   map[*stream]struct{}
 	arrivals  map[*arrival]struct{}
-	drained   chan struct{} // closed when the server drains and all maps are empty
+	certified map[certified]struct{} // of conns and streams
+	drained   chan struct{}          // closed when the server drains and all maps are empty
 }
 
 // NewServer returns a server with an empty route table. The caller must call
@@ -150,6 +151,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 		conns:      make(map[*clientConn]struct{}),
 		streams:    make(map[*stream]struct{}),
 		arrivals:   make(map[*arrival]struct{}),
+		certified:  make(map[certified]struct{}),
 		drained:    make(chan struct{}),
 	}
 	s.connectors = upstream.NewConnectors(s.sweeper, log)

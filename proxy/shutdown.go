@@ -143,3 +143,11 @@ func eachAcceptedOn[C interface {
 func (c *clientConn) wakeIfIdle() {
 	c.Conn.SetReadDeadline(socket.ALongTimeAgo)
 }
+
+// endRevoked implements certified.
+func (c *clientConn) endRevoked() {
+	c.Interrupt()
+	if c.server.idleConns.Take(c) {
+		go c.Resume()
+	}
+}

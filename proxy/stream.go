@@ -51,6 +51,7 @@ type stream struct {
 	address           string         // of the client, as text
 	name              string         // of the server, from the ClientHello; "": none
 	session           *tlsSession    // of TLS that ends here; nil: there is none
+	certificate       *verification  // nil: there is none
 	service           *route.Service // nil: none
 	query             balancer.Query
 	token             balancer.Token // of the last try
@@ -153,7 +154,19 @@ func (s *stream) handshake() (err error) {
 		return fmt.Errorf("the client has chosen the protocol %q", p)
 	}
 	s.name, s.session = state.ServerName, newTLSSession(state)
-	return nil
+	if len(state.VerifiedChains) == 0 {
+		return nil
+	}
+	s.certificate = &verification{chains: state.VerifiedChains, revocations: s.listener.Revocations}
+	return s.server.certify(s)
+}
+
+// cutBy returns why sluice has cut the stream; nil: it has not.
+func (s *stream) cutBy() *refusal.Refusal {
+	if s.isRevoked() {
+		return refusal.Revoked
+	}
+	return s.listener.cutBy()
 }
 
 // setRoute sets the service of a route, and its group. It returns a refusal if the route is not for
@@ -213,6 +226,8 @@ func (s *stream) forward() {
 	}
 	switch {
 	case s.connected:
+	case s.isRevoked():
+		s.refusal = refusal.Revoked
 	case s.gone:
 		s.refusal = refusal.ClientGone
 	case s.refusal == refusal.Connect && len(s.service.Pool.Snapshot().Eligible) == 0:
@@ -253,7 +268,7 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 		Timeouts: tunnelTimeouts(s.service.Timeouts), Requests: s.service.Pool.Requests(), Shard: s.shard,
 	}
 	s.cut = tunnel.Run(nil, &s.bytesIn, &s.bytesOut)
-	s.denied = (s.cut != nil || s.bytesOut == 0) && !s.server.cutting.Load() && !s.listener.cut.Load() && brokenByPeer(s.cut) && denial(t, s.cut, s.Waiting) != nil
+	s.denied = (s.cut != nil || s.bytesOut == 0) && s.cutBy() == nil && brokenByPeer(s.cut) && denial(t, s.cut, s.Waiting) != nil
 	return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeOK})
 }
 
@@ -301,6 +316,9 @@ func (s *stream) close() {
 	s.Conn.Close()
 	s.server.admission.leave(s.ends.Client.Addr())
 	s.server.connCount.Add(-1)
+	if s.certificate != nil {
+		closed(s.server, s.server.certified, certified(s))
+	}
 	closed(s.server, s.server.streams, s)
 }
 
@@ -312,14 +330,14 @@ func (s *stream) abort() {
 
 // account records the stream in the metrics and the access log.
 func (s *stream) account() {
-	status, reason := streamForwarded, cutReason(s.cut)
+	status, reason, by := streamForwarded, cutReason(s.cut), s.cutBy()
 	switch {
 	case s.denied && s.bytesOut == 0: // no byte of the peer came before
 		s.refusal = refusal.Intention
 	case s.denied:
 		reason = refusal.Intention.Reason
-	case reason != "" && (s.server.cutting.Load() || s.listener.cut.Load()):
-		reason = refusal.Cut.Reason
+	case reason != "" && by != nil:
+		reason = by.Reason
 	case reason == refusal.Cut.Reason && s.service.Pool.Snapshot().OneLeader():
 		reason = refusal.Demoted.Reason
 	}
@@ -340,7 +358,7 @@ func (s *stream) account() {
 	var entry accesslog.Entry
 	entry.Time, entry.Duration, entry.Waited, entry.Connect = s.startTime, duration, duration, s.connectTime
 	entry.Client, entry.Host, entry.Proto = []byte(s.address), []byte(s.name), accesslog.ProtoTCP
-	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.tries, reason == refusal.Cut.Reason || reason == refusal.Demoted.Reason
+	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.tries, reason == refusal.Cut.Reason || reason == refusal.Demoted.Reason || reason == refusal.Revoked.Reason
 	entry.BytesIn, entry.BytesOut = s.bytesIn, s.bytesOut
 	s.session.describe(&entry)
 	if s.connected {

@@ -136,8 +136,9 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	early := x.in[x.start+x.headLength : x.end]
 	x.bodyLength = len(early)
 	if x.toClient(transfer.Piece{Text: late}) != nil {
-		if x.interrupted = refusal.ClientGone.Reason; x.client.isCut() {
-			x.interrupted = refusal.Cut.Reason
+		x.interrupted = refusal.ClientGone.Reason
+		if by := x.client.cutBy(); by != nil {
+			x.interrupted = by.Reason
 		}
 		return outcome
 	}
@@ -149,9 +150,10 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	t.Requests.Transfer(t.Shard, 0, x.bytesOut)
 	x.GiveBack()
 	if cut := t.Run(early, &x.bytesIn, &x.bytesOut); cut != nil {
+		by := x.client.cutBy()
 		switch x.interrupted = cutReason(cut); {
-		case x.client.isCut():
-			x.interrupted = refusal.Cut.Reason
+		case by != nil:
+			x.interrupted = by.Reason
 		case brokenByPeer(cut) && denial(x.token, cut, x.Waiting) != nil:
 			x.interrupted = refusal.Intention.Reason
 		}

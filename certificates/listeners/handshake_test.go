@@ -34,11 +34,12 @@ type world struct {
 
 	listener config.Listener
 	tls      *TLS
-	trusted  int      // of
-	listed   []int64  // serial numbers that the list of trusted revokes
-	expired  bool     // the list
-	sealedBy []string // by ticket_keys: keys of the file, the first seals
-	open     []opened // connections of clients with certificates
+	trusted  int                       // of
+	listed   []int64                   // serial numbers that the list of trusted revokes
+	expired  bool                      // the list
+	sealedBy []string                  // by ticket_keys: keys of the file, the first seals
+	open     []opened                  // connections of clients with certificates
+	told     *certificates.Revocations // that Options.Revoked was called for
 }
 
 type opened struct {
@@ -52,7 +53,7 @@ const ownKeys = "own"
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{Rand: rand.New(rand.NewPCG(seed, 0)), seed: seed, t: t, dir: t.TempDir()}
-	w.m = New(Options{Others: func() []certificates.Use { return nil }})
+	w.m = New(Options{Others: func() []certificates.Use { return nil }, Revoked: func() { w.told = w.tls.Revocations() }})
 	t.Cleanup(w.m.Close)
 	w.site = testcert.Write(t, w.dir, "a.example")
 	for i := range w.of {
@@ -279,6 +280,7 @@ func TestRandomHandshakes(t *testing.T) {
 			default:
 				w.step(visitors[w.IntN(len(visitors))])
 			}
+			verify.Require(t, w.told == w.tls.Revocations(), "seed %d: nobody was told of a change of the lists", seed)
 			for _, o := range w.open {
 				want := w.listener.TLS.ClientCRL != "" && o.of == w.trusted && slices.Contains(w.listed, o.serial)
 				verify.Require(t, o.tls.Revocations().Revokes(o.chains) == want, "seed %d: an open connection of number %d of %d: revoked is not %t", seed, o.serial, o.of, want)

@@ -26,6 +26,8 @@ type Options struct {
 	Wait   func() time.Duration      // of blocking queries
 	Copies string                    // the directory of copies of what Consul has; "": none
 	Others func() []certificates.Use // the uses of certificates by others than listeners
+	// Revoked is called after the lists of revoked certificates of a listener in use have changed. It must not call the Manager.
+	Revoked func()
 	// MayConnect returns an error for an address of a responder of OCSP to which no connection is opened.
 	MayConnect func(netip.AddrPort) error
 	Log        zerolog.Logger
@@ -148,9 +150,13 @@ func (m *Manager) update() {
 		}
 	}
 	m.staples.Follow(stapled)
+	changed := false
 	for _, t := range used {
 		t.update()
-		t.publish()
+		changed = t.publish() || changed
+	}
+	if changed {
+		m.options.Revoked()
 	}
 }
 

@@ -131,13 +131,13 @@ func (t *TLS) useTicketKeys(own *certificates.TicketKeys) {
 // Revocations are the lists by which the clients of open connections are refused; nil: there are none.
 func (t *TLS) Revocations() *certificates.Revocations { return t.revocations.Load() }
 
-// publish makes open connections use the lists of revoked certificates as they were last read.
-func (t *TLS) publish() {
+// publish makes open connections use the lists of revoked certificates as they were last read, and reports whether it has changed them.
+func (t *TLS) publish() bool {
 	var lists *certificates.Revocations
 	if t.ca != nil {
 		lists = t.ca.Contents().Revocations
 	}
-	t.revocations.Store(lists)
+	return t.revocations.Swap(lists) != lists
 }
 
 // Suits reports whether t can be kept with the configuration c, in which its listener is

@@ -285,9 +285,23 @@ var proxyFaults = []mutation{
 	{
 		name: "open-connection-outlives-its-certificate",
 		file: "proxy/identity.go",
-		old:  "c.certificate.Certificate, c.certificate.isRevoked()",
-		new:  "c.certificate.Certificate, c.certificate.isRevoked() && !c.isHTTP2",
-		test: "./gateway TestRevokedClients",
+		old:  "c.certificate.Certificate, c.isRevoked()",
+		new:  "c.certificate.Certificate, c.isRevoked() && !c.isHTTP2",
+		test: "./proxy TestRevokedBeforeItsEnd",
+	},
+	{
+		name: "revoked-before-the-connection-is-known",
+		file: "proxy/client_certificate.go",
+		old:  "if c.isRevoked() {\n\t\treturn errRevoked",
+		new:  "if c == nil {\n\t\treturn errRevoked",
+		test: "./proxy TestRevokedBeforeItsEnd",
+	},
+	{
+		name: "open-connections-of-revoked-clients-stay",
+		file: "certificates/listeners/manager.go",
+		old:  "if changed {\n\t\tm.options.Revoked()",
+		new:  "if changed && len(used) == 0 {\n\t\tm.options.Revoked()",
+		test: "./certificates/listeners TestRandomHandshakes",
 	},
 	{
 		name: "any-certificate-has-the-name",
