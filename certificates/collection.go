@@ -83,12 +83,17 @@ func (c *Collection) Suggest(s InUse) {
 	if s.IsZero() {
 		return
 	}
-	keys := c.keys
-	c.keys, c.gone = s.Keys, s.Gone
-	c.decideInUse(time.Now())
+	keys, now := c.keys, time.Now()
+	c.keys, c.gone = s.Keys, maps.Clone(s.Gone)
+	for name, since := range c.gone {
+		if since.After(now) { // the clock was put back: it would stay as much longer
+			c.gone[name] = now
+		}
+	}
+	c.decideInUse(now)
 	if c.known {
 		c.keys, c.gone = keys, nil
-		c.decideInUse(time.Now())
+		c.decideInUse(now)
 	}
 }
 

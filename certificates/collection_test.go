@@ -120,6 +120,11 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		early.Suggest(c.InUse())
 		n = len(early.Certificates())
 		verify.That(t, n == 1 && early.InUse().Equal(c.InUse()), "told late: %d certificates", n)
+		ahead := NewCollection(CollectionOptions{Source: "kv:certs"}) // the clock was put back since its key was gone
+		ahead.Suggest(InUse{Keys: one, Gone: map[string]time.Time{"one.pem": time.Now().Add(30 * 24 * time.Hour)}})
+		unanswered := NewCollection(CollectionOptions{Source: "kv:certs"})
+		unanswered.Suggest(ahead.InUse())
+		ahead.Update(nil)
 		for _, c := range []*Collection{c, later} {
 			c.Update(one) // a slip that was undone
 			c.Update(nil)
@@ -132,6 +137,9 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		time.Sleep(time.Second)
 		c.Refresh()
 		later.Refresh()
+		ahead.Refresh()
+		unanswered.Refresh()
+		verify.That(t, len(ahead.Certificates()) == 0 && len(unanswered.Certificates()) == 0, "a certificate that is gone since a time to come stays longer")
 		verify.That(t, len(c.Certificates()) == 0 && len(later.Certificates()) == 0, "the certificate is still there after ten minutes")
 		c.Update(one)
 		c.Update(nil)
