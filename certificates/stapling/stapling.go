@@ -169,7 +169,9 @@ func (m *Manager) follow(ctx context.Context, s *staple, next time.Time, first f
 			next, retry = now.Add(retry), min(2*retry, longestRetry)
 		} else {
 			next, retry = refreshAt(response), firstRetry
-			if soonest := now.Add(leastPause); next.Before(soonest) {
+			// The responder may repeat its last answer, as one whose answers are made once a day.
+			pause := min(response.NextUpdate.Sub(now)/8, longestRetry)
+			if soonest := now.Add(max(pause, leastPause)); next.Before(soonest) {
 				next = soonest
 			}
 		}

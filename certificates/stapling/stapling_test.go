@@ -148,6 +148,29 @@ func TestLifeOfAStaple(t *testing.T) {
 	})
 }
 
+// A responder that has no newer answer in the middle of the time of the last one, as one whose answers are made once a day, is not asked
+// again and again.
+func TestResponderThatRepeatsItsAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := testcert.NewAuthority(t, "a.example")
+		_, _, pair := a.Chain(t, "/web", named("http://responder.example/ocsp"))
+		var asked atomic.Int64
+		var answer []byte
+		m := manager(responder(func(*http.Request) (*http.Response, error) {
+			if n := asked.Add(1); n == 1 {
+				answer = a.OCSP(t, ocsp.Response{Status: ocsp.Good, SerialNumber: pair.Leaf.SerialNumber, ThisUpdate: time.Now(), NextUpdate: time.Now().Add(4 * day)})
+			}
+			return answerWith(answer)
+		}))
+		defer m.Close()
+		m.Follow([]*tls.Certificate{&pair})
+		time.Sleep(4*day - time.Minute)
+		synctest.Wait()
+		verify.That(t, asked.Load() > 10 && asked.Load() < 150, "%d questions", asked.Load())
+		verify.That(t, m.Staple(pair.Leaf) != nil, "the staple is not used to its end")
+	})
+}
+
 // What an old process had counts once: a certificate that was revoked since has no staple, also if it was not in use for a while.
 func TestAnAdoptedStapleIsUsedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
