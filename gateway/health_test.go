@@ -106,9 +106,11 @@ func TestFailuresTakeWeight(t *testing.T) {
 	})
 	r := start(t, checkedService("{ passive: { success_rate: {}, interval: 2s, ejection: 100ms, max_ejection: 100ms } }", good.address, bad))
 	r.await("the bad peer has less weight", func() bool {
-		for range 50 {
-			r.get("/")
+		var load sync.WaitGroup
+		for range 50 { // at once: one after the other, a busy machine has few in an interval
+			load.Go(func() { r.get("/") })
 		}
+		load.Wait()
 		p := r.peers()[bad]
 		return p.State == "warming" && strings.HasPrefix(p.Reasons[0], "weight: ") && strings.Contains(p.Reasons[0], " requests failed, 0 of ")
 	})
