@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"fmt"
@@ -96,6 +97,32 @@ func TestDirectResponse(t *testing.T) {
 		verify.Slices(t, r.Header.Values("Retry-After"), []string{"7"}, "%s: Retry-After", front.name)
 	}
 	p.expectNothingCounted()
+}
+
+// A client with HTTP/1.0 that has asked for it learns that its connection stays open: else it may wait for the end of that.
+func TestOwnAnswersKeepConnectionsOfHTTP10(t *testing.T) {
+	t.Parallel()
+	p := startProxyTo(t, false, Options{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	p.setRoutes(
+		route.Route{Path: "/direct", Actions: &route.Actions{DirectResponse: &route.DirectResponse{Status: 204}}},
+		route.Route{Path: "/page", Service: p.service, Actions: &route.Actions{ErrorPages: route.ErrorPages{pageOf(t, "500", "broken", true)}}},
+	)
+	for target, status := range map[string]int{"/direct": 204, "/page": 500, "/none": 404} {
+		conn := p.dial()
+		reader := bufio.NewReader(conn)
+		for _, last := range []bool{false, true} {
+			fields := "Host: a\r\nConnection: keep-alive\r\n"
+			if last {
+				fields = "Host: a\r\n"
+			}
+			verify.Result(io.WriteString(conn, "GET "+target+" HTTP/1.0\r\n"+fields+"\r\n")).Must(t)
+			r := verify.Result(http.ReadResponse(reader, nil)).Must(t)
+			verify.Result(io.Copy(io.Discard, r.Body)).Must(t)
+			verify.Equal(t, r.StatusCode, status, "%s", target)
+			verify.Equal(t, r.Header.Get("Connection") == "keep-alive", !last, "%s: says that the connection stays open", target)
+		}
+		expectRest(t, reader, "")
+	}
 }
 
 // A fixed answer with success would open a WebSocket of HTTP/2, whose bytes the body would be.

@@ -275,6 +275,9 @@ func (x *answeredRequest) answer(r *refusal.Refusal) error {
 		if len(x.requestID) > 0 {
 			fields = append(fields, [2]string{"X-Request-Id", string(x.requestID)})
 		}
+		if keep && x.head.HTTP10 { // else the client may wait for the end of the connection
+			fields = append(fields, [2]string{"Connection", "keep-alive"})
+		}
 		x.Out, body = refusal.Append(x.Out[:0], r, keep, json, x.head.Method == http1.MethodHead, fields...)
 		if x.bytesOut = int64(len(body)); len(body) <= shortPage {
 			x.Out, body = append(x.Out, body...), nil
