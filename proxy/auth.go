@@ -85,7 +85,7 @@ func scanAnswer(answer *auth.Answer) error {
 }
 
 // authHeader returns the fields of the question: the fields of the request that would be
-// forwarded, without fields about its body, and what the request is for.
+// forwarded, without fields about its body and about which answer of the peer is wanted, and what the request is for.
 func (x *routedRequest) authHeader(b []byte) http.Header {
 	header := make(http.Header)
 	var seen forwardedFields
@@ -94,13 +94,14 @@ func (x *routedRequest) authHeader(b []byte) http.Header {
 		case http1.NameHost, http1.NameContentLength, http1.NameExpect, http1.NameTrailer, http1.NameMaxForwards, http1.NameGRPCTimeout:
 			continue
 		}
-		if f.Nominated || f.Name != http1.NameOther && x.dropsRequestField(f, &seen) {
+		name := f.FieldName(b)
+		if f.Nominated || f.Name != http1.NameOther && x.dropsRequestField(f, &seen) || selectsAnswer(name) {
 			continue
 		}
 		if start, end := f.Line(); x.actions.JWT != nil && drops(&x.actions.JWT.Written, b[start:end]) {
 			continue
 		}
-		header.Add(string(f.FieldName(b)), string(f.Value(b)))
+		header.Add(string(name), string(f.Value(b)))
 	}
 	for line := range http1.Lines(x.authorized) { // from the token
 		header.Add(string(http1.LineName(line)), string(http1.LineValue(line)))
@@ -123,6 +124,12 @@ func (x *routedRequest) authHeader(b []byte) http.Header {
 	}
 	header.Add("Via", "1.1 sluice") // a loop must end
 	return header
+}
+
+// selectsAnswer reports whether a field of a request is a condition on what the peer has, or asks for a part of it. The
+// authentication server would answer for what it has itself: 304, 412 or 416.
+func selectsAnswer(name []byte) bool {
+	return len(name) > 3 && http1.EqualFold(name[:3], "if-") || http1.EqualFold(name, "range")
 }
 
 // denial returns the answer of the authentication server for the client.

@@ -102,3 +102,26 @@ func TestForwardAuth(t *testing.T) {
 	answer := p.raw("GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 	verify.That(t, strings.Count(answer, "\r\nStrict-Transport-Security: max-age=1\r\n") == 1, "a denial at a listener with HSTS: got %q", answer)
 }
+
+// Conditions and ranges are about what the peer has: an authentication server that knows them too would deny the request.
+func TestForwardAuthIsAskedWithoutConditions(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"permission"`)
+		http.ServeContent(w, r, "permission.txt", time.Unix(1_700_000_000, 0), strings.NewReader("yes"))
+	}))
+	defer server.Close()
+	p := startProxyTo(t, false, Options{}, echoRequest)
+	f := auth.NewForward(verify.URL(t, server.URL), patience, nil)
+	t.Cleanup(f.Close)
+	p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}})
+	for _, front := range p.fronts() {
+		for _, field := range []string{
+			"If-None-Match: *", `If-Match: "1"`, "If-Modified-Since: Wed, 01 Jan 2025 00:00:00 GMT", "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT",
+			"Range: bytes=1000-",
+		} {
+			r, body := front.ask(t, "PUT", "/", "body", field)
+			verify.That(t, r.StatusCode == 200 && strings.Contains(body, "\n"+field+"\n"), "%s: %s: got %d, and the peer got\n%s", front.name, field, r.StatusCode, body)
+		}
+	}
+}
