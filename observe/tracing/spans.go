@@ -156,7 +156,7 @@ func methodName(method string) string {
 	return otherMethod
 }
 
-// nameOf returns the name of a span; route is "" for a client's.
+// nameOf returns the name of a span; route is "" for a client's. A route's path, which is decoded, may not be UTF-8.
 func nameOf(method, route string) string {
 	if method == otherMethod {
 		method = "HTTP"
@@ -164,7 +164,7 @@ func nameOf(method, route string) string {
 	if route == "" {
 		return method
 	}
-	return method + " " + route
+	return method + " " + strings.ToValidUTF8(route, "\ufffd")
 }
 
 // attributes are the attributes of a span. Empty texts and zero are left out.

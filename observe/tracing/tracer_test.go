@@ -90,7 +90,7 @@ func TestExport(t *testing.T) {
 		},
 	}
 	tracer.Record(r)
-	failed := &Request{Span: tracer.Begin(Parent{}, false, false), Start: time.Unix(1_800_000_000, 0), Method: "BREW", Scheme: "http", Host: "[::1]", Path: "/\xff", UserAgent: "\xc0\xaf", Proto: "1.1", Status: 503, Failed: true, Reason: "no_peers"}
+	failed := &Request{Span: tracer.Begin(Parent{}, false, false), Start: time.Unix(1_800_000_000, 0), Method: "BREW", Scheme: "http", Host: "[::1]", Path: "/\xff", Route: "/\xff", UserAgent: "\xc0\xaf", Proto: "1.1", Status: 503, Failed: true, Reason: "no_peers"}
 	tracer.Record(failed)
 	grpc := &Request{Span: tracer.Begin(Parent{}, false, false), Method: "POST", Status: 200, GRPC: true, GRPCStatus: "UNAVAILABLE", Failed: true,
 		Attempts: []Attempt{{ID: NewSpanID(), Peer: "a:1", Status: 404, Outcome: "ok", OK: true}}}
@@ -128,8 +128,8 @@ func TestExport(t *testing.T) {
 			"network.peer.address": "2001:db8::1", "network.peer.port": int64(81), "http.response.status_code": int64(200), "http.request.resend_count": int64(1),
 			"sluice.service": "star", "sluice.attempt.outcome": "ok", "sluice.attempt.cause": "connect_failure", "sluice.attempt.connect_ms": 1.5,
 		}},
-		{"HTTP", server, "", 1_800_000_000_000_000_000, 1_800_000_000_000_000_000, true, attributes{
-			"http.request.method": "_OTHER", "http.request.method_original": "BREW", "url.scheme": "http", "url.path": "/\ufffd", "server.address": "::1",
+		{"HTTP /\ufffd", server, "", 1_800_000_000_000_000_000, 1_800_000_000_000_000_000, true, attributes{
+			"http.request.method": "_OTHER", "http.request.method_original": "BREW", "url.scheme": "http", "url.path": "/\ufffd", "http.route": "/\ufffd", "server.address": "::1",
 			"network.protocol.version": "1.1", "user_agent.original": "\ufffd", "http.response.status_code": int64(503), "sluice.reason": "no_peers", "error.type": "no_peers",
 		}},
 	} {
