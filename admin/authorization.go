@@ -25,29 +25,45 @@ const (
 	scopeOperate
 )
 
-// authorized requires a token that allows need, if there is one of these (RFC 6750, section 2.1).
-// Without one it accepts any request except requests that a browser sends for a page of
-// another site. A link on such a page may lead to what only reads.
+// authorized lets requests pass that the tokens of that moment do not deny.
 func authorized(of func() Tokens, need scope, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		tokens := of()
-		open, given := tokens.Operate == "", tokens.scopeOf(r)
-		switch {
-		case !open && given == scopeNothing:
-			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
-			writeError(w, http.StatusUnauthorized, "a valid token is required: Authorization: Bearer …")
-		case !open && given < need:
-			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice", error="insufficient_scope", scope="operate"`)
-			writeError(w, http.StatusForbidden, "this token is only for looking (admin.read_token_file): the token of admin.token_file is required")
-		case open && !isLiteral(r.Host):
-			// The name may belong to another site (DNS rebinding).
-			writeError(w, http.StatusForbidden, fmt.Sprintf("host %q: without a token, use an IP address or localhost", r.Host))
-		case open && isForeign(r) && (need > scopeLook || !followsLink(r)):
-			writeError(w, http.StatusForbidden, "without a token, requests from pages of other sites are refused")
-		default:
-			next(w, r)
+		if d := of().denial(r, need); d != nil {
+			if d.challenge != "" {
+				w.Header().Set("WWW-Authenticate", d.challenge)
+			}
+			writeError(w, d.status, d.why)
+			return
 		}
+		next(w, r)
 	}
+}
+
+// A denial is why a request may not have what it asks for.
+type denial struct {
+	status    int
+	why       string
+	challenge string // of the field WWW-Authenticate; "": no token helps
+}
+
+// denial requires a token that allows need, if there is one of these (RFC 6750, section 2.1), and returns nil if r has it.
+// Without one it accepts any request except requests that a browser sends for a page of
+// another site. A link on such a page may lead to what only reads.
+func (t Tokens) denial(r *http.Request, need scope) *denial {
+	open, given := t.Operate == "", t.scopeOf(r)
+	switch {
+	case !open && given == scopeNothing:
+		return &denial{http.StatusUnauthorized, "a valid token is required: Authorization: Bearer …", `Bearer realm="sluice"`}
+	case !open && given < need:
+		return &denial{http.StatusForbidden, "this token is only for looking (admin.read_token_file): the token of admin.token_file is required",
+			`Bearer realm="sluice", error="insufficient_scope", scope="operate"`}
+	case open && !isLiteral(r.Host):
+		// The name may belong to another site (DNS rebinding).
+		return &denial{http.StatusForbidden, fmt.Sprintf("host %q: without a token, use an IP address or localhost", r.Host), ""}
+	case open && isForeign(r) && (need > scopeLook || !followsLink(r)):
+		return &denial{http.StatusForbidden, "without a token, requests from pages of other sites are refused", ""}
+	}
+	return nil
 }
 
 // scopeOf returns what the token of r allows. It compares in constant time.

@@ -34,6 +34,7 @@ const (
 // eventHandler answers with events.
 type eventHandler struct {
 	feed    *events.Feed
+	tokens  func() Tokens
 	streams atomic.Int32 // that are open
 }
 
@@ -68,7 +69,8 @@ func (h *eventHandler) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.streams.Add(-1)
-	streamEvents(w, r, kept, reader)
+	allowed := func() bool { return h.tokens().denial(r, scopeLook) == nil }
+	streamEvents(w, r, kept, reader, allowed)
 }
 
 func newEventsQuery(r *http.Request) (q eventsQuery, err error) {
@@ -100,10 +102,10 @@ func newEventsQuery(r *http.Request) (q eventsQuery, err error) {
 	return q, nil
 }
 
-// streamEvents sends the kept events and the events of reader, until the client leaves, is too slow,
-// or the feed is closed.
+// streamEvents sends the kept events and the events of reader, until the client leaves, is too slow, is not
+// allowed to look any more, or the feed is closed.
 // https://html.spec.whatwg.org/multipage/server-sent-events.html
-func streamEvents(w http.ResponseWriter, r *http.Request, kept []events.Event, reader *events.Reader) {
+func streamEvents(w http.ResponseWriter, r *http.Request, kept []events.Event, reader *events.Reader, allowed func() bool) {
 	header := w.Header()
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-store")
@@ -130,7 +132,7 @@ func streamEvents(w http.ResponseWriter, r *http.Request, kept []events.Event, r
 	}
 	for {
 		part, err := nextEvents(r.Context(), reader)
-		if err != nil || send(part) != nil {
+		if err != nil || !allowed() || send(part) != nil {
 			return
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -199,6 +200,31 @@ func TestStreamsOfEventsHaveHeartbeats(t *testing.T) {
 		client.Close()
 		ended()
 	})
+}
+
+// Who has replaced a token ends the streams that were opened with it.
+func TestStreamEndsWithItsToken(t *testing.T) {
+	t.Parallel()
+	feed := events.New()
+	var tokens atomic.Pointer[Tokens]
+	tokens.Store(&Tokens{Operate: "s3cret", Look: "leaked"})
+	server := httptest.NewServer(handlerOf(Options{Events: feed, Tokens: func() Tokens { return *tokens.Load() }}))
+	t.Cleanup(func() {
+		feed.Close()
+		server.Close()
+	})
+	leaked, kept := openStream(t, server, "", "Authorization", "Bearer leaked"), openStream(t, server, "", "Authorization", "Bearer s3cret")
+	defer leaked.response.Body.Close()
+	defer kept.response.Body.Close()
+	for _, s := range []*stream{leaked, kept} {
+		verify.Equal(t, s.next(), "retry: 1000\n", "first message")
+	}
+	feed.Add(events.Event{Kind: events.KindJoined, Text: "before"})
+	verify.That(t, leaked.event().Text == "before" && kept.event().Text == "before", "no event before")
+	tokens.Store(&Tokens{Operate: "s3cret", Look: "new"})
+	feed.Add(events.Event{Kind: events.KindJoined, Text: "after"})
+	verify.Equal(t, kept.event().Text, "after", "event for the token that stays")
+	verify.Equal(t, leaked.next(), "", "message for the token that was replaced")
 }
 
 // A client that does not read is cut, and does not delay who adds events.

@@ -106,7 +106,7 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	look("/api/limits", answer(replicas.limits))
 	look("/api/limits/counts", replicas.counts)
 
-	look("/api/events", (&eventHandler{feed: o.Events}).events)
+	look("/api/events", (&eventHandler{feed: o.Events, tokens: o.Tokens}).events)
 	look("/metrics", serveMetrics(o))
 	profile("/debug/pprof/", pprof.Index) // they cost time and show memory
 	profile("/debug/pprof/profile", pprof.Profile)
