@@ -155,12 +155,16 @@ func TestReadiness(t *testing.T) {
 	verify.That(t, status == http.StatusOK && got.Ready && slices.Equal(got.Missing, missing), "ready in spite of what is missing: got %d %s", status, body)
 }
 
-// Where a token is required, only who has one learns the names of services and files.
+// Only who may look learns the names of services and files.
 func TestReadinessNamesNothingToStrangers(t *testing.T) {
-	h := handlerOf(Options{
-		Tokens:  func() Tokens { return Tokens{Operate: "s3cret", Look: "scraper"} },
-		Process: Process{Ready: func() (bool, []string) { return false, []string{`service "star": no answer from Consul yet`} }},
-	})
+	process := Process{Ready: func() (bool, []string) { return false, []string{`service "star": no answer from Consul yet`} }}
+	open := handlerOf(Options{Process: process})
+	for url, want := range map[string]bool{"http://evil.example:8081/readyz": false, "http://127.0.0.1:8081/readyz": true} {
+		status, body := get(t, open, url)
+		got := decode[Readiness](t, body)
+		verify.That(t, status == http.StatusServiceUnavailable && (len(got.Missing) > 0) == want && got.Missing != nil, "%s without a token: got %d %s", url, status, body)
+	}
+	h := handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: "s3cret", Look: "scraper"} }, Process: process})
 	for token, want := range map[string]bool{"": false, "wrong": false, "scraper": true, "s3cret": true} {
 		status, body := get(t, h, "/readyz", "Authorization", "Bearer "+token)
 		got := decode[Readiness](t, body)

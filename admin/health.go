@@ -34,7 +34,7 @@ func healthz(w http.ResponseWriter, _ *http.Request) {
 // readyz names services and files only to clients with the right to read.
 func (h programHandler) readyz(w http.ResponseWriter, r *http.Request) {
 	answer, status := h.describeReadiness(), http.StatusOK
-	if tokens := h.Tokens(); tokens.Operate != "" && tokens.scopeOf(r) < scopeLook {
+	if h.Tokens().denial(r, scopeLook) != nil {
 		answer.Missing, answer.Restored, answer.Certificates = []string{}, []string{}, []string{}
 	}
 	if !answer.Ready {
