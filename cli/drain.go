@@ -168,14 +168,17 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 	}
 	if o.wait > 0 {
 		peers, err := o.await(ctx, printable(done.Service)+"/"+printable(done.ID)+" ("+done.Address+")", func(p *admin.Peer) bool {
-			return p.Service == done.Service && p.ID == done.ID && p.Node == done.Node && p.Address == done.Address
+			everywhere := done.Node != "" // a registry has it, and the order counts in each service with this instance
+			return (everywhere || p.Service == done.Service) && p.ID == done.ID && p.Node == done.Node && p.Address == done.Address
 		})
 		if err != nil {
 			return err
 		}
 		done.Peer = &admin.Peer{Service: done.Service, ID: done.ID, Address: done.Address, State: "gone"}
-		if len(peers) > 0 {
-			done.Peer = &peers[len(peers)-1]
+		for i := range peers {
+			if peers[i].Service == done.Service {
+				done.Peer = &peers[i]
+			}
 		}
 	}
 	if done.Peer == nil {

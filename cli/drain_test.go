@@ -90,6 +90,21 @@ func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 	verify.That(t, strings.Contains(stdout, "--wait time"), "no word of --wait in\n%s", stdout)
 }
 
+// An instance may be in several services of sluice, such as two that select by tags: an order about it counts in all of them,
+// and who waits to stop it waits for the requests of all.
+func TestDrainWaitsInEachServiceOfAnInstance(t *testing.T) {
+	set := []discovery.Instance{instanceOf("star", "star-1", "a", 1)}
+	address, pools := servePools(t, set, set)
+	blue := verify.Result(balancer.NewPool("blue", balancertest.Complete(balancer.Options{}))).Must(t)
+	blue.Apply(set)
+	pools[1] = blue
+	token := verify.Result(blue.Pick(nil)).Must(t)
+	status, stdout, stderr := execute(t, "drain", "star/star-1", "--wait", "1ms", "--admin", address)
+	verify.That(t, status == exitFailed && stderr == "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after 1ms\n", "status %d\n%s%s", status, stdout, stderr)
+	token.Done(balancer.Outcome{})
+	commandsTo(t, address)(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "star/star-1", "--wait", "1m")
+}
+
 func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {
 	first, second := instanceOf("star", "star-1", "a", 1), instanceOf("star", "star-2", "b", 2)
 	address, _ := servePools(t, []discovery.Instance{first, second}, []discovery.Instance{instanceOf("moon", "m", "b", 3)})
