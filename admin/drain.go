@@ -162,7 +162,7 @@ func (h orderHandler) find(r *http.Request, ended operator.Kind) (one found, err
 		}
 	}
 	// In the registry the service may have another name, which the instances and the orders have.
-	known, names := false, map[string]bool{service: true}
+	known, names := false, map[string]bool{service: true, h.nameInRegistry(service): true}
 	for _, pool := range reading.Sorted(h.Pools()) {
 		if pool.Name() != service {
 			continue

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/config"
 	"sluice/discovery"
 	"sluice/operator"
 	"sluice/test/verify"
@@ -69,18 +70,22 @@ func TestDrainAndEnable(t *testing.T) {
 // A service of sluice is a part of one in Consul, which has another name: orders have sluice's name.
 func TestOrdersAboutAServiceWithAnotherName(t *testing.T) {
 	pool := newPool(t, "blue", instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
-	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})
+	blue := &config.Config{Services: map[string]config.Service{"blue": {Consul: &config.ConsulService{Service: "star"}}}}
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Routes: Routes{Effective: func() *config.Config { return blue }}})
 	for _, tt := range []struct{ order, state string }{
 		{"drain", "draining"}, {"weight?weight=3", "draining"}, {"enable", "up"}, {"weight/release", "up"},
 	} {
 		got := obeyed(t, h, "/api/peers/blue/a/"+tt.order)
 		verify.That(t, got.Service == "blue" && got.Peer != nil && got.Peer.State == tt.state, "%s: got %+v", tt.order, got)
 	}
-	post(t, h, "/api/peers/blue/a/drain")
-	pool.Apply([]discovery.Instance{instance("star", "b", "10.0.0.2")})
-	s := getJSON[[]Service](t, h, "/api/services")[0]
-	verify.That(t, len(s.StandingDrains) == 1, "the drain of an absent instance: %+v", s.StandingDrains)
-	verify.That(t, obeyed(t, h, "/api/peers/blue/a/enable").Peer == nil, "an absent instance is a peer")
+	for _, rest := range [][]discovery.Instance{{instance("star", "b", "10.0.0.2")}, nil} { // with nil, no instance tells the other name
+		post(t, h, "/api/peers/blue/a/drain")
+		pool.Apply(rest)
+		s := getJSON[[]Service](t, h, "/api/services")[0]
+		verify.That(t, len(s.StandingDrains) == 1, "the drain of an absent instance, with %d others: %+v", len(rest), s.StandingDrains)
+		verify.That(t, obeyed(t, h, "/api/peers/blue/a/enable").Peer == nil, "an absent instance is a peer")
+		pool.Apply([]discovery.Instance{instance("star", "a", "10.0.0.1")})
+	}
 }
 
 func peerNamed(t *testing.T, h http.Handler, service, id string) Peer {

@@ -139,6 +139,16 @@ func (h serviceHandler) serviceNames() []string {
 	return slices.Compact(each(reading.Sorted(h.Pools()), (*balancer.Pool).Name))
 }
 
+// nameInRegistry returns the name that the instances of a service have in Consul, also while there are none; "": it is not known.
+func (o Options) nameInRegistry(service string) string {
+	if c := o.Effective(); c != nil {
+		if selection := c.Services[service].Consul; selection != nil {
+			return selection.Service
+		}
+	}
+	return ""
+}
+
 func (h serviceHandler) services(*http.Request) (any, error) {
 	watches := make(map[string]*Watch)
 	for _, w := range h.Watches() {
@@ -150,8 +160,9 @@ func (h serviceHandler) services(*http.Request) (any, error) {
 	for _, counters := range reading.Of(h.Pools()) {
 		s := describeService(counters)
 		s.Watch, s.Maintenance = watches[s.Service], set.OfService(s.Service)
+		inRegistry := h.nameInRegistry(s.Service)
 		for _, o := range all {
-			if o.Kind == operator.Drain && counters.Named(o.Service) && !counters.Has(o.Peer()) {
+			if o.Kind == operator.Drain && (o.Service == inRegistry || counters.Named(o.Service)) && !counters.Has(o.Peer()) {
 				s.StandingDrains = append(s.StandingDrains, o)
 			}
 		}

@@ -36,6 +36,7 @@ func adminOf(pools func() []*balancer.Pool, tokens admin.Tokens, orders *operato
 			Watches: func() []discovery.WatchStatus { return nil },
 			Health:  func() map[string]healthcheck.Stats { return nil },
 		},
+		Routes:    admin.Routes{Effective: func() *config.Config { return nil }},
 		Documents: noDocuments{},
 		Tokens:    func() admin.Tokens { return tokens },
 		Orders:    orders,
