@@ -25,6 +25,7 @@ import (
 	"sluice/doctor"
 	"sluice/gateway"
 	"sluice/observe/logs"
+	"sluice/observe/panics"
 	"sluice/tags/catalog"
 )
 
@@ -275,7 +276,7 @@ func (e *examination) fixOne(ctx context.Context, d *doctor.Doctor, f doctor.Fin
 		}
 		fmt.Fprintf(out, "Deregister %s %s on node %s, %s, through %s? %s on node %s stays. [y/n/q] ", printable(f.Service), printable(f.ID),
 			printable(f.Node), printable(f.Address), printable(f.Fix.Agent), printable(f.Fix.KeepID), printable(f.Fix.KeepNode))
-		switch readAnswer(in) {
+		switch readAnswer(ctx, in) {
 		case "n":
 			return f.Outcome(doctor.ResultDeclined, "declined"), true
 		case "q":
@@ -285,16 +286,27 @@ func (e *examination) fixOne(ctx context.Context, d *doctor.Doctor, f doctor.Fin
 	return d.Fix(ctx, f, doctor.FixOptions{DryRun: e.dryRun, Confirmed: true}), true
 }
 
-// readAnswer reads y, n or q. Anything else is n, the end of the input q.
-func readAnswer(in *bufio.Reader) string {
-	line, err := in.ReadString('\n')
-	switch word := strings.ToLower(strings.TrimSpace(line)); {
-	case word == "y" || word == "yes":
-		return "y"
-	case word == "q" || word == "quit" || err != nil:
+// readAnswer reads y, n or q. Anything else is n, the end of the input or of ctx q.
+func readAnswer(ctx context.Context, in *bufio.Reader) string {
+	answer := make(chan string, 1)
+	go func() { // until a line comes, or this process ends
+		defer panics.Contain(panics.Task, func() { answer <- "q" })
+		line, err := in.ReadString('\n')
+		switch word := strings.ToLower(strings.TrimSpace(line)); {
+		case word == "y" || word == "yes":
+			answer <- "y"
+		case word == "q" || word == "quit" || err != nil:
+			answer <- "q"
+		default:
+			answer <- "n"
+		}
+	}()
+	select {
+	case word := <-answer:
+		return word
+	case <-ctx.Done():
 		return "q"
 	}
-	return "n"
 }
 
 // resultText describes the result for a duplicate.

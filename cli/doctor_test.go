@@ -1,11 +1,15 @@
 package cli
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	consulapi "github.com/hashicorp/consul/api"
@@ -17,6 +21,22 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/verify"
 )
+
+// Ctrl-C ends a prompt, which waits for an answer that does not come.
+func TestInterruptEndsAPrompt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, interrupt := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, interrupt)
+		terminal, nobody := io.Pipe()
+		defer nobody.Close()
+		report := doctor.Report{Findings: []doctor.Finding{{Service: "star", ID: "star-1", Fix: &doctor.Fix{Possible: true}}}}
+		var out strings.Builder
+		done, err := new(examination).fixAll(ctx, doctor.New(doctor.Options{}), &report, bufio.NewReader(terminal), &out)
+		verify.NoError(t, err)
+		verify.That(t, done && len(report.Fixed) == 0, "done %t, fixed %+v", done, report.Fixed)
+		verify.That(t, strings.HasSuffix(out.String(), "[y/n/q] No duplicate was deregistered.\n"), "output %q", out.String())
+	})
+}
 
 // registerStar registers an instance of star, at the address of a node.
 func registerStar(t *testing.T, agent *consultest.Agent, id string, port int, status string) {
