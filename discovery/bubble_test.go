@@ -91,7 +91,7 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
 		b.Manager = NewManager(ManagerOptions{
 			Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second},
 			Log:      zerolog.New(&b.log).Level(zerolog.InfoLevel),
-			Fallback: func(service, source string) (WatchState, bool) {
+			Fallback: func(service, source, _ string) (WatchState, bool) {
 				if b.fallback == nil {
 					return WatchState{}, false
 				}

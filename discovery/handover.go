@@ -98,18 +98,19 @@ func (m *Manager) KeptPeers() (kept []Instance) {
 }
 
 // WatchAll is Watch for the new sources of services. A service without a set continues with what is known about
-// a source of the same name: the service may have had another name before. Before Run that is what the process
-// before has handed over.
+// a source of the same name, and with the same addresses: the service may have had another name before. Before Run that is
+// what the process before has handed over.
 func (m *Manager) WatchAll(sources map[string]Source) {
-	states, known := m.known(), make(map[string]WatchState) // by service, and by source
+	type origin struct{ source, addresses string }
+	states, known := m.known(), make(map[origin]WatchState) // by service, and by source
 	for _, service := range slices.Backward(slices.Sorted(maps.Keys(states))) {
 		if state := states[service]; state.Known {
-			known[state.Source] = state
+			known[origin{state.Source, state.Addresses}] = state
 		}
 	}
 	for _, service := range slices.Sorted(maps.Keys(sources)) {
 		source := sources[service] // which adopts the first state that it can
-		m.Watch(service, source, states[service], renamed(known[NameOf(source)], service, source))
+		m.Watch(service, source, states[service], renamed(known[origin{NameOf(source), addressesOf(source)}], service, source))
 	}
 }
 

@@ -40,9 +40,9 @@ type ManagerOptions struct {
 
 	// Fallback returns the saved state of a service, with Restored, for a service
 	// without a set: its source gets it, and it is in use when the first query fails,
-	// or after a second. source is as in WatchStatus. It is called at most once for
+	// or after a second. source is as in WatchStatus, and addresses as in WatchState. It is called at most once for
 	// each watch, and must neither block nor call the manager. May be nil.
-	Fallback func(service, source string) (state WatchState, ok bool)
+	Fallback func(service, source, addresses string) (state WatchState, ok bool)
 
 	// Complete returns a set of a service with the instances on probation that have failed, which only
 	// its pool knows. It must not call the manager. May be nil.
@@ -430,6 +430,14 @@ func takesAway(applied, latest []Instance) bool {
 
 // NameOf returns the name of a source in states, statuses and logs.
 func NameOf(s Source) string { return name{s}.String() }
+
+// addressesOf returns the addresses of an Addressed source; else "".
+func addressesOf(s Source) string {
+	if a, ok := s.(Addressed); ok {
+		return a.Addresses()
+	}
+	return ""
+}
 
 // name formats the name of a source.
 type name struct{ source Source }

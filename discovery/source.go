@@ -52,6 +52,10 @@ type Invalid struct {
 // has the name of the service that is watched.
 type ServiceNamer interface{ NamesServices() }
 
+// Addressed is a [Source] whose name does not say whom it asks, as its registry may be reached at other addresses later. What is
+// known about a service of another name is not used for it if the addresses differ: that is another registry.
+type Addressed interface{ Addresses() string }
+
 // Source finds the instances of one service.
 //
 // Run reports until ctx ends and returns ctx's error; it returns early only if it can

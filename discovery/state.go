@@ -14,6 +14,9 @@ type WatchState struct {
 	// another one.
 	Source string `json:"source"`
 
+	// Addresses are those of an Addressed source; else empty.
+	Addresses string `json:"addresses,omitempty"`
+
 	Known bool `json:"known"` // Set is a set, which may be empty
 	// Set is normalised. It has who is on probation and who of them has failed:
 	// Instance.Probation, Instance.Failed.
@@ -132,7 +135,7 @@ func (w *watch) stateLocked() WatchState {
 		return WatchState{Source: w.status.Source}
 	}
 	return WatchState{
-		Source: w.status.Source, Known: true, Set: w.latest, Memory: w.memory, Fresh: w.status.State == WatchFresh,
+		Source: w.status.Source, Addresses: addressesOf(w.source), Known: true, Set: w.latest, Memory: w.memory, Fresh: w.status.State == WatchFresh,
 		Endpoint: w.status.Endpoint, LastSuccess: w.status.LastSuccess, Restored: w.status.Restored,
 	}
 }

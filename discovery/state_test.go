@@ -142,6 +142,37 @@ type namingSource struct{ scripted }
 func (*namingSource) NamesServices() {}
 func (*namingSource) String() string { return "naming" }
 
+// addressedSource is a source whose registry may be reached at several addresses.
+type addressedSource struct {
+	scripted
+	addresses string
+}
+
+func (a *addressedSource) Addresses() string { return a.addresses }
+func (*addressedSource) String() string      { return "keys below /nodes/" }
+
+// What another cluster has at the same keys are not the instances of a new service. The same service keeps its set if its
+// cluster gets another address.
+func TestOtherAddressesAreAnotherRegistry(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		production := func(addresses string) Source { return &addressedSource{*newScripted(), addresses} }
+		first := &addressedSource{*newScripted(), "a"}
+		b.WatchAll(map[string]Source{"production": first})
+		report := <-first.reports
+		report.set(instances("p"))
+		synctest.Wait()
+		b.WatchAll(map[string]Source{"same": production("a"), "staging": production("b"), "production": production("a,c")})
+		for service, known := range map[string]bool{"same": true, "staging": false, "production": true} {
+			verify.Equal(t, b.States()[service].Known, known, "%s is known", service)
+		}
+		former := NewManager(ManagerOptions{})
+		former.Inherit(b.Save())
+		former.WatchAll(map[string]Source{"renamed": production("a,c"), "other": production("b")})
+		states := former.States()
+		verify.That(t, states["renamed"].Known && !states["other"].Known, "after an upgrade: %+v", states)
+	})
+}
+
 // A service that gets another name keeps its set. Its instances get the name too, unless their registry names them.
 func TestSetOfARenamedService(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {

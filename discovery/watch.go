@@ -276,7 +276,7 @@ func (w *watch) adoptSaved() (s WatchState, ok bool) {
 func (w *watch) savedLocked() WatchState {
 	if fallback := w.manager.options.Fallback; fallback != nil && !w.restored {
 		w.restored = true
-		w.saved, _ = fallback(w.status.Service, w.status.Source)
+		w.saved, _ = fallback(w.status.Service, w.status.Source, addressesOf(w.source))
 		w.saved = renamed(w.saved, w.status.Service, w.source)
 	}
 	return w.saved

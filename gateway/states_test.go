@@ -32,22 +32,22 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 	state.Set = discovery.Normalize(state.Set)
 	t.Run("between processes", func(t *testing.T) {
 		old, next := discovery.NewManager(discovery.ManagerOptions{}), discovery.NewManager(discovery.ManagerOptions{})
-		old.Watch("star", idle(state.Source), state)
+		old.Watch("star", idleOf(state), state)
 		var written bytes.Buffer
 		verify.NoError(t, handover.Save(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}))
 		verify.NoError(t, handover.Restore(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}))
-		next.WatchAll(map[string]discovery.Source{"star": idle(state.Source)})
+		next.WatchAll(map[string]discovery.Source{"star": idleOf(state)})
 		verify.DeepEqual(t, next.States()["star"], state, "state")
 	})
 	t.Run("between watches", func(t *testing.T) {
 		m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
-		m.Watch("star", idle(state.Source), state)
+		m.Watch("star", idleOf(state), state)
 		verify.DeepEqual(t, m.States()["star"], state, "state")
-		m.Watch("star", idle(state.Source)) // a reload
+		m.Watch("star", idleOf(state)) // a reload
 		reloaded := state
 		reloaded.Fresh = false
 		verify.DeepEqual(t, m.States()["star"], reloaded, "state")
-		m.Watch("moon", idle(state.Source), m.States()["star"]) // another name
+		m.Watch("moon", idleOf(state), m.States()["star"]) // another name
 		verify.DeepEqual(t, m.States()["moon"], reloaded, "state")
 	})
 	t.Run("through the snapshot", func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		open().Run(ended) // writes
-		got, ok := open().Get("star", state.Source)
+		got, ok := open().Get("star", state.Source, state.Addresses)
 		verify.Require(t, ok, "not saved")
 		want := fresh
 		want.Restored = state.LastSuccess
@@ -87,10 +87,15 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 	})
 }
 
-// idle is a source with a name that reports nothing.
-type idle string
+// idle is a source with a name and addresses that reports nothing.
+type idle struct{ source, addresses string }
 
-func (i idle) String() string { return string(i) }
+// idleOf returns the source of a state.
+func idleOf(state discovery.WatchState) idle { return idle{state.Source, state.Addresses} }
+
+func (i idle) String() string { return i.source }
+
+func (i idle) Addresses() string { return i.addresses }
 
 func (idle) Run(ctx context.Context, _ discovery.WatchState, _ func(discovery.Report)) error {
 	<-ctx.Done()

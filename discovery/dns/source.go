@@ -95,6 +95,9 @@ func (s *source) String() string {
 	return text
 }
 
+// Addresses implements discovery.Addressed: other servers may see another zone.
+func (s *source) Addresses() string { return strings.Join(s.options.Servers, ",") }
+
 // Run implements discovery.Source.
 func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	w := s.newWatch(before, report)

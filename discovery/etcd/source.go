@@ -59,6 +59,9 @@ type source struct {
 // other endpoints.
 func (s *source) String() string { return "etcd " + s.keys().String() }
 
+// Addresses implements discovery.Addressed.
+func (s *source) Addresses() string { return s.options.Cluster.Endpoints }
+
 func (s *source) keys() client.Range {
 	return client.Range{Prefix: s.options.Prefix, Key: s.options.Key}
 }

@@ -260,7 +260,7 @@ func TestKeyOfLeaderOfSavedInstances(t *testing.T) {
 					defer mu.Unlock()
 					leader = ids(discovery.WithoutFollowers(set))
 				},
-				Fallback: func(_, name string) (discovery.WatchState, bool) {
+				Fallback: func(_, name, _ string) (discovery.WatchState, bool) {
 					return discovery.WatchState{Source: name, Known: true, Set: saved, Restored: asOf,
 						Memory: []discovery.Memory{{Index: 7}, {Part: memoryPart, Index: 20, Leader: "a"}}}, true
 				},

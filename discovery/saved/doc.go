@@ -2,7 +2,7 @@
 // sluice while its registry is unavailable.
 //
 //	store, err := saved.Open(saved.Options{Path: "/var/lib/sluice/snapshot.json", States: manager.States})
-//	state, ok := store.Get("star", `consul service "star"`)   // a discovery.Manager's Fallback
+//	state, ok := store.Get("star", `consul service "star"`, "")   // a discovery.Manager's Fallback
 //	store.Changed()                                          // of a discovery.Manager's Sink
 //	store.Run(ctx)                                           // writes
 //

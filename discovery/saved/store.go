@@ -83,16 +83,16 @@ func Open(o Options) (*Store, error) {
 }
 
 // Get returns the state that was saved for a service with the same source, else the state of another
-// service with this source, which has had another name; false if there is none, or it is too old.
+// service with this source and the same addresses, which has had another name; false if there is none, or it is too old.
 // Its Restored is the time of its last confirmation.
-func (s *Store) Get(service, source string) (state discovery.WatchState, ok bool) {
+func (s *Store) Get(service, source, addresses string) (state discovery.WatchState, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.entries[service]
 	if wanted := e.Source; !ok || wanted != source {
 		named, renamed := ok, false
 		for _, other := range s.entries {
-			if other.Source == source && (!renamed || other.AsOf.After(e.AsOf)) {
+			if other.Source == source && other.Addresses == addresses && (!renamed || other.AsOf.After(e.AsOf)) {
 				e, renamed = other, true
 			}
 		}

@@ -41,6 +41,8 @@ type fixture struct {
 	log     bytes.Buffer
 	watches []discovery.WatchStatus
 
+	addresses string // of all sources
+
 	mu   sync.Mutex                      // guards the field below
 	sets map[string][]discovery.Instance // put, by service
 }
@@ -52,7 +54,7 @@ func (f *fixture) states() map[string]discovery.WatchState {
 	states := make(map[string]discovery.WatchState)
 	for _, w := range f.watches {
 		set, known := f.sets[w.Service]
-		states[w.Service] = discovery.WatchState{Source: w.Source, Known: known, Set: set, Fresh: w.State == discovery.WatchFresh, Endpoint: w.Endpoint, LastSuccess: w.LastSuccess, Restored: w.Restored}
+		states[w.Service] = discovery.WatchState{Source: w.Source, Addresses: f.addresses, Known: known, Set: set, Fresh: w.State == discovery.WatchFresh, Endpoint: w.Endpoint, LastSuccess: w.LastSuccess, Restored: w.Restored}
 	}
 	return states
 }
@@ -105,13 +107,13 @@ func saved(t *testing.T, at time.Time) *fixture {
 func TestSetsAreRestored(t *testing.T) {
 	at := time.Now().Add(-time.Hour)
 	s := saved(t, at).open()
-	state, ok := s.Get("star", source)
+	state, ok := s.Get("star", source, "")
 	want := set("a", "b")
 	verify.That(t, ok && reflect.DeepEqual(state.Set, want) && state.Restored.Sub(at).Abs() <= time.Millisecond, "got %+v, %v; want %+v as of %v", state, ok, want, at)
-	if got, ok := s.Get("other", source); !ok || !got.Known || len(got.Set) != 0 {
+	if got, ok := s.Get("other", source, ""); !ok || !got.Known || len(got.Set) != 0 {
 		t.Errorf("an empty set: %v, %v", got, ok)
 	}
-	if _, ok := s.Get("unknown", `consul service "unknown"`); ok {
+	if _, ok := s.Get("unknown", `consul service "unknown"`, ""); ok {
 		t.Error("an unknown service has a set")
 	}
 	if got := s.Services(); len(got) != 2 {
@@ -121,7 +123,7 @@ func TestSetsAreRestored(t *testing.T) {
 
 func TestSetOfAnotherSourceIsNotUsed(t *testing.T) {
 	f := saved(t, time.Now())
-	_, ok := f.open().Get("star", `consul service "star", datacenter "dc2"`)
+	_, ok := f.open().Get("star", `consul service "star", datacenter "dc2"`, "")
 	verify.That(t, !ok, "the set is used")
 	if !strings.Contains(f.log.String(), `"wanted":"consul service`) {
 		t.Errorf("log: %s", &f.log)
@@ -131,14 +133,14 @@ func TestSetOfAnotherSourceIsNotUsed(t *testing.T) {
 func TestOldSetIsNotUsed(t *testing.T) {
 	f := saved(t, time.Now().Add(-25*time.Hour))
 	f.maxAge = 24 * time.Hour
-	if _, ok := f.open().Get("star", source); ok {
+	if _, ok := f.open().Get("star", source, ""); ok {
 		t.Error("the set is used")
 	}
 	if !strings.Contains(f.log.String(), `"age":`) {
 		t.Errorf("log: %s", &f.log)
 	}
 	f.maxAge = 26 * time.Hour
-	if _, ok := f.open().Get("star", source); !ok {
+	if _, ok := f.open().Get("star", source, ""); !ok {
 		t.Error("the set is not used, but is recent")
 	}
 }
@@ -170,7 +172,7 @@ func TestDamagedFileIsNotUsedAndRenamedByTheNextWrite(t *testing.T) {
 			spoilt := damage(bytes.Clone(intact))
 			verify.NoError(t, os.WriteFile(f.path, spoilt, 0o600))
 			s := f.open()
-			if _, ok := s.Get("star", source); ok {
+			if _, ok := s.Get("star", source, ""); ok {
 				t.Error("its set is used")
 			}
 			if got := strings.Count(f.log.String(), `"error":"the snapshot is damaged`); got != 1 || !strings.Contains(f.log.String(), f.path) {
@@ -194,7 +196,7 @@ func TestDamagedFileIsNotUsedAndRenamedByTheNextWrite(t *testing.T) {
 				t.Errorf("the damaged file was not kept: %q, %v", got, err)
 			}
 			again := f.open()
-			if got, ok := again.Get("star", source); !ok || !reflect.DeepEqual(got.Set, set("c")) {
+			if got, ok := again.Get("star", source, ""); !ok || !reflect.DeepEqual(got.Set, set("c")) {
 				t.Errorf("the good set: %v, %v", got, ok)
 			}
 			if got := again.Services(); len(got) != 1 {
@@ -215,10 +217,10 @@ func TestUnconfirmedSetsKeepTheirTimes(t *testing.T) {
 	f.put(s, "other", set("o"))
 	s.Save()
 	again := f.open()
-	if got, ok := again.Get("star", source); !ok || got.Restored.Sub(at).Abs() > time.Millisecond {
+	if got, ok := again.Get("star", source, ""); !ok || got.Restored.Sub(at).Abs() > time.Millisecond {
 		t.Errorf("star is as of %v, %v; want %v", got.Restored, ok, at)
 	}
-	if got, ok := again.Get("other", source); !ok || got.Restored.Sub(at) < time.Minute {
+	if got, ok := again.Get("other", source, ""); !ok || got.Restored.Sub(at) < time.Minute {
 		t.Errorf("other is as of %v, %v; want now", got.Restored, ok)
 	}
 }
@@ -237,6 +239,23 @@ func TestUnwatchedServiceIsRemoved(t *testing.T) {
 	verify.That(t, len(got) == 1 && got[0] == "star", "services %v, want star", got)
 }
 
+// A set under another name is used for the same source only if that has the same addresses.
+func TestSetOfAnotherRegistryIsNotUsed(t *testing.T) {
+	f := newFixture(t)
+	f.watches = []discovery.WatchStatus{answered("star", time.Now())}
+	f.addresses = "a"
+	s := f.open()
+	f.put(s, "star", set("a"))
+	s.Save()
+	for _, test := range []struct {
+		service, addresses string
+		want               bool
+	}{{"star", "a", true}, {"star", "a,b", true}, {"moon", "a", true}, {"moon", "b", false}} {
+		_, ok := f.open().Get(test.service, source, test.addresses)
+		verify.Equal(t, ok, test.want, "%s of %s", test.service, test.addresses)
+	}
+}
+
 func TestFailedWriteKeepsTheFileAndIsReported(t *testing.T) {
 	f := saved(t, time.Now())
 	s := f.open()
@@ -253,7 +272,7 @@ func TestFailedWriteKeepsTheFileAndIsReported(t *testing.T) {
 		t.Errorf("%d errors logged, want one: %s", got, &f.log)
 	}
 	verify.NoError(t, os.Rename(dir+".away", dir))
-	_, ok := f.open().Get("star", source)
+	_, ok := f.open().Get("star", source, "")
 	verify.That(t, ok, "the old file is gone")
 	s.Save()
 	if status := s.Status(); status.Errors != 2 || status.LastError != "" || status.Written.IsZero() {
@@ -335,7 +354,7 @@ func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
 		f.put(s, "star", set("z"))
 		cancel()
 		run.Wait()
-		if got, ok := f.open().Get("star", source); !ok || !reflect.DeepEqual(got.Set, set("z")) {
+		if got, ok := f.open().Get("star", source, ""); !ok || !reflect.DeepEqual(got.Set, set("z")) {
 			t.Errorf("at the end: %v, %v", got, ok)
 		}
 	})

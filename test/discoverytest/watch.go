@@ -34,7 +34,7 @@ func Watch(t testing.TB, source discovery.Source, log zerolog.Logger, saved ...d
 			defer w.mu.Unlock()
 			w.set, w.sets = set, append(w.sets, Format(set))
 		},
-		Fallback: func(_, source string) (discovery.WatchState, bool) {
+		Fallback: func(_, source, _ string) (discovery.WatchState, bool) {
 			return discovery.WatchState{Source: source, Known: true, Set: saved, Restored: time.Now()}, saved != nil
 		},
 		Log: log,

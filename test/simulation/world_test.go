@@ -149,7 +149,7 @@ func (w *world) sink(name string, set []discovery.Instance) {
 
 // fallback returns the last set of a service that was known before, as the file
 // of package snapshot does. It is in use if sink gets it before a report of the source.
-func (w *world) fallback(name, source string) (state discovery.WatchState, ok bool) {
+func (w *world) fallback(name, source, _ string) (state discovery.WatchState, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.byName[name]
