@@ -19,6 +19,18 @@ func TestSetWithAnErrorIsUsed(t *testing.T) {
 	})
 }
 
+// A set with an error is known, also if it is the first one.
+func TestFirstSetWithAnErrorIsStale(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		report := b.start("star")
+		b.expect(time.Second)
+		report(Report{Set: instances("a"), Known: true, Err: errors.New("dc2 is away")})
+		b.expect(time.Second, call{time.Second, "star", "a"})
+		s := b.status()
+		verify.That(t, s.State == WatchStale && s.Since.Equal(b.begin.Add(time.Second)), "status %+v", s)
+	})
+}
+
 // A source gets what is in use of its own selection, or else what is saved of it, and the zero Report
 // changes nothing.
 func TestSourceGetsTheStateBefore(t *testing.T) {

@@ -221,7 +221,7 @@ func (w *watch) succeededLocked(index uint64, now time.Time) {
 // failedLocked records a failed query. The set does not change.
 func (w *watch) failedLocked(err error, now time.Time) {
 	w.failing = true
-	if w.status.State == WatchFresh {
+	if w.known {
 		w.setStateLocked(WatchStale, now)
 	}
 	w.status.Queries++
