@@ -26,6 +26,9 @@ type Report struct {
 	// Restored is as in WatchStatus, if Set is the one of before, which the registry has not confirmed; else zero.
 	Restored time.Time
 
+	// Answered is when the registry last answered about Set, if Set comes with an Err; zero: now.
+	Answered time.Time
+
 	// Err says that a query failed or that its answer is not trusted. Together with a
 	// Set it concerns a part of the service that Set lacks, or all of it with Restored.
 	Err error

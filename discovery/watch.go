@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ type WatchStatus struct {
 	Index uint64 // of the last answer; 0 if the registry has none
 
 	Since       time.Time // when State began
-	LastSuccess time.Time // zero: never
+	LastSuccess time.Time // when the registry last answered about the set, or a part of it; zero: never
 	LastChange  time.Time // when Sink last got a set; zero: never
 
 	LastError string // of the last failed query; empty after a success
@@ -132,6 +133,9 @@ func (w *watch) note(r Report, set []Instance) (failing bool, before, after Watc
 func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 	if r.Known {
 		w.status.Restored, w.status.Endpoint = r.Restored, r.Endpoint
+		if r.Restored.IsZero() {
+			w.status.LastSuccess = cmp.Or(r.Answered, now)
+		}
 		w.origin = w.status.Source
 		w.memory = nil
 		w.status.Invalid = r.Invalid

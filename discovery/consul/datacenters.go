@@ -53,6 +53,7 @@ type branch struct {
 	usable          int // in set
 	endpoint        string
 	index           uint64
+	answered        time.Time        // when the part last answered; zero: it has not
 	memory          discovery.Memory // Part is empty: none yet
 	err             error            // of the last query; nil: it succeeded
 	asked           bool             // there was a query
@@ -87,7 +88,7 @@ func (b *branch) inherit() {
 	}
 	b.memory = own.Memory[0]
 	b.memory.Part = b.name
-	b.noteSetLocked(discovery.Report{Set: own.Set, Endpoint: own.Endpoint, Index: b.memory.Index})
+	b.noteSetLocked(discovery.Report{Set: own.Set, Endpoint: own.Endpoint, Index: b.memory.Index, Answered: own.LastSuccess})
 }
 
 // run watches the part until ctx ends. After a panic it fails until it runs again.
@@ -152,7 +153,7 @@ func (b *branch) record(r discovery.Report) {
 
 func (b *branch) noteSetLocked(r discovery.Report) {
 	b.set, b.serving, b.usable = r.Set, discovery.CountServing(r.Set), 0
-	b.endpoint, b.index = r.Endpoint, r.Index
+	b.endpoint, b.index, b.answered = r.Endpoint, r.Index, cmp.Or(r.Answered, time.Now())
 	for _, i := range r.Set {
 		if i.Usable() {
 			b.usable++
@@ -279,7 +280,7 @@ func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 		c.used = best
 	}
 	b := c.branches[best]
-	c.passLocked(discovery.Report{Set: b.set, Endpoint: b.endpoint, Index: b.index, Err: c.failureLocked(b)})
+	c.passLocked(discovery.Report{Set: b.set, Endpoint: b.endpoint, Index: b.index, Answered: b.answered, Err: c.failureLocked(b)})
 	return wait
 }
 

@@ -74,6 +74,34 @@ func TestLossOfStateInADatacenterIsAnEvent(t *testing.T) {
 	}
 }
 
+// What one data centre says was confirmed when it answered, also if another one, or since then itself, fails.
+func TestSetOfOneDatacenterIsConfirmed(t *testing.T) {
+	together := twoDatacenters
+	together.Spill = true
+	for _, o := range []ServiceOptions{twoDatacenters, together} {
+		o.Wait = time.Minute
+		watchInBubble(t, o, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+			confirmed := func() time.Duration {
+				t.Helper()
+				synctest.Wait()
+				s := b.manager.States()["star"]
+				verify.That(t, s.Known && s.Restored.IsZero(), "state %+v", s)
+				return s.LastSuccess.Sub(b.begin)
+			}
+			b.at(time.Minute)
+			b.cut("dc1")
+			b.at(30 * time.Minute)
+			got := confirmed()
+			verify.That(t, got > 20*time.Minute, "together %t: without dc1 the set was confirmed after %v", o.Spill, got)
+			b.cut("dc1", "dc2")
+			b.at(time.Hour)
+			got = confirmed()
+			verify.That(t, got < 40*time.Minute, "together %t: without any data centre the set was confirmed after %v", o.Spill, got)
+			verify.Equal(t, b.status().State, discovery.WatchStale, "the watch")
+		})
+	}
+}
+
 // A panic of the watch of one data centre ends it for a second only.
 func TestPanicOfTheWatchOfADatacenter(t *testing.T) {
 	panics.Fatal.Store(false)

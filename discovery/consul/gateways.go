@@ -107,6 +107,7 @@ func (r *gatewayReport) note(side *gatewaySide, report discovery.Report) {
 	side.err = report.Err
 	if report.Known {
 		side.Known, side.Set, side.Endpoint, side.index, side.answered = true, report.Set, report.Endpoint, report.Index, true
+		side.LastSuccess = time.Now()
 	}
 	if report.Memory != nil {
 		side.Memory = report.Memory
@@ -114,6 +115,7 @@ func (r *gatewayReport) note(side *gatewaySide, report discovery.Report) {
 	joined := discovery.Report{Err: cmp.Or(r.instances.err, r.gateways.err), Reset: report.Reset}
 	if r.instances.answered && r.gateways.answered {
 		joined.Known, joined.Endpoint, joined.Index = true, r.instances.Endpoint, r.instances.index
+		joined.Answered = r.gateways.LastSuccess
 		joined.Set, joined.Memory = r.target.through(r.gateways.Set, r.instances.Set), r.gateways.Memory
 	}
 	if joined.Known || joined.Err != nil {

@@ -16,10 +16,14 @@ const combineWait = time.Second
 // returns after what time it must be called again; 0: never.
 func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 	var first *branch // that has answered
+	var answered time.Time
 	var failed error
 	asked := true
 	for _, b := range c.branches {
 		failed = cmp.Or(failed, b.err)
+		if b.answered.After(answered) {
+			answered = b.answered
+		}
 		switch {
 		case b.serving < 0:
 			asked = asked && b.asked
@@ -44,7 +48,7 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 		}
 		all.add(set, b.place, b.part)
 	}
-	c.passLocked(discovery.Report{Set: all.set, Endpoint: first.endpoint, Index: first.index, Err: failed})
+	c.passLocked(discovery.Report{Set: all.set, Endpoint: first.endpoint, Index: first.index, Answered: answered, Err: failed})
 	return 0
 }
 

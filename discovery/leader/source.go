@@ -119,6 +119,7 @@ func (r *run) take(from discovery.Report) {
 		return
 	}
 	r.last = from
+	r.last.Answered = cmp.Or(from.Answered, time.Now())
 	r.reportLocked()
 	r.last.Reset = false
 }
@@ -130,7 +131,7 @@ func (r *run) resumeLocked() bool {
 		return false
 	}
 	r.last = discovery.Report{
-		Set: r.before.Set, Known: true, Endpoint: r.before.Endpoint, Index: r.before.PartOf("").Index, Restored: r.before.Restored,
+		Set: r.before.Set, Known: true, Answered: r.before.LastSuccess, Endpoint: r.before.Endpoint, Index: r.before.PartOf("").Index, Restored: r.before.Restored,
 		Memory: r.last.Memory,
 	}
 	return true
@@ -151,7 +152,7 @@ func (r *run) reportLocked() {
 		marked, rivals := r.options.mark(discovery.Normalize(r.last.Set), r.memory.Leader)
 		r.noteRivals(rivals)
 		report.Set, report.Known, report.Endpoint, report.Index, report.Reset = marked, true, r.last.Endpoint, r.last.Index, r.last.Reset
-		report.Restored = r.last.Restored
+		report.Restored, report.Answered = r.last.Restored, r.last.Answered
 		report.Invalid = slices.Clone(r.last.Invalid)
 		for _, i := range rivals {
 			report.Invalid = append(report.Invalid, discovery.Invalid{Key: i.ID, Reason: "it claims to lead, as others do: none leads"})
