@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -105,6 +106,10 @@ func (l *lookup) findServices(ctx context.Context, elsewhere *server) (found, er
 		f.absent = l.options.Name + `: the target is ".": the service is not available`
 		return f, nil
 	}
+	// Of several records of one instance the first one counts: the order of the answer has no meaning, and changes with each.
+	slices.SortStableFunc(a.records, func(a, b record) int {
+		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(b.weight, a.weight))
+	})
 	weighted := make(map[uint16]bool) // priorities with a weight above 0
 	for _, r := range a.records {
 		if r.weight > 0 {

@@ -140,6 +140,25 @@ func TestWeightsAndPriorities(t *testing.T) {
 	})
 }
 
+// Of two records of one target and port the one with the smaller priority counts, or else the one with the larger weight: servers
+// turn the order of records from answer to answer.
+func TestTargetOfSeveralRecords(t *testing.T) {
+	at := func(priority, weight uint16) []dnstest.Record {
+		return srv("a.example", "10.0.0.1", func(r *dnstest.Record) { r.Priority, r.Weight = priority, weight })
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		s.Set(zone(at(2, 7), at(3, 9), at(2, 8))...)
+		w := watchServers(t, Options{}, s)
+		defer w.end()
+		w.expect("a.example:80=10.0.0.1:80*8^2")
+		s.Set(zone(at(3, 9), at(2, 8), at(2, 7))...)
+		time.Sleep(1100 * time.Millisecond)
+		w.expect("a.example:80=10.0.0.1:80*8^2")
+		verify.Equal(t, w.manager.Statuses()[0].Changes, 1, "changes")
+	})
+}
+
 func TestAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := dnstest.New()
