@@ -190,7 +190,7 @@ func (l *lookup) addressesOf(ctx context.Context, r record, additional []record,
 	if now.After(asking) {
 		return t.addresses, minInterval, errNotAsked
 	}
-	list, ttl, err := l.addresses(ctx, r.target)
+	list, ttl, err := l.confirmedAddresses(ctx, r.target, t.addresses)
 	if err == nil {
 		t.addresses, t.failures = list, 0
 	} else { // however short it is known that there are none

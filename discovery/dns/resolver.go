@@ -124,20 +124,37 @@ func (a *answer) read(r *reply, name string, kind dnsmessage.Type) (owner string
 
 func kindName(kind dnsmessage.Type) string { return kind.String()[len("Type"):] }
 
+// confirmedAddresses is addresses, of two answers together if the first one lacks an address that is known: the second one is of
+// another server, if there is one.
+func (r *resolver) confirmedAddresses(ctx context.Context, target string, known []netip.Addr) ([]netip.Addr, time.Duration, error) {
+	list, ttl, from, err := r.addresses(ctx, target, nil)
+	lost := func(a netip.Addr) bool { return !slices.Contains(list, a) }
+	if err != nil || !slices.ContainsFunc(known, lost) {
+		return list, ttl, err
+	}
+	again, _, _, err := r.addresses(ctx, target, from)
+	if err != nil {
+		return nil, 0, err
+	}
+	list = slices.Concat(list, again)
+	slices.SortFunc(list, netip.Addr.Compare)
+	return slices.Compact(list), ttl, nil
+}
+
 // addresses returns the addresses of a target: the IPv4 addresses or, without any, the IPv6
-// addresses, sorted. The error says why there are none.
-func (r *resolver) addresses(ctx context.Context, target string) (list []netip.Addr, ttl time.Duration, err error) {
+// addresses, sorted. The error says why there are none. elsewhere, if not nil, is the server to ask last.
+func (r *resolver) addresses(ctx context.Context, target string, elsewhere *server) (list []netip.Addr, ttl time.Duration, from *server, err error) {
 	for _, kind := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
-		a, err := r.records(ctx, target, kind, nil)
+		a, err := r.records(ctx, target, kind, elsewhere)
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, nil, err
 		}
 		if len(a.records) > 0 {
-			return addressesOf(a.records, kind), a.ttl, nil
+			return addressesOf(a.records, kind), a.ttl, a.from, nil
 		}
 		ttl = a.ttl
 	}
-	return nil, ttl, fmt.Errorf("%s has no address", target)
+	return nil, ttl, nil, fmt.Errorf("%s has no address", target)
 }
 
 // addressesOf returns the addresses in records of a type, sorted, each once.

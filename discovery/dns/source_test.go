@@ -159,6 +159,32 @@ func TestTargetOfSeveralRecords(t *testing.T) {
 	})
 }
 
+// The absence of an address of a target is confirmed by the next server, as that of a record is.
+func TestLostAddressOfATargetIsConfirmed(t *testing.T) {
+	have := func(s *dnstest.Server, addresses ...string) {
+		records := srv("a.example", "")
+		for _, address := range addresses {
+			records = append(records, dnstest.Record{Name: "a.example", Address: address})
+		}
+		s.Set(records...)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		first, second := dnstest.New(), dnstest.New()
+		have(first, "10.0.0.1", "10.0.0.2")
+		have(second, "10.0.0.1", "10.0.0.2")
+		w := watchServers(t, Options{}, first, second)
+		defer w.end()
+		both := "a.example:80=10.0.0.1:80 a.example:80=10.0.0.2:80"
+		w.expect(both)
+		have(first, "10.0.0.1", "10.0.0.3")
+		time.Sleep(3 * time.Second)
+		w.expect(both + " a.example:80=10.0.0.3:80")
+		have(second, "10.0.0.1", "10.0.0.3")
+		time.Sleep(3 * time.Second)
+		w.expect("a.example:80=10.0.0.1:80 a.example:80=10.0.0.3:80")
+	})
+}
+
 func TestAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := dnstest.New()
