@@ -124,6 +124,23 @@ func BenchmarkMatch(b *testing.B) {
 	}
 }
 
+// The most that a request costs whose host has the regular expressions that a service may ask for: they are made to be slow.
+func BenchmarkSlowExpressions(b *testing.B) {
+	routes := make([]Route, 10_000/maxParts)
+	for i := range routes {
+		routes[i] = Route{PathMatch: PathRegexp, Path: strings.Repeat("a?", maxParts/2-10) + fmt.Sprint("b", i), Service: &Service{}}
+	}
+	table, steady := newTable(b, routes), newSteadyRequest(&testRequest{})
+	for _, length := range []int{30, 300, 8000} {
+		path := []byte("/" + strings.Repeat("a", length-1))
+		b.Run(fmt.Sprint("bytes=", length), func(b *testing.B) {
+			for b.Loop() {
+				verify.That(b, table.Match(nil, path, steady) == nil, "a route")
+			}
+		})
+	}
+}
+
 func BenchmarkNewTable(b *testing.B) {
 	for _, s := range shapes {
 		b.Run(strings.ReplaceAll(s.name, " ", "_"), func(b *testing.B) {

@@ -74,7 +74,6 @@ func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]
 		result.Problems = append(result.Problems, one.problems...)
 	}
 	lost := newProblems()
-	limitHosts(wanted, holders, lost)
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
 		list := wanted[key]
 		if origin, taken := rules.Taken[key]; taken {
