@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"time"
@@ -139,14 +140,15 @@ func (h serviceHandler) serviceNames() []string {
 	return slices.Compact(each(reading.Sorted(h.Pools()), (*balancer.Pool).Name))
 }
 
-// nameInRegistry returns the name that the instances of a service have in Consul, also while there are none; "": it is not known.
+// nameInRegistry returns the name that the instances of a service have, also while there are none: Consul's if the configuration
+// has it, else the service's.
 func (o Options) nameInRegistry(service string) string {
 	if c := o.Effective(); c != nil {
 		if selection := c.Services[service].Consul; selection != nil {
-			return selection.Service
+			return cmp.Or(selection.Service, service) // a prepared query has no name
 		}
 	}
-	return ""
+	return service
 }
 
 func (h serviceHandler) services(*http.Request) (any, error) {
