@@ -12,36 +12,47 @@ import (
 	"sluice/test/verify"
 )
 
-// A peer whose checks fail gets no request from a new process either, although that cannot know yet that they still do: the
-// peer hangs. Its first check that passes puts it to use.
-func TestNewProcessDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
-	t.Parallel()
-	var hangs atomic.Bool
-	recovers := make(chan struct{})
-	good := newCheckedOrigin(t, "good")
-	bad := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+// A failingPeer is a peer whose checks fail and which must get no requests, beside a good one.
+type failingPeer struct {
+	text      string // the configuration
+	good, bad string // addresses
+	hangs     atomic.Bool
+	recovers  chan struct{} // closed when it does
+}
+
+func newFailingPeer(t *testing.T) *failingPeer {
+	p := &failingPeer{good: newCheckedOrigin(t, "good").address, recovers: make(chan struct{})}
+	p.bad = serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path != "/health":
 			t.Errorf("the peer gets a request for %s", r.URL)
-		case hangs.Load():
-			<-recovers
+		case p.hangs.Load():
+			<-p.recovers
 		default:
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
-	text := checkedService("{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 5m, unhealthy_threshold: 1 } }", good.address, bad)
-	old := start(t, text)
-	old.await("the failing peer is unhealthy", func() bool { return old.peers()[bad].State == "unhealthy" })
-	hangs.Store(true)
-	next := old.upgrade(text, nil)
+	p.text = checkedService("{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 5m, unhealthy_threshold: 1 } }", p.good, p.bad)
+	return p
+}
+
+// A peer whose checks fail gets no request from a new process either, although that cannot know yet that they still do: the
+// peer hangs. Its first check that passes puts it to use.
+func TestNewProcessDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
+	t.Parallel()
+	p := newFailingPeer(t)
+	old := start(t, p.text)
+	old.await("the failing peer is unhealthy", func() bool { return old.peers()[p.bad].State == "unhealthy" })
+	p.hangs.Store(true)
+	next := old.upgrade(p.text, nil)
 	for range 10 {
 		next.gets("/", "good")
 	}
-	got := next.peers()[bad]
+	got := next.peers()[p.bad]
 	verify.That(t, got.State == "unhealthy" && len(got.Reasons) == 1 && got.Reasons[0] == "active: http GET /health: status 503, want 200-299",
 		"the peer %+v", got)
-	close(recovers)
-	next.await("the peer is up", func() bool { return next.peers()[bad].State == "up" })
+	close(p.recovers)
+	next.await("the peer is up", func() bool { return next.peers()[p.bad].State == "up" })
 }
 
 // The same is true of a service that a reload, or an upgrade, gives another name.
@@ -61,34 +72,21 @@ func TestRenamedServiceDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var hangs atomic.Bool
-			recovers := make(chan struct{})
-			good := newCheckedOrigin(t, "good")
-			bad := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-				switch {
-				case r.URL.Path != "/health":
-					t.Errorf("the peer gets a request for %s", r.URL)
-				case hangs.Load():
-					<-recovers
-				default:
-					w.WriteHeader(http.StatusServiceUnavailable)
-				}
-			})
-			text := checkedService("{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 5m, unhealthy_threshold: 1 } }", good.address, bad)
+			p := newFailingPeer(t)
 			if test.file {
 				path := filepath.Join(t.TempDir(), "peers")
-				verify.NoError(t, os.WriteFile(path, []byte(good.address+"\n"+bad+"\n"), 0o600))
-				text = regexp.MustCompile(`peers: \[[^]]*\]`).ReplaceAllString(text, "file: "+path)
+				verify.NoError(t, os.WriteFile(path, []byte(p.good+"\n"+p.bad+"\n"), 0o600))
+				p.text = regexp.MustCompile(`peers: \[[^]]*\]`).ReplaceAllString(p.text, "file: "+path)
 			}
-			r := start(t, text)
-			r.await("the failing peer is unhealthy", func() bool { return r.peers()[bad].State == "unhealthy" })
-			hangs.Store(true)
-			r = test.rename(r, strings.NewReplacer("{ a: {", "{ renamed: {", "service: a }", "service: renamed }").Replace(text))
+			r := start(t, p.text)
+			r.await("the failing peer is unhealthy", func() bool { return r.peers()[p.bad].State == "unhealthy" })
+			p.hangs.Store(true)
+			r = test.rename(r, strings.NewReplacer("{ a: {", "{ renamed: {", "service: a }", "service: renamed }").Replace(p.text))
 			for range 10 {
 				r.gets("/", "good")
 			}
-			close(recovers)
-			r.await("the peer is up", func() bool { return r.peers()[bad].State == "up" })
+			close(p.recovers)
+			r.await("the peer is up", func() bool { return r.peers()[p.bad].State == "up" })
 		})
 	}
 }
