@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
 
+	xhttp2 "golang.org/x/net/http2"
+
+	"sluice/proxy/socket"
 	"sluice/route/places"
 	"sluice/test/verify"
 )
@@ -119,5 +123,84 @@ func TestTrustedNetworksOfMappedAddresses(t *testing.T) {
 		}
 		l.Close()
 		<-served
+	}
+}
+
+// Streams that have ended soon count as connections no more, also beside a WebSocket, which stays open for hours.
+func TestUnusedStreamsGiveTheirPlacesBack(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
+		if r.URL.Path != "/ws" {
+			return c.write(okResponse)
+		}
+		c.write(switching(r.Header.Get("Sec-WebSocket-Key")) + "hello ")
+		io.Copy(c.Conn, c.Reader)
+		return false
+	}))
+	places := func(p *testProxy) int {
+		p.admission.mu.Lock()
+		defer p.admission.mu.Unlock()
+		return p.admission.open
+	}
+	// open opens streams, each with a request whose end is to come, and answered ends them.
+	open := func(c *frameClient, ids ...uint32) {
+		for _, id := range ids {
+			c.request(id, http2Post, false)
+		}
+	}
+	answered := func(t *testing.T, c *frameClient, ids ...uint32) {
+		for _, id := range ids {
+			c.WriteData(id, true, nil)
+			r := c.response(id)
+			verify.Require(t, r.status == "200", "stream %d: %+v", id, r)
+		}
+	}
+	for name, test := range map[string]struct {
+		limits socket.ConnectionLimits
+		do     func(t *testing.T, p *testProxy, c *frameClient)
+	}{
+		"before it": {do: func(t *testing.T, _ *testProxy, c *frameClient) {
+			open(c, 1, 3, 5, 7)
+			answered(t, c, 1, 3, 5, 7)
+			c.openTunnel(9)
+		}},
+		"beside it": {do: func(t *testing.T, _ *testProxy, c *frameClient) {
+			c.openTunnel(1)
+			open(c, 3, 5, 7, 9)
+			answered(t, c, 3, 5, 7, 9)
+		}},
+		"beside it, before the end of a frame": {do: func(t *testing.T, _ *testProxy, c *frameClient) {
+			c.openTunnel(1)
+			open(c, 3, 5, 7, 9)
+			answered(t, c, 3, 5, 7)
+			c.WriteData(9, true, nil)
+			io.WriteString(c.conn, "\x00\x00") // of a frame of the tunnel
+			r := c.response(9)
+			verify.Require(t, r.status == "200", "%+v", r)
+			io.WriteString(c.conn, "\x01\x00\x00\x00\x00\x00\x01x")
+			c.expectBytes(1, "x")
+		}},
+		"after GOAWAY": {socket.ConnectionLimits{MaxRequests: 5}, func(t *testing.T, p *testProxy, c *frameClient) {
+			c.openTunnel(1)
+			open(c, 3, 5, 7, 9)
+			for last := false; !last; {
+				switch f := c.read().(type) {
+				case *xhttp2.PingFrame:
+					p.skip(http2GoAwayTimeout)
+				case *xhttp2.GoAwayFrame:
+					last = f.LastStreamID == 9
+				default:
+					t.Fatalf("got %v", f)
+				}
+			}
+			answered(t, c, 3, 5, 7, 9)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startProxy(t, Options{Connections: test.limits}, origin.address())
+			c := p.dialFrames()
+			test.do(t, p, c)
+			eventually(t, "only the WebSocket has a place", func() bool { return places(p) == 1 })
+		})
 	}
 }

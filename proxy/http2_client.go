@@ -244,6 +244,8 @@ func (h *http2ClientConn) armLocked() {
 	case h.partial: // it runs from the first byte
 	case h.goAway == goAwayAnnounced:
 		c.Arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.Now()), socket.SweepInterval))
+	case h.isBusyLocked() && len(h.free) > 0:
+		c.Arm(sweeper, idleSetDelay) // to drop the unused streams: what is open may be a tunnel
 	case h.isBusyLocked():
 		c.Disarm()
 	default:

@@ -250,7 +250,7 @@ func (s *http2Stream) end() {
 		h.paused = nil
 	}
 	if len(h.Streams) > 0 {
-		if !h.partial && h.goAway == goAwayNone {
+		if !h.partial && h.goAway != goAwayAnnounced {
 			h.conn.Arm(s.server.sweeper, idleSetDelay) // to drop the unused streams
 		}
 		return
