@@ -312,3 +312,22 @@ func TestRateLimitByClaim(t *testing.T) {
 		}
 	}
 }
+
+// A request that has waited, as for the keys of the issuer, takes its token of a rate limit when it comes to that: others of the
+// same user, who came later, may have taken theirs.
+func TestRateLimitByClaimAfterAWait(t *testing.T) {
+	t.Parallel()
+	i := startTokenIssuer(t)
+	p := startProxy(t, Options{})
+	limiter, name := ratelimit.New(10, time.Minute, 10), auth.NameClaim("sub")
+	actions := i.requires("bearer")
+	actions.RateLimit = &route.RateLimit{Limiter: limiter, Claim: &name, Key: route.HashKey{Source: route.HashClaim, Name: "sub"}}
+	verify.Equal(t, limiter.Take([]byte("ada"), time.Now()), 0, "the wait of the later request")
+	x := new(httpExchange)
+	x.open(&client{server: p.Server, listener: new(listener)})
+	x.end = copy(x.in, "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+i.token(nil)+"\r\n\r\n")
+	x.headLength = verify.Result(x.head.Scan(x.in[:x.end])).Must(t)
+	x.actions, x.startTime = actions, time.Now().Add(-5*time.Minute)
+	r := x.requireToken()
+	verify.That(t, r == nil, "the earlier request gets %+v", r)
+}
