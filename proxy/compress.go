@@ -176,7 +176,7 @@ func (x *answeredRequest) appendCompressedHead(out, text []byte, c *compressible
 	out = append(out, statusLine...)
 	for line := range http1.Lines(fields) {
 		switch {
-		case changed && slices.ContainsFunc(uncompressedFields, func(name string) bool { return http1.HasName(line, name) }):
+		case changed && isOfUncompressed(line):
 		case weakens && http1.HasName(line, "etag"):
 			if name, tag, strong := cutETag(line); strong {
 				out = append(append(append(append(out, name...), " W/"...), tag...), "\r\n"...)
@@ -196,8 +196,20 @@ func (x *answeredRequest) appendCompressedHead(out, text []byte, c *compressible
 	return append(out, "\r\n"...)
 }
 
+// isOfUncompressed reports whether a field line is wrong after the content was compressed.
+func isOfUncompressed(line []byte) bool {
+	return slices.ContainsFunc(uncompressedFields, func(name string) bool { return http1.HasName(line, name) })
+}
+
 // uncompressedFields are the names of fields that are wrong after the content was compressed.
 var uncompressedFields = []string{"content-length", "accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"}
+
+// compressedTrailer returns what the client gets of the trailer section after content that was compressed.
+func (x *answeredRequest) compressedTrailer(section []byte) []byte {
+	return http1.FilterTrailer(x.filterTrailer(section, reserved.ToClients), func(line []byte) bool {
+		return http1.HasName(line, "etag") || isOfUncompressed(line) // a strong ETag comes too late for the head
+	})
+}
 
 // relayCompressed is relay with x.encoder. A response whose Content-Length is there is whole, also if the peer does not
 // end it.
@@ -240,7 +252,8 @@ func (x *answeredRequest) relayTo(e *compression.Encoder, u upstream.Conn) error
 		}
 		if p.Last {
 			e.End()
-			return x.sendEncoded(e.Take(), transfer.Piece{Last: true, Trailer: x.filterTrailer(p.Trailer, reserved.ToClients)})
+			x.noteLoad(p.Trailer)
+			return x.sendEncoded(e.Take(), transfer.Piece{Last: true, Trailer: x.compressedTrailer(p.Trailer)})
 		}
 		if err := x.sendEncoded(e.Take(), transfer.Piece{}); err != nil {
 			return err

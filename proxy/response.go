@@ -318,9 +318,8 @@ func (x *answeredRequest) relay(u upstream.Conn) error {
 		if p.Last && x.standing.grpc && len(p.Trailer) > 0 {
 			x.grpcCode = grpc.CodeOfTrailer(p.Trailer)
 		}
-		if p.Last && x.service.ReportedLoad {
-			// as servers of gRPC report it (gRFC A51)
-			x.token.Peer.ReportLoad(load.OfFields(http1.TrailerField(p.Trailer, load.BinaryField), http1.TrailerField(p.Trailer, load.Field)))
+		if p.Last {
+			x.noteLoad(p.Trailer)
 		}
 		p.Trailer = x.filterTrailer(p.Trailer, reserved.ToClients)
 		if err := x.toClient(p); err != nil || p.Last {
@@ -335,6 +334,13 @@ func (x *answeredRequest) relay(u upstream.Conn) error {
 			}
 		}
 		x.awaitBody(u, to.isWhole(x.bytesOut))
+	}
+}
+
+// noteLoad passes on the load that the peer reports in the trailer section of its response, as servers of gRPC do (gRFC A51).
+func (x *answeredRequest) noteLoad(trailer []byte) {
+	if x.service.ReportedLoad {
+		x.token.Peer.ReportLoad(load.OfFields(http1.TrailerField(trailer, load.BinaryField), http1.TrailerField(trailer, load.Field)))
 	}
 }
 
