@@ -79,26 +79,27 @@ func (x *answeredRequest) compress(out, text []byte) (head []byte, ok bool) {
 	if fields+2 > x.response.MaxFields() || len(text)+compressedHeadBytes+fields*weakenedBytes > maxEditedHead {
 		return text, true
 	}
-	c := compressibleOf(&x.response, text)
-	encoding := compression.Identity
+	c, s := compressibleOf(&x.response, text), x.actions.Compress
+	encoding, changed := compression.Identity, false
 	switch status := x.response.Status; {
 	case c.refused, x.standing.grpc, status < 200, status == 204, status == 205, status == 206:
 		return text, true
-	case status == 304:
-		if !x.revalidatesCompressed(c.etag) {
+	case status == 304: // of what has a type that it need not tell
+		if len(c.contentType) > 0 && !s.Types.Match(c.contentType) {
 			return text, true
 		}
+		changed = x.revalidatesCompressed(c.etag)
 	default:
-		s := x.actions.Compress
 		if length := x.response.ContentLength; length >= 0 && length < max(s.MinBytes, 1) || !s.Types.Match(c.contentType) {
 			return text, true
 		}
 		encoding = x.chooseEncoding(s)
+		changed = encoding != compression.Identity
 		if x.flushDelay = maxFlushDelay; eventStream.Match(c.contentType) {
 			x.flushDelay = 0
 		}
 	}
-	edited := x.appendCompressedHead(out, text, &c, encoding)
+	edited := appendCompressedHead(out, text, &c, encoding, changed)
 	if !x.rescan(edited) {
 		x.dropEncoder()
 		return nil, false
@@ -167,17 +168,15 @@ func cutETag(line []byte) (name, tag []byte, strong bool) {
 	return line[:colon], tag, len(tag) >= 2 && tag[0] == '"' && tag[len(tag)-1] == '"'
 }
 
-// appendCompressedHead appends the head text for a response with that encoding. If it is
-// Identity, the response stays as it is but depends on Accept-Encoding.
-func (x *answeredRequest) appendCompressedHead(out, text []byte, c *compressible, encoding compression.Encoding) []byte {
-	changed := encoding != compression.Identity
-	weakens := changed || x.response.Status == 304
+// appendCompressedHead appends the head text for a response with that encoding, or one that says that what the client has
+// is fresh. Unless changed, which says that its content is compressed, it stays as it is but depends on Accept-Encoding.
+func appendCompressedHead(out, text []byte, c *compressible, encoding compression.Encoding, changed bool) []byte {
 	statusLine, fields := http1.CutLine(text)
 	out = append(out, statusLine...)
 	for line := range http1.Lines(fields) {
 		switch {
 		case changed && isOfUncompressed(line):
-		case weakens && http1.HasName(line, "etag"):
+		case changed && http1.HasName(line, "etag"):
 			if name, tag, strong := cutETag(line); strong {
 				out = append(append(append(append(out, name...), " W/"...), tag...), "\r\n"...)
 			} else if bytes.HasPrefix(tag, []byte(`W/"`)) {
@@ -187,7 +186,7 @@ func (x *answeredRequest) appendCompressedHead(out, text []byte, c *compressible
 			out = append(out, line...)
 		}
 	}
-	if changed {
+	if encoding != compression.Identity {
 		out = http1.AppendLine(out, "Content-Encoding: ", encoding.String())
 	}
 	if !c.varies {

@@ -187,7 +187,12 @@ func TestDoesNotCompress(t *testing.T) {
 		{"weak ETag", nil, "", fine + "ETag: W/\"a\"\r\n" + length(long), []string{"Content-Encoding: gzip\r\n", "ETag: W/\"a\"\r\n"}, nil},
 		{"malformed ETag", nil, "", fine + "ETag: abc\r\n" + length(long), []string{"Content-Encoding: gzip\r\n"}, []string{"ETag"}},
 		{"not modified", nil, "Accept-Encoding: gzip\r\nIf-None-Match: \"b\", W/\"a\"", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n", []string{"ETag: W/\"a\"\r\n", "Vary: Accept-Encoding\r\n"}, []string{"Content-Encoding"}},
-		{"not modified, not compressed", nil, "Accept-Encoding: gzip\r\nIf-None-Match: \"a\"", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n", []string{"ETag: \"a\"\r\n"}, []string{"Vary", "Content-Encoding"}},
+		{"not modified, not compressed", nil, "Accept-Encoding: gzip\r\nIf-None-Match: \"a\"", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n", []string{"ETag: \"a\"\r\n", "Vary: Accept-Encoding\r\n"}, []string{"Content-Encoding"}},
+		{"not modified, digests of what is compressed", nil, "Accept-Encoding: gzip\r\nIf-None-Match: W/\"a\"", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nRepr-Digest: x\r\nAccept-Ranges: bytes\r\n\r\n", []string{"ETag: W/\"a\"\r\n"}, []string{"Digest", "Ranges"}},
+		{"not modified, digests", nil, "Accept-Encoding: gzip\r\nIf-None-Match: \"a\"", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nRepr-Digest: x\r\n\r\n", []string{"Repr-Digest: x\r\n"}, nil},
+		{"not modified, by time", nil, "If-Modified-Since: x", "HTTP/1.1 304 Not Modified\r\nVary: Origin\r\n\r\n", []string{"Vary: Origin\r\nVary: Accept-Encoding\r\n"}, nil},
+		{"not modified, another type", nil, "If-Modified-Since: x", "HTTP/1.1 304 Not Modified\r\nContent-Type: image/png\r\n\r\n", []string{"304 Not Modified"}, []string{"Vary"}},
+		{"not modified, no-transform", nil, "If-None-Match: W/\"a\"", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nCache-Control: no-transform\r\n\r\n", []string{"ETag: \"a\"\r\n"}, []string{"Vary"}},
 		{"interim responses", nil, "", "HTTP/1.1 103 Early Hints\r\nContent-Type: text/plain\r\n\r\n" + fine + length(long), []string{"103 Early Hints\r\nContent-Type: text/plain\r\n\r\n", "Content-Encoding: gzip\r\n"}, nil},
 		{"many fields", nil, "", fine + strings.Repeat("X: y\r\n", 97) + length(long), []string{long}, []string{"Content-Encoding"}},
 	} {
