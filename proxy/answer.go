@@ -38,7 +38,7 @@ func (x *routedRequest) answerDirectly() *refusal.Refusal {
 	r := refusal.New(d.Status, "direct_response", "the route answers itself")
 	total := 0
 	for i := range d.Fields {
-		value := d.Fields[i].Value.Append(nil, x)
+		value := d.Fields[i].Append(nil, x)
 		http1.Clean(value)
 		if total += len(value); total > socket.RequestBufferBytes {
 			return refusal.Of(http1.ErrTargetTooLong)
@@ -92,7 +92,7 @@ func answerWith(page *route.Page, varies bool, x *answeredRequest, u upstream.Co
 	}
 	added, total := x.actions.ResponseHeaders.Added, len(text)
 	for i := range added {
-		value := added[i].Value.Append(nil, x)
+		value := added[i].Append(nil, x)
 		http1.Clean(value)
 		if total += len(value); total > maxEditedHead {
 			return false, http1.ErrResponseTooLong

@@ -74,7 +74,7 @@ func (x *routedRequest) appendAdded(out []byte, e *route.HeaderEdits) []byte {
 		f := &e.Added[i]
 		out = append(append(out, f.Name...), ": "...)
 		start := len(out)
-		out = f.Value.Append(out, x)
+		out = f.Append(out, x)
 		http1.Clean(out[start:])
 		if out = append(out, "\r\n"...); len(out) > maxSentHead {
 			break

@@ -21,6 +21,17 @@ type HeaderEdits struct {
 type FieldLine struct {
 	Name  string
 	Value Template
+	// Here: the value is a URL that leads to no other host than that of the request, unless the text itself names one.
+	Here bool
+}
+
+// Append appends the value for a request.
+func (l *FieldLine) Append(out []byte, values Values) []byte {
+	start := len(out)
+	if out = l.Value.Append(out, values); l.Here {
+		return withoutSlashes(out, start)
+	}
+	return out
 }
 
 // NewHeaderEdits returns edits that replace all lines with the names in set, add the fields of
@@ -63,11 +74,13 @@ func NewHeaderEdits(set, add map[string]string, remove []string) (HeaderEdits, e
 }
 
 func (e *HeaderEdits) append(list, name, value string) error {
-	t, err := ParseTemplate(strings.Trim(value, " \t"), NoGroups)
+	value = strings.Trim(value, " \t")
+	t, err := ParseTemplate(value, NoGroups)
 	if err != nil {
 		return &OptionError{list, name, err}
 	}
-	e.Added = append(e.Added, FieldLine{name, t})
+	here := strings.EqualFold(name, "location") && !strings.HasPrefix(value, "//")
+	e.Added = append(e.Added, FieldLine{name, t, here})
 	return nil
 }
 
@@ -104,7 +117,7 @@ func (e *HeaderEdits) Field(of Fields, values Values, name string, from int) (va
 	}
 	for i := max(0, from-firstAdded); i < len(e.Added); i++ {
 		if line := &e.Added[i]; strings.EqualFold(line.Name, name) {
-			return line.Value.Append(nil, values), firstAdded + i + 1
+			return line.Append(nil, values), firstAdded + i + 1
 		}
 	}
 	return nil, -1

@@ -50,6 +50,6 @@ func MirrorActions(a *Actions, service string) *Actions {
 	mark := Template{parts: []templatePart{{text: service}}}
 	edits := &copied.RequestHeaders
 	edits.Dropped = append(edits.Dropped, strings.ToLower(MirrorField))
-	edits.Added = append(edits.Added, FieldLine{MirrorField, mark})
+	edits.Added = append(edits.Added, FieldLine{Name: MirrorField, Value: mark})
 	return &copied
 }
