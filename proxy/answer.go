@@ -85,7 +85,14 @@ func answerWith(page *route.Page, varies bool, x *answeredRequest, u upstream.Co
 	}
 	for _, f := range x.response.Fields() {
 		name := f.FieldName(text)
-		if f.Nominated || x.reserved().Drop(f.Name, name, reserved.ToClients) || ofBody(f.Name, name) || x.dropsOfAnswer(name) {
+		switch {
+		case x.dropsOfAnswer(name):
+			continue
+		case explains(x.response.Status, f.Name, name):
+			if f.Name == http1.NameUpgrade {
+				kept = append(kept, [2]string{"Connection", "Upgrade"})
+			}
+		case f.Nominated || x.reserved().Drop(f.Name, name, reserved.ToClients) || ofBody(f.Name, name):
 			continue
 		}
 		kept = append(kept, [2]string{string(name), string(f.Value(text))})
@@ -108,6 +115,12 @@ func answerWith(page *route.Page, varies bool, x *answeredRequest, u upstream.Co
 		return false, errClientWrite
 	}
 	return complete, nil
+}
+
+// explains reports whether a field of a response is a part of what its status says: which length there is in place of the
+// range, or which protocol is required (RFC 9110, sections 15.5.17 and 15.5.22).
+func explains(status int, n http1.Name, name []byte) bool {
+	return status == 416 && http1.EqualFold(name, "content-range") || status == 426 && n == http1.NameUpgrade
 }
 
 // ofBody reports whether a field of a response is about its body.

@@ -24,3 +24,27 @@ func TestPathsInLocationStayHere(t *testing.T) {
 		}
 	}
 }
+
+// A page for the body of a peer's answer leaves what its status is about: the length of what has no such range, and the
+// protocol that the peer wants.
+func TestErrorPagesLeaveWhatTheStatusIsAbout(t *testing.T) {
+	t.Parallel()
+	for _, peers := range []bool{false, true} {
+		for answer, want := range map[string]string{
+			"416 No\r\nContent-Range: bytes */5":                    "\r\nContent-Range: bytes */5\r\n",
+			"426 No\r\nConnection: Upgrade\r\nUpgrade: websocket":   "\r\nUpgrade: websocket\r\n",
+			"426 No\r\nUpgrade: TLS/1.0":                            "\r\nConnection: Upgrade\r\n", // RFC 9110, section 7.8
+			"404 No\r\nContent-Range: bytes */5\r\nUpgrade: secret": "\r\n",
+		} {
+			p := startProxy(t, Options{}, startOrigin(t, answering("HTTP/1.1 "+answer+"\r\nContent-Length: 4\r\n\r\npeer")).address())
+			p.setActions(&route.Actions{ErrorPages: route.ErrorPages{pageOf(t, "4xx", "page", peers)}})
+			got := p.expect(closingRequest, answer[:3], want, "\r\nConnection: close\r\n")
+			verify.That(t, !strings.Contains(got, "secret") && (!peers || !strings.Contains(answer, "404") || !strings.Contains(got, "Range")), "page %t, %q: got %q", peers, answer, got)
+			verify.That(t, strings.HasSuffix(got, map[bool]string{false: "peer", true: "page"}[peers]), "page %t, %q: got %q", peers, answer, got)
+			c := p.dialFrames()
+			r := c.ask(1, http2Get)
+			verify.That(t, r.status == answer[:3] && r.header["upgrade"] == "" && r.header["connection"] == "" && (answer[:3] != "416" || r.header["content-range"] == "bytes */5"),
+				"page %t, %q: by HTTP/2: got %+v", peers, answer, r)
+		}
+	}
+}

@@ -286,6 +286,9 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 		x.framing == framingNone && head.Chunked && x.head.Method == http1.MethodHead && !x.head.HTTP10 {
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	}
+	if head.Status == 426 && head.Has(http1.NameUpgrade) {
+		out = append(out, "Connection: Upgrade\r\n"...) // RFC 9110, section 7.8
+	}
 	switch {
 	case !x.keep:
 		out = append(out, "Connection: close\r\n"...)
