@@ -357,7 +357,8 @@ func (x *request) maxForwards() int {
 // reserved returns which fields of others do not pass.
 func (x *request) reserved() reserved.Rules {
 	return reserved.Rules{
-		Trusted: x.standing.trusted, RequestID: len(x.requestID) > 0, Span: !x.span.ID.IsZero(), Deadline: !x.deadline.IsZero(),
+		Trusted: x.standing.trusted, RequestID: len(x.requestID) > 0, Span: !x.span.ID.IsZero(),
+		NewTrace: !x.span.ID.IsZero() && x.span.Parent.IsZero(), Deadline: !x.deadline.IsZero(),
 		ListenerSets:    x.client.listener.StrictTransportSecurity != "",
 		DropUnderscores: !x.standing.grpc && !x.client.options.KeepUnderscores,
 	}

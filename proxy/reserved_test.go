@@ -228,7 +228,7 @@ func TestReservedNames(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	for r := range reserved.Reservation(reserved.LikeAnother) {
-		verify.That(t, len(namesOf[r]) != 0 || r == reserved.OfTrace || r == reserved.OfDeadline || r == reserved.OfListener, "reservation %d has no name in the test", r)
+		verify.That(t, len(namesOf[r]) != 0 || r == reserved.OfTrace || r == reserved.OfTraceState || r == reserved.OfDeadline || r == reserved.OfListener, "reservation %d has no name in the test", r)
 	}
 	for _, http2Peers := range []bool{false, true} {
 		for _, keep := range []bool{false, true} {

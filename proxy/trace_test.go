@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"sluice/balancer"
 	"sluice/observe/tracing"
 	"sluice/route"
+	"sluice/route/auth"
 	"sluice/test/tracetest"
 	"sluice/test/verify"
 )
@@ -278,4 +280,26 @@ func TestCauseOfAttempts(t *testing.T) {
 		verify.Equal(t, failed.cause(start), want, "after %v", start)
 	}
 	verify.Equal(t, new(tried).cause(time.Second), "hedge", "while the first goes on")
+}
+
+// The state of a trace belongs to it: a new one begins without (W3C Trace Context, section 4.3), whoever is asked.
+func TestNewTracesHaveNoState(t *testing.T) {
+	t.Parallel()
+	tracer, _ := startTracer(t, 1)
+	throughProtocols(t, Options{}, echoRequest, func(t *testing.T, p *testProxy, front testFront) {
+		p.trace(tracer)
+		asked := make(chan http.Header, 1)
+		server := startServer(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header })
+		forward := auth.NewForward(verify.URL(t, "http://"+server), patience, nil)
+		t.Cleanup(forward.Close)
+		p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}})
+		for sent, want := range map[string][]string{
+			"traceparent: " + traceparent: {tracestate, "zed=1"}, "traceparent: nonsense": nil, "X: without": nil,
+			"traceparent: 00-" + sentTrace + "-0000000000000000-01": nil,
+		} {
+			_, echoed := front.ask(t, "GET", "/", "", sent, "tracestate: "+tracestate, "TraceState: zed=1")
+			verify.Slices(t, valuesOf("Tracestate", echoed), want, "%s: the peer got", sent)
+			verify.Slices(t, (<-asked).Values("Tracestate"), want, "%s: the authentication server got", sent)
+		}
+	})
 }

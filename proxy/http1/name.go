@@ -28,6 +28,7 @@ const (
 	NameTE
 	NameTrailer
 	NameTraceparent
+	NameTracestate
 	NameTransferEncoding
 	NameUpgrade
 	NameUserAgent
@@ -97,6 +98,7 @@ var namesByLength = func() (table [32][]comparedName) {
 		{"te", NameTE},
 		{"trailer", NameTrailer},
 		{"traceparent", NameTraceparent},
+		{"tracestate", NameTracestate},
 		{"transfer-encoding", NameTransferEncoding},
 		{"upgrade", NameUpgrade},
 		{"user-agent", NameUserAgent},

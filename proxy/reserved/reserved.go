@@ -20,6 +20,7 @@ const (
 	OfProxies                // to peers: unless the client is a trusted proxy
 	OfRequestID              // if the exchange has an id
 	OfTrace                  // to peers: if the exchange has a span
+	OfTraceState             // to peers: if the exchange begins a trace
 	OfDeadline               // to peers: if the exchange has a deadline
 	OfListener               // to clients: if the listener sets it
 	OfLoadReport             // to clients: if the service uses the reports of its peers
@@ -51,6 +52,7 @@ var Names = [http1.NumNames]Reservation{
 	http1.NameTE:                      OfConnection,
 	http1.NameTrailer:                 OfMessage,
 	http1.NameTraceparent:             OfTrace,
+	http1.NameTracestate:              OfTraceState,
 	http1.NameTransferEncoding:        OfConnection,
 	http1.NameUpgrade:                 OfConnection,
 	http1.NameUserAgent:               Free,
@@ -81,6 +83,7 @@ type Rules struct {
 	Trusted         bool // the client is a trusted proxy
 	RequestID       bool // the exchange has an id
 	Span            bool // the exchange has a span
+	NewTrace        bool // the span begins a trace, of which there is no state yet
 	Deadline        bool // the exchange has a deadline
 	ListenerSets    bool // the listener sets fields with the reservation OfListener
 	LoadReports     bool // the service uses the reports of its peers
@@ -99,6 +102,8 @@ func (r Rules) Drop(n http1.Name, name []byte, to Direction) bool {
 		return r.RequestID
 	case OfTrace:
 		return to == ToPeers && r.Span
+	case OfTraceState:
+		return to == ToPeers && r.NewTrace
 	case OfDeadline:
 		return to == ToPeers && r.Deadline
 	case OfListener:
