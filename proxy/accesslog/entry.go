@@ -10,14 +10,14 @@ const ProtoTCP = "TCP"
 // does not retain the slices.
 //
 // The tag log names the variable of a field. Lines of JSON have the fields in this order, without
-// zero fields, but for tags with "always", and with "http" for all but TCP.
+// zero fields, but for tags with "always", and with "http" for all but TCP. With "word" it is one word in templates.
 type Entry struct {
 	Time      time.Time `log:"time"`
 	RequestID []byte    `log:"request_id"`
 	TraceID   []byte    `log:"trace_id"`
 	Client    []byte    `log:"client,always"`
 	Proxy     string    `log:"proxy"` // address of the trusted proxy that the client came through; empty: none
-	User      string    `log:"user"`
+	User      string    `log:"user,word"`
 
 	Method []byte `log:"method,http"`
 	Host   []byte `log:"host"`

@@ -98,6 +98,9 @@ func appendVariable(b []byte, v *variable, e *Entry, c *clocks) []byte {
 	case kindTimeCombined:
 		return append(b, c.combined.format(e.Time)...)
 	case kindText:
+		if v.word {
+			return appendWord(b, v.text(e))
+		}
 		return appendText(b, v.text(e))
 	case kindInt, kindInt64:
 		if n := v.number(e); v.always || n != 0 {
@@ -163,6 +166,22 @@ func appendText(b, s []byte) []byte {
 		}
 		b = append(b, '\\', 'x', hexUpper[s[0]>>4], hexUpper[s[0]&0xf])
 		s = s[1:]
+	}
+}
+
+// appendWord is appendText for a value that blanks would divide: the combined format has no quotes around some.
+func appendWord(b, s []byte) []byte {
+	for {
+		i := bytes.IndexByte(s, ' ')
+		if i < 0 {
+			return appendText(b, s)
+		}
+		if i > 0 {
+			b = appendText(b, s[:i])
+		}
+		if b, s = append(b, `\x20`...), s[i+1:]; len(s) == 0 {
+			return b
+		}
 	}
 }
 

@@ -30,6 +30,13 @@ func TestTemplateLine(t *testing.T) {
 		verify.That(t, got == test.want+"\n", "%s: got %q, want %q", test.format, got, test.want)
 	}
 	verify.Equal(t, lineOf("$http_x_canary", &Entry{}), "-\n", "without fields")
+	for user, want := range map[string]string{
+		"": "-", "ann": "ann", " ": `\x20`, " a  b ": `\x20a\x20\x20b\x20`,
+		`ann [21/Nov/2026:16:06:19 +0000] "GET / HTTP/1.1" 200`: `ann\x20[21/Nov/2026:16:06:19\x20+0000]\x20\x22GET\x20/\x20HTTP/1.1\x22\x20200`,
+	} {
+		got := lineOf("combined", &Entry{User: user})
+		verify.That(t, strings.HasPrefix(got, "- - "+want+" ["), "the user %q: got %q", user, got)
+	}
 }
 
 // Every variable has a value for an empty entry, and escapes what it gets.

@@ -15,6 +15,7 @@ type variable struct {
 	offset uintptr
 	always bool   // in lines of JSON also if it is zero
 	http   bool   // never for TCP
+	word   bool   // without blanks in templates
 	prefix string // of its member in a line of JSON
 }
 
@@ -49,7 +50,7 @@ var variables = func() (all []variable) {
 		v := variable{kind: kinds[field.Type], offset: field.Offset}
 		var option string
 		v.name, option, _ = strings.Cut(tag, ",")
-		v.always, v.http = option != "", option == "http"
+		v.always, v.http, v.word = option == "always" || option == "http", option == "http", option == "word"
 		v.prefix = string(start) + `"` + v.name + `":` + quotes[v.kind]
 		all = append(all, v)
 		start = ','
