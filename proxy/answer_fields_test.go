@@ -48,3 +48,22 @@ func TestErrorPagesLeaveWhatTheStatusIsAbout(t *testing.T) {
 		}
 	}
 }
+
+// A HEAD request gets no body either if its head is refused before it is read.
+func TestRefusedHeadsOfHEAD(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{Limits: Limits{HeadBytes: 2000, TargetBytes: 500}})
+	for i, test := range []struct{ fields, status string }{
+		{":path=/|x=" + strings.Repeat("a", 3000), "431"},
+		{":path=/|" + strings.Repeat("x=a|", 99) + "x=a", "431"},
+		{":path=/" + strings.Repeat("a", 1000), "414"},
+		{":path=/#", "400"},
+		{":path=/", "503"},
+	} {
+		c := p.dialFrames()
+		for n, method := range []string{"HEAD", "GET"} {
+			r := c.ask(uint32(1+2*n), ":method="+method+"|:scheme=http|:authority=a|"+test.fields)
+			verify.That(t, r.status == test.status && (r.body != "") == (method == "GET") && r.header["content-length"] != "", "%d: %s: got %+v, want %s", i, method, r, test.status)
+		}
+	}
+}

@@ -15,9 +15,12 @@ func (x *request) asksForGRPC() bool {
 	return x.head.GRPC && x.head.Method == http1.MethodPost && x.client.isHTTP2 && !x.upgrade
 }
 
-// noteCall notes that a request whose head cannot be scanned is a call of gRPC, if it is.
-func (x *request) noteCall(method, contentType []byte) {
-	if string(method) == "POST" && http1.IsGRPC(contentType) {
+// noteKind notes how to answer a request whose head cannot be scanned: as a call of gRPC, or without a body.
+func (x *request) noteKind(method, contentType []byte) {
+	switch {
+	case string(method) == "HEAD":
+		x.head.Method = http1.MethodHead
+	case string(method) == "POST" && http1.IsGRPC(contentType):
 		x.head.Method, x.head.GRPC = http1.MethodPost, true
 	}
 }

@@ -67,7 +67,7 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 	switch bytes := h.Fields.RequestBytes(); {
 	case bytes > s.options.Limits.HeadBytes:
 		s.refused = http1.ErrHeadTooLong
-		x.noteCall(h.Fields.Find(":method"), h.Fields.Find("content-type"))
+		x.noteKind(h.Fields.Find(":method"), h.Fields.Find("content-type"))
 	case bytes > len(x.in):
 		x.growTo(bytes)
 	}

@@ -131,7 +131,7 @@ func (s *http2Stream) scan() error {
 	if err != nil {
 		text := x.in[:x.end]
 		method, _, _ := bytes.Cut(text, space)
-		x.noteCall(method, http1.TrailerField(text, "content-type")) // the scan has not seen all fields
+		x.noteKind(method, http1.TrailerField(text, "content-type")) // the scan has not seen all fields
 		return err
 	}
 	x.headLength = n
