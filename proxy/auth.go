@@ -110,7 +110,7 @@ func (x *routedRequest) authHeader(b []byte) http.Header {
 		header["User-Agent"] = nil // else net/http adds one
 	}
 	header.Set("X-Forwarded-Method", string(x.head.MethodName(b)))
-	header.Set("X-Forwarded-Uri", string(x.head.OriginTarget(b)))
+	header.Set("X-Forwarded-Uri", string(x.appendTarget(nil, b)))
 	header.Set("X-Forwarded-Host", string(x.head.Authority(b)))
 	header.Set("X-Forwarded-Proto", x.Scheme())
 	client := string(x.clientAddress())

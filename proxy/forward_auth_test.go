@@ -125,3 +125,24 @@ func TestForwardAuthIsAskedWithoutConditions(t *testing.T) {
 		}
 	}
 }
+
+// An authentication server learns the target that the peer gets, also of a URL without a path: some take an empty one for their own.
+func TestForwardAuthLearnsTheTarget(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string, 1)
+	server := startServer(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header.Get("X-Forwarded-Uri") })
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	f := auth.NewForward(verify.URL(t, "http://"+server), patience, nil)
+	t.Cleanup(f.Close)
+	p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}})
+	for sent, want := range map[string]string{
+		"GET http://a": "/", "GET http://a?b=c": "/?b=c", "GET http://a/d?b": "/d?b", "GET /d": "/d", "OPTIONS http://a": "*", "OPTIONS *": "*",
+	} {
+		before := len(origin.got())
+		p.expect(sent+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200")
+		verify.Equal(t, <-asked, want, "%s: the authentication server was asked about", sent)
+		method, _, _ := strings.Cut(sent, " ")
+		verify.Contains(t, origin.got()[before:], method+" "+want+" HTTP/1.1\r\n", "%s: the peer", sent)
+	}
+}

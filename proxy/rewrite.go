@@ -37,15 +37,7 @@ func (x *sentRequest) appendRequestHead(out []byte, peer *balancer.Peer) []byte 
 	b, head := x.in[x.start:x.end], &x.head
 	out = append(out, head.MethodName(b)...)
 	out = append(out, ' ')
-	target := head.OriginTarget(b)
-	if len(target) == 0 || target[0] == '?' { // http://host or http://host?query
-		if len(target) == 0 && head.Method == http1.MethodOptions {
-			out = append(out, '*') // RFC 9112, section 3.2.4
-		} else {
-			out = append(out, '/')
-		}
-	}
-	out = append(out, target...)
+	out = x.appendTarget(out, b)
 	out = append(out, " HTTP/1.1\r\n"...)
 
 	authority := head.Authority(b)
@@ -99,6 +91,19 @@ func (x *sentRequest) appendRequestHead(out []byte, peer *balancer.Peer) []byte 
 		out = appendNumber(out, "X-Sluice-Attempts: ", x.tries+1)
 	}
 	return append(out, "\r\n"...)
+}
+
+// appendTarget appends the target as peers get it, if the route does not edit it.
+func (x *request) appendTarget(out, b []byte) []byte {
+	target := x.head.OriginTarget(b)
+	switch {
+	case len(target) > 0 && target[0] != '?':
+	case len(target) == 0 && x.head.Method == http1.MethodOptions: // http://host: RFC 9112, section 3.2.4
+		out = append(out, '*')
+	default: // http://host or http://host?query
+		out = append(out, '/')
+	}
+	return append(out, target...)
 }
 
 // appendNumber is http1.AppendLine for a number.
