@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -115,5 +116,22 @@ func TestClientThatCannotBeUnderstood(t *testing.T) {
 		for path, want := range map[string]int{"/allow": test.allow, "/deny": test.deny, "/when": test.when, "/not": test.not, "/not2": test.not} {
 			p.expect("GET "+path+" HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: "+test.forwarded+"\r\nConnection: close\r\n\r\n", fmt.Sprint(want))
 		}
+	}
+}
+
+// Unknown clients have one rate limit together, and share it with no address.
+func TestNetworksOfClients(t *testing.T) {
+	for _, test := range []struct {
+		a, b string // "": unknown
+		same bool
+	}{
+		{"192.0.2.1", "192.0.2.1", true}, {"192.0.2.1", "192.0.2.2", false}, {"2001:db8::1", "2001:db8::2", true}, {"2001:db8::1", "2001:db8:0:1::1", false},
+		{"", "", true}, {"", "::1", false}, {"", "0.0.0.0", false}, {"", "2001:db8::1", false},
+	} {
+		of := func(text string) string {
+			address, _ := netip.ParseAddr(text)
+			return string(appendClientNetwork(nil, address))
+		}
+		verify.Equal(t, of(test.a) == of(test.b), test.same, "%q and %q", test.a, test.b)
 	}
 }

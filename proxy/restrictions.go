@@ -97,9 +97,12 @@ func (x *routedRequest) limitRate() *refusal.Refusal {
 
 // appendClientNetwork appends what identifies a client: an IPv4 address, or the first half
 // of an IPv6 address, since a client can have as many of the second as it likes. Unknown
-// clients have one together.
+// clients have nothing together, which is not the network of ::1.
 func appendClientNetwork(out []byte, client netip.Addr) []byte {
-	if client.Is4() {
+	switch {
+	case !client.IsValid():
+		return out
+	case client.Is4():
 		address := client.As4()
 		return append(out, address[:]...)
 	}
