@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tg123/go-htpasswd"
+
 	"sluice/route/places"
 	"sluice/test/verify"
 )
@@ -111,5 +113,45 @@ func TestVerifyWaitsForItsTurn(t *testing.T) {
 	verify.That(t, err == ErrBusy, "255 bytes: %v, want %v", err, ErrBusy)
 	for range processors {
 		turns.Give(places.Many)
+	}
+}
+
+// Of requests that come at once with the same password, one computes its hash: the others are verified as soon as it has, in their
+// turn or at the end of their wait.
+func TestVerifyOnceForManyRequests(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users")
+	for _, ends := range []bool{false, true} {
+		write(t, path, someUsers)
+		u := verify.Result(OpenUsers(path)).Must(t)
+		loaded := u.loaded.Load()
+		for range processors {
+			turns.Take(places.Many, nil)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		waits, verified := make(chan struct{}), make(chan error)
+		go func() {
+			ok, err := u.Verify(places.Many, "sha", "secret", func() (context.Context, context.CancelFunc) {
+				close(waits)
+				return ctx, func() {}
+			})
+			if err == nil && !ok {
+				err = errors.New("the password is wrong")
+			}
+			verified <- err
+		}()
+		<-waits
+		loaded.remember(loaded.key("sha", "secret"))
+		loaded.file = new(htpasswd.File) // of which nothing is asked
+		if ends {
+			cancel()
+			verify.NoError(t, <-verified)
+		}
+		for range processors {
+			turns.Give(places.Many)
+		}
+		if !ends {
+			verify.NoError(t, <-verified)
+		}
+		cancel()
 	}
 }
