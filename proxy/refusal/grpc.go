@@ -5,8 +5,6 @@ import "sluice/proxy/grpc"
 // GRPCCode returns the code that gRPC clients get instead of the refusal's HTTP status.
 func (r *Refusal) GRPCCode() grpc.Code {
 	switch r {
-	case NoRoute:
-		return grpc.Unimplemented
 	case TooManyConnections, NoDescriptors, Saturated, PeersFull, ConnectionsFull, Pending, Overload:
 		return grpc.ResourceExhausted
 	case BadResponse, LongResponse, Internal:
@@ -21,6 +19,8 @@ func (r *Refusal) GRPCCode() grpc.Code {
 		return grpc.Unauthenticated
 	case 403:
 		return grpc.PermissionDenied
+	case 404:
+		return grpc.Unimplemented // as gRPC's clients
 	case 408, 504:
 		return grpc.DeadlineExceeded
 	case 413, 414, 429, 431:
