@@ -54,12 +54,14 @@ type users struct {
 	text  []byte
 	file  *htpasswd.File
 	first string // name of a user
-	salt  [16]byte
+	// hashes has the hash of each user; of a name in several lines, all of them.
+	hashes map[string]string
+	salt   [16]byte
 
 	mu sync.Mutex
-	// verified has the salted hashes of names with the passwords that are theirs;
-	// guarded by mu.
-	verified map[[sha256.Size]byte]struct{}
+	// verified has the names of users, by the salted hashes of the names with the passwords that are
+	// theirs; guarded by mu.
+	verified map[[sha256.Size]byte]string
 }
 
 // OpenUsers reads the file.
@@ -93,14 +95,30 @@ func (u *Users) Refresh() (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("users: %s: %w", u.path, err)
 	}
+	if before := u.loaded.Load(); before != nil {
+		loaded.adopt(before)
+	}
 	u.loaded.Store(loaded)
 	return true, nil
+}
+
+// adopt takes over which passwords are verified, of the users whose hash is the same: with many of them, to verify all again
+// because another one has come would take minutes.
+func (u *users) adopt(before *users) {
+	before.mu.Lock()
+	defer before.mu.Unlock()
+	u.salt = before.salt
+	for key, name := range before.verified {
+		if hash, stays := u.hashes[name]; stays && hash == before.hashes[name] {
+			u.verified[key] = name
+		}
+	}
 }
 
 // parseUsers reads lines "NAME:HASH". Passwords that are not hashed are an error, and so
 // is a line that cannot be read: its user would be locked out.
 func parseUsers(text []byte) (*users, error) {
-	u := &users{text: text, verified: make(map[[sha256.Size]byte]struct{})}
+	u := &users{text: text, hashes: make(map[string]string), verified: make(map[[sha256.Size]byte]string)}
 	rand.Read(u.salt[:]) // it never fails
 	var lines strings.Builder
 	number := 0
@@ -123,6 +141,7 @@ func parseUsers(text []byte) (*users, error) {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
 		u.first = name
+		u.hashes[name] += hash + "\n"
 		lines.WriteString(line + "\n")
 	}
 	if u.first == "" {
@@ -195,7 +214,7 @@ func (u *Users) Verify(client places.Block, name, password string, waiting func(
 	if !loaded.file.Match(name, password) {
 		return false, nil
 	}
-	loaded.remember(key)
+	loaded.remember(key, name)
 	return true, nil
 }
 
@@ -213,11 +232,11 @@ func (u *users) knows(key [sha256.Size]byte) bool {
 	return known
 }
 
-func (u *users) remember(key [sha256.Size]byte) {
+func (u *users) remember(key [sha256.Size]byte, name string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if len(u.verified) >= maxVerified {
 		clear(u.verified)
 	}
-	u.verified[key] = struct{}{}
+	u.verified[key] = name
 }

@@ -140,7 +140,7 @@ func TestVerifyOnceForManyRequests(t *testing.T) {
 			verified <- err
 		}()
 		<-waits
-		loaded.remember(loaded.key("sha", "secret"))
+		loaded.remember(loaded.key("sha", "secret"), "sha")
 		loaded.file = new(htpasswd.File) // of which nothing is asked
 		if ends {
 			cancel()
@@ -153,5 +153,34 @@ func TestVerifyOnceForManyRequests(t *testing.T) {
 			verify.NoError(t, <-verified)
 		}
 		cancel()
+	}
+}
+
+// Whom a change of the file does not concern stays verified.
+func TestVerifiedUsersStayVerified(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users")
+	write(t, path, someUsers)
+	u := verify.Result(OpenUsers(path)).Must(t)
+	names := []string{"bcrypt", "sha", "apr1", "sha256", "sha512"}
+	for _, name := range names {
+		ok, err := u.Verify(places.Many, name, "secret", never)
+		verify.That(t, ok && err == nil, "%s: %v, %v", name, ok, err)
+	}
+	const another = "$2a$04$6N21KD3VTzF.JZ18AyPfTuYIryLDwNADkL2QPAJWvBqw3AWRCSFPK" // of the same password
+	changed := strings.Replace(someUsers, "apr1:", "other:", 1)
+	changed = strings.Replace(changed, "sha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "sha:"+another, 1)
+	write(t, path, changed+"sha512:"+another+"\nnew:"+another+"\n")
+	verify.Result(u.Refresh()).Must(t)
+	for range processors {
+		turns.Take(places.Many, nil)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, want := range map[string]bool{"bcrypt": true, "sha256": true, "apr1": false, "other": false, "sha": false, "sha512": false, "new": false} {
+		ok, err := u.Verify(places.Many, name, "secret", func() (context.Context, context.CancelFunc) { return over, func() {} })
+		verify.That(t, ok == want && (err == ErrBusy) == !want, "%s after the change: %v, %v, want %v", name, ok, err, want)
+	}
+	for range processors {
+		turns.Give(places.Many)
 	}
 }
