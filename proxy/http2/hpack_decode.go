@@ -19,13 +19,20 @@ var (
 	// ErrListTooLong means that a field list is longer than the decoder accepts. The decoder
 	// is in order: the error may be one of the stream only.
 	ErrListTooLong = &Error{EnhanceYourCalm, "field list is too long"}
+
+	errExpansion = &Error{EnhanceYourCalm, "names in a field block make far more text than it has"}
 )
+
+// maxExpansion bounds the text that names in the dynamic table make of a block, above the limit of lists: two bytes may stand
+// for four kilobytes, and what is only to be forgotten is copied all the same.
+const maxExpansion = 1 << 20
 
 // A Field is a decoded field, as positions in the text of its Fields.
 type Field struct {
 	start, nameEnd, end uint32
 	name                name
 	malformed           bool // a character that a name or a value must not have
+	malformedName       bool // the name has one
 }
 
 // Fields are the fields of a block, in order. Their memory is reused by the next Decode.
@@ -33,6 +40,8 @@ type Fields struct {
 	text []byte
 	list []Field
 	size int
+
+	expanded int // bytes of names that were copied from the dynamic table
 }
 
 // A Decoder decodes the field blocks of a connection, in their order.
@@ -59,7 +68,7 @@ func NewDecoder(maxListBytes int) *Decoder {
 // another error the decoder is unusable. A malformed field is not an error here: see
 // AppendRequest and AppendTrailer.
 func (d *Decoder) Decode(block []byte, f *Fields) *Error {
-	f.text, f.list, f.size = f.text[:0], f.list[:0], 0
+	f.text, f.list, f.size, f.expanded = f.text[:0], f.list[:0], 0, 0
 	updates, tooLong := 0, false
 	for len(block) > 0 {
 		var ok bool
@@ -100,6 +109,9 @@ func (d *Decoder) Decode(block []byte, f *Fields) *Error {
 			// The rest matters for the dynamic table only.
 			tooLong = true
 			f.text, f.list = f.text[:0], f.list[:0]
+			if f.expanded > maxExpansion {
+				return errExpansion
+			}
 		}
 	}
 	if tooLong {
@@ -142,23 +154,22 @@ func (d *Decoder) appendLiteral(f *Fields, block []byte, prefix uint8) (rest []b
 		if f.text, block, ok = appendString(f.text, block); !ok {
 			return nil, false
 		}
-		field.name, field.malformed = classify(f.text[field.start:])
+		field.name, field.malformedName = classify(f.text[field.start:])
 	case index <= staticEntries:
 		f.text = append(f.text, staticTable[index].name...)
 		field.name = staticNames[index]
 	default:
 		e := d.entry(index - staticEntries)
 		f.text = append(f.text, d.store[e.start:e.nameEnd]...)
-		field.name = e.name
-		// The value of e may be malformed, but not its name.
-		field.malformed = e.malformed && !validName(d.store[e.start:e.nameEnd])
+		f.expanded += int(e.nameEnd - e.start)
+		field.name, field.malformedName = e.name, e.malformedName
 	}
 	field.nameEnd = uint32(len(f.text))
 	if f.text, block, ok = appendString(f.text, block); !ok {
 		return nil, false
 	}
 	field.end = uint32(len(f.text))
-	field.malformed = field.malformed || !validValue(f.text[field.nameEnd:])
+	field.malformed = field.malformedName || !validValue(f.text[field.nameEnd:])
 	f.list = append(f.list, field)
 	return block, true
 }

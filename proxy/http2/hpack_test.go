@@ -153,6 +153,29 @@ func TestListIsBounded(t *testing.T) {
 	verify.That(t, cap(fields.text) <= 2*UsualListBytes && len(fields.list) <= UsualListBytes/fieldOverhead+1, "%d bytes, %d fields", cap(fields.text), len(fields.list))
 }
 
+// Nor may it make its reader copy and check megabytes that nobody keeps: two bytes name a field by four kilobytes of the
+// dynamic table.
+func TestNamesOfATooLongListAreBounded(t *testing.T) {
+	const long = 4000
+	names := func(kind byte, bits uint8, length, n int) []byte {
+		first := appendInteger([]byte{0x40}, 0, 7, length)
+		first = append(append(first, strings.Repeat("n", length)...), 1, 1) // a value that is malformed
+		again := append(appendInteger(nil, kind, bits, staticEntries+1), 0)
+		return append(first, bytes.Repeat(again, n)...)
+	}
+	var fields Fields
+	for _, literal := range []struct {
+		what string
+		kind byte
+		bits uint8
+	}{{"not in the table", 0, 4}, {"never in the table", 0x10, 4}, {"in the table", 0x40, 6}} {
+		bomb := names(literal.kind, literal.bits, long, 1000)
+		verify.Equal(t, NewDecoder(UsualListBytes).Decode(bomb, &fields), errExpansion, "%s: %d bytes, decoded", literal.what, len(bomb))
+		many := names(literal.kind, literal.bits, 30, 20_000)
+		verify.Equal(t, NewDecoder(UsualListBytes).Decode(many, &fields), ErrListTooLong, "%s: %d bytes of a usual name, decoded", literal.what, len(many))
+	}
+}
+
 // What the encoder writes is what others read, also if a long block is divided into frames.
 func TestOthersDecodeWhatIsEncoded(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
