@@ -105,7 +105,8 @@ func Control(tag string) int {
 	return strings.IndexFunc(tag, func(r rune) bool { return r < 0x20 || r == 0x7f })
 }
 
-// Check returns a complaint about a tag that no dialect accepts, or nil.
+// Check returns a complaint about a tag that no dialect accepts, or nil. Such a tag makes no route, but one that was to be for some
+// clients only denies every request.
 func Check(tag string) *Complaint {
 	if n := Control(tag); n >= 0 {
 		return &Complaint{Tag: tag, Column: n + 1, Want: "has a control character: want printable text"}
@@ -114,6 +115,23 @@ func Check(tag string) *Complaint {
 		return &Complaint{Tag: tag, Column: MaxTag + 1, Want: fmt.Sprintf("is too long: want at most %d bytes", MaxTag)}
 	}
 	return nil
+}
+
+// DeniesUnread is the complaint about a tag with which [Check] finds fault, beside that, if it says who may use its route.
+const DeniesUnread = "it says who may use the route, and is not read: the route denies every request"
+
+// Blanks returns a tag with a blank in place of each control character.
+func Blanks(tag string) string {
+	if Control(tag) < 0 {
+		return tag
+	}
+	blanked := []byte(tag)
+	for i, c := range blanked {
+		if c < 0x20 || c == 0x7f {
+			blanked[i] = ' '
+		}
+	}
+	return string(blanked)
 }
 
 // Shorten returns at most 200 bytes of s.

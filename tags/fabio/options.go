@@ -32,7 +32,9 @@ func (r *reader) options(fields []string) {
 		}
 		values[key] = value
 	}
-	r.upstream(values)
+	if !r.unread {
+		r.upstream(values)
+	}
 	r.paths(values)
 	r.access(values)
 	if value, ok := values["host"]; ok && value != "" {

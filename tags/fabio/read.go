@@ -30,12 +30,12 @@ func Read(i tags.Instance, o Options) tags.Reading {
 			continue
 		}
 		reading.Tags = append(reading.Tags, tag)
+		r := &reader{reading: &reading, tag: tag, datacenter: o.Datacenter, service: i.Service}
 		if c := tags.Check(tag); c != nil {
 			reading.Complain(*c)
-			continue
+			r.unread = true
 		}
-		r := &reader{reading: &reading, tag: tag, datacenter: o.Datacenter, service: i.Service}
-		r.read(text)
+		r.read(tags.Blanks(text))
 	}
 	if len(reading.Tags) > 0 {
 		for _, tag := range i.Tags {
@@ -60,10 +60,14 @@ type reader struct {
 	route   tags.Route
 	scheme  string // condition by the port of the host; empty: none
 	refused bool   // the tag makes no route
+	unread  bool   // nor does it otherwise, unless it says who may use it: see tags.Check
 }
 
 // complain adds a complaint about the part of the tag that has text.
 func (r *reader) complain(text, want string, harmless bool) {
+	if r.unread { // which says enough
+		return
+	}
 	column := 0
 	if n := strings.Index(r.tag, text); n >= 0 && text != "" {
 		column = n + 1
@@ -96,11 +100,14 @@ func (r *reader) read(text string) {
 		return
 	}
 	r.options(fields)
-	if r.refused {
+	if r.refused || r.unread {
 		if !r.route.Keys.Restricts() && !r.route.Closed {
 			return
 		}
 		r.route.Closed = true // it was to be for some clients only
+		if r.unread {
+			r.reading.Complain(tags.Complaint{Tag: r.tag, Want: tags.DeniesUnread})
+		}
 	}
 	if r.scheme != "" {
 		r.route.Keys.Set(r.scheme, "when", "scheme")

@@ -51,14 +51,13 @@ func Read(i tags.Instance) tags.Reading {
 // read reads a tag, or the entry of the meta that text is another spelling of.
 func read(reading *tags.Reading, tag, text string) {
 	reading.Tags = append(reading.Tags, tag)
-	name, value, _ := strings.Cut(text, "=")
-	if c := tags.Check(tag); c != nil {
-		reading.Complain(*c)
-		reading.UpstreamUnread = reading.UpstreamUnread || name == Upstream
-		return
-	}
+	name, value, _ := strings.Cut(tags.Blanks(text), "=")
 	r := &reader{reading: reading, tag: tag, meta: tag != text}
 	r.at = len(tag) - len(value)
+	if c := tags.Check(tag); c != nil {
+		reading.Complain(*c)
+		r.failed, r.unread = true, true
+	}
 	switch name {
 	case Route:
 		r.route(value)
@@ -76,12 +75,14 @@ type reader struct {
 	meta    bool // tag is an entry of the meta
 	at      int  // index of the value in tag
 	failed  bool
+	unread  bool // see tags.Check
 }
 
 // complain complains about the byte at an index of the value.
 func (r *reader) complain(at int, want string) {
-	r.failed = true
-	r.reading.Complain(tags.Complaint{Tag: r.tag, Column: r.at + at + 1, Want: want})
+	if r.failed = true; !r.unread { // which says enough
+		r.reading.Complain(tags.Complaint{Tag: r.tag, Column: r.at + at + 1, Want: want})
+	}
 }
 
 // lists are keys whose value is a list.
@@ -154,6 +155,9 @@ func (r *reader) route(value string) {
 	}
 	if r.failed {
 		route = route.Deny() // it was to be for some clients only
+	}
+	if r.unread {
+		r.reading.Complain(tags.Complaint{Tag: r.tag, Want: tags.DeniesUnread})
 	}
 	r.reading.Routes = append(r.reading.Routes, route)
 }

@@ -58,6 +58,10 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`sluice.upstream=h2c`, ``, ``, `17: want KEY=VALUE`},
 	{`sluice.routes=h/`, ``, ``, `15: unknown tag: want sluice.route=HOST/PATH or sluice.upstream=KEY=VALUE`},
 	{"sluice.route=h/\n", ``, ``, `16: has a control character: want printable text`},
+	{"sluice.route=h/admin\tallow=10.0.0.0/8", `closed {"deny":["0.0.0.0/0","::/0"],"host":"h","path":"/admin"}`, ``, `21: has a control character: want printable text | 0: ` + tags.DeniesUnread},
+	{"sluice.route=h/admin when.scheme=https deny=" + strings.Repeat("10.0.0.0/8,", 400), `closed {"deny":["0.0.0.0/0","::/0"],"host":"h","path":"/admin","when":{"scheme":"https"}}`, ``, `4097: is too long: want at most 4096 bytes | 0: ` + tags.DeniesUnread},
+	{"sluice.route=h/admin\tstrp=/x allow", `closed {"deny":["0.0.0.0/0","::/0"],"host":"h","path":"/admin"}`, ``, `21: has a control character: want printable text | 0: ` + tags.DeniesUnread},
+	{"sluice.route=h/admin\tstrip=/x", ``, ``, `21: has a control character: want printable text`},
 	{`sluice`, ``, ``, ``},
 	{`my.sluice.route=h/`, ``, ``, ``},
 }

@@ -15,6 +15,7 @@ type label struct {
 	path    []string // of the key after the prefix, in lower case
 	written []string // the same in the case of the tag
 	value   string
+	unread  bool // the tag has a value that nobody reads: see tags.Check
 }
 
 // labels returns the labels of all tags with the prefix, in the order of their keys. Of several with one
@@ -30,16 +31,20 @@ func labels(all []string, prefix string, reading *tags.Reading) []label {
 			continue
 		}
 		reading.Tags = append(reading.Tags, tag)
-		if c := tags.Check(tag); c != nil {
+		c := tags.Check(tag)
+		if c != nil {
 			reading.Complain(*c)
-			continue
+			if !found || tags.Check(key) != nil {
+				continue
+			}
+			value = ""
 		}
 		if !found {
 			reading.Complain(tags.Complaint{Tag: tag, Harmless: true, Want: "has no value: want KEY=VALUE"})
 			continue
 		}
 		written := strings.Split(key[len(key)-len(rest):], ".")
-		one := label{tag, strings.Split(rest, "."), written, strings.TrimSpace(value)}
+		one := label{tag, strings.Split(rest, "."), written, strings.TrimSpace(value), c != nil}
 		if n, twice := last[rest]; twice {
 			if list[n].value != one.value {
 				reading.Complain(tags.Complaint{Tag: list[n].tag, Harmless: true, Want: "ignored: a later tag of the instance has the same key"})
@@ -65,6 +70,15 @@ func (p *part) tags() []string {
 		tags[i] = l.tag
 	}
 	return tags
+}
+
+// closeUnread closes the routes of e if a tag of the part has a value that nobody reads, and reports whether one has.
+func (p *part) closeUnread(e *effects) bool {
+	i := slices.IndexFunc(p.labels, func(l label) bool { return l.unread })
+	if i >= 0 {
+		e.close(p.labels[i], "it may say who may use the route, and is not read")
+	}
+	return i >= 0
 }
 
 // get returns the value at a path below the part.
@@ -137,7 +151,7 @@ func partsOf(list []label, reading *tags.Reading) parts {
 		if named[name] == nil {
 			named[name] = new(part)
 		}
-		named[name].labels = append(named[name].labels, label{l.tag, l.path[3:], l.written[3:], l.value})
+		named[name].labels = append(named[name].labels, label{l.tag, l.path[3:], l.written[3:], l.value, l.unread})
 	}
 	return p
 }

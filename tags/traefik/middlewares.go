@@ -83,6 +83,9 @@ func (e *effects) middleware(from label, name string, depth int) {
 		return
 	}
 	e.tags = append(e.tags, m.tags()...)
+	if m.closeUnread(e) {
+		return
+	}
 	kind := m.labels[0].path[0]
 	options := new(part)
 	for _, l := range m.labels {
@@ -90,7 +93,7 @@ func (e *effects) middleware(from label, name string, depth int) {
 			e.close(l, "the middleware has two kinds, "+kind+" and "+l.path[0])
 			return
 		}
-		options.labels = append(options.labels, label{l.tag, l.path[1:], l.written[1:], l.value})
+		options.labels = append(options.labels, label{l.tag, l.path[1:], l.written[1:], l.value, false})
 	}
 	if kind == "chain" {
 		e.chain(m.labels[0], options, depth)

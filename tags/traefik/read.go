@@ -90,6 +90,10 @@ func (r *reader) router(router *part) {
 	e := newEffects(r, router)
 	r.options(router, e, routerOptions)
 	rule := r.ruleOf(router, e)
+	if rule.unread {
+		return
+	}
+	router.closeUnread(e)
 	terms, err := parseRule(rule.value, requestMatchers)
 	if err != nil {
 		r.complainRule(rule, err)

@@ -143,6 +143,43 @@ func TestTagsAreLimited(t *testing.T) {
 	verify.That(t, len(r.Routes) == tags.MaxRoutes && len(r.Complaints) <= 1000, "%d routes, %d complaints", len(r.Routes), len(r.Complaints))
 }
 
+// A tag whose value nobody reads may restrict, as its middleware or the list of its router does: the router stays closed.
+func TestTagsThatAreNotRead(t *testing.T) {
+	const router, allow = "traefik.http.routers.r.", "traefik.http.middlewares.m.ipallowlist."
+	long := strings.Repeat("10.0.0.1,", 500) + "10.0.0.2"
+	for _, test := range []struct {
+		name   string
+		tags   []string
+		closed int // routes; all others are missing
+	}{
+		{"many middlewares", []string{router + "middlewares=" + strings.Repeat("m,", 3000) + "m", allow + "sourcerange=10.0.0.1"}, 1},
+		{"middlewares and a control character", []string{router + "middlewares=m\x01", allow + "sourcerange=10.0.0.1"}, 1},
+		{"many addresses", []string{router + "middlewares=m", allow + "sourcerange=" + long}, 1},
+		{"addresses and a control character", []string{router + "middlewares=m", allow + "sourcerange=10.0.0.1\n", allow + "ipstrategy.depth=1"}, 1},
+		{"a middleware that nobody uses", []string{"traefik.http.middlewares.n.ipallowlist.sourcerange=" + long}, 0},
+		{"a rule", []string{"traefik.http.routers.s.rule=Host(`" + strings.Repeat("b", tags.MaxTag) + "`)"}, 0},
+		{"a scheme", []string{"traefik.http.services.s.loadbalancer.server.scheme=https\x01"}, 0},
+		{"a scheme, and a list of clients", []string{router + "middlewares=m", allow + "sourcerange=10.0.0.1", "traefik.http.services.s.loadbalancer.server.scheme=https\x01"}, 1},
+		{"a name", []string{"traefik.http.routers.r\x01.middlewares=m"}, 0},
+	} {
+		r := Read(tags.Instance{Service: "svc", Port: 80, Tags: append(test.tags, "traefik.enable=true", router+"rule=Host(`a`)")}, Options{})
+		var complaints []string
+		for _, c := range r.Complaints {
+			complaints = append(complaints, c.Want)
+		}
+		closed := 0
+		for _, route := range r.Routes {
+			if route.Closed {
+				closed++
+			}
+			verify.That(t, route.Keys["host"] == "a", "%s: a route for %v", test.name, route.Keys)
+		}
+		open := test.closed == 0 && !strings.HasPrefix(test.name, "a scheme")
+		verify.That(t, closed == test.closed && (len(r.Routes) > closed) == open, "%s: %d of %d routes are closed, want %d: %v", test.name, closed, len(r.Routes), test.closed, complaints)
+		verify.That(t, len(r.Complaints) > 0 && len(r.Complaints) <= 1+test.closed, "%s: the complaints are %q", test.name, complaints)
+	}
+}
+
 // FuzzRead checks that tags make printable routes of their own tags, that a router that is
 // not touched stays, and that a restriction never vanishes.
 func FuzzRead(f *testing.F) {

@@ -65,6 +65,10 @@ func (r *reader) serviceOf(router *part, e *effects) (s *part, ok bool) {
 	}
 	if s != nil {
 		e.tags = append(e.tags, s.tags()...)
+		if slices.ContainsFunc(s.labels, func(l label) bool { return l.unread }) {
+			e.refused = true
+			return nil, false
+		}
 	}
 	return s, true
 }

@@ -28,6 +28,10 @@ func (r *reader) streamRouter(router *part) {
 		e.refuse(router.labels[0], "a router for TCP needs the key rule, such as HostSNI(`*`)")
 		return
 	}
+	if rule.unread {
+		return
+	}
+	router.closeUnread(e)
 	terms, err := parseRule(rule.value, streamMatchers)
 	if err != nil {
 		r.complainRule(*rule, err)
