@@ -2,6 +2,7 @@ package healthcheck
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,6 +86,19 @@ func TestReasonHasTheCurrentCause(t *testing.T) {
 		verify.Slices(t, f.peer(0).Reasons(), []string{"active: script: timed out"}, "reasons")
 		got := f.events()
 		verify.That(t, len(got) == 1, "events %q, want one", got)
+	})
+}
+
+// A peer chooses texts that are in the error of a check, such as the names in its certificate.
+func TestReasonIsShort(t *testing.T) {
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
+		probe.fault = "certificate is valid for " + strings.Repeat("é.test, ", 20_000)
+		f.Apply(instances(1))
+		probe.set(instance(0), true)
+		pass(15 * time.Second)
+		got := strings.Join(f.peer(0).Reasons(), "; ")
+		verify.That(t, strings.Contains(got, "script: certificate is valid for é.test, "), "reasons %.200q, want the beginning of the fault", got)
+		verify.That(t, strings.HasSuffix(got, "…") && len(got) < 500, "the reasons have %d bytes and end with %q, want 500 with …", len(got), got[max(0, len(got)-10):])
 	})
 }
 

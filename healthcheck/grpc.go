@@ -65,6 +65,7 @@ func (g *GRPC) Check(ctx context.Context, t Target) error {
 			grpc.WithUserAgent("sluice-healthcheck"),
 			grpc.WithDisableServiceConfig(),
 			grpc.WithDisableRetry(),
+			grpc.WithMaxHeaderListSize(maxHead),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 				return dialer.dial(ctx, t)
 			}),

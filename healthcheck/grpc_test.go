@@ -13,9 +13,11 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"sluice/test/consultest"
 	"sluice/test/verify"
@@ -91,6 +93,21 @@ func TestGRPC(t *testing.T) {
 }
 
 // A reused connection to a restarted peer fails at most one check.
+// loud is a service with a long reason for each failed check.
+type loud struct {
+	grpc_health_v1.UnimplementedHealthServer
+}
+
+func (loud) Check(context.Context, *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+	return nil, status.Error(codes.Internal, strings.Repeat("x", 1<<20))
+}
+
+func TestGRPCReadsNoLongMessage(t *testing.T) {
+	address, _ := serveGRPC(t, func(s *grpc.Server) { grpc_health_v1.RegisterHealthServer(s, loud{}) })
+	got := check(t, NewGRPC(GRPCOptions{}), address, patience)
+	verify.That(t, got != "" && len(got) <= maxHead, "the error of a check has %d bytes, want one of at most %d", len(got), maxHead)
+}
+
 func TestGRPCAfterARestart(t *testing.T) {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(consultest.ReservePort(t)))
 	l := verify.Result(net.Listen("tcp", address)).Must(t)

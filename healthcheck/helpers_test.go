@@ -43,6 +43,7 @@ func instances(n int) []discovery.Instance {
 type script struct {
 	mu        sync.Mutex
 	fails     map[string]bool // by address
+	fault     string          // of a failed check
 	takes     time.Duration   // of each check
 	checks    map[string]int  // begun checks
 	times     map[string][]time.Time
@@ -54,7 +55,7 @@ type script struct {
 
 func newScript() *script {
 	return &script{
-		fails: make(map[string]bool), checks: make(map[string]int),
+		fails: make(map[string]bool), fault: "status 500", checks: make(map[string]int),
 		times: make(map[string][]time.Time), forgotten: make(map[string]int),
 	}
 }
@@ -83,7 +84,7 @@ func (s *script) Check(ctx context.Context, t Target) error {
 	case ctx.Err() != nil:
 		return errors.New("timed out")
 	case fails:
-		return errors.New("status 500")
+		return errors.New(s.fault)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 	"sluice/healthcheck/statuses"
 )
 
-// maxHead bounds the response head in bytes.
+// maxHead bounds the response head in bytes, and each header list of gRPC.
 const maxHead = 16 << 10
 
 // HTTPOptions are the settings of an [HTTP] probe. Method, Path and Status are set.
