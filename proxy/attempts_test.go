@@ -179,6 +179,35 @@ func TestNoPerTryTimeoutAfterAnInterimResponse(t *testing.T) {
 	}
 }
 
+// A peer that goes on with interim responses gets that time once.
+func TestInterimResponsesDoNotProlongATry(t *testing.T) {
+	t.Parallel()
+	proceed := make(chan struct{})
+	hinting := func(c *originConn) bool {
+		_, ok := c.request()
+		for ok {
+			if ok = c.write("HTTP/1.1 103 Early Hints\r\n\r\n"); ok {
+				_, ok = <-proceed
+			}
+		}
+		return false
+	}
+	p := startProxy(t, Options{}, startOrigin(t, hinting).address(), startOrigin(t, hinting).address())
+	defer close(proceed)
+	p.setService(route.Service{
+		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute},
+	})
+	conn := p.send(heldRequest)
+	for range 3 {
+		expectNext(t, conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
+		p.skip(7 * time.Hour)
+		proceed <- struct{}{}
+	}
+	expectNext(t, conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
+	p.skip(7 * time.Hour)
+	expectResponse(t, conn, 504)
+}
+
 // It has that time also to take the rest of the request.
 func TestNoPerTryTimeoutOfABodyAfterAnInterimResponse(t *testing.T) {
 	t.Parallel()

@@ -95,11 +95,12 @@ func (x *answeredRequest) receive(u upstream.Conn) balancer.Outcome {
 		if !x.response.Interim() {
 			return x.receiveFinal(u, text)
 		}
+		first := !x.begun
 		if err := x.passInterim(text); err != nil {
 			x.finish(u, false)
 			return balancer.Outcome{Class: balancer.OutcomeClientGone}
 		}
-		if x.begun && !x.streaming && x.service.Retry.PerTryTimeout > 0 {
+		if first && x.begun && !x.streaming && x.service.Retry.PerTryTimeout > 0 {
 			u.WaitAtMost(x.withinDeadline(x.headTimeout())) // no other peer may answer instead any more
 		}
 	}
