@@ -29,10 +29,18 @@ type peerTLS struct {
 	version  any                    // of the terms with which sessions began
 	logged   string                 // the last error that was logged,
 	loggedAt time.Time              // and when
+	lines    int                    // that were logged
+	since    time.Time              // then, at most failureEvery ago
 }
 
 // failureEvery is the time between two log lines about the same error of a peer.
 const failureEvery = time.Minute
+
+// A peer chooses what is in errors about it, such as the names in its certificate.
+const (
+	maxLines = 10  // of a peer in failureEvery
+	maxError = 400 // bytes of an error in a line
+)
 
 // A HandshakeError is an error of a TLS handshake with a peer.
 type HandshakeError struct{ error }
@@ -122,17 +130,28 @@ func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, a agreement, 
 // protocols (RFC 7301, section 3.2). crypto/tls does not export its type.
 const alertNoProtocol = "no application protocol"
 
-// note logs why no connection could be used, the same error once a minute.
+// note logs why no connection could be used, the same error once a minute, and few others.
 func (p *peerTLS) note(err error) {
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		err = errors.New("TLS handshake: it did not end within timeouts.connect")
 	}
 	text, now := err.Error(), time.Now()
+	if len(text) > maxError {
+		text = strings.ToValidUTF8(text[:maxError-len("…")], "") + "…"
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if text == p.logged && now.Sub(p.loggedAt) < failureEvery {
 		return
 	}
+	if now.Sub(p.since) >= failureEvery {
+		p.since, p.lines = now, 0
+	}
+	if p.lines == maxLines {
+		return
+	}
+	p.lines++
 	p.logged, p.loggedAt = text, now
-	p.log.Warn().Str("service", p.peer.ID.Service).Str("peer", p.peer.ID.ID).Str("address", p.peer.Address()).Err(err).Msg("no connection to a peer")
+	p.log.Warn().Str("service", p.peer.ID.Service).Str("peer", p.peer.ID.ID).Str("address", p.peer.Address()).
+		Str(zerolog.ErrorFieldName, text).Msg("no connection to a peer")
 }
