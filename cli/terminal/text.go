@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 )
 
-// Printable replaces control characters in s, which could control the terminal, and
-// shortens it to most characters.
+// Printable replaces what PrintableLong replaces in s, and shortens it to most characters.
 func Printable(s string, most int) string {
 	if r := []rune(s); len(r) > most {
 		s = string(r[:most-1]) + "…"
@@ -17,10 +17,11 @@ func Printable(s string, most int) string {
 	return PrintableLong(s)
 }
 
-// PrintableLong replaces control characters in s.
+// PrintableLong replaces control characters in s, which could control the terminal, and those that nobody sees: they could
+// order a line anew, end it, or make two names look the same.
 func PrintableLong(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return '?'
 		}
 		return r

@@ -83,10 +83,10 @@ func (w *Writer) Set(level zerolog.Level, console bool) {
 	w.level.Store(int32(level))
 }
 
-// quoteMessage quotes a message with control characters, as ConsoleWriter quotes fields: a message may have the
-// id of an instance.
+// quoteMessage quotes a message with characters that control a terminal or that nobody sees, as ConsoleWriter
+// quotes fields: a message may have the id of an instance.
 func quoteMessage(line map[string]any) error {
-	if text, _ := line[zerolog.MessageFieldName].(string); strings.ContainsFunc(text, unicode.IsControl) {
+	if text, _ := line[zerolog.MessageFieldName].(string); strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		line[zerolog.MessageFieldName] = strconv.Quote(text)
 	}
 	return nil

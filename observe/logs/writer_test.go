@@ -21,10 +21,11 @@ func TestLogFollowsItsSettings(t *testing.T) {
 	w.Set(zerolog.DebugLevel, true)
 	log.Debug().Str("key", "value").Msg("three")
 	log.Debug().Msg("an id:\n\x1b[2J")
+	log.Debug().Msg("star-\u202e1 is healthy")
 	w.Set(zerolog.ErrorLevel, false)
 	log.Warn().Msg("four")
 	got := out.String()
-	for _, text := range []string{`"message":"two"}`, "DBG three key=value", `"an id:\n\x1b[2J"`} {
+	for _, text := range []string{`"message":"two"}`, "DBG three key=value", `"an id:\n\x1b[2J"`, `"star-\u202e1 is healthy"`} {
 		verify.That(t, strings.Contains(got, text), "%q is missing in\n%s", text, got)
 	}
 	for _, text := range []string{"one", "four", "\x1b["} {

@@ -4,8 +4,8 @@ var cliFaults = []mutation{
 	{
 		name: "control-characters-reach-the-terminal",
 		file: "cli/terminal/text.go",
-		old:  "if r < ' ' || r >= 0x7f && r < 0xa0 {",
-		new:  "if r >= 0x7f && r < 0xa0 {",
+		old:  "if r < ' ' || r >= 0x7f && r < 0xa0 ||",
+		new:  "if r >= 0x7f && r < 0xa0 ||",
 		test: "./cli TestPeersTable|TestEventsAsLines",
 	},
 	{
