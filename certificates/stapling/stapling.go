@@ -109,7 +109,13 @@ func (m *Manager) Follow(all []*tls.Certificate) {
 			continue
 		}
 		key := string(c.Leaf.Raw)
-		if wanted[key] = true; m.staples[key] == nil && m.ctx.Err() == nil {
+		wanted[key] = true
+		s := m.staples[key]
+		if s != nil && s.issuer == nil && len(c.Certificate) > 1 { // its file has got the certificate of its authority
+			s.cancel()
+			s = nil
+		}
+		if s == nil && m.ctx.Err() == nil {
 			m.staples[key] = m.start(c)
 		}
 	}

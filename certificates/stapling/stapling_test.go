@@ -171,6 +171,30 @@ func TestResponderThatRepeatsItsAnswer(t *testing.T) {
 	})
 }
 
+// A certificate whose file lacks that of its authority gets its staple when the file has it.
+func TestStapleWhenTheAuthorityIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := testcert.NewAuthority(t, "a.example")
+		_, _, pair := a.Chain(t, "/web", named("http://responder.example/ocsp"))
+		m := manager(responder(func(*http.Request) (*http.Response, error) {
+			return answerWith(a.OCSP(t, ocsp.Response{Status: ocsp.Good, SerialNumber: pair.Leaf.SerialNumber, ThisUpdate: time.Now(), NextUpdate: time.Now().Add(4 * day)}))
+		}))
+		defer m.Close()
+		alone := pair
+		alone.Certificate = pair.Certificate[:1]
+		m.Follow([]*tls.Certificate{&alone})
+		m.Await(t.Context())
+		_, err := m.Status(pair.Leaf)
+		verify.That(t, m.Staple(pair.Leaf) == nil && err != nil, "a staple without an authority: %v", err)
+		m.Follow([]*tls.Certificate{&pair})
+		m.Await(t.Context())
+		_, err = m.Status(pair.Leaf)
+		verify.That(t, m.Staple(pair.Leaf) != nil && err == nil, "no staple with an authority: %v", err)
+		m.Follow([]*tls.Certificate{&alone, &pair, &alone})
+		verify.That(t, m.Staple(pair.Leaf) != nil, "the staple is lost")
+	})
+}
+
 // What an old process had counts once: a certificate that was revoked since has no staple, also if it was not in use for a while.
 func TestAnAdoptedStapleIsUsedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
