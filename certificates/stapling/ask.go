@@ -55,7 +55,7 @@ func (m *Manager) ask(ctx context.Context, leaf, issuer *x509.Certificate) ([]by
 	case len(answer) > maxAnswer:
 		return nil, nil, fmt.Errorf("%s: the answer has more than %d bytes", to, maxAnswer)
 	}
-	parsed, err := check(answer, leaf, issuer, time.Now())
+	parsed, err := check(answer, leaf, issuer, m.now())
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", to, err)
 	}

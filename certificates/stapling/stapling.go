@@ -33,6 +33,7 @@ const (
 	leastPause   = 10 * time.Second // between two questions
 	firstRetry   = time.Minute      // after a question that has failed; it doubles
 	longestRetry = time.Hour
+	lookEvery    = time.Minute // between two looks at the clock
 	// margin is how long before its end a staple is not used any more: clients' clocks differ.
 	margin = 10 * time.Second
 )
@@ -50,7 +51,8 @@ type Options struct {
 type Manager struct {
 	options Options
 	client  *http.Client
-	places  chan struct{} // has an element for each question in progress
+	now     func() time.Time // the clock; tests set it
+	places  chan struct{}    // has an element for each question in progress
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -84,7 +86,7 @@ func New(o Options) *Manager {
 		}
 		return o.MayConnect(address)
 	}}
-	m := &Manager{options: o, places: make(chan struct{}, maxQuestions), staples: make(map[string]*staple), client: &http.Client{
+	m := &Manager{options: o, now: time.Now, places: make(chan struct{}, maxQuestions), staples: make(map[string]*staple), client: &http.Client{
 		Timeout:       askTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport:     &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxHead},
@@ -145,7 +147,7 @@ func (m *Manager) start(c *tls.Certificate) *staple {
 	key := fingerprint(c.Leaf)
 	if answer := m.adopted[key]; answer != nil {
 		delete(m.adopted, key) // later ones are newer
-		if response, err := check(answer, s.leaf, s.issuer, time.Now()); err == nil {
+		if response, err := check(answer, s.leaf, s.issuer, m.now()); err == nil {
 			s.answer, s.until = answer, response.NextUpdate
 			next = refreshAt(response)
 			first()
@@ -161,16 +163,14 @@ func (m *Manager) start(c *tls.Certificate) *staple {
 func (m *Manager) follow(ctx context.Context, s *staple, next time.Time, first func()) {
 	retry := firstRetry
 	for {
-		select {
-		case <-time.After(time.Until(next)):
-		case <-ctx.Done():
+		if !m.await(ctx, next) {
 			return
 		}
 		answer, response, err := m.ask(ctx, s.leaf, s.issuer)
 		if ctx.Err() != nil {
 			return
 		}
-		now := time.Now()
+		now := m.now()
 		if err != nil {
 			next, retry = now.Add(retry), min(2*retry, longestRetry)
 		} else {
@@ -184,6 +184,27 @@ func (m *Manager) follow(ctx context.Context, s *staple, next time.Time, first f
 		m.note(s, answer, response, err)
 		first()
 		m.options.Changed()
+	}
+}
+
+// await waits until a time by the clock, which goes on while the machine sleeps and may be set, but not for longer than it is away
+// now. It returns false if ctx ends before.
+func (m *Manager) await(ctx context.Context, until time.Time) bool {
+	over, look := time.NewTimer(until.Sub(m.now())), time.NewTicker(lookEvery) // they stand still while the machine sleeps
+	defer over.Stop()
+	defer look.Stop()
+	until = until.Round(0)
+	for {
+		select {
+		case <-over.C:
+			return true
+		case <-look.C:
+			if !m.now().Before(until) {
+				return true
+			}
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 
@@ -212,7 +233,7 @@ func (m *Manager) note(s *staple, answer []byte, response *ocsp.Response, err er
 func (m *Manager) Staple(leaf *x509.Certificate) []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s := m.staples[string(leaf.Raw)]; s != nil && time.Now().Before(s.until.Add(-margin)) {
+	if s := m.staples[string(leaf.Raw)]; s != nil && m.now().Before(s.until.Add(-margin)) {
 		return s.answer
 	}
 	return nil
@@ -227,7 +248,7 @@ func (m *Manager) Status(leaf *x509.Certificate) (until time.Time, err error) {
 	if s == nil {
 		return time.Time{}, nil
 	}
-	if until = s.until; !time.Now().Before(until.Add(-margin)) {
+	if until = s.until; !m.now().Before(until.Add(-margin)) {
 		until = time.Time{}
 	}
 	return until, s.err

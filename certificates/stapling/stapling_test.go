@@ -195,6 +195,36 @@ func TestStapleWhenTheAuthorityIsKnown(t *testing.T) {
 	})
 }
 
+// Timers stand still while the machine sleeps, and certificates expire: soon after it there is a new staple. A clock that is put back
+// puts no question off.
+func TestStapleAfterASleepOfTheMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := testcert.NewAuthority(t, "a.example")
+		_, _, pair := a.Chain(t, "/web", named("http://responder.example/ocsp"))
+		var set, asked atomic.Int64
+		clock := func() time.Time { return time.Now().Add(time.Duration(set.Load())) }
+		m := manager(responder(func(*http.Request) (*http.Response, error) {
+			asked.Add(1)
+			return answerWith(a.OCSP(t, ocsp.Response{Status: ocsp.Good, SerialNumber: pair.Leaf.SerialNumber, ThisUpdate: clock(), NextUpdate: clock().Add(4 * day)}))
+		}))
+		m.now = clock
+		defer m.Close()
+		m.Follow([]*tls.Certificate{&pair})
+		m.Await(t.Context())
+		verify.That(t, m.Staple(pair.Leaf) != nil, "there is no staple")
+		time.Sleep(time.Hour)
+		set.Store(int64(4 * day))
+		verify.That(t, m.Staple(pair.Leaf) == nil, "a staple outlives its time")
+		time.Sleep(lookEvery)
+		synctest.Wait()
+		verify.That(t, m.Staple(pair.Leaf) != nil && asked.Load() == 2, "there is no new staple after the sleep")
+		set.Store(0)
+		time.Sleep(2*day + lookEvery)
+		synctest.Wait()
+		verify.Equal(t, asked.Load(), 3, "questions after the clock was put back")
+	})
+}
+
 // What an old process had counts once: a certificate that was revoked since has no staple, also if it was not in use for a while.
 func TestAnAdoptedStapleIsUsedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

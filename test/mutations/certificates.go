@@ -81,7 +81,7 @@ var certificatesFaults = []mutation{
 	{
 		name: "staple-outlives-its-time",
 		file: "certificates/stapling/stapling.go",
-		old:  "s != nil && time.Now().Before(s.until.Add(-margin))",
+		old:  "s != nil && m.now().Before(s.until.Add(-margin))",
 		new:  "s != nil",
 		test: "./certificates/stapling TestLifeOfAStaple",
 	},
