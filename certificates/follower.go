@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A Source has certificates that change while the program runs. It is safe for concurrent
@@ -95,6 +96,7 @@ func (f *Follower) Read() *Contents {
 		}
 		return f.Contents()
 	}
+	contents.Revocations.goOn(f.Contents().Revocations, time.Now())
 	f.contents.Store(contents)
 	f.text, f.fault = now, nil
 	f.changed(nil)

@@ -16,8 +16,8 @@ const maxCRLBytes = 8 << 20
 // Revocations are the lists of revoked certificates (CRL, RFC 5280, section 5) in a file, one for each authority. They do
 // not change. nil has none.
 type Revocations struct {
-	lists      map[authorityKey]*revocationList
-	distrusted map[string]bool // trusted certificates that a list revokes, by their DER
+	lists      map[authorityKey][]*revocationList // the newest last
+	distrusted map[string]bool                    // trusted certificates that a list revokes, by their DER
 }
 
 // authorityKey is who signs certificates and their list: an authority may have several certificates.
@@ -33,8 +33,7 @@ func keyOfAuthority(c *x509.Certificate) authorityKey {
 	return authorityKey{string(c.RawSubject), string(c.RawSubjectPublicKeyInfo)}
 }
 
-// parseRevocations returns the lists in text, PEM or one in DER. Each must be signed by one of trusted. Of several lists of an
-// authority, the newest counts.
+// parseRevocations returns the lists in text, PEM or one in DER. Each must be signed by one of trusted.
 func parseRevocations(name, text string, trusted []*x509.Certificate) (*Revocations, error) {
 	data := []byte(text)
 	if cut(data) {
@@ -53,7 +52,7 @@ func parseRevocations(name, text string, trusted []*x509.Certificate) (*Revocati
 	if len(lists) == 0 {
 		return nil, fmt.Errorf("%s has no list of revoked certificates", name)
 	}
-	r := &Revocations{lists: make(map[authorityKey]*revocationList), distrusted: make(map[string]bool)}
+	r := &Revocations{lists: make(map[authorityKey][]*revocationList), distrusted: make(map[string]bool)}
 	for _, der := range lists {
 		if err := r.add(der, trusted); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -61,8 +60,7 @@ func parseRevocations(name, text string, trusted []*x509.Certificate) (*Revocati
 	}
 	for _, c := range trusted {
 		for _, issuer := range trusted {
-			l := r.lists[keyOfAuthority(issuer)]
-			if l != nil && string(c.RawIssuer) == string(issuer.RawSubject) && l.serials[string(c.SerialNumber.Bytes())] && c.CheckSignatureFrom(issuer) == nil {
+			if string(c.RawIssuer) == string(issuer.RawSubject) && revoke(r.counting(keyOfAuthority(issuer), time.Now()), c) && c.CheckSignatureFrom(issuer) == nil {
 				r.distrusted[string(c.Raw)] = true
 			}
 		}
@@ -105,10 +103,36 @@ func (r *Revocations) add(der []byte, trusted []*x509.Certificate) error {
 		return fmt.Errorf("the list of %s is signed by none of the trusted certificates", l.issuer)
 	}
 	key := keyOfAuthority(trusted[i])
-	if before := r.lists[key]; before == nil || before.from.Before(l.from) {
-		r.lists[key] = l
-	}
+	r.lists[key] = append(r.lists[key], l)
+	slices.SortStableFunc(r.lists[key], func(a, b *revocationList) int { return a.from.Compare(b.from) })
 	return nil
+}
+
+// counting returns the lists of an authority that count at a time: the newest that has begun, if there is one, and those that begin
+// later. What these revoke is revoked already.
+func (r *Revocations) counting(of authorityKey, now time.Time) []*revocationList {
+	lists := r.lists[of]
+	for len(lists) > 1 && !lists[1].from.After(now) {
+		lists = lists[1:]
+	}
+	return lists
+}
+
+// revoke reports whether one of the lists revokes a certificate.
+func revoke(lists []*revocationList, c *x509.Certificate) bool {
+	return slices.ContainsFunc(lists, func(l *revocationList) bool { return l.serials[string(c.SerialNumber.Bytes())] })
+}
+
+// goOn makes the list of before count for each authority whose list in r has not begun. Nobody else may have r.
+func (r *Revocations) goOn(before *Revocations, now time.Time) {
+	if r == nil || before == nil {
+		return
+	}
+	for of, lists := range r.lists {
+		if former := before.counting(of, now); lists[0].from.After(now) && len(former) > 0 && !former[0].from.After(now) {
+			r.lists[of] = slices.Insert(lists, 0, former[0])
+		}
+	}
 }
 
 // distrusts reports whether a list revokes a trusted certificate.
@@ -130,15 +154,15 @@ func (r *Revocations) Verify(chains [][]*x509.Certificate, now time.Time) (err e
 
 func (r *Revocations) verify(chain []*x509.Certificate, now time.Time) error {
 	for i, c := range chain[:len(chain)-1] {
-		l := r.lists[keyOfAuthority(chain[i+1])]
+		lists := r.counting(keyOfAuthority(chain[i+1]), now)
 		switch {
-		case l == nil:
+		case len(lists) == 0:
 			return fmt.Errorf("there is no list of the certificates that %s has revoked", c.Issuer)
-		case now.After(l.until):
-			return fmt.Errorf("the list of the certificates that %s has revoked has expired at %s", c.Issuer, l.until.UTC().Format(time.RFC3339))
-		case now.Before(l.from):
-			return fmt.Errorf("the list of the certificates that %s has revoked is not valid before %s", c.Issuer, l.from.UTC().Format(time.RFC3339))
-		case l.serials[string(c.SerialNumber.Bytes())]:
+		case now.After(lists[0].until):
+			return fmt.Errorf("the list of the certificates that %s has revoked has expired at %s", c.Issuer, lists[0].until.UTC().Format(time.RFC3339))
+		case now.Before(lists[0].from):
+			return fmt.Errorf("the list of the certificates that %s has revoked is not valid before %s", c.Issuer, lists[0].from.UTC().Format(time.RFC3339))
+		case revoke(lists, c):
 			return fmt.Errorf("%w: %s, serial number %x", errRevoked, c.Subject, c.SerialNumber)
 		}
 	}
@@ -158,7 +182,7 @@ func (r *Revocations) Revokes(chains [][]*x509.Certificate) bool {
 			if i+1 == len(chain) {
 				break
 			}
-			if l := r.lists[keyOfAuthority(chain[i+1])]; l != nil && l.serials[string(c.SerialNumber.Bytes())] {
+			if revoke(r.counting(keyOfAuthority(chain[i+1]), time.Now()), c) {
 				return false
 			}
 		}
@@ -166,10 +190,11 @@ func (r *Revocations) Revokes(chains [][]*x509.Certificate) bool {
 	})
 }
 
-// status returns the state of the lists, of which the one that expires first counts.
+// status returns the state of the present lists, of which the one that expires first counts.
 func (r *Revocations) status(file string) Status {
 	s := Status{File: file, Kind: KindRevocations}
-	for _, l := range r.lists {
+	for of := range r.lists {
+		l := r.counting(of, time.Now())[0]
 		s.Names = append(s.Names, l.issuer)
 		if s.Expires.IsZero() || l.until.Before(s.Expires) {
 			s.between(l.from, l.until)

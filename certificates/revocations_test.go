@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -93,6 +94,39 @@ func TestRevocations(t *testing.T) {
 
 	s := verify.Result(read(good)).Must(t).Revocations.status("crl.pem")
 	verify.That(t, s.Kind == KindRevocations && s.Names[0] == "CN=root of a.example" && s.State(now) == Valid && s.State(now.Add(50*time.Minute)) == Expiring && s.State(now.Add(2*time.Hour)) == Expired, "status %+v", s)
+}
+
+// Who publishes lists may have a clock that is ahead, or publish the next list early: the present one counts until the next one begins,
+// whether both are in the file or the next one replaces it. What the next one revokes is revoked at once.
+func TestListThatHasNotBegun(t *testing.T) {
+	a, now := testcert.NewAuthority(t, "a.example"), time.Now()
+	chains := func(n int64) [][]*x509.Certificate {
+		_, _, pair := a.Chain(t, "/web", serial(n))
+		return [][]*x509.Certificate{{pair.Leaf, verify.Result(x509.ParseCertificate(pair.Certificate[1])).Must(t)}}
+	}
+	present, next := a.CRL(t, now.Add(-time.Hour), now.Add(time.Hour), []int64{5}), a.CRL(t, now.Add(30*time.Minute), now.Add(2*time.Hour), []int64{6})
+	files := Files{CA: filepath.Join(t.TempDir(), "ca.pem"), CRL: filepath.Join(t.TempDir(), "crl.pem")}
+	verify.NoError(t, os.WriteFile(files.CA, a.Root, 0o600))
+	write := func(crl []byte) { verify.NoError(t, os.WriteFile(files.CRL, crl, 0o600)) }
+	write(present)
+	replaced := verify.Result(Follow(files, nil)).Must(t)
+	write(next)
+	replaced.Read()
+	alone := verify.Result(Read(files)).Must(t)
+	write(append(next, present...))
+	both := verify.Result(Read(files)).Must(t)
+	for what, c := range map[string]*Contents{"replaced": replaced.Contents(), "both": both} {
+		verify.Equal(t, c.Revocations.status("crl.pem").State(now), Valid, "%s: state", what)
+		for n, want := range map[int64][2]bool{5: {true, false}, 6: {true, true}, 7: {false, false}} {
+			verify.Equal(t, c.Revocations.Revokes(chains(n)), want[0], "%s: %d is revoked for open connections", what, n)
+			for i, at := range []time.Time{now, now.Add(90 * time.Minute)} {
+				err := c.Revocations.Verify(chains(n), at)
+				verify.That(t, errors.Is(err, errRevoked) == want[i] && (err == nil) == !want[i], "%s: %d at %v: %v", what, n, at, err)
+			}
+		}
+	}
+	err := alone.Revocations.Verify(chains(7), now)
+	verify.That(t, err != nil && strings.Contains(err.Error(), "is not valid before"), "the next list alone: %v", err)
 }
 
 // The first key of a file seals tickets, and all open them; then come sluice's own keys.
