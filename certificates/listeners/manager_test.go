@@ -17,6 +17,7 @@ import (
 	"sluice/certificates/acme"
 	"sluice/config"
 	"sluice/consul"
+	"sluice/test/consultest"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -110,6 +111,35 @@ func TestObtainIsForTheLatestListeners(t *testing.T) {
 		after.acme.Adopt(pairs)
 		verify.Require(t, len(after.acme.Pairs()) == 1, "round %d: the new name is not managed", round)
 	}
+}
+
+// An expired certificate by ACME, whose renewal fails, does not stand before a valid one for its name.
+func TestExpiredCertificateByACME(t *testing.T) {
+	m := New(Options{Others: func() []certificates.Use { return nil }})
+	defer m.Close()
+	serial := func(n int64) func(*x509.Certificate) {
+		return func(c *x509.Certificate) { c.SerialNumber = big.NewInt(n) }
+	}
+	files := testcert.Write(t, t.TempDir(), "a.example", serial(2))
+	l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{
+		Certificates: []config.Certificate{{Cert: files.Cert, Key: files.Key}},
+		ACME:         &config.ACME{Names: []string{"a.example", "b.example"}, Directory: "https://127.0.0.1:1/dir", Storage: filepath.Join(os.DevNull, "storage")},
+	}}
+	listener := verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
+	for _, name := range l.TLS.ACME.Names {
+		cert, key := testcert.PEM(name, testcert.Lasting(-time.Hour, 3*time.Second), serial(1))
+		listener.acme.Adopt(map[string]acme.Pair{name: {Cert: string(cert), Key: string(key)}})
+	}
+	served := func(name string) int64 {
+		near, far := net.Pipe()
+		defer near.Close()
+		go tls.Server(far, listener.Config).Handshake()
+		client := tls.Client(near, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+		verify.NoError(t, client.Handshake())
+		return client.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	}
+	consultest.Await(t, "the certificate of the file is served", func() bool { return served("a.example") == 2 })
+	verify.That(t, len(listener.acme.Certificates([]string{"b.example"})) == 0 || served("b.example") == 1, "a certificate for another name is served")
 }
 
 // Of the certificates for a name, the first that is valid now is served, as time passes too; without one, the first. The default is the

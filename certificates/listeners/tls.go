@@ -199,7 +199,7 @@ func choose(all []tls.Certificate, hello *tls.ClientHelloInfo, now time.Time) (c
 	}
 	for i := range all {
 		c := &all[i]
-		valid := !now.Before(c.Leaf.NotBefore) && !now.After(c.Leaf.NotAfter)
+		valid := isValidAt(c.Leaf, now)
 		if (!valid && chosen != nil) || hello.SupportsCertificate(c) != nil {
 			continue
 		}
@@ -212,6 +212,15 @@ func choose(all []tls.Certificate, hello *tls.ClientHelloInfo, now time.Time) (c
 		return &all[0]
 	}
 	return chosen
+}
+
+func isValidAt(leaf *x509.Certificate, now time.Time) bool {
+	return !now.Before(leaf.NotBefore) && !now.After(leaf.NotAfter)
+}
+
+// isValid reports whether a certificate, nil for none, is valid now for the name that a client requests.
+func isValid(c *tls.Certificate, hello *tls.ClientHelloInfo, now time.Time) bool {
+	return c != nil && isValidAt(c.Leaf, now) && hello.SupportsCertificate(c) == nil
 }
 
 // configFor returns the configuration of a connection. A challenge of ACME has its own: the
@@ -238,8 +247,9 @@ func (t *TLS) obtained(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return nil, nil
 	}
 	certificate, err := t.acme.Certificate(hello)
-	if err != nil && len(t.current.Load().Certificates) > 0 {
-		return nil, nil
+	now, others := time.Now(), t.current.Load().Certificates
+	if err != nil && len(others) > 0 || err == nil && now.After(certificate.Leaf.NotAfter) && isValid(choose(others, hello, now), hello, now) {
+		return nil, nil // an expired certificate does not stand before a valid one
 	}
 	if err == nil {
 		if staple := t.stapleOf(certificate.Leaf); staple != nil {
