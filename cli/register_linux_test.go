@@ -422,6 +422,20 @@ func TestRegisterStopsAnAppThatDoesNotPassItsCheck(t *testing.T) {
 	verify.That(t, strings.Contains(r.output.String(), want), "the output lacks %q", want)
 }
 
+// Who stops such an app, and does not know that it stops, does not kill it.
+func TestRegisterStopsAnAppOnlyOnceThatDoesNotPassItsCheck(t *testing.T) {
+	t.Parallel()
+	r := startRegister(t, noConsul, []string{"--start-timeout", "200ms", "--http", "/", "--stop-timeout", "1h"},
+		[]string{"sh", "-c", "trap 'echo stopping' TERM; while :; do sleep 0.05; done"})
+	r.awaitOutput("stopping")
+	r.signal(syscall.SIGTERM)
+	r.awaitOutput("the app stops already")
+	verify.That(t, !strings.Contains(r.output.String(), "kills the app"), "the first signal kills the app")
+	r.signal(syscall.SIGTERM)
+	r.awaitOutput("another signal kills the app")
+	r.awaitStatus(exitFailed)
+}
+
 func TestRegisterRefusals(t *testing.T) {
 	t.Parallel()
 	someFlags := []string{"--name", "star", "--port", "5000"}

@@ -20,6 +20,7 @@ type supervision struct {
 	signaled   bool             // the app got it
 	kill       <-chan time.Time // when the app is killed; nil: not yet known
 	failure    error            // of the check at the start
+	told       bool             // a signal has come since that
 }
 
 // run passes on signals until the app has ended, deregisters it, and returns its exit
@@ -56,6 +57,9 @@ func (s *supervision) handle(received syscall.Signal) {
 		return
 	}
 	switch {
+	case s.failure != nil && !s.told: // who sends it cannot know that the app stops
+		s.told = true
+		s.log.Info().Stringer("signal", received).Msg("the app stops already, since it has not passed its check; another signal kills it")
 	case s.stopSignal == 0:
 		s.stopSignal = received
 		s.leave()
