@@ -78,6 +78,18 @@ func ordered(f func(r *http.Request, o operator.Order) (any, error)) http.Handle
 	})
 }
 
+// lasting is ordered for what does not end by itself.
+func lasting(f func(r *http.Request, o operator.Order) (any, error)) http.HandlerFunc {
+	return ordered(func(r *http.Request, o operator.Order) (any, error) {
+		if !o.Until.IsZero() {
+			return nil, errLasting
+		}
+		return f(r, o)
+	})
+}
+
+var errLasting = refuse(http.StatusBadRequest, "for: this does not end by itself")
+
 // terms returns what the parameters of r say of any order.
 func terms(r *http.Request) (o operator.Order, err error) {
 	query := r.URL.Query()

@@ -157,6 +157,13 @@ func TestRefusedOrders(t *testing.T) {
 	token = ""
 	status, body := get(t, h, "http://127.0.0.1:8081"+path)
 	verify.That(t, status == http.StatusMethodNotAllowed && errorOf(t, body) != "", "GET: got %d %s", status, body)
+	// What does not end by itself does not seem to.
+	for _, path := range []string{
+		"/api/ready/off", "/api/ready/on", "/api/log/debug", "/api/peers/star/a/enable", "/api/peers/star/a/weight/release", "/api/services/star/maintenance/off",
+		"/api/nodes/n/enable", "/api/shares/star", "/api/shares/star/pause", "/api/shares/star/resume", "/api/shares/star/release",
+	} {
+		verify.Equal(t, refused(t, h, path+"?for=30m&share=0.1", http.StatusBadRequest), "for: this does not end by itself", "%s", path)
+	}
 	// By DNS rebinding.
 	status, body = ask(t, h, http.MethodPost, "http://evil.example:8081"+path, "Origin", "http://evil.example:8081")
 	verify.That(t, status == http.StatusForbidden && errorOf(t, body) != "", "a name of another site's: got %d %s", status, body)

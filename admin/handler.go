@@ -55,9 +55,9 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	look("/api/log", answer(program.logLevel))
 	look("/api/certificates", answer(program.certificates))
 	look("/api/openapi.json", answer(program.openAPI))
-	order("/api/ready/off", ordered(program.turnReady(true)))
-	order("/api/ready/on", ordered(program.turnReady(false)))
-	order("/api/log/{level}", ordered(program.setLogLevel))
+	order("/api/ready/off", lasting(program.turnReady(true)))
+	order("/api/ready/on", lasting(program.turnReady(false)))
+	order("/api/log/{level}", lasting(program.setLogLevel))
 
 	services := serviceHandler{o}
 	look("/api", answer(services.peers))
@@ -71,13 +71,13 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	orders := orderHandler{o}
 	look("/api/orders", answer(orders.orders))
 	order("/api/peers/{service}/{id}/drain", ordered(orders.drain))
-	order("/api/peers/{service}/{id}/enable", ordered(orders.end(operator.Drain)))
+	order("/api/peers/{service}/{id}/enable", lasting(orders.end(operator.Drain)))
 	order("/api/peers/{service}/{id}/weight", ordered(orders.setWeight))
-	order("/api/peers/{service}/{id}/weight/release", ordered(orders.end(operator.Weight)))
+	order("/api/peers/{service}/{id}/weight/release", lasting(orders.end(operator.Weight)))
 	order("/api/services/{service}/maintenance/on", ordered(orders.maintain))
-	order("/api/services/{service}/maintenance/off", ordered(orders.endMaintenance))
+	order("/api/services/{service}/maintenance/off", lasting(orders.endMaintenance))
 	order("/api/nodes/{node}/drain", ordered(orders.drainNode))
-	order("/api/nodes/{node}/enable", ordered(orders.enableNode))
+	order("/api/nodes/{node}/enable", lasting(orders.enableNode))
 
 	shares := shareHandler{o}
 	look("/api/shares", answer(shares.shares))

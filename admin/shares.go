@@ -36,6 +36,9 @@ func (h shareHandler) order(r *http.Request, o release.Order) (any, error) {
 	if err := checkTexts(r, "why"); err != nil {
 		return nil, err
 	}
+	if r.URL.Query().Has("for") {
+		return nil, errLasting
+	}
 	switch err := h.OrderShare(o); {
 	case err == nil:
 	case errors.Is(err, operator.ErrTakeover):
