@@ -26,6 +26,7 @@ type order struct {
 	path    string     // in the admin API, after the peer's path: drain, enable, weight, weight/release
 	peer    string     // its id, its address, or "service/id"
 	node    string     // in place of a peer; "": a peer
+	in      string     // the data centre of node; "": the one that has it
 	service string     // of the peer; "": any
 	query   url.Values // of the order
 	terms
@@ -121,6 +122,9 @@ func (o *order) command(c *cobra.Command) *cobra.Command {
 		if len(args) > 0 && o.node != "" {
 			return &usageError{errors.New("name a peer or a node, not both")}
 		}
+		if o.in != "" && o.node == "" {
+			return &usageError{errors.New("--datacenter is for --node")}
+		}
 		return nil
 	}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -142,6 +146,7 @@ func (o *order) command(c *cobra.Command) *cobra.Command {
 
 func (o *order) addNode(c *cobra.Command) {
 	c.Flags().StringVar(&o.node, "node", "", "all peers that are registered with this `node`, in place of one peer")
+	c.Flags().StringVar(&o.in, "datacenter", "", "`name` of the data centre of --node, if several have such a node")
 }
 
 // userAtHost returns who runs this command, for people: USER@HOST. It is no proof.
@@ -192,6 +197,9 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 
 func (o *order) carryOutForNode(ctx context.Context, out io.Writer) error {
 	var done admin.OperatedNode
+	if o.in != "" {
+		o.query.Set("datacenter", o.in)
+	}
 	if err := o.askJSON(ctx, http.MethodPost, "/api/nodes/"+url.PathEscape(o.node)+"/"+o.path, o.query, &done); err != nil {
 		return err
 	}

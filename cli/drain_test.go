@@ -105,6 +105,19 @@ func TestDrainWaitsInEachServiceOfAnInstance(t *testing.T) {
 	commandsTo(t, address)(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "star/star-1", "--wait", "1m")
 }
 
+// Nodes of two data centres may have the same name.
+func TestDrainOfANodeOfADataCentre(t *testing.T) {
+	here, there := instanceOf("star", "star-1", "n", 1), instanceOf("star", "star-2", "n", 2)
+	here.Datacenter, there.Datacenter = "dc1", "dc2"
+	address, _ := servePools(t, []discovery.Instance{here, there})
+	do := commandsTo(t, address)
+	do(exitFailed, "sluice: admin API at "+address+": several data centres have a node \"n\": choose one with ?datacenter= (dc1, dc2)\n", "drain", "--node", "n")
+	do(exitOK, "star/star-2 (10.0.0.1:2) is draining, 0 in flight: drain: node n: by an operator\n", "drain", "--node", "n", "--datacenter", "dc2")
+	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: node n: by an operator\n", "drain", "--node", "n", "--datacenter", "dc1")
+	do(exitFailed, "sluice: admin API at "+address+": several data centres have a node \"n\": choose one with ?datacenter= (dc1, dc2)\n", "enable", "--node", "n")
+	do(exitOK, "star/star-1 (10.0.0.1:1) is up, 0 in flight\n", "enable", "--node", "n", "--datacenter", "dc1")
+}
+
 func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {
 	first, second := instanceOf("star", "star-1", "a", 1), instanceOf("star", "star-2", "b", 2)
 	address, _ := servePools(t, []discovery.Instance{first, second}, []discovery.Instance{instanceOf("moon", "m", "b", 3)})
@@ -127,6 +140,7 @@ func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {
 	do(exitFailed, `sluice: admin API at .*: no peer is registered with a node "x"\n`, "drain", "--node", "x")
 	do(exitUsage, `(?s).*name a peer or a node, not both.*`, "drain", "star-1", "--node", "b")
 	do(exitUsage, `(?s).*name one peer.*`, "drain")
+	do(exitUsage, `(?s).*--datacenter is for --node.*`, "drain", "star-1", "--datacenter", "dc2")
 	do(exitUsage, `(?s).*want a number from 1 to 65535, or clear.*`, "weight", "star-1", "0")
 	do(exitFailed, `(?s).*for: want a duration from 1s.*`, "drain", "star-1", "--for", "1ms")
 }
