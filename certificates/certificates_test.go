@@ -171,4 +171,6 @@ func TestPipeInPlaceOfACertificate(t *testing.T) {
 	verify.NoError(t, syscall.Mkfifo(pipe, 0o600))
 	_, err := Read(Files{Cert: pipe, Key: pipe})
 	verify.That(t, err != nil && strings.Contains(err.Error(), "not a regular file"), "%v", err)
+	_, err = Copy{pipe}.Load()
+	verify.That(t, err != nil && strings.Contains(err.Error(), "not a regular file"), "a copy: %v", err)
 }

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
-	"os"
 	"path/filepath"
 
+	"sluice/config/regular"
 	"sluice/discovery/saved"
 )
 
@@ -23,7 +23,7 @@ func CopyIn(directory, source string) Copy {
 
 // Load returns the state; a zero one if there is no file.
 func (c Copy) Load() (s InUse, err error) {
-	text, err := os.ReadFile(c.path) // all that Save has written, however much it is
+	text, err := regular.ReadFile(c.path) // all that Save has written, however much it is
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/config/regular"
 	"sluice/discovery/saved"
 )
 
@@ -56,7 +57,7 @@ func (h *History) Keep(path string, log func(err error, message string)) {
 
 // read returns the revisions in the file, and the highest number of one that it has or had.
 func (f *historyFile) read() (revisions []Revision, highest uint64) {
-	data, err := os.ReadFile(f.path)
+	data, err := regular.ReadFile(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/config/regular"
 	"sluice/discovery/saved"
 )
 
@@ -74,7 +75,7 @@ func (s *Store[V]) Open() error {
 	if s.options.Path == "" {
 		return nil
 	}
-	data, err := os.ReadFile(s.options.Path)
+	data, err := regular.ReadFile(s.options.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -114,7 +115,7 @@ func (s *Store[V]) fileError() error {
 // Begin takes over the orders of another process or, if it has handed over none, the orders in the file.
 func (s *Store[V]) Begin(state State[V]) {
 	if state.Version != 0 {
-		text, _ := os.ReadFile(s.options.Path) // an order in it may have ended since: the next write replaces it
+		text, _ := regular.ReadFile(s.options.Path) // an order in it may have ended since: the next write replaces it
 		s.opened(bytes.TrimSpace(text), nil)
 		s.Adopt(state)
 	} else if err := s.Open(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -290,6 +291,18 @@ func TestOrdersSurviveARestart(t *testing.T) {
 		data, err := os.ReadFile(path)
 		verify.That(t, err == nil && !strings.Contains(string(data), "star-1"), "an expired order is in the file: %s, %v", data, err)
 	})
+}
+
+// To open a named pipe would wait for a writer.
+func TestPipeInPlaceOfTheFile(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "orders.json")
+	verify.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	s := New(Options{Path: pipe, Log: zerolog.Nop()})
+	err := s.Open()
+	verify.That(t, err != nil && strings.Contains(err.Error(), "not a regular file"), "%v", err)
+	s.Begin(State[Order]{Version: version}) // of another process
+	verify.NoError(t, s.Give(drainOf(star(1))))
+	verify.That(t, s.Status().Saved, "status %+v", s.Status())
 }
 
 func TestDamagedFiles(t *testing.T) {

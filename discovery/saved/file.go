@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"sluice/config/regular"
 	"sluice/discovery"
 )
 
@@ -60,7 +61,7 @@ var errDamaged = errors.New("the snapshot is damaged")
 // read returns the entries of the file, none if there is no file. The error is
 // errDamaged, or an error of opening the file.
 func read(path string) (map[string]entry, error) {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

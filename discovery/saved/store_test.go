@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,6 +162,14 @@ var damages = map[string]func([]byte) []byte{
 		b, _ := format(map[string]entry{"star": {WatchState: discovery.WatchState{Source: source, Set: []discovery.Instance{{ID: "a", Address: "x"}}}}})
 		return b
 	},
+}
+
+// To open a named pipe would wait for a writer.
+func TestPipeInPlaceOfTheFile(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "snapshot.json")
+	verify.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	_, err := Open(Options{Path: pipe, Log: zerolog.Nop()})
+	verify.That(t, err != nil && strings.Contains(err.Error(), "not a regular file"), "%v", err)
 }
 
 func TestDamagedFileIsNotUsedAndRenamedByTheNextWrite(t *testing.T) {
