@@ -283,6 +283,7 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("former_chains", g.chains.former, g.chains.begin),
 		handover.NewPart("services", g.services.discovery.Save, g.services.discovery.Inherit),
 		handover.NewPart("failed_checks", g.services.failedChecks, g.services.inheritFailed),
+		handover.NewPart("ejections", g.services.ejections, g.services.inheritEjections),
 		handover.NewPart("registered_as", g.replica.registrar.Owner, g.replica.registrar.Inherit),
 		handover.NewPart("token_keys", func() map[string]auth.SavedKeys { return g.routes.Load().SavedKeys() }, func(saved map[string]auth.SavedKeys) {
 			g.inherited = routes.Inherit(saved)

@@ -55,6 +55,30 @@ func TestNewProcessDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
 	next.await("the peer is up", func() bool { return next.peers()[p.bad].State == "up" })
 }
 
+// A peer that is ejected in the old process gets no request from a new one before its time is over.
+func TestNewProcessDoesNotUseAnEjectedPeer(t *testing.T) {
+	t.Parallel()
+	var replaced atomic.Bool
+	good := origin(t, "good")
+	bad := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+		verify.That(t, !replaced.Load(), "the new process sends a request to the peer")
+		w.WriteHeader(http.StatusBadGateway)
+	})
+	text := checkedService("{ passive: { consecutive_failures: 1, ejection: 1h, max_ejection: 1h } }", good, bad)
+	old := start(t, text)
+	old.await("the peer is ejected", func() bool {
+		old.get("/")
+		return old.peers()[bad].State == "ejected"
+	})
+	replaced.Store(true)
+	next := old.upgrade(text, nil)
+	for range 10 {
+		next.gets("/", "good")
+	}
+	got := next.peers()[bad]
+	verify.That(t, got.State == "ejected" && len(got.Reasons) == 1 && strings.HasPrefix(got.Reasons[0], "ejected: "), "the peer %+v", got)
+}
+
 // The same is true of a service that a reload, or an upgrade, gives another name.
 func TestRenamedServiceDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
 	t.Parallel()

@@ -154,7 +154,7 @@ func TestNamesOfTheState(t *testing.T) {
 	var state map[string]json.RawMessage
 	verify.NoError(t, json.Unmarshal(text.Bytes(), &state))
 	verify.Slices(t, slices.Sorted(maps.Keys(state)), []string{
-		"acme_certificates", "by_operator", "catalog", "certificates", "chains", "events", "failed_checks", "fleet_limits", "former_chains", "given_shares", "history", "intentions", "mesh_identity", "orders",
+		"acme_certificates", "by_operator", "catalog", "certificates", "chains", "ejections", "events", "failed_checks", "fleet_limits", "former_chains", "given_shares", "history", "intentions", "mesh_identity", "orders",
 		"registered_as", "route_holders", "services", "short", "staples", "ticket_keys", "token_keys", "version",
 	}, "names")
 }

@@ -44,7 +44,8 @@ type services struct {
 	warm       <-chan struct{}     // closed when clients may be served
 	log        zerolog.Logger
 
-	failed map[string][]failedPeer // those whose checks fail in the old process, by service; set before there are services
+	ejected map[string][]healthcheck.Ejection // in the old process, by service; likewise
+	failed  map[string][]failedPeer           // those whose checks fail in the old process, by service; set before there are services
 
 	discovery *discovery.Manager
 	snapshot  *saved.Store
@@ -151,6 +152,19 @@ func (s *services) failedChecks() map[string][]failedPeer {
 }
 
 func (s *services) inheritFailed(failed map[string][]failedPeer) { s.failed = failed }
+
+// ejections returns the ejections that last, by service, for a new process.
+func (s *services) ejections() map[string][]healthcheck.Ejection {
+	all := make(map[string][]healthcheck.Ejection)
+	for _, service := range s.all() {
+		if ejected := service.checker.Ejections(); len(ejected) > 0 {
+			all[service.name] = ejected
+		}
+	}
+	return all
+}
+
+func (s *services) inheritEjections(all map[string][]healthcheck.Ejection) { s.ejected = all }
 
 // failedOfFormer returns the peers whose active checks fail, of a service with the source of p, in use or of the old process, that c
 // lacks: c has another name for it.

@@ -145,6 +145,9 @@ func (s *services) apply(plans []*servicePlan) error {
 			}
 			s.add(p.service)
 			s.obey(p.pool) // orders may have changed since
+			if !closed(s.warm) {
+				p.checker.Inherit(s.ejected[p.name])
+			}
 			p.checker.Start(p.pool, p.health)
 		case p.changed:
 			o := s.poolOptions(p.next, p.service, p.health)

@@ -35,17 +35,18 @@ type Checker struct {
 
 	tasks group // of targets, in the scheduler
 
-	mu       sync.Mutex // guards the fields below
-	cancel   context.CancelFunc
-	stopped  bool
-	active   *Active
-	targets  map[*balancer.Peer]*target // peers with active checks
-	known    []*balancer.Peer           // of the snapshot that targets were made of
-	awaited  map[*balancer.Peer]bool    // peers whose first check is pending
-	first    func()                     // called when awaited is empty; nil: not set
-	records  map[*balancer.Peer]*record // peers that are or were ejected
-	verdicts []verdict                  // queued for the pool
-	stats    Stats
+	mu        sync.Mutex // guards the fields below
+	cancel    context.CancelFunc
+	stopped   bool
+	active    *Active
+	targets   map[*balancer.Peer]*target // peers with active checks
+	known     []*balancer.Peer           // of the snapshot that targets were made of
+	awaited   map[*balancer.Peer]bool    // peers whose first check is pending
+	first     func()                     // called when awaited is empty; nil: not set
+	records   map[*balancer.Peer]*record // peers that are or were ejected
+	inherited []Ejection                 // see Inherit; nil: none, or there is a set
+	verdicts  []verdict                  // queued for the pool
+	stats     Stats
 
 	detector    *time.Timer                 // nil without detection at intervals
 	every       time.Duration               // its interval
@@ -133,17 +134,21 @@ func (c *Checker) changeLocked(s Settings) {
 }
 
 // AfterFirstChecks calls f once, when every present peer of the pool has been checked
-// or has left; at once if peers need no check before they get requests. It may be
+// or has left; at once if peers need no check before they get requests, and none is ejected as Inherit says. It may be
 // called once, after Start. f must not block.
 func (c *Checker) AfterFirstChecks(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.first = f
 	c.awaited = make(map[*balancer.Peer]bool)
-	for _, p := range c.pool.Snapshot().All {
+	first := c.pool.Snapshot()
+	for _, p := range first.All {
 		c.awaited[p] = true
 	}
-	c.endWaitLocked()
+	c.ejectInheritedLocked(first)
+	if c.stopped || len(c.verdicts) == 0 { // else apply does it
+		c.endWaitLocked()
+	}
 }
 
 // endWaitLocked calls first if no first check is pending.

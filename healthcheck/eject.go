@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
 	"sluice/observe/panics"
 )
 
@@ -20,7 +21,55 @@ type record struct {
 	ejected  bool
 	times    int       // ejections, minus one per Interval without an ejection
 	returned time.Time // from the latest ejection
+	until    time.Time // with ejected: when it ends
+	why      string    // with ejected
 	timer    *time.Timer
+}
+
+// Ejection is an ejection that lasts, for the checker in another process.
+type Ejection struct {
+	Key   discovery.Key `json:"key"`
+	Times int           `json:"times"` // it is the n-th one
+	Until time.Time     `json:"until"`
+	Why   string        `json:"why"`
+}
+
+// Ejections returns the ejections that last.
+func (c *Checker) Ejections() (all []Ejection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for p, r := range c.records {
+		if r.ejected {
+			all = append(all, Ejection{p.ID, r.times, r.until, r.why})
+		}
+	}
+	return all
+}
+
+// Inherit makes the peers of the first set that another process had ejected ejected for the rest of the time, as far as there is room.
+// It is called before AfterFirstChecks.
+func (c *Checker) Inherit(all []Ejection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inherited = all
+}
+
+// ejectInheritedLocked does what Inherit says, for the first set. It says itself who has failed on probation.
+func (c *Checker) ejectInheritedLocked(s *balancer.Snapshot) {
+	passive := c.passive.Load()
+	if passive == nil {
+		return
+	}
+	for _, e := range c.inherited {
+		n := slices.IndexFunc(s.All, func(p *balancer.Peer) bool { return p.ID == e.Key })
+		left := min(time.Until(e.Until), max(passive.MaxEjection, passive.Ejection)) // the clock may have been put back
+		if n >= 0 && left > 0 && !onProbation(s.All[n]) && c.mayEjectLocked(s.All[n], passive) {
+			r := c.recordLocked(s.All[n])
+			r.times = e.Times
+			c.beginLocked(r, left, e.Why)
+		}
+	}
+	c.inherited = nil
 }
 
 func (r *record) stop() {
@@ -56,23 +105,42 @@ func (c *Checker) failed(p *balancer.Peer, o balancer.Outcome, s balancer.Streak
 // ejected, and out of use for good.
 func (c *Checker) ejectLocked(p *balancer.Peer, cause Cause, why string) {
 	passive := c.passive.Load()
-	if passive == nil || c.stopped || c.ejectedLocked(p) || p.State() > balancer.StateWarming {
-		return // stopped, or the peer gets no requests
+	if passive == nil || !c.mayEjectLocked(p, passive) {
+		return
+	}
+	r := c.recordLocked(p)
+	good := int(time.Since(r.returned) / max(passive.Interval, 1)) // large before the first ejection
+	r.times = max(r.times-good, 0) + 1
+	c.stats.Ejections[cause]++
+	c.beginLocked(r, passive.ejection(r.times), why)
+}
+
+// mayEjectLocked reports whether a peer may be ejected, and counts that there is no room for it.
+func (c *Checker) mayEjectLocked(p *balancer.Peer, passive *Passive) bool {
+	if c.stopped || c.ejectedLocked(p) || p.State() > balancer.StateWarming {
+		return false // stopped, or the peer gets no requests
 	}
 	if !onProbation(p) && !c.roomLocked(passive, c.ejectedLocked) {
 		c.stats.Refused++
 		c.fullUntil.Store(balancer.Now() + int64(fullFor))
-		return
+		return false
 	}
+	return true
+}
+
+// recordLocked returns the record of a peer.
+func (c *Checker) recordLocked(p *balancer.Peer) *record {
 	r := c.records[p]
 	if r == nil {
 		r = &record{peer: p}
 		c.records[p] = r
 	}
-	good := int(time.Since(r.returned) / max(passive.Interval, 1)) // large before the first ejection
-	r.times = max(r.times-good, 0) + 1
-	d := passive.ejection(r.times)
-	r.ejected = true
+	return r
+}
+
+// beginLocked begins an ejection, for d.
+func (c *Checker) beginLocked(r *record, d time.Duration, why string) {
+	r.ejected, r.until, r.why = true, time.Now().Add(d), why
 	r.timer = time.AfterFunc(d, func() {
 		defer panics.Contain(panics.Probe, nil)
 		c.mu.Lock()
@@ -81,12 +149,11 @@ func (c *Checker) ejectLocked(p *balancer.Peer, cause Cause, why string) {
 			c.readmitLocked(r)
 		}
 	})
-	c.stats.Ejections[cause]++
-	why = fmt.Sprintf("%s; for %s until %s", why, d, time.Now().Add(d).UTC().Format(time.RFC3339))
+	why = fmt.Sprintf("%s; for %s until %s", why, d.Round(time.Millisecond), r.until.UTC().Format(time.RFC3339))
 	if r.times > 1 {
 		why += fmt.Sprintf(", %s time", ordinal(r.times))
 	}
-	c.queueLocked(balancer.ReasonEjected, p, true, why)
+	c.queueLocked(balancer.ReasonEjected, r.peer, true, why)
 }
 
 // ejectedLocked reports whether p is ejected, or its verdict is queued.

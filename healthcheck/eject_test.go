@@ -107,6 +107,45 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 	}
 }
 
+// A checker goes on with the ejections that last in another process: for the rest of their time, as far as there is room, and the next one
+// is longer.
+func TestInheritedEjections(t *testing.T) {
+	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
+		f.Apply(instances(4))
+		synctest.Wait()
+		f.fail(0, 5, refused)
+		f.fail(1, 5, refused)
+		pass(10 * time.Second)
+		f.fail(0, 1, refused)
+		pass(5 * time.Second)
+		ejections := append(f.checker.Ejections(), Ejection{Key: instance(9).Key(), Times: 1, Until: time.Now().Add(time.Hour)})
+		verify.Equal(t, len(ejections), 2, "ejections")
+		inherit := func(n int) *fixture {
+			next := newFixture(t, passiveSettings(), Options{})
+			next.checker.Inherit(ejections)
+			next.Apply(instances(n))
+			ready := false
+			next.checker.AfterFirstChecks(func() { ready = true; verify.Equal(t, next.eligible(), 3, "peers get requests at the begin") })
+			synctest.Wait()
+			verify.That(t, ready, "not ready")
+			return next
+		}
+		next := inherit(4)
+		defer next.close()
+		want := "ejected: 5 failures in a row, the last: connect failure; for 15s until 2000-01-01T00:00:30Z, 2nd time"
+		verify.Equal(t, strings.Join(next.peer(0).Reasons(), ""), want, "reason")
+		verify.Equal(t, next.checker.Stats(), Stats{}, "stats")
+		pass(15*time.Second - time.Millisecond)
+		verify.Equal(t, next.eligible(), 3, "peers before the end")
+		pass(time.Millisecond)
+		verify.Equal(t, next.eligible(), 4, "peers after the end")
+		next.fail(0, 1, refused)
+		verify.That(t, strings.HasSuffix(next.peer(0).Reasons()[0], ", 3rd time"), "reasons %q", next.peer(0).Reasons())
+		late := inherit(3)
+		defer late.close()
+	})
+}
+
 // Each ejection is longer, up to a limit. Without ejections the time decreases.
 func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
