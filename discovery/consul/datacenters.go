@@ -77,8 +77,9 @@ func (c *choice) partOf(p part) discovery.WatchState {
 	return own
 }
 
-// inherit makes the instances that were in use before the run those of the data centre, as after any other answer: it is not
-// left because its first query fails. What a snapshot has is not known to be in use, nor is any part with spill.
+// inherit makes the instances that were in use before the run those of the data centre, as after any other answer, and the data centre the
+// one in use: it is not left because its first query fails, nor does it wait for that of another one, which may hang. What a snapshot
+// has is not known to be in use, nor is any part with spill.
 func (b *branch) inherit() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -89,6 +90,7 @@ func (b *branch) inherit() {
 	b.memory = own.Memory[0]
 	b.memory.Part = b.name
 	b.noteSetLocked(discovery.Report{Set: own.Set, Endpoint: own.Endpoint, Index: b.memory.Index, Answered: own.LastSuccess})
+	b.used = b.place
 }
 
 // run watches the part until ctx ends. After a panic it fails until it runs again.
@@ -270,6 +272,9 @@ func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 			}
 		}
 		return wait
+	}
+	if !c.branches[best].asked {
+		return wait // its instances of before the run are in use
 	}
 	if best != c.used {
 		if c.used >= 0 {

@@ -362,6 +362,23 @@ func TestDatacenterInUseIsNotLeftByABoundary(t *testing.T) {
 	}
 }
 
+// A data centre that hangs when a new run begins holds up no change of the one in use.
+func TestDatacenterThatHangsAtABoundary(t *testing.T) {
+	t.Parallel()
+	watchInBubble(t, twoDatacenters, inTwo("a", "x y"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: x y")
+		b.Break(discoverytest.Fault{Hang: true, Only: func(r discoverytest.Request) bool { return r.Datacenter == "dc1" }})
+		b.manager.Pause()
+		b.manager.Resume()
+		b.at(2 * sec)
+		b.setIn("dc2", "x y:critical z")
+		b.expect(3*sec, "2s: x y:critical z")
+		b.Heal()
+		b.setIn("dc1", "a b")
+		b.expectOne(3*sec+datacenterStableTime, 40*sec, "a b")
+	})
+}
+
 // TestRealDatacenters has two data centres of one WAN.
 func TestRealDatacenters(t *testing.T) {
 	t.Parallel()
