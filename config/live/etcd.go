@@ -99,8 +99,9 @@ func (t *tree) read(v client.View) (next time.Duration) {
 	case !t.known || t.failing || t.hasInstances(said) != t.hasInstances(t.said):
 	case slices.Equal(said.Documents, t.said.Documents):
 		t.changing, t.forgot = time.Time{}, false
-		if problem != t.problem {
-			t.reportWith(Report{Said: t.said, Deleted: true}, problem)
+		if problem != t.problem || said.Origin != t.said.Origin { // else a new process takes the cluster for another one
+			t.said = said
+			t.reportWith(Report{Said: said, Deleted: true}, problem)
 		}
 		return 0
 	default:

@@ -179,6 +179,23 @@ func TestForgottenKeysInEtcd(t *testing.T) {
 	})
 }
 
+// What is followed later begins in the cluster that was followed last, also if that had the same documents as another one before it.
+func TestSameDocumentsInAnotherCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEtcdTree()
+		v := e.set("a.yaml", "{}")
+		v.Cluster, v.Revision = 1, 100
+		e.settle(e.read(v))
+		v.Cluster, v.Revision, v.Forgot = 2, 7, true
+		e.settle(e.read(v))
+		e.expect(t, "0s a.yaml", "0s a.yaml")
+		verify.Equal(t, positionOf(e.last.Said), client.Position{Cluster: 2, Revision: 7}, "position")
+		v.Revision, v.Forgot = 8, false
+		e.settle(e.read(v))
+		e.expect(t)
+	})
+}
+
 // Values of instances that cannot be used say nothing about the documents: what etcd has lost expires, and nothing is
 // told to be readable again that could be read all the time.
 func TestUnusableInstanceBesideDocuments(t *testing.T) {
