@@ -80,6 +80,7 @@ type followedService struct {
 	vain    time.Time         // when a wait was in vain; zero: none was
 	former  *discovery.Denial // until Since; nil: there was none
 	renamed bool              // the open connections may have another name of sluice
+	spared  bool              // Verdict is Denied because Consul has lost its state, so the open connections have stayed
 	watch   running
 }
 
@@ -264,16 +265,18 @@ func (f *followedService) askDefault(ctx context.Context, source Destination) (V
 }
 
 // take records what Consul says, and reports whether open connections are to end. A Consul that has lost its state,
-// whose index has gone backwards, ends none: an intention that is gone with it was not deleted. Nor does what holds for
-// another name than the connections have, when sluice takes it.
+// whose index has gone backwards, ends none: an intention that is gone with it was not deleted. What denies them afterwards for
+// another reason was written, and ends them. Nor does what holds for another name than the connections have, when sluice takes it.
 func (f *followedService) take(v Verdict, why string, index uint64) (end bool) {
 	f.owner.mu.Lock()
 	defer f.owner.mu.Unlock()
 	lost, before := index < f.Index, f.Verdict
 	former := f.denialLocked()
+	written := f.spared && v == Denied && !lost && why != f.Why
 	f.Index, f.Why = index, why
+	f.spared = v == Denied && (f.spared && !written || lost && v != before)
 	if v == before {
-		return false
+		return written
 	}
 	f.former = former
 	f.Verdict, f.Since = v, time.Now()

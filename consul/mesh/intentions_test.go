@@ -205,6 +205,35 @@ func testTurns(t *testing.T) {
 	verify.Equal(t, len(next.feed.All()), 0, "events of the new process")
 }
 
+// Connections that a Consul without its state has denied and not ended end when somebody denies them.
+func TestConnectionsThatALossHasSpared(t *testing.T) {
+	f := newIntentions(nil)
+	f.Pause()
+	f.Follow("sluice", []Destination{{Service: "web"}})
+	web := f.byName[Destination{Service: "web"}]
+	const byDefault = "the default"
+	for _, turn := range []struct {
+		v     Verdict
+		why   string
+		index uint64
+		ends  bool
+	}{
+		{Allowed, "sluice", 10, false},
+		{Denied, byDefault, 3, false}, // its state is lost
+		{Denied, byDefault, 4, false},
+		{Denied, byDefault, 1, false}, // again
+		{Denied, "*", 5, true},
+		{Denied, "sluice", 6, false}, // there are none any more
+		{Allowed, "sluice", 7, false},
+		{Denied, byDefault, 2, false},
+		{Allowed, "sluice", 8, false}, // written again
+		{Denied, "sluice", 9, true},
+		{Denied, "*", 10, false},
+	} {
+		verify.Equal(t, web.take(turn.v, turn.why, turn.index), turn.ends, "%+v", turn)
+	}
+}
+
 // Connections end twice when a service begins to be denied, unless the watch has ended between: then nothing is left of
 // it.
 func TestEndsOfConnections(t *testing.T) {
