@@ -356,3 +356,30 @@ func TestOverviewOfAnEmptyCatalog(t *testing.T) {
 		}
 	})
 }
+
+// With more services than connections, a change of a terminating gateway is one of the service behind it.
+func TestOverviewShowsChangesOfTerminatingGateways(t *testing.T) {
+	t.Parallel()
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
+		gateway := func(id string) *api.ServiceEntry {
+			e := c.instance(7, id)
+			e.Service.Service, e.Service.Kind = "egress", api.ServiceKindTerminatingGateway
+			e.Service.Meta = map[string]string{discoverytest.BehindGateway: "service-07"}
+			return e
+		}
+		set := func(all ...*api.ServiceEntry) {
+			c.edit("egress", func([]*api.ServiceEntry) []*api.ServiceEntry { return all })
+		}
+		set(gateway("a"), gateway("b"))
+		c.manager.Watch("service-07", c.client.Source(ServiceOptions{Service: "service-07", Connect: true}))
+		c.expect("the service is reached by the gateways", 5*time.Second, "service-07: a-7 b-7")
+		time.Sleep(time.Minute) // then its query does not block any more
+		critical := gateway("b")
+		discoverytest.Health(critical, "critical", "refused")
+		set(gateway("a"), critical)
+		c.expect("the check of one fails", 5*time.Second, "service-07: a-7 b-7:critical")
+		time.Sleep(time.Minute)
+		set(gateway("a"), critical, gateway("c"))
+		c.expect("one comes", 5*time.Second, "service-07: a-7 b-7:critical c-7")
+	})
+}

@@ -21,9 +21,10 @@ type Answer struct {
 	Skipped   []Skipped            // entries that are not usable
 	Listed    int                  // entries in the answer
 
-	nodes  []string // of all entries, sorted
-	silent map[registered]*entryCheck
-	ttl    time.Duration // of a prepared query; 0: it has none
+	nodes    []string // of all entries, sorted
+	services []string // of all entries, sorted: in the mesh also those by which the service is reached
+	silent   map[registered]*entryCheck
+	ttl      time.Duration // of a prepared query; 0: it has none
 }
 
 // Skipped is an entry of an answer that is not a usable instance.
@@ -143,7 +144,7 @@ func query(ctx context.Context, get get, o *ServiceOptions, q api.QueryOptions) 
 		return answer, fmt.Errorf("consul %s: the answer is not a list of instances", header.URL)
 	}
 	answer.Listed = len(result.Nodes)
-	answer.nodes = nodesOf(result.Nodes)
+	answer.nodes, answer.services = nodesOf(result.Nodes), servicesOf(result.Nodes)
 	answer.silent = silent(result.Nodes)
 	answer.ttl, _ = time.ParseDuration(result.DNS.TTL) // Consul checks it
 	answer.Instances, answer.Skipped = instances(result.Nodes, o)
@@ -160,6 +161,18 @@ func nodesOf(entries []serviceEntry) []string {
 	}
 	slices.Sort(nodes)
 	return slices.Compact(nodes)
+}
+
+// servicesOf returns the names of the services of entries, sorted.
+func servicesOf(entries []serviceEntry) []string {
+	var services []string
+	for _, e := range entries {
+		if e.Service != nil && !slices.Contains(services, e.Service.Service) {
+			services = append(services, e.Service.Service)
+		}
+	}
+	slices.Sort(services)
+	return services
 }
 
 // permissions returns the permissions that a token needs to see o's instances.

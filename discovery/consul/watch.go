@@ -107,7 +107,7 @@ func (w *watch) poll(ctx context.Context) error {
 		w.accept(counts, false)
 	}
 	if w.subscriber != nil {
-		w.subscriber.Answered(counts.nodes, w.differed)
+		w.subscriber.Answered(counts.nodes, counts.services, w.differed)
 	}
 	return nil
 }

@@ -122,6 +122,9 @@ func (c *Consul) findLocked(name string) service {
 	return service{}
 }
 
+// BehindGateway is the key in the meta of a terminating gateway whose value is the service behind it.
+const BehindGateway = "behind"
+
 // inMeshLocked returns the instances of a service by which it is reached in the mesh.
 func (c *Consul) inMeshLocked(name string) service {
 	s, own := c.findLocked(name+"-sidecar-proxy"), c.findLocked(name)
@@ -129,6 +132,13 @@ func (c *Consul) inMeshLocked(name string) service {
 	for _, e := range own.entries {
 		if e.Service.Connect != nil && e.Service.Connect.Native {
 			joined.entries = append(joined.entries, e)
+		}
+	}
+	for _, gateways := range c.services {
+		for _, e := range gateways.entries {
+			if e.Service.Kind == api.ServiceKindTerminatingGateway && e.Service.Meta[BehindGateway] == name {
+				joined.index, joined.entries = max(joined.index, gateways.index), append(joined.entries, e)
+			}
 		}
 	}
 	return joined

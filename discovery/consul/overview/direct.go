@@ -24,12 +24,16 @@ func (s *Subscriber) Direct() bool {
 	return s.direct
 }
 
-// Answered tells s of an answer for its service: the nodes, sorted, with its instances,
-// and when these last changed. A change of one of the nodes is a change of the service.
-func (s *Subscriber) Answered(nodes []string, changed time.Time) {
+// Answered tells s of an answer for its service: the nodes, sorted, with its instances, the services that these belong to, and
+// when they last changed. A change of one of the nodes is a change of the service, and so is one of a service by which it is
+// reached in the mesh, such as a terminating gateway.
+func (s *Subscriber) Answered(nodes, services []string, changed time.Time) {
 	v := s.overview
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	for _, by := range services {
+		v.noteProxyLocked(by, s.service)
+	}
 	s.nodes, s.changed = nodes, changed
 	v.endDirectLocked(s)
 	if time.Since(changed) < directFor {

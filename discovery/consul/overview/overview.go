@@ -200,8 +200,12 @@ func (v *overview) changed(o owner) {
 func (v *overview) noteProxy(proxy, service string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.noteProxyLocked(proxy, service)
+}
+
+func (v *overview) noteProxyLocked(proxy, service string) {
 	proxy, service = strings.ToLower(proxy), strings.ToLower(service)
-	if v.behind[proxy][service] || v.pairs >= maxPairs {
+	if proxy == service || v.behind[proxy][service] || v.pairs >= maxPairs {
 		return
 	}
 	if v.behind[proxy] == nil {
