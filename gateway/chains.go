@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"sluice/config"
 	"sluice/config/chain"
 	"sluice/consul/mesh"
+	"sluice/discovery"
 	"sluice/observe/events"
 )
 
@@ -69,6 +71,20 @@ func idOf(s *config.ConsulService) mesh.ChainID {
 // lacksChain reports whether a service in the mesh cannot have peers, as its chain is not known.
 func lacksChain(s config.Service) bool {
 	return isInMesh(s) && len(s.Consul.Targets) == 0
+}
+
+// noChain is the source of a service whose discovery chain is not known. Nothing is known of the instances either: the chain may lead
+// elsewhere than to those of its name.
+type noChain struct{ service string }
+
+func (n noChain) String() string {
+	return fmt.Sprintf("consul service %q through the mesh, without its discovery chain", n.service)
+}
+
+// Run implements discovery.Source.
+func (noChain) Run(ctx context.Context, _ discovery.WatchState, _ func(discovery.Report)) error {
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // formerChain is a chain in use in place of one that cannot be used.
@@ -222,6 +238,21 @@ func (c *chains) settled(inUse *config.Config) bool {
 		}
 	}
 	return true
+}
+
+// refuses reports whether a service of c, the configuration in use, has no chain until somebody changes something: Consul refuses it, or
+// it cannot be used.
+func (c *chains) refuses(inUse *config.Config, name string) bool {
+	if !lacksChain(inUse.Services[name]) {
+		return false
+	}
+	if c.watch.Lookup(idOf(inUse.Services[name].Consul)).Refused {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.inUse[name]
+	return s != nil && s.wrong != nil
 }
 
 // missing returns why a service of c, the configuration in use, has no chain; "": it has one, or needs none.

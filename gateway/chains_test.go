@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -45,6 +46,22 @@ func splitChain(service string, v1 float32) []api.ConfigEntry {
 		}}},
 	}
 }
+
+// unusableChain returns the entries of a service whose chain leads to more sets of instances than sluice accepts.
+func unusableChain(service string) []api.ConfigEntry {
+	subsets, many := make(map[string]api.ServiceResolverSubset), &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: service}
+	for i := range 300 {
+		subset := fmt.Sprintf("v%d", i+1)
+		subsets[subset] = api.ServiceResolverSubset{Filter: fmt.Sprintf(`Service.Meta.version == "%d"`, i+1)}
+		many.Routes = append(many.Routes, api.ServiceRoute{
+			Match:       &api.ServiceRouteMatch{HTTP: &api.ServiceRouteHTTPMatch{PathPrefix: "/" + subset}},
+			Destination: &api.ServiceRouteDestination{ServiceSubset: subset},
+		})
+	}
+	return []api.ConfigEntry{&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: service, Subsets: subsets}, many}
+}
+
+func (r *running) refusesChain() bool { return strings.Contains(r.chain().Refused, "256") }
 
 func writeEntries(t *testing.T, agent *consultest.Agent, entries ...api.ConfigEntry) {
 	t.Helper()
@@ -205,23 +222,13 @@ func TestUnusableChainAcrossAnUpgrade(t *testing.T) {
 	consultest.Await(t, "the chain is in use", func() bool { return len(r.chain().Entries) > 0 })
 	entries := r.chain().Entries
 
-	subsets, many := make(map[string]api.ServiceResolverSubset), &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: "web"}
-	for i := range 300 { // more than a chain may have
-		subset := fmt.Sprintf("v%d", i+1)
-		subsets[subset] = api.ServiceResolverSubset{Filter: fmt.Sprintf(`Service.Meta.version == "%d"`, i+1)}
-		many.Routes = append(many.Routes, api.ServiceRoute{
-			Match:       &api.ServiceRouteMatch{HTTP: &api.ServiceRouteHTTPMatch{PathPrefix: "/" + subset}},
-			Destination: &api.ServiceRouteDestination{ServiceSubset: subset},
-		})
-	}
-	writeEntries(t, agent, &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", Subsets: subsets}, many)
-	refused := func(r *running) bool { return strings.Contains(r.chain().Refused, "256") }
-	consultest.Await(t, "the chain is refused", func() bool { return refused(r) })
+	writeEntries(t, agent, unusableChain("web")...)
+	consultest.Await(t, "the chain is refused", r.refusesChain)
 	r.awaitPooled("web", pools)
 
 	for range 2 {
 		r = r.upgrade(text, nil)
-		verify.That(t, refused(r), "chain %+v", r.chain())
+		verify.That(t, r.refusesChain(), "chain %+v", r.chain())
 		verify.Slices(t, r.chain().Entries, entries, "entries in a new process")
 		verify.Equal(t, r.pooled("web"), pools, "the pools of a new process")
 	}
@@ -230,4 +237,47 @@ func TestUnusableChainAcrossAnUpgrade(t *testing.T) {
 	writeEntries(t, agent, splitChain("web", 90)...)
 	consultest.Await(t, "the chain is in use", func() bool { return r.chain().Refused == "" })
 	r.awaitPooled("web", pools)
+}
+
+// A service whose chain cannot be used, and never could, has no peers: the chain may lead elsewhere than to the instances of the
+// service. This process does not wait for them.
+func TestUnusableChainFromTheStart(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	nativeInstance(t, agent, "web", "1", 1)
+	nativeInstance(t, agent, "plain", "1", 1)
+	writeEntries(t, agent, splitChain("web", 90)[0])
+	writeEntries(t, agent, unusableChain("web")...)
+	r := startWithin(t, preamble+"consul: { addresses: ["+agent.URL()+"] }\nservices: { web: { consul: { connect: true } }, plain: { consul: {} } }\nroutes: [{ service: web }]\n", time.Second)
+	consultest.Await(t, "the chain is refused", r.refusesChain)
+	r.awaitPooled("plain", "plain=[plain-1]")
+	consultest.AwaitPromptly(t, "this process is ready, and says what is missing", func() bool {
+		ready, missing := r.readiness.now()
+		return ready && strings.Contains(strings.Join(missing, ""), `service "web": no discovery chain yet: `)
+	})
+	verify.Equal(t, r.pooled("web"), "web=[]", "the pools")
+
+	_, err := agent.Client().ConfigEntries().Delete(api.ServiceRouter, "web", nil)
+	verify.NoError(t, err)
+	writeEntries(t, agent, splitChain("web", 90)...)
+	r.awaitPooled("web", "web=[web-1] web@v1=[web-1] web@v2=[]")
+}
+
+// After a restart, a service in the mesh goes on with the instances of the snapshot by the usual rules, as others do.
+func TestSnapshotOfAServiceInTheMesh(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	nativeInstance(t, agent, "web", "1", 1)
+	nativeInstance(t, agent, "web", "2", 2)
+	r := start(t, preamble+fmt.Sprintf("consul: { addresses: [%q] }\ndiscovery: { snapshot: %q }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n",
+		agent.URL(), filepath.Join(t.TempDir(), "snapshot.json")))
+	r.awaitPooled("web", "web=[web-1 web-2]")
+	r.end()
+	verify.NoError(t, agent.Restart(t.Context())) // without its state
+	r = r.restart()
+	consultest.Await(t, "an answer of Consul", func() bool { return r.watchOf("web").State == "fresh" })
+	r.awaitPooled("web", "web=[web-1 web-2]")
+	for _, peer := range r.services.pool("web").Snapshot().All {
+		verify.That(t, !peer.Instance().Probation.IsZero(), "%s is not on probation", peer)
+	}
 }

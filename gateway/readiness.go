@@ -124,7 +124,7 @@ func (r *readiness) progress(waited time.Duration) progress {
 			p.answered = p.answered || watch.Endpoint != "" || !watch.Restored.IsZero()
 			continue
 		}
-		if watch.Refused < refusalsLimit && !r.unknownBefore(watch) {
+		if watch.Refused < refusalsLimit && !r.unknownBefore(watch) && !r.chains.refuses(r.effective(), service.name) {
 			p.wait = p.wait || inTime
 		}
 		p.missing = append(p.missing, fmt.Sprintf("service %q: %s", service.name, cmp.Or(r.chains.missing(r.effective(), service.name), service.missing(watch))))

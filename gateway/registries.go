@@ -82,6 +82,9 @@ func specOf(s config.Service, c config.Consul) sourceSpec {
 func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, error) {
 	switch o := spec.of.(type) {
 	case consulsource.ServiceOptions:
+		if o.Connect && o.Targets == nil {
+			return noChain{o.Service}, nil
+		}
 		if o.Targets != nil {
 			o.Of = name
 		}

@@ -220,7 +220,7 @@ func (p *servicePlan) late() bool { return !p.created && p.next.Chain != nil }
 // moved returns the names of the services with a chain, or without one any more, that get other instances before the routes change.
 func moved(plans []*servicePlan) (names []string) {
 	for _, p := range plans {
-		if p.source != nil && !p.created && (isInMesh(p.next) || p.switched) && !p.late() {
+		if p.source != nil && !p.created && (isInMesh(p.next) || p.switched) && !p.late() && !lacksChain(p.next) {
 			names = append(names, p.name)
 		}
 	}
