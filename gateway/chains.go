@@ -145,7 +145,7 @@ func (c *chains) complete(merged *config.Config) *config.Config {
 		if compiled == nil {
 			continue
 		}
-		s := translate(name, id, merged.Services[name], compiled, c.inUse[name]) // only this goroutine changes it
+		s := translate(name, id, merged.Services[name], compiled, c.before(name, id))
 		translated[name] = s
 		if s.used != nil {
 			completed.Services[name] = s.result.Service
@@ -154,6 +154,20 @@ func (c *chains) complete(merged *config.Config) *config.Config {
 	}
 	c.translated = translated
 	return &completed
+}
+
+// before returns what the chain of a service was before; nil: it was not known. A service that is new begins with the chain in use in
+// another one that has the same, whose name it may have had.
+func (c *chains) before(name string, id mesh.ChainID) *serviceChain {
+	if own := c.inUse[name]; own != nil { // only this goroutine changes it
+		return own
+	}
+	for _, other := range slices.Sorted(maps.Keys(c.inUse)) {
+		if s := c.inUse[other]; s.id == id && s.used != nil {
+			return &serviceChain{id: id, used: s.used}
+		}
+	}
+	return nil
 }
 
 // translate translates the chain of a service. If it cannot be used, the one of before stays.

@@ -281,3 +281,34 @@ func TestSnapshotOfAServiceInTheMesh(t *testing.T) {
 		verify.That(t, !peer.Instance().Probation.IsZero(), "%s is not on probation", peer)
 	}
 }
+
+// A service in the mesh that gets another name keeps its peers and those of its chain while Consul is away, and the chain in use in
+// place of one that cannot be used.
+func TestRenamedServiceOfTheMesh(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	nativeInstance(t, agent, "web", "1", 1)
+	nativeInstance(t, agent, "web", "2", 2)
+	writeEntries(t, agent, splitChain("web", 90)...)
+	text := preamble + "consul: { addresses: [" + agent.URL() + "] }\nservices: { web: { consul: { service: web, connect: true } } }\nroutes: [{ service: web }]\n"
+	r := start(t, text)
+	const pools = "web=[web-1 web-2] web@v1=[web-1] web@v2=[web-2]"
+	r.awaitPooled("web", pools)
+	consultest.Await(t, "a certificate", func() bool { return r.mesh.identity.Current() != nil })
+	writeEntries(t, agent, unusableChain("web")...)
+	consultest.Await(t, "the chain is refused", r.refusesChain)
+	verify.NoError(t, agent.Stop())
+	consultest.Await(t, "the outage", func() bool { return r.watchOf("web").State == "stale" })
+
+	r.waits.warm = time.Second // in vain, if the peers are lost
+	renamed := strings.NewReplacer("services: { web:", "services: { shop:", "service: web }]", "service: shop }]").Replace(text)
+	r.replace(renamed)
+	consultest.AwaitPromptly(t, "the peers of the other name", func() bool {
+		return r.pooled("shop") == strings.NewReplacer("web=", "shop=", "web@", "shop@").Replace(pools)
+	})
+	verify.Equal(t, len(r.services.pool("shop").Snapshot().Eligible), 2, "peers that get requests")
+	verify.That(t, r.refusesChain(), "chain %+v", r.chain())
+
+	r = r.upgrade(text, nil)
+	consultest.AwaitPromptly(t, "the peers of the former name in a new process", func() bool { return r.pooled("web") == pools })
+}

@@ -12,6 +12,7 @@ import (
 	"sluice/admin"
 	"sluice/certificates"
 	"sluice/config"
+	"sluice/config/chain"
 	"sluice/config/live"
 	"sluice/consul"
 	"sluice/discovery"
@@ -85,9 +86,7 @@ func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, 
 		if o.Connect && o.Targets == nil {
 			return noChain{o.Service}, nil
 		}
-		if o.Targets != nil {
-			o.Of = name
-		}
+		o.Set = chain.SetOf(name)
 		if spec.leader != nil {
 			return leader.NewSource(r.consulSets.Source(o), *spec.leader, r.consul, r.log), nil
 		}

@@ -59,6 +59,13 @@ func Translate(name string, s config.Service, datacenter string, c *mesh.Compile
 // IsDerived reports whether a name is one of Result.Derived.
 func IsDerived(name string) bool { return strings.Contains(name, derivedMark) }
 
+// SetOf returns which set of instances of a chain a service has, the same whatever name the file gives the service of the chain: what is
+// behind that in a name of Result.Derived; "" for the service itself.
+func SetOf(name string) string {
+	_, set, _ := strings.Cut(name, derivedMark)
+	return set
+}
+
 // derivedMark is in no name that an operator or a registry can give.
 const derivedMark = "@"
 

@@ -118,9 +118,9 @@ type ServiceOptions struct {
 	// place as Priority, and its name as discovery.Instance.Target: those of the first target get the requests, and the
 	// others stand in for it. A target that fails keeps its instances.
 	Targets []Target
-	// Of is the service in sluice that has Targets, as a part of the source's name, which does not have them: what is known
-	// of one is not about another service. Empty: without effect.
-	Of string
+	// Set tells sources that differ in their Targets only from each other, as a part of the source's name, which does not have them: what
+	// is known of one set of instances of a discovery chain is not about another one. Empty: without effect.
+	Set string
 	// MeshGateway is the name of the service of which the mesh gateways are instances, in every data centre.
 	MeshGateway string
 
@@ -171,8 +171,8 @@ func (o *ServiceOptions) selection() string {
 	if o.Connect {
 		b.WriteString(" through the mesh")
 	}
-	if o.Of != "" {
-		fmt.Fprintf(&b, ", of %q", o.Of)
+	if o.Set != "" {
+		fmt.Fprintf(&b, ", the set %q of its discovery chain", o.Set)
 	}
 	if len(o.Tags) > 0 {
 		fmt.Fprintf(&b, ", tags %q", o.Tags)
