@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"sluice/observe/excerpt"
 )
 
 // Error is one error in a configuration.
@@ -66,10 +68,7 @@ func quote(s string) string {
 	const most = 80
 	s = userInfo.ReplaceAllString(s, "://***@")
 	s = privateKey.ReplaceAllString(s, "-----BEGIN ***")
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return strconv.Quote(s)
+	return strconv.Quote(excerpt.Of(s, most))
 }
 
 // atLine returns the origin of a line of file.

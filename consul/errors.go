@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/observe/excerpt"
 )
 
 // ErrFiltered is in errors about an answer that ACLs have filtered.
@@ -100,9 +102,5 @@ const maxLine = 200
 // breaks.
 func OneLine(text string) string {
 	text = text[:min(len(text), 16*maxLine)] // it may be very long
-	line := strings.Join(strings.Fields(text), " ")
-	if len(line) > maxLine {
-		line = strings.ToValidUTF8(line[:maxLine], "") + "…"
-	}
-	return line
+	return excerpt.Of(strings.Join(strings.Fields(text), " "), maxLine)
 }

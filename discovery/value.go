@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"sluice/observe/excerpt"
 )
 
 // ParseValue returns the instance that a value of a key-value store describes. service and
@@ -189,13 +191,7 @@ func (i *Instance) setAddress(host, port string) error {
 }
 
 // shortened returns the start of a text for a message.
-func shortened(text string) string {
-	const most = 80
-	if len(text) > most {
-		return strings.ToValidUTF8(text[:most], "") + "…"
-	}
-	return text
-}
+func shortened(text string) string { return excerpt.Of(text, 80) }
 
 // IsHost reports whether s is an IP address or a host name; see [IsHostName].
 func IsHost(s string) bool {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/discovery"
+	"sluice/observe/excerpt"
 )
 
 // target is a peer with active checks. Checker.mu guards its changing fields.
@@ -94,7 +94,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	passed := err == nil || active.saysNothing(err, instance)
 	t.take(passed, onProbation(t.peer), active)
 	if !passed {
-		t.fault = bounded(fmt.Sprintf("%s: %v", active.Probe, err))
+		t.fault = excerpt.Of(fmt.Sprintf("%s: %v", active.Probe, err), maxFault)
 	}
 	c.concludeLocked(t)
 	if delete(c.awaited, t.peer); c.first != nil && len(c.awaited) == 0 {
@@ -110,14 +110,6 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 
 // maxFault bounds the text of a failed check in bytes: a peer may have chosen it, such as the names in its certificate.
 const maxFault = 400
-
-// bounded returns at most maxFault bytes of a text, which share no memory with a longer one.
-func bounded(text string) string {
-	if len(text) <= maxFault {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxFault-len("…")], "") + "…"
-}
 
 // saysNothing reports whether a check failed for a reason that is not the instance's: the mesh does not let sluice
 // connect to it, or sluice has no certificate to connect to anybody. Such a check counts as passed.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"sluice/observe/excerpt"
 	"sluice/route"
 )
 
@@ -135,13 +136,7 @@ func Blanks(tag string) string {
 }
 
 // Shorten returns at most 200 bytes of s.
-func Shorten(s string) string {
-	const most = 200
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
-}
+func Shorten(s string) string { return excerpt.Of(s, 200) }
 
 // Set sets the value at a path of keys. A value on the way that is not Keys is replaced.
 func (k Keys) Set(value any, path ...string) {

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sluice/observe/excerpt"
 )
 
 // Event is one thing that happened. It is immutable.
@@ -47,9 +49,7 @@ const maxText = 400
 // longer ones.
 func bounded(e Event) Event {
 	for _, text := range []*string{&e.Service, &e.Peer, &e.Address, &e.Node, &e.Text} {
-		if len(*text) > maxText {
-			*text = strings.ToValidUTF8((*text)[:maxText-len("…")], "") + "…"
-		}
+		*text = excerpt.Of(*text, maxText)
 	}
 	return e
 }

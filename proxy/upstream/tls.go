@@ -15,6 +15,7 @@ import (
 	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/discovery"
+	"sluice/observe/excerpt"
 	"sluice/proxy/socket"
 )
 
@@ -135,10 +136,7 @@ func (p *peerTLS) note(err error) {
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		err = errors.New("TLS handshake: it did not end within timeouts.connect")
 	}
-	text, now := err.Error(), time.Now()
-	if len(text) > maxError {
-		text = strings.ToValidUTF8(text[:maxError-len("…")], "") + "…"
-	}
+	text, now := excerpt.Of(err.Error(), maxError), time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if text == p.logged && now.Sub(p.loggedAt) < failureEvery {
