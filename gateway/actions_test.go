@@ -143,6 +143,21 @@ func TestUsersOfRoutes(t *testing.T) {
 	verify.Equal(t, statusFor("bob"), 200, "status after a fault")
 }
 
+// A new process verifies no password again: with many users of a slow hash that takes minutes.
+func TestVerifiedUsersOfTheOldProcess(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users")
+	replaceFile(t, file, "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
+	text := preamble + "services: { a: { peers: ['" + origin(t, "a") + "'] } }\nroutes: [{ service: a, basic_auth: { users_file: " + file + " } }]\n"
+	r := start(t, text)
+	request := r.request("GET", r.url("web"), nil)
+	request.SetBasicAuth("ann", "secret")
+	verify.Equal(t, r.do(request).StatusCode, 200, "status")
+	next := r.upgrade(text, nil)
+	verified := next.routes.Load().State().Users[file].Verified
+	verify.That(t, len(verified) == 1 && verified[0].Name == "ann", "verified in the new process: %+v", verified)
+}
+
 // A changed page is shown without a reload, and a missing one stays; an order of maintenance outlives a reload.
 func TestAnswersOfRoutes(t *testing.T) {
 	t.Parallel()

@@ -116,7 +116,7 @@ func (k keySets) of(j *config.JWT, before *Routes, machine *locality.Machine, al
 		if id.file != "" {
 			return auth.OpenKeys(id.file)
 		}
-		return auth.NewKeys(j.JWKSURL.Value, mayConnect(machine, id.byDocument, id.allowLocal), before.inherited[id.name()]), nil
+		return auth.NewKeys(j.JWKSURL.Value, mayConnect(machine, id.byDocument, id.allowLocal), before.inherited.Keys[id.name()]), nil
 	})
 }
 
@@ -162,7 +162,7 @@ func (b *builder) actionsOf(r *config.Route) (*route.Actions, error) {
 	}
 	a := *built
 	if r.BasicAuth != nil {
-		users, err := keep(b.users, b.before.users, r.BasicAuth.UsersFile, auth.OpenUsers)
+		users, err := keep(b.users, b.before.users, r.BasicAuth.UsersFile, b.before.openUsers)
 		if err != nil {
 			return nil, err
 		}

@@ -31,12 +31,27 @@ type Routes struct {
 	forwards    forwards
 	users       map[string]*auth.Users // of files in use, by path
 	keySets     keySets
-	inherited   map[string]auth.SavedKeys // of another process, by keySetID.name
-	pages       map[string]*pages.Body    // likewise
+	inherited   State                  // of another process
+	pages       map[string]*pages.Body // of files in use, by path
 }
 
-// Inherit returns what the first routes of a process begin with: the keys of issuers that another one has saved.
-func Inherit(saved map[string]auth.SavedKeys) *Routes { return &Routes{inherited: saved} }
+// State is what another process needs to know of routes: who had access a moment ago has it there too.
+type State struct {
+	Keys  map[string]auth.SavedKeys  // of issuers, by keySetID.name
+	Users map[string]auth.SavedUsers // of files, by path
+}
+
+// Inherit returns what the first routes of a process begin with.
+func Inherit(s State) *Routes { return &Routes{inherited: s} }
+
+// openUsers returns the users of a file.
+func (r *Routes) openUsers(path string) (*auth.Users, error) {
+	users, err := auth.OpenUsers(path)
+	if saved, known := r.inherited.Users[path]; known && err == nil {
+		users.Adopt(saved)
+	}
+	return users, err
+}
 
 // builder builds Routes.
 type builder struct {
@@ -138,21 +153,24 @@ func (r *Routes) AwaitKeys(ctx context.Context, most time.Duration) {
 	}
 }
 
-// SavedKeys returns the keys of issuers for another process.
-func (r *Routes) SavedKeys() map[string]auth.SavedKeys {
-	saved := make(map[string]auth.SavedKeys)
+// State returns the state for another process.
+func (r *Routes) State() State {
+	s := State{Keys: make(map[string]auth.SavedKeys), Users: make(map[string]auth.SavedUsers)}
 	if r == nil {
-		return saved
+		return s
 	}
 	for id, set := range r.keySets {
 		if id.file != "" {
 			continue
 		}
 		if keys, ok := set.Saved(); ok {
-			saved[id.name()] = keys
+			s.Keys[id.name()] = keys
 		}
 	}
-	return saved
+	for path, users := range r.users {
+		s.Users[path] = users.Saved()
+	}
+	return s
 }
 
 // KeySets returns the state of the keys of issuers, sorted by source.

@@ -115,6 +115,46 @@ func (u *users) adopt(before *users) {
 	}
 }
 
+// SavedUsers are the verified passwords of a file for another process.
+type SavedUsers struct {
+	Salt     []byte         `json:"salt"`
+	Verified []VerifiedUser `json:"verified"`
+}
+
+// VerifiedUser is a user with a password that was verified.
+type VerifiedUser struct {
+	Name string `json:"name"`
+	Hash string `json:"hash"` // in the file
+	Key  []byte `json:"key"`  // salted hash of the name with the password
+}
+
+// Saved returns the verified passwords.
+func (u *Users) Saved() SavedUsers {
+	loaded := u.loaded.Load()
+	loaded.mu.Lock()
+	defer loaded.mu.Unlock()
+	saved := SavedUsers{Salt: loaded.salt[:]}
+	for key, name := range loaded.verified {
+		saved.Verified = append(saved.Verified, VerifiedUser{name, loaded.hashes[name], key[:]})
+	}
+	return saved
+}
+
+// Adopt takes over what another process has verified, of the users whose hash is the same. It is called before Verify.
+func (u *Users) Adopt(saved SavedUsers) {
+	before := &users{hashes: make(map[string]string), verified: make(map[[sha256.Size]byte]string)}
+	if len(saved.Salt) != len(before.salt) {
+		return
+	}
+	copy(before.salt[:], saved.Salt)
+	for _, v := range saved.Verified {
+		if len(v.Key) == sha256.Size {
+			before.hashes[v.Name], before.verified[[sha256.Size]byte(v.Key)] = v.Hash, v.Name
+		}
+	}
+	u.loaded.Load().adopt(before)
+}
+
 // parseUsers reads lines "NAME:HASH". Passwords that are not hashed are an error, and so
 // is a line that cannot be read: its user would be locked out.
 func parseUsers(text []byte) (*users, error) {

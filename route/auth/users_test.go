@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -170,15 +171,22 @@ func TestVerifiedUsersStayVerified(t *testing.T) {
 	changed := strings.Replace(someUsers, "apr1:", "other:", 1)
 	changed = strings.Replace(changed, "sha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "sha:"+another, 1)
 	write(t, path, changed+"sha512:"+another+"\nnew:"+another+"\n")
+	var saved SavedUsers
+	verify.NoError(t, json.Unmarshal(verify.Result(json.Marshal(u.Saved())).Must(t), &saved))
+	saved.Verified = append(saved.Verified, VerifiedUser{Name: "new", Hash: another, Key: []byte("short")})
+	next := verify.Result(OpenUsers(path)).Must(t)
+	next.Adopt(saved)
 	verify.Result(u.Refresh()).Must(t)
 	for range processors {
 		turns.Take(places.Many, nil)
 	}
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	for name, want := range map[string]bool{"bcrypt": true, "sha256": true, "apr1": false, "other": false, "sha": false, "sha512": false, "new": false} {
-		ok, err := u.Verify(places.Many, name, "secret", func() (context.Context, context.CancelFunc) { return over, func() {} })
-		verify.That(t, ok == want && (err == ErrBusy) == !want, "%s after the change: %v, %v, want %v", name, ok, err, want)
+	for where, users := range map[string]*Users{"here": u, "in another process": next} {
+		for name, want := range map[string]bool{"bcrypt": true, "sha256": true, "apr1": false, "other": false, "sha": false, "sha512": false, "new": false} {
+			ok, err := users.Verify(places.Many, name, "secret", func() (context.Context, context.CancelFunc) { return over, func() {} })
+			verify.That(t, ok == want && (err == ErrBusy) == !want, "%s after the change, %s: %v, %v, want %v", name, where, ok, err, want)
+		}
 	}
 	for range processors {
 		turns.Give(places.Many)
