@@ -66,7 +66,8 @@ type traced struct {
 	attempts   []*tracepb.Span
 }
 
-// awaitSpans waits for that many spans of requests with all their attempts.
+// awaitSpans waits for that many spans of requests with all their attempts, and returns them in the order in which the requests began:
+// a client with HTTP/2 may have an answer before its request is accounted for.
 func awaitSpans(t *testing.T, c *tracetest.Collector, requests int) (list []traced) {
 	t.Helper()
 	eventually(t, fmt.Sprint(requests, " spans of requests"), func() bool {
@@ -83,6 +84,7 @@ func awaitSpans(t *testing.T, c *tracetest.Collector, requests int) (list []trac
 		return len(list) >= requests
 	})
 	verify.Require(t, len(list) == requests, "%d spans of requests, want %d", len(list), requests)
+	slices.SortStableFunc(list, func(a, b traced) int { return cmp.Compare(a.StartTimeUnixNano, b.StartTimeUnixNano) })
 	return list
 }
 
