@@ -47,9 +47,11 @@ routes: [{ path: /web, service: web }, { path: /api, service: api }, { service: 
 	})
 	verify.Equal(t, r.certificates()["mesh:edge"].State, "missing", "state of the certificate")
 	verify.Contains(t, r.text("/metrics"), `sluice_mesh_identity_usable{service="edge"} 0`, "metrics")
-	status, body := r.get("/web")
-	verify.Equal(t, status, http.StatusServiceUnavailable, "status without a certificate")
-	verify.Contains(t, body, "certificate of Consul's service mesh", "the answer without a certificate")
+	r.await("the answer names the certificate", func() bool { // before, the discovery chain is not known
+		status, body := r.get("/web")
+		verify.Equal(t, status, http.StatusServiceUnavailable, "status without a certificate")
+		return strings.Contains(body, "certificate of Consul's service mesh")
+	})
 
 	policy.Rules += ` service "edge" { policy = "write" }`
 	_, _, err = m.Client().ACL().PolicyUpdate(policy, nil)
