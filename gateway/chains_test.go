@@ -208,17 +208,24 @@ func TestUnusableChainAndARefusedConfiguration(t *testing.T) {
 	}
 }
 
-// A new process has the chain of before in place of one that cannot be used, as the old process had.
-func TestUnusableChainAcrossAnUpgrade(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+// startDivided starts a gateway with a service in the mesh whose chain divides its two instances, and returns its configuration and pools.
+func startDivided(t *testing.T) (agent *consultest.Agent, text string, r *running, pools string) {
+	t.Helper()
+	agent = consultest.Start(t, consultest.Options{})
 	nativeInstance(t, agent, "web", "1", 1)
 	nativeInstance(t, agent, "web", "2", 2)
 	writeEntries(t, agent, splitChain("web", 90)...)
-	text := preamble + "consul: { addresses: [" + agent.URL() + "] }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n"
-	r := start(t, text)
-	const pools = "web=[web-1 web-2] web@v1=[web-1] web@v2=[web-2]"
+	text = preamble + "consul: { addresses: [" + agent.URL() + "] }\nservices: { web: { consul: { service: web, connect: true } } }\nroutes: [{ service: web }]\n"
+	r = start(t, text)
+	pools = "web=[web-1 web-2] web@v1=[web-1] web@v2=[web-2]"
 	r.awaitPooled("web", pools)
+	return agent, text, r, pools
+}
+
+// A new process has the chain of before in place of one that cannot be used, as the old process had.
+func TestUnusableChainAcrossAnUpgrade(t *testing.T) {
+	t.Parallel()
+	agent, text, r, pools := startDivided(t)
 	consultest.Await(t, "the chain is in use", func() bool { return len(r.chain().Entries) > 0 })
 	entries := r.chain().Entries
 
@@ -286,14 +293,7 @@ func TestSnapshotOfAServiceInTheMesh(t *testing.T) {
 // place of one that cannot be used.
 func TestRenamedServiceOfTheMesh(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	nativeInstance(t, agent, "web", "1", 1)
-	nativeInstance(t, agent, "web", "2", 2)
-	writeEntries(t, agent, splitChain("web", 90)...)
-	text := preamble + "consul: { addresses: [" + agent.URL() + "] }\nservices: { web: { consul: { service: web, connect: true } } }\nroutes: [{ service: web }]\n"
-	r := start(t, text)
-	const pools = "web=[web-1 web-2] web@v1=[web-1] web@v2=[web-2]"
-	r.awaitPooled("web", pools)
+	agent, text, r, pools := startDivided(t)
 	consultest.Await(t, "a certificate", func() bool { return r.mesh.identity.Current() != nil })
 	writeEntries(t, agent, unusableChain("web")...)
 	consultest.Await(t, "the chain is refused", r.refusesChain)

@@ -285,8 +285,8 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("failed_checks", g.services.failedChecks, g.services.inheritFailed),
 		handover.NewPart("ejections", g.services.ejections, g.services.inheritEjections),
 		handover.NewPart("registered_as", g.replica.registrar.Owner, g.replica.registrar.Inherit),
-		handover.NewPart("token_keys", func() map[string]auth.SavedKeys { return g.routes.Load().State().Keys }, func(saved map[string]auth.SavedKeys) { g.inherited.Keys = saved }),
-		handover.NewPart("verified_users", func() map[string]auth.SavedUsers { return g.routes.Load().State().Users }, func(saved map[string]auth.SavedUsers) { g.inherited.Users = saved }),
+		handover.NewPart("token_keys", func() map[string]auth.SavedKeys { return g.routes.Load().SavedKeys() }, func(saved map[string]auth.SavedKeys) { g.inherited.Keys = saved }),
+		handover.NewPart("verified_users", func() map[string]auth.SavedUsers { return g.routes.Load().SavedUsers() }, func(saved map[string]auth.SavedUsers) { g.inherited.Users = saved }),
 		handover.NewPart("fleet_limits", g.limits.State, g.limits.Begin),
 		handover.NewPart("short", func() int { return abandoned + g.registries.consul.Reduction() }, g.registries.consul.Reduce),
 	}, g.certificates.Parts()...)

@@ -44,8 +44,8 @@ type services struct {
 	warm       <-chan struct{}     // closed when clients may be served
 	log        zerolog.Logger
 
-	ejected map[string][]healthcheck.Ejection // in the old process, by service; likewise
 	failed  map[string][]failedPeer           // those whose checks fail in the old process, by service; set before there are services
+	ejected map[string][]healthcheck.Ejection // by that process; likewise
 
 	discovery *discovery.Manager
 	snapshot  *saved.Store

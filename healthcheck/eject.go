@@ -56,11 +56,12 @@ func (c *Checker) Inherit(all []Ejection) {
 
 // ejectInheritedLocked does what Inherit says, for the first set. It says itself who has failed on probation.
 func (c *Checker) ejectInheritedLocked(s *balancer.Snapshot) {
-	passive := c.passive.Load()
+	all, passive := c.inherited, c.passive.Load()
+	c.inherited = nil
 	if passive == nil {
 		return
 	}
-	for _, e := range c.inherited {
+	for _, e := range all {
 		n := slices.IndexFunc(s.All, func(p *balancer.Peer) bool { return p.ID == e.Key })
 		left := min(time.Until(e.Until), max(passive.MaxEjection, passive.Ejection)) // the clock may have been put back
 		if n >= 0 && left > 0 && !onProbation(s.All[n]) && c.mayEjectLocked(s.All[n], passive) {
@@ -69,7 +70,6 @@ func (c *Checker) ejectInheritedLocked(s *balancer.Snapshot) {
 			c.beginLocked(r, left, e.Why)
 		}
 	}
-	c.inherited = nil
 }
 
 func (r *record) stop() {

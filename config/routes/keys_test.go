@@ -37,12 +37,12 @@ routes:
 	verify.That(t, len(status.Keys) == 0 && status.Err != nil && strings.Contains(status.Err.Error(), "discovery.allow_local"), "keys at the URL of a document: %+v", status)
 	verify.Equal(t, len(r.KeySets()), 2, "sets of keys")
 
-	saved := r.State()
-	verify.Equal(t, len(saved.Keys), 1, "saved sets")
+	saved := r.SavedKeys()
+	verify.Equal(t, len(saved), 1, "saved sets")
 	server.Close()
 	next := make(keySets)
 	for i, want := range []int{1, 1, 0} {
-		set := verify.Result(next.of(c.Routes[i].JWT, Inherit(saved), nil, false)).Must(t)
+		set := verify.Result(next.of(c.Routes[i].JWT, Inherit(State{Keys: saved}), nil, false)).Must(t)
 		verify.Equal(t, len(set.Status().Keys), want, "keys of route %d in the next process", i)
 	}
 }

@@ -35,7 +35,7 @@ type Routes struct {
 	pages       map[string]*pages.Body // of files in use, by path
 }
 
-// State is what another process needs to know of routes: who had access a moment ago has it there too.
+// State is what another process has saved of its routes: who had access there a moment ago has it here too.
 type State struct {
 	Keys  map[string]auth.SavedKeys  // of issuers, by keySetID.name
 	Users map[string]auth.SavedUsers // of files, by path
@@ -153,24 +153,33 @@ func (r *Routes) AwaitKeys(ctx context.Context, most time.Duration) {
 	}
 }
 
-// State returns the state for another process.
-func (r *Routes) State() State {
-	s := State{Keys: make(map[string]auth.SavedKeys), Users: make(map[string]auth.SavedUsers)}
+// SavedKeys returns the keys of issuers for another process.
+func (r *Routes) SavedKeys() map[string]auth.SavedKeys {
+	saved := make(map[string]auth.SavedKeys)
 	if r == nil {
-		return s
+		return saved
 	}
 	for id, set := range r.keySets {
 		if id.file != "" {
 			continue
 		}
 		if keys, ok := set.Saved(); ok {
-			s.Keys[id.name()] = keys
+			saved[id.name()] = keys
 		}
 	}
-	for path, users := range r.users {
-		s.Users[path] = users.Saved()
+	return saved
+}
+
+// SavedUsers returns the verified passwords for another process.
+func (r *Routes) SavedUsers() map[string]auth.SavedUsers {
+	saved := make(map[string]auth.SavedUsers)
+	if r == nil {
+		return saved
 	}
-	return s
+	for path, users := range r.users {
+		saved[path] = users.Saved()
+	}
+	return saved
 }
 
 // KeySets returns the state of the keys of issuers, sorted by source.
