@@ -32,7 +32,8 @@ type Query struct {
 	// Client identifies the client that a split has assigned to Group, and how, for
 	// [Group.OnDone]; 0 if none has.
 	Client uint32
-	// Tries is how many tries the request has had, which a Witness compares with Tried; a pick does not look at it.
+	// Tries is how many tries the request has had that are no reason to try their peers again; a Witness compares it with
+	// Tried, a pick does not look at it.
 	Tries uint8
 	// Criticality says whether the request is among the first that are refused in an overload.
 	Criticality Criticality
@@ -59,6 +60,13 @@ func (s *TriedSet) Add(p *Peer) {
 // Has reports whether p is in the set.
 func (s *TriedSet) Has(p *Peer) bool {
 	return slices.Contains(s.peers[:s.Len()], p)
+}
+
+// Remove removes p.
+func (s *TriedSet) Remove(p *Peer) {
+	if i := slices.Index(s.Peers(), p); i >= 0 {
+		s.added = len(slices.Delete(s.Peers(), i, i+1))
+	}
 }
 
 // Peers returns the peers in the set.

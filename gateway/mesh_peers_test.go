@@ -50,9 +50,6 @@ func (l *meshLoad) move(r *running) {
 	l.process.Store(r)
 }
 
-// settle waits until the requests in flight have ended.
-func (l *meshLoad) settle() { l.move(l.process.Load()) }
-
 // repeat does one of a kind again and again, and reports the first that fails.
 func (l *meshLoad) repeat(kind string, one func(ctx context.Context) error) {
 	n := new(atomic.Int64)
@@ -301,7 +298,6 @@ routes:
 		t.Logf("%s %s", s.ID, name)
 		steps[name](s, proxy)
 		await(web, proxy, true)
-		load.settle() // who has left a peer for its failing checks does not come back to it when the other one ends
 		if t.Failed() {
 			return
 		}

@@ -120,6 +120,8 @@ type run struct {
 	query   *balancer.Query
 	tries   int
 	held    held
+	left    balancer.TriedSet // which were tried, and have not failed
+	again   int               // tries of peers that may be tried again
 
 	// How long the request may still wait for a peer, and for a connection to one.
 	forPeer, forConnection time.Duration
@@ -130,8 +132,7 @@ type run struct {
 // err is why there is none.
 func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 	pool := r.service.Pool
-	r.query.Tries = uint8(r.tries)
-	for t, err = pool.Pick(r.query); err != nil; {
+	for t, err = r.pickNow(); err != nil; {
 		var none time.Duration
 		left, await := &none, pool.Await
 		switch err {
@@ -153,4 +154,28 @@ func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 		end()
 	}
 	return t, nil
+}
+
+// pickNow is pick without a wait.
+func (r *run) pickNow() (t balancer.Token, err error) {
+	for {
+		r.query.Tries = uint8(r.tries - r.again)
+		if t, err = r.service.Pool.Pick(r.query); err != balancer.ErrAllTried || !r.retryLeft() {
+			return t, err
+		}
+	}
+}
+
+// retryLeft lets a peer that was left be tried again, if there is one that is well now: its checks
+// failed for a while, or another one has answered first.
+func (r *run) retryLeft() bool {
+	for _, p := range r.left.Peers() {
+		if s := p.State(); s == balancer.StateUp || s == balancer.StateWarming {
+			r.left.Remove(p)
+			r.query.Tried.Remove(p)
+			r.again++
+			return true
+		}
+	}
+	return false
 }

@@ -40,14 +40,14 @@ func (r *run) contend(x Racer, first balancer.Token, result Result) balancer.Out
 			if r.tries >= MaxTries {
 				break
 			}
-			other, err := r.service.Pool.Pick(r.query)
+			other, err := r.pickNow()
 			if err != nil {
 				break
 			}
 			r.held.take(other)
 			r.query.Tried.Add(other.Peer)
 			if result.Kind == Suspected {
-				r.held.done(t, x.Leave(t))
+				r.leave(x, []balancer.Token{t})
 				contenders = without(contenders, t)
 			}
 			x.Ask(other)
@@ -74,10 +74,11 @@ func (r *run) contend(x Racer, first balancer.Token, result Result) balancer.Out
 	}
 }
 
-// leave abandons contenders.
+// leave abandons contenders, which have not failed.
 func (r *run) leave(x Racer, contenders []balancer.Token) {
 	for _, t := range contenders {
 		r.held.done(t, x.Leave(t))
+		r.left.Add(t.Peer)
 	}
 }
 

@@ -178,6 +178,13 @@ var proxyFaults = []mutation{
 		proof: "tried",
 	},
 	{
+		name: "peer-that-was-left-is-not-tried-again",
+		file: "proxy/attempt/attempt.go",
+		old:  "err != balancer.ErrAllTried || !r.retryLeft()",
+		new:  "err != balancer.ErrAllTried || true",
+		test: "./proxy/attempt TestRun",
+	},
+	{
 		name: "panic-keeps-its-place",
 		file: "proxy/attempt/attempt.go",
 		old:  "\tdefer r.held.release()\n",

@@ -40,6 +40,7 @@ type request struct {
 	left       int       // peers, because their checks failed
 	contenders []*flight // of a Try that returned before the peer answered
 	tried      map[*balancer.Peer]bool
+	spared     map[*balancer.Peer]bool // of tried: which the request left, so that it may try them again
 }
 
 // flight is a running try.
@@ -66,7 +67,7 @@ func (w *world) request(s *service, sure bool) {
 	w.numbers.requests++
 	r := &request{
 		w: w, number: w.numbers.requests, service: s, routed: s.routed, begin: time.Now(), sure: sure,
-		random: stream(w.seed, streamRequest, w.numbers.requests), tried: make(map[*balancer.Peer]bool),
+		random: stream(w.seed, streamRequest, w.numbers.requests), tried: make(map[*balancer.Peer]bool), spared: make(map[*balancer.Peer]bool),
 	}
 	w.mu.Unlock()
 	r.idempotent = r.random.IntN(4) > 0
@@ -139,7 +140,10 @@ func (r *request) start(t balancer.Token) *flight {
 	call := w.upstreams[t.Peer.Address()].answer(r.random)
 	w.logf("request %d: try %d on %s, it will be %s in %v", r.number, r.tries, p, call.outcome.Class, call.after)
 	r.service.checkTry(r, p)
-	r.tried[t.Peer] = true
+	if r.tried[t.Peer] {
+		w.counts["peer tried again"]++
+	}
+	r.tried[t.Peer], r.spared[t.Peer] = true, false
 	if p.closed { // cut just now
 		call.after, call.outcome = 0, balancer.Outcome{Class: balancer.OutcomeLocal}
 	}
@@ -361,6 +365,7 @@ func (r *request) Receive(t balancer.Token) balancer.Outcome {
 // Leave implements attempt.Racer.
 func (r *request) Leave(t balancer.Token) balancer.Outcome {
 	f := r.take(t)
+	r.spared[t.Peer] = true
 	close(f.dropped)
 	if f.waits {
 		<-f.result

@@ -19,8 +19,11 @@ func (s *service) checkTry(r *request, p *peer) {
 	if p.operator {
 		w.doubtLocked(func() bool { return p.operated.Equal(now) }, "request %d: on %s, which the operator drains", r.number, p)
 	}
-	if r.tried[actual] {
+	switch {
+	case r.tried[actual] && !r.spared[actual]:
 		w.violateLocked("request %d: on %s twice", r.number, p)
+	case r.tried[actual] && len(r.untried()) > 0:
+		w.doubtLocked(instant.shifted, "request %d: on %s again, though it has not tried %s", r.number, p, s.peers[r.untried()[0]])
 	}
 	s.checkTierOfTry(r, p)
 	s.checkGroupOfTry(r, p)
@@ -93,7 +96,9 @@ func (r *request) checkLocked(o balancer.Outcome, tries int, err error) {
 		case balancer.ErrNoEligible:
 			ok = len(last.Eligible) == 0 && len(untried) == 0
 		case balancer.ErrAllTried:
-			ok = len(untried) == 0
+			ok = len(untried) == 0 && !slices.ContainsFunc(last.Eligible, func(actual *balancer.Peer) bool {
+				return r.spared[actual] && actual.State() <= balancer.StateWarming
+			})
 		case balancer.ErrSaturated:
 			possible, ok = limits.Requests > 0, s.inflight() >= limits.Requests
 		case balancer.ErrPeersSaturated:
