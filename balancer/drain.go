@@ -65,17 +65,18 @@ func (p *Pool) cut(peer *Peer, departure uint16, timeout time.Duration) {
 	if p.draining[peer.ID] != peer || peer.departures != departure {
 		return // it drained or returned just before
 	}
-	p.retireLocked(peer, EventCut, fmt.Sprintf("%d in flight after %s", peer.Inflight(), timeout))
+	p.retireLocked(peer, EventCut, fmt.Sprintf("its drain took too long, %d in flight after %s", peer.Inflight(), timeout))
 	p.publishDrainingLocked()
 	p.flushLocked()
 }
 
-// cutLeavingLocked ends the drain of peers that have left the set, at its begin. No snapshot has them any more.
+// cutLeavingLocked ends the drain of peers that have left the set because they no longer lead, at its begin. No snapshot has
+// them any more.
 func (p *Pool) cutLeavingLocked(removed []discovery.Instance) {
 	cut := false
 	for _, i := range removed {
 		if peer := p.draining[i.Key()]; peer != nil {
-			p.retireLocked(peer, EventCut, fmt.Sprintf("%d in flight", peer.Inflight()))
+			p.retireLocked(peer, EventCut, fmt.Sprintf("it no longer leads, %d in flight", peer.Inflight()))
 			cut = true
 		}
 	}

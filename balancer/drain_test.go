@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +32,7 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 		verify.Equal(t, transportOf(stream.Peer).closes.Load(), 0, "closed before the timeout")
 		pass(time.Nanosecond)
 		verify.Equal(t, transportOf(stream.Peer).closes.Load(), 1, "times closed at the timeout")
-		verify.Slices(t, got.take(), []string{"cut star-0000: draining: 1 in flight after 10s"}, "events")
+		verify.Slices(t, got.take(), []string{"cut star-0000: draining: its drain took too long, 1 in flight after 10s"}, "events")
 		verify.Equal(t, len(p.Snapshot().Draining), 0, "draining")
 		stream.Done(Outcome{Class: OutcomeReset})
 		verify.Equal(t, stream.Peer.Inflight(), 0, "in flight")
@@ -44,13 +45,14 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 // With CutRemoved, a peer that leaves is cut at once, and is another one if it returns. A pool that is closed drains.
 func TestRemovedPeerIsCut(t *testing.T) {
 	var got events
-	p := newTestPool(t, Options{CutRemoved: true, NewTransport: newTestTransport, Notify: got.notify})
+	p := newTestPool(t, Options{OneLeader: true, CutRemoved: true, NewTransport: newTestTransport, Notify: got.notify})
 	p.Apply(instances(2))
 	kept, cut := mustPick(t, p, nil), Token{}
 	for cut = mustPick(t, p, nil); cut.Peer == kept.Peer; cut = mustPick(t, p, nil) {
 	}
 	got.take()
 	p.Apply(instances(2)[1:])
+	verify.Contains(t, strings.Join(got.take(), "\n"), "draining: it no longer leads, 1 in flight", "the event of the cut does not say why")
 	if kept.Peer.ID == instances(1)[0].Key() {
 		kept, cut = cut, kept
 	}

@@ -23,8 +23,8 @@ const (
 	// EventDrained: a draining peer has no request in flight any more. If it left
 	// the set, its transport is closed.
 	EventDrained
-	// EventCut: the drain of a peer reached Options.DrainTimeout. Its transport is
-	// closed with requests in flight.
+	// EventCut: the drain of a peer reached Options.DrainTimeout, or ended at once by
+	// Options.CutRemoved: Detail says which. Its transport is closed with requests in flight.
 	EventCut
 	// EventPanic: too few peers are eligible, so failing ones get requests too; see
 	// Options.PanicThreshold. It has no peer.

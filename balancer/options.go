@@ -19,7 +19,7 @@ type Options struct {
 	DrainTimeout time.Duration
 	// OneLeader says that the set has the leader of the service, or nobody.
 	OneLeader bool
-	// CutRemoved cuts the requests in flight of a peer at once when it leaves the set. Those of a closed pool go on.
+	// CutRemoved, with OneLeader, cuts the requests in flight of a peer at once when it leaves the set. Those of a closed pool go on.
 	CutRemoved bool
 	// Limits bound what the pool takes on. Default: no limits.
 	Limits Limits

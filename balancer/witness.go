@@ -20,7 +20,7 @@ type Witness interface {
 	// before the pool had a witness, these are the reasons against it, and whether a first check has yet to pass; else against may
 	// have ReasonActive, see Options.FailedBefore.
 	Joined(p *Peer, before bool, against Reason, unchecked bool) Record
-	// Retired: the transport of a peer is closed. cut: because its drain took too long.
+	// Retired: the transport of a peer is closed. cut: with requests in flight.
 	Retired(p *Peer, cut bool)
 	// Closed: the pool is closed and has drained.
 	Closed()

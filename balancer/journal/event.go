@@ -42,7 +42,7 @@ func feedEvent(e balancer.Event) (events.Event, bool) {
 	case balancer.EventDrained:
 		f.Kind, f.Text = events.KindDrained, peer+" has drained: no request is in flight"
 	case balancer.EventCut:
-		f.Kind, f.Text = events.KindCut, peer+" was cut, its drain took too long"+events.Because(e.Detail)
+		f.Kind, f.Text = events.KindCut, peer+" was cut"+events.Because(e.Detail)
 	case balancer.EventPanic:
 		f.Kind, f.Text = events.KindPanic, "Panic, failing peers get requests too"+events.Because(e.Detail)
 	case balancer.EventPanicOver:

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -13,6 +14,7 @@ import (
 	"sluice/discovery"
 	"sluice/observe/events"
 	"sluice/test/balancertest"
+	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
 
@@ -91,4 +93,34 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 	expect("listed again", "info peer.listed: a changed: listed again")
 	apply(a)
 	expect("removal", "info peer.left: b left: the set of its source has it no more", "info peer.drained: b has drained: no request is in flight")
+}
+
+// Whoever reads that a peer was cut learns whether its drain took too long, or whether it must not go on.
+func TestWhyAPeerIsCut(t *testing.T) {
+	set := []discovery.Instance{{Service: "db", ID: "a", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1}}
+	for _, test := range []struct {
+		demoted bool
+		why     string
+	}{
+		{true, "it no longer leads, 1 in flight"},
+		{false, "its drain took too long, 1 in flight after 10s"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var log subprocess.Output
+			feed := events.New()
+			j := New(feed, zerolog.New(&log))
+			options := balancer.Options{Notify: j.Note, OneLeader: true, CutRemoved: test.demoted, DrainTimeout: 10 * time.Second}
+			pool := verify.Result(balancer.NewPool("db", balancertest.Complete(options))).Must(t)
+			pool.Apply(set)
+			session := verify.Result(pool.Pick(&balancer.Query{})).Must(t)
+			pool.Apply(nil)
+			time.Sleep(time.Minute)
+			session.Done(balancer.Outcome{Class: balancer.OutcomeReset})
+			pool.Close()
+			j.Close()
+			lines := told(feed)
+			verify.Equal(t, lines[len(lines)-1], "warning peer.cut: a was cut: "+test.why, "what the feed tells at the end")
+			verify.Contains(t, log.String(), `"detail":"`+test.why+`"`, "the log does not say why")
+		})
+	}
 }

@@ -136,7 +136,7 @@ var eventMessages = map[balancer.EventKind]string{
 	balancer.EventUpdated:   "peer updated",
 	balancer.EventState:     "peer changed state",
 	balancer.EventDrained:   "peer drained",
-	balancer.EventCut:       "peer cut: its requests in flight did not end in time",
+	balancer.EventCut:       "peer cut: its requests in flight were ended",
 	balancer.EventPanic:     "panic: too few eligible peers, failing ones get requests too",
 	balancer.EventPanicOver: "panic is over",
 	balancer.EventRefused:   "peer refused: no request may go to its address",

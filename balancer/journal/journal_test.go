@@ -36,7 +36,7 @@ func TestJournalWritesOneLineForEachEvent(t *testing.T) {
 	j.Note(balancer.Event{Pool: "star", Peer: peer}) // after Close, without effect
 	want := `{"level":"info","event":"added","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"up","message":"peer added"}
 {"level":"warn","event":"state","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"unhealthy","detail":"up → unhealthy","message":"peer changed state"}
-{"level":"warn","event":"cut","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"draining","message":"peer cut: its requests in flight did not end in time"}
+{"level":"warn","event":"cut","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"draining","message":"peer cut: its requests in flight were ended"}
 `
 	got := log.String()
 	verify.That(t, got == want, "got\n%swant\n%s", got, want)

@@ -19,7 +19,7 @@ const (
 	KindDraining  Kind = "peer.draining"  // an operator drains it
 	KindEnabled   Kind = "peer.enabled"   // an operator has ended the drain
 	KindDrained   Kind = "peer.drained"   // it drains, and has no request in flight any more
-	KindCut       Kind = "peer.cut"       // its requests in flight did not end in time
+	KindCut       Kind = "peer.cut"       // its requests in flight were ended: its drain took too long, or it no longer leads
 	KindWeight    Kind = "peer.weight"    // the registry has changed its weight, or it has lost some for doing worse than the others
 	KindChanged   Kind = "peer.changed"   // the registry has changed its tags, meta or status
 	KindProbation Kind = "peer.probation" // the registry has lost it: it is used until it fails
