@@ -122,6 +122,9 @@ func (o *order) command(c *cobra.Command) *cobra.Command {
 		if len(args) > 0 && o.node != "" {
 			return &usageError{errors.New("name a peer or a node, not both")}
 		}
+		if o.service != "" && o.node != "" {
+			return &usageError{errors.New("--service is for a peer: a node is drained with the peers of all services")}
+		}
 		if o.in != "" && o.node == "" {
 			return &usageError{errors.New("--datacenter is for --node")}
 		}

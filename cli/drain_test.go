@@ -142,5 +142,7 @@ func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {
 	do(exitUsage, `(?s).*name one peer.*`, "drain")
 	do(exitUsage, `(?s).*--datacenter is for --node.*`, "drain", "star-1", "--datacenter", "dc2")
 	do(exitUsage, `(?s).*want a number from 1 to 65535, or clear.*`, "weight", "star-1", "0")
+	do(exitUsage, `(?s).*--service is for a peer.*`, "drain", "--node", "b", "--service", "star")
+	do(exitUsage, `(?s).*--service is for a peer.*`, "enable", "--node", "b", "--service", "star")
 	do(exitFailed, `(?s).*for: want a duration from 1s.*`, "drain", "star-1", "--for", "1ms")
 }
