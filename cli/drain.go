@@ -36,7 +36,7 @@ type order struct {
 // terms are why an order is given, and for how long.
 type terms struct {
 	why   string
-	lasts time.Duration // 0: until it is ended
+	lasts time.Duration // only if the flag is given
 }
 
 func (t *terms) addFlags(c *cobra.Command, why string) {
@@ -44,9 +44,10 @@ func (t *terms) addFlags(c *cobra.Command, why string) {
 	c.Flags().DurationVar(&t.lasts, "for", 0, "end it by itself after this `time`, such as 30m")
 }
 
-// addTo adds t, and who gives the order, to its query.
-func (t *terms) addTo(query url.Values) {
-	if t.lasts != 0 {
+// addTo adds t, and who gives the order, to the query of the order of c. The API refuses a time that is over at once: an order
+// without an end is something else.
+func (t *terms) addTo(c *cobra.Command, query url.Values) {
+	if c.Flags().Changed("for") {
 		query.Set("for", t.lasts.String())
 	}
 	query.Set("by", userAtHost())
@@ -134,7 +135,7 @@ func (o *order) command(c *cobra.Command) *cobra.Command {
 		if len(args) > 0 {
 			o.peer = args[0]
 		}
-		o.terms.addTo(o.query)
+		o.terms.addTo(cmd, o.query)
 		ctx, stop := untilSignal(cmd)
 		defer stop()
 		if o.node != "" {

@@ -144,5 +144,11 @@ func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {
 	do(exitUsage, `(?s).*want a number from 1 to 65535, or clear.*`, "weight", "star-1", "0")
 	do(exitUsage, `(?s).*--service is for a peer.*`, "drain", "--node", "b", "--service", "star")
 	do(exitUsage, `(?s).*--service is for a peer.*`, "enable", "--node", "b", "--service", "star")
+	for _, command := range [][]string{{"drain", "star-1"}, {"drain", "--node", "b"}, {"weight", "star-1", "5"}, {"maintenance", "on", "--service", "star"}} {
+		for _, short := range []string{"0s", "-5m"} { // as of a script that has computed what is left
+			do(exitFailed, `sluice: admin API at .*: for: want a duration from 1s to .*\n`, append(command, "--for", short)...)
+		}
+	}
+	do(exitOK, "no orders\n", "orders")
 	do(exitFailed, `(?s).*for: want a duration from 1s.*`, "drain", "star-1", "--for", "1ms")
 }

@@ -62,7 +62,7 @@ func (o *maintenance) command(c *cobra.Command) *cobra.Command {
 		if o.except != "" {
 			o.query.Set("except", o.except)
 		}
-		o.terms.addTo(o.query)
+		o.terms.addTo(cmd, o.query)
 		ctx, stop := untilSignal(cmd)
 		defer stop()
 		return o.carryOut(ctx, cmd.OutOrStdout())
