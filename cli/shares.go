@@ -90,9 +90,10 @@ func newSharesSet() *cobra.Command {
 		Short: "Set the share of a group, such as 5%",
 		Long: "Set the share of the one group of a service's split, such as 5% or 0.05. GROUP\n" +
 			"refuses the order if the split has another one.\n\n" +
-			"While it is set, the judge of the service changes nothing. It lasts until \"sluice\n" +
-			"shares clear\" or \"resume\", or until the configuration has another share. With\n" +
-			"consul.shares it is for all replicas, else for this one until a restart.",
+			"Until \"sluice shares resume\" the judge of the service changes nothing. The share\n" +
+			"lasts until \"clear\", or until the configuration has another share or group. With\n" +
+			"consul.shares it is for all replicas, else for this one; without that and\n" +
+			"admin.shares it ends with a restart, but not with an upgrade by SIGUSR2.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 || len(args) > 3 {
 				return &usageError{errors.New("want SERVICE, perhaps GROUP, and SHARE")}
