@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/admin"
+	"sluice/cli/terminal"
 	"sluice/config"
 )
 
@@ -82,7 +83,7 @@ func revisions(number int, want string) cobra.PositionalArgs {
 
 func writeChanges(out io.Writer, changes []config.Change, _ time.Time) error {
 	for _, c := range changes {
-		if _, err := fmt.Fprintln(out, printable(c.String())); err != nil {
+		if _, err := fmt.Fprintln(out, terminal.PrintableLong(c.String())); err != nil {
 			return err
 		}
 	}
@@ -123,7 +124,7 @@ func (r *rollback) carryOut(ctx context.Context, number string, out io.Writer) e
 	if err := r.askJSON(ctx, http.MethodPost, "/api/config/rollback", query, &done); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(out, "revision %d is in use: %s\n", done.Number, printable(done.Reason)); err != nil {
+	if _, err := fmt.Fprintf(out, "revision %d is in use: %s\n", done.Number, terminal.PrintableLong(done.Reason)); err != nil {
 		return err
 	}
 	for _, s := range done.Sources {

@@ -12,6 +12,11 @@ import (
 	"sluice/test/verify"
 )
 
+var (
+	longFilter = strings.Repeat("Service.Meta.zone != z and ", 10) + "Service.Meta.zone"
+	longReason = "rollback to 11: search fails; not known then, so it stays: " + strings.Repeat("consul_kv:teams/search/, ", 10) + "routes.d/*.yaml"
+)
+
 // configServer answers as the admin API of a sluice with three revisions, the last with a pin.
 type configServer struct {
 	asked  []string // method, URL and If-Match of each request
@@ -36,8 +41,13 @@ func (s *configServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = revisions[1]
 	case r.URL.Path == "/api/config/diff/3/11":
 		answer = []config.Change{{Key: "services.search.timeouts.connect", Before: "1s", After: "2s"}, {Key: "routes[/a]", After: "{path: /a}"}, {Key: "consul.token", Before: "***", After: "***"}}
+	case r.URL.Path == "/api/config/diff/11/12":
+		answer = []config.Change{{Key: "services.search.consul.filter", Before: longFilter + " == a", After: longFilter + " == b"}}
 	case r.URL.Path == "/api/config/rollback" && s.status == http.StatusOK:
 		answer = revisions[0]
+		if r.URL.Query().Get("number") == "11" {
+			answer = admin.Revision{Number: 13, Reason: longReason}
+		}
 	default:
 		w.WriteHeader(s.status)
 		answer = map[string]string{"error": s.error}
@@ -56,12 +66,16 @@ func TestConfigCommands(t *testing.T) {
 3       2026-11-21 09:00:00  5c2e99d1f0aa  start
 `, "config", "history")
 	do(exitOK, "services.search.timeouts.connect: 1s -> 2s\nroutes[/a]: added {path: /a}\nconsul.token: changed (the value is secret)\n", "config", "diff", "3", "11")
+	// Values that differ at their ends only.
+	do(exitOK, "services.search.consul.filter: "+longFilter+" == a -> "+longFilter+" == b\n", "config", "diff", "11", "12")
 
 	s.asked = nil
 	do(exitOK, "revision 12 is in use: rollback to 3: search?[2J fails\nconsul_kv:sluice/ is pinned to its documents of revision 3 until it changes\n",
 		"config", "rollback", "3", "--why", "search fails")
 	got, want := strings.Join(s.asked, "\n"), "GET /api/config\nPOST /api/config/rollback?number=3&why=search+fails \"8a11d03c7e21\""
 	verify.That(t, got == want, "asked\n%s\nwant\n%s", got, want)
+
+	do(exitOK, "revision 13 is in use: "+longReason+"\n", "config", "rollback", "11", "--why", "search fails")
 
 	// Another operator was faster, and a revision that is not kept.
 	s.status, s.error = http.StatusPreconditionFailed, "the configuration has changed: it has the hash 5c2e99d1f0aa"

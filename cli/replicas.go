@@ -93,7 +93,7 @@ func verdict(v admin.Replicas) string {
 	if r := v.Registration; r.State != registration.StateRegistered {
 		fmt.Fprintf(&b, "this replica is not registered (%s)", r.State)
 		if r.LastError != "" {
-			fmt.Fprintf(&b, ": %s", printable(r.LastError))
+			fmt.Fprintf(&b, ": %s", terminal.PrintableLong(r.LastError))
 		}
 		b.WriteByte('\n')
 	}
@@ -106,7 +106,7 @@ func verdict(v admin.Replicas) string {
 		b.WriteString("they do not agree\n")
 	}
 	if v.Error != "" {
-		fmt.Fprintf(&b, "  %s\n", printable(v.Error))
+		fmt.Fprintf(&b, "  %s\n", terminal.PrintableLong(v.Error))
 	}
 	for _, d := range v.Differences {
 		fmt.Fprintf(&b, "  %s\n", terminal.Printable(d.Summary, 400))

@@ -14,13 +14,16 @@ import (
 	"sluice/test/verify"
 )
 
+// refusedLong names the missing permission after the first hundred characters.
+const refusedLong = `consul https://consul-server-1.internal.example.com:8501: 403 Forbidden: the token is not valid, or lacks service:write for "sluice-edge" (Permission denied)`
+
 func TestReplicasTable(t *testing.T) {
 	now := time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC)
 	started, converged := now.Add(-26*time.Hour), false
 	v := admin.Replicas{
-		Registration: registration.Status{State: registration.StateFailing, LastError: "403 Forbidden"},
+		Registration: registration.Status{State: registration.StateFailing, LastError: refusedLong},
 		Report: fleet.Report{
-			Converged: &converged,
+			Converged: &converged, Error: refusedLong,
 			Replicas: []fleet.Member{
 				{Name: "sluice-a", Node: "n1", Address: "10.0.0.1:80", Status: "passing", Version: "v1", Started: &started, ConfigHash: "c1", Services: 2, Instances: 5, Parts: map[string]string{}},
 				{Name: "sluice-b", Node: "n2\x1b[2J", Address: "10.0.0.2:80", Status: "passing", ConfigHash: "c1", Error: "connection refused"},
@@ -33,8 +36,9 @@ func TestReplicasTable(t *testing.T) {
 	want := `REPLICA   NODE    ADDRESS      STATUS   VERSION  UP    CONFIG  SERVICES  INSTANCES  WHY
 sluice-a  n1      10.0.0.1:80  passing  v1       1d2h  c1      2         5          ·
 sluice-b  n2?[2J  10.0.0.2:80  passing           -     c1      -         -          connection refused
-this replica is not registered (failing): 403 Forbidden
+this replica is not registered (failing): ` + refusedLong + `
 they do not agree
+  ` + refusedLong + `
   the instances differ: sluice-a: 1; sluice-b: 2
 `
 	want = strings.ReplaceAll(want, "·", "") // marks the end of a line
