@@ -30,7 +30,8 @@ type order struct {
 	service string     // of the peer; "": any
 	query   url.Values // of the order
 	terms
-	wait time.Duration // for its requests in flight; 0: none
+	waits bool          // for its requests in flight
+	wait  time.Duration // how long; with 0, there must be none now
 }
 
 // terms are why an order is given, and for how long.
@@ -136,6 +137,7 @@ func (o *order) command(c *cobra.Command) *cobra.Command {
 			o.peer = args[0]
 		}
 		o.terms.addTo(cmd, o.query)
+		o.waits = cmd.Flags().Changed("wait")
 		ctx, stop := untilSignal(cmd)
 		defer stop()
 		if o.node != "" {
@@ -175,7 +177,7 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 	if err := o.askJSON(ctx, http.MethodPost, path, o.query, &done); err != nil {
 		return err
 	}
-	if o.wait > 0 {
+	if o.waits {
 		peers, err := o.await(ctx, printable(done.Service)+"/"+printable(done.ID)+" ("+done.Address+")", func(p *admin.Peer) bool {
 			everywhere := done.Node != "" // a registry has it, and the order counts in each service with this instance
 			return (everywhere || p.Service == done.Service) && p.ID == done.ID && p.Node == done.Node && p.Address == done.Address
@@ -207,7 +209,7 @@ func (o *order) carryOutForNode(ctx context.Context, out io.Writer) error {
 	if err := o.askJSON(ctx, http.MethodPost, "/api/nodes/"+url.PathEscape(o.node)+"/"+o.path, o.query, &done); err != nil {
 		return err
 	}
-	if o.wait > 0 {
+	if o.waits {
 		var err error
 		if done.Peers, err = o.await(ctx, "node "+printable(o.node), func(p *admin.Peer) bool {
 			return p.Node == done.Node && p.Datacenter == done.Datacenter

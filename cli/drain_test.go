@@ -76,9 +76,13 @@ func TestMaintenanceCommands(t *testing.T) {
 func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 	address, pools := servePools(t, []discovery.Instance{instanceOf("star", "star-1", "a", 1)})
 	token := verify.Result(pools[0].Pick(nil)).Must(t)
-	status, stdout, stderr := execute(t, "drain", "star-1", "--wait", "1ms", "--admin", address)
-	want := "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after 1ms\n"
-	verify.That(t, status == exitFailed && stderr == want, "status %d\n%s%s want %s", status, stdout, stderr, want)
+	for _, no := range []string{"1ms", "0s", "-5s"} { // as of a script that has computed what is left
+		status, stdout, stderr := execute(t, "drain", "star-1", "--wait", no, "--admin", address)
+		want := "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after " + no + "\n"
+		verify.That(t, status == exitFailed && stderr == want, "status %d\n%s%s want %s", status, stdout, stderr, want)
+	}
+	status, _, stderr := execute(t, "drain", "--node", "a", "--wait", "0s", "--admin", address)
+	verify.That(t, status == exitFailed && stderr == "sluice: node a still has 1 in flight after 0s\n", "of the node: status %d\n%s", status, stderr)
 	ended := make(chan string)
 	go func() {
 		_, stdout, stderr := execute(t, "drain", "star-1", "--wait", "1m", "--admin", address)
@@ -86,7 +90,7 @@ func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 	}()
 	token.Done(balancer.Outcome{})
 	verify.Equal(t, <-ended, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "<-ended")
-	_, stdout, _ = execute(t, "drain", "--help")
+	_, stdout, _ := execute(t, "drain", "--help")
 	verify.That(t, strings.Contains(stdout, "--wait time"), "no word of --wait in\n%s", stdout)
 }
 

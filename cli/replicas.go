@@ -30,7 +30,7 @@ func newReplicas() *cobra.Command {
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := query[admin.Replicas]{api: &a, path: "/api/replicas", write: writeReplicas}
-			if wait == 0 {
+			if !cmd.Flags().Changed("wait") {
 				return look(cmd, v, q)
 			}
 			if v.watch || v.asJSON {

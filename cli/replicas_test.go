@@ -59,5 +59,6 @@ func TestReplicasWait(t *testing.T) {
 	verify.That(t, status == exitOK && strings.HasSuffix(out, "\nthey agree\n") && requests.Load() == 3, "status %d, %d requests\n%s%s", status, requests.Load(), out, stderr)
 	agreeAt = 1 << 30
 	prints(t, exitFailed, "do not agree after 1ms", "replicas", "--admin", address, "--wait", "1ms")
+	prints(t, exitFailed, "do not agree after 0s", "replicas", "--admin", address, "--wait", "0s")
 	prints(t, exitUsage, "", "replicas", "--admin", address, "--wait", "1s", "--json")
 }
