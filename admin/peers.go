@@ -3,6 +3,7 @@ package admin
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"sluice/balancer"
@@ -88,6 +89,12 @@ func (h serviceHandler) peers(r *http.Request) (any, error) {
 	for _, name := range services {
 		if !slices.ContainsFunc(pools, func(p *balancer.Pool) bool { return p.Name() == name }) {
 			return nil, refuse(http.StatusNotFound, "no service %q", name)
+		}
+	}
+	known := each(reading.States, balancer.State.String)
+	for _, state := range states {
+		if !slices.Contains(known, state) {
+			return nil, refuse(http.StatusBadRequest, "state %q: want one of %s", state, strings.Join(known, ", "))
 		}
 	}
 	peers, set := []Peer{}, h.Orders.Set()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,6 +113,10 @@ func TestPeersSelectsByServiceStateAndNode(t *testing.T) {
 		{"?node=none", []string{}},
 	} {
 		verify.Slices(t, ids(getJSON[[]Peer](t, h, "/api/peers"+test.query)), test.want, "%q", test.query)
+	}
+	for _, wrong := range []string{"unhealty", "", "critical"} { // no peer is ever in these: [] would say that all is well
+		status, body := ask(t, h, "GET", "/api/peers?state=up&state="+wrong)
+		verify.That(t, status == 400 && strings.Contains(body, "want one of up, warming, ejected, unhealthy, draining"), "state %q: status %d\n%s", wrong, status, body)
 	}
 }
 

@@ -118,6 +118,8 @@ routes:
 	gets()
 	ask("GET /api/peers", "/api/peers?service=star&state=up&state=unhealthy", 200)
 	ask("GET /api/peers", "/api/peers?service=x", 404)
+	ask("GET /api/peers", "/api/peers?state=x", 400)
+	ask("GET /api", "/api?state=x", 400)
 	ask("GET /api/events", "/api/events?service=star&kind=peer&limit=3&format=json", 200)
 	ask("GET /api/events", "/api/events?kind=x", 400)
 	ask("GET /api/series", "/api/series?service=star&after=2026-01-02T15:04:05.678Z", 200)
