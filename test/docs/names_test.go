@@ -61,6 +61,24 @@ func TestMetricsExist(t *testing.T) {
 	})
 }
 
+// Pages name metrics with the labels that docs/metrics.md lists: a query with another one finds nothing.
+func TestLabelsExist(t *testing.T) {
+	t.Parallel()
+	listed := make(map[string]string)
+	for _, row := range regexp.MustCompile("(?m)^\\| `(sluice_[a-z0-9_]+)` \\| [a-z]+ \\|([^|]*)\\|").FindAllStringSubmatch(textOf(t, "docs/metrics.md"), -1) {
+		listed[row[1]] = row[2]
+	}
+	forEach(t, `\b(sluice_[a-z0-9_]+\{[^}]*\})`, func(found string) error {
+		metric, labels, _ := strings.Cut(strings.TrimSuffix(found, "}"), "{")
+		for label := range strings.SplitSeq(labels, ",") {
+			if name, _, _ := strings.Cut(label, "="); !strings.Contains(listed[metric], "`"+strings.TrimSpace(name)+"`") {
+				return fmt.Errorf("%s has no label %s", metric, name)
+			}
+		}
+		return nil
+	})
+}
+
 // Pages name only endpoints that the API describes, as a test of package admin has it.
 func TestEndpointsExist(t *testing.T) {
 	t.Parallel()
