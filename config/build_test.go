@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -220,6 +221,14 @@ func TestLoadReadsDynamicFiles(t *testing.T) {
 	in := Input{File: filepath.Join(dir, "sluice.yaml")}
 	b, err := in.Load()
 	verify.That(t, err == nil && len(b.Config.Services) == 1, "%+v, %v", b, err)
+
+	// The errors of the file do not hide those of the documents.
+	write(t, filepath.Join(dir, "wrong.yaml"), "dynamic: [{ file: '"+dir+"/routes.d/*.yaml' }]\nshutdwn: {}")
+	write(t, filepath.Join(dir, "routes.d", "a.yaml"), "services: { a: { peers: ['127.0.0.1:1'], healt: {} } }")
+	var errs Errors
+	_, err = Input{File: filepath.Join(dir, "wrong.yaml")}.Load()
+	verify.That(t, errors.As(err, &errs) && len(errs) == 2 && errs[0].Key == "shutdwn" && errs[1].Key == "services.a.healt", "got %v", err)
+
 	verify.NoError(t, os.RemoveAll(filepath.Join(dir, "routes.d")))
 	_, err = in.Load()
 	verify.That(t, err != nil && strings.Contains(err.Error(), "no such file or directory"), "without the directory: %v", err)

@@ -59,23 +59,23 @@ func (in Input) Load() (*Built, error) {
 		return nil, err
 	}
 	sources := []Source{in.FileSource(text)}
-	built, err := in.Build(sources)
-	if err != nil {
-		return nil, err
-	}
+	built, errs := in.build(sources)
 	for _, y := range built.Config.Dynamic {
-		if y.Kind() == KindFile {
-			s, err := ReadFiles(y.File)
-			if err != nil {
-				return nil, fmt.Errorf("read configuration: %w", err)
-			}
+		if y.Kind() != KindFile || y.File == in.File {
+			continue
+		}
+		s, err := ReadFiles(y.File)
+		switch {
+		case err == nil:
 			sources = append(sources, s)
+		case len(errs) == 0:
+			return nil, fmt.Errorf("read configuration: %w", err)
 		}
 	}
-	if len(sources) == 1 {
-		return built, nil
+	if len(sources) > 1 { // also after errors: there may be more in the documents
+		built, errs = in.build(sources)
 	}
-	return in.Build(sources)
+	return built.unless(errs)
 }
 
 // Read returns the text of the configuration file, or "" without one.
@@ -121,18 +121,32 @@ func (b *Built) Hash() string { return canonicalHash(b.Config) }
 // under "dynamic", in any order. Other sources have no effect. It depends on nothing else
 // but the files that the configuration names, and returns all errors as Errors.
 func (in Input) Build(sources []Source) (*Built, error) {
+	built, errs := in.build(sources)
+	return built.unless(errs)
+}
+
+// unless returns b, or errs if there are some.
+func (b *Built) unless(errs Errors) (*Built, error) {
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return b, nil
+}
+
+// build is Build. With errors, the configuration is as far as it could be read.
+func (in Input) build(sources []Source) (*Built, Errors) {
 	d := newDecoder(in.Source())
 	d.getenv = in.Getenv
 	if d.getenv == nil {
 		d.getenv = func(string) string { return "" }
 	}
 	root := d.document([]byte(sources[0].Documents[0].Text))
+	c := new(Config)
 	if len(d.errs) > 0 {
-		return nil, d.errs
+		return &Built{Config: c}, d.errs
 	}
 	tree{d, root}.move()
 	in.override(d, root)
-	c := new(Config)
 	d.decode(root, reflect.ValueOf(c).Elem())
 	c.hidden = slices.DeleteFunc(d.hiddenBelow(nil, 0), func(g hiddenValue) bool { return g.path[0] == "routes" }) // see Route
 	c.checkDynamic(d)
@@ -143,14 +157,11 @@ func (in Input) Build(sources []Source) (*Built, error) {
 	if in.OpenFiles {
 		c.openFiles(d)
 	}
-	if errs := w.of(func(d *decoder) Errors { return d.errs }); len(errs) > 0 {
-		return nil, errs
-	}
 	built := &Built{Config: c, Shadowed: w.shadowed, Missing: w.missing}
 	for _, key := range w.of(func(d *decoder) Errors { return d.old }) {
 		built.Warnings = append(built.Warnings, key.Error())
 	}
-	return built, nil
+	return built, w.of(func(d *decoder) Errors { return d.errs })
 }
 
 // document parses data into a mapping node, which is empty for an empty file.
