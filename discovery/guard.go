@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -23,8 +24,8 @@ const settleTime = 10 * time.Second
 //     of the registry's state, puts the missing instances on probation: they stay in
 //     the set, marked with [Instance.Probation], and are used until they first fail.
 //     Probation ends when as many instances are in service as before the loss, when
-//     the registry lists another instance in service at the same address, or after
-//     the time Probation. This time does not run while the registry fails. Instances
+//     the registry lists another instance in service at the same address, after
+//     the time Probation, or with Deselect. This time does not run while the registry fails. Instances
 //     that go missing within 10 s after a failure are on probation, too, until these
 //     10 s are over. Missing are also the instances that left in the 10 s before, unless they were
 //     replaced: another one has come into service since, or, for each one that an answer lacks,
@@ -175,7 +176,28 @@ func (g *Guard) missing(listed map[Key]Instance) []Instance {
 	return missing
 }
 
-// Deselect removes set from the known instances. It is for instances that the registry
+// Remembered returns the instances that set lacks, and that may still be used or get on probation: known ones, those that have
+// just departed, and those on probation. lost says that one of the last is among them.
+func (g *Guard) Remembered(set []Instance) (instances []Instance, lost bool) {
+	instances = g.Absent(set)
+	listed := mapped(set)
+	add := func(i Instance) bool {
+		_, there := listed[i.Key()]
+		if !there {
+			instances = append(instances, i)
+		}
+		return !there
+	}
+	for _, d := range g.departed {
+		add(d.Instance)
+	}
+	for _, p := range g.probation {
+		lost = add(p.instance) || lost
+	}
+	return instances, lost
+}
+
+// Deselect removes set from the known instances, and from those on probation. It is for instances that the registry
 // has and the source no longer selects: they are not lost.
 func (g *Guard) Deselect(set []Instance) {
 	keys := mapped(set)
@@ -185,6 +207,9 @@ func (g *Guard) Deselect(set []Instance) {
 	}
 	g.known = slices.DeleteFunc(slices.Clone(g.known), deselected)
 	g.departed = slices.DeleteFunc(g.departed, func(d Departure) bool { return deselected(d.Instance) })
+	lost := len(g.probation)
+	maps.DeleteFunc(g.probation, func(_ Key, p probationer) bool { return deselected(p.instance) })
+	g.before = max(g.before-(lost-len(g.probation)), len(g.probation))
 }
 
 // Accept makes set the known instances. set must be normalised, and its removals

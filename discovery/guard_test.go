@@ -301,10 +301,23 @@ func TestDeselectedInstancesAreNotLost(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	g.Accept(now, parseSet("a b c"), false)
 	g.Accept(now.Add(time.Second), parseSet("b c"), false)
+	others, lost := g.Remembered(parseSet("c"))
+	verify.That(t, len(others) == 2 && !lost, "beside c: %q, lost %t", formatSet(others), lost)
 	g.Deselect(parseSet("a b"))
 	if got := g.Accept(now.Add(2*time.Second), nil, false); formatSet(got) != "c?" {
 		t.Errorf("got %q, want only the lost instances", formatSet(got))
 	}
+
+	// They are registered again, for others, after all were lost. Then as many in service as were lost beside them are enough.
+	g = &Guard{Probation: time.Minute}
+	for n, answer := range []string{"a b", "", "c", ""} {
+		g.Accept(now.Add(time.Duration(n)*time.Second), parseSet(answer), false)
+	}
+	others, lost = g.Remembered(parseSet("a"))
+	verify.That(t, len(others) == 2 && lost, "beside a: %q, lost %t", formatSet(others), lost)
+	g.Deselect(parseSet("a b"))
+	verify.Equal(t, formatSet(g.Accept(now.Add(5*time.Second), nil, false)), "c?", "the set")
+	verify.Equal(t, formatSet(g.Accept(now.Add(6*time.Second), parseSet("e"), false)), "e", "the set")
 }
 
 // The wait for an answer ends with the brief probation of missing instances.

@@ -125,6 +125,7 @@ type model struct {
 	working    map[string]bool // programs that nobody has stopped
 	registered map[string]bool // in Consul
 	failed     map[string]bool // on probation, and not registered since
+	others     map[string]bool // last registered without the tag
 	next       int
 	index      uint64 // after the next loss
 	away       bool
@@ -137,7 +138,11 @@ func (m *model) entries() []*api.ServiceEntry {
 	for _, id := range slices.Sorted(maps.Keys(m.registered)) {
 		var number int
 		fmt.Sscanf(id, "app%d", &number)
-		entries = append(entries, discoverytest.Instance("star", id, 8000+number))
+		e := discoverytest.Instance("star", id, 8000+number)
+		if !m.others[id] {
+			e.Service.Tags = []string{"live"}
+		}
+		entries = append(entries, e)
 		delete(m.failed, id)
 	}
 	return entries
@@ -180,7 +185,7 @@ func (m *model) lose() {
 // step does something that may happen.
 func (m *model) step() {
 	note := func(format string, values ...any) { m.steps = append(m.steps, fmt.Sprintf(format, values...)) }
-	switch m.IntN(9) {
+	switch m.IntN(11) {
 	case 0:
 		note("upgrade")
 		m.process = m.process.upgrade(m.pipe, m.path, m.meanwhile)
@@ -219,17 +224,37 @@ func (m *model) step() {
 			lost = []string{fmt.Sprint("app", m.next)}
 		}
 		id := lost[m.IntN(len(lost))]
+		delete(m.others, id)
 		note("%s registers", id)
 		m.working[id], m.registered[id] = true, true
 		m.consul.Set("star", m.entries()...)
 	case 7: // a program ends, and is deregistered
-		if ids := slices.Sorted(maps.Keys(m.registered)); len(ids) > 1 && len(m.lost()) == 0 && !m.away {
+		if ids := slices.Sorted(maps.Keys(m.registered)); len(m.others) == 0 && len(ids) > 1 && len(m.lost()) == 0 && !m.away {
 			id := ids[m.IntN(len(ids))]
 			note("%s ends", id)
 			delete(m.registered, id)
 			delete(m.working, id)
 			m.consul.Set("star", m.entries()...)
 		}
+	case 9, 10: // a program is deployed anew, for others; there is one left
+		ids := slices.Sorted(maps.Keys(m.working))
+		if m.away || len(ids) < 2 {
+			break
+		}
+		id := ids[m.IntN(len(ids))]
+		if m.registered[id] && len(m.lost()) > 0 && m.IntN(2) == 0 {
+			id = m.lost()[0]
+		}
+		note("%s registers for others, registered before: %t", id, m.registered[id])
+		delete(m.working, id)
+		m.others[id], m.registered[id] = true, true
+		if m.IntN(3) == 0 {
+			m.process.manager.Pause()
+			m.consul.Set("star", m.entries()...)
+			m.process.manager.Resume()
+			break
+		}
+		m.consul.Set("star", m.entries()...)
 	case 8: // one that Consul has lost dies: its first request fails
 		for _, peer := range m.process.pool.Snapshot().Eligible {
 			if id := peer.ID.ID; !peer.Instance().Probation.IsZero() && !m.registered[id] && m.IntN(2) == 0 {
@@ -252,6 +277,11 @@ func (m *model) check() {
 			m.t.Fatalf("%s works, and gets no requests; used %v, %+v\nsteps:\n%s\nlog:\n%s", id, used, m.process.manager.Statuses(), strings.Join(m.steps, "\n"), m.process.log)
 		}
 	}
+	for id := range m.others {
+		if used[id] && m.registered[id] && !m.away {
+			m.t.Fatalf("%s is there without the tag, and gets requests; %+v\nsteps:\n%s\nlog:\n%s", id, m.process.manager.Statuses(), strings.Join(m.steps, "\n"), m.process.log)
+		}
+	}
 	for id := range m.failed {
 		if used[id] {
 			m.t.Fatalf("%s has failed, and gets requests\nsteps:\n%s\nlog:\n%s", id, strings.Join(m.steps, "\n"), m.process.log)
@@ -259,8 +289,8 @@ func (m *model) check() {
 	}
 }
 
-// Whatever happens in whatever order: no program that works leaves, and none that has failed comes
-// back. SLUICE_SEED repeats a seed.
+// Whatever happens in whatever order: no program that works leaves, none that has failed comes back, and none is used that Consul
+// has without the tag. SLUICE_SEED repeats a seed.
 func TestNoBoundaryForgetsInstances(t *testing.T) {
 	t.Parallel()
 	if text := os.Getenv("SLUICE_SEED"); text != "" {
@@ -279,11 +309,11 @@ func TestNoBoundaryForgetsInstances(t *testing.T) {
 func runModel(t *testing.T, seed uint64) {
 	path := filepath.Join(t.TempDir(), "snapshot.json")
 	synctest.Test(t, func(t *testing.T) {
-		o := ServiceOptions{Service: "star", Probation: 24 * time.Hour}
+		o := ServiceOptions{Service: "star", Probation: 24 * time.Hour, Tags: []string{"live"}}
 		m := &model{
 			t: t, Rand: rand.New(rand.NewPCG(seed, 0)), consul: discoverytest.New(), path: path, options: o, index: 1 << 60,
 			working: map[string]bool{"app1": true, "app2": true, "app3": true}, registered: map[string]bool{"app1": true, "app2": true, "app3": true},
-			failed: make(map[string]bool), next: 3,
+			failed: make(map[string]bool), others: make(map[string]bool), next: 3,
 		}
 		m.pipe = discoverytest.ServePipe(m.consul)
 		defer m.pipe.Close()

@@ -25,7 +25,7 @@ func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answ
 	consistent := w.options.Consistency == ConsistencyConsistent
 	switch {
 	case consistent && !answer.Streaming:
-		return answer, w.deselect(ctx, answer, loses)
+		return answer, nil
 	case consistent || loses || forgot && w.options.Consistency == ConsistencyStale:
 	case len(absent) == 0:
 		w.unhide(ctx, answer)
@@ -43,7 +43,7 @@ func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answ
 		return answer, err
 	}
 	w.loop.Advance(answer.Index)
-	return answer, w.deselect(ctx, answer, w.Guard.Loses(time.Now(), answer.Instances, forgot))
+	return answer, nil
 }
 
 // unhide asks the leader whether ACLs still hide instances, if a view, which does not tell, has new ones. Otherwise
@@ -57,30 +57,47 @@ func (w *watch) unhide(ctx context.Context, answer Answer) {
 	}
 }
 
-// deselect removes from the guard's known instances the ones that Consul still has, but
-// without the selected tags or outside the filter, if answer is a loss. Example: an
-// operator moved a tag.
+// deselect removes from the guard's instances the ones that Consul still has, or has again, but
+// without the selected tags or outside the filter, if answer is a loss or lacks one on probation. Example: an
+// operator moved a tag. An error means that a loss is not confirmed.
 func (w *watch) deselect(ctx context.Context, answer Answer, loses bool) error {
-	if !loses || w.options.Service == "" || len(w.options.Tags) == 0 && w.options.Filter == "" {
+	if w.options.Service == "" || len(w.options.Tags) == 0 && w.options.Filter == "" {
+		return nil
+	}
+	unlisted, lost := w.Guard.Remembered(answer.Instances)
+	if !loses && !lost {
 		return nil
 	}
 	o := w.options
 	o.Tags, o.Filter = nil, ""
 	all, err := w.queryLeader(ctx, &o)
-	if err != nil {
+	if err == nil {
+		err = w.verify(all)
+	}
+	there := among(unlisted, all.Instances, true)
+	if err == nil && len(there) > 0 { // one may have been registered since, with the tags
+		var again Answer
+		if again, err = w.queryLeader(ctx, &w.options); err == nil {
+			err = w.verify(again)
+		}
+		there = among(there, again.Instances, false)
+	}
+	switch {
+	case err == nil:
+		w.Guard.Deselect(there)
+	case loses:
 		return err
 	}
-	if err := w.verify(all); err != nil {
-		return err
+	return nil // after an error they stay on probation, until a later answer
+}
+
+// among returns the instances that set has, or those that it has not.
+func among(instances, set []discovery.Instance, has bool) []discovery.Instance {
+	keys := make(map[discovery.Key]bool, len(set))
+	for _, i := range set {
+		keys[i.Key()] = true
 	}
-	selected := make(map[discovery.Key]bool, len(answer.Instances))
-	for _, i := range answer.Instances {
-		selected[i.Key()] = true
-	}
-	w.Guard.Deselect(slices.DeleteFunc(all.Instances, func(i discovery.Instance) bool {
-		return selected[i.Key()]
-	}))
-	return nil
+	return slices.DeleteFunc(slices.Clone(instances), func(i discovery.Instance) bool { return keys[i.Key()] != has })
 }
 
 // confirmGone reports whether the leader has none of the missing instances, with a

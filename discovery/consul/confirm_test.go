@@ -167,3 +167,20 @@ func idsInAFilter(t *testing.T, agent *consultest.Agent) {
 		verify.That(t, !refused, "Consul refused a filter: %s", line)
 	}
 }
+
+// registeredAgainWithoutTheTag: a query with a tag or a filter, which no instance has any more, ends when Consul has one again without.
+func registeredAgainWithoutTheTag(t *testing.T, agent *consultest.Agent) {
+	for name, o := range map[string]ServiceOptions{"a tag": {Tags: []string{"live"}}, "a filter": {Filter: `"live" in Service.Tags`}} {
+		o.Service = "again-" + name[2:]
+		register := func(tag string) {
+			registerTTL(t, agent, o.Service, "a", 8000, func(r *api.AgentServiceRegistration) { r.Tags = []string{tag} })
+		}
+		register("live")
+		r := watchReal(t, agent, o)
+		r.await("a")
+		must(t, agent.Client().Agent().ServiceDeregister("a"))
+		r.await("a?")
+		register("next")
+		r.await("")
+	}
+}

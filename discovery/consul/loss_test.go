@@ -158,6 +158,41 @@ func TestInstancesWithoutTheTagAreNotOnProbation(t *testing.T) {
 			b.expect(3*sec, "2s: a b")
 			tagged(b, "")
 			b.expect(4*sec, "3s: a? b?")
+			tagged(b, "a", "next") // it is deployed anew, and is another one's instance now
+			b.expect(5*sec, "4s: b?")
+			tagged(b, "a b", "next")
+			b.expect(6*sec, "5s: ")
+		})
+	}
+}
+
+// An instance that registers again between two of the queries about a loss has the tag, and is used without a pause.
+func TestInstanceThatRegistersAgainMeanwhileIsUsed(t *testing.T) {
+	for _, o := range []ServiceOptions{{Tags: []string{"live"}}, {Filter: `"live" in Service.Tags`}} {
+		watchInBubble(t, o, func(b *bubble) {}, func(t *testing.T, b *bubble) {
+			live := func(words string) {
+				entries := b.entries(words)
+				for _, e := range entries {
+					e.Service.Tags = []string{"live"}
+				}
+				b.Set("star", entries...)
+			}
+			live("a b")
+			b.at(sec)
+			b.sets = nil
+			returning := "a"
+			b.Break(discoverytest.Fault{Only: func(r discoverytest.Request) bool {
+				if r.Consistent && len(r.Tags) == 0 && r.Filter == "" && returning != "" {
+					live(returning)
+					returning = ""
+				}
+				return false
+			}})
+			live("")
+			b.expect(2*sec, "1s: a? b?", "1s: a b?")
+			returning = "a b"
+			live("a:warning")
+			b.expect(3*sec, "2s: a:warning b?", "2s: a b")
 		})
 	}
 }

@@ -246,6 +246,7 @@ func TestRealConsul(t *testing.T) {
 	})
 
 	t.Run("ids in a filter", func(t *testing.T) { idsInAFilter(t, agent) })
+	t.Run("registered again without the tag", func(t *testing.T) { registeredAgainWithoutTheTag(t, agent) })
 	t.Run("checks that have never passed", func(t *testing.T) { checksThatNeverPassed(t, agent) })
 	t.Run("the catalog", func(t *testing.T) { catalogIsFollowed(t, agent) })
 	t.Run("health", func(t *testing.T) {

@@ -93,6 +93,9 @@ func (w *watch) poll(ctx context.Context) error {
 	}
 	forgot := w.loop.Advance(answer.Index)
 	counts, err := w.confirmed(ctx, answer, forgot)
+	if err == nil {
+		err = w.deselect(ctx, counts, w.Guard.Loses(time.Now(), counts.Instances, forgot))
+	}
 	if err != nil {
 		w.loop.Last = before // an index that went backwards is not confirmed
 		return fmt.Errorf("confirm the answer: %w", err)
