@@ -103,15 +103,16 @@ func TestReasonIsShort(t *testing.T) {
 }
 
 func TestMustPassFirst(t *testing.T) {
-	checkedAs(t, Options{}, func(a *Active, _ *script) { a.MustPassFirst = true }, func(t *testing.T, f *fixture, probe *script) {
+	const takes = time.Millisecond
+	checkedAs(t, Options{}, func(a *Active, p *script) { a.MustPassFirst, p.takes = true, takes }, func(t *testing.T, f *fixture, probe *script) {
 		probe.set(instance(1), true)
 		f.Apply(instances(2))
 		verify.Equal(t, f.eligible(), 0, "a peer gets requests before its first check")
-		synctest.Wait()
+		pass(takes)
 		verify.That(t, f.eligible() == 1, "%d eligible after the first check, want the one that passed", f.eligible())
 		verify.Slices(t, f.peer(1).Reasons(), []string{"active: script: status 500"}, "reasons")
 		probe.set(instance(1), false)
-		pass(2*time.Second - time.Millisecond)
+		pass(2*(time.Second+takes) - time.Millisecond)
 		verify.Equal(t, f.eligible(), 1, "one pass after a failure makes a peer healthy")
 		pass(time.Millisecond)
 		verify.Equal(t, f.eligible(), 2, "two passes do not make a peer healthy")
