@@ -141,20 +141,21 @@ func (c *Checker) AfterFirstChecks(f func()) {
 	defer c.mu.Unlock()
 	c.first = f
 	c.awaited = make(map[*balancer.Peer]bool)
-	first := c.pool.Snapshot()
-	for _, p := range first.All {
+	for _, p := range c.pool.Snapshot().All {
 		c.awaited[p] = true
 	}
-	c.ejectInheritedLocked(first)
-	if c.stopped || len(c.verdicts) == 0 { // else apply does it
-		c.endWaitLocked()
-	}
+	c.endWaitLocked()
 }
 
-// endWaitLocked calls first if no first check is pending.
+// endWaitLocked calls first if no first check is pending, and the pool has all verdicts. Who is ejected as Inherit says is decided
+// just before: before its first check no peer gets requests, so there would be no room.
 func (c *Checker) endWaitLocked() {
 	mustPass := c.active != nil && (c.active.MustPassFirst || c.active.OverridesRegistry)
-	if c.first != nil && (len(c.awaited) == 0 || c.stopped || !mustPass) {
+	if c.first == nil || !c.stopped && (len(c.verdicts) > 0 || mustPass && len(c.awaited) > 0) {
+		return
+	}
+	c.ejectInheritedLocked(c.pool.Snapshot())
+	if len(c.verdicts) == 0 || c.stopped { // else apply ends the wait
 		c.first()
 		c.first, c.awaited = nil, nil
 	}
@@ -259,9 +260,7 @@ func (c *Checker) apply() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.verdicts) == 0 {
-		c.endWaitLocked()
-	}
+	c.endWaitLocked()
 }
 
 // Stats are the counters of a checker.

@@ -47,6 +47,7 @@ func (c *Checker) Ejections() (all []Ejection) {
 }
 
 // Inherit makes the peers of the first set that another process had ejected ejected for the rest of the time, as far as there is room.
+// One that gets no requests for another reason takes none.
 // It is called before AfterFirstChecks.
 func (c *Checker) Inherit(all []Ejection) {
 	c.mu.Lock()
@@ -58,14 +59,17 @@ func (c *Checker) Inherit(all []Ejection) {
 func (c *Checker) ejectInheritedLocked(s *balancer.Snapshot) {
 	all, passive := c.inherited, c.passive.Load()
 	c.inherited = nil
-	if passive == nil {
+	if passive == nil || c.stopped {
 		return
 	}
 	for _, e := range all {
 		n := slices.IndexFunc(s.All, func(p *balancer.Peer) bool { return p.ID == e.Key })
 		left := min(time.Until(e.Until), max(passive.MaxEjection, passive.Ejection)) // the clock may have been put back
-		if n >= 0 && left > 0 && !onProbation(s.All[n]) && c.mayEjectLocked(s.All[n], passive) {
-			r := c.recordLocked(s.All[n])
+		if n < 0 || left <= 0 || onProbation(s.All[n]) || c.ejectedLocked(s.All[n]) {
+			continue
+		}
+		if p := s.All[n]; p.State() > balancer.StateWarming || c.mayEjectLocked(p, passive) {
+			r := c.recordLocked(p)
 			r.times = e.Times
 			c.beginLocked(r, left, e.Why)
 		}

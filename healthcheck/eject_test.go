@@ -146,6 +146,39 @@ func TestInheritedEjections(t *testing.T) {
 	})
 }
 
+// Whatever else keeps a peer from requests at the begin of a process, such as its first check, ends no ejection.
+func TestInheritedEjectionsOfPeersThatGetNoRequestsYet(t *testing.T) {
+	for name, must := range map[string]func(*Active){
+		"every peer must pass first": func(a *Active) { a.MustPassFirst = true },
+		"checks decide":              func(a *Active) { a.OverridesRegistry = true },
+		"a peer is critical":         nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			settings, probe, set := passiveSettings(), newScript(), instances(3)
+			if must == nil {
+				set[0].Status, set[0].Weight = discovery.StatusCritical, 0
+			} else {
+				probe.takes = 100 * time.Millisecond
+				settings.Active = activeSettings(probe).Active
+				must(settings.Active)
+			}
+			bubble(t, settings, func(t *testing.T, f *fixture) {
+				f.checker.Inherit([]Ejection{{Key: set[0].Key(), Times: 2, Until: time.Now().Add(10 * time.Second), Why: "5 failures in a row"}})
+				f.Apply(set)
+				ready := false
+				f.checker.AfterFirstChecks(func() { ready = true; verify.Equal(t, f.eligible(), 2, "peers get requests at the begin") })
+				pass(time.Second)
+				verify.That(t, ready, "not ready")
+				f.Apply(instances(3))
+				synctest.Wait()
+				verify.Equal(t, f.peer(0).State(), balancer.StateEjected, "state")
+				pass(10 * time.Second)
+				verify.Equal(t, f.eligible(), 3, "peers after the end")
+			})
+		})
+	}
+}
+
 // Each ejection is longer, up to a limit. Without ejections the time decreases.
 func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
