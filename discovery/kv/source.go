@@ -59,7 +59,7 @@ func (s *source) String() string { return fmt.Sprintf("consul key %q", s.options
 
 // Run implements discovery.Source.
 func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
-	w := &watch{source: s, Watcher: discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation}, before, report)}
+	w := &watch{source: s, set: before.Set, Watcher: discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation}, before, report)}
 	return s.client.Follow(ctx, consul.FollowOptions{
 		Query: consul.OneKey(s.options.Key),
 		Begin: w.begin,
@@ -78,7 +78,7 @@ type watch struct {
 	// The last answer.
 
 	answer consul.Answer
-	set    []discovery.Instance // normalised
+	set    []discovery.Instance // normalised; before the first one that can be used, of the run before
 	fault  error                // why the value cannot be used; nil: it can
 }
 

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -60,5 +61,29 @@ func TestProbationWhileAValueCannotBeUsed(t *testing.T) {
 		k.set(new("[]"), nil)
 		time.Sleep(time.Second)
 		verify.That(t, len(inUse()) == 0, "after the time on probation the set is %+v", inUse())
+	})
+}
+
+// A source that begins while the value cannot be used logs how many instances of before are in use.
+func TestInstancesOfBeforeAreInUseWhileAValueCannotBeUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newOneKey()
+		k.set(new("nonsense"), nil)
+		pipe := discoverytest.ServePipe(k)
+		defer pipe.Close()
+		client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://agent"}, Dial: pipe.DialContext})).Must(t)
+		defer client.Close()
+		var log strings.Builder
+		before := discovery.WatchState{Known: true, Set: verify.Result(discovery.ParseValues("star", []byte("10.0.0.1:80\n10.0.0.2:80"))).Must(t)}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			source := NewSources(client, zerolog.New(&log)).Source("star", Options{Key: "star", Wait: time.Minute})
+			_ = source.Run(ctx, before, func(r discovery.Report) { verify.That(t, !r.Known, "a set is reported: %+v", r) })
+		})
+		time.Sleep(time.Minute)
+		cancel()
+		running.Wait()
+		verify.That(t, strings.Count(log.String(), `"instances_in_use":2`) == 1, "the log has %s", log.String())
 	})
 }
