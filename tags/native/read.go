@@ -34,7 +34,7 @@ func AsksForRoute(key string) bool { return key == MetaRoute || strings.HasPrefi
 func Read(i tags.Instance) tags.Reading {
 	var reading tags.Reading
 	for _, tag := range i.Tags {
-		if strings.HasPrefix(tag, Prefix) {
+		if strings.HasPrefix(strings.ToLower(strings.TrimSpace(tag)), Prefix) { // as a service with it is found
 			read(&reading, tag, tag)
 		}
 	}
@@ -58,7 +58,7 @@ func read(reading *tags.Reading, tag, text string) {
 		reading.Complain(*c)
 		r.failed, r.unread = true, true
 	}
-	switch name {
+	switch strings.ToLower(strings.TrimLeft(name, " ")) {
 	case Route:
 		r.route(value)
 	case Upstream:

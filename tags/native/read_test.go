@@ -56,6 +56,9 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`sluice.upstream=tls=false protocol=h2c`, ``, `{"upstream":{"protocol":"h2c"}}`, ``},
 	{`sluice.upstream=tls=false tls.insecure=true`, ``, ``, `17: tls=false contradicts another key: want it without tls=true, tls.server_name and tls.insecure`},
 	{`sluice.upstream=h2c`, ``, ``, `17: want KEY=VALUE`},
+	{` sluice.route=h/admin allow=10.0.0.0/8`, `{"allow":["10.0.0.0/8"],"host":"h","path":"/admin"}`, ``, ``}, // what a list with ", " is divided into
+	{` Sluice.Route=h strip`, ``, ``, `17: want KEY=VALUE`},
+	{` sluice.upstream=protocol=h2c`, ``, `{"upstream":{"protocol":"h2c"}}`, ``},
 	{`sluice.routes=h/`, ``, ``, `15: unknown tag: want sluice.route=HOST/PATH or sluice.upstream=KEY=VALUE`},
 	{"sluice.route=h/\n", ``, ``, `16: has a control character: want printable text`},
 	{"sluice.route=h/admin\tallow=10.0.0.0/8", `closed {"deny":["0.0.0.0/0","::/0"],"host":"h","path":"/admin"}`, ``, `21: has a control character: want printable text | 0: ` + tags.DeniesUnread},
