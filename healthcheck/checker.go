@@ -31,7 +31,7 @@ type Checker struct {
 	followed chan struct{}  // closed when follow has returned
 
 	passive   atomic.Pointer[Passive] // nil: no outlier detection
-	fullUntil atomic.Int64            // no ejection before this time, by balancer.Now: the clock may be set back
+	fullUntil atomic.Int64            // no ejection but on probation before this time, by balancer.Now: the clock may be set back
 
 	tasks group // of targets, in the scheduler
 

@@ -89,7 +89,7 @@ func (c *Checker) failed(p *balancer.Peer, o balancer.Outcome, s balancer.Streak
 		return
 	}
 	cause, length, ok := passive.exceeded(s)
-	if !ok || p.Has(balancer.ReasonEjected) || balancer.Now() < c.fullUntil.Load() {
+	if !ok || p.Has(balancer.ReasonEjected) || balancer.Now() < c.fullUntil.Load() && !onProbation(p) { // who is takes no room
 		return
 	}
 	what := o.Class.String()

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/test/verify"
 )
@@ -73,5 +74,20 @@ func TestPeersOnProbationAreEjectedWithoutALimit(t *testing.T) {
 		verify.Equal(t, f.eligible(), 0, "eligible")
 		pass(time.Minute)
 		verify.Equal(t, f.eligible(), 0, "eligible when their ejection is over")
+	})
+}
+
+// What keeps other peers from being ejected, as too many are, does not keep a peer on probation in use.
+func TestOneOnProbationIsEjectedWhileThereIsNoRoom(t *testing.T) {
+	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
+		set := instances(4)
+		set[3].Probation = time.Now()
+		f.Apply(set)
+		synctest.Wait()
+		for n := range 4 {
+			f.fail(n, 5, reset) // at one moment: the third one finds no room
+		}
+		verify.That(t, f.checker.Stats().Refused > 0 && f.peer(2).State() == balancer.StateUp, "there was room: %+v", f.checker.Stats())
+		verify.That(t, f.peer(3).Has(balancer.ReasonRegistry), "the peer on probation is used: %q", f.peer(3).Reasons())
 	})
 }
