@@ -33,6 +33,7 @@ const adminWriteTimeout = 2 * time.Minute
 type adminServer struct {
 	http        http.Server
 	config      config.Admin           // the first one
+	socket      *config.Socket         // in use; only the goroutine that applies configurations uses it
 	certificate *certificates.Follower // nil: without TLS
 	tokens      atomic.Pointer[adminTokens]
 	places      *places.Places // of connections
@@ -42,7 +43,7 @@ type adminServer struct {
 // newAdminServer returns a server without a handler, which ends the streams of feed.
 func newAdminServer(c config.Admin, feed *events.Feed, log zerolog.Logger) (_ *adminServer, err error) {
 	all := adminConnections()
-	a := &adminServer{config: c, log: log, places: places.New(all, (all+1)/2), http: http.Server{
+	a := &adminServer{config: c, socket: c.Socket, log: log, places: places.New(all, (all+1)/2), http: http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
 		WriteTimeout:      adminWriteTimeout,
 		IdleTimeout:       2 * time.Minute,

@@ -143,13 +143,14 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	if err := g.services.apply(p.services); err != nil {
 		return err
 	}
-	before := g.effective.Swap(c)
+	g.effective.Store(c)
 	g.process.Configure(c.Log.Level.Value, c.Log.Format == "console")
 	if p.tokens != nil {
 		g.admin.tokens.Store(p.tokens)
 	}
-	if before != nil && !reflect.DeepEqual(before.Admin.Socket, c.Admin.Socket) && g.admin.has(c.Admin) {
-		g.listeners.permitAgain(g.listeners.admin, c.Admin.Socket)
+	if g.admin.has(c.Admin) && !reflect.DeepEqual(g.admin.socket, c.Admin.Socket) {
+		g.admin.socket = c.Admin.Socket
+		g.listeners.permitAgain(g.listeners.admin, g.admin.socket)
 	}
 	g.mesh.join(c)
 	g.services.recheckAddresses()
