@@ -267,7 +267,9 @@ func RestartReason(key string) string {
 // NeedRestart returns the keys that differ and whose change takes effect at the next
 // start, in the order of the file.
 func NeedRestart(running, loaded *Config) []string {
-	return differences(reflect.ValueOf(*running), reflect.ValueOf(*loaded), "")
+	a, b := *running, *loaded
+	a.Consul.Orders, b.Consul.Orders = a.Consul.OrdersPrefix(), b.Consul.OrdersPrefix() // another default is another value
+	return differences(reflect.ValueOf(a), reflect.ValueOf(b), "")
 }
 
 func differences(a, b reflect.Value, key string) []string {

@@ -22,13 +22,6 @@ func TestRegisterIsOffByDefault(t *testing.T) {
 	verify.That(t, reflect.DeepEqual(c.Consul.Register, want), "got %+v, want %+v", c.Consul.Register, want)
 }
 
-func TestRegisterNeedsNoRestart(t *testing.T) {
-	a := mustParse(t, someService)
-	b := mustParse(t, "consul: { register: { service: edge } }"+someService)
-	keys := NeedRestart(a, b)
-	verify.That(t, len(keys) <= 0, "need a restart: %q", keys)
-}
-
 func TestRegisterRefusals(t *testing.T) {
 	long := strings.Repeat("x", 513)
 	for text, want := range map[string]string{

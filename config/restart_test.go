@@ -27,6 +27,25 @@ shutdown: { grace: 1s }
 	verify.That(t, got == nil, "unchanged: %q", got)
 }
 
+// consul.register needs no restart, but the prefix of orders is in use as the start had it, also if it is the default, which consul.register
+// gives.
+func TestRegisterAndOrdersNeedRestart(t *testing.T) {
+	const alone, registered, other, named = "", "consul: { register: {} }", "consul: { register: { service: edge } }", "consul: { register: {}, orders: sluice-orders/sluice }"
+	for _, c := range []struct {
+		running, loaded string
+		needs           bool
+	}{
+		{alone, registered, true}, {registered, alone, true}, {registered, other, true}, {registered, named, false}, {named, registered, false},
+		{alone, "consul: { register: { service: edge }, orders: off }", false}, {named, "consul: { register: {}, orders: off }", true},
+	} {
+		var want []string
+		if c.needs {
+			want = []string{"consul.orders"}
+		}
+		verify.DeepEqual(t, NeedRestart(mustParse(t, tail+c.running), mustParse(t, tail+c.loaded)), want, "from %q to %q", c.running, c.loaded)
+	}
+}
+
 func TestReferenceGivesTheReasonsForRestarts(t *testing.T) {
 	text := verify.Result(os.ReadFile("../docs/configuration.md")).Must(t)
 	for _, r := range restarts {
