@@ -100,6 +100,12 @@ func (in Input) Read() (string, error) {
 	return string(data), nil
 }
 
+// IsPipe reports whether the file has its text only once: it is no regular file.
+func (in Input) IsPipe() bool {
+	info, err := os.Stat(in.File)
+	return err == nil && !info.Mode().IsRegular()
+}
+
 // Built is a configuration that is put together from documents.
 type Built struct {
 	Config *Config

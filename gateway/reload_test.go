@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -297,6 +298,29 @@ func TestFormerPeersStayNamed(t *testing.T) {
 	check("without tags")
 	verify.NoError(t, os.WriteFile(file, []byte(a), 0o600))
 	r.answers("/unnamed", "a")
+}
+
+// A configuration file that is a pipe is read once. What it names is followed, a reload changes nothing, and a stop waits for no writer.
+func TestConfigurationInAPipe(t *testing.T) {
+	t.Parallel()
+	a, b := origin(t, "a"), origin(t, "b")
+	r := newRunning(t, "")
+	documents := filepath.Join(t.TempDir(), "routes.yaml")
+	lead := func(to string) {
+		verify.NoError(t, os.WriteFile(documents+".new", []byte("routes: [{ service: "+to+" }]"), 0o600))
+		verify.NoError(t, os.Rename(documents+".new", documents))
+	}
+	lead("a")
+	verify.NoError(t, os.Remove(r.file))
+	verify.NoError(t, syscall.Mkfifo(r.file, 0o600))
+	text := fmt.Sprintf("%sdynamic: [{ file: %q }]\nservices: { a: { peers: [%q] }, b: { peers: [%q] } }\n", preamble, documents, a, b)
+	go func() { verify.NoError(t, os.WriteFile(r.file, []byte(text), 0o600)) }()
+	r.run(Options{})
+	r.gets("/", "a")
+	r.Reload()
+	r.awaitLog("configuration unchanged")
+	lead("b")
+	r.answers("/", "b")
 }
 
 func TestKeysThatNeedARestartDoNotChange(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 // on its other methods may be called concurrently.
 type Manager struct {
 	input     config.Input
+	pipe      bool // the file is read once
 	options   Options
 	history   config.History
 	documents *documents
@@ -75,7 +76,7 @@ func Load(in config.Input) (*Manager, error) {
 		in.Decoded = new(config.Decoded)
 	}
 	m := &Manager{
-		input:  in,
+		input: in, pipe: in.IsPipe(),
 		reload: make(chan struct{}, 1), again: make(chan struct{}, 1), orders: make(chan func(context.Context)), settled: make(chan struct{}),
 		ended: make(chan struct{}),
 	}
@@ -175,8 +176,11 @@ func (m *Manager) Run(ctx context.Context, answers, retry time.Duration) {
 	}
 }
 
-// WatchFile reloads after each change of the configuration file, until ctx ends. There must be one.
+// WatchFile reloads after each change of the configuration file, until ctx ends. There must be one. A pipe has none.
 func (m *Manager) WatchFile(ctx context.Context) {
+	if m.pipe {
+		return
+	}
 	w := config.Watcher{
 		File:    m.input.File,
 		Hash:    m.first.fileHash,
@@ -205,8 +209,11 @@ func (m *Manager) reloadNow(ctx context.Context) {
 	m.applyLatest(ctx, true)
 }
 
-// readFile reads the configuration file.
+// readFile reads the configuration file. To open a pipe again would wait for a writer, and orders and a stop for that.
 func (m *Manager) readFile() {
+	if m.pipe {
+		return
+	}
 	text, err := m.input.Read()
 	if m.fileErr = err; err != nil {
 		return
