@@ -27,6 +27,9 @@ type Watcher struct {
 	// Hash is the hash of what was read last: see [Source.Revision]. Run compares the
 	// file with it.
 	Hash string
+	// Seen, if not nil, returns the hash of what was read last, or why it could not be read, and how often it was read: by others
+	// than Changed too. After another reading, Run compares the file with that in place of Hash.
+	Seen func() (hash string, readings uint64)
 	// Changed is called after each change, in the goroutine of Run. It is also called
 	// when the file becomes unreadable.
 	Changed func()
@@ -38,7 +41,8 @@ type Watcher struct {
 	settle, settleMax, poll time.Duration                     // as the constants above
 	notify                  func() (*fsnotify.Watcher, error) // fsnotify.NewWatcher
 
-	watched map[string]bool
+	watched  map[string]bool
+	readings uint64 // as Seen has returned last
 }
 
 // Run watches the file until ctx ends.
@@ -81,6 +85,11 @@ func (w *Watcher) Run(ctx context.Context) {
 		}
 		first = time.Time{}
 		w.follow(notifier)
+		if w.Seen != nil {
+			if hash, readings := w.Seen(); readings != w.readings {
+				w.readings, w.Hash = readings, hash
+			}
+		}
 		if hash := w.read(); hash != w.Hash {
 			w.Hash = hash
 			w.Changed()

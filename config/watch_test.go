@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -117,6 +119,46 @@ func TestWatchSeesKubernetesSwap(t *testing.T) {
 	verify.NoError(t, os.RemoveAll(filepath.Join(dir, "..v2")))
 	expectChange(t, changes)
 	expectNone(t, changes, 100*time.Millisecond)
+}
+
+// The file may be read between two looks, and changed back, again and again. What was read then differs from the file.
+func TestWatchComparesWithWhatWasReadLast(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	write(t, file, "a")
+	synctest.Test(t, func(t *testing.T) {
+		type reading struct {
+			hash   string
+			number uint64
+		}
+		var last atomic.Pointer[reading]
+		var changes atomic.Int64
+		readOthers := func(hash string) { last.Store(&reading{hash, last.Load().number + 1}) }
+		last.Store(&reading{hashOf([]byte("a")), 1})
+		ctx, cancel := context.WithCancel(t.Context())
+		var done sync.WaitGroup
+		defer done.Wait()
+		defer cancel()
+		w := &Watcher{
+			File: file, Seen: func() (string, uint64) { return last.Load().hash, last.Load().number }, Changed: func() { changes.Add(1) },
+			notify: func() (*fsnotify.Watcher, error) { return nil, errors.New("no notifications") },
+		}
+		w.settle, w.settleMax, w.poll = settleTime, settleTimeMax, pollInterval
+		done.Go(func() { w.Run(ctx) })
+		pass := func(what string, want int64) {
+			t.Helper()
+			time.Sleep(pollInterval)
+			synctest.Wait()
+			verify.Equal(t, changes.Load(), want, "changes, %s", what)
+		}
+		pass("of nothing", 0)
+		for n := range int64(3) {
+			readOthers([]string{hashOf([]byte("b")), "too many open files"}[n%2])
+			pass("that nobody has read", n+1)
+			pass("that nobody reads", n+1)
+			readOthers(hashOf([]byte("a"))) // and so soon before the next that no look comes between
+		}
+		pass("that was read", 3)
+	})
 }
 
 func TestWatchFollowsLinkIntoOtherDirectory(t *testing.T) {

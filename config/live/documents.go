@@ -47,6 +47,8 @@ type followed struct {
 
 	memory   Memory
 	expiry   *time.Timer          // runs until some of memory ceases to count; nil: nothing does
+	said     string               // the revision of the last report, or its error
+	reports  uint64               // their number
 	known    bool                 // memory has what the source said, not only what it said to an earlier process
 	failed   error                // of the last report
 	unusable error                // of the last report without an error
@@ -104,6 +106,9 @@ func (d *documents) change(ctx context.Context, list []config.Dynamic, used []co
 // startLocked starts to follow f. The caller holds d.mu.
 func (d *documents) startLocked(ctx context.Context, f *followed) {
 	source := d.newSource(f.spec, f.memory.State)
+	if files, ok := source.(*Files); ok {
+		files.Seen = func() (string, uint64) { return d.lastOf(f) }
+	}
 	f.stop = panics.Start(ctx, panics.Watch, func(ctx context.Context) {
 		_ = source.Run(ctx, func(r Report) { d.report(f, r) }) // ends with ctx
 	})
@@ -114,8 +119,11 @@ func (d *documents) report(f *followed, r Report) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	news := r.Err == nil || !closed(f.first)
-	if f.failed = r.Err; r.Err == nil {
-		f.known, f.unusable = true, r.Unusable
+	f.reports++
+	if f.failed = r.Err; r.Err != nil {
+		f.said = r.Err.Error()
+	} else {
+		f.said, f.known, f.unusable = r.Said.Revision, true, r.Unusable
 		f.expireAt(f.memory.Take(r, time.Now()), func() { d.expire(f) })
 	}
 	d.stateLocked(f)
@@ -125,6 +133,13 @@ func (d *documents) report(f *followed, r Report) {
 	if news {
 		request(d.changed)
 	}
+}
+
+// lastOf returns the revision of the last report of f, or its error, and the number of reports.
+func (d *documents) lastOf(f *followed) (said string, reports uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return f.said, f.reports
 }
 
 // stateLocked tells what is wrong with f now, and was not when it was told last, and what is over.

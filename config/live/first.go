@@ -8,11 +8,10 @@ import (
 
 // firstConfiguration is the configuration with which this process starts.
 type firstConfiguration struct {
-	fileHash string                   // of the configuration file, as read
-	read     map[string]config.Source // what the dynamic files say, by name
-	built    *config.Built
-	sources  []config.Source
-	refused  map[string]error
+	read    map[string]config.Source // what the dynamic files say, by name
+	built   *config.Built
+	sources []config.Source
+	refused map[string]error
 }
 
 // readFirst reads the files and the history, and chooses the first configuration. It fails if
@@ -29,7 +28,8 @@ func (m *Manager) readFirst() error {
 		return err
 	}
 	m.offered = alone.Config.Dynamic
-	m.first.fileHash, m.first.read = m.file.Revision, make(map[string]config.Source)
+	m.first.read = make(map[string]config.Source)
+	m.seen.Store(&reading{m.file.Revision, 1})
 	if path := alone.Config.Live.History; path != "" {
 		m.history.Keep(path, func(err error, message string) {
 			event := m.options.Log.Info()

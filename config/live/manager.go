@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -29,6 +30,8 @@ type Manager struct {
 	first   firstConfiguration
 	started *config.Config // the first configuration, with the values in use of keys that need a restart
 
+	seen atomic.Pointer[reading] // the last one of the file
+
 	reload  chan struct{} // capacity 1: a reload is requested
 	again   chan struct{} // capacity 1: the configuration in use must be applied again
 	orders  chan func(context.Context)
@@ -43,6 +46,12 @@ type Manager struct {
 	alone   *config.Built    // of the file just read without its sources; nil: built again
 	notes   string           // the latest warnings about the configuration, as logged
 	answers time.Duration    // see Run
+}
+
+// reading is a reading of the file.
+type reading struct {
+	revision string
+	number   uint64
 }
 
 // Options are what a Manager works with. All are required.
@@ -157,6 +166,9 @@ func (m *Manager) Run(ctx context.Context, answers, retry time.Duration) {
 			continue
 		case <-retried:
 			retried = nil
+			if m.fileErr != nil { // the watcher may have read it
+				m.readFile()
+			}
 			m.applyLatest(ctx, false)
 			continue
 		case carryOut := <-m.orders:
@@ -183,7 +195,7 @@ func (m *Manager) WatchFile(ctx context.Context) {
 	}
 	w := config.Watcher{
 		File:    m.input.File,
-		Hash:    m.first.fileHash,
+		Seen:    func() (string, uint64) { last := m.seen.Load(); return last.revision, last.number },
 		Changed: m.Reload,
 		Problem: func(err error) {
 			m.options.Log.Warn().Err(err).Str("file", m.input.File).
@@ -219,6 +231,7 @@ func (m *Manager) readFile() {
 		return
 	}
 	file := m.input.FileSource(text)
+	m.seen.Store(&reading{file.Revision, m.seen.Load().number + 1})
 	if file.Revision == m.file.Revision {
 		return
 	}

@@ -193,6 +193,27 @@ func TestWhatIsRefusedIsTriedAgain(t *testing.T) {
 	})
 }
 
+// A reload that could not read the file is tried again: the watcher may have read it all the time.
+func TestAFileThatCannotBeReadIsTriedAgain(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, dir)
+		defer m.wait()
+		m.say("/a")
+		aside := m.input.File + ".aside"
+		verify.NoError(t, os.Rename(m.input.File, aside))
+		m.Reload()
+		synctest.Wait()
+		verify.That(t, m.Refuses(), "a file that is not there is not refused")
+		text := strings.Replace(string(verify.Result(os.ReadFile(aside)).Must(t)), "/file", "/changed", 1)
+		verify.NoError(t, os.WriteFile(m.input.File, []byte(text), 0o600))
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		m.serves("the file can be read", "/changed", "/a")
+		verify.That(t, !m.Refuses() && m.History().Reloads().Last == nil, "it is refused")
+	})
+}
+
 // A rollback that panics is an error, and the configuration before stays in use.
 func TestARollBackPanics(t *testing.T) {
 	panics.Fatal.Store(false)
