@@ -3,6 +3,8 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -237,7 +239,7 @@ func (c *contender) wait() error {
 		}
 		stop := context.AfterFunc(c.ctx, c.up.Interrupt)
 		err := c.waitOn(c.up)
-		if !stop() || err == nil || err == upstream.ErrSuspected {
+		if !stop() || err == nil || err == upstream.ErrSuspected || errors.Is(err, os.ErrDeadlineExceeded) { // the last: nobody has closed it
 			return err
 		}
 		if stale, _ := c.up.ClosedIdle(err); !stale || len(c.head) == 0 {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -158,6 +159,33 @@ func TestHedgeForClientThatLeaves(t *testing.T) {
 	conn.Close()
 	lines := p.lines()
 	verify.That(t, len(lines) == 1 && lines[0].Status == 499 && lines[0].Reason == "client_gone", "got %+v", lines)
+}
+
+// A peer that was asked on a connection that it had before, and has not answered in time, has not closed that connection: it does
+// not get the request again on another one.
+func TestHedgeThatIsLateIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	serve := withRequest(func(c *originConn, r *http.Request) bool {
+		if r.URL.Path != "/hang" {
+			return c.write(okResponse)
+		}
+		asked.Add(1)
+		io.Copy(io.Discard, c) // until it is given up
+		return false
+	})
+	a, b := startOrigin(t, serve), startOrigin(t, serve)
+	p := startProxy(t, Options{}, a.address(), b.address())
+	p.setService(route.Service{
+		Timeouts: route.Timeouts{ResponseHeader: staleWithin / 4},
+		Retry:    route.Retry{Attempts: 1, Hedge: &route.Hedge{After: 30 * time.Millisecond}},
+	})
+	for range 2 { // each has a connection then
+		get(t, p, "GET")
+	}
+	p.expect("GET /hang HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "504")
+	eventually(t, "the requests have ended", func() bool { return p.inflight() == 0 && a.open()+b.open() == 0 })
+	verify.That(t, asked.Load() <= 2, "two peers got the request %d times", asked.Load())
 }
 
 // A request whose session is with its peer is not hedged: another peer would answer without the session.
