@@ -25,7 +25,6 @@ func (x *sentRequest) askAuthServer() *refusal.Refusal {
 		return nil
 	}
 	f := x.actions.ForwardAuth
-	x.GiveBack()
 	ctx, end := x.Waiting(f.Timeout())
 	answer, err := f.Ask(ctx, x.client.block(), x.authHeader(x.bytes()))
 	end()
@@ -173,7 +172,6 @@ func (x *sentRequest) requirePassword() *refusal.Refusal {
 	users := x.actions.BasicAuth
 	name, password, ok := credentials(&x.head, x.bytes())
 	if ok {
-		x.GiveBack()
 		var err error
 		ok, err = users.Verify(x.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.Waiting(verifyTimeout) })
 		if err != nil {
@@ -226,7 +224,6 @@ func (x *sentRequest) requireToken() *refusal.Refusal {
 		return refusal.TokenMissing
 	}
 	token, err := rules.Check(text, x.startTime, x.client.block(), func() (context.Context, context.CancelFunc) {
-		x.GiveBack()
 		return x.Waiting(auth.MaxKeyWait)
 	})
 	if fault := (*auth.Fault)(nil); errors.As(err, &fault) {

@@ -26,8 +26,9 @@ type http1Exchange struct {
 	httpExchange
 }
 
-// next prepares the exchange for the next request.
+// next prepares the exchange for the next request, for the rest of which the client may let it wait.
 func (x *http1Exchange) next() {
+	x.GiveBack()
 	x.start += x.headLength + x.bodyLength
 	if x.start == x.end {
 		x.dropLarge()

@@ -6,8 +6,12 @@ import (
 	"bytes"
 	"io"
 	"runtime"
+	"strings"
 	"testing"
+	"time"
 
+	"sluice/proxy/socket"
+	"sluice/route"
 	"sluice/test/verify"
 )
 
@@ -21,7 +25,10 @@ func TestWaitingHoldsNoBuffers(t *testing.T) {
 		conns = 200
 		limit = 25_000 // bytes for each, with stacks, and 2 KiB for the sockets of the test itself
 	)
-	const get = "GET / HTTP/1.1\r\nHost: a\r\n"
+	const (
+		get          = "GET / HTTP/1.1\r\nHost: a\r\n"
+		lastResponse = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+	)
 	for _, test := range []struct {
 		name, request string
 		answer        string // of the peer, to a head
@@ -36,6 +43,8 @@ func TestWaitingHoldsNoBuffers(t *testing.T) {
 		{"for a long body", get + "\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nx", conns},
 		{"for a chunk", get + "\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", conns},
 		{"for the end of the connection", get + "\r\n", "HTTP/1.1 200 OK\r\n\r\nx", conns},
+		{"for the rest of a head, behind an answer", get + "\r\n" + get, lastResponse, 0},
+		{"for a small body, behind an answer", get + "\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc", lastResponse, 0},
 		{"in a stream", "question\r\n\r\n", "220 ready\n", conns},
 		{"in a tunnel", get + "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", conns},
 	} {
@@ -45,8 +54,8 @@ func TestWaitingHoldsNoBuffers(t *testing.T) {
 			if test.name == "in a stream" {
 				start = startStreams
 			}
-			p := start(t, Options{}, address)
-			defer end() // first: a tunnel is for its peer to end, too
+			p := start(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: time.Hour}}, address) // what ends holds nothing
+			defer end()                                                                           // first: a tunnel is for its peer to end, too
 			before := memory()
 			for range conns {
 				conn := p.send(test.request)
@@ -59,6 +68,23 @@ func TestWaitingHoldsNoBuffers(t *testing.T) {
 			expectMemory(t, before, conns, limit)
 		})
 	}
+}
+
+// Who waits for a peer holds the body that is kept for it, and no buffers that this was read into.
+func TestWaitForPeerHoldsNoBuffers(t *testing.T) {
+	const (
+		requests = 200
+		limit    = socket.RelayBufferBytes + 25_000 // bytes for each: the body, stacks and the sockets
+	)
+	p := startProxy(t, Options{})
+	p.setService(route.Service{WaitForPeer: time.Hour, Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 20}})
+	before := memory()
+	for range requests {
+		conn := p.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 17000\r\n\r\n" + strings.Repeat("a", 17_000))
+		defer conn.Close()
+	}
+	eventually(t, "all wait", func() bool { return p.pool.Pending() == requests })
+	expectMemory(t, before, requests, limit)
 }
 
 // A tunnel over HTTP/2 without bytes to forward holds no buffer either.

@@ -48,6 +48,7 @@ func (x *answeredRequest) begin() {
 // Try implements [attempt.Exchange].
 func (x *answeredRequest) Try(t balancer.Token) attempt.Result {
 	x.token, x.lastRefusal, x.headed = t, nil, false
+	x.GiveBack() // to open a connection may take long
 	if x.picked = t.Picked(); x.tries == 0 {
 		x.firstPicked = x.picked
 	}

@@ -253,8 +253,9 @@ func (x *sentRequest) Replayable() bool {
 
 // Waiting implements [attempt.Exchange]. The context also ends when the server stops
 // or the client closes its connection. The wait does not count as time of the peers that
-// were tried before.
+// were tried before, and the exchange has no buffers meanwhile.
 func (x *sentRequest) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
+	x.GiveBack()
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(x.client.server.ctx, timeout)
 	r := upstream.Requirements{Client: &x.client.Client, Deadline: x.deadline, KeepForGone: x.client.options.KeepForGoneClients}
