@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -114,6 +115,33 @@ func TestKeptBodiesHaveAShare(t *testing.T) {
 			eventually(t, "the memory is given back", func() bool { return p.keptBodies.Taken() == 0 && p.keptBodies.TakenBy(bad) == 0 })
 		}
 	}
+}
+
+// A body is kept for as long as its request may be sent again, and not while the answer goes on.
+func TestKeptBodyIsDroppedDuringTheAnswer(t *testing.T) {
+	t.Parallel()
+	eachCase(t, map[string]bool{"HTTP/1": false, "HTTP/2": true}, func(t *testing.T, http2 bool) {
+		ends := make(chan struct{})
+		end := sync.OnceFunc(func() { close(ends) })
+		p := startProxyTo(t, http2, Options{}, func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			io.WriteString(w, sumOf(body))
+			http.NewResponseController(w).Flush()
+			<-ends
+		})
+		t.Cleanup(end)
+		p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 20}})
+		body := make([]byte, 200_000)
+		conn := p.putFrom("127.0.0.1", "/", body, len(body)-1)
+		eventually(t, "the body is kept", func() bool { return p.keptBodies.Taken() > 0 })
+		conn.Write(body[:1])
+		answer := bufio.NewReader(conn)
+		verify.Result(answer.Peek(1)).Must(t)
+		eventually(t, "the memory is given back", func() bool { return p.keptBodies.Taken() == 0 })
+		end()
+		status, got := readResponseFrom(t, answer, "PUT")
+		verify.That(t, status == 200 && got == sumOf(body), "got %d %q", status, got)
+	})
 }
 
 // A stream of HTTP/2 whose body has just begun takes little memory.

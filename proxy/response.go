@@ -347,8 +347,12 @@ func (x *answeredRequest) noteLoad(trailer []byte) {
 }
 
 // awaitBody sets the timeout for the next piece of the response's body, or for its end if all of it isWhole. None runs
-// until the peer has the whole request, because it may wait for the client.
+// until the peer has the whole request, because it may wait for the client. A part of the answer was sent, so the request is not
+// sent again, and a body that was kept for that is dropped.
 func (x *answeredRequest) awaitBody(u upstream.Conn, isWhole bool) {
+	if x.bodyBuffer != nil && !x.streaming && u.HasSent() {
+		x.dropBody(x.client)
+	}
 	if !x.streaming || x.upload.answering() {
 		pause := x.bodyPause()
 		if isWhole {

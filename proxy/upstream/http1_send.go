@@ -87,6 +87,19 @@ func (u *HTTP1Conn) allSent() bool {
 	return len(u.request) == 0 && (u.remainder == nil || transfer.EndsShortly(u.remainder) && u.remainderSent)
 }
 
+// HasSent implements [Conn].
+func (u *HTTP1Conn) HasSent() bool {
+	if u.remainder == nil {
+		return len(u.request)+len(u.body) == 0
+	}
+	select {
+	case <-u.remainder:
+		return true
+	default:
+		return false
+	}
+}
+
 // receiveLast reads what the peer sent before it closed the connection fd, which may
 // be a response, or say why: then err is that. It is called after a write failed with err.
 func (u *HTTP1Conn) receiveLast(fd uintptr, b *socket.Buffers, err error) (int, error) {

@@ -58,6 +58,13 @@ func (u *http2Stream) Send(b *socket.Buffers, body, trailer []byte, w Until) (se
 	return err != ErrUnprocessed, err
 }
 
+// HasSent implements [Conn].
+func (u *http2Stream) HasSent() bool {
+	u.conn.Mu.Lock()
+	defer u.conn.Mu.Unlock()
+	return u.Sent
+}
+
 // SendHead implements [Conn].
 func (u *http2Stream) SendHead(b *socket.Buffers, _ bool) (answered, sent bool, err error) {
 	err = u.open(b, nil, nil, false)

@@ -78,6 +78,9 @@ type Conn interface {
 	// concurrent use.
 	Interrupt()
 
+	// HasSent reports whether all that Send was given was sent, so that body may change.
+	HasSent() bool
+
 	// ReadHead reads the head of the next response, interim or final, and scans it
 	// into head. text is in b, and valid until StartBody.
 	ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error)
