@@ -6,6 +6,7 @@ import (
 	"sync"
 	"syscall"
 
+	"sluice/proxy/socket"
 	"sluice/route/places"
 )
 
@@ -99,11 +100,11 @@ func contains(prefixes []netip.Prefix, address netip.Addr) bool {
 }
 
 // HalfOfDescriptors returns a limit for client connections: half of the file
-// descriptors of the process, less a reserve. Connections to peers use the others.
+// descriptors of the process, less a reserve, as large as the pipes need it. Connections to peers use the others.
 func HalfOfDescriptors() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<21 {
 		return 1 << 20
 	}
-	return max(int(limit.Cur)/2-64, 16)
+	return max(int(limit.Cur)/2-64-socket.MaxPipes(limit.Cur), 16)
 }

@@ -24,11 +24,7 @@ func (s *relaySplicer) splice(r *relay) (client bool, err error) {
 		s.relay, s.onSource, s.onSink = r, s.fill, s.drain
 	}
 	defer func() {
-		if s.inPipe == 0 {
-			pipes.Put(s.pipe)
-		} else {
-			s.pipe.close()
-		}
+		s.pipe.release(s.inPipe)
 		s.pipe = nil
 	}()
 	for s.inPipe = 0; ; {

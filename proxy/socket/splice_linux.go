@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"sync"
@@ -19,15 +20,32 @@ const (
 	fcntlSet  = 1031 // F_SETPIPE_SZ
 )
 
-// pipes are empty. A finalizer closes pipes that the pool drops.
-var pipes sync.Pool
+var (
+	// pipes are empty. A finalizer closes pipes that the pool drops.
+	pipes sync.Pool
+	// pipesInUse is how many are not in pipes, at most maxPipes.
+	pipesInUse atomic.Int64
+	maxPipes   = func() int64 {
+		var limit syscall.Rlimit
+		_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
+		return int64(MaxPipes(limit.Cur))
+	}()
+)
 
+var errPipes = errors.New("too many pipes are in use")
+
+// acquirePipe returns an empty pipe, for release.
 func acquirePipe() (*pipe, error) {
+	if pipesInUse.Add(1) > maxPipes {
+		pipesInUse.Add(-1)
+		return nil, errPipes
+	}
 	if p, ok := pipes.Get().(*pipe); ok {
 		return p, nil
 	}
 	var ends [2]int
 	if err := syscall.Pipe2(ends[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
+		pipesInUse.Add(-1)
 		return nil, os.NewSyscallError("pipe2", err)
 	}
 	p := &pipe{r: ends[0], w: ends[1], size: 64 << 10}
@@ -36,6 +54,16 @@ func acquirePipe() (*pipe, error) {
 	}
 	runtime.SetFinalizer(p, (*pipe).close)
 	return p, nil
+}
+
+// release ends the use of a pipe, which has that many bytes.
+func (p *pipe) release(inPipe int) {
+	pipesInUse.Add(-1)
+	if inPipe == 0 {
+		pipes.Put(p)
+	} else {
+		p.close()
+	}
 }
 
 func (p *pipe) close() {
@@ -88,11 +116,7 @@ func Splice(sink, source Side, pace *Pace, n int64, moved *int64, allRead *atomi
 		err = s.write()
 		*moved += int64(filled - s.inPipe)
 	}
-	if s.inPipe == 0 {
-		pipes.Put(p)
-	} else {
-		p.close()
-	}
+	p.release(s.inPipe)
 	s.pipe, s.allRead, s.sink, s.pace = nil, nil, Side{}, nil
 	return true, sourceFailed, err
 }
