@@ -70,7 +70,6 @@ func (c *condition) state() State {
 // setInstance stores the registry's data and sets the reasons that follow from it and from the
 // operator's orders.
 func (c *condition) setInstance(i discovery.Instance, o *Options) {
-	before := c.registryWeight()
 	if !i.Probation.Equal(c.instance.Probation) {
 		c.failed = ""
 	}
@@ -88,7 +87,7 @@ func (c *condition) setInstance(i discovery.Instance, o *Options) {
 			c.fail("it was failing before")
 		}
 	case o.ActiveOverridesRegistry && i.Status == discovery.StatusCritical:
-		c.override = max(before, 1)
+		c.override = max(c.usual, 1)
 		c.setReason(ReasonRegistry, false, "")
 	case i.Status >= discovery.StatusCritical, weightless && i.Status != discovery.StatusPassing:
 		why := i.Status.String()

@@ -164,16 +164,16 @@ func TestActiveChecksMayOverrideTheRegistry(t *testing.T) {
 	apply(discovery.StatusMaintenance, 0)
 	expect(false, 0)
 	apply(discovery.StatusCritical, 0)
-	expect(true, 1) // what it was is not known any more
+	expect(true, 7)
 	apply(discovery.StatusPassing, 0)
 	expect(false, 0)
 	apply(discovery.StatusCritical, 0)
 	verify.NoError(t, p.Reconfigure(complete(Options{})))
 	expect(false, 0)
 	verify.NoError(t, p.Reconfigure(complete(Options{ActiveOverridesRegistry: true})))
-	expect(false, 1) // no check has passed since
+	expect(false, 7) // no check has passed since
 	p.SetReasons(ReasonActive, Verdict{Peer: peer})
-	expect(true, 1)
+	expect(true, 7)
 }
 
 func TestLatenciesAreMeasuredOnRequest(t *testing.T) {
