@@ -104,14 +104,19 @@ func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, 
 	return discovery.NewStatic(name, spec.peers), nil
 }
 
-// watchPeers calls changed after each change of a file with peers, until ctx ends.
-func (r *registries) watchPeers(ctx context.Context, path string, changed func()) {
+// watchPeers calls changed after each change of a file with peers, until ctx ends. After an error it calls it again after the next
+// event, or within 10 seconds: what changed could not use may be another text than the one that was compared.
+func (r *registries) watchPeers(ctx context.Context, path string, changed func() error) {
 	w := config.Watcher{
-		File:    path,
-		Changed: changed,
+		File: path,
 		Problem: func(err error) {
 			r.log.Warn().Err(err).Str("file", path).Msg("the file system does not report changes: sluice reads the file with peers every 10 seconds")
 		},
+	}
+	w.Changed = func() {
+		if changed() != nil {
+			w.Hash = ""
+		}
 	}
 	w.Run(ctx)
 }

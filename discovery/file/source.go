@@ -27,8 +27,9 @@ const settleTime = 300 * time.Millisecond
 type Options struct {
 	Path string
 	// Watch calls changed after each change of the file, and once after its start, until
-	// ctx ends. Calls of changed do not overlap.
-	Watch func(ctx context.Context, path string, changed func())
+	// ctx ends. Calls of changed do not overlap. After an error, which may be due to a text that
+	// was being written, it calls changed again soon also if it sees no change.
+	Watch func(ctx context.Context, path string, changed func() error)
 }
 
 // NewSource returns a source for a service of sluice. It may run several times, but not
@@ -49,8 +50,8 @@ func (s *source) String() string { return fmt.Sprintf("file %q", s.options.Path)
 func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	// The Guard has no probation: an operator has removed the instances, and the text is whole.
 	w := &watch{s, discovery.NewWatcher(discovery.Guard{}, before, report)}
-	w.changed(ctx)
-	s.options.Watch(ctx, s.options.Path, func() { w.changed(ctx) })
+	_ = w.changed(ctx) // Watch begins with another reading
+	s.options.Watch(ctx, s.options.Path, func() error { return w.changed(ctx) })
 	return ctx.Err()
 }
 
@@ -61,16 +62,16 @@ type watch struct {
 }
 
 // changed reads the file and reports the result.
-func (w *watch) changed(ctx context.Context) {
+func (w *watch) changed(ctx context.Context) error {
 	set, err := w.read(ctx)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
 		w.Failed(err)
-		return
+	default:
+		w.Accept(discovery.Report{Set: set, Endpoint: w.options.Path}, discovery.Memory{})
 	}
-	w.Accept(discovery.Report{Set: set, Endpoint: w.options.Path}, discovery.Memory{})
+	return err
 }
 
 // read returns the instances in the file.

@@ -33,11 +33,14 @@ func watchFile(t *testing.T, inUse []discovery.Instance, text string) *watched {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		err := NewSource("star", Options{Path: w.path, Watch: func(ctx context.Context, path string, changed func()) {
+		err := NewSource("star", Options{Path: w.path, Watch: func(ctx context.Context, path string, changed func() error) {
 			for {
 				select {
 				case <-w.changes:
-					changed()
+					err := changed()
+					w.mu.Lock()
+					verify.That(t, ctx.Err() != nil || errors.Is(err, w.last.Err), "changed returned %v, and reported %v", err, w.last.Err)
+					w.mu.Unlock()
 				case <-ctx.Done():
 					return
 				}
