@@ -120,14 +120,24 @@ func TestKeptBodiesHaveAShare(t *testing.T) {
 // A body is kept for as long as its request may be sent again, and not while the answer goes on.
 func TestKeptBodyIsDroppedDuringTheAnswer(t *testing.T) {
 	t.Parallel()
-	eachCase(t, map[string]bool{"HTTP/1": false, "HTTP/2": true}, func(t *testing.T, http2 bool) {
+	eachCase(t, map[string]struct{ http2, long bool }{
+		"HTTP/1": {false, false}, "HTTP/2": {true, false}, "HTTP/1, spliced": {false, true},
+	}, func(t *testing.T, test struct{ http2, long bool }) {
+		const rest = 1 << 20 // of a long answer
 		ends := make(chan struct{})
 		end := sync.OnceFunc(func() { close(ends) })
-		p := startProxyTo(t, http2, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		p := startProxyTo(t, test.http2, Options{}, func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
-			io.WriteString(w, sumOf(body))
+			sum := sumOf(body)
+			if test.long {
+				w.Header().Set("Content-Length", strconv.Itoa(len(sum)+rest))
+			}
+			io.WriteString(w, sum)
 			http.NewResponseController(w).Flush()
 			<-ends
+			if test.long {
+				w.Write(make([]byte, rest))
+			}
 		})
 		t.Cleanup(end)
 		p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 20}})
@@ -140,6 +150,10 @@ func TestKeptBodyIsDroppedDuringTheAnswer(t *testing.T) {
 		eventually(t, "the memory is given back", func() bool { return p.keptBodies.Taken() == 0 })
 		end()
 		status, got := readResponseFrom(t, answer, "PUT")
+		if test.long {
+			verify.Equal(t, len(got), len(sumOf(body))+rest, "bytes of the answer")
+			got = got[:len(sumOf(body))]
+		}
 		verify.That(t, status == 200 && got == sumOf(body), "got %d %q", status, got)
 	})
 }

@@ -72,6 +72,9 @@ func TestWaitingHoldsNoBuffers(t *testing.T) {
 
 // Who waits for a peer holds the body that is kept for it, and no buffers that this was read into.
 func TestWaitForPeerHoldsNoBuffers(t *testing.T) {
+	if !alone(t) {
+		return
+	}
 	const (
 		requests = 200
 		limit    = socket.RelayBufferBytes + 25_000 // bytes for each: the body, stacks and the sockets

@@ -327,6 +327,7 @@ func (x *answeredRequest) relay(u upstream.Conn) error {
 		if err := x.toClient(p); err != nil || p.Last {
 			return err
 		}
+		x.dropSentBody(u)
 		if !x.streaming || x.upload.ended.Load() {
 			switch done, sourceFailed, err := transfer.Splice(&x.Buffers, to, u, &x.bytesOut, nil); {
 			case done && err != nil && !sourceFailed:
@@ -347,18 +348,22 @@ func (x *answeredRequest) noteLoad(trailer []byte) {
 }
 
 // awaitBody sets the timeout for the next piece of the response's body, or for its end if all of it isWhole. None runs
-// until the peer has the whole request, because it may wait for the client. A part of the answer was sent, so the request is not
-// sent again, and a body that was kept for that is dropped.
+// until the peer has the whole request, because it may wait for the client.
 func (x *answeredRequest) awaitBody(u upstream.Conn, isWhole bool) {
-	if x.bodyBuffer != nil && !x.streaming && u.HasSent() {
-		x.dropBody(x.client)
-	}
+	x.dropSentBody(u)
 	if !x.streaming || x.upload.answering() {
 		pause := x.bodyPause()
 		if isWhole {
 			pause = min(pause, endPause)
 		}
 		u.WaitAtMost(pause)
+	}
+}
+
+// dropSentBody drops a body that was kept so that the request could be sent again: it is not, as a part of the answer was sent.
+func (x *answeredRequest) dropSentBody(u upstream.Conn) {
+	if x.bodyBuffer != nil && !x.streaming && u.HasSent() {
+		x.dropBody(x.client)
 	}
 }
 

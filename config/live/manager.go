@@ -166,8 +166,9 @@ func (m *Manager) Run(ctx context.Context, answers, retry time.Duration) {
 			continue
 		case <-retried:
 			retried = nil
-			if m.fileErr != nil { // the watcher may have read it
-				m.readFile()
+			if m.fileErr != nil && m.readable() { // the watcher may have read it, and sees no change
+				m.Reload()
+				continue
 			}
 			m.applyLatest(ctx, false)
 			continue
@@ -239,6 +240,12 @@ func (m *Manager) readFile() {
 	if built, err := m.input.Build([]config.Source{file}); err == nil {
 		m.alone, m.offered = built, built.Config.Dynamic
 	}
+}
+
+// readable reports whether the configuration file can be read now.
+func (m *Manager) readable() bool {
+	_, err := m.input.Read()
+	return err == nil
 }
 
 // follow follows the sources that the file names, and the sources in use. Once all of them have reported, and

@@ -148,7 +148,10 @@ func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 		*left = 0
 		start := time.Now()
 		ctx, end := x.Waiting(timeout)
-		if t, err = await(ctx, r.query); err == nil {
+		if t, err = await(ctx, r.query); r.retryLeft(err) {
+			t, err = r.pickNow()
+		}
+		if err == nil {
 			*left = timeout - time.Since(start)
 		}
 		end()
@@ -160,15 +163,18 @@ func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 func (r *run) pickNow() (t balancer.Token, err error) {
 	for {
 		r.query.Tries = uint8(r.tries - r.again)
-		if t, err = r.service.Pool.Pick(r.query); err != balancer.ErrAllTried || !r.retryLeft() {
+		if t, err = r.service.Pool.Pick(r.query); !r.retryLeft(err) {
 			return t, err
 		}
 	}
 }
 
-// retryLeft lets a peer that was left be tried again, if there is one that is well now: its checks
-// failed for a while, or another one has answered first.
-func (r *run) retryLeft() bool {
+// retryLeft lets a peer that was left be tried again if err, of a pick, says that no other one can be, and it is well now: its
+// checks failed for a while, or another one has answered first. It reports whether there is one.
+func (r *run) retryLeft(err error) bool {
+	if err != balancer.ErrAllTried && err != balancer.ErrNoEligible && err != balancer.ErrNoPeers {
+		return false // the others may be of the fallback of a group
+	}
 	for _, p := range r.left.Peers() {
 		if s := p.State(); s == balancer.StateUp || s == balancer.StateWarming {
 			r.left.Remove(p)

@@ -329,6 +329,29 @@ func TestSuspectedPeerIsLeftForALaterOne(t *testing.T) {
 	verify.Equal(t, strings.Join(x.calls, " "), "try await leave 0 ask await receive 1", "calls")
 }
 
+// A request that waits for a peer gets the one that it has left, as soon as this is well again.
+func TestPeerThatWasLeftIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, 2)
+		service := &route.Service{Name: "star", Pool: p, WaitForPeer: 3 * time.Second, Retry: route.Retry{Attempts: 3}}
+		x := script{tries: []Result{suspected, Ended(ok)}, events: []event{{1, Ended(reset)}}}
+		x.onAwait = func(<-chan struct{}) { // now neither may get a request
+			well := []discovery.Instance{x.peers[0].Instance()}
+			critical := []discovery.Instance{x.peers[0].Instance(), x.peers[1].Instance()}
+			for i := range critical {
+				critical[i].Status, critical[i].Weight = discovery.StatusCritical, 0
+			}
+			p.Apply(critical)
+			time.AfterFunc(time.Second, func() { p.Apply(well) })
+		}
+		start := time.Now()
+		o, tries, err := Run(service, new(balancer.Query), &x)
+		verify.That(t, o == ok && tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
+		verify.Equal(t, strings.Join(x.calls, " "), "try leave 0 ask await wait 3s try 0", "calls")
+		verify.Equal(t, time.Since(start), time.Second, "the wait")
+	})
+}
+
 // An exchange that panics gives back the places at its peers, each once.
 func TestRunReleasesAfterPanic(t *testing.T) {
 	for name, x := range map[string]*script{

@@ -105,6 +105,7 @@ func Splice(sink, source Side, pace *Pace, n int64, moved *int64, allRead *atomi
 	}
 	s := splicers.Get().(*splicer)
 	defer splicers.Put(s)
+	defer func() { p.release(s.inPipe) }()
 	s.pipe, s.left, s.inPipe, s.allRead = p, n, 0, allRead
 	s.sink, s.pace = sink, pace
 	for s.left > 0 && err == nil {
@@ -116,7 +117,6 @@ func Splice(sink, source Side, pace *Pace, n int64, moved *int64, allRead *atomi
 		err = s.write()
 		*moved += int64(filled - s.inPipe)
 	}
-	p.release(s.inPipe)
 	s.pipe, s.allRead, s.sink, s.pace = nil, nil, Side{}, nil
 	return true, sourceFailed, err
 }

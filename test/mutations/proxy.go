@@ -180,8 +180,8 @@ var proxyFaults = []mutation{
 	{
 		name: "peer-that-was-left-is-not-tried-again",
 		file: "proxy/attempt/attempt.go",
-		old:  "err != balancer.ErrAllTried || !r.retryLeft()",
-		new:  "err != balancer.ErrAllTried || true",
+		old:  "\t\t\tr.query.Tried.Remove(p)\n",
+		new:  "",
 		test: "./proxy/attempt TestRun",
 	},
 	{
