@@ -58,15 +58,15 @@ func (w *watch) unhide(ctx context.Context, answer Answer) {
 }
 
 // deselect removes from the guard's instances the ones that Consul still has, or has again, but
-// without the selected tags or outside the filter, if answer is a loss or lacks one on probation. Example: an
-// operator moved a tag. An error means that a loss is not confirmed.
-func (w *watch) deselect(ctx context.Context, answer Answer, loses bool) error {
+// without the selected tags or outside the filter, if answer is a loss or lacks one on probation, and reports whether there
+// are any. Example: an operator moved a tag. An error means that a loss is not confirmed.
+func (w *watch) deselect(ctx context.Context, answer Answer, loses bool) (found bool, err error) {
 	if w.options.Service == "" || len(w.options.Tags) == 0 && w.options.Filter == "" {
-		return nil
+		return false, nil
 	}
 	unlisted, lost := w.Guard.Remembered(answer.Instances)
 	if !loses && !lost {
-		return nil
+		return false, nil
 	}
 	o := w.options
 	o.Tags, o.Filter = nil, ""
@@ -82,13 +82,11 @@ func (w *watch) deselect(ctx context.Context, answer Answer, loses bool) error {
 		}
 		there = among(there, again.Instances, false)
 	}
-	switch {
-	case err == nil:
-		w.Guard.Deselect(there)
-	case loses:
-		return err
+	if err != nil {
+		return false, err
 	}
-	return nil // after an error they stay on probation, until a later answer
+	w.Guard.Deselect(there)
+	return len(there) > 0, nil
 }
 
 // among returns the instances that set has, or those that it has not.

@@ -93,8 +93,9 @@ func (w *watch) poll(ctx context.Context) error {
 	}
 	forgot := w.loop.Advance(answer.Index)
 	counts, err := w.confirmed(ctx, answer, forgot)
-	if err == nil {
-		err = w.deselect(ctx, counts, w.Guard.Loses(time.Now(), counts.Instances, forgot))
+	loses := err == nil && w.Guard.Loses(time.Now(), counts.Instances, forgot)
+	if loses {
+		_, err = w.deselect(ctx, counts, loses)
 	}
 	if err != nil {
 		w.loop.Last = before // an index that went backwards is not confirmed
@@ -106,7 +107,12 @@ func (w *watch) poll(ctx context.Context) error {
 	w.silence.note(time.Now(), w.askable(counts), w.client.Jitter(firstAsk))
 	// A server that lags has not lost its state.
 	w.accept(counts, forgot && counts.Index < before)
-	if w.ask(ctx) {
+	again := w.ask(ctx)
+	if !loses { // after an error they stay on probation, until a later answer
+		found, _ := w.deselect(ctx, counts, loses)
+		again = again || found
+	}
+	if again {
 		w.accept(counts, false)
 	}
 	if w.subscriber != nil {
