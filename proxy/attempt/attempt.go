@@ -170,10 +170,11 @@ func (r *run) pickNow() (t balancer.Token, err error) {
 }
 
 // retryLeft lets a peer that was left be tried again if err, of a pick, says that no other one can be, and it is well now: its
-// checks failed for a while, or another one has answered first. It reports whether there is one.
+// checks failed for a while, or another one has answered first. It reports whether there is one. Where a group has a fallback, err
+// is about the fallback: so it need not be ErrAllTried.
 func (r *run) retryLeft(err error) bool {
 	if err != balancer.ErrAllTried && err != balancer.ErrNoEligible && err != balancer.ErrNoPeers {
-		return false // the others may be of the fallback of a group
+		return false
 	}
 	for _, p := range r.left.Peers() {
 		if s := p.State(); s == balancer.StateUp || s == balancer.StateWarming {
