@@ -163,10 +163,7 @@ func TestPeeredClusters(t *testing.T) {
 		Name: "web", Connect: &api.AgentServiceConnect{SidecarService: &api.AgentServiceRegistration{}},
 	}))
 	gateway := east.Gateway(t, "mesh-gateway")
-	token, _, err := east.Client().Peerings().GenerateToken(t.Context(), api.PeeringGenerateTokenRequest{PeerName: "west"}, nil)
-	verify.NoError(t, err)
-	_, _, err = west.Client().Peerings().Establish(t.Context(), api.PeeringEstablishRequest{PeerName: "east", PeeringToken: token.PeeringToken}, nil)
-	verify.NoError(t, err)
+	consultest.Peer(t, west.Agent, east.Agent)
 	east.Write(t, &api.ExportedServicesConfigEntry{Name: "default", Services: []api.ExportedService{
 		{Name: "web", Consumers: []api.ServiceConsumer{{Peer: "west"}}},
 	}})

@@ -107,11 +107,8 @@ func TestRealPeering(t *testing.T) {
 	registerSidecar(t, east, "x", "2", 8004)
 	registerGateway(t, east, "gw-east", 7003)
 	registerGateway(t, west, "gw-west", 7001)
-	token, _, err := east.Client().Peerings().GenerateToken(t.Context(), api.PeeringGenerateTokenRequest{PeerName: "west"}, nil)
-	verify.NoError(t, err)
-	_, _, err = west.Client().Peerings().Establish(t.Context(), api.PeeringEstablishRequest{PeerName: "east", PeeringToken: token.PeeringToken}, nil)
-	verify.NoError(t, err)
-	_, _, err = east.Client().ConfigEntries().Set(&api.ExportedServicesConfigEntry{Name: "default", Services: []api.ExportedService{
+	consultest.Peer(t, west, east)
+	_, _, err := east.Client().ConfigEntries().Set(&api.ExportedServicesConfigEntry{Name: "default", Services: []api.ExportedService{
 		{Name: "web", Consumers: []api.ServiceConsumer{{Peer: "west"}}},
 	}}, nil)
 	verify.NoError(t, err)
