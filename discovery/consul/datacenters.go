@@ -58,6 +58,7 @@ type branch struct {
 	err             error            // of the last query; nil: it succeeded
 	asked           bool             // there was a query
 	since           time.Time        // when err last became nil or not nil
+	lost            bool             // it counts as having no instance in service until it answers
 	sufficientSince time.Time        // since when the queries succeed and minHealthy are in service; zero: they do not
 	failing         bool             // the log has the failure
 }
@@ -178,14 +179,15 @@ func (b *branch) noteQueryLocked(err error) {
 		}
 	}
 	b.err, b.asked = err, true
+	b.lost = b.lost && err != nil
 }
 
 // unreachableLocked reports whether the data centre counts as having no instance in
-// service: it fails while another one answers. Otherwise it returns after what time it
-// may; 0: it does not without a change. If all fail, the cause is not the data centre.
+// service: it fails while another one answers, or has done so since its last answer. Otherwise it returns after
+// what time it may; 0: it does not without a change. If all fail, the cause is not the data centre.
 func (b *branch) unreachableLocked(now time.Time) (bool, time.Duration) {
-	if b.err == nil {
-		return false, 0
+	if b.err == nil || b.lost {
+		return b.lost, 0
 	}
 	wait := time.Duration(0)
 	for _, o := range b.branches {
@@ -199,6 +201,7 @@ func (b *branch) unreachableLocked(now time.Time) (bool, time.Duration) {
 		}
 		left := datacenterTimeout - now.Sub(since)
 		if left <= 0 {
+			b.lost = true
 			return true, 0
 		}
 		wait = sooner(wait, left)

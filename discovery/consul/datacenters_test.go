@@ -324,6 +324,25 @@ func TestDatacenterUnreachableFromTheStartIsSkipped(t *testing.T) {
 	})
 }
 
+// A preferred data centre that was left as unreachable is not returned to when the one in use fails too, nor when only that one answers
+// again, also if it has few instances: those of the preferred one are known from long ago.
+func TestDatacenterThatWasLeftIsReturnedToWhenItAnswers(t *testing.T) {
+	t.Parallel()
+	for _, other := range []string{"x y", "x"} {
+		watchInBubble(t, twoDatacenters, inTwo("a b", other), func(t *testing.T, b *bubble) {
+			b.expect(sec, "0s: a b")
+			b.cut("dc1")
+			b.expectOne(time.Minute, time.Minute+15*sec, other)
+			b.cut("dc1", "dc2")
+			b.expect(3 * time.Minute)
+			b.cut("dc1")
+			b.expect(6 * time.Minute)
+			b.Heal()
+			b.expectOne(6*time.Minute, 6*time.Minute+datacenterStableTime+15*sec, "a b")
+		})
+	}
+}
+
 // A reload, or an upgrade that fails, begins with the data centre that is in use: it is left as at any other time.
 func TestDatacenterInUseIsNotLeftByABoundary(t *testing.T) {
 	t.Parallel()
