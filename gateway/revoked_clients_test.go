@@ -164,7 +164,7 @@ func TestConnectionsOfRevokedClientsEnd(t *testing.T) {
 				more = fmt.Sprintf(", client_ca: %q%s", filepath.Join(dir, "ca.pem"), more)
 				return fmt.Sprintf("shutdown: { idle: 10m, grace: 10m }\naccess_log: { path: %q }\nclient: { timeouts: { body: 10m, idle: 10m } }\nlisteners:\n", accessLog) + secureListener("web", site, more) +
 					strings.Replace(secureListener("db", site, more), "name: db,", "name: db, protocol: tcp, service: db,", 1) +
-					fmt.Sprintf("services: { star: { peers: [%q], timeouts: { response_header: 10m, idle: 10m } }, db: { peers: [%q] } }\nroutes: [{ service: star }]\n", peer, greeter(t, "greeting"))
+					fmt.Sprintf("services: { star: { peers: [%q], timeouts: { connect: 1m, response_header: 10m, idle: 10m } }, db: { peers: [%q] } }\nroutes: [{ service: star }]\n", peer, greeter(t, "greeting"))
 			}
 			follows := func(g *Gateway) { g.waits.certificates = 20 * time.Millisecond }
 			crl := fmt.Sprintf(", client_crl: %q", filepath.Join(dir, "crl.pem"))

@@ -359,7 +359,7 @@ services:
     peers: [%q]
     upstream: { protocol: h2, tls: { ca: %q, server_name: a.example } }
     timeouts: { connect: 30s }
-    health: { active: { type: grpc, tls: { ca: %[2]q, server_name: a.example }, interval: 50ms, must_pass_first: true } }
+    health: { active: { type: grpc, tls: { ca: %[2]q, server_name: a.example }, interval: 50ms, timeout: 1m, must_pass_first: true } }
 routes: [{ service: star }]
 `, l.Addr(), files.Cert))
 	clientTLS := verify.Result(credentials.NewClientTLSFromFile(files.Cert, "a.example")).Must(t)
