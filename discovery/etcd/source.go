@@ -114,13 +114,12 @@ func (w *watch) read(v client.View) time.Duration {
 	return w.Guard.Within(time.Now(), math.MaxInt64)
 }
 
-// begin makes the instances in use the last usable values of their keys.
+// begin makes the instances in use the last usable values of their keys. The key of one on probation was not there.
 func (w *watch) begin(v client.View) {
 	w.values = make(map[string]value, len(v.Entries))
 	for key := range v.Entries {
 		for _, i := range w.before {
-			if i.ID == w.id(key) {
-				i.Probation = time.Time{}
+			if i.Probation.IsZero() && i.ID == w.id(key) {
 				w.values[key] = value{instance: i, usable: true}
 			}
 		}

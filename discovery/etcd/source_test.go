@@ -57,6 +57,7 @@ func TestEtcd(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *etcdtest.Cluster, *clientv3.Client){
 		"instances of a prefix": testPrefix, "the instance of a key": testKey, "values that cannot be used": testBadValues,
 		"the last instance": testLastInstance, "the end of probation": testEndOfProbation,
+		"a lost instance and a value that cannot be used": testBadValueOfALostInstance,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -133,6 +134,19 @@ func testLastInstance(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client
 	w.Await("a=127.0.0.1:81?", "")
 	put(t, client, "/last/b", "127.0.0.1:82")
 	w.Await("b=127.0.0.1:82", "")
+}
+
+// A key that comes back with a value that cannot be used does not end the probation of its instance, also in a new
+// process: that one may have failed.
+func testBadValueOfALostInstance(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
+	put(t, client, "/back/a", "nonsense")
+	lost := discovery.Instance{Service: "star", ID: "a", Address: "127.0.0.1", Port: 81, Weight: 1, Probation: time.Now()}
+	w := watchService(t, at(c, "/back/"), io.Discard, lost)
+	w.AwaitStatus("an invalid entry", func(s discovery.WatchStatus) bool { return len(s.Invalid) == 1 })
+	w.Await("a=127.0.0.1:81?", "")
+	verify.That(t, !w.Had("a=127.0.0.1:81") && !w.Status().Invalid[0].InUse, "the instance is in use as if it had not been lost")
+	put(t, client, "/back/a", "127.0.0.1:82")
+	w.Await("a=127.0.0.1:82", "")
 }
 
 // Probation ends in time, although nothing changes in etcd.
