@@ -148,9 +148,9 @@ func (s *Store[V]) Adopt(state State[V]) {
 	s.keys.Adopt(known, changes)
 	for _, o := range state.Orders {
 		switch {
-		case o.Restores && samePrefix, o.Shared && !samePrefix: // there, others may have given a later one
+		case o.Restores, o.Shared && !samePrefix: // there, others may have given a later one
 			s.keys.Restore(o.Order.Key(), o.Order)
-		case o.Yields && samePrefix && s.options.Yields != nil:
+		case o.Yields && s.options.Yields != nil:
 			s.put(o.Order, true)
 		}
 	}

@@ -376,6 +376,21 @@ func TestAStateGoesOn(t *testing.T) {
 	})
 }
 
+// What Consul has had gives way to what others have ordered meanwhile, also after a process that shares no orders.
+func TestSharedOrdersReturnFromAProcessThatSharesNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, alone, next := New(Options{Prefix: "orders"}), New(Options{}), New(Options{Prefix: "orders"})
+		shared, given := drainOf(star(1)), drainOf(star(2))
+		old.keys.Adopt(map[string]Order{shared.Key(): shared}, nil)
+		alone.Adopt(handedOver(t, old))
+		verify.NoError(t, alone.Give(given))
+		next.Adopt(handedOver(t, alone))
+		expectStanding(t, next, "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)")
+		verify.That(t, next.Entry(shared.Key()).Restores, "the shared order: %+v", next.Entry(shared.Key()))
+		verify.That(t, !next.Entry(given.Key()).Conditional, "the order that no other replica knows: %+v", next.Entry(given.Key()))
+	})
+}
+
 // A process that another one has replaced, or that does not serve yet, takes no order and writes no file.
 // When it serves, it writes what it has adopted.
 func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {

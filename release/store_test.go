@@ -25,7 +25,7 @@ func share(service string, size float64, by string) Share {
 }
 
 // The state of shares goes on as the state of other orders does. A verdict that Consul does not have yet still yields
-// then to an operator's share; one that an operator has resumed does not.
+// then to an operator's share, also below another prefix; one that an operator has resumed does not.
 func TestAStateOfSharesGoesOn(t *testing.T) {
 	old := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
 	verify.NoError(t, old.Put(share("verdict", 0, ByJudge), true, nil))
@@ -33,11 +33,13 @@ func TestAStateOfSharesGoesOn(t *testing.T) {
 	text := verify.Result(json.Marshal(old.State())).Must(t)
 	var state operator.State[Share]
 	verify.NoError(t, json.Unmarshal(text, &state))
-	next := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
-	next.Adopt(state)
-	for service, yields := range map[string]bool{"verdict": true, "resumed": false} {
-		e := next.Entry(Key(service))
-		verify.That(t, !e.Absent && e.Pending && e.Conditional == yields && e.Value.Same(old.All()[Key(service)]), "%s: %+v", service, e)
+	for _, prefix := range []string{"edge", "others"} {
+		next := newStore(operator.StoreOptions[Share]{Prefix: prefix})
+		next.Adopt(state)
+		for service, yields := range map[string]bool{"verdict": true, "resumed": false} {
+			e := next.Entry(Key(service))
+			verify.That(t, !e.Absent && e.Pending && e.Conditional == yields && e.Value.Same(old.All()[Key(service)]), "%s below %s: %+v", service, prefix, e)
+		}
 	}
 }
 
