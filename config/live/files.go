@@ -9,7 +9,7 @@ import (
 // Files are the files that match a pattern: see config.Dynamic.
 type Files struct {
 	Pattern string
-	// Seen is as in config.Watcher: a reload reads the files too. nil: nobody else does.
+	// Seen is as in config.Watcher, of what was reported last: a reload reads the files too.
 	Seen func() (hash string, readings uint64)
 	// Problem is called if the file system does not report changes, which are then found
 	// within 10 seconds.
@@ -18,16 +18,11 @@ type Files struct {
 
 // Run implements Source.
 func (f *Files) Run(ctx context.Context, report func(Report)) error {
-	w := config.Watcher{File: f.Pattern, Pattern: true, Seen: f.Seen, Problem: f.Problem}
 	read := func() {
 		said, err := config.ReadFiles(f.Pattern)
-		w.Hash = said.Revision
-		if err != nil {
-			w.Hash = err.Error()
-		}
 		report(Report{Said: said, Err: err})
 	}
-	w.Changed = read
+	w := config.Watcher{File: f.Pattern, Pattern: true, Seen: f.Seen, Changed: read, Problem: f.Problem}
 	read()
 	w.Run(ctx)
 	return ctx.Err()
