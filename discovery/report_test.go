@@ -2,9 +2,11 @@ package discovery
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
+	"sluice/observe/events"
 	"sluice/test/verify"
 )
 
@@ -28,6 +30,28 @@ func TestFirstSetWithAnErrorIsStale(t *testing.T) {
 		b.expect(time.Second, call{time.Second, "star", "a"})
 		s := b.status()
 		verify.That(t, s.State == WatchStale && s.Since.Equal(b.begin.Add(time.Second)), "status %+v", s)
+	})
+}
+
+// A registry that was away, and then refuses the query, needs somebody who changes something: that is told too, once.
+func TestRefusalAfterAnOutageIsTold(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		b.options.Events = events.New()
+		report := b.startWith("a")
+		refused := Report{Err: RefusedError{errors.New("403 ACL not found")}}
+		for range 2 {
+			report.fail("no leader")
+			report(refused)
+			report(refused)
+		}
+		report.set(instances("a"))
+		var told []string
+		for _, e := range b.options.Events.All() {
+			told = append(told, string(e.Kind))
+		}
+		verify.Equal(t, strings.Join(told, " "), "service.failing service.refused service.readable", "events")
+		verify.Equal(t, strings.Count(b.log.String(), "watch failing"), 2, "failures in the log %s", &b.log)
+		verify.That(t, strings.Contains(b.log.String(), "ACL not found"), "the log does not say what is refused: %s", &b.log)
 	})
 }
 

@@ -75,6 +75,7 @@ type watch struct {
 
 	status   WatchStatus // its Service and Source never change
 	failing  bool        // the last query failed
+	refused  bool        // with failing: since the last success, a query was refused
 	retired  bool        // no longer the manager's watch of this service
 	restored bool        // the fallback was called
 	saved    WatchState  // what it has returned
@@ -107,26 +108,26 @@ func (w *watch) before() WatchState {
 
 // take processes a report of the source.
 func (w *watch) take(r Report) {
-	failing, before, after, retired := w.note(r, Normalize(r.Set))
+	told, before, after, retired := w.note(r, Normalize(r.Set))
 	if retired {
 		return
 	}
-	w.log(r, failing, before, after)
+	w.log(r, told, before, after)
 	if r.Err != nil {
 		w.restore()
 	}
 }
 
 // note updates the state with r, unless w is retired, and returns what log needs.
-func (w *watch) note(r Report, set []Instance) (failing bool, before, after WatchStatus, retired bool) {
+func (w *watch) note(r Report, set []Instance) (told bool, before, after WatchStatus, retired bool) {
 	w.manager.mu.Lock()
 	defer w.manager.mu.Unlock()
 	if w.retired {
 		return false, before, after, true
 	}
-	failing, before = w.failing, w.status
+	told, before = w.failing && (w.refused || !refuses(r.Err)), w.status
 	w.noteLocked(r, set, time.Now())
-	return failing, before, w.status, false
+	return told, before, w.status, false
 }
 
 // noteLocked updates the state with r. set is r.Set, normalised.
@@ -165,19 +166,19 @@ func (w *watch) closeSettledLocked() {
 	}
 }
 
-// log logs the changes by r. failing says that the query before r failed; before and
-// after are the status before and after r.
-func (w *watch) log(r Report, failing bool, before, after WatchStatus) {
+// log logs the changes by r. told says that the query before r failed, as r does: a refusal after other failures is news, as only
+// somebody who changes something ends it. before and after are the status before and after r.
+func (w *watch) log(r Report, told bool, before, after WatchStatus) {
 	log := &w.manager.options.Log
 	switch {
 	case r.Err != nil:
 		event := log.Debug()
-		if !failing {
+		if !told {
 			event = log.Warn()
 			w.emitFailure(r.Err)
 		}
 		w.named(event).Int("instances_in_use", after.Instances).Err(r.Err).Msg("watch failing")
-	case r.Known && failing:
+	case r.Known && told:
 		w.named(log.Info()).Stringer("after", after.LastSuccess.Sub(before.Since)).Msg("watch recovered")
 		w.emit(events.KindReadable, events.Info, "%s can be read again, after %s", name{w.source}, after.LastSuccess.Sub(before.Since).Round(time.Millisecond))
 	}
@@ -193,10 +194,13 @@ func (w *watch) log(r Report, failing bool, before, after WatchStatus) {
 	}
 }
 
-// emitFailure adds the first of consecutive failed queries to the feed.
+// refuses reports whether err is that the registry refuses the query.
+func refuses(err error) bool { return errors.As(err, new(RefusedError)) }
+
+// emitFailure adds a failed query to the feed.
 func (w *watch) emitFailure(err error) {
 	kind, what := events.KindFailing, "cannot be read, its peers do not change"
-	if errors.As(err, new(RefusedError)) {
+	if refuses(err) {
 		kind, what = events.KindRefused, "refuses the query, its peers do not change"
 	}
 	w.emit(kind, events.Warning, "%s %s: %v", name{w.source}, what, err)
@@ -214,7 +218,7 @@ func (w *watch) named(e *zerolog.Event) *zerolog.Event {
 
 // succeededLocked records a successful query.
 func (w *watch) succeededLocked(index uint64, now time.Time) {
-	w.failing = false
+	w.failing, w.refused = false, false
 	w.setStateLocked(WatchFresh, now)
 	w.status.Index = index
 	w.status.Queries++
@@ -224,14 +228,14 @@ func (w *watch) succeededLocked(index uint64, now time.Time) {
 
 // failedLocked records a failed query. The set does not change.
 func (w *watch) failedLocked(err error, now time.Time) {
-	w.failing = true
+	w.failing, w.refused = true, w.refused || refuses(err)
 	if w.known {
 		w.setStateLocked(WatchStale, now)
 	}
 	w.status.Queries++
 	w.status.Errors++
 	w.status.LastError = err.Error()
-	if errors.As(err, new(RefusedError)) {
+	if refuses(err) {
 		w.status.Refused++
 	} else {
 		w.status.Refused = 0
