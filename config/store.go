@@ -158,9 +158,9 @@ func (f *historyFile) write(revisions []Revision) error {
 	if err != nil {
 		return err
 	}
-	if !f.replace && f.lines < maxHistoryLines && f.size+len(line) <= maxHistoryBytes {
+	if !f.replace && f.lines < maxHistoryLines && f.size+len(line) <= maxHistoryBytes && appendTo(f.path, line) == nil {
 		f.lines, f.size = f.lines+1, f.size+len(line)
-		return appendTo(f.path, line)
+		return nil
 	}
 	data, err := encodeHistory(revisions)
 	if err != nil {

@@ -186,6 +186,19 @@ func TestHistoryThatCannotBeWritten(t *testing.T) {
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "revisions")
 }
 
+// A file that somebody has removed is written again as a whole: no revision is lost, and no number is used again.
+func TestHistoryWhoseFileIsRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	h := kept(t, path)
+	h.Applied(revisionWith("one"))
+	h.Applied(revisionWith("two"))
+	verify.NoError(t, os.Remove(path))
+	h.Applied(revisionWith("three"))
+	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "revisions")
+	h.Applied(revisionWith("four"))
+	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{4, 3, 2, 1}, "revisions")
+}
+
 func TestHistoryIsHandedOver(t *testing.T) {
 	old, h := new(History), new(History)
 	for i := range 3 {
