@@ -24,7 +24,7 @@ const (
 	lockDelay = time.Second
 	// lockWait is how long a query waits for the end of another lock.
 	lockWait = time.Minute
-	// sessionGrace is how much longer than its caller a new session is waited for.
+	// sessionGrace is how much longer than its caller a new session is waited for, or its end.
 	sessionGrace = 2 * time.Second
 )
 
@@ -62,7 +62,9 @@ func (c *Client) Lock(ctx context.Context, key string) (*Lock, error) {
 	})
 	if err := l.acquire(ctx); err != nil {
 		l.stop(nil)
-		_ = l.destroy(context.WithoutCancel(ctx)) // else it ends by its TTL
+		ctx, cancel := extend(ctx, sessionGrace)
+		defer cancel()
+		_ = l.destroy(ctx) // else it ends by its TTL
 		return nil, fmt.Errorf("lock %s: %w", key, err)
 	}
 	return l, nil

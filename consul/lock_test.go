@@ -174,6 +174,31 @@ func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
 	}
 }
 
+// Who waits for a lock no longer does not wait for Consul either, if that does not answer any more.
+func TestLockIsNotAwaitedFromAConsulThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body) // the end of the request is noticed only after it
+			if r.URL.Path == "/v1/session/create" {
+				io.WriteString(w, `{"ID":"one"}`)
+				return
+			}
+			<-r.Context().Done()
+		}))
+		defer pipe.Close()
+		c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
+		must(t, err)
+		defer c.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		begin := time.Now()
+		_, err = c.Lock(ctx, lockKey)
+		verify.That(t, errors.Is(err, context.Canceled), "error %v", err)
+		took := time.Since(begin) - time.Second
+		verify.That(t, took <= sessionGrace, "it took %v", took)
+	})
+}
+
 // A recovery of the agent cancels the queries and writes of a lock, and does not end the wait for it.
 func TestLockIsAwaitedThroughARecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
