@@ -100,8 +100,7 @@ func decodeHistory(file string, data []byte) (revisions []Revision, highest uint
 }
 
 // encodeHistory returns the lines of the newest revisions that fit into the limit.
-func encodeHistory(revisions []Revision) ([]byte, error) {
-	var lines [][]byte
+func encodeHistory(revisions []Revision) (lines [][]byte, err error) {
 	size := 0
 	for _, r := range slices.Backward(revisions) {
 		line, err := encodeRevision(r)
@@ -114,7 +113,7 @@ func encodeHistory(revisions []Revision) ([]byte, error) {
 		lines = append(lines, line)
 	}
 	slices.Reverse(lines)
-	return bytes.Join(lines, nil), nil
+	return lines, nil
 }
 
 func encodeRevision(r Revision) ([]byte, error) {
@@ -162,11 +161,12 @@ func (f *historyFile) write(revisions []Revision) error {
 		f.lines, f.size = f.lines+1, f.size+len(line)
 		return nil
 	}
-	data, err := encodeHistory(revisions)
+	lines, err := encodeHistory(revisions)
 	if err != nil {
 		return err
 	}
-	f.lines, f.size = bytes.Count(data, []byte{'\n'}), len(data)
+	data := bytes.Join(lines, nil)
+	f.lines, f.size = len(lines), len(data)
 	return saved.Replace(f.path, data)
 }
 
@@ -180,11 +180,13 @@ func appendTo(path string, line []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// MarshalJSON returns the revisions for another process. They may contain secrets.
+// MarshalJSON returns the revisions for another process, as many as a file would have: those of large documents would take
+// longer than that process waits. They may contain secrets.
 func (h *History) MarshalJSON() ([]byte, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return json.Marshal(append([]Revision{}, h.revisions...))
+	revisions := h.Revisions()
+	slices.Reverse(revisions)
+	lines, err := encodeHistory(revisions)
+	return slices.Concat([]byte("["), bytes.Join(lines, []byte(",")), []byte("]")), err
 }
 
 // UnmarshalJSON replaces the revisions by another process's.

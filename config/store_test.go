@@ -186,6 +186,24 @@ func TestHistoryThatCannotBeWritten(t *testing.T) {
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "revisions")
 }
 
+// A new process gets as much of the history as a file has: with large documents all of it would take longer than that process waits.
+func TestHistoryIsHandedOverWithinALimit(t *testing.T) {
+	for name, test := range map[string]struct{ applied, length, want int }{
+		"small": {50, 10, 50}, "large": {8, 1 << 20, 5}, "too large": {2, keepHistoryBytes, 1},
+	} {
+		old, received := new(History), new(History)
+		for i := range test.applied {
+			old.Applied(revisionWith(fmt.Sprint(i) + strings.Repeat("x", test.length)))
+		}
+		data := verify.Result(json.Marshal(old)).Must(t)
+		verify.That(t, len(data) <= keepHistoryBytes+1<<10, "%s: %d bytes", name, len(data))
+		verify.NoError(t, json.Unmarshal(data, received))
+		verify.Equal(t, len(received.Revisions()), test.want, "%s: revisions", name)
+		verify.That(t, reflect.DeepEqual(received.Current().Sources, old.Current().Sources), "%s: the latest is another one", name)
+		verify.Equal(t, received.Applied(revisionWith("y")).Number, uint64(test.applied+1), "%s: the next number", name)
+	}
+}
+
 // A file that somebody has removed is written again as a whole: no revision is lost, and no number is used again.
 func TestHistoryWhoseFileIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history")
