@@ -225,10 +225,10 @@ func (h *History) Resume(c *Config, sources []Source) (resumed Revision) {
 	return resumed
 }
 
-// Adopt takes over the revisions of another process, which has the state of now, unless the file has
-// a later one, and reports whether it does.
+// Adopt takes over the revisions of another process, which has the state of now, whatever the file has, and reports whether
+// there are some.
 func (h *History) Adopt(other *History) bool {
-	if other.Current().Number < h.Current().Number || other.Current().Number == 0 {
+	if other.Current().Number == 0 {
 		return false
 	}
 	revisions := other.Revisions()

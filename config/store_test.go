@@ -186,6 +186,28 @@ func TestHistoryThatCannotBeWritten(t *testing.T) {
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "revisions")
 }
 
+// What the old process had in use goes on, also if config.history is new and names a file of an earlier time, with higher numbers.
+// Its revisions come after those.
+func TestHistoryIsHandedOverToAFileOfBefore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	for h, i := kept(t, path), 0; i < 3; i++ {
+		h.Applied(revisionWith("long ago"))
+	}
+	old, received := new(History), new(History)
+	old.Applied(revisionWith("in use"))
+	verify.NoError(t, json.Unmarshal(verify.Result(json.Marshal(old)).Must(t), received))
+	next := new(History)
+	next.Keep(path, func(err error, message string) { t.Errorf("%s: %v", message, err) })
+	verify.That(t, next.Adopt(received), "it is not adopted")
+	next.Resume(new(Config), next.Current().Sources)
+	next.SetOwned(true)
+	verify.Equal(t, next.Current().Sources[0].Documents[0].Text, "in use", "the latest")
+	next.Applied(revisionWith("later"))
+	for name, h := range map[string]*History{"the process": next, "the file": kept(t, path)} {
+		verify.DeepEqual(t, numbers(h), []uint64{5, 4, 3, 2, 1}, "%s", name)
+	}
+}
+
 // A new process gets as much of the history as a file has: with large documents all of it would take longer than that process waits.
 func TestHistoryIsHandedOverWithinALimit(t *testing.T) {
 	for name, test := range map[string]struct{ applied, length, want int }{
