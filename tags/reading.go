@@ -208,6 +208,9 @@ func (k Keys) Restricts() bool {
 	return false
 }
 
+// Restricts reports whether the route says who may use it.
+func (r *Route) Restricts() bool { return r.Closed || r.Keys.Restricts() }
+
 // Deny makes r deny every request, with the conditions that it has.
 func (r Route) Deny() Route {
 	match := make(Keys)
@@ -257,7 +260,7 @@ func (r *Reading) Limit() {
 		return
 	}
 	open := func(route Route) int {
-		if route.Closed || route.Keys.Restricts() {
+		if route.Restricts() {
 			return 0
 		}
 		return 1

@@ -24,9 +24,6 @@ type asked struct {
 	parts   int    // of its regular expressions
 }
 
-// restricts reports whether the route says who may use it.
-func (a *asked) restricts() bool { return a.route.Closed || a.route.Keys.Restricts() }
-
 // member is an instance with the routes that it may have.
 type member struct {
 	Instance
@@ -305,7 +302,7 @@ func (r *resolver) route(m *member, a asked) {
 // counts before one that does not.
 func (r *resolver) addRoute(m *member, a asked) {
 	if known, twice := m.routes[a.key]; twice {
-		if a.restricts() && !known.restricts() {
+		if a.route.Restricts() && !known.route.Restricts() {
 			m.routes[a.key], a, known = a, known, a
 		}
 		if known.text != a.text || known.route.Weight != a.route.Weight {
@@ -419,7 +416,7 @@ func (r *resolver) resolveSettings(members []member) {
 func (r *resolver) closeRoutes(m *member, kind Kind, reason string) {
 	for _, key := range slices.Sorted(maps.Keys(m.routes)) {
 		a := m.routes[key]
-		if !a.restricts() {
+		if !a.route.Restricts() {
 			r.add(kind, a, reason, false, m.named())
 			delete(m.routes, key)
 			continue

@@ -38,7 +38,7 @@ var defaultRule, _ = ParseDefaultRule(DefaultRule)
 
 // Read returns what the tags of i with the prefix ask for.
 func Read(i tags.Instance, o Options) tags.Reading {
-	r := &reader{instance: i, rule: cmp.Or(o.DefaultRule, defaultRule)}
+	r := &reader{instance: i, rule: cmp.Or(o.DefaultRule, defaultRule), made: make(map[bool]int)}
 	prefix := strings.ToLower(cmp.Or(o.Prefix, Prefix))
 	r.labels = labels(i.Tags, prefix, &r.reading)
 	r.reading.Tags = tags.SortedTags(r.reading.Tags...)
@@ -81,6 +81,7 @@ type reader struct {
 	labels   []label
 	parts    parts
 	reading  tags.Reading
+	made     map[bool]int // routes of requests that say who may use them, and others: neither take the room of the others
 }
 
 // routerOptions are the keys of a router that are read, or have no effect in sluice.
@@ -112,7 +113,7 @@ func (r *reader) router(router *part) {
 	priority, _ := priorityOf(router, rule, e)
 	sorted := tags.SortedTags(e.tags...)
 	for _, term := range terms {
-		if len(r.reading.Routes) > tags.MaxRoutes {
+		if r.made[e.restricts()] > tags.MaxRoutes {
 			return // each may have all fields of a middleware
 		}
 		match, more, never, err := keysOf(term)
@@ -130,6 +131,7 @@ func (r *reader) router(router *part) {
 				route = route.Deny()
 			}
 			r.reading.Routes = append(r.reading.Routes, route)
+			r.made[e.restricts()]++
 		}
 	}
 }

@@ -143,6 +143,24 @@ func TestTagsAreLimited(t *testing.T) {
 	verify.That(t, len(r.Routes) == tags.MaxRoutes && len(r.Complaints) <= 1000, "%d routes, %d complaints", len(r.Routes), len(r.Complaints))
 }
 
+// A router that says who may use its routes counts however many others there are: without it, a broader one could answer.
+func TestRestrictionsBesideManyRoutes(t *testing.T) {
+	list := []string{
+		"traefik.enable=true", "traefik.http.routers.z.rule=Host(`h0`) && PathPrefix(`/admin`)", "traefik.http.routers.z.middlewares=m",
+		"traefik.http.middlewares.m.ipallowlist.sourcerange=10.0.0.0/8",
+	}
+	for i := range 6 {
+		var hosts []string
+		for n := range 60 {
+			hosts = append(hosts, fmt.Sprintf("Host(`h%d`)", i*60+n))
+		}
+		list = append(list, fmt.Sprintf("traefik.http.routers.r%d.rule=%s", i, strings.Join(hosts, "||")))
+	}
+	r := Read(tags.Instance{Service: "svc", Port: 80, Tags: list}, Options{})
+	verify.That(t, len(r.Routes) == tags.MaxRoutes && r.Routes[0].Keys.Restricts(), "%d routes, without the restricted one", len(r.Routes))
+	verify.That(t, len(r.Complaints) == 1 && strings.Contains(r.Complaints[0].Want, "too many routes"), "complaints: %+v", r.Complaints)
+}
+
 // A tag whose value nobody reads may restrict, as its middleware or the list of its router does: the router stays closed.
 func TestTagsThatAreNotRead(t *testing.T) {
 	const router, allow = "traefik.http.routers.r.", "traefik.http.middlewares.m.ipallowlist."
