@@ -68,7 +68,7 @@ func (g *Gate) Pass(set []discovery.Instance) {
 	defer g.mu.Unlock()
 	g.set, g.known = set, true
 	g.version++
-	if profile := profileOf(g.reader, set); profile != g.profile || g.settles {
+	if profile := profileOf(g.reader, set); profile != g.profile {
 		g.profile, g.settles = profile, false
 		g.waitLocked(true)
 		g.changed()
@@ -87,7 +87,7 @@ func (g *Gate) lead(leads bool) {
 func (g *Gate) read(reader claim.Reader) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.reader, g.used = reader, nil
+	g.reader, g.used, g.settles = reader, nil, false
 	g.profile = profileOf(reader, g.set)
 	g.waitLocked(g.known)
 }
@@ -108,7 +108,7 @@ func (g *Gate) passLocked() {
 		g.kept = nil
 		g.version++
 	}
-	whole := !g.waits || len(g.used) == 0
+	whole := !g.waits && !g.settles || len(g.used) == 0
 	if !whole {
 		set = g.usableLocked()
 	}
@@ -237,7 +237,7 @@ func (g *Gate) release() {
 func (g *Gate) end() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.ended = true
+	g.ended, g.settles = true, false
 	g.waitLocked(false)
 }
 

@@ -96,6 +96,29 @@ func TestGateHoldsOnlyWhatHasNoRoutes(t *testing.T) {
 	})
 }
 
+// Sets that ask for the same routes, one after the other, do not put off that their instances get requests.
+func TestGateWaitsOnceForItsRoutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGated(t)
+		g.pass("a /x")
+		g.apply()
+		g.pass("b /y")
+		g.apply()
+		for _, more := range []string{"c /y", "!c /y", "c /y"} {
+			time.Sleep(settling / 3)
+			g.pass("b /y", more)
+			g.has("the routes have just been replaced", "a /x")
+			g.apply()
+		}
+		asked := g.asked.Load()
+		time.Sleep(settling / 3)
+		synctest.Wait()
+		verify.That(t, g.asked.Load() > asked, "nobody asked to apply the configuration again")
+		g.apply()
+		g.has("the routes are in use", "b /y", "c /y")
+	})
+}
+
 // If no instance of a variant is there any more, the pool's stay until its routes have been replaced.
 func TestGateKeepsTheLastOfItsRoutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
