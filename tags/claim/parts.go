@@ -9,14 +9,39 @@ import (
 // them: without a limit, each tag of an instance takes time of a processor. It is five times what one route may have.
 const maxParts = 10_000
 
-// limitParts takes their routes from instances with which the regular expressions of the service have too many parts. It
-// counts those of the oldest instances first, so a new one takes nothing from them.
+// limitParts takes their routes from instances with which the regular expressions of the service have too many parts; those that
+// say who may use them, and have none, deny every request. It counts those of the oldest instances first, so a new one takes
+// nothing from them.
 func (r *resolver) limitParts(members []member) {
-	byAge := make([]*member, 0, len(members))
-	for i := range members {
-		byAge = append(byAge, &members[i])
+	counted, total := make(map[string]bool), 0
+	for _, m := range byAge(members) {
+		own := 0
+		for key, a := range m.routes {
+			if !counted[key] {
+				own += a.parts
+			}
+		}
+		if own > 0 && total+own > maxParts {
+			reason := fmt.Sprintf("the regular expressions of the routes of the service have %d parts together, the limit is %d: "+
+				"a request may have to try all of them", total+own, maxParts)
+			r.dropRoutes(m, KindRefused, reason, func(a asked) bool { return a.parts > 0 })
+			r.closeRoutes(m, KindRefused, reason, all)
+			continue
+		}
+		total += own
+		for key := range m.routes {
+			counted[key] = true
+		}
 	}
-	slices.SortStableFunc(byAge, func(a, b *member) int {
+}
+
+// byAge returns the members, the oldest first.
+func byAge(members []member) []*member {
+	sorted := make([]*member, 0, len(members))
+	for i := range members {
+		sorted = append(sorted, &members[i])
+	}
+	slices.SortStableFunc(sorted, func(a, b *member) int {
 		switch {
 		case a.Before(b.Age):
 			return -1
@@ -25,22 +50,5 @@ func (r *resolver) limitParts(members []member) {
 		}
 		return 0
 	})
-	counted, total := make(map[string]bool), 0
-	for _, m := range byAge {
-		own := 0
-		for key, a := range m.routes {
-			if !counted[key] {
-				own += a.parts
-			}
-		}
-		if own > 0 && total+own > maxParts {
-			r.dropRoutes(m, KindRefused, fmt.Sprintf("the regular expressions of the routes of the service have %d parts together, the limit is %d: "+
-				"a request may have to try all of them", total+own, maxParts))
-			continue
-		}
-		total += own
-		for key := range m.routes {
-			counted[key] = true
-		}
-	}
+	return sorted
 }

@@ -28,6 +28,9 @@ func TestRegularExpressionsOfAServiceAreLimited(t *testing.T) {
 		return n
 	}
 	verify.Equal(t, paths(Resolve([]Service{service("star", large)}, allRules(), nil)), 0, "routes of an instance with 200 large expressions")
+	restricted := instance("star", "b", 2, append(expressions(100, 200), "sluice.route=h.example.com/", "sluice.route=h.example.com/admin allow=10.0.0.0/8")...)
+	verify.Slices(t, lines(Resolve([]Service{service("star", restricted)}, allRules(), nil)), []string{"star h.example.com/admin denies restricted"},
+		"with routes without expressions")
 	result := Resolve([]Service{service("star", large, old), service("sun", instance("sun", "c", 3, expressions(300, 5)...))}, allRules(), nil)
 	verify.Equal(t, paths(result), 10, "routes of others")
 	verify.That(t, slices.ContainsFunc(result.Problems, func(p Problem) bool {
