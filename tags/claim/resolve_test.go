@@ -345,7 +345,7 @@ func TestOldestServesUntilNobodyAsks(t *testing.T) {
 // The rules are the configuration's.
 func TestNewRules(t *testing.T) {
 	c := configtest.Must(t, `
-listeners: [{ name: web, address: ":80" }, { name: internal, address: ":81" }, { name: db, address: ":82", protocol: tcp, service: z }, { name: tls, address: ":83", protocol: tcp, sni: [{ host: Git.example.com, service: z }] }]
+listeners: [{ name: web, address: ":80" }, { name: internal, address: ":81" }, { name: db, address: ":82", protocol: tcp, service: z }, { name: tls, address: ":83", protocol: tcp, sni: [{ host: Git.example.com, service: z }], tls: { acme: { names: [git.example.com], email: ops@example.com, storage: /acme } } }]
 catalog:
   tags: [fabio]
   listeners: [internal, db]
@@ -362,7 +362,7 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 	want := Rules{
 		Claims: []config.Claim{{Service: "a", Hosts: []string{"h"}}}, Reserved: map[string]bool{"h": true}, Insecure: true,
 		ForwardAuth: []config.Location{"http://auth/"}, Listeners: []string{"internal"}, Share: true,
-		StreamListeners: []string{"db"}, ReservedNames: map[string]bool{"git.example.com": true},
+		StreamListeners: []string{"db"}, EndsTLS: map[string]bool{"tls": true}, ReservedNames: map[string]bool{"git.example.com": true},
 		Defined: map[string]bool{"x": true, "y": true, "z": true}, Divided: map[string]bool{"x": true, "y": false, "z": false},
 		Requests: map[string]string{"y": "balance.policy sticky"}, Named: map[string]bool{"x": true, "y": true, "z": true},
 		Taken: map[string]string{

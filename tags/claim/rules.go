@@ -46,6 +46,8 @@ type Rules struct {
 	AllListeners bool
 	// StreamListeners are the listeners whose connections the routes may match.
 	StreamListeners []string
+	// EndsTLS are those of StreamListeners that end the TLS of their clients.
+	EndsTLS map[string]bool
 	// Defined are the services of operators, whose settings tags do not change.
 	Defined map[string]bool
 	// Requests are the services of operators to which no connections can go, with the setting
@@ -64,7 +66,7 @@ func NewRules(c *config.Config) Rules {
 	rules := Rules{
 		Reserved: make(map[string]bool), ReservedNames: make(map[string]bool),
 		Defined: make(map[string]bool), Divided: make(map[string]bool), Requests: make(map[string]string),
-		Named: make(map[string]bool), Replicas: c.Consul.Register != nil,
+		EndsTLS: make(map[string]bool), Named: make(map[string]bool), Replicas: c.Consul.Register != nil,
 	}
 	for name, service := range c.Services {
 		rules.Defined[name], rules.Named[name] = true, true
@@ -84,6 +86,9 @@ func NewRules(c *config.Config) Rules {
 	for _, l := range c.Listeners {
 		for _, key := range l.StreamKeys() {
 			rules.Taken[key] = "the listener " + l.Name
+		}
+		if l.TLS != nil {
+			rules.EndsTLS[l.Name] = true
 		}
 		for _, entry := range l.SNI {
 			rules.ReservedNames[normalHost(entry.Host)] = true
@@ -198,6 +203,10 @@ func (u *Rules) listeners(r *config.Route) (reason string, harmless bool) {
 	open, kind := u.Listeners, "listener"
 	if r.Protocol != "" {
 		open, kind = u.StreamListeners, "listener with protocol: tcp"
+	}
+	if ends := r.Protocol == tags.ProtocolEndedTLS; ends || r.Protocol == tags.ProtocolTCP {
+		kind += map[bool]string{true: " and tls", false: ", without tls,"}[ends]
+		open = slices.DeleteFunc(slices.Clone(open), func(name string) bool { return u.EndsTLS[name] != ends })
 	}
 	if len(r.Listeners) == 0 && (len(open) > 0 || r.Protocol == "" && u.AllListeners) {
 		if !u.AllListeners || r.Protocol != "" {

@@ -39,6 +39,7 @@ func TestStreams(t *testing.T) {
 	}
 	claims := func(list ...config.Claim) Rules { return change(func(r *Rules) { r.Claims = list }) }
 	everything := config.Claim{Service: "*", Hosts: []string{AnyHost}}
+	ends := change(func(r *Rules) { r.Claims, r.EndsTLS = []config.Claim{everything}, map[string]bool{"tls": true} })
 	one := func(tags []string) []Service { return []Service{service("a", instance("a", "1", 1, tags...))} }
 	for _, test := range []struct {
 		name     string
@@ -68,6 +69,18 @@ func TestStreams(t *testing.T) {
 		{
 			name: "no listener for tags", rules: Rules{AllListeners: true}, services: one(stream("HostSNI(`h`)")),
 			problems: []string{"a refused: the file has no listener with protocol: tcp for tags"},
+		},
+		{
+			name: "TLS ends at listeners with it", rules: ends, services: one(router("rule=HostSNI(`h`)", "tls=true")),
+			routes: []string{"a tls_ended://h priority=12 at [tls]"},
+		},
+		{
+			name: "TLS that would end at a listener without it", rules: ends, services: one(router("rule=HostSNI(`h`)", "tls=true", "entrypoints=db")),
+			problems: []string{"a refused: no listener with protocol: tcp and tls for tags has the name db: want tls"},
+		},
+		{
+			name: "without TLS at a listener with it", rules: ends, services: one(plain("entrypoints=tls")),
+			problems: []string{"a refused: no listener with protocol: tcp, without tls, for tags has the name tls: want db"},
 		},
 		{
 			name: "all connections need a claim", rules: allRules(), services: one(plain("entrypoints=db")),
