@@ -3,6 +3,7 @@ package traefik
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -178,11 +179,14 @@ func (e *effects) forwardAuth(kind label, options *part) {
 			e.close(l, "sluice has no such key")
 		}
 	}
-	if auth["url"] == nil {
+	switch known := e.keys["forward_auth"]; {
+	case auth["url"] == nil:
 		e.close(kind, "the middleware needs the key address")
-		return
+	case known != nil && !reflect.DeepEqual(known, auth):
+		e.close(kind, "two authentication servers: want one")
+	default:
+		e.keys["forward_auth"] = auth
 	}
-	e.keys["forward_auth"] = auth
 }
 
 func (e *effects) rateLimit(kind label, options *part) {
@@ -203,12 +207,14 @@ func (e *effects) rateLimit(kind label, options *part) {
 			e.ignore(l, "sluice has no such key: ignored")
 		}
 	}
-	switch rate := limit["rate"]; {
-	case rate == nil || rate == "0": // no limit, as in Traefik
+	if rate := limit["rate"]; rate == nil || rate == "0" { // no limit, as in Traefik
 		e.ignore(kind, "no limit without average: ignored")
-	default:
-		e.keys["rate_limit"] = limit
+		return
 	}
+	if known := e.keys["rate_limit"]; known != nil && !reflect.DeepEqual(known, limit) {
+		e.ignore(kind, "two rate limits: this one counts, and not the one before")
+	}
+	e.keys["rate_limit"] = limit
 }
 
 func (e *effects) retry(l label, _ *part) {
