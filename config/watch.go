@@ -33,8 +33,8 @@ type Watcher struct {
 	// Changed is called after each change, in the goroutine of Run. It is also called
 	// when the file becomes unreadable.
 	Changed func()
-	// Problem is called if notifications are not available. Changes are then detected
-	// within 10 seconds. May be nil.
+	// Problem is called if notifications are not available, once until they are or another error says why not. Changes
+	// are then detected within 10 seconds. May be nil.
 	Problem func(error)
 
 	// Tests set these.
@@ -43,6 +43,7 @@ type Watcher struct {
 
 	watched  map[string]bool
 	readings uint64 // as Seen has returned last
+	told     string // the last problem; empty: there has been none since a directory was watched
 }
 
 // Run watches the file until ctx ends.
@@ -132,7 +133,7 @@ func (w *Watcher) follow(notifier *fsnotify.Watcher) {
 	for dir := range current {
 		err := notifier.Add(dir)
 		if err == nil {
-			w.watched[dir] = true
+			w.watched[dir], w.told = true, ""
 		} else if w.watched[dir] || len(w.watched) == 0 {
 			delete(w.watched, dir)
 			w.problem(err)
@@ -141,7 +142,8 @@ func (w *Watcher) follow(notifier *fsnotify.Watcher) {
 }
 
 func (w *Watcher) problem(err error) {
-	if w.Problem != nil {
+	if w.Problem != nil && err.Error() != w.told {
+		w.told = err.Error()
 		w.Problem(err)
 	}
 }

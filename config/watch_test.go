@@ -234,3 +234,35 @@ func TestWatchWithoutNotifications(t *testing.T) {
 	write(t, file, "b")
 	expectChange(t, changes)
 }
+
+// What keeps a watcher from notifications is told once, until there are some again.
+func TestWatchTellsOnceThatTheDirectoryIsMissing(t *testing.T) {
+	directory := filepath.Join(t.TempDir(), "missing")
+	w := quick(filepath.Join(directory, "sluice.yaml"), "")
+	w.poll = time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	reads, told := make(chan struct{}), 0
+	w.Seen = func() (string, uint64) {
+		select {
+		case reads <- struct{}{}:
+		case <-ctx.Done():
+		}
+		return "", 0
+	}
+	w.Changed, w.Problem = func() {}, func(error) { told++ }
+	var done sync.WaitGroup
+	done.Go(func() { w.Run(ctx) })
+	read := func() {
+		for range 20 {
+			<-reads
+		}
+	}
+	read()
+	verify.NoError(t, os.Mkdir(directory, 0o700))
+	read()
+	verify.NoError(t, os.Remove(directory))
+	read()
+	cancel()
+	done.Wait()
+	verify.Equal(t, told, 2, "problems told")
+}
