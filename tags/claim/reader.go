@@ -80,7 +80,7 @@ func (r Reader) tags(i *discovery.Instance) (list []string) {
 // have; but in the mesh they are its instances.
 func mayAsk(i *discovery.Instance) bool { return i.Kind == "" || i.Identity != "" }
 
-// Profile returns the tags of the dialects of an instance as a text: equal for instances of
+// Profile returns what decides what an instance asks for, such as its tags of the dialects, as a text: equal for instances of
 // a service that ask for the same, and empty for instances that ask for nothing. One without such
 // tags asks for the route of the default rule, if there is one.
 func (r Reader) Profile(i *discovery.Instance) string {
@@ -90,6 +90,14 @@ func (r Reader) Profile(i *discovery.Instance) string {
 	list := r.tags(i)
 	if len(list) == 0 {
 		return r.defaultRule()
+	}
+	for _, tag := range i.Tags {
+		if r.rule.Reads(tag) {
+			list = append(list, tag)
+		}
+	}
+	if r.dc == "" && slices.ContainsFunc(list, func(tag string) bool { return strings.Contains(tag, "$") }) {
+		list = append(list, i.Datacenter) // fabio's $DC
 	}
 	slices.Sort(list)
 	var text []byte

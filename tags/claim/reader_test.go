@@ -1,6 +1,7 @@
 package claim
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -72,5 +73,25 @@ func TestMetaThatAsksForNothing(t *testing.T) {
 			want = "star.example.com"
 		}
 		verify.Equal(t, readings[0].Routes[0].Keys["host"], any(want), "%s: the host", key)
+	}
+}
+
+// What decides which routes an instance has is in its profile and its group: another value is read, and its requests do not go to
+// the instances with the former one.
+func TestWhatTheRoutesOfTagsDependOn(t *testing.T) {
+	const rule = "catalog: { tags: [traefik], traefik: { exposed: true, default_rule: 'Host(`{{ index .Labels \"zone\" }}.example.com`)' } }"
+	zone := func(id, zone string) string { return "star " + id + " 1 traefik.enable=true zone=" + zone }
+	verify.Slices(t, lines(resolveDefault(t, rule, zone("1", "a"), zone("2", "b"), zone("3", "a"))), []string{
+		`star a.example.com/ priority=21 ["traefik.enable=true" "zone=a"]`, `star b.example.com/ priority=21 ["traefik.enable=true" "zone=b"]`,
+	}, "the routes of two zones")
+	for text, change := range map[string]func(*discovery.Instance){
+		rule:                         func(i *discovery.Instance) { i.Tags = []string{"traefik.enable=true", "zone=b"} },
+		"catalog: { tags: [fabio] }": func(i *discovery.Instance) { i.Datacenter = "dc2" },
+	} {
+		reader := NewReader(configtest.Must(t, text))
+		i := discovery.Instance{Service: "star", ID: "a", Port: 80, Datacenter: "dc1", Tags: []string{"traefik.enable=true", "zone=a", "urlprefix-$DC.example.com/"}}
+		before, hosts := reader.Profile(&i), fmt.Sprint(reader.Read("star", &i))
+		change(&i)
+		verify.That(t, reader.Profile(&i) != before && fmt.Sprint(reader.Read("star", &i)) != hosts, "the profile stays %q: %s", before, hosts)
 	}
 }

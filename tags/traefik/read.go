@@ -70,6 +70,7 @@ func Read(i tags.Instance, o Options) tags.Reading {
 	for _, name := range slices.Sorted(maps.Keys(p.tcp["routers"])) {
 		r.streamRouter(p.tcp["routers"][name])
 	}
+	r.reading.Tags = tags.SortedTags(r.reading.Tags...) // the default rule may depend on further ones
 	r.reading.Limit()
 	return r.reading
 }
@@ -181,6 +182,11 @@ func (r *reader) ruleOf(router *part, e *effects) label {
 		// The router exists because of all tags together.
 		for _, l := range r.labels {
 			e.tags = append(e.tags, l.tag)
+		}
+	}
+	for _, tag := range r.instance.Tags {
+		if r.rule.Reads(tag) {
+			e.tags, r.reading.Tags = append(e.tags, tag), append(r.reading.Tags, tag)
 		}
 	}
 	from.value = r.rule.expand(r.instance.Service, func(name string) (value string) {

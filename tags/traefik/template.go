@@ -3,6 +3,7 @@ package traefik
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -41,6 +42,12 @@ func ParseDefaultRule(text string) (*Template, error) {
 		t.places = append(t.places, place{label: m[3] + m[4], normalize: m[1] != ""})
 		text = after
 	}
+}
+
+// Reads reports whether a tag, which need not be one of Traefik, has a value that the rule may depend on.
+func (t *Template) Reads(tag string) bool {
+	key, _, ok := strings.Cut(tag, "=")
+	return t != nil && ok && slices.ContainsFunc(t.places, func(p place) bool { return p.label == key && key != "" })
 }
 
 // expand returns the rule of a service. label returns the value of a tag, or "".
