@@ -202,6 +202,10 @@ func (r *resolver) member(i Instance) member {
 		}
 		read = append(read, reading)
 	}
+	maps.DeleteFunc(settings, func(_ string, value any) bool { // as without it: some dialects always say how, others only if it matters
+		keys, ok := value.(tags.Keys)
+		return ok && len(keys) == 0
+	})
 	if m.settings = "{}"; !r.rules.Defined[r.service.Name] {
 		if len(settings) > 0 {
 			m.settings = settings.String()

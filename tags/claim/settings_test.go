@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"sluice/test/configtest"
@@ -62,4 +63,17 @@ func TestUpstreamOfOneInstance(t *testing.T) {
 		r := Resolve([]Service{service("a", instance("a", "bad", 1, bad...))}, rules, nil)
 		verify.Slices(t, lines(r), []string{"a h/"}, "%q: the routes of a service of the file", upstream)
 	}
+}
+
+// A release that writes the same routes in another dialect changes no setting: the new instances get requests at once.
+func TestAnotherDialectIsNoOtherSetting(t *testing.T) {
+	old, next := instance("a", "1", 1, "urlprefix-h/"), instance("a", "2", 2, "sluice.route=h/")
+	for _, instances := range [][]Instance{{old, next}, {next, old}} {
+		instances[0].Registered, instances[1].Registered = 1, 2
+		r := Resolve([]Service{service("a", instances...)}, allRules(), nil)
+		verify.Slices(t, lines(r), []string{"a h/"}, "the routes")
+		verify.That(t, len(r.Problems) == 0, "problems: %+v", r.Problems)
+	}
+	r := Resolve([]Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=https"), next)}, allRules(), nil)
+	verify.That(t, len(r.Problems) == 1 && strings.Contains(r.Problems[0].Reason, "other settings"), "problems with and without TLS: %+v", r.Problems)
 }
