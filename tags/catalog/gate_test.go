@@ -10,6 +10,7 @@ import (
 
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/tags/claim"
 	"sluice/test/configtest"
 	"sluice/test/verify"
 )
@@ -117,6 +118,31 @@ func TestGateWaitsOnceForItsRoutes(t *testing.T) {
 		g.apply()
 		g.has("the routes are in use", "b /y", "c /y")
 	})
+}
+
+// Instances with the same tags are the same to a gate, whatever their ports are: they come and go at once. Only a tag that names
+// the port makes it count.
+func TestGateOfInstancesWithOtherPorts(t *testing.T) {
+	g := newGated(t)
+	set := func(ports ...int) (set []discovery.Instance) {
+		for _, port := range ports {
+			set = append(set, discovery.Instance{Service: "star", ID: fmt.Sprint(port), Address: "192.0.2.1", Port: port, Weight: 1, Tags: []string{"urlprefix-h/"}})
+		}
+		return set
+	}
+	g.Pass(set(1, 2))
+	g.apply()
+	asked := g.asked.Load()
+	g.Pass(set(2, 3))
+	verify.That(t, len(g.pool) == 2 && g.pool[0].Port == 2 && g.pool[1].Port == 3, "one has left, and one has come: the pool has %+v", g.pool)
+	verify.Equal(t, g.asked.Load(), asked, "requests to apply the configuration")
+
+	reader := claim.NewReader(configtest.Must(t, "catalog: { tags: [traefik] }"))
+	i := set(1)[0]
+	i.Tags = []string{"traefik.enable=true", "traefik.http.services.s.loadBalancer.server.port=1"}
+	before := reader.Profile(&i)
+	i.Port = 2
+	verify.That(t, reader.Profile(&i) != before, "the profile is the same for another port than the tag names")
 }
 
 // If no instance of a variant is there any more, the pool's stay until its routes have been replaced.

@@ -99,12 +99,15 @@ func (r Reader) Profile(i *discovery.Instance) string {
 	if r.dc == "" && slices.ContainsFunc(list, func(tag string) bool { return strings.Contains(tag, "$") }) {
 		list = append(list, i.Datacenter) // fabio's $DC
 	}
+	if slices.ContainsFunc(list, traefik.NamesPort) {
+		list = append(list, strconv.Itoa(i.Port))
+	}
 	slices.Sort(list)
 	var text []byte
 	for _, tag := range list {
 		text = append(strconv.AppendQuote(text, tag), ' ')
 	}
-	return string(strconv.AppendInt(text, int64(i.Port), 10))
+	return string(text)
 }
 
 // Read returns what the tags of an instance ask for, in the order of precedence. service is

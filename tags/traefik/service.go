@@ -73,6 +73,12 @@ func (r *reader) serviceOf(router *part, e *effects) (s *part, ok bool) {
 	return s, true
 }
 
+// NamesPort reports whether what a tag asks for depends on the port of the instance.
+func NamesPort(tag string) bool {
+	key, _, _ := strings.Cut(tag, "=")
+	return strings.HasSuffix(strings.ToLower(strings.TrimSpace(key)), ".server.port")
+}
+
 // port refuses a port that is not the instance's.
 func (r *reader) port(l label, e *effects) {
 	if r.instance.Port != 0 && l.value != strconv.Itoa(r.instance.Port) {
