@@ -34,6 +34,8 @@ type Gate struct {
 	passed  []discovery.Instance // what the pool has
 	profile string               // of set, for comparison
 	used    map[string]bool      // profiles of instances for which there are routes
+	divides bool                 // a route in use leads to some of the instances only
+	divided bool                 // it was so when used was
 	waits   bool                 // set has profiles for which there are no routes yet
 	kept    []discovery.Instance // that passed has beside set
 	version uint64               // of set and kept
@@ -119,7 +121,7 @@ func (g *Gate) passLocked() {
 // usableLocked returns the latest set without instances with tags for which there are no routes yet:
 // of these, the ones that the pool has stay as they were. If none of the instances with the same
 // tags is usable any more, the pool's stay: without them, their routes would have no
-// peers. Not of a service with a leader, whose former one must get nothing.
+// peers. Not if all instances have the same routes, and not of a service with a leader, whose former one must get nothing.
 func (g *Gate) usableLocked() []discovery.Instance {
 	before := make(map[discovery.Key]*discovery.Instance, len(g.passed))
 	for i := range g.passed {
@@ -145,7 +147,7 @@ func (g *Gate) usableLocked() []discovery.Instance {
 	}
 	for i := range g.passed {
 		old := &g.passed[i]
-		if g.leads || !old.Usable() || served[g.reader.Profile(old)] {
+		if g.leads || !old.Usable() || served[g.reader.Profile(old)] || !g.divided && len(served) > 0 {
 			continue
 		}
 		g.kept = append(g.kept, *old)
@@ -169,11 +171,13 @@ func with(set, kept []discovery.Instance) []discovery.Instance {
 }
 
 // markRouted says that the routes for a profile are in use. The instances that have waited for them are passed
-// after the time settling.
-func (g *Gate) markRouted(profile string) {
+// after the time settling. divides says that one of the routes leads to some of the instances only.
+func (g *Gate) markRouted(profile string, divides bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.divides = divides
 	if !g.waits {
+		g.divided = g.divided || divides
 		return
 	}
 	if g.profile != profile {
@@ -195,7 +199,7 @@ func (g *Gate) markRouted(profile string) {
 
 // useLocked records the profiles for which there are routes.
 func (g *Gate) useLocked() {
-	g.used = make(map[string]bool)
+	g.used, g.divided = make(map[string]bool), g.divides
 	for i := range g.set {
 		if profile := g.reader.Profile(&g.set[i]); profile != "" || g.profile != "" {
 			g.used[profile] = true

@@ -145,6 +145,29 @@ func TestGateOfInstancesWithOtherPorts(t *testing.T) {
 	verify.That(t, reader.Profile(&i) != before, "the profile is the same for another port than the tag names")
 }
 
+// Where each instance has tags of its own, which ask for the same routes, one that leaves is not kept: the others have its routes.
+func TestGateKeepsNobodyWhoseRoutesOthersHave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGated(t)
+		g.pass("a /x o=1", "b /x o=2")
+		g.apply()
+		g.pass("b /x o=2")
+		g.has("one has left", "b /x o=2")
+		g.pass("c /x o=3")
+		g.has("the last one has left", "b /x o=2")
+		g.apply()
+		time.Sleep(settling)
+		g.pass("c /x o=3", "d /y")
+		g.has("the routes of the new one have just come into use", "b /x o=2")
+		g.apply()
+		time.Sleep(settling)
+		g.apply()
+		g.has("another one has other routes", "c /x o=3", "d /y")
+		g.pass("d /y")
+		g.has("one has left whose route nobody else has", "c /x o=3", "d /y")
+	})
+}
+
 // If no instance of a variant is there any more, the pool's stay until its routes have been replaced.
 func TestGateKeepsTheLastOfItsRoutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

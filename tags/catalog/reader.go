@@ -296,7 +296,7 @@ func (r *Reader) Applied(asked Asked) {
 	for name, profile := range asked.profiles {
 		if s := r.services[name]; s != nil {
 			s.inUse = s.latest
-			s.gate.markRouted(profile)
+			s.gate.markRouted(profile, r.inUse.Groups[name] != nil)
 		}
 	}
 }
