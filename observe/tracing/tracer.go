@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -15,6 +16,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	"sluice/observe/excerpt"
 	"sluice/observe/panics"
 )
 
@@ -54,6 +56,7 @@ const (
 	exportTimeout = 10 * time.Second
 	// closeTimeout bounds the last exports.
 	closeTimeout = 3 * time.Second
+	maxError     = 400 // bytes of the error of an export
 )
 
 // A Tracer decides which requests are traced, and exports their spans. It is safe for
@@ -246,8 +249,12 @@ func (t *Tracer) export(b *batch) {
 	count.Add(uint64(len(spans)))
 	if failing := err != nil; failing != t.failing {
 		t.failing = failing
-		if t.notify != nil {
-			t.notify(err)
+		if t.notify == nil {
+			return
 		}
+		if failing { // the collector's answer, of up to megabytes, is in it
+			err = errors.New(excerpt.Of(err.Error(), maxError))
+		}
+		t.notify(err)
 	}
 }

@@ -3,7 +3,10 @@ package tracing
 import (
 	"encoding/hex"
 	"errors"
+	"io"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -220,6 +223,22 @@ func TestCollectorThatRefuses(t *testing.T) {
 	if len(told) != 2 || told[0] == nil || told[1] != nil {
 		t.Errorf("told %v, want a failure and its end", errors.Join(told...))
 	}
+}
+
+// What a collector, or a proxy in front of it, writes into its answer is only a part of the line of the log.
+func TestCollectorThatAnswersAtLength(t *testing.T) {
+	t.Parallel()
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		io.WriteString(w, strings.Repeat("no! ", 1<<18))
+	}))
+	defer collector.Close()
+	told := make(chan error, 1)
+	tracer := start(t, Options{Endpoint: verify.URL(t, collector.URL), Sample: 1, Notify: func(err error) { told <- err }})
+	tracer.Record(&Request{Span: tracer.Begin(Parent{}, false, false)})
+	tracer.Close()
+	text := (<-told).Error()
+	verify.That(t, len(text) <= maxError && strings.Contains(text, "400 Bad Request") && strings.Contains(text, "no! no!"), "%d bytes: %.500q", len(text), text)
 }
 
 // Without a collector, Close ends soon, and what it lost is counted.

@@ -3,6 +3,7 @@ package auth
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"sluice/config/regular"
+	"sluice/observe/excerpt"
 	"sluice/observe/panics"
 	"sluice/route/places"
 )
@@ -28,6 +30,8 @@ const (
 	queryTimeout = 5 * time.Second
 	// MaxKeyWait is how long a request waits for a query that begins after it.
 	MaxKeyWait = queryFloor + 2*queryTimeout
+
+	maxFault = 400 // bytes of why keys cannot be read
 )
 
 // A KeySet has the public keys of an issuer, from a file or a URL. After a failure the last ones stay. It is safe for
@@ -169,7 +173,8 @@ func (s *KeySet) noteEnd(err error) {
 
 func (s *KeySet) noteLocked(err error) {
 	s.status.Reads++
-	if s.status.Err = err; err != nil {
+	if s.status.Err = nil; err != nil { // it may have texts of the issuer
+		s.status.Err = errors.New(excerpt.Of(err.Error(), maxFault))
 		s.status.Failures++
 		return
 	}

@@ -192,11 +192,13 @@ func TestOutageOfTheIssuer(t *testing.T) {
 		_, err = r.Check(tokenBy(t, "rsa"), noon, places.Many, never)
 		verify.Equal(t, kindOf(err), "good", "after the outage at the start: a request has asked for the keys")
 
-		for _, answer := range []*string{nil, new(string), ptr(`{"keys":[]}`), ptr(strings.Repeat(" ", maxKeySetBytes+1))} {
+		wordy := `{"keys":[` + strings.Replace(setOf("rsa"), `{"keys":[{`, `{"x5u":"`+strings.Repeat("%", 1<<19)+`",`, 1)
+		for _, answer := range []*string{nil, new(string), ptr(`{"keys":[]}`), ptr(strings.Repeat(" ", maxKeySetBytes+1)), &wordy} {
 			i.set.Store(answer)
 			time.Sleep(10 * time.Minute)
 			status := r.Keys.Status()
 			verify.That(t, status.Err != nil && len(status.Keys) == 1 && time.Since(status.Read) >= 10*time.Minute, "status %+v", status)
+			verify.That(t, len(status.Err.Error()) <= maxFault, "an error of %d bytes: %.500q", len(status.Err.Error()), status.Err)
 			_, err = r.Check(tokenBy(t, "rsa"), noon, places.Many, never)
 			verify.Equal(t, kindOf(err), "good", "after a while without the issuer")
 			_, err = r.Check(tokenBy(t, "ec"), noon, places.Many, waits)
