@@ -146,7 +146,7 @@ func (i *Instance) readObject(text []byte) error {
 		Meta   map[string]string
 	}
 	if err := json.Unmarshal(text, &object); err != nil {
-		return fmt.Errorf("not a valid JSON object: %w", err)
+		return fmt.Errorf("not a valid JSON object: %s", shortened(err.Error())) // it may have a number as long as the text
 	}
 	if object.Weight != nil {
 		if i.Weight = *object.Weight; i.Weight < 0 || i.Weight > MaxWeight {

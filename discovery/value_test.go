@@ -65,8 +65,10 @@ func TestParseValueRefuses(t *testing.T) {
 		strings.Repeat("x", 1000):              "x…",
 		"null":                                 `"null": want`,
 		`["h:80"]`:                             "want",
+
+		`{"weight":` + strings.Repeat("9", 1000) + `}`: "cannot unmarshal number 999",
 	} {
-		if got, err := ParseValue("star", "a", []byte(value)); err == nil || !strings.Contains(err.Error(), want) {
+		if got, err := ParseValue("star", "a", []byte(value)); err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 400 {
 			t.Errorf("%q: %+v, %v; want an error with %q", value, got, err, want)
 		} else if !reflect.DeepEqual(got, Instance{}) {
 			t.Errorf("%q: an instance beside the error: %+v", value, got)

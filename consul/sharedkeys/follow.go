@@ -10,11 +10,15 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
+	"sluice/observe/excerpt"
 	"sluice/observe/panics"
 )
 
 // markKey is the mark: see the package comment.
 const markKey = "begun"
+
+// maxReason is how many bytes are kept of why a value cannot be used, which may have a part of it.
+const maxReason = 400
 
 // Resume begins to follow Consul, and to write changes, if that is not done yet.
 func (k *Keys[V]) Resume() {
@@ -120,9 +124,10 @@ func (k *Keys[V]) decodeLocked(pairs []api.KVPair) (map[string]known[V], map[str
 		if used {
 			now[key] = known[V]{last.Value, pair.ModifyIndex}
 		}
-		invalid[key] = Invalid{Key: pair.Key, Reason: err.Error(), InUse: used, index: pair.ModifyIndex}
+		reason := excerpt.Of(err.Error(), maxReason)
+		invalid[key] = Invalid{Key: pair.Key, Reason: reason, InUse: used, index: pair.ModifyIndex}
 		if k.invalid[key].index != pair.ModifyIndex {
-			k.log.Warn().Err(err).Str("key", pair.Key).Bool("last_in_use", used).Msg(k.options.Name + ": a key in Consul cannot be used")
+			k.log.Warn().Str("error", reason).Str("key", pair.Key).Bool("last_in_use", used).Msg(k.options.Name + ": a key in Consul cannot be used")
 		}
 	}
 	return now, invalid

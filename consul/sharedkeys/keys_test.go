@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,8 +32,8 @@ func decode(_ string, text []byte) (value string, err error) {
 	if err := json.Unmarshal(text, &value); err != nil {
 		return "", err
 	}
-	if value == "" {
-		return "", errors.New("empty")
+	if value == "" || len(value) > 1000 {
+		return "", errors.New("not a value: " + value)
 	}
 	return value, nil
 }
@@ -205,6 +206,11 @@ func TestBadValuesAndConditions(t *testing.T) {
 	u.expect("bad later", "a=a!")
 	if all := u.Invalid(); len(all) != 1 || all[0].Key != "p/a" || !all[0].InUse || all[0].Reason == "" {
 		t.Errorf("invalid %+v", all)
+	}
+	bad.Value, bad.ModifyIndex = []byte(`"`+strings.Repeat("long", 1<<16)+`"`), 15
+	u.setKnown(15, []api.KVPair{mark(3), bad})
+	if reason := u.Invalid()[0].Reason; len(reason) > maxReason || !strings.Contains(reason, "value: longlong") {
+		t.Errorf("a reason of %d bytes: %.500s", len(reason), reason)
 	}
 	u.setKnown(15, []api.KVPair{mark(3), pair("a", 15)})
 	if all := u.Invalid(); len(all) != 0 {
