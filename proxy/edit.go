@@ -96,8 +96,10 @@ func (x *routedRequest) Variable(v route.Variable) []byte {
 	case route.VariableMethod:
 		return x.head.MethodName(b)
 	case route.VariablePath:
-		path, _ := x.sentPath(b)
-		return path
+		if path, _ := x.sentPath(b); len(path) > 0 && path[0] == '/' {
+			return path
+		}
+		return slash
 	case route.VariableQuery:
 		_, query, _ := bytes.Cut(x.sentTarget(b), questionMark)
 		return query
@@ -106,7 +108,7 @@ func (x *routedRequest) Variable(v route.Variable) []byte {
 	case route.VariableScheme:
 		return []byte(x.Scheme())
 	case route.VariableTarget:
-		return x.head.OriginTarget(b)
+		return x.urlTarget(b)
 	case route.VariableUser:
 		return []byte(x.user)
 	}

@@ -169,6 +169,9 @@ func FuzzEdits(f *testing.F) {
 			t.Skip() // the naive way would read variables in values
 		}
 		path, query, _ := strings.Cut(target, "?")
+		if !strings.HasPrefix(path, "/") { // empty, or *
+			path = "/"
+		}
 		pairs := []string{"$$", "$"}
 		for name, value := range map[string]string{
 			"authority": host, "host": string(withoutPort([]byte(host))), "path": path, "query": query, "scheme": "http",

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/route"
 	"sluice/test/verify"
 )
 
@@ -33,6 +34,22 @@ func TestRedirectToHTTPS(t *testing.T) {
 		}
 	}
 	verify.Equal(t, origin.got(), "", "the peer")
+}
+
+// A target without a path, which the peer gets as / or *, is the root of its host also in URLs that a route makes of it.
+func TestURLsOfTargetsWithoutAPath(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{}, answersOK(t))
+	for _, to := range []*route.Redirect{redirect(t, "https://new.example$path", 302), redirectByPattern(t, "^http://[^/]*(/.*)", "https://new.example$1")} {
+		p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: &route.Actions{Redirect: to}})
+		for target, want := range map[string]string{"OPTIONS *": "/", "GET http://a.example": "/", "GET http://a.example?q=1": "/?q=1", "GET /x": "/x"} {
+			p.expect(target+" HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", "302", "\r\nLocation: https://new.example"+want+"\r\n")
+		}
+	}
+	p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: &route.Actions{Redirect: redirect(t, "http://a.example$path", 308)}})
+	for _, target := range []string{"OPTIONS *", "GET http://a.example", "GET http://a.example?q=1", "GET /x"} { // redirects to themselves
+		p.expect(target+" HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", "200")
+	}
 }
 
 // A trusted proxy that terminates TLS is not redirected, since its clients would come

@@ -43,13 +43,7 @@ func (x *routedRequest) requireHTTPS() *refusal.Refusal {
 		location = append(location, ':')
 		location = strconv.AppendInt(location, int64(port), 10)
 	}
-	target := x.head.OriginTarget(b)
-	if len(target) == 0 || target[0] != '/' { // empty, a query only, or *
-		location = append(location, '/')
-	}
-	if !bytes.Equal(target, []byte("*")) {
-		location = append(location, target...)
-	}
+	location = append(location, x.urlTarget(b)...)
 	if len(location) > socket.RequestBufferBytes {
 		return refusal.Of(http1.ErrTargetTooLong)
 	}
@@ -138,7 +132,7 @@ func (x *routedRequest) redirect(b []byte) *refusal.Refusal {
 	http1.Clean(location)
 	own := append([]byte(x.Scheme()), "://"...)
 	own = append(own, x.head.Authority(b)...)
-	target := x.head.OriginTarget(b)
+	target := x.urlTarget(b)
 	if bytes.Equal(location, append(own, target...)) || bytes.Equal(location, target) {
 		return nil
 	}

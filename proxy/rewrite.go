@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"strconv"
 	"time"
 
@@ -104,6 +105,15 @@ func (x *request) appendTarget(out, b []byte) []byte {
 		out = append(out, '/')
 	}
 	return append(out, target...)
+}
+
+// urlTarget returns the target as the end of a URL. Without a path, as * and that of http://host, it is the root.
+func (x *request) urlTarget(b []byte) []byte {
+	target := x.head.OriginTarget(b)
+	if len(target) > 0 && target[0] == '/' {
+		return target
+	}
+	return append([]byte{'/'}, bytes.TrimPrefix(target, []byte{'*'})...)
 }
 
 // appendNumber is http1.AppendLine for a number.
