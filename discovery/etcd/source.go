@@ -117,11 +117,15 @@ func (w *watch) read(v client.View) time.Duration {
 // begin makes the instances in use the last usable values of their keys. The key of one on probation was not there.
 func (w *watch) begin(v client.View) {
 	w.values = make(map[string]value, len(v.Entries))
+	before := make(map[string]discovery.Instance, len(w.before))
+	for _, i := range w.before {
+		if i.Probation.IsZero() {
+			before[i.ID] = i
+		}
+	}
 	for key := range v.Entries {
-		for _, i := range w.before {
-			if i.Probation.IsZero() && i.ID == w.id(key) {
-				w.values[key] = value{instance: i, usable: true}
-			}
+		if i, known := before[w.id(key)]; known {
+			w.values[key] = value{instance: i, usable: true}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -196,4 +197,22 @@ func TestOutagesRemoveNothing(t *testing.T) {
 	put(t, client, "/star/a", "127.0.0.1:81")
 	put(t, client, "/star/c", "127.0.0.1:83")
 	w.Await("a=127.0.0.1:81 c=127.0.0.1:83", "") // as many as before: the loss is over
+}
+
+// At a start, each key has the instance in use that has its name, as its last usable value. Many keys
+// must not take minutes: the client takes 100,000.
+func TestInstancesInUseAtAStart(t *testing.T) {
+	const keys = 30_000
+	w := &watch{source: &source{options: Options{Prefix: "/nodes/"}}}
+	view := client.View{Entries: map[string]client.Entry{"/nodes/new": {}}}
+	for n := range keys {
+		id := fmt.Sprintf("instance-%06d", n)
+		w.before = append(w.before, discovery.Instance{ID: id})
+		view.Entries["/nodes/"+id] = client.Entry{}
+	}
+	w.before = append(w.before, discovery.Instance{ID: "gone"})
+	w.begin(view)
+	verify.Equal(t, len(w.values), keys, "keys with an instance")
+	last := w.values["/nodes/instance-029999"]
+	verify.That(t, last.usable && last.instance.ID == "instance-029999", "the last one: %+v", last)
 }
