@@ -161,10 +161,13 @@ func with(set, kept []discovery.Instance) []discovery.Instance {
 	if len(kept) == 0 {
 		return set
 	}
-	all := slices.Clone(kept)
-	for _, i := range set {
-		if !slices.ContainsFunc(kept, func(k discovery.Instance) bool { return k.Key() == i.Key() }) {
-			all = append(all, i)
+	all, stays := slices.Clone(kept), make(map[discovery.Key]bool, len(kept))
+	for i := range kept {
+		stays[kept[i].Key()] = true
+	}
+	for i := range set {
+		if !stays[set[i].Key()] {
+			all = append(all, set[i])
 		}
 	}
 	return discovery.Normalize(all)
