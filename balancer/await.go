@@ -28,8 +28,8 @@ func (p *Pool) Await(ctx context.Context, q *Query) (Token, error) {
 // AwaitConnection is [Pool.Pick] for a request that would rather wait than fail
 // while every connection is in use (Limits.PeerConnections). Requests get the
 // connections that become free in the order in which they came, and before those
-// that do not wait; each group has its own order, and another one for its retries. It returns with [ErrConnectionsSaturated] when ctx ends, and
-// at once with any other error. Limits.Pending bounds the waiting requests, as in Await.
+// that do not wait; each group has its own order, and others for the retries with the same Query.Tried. It returns with
+// [ErrConnectionsSaturated] when ctx ends, and at once with any other error. Limits.Pending bounds the waiting requests, as in Await.
 func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
 	defer p.pending.Add(-1)
 	if p.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {

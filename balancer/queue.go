@@ -7,8 +7,8 @@ import (
 )
 
 // A queue is the requests that wait for a connection: a line for each group, and one
-// for the whole pool, in the order in which they came. Retries have lines of their own, as they
-// may wait for other peers than those that have a connection free. A request is known by a
+// for the whole pool, in the order in which they came. Retries have lines of their own, by the peers that
+// had the request: what one of them waits for may be free for another. A request is known by a
 // channel with room for one value, and gets one when it should try to pick. The zero value is
 // empty.
 type queue struct {
@@ -20,11 +20,11 @@ type queue struct {
 
 type lineID struct {
 	group GroupID
-	retry bool
+	tried TriedSet
 }
 
 // line returns where a request waits.
-func (q *Query) line() lineID { return lineID{q.Group, q.Tried.Len() > 0} }
+func (q *Query) line() lineID { return lineID{q.Group, q.Tried} }
 
 type line []chan<- struct{}
 
