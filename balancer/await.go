@@ -2,18 +2,18 @@ package balancer
 
 import "context"
 
-// Await is [Pool.Pick] for a request that can wait while the pool has no eligible peer.
-// It returns as soon as there is one, with Pick's last error when ctx ends, and at once
+// Await is pick, which calls [Pool.Pick], for a request that can wait while the pool has no eligible peer.
+// It returns as soon as there is one, with pick's last error when ctx ends, and at once
 // with any error other than [ErrNoPeers] and [ErrNoEligible]. At most Limits.Pending
 // requests wait; further ones fail with [ErrTooManyPending].
-func (p *Pool) Await(ctx context.Context, q *Query) (Token, error) {
+func (p *Pool) Await(ctx context.Context, pick func() (Token, error)) (Token, error) {
 	defer p.pending.Add(-1)
 	if p.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
 		return Token{}, p.refuse(LimitPending)
 	}
 	for {
 		changed := p.Changed()
-		t, err := p.Pick(q)
+		t, err := pick()
 		if err != ErrNoPeers && err != ErrNoEligible {
 			return t, err
 		}

@@ -216,7 +216,7 @@ func TestNoChangeIsMissed(t *testing.T) {
 		p := newTestPool(t, Options{})
 		go p.Apply(instances(1))
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		token, err := p.Await(ctx, nil)
+		token, err := p.Await(ctx, pick(p, nil))
 		verify.NoError(t, err)
 		token.Done(Outcome{})
 		cancel()

@@ -21,6 +21,10 @@ func hold(t *testing.T, p *Pool, n int) []Token {
 	return held
 }
 
+func pick(p *Pool, q *Query) func() (Token, error) {
+	return func() (Token, error) { return p.Pick(q) }
+}
+
 func expectPick(t *testing.T, p *Pool, q *Query, want error) {
 	t.Helper()
 	token, err := p.Pick(q)
@@ -171,7 +175,7 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		token, err := p.Await(ctx, nil)
+		token, err := p.Await(ctx, pick(p, nil))
 		if err != nil || time.Since(start) != 3*time.Second {
 			t.Errorf("%v after %v, want a peer after 3s", err, time.Since(start))
 		}
@@ -182,7 +186,7 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		start = time.Now()
 		ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if _, err := p.Await(ctx, nil); err != ErrNoEligible || time.Since(start) != 5*time.Second {
+		if _, err := p.Await(ctx, pick(p, nil)); err != ErrNoEligible || time.Since(start) != 5*time.Second {
 			t.Errorf("%v after %v, want %v after 5s", err, time.Since(start), ErrNoEligible)
 		}
 		verify.Equal(t, p.Pending(), 0, "pending")
@@ -196,12 +200,12 @@ func TestAwaitDoesNotWaitForLimits(t *testing.T) {
 		p.Apply(instances(1))
 		token := mustPick(t, p, nil)
 		start := time.Now()
-		_, err := p.Await(t.Context(), nil)
+		_, err := p.Await(t.Context(), pick(p, nil))
 		verify.That(t, err == ErrSaturated, "Await: %v, want %v", err, ErrSaturated)
 		token.Done(Outcome{})
 		var q Query
 		q.Tried.Add(token.Peer)
-		_, err = p.Await(t.Context(), &q)
+		_, err = p.Await(t.Context(), pick(p, &q))
 		verify.That(t, err == ErrAllTried, "Await: %v, want %v", err, ErrAllTried)
 		verify.Equal(t, time.Since(start), 0, "waited")
 	})
@@ -215,7 +219,7 @@ func TestPendingRequestsAreLimited(t *testing.T) {
 			go func() {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				token, err := p.Await(ctx, nil)
+				token, err := p.Await(ctx, pick(p, nil))
 				if err != nil {
 					gaveUp.Add(1)
 					return
@@ -226,7 +230,7 @@ func TestPendingRequestsAreLimited(t *testing.T) {
 		}
 		synctest.Wait()
 		verify.Equal(t, p.Pending(), 3, "pending")
-		_, err := p.Await(t.Context(), nil)
+		_, err := p.Await(t.Context(), pick(p, nil))
 		verify.That(t, err == ErrTooManyPending, "Await: %v, want %v", err, ErrTooManyPending)
 		p.Apply(instances(1))
 		synctest.Wait()

@@ -134,12 +134,12 @@ func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 	pool := r.service.Pool
 	for t, err = r.pickNow(); err != nil; {
 		var none time.Duration
-		left, await := &none, pool.Await
+		left := &none
 		switch err {
 		case balancer.ErrNoPeers, balancer.ErrNoEligible:
 			left = &r.forPeer
 		case balancer.ErrConnectionsSaturated:
-			left, await = &r.forConnection, pool.AwaitConnection
+			left = &r.forConnection
 		}
 		timeout := *left
 		if timeout <= 0 {
@@ -148,7 +148,9 @@ func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 		*left = 0
 		start := time.Now()
 		ctx, end := x.Waiting(timeout)
-		if t, err = await(ctx, r.query); r.retryLeft(err) {
+		if left == &r.forPeer {
+			t, err = pool.Await(ctx, r.pickNow)
+		} else if t, err = pool.AwaitConnection(ctx, r.query); r.retryLeft(err) {
 			t, err = r.pickNow()
 		}
 		if err == nil {

@@ -352,6 +352,32 @@ func TestPeerThatWasLeftIsWaitedFor(t *testing.T) {
 	})
 }
 
+// Also where it is the whole group of the request, and the fallback has nobody.
+func TestPeerOfAGroupThatWasLeftIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, 2)
+		one := balancer.GroupSelector{Name: "one", Match: func(i *discovery.Instance) bool { return i.ID == "0" }}
+		verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{one}, Limits: balancer.Limits{Pending: 1}})))
+		service := &route.Service{Name: "star", Pool: p, WaitForPeer: 3 * time.Second, Retry: route.Retry{Attempts: 3}}
+		x := script{tries: []Result{suspected, Ended(ok)}, events: []event{{1, Ended(reset)}}}
+		x.onAwait = func(<-chan struct{}) {
+			set := []discovery.Instance{x.peers[0].Instance(), x.peers[1].Instance()}
+			well := set[0]
+			for i := range set {
+				set[i].Status, set[i].Weight = discovery.StatusCritical, 0
+			}
+			p.Apply(set)
+			time.AfterFunc(time.Second, func() { p.Apply([]discovery.Instance{well, set[1]}) })
+		}
+		start := time.Now()
+		query := &balancer.Query{Group: p.Group("one").ID(), Fallback: p.Group(balancer.RestGroup).ID()}
+		o, tries, err := Run(service, query, &x)
+		verify.That(t, o == ok && tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
+		verify.Equal(t, strings.Join(x.calls, " "), "try leave 0 ask await wait 3s try 0", "calls")
+		verify.Equal(t, time.Since(start), time.Second, "the wait")
+	})
+}
+
 // An exchange that panics gives back the places at its peers, each once.
 func TestRunReleasesAfterPanic(t *testing.T) {
 	for name, x := range map[string]*script{
