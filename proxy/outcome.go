@@ -94,7 +94,7 @@ func (l *upload) refusal() *refusal.Refusal {
 	case errors.As(l.err, &malformed):
 		return refusal.Of(malformed)
 	case !errors.Is(l.err, os.ErrDeadlineExceeded):
-	case l.x.head.ExpectContinue && !l.continued && l.x.bytesIn == 0:
+	case l.expectant() && l.x.bytesIn == 0:
 		// The client waits for the peer. That does not count against it: it may not know of 100, and a client that
 		// sends nothing could have it ejected.
 		return refusal.Timeout

@@ -206,8 +206,11 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error, c *contender) (o ba
 		return o, false
 	}
 	x.lastRefusal = refusal.Reset
-	if err == upstream.ErrUnprocessed {
+	switch {
+	case err == upstream.ErrUnprocessed:
 		x.upload.withdraw()
+	case x.mayReplaySent && x.upload.expectant() && x.upload.withdraw():
+		return balancer.Outcome{Class: balancer.OutcomeStale}, false // no failure: the peer may have waited for the client
 	}
 	if x.delayedByClient() {
 		return x.resetOutcome(), false

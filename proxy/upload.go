@@ -82,17 +82,22 @@ func (l *upload) start(u upstream.Conn) (sent bool, err error) {
 }
 
 // withdraw ends the upload as if it had not started, unless a part of the body was read. The peer has not processed
-// the request.
-func (l *upload) withdraw() {
+// the request, or it may be sent twice. It reports whether it did.
+func (l *upload) withdraw() bool {
 	if !l.started || l.begun.Load() {
-		return
+		return false
 	}
 	l.interrupt()
-	if !l.begun.Load() && errors.Is(l.err, os.ErrDeadlineExceeded) {
-		l.started, l.over, l.up, l.done, l.err = false, false, nil, nil, nil
-		l.broken.Store(false)
+	if l.begun.Load() || !errors.Is(l.err, os.ErrDeadlineExceeded) {
+		return false
 	}
+	l.started, l.over, l.up, l.done, l.err = false, false, nil, nil, nil
+	l.broken.Store(false)
+	return true
 }
+
+// expectant reports whether the client may wait for a 100 before it sends the body.
+func (l *upload) expectant() bool { return l.x.head.ExpectContinue && !l.continued }
 
 // interrupt ends the wait for the client, and waits for the goroutine.
 func (l *upload) interrupt() {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -218,4 +219,36 @@ func TestExpectContinue(t *testing.T) {
 	io.WriteString(conn, "PUT /refuse HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
 	expectResponse(t, conn, 403)
 	expectRest(t, conn, "")
+}
+
+// A request that may be sent twice goes to another peer when its peer breaks the connection before anything of its body has
+// arrived: its client waits for a 100.
+func TestExpectantRequestIsSentAgain(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{"PUT", "POST"} {
+		var breaks atomic.Bool
+		serve := withHead(func(c *originConn, r *http.Request) bool {
+			if breaks.CompareAndSwap(true, false) {
+				c.Conn.(*net.TCPConn).SetLinger(0)
+				return false
+			}
+			c.write("HTTP/1.1 100 Continue\r\n\r\n")
+			body, err := io.ReadAll(r.Body)
+			return err == nil && c.write(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+		})
+		p := startProxy(t, Options{}, startOrigin(t, serve).address(), startOrigin(t, serve).address())
+		conn := p.dial()
+		for range 3 {
+			breaks.Store(true)
+			io.WriteString(conn, method+" / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+			if method == "POST" { // a peer may have begun with it
+				expectResponse(t, conn, 502)
+				break
+			}
+			expectNext(t, conn, "HTTP/1.1 100 Continue\r\n\r\n")
+			io.WriteString(conn, "abc")
+			expectResponse(t, conn, 200, "abc")
+		}
+		eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
+	}
 }
