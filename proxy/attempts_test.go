@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,6 +129,41 @@ func TestPerTryTimeoutAfterConnectFailure(t *testing.T) {
 		}
 		conn.Close()
 	}
+}
+
+// Two peers that were asked at a time are one attempt, so the one after them is not the last of three.
+func TestPerTryTimeoutAfterAHedge(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	second, third, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	serve := afterRequest(func(c *originConn) bool {
+		switch asked.Add(1) {
+		case 1:
+			<-second
+		case 2:
+			close(second)
+		case 3:
+			close(third)
+			<-over
+		default:
+			return c.write(okResponse)
+		}
+		return false
+	})
+	var peers []string
+	for range 4 {
+		peers = append(peers, startOrigin(t, serve).address())
+	}
+	p := startProxy(t, Options{}, peers...)
+	p.setService(route.Service{
+		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour},
+		Retry:    route.Retry{Attempts: 3, PerTryTimeout: time.Minute, Hedge: &route.Hedge{After: time.Millisecond}},
+	})
+	defer close(over)
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-third
+	p.skip(2 * time.Minute)
+	expectResponse(t, conn, 200)
 }
 
 // The only peer has the whole time: there is none that could answer instead.

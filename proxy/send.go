@@ -60,9 +60,9 @@ func (x *sentRequest) beginTry(t balancer.Token) {
 	}
 }
 
-// endTry notes the outcome of a try.
+// endTry notes the outcome of a try. Of those that wait together the last one counts.
 func (x *sentRequest) endTry(t balancer.Token, o balancer.Outcome) {
-	if o.Class != balancer.OutcomeConnectFailure && o.Class != balancer.OutcomeSuperseded {
+	if o.Class != balancer.OutcomeConnectFailure && o.Class != balancer.OutcomeSuperseded && len(x.contenders) == 0 {
 		x.counted++
 	}
 	noted := x.tried.of(t.Peer)
