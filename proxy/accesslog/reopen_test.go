@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"sluice/test/verify"
@@ -28,6 +30,37 @@ func TestReopenFollowsARenamedFile(t *testing.T) {
 	}
 	err := l.Reopen()
 	verify.That(t, err != nil, "Reopen after Close: no error")
+}
+
+// A line that was cut short, as the disk was full, ends with its file: the next file begins with a line, and in the same one a
+// line begins, also of another log.
+func TestNoLineIsGluedToATornOne(t *testing.T) {
+	for name, open := range map[string]func(path string) (*Logger, error){
+		"rotated": func(path string) (*Logger, error) {
+			full := &fakeFile{limit: 4, err: syscall.ENOSPC}
+			l := start(combinedOptions, &output{path: path, file: full})
+			l.Log(0, numbered(1))
+			return l, l.Reopen()
+		},
+		"the same file": func(path string) (*Logger, error) {
+			l := verify.Result(New(Options{Path: path, Format: combinedOptions.Format, Sample: 1})).Must(t)
+			verify.NoError(t, os.WriteFile(path, []byte("torn"), 0o600))
+			return l, l.Reopen()
+		},
+		"another log": func(path string) (*Logger, error) {
+			verify.NoError(t, os.WriteFile(path, []byte("torn"), 0o600))
+			return New(Options{Path: path, Format: combinedOptions.Format, Sample: 1})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "access.log")
+			l := verify.Result(open(path)).Must(t)
+			l.Log(0, numbered(2))
+			verify.NoError(t, l.Close())
+			lines := slices.DeleteFunc(fileLines(t, path), func(line string) bool { return line == "torn" })
+			verify.That(t, len(lines) == 1 && strings.HasPrefix(lines[0], "c "), "got the lines %q", lines)
+		})
+	}
 }
 
 func TestReopenKeepsTheFileIfTheNewOneCannotBeOpened(t *testing.T) {

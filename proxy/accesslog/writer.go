@@ -26,7 +26,6 @@ type writer struct {
 	closeErr error         // valid once done is closed
 
 	failing bool
-	torn    bool // the output ends within a line
 }
 
 func newWriter(l *Logger, out *output, notify func(error)) *writer {
@@ -84,14 +83,14 @@ func (w *writer) flush() {
 func (w *writer) write(b []byte) {
 	defer w.log.supply.put(b)
 	var err error
-	if w.torn {
+	if w.out.torn {
 		_, err = w.out.file.Write([]byte{'\n'})
 	}
 	n := 0
 	if err == nil {
-		w.torn = false
+		w.out.torn = false
 		if n, err = w.out.file.Write(b); n > 0 {
-			w.torn = b[n-1] != '\n'
+			w.out.torn = b[n-1] != '\n'
 		}
 	}
 	if err != nil {
@@ -111,6 +110,7 @@ func (w *writer) write(b []byte) {
 type output struct {
 	path string // empty for a stream, which is neither opened nor closed
 	file io.WriteCloser
+	torn bool // the file ends within a line
 }
 
 func openOutput(path string) (*output, error) {
@@ -139,8 +139,24 @@ func (o *output) reopen() error {
 	if o.file != nil {
 		o.file.Close() // all lines are written
 	}
-	o.file = f
+	o.file, o.torn = f, endsTorn(f)
 	return nil
+}
+
+// endsTorn reports whether a file ends within a line: whoever wrote to it found the disk full, or was killed.
+func endsTorn(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false
+	}
+	r, err := os.OpenFile(f.Name(), os.O_RDONLY|syscall.O_NONBLOCK, 0) // which may be a pipe by now
+	if err != nil {
+		return false // it may be for writing only
+	}
+	defer r.Close()
+	last := []byte{'\n'}
+	_, _ = r.ReadAt(last, info.Size()-1)
+	return last[0] != '\n'
 }
 
 func (o *output) close() error {
