@@ -410,9 +410,9 @@ func (f wireField) imitates() bool {
 }
 
 // isForbiddenTrailer reports whether the trailer could pose as a field of the
-// head.
-func (f wireField) isForbiddenTrailer() bool {
-	return f.isReserved() || f.is("Content-Length", "Transfer-Encoding", "Host", "Connection", "Trailer", "TE",
+// head of a request or a response.
+func (f wireField) isForbiddenTrailer(isRequest bool) bool {
+	return reservedNames.MatchString(f.name) || f.imitates() || isRequest && f.isReserved() || f.is("Content-Length", "Transfer-Encoding", "Host", "Connection", "Trailer", "TE",
 		"Set-Cookie", "Authorization", "Content-Type", "X-Forwarded-For", "Forwarded", "X-Real-IP")
 }
 

@@ -135,5 +135,5 @@ func (r Rules) dropMarked(name []byte, to Direction) bool {
 // DropFromTrailer is Drop for a line of a trailer section.
 func (r Rules) DropFromTrailer(line []byte, to Direction) bool {
 	name := http1.LineName(line)
-	return http1.ForbiddenInTrailer(name) || r.Drop(http1.NameOf(name), name, to) || r.DropUnderscores && bytes.IndexByte(name, '_') >= 0
+	return http1.ForbiddenInTrailer(name) || r.Drop(http1.NameOf(name), name, to)
 }
