@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
 	"sluice/route"
@@ -115,6 +118,43 @@ func TestHedgeFirstPeerWins(t *testing.T) {
 		answer()
 		verify.Equal(t, asked.Load(), 2, "peers were asked")
 	})
+}
+
+// A head that only the second peer refuses, as it is over the limit that this one announces, waits for the first.
+func TestHedgeThatIsTooLong(t *testing.T) {
+	t.Parallel()
+	const limit = 8 << 10
+	var long atomic.Bool
+	arrived, refused := make(chan struct{}), make(chan struct{})
+	settle := sync.OnceFunc(func() { close(refused) })
+	wide := startFramePeer(t, func(p *framePeer, stream uint32) {
+		if long.Load() {
+			close(arrived)
+			<-refused
+		}
+		p.headers(stream, true, ":status", "200")
+	})
+	narrow := startFramePeerWith(t, framePeerOptions{
+		settings: []xhttp2.Setting{{ID: xhttp2.SettingMaxHeaderListSize, Val: limit}},
+		answer:   func(p *framePeer, stream uint32) { p.headers(stream, true, ":status", "204") },
+	})
+	p := startProxyToH2C(t, wide, narrow)
+	hedged(p, 2)
+	t.Cleanup(settle)
+	for last := 0; last != 204; { // the wide peer is the next
+		last, _ = get(t, p, "GET")
+	}
+	long.Store(true)
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\nLong: " + strings.Repeat("~", limit) + "\r\n\r\n")
+	<-arrived
+	eventually(t, "the narrow peer was asked", func() bool {
+		return slices.ContainsFunc(p.pool.Snapshot().All, func(peer *balancer.Peer) bool {
+			o := peer.Outcomes()
+			return peer.Address() == narrow && o[balancer.OutcomeLocal]+o[balancer.OutcomeClientGone] > 0
+		})
+	})
+	settle()
+	expectResponse(t, conn, 200)
 }
 
 // An exchange that is kept for a client that is gone goes on also where a second

@@ -200,6 +200,9 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error, c *contender) (o ba
 	}
 	if err == http1.ErrHeadTooLong { // after the edits of the route, or for the peer
 		x.lastRefusal = refusal.Of(http1.ErrHeadTooLong)
+		if c != nil { // another peer, which was asked first, has taken it
+			return balancer.Outcome{Class: balancer.OutcomeLocal}, false
+		}
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
 	}
 	if o, denied := x.denied(err, c); denied {
