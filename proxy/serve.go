@@ -216,7 +216,7 @@ func (x *httpExchange) shed() *refusal.Refusal {
 // keepBody keeps a short body, so that the request can be sent again.
 func (x *httpExchange) keepBody() *refusal.Refusal {
 	if x.streaming && !x.bufferBody() {
-		return cmp.Or(x.lastRefusal, refusal.ClientGone)
+		return cmp.Or(x.client.cutBy(), x.lastRefusal, refusal.ClientGone)
 	}
 	if len(x.bodyTrailer) > 0 {
 		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)

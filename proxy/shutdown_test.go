@@ -137,6 +137,22 @@ func TestWhatIsLeftIsCut(t *testing.T) {
 	})
 }
 
+// So is a request of which a part is kept: its client was not too slow.
+func TestKeptBodyIsCut(t *testing.T) {
+	t.Parallel()
+	p := startLogged(t, Options{}, nowhere[0])
+	p.setService(route.Service{Retry: route.Retry{BodyBytes: 1 << 20}})
+	l, leave := p.serveUntil(ListenerOptions{Name: "drains"})
+	p.address = l.Addr().String()
+	conn := p.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc")
+	eventually(t, "a part is kept", func() bool { return p.keptBodies.Taken() > 0 })
+	leave()
+	p.Drain(l, 0, time.Millisecond)
+	expectCut(t, conn, "the connection")
+	line := p.lines()[0]
+	verify.That(t, line.Status == 503 && line.Reason == "drain_timeout", "the access log has %d %s", line.Status, line.Reason)
+}
+
 // While the grace lasts, a connection that was idle when the server began to stop serves one more request, and
 // then ends. One that stays silent, and all without a grace, end without an answer.
 func TestShutdownOfIdleConnections(t *testing.T) {
