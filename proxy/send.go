@@ -213,7 +213,8 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error, c *contender) (o ba
 	case err == upstream.ErrUnprocessed:
 		x.upload.withdraw()
 	case x.mayReplaySent && x.upload.expectant() && x.upload.withdraw():
-		return balancer.Outcome{Class: balancer.OutcomeStale}, false // no failure: the peer may have waited for the client
+		maybe, _ := u.ClosedIdle(err)
+		return balancer.Outcome{Class: balancer.OutcomeStale}, maybe && x.Replayable() // no failure: the peer may have waited for the client
 	}
 	if x.delayedByClient() {
 		return x.resetOutcome(), false

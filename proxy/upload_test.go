@@ -252,3 +252,28 @@ func TestExpectantRequestIsSentAgain(t *testing.T) {
 		eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
 	}
 }
+
+// With a connection that was used before, it is sent again to the same peer, on a new one.
+func TestExpectantRequestOnAReusedConnectionIsSentAgain(t *testing.T) {
+	t.Parallel()
+	serve := withHead(func(c *originConn, r *http.Request) bool {
+		switch {
+		case r.Method == "GET":
+			return c.write(okResponse)
+		case c.served > 0:
+			c.Conn.(*net.TCPConn).SetLinger(0)
+			return false
+		}
+		c.write("HTTP/1.1 100 Continue\r\n\r\n")
+		_, err := io.ReadAll(r.Body)
+		return err == nil && c.write(okResponse)
+	})
+	p := startProxy(t, Options{}, startOrigin(t, serve).address())
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	expectResponse(t, conn, 200)
+	io.WriteString(conn, "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+	expectNext(t, conn, "HTTP/1.1 100 Continue\r\n\r\n")
+	io.WriteString(conn, "abc")
+	expectResponse(t, conn, 200)
+}
