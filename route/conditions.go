@@ -8,7 +8,7 @@ import (
 // Conditions are what a request must fulfil beside host and path of a [Route]. All set
 // fields must hold; the zero value always holds.
 type Conditions struct {
-	Methods []string // one of them, in any case: some peers read "post" as POST
+	Methods []string // one of them; case matters
 	Headers []Value  // each of them
 	Queries []Value  // each of them
 	Cookies []Value  // each of them

@@ -109,7 +109,7 @@ func (t *test) holds(m *matching) bool {
 		return slices.Contains(t.words, r.Listener())
 	case testMethod:
 		method := r.Method()
-		return slices.ContainsFunc(t.words, func(word string) bool { return equalText(method, word, true) }) // as some peers read it
+		return slices.ContainsFunc(t.words, func(word string) bool { return string(method) == word })
 	case testScheme:
 		return r.Scheme() == t.words[0]
 	case testCertificate:

@@ -174,7 +174,7 @@ func (s source) table(t testing.TB, n int) *Table {
 
 func (s source) request() *testRequest {
 	r := &testRequest{
-		method: s.one("GET", "HEAD", "POST", "post"), scheme: s.one("http", "https"), listener: s.one("web", "internal"),
+		method: s.one("GET", "HEAD", "POST"), scheme: s.one("http", "https"), listener: s.one("web", "internal"),
 		client:      netip.MustParseAddr(s.one("10.1.2.3", "10.2.3.4", "192.0.2.1", "fd00::1", "2001:db8::1")),
 		query:       s.one("", "v=1", "v=2&w=1", "v=%31", "a+b=1", "%76=12", "v", "&v=&", "v=1&v=x", "v=a+b", "w=a%20b"),
 		certificate: s.certificate(),

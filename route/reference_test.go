@@ -124,9 +124,7 @@ func prefixed(prefix string, all []string) (with []string) {
 func naiveConditions(c *Conditions, host, p string, r Request) (all []bool) {
 	add := func(holds func() bool) { all = append(all, r != nil && holds()) }
 	if len(c.Methods) > 0 {
-		add(func() bool {
-			return slices.ContainsFunc(c.Methods, func(m string) bool { return strings.EqualFold(m, string(r.Method())) })
-		})
+		add(func() bool { return slices.Contains(c.Methods, string(r.Method())) })
 	}
 	if c.Scheme != "" {
 		add(func() bool { return r.Scheme() == c.Scheme })

@@ -28,20 +28,6 @@ func TestClimbs(t *testing.T) {
 	}
 }
 
-// Frameworks such as Django read "post" as POST: it must not lead past a route that wants a password for POST.
-func TestMethodInLowerCase(t *testing.T) {
-	open, limited := &Service{Name: "open"}, &Service{Name: "limited"}
-	table, err := NewTable([]Route{
-		{Path: "/", Service: open},
-		{Path: "/", Conditions: Conditions{Methods: []string{"DELETE", "POST"}}, Service: limited, Actions: &Actions{BasicAuth: new(BasicAuth)}},
-	})
-	verify.Require(t, err == nil, "%v", err)
-	for method, want := range map[string]*Service{"POST": limited, "post": limited, "DeLeTe": limited, "GET": open, "get": open, "pos": open, "posts": open} {
-		got := table.Match([]byte("a.example"), []byte("/"), &testRequest{method: method})
-		verify.That(t, got.Service == want, "%s leads to the service %s, want %s", method, got.Service.Name, want.Name)
-	}
-}
-
 // A path with dot segments evades the restriction of a route on any host that it may have.
 func TestEvades(t *testing.T) {
 	limited := &Actions{ClientCertificate: true}
