@@ -28,7 +28,7 @@ func (p *Pool) Await(ctx context.Context, pick func() (Token, error)) (Token, er
 // AwaitConnection is [Pool.Pick] for a request that would rather wait than fail
 // while every connection is in use (Limits.PeerConnections). Requests get the
 // connections that become free in the order in which they came, and before those
-// that do not wait; each group has its own order, and others for the retries with the same Query.Tried. It returns with
+// that do not wait; each group has its own order, and others for the retries with an equal Query.Tried. It returns with
 // [ErrConnectionsSaturated] when ctx ends, and at once with any other error. Limits.Pending bounds the waiting requests, as in Await.
 func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
 	defer p.pending.Add(-1)

@@ -17,8 +17,8 @@ const (
 	// OutcomeReset: the peer closed the connection, or sent something that is not a
 	// response.
 	OutcomeReset
-	// OutcomeStale: a reused connection was closed before any answer. That is normal
-	// as long as it is detected at once and happens rarely.
+	// OutcomeStale: a reused connection was closed before any answer, or one on which the peer may have waited for the
+	// client. That is normal as long as it is detected at once and happens rarely.
 	OutcomeStale
 	// OutcomeClientGone: the client left before the peer answered, or may be the
 	// cause that the peer did not.

@@ -139,11 +139,11 @@ func TestHedgeThatIsTooLong(t *testing.T) {
 		answer:   func(p *framePeer, stream uint32) { p.headers(stream, true, ":status", "204") },
 	})
 	p := startProxyToH2C(t, wide, narrow)
-	hedged(p, 2)
 	t.Cleanup(settle)
 	for last := 0; last != 204; { // the wide peer is the next
 		last, _ = get(t, p, "GET")
 	}
+	hedged(p, 2)
 	long.Store(true)
 	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\nLong: " + strings.Repeat("~", limit) + "\r\n\r\n")
 	<-arrived

@@ -209,15 +209,19 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error, c *contender) (o ba
 		return o, false
 	}
 	x.lastRefusal = refusal.Reset
+	delayed := false
 	switch {
 	case err == upstream.ErrUnprocessed:
 		x.upload.withdraw()
-	case x.mayReplaySent && x.upload.expectant() && x.upload.withdraw():
-		maybe, _ := u.ClosedIdle(err)
-		return balancer.Outcome{Class: balancer.OutcomeStale}, maybe && x.Replayable() // no failure: the peer may have waited for the client
+	case x.mayReplaySent && x.upload.expectant():
+		delayed = x.delayedByClient() // before withdraw ends the wait for the client
+		if x.upload.withdraw() {
+			maybe, _ := u.ClosedIdle(err)
+			return balancer.Outcome{Class: balancer.OutcomeStale}, maybe && x.Replayable() // no failure: the peer may have waited for the client
+		}
 	}
-	if x.delayedByClient() {
-		return x.resetOutcome(), false
+	if delayed || x.delayedByClient() {
+		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
 	}
 	switch maybe, likely := u.ClosedIdle(err); {
 	case likely:

@@ -106,6 +106,9 @@ func (l *upload) interrupt() {
 	<-l.done
 	c.Disarm()
 	c.Resume()
+	if c.cutBy() != nil {
+		c.Interrupt() // Resume has reverted the cut too
+	}
 }
 
 // wait ends the upload and waits for its goroutine. If the upload is incomplete, the

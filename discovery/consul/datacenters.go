@@ -59,7 +59,7 @@ type branch struct {
 	asked           bool             // there was a query
 	since           time.Time        // when err last became nil or not nil
 	lost            bool             // it counts as having no instance in service until it answers
-	sufficientSince time.Time        // since when the queries succeed and minHealthy are in service; zero: they do not
+	sufficientSince time.Time        // since when minHealthy are in service and the queries succeed, or fail; zero: they are not
 	failing         bool             // the log has the failure
 }
 
@@ -343,10 +343,12 @@ func (c *choice) bestLocked(now time.Time) (place int, wait time.Duration) {
 		if b.sufficesLocked(now) {
 			// A preferred one is used again after a while, and left at once.
 			since := now.Sub(b.sufficientSince)
-			if !inUse || c.used <= n || since >= datacenterStableTime {
+			if !inUse || c.used <= n || b.err == nil && since >= datacenterStableTime {
 				return n, wait
 			}
-			wait = sooner(wait, datacenterStableTime-since)
+			if b.err == nil {
+				wait = sooner(wait, datacenterStableTime-since)
+			}
 			continue
 		}
 		// If none has instances in service, instances on probation may still serve.

@@ -178,9 +178,8 @@ func with(set, kept []discovery.Instance) []discovery.Instance {
 func (g *Gate) markRouted(profile string, divides bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.divides = divides
+	g.divides, g.divided = divides, g.divided || divides
 	if !g.waits {
-		g.divided = g.divided || divides
 		return
 	}
 	if g.profile != profile {

@@ -3,8 +3,6 @@ package claim
 import (
 	"fmt"
 	"hash/fnv"
-	"maps"
-	"slices"
 	"strings"
 
 	"sluice/config"
@@ -43,38 +41,13 @@ func (i Instance) has(key, value string) bool {
 	return ok && found == value && native.AsksForRoute(key)
 }
 
-// limitGroups takes the routes that not all instances ask for from instances with which the service has too many groups, and reports
-// whether there are any. It counts the oldest instances first, so a new one takes nothing from them.
-func (r *resolver) limitGroups(members []member) (limited bool) {
-	text := func(a asked) string { return fmt.Sprint(a.key, a.text, a.route.Weight) }
-	groups, asking := make(map[string]bool), make(map[string]int)
-	for i := range members {
-		for _, a := range members[i].routes {
-			asking[text(a)]++
-		}
-	}
-	for _, m := range byAge(members) {
-		switch name := groupName(m.tags); {
-		case groups[name] || !slices.ContainsFunc(slices.Collect(maps.Values(m.routes)), func(a asked) bool { return !a.route.Closed }):
-			continue // without requests: its group only keeps it out of others
-		case len(groups) < maxGroups:
-			groups[name] = true
-			continue
-		}
-		m.ungrouped, limited = true, true
-		r.closeRoutes(m, KindDifferent, fmt.Sprintf("the instances of the service have more than %d different sets of routes", maxGroups),
-			func(a asked) bool { return asking[text(a)] < len(members) })
-	}
-	return limited
-}
-
 // groupsOf divides instances by the tags that make their routes. Those without any are the last
 // group, which selects all that the others leave, if the default rule makes routes for them; else
-// they belong to no group. An instance that was refused a group is in one whose tags it has too.
-func groupsOf(members []member) map[string]config.Group {
+// they belong to no group. It reports false for too many groups.
+func groupsOf(members []member) (map[string]config.Group, bool) {
 	groups := make(map[string]config.Group)
 	for _, m := range members {
-		if m.ungrouped || len(m.tags) == 0 && len(m.routes) == 0 {
+		if len(m.tags) == 0 && len(m.routes) == 0 {
 			continue
 		}
 		var g config.Group
@@ -91,5 +64,5 @@ func groupsOf(members []member) map[string]config.Group {
 		}
 		groups[groupName(m.tags)] = g
 	}
-	return groups
+	return groups, len(groups) <= maxGroups
 }

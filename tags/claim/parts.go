@@ -2,6 +2,7 @@ package claim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -13,8 +14,21 @@ const maxParts = 10_000
 // say who may use them, and have none, deny every request. It counts those of the oldest instances first, so a new one takes
 // nothing from them.
 func (r *resolver) limitParts(members []member) {
+	byAge := make([]*member, 0, len(members))
+	for i := range members {
+		byAge = append(byAge, &members[i])
+	}
+	slices.SortStableFunc(byAge, func(a, b *member) int {
+		switch {
+		case a.Before(b.Age):
+			return -1
+		case b.Before(a.Age):
+			return 1
+		}
+		return 0
+	})
 	counted, total := make(map[string]bool), 0
-	for _, m := range byAge(members) {
+	for _, m := range byAge {
 		own := 0
 		for key, a := range m.routes {
 			if !counted[key] {
@@ -24,8 +38,13 @@ func (r *resolver) limitParts(members []member) {
 		if own > 0 && total+own > maxParts {
 			reason := fmt.Sprintf("the regular expressions of the routes of the service have %d parts together, the limit is %d: "+
 				"a request may have to try all of them", total+own, maxParts)
-			r.dropRoutes(m, KindRefused, reason, func(a asked) bool { return a.parts > 0 })
-			r.closeRoutes(m, KindRefused, reason, all)
+			for _, key := range slices.Sorted(maps.Keys(m.routes)) {
+				if a := m.routes[key]; a.parts > 0 {
+					r.add(KindRefused, a, reason, false, m.named())
+					delete(m.routes, key)
+				}
+			}
+			r.closeRoutes(m, KindRefused, reason)
 			continue
 		}
 		total += own
@@ -33,22 +52,4 @@ func (r *resolver) limitParts(members []member) {
 			counted[key] = true
 		}
 	}
-}
-
-// byAge returns the members, the oldest first.
-func byAge(members []member) []*member {
-	sorted := make([]*member, 0, len(members))
-	for i := range members {
-		sorted = append(sorted, &members[i])
-	}
-	slices.SortStableFunc(sorted, func(a, b *member) int {
-		switch {
-		case a.Before(b.Age):
-			return -1
-		case b.Before(a.Age):
-			return 1
-		}
-		return 0
-	})
-	return sorted
 }

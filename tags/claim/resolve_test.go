@@ -376,30 +376,6 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 	verify.DeepEqual(t, rules, want, "the rules")
 }
 
-// A service has many sets of routes if each instance has one of its own. Too many take the routes of new instances only.
-func TestManySetsOfRoutes(t *testing.T) {
-	var instances []Instance
-	for i := range maxGroups + 2 {
-		id := fmt.Sprintf("a%03d", i)
-		instances = append(instances, instance("a", id, uint64(1000-i), "urlprefix-h/", "urlprefix-"+id+"/", "urlprefix-"+id+"/x allow=ip:10.0.0.0/8"))
-	}
-	r := Resolve([]Service{service("a", instances...)}, allRules(), nil)
-	has := func(host, path string) int {
-		return slices.IndexFunc(r.Routes, func(route Route) bool { return route.Host == host && route.Path == path })
-	}
-	verify.That(t, has("h", "/") >= 0 && has("a002", "/") >= 0 && has("a257", "/x") >= 0, "the old instances lack their routes: %d are left", len(r.Routes))
-	verify.That(t, has("a000", "/") < 0 && has("a001", "/") < 0, "the two newest instances have routes: %v", lines(r))
-	for _, host := range []string{"a000", "a001"} {
-		at := has(host, "/x")
-		verify.That(t, at >= 0 && len(r.Routes[at].Deny) == 2, "%s/x does not deny: %d", host, at)
-	}
-	verify.That(t, len(r.Groups["a"]) == maxGroups, "%d groups", len(r.Groups["a"]))
-	verify.That(t, slices.ContainsFunc(r.Problems, func(p Problem) bool {
-		return strings.Contains(p.Reason, "more than 256") && slices.Equal(p.IDs(), []string{"a000"})
-	}),
-		"no problem says why: %+v", r.Problems)
-}
-
 // A route whose restriction is not understood exists, and denies every request.
 func TestClosedRoutes(t *testing.T) {
 	for _, tag := range []string{

@@ -27,12 +27,11 @@ type asked struct {
 // member is an instance with the routes that it may have.
 type member struct {
 	Instance
-	keys      tags.Keys // its settings
-	settings  string    // text of the ones that count
-	unasked   string    // why it cannot be asked as its tags say; empty: it can
-	routes    map[string]asked
-	tags      []string // of all dialects
-	ungrouped bool     // see limitGroups
+	keys     tags.Keys // its settings
+	settings string    // text of the ones that count
+	unasked  string    // why it cannot be asked as its tags say; empty: it can
+	routes   map[string]asked
+	tags     []string // of all dialects
 }
 
 // resolver resolves the routes of one service.
@@ -87,18 +86,6 @@ func (r *resolver) resolve() []*want {
 	slices.SortFunc(members, func(a, b member) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node)) })
 	r.resolveSettings(members)
 	r.limitParts(members)
-	list, divided := r.choose(members)
-	if divided && r.limitGroups(members) {
-		list, divided = r.choose(members)
-	}
-	if divided {
-		r.groups = groupsOf(members)
-	}
-	return list
-}
-
-// choose returns the routes that the service wants to have, and whether they need groups.
-func (r *resolver) choose(members []member) (list []*want, divided bool) {
 	variants := make(map[string]map[string]*variant) // by key and text
 	for i := range members {
 		for key, a := range members[i].routes {
@@ -117,14 +104,12 @@ func (r *resolver) choose(members []member) (list []*want, divided bool) {
 			v.names = append(v.names, members[i].named())
 		}
 	}
+	var list []*want
+	divided := false
 	for _, key := range slices.Sorted(maps.Keys(variants)) {
 		w, chosen := r.chooseVariant(variants[key])
 		switch {
 		case len(chosen.members) == len(members):
-		case slices.ContainsFunc(chosen.members, func(i int) bool { return members[i].ungrouped }): // no instance gets requests by it
-			w.weights = map[string]float64{"": 0}
-			list = append(list, w)
-			continue
 		case r.rules.Divided[r.service.Name]:
 			r.add(KindDifferent, w.asked, "not all instances of the service have this route, but it has groups of its own: all of them get the requests", true, w.members...)
 		default:
@@ -136,7 +121,18 @@ func (r *resolver) choose(members []member) (list []*want, divided bool) {
 		}
 		list = append(list, w)
 	}
-	return list, divided
+	if !divided {
+		return list
+	}
+	groups, ok := groupsOf(members)
+	if !ok {
+		for _, w := range list {
+			r.add(KindDifferent, w.asked, fmt.Sprintf("the instances of the service have more than %d different sets of routes", maxGroups), false, w.members...)
+		}
+		return nil
+	}
+	r.groups = groups
+	return list
 }
 
 // setWeights sets the weights of a route that the members with these indexes ask for, and reports
@@ -410,23 +406,20 @@ func (r *resolver) resolveSettings(members []member) {
 		switch {
 		case len(m.routes) == 0:
 		case m.settings != chosen:
-			r.closeRoutes(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them", all)
+			r.closeRoutes(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
 		case !r.rules.Insecure && strings.Contains(chosen, `"insecure":"true"`):
-			r.closeRoutes(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls", all)
+			r.closeRoutes(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls")
 		case r.settings == nil:
 			r.settings = m.keys.Clone()
 		}
 	}
 }
 
-// closeRoutes takes the routes from an instance that are as closed says, but for those that say who may use them: they deny every
-// request, as a broader route of others might answer.
-func (r *resolver) closeRoutes(m *member, kind Kind, reason string, closed func(asked) bool) {
+// closeRoutes takes its routes from an instance, but for those that say who may use them: they deny every request, as a
+// broader route of others might answer.
+func (r *resolver) closeRoutes(m *member, kind Kind, reason string) {
 	for _, key := range slices.Sorted(maps.Keys(m.routes)) {
 		a := m.routes[key]
-		if !closed(a) {
-			continue
-		}
 		if !a.route.Restricts() {
 			r.add(kind, a, reason, false, m.named())
 			delete(m.routes, key)
@@ -434,22 +427,10 @@ func (r *resolver) closeRoutes(m *member, kind Kind, reason string, closed func(
 		}
 		r.add(kind, a, reason+"; the route denies every request", false, m.named())
 		a.route = a.route.Deny()
-		denies := r.decoded.of(a.route)
-		a.decoded.Actions = denies.route.Actions
-		a.text = fmt.Sprintf("%s closed", denies.text)
+		closed := r.decoded.of(a.route)
+		a.decoded.Actions = closed.route.Actions
+		a.text = fmt.Sprintf("%s closed", closed.text)
 		m.routes[key] = a
-	}
-}
-
-func all(asked) bool { return true }
-
-// dropRoutes takes the routes from an instance that are as dropped says.
-func (r *resolver) dropRoutes(m *member, kind Kind, reason string, dropped func(asked) bool) {
-	for _, key := range slices.Sorted(maps.Keys(m.routes)) {
-		if a := m.routes[key]; dropped(a) {
-			r.add(kind, a, reason, false, m.named())
-			delete(m.routes, key)
-		}
 	}
 }
 
