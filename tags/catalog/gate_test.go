@@ -168,6 +168,19 @@ func TestGateKeepsNobodyWhoseRoutesOthersHave(t *testing.T) {
 	})
 }
 
+// The routes that have just come into use may lead to some instances only: one of them that leaves then is kept.
+func TestGateKeepsWhoLeavesWhileRoutesDivide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGated(t)
+		g.pass("a /x o=1", "b /x o=2")
+		g.apply()
+		g.pass("a /x o=1", "b /x o=2", "d /y")
+		g.apply()
+		g.pass("b /x o=2", "d /y")
+		g.has("one has left while the new routes settle", "a /x o=1", "b /x o=2")
+	})
+}
+
 // If no instance of a variant is there any more, the pool's stay until its routes have been replaced.
 func TestGateKeepsTheLastOfItsRoutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -46,7 +46,7 @@ type Rules struct {
 	AllListeners bool
 	// StreamListeners are the listeners whose connections the routes may match.
 	StreamListeners []string
-	// EndsTLS are those of StreamListeners that end the TLS of their clients.
+	// EndsTLS are the listeners that end the TLS of their clients.
 	EndsTLS map[string]bool
 	// Defined are the services of operators, whose settings tags do not change.
 	Defined map[string]bool
