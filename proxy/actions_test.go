@@ -71,8 +71,14 @@ func (p *testProxy) fronts() []testFront {
 // ask sends a request with that raw target, and returns the response with its body.
 func (f *testFront) ask(t testing.TB, method, target, body string, fields ...string) (*http.Response, string) {
 	t.Helper()
-	r := verify.Result(http.NewRequest(method, f.url, strings.NewReader(body))).Must(t)
-	r.URL.Opaque, r.Host = target, "shop.example"
+	return f.send(t, method, target, strings.NewReader(body), int64(len(body)), fields...)
+}
+
+// send is ask with a body of that length.
+func (f *testFront) send(t testing.TB, method, target string, body io.Reader, length int64, fields ...string) (*http.Response, string) {
+	t.Helper()
+	r := verify.Result(http.NewRequest(method, f.url, body)).Must(t)
+	r.URL.Opaque, r.Host, r.ContentLength = target, "shop.example", length
 	for _, field := range fields {
 		name, value, _ := strings.Cut(field, ": ")
 		r.Header.Add(name, value)

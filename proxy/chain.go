@@ -3,6 +3,7 @@ package proxy
 import (
 	"slices"
 
+	"sluice/balancer"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/route"
@@ -12,6 +13,23 @@ import (
 func (x *routedRequest) take(way *route.Route) {
 	x.way, x.service, x.actions = way, way.Service, way.Actions
 	x.decideFor(x.service)
+}
+
+// takeOther takes another target of the route, or of the discovery chain of its service, if the one that it has taken has lost
+// its last usable peer since: while the body arrived, or somebody was asked. Then nothing is done of what the route asks for. It
+// reports whether there is another one.
+func (x *routedRequest) takeOther() bool {
+	switch {
+	case x.splitter.HasOther(x.way): // followChain chooses again
+	case x.divided.HasOther(x.matched):
+		x.matched = x.chooseTarget(x.divided, x.bytes())
+	default:
+		return false
+	}
+	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
+	x.query, x.splitter = balancer.Query{}, nil
+	x.take(x.matched)
+	return true
 }
 
 // followChain takes the way that the discovery chain of the service has for the request, as it is after all that the
@@ -33,8 +51,8 @@ func (x *httpExchange) followChain() *refusal.Refusal {
 		}
 	}
 	way := &router.Ways[taken]
-	if w := way.Weighted; w != nil {
-		way = x.chooseTarget(w, b)
+	if x.splitter = way.Weighted; x.splitter != nil {
+		way = x.chooseTarget(x.splitter, b)
 	}
 	x.take(way)
 	if x.actions == nil && len(x.target) > 0 {

@@ -13,8 +13,10 @@ import (
 
 // A routedRequest is a request with what its route has decided.
 type routedRequest struct {
-	matched    *route.Route // nil: none
-	way        *route.Route // what the discovery chain of its service leads to; without one, matched itself
+	matched    *route.Route    // nil: none
+	divided    *route.Weighted // what has chosen matched; nil: the route has no targets
+	way        *route.Route    // what the discovery chain of its service leads to; without one, matched itself
+	splitter   *route.Weighted // what has chosen way; nil: it is not one of several
 	service    *route.Service
 	actions    *route.Actions // of way; nil: none
 	target     []byte         // after the edits of the path; empty: as the client sent it
@@ -29,7 +31,7 @@ type routedRequest struct {
 // begin begins with another request, which has no route yet.
 func (x *routedRequest) begin() {
 	x.request.begin()
-	x.matched, x.way, x.service, x.actions = nil, nil, nil, nil
+	x.matched, x.divided, x.way, x.splitter, x.service, x.actions = nil, nil, nil, nil, nil, nil
 	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
 	x.query, x.newClient = balancer.Query{}, 0
 }

@@ -45,7 +45,8 @@ func (x *httpExchange) begin() {
 // close releases what the exchange holds.
 func (x *httpExchange) close() {
 	x.dropBody(x.client)
-	x.client, x.matched, x.way, x.service, x.actions, x.token = nil, nil, nil, nil, nil, balancer.Token{}
+	x.client, x.matched, x.divided, x.way, x.splitter = nil, nil, nil, nil, nil
+	x.service, x.actions, x.token = nil, nil, balancer.Token{}
 	x.routing, x.requestID, x.held, x.contenders = nil, nil, nil, nil
 	x.tried.clear()
 	x.dropLarge()
@@ -66,6 +67,15 @@ var phases = [...]func(*httpExchange) *refusal.Refusal{
 	(*httpExchange).requireHTTPS,
 	(*httpExchange).chooseRoute,
 	(*httpExchange).endLoops,
+	(*httpExchange).prepare,
+	(*httpExchange).keepBody,
+	(*httpExchange).mirror,
+	(*httpExchange).forward,
+}
+
+// preparations are the phases in which a request becomes what its route makes of it. They come again if the route has another
+// target in the end: see forward.
+var preparations = [...]func(*httpExchange) *refusal.Refusal{
 	(*httpExchange).restrictClients,
 	(*httpExchange).keepForMaintenance,
 	(*httpExchange).limitRate,
@@ -78,9 +88,6 @@ var phases = [...]func(*httpExchange) *refusal.Refusal{
 	(*httpExchange).followChain,
 	(*httpExchange).choosePeers,
 	(*httpExchange).shed,
-	(*httpExchange).keepBody,
-	(*httpExchange).mirror,
-	(*httpExchange).forward,
 }
 
 // serve serves the request, and reports whether its client is there: it may be that the response is cut.
@@ -95,6 +102,15 @@ func (x *httpExchange) serve() bool {
 	return true
 }
 
+func (x *httpExchange) prepare() *refusal.Refusal {
+	for _, phase := range preparations {
+		if r := phase(x); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
 // chooseRoute finds the route, its service and its actions, and with the service the deadline of
 // a gRPC call. A path that a service could read as one of a restricted route has none.
 func (x *httpExchange) chooseRoute() *refusal.Refusal {
@@ -105,8 +121,8 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 	if matched == nil {
 		return refusal.NoRoute
 	}
-	if w := matched.Weighted; w != nil {
-		matched = x.chooseTarget(w, b)
+	if x.divided = matched.Weighted; x.divided != nil {
+		matched = x.chooseTarget(x.divided, b)
 	}
 	x.matched = matched
 	x.take(matched)
@@ -228,6 +244,14 @@ func (x *httpExchange) keepBody() *refusal.Refusal {
 func (x *httpExchange) forward() *refusal.Refusal {
 	c := x.client
 	outcome, tries, err := attempt.Run(x.service, &x.query, x)
+	for err != nil && tries == 0 && x.takeOther() {
+		if r := x.prepare(); r != nil {
+			x.upload.wait()
+			return r
+		}
+		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
+		outcome, tries, err = attempt.Run(x.service, &x.query, x)
+	}
 	for range tries - 1 {
 		x.service.Pool.Requests().Retry(c.Shard)
 	}

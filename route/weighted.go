@@ -1,6 +1,9 @@
 package route
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+	"slices"
+)
 
 // Weighted divides the requests of a route among other routes, its targets, which may lead to
 // other services. It does not change after it is in a [Table], and is safe for concurrent use.
@@ -48,6 +51,13 @@ func (w *Weighted) Choose(key []byte) *Target {
 		return t
 	}
 	return w.at(client, always)
+}
+
+// HasOther reports whether a target has usable peers, while the one that leads to than has none any more. A nil w has no other.
+func (w *Weighted) HasOther(than *Route) bool {
+	return w != nil && than.usablePeers() == 0 && slices.ContainsFunc(w.Targets, func(t Target) bool {
+		return (t.Share > 0 || w.ByPeers) && t.UsablePeers() > 0
+	})
 }
 
 // Shares returns the share of each target at present.

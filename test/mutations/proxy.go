@@ -222,9 +222,16 @@ var proxyFaults = []mutation{
 	{
 		name: "splitter-with-a-random-side",
 		file: "proxy/chain.go",
-		old:  `		way = x.chooseTarget(w, b)`,
-		new:  `		way = w.Choose(nil).Route`,
+		old:  `		way = x.chooseTarget(x.splitter, b)`,
+		new:  `		way = x.splitter.Choose(nil).Route`,
 		test: "./proxy TestSplitterOfAChain",
+	},
+	{
+		name: "request-of-a-target-that-lost-its-peers-is-prepared-twice",
+		file: "proxy/chain.go",
+		old:  "	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, \"\"\n	x.query, x.splitter",
+		new:  "	x.query, x.splitter",
+		test: "./proxy TestTargetLosesItsPeersMeanwhile",
 	},
 	{
 		name: "rewrite-of-a-branch-without-actions-is-lost",

@@ -1,0 +1,111 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/route"
+	"sluice/route/auth"
+	"sluice/test/verify"
+)
+
+// A target that loses its last peer after it was chosen gives the request to another one, as if that had been chosen at once: what the
+// route asks for is done for that one, and nothing twice.
+func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
+	t.Parallel()
+	type test struct {
+		chain    bool // the splitter of a chain chooses
+		refused  bool // by the other target
+		streamed bool // the body is too long to be kept
+		late     bool // the peer leaves while the body arrives, not while the authentication server is asked
+	}
+	eachCase(t, map[string]test{
+		"asking":                             {},
+		"asking, a stream":                   {streamed: true},
+		"asking, refused":                    {refused: true},
+		"asking, a stream, refused":          {refused: true, streamed: true},
+		"body arrives":                       {late: true},
+		"body arrives, refused":              {late: true, refused: true},
+		"body arrives, the splitter chooses": {late: true, chain: true},
+	}, func(t *testing.T, test test) {
+		p := startProxy(t, Options{})
+		for _, front := range p.fronts() {
+			a, b := p.echoing(t, "a"), p.echoing(t, "b")
+			asked := 0
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if asked++; asked == 1 && !test.late {
+					a.Pool.Apply(nil)
+				}
+				w.Header().Set("X-Role", fmt.Sprint("guest ", asked))
+			}))
+			t.Cleanup(server.Close)
+			forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, nil)
+			t.Cleanup(forward.Close)
+			actions := func() *route.Actions {
+				return &route.Actions{
+					Path:        pathEdits(t, route.PathOptions{Strip: "/shop"}),
+					ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: []string{"x-role"}},
+					Authorized:  headerEdits(t, nil, nil, "X-Role"),
+				}
+			}
+			w := &route.Weighted{Key: route.SplitKey{Source: route.SplitHeader, Header: "x-user"}, Seed: "seed"}
+			targets := map[*route.Service]*route.Route{}
+			for _, s := range []*route.Service{a, b} {
+				if !test.streamed {
+					s.Retry.BodyBytes = 100 << 10
+				}
+				targets[s] = &route.Route{Service: s, Actions: actions()}
+				w.Targets = append(w.Targets, route.Target{Route: targets[s], Share: .5})
+			}
+			if test.refused {
+				targets[b].Actions.BodyLimit = 1
+			}
+			path := "/shop/x"
+			divided := route.Route{Path: "/", Weighted: w}
+			if test.chain {
+				path = "/shop/v1/x"
+				divided = route.Route{Path: "/", Service: p.echoing(t, "web"), Actions: actions(), Router: chained(t, []route.Branch{
+					{Route: route.Route{Path: "/"}, Rewrite: pathEdits(t, route.PathOptions{Strip: "/v1"})},
+				}, route.Route{Weighted: w})}
+			}
+			p.setRoutes(divided)
+			user := 0
+			for w.Choose(fmt.Append(nil, user)).Route != targets[a] {
+				user++
+			}
+			const length = 50 << 10
+			body := io.MultiReader(strings.NewReader(strings.Repeat("b", length-1)), &lateBody{func() {
+				if test.late {
+					eventually(t, "a part of the body is kept", func() bool { return p.keptBodies.Taken() > 0 })
+					a.Pool.Apply(nil)
+				}
+			}})
+			response, text := front.send(t, "POST", path, body, length, fmt.Sprint("X-User: ", user))
+			if test.refused {
+				verify.Equal(t, response.StatusCode, http.StatusRequestEntityTooLarge, "%s: status, with %s", front.name, text)
+				continue
+			}
+			verify.Require(t, response.StatusCode == http.StatusOK, "%s: %d %s", front.name, response.StatusCode, text)
+			verify.That(t, strings.HasPrefix(text, "b POST /x\n"), "%s: the peer got %s", front.name, text)
+			verify.That(t, strings.Count(text, "X-Role: ") == 1 && strings.Contains(text, "X-Role: guest 2\n"), "%s: the peer got %s", front.name, text)
+			verify.Contains(t, text, fmt.Sprintf("Content-Length: %d\n", length), "%s", front.name)
+		}
+	})
+}
+
+// A lateBody is a byte, before which something is done.
+type lateBody struct{ before func() }
+
+func (b *lateBody) Read(p []byte) (int, error) {
+	if b.before == nil {
+		return 0, io.EOF
+	}
+	b.before()
+	b.before, p[0] = nil, 'b'
+	return 1, nil
+}
