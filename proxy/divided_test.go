@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/balancer"
 	"sluice/route"
 	"sluice/route/auth"
 	"sluice/test/verify"
@@ -108,4 +109,25 @@ func (b *lateBody) Read(p []byte) (int, error) {
 	b.before()
 	b.before, p[0] = nil, 'b'
 	return 1, nil
+}
+
+// A request whose client has left while it waited for a peer of its target goes to no other one.
+func TestNoOtherTargetForAClientThatHasLeft(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	a, b := p.newService("a", balancer.Options{}), p.echoing(t, "b")
+	address := b.Pool.Snapshot().All[0].Address()
+	b.Pool.Apply(nil)
+	a.WaitForPeer = time.Hour
+	p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
+		{Share: 1, Route: &route.Route{Service: a}}, {Share: 1e-30, Route: &route.Route{Service: b}},
+	}}})
+	conn := p.dial()
+	verify.Result(io.WriteString(conn, getRequest)).Must(t)
+	eventually(t, "the request waits", func() bool { return a.Pool.Pending() == 1 })
+	b.Pool.Apply(instancesAt(t, address))
+	verify.NoError(t, conn.Close())
+	eventually(t, "the connection has ended", func() bool { return p.Connections() == 0 })
+	ofA, ofB := a.Pool.Requests().Snapshot(), b.Pool.Requests().Snapshot()
+	verify.That(t, ofA.Total() == 1 && ofB.Total() == 0, "%d requests of a and %d of b, want 1 and 0", ofA.Total(), ofB.Total())
 }

@@ -244,7 +244,7 @@ func (x *httpExchange) keepBody() *refusal.Refusal {
 func (x *httpExchange) forward() *refusal.Refusal {
 	c := x.client
 	outcome, tries, err := attempt.Run(x.service, &x.query, x)
-	for err != nil && tries == 0 && x.takeOther() {
+	for err != nil && tries == 0 && x.endOfWait(nil) == nil && x.takeOther() {
 		if r := x.prepare(); r != nil {
 			x.upload.wait()
 			return r
