@@ -266,10 +266,14 @@ func (f *followedService) askDefault(ctx context.Context, source Destination) (V
 
 // take records what Consul says, and reports whether open connections are to end. A Consul that has lost its state,
 // whose index has gone backwards, ends none: an intention that is gone with it was not deleted. What denies them afterwards for
-// another reason was written, and ends them. Nor does what holds for another name than the connections have, when sluice takes it.
+// another reason was written, and ends them. Nor does what holds for another name than the connections have, when sluice takes it,
+// nor an answer to a watch that is over.
 func (f *followedService) take(v Verdict, why string, index uint64) (end bool) {
 	f.owner.mu.Lock()
 	defer f.owner.mu.Unlock()
+	if f.owner.byName[f.Destination] != f {
+		return false
+	}
 	lost, before := index < f.Index, f.Verdict
 	former := f.denialLocked()
 	written := f.spared && v == Denied && !lost && why != f.Why

@@ -288,6 +288,19 @@ func TestAnotherNameEndsNoConnection(t *testing.T) {
 	})
 }
 
+// An answer that arrives when sluice has taken another name is of a watch that is over: it ends nothing, and nothing is told of it.
+func TestALateAnswerEndsNoConnection(t *testing.T) {
+	f, web := newIntentions(nil), Destination{Service: "web"}
+	f.Pause()
+	f.Follow("sluice", []Destination{web})
+	former := f.byName[web]
+	f.Follow("edge", []Destination{web})
+	verify.NoError(t, former.read(t.Context(), new(sync.WaitGroup), 1, []byte(`{"web": [{"SourceNS": "default", "SourceName": "*", "Action": "deny"}]}`)))
+	verify.Equal(t, f.ends.Load(), 0, "ends")
+	told, _ := f.feed.Read(events.Filter{}, events.ID{})
+	verify.That(t, len(told) == 0 && f.of("web").Verdict == Unknown, "told %+v, the verdict is %s", told, f.of("web").Verdict)
+}
+
 // Who waits for a denial gets it when Consul says so. A wait in vain ends, and makes the next ones short.
 func TestAwaitDenial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
