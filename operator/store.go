@@ -42,7 +42,7 @@ type StoreOptions[V Value[V]] struct {
 	Beside func(context.Context)                     // likewise
 	Parse  func(key string, value []byte) (V, error) // returns the order in the value of a key
 
-	// Yields reports whether an order that was put to yield gives way to now, which Consul has.
+	// Yields reports whether an order that was put to yield, or proposed, gives way to now, which Consul has.
 	Yields func(order, now V) bool
 	// Own calls f if this process owns, which does not change while f runs, and reports whether it does;
 	// nil: it always does. f does not call it.
@@ -162,16 +162,21 @@ func (s *Store[V]) Put(order V, yields bool, may func(standing map[string]V) err
 func (s *Store[V]) put(order V, yields bool) {
 	var void sharedkeys.Condition[V]
 	if yields {
-		void = func(now V, index uint64) bool { return index > 0 && s.options.Yields(order, now) }
+		void = s.yielding(order)
 	}
 	s.keys.Put(order.Key(), order, void)
 }
 
-// Propose adds an order if Consul accepts it before anybody has changed the one with the same key. It
-// reports false if this one is changing already, or if this process must not take orders.
+// yielding returns the condition of an order that gives way to what StoreOptions.Yields says.
+func (s *Store[V]) yielding(order V) sharedkeys.Condition[V] {
+	return func(now V, index uint64) bool { return index > 0 && s.options.Yields(order, now) }
+}
+
+// Propose adds an order if Consul accepts it before anybody has changed the one with the same key, which gives way to what
+// StoreOptions.Yields says. It reports false if this one is changing already, or if this process must not take orders.
 func (s *Store[V]) Propose(order V) (proposed bool) {
 	_ = s.change("", func() error {
-		proposed = s.keys.Propose(order.Key(), order)
+		proposed = s.keys.Propose(order.Key(), order, s.yielding(order))
 		return nil
 	})
 	return proposed

@@ -107,3 +107,18 @@ func TestSharesGrowAfterTheLocksAreDeleted(t *testing.T) {
 		deleted = meta.LastIndex
 	}
 }
+
+// A judge that decides while an operator sets the share has not seen that: its proposal changes nothing, although it comes after.
+func TestAProposalYieldsToAnOperator(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a, _ := newReplica(t, "a", agent.URL(), "steps: [50%, 100%], step: 10m")
+	a.await("it leads", func(s State) bool { return s.Shared.Leads })
+	decided, _ := a.shares.replacing("star", 1, ByJudge, "no worse")
+	a.order(Order{Verb: Set, Share: 0.3}, nil)
+	a.await("Consul has the share", func(State) bool { return !a.shares.Entry(Key("star")).Changing })
+	verify.That(t, a.shares.propose(decided), "nothing is proposed")
+	a.await("the proposal is over", func(State) bool { return !a.shares.Entry(Key("star")).Changing })
+	got := a.state()
+	verify.That(t, got.Share == 0.3 && got.Override.By == ByOperator, "%+v, %+v", got, got.Override)
+}

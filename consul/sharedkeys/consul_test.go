@@ -136,7 +136,7 @@ func replicasWriteAtOnce(t *testing.T, agent *consultest.Agent) {
 func proposals(t *testing.T, agent *consultest.Agent) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	a, b := startReplica(t, agent.URL()), startReplica(t, relay.URL())
-	propose := func(k *Keys[string], value string) bool { return k.Propose("a", value) }
+	propose := func(k *Keys[string], value string) bool { return k.Propose("a", value, nil) }
 	verify.Require(t, propose(a, "first"), "not proposed")
 	awaitCounting(t, a, "a=first")
 	awaitCounting(t, b, "a=first")

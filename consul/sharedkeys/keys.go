@@ -174,16 +174,16 @@ func (k *Keys[V]) Delete(key string, void Condition[V]) {
 	}
 }
 
-// Propose gives a key a value if Consul accepts it before the key has another one. It reports false,
-// and does nothing, while the key is changing.
-func (k *Keys[V]) Propose(key string, value V) bool {
+// Propose gives a key a value if Consul accepts it before the key has another one, and it is not void. It reports false,
+// and does nothing, while the key is changing. void may be nil.
+func (k *Keys[V]) Propose(key string, value V, void Condition[V]) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.changes[key] != nil {
 		return false
 	}
 	last := k.known[key].index
-	changed := func(_ V, index uint64) bool { return index != last }
+	changed := func(now V, index uint64) bool { return index != last || void != nil && void(now, index) }
 	k.changes[key] = &change[V]{value: &value, void: changed, proposed: true}
 	k.wake.Send()
 	return true

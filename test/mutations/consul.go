@@ -102,8 +102,8 @@ var consulFaults = []mutation{
 	{
 		name: "proposal-overwrites-a-later-change",
 		file: "consul/sharedkeys/keys.go",
-		old:  "changed := func(_ V, index uint64) bool { return index != last }",
-		new:  "changed := func(_ V, index uint64) bool { return index < last }",
+		old:  "return index != last || void != nil",
+		new:  "return index < last || void != nil",
 		test: "./consul/sharedkeys TestKeys/proposals",
 	},
 	{
