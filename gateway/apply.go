@@ -23,6 +23,7 @@ const warmTimeout = 5 * time.Second
 // in use.
 type plan struct {
 	config    *config.Config
+	merged    *config.Config // without the shares that are given, and without discovery chains
 	listeners []*listener
 	accessLog *accesslog.Logger // nil: unchanged
 	tracer    *tracing.Tracer   // nil: unchanged, or no spans
@@ -69,8 +70,10 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) error {
 	}
 	g.chains.follow(ctx, merged, wait)
 	completed := g.chains.complete(merged)
-	p.config = g.shares.ApplyTo(completed)
-	if !config.Identical(p.config, whole) {
+	p.config, p.merged = g.shares.ApplyTo(completed), merged
+	if config.Identical(p.config, whole) {
+		g.shares.Applied(merged, time.Now())
+	} else {
 		if err := g.prepare(p); err != nil {
 			return err
 		}
@@ -81,7 +84,6 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) error {
 		g.incomplete = false
 	}
 	applied = true
-	g.shares.Applied(merged, time.Now())
 	g.tags.Applied(asked)
 	g.chains.applied(completed)
 	return nil
@@ -144,6 +146,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		return err
 	}
 	g.effective.Store(c)
+	g.shares.Applied(p.merged, time.Now()) // before the waits below: what an operator or the judge gives meanwhile is for c
 	g.process.Configure(c.Log.Level.Value, c.Log.Format == "console")
 	if p.tokens != nil {
 		g.admin.tokens.Store(p.tokens)

@@ -10,6 +10,7 @@ import (
 
 	"sluice/release"
 	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
 
@@ -218,6 +219,28 @@ func TestConsulLosesAShareDuringAnUpgrade(t *testing.T) {
 	relay.Redirect(s.agent.HTTPAddress())
 	a.await("the share is written again", s.inConsul(true))
 	a.awaitShare(0.2, release.ByOperator)
+}
+
+// Who sets a share while a reload waits for the first peers of a new service sets it in place of the share that the reload brings: it
+// does not end with the reload.
+func TestShareGivenDuringAReload(t *testing.T) {
+	t.Parallel()
+	address, asked, answer := gatedConsul(t, discoverytest.New())
+	canaries := newCanaries(t)
+	head := "consul: { addresses: [" + address + "] }"
+	c := canaries.run(canaries.text(head, "50%", "act: report"))
+	next := canaries.text(head, "40%", "act: report")
+	for before, after := range map[string]string{"services:\n": "services:\n  moon: { consul: {} }\n", "routes: [": "routes: [{ host: moon, service: moon }, "} {
+		next = strings.Replace(next, before, after, 1)
+	}
+	c.write(next)
+	<-asked
+	c.order("star?share=0.2", http.StatusOK)
+	answer()
+	c.awaitRevision(2)
+	s := c.split()
+	verify.Require(t, s.Override != nil && s.Override.Share == 0.2 && s.Configured == 0.4, "after the reload: %+v, %+v", s, s.Override)
+	c.awaitShare(0.2, release.ByOperator)
 }
 
 // With a file, a given share survives a restart, until it is released or the configuration has another
