@@ -53,6 +53,8 @@ type services struct {
 	journal   *journal.Journal
 	proof     *proof.Proof // of the services that ask for it
 
+	obeying sync.Mutex // held by obey: the orders that it read last count
+
 	mu      sync.RWMutex // guards the fields below
 	byName  map[string]*service
 	retired []*balancer.Pool // the latest first
@@ -310,6 +312,8 @@ func (s *services) applyOrders() {
 
 // obey makes a pool obey the orders that stand.
 func (s *services) obey(pool *balancer.Pool) {
+	s.obeying.Lock()
+	defer s.obeying.Unlock()
 	pool.SetMaintenance(s.orders().Maintenance(pool.Name()))
 	pool.SetOrders(func(i discovery.Instance) balancer.Orders { return s.orders().For(i) })
 }

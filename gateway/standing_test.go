@@ -10,9 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"sluice/admin"
+	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/operator"
+	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -57,6 +61,37 @@ routes: [{ service: star }]
 	post[any](r, "/api/peers/star/"+a+"/enable")
 	done = post[admin.Operated](r, "/api/peers/star/"+b+"/weight/release")
 	verify.That(t, done.Peer.Weight == 1 && r.peers()[a].State == "up", "afterwards: %+v, %+v", done.Peer, r.peers()[a])
+}
+
+// A reload reads the orders that stand for a new service. Those that come at that moment are newer, whichever is slower.
+func TestANewServiceObeysTheLatestOrders(t *testing.T) {
+	t.Parallel()
+	pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{}))).Must(t)
+	defer pool.Close()
+	store := operator.New(operator.Options{Log: zerolog.Nop()})
+	reads, given := make(chan struct{}, 1), make(chan struct{})
+	reads <- struct{}{}
+	var s *services
+	s = &services{byName: map[string]*service{"star": {name: "star", pool: pool}}, orders: func() operator.Set {
+		stand := store.Set()
+		select {
+		case <-reads: // the first one
+			verify.NoError(t, store.Give(operator.Order{Kind: operator.Maintenance, Service: "star"}))
+			go func() {
+				s.applyOrders()
+				close(given)
+			}()
+			select {
+			case <-given:
+			case <-time.After(100 * time.Millisecond): // it waits for this one
+			}
+		default:
+		}
+		return stand
+	}}
+	s.obey(pool)
+	<-given
+	verify.That(t, pool.Maintenance() != nil, "there is no maintenance")
 }
 
 // An upgrade passes on the orders, that sluice is not ready, and the level of the log. While the new
