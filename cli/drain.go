@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"sluice/admin"
 	"sluice/discovery"
+	"sluice/discovery/locality"
 )
 
 // order is a command of an operator about a peer, or about a node.
@@ -180,7 +182,10 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 	if o.waits {
 		peers, err := o.await(ctx, printable(done.Service)+"/"+printable(done.ID)+" ("+done.Address+")", func(p *admin.Peer) bool {
 			everywhere := done.Node != "" // a registry has it, and the order counts in each service with this instance
-			return (everywhere || p.Service == done.Service) && p.ID == done.ID && p.Node == done.Node && p.Address == done.Address
+			host, _, _ := net.SplitHostPort(p.Address)
+			// Another agent may have registered it meanwhile. At a loopback address that is another instance.
+			sameNode := p.Node == done.Node || !locality.Ambiguous(host)
+			return (everywhere || p.Service == done.Service) && p.ID == done.ID && sameNode && p.Address == done.Address
 		})
 		if err != nil {
 			return err

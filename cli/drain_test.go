@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"net/http"
 	"regexp"
 	"strings"
 	"testing"
@@ -107,6 +108,32 @@ func TestDrainWaitsInEachServiceOfAnInstance(t *testing.T) {
 	verify.That(t, status == exitFailed && stderr == "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after 1ms\n", "status %d\n%s%s", status, stdout, stderr)
 	token.Done(balancer.Outcome{})
 	commandsTo(t, address)(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "star/star-1", "--wait", "1m")
+}
+
+// An instance that is registered with another agent during the wait is the same one, and its drain counts. At a loopback address it is
+// another one.
+func TestDrainWaitsForAnInstanceThatMovesToAnotherAgent(t *testing.T) {
+	for host, want := range map[string]int{"10.0.0.1": exitFailed, "127.0.0.1": exitOK} {
+		i := instanceOf("star", "star-1", "a", 1)
+		i.Address, i.NodeAddress = host, "10.0.0.2"
+		pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{}))).Must(t)
+		pool.Apply([]discovery.Instance{i})
+		all := func() []*balancer.Pool { return []*balancer.Pool{pool} }
+		api, moved := adminOf(all, admin.Tokens{}, operatortest.Obey(all)), i
+		moved.Node, moved.NodeAddress = "b", "10.0.0.3"
+		address := serveHandler(t, func(w http.ResponseWriter, r *http.Request) {
+			api.ServeHTTP(w, r)
+			if r.Method == http.MethodPost {
+				pool.Apply([]discovery.Instance{moved})
+				_, _ = pool.Pick(nil) // the drained one gets nothing
+			}
+		})
+		if want == exitFailed {
+			verify.Result(pool.Pick(nil)).Must(t)
+		}
+		status, stdout, stderr := execute(t, "drain", "star-1", "--wait", "1ms", "--admin", address)
+		verify.Equal(t, status, want, "%s: %s%s", host, stdout, stderr)
+	}
 }
 
 // Nodes of two data centres may have the same name.
