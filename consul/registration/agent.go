@@ -20,7 +20,7 @@ import (
 type agentState struct {
 	url      string
 	clean    bool          // it has no registration of ours
-	again    bool          // a look is due after it was found clean: the process before may be registering
+	again    bool          // a look is due after it was found clean: it may be registering, for the process before or without an answer
 	made     *registration // by this process, perhaps; nil: none
 	several  bool          // several agents answer at the URL
 	settling bool          // with several: not yet exactly one of them has the registration
@@ -127,6 +127,7 @@ func (r *Registrar) registerAgain(ctx context.Context, p *agentState, want regis
 	known := p.made != nil
 	if err == nil || mayHaveTaken(err) {
 		p.made = &want
+		p.again = p.again || err != nil
 	}
 	if err != nil {
 		return err

@@ -181,6 +181,24 @@ func TestRegistrationWithoutAnswerIsDeregistered(t *testing.T) {
 	})
 }
 
+// An agent that is slow to register is left for another one, and found without a registration. It still registers afterwards.
+func TestRegistrationThatAnAgentTakesLater(t *testing.T) {
+	inBubble(t, twoAgents, nil, func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		f.set("a", func(a *fakeAgent) { a.slow = 4 * time.Second })
+		r.Set(withCheck(CheckNone))
+		for len(f.take("register a")) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		f.use("b")
+		time.Sleep(time.Minute)
+		verify.That(t, f.has("a") == "" && f.has("b") == someID, "the agents have %q and %q", f.has("a"), f.has("b"))
+		f.take("")
+		time.Sleep(time.Hour)
+		calls := f.take("look a")
+		verify.Equal(t, len(calls), 0, "looks later")
+	})
+}
+
 func TestMayHaveTaken(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 	for what, c := range map[string]struct {
