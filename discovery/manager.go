@@ -35,8 +35,8 @@ type ManagerOptions struct {
 	Sink func(service string, set []Instance)
 
 	// Reported is called when Sink has got the first set that a source of a service reports, which may be the set that Sink
-	// got last: then it is not called again. It must not call the manager. May be nil.
-	Reported func(service string)
+	// got last: then it is not called again. source is as in WatchStatus. It must not call the manager. May be nil.
+	Reported func(service, source string)
 
 	// Fallback returns the saved state of a service, with Restored, for a service
 	// without a set: its source gets it, and it is in use when the first query fails,

@@ -159,7 +159,7 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 func (w *watch) closeSettledLocked() {
 	if w.settled != nil && w.reported && !w.manager.queue.has(w) {
 		if w.manager.options.Reported != nil {
-			w.manager.options.Reported(w.status.Service)
+			w.manager.options.Reported(w.status.Service, w.status.Source)
 		}
 		close(w.settled)
 		w.settled = nil

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,8 +11,10 @@ import (
 	"testing"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
 
 	"sluice/admin"
+	"sluice/discovery"
 	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
 	"sluice/test/verify"
@@ -173,4 +176,53 @@ routes:
 	if p := r.peer("[fe80::1%no-interface]:80"); p.State != "unhealthy" || !slices.Contains(p.Reasons, "address: fe80::1 is a link-local address, to which sluice sends nothing") {
 		t.Errorf("the link-local peer is %s: %q", p.State, p.Reasons)
 	}
+}
+
+// namedSource is a source that reports what it is told to.
+type namedSource struct {
+	name    string
+	reports chan discovery.Report
+}
+
+func (n namedSource) String() string { return n.name }
+
+func (n namedSource) Run(ctx context.Context, _ discovery.WatchState, report func(discovery.Report)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case r := <-n.reports:
+			report(r)
+		}
+	}
+}
+
+// A reload may give a service another source, reached in another way, just before the former one first reports: its instances are
+// reached as before, until the other one reports.
+func TestFirstReportOfAFormerSource(t *testing.T) {
+	t.Parallel()
+	s := &services{log: zerolog.Nop()}
+	star := newService("star", nil, nil)
+	s.byName = map[string]*service{"star": star}
+	said := make(chan string, 2)
+	s.discovery = discovery.NewManager(discovery.ManagerOptions{
+		Sink: func(string, []discovery.Instance) {},
+		Reported: func(service, source string) {
+			s.noteReport(service, source)
+			said <- source
+		},
+		Log: s.log,
+	})
+	go func() { _ = s.discovery.Run(t.Context()) }()
+	first, next := namedSource{"first", make(chan discovery.Report)}, namedSource{"next", make(chan discovery.Report)}
+	star.reach(reach{source: first.name}, true)
+	s.discovery.Watch("star", first)
+	star.reach(reach{source: next.name, named: true}, true) // as watch does
+	first.reports <- discovery.Report{Known: true}
+	verify.Equal(t, <-said, first.name, "source that has reported")
+	verify.That(t, !star.inPool.Load().named, "the instances of the former source are reached as those of the next")
+	s.discovery.Watch("star", next)
+	next.reports <- discovery.Report{Known: true}
+	verify.Equal(t, <-said, next.name, "source that has reported")
+	verify.That(t, star.inPool.Load().named, "the instances of the next source are reached as those of the former one")
 }

@@ -105,10 +105,13 @@ func (s *service) take(source string) {
 	s.current = source == s.reaches.source
 }
 
-// settle notes that the pool has what the source reports.
-func (s *service) settle() {
+// settle notes that the pool has what a source with that name reports: the former one may still do so once while the next begins.
+func (s *service) settle(source string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if source != s.reaches.source {
+		return
+	}
 	s.current = true
 	s.inPool.Store(s.reaches)
 }

@@ -108,9 +108,9 @@ func (s *services) deliver(name string, set []discovery.Instance) {
 }
 
 // noteReport notes that the pool of a service has what its source reports, which may be what the pool had before.
-func (s *services) noteReport(name string) {
+func (s *services) noteReport(name, source string) {
 	if service := s.get(name); service != nil {
-		service.settle()
+		service.settle(source)
 	}
 }
 
