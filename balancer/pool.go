@@ -136,7 +136,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	}
 	now := nanotime()
 	s := p.snapshot.Load()
-	if p.queue.length.Load() > 0 && !query.first && s.terms.perPeerKind == LimitPeerConnections && p.queue.goFirst(query.line()) {
+	if p.queue.length.Load() > 0 && !query.first && s.terms.perPeerKind == LimitPeerConnections && s.hasPeers(&query) && p.queue.goFirst(query.line()) {
 		return Token{}, p.refuse(LimitPeerConnections)
 	}
 	h, err := p.admit(&s.terms, retry, now) // first: a refused attempt does not move the cursor

@@ -102,6 +102,16 @@ func TestWaitForAConnectionEnds(t *testing.T) {
 	}
 }
 
+// Who comes while no peer is there waits for one, and not behind those that wait for a connection and have not learned it yet.
+func TestNobodyQueuesWhereNoPeerIs(t *testing.T) {
+	p, held := onePlace(t, 1)
+	var q Query
+	p.queue.join(q.line(), make(chan struct{}, 1))
+	expectPick(t, p, &q, ErrConnectionsSaturated)
+	setReason(p, held[0].Peer.ID, ReasonDrain, true, "")
+	expectPick(t, p, &q, ErrNoEligible)
+}
+
 // If the first request in the queue gives up, the next one gets the connection.
 func TestTheQueueMovesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

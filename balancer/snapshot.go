@@ -126,6 +126,11 @@ func (p *Pool) Another(q *Query, than *Peer) bool {
 	return false
 }
 
+// hasPeers reports whether a peer may get requests like q.
+func (s *Snapshot) hasPeers(q *Query) bool {
+	return len(s.part(q.Group).Eligible) > 0 || q.Fallback != 0 && len(s.part(q.Fallback).Eligible) > 0
+}
+
 // withDraining returns the snapshot that follows s if only draining peers changed.
 func (s *Snapshot) withDraining(draining []*Peer) *Snapshot {
 	next := *s
