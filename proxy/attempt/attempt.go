@@ -128,8 +128,8 @@ type run struct {
 }
 
 // pick picks a peer, for whichever try. If there is none, or all connections are in use, it
-// waits for one, each once for a try, and for all tries together as long as the service allows.
-// err is why there is none.
+// waits for one, for all tries together as long as the service allows: what it has waited for may be gone
+// when it comes to it. err is why there is none.
 func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 	pool := r.service.Pool
 	for t, err = r.pickNow(); err != nil; {
@@ -145,7 +145,6 @@ func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 		if timeout <= 0 {
 			return t, err
 		}
-		*left = 0
 		start := time.Now()
 		ctx, end := x.Waiting(timeout)
 		if left == &r.forPeer {
@@ -153,8 +152,9 @@ func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 		} else if t, err = pool.AwaitConnection(ctx, r.query); r.retryLeft(err) {
 			t, err = r.pickNow()
 		}
-		if err == nil {
-			*left = timeout - time.Since(start)
+		*left = timeout - time.Since(start)
+		if ctx.Err() != nil {
+			*left = 0
 		}
 		end()
 	}
