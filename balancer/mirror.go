@@ -1,7 +1,7 @@
 package balancer
 
 // PickMirror is [Pool.Pick] for a copy of a request, whose answer nobody waits for. It
-// picks from q.Group only, among the peers that are below the limits; a service at
+// picks from q.Group only, which may be gone by then, among the peers that are below the limits; a service at
 // Limits.Requests or in maintenance gets no copy, nor does a tier without room for CriticalitySheddable.
 //
 // A copy takes nothing from requests: it counts in none of the Limits, neither for nor
@@ -18,9 +18,9 @@ func (p *Pool) PickMirror(q Query) (Token, error) {
 	if s.terms.counted && p.inflight.Load() >= int64(s.terms.Requests) {
 		return Token{}, ErrSaturated
 	}
-	part := &s.Part
-	if q.Group != 0 {
-		part = s.part(q.Group)
+	part := s.part(q.Group)
+	if q.Group != 0 && part.Group == nil {
+		return Token{}, ErrNoPeers
 	}
 	for range maxTried {
 		peer := part.picker.pick(q, now, &p.copyCursor)

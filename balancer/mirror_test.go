@@ -108,6 +108,18 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 	}
 }
 
+// A reload removes a mirror's group while the body of a request arrives: its copy does not go to the peers of clients, which have
+// the request already.
+func TestNoCopiesForAGroupThatIsGone(t *testing.T) {
+	p := newTestPool(t, Options{Groups: byTag("a")})
+	p.Apply(withTags("a", ""))
+	copied := Query{Group: p.Group("a").ID()}
+	verify.NoError(t, p.Reconfigure(complete(Options{})))
+	_, err := p.PickMirror(copied)
+	verify.Equal(t, err, ErrNoPeers, "the error of a pick for a copy")
+	mustPick(t, p, &copied).Done(Outcome{}) // a request does not fail
+}
+
 // Requests never find a place taken by a copy, whatever runs at the same time.
 func TestCopiesBesideRequests(t *testing.T) {
 	p := newTestPool(t, Options{Limits: Limits{PeerRequests: 1}})
