@@ -153,6 +153,27 @@ func TestKeptBodyIsCut(t *testing.T) {
 	verify.That(t, line.Status == 503 && line.Reason == "drain_timeout", "the access log has %d %s", line.Status, line.Reason)
 }
 
+// So is a connection for TCP that has no peer yet, in whatever it waits: its client has not left.
+func TestStreamWithoutAPeerIsCut(t *testing.T) {
+	t.Parallel()
+	eachCase(t, map[string]bool{"for a ClientHello": true, "for a peer": false}, func(t *testing.T, named bool) {
+		p := startLogged(t, Options{})
+		p.setService(route.Service{Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
+		streams := p.target()
+		if named {
+			streams.Names = verify.Result(route.NewTable(nil)).Must(t)
+		}
+		l, leave := p.serveUntil(ListenerOptions{Name: "drains", Streams: func() *Streams { return streams }})
+		p.address = l.Addr().String()
+		p.stream()
+		eventually(t, "it waits", func() bool { return p.Connections() == 1 && (named || p.pool.Pending() == 1) })
+		leave()
+		p.Drain(l, 0, time.Millisecond)
+		line := p.lines()[0]
+		verify.That(t, line.Status == 503 && line.Reason == "drain_timeout", "the access log has %d %s", line.Status, line.Reason)
+	})
+}
+
 // While the grace lasts, a connection that was idle when the server began to stop serves one more request, and
 // then ends. One that stays silent, and all without a grace, end without an answer.
 func TestShutdownOfIdleConnections(t *testing.T) {

@@ -90,6 +90,9 @@ func (s *stream) serve() {
 	if s.refusal = s.chooseService(); s.refusal == nil {
 		s.forward()
 	}
+	if by := s.cutBy(); by != nil && !s.connected { // whatever it waited for
+		s.refusal = by
+	}
 	s.account()
 }
 
@@ -226,8 +229,6 @@ func (s *stream) forward() {
 	}
 	switch {
 	case s.connected:
-	case s.isRevoked():
-		s.refusal = refusal.Revoked
 	case s.gone:
 		s.refusal = refusal.ClientGone
 	case s.refusal == refusal.Connect && len(s.service.Pool.Snapshot().Eligible) == 0:
