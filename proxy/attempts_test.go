@@ -181,6 +181,43 @@ func TestNoPerTryTimeoutWithoutAnotherPeer(t *testing.T) {
 	expectResponse(t, conn, 200)
 }
 
+// So have those that are the only ones left meanwhile: the first peer, or both that were asked at a time.
+func TestNoPerTryTimeoutWhenTheOtherPeersHaveLeft(t *testing.T) {
+	t.Parallel()
+	for _, hedge := range []*route.Hedge{nil, {After: time.Nanosecond}} {
+		t.Run(fmt.Sprint("hedged ", hedge != nil), func(t *testing.T) {
+			t.Parallel()
+			arrived, proceed := make(chan struct{}, 3), make(chan struct{})
+			held := func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				arrived <- struct{}{}
+				<-proceed
+				return c.write(okResponse)
+			}
+			p := startProxy(t, Options{}, startOrigin(t, held).address(), startOrigin(t, held).address(), startOrigin(t, held).address())
+			p.setService(route.Service{
+				Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute, Hedge: hedge},
+			})
+			conn := p.send(heldRequest)
+			if <-arrived; hedge != nil {
+				<-arrived
+			}
+			var left []string
+			for _, peer := range p.pool.Snapshot().All {
+				if peer.Inflight() > 0 {
+					left = append(left, peer.Address())
+				}
+			}
+			p.setPeers(left...)
+			p.skip(2 * time.Minute)
+			close(proceed)
+			expectResponse(t, conn, 200)
+		})
+	}
+}
+
 // A peer whose interim response has reached the client has the whole time: the request cannot be sent again.
 func TestNoPerTryTimeoutAfterAnInterimResponse(t *testing.T) {
 	t.Parallel()

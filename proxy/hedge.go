@@ -57,8 +57,7 @@ type contender struct {
 	head     []byte
 	headErr  error // of writing head
 	required upstream.Requirements
-	timeout  time.Duration // from when the request is sent first
-	tryEnd   int64         // as sentRequest.tryEnd
+	timing   tryTiming
 
 	socket.Buffers
 	until       upstream.Until
@@ -79,7 +78,7 @@ func newContender(x *sentRequest, t balancer.Token) *contender {
 // unanswered makes u, the upstream of the last try, a contender.
 func (x *sentRequest) unanswered(u upstream.Conn) {
 	c := newContender(x, x.token)
-	c.up, c.sent, c.connectTime = u, true, x.connectTime
+	c.up, c.sent, c.connectTime, c.timing = u, true, x.connectTime, x.timing
 	x.held = nil
 }
 
@@ -88,7 +87,7 @@ func (x *sentRequest) Ask(t balancer.Token) {
 	x.beginTry(t)
 	c := newContender(x, t)
 	c.required = x.requirements(t.Picked())
-	c.timeout = x.tryTimeout()
+	c.timing = x.tryTiming()
 	c.headErr = x.writeRequestHead(&x.Buffers, t.Peer)
 	c.head = bytes.Clone(x.Out)
 	x.GiveBack()
@@ -109,6 +108,9 @@ func (x *sentRequest) Await(changed <-chan struct{}) (balancer.Token, attempt.Re
 	}
 	c := x.firstAwake()
 	c.waiting = false
+	if c.up != nil && x.staysWith(c.token.Peer, c.up, &c.timing, c.err) {
+		return x.Await(changed)
+	}
 	switch x.wakeOf(c.err) {
 	case wakeAnswer:
 		return c.token, attempt.Result{Kind: attempt.Answered}
@@ -256,11 +258,7 @@ func (c *contender) waitOn(u upstream.Conn) error {
 	}
 	c.Borrow()
 	c.Out = append(c.Out[:0], c.head...)
-	now := c.x.client.server.sweeper.Now()
-	if c.tryEnd == 0 { // else the connection before was stale, or ended without the request
-		c.tryEnd = now + int64(c.timeout)
-	}
-	u.WaitAtMost(max(time.Duration(c.tryEnd-now), socket.SweepInterval))
+	u.WaitAtMost(c.timing.left(c.x.client.server.sweeper.Now()))
 	c.sent = true
 	_, err := u.Send(&c.Buffers, c.x.body, c.x.bodyTrailer, c.until)
 	return err

@@ -27,7 +27,7 @@ type sentRequest struct {
 	picked      time.Time // when the peer of token was picked
 	// firstPicked is when the first peer was picked, after the body was buffered.
 	firstPicked    time.Time
-	tryEnd         int64 // coarse time until which the peer may begin to answer; 0: it was not asked yet
+	timing         tryTiming
 	tries          int
 	counted        int   // tries that count as one of Retry.Attempts, as attempt.Run counts
 	bytesIn        int64 // of the request's body
@@ -53,7 +53,7 @@ func (x *sentRequest) begin() {
 
 // beginTry notes the start of a try.
 func (x *sentRequest) beginTry(t balancer.Token) {
-	x.upstreamTime, x.upstreamStatus, x.tryEnd = 0, 0, 0
+	x.upstreamTime, x.upstreamStatus, x.timing = 0, 0, tryTiming{}
 	noted := x.tried.begin(t.Peer, t.Picked().Sub(x.startTime))
 	if x.span.Sampled {
 		noted.span = tracing.NewSpanID()
@@ -89,6 +89,9 @@ func (x *sentRequest) send(peer upstream.Connector) (u upstream.Conn, result att
 		x.held = u
 		sent, err := x.sendOn(u)
 		x.touched = x.touched || sent
+		if x.staysWith(x.token.Peer, u, &x.timing, err) {
+			err = u.Await(&x.Buffers, x.until())
+		}
 		switch x.wakeOf(err) {
 		case wakeAnswer:
 			return u, result
@@ -164,23 +167,51 @@ func (x *sentRequest) sendOn(u upstream.Conn) (sent bool, err error) {
 	if x.streaming {
 		return x.upload.start(u)
 	}
-	now := x.client.server.sweeper.Now()
-	if x.tryEnd == 0 { // else the connection before was stale, or ended without the request
-		x.tryEnd = now + int64(x.tryTimeout())
+	if x.timing.end == 0 {
+		x.timing = x.tryTiming()
 	}
-	u.WaitAtMost(max(time.Duration(x.tryEnd-now), socket.SweepInterval))
+	u.WaitAtMost(x.timing.left(x.client.server.sweeper.Now()))
 	return u.Send(&x.Buffers, x.body, x.bodyTrailer, x.until())
 }
 
-// tryTimeout returns the timeout of the response head, which is positive. The per-try
-// timeout applies only if another try may follow, with another peer.
-func (x *sentRequest) tryTimeout() time.Duration {
-	left := x.headTimeout()
+// A tryTiming is how long the peer of a try may take to begin its answer.
+type tryTiming struct {
+	most time.Duration // from when it is asked first
+	rest time.Duration // how much longer, if no other peer is there then
+	end  int64         // coarse time; 0: it was not asked yet
+}
+
+// tryTiming returns the timing of a try, without the end. The per-try timeout applies only if another try may follow, with
+// another peer.
+func (x *sentRequest) tryTiming() (t tryTiming) {
+	t.most = x.headTimeout()
 	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.counted+1 < retry.Attempts && x.tries+1 < attempt.MaxTries &&
 		x.service.Pool.Another(&x.query, x.token.Peer) {
-		left = min(left, retry.PerTryTimeout)
+		t.rest = max(t.most-retry.PerTryTimeout, 0)
+		t.most -= t.rest
 	}
-	return x.withinDeadline(left)
+	t.most = x.withinDeadline(t.most)
+	return t
+}
+
+// left returns how long the peer may take from now on. It is positive.
+func (t *tryTiming) left(now int64) time.Duration {
+	if t.end == 0 { // else the connection before was stale, or ended without the request
+		t.end = now + int64(t.most)
+	}
+	return max(time.Duration(t.end-now), socket.SweepInterval)
+}
+
+// staysWith reports whether the wait for u that ended with err goes on: the time of its try is over, and the peers that could
+// have answered instead have left since it began.
+func (x *sentRequest) staysWith(peer *balancer.Peer, u upstream.Conn, t *tryTiming, err error) bool {
+	if t.rest == 0 || x.wakeOf(err) != wakeDeadline || x.deadlineFirst.Load() || x.deadlinePassed() || !u.HasSent() || x.service.Pool.Another(&x.query, peer) {
+		return false
+	}
+	u.WaitAtMost(x.withinDeadline(t.rest))
+	t.end += int64(t.rest)
+	t.rest = 0
+	return true
 }
 
 // headTimeout returns what is left of the time for the response head, which is positive.
