@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/observe/panics"
 	"sluice/route"
 )
 
@@ -28,7 +29,7 @@ func MayLeave(service *route.Service, tries int) bool {
 // contend continues after a Try that has returned before its peer, first, has answered: it
 // is the one wait for peers that were asked. A contender without an answer in time gets
 // company, one whose checks fail is left, each if another peer can be picked; if not, it is
-// asked again when the pool has changed. The first answer ends the wait. The result is the
+// asked again when the pool has changed or, where the others are full, soon. The first answer ends the wait. The result is the
 // outcome of the last contender.
 func (r *run) contend(x Racer, first balancer.Token, result Result) balancer.Outcome {
 	t, contenders := first, append(make([]balancer.Token, 0, 2), first)
@@ -42,6 +43,9 @@ func (r *run) contend(x Racer, first balancer.Token, result Result) balancer.Out
 			}
 			other, err := r.pickNow()
 			if err != nil {
+				if result.Kind == Suspected && isFull(err) {
+					changed = soon()
+				}
 				break
 			}
 			r.held.take(other)
@@ -72,6 +76,21 @@ func (r *run) contend(x Racer, first balancer.Token, result Result) balancer.Out
 		}
 		t, result = x.Await(changed)
 	}
+}
+
+// isFull reports whether a pick has failed by a limit, of which no change of the pool tells when it allows more.
+func isFull(err error) bool {
+	return err != balancer.ErrNoPeers && err != balancer.ErrNoEligible && err != balancer.ErrAllTried
+}
+
+// soon returns a channel that is closed after a moment.
+func soon() <-chan struct{} {
+	over := make(chan struct{})
+	time.AfterFunc(250*time.Millisecond, func() {
+		defer panics.Contain(panics.Exchange, nil)
+		close(over)
+	})
+	return over
 }
 
 // leave abandons contenders, which have not failed.

@@ -1,6 +1,7 @@
 package attempt
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,4 +42,33 @@ func TestWhoWaitsForAConnectionOutlivesThePeer(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A request whose peer is suspected while all others are at their limits goes to one that has room later.
+func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
+	for name, limits := range map[string]balancer.Limits{
+		"connections": {PeerConnections: 1}, "requests of a peer": {PeerRequests: 1}, "requests": {Requests: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := pool(t, 2)
+				verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: limits})))
+				held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
+				service := &route.Service{Pool: p, Retry: route.Retry{Attempts: 2}}
+				x := script{tries: []Result{suspected}, events: []event{{0, suspected}, {1, answered}}, answers: []balancer.Outcome{ok}}
+				x.onAwait = func(changed <-chan struct{}) {
+					x.onAwait = nil
+					held.Done(ok)
+					select {
+					case <-changed:
+					case <-time.After(time.Minute):
+						t.Error("nobody tells of the room")
+					}
+				}
+				o, tries, err := Run(service, new(balancer.Query), &x)
+				verify.That(t, o == ok && tries == 2 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
+				verify.Equal(t, strings.Join(x.calls, " "), "try await leave 0 ask await receive 1", "calls")
+			})
+		})
+	}
 }
