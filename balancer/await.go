@@ -4,7 +4,7 @@ import "context"
 
 // Await is pick, which calls [Pool.Pick], for a request that can wait while the pool has no eligible peer.
 // It returns as soon as there is one, with pick's last error when ctx ends, and at once
-// with any error other than [ErrNoPeers] and [ErrNoEligible]. At most Limits.Pending
+// with any error other than [ErrNoPeers] and [ErrNoEligible], or if the pool is closed: it gets no more peers. At most Limits.Pending
 // requests wait; further ones fail with [ErrTooManyPending].
 func (p *Pool) Await(ctx context.Context, pick func() (Token, error)) (Token, error) {
 	defer p.pending.Add(-1)
@@ -14,7 +14,7 @@ func (p *Pool) Await(ctx context.Context, pick func() (Token, error)) (Token, er
 	for {
 		changed := p.Changed()
 		t, err := pick()
-		if err != ErrNoPeers && err != ErrNoEligible {
+		if err != ErrNoPeers && err != ErrNoEligible || p.isClosed() {
 			return t, err
 		}
 		select {
@@ -23,6 +23,12 @@ func (p *Pool) Await(ctx context.Context, pick func() (Token, error)) (Token, er
 			return Token{}, err
 		}
 	}
+}
+
+func (p *Pool) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
 }
 
 // AwaitConnection is [Pool.Pick] for a request that would rather wait than fail

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -265,6 +266,23 @@ func remove(set []discovery.Instance, id discovery.Key) (rest []discovery.Instan
 		}
 	}
 	return rest
+}
+
+// Nobody waits for a peer of a pool that gets none any more: in its place there may be another one, for the next request.
+func TestNobodyWaitsForAPeerOfARetiredPool(t *testing.T) {
+	for name, end := range map[string]func(*Pool){"retired": func(p *Pool) { p.Retire(5 * time.Second) }, "closed": (*Pool).Close} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newTestPool(t, Options{Limits: Limits{Pending: 1}})
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				time.AfterFunc(time.Second, func() { end(p) })
+				start := time.Now()
+				_, err := p.Await(ctx, func() (Token, error) { return p.Pick(nil) })
+				verify.That(t, err == ErrNoPeers && time.Since(start) == time.Second, "%v after %v", err, time.Since(start))
+			})
+		})
+	}
 }
 
 func TestRetiredPoolWithoutPeersHasDrainedWhenItCloses(t *testing.T) {
