@@ -172,7 +172,7 @@ func (p *Pool) Retire(late time.Duration) {
 
 // leaveAllLocked closes the pool for sets, and returns its peers, which leave.
 func (p *Pool) leaveAllLocked() []*Peer {
-	p.closed = true
+	p.closed, p.options.OneLeader = true, false // who leaves from now on has not been demoted
 	leaving := sorted(p.peers)
 	for _, peer := range leaving {
 		p.leaveLocked(peer)
