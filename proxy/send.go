@@ -311,10 +311,13 @@ func (x *sentRequest) Waiting(timeout time.Duration) (context.Context, context.C
 	}
 }
 
-// endOfWait returns why a wait for somebody else than a peer has failed: r, unless the client has left or
+// endOfWait returns why a wait for somebody else than a peer has failed: r, unless sluice has cut it, or the client has left or
 // no longer waits.
 func (x *sentRequest) endOfWait(r *refusal.Refusal) *refusal.Refusal {
+	cut := x.client.cutBy()
 	switch {
+	case cut != nil:
+		return cut
 	case x.client.Gone.Load():
 		return refusal.ClientGone
 	case x.deadlinePassed():

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 
 	"sluice/proxy/accesslog"
 	"sluice/route"
+	"sluice/route/auth"
 	"sluice/test/verify"
 )
 
@@ -151,6 +153,41 @@ func TestKeptBodyIsCut(t *testing.T) {
 	expectCut(t, conn, "the connection")
 	line := p.lines()[0]
 	verify.That(t, line.Status == 503 && line.Reason == "drain_timeout", "the access log has %d %s", line.Status, line.Reason)
+}
+
+// So is a request about which others are asked: its client has not left, and they have not failed.
+func TestRequestThatAwaitsPermissionIsCut(t *testing.T) {
+	t.Parallel()
+	eachCase(t, map[string]bool{"server": false, "one listener": true}, func(t *testing.T, drain bool) {
+		asked := make(chan struct{})
+		silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(asked)
+			<-r.Context().Done()
+		}))
+		defer silent.Close()
+		path := filepath.Join(t.TempDir(), "access.log")
+		log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
+		p := &loggedProxy{newUnmanagedProxy(t, Options{AccessLog: log}, nowhere[0]), path, log}
+		defer p.pool.Close()
+		f := auth.NewForward(verify.URL(t, silent.URL), patience, nil)
+		defer f.Close()
+		p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}})
+		l, leave := p.serveUntil(ListenerOptions{Name: "drains"})
+		p.address = l.Addr().String()
+		p.send(getRequest)
+		<-asked
+		if drain {
+			leave()
+			p.Drain(l, 0, time.Millisecond)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		if cancel(); drain {
+			ctx = context.Background()
+		}
+		p.Shutdown(ctx, 0)
+		line := p.lines()[0]
+		verify.That(t, line.Status == 503 && line.Reason == "drain_timeout", "the access log has %d %s", line.Status, line.Reason)
+	})
 }
 
 // So is a connection for TCP that has no peer yet, in whatever it waits: its client has not left.
