@@ -15,21 +15,19 @@ func (x *routedRequest) take(way *route.Route) {
 	x.decideFor(x.service)
 }
 
-// takeOther takes another target of the route, or of the discovery chain of its service, if the one that it has taken has lost
-// its last usable peer since: while the body arrived, or somebody was asked. Then nothing is done of what the route asks for. It
-// reports whether there is another one.
-func (x *routedRequest) takeOther() bool {
-	switch {
-	case x.splitter.HasOther(x.way): // followChain chooses again
-	case x.divided.HasOther(x.matched):
+// hasOther reports whether there is another target with usable peers, while the one that was taken has none any more.
+func (x *routedRequest) hasOther() bool {
+	return x.splitter.HasOther(x.way) || x.divided.HasOther(x.matched)
+}
+
+// chooseAgain chooses a target of the route anew, as followChain does then of the chain. Nothing is done yet of what the route asks for.
+func (x *routedRequest) chooseAgain() {
+	if x.divided != nil {
 		x.matched = x.chooseTarget(x.divided, x.bytes())
-	default:
-		return false
 	}
 	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
 	x.query, x.splitter = balancer.Query{}, nil
 	x.take(x.matched)
-	return true
 }
 
 // followChain takes the way that the discovery chain of the service has for the request, as it is after all that the

@@ -57,6 +57,7 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 			w := &route.Weighted{Key: route.SplitKey{Source: route.SplitHeader, Header: "x-user"}, Seed: "seed"}
 			targets := map[*route.Service]*route.Route{}
 			for _, s := range []*route.Service{a, b} {
+				s.WaitForPeer = time.Hour // for nothing, while the other one has peers
 				if !test.streamed {
 					s.Retry.BodyBytes = 100 << 10
 				}
@@ -99,6 +100,36 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 	})
 }
 
+// So does a target whose service is removed while the request waits for a peer, unless the client has left.
+func TestTargetIsRemovedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, left := range []bool{false, true} {
+		p := startProxy(t, Options{})
+		a, b := p.newService("a", balancer.Options{}), p.echoing(t, "b")
+		address := b.Pool.Snapshot().All[0].Address()
+		b.Pool.Apply(nil)
+		a.WaitForPeer = time.Hour
+		p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
+			{Share: 1, Route: &route.Route{Service: a}}, {Share: 1e-30, Route: &route.Route{Service: b}},
+		}}})
+		conn := p.dial()
+		verify.Result(io.WriteString(conn, getRequest)).Must(t)
+		eventually(t, "the request waits", func() bool { return a.Pool.Pending() == 1 })
+		b.Pool.Apply(instancesAt(t, address))
+		if left {
+			verify.NoError(t, conn.Close())
+			eventually(t, "the connection has ended", func() bool { return p.Connections() == 0 })
+		} else {
+			a.Pool.Retire(time.Hour)
+			expectResponse(t, conn, 200)
+		}
+		eventually(t, "the request is counted", func() bool {
+			ofA, ofB := a.Pool.Requests().Snapshot(), b.Pool.Requests().Snapshot()
+			return left && ofA.Total() == 1 && ofB.Total() == 0 || !left && ofA.Total() == 0 && ofB.Total() == 1
+		})
+	}
+}
+
 // A lateBody is a byte, before which something is done.
 type lateBody struct{ before func() }
 
@@ -109,25 +140,4 @@ func (b *lateBody) Read(p []byte) (int, error) {
 	b.before()
 	b.before, p[0] = nil, 'b'
 	return 1, nil
-}
-
-// A request whose client has left while it waited for a peer of its target goes to no other one.
-func TestNoOtherTargetForAClientThatHasLeft(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{})
-	a, b := p.newService("a", balancer.Options{}), p.echoing(t, "b")
-	address := b.Pool.Snapshot().All[0].Address()
-	b.Pool.Apply(nil)
-	a.WaitForPeer = time.Hour
-	p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
-		{Share: 1, Route: &route.Route{Service: a}}, {Share: 1e-30, Route: &route.Route{Service: b}},
-	}}})
-	conn := p.dial()
-	verify.Result(io.WriteString(conn, getRequest)).Must(t)
-	eventually(t, "the request waits", func() bool { return a.Pool.Pending() == 1 })
-	b.Pool.Apply(instancesAt(t, address))
-	verify.NoError(t, conn.Close())
-	eventually(t, "the connection has ended", func() bool { return p.Connections() == 0 })
-	ofA, ofB := a.Pool.Requests().Snapshot(), b.Pool.Requests().Snapshot()
-	verify.That(t, ofA.Total() == 1 && ofB.Total() == 0, "%d requests of a and %d of b, want 1 and 0", ofA.Total(), ofB.Total())
 }

@@ -69,12 +69,13 @@ var phases = [...]func(*httpExchange) *refusal.Refusal{
 	(*httpExchange).endLoops,
 	(*httpExchange).prepare,
 	(*httpExchange).keepBody,
+	(*httpExchange).retarget,
 	(*httpExchange).mirror,
 	(*httpExchange).forward,
 }
 
-// preparations are the phases in which a request becomes what its route makes of it. They come again if the route has another
-// target in the end: see forward.
+// preparations are the phases in which a request becomes what its route makes of it. They come again for another target: see
+// retarget.
 var preparations = [...]func(*httpExchange) *refusal.Refusal{
 	(*httpExchange).restrictClients,
 	(*httpExchange).keepForMaintenance,
@@ -240,16 +241,28 @@ func (x *httpExchange) keepBody() *refusal.Refusal {
 	return nil
 }
 
-// forward picks peers, tries them, and relays the answer of one of them.
-func (x *httpExchange) forward() *refusal.Refusal {
-	c := x.client
-	outcome, tries, err := attempt.Run(x.service, &x.query, x)
-	for err != nil && tries == 0 && x.endOfWait(nil) == nil && x.takeOther() {
+// retarget prepares the request for another target of its route, or of the discovery chain of its service, if the one that it has
+// taken has lost its last usable peer since: while the body arrived, or somebody was asked.
+func (x *httpExchange) retarget() *refusal.Refusal {
+	for x.hasOther() {
+		x.chooseAgain()
 		if r := x.prepare(); r != nil {
 			x.upload.wait()
 			return r
 		}
 		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
+	}
+	return nil
+}
+
+// forward picks peers, tries them, and relays the answer of one of them.
+func (x *httpExchange) forward() *refusal.Refusal {
+	c := x.client
+	outcome, tries, err := attempt.Run(x.service, &x.query, x)
+	for err != nil && tries == 0 && x.endOfWait(nil) == nil && x.hasOther() {
+		if r := x.retarget(); r != nil {
+			return r
+		}
 		outcome, tries, err = attempt.Run(x.service, &x.query, x)
 	}
 	for range tries - 1 {

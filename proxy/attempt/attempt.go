@@ -135,10 +135,10 @@ func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 	for t, err = r.pickNow(); err != nil; {
 		var none time.Duration
 		left := &none
-		switch err {
-		case balancer.ErrNoPeers, balancer.ErrNoEligible:
+		switch {
+		case lacksPeer(err):
 			left = &r.forPeer
-		case balancer.ErrConnectionsSaturated:
+		case err == balancer.ErrConnectionsSaturated:
 			left = &r.forConnection
 		}
 		timeout := *left
@@ -153,13 +153,16 @@ func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 			t, err = r.pickNow()
 		}
 		*left = timeout - time.Since(start)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || left == &r.forPeer && lacksPeer(err) { // there will be none
 			*left = 0
 		}
 		end()
 	}
 	return t, nil
 }
+
+// lacksPeer reports whether err, of a pick, says that no peer may get requests.
+func lacksPeer(err error) bool { return err == balancer.ErrNoPeers || err == balancer.ErrNoEligible }
 
 // pickNow is pick without a wait.
 func (r *run) pickNow() (t balancer.Token, err error) {
@@ -175,7 +178,7 @@ func (r *run) pickNow() (t balancer.Token, err error) {
 // checks failed for a while, or another one has answered first. It reports whether there is one. Where a group has a fallback, err
 // is about the fallback: so it need not be ErrAllTried.
 func (r *run) retryLeft(err error) bool {
-	if err != balancer.ErrAllTried && err != balancer.ErrNoEligible && err != balancer.ErrNoPeers {
+	if err != balancer.ErrAllTried && !lacksPeer(err) {
 		return false
 	}
 	for _, p := range r.left.Peers() {

@@ -80,7 +80,7 @@ func (r *run) contend(x Racer, first balancer.Token, result Result) balancer.Out
 
 // isFull reports whether a pick has failed by a limit, of which no change of the pool tells when it allows more.
 func isFull(err error) bool {
-	return err != balancer.ErrNoPeers && err != balancer.ErrNoEligible && err != balancer.ErrAllTried
+	return err != balancer.ErrAllTried && !lacksPeer(err)
 }
 
 // soon returns a channel that is closed after a moment.

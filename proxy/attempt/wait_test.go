@@ -72,3 +72,13 @@ func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 		})
 	}
 }
+
+// A request waits once, and not at all, for a peer of a service that a reload has removed: it would not come.
+func TestNobodyWaitsForAPeerOfARemovedService(t *testing.T) {
+	p := pool(t, 0)
+	p.Retire(time.Hour)
+	var x script
+	_, tries, err := Run(&route.Service{Pool: p, WaitForPeer: time.Second}, new(balancer.Query), &x)
+	verify.That(t, tries == 0 && err == balancer.ErrNoPeers, "%d tries, %v", tries, err)
+	verify.Slices(t, x.calls, []string{"wait 1s"}, "calls")
+}
