@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
@@ -86,7 +87,16 @@ func (x *routedRequest) limitRate() *refusal.Refusal {
 	default:
 		key = x.hashKey(&limit.Key, x.bytes())
 	}
-	return refuseOver(limit.Take(key, x.startTime))
+	return x.charge(limit, key, x.startTime)
+}
+
+// charge makes a rate limit count the request, once whatever targets it has.
+func (x *routedRequest) charge(limit *route.RateLimit, key []byte, now time.Time) *refusal.Refusal {
+	if limit == x.charged {
+		return nil
+	}
+	x.charged = limit
+	return refuseOver(limit.Take(key, now))
 }
 
 // appendClientNetwork appends what identifies a client: an IPv4 address, or the first half

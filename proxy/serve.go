@@ -47,7 +47,7 @@ func (x *httpExchange) close() {
 	x.dropBody(x.client)
 	x.client, x.matched, x.divided, x.way, x.splitter = nil, nil, nil, nil, nil
 	x.service, x.actions, x.token = nil, nil, balancer.Token{}
-	x.routing, x.requestID, x.held, x.contenders = nil, nil, nil, nil
+	x.charged, x.routing, x.requestID, x.held, x.contenders = nil, nil, nil, nil, nil
 	x.tried.clear()
 	x.dropLarge()
 	x.GiveBack()
