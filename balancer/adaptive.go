@@ -155,7 +155,7 @@ func (p *Pool) Sheds(q *Query) bool {
 			a.tiers[peers[0].tier.Load()].refuse(now)
 		}
 	}
-	_ = p.shed(q.Criticality)
+	_ = p.shed(q.Criticality, false)
 	return true
 }
 
@@ -169,10 +169,12 @@ func (a *adaptive) hasRoom(part *Part, c Criticality) bool {
 	return len(part.Eligible) == 0
 }
 
-// shed counts a request that no tier has room for, and returns its error.
-func (p *Pool) shed(c Criticality) error {
-	p.adaptive.Load().shed[c].Add(1)
-	return p.refuse(LimitAdaptive)
+// shed counts a request that no tier has room for, unless it is one again, and returns its error.
+func (p *Pool) shed(c Criticality, again bool) error {
+	if !again {
+		p.adaptive.Load().shed[c].Add(1)
+	}
+	return p.refuse(LimitAdaptive, again)
 }
 
 // assignTiersLocked tells the peers of a snapshot which limiters they have: tiers are those of the whole pool, in each

@@ -9,7 +9,7 @@ import "context"
 func (p *Pool) Await(ctx context.Context, pick func() (Token, error)) (Token, error) {
 	defer p.pending.Add(-1)
 	if p.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
-		return Token{}, p.refuse(LimitPending)
+		return Token{}, p.refuse(LimitPending, false)
 	}
 	for {
 		changed := p.Changed()
@@ -39,7 +39,7 @@ func (p *Pool) isClosed() bool {
 func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
 	defer p.pending.Add(-1)
 	if p.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
-		return Token{}, p.refuse(LimitPending)
+		return Token{}, p.refuse(LimitPending, false)
 	}
 	query := Query{first: true}
 	if q != nil {

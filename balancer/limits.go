@@ -139,12 +139,12 @@ const (
 )
 
 // admit counts an attempt, or returns the error of the pool's limit that forbids it.
-func (p *Pool) admit(t *terms, retry bool, now int64) (holds, error) {
+func (p *Pool) admit(t *terms, retry, again bool, now int64) (holds, error) {
 	var h holds
 	if t.counted {
 		if p.inflight.Add(1) > int64(t.Requests) {
 			p.dismiss(holdsRequest)
-			return 0, p.refuse(LimitRequests)
+			return 0, p.refuse(LimitRequests, again)
 		}
 		h = holdsRequest
 	}
@@ -154,11 +154,11 @@ func (p *Pool) admit(t *terms, retry bool, now int64) (holds, error) {
 	h |= holdsRetry
 	if p.retries.Add(1) > int64(t.Retries) {
 		p.dismiss(h)
-		return 0, p.refuse(LimitRetries)
+		return 0, p.refuse(LimitRetries, again)
 	}
 	if !p.budget.withdraw(t.budget, now) {
 		p.dismiss(h)
-		return 0, p.refuse(LimitRetryBudget)
+		return 0, p.refuse(LimitRetryBudget, again)
 	}
 	return h, nil
 }
@@ -189,9 +189,11 @@ func (p *Pool) Held() (requests, retries int) {
 // RetriesLeft returns how many retries the retry budget allows now.
 func (p *Pool) RetriesLeft() int { return p.budget.left(p.snapshot.Load().terms.budget, nanotime()) }
 
-// refuse counts a refusal by l and returns its error.
-func (p *Pool) refuse(l Limit) error {
-	p.refusals[l].Add(1)
+// refuse counts a refusal by l, unless it is one again, and returns its error.
+func (p *Pool) refuse(l Limit, again bool) error {
+	if !again {
+		p.refusals[l].Add(1)
+	}
 	return limitErrors[l]
 }
 

@@ -136,10 +136,10 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	}
 	now := nanotime()
 	s := p.snapshot.Load()
-	if p.queue.length.Load() > 0 && !query.first && s.terms.perPeerKind == LimitPeerConnections && s.hasPeers(&query) && p.queue.goFirst(query.line()) {
-		return Token{}, p.refuse(LimitPeerConnections)
+	if p.queue.length.Load() > 0 && !query.first && s.terms.perPeerKind == LimitPeerConnections && s.another(&query, nil) && p.queue.goFirst(query.line()) {
+		return Token{}, p.refuse(LimitPeerConnections, query.Refused)
 	}
-	h, err := p.admit(&s.terms, retry, now) // first: a refused attempt does not move the cursor
+	h, err := p.admit(&s.terms, retry, query.Refused, now) // first: a refused attempt does not move the cursor
 	if err != nil {
 		return Token{}, err
 	}
@@ -161,7 +161,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 			}
 			p.unadmit(h)
 			if query.full != 0 {
-				return Token{}, p.shed(query.Criticality)
+				return Token{}, p.shed(query.Criticality, query.Refused)
 			}
 			return Token{}, part.refusal()
 		}
@@ -174,12 +174,9 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 			if peer = part.acquireOther(query, s.terms.perPeer, now, cursor); peer == nil {
 				p.unadmit(h)
 				if query.full != 0 {
-					return Token{}, p.shed(query.Criticality)
+					return Token{}, p.shed(query.Criticality, query.Refused)
 				}
-				if query.first { // it has been refused before
-					return Token{}, limitErrors[s.terms.perPeerKind]
-				}
-				return Token{}, p.refuse(s.terms.perPeerKind)
+				return Token{}, p.refuse(s.terms.perPeerKind, query.Refused || query.first)
 			}
 		}
 		var limiter uint8

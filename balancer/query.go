@@ -37,8 +37,10 @@ type Query struct {
 	Tries uint8
 	// Criticality says whether the request is among the first that are refused in an overload.
 	Criticality Criticality
-	first       bool // the request is the first in its line of the pool's queue
-	full        fullTiers
+	// Refused: a limit has refused the request before, and it is not refused now, but asks again. It is counted once.
+	Refused bool
+	first   bool // the request is the first in its line of the pool's queue
+	full    fullTiers
 }
 
 const maxTried = 4

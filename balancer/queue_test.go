@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/discovery"
 	"sluice/test/verify"
 )
 
@@ -110,6 +111,18 @@ func TestNobodyQueuesWhereNoPeerIs(t *testing.T) {
 	expectPick(t, p, &q, ErrConnectionsSaturated)
 	setReason(p, held[0].Peer.ID, ReasonDrain, true, "")
 	expectPick(t, p, &q, ErrNoEligible)
+}
+
+// Nor does a retry for which none is left: with a connection it had nobody to pick, neither in its group nor in the fallback.
+func TestNobodyQueuesWhereNoOtherPeerIs(t *testing.T) {
+	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: []GroupSelector{{Name: "canary", Match: func(*discovery.Instance) bool { return true }}}})
+	p.Apply(instances(1))
+	held := hold(t, p, 1)
+	q := Query{Group: p.Group("canary").ID(), Fallback: p.Group("rest").ID()}
+	p.queue.join(q.line(), make(chan struct{}, 1))
+	expectPick(t, p, &q, ErrConnectionsSaturated)
+	q.Tried.Add(held[0].Peer)
+	expectPick(t, p, &q, ErrNoPeers)
 }
 
 // If the first request in the queue gives up, the next one gets the connection.

@@ -114,8 +114,9 @@ func (s *Snapshot) part(id GroupID) *Part {
 func (p *Pool) Usable(group GroupID) int { return len(p.snapshot.Load().part(group).Eligible) }
 
 // Another reports whether a peer that is neither than nor in q.Tried may get the request.
-func (p *Pool) Another(q *Query, than *Peer) bool {
-	s := p.snapshot.Load()
+func (p *Pool) Another(q *Query, than *Peer) bool { return p.snapshot.Load().another(q, than) }
+
+func (s *Snapshot) another(q *Query, than *Peer) bool {
 	for _, group := range [...]GroupID{q.Group, cmp.Or(q.Fallback, q.Group)} {
 		for _, peer := range s.part(group).Eligible {
 			if peer != than && !q.Tried.Has(peer) {
@@ -124,11 +125,6 @@ func (p *Pool) Another(q *Query, than *Peer) bool {
 		}
 	}
 	return false
-}
-
-// hasPeers reports whether a peer may get requests like q.
-func (s *Snapshot) hasPeers(q *Query) bool {
-	return len(s.part(q.Group).Eligible) > 0 || q.Fallback != 0 && len(s.part(q.Fallback).Eligible) > 0
 }
 
 // withDraining returns the snapshot that follows s if only draining peers changed.

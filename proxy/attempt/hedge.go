@@ -34,6 +34,7 @@ func MayLeave(service *route.Service, tries int) bool {
 func (r *run) contend(x Racer, first balancer.Token, result Result) balancer.Outcome {
 	t, contenders := first, append(make([]balancer.Token, 0, 2), first)
 	r.query.Tried.Add(first.Peer)
+	defer func() { r.query.Refused = false }()
 	for {
 		changed := r.service.Pool.Changed()
 		switch result.Kind {
@@ -42,7 +43,7 @@ func (r *run) contend(x Racer, first balancer.Token, result Result) balancer.Out
 				break
 			}
 			other, err := r.pickNow()
-			if err != nil {
+			if r.query.Refused = err != nil; err != nil {
 				if result.Kind == Suspected && isFull(err) {
 					changed = soon()
 				}

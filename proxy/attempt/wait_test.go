@@ -44,7 +44,7 @@ func TestWhoWaitsForAConnectionOutlivesThePeer(t *testing.T) {
 	})
 }
 
-// A request whose peer is suspected while all others are at their limits goes to one that has room later.
+// A request whose peer is suspected while all others are at their limits goes to one that has room later. It is counted as refused once.
 func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 	for name, limits := range map[string]balancer.Limits{
 		"connections": {PeerConnections: 1}, "requests of a peer": {PeerRequests: 1}, "requests": {Requests: 2},
@@ -55,10 +55,13 @@ func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 				verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: limits})))
 				held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 				service := &route.Service{Pool: p, Retry: route.Retry{Attempts: 2}}
-				x := script{tries: []Result{suspected}, events: []event{{0, suspected}, {1, answered}}, answers: []balancer.Outcome{ok}}
+				x := script{tries: []Result{suspected}, events: []event{{0, suspected}, {0, suspected}, {1, answered}}, answers: []balancer.Outcome{ok}}
+				looks := 0
 				x.onAwait = func(changed <-chan struct{}) {
-					x.onAwait = nil
-					held.Done(ok)
+					if looks++; looks == 2 {
+						x.onAwait = nil
+						held.Done(ok)
+					}
 					select {
 					case <-changed:
 					case <-time.After(time.Minute):
@@ -67,7 +70,12 @@ func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 				}
 				o, tries, err := Run(service, new(balancer.Query), &x)
 				verify.That(t, o == ok && tries == 2 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
-				verify.Equal(t, strings.Join(x.calls, " "), "try await leave 0 ask await receive 1", "calls")
+				verify.Equal(t, strings.Join(x.calls, " "), "try await await leave 0 ask await receive 1", "calls")
+				var refusals uint64
+				for _, n := range p.Refusals() {
+					refusals += n
+				}
+				verify.Equal(t, refusals, 1, "refusals of one request")
 			})
 		})
 	}

@@ -70,7 +70,7 @@ type Conn interface {
 	SendHead(b *socket.Buffers, chunked bool) (answered, sent bool, err error)
 	// Await waits for the first bytes of a response. It gives b back while it waits. It
 	// fails with ErrPatience or ErrSuspected if w says so; then it may be called again,
-	// and continues the wait.
+	// and continues the wait, as after a timeout that WaitAtMost has prolonged.
 	Await(b *socket.Buffers, w Until) error
 	// WaitAtMost sets the timeout of waits for the peer.
 	WaitAtMost(timeout time.Duration)
