@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,17 +16,6 @@ import (
 
 	"sluice/test/subprocess"
 )
-
-// Build compiles packages of this module, such as "sluice" or
-// "sluice/examples/goapp", into dir. The programs are stripped, as a release is, which halves the
-// work of the linker.
-func Build(ctx context.Context, dir string, packages ...string) error {
-	args := append([]string{"build", "-ldflags=-s -w", "-o", dir + string(os.PathSeparator)}, packages...)
-	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("go build %s: %w\n%s", strings.Join(packages, " "), err, bytes.TrimSpace(out))
-	}
-	return nil
-}
 
 // Any is a loopback address with a port that the kernel chooses.
 const Any = "127.0.0.1:0"
