@@ -73,7 +73,7 @@ func TestFleetKeepsLimit(t *testing.T) {
 	verify.NoError(t, err)
 	dir, peer := t.TempDir(), origin(t, "star")
 	verify.NoError(t, sluicetest.Build(t.Context(), dir, "sluice"))
-	const rate, burst = 100, 50
+	const rate, burst = 40, 20
 	c := new(limitedClient)
 	c.client.Transport = &http.Transport{MaxIdleConnsPerHost: 8}
 	defer c.client.CloseIdleConnections()

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"sluice/test/consultest"
+	"sluice/test/long"
 	"sluice/test/meshtest"
 	"sluice/test/verify"
 )
@@ -34,6 +35,7 @@ import (
 type meshLoad struct {
 	ctx     context.Context
 	end     context.CancelFunc
+	pace    time.Duration // between two requests of a kind
 	running sync.WaitGroup
 	done    map[string]*atomic.Int64 // by kind
 	kills   atomic.Int64             // of sidecars
@@ -55,7 +57,7 @@ func (l *meshLoad) repeat(kind string, one func(ctx context.Context) error) {
 	n := new(atomic.Int64)
 	l.done[kind] = n
 	l.running.Go(func() {
-		for pace := time.Tick(10 * time.Millisecond); l.ctx.Err() == nil; <-pace {
+		for pace := time.Tick(l.pace); l.ctx.Err() == nil; <-pace {
 			if err := l.once(one); err != nil {
 				l.process.Load().t.Errorf("%s %d: %v", kind, n.Load(), err)
 				return
@@ -227,7 +229,7 @@ routes:
 		await(web, s.ID+"-sidecar-proxy", true)
 	}
 	ctx, end := context.WithCancel(context.Background())
-	load := &meshLoad{ctx: ctx, end: end, done: make(map[string]*atomic.Int64)}
+	load := &meshLoad{ctx: ctx, end: end, pace: long.Count(t, 50*time.Millisecond, 10*time.Millisecond), done: make(map[string]*atomic.Int64)}
 	load.move(r)
 	load.start(t)
 	defer load.stop()
