@@ -15,6 +15,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
+	"sluice/test/long"
 	"sluice/test/meshtest"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
@@ -43,16 +44,22 @@ func awaitIdentity(t *testing.T, i *Identity) {
 	consultest.Await(t, "sluice has a certificate", func() bool { return i.Current() != nil })
 }
 
-// watched checks what is in use all the time until t ends, and with it a connection to each service at an address.
-// It returns how many connections there were.
-func watched(t *testing.T, i *Identity, addresses map[string]string) (stop func() (connections int)) {
+// watched checks each certificate and each set of roots that is in use until t ends, and every pace a connection to
+// each service at an address. It returns how many connections there were.
+func watched(t *testing.T, i *Identity, addresses map[string]string, pace time.Duration) (stop func() (connections int)) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var checking sync.WaitGroup
 	connections := 0
 	checking.Go(func() {
-		for ctx.Err() == nil {
-			m := i.Current()
-			verify.Succeeds(t, fits(m.leaf, m.roots, time.Now()))
+		var checked *Material
+		for next := time.Now(); ctx.Err() == nil; _ = consul.Sleep(ctx, time.Millisecond) {
+			if m := i.Current(); m != checked {
+				verify.Succeeds(t, fits(m.leaf, m.roots, time.Now()))
+				checked = m
+			} else if time.Now().Before(next) {
+				continue
+			}
+			next = time.Now().Add(pace)
 			for service, address := range addresses {
 				if err := reach(ctx, i, service, address); err != nil && ctx.Err() == nil {
 					t.Errorf("a connection to %s: %v", service, err)
@@ -60,7 +67,6 @@ func watched(t *testing.T, i *Identity, addresses map[string]string) (stop func(
 				}
 				connections++
 			}
-			_ = consul.Sleep(ctx, time.Millisecond)
 		}
 	})
 	return func() int {
@@ -102,7 +108,7 @@ func TestRotationsFailNoConnection(t *testing.T) {
 	consultest.Await(t, "both answer", func() bool {
 		return reach(t.Context(), i, "web", sidecar.Address) == nil && reach(t.Context(), i, "api", native.Address) == nil
 	})
-	stop := watched(t, i, map[string]string{"web": sidecar.Address, "api": native.Address})
+	stop := watched(t, i, map[string]string{"web": sidecar.Address, "api": native.Address}, long.Count(t, 50*time.Millisecond, time.Millisecond))
 	rotations := 1 + random.IntN(3)
 	for range rotations {
 		first := i.Current()
@@ -136,7 +142,7 @@ func TestAnAgentThatStartsAgain(t *testing.T) {
 		i := identify(t, m, "")
 		awaitIdentity(t, i)
 		first := i.Current()
-		stop := watched(t, i, nil)
+		stop := watched(t, i, nil, time.Hour)
 		verify.NoError(t, m.Stop())
 		verify.That(t, i.Current() == first && i.Err() == nil, "without the agent: %v", i.Err())
 		verify.NoError(t, m.Launch(t.Context()))

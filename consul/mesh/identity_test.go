@@ -344,6 +344,7 @@ func TestAnIdentityIsHandedOver(t *testing.T) {
 		verify.Succeeds(t, next.accepts(t, ca))
 		time.Sleep(time.Minute)
 		verify.Contains(t, next.Current().URI(), "/svc/other", "with another name")
+		next.Configure("")
 
 		last := NewIdentity(r.options)
 		last.Begin(nil)
