@@ -62,7 +62,7 @@ func (r *reporting) seconds(n int) {
 // Where reported load meets tiers, groups, subsets, slow start, orders, the factor of health, peers without reports, peers that come and
 // go, and a reload: what may be compared gets even, and what something else decides stays as that decides.
 func TestReportedLoadMeetsOthers(t *testing.T) {
-	for n := range long.Count(t, 12, 150) {
+	for n := range long.Count(t, 5, 150) {
 		seed := uint64(time.Now().UnixNano()) + uint64(n)
 		synctest.Test(t, func(t *testing.T) {
 			t.Logf("seed %d", seed)

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -326,7 +327,7 @@ func TestSpillOver(t *testing.T) {
 func TestAdaptiveLimitCountsRight(t *testing.T) {
 	t.Parallel()
 	random := generator(t)
-	for range 30 {
+	for range long.Count(t, 8, 30) {
 		synctest.Test(t, func(t *testing.T) {
 			var seen [NumCriticalities]uint64
 			options := func() Options {
