@@ -59,7 +59,7 @@ func TestEarlyAnswerToKeptBody(t *testing.T) {
 				p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: attempts, BodyBytes: length}})
 				for range 3 {
 					conn := p.send(fmt.Sprintf("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length))
-					go io.WriteString(conn, strings.Repeat("x", length))
+					go io.WriteString(conn, longText()[:length])
 					status, body := readResponseFrom(t, bufio.NewReader(conn), "PUT")
 					verify.That(t, status == 401 && body == "who are you?", "got %d %q", status, body)
 					conn.Close()
@@ -98,7 +98,7 @@ func TestKeptBodyGoesOnBehindEarlyAnswer(t *testing.T) {
 	for requests := 0; requests < 3 || origin.connections() == requests; requests++ {
 		verify.Require(t, requests != 30, "no connection to the peer was used again")
 		fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length)
-		go io.WriteString(conn, strings.Repeat("x", length))
+		go io.WriteString(conn, longText()[:length])
 		status, _ := readResponseFrom(t, reader, "PUT")
 		verify.Require(t, status == 103, "got %d, want 103", status)
 		want := fmt.Sprintf("ok%d bytes, <nil>", length)

@@ -25,6 +25,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/places"
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -236,8 +237,9 @@ func TestKeptBodiesAtRandom(t *testing.T) {
 	}
 	t.Logf("SLUICE_BODIES_SEED=%d", seed)
 	buffers := countBuffers(t)
+	rounds := long.Count[uint64](t, 3, 8)
 	t.Run("rounds", func(t *testing.T) {
-		for round := range uint64(8) {
+		for round := range rounds {
 			if testKeptBodies(t, rand.New(rand.NewPCG(seed, round))); t.Failed() {
 				t.Fatalf("SLUICE_BODIES_SEED=%d, round %d", seed, round)
 			}

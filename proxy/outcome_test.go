@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,6 +44,9 @@ var echoes = withHead(func(c *originConn, r *http.Request) bool {
 // longBody is more than there is room for on the way to a client that does not
 // read.
 const longBody = 32 << 20
+
+// longText is what bodies that are as long are cut from: to make one for each takes more than to send it.
+var longText = sync.OnceValue(func() string { return strings.Repeat("x", longBody) })
 
 // sendLong sends a long body, framed as the path says.
 var sendLong = withRequest(func(c *originConn, r *http.Request) bool {
@@ -255,8 +259,8 @@ func TestWhatPeersDoIsCounted(t *testing.T) {
 		"stalls in its response":              {closingRequest, stalling},
 		"stalls in its response to an upload": {upload, stalling},
 		"does not answer an upload":           {upload, hanging},
-		"does not take an upload":             {"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 33554432\r\n\r\n" + strings.Repeat("x", longBody), nil},
-		"does not take a chunked upload":      {"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2000000\r\n" + strings.Repeat("x", longBody), nil},
+		"does not take an upload":             {"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 33554432\r\n\r\n" + longText(), nil},
+		"does not take a chunked upload":      {"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2000000\r\n" + longText(), nil},
 		"agrees to what was not asked for":    {closingRequest, agreeing("x")},
 	}, func(t *testing.T, test test) {
 		peer := test.peer

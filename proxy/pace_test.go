@@ -121,7 +121,7 @@ func TestPeerThatReadsSlowlyIsNotCut(t *testing.T) {
 			} else {
 				fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", longBody)
 			}
-			go io.WriteString(conn, strings.Repeat("x", longBody))
+			go io.WriteString(conn, longText())
 			return <-results
 		}
 		got := send()
