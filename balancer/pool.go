@@ -136,7 +136,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	}
 	now := nanotime()
 	s := p.snapshot.Load()
-	if p.queue.length.Load() > 0 && !query.first && s.terms.perPeerKind == LimitPeerConnections && s.another(&query, nil) && p.queue.goFirst(query.line()) {
+	if p.queue.length.Load() > 0 && p.mustQueue(s, &query) {
 		return Token{}, p.refuse(LimitPeerConnections, query.Refused)
 	}
 	h, err := p.admit(&s.terms, retry, query.Refused, now) // first: a refused attempt does not move the cursor
@@ -153,7 +153,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 		peer := part.picker.pick(query, now, cursor)
 		if peer == nil || query.full.has(peer) { // the latter where a part has one tier
 			if query.Fallback != 0 {
-				if part.Group != nil {
+				if part.Group != nil && !query.Refused {
 					part.Group.fallbacks.Add(1)
 				}
 				query.Group, query.Fallback, query.Client = query.Fallback, 0, 0

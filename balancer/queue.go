@@ -65,12 +65,19 @@ func (q *queue) isFirst(id lineID, w chan<- struct{}) bool {
 	return q.lines[id][0] == w
 }
 
-// goFirst reports whether requests wait before which one that does not wait must not go: those of its line and, for a
-// retry, those of its group.
-func (q *queue) goFirst(id lineID) bool {
+// goFirst reports whether requests wait before which one that does not wait must not go: those of its line and, if it may
+// pick in its group, those of that.
+func (q *queue) goFirst(id lineID, inGroup bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.lines[id]) > 0 || len(q.lines[lineID{group: id.group}]) > 0
+	return len(q.lines[id]) > 0 || inGroup && len(q.lines[lineID{group: id.group}]) > 0
+}
+
+// mustQueue reports whether requests wait that get a connection before q does, if a peer is there for it at all.
+func (p *Pool) mustQueue(s *Snapshot, q *Query) bool {
+	inGroup := *q
+	inGroup.Fallback = 0
+	return !q.first && s.terms.perPeerKind == LimitPeerConnections && s.another(q, nil) && p.queue.goFirst(q.line(), s.another(&inGroup, nil))
 }
 
 // released is called when a connection may have become free.

@@ -125,6 +125,22 @@ func TestNobodyQueuesWhereNoOtherPeerIs(t *testing.T) {
 	expectPick(t, p, &q, ErrNoPeers)
 }
 
+// A retry that goes to the fallback does not queue behind those that wait for a peer of its group.
+func TestNobodyQueuesForThePeersOfOthers(t *testing.T) {
+	set := instances(2)
+	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: []GroupSelector{{Name: "canary", Match: func(i *discovery.Instance) bool { return i.ID == set[0].ID }}}})
+	p.Apply(set)
+	q := Query{Group: p.Group("canary").ID(), Fallback: p.Group("rest").ID()}
+	held := verify.Result(p.Pick(&q)).Must(t)
+	p.queue.join(q.line(), make(chan struct{}, 1))
+	expectPick(t, p, &q, ErrConnectionsSaturated)
+	q.Tried.Add(held.Peer)
+	got := verify.Result(p.Pick(&q)).Must(t)
+	verify.That(t, got.Peer != held.Peer, "the peer that was tried")
+	got.Done(Outcome{})
+	held.Done(Outcome{})
+}
+
 // If the first request in the queue gives up, the next one gets the connection.
 func TestTheQueueMovesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

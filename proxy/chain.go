@@ -15,9 +15,10 @@ func (x *routedRequest) take(way *route.Route) {
 	x.decideFor(x.service)
 }
 
-// hasOther reports whether there is another target with usable peers, while the one that was taken has none any more.
+// hasOther reports whether there is another target with usable peers, while the one that was taken has none any more: neither
+// where its discovery chain has led the request nor as another request would find it.
 func (x *routedRequest) hasOther() bool {
-	return x.splitter.HasOther(x.way) || x.divided.HasOther(x.matched)
+	return x.splitter.HasOther(x.way) || x.divided.HasOther(x.way) && x.divided.HasOther(x.matched)
 }
 
 // chooseAgain chooses a target of the route anew, as followChain does then of the chain. Nothing is done yet of what the route asks for.

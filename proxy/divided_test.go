@@ -103,6 +103,30 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 	})
 }
 
+// A request stays with the branch of its target's chain that has peers, although no other request would find any there.
+func TestRequestStaysWithABranchThatHasPeers(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	usual, canary, other := p.echoing(t, "usual"), p.echoing(t, "canary"), p.echoing(t, "other")
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked++
+		usual.Pool.Apply(nil)
+	}))
+	t.Cleanup(server.Close)
+	forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, nil)
+	t.Cleanup(forward.Close)
+	actions := &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}}
+	router := chained(t, []route.Branch{
+		{Route: route.Route{Path: "/", Conditions: route.Conditions{Headers: []route.Value{{Name: "x-canary", Text: "1"}}}}}, {Route: route.Route{Path: "/"}},
+	}, route.Route{Service: canary, Actions: actions}, route.Route{Service: usual, Actions: actions})
+	p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
+		{Share: 1, Route: &route.Route{Service: usual, Router: router, Actions: actions}}, {Share: 1e-30, Route: &route.Route{Service: other, Actions: actions}},
+	}}})
+	_, text := p.fronts()[0].ask(t, "GET", "/", "", "X-Canary: 1")
+	verify.That(t, strings.HasPrefix(text, "canary ") && asked == 1, "asked %d times: %s", asked, text)
+}
+
 // So does a target whose service is removed while the request waits for a peer, unless the client has left.
 func TestTargetIsRemovedMeanwhile(t *testing.T) {
 	t.Parallel()

@@ -235,9 +235,6 @@ func (x *httpExchange) keepBody() *refusal.Refusal {
 	if x.streaming && !x.bufferBody() {
 		return cmp.Or(x.client.cutBy(), x.lastRefusal, refusal.ClientGone)
 	}
-	if len(x.bodyTrailer) > 0 {
-		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
-	}
 	return nil
 }
 
@@ -250,7 +247,6 @@ func (x *httpExchange) retarget() *refusal.Refusal {
 			x.upload.wait()
 			return r
 		}
-		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
 	}
 	return nil
 }
@@ -258,11 +254,13 @@ func (x *httpExchange) retarget() *refusal.Refusal {
 // forward picks peers, tries them, and relays the answer of one of them.
 func (x *httpExchange) forward() *refusal.Refusal {
 	c := x.client
+	x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
 	outcome, tries, err := attempt.Run(x.service, &x.query, x)
 	for err != nil && tries == 0 && x.endOfWait(nil) == nil && x.hasOther() {
 		if r := x.retarget(); r != nil {
 			return r
 		}
+		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
 		outcome, tries, err = attempt.Run(x.service, &x.query, x)
 	}
 	for range tries - 1 {

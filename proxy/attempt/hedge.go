@@ -43,7 +43,8 @@ func (r *run) contend(x Racer, first balancer.Token, result Result) balancer.Out
 				break
 			}
 			other, err := r.pickNow()
-			if r.query.Refused = err != nil; err != nil {
+			r.query.Refused = err != nil && (r.query.Refused || isFull(err))
+			if err != nil {
 				if result.Kind == Suspected && isFull(err) {
 					changed = soon()
 				}

@@ -18,7 +18,7 @@ import (
 
 // Build compiles packages of this module, such as "sluice" or "sluice/examples/goapp", into dir. The
 // programs are stripped, as a release is, which halves the work of the linker, and kept in the user's
-// cache directory: a program is linked again only when its source has changed.
+// cache directory: a program is linked again only when something about it has changed.
 func Build(ctx context.Context, dir string, packages ...string) error {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -38,7 +38,9 @@ func build(ctx context.Context, kept, dir string, packages ...string) error {
 		return fmt.Errorf("wait for another process that builds %s: %w", strings.Join(packages, " "), err)
 	}
 	args := append([]string{"build", "-ldflags=-s -w", "-o", kept + string(os.PathSeparator)}, packages...)
-	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), "GOTMPDIR="+kept) // so that a program is moved there as a whole
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build %s: %w\n%s", strings.Join(packages, " "), err, bytes.TrimSpace(out))
 	}
 	for _, p := range packages {
