@@ -117,7 +117,7 @@ func (r *request) checkLocked(o balancer.Outcome, tries int, err error) {
 		default:
 			possible = false
 		}
-		if waited := err == balancer.ErrNoPeers || err == balancer.ErrNoEligible; waited && tries == 0 && time.Since(r.begin) < r.routed.WaitForPeer {
+		if waited := err == balancer.ErrNoPeers || err == balancer.ErrNoEligible; waited && tries == 0 && s.closed.IsZero() && time.Since(r.begin) < r.routed.WaitForPeer {
 			possible = false
 		}
 	}
