@@ -37,7 +37,8 @@ type Query struct {
 	Tries uint8
 	// Criticality says whether the request is among the first that are refused in an overload.
 	Criticality Criticality
-	// Refused: a limit has refused the request before, and it is not refused now, but asks again. It is counted once.
+	// Refused: a limit has refused a peer to the request before, which goes on with the one that it has, and asks again. Such a
+	// refusal is counted once.
 	Refused bool
 	first   bool // the request is the first in its line of the pool's queue
 	full    fullTiers

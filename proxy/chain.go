@@ -15,8 +15,8 @@ func (x *routedRequest) take(way *route.Route) {
 	x.decideFor(x.service)
 }
 
-// hasOther reports whether there is another target with usable peers, while the one that was taken has none any more: neither
-// where its discovery chain has led the request nor as another request would find it.
+// hasOther reports whether the target that was taken has lost its last usable peer, and another one has some. A target with a
+// discovery chain has lost it if neither the branch of the request nor the usual one has any.
 func (x *routedRequest) hasOther() bool {
 	return x.splitter.HasOther(x.way) || x.divided.HasOther(x.way) && x.divided.HasOther(x.matched)
 }

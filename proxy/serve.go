@@ -103,6 +103,7 @@ func (x *httpExchange) serve() bool {
 	return true
 }
 
+// prepare does the preparations.
 func (x *httpExchange) prepare() *refusal.Refusal {
 	for _, phase := range preparations {
 		if r := phase(x); r != nil {

@@ -53,7 +53,7 @@ func (w *Weighted) Choose(key []byte) *Target {
 	return w.at(client, always)
 }
 
-// HasOther reports whether a target has usable peers, while the one that leads to than has none any more. A nil w has no other.
+// HasOther reports whether than has no usable peer, and another target of w has one. It allocates nothing; w may be nil.
 func (w *Weighted) HasOther(than *Route) bool {
 	return w != nil && than.usablePeers() == 0 && slices.ContainsFunc(w.Targets, func(t Target) bool {
 		return (t.Share > 0 || w.ByPeers) && t.UsablePeers() > 0
