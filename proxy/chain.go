@@ -9,10 +9,12 @@ import (
 	"sluice/route"
 )
 
-// take takes a way: what follows is done with its service and its actions.
-func (x *routedRequest) take(way *route.Route) {
+// take takes a way: what follows is done with its service and its actions. It may be a call of gRPC for one service, with a
+// deadline, and not for another one.
+func (x *routedRequest) take(way *route.Route) *refusal.Refusal {
 	x.way, x.service, x.actions = way, way.Service, way.Actions
 	x.decideFor(x.service)
+	return x.setDeadline(x.bytes())
 }
 
 // hasOther reports whether the target that was taken has lost its last usable peer, and another one has some. A target with a
@@ -22,13 +24,13 @@ func (x *routedRequest) hasOther() bool {
 }
 
 // chooseAgain chooses a target of the route anew, as followChain does then of the chain. Nothing is done yet of what the route asks for.
-func (x *routedRequest) chooseAgain() {
+func (x *routedRequest) chooseAgain() *refusal.Refusal {
 	if x.divided != nil {
 		x.matched = x.chooseTarget(x.divided, x.bytes())
 	}
 	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
 	x.query, x.splitter = balancer.Query{}, nil
-	x.take(x.matched)
+	return x.take(x.matched)
 }
 
 // followChain takes the way that the discovery chain of the service has for the request, as it is after all that the
@@ -53,7 +55,9 @@ func (x *httpExchange) followChain() *refusal.Refusal {
 	if x.splitter = way.Weighted; x.splitter != nil {
 		way = x.chooseTarget(x.splitter, b)
 	}
-	x.take(way)
+	if r := x.take(way); r != nil {
+		return r
+	}
 	if x.actions == nil && len(x.target) > 0 {
 		x.actions = noActions // what writes the head edits it only with actions
 	}

@@ -103,6 +103,43 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 	})
 }
 
+// The service that a call of gRPC gets decides whether it has a deadline, which only peers with HTTP/2 have: not the target that was
+// chosen first, nor the one with the discovery chain.
+func TestTargetDecidesAboutTheDeadline(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	modern := p.newService("modern", balancer.Options{NewTransport: p.NewHTTP2Transport(someTransport)}, startH2COrigin(t, echoRequest).address)
+	modern.HTTP2 = true
+	for _, front := range []string{"target", "chain"} {
+		for _, to := range []*route.Service{modern, p.echoing(t, "old")} {
+			first := p.newService("first", balancer.Options{}, "127.0.0.1:1")
+			first.HTTP2 = !to.HTTP2
+			server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { first.Pool.Apply(nil) }))
+			t.Cleanup(server.Close)
+			forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, nil)
+			t.Cleanup(forward.Close)
+			asks := &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}}
+			routes := map[string]route.Route{
+				"target": {Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
+					{Share: 1, Route: &route.Route{Service: first, Actions: asks}}, {Share: 1e-30, Route: &route.Route{Service: to}},
+				}}},
+				"chain": {Path: "/", Service: first, Router: chained(t, []route.Branch{{Route: route.Route{Path: "/"}}}, route.Route{Service: to})},
+			}
+			p.setRoutes(routes[front])
+			c := p.dialFrames()
+			c.request(1, grpcPost+"|grpc-timeout=100H", true)
+			r := c.response(1)
+			verify.That(t, r.status == "200" && strings.Contains(r.body, "Grpc-Timeout: ") && strings.Contains(r.body, "Grpc-Timeout: 100H\n") == !to.HTTP2,
+				"%s, to %s: the peer got %+v", front, to.Name, r)
+			if to.HTTP2 {
+				c.request(3, grpcPost+"|grpc-timeout=x", true)
+				r = c.response(3)
+				verify.Equal(t, r.grpc("x-sluice-reason"), "bad_grpc_timeout", "%s: reason", front)
+			}
+		}
+	}
+}
+
 // A request stays with the branch of its target's chain that has peers, although no other request would find any there.
 func TestRequestStaysWithABranchThatHasPeers(t *testing.T) {
 	t.Parallel()

@@ -55,6 +55,7 @@ func (x *answeredRequest) grpcOutcome(o balancer.Outcome) balancer.Outcome {
 // one that is over already, or malformed: the peer would fail, by an act of the client. b is
 // the head.
 func (x *request) setDeadline(b []byte) *refusal.Refusal {
+	x.deadline = time.Time{}
 	if !x.standing.grpc || !x.head.Has(http1.NameGRPCTimeout) {
 		return nil
 	}

@@ -121,9 +121,7 @@ func (x *routedRequest) appendSplitCookie(out []byte) []byte {
 
 // decideFor completes the standing of a request to a service, which may be nil.
 func (x *routedRequest) decideFor(service *route.Service) {
-	if service != nil && !service.HTTP2 {
-		x.standing.grpc = false
-	}
+	x.standing.grpc = x.asksForGRPC() && (service == nil || service.HTTP2)
 }
 
 // pause returns the longest pause in a body, for the peer. A stream of gRPC may be silent as long as a

@@ -127,8 +127,7 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 		matched = x.chooseTarget(x.divided, b)
 	}
 	x.matched = matched
-	x.take(matched)
-	if r := x.setDeadline(b); r != nil {
+	if r := x.take(matched); r != nil {
 		return r
 	}
 	if table.Evades(host, path) && !x.client.options.KeepDotSegments {
@@ -243,8 +242,11 @@ func (x *httpExchange) keepBody() *refusal.Refusal {
 // taken has lost its last usable peer since: while the body arrived, or somebody was asked.
 func (x *httpExchange) retarget() *refusal.Refusal {
 	for x.hasOther() {
-		x.chooseAgain()
-		if r := x.prepare(); r != nil {
+		r := x.chooseAgain()
+		if r == nil {
+			r = x.prepare()
+		}
+		if r != nil {
 			x.upload.wait()
 			return r
 		}
