@@ -224,8 +224,8 @@ func TestNoChangeIsMissed(t *testing.T) {
 	}
 }
 
-// Requests, sets, orders and verdicts go on while a pool is retired and closes: no request is on a closed transport, and all
-// peers end.
+// Requests, sets, orders and verdicts go on while a pool is retired and closes: until then it has the peers that it had, no request
+// is on a closed transport, and all peers end.
 func TestChurnOfRetiredPools(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -256,10 +256,20 @@ func TestChurnOfRetiredPools(t *testing.T) {
 				}
 			})
 		}
-		p.Retire(time.Millisecond)
+		p.Retire(time.Hour)
+		usable := p.Usable(0)
+		err := p.Reconfigure(complete(o))
+		for picks := 20 * usable; picks > 0 && err == nil; picks-- {
+			var token Token
+			if token, err = p.Pick(nil); err == nil {
+				token.Done(Outcome{Class: OutcomeOK, Latency: time.Millisecond})
+			}
+		}
+		p.Close()
 		<-p.Drained()
 		close(stop)
 		running.Wait()
+		verify.NoError(t, err)
 		for i, peer := range peers {
 			verify.That(t, peer.Inflight() == 0 && made[i].closed.Load(), "%v: %d in flight, closed %t", peer, peer.Inflight(), made[i].closed.Load())
 		}
