@@ -182,7 +182,7 @@ func (r *run) retryLeft(err error) bool {
 		return false
 	}
 	for _, p := range r.left.Peers() {
-		if s := p.State(); s == balancer.StateUp || s == balancer.StateWarming {
+		if p.Used() && !p.Has(^balancer.Reason(0)) {
 			r.left.Remove(p)
 			r.query.Tried.Remove(p)
 			r.again++

@@ -378,6 +378,17 @@ func TestPeerOfAGroupThatWasLeftIsWaitedFor(t *testing.T) {
 	})
 }
 
+// Also after a reload has removed the service, as long as its pool still gives peers.
+func TestPeerOfARemovedServiceThatWasLeftIsTriedAgain(t *testing.T) {
+	p := pool(t, 2)
+	service := &route.Service{Name: "star", Pool: p, Retry: route.Retry{Attempts: 3}}
+	x := script{tries: []Result{suspected, Ended(ok)}, events: []event{{1, Ended(reset)}}}
+	x.onAwait = func(<-chan struct{}) { p.Retire(time.Hour) }
+	o, tries, err := Run(service, new(balancer.Query), &x)
+	verify.That(t, o == ok && tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
+	verify.Equal(t, strings.Join(x.calls, " "), "try leave 0 ask await try 0", "calls")
+}
+
 // An exchange that panics gives back the places at its peers, each once.
 func TestRunReleasesAfterPanic(t *testing.T) {
 	for name, x := range map[string]*script{
