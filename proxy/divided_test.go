@@ -48,10 +48,10 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 			t.Cleanup(server.Close)
 			forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, nil)
 			t.Cleanup(forward.Close)
-			limit := &route.RateLimit{Limiter: ratelimit.New(1, time.Hour, 1), PerRoute: true}
+			limiter := ratelimit.New(1, time.Hour, 1)
 			actions := func() *route.Actions {
 				return &route.Actions{
-					RateLimit:   limit,
+					RateLimit:   &route.RateLimit{Limiter: limiter, PerRoute: true},
 					Path:        pathEdits(t, route.PathOptions{Strip: "/shop"}),
 					ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: []string{"x-role"}},
 					Authorized:  headerEdits(t, nil, nil, "X-Role"),

@@ -90,12 +90,12 @@ func (x *routedRequest) limitRate() *refusal.Refusal {
 	return x.charge(limit, key, x.startTime)
 }
 
-// charge makes a rate limit count the request, once whatever targets it has.
+// charge makes a rate limit count the request, once for all targets that share the limiter.
 func (x *routedRequest) charge(limit *route.RateLimit, key []byte, now time.Time) *refusal.Refusal {
-	if limit == x.charged {
+	if limit.Limiter == x.charged {
 		return nil
 	}
-	x.charged = limit
+	x.charged = limit.Limiter
 	return refuseOver(limit.Take(key, now))
 }
 

@@ -9,6 +9,7 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/reserved"
 	"sluice/route"
+	"sluice/route/ratelimit"
 )
 
 // A routedRequest is a request with what its route has decided.
@@ -23,9 +24,9 @@ type routedRequest struct {
 	authorized []byte         // field lines from the claims of the token and of the authentication server
 	user       string         // who sent the request, if the route authenticates
 	query      balancer.Query
-	charged    *route.RateLimit // that has counted the request; nil: none
-	newClient  uint64           // the id that the client gets in route.SplitCookieName; 0: none
-	stripped   bool             // the route has removed its prefix from the path
+	charged    *ratelimit.Limiter // that has counted the request; nil: none
+	newClient  uint64             // the id that the client gets in route.SplitCookieName; 0: none
+	stripped   bool               // the route has removed its prefix from the path
 	request
 }
 
