@@ -99,7 +99,7 @@ func (g *Group) Name() string {
 // not count. The sizes of bodies, retries and codes of gRPC are counted by service only.
 func (g *Group) Attempts() *metrics.Requests { return g.attempts }
 
-// Fallbacks returns how many picks found no peer in the group and went to
+// Fallbacks returns how many picks found no peer in the group, and one of
 // Query.Fallback.
 func (g *Group) Fallbacks() uint64 { return g.fallbacks.Load() }
 

@@ -143,6 +143,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
+	var left *Group // for the fallback; nil: none
 	for {
 		part, cursor := &s.Part, &p.cursor
 		if query.Group != 0 {
@@ -153,9 +154,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 		peer := part.picker.pick(query, now, cursor)
 		if peer == nil || query.full.has(peer) { // the latter where a part has one tier
 			if query.Fallback != 0 {
-				if part.Group != nil && !query.Refused {
-					part.Group.fallbacks.Add(1)
-				}
+				left = part.Group
 				query.Group, query.Fallback, query.Client = query.Fallback, 0, 0
 				continue
 			}
@@ -190,6 +189,9 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 		}
 		if !retry {
 			p.budget.deposit(s.terms.budget, now)
+		}
+		if left != nil {
+			left.fallbacks.Add(1)
 		}
 		t := Token{Peer: peer, start: now, marks: marks{h, limiter, query.Group, query.Client}}
 		if s.terms.marked {

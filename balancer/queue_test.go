@@ -58,6 +58,32 @@ func TestConnectionsAreAwaitedInOrder(t *testing.T) {
 	})
 }
 
+// A request that waits for a connection to a peer of the fallback, and looks again whenever the pool changes, has gone there once: when it
+// has got one.
+func TestWaitForTheFallbackIsCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{Groups: byTag("canary"), Limits: Limits{PeerConnections: 1, Pending: 1}})
+		p.Apply(instances(2))
+		held := hold(t, p, 2)
+		q := in(p, "canary")
+		q.Fallback = p.Group(RestGroup).ID()
+		go func() {
+			token, err := p.AwaitConnection(t.Context(), q)
+			verify.Succeeds(t, err)
+			token.Done(Outcome{})
+		}()
+		for down := range 3 {
+			synctest.Wait()
+			setReason(p, held[0].Peer.ID, ReasonActive, down != 1, "")
+		}
+		synctest.Wait()
+		verify.Equal(t, p.Group("canary").Fallbacks(), 0, "fallbacks of a request that waits")
+		held[1].Done(Outcome{})
+		synctest.Wait()
+		verify.Equal(t, p.Group("canary").Fallbacks(), 1, "fallbacks")
+	})
+}
+
 func TestWaitForAConnectionEnds(t *testing.T) {
 	for _, test := range []struct {
 		name   string
