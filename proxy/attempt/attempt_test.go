@@ -43,6 +43,7 @@ type script struct {
 	answers []balancer.Outcome // of Receive
 	started bool
 	final   bool // cannot be sent again
+	gone    bool // its client has left
 
 	onTry   func()                        // called by Try
 	onAwait func(changed <-chan struct{}) // called by Await
@@ -101,7 +102,11 @@ func (s *script) Started() bool    { return s.started }
 
 func (s *script) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
 	s.calls = append(s.calls, fmt.Sprint("wait ", timeout))
-	return context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	if s.gone {
+		cancel()
+	}
+	return ctx, cancel
 }
 
 // pool returns one with that many peers.
@@ -386,6 +391,17 @@ func TestPeerOfARemovedServiceThatWasLeftIsTriedAgain(t *testing.T) {
 	x.onAwait = func(<-chan struct{}) { p.Retire(time.Hour) }
 	o, tries, err := Run(service, new(balancer.Query), &x)
 	verify.That(t, o == ok && tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
+	verify.Equal(t, strings.Join(x.calls, " "), "try leave 0 ask await try 0", "calls")
+}
+
+// If it fails then, it has failed like any other one.
+func TestPeerThatWasLeftIsTriedOnceMore(t *testing.T) {
+	service := &route.Service{Name: "star", Pool: pool(t, 2), Retry: route.Retry{Attempts: 5}}
+	x := script{tries: []Result{suspected, Ended(reset), Ended(ok)}, events: []event{{1, Ended(reset)}}}
+	query := new(balancer.Query)
+	o, tries, err := Run(service, query, &x)
+	verify.That(t, o == reset && tries == 3 && err == balancer.ErrAllTried, "got %v, %d tries, %v", o.Class, tries, err)
+	verify.Equal(t, int(query.Tries), query.Tried.Len(), "tries that are a reason not to try a peer again")
 	verify.Equal(t, strings.Join(x.calls, " "), "try leave 0 ask await try 0", "calls")
 }
 

@@ -90,3 +90,37 @@ func TestNobodyWaitsForAPeerOfARemovedService(t *testing.T) {
 	verify.That(t, tries == 0 && err == balancer.ErrNoPeers, "%d tries, %v", tries, err)
 	verify.Slices(t, x.calls, []string{"wait 1s"}, "calls")
 }
+
+// Nor does one whose client has left wait again for what is left of its time.
+func TestWhoIsGoneWaitsNoLongerForAConnection(t *testing.T) {
+	p := pool(t, 1)
+	verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
+	verify.Result(p.Pick(new(balancer.Query))).Must(t)
+	x := script{gone: true}
+	_, tries, err := Run(&route.Service{Pool: p, ConnectionWait: time.Second}, new(balancer.Query), &x)
+	verify.That(t, tries == 0 && err == balancer.ErrConnectionsSaturated, "%d tries, %v", tries, err)
+	verify.Slices(t, x.calls, []string{"wait 1s"}, "calls")
+}
+
+// A request that waits for a connection to the only peer that it has not tried goes back to one that it has left, and that is well again,
+// when that only peer leaves.
+func TestPeerThatWasLeftTakesThePlaceOfOneThatIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, 3)
+		verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
+		held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
+		service := &route.Service{Pool: p, ConnectionWait: time.Minute, Retry: route.Retry{Attempts: 3}}
+		x := script{tries: []Result{suspected, Ended(ok)}, events: []event{{1, Ended(reset)}}}
+		x.onAwait = func(<-chan struct{}) {
+			left, reset := x.peers[0].Instance(), x.peers[1].Instance()
+			ill := left
+			ill.Status, ill.Weight = discovery.StatusCritical, 0
+			p.Apply([]discovery.Instance{ill, reset, held.Peer.Instance()})
+			time.AfterFunc(time.Second, func() { p.Apply([]discovery.Instance{left, reset}) })
+		}
+		o, tries, err := Run(service, new(balancer.Query), &x)
+		verify.That(t, o == ok && tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
+		verify.Equal(t, strings.Join(x.calls, " "), "try leave 0 ask await wait 1m0s try 0", "calls")
+		held.Done(ok)
+	})
+}
