@@ -213,7 +213,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.orders = g.newOrders(c)
 	g.upgrade = &upgrade{
 		consul: g.registries.consul, parts: g.parts, save: g.services.snapshot.Save, own: g.own, log: g.log, warm: warm,
-		follow: g.services.followLeaders, denials: g.mesh.intentions,
+		follow: g.services.followNeeded, denials: g.mesh.intentions,
 		watching: []pausable{g.services.discovery, g.finder, g.mesh.identity, g.mesh.intentions, g.chains.watch, g.certificates, g.shares, g.orders, g.documents},
 	}
 	g.listeners = &listeners{

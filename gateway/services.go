@@ -237,12 +237,13 @@ func (s *services) withFailures(name string, set []discovery.Instance) []discove
 	return set
 }
 
-// followLeaders watches the services with a leader, while all else is paused because another process watches Consul: a
-// connection to an instance that no longer leads must end here too.
-func (s *services) followLeaders() {
+// followNeeded watches some services while all else is paused because another process watches Consul: those with a leader, as a
+// connection to an instance that no longer leads must end here too, and those in which requests wait, or would wait as there is no peer.
+func (s *services) followNeeded() {
 	s.discovery.ResumeSome(func(name string) bool {
-		configured := s.registries.config().Services[name]
-		return configured.Leader() != nil
+		configured, pool := s.registries.config().Services[name], s.pool(name)
+		return configured.Leader() != nil || pool != nil &&
+			(pool.Pending() > 0 || configured.WaitForPeer > 0 && len(pool.Snapshot().Eligible) == 0)
 	})
 }
 

@@ -24,7 +24,7 @@ type upgrade struct {
 	consul   *consul.Client
 	parts    func(abandoned int) []handover.Part // see Gateway.parts
 	watching []pausable                          // what watches Consul
-	follow   func()                              // watches the leaders again, whose demotion ends connections of this process
+	follow   func()                              // watches again the services of which this process needs changes
 	denials  pausable                            // the intentions in the mesh, which end connections too
 	save     func()                              // saves the sets
 	own      func(bool)                          // begins or ends the ownership of this process
