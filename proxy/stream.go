@@ -106,14 +106,18 @@ func (s *stream) fail() {
 // chooseService sets the service, or returns why the client gets none.
 func (s *stream) chooseService() *refusal.Refusal {
 	streams := s.listener.Streams()
-	matched := streams.Other
 	if streams.Names == nil {
-		return s.startRoute(matched)
+		return s.startRoute(streams.Other)
 	}
 	name, err := s.lookAtHello()
+	streams = s.listener.Streams() // a reload may have been meanwhile
+	matched := streams.Other
 	switch {
 	case err == nil:
 		s.name = name
+		if streams.Names == nil {
+			break
+		}
 		if named := streams.Names.Match([]byte(name), []byte("/"), nil); named != nil {
 			matched = named
 		}

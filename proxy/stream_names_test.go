@@ -67,3 +67,42 @@ func TestStreamsByServerName(t *testing.T) {
 		return s.Total() == 3
 	})
 }
+
+// The routes count that are in use when the ClientHello has come, not those of the connection's begin.
+func TestStreamsByServerNameAfterAReload(t *testing.T) {
+	t.Parallel()
+	config := &tls.Config{Certificates: []tls.Certificate{certificate()}}
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: patience}}, tlsOrigin(t, "now", config).address())
+	former := newUnmanagedProxy(t, Options{}, tlsOrigin(t, "former", config).address())
+	t.Cleanup(func() {
+		former.Shutdown(t.Context(), 0)
+		former.pool.Close()
+	})
+	table := func(service *route.Service) *route.Table {
+		return verify.Result(route.NewTable([]route.Route{{Host: "git.example.com", Path: "/", Service: service}})).Must(t)
+	}
+	for name, now := range map[string]*Streams{
+		"another service": {Names: table(p.service)}, "one for all": {Other: &route.Route{Service: p.service}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var streams atomic.Pointer[Streams]
+			streams.Store(&Streams{Names: table(former.service)})
+			looked := make(chan struct{}, 1)
+			p.serveProxies(ListenerOptions{Streams: func() *Streams {
+				defer func() {
+					select {
+					case looked <- struct{}{}:
+					default:
+					}
+				}()
+				return streams.Load()
+			}})
+			conn := p.stream()
+			io.WriteString(conn, "PROXY UNKNOWN\r\n")
+			<-looked // it waits for the ClientHello
+			streams.Store(now)
+			got, err := io.ReadAll(tls.Client(conn, &tls.Config{ServerName: "git.example.com", InsecureSkipVerify: true}))
+			verify.That(t, string(got) == "now" && err == nil, "got %q, %v", got, err)
+		})
+	}
+}
