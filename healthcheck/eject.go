@@ -145,14 +145,16 @@ func (c *Checker) recordLocked(p *balancer.Peer) *record {
 // beginLocked begins an ejection, for d.
 func (c *Checker) beginLocked(r *record, d time.Duration, why string) {
 	r.ejected, r.until, r.why = true, time.Now().Add(d), why
-	r.timer = time.AfterFunc(d, func() {
+	var timer *time.Timer
+	timer = time.AfterFunc(d, func() {
 		defer panics.Contain(panics.Probe, nil)
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if !c.stopped {
+		if r.timer == timer && !c.stopped { // else it was of an earlier ejection
 			c.readmitLocked(r)
 		}
 	})
+	r.timer = timer
 	why = fmt.Sprintf("%s; for %s until %s", why, d.Round(time.Millisecond), r.until.UTC().Format(time.RFC3339))
 	if r.times > 1 {
 		why += fmt.Sprintf(", %s time", ordinal(r.times))

@@ -146,6 +146,27 @@ func TestInheritedEjections(t *testing.T) {
 	})
 }
 
+// The end of an ejection that comes late, as a busy machine lets it wait for its turn, does not end the next one of the peer.
+func TestALateEndOfAnEjection(t *testing.T) {
+	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
+		f.Apply(instances(3))
+		f.fail(0, 5, refused)
+		again := func() {
+			f.checker.mu.Lock()
+			defer f.checker.mu.Unlock()
+			time.Sleep(10 * time.Second) // the end waits for the mutex
+			r := f.checker.records[f.peer(0)]
+			f.checker.readmitLocked(r)
+			f.checker.beginLocked(r, 20*time.Second, "again")
+		}
+		again()
+		pass(20*time.Second - time.Millisecond)
+		verify.Equal(t, f.peer(0).State(), balancer.StateEjected, "state before the end of the second ejection")
+		pass(time.Millisecond)
+		verify.Equal(t, f.eligible(), 3, "peers after the end")
+	})
+}
+
 // Whatever else keeps a peer from requests at the begin of a process, such as its first check, ends no ejection.
 func TestInheritedEjectionsOfPeersThatGetNoRequestsYet(t *testing.T) {
 	for name, must := range map[string]func(*Active){
