@@ -118,15 +118,14 @@ func (p *Process) LogLevel() LogLevel {
 // SetLogLevel replaces the level of the configuration; "": no longer. The error is ErrTakeover.
 func (p *Process) SetLogLevel(level, by string) error {
 	return p.owner.Order(func() error {
-		configured := p.LogLevel().Configured
-		text := "The level of the log is " + configured + ", the level of the configuration"
-		var order *logLevel
-		if level != "" {
-			text = "The level of the log is " + level
-			order = &logLevel{Level: level, Replaces: configured, By: by, Since: storedTime(time.Now())}
-		}
+		var text string
 		p.change(func(s *ProcessState) {
-			s.LogLevel = order
+			configured := p.level.String()
+			text, s.LogLevel = "The level of the log is "+configured+", the level of the configuration", nil
+			if level != "" {
+				text = "The level of the log is " + level
+				s.LogLevel = &logLevel{Level: level, Replaces: configured, By: by, Since: storedTime(time.Now())}
+			}
 			p.useLocked()
 		})
 		text += byWhom(by)
