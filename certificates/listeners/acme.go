@@ -31,7 +31,7 @@ type authorities struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	managers map[authority]*acme.Manager
-	adopted  map[string]acme.Pair // of the old process, by name
+	adopted  map[string]acme.Pair // of the old process: see pairs
 }
 
 // authority identifies a manager. It is comparable.
@@ -95,7 +95,7 @@ func (a *authorities) acquire(settings *config.ACME, c *config.Config) (*acmeUse
 	if err != nil {
 		return nil, err
 	}
-	m.Adopt(a.adopted)
+	m.Adopt(a.adoptedLocked(key))
 	for _, other := range a.managers {
 		m.Adopt(other.Pairs())
 	}
@@ -142,13 +142,16 @@ func (a *authorities) unused(uses []*acmeUse) (unused []*acme.Manager) {
 	return unused
 }
 
-// pairs returns the certificates in use for a new process, by name. They are secret.
+// pairs returns the certificates in use for a new process, by name, and by directory and name: several may have one for a name. They
+// are secret.
 func (a *authorities) pairs() map[string]acme.Pair {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	all := make(map[string]acme.Pair)
-	for _, m := range a.managers {
-		maps.Copy(all, m.Pairs())
+	for key, m := range a.managers {
+		for name, pair := range m.Pairs() {
+			all[name], all[key.directory+" "+name] = pair, pair
+		}
 	}
 	return all
 }
@@ -158,9 +161,24 @@ func (a *authorities) adopt(pairs map[string]acme.Pair) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.adopted = pairs
-	for _, m := range a.managers {
-		m.Adopt(pairs)
+	for key, m := range a.managers {
+		m.Adopt(a.adoptedLocked(key))
 	}
+}
+
+// adoptedLocked returns the certificates of the old process for a manager, by name: those of another directory only for names of
+// which its own had none.
+func (a *authorities) adoptedLocked(by authority) map[string]acme.Pair {
+	pairs := make(map[string]acme.Pair)
+	for key, pair := range a.adopted {
+		directory, name, ofOne := strings.Cut(key, " ")
+		if _, own := a.adopted[by.directory+" "+key]; !ofOne && !own {
+			pairs[key] = pair
+		} else if ofOne && directory == by.directory {
+			pairs[name] = pair
+		}
+	}
+	return pairs
 }
 
 // servesHTTP reports whether a listener of c serves HTTP without TLS.

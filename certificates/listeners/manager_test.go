@@ -113,6 +113,45 @@ func TestObtainIsForTheLatestListeners(t *testing.T) {
 	}
 }
 
+// Two listeners that get the certificate of a name from different authorities have their own ones in a new process too. One with
+// another authority has that of the old process until it has its own.
+func TestAuthoritiesWithTheSameNameInANewProcess(t *testing.T) {
+	manager := func() (m *Manager, use func(directory string) *TLS) {
+		m = New(Options{Others: func() []certificates.Use { return nil }})
+		t.Cleanup(m.Close)
+		return m, func(directory string) *TLS {
+			l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
+				Names: []string{"a.example"}, Directory: directory, Storage: filepath.Join(os.DevNull, "storage"),
+			}}}
+			return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
+		}
+	}
+	old, use := manager()
+	directories := []string{"https://127.0.0.1:1/one", "https://127.0.0.1:1/two"}
+	var all []*TLS
+	for n, directory := range directories {
+		all = append(all, use(directory))
+		cert, key := testcert.PEM("a.example", testcert.Lasting(-time.Hour, time.Duration(n+1)*time.Hour), func(c *x509.Certificate) { c.SerialNumber.SetInt64(int64(n)) })
+		all[n].acme.Adopt(map[string]acme.Pair{"a.example": {Cert: string(cert), Key: string(key)}})
+	}
+	old.Use(all)
+	old.Obtain()
+	serial := func(l *TLS) int64 { return l.acme.Certificates([]string{"a.example"})[0].Leaf.SerialNumber.Int64() }
+	pairs := old.authorities.pairs()
+	for _, late := range []bool{false, true} {
+		next, use := manager()
+		if late {
+			next.authorities.adopt(pairs)
+		}
+		one, two, three := use(directories[0]), use(directories[1]), use("https://127.0.0.1:1/three")
+		if !late {
+			next.authorities.adopt(pairs)
+		}
+		verify.That(t, serial(one) == 0 && serial(two) == 1, "the certificates are %d and %d", serial(one), serial(two))
+		verify.Equal(t, len(three.acme.Certificates([]string{"a.example"})), 1, "certificates of the third")
+	}
+}
+
 // An expired certificate by ACME, whose renewal fails, does not stand before a valid one for its name.
 func TestExpiredCertificateByACME(t *testing.T) {
 	m := New(Options{Others: func() []certificates.Use { return nil }})
