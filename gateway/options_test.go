@@ -1,16 +1,20 @@
 package gateway
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"sluice/balancer"
 	"sluice/config"
+	consulsource "sluice/discovery/consul"
 	"sluice/healthcheck"
 	"sluice/healthcheck/statuses"
+	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
 
@@ -89,4 +93,16 @@ func TestNamespacesInTheMesh(t *testing.T) {
 	s.Namespace, s.Partition = "other", "west"
 	o = ServiceOptions(s, client)
 	verify.That(t, o.Namespace == "other" && o.Partition == "west", "%q, %q", o.Namespace, o.Partition)
+}
+
+// A reload changes the namespace and the partition of services in the mesh no more than those of the client, which need a restart.
+func TestNamespacesInTheMeshNeedARestart(t *testing.T) {
+	t.Parallel()
+	text := fmt.Sprintf("consul: { addresses: [%q], namespace: team, partition: east }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n",
+		discoverytest.Start(t).URL())
+	r := start(t, text, func(g *Gateway) { g.waits.start, g.waits.warm = time.Millisecond, time.Millisecond })
+	revision := r.replace(strings.NewReplacer("team", "other", "east", "west").Replace(text))
+	verify.Equal(t, len(revision.Pending), 2, "keys that need a restart")
+	o := r.services.get("web").spec.of.(consulsource.ServiceOptions)
+	verify.That(t, o.Namespace == "team" && o.Partition == "east", "%q, %q", o.Namespace, o.Partition)
 }

@@ -35,6 +35,8 @@ type registries struct {
 	etcdSets   *etcdsource.Sources
 	config     func() *config.Config // in use
 	log        zerolog.Logger
+
+	namespace, partition string // of the client of Consul
 }
 
 func newRegistries(config func() *config.Config, feed *events.Feed, log zerolog.Logger) (*registries, error) {
@@ -48,9 +50,16 @@ func newRegistries(config func() *config.Config, feed *events.Feed, log zerolog.
 	r := &registries{
 		consul: consul, consulSets: consulsource.NewSources(consul, log), kvSets: kvsource.NewSources(consul, log),
 		etcd: etcd, etcdSets: etcdsource.NewSources(etcd, log), config: config, log: log,
+		namespace: o.Namespace, partition: o.Partition,
 	}
 	r.consulSets.Events = feed
 	return r, nil
+}
+
+// inUse returns the settings c of Consul for sources: what needs a restart is as the client has it.
+func (r *registries) inUse(c config.Consul) config.Consul {
+	c.Namespace, c.Partition = r.namespace, r.partition
+	return c
 }
 
 // sourceSpec is the source of the instances of a service. Two that are deeply equal need
@@ -161,7 +170,7 @@ func (r *registries) ask(ctx context.Context, name string) (admin.ConsulAnswer, 
 		set, answer, err = r.kvSets.Read(ctx, name, service.ConsulKV.Key)
 	case service.Consul != nil:
 		var health consulsource.Answer
-		health, err = consulsource.Health(ctx, r.consul, ServiceOptions(*service.Consul, c.Consul))
+		health, err = consulsource.Health(ctx, r.consul, ServiceOptions(*service.Consul, r.inUse(c.Consul)))
 		set, answer = health.Instances, health.Answer
 	default:
 		err = admin.ErrNotInConsul

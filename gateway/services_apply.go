@@ -39,7 +39,7 @@ type servicePlan struct {
 // in use.
 func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
-		p := &servicePlan{service: s.get(name), next: c.Services[name], spec: specOf(c.Services[name], c.Consul)}
+		p := &servicePlan{service: s.get(name), next: c.Services[name], spec: specOf(c.Services[name], s.registries.inUse(c.Consul))}
 		p.created = p.service == nil
 		// The files of an unchanged service are not read: they may be missing now.
 		if p.changed = p.created || !reflect.DeepEqual(p.config, p.next); p.changed {
