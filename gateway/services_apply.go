@@ -197,13 +197,8 @@ func (s *services) watch(plans []*servicePlan, late bool) {
 	for _, p := range plans {
 		if p.source != nil && p.late() == late {
 			sources[p.name] = p.source
-			name := discovery.NameOf(p.source)
-			if p.changed {
-				p.reach(p.reached(name), true)
-			} else {
-				same := p.known()
-				same.source = name
-				p.reach(same, false)
+			if p.changed { // else the source has the name of before
+				p.reach(p.reached(discovery.NameOf(p.source)), true)
 			}
 		}
 	}
