@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync/atomic"
@@ -46,6 +47,7 @@ type Manager struct {
 	alone   *config.Built    // of the file just read without its sources; nil: built again
 	notes   string           // the latest warnings about the configuration, as logged
 	answers time.Duration    // see Run
+	applied *config.Config   // by the last call of Apply; nil: the first. In a pause the history may lack it
 }
 
 // reading is a reading of the file.
@@ -181,7 +183,7 @@ func (m *Manager) Run(ctx context.Context, answers, retry time.Duration) {
 			close(m.ended)
 			return
 		}
-		if m.options.Again(ctx, m.history.Current().Config) {
+		if m.options.Again(ctx, cmp.Or(m.applied, m.history.Current().Config)) {
 			timer.Stop()
 		} else {
 			timer.Reset(retry)

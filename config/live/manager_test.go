@@ -36,6 +36,7 @@ type managed struct {
 	applied atomic.Int64 // calls of Apply and Again
 	merges  atomic.Bool  // what Again returns
 	panics  atomic.Bool  // Apply does
+	during  func()       // is called in the next call of Apply; nil: nothing is
 
 	mu    sync.Mutex // guards the field below
 	inUse []string   // the paths of the routes in use
@@ -56,6 +57,10 @@ func (s reported) Run(ctx context.Context, report func(Report)) error {
 }
 
 func (m *managed) apply(_ context.Context, c *config.Config) (*config.Config, error) {
+	if f := m.during; f != nil {
+		m.during = nil
+		f()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.applied.Add(1)
@@ -382,6 +387,29 @@ func TestPause(t *testing.T) {
 		m.Resume()
 		synctest.Wait()
 		m.serves("afterwards", "/changed", "/a")
+	})
+}
+
+// What was being applied when another process began to follow the sources is in use, also when others add to it, although only the
+// history of later has it.
+func TestAPauseWhileAConfigurationIsApplied(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, dir)
+		defer m.wait()
+		m.say("/a")
+		number := m.History().Current().Number
+		m.during = m.Pause
+		m.say("/b")
+		m.serves("applied in the pause", "/file", "/b")
+		m.Reapply()
+		synctest.Wait()
+		m.serves("with what others add", "/file", "/b")
+		verify.Equal(t, m.History().Current().Number, number, "revision in the pause")
+		m.Resume()
+		synctest.Wait()
+		m.serves("afterwards", "/file", "/b")
+		verify.Equal(t, m.History().Current().Number, number+1, "revision afterwards")
 	})
 }
 

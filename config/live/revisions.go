@@ -52,6 +52,7 @@ func (m *Manager) apply(ctx context.Context, b *config.Built, sources []config.S
 	if err != nil {
 		return err
 	}
+	m.applied = b.Config
 	if len(released) == 0 && config.Equal(b.Config, current.Config) {
 		m.history.Unchanged(sources)
 		return nil

@@ -79,6 +79,7 @@ func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string
 	if err != nil {
 		return current, fmt.Errorf("%w %d: %w", ErrInvalid, number, err)
 	}
+	m.applied = built.Config
 	// A new process waits for orders: not for seconds, nor for itself, as the removal of a listener does. If one has
 	// begun to take over, it does not know of the rollback; if it fails, a reload ends what was applied.
 	if err := m.options.Order(func() error {
