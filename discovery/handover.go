@@ -7,8 +7,7 @@ import (
 
 // ServiceState is what a process hands over of a service to the one that replaces it.
 type ServiceState struct {
-	Watch *WatchState `json:"watch,omitempty"` // nil: the peers are in the configuration
-	Peers []Key       `json:"peers,omitempty"` // those in the configuration
+	Watch *WatchState `json:"watch,omitempty"`
 }
 
 // States returns the states of the watches of registries, by service, complete: a new process, the snapshot and a
@@ -38,7 +37,7 @@ func (m *Manager) states() map[string]WatchState {
 
 // Save returns States for a new process. Where the source of a service has not reported since a reload has replaced
 // another one, whose set is still in use, the state has that set without being known: the new process cannot use it, but is
-// not to serve without peers in its place.
+// not to serve without peers in its place. Nor without those of a [Static] source, whose state has no Source.
 func (m *Manager) Save() map[string]ServiceState {
 	all := make(map[string]ServiceState)
 	for service, state := range m.States() {
@@ -48,7 +47,7 @@ func (m *Manager) Save() map[string]ServiceState {
 	defer m.mu.Unlock()
 	for service, w := range m.watches {
 		if s, static := w.source.(*Static); static && len(s.set) > 0 {
-			all[service] = ServiceState{Peers: s.keys()}
+			all[service] = ServiceState{Watch: &WatchState{Set: s.set}}
 		} else if state := all[service].Watch; state != nil && !state.Known {
 			state.Set = w.latest
 		}
@@ -62,16 +61,19 @@ func (m *Manager) Inherit(services map[string]ServiceState) {
 	defer m.mu.Unlock()
 	m.former, m.formerPeers = make(map[string]WatchState), make(map[Key]bool)
 	for service, s := range services {
-		for _, key := range s.Peers {
-			m.formerPeers[key] = true
+		if s.Watch == nil { // an earlier version had none for peers in the configuration
+			continue
 		}
-		if s.Watch != nil {
-			m.former[service] = *s.Watch
+		m.former[service] = *s.Watch
+		if s.Watch.Source == "" {
+			for _, i := range s.Watch.Set {
+				m.formerPeers[i.Key()] = true
+			}
 		}
 	}
 }
 
-// Former returns what the process before had of a service. If it is not known, its Set is of another source: see Save.
+// Former returns what the process before had of a service. If it is not known, its Set is of another source, or of a [Static] one: see Save.
 func (m *Manager) Former(service string) (state WatchState, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -60,13 +60,6 @@ func ParsePeer(peer string) (Instance, error) {
 	return i, nil
 }
 
-func (s *Static) keys() (keys []Key) {
-	for _, i := range s.set {
-		keys = append(keys, i.Key())
-	}
-	return keys
-}
-
 // Run reports the set once and waits for ctx to end.
 func (s *Static) Run(ctx context.Context, _ WatchState, report func(Report)) error {
 	report(Report{Set: s.set, Known: true})

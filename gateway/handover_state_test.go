@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -276,6 +277,21 @@ func TestNewProcessThatLacksPeersOfAFormerSourceDoesNotTakeOver(t *testing.T) {
 		verify.NoError(t, <-next.outcome)
 		next.gets("/", "a")
 	}
+}
+
+// A new process with a configuration that the old one has not, as that does not know a key in it, does not take over either when it lacks
+// peers: those of the old process are in its configuration.
+func TestNewProcessThatLacksConfiguredPeersDoesNotTakeOver(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Break(discoverytest.Fault{Status: http.StatusForbidden, Body: "Permission denied"})
+	text := fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: { peers: [%q] } }\nroutes: [{ service: star }]", consul.URL(), origin(t, "a"))
+	old := start(t, text)
+	old.gets("/", "a")
+	next := old.succeed(regexp.MustCompile(`peers: \[[^]]*\]`).ReplaceAllString(text, "consul: {}"), nil, patience)
+	next.fails()
+	verify.That(t, next.err != nil && strings.Contains(next.err.Error(), "lacks peers"), "error of the new process: %v", next.err)
+	old.gets("/", "a")
 }
 
 // edited returns the state that is given, with another text in place of one that it must have.

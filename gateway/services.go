@@ -175,8 +175,8 @@ func (s *services) failedOfFormer(c *config.Config, p *servicePlan) (failed []fa
 		if _, stays := c.Services[name]; stays || closed(s.warm) {
 			continue
 		}
-		former, watched := s.discovery.Former(name) // else its peers are in the configuration
-		if watched && former.Source == discovery.NameOf(p.source) || !watched && p.spec.of == nil {
+		former, _ := s.discovery.Former(name)
+		if former.Source == discovery.NameOf(p.source) || former.Source == "" && p.spec.of == nil { // the peers are in the configuration
 			failed = append(failed, list...)
 		}
 	}
