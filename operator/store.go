@@ -255,7 +255,7 @@ func (s *Store[V]) takeEffectLocked(by string, owns bool) {
 	if owns {
 		s.saveLocked()
 	}
-	if equal(before, after) {
+	if maps.EqualFunc(before, after, V.Same) {
 		return
 	}
 	if s.options.Tell != nil {
@@ -275,18 +275,6 @@ func (s *Store[V]) effective(now time.Time) map[string]V {
 		}
 	}
 	return set
-}
-
-func equal[V Value[V]](a, b map[string]V) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for key, order := range a {
-		if other, there := b[key]; !there || !order.Same(other) {
-			return false
-		}
-	}
-	return true
 }
 
 // expired reports whether an order has ended by itself.
