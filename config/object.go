@@ -45,16 +45,7 @@ func (o *object) names() []string {
 	return names
 }
 
-// keyFields returns the fields of a struct that have keys, also fields of embedded structs. The
-// caller must not change them.
+// keyFields returns the fields of a struct that have keys, also fields of embedded structs.
 func keyFields(t reflect.Type) []reflect.StructField {
-	if fields, ok := fieldsByType.Load(t); ok {
-		return fields.([]reflect.StructField)
-	}
-	fields := slices.DeleteFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Anonymous || f.Tag.Get("key") == noKey })
-	fieldsByType.Store(t, fields)
-	return fields
+	return slices.DeleteFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Anonymous || f.Tag.Get("key") == noKey })
 }
-
-// fieldsByType has the results of keyFields: a configuration has thousands of equal structs.
-var fieldsByType sync.Map
