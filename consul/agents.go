@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -164,14 +165,7 @@ func (s *agents) noteAnswer(a *agent) {
 }
 
 // preferred returns the agents before a.
-func (s *agents) preferred(a *agent) []*agent {
-	for n := range s.all {
-		if s.all[n] == a {
-			return s.all[:n]
-		}
-	}
-	return nil
-}
+func (s *agents) preferred(a *agent) []*agent { return s.all[:slices.Index(s.all, a)] }
 
 // switchToBest puts the best agent into use.
 func (s *agents) switchToBest(now time.Time) {
