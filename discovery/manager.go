@@ -120,7 +120,7 @@ func (m *Manager) Run(ctx context.Context) error {
 // service without a set.
 func (m *Manager) Watch(service string, s Source, known ...WatchState) {
 	w := &watch{manager: m, source: s}
-	w.status = WatchStatus{Service: service, Source: name{s}.String(), Since: time.Now()}
+	w.status = WatchStatus{Service: service, Source: NameOf(s), Since: time.Now()}
 	w.settled = make(chan struct{})
 	_, w.static = s.(*Static)
 
@@ -429,7 +429,12 @@ func takesAway(applied, latest []Instance) bool {
 }
 
 // NameOf returns the name of a source in states, statuses and logs.
-func NameOf(s Source) string { return name{s}.String() }
+func NameOf(s Source) string {
+	if named, ok := s.(fmt.Stringer); ok {
+		return named.String()
+	}
+	return fmt.Sprintf("%T", s)
+}
 
 // addressesOf returns the addresses of an Addressed source; else "".
 func addressesOf(s Source) string {
@@ -437,14 +442,4 @@ func addressesOf(s Source) string {
 		return a.Addresses()
 	}
 	return ""
-}
-
-// name formats the name of a source.
-type name struct{ source Source }
-
-func (n name) String() string {
-	if s, ok := n.source.(fmt.Stringer); ok {
-		return s.String()
-	}
-	return fmt.Sprintf("%T", n.source)
 }

@@ -189,7 +189,7 @@ func TestSetOfARenamedService(t *testing.T) {
 				Departed: []Departure{{Instance: set[0]}}, Probation: []ProbationSpent{{Key: set[0].Key(), Spent: time.Minute}},
 			}}}
 			before, after := test.source(), test.source() // either may run
-			b.Watch("star", before, WatchState{Source: name{before}.String(), Known: true, Fresh: true, Set: set, Memory: memory})
+			b.Watch("star", before, WatchState{Source: NameOf(before), Known: true, Fresh: true, Set: set, Memory: memory})
 			b.WatchAll(map[string]Source{"sun": after})
 			state := b.States()["sun"]
 			verify.That(t, state.Known && !state.Fresh && len(state.Set) == 1 && state.Set[0].Service == test.want, "%T: %+v", after, state)

@@ -180,10 +180,10 @@ func (w *watch) log(r Report, told bool, before, after WatchStatus) {
 		w.named(event).Int("instances_in_use", after.Instances).Err(r.Err).Msg("watch failing")
 	case r.Known && told:
 		w.named(log.Info()).Stringer("after", after.LastSuccess.Sub(before.Since)).Msg("watch recovered")
-		w.emit(events.KindReadable, events.Info, "%s can be read again, after %s", name{w.source}, after.LastSuccess.Sub(before.Since).Round(time.Millisecond))
+		w.emit(events.KindReadable, events.Info, "%s can be read again, after %s", w.status.Source, after.LastSuccess.Sub(before.Since).Round(time.Millisecond))
 	}
 	if r.Reset {
-		w.emit(events.KindReset, events.Warning, "The index of %s went backwards: the registry has lost its state", name{w.source})
+		w.emit(events.KindReset, events.Warning, "The index of %s went backwards: the registry has lost its state", w.status.Source)
 	}
 	switch {
 	case after.Probation > before.Probation:
@@ -203,7 +203,7 @@ func (w *watch) emitFailure(err error) {
 	if refuses(err) {
 		kind, what = events.KindRefused, "refuses the query, its peers do not change"
 	}
-	w.emit(kind, events.Warning, "%s %s: %v", name{w.source}, what, err)
+	w.emit(kind, events.Warning, "%s %s: %v", w.status.Source, what, err)
 }
 
 // emit adds an event of the service to the feed.
@@ -213,7 +213,7 @@ func (w *watch) emit(kind events.Kind, level events.Level, format string, values
 
 // named adds the service and its source to a log line.
 func (w *watch) named(e *zerolog.Event) *zerolog.Event {
-	return e.Str("service", w.status.Service).Stringer("source", name{w.source})
+	return e.Str("service", w.status.Service).Str("source", w.status.Source)
 }
 
 // succeededLocked records a successful query.
@@ -265,7 +265,7 @@ func (w *watch) restore() {
 		w.named(w.manager.options.Log.Warn()).
 			Int("instances", len(set)).Time("as_of", asOf).Msg("the saved set is in use until the source reports one")
 		w.emit(events.KindSaved, events.Warning, "The saved set of %s, with %d instances, is in use until %s reports one",
-			asOf.UTC().Format(time.RFC3339), len(set), name{w.source})
+			asOf.UTC().Format(time.RFC3339), len(set), w.status.Source)
 	}
 }
 
