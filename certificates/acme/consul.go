@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/singleflight"
 
 	"sluice/certificates"
 	"sluice/consul"
@@ -38,12 +39,12 @@ type consulStorage struct {
 	prefix      string
 	cipher      *certificates.Cipher // nil: values are not encrypted
 	reading     [2]chan struct{}     // one element for each read in flight: outside of orders and renewals, and within
+	loads       singleflight.Group   // outside of orders and renewals, by key
 	stopProbing func()
 
 	mu sync.Mutex
 	// mu guards the fields below.
 	locks  map[string]*consul.Lock // that are held, by name
-	asked  map[string]*asked       // reads in flight outside of orders and renewals, by key
 	closed bool
 }
 
@@ -57,7 +58,7 @@ func newConsulStorage(client *consul.Client, prefix string, cipher *certificates
 			},
 		},
 		client: client, prefix: prefix, cipher: cipher, reading: [2]chan struct{}{make(chan struct{}, maxReads), make(chan struct{}, maxReads)},
-		stopProbing: client.KeepProbing(), locks: make(map[string]*consul.Lock), asked: make(map[string]*asked),
+		stopProbing: client.KeepProbing(), locks: make(map[string]*consul.Lock),
 	}
 	s.ending, s.end = context.WithCancel(context.Background())
 	return s
@@ -155,43 +156,17 @@ func (s *consulStorage) share(ctx context.Context, key string) ([]byte, error) {
 	if ctx.Value(patience{}) != nil {
 		return s.load(ctx, key)
 	}
-	a := s.ask(key)
+	read := s.loads.DoChan(key, func() (value any, err error) { // it ends within readTimeout
+		defer panics.Contain(panics.Task, func() { err = panics.Err })
+		return s.load(context.Background(), key)
+	})
 	select {
-	case <-a.done:
-		return a.value, a.err
+	case r := <-read:
+		value, _ := r.Val.([]byte)
+		return value, r.Err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// ask returns the read of a key that is under way, or begins one.
-func (s *consulStorage) ask(key string) *asked {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := s.asked[key]
-	if a == nil {
-		a = &asked{done: make(chan struct{})}
-		s.asked[key] = a
-		go func() {
-			a.err = panics.Err
-			defer close(a.done)
-			defer func() {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				delete(s.asked, key)
-			}()
-			defer panics.Contain(panics.Task, nil)
-			a.value, a.err = s.load(context.Background(), key)
-		}()
-	}
-	return a
-}
-
-// asked is a read that all who want the key wait for. It ends within readTimeout.
-type asked struct {
-	done  chan struct{}
-	value []byte // valid when done is closed
-	err   error
 }
 
 func (s *consulStorage) load(ctx context.Context, key string) ([]byte, error) {
