@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -89,17 +88,8 @@ func (f Files) text() (t text, err error) {
 
 func readFile(name string) (string, error) { return readUpTo(name, maxFileBytes) }
 
-// readUpTo returns the content of a file, which may have that many bytes.
 func readUpTo(name string, most int64) (string, error) {
-	file, err := regular.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("%s: larger than %d bytes", name, most)
-	}
+	data, err := regular.ReadUpTo(name, most)
 	return string(data), err
 }
 

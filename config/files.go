@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sluice/certificates"
+	"sluice/config/regular"
 	"sluice/route/auth"
 )
 
@@ -22,7 +23,7 @@ func ReadFiles(pattern string) (Source, error) {
 		return s, err
 	}
 	for _, name := range names {
-		data, err := readFile(name, maxFileBytes)
+		data, err := regular.ReadUpTo(name, maxFileBytes)
 		if err != nil {
 			return s, err
 		}

@@ -93,7 +93,7 @@ func (in Input) Read() (string, error) {
 		return "", fmt.Errorf("read configuration: %w", err)
 	}
 	defer f.Close()
-	data, err := readAll(f, maxFileBytes)
+	data, err := regular.ReadAll(f, maxFileBytes)
 	if err != nil {
 		return "", fmt.Errorf("read configuration: %w", err)
 	}
@@ -242,25 +242,6 @@ func (d *decoder) syntax(err error) {
 		p.origin = atLine(d.file, p.line)
 	}
 	d.fail(p, "", "", "not valid YAML: "+strings.TrimSpace(yamlLine.ReplaceAllString(text, "")))
-}
-
-// readFile reads a regular file of at most maxBytes.
-func readFile(path string, maxBytes int64) ([]byte, error) {
-	f, err := regular.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readAll(f, maxBytes)
-}
-
-// readAll reads all of an open file, at most maxBytes.
-func readAll(f *os.File, maxBytes int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
-	if err == nil && int64(len(data)) > maxBytes {
-		err = fmt.Errorf("%s: larger than %s", f.Name(), formatSize(maxBytes))
-	}
-	return data, err
 }
 
 // hashOf returns the first bytes of the SHA-256 of data, in hexadecimal.

@@ -11,6 +11,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/certificates/acme/dns01"
+	"sluice/config/regular"
 )
 
 // ListenerTLS configures TLS on a listener.
@@ -268,7 +269,7 @@ func checkCertificate(d *decoder, at, cert, key string) {
 		if file.path == "" {
 			continue
 		}
-		if _, err := readFile(file.path, maxFileBytes); err != nil {
+		if _, err := regular.ReadUpTo(file.path, maxFileBytes); err != nil {
 			d.refuse(join(at, file.key), file.path, "cannot be read: "+err.Error())
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"sluice/config/regular"
 )
 
 const (
@@ -157,7 +159,7 @@ func (w *Watcher) read() string {
 		}
 		return s.Revision
 	}
-	data, err := readFile(w.File, maxFileBytes)
+	data, err := regular.ReadUpTo(w.File, maxFileBytes)
 	if err != nil {
 		return err.Error()
 	}

@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"sluice/config/regular"
@@ -76,7 +75,7 @@ func (w *watch) changed(ctx context.Context) error {
 
 // read returns the instances in the file.
 func (w *watch) read(ctx context.Context) ([]discovery.Instance, error) {
-	text, err := readFile(w.options.Path)
+	text, err := regular.ReadUpTo(w.options.Path, maxBytes)
 	for err == nil {
 		var list []discovery.Instance
 		if list, err = discovery.ParseValues(w.service, text); err != nil {
@@ -92,24 +91,10 @@ func (w *watch) read(ctx context.Context) ([]discovery.Instance, error) {
 			return nil, ctx.Err()
 		}
 		var again []byte
-		if again, err = readFile(w.options.Path); err == nil && bytes.Equal(again, text) {
+		if again, err = regular.ReadUpTo(w.options.Path, maxBytes); err == nil && bytes.Equal(again, text) {
 			return set, nil
 		}
 		text = again
 	}
 	return nil, fmt.Errorf("file %s cannot be used, its last usable text stays in use: %w", w.options.Path, err)
-}
-
-// readFile returns the text of a file of up to maxBytes.
-func readFile(path string) ([]byte, error) {
-	f, err := regular.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
-	if err == nil && len(text) > maxBytes {
-		err = fmt.Errorf("longer than %d MiB", maxBytes>>20)
-	}
-	return text, err
 }

@@ -109,7 +109,7 @@ func TestFile(t *testing.T) {
 		w.expect("a:80 b:80", "")
 		w.change(`["a:80", "b:80", {"host": "c", "port": 80}]`)
 		w.expect("a:80 b:80 c:80", "")
-		for text, failure := range map[string]string{"": "empty", `["a:80", `: "not a valid JSON list", "a:80\nb": "line 2", strings.Repeat("#", maxBytes+1): "longer than 8 MiB"} {
+		for text, failure := range map[string]string{"": "empty", `["a:80", `: "not a valid JSON list", "a:80\nb": "line 2", strings.Repeat("#", maxBytes+1): "larger than 8388608 bytes"} {
 			w.change(text)
 			w.expect("a:80 b:80 c:80", failure)
 			w.expect("a:80 b:80 c:80", w.path)

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"strconv"
 	"strings"
@@ -76,17 +75,9 @@ func OpenUsers(path string) (*Users, error) {
 // Refresh reads the file again, and reports whether it has changed. After an error the
 // users stay as they are.
 func (u *Users) Refresh() (changed bool, err error) {
-	f, err := regular.Open(u.path)
+	text, err := regular.ReadUpTo(u.path, maxFileBytes)
 	if err != nil {
 		return false, fmt.Errorf("users: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	switch {
-	case err != nil:
-		return false, fmt.Errorf("users: %w", err)
-	case len(text) > maxFileBytes:
-		return false, fmt.Errorf("users: %s is larger than %d bytes", u.path, maxFileBytes)
 	}
 	if before := u.loaded.Load(); before != nil && bytes.Equal(before.text, text) {
 		return false, nil

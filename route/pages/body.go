@@ -4,8 +4,6 @@ package pages
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"io"
 	"sync/atomic"
 
 	"sluice/config/regular"
@@ -57,19 +55,9 @@ func (b *Body) Refresh() (changed bool, err error) {
 }
 
 func read(path string) ([]byte, error) {
-	f, err := regular.Open(path)
-	if err != nil {
-		return nil, err
+	text, err := regular.ReadUpTo(path, MaxBytes)
+	if err == nil && len(text) == 0 {
+		err = errors.New(path + " is empty") // perhaps it is being written
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(text) > MaxBytes:
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, MaxBytes)
-	case len(text) == 0:
-		return nil, errors.New(path + " is empty") // perhaps it is being written
-	}
-	return text, nil
+	return text, err
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -87,15 +86,7 @@ const maxSecretBytes = 16 << 10
 
 // readSecret returns the text of a file, without the blanks around it.
 func readSecret(name string) (string, error) {
-	file, err := regular.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxSecretBytes+1))
-	if err == nil && len(text) > maxSecretBytes {
-		err = fmt.Errorf("%s: larger than %d bytes", name, maxSecretBytes)
-	}
+	text, err := regular.ReadUpTo(name, maxSecretBytes)
 	return strings.TrimSpace(string(text)), err
 }
 
