@@ -14,6 +14,7 @@ import (
 	"sluice/config"
 	"sluice/observe/events"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // documents follows sources of documents. Its methods may be called concurrently, but follow by one
@@ -22,7 +23,7 @@ type documents struct {
 	newSource func(y config.Dynamic, before config.Source) Source
 	events    *events.Feed
 	log       zerolog.Logger
-	changed   chan struct{} // capacity 1: a source has reported something new
+	changed   wake.One // a source has reported something new
 
 	mu sync.Mutex
 	// mu guards the fields below.
@@ -57,7 +58,7 @@ type followed struct {
 }
 
 func newDocuments(newSource func(config.Dynamic, config.Source) Source, feed *events.Feed, log zerolog.Logger) *documents {
-	return &documents{newSource: newSource, events: feed, log: log, changed: make(chan struct{}, 1)}
+	return &documents{newSource: newSource, events: feed, log: log, changed: wake.NewOne()}
 }
 
 // follow follows these sources and no others. used are the documents in use.
@@ -131,7 +132,7 @@ func (d *documents) report(f *followed, r Report) {
 		close(f.first)
 	}
 	if news {
-		request(d.changed)
+		d.changed.Send()
 	}
 }
 
@@ -174,7 +175,7 @@ func (d *documents) expire(f *followed) {
 	}
 	f.expireAt(f.memory.Expire(time.Now()), func() { d.expire(f) })
 	d.stateLocked(f)
-	request(d.changed)
+	d.changed.Send()
 }
 
 // expireAt makes expire be called at a time; zero: never. The mu of documents guards it.

@@ -11,6 +11,7 @@ import (
 
 	"sluice/config"
 	"sluice/observe/events"
+	"sluice/observe/wake"
 )
 
 // Manager keeps the documents that make the configuration: the file, and what the sources say that it
@@ -33,8 +34,8 @@ type Manager struct {
 
 	seen atomic.Pointer[reading] // the last one of the file
 
-	reload  chan struct{} // capacity 1: a reload is requested
-	again   chan struct{} // capacity 1: the configuration in use must be applied again
+	reload  wake.One // a reload is requested
+	again   wake.One // the configuration in use must be applied again
 	orders  chan func(context.Context)
 	settled chan struct{} // see Settled
 	ended   chan struct{} // closed when Run has ended
@@ -88,7 +89,7 @@ func Load(in config.Input) (*Manager, error) {
 	}
 	m := &Manager{
 		input: in, pipe: in.IsPipe(),
-		reload: make(chan struct{}, 1), again: make(chan struct{}, 1), orders: make(chan func(context.Context)), settled: make(chan struct{}),
+		reload: wake.NewOne(), again: wake.NewOne(), orders: make(chan func(context.Context)), settled: make(chan struct{}),
 		ended: make(chan struct{}),
 	}
 	if err := m.readFirst(); err != nil {
@@ -112,19 +113,11 @@ func (m *Manager) History() *config.History { return &m.history }
 //
 // Reload does not wait for the reload, which may take seconds. Requests during a reload cause one more
 // reload.
-func (m *Manager) Reload() { request(m.reload) }
+func (m *Manager) Reload() { m.reload.Send() }
 
 // Reapply requests that the configuration in use is applied again, as what others add to it has changed.
 // It does not wait for that.
-func (m *Manager) Reapply() { request(m.again) }
-
-// request requests something by a channel of capacity 1, unless it is requested already.
-func request(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // what was requested has not begun, and will find the latest state
-	}
-}
+func (m *Manager) Reapply() { m.again.Send() }
 
 // Pause ends following the sources until Resume: another process follows them. Nothing is recorded
 // meanwhile.
