@@ -137,7 +137,7 @@ func (e *examination) run(ctx context.Context, in io.Reader, out io.Writer) (fai
 	if err != nil {
 		return false, err
 	}
-	failed = report.Count.Errors > 0
+	failed = report.Count[doctor.SeverityError] > 0
 	if !e.asJSON {
 		if err := report.WriteText(out); err != nil {
 			return false, err

@@ -114,7 +114,7 @@ func testDoctor(t *testing.T, agent *consultest.Agent) {
 	status, stdout, stderr = examine("--json", "--fix", "--dry-run")
 	var report doctor.Report
 	err := json.Unmarshal([]byte(stdout), &report)
-	verify.Require(t, err == nil && status == exitOK && report.Schema == doctor.SchemaVersion && report.Count.Warnings == 1, "status %d, %v\n%s%s", status, err, stdout, stderr)
+	verify.Require(t, err == nil && status == exitOK && report.Schema == doctor.SchemaVersion && report.Count[doctor.SeverityWarning] == 1, "status %d, %v\n%s%s", status, err, stdout, stderr)
 	f := report.Findings[0]
 	verify.That(t, f.Code == doctor.CodeDuplicateAddress && f.ID == "star-1" && f.Severity == doctor.SeverityWarning, "%+v", f)
 	verify.That(t, len(report.Fixed) == 1 && report.Fixed[0].Result == doctor.ResultWould, "%+v", report.Fixed)

@@ -138,11 +138,11 @@ type Report struct {
 	Schema int       `json:"schema"` // SchemaVersion
 	Time   time.Time `json:"time"`
 
-	Agent    Agent     `json:"agent"`
-	Looked   Looked    `json:"looked_at"`
-	Count    Count     `json:"count"`
-	Findings []Finding `json:"findings"` // never nil
-	Fixed    []Fixed   `json:"fixes,omitempty"`
+	Agent    Agent            `json:"agent"`
+	Looked   Looked           `json:"looked_at"`
+	Count    map[Severity]int `json:"count"`    // of findings, of each severity
+	Findings []Finding        `json:"findings"` // never nil
+	Fixed    []Fixed          `json:"fixes,omitempty"`
 }
 
 // Looked is the extent and the cost of an examination.
@@ -156,24 +156,14 @@ type Looked struct {
 	Millis     int64  `json:"ms"`
 }
 
-// Count is the number of findings by severity.
-type Count struct {
-	Errors   int `json:"error"`
-	Warnings int `json:"warning"`
-	Notices  int `json:"notice"`
-}
-
-func count(findings []Finding) Count {
-	var c Count
+// count returns the number of findings of each severity.
+func count(findings []Finding) map[Severity]int {
+	c := make(map[Severity]int)
+	for _, s := range severities {
+		c[s] = 0
+	}
 	for _, f := range findings {
-		switch f.Severity {
-		case SeverityError:
-			c.Errors++
-		case SeverityWarning:
-			c.Warnings++
-		case SeverityNotice:
-			c.Notices++
-		}
+		c[f.Severity]++
 	}
 	return c
 }

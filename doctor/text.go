@@ -53,7 +53,7 @@ func (r *Report) verdict() string {
 	if len(r.Findings) == 0 {
 		return "No findings."
 	}
-	return fmt.Sprintf("%s, %s, %s.", plural(c.Errors, "error"), plural(c.Warnings, "warning"), plural(c.Notices, "notice"))
+	return fmt.Sprintf("%s, %s, %s.", plural(c[SeverityError], "error"), plural(c[SeverityWarning], "warning"), plural(c[SeverityNotice], "notice"))
 }
 
 // alike reports whether f and o share their texts.
