@@ -54,13 +54,13 @@ func newEvents() *cobra.Command {
 			if cmd.Flags().Changed("limit") && q.limit < 1 {
 				return &usageError{fmt.Errorf("--limit %d: want at least 1", q.limit)}
 			}
+			q.out = cmd.OutOrStdout()
+			if !follow {
+				return look(cmd, view{asJSON: q.asJSON}, query[[]events.Event]{api: &q.api, path: "/api/events", query: q.values("json"), write: q.writeAll})
+			}
 			ctx, stop := untilSignal(cmd)
 			defer stop()
-			q.out = cmd.OutOrStdout()
-			if follow {
-				return q.follow(ctx, cmd.ErrOrStderr())
-			}
-			return q.list(ctx)
+			return q.follow(ctx, cmd.ErrOrStderr())
 		},
 	}
 	q.addFlags(command)
@@ -81,26 +81,15 @@ func (q *eventsQuery) values(format string) url.Values {
 	return values
 }
 
-// list writes the events that sluice has kept.
-func (q *eventsQuery) list(ctx context.Context) error {
-	if q.asJSON {
-		body, err := q.ask(ctx, http.MethodGet, "/api/events", q.values("json"))
-		if err == nil {
-			_, err = q.out.Write(body)
-		}
-		return err
-	}
-	var list []events.Event
-	if err := q.askJSON(ctx, http.MethodGet, "/api/events", q.values("json"), &list); err != nil {
-		return err
-	}
+// writeAll writes the events that sluice has kept.
+func (q *eventsQuery) writeAll(out io.Writer, list []events.Event, _ time.Time) error {
 	for _, e := range list {
 		if err := q.write(e); err != nil {
 			return err
 		}
 	}
 	if len(list) == 0 {
-		_, err := fmt.Fprintln(q.out, "no events")
+		_, err := fmt.Fprintln(out, "no events")
 		return err
 	}
 	return nil
