@@ -98,7 +98,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	}
 	c.concludeLocked(t)
 	if delete(c.awaited, t.peer); c.first != nil && len(c.awaited) == 0 {
-		poke(c.wake)
+		c.wake.Send()
 	}
 	next := active.interval(t.passing(), spread)
 	if first && t.passing() {

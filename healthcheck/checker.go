@@ -10,6 +10,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // Checker runs the checks of one pool. It is safe for concurrent use.
@@ -27,7 +28,7 @@ import (
 type Checker struct {
 	monitor  *Monitor
 	pool     *balancer.Pool // nil before Start
-	wake     chan struct{}  // capacity 1: there are verdicts
+	wake     wake.One       // there are verdicts
 	followed chan struct{}  // closed when follow has returned
 
 	passive   atomic.Pointer[Passive] // nil: no outlier detection
@@ -62,7 +63,7 @@ type verdict struct {
 
 // NewChecker returns a checker. Before Start it uses no resources and needs no Stop.
 func (m *Monitor) NewChecker() *Checker {
-	return &Checker{monitor: m, wake: make(chan struct{}, 1), followed: make(chan struct{})}
+	return &Checker{monitor: m, wake: wake.NewOne(), followed: make(chan struct{})}
 }
 
 // Start begins to check the peers of pool. It must be called once, and Stop later, or
@@ -94,7 +95,7 @@ func (c *Checker) Reconfigure(o balancer.Options, s Settings) error {
 	if err != nil {
 		return err
 	}
-	poke(c.wake)
+	c.wake.Send()
 	if old != nil && (s.Active == nil || old.Probe != s.Active.Probe) {
 		old.Probe.Close()
 	}
@@ -238,7 +239,7 @@ func (c *Checker) sync() {
 // queueLocked queues a verdict for apply.
 func (c *Checker) queueLocked(r balancer.Reason, p *balancer.Peer, down bool, why string) {
 	c.verdicts = append(c.verdicts, verdict{balancer.Verdict{Peer: p, Down: down, Why: why}, r})
-	poke(c.wake)
+	c.wake.Send()
 }
 
 // apply passes queued verdicts to the pool in order, those with the same reason

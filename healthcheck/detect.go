@@ -187,7 +187,7 @@ func (c *Checker) stepLocked(p *balancer.Peer, h *history, step int) {
 // adjustLocked queues a factor for apply.
 func (c *Checker) adjustLocked(a balancer.Adjustment) {
 	c.adjustments = append(c.adjustments, a)
-	poke(c.wake)
+	c.wake.Send()
 }
 
 // rounded returns d with at most three significant digits.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // scheduler runs tasks when they are due, on a bounded number of workers. While all are
@@ -23,8 +24,8 @@ type scheduler struct {
 
 	ctx    context.Context // ends when the scheduler is closed
 	cancel context.CancelFunc
-	wake   chan struct{} // capacity 1: the first task changed
-	work   chan *task    // capacity limit: for idle workers
+	wake   wake.One   // the first task changed
+	work   chan *task // capacity limit: for idle workers
 	ended  sync.WaitGroup
 
 	mu      sync.Mutex // guards the fields below, and the fields of tasks and groups
@@ -66,7 +67,7 @@ const (
 
 // newScheduler returns a scheduler with up to limit workers. It must be closed.
 func newScheduler(limit int) *scheduler {
-	s := &scheduler{limit: limit, wake: make(chan struct{}, 1), work: make(chan *task, limit)}
+	s := &scheduler{limit: limit, wake: wake.NewOne(), work: make(chan *task, limit)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.ended.Go(func() { panics.Repeat(s.ctx.Done(), panics.Probe, time.Second, s.dispatch) })
 	return s
@@ -103,7 +104,7 @@ func (s *scheduler) schedule(t *task, delay time.Duration) {
 		heap.Fix(&s.waiting, t.position)
 	}
 	if t.position == 0 {
-		poke(s.wake)
+		s.wake.Send()
 	}
 }
 
@@ -139,7 +140,7 @@ func (s *scheduler) leaveLocked(t *task) {
 	t.member = false
 	if t.group.members--; t.group.members == 0 {
 		s.groups--
-		poke(s.wake) // the last group may use all workers
+		s.wake.Send() // the last group may use all workers
 	}
 }
 
@@ -174,14 +175,6 @@ func (s *scheduler) load() (running, overdue int) {
 
 // freeLocked returns the number of workers that could run another task.
 func (s *scheduler) freeLocked() int { return s.limit - s.workers + s.idle }
-
-// poke wakes who waits for wake, which has the capacity 1.
-func poke(wake chan<- struct{}) {
-	select {
-	case wake <- struct{}{}:
-	default:
-	}
-}
 
 // dispatch hands out tasks as they become due.
 func (s *scheduler) dispatch() {
@@ -298,7 +291,7 @@ func (s *scheduler) next(ran *task, delay time.Duration) *task {
 	}
 	ran.cancelled = false
 	if ran.position == 0 || s.freeLocked() == 0 || len(s.blocked) > 0 {
-		poke(s.wake) // dispatch may not know the next time, or the group may have another worker
+		s.wake.Send() // dispatch may not know the next time, or the group may have another worker
 	}
 	s.idle++
 	if s.ctx.Err() != nil {
