@@ -18,6 +18,7 @@ import (
 	"sluice/config/regular"
 	"sluice/observe/excerpt"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/route/places"
 )
 
@@ -41,14 +42,14 @@ type KeySet struct {
 	client  *http.Client
 	current atomic.Pointer[keys] // nil: they have not been read yet
 	waiting *places.Places       // of requests for other keys
-	demand  chan struct{}        // capacity 1: a request needs a query
+	demand  wake.One             // a request needs a query
 	end     func()               // ends Start; nil: not started, or a file
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	begun, ended uint64        // queries
-	change       chan struct{} // closed when a query ends
-	status       KeySetStatus  // without what current has
+	begun, ended uint64       // queries
+	change       wake.All     // a query has ended
+	status       KeySetStatus // without what current has
 }
 
 // KeySetStatus is the state of a KeySet.
@@ -97,7 +98,7 @@ func NewKeys(at *url.URL, mayConnect func(netip.AddrPort) error, saved SavedKeys
 func newKeySet(source string) *KeySet {
 	return &KeySet{
 		source: source, waiting: places.New(maxConnections, maxPerBlock),
-		demand: make(chan struct{}, 1), change: make(chan struct{}), status: KeySetStatus{Source: source},
+		demand: wake.NewOne(), status: KeySetStatus{Source: source},
 	}
 }
 
@@ -166,8 +167,7 @@ func (s *KeySet) noteEnd(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = s.begun
-	close(s.change)
-	s.change = make(chan struct{})
+	s.change.Send()
 	s.noteLocked(err)
 }
 
@@ -256,8 +256,9 @@ func (s *KeySet) Await(ctx context.Context) {
 // await waits until a number of queries have ended, or ctx ends. The error is that of the last query, or of ctx.
 func (s *KeySet) await(ctx context.Context, ended uint64) error {
 	for {
+		change := s.change.Wait() // before the look
 		s.mu.Lock()
-		done, change, err := s.ended >= ended, s.change, s.status.Err
+		done, err := s.ended >= ended, s.status.Err
 		s.mu.Unlock()
 		if done {
 			return err
@@ -310,10 +311,7 @@ func (s *KeySet) newer(client places.Block, waiting func() (context.Context, con
 func (s *KeySet) require() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case s.demand <- struct{}{}:
-	default:
-	}
+	s.demand.Send()
 	return s.begun + 1
 }
 
