@@ -95,10 +95,7 @@ func (a *authorities) acquire(settings *config.ACME, c *config.Config) (*acmeUse
 	if err != nil {
 		return nil, err
 	}
-	m.Adopt(a.adoptedLocked(key))
-	for _, other := range a.managers {
-		m.Adopt(other.Pairs())
-	}
+	a.beginLocked(m, key.directory)
 	a.managers[key], use.Manager = m, m
 	return use, nil
 }
@@ -142,7 +139,7 @@ func (a *authorities) unused(uses []*acmeUse) (unused []*acme.Manager) {
 	return unused
 }
 
-// pairs returns the certificates in use for a new process, by name, and by directory and name: several may have one for a name. They
+// pairs returns the certificates in use for a new process, by name, and by name and directory: several may have one for a name. They
 // are secret.
 func (a *authorities) pairs() map[string]acme.Pair {
 	a.mu.Lock()
@@ -150,7 +147,7 @@ func (a *authorities) pairs() map[string]acme.Pair {
 	all := make(map[string]acme.Pair)
 	for key, m := range a.managers {
 		for name, pair := range m.Pairs() {
-			all[name], all[key.directory+" "+name] = pair, pair
+			all[name], all[name+" "+key.directory] = pair, pair
 		}
 	}
 	return all
@@ -162,23 +159,40 @@ func (a *authorities) adopt(pairs map[string]acme.Pair) {
 	defer a.mu.Unlock()
 	a.adopted = pairs
 	for key, m := range a.managers {
-		m.Adopt(a.adoptedLocked(key))
+		a.beginLocked(m, key.directory)
 	}
 }
 
-// adoptedLocked returns the certificates of the old process for a manager, by name: those of another directory only for names of
-// which its own had none.
-func (a *authorities) adoptedLocked(by authority) map[string]acme.Pair {
-	pairs := make(map[string]acme.Pair)
-	for key, pair := range a.adopted {
-		directory, name, ofOne := strings.Cut(key, " ")
-		if _, own := a.adopted[by.directory+" "+key]; !ofOne && !own {
-			pairs[key] = pair
-		} else if ofOne && directory == by.directory {
-			pairs[name] = pair
+// beginLocked gives a manager the certificates of the old process and of the managers: those of another directory only for names of
+// which there is none of its own.
+func (a *authorities) beginLocked(m *acme.Manager, directory string) {
+	m.Adopt(adoptedOf(directory, a.adopted))
+	for key, own := range a.managers {
+		if key.directory == directory {
+			m.Adopt(own.Pairs())
 		}
 	}
-	return pairs
+	others := []map[string]acme.Pair{adoptedOf("", a.adopted)}
+	for _, other := range a.managers {
+		others = append(others, other.Pairs())
+	}
+	for _, pairs := range others {
+		maps.DeleteFunc(pairs, func(name string, _ acme.Pair) bool { return len(m.Certificates([]string{name})) > 0 })
+	}
+	for _, pairs := range others {
+		m.Adopt(pairs)
+	}
+}
+
+// adoptedOf returns those of pairs that are by name and this directory, by name; "": those by name alone.
+func adoptedOf(directory string, pairs map[string]acme.Pair) map[string]acme.Pair {
+	all := make(map[string]acme.Pair)
+	for key, pair := range pairs {
+		if name, of, _ := strings.Cut(key, " "); of == directory {
+			all[name] = pair
+		}
+	}
+	return all
 }
 
 // servesHTTP reports whether a listener of c serves HTTP without TLS.

@@ -152,6 +152,37 @@ func TestAuthoritiesWithTheSameNameInANewProcess(t *testing.T) {
 	}
 }
 
+// Nor does a reload that gives one of them another storage, which may be empty or away, give its clients the certificate of the other one.
+func TestAuthoritiesWithTheSameNameAfterAReload(t *testing.T) {
+	m := New(Options{Others: func() []certificates.Use { return nil }})
+	defer m.Close()
+	use := func(directory, storage string) *TLS {
+		l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
+			Names: []string{"a.example"}, Directory: directory, Storage: filepath.Join(os.DevNull, storage),
+		}}}
+		return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
+	}
+	serial := func(l *TLS) int64 { return l.acme.Certificates([]string{"a.example"})[0].Leaf.SerialNumber.Int64() }
+	directories := []string{"https://127.0.0.1:1/long", "https://127.0.0.1:1/short 1"}
+	var all []*TLS
+	for n, directory := range directories {
+		all = append(all, use(directory, "before"))
+		cert, key := testcert.PEM("a.example", testcert.Lasting(-time.Hour, time.Duration(9-n)*time.Hour), func(c *x509.Certificate) { c.SerialNumber.SetInt64(int64(n + 1)) })
+		all[n].acme.Adopt(map[string]acme.Pair{"a.example": {Cert: string(cert), Key: string(key)}})
+	}
+	m.Use(all)
+	m.Obtain()
+	for n, directory := range directories {
+		verify.Equal(t, serial(use(directory, "after")), int64(n+1), "certificate of %s", directory)
+	}
+	verify.That(t, serial(use("https://127.0.0.1:1/third", "after")) > 0, "another authority has none")
+	next := New(Options{Others: func() []certificates.Use { return nil }})
+	defer next.Close()
+	next.authorities.adopt(m.authorities.pairs())
+	m = next
+	verify.Equal(t, serial(use(directories[1], "before")), 2, "a directory with a space, in a new process")
+}
+
 // An expired certificate by ACME, whose renewal fails, does not stand before a valid one for its name.
 func TestExpiredCertificateByACME(t *testing.T) {
 	m := New(Options{Others: func() []certificates.Use { return nil }})
