@@ -238,12 +238,11 @@ func (s *services) withFailures(name string, set []discovery.Instance) []discove
 }
 
 // followNeeded watches some services while all else is paused because another process watches Consul: those with a leader, as a
-// connection to an instance that no longer leads must end here too, and those in which requests wait, or would wait as there is no peer.
+// connection to an instance that no longer leads must end here too, and those in which requests wait for a peer.
 func (s *services) followNeeded() {
 	s.discovery.ResumeSome(func(name string) bool {
 		configured, pool := s.registries.config().Services[name], s.pool(name)
-		return configured.Leader() != nil || pool != nil &&
-			(pool.Pending() > 0 || configured.WaitForPeer > 0 && len(pool.Snapshot().Eligible) == 0)
+		return configured.Leader() != nil || pool != nil && pool.Pending() > 0
 	})
 }
 
