@@ -14,7 +14,7 @@ import (
 func (x *routedRequest) take(way *route.Route) *refusal.Refusal {
 	x.way, x.service, x.actions = way, way.Service, way.Actions
 	x.decideFor(x.service)
-	return x.setDeadline(x.bytes())
+	return x.setDeadline()
 }
 
 // hasOther reports whether the target that was taken has lost its last usable peer, and another one has some. A target with a

@@ -52,9 +52,8 @@ func (x *answeredRequest) grpcOutcome(o balancer.Outcome) balancer.Outcome {
 }
 
 // setDeadline sets the deadline of a gRPC call with grpc-timeout, or returns the refusal of
-// one that is over already, or malformed: the peer would fail, by an act of the client. b is
-// the head.
-func (x *request) setDeadline(b []byte) *refusal.Refusal {
+// one that is over already, or malformed: the peer would fail, by an act of the client.
+func (x *request) setDeadline() *refusal.Refusal {
 	x.deadline = time.Time{}
 	if !x.standing.grpc || !x.head.Has(http1.NameGRPCTimeout) {
 		return nil
