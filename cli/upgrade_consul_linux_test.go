@@ -126,8 +126,9 @@ func (c *crowd) neighbour() (stop func() (refused int, last string)) {
 // Upgrades under load with so many services that the agent would not accept the connections of two
 // processes. No request fails, and the agent refuses no connection, neither of sluice nor of
 // another client.
+//
+// It runs beside no other test: sluice waits half a second at most for connections that the agent is to close.
 func TestReplaceWithManyServices(t *testing.T) {
-	t.Parallel()
 	long.Test(t)
 	for name, test := range map[string]struct {
 		services, nodes, upgrades int
@@ -139,7 +140,6 @@ func TestReplaceWithManyServices(t *testing.T) {
 		"an overview": {160, 60, 2, `{by="overview"} 160`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			c := startCrowd(t, test.services, test.nodes)
 			s := startServing(t, c.configuration())
 			awaitThat(t, "readiness", s.ready)
