@@ -17,10 +17,9 @@ const (
 	maxAllKeys = 10_000
 	// maxCountsBytes is enough for maxAllKeys of many limits.
 	maxCountsBytes = 1 << 20
+	// countBytes is the length of a ratelimit.Count in Counts: hash, tokens taken, asked for, and lacking.
+	countBytes = 8 + 4 + 4 + 4
 )
-
-// countBytes is the length of a ratelimit.Count in Counts.
-var countBytes = binary.Size(ratelimit.Count{})
 
 // Counts is the body of /api/limits/counts: what a replica has counted in its last round, and which tokens were taken since the round
 // after which another replica asks.
@@ -44,7 +43,13 @@ func parseSeed(text string) (s ratelimit.Seed, err error) {
 }
 
 func encode(counts []ratelimit.Count) string {
-	b, _ := binary.Append(nil, binary.LittleEndian, counts) // cannot fail: the size is fixed
+	b := make([]byte, 0, len(counts)*countBytes)
+	for _, c := range counts {
+		b = binary.LittleEndian.AppendUint64(b, c.Hash)
+		b = binary.LittleEndian.AppendUint32(b, c.Taken)
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(c.Asked))
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(c.Debt))
+	}
 	return base64.StdEncoding.EncodeToString(b)
 }
 
@@ -52,8 +57,10 @@ func encode(counts []ratelimit.Count) string {
 func decode(text string) (counts []ratelimit.Count) {
 	b, _ := base64.StdEncoding.DecodeString(text) // what is not base64 has none
 	for ; len(b) >= countBytes && len(counts) < maxKeys; b = b[countBytes:] {
-		var c ratelimit.Count
-		_, _ = binary.Decode(b, binary.LittleEndian, &c)                                                // cannot fail: there are enough bytes
+		c := ratelimit.Count{
+			Hash: binary.LittleEndian.Uint64(b), Taken: binary.LittleEndian.Uint32(b[8:]),
+			Asked: math.Float32frombits(binary.LittleEndian.Uint32(b[12:])), Debt: math.Float32frombits(binary.LittleEndian.Uint32(b[16:])),
+		}
 		if c.Asked >= 0 && c.Asked <= math.MaxFloat32 && math.Abs(float64(c.Debt)) <= math.MaxFloat32 { // neither is NaN
 			counts = append(counts, c)
 		}
