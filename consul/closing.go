@@ -17,8 +17,9 @@ import (
 
 // An agent counts a connection against its limit for the client's address until it has closed it,
 // too. So a connection is closed by the end of what it sends, and is there until the agent answers with
-// the same. After an outage, all are replaced: then the new ones wait for the former ones, as far as
-// both together are too many.
+// the same. After an outage, all are replaced: then the new ones wait for the former ones, for a while as
+// far as both together are more than the client may have, and then as far as they are more than the agent may
+// count.
 const (
 	// closeTimeout bounds the wait for an agent that answers. It closes the connection of a
 	// query that a view answers within milliseconds, and others when the query's wait is over.
@@ -28,7 +29,7 @@ const (
 	// connection is cut.
 	maxUnread = 256 << 10
 
-	// roomTimeout bounds how late a connection is opened.
+	// roomTimeout is how long a connection waits until the client has no more than it may have.
 	roomTimeout = 500 * time.Millisecond
 )
 
@@ -88,7 +89,7 @@ func (c *generationConn) awaitAgent() bool {
 func (c *connections) closeLater(conn *generationConn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.shut || c.most > 0 && len(c.closing) >= c.most {
+	if c.shut || c.most > 0 && len(c.closing) >= counted(c.most) {
 		return false
 	}
 	delete(conn.generation.open, conn)
@@ -117,8 +118,8 @@ func (c *connections) free(conn *generationConn, abandoned bool) {
 	c.freed.Send()
 }
 
-// awaitRoom waits, at most for roomTimeout, while a further connection were too many with the ones that the
-// agent has not closed yet. It counts it.
+// awaitRoom waits while a further connection were too many with the ones that the agent has not closed yet. It
+// counts it.
 func (c *connections) awaitRoom(ctx context.Context) error {
 	timeout := time.After(roomTimeout)
 	for late := false; ; {
@@ -136,12 +137,15 @@ func (c *connections) awaitRoom(ctx context.Context) error {
 	}
 }
 
-// take counts a further connection, if there is room or it is late. Otherwise it returns what to
-// wait for.
+// take counts a further connection, if there is room. Otherwise it returns what to wait for.
 func (c *connections) take(late bool) (freed <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !late && c.most > 0 && len(c.closing) > 0 && c.open >= c.most {
+	most := c.most
+	if late {
+		most = counted(c.most)
+	}
+	if c.most > 0 && len(c.closing) > 0 && c.open >= most {
 		return c.freed.Wait()
 	}
 	c.open++

@@ -336,9 +336,13 @@ func (g *gate) adaptLocked() {
 	}
 }
 
-// total returns how many connections an agent may count: of queries in flight, and of continued ones. The agent's others are for
-// probes, for the superfluous ones of net/http on a busy machine, and for other clients.
-func (g *gate) total() int { return g.connections + g.connections*3/8 }
+// total returns how many connections of queries in flight, and of continued ones, an agent may count.
+func (g *gate) total() int { return counted(g.connections) }
+
+// counted returns how many connections an agent may count of a client that may have a number of them, with those
+// that it is still to close. The agent's others are for probes, for the superfluous ones of net/http on a busy machine, and
+// for other clients.
+func counted(connections int) int { return connections + connections*3/8 }
 
 func (g *gate) resizeLocked(accepted int) {
 	limit := accepted
