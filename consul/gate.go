@@ -340,9 +340,9 @@ func (g *gate) adaptLocked() {
 func (g *gate) total() int { return counted(g.connections) }
 
 // counted returns how many connections an agent may count of a client that may have a number of them, with those
-// that it is still to close. The agent's others are for probes, for the superfluous ones of net/http on a busy machine, and
-// for other clients.
-func counted(connections int) int { return connections + connections*3/8 }
+// that it is still to close: three eighths more, so that the agent's others are for probes, for the superfluous ones of
+// net/http on a busy machine, and for other clients; a few more at least, so that a client with one gets on.
+func counted(connections int) int { return connections + max(4, connections*3/8) }
 
 func (g *gate) resizeLocked(accepted int) {
 	limit := accepted

@@ -161,19 +161,21 @@ func TestReplacedConnectionsAreNotCountedTwice(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		services int
+		watches  int           // consul.max_watches; 0: the default
 		closing  time.Duration // for how long the agent is busy when it answers again
 		within   time.Duration // all are fresh after the recovery: a probe in 550 ms, a spread of 200 ms
 	}{
-		{manyServices, 300 * ms, 1500 * ms},
-		{manyServices, 2 * time.Second, 3200 * ms},
-		{manyServices / 3, 300 * ms, 800 * ms}, // there is room: they do not wait
-		{manyServices / 3, 2 * time.Second, 800 * ms},
+		{manyServices, 0, 300 * ms, 1500 * ms},
+		{manyServices, 0, 2 * time.Second, 3200 * ms},
+		{manyServices / 3, 0, 300 * ms, 800 * ms}, // there is room: they do not wait
+		{manyServices / 3, 0, 2 * time.Second, 800 * ms},
+		{1, 3, 10 * time.Second, 1300 * ms}, // one connection for queries
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			fake, running := discoverytest.New(), make(chan struct{})
 			close(running)
 			t.Cleanup(func() { time.Sleep(tt.closing + time.Second) }) // the agent closes connections
-			client, pipe := inMemory(t, fake, consul.Options{Log: zerolog.Nop()})
+			client, pipe := inMemory(t, fake, consul.Options{MaxWatches: tt.watches, Log: zerolog.Nop()})
 			pipe.Closing = func() {
 				<-running
 				time.Sleep(tt.closing)
