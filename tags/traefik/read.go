@@ -137,11 +137,12 @@ func (r *reader) router(router *part) {
 	}
 }
 
-// options complains about unknown options of a router, and rules of another version.
+// options complains about unknown options of a router, each of which may have been meant to restrict it, and rules of
+// another version.
 func (r *reader) options(router *part, e *effects, known []string) {
 	for _, l := range router.labels {
 		if !slices.Contains(known, l.path[0]) || len(l.path) > 1 && l.path[0] != "tls" && l.path[0] != "observability" {
-			e.ignore(l, "unknown key of a router: ignored; known are "+strings.Join(known, ", "))
+			e.close(l, "unknown key of a router: want one of "+strings.Join(known, ", "))
 		}
 	}
 	if syntax := router.find("rulesyntax"); syntax != nil && syntax.value != "v3" {
