@@ -51,10 +51,18 @@ type listener struct {
 	net.Listener
 	config config.Listener
 	tls    *listenertls.TLS // nil: without TLS
-	// streams is where connections go, with protocol tcp. A reload replaces it.
-	streams atomic.Pointer[proxy.Streams]
+	// streams is where connections go, with protocol tcp. A reload replaces it. Former listeners for the same clients
+	// have the same one: their connections may still wait for a server name.
+	streams *atomic.Pointer[proxy.Streams]
 
 	leave func() // stops accepting, and returns when that has ended; set by serve
+}
+
+// forSameClients reports whether connections of before differ from those of l only in where they go.
+func (l *listener) forSameClients(before *listener) bool {
+	a, b := l.config, before.config
+	a.Service, a.SNI, a.Streams = b.Service, b.SNI, b.Streams
+	return reflect.DeepEqual(a, b)
 }
 
 // tlsOf returns the TLS of each listener.
@@ -103,13 +111,16 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 	errs := []error{err}
 	all = make([]*listener, len(c.Listeners))
 	free := slices.Clone(have)
-	add := func(i int, socket net.Listener, before *listenertls.TLS) {
-		wanted := c.Listeners[i]
-		secure, err := ls.certificates.TLS(wanted, c, before)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("listener %q: %w", wanted.Name, err))
+	add := func(i int, socket net.Listener, before *listener) {
+		l := &listener{Listener: socket, config: c.Listeners[i], streams: before.streams}
+		if !l.forSameClients(before) {
+			l.streams = new(atomic.Pointer[proxy.Streams])
 		}
-		all[i] = &listener{Listener: socket, config: wanted, tls: secure}
+		var err error
+		if l.tls, err = ls.certificates.TLS(l.config, c, before.tls); err != nil {
+			errs = append(errs, fmt.Errorf("listener %q: %w", l.config.Name, err))
+		}
+		all[i] = l
 	}
 	take := func(same func(old, wanted config.Listener) bool) {
 		for i, wanted := range c.Listeners {
@@ -118,7 +129,7 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 				continue
 			}
 			if all[i] = free[n]; !reflect.DeepEqual(free[n].config, wanted) || !free[n].tls.Suits(c) {
-				add(i, free[n].Listener, free[n].tls)
+				add(i, free[n].Listener, free[n])
 			}
 			free = slices.Delete(free, n, n+1)
 		}
@@ -138,7 +149,7 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 			errs = append(errs, err)
 			continue
 		}
-		add(i, l, nil)
+		add(i, l, new(listener))
 	}
 	return slices.DeleteFunc(all, func(l *listener) bool { return l == nil }), errors.Join(errs...)
 }

@@ -87,3 +87,27 @@ services:
 	got, err := io.ReadAll(conn)
 	verify.That(t, err == nil && string(got) == "ended\n"+strings.Repeat("row\n", 5_000), "got %d bytes: %v", len(got), err)
 }
+
+// A connection that has sent no ClientHello yet goes by the server names of a reload, unless that is for other clients.
+func TestServerNamesChangeBeforeTheClientHello(t *testing.T) {
+	t.Parallel()
+	former, _ := secureGreeter(t, "former")
+	now, _ := secureGreeter(t, "now")
+	text := func(service, more string) string {
+		return fmt.Sprintf(`client: { timeouts: { head: %s } }
+listeners: [{ name: db, address: "127.0.0.1:0", protocol: tcp, sni: [{ host: git.example.com, service: %s }]%s }]
+services: { former: { peers: [%q] }, now: { peers: [%q] } }
+`, patience, service, more, former, now)
+	}
+	for _, c := range []struct{ more, want string }{
+		{"", "now git.example.com\n"},
+		{`, proxy_protocol: { from: ["127.0.0.0/8"] }`, "former git.example.com\n"},
+	} {
+		r := start(t, text("former", ""))
+		conn := r.connect("db")
+		r.await("the connection is accepted", func() bool { return r.proxy.Stats().Connections == 1 })
+		r.replace(text("now", c.more))
+		got, err := io.ReadAll(tls.Client(conn, &tls.Config{ServerName: "git.example.com", InsecureSkipVerify: true}))
+		verify.That(t, err == nil && string(got) == c.want, "%s: got %q %v, want %q", c.more, got, err, c.want)
+	}
+}
