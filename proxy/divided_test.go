@@ -164,34 +164,47 @@ func TestRequestStaysWithABranchThatHasPeers(t *testing.T) {
 	verify.That(t, strings.HasPrefix(text, "canary ") && asked == 1, "asked %d times: %s", asked, text)
 }
 
-// So does a target whose service is removed while the request waits for a peer, unless the client has left.
-func TestTargetIsRemovedMeanwhile(t *testing.T) {
+// A request that waits for a peer goes to another target as soon as that has one, or its own target is removed, unless the client
+// has left.
+func TestAnotherTargetGetsAPeerMeanwhile(t *testing.T) {
 	t.Parallel()
-	for _, left := range []bool{false, true} {
-		p := startProxy(t, Options{})
+	type test struct{ chain, removed, kept, left bool }
+	eachCase(t, map[string]test{
+		"a peer": {}, "a peer of a chain": {chain: true}, "a peer, for who may be gone": {kept: true},
+		"a peer, and the service is removed": {removed: true}, "the client has left": {left: true},
+	}, func(t *testing.T, test test) {
+		p := startProxy(t, Options{KeepForGoneClients: test.kept})
 		a, b := p.newService("a", balancer.Options{}), p.echoing(t, "b")
 		address := b.Pool.Snapshot().All[0].Address()
 		b.Pool.Apply(nil)
 		a.WaitForPeer = time.Hour
-		p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
+		divided := route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
 			{Share: 1, Route: &route.Route{Service: a}}, {Share: 1e-30, Route: &route.Route{Service: b}},
-		}}})
+		}}}
+		if test.chain {
+			divided = route.Route{Path: "/", Service: p.echoing(t, "web"), Router: chained(t, []route.Branch{{Route: route.Route{Path: "/"}}}, divided)}
+		}
+		p.setRoutes(divided)
 		conn := p.dial()
 		verify.Result(io.WriteString(conn, getRequest)).Must(t)
 		eventually(t, "the request waits", func() bool { return a.Pool.Pending() == 1 })
-		b.Pool.Apply(instancesAt(t, address))
-		if left {
+		if test.left {
+			client := p.onlyClient()
 			verify.NoError(t, conn.Close())
-			eventually(t, "the connection has ended", func() bool { return p.Connections() == 0 })
-		} else {
+			eventually(t, "the proxy may know it", func() bool { return client.IsGone() || client.Gone.Load() })
+		}
+		b.Pool.Apply(instancesAt(t, address))
+		if test.removed {
 			a.Pool.Retire(time.Hour)
+		}
+		if !test.left {
 			expectResponse(t, conn, 200)
 		}
 		eventually(t, "the request is counted", func() bool {
 			ofA, ofB := a.Pool.Requests().Snapshot(), b.Pool.Requests().Snapshot()
-			return left && ofA.Total() == 1 && ofB.Total() == 0 || !left && ofA.Total() == 0 && ofB.Total() == 1
+			return test.left && ofA.Total() == 1 && ofB.Total() == 0 || !test.left && ofA.Total() == 0 && ofB.Total() == 1
 		})
-	}
+	})
 }
 
 // A lateBody is a byte, before which something is done.

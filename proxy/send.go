@@ -297,11 +297,16 @@ func (x *sentRequest) Replayable() bool {
 // or the client closes its connection. The wait does not count as time of the peers that
 // were tried before, and the exchange has no buffers meanwhile.
 func (x *sentRequest) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
+	return x.waitingUnless(timeout, nil)
+}
+
+// waitingUnless is Waiting, and the context also ends when other returns true; nil: it never does.
+func (x *sentRequest) waitingUnless(timeout time.Duration, other func() bool) (context.Context, context.CancelFunc) {
 	x.GiveBack()
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(x.client.server.ctx, timeout)
 	r := upstream.Requirements{Client: &x.client.Client, Deadline: x.deadline, KeepForGone: x.client.options.KeepForGoneClients}
-	ctx, end := r.WhileThere(ctx)
+	ctx, end := r.WhileNot(ctx, other)
 	return ctx, func() {
 		end()
 		cancel()

@@ -19,6 +19,7 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"strconv"
 	"time"
@@ -252,6 +253,14 @@ func (x *httpExchange) retarget() *refusal.Refusal {
 		}
 	}
 	return nil
+}
+
+// Waiting implements [attempt.Exchange]. The wait for the first peer also ends when another target has one: forward goes there.
+func (x *httpExchange) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
+	if x.tries > 0 || x.divided == nil && x.splitter == nil {
+		return x.answeredRequest.Waiting(timeout)
+	}
+	return x.waitingUnless(timeout, x.hasOther)
 }
 
 // forward picks peers, tries them, and relays the answer of one of them.

@@ -61,6 +61,11 @@ func (p *probe) sweep(u *socket.SweepEntry, client *Client, now int64) int64 {
 // WhileThere returns a context that also ends when the client closes its connection, or no
 // longer waits. The caller calls end after the wait.
 func (r Requirements) WhileThere(ctx context.Context) (_ context.Context, end context.CancelFunc) {
+	return r.WhileNot(ctx, nil)
+}
+
+// WhileNot is WhileThere, and the context also ends, soon, when other returns true, if it is not nil. Another goroutine calls it.
+func (r Requirements) WhileNot(ctx context.Context, other func() bool) (_ context.Context, end context.CancelFunc) {
 	client := r.Client
 	var cancel context.CancelFunc
 	if r.Deadline.IsZero() {
@@ -68,10 +73,12 @@ func (r Requirements) WhileThere(ctx context.Context) (_ context.Context, end co
 	} else {
 		ctx, cancel = context.WithDeadline(ctx, r.Deadline)
 	}
-	if r.KeepForGone {
+	if r.KeepForGone && other == nil {
 		return ctx, cancel
 	}
-	return CancelWhenGone(ctx, cancel, func() bool { return client.Presence.IsGone() || client.Gone.Load() })
+	return CancelWhenGone(ctx, cancel, func() bool {
+		return !r.KeepForGone && (client.Presence.IsGone() || client.Gone.Load()) || other != nil && other()
+	})
 }
 
 // CancelWhenGone calls cancel, which ends ctx, when isGone returns true, if the wait takes
