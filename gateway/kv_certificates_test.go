@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"path/filepath"
 	"slices"
@@ -168,6 +169,35 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 	for _, r := range []*running{restarted, next} {
 		consultest.Await(t, "the certificate after the recovery", func() bool { return r.served("web", "a.example") == second })
 	}
+}
+
+// A process that replaces another one has the certificates below a prefix that only its configuration has, before it serves.
+func TestCertificatesBelowANewPrefixInANewProcess(t *testing.T) {
+	t.Parallel()
+	agent, own := shared.Agent(t)
+	first := kvCertificate(t, agent, own+"/a/a.pem", "a.example")
+	second := kvCertificate(t, agent, own+"/b/a.pem", "a.example")
+	forward := httputil.NewSingleHostReverseProxy(verify.URL(t, agent.URL()))
+	slow := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, own+"/b") {
+			select {
+			case <-r.Context().Done():
+			case <-time.After(time.Second / 2): // after a process that does not wait has taken over
+			}
+		}
+		forward.ServeHTTP(w, r)
+	})
+	text := func(prefix string) string {
+		return fmt.Sprintf(`
+consul: { addresses: [%q] }
+listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: %s/%s }] } }]
+`, slow, own, prefix) + static("star", origin(t, "star"))
+	}
+	old := start(t, text("a"))
+	verify.Equal(t, old.served("web", "a.example"), first, "the old process serves")
+	next := old.succeedAfter(text("b"), nil, func(g *Gateway) { g.waits.start, g.waits.takeover = 0, patience })
+	verify.NoError(t, <-next.outcome)
+	verify.Equal(t, next.served("web", "a.example"), second, "the new process serves")
 }
 
 // awaitServed waits until clients get the certificate.

@@ -108,10 +108,12 @@ func (g *Gateway) warmUp(ctx context.Context) {
 			<-ctx.Done() // without accepting clients
 			return
 		}
-		// The old process has the routes of the tags, so it serves until they are here too.
-		g.tags.Await(ctx, max(g.waits.start, g.waits.takeover-time.Since(begin)))
+		// The old process has the routes of the tags, and certificates for the same names though maybe below other prefixes: so it
+		// serves until they are here too.
+		patience := func() time.Duration { return max(g.waits.start, g.waits.takeover-time.Since(begin)) }
+		g.tags.Await(ctx, patience())
 		g.routes.Load().AwaitKeys(ctx, g.waits.start) // of issuers that the old process does not have
-		g.certificates.Await(ctx, nil, g.waits.start)
+		g.certificates.Await(ctx, nil, patience())
 	} else {
 		g.readiness.awaitSources(ctx, g.waits.start)
 		g.shares.AwaitFirst(ctx, left())
