@@ -103,6 +103,37 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 	})
 }
 
+// A rate limit counts a request once, also if another limit counts it in between: by tags, some targets have the same one.
+func TestRateLimitsOfTargetsCountOnce(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	shared, own := ratelimit.New(1, time.Hour, 1), ratelimit.New(1, time.Hour, 1)
+	first, second, third := p.echoing(t, "first"), p.echoing(t, "second"), p.echoing(t, "third")
+	leaving := []*route.Service{first, second}
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		if len(leaving) > 0 {
+			leaving[0].Pool.Apply(nil)
+			leaving = leaving[1:]
+		}
+	}))
+	t.Cleanup(server.Close)
+	forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, nil)
+	t.Cleanup(forward.Close)
+	target := func(share float64, s *route.Service, limiter *ratelimit.Limiter) route.Target {
+		return route.Target{Share: share, Route: &route.Route{Service: s, Actions: &route.Actions{
+			RateLimit: &route.RateLimit{Limiter: limiter, PerRoute: true}, ForwardAuth: &route.ForwardAuth{Forward: forward},
+		}}}
+	}
+	p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
+		target(1, first, shared), target(1e-20, second, own), target(1e-40, third, shared),
+	}}})
+	front := p.fronts()[0]
+	for n, want := range []int{http.StatusOK, http.StatusTooManyRequests} {
+		response, text := front.ask(t, "GET", "/", "")
+		verify.That(t, response.StatusCode == want && (n > 0 || strings.HasPrefix(text, "third ")), "request %d: %d %s", n+1, response.StatusCode, text)
+	}
+}
+
 // The service that a call of gRPC gets decides whether it has a deadline, which only peers with HTTP/2 have: not the target that was
 // chosen first, nor the one with the discovery chain.
 func TestTargetDecidesAboutTheDeadline(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -92,10 +93,10 @@ func (x *routedRequest) limitRate() *refusal.Refusal {
 
 // charge makes a rate limit count the request, once for all targets that share the limiter.
 func (x *routedRequest) charge(limit *route.RateLimit, key []byte, now time.Time) *refusal.Refusal {
-	if limit.Limiter == x.charged {
+	if slices.Contains(x.charged, limit.Limiter) {
 		return nil
 	}
-	x.charged = limit.Limiter
+	x.charged = append(x.charged, limit.Limiter)
 	return refuseOver(limit.Take(key, now))
 }
 

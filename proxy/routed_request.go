@@ -24,9 +24,9 @@ type routedRequest struct {
 	authorized []byte         // field lines from the claims of the token and of the authentication server
 	user       string         // who sent the request, if the route authenticates
 	query      balancer.Query
-	charged    *ratelimit.Limiter // that has counted the request; nil: none
-	newClient  uint64             // the id that the client gets in route.SplitCookieName; 0: none
-	stripped   bool               // the route has removed its prefix from the path
+	charged    []*ratelimit.Limiter // that have counted the request
+	newClient  uint64               // the id that the client gets in route.SplitCookieName; 0: none
+	stripped   bool                 // the route has removed its prefix from the path
 	request
 }
 
@@ -35,7 +35,7 @@ func (x *routedRequest) begin() {
 	x.request.begin()
 	x.matched, x.divided, x.way, x.splitter, x.service, x.actions = nil, nil, nil, nil, nil, nil
 	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
-	x.query, x.newClient, x.charged = balancer.Query{}, 0, nil
+	x.query, x.newClient, x.charged = balancer.Query{}, 0, x.charged[:0]
 }
 
 // reserved returns which fields of others do not pass.

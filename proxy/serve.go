@@ -48,7 +48,8 @@ func (x *httpExchange) close() {
 	x.dropBody(x.client)
 	x.client, x.matched, x.divided, x.way, x.splitter = nil, nil, nil, nil, nil
 	x.service, x.actions, x.token = nil, nil, balancer.Token{}
-	x.charged, x.routing, x.requestID, x.held, x.contenders = nil, nil, nil, nil, nil
+	clear(x.charged[:cap(x.charged)])
+	x.routing, x.requestID, x.held, x.contenders = nil, nil, nil, nil
 	x.tried.clear()
 	x.dropLarge()
 	x.GiveBack()
