@@ -1,15 +1,18 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/auth"
 	"sluice/route/ratelimit"
@@ -89,7 +92,7 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 					eventually(t, "a part of the body is kept", func() bool { return p.keptBodies.Taken() > 0 })
 					a.Pool.Apply(nil)
 				}
-			}})
+			}, 'b'})
 			response, text := front.send(t, "POST", path, body, length, fmt.Sprint("X-User: ", user))
 			if test.refused {
 				verify.Equal(t, response.StatusCode, http.StatusRequestEntityTooLarge, "%s: status, with %s", front.name, text)
@@ -101,6 +104,70 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 			verify.Contains(t, text, fmt.Sprintf("Content-Length: %d\n", length), "%s", front.name)
 		}
 	})
+}
+
+// The target that gets the request decides how much of the body is kept, so that it can be sent again.
+func TestTargetDecidesAboutTheKeptBody(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	for _, front := range p.fronts() {
+		var sent atomic.Int32
+		peer := func() string {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body := verify.Result(io.ReadAll(r.Body)).Must(t)
+				if sent.Add(1) == 1 {
+					panic(http.ErrAbortHandler)
+				}
+				fmt.Fprint(w, len(body))
+			}))
+			t.Cleanup(server.Close)
+			return strings.TrimPrefix(server.URL, "http://")
+		}
+		first, second := p.echoing(t, "first"), p.newService("second", balancer.Options{NewTransport: p.NewTransport(someTransport)}, peer(), peer())
+		second.Retry = route.Retry{Attempts: 2, BodyBytes: 100 << 10}
+		server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { first.Pool.Apply(nil) }))
+		t.Cleanup(server.Close)
+		forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, nil)
+		t.Cleanup(forward.Close)
+		p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
+			{Share: 1, Route: &route.Route{Service: first, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}}}},
+			{Share: 1e-30, Route: &route.Route{Service: second}},
+		}}})
+		const length = 50 << 10
+		response, text := front.send(t, "PUT", "/", strings.NewReader(strings.Repeat("b", length)), length)
+		verify.That(t, response.StatusCode == http.StatusOK && text == fmt.Sprint(length), "%s: %d %s", front.name, response.StatusCode, text)
+	}
+}
+
+// A body of which only a part was kept for a target that has lost its peers arrives whole at another one.
+func TestTargetGetsABodyThatIsKeptInPart(t *testing.T) {
+	t.Parallel()
+	const size = 300_000
+	p := startProxy(t, Options{Limits: Limits{KeptBodyBytes: 8 * socket.RelayBufferBytes}}) // an eighth for this client
+	whole := make([]byte, size)
+	for i := range whole {
+		whole[i] = byte(i * i >> 5)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, bytes.Equal(verify.Result(io.ReadAll(r.Body)).Must(t), whole))
+	}))
+	t.Cleanup(server.Close)
+	for _, front := range p.fronts() {
+		first := p.echoing(t, "first")
+		second := p.newService("second", balancer.Options{NewTransport: p.NewTransport(someTransport)}, strings.TrimPrefix(server.URL, "http://"))
+		first.Retry.BodyBytes, second.Retry.BodyBytes = size, size
+		p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
+			{Share: 1, Route: &route.Route{Service: first}}, {Share: 1e-30, Route: &route.Route{Service: second}},
+		}}})
+		const early = 10 << 10
+		body := io.MultiReader(bytes.NewReader(whole[:early]), &lateBody{func() {
+			eventually(t, "a part of the body is kept", func() bool { return p.keptBodies.Taken() > 0 })
+			first.Pool.Apply(nil)
+		}, whole[early]}, bytes.NewReader(whole[early+1:]))
+		response, text := front.send(t, "POST", "/", body, size)
+		verify.That(t, response.StatusCode == http.StatusOK && text == "true", "%s: %d %s", front.name, response.StatusCode, text)
+		eventually(t, "the memory is given back", func() bool { return p.keptBodies.Taken() == 0 })
+	}
 }
 
 // A rate limit counts a request once, also if another limit counts it in between: by tags, some targets have the same one.
@@ -239,13 +306,16 @@ func TestAnotherTargetGetsAPeerMeanwhile(t *testing.T) {
 }
 
 // A lateBody is a byte, before which something is done.
-type lateBody struct{ before func() }
+type lateBody struct {
+	before func()
+	body   byte
+}
 
 func (b *lateBody) Read(p []byte) (int, error) {
 	if b.before == nil {
 		return 0, io.EOF
 	}
 	b.before()
-	b.before, p[0] = nil, 'b'
+	b.before, p[0] = nil, b.body
 	return 1, nil
 }

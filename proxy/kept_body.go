@@ -17,11 +17,11 @@ type keptBody struct {
 }
 
 // bufferBody reads a body that is short enough, so that the request can be replayed. If the
-// memory for that is used up, the rest of the body is streamed. It returns false if reading
+// memory for that is used up, the rest of the body is streamed, also if it is called again. It returns false if reading
 // failed.
 func (x *sentRequest) bufferBody() bool {
 	length := x.head.ContentLength
-	if x.upgrade || x.head.ExpectContinue || length < 0 || length > x.service.Retry.BodyBytes {
+	if x.upgrade || x.head.ExpectContinue || x.upload.unkept.Length > 0 || length < 0 || length > x.service.Retry.BodyBytes {
 		return true
 	}
 	for last := false; !last; {

@@ -248,6 +248,9 @@ func (x *httpExchange) retarget() *refusal.Refusal {
 		if r == nil {
 			r = x.prepare()
 		}
+		if r == nil {
+			r = x.keepBody()
+		}
 		if r != nil {
 			x.upload.wait()
 			return r
