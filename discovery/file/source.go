@@ -79,6 +79,7 @@ func (w *watch) read(ctx context.Context) ([]discovery.Instance, error) {
 	for err == nil {
 		var list []discovery.Instance
 		if list, err = discovery.ParseValues(w.service, text); err != nil {
+			err = fmt.Errorf("%s: %w", w.options.Path, err)
 			break
 		}
 		set := discovery.Normalize(list)
@@ -96,5 +97,5 @@ func (w *watch) read(ctx context.Context) ([]discovery.Instance, error) {
 		}
 		text = again
 	}
-	return nil, fmt.Errorf("file %s cannot be used, its last usable text stays in use: %w", w.options.Path, err)
+	return nil, fmt.Errorf("the file cannot be used, its last usable text stays in use: %w", err)
 }
