@@ -554,3 +554,55 @@ shutdown: { idle: 0s, grace: 0s }
 	m.a.end()
 	m.b.end()
 }
+
+// A reload that removes a service with a leader is no demotion, whatever becomes of the leader then. One that brings it back finds who
+// leads now, and follows: sessions from then on end with the next demotion.
+func TestServiceWithALeaderGoesAndComesBack(t *testing.T) {
+	t.Parallel()
+	for _, demoted := range []bool{false, true} { // while there is no service
+		consul := discoverytest.Start(t)
+		databases := []*database{newDatabase(t, "a", nil, netip.Addr{}), newDatabase(t, "b", nil, netip.Addr{})}
+		lead := func(name string) {
+			var entries []*api.ServiceEntry
+			for _, d := range databases {
+				e := discoverytest.Instance("db", "db/"+d.name, d.port)
+				if d.name == name {
+					e.Service.Tags = []string{"primary"}
+				}
+				entries = append(entries, e)
+			}
+			consul.Set("db", entries...)
+		}
+		text := func(service, more string) string {
+			return fmt.Sprintf(`consul: { addresses: [%q] }
+listeners: [{ name: db, address: "127.0.0.1:0", protocol: tcp, service: %s }]
+services: { other: { peers: [%q] }%s }
+`, consul.URL(), service, greeter(t, "other"), more)
+		}
+		with := text("db", ", db: { consul: { leader: { tag: primary } }, drain: { timeout: 1h } }")
+		lead("a")
+		r := start(t, with)
+		goesOn := func(c *tcpClient, when string) {
+			t.Helper()
+			c.say("still here")
+			verify.Equal(t, c.line(), "still here", "%v: the session, %s", demoted, when)
+		}
+		first := r.connect("db")
+		verify.Equal(t, first.line(), "a", "%v: at first", demoted)
+		r.replace(text("other", ""))
+		verify.Equal(t, r.connect("db").line(), "other", "%v: without the service", demoted)
+		goesOn(first, "without the service")
+		now, next := "a", "b"
+		if demoted {
+			now, next = "b", "a"
+			lead(now)
+		}
+		r.replace(with)
+		second := r.connect("db")
+		verify.Equal(t, second.line(), now, "%v: when the service is back", demoted)
+		goesOn(first, "when the service is back")
+		lead(next)
+		verify.Equal(t, second.line(), "", "%v: the session of who no longer leads", demoted)
+		r.await("the next leader", func() bool { return r.connect("db").line() == next })
+	}
+}
