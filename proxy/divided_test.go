@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -303,6 +304,41 @@ func TestAnotherTargetGetsAPeerMeanwhile(t *testing.T) {
 			return test.left && ofA.Total() == 1 && ofB.Total() == 0 || !test.left && ofA.Total() == 0 && ofB.Total() == 1
 		})
 	})
+}
+
+// The wait goes on if the other target has lost its peer again when the request goes there.
+func TestAnotherTargetHasAPeerForAMoment(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	a, b := p.newService("a", balancer.Options{}), p.echoing(t, "b")
+	peers := instancesAt(t, b.Pool.Snapshot().All[0].Address())
+	b.Pool.Apply(nil)
+	a.WaitForPeer, b.WaitForPeer = time.Hour, time.Hour
+	p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
+		{Share: 1, Route: &route.Route{Service: a}}, {Share: 1e-30, Route: &route.Route{Service: b}},
+	}}})
+	const requests = 20
+	var clients sync.WaitGroup
+	for range requests {
+		conn := p.dial()
+		verify.Result(io.WriteString(conn, getRequest)).Must(t)
+		clients.Go(func() { expectResponse(t, conn, http.StatusOK) })
+	}
+	eventually(t, "all wait", func() bool { return a.Pool.Pending() == requests })
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		clients.Wait()
+	}()
+	for {
+		b.Pool.Apply(peers)
+		select {
+		case <-answered:
+			return
+		default:
+			b.Pool.Apply(nil)
+		}
+	}
 }
 
 // A lateBody is a byte, before which something is done.

@@ -34,13 +34,14 @@ import (
 // An httpExchange is a request and its response, between a downstream and upstreams.
 type httpExchange struct {
 	serving bool // begin was called, and account was not
+	other   bool // the wait for the first peer ended because another target had one
 	answeredRequest
 }
 
 // begin resets the exchange and starts the clock of a request.
 func (x *httpExchange) begin() {
 	x.answeredRequest.begin()
-	x.serving = true
+	x.serving, x.other = true, false
 }
 
 // close releases what the exchange holds.
@@ -264,7 +265,10 @@ func (x *httpExchange) Waiting(timeout time.Duration) (context.Context, context.
 	if x.tries > 0 || x.divided == nil && x.splitter == nil {
 		return x.answeredRequest.Waiting(timeout)
 	}
-	return x.waitingUnless(timeout, x.hasOther)
+	return x.waitingUnless(timeout, func() bool {
+		x.other = x.hasOther()
+		return x.other
+	})
 }
 
 // forward picks peers, tries them, and relays the answer of one of them.
@@ -272,7 +276,8 @@ func (x *httpExchange) forward() *refusal.Refusal {
 	c := x.client
 	x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
 	outcome, tries, err := attempt.Run(x.service, &x.query, x)
-	for err != nil && tries == 0 && x.endOfWait(nil) == nil && x.hasOther() {
+	for err != nil && tries == 0 && x.endOfWait(nil) == nil && (x.other || x.hasOther()) {
+		x.other = false // if it has none any more, the wait begins anew
 		if r := x.retarget(); r != nil {
 			return r
 		}
