@@ -43,9 +43,8 @@ func TestRefusedAnswers(t *testing.T) {
 // A configuration whose routes only redirect and answer needs no service.
 func TestRoutesWithoutServices(t *testing.T) {
 	const own = "routes: [{ path: /ping, direct_response: { body: pong } }, { redirect: { to: 'https://$host$path' } }"
-	_, err := Parse("sluice.yaml", []byte(own+"]"))
-	verify.NoError(t, err)
-	_, err = Parse("sluice.yaml", []byte(own+", { path: /a, redirect: { regexp: a, to: /b } }]"))
+	mustParse(t, own+"]")
+	_, err := Parse("sluice.yaml", []byte(own+", { path: /a, redirect: { regexp: a, to: /b } }]"))
 	verify.That(t, err != nil && strings.Contains(err.Error(), "sluice.yaml: services: empty: want at least one"), "a redirect of some requests: %v", err)
 	_, err = Parse("sluice.yaml", []byte(own+", { path: /a, service: star }]"))
 	verify.That(t, err != nil && strings.Contains(err.Error(), "sluice.yaml: services: empty: want at least one"), "a service that is not there: %v", err)

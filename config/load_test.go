@@ -38,10 +38,13 @@ func Parse(name string, data []byte) (*Config, error) {
 	return built.Config, nil
 }
 
+// mustParse is Parse without errors. A reload of the same text changes nothing.
 func mustParse(t *testing.T, text string) *Config {
 	t.Helper()
 	c, err := Parse("sluice.yaml", []byte(text))
 	verify.Require(t, err == nil, "Parse: %v\n%s", err, text)
+	again, err := Parse("sluice.yaml", []byte(text))
+	verify.That(t, err == nil && Equal(c, again), "the same text is another configuration: %v\n%s", err, text)
 	return c
 }
 

@@ -14,17 +14,13 @@ const MaxBytes = 1 << 20
 
 // Body is the body of an answer. It is safe for concurrent use.
 type Body struct {
-	path string // "": a text that stays
-	text atomic.Pointer[[]byte]
+	path  string // "": a text that stays
+	fixed []byte // that text
+	text  atomic.Pointer[[]byte]
 }
 
-// Text returns a body that stays as it is.
-func Text(s string) *Body {
-	b := new(Body)
-	text := []byte(s)
-	b.text.Store(&text)
-	return b
-}
+// Text returns a body that stays as it is. Deeply equal ones have the same text, so that configurations with them can be compared.
+func Text(s string) *Body { return &Body{fixed: []byte(s)} }
 
 // Open reads a file.
 func Open(path string) (*Body, error) {
@@ -36,7 +32,12 @@ func Open(path string) (*Body, error) {
 }
 
 // Bytes returns the body, which the caller must not change.
-func (b *Body) Bytes() []byte { return *b.text.Load() }
+func (b *Body) Bytes() []byte {
+	if b.path == "" {
+		return b.fixed
+	}
+	return *b.text.Load()
+}
 
 // Refresh reads the file again, and reports whether it has changed. After an error the body stays as it is.
 func (b *Body) Refresh() (changed bool, err error) {
