@@ -12,9 +12,26 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// rated reports whether the rate limit of its route has refused a request.
-func rated(response *http.Response, route *combinedRoute) bool {
-	return route.rated && response.StatusCode == http.StatusTooManyRequests && response.Header.Get("Retry-After") != ""
+// declined reports whether the rate limit of its route, or the maintenance of its service, has refused a request.
+func (c *combinations) declined(response *http.Response, route *combinedRoute) bool {
+	switch response.StatusCode {
+	case http.StatusTooManyRequests:
+		return route.rated && response.Header.Get("Retry-After") != ""
+	case http.StatusServiceUnavailable:
+		return c.closing && !route.streamed && response.Header.Get("X-Sluice-Reason") == "maintenance"
+	}
+	return false
+}
+
+// client returns the address of a client of a listener, who sends a value of X-Forwarded-For.
+func (c *combinations) client(listener, forwarded string) string {
+	switch {
+	case listener == "proxied":
+		return "127.0.0.9"
+	case c.trusting && forwarded != "":
+		return forwarded
+	}
+	return "127.0.0.1"
 }
 
 // refused reads an answer of sluice's own, and compares it with what must come.
@@ -33,7 +50,7 @@ func (c *combinedRun) refused(response *http.Response, route *combinedRoute, met
 }
 
 // check reads an answer, and compares it with what must come. sum is of the body of the request.
-func (c *combinedRun) check(response *http.Response, route *combinedRoute, a combinedAsk, method, listener, sum string) error {
+func (c *combinedRun) check(response *http.Response, route *combinedRoute, a combinedAsk, method, listener, client, sum string) error {
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	got := response.Header
@@ -45,10 +62,8 @@ func (c *combinedRun) check(response *http.Response, route *combinedRoute, a com
 	case route.status != 0:
 		status, want = route.status, route.body
 	default:
-		fields["X-Path"], fields["X-Method"], fields["Got-X-Real-Ip"] = route.got+a.path, method, "127.0.0.1"
-		if listener == "proxied" {
-			fields["Got-X-Real-Ip"] = "127.0.0.9"
-		}
+		fields["X-Path"], fields["X-Method"], fields["Got-X-Real-Ip"] = route.got+a.path, method, client
+		fields["Got-Host"] = route.host
 		if sum != "" && a.how != early {
 			fields["Got-Body"] = sum
 		}

@@ -31,6 +31,7 @@ type generation struct {
 	clients  []*http.Client
 	sockets  []*xhttp2.Transport // for WebSocket over HTTP/2, by listener
 	calls    []*grpc.ClientConn
+	sessions tls.ClientSessionCache // of all generations
 }
 
 // The listeners for HTTP of TestCombinations. Clients have both protocols at each.
@@ -50,8 +51,7 @@ func (g *generation) dial(ctx context.Context, listener string, protocols ...str
 	case "told": // the peer speaks first
 		io.WriteString(conn, combinedHeader)
 	case "secure":
-		config := clientConfig(protocols...)
-		secure := tls.Client(conn, config)
+		secure := tls.Client(conn, g.clientConfig(protocols...))
 		if err := secure.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, err
@@ -61,13 +61,13 @@ func (g *generation) dial(ctx context.Context, listener string, protocols ...str
 	return conn, nil
 }
 
-func clientConfig(protocols ...string) *tls.Config {
-	return &tls.Config{InsecureSkipVerify: true, ServerName: "a.example.com", NextProtos: protocols}
+func (g *generation) clientConfig(protocols ...string) *tls.Config {
+	return &tls.Config{InsecureSkipVerify: true, ServerName: "a.example.com", NextProtos: protocols, ClientSessionCache: g.sessions}
 }
 
-func newGeneration(t *testing.T, r *running) *generation {
+func newGeneration(t *testing.T, r *running, sessions tls.ClientSessionCache) *generation {
 	t.Helper()
-	g := &generation{running: r}
+	g := &generation{running: r, sessions: sessions}
 	for _, listener := range combinedListeners {
 		for _, http2 := range []bool{false, true} {
 			protocols := new(http.Protocols)
@@ -76,7 +76,7 @@ func newGeneration(t *testing.T, r *running) *generation {
 			protocols.SetUnencryptedHTTP2(http2)
 			transport := &http.Transport{
 				Protocols: protocols, DisableCompression: true, ExpectContinueTimeout: 10 * patience, MaxIdleConnsPerHost: 10,
-				TLSClientConfig: clientConfig(),
+				TLSClientConfig: g.clientConfig(),
 				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 					if listener == "secure" {
 						return new(net.Dialer).DialContext(ctx, "tcp", g.Address(listener).String())
@@ -95,7 +95,7 @@ func newGeneration(t *testing.T, r *running) *generation {
 		}})
 		security := insecure.NewCredentials()
 		if listener == "secure" {
-			security = credentials.NewTLS(clientConfig())
+			security = credentials.NewTLS(g.clientConfig())
 		}
 		calls := verify.Result(grpc.NewClient("passthrough:///a.example.com", grpc.WithTransportCredentials(security),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {

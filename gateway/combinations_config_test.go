@@ -6,9 +6,14 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"strings"
 	"testing"
 
+	"sluice/config"
 	"sluice/test/configtest"
+	"sluice/test/discoverytest"
+	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
@@ -28,12 +33,30 @@ type combinations struct {
 	t       *testing.T
 	random  *rand.Rand
 	servers *combinedServers
+	consul  *discoverytest.Consul
+	dir     string // of files of this seed
+	site    testcert.Files
 	routes  []*combinedRoute
+	texts   []string // of all configurations
 	// In a seed one of these may be, since a reload gives a pool its peers and its settings one after the other, and routes theirs
 	// before or after. impatient: services have retry.per_try_timeout, and keep their peers, because whether another peer can answer
 	// in place of a slow one is decided when the request is sent. dying: services have a peer that refuses connections, and retries
-	// that find another one. crashing: peers crash for requests that another one answers, which all services have.
-	impatient, dying, crashing bool
+	// that find another one. crashing: peers crash for requests that another one answers, which all services have. plain: the peers of the
+	// service any have no TLS.
+	impatient, dying, crashing, plain bool
+
+	trusting bool // the clients of some listeners, whose X-Forwarded-For counts
+	closing  bool // the service any is in maintenance at times
+	divided  bool // a document beside the file has routes and their services
+	waiting  bool // requests wait for a peer, for a service may have only new ones, which must pass a check first
+
+	// What the next configuration depends on.
+	healthy   bool     // Consul
+	lost      bool     // while it is not: it has no instances
+	upgrading bool     // it is for a new process
+	lacking   bool     // that does not find its peers
+	known     []string // services of which this process has a set from Consul
+	present   []string // services of this process
 }
 
 // A combinedRoute is what stays of a route, and what clients get by it.
@@ -50,12 +73,13 @@ type combinedRoute struct {
 	page     bool              // in place of a 404 of a peer, and of errors of sluice's own
 	rated    bool              // some requests get 429
 	removed  bool              // the field X-Removed
+	host     string            // that peers get
 	limited  bool              // to bodies of 20 KiB
 	streamed bool              // for WebSocket, or gRPC
 }
 
-// web are the services for requests; one and tls have HTTP/1.1.
-var web = []string{"one", "tls", "h2c", "h2"}
+// web are the services for requests; one has HTTP/1.1.
+var web = []string{"one", "any", "h2c", "h2"}
 
 // one in n.
 func (c *combinations) one(n int) bool { return c.random.IntN(n) == 0 }
@@ -72,9 +96,10 @@ func (c *combinations) newRoutes() {
 	case 2:
 		c.crashing = true
 	}
+	c.trusting, c.closing, c.divided, c.waiting, c.plain = c.one(2), c.one(3), c.one(3), c.one(2), c.one(2)
 	for n := range 5 {
 		path := fmt.Sprint("/r", n)
-		r := &combinedRoute{service: pick(c, web...), got: path, keys: settings{"path": path}, fields: map[string]string{}, header: map[string]string{}}
+		r := &combinedRoute{service: pick(c, web...), got: path, keys: settings{"path": path}, host: "a.example.com", fields: map[string]string{}, header: map[string]string{}}
 		switch c.random.IntN(5) {
 		case 0:
 			r.keys["strip_prefix"], r.got = path, ""
@@ -96,6 +121,9 @@ func (c *combinations) newRoutes() {
 		}
 		if c.one(3) {
 			r.keys["request_headers"], r.fields["Got-X-Extra"] = settings{"set": settings{"X-Extra": "$method $scheme"}}, "?"
+		}
+		if c.one(4) {
+			r.keys["host_header"], r.host = "c.example.com", "c.example.com"
 		}
 		if c.one(3) {
 			r.keys["response_headers"], r.fields["X-Answer"], r.removed = settings{"set": settings{"X-Answer": "of $host"}, "remove": []string{"X-Removed"}}, "of a.example.com", true
@@ -124,6 +152,9 @@ func (c *combinations) newRoutes() {
 			r.fields, r.without = map[string]string{"Location": "https://b.example.com/x?y"}, 0
 		case 1:
 			r.keys["direct_response"], r.status, r.body = settings{"status": 203, "body": "fixed"}, http.StatusNonAuthoritativeInfo, "fixed"
+			if c.one(2) {
+				r.keys["direct_response"], r.body = settings{"status": 203, "file": c.servers.page}, "a page"
+			}
 			r.fields = map[string]string{"X-Sluice-Reason": "direct_response"}
 		}
 		if r.status != 0 {
@@ -137,138 +168,36 @@ func (c *combinations) newRoutes() {
 		&combinedRoute{service: pick(c, "h2c", "h2"), keys: settings{"path": "/grpc.testing.TestService"}, streamed: true})
 }
 
-// retry returns settings of retries of a service or a route, by which no request fails that another peer can answer.
-func (c *combinations) retry() settings {
-	keys := settings{"budget": 10, "min_per_second": 1_000_000, "attempts": pick(c, 3, 4, 5)}
-	if !c.dying && !c.crashing && c.one(3) {
-		keys["attempts"] = pick(c, 1, 2)
-	}
-	if c.impatient && c.one(2) {
-		keys["per_try_timeout"] = pick(c, "5ms", "50ms", "1s")
-	}
-	if c.one(3) {
-		keys["body"] = pick(c, "0", "1KiB", "40KiB", "1MiB")
-	}
-	if c.one(3) {
-		keys["hedge"] = settings{"after": pick(c, "1ms", "5ms")}
-	}
-	return keys
-}
-
-// service composes a service for requests.
-func (c *combinations) service(name string) settings {
-	addresses, keys := c.servers.plain, settings{
-		"timeouts": settings{"connect": "5m", "response_header": "10m", "idle": "10m", "tunnel": "10m"}, "drain": settings{"timeout": "10m"},
-	}
-	secure := settings{"ca": c.servers.ca, "server_name": "a.example.com"}
-	switch upstream := (settings{}); name {
-	case "tls":
-		addresses, upstream["tls"] = c.servers.secure, secure
-		keys["upstream"] = upstream
-	case "h2":
-		addresses, upstream["tls"], upstream["protocol"] = c.servers.secure, secure, "h2"
-		keys["upstream"] = upstream
-	case "h2c":
-		upstream["protocol"] = "h2c"
-		keys["upstream"] = upstream
-	}
-	if !c.impatient && !c.crashing {
-		addresses = addresses[:pick(c, 1, 2, 3, 3)]
-	}
-	balance := settings{"proof": !c.one(4), "policy": pick(c, "ewma", "hash", "least_conn", "random", "round_robin", "sticky")}
-	limits, health := settings{}, settings{}
-	dead := c.dying && len(addresses) == 3 && c.one(2)
-	switch {
-	case len(addresses) == 3 && !dead && c.one(3):
-		keys["file"] = c.servers.instances(c.t, name, addresses)
-		if c.one(3) {
-			balance["tiers"] = []settings{{"tags": []string{pick(c, "v1", "v2", "none")}}}
-			break
-		}
-		keys["groups"] = settings{"canary": settings{"tags": []string{"v2"}}}
-		keys["split"] = settings{"canary": pick(c, "0%", "50%", "100%"), "key": pick(c, "cookie", "none", "client_address", "header X-Client"), "fallback": "rest"}
-	default:
-		peers := []string{}
-		for _, a := range addresses {
-			peers = append(peers, a+pick(c, "", " weight=2", " weight=9"))
-		}
-		if dead {
-			peers = append(peers, "127.0.0.1:1")
-		}
-		keys["peers"] = peers
-	}
-	if balance["policy"] == "hash" {
-		balance["hash"] = settings{"keys": []string{pick(c, "path", "client_address", "query key", "header X-Client", "cookie mine")}, "bound": pick(c, 0.0, 1.25)}
-	} else if c.one(3) {
-		balance["reported_load"] = true
-	}
-	if !c.dying && !c.impatient && !c.crashing && balance["policy"] != "hash" && balance["policy"] != "sticky" && c.one(4) {
-		balance["subset"] = settings{"size": pick(c, 1, 2), "replica": 0, "replicas": pick(c, 1, 3)}
-	}
-	if c.one(3) {
-		limits["connections_per_peer"], limits["connection_wait"] = pick(c, 2, 3, 8), "1m"
-	}
-	if c.one(3) {
-		limits["adaptive"], limits["adaptive_min"] = true, 10_000
-	}
-	if c.one(3) {
-		limits["requests"], limits["requests_per_peer"], limits["retries"] = 10_000, 10_000, 10_000
-	}
-	if c.one(3) {
-		active := settings{"interval": "50ms", "timeout": "5m", "path": "/health"}
-		if name == "h2" || name == "tls" {
-			active["tls"] = secure
-		}
-		if c.one(2) {
-			active["reuse_connections"] = true
-		}
-		if active["must_pass_first"] = c.one(2); active["must_pass_first"] == true {
-			keys["wait_for_peer"] = "1m"
-		}
-		health["active"] = active
-	}
-	passive := settings{}
-	if c.one(3) {
-		passive = settings{"success_rate": settings{}, "latency": settings{}, "interval": "100ms"}
-	}
-	if health["passive"] = passive; c.impatient || c.crashing {
-		passive["consecutive_failures"] = 0
-	}
-	if c.one(3) {
-		health["slow_start"] = "2s"
-	}
-	if c.one(3) {
-		keys["keepalive"] = settings{"idle": pick(c, "100ms", "4s"), "max": pick(c, 1, 512), "max_requests": pick(c, 0, 3, 10)}
-	}
-	keys["balance"], keys["limits"], keys["health"], keys["retry"] = balance, limits, health, c.retry()
-	return keys
-}
-
 // route returns the keys of a route that stay, and some that may change.
-func (c *combinations) route(r *combinedRoute) settings {
+func (c *combinations) route(r *combinedRoute, services settings) settings {
 	keys := maps.Clone(r.keys)
-	keys["service"] = r.service
+	if keys["service"] = r.service; !r.streamed && c.one(3) {
+		keys["service"] = pick(c, web...)
+	}
+	c.match(r, keys)
 	if r.keys["direct_response"] != nil || r.keys["redirect"] != nil && c.one(2) {
 		delete(keys, "service")
 	}
 	if keys["service"] != nil && r.status == 0 && !r.streamed && c.one(4) {
-		other := pick(c, web...)
-		if other != r.service {
+		if service, other := keys["service"].(string), pick(c, web...); other != service {
 			delete(keys, "service")
-			keys["services"] = settings{r.service: "50%", other: "50%", "key": pick(c, "cookie", "none", "header X-Client")}
+			keys["services"] = settings{service: "50%", other: "50%", "key": pick(c, "cookie", "none", "header X-Client")}
 		}
 	}
 	if !r.rated && c.one(3) {
 		keys["rate_limit"] = settings{"rate": 1_000_000, "key": pick(c, "client_address", "header X-Client", "route")}
 	}
 	if c.one(3) {
-		keys["when"] = pick(c, settings{"not": settings{"header": settings{"X-None": "*"}}}, settings{"any": []settings{{"scheme": "https"}, {"scheme": "http"}}}, settings{"client": []string{"127.0.0.0/8"}})
+		keys["when"] = pick(c, settings{"not": settings{"header": settings{"X-None": "*"}}}, settings{"any": []settings{{"scheme": "https"}, {"scheme": "http"}}}, settings{"client": []string{"127.0.0.0/8"}}, settings{"not": settings{"cookie": settings{"none": "*"}}})
 	}
 	if r.status != 0 {
 		return keys
 	}
 	if c.one(3) {
 		keys["compress"] = settings{"encodings": pick(c, []string{"gzip"}, []string{"zstd", "gzip"}, []string{"zstd", "br", "gzip"}), "min_length": pick(c, "0", "1KiB"), "level": pick(c, "fast", "default")}
+	}
+	if keys["redirect"] == nil && c.one(6) {
+		keys["redirect"] = settings{"regexp": "^ftp:", "to": "https://b.example.com/"}
 	}
 	if c.one(3) {
 		keys["timeouts"] = settings{"response_header": "9m", "idle": "9m"}
@@ -279,6 +208,16 @@ func (c *combinations) route(r *combinedRoute) settings {
 	if c.one(3) {
 		keys["mirror"] = settings{"service": pick(c, web...), "share": pick(c, "50%", "100%"), "body": pick(c, "0", "64KiB", "1MiB"), "in_flight": pick(c, 1, 100)}
 	}
+	if service, _ := services[fmt.Sprint(keys["service"])].(settings); service["groups"] != nil {
+		switch c.random.IntN(4) {
+		case 0:
+			keys["group"] = "rest"
+		case 1:
+			keys["split"] = settings{"canary": pick(c, "0%", "30%", "100%"), "key": pick(c, "cookie", "none"), "fallback": "rest"}
+		case 2:
+			keys["mirror"] = settings{"group": pick(c, "canary", "rest"), "share": "50%"}
+		}
+	}
 	if !r.limited && c.one(3) {
 		keys["body_limit"] = "10MiB"
 	}
@@ -288,71 +227,161 @@ func (c *combinations) route(r *combinedRoute) settings {
 	return keys
 }
 
-// text composes a configuration.
-func (c *combinations) text() string {
-	tls := settings{"certificates": []settings{{"cert": c.servers.site.Cert, "key": c.servers.site.Key}}}
+// match adds conditions that all requests of a route keep.
+func (c *combinations) match(r *combinedRoute, keys settings) {
+	switch path := r.keys["path"].(string); c.random.IntN(6) {
+	case 0:
+		keys["match"] = "string_prefix"
+	case 1:
+		if keys["match"], keys["path"] = "regexp", "^"+path+"(/|$)"; r.streamed {
+			keys["path"] = "^" + path
+		}
+	}
+	switch c.random.IntN(6) {
+	case 0:
+		keys["host"] = "a.example.com"
+	case 1:
+		keys["host"] = "*.example.com"
+	case 2:
+		keys["host_regexp"] = "^[ab][.]"
+	}
+	if c.one(4) {
+		keys["listeners"] = combinedListeners
+	}
+	if !r.streamed && c.one(4) {
+		keys["methods"] = []string{"DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"}
+	}
+	keys["priority"] = pick(c, 0, 0, 1, -1)
+}
+
+// decoys returns routes for requests that nobody sends.
+func (c *combinations) decoys() (routes []settings) {
+	for _, keys := range []settings{
+		{"host": "b.example.com"},
+		{"host_regexp": "^[bc][.]"},
+		{"methods": []string{"PATCH"}},
+		{"when": settings{"header": settings{"X-None": "*"}}},
+		{"when": settings{"query": settings{"how": "none"}}},
+		{"when": settings{"cookie": settings{"mine": "~^[6-9]$"}}},
+		{"when": settings{"client": []string{"10.0.0.0/8"}}},
+		{"match": "regexp", "path": "^/r[0-9]/none"},
+	} {
+		if c.one(3) {
+			if keys["path"] == nil {
+				keys["path"] = fmt.Sprint("/r", c.random.IntN(5))
+			}
+			keys["priority"], keys["direct_response"] = pick(c, 0, 2), settings{"status": 299, "body": "a decoy"}
+			routes = append(routes, keys)
+		}
+	}
+	return routes
+}
+
+// tls returns the TLS of a listener.
+func (c *combinations) tls() settings {
+	keys := settings{"certificates": []settings{{"cert": c.site.Cert, "key": c.site.Key}}}
+	switch c.random.IntN(4) {
+	case 0:
+		keys["profile"] = pick(c, "modern", "intermediate")
+	case 1:
+		keys["min_version"], keys["curves"] = pick(c, "1.2", "1.3"), []string{"X25519", "P-256"}
+	case 2:
+		keys["client_ca"], keys["client_auth"] = c.servers.ca, "optional"
+	}
+	if c.one(3) {
+		keys["hsts"] = settings{}
+	}
+	return keys
+}
+
+// text composes a configuration: what the file has in any case, and what a document may have in its place.
+func (c *combinations) text() (file, document string) {
 	at := "127.0.0.1:0"
 	listeners := []settings{
 		{"name": "web", "address": at},
-		{"name": "secure", "address": at, "tls": tls},
+		{"name": "secure", "address": at, "tls": c.tls()},
 		{"name": "proxied", "address": at, "proxy_protocol": settings{"from": []string{"127.0.0.0/8"}}},
 		{"name": "db", "address": at, "protocol": "tcp", "service": "streams"},
 		{"name": "told", "address": at, "protocol": "tcp", "service": "told", "proxy_protocol": settings{"from": []string{"127.0.0.0/8"}}},
-		{"name": "names", "address": at, "protocol": "tcp", "tls": tls, "sni": []settings{
+		{"name": "names", "address": at, "protocol": "tcp", "tls": settings{"certificates": []settings{{"cert": c.site.Cert, "key": c.site.Key}}}, "sni": []settings{
 			{"host": "ended.example.com", "service": "streams"},
 			{"host": "again.example.com", "service": "again"},
 			{"host": "passed.example.com", "service": "passed", "passthrough": true}}},
 	}
-	services := settings{}
+	if c.one(3) {
+		listeners = append(listeners, settings{"name": "another", "address": at})
+	}
+	services, streams := settings{}, settings{}
 	for _, name := range web {
 		services[name] = c.service(name)
 	}
 	for name, addresses := range map[string][]string{"streams": c.servers.streams, "told": c.servers.toldStreams, "again": c.servers.secureStreams, "passed": c.servers.secureStreams} {
-		service := settings{"peers": addresses[:pick(c, 1, 2, 3)], "timeouts": settings{"connect": "5m"}, "drain": settings{"timeout": "10m"}, "balance": settings{"proof": true, "policy": pick(c, "least_conn", "ewma", "round_robin", "random")}}
-		if name == "again" {
-			service["upstream"] = settings{"tls": settings{"ca": c.servers.ca, "server_name": "a.example.com"}}
-		}
-		if name == "told" {
-			service["proxy_protocol"] = pick(c, "v1", "v2")
-		}
-		if c.one(3) {
-			service["limits"] = settings{"connections_per_peer": pick(c, 2, 3), "connection_wait": "1m"}
-		}
-		if c.one(3) {
-			service["health"] = settings{"active": settings{"type": "tcp", "interval": "50ms", "timeout": "5m"}}
-		}
-		services[name] = service
+		streams[name] = c.streams(name, addresses)
 	}
-	routes := []settings{}
+	if c.lacking {
+		delete(streams["told"].(settings), "peers")
+		streams["told"].(settings)["file"] = c.dir + "/missing"
+	}
+	routes := c.decoys()
 	for _, r := range c.routes {
-		routes = append(routes, c.route(r))
+		routes = append(routes, c.route(r, services))
 	}
+	if text := asYAML(routes); c.one(2) { // those that are not used
+		maps.DeleteFunc(services, func(name string, _ any) bool {
+			return !strings.Contains(text, fmt.Sprintf("%q", name))
+		})
+	}
+	c.random.Shuffle(len(routes), func(a, b int) { routes[a], routes[b] = routes[b], routes[a] })
 	tracing := settings{"sample": pick(c, "1%", "100%")}
 	if c.one(4) {
 		tracing["otlp"] = "http://127.0.0.1:1"
 	}
-	client := settings{"request_id": c.one(2), "keep_for_gone_clients": c.one(2), "forwarded": c.one(2), "limits": settings{"kept_bodies": pick(c, "1MiB", "256MiB"), "compression": pick(c, "1MiB", "256MiB")},
-		"timeouts": settings{"head": "5m", "body": "10m", "write": "10m", "idle": "10m"}, "connections": settings{"max_requests": pick(c, 0, 0, 5, 50)}}
-	log := settings{"path": c.servers.dir + "/access.log", "format": pick(c, "json", "combined")}
-	return fmt.Sprintf("listeners: %s\nadmin: { address: \"127.0.0.1:0\" }\naccess_log: %s\ntracing: %s\nclient: %s\nshutdown: { idle: 100ms, grace: 10m }\nservices: %s\nroutes: %s\n",
-		asYAML(listeners), asYAML(log), asYAML(tracing), asYAML(client), asYAML(services), asYAML(routes))
-}
-
-// valid is text, which is checked.
-func (c *combinations) valid() string {
-	text := c.text()
-	_, err := configtest.Build(text)
-	verify.Require(c.t, err == nil, "the configuration is not valid: %v\n%s", err, text)
-	return text
-}
-
-// order returns the path of an order about a peer of a service, which may not be in use; "" for none. It concerns only the last of three,
-// so that the others can answer.
-func (c *combinations) order() string {
-	if c.impatient || c.crashing || c.one(2) {
-		return ""
+	client := settings{"request_id": c.one(2), "keep_for_gone_clients": c.one(2), "forwarded": c.one(2), "keep_underscores": c.one(2), "keep_dot_segments": c.one(2),
+		"limits":   settings{"kept_bodies": pick(c, "1MiB", "256MiB"), "compression": pick(c, "1MiB", "256MiB"), "connections": pick(c, 0, 10_000), "head": pick(c, "8KiB", "60KiB"), "fields": pick(c, 50, 1000)},
+		"timeouts": settings{"head": "5m", "body": "10m", "write": "10m", "idle": "10m"}, "connections": settings{"max_requests": pick(c, 0, 0, 5, 50), "max_age": pick(c, "0s", "0s", "100ms")}}
+	if c.trusting {
+		client["trusted_proxies"] = []string{"127.0.0.1"}
 	}
-	addresses := map[string][]string{"one": c.servers.plain, "tls": c.servers.secure, "streams": c.servers.streams, "told": c.servers.toldStreams}
-	service := pick(c, "one", "tls", "streams", "told")
-	return "/api/peers/" + service + "/" + addresses[service][2] + pick(c, "/drain", "/enable", "/weight?weight=5", "/weight/release")
+	accessLog := settings{"path": pick(c, c.dir+"/access.log", "off"), "format": pick(c, "json", "combined", "$client $target $status"), "sample": pick(c, "10%", "100%")}
+	log := settings{"level": pick(c, "info", "info", "debug", "warn"), "format": pick(c, "json", "console")}
+	admin := settings{"address": at}
+	for _, key := range []string{"orders", "shares"} {
+		if c.one(3) {
+			admin[key] = c.dir + "/" + key
+		}
+	}
+	discovery, history := settings{"debounce": settings{"quiet": pick(c, "0s", "100ms")}, "allow_local": true}, settings{}
+	if c.one(3) {
+		discovery["snapshot"] = c.dir + "/snapshot"
+	}
+	if c.one(3) {
+		history["history"] = c.dir + "/history"
+	}
+	if !c.divided {
+		maps.Copy(services, streams)
+		streams = services
+	}
+	file = fmt.Sprintf("listeners: %s\nadmin: %s\naccess_log: %s\nlog: %s\nconsul: { addresses: [%q] }\ndiscovery: %s\nconfig: %s\ntracing: %s\nclient: %s\nshutdown: { idle: 100ms, grace: 10m }\nservices: %s\n",
+		asYAML(listeners), asYAML(admin), asYAML(accessLog), asYAML(log), c.consul.URL(), asYAML(discovery), asYAML(history), asYAML(tracing), asYAML(client), asYAML(streams))
+	if document = fmt.Sprintf("routes: %s\n", asYAML(routes)); c.divided {
+		file += fmt.Sprintf("dynamic: [{ file: %q }]\n", c.dir+"/documents/*.yaml")
+		return file, fmt.Sprintf("services: %s\n", asYAML(services)) + document
+	}
+	return file + document, ""
+}
+
+// next composes a configuration, and returns the file, after a document has been written that it names. Documents are not for one
+// process, so the one before gets it too.
+func (c *combinations) next() (file string) {
+	file, document := c.text()
+	built, err := configtest.Build(file)
+	verify.Require(c.t, err == nil, "the configuration is not valid: %v\n%s", err, file)
+	again, _ := configtest.Build(file)
+	verify.That(c.t, config.Equal(built, again), "the same text is another configuration:\n%s", file)
+	if document != "" {
+		verify.Require(c.t, os.MkdirAll(c.dir+"/documents", 0o700) == nil, "no directory")
+		replaceFile(c.t, c.dir+"/documents/routes.yaml", document)
+	}
+	c.texts = append(c.texts, file+document)
+	return file
 }

@@ -142,6 +142,7 @@ func combinedAnswer(w http.ResponseWriter, r *http.Request, a combinedAsk) {
 	h.Set("Endpoint-Load-Metrics", "TEXT cpu_utilization=0.3")
 	h.Set("X-Path", r.URL.Path)
 	h.Set("X-Method", r.Method)
+	h.Set("Got-Host", r.Host)
 	h.Set("X-Removed", "by some routes")
 	for _, name := range []string{"X-Real-IP", "X-Extra", "X-User"} {
 		h.Set("Got-"+name, r.Header.Get(name))
@@ -229,16 +230,15 @@ type combinedServers struct {
 	issuer                              *issuer
 	tokens, users, page, ca             string // files
 	dir                                 string
-	site                                testcert.Files
 	trusted                             *tls.Config // of clients
 }
 
 func startCombinedServers(t *testing.T) *combinedServers {
 	t.Helper()
 	dir := t.TempDir()
-	s := &combinedServers{dir: dir, site: testcert.Write(t, dir, "*.example.com"), issuer: startIssuer(t)}
-	s.ca = s.site.Cert
-	pair := verify.Result(tls.LoadX509KeyPair(s.site.Cert, s.site.Key)).Must(t)
+	site := testcert.Write(t, dir, "*.example.com")
+	s := &combinedServers{dir: dir, ca: site.Cert, issuer: startIssuer(t)}
+	pair := verify.Result(tls.LoadX509KeyPair(site.Cert, site.Key)).Must(t)
 	s.trusted = &tls.Config{InsecureSkipVerify: true, ServerName: "a.example.com"}
 	serve := func(secure bool, handler http.Handler) string {
 		server := httptest.NewUnstartedServer(handler)

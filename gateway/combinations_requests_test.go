@@ -135,10 +135,10 @@ func (c *combinedRun) pipelined(ctx context.Context, g *generation, random *rand
 		if err != nil {
 			return fmt.Errorf("answer %d: %w", n, err)
 		}
-		if rated(response, routes[n]) {
-			err = c.refused(response, routes[n], http.MethodGet, http.StatusTooManyRequests)
+		if c.declined(response, routes[n]) {
+			err = c.refused(response, routes[n], http.MethodGet, response.StatusCode)
 		} else {
-			err = c.check(response, routes[n], a, http.MethodGet, "web", "")
+			err = c.check(response, routes[n], a, http.MethodGet, "web", "127.0.0.1", "")
 		}
 		if err != nil {
 			return fmt.Errorf("answer %d: %w", n, err)
@@ -193,21 +193,25 @@ func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(
 	mine := strconv.Itoa(random.IntN(5))
 	request.Header.Set("Cookie", "mine="+mine)
 	request.Header.Set("X-Client", strconv.Itoa(random.IntN(5)))
+	if random.IntN(4) == 0 {
+		request.Header.Set("X-Forwarded-For", "127.0.0.9")
+	}
+	client := c.client(combinedListeners[listener], request.Header.Get("X-Forwarded-For"))
 	what = fmt.Sprintf("%s, HTTP/2 %t, %s %s, body %d of %d, header %v, route %s", combinedListeners[listener], http2, method, request.URL, len(body), request.ContentLength, request.Header, asYAML(route.keys))
 	response, err := g.client(listener, http2).Do(request)
 	if err != nil {
 		return what, err
 	}
 	arrived()
-	if rated(response, route) {
-		return what, c.refused(response, route, method, http.StatusTooManyRequests)
+	if c.declined(response, route) {
+		return what, c.refused(response, route, method, response.StatusCode)
 	}
 	limited := route.limited && route.status == 0 && len(body) > 20<<10
 	if a.how == early || a.how == crash || a.how == stumble { // the peer may be first
 		limited = limited && response.StatusCode == http.StatusRequestEntityTooLarge
 	}
 	switch {
-	case route.denied && combinedListeners[listener] == "proxied":
+	case route.denied && client == "127.0.0.9":
 		return what, c.refused(response, route, method, http.StatusForbidden)
 	case limited && (!without || request.ContentLength > 0):
 		return what, c.refused(response, route, method, http.StatusRequestEntityTooLarge)
@@ -224,7 +228,7 @@ func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(
 		}
 		return what, nil
 	}
-	if err := c.check(response, route, a, method, combinedListeners[listener], combinedSum([]byte(body))); err != nil {
+	if err := c.check(response, route, a, method, combinedListeners[listener], client, combinedSum([]byte(body))); err != nil {
 		return what, err
 	}
 	if response.Request.Header.Get("Te") != "" && a.how == withTrailer && method != http.MethodHead && route.status == 0 && !(route.page && a.status == 404) {
@@ -263,7 +267,7 @@ func (c *combinedRun) leave(ctx context.Context, g *generation, route *combinedR
 	}
 	defer response.Body.Close()
 	_, _ = io.CopyN(io.Discard, response.Body, int64(random.IntN(200_000)))
-	if response.StatusCode >= 500 {
+	if response.StatusCode >= 500 && !c.declined(response, route) {
 		return fmt.Errorf("got %s, header %v", response.Status, response.Header)
 	}
 	return nil
