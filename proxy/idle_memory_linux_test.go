@@ -30,7 +30,7 @@ func TestIdleConnectionHoldsLittle(t *testing.T) {
 		{"X25519", 300, &tls.Config{InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}, 6500},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p := startProxy(t, Options{}, answersOK(t))
+			p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Idle: time.Hour}}, answersOK(t))
 			if test.client != nil {
 				p.address = p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}}})
 			}
