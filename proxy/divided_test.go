@@ -325,18 +325,51 @@ func TestAnotherTargetHasAPeerForAMoment(t *testing.T) {
 		clients.Go(func() { expectResponse(t, conn, http.StatusOK) })
 	}
 	eventually(t, "all wait", func() bool { return a.Pool.Pending() == requests })
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		clients.Wait()
-	}()
-	for {
+	for begin := time.Now(); time.Since(begin) < time.Second/2; { // they look after 100 ms
 		b.Pool.Apply(peers)
+		b.Pool.Apply(nil)
+	}
+	b.Pool.Apply(peers)
+	clients.Wait()
+}
+
+// A copy that a mirror was to get while the body is forwarded is sent also if the body is kept for another target.
+func TestMirrorOfATargetThatChanges(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	for _, front := range p.fronts() {
+		a, b := p.echoing(t, "a"), p.echoing(t, "b")
+		peers := instancesAt(t, b.Pool.Snapshot().All[0].Address())
+		a.Pool.Apply(nil)
+		b.Pool.Apply(nil)
+		a.WaitForPeer, b.Retry.BodyBytes = time.Hour, 100<<10
+		copied := make(chan int, 1)
+		server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			copied <- len(verify.Result(io.ReadAll(r.Body)).Must(t))
+		}))
+		t.Cleanup(server.Close)
+		next := p.newService("next", balancer.Options{NewTransport: p.NewTransport(someTransport)}, strings.TrimPrefix(server.URL, "http://"))
+		copies := route.NewCopies("star", "next", "")
+		mirror := &route.Mirror{
+			Share: 1, InFlight: 1, BodyBytes: 1 << 20, Service: route.MirrorService(next), Copies: copies, Actions: route.MirrorActions(nil, "star"),
+		}
+		p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
+			{Share: 1, Route: &route.Route{Service: a, Mirror: mirror}}, {Share: 1e-30, Route: &route.Route{Service: b, Mirror: mirror}},
+		}}})
+		const length = 50 << 10
+		var client sync.WaitGroup
+		client.Go(func() {
+			response, text := front.send(t, "PUT", "/", strings.NewReader(strings.Repeat("b", length)), length)
+			verify.That(t, response.StatusCode == http.StatusOK, "%s: %d %s", front.name, response.StatusCode, text)
+		})
+		eventually(t, "the request waits", func() bool { return a.Pool.Pending() == 1 })
+		b.Pool.Apply(peers)
+		client.Wait()
 		select {
-		case <-answered:
-			return
-		default:
-			b.Pool.Apply(nil)
+		case got := <-copied:
+			verify.Equal(t, got, length, "%s: bytes of the copy", front.name)
+		case <-time.After(patience):
+			t.Errorf("%s: no copy; dropped %v", front.name, copies.Dropped())
 		}
 	}
 }

@@ -29,6 +29,7 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/proxy/reserved"
+	"sluice/proxy/transfer"
 )
 
 // An httpExchange is a request and its response, between a downstream and upstreams.
@@ -237,6 +238,9 @@ func (x *httpExchange) shed() *refusal.Refusal {
 func (x *httpExchange) keepBody() *refusal.Refusal {
 	if x.streaming && !x.bufferBody() {
 		return cmp.Or(x.client.cutBy(), x.lastRefusal, refusal.ClientGone)
+	}
+	if m := x.upload.copy; m != nil && !x.streaming { // the copy was to get it as it is forwarded
+		x.upload.copy = m.add(transfer.Piece{Text: x.body, Length: int64(len(x.body)), Last: true})
 	}
 	return nil
 }
