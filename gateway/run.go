@@ -113,7 +113,8 @@ func (g *Gateway) warmUp(ctx context.Context) {
 		patience := func() time.Duration { return max(g.waits.start, g.waits.takeover-time.Since(begin)) }
 		g.tags.Await(ctx, patience())
 		g.routes.Load().AwaitKeys(ctx, g.waits.start) // of issuers that the old process does not have
-		g.certificates.Await(ctx, nil, patience())
+		g.certificates.AwaitPrefixes(ctx, patience())
+		g.certificates.Await(ctx, nil, g.waits.start) // what else they need, which the old process may lack too
 	} else {
 		g.readiness.awaitSources(ctx, g.waits.start)
 		g.shares.AwaitFirst(ctx, left())

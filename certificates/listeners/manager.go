@@ -129,6 +129,16 @@ func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) 
 	m.staples.Await(loading)
 }
 
+// AwaitPrefixes waits until the certificates in Consul of the listeners in use are known, at most for timeout.
+func (m *Manager) AwaitPrefixes(ctx context.Context, timeout time.Duration) {
+	over := time.After(timeout)
+	for _, p := range prefixes(m.used()) {
+		if !p.Await(ctx, over) {
+			return
+		}
+	}
+}
+
 // Refresh makes new connections use the certificates as their sources have them now, also the ones of others.
 func (m *Manager) Refresh() {
 	for _, use := range m.uses() {
