@@ -121,22 +121,14 @@ func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) 
 	for _, u := range acmeUses(all) {
 		u.Load(loading, u.names)
 	}
-	for _, p := range prefixes(all) {
-		if !p.Await(ctx, over) {
-			return
-		}
+	if awaitAll(ctx, prefixes(all), over) {
+		m.staples.Await(loading)
 	}
-	m.staples.Await(loading)
 }
 
 // AwaitPrefixes waits until the certificates in Consul of the listeners in use are known, at most for timeout.
 func (m *Manager) AwaitPrefixes(ctx context.Context, timeout time.Duration) {
-	over := time.After(timeout)
-	for _, p := range prefixes(m.used()) {
-		if !p.Await(ctx, over) {
-			return
-		}
-	}
+	awaitAll(ctx, prefixes(m.used()), time.After(timeout))
 }
 
 // Refresh makes new connections use the certificates as their sources have them now, also the ones of others.
@@ -241,4 +233,14 @@ func prefixes(all []*TLS) (used []*kv.Prefix) {
 		}
 	}
 	return used
+}
+
+// awaitAll waits until the certificates below all prefixes are known, and reports whether that was before over or the end of ctx.
+func awaitAll(ctx context.Context, all []*kv.Prefix, over <-chan time.Time) bool {
+	for _, p := range all {
+		if !p.Await(ctx, over) {
+			return false
+		}
+	}
+	return true
 }
