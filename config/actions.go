@@ -231,19 +231,8 @@ func (a *Actions) build(d *decoder, match, key string) {
 	if len(a.Allow)+len(a.Deny) > 0 {
 		built.Access = route.NewAccess(Values(a.Allow), Values(a.Deny))
 	}
-	if l := a.RateLimit; l != nil {
-		l.Burst = cmp.Or(l.Burst, l.Rate)
-		if fill := float64(l.Per) / float64(max(l.Rate, 1)) * float64(l.Burst); fill > float64(maxFill) {
-			d.refuse(join(key, "rate_limit.burst"), strconv.Itoa(l.Burst), "want a burst that the rate allows again within a year")
-		}
-		built.RateLimit = &route.RateLimit{PerRoute: l.Key.Text == keyOfRoute, Key: l.Key.Value}
-		if l.Key.Value.Source == route.HashClaim {
-			name := auth.NameClaim(l.Key.Value.Name)
-			built.RateLimit.Claim = &name
-			if a.JWT == nil {
-				d.refuse(join(key, "rate_limit.key"), l.Key.Text, "want a route with jwt, which checks the token")
-			}
-		}
+	if a.RateLimit != nil {
+		built.RateLimit = a.RateLimit.build(d, join(key, "rate_limit"), a.JWT)
 	}
 	if a.BasicAuth != nil {
 		built.BasicAuth = &route.BasicAuth{Realm: a.BasicAuth.Realm}
@@ -256,28 +245,12 @@ func (a *Actions) build(d *decoder, match, key string) {
 		}
 	}
 	if a.ForwardAuth != nil {
-		copied, err := route.NewHeaderEdits(nil, nil, a.ForwardAuth.ResponseHeaders)
-		if wrong, ok := errors.AsType[*route.OptionError](err); ok {
-			d.refuse(join(key, "forward_auth.response_headers"), wrong.Value, wrong.Err.Error())
-		}
-		for _, name := range copied.Dropped {
-			if slices.Contains(built.Authorized.Dropped, name) {
-				d.refuse(join(key, "forward_auth.response_headers"), name, "jwt writes or removes this header already")
-			}
-		}
+		copied := a.ForwardAuth.build(d, join(key, "forward_auth"), built.Authorized)
 		built.ForwardAuth = &route.ForwardAuth{Copied: copied.Dropped}
 		built.Authorized = built.Authorized.Then(copied)
 	}
-	if c := a.Compress; c != nil {
-		if len(c.Encodings) == 0 {
-			c.Encodings = defaultEncodings
-		}
-		if len(c.Types) == 0 {
-			c.Types = defaultTypes
-		}
-		built.Compress = &compression.Settings{
-			Encodings: Values(c.Encodings), Types: slices.Concat(Values(c.Types)...), MinBytes: int64(c.MinLength), Level: c.Level.Value,
-		}
+	if a.Compress != nil {
+		built.Compress = a.Compress.build()
 	}
 	if a.BodyLimit != nil {
 		built.BodyLimit = int64(*a.BodyLimit)
@@ -295,6 +268,49 @@ func (a *Actions) build(d *decoder, match, key string) {
 	built.ErrorPages = buildErrorPages(d, join(key, "error_pages"), a.ErrorPages)
 	if !reflect.DeepEqual(*built, route.Actions{}) {
 		a.built = built
+	}
+}
+
+// build checks the limit of a route with tokens; nil: the route asks for none.
+func (l *RateLimit) build(d *decoder, key string, tokens *JWT) *route.RateLimit {
+	l.Burst = cmp.Or(l.Burst, l.Rate)
+	if fill := float64(l.Per) / float64(max(l.Rate, 1)) * float64(l.Burst); fill > float64(maxFill) {
+		d.refuse(join(key, "burst"), strconv.Itoa(l.Burst), "want a burst that the rate allows again within a year")
+	}
+	built := &route.RateLimit{PerRoute: l.Key.Text == keyOfRoute, Key: l.Key.Value}
+	if l.Key.Value.Source == route.HashClaim {
+		name := auth.NameClaim(l.Key.Value.Name)
+		built.Claim = &name
+		if tokens == nil {
+			d.refuse(join(key, "key"), l.Key.Text, "want a route with jwt, which checks the token")
+		}
+	}
+	return built
+}
+
+// build returns the fields that peers get from the answer. authorized are the edits by what is checked before.
+func (f *ForwardAuth) build(d *decoder, key string, authorized route.HeaderEdits) (copied route.HeaderEdits) {
+	copied, err := route.NewHeaderEdits(nil, nil, f.ResponseHeaders)
+	if wrong, ok := errors.AsType[*route.OptionError](err); ok {
+		d.refuse(join(key, "response_headers"), wrong.Value, wrong.Err.Error())
+	}
+	for _, name := range copied.Dropped {
+		if slices.Contains(authorized.Dropped, name) {
+			d.refuse(join(key, "response_headers"), name, "jwt writes or removes this header already")
+		}
+	}
+	return copied
+}
+
+func (c *Compress) build() *compression.Settings {
+	if len(c.Encodings) == 0 {
+		c.Encodings = defaultEncodings
+	}
+	if len(c.Types) == 0 {
+		c.Types = defaultTypes
+	}
+	return &compression.Settings{
+		Encodings: Values(c.Encodings), Types: slices.Concat(Values(c.Types)...), MinBytes: int64(c.MinLength), Level: c.Level.Value,
 	}
 }
 
