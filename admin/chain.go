@@ -96,21 +96,33 @@ func addChain(described []Branch, service string, c *config.Config) {
 	}
 }
 
-// branch returns the index of the branch of a route's chain that the request takes; -1: none.
-func (r *imagined) branch(m *route.Route) int {
-	if m.Router == nil {
-		return -1
-	}
+// branch returns the index of the branch of a route's chain that the request takes; -1: none. unsafe: sluice answers 400, because
+// the route or the branch edits the path, which has two readings.
+func (r *imagined) branch(m *route.Route) (taken int, unsafe bool) {
 	path, fields := []byte(r.url.EscapedPath()), route.Request(r)
 	if a := m.Actions; a != nil {
-		edited, _, err := a.Path.Append(nil, path, nil)
-		if err != nil {
-			return -1 // sluice answers 400
+		if path, unsafe = editedPath(&a.Path, path); unsafe {
+			return -1, true
 		}
-		path, _, _ = bytes.Cut(edited, []byte("?"))
 		fields = editedFields{r, &a.RequestHeaders}
 	}
-	return m.Router.Choose(path, fields)
+	if m.Router == nil {
+		return -1, false
+	}
+	if taken = m.Router.Choose(path, fields); taken >= 0 {
+		_, unsafe = editedPath(&m.Router.Chain.Branches()[taken].Rewrite, path)
+	}
+	return taken, unsafe
+}
+
+// editedPath returns the path that edits make of path, or that sluice refuses it.
+func editedPath(edits *route.PathEdits, path []byte) (edited []byte, unsafe bool) {
+	if edits.Empty() {
+		return path, false
+	}
+	target, _, err := edits.Append(nil, path, nil)
+	edited, _, _ = bytes.Cut(target, []byte("?"))
+	return edited, err != nil
 }
 
 // editedFields is a request with the fields that peers get by the edits of a route.

@@ -46,18 +46,21 @@ routes: [{ path: /shop, service: web }]`)
 	web.Chain = &config.Chain{Branches: branches}
 	effective.Services["web"] = web
 	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }, Effective: func() *config.Config { return effective }}})
-	for query, want := range map[string]struct{ origin, service string }{
+	for query, want := range map[string]struct{ origin, service, refused string }{
 		"url=http://a/shop":                                 {},
 		"url=http://a/shop&header=X-Internal:+1":            {},
-		"url=http://a/shop/Admin/x":                         {"service-router web, route 2", "web@admin"},
+		"url=http://a/shop/Admin/x":                         {"service-router web, route 2", "web@admin", ""},
 		"url=http://a/shop/admin&method=POST":               {},
-		"url=http://a/shop/x":                               {"service-router web, route 3", ""},
-		"url=http://a/shop/x&header=X-User:+7":              {"service-router web, route 3", w.Choose([]byte("7")).Route.Service.Name},
-		"url=" + url.QueryEscape("http://a/shop/../shop/x"): {"", ""}, // 400
+		"url=http://a/shop/x":                               {"service-router web, route 3", "", ""},
+		"url=http://a/shop/x&header=X-User:+7":              {"service-router web, route 3", w.Choose([]byte("7")).Route.Service.Name, ""},
+		"url=" + url.QueryEscape("http://a/shop/../shop/x"): {"", "", "unsafe_path"},
+		"url=" + url.QueryEscape("http://a/sh%6Fp/x"):       {"", "", "unsafe_path"},
+		"url=" + url.QueryEscape("http://a/a/../x/y"):       {"", "", ""}, // nobody edits it
+		"url=" + url.QueryEscape("http://a/shop/%61dmin/x"): {"service-router web, route 2", "web@admin", "unsafe_path"},
 	} {
 		answer := getJSON[RouteAnswer](t, h, "/api/route?"+query)
 		got := want
-		got.origin, got.service = "", answer.Service
+		got.origin, got.service, got.refused = "", answer.Service, answer.Refused
 		if answer.Branch != nil {
 			got.origin = answer.Branch.Origin
 		}

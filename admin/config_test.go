@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	neturl "net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -84,6 +85,30 @@ func TestRouteExplainsEveryCandidate(t *testing.T) {
 		status, body := get(t, h, "/api/route?url=http://b.example/&listener="+name)
 		verify.That(t, status == 400 && strings.Contains(body, want), "%s: got %d %s", name, status, body)
 	}
+}
+
+// The answer for a path that sluice refuses says so, as the proxy does.
+func TestRouteTellsOfARefusedPath(t *testing.T) {
+	service := &route.Service{Name: "app"}
+	table := verify.Result(route.NewTable([]route.Route{
+		{Path: "/", Service: service},
+		{Host: "a.example", Path: "/admin", Service: service, Actions: &route.Actions{ClientCertificate: true}},
+	})).Must(t)
+	var c *config.Config
+	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }, Effective: func() *config.Config { return c }}})
+	asks := func(url, want string) {
+		t.Helper()
+		answer := getJSON[RouteAnswer](t, h, "/api/route?url="+neturl.QueryEscape(url))
+		verify.That(t, answer.Route != nil && answer.Refused == want, "%s: refused %q, want %q", url, answer.Refused, want)
+	}
+	asks("http://a.example/x/../y", "unsafe_path")
+	asks("http://a.example/admin/%2e%2e/y", "unsafe_path")
+	asks("http://a.example/x/y", "")
+	asks("http://b.example/x/../y", "")
+	c = new(config.Config)
+	asks("http://a.example/x/..;a/y", "unsafe_path")
+	c.Client.KeepDotSegments = true
+	asks("http://a.example/x/../y", "")
 }
 
 func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {

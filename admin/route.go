@@ -27,6 +27,8 @@ type RouteAnswer struct {
 	Group string `json:"group,omitempty"`
 	// Denied is why the mesh denies the connections for the request; empty: it does not, or that is not known.
 	Denied string `json:"denied,omitempty"`
+	// Refused is the reason with which sluice refuses the path; empty: it does not.
+	Refused string `json:"refused,omitempty"`
 	// Candidates are the routes whose host and path match, in order; with ?all=true all.
 	Candidates []Candidate `json:"candidates"`
 	// OtherPath and OtherHost count the routes that do not match for this reason.
@@ -54,7 +56,8 @@ func (h routeHandler) route(r *http.Request) (any, error) {
 			return nil, refuse(http.StatusBadRequest, "listener %q: %s", request.listener, want)
 		}
 	}
-	x := h.Table().Explain([]byte(request.url.Host), []byte(request.url.EscapedPath()), request)
+	table, host, path := h.Table(), []byte(request.url.Host), []byte(request.url.EscapedPath())
+	x := table.Explain(host, path, request)
 	readings := h.readingsByName()
 	answer := RouteAnswer{Host: x.Host, Path: x.Path, Candidates: []Candidate{}}
 	for i, v := range x.Verdicts {
@@ -70,7 +73,8 @@ func (h routeHandler) route(r *http.Request) (any, error) {
 		c := Candidate{Route: describeRoute(v.Route, readings), Place: i + 1, Outcome: string(v.Outcome), Failing: v.Failing}
 		if v.Outcome == route.OutcomeChosen {
 			chosen := request.target(v.Route)
-			if taken := request.branch(chosen); taken >= 0 {
+			taken, unsafe := request.branch(chosen)
+			if taken >= 0 {
 				all := describeChain(chosen.Router, readings)
 				addChain(all, chosen.ServiceName(), h.Effective())
 				answer.Branch, chosen = &all[taken], request.target(&chosen.Router.Ways[taken])
@@ -80,6 +84,9 @@ func (h routeHandler) route(r *http.Request) (any, error) {
 				answer.Service = chosen.ServiceName()
 			}
 			answer.Denied = h.DeniedBy(chosen.ServiceName())
+			if c := h.Effective(); unsafe || table.Evades(host, path) && (c == nil || !c.Client.KeepDotSegments) {
+				answer.Refused = "unsafe_path" // as chooseRoute and editPath of package proxy
+			}
 		}
 		answer.Candidates = append(answer.Candidates, c)
 	}

@@ -51,7 +51,9 @@ routes that do not match: 4 for other hosts, 1 for other paths
 	answer.Route.Service = "star"
 	answer.Denied = "the intention * → star (precedence 8)"
 	shows("service star, by the route at sluice.yaml:12\ndenied by the intention * → star (precedence 8)\n")
-	answer.Denied = ""
+	answer.Denied, answer.Refused = "", "unsafe_path"
+	shows("service star, by the route at sluice.yaml:12\nrefused: sluice answers 400 for this path, with the reason unsafe_path\n")
+	answer.Refused = ""
 	answer.Group = "canary"
 	shows("service star, group canary, by the route at ")
 	answer.Route.Weighted = &admin.Weighted{Key: "cookie", Targets: []admin.Target{
