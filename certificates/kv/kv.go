@@ -41,19 +41,24 @@ type Manager struct {
 // Prefix is the certificates below a prefix, and the watch of its keys. It is a certificates.Source.
 type Prefix struct {
 	*certificates.Collection
-	owner    *Manager
-	prefix   string
-	log      zerolog.Logger
-	copy     *certificates.Copy // nil: none
-	usable   chan struct{}      // closed when Consul has answered, or has answered an earlier process
-	isUsable sync.Once
-	stop     func() // ends the watch, and waits for that; nil: it does not run
+	owner     *Manager
+	prefix    string
+	log       zerolog.Logger
+	copy      *certificates.Copy // nil: none
+	settled   chan struct{}      // closed when Consul has answered, this process or an earlier one, or refuses to
+	isSettled sync.Once
+	stop      func() // ends the watch, and waits for that; nil: it does not run
 
 	// Only the goroutine of the watch uses the fields below.
 
 	failing bool               // the last query failed
+	refused int                // consecutive queries
 	saved   certificates.InUse // what copy has
 }
+
+// refusalsLimit is the number of consecutive refusals after which nobody waits for a prefix. An agent may not know a new token
+// at once.
+const refusalsLimit = 2
 
 // New returns a Manager without prefixes.
 func New(o Options) *Manager { return &Manager{options: o, byPrefix: make(map[string]*Prefix)} }
@@ -66,7 +71,7 @@ func (m *Manager) Follow(prefix string) *Prefix {
 		return p
 	}
 	source := "consul_kv:" + prefix
-	p := &Prefix{owner: m, prefix: prefix, usable: make(chan struct{}), log: m.options.Log.With().Str("keys", source).Logger()}
+	p := &Prefix{owner: m, prefix: prefix, settled: make(chan struct{}), log: m.options.Log.With().Str("keys", source).Logger()}
 	p.Collection = certificates.NewCollection(certificates.CollectionOptions{Source: source, Changed: func(err error) {
 		if err != nil {
 			p.log.Warn().Err(err).Msg("changed certificates cannot be used: the previous ones stay in use")
@@ -115,7 +120,7 @@ func (p *Prefix) read(a consul.Answer, body []byte) error {
 	}
 	p.Update(keys)
 	p.owner.options.Changed()
-	p.isUsable.Do(func() { close(p.usable) })
+	p.settle()
 	p.save()
 	return nil
 }
@@ -147,10 +152,18 @@ func (p *Prefix) ended(err error) {
 	}
 	if p.failing = err != nil; consul.Refused(err) {
 		p.Fail(err)
-	} else if err == nil {
+		if p.refused++; p.refused >= refusalsLimit {
+			p.settle()
+		}
+		return
+	}
+	if p.refused = 0; err == nil {
 		p.Fail(nil)
 	}
 }
+
+// settle ends the waits for the first answer.
+func (p *Prefix) settle() { p.isSettled.Do(func() { close(p.settled) }) }
 
 // suggest sets what an earlier process had.
 func (p *Prefix) suggest(state certificates.InUse) {
@@ -158,7 +171,7 @@ func (p *Prefix) suggest(state certificates.InUse) {
 		return
 	}
 	p.Suggest(state)
-	p.isUsable.Do(func() { close(p.usable) })
+	p.settle()
 }
 
 // Retain stops the watches of all prefixes that are not in use.
@@ -230,16 +243,16 @@ func (m *Manager) Adopt(all map[string]certificates.InUse) {
 	}
 }
 
-// Await waits until certificates are known, from Consul or from an earlier process, at most until expired
-// gets a value or ctx ends, and reports whether they are.
+// Await waits until certificates are known, from Consul or from an earlier process, or Consul refuses them, at most until
+// expired gets a value or ctx ends, and reports whether that was before.
 func (p *Prefix) Await(ctx context.Context, expired <-chan time.Time) bool {
 	select {
-	case <-p.usable:
+	case <-p.settled:
 		return true
 	default:
 	}
 	select {
-	case <-p.usable:
+	case <-p.settled:
 		return true
 	case <-expired:
 		p.log.Warn().Msg("no certificates yet: Consul has not answered")

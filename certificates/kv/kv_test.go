@@ -1,8 +1,17 @@
 package kv
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"sluice/certificates"
 	"sluice/consul"
@@ -25,5 +34,45 @@ func TestAdoptedBeforeFollowed(t *testing.T) {
 	m.Retain([]*Prefix{followed, inHistory})
 	for p, want := range map[*Prefix]int{followed: 1, inHistory: 1, m.Follow("certs/later"): 0} {
 		verify.Equal(t, len(p.Certificates()), want, "%s: certificates", p.prefix)
+	}
+}
+
+// That Consul refuses to list the keys is an answer, for which nobody waits any longer, and which the log has once. One refusal is
+// none yet: an agent may not know a new token at once.
+func TestRefusedPrefixIsNotAwaited(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		refusals int64
+		want     int // certificates
+	}{{"once", 1, 1}, {"always", 1 << 60, 0}} {
+		cert, key := testcert.PEM("a.example")
+		var asked atomic.Int64
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case !strings.HasPrefix(r.URL.Path, "/v1/kv/certs"):
+			case asked.Add(1) <= test.refusals:
+				http.Error(w, "Permission denied", http.StatusForbidden)
+			case r.URL.Query().Get("index") != "":
+				<-r.Context().Done()
+			default:
+				w.Header().Set("X-Consul-Index", "7")
+				w.Header().Set("X-Consul-Knownleader", "true")
+				_ = json.NewEncoder(w).Encode([]map[string]any{{"Key": "certs/a.pem", "Value": append(cert, key...)}})
+			}
+		}))
+		client := verify.Result(consul.New(consul.Options{Addresses: []string{server.URL}})).Must(t)
+		var lines bytes.Buffer
+		m := New(Options{Consul: client, Wait: func() time.Duration { return time.Minute }, Changed: func() {}, Log: zerolog.New(&lines)})
+		p := m.Follow("certs")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		for range 2 {
+			verify.That(t, p.Await(ctx, nil), "refused %s: the wait does not end", test.name)
+		}
+		cancel()
+		verify.Equal(t, len(p.Certificates()), test.want, "refused %s: certificates", test.name)
+		m.Retain(nil)
+		verify.Equal(t, strings.Count(lines.String(), `"level":"warn"`), 1, "refused %s: warnings in %s", test.name, lines.String())
+		client.Close()
+		server.Close()
 	}
 }
