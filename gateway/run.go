@@ -112,7 +112,7 @@ func (g *Gateway) warmUp(ctx context.Context) {
 		// serves until they are here too.
 		patience := func() time.Duration { return max(g.waits.start, g.waits.takeover-time.Since(begin)) }
 		g.tags.Await(ctx, patience())
-		g.routes.Load().AwaitKeys(ctx, g.waits.start) // of issuers that the old process does not have
+		g.routes.Load().AwaitKeys(ctx, patience()) // of issuers that the old process does not have: each one's first query ends in seconds
 		g.certificates.AwaitPrefixes(ctx, patience())
 		g.certificates.Await(ctx, nil, g.waits.start) // what else they need, which the old process may lack too
 	} else {

@@ -154,7 +154,7 @@ func TestTokensOfANewIssuerInANewProcess(t *testing.T) {
 	}))
 	defer slow.Close()
 	route := strings.ReplaceAll(i.route("/"), i.URL, slow.URL)
-	next := old.succeedAfter(text+route+"]", nil, func(g *Gateway) { g.waits.start, g.waits.takeover = patience, patience })
+	next := old.succeedAfter(text+route+"]", nil, func(g *Gateway) { g.waits.start, g.waits.takeover = 0, patience })
 	verify.NoError(t, <-next.outcome)
 	verify.Equal(t, next.asks("/", i.token("ada")), "user ada", "the first request in the new process")
 	close(late)
