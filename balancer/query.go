@@ -3,6 +3,7 @@ package balancer
 import (
 	"errors"
 	"slices"
+	"time"
 )
 
 // Errors of [Pool.Pick].
@@ -22,6 +23,8 @@ type Query struct {
 	Hash uint64
 	// Tried are the peers that already had this request. None of them is picked.
 	Tried TriedSet
+	// Waited is how long the request has waited for a peer, in whichever pool. A pick does not look at it.
+	Waited time.Duration
 
 	random source // the pool's
 	// Group is where to pick; 0 is the whole pool.

@@ -29,7 +29,7 @@ func (x *routedRequest) chooseAgain() *refusal.Refusal {
 		x.matched = x.chooseTarget(x.divided, x.bytes())
 	}
 	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
-	x.query, x.splitter = balancer.Query{}, nil
+	x.query, x.splitter = balancer.Query{Waited: x.query.Waited}, nil
 	return x.take(x.matched)
 }
 

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -331,6 +333,45 @@ func TestAnotherTargetHasAPeerForAMoment(t *testing.T) {
 	}
 	b.Pool.Apply(peers)
 	clients.Wait()
+}
+
+// If that target has a shorter time, which is over by then, the request does not begin to wait there.
+func TestAnotherTargetHasAPeerTooShortly(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	a, b := p.newService("a", balancer.Options{}), p.newService("b", balancer.Options{Limits: balancer.Limits{Pending: 1}}, "127.0.0.1:1")
+	peers := instancesAt(t, b.Pool.Snapshot().All[0].Address())
+	b.Pool.Apply(nil)
+	a.WaitForPeer, b.WaitForPeer = time.Hour, time.Millisecond // less than it takes to see that b has a peer
+	emptied, full := make(chan struct{}), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		b.Pool.Apply(nil)
+		close(emptied)
+		<-full
+	}))
+	t.Cleanup(server.Close)
+	forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, nil)
+	t.Cleanup(forward.Close)
+	p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
+		{Share: 1, Route: &route.Route{Service: a}},
+		{Share: 1e-30, Route: &route.Route{Service: b, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}}}},
+	}}})
+	conn := p.dial()
+	verify.Result(io.WriteString(conn, getRequest)).Must(t)
+	eventually(t, "the request waits", func() bool { return a.Pool.Pending() == 1 })
+	b.Pool.Apply(peers)
+	<-emptied
+	ctx, cancel := context.WithCancel(t.Context())
+	var other sync.WaitGroup
+	other.Go(func() {
+		_, _ = b.Pool.Await(ctx, func() (balancer.Token, error) { return b.Pool.Pick(new(balancer.Query)) })
+	})
+	eventually(t, "nobody else may wait", func() bool { return b.Pool.Pending() == 1 })
+	close(full)
+	response := verify.Result(http.ReadResponse(bufio.NewReader(conn), nil)).Must(t)
+	verify.Equal(t, response.Header.Get("X-Sluice-Reason"), "no_peers", "reason")
+	cancel()
+	other.Wait()
 }
 
 // A copy that a mirror was to get while the body is forwarded is sent also if the body is kept for another target.

@@ -281,7 +281,7 @@ func (x *httpExchange) forward() *refusal.Refusal {
 	x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
 	outcome, tries, err := attempt.Run(x.service, &x.query, x)
 	for err != nil && tries == 0 && x.endOfWait(nil) == nil && (x.other || x.hasOther()) {
-		x.other = false // if it has none any more, the wait begins anew
+		x.other = false // if it has none any more, the wait goes on
 		if r := x.retarget(); r != nil {
 			return r
 		}

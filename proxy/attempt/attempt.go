@@ -80,7 +80,7 @@ const MaxTries = 5
 // unless Attempts is 1: it harms nobody, and several peers may be gone before the
 // registry says so. Nor does one that ended with Leave.
 func Run(service *route.Service, query *balancer.Query, x Exchange) (o balancer.Outcome, tries int, err error) {
-	r := run{service: service, query: query, held: held{exchange: x}, forPeer: service.WaitForPeer, forConnection: service.ConnectionWait}
+	r := run{service: service, query: query, held: held{exchange: x}, forPeer: service.WaitForPeer - query.Waited, forConnection: service.ConnectionWait}
 	defer r.held.release()
 	reached := 0
 	t, err := r.pick(x)
@@ -152,7 +152,10 @@ func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 		} else if t, err = pool.AwaitConnection(ctx, r.query); r.retryLeft(err) {
 			t, err = r.pickNow()
 		}
-		*left = timeout - time.Since(start)
+		waited := time.Since(start)
+		if *left = timeout - waited; left == &r.forPeer {
+			r.query.Waited += waited
+		}
 		if ctx.Err() != nil || left == &r.forPeer && lacksPeer(err) { // there will be none
 			*left = 0
 		}

@@ -81,6 +81,19 @@ func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 	}
 }
 
+// A request that has waited for a peer of one service waits for one of another for what is left of the time, and then no more.
+func TestAllServicesShareTheTimeForAPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var x script
+		var query balancer.Query
+		for _, most := range []time.Duration{2 * time.Second, 5 * time.Second, 5 * time.Second} {
+			_, _, err := Run(&route.Service{Pool: pool(t, 0), WaitForPeer: most}, &query, &x)
+			verify.Equal(t, err, balancer.ErrNoPeers, "a wait of %v", most)
+		}
+		verify.Slices(t, x.calls, []string{"wait 2s", "wait 3s"}, "calls")
+	})
+}
+
 // A request waits once, and not at all, for a peer of a service that a reload has removed: it would not come.
 func TestNobodyWaitsForAPeerOfARemovedService(t *testing.T) {
 	p := pool(t, 0)
