@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -44,4 +46,46 @@ shutdown: { grace: 1h }
 			verify.That(t, status == 200 && body == "late", "the old process answers %d %s", status, body)
 		})
 	}
+}
+
+// So does one that comes to the process that was replaced when the new one serves already, on a connection that its client has kept.
+func TestUpgradeLosesNoRequestOfAKeptConnection(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Set("star")
+	text := fmt.Sprintf(`consul: { addresses: [%q] }
+services:
+  star: { consul: {}, wait_for_peer: 1m }
+  other: { peers: [%q] }
+routes: [{ service: star }, { path: /other, service: other }]
+shutdown: { idle: 10m, grace: 1h }
+`, consul.URL(), origin(t, "other"))
+	replaced := make(chan struct{})
+	old := newRunning(t, text)
+	old.run(Options{Replaced: replaced})
+	client := http.Client{Transport: new(http.Transport)}
+	defer client.CloseIdleConnections()
+	ask := func(path string) (status int, body string) {
+		response, err := client.Get(old.url("web") + path)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer response.Body.Close()
+		text, _ := io.ReadAll(response.Body)
+		return response.StatusCode, string(text)
+	}
+	old.awaitStatus("/other", 200)
+	_, body := ask("/other")
+	verify.Equal(t, body, "other", "the first request of the connection")
+	old.upgrade(text, nil)
+	old.Gateway.upgrade.replacing.Lock() // until the old process has looked what it needs
+	old.Gateway.upgrade.replacing.Unlock()
+	close(replaced)
+	var status int
+	var request sync.WaitGroup
+	request.Go(func() { status, body = ask("/") })
+	old.await("the request waits", func() bool { return old.services.pool("star").Pending() == 1 })
+	consul.Set("star", star(t, 1, origin(t, "late")))
+	request.Wait()
+	verify.That(t, status == 200 && body == "late", "the old process answers %d %s", status, body)
 }

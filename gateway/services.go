@@ -237,6 +237,9 @@ func (s *services) withFailures(name string, set []discovery.Instance) []discove
 	return set
 }
 
+// neededEvery is the time between two looks at which services must be watched after all, in a process that was replaced.
+const neededEvery = 200 * time.Millisecond
+
 // followNeeded watches some services while all else is paused because another process watches Consul: those with a leader, as a
 // connection to an instance that no longer leads must end here too, and those in which requests wait for a peer.
 func (s *services) followNeeded() {
