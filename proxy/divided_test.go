@@ -89,6 +89,8 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 			for w.Choose(fmt.Append(nil, user)).Route != targets[a] {
 				user++
 			}
+			// Else the peers of a would leave before the request comes.
+			eventually(t, "nothing is kept of the request before", func() bool { return p.keptBodies.Taken() == 0 })
 			const length = 50 << 10
 			body := io.MultiReader(strings.NewReader(strings.Repeat("b", length-1)), &lateBody{func() {
 				if test.late {
