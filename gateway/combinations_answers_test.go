@@ -34,6 +34,32 @@ func (c *combinations) client(listener, forwarded string) string {
 	return "127.0.0.1"
 }
 
+// denies reports whether a route denies requests of a client's address.
+func (c *combinations) denies(r *combinedRoute, address string) bool {
+	return r.denied && address == "127.0.0.9"
+}
+
+// restricted looks at an answer to a client of a route that may be denied, and reports whether it is of sluice's own about who may use the
+// route, or of another one; then there is nothing more to check. Else standings are what the client may be.
+func (c *combinedRun) restricted(response *http.Response, e *entrance, route *combinedRoute, denied bool, method string) (done bool, standings []string, err error) {
+	outcome := outcomeOf(response)
+	standings, err = e.settle(route, denied, outcome)
+	switch {
+	case err != nil:
+		response.Body.Close()
+		return true, nil, err
+	case outcome == "":
+		return false, standings, nil
+	case outcome != otherRoute:
+		return true, nil, c.refused(response, route, method, http.StatusForbidden)
+	}
+	defer response.Body.Close()
+	if body, err := io.ReadAll(response.Body); method != http.MethodHead && string(body) != otherRoute {
+		return true, nil, fmt.Errorf("the body of the other route is %.50q: %w", body, err)
+	}
+	return true, nil, nil
+}
+
 // refused reads an answer of sluice's own, and compares it with what must come.
 func (c *combinedRun) refused(response *http.Response, route *combinedRoute, method string, status int) error {
 	defer response.Body.Close()
@@ -49,8 +75,8 @@ func (c *combinedRun) refused(response *http.Response, route *combinedRoute, met
 	return fmt.Errorf("got %s instead of %d, header %v, body %.50q: %w", response.Status, status, response.Header, body, err)
 }
 
-// check reads an answer, and compares it with what must come. sum is of the body of the request.
-func (c *combinedRun) check(response *http.Response, route *combinedRoute, a combinedAsk, method, listener, client, sum string) error {
+// check reads an answer to a client who has one of the standings, and compares it with what must come. sum is of the body of the request.
+func (c *combinedRun) check(response *http.Response, e *entrance, standings []string, route *combinedRoute, a combinedAsk, method, client, sum string) error {
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	got := response.Header
@@ -68,10 +94,7 @@ func (c *combinedRun) check(response *http.Response, route *combinedRoute, a com
 			fields["Got-Body"] = sum
 		}
 		if fields["Got-X-Extra"] == "?" {
-			fields["Got-X-Extra"] = method + " http"
-			if listener == "secure" {
-				fields["Got-X-Extra"] += "s"
-			}
+			fields["Got-X-Extra"] = method + " " + e.scheme()
 		}
 		if a.how == empty {
 			status, want = http.StatusNoContent, ""
@@ -93,6 +116,9 @@ func (c *combinedRun) check(response *http.Response, route *combinedRoute, a com
 	}
 	if route.status == 0 && !slices.Contains(got.Values("Set-Cookie"), "own=1") {
 		return fmt.Errorf("the cookie of the peer is lost, header %v", got)
+	}
+	if told := got.Get("Got-X-Forwarded-Client-Cert"); route.status == 0 && !identified(told, standings) {
+		return trespass{fmt.Errorf("the peer was told the identity %q, and the client is one of %q", told, standings)}
 	}
 	for name, value := range fields {
 		if got.Get(name) != value {

@@ -12,8 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"slices"
 	"sync"
-	"testing"
 	"time"
 
 	xhttp2 "golang.org/x/net/http2"
@@ -27,116 +27,143 @@ import (
 // A generation is a gateway of TestCombinations, which an upgrade ends, and its clients.
 type generation struct {
 	*running
+	run      *combinedRun
 	starting sync.RWMutex // read-locked by requests that have not reached the gateway
-	clients  []*http.Client
-	sockets  []*xhttp2.Transport // for WebSocket over HTTP/2, by listener
-	calls    []*grpc.ClientConn
-	sessions tls.ClientSessionCache // of all generations
+	clients  map[combinedClient]*generationClients
+	terms    changingTerms
+	accepted sync.Map // from the addresses of connections to functions that return the terms on which they may have been accepted
 }
 
-// The listeners for HTTP of TestCombinations. Clients have both protocols at each.
-var combinedListeners = []string{"web", "secure", "proxied"}
+// generationClients are what a client sends requests with.
+type generationClients struct {
+	http    map[bool]*http.Client // of HTTP/2 or not
+	sockets *xhttp2.Transport     // for WebSocket over HTTP/2
+	calls   *grpc.ClientConn
+}
 
 const combinedHeader = "PROXY TCP4 127.0.0.9 127.0.0.1 4711 80\r\n"
 
-// dial connects to a listener, with TLS for protocols where it has it.
-func (g *generation) dial(ctx context.Context, listener string, protocols ...string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", g.Address(listener).String())
+// open connects a client to its listener, before TLS.
+func (g *generation) open(ctx context.Context, c combinedClient) (net.Conn, error) {
+	begun := g.terms.begin()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", g.Address(c.listener).String())
 	if err != nil {
 		return nil, err
 	}
-	switch listener {
+	g.accepted.Store(endsOf(conn.LocalAddr(), conn.RemoteAddr()), func() []terms { return g.terms.since(begun) })
+	switch c.listener {
 	case "proxied":
 		conn = &proxyConn{Conn: conn, header: []byte(combinedHeader)}
 	case "told": // the peer speaks first
 		io.WriteString(conn, combinedHeader)
-	case "secure":
-		secure := tls.Client(conn, g.clientConfig(protocols...))
-		if err := secure.HandshakeContext(ctx); err != nil {
-			conn.Close()
-			return nil, err
-		}
-		return secure, nil
 	}
 	return conn, nil
 }
 
-func (g *generation) clientConfig(protocols ...string) *tls.Config {
-	return &tls.Config{InsecureSkipVerify: true, ServerName: "a.example.com", NextProtos: protocols, ClientSessionCache: g.sessions}
+// dial connects a client to its listener, with TLS for protocols where it has it.
+func (g *generation) dial(ctx context.Context, c combinedClient, protocols ...string) (net.Conn, error) {
+	conn, err := g.open(ctx, c)
+	if err != nil || !c.secure() {
+		return conn, err
+	}
+	secure := tls.Client(conn, g.clientConfig(c, protocols...))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	ends := endsOf(conn.LocalAddr(), conn.RemoteAddr())
+	by := g.acceptedBy(ends)
+	g.accepted.Store(ends, func() []terms { return by })
+	if secure.ConnectionState().DidResume && c.asked() && !slices.ContainsFunc(by, func(t terms) bool { return t.auth == "" }) {
+		g.t.Errorf("seed %d: %v has resumed a session, so its certificate is not verified: %v", g.run.seed, c, by)
+	}
+	return secure, nil
 }
 
-func newGeneration(t *testing.T, r *running, sessions tls.ClientSessionCache) *generation {
-	t.Helper()
-	g := &generation{running: r, sessions: sessions}
-	for _, listener := range combinedListeners {
+// endsOf returns the addresses of a connection.
+func endsOf(local, remote net.Addr) string { return local.String() + " " + remote.String() }
+
+// acceptedBy returns the terms on which a connection may have been accepted.
+func (g *generation) acceptedBy(ends string) []terms {
+	by, ok := g.accepted.Load(ends)
+	if !ok {
+		return nil
+	}
+	return by.(func() []terms)()
+}
+
+// clientConfig returns the TLS of a client, with one of two versions at random.
+func (g *generation) clientConfig(c combinedClient, protocols ...string) *tls.Config {
+	config := &tls.Config{InsecureSkipVerify: true, ServerName: "a.example.com", NextProtos: protocols, ClientSessionCache: g.run.sessions}
+	pair := g.run.servers.clients[c.who]
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	if c.asked() && g.run.handshakes.Add(1)%2 == 0 {
+		config.MaxVersion = tls.VersionTLS12
+	}
+	return config
+}
+
+// newGeneration returns a gateway that begins with the newest configuration of a run.
+func newGeneration(c *combinedRun, r *running) *generation {
+	c.t.Helper()
+	g := &generation{running: r, run: c, clients: make(map[combinedClient]*generationClients)}
+	g.terms.all = []terms{c.terms}
+	for _, who := range slices.Concat(openClients, certifiedClients) {
+		clients := &generationClients{http: make(map[bool]*http.Client), calls: g.callsOf(who)}
 		for _, http2 := range []bool{false, true} {
-			protocols := new(http.Protocols)
+			protocols, protocol := new(http.Protocols), "http/1.1"
 			protocols.SetHTTP1(!http2)
 			protocols.SetHTTP2(http2)
 			protocols.SetUnencryptedHTTP2(http2)
-			transport := &http.Transport{
-				Protocols: protocols, DisableCompression: true, ExpectContinueTimeout: 10 * patience, MaxIdleConnsPerHost: 10,
-				TLSClientConfig: g.clientConfig(),
-				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-					if listener == "secure" {
-						return new(net.Dialer).DialContext(ctx, "tcp", g.Address(listener).String())
-					}
-					return g.dial(ctx, listener)
-				},
+			if http2 {
+				protocol = "h2"
 			}
+			dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return g.dial(ctx, who, protocol) }
 			cookies, _ := cookiejar.New(nil)
-			g.clients = append(g.clients, &http.Client{
-				Jar: cookies, Transport: transport, Timeout: 10 * patience,
+			clients.http[http2] = &http.Client{
+				Jar: cookies, Timeout: 10 * patience,
+				Transport: &http.Transport{
+					Protocols: protocols, DisableCompression: true, ExpectContinueTimeout: 10 * patience, MaxIdleConnsPerHost: 10,
+					DialContext: dial, DialTLSContext: dial,
+				},
 				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			})
+			}
 		}
-		g.sockets = append(g.sockets, &xhttp2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
-			return g.dial(ctx, listener, "h2")
-		}})
-		security := insecure.NewCredentials()
-		if listener == "secure" {
-			security = credentials.NewTLS(g.clientConfig())
-		}
-		calls := verify.Result(grpc.NewClient("passthrough:///a.example.com", grpc.WithTransportCredentials(security),
-			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-				if listener == "secure" {
-					return new(net.Dialer).DialContext(ctx, "tcp", g.Address(listener).String())
-				}
-				return g.dial(ctx, listener)
-			}))).Must(t)
-		g.calls = append(g.calls, calls)
+		clients.sockets = &xhttp2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+			return g.dial(ctx, who, "h2")
+		}}
+		g.clients[who] = clients
 	}
-	t.Cleanup(g.closeClients)
+	c.t.Cleanup(g.closeClients)
 	return g
 }
 
-// client returns the client for a listener.
-func (g *generation) client(listener int, http2 bool) *http.Client {
-	if http2 {
-		return g.clients[listener*2+1]
+// callsOf returns connections of a client for gRPC.
+func (g *generation) callsOf(c combinedClient) *grpc.ClientConn {
+	security := insecure.NewCredentials()
+	if c.secure() {
+		security = credentials.NewTLS(g.clientConfig(c))
 	}
-	return g.clients[listener*2]
-}
-
-func schemeOf(listener int) string {
-	if combinedListeners[listener] == "secure" {
-		return "https"
-	}
-	return "http"
+	return verify.Result(grpc.NewClient("passthrough:///a.example.com", grpc.WithTransportCredentials(security),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return g.open(ctx, c) }))).Must(g.t)
 }
 
 // closeClients closes the connections that no request uses.
 func (g *generation) closeClients() {
 	for _, c := range g.clients {
-		c.CloseIdleConnections()
-	}
-	for _, s := range g.sockets {
-		s.CloseIdleConnections()
+		c.http[false].CloseIdleConnections()
+		c.http[true].CloseIdleConnections()
+		c.sockets.CloseIdleConnections()
 	}
 }
 
+// A turnedAway is the reason of sluice's for the status 403.
+type turnedAway string
+
+func (r turnedAway) Error() string { return "turned away: " + string(r) }
+
 // tunnel opens a WebSocket by HTTP/1.1 or HTTP/2, and returns it with the path that its peer got.
-func (g *generation) tunnel(ctx context.Context, listener int, http2 bool, target string) (io.ReadWriteCloser, string, error) {
+func (e *entrance) tunnel(ctx context.Context, http2 bool, target string, barred bool) (io.ReadWriteCloser, string, error) {
 	if http2 {
 		body, up := io.Pipe()
 		r, err := http.NewRequestWithContext(ctx, http.MethodConnect, "https://a.example.com"+target, body)
@@ -148,31 +175,33 @@ func (g *generation) tunnel(ctx context.Context, listener int, http2 bool, targe
 			return body, nil
 		}
 		r.Header.Set(":protocol", "websocket")
+		r.Header.Set(isBarred, fmt.Sprint(barred))
 		r.Header.Set("Sec-WebSocket-Version", "13")
-		response, err := g.sockets[listener].RoundTrip(r)
+		response, err := e.clients[e.combinedClient].sockets.RoundTrip(r.WithContext(e.traced(ctx)))
 		if err != nil {
 			return nil, "", err
 		}
 		if response.StatusCode != http.StatusOK {
 			response.Body.Close()
-			return nil, "", fmt.Errorf("WebSocket over HTTP/2: %s, %s", response.Status, response.Header.Get("X-Sluice-Reason"))
+			return nil, "", notSwitched(response)
 		}
 		return struct {
 			io.Reader
 			io.WriteCloser
 		}{response.Body, up}, response.Header.Get("X-Path"), nil
 	}
-	conn, err := g.dial(ctx, combinedListeners[listener], "http/1.1")
+	conn, err := e.dial(ctx, e.combinedClient, "http/1.1")
 	if err != nil {
 		return nil, "", err
 	}
+	e.uses(conn.LocalAddr(), conn.RemoteAddr())
 	conn.SetDeadline(time.Now().Add(10 * patience))
 	const key = "dGhlIHNhbXBsZSBub25jZQ=="
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n", target, key)
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n%s: %t\r\n\r\n", target, key, isBarred, barred)
 	in := bufio.NewReader(conn)
 	response, err := http.ReadResponse(in, nil)
 	if err == nil && (response.StatusCode != http.StatusSwitchingProtocols || response.Header.Get("Sec-WebSocket-Accept") != webSocketAccept(key)) {
-		err = fmt.Errorf("WebSocket: %s, %s", response.Status, response.Header.Get("X-Sluice-Reason"))
+		err = notSwitched(response)
 	}
 	if err != nil {
 		conn.Close()
@@ -182,6 +211,15 @@ func (g *generation) tunnel(ctx context.Context, listener int, http2 bool, targe
 		io.Reader
 		io.WriteCloser
 	}{in, conn}, response.Header.Get("X-Path"), nil
+}
+
+// notSwitched returns the error of an answer in place of a WebSocket.
+func notSwitched(response *http.Response) error {
+	reason := response.Header.Get("X-Sluice-Reason")
+	if response.StatusCode == http.StatusForbidden {
+		return turnedAway(reason)
+	}
+	return fmt.Errorf("no WebSocket: %s, %s", response.Status, reason)
 }
 
 // echoes sends a text in pieces, and reads it back.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/config"
 	"sluice/test/configtest"
@@ -30,14 +31,15 @@ func asYAML(v any) string {
 
 // combinations compose configurations at random. What clients get stays in all of a seed.
 type combinations struct {
-	t       *testing.T
-	random  *rand.Rand
-	servers *combinedServers
-	consul  *discoverytest.Consul
-	dir     string // of files of this seed
-	site    testcert.Files
-	routes  []*combinedRoute
-	texts   []string // of all configurations
+	t        *testing.T
+	random   *rand.Rand
+	servers  *combinedServers
+	consul   *discoverytest.Consul
+	dir      string // of files of this seed
+	site     testcert.Files
+	routes   []*combinedRoute
+	texts    []string // of all configurations
+	allTerms []terms  // of them
 	// In a seed one of these may be, since a reload gives a pool its peers and its settings one after the other, and routes theirs
 	// before or after. impatient: services have retry.per_try_timeout, and keep their peers, because whether another peer can answer
 	// in place of a slow one is decided when the request is sent. dying: services have a peer that refuses connections, and retries
@@ -57,6 +59,8 @@ type combinations struct {
 	lacking   bool     // that does not find its peers
 	known     []string // services of which this process has a set from Consul
 	present   []string // services of this process
+
+	terms terms // of the configuration that was composed last
 }
 
 // A combinedRoute is what stays of a route, and what clients get by it.
@@ -76,6 +80,9 @@ type combinedRoute struct {
 	host     string            // that peers get
 	limited  bool              // to bodies of 20 KiB
 	streamed bool              // for WebSocket, or gRPC
+	names    []string          // of the certificates of clients; nil: any or none
+	other    []string          // names for which another route comes before; with opposite it does for all others
+	opposite bool
 }
 
 // web are the services for requests; one has HTTP/1.1.
@@ -119,6 +126,7 @@ func (c *combinations) newRoutes() {
 			r.keys["forward_auth"], r.without = settings{"url": "http://" + c.servers.auth + "/", "timeout": "1m", "response_headers": []string{"X-User"}}, http.StatusForbidden
 			r.header["X-Pass"], r.fields["Got-X-User"] = "yes", "asked"
 		}
+		c.chooseCertificates(r)
 		if c.one(3) {
 			r.keys["request_headers"], r.fields["Got-X-Extra"] = settings{"set": settings{"X-Extra": "$method $scheme"}}, "?"
 		}
@@ -166,6 +174,9 @@ func (c *combinations) newRoutes() {
 	c.routes = append(c.routes,
 		&combinedRoute{service: "one", got: "/ws", keys: settings{"path": "/ws"}, streamed: true},
 		&combinedRoute{service: pick(c, "h2c", "h2"), keys: settings{"path": "/grpc.testing.TestService"}, streamed: true})
+	for _, r := range c.routes[5:] {
+		c.chooseCertificates(r)
+	}
 }
 
 // route returns the keys of a route that stay, and some that may change.
@@ -285,8 +296,6 @@ func (c *combinations) tls() settings {
 		keys["profile"] = pick(c, "modern", "intermediate")
 	case 1:
 		keys["min_version"], keys["curves"] = pick(c, "1.2", "1.3"), []string{"X25519", "P-256"}
-	case 2:
-		keys["client_ca"], keys["client_auth"] = c.servers.ca, "optional"
 	}
 	if c.one(3) {
 		keys["hsts"] = settings{}
@@ -294,16 +303,36 @@ func (c *combinations) tls() settings {
 	return keys
 }
 
+// asking returns the TLS of a listener with these terms.
+func (c *combinations) asking(t terms) settings {
+	keys := c.tls()
+	if delete(keys, "min_version"); keys["profile"] == "modern" { // clients have 1.2 too
+		delete(keys, "profile")
+	}
+	if t.auth != "" {
+		keys["client_ca"], keys["client_auth"] = c.servers.clientCA, t.auth
+	}
+	if t.list {
+		keys["client_crl"] = c.servers.clientCRL
+	}
+	return keys
+}
+
 // text composes a configuration: what the file has in any case, and what a document may have in its place.
 func (c *combinations) text() (file, document string) {
 	at := "127.0.0.1:0"
+	c.terms = terms{auth: pick(c, "", "optional", "required")}
+	c.terms.list = c.terms.auth != "" && c.one(2)
+	names := c.asking(c.terms)
+	delete(names, "hsts")
 	listeners := []settings{
 		{"name": "web", "address": at},
 		{"name": "secure", "address": at, "tls": c.tls()},
+		{"name": "certified", "address": at, "tls": c.asking(c.terms)},
 		{"name": "proxied", "address": at, "proxy_protocol": settings{"from": []string{"127.0.0.0/8"}}},
 		{"name": "db", "address": at, "protocol": "tcp", "service": "streams"},
 		{"name": "told", "address": at, "protocol": "tcp", "service": "told", "proxy_protocol": settings{"from": []string{"127.0.0.0/8"}}},
-		{"name": "names", "address": at, "protocol": "tcp", "tls": settings{"certificates": []settings{{"cert": c.site.Cert, "key": c.site.Key}}}, "sni": []settings{
+		{"name": "names", "address": at, "protocol": "tcp", "tls": names, "sni": []settings{
 			{"host": "ended.example.com", "service": "streams"},
 			{"host": "again.example.com", "service": "again"},
 			{"host": "passed.example.com", "service": "passed", "passthrough": true}}},
@@ -322,7 +351,7 @@ func (c *combinations) text() (file, document string) {
 		delete(streams["told"].(settings), "peers")
 		streams["told"].(settings)["file"] = c.dir + "/missing"
 	}
-	routes := c.decoys()
+	routes := append(c.decoys(), c.others()...)
 	for _, r := range c.routes {
 		routes = append(routes, c.route(r, services))
 	}
@@ -361,14 +390,17 @@ func (c *combinations) text() (file, document string) {
 		maps.Copy(services, streams)
 		streams = services
 	}
-	file = fmt.Sprintf("listeners: %s\nadmin: %s\naccess_log: %s\nlog: %s\nconsul: { addresses: [%q] }\ndiscovery: %s\nconfig: %s\ntracing: %s\nclient: %s\nshutdown: { idle: 100ms, grace: 10m }\nservices: %s\n",
-		asYAML(listeners), asYAML(admin), asYAML(accessLog), asYAML(log), c.consul.URL(), asYAML(discovery), asYAML(history), asYAML(tracing), asYAML(client), asYAML(streams))
+	file = fmt.Sprintf("listeners: %s\nadmin: %s\naccess_log: %s\nlog: %s\nconsul: { addresses: [%q] }\ndiscovery: %s\nconfig: %s\ntracing: %s\nclient: %s\nshutdown: { idle: 100ms, grace: %s }\nservices: %s\n",
+		asYAML(listeners), asYAML(admin), asYAML(accessLog), asYAML(log), c.consul.URL(), asYAML(discovery), asYAML(history), asYAML(tracing), asYAML(client), graceOf(len(c.texts)), asYAML(streams))
 	if document = fmt.Sprintf("routes: %s\n", asYAML(routes)); c.divided {
 		file += fmt.Sprintf("dynamic: [{ file: %q }]\n", c.dir+"/documents/*.yaml")
 		return file, fmt.Sprintf("services: %s\n", asYAML(services)) + document
 	}
 	return file + document, ""
 }
+
+// graceOf returns what each configuration has another value of.
+func graceOf(n int) time.Duration { return 10*time.Minute + time.Duration(n)*time.Second }
 
 // next composes a configuration, and returns the file, after a document has been written that it names. Documents are not for one
 // process, so the one before gets it too.
@@ -382,6 +414,6 @@ func (c *combinations) next() (file string) {
 		verify.Require(c.t, os.MkdirAll(c.dir+"/documents", 0o700) == nil, "no directory")
 		replaceFile(c.t, c.dir+"/documents/routes.yaml", document)
 	}
-	c.texts = append(c.texts, file+document)
+	c.texts, c.allTerms = append(c.texts, file+document), append(c.allTerms, c.terms)
 	return file
 }

@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,12 +106,19 @@ func (combinedCalls) FullDuplexCall(s grpc_testing.TestService_FullDuplexCallSer
 	}
 }
 
-// combinedPeer returns a handler that answers as requests ask, and says what it got of them. stumbled has the ids of the requests that
-// a peer has crashed for.
-func combinedPeer(stumbled *sync.Map) http.Handler {
+// isBarred is a field of requests that must not reach a peer, if it is "true".
+const isBarred = "X-Barred"
+
+// peer returns a handler that answers as requests ask, and says what it got of them.
+func (s *combinedServers) peer() http.Handler {
+	var stumbled sync.Map // ids of the requests that a peer has crashed for
 	calls := grpc.NewServer()
 	grpc_testing.RegisterTestServiceServer(calls, combinedCalls{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(isBarred) == "true" {
+			text := fmt.Sprint(r.URL, r.Header)
+			s.barred.Store(&text)
+		}
 		switch {
 		case r.URL.Path == "/health":
 		case strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
@@ -144,7 +152,7 @@ func combinedAnswer(w http.ResponseWriter, r *http.Request, a combinedAsk) {
 	h.Set("X-Method", r.Method)
 	h.Set("Got-Host", r.Host)
 	h.Set("X-Removed", "by some routes")
-	for _, name := range []string{"X-Real-IP", "X-Extra", "X-User"} {
+	for _, name := range []string{"X-Real-IP", "X-Extra", "X-User", "X-Forwarded-Client-Cert"} {
 		h.Set("Got-"+name, r.Header.Get(name))
 	}
 	h.Set("Set-Cookie", "own=1")
@@ -230,7 +238,9 @@ type combinedServers struct {
 	issuer                              *issuer
 	tokens, users, page, ca             string // files
 	dir                                 string
-	trusted                             *tls.Config // of clients
+	clients                             map[string]tls.Certificate // by who has them
+	clientCA, clientCRL                 string                     // files
+	barred                              atomic.Pointer[string]     // a request that must not have reached a peer
 }
 
 func startCombinedServers(t *testing.T) *combinedServers {
@@ -239,7 +249,7 @@ func startCombinedServers(t *testing.T) *combinedServers {
 	site := testcert.Write(t, dir, "*.example.com")
 	s := &combinedServers{dir: dir, ca: site.Cert, issuer: startIssuer(t)}
 	pair := verify.Result(tls.LoadX509KeyPair(site.Cert, site.Key)).Must(t)
-	s.trusted = &tls.Config{InsecureSkipVerify: true, ServerName: "a.example.com"}
+	s.issue(t)
 	serve := func(secure bool, handler http.Handler) string {
 		server := httptest.NewUnstartedServer(handler)
 		server.Config.ErrorLog = log.New(io.Discard, "", 0) // connections end at any time
@@ -264,7 +274,7 @@ func startCombinedServers(t *testing.T) *combinedServers {
 			io.Copy(conn, in)
 		}
 	}
-	peer := combinedPeer(new(sync.Map))
+	peer := s.peer()
 	for range 3 {
 		s.toldStreams = append(s.toldStreams, listen(t, verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t), told))
 		s.plain = append(s.plain, serve(false, peer))

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -13,14 +14,22 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 )
 
-func (c *combinedRun) webSocket(ctx context.Context, g *generation, arrived func(), listener int, http2 bool, random *rand.Rand) error {
-	path := fmt.Sprint("/ws/", random.IntN(100))
-	conn, got, err := g.tunnel(ctx, listener, http2, path)
-	if err != nil {
+func (c *combinedRun) webSocket(ctx context.Context, e *entrance, arrived func(), http2 bool, random *rand.Rand) error {
+	path, route, reason := fmt.Sprint("/ws/", random.IntN(100)), c.routes[len(c.routes)-2], turnedAway("")
+	conn, got, err := e.tunnel(ctx, http2, path, e.barred(route, false))
+	if err != nil && !errors.As(err, &reason) {
 		return err
+	}
+	if _, wrong := e.settle(route, false, string(reason)); err != nil || wrong != nil {
+		return wrong
 	}
 	defer conn.Close()
 	arrived()
@@ -35,20 +44,42 @@ func (c *combinedRun) webSocket(ctx context.Context, g *generation, arrived func
 	return nil
 }
 
-func (c *combinedRun) call(ctx context.Context, g *generation, arrived func(), listener int, random *rand.Rand) error {
-	service := grpc_testing.NewTestServiceClient(g.calls[listener])
+func (c *combinedRun) call(ctx context.Context, e *entrance, arrived func(), random *rand.Rand) error {
+	calls, route := e.clients[e.combinedClient].calls, c.routes[len(c.routes)-1]
+	if e.asked() { // else it would remember that it was rejected on other terms
+		calls = e.callsOf(e.combinedClient)
+		defer calls.Close()
+	}
+	ctx = metadata.AppendToOutgoingContext(ctx, isBarred, fmt.Sprint(e.barred(route, false)))
+	var at peer.Peer
+	var trailer metadata.MD
+	err := c.calls(ctx, grpc_testing.NewTestServiceClient(calls), arrived, random, grpc.Peer(&at), grpc.Trailer(&trailer))
+	if at.Addr != nil {
+		e.uses(at.LocalAddr, at.Addr)
+	}
+	reason := strings.Join(trailer["x-sluice-reason"], "")
+	if status.Code(err) == codes.PermissionDenied {
+		_, err = e.settle(route, false, reason)
+	} else if err == nil {
+		_, err = e.settle(route, false, "")
+	}
+	return err
+}
+
+func (c *combinedRun) calls(ctx context.Context, service grpc_testing.TestServiceClient, arrived func(), random *rand.Rand, options ...grpc.CallOption) error {
 	size := int32(random.IntN(50_000))
 	payload := &grpc_testing.Payload{Body: make([]byte, random.IntN(50_000))}
 	if random.IntN(2) == 0 {
-		reply, err := service.UnaryCall(ctx, &grpc_testing.SimpleRequest{ResponseSize: size, Payload: payload})
+		reply, err := service.UnaryCall(ctx, &grpc_testing.SimpleRequest{ResponseSize: size, Payload: payload}, options...)
 		if err == nil && len(reply.GetPayload().GetBody()) != int(size) {
 			err = fmt.Errorf("%d bytes instead of %d", len(reply.GetPayload().GetBody()), size)
 		}
 		return err
 	}
-	stream, err := service.FullDuplexCall(ctx)
+	stream, err := service.FullDuplexCall(ctx, options...)
 	for n := 0; err == nil && n < 4; n++ {
-		if err = stream.Send(&grpc_testing.StreamingOutputCallRequest{Payload: payload, ResponseParameters: []*grpc_testing.ResponseParameters{{Size: size}}}); err != nil {
+		err = stream.Send(&grpc_testing.StreamingOutputCallRequest{Payload: payload, ResponseParameters: []*grpc_testing.ResponseParameters{{Size: size}}})
+		if err != nil && err != io.EOF { // at the end Recv has the reason
 			break
 		}
 		reply, failed := stream.Recv()
@@ -69,52 +100,56 @@ func (c *combinedRun) call(ctx context.Context, g *generation, arrived func(), l
 }
 
 // stream talks to a peer behind a listener for TCP.
-func (c *combinedRun) stream(ctx context.Context, g *generation, arrived func(), random *rand.Rand) (what string, err error) {
-	name := []string{"db", "told", "ended", "again", "passed"}[random.IntN(5)]
-	what = "TCP " + name
-	listener := name
-	if name != "db" && name != "told" {
-		listener = "names"
-	}
-	conn, err := g.dial(ctx, listener)
-	if err != nil {
-		return what, err
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * patience))
-	if listener == "names" {
-		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: name + ".example.com"})
-	}
-	in := bufio.NewReader(conn)
-	if line, err := in.ReadString('\n'); line != "hello\n" {
-		return what, fmt.Errorf("the first line is %q: %w", line, err)
-	}
-	arrived()
-	text := combinedBody(random.IntN(1000), random.IntN(200_000))
-	if err := echoes(struct {
-		io.Reader
-		io.Writer
-	}{in, conn}, text, 1+random.IntN(5)); err != nil {
-		return what, err
-	}
-	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-		return what, err
-	}
-	rest, err := io.ReadAll(in)
-	if len(rest) > 0 || err != nil {
-		return what, fmt.Errorf("after the end: %q, %w", rest, err)
-	}
-	return what, nil
-}
-
-// pipelined sends several requests of a connection at once.
-func (c *combinedRun) pipelined(ctx context.Context, g *generation, random *rand.Rand) error {
-	conn, err := g.dial(ctx, "web")
+func (c *combinedRun) stream(ctx context.Context, e *entrance, arrived func(), random *rand.Rand) error {
+	conn, err := e.open(ctx, e.combinedClient)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * patience))
+	passed := false
+	if e.listener == "names" {
+		e.uses(conn.LocalAddr(), conn.RemoteAddr())
+		config := e.clientConfig(e.combinedClient)
+		config.ServerName = []string{"ended", "again", "passed"}[random.IntN(3)] + ".example.com"
+		passed = strings.HasPrefix(config.ServerName, "passed")
+		conn = tls.Client(conn, config)
+	}
+	in := bufio.NewReader(conn)
+	if line, err := in.ReadString('\n'); line != "hello\n" {
+		return fmt.Errorf("the first line is %q: %w", line, err)
+	}
+	arrived()
+	if _, err := e.settle(nil, false, ""); err != nil && !passed {
+		return err
+	}
+	text := combinedBody(random.IntN(1000), random.IntN(200_000))
+	if err := echoes(struct {
+		io.Reader
+		io.Writer
+	}{in, conn}, text, 1+random.IntN(5)); err != nil {
+		return err
+	}
+	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		return err
+	}
+	rest, err := io.ReadAll(in)
+	if len(rest) > 0 || err != nil {
+		return fmt.Errorf("after the end: %q, %w", rest, err)
+	}
+	return nil
+}
+
+// pipelined sends several requests of a connection at once.
+func (c *combinedRun) pipelined(ctx context.Context, e *entrance, random *rand.Rand) error {
+	conn, err := e.dial(ctx, e.combinedClient, "http/1.1")
+	if err != nil {
+		return err
+	}
+	e.uses(conn.LocalAddr(), conn.RemoteAddr())
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * patience))
+	client := c.client(e.listener, "")
 	var asks []combinedAsk
 	var routes []*combinedRoute
 	var out strings.Builder
@@ -122,7 +157,7 @@ func (c *combinedRun) pipelined(ctx context.Context, g *generation, random *rand
 		r := c.routes[random.IntN(len(c.routes)-2)]
 		a := combinedAsk{path: fmt.Sprint("/", n), how: []string{withLength, inChunks}[n%2], status: 200, length: random.IntN(9000), key: random.IntN(1000)}
 		asks, routes = append(asks, a), append(routes, r)
-		fmt.Fprintf(&out, "GET %s%s?%s HTTP/1.1\r\nHost: a.example.com\r\n", r.keys["path"], a.path, a.query())
+		fmt.Fprintf(&out, "GET %s%s?%s HTTP/1.1\r\nHost: a.example.com\r\n%s: %t\r\n", r.keys["path"], a.path, a.query(), isBarred, e.barred(r, c.denies(r, client)))
 		for name, value := range r.header {
 			fmt.Fprintf(&out, "%s: %s\r\n", name, value)
 		}
@@ -135,10 +170,13 @@ func (c *combinedRun) pipelined(ctx context.Context, g *generation, random *rand
 		if err != nil {
 			return fmt.Errorf("answer %d: %w", n, err)
 		}
-		if c.declined(response, routes[n]) {
+		done, standings, err := c.restricted(response, e, routes[n], c.denies(routes[n], client), http.MethodGet)
+		switch {
+		case done:
+		case c.declined(response, routes[n]):
 			err = c.refused(response, routes[n], http.MethodGet, response.StatusCode)
-		} else {
-			err = c.check(response, routes[n], a, http.MethodGet, "web", "127.0.0.1", "")
+		default:
+			err = c.check(response, e, standings, routes[n], a, http.MethodGet, client, "")
 		}
 		if err != nil {
 			return fmt.Errorf("answer %d: %w", n, err)
@@ -151,13 +189,13 @@ func (c *combinedRun) pipelined(ctx context.Context, g *generation, random *rand
 }
 
 // exchange sends a request by a route.
-func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(), route *combinedRoute, listener int, http2 bool, random *rand.Rand) (what string, err error) {
+func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(), route *combinedRoute, http2 bool, random *rand.Rand) (what string, err error) {
 	one := func(of ...int) int { return of[random.IntN(len(of))] }
 	hows := []string{withLength, inChunks, withTrailer, early, withHints, empty, inDrops, zipped, cut, crash, stumble}
 	a := combinedAsk{path: fmt.Sprint("/p/", random.IntN(50)), how: hows[random.IntN(len(hows))], status: one(200, 200, 201, 404, 418, 500),
 		length: one(0, 1, 900, 5_000, 20_000, 300_000), key: random.IntN(1000), id: random.Int()}
 	method := []string{http.MethodGet, http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPost, http.MethodPut, http.MethodDelete}[random.IntN(7)]
-	request, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("%s://a.example.com%s%s?%s", schemeOf(listener), route.keys["path"], a.path, a.query()), nil)
+	request, err := http.NewRequestWithContext(e.traced(ctx), method, fmt.Sprintf("%s://a.example.com%s%s?%s", e.scheme(), route.keys["path"], a.path, a.query()), nil)
 	if err != nil {
 		return what, err
 	}
@@ -196,13 +234,22 @@ func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(
 	if random.IntN(4) == 0 {
 		request.Header.Set("X-Forwarded-For", "127.0.0.9")
 	}
-	client := c.client(combinedListeners[listener], request.Header.Get("X-Forwarded-For"))
-	what = fmt.Sprintf("%s, HTTP/2 %t, %s %s, body %d of %d, header %v, route %s", combinedListeners[listener], http2, method, request.URL, len(body), request.ContentLength, request.Header, asYAML(route.keys))
-	response, err := g.client(listener, http2).Do(request)
+	if random.IntN(4) == 0 {
+		request.Header.Set("X-Forwarded-Client-Cert", `Hash=forged;Subject="CN=good"`)
+	}
+	client := c.client(e.listener, request.Header.Get("X-Forwarded-For"))
+	denied := c.denies(route, client)
+	request.Header.Set(isBarred, fmt.Sprint(without || e.barred(route, denied)))
+	what = fmt.Sprintf("%s %s, body %d of %d, header %v, route %s", method, request.URL, len(body), request.ContentLength, request.Header, asYAML(route.keys))
+	response, err := e.clients[e.combinedClient].http[http2].Do(request)
 	if err != nil {
 		return what, err
 	}
 	arrived()
+	done, standings, err := c.restricted(response, e, route, denied, method)
+	if done {
+		return what, err
+	}
 	if c.declined(response, route) {
 		return what, c.refused(response, route, method, response.StatusCode)
 	}
@@ -211,8 +258,6 @@ func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(
 		limited = limited && response.StatusCode == http.StatusRequestEntityTooLarge
 	}
 	switch {
-	case route.denied && client == "127.0.0.9":
-		return what, c.refused(response, route, method, http.StatusForbidden)
 	case limited && (!without || request.ContentLength > 0):
 		return what, c.refused(response, route, method, http.StatusRequestEntityTooLarge)
 	case without:
@@ -228,7 +273,7 @@ func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(
 		}
 		return what, nil
 	}
-	if err := c.check(response, route, a, method, combinedListeners[listener], client, combinedSum([]byte(body))); err != nil {
+	if err := c.check(response, e, standings, route, a, method, client, combinedSum([]byte(body))); err != nil {
 		return what, err
 	}
 	if response.Request.Header.Get("Te") != "" && a.how == withTrailer && method != http.MethodHead && route.status == 0 && !(route.page && a.status == 404) {
@@ -246,7 +291,7 @@ func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(
 }
 
 // leave sends a request, and does not wait for the end of the answer.
-func (c *combinedRun) leave(ctx context.Context, g *generation, route *combinedRoute, listener int, http2 bool, random *rand.Rand) error {
+func (c *combinedRun) leave(ctx context.Context, e *entrance, route *combinedRoute, http2 bool, random *rand.Rand) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a := combinedAsk{how: inDrops, status: http.StatusOK, length: 300_000}
@@ -254,18 +299,23 @@ func (c *combinedRun) leave(ctx context.Context, g *generation, route *combinedR
 	if random.IntN(2) == 0 {
 		method, body = http.MethodPost, io.MultiReader(strings.NewReader(combinedBody(0, random.IntN(100_000))), leaving(cancel))
 	}
-	request, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("%s://a.example.com%s/left?%s", schemeOf(listener), route.keys["path"], a.query()), body)
+	request, err := http.NewRequestWithContext(e.traced(ctx), method, fmt.Sprintf("%s://a.example.com%s/left?%s", e.scheme(), route.keys["path"], a.query()), body)
 	if err != nil {
 		return err
 	}
 	for name, value := range route.header {
 		request.Header.Set(name, value)
 	}
-	response, err := g.client(listener, http2).Do(request)
+	denied := c.denies(route, c.client(e.listener, ""))
+	request.Header.Set(isBarred, fmt.Sprint(e.barred(route, denied)))
+	response, err := e.clients[e.combinedClient].http[http2].Do(request)
 	if err != nil {
 		return nil
 	}
 	defer response.Body.Close()
+	if _, err := e.settle(route, denied, outcomeOf(response)); err != nil {
+		return err
+	}
 	_, _ = io.CopyN(io.Discard, response.Body, int64(random.IntN(200_000)))
 	if response.StatusCode >= 500 && !c.declined(response, route) {
 		return fmt.Errorf("got %s, header %v", response.Status, response.Header)
@@ -279,21 +329,24 @@ type leaving context.CancelFunc
 func (l leaving) Read([]byte) (int, error) { l(); return 0, context.Canceled }
 
 // preflight asks whether a page of another origin may use a route.
-func (c *combinedRun) preflight(ctx context.Context, g *generation, route *combinedRoute, listener int, http2 bool) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodOptions, fmt.Sprintf("%s://a.example.com%s", schemeOf(listener), route.keys["path"]), nil)
+func (c *combinedRun) preflight(ctx context.Context, e *entrance, route *combinedRoute, http2 bool) error {
+	request, err := http.NewRequestWithContext(e.traced(ctx), http.MethodOptions, fmt.Sprintf("%s://a.example.com%s", e.scheme(), route.keys["path"]), nil)
 	if err != nil {
 		return err
 	}
 	request.Header.Set("Origin", "https://a.example.com")
 	request.Header.Set("Access-Control-Request-Method", "GET")
-	response, err := g.client(listener, http2).Do(request)
+	response, err := e.clients[e.combinedClient].http[http2].Do(request)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	status := http.StatusNoContent
-	if route.denied && combinedListeners[listener] == "proxied" {
-		status = http.StatusForbidden
+	status, reason := http.StatusNoContent, ""
+	if c.denies(route, c.client(e.listener, "")) {
+		status, reason = http.StatusForbidden, "client_denied"
+	}
+	if _, err := e.settle(nil, false, strings.TrimPrefix(outcomeOf(response), reason)); err != nil {
+		return err
 	}
 	if response.StatusCode != status || response.Header.Get("Access-Control-Allow-Origin") == "" {
 		return fmt.Errorf("got %s instead of %d, header %v", response.Status, status, response.Header)
