@@ -2,12 +2,14 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -40,8 +42,8 @@ func (c *combinations) denies(r *combinedRoute, address string) bool {
 }
 
 // restricted looks at an answer to a client of a route that may be denied, and reports whether it is of sluice's own about who may use the
-// route, or of another one; then there is nothing more to check. Else standings are what the client may be.
-func (c *combinedRun) restricted(response *http.Response, e *entrance, route *combinedRoute, denied bool, method string) (done bool, standings []string, err error) {
+// route, or of another one, or leads to HTTPS; then there is nothing more to check. Else standings are what the client may be.
+func (c *combinedRun) restricted(response *http.Response, e *entrance, route *combinedRoute, denied bool, method, target string) (done bool, standings []string, err error) {
 	outcome := outcomeOf(response)
 	standings, err = e.settle(route, denied, outcome)
 	switch {
@@ -50,6 +52,12 @@ func (c *combinedRun) restricted(response *http.Response, e *entrance, route *co
 		return true, nil, err
 	case outcome == "":
 		return false, standings, nil
+	case strings.HasPrefix(outcome, toHTTPS):
+		defer response.Body.Close()
+		if to := response.Header.Get("Location"); response.StatusCode != http.StatusPermanentRedirect || to != outcome+target {
+			return true, nil, fmt.Errorf("redirected to %s instead of %s%s, %s", to, outcome, target, response.Status)
+		}
+		return true, nil, nil
 	case outcome != otherRoute:
 		return true, nil, c.refused(response, route, method, http.StatusForbidden)
 	}
@@ -94,7 +102,7 @@ func (c *combinedRun) check(response *http.Response, e *entrance, standings []st
 			fields["Got-Body"] = sum
 		}
 		if fields["Got-X-Extra"] == "?" {
-			fields["Got-X-Extra"] = method + " " + e.scheme()
+			fields["Got-X-Extra"] = method + " " + cmp.Or(e.forwarded, e.scheme())
 		}
 		if a.how == empty {
 			status, want = http.StatusNoContent, ""

@@ -27,12 +27,12 @@ type combinedClient struct {
 }
 
 var (
-	openClients      = []combinedClient{{"web", ""}, {"secure", ""}, {"proxied", ""}}
+	openClients      = []combinedClient{{"web", ""}, {"plain", ""}, {"secure", ""}, {"proxied", ""}}
 	certifiedClients = []combinedClient{{"certified", ""}, {"certified", "good"}, {"certified", "other"}, {"certified", "revoked"}, {"certified", "wrong"}}
 )
 
 // combinedListeners are those for HTTP.
-var combinedListeners = []string{"web", "secure", "proxied", "certified"}
+var combinedListeners = []string{"web", "plain", "secure", "proxied", "certified"}
 
 // asked reports whether the listener may ask for a certificate.
 func (c combinedClient) asked() bool { return c.listener == "certified" || c.listener == "names" }
@@ -46,29 +46,39 @@ func (c combinedClient) scheme() string {
 	return "http"
 }
 
-// Terms are how the listeners certified and names ask for certificates.
+// Terms are how the listeners certified and names ask for certificates, and where plain redirects to.
 type terms struct {
 	auth string // "": they do not
 	list bool   // revoked is in the list of revoked certificates
+	port int    // of HTTPS; 0: plain does not redirect
 }
 
 // termsOf returns the terms of a configuration.
-func termsOf(c *config.Config) terms {
+func termsOf(c *config.Config) (t terms) {
 	for _, l := range c.Listeners {
-		if l.Name == "certified" && l.TLS.ClientCA != "" {
-			return terms{l.TLS.ClientAuth, l.TLS.ClientCRL != ""}
+		switch {
+		case l.Name == "certified" && l.TLS.ClientCA != "":
+			t.auth, t.list = l.TLS.ClientAuth, l.TLS.ClientCRL != ""
+		case l.Name == "plain" && l.RedirectHTTPS != nil:
+			t.port = l.RedirectHTTPS.Port
 		}
 	}
-	return terms{}
+	return t
 }
 
-// rejected is the standing of those who get no connection. That of others is the common name by which they are known, "" for none.
-const rejected = "rejected"
+// rejected is the standing of those who get no connection. That of others is the common name by which they are known, "" for none, or toHTTPS
+// and where they are redirected to.
+const rejected, toHTTPS = "rejected", "https://"
 
 // standing returns what a client is from its handshake on.
-func (t terms) standing(who string) string {
+func (t terms) standing(c combinedClient) string {
+	who := c.who
 	switch {
-	case t.auth == "" || t.auth == "optional" && who == "":
+	case c.listener == "plain" && t.port == 443:
+		return toHTTPS + "a.example.com"
+	case c.listener == "plain" && t.port != 0:
+		return fmt.Sprint(toHTTPS, "a.example.com:", t.port)
+	case !c.asked() || t.auth == "" || t.auth == "optional" && who == "":
 		return ""
 	case who == "" || who == "wrong" || who == "revoked" && t.list:
 		return rejected
@@ -112,7 +122,8 @@ func (t *changingTerms) since(from int) []terms {
 type entrance struct {
 	*generation
 	combinedClient
-	begun int
+	begun     int
+	forwarded string // the scheme that the client is believed to have forwarded; "": none
 
 	mu sync.Mutex
 	by []terms // that may have accepted its connections
@@ -136,7 +147,7 @@ func (e *entrance) uses(local, remote net.Addr) {
 
 // standings returns what the client may be. If the request has failed, it may have been on another connection that does not exist.
 func (e *entrance) standings(failed bool) (all []string) {
-	if !e.asked() {
+	if e.forwarded == "https" && e.listener == "plain" {
 		return []string{""}
 	}
 	e.mu.Lock()
@@ -146,7 +157,7 @@ func (e *entrance) standings(failed bool) (all []string) {
 		by = append(by, e.terms.since(e.begun)...)
 	}
 	for _, t := range by {
-		all = append(all, t.standing(e.who))
+		all = append(all, t.standing(e.combinedClient))
 	}
 	return all
 }
@@ -162,7 +173,7 @@ func (e *entrance) settle(route *combinedRoute, denied bool, got string) (all []
 		return nil, fmt.Errorf("the connection has ended: %s", got)
 	}
 	for _, s := range standings {
-		if s != rejected && route.outcome(s, denied) == got {
+		if outcome := route.outcome(s, denied); s != rejected && (outcome == got || got == toHTTPS && strings.HasPrefix(outcome, got)) { // gRPC does not say where
 			all = append(all, s)
 		}
 	}
@@ -217,6 +228,8 @@ func has(names []string, standing string) bool {
 // outcome returns what a client of a standing gets, which the route denies or not: "" for what it is for.
 func (r *combinedRoute) outcome(standing string, denied bool) string {
 	switch {
+	case strings.HasPrefix(standing, toHTTPS):
+		return standing
 	case r == nil:
 	case r.other != nil && has(r.other, standing) != r.opposite:
 		return otherRoute
@@ -236,6 +249,9 @@ func outcomeOf(response *http.Response) string {
 	switch {
 	case response.StatusCode == http.StatusIMUsed:
 		return otherRoute
+	case reason == "https_redirect":
+		to, _, _ := strings.Cut(strings.TrimPrefix(response.Header.Get("Location"), toHTTPS), "/")
+		return toHTTPS + to
 	case reason == "client_denied" || strings.HasPrefix(reason, "certificate_"):
 		return reason
 	}

@@ -157,7 +157,7 @@ func (g *generation) closeClients() {
 	}
 }
 
-// A turnedAway is the reason of sluice's for the status 403.
+// A turnedAway is the outcome for a client in place of what it wants.
 type turnedAway string
 
 func (r turnedAway) Error() string { return "turned away: " + string(r) }
@@ -215,11 +215,10 @@ func (e *entrance) tunnel(ctx context.Context, http2 bool, target string, barred
 
 // notSwitched returns the error of an answer in place of a WebSocket.
 func notSwitched(response *http.Response) error {
-	reason := response.Header.Get("X-Sluice-Reason")
-	if response.StatusCode == http.StatusForbidden {
-		return turnedAway(reason)
+	if outcome := outcomeOf(response); outcome != "" {
+		return turnedAway(outcome)
 	}
-	return fmt.Errorf("no WebSocket: %s, %s", response.Status, reason)
+	return fmt.Errorf("no WebSocket: %s, %s", response.Status, response.Header.Get("X-Sluice-Reason"))
 }
 
 // echoes sends a text in pieces, and reads it back.

@@ -323,10 +323,15 @@ func (c *combinations) text() (file, document string) {
 	at := "127.0.0.1:0"
 	c.terms = terms{auth: pick(c, "", "optional", "required")}
 	c.terms.list = c.terms.auth != "" && c.one(2)
+	plain := settings{"name": "plain", "address": at}
+	if c.one(2) {
+		c.terms.port = pick(c, 443, 8443)
+		plain["redirect_https"] = settings{"port": c.terms.port}
+	}
 	names := c.asking(c.terms)
 	delete(names, "hsts")
 	listeners := []settings{
-		{"name": "web", "address": at},
+		{"name": "web", "address": at}, plain,
 		{"name": "secure", "address": at, "tls": c.tls()},
 		{"name": "certified", "address": at, "tls": c.asking(c.terms)},
 		{"name": "proxied", "address": at, "proxy_protocol": settings{"from": []string{"127.0.0.0/8"}}},

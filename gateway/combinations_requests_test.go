@@ -23,12 +23,12 @@ import (
 )
 
 func (c *combinedRun) webSocket(ctx context.Context, e *entrance, arrived func(), http2 bool, random *rand.Rand) error {
-	path, route, reason := fmt.Sprint("/ws/", random.IntN(100)), c.routes[len(c.routes)-2], turnedAway("")
+	path, route, instead := fmt.Sprint("/ws/", random.IntN(100)), c.routes[len(c.routes)-2], turnedAway("")
 	conn, got, err := e.tunnel(ctx, http2, path, e.barred(route, false))
-	if err != nil && !errors.As(err, &reason) {
+	if err != nil && !errors.As(err, &instead) {
 		return err
 	}
-	if _, wrong := e.settle(route, false, string(reason)); err != nil || wrong != nil {
+	if _, wrong := e.settle(route, false, string(instead)); err != nil || wrong != nil {
 		return wrong
 	}
 	defer conn.Close()
@@ -57,11 +57,9 @@ func (c *combinedRun) call(ctx context.Context, e *entrance, arrived func(), ran
 	if at.Addr != nil {
 		e.uses(at.LocalAddr, at.Addr)
 	}
-	reason := strings.Join(trailer["x-sluice-reason"], "")
-	if status.Code(err) == codes.PermissionDenied {
-		_, err = e.settle(route, false, reason)
-	} else if err == nil {
-		_, err = e.settle(route, false, "")
+	outcome := outcomeOf(&http.Response{Header: http.Header{"X-Sluice-Reason": trailer["x-sluice-reason"]}})
+	if code := status.Code(err); outcome == toHTTPS && code == codes.FailedPrecondition || outcome != "" && code == codes.PermissionDenied || code == codes.OK {
+		_, err = e.settle(route, false, outcome)
 	}
 	return err
 }
@@ -170,7 +168,7 @@ func (c *combinedRun) pipelined(ctx context.Context, e *entrance, random *rand.R
 		if err != nil {
 			return fmt.Errorf("answer %d: %w", n, err)
 		}
-		done, standings, err := c.restricted(response, e, routes[n], c.denies(routes[n], client), http.MethodGet)
+		done, standings, err := c.restricted(response, e, routes[n], c.denies(routes[n], client), http.MethodGet, fmt.Sprintf("%s%s?%s", routes[n].keys["path"], a.path, a.query()))
 		switch {
 		case done:
 		case c.declined(response, routes[n]):
@@ -237,6 +235,12 @@ func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(),
 	if random.IntN(4) == 0 {
 		request.Header.Set("X-Forwarded-Client-Cert", `Hash=forged;Subject="CN=good"`)
 	}
+	if random.IntN(4) == 0 {
+		scheme := []string{"https", "http"}[random.IntN(2)]
+		if request.Header.Set("X-Forwarded-Proto", scheme); c.trusting && e.listener != "proxied" {
+			e.forwarded = scheme
+		}
+	}
 	client := c.client(e.listener, request.Header.Get("X-Forwarded-For"))
 	denied := c.denies(route, client)
 	request.Header.Set(isBarred, fmt.Sprint(without || e.barred(route, denied)))
@@ -246,7 +250,7 @@ func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(),
 		return what, err
 	}
 	arrived()
-	done, standings, err := c.restricted(response, e, route, denied, method)
+	done, standings, err := c.restricted(response, e, route, denied, method, request.URL.RequestURI())
 	if done {
 		return what, err
 	}
@@ -345,7 +349,8 @@ func (c *combinedRun) preflight(ctx context.Context, e *entrance, route *combine
 	if c.denies(route, c.client(e.listener, "")) {
 		status, reason = http.StatusForbidden, "client_denied"
 	}
-	if _, err := e.settle(nil, false, strings.TrimPrefix(outcomeOf(response), reason)); err != nil {
+	outcome := strings.TrimPrefix(outcomeOf(response), reason)
+	if _, err := e.settle(nil, false, outcome); err != nil || outcome != "" {
 		return err
 	}
 	if response.StatusCode != status || response.Header.Get("Access-Control-Allow-Origin") == "" {
