@@ -388,12 +388,12 @@ func oldestOf(variants map[string]*variant) *variant {
 }
 
 // resolveSettings decides the settings of a service: the ones for which the oldest of its instances with routes asks
-// for. The others lose their routes.
+// for, of those that can be asked as their tags say. The others lose their routes.
 func (r *resolver) resolveSettings(members []member) {
 	var first *member
 	for i := range members {
 		m := &members[i]
-		if len(m.routes) > 0 && (first == nil || m.Before(first.Age) || m.settings < first.settings && !first.Before(m.Age)) {
+		if len(m.routes) > 0 && m.unasked == "" && (first == nil || m.Before(first.Age) || m.settings < first.settings && !first.Before(m.Age)) {
 			first = m
 		}
 	}
@@ -404,7 +404,7 @@ func (r *resolver) resolveSettings(members []member) {
 	for i := range members {
 		m := &members[i]
 		switch {
-		case len(m.routes) == 0:
+		case len(m.routes) == 0 || m.unasked != "": // its routes deny every request
 		case m.settings != chosen:
 			r.closeRoutes(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
 		case !r.rules.Insecure && strings.Contains(chosen, `"insecure":"true"`):

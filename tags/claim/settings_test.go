@@ -42,7 +42,7 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// An instance whose upstream cannot be used has no routes, and decides nothing for the others.
+// An instance whose upstream cannot be used has no routes, or routes that deny every request, and decides nothing for the others.
 func TestUpstreamOfOneInstance(t *testing.T) {
 	rules := NewRules(configtest.Must(t, "catalog: { tags: [sluice] }"))
 	good := func(age uint64) Instance {
@@ -57,6 +57,10 @@ func TestUpstreamOfOneInstance(t *testing.T) {
 			r := Resolve([]Service{service("a", good(2), instance("a", "bad", age, bad...))}, rules, nil)
 			verify.Slices(t, lines(r), []string{`a h/ ["sluice.route=h/" "sluice.upstream=protocol=h2 tls=true"]`}, "%q: the routes", upstream)
 			verify.Equal(t, r.Settings["a"].String(), `{"upstream":{"protocol":"h2","tls":{}}}`, "%q: the settings", upstream)
+			r = Resolve([]Service{service("a", good(2), instance("a", "bad", age, append(bad, "sluice.route=h/own allow=10.0.0.1")...))}, rules, nil)
+			served := slices.ContainsFunc(r.Routes, func(route Route) bool { return route.Path == "/" && slices.Equal(route.By.IDs(), []string{"good"}) })
+			verify.That(t, served && len(r.Routes) == 2, "%q: the routes beside one that denies every request: %+v", upstream, r.Routes)
+			verify.Equal(t, r.Settings["a"].String(), `{"upstream":{"protocol":"h2","tls":{}}}`, "%q: the settings beside it", upstream)
 		}
 		rules := rules
 		rules.Defined = map[string]bool{"a": true}
