@@ -72,15 +72,12 @@ func strictTransportSecurity(h *config.HSTS) string {
 	return value
 }
 
-// newTransport returns the transport factory for the protocol of the service's peers.
+// newTransport returns the transport factory for a service's peers.
 func newTransport(server *proxy.Server, s config.Service, secure func(inMesh bool) certificates.Security, intentions upstream.Intentions) func(*balancer.Peer) balancer.Transport {
 	o := upstream.Options{
 		IdleTimeout: s.Keepalive.Idle, MaxIdle: s.Keepalive.Max, TLS: secure, Intentions: intentions,
 		HeadBytes: int(s.Limits.ResponseHead), Fields: s.Limits.ResponseFields,
 		Connections: socket.ConnectionLimits{MaxRequests: s.Keepalive.MaxRequests, MaxAge: s.Keepalive.MaxAge},
-	}
-	if s.Upstream.UsesHTTP2() {
-		return server.NewHTTP2Transport(o)
 	}
 	return server.NewTransport(o)
 }

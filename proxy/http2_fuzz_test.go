@@ -197,7 +197,7 @@ func (o *origin) catchUp(t *testing.T, p *testProxy) {
 	defer last.Close()
 	eventually(t, "earlier connections are accepted", func() bool { return o.hasAccepted(last.LocalAddr()) })
 	last.Close()
-	transport := p.pool.Snapshot().All[0].Transport.(*upstream.Transport)
+	transport := p.pool.Snapshot().All[0].Transport.(upstream.Connector)
 	eventually(t, "the origin has only idle connections", func() bool {
 		idle, busy := transport.Connections()
 		return busy == 0 && o.open() == idle

@@ -57,10 +57,8 @@ func (p *testProxy) inMesh(http2 bool, identity *mesh.Identity, said io.Writer, 
 	p.t.Helper()
 	o, connectors := someTransport, upstream.NewConnectors(p.sweeper, zerolog.New(said))
 	o.TLS = func(bool) certificates.Security { return identity }
-	pool := balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: patience, NewTransport: connectors.HTTP1(o)}
-	if p.http2 = http2; http2 {
-		pool.NewTransport = connectors.HTTP2(o)
-	}
+	pool := balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: patience, NewTransport: connectors.NewTransport(o)}
+	p.http2 = http2
 	p.reconfigure(pool)
 	set := instancesAt(p.t, addresses...)
 	for n := range set {

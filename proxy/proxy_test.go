@@ -224,13 +224,23 @@ func (p *testProxy) reconfigure(o balancer.Options) {
 	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(o)))
 }
 
+// NewHTTP2Transport is NewTransport for peers that are asked by HTTP/2, whatever service a request is for.
+func (p *testProxy) NewHTTP2Transport(o upstream.Options) func(*balancer.Peer) balancer.Transport {
+	usual := p.NewTransport(o)
+	return func(peer *balancer.Peer) balancer.Transport { return overHTTP2{usual(peer).(upstream.Connector)} }
+}
+
+type overHTTP2 struct{ upstream.Connector }
+
+func (o overHTTP2) Connect(ctx context.Context, r upstream.Requirements, stale upstream.Conn) (upstream.Conn, time.Duration, error) {
+	r.HTTP2 = true
+	return o.Connector.Connect(ctx, r, stale)
+}
+
 // usePeers makes the peers of p those at addresses, by HTTP/2 or HTTP/1.1, in a pool with these options.
 func (p *testProxy) usePeers(http2 bool, o upstream.Options, pool balancer.Options, addresses ...string) {
 	p.t.Helper()
 	p.http2, pool.NewTransport = http2, p.NewTransport(o)
-	if http2 {
-		pool.NewTransport = p.NewHTTP2Transport(o)
-	}
 	p.reconfigure(pool)
 	p.setPeers(addresses...)
 	p.setService(*p.service)

@@ -175,7 +175,7 @@ func (c *fuzzClient) converse(end wireEnd) (received []byte, broken error) {
 
 // settle waits until nothing is left of the exchange.
 func (c *fuzzClient) settle() {
-	transport := c.p.pool.Snapshot().All[0].Transport.(*upstream.Transport)
+	transport := c.p.pool.Snapshot().All[0].Transport.(upstream.Connector)
 	eventually(c.t, "nothing in flight", func() bool {
 		idle, busy := transport.Connections()
 		return c.p.Connections() == 0 && c.p.inflight() == 0 && busy == 0 && c.origin.idle() == idle

@@ -171,13 +171,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 
 // NewTransport returns the transport factory of a pool, for [balancer.Options].
 func (s *Server) NewTransport(o upstream.Options) func(*balancer.Peer) balancer.Transport {
-	return s.connectors.HTTP1(o)
-}
-
-// NewHTTP2Transport returns the transport factory of a pool whose peers use HTTP/2, for
-// [balancer.Options]: without TLS by prior knowledge, and with TLS by ALPN.
-func (s *Server) NewHTTP2Transport(o upstream.Options) func(*balancer.Peer) balancer.Transport {
-	return s.connectors.HTTP2(o)
+	return s.connectors.NewTransport(o)
 }
 
 // repeat runs what serves all connections in the background, again if it has panicked.

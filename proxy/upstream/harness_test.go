@@ -24,11 +24,11 @@ const patience = 2 * time.Minute
 // startTransport returns a transport for a peer that serves each connection with serve.
 func startTransport(t *testing.T, o Options, serve func(net.Conn)) *Transport {
 	t.Helper()
-	return startPeer(t, (*Connectors).HTTP1, o, serve).(*Transport)
+	return startPeer(t, o, serve).Transport
 }
 
-// startPeer returns the connector for a peer that serves each connection with serve.
-func startPeer(t *testing.T, protocol func(*Connectors, Options) func(*balancer.Peer) balancer.Transport, o Options, serve func(net.Conn)) Connector {
+// startPeer returns what owns the connections to a peer that serves each one with serve.
+func startPeer(t *testing.T, o Options, serve func(net.Conn)) *peerTransport {
 	t.Helper()
 	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	var running sync.WaitGroup
@@ -48,12 +48,12 @@ func startPeer(t *testing.T, protocol func(*Connectors, Options) func(*balancer.
 	running.Go(func() { sweeper.Run(stop) })
 	o.IdleTimeout, o.MaxIdle, o.HeadBytes, o.Fields = time.Minute, 512, 16<<10, http1.UsualFields
 	pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{
-		Policy: balancer.PolicyRoundRobin, NewTransport: protocol(NewConnectors(sweeper, zerolog.Nop()), o),
+		Policy: balancer.PolicyRoundRobin, NewTransport: NewConnectors(sweeper, zerolog.Nop()).NewTransport(o),
 	}))).Must(t)
 	host, port, _ := net.SplitHostPort(l.Addr().String())
 	number, _ := strconv.Atoi(port)
 	pool.Apply([]discovery.Instance{{Service: "star", ID: "a", Address: host, Port: number, Weight: 1}})
-	transport := pool.Snapshot().All[0].Transport.(Connector)
+	transport := pool.Snapshot().All[0].Transport.(*peerTransport)
 	t.Cleanup(func() {
 		transport.Close()
 		pool.Close()

@@ -23,16 +23,13 @@ type SharedError struct{ error }
 
 func (e SharedError) Unwrap() error { return e.error }
 
-// An http2Transport owns the HTTP/2 connections to one peer: few, with many streams. It
-// implements [balancer.Transport] and is safe for concurrent use.
+// An http2Transport owns the HTTP/2 connections to one peer: few, with many streams. It is safe for concurrent use.
 type http2Transport struct {
-	denials
-	options    Options
-	sweeper    *socket.Sweeper
-	connectors *Connectors
-	tls        peerTLS
-	plain      *Transport     // of connections for streams
-	readers    sync.WaitGroup // of connections
+	peer    *balancer.Peer
+	options Options
+	sweeper *socket.Sweeper
+	tls     peerTLS
+	readers sync.WaitGroup // of connections
 
 	mu sync.Mutex
 	// mu guards the fields below. A connection's mutex may be taken while it is held.
@@ -54,16 +51,11 @@ type dialEnd struct {
 
 func newDialEnd() *dialEnd { return &dialEnd{ended: make(chan struct{})} }
 
-// HTTP2 returns the transport factory of a pool whose peers use HTTP/2, for
-// [balancer.Options]: without TLS by prior knowledge, and with TLS by ALPN.
-func (all *Connectors) HTTP2(o Options) func(*balancer.Peer) balancer.Transport {
-	return func(p *balancer.Peer) balancer.Transport {
-		t := &http2Transport{
-			denials: denials{p, o.Intentions}, options: o, sweeper: all.sweeper, connectors: all, streams: streamsOf(http2Streams, o), dialed: newDialEnd(),
-			tls: peerTLS{peer: p, log: all.log}, plain: all.newTransport(p, o),
-		}
-		all.add(t)
-		return t
+// newHTTP2Transport returns a transport for the peer of another one, with its options.
+func newHTTP2Transport(of *Transport) *http2Transport {
+	return &http2Transport{
+		peer: of.peer, options: of.options, sweeper: of.sweeper, streams: streamsOf(http2Streams, of.options), dialed: newDialEnd(),
+		tls: peerTLS{peer: of.peer, log: of.tls.log},
 	}
 }
 
@@ -75,7 +67,7 @@ func streamsOf(limit int, o Options) int {
 	return limit
 }
 
-// Connect implements [Connector]. If all streams are in use, one request opens a connection,
+// Connect: see [Connector]. If all streams are in use, one request opens a connection,
 // and as many others wait for it as it will have streams.
 func (t *http2Transport) Connect(ctx context.Context, r Requirements, stale Conn) (Conn, time.Duration, error) {
 	if stale != nil {
@@ -101,12 +93,6 @@ func (t *http2Transport) Connect(ctx context.Context, r Requirements, stale Conn
 		u.replaces = previous.replaces + 1
 	}
 	return u, connectTime, nil
-}
-
-// DialStream implements [Connector]. A discovery chain may say HTTP/2 of a service of a listener for TCP, and a reload may
-// make one of a service whose peers had HTTP/2.
-func (t *http2Transport) DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error) {
-	return t.plain.DialStream(ctx, picked, timeout, shard)
 }
 
 // open returns a connection with a stream for the caller, which it or another request has
@@ -313,10 +299,7 @@ func (t *http2Transport) all() []*http2Conn {
 	return slices.Clone(t.conns)
 }
 
-// UsesTLS implements [Connector].
-func (t *http2Transport) UsesTLS() bool { return t.tls.agreement(&t.options).secure != nil }
-
-// CloseIdle implements [Connector].
+// CloseIdle: see [Connector].
 func (t *http2Transport) CloseIdle(now int64) {
 	for _, c := range t.all() {
 		c.Mu.Lock()
@@ -327,7 +310,7 @@ func (t *http2Transport) CloseIdle(now int64) {
 	}
 }
 
-// Connections implements [Connector].
+// Connections: see [Connector].
 func (t *http2Transport) Connections() (idle, busy int) {
 	for _, c := range t.all() {
 		c.Mu.Lock()
@@ -338,8 +321,7 @@ func (t *http2Transport) Connections() (idle, busy int) {
 		}
 		c.Mu.Unlock()
 	}
-	_, streams := t.plain.Connections()
-	return idle, busy + streams
+	return idle, busy
 }
 
 // Drain closes the connections when their last stream ends. It does not affect
@@ -377,8 +359,6 @@ func (t *http2Transport) suspectedSince(picked time.Time) bool {
 // Close closes all connections, and waits for their goroutines. Their exchanges fail as if
 // the peer had closed them. It may be called again.
 func (t *http2Transport) Close() {
-	t.connectors.remove(t)
-	t.plain.Close()
 	t.mu.Lock()
 	t.shut = true
 	t.mu.Unlock()
@@ -386,9 +366,8 @@ func (t *http2Transport) Close() {
 	t.readers.Wait()
 }
 
-// Cut implements [Connector].
+// Cut: see [Connector].
 func (t *http2Transport) Cut() {
-	t.plain.Cut()
 	t.mu.Lock()
 	t.cuts++
 	t.mu.Unlock()

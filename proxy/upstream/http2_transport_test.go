@@ -22,7 +22,7 @@ import (
 // startHTTP2 returns a transport for a peer that serves each connection with serve, by HTTP/2.
 func startHTTP2(t *testing.T, serve func(net.Conn)) *http2Transport {
 	t.Helper()
-	return startPeer(t, (*Connectors).HTTP2, Options{}, serve).(*http2Transport)
+	return startPeer(t, Options{}, serve).byHTTP2()
 }
 
 // stream returns a stream to the peer for a client.
@@ -40,7 +40,7 @@ func TestConnectionsOfOneRequest(t *testing.T) {
 	const requests = 3
 	var opened atomic.Int32
 	all := make(chan struct{})
-	transport := startPeer(t, (*Connectors).HTTP2, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, func(conn net.Conn) {
+	transport := startPeer(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, func(conn net.Conn) {
 		if opened.Add(1) == requests {
 			close(all)
 		}
@@ -50,7 +50,7 @@ func TestConnectionsOfOneRequest(t *testing.T) {
 		}
 		xhttp2.NewFramer(conn, nil).WriteSettings()
 		io.Copy(io.Discard, conn)
-	})
+	}).byHTTP2()
 	var asking sync.WaitGroup
 	for range requests {
 		asking.Go(func() {
@@ -359,13 +359,13 @@ func settled(conn net.Conn) {
 func TestFailedDialBesideAnother(t *testing.T) {
 	t.Parallel()
 	acts := make(chan func(net.Conn), 3)
-	transport := startPeer(t, (*Connectors).HTTP2, Options{Connections: socket.ConnectionLimits{MaxRequests: 2}}, func(conn net.Conn) {
+	transport := startPeer(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 2}}, func(conn net.Conn) {
 		select {
 		case act := <-acts:
 			act(conn)
 		case <-t.Context().Done():
 		}
-	}).(*http2Transport)
+	}).byHTTP2()
 	errs := transport.connectAll(t, 4)
 	transport.awaitDials(t, 2, 2)
 	acts <- func(net.Conn) {} // it closes the connection

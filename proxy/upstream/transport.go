@@ -40,17 +40,15 @@ type Options struct {
 	Intentions Intentions
 }
 
-// A Transport owns the connections to one peer. A fasthttp.HostClient is the pool of
-// the idle ones, in LIFO order. It implements [balancer.Transport] and is safe for
-// concurrent use.
+// A Transport owns the connections to one peer by HTTP/1.1, and for streams. A fasthttp.HostClient is the pool of
+// the idle ones, in LIFO order. It is safe for concurrent use.
 type Transport struct {
 	denials
-	address    string
-	options    Options
-	sweeper    *socket.Sweeper
-	connectors *Connectors
-	pool       fasthttp.HostClient // of slots; it sends no requests
-	tls        peerTLS
+	address string
+	options Options
+	sweeper *socket.Sweeper
+	pool    fasthttp.HostClient // of slots; it sends no requests
+	tls     peerTLS
 
 	mu sync.Mutex
 	// mu guards the fields below, slot.u and HTTP1Conn.idleUntil. pool's own
@@ -65,20 +63,10 @@ type Transport struct {
 	closed    bool
 }
 
-// HTTP1 returns the transport factory of a pool whose peers use HTTP/1.1, for
-// [balancer.Options].
-func (all *Connectors) HTTP1(o Options) func(*balancer.Peer) balancer.Transport {
-	return func(p *balancer.Peer) balancer.Transport {
-		t := all.newTransport(p, o)
-		all.add(t)
-		return t
-	}
-}
-
 // newTransport returns a transport whose idle connections nobody closes yet.
 func (all *Connectors) newTransport(p *balancer.Peer, o Options) *Transport {
 	t := &Transport{
-		denials: denials{p, o.Intentions}, address: p.Address(), options: o, sweeper: all.sweeper, connectors: all,
+		denials: denials{p, o.Intentions}, address: p.Address(), options: o, sweeper: all.sweeper,
 		tls:  peerTLS{peer: p, log: all.log},
 		open: make(map[*HTTP1Conn]struct{}),
 	}
@@ -102,7 +90,7 @@ type slot struct {
 	remove  func() // removes the slot from the pool
 }
 
-// Connect implements [Connector].
+// Connect: see [Connector].
 func (t *Transport) Connect(ctx context.Context, r Requirements, stale Conn) (Conn, time.Duration, error) {
 	var s *slot
 	if stale == nil {
@@ -215,7 +203,7 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 	return u, nil
 }
 
-// DialStream implements [Connector].
+// DialStream: see [Connector].
 func (t *Transport) DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error) {
 	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, t.tls.agreement(&t.options), "")
 }
@@ -292,10 +280,10 @@ func (s *slot) Close() error {
 	return nil
 }
 
-// UsesTLS implements [Connector].
+// UsesTLS: see [Connector].
 func (t *Transport) UsesTLS() bool { return t.tls.agreement(&t.options).secure != nil }
 
-// CloseIdle implements [Connector].
+// CloseIdle: see [Connector].
 func (t *Transport) CloseIdle(now int64) {
 	var expired []*HTTP1Conn
 	t.mu.Lock()
@@ -367,14 +355,13 @@ func (t *Transport) countsAsStale(now time.Time) bool {
 // Close closes all connections. Their exchanges fail as if the peer had closed them.
 // It may be called again.
 func (t *Transport) Close() {
-	t.connectors.remove(t)
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
 	t.Cut()
 }
 
-// Cut implements [Connector].
+// Cut: see [Connector].
 func (t *Transport) Cut() {
 	t.mu.Lock()
 	t.cuts++
@@ -399,7 +386,7 @@ func (t *Transport) all() []*HTTP1Conn {
 	return slices.Collect(maps.Keys(t.open))
 }
 
-// Connections implements [Connector].
+// Connections: see [Connector].
 func (t *Transport) Connections() (idle, busy int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

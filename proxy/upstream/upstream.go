@@ -50,6 +50,7 @@ type Requirements struct {
 	Client      *Client
 	KeepForGone bool // the exchange is completed also if the client closes its connection
 	WebSocket   bool // the request asks for WebSocket
+	HTTP2       bool // the protocol: without TLS by prior knowledge, and with TLS by ALPN
 }
 
 // A Conn is the peer's side of a try, an upstream. Each peer protocol has one type of it.
