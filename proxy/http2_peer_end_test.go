@@ -104,7 +104,9 @@ func TestNoEndAfterAWholeResponse(t *testing.T) {
 		t.Run(test.method+" "+test.length, func(t *testing.T) {
 			t.Parallel()
 			canceled := make(chan struct{}, 3)
-			p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+			p, options := startProxy(t, Options{}), someTransport
+			options.IdleTimeout = time.Hour // a connection that ends, by the clock that is set forward, may take the last frame along
+			p.usePeers(true, options, balancer.Options{}, startFramePeerWith(t, framePeerOptions{
 				answer: func(p *framePeer, stream uint32) {
 					p.headers(stream, false, ":status", "200", "content-length", test.length)
 					if test.body != "" {
