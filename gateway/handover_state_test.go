@@ -42,25 +42,32 @@ func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadClos
 	if text == "" {
 		s.file = r.file
 	}
-	asked, serves := make(chan struct{}), make(chan struct{})
+	asked, serves, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	reader, writer := io.Pipe()
 	var replacing sync.WaitGroup
 	replacing.Go(func() {
-		r.ReplaceBy(func(give func(io.Writer) error) (err error) {
-			defer func() { s.outcome <- err }()
-			<-asked
-			err = give(writer)
-			verify.That(r.t, err == nil, "give: %v", err)
+		outcome := errors.New("the old process starts no new one")
+		r.ReplaceBy(func(give func(io.Writer) error) error {
+			select {
+			case <-asked:
+			case <-over:
+				outcome = errors.New("the new process has not started")
+				return outcome
+			}
+			outcome = give(writer)
+			verify.That(r.t, outcome == nil, "give: %v", outcome)
 			writer.Close()
 			select {
 			case <-serves:
-				return nil
 			case <-s.ended:
-				return errors.New("the new process has ended")
+				outcome = errors.New("the new process has ended")
 			}
+			return outcome
 		})
+		writer.Close()
+		s.outcome <- outcome // now r can be replaced again
 	})
-	r.t.Cleanup(replacing.Wait)
+	r.t.Cleanup(func() { close(over); replacing.Wait() })
 	s.run(Options{
 		Inherit: func() (io.ReadCloser, bool, error) {
 			close(asked)
