@@ -14,6 +14,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
+// unknownClient is the address of a client at a unix socket.
+const unknownClient = "unknown"
+
 // declined reports whether the rate limit of its route, or the maintenance of its service, has refused a request.
 func (c *combinations) declined(response *http.Response, route *combinedRoute) bool {
 	switch response.StatusCode {
@@ -25,20 +28,25 @@ func (c *combinations) declined(response *http.Response, route *combinedRoute) b
 	return false
 }
 
+// behindProxy reports whether the clients of a listener have the address in combinedHeader, which is no trusted proxy's.
+func behindProxy(listener string) bool { return listener == "proxied" || listener == "relayed" }
+
 // client returns the address of a client of a listener, who sends a value of X-Forwarded-For.
 func (c *combinations) client(listener, forwarded string) string {
 	switch {
-	case listener == "proxied":
+	case behindProxy(listener):
 		return "127.0.0.9"
 	case c.trusting && forwarded != "":
 		return forwarded
+	case listener == "local":
+		return unknownClient
 	}
 	return "127.0.0.1"
 }
 
 // denies reports whether a route denies requests of a client's address.
 func (c *combinations) denies(r *combinedRoute, address string) bool {
-	return r.denied && address == "127.0.0.9"
+	return r.denied && address == "127.0.0.9" || address == unknownClient && (r.denied || r.keys["allow"] != nil)
 }
 
 // restricted looks at an answer to a client of a route that may be denied, and reports whether it is of sluice's own about who may use the

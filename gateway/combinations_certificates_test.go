@@ -28,11 +28,12 @@ type combinedClient struct {
 
 var (
 	openClients      = []combinedClient{{"web", ""}, {"plain", ""}, {"secure", ""}, {"proxied", ""}}
+	localClients     = []combinedClient{{"local", ""}, {"relayed", ""}} // at unix sockets
 	certifiedClients = []combinedClient{{"certified", ""}, {"certified", "good"}, {"certified", "other"}, {"certified", "revoked"}, {"certified", "wrong"}}
 )
 
 // combinedListeners are those for HTTP.
-var combinedListeners = []string{"web", "plain", "secure", "proxied", "certified"}
+var combinedListeners = []string{"web", "plain", "secure", "proxied", "certified", "local", "relayed"}
 
 // asked reports whether the listener may ask for a certificate.
 func (c combinedClient) asked() bool { return c.listener == "certified" || c.listener == "names" }

@@ -2,10 +2,13 @@ package gateway
 
 import (
 	"fmt"
+	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"sluice/proxy/socket"
 	"sluice/test/discoverytest"
 	"sluice/test/testcert"
 	"sluice/test/verify"
@@ -115,6 +118,14 @@ func (c *combinedRun) reload(g *generation, text string) {
 		now := g.history.Current().Config
 		return now != nil && now.Shutdown.Grace == graceOf(len(c.texts)-1)
 	})
+}
+
+// apart listens for a gateway at a unix socket that no other one has, since it gets none of the one before.
+func (s *combinedServers) apart(name, network, address string) (net.Listener, error) {
+	if network == "unix" {
+		address = filepath.Join(s.socketDir, fmt.Sprint("listener", s.socketsMade.Add(1)))
+	}
+	return socket.Listen(network, address)
 }
 
 // replaceBy replaces a generation by one with another configuration.

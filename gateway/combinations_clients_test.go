@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"sluice/proxy/proxyprotocol"
 	"sluice/test/verify"
 )
 
@@ -46,7 +48,8 @@ const combinedHeader = "PROXY TCP4 127.0.0.9 127.0.0.1 4711 80\r\n"
 // open connects a client to its listener, before TLS.
 func (g *generation) open(ctx context.Context, c combinedClient) (net.Conn, error) {
 	begun := g.terms.begin()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", g.Address(c.listener).String())
+	at := g.Address(c.listener)
+	conn, err := new(net.Dialer).DialContext(ctx, at.Network(), at.String())
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +57,9 @@ func (g *generation) open(ctx context.Context, c combinedClient) (net.Conn, erro
 	switch c.listener {
 	case "proxied":
 		conn = &proxyConn{Conn: conn, header: []byte(combinedHeader)}
+	case "relayed":
+		conn = &proxyConn{Conn: conn, header: proxyprotocol.Header(2, proxyprotocol.Addresses{
+			Client: netip.MustParseAddrPort("127.0.0.9:4711"), Server: netip.MustParseAddrPort("127.0.0.1:80")})}
 	case "told": // the peer speaks first
 		io.WriteString(conn, combinedHeader)
 	}
@@ -108,7 +114,7 @@ func newGeneration(c *combinedRun, r *running) *generation {
 	c.t.Helper()
 	g := &generation{running: r, run: c, clients: make(map[combinedClient]*generationClients)}
 	g.terms.all = []terms{c.terms}
-	for _, who := range slices.Concat(openClients, certifiedClients) {
+	for _, who := range slices.Concat(openClients, localClients, certifiedClients) {
 		clients := &generationClients{http: make(map[bool]*http.Client), calls: g.callsOf(who)}
 		for _, http2 := range []bool{false, true} {
 			protocols, protocol := new(http.Protocols), "http/1.1"

@@ -50,6 +50,7 @@ type combinations struct {
 	trusting bool // the clients of some listeners, whose X-Forwarded-For counts
 	closing  bool // the service any is in maintenance at times
 	divided  bool // a document beside the file has routes and their services
+	local    bool // clients use unix sockets too
 	waiting  bool // requests wait for a peer, for a service may have only new ones, which must pass a check first
 
 	// What the next configuration depends on.
@@ -103,7 +104,7 @@ func (c *combinations) newRoutes() {
 	case 2:
 		c.crashing = true
 	}
-	c.trusting, c.closing, c.divided, c.waiting, c.plain = c.one(2), c.one(3), c.one(3), c.one(2), c.one(2)
+	c.trusting, c.closing, c.divided, c.waiting, c.plain, c.local = c.one(2), c.one(3), c.one(3), c.one(2), c.one(2), c.one(2)
 	for n := range 5 {
 		path := fmt.Sprint("/r", n)
 		r := &combinedRoute{service: pick(c, web...), got: path, keys: settings{"path": path}, host: "a.example.com", fields: map[string]string{}, header: map[string]string{}}
@@ -199,7 +200,7 @@ func (c *combinations) route(r *combinedRoute, services settings) settings {
 		keys["rate_limit"] = settings{"rate": 1_000_000, "key": pick(c, "client_address", "header X-Client", "route")}
 	}
 	if c.one(3) {
-		keys["when"] = pick(c, settings{"not": settings{"header": settings{"X-None": "*"}}}, settings{"any": []settings{{"scheme": "https"}, {"scheme": "http"}}}, settings{"client": []string{"127.0.0.0/8"}}, settings{"not": settings{"cookie": settings{"none": "*"}}})
+		keys["when"] = pick(c, settings{"not": settings{"header": settings{"X-None": "*"}}}, settings{"any": []settings{{"scheme": "https"}, {"scheme": "http"}}}, c.addressed(), settings{"not": settings{"cookie": settings{"none": "*"}}})
 	}
 	if r.status != 0 {
 		return keys
@@ -236,6 +237,15 @@ func (c *combinations) route(r *combinedRoute, services settings) settings {
 		keys["criticality"] = pick(c, "critical", "normal", "sheddable")
 	}
 	return keys
+}
+
+// addressed returns a condition on addresses that all clients keep. At a unix socket they have none.
+func (c *combinations) addressed() settings {
+	address := settings{"client": []string{"127.0.0.0/8"}}
+	if c.local {
+		return settings{"any": []settings{address, {"header": settings{isBarred: "*"}}}}
+	}
+	return address
 }
 
 // match adds conditions that all requests of a route keep.
@@ -332,6 +342,8 @@ func (c *combinations) text() (file, document string) {
 	delete(names, "hsts")
 	listeners := []settings{
 		{"name": "web", "address": at}, plain,
+		{"name": "local", "address": "unix:" + c.dir + "/local"},
+		{"name": "relayed", "address": "unix:" + c.dir + "/relayed", "proxy_protocol": settings{"from": []string{"unix:"}}},
 		{"name": "secure", "address": at, "tls": c.tls()},
 		{"name": "certified", "address": at, "tls": c.asking(c.terms)},
 		{"name": "proxied", "address": at, "proxy_protocol": settings{"from": []string{"127.0.0.0/8"}}},
@@ -374,7 +386,7 @@ func (c *combinations) text() (file, document string) {
 		"limits":   settings{"kept_bodies": pick(c, "1MiB", "256MiB"), "compression": pick(c, "1MiB", "256MiB"), "connections": pick(c, 0, 10_000), "head": pick(c, "8KiB", "60KiB"), "fields": pick(c, 50, 1000)},
 		"timeouts": settings{"head": "5m", "body": "10m", "write": "10m", "idle": "10m"}, "connections": settings{"max_requests": pick(c, 0, 0, 5, 50), "max_age": pick(c, "0s", "0s", "100ms")}}
 	if c.trusting {
-		client["trusted_proxies"] = []string{"127.0.0.1"}
+		client["trusted_proxies"] = []string{"127.0.0.1", "unix:"}
 	}
 	accessLog := settings{"path": pick(c, c.dir+"/access.log", "off"), "format": pick(c, "json", "combined", "$client $target $status"), "sample": pick(c, "10%", "100%")}
 	log := settings{"level": pick(c, "info", "info", "debug", "warn"), "format": pick(c, "json", "console")}

@@ -237,17 +237,19 @@ type combinedServers struct {
 	auth                                string
 	issuer                              *issuer
 	tokens, users, page, ca             string // files
-	dir                                 string
+	dir, socketDir                      string
 	clients                             map[string]tls.Certificate // by who has them
+	sockets                             map[string]string          // of servers, by their addresses
 	clientCA, clientCRL                 string                     // files
-	barred                              atomic.Pointer[string]     // a request that must not have reached a peer
+	socketsMade                         atomic.Uint64
+	barred                              atomic.Pointer[string] // a request that must not have reached a peer
 }
 
 func startCombinedServers(t *testing.T) *combinedServers {
 	t.Helper()
 	dir := t.TempDir()
 	site := testcert.Write(t, dir, "*.example.com")
-	s := &combinedServers{dir: dir, ca: site.Cert, issuer: startIssuer(t)}
+	s := &combinedServers{dir: dir, sockets: make(map[string]string), ca: site.Cert, issuer: startIssuer(t)}
 	pair := verify.Result(tls.LoadX509KeyPair(site.Cert, site.Key)).Must(t)
 	s.issue(t)
 	serve := func(secure bool, handler http.Handler) string {
@@ -264,7 +266,24 @@ func startCombinedServers(t *testing.T) *combinedServers {
 			server.Start()
 		}
 		t.Cleanup(server.Close)
-		return server.Listener.Addr().String()
+		address := server.Listener.Addr().String()
+		l := s.socket(t, address)
+		if secure {
+			l = tls.NewListener(l, server.TLS)
+		}
+		go server.Config.Serve(l)
+		return address
+	}
+	// streams serves connections at two addresses.
+	streams := func(serve func(net.Conn), secure *tls.Config) string {
+		l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
+		for _, l := range []net.Listener{l, s.socket(t, l.Addr().String())} {
+			if secure != nil {
+				l = tls.NewListener(l, secure)
+			}
+			listen(t, l, serve)
+		}
+		return l.Addr().String()
 	}
 	echo := func(conn net.Conn) { fmt.Fprintln(conn, "hello"); io.Copy(conn, conn) }
 	told := func(conn net.Conn) {
@@ -276,14 +295,14 @@ func startCombinedServers(t *testing.T) *combinedServers {
 	}
 	peer := s.peer()
 	for range 3 {
-		s.toldStreams = append(s.toldStreams, listen(t, verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t), told))
+		s.toldStreams = append(s.toldStreams, streams(told, nil))
 		s.plain = append(s.plain, serve(false, peer))
 		s.secure = append(s.secure, serve(true, peer))
-		s.streams = append(s.streams, listen(t, verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t), echo))
-		s.secureStreams = append(s.secureStreams, listen(t, verify.Result(tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})).Must(t), func(conn net.Conn) {
+		s.streams = append(s.streams, streams(echo, nil))
+		s.secureStreams = append(s.secureStreams, streams(func(conn net.Conn) {
 			echo(conn)
 			conn.(*tls.Conn).CloseWrite()
-		}))
+		}, &tls.Config{Certificates: []tls.Certificate{pair}}))
 	}
 	s.auth = serve(false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-Pass") != "yes" {
@@ -300,6 +319,17 @@ func startCombinedServers(t *testing.T) *combinedServers {
 	s.users = writeFile(t, dir, "users", []byte("ada:{SHA}"+base64.StdEncoding.EncodeToString(sum[:])+"\n"))
 	s.page = writeFile(t, dir, "page.html", []byte("a page"))
 	return s
+}
+
+// socket returns a unix socket besides the address of a server.
+func (s *combinedServers) socket(t *testing.T, address string) net.Listener {
+	if len(s.sockets) == 0 {
+		s.socketDir = socketDirectory(t)
+	}
+	s.sockets[address] = filepath.Join(s.socketDir, fmt.Sprint(len(s.sockets)))
+	l := verify.Result(net.Listen("unix", s.sockets[address])).Must(t)
+	t.Cleanup(func() { l.Close() })
+	return l
 }
 
 // instances writes the instances of a service to a file, with tags.

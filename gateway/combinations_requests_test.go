@@ -237,7 +237,7 @@ func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(),
 	}
 	if random.IntN(4) == 0 {
 		scheme := []string{"https", "http"}[random.IntN(2)]
-		if request.Header.Set("X-Forwarded-Proto", scheme); c.trusting && e.listener != "proxied" {
+		if request.Header.Set("X-Forwarded-Proto", scheme); c.trusting && !behindProxy(e.listener) {
 			e.forwarded = scheme
 		}
 	}
@@ -340,6 +340,7 @@ func (c *combinedRun) preflight(ctx context.Context, e *entrance, route *combine
 	}
 	request.Header.Set("Origin", "https://a.example.com")
 	request.Header.Set("Access-Control-Request-Method", "GET")
+	request.Header.Set(isBarred, "false") // which conditions ask for: see addressed
 	response, err := e.clients[e.combinedClient].http[http2].Do(request)
 	if err != nil {
 		return err

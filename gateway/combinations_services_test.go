@@ -74,7 +74,7 @@ func (c *combinations) service(name string) settings {
 	default:
 		peers := []string{}
 		for _, a := range addresses {
-			peers = append(peers, a+pick(c, "", " weight=2", " weight=9"))
+			peers = append(peers, c.near(a)+pick(c, "", " weight=2", " weight=9"))
 		}
 		if dead {
 			peers = append(peers, "127.0.0.1:1")
@@ -153,13 +153,25 @@ func (c *combinations) service(name string) settings {
 	return keys
 }
 
+// near returns the address of a server, or that of its unix socket, which is another peer.
+func (c *combinations) near(address string) string {
+	if !c.impatient && !c.crashing && c.one(3) {
+		return "unix:" + c.servers.sockets[address]
+	}
+	return address
+}
+
 // streams composes a service for the connections of listeners for TCP.
 func (c *combinations) streams(name string, addresses []string) settings {
 	service := settings{"timeouts": settings{"connect": "5m"}, "drain": settings{"timeout": "10m"}, "balance": settings{"proof": true, "policy": pick(c, "least_conn", "ewma", "round_robin", "random")}}
 	if c.byConsul(name) {
 		service["consul"] = settings{}
 	} else {
-		service["peers"] = addresses[:pick(c, 1, 2, 3)]
+		peers := []string{}
+		for _, a := range addresses[:pick(c, 1, 2, 3)] {
+			peers = append(peers, c.near(a))
+		}
+		service["peers"] = peers
 	}
 	if name == "again" {
 		service["upstream"] = settings{"tls": settings{"ca": c.servers.ca, "server_name": "a.example.com"}}

@@ -58,7 +58,9 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 	c.site = testcert.Write(t, c.dir, "*.example.com")
 	c.newRoutes()
 	c.register()
-	r := start(t, c.next())
+	r := newRunning(t, c.next())
+	r.listen = servers.apart
+	r.run(Options{})
 	r.awaitReady()
 	all := []*generation{newGeneration(c, r)}
 	c.current.Store(all[0])
@@ -157,8 +159,11 @@ func (c *combinedRun) request(random *rand.Rand) (what string, err error) {
 	defer cancel()
 	certified := certifiedClients[random.IntN(len(certifiedClients))]
 	e, http2 := g.enter(openClients[random.IntN(len(openClients))]), random.IntN(2) == 0
-	if random.IntN(4) == 0 {
+	switch n := random.IntN(8); {
+	case n < 2:
 		e = g.enter(certified)
+	case n < 4 && c.local:
+		e = g.enter(localClients[random.IntN(len(localClients))])
 	}
 	route := c.routes[random.IntN(len(c.routes)-2)]
 	switch kind := random.IntN(12); {

@@ -72,8 +72,9 @@ type running struct {
 	log    *subprocess.Output
 	client *http.Client
 	stop   context.CancelFunc
-	ended  chan struct{} // closed when Run has returned
-	err    error         // what it returned
+	listen func(name, network, address string) (net.Listener, error) // see Options.Listen; that of newer processes too
+	ended  chan struct{}                                             // closed when Run has returned
+	err    error                                                     // what it returned
 }
 
 // preamble configures listeners with free ports on loopback.
@@ -120,6 +121,9 @@ func (r *running) run(o Options, set ...func(*Gateway)) {
 	t := r.t
 	t.Helper()
 	o.Input, o.Version, o.Log = config.Input{File: r.file}, "test", r.log
+	if o.Listen == nil {
+		o.Listen = r.listen
+	}
 	var err error
 	if r.Gateway, err = New(o); err != nil {
 		t.Fatal(err)

@@ -39,6 +39,7 @@ func (r *running) succeed(text string, pass func(io.ReadCloser) io.ReadCloser, t
 func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadCloser, set func(*Gateway)) *successor {
 	r.t.Helper()
 	s := &successor{running: newRunning(r.t, text), outcome: make(chan error, 1)}
+	s.listen = r.listen
 	if text == "" {
 		s.file = r.file
 	}
