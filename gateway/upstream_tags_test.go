@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"sluice/test/discoverytest"
@@ -36,4 +37,19 @@ func TestProtocolOfTagsCounts(t *testing.T) {
 	verify.That(t, r.services.pool("star").Snapshot().All[0] == peer, "there is another peer")
 	next := r.upgrade(text+"services: { star: { consul: {}, upstream: { protocol: h2c } } }\n", nil)
 	next.gets("star.example.com/", "HTTP/2.0", "in a new process")
+}
+
+// A reload that takes a dialect away leaves the routes of the others their instances, also while Consul is away.
+func TestReloadWithFewerDialectsKeepsInstances(t *testing.T) {
+	t.Parallel()
+	const all, own = "sluice.route=star.example.com/", "sluice.route=star.example.com/own"
+	consul := discoverytest.Start(t)
+	consul.Set("star", withTags(t, "star", "star-1", origin(t, "first"), all, own, "urlprefix-f.example.com/"), withTags(t, "star", "star-2", origin(t, "second"), all))
+	text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice, fabio] }\n", consul.URL())
+	r := start(t, text)
+	r.answers("star.example.com/own", "first")
+	consul.Break(discoverytest.Fault{Drop: true})
+	r.replace(strings.Replace(text, ", fabio", "", 1))
+	r.gets("star.example.com/own", "first")
+	r.refuses("f.example.com/", http.StatusNotFound)
 }

@@ -162,8 +162,18 @@ func (r *Reader) Ask(c *config.Config, found config.Fragment) Asked {
 		}
 		asked.Routes.Routes = append(asked.Routes.Routes, route.Route)
 	}
+	if !r.reads(asked.reader) { // else the former groups could have the instances of the next ones
+		inUse.Groups = nil
+	}
 	asked.divide(groupsFor(result, inUse))
 	return asked
+}
+
+// reads reports whether the reader in use reads the same.
+func (r *Reader) reads(reader claim.Reader) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reader.Same(reader)
 }
 
 // divide adds groups to services.
