@@ -271,7 +271,7 @@ func (a *Actions) build(d *decoder, match, key string) {
 	}
 }
 
-// build checks the limit of a route with tokens; nil: the route asks for none.
+// build checks the limit. tokens is jwt of the route; nil: it has none.
 func (l *RateLimit) build(d *decoder, key string, tokens *JWT) *route.RateLimit {
 	l.Burst = cmp.Or(l.Burst, l.Rate)
 	if fill := float64(l.Per) / float64(max(l.Rate, 1)) * float64(l.Burst); fill > float64(maxFill) {

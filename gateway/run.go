@@ -78,7 +78,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.log.Info().Msg("replaced by a new process")
 		g.events.Add(events.Event{Kind: events.KindReplaced, Text: "A new process serves: this one finishes its requests"})
 		g.upgrade.replaced = true
-		always(func(ctx context.Context) { every(ctx, neededEvery, g.services.followNeeded) }) // also for requests that are still to come
+		always(func(ctx context.Context) { every(ctx, neededEvery, g.upgrade.followOn) }) // also for requests that are still to come
 		// The new process serves the admin API now: the answers of this one would describe one that stops.
 		ending, cancel := context.WithTimeout(g.cut, time.Second)
 		g.admin.close(ending)

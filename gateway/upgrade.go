@@ -121,6 +121,13 @@ func (u *upgrade) replaceBy(replace func(give func(io.Writer) error) error, paus
 	u.denials.Resume() // not before: there may be many
 }
 
+// followOn is follow for a process that was replaced, not before replaceBy has ended.
+func (u *upgrade) followOn() {
+	u.replacing.Lock()
+	defer u.replacing.Unlock()
+	u.follow()
+}
+
 // pause ends the watches and closes their connections: the agent might not accept
 // the connections of two processes. It returns the number of connections that the agent still counts.
 func (u *upgrade) pause() (abandoned int) {

@@ -58,7 +58,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 	})
 	compressed := set(func(t *testing.T, p *testProxy) { p.setActions(compressing(t, 1000)) })
 	mirrored := set(func(t *testing.T, p *testProxy) { // costs nothing where the mirror does not get a copy
-		mt := startMirror(t, p, route.Mirror{Share: 1e-12}, nil, p.NewTransport(someTransport))
+		mt := startMirror(t, p, route.Mirror{Share: 1e-12}, nil, false)
 		t.Cleanup(func() { mt.expectDropped() })
 	})
 	limited := set(func(_ *testing.T, p *testProxy) {

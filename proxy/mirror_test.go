@@ -19,15 +19,16 @@ import (
 // A mirrorTest is a proxy whose requests are copied to another service.
 type mirrorTest struct {
 	*testProxy
-	mirror *balancer.Pool
-	copies *route.Copies
+	mirror      *balancer.Pool
+	mirrorHTTP2 bool // the protocol of the mirror
+	copies      *route.Copies
 }
 
-// startMirror has p copy requests to a mirror at these addresses, whose requests are those of m.
-func startMirror(t testing.TB, p *testProxy, m route.Mirror, actions *route.Actions, newTransport func(*balancer.Peer) balancer.Transport, mirrors ...string) *mirrorTest {
+// startMirror has p copy requests to a mirror at these addresses, by HTTP/2 or HTTP/1.1, whose requests are those of m.
+func startMirror(t testing.TB, p *testProxy, m route.Mirror, actions *route.Actions, http2 bool, mirrors ...string) *mirrorTest {
 	t.Helper()
-	service := p.newService("next", balancer.Options{NewTransport: newTransport}, mirrors...)
-	mt := &mirrorTest{p, service.Pool, route.NewCopies("star", "next", "")}
+	service := p.newService("next", balancer.Options{NewTransport: p.NewTransport(someTransport)}, mirrors...)
+	mt := &mirrorTest{p, service.Pool, http2, route.NewCopies("star", "next", "")}
 	mt.setMirror(m, actions)
 	return mt
 }
@@ -42,7 +43,7 @@ func (p *mirrorTest) setMirror(m route.Mirror, actions *route.Actions) {
 		m.InFlight = 1000
 	}
 	m.Service = route.MirrorService(&route.Service{
-		Name: "next", Pool: p.mirror, Timeouts: route.Timeouts{Connect: patience, ResponseHeader: time.Hour, Idle: time.Hour}, Affinity: &route.Affinity{Cookie: "c"},
+		Name: "next", Pool: p.mirror, HTTP2: p.mirrorHTTP2, Timeouts: route.Timeouts{Connect: patience, ResponseHeader: time.Hour, Idle: time.Hour}, Affinity: &route.Affinity{Cookie: "c"},
 		Retry: route.Retry{Attempts: 3, Hedge: &route.Hedge{After: time.Millisecond}},
 	})
 	m.Actions, m.Copies = route.MirrorActions(actions, "star"), p.copies
@@ -98,16 +99,12 @@ func TestCopyIsIdentical(t *testing.T) {
 		got, copied := make(chan sight, 1), make(chan sight, 1)
 		p := startProxy(t, Options{}, startServer(t, recording(t, got)))
 		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 20 << 10}})
-		newTransport := p.NewTransport(someTransport)
-		if http2 {
-			newTransport = p.NewHTTP2Transport(someTransport)
-		}
 		const most = 200 << 10
 		mt := startMirror(t, p, route.Mirror{BodyBytes: most}, &route.Actions{
 			Path: pathEdits(t, route.PathOptions{Strip: "/api", Add: "/v1"}), Host: "app.internal",
 			RequestHeaders:  headerEdits(t, map[string]string{"X-Mine": "$host $path"}, nil),
 			ResponseHeaders: headerEdits(t, map[string]string{"X-Theirs": "1"}, nil),
-		}, newTransport, startServer(t, recording(t, copied)))
+		}, http2, startServer(t, recording(t, copied)))
 		sent, tooLong := 0, 0
 		for _, client := range []*http.Client{{Transport: new(http.Transport), Timeout: patience}, http2Client(t)} {
 			defer client.CloseIdleConnections()
@@ -181,7 +178,7 @@ func TestMirrorDisturbsNobody(t *testing.T) {
 			mirror = startOrigin(t, test.mirror)
 			address = mirror.address()
 		}
-		mt := startMirror(t, p, route.Mirror{InFlight: 3, BodyBytes: 100}, nil, p.NewTransport(someTransport), address)
+		mt := startMirror(t, p, route.Mirror{InFlight: 3, BodyBytes: 100}, nil, false, address)
 		conn := p.dial()
 		for range 20 {
 			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
@@ -212,7 +209,7 @@ func TestMirrorDisturbsNobody(t *testing.T) {
 func TestCopiesCountForTheirPeer(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, answersOK(t))
-	mt := startMirror(t, p, route.Mirror{Share: .25}, nil, p.NewTransport(someTransport), nowhere[0])
+	mt := startMirror(t, p, route.Mirror{Share: .25}, nil, false, nowhere[0])
 	const requests = 100
 	for range requests {
 		p.get("/")
@@ -232,7 +229,7 @@ func TestNotCopied(t *testing.T) {
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{TrustedProxies: loopback}, origin.address())
 	mirror := startOrigin(t, answering(okResponse))
-	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, p.NewTransport(someTransport), mirror.address())
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, false, mirror.address())
 
 	p.get("/", "Connection: upgrade", "Upgrade: websocket")
 	mt.expectDropped(route.DroppedProtocol)
@@ -260,7 +257,7 @@ func TestNotCopied(t *testing.T) {
 func TestSlowUploadsLeaveCopiesToOthers(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, answersOK(t))
-	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000, InFlight: 16}, nil, p.NewTransport(someTransport), answersOK(t))
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000, InFlight: 16}, nil, false, answersOK(t))
 	waiting := func(n int, dropped uint64) {
 		t.Helper()
 		eventually(t, fmt.Sprintf("%d copies wait", n), func() bool {
@@ -299,7 +296,7 @@ func TestShutdownCutsCopies(t *testing.T) {
 			return false
 		}))
 		p := newUnmanagedProxy(t, Options{}, answersOK(t))
-		mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), mirror.address())
+		mt := startMirror(t, p, route.Mirror{}, nil, false, mirror.address())
 		p.get("/")
 		<-arrived
 		ended, begin := make(chan error, 1), time.Now()
@@ -325,7 +322,7 @@ func TestCopiesOfGRPC(t *testing.T) {
 	})
 	mirror := startH2COrigin(t, recording(t, got))
 	p := startProxyToH2C(t, origin.address)
-	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, p.NewHTTP2Transport(someTransport), mirror.address)
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, true, mirror.address)
 	call := func(body io.Reader) {
 		t.Helper()
 		request, _ := http.NewRequest("POST", "http://"+p.address+"/service/method", body)
@@ -354,7 +351,7 @@ func TestMirrorChangesUnderLoad(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, answersOK(t))
 	mirrors := []string{answersOK(t), nowhere[0]}
-	mt := startMirror(t, p, route.Mirror{BodyBytes: 10}, nil, p.NewTransport(someTransport), mirrors...)
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 10}, nil, false, mirrors...)
 	ended := make(chan error, 4)
 	for range cap(ended) {
 		go func() {

@@ -226,14 +226,23 @@ func (p *testProxy) reconfigure(o balancer.Options) {
 
 // NewHTTP2Transport is NewTransport for peers that are asked by HTTP/2, whatever service a request is for.
 func (p *testProxy) NewHTTP2Transport(o upstream.Options) func(*balancer.Peer) balancer.Transport {
-	usual := p.NewTransport(o)
-	return func(peer *balancer.Peer) balancer.Transport { return overHTTP2{usual(peer).(upstream.Connector)} }
+	return over(true, p.NewTransport(o))
 }
 
-type overHTTP2 struct{ upstream.Connector }
+// over makes the peers of usual be asked by HTTP/2 or HTTP/1.1, whatever service a request is for.
+func over(http2 bool, usual func(*balancer.Peer) balancer.Transport) func(*balancer.Peer) balancer.Transport {
+	return func(peer *balancer.Peer) balancer.Transport {
+		return overProtocol{usual(peer).(upstream.Connector), http2}
+	}
+}
 
-func (o overHTTP2) Connect(ctx context.Context, r upstream.Requirements, stale upstream.Conn) (upstream.Conn, time.Duration, error) {
-	r.HTTP2 = true
+type overProtocol struct {
+	upstream.Connector
+	http2 bool
+}
+
+func (o overProtocol) Connect(ctx context.Context, r upstream.Requirements, stale upstream.Conn) (upstream.Conn, time.Duration, error) {
+	r.HTTP2 = o.http2
 	return o.Connector.Connect(ctx, r, stale)
 }
 

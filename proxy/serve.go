@@ -11,7 +11,7 @@
 //
 // One goroutine serves all requests of a client connection in sequence; an idle
 // connection has no goroutine (see [socket.IdleSet]). [Server] owns the client connections;
-// an [upstream.Transport] owns the connections to one peer. Timeouts are coarse (see
+// an [upstream.Connector] owns the connections to one peer. Timeouts are coarse (see
 // [socket.Sweeper]): a request sets no timer.
 //
 // The data plane uses the socket instead of net.Conn: see package [socket].
@@ -281,7 +281,7 @@ func (x *httpExchange) forward() *refusal.Refusal {
 	x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
 	outcome, tries, err := attempt.Run(x.service, &x.query, x)
 	for err != nil && tries == 0 && x.endOfWait(nil) == nil && (x.other || x.hasOther()) {
-		x.other = false // if it has none any more, the wait goes on
+		x.other = false // if the other target has no peer any more, the wait goes on
 		if r := x.retarget(); r != nil {
 			return r
 		}

@@ -282,7 +282,7 @@ func TestTokensWithRetriesMirrorsAndAuthServers(t *testing.T) {
 	actions := i.requires("bearer", "Authorization")
 	actions.ForwardAuth = &route.ForwardAuth{Forward: forward, Copied: []string{"x-level"}}
 	actions.Authorized = actions.Authorized.Then(headerEdits(t, nil, nil, "X-Level"))
-	mt := startMirror(t, p, route.Mirror{BodyBytes: 1 << 20}, actions, p.NewTransport(someTransport), startServer(t, func(_ http.ResponseWriter, r *http.Request) { copied <- seen(r) }))
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1 << 20}, actions, false, startServer(t, func(_ http.ResponseWriter, r *http.Request) { copied <- seen(r) }))
 	for n, front := range p.fronts() {
 		for range 2 { // one of them is tried at a peer that is not there
 			response, body := front.ask(t, "POST", "/", "body", "Authorization: Bearer "+i.token(nil), "X-User: eve", "X-Level: 9", "X_User: eve")

@@ -497,6 +497,9 @@ func TestConnectingEndsWithTheClient(t *testing.T) {
 					transport = p.NewTransport(options)
 				}
 				p.http2 = true // so that the client may have a deadline
+				if secure {
+					transport = over(false, transport)
+				}
 				p.reconfigure(balancer.Options{NewTransport: transport})
 				p.setPeers(silent.address())
 				p.setService(route.Service{Timeouts: route.Timeouts{Connect: time.Hour}, Retry: route.Retry{Attempts: 3}})

@@ -56,9 +56,9 @@ type Prefix struct {
 	saved   certificates.InUse // what copy has
 }
 
-// refusalsLimit is the number of consecutive refusals after which nobody waits for a prefix. An agent may not know a new token
-// at once.
-const refusalsLimit = 2
+// refusalsLimit is the number of consecutive refusals, over some 3 s, after which nobody waits for a prefix. An agent may not know
+// a new token at once.
+const refusalsLimit = 6
 
 // New returns a Manager without prefixes.
 func New(o Options) *Manager { return &Manager{options: o, byPrefix: make(map[string]*Prefix)} }

@@ -30,7 +30,7 @@ type denials struct {
 // maxDenialWait bounds the context of [Intentions.AwaitDenial], which ends earlier by itself.
 const maxDenialWait = time.Second
 
-// Denial implements [Connector].
+// Denial: see [Connector].
 func (d *denials) Denial(err error, waiting func(time.Duration) (context.Context, context.CancelFunc)) *discovery.Denial {
 	if d.intentions == nil {
 		return nil

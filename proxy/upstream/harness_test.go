@@ -22,9 +22,9 @@ import (
 const patience = 2 * time.Minute
 
 // startTransport returns a transport for a peer that serves each connection with serve.
-func startTransport(t *testing.T, o Options, serve func(net.Conn)) *Transport {
+func startTransport(t *testing.T, o Options, serve func(net.Conn)) *http1Transport {
 	t.Helper()
-	return startPeer(t, o, serve).Transport
+	return startPeer(t, o, serve).http1Transport
 }
 
 // startPeer returns what owns the connections to a peer that serves each one with serve.
@@ -91,13 +91,13 @@ func answering(response string) func(net.Conn) {
 const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 // opened opens a connection in a slot that has none.
-func (t *Transport) opened(test *testing.T) *HTTP1Conn {
+func (t *http1Transport) opened(test *testing.T) *HTTP1Conn {
 	test.Helper()
 	return t.dialed(test, t.acquire(time.Now()))
 }
 
 // dialed opens a connection in s.
-func (t *Transport) dialed(test *testing.T, s *slot) *HTTP1Conn {
+func (t *http1Transport) dialed(test *testing.T, s *slot) *HTTP1Conn {
 	test.Helper()
 	return verify.Result(t.dial(test.Context(), s, time.Now(), patience, 0, agreement{}, "")).Must(test)
 }
@@ -108,7 +108,7 @@ type there struct{}
 func (there) IsGone() bool { return false }
 
 // exchange sends a request to the peer, and returns the connection, which is idle then.
-func (t *Transport) exchange(test *testing.T) *HTTP1Conn {
+func (t *http1Transport) exchange(test *testing.T) *HTTP1Conn {
 	test.Helper()
 	c, _, err := t.Connect(test.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
 	verify.NoError(test, err)

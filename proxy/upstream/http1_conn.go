@@ -17,7 +17,7 @@ var errStale = errors.New("stale idle connection")
 // An HTTP1Conn is a connection to a peer. One exchange at a time uses it.
 type HTTP1Conn struct {
 	socket.SweepEntry
-	transport *Transport
+	transport *http1Transport
 	slot      *slot
 	wire      socket.Wire
 	agreed    agreement
@@ -64,7 +64,7 @@ type HTTP1Conn struct {
 	persistent bool // the connection is reusable after it
 }
 
-func newHTTP1Conn(t *Transport, conn socket.Conn) (*HTTP1Conn, error) {
+func newHTTP1Conn(t *http1Transport, conn socket.Conn) (*HTTP1Conn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err

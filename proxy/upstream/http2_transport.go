@@ -52,7 +52,7 @@ type dialEnd struct {
 func newDialEnd() *dialEnd { return &dialEnd{ended: make(chan struct{})} }
 
 // newHTTP2Transport returns a transport for the peer of another one, with its options.
-func newHTTP2Transport(of *Transport) *http2Transport {
+func newHTTP2Transport(of *http1Transport) *http2Transport {
 	return &http2Transport{
 		peer: of.peer, options: of.options, sweeper: of.sweeper, streams: streamsOf(http2Streams, of.options), dialed: newDialEnd(),
 		tls: peerTLS{peer: of.peer, log: of.tls.log},

@@ -11,7 +11,7 @@ import (
 // A peerTransport owns the connections to one peer. Each request says by which protocol it is sent: that of a service may
 // change while its peers stay. It implements [Connector] and is safe for concurrent use.
 type peerTransport struct {
-	*Transport
+	*http1Transport
 	connectors *Connectors
 	http2      atomic.Pointer[http2Transport] // nil: no request was sent by it
 }
@@ -19,23 +19,25 @@ type peerTransport struct {
 // NewTransport returns the transport factory of a pool, for [balancer.Options].
 func (all *Connectors) NewTransport(o Options) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
-		t := &peerTransport{Transport: all.newTransport(p, o), connectors: all}
+		t := &peerTransport{http1Transport: all.newHTTP1Transport(p, o), connectors: all}
 		all.add(t)
 		return t
 	}
 }
 
-// byHTTP2 returns what sends requests by HTTP/2.
+// byHTTP2 returns what sends requests by HTTP/2. It begins as one that was there from the start: with mu held, it misses neither
+// Close nor Suspect, each of which first tells the one for HTTP/1.1.
 func (t *peerTransport) byHTTP2() *http2Transport {
 	if h := t.http2.Load(); h != nil {
 		return h
 	}
-	h := newHTTP2Transport(t.Transport)
-	if !t.http2.CompareAndSwap(nil, h) {
-		return t.http2.Load()
-	}
-	if _, closed := t.cutsSoFar(); closed { // Close may have come before
-		h.Close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.http2.Load()
+	if h == nil {
+		h = newHTTP2Transport(t.http1Transport)
+		h.suspected, h.shut = t.suspected, t.closed
+		t.http2.Store(h)
 	}
 	return h
 }
@@ -45,12 +47,12 @@ func (t *peerTransport) Connect(ctx context.Context, r Requirements, stale Conn)
 	if r.HTTP2 {
 		return t.byHTTP2().Connect(ctx, r, stale)
 	}
-	return t.Transport.Connect(ctx, r, stale)
+	return t.http1Transport.Connect(ctx, r, stale)
 }
 
 // CloseIdle implements [Connector].
 func (t *peerTransport) CloseIdle(now int64) {
-	t.Transport.CloseIdle(now)
+	t.http1Transport.CloseIdle(now)
 	if h := t.http2.Load(); h != nil {
 		h.CloseIdle(now)
 	}
@@ -58,7 +60,7 @@ func (t *peerTransport) CloseIdle(now int64) {
 
 // Drain implements [balancer.Transport].
 func (t *peerTransport) Drain() {
-	t.Transport.Drain()
+	t.http1Transport.Drain()
 	if h := t.http2.Load(); h != nil {
 		h.Drain()
 	}
@@ -66,7 +68,7 @@ func (t *peerTransport) Drain() {
 
 // Suspect implements [balancer.Transport].
 func (t *peerTransport) Suspect() {
-	t.Transport.Suspect()
+	t.http1Transport.Suspect()
 	if h := t.http2.Load(); h != nil {
 		h.Suspect()
 	}
@@ -74,7 +76,7 @@ func (t *peerTransport) Suspect() {
 
 // Cut implements [Connector].
 func (t *peerTransport) Cut() {
-	t.Transport.Cut()
+	t.http1Transport.Cut()
 	if h := t.http2.Load(); h != nil {
 		h.Cut()
 	}
@@ -83,7 +85,7 @@ func (t *peerTransport) Cut() {
 // Close implements [balancer.Transport].
 func (t *peerTransport) Close() {
 	t.connectors.remove(t)
-	t.Transport.Close()
+	t.http1Transport.Close()
 	if h := t.http2.Load(); h != nil {
 		h.Close()
 	}
@@ -91,7 +93,7 @@ func (t *peerTransport) Close() {
 
 // Connections implements [Connector].
 func (t *peerTransport) Connections() (idle, busy int) {
-	idle, busy = t.Transport.Connections()
+	idle, busy = t.http1Transport.Connections()
 	if h := t.http2.Load(); h != nil {
 		of, lent := h.Connections()
 		idle, busy = idle+of, busy+lent

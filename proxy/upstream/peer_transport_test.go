@@ -1,21 +1,61 @@
+//lint:file-ignore SA1019 net/http refuses the field :protocol.
+
 package upstream
 
 import (
 	"errors"
+	"io"
+	"math"
 	"net"
 	"testing"
 	"time"
 
+	xhttp2 "golang.org/x/net/http2"
+
 	"sluice/test/verify"
 )
 
-// A request by HTTP/2 that comes first, after the end of the peer, opens no connection.
-func TestNoHTTP2AfterTheEnd(t *testing.T) {
+// by returns the requirements of a request by HTTP/2 or HTTP/1.1.
+func by(http2 bool) Requirements {
+	return Requirements{HTTP2: http2, Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}
+}
+
+// What ends the connections to a peer ends those of both protocols.
+func TestBothProtocolsEnd(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*peerTransport){
+		"Drain": (*peerTransport).Drain, "Cut": (*peerTransport).Cut, "Close": (*peerTransport).Close,
+		"CloseIdle": func(t *peerTransport) { t.CloseIdle(math.MaxInt64) },
+	} {
+		transport := startPeer(t, Options{}, func(conn net.Conn) {
+			start := make([]byte, len("PRI"))
+			if _, err := io.ReadFull(conn, start); err == nil && string(start) == "PRI" {
+				xhttp2.NewFramer(conn, nil).WriteSettings()
+			}
+			hanging(conn)
+		})
+		older, _, err := transport.Connect(t.Context(), by(false), nil)
+		verify.NoError(t, err)
+		newer, _, err := transport.Connect(t.Context(), by(true), nil)
+		verify.NoError(t, err)
+		idle, busy := transport.Connections()
+		verify.That(t, idle == 0 && busy == 2, "%s: %d idle and %d busy connections before", name, idle, busy)
+		older.Finish(false)
+		newer.Finish(false)
+		eventually(t, name+": the connection of HTTP/2 is idle", func() bool { idle, busy := transport.Connections(); return idle == 1 && busy == 0 })
+		end(transport)
+		eventually(t, name+": no connection is left", func() bool { idle, busy := transport.Connections(); return idle+busy == 0 })
+	}
+}
+
+// The first request by HTTP/2 meets what became of the peer before: it opens no connection after the end, and knows of a suspicion.
+func TestFirstRequestByHTTP2(t *testing.T) {
 	t.Parallel()
 	transport := startPeer(t, Options{}, func(net.Conn) { t.Error("a connection was opened") })
+	picked := time.Now()
+	transport.Suspect()
 	transport.Close()
-	_, _, err := transport.Connect(t.Context(), Requirements{HTTP2: true, Picked: time.Now(), Timeout: patience, Client: &Client{Presence: there{}}}, nil)
+	_, _, err := transport.Connect(t.Context(), by(true), nil)
 	verify.That(t, errors.Is(err, net.ErrClosed), "got %v", err)
-	idle, busy := transport.Connections()
-	verify.That(t, idle+busy == 0, "%d idle, %d busy connections", idle, busy)
+	verify.That(t, transport.byHTTP2().suspectedSince(picked), "it does not know of the suspicion")
 }

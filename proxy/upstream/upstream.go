@@ -15,9 +15,7 @@ import (
 	"sluice/proxy/transfer"
 )
 
-// A Connector provides the upstreams to one peer. Each peer protocol has one type of it;
-// a service's [balancer.Options.NewTransport] selects it. It is safe for concurrent
-// use.
+// A Connector provides the upstreams to one peer. It is safe for concurrent use.
 type Connector interface {
 	balancer.Transport
 	// Connect returns an upstream for one request: on an existing connection or on a

@@ -291,7 +291,7 @@ var proxyFaults = []mutation{
 	},
 	{
 		name: "connection-is-opened-to-a-retired-peer",
-		file: "proxy/upstream/transport.go",
+		file: "proxy/upstream/http1_transport.go",
 		old:  "if t.closed || t.cuts != cuts {",
 		new:  "if t.closed && t.cuts == cuts {",
 		test: "./proxy/upstream TestCutEndsConnectionsThatAreBeingOpened",

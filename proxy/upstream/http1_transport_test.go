@@ -10,7 +10,7 @@ import (
 	"sluice/test/verify"
 )
 
-func (t *Transport) expect(test *testing.T, idle, busy, slots int) {
+func (t *http1Transport) expect(test *testing.T, idle, busy, slots int) {
 	test.Helper()
 	if i, b := t.Connections(); i != idle || b != busy || t.pool.ConnsCount() != slots {
 		test.Errorf("%d idle, %d busy, %d slots; want %d, %d, %d", i, b, t.pool.ConnsCount(), idle, busy, slots)
@@ -85,7 +85,7 @@ func TestDrainClosesIdleConnections(t *testing.T) {
 }
 
 func TestExcusedConnections(t *testing.T) {
-	var transport Transport
+	var transport http1Transport
 	start := time.Now()
 	for _, step := range []struct {
 		at   time.Duration

@@ -40,9 +40,9 @@ type Options struct {
 	Intentions Intentions
 }
 
-// A Transport owns the connections to one peer by HTTP/1.1, and for streams. A fasthttp.HostClient is the pool of
+// An http1Transport owns the connections to one peer by HTTP/1.1, and for streams. A fasthttp.HostClient is the pool of
 // the idle ones, in LIFO order. It is safe for concurrent use.
-type Transport struct {
+type http1Transport struct {
 	denials
 	address string
 	options Options
@@ -63,9 +63,9 @@ type Transport struct {
 	closed    bool
 }
 
-// newTransport returns a transport whose idle connections nobody closes yet.
-func (all *Connectors) newTransport(p *balancer.Peer, o Options) *Transport {
-	t := &Transport{
+// newHTTP1Transport returns a transport whose idle connections nobody closes yet.
+func (all *Connectors) newHTTP1Transport(p *balancer.Peer, o Options) *http1Transport {
+	t := &http1Transport{
 		denials: denials{p, o.Intentions}, address: p.Address(), options: o, sweeper: all.sweeper,
 		tls:  peerTLS{peer: p, log: all.log},
 		open: make(map[*HTTP1Conn]struct{}),
@@ -77,12 +77,12 @@ func (all *Connectors) newTransport(p *balancer.Peer, o Options) *Transport {
 	return t
 }
 
-// A slot is a connection for the HostClient of a Transport. The Transport opens and
+// A slot is a connection for the HostClient of an http1Transport, which opens and
 // closes the real connection u, because HostClient has no context, one idle timeout
 // for all connections, and cannot replace a stale one.
 type slot struct {
 	net.Conn  // nil: HostClient only calls Close
-	transport *Transport
+	transport *http1Transport
 	u         *HTTP1Conn // nil: none is open
 
 	// Calls of HostClient, whose connection type is internal to fasthttp.
@@ -91,7 +91,7 @@ type slot struct {
 }
 
 // Connect: see [Connector].
-func (t *Transport) Connect(ctx context.Context, r Requirements, stale Conn) (Conn, time.Duration, error) {
+func (t *http1Transport) Connect(ctx context.Context, r Requirements, stale Conn) (Conn, time.Duration, error) {
 	var s *slot
 	if stale == nil {
 		s = t.acquire(r.Picked)
@@ -122,7 +122,7 @@ func (t *Transport) Connect(ctx context.Context, r Requirements, stale Conn) (Co
 
 // acquire returns the slot of the idle connection that was used last, or a slot
 // without a connection. picked is when the peer was picked for the exchange.
-func (t *Transport) acquire(picked time.Time) *slot {
+func (t *http1Transport) acquire(picked time.Time) *slot {
 	for {
 		s := t.next()
 		t.mu.Lock()
@@ -142,7 +142,7 @@ func (t *Transport) acquire(picked time.Time) *slot {
 }
 
 // next returns the slot that was used last, or a new one.
-func (t *Transport) next() *slot {
+func (t *http1Transport) next() *slot {
 	c, err := t.pool.AcquireConn(0, true) // true: no goroutine closes idle connections
 	if err != nil {
 		panic(err) // impossible: Dial never fails and MaxConns is unlimited
@@ -156,7 +156,7 @@ func (t *Transport) next() *slot {
 }
 
 // lendLocked prepares u for an exchange.
-func (t *Transport) lendLocked(u *HTTP1Conn, picked time.Time) {
+func (t *http1Transport) lendLocked(u *HTTP1Conn, picked time.Time) {
 	u.picked, u.complete = picked, false
 	if t.suspected.After(picked) {
 		u.wake()
@@ -165,7 +165,7 @@ func (t *Transport) lendLocked(u *HTTP1Conn, picked time.Time) {
 
 // dial opens a new connection for s within timeout, with TLS for a protocol if that is agreed. If
 // it fails, it removes s.
-func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, agreed agreement, protocol string) (_ *HTTP1Conn, err error) {
+func (t *http1Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, agreed agreement, protocol string) (_ *HTTP1Conn, err error) {
 	var conn socket.Conn
 	defer panics.Contain(panics.Peer, func() {
 		err = panics.Err
@@ -204,12 +204,12 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 }
 
 // DialStream: see [Connector].
-func (t *Transport) DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error) {
+func (t *http1Transport) DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error) {
 	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, t.tls.agreement(&t.options), "")
 }
 
 // add makes u the connection of s, for an exchange, unless Cut was called since there were cuts calls.
-func (t *Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint32, cuts int) error {
+func (t *http1Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint32, cuts int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed || t.cuts != cuts {
@@ -226,7 +226,7 @@ func (t *Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint32, c
 
 // release makes a busy connection idle, if the transport may keep it. The last
 // response must be complete and no bytes may follow it.
-func (t *Transport) release(u *HTTP1Conn) {
+func (t *http1Transport) release(u *HTTP1Conn) {
 	u.Disarm()
 	u.client.Store(nil)
 	// They belong to the exchange.
@@ -246,10 +246,10 @@ func (t *Transport) release(u *HTTP1Conn) {
 }
 
 // discard closes a busy connection and removes its slot.
-func (t *Transport) discard(u *HTTP1Conn) { t.detach(u).remove() }
+func (t *http1Transport) discard(u *HTTP1Conn) { t.detach(u).remove() }
 
 // detach closes a busy connection and returns its slot for another one.
-func (t *Transport) detach(u *HTTP1Conn) *slot {
+func (t *http1Transport) detach(u *HTTP1Conn) *slot {
 	t.mu.Lock()
 	t.forgetLocked(u)
 	t.mu.Unlock()
@@ -258,7 +258,7 @@ func (t *Transport) detach(u *HTTP1Conn) *slot {
 }
 
 // forgetLocked detaches u from its slot.
-func (t *Transport) forgetLocked(u *HTTP1Conn) {
+func (t *http1Transport) forgetLocked(u *HTTP1Conn) {
 	delete(t.open, u)
 	u.slot.u = nil
 	if u.idleUntil != 0 {
@@ -281,10 +281,10 @@ func (s *slot) Close() error {
 }
 
 // UsesTLS: see [Connector].
-func (t *Transport) UsesTLS() bool { return t.tls.agreement(&t.options).secure != nil }
+func (t *http1Transport) UsesTLS() bool { return t.tls.agreement(&t.options).secure != nil }
 
 // CloseIdle: see [Connector].
-func (t *Transport) CloseIdle(now int64) {
+func (t *http1Transport) CloseIdle(now int64) {
 	var expired []*HTTP1Conn
 	t.mu.Lock()
 	for u := range t.open {
@@ -305,7 +305,7 @@ func (t *Transport) CloseIdle(now int64) {
 
 // Drain closes the idle connections, and the busy ones when their exchange ends. It
 // does not affect connections that are opened later, if the peer returns.
-func (t *Transport) Drain() {
+func (t *http1Transport) Drain() {
 	t.mu.Lock()
 	t.drains++
 	t.mu.Unlock()
@@ -314,7 +314,7 @@ func (t *Transport) Drain() {
 
 // Suspect wakes the exchanges that wait for the peer, so that they can be retried
 // with another peer.
-func (t *Transport) Suspect() {
+func (t *http1Transport) Suspect() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.suspected = time.Now()
@@ -325,7 +325,7 @@ func (t *Transport) Suspect() {
 
 // suspects reports whether Suspect was called since the peer was picked for the
 // exchange of u.
-func (t *Transport) suspects(u *HTTP1Conn) bool {
+func (t *http1Transport) suspects(u *HTTP1Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.suspected.After(u.picked)
@@ -342,7 +342,7 @@ const (
 
 // countsAsStale records that a reused connection was lost during a request, and
 // reports whether the peer had probably closed it before.
-func (t *Transport) countsAsStale(now time.Time) bool {
+func (t *http1Transport) countsAsStale(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if now.Sub(t.lostLast) >= staleQuiet {
@@ -354,7 +354,7 @@ func (t *Transport) countsAsStale(now time.Time) bool {
 
 // Close closes all connections. Their exchanges fail as if the peer had closed them.
 // It may be called again.
-func (t *Transport) Close() {
+func (t *http1Transport) Close() {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
@@ -362,7 +362,7 @@ func (t *Transport) Close() {
 }
 
 // Cut: see [Connector].
-func (t *Transport) Cut() {
+func (t *http1Transport) Cut() {
 	t.mu.Lock()
 	t.cuts++
 	t.mu.Unlock()
@@ -373,21 +373,21 @@ func (t *Transport) Cut() {
 	}
 }
 
-func (t *Transport) cutsSoFar() (cuts int, closed bool) {
+func (t *http1Transport) cutsSoFar() (cuts int, closed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.cuts, t.closed
 }
 
 // all returns the open connections. To close one takes until step returns, which may wait for mu.
-func (t *Transport) all() []*HTTP1Conn {
+func (t *http1Transport) all() []*HTTP1Conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Collect(maps.Keys(t.open))
 }
 
 // Connections: see [Connector].
-func (t *Transport) Connections() (idle, busy int) {
+func (t *http1Transport) Connections() (idle, busy int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.idle, len(t.open) - t.idle
