@@ -1,0 +1,346 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/config"
+	"sluice/test/configtest"
+	"sluice/test/discoverytest"
+	"sluice/test/dnstest"
+	"sluice/test/long"
+	"sluice/test/verify"
+)
+
+// TestFoundCombinations sends requests to services whose routes are in the tags of their instances, to one that moves between
+// registries, and to one with a leader, while tags, instances, leaders, the configuration, the process and Consul change at random. While
+// nothing changes, an answer is what the one state in force says. While something does, it is by a route of one of the states since the
+// last settled one, from whichever instance of its service. No byte comes to a former leader.
+// SLUICE_FOUND_COMBINATIONS is how many seeds run, and SLUICE_FOUND_COMBINATIONS_SEED the first.
+func TestFoundCombinations(t *testing.T) {
+	t.Parallel()
+	seeds, first := long.Count(t, uint64(3), 40), uint64(1)
+	for name, value := range map[string]*uint64{"SLUICE_FOUND_COMBINATIONS": &seeds, "SLUICE_FOUND_COMBINATIONS_SEED": &first} {
+		if text := os.Getenv(name); text != "" {
+			*value = verify.Result(strconv.ParseUint(text, 10, 64)).Must(t)
+		}
+	}
+	servers := startFoundServers(t)
+	for n := range seeds {
+		seed := first + n
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { testFoundCombinations(t, servers, seed) }) {
+			t.Fatalf("SLUICE_FOUND_COMBINATIONS=1 SLUICE_FOUND_COMBINATIONS_SEED=%d", seed)
+		}
+	}
+}
+
+// A foundRun is the run of a seed. Only the goroutine of the test changes states.
+type foundRun struct {
+	t          *testing.T
+	seed       uint64
+	random     *rand.Rand
+	servers    *foundServers
+	databases  []*database
+	registry   *keyOfLeader
+	server     *httptest.Server       // of registry
+	keys       map[string][]*askedKey // by service
+	names      *dnstest.Server
+	nameServer string
+
+	began    time.Time
+	current  atomic.Pointer[foundGeneration]
+	all      []*foundGeneration
+	failed   atomic.Bool
+	exact    atomic.Int64 // answers to requests while nothing changed
+	texts    []string
+	traced   []string
+	differs  string
+	index    uint64 // from which Consul counts
+	writes   int    // of registrations
+	away     bool   // Consul
+	outages  bool   // in this seed; in others instances are deregistered
+	waits    bool   // requests for the service that moves, whose peers may have to pass a check first
+	demoting bool   // sessions of former leaders may go on
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	asks     []*ask
+	files    timeline[*foundFile]
+	services map[string]*timeline[*foundService]
+	leader   timeline[string] // "": none
+	holder   string           // of contestedKey, when all was settled; "": it is not known
+}
+
+func pickOf[T any](random *rand.Rand, of ...T) T { return of[random.IntN(len(of))] }
+
+func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
+	c := &foundRun{t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), servers: servers, databases: newDatabases(t), began: time.Now(),
+		registry: &keyOfLeader{Consul: discoverytest.New(), index: firstIndex, changed: make(chan struct{})}, index: firstIndex, names: dnstest.New(),
+		keys: make(map[string][]*askedKey), services: make(map[string]*timeline[*foundService])}
+	for _, name := range foundServices {
+		c.keys[name] = askedKeys(name)
+	}
+	c.registry.SetIndex(c.index)
+	c.server = httptest.NewServer(c.registry)
+	t.Cleanup(func() { c.server.CloseClientConnections(); c.server.Close() })
+	c.nameServer = c.names.Listen(t)
+	c.outages, c.waits = c.random.IntN(2) == 0, c.random.IntN(2) == 0
+	c.register()
+	c.lead("a")
+	c.files.publish(&foundFile{defined: make(map[string]string), divided: make(map[string]bool), dialects: []string{config.DialectSluice, config.DialectFabio, config.DialectTraefik}, shares: true, leadsBy: "tag", cuts: true,
+		moving: moving{name: pickOf(c.random, foundServices...), source: "consul"}})
+	c.use(newFoundGeneration(start(t, c.write(c.files.latest()))))
+	c.current.Load().awaitReady()
+	c.settle()
+
+	stop := make(chan struct{})
+	var clients, ends sync.WaitGroup
+	for n := range uint64(6) {
+		send := c.exchange
+		if n > 3 {
+			send = c.talk
+		}
+		clients.Go(func() { c.load(stop, rand.New(rand.NewPCG(seed, 1+n)), send) })
+	}
+	for range 5 {
+		if !c.failed.Load() {
+			c.step(&ends)
+		}
+	}
+	c.serve()
+	c.settle()
+	c.observe()
+	close(stop)
+	clients.Wait()
+	for _, g := range c.all {
+		g.closeClients()
+	}
+	ends.Wait()
+	c.check()
+}
+
+// load sends requests one after the other.
+func (c *foundRun) load(stop chan struct{}, random *rand.Rand, send func(*rand.Rand) error) {
+	pace := time.NewTicker(2 * time.Millisecond)
+	defer pace.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-pace.C:
+		}
+		if err := send(random); err != nil && !c.failed.Swap(true) {
+			c.t.Errorf("seed %d, after %s: %v", c.seed, time.Since(c.began), err)
+		}
+	}
+}
+
+// use makes a generation the one that clients use.
+func (c *foundRun) use(g *foundGeneration) {
+	c.all = append(c.all, g)
+	c.current.Store(g)
+}
+
+// begin is that of combinedRun.
+func (c *foundRun) begin() (g *foundGeneration, arrived func()) {
+	for {
+		if g = c.current.Load(); g.starting.TryRLock() {
+			return g, sync.OnceFunc(g.starting.RUnlock)
+		}
+	}
+}
+
+func (c *foundRun) trace(format string, arguments ...any) {
+	c.traced = append(c.traced, fmt.Sprintf("%s: ", time.Since(c.began))+fmt.Sprintf(format, arguments...))
+}
+
+// write returns a configuration as text.
+func (c *foundRun) write(f *foundFile) string {
+	text := c.text(f)
+	_, err := configtest.Build(text)
+	verify.Require(c.t, err == nil, "seed %d: the configuration is not valid: %v\n%s", c.seed, err, text)
+	c.texts = append(c.texts, text)
+	return text
+}
+
+// step changes what registries and the file say, and perhaps the process.
+func (c *foundRun) step(ends *sync.WaitGroup) {
+	c.outage()
+	if c.random.IntN(3) > 0 { // else a reload has to do all
+		c.change()
+	}
+	old := c.current.Load()
+	how := c.random.IntN(8)
+	if c.away && c.files.settled < len(c.files.states)-1 {
+		how = 7 // a new process would wait for what this one does not know yet
+	}
+	switch how {
+	case 0, 1, 2:
+		f := c.nextFile(c.away, false)
+		c.publishFile(f)
+		c.trace("reload to %d: %+v", f.number, f)
+		old.replace(c.write(f))
+	case 3, 4, 5:
+		f := c.nextFile(c.away, true)
+		c.publishFile(f)
+		c.trace("upgrade to %d: %+v", f.number, f)
+		next := newFoundGeneration(old.upgrade(c.write(f), afterHandover(c.t, c.change)))
+		c.use(next)
+		c.leave(old)
+		ends.Go(old.end)
+	case 6: // the new process does not find its peers
+		c.trace("an upgrade that fails")
+		text := strings.Replace(c.text(c.files.latest()), "services: {", fmt.Sprintf("services: {\"missing\":{\"file\":%q},", c.t.TempDir()+"/missing"), 1)
+		text = strings.Replace(text, "routes: [", "routes: [{ host: missing.example.com, service: missing }, ", 1)
+		old.succeed(text, nil, 50*time.Millisecond).fails()
+	}
+	if c.random.IntN(4) > 0 {
+		c.settle()
+		c.observe()
+	}
+}
+
+// leave waits until what has begun to use a generation has come to it. What waits for a peer or a leader must get one for that.
+func (c *foundRun) leave(g *foundGeneration) {
+	pace := time.NewTicker(2 * time.Millisecond)
+	defer pace.Stop()
+	for n := 0; !g.starting.TryLock(); n++ {
+		if <-pace.C; n == 25 {
+			c.serve()
+		}
+	}
+	g.closeClients()
+}
+
+// settle waits until sluice does what the registries and the file say. What was before is not in force for what begins then.
+func (c *foundRun) settle() {
+	if c.away {
+		return
+	}
+	g := c.current.Load()
+	g.await("the pools have what is registered", func() bool { return c.pooled(g) || c.failed.Load() })
+	g.tags.Await(context.Background(), 4*patience)
+	verify.That(c.t, c.pooled(g) || c.failed.Load(), "seed %d: the pools have something else again", c.seed)
+	leader := c.leader.latest()
+	for n, g := range c.all {
+		g.await(fmt.Sprintf("generation %d knows that %q leads", n, leader), func() bool { return closed(g.ended) || g.leader() == leader })
+	}
+	c.settled()
+	c.trace("settled")
+	for _, d := range c.databases {
+		if d.name != leader && !c.demoting {
+			g.await(d.name+" has no session", func() bool { return d.open.Load() == 0 })
+			d.retired.Store(true)
+		}
+	}
+}
+
+// observe waits until some requests have met nothing but the settled state.
+func (c *foundRun) observe() {
+	moving := c.services[c.files.latest().moving.name].latest()
+	if c.away || c.waits && slices.ContainsFunc(moving.instances, func(i foundInstance) bool { return !i.usable() }) {
+		return // a route may have no peer, for which all clients wait
+	}
+	enough := c.exact.Load() + 25
+	c.current.Load().await("requests meet the settled state", func() bool { return c.exact.Load() >= enough || c.failed.Load() })
+}
+
+// pooled reports whether the pools of a generation have the instances that are registered, with their tags.
+func (c *foundRun) pooled(g *foundGeneration) bool {
+	f := c.files.latest()
+	for _, name := range foundServices {
+		s, pool := c.services[name].latest(), g.services.pool(name)
+		var want, got []string
+		found := f.defines(name)
+		for n := range s.instances {
+			i := &s.instances[n]
+			tags, meta := i.tags()
+			found = found || slices.ContainsFunc(tags, func(tag string) bool { return f.reads(dialectOf(tag)) }) || meta["sluice_route"] != "" && f.reads(config.DialectSluice)
+			if f.inConsul(name) {
+				want = append(want, fmt.Sprintf("%s %t %t %q %v", i.address, i.usable(), i.lost, tags, meta))
+			}
+		}
+		if !f.inConsul(name) {
+			for _, address := range f.moving.addresses {
+				want = append(want, fmt.Sprintf("%s true false [] map[]", address))
+			}
+		}
+		if pool == nil {
+			if found {
+				return false
+			}
+			continue
+		}
+		for _, p := range pool.Snapshot().All {
+			i := p.Instance()
+			got = append(got, fmt.Sprintf("%s %t %t %q %v", i.HostPort(), i.Usable(), !i.Probation.IsZero(), i.Tags, i.Meta))
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(want, got) {
+			c.differs = fmt.Sprintf("%s: want %q, got %q", name, want, got)
+			return false
+		}
+	}
+	return true
+}
+
+// serve brings everything into service.
+func (c *foundRun) serve() {
+	if c.away {
+		c.heal()
+	}
+	for _, name := range foundServices {
+		for n, i := range c.services[name].latest().instances {
+			if i.out != "" {
+				c.edit(name, func(s *foundService) { s.instances[n].out = "" })
+			}
+		}
+	}
+	if c.leader.latest() == "" {
+		for _, d := range c.databases {
+			if c.mayLead(d.name) {
+				c.lead(d.name)
+				break
+			}
+		}
+	}
+	c.trace("everything is in service")
+}
+
+// check verifies that nothing is left, and that no rule was broken.
+func (c *foundRun) check() {
+	last := c.current.Load()
+	if !c.t.Failed() {
+		last.await("nothing is in flight", func() bool { return combinedLeft(last.metrics()) == "" })
+		last.await("no client is left", func() bool { return strings.Contains(last.metrics(), "\nsluice_client_connections 0\n") })
+		verify.That(c.t, !slices.ContainsFunc(strings.Split(last.metrics(), "\n"), func(line string) bool {
+			return strings.HasPrefix(line, "sluice_violations_total{") && !strings.HasSuffix(line, " 0")
+		}), "violations:\n%s", last.metrics())
+	}
+	for _, d := range c.databases {
+		verify.That(c.t, d.late.Load() == 0, "%s got %d lines after it was demoted", d.name, d.late.Load())
+	}
+	for _, g := range c.all {
+		for _, text := range []string{"sluice has panicked", "a rule of the balancer was not kept"} {
+			verify.That(c.t, !strings.Contains(g.log.String(), text), "the log has %q", text)
+		}
+	}
+	if c.t.Failed() {
+		c.t.Logf("%s", c.differs)
+		c.t.Logf("%s", strings.Join(c.traced, "\n"))
+		for n, text := range c.texts {
+			c.t.Logf("configuration %d:\n%s", n, text)
+		}
+	}
+}
