@@ -146,7 +146,7 @@ func TestChurn(t *testing.T) {
 	p.Apply([]discovery.Instance{another})
 	token, err := p.Pick(in(p, "a"))
 	verify.NoError(t, err)
-	token.Done(Outcome{})
+	token.Done(Outcome{Class: OutcomeOK, Latency: time.Millisecond})
 	picked.Add(1)
 	p.Close()
 	verify.That(t, drained(p), "the pool is not drained when nothing is in flight")
