@@ -263,7 +263,7 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 		Authorized:     headerEdits(t, nil, nil, "X-Group"),
 		RequestHeaders: headerEdits(t, map[string]string{"X-User": "right"}, nil, "X-Gone"),
 	}
-	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, actions, random.IntN(2) == 0, startServer(t, recorder.handler("mirror", theirs)))
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, actions, http2Peers, startServer(t, recorder.handler("mirror", theirs)))
 
 	secure := p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2", "http/1.1"}}})
 	requests := make(map[string]*hostileRequest)
