@@ -27,17 +27,22 @@ import (
 // looks for faults sets it.
 func TestCombinations(t *testing.T) {
 	t.Parallel()
-	seeds, first := long.Count(t, uint64(3), 40), uint64(1)
-	for name, value := range map[string]*uint64{"SLUICE_COMBINATIONS": &seeds, "SLUICE_COMBINATIONS_SEED": &first} {
+	servers := startCombinedServers(t)
+	eachSeed(t, "SLUICE_COMBINATIONS", long.Count(t, uint64(3), 40), func(t *testing.T, seed uint64) { testCombinations(t, servers, seed) })
+}
+
+// eachSeed calls f for seeds, until one fails. The environment variable says how many, and the one with _SEED the first.
+func eachSeed(t *testing.T, variable string, seeds uint64, f func(t *testing.T, seed uint64)) {
+	t.Helper()
+	first := uint64(1)
+	for name, value := range map[string]*uint64{variable: &seeds, variable + "_SEED": &first} {
 		if text := os.Getenv(name); text != "" {
 			*value = verify.Result(strconv.ParseUint(text, 10, 64)).Must(t)
 		}
 	}
-	servers := startCombinedServers(t)
-	for n := range seeds {
-		seed := first + n
-		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { testCombinations(t, servers, seed) }) {
-			t.Fatalf("SLUICE_COMBINATIONS=1 SLUICE_COMBINATIONS_SEED=%d", seed)
+	for seed := first; seed < first+seeds; seed++ {
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { f(t, seed) }) {
+			t.Fatalf("%[1]s=1 %[1]s_SEED=%[2]d", variable, seed)
 		}
 	}
 }

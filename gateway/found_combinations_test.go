@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http/httptest"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,19 +27,8 @@ import (
 // SLUICE_FOUND_COMBINATIONS is how many seeds run, and SLUICE_FOUND_COMBINATIONS_SEED the first.
 func TestFoundCombinations(t *testing.T) {
 	t.Parallel()
-	seeds, first := long.Count(t, uint64(3), 40), uint64(1)
-	for name, value := range map[string]*uint64{"SLUICE_FOUND_COMBINATIONS": &seeds, "SLUICE_FOUND_COMBINATIONS_SEED": &first} {
-		if text := os.Getenv(name); text != "" {
-			*value = verify.Result(strconv.ParseUint(text, 10, 64)).Must(t)
-		}
-	}
 	servers := startFoundServers(t)
-	for n := range seeds {
-		seed := first + n
-		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { testFoundCombinations(t, servers, seed) }) {
-			t.Fatalf("SLUICE_FOUND_COMBINATIONS=1 SLUICE_FOUND_COMBINATIONS_SEED=%d", seed)
-		}
-	}
+	eachSeed(t, "SLUICE_FOUND_COMBINATIONS", long.Count(t, uint64(3), 40), func(t *testing.T, seed uint64) { testFoundCombinations(t, servers, seed) })
 }
 
 // A foundRun is the run of a seed. Only the goroutine of the test changes states.

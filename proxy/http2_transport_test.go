@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -317,4 +318,26 @@ func TestStuckConnectionDelaysNoTimeout(t *testing.T) {
 		return len(status) > 0
 	})
 	verify.Equal(t, <-status, 408, "status")
+}
+
+// NewHTTP2Transport is NewTransport for peers that are asked by HTTP/2, whatever service a request is for.
+func (p *testProxy) NewHTTP2Transport(o upstream.Options) func(*balancer.Peer) balancer.Transport {
+	return over(true, p.NewTransport(o))
+}
+
+// over makes the peers of usual be asked by HTTP/2 or HTTP/1.1, whatever service a request is for.
+func over(http2 bool, usual func(*balancer.Peer) balancer.Transport) func(*balancer.Peer) balancer.Transport {
+	return func(peer *balancer.Peer) balancer.Transport {
+		return overProtocol{usual(peer).(upstream.Connector), http2}
+	}
+}
+
+type overProtocol struct {
+	upstream.Connector
+	http2 bool
+}
+
+func (o overProtocol) Connect(ctx context.Context, r upstream.Requirements, stale upstream.Conn) (upstream.Conn, time.Duration, error) {
+	r.HTTP2 = o.http2
+	return o.Connector.Connect(ctx, r, stale)
 }

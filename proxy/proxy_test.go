@@ -224,28 +224,6 @@ func (p *testProxy) reconfigure(o balancer.Options) {
 	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(o)))
 }
 
-// NewHTTP2Transport is NewTransport for peers that are asked by HTTP/2, whatever service a request is for.
-func (p *testProxy) NewHTTP2Transport(o upstream.Options) func(*balancer.Peer) balancer.Transport {
-	return over(true, p.NewTransport(o))
-}
-
-// over makes the peers of usual be asked by HTTP/2 or HTTP/1.1, whatever service a request is for.
-func over(http2 bool, usual func(*balancer.Peer) balancer.Transport) func(*balancer.Peer) balancer.Transport {
-	return func(peer *balancer.Peer) balancer.Transport {
-		return overProtocol{usual(peer).(upstream.Connector), http2}
-	}
-}
-
-type overProtocol struct {
-	upstream.Connector
-	http2 bool
-}
-
-func (o overProtocol) Connect(ctx context.Context, r upstream.Requirements, stale upstream.Conn) (upstream.Conn, time.Duration, error) {
-	r.HTTP2 = o.http2
-	return o.Connector.Connect(ctx, r, stale)
-}
-
 // usePeers makes the peers of p those at addresses, by HTTP/2 or HTTP/1.1, in a pool with these options.
 func (p *testProxy) usePeers(http2 bool, o upstream.Options, pool balancer.Options, addresses ...string) {
 	p.t.Helper()

@@ -25,8 +25,8 @@ func (all *Connectors) NewTransport(o Options) func(*balancer.Peer) balancer.Tra
 	}
 }
 
-// byHTTP2 returns what sends requests by HTTP/2. It begins as one that was there from the start: with mu held, it misses neither
-// Close nor Suspect, each of which first tells the one for HTTP/1.1.
+// byHTTP2 returns what sends requests by HTTP/2. A new one misses no call of Close or Suspect: either has taken mu before, or
+// sees it.
 func (t *peerTransport) byHTTP2() *http2Transport {
 	if h := t.http2.Load(); h != nil {
 		return h
