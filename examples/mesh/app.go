@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/meshtest"
 	"sluice/test/subprocess"
 )
 
@@ -58,12 +59,8 @@ func (s *tour) startApp(ctx context.Context, a app) error {
 	if err := s.Consul.Client().Agent().ServiceRegister(registration); err != nil {
 		return err
 	}
-	binary, err := consultest.Binary(ctx, nil)
-	if err != nil {
-		return err
-	}
-	sidecar, err := subprocess.Start(subprocess.Options{
-		Program: binary, Args: []string{"connect", "proxy", "-sidecar-for", a.id()}, Env: []string{"CONSUL_HTTP_ADDR=" + s.Consul.HTTPAddress()},
+	sidecar, err := meshtest.StartProxy(ctx, fmt.Sprint("127.0.0.1:", port), subprocess.Options{
+		Args: []string{"-sidecar-for", a.id()}, Env: []string{"CONSUL_HTTP_ADDR=" + s.Consul.HTTPAddress()},
 	})
 	if err == nil {
 		s.End(sidecar.Stop)

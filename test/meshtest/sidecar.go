@@ -1,7 +1,7 @@
 package meshtest
 
 import (
-	"fmt"
+	"context"
 	"net"
 	"strconv"
 	"testing"
@@ -83,29 +83,18 @@ func (m *Mesh) register(t testing.TB, s Service, connect *api.AgentServiceConnec
 // Launch starts the proxy, and waits until it accepts connections.
 func (p *Sidecar) Launch(t testing.TB) {
 	t.Helper()
-	binary := verify.Result(consultest.Binary(t.Context(), nil)).Must(t)
 	token := p.Token
 	if token == "" {
 		token = p.mesh.Token()
 	}
-	process, err := subprocess.Start(subprocess.Options{
-		Program: binary, Args: []string{"connect", "proxy", "-sidecar-for", p.id(), "-log-level", "info"}, Output: p.log,
+	ctx, cancel := context.WithTimeout(t.Context(), consultest.Patience)
+	defer cancel()
+	process, err := StartProxy(ctx, p.Address, subprocess.Options{
+		Args: []string{"-sidecar-for", p.id(), "-log-level", "info"}, Output: p.log,
 		Env: []string{"CONSUL_HTTP_ADDR=" + p.mesh.HTTPAddress(), "CONSUL_HTTP_TOKEN=" + token},
 	})
-	verify.NoError(t, err)
+	verify.Require(t, err == nil, "the sidecar of %s: %v\n%s", p.id(), err, p.log)
 	p.process = process
-	consultest.Await(t, fmt.Sprintf("the sidecar of %s listens", p.id()), func() bool {
-		select {
-		case <-process.Exited():
-			t.Fatalf("the sidecar of %s has ended: %v\n%s", p.id(), process.Err(), p.log)
-		default:
-		}
-		c, err := net.Dial("tcp", p.Address)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
 }
 
 // Stop ends the proxy, if it runs. Its connections end.
