@@ -94,6 +94,23 @@ func TestAllServicesShareTheTimeForAPeer(t *testing.T) {
 	})
 }
 
+// What it has waited for a connection is not a part of that time.
+func TestTimeForAConnectionIsNoneForAPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, 1)
+		verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
+		held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
+		var x script
+		var query balancer.Query
+		_, _, err := Run(&route.Service{Pool: p, ConnectionWait: time.Second}, &query, &x)
+		verify.Equal(t, err, balancer.ErrConnectionsSaturated, "a wait for a connection")
+		_, _, err = Run(&route.Service{Pool: pool(t, 0), WaitForPeer: 2 * time.Second}, &query, &x)
+		verify.Equal(t, err, balancer.ErrNoPeers, "a wait for a peer")
+		verify.Slices(t, x.calls, []string{"wait 1s", "wait 2s"}, "calls")
+		held.Done(ok)
+	})
+}
+
 // A request waits once, and not at all, for a peer of a service that a reload has removed: it would not come.
 func TestNobodyWaitsForAPeerOfARemovedService(t *testing.T) {
 	p := pool(t, 0)

@@ -12,6 +12,7 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
+	"sluice/proxy/socket"
 	"sluice/test/verify"
 )
 
@@ -58,4 +59,19 @@ func TestFirstRequestByHTTP2(t *testing.T) {
 	_, _, err := transport.Connect(t.Context(), by(true), nil)
 	verify.That(t, errors.Is(err, net.ErrClosed), "got %v", err)
 	verify.That(t, transport.byHTTP2().suspectedSince(picked), "it does not know of the suspicion")
+}
+
+// A suspicion of the peer ends the waits for its answers by HTTP/2 too.
+func TestSuspicionIsOfBothProtocols(t *testing.T) {
+	t.Parallel()
+	transport := startPeer(t, Options{}, settled)
+	c, _, err := transport.Connect(t.Context(), by(true), nil)
+	verify.NoError(t, err)
+	defer c.Finish(false)
+	transport.Suspect()
+	c.WaitAtMost(time.Second) // a wait without the suspicion
+	b := &socket.Buffers{Out: []byte(request)}
+	defer b.GiveBack()
+	_, err = c.Send(b, nil, nil, Until{Suspicion: true})
+	verify.That(t, err == ErrSuspected, "got %v", err)
 }
