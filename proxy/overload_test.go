@@ -65,7 +65,8 @@ func (p *overloadPeer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// overloaded is a proxy in front of two services that have the same peers: one by HTTP/1.1, one by HTTP/2.
+// overloaded is a proxy in front of two services that have the same peers: one by HTTP/1.1 or HTTP/2, as the routes say,
+// and one by HTTP/2.
 type overloaded struct {
 	*testProxy
 	ctx      context.Context // ends with the random part
@@ -79,7 +80,7 @@ type overloaded struct {
 	answered atomic.Int64
 }
 
-func (o *overloaded) options(random *rand.Rand, n int) balancer.Options {
+func (o *overloaded) options(random *rand.Rand) balancer.Options {
 	options := balancer.Options{
 		Policy: balancer.Policies()[random.IntN(len(balancer.Policies()))], DrainTimeout: time.Minute,
 		Limits:      balancer.Limits{Adaptive: random.IntN(4) > 0, AdaptiveMin: 2 + random.IntN(4), Pending: 100},
@@ -100,9 +101,7 @@ func (o *overloaded) options(random *rand.Rand, n int) balancer.Options {
 	case 2:
 		options.Limits.Requests = 40
 	}
-	if options.NewTransport = o.NewTransport(someTransport); n == 1 {
-		options.NewTransport = o.NewHTTP2Transport(someTransport)
-	}
+	options.NewTransport = o.NewTransport(someTransport)
 	return balancertest.Complete(options)
 }
 
@@ -125,6 +124,7 @@ func (o *overloaded) route(random *rand.Rand) {
 	var routes []route.Route
 	for n, prefix := range []string{"/", "/h2/"} {
 		service := *o.services[n]
+		service.HTTP2 = n == 1 || random.IntN(2) == 0
 		service.Retry = route.Retry{Attempts: 1 + random.IntN(3), BodyBytes: 1000}
 		if random.IntN(2) == 0 {
 			service.Retry.Hedge = &route.Hedge{After: 5 * time.Millisecond}
@@ -160,7 +160,7 @@ func TestOverloadMeetsTheRest(t *testing.T) {
 	}
 	main := rand.New(rand.NewPCG(seed, 0))
 	for n, name := range []string{"http1", "http2"} {
-		s := o.newService(name, o.options(main, n))
+		s := o.newService(name, o.options(main))
 		s.Pool.Apply(o.instances(6, main))
 		s.HTTP2 = n == 1
 		s.Timeouts.ResponseHeader = 300 * time.Millisecond
@@ -194,7 +194,7 @@ func TestOverloadMeetsTheRest(t *testing.T) {
 		pool := o.services[n].Pool
 		switch random.IntN(5) {
 		case 0:
-			verify.NoError(t, pool.Reconfigure(o.options(random, n)))
+			verify.NoError(t, pool.Reconfigure(o.options(random)))
 		case 1:
 			o.route(random)
 		case 2:
@@ -226,13 +226,13 @@ func (o *overloaded) calm(random *rand.Rand) {
 	for _, p := range o.peers {
 		p.fault.Store(0)
 	}
-	for n, s := range o.services {
+	for _, s := range o.services {
 		set := o.instances(6, random)
 		for i := range set {
 			set[i].Priority = i / 2 % 2 // four tiers, the most that there were
 		}
 		s.Pool.Apply(set)
-		options := o.options(random, n)
+		options := o.options(random)
 		options.Limits, options.Tiers, options.Groups = balancer.Limits{Adaptive: true, AdaptiveMin: 2}, []balancer.Selector{{Tags: []string{"main"}}}, nil
 		verify.NoError(t, s.Pool.Reconfigure(options))
 		for _, p := range s.Pool.Snapshot().All {
