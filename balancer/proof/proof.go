@@ -31,8 +31,6 @@ const (
 	Removed Kind = iota
 	// Ineligible: at a peer that was critical, drained or ejected, or that failed its checks; not in panic.
 	Ineligible
-	// Service: at a peer of another pool.
-	Service
 	// Group: at a peer outside the group of the route and its fallback, or of the fallback before the group was tried.
 	Group
 	// Tier: at a peer of a tier without a share, though a peer of an earlier tier had not been tried.
@@ -57,7 +55,7 @@ const (
 // String returns the name of k, as in metrics.
 func (k Kind) String() string {
 	return [NumKinds]string{
-		"removed", "ineligible", "service", "group", "tier", "tried", "limit", "retry_budget", "token", "in_flight", "outcomes",
+		"removed", "ineligible", "group", "tier", "tried", "limit", "retry_budget", "token", "in_flight", "outcomes",
 	}[k]
 }
 
