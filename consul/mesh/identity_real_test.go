@@ -147,11 +147,11 @@ func TestAnAgentThatStartsAgain(t *testing.T) {
 		verify.That(t, i.Current() == first && i.Err() == nil, "without the agent: %v", i.Err())
 		verify.NoError(t, m.Launch(t.Context()))
 		if mode == consultest.Dev {
-			consultest.Await(t, "the new mesh", func() bool { return i.Current().TrustDomain() != first.TrustDomain() })
+			consultest.Await(t, "the new mesh", func() bool { return i.Current().roots.text.TrustDomain != first.roots.text.TrustDomain })
 		} else {
 			m.RotateCA(t)
 			consultest.Await(t, "the new root", func() bool { return len(i.Current().roots.trusted) == 2 })
-			verify.Equal(t, i.Current().TrustDomain(), first.TrustDomain(), "the trust domain")
+			verify.Equal(t, i.Current().roots.text.TrustDomain, first.roots.text.TrustDomain, "the trust domain")
 		}
 		stop()
 	}

@@ -201,9 +201,6 @@ func fits(l *leaf, r *roots, now time.Time) error {
 // URI returns the SPIFFE URI of sluice, such as "spiffe://TRUSTDOMAIN/ns/default/dc/dc1/svc/sluice".
 func (m *Material) URI() string { return m.leaf.uri.String() }
 
-// TrustDomain returns the trust domain of the mesh.
-func (m *Material) TrustDomain() string { return m.roots.text.TrustDomain }
-
 // Expires returns when the leaf ends.
 func (m *Material) Expires() time.Time { return m.leaf.chain[0].NotAfter }
 
