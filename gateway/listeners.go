@@ -287,7 +287,7 @@ func (ls *listeners) serve(l *listener) {
 		if l.tls == nil {
 			options.Challenge = ls.certificates.AnswerChallenge
 		}
-		if err := ls.proxy.ServeWith(ctx, l.Listener, options); ctx.Err() == nil && !errors.Is(err, proxy.ErrServerClosed) {
+		if err := ls.proxy.Serve(ctx, l.Listener, options); ctx.Err() == nil && !errors.Is(err, proxy.ErrServerClosed) {
 			ls.fail(err)
 		}
 	})

@@ -89,7 +89,7 @@ func TestTooManyConnectionsWithRequest(t *testing.T) {
 	defer conn.Close()
 	io.WriteString(conn, closingRequest)
 	served := make(chan error, 1)
-	go func() { served <- p.Serve(context.Background(), l, "later") }()
+	go func() { served <- p.Serve(context.Background(), l, ListenerOptions{Name: "later"}) }()
 	answer, err := io.ReadAll(conn)
 	verify.That(t, err == nil && strings.HasPrefix(string(answer), "HTTP/1.1 503 "), "got %q, %v", answer, err)
 	l.Close()
@@ -108,7 +108,7 @@ func TestTrustedNetworksOfMappedAddresses(t *testing.T) {
 		}
 		p := startProxy(t, Options{}, origin.address())
 		served := make(chan error, 1)
-		go func() { served <- p.Serve(context.Background(), l, "other") }()
+		go func() { served <- p.Serve(context.Background(), l, ListenerOptions{Name: "other"}) }()
 		p.address = fmt.Sprintf("127.0.0.1:%d", l.Addr().(*net.TCPAddr).Port)
 		for network, trusted := range map[string]bool{
 			"::ffff:127.0.0.0/104": true, "::ffff:127.0.0.1/128": true, "127.0.0.1/32": true, "::ffff:127.0.0.0/103": true,

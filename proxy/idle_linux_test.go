@@ -118,7 +118,7 @@ func TestListenerIsGivenUp(t *testing.T) {
 	serve := func(name string) (end func()) {
 		ctx, cancel := context.WithCancel(context.Background())
 		served := make(chan error, 1)
-		go func() { served <- p.Serve(ctx, l, name) }()
+		go func() { served <- p.Serve(ctx, l, ListenerOptions{Name: name}) }()
 		return func() {
 			t.Helper()
 			cancel()

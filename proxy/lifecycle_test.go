@@ -128,7 +128,7 @@ func TestAcceptSurvivesErrors(t *testing.T) {
 	}}
 	s := newTestServer(Options{})
 	served := make(chan error)
-	go func() { served <- s.Serve(context.Background(), failing, "test") }()
+	go func() { served <- s.Serve(context.Background(), failing, ListenerOptions{Name: "test"}) }()
 	p := &testProxy{Server: s, t: t, address: l.Addr().String()}
 	p.expect(closingRequest, "404")
 	verify.Succeeds(t, s.Shutdown(context.Background(), 0))

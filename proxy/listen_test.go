@@ -18,7 +18,7 @@ func TestListen(t *testing.T) {
 	s := newTestServer(Options{})
 	p := &testProxy{Server: s, t: t, address: l.Addr().String()}
 	served := make(chan error)
-	go func() { served <- s.Serve(context.Background(), l, "test") }()
+	go func() { served <- s.Serve(context.Background(), l, ListenerOptions{Name: "test"}) }()
 	for _, wait := range []time.Duration{0, 100 * time.Millisecond, 2500 * time.Millisecond} {
 		conn := p.dial()
 		time.Sleep(wait)

@@ -68,13 +68,6 @@ func (l *listener) nameIn(r *routing) string {
 // ErrServerClosed is what Serve returns after Shutdown.
 var ErrServerClosed = errors.New("server closed")
 
-// Serve accepts connections on l until Shutdown or until l is closed, and closes l.
-// If ctx ends first, it returns ctx's error and leaves l open. After any other error
-// of Accept, such as a lack of descriptors, it tries again. name is for logs.
-func (s *Server) Serve(ctx context.Context, l net.Listener, name string) error {
-	return s.ServeWith(ctx, l, ListenerOptions{Name: name})
-}
-
 // ListenerOptions are the settings of a listener.
 type ListenerOptions struct {
 	Name string // for logs
@@ -101,8 +94,10 @@ type ListenerOptions struct {
 	Streams func() *Streams
 }
 
-// ServeWith is Serve with more options.
-func (s *Server) ServeWith(ctx context.Context, l net.Listener, o ListenerOptions) error {
+// Serve accepts connections on l until Shutdown or until l is closed, and closes l.
+// If ctx ends first, it returns ctx's error and leaves l open. After any other error
+// of Accept, such as a lack of descriptors, it tries again.
+func (s *Server) Serve(ctx context.Context, l net.Listener, o ListenerOptions) error {
 	o.Proxies = unmapped(o.Proxies)
 	at := &listener{Listener: l, ListenerOptions: o, server: s}
 	socket.DeferAccept(l, o.Streams == nil)

@@ -82,7 +82,7 @@ func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy 
 	p.address = l.Addr().String()
 	served := make(chan error, 1)
 	go func() {
-		served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "test", TLS: serverTLS(t), HTTP2: true})
+		served <- p.Serve(context.Background(), l, ListenerOptions{Name: "test", TLS: serverTLS(t), HTTP2: true})
 	}()
 	t.Cleanup(func() {
 		verify.Equal(t, <-served, ErrServerClosed, "serve")
@@ -102,7 +102,7 @@ func (p *testProxy) serveUntil(o ListenerOptions) (l net.Listener, leave func())
 	l = listen(p.t)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- p.ServeWith(ctx, l, o) }()
+	go func() { served <- p.Serve(ctx, l, o) }()
 	leave = sync.OnceFunc(func() { cancel(); <-served })
 	p.t.Cleanup(func() { leave(); l.Close() })
 	return l, leave

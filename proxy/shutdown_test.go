@@ -271,7 +271,7 @@ func TestShutdownMeetsLateConnections(t *testing.T) {
 		defer l.Close()
 		late := &lateListener{Listener: l, accepting: make(chan struct{}), closed: make(chan struct{}), proceed: make(chan struct{})}
 		served := make(chan error, 1)
-		go func() { served <- p.Serve(context.Background(), late, "late") }()
+		go func() { served <- p.Serve(context.Background(), late, ListenerOptions{Name: "late"}) }()
 		<-late.accepting
 		p.address = l.Addr().String()
 		client := p.stream()
