@@ -78,21 +78,8 @@ func (a *admission) leaveLocked(address netip.Addr) {
 	}
 }
 
-// unmapped converts networks of IPv4-mapped addresses (::ffff:10.0.0.0/104) to
-// IPv4 networks. contains requires this form.
-func unmapped(prefixes []netip.Prefix) []netip.Prefix {
-	plain := make([]netip.Prefix, len(prefixes))
-	for i, p := range prefixes {
-		if mapped := 128 - 32; p.Addr().Is4In6() && p.Bits() >= mapped {
-			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
-		}
-		plain[i] = p
-	}
-	return plain
-}
-
 // contains reports whether address, which is not IPv4-mapped, is in one of the
-// networks. The zero prefix has the zero address: the clients of unix sockets.
+// networks, which are [route.Unmapped]. The zero prefix has the zero address: the clients of unix sockets.
 func contains(prefixes []netip.Prefix, address netip.Addr) bool {
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool {
 		return p.Contains(address) || !p.IsValid() && !address.IsValid()

@@ -16,6 +16,7 @@ import (
 	"sluice/proxy/proxyprotocol"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
+	"sluice/route"
 )
 
 // listener is a listener that is being served.
@@ -98,7 +99,7 @@ type ListenerOptions struct {
 // If ctx ends first, it returns ctx's error and leaves l open. After any other error
 // of Accept, such as a lack of descriptors, it tries again.
 func (s *Server) Serve(ctx context.Context, l net.Listener, o ListenerOptions) error {
-	o.Proxies = unmapped(o.Proxies)
+	o.Proxies = route.Unmapped(o.Proxies)
 	at := &listener{Listener: l, ListenerOptions: o, server: s}
 	socket.DeferAccept(l, o.Streams == nil)
 	s.mu.Lock()

@@ -185,7 +185,7 @@ func (s *Server) Configure(o Options) {
 	if !o.complete() {
 		panic(fmt.Sprintf("BUG: proxy: incomplete options %+v", o))
 	}
-	o.TrustedProxies = unmapped(o.TrustedProxies)
+	o.TrustedProxies = route.Unmapped(o.TrustedProxies)
 	s.admission.configure(o.Limits, o.TrustedProxies)
 	s.options.Store(&o)
 }

@@ -15,11 +15,12 @@ type Access struct {
 // NewAccess returns the access of clients in one of the networks of allow, which are all
 // if there are none, and in none of deny.
 func NewAccess(allow, deny []netip.Prefix) *Access {
-	return &Access{newNetworks(unmapped(allow)), newNetworks(unmapped(deny))}
+	return &Access{newNetworks(Unmapped(allow)), newNetworks(Unmapped(deny))}
 }
 
-// unmapped returns networks of IPv4 addresses that are mapped to IPv6 as networks of IPv4.
-func unmapped(prefixes []netip.Prefix) []netip.Prefix {
+// Unmapped returns networks of IPv4 addresses that are mapped to IPv6 (::ffff:10.0.0.0/104) as networks of IPv4: no address that
+// is compared with them is mapped.
+func Unmapped(prefixes []netip.Prefix) []netip.Prefix {
 	const mapped = 128 - 32
 	all := make([]netip.Prefix, len(prefixes))
 	for i, p := range prefixes {

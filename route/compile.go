@@ -136,7 +136,7 @@ func (c *compiler) values(kind testKind, values []Value, key string) (p program)
 
 func (c *compiler) clients(prefixes []netip.Prefix, key string) test {
 	t := test{kind: testClient}
-	for _, p := range unmapped(prefixes) {
+	for _, p := range Unmapped(prefixes) {
 		if !p.IsValid() || p.Addr().Is4In6() {
 			c.refuse(key, p.String(), "is not a network")
 			continue
