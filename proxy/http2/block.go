@@ -1,31 +1,31 @@
 package http2
 
-// A FieldBlock puts the field blocks of a connection together: HEADERS and the CONTINUATION
+// A fieldBlock puts the field blocks of a connection together: HEADERS and the CONTINUATION
 // frames that follow it. Both roles use it.
-type FieldBlock struct {
-	MaxBytes  int // of a block in several frames, encoded
-	MaxFrames int // CONTINUATION frames of a block
+type fieldBlock struct {
+	maxBytes  int // of a block in several frames, encoded
+	maxFrames int // CONTINUATION frames of a block
 
 	stream uint32 // of the block that continues; 0: none
-	Ends   bool   // the last block ends its stream
+	ends   bool   // the last block ends its stream
 	bytes  []byte // of the block that continues
 	frames int    // its CONTINUATION frames
 }
 
-// IsOpen reports whether a CONTINUATION must follow.
-func (b *FieldBlock) IsOpen() bool { return b.stream != 0 }
+// isOpen reports whether a CONTINUATION must follow.
+func (b *fieldBlock) isOpen() bool { return b.stream != 0 }
 
-// Check checks the header of any frame, and that no frame interrupts a block.
-func (b *FieldBlock) Check(frame *FrameHeader) *Error {
-	if continues := frame.Type == FrameContinuation; continues != b.IsOpen() || continues && frame.StreamID != b.stream {
+// check checks the header of any frame, and that no frame interrupts a block.
+func (b *fieldBlock) check(frame *FrameHeader) *Error {
+	if continues := frame.Type == FrameContinuation; continues != b.isOpen() || continues && frame.StreamID != b.stream {
 		return errContinuation
 	}
 	return frame.Check()
 }
 
-// Take takes HEADERS or CONTINUATION that check has accepted. If the block is whole, it returns
+// take takes HEADERS or CONTINUATION that check has accepted. If the block is whole, it returns
 // the block, which is valid until the next call, and ends is set.
-func (b *FieldBlock) Take(frame *FrameHeader, payload []byte) (block []byte, whole bool, err *Error) {
+func (b *fieldBlock) take(frame *FrameHeader, payload []byte) (block []byte, whole bool, err *Error) {
 	if frame.Type == FrameHeaders {
 		block, dependency, err := frame.Unpad(payload)
 		switch {
@@ -34,13 +34,13 @@ func (b *FieldBlock) Take(frame *FrameHeader, payload []byte) (block []byte, who
 		case dependency == frame.StreamID:
 			return nil, false, errDependency
 		}
-		if b.Ends = frame.Has(FlagEndStream); frame.Has(FlagEndHeaders) {
+		if b.ends = frame.Has(FlagEndStream); frame.Has(FlagEndHeaders) {
 			return block, true, nil
 		}
 		b.stream, b.frames, b.bytes = frame.StreamID, 0, append([]byte(nil), block...)
 		return nil, false, nil
 	}
-	if b.frames++; b.frames > b.MaxFrames || len(b.bytes)+len(payload) > b.MaxBytes {
+	if b.frames++; b.frames > b.maxFrames || len(b.bytes)+len(payload) > b.maxBytes {
 		return nil, false, errBlockTooLong
 	}
 	b.bytes = append(b.bytes, payload...)

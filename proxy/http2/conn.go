@@ -35,8 +35,8 @@ type Conn struct {
 	// The fields of the reading goroutine.
 	Fields     Fields // of the last field block
 	Progressed bool   // the last part of a frame or a field block has arrived since the user set it to false
-	decoder    *Decoder
-	block      FieldBlock
+	decoder    *decoder
+	block      fieldBlock
 	overhead   LeakyBucket // bytes of frames, less the allowed ratio of heads and bodies
 
 	Mu Mutex
@@ -107,8 +107,8 @@ type ConnOptions struct {
 // Init makes c a new connection, whose first frames are in Output.
 func (c *Conn) Init(o ConnOptions) {
 	c.role, c.sweeper, c.place, c.onFlush = o.Role, o.Sweeper, o.Place, c.flush
-	c.decoder = NewDecoder(o.ListBytes)
-	c.block = FieldBlock{MaxBytes: o.BlockBytes, MaxFrames: o.Continuations}
+	c.decoder = newDecoder(o.ListBytes)
+	c.block = fieldBlock{maxBytes: o.BlockBytes, maxFrames: o.Continuations}
 	c.window, c.streamWindow, c.received = o.Window, o.StreamWindow, int64(o.Window)
 	c.StreamLimit, c.ListLimit = math.MaxUint32, math.MaxUint32
 	c.Output = NewOutput()

@@ -26,7 +26,7 @@ func (c *Conn) ProcessLocked(b []byte, now int64) (taken int, err *Error) {
 			err = c.count(&frame)
 		}
 		taken = end
-		c.Progressed = c.Progressed || !c.block.IsOpen()
+		c.Progressed = c.Progressed || !c.block.isOpen()
 	}
 	c.Output.Fill()
 	c.FlushLocked()
@@ -35,7 +35,7 @@ func (c *Conn) ProcessLocked(b []byte, now int64) (taken int, err *Error) {
 
 // IsPartial reports whether a part of a field block has arrived, or the first SETTINGS is awaited. It
 // is for the reading goroutine.
-func (c *Conn) IsPartial() bool { return !c.Settled || c.block.IsOpen() }
+func (c *Conn) IsPartial() bool { return !c.Settled || c.block.isOpen() }
 
 // count bounds the frames beside heads and bodies.
 func (c *Conn) count(frame *FrameHeader) *Error {
@@ -52,7 +52,7 @@ func (c *Conn) count(frame *FrameHeader) *Error {
 }
 
 func (c *Conn) frame(frame *FrameHeader, payload []byte) *Error {
-	if err := c.block.Check(frame); err != nil {
+	if err := c.block.check(frame); err != nil {
 		return err
 	}
 	switch frame.Type {
@@ -103,11 +103,11 @@ func (c *Conn) headers(frame *FrameHeader, payload []byte) *Error {
 	if id%2 == 0 {
 		return ErrStreamID
 	}
-	block, whole, err := c.block.Take(frame, payload)
+	block, whole, err := c.block.take(frame, payload)
 	if err != nil || !whole {
 		return err
 	}
-	if err = c.decoder.Decode(block, &c.Fields); err != nil && err != ErrListTooLong {
+	if err = c.decoder.decode(block, &c.Fields); err != nil && err != ErrListTooLong {
 		return err
 	}
 	s := c.Streams[id]
@@ -115,11 +115,11 @@ func (c *Conn) headers(frame *FrameHeader, payload []byte) *Error {
 	case id > c.Last && c.Final:
 		return nil // the other side sends it on another connection
 	case id > c.Last:
-		return c.role.OnOpen(id, c.block.Ends, err)
+		return c.role.OnOpen(id, c.block.ends, err)
 	case s == nil || s.Stopped || s.Received:
 		return c.role.OnLate(id, s)
 	}
-	return s.role.OnHead(c.block.Ends, err)
+	return s.role.OnHead(c.block.ends, err)
 }
 
 func (c *Conn) data(frame *FrameHeader, payload []byte) *Error {

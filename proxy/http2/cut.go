@@ -1,37 +1,37 @@
 package http2
 
-// A Cut is what a stream sends next of a body.
-type Cut struct {
-	Payload   []byte // of a DATA frame
-	Rest      []byte // of the body, for later frames
-	EndStream bool   // nothing follows Payload
+// A cut is what a stream sends next of a body.
+type cut struct {
+	payload   []byte // of a DATA frame
+	rest      []byte // of the body, for later frames
+	endStream bool   // nothing follows payload
 }
 
-// Spend cuts the next DATA frame from body: at most MaxFrameBytes, and as much as both
+// spend cuts the next DATA frame from body: at most MaxFrameBytes, and as much as both
 // flow-control windows allow, from which it takes that. A window is negative after the receiver has lowered
 // SETTINGS_INITIAL_WINDOW_SIZE by more than was left of it (RFC 9113, section 6.9.2); then it
 // allows nothing. ends: the stream ends with body. That needs no window.
-func Spend(body []byte, ends bool, stream, connection *Window) Cut {
+func spend(body []byte, ends bool, stream, connection *Window) cut {
 	n := min(Window(len(body)), max(0, min(*stream, *connection, MaxFrameBytes)))
 	*stream -= n
 	*connection -= n
-	return Cut{Payload: body[:n], Rest: body[n:], EndStream: ends && int(n) == len(body)}
+	return cut{payload: body[:n], rest: body[n:], endStream: ends && int(n) == len(body)}
 }
 
-// IsBlocked reports whether the windows allow nothing of a body that is not empty.
-func (c *Cut) IsBlocked() bool { return len(c.Payload) == 0 && len(c.Rest) > 0 }
+// isBlocked reports whether the windows allow nothing of a body that is not empty.
+func (c *cut) isBlocked() bool { return len(c.payload) == 0 && len(c.rest) > 0 }
 
-// IsLast reports whether nothing of the body is left.
-func (c *Cut) IsLast() bool { return len(c.Rest) == 0 }
+// isLast reports whether nothing of the body is left.
+func (c *cut) isLast() bool { return len(c.rest) == 0 }
 
-// AppendFrame appends the DATA frame, or nothing if it would be empty without an end.
-func (c *Cut) AppendFrame(out []byte, stream uint32) []byte {
-	if len(c.Payload) == 0 && !c.EndStream {
+// appendFrame appends the DATA frame, or nothing if it would be empty without an end.
+func (c *cut) appendFrame(out []byte, stream uint32) []byte {
+	if len(c.payload) == 0 && !c.endStream {
 		return out
 	}
-	frame := FrameHeader{Length: len(c.Payload), Type: FrameData, StreamID: stream}
-	if c.EndStream {
+	frame := FrameHeader{Length: len(c.payload), Type: FrameData, StreamID: stream}
+	if c.endStream {
 		frame.Flags = FlagEndStream
 	}
-	return append(AppendFrameHeader(out, frame), c.Payload...)
+	return append(AppendFrameHeader(out, frame), c.payload...)
 }

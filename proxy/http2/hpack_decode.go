@@ -35,7 +35,7 @@ type Field struct {
 	malformedName       bool // the name has one
 }
 
-// Fields are the fields of a block, in order. Their memory is reused by the next Decode.
+// Fields are the fields of a block, in order. Their memory is reused for the next block.
 type Fields struct {
 	text []byte
 	list []Field
@@ -44,8 +44,8 @@ type Fields struct {
 	expanded int // bytes of names that were copied from the dynamic table
 }
 
-// A Decoder decodes the field blocks of a connection, in their order.
-type Decoder struct {
+// A decoder decodes the field blocks of a connection, in their order.
+type decoder struct {
 	maxListBytes int
 
 	limit int // of size
@@ -57,17 +57,17 @@ type Decoder struct {
 	store        []byte
 }
 
-// NewDecoder returns the decoder of a new connection. maxListBytes is the largest field list
+// newDecoder returns the decoder of a new connection. maxListBytes is the largest field list
 // that it accepts, by the size of SETTINGS_MAX_HEADER_LIST_SIZE. Of a larger one it keeps
 // nothing: a few indexed fields can make a list of megabytes.
-func NewDecoder(maxListBytes int) *Decoder {
-	return &Decoder{maxListBytes: maxListBytes, limit: InitialTableBytes}
+func newDecoder(maxListBytes int) *decoder {
+	return &decoder{maxListBytes: maxListBytes, limit: InitialTableBytes}
 }
 
-// Decode decodes a complete field block into f. After ErrListTooLong f is empty, and after
+// decode decodes a complete field block into f. After ErrListTooLong f is empty, and after
 // another error the decoder is unusable. A malformed field is not an error here: see
 // AppendRequest and AppendTrailer.
-func (d *Decoder) Decode(block []byte, f *Fields) *Error {
+func (d *decoder) decode(block []byte, f *Fields) *Error {
 	f.text, f.list, f.size, f.expanded = f.text[:0], f.list[:0], 0, 0
 	updates, tooLong := 0, false
 	for len(block) > 0 {
@@ -122,12 +122,12 @@ func (d *Decoder) Decode(block []byte, f *Fields) *Error {
 }
 
 // entry returns the entry of the dynamic table with that index, from 1 for the newest.
-func (d *Decoder) entry(index int) *Field {
+func (d *decoder) entry(index int) *Field {
 	return &d.ring[(d.first+d.count-index)%len(d.ring)]
 }
 
 // appendIndexed appends the field with that index in the tables, which have it.
-func (d *Decoder) appendIndexed(f *Fields, index int) {
+func (d *decoder) appendIndexed(f *Fields, index int) {
 	start := uint32(len(f.text))
 	if index <= staticEntries {
 		s := &staticTable[index]
@@ -143,7 +143,7 @@ func (d *Decoder) appendIndexed(f *Fields, index int) {
 
 // appendLiteral appends the literal field that begins block. prefix is the number of
 // bits of the index of its name.
-func (d *Decoder) appendLiteral(f *Fields, block []byte, prefix uint8) (rest []byte, ok bool) {
+func (d *decoder) appendLiteral(f *Fields, block []byte, prefix uint8) (rest []byte, ok bool) {
 	index, block, ok := readInteger(block, prefix)
 	if !ok || index > staticEntries+d.count {
 		return nil, false
@@ -175,7 +175,7 @@ func (d *Decoder) appendLiteral(f *Fields, block []byte, prefix uint8) (rest []b
 }
 
 // add adds the last field of f to the dynamic table.
-func (d *Decoder) add(f *Fields) {
+func (d *decoder) add(f *Fields) {
 	e := f.list[len(f.list)-1]
 	text := f.text[e.start:e.end]
 	need := len(text) + fieldOverhead
@@ -201,7 +201,7 @@ func (d *Decoder) add(f *Fields) {
 
 // evict removes the oldest entries until there is room for an entry of need bytes, or
 // none is left.
-func (d *Decoder) evict(need int) {
+func (d *decoder) evict(need int) {
 	for d.count > 0 && d.size+need > d.limit {
 		e := &d.ring[d.first]
 		d.size -= int(e.end-e.start) + fieldOverhead
@@ -214,7 +214,7 @@ func (d *Decoder) evict(need int) {
 }
 
 // compact removes the bytes of evicted entries from the store.
-func (d *Decoder) compact() {
+func (d *decoder) compact() {
 	if d.count == 0 {
 		return
 	}

@@ -52,7 +52,7 @@ func TestDecodesWhatOthersEncode(t *testing.T) {
 	for range 50 {
 		const limit, blocks = 1000, 100
 		var block bytes.Buffer
-		encoder, decoder := hpack.NewEncoder(&block), NewDecoder(limit)
+		encoder, decoder := hpack.NewEncoder(&block), newDecoder(limit)
 		var fields Fields
 		refused := 0
 		for range blocks {
@@ -68,7 +68,7 @@ func TestDecodesWhatOthersEncode(t *testing.T) {
 				encoder.WriteField(f)
 				size += int(f.Size())
 			}
-			err, got := decoder.Decode(block.Bytes(), &fields), fieldsOf(&fields)
+			err, got := decoder.decode(block.Bytes(), &fields), fieldsOf(&fields)
 			if size > limit {
 				refused++
 				verify.Require(t, err == ErrListTooLong && len(got) == 0, "seed %d: %v, %d fields of a list of %d", seed, err, len(got), size)
@@ -113,10 +113,10 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{0x3f, 0xe1, 0x1f, 0x82}, []byte{0x20, 0x3f, 0xe1, 0x1f, 0x86})
 	f.Add([]byte{0x40, 0x01, 'a', 0x81, 0xff}, []byte{0xbe})
 	f.Fuzz(func(t *testing.T, first, second []byte) {
-		decoder, oracle := NewDecoder(UsualListBytes), hpack.NewDecoder(InitialTableBytes, nil)
+		decoder, oracle := newDecoder(UsualListBytes), hpack.NewDecoder(InitialTableBytes, nil)
 		var fields Fields
 		for _, block := range [][]byte{first, second} {
-			err := decoder.Decode(block, &fields)
+			err := decoder.decode(block, &fields)
 			for n := updateBytes(block); err == nil && n > 0; n = updateBytes(block) {
 				if _, err := oracle.DecodeFull(block[:n]); err != nil { // x/net refuses the second one in a block
 					t.Fatalf("accepted %x, other: %v", block[:n], err)
@@ -147,9 +147,9 @@ func TestListIsBounded(t *testing.T) {
 	encoder.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("v", 4000)})
 	bomb := append(block.Bytes(), bytes.Repeat([]byte{0x80 | staticEntries + 1}, 20)...)
 	var fields Fields
-	verify.Equal(t, NewDecoder(UsualListBytes).Decode(bomb, &fields), ErrListTooLong, "indexed")
+	verify.Equal(t, newDecoder(UsualListBytes).decode(bomb, &fields), ErrListTooLong, "indexed")
 	empty := append([]byte{0x40, 1, 'x', 0}, bytes.Repeat([]byte{0x80 | staticEntries + 1}, 4000)...)
-	verify.Equal(t, NewDecoder(UsualListBytes).Decode(empty, &fields), ErrListTooLong, "empty values")
+	verify.Equal(t, newDecoder(UsualListBytes).decode(empty, &fields), ErrListTooLong, "empty values")
 	verify.That(t, cap(fields.text) <= 2*UsualListBytes && len(fields.list) <= UsualListBytes/fieldOverhead+1, "%d bytes, %d fields", cap(fields.text), len(fields.list))
 }
 
@@ -170,9 +170,9 @@ func TestNamesOfATooLongListAreBounded(t *testing.T) {
 		bits uint8
 	}{{"not in the table", 0, 4}, {"never in the table", 0x10, 4}, {"in the table", 0x40, 6}} {
 		bomb := names(literal.kind, literal.bits, long, 1000)
-		verify.Equal(t, NewDecoder(UsualListBytes).Decode(bomb, &fields), errExpansion, "%s: %d bytes, decoded", literal.what, len(bomb))
+		verify.Equal(t, newDecoder(UsualListBytes).decode(bomb, &fields), errExpansion, "%s: %d bytes, decoded", literal.what, len(bomb))
 		many := names(literal.kind, literal.bits, 30, 20_000)
-		verify.Equal(t, NewDecoder(UsualListBytes).Decode(many, &fields), ErrListTooLong, "%s: %d bytes of a usual name, decoded", literal.what, len(many))
+		verify.Equal(t, newDecoder(UsualListBytes).decode(many, &fields), ErrListTooLong, "%s: %d bytes of a usual name, decoded", literal.what, len(many))
 	}
 }
 

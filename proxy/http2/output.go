@@ -150,23 +150,23 @@ func (o *Output) Fill() {
 		s := o.pop()
 		o.appendBlock(s.head)
 		s.head = nil
-		cut := Spend(s.body, s.endsWithBody, &s.window, &o.Window)
-		if cut.IsBlocked() {
+		cut := spend(s.body, s.endsWithBody, &s.window, &o.Window)
+		if cut.isBlocked() {
 			if s.window > 0 {
 				waiting.push(s)
 			}
 			continue
 		}
-		o.Frames = cut.AppendFrame(o.Frames, s.stream)
-		s.body = cut.Rest
-		whole := cut.IsLast()
+		o.Frames = cut.appendFrame(o.Frames, s.stream)
+		s.body = cut.rest
+		whole := cut.isLast()
 		if whole {
 			o.appendBlock(s.trailer)
 			s.body, s.trailer, s.sending = nil, nil, false
 		} else {
 			o.push(s)
 		}
-		s.owner.Moved(len(cut.Payload), whole, whole && s.ends)
+		s.owner.Moved(len(cut.payload), whole, whole && s.ends)
 	}
 	if waiting.last != nil { // before streams that have not had a turn
 		if waiting.last.next = o.first; o.first == nil {

@@ -175,23 +175,23 @@ func TestCutsAreTheBody(t *testing.T) {
 			n := min(len(rest), allowed)
 			last = n == len(rest)
 			wantStream, wantConnection := stream-Window(n), connection-Window(n)
-			cut := Spend(rest, ends, &stream, &connection)
-			verify.Require(t, len(cut.Payload) == n && len(cut.Rest) == len(rest)-n && stream == wantStream && connection == wantConnection,
-				"%s: %d bytes and %d; windows %d and %d", what, len(cut.Payload), len(cut.Rest), stream, connection)
-			verify.Require(t, cut.IsBlocked() == (len(rest) > 0 && allowed == 0) && cut.IsLast() == last && cut.EndStream == (last && ends),
-				"%s: blocked %t, last %t, END_STREAM %t", what, cut.IsBlocked(), cut.IsLast(), cut.EndStream)
-			frame := cut.AppendFrame(nil, 7)
-			if n == 0 && !cut.EndStream {
+			cut := spend(rest, ends, &stream, &connection)
+			verify.Require(t, len(cut.payload) == n && len(cut.rest) == len(rest)-n && stream == wantStream && connection == wantConnection,
+				"%s: %d bytes and %d; windows %d and %d", what, len(cut.payload), len(cut.rest), stream, connection)
+			verify.Require(t, cut.isBlocked() == (len(rest) > 0 && allowed == 0) && cut.isLast() == last && cut.endStream == (last && ends),
+				"%s: blocked %t, last %t, END_STREAM %t", what, cut.isBlocked(), cut.isLast(), cut.endStream)
+			frame := cut.appendFrame(nil, 7)
+			if n == 0 && !cut.endStream {
 				verify.Require(t, len(frame) == 0, "%s: a frame without meaning: %x", what, frame)
 			} else {
 				want := FrameHeader{Length: n, Type: FrameData, StreamID: 7}
-				if cut.EndStream {
+				if cut.endStream {
 					want.Flags = FlagEndStream
 				}
 				verify.Require(t, ParseFrameHeader(frame) == want && len(frame) == FrameHeaderBytes+n, "%s: got %+v in %d bytes", what, ParseFrameHeader(frame), len(frame))
 				got = append(got, frame[FrameHeaderBytes:]...)
 			}
-			rest = cut.Rest
+			rest = cut.rest
 		}
 		verify.Require(t, bytes.Equal(got, body), "seed %d: the frames are not the body", seed)
 	}

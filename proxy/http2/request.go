@@ -48,7 +48,7 @@ func (f *Fields) ContentLength() int64 {
 const upgradeLines = "connection: upgrade\r\nupgrade: \r\n"
 
 // Find returns the value of the first field with that name in lower case; nil: there is
-// none. It is valid until the next Decode.
+// none. It is valid until the next field block.
 func (f *Fields) Find(name string) []byte {
 	for i := range f.list {
 		if field := &f.list[i]; string(f.nameOf(field)) == name {

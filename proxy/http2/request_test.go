@@ -26,7 +26,7 @@ func encoded(fields string) []byte {
 
 func decoded(t testing.TB, list string) *Fields {
 	fields := new(Fields)
-	if err := NewDecoder(UsualListBytes).Decode(encoded(list), fields); err != nil { // no error interface
+	if err := newDecoder(UsualListBytes).decode(encoded(list), fields); err != nil { // no error interface
 		t.Fatal(err)
 	}
 	return fields
@@ -139,7 +139,7 @@ func FuzzRequest(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, block []byte, ended bool) {
 		var fields Fields
-		if NewDecoder(UsualListBytes).Decode(block, &fields) != nil {
+		if newDecoder(UsualListBytes).decode(block, &fields) != nil {
 			return
 		}
 		text, framing, err := fields.AppendRequest(nil, ended)

@@ -1,7 +1,7 @@
 package http2
 
 // A Window is how many bytes of bodies the other side accepts, on a stream or on a connection. It
-// may be negative: see Spend.
+// may be negative: see spend.
 type Window int64
 
 var errWindow = &Error{FlowControlError, "window exceeds 2³¹-1"}
