@@ -162,7 +162,7 @@ func (x *httpExchange) restrictClients() *refusal.Refusal {
 
 // keepForMaintenance refuses requests to a service that operators work on.
 func (x *httpExchange) keepForMaintenance() *refusal.Refusal {
-	if x.service == nil || x.service.Pool.Maintenance() == nil {
+	if x.service == nil {
 		return nil
 	}
 	return refusal.OfMaintenance(x.service.Pool.Maintenance(), x.standing.client)
