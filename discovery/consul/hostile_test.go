@@ -46,12 +46,12 @@ func TestHostileAnswers(t *testing.T) {
 		add(name, "", "a b", hostileEntry("b", func(e *api.ServiceEntry) { change(e.Service) }))
 	}
 	add("no entries", "no node or no service", "", nil, &api.ServiceEntry{}, &api.ServiceEntry{Node: &api.Node{}}, &api.ServiceEntry{Service: &api.AgentService{}})
-	duplicates := make([]*api.ServiceEntry, 2_000)
+	duplicates := make([]*api.ServiceEntry, 500)
 	for n := range duplicates {
 		duplicates[n] = hostileEntry("a", func(e *api.ServiceEntry) { e.Node.Node = strings.Repeat("n", n%100) })
 	}
 	add("duplicates", "", "a", duplicates...)
-	unusable := make([]*api.ServiceEntry, 4_000)
+	unusable := make([]*api.ServiceEntry, 1_000)
 	for n := range unusable {
 		unusable[n] = hostileEntry("b", func(e *api.ServiceEntry) { e.Service.ID, e.Service.Port = strings.Repeat("i", n%200)+"b", -n })
 	}
