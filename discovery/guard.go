@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,6 +31,10 @@ const settleTime = 10 * time.Second
 //     10 s are over. Missing are also the instances that left in the 10 s before, unless they were
 //     replaced: another one has come into service since, or, for each one that an answer lacks,
 //     in the 10 s before. A registry that loses instances gets no new ones.
+//  4. With a loss of the registry's state, missing instances that were out of service stay in the set, too. They stay
+//     out of service, without [Instance.Probation], until the registry lists them in any status, and else as long as
+//     in rule 3, but however many are in service. So a route that only they ask for, and that may restrict who uses
+//     it, leaves no room for a broader one.
 //
 // Additions and updates count at once, with one exception: if an answer is a loss, an
 // [Instance.Unchecked] instance counts as missing.
@@ -54,7 +59,7 @@ type Guard struct {
 
 // probationer is an instance on probation.
 type probationer struct {
-	instance Instance      // with its Probation
+	instance Instance      // with its Probation; zero: it was out of service
 	spent    time.Duration // on probation
 	brief    bool          // probation ends at settled
 }
@@ -113,17 +118,15 @@ func (g *Guard) Inherit(set []Instance, m GuardMemory) {
 	if m.Settled.After(g.settled) {
 		g.settled = m.Settled
 	}
-	for _, i := range set {
-		if i.Probation.IsZero() {
-			g.known = append(g.known, i)
-		} else {
-			g.suspend(i, i.Probation, false)
-		}
-	}
+	spent := make(map[Key]ProbationSpent, len(m.Probation))
 	for _, s := range m.Probation {
-		if p, ok := g.probation[s.Key]; ok {
-			p.spent, p.brief = s.Spent, s.Brief
-			g.probation[s.Key] = p
+		spent[s.Key] = s
+	}
+	for _, i := range set {
+		if s, lost := spent[i.Key()]; lost || !i.Probation.IsZero() {
+			g.suspend(probationer{i, s.Spent, s.Brief})
+		} else {
+			g.known = append(g.known, i)
 		}
 	}
 	g.before = cmp.Or(m.Before, CountServing(g.known)+len(g.probation))
@@ -162,14 +165,15 @@ func (g *Guard) Differs(set []Instance) bool {
 // Accept.
 func (g *Guard) Loses(now time.Time, set []Instance, forgot bool) bool {
 	unsettled := now.Before(g.settled) && !g.PassingOnly
-	return (forgot || unsettled || CountServing(set) == 0) && len(g.missing(mapped(set))) > 0
+	return (forgot || unsettled || CountServing(set) == 0) && len(g.missing(mapped(set), forgot)) > 0
 }
 
-// missing returns the known instances in service that listed lacks or has unchecked.
-func (g *Guard) missing(listed map[Key]Instance) []Instance {
+// missing returns the known instances in service that listed lacks or has unchecked; if the registry forgot its state, also
+// those out of service that listed lacks.
+func (g *Guard) missing(listed map[Key]Instance, forgot bool) []Instance {
 	var missing []Instance
 	for _, i := range g.known {
-		if i.Serving() && !present(listed, i) {
+		if (i.Serving() || forgot) && !present(listed, i) {
 			missing = append(missing, i)
 		}
 	}
@@ -207,9 +211,9 @@ func (g *Guard) Deselect(set []Instance) {
 	}
 	g.known = slices.DeleteFunc(slices.Clone(g.known), deselected)
 	g.departed = slices.DeleteFunc(g.departed, func(d Departure) bool { return deselected(d.Instance) })
-	lost := len(g.probation)
+	lost := g.lostInService()
 	maps.DeleteFunc(g.probation, func(_ Key, p probationer) bool { return deselected(p.instance) })
-	g.before = max(g.before-(lost-len(g.probation)), len(g.probation))
+	g.before = max(g.before-(lost-g.lostInService()), g.lostInService())
 }
 
 // Accept makes set the known instances. set must be normalised, and its removals
@@ -220,7 +224,7 @@ func (g *Guard) Deselect(set []Instance) {
 func (g *Guard) Accept(now time.Time, set []Instance, forgot bool) []Instance {
 	g.advance(now)
 	listed, serving := mapped(set), CountServing(set)
-	missing := g.missing(listed)
+	missing := g.missing(listed, forgot)
 	if forgot || serving == 0 && len(missing) > 0 {
 		g.noteNewest()
 	}
@@ -323,7 +327,7 @@ func earlier(a, b time.Time) time.Time {
 // lose puts missing on probation. If brief, probation ends at settled; otherwise the
 // departed instances, which were not replaced, are put on probation, too.
 func (g *Guard) lose(now time.Time, missing []Instance, brief bool) {
-	if len(g.probation) == 0 {
+	if g.lostInService() == 0 {
 		g.before = 0
 	}
 	g.arrived = nil
@@ -334,23 +338,42 @@ func (g *Guard) lose(now time.Time, missing []Instance, brief bool) {
 			g.probation[key] = p
 		}
 		for _, d := range g.departed {
-			g.suspend(d.Instance, now, false)
+			g.suspend(onProbation(d.Instance, now, false))
 			before++
 		}
 		g.departed = nil
 	}
 	for _, i := range missing {
-		g.suspend(i, now, brief)
+		g.suspend(onProbation(i, now, brief))
 	}
 	g.before = max(g.before, before)
 }
 
-func (g *Guard) suspend(i Instance, since time.Time, brief bool) {
+// onProbation returns i as it is since the registry has lost it.
+func onProbation(i Instance, since time.Time, brief bool) probationer {
+	if i.Serving() {
+		i.Probation = since
+	} else {
+		i.Detail = strings.TrimSuffix("lost since "+since.UTC().Format(time.RFC3339)+": "+i.Detail, ": ")
+	}
+	return probationer{instance: i, brief: brief}
+}
+
+func (g *Guard) suspend(p probationer) {
 	if g.probation == nil {
 		g.probation = make(map[Key]probationer)
 	}
-	i.Probation = since
-	g.probation[i.Key()] = probationer{instance: i, brief: brief}
+	g.probation[p.instance.Key()] = p
+}
+
+// lostInService returns how many of the instances on probation were in service when the registry lost them.
+func (g *Guard) lostInService() (n int) {
+	for _, p := range g.probation {
+		if p.instance.Usable() {
+			n++
+		}
+	}
+	return n
 }
 
 // release ends probation where one of the conditions in [Guard] is met.
@@ -362,8 +385,8 @@ func (g *Guard) release(now time.Time, set []Instance, listed map[Key]Instance, 
 		}
 	}
 	for key, p := range g.probation {
-		if present(listed, p.instance) || taken[place(p.instance)] || serving >= g.before || p.spent >= g.Probation ||
-			p.brief && serving > 0 && !now.Before(g.settled) {
+		replaced := serving >= g.before || p.brief && serving > 0 && !now.Before(g.settled)
+		if present(listed, p.instance) || taken[place(p.instance)] || p.spent >= g.Probation || replaced && p.instance.Usable() {
 			delete(g.probation, key)
 		}
 	}
@@ -402,10 +425,10 @@ func mapped(set []Instance) map[Key]Instance {
 	return m
 }
 
-// present reports whether listed has i, and not as unchecked.
+// present reports whether listed has i, and not as unchecked if i may get requests.
 func present(listed map[Key]Instance, i Instance) bool {
 	l, ok := listed[i.Key()]
-	return ok && !l.Unchecked
+	return ok && !(l.Unchecked && i.Usable())
 }
 
 // place returns the key of i without its id.

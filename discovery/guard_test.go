@@ -148,6 +148,19 @@ func TestGuard(t *testing.T) {
 			{0, "a b c", "a b c"}, {s, "! a:unchecked b", "a? b c?"}, {s, "a:unchecked b", "a? b c?"}, {s, "a b", "a b c?"},
 			{9 * m, "a b", "a b c?"}, {m, "a b", "a b"},
 		}},
+		{"and what was out of service stays so, until it is listed in any status", []step{
+			{0, "a b:critical c:maintenance d:critical", "a b:critical c:maintenance d:critical"}, {s, "!", "a? b:critical c:maintenance d:critical"},
+			{s, "a", "a b:critical c:maintenance d:critical"}, {s, "a x y z", "a b:critical c:maintenance d:critical x y z"},
+			{s, "a b:unchecked c x y z", "a b:critical c d:critical x y z"}, {s, "a x y z", "a d:critical x y z"},
+			{9*m + 55*s, "a", "a d:critical"}, {s, "a", "a"},
+		}},
+		{"also alone, while another one is in service elsewhere", []step{
+			{0, "b:critical", "b:critical"}, {s, "!", "b:critical"}, {s, "x", "b:critical x"}, {s, "", "b:critical x?"}, {s, "y", "b:critical y"}, {s, "y b", "b y"},
+			{s, "y", "y"},
+		}},
+		{"but not if another one is in service at its address", []step{
+			{0, "a:critical", "a:critical"}, {s, "!", "a:critical"}, {s, "x:at-a", "x"},
+		}},
 		{"what is gone from an earlier loss is not waited for", []step{
 			{0, "a b c", "a b c"}, {s, "", "a? b? c?"}, {s, "x", "a? b? c? x"}, {s, "", "a? b? c? x?"}, {s, "u v", "a? b? c? u v x?"}, {s, "u v w", "u v w"},
 		}},
@@ -292,7 +305,8 @@ func TestAbsentAndLoses(t *testing.T) {
 			t.Errorf("%q: absent %q, loses %v; want %q, %v", tt.answer, absent, g.Loses(at, set, false), tt.absent, tt.loses)
 		}
 	}
-	verify.That(t, g.Loses(at, parseSet("a:unchecked b c"), true) && !g.Loses(at, parseSet("a b"), true), "want a loss of instances in service only")
+	verify.That(t, g.Loses(at, parseSet("a:unchecked b c"), true) && g.Loses(at, parseSet("a b"), true) && !g.Loses(at, parseSet("a b c:unchecked"), true),
+		"want a loss, if the registry has lost its state, of instances that it does not list")
 }
 
 // An operator moved a tag: the instances exist, but are no longer selected.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -251,6 +252,80 @@ func TestTagsAfterAllInstancesHaveStopped(t *testing.T) {
 	})
 	consul.Set("star", withTags(t, "star", "c", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}), "urlprefix-h/api"))
 	r.awaitStatus("h/api/x", http.StatusOK)
+}
+
+// Consul loses its state while the only instance that asks for a restricted route is critical. No broader route of another
+// service, or of the same one, answers in its place, until the registry has the instance again; also not if sluice is
+// restarted before, meanwhile or after, with a snapshot.
+func TestLostRestrictionStays(t *testing.T) {
+	t.Parallel()
+	for _, restarts := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restarts %t", restarts), func(t *testing.T) {
+			t.Parallel()
+			testLostRestriction(t, restarts)
+		})
+	}
+}
+
+func testLostRestriction(t *testing.T, restarts bool) {
+	consul := discoverytest.Start(t)
+	open, admins, staff := origin(t, "open"), origin(t, "admins"), origin(t, "staff")
+	wide := func() *api.ServiceEntry { return withTags(t, "open", "open-1", open, "sluice.route=h/") }
+	critical := func(service, id, address, tag string) *api.ServiceEntry {
+		return discoverytest.Health(withTags(t, service, id, address, tag), api.HealthCritical, "down")
+	}
+	const onlyAdmins, onlyStaff = "sluice.route=h/admin allow=192.0.2.1", "sluice.route=h/staff allow=192.0.2.1"
+	consul.SetIndex(1000)
+	consul.Set("open", wide(), critical("open", "staff-1", staff, onlyStaff))
+	consul.Set("admins", critical("admins", "admins-1", admins, onlyAdmins))
+	text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }\ndiscovery: { snapshot: %q }\nshutdown: { idle: 0s }",
+		consul.URL(), filepath.Join(t.TempDir(), "snapshot"))
+	r := start(t, text)
+	r.answers("h/", "open")
+	watches := func(condition func(admin.Watch) bool) func() bool {
+		return func() bool { return condition(r.watchOf("open")) && condition(r.watchOf("admins")) }
+	}
+	cross := func(meanwhile func()) {
+		t.Helper()
+		if restarts {
+			r.end()
+			meanwhile()
+			r = start(t, text)
+			r.awaitReady()
+			return
+		}
+		consul.Break(discoverytest.Fault{Drop: true})
+		r.await("stale watches", watches(func(w admin.Watch) bool { return w.State == "stale" }))
+		meanwhile()
+		consul.Heal()
+	}
+	restricted := func(when string) {
+		t.Helper()
+		r.refuses("h/admin/x", http.StatusForbidden, when)
+		r.refuses("h/staff/x", http.StatusForbidden, when)
+		r.gets("h/", "open", when)
+	}
+	known := func(service string) { // what Consul has said now: later routes are in use
+		t.Helper()
+		r.await("answers", watches(func(w admin.Watch) bool { return w.State == "fresh" && 0 < w.Index && w.Index < 1000 }))
+		consul.Set(service, withTags(t, service, service+"-1", open, "sluice.route=h/"+service))
+		r.answers("h/"+service, "open")
+	}
+	restricted("before")
+	cross(func() { consul.Lose(10, "open") })
+	known("later")
+	restricted("after the loss")
+	r.await("the peer says since when it is lost", func() bool {
+		peer := r.peers()[admins]
+		return !peer.Used && peer.Status == "critical" && len(peer.Reasons) == 1 && strings.HasPrefix(peer.Reasons[0], "consul: critical: lost since ")
+	})
+	cross(func() { consul.Set("open", wide()) })
+	known("last")
+	restricted("as one of two instances has returned")
+
+	consul.Set("admins", critical("admins", "admins-1", admins, "sluice.route=h/other"))
+	r.answers("h/admin/x", "open")
+	r.refuses("h/staff/x", http.StatusForbidden)
 }
 
 // A configuration that is refused changes nothing, also not which tags are read.

@@ -25,8 +25,15 @@ var discoveryFaults = []mutation{
 	{
 		name: "memory-of-probation-is-not-inherited",
 		file: "discovery/guard.go",
-		old:  "p.spent, p.brief = s.Spent, s.Brief",
-		new:  "p.brief = s.Brief",
+		old:  "g.suspend(probationer{i, s.Spent, s.Brief})",
+		new:  "g.suspend(probationer{i, 0, s.Brief})",
+		test: "./discovery TestGuard$",
+	},
+	{
+		name: "registry-without-memory-removes-what-was-out-of-service",
+		file: "discovery/guard.go",
+		old:  "if (i.Serving() || forgot) && !present(listed, i) {",
+		new:  "if i.Serving() && !present(listed, i) {",
 		test: "./discovery TestGuard$",
 	},
 	{
