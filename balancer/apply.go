@@ -169,7 +169,7 @@ func (p *Pool) joinLocked(i discovery.Instance) {
 	p.changeLocked(peer, func(c *condition) {
 		c.leaving, c.orders = false, p.orders(i)
 		c.setInstance(i, &p.options)
-		if p.options.MustPassFirst || p.options.ActiveOverridesRegistry {
+		if p.options.MustPassFirst {
 			c.awaitCheck()
 		} else if p.options.FailedBefore != nil {
 			why := p.options.FailedBefore(i)

@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"cmp"
+	"math/bits"
 	"time"
 
 	"sluice/discovery"
@@ -78,6 +79,9 @@ func (c *condition) setInstance(i discovery.Instance, o *Options) {
 	c.group = groupOf(&i, o.Groups)
 	if i.Weight > 0 {
 		c.usual = i.Weight
+	}
+	if c.awaitsCheck() && !o.MustPassFirst {
+		c.setReason(ReasonActive, false, "")
 	}
 	weightless := i.Weight <= 0 && c.orders.Weight == 0
 	switch {
@@ -167,8 +171,15 @@ func (c *condition) setReason(r Reason, down bool, why string) {
 
 // awaitCheck takes the peer out of use until an active check has passed.
 func (c *condition) awaitCheck() {
-	c.setReason(ReasonActive, true, "not checked yet")
+	c.setReason(ReasonActive, true, notChecked)
 	c.unchecked = true
+}
+
+const notChecked = "not checked yet"
+
+// awaitsCheck reports whether the peer is out of use because no check has had a result.
+func (c *condition) awaitsCheck() bool {
+	return c.unchecked && c.why[bits.TrailingZeros32(uint32(ReasonActive))] == notChecked
 }
 
 // changeLocked stores a changed copy of a peer's condition and returns both.

@@ -103,3 +103,23 @@ func TestPanicDoesNotUseDrainedAndUncheckedPeers(t *testing.T) {
 	s := p.Snapshot()
 	verify.That(t, !s.Panic && len(s.Eligible) == 0, "an empty pool: %+v", s)
 }
+
+// Who waits for a first check is used at once when nobody must pass one any more. Who has failed it stays out.
+func TestNobodyWaitsForAFirstCheckAnyMore(t *testing.T) {
+	for _, before := range []Options{{MustPassFirst: true}, {ActiveOverridesRegistry: true}} {
+		before.NewTransport = newTestTransport
+		p := newTestPool(t, before)
+		set := instances(4)
+		p.Apply(set[:3])
+		setReason(p, set[0].Key(), ReasonActive, true, "status 500")
+		setReason(p, set[1].Key(), ReasonActive, false, "")
+		expectEligible(t, p, false, 1)
+		verify.NoError(t, p.Reconfigure(complete(Options{NewTransport: newTestTransport})))
+		expectEligible(t, p, false, 1, 2)
+		verify.That(t, !peerOf(t, p, set[2]).AwaitsCheck() && peerOf(t, p, set[2]).Reasons() == nil, "reasons %q", peerOf(t, p, set[2]).Reasons())
+		verify.Slices(t, peerOf(t, p, set[0]).Reasons(), []string{"active: status 500"}, "reasons")
+		verify.NoError(t, p.Reconfigure(complete(before)))
+		p.Apply(set)
+		expectEligible(t, p, false, 1, 2) // only a new one must pass
+	}
+}

@@ -96,6 +96,9 @@ func (p *Peer) Reasons() []string { return p.condition.Load().reasonLines() }
 // Has reports whether the peer has any of the reasons in r.
 func (p *Peer) Has(r Reason) bool { return p.condition.Load().reasons&r != 0 }
 
+// AwaitsCheck reports whether the peer must pass an active check first, and none has had a result.
+func (p *Peer) AwaitsCheck() bool { return p.condition.Load().awaitsCheck() }
+
 // Inflight returns the number of requests in flight.
 func (p *Peer) Inflight() int { return int(p.inflight() &^ quiesced) }
 

@@ -146,6 +146,33 @@ func TestReadyAfterTheFirstChecks(t *testing.T) {
 	}
 }
 
+// A reload after which no peer must pass a check first lets requests to a peer whose first check has no result yet, at once.
+func TestReloadEndsTheWaitForTheFirstCheck(t *testing.T) {
+	t.Parallel()
+	late := lateChecks(t)
+	active := "{ active: { path: /health, interval: 1h, timeout: 5m, must_pass_first: true } }"
+	r := start(t, checkedService(active, late))
+	r.await("the peer waits for its check", func() bool { return slices.Equal(r.peers()[late].Reasons, []string{"active: not checked yet"}) })
+	r.replace(checkedService(strings.Replace(active, "true", "false", 1), late))
+	r.gets("/", "late")
+}
+
+// lateChecks starts a peer whose checks get no answer while the test runs.
+func lateChecks(t *testing.T) (address string) {
+	release := make(chan struct{})
+	address = serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/health" {
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		}
+		fmt.Fprint(w, "late")
+	})
+	t.Cleanup(func() { close(release) })
+	return address
+}
+
 func TestOldChecksContinueAfterARefusedReload(t *testing.T) {
 	t.Parallel()
 	good := newCheckedOrigin(t, "good")

@@ -338,3 +338,38 @@ func TestRetiredPoolKeepsTheRules(t *testing.T) {
 		verify.That(t, lines == nil, "violations: %q", lines)
 	})
 }
+
+// A peer that need not pass a first check any more gets requests by right, whenever the witness came.
+func TestNobodyWaitsForAFirstCheckAnyMore(t *testing.T) {
+	for from := range 3 { // with the pool, later, or when nobody has to pass any more
+		synctest.Test(t, func(t *testing.T) {
+			var lines []string
+			told := proof.New(func(e balancer.Event) { lines = append(lines, e.Detail) })
+			options := func(step int) balancer.Options {
+				o := balancer.Options{MustPassFirst: step < 2}
+				if step >= from {
+					o.NewWitness = told.Witness
+				}
+				return balancertest.Complete(o)
+			}
+			pool := verify.Result(balancer.NewPool("star", options(0))).Must(t)
+			pool.Apply(instances())
+			failed := pool.Snapshot().All[0]
+			pool.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: failed, Down: true, Why: "status 500"})
+			for step := 1; step <= 2; step++ {
+				_, err := pool.Pick(nil)
+				verify.That(t, err != nil, "a peer gets requests before its first check")
+				time.Sleep(time.Second)
+				verify.NoError(t, pool.Reconfigure(options(step)))
+			}
+			time.Sleep(time.Second)
+			for range 20 {
+				token := verify.Result(pool.Pick(nil)).Must(t)
+				verify.That(t, token.Peer != failed, "a peer that has failed its first check gets requests")
+				token.Done(ok)
+			}
+			synctest.Wait()
+			verify.Equal(t, len(lines), 0, "reports %q of a witness from step %d", lines, from)
+		})
+	}
+}

@@ -27,6 +27,7 @@ type record struct {
 	fresh     bool // no set has had it yet
 	against   balancer.Reason
 	unchecked bool // a required first check has not passed
+	awaits    bool // nor has it had another result
 	critical  bool // by the last set
 	orders    balancer.Orders
 	usual     int // last weight above 0; 0: unknown

@@ -79,6 +79,10 @@ func (w *witness) Configured(o *balancer.Options) {
 	}
 	for _, r := range w.records {
 		r.whole = r.whole && w.on
+		if r.awaits && !o.MustPassFirst {
+			r.against &^= balancer.ReasonActive
+			r.unchecked, r.awaits = false, false
+		}
 		if wasConfigured && o.ActiveOverridesRegistry && !before.ActiveOverridesRegistry && r.critical {
 			r.await()
 		}
@@ -103,7 +107,7 @@ func (w *witness) Applied(set []discovery.Instance, began int64) {
 			if i.Weight > 0 {
 				r.usual = i.Weight
 			}
-			if r.fresh && (w.options.MustPassFirst || w.options.ActiveOverridesRegistry) {
+			if r.fresh && w.options.MustPassFirst {
 				r.await()
 			}
 			if was, had := before[r.peer.ID]; r.fresh || !had || !was.Equal(i) {
@@ -123,6 +127,7 @@ func (w *witness) Judged(reason balancer.Reason, verdicts []balancer.Verdict) {
 			continue
 		}
 		r.against &^= reason
+		r.awaits = r.awaits && reason&balancer.ReasonActive == 0
 		if v.Down {
 			r.against |= reason
 		} else if reason&balancer.ReasonActive != 0 {
@@ -146,7 +151,7 @@ func (w *witness) Ordered(of func(discovery.Instance) balancer.Orders) {
 // Joined implements balancer.Witness.
 func (w *witness) Joined(p *balancer.Peer, before bool, against balancer.Reason, unchecked bool) balancer.Record {
 	w.joined++
-	r := &record{witness: w, peer: p, number: w.joined, fresh: !before, whole: w.on && !before, unchecked: unchecked,
+	r := &record{witness: w, peer: p, number: w.joined, fresh: !before, whole: w.on && !before, unchecked: unchecked, awaits: unchecked && p.AwaitsCheck(),
 		against: against & (balancer.ReasonActive | balancer.ReasonEjected)}
 	r.standing.Store(&standing{since: math.MaxInt64}) // until a set has it
 	w.records[p] = r
@@ -202,7 +207,7 @@ func (w *witness) settle(looks int) {
 // await: the peer gets no request before an active check has passed.
 func (r *record) await() {
 	r.against |= balancer.ReasonActive
-	r.unchecked = true
+	r.unchecked, r.awaits = true, true
 }
 
 // derive decides anew which peers may get requests, from what the pool was told last.
