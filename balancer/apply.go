@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +17,14 @@ import (
 // Peers that stay keep their state, peers that left drain, and a set without a
 // difference has no effect. An instance with weight 0, or with a status worse than
 // warning, becomes a peer that gets no requests. A closed pool ignores the set.
-func (p *Pool) Apply(set []discovery.Instance) discovery.Changes {
+func (p *Pool) Apply(set []discovery.Instance) discovery.Changes { return p.apply(set, false) }
+
+// ApplyMoved is Apply for the first set of another source, such as another registry, which may name the same processes
+// otherwise: an instance at the address of a peer that leaves is no new one. If that peer has been in use, the instance
+// need not pass an active check first, and what checks have said of the peer counts until the first one of its own.
+func (p *Pool) ApplyMoved(set []discovery.Instance) discovery.Changes { return p.apply(set, true) }
+
+func (p *Pool) apply(set []discovery.Instance, moved bool) discovery.Changes {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -29,26 +35,30 @@ func (p *Pool) Apply(set []discovery.Instance) discovery.Changes {
 		p.witness.Changing()
 		defer p.witness.Applied(set, nanotime())
 	}
-	return p.applyLocked(set)
+	return p.applyLocked(set, moved)
 }
 
 // Known reports whether the pool has got a set, which may be empty. Without one nothing is known
 // about the service yet.
 func (p *Pool) Known() bool { return p.known.Load() }
 
-func (p *Pool) applyLocked(set []discovery.Instance) discovery.Changes {
+func (p *Pool) applyLocked(set []discovery.Instance, moved bool) discovery.Changes {
 	changes := discovery.Diff(p.set, set)
 	if changes.Empty() {
 		return changes
 	}
 	p.set = set
+	former := make(map[string]*condition) // of peers that have been in use, by address
 	for _, i := range changes.Removed {
 		peer := p.peers[i.Key()]
+		if c := peer.condition.Load(); moved && c.usableInPanic() {
+			former[peer.ID.Address] = c
+		}
 		p.leaveLocked(peer)
 		p.limitDrainLocked(peer)
 	}
 	for _, i := range changes.Added {
-		p.joinLocked(i)
+		p.joinLocked(i, former[i.HostPort()])
 	}
 	for _, u := range changes.Updated {
 		p.updateLocked(u)
@@ -139,14 +149,15 @@ func (p *Pool) FailedChecks() map[discovery.Key]string {
 	failed := make(map[discovery.Key]string)
 	for _, peer := range p.Snapshot().All {
 		if c := peer.condition.Load(); c.failsChecks() {
-			failed[peer.ID] = c.why[bits.TrailingZeros32(uint32(ReasonActive))]
+			failed[peer.ID] = c.whyActive()
 		}
 	}
 	return failed
 }
 
-// joinLocked adds a peer to the set, or takes back one that still drains.
-func (p *Pool) joinLocked(i discovery.Instance) {
+// joinLocked adds a peer to the set, or takes back one that still drains. former is the condition of the peer that it was under
+// another name; nil: it was none.
+func (p *Pool) joinLocked(i discovery.Instance, former *condition) {
 	id := i.Key()
 	if peer := p.draining[id]; peer != nil {
 		delete(p.draining, id)
@@ -169,9 +180,12 @@ func (p *Pool) joinLocked(i discovery.Instance) {
 	p.changeLocked(peer, func(c *condition) {
 		c.leaving, c.orders = false, p.orders(i)
 		c.setInstance(i, &p.options)
-		if p.options.MustPassFirst {
+		switch {
+		case former != nil:
+			c.setReason(ReasonActive, former.failsChecks(), former.whyActive())
+		case p.options.MustPassFirst:
 			c.awaitCheck()
-		} else if p.options.FailedBefore != nil {
+		case p.options.FailedBefore != nil:
 			why := p.options.FailedBefore(i)
 			c.setReason(ReasonActive, why != "", why)
 		}
@@ -182,7 +196,7 @@ func (p *Pool) joinLocked(i discovery.Instance) {
 		if peer.condition.Load().failsChecks() {
 			against = ReasonActive
 		}
-		peer.record = p.witness.Joined(peer, false, against, false)
+		peer.record = p.witness.Joined(peer, former != nil, against, false)
 	}
 	if p.options.NewTransport != nil {
 		peer.Transport = p.options.NewTransport(peer)

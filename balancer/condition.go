@@ -179,8 +179,11 @@ const notChecked = "not checked yet"
 
 // awaitsCheck reports whether the peer is out of use because no check has had a result.
 func (c *condition) awaitsCheck() bool {
-	return c.unchecked && c.why[bits.TrailingZeros32(uint32(ReasonActive))] == notChecked
+	return c.unchecked && c.whyActive() == notChecked
 }
+
+// whyActive returns why active checks fail.
+func (c *condition) whyActive() string { return c.why[bits.TrailingZeros32(uint32(ReasonActive))] }
 
 // changeLocked stores a changed copy of a peer's condition and returns both.
 func (p *Pool) changeLocked(peer *Peer, f func(*condition)) (was, is *condition) {

@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"sluice/discovery"
@@ -122,4 +123,40 @@ func TestNobodyWaitsForAFirstCheckAnyMore(t *testing.T) {
 		p.Apply(set)
 		expectEligible(t, p, false, 1, 2) // only a new one must pass
 	}
+}
+
+// A peer that another registry names otherwise goes on as it was, if it has been in use.
+func TestAPeerThatMovesGoesOn(t *testing.T) {
+	p := newTestPool(t, Options{MustPassFirst: true, NewTransport: newTestTransport})
+	renamed := func(set []discovery.Instance, name string) (other []discovery.Instance) {
+		for _, i := range set {
+			i.Service, i.ID = name, name+"-"+i.ID
+			other = append(other, i)
+		}
+		return other
+	}
+	set := instances(5)
+	p.Apply(set[:4])
+	for n := range 3 {
+		setReason(p, set[n].Key(), ReasonActive, false, "")
+	}
+	setReason(p, set[1].Key(), ReasonActive, true, "status 500")
+	before := slices.Clone(set[:4])
+	before[2].Status = discovery.StatusCritical
+	p.Apply(before)
+	expect := func(set []discovery.Instance, want ...string) {
+		t.Helper()
+		for n, i := range set {
+			peer := peerOf(t, p, i)
+			verify.Equal(t, strings.Join(peer.Reasons(), "; "), want[n], "the reasons of %s", i.ID)
+			verify.Equal(t, slices.Contains(p.Snapshot().Eligible, peer), want[n] == "", "whether %s may get requests", i.ID)
+		}
+	}
+	const waits = "active: not checked yet"
+	moved := renamed(set, "moved")
+	p.ApplyMoved(moved)
+	expect(moved, "", "active: status 500", waits, waits, waits)
+	again := renamed(moved, "again")
+	p.Apply(again) // they are new processes
+	expect(again, waits, waits, waits, waits, waits)
 }

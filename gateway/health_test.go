@@ -10,6 +10,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/hashicorp/consul/api"
+
+	"sluice/balancer/proof"
+	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
 
@@ -155,6 +159,34 @@ func TestReloadEndsTheWaitForTheFirstCheck(t *testing.T) {
 	r.await("the peer waits for its check", func() bool { return slices.Equal(r.peers()[late].Reasons, []string{"active: not checked yet"}) })
 	r.replace(checkedService(strings.Replace(active, "true", "false", 1), late))
 	r.gets("/", "late")
+}
+
+// A reload that moves a service to another registry, and wants its peers to pass a check first from now on, fails no request:
+// a peer that has been in use goes on, also under another name. A new one must pass.
+func TestPeersThatMoveGoOn(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	known, added := lateChecks(t), lateChecks(t)
+	instance := func(id, address string) *api.ServiceEntry { return discoverytest.Instance("a", id, port(t, address)) }
+	consul.Set("a", instance("a-1", known))
+	text := func(source, active string) string {
+		return fmt.Sprintf("consul: { addresses: [%q] }\nservices: { a: { %s, balance: { proof: true }, health: { %s } } }\nroutes: [{ service: a }]\n", consul.URL(), source, active)
+	}
+	const first = "active: { path: /health, interval: 1h, timeout: 5m, must_pass_first: true }"
+	r := start(t, text("peers: ["+known+"]", ""))
+	r.gets("/", "late")
+	for _, source := range []string{"consul: {}", "peers: [" + known + "]", "consul: {}"} {
+		r.replace(text(source, first))
+		r.await("the peers of "+source, func() bool { return (r.peers()[known].ID == "a-1") == (source == "consul: {}") })
+		r.gets("/", "late", source)
+	}
+	consul.Set("a", instance("a-1", known), instance("a-2", added))
+	r.await("the new peer waits for its check", func() bool { return slices.Equal(r.peers()[added].Reasons, []string{"active: not checked yet"}) })
+	consul.Set("a", instance("a-3", known)) // another process
+	r.await("it has replaced the other one", func() bool { return slices.Equal(r.peers()[known].Reasons, []string{"active: not checked yet"}) })
+	for k := range proof.NumKinds {
+		verify.Equal(t, r.services.proof.Total(proof.Kind(k)), 0, "violations of kind %s", proof.Kind(k))
+	}
 }
 
 // lateChecks starts a peer whose checks get no answer while the test runs.

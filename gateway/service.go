@@ -116,22 +116,25 @@ func (s *service) settle(source string) {
 	s.inPool.Store(s.reaches)
 }
 
-// reachLatest makes all instances be reached as those of the source are, if the last set of the watch is of that.
-func (s *service) reachLatest() {
+// reachLatest makes all instances be reached as those of the source are, if the last set of the watch is of that, and reports
+// whether the pool has those of another source.
+func (s *service) reachLatest() (moved bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current {
-		s.inPool.Store(s.reaches)
+		moved = s.inPool.Swap(s.reaches) != s.reaches
 	}
+	return moved
 }
 
 // apply passes a full set of instances to the pool, of a service with a leader only this one. whole says that it is the last set
 // of the watch.
 func (s *service) apply(set []discovery.Instance, whole bool) {
-	if whole {
-		s.reachLatest()
+	apply := s.pool.Apply
+	if whole && s.reachLatest() {
+		apply = s.pool.ApplyMoved
 	}
-	s.pool.Apply(discovery.WithoutFollowers(set))
+	apply(discovery.WithoutFollowers(set))
 	s.firstOnce.Do(func() { s.checker.AfterFirstChecks(func() { close(s.first) }) })
 }
 

@@ -373,3 +373,29 @@ func TestNobodyWaitsForAFirstCheckAnyMore(t *testing.T) {
 		})
 	}
 }
+
+// A peer that goes on under another name gets requests by right, before a first check of its own.
+func TestAPeerThatMovesGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines []string
+		told := proof.New(func(e balancer.Event) { lines = append(lines, e.Detail) })
+		o := balancertest.Complete(balancer.Options{MustPassFirst: true, NewWitness: told.Witness})
+		pool := verify.Result(balancer.NewPool("star", o)).Must(t)
+		set := instances()
+		pool.Apply(set)
+		for _, p := range pool.Snapshot().All {
+			pool.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: p})
+		}
+		moved := slices.Clone(set)
+		for n := range moved {
+			moved[n].ID = "moved-" + moved[n].ID
+		}
+		pool.ApplyMoved(moved)
+		time.Sleep(time.Second)
+		for range 20 {
+			verify.Result(pool.Pick(nil)).Must(t).Done(ok)
+		}
+		synctest.Wait()
+		verify.Equal(t, len(lines), 0, "reports %q", lines)
+	})
+}
