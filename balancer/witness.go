@@ -17,8 +17,8 @@ type Witness interface {
 	// Ordered is Pool.SetOrders.
 	Ordered(of func(discovery.Instance) Orders)
 	// Joined returns what sees the attempts on a peer. It comes before a snapshot has the peer. If the peer was in the pool
-	// before the pool had a witness, or was in use under another name, see Pool.ApplyMoved, these are the reasons against it, and whether a first check has yet to pass; else against may
-	// have ReasonActive, see Options.FailedBefore.
+	// before the pool had a witness, or was in use under another name (Pool.ApplyMoved), these are the reasons against it, and
+	// whether a first check has yet to pass; else against may have ReasonActive, see Options.FailedBefore.
 	Joined(p *Peer, before bool, against Reason, unchecked bool) Record
 	// Retired: the transport of a peer is closed. cut: with requests in flight.
 	Retired(p *Peer, cut bool)
