@@ -110,27 +110,6 @@ func TestTagsChange(t *testing.T) {
 	r.answers("h/b", "second")
 }
 
-// An instance brings a route that takes requests from another one of the same service. None of them fails meanwhile: the other
-// route answers them until the new one has a peer.
-func TestNewRouteTakesRequestsWhenItHasAPeer(t *testing.T) {
-	t.Parallel()
-	for _, tags := range [][]string{{"sluice.route=h/new"}, {"sluice.route=h/", "sluice.route=h/new"}} {
-		consul := discoverytest.Start(t)
-		a := withTags(t, "star", "star-a", origin(t, "a"), "sluice.route=h/")
-		consul.Set("star", a)
-		r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL()))
-		r.answers("h/new", "a")
-		consul.Set("star", a, withTags(t, "star", "star-b", origin(t, "b"), tags...))
-		r.await("the new route", func() bool {
-			status, body := r.get("h/new")
-			verify.That(t, status == http.StatusOK, "%q: status %d, %s", tags, status, body)
-			return body == "b"
-		})
-		consul.Set("star", a)
-		r.answers("h/new", "a")
-	}
-}
-
 // The dialects that are read change live.
 func TestDialectsChange(t *testing.T) {
 	t.Parallel()

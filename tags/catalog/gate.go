@@ -227,48 +227,6 @@ func (g *Gate) passSettled() {
 	g.apply(g.set, true)
 }
 
-// held returns the instances that the pool does not have with their tags, because the routes for these are not in use for long
-// enough.
-func (g *Gate) held() map[claim.Named]bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.waits && !g.settles || len(g.used) == 0 {
-		return nil
-	}
-	held := make(map[claim.Named]bool)
-	for n := range g.set {
-		if i := &g.set[n]; !g.used[g.reader.Profile(i)] {
-			held[claim.Named{ID: i.ID, Node: i.Node}] = true
-		}
-	}
-	return held
-}
-
-// withPeers returns routes without those that come into use later, when pools have their instances: new ones that lead to some
-// of the instances of a service, all of which are held. Until then another route answers their requests, as before. One that
-// says who may use it counts at once.
-func (r *Reader) withPeers(routes []claim.Route, inUse claim.Result) []claim.Route {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	held := make(map[string]map[claim.Named]bool)
-	for name, s := range r.services {
-		if instances := s.gate.held(); len(instances) > 0 {
-			held[name] = instances
-		}
-	}
-	if len(held) == 0 {
-		return routes
-	}
-	used := make(map[string]bool, len(inUse.Routes))
-	for n := range inUse.Routes {
-		used[inUse.Routes[n].Key] = true
-	}
-	return slices.DeleteFunc(slices.Clone(routes), func(route claim.Route) bool {
-		passed := func(i claim.Named) bool { return !held[route.By.Service][i] }
-		return route.Members != "" && !used[route.Key] && !route.Restricts && !slices.ContainsFunc(route.By.Instances, passed)
-	})
-}
-
 // release passes the instances that wait, because their routes cannot be used for now.
 func (g *Gate) release() {
 	g.mu.Lock()

@@ -351,35 +351,3 @@ func TestAForgottenGateIsNotWaitedFor(t *testing.T) {
 		t.Error("the reader waits for it")
 	}
 }
-
-// A new route that leads to some of the instances is used when the pool has one of them; one that restricts who may use it,
-// at once.
-func TestNewRoutesComeWithTheirPeers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := newGated(t)
-		routes := func(when string, want ...string) {
-			t.Helper()
-			asked := g.reader.Ask(g.c, config.Fragment{})
-			var got []string
-			for _, r := range asked.Routes.Routes {
-				got = append(got, r.Path)
-			}
-			verify.Slices(t, got, want, "%s: the routes", when)
-			g.reader.Applied(asked)
-		}
-		g.pass("a /x")
-		routes("the first set", "/x")
-		g.pass("a /x", "b /y")
-		routes("the pool has no instance of /y", "/x")
-		routes("it still has none", "/x")
-		g.has("meanwhile", "a /x")
-		time.Sleep(settling)
-		synctest.Wait()
-		routes("nobody uses /x for all any more", "/x", "/y")
-		g.has("then", "a /x", "b /y")
-		g.pass("a /x", "b /y", "c /y allow=ip:192.0.2.0/24", "d /z allow=ip:192.0.2.0/24")
-		routes("a restriction", "/x", "/y", "/z")
-		g.pass("a /v", "b /v", "c /v", "d /v")
-		routes("all have the new route", "/v")
-	})
-}

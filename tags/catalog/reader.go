@@ -153,7 +153,6 @@ func (r *Reader) Ask(c *config.Config, found config.Fragment) Asked {
 		}
 		found.Services[name] = service
 	}
-	result.Routes = r.withPeers(result.Routes, inUse)
 	r.resolved(result)
 	for _, route := range result.Routes {
 		route.Group = route.Members // of a shared route none: its parts have groups

@@ -114,7 +114,7 @@ func contest(list []*want, holders []string, share bool) (sharers, losers []*wan
 // routeOf returns the route that services share, or that one has.
 func routeOf(sharers []*want) Route {
 	first := sharers[0]
-	r := Route{Route: first.used, Key: first.key, Members: first.group, Restricts: first.route.Restricts(), By: first.ask(), Tags: first.route.Tags, Over: first.over}
+	r := Route{Route: first.used, Key: first.key, Members: first.group, By: first.ask(), Tags: first.route.Tags, Over: first.over}
 	if len(sharers) == 1 && len(first.weights) == 1 {
 		return r
 	}

@@ -67,7 +67,6 @@ type Route struct {
 	config.Route        // complete, but for what needs the whole configuration
 	Key          string // route.Checked.Key, or config.Route.StreamKey
 	Members      string // the group in Result.Groups that gets the requests; empty: all instances
-	Restricts    bool   // says who may use it, or denies all
 	By           Ask
 	Tags         []string // all that make the route, sorted
 	// With are the other services that share the route. Then, and if the instances have
