@@ -89,7 +89,8 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 }
 
 // addStreams adds the routes of connections of a fragment to copies of their listeners, and
-// returns an error for each that it omits.
+// returns an error for each that it omits, or changes: one that says who may use it denies every connection if its service
+// can have none.
 func (c *Config) addStreams(f Fragment) (conflicts Errors) {
 	if len(f.Streams) == 0 {
 		return nil
@@ -105,7 +106,7 @@ func (c *Config) addStreams(f Fragment) (conflicts Errors) {
 		name := strings.Join(r.Listeners, ",")
 		at := slices.IndexFunc(c.Listeners, func(l Listener) bool { return l.Name == name && l.Protocol == ProtocolTCP })
 		service, found := c.Services[r.Service]
-		why := ""
+		why, denies := "", false
 		switch {
 		case at < 0:
 			why = fmt.Sprintf("there is no listener %q with protocol: tcp", name)
@@ -113,17 +114,23 @@ func (c *Config) addStreams(f Fragment) (conflicts Errors) {
 			why = fmt.Sprintf("there is no service %q", r.Service)
 		case missingGroup(&r, c.Services) != "":
 			why = missingGroup(&r, c.Services)
-		case service.NoStreams() != "":
-			why = fmt.Sprintf("the service %q has %s, which needs requests", r.Service, service.NoStreams())
 		case r.Protocol == tags.ProtocolEndedTLS && c.Listeners[at].TLS == nil:
 			why = "the listener has no tls: want it in the file, or tls.passthrough"
 		case r.Protocol == tags.ProtocolTCP && c.Listeners[at].TLS != nil:
 			why = "the listener has tls, so its clients must use it"
 		case taken[r.StreamKey(name)]:
 			why = "the listener has a service for the same connections"
+		case service.NoStreams() != "":
+			why = fmt.Sprintf("the service %q has %s, which needs requests", r.Service, service.NoStreams())
+			if denies = r.Built().Restricts(); denies { // without it, a broader route might answer
+				why += "; the route denies every connection"
+				r.Actions = denial()
+			}
 		}
 		if why != "" {
 			conflicts = append(conflicts, &Error{Origin: f.Origin, Key: item("streams", i), Want: "ignored: " + why})
+		}
+		if why != "" && !denies {
 			continue
 		}
 		taken[r.StreamKey(name)] = true
@@ -131,6 +138,16 @@ func (c *Config) addStreams(f Fragment) (conflicts Errors) {
 		l.Streams = append(slices.Clip(l.Streams), r)
 	}
 	return conflicts
+}
+
+// denial returns the actions of a route that lets nobody pass.
+func denial() Actions {
+	everybody := tags.Route{}.Deny()
+	r, err := DecodeRoute(everybody.Keys, ByTag)
+	if err != nil {
+		panic(err) // its keys are constants
+	}
+	return r.Actions
 }
 
 // missingListener returns the first listener of r that is missing, and why.

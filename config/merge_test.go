@@ -1,10 +1,12 @@
 package config
 
 import (
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
 
+	"sluice/tags"
 	"sluice/test/verify"
 )
 
@@ -145,6 +147,35 @@ catalog: { tags: [traefik] }
 		got = append(got, r.Protocol+" "+r.Host)
 	}
 	verify.DeepEqual(t, got, []string{"tls_ended a.example", "tls b.example", "tls c.example", "tls_ended d.example"}, "the streams")
+}
+
+// A route that says who may use it denies every connection if its service needs requests: a broader one might answer.
+func TestMergeStreamsThatRestrict(t *testing.T) {
+	c := mustParse(t, `
+listeners: [{ name: wires, address: ":82", protocol: tcp }]
+services: { star: { peers: ["127.0.0.1:80"], upstream: { protocol: h2c } } }
+catalog: { tags: [traefik] }
+`)
+	stream := func(keys tags.Keys) Route {
+		keys.Set("star.example", "host")
+		r := verify.Result(DecodeRoute(keys, ByTag)).Must(t)
+		r.Protocol, r.Listeners, r.Service = tags.ProtocolTLS, []string{"wires"}, "star"
+		return r
+	}
+	for _, test := range []struct {
+		keys   tags.Keys
+		denies bool
+	}{
+		{tags.Keys{}, false}, {tags.Keys{"allow": []string{"127.0.0.1"}}, true}, {tags.Keys{"deny": []string{"0.0.0.0/0", "::/0"}}, true},
+	} {
+		merged, conflicts := Merge(c, Fragment{Origin: "tags", Streams: []Route{stream(test.keys)}})
+		verify.That(t, len(conflicts) == 1, "%v: conflicts %v", test.keys, conflicts)
+		streams := merged.Listeners[0].Streams
+		verify.Require(t, len(streams) == map[bool]int{true: 1}[test.denies], "%v: the streams %+v", test.keys, streams)
+		for _, r := range streams {
+			verify.That(t, !r.Built().Access.Allows(netip.MustParseAddr("127.0.0.1")), "%v: the route lets a client pass", test.keys)
+		}
+	}
 }
 
 // A service of the file says itself why it gets no connections.

@@ -275,8 +275,12 @@ func (r *resolver) route(m *member, a asked) {
 		return
 	}
 	if setting := r.rules.Requests[r.service.Name]; a.route.Protocol != "" && setting != "" {
-		problem(KindRefused, "the service has "+setting+" in the file, which connections for TCP cannot have", false)
-		return
+		reason := "the service has " + setting + " in the file, which connections for TCP cannot have"
+		if !a.route.Restricts() {
+			problem(KindRefused, reason, false)
+			return
+		}
+		problem(KindRefused, reason+"; the route denies every request", false) // config.Merge lets nobody pass
 	}
 	if reason, harmless := r.rules.listeners(&a.decoded); reason != "" {
 		if problem(KindRefused, reason, harmless); !harmless {

@@ -115,6 +115,12 @@ func TestStreams(t *testing.T) {
 			problems: []string{"a refused: the service has upstream.protocol h2c in the file, which connections for TCP cannot have"},
 		},
 		{
+			name: "a service that needs requests, and a list of who may connect", rules: change(func(r *Rules) { r.Requests = map[string]string{"a": "upstream.protocol h2c"} }),
+			services: one(append(stream("HostSNI(`h`)", "entrypoints=db", "middlewares=list"), "traefik.tcp.middlewares.list.ipallowlist.sourcerange=10.0.0.1")),
+			routes:   []string{"a tls://h priority=12 at [db] restricted"},
+			problems: []string{"a refused: the service has upstream.protocol h2c in the file, which connections for TCP cannot have; the route denies every request"},
+		},
+		{
 			name: "two services: the holder, at each listener", rules: allRules(), holders: map[string]string{key(tags.ProtocolTLS, "tls", "h"): "b"},
 			services: []Service{service("a", instance("a", "1", 1, stream("HostSNI(`h`)")...)), service("b", instance("b", "1", 1, stream("HostSNI(`h`)")...))},
 			routes:   []string{"a tls://h priority=12 at [db]", "b tls://h priority=12 at [tls]"},
