@@ -433,7 +433,7 @@ func (r *resolver) closeRoutes(m *member, kind Kind, reason string) {
 		a.route = a.route.Deny()
 		closed := r.decoded.of(a.route)
 		a.decoded.Actions = closed.route.Actions
-		a.text = fmt.Sprintf("%s closed", closed.text)
+		a.text = fmt.Sprintf("%s %d closed", closed.text, a.decoded.Priority)
 		m.routes[key] = a
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/config"
 	"sluice/test/configtest"
 	"sluice/test/verify"
 )
@@ -67,6 +68,19 @@ func TestUpstreamOfOneInstance(t *testing.T) {
 		r := Resolve([]Service{service("a", instance("a", "bad", 1, bad...))}, rules, nil)
 		verify.Slices(t, lines(r), []string{"a h/"}, "%q: the routes of a service of the file", upstream)
 	}
+}
+
+// What denies every request has the priority of the oldest instance that asks for it, as what does not deny.
+func TestPriorityOfWhatDenies(t *testing.T) {
+	rules := allRules()
+	rules.Claims = []config.Claim{{Service: "a", Hosts: []string{"h"}, Priority: 1}}
+	r := Resolve([]Service{service("a", instance("a", "1", 1, "sluice.route=h/a", "sluice.upstream=protocol=h2c"),
+		instance("a", "2", 3, "sluice.route=h/ allow=10.0.0.1 priority=1"), instance("a", "3", 2, "sluice.route=h/ allow=10.0.0.1"))}, rules, nil)
+	var got []string
+	for _, route := range r.Routes {
+		got = append(got, fmt.Sprintf("%s %d %d", route.Path, route.Priority, len(route.Deny)))
+	}
+	verify.Slices(t, got, []string{"/ 0 2", "/a 0 0"}, "path, priority and denied networks")
 }
 
 // A release that writes the same routes in another dialect changes no setting: the new instances get requests at once.
