@@ -15,6 +15,9 @@ func (c *combinations) retry() settings {
 	if !c.dying && !c.crashing && c.one(3) {
 		keys["attempts"] = pick(c, 1, 2)
 	}
+	if !c.dying && !c.crashing && !c.impatient && c.one(2) { // then only hedges use it up
+		keys["budget"], keys["min_per_second"] = pick(c, 0.0, 0.01, 0.2), pick(c, 0, 1)
+	}
 	if c.impatient && c.one(2) {
 		keys["per_try_timeout"] = pick(c, "5ms", "50ms", "1s")
 	}
