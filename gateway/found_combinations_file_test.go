@@ -15,7 +15,7 @@ import (
 type foundFile struct {
 	number    int
 	dialects  []string
-	shares    bool              // the claim for sharedKey
+	shares    bool              // the claim for sharedKey, and for connections of all names
 	defined   map[string]string // services that it names, with their policies
 	divided   map[string]bool   // some of them: they have groups of their own
 	moving    moving
@@ -54,7 +54,7 @@ func (f *foundFile) reads(dialect string) bool { return slices.Contains(f.dialec
 
 // allows reports whether services may ask for a key.
 func (f *foundFile) allows(k *askedKey) bool {
-	return f.reads(k.dialect) && (k != sharedKey || f.shares)
+	return f.reads(k.dialect) && (k != sharedKey && !k.wide || f.shares)
 }
 
 func (f *foundFile) defines(service string) bool {
@@ -74,7 +74,7 @@ func (c *foundRun) nextFile(quiet, upgrade bool) *foundFile {
 	f.number++
 	f.defined, f.divided = maps.Clone(f.defined), maps.Clone(f.divided)
 	one := func(n int) bool { return c.random.IntN(n) == 0 }
-	if one(3) && !(quiet && upgrade) { // a new process may not have found the services of another selection
+	if one(3) && !(quiet && upgrade) && !slices.ContainsFunc(foundServices, c.remembers) { // a new process may not have found the services of another selection
 		all := []string{config.DialectSluice, config.DialectFabio, config.DialectTraefik}
 		if f.dialects = all; one(3) {
 			f.dialects = slices.Delete(slices.Clone(all), 0, 1+c.random.IntN(2))
@@ -84,7 +84,7 @@ func (c *foundRun) nextFile(quiet, upgrade bool) *foundFile {
 		f.shares = !one(3)
 	}
 	for _, name := range foundServices {
-		if !one(3) || quiet && upgrade {
+		if !one(3) || quiet && upgrade || c.remembers(name) {
 			continue
 		}
 		if delete(f.defined, name); one(2) {
@@ -94,10 +94,10 @@ func (c *foundRun) nextFile(quiet, upgrade bool) *foundFile {
 			f.divided[name] = true
 		}
 	}
-	if one(2) {
+	if one(2) && !c.remembers(f.moving.name) {
 		f.moving = c.move(f.moving, quiet)
 	}
-	if one(3) && !quiet {
+	if one(3) && !quiet && !c.leaderLost {
 		f.leadsBy = pickOf(c.random, "tag", "key", "passing")
 	}
 	if one(2) {
@@ -173,12 +173,13 @@ func (c *foundRun) text(f *foundFile) string {
 		database["wait_for_peer"] = "1m"
 	}
 	services["db"] = database
-	claims := []settings{{"service": "*", "priority": 1, "hosts": []string{"{service}.example.com", "t.{service}.example.com", contestedKey.host}}}
+	claims := []settings{{"service": "*", "priority": 1, "hosts": []string{"{service}.example.com", "t.{service}.example.com", "{service}.wires.example.com", contestedKey.host}}}
 	if f.shares {
-		claims = append(claims, settings{"service": "*", "hosts": []string{sharedKey.host}})
+		claims = append(claims, settings{"service": "*", "hosts": []string{"*"}})
 	}
 	quiet := map[bool]string{true: "100ms", false: "0s"}[f.debounces]
-	return fmt.Sprintf(`listeners: [{ name: web, address: "127.0.0.1:0" }, { name: db, address: "127.0.0.1:0", protocol: tcp, service: db }]
+	return fmt.Sprintf(`listeners: [{ name: web, address: "127.0.0.1:0" }, { name: db, address: "127.0.0.1:0", protocol: tcp, service: db },
+  { name: wires, address: "127.0.0.1:0", protocol: tcp, sni: [{ host: db.wires.example.com, service: db }] }]
 consul: { addresses: [%q] }
 discovery: { debounce: { quiet: %s }, allow_local: true }
 shutdown: { idle: 100ms, grace: 10m }

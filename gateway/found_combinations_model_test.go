@@ -28,6 +28,8 @@ func (l *timeline[T]) settle() { l.settled = len(l.states) - 1 }
 type foundService struct {
 	name      string
 	instances []foundInstance
+	forgotten bool // Consul has lost its state since the instances have registered: their order is another one there
+	before    int  // how many were in service before the loss
 }
 
 // A foundInstance is an instance with what it asks for.
@@ -105,6 +107,10 @@ func (s *foundService) targets(f *foundFile) map[*askedKey]target {
 		}
 		return i.upstream
 	}
+	settings := func(i *foundInstance) string { // of the service: upstream, and the policy of a service with connections
+		streams := slices.ContainsFunc(i.asks, func(a *ask) bool { return a.protocol != "" && a.kind != wrongAsk })
+		return fmt.Sprint(upstream(i), streams && !f.defines(s.name) && f.reads(config.DialectTraefik))
+	}
 	var members []member
 	var first *foundInstance // decides about the protocol
 	for n := range s.instances {
@@ -123,7 +129,7 @@ func (s *foundService) targets(f *foundFile) map[*askedKey]target {
 	oldest := make(map[*askedKey]*foundInstance)
 	for _, m := range members {
 		for key, t := range m.asks {
-			if own := upstream(m.foundInstance); own != wrongUpstream && own != upstream(first) {
+			if upstream(m.foundInstance) != wrongUpstream && settings(m.foundInstance) != settings(first) {
 				if t.closed = true; !t.restricts() {
 					delete(m.asks, key)
 					continue
@@ -146,7 +152,13 @@ func (s *foundService) targets(f *foundFile) map[*askedKey]target {
 				t.peers = append(t.peers, m.name)
 			}
 		}
-		if t.protocol = "HTTP/1.1"; first != nil && upstream(first) == "h2c" {
+		t.protocol = "HTTP/1.1"
+		if h2c := first != nil && upstream(first) == "h2c"; h2c && key.protocol != "" { // no connection can go there
+			if t.closed = true; !t.restricts() {
+				delete(chosen, key)
+				continue
+			}
+		} else if h2c {
 			t.protocol = "HTTP/2.0"
 		}
 		chosen[key] = t
@@ -156,6 +168,7 @@ func (s *foundService) targets(f *foundFile) map[*askedKey]target {
 
 // A foundRequest is what a client asks.
 type foundRequest struct {
+	protocol           string // of a connection; "": it is a request
 	method, host, path string
 	canary, pass       bool
 }
@@ -168,7 +181,20 @@ func (t *target) answer(q foundRequest) string {
 	case t.kind == redirectAsk:
 		return fmt.Sprint("307 by ", t.number)
 	}
-	return withoutPeer(peersAnswer(t.number, t.service+"-", ""))
+	return withoutPeer(t.answerOf(t.service + "-"))
+}
+
+// answerOf returns what a peer answers.
+func (t *target) answerOf(peer string) string {
+	if t.askedKey.protocol != "" {
+		return peersAnswer("", peer, t.protocol) // it learns nothing of the ask
+	}
+	return peersAnswer(t.number, peer, t.protocol)
+}
+
+// asksPeer reports whether a request gets to a peer.
+func (t *target) asksPeer(q foundRequest) bool {
+	return !t.closed && (t.kind == openAsk || t.kind == listedAsk || t.kind == passAsk && q.pass)
 }
 
 // peersAnswer returns an answer of a peer as text.
@@ -184,11 +210,11 @@ func withoutPeer(answer string) string {
 
 // winners returns what services in a state have for a request, by a configuration, of the key that is tried first. holder is who has
 // what only one of them can have; "": any of them.
-func winners(q foundRequest, f *foundFile, services []*foundService, holder string) []target {
+func winners(q foundRequest, f *foundFile, services []*foundService, holder map[*askedKey]string) []target {
 	asked := make(map[*askedKey][]target)
 	for _, s := range services {
 		for key, t := range s.targets(f) {
-			if key.matches(q) && (key != contestedKey || holder == "" || holder == s.name) {
+			if key.matches(q) && (holder[key] == "" || holder[key] == s.name) {
 				asked[key] = append(asked[key], t)
 			}
 		}
@@ -203,7 +229,7 @@ func winners(q foundRequest, f *foundFile, services []*foundService, holder stri
 }
 
 // answers returns which answers a request may get from services in a state, by a configuration.
-func answers(q foundRequest, f *foundFile, services []*foundService, holder string) map[string]bool {
+func answers(q foundRequest, f *foundFile, services []*foundService, holder map[*askedKey]string) map[string]bool {
 	all := make(map[string]bool)
 	if q.host == movingHost {
 		for _, peer := range f.moving.peers(services[0]) {
@@ -215,12 +241,12 @@ func answers(q foundRequest, f *foundFile, services []*foundService, holder stri
 			return map[string]bool{"404": true}
 		}
 		for _, t := range found {
-			if answer := t.answer(q); t.closed || t.kind != openAsk && !(t.kind == passAsk && q.pass) {
-				all[answer] = true
+			if !t.asksPeer(q) {
+				all[t.answer(q)] = true
 				continue
 			}
 			for _, peer := range t.peers {
-				all[peersAnswer(t.number, peer, t.protocol)] = true
+				all[t.answerOf(peer)] = true
 			}
 		}
 	}
@@ -245,8 +271,9 @@ func passing(q foundRequest, files []*foundFile, services [][]*foundService) map
 					all["503"] = all["503"] || len(f.moving.peers(s)) == 0
 					continue
 				}
-				found := winners(q, f, []*foundService{s}, "")
-				for _, t := range found {
+				found := winners(q, f, []*foundService{s}, nil)
+				unnamed := winners(q, f, []*foundService{s}, map[*askedKey]string{anyNameKey: "another one"})
+				for _, t := range slices.Concat(found, unnamed) {
 					all[t.answer(q)] = true
 				}
 				without = without || len(found) == 0

@@ -18,7 +18,7 @@ import (
 type marks struct {
 	file, leader int
 	services     map[string]int
-	holder       string
+	holder       map[*askedKey]string
 }
 
 func (c *foundRun) since() marks {
@@ -52,10 +52,12 @@ func (c *foundRun) publishFile(f *foundFile) {
 
 // settled notes that the latest states are in force, and no other ones.
 func (c *foundRun) settled() {
-	holder := ""
+	holder := make(map[*askedKey]string)
 	for _, r := range c.current.Load().tags.InUse().Routes {
-		if r.Host == contestedKey.host {
-			holder = r.By.Service
+		for _, key := range []*askedKey{contestedKey, anyNameKey, plainKey} {
+			if r.Host == key.host && r.Protocol == key.protocol {
+				holder[key] = r.By.Service
+			}
 		}
 	}
 	c.demoting = slices.ContainsFunc(c.files.states[c.files.settled:], func(f *foundFile) bool { return !f.cuts }) || c.demoting && c.busy()
@@ -78,7 +80,7 @@ func (c *foundRun) busy() bool {
 func (c *foundRun) during(q foundRequest, m marks) (files []*foundFile, services [][]*foundService) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	names := concerned(q.host)
+	names := concerned(q)
 	if files = slices.Clone(c.files.states[m.file:]); q.host == movingHost {
 		names = []string{files[0].moving.name}
 	}
@@ -88,10 +90,10 @@ func (c *foundRun) during(q foundRequest, m marks) (files []*foundFile, services
 	return files, services
 }
 
-// concerned returns the services that may get requests for a host.
-func concerned(host string) []string {
+// concerned returns the services that may get a request.
+func concerned(q foundRequest) []string {
 	for _, name := range foundServices {
-		if strings.TrimPrefix(host, "t.") == name+".example.com" {
+		if strings.TrimPrefix(q.host, "t.") == name+".example.com" {
 			return []string{name}
 		}
 	}
@@ -123,23 +125,29 @@ func (c *foundRun) register() {
 // registers again for that.
 func (c *foundRun) edit(name string, change func(*foundService)) {
 	known := c.services[name]
-	s := &foundService{name: name, instances: slices.Clone(known.latest().instances)}
-	change(s)
+	s := *known.latest()
+	s.instances = slices.Clone(s.instances)
+	if change(&s); !c.away {
+		s.release()
+	}
 	shown := func(s *foundService) (all []string) {
 		for _, i := range s.instances {
-			all = append(all, fmt.Sprint(i.name, i.registered, i.usable())) // what has other tags is written again
+			all = append(all, fmt.Sprint(i.name, i.registered, i.usable(), i.lost)) // what has other tags is written again
 		}
-		return all
+		return append(all, fmt.Sprint(s.forgotten))
 	}
-	if slices.Equal(shown(s), shown(known.latest())) {
+	if slices.Equal(shown(&s), shown(known.latest())) {
 		return // nothing changes
 	}
-	if slices.ContainsFunc(known.states[known.settled:], func(o *foundService) bool { return slices.Equal(shown(o), shown(s)) }) {
+	if slices.ContainsFunc(known.states[known.settled:], func(o *foundService) bool { return slices.Equal(shown(o), shown(&s)) }) {
 		c.writes++
-		s.instances[0].registered = c.writes
+		s.instances[slices.IndexFunc(s.instances, func(i foundInstance) bool { return !i.lost })].registered = c.writes
 	}
-	c.publishService(s)
-	c.registerService(s)
+	losing := known.latest().lost()
+	c.publishService(&s)
+	if c.registerService(&s); losing && !c.away {
+		c.awaitPooled("before a probation ends")
+	}
 }
 
 func (c *foundRun) publishService(s *foundService) {
@@ -218,9 +226,18 @@ func (c *foundRun) change() {
 		name := pickOf(c.random, foundServices...)
 		instances := c.services[name].latest().instances
 		n := c.random.IntN(len(instances))
-		switch c.random.IntN(6) {
+		if c.services[name].latest().lost() && c.replacing {
+			continue // nobody can tell which states the new process sees
+		}
+		if instances[n].lost && c.random.IntN(3) > 0 {
+			c.trace("%s registers again", instances[n].name)
+			c.edit(name, func(s *foundService) { s.instances[n].lost = false })
+			continue
+		}
+		switch c.random.IntN(7) {
 		case 0, 1:
 			i := c.retag(name, instances[n])
+			i.lost = false
 			c.edit(name, func(s *foundService) { s.instances[n] = i })
 		case 2:
 			out := pickOf(c.random, "", "critical", "maintenance")
@@ -228,7 +245,7 @@ func (c *foundRun) change() {
 				out = "" // else one that has left is used on probation
 			}
 			c.trace("%s is %q", instances[n].name, out)
-			c.edit(name, func(s *foundService) { s.instances[n].out = out })
+			c.edit(name, func(s *foundService) { s.instances[n].out, s.instances[n].lost = out, false })
 		case 3:
 			c.trace("an instance of %s joins", name)
 			c.join(name)
@@ -243,6 +260,9 @@ func (c *foundRun) change() {
 				c.trace("%q leads", next)
 				c.lead(next)
 			}
+		case 6:
+			c.remind(name)
+			c.restoreLeader()
 		}
 	}
 }
@@ -262,6 +282,12 @@ func (c *foundRun) lead(name string) {
 		}
 	}
 	c.publishLeader(name)
+	c.registerLeader(name)
+}
+
+// registerLeader tells Consul of the databases, and who leads.
+func (c *foundRun) registerLeader(name string) {
+	c.leaderLost = false
 	var entries []*api.ServiceEntry
 	for _, d := range c.databases {
 		e := discoverytest.Instance("db", "db/"+d.name, d.port)
@@ -295,19 +321,38 @@ func (c *foundRun) outage() {
 		if c.random.IntN(2) == 0 {
 			c.heal()
 		}
+	case c.losses && c.random.IntN(4) == 0:
+		c.awaitKnown()
+		c.lose()
 	case c.random.IntN(3) == 0:
+		loses := c.losses && c.random.IntN(2) == 0
+		if loses {
+			c.awaitKnown()
+		}
 		fault := pickOf(c.random, discoverytest.Fault{Drop: true}, discoverytest.Fault{Pause: true}, discoverytest.Fault{Status: http.StatusInternalServerError},
 			discoverytest.Fault{Empty: true, NoLeader: true}, discoverytest.Fault{Empty: true, Filtered: true})
 		c.trace("Consul fails: %+v", fault)
 		c.away = true
 		c.registry.Break(fault)
 		c.registry.change(func() { c.registry.broken = true })
+		if loses {
+			c.lose()
+		}
 	}
 }
 
 func (c *foundRun) heal() {
 	c.trace("Consul works")
 	c.away = false
+	for _, name := range foundServices {
+		s := *c.services[name].latest()
+		s.instances = slices.Clone(s.instances)
+		s.release() // who has come meanwhile is seen now
+		c.publishService(&s)
+	}
 	c.registry.Heal()
 	c.registry.change(func() { c.registry.broken = false })
+	if c.losses {
+		c.awaitPooled("before a probation ends")
+	}
 }

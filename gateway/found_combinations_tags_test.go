@@ -6,14 +6,17 @@ import (
 	"strings"
 
 	"sluice/config"
+	"sluice/tags"
 )
 
 // An askedKey says which requests tags ask for, whatever becomes of them.
 type askedKey struct {
 	dialect, host, path string
-	canary              bool // only those with X-Canary
-	restricted          bool // each tag for it says who may use it
-	common              bool // several services ask for it
+	canary              bool   // only those with X-Canary
+	restricted          bool   // each tag for it says who may use it
+	common              bool   // several services ask for it
+	protocol            string // of connections; "": requests
+	wide                bool   // connections of whatever name
 }
 
 // sharedKey is divided among the services that ask for it, and contestedKey belongs to one of them.
@@ -34,11 +37,15 @@ func askedKeys(service string) []*askedKey {
 		{dialect: config.DialectTraefik, host: "t." + host, path: "/"},
 		{dialect: config.DialectTraefik, host: "t." + host, path: "/deep", restricted: true},
 		sharedKey, contestedKey,
+		{dialect: config.DialectTraefik, protocol: tags.ProtocolTLS, host: service + ".wires.example.com"}, anyNameKey, plainKey,
 	}
 }
 
 // matches reports whether a request is one of those of a key.
 func (k *askedKey) matches(q foundRequest) bool {
+	if k.protocol != "" || q.protocol != "" {
+		return k.protocol != "" && q.protocol != "" && k.takesStream(q)
+	}
 	below := strings.HasPrefix(q.path, k.path) // no path differs in the rest of a segment only
 	return k.host == q.host && below && (!k.canary || q.canary)
 }
@@ -59,6 +66,7 @@ type askKind string
 const (
 	openAsk     askKind = "open"
 	passAsk     askKind = "pass"     // for requests with X-Pass, by an authentication server
+	listedAsk   askKind = "listed"   // for addresses, among them those of the clients
 	nobodyAsk   askKind = "nobody"   // for an address that no client has
 	closedAsk   askKind = "closed"   // wrong, and meant to restrict: it denies every request
 	wrongAsk    askKind = "wrong"    // and makes no route
@@ -71,7 +79,7 @@ func (a *ask) String() string {
 
 // restricts reports whether the tags say who may use the route.
 func (a *ask) restricts() bool {
-	return a.kind == passAsk || a.kind == nobodyAsk || a.kind == closedAsk
+	return a.kind == passAsk || a.kind == listedAsk || a.kind == nobodyAsk || a.kind == closedAsk
 }
 
 // pathAt returns the path that a peer gets.
@@ -87,6 +95,9 @@ func (a *ask) pathAt(path string) string {
 
 // newAsk returns tags for a key at random.
 func (c *foundRun) newAsk(k *askedKey) *ask {
+	if k.protocol != "" {
+		return c.newStreamAsk(k)
+	}
 	kinds := []askKind{openAsk, openAsk, openAsk, passAsk, passAsk, nobodyAsk, closedAsk, wrongAsk, redirectAsk}
 	switch {
 	case k.restricted:

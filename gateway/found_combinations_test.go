@@ -20,9 +20,9 @@ import (
 	"sluice/test/verify"
 )
 
-// TestFoundCombinations sends requests to services whose routes are in the tags of their instances, to one that moves between
-// registries, and to one with a leader, while tags, instances, leaders, the configuration, the process and Consul change at random. While
-// nothing changes, an answer is what the one state in force says. While something does, it is by a route of one of the states since the
+// TestFoundCombinations sends requests and connections to services whose routes are in the tags of their instances, to one that moves
+// between registries, and to one with a leader, while tags, instances, leaders, the configuration, the process and Consul change at random:
+// Consul fails, and loses all that it has. While nothing changes, an answer is what the one state in force says. While something does, it is by a route of one of the states since the
 // last settled one, from whichever instance of its service. No byte comes to a former leader.
 // SLUICE_FOUND_COMBINATIONS is how many seeds run, and SLUICE_FOUND_COMBINATIONS_SEED the first.
 func TestFoundCombinations(t *testing.T) {
@@ -44,28 +44,31 @@ type foundRun struct {
 	names      *dnstest.Server
 	nameServer string
 
-	began    time.Time
-	current  atomic.Pointer[foundGeneration]
-	all      []*foundGeneration
-	failed   atomic.Bool
-	exact    atomic.Int64 // answers to requests while nothing changed
-	texts    []string
-	traced   []string
-	differs  string
-	index    uint64 // from which Consul counts
-	writes   int    // of registrations
-	away     bool   // Consul
-	outages  bool   // in this seed; in others instances are deregistered
-	waits    bool   // requests for the service that moves, whose peers may have to pass a check first
-	demoting bool   // sessions of former leaders may go on
+	began      time.Time
+	current    atomic.Pointer[foundGeneration]
+	all        []*foundGeneration
+	failed     atomic.Bool
+	exact      atomic.Int64 // answers to requests while nothing changed
+	texts      []string
+	traced     []string
+	differs    string
+	index      uint64 // from which Consul counts
+	writes     int    // of registrations
+	away       bool   // Consul
+	outages    bool   // in this seed; in others instances are deregistered
+	losses     bool   // Consul also loses what it has
+	replacing  bool   // a new process begins, which may not see each state
+	leaderLost bool   // by Consul, and not registered again
+	waits      bool   // requests for the service that moves, whose peers may have to pass a check first
+	demoting   bool   // sessions of former leaders may go on
 
 	mu sync.Mutex
 	// mu guards the fields below.
 	asks     []*ask
 	files    timeline[*foundFile]
 	services map[string]*timeline[*foundService]
-	leader   timeline[string] // "": none
-	holder   string           // of contestedKey, when all was settled; "": it is not known
+	leader   timeline[string]     // "": none
+	holder   map[*askedKey]string // who had what only one service can have, when all was settled
 }
 
 func pickOf[T any](random *rand.Rand, of ...T) T { return of[random.IntN(len(of))] }
@@ -74,6 +77,7 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 	c := &foundRun{t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), servers: servers, databases: newDatabases(t), began: time.Now(),
 		registry: &keyOfLeader{Consul: discoverytest.New(), index: firstIndex, changed: make(chan struct{})}, index: firstIndex, names: dnstest.New(),
 		keys: make(map[string][]*askedKey), services: make(map[string]*timeline[*foundService])}
+	t.Cleanup(c.explain)
 	for _, name := range foundServices {
 		c.keys[name] = askedKeys(name)
 	}
@@ -82,6 +86,7 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 	t.Cleanup(func() { c.server.CloseClientConnections(); c.server.Close() })
 	c.nameServer = c.names.Listen(t)
 	c.outages, c.waits = c.random.IntN(2) == 0, c.random.IntN(2) == 0
+	c.losses = c.outages && c.random.IntN(3) > 0
 	c.register()
 	c.lead("a")
 	c.files.publish(&foundFile{defined: make(map[string]string), divided: make(map[string]bool), dialects: []string{config.DialectSluice, config.DialectFabio, config.DialectTraefik}, shares: true, leadsBy: "tag", cuts: true,
@@ -92,10 +97,13 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 
 	stop := make(chan struct{})
 	var clients, ends sync.WaitGroup
-	for n := range uint64(6) {
+	for n := range uint64(8) {
 		send := c.exchange
-		if n > 3 {
+		switch n {
+		case 4, 5:
 			send = c.talk
+		case 6, 7:
+			send = c.connect
 		}
 		clients.Go(func() { c.load(stop, rand.New(rand.NewPCG(seed, 1+n)), send) })
 	}
@@ -178,10 +186,20 @@ func (c *foundRun) step(ends *sync.WaitGroup) {
 		c.trace("reload to %d: %+v", f.number, f)
 		old.replace(c.write(f))
 	case 3, 4, 5:
+		meanwhile, before := c.change, c.files.latest()
+		if c.losses && !c.away && c.random.IntN(2) == 0 {
+			c.awaitKnown()
+			meanwhile = c.lose
+		}
 		f := c.nextFile(c.away, true)
+		if f.leadsBy != before.leadsBy || f.inConsul(f.moving.name) != before.inConsul(f.moving.name) { // another source, which knows nothing yet
+			meanwhile = c.change
+		}
 		c.publishFile(f)
 		c.trace("upgrade to %d: %+v", f.number, f)
-		next := newFoundGeneration(old.upgrade(c.write(f), afterHandover(c.t, c.change)))
+		c.replacing = true
+		next := newFoundGeneration(old.upgrade(c.write(f), afterHandover(c.t, meanwhile)))
+		c.replacing = false
 		c.use(next)
 		c.leave(old)
 		ends.Go(old.end)
@@ -254,7 +272,7 @@ func (c *foundRun) pooled(g *foundGeneration) bool {
 			tags, meta := i.tags()
 			found = found || slices.ContainsFunc(tags, func(tag string) bool { return f.reads(dialectOf(tag)) }) || meta["sluice_route"] != "" && f.reads(config.DialectSluice)
 			if f.inConsul(name) {
-				want = append(want, fmt.Sprintf("%s %t %t %q %v", i.address, i.usable(), i.lost, tags, meta))
+				want = append(want, fmt.Sprintf("%s %t %t %q %v", i.address, i.usable(), i.onProbation(), tags, meta))
 			}
 		}
 		if !f.inConsul(name) {
@@ -288,9 +306,9 @@ func (c *foundRun) serve() {
 		c.heal()
 	}
 	for _, name := range foundServices {
-		for n, i := range c.services[name].latest().instances {
+		for _, i := range c.services[name].latest().instances {
 			if i.out != "" {
-				c.edit(name, func(s *foundService) { s.instances[n].out = "" })
+				c.edit(name, func(s *foundService) { s.named(i.name).out, s.named(i.name).lost = "", false })
 			}
 		}
 	}
@@ -323,11 +341,16 @@ func (c *foundRun) check() {
 			verify.That(c.t, !strings.Contains(g.log.String(), text), "the log has %q", text)
 		}
 	}
-	if c.t.Failed() {
-		c.t.Logf("%s", c.differs)
-		c.t.Logf("%s", strings.Join(c.traced, "\n"))
-		for n, text := range c.texts {
-			c.t.Logf("configuration %d:\n%s", n, text)
-		}
+}
+
+// explain logs what a failure is about.
+func (c *foundRun) explain() {
+	if !c.t.Failed() {
+		return
+	}
+	c.t.Logf("%s", c.differs)
+	c.t.Logf("%s", strings.Join(c.traced, "\n"))
+	for n, text := range c.texts {
+		c.t.Logf("configuration %d:\n%s", n, text)
 	}
 }
