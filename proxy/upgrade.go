@@ -140,6 +140,7 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 		if by := x.client.cutBy(); by != nil {
 			x.interrupted = by.Reason
 		}
+		x.client.downstream.cut(-1) // a part of late may have been sent
 		return outcome
 	}
 	x.bytesOut, x.counted = int64(len(late)), true
