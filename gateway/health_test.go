@@ -189,6 +189,34 @@ func TestPeersThatMoveGoOn(t *testing.T) {
 	}
 }
 
+// So it does with instances that ask for different routes, and that have registered in another order: the pool gets them before
+// their routes are in use.
+func TestPeersWithRoutesThatMoveGoOn(t *testing.T) {
+	t.Parallel()
+	consul, known, other := discoverytest.Start(t), lateChecks(t), lateChecks(t)
+	instance := func(service, id, address, route string, registered uint64) *api.ServiceEntry {
+		e := withTags(t, service, id, address, "sluice.route="+route)
+		e.Service.ModifyIndex = registered
+		return e
+	}
+	consul.Set("first", instance("first", "a-1", known, "h/", 1), instance("first", "a-2", other, "h/other", 2))
+	consul.Set("next", instance("next", "b-1", known, "h/", 4), instance("next", "b-2", other, "h/other", 3))
+	text := func(service, health string) string {
+		return fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice], select: { name: none } }\nservices: { a: { consul: { service: %s }, health: { %s } } }\n", consul.URL(), service, health)
+	}
+	r := start(t, text("first", ""))
+	r.answers("h/", "late")
+	r.answers("h/other", "late")
+	r.replace(text("next", "active: { path: /health, interval: 1h, timeout: 5m, must_pass_first: true }"))
+	r.await("the peers of the next service", func() bool {
+		r.gets("h/", "late")
+		r.gets("h/other", "late")
+		return r.peers()[known].ID == "b-1"
+	})
+	r.gets("h/", "late")
+	r.gets("h/other", "late")
+}
+
 // lateChecks starts a peer whose checks get no answer while the test runs.
 func lateChecks(t *testing.T) (address string) {
 	release := make(chan struct{})

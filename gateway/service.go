@@ -116,13 +116,14 @@ func (s *service) settle(source string) {
 	s.inPool.Store(s.reaches)
 }
 
-// reachLatest makes all instances be reached as those of the source are, if the last set of the watch is of that, and reports
-// whether the pool has those of another source.
-func (s *service) reachLatest() (moved bool) {
+// latest reports whether the last set of the watch is of the source, and the pool has had none of it as a whole: its instances are
+// reached as those of another one. whole says that the pool gets it as a whole now: all instances are reached as those of the source.
+func (s *service) latest(whole bool) (moved bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current {
-		moved = s.inPool.Swap(s.reaches) != s.reaches
+	moved = s.current && s.inPool.Load() != s.reaches
+	if moved && whole {
+		s.inPool.Store(s.reaches)
 	}
 	return moved
 }
@@ -131,7 +132,7 @@ func (s *service) reachLatest() (moved bool) {
 // of the watch.
 func (s *service) apply(set []discovery.Instance, whole bool) {
 	apply := s.pool.Apply
-	if whole && s.reachLatest() {
+	if s.latest(whole) {
 		apply = s.pool.ApplyMoved
 	}
 	apply(discovery.WithoutFollowers(set))
