@@ -130,6 +130,9 @@ func (c *Checker) changeLocked(s Settings) {
 	}
 	c.restartDetectorLocked()
 	for _, p := range c.known { // in a repeatable order
+		if t := c.targets[p]; !t.checked {
+			t.down = p.Has(balancer.ReasonActive) // no more if it need not pass a check first any more
+		}
 		c.monitor.scheduler.schedule(&c.targets[p].task, time.Duration(c.monitor.random()*float64(s.Active.interval(true, c.monitor.random()))))
 	}
 }

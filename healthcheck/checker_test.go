@@ -256,6 +256,28 @@ func TestCloseEndsChecks(t *testing.T) {
 	})
 }
 
+// A peer that need not pass a check first any more is as any other one in use: one failed check does not take it out of use.
+func TestReloadThatEndsTheWaitForFirstChecks(t *testing.T) {
+	slow := func(a *Active, probe *script) { a.MustPassFirst, probe.takes = true, time.Hour }
+	checkedAs(t, Options{}, slow, func(t *testing.T, f *fixture, _ *script) {
+		f.Apply(instances(1))
+		synctest.Wait() // the first check runs
+		verify.Equal(t, f.eligible(), 0, "eligible before the first check")
+		probe := newScript()
+		probe.set(instance(0), true)
+		s := activeSettings(probe)
+		f.reconfigure(s)
+		verify.Equal(t, f.eligible(), 1, "eligible after the reload")
+		for failed := 0; failed < s.Active.UnhealthyThreshold-1; {
+			pass(time.Millisecond)
+			failed, _ = probe.count(instance(0))
+		}
+		verify.Equal(t, f.eligible(), 1, "eligible after two failed checks")
+		pass(s.Active.Interval)
+		verify.Equal(t, f.eligible(), 0, "eligible after more failed checks")
+	})
+}
+
 func TestAfterFirstChecks(t *testing.T) {
 	slow := func(a *Active, probe *script) { a.MustPassFirst, probe.takes = true, 100*time.Millisecond }
 	checkedAs(t, Options{MaxChecks: 2}, slow, func(t *testing.T, f *fixture, probe *script) {
