@@ -123,14 +123,13 @@ func (c *Config) addStreams(f Fragment) (conflicts Errors) {
 		case service.NoStreams() != "":
 			why = fmt.Sprintf("the service %q has %s, which needs requests", r.Service, service.NoStreams())
 			if denies = r.Built().Restricts(); denies { // without it, a broader route might answer
-				why += "; the route denies every connection"
 				r.Actions = denial()
 			}
 		}
-		if why != "" {
+		if denies {
+			conflicts = append(conflicts, &Error{Origin: f.Origin, Key: item("streams", i), Want: "denies every connection: " + why})
+		} else if why != "" {
 			conflicts = append(conflicts, &Error{Origin: f.Origin, Key: item("streams", i), Want: "ignored: " + why})
-		}
-		if why != "" && !denies {
 			continue
 		}
 		taken[r.StreamKey(name)] = true

@@ -116,9 +116,9 @@ func (s *service) settle(source string) {
 	s.inPool.Store(s.reaches)
 }
 
-// latest reports whether the last set of the watch is of the source, and the pool has had none of it as a whole: its instances are
-// reached as those of another one. whole says that the pool gets it as a whole now: all instances are reached as those of the source.
-func (s *service) latest(whole bool) (moved bool) {
+// moves reports whether the pool gets a set of another source than its instances are reached as, of which it has had none as a
+// whole. If it gets a whole one now, all instances are reached as those of this source from now on.
+func (s *service) moves(whole bool) (moved bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	moved = s.current && s.inPool.Load() != s.reaches
@@ -132,7 +132,7 @@ func (s *service) latest(whole bool) (moved bool) {
 // of the watch.
 func (s *service) apply(set []discovery.Instance, whole bool) {
 	apply := s.pool.Apply
-	if s.latest(whole) {
+	if s.moves(whole) {
 		apply = s.pool.ApplyMoved
 	}
 	apply(discovery.WithoutFollowers(set))
