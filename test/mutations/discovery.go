@@ -24,7 +24,7 @@ var discoveryFaults = []mutation{
 	},
 	{
 		name: "memory-of-probation-is-not-inherited",
-		file: "discovery/guard.go",
+		file: "discovery/guard_memory.go",
 		old:  "g.suspend(probationer{i, s.Spent, s.Brief})",
 		new:  "g.suspend(probationer{i, 0, s.Brief})",
 		test: "./discovery TestGuard$",
