@@ -68,6 +68,7 @@ func limitsOf(t *testing.T, s *sluicetest.Sluice) (r fleet.LimitsReport) {
 
 // Three processes keep a limit while traffic shifts between them, Consul is gone, and one of them is killed.
 func TestFleetKeepsLimit(t *testing.T) {
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	_, token, err := agent.NewToken("sluice", verify.Result(consultest.DocumentedPolicy("../docs/mesh.md", "## ACLs")).Must(t))
 	verify.NoError(t, err)
@@ -107,7 +108,7 @@ routes: [{ service: star, rate_limit: { rate: %d, burst: %d, scope: fleet } }]
 			return true
 		})
 	}
-	each := long.Count(t, 8*time.Second, 30*time.Second)
+	each := long.Count(t, 5*time.Second, 30*time.Second)
 	shifts := func(elapsed time.Duration, replica int) float64 {
 		if int(4*elapsed/each)%len(c.replicas) == replica {
 			return 3 * rate

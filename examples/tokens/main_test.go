@@ -22,17 +22,21 @@ func TestTokensOfTheIssuer(t *testing.T) {
 	i := new(issuer)
 	verify.NoError(t, i.rotate())
 	server := httptest.NewServer(i.handler())
-	defer server.Close()
+	t.Cleanup(server.Close)
 	get := func(path string) string {
 		response := verify.Result(http.Get(server.URL + path)).Must(t)
 		defer response.Body.Close()
 		return string(verify.Result(io.ReadAll(response.Body)).Must(t))
 	}
 	rules := *c.Routes[0].Built().JWT.Tokens
-	rules.Keys = auth.NewKeys(verify.URL(t, server.URL+"/jwks.json"), nil, auth.SavedKeys{})
-	rules.Keys.Start(t.Context())
-	defer rules.Keys.Close()
-	rules.Keys.Await(t.Context())
+	// New keys read at once. Those in use read again for an unknown key after seconds.
+	read := func() {
+		rules.Keys = auth.NewKeys(verify.URL(t, server.URL+"/jwks.json"), nil, auth.SavedKeys{})
+		rules.Keys.Start(t.Context())
+		t.Cleanup(rules.Keys.Close)
+		rules.Keys.Await(t.Context())
+	}
+	read()
 	check := func(token string) error {
 		_, err := rules.Check([]byte(token), time.Now(), places.Many, func() (context.Context, context.CancelFunc) {
 			return context.WithTimeout(t.Context(), auth.MaxKeyWait)
@@ -44,6 +48,7 @@ func TestTokensOfTheIssuer(t *testing.T) {
 	fault := (*auth.Fault)(nil)
 	verify.That(t, errors.As(check(get("/token?sub=eve&role=viewer")), &fault) && fault.Kind == auth.TokenDenied, "another role: %v", fault)
 	verify.Result(http.Post(server.URL+"/rotate", "", nil)).Must(t).Body.Close()
+	read()
 	verify.NoError(t, check(get("/token?sub=ada&role=admin")))
 	verify.NoError(t, check(before))
 }

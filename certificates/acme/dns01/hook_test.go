@@ -86,6 +86,7 @@ func TestHookHangs(t *testing.T) {
 
 // A program that has ended well is not waited for because of what it has left behind.
 func TestHookLeavesAProgram(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "pid")
 	h := hook{[]string{script(t, `sleep 1000 & echo $! > "$1"`), file}}
 	_, err := h.AppendRecords(t.Context(), "a.example.", one)

@@ -13,11 +13,16 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/test/dnstest"
+	"sluice/test/parallel"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The tests mostly wait.
+func TestMain(m *testing.M) {
+	parallel.SetDefault(8)
+	goleak.VerifyTestMain(m)
+}
 
 // wait limits each wait, far above the time that a step takes.
 const wait = time.Minute
@@ -88,6 +93,7 @@ func TestDelegation(t *testing.T) {
 
 // Wait ends when all servers that answer have the record. A wait that is over says what was wrong.
 func TestPropagation(t *testing.T) {
+	t.Parallel()
 	first, second, dead := dnstest.StartZones(t, "example"), dnstest.StartZones(t, "example"), dnstest.StartZones(t, "example")
 	s := updating(t, first, func(o *Options) { o.Resolvers = []string{first.Address, second.Address, "127.0.0.1:1"} })
 	c := challenge("a.example", "a")
@@ -128,6 +134,7 @@ func TestPropagation(t *testing.T) {
 
 // The name servers that nobody has named are found, and a wait outlives their outage.
 func TestOutageOfDNS(t *testing.T) {
+	t.Parallel()
 	zones := dnstest.StartZones(t, "example")
 	s := updating(t, zones)
 	c := challenge("a.example", "a")
