@@ -71,5 +71,5 @@ func (g *Guard) Inherit(set []Instance, m GuardMemory) {
 			g.known = append(g.known, i)
 		}
 	}
-	g.before = cmp.Or(m.Before, CountServing(g.known)+len(g.probation))
+	g.before = cmp.Or(m.Before, CountServing(g.known)+g.lostInService())
 }
