@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,35 @@ import (
 	"sluice/test/verify"
 )
 
+const restingConfiguration = `
+admin: { address: "127.0.0.1:0" }
+listeners: [{ name: web, address: "127.0.0.1:0" }]
+services: { app: { peers: ["127.0.0.1:9"] } }
+routes: [{ service: app }]
+`
+
+// From the start of the program as released until it is ready.
+func BenchmarkStart(b *testing.B) {
+	program := verify.Result(releaseBinary()).Must(b)
+	file := filepath.Join(b.TempDir(), "sluice.yaml")
+	verify.NoError(b, os.WriteFile(file, []byte(restingConfiguration), 0o600))
+	for b.Loop() {
+		command := exec.Command(program, "run", "--config", file)
+		out := verify.Result(command.StdoutPipe()).Must(b)
+		command.Stderr = command.Stdout
+		verify.NoError(b, command.Start())
+		ready := false
+		for log := bufio.NewScanner(out); !ready && log.Scan(); {
+			ready = strings.Contains(log.Text(), `"message":"ready"`)
+		}
+		b.StopTimer()
+		verify.That(b, ready, "it is not ready")
+		verify.NoError(b, command.Process.Kill())
+		command.Wait() // killed
+		b.StartTimer()
+	}
+}
+
 // The program at rest takes little memory, although its start needs most of its code.
 func TestMemoryAtRest(t *testing.T) {
 	t.Parallel()
@@ -21,12 +51,7 @@ func TestMemoryAtRest(t *testing.T) {
 	}
 	const limit = 20 << 10 // kB
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
-	verify.NoError(t, os.WriteFile(file, []byte(`
-admin: { address: "127.0.0.1:0" }
-listeners: [{ name: web, address: "127.0.0.1:0" }]
-services: { app: { peers: ["127.0.0.1:9"] } }
-routes: [{ service: app }]
-`), 0o600))
+	verify.NoError(t, os.WriteFile(file, []byte(restingConfiguration), 0o600))
 	var log subprocess.Output
 	command := exec.Command(releaseProgram(t), "run", "--config", file)
 	command.Stdout, command.Stderr = &log, &log
