@@ -47,7 +47,7 @@ func (x *httpExchange) account() {
 	if x.interrupted != "" {
 		entry.Reason = x.interrupted
 		// A tunnel may be open as long as its ends like.
-		entry.Failed = entry.Failed || x.interrupted == refusal.Cut.Reason || !x.counted && x.interrupted != refusal.ClientGone.Reason
+		entry.Failed = entry.Failed || cutBySluice(x.interrupted) || !x.counted && x.interrupted != refusal.ClientGone.Reason
 	}
 	if x.head.HTTP10 {
 		entry.Proto = "HTTP/1.0"

@@ -335,7 +335,7 @@ func (s *stream) abort() {
 
 // account records the stream in the metrics and the access log.
 func (s *stream) account() {
-	status, reason, by := streamForwarded, cutReason(s.cut), s.cutBy()
+	status, reason, by := streamForwarded, cutReason(s.cut, s.service), s.cutBy()
 	switch {
 	case s.denied && s.bytesOut == 0: // no byte of the peer came before
 		s.refusal = refusal.Intention
@@ -343,8 +343,6 @@ func (s *stream) account() {
 		reason = refusal.Intention.Reason
 	case reason != "" && by != nil:
 		reason = by.Reason
-	case reason == refusal.Cut.Reason && s.service.Pool.Snapshot().OneLeader():
-		reason = refusal.Demoted.Reason
 	}
 	if s.refusal != nil {
 		status, reason = s.refusal.Status, s.refusal.Reason
@@ -363,7 +361,7 @@ func (s *stream) account() {
 	var entry accesslog.Entry
 	entry.Time, entry.Duration, entry.Waited, entry.Connect = s.startTime, duration, duration, s.connectTime
 	entry.Client, entry.Host, entry.Proto = []byte(s.address), []byte(s.name), accesslog.ProtoTCP
-	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.tries, reason == refusal.Cut.Reason || reason == refusal.Demoted.Reason || reason == refusal.Revoked.Reason
+	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.tries, cutBySluice(reason)
 	entry.BytesIn, entry.BytesOut = s.bytesIn, s.bytesOut
 	s.session.describe(&entry)
 	if s.connected {

@@ -230,19 +230,6 @@ func TestStreamsOfADrainingPeer(t *testing.T) {
 	verify.That(t, errors.Is(err, syscall.ECONNRESET), "the peer got %v, want a reset after the drain timeout", err)
 }
 
-// A leader of a service that is removed has not been demoted: its connections go on, and are cut after the drain timeout.
-func TestStreamOfARemovedLeader(t *testing.T) {
-	t.Parallel()
-	p := startLogged(t, Options{}, startOrigin(t, greeting).address())
-	p.reconfigure(balancer.Options{OneLeader: true, CutRemoved: true, DrainTimeout: 50 * time.Millisecond})
-	p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
-	conn := p.greeted()
-	p.pool.Close()
-	expectReset(t, conn)
-	line := p.lines()[0]
-	verify.That(t, line.Status == 200 && line.Reason == "drain_timeout", "the access log has %d %s", line.Status, line.Reason)
-}
-
 func TestShutdownCutsStreams(t *testing.T) {
 	t.Parallel()
 	p := newUnmanagedProxy(t, Options{}, startOrigin(t, greeting).address())

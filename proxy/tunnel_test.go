@@ -9,14 +9,19 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	xhttp2 "golang.org/x/net/http2"
 
+	"sluice/balancer"
+	"sluice/proxy/accesslog"
 	"sluice/proxy/socket"
 	"sluice/test/verify"
 )
@@ -270,4 +275,53 @@ func TestTunnelOfAGoneClient(t *testing.T) {
 	leave()
 	lines := p.lines()
 	verify.That(t, len(lines) == 1 && lines[0].Status == 101 && lines[0].Reason == "client_gone", "lines %+v", lines)
+}
+
+// The access log says of sessions that were cut whether their peer no longer leads, in the way that the service wants. A leader of a
+// service that is removed has not been demoted. Whoever comes then learns that there is no leader.
+func TestWhySessionsOfALeaderEnd(t *testing.T) {
+	t.Parallel()
+	const short = 50 * time.Millisecond
+	for _, c := range []struct {
+		cut, removed bool
+		timeout      time.Duration // of the drain
+		want         string
+	}{
+		{true, false, time.Hour, "demoted"},
+		{false, false, short, "demoted"},
+		{true, true, short, "drain_timeout"},
+		{false, true, short, "drain_timeout"},
+	} {
+		path := filepath.Join(t.TempDir(), "access.log")
+		log := verify.Result(accesslog.New(accesslog.Options{Path: path, Slow: time.Hour})).Must(t) // of what has not failed, none
+		defer log.Close()
+		p := &loggedProxy{startProxy(t, Options{AccessLog: log}, startOrigin(t, echoing).address()), path, log}
+		p.reconfigure(balancer.Options{OneLeader: true, CutRemoved: c.cut, DrainTimeout: c.timeout})
+		requests := p.address
+		tunnel := p.send(upgradeRequest)
+		verify.NoError(t, awaitHello(tunnel))
+		p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
+		stream := p.send(strings.Replace(upgradeRequest, "keep-alive, ", "", 1))
+		verify.NoError(t, awaitHello(stream))
+		want := []string{"101 " + c.want, "200 " + c.want}
+		if c.removed {
+			p.pool.Close()
+		} else {
+			p.setPeers()
+			want = append(want, "503 no_leader", "503 no_leader")
+		}
+		expectCut(t, tunnel, "a tunnel")
+		expectCut(t, stream, "a stream")
+		if !c.removed {
+			expectCut(t, p.stream(), "a stream that has no peer")
+			p.address = requests
+			verify.Contains(t, p.raw(strings.Replace(getRequest, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)), "X-Sluice-Reason: no_leader\r\n", "the answer of a request")
+		}
+		var got []string
+		for _, line := range p.lines() {
+			got = append(got, fmt.Sprint(line.Status, " ", line.Reason))
+		}
+		slices.Sort(got)
+		verify.Slices(t, got, want, "cut %v, removed %v: the lines of the access log", c.cut, c.removed)
+	}
 }

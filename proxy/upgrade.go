@@ -152,7 +152,7 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	x.GiveBack()
 	if cut := t.Run(early, &x.bytesIn, &x.bytesOut); cut != nil {
 		by := x.client.cutBy()
-		switch x.interrupted = cutReason(cut); {
+		switch x.interrupted = cutReason(cut, x.service); {
 		case by != nil:
 			x.interrupted = by.Reason
 		case brokenByPeer(cut) && denial(x.token, cut, x.Waiting) != nil:
@@ -163,9 +163,9 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	return outcome
 }
 
-// cutReason returns why a tunnel ended before both sides had closed their sending
-// sides; cut is the result of run. "": it did not.
-func cutReason(cut error) string {
+// cutReason returns why a tunnel to a peer of a service ended before both sides had closed their sending sides; cut is the
+// result of run. "": it did not.
+func cutReason(cut error, of *route.Service) string {
 	var broken socket.BrokenEnd
 	switch {
 	case cut == nil:
@@ -175,11 +175,19 @@ func cutReason(cut error) string {
 	case cut == errPanicked:
 		return refusal.Internal.Reason
 	case !errors.As(cut, &broken):
+		if of.Pool.Snapshot().OneLeader() {
+			return refusal.Demoted.Reason
+		}
 		return refusal.Cut.Reason
 	case broken.Client:
 		return "client_gone"
 	}
 	return "upstream_reset"
+}
+
+// cutBySluice reports whether a reason is one for which sluice itself has cut what was forwarded.
+func cutBySluice(reason string) bool {
+	return reason == refusal.Cut.Reason || reason == refusal.Demoted.Reason || reason == refusal.Revoked.Reason
 }
 
 // brokenByPeer reports whether a tunnel may have ended because of the connection to the peer.

@@ -387,4 +387,18 @@ var proxyFaults = []mutation{
 		new:  "balancer.Query{}, nil",
 		test: "./proxy TestAnotherTargetHasAPeerTooShortly",
 	},
+	{
+		name: "no-leader-is-no-instance",
+		file: "proxy/refusal/refusal.go",
+		old:  "if pool.Snapshot().OneLeader() {",
+		new:  "if pool.Snapshot().OneLeader() && inGroup {",
+		test: "./proxy TestWhySessionsOfALeaderEnd",
+	},
+	{
+		name: "demotion-is-a-drain",
+		file: "proxy/upgrade.go",
+		old:  "if of.Pool.Snapshot().OneLeader() {",
+		new:  "if of.Pool.Snapshot().OneLeader() && of.Affinity != nil {",
+		test: "./proxy TestWhySessionsOfALeaderEnd",
+	},
 }
