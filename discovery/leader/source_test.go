@@ -284,3 +284,36 @@ func TestKeyOfLeaderOfSavedInstances(t *testing.T) {
 		})
 	}
 }
+
+// reports is a source that reports these one after the other.
+type reports []discovery.Report
+
+func (all reports) Run(_ context.Context, _ discovery.WatchState, report func(discovery.Report)) error {
+	for _, r := range all {
+		report(r)
+	}
+	return nil
+}
+
+// Instances that claim together are told beside the other source's entries that cannot be used, and logged when they change.
+func TestRivalsAreTold(t *testing.T) {
+	of := discovery.Invalid{Key: "x", Reason: "no port"}
+	var sets reports
+	for _, set := range []string{"a+ b+ c", "a+ b+ c!", "a+ b+ c+", "a+ b c", "a+ b+ c"} {
+		sets = append(sets, discovery.Report{Set: instances(set), Known: true, Invalid: []discovery.Invalid{of}})
+	}
+	const reason = "it claims to lead, as others do: none leads"
+	var log strings.Builder
+	var told []string
+	source := NewSource(sets, Options{Tag: "primary"}, nil, zerolog.New(&log))
+	verify.NoError(t, source.Run(t.Context(), discovery.WatchState{}, func(r discovery.Report) {
+		text := fmt.Sprint(strings.Count(log.String(), "\n"), " lines:")
+		for _, i := range r.Invalid {
+			verify.That(t, i.Key == of.Key && i.Reason == of.Reason || i.Reason == reason, "%+v", i)
+			text += " " + i.Key
+		}
+		told = append(told, text)
+	}))
+	verify.Slices(t, told, []string{"1 lines: x a b", "1 lines: x a b", "2 lines: x a b c", "2 lines: x", "3 lines: x a b"}, "the log and what cannot be used")
+	verify.Contains(t, log.String(), `{"level":"warn","service":"db","leader_by":"tag \"primary\"","instances":["a","b","c"],"message":"several instances claim to lead: none does"}`, "the log")
+}

@@ -197,4 +197,18 @@ var discoveryFaults = []mutation{
 		new:  "!latest",
 		test: "./discovery TestDemotionDoesNotWait",
 	},
+	{
+		name: "rivals-are-not-told",
+		file: "discovery/leader/source.go",
+		old:  "range rivals {\n\t\t\treport.Invalid",
+		new:  "range rivals[:0] {\n\t\t\treport.Invalid",
+		test: "./discovery/leader TestRivalsAreTold",
+	},
+	{
+		name: "rivals-are-not-logged",
+		file: "discovery/leader/source.go",
+		old:  `text != "" && text != r.rivals`,
+		new:  `text != "" && r.rivals != ""`,
+		test: "./discovery/leader TestRivalsAreTold",
+	},
 }
