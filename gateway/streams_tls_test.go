@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,8 +33,13 @@ func TestTLSOfStreams(t *testing.T) {
 	consul := discoverytest.Start(t)
 	consul.Set("tagged", withTags(t, "tagged", "tagged-1", greeter(t, "tagged"),
 		"traefik.enable=true", "traefik.tcp.routers.t.rule=HostSNI(`tag.example.com`)", "traefik.tcp.routers.t.tls=true"))
+	ofAddress := verify.Result(tls.X509KeyPair(testcert.PEM("", func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, []net.IP{net.IPv4(127, 0, 0, 1)} }))).Must(t)
+	strange := listen(t, verify.Result(tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{ofAddress}})).Must(t),
+		func(conn net.Conn) { fmt.Fprintln(conn, "strange") })
+	consul.Set("strange", withTags(t, "strange", "strange-1", strange, "traefik.enable=true", "traefik.tcp.routers.s.rule=HostSNI(`strange.example.com`)",
+		"traefik.tcp.routers.s.tls=true", "traefik.tcp.services.s.loadbalancer.server.tls=true"))
 	r := start(t, fmt.Sprintf(`consul: { addresses: [%q] }
-catalog: { tags: [traefik], claims: [{ service: tagged, hosts: [tag.example.com] }] }
+catalog: { tags: [traefik], claims: [{ service: tagged, hosts: [tag.example.com] }, { service: strange, hosts: [strange.example.com] }] }
 listeners:
 - { name: plain, address: "127.0.0.1:0", protocol: tcp }
 - name: db
@@ -71,6 +77,9 @@ services:
 	verify.Equal(t, says("passed.example.com", there), "passed passed.example.com", "through")
 	verify.Equal(t, says("passed.example.com", here), "error", "through, with the certificate of the listener")
 	r.await("the route of a tag", func() bool { return says("tag.example.com", here) == "tagged" })
+	// server.tls begins TLS to the instance: it has a certificate for its address, which nobody has signed whom the system trusts.
+	r.await("the route of a tag with TLS to the instance", func() bool { return says("strange.example.com", here) == "error" })
+	r.awaitLog(fmt.Sprintf(`"peer":"strange-1","address":%q,"error":"TLS handshake: tls: failed to verify certificate: x509: certificate signed by unknown authority"`, strange))
 	verify.Equal(t, r.connect("plain").line(), "", "the route of a tag at a listener without TLS")
 
 	// Who does not begin with TLS gets nothing, whatever the service says first.
