@@ -19,6 +19,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consul"
 	"sluice/test/consultest"
 	"sluice/test/long"
 	"sluice/test/verify"
@@ -26,7 +29,8 @@ import (
 
 const envPostgres = "SLUICE_REQUIRE_POSTGRES"
 
-// TestLeaderOfPostgreSQL lets a pair of PostgreSQL servers take turns in leading, while clients write.
+// TestLeaderOfPostgreSQL lets a pair of PostgreSQL servers take turns in leading, while clients write. Nothing comes to the former
+// leader, and the last session ends soon after Consul's answer, as a query of the test itself for the same key gets it.
 func TestLeaderOfPostgreSQL(t *testing.T) {
 	long.Test(t)
 	programs := verify.Result(filepath.Glob("/usr/lib/postgresql/*/bin")).Must(t)
@@ -63,38 +67,80 @@ shutdown: { idle: 0s, grace: 0s }
 		})
 	}
 	t.Cleanup(func() { stop(); writing.Wait() })
-	var cuts []time.Duration
+	// A flip is two changes of the key. This is half of the rate at which sluice asks for it.
+	pace := time.NewTicker(2 * 2 * time.Second / consul.QueryRate)
+	defer pace.Stop()
+	var cuts, answers []time.Duration // after Consul's answer; after the order to change the leader
 	for n := range flips {
 		old, next := pair[n%2], pair[(n+1)%2]
+		<-pace.C
 		before := written.Load()
 		r.await(fmt.Sprintf("flip %d: all write to %s", n, all[n%2].name), func() bool { return old.open.Load() == writers && written.Load() > before+5*writers })
-		demoted := name(all[(n+1)%2])
+		verify.Equal(t, next.seen(), next.last, "flip %d: since its last session ended, %s has got", n, all[(n+1)%2].name)
+		answered := whenLeaderEnds(ctx, t, agent.Client(), "service/pg/leader", all[n%2].name)
+		ordered := time.Now()
+		name(all[(n+1)%2])
 		r.await(fmt.Sprintf("flip %d: no connection to %s", n, all[n%2].name), func() bool { return old.open.Load() == 0 })
-		cuts = append(cuts, time.Unix(0, old.ended.Load()).Sub(demoted))
-		got := old.bytes.Load()
+		old.last = old.seen()
+		at := <-answered
+		cuts = append(cuts, time.Unix(0, old.ended.Load()).Sub(at))
+		answers = append(answers, at.Sub(ordered))
 		r.await(fmt.Sprintf("flip %d: all write to %s", n, all[(n+1)%2].name), func() bool { return next.open.Load() == writers })
-		verify.Equal(t, old.bytes.Load(), got, "flip %d: bytes to %s after its last connection", n, all[n%2].name)
-		verify.Equal(t, old.open.Load(), int64(0), "flip %d: connections to %s", n, all[n%2].name)
 	}
+	former := pair[(flips-1)%2]
+	verify.Equal(t, former.seen(), former.last, "since its last session ended, %s has got", all[(flips-1)%2].name)
 	slices.Sort(cuts)
-	t.Logf("%d flips, %d rows: the last of %d sessions ended within %v (median) and %v (worst) of Consul's answer",
-		flips, written.Load(), writers, cuts[len(cuts)/2], cuts[len(cuts)-1])
+	slices.Sort(answers)
+	median, own := cuts[flips/2], answers[flips/2]
+	t.Logf("%d flips, %d rows: the last of %d sessions ended within %v (median) and %v (worst) of Consul's answer, which came %v (median) and %v (worst) after the order",
+		flips, written.Load(), writers, median, cuts[flips-1], own, answers[flips-1])
+	// Both stand still with the machine, and half of the flips would have to.
+	verify.That(t, median <= 50*time.Millisecond+2*own, "the last session ended %v after Consul's answer, want 50ms and at most twice the %v that an answer takes", median, own)
+}
+
+// whenLeaderEnds returns a channel that gets the time at which a blocking query of its own says that a key no longer names a leader.
+func whenLeaderEnds(ctx context.Context, t *testing.T, client *api.Client, key, leader string) <-chan time.Time {
+	t.Helper()
+	pair, meta, err := client.KV().Get(key, nil)
+	verify.Require(t, err == nil && pair != nil && string(pair.Value) == leader, "%s: %+v, %v, want %s", key, pair, err, leader)
+	at := make(chan time.Time, 1)
+	go func() {
+		defer close(at)
+		for index := meta.LastIndex; ; index = meta.LastIndex {
+			if pair, meta, err = client.KV().Get(key, (&api.QueryOptions{WaitIndex: index}).WithContext(ctx)); err != nil {
+				return
+			}
+			if pair == nil || string(pair.Value) != leader {
+				at <- time.Now()
+				return
+			}
+		}
+	}()
+	return at
 }
 
 // An observed server gets what comes to port, and counts it.
 type observed struct {
 	port        int
-	open, bytes atomic.Int64
+	open        atomic.Int64
+	came, bytes atomic.Int64
 	ended       atomic.Int64 // when the last connection from sluice did, in Unix time
+	last        string       // what it had seen when its last session ended
+}
+
+func (o *observed) seen() string {
+	return fmt.Sprintf("%d connections with %d bytes", o.came.Load(), o.bytes.Load())
 }
 
 func observe(t *testing.T, server string) *observed {
 	o := new(observed)
+	o.last = o.seen()
 	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	o.port = l.Addr().(*net.TCPAddr).Port
 	listen(t, l, func(from net.Conn) {
 		o.open.Add(1)
 		defer o.open.Add(-1)
+		o.came.Add(1)
 		to, err := net.Dial("tcp", server)
 		if err != nil {
 			return
