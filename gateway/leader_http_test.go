@@ -131,7 +131,8 @@ services: { db: { consul: { leader: { tag: primary, on_demotion: %s } }, drain: 
 	verify.Slices(t, got, want, "%s, then %s: what was in flight", demotion, next)
 	verify.That(t, demotion == "cut" || echoes(), "%s: the WebSocket has ended", demotion)
 
-	r.replace(text + " } }\n")
+	r.replace(strings.Replace(text, "on_demotion: drain", "on_demotion: cut", 1) + " } }\n") // counts from the next demotion on
+	verify.That(t, demotion == "cut" || echoes(), "%s: the WebSocket has ended with a reload", demotion)
 	for _, c := range []struct{ leaders, invalid []string }{{[]string{"a", "b"}, []string{"db/a", "db/b"}}, {nil, nil}} {
 		lead(c.leaders...)
 		r.await(fmt.Sprintf("%q claim", c.leaders), func() bool {
