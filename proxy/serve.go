@@ -303,8 +303,8 @@ func (x *httpExchange) forward() *refusal.Refusal {
 		return refusal.ClientGone
 	case err != nil && x.deadlinePassed():
 		return refusal.Deadline
-	case x.lastRefusal == refusal.Connect && len(x.service.Pool.Snapshot().Eligible) == 0:
-		return refusal.NoEligible // this failure ejected the last peer
+	case x.lastRefusal == refusal.Connect:
+		return refusal.OfConnect(x.service.Pool)
 	case x.lastRefusal != nil:
 		return x.lastRefusal
 	case outcome.Class == balancer.OutcomeClientGone:

@@ -235,8 +235,8 @@ func (s *stream) forward() {
 	case s.connected:
 	case s.gone:
 		s.refusal = refusal.ClientGone
-	case s.refusal == refusal.Connect && len(s.service.Pool.Snapshot().Eligible) == 0:
-		s.refusal = refusal.NoEligible // this failure ejected the last peer
+	case s.refusal == refusal.Connect:
+		s.refusal = refusal.OfConnect(s.service.Pool)
 	case s.refusal == nil:
 		s.refusal = refusal.OfPick(err, s.service.Pool, s.query.Group != 0)
 	}

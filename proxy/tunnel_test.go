@@ -325,3 +325,44 @@ func TestWhySessionsOfALeaderEnd(t *testing.T) {
 		verify.Slices(t, got, want, "cut %v, removed %v: the lines of the access log", c.cut, c.removed)
 	}
 }
+
+// Whoever is connected to a leader that no longer is the one when the connection is open learns what the next client learns.
+func TestLeaderGoesWhileClientsAreConnected(t *testing.T) {
+	t.Parallel()
+	l := listen(t)
+	defer l.Close()
+	arrived, proceed := make(chan struct{}), make(chan struct{})
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				arrived <- struct{}{}
+				<-proceed
+				io.Copy(io.Discard, tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate()}}))
+			}()
+		}
+	}()
+	p := startLogged(t, Options{})
+	o := someTransport
+	o.TLS = anyCertificate
+	p.service.Timeouts.Connect = patience
+	p.usePeers(false, o, balancer.Options{OneLeader: true, CutRemoved: true}, l.Addr().String())
+	request := p.send(strings.Replace(getRequest, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1))
+	p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
+	stream := p.stream()
+	<-arrived
+	<-arrived
+	p.setPeers()
+	close(proceed)
+	expectCut(t, request, "a request")
+	expectCut(t, stream, "a stream")
+	var got []string
+	for _, line := range p.lines() {
+		got = append(got, fmt.Sprint(line.Status, " ", line.Reason))
+	}
+	verify.Slices(t, got, []string{"503 no_leader", "503 no_leader"}, "the lines of the access log")
+}

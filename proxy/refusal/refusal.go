@@ -196,6 +196,18 @@ func OfPick(err error, pool *balancer.Pool, inGroup bool) *Refusal {
 	return NoEligible
 }
 
+// OfConnect returns the refusal of a client for whom no connection could be made to a peer of a pool, which may have lost its last
+// one meanwhile.
+func OfConnect(pool *balancer.Pool) *Refusal {
+	switch s := pool.Snapshot(); {
+	case len(s.Eligible) > 0:
+		return Connect
+	case len(s.All) == 0: // it has left
+		return OfPick(balancer.ErrNoPeers, pool, false)
+	}
+	return NoEligible // this failure has ejected it
+}
+
 // Append appends the head of the response for r, and returns the body that follows it. json selects the format;
 // bodiless: the request is a HEAD request. fields are more header fields.
 func Append(out []byte, r *Refusal, keep, json, bodiless bool, fields ...[2]string) (head, body []byte) {
