@@ -38,8 +38,9 @@ type combinations struct {
 	dir      string // of files of this seed
 	site     testcert.Files
 	routes   []*combinedRoute
-	texts    []string // of all configurations
-	allTerms []terms  // of them
+	tokens   *combinedTokens // nil: no route has jwks_url
+	texts    []string        // of all configurations
+	allTerms []terms         // of them
 	// In a seed one of these may be, since a reload gives a pool its peers and its settings one after the other, and routes theirs
 	// before or after. impatient: services have retry.per_try_timeout, and keep their peers, because whether another peer can answer
 	// in place of a slow one is decided when the request is sent. dying: services have a peer that refuses connections, and retries
@@ -121,8 +122,7 @@ func (c *combinations) newRoutes() {
 			r.keys["basic_auth"], r.without = settings{"users_file": c.servers.users}, http.StatusUnauthorized
 			r.header["Authorization"] = "Basic YWRhOnNlY3JldA=="
 		case 1:
-			r.keys["jwt"], r.without = settings{"jwks_file": c.servers.tokens, "issuer": "issuer", "audiences": []string{"shop"}, "headers": settings{"X-User": "sub"}}, http.StatusUnauthorized
-			r.header["Authorization"], r.fields["Got-X-User"] = "Bearer "+c.servers.issuer.token("ada"), "ada"
+			c.chooseTokens(r)
 		case 2:
 			r.keys["forward_auth"], r.without = settings{"url": "http://" + c.servers.auth + "/", "timeout": "1m", "response_headers": []string{"X-User"}}, http.StatusForbidden
 			r.header["X-Pass"], r.fields["Got-X-User"] = "yes", "asked"
@@ -187,6 +187,7 @@ func (c *combinations) route(r *combinedRoute, services settings) settings {
 		keys["service"] = pick(c, web...)
 	}
 	c.match(r, keys)
+	c.varyTokens(keys)
 	if r.keys["direct_response"] != nil || r.keys["redirect"] != nil && c.one(2) {
 		delete(keys, "service")
 	}

@@ -222,6 +222,7 @@ func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(),
 		request.Header.Del("Authorization")
 		request.Header.Del("X-Pass")
 	}
+	defer c.authorize(request, route, without, random)()
 	if random.IntN(2) == 0 {
 		request.Header.Set("Te", "trailers")
 	}

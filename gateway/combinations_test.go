@@ -92,6 +92,7 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 		}
 		old := c.current.Load()
 		c.disturb(old)
+		c.disturbIssuer(old)
 		c.known, _ = old.known()
 		c.present = slices.Collect(maps.Keys(old.effective.Load().Services))
 		c.upgrading = c.one(4) || !c.healthy && c.one(2)
