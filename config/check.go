@@ -103,12 +103,9 @@ func (c *Config) checkListeners(d *decoder) {
 		taken, addresses = append(taken, key+".address"), append(addresses, l.Address)
 		local := l.Address.Value.Network == discovery.NetworkUnix
 		remote = remote || !local
-		if local && l.TLS != nil && l.TLS.ACME != nil && l.TLS.ACME.DNS == nil {
-			d.refuse(key+".tls.acme", "", "not on a unix socket, which no authority reaches, except with acme.dns")
-		}
 		l.Socket.check(d, key+".socket", l.Address)
 		if l.TLS != nil {
-			l.TLS.check(d, key+".tls", l.HTTP2)
+			l.TLS.check(d, key+".tls", l.HTTP2, local)
 			if l.RedirectHTTPS != nil {
 				d.refuse(key+".redirect_https", "", "not on a listener with tls, which serves HTTPS already")
 			}

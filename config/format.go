@@ -93,13 +93,11 @@ var formats = map[string]format{
 		meta, ok := parseMeta(s)
 		return meta, ok && !strings.Contains(s, "`") // it is quoted in a filter of Consul
 	})),
-	"consul_service": plain("a name of up to 63 letters, digits or '-', as in DNS", isConsulService),
-	"consul_meta":    typed(`"KEY=VALUE", the key of letters, digits, '_' and '-', not beginning with "consul-" or "sluice-", the value of up to 512 bytes`, parseConsulMeta),
-	"host":           plain("a host name or an IP address, without a port", discovery.IsHost),
-	"certificate_name": plain("a host name, or with acme.dns a wildcard such as *.example.com", func(s string) bool {
-		return discovery.IsHost(strings.TrimPrefix(s, "*."))
-	}),
-	"target": plain("HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535", isTarget),
+	"consul_service":   plain("a name of up to 63 letters, digits or '-', as in DNS", isConsulService),
+	"consul_meta":      typed(`"KEY=VALUE", the key of letters, digits, '_' and '-', not beginning with "consul-" or "sluice-", the value of up to 512 bytes`, parseConsulMeta),
+	"host":             plain("a host name or an IP address, without a port", discovery.IsHost),
+	"certificate_name": plain("a host name, or with acme.dns a wildcard such as *.example.com", isCertificateName),
+	"target":           plain("HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535", isTarget),
 	"kv_prefix": plain("a prefix of keys such as certs/web, of up to 128 letters, digits, '.', '_', '-' or '/', without a slash at its start and end",
 		upTo(128, `^[A-Za-z0-9._-]([A-Za-z0-9._/-]*[A-Za-z0-9._-])?$`)),
 	"etcd":        plain("http://HOST:PORT or https://HOST:PORT", isEtcdURL),

@@ -4,13 +4,9 @@ import (
 	"cmp"
 	"crypto/tls"
 	"fmt"
-	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	"sluice/certificates"
-	"sluice/certificates/acme/dns01"
 	"sluice/config/regular"
 )
 
@@ -37,84 +33,6 @@ type ListenerTLS struct {
 	ACME       *ACME  `key:"acme"` // nil: certificates from files only
 	HSTS       *HSTS  `key:"hsts"` // nil: the field of the peers is forwarded
 }
-
-// ACME obtains certificates from an authority.
-type ACME struct {
-	Names     []string `key:"names" format:"certificate_name"` // at least one; wildcards only with DNS
-	Directory string   `key:"directory" default:"https://acme-v02.api.letsencrypt.org/directory" format:"http_url"`
-	Email     string   `key:"email"` // of the account; may be empty
-	// Storage is a directory. With ConsulKV it has copies, or is empty for none.
-	Storage string `key:"storage"`
-	// ConsulKV is the prefix of the keys in Consul that replicas share, without a slash
-	// at its end. Empty: none.
-	ConsulKV string `key:"consul_kv" format:"kv_prefix"`
-	// EncryptionKeys are files with keys for the values in Consul. The first one encrypts,
-	// all decrypt. None: the values are in plain text.
-	EncryptionKeys []string `key:"encryption_keys" format:"file"`
-	// CA is the file of the certificates that the TLS of Directory is verified with.
-	// Empty: the system's.
-	CA string `key:"ca" format:"file"`
-	// DNS proves the names by records in DNS. nil: by the listeners, and without wildcards.
-	DNS *ACMEDNS `key:"dns"`
-}
-
-// ACMEDNS has the records of the challenge DNS-01 made.
-type ACMEDNS struct {
-	Provider  string   `key:"provider" required:"yes" oneof:"cloudflare|hetzner|rfc2136|exec"`
-	TokenFile string   `key:"token_file" format:"file"`
-	Server    string   `key:"server" format:"dns_server"`
-	KeyFile   string   `key:"key_file" format:"file"`
-	Command   []string `key:"command"` // a program and its first arguments
-	// Timeout limits each call of the provider.
-	Timeout time.Duration `key:"timeout" default:"30s" min:"1s" max:"10m"`
-	// Propagation limits the wait until all name servers have a record.
-	Propagation time.Duration `key:"propagation" default:"2m" min:"1s" max:"1h"`
-	Resolvers   []string      `key:"resolvers" format:"dns_server"` // empty: the system's
-}
-
-// Maker returns what makes the records.
-func (a *ACMEDNS) Maker() dns01.Provider {
-	return dns01.Provider{Name: a.Provider, TokenFile: a.TokenFile, Server: a.Server, KeyFile: a.KeyFile, Command: a.Command}
-}
-
-// check checks that there is what the provider needs, and no more. It adds the ports of servers.
-func (a *ACMEDNS) check(d *decoder, key string) {
-	if d.failed(join(key, "provider")) {
-		return
-	}
-	needs := ""
-	for _, k := range []struct {
-		name, value string
-		of          []string
-	}{
-		{"token_file", a.TokenFile, []string{dns01.Cloudflare, dns01.Hetzner}},
-		{"server", a.Server, []string{dns01.RFC2136}},
-		{"key_file", a.KeyFile, []string{dns01.RFC2136}},
-		{"command", strings.Join(a.Command[:min(1, len(a.Command))], ""), []string{dns01.Exec}},
-	} {
-		switch wanted := slices.Contains(k.of, a.Provider); {
-		case wanted && k.value == "" && !d.failed(join(key, k.name)):
-			d.refuse(join(key, k.name), "", "required with provider: "+a.Provider)
-		case wanted:
-			needs = k.name // the one that can be wrong: of several, the last
-		case k.value != "":
-			d.refuse(join(key, k.name), k.value, "only with provider: "+strings.Join(k.of, " or "))
-		}
-	}
-	if d.failed(key) {
-		return
-	}
-	d.refuseFile(join(key, needs), cmp.Or(a.TokenFile, a.KeyFile, strings.Join(a.Command, " ")), a.Maker().Check())
-	if a.Server != "" {
-		a.Server = withPort(a.Server)
-	}
-	for i, server := range a.Resolvers {
-		a.Resolvers[i] = withPort(server)
-	}
-}
-
-// defaultStorage is the default of ACME.Storage without ConsulKV.
-const defaultStorage = "/var/lib/sluice/acme"
 
 // HSTS is the field Strict-Transport-Security of responses.
 type HSTS struct {
@@ -171,8 +89,8 @@ func (t *ListenerTLS) checkPolicy(d *decoder, key string, http2 bool) {
 	}
 }
 
-// check checks that the certificates can be loaded. http2: clients may use HTTP/2.
-func (t *ListenerTLS) check(d *decoder, key string, http2 bool) {
+// check checks that the certificates can be loaded. http2: clients may use HTTP/2. local: the listener is a unix socket.
+func (t *ListenerTLS) check(d *decoder, key string, http2, local bool) {
 	t.checkPolicy(d, key, http2)
 	checkCA(d, join(key, "client_ca"), t.ClientCA)
 	switch {
@@ -190,33 +108,8 @@ func (t *ListenerTLS) check(d *decoder, key string, http2 bool) {
 			d.refuse(join(key, "ticket_keys"), t.TicketKeys, "not together with client_ca: such a listener resumes no session, so that each client is verified")
 		}
 	}
-	if a := t.ACME; a != nil {
-		if a.ConsulKV == "" {
-			a.Storage = cmp.Or(a.Storage, defaultStorage)
-		}
-		if len(a.Names) == 0 {
-			d.refuse(join(key, "acme.names"), "", "empty: want at least one, such as www.example.com")
-		}
-		for i, name := range a.Names {
-			at := fmt.Sprintf("%s[%d]", join(key, "acme.names"), i)
-			if _, err := netip.ParseAddr(name); err == nil {
-				d.refuse(at, name, "want a host name: a client that connects to an IP address requests no name")
-			}
-			if a.DNS == nil && strings.HasPrefix(name, "*.") {
-				d.refuse(at, name, "a wildcard needs acme.dns: authorities prove it by DNS-01 only")
-			}
-		}
-		if a.DNS != nil {
-			a.DNS.check(d, join(key, "acme.dns"))
-		}
-		if len(a.EncryptionKeys) > 0 && a.ConsulKV == "" {
-			d.refuse(join(key, "acme.encryption_keys"), a.EncryptionKeys[0], "only with consul_kv: a directory is not encrypted")
-		}
-		for i, file := range a.EncryptionKeys {
-			_, err := certificates.ReadCipher([]string{file})
-			d.refuseFile(item(join(key, "acme.encryption_keys"), i), file, err)
-		}
-		checkCA(d, join(key, "acme.ca"), a.CA)
+	if t.ACME != nil {
+		t.ACME.check(d, join(key, "acme"), local)
 	}
 	key = join(key, "certificates")
 	if len(t.Certificates) == 0 && t.ACME == nil && !d.failed(key) {

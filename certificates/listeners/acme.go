@@ -44,9 +44,13 @@ type authority struct {
 // acmeUse is the use of a manager by a listener.
 type acmeUse struct {
 	*acme.Manager
-	names []string
-	http  bool // HTTP-01 may be used
-	dns   bool // only DNS-01 is used
+	settings *config.ACME
+	http     bool // HTTP-01 may be used
+}
+
+// suits reports whether the use, nil for none, can be kept with the configuration c, in which its listener is unchanged.
+func (u *acmeUse) suits(c *config.Config) bool {
+	return u == nil || u.http == mayUseHTTP(u.settings, c)
 }
 
 // covers reports whether a certificate that the listener gets by ACME is for a name.
@@ -54,19 +58,19 @@ func (u *acmeUse) covers(name string) bool { return u.manages(name) || u.manages
 
 // manages reports whether the listener gets the certificate of a name, which may be a wildcard, by ACME.
 func (u *acmeUse) manages(name string) bool {
-	return slices.ContainsFunc(u.names, func(n string) bool { return strings.EqualFold(n, name) })
+	return slices.ContainsFunc(u.settings.Names, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
 // acquire returns the use of a manager by a listener of c. A new manager does nothing until
 // it is told its names, and ends with the next retain that does not name it.
 func (a *authorities) acquire(settings *config.ACME, c *config.Config) (*acmeUse, error) {
 	key := authority{
-		settings.Directory, settings.Email, settings.Storage, settings.ConsulKV, strings.Join(settings.EncryptionKeys, "\n"), settings.CA, "", settings.DNS == nil && servesHTTP(c),
+		settings.Directory, settings.Email, settings.Storage, settings.ConsulKV, strings.Join(settings.EncryptionKeys, "\n"), settings.CA, "", mayUseHTTP(settings, c),
 	}
 	if settings.DNS != nil {
 		key.dns = fmt.Sprintf("%#v", *settings.DNS)
 	}
-	use := &acmeUse{names: settings.Names, http: key.http, dns: settings.DNS != nil}
+	use := &acmeUse{settings: settings, http: key.http}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if use.Manager = a.managers[key]; use.Manager != nil {
@@ -105,7 +109,7 @@ func (a *authorities) acquire(settings *config.ACME, c *config.Config) (*acmeUse
 func (a *authorities) obtain(uses []*acmeUse) {
 	names := make(map[*acme.Manager][]string)
 	for _, u := range uses {
-		names[u.Manager] = append(names[u.Manager], u.names...)
+		names[u.Manager] = append(names[u.Manager], u.settings.Names...)
 	}
 	for m, all := range names {
 		if err := m.Manage(all); err != nil {
@@ -195,9 +199,9 @@ func adoptedOf(directory string, pairs map[string]acme.Pair) map[string]acme.Pai
 	return all
 }
 
-// servesHTTP reports whether a listener of c serves HTTP without TLS.
-func servesHTTP(c *config.Config) bool {
-	return slices.ContainsFunc(c.Listeners, func(l config.Listener) bool {
+// mayUseHTTP reports whether HTTP-01 may be used: a listener of c serves HTTP without TLS, and no other challenge is wanted.
+func mayUseHTTP(settings *config.ACME, c *config.Config) bool {
+	return settings.DNS == nil && slices.ContainsFunc(c.Listeners, func(l config.Listener) bool {
 		return l.TLS == nil && l.Protocol != config.ProtocolTCP
 	})
 }

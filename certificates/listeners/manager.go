@@ -119,7 +119,7 @@ func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) 
 	loading, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for _, u := range acmeUses(all) {
-		u.Load(loading, u.names)
+		u.Load(loading, u.settings.Names)
 	}
 	if awaitAll(ctx, prefixes(all), over) {
 		m.staples.Await(loading)
@@ -186,7 +186,7 @@ func (m *Manager) Statuses() (all []certificates.Usage) {
 		if t.acme == nil {
 			continue
 		}
-		for _, status := range t.acme.Statuses(t.acme.names) {
+		for _, status := range t.acme.Statuses(t.acme.settings.Names) {
 			all = append(all, certificates.Usage{UsedBy: t.user, Status: t.withStaple(status)})
 		}
 	}

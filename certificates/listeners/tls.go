@@ -142,9 +142,7 @@ func (t *TLS) publish() bool {
 
 // Suits reports whether t can be kept with the configuration c, in which its listener is
 // unchanged.
-func (t *TLS) Suits(c *config.Config) bool {
-	return t == nil || t.acme == nil || t.acme.dns || t.acme.http == servesHTTP(c)
-}
+func (t *TLS) Suits(c *config.Config) bool { return t == nil || t.acme.suits(c) }
 
 // update makes new connections use the certificates as they were last read.
 func (t *TLS) update() {
@@ -273,7 +271,7 @@ func (t *TLS) ofSources() (all []*tls.Certificate) {
 func (t *TLS) certificates() []*tls.Certificate {
 	all := t.ofSources()
 	if t.acme != nil {
-		all = append(all, t.acme.Certificates(t.acme.names)...)
+		all = append(all, t.acme.Certificates(t.acme.settings.Names)...)
 	}
 	return all
 }

@@ -1,0 +1,125 @@
+package config
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/certificates"
+	"sluice/certificates/acme/dns01"
+	"sluice/discovery"
+)
+
+// ACME obtains certificates from an authority.
+type ACME struct {
+	Names     []string `key:"names" format:"certificate_name"` // at least one; wildcards only with DNS
+	Directory string   `key:"directory" default:"https://acme-v02.api.letsencrypt.org/directory" format:"http_url"`
+	Email     string   `key:"email"` // of the account; may be empty
+	// Storage is a directory. With ConsulKV it has copies, or is empty for none.
+	Storage string `key:"storage"`
+	// ConsulKV is the prefix of the keys in Consul that replicas share, without a slash
+	// at its end. Empty: none.
+	ConsulKV string `key:"consul_kv" format:"kv_prefix"`
+	// EncryptionKeys are files with keys for the values in Consul. The first one encrypts,
+	// all decrypt. None: the values are in plain text.
+	EncryptionKeys []string `key:"encryption_keys" format:"file"`
+	// CA is the file of the certificates that the TLS of Directory is verified with.
+	// Empty: the system's.
+	CA string `key:"ca" format:"file"`
+	// DNS proves the names by records in DNS. nil: by the listeners, and without wildcards.
+	DNS *ACMEDNS `key:"dns"`
+}
+
+// defaultStorage is the default of ACME.Storage without ConsulKV.
+const defaultStorage = "/var/lib/sluice/acme"
+
+// isCertificateName reports whether s is a name of a certificate by ACME.
+func isCertificateName(s string) bool { return discovery.IsHost(strings.TrimPrefix(s, "*.")) }
+
+// check checks the settings, and completes them. local: the listener is a unix socket.
+func (a *ACME) check(d *decoder, key string, local bool) {
+	if local && a.DNS == nil {
+		d.refuse(key, "", "not on a unix socket, which no authority reaches, except with acme.dns")
+	}
+	if a.ConsulKV == "" {
+		a.Storage = cmp.Or(a.Storage, defaultStorage)
+	}
+	if len(a.Names) == 0 {
+		d.refuse(join(key, "names"), "", "empty: want at least one, such as www.example.com")
+	}
+	for i, name := range a.Names {
+		at := item(join(key, "names"), i)
+		if _, err := netip.ParseAddr(name); err == nil {
+			d.refuse(at, name, "want a host name: a client that connects to an IP address requests no name")
+		}
+		if a.DNS == nil && strings.HasPrefix(name, "*.") {
+			d.refuse(at, name, "a wildcard needs acme.dns: authorities prove it by DNS-01 only")
+		}
+	}
+	a.DNS.check(d, join(key, "dns"))
+	if len(a.EncryptionKeys) > 0 && a.ConsulKV == "" {
+		d.refuse(join(key, "encryption_keys"), a.EncryptionKeys[0], "only with consul_kv: a directory is not encrypted")
+	}
+	for i, file := range a.EncryptionKeys {
+		_, err := certificates.ReadCipher([]string{file})
+		d.refuseFile(item(join(key, "encryption_keys"), i), file, err)
+	}
+	checkCA(d, join(key, "ca"), a.CA)
+}
+
+// ACMEDNS has the records of the challenge DNS-01 made.
+type ACMEDNS struct {
+	Provider  string   `key:"provider" required:"yes" oneof:"cloudflare|hetzner|rfc2136|exec"`
+	TokenFile string   `key:"token_file" format:"file"`
+	Server    string   `key:"server" format:"dns_server"`
+	KeyFile   string   `key:"key_file" format:"file"`
+	Command   []string `key:"command"` // a program and its first arguments
+	// Timeout limits each call of the provider.
+	Timeout time.Duration `key:"timeout" default:"30s" min:"1s" max:"10m"`
+	// Propagation limits the wait until all name servers have a record.
+	Propagation time.Duration `key:"propagation" default:"2m" min:"1s" max:"1h"`
+	Resolvers   []string      `key:"resolvers" format:"dns_server"` // empty: the system's
+}
+
+// Maker returns what makes the records.
+func (a *ACMEDNS) Maker() dns01.Provider {
+	return dns01.Provider{Name: a.Provider, TokenFile: a.TokenFile, Server: a.Server, KeyFile: a.KeyFile, Command: a.Command}
+}
+
+// check checks that there is what the provider needs, and no more. It adds the ports of servers. a may be nil.
+func (a *ACMEDNS) check(d *decoder, key string) {
+	if a == nil || d.failed(join(key, "provider")) {
+		return
+	}
+	needs := ""
+	for _, k := range []struct {
+		name, value string
+		of          []string
+	}{
+		{"token_file", a.TokenFile, []string{dns01.Cloudflare, dns01.Hetzner}},
+		{"server", a.Server, []string{dns01.RFC2136}},
+		{"key_file", a.KeyFile, []string{dns01.RFC2136}},
+		{"command", strings.Join(a.Command[:min(1, len(a.Command))], ""), []string{dns01.Exec}},
+	} {
+		switch wanted := slices.Contains(k.of, a.Provider); {
+		case wanted && k.value == "" && !d.failed(join(key, k.name)):
+			d.refuse(join(key, k.name), "", "required with provider: "+a.Provider)
+		case wanted:
+			needs = k.name // the one that can be wrong: of several, the last
+		case k.value != "":
+			d.refuse(join(key, k.name), k.value, "only with provider: "+strings.Join(k.of, " or "))
+		}
+	}
+	if d.failed(key) {
+		return
+	}
+	d.refuseFile(join(key, needs), cmp.Or(a.TokenFile, a.KeyFile, strings.Join(a.Command, " ")), a.Maker().Check())
+	if a.Server != "" {
+		a.Server = withPort(a.Server)
+	}
+	for i, server := range a.Resolvers {
+		a.Resolvers[i] = withPort(server)
+	}
+}
