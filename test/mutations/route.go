@@ -205,6 +205,20 @@ var routeFaults = []mutation{
 		test: "./route/auth TestOutageOfTheIssuer",
 	},
 	{
+		name: "issuer-that-failed-is-asked-minutes-later",
+		file: "route/auth/keyset.go",
+		old:  "interval = retryEvery",
+		new:  "interval = readEvery",
+		test: "./route/auth TestOutageOfTheIssuer",
+	},
+	{
+		name: "long-tokens-are-kept-in-memory",
+		file: "route/auth/token.go",
+		old:  "len(text) <= maxRememberedBytes",
+		new:  "len(text) <= maxTokenBytes",
+		test: "./route/auth TestRememberedTokens",
+	},
+	{
 		name: "copy-has-the-token-that-is-removed",
 		file: "route/mirror.go",
 		old:  "Authorized: a.Authorized, Path",
