@@ -85,8 +85,14 @@ func testTokensAtRandom(t *testing.T, http2 bool, random *mathrand.Rand) {
 	peers := []string{startServer(t, peer), startServer(t, peer)}
 	p.usePeers(http2, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin}, peers...)
 	fronts := p.fronts()
-	removed, first := false, ""
+	removed, first, what, number := false, "", "", ""
+	defer func() { // also if the request has got no answer
+		if t.Failed() {
+			t.Logf("%s: %d tries came to a peer", what, len(seen.of(number)))
+		}
+	}()
 	for n := range 120 {
+		number = strconv.Itoa(n)
 		switch random.IntN(8) {
 		case 0:
 			i.away.Store(!i.away.Load())
@@ -121,7 +127,7 @@ func testTokensAtRandom(t *testing.T, http2 bool, random *mathrand.Rand) {
 		p.setActions(actions) // a reload
 
 		token := tokens[random.IntN(len(tokens))]
-		fields := []string{"X-User: eve", "X_User: eve", "X-First: " + first, "X-Number: " + strconv.Itoa(n)}
+		fields := []string{"X-User: eve", "X_User: eve", "X-First: " + first, "X-Number: " + number}
 		sent := "[]"
 		if token.text != "" {
 			switch place {
@@ -136,11 +142,11 @@ func testTokensAtRandom(t *testing.T, http2 bool, random *mathrand.Rand) {
 			}
 		}
 		front := fronts[random.IntN(len(fronts))]
+		what = fmt.Sprintf("request %d, to peers by HTTP/2: %t, %s %s, token in %s, first try %q, away %t", n, http2, front.name, method, place, first, i.away.Load())
 		response, got := front.ask(t, method, "/", body, fields...)
-		what := fmt.Sprintf("request %d, to peers by HTTP/2: %t, %s %s, token in %s, first try %q, away %t", n, http2, front.name, method, place, first, i.away.Load())
 		verify.Require(t, response.StatusCode == token.status && response.Header.Get("X-Sluice-Reason") == token.reason,
 			"%s: got %d %q, want %d %q: %s", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), token.status, token.reason, got)
-		asked := seen.of(strconv.Itoa(n))
+		asked := seen.of(number)
 		if token.status != 200 {
 			verify.Require(t, len(asked) == 0, "%s: peers got %q", what, asked)
 			continue
