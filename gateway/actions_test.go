@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +13,8 @@ import (
 	"time"
 
 	"sluice/operator"
+	"sluice/test/discoverytest"
+	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
@@ -48,6 +52,63 @@ routes:
 		answer := r.do(r.request(http.MethodPost, r.url("web")+target, strings.NewReader("xx")))
 		got := fmt.Sprint(answer.StatusCode, " ", answer.Header.Get("Location"))
 		verify.That(t, got == want && (answer.Header.Get("Server") != "peer" || target != "/api"), "POST %s: got %q, %v, want %q", target, got, answer.Header, want)
+	}
+}
+
+// What instances ask for by sluice's own tags and by Traefik's reaches clients: fixed answers, pages of other origins, and for whom a
+// route is by the certificate.
+func TestActionsOfTags(t *testing.T) {
+	t.Parallel()
+	dir, consul := t.TempDir(), discoverytest.Start(t)
+	site, a := testcert.Write(t, dir, "a.example"), testcert.NewAuthority(t, "ca.example")
+	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"),
+		`sluice.route=h/fixed direct_response.status=418 direct_response.body="a b" direct_response.content_type=text/x direct_response.headers.X.A=$path`,
+		"sluice.route=h/own cors.allow_origins=https://a,https://b cors.allow_methods=PUT,GET cors.allow_headers=X-A,X-B cors.expose_headers=X-C,X-D cors.allow_credentials=true cors.max_age=7s",
+		"sluice.route=h/some client_certificates=cn=web,cn=api",
+		"sluice.route=h/chosen", "sluice.route=h/chosen when.client_certificates=cn=web,cn=api direct_response.status=203",
+		"sluice.route=h/not", "sluice.route=h/not when.not.client_certificates=cn=web,cn=api direct_response.status=203",
+		"traefik.enable=true", "traefik.http.routers.star.rule=Host(`h`) && PathPrefix(`/traefik`)", "traefik.http.routers.star.middlewares=cors",
+		"traefik.http.middlewares.cors.headers.accesscontrolalloworiginlist=https://a,https://b",
+		"traefik.http.middlewares.cors.headers.accesscontrolallowmethods=PUT,GET",
+		"traefik.http.middlewares.cors.headers.accesscontrolallowheaders=X-A,X-B",
+		"traefik.http.middlewares.cors.headers.accesscontrolexposeheaders=X-C,X-D",
+		"traefik.http.middlewares.cors.headers.accesscontrolallowcredentials=true",
+		"traefik.http.middlewares.cors.headers.accesscontrolmaxage=7",
+		"traefik.http.routers.any.rule=Host(`h`) && PathPrefix(`/any`)", "traefik.http.routers.any.middlewares=any",
+		"traefik.http.middlewares.any.headers.accesscontrolalloworiginlistregex=[ab]$"))
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice, traefik] }\nlisteners:\n", consul.URL())+
+		secureListener("web", site, fmt.Sprintf(", client_ca: %q, client_auth: optional", writeFile(t, dir, "ca.pem", a.Root))))
+	as := func(name string) {
+		files := writeLeaf(t, a, dir, name, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: name} })
+		r.show(files.Cert, files.Key)
+	}
+	ask := func(method, path string, fields ...string) reply {
+		return r.do(r.request(method, r.secureURL("web")+path, nil, append(fields, "Host", "h")...))
+	}
+	as("other")
+	r.await("the routes are there", func() bool { return ask("GET", "/some").StatusCode == http.StatusForbidden })
+	for _, test := range []struct{ who, statuses string }{{"web", "200 203 200"}, {"api", "200 203 200"}, {"other", "403 200 203"}} {
+		as(test.who)
+		got := fmt.Sprint(ask("GET", "/some").StatusCode, ask("GET", "/chosen").StatusCode, ask("GET", "/not").StatusCode)
+		verify.Equal(t, got, test.statuses, "%s: the statuses", test.who)
+	}
+	fixed := ask("POST", "/fixed/x")
+	verify.That(t, fixed.StatusCode == 418 && fixed.body == "a b" && fixed.Header.Get("Content-Type") == "text/x" && fixed.Header.Get("X.A") == "/fixed/x", "a fixed answer: %+v", fixed)
+	of := func(got reply) string {
+		text := fmt.Sprint(got.StatusCode)
+		for _, name := range []string{"Origin", "Credentials", "Methods", "Headers"} {
+			text += " " + got.Header.Get("Access-Control-Allow-"+name)
+		}
+		return text + " " + got.Header.Get("Access-Control-Max-Age") + " " + got.Header.Get("Access-Control-Expose-Headers")
+	}
+	for path, want := range map[string][2]string{
+		"/own":     {"204 https://b true PUT, GET X-A, X-B 7 X-C, X-D", "200 https://b true    X-C, X-D"},
+		"/traefik": {"204 https://b true PUT, GET X-A, X-B 7 X-C, X-D", "200 https://b true    X-C, X-D"},
+		"/any":     {"204 https://b  GET, HEAD, POST  5 ", "200 https://b     "},
+	} {
+		verify.Equal(t, of(ask("OPTIONS", path, "Origin", "https://b", "Access-Control-Request-Method", "PUT")), want[0], "%s: the answer to a preflight", path)
+		verify.Equal(t, of(ask("GET", path, "Origin", "https://b")), want[1], "%s: the answer", path)
+		verify.Equal(t, of(ask("GET", path, "Origin", "https://c")), "200      ", "%s: the answer to another origin", path)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"golang.org/x/crypto/ocsp"
 
 	"sluice/admin"
@@ -251,6 +252,15 @@ func TestStaples(t *testing.T) {
 	both := start(t, strings.Replace(text(", ocsp_stapling: true", "allow_local: true"), "certificates: [", fmt.Sprintf("certificates: [{ cert: %q, key: %q }, ", second.Cert, second.Key), 1))
 	both.await("a staple of each certificate", func() bool { return stapled(both, "b.example", 8) && stapled(both, "a.example", 7) })
 
+	chain, key, _ := a.Chain(t, "/acme", func(c *x509.Certificate) {
+		c.DNSNames, c.OCSPServer, c.SerialNumber = []string{"staple.example"}, []string{responder.URL}, big.NewInt(9)
+	})
+	files := &certmagic.FileStorage{Path: t.TempDir()}
+	storeChain(t, noAuthority, "staple.example", chain, key, func(key string, value []byte) error { return files.Store(t.Context(), key, value) })
+	managed := start(t, fmt.Sprintf("discovery: { allow_local: true }\nlisteners: [{ name: web, address: '127.0.0.1:0', tls: { ocsp_stapling: true, acme: { names: [staple.example], directory: %q, storage: %q } } }]\n",
+		noAuthority, files.Path)+static("star", peer))
+	managed.await("a staple of a certificate by ACME", func() bool { return stapled(managed, "staple.example", 9) })
+
 	off := start(t, text("", "allow_local: true"))
 	closed := start(t, text(", ocsp_stapling: true", ""))
 	closed.await("the refusal", func() bool { return state(closed).Staple.Error != "" })
@@ -274,7 +284,8 @@ func TestScanner(t *testing.T) {
 	dir := t.TempDir()
 	site := testcert.Write(t, dir, "a.example")
 	r := start(t, "listeners:\n"+secureListener("modern", site, ", profile: modern")+secureListener("intermediate", site, ", profile: intermediate")+
-		secureListener("default", site, "")+secureListener("own", site, ", ciphers: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256], curves: [P-256]")+static("star", origin(t, "star")))
+		secureListener("default", site, "")+secureListener("own", site, ", ciphers: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256], curves: [P-256]")+
+		secureListener("rsa", testcert.WriteRSA(t, dir, "rsa.example"), ", profile: intermediate")+static("star", origin(t, "star")))
 	const (
 		suites13 = "TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256"
 		suites12 = " ECDHE-ECDSA-AES128-GCM-SHA256 ECDHE-ECDSA-AES256-GCM-SHA384 ECDHE-ECDSA-CHACHA20-POLY1305"
@@ -285,6 +296,7 @@ func TestScanner(t *testing.T) {
 		{"intermediate", "1.2 1.3", suites13 + suites12, mozilla},
 		{"default", "1.2 1.3", suites13 + suites12, mozilla + " secp521r1"},
 		{"own", "1.2 1.3", suites13 + " ECDHE-ECDSA-AES128-GCM-SHA256", "secp256r1"},
+		{"rsa", "1.2 1.3", suites13 + strings.ReplaceAll(suites12, "ECDSA", "RSA"), mozilla},
 	} {
 		var out struct {
 			Test struct {

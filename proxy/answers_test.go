@@ -348,6 +348,8 @@ func TestMaintenance(t *testing.T) {
 	p.setActions(nil)
 	p.pool.SetMaintenance(&balancer.Maintenance{})
 	p.answered("GET", "/", 503, "maintenance", "503 Service Unavailable: the service is in maintenance\n")
+	r, _ := p.fronts()[0].ask(t, "GET", "/", "")
+	verify.Equal(t, r.Header.Get("Retry-After"), "60", "Retry-After without an end")
 	p.pool.SetMaintenance(&balancer.Maintenance{Except: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	p.answered("GET", "/", 200, "", "")
 	p.pool.SetMaintenance(&balancer.Maintenance{Except: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})

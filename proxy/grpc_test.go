@@ -285,6 +285,25 @@ func TestGRPCRefusals(t *testing.T) {
 	refuse(http2Post+"|content-type=application/grpc-web", true, "404", "", "no_route")
 }
 
+// A call gets no page: neither in place of an answer of sluice's own, nor of what a peer says that does not know gRPC.
+func TestGRPCGetsNoPages(t *testing.T) {
+	t.Parallel()
+	p, _ := startGRPC(t, startFramePeer(t, func(peer *framePeer, stream uint32) {
+		peer.headers(stream, false, ":status", "503", "content-type", "text/plain")
+		peer.WriteData(stream, true, []byte("peer"))
+	}))
+	pages := route.ErrorPages{pageOf(t, "4xx,5xx", "page", true)}
+	p.setRoutes(
+		route.Route{Path: "/", Service: p.service, Actions: &route.Actions{ErrorPages: pages}},
+		route.Route{Path: "/denied", Service: p.service, Actions: &route.Actions{ErrorPages: pages, Access: access("", "127.0.0.0/8")}},
+	)
+	c := p.dialFrames()
+	r := c.ask(1, grpcPost)
+	verify.That(t, r.status == "503" && r.body == "peer" && r.header["x-sluice-reason"] == "", "the peer's answer: got %+v", r)
+	r = c.ask(3, strings.Replace(grpcPost, ":path=/", ":path=/denied", 1))
+	verify.That(t, r.status == "200" && r.header["grpc-status"] == "7" && r.body == "", "sluice's own answer: got %+v", r)
+}
+
 // What a peer says in grpc-status is its outcome.
 func TestGRPCOutcomes(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,9 @@ type world struct {
 	t       *testing.T
 	m       *Manager
 	dir     string
+	socket  net.Listener
 	site    testcert.Files
+	rsa     bool // site
 	of      [2]*testcert.Authority
 	clients [2][3]tls.Certificate // with the serial numbers 10, 11 and 12
 
@@ -55,7 +57,13 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{Rand: rand.New(rand.NewPCG(seed, 0)), seed: seed, t: t, dir: t.TempDir()}
 	w.m = New(Options{Others: func() []certificates.Use { return nil }, Revoked: func() { w.told = w.tls.Revocations() }})
 	t.Cleanup(w.m.Close)
-	w.site = testcert.Write(t, w.dir, "a.example")
+	w.socket = verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
+	t.Cleanup(func() { w.socket.Close() })
+	if w.rsa = w.IntN(4) == 0; w.rsa {
+		w.site = testcert.WriteRSA(t, w.dir, "a.example")
+	} else {
+		w.site = testcert.Write(t, w.dir, "a.example")
+	}
 	for i := range w.of {
 		w.of[i] = testcert.NewAuthority(t, fmt.Sprintf("ca%d.example", i))
 		for n := range w.clients[i] {
@@ -114,6 +122,9 @@ func (w *world) reload() {
 		s.Profile = "intermediate"
 	case 2:
 		s.Ciphers = []config.TLSSuite{{Value: tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}}
+		if w.rsa {
+			s.Ciphers[0].Value = tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+		}
 		s.Curves = []config.TLSCurve{{Value: tls.CurveP256}}
 	}
 	switch w.IntN(4) {
@@ -158,19 +169,22 @@ func (w *world) visitor() *visitor {
 		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA,
 		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 	}[w.IntN(4)]
-	v.curve = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}[w.IntN(4)]
+	v.curve = allCurves[w.IntN(len(allCurves))]
 	return v
 }
+
+// allCurves are the key exchanges of visitors: first the ones of both profiles, and of these first the one that TLS 1.2 has not.
+var allCurves = []tls.CurveID{tls.X25519MLKEM768, tls.CurveP256, tls.X25519, tls.CurveP384, tls.CurveP521}
 
 // expect decides what a handshake of v should end with: its version, 0 for none, and whether it may resume a session.
 func (w *world) expect(v *visitor) (version uint16, mayResume bool) {
 	s := w.listener.TLS
-	least, suites, curves := uint16(tls.VersionTLS12), certificates.Suites, []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+	least, suites, curves := uint16(tls.VersionTLS12), certificates.Suites, allCurves
 	switch {
 	case s.Profile == "modern":
-		least, curves = tls.VersionTLS13, curves[:3]
+		least, curves = tls.VersionTLS13, curves[:4]
 	case s.Profile == "intermediate":
-		curves = curves[:3]
+		curves = curves[:4]
 	case len(s.Ciphers) > 0:
 		suites, curves = []uint16{s.Ciphers[0].Value}, curves[1:2]
 	}
@@ -178,8 +192,8 @@ func (w *world) expect(v *visitor) (version uint16, mayResume bool) {
 	switch {
 	case version < least, !slices.Contains(curves, v.curve):
 		return 0, false
-	case version == tls.VersionTLS12 && (v.suite == tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 || !slices.Contains(suites, v.suite)):
-		return 0, false // the certificate is ECDSA
+	case version == tls.VersionTLS12 && (v.curve == allCurves[0] || w.rsa != (v.suite == tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256) || !slices.Contains(suites, v.suite)):
+		return 0, false
 	case s.ClientCA == "":
 		keys := []string{ownKeys}
 		if s.TicketKeys != "" {
@@ -205,8 +219,9 @@ func (w *world) shake(v *visitor) (tls.ConnectionState, error) {
 	if v.cert >= 0 {
 		client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &w.clients[v.of][v.cert], nil }
 	}
-	near, far := net.Pipe()
+	near := verify.Result(net.Dial("tcp", w.socket.Addr().String())).Must(w.t) // a net.Pipe has no room for a session that is not read yet
 	defer near.Close()
+	far := verify.Result(w.socket.Accept()).Must(w.t)
 	defer far.Close()
 	done := make(chan struct{})
 	go func() {

@@ -100,6 +100,20 @@ var certificatesFaults = []mutation{
 		test: "./gateway TestStaples",
 	},
 	{
+		name: "certificate-by-ACME-has-no-staple",
+		file: "certificates/listeners/tls.go",
+		old:  "staple := t.stapleOf(certificate.Leaf); staple != nil {",
+		new:  "staple := t.stapleOf(certificate.Leaf); staple != nil && len(others) > 0 {",
+		test: "./gateway TestStaples",
+	},
+	{
+		name: "profiles-without-a-key-exchange-for-later",
+		file: "certificates/policy.go",
+		old:  "{tls.X25519MLKEM768, tls.X25519,",
+		new:  "{tls.X25519,",
+		test: "./certificates/listeners TestRandomHandshakes",
+	},
+	{
 		name: "record-of-a-challenge-stays",
 		file: "certificates/acme/dns01/solver.go",
 		old:  "_, err := provider.DeleteRecords(ctx, r.zone+\".\", []libdns.Record{r.made})\n\t\treturn err",

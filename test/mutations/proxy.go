@@ -325,6 +325,20 @@ var proxyFaults = []mutation{
 		test: "./gateway TestNamesOfCertificates",
 	},
 	{
+		name: "call-gets-a-page",
+		file: "proxy/answer.go",
+		old:  " || x.standing.grpc {\n\t\treturn nil, false",
+		new:  " {\n\t\treturn nil, false",
+		test: "./proxy TestGRPCGetsNoPages",
+	},
+	{
+		name: "maintenance-without-an-end-is-over-soon",
+		file: "proxy/refusal/refusal.go",
+		old:  "maintenancePause = time.Minute",
+		new:  "maintenancePause = time.Second",
+		test: "./proxy TestMaintenance",
+	},
+	{
 		name: "peers-with-HTTP2-are-asked-by-HTTP1",
 		file: "proxy/send.go",
 		old:  "HTTP2: x.service.HTTP2,",

@@ -2,9 +2,11 @@
 package testcert
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
@@ -21,8 +23,24 @@ type Files struct{ Cert, Key string }
 // files of an earlier call. change is as in PEM.
 func Write(t testing.TB, dir, host string, change ...func(*x509.Certificate)) Files {
 	t.Helper()
-	files := Files{filepath.Join(dir, host+".pem"), filepath.Join(dir, host+".key")}
 	cert, key := PEM(host, change...)
+	return write(t, dir, host, cert, key)
+}
+
+// WriteRSA is Write with a key for RSA.
+func WriteRSA(t testing.TB, dir, host string) Files {
+	t.Helper()
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := signedByItself(private, host)
+	return write(t, dir, host, cert, key)
+}
+
+func write(t testing.TB, dir, host string, cert, key []byte) Files {
+	t.Helper()
+	files := Files{filepath.Join(dir, host+".pem"), filepath.Join(dir, host+".key")}
 	for path, data := range map[string][]byte{files.Cert: cert, files.Key: key} {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
@@ -43,6 +61,10 @@ func PEM(host string, change ...func(*x509.Certificate)) (cert, key []byte) {
 	if err != nil {
 		panic(err)
 	}
+	return signedByItself(private, host, change...)
+}
+
+func signedByItself(private crypto.Signer, host string, change ...func(*x509.Certificate)) (cert, key []byte) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), DNSNames: []string{host},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
