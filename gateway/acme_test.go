@@ -104,9 +104,7 @@ func TestACMECertificatesOutliveListeners(t *testing.T) {
 	for _, storage := range []string{"directory", "consul"} {
 		t.Run(storage, func(t *testing.T) {
 			t.Parallel()
-			seed := rand.Uint64()
-			t.Logf("seed %d", seed)
-			random := rand.New(rand.NewPCG(seed, 0))
+			random := rand.New(rand.NewPCG(verify.Seed(t), 0))
 			host := storage + ".example"
 			agent, own := shared.Agent(t)
 			relay := consultest.StartRelay(t, agent.HTTPAddress())

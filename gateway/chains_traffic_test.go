@@ -259,8 +259,7 @@ func TestChainsThatChangeUnderLoad(t *testing.T) {
 	t.Parallel()
 	m, r := startVersions(t)
 	m.Native(t, meshtest.Service{Name: "api", ID: "api-2"})
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := verify.Seed(t)
 	random := rand.New(rand.NewPCG(seed, 2))
 
 	compiled := func() *mesh.Compiled {

@@ -173,9 +173,7 @@ func (l *meshLoad) stop() {
 // fail while sidecars end and start, stand still, are in maintenance or drained, and the certificates rotate.
 func TestPeersOfTheMesh(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := rand.New(rand.NewPCG(verify.Seed(t), 0))
 	m := meshtest.Start(t, consultest.Options{ACLs: true, Node: "node-1"})
 	var sidecars []*meshtest.Sidecar
 	for _, id := range []string{"web-1", "web-2"} {

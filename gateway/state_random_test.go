@@ -279,11 +279,9 @@ func (m *stateModel) textsOf(s config.Source) map[string]string {
 // order.
 func TestStateAtRandom(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
 	s := newSharers(t)
 	m := &stateModel{
-		t: t, random: rand.New(rand.NewPCG(seed, 0)), agent: s.agent, relay: consultest.StartRelay(t, s.agent.HTTPAddress()), own: s.own, share: 0.5, peersFile: s.peers,
+		t: t, random: rand.New(rand.NewPCG(verify.Seed(t), 0)), agent: s.agent, relay: consultest.StartRelay(t, s.agent.HTTPAddress()), own: s.own, share: 0.5, peersFile: s.peers,
 		bodies: []string{origin(t, "0"), origin(t, "1")},
 		keys:   make(map[string]int), said: make(map[string]int), served: make(map[string]int),
 		was: make(map[uint64]map[string]int), drained: make(map[string]bool),

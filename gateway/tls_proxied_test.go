@@ -12,8 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -67,12 +65,7 @@ func (c *proxyConn) ask(config *tls.Config) (status int, body string, resumed bo
 // and sessions, which belong to no address: each request has the address of its connection. Who sends no header gets nothing.
 func TestTLSPolicyBehindProxies(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	if text := os.Getenv("SLUICE_TLS_SEED"); text != "" {
-		seed = verify.Result(strconv.ParseUint(text, 10, 64)).Must(t)
-	}
-	t.Logf("SLUICE_TLS_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := rand.New(rand.NewPCG(verify.Seed(t), 0))
 	dir, a := t.TempDir(), testcert.NewAuthority(t, "ca.example")
 	site := testcert.Write(t, dir, "a.example")
 	leaf := func(name string, serial int64) *tls.Certificate {

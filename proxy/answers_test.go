@@ -367,8 +367,7 @@ var randomOrigins = []string{"https://app.example", "https://evil.example", "nul
 // Whatever a route does and its peer answers: one value of each field of CORS, the page of the status, and no answer of a
 // peer that a page replaces.
 func TestAnswersAtRandom(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := verify.Seed(t)
 	random := rand.New(rand.NewPCG(seed, 0))
 	maybe := func(percent int) bool { return random.IntN(100) < percent }
 	file := filepath.Join(t.TempDir(), "users")

@@ -331,8 +331,7 @@ func TestDeniedStream(t *testing.T) {
 // ever.
 func TestIntentionsTurnUnderLoad(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := verify.Seed(t)
 	consul := newConsulOfTest()
 	modes := []denyMode{byAlert, inHandshake, byClose}
 	type service struct {

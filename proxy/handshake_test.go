@@ -264,9 +264,7 @@ func TestOverTLSNothingFollowsAChallenge(t *testing.T) {
 // every place is free.
 func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := rand.New(rand.NewPCG(verify.Seed(t), 0))
 	release := make(chan struct{})
 	authorizes := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		select {

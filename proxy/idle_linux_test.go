@@ -82,12 +82,10 @@ func TestSilentConnectionsBecomeIdle(t *testing.T) {
 // or the server stops, are served.
 func TestRequestsMeetIdleSet(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
 	p := startProxy(t, Options{}, answersOK(t))
 	var wg sync.WaitGroup
 	for i := range 20 {
-		random := rand.New(rand.NewPCG(seed, uint64(i)))
+		random := rand.New(rand.NewPCG(verify.Seed(t), uint64(i)))
 		conn := p.dial()
 		wg.Go(func() {
 			for range 5 {

@@ -146,8 +146,7 @@ func TestOverloadMeetsTheRest(t *testing.T) {
 	if testing.Short() {
 		duration = time.Second
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := verify.Seed(t)
 	o := &overloaded{testProxy: startProxy(t, Options{}), http2: http2Client(t)}
 	var broken sync.Map
 	o.proof = proof.New(func(e balancer.Event) { broken.Store(e.Detail, true) })

@@ -225,8 +225,6 @@ func theirsPasses(t testing.TB, f hostileField, id, loads, trailer bool) bool {
 // route meet, no reserved name passes, and every other one does. A copy for a mirror has the standing of its request.
 func TestReservedNames(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
 	for r := range reserved.Reservation(reserved.LikeAnother) {
 		verify.That(t, len(namesOf[r]) != 0 || r == reserved.OfTrace || r == reserved.OfTraceState || r == reserved.OfDeadline || r == reserved.OfListener, "reservation %d has no name in the test", r)
 	}
@@ -235,7 +233,7 @@ func TestReservedNames(t *testing.T) {
 			for _, id := range []bool{false, true} {
 				t.Run(fmt.Sprintf("HTTP/2 to peers %v, underscores %v, ids %v", http2Peers, keep, id), func(t *testing.T) {
 					t.Parallel()
-					testReservedNames(t, rand.New(rand.NewPCG(seed, 1)), http2Peers, keep, id)
+					testReservedNames(t, rand.New(rand.NewPCG(verify.Seed(t), 1)), http2Peers, keep, id)
 				})
 			}
 		}

@@ -55,9 +55,7 @@ func TestTimeInWhichTheProcessDidNotRunHardlyCounts(t *testing.T) {
 // Whatever deadlines entries get, they are woken at the first sweep at which one
 // has passed, and at no other. One that has been removed is not looked at.
 func TestWheelKeepsDeadlines(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := rand.New(rand.NewPCG(verify.Seed(t), 0))
 	s := NewSweeper()
 	entries, conns := make([]SweepEntry, 50), make([]expiring, 50)
 	for i := range entries {

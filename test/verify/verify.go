@@ -3,9 +3,12 @@ package verify
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/url"
+	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -16,6 +19,17 @@ func NoError(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Seed returns what a test that does things at random begins with: SLUICE_SEED, else another one each time. It says which.
+func Seed(t testing.TB) uint64 {
+	t.Helper()
+	seed := rand.Uint64()
+	if text := os.Getenv("SLUICE_SEED"); text != "" {
+		seed = Result(strconv.ParseUint(text, 10, 64)).Must(t)
+	}
+	t.Logf("SLUICE_SEED=%d", seed)
+	return seed
 }
 
 // A Returned is what a call has returned: a value and an error.
