@@ -10,7 +10,6 @@ import (
 
 	"sluice/proxy/socket"
 	"sluice/test/discoverytest"
-	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
@@ -64,7 +63,7 @@ func (c *combinedRun) disturb(g *generation) {
 		}
 		c.healthy = !c.healthy
 	case 4:
-		testcert.Write(c.t, c.dir, "*.example.com")
+		c.certify()
 	case 5:
 		g.write("nonsense: 1\n")
 		g.Reload()

@@ -307,7 +307,13 @@ func (c *combinations) tls() settings {
 		keys["profile"] = pick(c, "modern", "intermediate")
 	case 1:
 		keys["min_version"], keys["curves"] = pick(c, "1.2", "1.3"), []string{"X25519", "P-256"}
+	case 2:
+		keys["ciphers"] = pick(c, []string{"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"}, []string{"TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"})
 	}
+	if c.one(2) {
+		keys["ticket_keys"] = pick(c, c.servers.tickets...)
+	}
+	keys["ocsp_stapling"] = c.one(2)
 	if c.one(3) {
 		keys["hsts"] = settings{}
 	}
@@ -322,6 +328,7 @@ func (c *combinations) asking(t terms) settings {
 	}
 	if t.auth != "" {
 		keys["client_ca"], keys["client_auth"] = c.servers.clientCA, t.auth
+		delete(keys, "ticket_keys")
 	}
 	if t.list {
 		keys["client_crl"] = c.servers.clientCRL

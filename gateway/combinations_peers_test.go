@@ -241,6 +241,9 @@ type combinedServers struct {
 	clients                             map[string]tls.Certificate // by who has them
 	sockets                             map[string]string          // of servers, by their addresses
 	clientCA, clientCRL                 string                     // files
+	tickets                             []string                   // files
+	authority                           *testcert.Authority        // of the listeners
+	responder                           string                     // its URL
 	socketsMade                         atomic.Uint64
 	barred                              atomic.Pointer[string] // a request that must not have reached a peer
 }

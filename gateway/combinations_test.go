@@ -17,7 +17,6 @@ import (
 
 	"sluice/test/discoverytest"
 	"sluice/test/long"
-	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
@@ -60,7 +59,7 @@ type combinedRun struct {
 func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 	c := &combinedRun{seed: seed, sessions: tls.NewLRUClientSessionCache(0), combinations: &combinations{t: t, random: rand.New(rand.NewPCG(seed, 0)), servers: servers,
 		dir: t.TempDir(), consul: discoverytest.Start(t), healthy: true}}
-	c.site = testcert.Write(t, c.dir, "*.example.com")
+	c.certify()
 	c.newRoutes()
 	c.register()
 	r := newRunning(t, c.next())
