@@ -2,6 +2,7 @@ package traefik
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"sluice/route"
@@ -38,7 +39,7 @@ func (e *effects) headers(_ label, options *part) {
 		case len(l.path) >= 2 && l.path[0] == "customresponseheaders":
 			e.header("response_headers", strings.Join(l.written[1:], "."), l.value)
 		case fixed[0] != "":
-			if l.value == "true" {
+			if isTrue(l.value) {
 				e.header("response_headers", fixed[0], fixed[1])
 			}
 		case text != "":
@@ -53,6 +54,15 @@ func (e *effects) headers(_ label, options *part) {
 		}
 	}
 }
+
+// isTrue reports whether Traefik reads a value as true.
+func isTrue(value string) bool {
+	b, _ := strconv.ParseBool(value)
+	return b
+}
+
+// isOff reports whether a value turns off what has options of its own, such as tls.
+func isOff(value string) bool { return strings.EqualFold(value, "false") }
 
 // header sets a field, or removes it if value is empty.
 func (e *effects) header(key, name, value string) {
@@ -91,9 +101,15 @@ func (e *effects) cors(options *part) {
 				origins = append(origins, "~(?:.*(?:"+pattern+").*)")
 			}
 		case name == "accesscontrolallowcredentials":
-			keys["allow_credentials"] = l.value
+			on, err := strconv.ParseBool(l.value)
+			if keys["allow_credentials"] = l.value; err == nil {
+				keys["allow_credentials"] = strconv.FormatBool(on)
+			}
 		case name == "accesscontrolmaxage":
-			keys["max_age"] = l.value + "s"
+			seconds, err := strconv.Atoi(l.value)
+			if keys["max_age"] = l.value + "s"; err == nil { // no client remembers it for longer than a day
+				keys["max_age"] = strconv.Itoa(max(0, min(seconds, 86400))) + "s"
+			}
 		case strings.HasPrefix(name, "accesscontrol"):
 			e.ignore(l, "sluice has no such key: ignored")
 		}

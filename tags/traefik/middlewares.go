@@ -232,7 +232,7 @@ func (e *effects) retry(l label, _ *part) {
 
 // compress compresses with sluice's types, unless the middleware has a list of its own.
 func (e *effects) compress(_ label, options *part) {
-	if value, _ := options.get(); value == "false" {
+	if value, _ := options.get(); isOff(value) {
 		return
 	}
 	keys := tags.Keys{"min_length": "1024B"}

@@ -226,7 +226,7 @@ func (r *reader) secure(router *part, e *effects) {
 	for _, l := range router.labels {
 		switch {
 		case l.path[0] != "tls":
-		case len(l.path) == 1 && l.value == "false":
+		case len(l.path) == 1 && isOff(l.value):
 		case len(l.path) == 1:
 			e.secure = true
 		case l.path[1] == "options" && l.value != "default":

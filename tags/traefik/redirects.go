@@ -27,7 +27,7 @@ func (e *effects) redirectScheme(l label, options *part) {
 
 // redirectKeys returns the keys of a redirect with Traefik's statuses, which are others for GET.
 func redirectKeys(options *part) tags.Keys {
-	if permanent, _ := options.get("permanent"); permanent == "true" {
+	if permanent, _ := options.get("permanent"); isTrue(permanent) {
 		return tags.Keys{"code": "308", "get_code": "301"}
 	}
 	return tags.Keys{"code": "307", "get_code": "302"}

@@ -177,7 +177,7 @@ func sticky(s *part, settings tags.Keys, e *effects) {
 			continue
 		}
 		if len(l.path) == 3 {
-			on = l.value != "false"
+			on = !isOff(l.value)
 			continue
 		}
 		on = true

@@ -90,7 +90,7 @@ func (r *reader) streamProtocol(router *part, e *effects) (protocol string) {
 	}
 	for _, l := range router.labels {
 		switch {
-		case l.path[0] != "tls" || len(l.path) == 1 && l.value == "false":
+		case l.path[0] != "tls" || len(l.path) == 1 && isOff(l.value):
 			continue
 		case through && len(l.path) > 1 && l.path[1] != "passthrough":
 			e.ignore(l, "with tls.passthrough the instances have the certificates: ignored")
@@ -200,7 +200,7 @@ func streamHealthcheck(s *part, settings tags.Keys, e *effects) {
 			continue
 		}
 		if len(l.path) == 2 {
-			on = on || l.value != "false"
+			on = on || !isOff(l.value)
 			continue
 		}
 		on = true
