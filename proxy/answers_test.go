@@ -434,6 +434,16 @@ func TestAnswersAtRandom(t *testing.T) {
 			if preflight {
 				fields = append(fields, "Access-Control-Request-Method: PUT")
 			}
+			sent := ""
+			if method == "POST" || method == "PUT" {
+				sent = strings.Repeat("b", []int{0, 4, 5000, 300 << 10, 3 << 20}[random.IntN(5)])
+			}
+			if sent != "" && maybe(30) {
+				fields = append(fields, "Expect: 100-continue")
+			}
+			if maybe(20) {
+				fields = append(fields, "Range: bytes=0-1", "If-Range: x")
+			}
 			password := maybe(50)
 			if password {
 				fields = append(fields, "Authorization: Basic YW5uOnNlY3JldA==")
@@ -463,7 +473,7 @@ func TestAnswersAtRandom(t *testing.T) {
 			}
 			target := fmt.Sprintf("/?status=%d&size=%d&fields=%s", status, size, strings.Join(peerFields, "+"))
 			for _, front := range fronts {
-				r, got := front.ask(t, method, target, map[bool]string{true: "body"}[method == "POST"], fields...)
+				r, got := front.ask(t, method, target, sent, fields...)
 				what := fmt.Sprintf("seed %d: %s: %s %s %q, cors %v, maintenance %v, %+v", seed, front.name, method, target, fields, cors, maintenance != nil, a)
 				verify.That(t, r.StatusCode == want && r.Header.Get("X-Sluice-Reason") == reason, "%s:\n%d %q, want %d %q", what, r.StatusCode, r.Header.Get("X-Sluice-Reason"), want, reason)
 				if method != "HEAD" && (body != "" || reason == "") {
