@@ -185,3 +185,30 @@ func (r *reporting) checkEven(tier []*Peer, except ...*Peer) {
 	}
 	verify.That(r.t, high <= 1.15*low+.01 || high == 0, "utilizations from %.3f to %.3f:%s", low, high, text)
 }
+
+// While a peer is in slow start its reports move nothing: it is not as busy as its weight would make it.
+func TestReportedLoadDuringSlowStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(epoch) + time.Hour) // nanotime counts from there
+		p := newTestPool(t, Options{Policy: PolicyRoundRobin, ReportedLoad: true, SlowStart: SlowStart{Window: time.Minute}})
+		defer p.Close()
+		set := instances(3)
+		p.Apply(set[:2])
+		pass(2 * time.Minute)
+		p.Apply(set)
+		fresh := peerOf(t, p, set[2])
+		reports := func(seconds int) float64 {
+			for range seconds {
+				for _, peer := range p.Snapshot().All {
+					peer.ReportLoad(.5)
+				}
+				fresh.ReportLoad(.1)
+				pass(time.Second)
+			}
+			by, _ := fresh.Factor(FactorLoad)
+			return by
+		}
+		verify.Equal(t, reports(55), 1, "factor in slow start")
+		verify.That(t, reports(20) > 1.5, "factor after slow start: %v", reports(0))
+	})
+}

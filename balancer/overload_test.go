@@ -459,15 +459,16 @@ func TestStandstillEndsTheLimit(t *testing.T) {
 // What was seen before a pause does not count with what is seen after it: the answers per second of both together say nothing.
 func TestPauseEndsTheWindow(t *testing.T) {
 	t.Parallel()
-	for _, off := range []bool{false, true} {
+	for n := range 4 {
+		off, limited := n%2 == 1, n >= 2
 		synctest.Test(t, func(t *testing.T) {
 			on := complete(Options{Policy: PolicyRoundRobin, Limits: Limits{Adaptive: true}})
 			p := newTestPool(t, on)
 			p.Apply(instances(1))
-			answers := func(n int, latency time.Duration) {
+			answers := func(n, together int, latency time.Duration) {
 				for range n {
 					var tokens []Token
-					for range 10 {
+					for range together {
 						tokens = append(tokens, mustPick(t, p, nil))
 					}
 					time.Sleep(latency)
@@ -476,17 +477,17 @@ func TestPauseEndsTheWindow(t *testing.T) {
 					}
 				}
 			}
-			answers(100, 10*time.Millisecond)
-			for l := &p.adaptive.Load().tiers[0]; l.gradient.overloads == 0; {
-				answers(1, 40*time.Millisecond)
+			answers(100, 10, 10*time.Millisecond)
+			for l := &p.adaptive.Load().tiers[0]; l.gradient.overloads == 0 || limited && p.Overload().Tiers[0].Limit == 0; {
+				answers(1, 10, 40*time.Millisecond)
 			}
 			if off {
 				verify.NoError(t, p.Reconfigure(complete(Options{Policy: PolicyRoundRobin})))
 			}
 			time.Sleep(time.Hour)
 			verify.NoError(t, p.Reconfigure(on))
-			answers(20, 40*time.Millisecond)
-			verify.Equal(t, p.Overload().Tiers[0].Limit, 0, "limit after the pause, switched off %t", off)
+			answers(100, 2, 40*time.Millisecond)
+			verify.Equal(t, p.Overload().Tiers[0].Limit, 0, "limit after the pause, switched off %t, with a limit before %t", off, limited)
 		})
 	}
 }

@@ -95,8 +95,9 @@ func TestEachRuleIsChecked(t *testing.T) {
 	}{
 		{"removed", balancer.Options{}, func(t *testing.T, l *liar) {
 			l.told.Applied(nil, balancer.Now())
+			time.Sleep(100 * time.Millisecond)
 			l.use(t, balancer.Query{}).Done(ok) // within the grace
-			time.Sleep(time.Second)
+			time.Sleep(time.Millisecond)
 			l.use(t, balancer.Query{}).Done(ok)
 			l.use(t, balancer.Query{}).Done(ok)
 		}, map[proof.Kind]int{proof.Removed: 2}},

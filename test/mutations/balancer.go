@@ -269,4 +269,32 @@ var balancerFaults = []mutation{
 		new:  "if p.options.CutRemoved && p.closed {",
 		test: "./balancer TestRemovedPeerIsCut",
 	},
+	{
+		name: "limit-lasts-through-a-pause",
+		file: "balancer/gradient.go",
+		old:  "*g = gradient{calm: g.calm}",
+		new:  "_ = g.calm",
+		test: "./balancer TestPauseEndsTheWindow",
+	},
+	{
+		name: "reports-of-a-peer-in-slow-start-count",
+		file: "balancer/load.go",
+		old:  "|| !c.warmFrom.IsZero() ",
+		new:  "",
+		test: "./balancer TestReportedLoadDuringSlowStart",
+	},
+	{
+		name: "proof-forgives-for-a-second",
+		file: "balancer/proof/proof.go",
+		old:  "Grace = 100 * time.Millisecond",
+		new:  "Grace = time.Second",
+		test: "./balancer/proof TestEachRuleIsChecked",
+	},
+	{
+		name: "full-tier-keeps-its-requests",
+		file: "balancer/part.go",
+		old:  "\tfor range maxTried {\n\t\tp := part.picker.pick(without",
+		new:  "\tif len(part.inTiers) > 1 {\n\t\treturn nil\n\t}\n\tfor range maxTried {\n\t\tp := part.picker.pick(without",
+		test: "./balancer TestAFullTierOverflows",
+	},
 }
