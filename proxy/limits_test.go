@@ -197,6 +197,8 @@ func TestOverloadedServiceRefuses(t *testing.T) {
 	waiting := func() int { return p.pool.Overload().Tiers[0].Waiting }
 	full := waiting()
 
+	p.setService(route.Service{Retry: route.Retry{Attempts: 2, BodyBytes: 100_000}})
+	expectResponse(t, p.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n"), 503) // the body would be kept, and never comes
 	answer := p.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
 	expectReason(t, answer, "503", "overload")
 	verify.That(t, strings.Contains(answer, "\r\nRetry-After: 1\r\n"), "no Retry-After: %q", answer)
@@ -209,4 +211,9 @@ func TestOverloadedServiceRefuses(t *testing.T) {
 	expectResponse(t, conn, 200)
 	eventually(t, "it has its answer", func() bool { return waiting() == full })
 	verify.Equal(t, p.pool.Overload().Shed[balancer.CriticalityNormal] > 0, true, "refusals of normal requests are counted")
+
+	p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target}) // a critical connection goes on too
+	stream := p.stream()
+	io.WriteString(stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	expectResponse(t, stream, 200)
 }

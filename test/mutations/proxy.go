@@ -415,4 +415,18 @@ var proxyFaults = []mutation{
 		new:  "if of.Pool.Snapshot().OneLeader() && of.Affinity != nil {",
 		test: "./proxy TestWhySessionsOfALeaderEnd",
 	},
+	{
+		name: "overload-is-noticed-after-the-body",
+		file: "proxy/serve.go",
+		old:  "if x.service.Pool.Sheds(&x.query) {",
+		new:  "if x.tries > 0 && x.service.Pool.Sheds(&x.query) {",
+		test: "./proxy TestOverloadedServiceRefuses",
+	},
+	{
+		name: "criticality-is-not-for-tcp",
+		file: "proxy/stream.go",
+		old:  "s.query.Criticality = matched.Actions.Criticality",
+		new:  "s.query.Criticality = balancer.CriticalityNormal",
+		test: "./proxy TestOverloadedServiceRefuses",
+	},
 }
