@@ -82,10 +82,10 @@ func TestSilentConnectionsBecomeIdle(t *testing.T) {
 // or the server stops, are served.
 func TestRequestsMeetIdleSet(t *testing.T) {
 	t.Parallel()
-	p := startProxy(t, Options{}, answersOK(t))
+	p, seed := startProxy(t, Options{}, answersOK(t)), verify.Seed(t)
 	var wg sync.WaitGroup
 	for i := range 20 {
-		random := rand.New(rand.NewPCG(verify.Seed(t), uint64(i)))
+		random := rand.New(rand.NewPCG(seed, uint64(i)))
 		conn := p.dial()
 		wg.Go(func() {
 			for range 5 {
