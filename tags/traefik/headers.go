@@ -61,8 +61,8 @@ func isTrue(value string) bool {
 	return b
 }
 
-// isOff reports whether a value turns off what has options of its own, such as tls.
-func isOff(value string) bool { return strings.EqualFold(value, "false") }
+// isOff reports whether a value turns off what has options of its own, such as tls: all but true and an empty one do.
+func isOff(value string) bool { return value != "" && !strings.EqualFold(value, "true") }
 
 // header sets a field, or removes it if value is empty.
 func (e *effects) header(key, name, value string) {
