@@ -123,7 +123,7 @@ routes: [{ service: star, rate_limit: { rate: %d, burst: %d, scope: fleet } }]
 		verify.NoError(t, err)
 		return bytes.Count(log, []byte(`"seen":`))
 	}
-	atFirst := fallbacks()
+	atFirst, slowest := fallbacks(), time.Duration(0)
 	for _, step := range []struct {
 		what   string
 		change func()
@@ -141,6 +141,7 @@ routes: [{ service: star, rate_limit: { rate: %d, burst: %d, scope: fleet } }]
 			admitted, elapsed, late := c.send(each, shifts)
 			limit := rate * elapsed.Seconds()
 			t.Logf("%s: %d admitted in %v, the rate allows %.0f; at most %v late", step.what, admitted, elapsed, limit, late)
+			slowest = max(slowest, late)
 			// After a shift, each replica has to hear of it.
 			verify.That(t, float64(admitted) <= 1.05*(limit+burst)+rate, "%s: %d admitted, want %.0f", step.what, admitted, limit)
 			if late < 200*time.Millisecond { // else not all requests were sent
@@ -149,7 +150,9 @@ routes: [{ service: star, rate_limit: { rate: %d, burst: %d, scope: fleet } }]
 			}
 		}
 	}
-	verify.Equal(t, fallbacks(), atFirst, "fallbacks that are logged")
+	if slowest < time.Second { // else a replica may have stood still for long enough
+		verify.Equal(t, fallbacks(), atFirst, "fallbacks that are logged")
+	}
 }
 
 // The replicas exchange counts while a route has a limit of the fleet.
