@@ -21,7 +21,7 @@ type column struct {
 var tables = []table{
 	{
 		title:   "CPU per request, and how many times as much as another proxy needs",
-		work:    func(w workload) bool { return w.kind == kindLoad && !w.half },
+		work:    func(w workload) bool { return w.kind == kindLoad },
 		leftOut: func(proxy string) bool { return slices.Contains(baselines, proxy) },
 		columns: []column{
 			{"µs", "%.1f", middle(cpuMicros)},
