@@ -291,6 +291,7 @@ type ConsulService struct {
 	PassingOnly bool     `key:"passing_only" default:"false"`
 	Leader      *Leader  `key:"leader"`                // nil: all instances are used
 	Address     string   `key:"address" format:"name"` // tag of the addresses to use; empty: the usual ones
+	Port        string   `key:"port" format:"name"`    // name of the port to use; empty: the default port
 
 	Datacenters []string `key:"datacenters"` // in order of preference; empty: consul.datacenter
 	MinHealthy  int      `key:"min_healthy" default:"1" min:"1" max:"100000"`

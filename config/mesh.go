@@ -58,7 +58,7 @@ func (s *Service) checkConnect(d *decoder, key string) {
 		return
 	}
 	for _, other := range setKeys([]given{
-		{"prepared_query", s.Consul.PreparedQuery != ""}, {"address", s.Consul.Address != ""}, {"spill", s.Consul.Spill},
+		{"prepared_query", s.Consul.PreparedQuery != ""}, {"address", s.Consul.Address != ""}, {"port", s.Consul.Port != ""}, {"spill", s.Consul.Spill},
 		{"nearest", s.Consul.Nearest}, {"datacenters", len(s.Consul.Datacenters) > 1},
 	}) {
 		d.refuse(join(key, "consul."+other), "", "not with connect: the discovery chain of the service says where its instances are")

@@ -67,7 +67,7 @@ var rights = []right{
 	{"listeners[]", "*", 0, nil}, {"client", "*", 0, nil}, {"discovery", "*", 0, nil}, {"config", "*", 0, nil},
 	{"consul", "*", 0, nil}, {"catalog", "*", 0, nil}, {"dynamic[]", "*", 0, nil}, {"shutdown", "*", 0, nil}, {"health", "*", 0, nil},
 
-	{"services.NAME.consul", "service prepared_query poll tags filter passing_only address datacenters min_healthy spill nearest", ByDocument, nil},
+	{"services.NAME.consul", "service prepared_query poll tags filter passing_only address port datacenters min_healthy spill nearest", ByDocument, nil},
 	{"services.NAME.consul", "namespace partition peer consistency cached connect probation", ByDocument, nil},
 	{"services.NAME.consul.leader", "tag passing on_demotion", ByDocument, nil},
 	{"services.NAME.consul.leader", "key", 0, nil}, // as consul_kv

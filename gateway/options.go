@@ -106,6 +106,7 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 		Filter:        s.Filter,
 		PassingOnly:   s.PassingOnly,
 		Address:       s.Address,
+		Port:          s.Port,
 		Datacenters:   s.Datacenters,
 		MinHealthy:    s.MinHealthy,
 		Spill:         s.Spill,

@@ -59,7 +59,8 @@ type entryService struct {
 	ModifyIndex                uint64 // of the last change of the registration
 	Connect                    *entryConnect
 
-	tag string // of Address, if it is a tagged address
+	tag        string // of Address, if it is a tagged address
+	taggedPort int    // of the tagged address; 0: it has none
 }
 
 // has reports whether s has all tags, whose case Consul ignores when it selects.
@@ -70,16 +71,24 @@ func (s *entryService) has(tags []string) bool {
 }
 
 type entryPort struct {
+	Name    string
 	Port    int
 	Default bool
 }
 
-// port returns the default port of several, or else the only one.
-func (s *entryService) port() int {
+// port returns the port with the name; 0: there is none. Without a name it is the port of the
+// tagged address, or else the default port of several, or else the only one.
+func (s *entryService) port(name string) int {
+	if name == "" && s.taggedPort != 0 {
+		return s.taggedPort
+	}
 	for _, p := range s.Ports {
-		if p.Default {
+		if name != "" && p.Name == name || name == "" && p.Default {
 			return p.Port
 		}
+	}
+	if name != "" {
+		return 0
 	}
 	return s.Port
 }
@@ -127,9 +136,7 @@ func (e serviceEntry) useTagged(tag string, ofService map[string]api.ServiceAddr
 	s := e.Service
 	if at := ofService[tag]; at.Address != "" {
 		s.Address, s.tag = at.Address, tag
-		if at.Port != 0 {
-			s.Port, s.Ports = at.Port, nil
-		}
+		s.taggedPort = at.Port
 	} else if address := ofNode[tag]; address != "" && s.Address == "" {
 		s.Address, s.tag = address, tag
 	}
@@ -174,7 +181,7 @@ func shorten(e *api.ServiceEntry) serviceEntry {
 			Tags: s.Tags, Meta: s.Meta, Weights: entryWeights(s.Weights), ModifyIndex: s.ModifyIndex,
 		}
 		for _, p := range s.Ports {
-			short.Service.Ports = append(short.Service.Ports, entryPort{p.Port, p.Default})
+			short.Service.Ports = append(short.Service.Ports, entryPort{p.Name, p.Port, p.Default})
 		}
 	}
 	for _, c := range e.Checks {

@@ -45,6 +45,9 @@ func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance,
 		entry.Checks = slices.DeleteFunc(entry.Checks, func(c *entryCheck) bool { return c == nil })
 		i := instance(entry, o)
 		why := whyUnusable(i)
+		if o.Port != "" && i.Port == 0 {
+			why = fmt.Sprintf("it has no port with the name %q", o.Port)
+		}
 		if o.Connect {
 			why = cmp.Or(why, o.join(&i, entry.Service.Connect))
 		}
@@ -100,7 +103,7 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		Node:        entry.Node.Node,
 		Address:     entry.address(),
 		AddressTag:  s.tag,
-		Port:        s.port(),
+		Port:        s.port(o.Port),
 		NodeAddress: entry.Node.Address,
 		Registered:  s.ModifyIndex,
 		Tags:        s.Tags,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -253,5 +254,36 @@ func TestDetailOfChecksWithoutOutput(t *testing.T) {
 	} {
 		set, _ := instances(listed(t, entry(func(e *api.ServiceEntry) { e.Checks = tt.checks })), &ServiceOptions{Service: "star"})
 		verify.That(t, len(set) == 1 && set[0].Detail == tt.want, "%s: got %+v, want %q", tt.name, set, tt.want)
+	}
+}
+
+// A name chooses one of several ports, also beside a tagged address. An instance that has no port
+// with the name is not used, and another port of it neither.
+func TestNamedPorts(t *testing.T) {
+	several := api.ServicePorts{{Name: "http", Port: 8080, Default: true}, {Name: "admin", Port: 9090}}
+	tagged := map[string]api.ServiceAddress{"wan": {Address: "192.0.2.1", Port: 443}}
+	for _, tt := range []struct {
+		name, port, tag, want string
+		change                func(*api.AgentService)
+	}{
+		{"default", "", "", "10.0.0.1:8080", func(s *api.AgentService) { s.Ports = several }},
+		{"named", "admin", "", "10.0.0.1:9090", func(s *api.AgentService) { s.Ports = several }},
+		{"named, tagged address", "admin", "wan", "192.0.2.1:9090", func(s *api.AgentService) { s.Ports, s.TaggedAddresses = several, tagged }},
+		{"tagged address", "", "wan", "192.0.2.1:443", func(s *api.AgentService) { s.Ports, s.TaggedAddresses = several, tagged }},
+		{"another name", "grpc", "", "", func(s *api.AgentService) { s.Ports = several }},
+		{"one port without a name", "admin", "", "", func(*api.AgentService) {}},
+	} {
+		e := entry(func(e *api.ServiceEntry) { e.Service.Address = "10.0.0.1"; tt.change(e.Service) })
+		answer, err := json.Marshal([]*api.ServiceEntry{e})
+		verify.NoError(t, err)
+		entries, err := readEntries(bytes.NewReader(answer), tt.tag)
+		verify.NoError(t, err)
+		set, skipped := instances(entries, &ServiceOptions{Service: "star", Address: tt.tag, Port: tt.port})
+		switch {
+		case tt.want == "" && (len(set) != 0 || len(skipped) != 1 || !strings.Contains(skipped[0].Reason, strconv.Quote(tt.port))):
+			t.Errorf("%s: got %+v, skipped %v, want it skipped with the name of the port", tt.name, set, skipped)
+		case tt.want != "" && (len(set) != 1 || set[0].HostPort() != tt.want):
+			t.Errorf("%s: got %+v, skipped %v, want %s", tt.name, set, skipped, tt.want)
+		}
 	}
 }

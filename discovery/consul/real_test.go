@@ -168,6 +168,16 @@ func TestRealConsul(t *testing.T) {
 		r.await("m")
 	})
 
+	t.Run("named ports", func(t *testing.T) {
+		r := watchReal(t, agent, ServiceOptions{Service: "ports", Port: "admin"})
+		registerTTL(t, agent, "ports", "p", 0, func(r *api.AgentServiceRegistration) {
+			r.Ports = api.ServicePorts{{Name: "http", Port: 8001, Default: true}, {Name: "admin", Port: 9001}}
+		})
+		if set := r.await("p"); set[0].Port != 9001 {
+			t.Errorf("the port named admin: %+v", set[0])
+		}
+	})
+
 	t.Run("maintenance mode", func(t *testing.T) {
 		r := watchReal(t, agent, ServiceOptions{Service: "maint"})
 		registerTTL(t, agent, "maint", "m", 8001, nil)

@@ -79,7 +79,7 @@ type ServiceOptions struct {
 
 	// PreparedQuery is the name or the id of a prepared query, whose result is the set
 	// of instances. The query selects service, tags, health and data centres. Of the
-	// fields below it uses Address, Near, Consistency, Cached, Datacenter, PassingOnly and
+	// fields below it uses Address, Port, Near, Consistency, Cached, Datacenter, PassingOnly and
 	// Probation. It does not block, and is executed at the interval of its own TTL
 	// (DNS.TTL, at least 1 s) or else of Poll, ± 10 %.
 	PreparedQuery string
@@ -90,7 +90,10 @@ type ServiceOptions struct {
 	// Address is the tag of the addresses to use, such as "wan": the service's address or, if
 	// the service has no address of its own, its node's. Instances without it have
 	// their usual address.
-	Address    string
+	Address string
+	// Port is the name of one of the ports of each instance, in place of its default port. An
+	// instance without it is not used.
+	Port       string
 	Datacenter string // default: the agent's
 
 	// Datacenters are data centres in order of preference, in place of Datacenter. The
@@ -187,7 +190,7 @@ func (o *ServiceOptions) selection() string {
 		}
 	}
 	for _, p := range []struct{ name, value string }{
-		{"filter", o.Filter}, {"address", o.Address}, {"data centre", o.Datacenter}, {"namespace", o.Namespace}, {"partition", o.Partition}, {"peer", o.Peer},
+		{"filter", o.Filter}, {"address", o.Address}, {"port", o.Port}, {"data centre", o.Datacenter}, {"namespace", o.Namespace}, {"partition", o.Partition}, {"peer", o.Peer},
 	} {
 		if p.value != "" {
 			fmt.Fprintf(&b, ", %s %q", p.name, p.value)
