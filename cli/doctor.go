@@ -53,8 +53,9 @@ func newDoctor() *cobra.Command {
 			"hide. With --config also services without passing instances, tags whose routes are\n" +
 			"not used, and what hinders sluice in Consul's service mesh.\n\n" +
 			"--fix deregisters duplicates through the agent that registered them. Nothing else\n" +
-			"changes Consul. It prompts for each; --yes answers, for duplicates whose address may\n" +
-			"not be unique, such as the address of a container, only together with --service.\n\n" +
+			"changes Consul. It prompts for each; --yes answers. Duplicates that may be different\n" +
+			"processes, since their tags, meta or checks differ or their address is a container's,\n" +
+			"also need --service. --keep chooses which of them stays.\n\n" +
 			"The exit status is 0 without errors, 1 with an error or a duplicate that could not\n" +
 			"be deregistered, and 2 if the catalog could not be examined.",
 		Args: noArguments,
@@ -87,7 +88,8 @@ func newDoctor() *cobra.Command {
 	e.addFlags(command)
 	flags.BoolVar(&e.asJSON, "json", false, "print the report as JSON")
 	flags.BoolVar(&e.fix, "fix", false, "deregister duplicates through the agents that registered them, after a prompt for each")
-	flags.BoolVarP(&e.yes, "yes", "y", false, "with --fix: no prompts; duplicates whose address may not be unique need --service too")
+	flags.BoolVarP(&e.yes, "yes", "y", false, "with --fix: no prompts; duplicates that may be different processes need --service too")
+	flags.StringVar(&e.options.Keep, "keep", "", "of duplicates, keep the registration on the `node` with this name (default: the live one, of different ones the newest)")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "with --fix: show what it would do")
 	return command
 }

@@ -233,6 +233,24 @@ func TestDuplicates(t *testing.T) {
 			f.Owners = map[string]Owner{"a": alive("star-1")}
 			f.Instances = slices.Delete(f.Instances, 1, 2)
 		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false", "notice no-agent star star-1 on node b, 10.0.0.1:80"}, "has no agent"},
+		{"they differ: the one written last", func(f *Facts) {
+			f.Owners = both
+			f.Instances[2].Tags = []string{"v2"}
+		}, []string{"warning duplicate star star-1 on node a, 10.0.0.1:80; star-1@b stays, possible false"}, `its tags are [], the ones of star-1 on node b are ["v2"]`},
+		{"they differ: the operator keeps the other one", func(f *Facts) {
+			f.Owners, f.Keep = both, "a"
+			f.Instances[2].Tags = []string{"v2"}
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "its tags are"},
+		{"the operator keeps one that does not pass", func(f *Facts) {
+			f.Owners, f.Keep = both, "b"
+			f.Instances[2].Status = discovery.StatusCritical
+		}, []string{"warning duplicate star star-1 on node a, 10.0.0.1:80; star-1@b stays, possible false"}, "is critical"},
+		{"the operator keeps one whose agent does not know it", func(f *Facts) {
+			f.Owners, f.Keep = map[string]Owner{"a": alive("star-1"), "b": alive()}, "b"
+		}, []string{"warning duplicate star star-1 on node a, 10.0.0.1:80; star-1@b stays, possible false"}, "is not the live one"},
+		{"the operator keeps one on a node without any", func(f *Facts) {
+			f.Owners, f.Keep = both, "c"
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "no registration on node c"},
 		{"another id at the address", func(f *Facts) {
 			f.Owners = map[string]Owner{"a": alive("star-1", "star-7")}
 			f.Instances[2] = star(7, "a", "10.0.0.1", 80)
@@ -284,12 +302,12 @@ func TestDuplicatesThatMayBeDifferentProcesses(t *testing.T) {
 		{"an IPv6 link-local address", "fe80::1", nil, 0, "", false},
 		{"a bridge of Docker", "172.17.0.2", nil, 1, "no node of the catalog has the address 172.17.0.2", true},
 		{"a bridge of Podman", "10.88.0.2", nil, 1, "no node of the catalog has the address 10.88.0.2", true},
-		{"a bridge of Docker, and other tags", "172.17.0.2", func(i *Instance) { i.Tags = []string{"canary"} }, 1, "its tags differ", false},
+		{"a bridge of Docker, and other tags", "172.17.0.2", func(i *Instance) { i.Tags = []string{"canary"} }, 1, `and its tags are [], the ones of star-1 on node b are ["canary"]`, true},
 		{"a bridge of Docker, in maintenance mode", "172.17.0.2", func(i *Instance) { i.Status = discovery.StatusMaintenance }, 1, "maintenance", false},
-		{"other tags", "10.0.0.1", func(i *Instance) { i.Tags = []string{"canary"} }, 1, "its tags differ", false},
-		{"other meta", "10.0.0.1", func(i *Instance) { i.Meta = map[string]string{"version": "2"} }, 1, "its meta values differ", false},
-		{"more checks", "10.0.0.1", func(i *Instance) { i.Checks = 2 }, 1, "its checks differ", false},
-		{"other checks", "10.0.0.1", func(i *Instance) { i.CheckKinds = []string{"alive http"} }, 1, "its checks differ", false},
+		{"other tags", "10.0.0.1", func(i *Instance) { i.Tags = []string{"canary"} }, 1, `its tags are [], the ones of star-1 on node b are ["canary"]`, true},
+		{"other meta", "10.0.0.1", func(i *Instance) { i.Meta = map[string]string{"version": "2"} }, 1, `its meta values are map[], the ones of star-1 on node b are map["version":"2"]`, true},
+		{"more checks", "10.0.0.1", func(i *Instance) { i.Checks, i.CheckKinds = 2, []string{"alive http", "alive tcp"} }, 1, `its checks are [], the ones of star-1 on node b are ["alive http" "alive tcp"]`, true},
+		{"other checks", "10.0.0.1", func(i *Instance) { i.CheckKinds = []string{"alive http"} }, 1, `its checks are [], the ones of star-1 on node b are ["alive http"]`, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := healthy()

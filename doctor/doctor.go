@@ -19,6 +19,8 @@ type Options struct {
 	Datacenter string   // default: the agent's
 	Services   []string // Consul's names; empty: all
 
+	Keep string // node whose registration of a process with several stays; empty: the live one's
+
 	// AgentURLs has the URLs of agents by node. The default is the address in the
 	// member list, with the scheme and port of the agent in Consul.
 	AgentURLs map[string]string

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"sluice/discovery"
 	"sluice/discovery/locality"
@@ -40,7 +41,7 @@ func (f *Facts) duplicates() map[place][]Instance {
 func (f *Facts) duplicateFindings() []Finding {
 	var findings []Finding
 	for _, group := range f.duplicates() {
-		keep := slices.MaxFunc(group, f.compareRank)
+		keep := f.kept(group)
 		for _, i := range group {
 			if i.key() != keep.key() {
 				findings = append(findings, f.duplicateFinding(i, keep))
@@ -48,6 +49,18 @@ func (f *Facts) duplicateFindings() []Finding {
 		}
 	}
 	return findings
+}
+
+// kept returns the registration of a process that stays: the live one of those on the node that the
+// operator names, or else of all. If registrations differ, the one written last says what the
+// process is now, whichever node has its address.
+func (f *Facts) kept(group []Instance) Instance {
+	named := slices.DeleteFunc(slices.Clone(group), func(i Instance) bool { return i.Node != f.Keep })
+	if len(named) > 0 {
+		group = named
+	}
+	alike := !slices.ContainsFunc(group, func(i Instance) bool { return difference(i, group[0]) != "" })
+	return slices.MaxFunc(group, func(a, b Instance) int { return f.compareRank(a, b, alike) })
 }
 
 // rank orders registrations by the state of their agents: highest if the agent is alive
@@ -70,10 +83,11 @@ func (f *Facts) rank(i Instance) int {
 	return 0
 }
 
-// compareRank orders the registrations of a process: the last is the live one.
-func (f *Facts) compareRank(a, b Instance) int {
+// compareRank orders the registrations of a process: the last is the live one. alike: they say the
+// same of it.
+func (f *Facts) compareRank(a, b Instance, alike bool) int {
 	home := func(i Instance) int {
-		if i.Address == f.Nodes[i.Node].Address {
+		if alike && i.Address == f.Nodes[i.Node].Address {
 			return 1
 		}
 		return 0
@@ -105,7 +119,7 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 	owner := f.Owners[i.Node]
 	finding.Fix.Agent = owner.URL
 	if finding.Fix.WhyNot = f.whyNot(i, keep); finding.Fix.WhyNot == "" {
-		finding.Fix.WhyNot = f.doubt(i)
+		finding.Fix.WhyNot = joined(" and ", f.doubt(i), difference(i, keep))
 		finding.Fix.Confirm = finding.Fix.WhyNot != ""
 	}
 	finding.Fix.Possible = finding.Fix.WhyNot == ""
@@ -118,6 +132,9 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 		finding.Command = f.agentDeregister(i)
 	case finding.Fix.Confirm:
 		finding.Do = "If it is the same process, sluice doctor --fix deregisters it, after you confirm: " + finding.Fix.WhyNot + "."
+		if difference(i, keep) != "" && i.Node != keep.Node {
+			finding.Do += " To keep this one in place of the other: --keep " + shellWord(i.Node) + "."
+		}
 		finding.Command = f.agentDeregister(i)
 	case f.Nodes[i.Node].Liveness == NodeDead:
 		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". If the machine is gone for good, remove its node from the cluster."
@@ -127,9 +144,6 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 		finding.Command = catalogDeregister(i)
 	case owner.Problem != "":
 		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". Deregister it on its node's machine, or give the agent's URL: --agent-address " + shellWord(i.Node) + "=URL."
-		finding.Command = f.agentDeregister(i)
-	case finding.Fix.WhyNot == difference(i, keep):
-		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". If it is the same process, deregister this one."
 		finding.Command = f.agentDeregister(i)
 	default:
 		finding.Do = "Not fixed: " + finding.Fix.WhyNot + "."
@@ -142,9 +156,11 @@ func (f *Facts) reason(i, keep Instance) string {
 	const live = "which is the live one: "
 	mine, its := f.rank(i), f.rank(keep)
 	switch {
+	case keep.Node == f.Keep && i.Node != f.Keep:
+		return "which --keep chooses"
 	case mine == its && i.Status != keep.Status:
 		return live + "it is " + keep.Status.String() + ", this one " + i.Status.String()
-	case mine == its && i.Address == keep.Address && keep.Address == f.Nodes[keep.Node].Address && i.Address != f.Nodes[i.Node].Address:
+	case mine == its && difference(i, keep) == "" && i.Address == keep.Address && keep.Address == f.Nodes[keep.Node].Address && i.Address != f.Nodes[i.Node].Address:
 		return live + "it has the address of its node"
 	case mine == its:
 		return "which was written last"
@@ -183,8 +199,12 @@ func (f *Facts) whyNot(i, keep Instance) string {
 		return why
 	case keep.Status != discovery.StatusPassing:
 		return "the remaining registration, " + keep.ID + " on node " + keep.Node + ", is " + keep.Status.String()
+	case f.Keep != "" && keep.Node != f.Keep:
+		return "it has no registration on node " + f.Keep + ", which --keep names"
+	case f.rank(keep) < f.rank(i):
+		return "the remaining registration, " + keep.ID + " on node " + keep.Node + ", is not the live one: its agent does not list it"
 	}
-	return difference(i, keep)
+	return ""
 }
 
 // doubt returns why the address of i may be the address of several processes, or "". An
@@ -206,22 +226,30 @@ func (f *Facts) doubt(i Instance) string {
 	return ""
 }
 
-// difference returns what shows that two registrations with one address may be different
-// processes, or "".
+// difference shows both sides of what differs in two registrations with one address, which may be
+// of different processes; "": nothing does. A process that registers anew through another agent
+// often has other tags, meta or checks there.
 func difference(i, keep Instance) string {
+	var parts []string
 	for _, part := range []struct {
-		what string
-		same bool
+		what      string
+		same      bool
+		mine, its any
 	}{
-		{"tags", slices.Equal(i.Tags, keep.Tags)},
-		{"meta values", maps.Equal(i.Meta, keep.Meta)},
-		{"checks", i.Checks == keep.Checks && slices.Equal(i.CheckKinds, keep.CheckKinds)},
+		{"tags", slices.Equal(i.Tags, keep.Tags), i.Tags, keep.Tags},
+		{"meta values", maps.Equal(i.Meta, keep.Meta), i.Meta, keep.Meta},
+		{"checks", i.Checks == keep.Checks && slices.Equal(i.CheckKinds, keep.CheckKinds), i.CheckKinds, keep.CheckKinds},
 	} {
 		if !part.same {
-			return fmt.Sprintf("its %s differ from the ones of %s on node %s, so it may be another process", part.what, keep.ID, keep.Node)
+			parts = append(parts, fmt.Sprintf("its %s are %q, the ones of %s on node %s are %q", part.what, part.mine, keep.ID, keep.Node, part.its))
 		}
 	}
-	return ""
+	return joined(", ", parts...)
+}
+
+// joined joins the texts that are not empty.
+func joined(separator string, texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(text string) bool { return text == "" }), separator)
 }
 
 // agentLacks describes the missing permission of an agent's own token. Without it the

@@ -43,7 +43,7 @@ func (d *Doctor) gather(ctx context.Context) (*Facts, error) {
 		return nil, err
 	}
 	f := &Facts{
-		Nodes: make(map[string]Node), Only: d.options.Services,
+		Nodes: make(map[string]Node), Only: d.options.Services, Keep: d.options.Keep,
 		Peers: d.options.Peers, PeersKnown: d.options.PeersKnown,
 		Configured: d.options.Configured, Config: d.options.Config, Own: d.options.Own,
 	}

@@ -169,6 +169,7 @@ func TestTwoAgents(t *testing.T) {
 		{"a fix deregisters through the owner", testFixThroughTheOwner},
 		{"a fix examines again", testFixExaminesAgain},
 		{"a fix of a container is confirmed", testFixOfAContainer},
+		{"a fix of different registrations is confirmed", testFixOfDifferentRegistrations},
 		{"a fix keeps loopback addresses of different machines", testFixOfLoopbackAddresses},
 		{"a fix requires the owner's agent", testFixWithoutTheOwner},
 		{"the token is sent to members only", testTokenForAStranger},
@@ -250,6 +251,31 @@ func testFixOfAContainer(t *testing.T, server, client *consultest.Agent) {
 	fixed = d.Fix(t.Context(), finding, FixOptions{Confirmed: true})
 	verify.That(t, fixed.Result == ResultDone, "confirmed: %+v", fixed)
 	checkRegistered(t, server, "star-1@"+finding.Fix.KeepNode)
+}
+
+// A process was released with other tags through another agent: the newer registration stays, or
+// the one that the operator names.
+func testFixOfDifferentRegistrations(t *testing.T, server, client *consultest.Agent) {
+	registerTwice(t, server, client)
+	verify.NoError(t, client.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+		Name: "star", ID: "star-1", Address: machine, Port: 9001, Tags: []string{"v2"},
+		Check: &api.AgentServiceCheck{CheckID: "check-star-1", TTL: "1h", Status: api.HealthPassing},
+	}))
+	consultest.Await(t, "the catalog has the tag", func() bool {
+		entries, _, err := server.Client().Health().Service("star", "v2", true, nil)
+		return err == nil && len(entries) == 1
+	})
+	agents := map[string]string{"a": server.URL(), "b": client.URL()}
+	newest := one(t, examine(t, newDoctor(t, server, agents, nil)), CodeDuplicate)
+	verify.That(t, newest.Node == "a" && newest.Fix.Confirm && strings.Contains(newest.Fix.WhyNot, `its tags are [], the ones of star-1 on node b are ["v2"]`), "%+v", newest.Fix)
+	d := newDoctor(t, server, agents, func(o *Options) { o.Keep = "a" })
+	finding := one(t, examine(t, d), CodeDuplicate)
+	verify.Require(t, finding.Node == "b" && finding.Fix.KeepNode == "a" && finding.Fix.Confirm, "%+v", finding.Fix)
+	fixed := d.Fix(t.Context(), finding, FixOptions{})
+	verify.That(t, fixed.Result == ResultLeft, "not confirmed: %+v", fixed)
+	fixed = d.Fix(t.Context(), finding, FixOptions{Confirmed: true})
+	verify.That(t, fixed.Result == ResultDone, "confirmed: %+v", fixed)
+	checkRegistered(t, server, "star-1@a")
 }
 
 // Each machine has an exporter at localhost:9100, registered with its own agent.
