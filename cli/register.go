@@ -169,6 +169,9 @@ func (r *registering) translate(command []string, log io.Writer) error {
 
 // run runs the app until it has ended. The error has its exit status.
 func (r *registering) run(ctx context.Context, command []string, in io.Reader, out, errors io.Writer) error {
+	if err := hideProcess(); err != nil {
+		r.log.Warn().Err(err).Msg("the app may be able to read Consul's token from the memory of sluice")
+	}
 	registration, err := app.New(r.options)
 	if err != nil {
 		return &usageError{err}

@@ -364,6 +364,32 @@ func TestRegisterKeepsItsTokenToItself(t *testing.T) {
 	}
 }
 
+// The environment and the memory of sluice are not for the app, though both have the same user. An app with the capabilities of root may
+// read them all the same: there the token is not in the environment any more.
+func TestRegisterIsNotReadableByItsApp(t *testing.T) {
+	t.Parallel()
+	const show = `tr '\0' '\n' </proc/$PPID/environ | grep -a SECRET; head -c 1 /proc/$PPID/auxv >/dev/null && echo readable`
+	file := filepath.Join(t.TempDir(), "SECRET3")
+	verify.NoError(t, os.WriteFile(file, []byte("secret"), 0o600))
+	var withoutRights []string
+	if os.Getuid() == 0 {
+		withoutRights = []string{"setpriv", "--bounding-set=-all", "--inh-caps=-all"}
+	}
+	for _, before := range [][]string{withoutRights, nil} {
+		command := sluiceCommand("register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--log", "off", "--", "sh", "-c", show)
+		command.Env = append(command.Env, "CONSUL_HTTP_TOKEN=SECRET1", "CONSUL_HTTP_AUTH=SECRET2:x", "CONSUL_HTTP_TOKEN_FILE="+file)
+		want := ""
+		if len(before) > 0 {
+			command.Path = verify.Result(exec.LookPath(before[0])).Must(t)
+			command.Args = append(before, command.Args...)
+		} else if os.Getuid() == 0 {
+			want = "readable\n"
+		}
+		out, _ := command.Output() // its status is that of the last command
+		verify.Equal(t, string(out), want, "what the app reads of sluice, started by %q", before)
+	}
+}
+
 // An app that does not end is killed: after the stop timeout, or by a further signal.
 func TestRegisterKills(t *testing.T) {
 	t.Parallel()
