@@ -82,8 +82,7 @@ func newRoot() *cobra.Command {
 			"follows registrations, health checks and drains without a reload.\n\n" +
 			"  sluice run --service star          serve the Consul service \"star\" on :8080\n" +
 			"  sluice run --config sluice.yaml    serve the services of a file\n" +
-			"  sluice peers --watch               show the peers and their state\n" +
-			"  sluice top                         show services and peers live\n" +
+			"  sluice peers --watch               show the peers live: --sort latency, state, …\n" +
 			"  sluice events --follow             show what happens, as it happens\n" +
 			"  sluice route URL                   show which route a request would get, and why\n" +
 			"  sluice doctor                      find problems in Consul's catalog\n" +
@@ -92,7 +91,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newConfig(), newPeers(), newTop(), newRoute(), newReplicas(), newEvents(), newShares(), newRegister(), newDrain(), newEnable(), newWeight(), newMaintenance(), newOrders(), newReady(), newLog(), newDoctor(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newConfig(), newPeers(), newRoute(), newReplicas(), newEvents(), newShares(), newRegister(), newDrain(), newEnable(), newWeight(), newMaintenance(), newOrders(), newReady(), newLog(), newDoctor(), newVersion())
 	return root
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -21,15 +22,21 @@ import (
 func newPeers() *cobra.Command {
 	var a api
 	var v view
+	var s peerScreen
 	command := &cobra.Command{
 		Use:   "peers [SERVICE…]",
 		Short: "Show the peers of a running sluice",
 		Long: "Show the peers of a running sluice, or of some services: state, reasons, requests\n" +
 			"in flight and in total, failures, latency; with balance.reported_load also the load that\n" +
 			"they report, and the factor of their weight. Below them are the services of whose\n" +
-			"instances nothing is known yet, and those whose peers are stale, since when, and why.",
+			"instances nothing is known yet, and those whose peers are stale, since when, and why.\n" +
+			"With --watch these come first, and RATE is the requests a second since the last screen.",
 		ValidArgsFunction: completeServices(&a, 0),
 		RunE: func(cmd *cobra.Command, services []string) error {
+			if _, ok := peerOrders[s.sort]; s.sort != "" && !ok {
+				return &usageError{fmt.Errorf("--sort %s: want one of %s", s.sort, sortNames)}
+			}
+			s.live = v.watch
 			q := peersOf(&a, services...)
 			return lookAt(cmd, v, q, func(ctx context.Context, out io.Writer) error {
 				// First the watches: a service that gets its peers meanwhile is in the table.
@@ -41,12 +48,13 @@ func newPeers() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return writePeers(out, peers, unconfirmed(all, services), time.Now())
+				return s.write(out, peers, unconfirmed(all, services), time.Now())
 			})
 		},
 	}
 	a.addFlags(command)
 	v.addFlags(command)
+	command.Flags().StringVar(&s.sort, "sort", "", "show the largest first: "+sortNames)
 	return command
 }
 
@@ -72,32 +80,98 @@ func isStale(s admin.Service) bool {
 	return s.Watch != nil && s.Watch.State == discovery.WatchStale.String()
 }
 
-// writePeers writes the table of peers, why there are none of the services whose watches
-// are pending, and which ones are stale.
-func writePeers(out io.Writer, peers []admin.Peer, unconfirmed []admin.Service, now time.Time) error {
-	var unknown strings.Builder
+// sortNames are the names of peerOrders.
+const sortNames = "latency, requests, failures or state"
+
+// peerOrders are the orders of --sort. The peers with the largest values come first.
+var peerOrders = map[string]func(p admin.Peer, rate float64) float64{
+	"latency":  func(p admin.Peer, _ float64) float64 { return p.LatencyMS },
+	"requests": func(p admin.Peer, rate float64) float64 { return cmp.Or(rate, float64(p.Requests)) },
+	"failures": func(p admin.Peer, _ float64) float64 { return float64(p.Failures) },
+	"state":    func(p admin.Peer, _ float64) float64 { return float64(slices.Index(peerStates, p.State)) },
+}
+
+// peerStates are the states of peers, the best first.
+var peerStates = []string{"up", "warming", "draining", "ejected", "unhealthy"}
+
+// peerScreen writes tables of peers, one after the other with --watch.
+type peerScreen struct {
+	sort string // a name of peerOrders, or "": as the API does
+	live bool   // --watch
+
+	last map[string]uint64 // requests in the screen before, by peer
+	at   time.Time         // of the screen before
+}
+
+// write writes the table of peers, why there are none of the services whose watches are
+// pending, and which ones are stale. On a screen that may be too small, that comes first.
+func (s *peerScreen) write(out io.Writer, peers []admin.Peer, unconfirmed []admin.Service, now time.Time) error {
+	var notes strings.Builder
 	for _, s := range unconfirmed {
 		if s.Watch.Pending() && !slices.ContainsFunc(peers, func(p admin.Peer) bool { return p.Service == s.Service }) {
-			fmt.Fprintln(&unknown, terminal.NothingKnown(s.Service, s.Watch.Source, now.Sub(s.Watch.Since), s.Watch.LastError))
+			fmt.Fprintln(&notes, terminal.NothingKnown(s.Service, s.Watch.Source, now.Sub(s.Watch.Since), s.Watch.LastError))
 		}
 	}
-	stale := staleLine(unconfirmed, now)
-	if len(peers) == 0 {
-		_, err := io.WriteString(out, cmp.Or(unknown.String(), "no peers\n")+stale)
-		return err
+	if len(peers) == 0 && notes.Len() == 0 {
+		notes.WriteString("no peers\n")
 	}
+	notes.WriteString(staleLine(unconfirmed, now))
+	if s.live || len(peers) == 0 {
+		if _, err := io.WriteString(out, notes.String()); err != nil || len(peers) == 0 {
+			return err
+		}
+	}
+	rates := s.rates(peers, now)
+	s.order(peers, rates)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SERVICE\tPEER\tADDRESS\tSTATE\tFOR\tWEIGHT\tINFLIGHT\tREQUESTS\tFAILURES\tLATENCY\tWHY")
+	title, cell := "", ""
+	if s.live {
+		title = "RATE\t"
+	}
+	fmt.Fprintf(table, "SERVICE\tPEER\tADDRESS\tSTATE\tFOR\tWEIGHT\tINFLIGHT\t%sREQUESTS\tFAILURES\tLATENCY\tWHY\n", title)
 	for _, p := range peers {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n",
+		if s.live {
+			cell = fmt.Sprintf("%.1f\t", rates[peerKey(p)])
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s%d\t%d\t%s\t%s\n",
 			printable(p.Service), printable(p.ID), p.Address, p.State, terminal.Age(now.Sub(p.Since)), p.Weight,
-			p.Inflight, p.Requests, p.Failures, terminal.Milliseconds(p.LatencyMS), printableWhy(strings.Join(why(p), ", ")))
+			p.Inflight, cell, p.Requests, p.Failures, terminal.Milliseconds(p.LatencyMS), printableWhy(strings.Join(why(p), ", ")))
 	}
-	if err := table.Flush(); err != nil {
-		return err
+	err := table.Flush()
+	if err == nil && !s.live {
+		_, err = io.WriteString(out, notes.String())
 	}
-	_, err := io.WriteString(out, unknown.String()+stale)
 	return err
+}
+
+// rates returns the requests a second of each peer since the screen before. A peer that is
+// new, or whose counter has started again, has none.
+func (s *peerScreen) rates(peers []admin.Peer, now time.Time) map[string]float64 {
+	rates, requests := make(map[string]float64, len(peers)), make(map[string]uint64, len(peers))
+	for _, p := range peers {
+		key := peerKey(p)
+		requests[key] = p.Requests
+		if last, ok := s.last[key]; ok && p.Requests > last && now.After(s.at) {
+			rates[key] = float64(p.Requests-last) / now.Sub(s.at).Seconds()
+		}
+	}
+	s.last, s.at = requests, now
+	return rates
+}
+
+// order sorts peers as the user wants. Equal ones stay in the order of the API.
+func (s *peerScreen) order(peers []admin.Peer, rates map[string]float64) {
+	if value := peerOrders[s.sort]; value != nil {
+		slices.SortStableFunc(peers, func(a, b admin.Peer) int {
+			return cmp.Compare(value(b, rates[peerKey(b)]), value(a, rates[peerKey(a)]))
+		})
+	}
+}
+
+// peerKey identifies a peer from one screen to the next. A service that was removed and added
+// again has a peer twice, of which one drains.
+func peerKey(p admin.Peer) string {
+	return strings.Join([]string{p.Service, p.Node, p.ID, p.Address, strconv.FormatBool(p.State == "draining")}, "\n")
 }
 
 // maxStale is the number of stale services that a line names.

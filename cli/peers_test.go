@@ -44,7 +44,7 @@ func TestPeersTable(t *testing.T) {
 		{Service: "b", ID: "c", Address: "[::1]:81", State: "up", Since: now.Add(-61 * time.Minute), Load: 1.5},
 	}
 	var out bytes.Buffer
-	verify.NoError(t, writePeers(&out, peers, nil, now))
+	verify.NoError(t, new(peerScreen).write(&out, peers, nil, now))
 	want := `SERVICE  PEER      ADDRESS      STATE      FOR    WEIGHT  INFLIGHT  REQUESTS  FAILURES  LATENCY  WHY
 star     star-1    10.0.0.1:80  up         2d2h   1       3         1234      0         1.3ms    ·
 star     evil?[2J  10.0.0.2:80  unhealthy  1m30s  0       0         0         2         -        consul: critical: ` + strings.Repeat("x", 181) + `…
@@ -128,11 +128,54 @@ func TestManyStaleServices(t *testing.T) {
 	}
 	services[4].Watch.LastError = "connection refused\x1b[2J"
 	var out bytes.Buffer
-	verify.NoError(t, writePeers(&out, nil, services, now))
+	verify.NoError(t, new(peerScreen).write(&out, nil, services, now))
 	verify.Equal(t, out.String(), "no peers\ns0, s1, s2, s3, s4 and 2 more are stale for 1m4s: consul service \"s4\": connection refused?[2J\n", "output")
 	verify.Equal(t, staleLine(services[:1], now), "s0 is stale for 1m0s: consul service \"s0\": no answer yet\n", "line")
 }
 
 func TestPeersWithoutSluice(t *testing.T) {
 	commandsTo(t, nowhere)(exitFailed, "sluice: no sluice answers at "+nowhere+": is it running? (--admin sets the address)\n", "peers")
+}
+
+// A live table has requests a second, what is stale first, and the largest first.
+func TestPeersLiveAndSorted(t *testing.T) {
+	now := time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC)
+	peers := func() []admin.Peer {
+		return []admin.Peer{
+			{Service: "s", ID: "a", State: "up", Requests: 900, LatencyMS: 1, Since: now},
+			{Service: "s", ID: "b", State: "unhealthy", Requests: 10, Failures: 7, LatencyMS: 3, Since: now},
+			{Service: "s", ID: "c", State: "ejected", Requests: 20, Failures: 2, LatencyMS: 2, Since: now},
+		}
+	}
+	column := func(text string, n int) (cells []string) {
+		for line := range strings.Lines(text) {
+			if fields := strings.Fields(line); fields[0] == "s" {
+				cells = append(cells, fields[n])
+			}
+		}
+		return cells
+	}
+	stale := []admin.Service{{Service: "old", Watch: &admin.Watch{Source: "consul", State: "stale", Since: now}}}
+	for sort, want := range map[string]string{"": "abc", "latency": "bca", "requests": "cba", "failures": "bca", "state": "bca"} {
+		s := peerScreen{sort: sort, live: true}
+		verify.NoError(t, s.write(new(bytes.Buffer), peers(), nil, now))
+		second := peers()
+		second[0].Requests = 5 // it has started again
+		second[1].Requests += 15
+		second[2].Requests += 41
+		var out bytes.Buffer
+		verify.NoError(t, s.write(&out, second, stale, now.Add(2*time.Second)))
+		verify.Equal(t, strings.Join(column(out.String(), 1), ""), want, "the order by %q", sort)
+		verify.That(t, strings.HasPrefix(out.String(), "old is stale"), "what is stale is not first:\n%s", out.String())
+		if sort == "" {
+			verify.Equal(t, strings.Join(column(out.String(), 6), " "), "0.0 7.5 20.5", "the rates")
+		}
+	}
+	prints(t, exitUsage, "sluice: --sort name: want one of latency, requests, failures or state\n", "peers", "--sort", "name")
+}
+
+func TestTablesFitTheScreen(t *testing.T) {
+	for height, want := range map[int]string{0: "a\nb\nc\nd\n", 5: "a\nb\nc\nd\n", 4: "a\nb\n… 2 more lines\n"} {
+		verify.Equal(t, fit("a\nb\nc\nd\n", height), want, "a screen of %d lines", height)
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // view is how a command that looks at a running sluice shows what it finds: a table, once
@@ -98,19 +99,44 @@ func untilSignal(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 func redraw(ctx context.Context, out io.Writer, show func(io.Writer) error) error {
 	err := repeat(ctx, time.Second, func() (bool, error) {
 		var screen strings.Builder
-		screen.WriteString("\x1b[H\x1b[2J") // cursor home, clear
 		if err := show(&screen); ctx.Err() != nil {
 			return true, nil
 		} else if err != nil {
 			fmt.Fprintf(&screen, "%v\n", err)
 		}
-		_, err := io.WriteString(out, screen.String())
+		_, err := io.WriteString(out, clearScreen+fit(screen.String(), heightOf(out))+wrapLines)
 		return false, err
 	})
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+// Control sequences of terminals (ECMA-48, and DEC's private modes).
+const (
+	clearScreen = "\x1b[?7l\x1b[H\x1b[2J" // cuts long lines, cursor home, clear
+	wrapLines   = "\x1b[?7h"              // ends the cutting
+)
+
+// heightOf returns the number of lines of a terminal, or 0 if out is none.
+func heightOf(out io.Writer) int {
+	if f, ok := out.(*os.File); ok {
+		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
+			return int(size.Row)
+		}
+	}
+	return 0
+}
+
+// fit leaves out the last lines of a text that has more than a screen of that height, and says
+// how many. The cursor needs a line, too.
+func fit(text string, height int) string {
+	lines := strings.SplitAfter(strings.TrimSuffix(text, "\n"), "\n")
+	if height < 3 || len(lines) < height {
+		return text
+	}
+	return strings.Join(lines[:height-2], "") + fmt.Sprintf("… %d more lines\n", len(lines)-height+2)
 }
 
 // repeat calls f at once and after each interval until it is done or fails, or ctx ends.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/admin"
-	"sluice/observe/events"
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
@@ -35,13 +35,13 @@ func openTerminal(t *testing.T) (program, user *os.File) {
 	return program, user
 }
 
-func TestTopInATerminal(t *testing.T) {
+func TestWatchInATerminal(t *testing.T) {
 	t.Parallel()
-	answers := map[string]any{
-		"/api/services": []admin.Service{{Service: "star", Peers: map[string]int{"up": 1}, Eligible: 1}},
-		"/api/peers":    []admin.Peer{{Service: "star", ID: "star-1", Address: "10.0.0.1:80", State: "up", Used: true}},
-		"/api/events":   []events.Event{{Text: "star-1 joined"}},
+	peers := make([]admin.Peer, 40)
+	for i := range peers {
+		peers[i] = admin.Peer{Service: "star", ID: fmt.Sprint("star-", i), State: "up"}
 	}
+	answers := map[string]any{"/api/services": []admin.Service{{Service: "star"}}, "/api/peers": peers}
 	address := serveJSON(t, func(r *http.Request) any { return answers[r.URL.Path] })
 	program, user := openTerminal(t)
 	var seen subprocess.Output
@@ -56,27 +56,15 @@ func TestTopInATerminal(t *testing.T) {
 		}
 	}()
 	root := newRoot()
-	root.SetArgs([]string{"top", "--admin", address})
-	root.SetIn(program)
+	root.SetArgs([]string{"peers", "--watch", "--admin", address})
 	root.SetOut(program)
+	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- root.ExecuteContext(t.Context()) }()
-	sees := func(text string) {
-		t.Helper()
-		consultest.Await(t, text+" is on the screen", func() bool { return strings.Contains(seen.String(), text) })
-	}
-	press := func(keys string) {
-		t.Helper()
-		verify.Result(user.WriteString(keys)).Must(t)
-	}
-	sees("star-1 joined")
-	press("\r")
-	sees("10.0.0.1:80")
-	press("q")
+	go func() { ended <- root.ExecuteContext(ctx) }()
+	consultest.Await(t, "the screen", func() bool { return strings.Contains(seen.String(), wrapLines) })
+	cancel()
 	verify.Succeeds(t, <-ended)
-}
-
-func TestTopNeedsATerminal(t *testing.T) {
-	t.Parallel()
-	prints(t, exitFailed, "sluice: top needs a terminal: \"sluice peers\" writes to files and pipes\n", "top")
+	screen, _, _ := strings.Cut(seen.String(), wrapLines)
+	verify.Equal(t, strings.Count(screen, "\n"), 29, "the lines of a screen of 30")
+	verify.That(t, strings.Contains(screen, "star-26 ") && strings.Contains(screen, "… 13 more lines"), "the screen is\n%s", screen)
 }
