@@ -125,7 +125,7 @@ type downstream interface {
 	// cut marks the response as incomplete, unless it isWhole; -1: not all that was to be sent has been.
 	cut(sent int64)
 
-	// tunnel returns the end of t for the bytes after a protocol switch.
-	tunnel(t *socket.Tunnel) socket.TunnelEnd
+	// tunnel returns the end of t for the bytes after a protocol switch, and those that were read with the request.
+	tunnel(t *socket.Tunnel) (end socket.TunnelEnd, early []byte)
 	upstream.Presence
 }

@@ -203,10 +203,15 @@ func (c *clientConn) side(timeout time.Duration) socket.Side {
 }
 
 // tunnel implements downstream. The end of the connection is the end of the bytes.
-func (c *clientConn) tunnel(*socket.Tunnel) socket.TunnelEnd {
-	c.exchange.framing = framingClose
+func (c *clientConn) tunnel(*socket.Tunnel) (end socket.TunnelEnd, early []byte) {
+	x := c.exchange
+	x.framing = framingClose
 	c.delimits.Store(true)
-	return socket.TunnelEnd{Wire: c.Wire, Entry: &c.SweepEntry}
+	if early = x.in[x.start+x.headLength+x.bodyLength : x.end]; len(early) == 0 {
+		early = x.surplus
+	}
+	x.bodyLength, x.surplus = x.end-x.start-x.headLength, nil
+	return socket.TunnelEnd{Wire: c.Wire, Entry: &c.SweepEntry}, early
 }
 
 // IsGone implements downstream. A client that has closed only its sending side counts as

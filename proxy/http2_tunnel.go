@@ -9,9 +9,9 @@ import (
 // bytes, END_STREAM is the end of one direction, and RST_STREAM of both.
 
 // tunnel implements downstream.
-func (s *http2Stream) tunnel(t *socket.Tunnel) socket.TunnelEnd {
+func (s *http2Stream) tunnel(t *socket.Tunnel) (end socket.TunnelEnd, early []byte) {
 	s.inTunnel = t
-	return socket.TunnelEnd{Stream: s, Entry: &s.SweepEntry}
+	return socket.TunnelEnd{Stream: s, Entry: &s.SweepEntry}, nil
 }
 
 // SendTunnel implements tunnelStream: the client's windows allow it.

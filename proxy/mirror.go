@@ -195,15 +195,17 @@ type mirrorDownstream struct {
 	until time.Time // when to read no more
 }
 
-func (f *mirrorDownstream) begin()                                        {}
-func (f *mirrorDownstream) keepsOpen() bool                               { return true }
-func (f *mirrorDownstream) closeAfterAnswer()                             {}
-func (f *mirrorDownstream) appendHead(out, _ []byte) []byte               { return out }
-func (f *mirrorDownstream) writeAnswer(_, _ []byte) error                 { return nil }
-func (f *mirrorDownstream) waited() bool                                  { return false }
-func (f *mirrorDownstream) isWhole(int64) bool                            { return false }
-func (f *mirrorDownstream) cut(int64)                                     {}
-func (f *mirrorDownstream) tunnel(*socket.Tunnel) socket.TunnelEnd        { return socket.TunnelEnd{} } // a copy asks for no upgrade
+func (f *mirrorDownstream) begin()                          {}
+func (f *mirrorDownstream) keepsOpen() bool                 { return true }
+func (f *mirrorDownstream) closeAfterAnswer()               {}
+func (f *mirrorDownstream) appendHead(out, _ []byte) []byte { return out }
+func (f *mirrorDownstream) writeAnswer(_, _ []byte) error   { return nil }
+func (f *mirrorDownstream) waited() bool                    { return false }
+func (f *mirrorDownstream) isWhole(int64) bool              { return false }
+func (f *mirrorDownstream) cut(int64)                       {}
+func (f *mirrorDownstream) tunnel(*socket.Tunnel) (socket.TunnelEnd, []byte) { // a copy asks for no upgrade
+	return socket.TunnelEnd{}, nil
+}
 func (f *mirrorDownstream) IsGone() bool                                  { return false }
 func (f *mirrorDownstream) TakesCoded() bool                              { return true }
 func (f *mirrorDownstream) SinkSocket() (socket.Side, *socket.Pace)       { return socket.Side{}, nil }

@@ -143,11 +143,9 @@ func (x *request) scan() (scanResult, error) {
 		}
 		x.headLength = n
 	}
+	x.upgrade = x.asksForUpgrade()
 	if !x.head.HasBody() {
-		if x.upgrade = x.asksForUpgrade(); x.upgrade {
-			return scanStreaming, nil
-		}
-		return scanWhole, nil
+		return x.whole(), nil
 	}
 	if limits.BodyBytes > 0 && x.head.ContentLength > limits.BodyBytes {
 		return scanRefused, http1.ErrBodyTooLong
@@ -161,10 +159,19 @@ func (x *request) scan() (scanResult, error) {
 		return scanIncomplete, nil
 	default:
 		x.bodyLength = int(x.head.ContentLength)
-		return scanWhole, nil
+		return x.whole(), nil
 	}
 	x.streaming = true
 	return scanStreaming, nil
+}
+
+// whole returns the result of scan for a request that is in the buffer. A tunnel may follow an upgrade: then more is read
+// from the client, as for a body.
+func (x *request) whole() scanResult {
+	if x.upgrade {
+		return scanStreaming
+	}
+	return scanWhole
 }
 
 // scanPreface scans the preface of HTTP/2, which is no valid request of HTTP/1.

@@ -18,11 +18,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/socket"
+	"sluice/route"
 	"sluice/test/verify"
 )
 
@@ -80,6 +82,63 @@ func TestRefusedUpgrade(t *testing.T) {
 		expectResponse(t, conn, 400, "bad")
 	}
 	verify.Equal(t, origin.connections(), 1, "connections to the peer")
+}
+
+// A request for an upgrade may have a body, as docker exec sends it. The peer gets all of it, and then the bytes of the
+// tunnel, whether it agrees before it has read the body or after.
+func TestUpgradeWithBody(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("0123456789abcdef", 20<<10) // neither memory for retries nor the sockets' buffers have all of it
+	chunked := func(body string) string {
+		return fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+	}
+	withLength := func(body string) string { return fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body) }
+	for _, test := range []struct {
+		name, body string
+		kept       int64 // most bytes of a body that are kept for a retry
+		framed     func(string) string
+	}{
+		{"in the buffer of the request", "{}", 0, withLength},
+		{"kept", strings.Repeat("x", 40<<10), 64 << 10, withLength},
+		{"long and kept", long, 1 << 20, withLength},
+		{"streamed", long, 0, withLength},
+		{"chunked", "{}", 0, chunked},
+		{"long and chunked", long, 0, chunked},
+	} {
+		for _, early := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, agrees early: %v", test.name, early), func(t *testing.T) {
+				t.Parallel()
+				origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
+					if r.Header.Get("Upgrade") != "tcp" || r.Header.Get("Connection") != "Upgrade" {
+						return c.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+					}
+					var body []byte
+					if !early {
+						body, _ = io.ReadAll(r.Body)
+					}
+					c.write("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nhello ")
+					if early {
+						body, _ = io.ReadAll(r.Body)
+					}
+					io.WriteString(c.Conn, fmt.Sprint(len(body), xxhash.Sum64(body))+" ")
+					io.Copy(c.Conn, c.Reader)
+					c.Conn.(interface{ CloseWrite() error }).CloseWrite()
+					return false
+				}))
+				p := startProxy(t, Options{}, origin.address())
+				p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: test.kept}})
+				conn := p.dial()
+				go io.WriteString(conn, "POST /exec HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"+test.framed(test.body)+"first ")
+				reader := bufio.NewReader(conn)
+				r, err := http.ReadResponse(reader, nil)
+				verify.Require(t, err == nil && r.StatusCode == 101 && r.Header.Get("Upgrade") == "tcp", "got %+v, %v", r, err)
+				io.WriteString(conn, "last")
+				closeWrite(t, conn)
+				expectRest(t, reader, "hello "+fmt.Sprint(len(test.body), xxhash.Sum64String(test.body))+" first last")
+				p.expectNothingOpen()
+			})
+		}
+	}
 }
 
 func TestTunnelIdleTimeout(t *testing.T) {

@@ -123,18 +123,20 @@ func (key *webSocketKey) accept() string {
 // receiveTunnel forwards the 101 response, whose head is x.out, and then all bytes in both
 // directions until the tunnel ends. It closes u.
 func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
+	if x.streaming && !x.upload.awaitEnd() { // the client may send nothing else before
+		return x.receiveFailed(u, socket.ErrClosedEarly)
+	}
 	defer x.finish(u, false)
 	up, late := u.Tunnel(&x.Buffers)
 	t := socket.Tunnel{
 		Up: up, Sweeper: x.client.server.sweeper, Timeouts: tunnelTimeouts(x.service.Timeouts),
 		Requests: x.service.Pool.Requests(), Shard: x.client.Shard,
 	}
-	t.Client = x.client.downstream.tunnel(&t)
+	var early []byte
+	t.Client, early = x.client.downstream.tunnel(&t)
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
 	outcome.Typical = x.typical(outcome)
 	x.status = x.response.Status
-	early := x.in[x.start+x.headLength : x.end]
-	x.bodyLength = len(early)
 	if x.toClient(transfer.Piece{Text: late}) != nil {
 		x.interrupted = refusal.ClientGone.Reason
 		if by := x.client.cutBy(); by != nil {

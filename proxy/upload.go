@@ -55,6 +55,14 @@ func (l *upload) complete() bool {
 	return l.ended.Load()
 }
 
+// awaitEnd waits for the end of the upload, and reports whether the whole body was sent.
+func (l *upload) awaitEnd() bool {
+	if l.started {
+		<-l.done
+	}
+	return l.ended.Load()
+}
+
 // longestUpload is no timeout, but in a wait with one the client is looked after.
 const longestUpload = 365 * 24 * time.Hour
 

@@ -118,9 +118,12 @@ func (u *HTTP1Conn) Finish(complete bool) {
 }
 
 // Tunnel implements [Conn]. It stops the client probe: a client may close its
-// sending side of a tunnel.
+// sending side of a tunnel. The rest of the request's body comes first.
 func (u *HTTP1Conn) Tunnel(b *socket.Buffers) (socket.TunnelEnd, []byte) {
 	u.client.Store(nil)
+	if u.remainder != nil {
+		<-u.remainder
+	}
 	return u.TunnelEnd(), b.From[u.start:u.end]
 }
 
