@@ -315,7 +315,7 @@ func (c *clientConn) park() bool {
 		}
 	case c.draining():
 		// The client may be sending a request. It is answered with Connection: close.
-		left := time.Duration(c.idleUntil() - sweeper.Now())
+		left := time.Duration(c.idleUntil() - sweeper.Exact())
 		if left <= 0 {
 			c.finished = true
 			return false

@@ -258,7 +258,7 @@ func (c *contender) waitOn(u upstream.Conn) error {
 	}
 	c.Borrow()
 	c.Out = append(c.Out[:0], c.head...)
-	u.WaitAtMost(c.timing.left(c.x.client.server.sweeper.Now()))
+	u.WaitAtMost(c.timing.left(c.x.client.server.sweeper))
 	c.sent = true
 	_, err := u.Send(&c.Buffers, c.x.body, c.x.bodyTrailer, c.until)
 	return err

@@ -207,7 +207,7 @@ func (h *http2ClientConn) announceGoAwayLocked() {
 		return
 	}
 	h.goAway = goAwayAnnounced
-	h.goAwayUntil = h.conn.server.sweeper.Now() + int64(http2GoAwayTimeout)
+	h.goAwayUntil = h.conn.server.sweeper.Exact() + int64(http2GoAwayTimeout)
 	h.conn.server.http2.goAways.Add(1)
 	h.Output.Frames = http2.AppendGoAway(h.Output.Frames, http2.MaxWindow, http2.NoError)
 	h.Output.Frames = http2.AppendPing(h.Output.Frames, 0, goAwayPing)
@@ -217,7 +217,7 @@ func (h *http2ClientConn) announceGoAwayLocked() {
 
 // settleGoAwayLocked notes that the client knows of the end.
 func (h *http2ClientConn) settleGoAwayLocked() {
-	h.goAwayUntil = min(h.goAwayUntil, h.conn.server.sweeper.Now()+int64(http2GoAwaySettle))
+	h.goAwayUntil = min(h.goAwayUntil, h.conn.server.sweeper.Exact()+int64(http2GoAwaySettle))
 	h.armLocked()
 }
 
@@ -243,7 +243,7 @@ func (h *http2ClientConn) armLocked() {
 	switch {
 	case h.partial: // it runs from the first byte
 	case h.goAway == goAwayAnnounced:
-		c.Arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.Now()), socket.SweepInterval))
+		c.Arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.Exact()), socket.SweepInterval))
 	case h.isBusyLocked() && len(h.free) > 0:
 		c.Arm(sweeper, idleSetDelay) // to drop the unused streams: what is open may be a tunnel
 	case h.isBusyLocked():

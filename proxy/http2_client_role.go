@@ -209,7 +209,7 @@ func (s *http2Stream) Patience(moved bool) time.Duration {
 		if moved {
 			s.inTunnel.Touch()
 		}
-		return s.inTunnel.Left(s.server.sweeper.Now())
+		return s.inTunnel.Left(s.server.sweeper.Exact())
 	case moved:
 		return s.options.Timeouts.Write
 	}

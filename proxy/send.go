@@ -170,7 +170,7 @@ func (x *sentRequest) sendOn(u upstream.Conn) (sent bool, err error) {
 	if x.timing.end == 0 {
 		x.timing = x.tryTiming()
 	}
-	u.WaitAtMost(x.timing.left(x.client.server.sweeper.Now()))
+	u.WaitAtMost(x.timing.left(x.client.server.sweeper))
 	return u.Send(&x.Buffers, x.body, x.bodyTrailer, x.until())
 }
 
@@ -195,11 +195,12 @@ func (x *sentRequest) tryTiming() (t tryTiming) {
 }
 
 // left returns how long the peer may take from now on. It is positive.
-func (t *tryTiming) left(now int64) time.Duration {
+func (t *tryTiming) left(s *socket.Sweeper) time.Duration {
 	if t.end == 0 { // else the connection before was stale, or ended without the request
-		t.end = now + int64(t.most)
+		t.end = s.Now() + int64(t.most+socket.SweepInterval)
+		return t.most
 	}
-	return max(time.Duration(t.end-now), socket.SweepInterval)
+	return max(time.Duration(t.end-s.Exact()), socket.SweepInterval)
 }
 
 // staysWith reports whether the wait for u that ended with err goes on: the time of its try is over, and the peers that could

@@ -19,7 +19,7 @@ import (
 // request in this time is answered with Connection: close.
 func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	s.mu.Lock()
-	s.idleUntil.Store(s.sweeper.Now() + int64(idleGrace))
+	s.idleUntil.Store(s.sweeper.Exact() + int64(idleGrace))
 	s.draining.Store(true)
 	for l := range s.listeners {
 		l.close()
@@ -82,7 +82,7 @@ func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 	if !s.cutAfter(l, grace) {
 		return
 	}
-	until := s.sweeper.Now() + int64(idleGrace)
+	until := s.sweeper.Exact() + int64(idleGrace)
 	// First: one whose header has come becomes a connection meanwhile.
 	eachAcceptedOn(s, s.arrivals, l, func(a *arrival) {
 		a.listener.idleUntil.Store(until)

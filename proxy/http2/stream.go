@@ -197,7 +197,7 @@ func (s *Stream) SendLocked(head, data, trailer []byte, ends bool) (err error) {
 			break
 		}
 		if pause > 0 {
-			s.entry.ArmWrite(c.sweeper.Now() + int64(pause))
+			s.entry.ArmWrite(c.sweeper.Exact() + int64(pause))
 		}
 		s.Delayed = true
 		due = s.awaitRoom()

@@ -211,7 +211,7 @@ func (h *handshake) proceed() error {
 
 // left returns a context that ends with the time of the handshake.
 func (h *handshake) left() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(h.all.ctx, time.Duration(h.deadline-h.all.sweeper.Now()))
+	return context.WithTimeout(h.all.ctx, time.Duration(h.deadline-h.all.sweeper.Exact()))
 }
 
 // pause gives the turn back, before a wait for the client. The place stays taken, since
@@ -227,7 +227,7 @@ func (h *handshake) pause() {
 // places are scarce.
 func (h *handshake) patience() int64 {
 	if h.all.Places.Taken() > MaxHandshakes/2 {
-		return min(h.deadline, h.all.sweeper.Now()+int64(scarcePatience))
+		return min(h.deadline, h.all.sweeper.Exact()+int64(scarcePatience))
 	}
 	return h.deadline
 }

@@ -32,7 +32,7 @@ type Pace struct {
 // wait is called when the socket buffer is full, and reports whether to wait.
 // moved: bytes were written since the last wait.
 func (p *Pace) wait(to *Side, moved bool) bool {
-	now := to.Sweeper.Now()
+	now := to.Sweeper.Exact()
 	switch {
 	case moved, to.BlockedBy != nil && to.BlockedBy.WriteDeadline.Load() != 0:
 		p.end = now + int64(to.Timeout)

@@ -11,13 +11,19 @@ import (
 	"sluice/observe/panics"
 )
 
-// SweepInterval is the precision of the timeouts of the data plane.
+// SweepInterval is the precision of the timeouts of the data plane: they are never early, and
+// late by at most one interval.
 const SweepInterval = 50 * time.Millisecond
 
 // longestStep is the maximum step of the coarse clock at a sweep. After a pause of
 // the process or the machine, bytes of clients and peers may be unread. Without the
 // maximum, all waits would time out then.
 const longestStep = 5 * SweepInterval
+
+// maxProbes is the number of entries with probes whose OnSweep is called in a sweep. The others come
+// to it in the next ones, so that many waits for answers, each of which looks after its client, do
+// not delay the deadlines of others.
+const maxProbes = 2048
 
 // FirstProbe is how long a wait of an entry with probes lasts before it is swept.
 const FirstProbe = 100 * time.Millisecond
@@ -30,8 +36,11 @@ var ALongTimeAgo = time.Unix(1, 0)
 // SweepInterval. Runtime timers are more precise than necessary, and cost each
 // request several updates of a shared heap.
 type Sweeper struct {
-	clock  atomic.Int64 // coarse time: nanoseconds in which the process ran
+	start  time.Time
+	clock  atomic.Int64 // coarse time: nanoseconds in which the process ran until the last sweep
+	behind atomic.Int64 // by how much clock was less than the time since start then
 	wheels [16]wheel
+	probes int // OnSweep calls that are left in a sweep; of the goroutine that sweeps
 }
 
 // A SweepEntry is a connection with deadlines that a sweeper enforces. The goroutines
@@ -56,16 +65,29 @@ type sweepOwner interface {
 }
 
 func NewSweeper() *Sweeper {
-	s := new(Sweeper)
+	s := &Sweeper{start: time.Now()}
 	s.clock.Store(1)
+	s.behind.Store(-1)
 	return s
 }
 
-// Now returns the coarse time, which is never 0.
+// Now returns the coarse time, which is never 0. It is the time of the last sweep, so it tells
+// whether a deadline has passed.
 func (s *Sweeper) Now() int64 { return s.clock.Load() }
 
+// Exact returns the coarse time without the part of a sweep interval by which Now is behind. A
+// deadline that is a timeout after Exact is not early.
+func (s *Sweeper) Exact() int64 {
+	clock := s.clock.Load()
+	now := int64(time.Since(s.start)) - s.behind.Load()
+	return min(max(now, clock), clock+int64(longestStep))
+}
+
 // Advance adds d to the coarse time, so that tests need not wait. The next sweep acts on it.
-func (s *Sweeper) Advance(d time.Duration) { s.clock.Add(int64(d)) }
+func (s *Sweeper) Advance(d time.Duration) {
+	s.behind.Add(-int64(d))
+	s.clock.Add(int64(d))
+}
 
 // Entries returns how many entries are to be swept.
 func (s *Sweeper) Entries() (n int) {
@@ -79,33 +101,46 @@ func (s *Sweeper) Entries() (n int) {
 func (s *Sweeper) Run(stop <-chan struct{}) {
 	ticker := time.NewTicker(SweepInterval)
 	defer ticker.Stop()
-	last := time.Now()
+	last := time.Since(s.start)
 	for {
 		select {
 		case <-stop:
 			return
 		case <-ticker.C:
-			now := time.Now()
-			s.Sweep(now.Sub(last))
+			now := time.Since(s.start)
+			s.sweepAt(now, now-last)
 			last = now
 		}
 	}
 }
 
 // Sweep ends the waits that have timed out. elapsed is the time since the last call.
-func (s *Sweeper) Sweep(elapsed time.Duration) {
-	now := s.clock.Add(int64(min(elapsed, longestStep)))
-	for i := range s.wheels {
-		s.wheels[i].sweep(now)
+func (s *Sweeper) Sweep(elapsed time.Duration) { s.sweepAt(time.Since(s.start), elapsed) }
+
+// sweepAt is Sweep at a time since start.
+func (s *Sweeper) sweepAt(at, elapsed time.Duration) {
+	step := int64(min(elapsed, longestStep))
+	s.behind.Store(int64(at) - s.clock.Load() - step)
+	now := s.clock.Add(step)
+	s.probes = maxProbes
+	for i := range s.wheels { // another one is the first each time, so that each has its probes
+		s.wheels[(int(now/int64(SweepInterval))+i)%len(s.wheels)].sweep(s, now)
 	}
 }
 
 // sweep ends the waits of e that have timed out, and returns the time of its next
 // call.
-func (e *SweepEntry) sweep(now int64) (next int64) {
+func (e *SweepEntry) sweep(s *Sweeper, now int64) (next int64) {
 	defer panics.Contain(panics.Sweep, e.Interrupt)
 	next = Never
-	if e.Owner != nil {
+	switch {
+	case e.Owner == nil:
+	case e.Probes && s.probes == 0:
+		next = now + int64(SweepInterval)
+	default:
+		if e.Probes {
+			s.probes--
+		}
 		next = e.Owner.OnSweep(now)
 	}
 	// The connection may get another deadline before this one wakes it. Then expired
@@ -144,7 +179,7 @@ func (e *SweepEntry) Arm(s *Sweeper, timeout time.Duration) {
 		e.Deadline.Store(0)
 		return
 	}
-	now := s.Now()
+	now := s.Exact()
 	e.Deadline.Store(now + int64(timeout))
 	if e.Probes {
 		timeout = min(timeout, FirstProbe)

@@ -3,8 +3,10 @@ package socket
 import (
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/test/verify"
@@ -21,21 +23,72 @@ func (e *expiring) SetReadDeadline(time.Time) error {
 	return nil
 }
 
+// A timeout is never early, whenever it begins, and acts at the next sweep, which may itself be late.
 func TestTimeoutsActInTime(t *testing.T) {
-	s, conn := NewSweeper(), new(expiring)
-	var e SweepEntry
-	s.Add(&e, conn, 0)
-	e.Arm(s, time.Second)
-	for passed := SweepInterval; passed <= time.Second; passed += SweepInterval {
-		s.Sweep(SweepInterval)
-		verify.Require(t, conn.woken == (passed == time.Second), "after %v: woken %v", passed, conn.woken)
-	}
-	verify.That(t, e.Expired(s), "the deadline has not passed")
-	e.Disarm()
-	conn.woken = false
-	s.Sweep(SweepInterval)
-	verify.That(t, !conn.woken, "woken without a deadline")
+	random := rand.New(rand.NewPCG(verify.Seed(t), 0))
+	synctest.Test(t, func(t *testing.T) {
+		s, conn := NewSweeper(), new(expiring)
+		var e SweepEntry
+		s.Add(&e, conn, 0)
+		swept, armed, timeout := time.Now(), time.Time{}, time.Duration(0)
+		for range 10_000 {
+			gap := SweepInterval
+			if random.IntN(4) == 0 {
+				gap = time.Duration(random.Int64N(int64(longestStep)))
+			}
+			early := time.Duration(random.Int64N(int64(gap) + 1))
+			time.Sleep(early)
+			if armed.IsZero() {
+				armed, timeout = time.Now(), time.Duration(1+random.Int64N(int64(4*SweepInterval)))
+				e.Arm(s, timeout)
+			}
+			time.Sleep(gap - early)
+			now := time.Now()
+			s.Sweep(now.Sub(swept))
+			due := now.Sub(armed) >= timeout
+			verify.Require(t, conn.woken == due, "woken %v after %v of %v", conn.woken, now.Sub(armed), timeout)
+			if swept = now; due {
+				verify.Require(t, e.Expired(s), "the deadline has not passed")
+				e.Disarm()
+				conn.woken, armed = false, time.Time{}
+			}
+		}
+	})
 }
+
+// Many waits that look after their clients delay no deadline of another connection: a sweep calls a
+// bounded number of them, and each has its turn.
+func TestProbesDelayNoDeadline(t *testing.T) {
+	s, conn := NewSweeper(), new(expiring)
+	var b SweepEntry
+	const waits = 3*maxProbes + 1
+	probed, calls := make([]int, waits), 0
+	entries := make([]SweepEntry, waits)
+	for i := range entries {
+		e := &entries[i]
+		s.Add(e, new(expiring), uint32(i))
+		e.Probes, e.Owner = true, probing(func(now int64) int64 {
+			calls++
+			probed[i]++
+			return now + int64(SweepInterval)
+		})
+		e.Arm(s, time.Hour)
+	}
+	s.Add(&b, conn, 7)
+	b.Arm(s, 10*SweepInterval)
+	for sweep := range 40 {
+		calls = 0
+		s.Sweep(SweepInterval)
+		verify.Require(t, calls <= maxProbes, "sweep %d: %d calls", sweep, calls)
+		verify.Require(t, conn.woken == Passed(&b.Deadline, s.Now()), "sweep %d: woken %v", sweep, conn.woken)
+	}
+	verify.That(t, conn.woken && slices.Min(probed) >= 5, "woken %v; the least probed wait had %d of %d probes", conn.woken, slices.Min(probed), slices.Max(probed))
+}
+
+// probing is the owner of an entry with probes.
+type probing func(now int64) int64
+
+func (p probing) OnSweep(now int64) int64 { return p(now) }
 
 // A process that has stood still gives those that it waits for the time that it
 // would have given them.
@@ -43,7 +96,7 @@ func TestTimeInWhichTheProcessDidNotRunHardlyCounts(t *testing.T) {
 	s, conn := NewSweeper(), new(expiring)
 	var e SweepEntry
 	s.Add(&e, conn, 0)
-	e.Arm(s, time.Second)
+	e.ArmRead(s.Now() + int64(time.Second))
 	s.Sweep(time.Hour)
 	verify.Require(t, !conn.woken, "all waits end when the process runs on")
 	for range (time.Second - longestStep) / SweepInterval {

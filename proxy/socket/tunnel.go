@@ -127,11 +127,11 @@ func (t *Tunnel) Touch() {
 	}
 }
 
-// Left returns how long the tunnel may be idle from now on.
+// Left returns how long the tunnel may be idle from now on. active may be an interval behind.
 func (t *Tunnel) Left(now int64) time.Duration {
 	timeout := t.Timeouts.Open
 	if t.halfClosed.Load() {
 		timeout = t.Timeouts.HalfClosed
 	}
-	return time.Duration(t.active.Load() + int64(timeout) - now)
+	return time.Duration(t.active.Load() + int64(timeout+SweepInterval) - now)
 }

@@ -40,5 +40,5 @@ func TestEndOfOneDirectionShortensTheWaitOfTheOther(t *testing.T) {
 	s.other = newRelay(tunnel, tunnel.Up, tunnel.Client, &out)
 	err := newRelay(tunnel, tunnel.Client, tunnel.Up, &in).awaitStream()
 	verify.Equal(t, err, net.ErrClosed, "the end of the wait")
-	verify.Equal(t, time.Duration(s.deadline-tunnel.Sweeper.Now()), time.Minute, "the timeout")
+	verify.Equal(t, time.Duration(s.deadline-tunnel.Sweeper.Now()), time.Minute+SweepInterval, "the timeout")
 }

@@ -48,7 +48,7 @@ func (e *SweepEntry) sweepBy(due int64) {
 }
 
 // sweep sweeps the entries of the intervals since the last sweep.
-func (w *wheel) sweep(now int64) {
+func (w *wheel) sweep(s *Sweeper, now int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	first := w.turn // again: entries may have been due later in that interval
@@ -60,7 +60,7 @@ func (w *wheel) sweep(now int64) {
 			// Before e reads its deadlines: a concurrent sweepBy then sees never, and
 			// waits for the mutex.
 			e.due.Store(Never)
-			if due := e.sweep(now); due != Never {
+			if due := e.sweep(s, now); due != Never {
 				w.linkLocked(e, due)
 			}
 			e = next

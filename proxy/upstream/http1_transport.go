@@ -174,7 +174,7 @@ func (t *http1Transport) dial(ctx context.Context, s *slot, picked time.Time, ti
 			conn.Close()
 		}
 	})
-	start := t.sweeper.Now()
+	start := t.sweeper.Exact()
 	cuts, closed := t.cutsSoFar()
 	if closed { // since the peer was picked: it may be that nothing must come to it any more
 		s.remove()
@@ -189,7 +189,7 @@ func (t *http1Transport) dial(ctx context.Context, s *slot, picked time.Time, ti
 	u, err := newHTTP1Conn(t, conn)
 	if err == nil && agreed.secure != nil {
 		u.agreed = agreed
-		left := timeout - time.Duration(t.sweeper.Now()-start)
+		left := timeout - time.Duration(t.sweeper.Exact()-start)
 		u.wire.TLS, err = t.tls.handshake(ctx, conn, agreed, protocol, time.Now().Add(left))
 	}
 	if err == nil {

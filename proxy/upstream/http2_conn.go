@@ -177,7 +177,7 @@ func (c *http2Conn) pingLocked() {
 	c.pinged = c.transport.sweeper.Now()
 	c.pings++
 	c.Output.Frames = http2.AppendPing(c.Output.Frames, 0, make([]byte, 8))
-	c.ArmRead(c.pinged + int64(http2PingTimeout))
+	c.Arm(c.transport.sweeper, http2PingTimeout)
 	c.FlushLocked()
 }
 

@@ -98,7 +98,7 @@ func (t *http2Transport) Connect(ctx context.Context, r Requirements, stale Conn
 // open returns a connection with a stream for the caller, which it or another request has
 // opened.
 func (t *http2Transport) open(ctx context.Context, r Requirements) (*http2Conn, error) {
-	deadline := t.sweeper.Now() + int64(r.Timeout)
+	deadline := t.sweeper.Exact() + int64(r.Timeout)
 	for {
 		if c, err := t.reserve(ctx, deadline, r.Client.Shard); c != nil || err != nil {
 			return c, err
@@ -176,7 +176,7 @@ func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64, ag
 
 // until returns the time until a coarse time.
 func (t *http2Transport) until(deadline int64) time.Duration {
-	return time.Duration(deadline - t.sweeper.Now())
+	return time.Duration(deadline - t.sweeper.Exact())
 }
 
 // dialLocked opens a connection, with a stream for the caller. It unlocks mu meanwhile.
