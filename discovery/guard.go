@@ -36,7 +36,7 @@ const settleTime = 10 * time.Second
 //     it, leaves no room for a broader one.
 //
 // Additions and updates count at once, with one exception: if an answer is a loss, an
-// [Instance.Unchecked] instance counts as missing.
+// [Instance.Unchecked] instance counts as missing, until its [Instance.FirstResult] is due.
 //
 // A Guard does not read the clock and is not safe for concurrent use.
 type Guard struct {
@@ -61,6 +61,8 @@ type probationer struct {
 	instance Instance      // with its Probation; zero: it was out of service
 	spent    time.Duration // on probation
 	brief    bool          // probation ends at settled
+	silent   time.Time     // since when it is listed as unchecked; zero: it is not
+	due      time.Time     // with silent: when this counts as a failed check; zero: never
 }
 
 // Failed records that a query failed or that its answer is doubtful.
@@ -316,12 +318,32 @@ func (g *Guard) release(now time.Time, set []Instance, listed map[Key]Instance, 
 		}
 	}
 	for key, p := range g.probation {
+		g.probation[key] = p.listen(now, listed)
 		replaced := serving >= g.before || p.brief && serving > 0 && !now.Before(g.settled)
-		if present(listed, p.instance) || taken[place(p.instance)] || p.spent >= g.Probation || replaced && p.instance.Usable() {
+		if present(listed, p.instance) || g.probation[key].overdue(now) || taken[place(p.instance)] || p.spent >= g.Probation || replaced && p.instance.Usable() {
 			delete(g.probation, key)
 		}
 	}
 }
+
+// listen returns p as it is after an answer that lists these instances.
+func (p probationer) listen(now time.Time, listed map[Key]Instance) probationer {
+	i, ok := listed[p.instance.Key()]
+	if !ok || !i.Unchecked {
+		p.silent, p.due = time.Time{}, time.Time{}
+		return p
+	}
+	if p.silent.IsZero() || p.silent.After(now) { // the clock may have been set back
+		p.silent = now
+	}
+	if p.due = (time.Time{}); i.FirstResult > 0 {
+		p.due = p.silent.Add(i.FirstResult)
+	}
+	return p
+}
+
+// overdue reports whether the first result of a check of p is: it has run, and failed.
+func (p probationer) overdue(now time.Time) bool { return !p.due.IsZero() && !now.Before(p.due) }
 
 // Expiry returns when the first probation ends if the registry continues to answer. It
 // returns false if no time on probation runs.
@@ -331,6 +353,9 @@ func (g *Guard) Expiry() (time.Time, bool) {
 		end := g.asOf.Add(g.Probation - p.spent)
 		if p.brief && g.asOf.Before(g.settled) && g.settled.Before(end) {
 			end = g.settled
+		}
+		if p.due.After(g.asOf) && p.due.Before(end) {
+			end = p.due
 		}
 		if first.IsZero() || end.Before(first) {
 			first = end

@@ -36,6 +36,8 @@ type ProbationSpent struct {
 	Key   Key           `json:"key"`
 	Spent time.Duration `json:"spent"`
 	Brief bool          `json:"brief,omitempty"` // its probation ends at GuardMemory.Settled
+
+	Silent time.Time `json:"silent,omitzero"` // since when it is listed as unchecked
 }
 
 // Memory returns what g knows beside the set that Accept has returned last.
@@ -45,7 +47,7 @@ func (g *Guard) Memory() GuardMemory {
 		m.Before = g.before
 	}
 	for key, p := range g.probation {
-		m.Probation = append(m.Probation, ProbationSpent{key, p.spent, p.brief})
+		m.Probation = append(m.Probation, ProbationSpent{key, p.spent, p.brief, p.silent})
 	}
 	slices.SortFunc(m.Probation, func(a, b ProbationSpent) int {
 		return cmp.Or(cmp.Compare(a.Key.ID, b.Key.ID), cmp.Compare(a.Key.Address, b.Key.Address), cmp.Compare(a.Key.Machine, b.Key.Machine))
@@ -66,7 +68,7 @@ func (g *Guard) Inherit(set []Instance, m GuardMemory) {
 	}
 	for _, i := range set {
 		if s, lost := spent[i.Key()]; lost || !i.Probation.IsZero() {
-			g.suspend(probationer{i, s.Spent, s.Brief})
+			g.suspend(probationer{instance: i, spent: s.Spent, brief: s.Brief, silent: s.Silent})
 		} else {
 			g.known = append(g.known, i)
 		}

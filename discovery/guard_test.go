@@ -10,8 +10,8 @@ import (
 	"sluice/test/verify"
 )
 
-// parseSet parses a set such as "a b:critical c:maintenance d:unchecked e:moved f:at-a g:warning*2 h*0"; after a star
-// is the weight.
+// parseSet parses a set such as "a b:critical c:maintenance d:unchecked e:moved f:at-a g:warning*2 h*0 i:silent"; after a star
+// is the weight. What is silent is unchecked, and has its first result within 5 s.
 func parseSet(words string) []Instance {
 	var set []Instance
 	for n, word := range strings.Fields(words) {
@@ -23,6 +23,8 @@ func parseSet(words string) []Instance {
 			i.Status = StatusWarning
 		case "critical", "unchecked":
 			i.Status, i.Weight, i.Unchecked = StatusCritical, 0, status == "unchecked"
+		case "silent":
+			i.Status, i.Unchecked, i.FirstResult, i.Weight = StatusCritical, true, 5*time.Second, 0
 		case "maintenance":
 			i.Status, i.Weight = StatusMaintenance, 0
 		case "moved":
@@ -130,6 +132,14 @@ func TestGuard(t *testing.T) {
 		}},
 		{"a registration whose check has failed ends probation", []step{
 			{0, "a b", "a b"}, {s, "", "a? b?"}, {s, "a:unchecked", "a? b?"}, {s, "a:critical", "a:critical b?"}, {s, "a", "a b?"},
+		}},
+		{"a check without a result has failed when one is due", []step{
+			{0, "a b", "a b"}, {s, "", "a? b?"}, {s, "a:silent", "a? b?"}, {4 * s, "a:silent b:silent", "a? b?"},
+			{s, "a:silent b:silent", "a:critical b?"}, {s, "a:silent", "a:critical b?"}, {s, "a:silent b:silent", "a:critical b?"},
+			{5 * s, "a:silent b:silent", "a:critical b:critical"}, {s, "a b:silent", "a b:critical"},
+		}},
+		{"also one that is all that is left", []step{
+			{0, "a", "a"}, {s, "a:silent", "a?"}, {4 * s, "error", ""}, {s, "a:silent", "a:critical"},
 		}},
 		{"maintenance ends probation", []step{
 			{0, "a b", "a b"}, {s, "", "a? b?"}, {s, "a:maintenance", "a:maintenance b?"},

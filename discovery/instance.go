@@ -98,9 +98,12 @@ type Instance struct {
 	// "connect-proxy": a sidecar, which has the tags of its service.
 	Kind string `json:"kind,omitempty"`
 
-	// Unchecked says that Status is critical without a result of a check: none has run
+	// Unchecked says that Status is critical without a result of a check: none is known
 	// since the registration, or the agent that runs the checks is unreachable.
 	Unchecked bool `json:"unchecked,omitempty"`
+	// FirstResult is the time in which a check of an Unchecked instance must have had a result:
+	// what is still Unchecked then has failed. 0: no such time is known.
+	FirstResult time.Duration `json:"first_result,omitempty"`
 
 	// Probation is the start of probation; zero: the instance is not on probation. See
 	// [Guard].
@@ -162,7 +165,7 @@ func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
 		i.Address == o.Address && i.Port == o.Port && i.AddressTag == o.AddressTag && i.Socket == o.Socket && i.NodeAddress == o.NodeAddress &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Priority == o.Priority && i.Detail == o.Detail &&
-		i.Datacenter == o.Datacenter && i.Target == o.Target && i.ServerName == o.ServerName && i.Identity == o.Identity && i.Peer == o.Peer && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) && i.Failed == o.Failed && i.Follower == o.Follower &&
+		i.Datacenter == o.Datacenter && i.Target == o.Target && i.ServerName == o.ServerName && i.Identity == o.Identity && i.Peer == o.Peer && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.FirstResult == o.FirstResult && i.Probation.Equal(o.Probation) && i.Failed == o.Failed && i.Follower == o.Follower &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 

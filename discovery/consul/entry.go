@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -32,19 +33,29 @@ func (e serviceEntry) address() string {
 // serfHealth is the check by which the servers report the health of a node's agent.
 const serfHealth = "serfHealth"
 
-// unchecked reports whether checks are critical, and none of the critical ones has run: a check
-// that has run has an output.
-func (e serviceEntry) unchecked() bool {
-	critical := false
+// unchecked reports whether checks are critical, and none of the critical ones has an output. An
+// agent defers an output that comes without a new status by minutes, so a check without one may
+// have failed: first is the time in which one of them must have run; 0: their agent is gone.
+func (e serviceEntry) unchecked() (critical bool, first time.Duration) {
+	gone := false
 	for _, c := range e.Checks {
 		if c == nil || checkStatus(c.Status) != discovery.StatusCritical {
 			continue
 		}
-		if critical = true; c.Output != "" && c.CheckID != serfHealth {
-			return false
+		switch due := c.due(); {
+		case c.CheckID == serfHealth:
+			gone = true
+		case c.Output != "":
+			return false, 0
+		case first == 0 || due < first:
+			first = due
 		}
+		critical = true
 	}
-	return critical
+	if gone {
+		first = 0
+	}
+	return critical, first
 }
 
 type entryNode struct{ Node, Address, Datacenter string }
@@ -98,7 +109,27 @@ type entryWeights struct{ Passing, Warning int }
 type entryCheck struct {
 	CheckID, Name, Status, Output, Notes string
 
+	Interval, Timeout        string // as durations; empty: the default, or the check has none
 	CreateIndex, ModifyIndex uint64
+}
+
+const (
+	usualInterval = 10 * time.Second // of a check whose interval is not known, such as one with a TTL
+	usualTimeout  = 10 * time.Second // Consul's default
+)
+
+// due returns the time in which the check has its first result: its agent runs it within the
+// first interval.
+func (c *entryCheck) due() time.Duration {
+	interval, _ := time.ParseDuration(c.Interval)
+	timeout, _ := time.ParseDuration(c.Timeout)
+	if interval <= 0 {
+		return usualInterval
+	}
+	if timeout <= 0 {
+		timeout = usualTimeout
+	}
+	return interval + timeout
 }
 
 // taggedEntry is a serviceEntry with tagged addresses, which most services do not need.
@@ -187,7 +218,10 @@ func shorten(e *api.ServiceEntry) serviceEntry {
 	for _, c := range e.Checks {
 		check := (*entryCheck)(nil)
 		if c != nil {
-			check = &entryCheck{c.CheckID, c.Name, c.Status, c.Output, c.Notes, c.CreateIndex, c.ModifyIndex}
+			check = &entryCheck{
+				CheckID: c.CheckID, Name: c.Name, Status: c.Status, Output: c.Output, Notes: c.Notes,
+				CreateIndex: c.CreateIndex, ModifyIndex: c.ModifyIndex,
+			}
 		}
 		short.Checks = append(short.Checks, check)
 	}

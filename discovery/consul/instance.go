@@ -97,7 +97,7 @@ func processOf(i discovery.Instance) process {
 func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 	s := entry.Service
 	status, reason := health(entry.Checks)
-	return discovery.Instance{
+	i := discovery.Instance{
 		Service:     cmp.Or(s.Service, o.Service),
 		ID:          s.ID,
 		Node:        entry.Node.Node,
@@ -113,8 +113,11 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		Detail:      reason.detail(),
 		Datacenter:  entry.Node.Datacenter,
 		Kind:        s.Kind,
-		Unchecked:   status == discovery.StatusCritical && entry.unchecked(),
 	}
+	if status == discovery.StatusCritical {
+		i.Unchecked, i.FirstResult = entry.unchecked()
+	}
+	return i
 }
 
 // whyUnusable returns why i can get no traffic, or "".

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -285,5 +286,30 @@ func TestNamedPorts(t *testing.T) {
 		case tt.want != "" && (len(set) != 1 || set[0].HostPort() != tt.want):
 			t.Errorf("%s: got %+v, skipped %v, want %s", tt.name, set, skipped, tt.want)
 		}
+	}
+}
+
+// Whether a critical check has run is not known without an output, until its first interval is over.
+func TestWhenAChecksFirstResultIsDue(t *testing.T) {
+	t.Parallel()
+	critical := func(id, output, interval, timeout string) *entryCheck {
+		return &entryCheck{CheckID: id, Status: "critical", Output: output, Interval: interval, Timeout: timeout}
+	}
+	for name, test := range map[string]struct {
+		checks    []*entryCheck
+		unchecked bool
+		first     time.Duration
+	}{
+		"interval and timeout": {[]*entryCheck{critical("a", "", "3s", "1s")}, true, 4 * time.Second},
+		"Consul's timeout":     {[]*entryCheck{critical("a", "", "3s", "")}, true, 13 * time.Second},
+		"a TTL":                {[]*entryCheck{critical("a", "", "", "")}, true, 10 * time.Second},
+		"nonsense":             {[]*entryCheck{critical("a", "", "-1s", "x")}, true, 10 * time.Second},
+		"the first of two":     {[]*entryCheck{nil, critical("a", "", "1m", "1s"), critical("b", "", "3s", "1s")}, true, 4 * time.Second},
+		"a result":             {[]*entryCheck{critical("a", "", "1m", "1s"), critical("b", "refused", "3s", "1s")}, false, 0},
+		"the agent is gone":    {[]*entryCheck{critical(serfHealth, "Agent not live", "", ""), critical("a", "", "3s", "1s")}, true, 0},
+		"none is critical":     {[]*entryCheck{{CheckID: "a", Status: "passing"}}, false, 0},
+	} {
+		unchecked, first := serviceEntry{Checks: test.checks}.unchecked()
+		verify.That(t, unchecked == test.unchecked && first == test.first, "%s: got %v, %v, want %v, %v", name, unchecked, first, test.unchecked, test.first)
 	}
 }

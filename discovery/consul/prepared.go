@@ -46,7 +46,7 @@ func (w *watch) execute(ctx context.Context) error {
 	if answer.ttl > 0 {
 		w.every = max(answer.ttl, minTTL)
 	}
-	return consul.Sleep(ctx, w.untilExpiry(time.Now(), w.every-w.every/10+w.client.Jitter(w.every/5)))
+	return consul.Sleep(ctx, w.Guard.Within(time.Now(), w.every-w.every/10+w.client.Jitter(w.every/5)))
 }
 
 // named adds the name of the prepared query to an error 404.

@@ -21,9 +21,8 @@ type Answer struct {
 	Skipped   []Skipped            // entries that are not usable
 	Listed    int                  // entries in the answer
 
-	nodes    []string // of all entries, sorted
-	services []string // of all entries, sorted: in the mesh also those by which the service is reached
-	silent   map[registered]*entryCheck
+	nodes    []string      // of all entries, sorted
+	services []string      // of all entries, sorted: in the mesh also those by which the service is reached
 	ttl      time.Duration // of a prepared query; 0: it has none
 }
 
@@ -145,7 +144,6 @@ func query(ctx context.Context, get get, o *ServiceOptions, q api.QueryOptions) 
 	}
 	answer.Listed = len(result.Nodes)
 	answer.nodes, answer.services = nodesOf(result.Nodes), servicesOf(result.Nodes)
-	answer.silent = silent(result.Nodes)
 	answer.ttl, _ = time.ParseDuration(result.DNS.TTL) // Consul checks it
 	answer.Instances, answer.Skipped = instances(result.Nodes, o)
 	return answer, nil

@@ -257,7 +257,7 @@ func TestRealConsul(t *testing.T) {
 
 	t.Run("ids in a filter", func(t *testing.T) { idsInAFilter(t, agent) })
 	t.Run("registered again without the tag", func(t *testing.T) { registeredAgainWithoutTheTag(t, agent) })
-	t.Run("checks that have never passed", func(t *testing.T) { checksThatNeverPassed(t, agent) })
+	t.Run("registered again with a check that fails", func(t *testing.T) { registeredAgainWithAFailingCheck(t, agent) })
 	t.Run("the catalog", func(t *testing.T) { catalogIsFollowed(t, agent) })
 	t.Run("health", func(t *testing.T) {
 		client, err := newClient(consul.Options{Addresses: []string{agent.URL()}})
@@ -365,4 +365,19 @@ func leastPrivilege(t *testing.T) string {
 	rules, err := consultest.DocumentedPolicy("../../docs/consul.md", "## ACLs")
 	must(t, err)
 	return rules
+}
+
+// An agent defers the output of a check that has never passed by minutes. What Consul lost in
+// service gets no requests once that check must have run.
+func registeredAgainWithAFailingCheck(t *testing.T, agent *consultest.Agent) {
+	registerTTL(t, agent, "again", "a", 8000, nil)
+	r := watchReal(t, agent, ServiceOptions{Service: "again"})
+	r.await("a")
+	must(t, agent.Client().Agent().ServiceDeregister("a"))
+	r.await("a?")
+	registerTTL(t, agent, "again", "a", 8000, func(s *api.AgentServiceRegistration) {
+		s.Check = &api.AgentServiceCheck{TCP: "127.0.0.1:1", Interval: "1s", Timeout: "1s"}
+	})
+	set := r.await("a:critical")
+	verify.Equal(t, set[0].Detail, "Service 'again' check: it has not passed since it was registered, and Consul has no output of it yet", "detail")
 }

@@ -175,23 +175,6 @@ func TestQueriesForAServiceThatHasJustChangedBlock(t *testing.T) {
 	})
 }
 
-// An output that only the agent has is no change of the service in each answer.
-func TestServiceWithASilentCheckDoesNotAlwaysBlock(t *testing.T) {
-	t.Parallel()
-	inOverviewBubble(t, 10, func(t *testing.T, c *overviewBubble) {
-		c.replace("service-07", func(e *api.ServiceEntry) {
-			discoverytest.Health(e, "critical", "")
-			c.SetAgentChecks(&api.HealthCheck{Node: e.Node.Node, CheckID: e.Checks[len(e.Checks)-1].CheckID, Status: "critical", Output: "refused", ServiceID: "a-7"})
-		})
-		time.Sleep(2 * time.Minute)
-		synctest.Wait()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		verify.That(t, strings.Contains(c.latest["service-07"][0].Detail, "refused"), "the set is %+v", c.latest["service-07"])
-		verify.That(t, len(c.direct()) == 0, "the queries for %v block, though it has not changed for long", c.direct())
-	})
-}
-
 func TestFewQueriesForServicesBlock(t *testing.T) {
 	t.Parallel()
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {

@@ -80,18 +80,9 @@ func (w *watch) send(ctx context.Context, wait time.Duration) (Answer, error) {
 }
 
 // wait returns how long a query may block: up to a tenth less than the option, so that
-// watches do not renew at the same time, and not longer than untilExpiry.
+// watches do not renew at the same time, and not longer than until the end of the first probation.
 func (w *watch) wait(now time.Time) time.Duration {
-	return w.untilExpiry(now, w.options.Wait-w.client.Jitter(w.options.Wait/10))
-}
-
-// untilExpiry shortens a wait to the end of the first probation, and to the next question about
-// silent checks.
-func (w *watch) untilExpiry(now time.Time, wait time.Duration) time.Duration {
-	if due := w.silence.due; !due.IsZero() {
-		wait = min(wait, max(due.Sub(now), 10*time.Millisecond))
-	}
-	return w.Guard.Within(now, wait)
+	return w.Guard.Within(now, w.options.Wait-w.client.Jitter(w.options.Wait/10))
 }
 
 // await waits for a reason to query: the first answer, a change, or the end of a long
@@ -105,7 +96,7 @@ func (w *watch) await(ctx context.Context) error {
 		if first {
 			return nil
 		}
-		if consul.Sleep(ctx, w.untilExpiry(time.Now(), overview.PollInterval(w.client))) != nil {
+		if consul.Sleep(ctx, w.Guard.Within(time.Now(), overview.PollInterval(w.client))) != nil {
 			return context.Cause(ctx)
 		}
 		return nil
@@ -119,7 +110,7 @@ func (w *watch) await(ctx context.Context) error {
 	if left := repeatAfter - time.Since(w.changed); left > 0 {
 		due = left
 	}
-	return w.subscriber.Wait(ctx, first, w.untilExpiry(time.Now(), due))
+	return w.subscriber.Wait(ctx, first, w.Guard.Within(time.Now(), due))
 }
 
 // unsubscribe leaves the overview.

@@ -33,8 +33,6 @@ type watch struct {
 
 	warned map[Skipped]bool // skipped entries in the log
 
-	silence silence // about the answer that was accepted last
-
 	every time.Duration // interval of a prepared query; 0: unknown
 
 	subscriber *overview.Subscriber // while the watch is on an overview
@@ -101,19 +99,15 @@ func (w *watch) poll(ctx context.Context) error {
 		w.loop.Last = before // an index that went backwards is not confirmed
 		return fmt.Errorf("confirm the answer: %w", err)
 	}
-	if w.accepted && w.Guard.Differs(w.silence.explained(counts.Instances, counts.silent)) {
+	if w.accepted && w.Guard.Differs(counts.Instances) {
 		w.differed = time.Now()
 	}
-	w.silence.note(time.Now(), w.askable(counts), w.client.Jitter(firstAsk))
 	// A server that lags has not lost its state.
 	w.accept(counts, forgot && counts.Index < before)
-	again := w.ask(ctx)
 	if !loses { // after an error they stay on probation, until a later answer
-		found, _ := w.deselect(ctx, counts, loses)
-		again = again || found
-	}
-	if again {
-		w.accept(counts, false)
+		if found, _ := w.deselect(ctx, counts, loses); found {
+			w.accept(counts, false)
+		}
 	}
 	if w.subscriber != nil {
 		w.subscriber.Answered(counts.nodes, counts.services, w.differed)
@@ -151,8 +145,7 @@ func (w *watch) accept(answer Answer, forgot bool) {
 		w.filtered = answer.FilteredByACL
 	}
 	w.warnSkipped(answer.Skipped)
-	set := w.silence.explained(answer.Instances, answer.silent)
-	w.Accept(discovery.Report{Set: set, Endpoint: answer.URL, Index: answer.Index, Reset: forgot}, discovery.Memory{Index: w.loop.Last, Filtered: w.filtered})
+	w.Accept(discovery.Report{Set: answer.Instances, Endpoint: answer.URL, Index: answer.Index, Reset: forgot}, discovery.Memory{Index: w.loop.Last, Filtered: w.filtered})
 }
 
 // warnACLs logs when ACLs begin to hide instances. Consul does not report it to a client without a token.

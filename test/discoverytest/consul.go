@@ -22,8 +22,6 @@ const (
 	// connectPath has the instances of NAME-sidecar-proxy, and those of NAME that are native.
 	connectPath = "/v1/health/connect/"
 	leaderPath  = "/v1/status/leader"
-
-	agentChecksPath = "/v1/agent/checks"
 )
 
 // Request is a query of the fake.
@@ -59,7 +57,6 @@ type Consul struct {
 	probes      int              // queries for the leader
 	views       map[string]*view // that have been queried, by path
 	distances   []Distance
-	ownChecks   map[string]*api.HealthCheck // of the agent
 }
 
 type service struct {
@@ -290,31 +287,6 @@ func (c *Consul) block(r *http.Request, request Request, look func() reply) {
 			return
 		}
 	}
-}
-
-// SetAgentChecks sets the checks that the agent has, which may have outputs that are not in the
-// catalog. Filters of queries for them are ignored.
-func (c *Consul) SetAgentChecks(checks ...*api.HealthCheck) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ownChecks = make(map[string]*api.HealthCheck)
-	for _, check := range checks {
-		c.ownChecks[check.CheckID] = check
-	}
-}
-
-func (c *Consul) agentChecks(w http.ResponseWriter, r *http.Request) {
-	request := parse("", r)
-	c.mu.Lock()
-	c.requests = append(c.requests, request)
-	checks := c.ownChecks
-	c.mu.Unlock()
-	if checks == nil {
-		checks = map[string]*api.HealthCheck{}
-	}
-	c.block(r, request, func() reply {
-		return reply{index: 1, send: func(f *Fault) { f.answerWith(w, r, 1, checks, false) }}
-	})
 }
 
 // leader answers a query for the leader. It has the same faults as other queries, except

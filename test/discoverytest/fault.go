@@ -44,10 +44,6 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.catalog(w, r)
 		return
 	}
-	if r.URL.Path == agentChecksPath {
-		c.agentChecks(w, r)
-		return
-	}
 	if r.URL.Path == datacentersPath || r.URL.Path == coordinatesPath {
 		c.datacenters(w, r)
 		return
