@@ -241,7 +241,7 @@ func (x *sentRequest) requireToken() *refusal.Refusal {
 	}
 	if limit := x.actions.RateLimit; limit != nil && limit.Claim != nil {
 		// Not x.startTime: the keys may have been waited for, and others of the user who came later have tokens already.
-		return x.charge(limit, []byte(token.Line(*limit.Claim)), time.Now())
+		return x.charge(limit, []byte(token.Key(*limit.Claim)), time.Now())
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/hex"
 
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
@@ -60,7 +61,7 @@ func (x *request) findCookie(name string, b []byte) (value []byte, number int) {
 		}
 		text := f.Value(b)
 		for start := range text {
-			if (start == 0 || !isCookieOctet(text[start-1])) && beginsCookie(text[start:], name) {
+			if mayBeginCookie(text[:start]) && beginsCookie(text[start:], name) {
 				number++
 			}
 		}
@@ -73,25 +74,55 @@ func (x *request) findCookie(name string, b []byte) (value []byte, number int) {
 	return value, number
 }
 
+// mayBeginCookie reports whether a cookie may begin behind text. A cookie without a name begins with
+// an equals sign, which some servers skip.
+func mayBeginCookie(text []byte) bool {
+	if n := len(text) - 1; n >= 0 && text[n] == '=' {
+		return n == 0 || !isCookieOctet(text[n-1])
+	}
+	return len(text) == 0 || !isCookieOctet(text[len(text)-1])
+}
+
 // isCookieOctet reports whether c may be in the value of a cookie (RFC 6265, section 4.1.1): no server ends it there.
 func isCookieOctet(c byte) bool {
 	return c > ' ' && c < 0x7f && c != '"' && c != ',' && c != ';' && c != '\\'
 }
 
-// beginsCookie reports whether text begins with a name of a cookie, in any spelling that some server reads as that: PHP takes
-// dots, blanks and brackets for underscores.
+// beginsCookie reports whether text begins with a name of a cookie, in any spelling that some server
+// reads as that: .NET and others ignore case, PHP takes dots, blanks and brackets for underscores,
+// older ones decode it, and a bracket after the name makes its value a list.
 func beginsCookie(text []byte, name string) bool {
-	if len(text) <= len(name) {
-		return false
-	}
 	for i := range len(name) {
-		if c := text[i]; c != name[i] && !(name[i] == '_' && (c == '.' || c == ' ' || c == '[')) {
+		c := byte(0)
+		if c, text = nextOctet(text); !sameInName(c, name[i]) {
 			return false
 		}
 	}
-	rest := text[len(name):]
-	for len(rest) > 0 && rest[0] != ';' && !isCookieOctet(rest[0]) {
-		rest = rest[1:]
+	for len(text) > 0 && text[0] != ';' && !isCookieOctet(text[0]) {
+		text = text[1:]
 	}
-	return len(rest) > 0 && rest[0] == '='
+	return len(text) > 0 && (text[0] == '=' || text[0] == '[')
+}
+
+// nextOctet returns the first octet of text, decoded, and the rest. 0: there is none.
+func nextOctet(text []byte) (c byte, rest []byte) {
+	var decoded [1]byte
+	switch {
+	case len(text) == 0:
+		return 0, nil
+	case text[0] == '%' && len(text) > 2:
+		if _, err := hex.Decode(decoded[:], text[1:3]); err == nil {
+			return decoded[0], text[3:]
+		}
+	}
+	return text[0], text[1:]
+}
+
+// sameInName reports whether some server reads c as the octet want of a name.
+func sameInName(c, want byte) bool {
+	if want == '_' && (c == '.' || c == ' ' || c == '[') {
+		return true
+	}
+	isLetter := c|0x20 >= 'a' && c|0x20 <= 'z'
+	return c == want || isLetter && c|0x20 == want|0x20
 }

@@ -101,6 +101,7 @@ func TestTokensOfUsers(t *testing.T) {
 		route.Route{Path: "/cookie", Service: p.service, Actions: i.requires("cookie session")},
 	)
 	good := i.token(map[string]any{"groups": []string{"a", "b,c", "d"}})
+	comma := i.token(map[string]any{"groups": "a,admin", "sub": "x,ada"})
 	forged := []string{"X-User: not ada", "x-user: not ada", "X_User: not ada", "X-Groups: not ada", "X-Forwarded-Groups: not ada", "X.User: not ada"}
 	for _, front := range p.fronts() {
 		for _, test := range []struct {
@@ -116,6 +117,8 @@ func TestTokensOfUsers(t *testing.T) {
 			{"groups", "/", []string{"Authorization: Bearer " + good}, 200, "", "X-Groups: a,d\n", "not ada"},
 			{"groups by a reserved name", "/", []string{"Authorization: Bearer " + good}, 200, "", "X-Forwarded-Groups: a,d\n", "not ada"},
 			{"the subject as a variable", "/", []string{"Authorization: Bearer " + good}, 200, "", "X-Subject: ada\n", "not ada"},
+			{"a comma is in no header", "/", []string{"Authorization: Bearer " + comma}, 200, "", "X-Subject: x,ada\n", "X-User"},
+			{"a comma makes no second group", "/", []string{"Authorization: Bearer " + comma}, 200, "", "X-Subject", "Groups"},
 			{"without groups", "/", []string{"Authorization: Bearer " + i.token(nil)}, 200, "", "X-User: ada\n", "Groups"},
 			{"removed", "/removed", []string{"Authorization: Bearer " + good}, 200, "", "X-User: ada\n", "Authorization"},
 			{"in a header", "/header", []string{"X-Token: " + good}, 200, "", "X-User: ada\n", "X-Token"},
@@ -165,8 +168,9 @@ func TestTokensInCookiesOfOtherServers(t *testing.T) {
 	for _, front := range p.fronts() {
 		for fields, want := range map[string]string{
 			"my_session=@": "", "a=b; my_session=@; c=d": "", "my_session=\"@\"": "", "a=b;my_session = @": "",
-			"my_session2=x; xmy_session=x; my_session=@; mysession=x; my-session=x": "",
-			"next=/a?my_session=x; my_session=@; b=my_session; c=my_session=x":      "",
+			"my_session2=x; xmy_session=x; my_session=@; mysession=x; my-session=x":             "",
+			"next=/a?my_session=x; my_session=@; b=my_session; c=my_session=x":                  "",
+			"c=my_session=x; my_session=@; my%session=x; my%5=x; my_sessions=x; a=%6dy_session": "",
 
 			"": "token_missing", "a=my_session": "token_missing", "my_session": "token_missing",
 
@@ -179,6 +183,16 @@ func TestTokensInCookiesOfOtherServers(t *testing.T) {
 			"my.session=x; my_session=@":           "token_invalid", // PHP
 			"my[session=x; my_session=@":           "token_invalid",
 			"a=b; my session=x; my_session=@; c=d": "token_invalid",
+			"my_session=@; my_session[]=x":         "token_invalid",
+			"my_session=@; my[session[a]=x":        "token_invalid",
+			"my_session=@; MY_SESSION=x":           "token_invalid", // .NET
+			"My_Session=x; my_session=@":           "token_invalid",
+			"my_session=@; My.Session=x":           "token_invalid",
+			"my%5fsession=x; my_session=@":         "token_invalid", // who decodes names
+			"my_session=@; %4dY%5Fsession=x":       "token_invalid",
+			"my_session=@; =my_session=x":          "token_invalid", // a cookie without a name
+			"=my_session=x;my_session=@":           "token_invalid",
+			"MY_SESSION=@":                         "token_missing",
 		} {
 			r, body := front.ask(t, "GET", "/", "", "Cookie: "+strings.ReplaceAll(fields, "@", token))
 			verify.Equal(t, r.Header.Get("X-Sluice-Reason"), want, "%s: %s", front.name, fields)

@@ -70,13 +70,22 @@ func (t *Token) has(name ClaimName, texts []string) bool {
 	})
 }
 
-// Line returns the text of a claim, or of the elements of its list with commas between them, without those that have one
-// themselves; "": it has none, such as an object.
+// Key returns the text that identifies a claim, or "".
+func (t *Token) Key(name ClaimName) string {
+	if text := textOf(t.claim(name)); text != "" {
+		return text
+	}
+	return t.Line(name)
+}
+
+// Line returns the text of a claim for a header: that of a list has the elements with commas between
+// them. What has a comma itself is left out, since peers would read it as two; "": nothing is left,
+// or the claim is none, or an object.
 func (t *Token) Line(name ClaimName) string {
 	value := t.claim(name)
 	list, ok := value.([]any)
 	if !ok {
-		return textOf(value)
+		list = []any{value}
 	}
 	var line []string
 	for _, element := range list {

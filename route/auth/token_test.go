@@ -285,14 +285,16 @@ func TestClaimsAsText(t *testing.T) {
 	r := rulesOf(t, setOf("ec"))
 	r.Require = nil
 	token, fault := check(r, signed(t, jose.ES256, testKeys()["ec"], `{"alg":"ES256"}`, `{"iss":"https://issuer","aud":"shop","exp":1800000060,
-		"id":12345678901234567890,"on":true,"list":["a",1,"b,c",{"x":1},""],"o":{"p":{"q":"deep"}},"a.b":"dotted","scope":"read write","null":null}`))
+		"id":12345678901234567890,"on":true,"list":["a",1,"b,c",{"x":1},""],"o":{"p":{"q":"deep"}},"a.b":"dotted","scope":"read write","null":null,"comma":"a,b"}`))
 	verify.Require(t, fault == nil, "%v", fault)
 	for name, want := range map[string]string{
 		"id": "12345678901234567890", "on": "true", "list": "a,1", "o.p.q": "deep", "a.b": "dotted", "scope": "read write",
-		"o": "", "o.p": "", "o.x.q": "", "list.0": "", "null": "", "missing": "", ".": "", "iss": "https://issuer",
+		"comma": "", "o": "", "o.p": "", "o.x.q": "", "list.0": "", "null": "", "missing": "", ".": "", "iss": "https://issuer",
 	} {
 		verify.Equal(t, token.Line(NameClaim(name)), want, "%s", name)
 	}
+	verify.Equal(t, token.Key(NameClaim("comma")), "a,b", "the key")
+	verify.Equal(t, token.Key(NameClaim("list")), "a,1", "the key of a list")
 	for _, test := range []struct {
 		name, text string
 		want       bool
