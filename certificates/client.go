@@ -2,12 +2,24 @@ package certificates
 
 import "crypto/tls"
 
-// ClientOptions are the TLS settings of connections to servers.
+// ClientTLS is how sluice connects to servers that use TLS. The files are in PEM format, and read
+// again when they change.
+type ClientTLS struct {
+	CA         string `key:"ca" format:"file"`            // trusted certificates; empty: the system's
+	Cert       string `key:"cert" format:"file"`          // of the client; empty: none
+	Key        string `key:"key" format:"file"`           // of Cert
+	ServerName string `key:"server_name"`                 // in the server's certificate; empty: the host that is connected to
+	SkipVerify bool   `key:"skip_verify" default:"false"` // accept any certificate
+}
+
+// Files returns the files of t.
+func (t ClientTLS) Files() Files { return Files{CA: t.CA, Cert: t.Cert, Key: t.Key} }
+
+// ClientOptions configure a [Client].
 type ClientOptions struct {
-	Files              Files       // CA: that servers are verified with, "" for the system's; Cert: of the client, "" for none
-	ServerName         string      // in the server's certificate; "": the host that is connected to
-	InsecureSkipVerify bool        // accept any certificate
-	Changed            func(error) // see Follow; may be nil
+	ClientTLS
+	CADirectory string      // of files of trusted certificates, if CA is empty; empty: none
+	Changed     func(error) // see Follow; may be nil
 }
 
 // A Client is the TLS configuration of connections to servers. It is safe for
@@ -19,7 +31,9 @@ type Client struct {
 
 // NewClient reads the files for the first time.
 func NewClient(o ClientOptions) (*Client, error) {
-	f, err := Follow(o.Files, o.Changed)
+	files := o.Files()
+	files.CADirectory = o.CADirectory
+	f, err := Follow(files, o.Changed)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +49,7 @@ func (c *Client) ConfigOf(contents *Contents) *tls.Config {
 	config := &tls.Config{
 		RootCAs:            contents.Trusted,
 		ServerName:         c.options.ServerName,
-		InsecureSkipVerify: c.options.InsecureSkipVerify,
+		InsecureSkipVerify: c.options.SkipVerify,
 	}
 	if contents.Certificate != nil {
 		config.Certificates = []tls.Certificate{*contents.Certificate}

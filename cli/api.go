@@ -142,7 +142,7 @@ func (a api) transport() (*http.Transport, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		}
 	}
-	client, err := certificates.NewClient(certificates.ClientOptions{Files: certificates.Files{CA: a.caFile}})
+	client, err := certificates.NewClient(certificates.ClientOptions{ClientTLS: certificates.ClientTLS{CA: a.caFile}})
 	if err != nil {
 		return nil, fmt.Errorf("--ca-file: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"sluice/certificates"
+	"sluice/consul"
 	"sluice/route"
 )
 
@@ -186,13 +188,13 @@ type Debounce struct {
 // Consul configures the client of Consul. The defaults of empty fields are the defaults of
 // Consul's own tools.
 type Consul struct {
-	Addresses  []string  `key:"addresses" format:"consul"` // empty: http://127.0.0.1:8500
-	Token      Secret    `key:"token"`
-	TokenFile  string    `key:"token_file"`
-	TLS        ConsulTLS `key:"tls"`
-	Datacenter string    `key:"datacenter"`
-	Namespace  string    `key:"namespace"` // Consul Enterprise
-	Partition  string    `key:"partition"` // Consul Enterprise
+	Addresses  []string          `key:"addresses" format:"consul"` // empty: http://127.0.0.1:8500
+	Token      Secret            `key:"token"`
+	TokenFile  string            `key:"token_file"`
+	TLS        consul.TLSOptions `key:"tls"`
+	Datacenter string            `key:"datacenter"`
+	Namespace  string            `key:"namespace"` // Consul Enterprise
+	Partition  string            `key:"partition"` // Consul Enterprise
 	// Consistency is the default of ConsulService.Consistency.
 	Consistency string        `key:"consistency" default:"default" oneof:"default|stale|consistent"`
 	Wait        time.Duration `key:"wait" default:"1m" min:"1s" max:"10m"`
@@ -231,16 +233,6 @@ func (c *Consul) OrdersPrefix() string {
 func IsLogLevel(s string) bool {
 	field, _ := reflect.TypeFor[Log]().FieldByName("Level")
 	return slices.Contains(strings.Split(field.Tag.Get("oneof"), "|"), s)
-}
-
-// ConsulTLS configures TLS for https addresses of Consul.
-type ConsulTLS struct {
-	CA         string `key:"ca"`      // file of trusted certificates
-	CAPath     string `key:"ca_path"` // directory of such files
-	Cert       string `key:"cert"`
-	Key        string `key:"key"`
-	ServerName string `key:"server_name"`
-	SkipVerify bool   `key:"skip_verify" default:"false"`
 }
 
 // Service configures a set of peers and the requests to them. It has one source: Consul,
@@ -322,8 +314,8 @@ type Timeouts struct {
 
 // Upstream is how sluice speaks with the peers.
 type Upstream struct {
-	Protocol string       `key:"protocol" default:"http1" oneof:"h2|h2c|http1"`
-	TLS      *UpstreamTLS `key:"tls"` // nil: without TLS
+	Protocol string                  `key:"protocol" default:"http1" oneof:"h2|h2c|http1"`
+	TLS      *certificates.ClientTLS `key:"tls"` // nil: without TLS
 }
 
 // Values of [Upstream.Protocol].
@@ -334,15 +326,6 @@ const (
 
 // UsesHTTP2 reports whether the peers are asked by HTTP/2.
 func (u *Upstream) UsesHTTP2() bool { return u.Protocol == ProtocolH2 || u.Protocol == ProtocolH2C }
-
-// UpstreamTLS configures TLS to the peers. Its files are in PEM format.
-type UpstreamTLS struct {
-	CA         string `key:"ca" format:"file"` // trusted certificates; empty: the system's
-	ServerName string `key:"server_name"`      // empty: the host of the peer's address
-	Cert       string `key:"cert" format:"file"`
-	Key        string `key:"key" format:"file"`
-	Insecure   bool   `key:"insecure" default:"false"`
-}
 
 // Keepalive limits the idle connections to a peer.
 type Keepalive struct {

@@ -13,6 +13,8 @@ import (
 	"strconv"
 
 	"go.yaml.in/yaml/v3"
+
+	"sluice/consul"
 )
 
 // MarshalJSON returns c with the keys and values of the file, with all defaults. Secrets
@@ -158,12 +160,12 @@ func canonicalHash(c *Config) string {
 		l.Address = Address{}
 	}
 	common.Admin, common.Live, common.Discovery.Snapshot = Admin{}, Live{}, ""
-	consul := &common.Consul
-	consul.Addresses, consul.Token, consul.TokenFile, consul.TLS, consul.CertificatesDir = nil, "", "", ConsulTLS{}, ""
-	if r := consul.Register; r != nil {
+	registry := &common.Consul
+	registry.Addresses, registry.Token, registry.TokenFile, registry.TLS, registry.CertificatesDir = nil, "", "", consul.TLSOptions{}, ""
+	if r := registry.Register; r != nil {
 		one := *r
 		one.ID, one.Address, one.Port = "", "", 0
-		consul.Register = &one
+		registry.Register = &one
 	}
 	h := sha256.New()
 	w := bufio.NewWriterSize(h, 4096)

@@ -91,9 +91,15 @@ func suggest(s string, known []string) string {
 	return best
 }
 
+// otherNames are the keys by the names that other programs have for them.
+var otherNames = map[string]string{"insecure": "skip_verify", "insecure_skip_verify": "skip_verify"}
+
 // didYouMean asks for the known word that is most similar to s; "": none is similar.
 func didYouMean(s string, known []string) string {
 	word := suggest(s, known)
+	if other := otherNames[s]; slices.Contains(known, other) {
+		word = other
+	}
 	if word == "" {
 		return ""
 	}

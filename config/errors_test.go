@@ -72,6 +72,8 @@ func TestRefusals(t *testing.T) {
 		{"not YAML", "a: [1\nb: 2\n", []string{`sluice.yaml:1: not valid YAML: did not find expected ',' or ']'`}},
 		{"tab", "log:\n\tlevel: info\n", []string{`sluice.yaml:2: not valid YAML: found character that cannot start any token`}},
 		{"two documents", tail + "---\nlog: {}\n", []string{`sluice.yaml:4: a second document: a file contains one configuration`}},
+		{"a key by the name of other programs", "services: { star: { peers: ['127.0.0.1:1'], upstream: { tls: { insecure: true } } } }" + route, []string{
+			`sluice.yaml:1: services.star.upstream.tls.insecure: unknown key, did you mean "skip_verify"? (allowed here: ca, cert, key, server_name, skip_verify)`}},
 		{"a list", "- a\n", []string{`sluice.yaml:1: want a mapping of keys to values, not a list`}},
 		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, tracing, admin, listeners, client, discovery, config, consul, catalog, dynamic, services, routes, shutdown, health)`}},
 		{"twice", "log: {}\nlog: {}" + tail, []string{`sluice.yaml:2: log: given twice, first in line 1`}},

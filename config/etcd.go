@@ -9,16 +9,17 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"sluice/certificates"
 	"sluice/config/regular"
 	"sluice/discovery"
 )
 
 // EtcdCluster is how to connect to etcd.
 type EtcdCluster struct {
-	Endpoints    []string `key:"endpoints" format:"etcd" required:"yes"` // all with the same scheme
-	User         string   `key:"user"`                                   // empty: without authentication
-	PasswordFile string   `key:"password_file" format:"file"`
-	TLS          *EtcdTLS `key:"tls"` // nil: the defaults
+	Endpoints    []string                `key:"endpoints" format:"etcd" required:"yes"` // all with the same scheme
+	User         string                  `key:"user"`                                   // empty: without authentication
+	PasswordFile string                  `key:"password_file" format:"file"`
+	TLS          *certificates.ClientTLS `key:"tls"` // nil: the defaults
 }
 
 // EtcdService selects instances in etcd: each key that begins with a prefix is one, or a
@@ -35,15 +36,6 @@ type EtcdService struct {
 
 // defaultEtcdProbation is the default of EtcdService.Probation.
 const defaultEtcdProbation = discovery.Stay
-
-// EtcdTLS configures TLS for https endpoints of etcd. Its files are in PEM format.
-type EtcdTLS struct {
-	CA         string `key:"ca" format:"file"` // trusted certificates; empty: the system's
-	Cert       string `key:"cert" format:"file"`
-	Key        string `key:"key" format:"file"`
-	ServerName string `key:"server_name"` // empty: the host of the endpoint
-	Insecure   bool   `key:"insecure" default:"false"`
-}
 
 // isEtcdURL reports whether s is http://HOST:PORT or https://HOST:PORT.
 func isEtcdURL(s string) bool {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/certificates"
 	"sluice/test/verify"
 )
 
@@ -22,14 +23,14 @@ services:
       key: /moon/ip_port
       user: sluice
       password_file: `+password+`
-      tls: { ca: ca.pem, cert: c.pem, key: k.pem, server_name: etcd, insecure: true }
+      tls: { ca: ca.pem, cert: c.pem, key: k.pem, server_name: etcd, skip_verify: true }
       probation: 0s
 routes: [{ service: star }]`)
 	want := &EtcdService{EtcdCluster: EtcdCluster{Endpoints: []string{"http://127.0.0.1:2379"}}, Prefix: "/nodes/", Probation: 10 * time.Minute}
 	verify.DeepEqual(t, c.Services["star"].Etcd, want, "star")
 	want = &EtcdService{Key: "/moon/ip_port", EtcdCluster: EtcdCluster{
 		Endpoints: []string{"https://a.example:2379", "https://b.example:2379"},
-		User:      "sluice", PasswordFile: password, TLS: &EtcdTLS{"ca.pem", "c.pem", "k.pem", "etcd", true},
+		User:      "sluice", PasswordFile: password, TLS: &certificates.ClientTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "etcd", SkipVerify: true},
 	}}
 	verify.DeepEqual(t, c.Services["moon"].Etcd, want, "moon")
 }

@@ -35,7 +35,9 @@ func ReadFiles(pattern string) (Source, error) {
 
 // openFiles checks that the files of users, of keys and for TLS to others can be used. Only the configuration file names them.
 func (c *Config) openFiles(d *decoder) {
-	openTLS(d, "consul.tls", certificates.Files{CA: c.Consul.TLS.CA, CADirectory: c.Consul.TLS.CAPath, Cert: c.Consul.TLS.Cert, Key: c.Consul.TLS.Key})
+	ofConsul := c.Consul.TLS.Files()
+	ofConsul.CADirectory = c.Consul.TLS.CAPath
+	openTLS(d, "consul.tls", ofConsul)
 	for i := range c.Dynamic {
 		if e := c.Dynamic[i].Etcd; e != nil {
 			e.openFiles(d, item("dynamic", i)+".etcd")
@@ -47,10 +49,10 @@ func (c *Config) openFiles(d *decoder) {
 			s.Etcd.openFiles(d, key+".etcd")
 		}
 		if t := s.Upstream.TLS; t != nil {
-			openTLS(d, key+".upstream.tls", certificates.Files{CA: t.CA, Cert: t.Cert, Key: t.Key})
+			openTLS(d, key+".upstream.tls", t.Files())
 		}
 		if a := s.Health.Active; a != nil && a.TLS != nil {
-			openTLS(d, key+".health.active.tls", certificates.Files{CA: a.TLS.CA, Cert: a.TLS.Cert, Key: a.TLS.Key})
+			openTLS(d, key+".health.active.tls", a.TLS.Files())
 		}
 	}
 	for i := range c.Routes {
@@ -68,7 +70,7 @@ func (c *Config) openFiles(d *decoder) {
 
 func (e *EtcdCluster) openFiles(d *decoder, key string) {
 	if t := e.TLS; t != nil {
-		openTLS(d, key+".tls", certificates.Files{CA: t.CA, Cert: t.Cert, Key: t.Key})
+		openTLS(d, key+".tls", t.Files())
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"sluice/certificates"
 )
 
 // Health limits the health checks of all services.
@@ -27,18 +29,18 @@ type ServiceHealth struct {
 
 // ActiveCheck configures periodic checks of each peer.
 type ActiveCheck struct {
-	Type             string        `key:"type" default:"http" oneof:"http|tcp|grpc"`
-	Interval         time.Duration `key:"interval" default:"2s" min:"10ms" max:"1h"`
-	FailingInterval  time.Duration `key:"failing_interval" default:"1s" min:"10ms" max:"1h"` // after a failed check
-	Jitter           Ratio         `key:"jitter" default:"10%" min:"0" max:"1"`              // share of an interval
-	Timeout          time.Duration `key:"timeout" default:"1s" min:"1ms" max:"5m"`
-	Unhealthy        int           `key:"unhealthy_threshold" default:"3" min:"1" max:"100"` // consecutive failed checks
-	Healthy          int           `key:"healthy_threshold" default:"2" min:"1" max:"100"`   // consecutive passed checks
-	MustPassFirst    bool          `key:"must_pass_first" default:"false"`
-	OverridesConsul  bool          `key:"overrides_consul" default:"false"`
-	Port             int           `key:"port" default:"0" min:"0" max:"65535"` // 0: the peer's
-	TLS              *CheckTLS     `key:"tls"`                                  // nil: without TLS
-	ReuseConnections bool          `key:"reuse_connections" default:"false"`
+	Type             string                  `key:"type" default:"http" oneof:"http|tcp|grpc"`
+	Interval         time.Duration           `key:"interval" default:"2s" min:"10ms" max:"1h"`
+	FailingInterval  time.Duration           `key:"failing_interval" default:"1s" min:"10ms" max:"1h"` // after a failed check
+	Jitter           Ratio                   `key:"jitter" default:"10%" min:"0" max:"1"`              // share of an interval
+	Timeout          time.Duration           `key:"timeout" default:"1s" min:"1ms" max:"5m"`
+	Unhealthy        int                     `key:"unhealthy_threshold" default:"3" min:"1" max:"100"` // consecutive failed checks
+	Healthy          int                     `key:"healthy_threshold" default:"2" min:"1" max:"100"`   // consecutive passed checks
+	MustPassFirst    bool                    `key:"must_pass_first" default:"false"`
+	OverridesConsul  bool                    `key:"overrides_consul" default:"false"`
+	Port             int                     `key:"port" default:"0" min:"0" max:"65535"` // 0: the peer's
+	TLS              *certificates.ClientTLS `key:"tls"`                                  // nil: without TLS
+	ReuseConnections bool                    `key:"reuse_connections" default:"false"`
 
 	// Each type of check has only some of these keys: see checkKeys.
 
@@ -57,15 +59,6 @@ type CheckExpect struct {
 	Text   string   `key:"text"`                                       // must occur in the response
 	Regexp Regexp   `key:"regexp" format:"regexp"`                     // must match the response
 	Within Size     `key:"within" default:"64KiB" min:"1" max:"16MiB"` // size of the part of the response that is searched
-}
-
-// CheckTLS configures TLS for checks.
-type CheckTLS struct {
-	CA         string `key:"ca"` // file of trusted certificates; empty: the system's
-	Cert       string `key:"cert"`
-	Key        string `key:"key"`
-	ServerName string `key:"server_name"` // empty: the host of the check
-	SkipVerify bool   `key:"skip_verify" default:"false"`
 }
 
 // Passive configures the ejection of peers by the outcome of requests. A threshold of 0

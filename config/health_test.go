@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/certificates"
 	"sluice/healthcheck/statuses"
 	"sluice/test/verify"
 )
@@ -53,7 +54,7 @@ func TestHealthReadsEveryKey(t *testing.T) {
 			*h.Active = ActiveCheck{
 				Type: "http", Interval: 5 * time.Second, FailingInterval: 500 * time.Millisecond, Jitter: 0.5, Timeout: 2 * time.Second,
 				Unhealthy: 4, Healthy: 5, MustPassFirst: true, OverridesConsul: true, Port: 9000, ReuseConnections: true,
-				TLS:    &CheckTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "star", SkipVerify: true},
+				TLS:    &certificates.ClientTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "star", SkipVerify: true},
 				Method: "HEAD", Path: "/health?full=1", Host: "star.example.com:80", Headers: typedList[Secret, [2]string]("header", "X-A: b", "Authorization: Bearer x"),
 				Expect: CheckExpect{Status: typedList[string, statuses.Set]("statuses", "2xx, 304")[0], Text: "ok", Regexp: typedList[string, *regexp.Regexp]("regexp", "^o.")[0], Within: 1024},
 			}

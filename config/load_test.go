@@ -16,6 +16,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
+	"sluice/certificates"
+	"sluice/consul"
 	"sluice/discovery"
 	"sluice/proxy/accesslog"
 	"sluice/test/verify"
@@ -148,7 +150,7 @@ health: { max_checks: 9 }
 		Consul: Consul{
 			Addresses: []string{"https://10.0.0.1:8500"},
 			TokenFile: "/run/secrets/consul",
-			TLS:       ConsulTLS{CA: "ca.pem", CAPath: "/cas", Cert: "c.pem", Key: "k.pem", ServerName: "consul", SkipVerify: true},
+			TLS:       consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "consul", SkipVerify: true}, CAPath: "/cas"},
 			Namespace: "ns", Partition: "pt", MaxWatches: 7,
 			Datacenter: "dc1",
 			Wait:       90 * time.Second, Consistency: "consistent", Probation: 2 * time.Minute, Connect: ConsulConnect{MeshGateway: "mesh-gateway"},

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"testing"
 
+	"sluice/certificates"
+	"sluice/consul"
 	"sluice/test/verify"
 )
 
@@ -45,7 +47,7 @@ func TestPrecedence(t *testing.T) {
 	}
 	if c := load(Input{Getenv: env}).Consul; len(c.Addresses) != 1 || c.Addresses[0] != "https://env:1" || c.Token != "s3cret" || c.TokenFile != "" {
 		t.Errorf("environment over file: %+v", c)
-	} else if want := (ConsulTLS{CA: "env", ServerName: "name", SkipVerify: true}); c.TLS != want || c.Namespace != "ns" {
+	} else if want := (consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: "env", ServerName: "name", SkipVerify: true}}); c.TLS != want || c.Namespace != "ns" {
 		t.Errorf("environment over file: %+v", c)
 	}
 	c := load(Input{Getenv: env, Consul: "http://flag:1", Admin: "127.0.0.1:2", Listen: ":3"})

@@ -86,7 +86,7 @@ var rights = []right{
 	{"services.NAME.timeouts", "connect response_header idle tunnel", ByDocument, nil},
 	{"services.NAME.keepalive", "idle max max_requests max_age", ByDocument, nil},
 	{"services.NAME.upstream", "protocol", ByDocument | ByTag, nil},
-	{"services.NAME.upstream.tls", "server_name insecure", ByDocument | ByTag, nil},
+	{"services.NAME.upstream.tls", "server_name skip_verify", ByDocument | ByTag, nil},
 	{"services.NAME.upstream.tls", "ca cert key", 0, nil},
 	{"services.NAME.retry", "attempts per_try_timeout budget min_per_second", ByDocument, nil},
 	{"services.NAME.retry", "body", 0, nil},

@@ -15,9 +15,10 @@ import (
 // newCertificates reads the files for the first time.
 func newCertificates(files api.TLSConfig, log zerolog.Logger) (*certificates.Client, error) {
 	c, err := certificates.NewClient(certificates.ClientOptions{
-		Files:              certificates.Files{CA: files.CAFile, CADirectory: files.CAPath, Cert: files.CertFile, Key: files.KeyFile},
-		ServerName:         files.Address,
-		InsecureSkipVerify: files.InsecureSkipVerify,
+		ClientTLS: certificates.ClientTLS{
+			CA: files.CAFile, Cert: files.CertFile, Key: files.KeyFile, ServerName: files.Address, SkipVerify: files.InsecureSkipVerify,
+		},
+		CADirectory: files.CAPath,
 		Changed: func(err error) {
 			if err != nil {
 				log.Warn().Err(err).Msg("consul: the certificates cannot be read, going on with the ones that were read before")

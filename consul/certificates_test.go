@@ -16,6 +16,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/certificates"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/subprocess"
@@ -106,10 +107,8 @@ func (s *secured) client() *Client {
 	s.t.Helper()
 	client, err := New(Options{
 		Addresses: []string{s.server.URL},
-		TLS: TLSOptions{
-			CA:   filepath.Join(s.dir, "ca.pem"),
-			Cert: filepath.Join(s.dir, "client.pem"), Key: filepath.Join(s.dir, "client-key.pem"),
-		},
+		TLS: TLSOptions{ClientTLS: certificates.ClientTLS{CA: filepath.Join(s.dir, "ca.pem"),
+			Cert: filepath.Join(s.dir, "client.pem"), Key: filepath.Join(s.dir, "client-key.pem")}},
 		Log: zerolog.New(&s.log),
 	})
 	must(s.t, err)

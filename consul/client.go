@@ -68,15 +68,11 @@ type Options struct {
 	AnswerGrace time.Duration
 }
 
-// TLSOptions are the certificates for an https address. The files are read for each
-// connection, so they may be replaced at any time.
+// TLSOptions are the certificates for an https address. The files are read for each connection. What
+// is empty is as the environment says.
 type TLSOptions struct {
-	CA         string // trusted certificates, PEM
-	CAPath     string // a directory of such files
-	Cert       string // client certificate, PEM
-	Key        string // its key
-	ServerName string // expected name of the server; default: the address
-	SkipVerify bool   // accept any certificate
+	certificates.ClientTLS
+	CAPath string `key:"ca_path"` // directory of files of trusted certificates, if CA is empty
 }
 
 // Client queries Consul. It is safe for concurrent use.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/certificates"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -65,8 +66,8 @@ func TestNewRejectsInvalidOptions(t *testing.T) {
 		"scheme":     {Addresses: []string{"ftp://10.0.0.1"}},
 		"socket":     {Addresses: []string{"unix://"}},
 		"token file": {TokenFile: missing},
-		"CA":         {TLS: TLSOptions{CA: missing}},
-		"key":        {TLS: TLSOptions{Cert: missing, Key: missing}},
+		"CA":         {TLS: TLSOptions{ClientTLS: certificates.ClientTLS{CA: missing}}},
+		"key":        {TLS: TLSOptions{ClientTLS: certificates.ClientTLS{Cert: missing, Key: missing}}},
 		"watches":    {MaxWatches: -1},
 	} {
 		_, err := New(o)
@@ -137,11 +138,11 @@ func TestClientOverTLS(t *testing.T) {
 		ok   bool
 	}{
 		{"an unknown CA", TLSOptions{}, false},
-		{"the CA", TLSOptions{CA: ca}, true},
+		{"the CA", TLSOptions{ClientTLS: certificates.ClientTLS{CA: ca}}, true},
 		{"a directory of CAs", TLSOptions{CAPath: filepath.Dir(ca)}, true},
-		{"another name", TLSOptions{CA: ca, ServerName: "consul.example.org"}, false},
-		{"the name", TLSOptions{CA: ca, ServerName: "example.com"}, true},
-		{"no verification", TLSOptions{SkipVerify: true}, true},
+		{"another name", TLSOptions{ClientTLS: certificates.ClientTLS{CA: ca, ServerName: "consul.example.org"}}, false},
+		{"the name", TLSOptions{ClientTLS: certificates.ClientTLS{CA: ca, ServerName: "example.com"}}, true},
+		{"no verification", TLSOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}}, true},
 	} {
 		n, err := countInstances(t, Options{Addresses: []string{server.URL}, TLS: tt.tls})
 		verify.That(t, (err == nil) == tt.ok && (!tt.ok || n == 1), "%s: %d instances, %v", tt.name, n, err)

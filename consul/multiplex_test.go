@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
+	"sluice/certificates"
 	"sluice/consul"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -48,7 +49,7 @@ func startMultiplexing(t *testing.T, streams, services int, handle func(http.Han
 	t.Cleanup(m.server.CloseClientConnections)
 	var err error
 	m.client, err = consul.New(consul.Options{
-		Addresses: []string{m.server.URL}, TLS: consul.TLSOptions{SkipVerify: true}, Log: zerolog.Nop(),
+		Addresses: []string{m.server.URL}, TLS: consul.TLSOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}}, Log: zerolog.Nop(),
 	})
 	verify.NoError(t, err)
 	manager := discovery.NewManager(discovery.ManagerOptions{
@@ -119,7 +120,7 @@ func TestLimitAfterAFailover(t *testing.T) {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	client, err := consul.New(consul.Options{
-		Addresses: []string{server.URL, other.URL()}, TLS: consul.TLSOptions{SkipVerify: true},
+		Addresses: []string{server.URL, other.URL()}, TLS: consul.TLSOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}},
 		ProbeInterval: 10 * time.Millisecond, Log: zerolog.Nop(),
 	})
 	verify.NoError(t, err)

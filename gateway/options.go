@@ -90,7 +90,7 @@ func ClientOptions(c config.Consul, log zerolog.Logger) consul.Options {
 		TokenFile:  c.TokenFile,
 		Namespace:  c.Namespace,
 		Partition:  c.Partition,
-		TLS:        consul.TLSOptions(c.TLS),
+		TLS:        c.TLS,
 		MaxWatches: c.MaxWatches,
 		Log:        log,
 	}
@@ -150,7 +150,7 @@ func targetsOf(targets []config.Target) []consulsource.Target {
 func etcdCluster(e config.EtcdCluster) client.Options {
 	o := client.Options{Endpoints: strings.Join(e.Endpoints, ","), User: e.User, PasswordFile: e.PasswordFile}
 	if e.TLS != nil {
-		o.TLS = client.TLS(*e.TLS)
+		o.TLS = *e.TLS
 	}
 	return o
 }

@@ -205,7 +205,7 @@ func TestFormerPeersAreReachedAsBefore(t *testing.T) {
 	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "secure") }))
 	t.Cleanup(secure.Close)
 	plain, withTLS := origin(t, "plain"), secure.Listener.Addr().String()
-	const tls = ", upstream: { tls: { insecure: true } }"
+	const tls = ", upstream: { tls: { skip_verify: true } }"
 	for _, c := range []struct{ former, formerTLS, next, nextTLS, formerBody, nextBody string }{
 		{withTLS, tls, plain, "", "secure", "plain"},
 		{plain, "", withTLS, tls, "plain", "secure"},
@@ -247,7 +247,7 @@ func TestSameInstancesOfAnotherSource(t *testing.T) {
 	}
 	r := start(t, text("consul: {}"))
 	r.refuses("/", http.StatusBadRequest, "without TLS")
-	r.replace(text("consul: { tags: [v1] }, upstream: { tls: { insecure: true } }"))
+	r.replace(text("consul: { tags: [v1] }, upstream: { tls: { skip_verify: true } }"))
 	r.answers("/", "secure")
 	r.replace(text("consul: {}"))
 	r.awaitStatus("/", http.StatusBadRequest)

@@ -77,10 +77,8 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 		p.upstream, p.health = mesh, healthSettings(&p.next, mesh)
 		return nil
 	}
-	read := func(user string, files certificates.Files, serverName string, insecure bool) (*certificates.Client, error) {
-		return certificates.NewClient(certificates.ClientOptions{
-			Files: files, ServerName: serverName, InsecureSkipVerify: insecure, Changed: certificates.LogChanges(user, log),
-		})
+	read := func(user string, t *certificates.ClientTLS) (*certificates.Client, error) {
+		return certificates.NewClient(certificates.ClientOptions{ClientTLS: *t, Changed: certificates.LogChanges(user, log)})
 	}
 	use := func(user string, secure *certificates.Client) {
 		p.uses = append(p.uses, certificates.Use{User: user, Source: secure.Follower})
@@ -88,8 +86,8 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 	var checks *certificates.Client
 	var checked certificates.Security // nil: without TLS
 	if active := p.next.Health.Active; active != nil && active.TLS != nil {
-		files, user := active.TLS, fmt.Sprintf("checks of service %q", name)
-		if checks, err = read(user, certificates.Files{CA: files.CA, Cert: files.Cert, Key: files.Key}, files.ServerName, files.SkipVerify); err != nil {
+		user := fmt.Sprintf("checks of service %q", name)
+		if checks, err = read(user, active.TLS); err != nil {
 			return fmt.Errorf("health.active.tls: %w", err)
 		}
 		use(user, checks)
@@ -102,7 +100,7 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 	}
 	if !p.created && reflect.DeepEqual(p.config.Upstream.TLS, files) {
 		p.upstream = p.known().tls // its connections can be reused
-	} else if p.upstream, err = read(user, certificates.Files{CA: files.CA, Cert: files.Cert, Key: files.Key}, files.ServerName, files.Insecure); err != nil {
+	} else if p.upstream, err = read(user, files); err != nil {
 		return fmt.Errorf("upstream.tls: %w", err)
 	}
 	use(user, p.upstream.(*certificates.Client))

@@ -55,7 +55,7 @@ listeners:
 services:
   other: { peers: [%q] }
   ended: { peers: [%q] }
-  again: { peers: [%q], upstream: { tls: { insecure: true, server_name: inner.example.com } } }
+  again: { peers: [%q], upstream: { tls: { skip_verify: true, server_name: inner.example.com } } }
   wrong: { peers: [%[7]q], upstream: { tls: { ca: %[2]q, server_name: inner.example.com } } }
   passed: { peers: [%[8]q] }
 `, consul.URL(), certificate, key, greeter(t, "other"), greeter(t, "ended"), encrypted, encrypted, passed))

@@ -328,7 +328,7 @@ routes: [{ service: star }]
 	expect("again", 200, "1")
 	r.replace(text(good, ", wait_for_peer: 1s"))
 	expect("another key", 200, "1")
-	r.replace(text("insecure: true", ""))
+	r.replace(text("skip_verify: true", ""))
 	expect("other settings", 200, "2")
 	r.replace(text(fmt.Sprintf("ca: %q, server_name: a.example", files.Cert), ""))
 	expect("another name", 502, "no TLS connection")

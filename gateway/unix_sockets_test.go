@@ -185,7 +185,7 @@ func TestUnixSocketsOfEveryProtocol(t *testing.T) {
 		"services:\n"+
 		"  plain: { peers: ['unix:%s'], health: { active: { type: tcp, interval: 100ms, timeout: 1m } } }\n"+
 		"  h2c: { peers: ['unix:%s'], upstream: { protocol: h2c }, %s }\n"+
-		"  tls: { peers: ['unix:%s'], upstream: { tls: { insecure: true } }, health: { active: { type: tcp, interval: 100ms, timeout: 1m } } }\n"+
+		"  tls: { peers: ['unix:%s'], upstream: { tls: { skip_verify: true } }, health: { active: { type: tcp, interval: 100ms, timeout: 1m } } }\n"+
 		"routes: [{ host: h2c, service: h2c }, { host: tls, service: tls }, { service: plain, host_header: peer }]\n",
 		path("web"), path("tcp"), path("plain"), path("h2c"), check, path("tls")))
 	for _, c := range []struct{ socket, host, want string }{

@@ -72,7 +72,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 			write(t, cert, oldCert)
 			write(t, key, oldKey)
 			var told []string
-			c := verify.Result(certificates.NewClient(certificates.ClientOptions{Files: certificates.Files{CA: ca, Cert: cert, Key: key}, Changed: func(err error) {
+			c := verify.Result(certificates.NewClient(certificates.ClientOptions{ClientTLS: certificates.ClientTLS{CA: ca, Cert: cert, Key: key}, Changed: func(err error) {
 				if err == nil {
 					told = append(told, "used")
 				} else {

@@ -234,7 +234,7 @@ func TestHTTP2ConnectionIsLost(t *testing.T) {
 // while they are opened.
 func TestNewTLSSettingsWhileHTTP2PeersConnect(t *testing.T) {
 	t.Parallel()
-	another := verify.Result(certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})).Must(t)
+	another := verify.Result(certificates.NewClient(certificates.ClientOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}})).Must(t)
 	var uses atomic.Int64
 	options := someTransport
 	options.TLS = func(bool) certificates.Security {

@@ -29,7 +29,7 @@ func peersOverTLS(t testing.TB) bool { return strings.HasPrefix(t.Name(), "TestP
 func anyCertificate(bool) certificates.Security { return acceptsAll() }
 
 var acceptsAll = sync.OnceValue(func() certificates.Security {
-	c, err := certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})
+	c, err := certificates.NewClient(certificates.ClientOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}})
 	if err != nil {
 		panic(err)
 	}
@@ -109,11 +109,11 @@ func TestPeerVerification(t *testing.T) {
 		options certificates.ClientOptions
 		want    string
 	}{
-		{"the right name", certificates.ClientOptions{Files: certificates.Files{CA: good.Cert}, ServerName: "peer.example"}, "200 OK"},
-		{"the address as the name", certificates.ClientOptions{Files: certificates.Files{CA: good.Cert}}, "upstream_tls_failed"},
-		{"another name", certificates.ClientOptions{Files: certificates.Files{CA: good.Cert}, ServerName: "a.example"}, "upstream_tls_failed"},
-		{"another CA", certificates.ClientOptions{Files: certificates.Files{CA: other.Cert}, ServerName: "peer.example"}, "upstream_tls_failed"},
-		{"no verification", certificates.ClientOptions{InsecureSkipVerify: true}, "200 OK"},
+		{"the right name", certificates.ClientOptions{ClientTLS: certificates.ClientTLS{CA: good.Cert, ServerName: "peer.example"}}, "200 OK"},
+		{"the address as the name", certificates.ClientOptions{ClientTLS: certificates.ClientTLS{CA: good.Cert}}, "upstream_tls_failed"},
+		{"another name", certificates.ClientOptions{ClientTLS: certificates.ClientTLS{CA: good.Cert, ServerName: "a.example"}}, "upstream_tls_failed"},
+		{"another CA", certificates.ClientOptions{ClientTLS: certificates.ClientTLS{CA: other.Cert, ServerName: "peer.example"}}, "upstream_tls_failed"},
+		{"no verification", certificates.ClientOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}}, "200 OK"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var full, resumed atomic.Int64
@@ -154,7 +154,7 @@ func TestClientCertificateForPeersChanges(t *testing.T) {
 		return err
 	}
 	p := startProxy(t, Options{})
-	secure := p.useTLS(certificates.ClientOptions{Files: certificates.Files{CA: server.Cert, Cert: client.Cert, Key: client.Key}, ServerName: "peer.example"})
+	secure := p.useTLS(certificates.ClientOptions{ClientTLS: certificates.ClientTLS{CA: server.Cert, Cert: client.Cert, Key: client.Key, ServerName: "peer.example"}})
 	p.setPeers(startSecure(t, config))
 	var seen []*x509.Certificate
 	for range 2 {

@@ -39,7 +39,7 @@ func Registered(self func() Replica, client *consul.Client, service string, c *c
 			return nil, nil
 		}
 		client, err := certificates.NewClient(certificates.ClientOptions{
-			Files: certificates.Files{CA: c.ReplicaTLS.CA}, ServerName: c.ReplicaTLS.ServerName,
+			ClientTLS: certificates.ClientTLS{CA: c.ReplicaTLS.CA, ServerName: c.ReplicaTLS.ServerName},
 		})
 		if err != nil {
 			return nil, fmt.Errorf("consul.register.replica_tls: %w", err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/certificates"
 	"sluice/consul"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -53,7 +54,7 @@ func watch(args []string) error {
 	log := zerolog.New(os.Stderr).Level(zerolog.WarnLevel)
 	client, err := consul.New(consul.Options{
 		Addresses: []string{*address},
-		TLS:       consul.TLSOptions{CA: *ca},
+		TLS:       consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: *ca}},
 		Log:       log,
 	})
 	if err != nil {

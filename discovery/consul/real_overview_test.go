@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
+	"sluice/certificates"
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
@@ -43,7 +44,7 @@ func watchRealOverview(t *testing.T, o consultest.Options, connections, services
 	var err error
 	c.client, err = newClient(consul.Options{
 		Addresses: []string{c.url(o)}, MaxWatches: connections, Log: zerolog.New(zerolog.NewTestWriter(t)),
-		TLS: consul.TLSOptions{CA: caOf(o)},
+		TLS: consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: caOf(o)}},
 	})
 	must(t, err)
 	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(service string, set []discovery.Instance) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/certificates"
 	"sluice/consul"
 	"sluice/test/consultest"
 	"sluice/test/verify"
@@ -27,7 +28,7 @@ func TestRealTLS(t *testing.T) {
 
 	cas := filepath.Join(t.TempDir(), "ca.pem")
 	must(t, os.Link(ca.File, cas))
-	good := consul.TLSOptions{CA: ca.File, Cert: client, Key: clientKey, ServerName: "server.dc1.consul"}
+	good := consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: ca.File, Cert: client, Key: clientKey, ServerName: "server.dc1.consul"}}
 	for _, tt := range []struct {
 		name   string
 		change func(*consul.TLSOptions)

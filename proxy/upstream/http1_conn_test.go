@@ -158,7 +158,7 @@ func TestAnswerBeforeAWriteThatFails(t *testing.T) {
 // timeouts.connect.
 func TestHandshakeWithPeerTimesOut(t *testing.T) {
 	t.Parallel()
-	secure := verify.Result(certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})).Must(t)
+	secure := verify.Result(certificates.NewClient(certificates.ClientOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}})).Must(t)
 	transport := startTransport(t, Options{TLS: func(bool) certificates.Security { return secure }}, hanging)
 	_, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: 100 * time.Millisecond, Client: &Client{Presence: there{}}}, nil)
 	verify.That(t, err != nil && strings.Contains(err.Error(), "timeout"), "got %v", err)
@@ -185,7 +185,7 @@ func TestTimeEndsBehindTheHead(t *testing.T) {
 // Who leaves in a handshake with a peer leaves no line in the log that says that the peer is at fault.
 func TestLeftTLSHandshakeIsNotLogged(t *testing.T) {
 	t.Parallel()
-	secure := verify.Result(certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})).Must(t)
+	secure := verify.Result(certificates.NewClient(certificates.ClientOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}})).Must(t)
 	ctx, leave := context.WithCancel(t.Context())
 	transport := startTransport(t, Options{}, func(conn net.Conn) {
 		conn.Read(make([]byte, 1)) // of the ClientHello

@@ -107,7 +107,7 @@ func TestUpstreamThatCannotBeUsed(t *testing.T) {
 		{"", []string{"sluice.upstream=tls=false", "sluice.route=h/x"}, "/x [];", ""},
 		{"", []string{"sluice.upstream=protocol=h3 tls=true", "sluice.route=h/x"}, "", `cannot be asked as its tags say: upstream.protocol: value "h3"`},
 		{"", []string{"sluice.upstream=protocol=h2", "sluice.route=h/x"}, "", "only with upstream.tls"},
-		{"", []string{"sluice.upstream=tls=true tls.insecure=maybe", "sluice.route=h/x"}, "", "upstream.tls.insecure"},
+		{"", []string{"sluice.upstream=tls=true tls.skip_verify=maybe", "sluice.route=h/x"}, "", "upstream.tls.skip_verify"},
 		{"", []string{"sluice.upstream=protocol=h3", "sluice.route=h/x", "sluice.route=h/y allow=10.0.0.0/8"}, "/y [0.0.0.0/0 ::/0];", "cannot be asked"},
 		{"", []string{"sluice.upstream=protocol=h3", "sluice.route=h/x auth", "sluice.route=h/y allow"}, "/y [0.0.0.0/0 ::/0];", "KEY=VALUE"},
 		{"", []string{"sluice.upstream=tls=true tls.ca=/etc/ca.pem", "sluice.route=h/x"}, "", "unknown key"},

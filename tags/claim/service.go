@@ -411,7 +411,7 @@ func (r *resolver) resolveSettings(members []member) {
 		case len(m.routes) == 0 || m.unasked != "": // its routes deny every request
 		case m.settings != chosen:
 			r.closeRoutes(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
-		case !r.rules.Insecure && strings.Contains(chosen, `"insecure":"true"`):
+		case !r.rules.Insecure && m.keys.Get("upstream", "tls", "skip_verify") == "true":
 			r.closeRoutes(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls")
 		case r.settings == nil:
 			r.settings = m.keys.Clone()

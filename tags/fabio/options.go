@@ -80,7 +80,7 @@ func (r *reader) upstream(values map[string]string) {
 			secure["server_name"] = name
 		}
 		if skip {
-			secure["insecure"] = "true"
+			secure["skip_verify"] = "true"
 		}
 		upstream["tls"] = secure
 	} else if skip {

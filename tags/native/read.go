@@ -185,14 +185,14 @@ func (r *reader) upstream(value string) {
 			}
 		case key == "tls" && value == "false": // as without the key
 			plain = true
-		case key == "protocol" || key == "tls.server_name" || key == "tls.insecure":
+		case key == "protocol" || key == "tls.server_name" || key == "tls.skip_verify":
 			upstream.Set(value, split(key)...)
 		default:
-			r.complain(w.at, "unknown key: want protocol, tls=true, tls=false, tls.server_name or tls.insecure")
+			r.complain(w.at, "unknown key: want protocol, tls=true, tls=false, tls.server_name or tls.skip_verify")
 		}
 	}
 	if plain && upstream["tls"] != nil {
-		r.complain(0, "tls=false contradicts another key: want it without tls=true, tls.server_name and tls.insecure")
+		r.complain(0, "tls=false contradicts another key: want it without tls=true, tls.server_name and tls.skip_verify")
 	}
 	if r.failed {
 		r.reading.UpstreamUnread = true

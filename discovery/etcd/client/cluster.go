@@ -25,19 +25,10 @@ import (
 
 // Options are how to connect to a cluster.
 type Options struct {
-	Endpoints    string // URLs with commas between them; all http or all https
-	User         string // empty: without authentication
-	PasswordFile string // read again for each login
-	TLS          TLS    // for https
-}
-
-// TLS are the TLS settings of connections to a cluster. The files are in PEM format, and are read
-// again for each connection.
-type TLS struct {
-	CA         string // trusted certificates; empty: the system's
-	Cert, Key  string // of the client; empty: none
-	ServerName string // in the certificates of the members; empty: the host of the endpoint
-	Insecure   bool   // accept any certificate
+	Endpoints    string                 // URLs with commas between them; all http or all https
+	User         string                 // empty: without authentication
+	PasswordFile string                 // read again for each login
+	TLS          certificates.ClientTLS // for https
 }
 
 const (
@@ -88,9 +79,8 @@ func (c *Clusters) Cluster(o Options) (*Cluster, error) {
 	if strings.HasPrefix(o.Endpoints, "https:") {
 		var err error
 		cluster.tls, err = certificates.NewClient(certificates.ClientOptions{
-			Files:      certificates.Files{CA: o.TLS.CA, Cert: o.TLS.Cert, Key: o.TLS.Key},
-			ServerName: o.TLS.ServerName, InsecureSkipVerify: o.TLS.Insecure,
-			Changed: func(err error) { c.certificatesChanged(o.Endpoints, err) },
+			ClientTLS: o.TLS,
+			Changed:   func(err error) { c.certificatesChanged(o.Endpoints, err) },
 		})
 		if err != nil {
 			return nil, fmt.Errorf("etcd: %w", err)

@@ -9,6 +9,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"sluice/certificates"
 	"sluice/test/etcdtest"
 	"sluice/test/testcert"
 	"sluice/test/verify"
@@ -82,10 +83,10 @@ func TestFollowWithTLS(t *testing.T) {
 		"--cert-file", server.Cert, "--key-file", server.Key, "--client-cert-auth", "--trusted-ca-file", trusted.Cert,
 	}})
 	own := testcert.Write(t, other, "client")
-	f := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{CA: server.Cert, Cert: own.Cert, Key: own.Key}})
+	f := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: certificates.ClientTLS{CA: server.Cert, Cert: own.Cert, Key: own.Key}})
 	// These fail at the same time as f.
-	stranger := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{Cert: trusted.Cert, Key: trusted.Key}})
-	named := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{CA: server.Cert, Cert: trusted.Cert, Key: trusted.Key, ServerName: "other"}})
+	stranger := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: certificates.ClientTLS{Cert: trusted.Cert, Key: trusted.Key}})
+	named := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: certificates.ClientTLS{CA: server.Cert, Cert: trusted.Cert, Key: trusted.Key, ServerName: "other"}})
 	f.awaitFailing("certificate")
 	for _, copy := range [][2]string{{trusted.Cert, own.Cert}, {trusted.Key, own.Key}} {
 		data, err := os.ReadFile(copy[0])
@@ -96,7 +97,7 @@ func TestFollowWithTLS(t *testing.T) {
 
 	stranger.awaitFailing("unknown authority")
 	named.awaitFailing("not other")
-	careless := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{Cert: trusted.Cert, Key: trusted.Key, Insecure: true}})
+	careless := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: certificates.ClientTLS{Cert: trusted.Cert, Key: trusted.Key, SkipVerify: true}})
 	careless.await("")
 	verify.That(t, !stranger.seen("") && !named.seen(""), "a certificate was accepted that must not be")
 }
