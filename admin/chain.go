@@ -101,7 +101,7 @@ func addChain(described []Branch, service string, c *config.Config) {
 func (r *imagined) branch(m *route.Route) (taken int, unsafe bool) {
 	path, fields := []byte(r.url.EscapedPath()), route.Request(r)
 	if a := m.Actions; a != nil {
-		if path, unsafe = editedPath(&a.Path, path); unsafe {
+		if path, unsafe = r.editedPath(&a.Path, path); unsafe {
 			return -1, true
 		}
 		fields = editedFields{r, &a.RequestHeaders}
@@ -110,17 +110,17 @@ func (r *imagined) branch(m *route.Route) (taken int, unsafe bool) {
 		return -1, false
 	}
 	if taken = m.Router.Choose(path, fields); taken >= 0 {
-		_, unsafe = editedPath(&m.Router.Chain.Branches()[taken].Rewrite, path)
+		_, unsafe = r.editedPath(&m.Router.Chain.Branches()[taken].Rewrite, path)
 	}
 	return taken, unsafe
 }
 
 // editedPath returns the path that edits make of path, or that sluice refuses it.
-func editedPath(edits *route.PathEdits, path []byte) (edited []byte, unsafe bool) {
+func (r *imagined) editedPath(edits *route.PathEdits, path []byte) (edited []byte, unsafe bool) {
 	if edits.Empty() {
 		return path, false
 	}
-	target, _, err := edits.Append(nil, path, nil)
+	target, _, err := edits.Append(nil, path, nil, r.Steps())
 	edited, _, _ = bytes.Cut(target, []byte("?"))
 	return edited, err != nil
 }

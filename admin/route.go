@@ -72,6 +72,7 @@ func (h routeHandler) route(r *http.Request) (any, error) {
 		}
 		c := Candidate{Route: describeRoute(v.Route, readings), Place: i + 1, Outcome: string(v.Outcome), Failing: v.Failing}
 		if v.Outcome == route.OutcomeChosen {
+			table.Match(host, path, request) // takes its steps
 			chosen := request.target(v.Route)
 			taken, unsafe := request.branch(chosen)
 			if taken >= 0 {
@@ -84,8 +85,11 @@ func (h routeHandler) route(r *http.Request) (any, error) {
 				answer.Service = chosen.ServiceName()
 			}
 			answer.Denied = h.DeniedBy(chosen.ServiceName())
-			if c := h.Effective(); unsafe || table.Evades(host, path) && (c == nil || !c.Client.KeepDotSegments) {
+			if c := h.Effective(); unsafe || table.Evades(host, path, request.Steps()) && (c == nil || !c.Client.KeepDotSegments) {
 				answer.Refused = "unsafe_path" // as chooseRoute and editPath of package proxy
+			}
+			if request.steps.Exceeded() {
+				answer.Refused = "regexp_budget"
 			}
 		}
 		answer.Candidates = append(answer.Candidates, c)
@@ -100,6 +104,7 @@ type imagined struct {
 	client           netip.Addr
 	certificate      *route.Certificate // nil: none
 	fields           [][2]string        // names in lower case
+	steps            route.Steps
 }
 
 func newImagined(query url.Values) (*imagined, error) {
@@ -189,6 +194,8 @@ func (r *imagined) Query() []byte      { return []byte(r.url.RawQuery) }
 func (r *imagined) Scheme() string     { return r.url.Scheme }
 func (r *imagined) Client() netip.Addr { return r.client }
 func (r *imagined) Listener() string   { return r.listener }
+
+func (r *imagined) Steps() *route.Steps { return &r.steps }
 
 func (r *imagined) Certificate() *route.Certificate { return r.certificate }
 

@@ -101,7 +101,7 @@ func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
 			fmt.Fprintf(out, "denied by %s\n", printable(answer.Denied))
 		}
 		if answer.Refused != "" {
-			fmt.Fprintf(out, "refused: sluice answers 400 for this path, with the reason %s\n", printable(answer.Refused))
+			fmt.Fprintf(out, "refused: sluice answers the request itself, with the reason %s\n", printable(answer.Refused))
 		}
 		if err := writeWeighted(out, r.Weighted); err != nil {
 			return err

@@ -52,7 +52,7 @@ routes that do not match: 4 for other hosts, 1 for other paths
 	answer.Denied = "the intention * → star (precedence 8)"
 	shows("service star, by the route at sluice.yaml:12\ndenied by the intention * → star (precedence 8)\n")
 	answer.Denied, answer.Refused = "", "unsafe_path"
-	shows("service star, by the route at sluice.yaml:12\nrefused: sluice answers 400 for this path, with the reason unsafe_path\n")
+	shows("service star, by the route at sluice.yaml:12\nrefused: sluice answers the request itself, with the reason unsafe_path\n")
 	answer.Refused = ""
 	answer.Group = "canary"
 	shows("service star, group canary, by the route at ")

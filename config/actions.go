@@ -215,7 +215,7 @@ func (a *Actions) build(d *decoder, match, key string) {
 	var err error
 	path := route.PathOptions{Strip: a.StripPrefix, StripString: match == string(route.PathStringPrefix), Add: a.AddPrefix}
 	if a.Rewrite != nil {
-		path.Rewrite, path.To = a.Rewrite.Regexp.Value, a.Rewrite.To
+		path.Rewrite, path.To, path.Bounded = a.Rewrite.Regexp.Value, a.Rewrite.To, d.bounded()
 	}
 	built.Path, err = route.NewPathEdits(path)
 	d.refuseOption(key, err)
@@ -365,7 +365,7 @@ func (r *Redirect) build(d *decoder, key string) (built *route.Redirect) {
 	}
 	var err error
 	if r.Regexp.Text != "" {
-		built, err = route.NewRegexpRedirect(r.Regexp.Value, r.To, codes)
+		built, err = route.NewRegexpRedirect(r.Regexp.Value, r.To, codes, d.bounded())
 	} else {
 		built, err = route.NewRedirect(r.To, codes)
 	}

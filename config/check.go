@@ -275,7 +275,9 @@ func (r *Route) checkReferences(d *decoder, at routeAt, c *Config) {
 
 // match checks that the route table accepts a route; nil: it does not.
 func (r *Route) match(d *decoder, key string) *route.Checked {
-	checked, err := route.Check(r.Target())
+	target := r.Target()
+	target.Bounded = target.Bounded || d.bounded()
+	checked, err := route.Check(target)
 	if err == nil {
 		return checked
 	}

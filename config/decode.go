@@ -61,6 +61,9 @@ func (d *decoder) restrict(by Setter, rights *rightsOf) {
 	}
 }
 
+// bounded reports whether the regular expressions of the tree are: see route.Route.
+func (d *decoder) bounded() bool { return d.by&^ByFile != 0 }
+
 // rightsAt returns the rights of the keys below a key.
 func (d *decoder) rightsAt(key *keyPath) *rightsOf {
 	if key == nil {

@@ -86,6 +86,7 @@ func (r Route) Target() route.Route {
 	t := route.Route{
 		Host: r.Host, HostRegexp: r.HostRegexp, Path: r.Path, PathMatch: route.PathMatch(r.Match),
 		Listeners: r.Listeners, Priority: r.Priority, Origin: r.Origin, Checked: r.checked,
+		Bounded: r.Dialect != "",
 	}
 	if r.checked != nil {
 		t.Conditions = r.checked.Conditions()

@@ -115,7 +115,7 @@ func pathEdits(t testing.TB, o route.PathOptions) route.PathEdits {
 
 func redirectByPattern(t testing.TB, expression, to string) *route.Redirect {
 	t.Helper()
-	return verify.Result(route.NewRegexpRedirect(regexp.MustCompile(expression), to, route.RedirectCodes{Code: 302})).Must(t)
+	return verify.Result(route.NewRegexpRedirect(regexp.MustCompile(expression), to, route.RedirectCodes{Code: 302}, false)).Must(t)
 }
 
 func redirect(t testing.TB, to string, code int) *route.Redirect {
@@ -289,6 +289,28 @@ func TestRedirectWithoutService(t *testing.T) {
 		for target, want := range map[string]string{"/x": "303 redirect", "/to": "508 redirect_loop"} {
 			response, _ := front.ask(t, "GET", target, "")
 			verify.Equal(t, fmt.Sprint(response.StatusCode, " ", response.Header.Get("X-Sluice-Reason")), want, "%s, %s", front.name, target)
+		}
+	}
+}
+
+// A request for which a bounded expression would take too long is denied, by the route that has it.
+func TestARequestOverTheBudgetOfExpressionsIsDenied(t *testing.T) {
+	t.Parallel()
+	p := startProxyTo(t, false, Options{}, echoRequest)
+	const slow = "[ab]*[ab]{1,900}z"
+	p.setRoutes(
+		route.Route{Path: "^/slow/" + slow, PathMatch: route.PathRegexp, Bounded: true, Service: p.service},
+		route.Route{Path: "/rewrite", Service: p.service, Actions: &route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: regexp.MustCompile(slow), To: "/", Bounded: true})}},
+		route.Route{Path: "/redirect", Service: p.service, Actions: &route.Actions{
+			Redirect: verify.Result(route.NewRegexpRedirect(regexp.MustCompile(slow), "/", route.RedirectCodes{Code: 302}, true)).Must(t)}},
+	)
+	for _, front := range p.fronts() {
+		for _, path := range []string{"/slow/", "/rewrite/", "/redirect/"} {
+			for length, want := range map[int]string{100: map[bool]string{true: "no_route"}[path == "/slow/"], 2000: "regexp_budget"} {
+				response, _ := front.ask(t, "GET", path+strings.Repeat("a", length), "")
+				verify.Equal(t, response.Header.Get("X-Sluice-Reason"), want, "%s, %s, %d octets: the reason", front.name, path, length)
+				verify.Equal(t, response.StatusCode, map[string]int{"": 200, "no_route": 404, "regexp_budget": 403}[want], "%s, %s: the status", front.name, path)
+			}
 		}
 	}
 }

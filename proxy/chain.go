@@ -46,6 +46,9 @@ func (x *httpExchange) followChain() *refusal.Refusal {
 	if taken < 0 {
 		return nil
 	}
+	if x.steps.Exceeded() {
+		return refusal.RegexpBudget
+	}
 	if rewrite := &router.Chain.Branches()[taken].Rewrite; !rewrite.Empty() {
 		if _, r := x.editPath(rewrite, b); r != nil {
 			return r

@@ -44,6 +44,7 @@ type request struct {
 	deadlineFirst atomic.Bool
 
 	standing standing
+	steps    route.Steps
 	// Without pointers, except the pointer to unusually many fields.
 	head http1.RequestHead
 	// webSocketKey is valid if upgrade is set and the client uses HTTP/2.
@@ -70,7 +71,7 @@ func (x *request) reset() {
 // begin starts the clock, and decides who has sent the request and whom to believe.
 func (x *request) begin() {
 	x.client.downstream.begin()
-	x.startTime, x.deadline = time.Now(), time.Time{}
+	x.startTime, x.deadline, x.steps = time.Now(), time.Time{}, route.Steps{}
 	if x.deadlineFirst.Load() { // cheaper than a store
 		x.deadlineFirst.Store(false)
 	}
@@ -234,6 +235,9 @@ func (x *request) Listener() string { return x.client.listener.nameIn(x.routing)
 
 // Certificate implements route.Request.
 func (x *request) Certificate() *route.Certificate { return x.standing.certificate }
+
+// Steps implements [route.Request].
+func (x *request) Steps() *route.Steps { return &x.steps }
 
 // wantsJSON reports whether the client asks for JSON.
 func (x *request) wantsJSON() bool {

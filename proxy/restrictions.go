@@ -122,8 +122,10 @@ func (x *routedRequest) editPath(edits *route.PathEdits, b []byte) (stripped boo
 		return false, nil
 	}
 	kept := len(x.target) // path and query may be in it
-	target, stripped, err := edits.Append(x.target, path, query)
+	target, stripped, err := edits.Append(x.target, path, query, &x.steps)
 	switch {
+	case errors.Is(err, route.ErrSteps):
+		return false, refusal.RegexpBudget
 	case errors.Is(err, route.ErrDotSegment), errors.Is(err, route.ErrEncodedPrefix):
 		return false, refusal.New(400, "unsafe_path", err.Error()+": the route edits paths, and its service could read this one differently")
 	case len(target)-kept > socket.RequestBufferBytes:
@@ -136,7 +138,7 @@ func (x *routedRequest) editPath(edits *route.PathEdits, b []byte) (stripped boo
 // redirect returns the redirect of the route; nil: it has none for the request, because it would
 // be to the URL of the request.
 func (x *routedRequest) redirect(b []byte) *refusal.Refusal {
-	location := x.actions.Redirect.Append(nil, x)
+	location := x.actions.Redirect.Append(nil, x, &x.steps)
 	if len(location) == 0 {
 		return nil
 	}

@@ -134,7 +134,10 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 	if r := x.take(matched); r != nil {
 		return r
 	}
-	if table.Evades(host, path) && !x.client.options.KeepDotSegments {
+	if x.steps.Exceeded() {
+		return refusal.RegexpBudget
+	}
+	if table.Evades(host, path, &x.steps) && !x.client.options.KeepDotSegments {
 		return refusal.DotSegment
 	}
 	return nil
@@ -194,6 +197,9 @@ func (x *httpExchange) editTarget() *refusal.Refusal {
 		return nil
 	}
 	r := x.redirect(b)
+	if x.steps.Exceeded() {
+		return refusal.RegexpBudget
+	}
 	if r == nil && x.service == nil {
 		return refusal.RedirectLoop
 	}

@@ -118,8 +118,13 @@ func (s *stream) chooseService() *refusal.Refusal {
 		if streams.Names == nil {
 			break
 		}
-		if named := streams.Names.Match([]byte(name), []byte("/"), nil); named != nil {
+		var steps route.Steps
+		if named := streams.Names.MatchName([]byte(name), &steps); named != nil {
 			matched = named
+		}
+		if steps.Exceeded() {
+			s.sendAlert()
+			return refusal.RegexpBudget
 		}
 		if matched == nil {
 			s.sendAlert()

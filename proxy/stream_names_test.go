@@ -106,3 +106,21 @@ func TestStreamsByServerNameAfterAReload(t *testing.T) {
 		})
 	}
 }
+
+// A server name for which a bounded expression would take too long gets no service, not the one for all others.
+func TestAServerNameOverTheBudgetOfExpressionsIsRefused(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: patience}}, tlsOrigin(t, "now", &tls.Config{Certificates: []tls.Certificate{certificate()}}).address())
+	var routes []route.Route
+	for i := range 30 { // each name takes a 20th of the budget
+		routes = append(routes, route.Route{HostRegexp: strings.Repeat("[a-d]?", 60+i) + "z", Path: "/", Service: p.service, Bounded: true})
+	}
+	streams := &Streams{Names: verify.Result(route.NewTable(routes)).Must(t), Other: &route.Route{Service: p.service}}
+	p.serveProxies(ListenerOptions{Streams: func() *Streams { return streams }})
+	for name, passes := range map[string]bool{"e.example": true, strings.Repeat("abcd.", 50) + "e": false} {
+		conn := p.stream()
+		io.WriteString(conn, "PROXY UNKNOWN\r\n")
+		got, err := io.ReadAll(tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: true}))
+		verify.That(t, (string(got) == "now") == passes, "%.20s: got %q, %v", name, got, err)
+	}
+}

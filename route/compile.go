@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -14,8 +13,9 @@ const maxConditions = 8
 
 // compiler translates conditions to programs, and collects errors.
 type compiler struct {
-	errs  []*Error
-	parts int // of the regular expressions of the route
+	errs    []*Error
+	bounded bool // the expressions of the route
+	parts   int  // of the regular expressions of the route
 }
 
 func (c *compiler) refuse(field, value, reason string) {
@@ -24,13 +24,13 @@ func (c *compiler) refuse(field, value, reason string) {
 
 // regexp compiles an expression of field; nil: it is refused. A request may have to try all those of a route, so they have
 // together as many parts as one may have.
-func (c *compiler) regexp(field, value, expression string) *regexp.Regexp {
-	re, err := compileRegexp(expression)
+func (c *compiler) regexp(field, value, text string) *expression {
+	re, err := compileRegexp(text, c.bounded)
 	if err != nil {
 		c.refuse(field, value, err.Error())
 		return nil
 	}
-	c.count(field, value, expression)
+	c.count(field, value, text)
 	return re
 }
 
@@ -78,7 +78,7 @@ func (c *compiler) conditions(a *Conditions, key string, depth int) (p program) 
 	if len(a.Paths) > 0 {
 		t := test{kind: testPath}
 		for _, path := range a.Paths {
-			pattern, err := parsePattern(path.Match, path.Text)
+			pattern, err := parsePattern(path.Match, path.Text, c.bounded)
 			if err != nil {
 				c.refuse("path", path.Text, err.Error())
 			} else if path.Match == PathRegexp {
@@ -167,7 +167,7 @@ func (c *compiler) hosts(names, expressions []string) test {
 
 // compile checks and normalises a route. The errors have no index.
 func compile(r Route) (*entry, []*Error) {
-	var c compiler
+	c := compiler{bounded: r.Bounded}
 	e := &entry{route: r}
 	var err error
 	if r.HostRegexp == "" {
@@ -183,7 +183,7 @@ func compile(r Route) (*entry, []*Error) {
 	}
 	switch r.PathMatch {
 	case "", PathPrefix, PathExact, PathStringPrefix, PathRegexp:
-		if e.path, err = parsePattern(r.PathMatch, r.Path); err != nil {
+		if e.path, err = parsePattern(r.PathMatch, r.Path, c.bounded); err != nil {
 			c.refuse("path", r.Path, err.Error())
 		} else if r.PathMatch == PathRegexp {
 			c.count("path", r.Path, r.Path)

@@ -100,4 +100,5 @@ type Request interface {
 	Listener() string // name
 	// Certificate returns the certificate of who has connected, which the listener has verified; nil: there is none.
 	Certificate() *Certificate
+	Steps() *Steps // of the request, for all that is matched with it
 }

@@ -144,6 +144,7 @@ type origins struct {
 	exact     map[string]bool
 	wildcards []wildcardOrigin
 	regexps   []*regexp.Regexp // each for a whole origin
+	parts     int              // of regexps together
 }
 
 // A wildcardOrigin is every origin that begins and ends like this, with labels of a host between.
@@ -167,6 +168,9 @@ func (o *origins) add(text string) error {
 		}
 		if _, err := CompileRegexp(pattern); err != nil { // also one that would end the group below
 			return fmt.Errorf("want a regular expression in Go's syntax after ~: %w", err)
+		}
+		if o.parts += partsOf(pattern); o.parts > maxParts {
+			return fmt.Errorf("the regular expressions have %d parts together, the limit is %d", o.parts, maxParts)
 		}
 		re, err := regexp.Compile(`\A(?:` + pattern + `)\z`)
 		if err != nil {

@@ -21,7 +21,7 @@ func FuzzPathEdits(f *testing.F) {
 		if err != nil || !strings.HasPrefix(target, "/") || strings.ContainsAny(target, "?#") {
 			t.Skip()
 		}
-		got, stripped, err := e.Append(nil, []byte(target), nil)
+		got, stripped, err := e.Append(nil, []byte(target), nil, nil)
 		if err != nil {
 			verify.That(t, len(got) == 0 && !stripped, "%q with an error", got)
 			return

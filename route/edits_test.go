@@ -142,7 +142,7 @@ func TestPathEdits(t *testing.T) {
 		{PathOptions{Strip: "/a", Add: "/b", Rewrite: regexp.MustCompile("^/b/(.*)$"), To: "/c/$1"}, "/a/x", "/c/x?q", true},
 	} {
 		e := verify.Result(NewPathEdits(test.o)).Must(t)
-		target, stripped, err := e.Append([]byte("GET "), []byte(test.path), []byte("?q"))
+		target, stripped, err := e.Append([]byte("GET "), []byte(test.path), []byte("?q"), nil)
 		got := strings.TrimPrefix(string(target), "GET ")
 		if err != nil {
 			got = err.Error()
@@ -162,7 +162,7 @@ func TestRedirects(t *testing.T) {
 		"/#top":               "/#top",
 	} {
 		r := verify.Result(NewRedirect(to, RedirectCodes{Code: 301})).Must(t)
-		verify.Equal(t, string(r.Append(nil, values)), want, "%q", to)
+		verify.Equal(t, string(r.Append(nil, values, nil)), want, "%q", to)
 	}
 	for _, to := range []string{"", "x", "$path", "//$host", "ftp://a", "/$0", "https://a b", "/\r\n"} {
 		_, err := NewRedirect(to, RedirectCodes{Code: 301})
@@ -182,15 +182,15 @@ func TestRedirects(t *testing.T) {
 		{"(.*)", strings.Repeat("$1", 100), "/" + strings.Repeat("x", 1<<10), ""}, // too long
 	} {
 		values[VariableAuthority], values[VariablePath], values[VariableTarget] = "a.example:81", "/edited", test.path+"?q=1"
-		r := verify.Result(NewRegexpRedirect(regexp.MustCompile(test.expression), test.to, RedirectCodes{Code: 302})).Must(t)
-		verify.Equal(t, string(r.Append(nil, values)), test.want, "%s, %s: %s becomes", test.expression, test.to, test.path)
+		r := verify.Result(NewRegexpRedirect(regexp.MustCompile(test.expression), test.to, RedirectCodes{Code: 302}, false)).Must(t)
+		verify.Equal(t, string(r.Append(nil, values, nil)), test.want, "%s, %s: %s becomes", test.expression, test.to, test.path)
 	}
 	for _, test := range [][2]string{{"a", "/$1"}, {"a", "/ b"}, {strings.Repeat("a", 5000), "/"}} {
-		if _, err := NewRegexpRedirect(regexp.MustCompile(test[0]), test[1], RedirectCodes{Code: 302}); err == nil {
+		if _, err := NewRegexpRedirect(regexp.MustCompile(test[0]), test[1], RedirectCodes{Code: 302}, false); err == nil {
 			t.Errorf("%.10q, %q: no error", test[0], test[1])
 		}
 	}
-	_, err := NewRegexpRedirect(regexp.MustCompile("a"), "/", RedirectCodes{Code: 200})
+	_, err := NewRegexpRedirect(regexp.MustCompile("a"), "/", RedirectCodes{Code: 200}, false)
 	verify.That(t, err != nil, "200: no error")
 	_, err = NewRedirect("/", RedirectCodes{Code: 304})
 	verify.That(t, err != nil, "304: no error")

@@ -67,9 +67,9 @@ func (e *entry) verdict(m *matching, fits bool) Verdict {
 		host = test.hosts[0]
 	}
 	switch {
-	case !host.matches(m.host):
+	case !host.matches(m, m.host):
 		v.Outcome = OutcomeHost
-	case !fits || e.path.match == PathRegexp && !e.path.matches(m.normalPath()):
+	case !fits || e.path.match == PathRegexp && !e.path.matches(m, m.normalPath()):
 		v.Outcome = OutcomePath
 	default:
 		v.Outcome = OutcomeChosen

@@ -12,7 +12,7 @@ import (
 // maxRegexp is the longest regular expression of a route.
 const maxRegexp = 4096
 
-func compileRegexp(s string) (*regexp.Regexp, error) {
+func compileRegexp(s string, bounded bool) (*expression, error) {
 	if s == "" {
 		return nil, errors.New("is missing")
 	}
@@ -24,7 +24,10 @@ func compileRegexp(s string) (*regexp.Regexp, error) {
 		err = fmt.Errorf("is not a regular expression in Go's syntax (RE2): %s",
 			strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
-	return re, err
+	if err != nil {
+		return nil, err
+	}
+	return newExpression(re, bounded), nil
 }
 
 // Limits on regular expressions. The time to match one is its parts times the length of the text: of a path of 8 KiB, one of

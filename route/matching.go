@@ -6,8 +6,13 @@ import "sync"
 type matching struct {
 	path    []byte // as sent
 	request Request
+	steps   *Steps // of the request; nil: there is no limit
 	best    *entry
 	rank    int32 // of best; noRank: none
+	denied  bool  // nobody knows whether best matches: too few steps were left
+
+	// undecided: a test has had too few steps. See program.failing.
+	undecided bool
 
 	scratch *scratch // nil: not needed yet
 	host    []byte   // in lower case, without port and final dot; only if the table needs it for tests
@@ -65,15 +70,15 @@ func (m *matching) visit(s *scope) {
 		return
 	}
 	if n := s.nearest; n != nil && n.rank < m.rank {
-		m.best, m.rank = n, n.rank
+		m.best, m.rank, m.denied = n, n.rank, false
 	}
 	for ; s != nil && s.least < m.rank; s = s.parent {
 		for _, e := range s.tested {
 			if e.rank >= m.rank {
 				break
 			}
-			if e.tests.failing(m) == nil {
-				m.best, m.rank = e, e.rank
+			if m.undecided = false; e.tests.failing(m) == nil {
+				m.best, m.rank, m.denied = e, e.rank, m.undecided
 				break
 			}
 		}

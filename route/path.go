@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -80,12 +79,12 @@ type pathPattern struct {
 	// begins with these segments, and with the start of a further one.
 	segments []string
 	partial  string
-	regexp   *regexp.Regexp // of PathRegexp
+	regexp   *expression // of PathRegexp
 	// ignoreCase: of ASCII letters. The tree of paths does not know it: only a Branch has it.
 	ignoreCase bool
 }
 
-func parsePattern(match PathMatch, s string) (p pathPattern, err error) {
+func parsePattern(match PathMatch, s string, bounded bool) (p pathPattern, err error) {
 	p.match = match
 	switch match {
 	case "", PathPrefix, PathExact:
@@ -93,7 +92,7 @@ func parsePattern(match PathMatch, s string) (p pathPattern, err error) {
 		p.segments, err = parsePath(s)
 	case PathStringPrefix:
 		if s == "" || strings.HasSuffix(s, "/") {
-			return parsePattern(PathPrefix, s)
+			return parsePattern(PathPrefix, s, bounded)
 		}
 		cut := strings.LastIndexByte(s, '/') + 1
 		if p.segments, err = parsePath(s[:cut]); err != nil {
@@ -101,7 +100,7 @@ func parsePattern(match PathMatch, s string) (p pathPattern, err error) {
 		}
 		p.partial, err = decodeOctets(s[cut:])
 	case PathRegexp:
-		if p.regexp, err = compileRegexp(s); err == nil {
+		if p.regexp, err = compileRegexp(s, bounded); err == nil {
 			literal, _ := literalEnds(s)
 			p.segments, p.partial = splitLiteral(literal)
 			p.text = s
@@ -118,7 +117,7 @@ func parsePattern(match PathMatch, s string) (p pathPattern, err error) {
 }
 
 // matches reports whether p matches a path, which is in the form of appendNormal.
-func (p *pathPattern) matches(path []byte) bool {
+func (p *pathPattern) matches(m *matching, path []byte) bool {
 	whole := path
 	if len(path) > 1 {
 		path = path[:len(path)-1]
@@ -129,7 +128,7 @@ func (p *pathPattern) matches(path []byte) bool {
 	case PathStringPrefix:
 		return len(path) >= len(p.text) && equalText(path[:len(p.text)], p.text, p.ignoreCase)
 	case PathRegexp:
-		return p.regexp.Match(path) || p.regexp.Match(whole)
+		return p.regexp.matches(m, path) || p.regexp.matches(m, whole)
 	}
 	return p.text == "/" || len(whole) > len(p.text) && whole[len(p.text)] == '/' && equalText(whole[:len(p.text)], p.text, p.ignoreCase)
 }

@@ -16,7 +16,7 @@ type PathEdits struct {
 	ignoresCase  bool
 	add          string // without a slash at its end
 	replacement  string // of strip; empty: none
-	rewrite      *regexp.Regexp
+	rewrite      *expression
 	to           Template
 }
 
@@ -38,13 +38,14 @@ type PathOptions struct {
 	// a query. A result that starts with a group, and not with a slash, gets a slash. nil: no path does.
 	Rewrite *regexp.Regexp
 	To      string
+	Bounded bool // as in Route
 }
 
 // NewPathEdits checks o. An *OptionError says what is invalid.
 func NewPathEdits(o PathOptions) (PathEdits, error) {
 	e := PathEdits{
 		strip: strings.TrimSuffix(o.Strip, "/"), stripsString: o.StripString, ignoresCase: o.IgnoreCase,
-		add: strings.TrimSuffix(o.Add, "/"), replacement: o.Replacement, rewrite: o.Rewrite,
+		add: strings.TrimSuffix(o.Add, "/"), replacement: o.Replacement,
 	}
 	for _, prefix := range [][2]string{{"strip_prefix", o.Strip}, {"add_prefix", o.Add}, {"prefix_rewrite", o.Replacement}} {
 		if err := checkPrefix(prefix[1]); err != nil {
@@ -54,6 +55,7 @@ func NewPathEdits(o PathOptions) (PathEdits, error) {
 	if o.Rewrite == nil {
 		return e, nil
 	}
+	e.rewrite = newExpression(o.Rewrite, o.Bounded)
 	var err error
 	if e.to, err = ParseTemplate(o.To, e.rewrite.NumSubexp()); err == nil {
 		err = checkRewritten(&e.to)
@@ -121,9 +123,12 @@ var (
 	ErrEncodedPrefix = errors.New("the path begins with the prefix in another spelling")
 )
 
+// ErrSteps is an error of [PathEdits.Append]: too few steps are left for the expression.
+var ErrSteps = errors.New("too few steps are left for the regular expression")
+
 // Append appends the edited target of a request. path is the path as sent, query the
 // query with its question mark, or empty.
-func (e *PathEdits) Append(out, path, query []byte) (target []byte, stripped bool, err error) {
+func (e *PathEdits) Append(out, path, query []byte, steps *Steps) (target []byte, stripped bool, err error) {
 	if len(path) == 0 {
 		path = rootPath
 	}
@@ -137,7 +142,11 @@ func (e *PathEdits) Append(out, path, query []byte) (target []byte, stripped boo
 	}
 	if e.rewrite != nil {
 		path := out[start:]
-		if groups := e.rewrite.FindSubmatchIndex(path); groups != nil {
+		groups := e.rewrite.find(path, steps)
+		if groups == nil && steps != nil && steps.exceeded {
+			return out[:start], false, ErrSteps
+		}
+		if groups != nil {
 			rewritten := e.to.appendGroups(nil, nil, path, groups)
 			if out = out[:start]; !bytes.HasPrefix(rewritten, rootPath) {
 				out = append(out, '/')

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +19,7 @@ type test struct {
 
 	words    []string // of testListener, testMethod, testScheme: one of them
 	value    Value    // of testHeader, testQuery, testCookie
-	regexp   *regexp.Regexp
+	regexp   *expression
 	hosts    []hostTest // one of them
 	paths    []pathPattern
 	networks networks
@@ -50,15 +49,15 @@ const (
 // hostTest is a host of a route or a regular expression.
 type hostTest struct {
 	pattern hostPattern
-	regexp  *regexp.Regexp // nil: pattern
+	regexp  *expression // nil: pattern
 }
 
-func (h *hostTest) matches(name []byte) bool {
+func (h *hostTest) matches(m *matching, name []byte) bool {
 	switch {
 	case len(name) == 0:
 		return h.regexp == nil && h.pattern.kind == hostAny
 	case h.regexp != nil:
-		return h.regexp.Match(name)
+		return h.regexp.matches(m, name)
 	case h.pattern.kind == hostWildcard:
 		suffix := h.pattern.name
 		return len(name) > len(suffix) && string(name[len(name)-len(suffix):]) == suffix && name[0] != '['
@@ -74,11 +73,20 @@ func (h hostTest) String() string {
 }
 
 // failing returns the first test that does not hold, or nil. Of an unknown client, neither a
-// test nor its opposite holds.
+// test nor its opposite holds. A test for which the request has too few steps, or its opposite,
+// may hold: m is undecided if no other test fails.
 func (p program) failing(m *matching) *test {
 	for i := range p {
-		if t := &p[i]; t.holds(m) == t.negate || t.negate && t.readsClient() && m.request != nil && !m.request.Client().IsValid() {
+		t, before := &p[i], m.undecided
+		m.undecided = false
+		holds := t.holds(m)
+		switch {
+		case m.undecided:
+		case holds == t.negate || t.negate && t.readsClient() && m.request != nil && !m.request.Client().IsValid():
+			m.undecided = before
 			return t
+		default:
+			m.undecided = before
 		}
 	}
 	return nil
@@ -88,11 +96,11 @@ func (p program) failing(m *matching) *test {
 func (t *test) holds(m *matching) bool {
 	switch t.kind {
 	case testHost:
-		return slices.ContainsFunc(t.hosts, func(h hostTest) bool { return h.matches(m.host) })
+		return slices.ContainsFunc(t.hosts, func(h hostTest) bool { return h.matches(m, m.host) })
 	case testPath:
 		path := m.normalPath()
 		for i := range t.paths {
-			if t.paths[i].matches(path) {
+			if t.paths[i].matches(m, path) {
 				return true
 			}
 		}
@@ -116,13 +124,13 @@ func (t *test) holds(m *matching) bool {
 		return r.Certificate().HasOneOf(t.certificates)
 	case testHeader:
 		for value, next := r.Field(t.value.Name, 0); next >= 0; value, next = r.Field(t.value.Name, next) {
-			if t.accepts(value) {
+			if t.accepts(m, value) {
 				return true
 			}
 		}
 	case testCookie:
 		for value, next := r.Field("cookie", 0); next >= 0; value, next = r.Field("cookie", next) {
-			if t.findCookie(value) {
+			if t.findCookie(m, value) {
 				return true
 			}
 		}
@@ -145,24 +153,24 @@ func (t *test) readsClient() bool {
 }
 
 // accepts reports whether a value fulfils t.
-func (t *test) accepts(value []byte) bool {
+func (t *test) accepts(m *matching, value []byte) bool {
 	switch t.value.Kind {
 	case ValuePresent:
 		return true
 	case ValueMatches:
-		return t.regexp.Match(value)
+		return t.regexp.matches(m, value)
 	}
 	return string(value) == t.value.Text
 }
 
 // findCookie reports whether a cookie in a Cookie field fulfils t (RFC 6265, section
 // 4.2.1).
-func (t *test) findCookie(field []byte) bool {
+func (t *test) findCookie(m *matching, field []byte) bool {
 	for len(field) > 0 {
 		var pair []byte
 		pair, field, _ = bytes.Cut(field, semicolon)
 		pair = bytes.Trim(pair, " \t")
-		if n := len(t.value.Name); len(pair) > n && pair[n] == '=' && string(pair[:n]) == t.value.Name && t.accepts(pair[n+1:]) {
+		if n := len(t.value.Name); len(pair) > n && pair[n] == '=' && string(pair[:n]) == t.value.Name && t.accepts(m, pair[n+1:]) {
 			return true
 		}
 	}
@@ -176,7 +184,7 @@ func (t *test) findParameter(m *matching, query []byte) bool {
 		var pair []byte
 		pair, query, _ = bytes.Cut(query, ampersand)
 		name, value, _ := bytes.Cut(pair, equals)
-		if equalDecoded(name, t.value.Name) && t.accepts(m.decoded(value)) {
+		if equalDecoded(name, t.value.Name) && t.accepts(m, m.decoded(value)) {
 			return true
 		}
 	}

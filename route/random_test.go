@@ -15,6 +15,7 @@ type testRequest struct {
 	client                          netip.Addr
 	fields                          []string
 	certificate                     *Certificate
+	steps                           Steps
 }
 
 func (r *testRequest) Method() []byte     { return []byte(r.method) }
@@ -22,6 +23,8 @@ func (r *testRequest) Query() []byte      { return []byte(r.query) }
 func (r *testRequest) Scheme() string     { return r.scheme }
 func (r *testRequest) Client() netip.Addr { return r.client }
 func (r *testRequest) Listener() string   { return r.listener }
+
+func (r *testRequest) Steps() *Steps { return &r.steps }
 
 func (r *testRequest) Certificate() *Certificate { return r.certificate }
 

@@ -13,7 +13,7 @@ import (
 // Redirect answers requests with another URL.
 type Redirect struct {
 	codes      RedirectCodes
-	regexp     *regexp.Regexp // of URLs that are redirected; nil: all
+	regexp     *expression // of URLs that are redirected; nil: all
 	to         Template
 	keepsQuery bool
 }
@@ -46,8 +46,8 @@ func NewRedirect(to string, codes RedirectCodes) (*Redirect, error) {
 }
 
 // NewRegexpRedirect returns a redirect of the requests in whose URL, with scheme, authority,
-// path and query as sent, the regular expression is found. to may have its groups.
-func NewRegexpRedirect(re *regexp.Regexp, to string, codes RedirectCodes) (*Redirect, error) {
+// path and query as sent, the regular expression is found. to may have its groups. bounded is as in Route.
+func NewRegexpRedirect(re *regexp.Regexp, to string, codes RedirectCodes, bounded bool) (*Redirect, error) {
 	if n := len(re.String()); n > maxRegexp {
 		return nil, fmt.Errorf("the regular expression has %d characters, the limit is %d", n, maxRegexp)
 	}
@@ -55,7 +55,7 @@ func NewRegexpRedirect(re *regexp.Regexp, to string, codes RedirectCodes) (*Redi
 	if err != nil {
 		return nil, err
 	}
-	return &Redirect{codes: codes, regexp: re, to: t}, nil
+	return &Redirect{codes: codes, regexp: newExpression(re, bounded), to: t}, nil
 }
 
 func redirectTo(to string, codes RedirectCodes, groups int) (Template, error) {
@@ -80,12 +80,12 @@ func (r *Redirect) Code(get bool) int {
 
 // Append appends the URL for a request. It appends nothing for one that is not redirected:
 // the regular expression does not match its URL, or the groups make no URL for HTTP, or one
-// of more than 16 KiB.
-func (r *Redirect) Append(out []byte, values Values) []byte {
+// of more than 16 KiB. If steps are Exceeded then, the request must be denied.
+func (r *Redirect) Append(out []byte, values Values, steps *Steps) []byte {
 	start := len(out)
 	if r.regexp != nil {
 		url := appendURL(nil, values)
-		groups := r.regexp.FindSubmatchIndex(url)
+		groups := r.regexp.find(url, steps)
 		if groups == nil {
 			return out
 		}

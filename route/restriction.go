@@ -43,7 +43,7 @@ func (s *restrictions) add(e *entry) {
 }
 
 // restricts reports whether a route with that host is restricted.
-func (s *restrictions) restricts(host []byte) bool {
+func (s *restrictions) restricts(host []byte, steps *Steps) bool {
 	if s.all {
 		return true
 	}
@@ -52,14 +52,15 @@ func (s *restrictions) restricts(host []byte) bool {
 	if _, ok := s.exact[string(name)]; ok {
 		return true
 	}
-	return slices.ContainsFunc(s.other, func(h hostTest) bool { return h.matches(name) })
+	m := matching{steps: steps}
+	return slices.ContainsFunc(s.other, func(h hostTest) bool { return h.matches(&m, name) || m.undecided })
 }
 
 // Evades reports whether a path, as sent, has a segment ".." in any spelling, on a host with a
 // route that restricts its clients. Match resolves such segments. A server that does not reads the
 // path as another one: one of that route, of which Match has found none.
-func (t *Table) Evades(host, path []byte) bool {
-	return (t.restricted.all || t.restricted.exact != nil || t.restricted.other != nil) && climbs(path) && t.restricted.restricts(host)
+func (t *Table) Evades(host, path []byte, steps *Steps) bool {
+	return (t.restricted.all || t.restricted.exact != nil || t.restricted.other != nil) && climbs(path) && t.restricted.restricts(host, steps)
 }
 
 // maxDecodings is how many times in sequence servers behind one another may decode a path.

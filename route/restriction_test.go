@@ -51,10 +51,10 @@ func TestEvades(t *testing.T) {
 		table, err := NewTable(test.routes)
 		verify.Require(t, err == nil, "%s: %v", test.name, err)
 		for host := range strings.FieldsSeq(test.guarded) {
-			verify.That(t, table.Evades([]byte(host), path) && !table.Evades([]byte(host), []byte("/x/y")), "%s: %s is not guarded", test.name, host)
+			verify.That(t, table.Evades([]byte(host), path, nil) && !table.Evades([]byte(host), []byte("/x/y"), nil), "%s: %s is not guarded", test.name, host)
 		}
 		for host := range strings.FieldsSeq(test.open) {
-			verify.That(t, !table.Evades([]byte(host), path), "%s: %s is guarded", test.name, host)
+			verify.That(t, !table.Evades([]byte(host), path, nil), "%s: %s is guarded", test.name, host)
 		}
 	}
 	for _, a := range []Actions{{Access: NewAccess(nil, nil)}, {BasicAuth: new(BasicAuth)}, {ForwardAuth: new(ForwardAuth)}, {ClientCertificate: true}, {CertificateNames: []CertificateName{{Kind: CertificateAny}}}} {

@@ -18,6 +18,9 @@ type Route struct {
 	PathMatch PathMatch
 	// Conditions must all hold.
 	Conditions Conditions
+	// Bounded: others than the configuration file have written the expressions, so that
+	// each match takes Steps of its request.
+	Bounded bool
 	// Listeners are the names of the listeners whose requests match; empty: all.
 	Listeners []string
 

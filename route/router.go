@@ -36,7 +36,7 @@ func NewChain(branches []Branch) (*Chain, error) {
 	c := &Chain{usual: len(branches)}
 	var errs []error
 	for i, b := range branches {
-		e, wrong := compile(Route{Path: b.Route.Path, PathMatch: b.Route.PathMatch, Conditions: b.Route.Conditions})
+		e, wrong := compile(Route{Path: b.Route.Path, PathMatch: b.Route.PathMatch, Conditions: b.Route.Conditions, Bounded: true})
 		for _, err := range wrong {
 			errs = append(errs, err.at(i))
 		}
@@ -61,12 +61,17 @@ func (c *Chain) Branches() []Branch { return c.branches }
 
 // Choose returns the index of the branch that a request takes; -1: none, so that the request stays with its route.
 // path is the one that the route's own edits leave, and request has the fields that they leave. Like Match, it
-// allocates nothing and retains nothing.
+// allocates nothing and retains nothing. If request.Steps are Exceeded then, the request must be denied.
 func (r *Router) Choose(path []byte, request Request) int {
-	m := matching{path: targetPath(path), request: request}
+	m := matching{path: targetPath(path), request: request, steps: request.Steps()}
 	for i := range r.Chain.branches {
 		b := &r.Chain.branches[i]
-		if (b.path.matchesAll() || m.path != nil && b.path.matches(m.normalPath())) && b.tests.failing(&m) == nil {
+		m.undecided = false
+		fits := b.path.matchesAll() || m.path != nil && (b.path.matches(&m, m.normalPath()) || m.undecided)
+		if fits && b.tests.failing(&m) == nil {
+			if m.undecided {
+				m.steps.exceeded = true
+			}
 			m.giveBack()
 			return i
 		}

@@ -189,16 +189,34 @@ func (t *Table) Routes() []Route {
 // matches nothing. r is for conditions and listeners; if it is nil, none that reads it
 // holds.
 //
+// If r.Steps are Exceeded then, nobody knows whether the Route matches: it must deny the request.
+// A more specific route may have been tried before it, never a less specific one.
+//
 // Match does not retain its arguments. The caller must not change the Route.
 func (t *Table) Match(host, path []byte, r Request) *Route {
 	if path = targetPath(path); path == nil {
 		return nil
 	}
 	m := matching{path: path, request: r, rank: noRank}
-	t.match(&m, host)
+	if r != nil {
+		m.steps = r.Steps()
+	}
+	return t.best(&m, host)
+}
+
+// MatchName is Match for a connection of which only a server name is known.
+func (t *Table) MatchName(name []byte, steps *Steps) *Route {
+	return t.best(&matching{path: rootPath, steps: steps, rank: noRank}, name)
+}
+
+func (t *Table) best(m *matching, host []byte) *Route {
+	t.match(m, host)
 	m.giveBack()
 	if m.best == nil {
 		return nil
+	}
+	if m.denied {
+		m.steps.exceeded = true
 	}
 	return &m.best.route
 }

@@ -42,6 +42,7 @@ func (r *sent) Scheme() string                  { return "http" }
 func (r *sent) Client() netip.Addr              { return netip.Addr{} }
 func (r *sent) Listener() string                { return "web" }
 func (r *sent) Certificate() *route.Certificate { return nil }
+func (r *sent) Steps() *route.Steps             { return nil }
 func (r *sent) Field(name string, from int) ([]byte, int) {
 	value, ok := r.fields[name]
 	if !ok || from > 0 {

@@ -51,7 +51,7 @@ func TestRedirectRegexp(t *testing.T) {
 		r := Read(tags.Instance{Service: "s", Port: 80, Tags: list}, Options{})
 		verify.Require(t, len(r.Routes) == 1, "%q makes no route: %v", test, r.Complaints)
 		keys := r.Routes[0].Keys["redirect"].(tags.Keys)
-		redirect, err := route.NewRegexpRedirect(regexp.MustCompile(keys["regexp"].(string)), keys["to"].(string), route.RedirectCodes{Code: 307})
+		redirect, err := route.NewRegexpRedirect(regexp.MustCompile(keys["regexp"].(string)), keys["to"].(string), route.RedirectCodes{Code: 307}, false)
 		verify.Require(t, err == nil, "%q: %v", test, err)
 		re := regexp.MustCompile(test[0])
 		for _, url := range []string{
@@ -62,7 +62,7 @@ func TestRedirectRegexp(t *testing.T) {
 			if re.MatchString(url) {
 				want = re.ReplaceAllString(url, test[1])
 			}
-			got := string(redirect.Append(nil, requestOf(url)))
+			got := string(redirect.Append(nil, requestOf(url), nil))
 			verify.That(t, got == want, "%q: %s becomes %q, in Traefik %q", test, url, got, want)
 		}
 	}
@@ -104,7 +104,7 @@ func TestPathRegexps(t *testing.T) {
 			verify.Require(t, err == nil, "%q: %v", test.middleware, err)
 		}
 		for _, path := range test.paths {
-			if got, _, err := edits.Append(nil, []byte(path[0]), nil); string(got) != path[1] || err != nil {
+			if got, _, err := edits.Append(nil, []byte(path[0]), nil, nil); string(got) != path[1] || err != nil {
 				t.Errorf("%q: %s becomes %q, %v; in Traefik %q", test.middleware, path[0], got, err, path[1])
 			}
 		}

@@ -1,0 +1,71 @@
+package config
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"sluice/route"
+	"sluice/tags"
+	"sluice/test/verify"
+)
+
+// longRequest is a request whose header x is long.
+type longRequest struct{ steps route.Steps }
+
+var longText = strings.Repeat("ab", 2000)
+
+func (r *longRequest) Method() []byte                  { return []byte("GET") }
+func (r *longRequest) Query() []byte                   { return nil }
+func (r *longRequest) Scheme() string                  { return "http" }
+func (r *longRequest) Client() netip.Addr              { return netip.Addr{} }
+func (r *longRequest) Listener() string                { return "" }
+func (r *longRequest) Certificate() *route.Certificate { return nil }
+func (r *longRequest) Steps() *route.Steps             { return &r.steps }
+func (r *longRequest) Field(_ string, from int) ([]byte, int) {
+	if from > 0 {
+		return nil, -1
+	}
+	return []byte(longText), 1
+}
+
+// Who wrote an expression decides whether it is bounded: the file's are not, in any place.
+func TestExpressionsOfOthersThanTheFileAreBounded(t *testing.T) {
+	const routes = `routes: [{ path: /%, service: a, when: { header: { x: '~[ab]*[ab]{1,900}z' } }, rewrite: { regexp: '[ab]*[ab]{1,900}z', to: / } },
+		{ path: /%/r, service: a, redirect: { regexp: '[ab]*[ab]{1,900}z', to: / } }]`
+	of := func(name string) string { return strings.ReplaceAll(routes, "%", name) }
+	built := verify.Result(build(file(dynamicFile+"services: { a: { peers: ['127.0.0.1:1'] } }\n"+of("file")),
+		files("b.yaml", of("files")), keys("x.yaml", of("kv")))).Must(t)
+	all := built.Config.Routes
+	for _, keys := range []tags.Keys{
+		{"path": "/tag", "when": tags.Keys{"header": tags.Keys{"x": "~[ab]*[ab]{1,900}z"}}, "rewrite": tags.Keys{"regexp": "[ab]*[ab]{1,900}z", "to": "/"}},
+		{"path": "/tag/r", "redirect": tags.Keys{"regexp": "[ab]*[ab]{1,900}z", "to": "/"}},
+	} {
+		r := verify.Result(DecodeRoute(keys, ByTag)).Must(t)
+		r.Dialect = "sluice"
+		all = append(all, r)
+	}
+	verify.Equal(t, len(all), 8, "the routes")
+	for _, r := range all {
+		bounded := strings.HasPrefix(r.Path, "/kv") || strings.HasPrefix(r.Path, "/tag")
+		var sent longRequest
+		target := r.Target()
+		target.Service = &route.Service{Name: "a"}
+		table := verify.Result(route.NewTable([]route.Route{target})).Must(t)
+		matched := table.Match(nil, []byte(r.Path), &sent)
+		if r.When != nil {
+			verify.Equal(t, matched != nil && sent.steps.Exceeded(), bounded, "%s: its condition denies", r.Path)
+		}
+		if sent = (longRequest{}); r.Redirect != nil {
+			r.Built().Redirect.Append(nil, longValues{}, &sent.steps)
+			verify.Equal(t, sent.steps.Exceeded(), bounded, "%s: its redirect denies", r.Path)
+			continue
+		}
+		_, _, err := r.Built().Path.Append(nil, []byte("/"+longText), nil, &sent.steps)
+		verify.Equal(t, err == route.ErrSteps, bounded, "%s: its rewrite denies", r.Path)
+	}
+}
+
+type longValues struct{}
+
+func (longValues) Variable(route.Variable) []byte { return []byte(longText) }
