@@ -19,14 +19,6 @@ type Certificate struct {
 	ValidFrom time.Time `json:"valid_from"`
 	Expires   time.Time `json:"expires"`
 	Error     string    `json:"error,omitempty"` // why the present version cannot be used: an earlier one is in use
-	Staple    *Staple   `json:"staple,omitempty"`
-}
-
-// Staple is the answer of the authority of a certificate (OCSP).
-type Staple struct {
-	Until    *time.Time `json:"until"`           // null: there is none
-	Required bool       `json:"required"`        // clients may refuse the certificate without
-	Error    string     `json:"error,omitempty"` // why the responder was asked in vain
 }
 
 func (h programHandler) certificates(*http.Request) (any, error) {
@@ -39,12 +31,6 @@ func (h programHandler) certificates(*http.Request) (any, error) {
 		}
 		if c.Fault != nil {
 			d.Error = c.Fault.Error()
-		}
-		if c.Staple != nil {
-			d.Staple = &Staple{Until: optionalMoment(c.Staple.Until), Required: c.Staple.Required}
-			if c.Staple.Fault != nil {
-				d.Staple.Error = c.Staple.Fault.Error()
-			}
 		}
 		all = append(all, d)
 	}
@@ -64,9 +50,6 @@ func (h programHandler) certificateProblems(now time.Time) (problems []string) {
 		case state != certificates.Valid:
 			problems = append(problems, fmt.Sprintf("%s: %s is %s: valid from %s to %s",
 				c.UsedBy, c.File, state, c.Begin.UTC().Format(time.RFC3339), c.Expires.UTC().Format(time.RFC3339)))
-		}
-		if c.LacksStaple() {
-			problems = append(problems, fmt.Sprintf("%s: %s must have a staple (OCSP), and has none", c.UsedBy, c.File))
 		}
 		if c.Fault != nil {
 			problems = append(problems, fmt.Sprintf("%s: %s: the latest version cannot be used: %v", c.UsedBy, c.File, c.Fault))

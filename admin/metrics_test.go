@@ -151,7 +151,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 			return mesh.IdentityStatus{Service: "sluice", Usable: true, Leaves: 28, Roots: 29}
 		}),
 		certificates.Metrics(func() []certificates.Usage {
-			good := certificates.Usage{UsedBy: `listener "web"`, Status: certificates.Status{File: "/a.pem", Expires: time.Unix(2e9, 0), Staple: &certificates.Staple{Until: time.Unix(1.5e9, 0)}}}
+			good := certificates.Usage{UsedBy: `listener "web"`, Status: certificates.Status{File: "/a.pem", Expires: time.Unix(2e9, 0)}}
 			bad := certificates.Usage{UsedBy: "consul", Status: certificates.Status{File: "/b.pem", Expires: time.Unix(1e9, 0), Fault: errors.New("cut")}}
 			return []certificates.Usage{good, bad}
 		}),
@@ -213,7 +213,6 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_token_keys_failures_total{source="https://issuer/keys"} 86`,
 		`sluice_certificate_expiry_timestamp_seconds{file="/a.pem",used_by="listener \"web\""} 2e+09`,
 		`sluice_certificate_expiry_timestamp_seconds{file="/b.pem",used_by="consul"} 1e+09`,
-		`sluice_certificate_staple_expiry_timestamp_seconds{file="/a.pem",used_by="listener \"web\""} 1.5e+09`,
 		`sluice_certificate_file_error{file="/a.pem",used_by="listener \"web\""} 0`,
 		`sluice_certificate_file_error{file="/b.pem",used_by="consul"} 1`,
 		`sluice_registered{service="sluice"} 1`,

@@ -12,7 +12,6 @@ var descriptions metrics.Descriptions
 
 var (
 	expiry    = descriptions.New("certificate_expiry_timestamp_seconds", "When a certificate expires, as Unix time: the first of its chain, or the last of trusted ones, or the first of lists of revoked ones.", "used_by", "file")
-	staple    = descriptions.New("certificate_staple_expiry_timestamp_seconds", "When the staple (OCSP) of a certificate expires, as Unix time; 0: it has none.", "used_by", "file")
 	fileError = descriptions.New("certificate_file_error", "1 if the present file cannot be used, so that an earlier version is in use; else 0.", "used_by", "file")
 )
 
@@ -25,14 +24,11 @@ type Usage struct {
 // Metrics returns the collector of what read returns.
 func Metrics(read func() []Usage) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
-		expires, faults, staples := make(map[[2]string]time.Time), make(map[[2]string]bool), make(map[[2]string]time.Time)
+		expires, faults := make(map[[2]string]time.Time), make(map[[2]string]bool)
 		for _, u := range read() { // two services may have the same file
 			key := [2]string{u.UsedBy, u.File}
 			if faults[key] = u.Fault != nil; u.Kind != KindTicketKeys {
 				expires[key] = u.Expires
-			}
-			if u.Staple != nil {
-				staples[key] = u.Staple.Until
 			}
 		}
 		for key, at := range expires {
@@ -40,9 +36,6 @@ func Metrics(read func() []Usage) prometheus.Collector {
 		}
 		for key, fault := range faults {
 			s.Flag(fileError, fault, key[0], key[1])
-		}
-		for key, at := range staples {
-			s.Timestamp(staple, at, key[0], key[1])
 		}
 	})
 }

@@ -37,22 +37,7 @@ type Status struct {
 	Told  bool
 	Fault error // why the present files cannot be used, so that earlier ones are; nil: they are in use
 
-	Leaf   *x509.Certificate // of a certificate; nil: there is none
-	Staple *Staple           // nil: none is wanted
-
 	warnAt time.Time
-}
-
-// Staple is the state of the answer of a certificate's authority that it is not revoked.
-type Staple struct {
-	Until    time.Time // zero: there is none
-	Required bool      // clients may refuse the certificate without
-	Fault    error     // why the last question has failed
-}
-
-// LacksStaple reports whether clients may refuse a certificate because it has no staple.
-func (s Status) LacksStaple() bool {
-	return s.Staple != nil && s.Staple.Required && s.Staple.Until.IsZero()
 }
 
 // A State is the validity of a certificate at a time.
@@ -119,7 +104,7 @@ func chainStatus(file string, chain []*x509.Certificate) Status {
 	if len(chain) == 0 {
 		return s
 	}
-	s.Names, s.Leaf = names(chain[0]), chain[0]
+	s.Names = names(chain[0])
 	s.limit(slices.MinFunc(chain, byExpiry))
 	for _, c := range chain {
 		if c.NotBefore.After(s.Begin) {
@@ -160,7 +145,6 @@ func (s *Status) between(begin, end time.Time) {
 func StatusOf(source string, hosts []string, chain []*x509.Certificate, fault error) Status {
 	s := Status{File: source, Names: hosts, Fault: fault}
 	if len(chain) > 0 {
-		s.Leaf = chain[0]
 		s.limit(slices.MinFunc(chain, byExpiry))
 	}
 	return s

@@ -45,11 +45,6 @@ type Warnings map[string]time.Time
 // Log logs the warnings that are due.
 func (w Warnings) Log(all []Usage, now time.Time, log zerolog.Logger) {
 	for _, c := range all {
-		if key := c.UsedBy + c.File + " staple"; c.LacksStaple() && now.Sub(w[key]) >= warningEvery {
-			w[key] = now
-			log.Warn().Str("used_by", c.UsedBy).Str("file", c.File).Strs("names", c.Names).AnErr("staple_error", c.Staple.Fault).
-				Msg("a certificate must have a staple (OCSP), and has none: clients may refuse it")
-		}
 		state := c.State(now)
 		key := c.UsedBy + c.File + state.String() + c.Expires.String()
 		if state == Valid || c.Told || now.Sub(w[key]) < warningEvery {

@@ -26,8 +26,6 @@ type ListenerTLS struct {
 	MinVersion TLSVersion `key:"min_version" oneof:"1.2|1.3" format:"tls_version"` // empty: 1.2
 	Ciphers    []TLSSuite `key:"ciphers" format:"tls_suite"`                       // of TLS 1.2; empty: all safe ones
 	Curves     []TLSCurve `key:"curves" format:"tls_curve"`                        // empty: all that Go has
-	// OCSPStapling: the certificates have the answers of their authorities that they are not revoked.
-	OCSPStapling bool `key:"ocsp_stapling" default:"false"`
 	// TicketKeys is the file of the keys of session tickets that replicas share. Empty: sluice makes keys.
 	TicketKeys string `key:"ticket_keys" format:"file"`
 	ACME       *ACME  `key:"acme"` // nil: certificates from files only

@@ -6,19 +6,15 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httptrace"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/crypto/ocsp"
 
 	"sluice/config"
 	"sluice/test/testcert"
@@ -275,39 +271,16 @@ func identified(told string, standings []string) bool {
 	})
 }
 
-// certify writes another certificate of the listeners. Of some, its authority says nothing.
+// certify writes another certificate of the listeners.
 func (c *combinations) certify() {
 	c.site = writeLeaf(c.t, c.servers.authority, c.dir, "site", func(l *x509.Certificate) {
-		l.DNSNames, l.OCSPServer, l.SerialNumber = []string{"*.example.com"}, []string{c.servers.responder}, big.NewInt(c.random.Int64N(1<<30))
+		l.DNSNames, l.SerialNumber = []string{"*.example.com"}, big.NewInt(c.random.Int64N(1<<30))
 	})
 }
 
-// stapled returns what is wrong with what a server has said of its certificate.
-func stapled(state tls.ConnectionState) error {
-	if len(state.OCSPResponse) == 0 {
-		return nil
-	}
-	about, err := ocsp.ParseResponse(state.OCSPResponse, nil)
-	if leaf := state.PeerCertificates[0]; err == nil && (about.SerialNumber.Cmp(leaf.SerialNumber) != 0 || about.Status != ocsp.Good) {
-		return fmt.Errorf("the staple of certificate %d is about %d, status %d", leaf.SerialNumber, about.SerialNumber, about.Status)
-	}
-	return err
-}
-
-// issue makes the authority of the listeners with its responder, keys of tickets, and the certificates of clients.
+// issue makes the authority of the listeners keys of tickets, and the certificates of clients.
 func (s *combinedServers) issue(t *testing.T) {
 	s.authority = testcert.NewAuthority(t, "servers.example.com")
-	responder := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		body, _ := io.ReadAll(q.Body)
-		question, err := ocsp.ParseRequest(body)
-		if err != nil || question.SerialNumber.Bit(0) == 0 {
-			w.WriteHeader(http.StatusInternalServerError)
-			return
-		}
-		w.Write(s.authority.OCSP(t, ocsp.Response{Status: ocsp.Good, SerialNumber: question.SerialNumber, ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}))
-	}))
-	t.Cleanup(responder.Close)
-	s.responder = responder.URL
 	for n, text := range []string{"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=\n"} {
 		s.tickets = append(s.tickets, writeFile(t, s.dir, fmt.Sprint("tickets", n), []byte(text)))
 	}

@@ -77,9 +77,6 @@ func (g *generation) dial(ctx context.Context, c combinedClient, protocols ...st
 		conn.Close()
 		return nil, err
 	}
-	if err := stapled(secure.ConnectionState()); err != nil {
-		g.t.Errorf("seed %d: %v", g.run.seed, err)
-	}
 	ends := endsOf(conn.LocalAddr(), conn.RemoteAddr())
 	by := g.acceptedBy(ends)
 	g.accepted.Store(ends, func() []terms { return by })

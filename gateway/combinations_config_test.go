@@ -313,7 +313,6 @@ func (c *combinations) tls() settings {
 	if c.one(2) {
 		keys["ticket_keys"] = pick(c, c.servers.tickets...)
 	}
-	keys["ocsp_stapling"] = c.one(2)
 	if c.one(3) {
 		keys["hsts"] = settings{}
 	}

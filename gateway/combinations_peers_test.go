@@ -243,7 +243,6 @@ type combinedServers struct {
 	clientCA, clientCRL                 string                     // files
 	tickets                             []string                   // files
 	authority                           *testcert.Authority        // of the listeners
-	responder                           string                     // its URL
 	socketsMade                         atomic.Uint64
 	barred                              atomic.Pointer[string] // a request that must not have reached a peer
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -196,9 +195,6 @@ func New(o Options) (_ *Gateway, err error) {
 	g.certificates = listenertls.New(listenertls.Options{
 		Consul: g.registries.consul, Wait: g.registries.wait, Copies: c.Consul.CertificatesDir, Log: g.log,
 		Revoked: g.proxy.EndRevoked,
-		MayConnect: func(to netip.AddrPort) error {
-			return g.machine.MayConnect(to, locality.Origin{Trusted: g.config().Discovery.AllowLocal})
-		},
 		Others: func() []certificates.Use {
 			return slices.Concat(g.registries.certificates(), g.mesh.identity.Uses(), g.admin.certificates(), g.services.certificates())
 		},

@@ -164,7 +164,7 @@ func TestNamesOfTheState(t *testing.T) {
 	verify.NoError(t, json.Unmarshal(text.Bytes(), &state))
 	verify.Slices(t, slices.Sorted(maps.Keys(state)), []string{
 		"acme_certificates", "by_operator", "catalog", "certificates", "chains", "ejections", "events", "failed_checks", "fleet_limits", "former_chains", "given_shares", "history", "intentions", "mesh_identity", "orders",
-		"registered_as", "route_holders", "services", "short", "staples", "ticket_keys", "token_keys", "verified_users", "version",
+		"registered_as", "route_holders", "services", "short", "ticket_keys", "token_keys", "verified_users", "version",
 	}, "names")
 }
 

@@ -12,19 +12,14 @@ import (
 	"io"
 	"math/big"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/caddyserver/certmagic"
-	"golang.org/x/crypto/ocsp"
 
 	"sluice/admin"
 	"sluice/test/long"
@@ -195,80 +190,6 @@ func TestReplicasShareTicketKeys(t *testing.T) {
 	writeFile(t, dir, "tickets", []byte(two))
 	replicas[0].Gateway.certificates.Refresh()
 	verify.That(t, !resumes(0), "a session outlives its key")
-}
-
-// Each certificate has a staple of its own, which a new process has at once. Where there must be one, and is none, sluice says so. The
-// responder is no address to which a registry may not lead.
-func TestStaples(t *testing.T) {
-	t.Parallel()
-	dir, a, peer := t.TempDir(), testcert.NewAuthority(t, "ca.example"), origin(t, "star")
-	var asked atomic.Int64
-	responder := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		asked.Add(1)
-		question := verify.Result(ocsp.ParseRequest(verify.Result(io.ReadAll(q.Body)).Must(t))).Must(t)
-		w.Write(a.OCSP(t, ocsp.Response{Status: ocsp.Good, SerialNumber: question.SerialNumber, ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}))
-	}))
-	defer responder.Close()
-	site := writeLeaf(t, a, dir, "site", func(c *x509.Certificate) {
-		c.DNSNames, c.OCSPServer, c.SerialNumber = []string{"a.example"}, []string{responder.URL}, big.NewInt(7)
-		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}
-	})
-	second := writeLeaf(t, a, dir, "second", func(c *x509.Certificate) {
-		c.DNSNames, c.OCSPServer, c.SerialNumber = []string{"b.example"}, []string{responder.URL}, big.NewInt(8)
-	})
-	text := func(more, discovery string) string {
-		return "discovery: { " + discovery + " }\nlisteners:\n" + secureListener("web", site, more) + static("star", peer)
-	}
-	staple := func(r *running) []byte {
-		t.Helper()
-		conn := verify.Result(tls.Dial("tcp", r.Address("web").String(), &tls.Config{InsecureSkipVerify: true})).Must(t)
-		defer conn.Close()
-		return conn.OCSPResponse()
-	}
-	// stapled reports whether a client that names a host gets its certificate, with an answer about it.
-	stapled := func(r *running, host string, serial int64) bool {
-		t.Helper()
-		conn := verify.Result(tls.Dial("tcp", r.Address("web").String(), &tls.Config{InsecureSkipVerify: true, ServerName: host})).Must(t)
-		defer conn.Close()
-		leaf, answer := conn.ConnectionState().PeerCertificates[0], conn.OCSPResponse()
-		verify.That(t, leaf.SerialNumber.Int64() == serial, "%s: the certificate with the number %d", host, leaf.SerialNumber)
-		if len(answer) == 0 {
-			return false
-		}
-		about := verify.Result(ocsp.ParseResponse(answer, nil)).Must(t)
-		verify.Equal(t, about.SerialNumber.Int64(), serial, "%s: the staple is about", host)
-		return true
-	}
-	state := func(r *running) admin.Certificate { return fetch[[]admin.Certificate](r, "/api/certificates")[0] }
-
-	r := start(t, text(", ocsp_stapling: true", "allow_local: true"))
-	r.await("a staple", func() bool { return len(staple(r)) > 0 })
-	got := state(r)
-	verify.That(t, got.Staple != nil && got.Staple.Until.After(time.Now()) && got.Staple.Required && got.Staple.Error == "", "/api/certificates: %+v", got.Staple)
-	before := asked.Load()
-	next := r.upgrade(text(", ocsp_stapling: true", "allow_local: true"), nil)
-	verify.That(t, bytes.Equal(staple(next), staple(r)) && asked.Load() == before, "a new process begins without the staple")
-
-	both := start(t, strings.Replace(text(", ocsp_stapling: true", "allow_local: true"), "certificates: [", fmt.Sprintf("certificates: [{ cert: %q, key: %q }, ", second.Cert, second.Key), 1))
-	both.await("a staple of each certificate", func() bool { return stapled(both, "b.example", 8) && stapled(both, "a.example", 7) })
-
-	chain, key, _ := a.Chain(t, "/acme", func(c *x509.Certificate) {
-		c.DNSNames, c.OCSPServer, c.SerialNumber = []string{"staple.example"}, []string{responder.URL}, big.NewInt(9)
-	})
-	files := &certmagic.FileStorage{Path: t.TempDir()}
-	storeChain(t, noAuthority, "staple.example", chain, key, func(key string, value []byte) error { return files.Store(t.Context(), key, value) })
-	managed := start(t, fmt.Sprintf("discovery: { allow_local: true }\nlisteners: [{ name: web, address: '127.0.0.1:0', tls: { ocsp_stapling: true, acme: { names: [staple.example], directory: %q, storage: %q } } }]\n",
-		noAuthority, files.Path)+static("star", peer))
-	managed.await("a staple of a certificate by ACME", func() bool { return stapled(managed, "staple.example", 9) })
-
-	off := start(t, text("", "allow_local: true"))
-	closed := start(t, text(", ocsp_stapling: true", ""))
-	closed.await("the refusal", func() bool { return state(closed).Staple.Error != "" })
-	for r, want := range map[*running]string{off: "ocsp_stapling is off", closed: "loopback address"} {
-		verify.That(t, len(staple(r)) == 0 && strings.Contains(state(r).Staple.Error, want), "got %+v, want %q", state(r).Staple, want)
-		_, ready := r.readyz()
-		verify.That(t, len(ready.Certificates) == 1 && strings.Contains(ready.Certificates[0], "must have a staple"), "/readyz: %+v", ready)
-	}
 }
 
 // sslscan finds what the profiles of Mozilla allow, and nothing else.

@@ -94,7 +94,7 @@ func New(o Options) (*Manager, error) {
 	// The check would write and delete a value before each order, which a crash leaves. An order begins with its lock, which
 	// is a write too.
 	settings := certmagic.Config{OnEvent: m.note, Logger: zap.NewNop(), DisableStorageCheck: true}
-	// It would ask any address, without a time-out: package stapling asks, where the listener wants it.
+	// It would ask any address, without a time-out.
 	settings.OCSP.DisableStapling = true
 	if o.Consul == nil {
 		m.files = newFiles(o.Storage, false, o.Log)

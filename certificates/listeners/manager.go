@@ -4,8 +4,6 @@ package listeners
 
 import (
 	"context"
-	"crypto/tls"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -15,7 +13,6 @@ import (
 	"sluice/certificates"
 	"sluice/certificates/acme"
 	"sluice/certificates/kv"
-	"sluice/certificates/stapling"
 	"sluice/consul"
 	"sluice/proxy/handover"
 )
@@ -28,9 +25,7 @@ type Options struct {
 	Others func() []certificates.Use // the uses of certificates by others than listeners
 	// Revoked is called after the lists of revoked certificates of a listener in use have changed. It must not call the Manager.
 	Revoked func()
-	// MayConnect returns an error for an address of a responder of OCSP to which no connection is opened.
-	MayConnect func(netip.AddrPort) error
-	Log        zerolog.Logger
+	Log     zerolog.Logger
 }
 
 // Manager has the TLS of all listeners. Its methods may be called concurrently.
@@ -39,7 +34,6 @@ type Manager struct {
 	authorities *authorities
 	kv          *kv.Manager
 	tickets     certificates.TicketKeys
-	staples     *stapling.Manager
 
 	updating  sync.Mutex // held by update: the listeners that it read last count
 	obtaining sync.Mutex // held by Obtain: the names that it read last count
@@ -53,7 +47,6 @@ func New(o Options) *Manager {
 	m := &Manager{options: o}
 	m.authorities = &authorities{consul: o.Consul, log: o.Log, managers: make(map[authority]*acme.Manager)}
 	m.kv = kv.New(kv.Options{Consul: o.Consul, Wait: o.Wait, Copies: o.Copies, Changed: m.update, Log: o.Log})
-	m.staples = stapling.New(stapling.Options{MayConnect: o.MayConnect, Changed: m.update, Log: o.Log})
 	return m
 }
 
@@ -90,7 +83,6 @@ func (m *Manager) Close() {
 	m.set(nil)
 	m.Retain()
 	m.authorities.removing.Wait()
-	m.staples.Close()
 }
 
 // Obtain has certificates by ACME obtained and renewed from now on: the listeners answer challenges.
@@ -121,9 +113,7 @@ func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) 
 	for _, u := range acmeUses(all) {
 		u.Load(loading, u.settings.Names)
 	}
-	if awaitAll(ctx, prefixes(all), over) {
-		m.staples.Await(loading)
-	}
+	awaitAll(ctx, prefixes(all), over)
 }
 
 // AwaitPrefixes waits until the certificates in Consul of the listeners in use are known, at most for timeout.
@@ -144,16 +134,8 @@ func (m *Manager) Refresh() {
 func (m *Manager) update() {
 	m.updating.Lock()
 	defer m.updating.Unlock()
-	used := m.used()
-	var stapled []*tls.Certificate
-	for _, t := range used {
-		if t.staples != nil {
-			stapled = append(stapled, t.certificates()...)
-		}
-	}
-	m.staples.Follow(stapled)
 	changed := false
-	for _, t := range used {
+	for _, t := range m.used() {
 		t.update()
 		changed = t.publish() || changed
 	}
@@ -187,14 +169,11 @@ func (m *Manager) Statuses() (all []certificates.Usage) {
 			continue
 		}
 		for _, status := range t.acme.Statuses(t.acme.settings.Names) {
-			all = append(all, certificates.Usage{UsedBy: t.user, Status: t.withStaple(status)})
+			all = append(all, certificates.Usage{UsedBy: t.user, Status: status})
 		}
 	}
 	for _, t := range used {
-		for _, usage := range certificates.Statuses(t.uses) {
-			usage.Status = t.withStaple(usage.Status)
-			all = append(all, usage)
-		}
+		all = append(all, certificates.Statuses(t.uses)...)
 	}
 	return append(all, certificates.Statuses(m.options.Others())...)
 }
@@ -210,7 +189,6 @@ func (m *Manager) Parts() []handover.Part {
 	return []handover.Part{
 		handover.NewPart("ticket_keys", m.tickets.All, m.tickets.Adopt),
 		handover.NewPart("certificates", m.kv.State, m.kv.Adopt),
-		handover.NewPart("staples", m.staples.State, m.staples.Adopt),
 		handover.NewPart("acme_certificates", m.authorities.pairs, m.authorities.adopt),
 	}
 }
@@ -235,12 +213,11 @@ func prefixes(all []*TLS) (used []*kv.Prefix) {
 	return used
 }
 
-// awaitAll waits until the certificates below all prefixes are known, and reports whether that was before over or the end of ctx.
-func awaitAll(ctx context.Context, all []*kv.Prefix, over <-chan time.Time) bool {
+// awaitAll waits until the certificates below all prefixes are known, at most until over.
+func awaitAll(ctx context.Context, all []*kv.Prefix, over <-chan time.Time) {
 	for _, p := range all {
 		if !p.Await(ctx, over) {
-			return false
+			return
 		}
 	}
-	return true
 }

@@ -1,10 +1,8 @@
 package listeners
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -14,7 +12,6 @@ import (
 	"sluice/certificates"
 	"sluice/certificates/acme"
 	"sluice/certificates/kv"
-	"sluice/certificates/stapling"
 	"sluice/config"
 	"sluice/proxy/socket"
 )
@@ -31,7 +28,6 @@ type TLS struct {
 	ca      *certificates.Follower // of uses, the one of client_ca and client_crl; nil: none
 	tickets *certificates.Follower // of uses, the one of ticket_keys; nil: none
 	acme    *acmeUse               // nil: none
-	staples *stapling.Manager      // nil: certificates have no staples
 
 	policy     certificates.Policy
 	clientAuth tls.ClientAuthType
@@ -43,7 +39,6 @@ type TLS struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	used         []*tls.Certificate // in current
-	usedStaples  [][]byte           // of used
 	usedContents *certificates.Contents
 }
 
@@ -94,9 +89,6 @@ func (m *Manager) TLS(l config.Listener, c *config.Config, before *TLS) (*TLS, e
 		if l.TLS.ClientAuth == "optional" {
 			t.clientAuth = tls.VerifyClientCertIfGiven
 		}
-	}
-	if l.TLS.OCSPStapling {
-		t.staples = m.staples
 	}
 	if l.TLS.TicketKeys != "" {
 		tickets, err := certificates.Follow(certificates.Files{TicketKeys: l.TLS.TicketKeys}, changed)
@@ -149,18 +141,14 @@ func (t *TLS) update() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.ofSources()
-	staples := make([][]byte, len(now))
-	for i, c := range now {
-		staples[i] = t.stapleOf(c.Leaf)
-	}
 	var clients *certificates.Contents
 	if t.ca != nil {
 		clients = t.ca.Contents()
 	}
-	if t.current.Load() != nil && slices.Equal(now, t.used) && slices.EqualFunc(staples, t.usedStaples, bytes.Equal) && clients == t.usedContents {
+	if t.current.Load() != nil && slices.Equal(now, t.used) && clients == t.usedContents {
 		return
 	}
-	t.used, t.usedStaples, t.usedContents = now, staples, clients
+	t.used, t.usedContents = now, clients
 	c := &tls.Config{
 		NextProtos: t.protocols,
 		ClientAuth: t.clientAuth,
@@ -174,9 +162,8 @@ func (t *TLS) update() {
 			c.VerifyConnection = func(state tls.ConnectionState) error { return lists.Verify(state.VerifiedChains, time.Now()) }
 		}
 	}
-	for i, certificate := range now {
+	for _, certificate := range now {
 		c.Certificates = append(c.Certificates, *certificate)
-		c.Certificates[i].OCSPStaple = staples[i]
 	}
 	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if t.acme != nil {
@@ -249,13 +236,6 @@ func (t *TLS) obtained(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if err != nil && len(others) > 0 || err == nil && now.After(certificate.Leaf.NotAfter) && isValid(choose(others, hello, now), hello, now) {
 		return nil, nil // an expired certificate does not stand before a valid one
 	}
-	if err == nil {
-		if staple := t.stapleOf(certificate.Leaf); staple != nil {
-			stapled := *certificate
-			stapled.OCSPStaple = staple
-			return &stapled, nil
-		}
-	}
 	return certificate, err
 }
 
@@ -265,36 +245,4 @@ func (t *TLS) ofSources() (all []*tls.Certificate) {
 		all = append(all, p.Certificates()...)
 	}
 	return all
-}
-
-// certificates returns all certificates in use.
-func (t *TLS) certificates() []*tls.Certificate {
-	all := t.ofSources()
-	if t.acme != nil {
-		all = append(all, t.acme.Certificates(t.acme.settings.Names)...)
-	}
-	return all
-}
-
-// stapleOf returns the staple of a certificate; nil: none.
-func (t *TLS) stapleOf(leaf *x509.Certificate) []byte {
-	if t.staples == nil || len(leaf.OCSPServer) == 0 {
-		return nil
-	}
-	return t.staples.Staple(leaf)
-}
-
-// withStaple returns the status of a certificate with its staple.
-func (t *TLS) withStaple(s certificates.Status) certificates.Status {
-	if s.Leaf == nil {
-		return s
-	}
-	required := stapling.Required(s.Leaf)
-	if t.staples != nil && len(s.Leaf.OCSPServer) > 0 {
-		until, err := t.staples.Status(s.Leaf)
-		s.Staple = &certificates.Staple{Until: until, Required: required, Fault: err}
-	} else if required {
-		s.Staple = &certificates.Staple{Required: true, Fault: errors.New("ocsp_stapling is off, or the certificate names no responder")}
-	}
-	return s
 }

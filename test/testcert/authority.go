@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/ocsp"
-
 	"sluice/test/verify"
 )
 
@@ -79,21 +77,6 @@ func (a *Authority) CRL(t testing.TB, from, until time.Time, revoked []int64, ch
 	}
 	der := verify.Result(x509.CreateRevocationList(rand.Reader, template, a.certificate, a.key)).Must(t)
 	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
-}
-
-// OCSP returns the authority's answer about a certificate, a template of golang.org/x/crypto/ocsp.
-func (a *Authority) OCSP(t testing.TB, template ocsp.Response) []byte {
-	t.Helper()
-	return verify.Result(ocsp.CreateResponse(a.certificate, a.certificate, template, a.key)).Must(t)
-}
-
-// OCSPBy is OCSP by a responder that a has certified. Each change is made to the template of the responder's certificate.
-func (a *Authority) OCSPBy(t testing.TB, template ocsp.Response, change ...func(*x509.Certificate)) []byte {
-	t.Helper()
-	cert, key := a.Leaf(t, "/responder", change...)
-	pair := verify.Result(tls.X509KeyPair(cert, key)).Must(t)
-	template.Certificate = pair.Leaf
-	return verify.Result(ocsp.CreateResponse(a.certificate, pair.Leaf, template, pair.PrivateKey.(*ecdsa.PrivateKey))).Must(t)
 }
 
 // Member returns the TLS of a server of the mesh with a certificate as of Leaf, which asks its clients for one.
