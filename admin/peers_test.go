@@ -37,7 +37,7 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 	before := time.Now()
 	pool.Apply([]discovery.Instance{up, critical, drained})
 	balancertest.Drain(pool, "by an operator", drained.Key())
-	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: 20 * time.Millisecond})
+	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: 1}) // the first answer is no sample
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: 20 * time.Millisecond})
 	second := pick(t, pool)
 	pool.SetFactors(balancer.FactorLoad, balancer.Adjustment{Peer: second.Peer, By: 1.5})

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"cmp"
 	"math"
 	"sync/atomic"
 	"time"
@@ -32,12 +33,12 @@ const (
 // fixed time of 10 s, one of two peers with few requests gets nothing for up to a minute after a single slow answer; with
 // 1 s, a peer that is always slow is tried every few seconds.
 //
-// The zero value has no sample. An estimate is safe for concurrent use without a lock:
+// The zero value has no sample. A peer's first answer is none either; see begin. An estimate is safe for concurrent use without a lock:
 // a reader that meets half an update sees the earlier value with a little more or less
 // decay.
 type estimate struct {
 	value  atomic.Uint64 // nanoseconds, a float64; 0 before the first sample
-	stamp  atomic.Int64  // time of the last sample, by nanotime
+	stamp  atomic.Int64  // time of the last sample, or of the first answer, by nanotime
 	agreed atomic.Int64  // nanoseconds for which samples have agreed: 0 to maxDecay-minDecay
 }
 
@@ -49,21 +50,46 @@ func (e *estimate) average() time.Duration {
 // decay returns the decay time in nanoseconds.
 func (e *estimate) decay() float64 { return float64(int64(minDecay) + e.agreed.Load()) }
 
-// observe adds a latency measured at the time end. Samples may come late and out of order; late ones do not count.
-func (e *estimate) observe(latency time.Duration, end int64) {
+// begin reports whether an answer that came at the time end is the first one. It says that the
+// peer answers, and not how fast: a first answer often waits for a process that is not ready yet,
+// and as a sample it would keep requests from the peer for a minute.
+func (e *estimate) begin(end int64) bool { return e.stamp.CompareAndSwap(0, end) }
+
+// observe adds a latency measured at the time end, while the usual one of the pool is usual.
+// Samples may come late and out of order; late ones do not count.
+//
+// A faster sample moves the value that a pick would compare, in which a slow one has faded.
+// Otherwise each fast answer would bring the slow one back, a fifth smaller.
+func (e *estimate) observe(latency, usual time.Duration, end int64) {
 	sample, value := float64(latency), math.Float64frombits(e.value.Load())
 	stamp := e.stamp.Load()
 	elapsed := end - stamp
-	if value != 0 && elapsed < int64(step) || !e.stamp.CompareAndSwap(stamp, end) {
+	if elapsed < int64(step) || !e.stamp.CompareAndSwap(stamp, end) {
 		return
 	}
-	e.agreed.Store(agreement(e.agreed.Load()+elapsed, value, sample))
-	share := min(max(1-math.Exp(-float64(elapsed)/float64(averaging)), leastShare), mostShare)
-	next := value + (min(sample, value*maxSample)-value)*share
-	if value == 0 {
-		next = sample
+	next := sample
+	if value != 0 {
+		from := value
+		if sample < value {
+			from = max(sample, e.faded(value, float64(usual), elapsed))
+		}
+		share := min(max(1-math.Exp(-float64(elapsed)/float64(averaging)), leastShare), mostShare)
+		next = from + (min(sample, from*maxSample)-from)*share
 	}
+	e.agreed.Store(agreement(e.agreed.Load()+elapsed, value, sample))
 	e.value.CompareAndSwap(math.Float64bits(value), math.Float64bits(next)) // a failure meanwhile counts for more
+}
+
+// faded returns what value is worth when the last sample has this age: one above the usual
+// latency approaches it, from maxSlower times that at most. A value below the usual latency
+// stays.
+func (e *estimate) faded(value, usual float64, age int64) float64 {
+	value = min(value, usual*maxSlower)
+	slower := value - usual
+	if slower <= 0 || age < int64(fresh) {
+		return value
+	}
+	return usual + slower*math.Exp(-float64(age)/e.decay())
 }
 
 // penalize adds a failure at the time end, which counts as this latency in full. It does not lower a higher estimate,
@@ -92,9 +118,9 @@ func (e *estimate) penalize(latency time.Duration, end int64) {
 }
 
 // confirm adds an answer that does not show the latency of the peer, such as an error:
-// the estimate stays fresh and does not become lower.
-func (e *estimate) confirm(latency time.Duration, end int64) {
-	e.observe(max(latency, e.average()), end)
+// the estimate stays fresh, does not become lower, and does not begin below the usual latency.
+func (e *estimate) confirm(latency, usual time.Duration, end int64) {
+	e.observe(max(latency, cmp.Or(e.average(), usual)), usual, end)
 }
 
 // reset removes all samples.

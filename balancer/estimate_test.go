@@ -24,8 +24,8 @@ func TestASampleMovesTheMean(t *testing.T) {
 	f := func(sample, after, want time.Duration) {
 		t.Helper()
 		var e estimate
-		e.observe(5*ms, begin)
-		e.observe(sample, begin+int64(after))
+		e.observe(5*ms, 5*ms, begin)
+		e.observe(sample, 5*ms, begin+int64(after))
 		verify.That(t, near(float64(e.average()), float64(want)), "%v after %v: %v, want %v", sample, after, e.average(), want)
 	}
 	f(10*ms, 10*ms, 5050*time.Microsecond)             // by the smallest share
@@ -36,15 +36,32 @@ func TestASampleMovesTheMean(t *testing.T) {
 	f(time.Minute, -time.Millisecond, 5*ms)            // late
 }
 
+// What has faded in a pick has faded for the next sample, unless that is slow too.
+func TestAFasterSampleMovesWhatAPickCompares(t *testing.T) {
+	f := func(sample, after, want time.Duration) {
+		t.Helper()
+		var e estimate
+		e.observe(105*ms, 5*ms, begin)
+		e.observe(sample, 5*ms, begin+int64(after))
+		verify.That(t, near(float64(e.average()), float64(want)), "%v after %v: %v, want %v", sample, after, e.average(), want)
+	}
+	f(5*ms, 10*ms, 104*ms)                    // nothing has faded yet
+	f(5*ms, minDecay, 34430*time.Microsecond) // 5 ms + 100 ms / e, and a fifth less of what is above
+	f(5*ms, time.Minute, 5*ms)
+	f(50*ms, time.Minute, 50*ms)
+	f(110*ms, time.Minute, 106*ms)
+	f(ms, time.Minute, 4200*time.Microsecond)
+}
+
 // The mean follows a change within seconds, with any number of samples in between. Most samples of a busy peer are within
 // a step of the last one, which must not prevent that.
 func TestTheMeanFollowsAChange(t *testing.T) {
 	for _, samples := range []int64{20, 1000, 20_000} {
 		var e estimate
-		e.observe(100*ms, begin)
+		e.observe(100*ms, 100*ms, begin)
 		const passed = int64(5 * averaging)
 		for i := int64(1); i <= samples; i++ {
-			e.observe(10*ms, begin+i*passed/samples)
+			e.observe(10*ms, 100*ms, begin+i*passed/samples)
 		}
 		got := e.average()
 		verify.That(t, got >= 10*ms && got <= 12*ms, "after %d samples: %v, want close to 10ms", samples, got)
@@ -62,19 +79,19 @@ func TestAnEstimateIsTrustedAsLongAsSamplesConfirmedIt(t *testing.T) {
 		}
 	}
 	fade("no sample", minDecay)
-	e.observe(5*ms, begin)
+	e.observe(5*ms, 5*ms, begin)
 	fade("one", minDecay)
-	e.observe(5*ms, begin+3*int64(time.Second))
+	e.observe(5*ms, 5*ms, begin+3*int64(time.Second))
 	fade("another, three seconds later", 4*time.Second)
-	e.observe(5*ms, begin+int64(time.Minute))
+	e.observe(5*ms, 5*ms, begin+int64(time.Minute))
 	fade("one more, a minute later", maxDecay)
-	e.observe(500*ms, begin+int64(time.Minute)+int64(ms))
+	e.observe(500*ms, 5*ms, begin+int64(time.Minute)+int64(ms))
 	fade("one that differs", minDecay+90*ms)
 	e.reset()
 	fade("forgotten", minDecay)
 
-	e.observe(5*ms, begin)
-	e.observe(5*ms, begin+int64(time.Minute))
+	e.observe(5*ms, 5*ms, begin)
+	e.observe(5*ms, 5*ms, begin+int64(time.Minute))
 	fade("for a minute", maxDecay)
 	e.penalize(5*time.Second, begin+int64(time.Minute)-int64(minDecay))
 	if got := e.decay(); got > float64(minDecay+100*ms) {
@@ -84,7 +101,7 @@ func TestAnEstimateIsTrustedAsLongAsSamplesConfirmedIt(t *testing.T) {
 
 func TestALateFailureCountsWithItsAge(t *testing.T) {
 	var e estimate
-	e.observe(5*ms, begin)
+	e.observe(5*ms, 5*ms, begin)
 	e.penalize(10*ms, begin-int64(time.Minute))
 	verify.Equal(t, e.average(), 5*ms, "e.average()")
 	e.penalize(10*time.Second, begin-int64(minDecay))
@@ -97,11 +114,11 @@ func TestALateFailureCountsWithItsAge(t *testing.T) {
 func TestAFailureCountsInFull(t *testing.T) {
 	f := func(before time.Duration, o Outcome, want time.Duration) {
 		t.Helper()
-		var p Peer
+		p := Peer{pool: new(Pool)}
 		if before > 0 {
-			p.latency.observe(before, begin)
+			p.latency.observe(before, before, begin)
 		}
-		p.measure(o, begin+int64(ms))
+		p.measure(o, begin+int64(ms-o.Latency))
 		got := p.Latency()
 		verify.That(t, near(float64(got), float64(want)), "%v, then %v after %v: %v, want %v", before, o.Class, o.Latency, got, want)
 		if want == before {
@@ -131,12 +148,12 @@ func TestAFailureCountsInFull(t *testing.T) {
 // The estimate of a peer that always fails stays high.
 func TestFailuresKeepTheEstimateFresh(t *testing.T) {
 	for _, o := range []Outcome{{Class: OutcomeConnectFailure}, {Class: OutcomeServerError, Latency: ms}} {
-		var p Peer
-		p.latency.observe(time.Minute, begin)
+		p := Peer{pool: new(Pool)}
+		p.latency.observe(time.Minute, time.Minute, begin)
 		end := begin
 		for range 100 {
 			end += int64(time.Second)
-			p.measure(o, end)
+			p.measure(o, end-int64(o.Latency))
 			age := end - p.latency.stamp.Load()
 			verify.Require(t, age == 0, "%v: age %v, want 0", o.Class, age)
 		}
@@ -150,14 +167,14 @@ func TestFailuresKeepTheEstimateFresh(t *testing.T) {
 func TestNoFailureIsLostAmongConcurrentSamples(t *testing.T) {
 	for range 500 {
 		var e estimate
-		e.observe(ms, begin)
+		e.observe(ms, ms, begin)
 		var ready, start atomic.Bool
 		var other sync.WaitGroup
 		other.Go(func() {
 			for ready.Store(true); !start.Load(); {
 				runtime.Gosched()
 			}
-			e.observe(5*ms, begin+int64(step))
+			e.observe(5*ms, 5*ms, begin+int64(step))
 		})
 		for !ready.Load() {
 			runtime.Gosched()

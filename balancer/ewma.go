@@ -30,9 +30,9 @@ const (
 // peers would get too much; with the one to pick for, too little. So it counts half of this one: (requests + ½) / weight is
 // how A. Sainte-Laguë divides seats without favour for small or large parties.
 //
-// The usual latency is the median of those. A peer without samples has it. A slower one approaches it as its last
-// sample ages: within seconds after a single slow answer, within half a minute if it was slow for long. So new peers are
-// not flooded, and slow ones are tried again with one request at a time.
+// The usual latency is the median of those. A peer that has answered once or never has it. A slower one approaches it as
+// its last sample ages: within seconds after a single slow answer, within half a minute if it was slow for long. So new
+// peers are not flooded, and slow ones are tried again with one request at a time.
 //
 // A peer that answers wrongly and at once has a low latency and nothing in flight, and would get most of the requests. So a
 // single one that is implausibly fast gets what its weight gives: it counts as usual when it is drawn first, and else not at
@@ -168,14 +168,8 @@ func (d *drawing) latency(usual float64, now int64) float64 {
 	if d.estimate == 0 {
 		return max(usual, 1)
 	}
-	latency := min(d.estimate, usual*maxSlower)
 	e := &d.peer.latency
-	if slower := latency - usual; slower > 0 {
-		if age := now - e.stamp.Load(); age >= int64(fresh) {
-			latency = usual + slower*math.Exp(-float64(age)/e.decay())
-		}
-	}
-	return max(latency, usual*maxFaster)
+	return max(e.faded(d.estimate, usual, now-e.stamp.Load()), usual*maxFaster)
 }
 
 // fresh is the age below which a sample is not discounted.

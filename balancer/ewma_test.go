@@ -14,7 +14,7 @@ func TestLatencyThatAPickCompares(t *testing.T) {
 		t.Helper()
 		p := new(Peer)
 		if latency > 0 {
-			p.latency.observe(latency, begin)
+			p.latency.observe(latency, latency, begin)
 		}
 		d := drawing{&candidate{peer: p}, float64(latency)}
 		got := d.latency(float64(usual), begin+int64(age))
@@ -76,12 +76,12 @@ func TestAnImplausiblyFastPeerGetsItsShare(t *testing.T) {
 		candidates := make([]candidate, n)
 		for i, peer := range all {
 			candidates[i] = candidate{peer: peer, weight: 1, burden: 1}
-			peer.latency.observe(40*ms, begin)
+			peer.latency.observe(40*ms, 40*ms, begin)
 			peer.load.Store(2)
 		}
 		odd := all[3]
 		odd.latency = estimate{}
-		odd.latency.observe(ms, begin)
+		odd.latency.observe(ms, 40*ms, begin)
 		e := newEWMA(&pickerInput{candidates: candidates})
 		random := generator(t)
 		share := func(load int64) float64 {

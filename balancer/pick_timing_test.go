@@ -19,7 +19,7 @@ func BenchmarkPick(b *testing.B) {
 					}
 					p.Apply(set)
 					for i, peer := range p.Snapshot().All { // as after some traffic
-						peer.latency.observe(time.Duration(i+1)*time.Millisecond, nanotime())
+						peer.latency.observe(time.Duration(i+1)*time.Millisecond, time.Millisecond, nanotime())
 					}
 					b.ReportAllocs()
 					b.RunParallel(func(pb *testing.PB) {

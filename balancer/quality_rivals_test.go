@@ -244,7 +244,7 @@ func (o *own) done(i int, a *answered) {
 	if a.class == OutcomeOK {
 		typical.Observe(a.latency)
 	}
-	peer.measure(Outcome{Class: a.class, Latency: a.latency, Details: Details{Typical: float32(typical.Median())}}, clockStart+int64(a.start+a.latency))
+	peer.measure(Outcome{Class: a.class, Latency: a.latency, Details: Details{Typical: float32(typical.Median())}}, clockStart+int64(a.start))
 	peer.load.Add(-1)
 }
 

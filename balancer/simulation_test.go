@@ -17,6 +17,9 @@ type server struct {
 	class   OutcomeClass  // of its answers
 	hangs   bool          // never answers
 	once    time.Duration // latency of the first request after the warm-up; 0: as usual
+	more    int           // how many further ones take as long
+	joins   time.Duration // when it becomes one of the peers
+	cold    time.Duration // from then on it answers nothing for so long
 }
 
 // simulation sends requests with exponentially distributed intervals to
@@ -81,17 +84,20 @@ func (e *endings) Pop() any {
 
 // balancerModel is one replica of a balancer.
 type balancerModel struct {
-	peers    []*Peer
-	index    map[*Peer]int
-	picker   picker
+	peers      []*Peer
+	candidates []candidate
+	index      map[*Peer]int
+	policy     Policy
+	picker     picker        // of those that have joined
+	joins      time.Duration // when the next one does; negative: all have
+
 	inflight atomic.Int64
 	cursor   atomic.Uint64
 }
 
 func newBalancerModel(s *simulation, random *rand.Rand) *balancerModel {
-	b := &balancerModel{index: make(map[*Peer]int)}
+	b := &balancerModel{index: make(map[*Peer]int), policy: s.policy}
 	pool := new(Pool)
-	var candidates []candidate
 	for i, server := range s.servers {
 		p := &Peer{ID: instance(i, 1).Key(), pool: pool}
 		p.name("key")
@@ -100,16 +106,31 @@ func newBalancerModel(s *simulation, random *rand.Rand) *balancerModel {
 		p.condition.Store(c)
 		b.peers = append(b.peers, p)
 		b.index[p] = i
-		candidates = append(candidates, candidate{peer: p, weight: p.Weight(), factor: 1})
+		b.candidates = append(b.candidates, candidate{peer: p, weight: p.Weight(), factor: 1})
 	}
-	b.picker = newPicker(s.policy, &pickerInput{
-		candidates: candidates, all: b.peers, hashBound: complete(Options{}).HashBound, inflight: &b.inflight, tables: new(maglevs),
-	})
-	if s.policy == PolicySticky {
-		b.picker = newSticky(b.peers, b.picker)
-	}
+	b.admit(s.servers, 0)
 	b.cursor.Store(random.Uint64())
 	return b
+}
+
+// admit makes a picker of the servers that have joined at this time since the beginning.
+func (b *balancerModel) admit(servers []server, now time.Duration) {
+	var candidates []candidate
+	var all []*Peer
+	b.joins = -1
+	for i, c := range b.candidates {
+		if at := servers[i].joins; at <= now {
+			candidates, all = append(candidates, c), append(all, c.peer)
+		} else if b.joins < 0 || at < b.joins {
+			b.joins = at
+		}
+	}
+	b.picker = newPicker(b.policy, &pickerInput{
+		candidates: candidates, all: all, hashBound: complete(Options{}).HashBound, inflight: &b.inflight, tables: new(maglevs),
+	})
+	if b.policy == PolicySticky {
+		b.picker = newSticky(all, b.picker)
+	}
 }
 
 func (s simulation) run() *result {
@@ -137,7 +158,7 @@ func (s simulation) run() *result {
 	}
 	var pending endings
 	end := func(e ending) {
-		e.peer.measure(Outcome{Class: e.class, Latency: e.at - e.start}, int64(e.at))
+		e.peer.measure(Outcome{Class: e.class, Latency: e.at - e.start}, int64(e.start))
 		e.peer.load.Add(-1)
 		e.by.inflight.Add(-1)
 		if e.start < s.warmUp {
@@ -158,6 +179,9 @@ func (s simulation) run() *result {
 			end(heap.Pop(&pending).(ending))
 		}
 		b := balancers[random.IntN(len(balancers))]
+		if b.joins >= 0 && now-begin >= b.joins {
+			b.admit(s.servers, now-begin)
+		}
 		q := Query{random: random.Uint64}
 		var from *session
 		if len(sessions) > 0 {
@@ -200,7 +224,12 @@ func (s simulation) run() *result {
 		if server.once > 0 && now >= s.warmUp {
 			at = now + server.once
 			r.answered = at - begin
-			s.servers[i].once = 0
+			if s.servers[i].more--; s.servers[i].more < 0 {
+				s.servers[i].once = 0
+			}
+		}
+		if server.cold > 0 {
+			at = max(at, begin+server.joins+server.cold)
 		}
 		heap.Push(&pending, ending{at: at, start: now, server: i, class: server.class, peer: peer, by: b})
 	}

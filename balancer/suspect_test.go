@@ -84,6 +84,7 @@ func TestLatencyIsResetWhenChecksPassAgain(t *testing.T) {
 				}
 				p.Apply([]discovery.Instance{changed})
 			}
+			pick().Done(Outcome{Latency: 1}) // the first answer is no sample
 			slow, still := pick(), pick()
 			slow.Done(Outcome{Latency: 5 * time.Second})
 			fail(true)
@@ -93,6 +94,8 @@ func TestLatencyIsResetWhenChecksPassAgain(t *testing.T) {
 			verify.Equal(t, peer.Latency(), 0, "latency after the peer has recovered")
 			still.Done(Outcome{Latency: 20 * time.Second})
 			verify.Equal(t, peer.Latency(), 0, "latency after an answer to a request from before")
+			pick().Done(Outcome{Latency: 1})
+			verify.Equal(t, peer.Latency(), 0, "latency after the first answer")
 			pick().Done(Outcome{Latency: 7 * time.Millisecond})
 			verify.Equal(t, peer.Latency(), 7*time.Millisecond, "latency after an answer")
 		})

@@ -52,9 +52,7 @@ func (t Token) Done(o Outcome) {
 			tally.group.done(t, o)
 		}
 	}
-	if t.start >= p.measured.Load() {
-		p.measure(o, t.start+int64(o.Latency))
-	}
+	p.measure(o, t.start)
 	if t.limiter != 0 && !o.Answered {
 		t.leave(o)
 	}
@@ -92,9 +90,7 @@ func (t Token) Connected(latency time.Duration) {
 	if tally := p.tally.Load(); tally != nil {
 		tally.count(o, t)
 	}
-	if t.start >= p.measured.Load() {
-		p.measure(o, t.start+int64(latency))
-	}
+	p.measure(o, t.start)
 	t.Answered(o)
 }
 
@@ -117,20 +113,29 @@ func (p *Peer) resetLatency() {
 	p.latency.reset()
 }
 
-// measure adds the outcome of an attempt that ended at end to the peer's latency.
-func (p *Peer) measure(o Outcome, end int64) {
+// measure adds the outcome of an attempt that started at this time to the peer's latency.
+func (p *Peer) measure(o Outcome, start int64) {
+	if start < p.measured.Load() {
+		return
+	}
+	end, usual := start+int64(o.Latency), &p.pool.typical
 	switch o.Class {
 	case OutcomeOK:
-		if o.Latency > 0 {
-			p.latency.observe(p.normal(o), end)
+		if o.Latency <= 0 {
+			return
+		}
+		if usual.Observe(o.Latency); !p.begins(end) {
+			p.latency.observe(p.normal(o), usual.Median(), end)
 		}
 	case OutcomeSuperseded:
-		p.latency.confirm(p.normal(o), end)
+		if !p.begins(end) {
+			p.latency.confirm(p.normal(o), usual.Median(), end)
+		}
 	case OutcomeServerError:
 		// A quick error does not make a peer fast, and a working peer has some. A
 		// peer without a success counts as failing.
-		if p.latency.average() > 0 {
-			p.latency.confirm(p.normal(o), end)
+		if p.latency.stamp.Load() != 0 {
+			p.latency.confirm(p.normal(o), usual.Median(), end)
 			return
 		}
 		fallthrough
@@ -142,15 +147,21 @@ func (p *Peer) measure(o Outcome, end int64) {
 	}
 }
 
+// begins takes the first answer of the peer, at the time end, and reports whether this is one.
+// Attempts that have started before have waited for the same process, so they do not count either.
+func (p *Peer) begins(end int64) bool {
+	first := p.latency.begin(end)
+	if first {
+		p.measured.Store(end)
+	}
+	return first
+}
+
 // normal returns the latency of an answer as if the request were a typical one of the pool: a peer is not slow because it
 // has got requests that take long.
 func (p *Peer) normal(o Outcome) time.Duration {
 	if o.Typical <= 0 {
 		return o.Latency
 	}
-	usual := &p.pool.typical
-	if o.Class == OutcomeOK {
-		usual.Observe(o.Latency)
-	}
-	return max(time.Duration(float64(o.Latency)*float64(usual.Median())/float64(o.Typical)), 1)
+	return max(time.Duration(float64(o.Latency)*float64(p.pool.typical.Median())/float64(o.Typical)), 1)
 }

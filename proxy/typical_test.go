@@ -28,11 +28,17 @@ func TestLatencyByComparisonWithTheRoute(t *testing.T) {
 			verify.Equal(t, response.StatusCode, 200, "status of %s %s", method, path)
 			eventually(t, "the attempt has ended", func() bool { return p.inflight() == 0 })
 		}
-		send("GET", "/")
+		eventually(t, "the peer has a latency", func() bool {
+			send("GET", "/") // the first answer is no sample
+			return p.pool.Snapshot().All[0].Latency() > 0
+		})
+		for range 50 { // until the pool's usual latency is known
+			send("GET", "/")
+		}
 		before := p.pool.Snapshot().All[0].Latency()
 		send(slow.method, slow.path)
 		after := p.pool.Snapshot().All[0].Latency()
-		verify.That(t, after <= before*102/100+1, "%s %s: the peer's latency was %v and is %v", slow.method, slow.path, before, after)
+		verify.That(t, after <= before*115/100, "%s %s: the peer's latency was %v and is %v", slow.method, slow.path, before, after)
 	}
 	verify.That(t, len(route.Latencies{}) > int(http1.MethodPatch), "latencies of %d methods", len(route.Latencies{}))
 }

@@ -124,8 +124,22 @@ var balancerFaults = []mutation{
 		name: "failed-peer-looks-fast",
 		file: "balancer/token.go",
 		old:  "p.latency.penalize(max(o.Latency, failureLatency), end)",
-		new:  "p.latency.observe(o.Latency, end)",
+		new:  "p.latency.observe(o.Latency, o.Latency, end)",
 		test: "./balancer TestFigures|TestAFailureCountsInFull",
+	},
+	{
+		name: "first-answer-is-a-sample",
+		file: "balancer/estimate.go",
+		old:  "return e.stamp.CompareAndSwap(0, end)",
+		new:  "return false",
+		test: "./balancer TestAFirstAnswerIsNoSample",
+	},
+	{
+		name: "slow-answer-returns-with-each-fast-one",
+		file: "balancer/estimate.go",
+		old:  "from = max(sample, e.faded(value, float64(usual), elapsed))",
+		new:  "from = value",
+		test: "./balancer TestAColdStartIsForgotten|TestAFasterSample",
 	},
 	{
 		name:  "sticky-session-follows-an-ineligible-peer",
