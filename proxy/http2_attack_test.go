@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -261,4 +262,57 @@ func TestHTTP2ReaderGoesOnAfterAPause(t *testing.T) {
 		c.expectAnswered(func(xhttp2.Frame) {})
 		p.sweeper.Advance(http2Resets * http2ResetTime)
 	}
+}
+
+// With requests that go on without their client, a client that cancels some and opens others has as
+// many served as any client. The others wait, and nothing else on the connection does: its frames
+// are read, those that were canceled before they were served are forgotten, and the rest is served.
+func TestHTTP2WaitingStreamsDoNotStopTheReader(t *testing.T) {
+	t.Parallel()
+	proceed := make(chan struct{})
+	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
+		if r.URL.Path == "/hang" {
+			<-proceed
+		}
+		return c.write(okResponse)
+	}))
+	p := startProxy(t, Options{KeepForGoneClients: true}, origin.address())
+	c := p.dialFrames()
+	id := uint32(1)
+	open := func(path string) uint32 {
+		id += 2
+		verify.Succeeds(t, c.request(id, http2GetOf(path), true))
+		return id
+	}
+	hanging := make([]uint32, http2Streams)
+	for i := range hanging {
+		hanging[i] = open("/hang")
+	}
+	eventually(t, "all are served", func() bool { return p.inflight() == http2Streams })
+	ignore := func(xhttp2.Frame) {}
+	for _, old := range hanging[:20] {
+		verify.Succeeds(t, c.WriteRSTStream(old, xhttp2.ErrCodeCancel))
+		for range 4 { // canceled before they are served
+			verify.Succeeds(t, c.WriteRSTStream(open("/canceled"), xhttp2.ErrCodeCancel))
+		}
+		open("/waits")
+		c.expectAnswered(ignore)
+	}
+	verify.Equal(t, p.inflight(), http2Streams, "requests that are served")
+	p.eachConn(func(cc *clientConn) {
+		h := cc.http2
+		h.Mu.Lock()
+		defer h.Mu.Unlock()
+		verify.That(t, len(h.Streams) == http2Streams+20 && len(h.pending) == 20, "%d streams are kept, of which %d wait", len(h.Streams), len(h.pending))
+	})
+	close(proceed)
+	answered := make(map[uint32]bool)
+	for len(answered) < http2Streams { // 80 that were open, and 20 that waited
+		f := c.read()
+		verify.Require(t, f != nil, "the connection has ended after %d answers", len(answered))
+		if d, ok := f.(*xhttp2.DataFrame); ok && d.StreamEnded() {
+			answered[d.StreamID] = true
+		}
+	}
+	c.expectAlive(id + 2)
 }

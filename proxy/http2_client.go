@@ -44,8 +44,8 @@ const (
 var frameBuffers = socket.BufferPool(2 * http2.MaxFrameBytes) // for received frames
 
 // An http2ClientConn is the HTTP/2 protocol of a clientConn, an [http2.Conn] in the role of the
-// server. One goroutine reads frames and waits for nothing else; each stream has a goroutine that
-// serves its request.
+// server. One goroutine reads frames and waits for nothing else, least of all for a stream; each stream
+// has a goroutine that serves its request.
 type http2ClientConn struct {
 	http2.Conn // Work has the streams too
 	conn       *clientConn
@@ -55,19 +55,18 @@ type http2ClientConn struct {
 	in         *socket.Buffer // nil while the connection waits without a part of a frame
 	start, end int            // of the unprocessed bytes in in
 	prefaced   bool           // the preface has arrived
-	waits      bool           // in has a frame that must wait until paused is closed
 	ended      bool           // the client has closed the connection, or it is broken
 	failure    *http2.Error   // of the client
 
 	// Mu guards the fields below.
 	free     []*http2Stream    // to be reused
+	pending  []*http2Stream    // open, but not yet served: see startLocked
 	counted  int               // streams in use or free; all but one count as connections
 	resets   http2.LeakyBucket // see http2Resets
 	canceled []uint32          // ids of the last http2Streams streams that ended before their request did
 	cancels  int               // number of them so far
 	partial  bool              // a part of a frame, of a field block or of the preface has arrived
 	idle     bool              // without a stream for idleSetDelay
-	paused   chan struct{}     // not nil: it is closed, and set to nil, when a stream ends
 	goAway   goAwayPhase
 	// goAwayUntil is the coarse time when goAwayAnnounced ends.
 	goAwayUntil int64
@@ -112,7 +111,7 @@ func (c *clientConn) startHTTP2(received []byte) {
 func (h *http2ClientConn) serveUntilIdle() bool {
 	c := h.conn
 	c.takeOptions()
-	if !h.prefaced && !h.processAll() {
+	if !h.prefaced && !h.process() {
 		return h.close()
 	}
 	for {
@@ -137,10 +136,6 @@ func (h *http2ClientConn) serveUntilIdle() bool {
 			}
 		case err != nil || h.ended || h.failure != nil:
 			return h.close()
-		default:
-			if h.waits && !h.processAll() {
-				return h.close()
-			}
 		}
 	}
 }

@@ -36,7 +36,7 @@ func (h *http2ClientConn) readable(fd uintptr) bool {
 			return true
 		}
 		h.end += n
-		if !h.process() || h.waits {
+		if !h.process() {
 			return true
 		}
 		// The socket is empty: see clientConn.readable. Another read finds a client that
@@ -75,10 +75,9 @@ func (h *http2ClientConn) park(open bool) {
 	}
 }
 
-// process processes the frames in in, or the ones before one that waits for the end of a
-// stream: see waits. It returns false if the connection must be closed: failure is set.
+// process processes the frames in in. It returns false if the connection must be closed: failure is
+// set.
 func (h *http2ClientConn) process() bool {
-	h.waits = false
 	if !h.prefaced && !h.readPreface() {
 		return h.failure == nil
 	}
@@ -113,37 +112,10 @@ func (h *http2ClientConn) readPreface() bool {
 	return true
 }
 
-// MayOpen implements [http2.Role]. A new stream has to wait for the end of another one if as many are
-// being served as may be open, since some were reset and have not ended. So a client that resets
-// streams cannot have more work done than one that does not.
-func (h *http2ClientConn) MayOpen(id uint32) bool {
-	if id <= h.Last || len(h.Streams) < http2Streams || h.Open >= http2Streams {
-		return true
-	}
-	h.waits, h.paused = true, make(chan struct{})
-	return false
-}
-
 // expectsMore reports whether a request has not arrived completely, or the client is to close the
 // connection.
 func (h *http2ClientConn) expectsMore() bool {
 	h.Mu.Lock()
 	defer h.Mu.Unlock()
 	return h.Receiving > 0 || h.goAway != goAwayNone
-}
-
-// processAll is process that also waits for the ends of streams that it needs.
-func (h *http2ClientConn) processAll() bool {
-	for h.process() {
-		if !h.waits {
-			return true
-		}
-		h.Mu.Lock()
-		paused := h.paused
-		h.Mu.Unlock()
-		if paused != nil { // else a stream has ended meanwhile
-			<-paused
-		}
-	}
-	return false
 }

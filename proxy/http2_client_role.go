@@ -98,9 +98,20 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 		s.server.ended.count(reached)
 		h.announceGoAwayLocked()
 	}
+	h.startLocked(s)
+	return nil
+}
+
+// startLocked serves the request of s, or does so later if as many requests are being served as may
+// be open: some were canceled, and their work has not ended. So a client that cancels requests cannot
+// have more work done than one that does not.
+func (h *http2ClientConn) startLocked(s *http2Stream) {
+	if s.pending = len(h.Streams)-len(h.pending) > http2Streams; s.pending {
+		h.pending = append(h.pending, s)
+		return
+	}
 	h.Work.Add(1)
 	go s.onServe()
-	return nil
 }
 
 // OnFault implements [http2.Role]. It counts a stream that ends early by the act or fault of the
@@ -199,6 +210,14 @@ func (s *http2Stream) OnReset(http2.ErrorCode) *http2.Error {
 func (s *http2Stream) OnStop() {
 	if !s.options.KeepForGoneClients {
 		s.Gone.Store(true)
+	}
+	if s.pending { // there is no work to wait for
+		h := s.conn
+		h.pending = slices.DeleteFunc(h.pending, func(other *http2Stream) bool { return other == s })
+		s.pending = false
+		s.release()
+		s.CloseLocked()
+		h.free = append(h.free, s)
 	}
 }
 

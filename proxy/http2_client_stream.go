@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,6 +36,7 @@ type http2Stream struct {
 	inTunnel *socket.Tunnel // that the stream is an end of; nil: none
 
 	// conn.Mu guards the fields below.
+	pending  bool   // it is in conn.pending
 	answered bool   // a final response has begun
 	trailer  []byte // field lines of the request
 	expected int64  // bytes that Content-Length announces and that have not arrived; -1: unknown
@@ -245,9 +247,10 @@ func (s *http2Stream) end() {
 	} else {
 		h.free = append(h.free, s)
 	}
-	if h.paused != nil {
-		close(h.paused)
-		h.paused = nil
+	if len(h.pending) > 0 {
+		next := h.pending[0]
+		h.pending = slices.Delete(h.pending, 0, 1)
+		h.startLocked(next)
 	}
 	if len(h.Streams) > 0 {
 		if !h.partial && h.goAway != goAwayAnnounced {

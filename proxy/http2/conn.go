@@ -70,9 +70,6 @@ type Role interface {
 	// OnPanic is called after a panic of the goroutine that sends.
 	OnPanic()
 
-	// MayOpen reports whether the head of a stream can be processed now. If not, ProcessLocked
-	// returns before it.
-	MayOpen(stream uint32) bool
 	// OnOpen is called with the head of a new stream in Fields. ends: its body is empty. err is nil
 	// or ErrListTooLong.
 	OnOpen(stream uint32, ends bool, err *Error) *Error

@@ -6,8 +6,8 @@ import (
 	"sluice/proxy/socket"
 )
 
-// ProcessLocked processes the frames in b, all or the ones before one that must wait, and returns their
-// length. The error ends the connection. now is coarse time.
+// ProcessLocked processes the whole frames in b, and returns their length. No frame waits for a stream.
+// The error ends the connection. now is coarse time.
 func (c *Conn) ProcessLocked(b []byte, now int64) (taken int, err *Error) {
 	c.overhead.Leak(now, OverheadTime)
 	for err == nil && len(b)-taken >= FrameHeaderBytes {
@@ -19,7 +19,7 @@ func (c *Conn) ProcessLocked(b []byte, now int64) (taken int, err *Error) {
 			return taken, errFrameTooLong
 		}
 		end := taken + FrameHeaderBytes + frame.Length
-		if end > len(b) || frame.Type == FrameHeaders && !c.role.MayOpen(frame.StreamID) {
+		if end > len(b) {
 			break
 		}
 		if err = c.frame(&frame, b[taken+FrameHeaderBytes:end]); err == nil {

@@ -21,7 +21,6 @@ type testRole struct {
 
 func (r *testRole) Side() (socket.Side, *socket.TLSConn) { return socket.Side{}, nil }
 func (r *testRole) OnPanic()                             {}
-func (r *testRole) MayOpen(uint32) bool                  { return true }
 func (r *testRole) OnSettings()                          {}
 func (r *testRole) OnPong([]byte)                        {}
 func (r *testRole) OnGoAway(uint32)                      {}

@@ -15,9 +15,6 @@ func (c *http2Conn) Side() (socket.Side, *socket.TLSConn) {
 	return socket.Side{Raw: c.wire.Raw, Entry: &c.SweepEntry, Sweeper: c.transport.sweeper, Timeout: http2Stall}, c.wire.TLS
 }
 
-// MayOpen implements [http2.Role].
-func (c *http2Conn) MayOpen(uint32) bool { return true }
-
 // OnOpen implements [http2.Role]: a peer opens no streams.
 func (c *http2Conn) OnOpen(uint32, bool, *http2.Error) *http2.Error { return http2.ErrStreamID }
 
