@@ -56,13 +56,13 @@ func (y Dynamic) Kind() string {
 }
 
 // Name returns the name of the source, which no other one has: the pattern
-// of files, "consul_kv:" and the key or the prefix, or "etcd:" and the prefix.
+// of files, "consul_kv:" and the key or the prefix, or "etcd:" and the prefix of its keys.
 func (y Dynamic) Name() string {
 	if kv := y.ConsulKV; kv != nil {
 		return KindConsulKV + ":" + kv.Key + kv.Prefix
 	}
 	if y.Etcd != nil {
-		return KindEtcd + ":" + y.Etcd.Prefix
+		return KindEtcd + ":" + y.Etcd.Keys()
 	}
 	return y.File
 }
@@ -70,7 +70,7 @@ func (y Dynamic) Name() string {
 // writer returns who wrote a document of the source. What the file says about the instances in
 // etcd is its own.
 func (y Dynamic) writer(doc Document) Setter {
-	if y.File != "" || y.Etcd != nil && doc == y.Etcd.Instances() {
+	if y.File != "" || y.Etcd != nil && y.Etcd.Prefix != "" && doc == y.Etcd.Instances() {
 		return ByFile
 	}
 	return ByDocument
@@ -153,10 +153,10 @@ func TreeDocument(kind, key, rest, text string) Document {
 	return doc
 }
 
-// IsInstance reports whether the key below a tree of documents in etcd is an instance: it is
-// neither a document nor a short form. rest is the part of its key after the prefix.
-func IsInstance(rest string) bool {
-	return !isDocumentName(rest) && !strings.HasPrefix(rest, shortForm)
+// IsDocument reports whether a key below a tree of documents is a document or a short form. rest
+// is the part of it after the prefix.
+func IsDocument(rest string) bool {
+	return isDocumentName(rest) || strings.HasPrefix(rest, shortForm)
 }
 
 // isDocumentName reports whether the value of a key in a tree is a document.

@@ -2,8 +2,10 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,13 +45,16 @@ func isEtcdURL(s string) bool {
 	return err == nil && u.Port() != "" && u.Path == "" && u.RawQuery == "" && !u.ForceQuery && !strings.Contains(s, ",")
 }
 
-// DynamicEtcd names the keys in etcd that begin with a prefix: documents, whose names end in
-// .yaml, .yml or .json, short forms, and instances of one service.
+// DynamicEtcd names the keys in etcd that begin with a prefix. They are either instances of one
+// service or documents, never both: who may write an instance must not get the rights of a document.
 type DynamicEtcd struct {
 	EtcdCluster
-	Prefix string `key:"prefix" format:"etcd_prefix" required:"yes"`
+	Prefix string `key:"prefix" format:"etcd_prefix"` // each key below is an instance
+	// Documents is in place of Prefix: each key below is a document, whose name ends in .yaml, .yml
+	// or .json, or a short form.
+	Documents string `key:"documents" format:"etcd_prefix"`
 	// Service is the name of the service of the instances; "": the last part of Prefix
-	// between slashes. Not empty after loading.
+	// between slashes. Not empty after loading, if there is a Prefix.
 	Service string `key:"service" format:"name"`
 	// AllowEmpty says that what disappears with the cluster's memory is meant: see discovery.Stay.
 	AllowEmpty bool `key:"allow_empty" default:"false"`
@@ -58,10 +63,47 @@ type DynamicEtcd struct {
 // check completes and checks e.
 func (e *DynamicEtcd) check(d *decoder, key string) {
 	e.EtcdCluster.check(d, key)
-	if e.Service == "" {
+	switch {
+	case (e.Prefix == "") == (e.Documents == ""):
+		if !d.failed(join(key, "prefix")) && !d.failed(join(key, "documents")) {
+			d.refuse(key, "", "want either prefix, of instances, or documents, the prefix of documents")
+		}
+	case e.Documents != "" && e.Service != "":
+		d.refuse(join(key, "service"), e.Service, "only with prefix: documents name their services")
+	case e.Prefix != "" && e.Service == "":
 		e.Service = path.Base("/" + e.Prefix)
 		if !formats["name"].ok(e.Service) {
 			e.Service = KindEtcd
+		}
+	}
+}
+
+// Keys returns what the keys of e begin with.
+func (e *DynamicEtcd) Keys() string { return e.Prefix + e.Documents }
+
+// checkEtcdDocuments checks that no key of a document is also one of an instance.
+func (c *Config) checkEtcdDocuments(d *decoder) {
+	instances := make(map[string]string) // prefixes or keys, by the key of the configuration
+	for i, y := range c.Dynamic {
+		if y.Etcd != nil && y.Etcd.Prefix != "" {
+			instances[fmt.Sprintf("dynamic[%d].etcd", i)] = y.Etcd.Prefix
+		}
+	}
+	for name, s := range c.Services {
+		if s.Etcd != nil {
+			instances["services."+name+".etcd"] = s.Etcd.Prefix + s.Etcd.Key
+		}
+	}
+	for i, y := range c.Dynamic {
+		if y.Etcd == nil || y.Etcd.Documents == "" {
+			continue
+		}
+		documents := y.Etcd.Documents
+		for _, key := range slices.Sorted(maps.Keys(instances)) {
+			if strings.HasPrefix(instances[key], documents) || strings.HasPrefix(documents, instances[key]) {
+				d.refuse(fmt.Sprintf("dynamic[%d].etcd.documents", i), documents, "has keys in common with "+key+", "+instances[key]+
+					", which are instances: who may write those must not write documents")
+			}
 		}
 	}
 }

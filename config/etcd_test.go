@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,5 +73,25 @@ func TestDynamicEtcd(t *testing.T) {
 	built = verify.Result(in.Build([]Source{in.FileSource(text), {Name: "etcd:/test/", Kind: KindEtcd, Documents: []Document{doc}}})).Must(t)
 	s := built.Config.Services["test"].Etcd
 	verify.That(t, s != nil && s.Prefix == "/test/" && s.Probation == 10*time.Minute && len(built.Config.Routes) == 1, "%+v, routes %+v", s, built.Config.Routes)
-	refuses(t, "dynamic: [{ etcd: { endpoints: [\"http://h:1\"] } }]", "dynamic[0].etcd.prefix: required")
+	for settings, want := range map[string]string{
+		`dynamic: [{ etcd: { endpoints: ["http://h:1"] } }]`:                                "dynamic[0].etcd: want either prefix, of instances, or documents",
+		`dynamic: [{ etcd: { endpoints: ["http://h:1"], prefix: /a/, documents: /b/ } }]`:   "dynamic[0].etcd: want either prefix, of instances, or documents",
+		`dynamic: [{ etcd: { endpoints: ["http://h:1"], documents: /b/, service: shop } }]`: "dynamic[0].etcd.service: value \"shop\": only with prefix",
+	} {
+		refuses(t, settings, want)
+	}
+}
+
+// No key is of a document and of an instance, since who may write instances may not write documents.
+func TestEtcdDocumentsHaveAPrefixOfTheirOwn(t *testing.T) {
+	const documents = "dynamic: [{ etcd: { endpoints: [\"http://h:1\"], documents: %s } }, { etcd: { endpoints: [\"http://h:1\"], prefix: /apps/ } }]\n" +
+		"services: { shop: { etcd: { endpoints: [\"http://h:1\"], prefix: /shop/ } }, one: { etcd: { endpoints: [\"http://h:1\"], key: /one/node } } }\n"
+	for prefix, other := range map[string]string{
+		"/": "dynamic[1].etcd, /apps/", "/apps/": "dynamic[1].etcd, /apps/", "/apps/config/": "dynamic[1].etcd, /apps/", "/ap": "dynamic[1].etcd, /apps/",
+		"/shop/config/": "services.shop.etcd, /shop/", "/sh": "services.shop.etcd, /shop/", "/one/": "services.one.etcd, /one/node",
+	} {
+		refuses(t, fmt.Sprintf(documents, prefix), "dynamic[0].etcd.documents: value \""+prefix+"\": has keys in common with "+other)
+	}
+	c := mustParse(t, fmt.Sprintf(documents, "/config/")+"routes: [{ service: shop }]")
+	verify.Equal(t, c.Dynamic[0].Name(), "etcd:/config/", "name")
 }

@@ -160,6 +160,7 @@ func (in Input) build(sources []Source) (*Built, Errors) {
 	c.Consul.check(d, in.tls())
 	w.addFragments(sources[1:], in.Decoded)
 	w.complete()
+	c.checkEtcdDocuments(d)
 	if in.OpenFiles {
 		c.openFiles(d)
 	}

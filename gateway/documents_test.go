@@ -84,9 +84,9 @@ func TestDocumentsAreFollowed(t *testing.T) {
 			c := etcdtest.Start(t, etcdtest.Options{})
 			client := c.Client(t)
 			return source{
-				"etcd:/test/", below(c),
-				func(document, text string) { putKey(t, client, "/test/"+document, text) },
-				func(document string) { deleteKey(t, client, "/test/"+document) },
+				"etcd:/config/", below(c),
+				func(document, text string) { putKey(t, client, "/config/"+document, text) },
+				func(document string) { deleteKey(t, client, "/config/"+document) },
 			}
 		},
 	} {

@@ -176,9 +176,9 @@ func TestSpillByLoad(t *testing.T) {
 	r.answers("/", "a")
 }
 
-// below is the configuration of a gateway that follows the keys below /test/.
+// below is the configuration of a gateway that follows the instances below /test/, and the documents below /config/.
 func below(c *etcdtest.Cluster) string {
-	return fmt.Sprintf("dynamic: [{ etcd: { endpoints: [%q], prefix: /test/ } }]\n", c.Endpoints()[0])
+	return fmt.Sprintf("dynamic: [{ etcd: { endpoints: [%q], prefix: /test/ } }, { etcd: { endpoints: [%[1]q], documents: /config/ } }]\n", c.Endpoints()[0])
 }
 
 // node returns a value for a peer, as the documentation shows it.
@@ -217,6 +217,26 @@ func TestKeyInEtcdIsServed(t *testing.T) {
 	r.awaitStatus("/aa/d", 404)
 }
 
+// Who may write instances in etcd takes no route: a document below their prefix has no effect.
+func TestInstancesInEtcdAreNoDocuments(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	shop, other := origin(t, "shop"), origin(t, "other")
+	r := start(t, below(c)+fmt.Sprintf("services: { shop: { peers: [%q] } }\nroutes: [{ path: /shop, service: shop }]\n", shop))
+	putKey(t, client, "/test/one", node(t, other))
+	r.answers("/aa", "other")
+	for _, key := range []string{"/test/one.yaml", "/test/services/shop"} {
+		putKey(t, client, key, "routes: [{ path: /shop, priority: 1000, service: test }, { path: /shop/login, service: test }]")
+	}
+	putKey(t, client, "/test/two", node(t, other)) // after it
+	r.await("the second instance", func() bool { return len(r.services.get("test").pool.Snapshot().All) == 2 })
+	for _, path := range []string{"/shop", "/shop/login"} {
+		r.gets(path, "shop", "a document beside instances")
+	}
+	r.awaitLog("dynamic[].etcd.documents")
+}
+
 // Neither the death of etcd nor an emptied one changes what is served.
 func TestEtcdFails(t *testing.T) {
 	t.Parallel()
@@ -224,7 +244,7 @@ func TestEtcdFails(t *testing.T) {
 	m, client := c.Members[0], c.Client(t)
 	a, b := origin(t, "a"), origin(t, "b")
 	putKey(t, client, "/test/node", node(t, a))
-	putKey(t, client, "/test/b.yaml", serving("b", b))
+	putKey(t, client, "/config/b.yaml", serving("b", b))
 	r := start(t, below(c))
 	check := func(when string) {
 		t.Helper()
@@ -235,11 +255,13 @@ func TestEtcdFails(t *testing.T) {
 	check("at the start")
 	verify.NoError(t, m.Kill())
 	r.awaitState("etcd:/test/", "stale")
+	r.awaitState("etcd:/config/", "stale")
 	check("etcd is dead")
 	m.Restore(t, "")
 	verify.NoError(t, m.Launch())
 	r.awaitLog("has lost documents")
 	r.awaitState("etcd:/test/", "stale")
+	r.awaitState("etcd:/config/", "stale")
 	check("etcd is empty")
 	c.Await(t)
 	r = r.upgrade(below(c), nil)

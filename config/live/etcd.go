@@ -19,9 +19,10 @@ import (
 // again is the time between attempts to use certificates that cannot be read.
 const again = 5 * time.Second
 
-// Etcd follows the keys in etcd that begin with a prefix. Documents are read when they have not
-// changed for a short time, as in ConsulKV. While there is an instance, or was one in its key,
-// there is the document Spec.Instances: the instances themselves are the matter of the service.
+// Etcd follows the keys in etcd that begin with a prefix: of documents, or of instances. Documents
+// are read when they have not changed for a short time, as in ConsulKV. While there is an instance,
+// or was one in its key, there is the document Spec.Instances: the instances themselves are the
+// matter of the service.
 //
 // A key that is deleted while the source is followed is meant, also the last one: the events of a
 // watch are committed, and lists are linearizable.
@@ -48,7 +49,7 @@ func (e *Etcd) Run(ctx context.Context, report func(Report)) error {
 	}
 	t := newTree(e, report)
 	return cluster.Follow(ctx, client.FollowOptions{
-		Range: client.Range{Prefix: e.Spec.Prefix}, Read: t.read, After: positionOf(e.Before),
+		Range: client.Range{Prefix: e.Spec.Keys()}, Read: t.read, After: positionOf(e.Before),
 		Failed: func(err error) {
 			t.failing = true
 			report(Report{Err: err})
@@ -140,18 +141,21 @@ func (t *tree) documents(v client.View) (said config.Source, problem string) {
 	}
 	instances, usable := make(map[string]bool), false
 	for _, key := range slices.Sorted(maps.Keys(v.Entries)) {
-		rest, value := key[len(t.Spec.Prefix):], v.Entries[key].Value
-		if !config.IsInstance(rest) {
-			said.Documents = append(said.Documents, config.TreeDocument(config.KindEtcd, key, rest, string(value)))
-			continue
-		}
+		rest, value := key[len(t.Spec.Keys()):], v.Entries[key].Value
 		if rest == "" && len(value) == 0 {
 			continue // a directory, as some programs make them
 		}
+		if t.Spec.Documents != "" {
+			said.Documents = append(said.Documents, config.TreeDocument(config.KindEtcd, key, rest, string(value)))
+			continue
+		}
 		// At the start an earlier process may have seen a usable value.
 		was, seen := t.instances[key]
-		was = was || !t.known && !seen && len(t.Before.Documents) > 0
+		was = was || !t.known && !seen && t.hasInstances(t.Before)
 		_, err := discovery.ParseValue(t.Spec.Service, rest, value)
+		if err != nil && config.IsDocument(rest) {
+			was, err = false, errNoDocument
+		}
 		if err != nil && !was {
 			problem = fmt.Sprintf("etcd:%s: %v", key, err)
 			if !seen {
@@ -168,3 +172,6 @@ func (t *tree) documents(v client.View) (said config.Source, problem string) {
 	}
 	return said, problem
 }
+
+// errNoDocument is of a document where earlier versions of sluice read it.
+var errNoDocument = errors.New("a document has no effect below a prefix of instances: want it below a prefix of its own, which dynamic[].etcd.documents names")

@@ -1,6 +1,8 @@
 package live
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -24,15 +26,19 @@ type etcdTree struct {
 	revision int64
 	last     Report
 	reports  []string // "2s a.yaml instances", or "2s: error"
+	log      bytes.Buffer
 }
 
-func newEtcdTree() *etcdTree {
+// etcdInstances returns a tree of instances, etcdDocuments one of documents.
+func etcdInstances() *etcdTree {
+	return newEtcdTree(config.DynamicEtcd{Prefix: "/test/", Service: "test"})
+}
+func etcdDocuments() *etcdTree { return newEtcdTree(config.DynamicEtcd{Documents: "/test/"}) }
+
+func newEtcdTree(spec config.DynamicEtcd) *etcdTree {
 	e := &etcdTree{begin: time.Now(), entries: make(map[string]client.Entry)}
-	e.tree = newTree(&Etcd{
-		Spec: config.DynamicEtcd{
-			EtcdCluster: config.EtcdCluster{Endpoints: []string{"http://127.0.0.1:2379"}}, Prefix: "/test/", Service: "test",
-		}, Name: "etcd:/test/", Log: zerolog.Nop(),
-	}, func(r Report) {
+	spec.Endpoints = []string{"http://127.0.0.1:2379"}
+	e.tree = newTree(&Etcd{Spec: spec, Name: "etcd:/test/", Log: zerolog.New(&e.log)}, func(r Report) {
 		line := fmt.Sprint(time.Since(e.begin))
 		if r.Forgot {
 			line += " forgot"
@@ -86,7 +92,7 @@ const peer = `{"host":"127.0.0.1","port":6699}`
 // documents.
 func TestInstancesInEtcd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEtcdTree()
+		e := etcdInstances()
 		e.settle(e.read(e.set()))
 		e.expect(t, "0s")
 		time.Sleep(time.Second)
@@ -103,7 +109,7 @@ func TestInstancesInEtcd(t *testing.T) {
 // A first value that cannot be used is an error, once, until a usable one comes.
 func TestUnusableInstanceInEtcd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEtcdTree()
+		e := etcdInstances()
 		e.read(e.set("node", "nonsense"))
 		e.read(e.set())
 		problem := `: etcd:/test/node: "nonsense": want {"host": "HOST", "port": PORT}, HOST:PORT or HOST_PORT`
@@ -120,7 +126,7 @@ func TestUnusableInstanceInEtcd(t *testing.T) {
 // The value was usable for an earlier process.
 func TestUnusableInstanceAtAStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEtcdTree()
+		e := etcdInstances()
 		e.Before = config.Source{Documents: []config.Document{{Name: "etcd:/test/"}}}
 		e.read(e.set("node", "nonsense"))
 		e.expect(t, "0s instances")
@@ -130,7 +136,7 @@ func TestUnusableInstanceAtAStart(t *testing.T) {
 // Documents that are written one by one are read together.
 func TestDocumentsInEtcdSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEtcdTree()
+		e := etcdDocuments()
 		e.read(e.set("a.yaml", "{}"))
 		e.expect(t, "0s a.yaml")
 		e.read(e.set("b.yaml", "{}"))
@@ -156,23 +162,23 @@ func TestDocumentsInEtcdSettle(t *testing.T) {
 // A report tells whether the cluster has lost its state, and whether what is missing was deleted.
 func TestForgottenKeysInEtcd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEtcdTree()
-		e.settle(e.read(e.set("a.yaml", "{}", "node", peer)))
-		e.expect(t, "0s a.yaml instances")
-		e.set("a.yaml", "", "node", "")
+		e := etcdDocuments()
+		e.settle(e.read(e.set("a.yaml", "{}", "services/s", "h:1")))
+		e.expect(t, "0s a.yaml services/s")
+		e.set("a.yaml", "", "services/s", "")
 		v := e.set()
 		v.Forgot = true
-		e.read(v)
-		e.expect(t, "0s forgot")
+		e.settle(e.read(v))
+		e.expect(t, "200ms forgot")
 		e.settle(e.read(e.set("a.yaml", "{ }")))
-		e.expect(t, "200ms a.yaml")
+		e.expect(t, "400ms a.yaml")
 		verify.That(t, e.last.Deleted, "what is missing was not deleted")
 
 		v = e.set("a.yaml", "")
 		v.Forgot = true
 		e.settle(e.read(v))
-		e.expect(t, "400ms forgot")
-		next := newEtcdTree()
+		e.expect(t, "600ms forgot")
+		next := etcdDocuments()
 		next.settle(next.read(next.set()))
 		next.expect(t, "0s")
 		verify.That(t, !next.last.Deleted, "what was deleted before Run is known")
@@ -182,7 +188,7 @@ func TestForgottenKeysInEtcd(t *testing.T) {
 // What is followed later begins in the cluster that was followed last, also if that had the same documents as another one before it.
 func TestSameDocumentsInAnotherCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEtcdTree()
+		e := etcdDocuments()
 		v := e.set("a.yaml", "{}")
 		v.Cluster, v.Revision = 1, 100
 		e.settle(e.read(v))
@@ -196,28 +202,35 @@ func TestSameDocumentsInAnotherCluster(t *testing.T) {
 	})
 }
 
-// Values of instances that cannot be used say nothing about the documents: what etcd has lost expires, and nothing is
-// told to be readable again that could be read all the time.
-func TestUnusableInstanceBesideDocuments(t *testing.T) {
+// Who may write an instance writes no document: below a prefix of instances each key is one, whatever its name, also after a restart of an
+// earlier version that knew documents there. Whoever has written documents is told where they belong.
+func TestNoDocumentBesideInstancesInEtcd(t *testing.T) {
+	const document = "routes: [{ host: shop.example.com, path: /login, service: test }]"
+	synctest.Test(t, func(t *testing.T) {
+		for _, key := range []string{"one.yaml", "one.yml", "one.json", "services/shop", "a/b.yaml"} {
+			e := etcdInstances()
+			e.Before = config.Source{Documents: []config.Document{{Name: "etcd:/test/" + key, Text: document}}}
+			e.settle(e.read(e.set(key, document)))
+			verify.That(t, len(e.last.Said.Documents) == 0 && e.last.Unusable != nil, "%s: said %+v, %v", key, e.last.Said.Documents, e.last.Unusable)
+			verify.Contains(t, e.log.String(), "dynamic[].etcd.documents", "%s", key)
+			e.settle(e.read(e.set("node", peer)))
+			verify.DeepEqual(t, e.last.Said.Documents, []config.Document{e.Spec.Instances()}, "%s", key)
+		}
+		e := etcdInstances()
+		e.settle(e.read(e.set("one.json", peer)))
+		e.expect(t, "0s instances")
+	})
+}
+
+// While no instance can be used, what etcd has lost expires all the same, and the source works again when both are over.
+func TestUnusableInstancesAndLostDocuments(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		m := manage(t, dir)
 		defer m.wait()
-		e := newEtcdTree()
-		e.Name, e.report = treeName, func(r Report) { m.source <- r; synctest.Wait() }
-		document := func(path string) string { return fmt.Sprintf("routes: [{ path: %s, service: s }]", path) }
-		e.settle(e.read(e.set("a.yaml", document("/a"), "node", "nonsense")))
-		m.serves("an unusable instance", "/file", "/a")
-		verify.Equal(t, m.state(), "stale", "the tree")
-		e.settle(e.read(e.set("a.yaml", document("/b"))))
-		m.serves("another document", "/file", "/b")
-		v := e.set("a.yaml", "")
-		v.Forgot = true
-		e.settle(e.read(v))
-		m.serves("etcd has lost it", "/file", "/b")
-		time.Sleep(discovery.Stay + time.Second)
-		synctest.Wait()
-		m.serves("long ago", "/file")
+		said := config.Source{Name: treeName, Kind: config.KindConsulKV}
+		with := said
+		with.Documents = []config.Document{{Name: "consul_kv:sluice/a.yaml", Text: "routes: [{ path: /a, service: s }]"}}
 		works := func() (n int) {
 			for _, event := range m.options.Events.All() {
 				if event.Kind == events.KindSourceWorks {
@@ -226,9 +239,21 @@ func TestUnusableInstanceBesideDocuments(t *testing.T) {
 			}
 			return n
 		}
+		report := func(when string, r Report, state string, events int, want ...string) {
+			t.Helper()
+			m.source <- r
+			synctest.Wait()
+			m.serves(when, want...)
+			verify.Equal(t, m.state(), state, "%s: the tree", when)
+			verify.Equal(t, works(), events, "%s: times that the source works again", when)
+		}
+		unusable := errors.New("nonsense")
+		report("usable", Report{Said: with}, "in use", 0, "/file", "/a")
+		report("lost, and another value is unusable", Report{Said: said, Forgot: true, Unusable: unusable}, "stale", 0, "/file", "/a")
+		time.Sleep(discovery.Stay + time.Second)
+		synctest.Wait()
+		m.serves("long ago", "/file")
 		verify.Equal(t, works(), 1, "times that the source works again: nothing is lost any more")
-		e.settle(e.read(e.set("node", "")))
-		verify.Equal(t, works(), 2, "times that the source works again: the unusable value is gone")
-		verify.Equal(t, m.state(), "in use", "the tree")
+		report("the value is gone", Report{Said: said, Deleted: true}, "in use", 2, "/file")
 	})
 }
