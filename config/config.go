@@ -9,6 +9,10 @@ import (
 
 	"sluice/certificates"
 	"sluice/consul"
+	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
+	"sluice/proxy"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -115,9 +119,9 @@ type Listener struct {
 
 // Client limits the clients of all listeners.
 type Client struct {
-	Timeouts    ClientTimeouts    `key:"timeouts"`
-	Limits      ClientLimits      `key:"limits"`
-	Connections ClientConnections `key:"connections"`
+	Timeouts    proxy.Timeouts          `key:"timeouts"`
+	Limits      ClientLimits            `key:"limits"`
+	Connections socket.ConnectionLimits `key:"connections"`
 	// ErrorPages are the default pages of sluice's own answers, also to requests without a route.
 	ErrorPages []ErrorPage `key:"error_pages"`
 	// TrustedProxies are the networks whose X-Forwarded-*, X-Real-IP, Forwarded and
@@ -132,14 +136,6 @@ type Client struct {
 	errorPages route.ErrorPages `key:"-"` // see BuiltErrorPages
 }
 
-// ClientTimeouts limit how long sluice waits for a client.
-type ClientTimeouts struct {
-	Head  time.Duration `key:"head" default:"10s" min:"100ms" max:"1h"`   // from the first byte of a head to its end
-	Body  time.Duration `key:"body" default:"30s" min:"100ms" max:"24h"`  // each pause within a body
-	Write time.Duration `key:"write" default:"60s" min:"100ms" max:"24h"` // each pause in reading the response
-	Idle  time.Duration `key:"idle" default:"75s" min:"100ms" max:"24h"`  // between requests
-}
-
 // ClientLimits limit connections and requests of clients.
 type ClientLimits struct {
 	Connections           int  `key:"connections" default:"0" min:"0" max:"10000000"`             // 0: half of the file descriptors of the process
@@ -152,13 +148,6 @@ type ClientLimits struct {
 	Compression           Size `key:"compression" default:"256MiB" min:"1MiB" max:"1024GiB"`      // of memory of encoders in use
 }
 
-// ClientConnections limit how long a client uses a connection, so that its next one may reach
-// another replica.
-type ClientConnections struct {
-	MaxRequests int           `key:"max_requests" default:"0" min:"0" max:"1000000000"` // 0: no limit
-	MaxAge      time.Duration `key:"max_age" default:"0s" min:"0s" max:"720h"`          // 0: no limit
-}
-
 // Live configures the handling of configurations.
 type Live struct {
 	// History is the file with the applied configurations, or a directory for it. Empty:
@@ -168,7 +157,7 @@ type Live struct {
 
 // Discovery configures the handling of instances from all registries.
 type Discovery struct {
-	Debounce Debounce `key:"debounce"`
+	Debounce discovery.Debounce `key:"debounce"`
 	// AllowLocal accepts loopback and unspecified addresses from registries and documents, also
 	// the ones that are not known to be registered on this machine.
 	AllowLocal bool `key:"allow_local" default:"false"`
@@ -176,13 +165,6 @@ type Discovery struct {
 	// registry. Empty: none.
 	Snapshot       string        `key:"snapshot" format:"file"`
 	SnapshotMaxAge time.Duration `key:"snapshot_max_age" default:"24h" min:"0s" max:"8760h"` // 0: no limit
-}
-
-// Debounce batches additions and updates of instances. The first set, the first change
-// after a quiet time, and all removals take effect at once.
-type Debounce struct {
-	Quiet   time.Duration `key:"quiet" default:"100ms" min:"0s" max:"1m"`
-	MaxWait time.Duration `key:"max_wait" default:"1s" min:"0s" max:"5m"`
 }
 
 // Consul configures the client of Consul. The defaults of empty fields are the defaults of
@@ -245,7 +227,7 @@ type Service struct {
 	File        string         `key:"file" format:"file"` // with the instances, as discovery.ParseValues reads it
 	Peers       []Peer         `key:"peers" format:"peer"`
 	Balance     Balance        `key:"balance"`
-	Timeouts    Timeouts       `key:"timeouts"`
+	Timeouts    route.Timeouts `key:"timeouts"`
 	Keepalive   Keepalive      `key:"keepalive"`
 	Upstream    Upstream       `key:"upstream"`
 	Retry       Retry          `key:"retry"`
@@ -299,17 +281,9 @@ type ConsulService struct {
 	// Connect reaches the instances through Consul's service mesh: see [Target].
 	Connect bool `key:"connect" default:"false"`
 	// Targets are the sets of instances, with Connect; empty: the discovery chain is not known yet.
-	Targets []Target `key:"-"`
+	Targets []consulsource.Target `key:"-"`
 
 	Probation *time.Duration `key:"probation" min:"0s" max:"24h"` // nil: consul.probation; not nil after loading
-}
-
-// Timeouts limit the steps of one attempt.
-type Timeouts struct {
-	Connect        time.Duration `key:"connect" default:"1s" min:"1ms" max:"10m"`
-	ResponseHeader time.Duration `key:"response_header" default:"30s" min:"1ms" max:"24h"` // from the end of the request
-	Idle           time.Duration `key:"idle" default:"60s" min:"1ms" max:"24h"`            // between two reads or writes of a body
-	Tunnel         time.Duration `key:"tunnel" default:"1h" min:"1s" max:"720h"`           // without data in either direction, after an upgrade
 }
 
 // Upstream is how sluice speaks with the peers.
@@ -333,9 +307,7 @@ type Keepalive struct {
 	// announces its timeout, sluice uses that.
 	Idle time.Duration `key:"idle" default:"4s" min:"100ms" max:"1h"`
 	Max  int           `key:"max" default:"512" min:"1" max:"100000"`
-	// MaxRequests and MaxAge end a connection, also one that is never idle. 0: no limit.
-	MaxRequests int           `key:"max_requests" default:"0" min:"0" max:"1000000000"`
-	MaxAge      time.Duration `key:"max_age" default:"0s" min:"0s" max:"720h"`
+	socket.ConnectionLimits
 }
 
 // Retry limits retries, each of which uses another peer.

@@ -19,7 +19,10 @@ import (
 	"sluice/certificates"
 	"sluice/consul"
 	"sluice/discovery"
+	"sluice/proxy"
 	"sluice/proxy/accesslog"
+	"sluice/proxy/socket"
+	"sluice/route"
 	"sluice/test/verify"
 )
 
@@ -134,7 +137,7 @@ health: { max_checks: 9 }
 	starHealth := defaultHealth
 	starHealth.Active, starHealth.Passive.Ejection = &tcp, time.Second
 	starHealth.SlowStart = 10 * time.Second
-	timeouts := Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour}
+	timeouts := route.Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour}
 	want := &Config{
 		Log:       Log{Level: LogLevel{"debug", zerolog.DebugLevel}, Format: "console"},
 		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: typedList[string, accesslog.Format]("log_format", "combined")[0], Sample: 0.05, Slow: 250 * time.Millisecond},
@@ -142,9 +145,9 @@ health: { max_checks: 9 }
 		Admin:     Admin{Address: endpoint("0.0.0.0:9000"), TokenFile: "/run/secrets/admin"},
 		Listeners: []Listener{{Name: "web", Address: endpoint(":80"), Protocol: "http", HTTP2: true}, {Name: "[::1]:81", Address: endpoint("[::1]:81"), Protocol: "http", HTTP2: true}},
 		Client: Client{
-			Timeouts:       ClientTimeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
+			Timeouts:       proxy.Timeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
 			Limits:         ClientLimits{Connections: 100, ConnectionsPerAddress: 10, Head: 60 << 10, Fields: 1000, Target: 4096, Body: 10_000_000, KeptBodies: 50 << 20, Compression: 100 << 20},
-			Connections:    ClientConnections{MaxRequests: 1000, MaxAge: 10 * time.Minute},
+			Connections:    socket.ConnectionLimits{MaxRequests: 1000, MaxAge: 10 * time.Minute},
 			TrustedProxies: []Network{{Text: "10.0.0.0/8", Value: netip.MustParsePrefix("10.0.0.0/8")}, {Text: "::1", Value: netip.MustParsePrefix("::1/128")}}, Forwarded: true, RequestID: true, KeepForGoneClients: true, KeepUnderscores: true,
 		},
 		Consul: Consul{
@@ -155,15 +158,15 @@ health: { max_checks: 9 }
 			Datacenter: "dc1",
 			Wait:       90 * time.Second, Consistency: "consistent", Probation: 2 * time.Minute, Connect: ConsulConnect{MeshGateway: "mesh-gateway"},
 		},
-		Discovery: Discovery{Snapshot: "/var/lib/sluice/snapshot.json", SnapshotMaxAge: time.Hour, Debounce: Debounce{MaxWait: 2 * time.Second}},
+		Discovery: Discovery{Snapshot: "/var/lib/sluice/snapshot.json", SnapshotMaxAge: time.Hour, Debounce: discovery.Debounce{MaxWait: 2 * time.Second}},
 		Services: map[string]Service{
 			"star": {
 				Consul: &ConsulService{Service: "Star", Poll: 5 * time.Second, Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
 					PassingOnly: true, Address: "wan", Datacenters: []string{"dc2", "dc1"}, MinHealthy: 3, Namespace: "team", Partition: "part",
 					Peer: "cluster-2", Consistency: "stale", Cached: true, Probation: new(time.Duration(0))},
 				Balance:     starBalance,
-				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
-				Keepalive:   Keepalive{Idle: time.Minute, Max: 8, MaxRequests: 100, MaxAge: time.Hour},
+				Timeouts:    route.Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
+				Keepalive:   Keepalive{Idle: time.Minute, Max: 8, ConnectionLimits: socket.ConnectionLimits{MaxRequests: 100, MaxAge: time.Hour}},
 				Upstream:    Upstream{Protocol: "http1"},
 				Retry:       Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, Body: 1 << 20, Budget: 0.1, MinPerSecond: 3, Hedge: Hedge{After: time.Second, Percentile: 0.95}},
 				Limits:      Limits{Requests: 100, RequestsPerPeer: 20, ConnectionsPerPeer: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40, AdaptiveMin: 4, ResponseHead: 32 << 10, ResponseFields: 200},

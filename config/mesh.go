@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+
+	consulsource "sluice/discovery/consul"
 )
 
 // ConsulConnect configures how sluice takes part in Consul's service mesh.
@@ -33,18 +35,6 @@ func (c *Consul) MeshName() string {
 	return cmp.Or(name, defaultMeshName)
 }
 
-// Target is a set of instances that a discovery chain names. Of several, the first has the requests, and the others
-// stand in for it in their order.
-type Target struct {
-	Service, Subset                        string
-	Filter                                 string // of the subset, in Consul's filter language
-	Namespace, Partition, Datacenter, Peer string
-	OnlyPassing                            bool
-	SNI                                    string // server name of connections
-	Gateway                                string // mode of the mesh gateway: "local", "remote", or "" and "none" for no gateway
-	External                               bool
-}
-
 // check checks c.
 func (c *ConsulConnect) check(d *decoder) {
 	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
@@ -64,7 +54,7 @@ func (s *Service) checkConnect(d *decoder, key string) {
 		d.refuse(join(key, "consul."+other), "", "not with connect: the discovery chain of the service says where its instances are")
 	}
 	if peer := s.Consul.Peer; peer != "" { // its discovery chain is in the other cluster, whose gateways carry it out
-		s.Consul.Targets = []Target{{Service: s.Consul.Service, Peer: peer}}
+		s.Consul.Targets = []consulsource.Target{{Service: s.Consul.Service, Peer: peer}}
 	}
 	if s.Upstream.TLS != nil {
 		d.refuse(join(key, "upstream.tls"), "", "not with consul.connect: the mesh has certificates of its own")

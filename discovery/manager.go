@@ -21,9 +21,9 @@ import (
 type Debounce struct {
 	// Quiet is the time without a change before Sink gets a set. If Sink has got no
 	// addition or update for this time, the next one does not wait. 0: no change waits.
-	Quiet time.Duration
+	Quiet time.Duration `key:"quiet" default:"100ms" min:"0s" max:"1m"`
 	// MaxWait is the longest wait of a change.
-	MaxWait time.Duration
+	MaxWait time.Duration `key:"max_wait" default:"1s" min:"0s" max:"5m"`
 }
 
 // ManagerOptions configures a Manager.

@@ -9,7 +9,6 @@ import (
 
 	"sluice/config"
 	"sluice/config/routes"
-	"sluice/discovery"
 	"sluice/observe/tracing"
 	"sluice/proxy/accesslog"
 	"sluice/route"
@@ -157,7 +156,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	}
 	g.mesh.join(c)
 	g.services.recheckAddresses()
-	g.services.discovery.SetDebounce(discovery.Debounce(c.Discovery.Debounce))
+	g.services.discovery.SetDebounce(c.Discovery.Debounce)
 	serves := g.routes.Load() != nil // there may be requests
 	if serves {
 		g.mesh.await(ctx, g.waits.warm) // instances in the mesh get requests at once

@@ -5,6 +5,7 @@ import (
 	"sluice/config"
 	"sluice/consul/mesh"
 	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
 	"sluice/proxy/upstream"
 )
 
@@ -35,7 +36,7 @@ func (s *services) destinations() (all []mesh.Destination) {
 	return all
 }
 
-func destinationOf(t config.Target) mesh.Destination {
+func destinationOf(t consulsource.Target) mesh.Destination {
 	return mesh.Destination{Partition: t.Partition, Namespace: t.Namespace, Service: t.Service}
 }
 

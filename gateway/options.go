@@ -26,7 +26,6 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
-	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
 )
 
@@ -36,7 +35,7 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.
 	connections := cmp.Or(c.Limits.Connections, proxy.HalfOfDescriptors())
 	return proxy.Options{
 		AccessLog: accessLog, Tracer: tracer,
-		Timeouts: proxy.Timeouts(c.Timeouts),
+		Timeouts: c.Timeouts,
 		Limits: proxy.Limits{
 			Connections:           connections,
 			ConnectionsPerAddress: cmp.Or(c.Limits.ConnectionsPerAddress, (connections+1)/2),
@@ -47,7 +46,7 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.
 			KeptBodyBytes:         int64(c.Limits.KeptBodies),
 			CompressionBytes:      int64(c.Limits.Compression),
 		},
-		Connections:        socket.ConnectionLimits(c.Connections),
+		Connections:        c.Connections,
 		TrustedProxies:     config.Values(c.TrustedProxies),
 		Forwarded:          c.Forwarded,
 		RequestID:          c.RequestID,
@@ -77,7 +76,7 @@ func newTransport(server *proxy.Server, s config.Service, secure func(inMesh boo
 	o := upstream.Options{
 		IdleTimeout: s.Keepalive.Idle, MaxIdle: s.Keepalive.Max, TLS: secure, Intentions: intentions,
 		HeadBytes: int(s.Limits.ResponseHead), Fields: s.Limits.ResponseFields,
-		Connections: socket.ConnectionLimits{MaxRequests: s.Keepalive.MaxRequests, MaxAge: s.Keepalive.MaxAge},
+		Connections: s.Keepalive.ConnectionLimits,
 	}
 	return server.NewTransport(o)
 }
@@ -115,7 +114,7 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 		Partition:     s.Partition,
 		Peer:          s.Peer,
 		Connect:       s.Connect,
-		Targets:       targetsOf(s.Targets),
+		Targets:       s.Targets,
 		Consistency:   consulsource.Consistency(s.Consistency),
 		Cached:        s.Cached,
 		Wait:          c.Wait,
@@ -135,15 +134,6 @@ func leaderOptions(s config.ConsulService, c config.Consul) *leader.Options {
 		return nil
 	}
 	return &leader.Options{Tag: l.Tag, Passing: l.Passing, Key: l.Key, Wait: c.Wait, Keep: *s.Probation}
-}
-
-// targetsOf returns the targets of a discovery chain.
-func targetsOf(targets []config.Target) []consulsource.Target {
-	var list []consulsource.Target
-	for _, t := range targets {
-		list = append(list, consulsource.Target(t))
-	}
-	return list
 }
 
 // etcdCluster returns the options of a cluster of etcd.

@@ -73,7 +73,7 @@ func (s *services) open(c *config.Config, owner *operator.Ownership, feed *event
 		return fmt.Errorf("discovery.snapshot: %w", err)
 	}
 	s.discovery = discovery.NewManager(discovery.ManagerOptions{
-		Debounce: discovery.Debounce(c.Discovery.Debounce),
+		Debounce: c.Discovery.Debounce,
 		Sink:     s.deliver,
 		Reported: s.noteReport,
 		Fallback: s.snapshot.Get,

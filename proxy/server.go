@@ -56,10 +56,10 @@ type Options struct {
 // Timeouts are the timeouts of clients. They act up to 50 ms late. Time in which the
 // process did not run hardly counts.
 type Timeouts struct {
-	Head  time.Duration // from the first byte of a head to its end
-	Body  time.Duration // each pause within a body
-	Write time.Duration // each pause in taking the response; acts up to an eighth late
-	Idle  time.Duration // between requests
+	Head  time.Duration `key:"head" default:"10s" min:"100ms" max:"1h"`   // from the first byte of a head to its end
+	Body  time.Duration `key:"body" default:"30s" min:"100ms" max:"24h"`  // each pause within a body
+	Write time.Duration `key:"write" default:"60s" min:"100ms" max:"24h"` // each pause in reading the response; acts up to an eighth late
+	Idle  time.Duration `key:"idle" default:"75s" min:"100ms" max:"24h"`  // between requests
 }
 
 // Limits bound what clients may send, and how much memory their responses need.

@@ -38,14 +38,14 @@ type Service struct {
 // Timeouts bound the parts of an exchange with a peer. All are above 0.
 type Timeouts struct {
 	// Connect bounds opening a connection.
-	Connect time.Duration
+	Connect time.Duration `key:"connect" default:"1s" min:"1ms" max:"10m"`
 	// ResponseHeader bounds the time from the end of the request to the end of the
 	// response head, over all attempts. After it the answer is 504.
-	ResponseHeader time.Duration
+	ResponseHeader time.Duration `key:"response_header" default:"30s" min:"1ms" max:"24h"`
 	// Idle bounds each pause within a body, in either direction.
-	Idle time.Duration
+	Idle time.Duration `key:"idle" default:"60s" min:"1ms" max:"24h"`
 	// Tunnel bounds each pause of an upgraded connection, such as a WebSocket.
-	Tunnel time.Duration
+	Tunnel time.Duration `key:"tunnel" default:"1h" min:"1s" max:"720h"`
 }
 
 // Retry configures retries.

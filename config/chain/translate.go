@@ -10,6 +10,7 @@ import (
 
 	"sluice/config"
 	"sluice/consul/mesh"
+	consulsource "sluice/discovery/consul"
 	"sluice/route"
 	"sluice/tags"
 )
@@ -318,7 +319,7 @@ func (t *translation) addResolver(node, name string) error {
 func (t *translation) addWhole() {
 	s := t.copy()
 	s.Split, s.Judge = t.service.Split, t.service.Judge
-	whole := config.Target{Service: t.ServiceName}
+	whole := consulsource.Target{Service: t.ServiceName}
 	for _, id := range slices.Sorted(maps.Keys(t.Targets)) {
 		if target := t.Targets[id]; t.isOwn(target, target.ServiceSubset) {
 			whole = t.target(target)
@@ -328,7 +329,7 @@ func (t *translation) addWhole() {
 		}
 	}
 	t.protocol(&s)
-	s.Consul.Targets = []config.Target{whole}
+	s.Consul.Targets = []consulsource.Target{whole}
 	t.result.Service = s
 }
 
@@ -342,8 +343,8 @@ func (t *translation) copy() config.Service {
 }
 
 // target translates a target. What is the same as for the chain is left out: Consul without namespaces accepts none.
-func (t *translation) target(from mesh.Target) config.Target {
-	to := config.Target{
+func (t *translation) target(from mesh.Target) consulsource.Target {
+	to := consulsource.Target{
 		Service: from.Service, Subset: from.ServiceSubset, Filter: from.Subset.Filter, OnlyPassing: from.Subset.OnlyPassing,
 		Peer: from.Peer, SNI: from.SNI, Gateway: from.MeshGateway.Mode, External: from.External,
 		Namespace: unlike(from.Namespace, t.Namespace), Partition: unlike(from.Partition, t.Partition), Datacenter: unlike(from.Datacenter, t.local),

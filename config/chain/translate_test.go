@@ -11,6 +11,7 @@ import (
 
 	"sluice/config"
 	"sluice/consul/mesh"
+	consulsource "sluice/discovery/consul"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -80,7 +81,7 @@ func translate(t *testing.T, s config.Service, c *mesh.Compiled) Result {
 func TestResolversAreServices(t *testing.T) {
 	r := translate(t, web(), resolverOf(func(*mesh.Node, *mesh.Compiled) {}))
 	want := web()
-	want.Consul.Targets = []config.Target{{Service: "web", SNI: "web.default.dc1.internal.td.consul"}}
+	want.Consul.Targets = []consulsource.Target{{Service: "web", SNI: "web.default.dc1.internal.td.consul"}}
 	verify.DeepEqual(t, r.Service, want, "the service")
 	verify.That(t, len(r.Derived) == 0 && len(r.Problems) == 0 && slices.Equal(r.Entries, []string{"service-resolver web"}), "%+v", r)
 }
@@ -163,7 +164,7 @@ func TestSettingsOfResolvers(t *testing.T) {
 			c.Targets["web"] = own
 			c.EnvoyExtensions = []mesh.EnvoyExtension{{Name: "builtin/lua"}}
 		}, want: func(s *config.Service) {
-			s.Consul.Targets = []config.Target{
+			s.Consul.Targets = []consulsource.Target{
 				{Service: "web", SNI: "web.default.dc1.internal.td.consul", External: true},
 				{Service: "web", Subset: "v1", Filter: "Service.Meta.version == v1", SNI: "v1.web.default.dc1.internal.td.consul"},
 				{Service: "standby", Datacenter: "dc2", Gateway: "local", Namespace: "ops", Partition: "west", SNI: "standby.default.dc1.internal.td.consul"},
@@ -178,7 +179,7 @@ func TestSettingsOfResolvers(t *testing.T) {
 			n.Resolver.Target = "peered"
 			c.Targets["peered"] = mesh.Target{ID: "peered", Service: "web", Namespace: "default", Partition: "default", Peer: "east", Subset: mesh.Subset{OnlyPassing: true}}
 		}, want: func(s *config.Service) {
-			s.Consul.Targets = []config.Target{{Service: "web", Peer: "east", OnlyPassing: true}}
+			s.Consul.Targets = []consulsource.Target{{Service: "web", Peer: "east", OnlyPassing: true}}
 		}},
 	} {
 		own := web()
@@ -187,7 +188,7 @@ func TestSettingsOfResolvers(t *testing.T) {
 		}
 		r := translate(t, own, resolverOf(test.change))
 		want := web()
-		want.Consul.Targets = []config.Target{{Service: "web", SNI: "web.default.dc1.internal.td.consul"}}
+		want.Consul.Targets = []consulsource.Target{{Service: "web", SNI: "web.default.dc1.internal.td.consul"}}
 		if test.want != nil {
 			test.want(&want)
 		}
@@ -355,7 +356,7 @@ func TestSplitters(t *testing.T) {
 	c = chainOf(mesh.Node{Type: mesh.NodeSplitter, Name: "web.default.default", Splits: []mesh.CompiledSplit{{NextNode: "v1.web", Weight: 50}, {NextNode: "v2.web", Weight: 50}}}, "v1.web", "v2.web")
 	c.Protocol = "grpc"
 	r = translate(t, web(), c)
-	verify.DeepEqual(t, r.Service.Consul.Targets, []config.Target{{Service: "web", SNI: "web.default.dc1.internal.td.consul"}}, "targets")
+	verify.DeepEqual(t, r.Service.Consul.Targets, []consulsource.Target{{Service: "web", SNI: "web.default.dc1.internal.td.consul"}}, "targets")
 	verify.Slices(t, slices.Sorted(maps.Keys(r.Derived)), []string{"web@v1", "web@v2"}, "derived")
 	verify.That(t, r.Derived["web@v1"].Upstream.Protocol == "h2" && r.Service.Upstream.Protocol == "h2", "protocols")
 }

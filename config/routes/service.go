@@ -17,7 +17,7 @@ func Service(name string, pool *balancer.Pool, c config.Service) *route.Service 
 	return &route.Service{
 		Name:     name,
 		Pool:     pool,
-		Timeouts: route.Timeouts(c.Timeouts),
+		Timeouts: c.Timeouts,
 		Retry: route.Retry{
 			Attempts:      c.Retry.Attempts,
 			PerTryTimeout: c.Retry.PerTryTimeout,

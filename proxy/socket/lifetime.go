@@ -12,8 +12,8 @@ import (
 // The limits of a connection are up to a tenth lower, so that connections that began
 // together do not end together.
 type ConnectionLimits struct {
-	MaxRequests int           // 0: no limit
-	MaxAge      time.Duration // 0: no limit
+	MaxRequests int           `key:"max_requests" default:"0" min:"0" max:"1000000000"` // 0: no limit
+	MaxAge      time.Duration `key:"max_age" default:"0s" min:"0s" max:"720h"`          // 0: no limit
 }
 
 // A ReachedLimit is what a connection has reached.
