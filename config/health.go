@@ -51,6 +51,9 @@ type ActiveCheck struct {
 	Service string      `key:"service"`               // in grpc.health.v1; empty: the whole server
 	Send    Escaped     `key:"send" format:"escaped"` // Secret because of passwords
 	Expect  CheckExpect `key:"expect"`
+
+	// ByTag says that a tag has configured the check, and not the file or a document.
+	ByTag bool `key:"-"`
 }
 
 // CheckExpect configures which responses pass a check.

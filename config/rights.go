@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"sluice/proxy/http1"
 )
@@ -55,6 +56,10 @@ type only struct {
 
 var (
 	noSocket   = &only{`"HOST:PORT": only the file names unix sockets`, func(s string) bool { return !strings.HasPrefix(s, "unix:") }}
+	shortCheck = &only{"1ms to 10s: only the file sets a longer timeout of a check", func(s string) bool {
+		d, err := time.ParseDuration(s)
+		return err != nil || d <= 10*time.Second // an error has its own text
+	}}
 	noIdentity = &only{"another field: only the file sets fields that say who the client is", func(s string) bool { return !isIdentity(s) }}
 )
 
@@ -97,7 +102,8 @@ var rights = []right{
 	{"services.NAME.drain", "timeout", ByDocument, nil},
 	{"services.NAME", "proxy_protocol", ByDocument | ByTag, nil},
 	{"services.NAME.health", "slow_start slow_start_aggression slow_start_min panic_threshold", ByDocument, nil},
-	{"services.NAME.health.active", "type interval failing_interval timeout port method path host headers", ByDocument | ByTag, nil},
+	{"services.NAME.health.active", "type interval failing_interval port method path host headers", ByDocument | ByTag, nil},
+	{"services.NAME.health.active", "timeout", ByDocument | ByTag, shortCheck},
 	{"services.NAME.health.active", "jitter unhealthy_threshold healthy_threshold must_pass_first overrides_consul reuse_connections service send", ByDocument, nil},
 	{"services.NAME.health.active.tls", "server_name skip_verify", ByDocument, nil},
 	{"services.NAME.health.active.tls", "ca cert key", 0, nil},

@@ -56,6 +56,8 @@ func TestTableOfRights(t *testing.T) {
 			return ""
 		case o == noSocket:
 			return "yes, but no unix sockets"
+		case o == shortCheck:
+			return "yes, up to 10s"
 		case o == noIdentity:
 			return "yes, but no [fields that say who the client is](#fields-that-say-who-the-client-is)"
 		}

@@ -65,6 +65,9 @@ func DecodeService(s Service, keys tags.Keys, c *Config) (Service, error) {
 			to.FieldByIndex(f.index).Set(from.FieldByIndex(f.index))
 		}
 	}
+	if _, given := keys["health"]; given && s.Health.Active != nil {
+		s.Health.Active.ByTag = true
+	}
 	s.check(d, "", &c.Consul)
 	return s, d.errs.short()
 }

@@ -70,8 +70,10 @@ func TestDecodeService(t *testing.T) {
 	verify.That(t, err == nil && reflect.DeepEqual(same, star), "without settings: %+v, %v, want %+v", same, err, star)
 	for want, keys := range map[string]tags.Keys{
 		"retry: a tag cannot set this: want it in the file (allowed here: balance, upstream, proxy_protocol, health)": {"retry": tags.Keys{"attempts": "3"}},
-		"upstream.protocol":     {"upstream": tags.Keys{"protocol": "h2"}}, // without tls
-		"balance.policy: value": {"balance": tags.Keys{"policy": "magic"}},
+		"upstream.protocol": {"upstream": tags.Keys{"protocol": "h2"}}, // without tls
+		`health.active.timeout: value "300s": a tag cannot set this: want 1ms to 10s: only the file sets a longer timeout of a check`: {"health": tags.Keys{"active": tags.Keys{"timeout": "300s"}}},
+		`health.active.timeout: value "soon"`: {"health": tags.Keys{"active": tags.Keys{"timeout": "soon"}}},
+		"balance.policy: value":               {"balance": tags.Keys{"policy": "magic"}},
 	} {
 		_, err := DecodeService(star, keys, c)
 		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%s: the error is %v, want %q", keys, err, want)

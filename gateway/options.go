@@ -287,6 +287,7 @@ func healthSettings(c *config.Service, secure certificates.Security) healthcheck
 		Port:               h.Active.Port,
 		MustPassFirst:      h.Active.MustPassFirst,
 		OverridesRegistry:  h.Active.OverridesConsul,
+		Foreign:            c.ByDocument || h.Active.ByTag,
 	}
 	return s
 }

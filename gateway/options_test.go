@@ -83,6 +83,16 @@ func TestProtocolOfChecks(t *testing.T) {
 	}
 }
 
+// The checks that a tag or a document asks for share half of the workers.
+func TestForeignChecks(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ byDocument, byTag, foreign bool }{{}, {true, false, true}, {false, true, true}} {
+		c := &config.Service{ByDocument: test.byDocument}
+		c.Health.Active = &config.ActiveCheck{Type: "tcp", ByTag: test.byTag}
+		verify.Equal(t, healthSettings(c, nil).Active.Foreign, test.foreign, "%+v", test)
+	}
+}
+
 // The namespace and the partition of the client are those of services without others, and a part of the identities in the mesh.
 func TestNamespacesInTheMesh(t *testing.T) {
 	t.Parallel()

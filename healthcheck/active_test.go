@@ -162,16 +162,17 @@ func TestPeersWithoutRequestsAreChecked(t *testing.T) {
 func TestConcurrencyIsBounded(t *testing.T) {
 	slow := func(_ *Active, probe *script) { probe.takes = 500 * time.Millisecond }
 	checkedAs(t, Options{MaxChecks: 10}, slow, func(t *testing.T, f *fixture, probe *script) {
-		f.Apply(instances(100))
+		const most = 10 + 10*awaitPerWorker
+		f.Apply(instances(900))
 		pass(time.Second)
 		running, overdue := f.monitor.Load()
-		verify.That(t, running == 10 && overdue != 0, "%d running, %d overdue; want 10 and the rest", running, overdue)
+		verify.That(t, running == most && overdue != 0, "%d running, %d overdue; want %d and the rest", running, overdue, most)
 		pass(4 * time.Second)
-		for n := range 100 { // each peer is checked
+		for n := range 900 { // each peer is checked
 			checks, _ := probe.count(instance(n))
 			verify.That(t, checks != 0, "peer %d was not checked", n)
 		}
-		verify.Equal(t, probe.most, 10, "checks at a time")
+		verify.Equal(t, probe.most, most, "checks at a time")
 	})
 }
 

@@ -129,6 +129,11 @@ func (c *Checker) changeLocked(s Settings) {
 		c.readmitAllLocked()
 	}
 	c.restartDetectorLocked()
+	if s.Active != nil && s.Active.Foreign {
+		c.monitor.scheduler.setKind(&c.tasks, foreign)
+	} else {
+		c.monitor.scheduler.setKind(&c.tasks, own)
+	}
 	for _, p := range c.known { // in a repeatable order
 		if t := c.targets[p]; !t.checked {
 			t.down = p.Has(balancer.ReasonActive) // no more if it need not pass a check first any more

@@ -280,17 +280,17 @@ func TestReloadThatEndsTheWaitForFirstChecks(t *testing.T) {
 
 func TestAfterFirstChecks(t *testing.T) {
 	slow := func(a *Active, probe *script) { a.MustPassFirst, probe.takes = true, 100*time.Millisecond }
-	checkedAs(t, Options{MaxChecks: 2}, slow, func(t *testing.T, f *fixture, probe *script) {
+	checkedAs(t, Options{MaxChecks: 1}, slow, func(t *testing.T, f *fixture, probe *script) { // nine at a time
 		probe.set(instance(1), true)
-		f.Apply(instances(5))
+		f.Apply(instances(20))
 		var called time.Duration
 		eligible := 0
 		start := time.Now()
 		f.checker.AfterFirstChecks(func() { called, eligible = time.Since(start), f.eligible() })
 		time.Sleep(50 * time.Millisecond)
-		f.Apply(slices.Delete(instances(5), 4, 5)) // one leaves before its first check
+		f.Apply(slices.Delete(instances(20), 19, 20)) // one leaves before its first check
 		pass(time.Second)
-		verify.That(t, called >= 200*time.Millisecond && called <= 300*time.Millisecond && eligible == 3, "called after %v with %d eligible, want 200ms, or 300ms if the one that left was checked, and 3", called, eligible)
+		verify.That(t, called >= 200*time.Millisecond && called <= 300*time.Millisecond && eligible == 18, "called after %v with %d eligible, want 200ms, or 300ms if the one that left was checked, and 18", called, eligible)
 	})
 }
 

@@ -27,43 +27,76 @@ func (hanging) Forget(string)  {}
 func (hanging) Close()         {}
 func (hanging) String() string { return "hanging" }
 
-// A service with more hanging peers than workers does not delay the checks of other services.
+// watched starts a pool with checks, and returns what ends it.
+func watched(t *testing.T, m *Monitor, name string, peers int, a Active) (end func()) {
+	a.Interval, a.FailingInterval, a.UnhealthyThreshold, a.HealthyThreshold = time.Second, time.Second, 1, 1
+	s := Settings{Active: &a}
+	c := m.NewChecker()
+	pool := verify.Result(balancer.NewPool(name, c.Adapt(balancertest.Complete(balancer.Options{}), s))).Must(t)
+	var set []discovery.Instance
+	for n := range peers {
+		i := instance(n)
+		i.Service = name
+		set = append(set, i)
+	}
+	pool.Apply(set)
+	c.Start(pool, s)
+	return func() { c.Stop(); pool.Close() }
+}
+
+// onTime requires that the one peer of a service, whose checks are foreign or not, is checked each
+// second of a minute.
+func onTime(t *testing.T, m *Monitor, foreign bool) {
+	t.Helper()
+	checked := make(chan time.Time, 1000)
+	defer watched(t, m, fmt.Sprint("works, foreign: ", foreign), 1, Active{Probe: counting{checked}, Timeout: time.Second, Foreign: foreign})()
+	pass(time.Minute)
+	n := len(checked) // the second check is at a random time within its second
+	verify.That(t, n >= 59 && n <= 62, "a peer of another service was checked %d times in a minute, want 60; foreign: %v", n, foreign)
+}
+
+// A service with more hanging peers than checks may wait for does not delay the checks of other services.
 func TestAHangingServiceDoesNotDelayTheChecksOfOthers(t *testing.T) {
 	for _, services := range []int{1, 5, 20} {
 		t.Run(fmt.Sprint(services), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := NewMonitor(Options{MaxChecks: 256, Random: seeded(t).Float64})
 				defer m.Close()
-				watch := func(name string, peers int, probe Probe) func() {
-					s := Settings{Active: &Active{
-						Probe: probe, Interval: time.Second, FailingInterval: time.Second, Timeout: 10 * time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1,
-					}}
-					c := m.NewChecker()
-					pool := verify.Result(balancer.NewPool(name, c.Adapt(balancertest.Complete(balancer.Options{}), s))).Must(t)
-					var set []discovery.Instance
-					for n := range peers {
-						i := instance(n)
-						i.Service = name
-						set = append(set, i)
-					}
-					pool.Apply(set)
-					c.Start(pool, s)
-					return func() { c.Stop(); pool.Close() }
-				}
-				defer watch("works as well", 1, hanging{below: "z"})()
+				defer watched(t, m, "works as well", 1, Active{Probe: hanging{below: "z"}, Timeout: 10 * time.Second})()
 				for n := range services {
-					defer watch(fmt.Sprint("hangs-", n), 1000/services, hanging{})()
+					defer watched(t, m, fmt.Sprint("hangs-", n), 4000/services, Active{Probe: hanging{}, Timeout: 10 * time.Second})()
 				}
 				time.Sleep(time.Minute + 3*time.Second)
-				checked := make(chan time.Time, 1000)
-				defer watch("works", 1, counting{checked})()
-				pass(time.Minute)
-				// One per second; the second check is at a random time within it.
-				n := len(checked)
-				verify.That(t, n >= 59 && n <= 62, "a peer of another service was checked %d times in a minute, want 60", n)
+				onTime(t, m, false)
 				running, overdue := m.Load()
 				t.Logf("%d running, %d overdue", running, overdue)
-				verify.That(t, running >= 128 && running <= 256, "%d checks run, want at least half of 256", running)
+				const waits = 256 * awaitPerWorker
+				verify.That(t, running >= waits+128 && running <= waits+256, "%d checks run, want at least half of 256 besides %d that wait", running, waits)
+			})
+		})
+	}
+}
+
+// Who registers services with tags has peers that hang, one of each service. The checks of the
+// operator's services are on time however many there are, and those of others with tags while not
+// too many wait.
+func TestForeignChecksThatHang(t *testing.T) {
+	for _, services := range []int{600, 6000} {
+		t.Run(fmt.Sprint(services), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := NewMonitor(Options{MaxChecks: 512, Random: seeded(t).Float64})
+				defer m.Close()
+				for n := range services {
+					defer watched(t, m, fmt.Sprint("hangs-", n), 1, Active{Probe: hanging{}, Timeout: 10 * time.Second, Foreign: true})()
+				}
+				time.Sleep(20 * time.Second)
+				onTime(t, m, false)
+				if services == 600 {
+					onTime(t, m, true)
+				}
+				running, _ := m.Load()
+				const most = 512/2 + 512*awaitPerWorker/2
+				verify.That(t, running >= min(services, most)-64 && running <= most, "%d foreign checks run, want %d at most", running, most)
 			})
 		})
 	}

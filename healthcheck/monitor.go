@@ -9,7 +9,9 @@ import (
 // Options are the settings of a [Monitor].
 type Options struct {
 	// MaxChecks, at least 1, bounds the active checks that run at a time, over all pools. If
-	// several pools have checks, one may use at most half of what the others leave.
+	// several pools have checks, one may use at most half of what the others leave, and those
+	// whose checks are Active.Foreign at most half together. A check that waits for its peer counts
+	// only while awaitPerWorker times as many wait already.
 	MaxChecks int
 	// Random returns numbers in [0, 1) for jitter and is safe for concurrent use.
 	// Default: rand.Float64 of math/rand/v2; simulations set a seeded one.

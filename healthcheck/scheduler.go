@@ -18,31 +18,46 @@ import (
 // Tasks belong to groups. If there are several, a group gets no further worker while it
 // has as many as are free: a group whose tasks all hang has half of the workers, a
 // second one half of the rest, and so on (A. Choudhury, E. Hahne, "Dynamic Queue Length
-// Thresholds for Shared-Memory Packet Switches", IEEE/ACM ToN 6(2), 1998).
+// Thresholds for Shared-Memory Packet Switches", IEEE/ACM ToN 6(2), 1998). All foreign
+// groups together have at most half of the workers.
+//
+// A run that waits for its peer gives its worker back; see waits.
 type scheduler struct {
 	limit int // of workers
 
-	ctx    context.Context // ends when the scheduler is closed
-	cancel context.CancelFunc
-	wake   wake.One   // the first task changed
-	work   chan *task // capacity limit: for idle workers
-	ended  sync.WaitGroup
+	ctx   context.Context // ends when the scheduler is closed
+	stop  context.CancelFunc
+	wake  wake.One // the first task changed
+	ended sync.WaitGroup
 
 	mu      sync.Mutex // guards the fields below, and the fields of tasks and groups
 	waiting agenda
 	tasks   int      // ever scheduled
 	groups  int      // with members
 	blocked []*group // with tasks in held
-	workers int      // started; they stay
-	idle    int      // waiting for work, and none is assigned
+	busy    [2]int   // workers by kind of their groups
+	await   [2]int   // runs that wait for their peers, by kind
+	keeping []*task  // that wait for their peers on a worker, because too many others wait
 }
+
+// awaitPerWorker, times the number of workers, is how many runs may wait for their peers. Each has a
+// goroutine and a connection.
+const awaitPerWorker = 8
 
 // group is a set of tasks that shares workers with other groups.
 type group struct {
-	members int // tasks that are scheduled or run
-	running int
+	members int    // tasks that are scheduled or run
+	running int    // on workers
 	held    agenda // due tasks that wait because of the group's share of workers
+	kind    int
 }
+
+// Kinds of groups. A foreign one is of others than the operator, who say how many there are, and how
+// long their tasks run.
+const (
+	own = iota
+	foreign
+)
 
 // task runs again and again.
 type task struct {
@@ -54,6 +69,8 @@ type task struct {
 	due       time.Time
 	number    int  // in the order of the first schedule, from 1
 	position  int  // in the agenda, or one of the constants below
+	kind      int  // while it runs: that of its group when it began
+	awaits    bool // while it runs: it has no worker
 	held      bool // in the agenda of the group
 	member    bool // of the group
 	cancelled bool // while it runs
@@ -62,20 +79,20 @@ type task struct {
 // Positions of a task in no agenda.
 const (
 	away    = -1 // not scheduled
-	running = -2 // runs, or is assigned to a worker
+	running = -2 // runs
 )
 
 // newScheduler returns a scheduler with up to limit workers. It must be closed.
 func newScheduler(limit int) *scheduler {
-	s := &scheduler{limit: limit, wake: wake.NewOne(), work: make(chan *task, limit)}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s := &scheduler{limit: limit, wake: wake.NewOne()}
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.ended.Go(func() { panics.Repeat(s.ctx.Done(), panics.Probe, time.Second, s.dispatch) })
 	return s
 }
 
 // close ends the context of running tasks and waits for them.
 func (s *scheduler) close() {
-	s.cancel()
+	s.stop()
 	s.ended.Wait()
 }
 
@@ -157,6 +174,13 @@ func (s *scheduler) dropLocked(t *task) {
 	}
 }
 
+// setKind sets the kind of a group, from its next runs on.
+func (s *scheduler) setKind(g *group, kind int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g.kind = kind
+}
+
 // load returns the number of running and of overdue tasks.
 func (s *scheduler) load() (running, overdue int) {
 	s.mu.Lock()
@@ -168,20 +192,36 @@ func (s *scheduler) load() (running, overdue int) {
 		}
 	}
 	for _, g := range s.blocked {
-		overdue += len(g.held)
+		for _, t := range g.held {
+			if now.After(t.due) {
+				overdue++
+			}
+		}
 	}
-	return s.workers - s.idle, overdue
+	return s.busy[0] + s.busy[1] + s.await[0] + s.await[1], overdue
 }
 
-// freeLocked returns the number of workers that could run another task.
-func (s *scheduler) freeLocked() int { return s.limit - s.workers + s.idle }
+// free returns how many more of most places groups of a kind may have, of which used are in use.
+func free(kind, most int, used [2]int) int {
+	left := most - used[0] - used[1]
+	if kind == foreign {
+		left = min(left, max(most/2, 1)-used[foreign])
+	}
+	return left
+}
 
-// dispatch hands out tasks as they become due.
+// allowedLocked reports whether a group may have another worker.
+func (s *scheduler) allowedLocked(g *group) bool {
+	left := free(g.kind, s.limit, s.busy)
+	return g.running < left || s.groups == 1 && left > 0
+}
+
+// dispatch starts tasks as they become due.
 func (s *scheduler) dispatch() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if wait, ok := s.handOut(); ok {
+		if wait, ok := s.startDue(); ok {
 			timer.Reset(wait)
 		} else {
 			timer.Stop()
@@ -195,42 +235,35 @@ func (s *scheduler) dispatch() {
 	}
 }
 
-// handOut gives due tasks to workers, and returns the time until the next is due; false
-// if no task waits, or all workers are busy.
-func (s *scheduler) handOut() (wait time.Duration, ok bool) {
+// startDue starts due tasks, and returns the time until the next is due; false if no task waits.
+func (s *scheduler) startDue() (wait time.Duration, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.freeLocked() > 0 {
+	s.startLocked()
+	if len(s.waiting) == 0 {
+		return 0, false
+	}
+	return time.Until(s.waiting[0].due), true
+}
+
+// startLocked starts the due tasks whose groups may have another worker.
+func (s *scheduler) startLocked() {
+	for s.ctx.Err() == nil {
 		t := s.takeLocked()
 		if t == nil {
-			if len(s.waiting) == 0 {
-				return 0, false
-			}
-			return time.Until(s.waiting[0].due), true
+			return
 		}
-		if s.idle > 0 {
-			s.idle--
-			s.work <- t
-		} else {
-			s.workers++
-			s.ended.Go(func() {
-				defer panics.Contain(panics.Probe, nil)
-				s.serve(t)
-			})
-		}
+		s.ended.Go(func() { s.end(t, s.run(t)) })
 	}
-	return 0, false
 }
 
 // takeLocked removes and returns the task to run next: of the due tasks whose group may
-// have another worker, the longest waiting. It returns nil if there is none. A worker
-// must be free.
+// have another worker, the longest waiting. It returns nil if there is none.
 func (s *scheduler) takeLocked() *task {
-	allowed := func(g *group) bool { return g.running < s.freeLocked() || s.groups == 1 }
 	var next *task
 	for now := time.Now(); len(s.waiting) > 0 && !s.waiting[0].due.After(now); {
 		first := s.waiting[0]
-		if allowed(first.group) {
+		if s.allowedLocked(first.group) {
 			next = first
 			break
 		}
@@ -242,31 +275,17 @@ func (s *scheduler) takeLocked() *task {
 		heap.Push(&first.group.held, first)
 	}
 	for _, g := range s.blocked {
-		if allowed(g) && (next == nil || g.held[0].due.Before(next.due)) {
+		if s.allowedLocked(g) && (next == nil || g.held[0].due.Before(next.due)) {
 			next = g.held[0]
 		}
 	}
 	if next != nil {
 		s.dropLocked(next)
-		next.position = running
+		next.position, next.kind, next.awaits = running, next.group.kind, false
 		next.group.running++
+		s.busy[next.kind]++
 	}
 	return next
-}
-
-// serve is a worker: it runs t, then other tasks.
-func (s *scheduler) serve(t *task) {
-	for {
-		delay := s.run(t)
-		if t = s.next(t, delay); t != nil {
-			continue
-		}
-		select {
-		case t = <-s.work:
-		case <-s.ctx.Done():
-			return
-		}
-	}
 }
 
 // run runs t, and returns the time until its next run.
@@ -278,30 +297,54 @@ func (s *scheduler) run(t *task) (delay time.Duration) {
 // afterPanic is the time until the next run of a task that has panicked.
 const afterPanic = 10 * time.Second
 
-// next reschedules the task that ran, and returns another due one, or nil and counts
-// the worker as idle.
-func (s *scheduler) next(ran *task, delay time.Duration) *task {
+// waits says that the run of t only waits for its peer from now on: others get its worker, unless
+// too many runs wait already.
+func (s *scheduler) waits(t *task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.keeping = append(s.keeping, t)
+	s.giveBackLocked()
+	s.startLocked()
+}
+
+// giveBackLocked lets runs that wait for their peers give their workers back.
+func (s *scheduler) giveBackLocked() {
+	s.keeping = slices.DeleteFunc(s.keeping, func(t *task) bool {
+		t.awaits = free(t.kind, awaitPerWorker*s.limit, s.await) > 0
+		if t.awaits {
+			s.leaveWorkerLocked(t)
+			s.await[t.kind]++
+		}
+		return t.awaits
+	})
+}
+
+func (s *scheduler) leaveWorkerLocked(t *task) {
+	t.group.running--
+	s.busy[t.kind]--
+}
+
+// end reschedules the task that ran, and starts others.
+func (s *scheduler) end(ran *task, delay time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ran.awaits {
+		s.await[ran.kind]--
+		s.giveBackLocked()
+	} else {
+		s.leaveWorkerLocked(ran)
+		s.keeping = slices.DeleteFunc(s.keeping, func(t *task) bool { return t == ran })
+	}
 	ran.position = away
-	ran.group.running--
 	if !ran.cancelled {
 		ran.due = time.Now().Add(delay)
 		heap.Push(&s.waiting, ran)
 	}
 	ran.cancelled = false
-	if ran.position == 0 || s.freeLocked() == 0 || len(s.blocked) > 0 {
-		s.wake.Send() // dispatch may not know the next time, or the group may have another worker
+	s.startLocked()
+	if ran.position == 0 {
+		s.wake.Send() // dispatch does not know the next time
 	}
-	s.idle++
-	if s.ctx.Err() != nil {
-		return nil
-	}
-	t := s.takeLocked()
-	if t != nil {
-		s.idle--
-	}
-	return t
 }
 
 // agenda is a heap of tasks by due time, then number.

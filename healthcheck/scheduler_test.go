@@ -84,8 +84,9 @@ func TestSchedulerRunsTheLongestOverdueFirst(t *testing.T) {
 	})
 }
 
-// With any durations, additions and removals of tasks: no worker is free while a task may run, and
-// no group has more than half of the workers that others do not use.
+// With any durations, additions and removals of tasks, some of which wait for peers: no worker is
+// free while a task may run, no group has more than half of the workers that others do not use, and
+// the foreign ones have half of all together.
 func TestSchedulerSharesWorkersAmongGroups(t *testing.T) {
 	const limit = 32
 	for seed := range uint64(20) {
@@ -95,6 +96,7 @@ func TestSchedulerSharesWorkersAmongGroups(t *testing.T) {
 			defer s.close()
 			groups := make([]group, 6)
 			for i := range groups { // more than one group
+				groups[i].kind = i % 2 // own or foreign
 				s.schedule(newTask(&groups[i], func(context.Context) time.Duration { return time.Hour }), 0)
 			}
 			var tasks []*task
@@ -104,10 +106,16 @@ func TestSchedulerSharesWorkersAmongGroups(t *testing.T) {
 				case n < 7:
 					g := random.IntN(len(groups))
 					duration, pause := time.Duration(1+random.IntN(3+10*g))*time.Second, time.Duration(1+random.IntN(5))*time.Second
-					tasks = append(tasks, newTask(&groups[g], func(context.Context) time.Duration {
+					waits := random.IntN(4) == 0
+					var added *task
+					added = newTask(&groups[g], func(context.Context) time.Duration {
+						if waits {
+							s.waits(added)
+						}
 						time.Sleep(duration)
 						return pause
-					}))
+					})
+					tasks = append(tasks, added)
 					s.schedule(tasks[len(tasks)-1], time.Duration(random.IntN(3))*time.Second)
 				case n < 9 && len(tasks) > 0:
 					s.schedule(tasks[random.IntN(len(tasks))], 0)
@@ -123,15 +131,13 @@ func TestSchedulerSharesWorkersAmongGroups(t *testing.T) {
 					g := &groups[i]
 					running += g.running
 					verify.Require(t, s.groups <= 1 || g.running <= limit/2, "seed %d: group %d has %d of %d workers", seed, i, g.running, limit)
-					free := s.freeLocked()
-					verify.Require(t, len(g.held) == 0 || g.running >= free && (s.groups != 1 || free <= 0), "seed %d: group %d has %d workers and waits, though %d are free", seed, i, g.running, free)
+					left := free(g.kind, limit, s.busy)
+					verify.Require(t, len(g.held) == 0 || g.running >= left && (s.groups != 1 || left <= 0), "seed %d: group %d has %d workers and waits, though %d are free", seed, i, g.running, left)
 					verify.Require(t, (len(g.held) > 0) == slices.Contains(s.blocked, g), "seed %d: group %d waits with %d tasks: not as noted", seed, i, len(g.held))
 				}
-				if running != limit-s.freeLocked() {
-					t.Fatalf("seed %d: the groups have %d workers, %d of %d are free", seed, running, s.freeLocked(), limit)
-				}
-				if len(s.waiting) > 0 && s.freeLocked() > 0 && time.Now().After(s.waiting[0].due) {
-					t.Fatalf("seed %d: a task waits since %v, though %d workers are free", seed, time.Since(s.waiting[0].due), s.freeLocked())
+				verify.Require(t, running == s.busy[0]+s.busy[1] && running <= limit && s.busy[1] <= limit/2, "seed %d: the groups have %d workers, %v of %d are busy", seed, running, s.busy, limit)
+				if len(s.waiting) > 0 && time.Now().After(s.waiting[0].due) {
+					t.Fatalf("seed %d: a task is due since %v, and no group has it", seed, time.Since(s.waiting[0].due))
 				}
 				s.mu.Unlock()
 			}

@@ -35,6 +35,9 @@ type Active struct {
 	// OverridesRegistry lets checks decide about instances that are critical in
 	// the registry. It implies MustPassFirst.
 	OverridesRegistry bool
+	// Foreign says that others than the operator have configured the checks: all of them share half of
+	// Options.MaxChecks.
+	Foreign bool
 	// Denied reports whether the mesh does not let sluice connect to an instance: see saysNothing. nil: there is no mesh.
 	Denied func(discovery.Instance) bool
 }
