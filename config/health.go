@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"sluice/certificates"
+	"sluice/healthcheck"
 )
 
 // Health limits the health checks of all services.
@@ -18,8 +19,8 @@ type Health struct {
 
 // ServiceHealth configures the health checks of the peers of a service.
 type ServiceHealth struct {
-	Active  *ActiveCheck `key:"active"` // nil: none
-	Passive Passive      `key:"passive"`
+	Active  *ActiveCheck        `key:"active"` // nil: none
+	Passive healthcheck.Passive `key:"passive"`
 
 	SlowStart           time.Duration `key:"slow_start" default:"0s" min:"0s" max:"1h"` // 0: off
 	SlowStartAggression Ratio         `key:"slow_start_aggression" default:"1.0" min:"0.1" max:"10"`
@@ -62,31 +63,6 @@ type CheckExpect struct {
 	Text   string   `key:"text"`                                       // must occur in the response
 	Regexp Regexp   `key:"regexp" format:"regexp"`                     // must match the response
 	Within Size     `key:"within" default:"64KiB" min:"1" max:"16MiB"` // size of the part of the response that is searched
-}
-
-// Passive configures the ejection of peers by the outcome of requests. A threshold of 0
-// disables a rule.
-type Passive struct {
-	ConsecutiveFailures        int           `key:"consecutive_failures" default:"5" min:"0" max:"65535"`
-	ConsecutiveConnectFailures int           `key:"consecutive_connect_failures" default:"0" min:"0" max:"65535"`
-	Consecutive5xx             int           `key:"consecutive_5xx" default:"0" min:"0" max:"65535"`
-	SuccessRate                *SuccessRate  `key:"success_rate"` // nil: disabled
-	Latency                    *LatencyCheck `key:"latency"`      // nil: disabled
-	Interval                   time.Duration `key:"interval" default:"10s" min:"100ms" max:"1h"`
-	Ejection                   time.Duration `key:"ejection" default:"10s" min:"10ms" max:"24h"` // of the first ejection; each further one is longer by this time
-	MaxEjection                time.Duration `key:"max_ejection" default:"5m" min:"10ms" max:"24h"`
-	MaxEjected                 Ratio         `key:"max_ejected" default:"50%" min:"0" max:"1"` // share of the peers
-}
-
-// SuccessRate configures the loss of weight of peers that fail more often than the others.
-type SuccessRate struct {
-	Below Ratio `key:"below" default:"99%" min:"0" max:"1"` // success rate of a peer that may lose weight
-}
-
-// LatencyCheck configures the loss of weight of peers with more slow answers than the others.
-type LatencyCheck struct {
-	Factor float64       `key:"factor" default:"3" min:"1" max:"1000"` // slow: so many times the median of the others
-	Above  time.Duration `key:"above" default:"50ms" min:"0s" max:"1h"`
 }
 
 // checkKeys are the keys that only some types of active checks have, these types, and

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/certificates"
+	"sluice/healthcheck"
 	"sluice/healthcheck/statuses"
 	"sluice/test/verify"
 )
@@ -69,10 +70,10 @@ func TestHealthReadsEveryKey(t *testing.T) {
 		max_ejection: 3s, max_ejected: 10%, success_rate: { below: 90% },
 		latency: { factor: 1.5, above: 0s } } }`, func(h *ServiceHealth) {
 		h.Active = nil
-		h.Passive = Passive{
+		h.Passive = healthcheck.Passive{
 			ConsecutiveFailures: 1, ConsecutiveConnectFailures: 2, Consecutive5xx: 3,
-			SuccessRate: &SuccessRate{Below: 0.9},
-			Latency:     &LatencyCheck{Factor: 1.5},
+			SuccessRate: &healthcheck.SuccessRate{Below: 0.9},
+			Latency:     &healthcheck.Latency{Factor: 1.5},
 			Interval:    time.Second, Ejection: 2 * time.Second, MaxEjection: 3 * time.Second, MaxEjected: 0.1,
 		}
 	})
@@ -82,8 +83,8 @@ func TestHealthReadsEveryKey(t *testing.T) {
 	})
 	f("{ passive: { success_rate: {}, latency: {} } }", func(h *ServiceHealth) {
 		h.Active = nil
-		h.Passive.SuccessRate = &SuccessRate{Below: 0.99}
-		h.Passive.Latency = &LatencyCheck{Factor: 3, Above: 50 * time.Millisecond}
+		h.Passive.SuccessRate = &healthcheck.SuccessRate{Below: 0.99}
+		h.Passive.Latency = &healthcheck.Latency{Factor: 3, Above: 50 * time.Millisecond}
 	})
 }
 

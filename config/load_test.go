@@ -19,6 +19,7 @@ import (
 	"sluice/certificates"
 	"sluice/consul"
 	"sluice/discovery"
+	"sluice/healthcheck"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/socket"
@@ -71,7 +72,7 @@ var (
 	}
 	defaultRetry  = Retry{Attempts: 3, Body: 64 << 10, Budget: 0.2, MinPerSecond: 10}
 	defaultLimits = Limits{ConnectionWait: time.Second, Pending: 1024, AdaptiveMin: 4, ResponseHead: 16 << 10, ResponseFields: 100}
-	defaultHealth = ServiceHealth{Passive: Passive{
+	defaultHealth = ServiceHealth{Passive: healthcheck.Passive{
 		ConsecutiveFailures: 5, Interval: 10 * time.Second,
 		Ejection: 10 * time.Second, MaxEjection: 5 * time.Minute, MaxEjected: 0.5,
 	}, SlowStartAggression: 1, SlowStartMin: 0.1, PanicThreshold: 0.5}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"sluice/config/units"
 )
 
 // Secret is a text that prints as "***". Convert it to a string to use it.
@@ -61,12 +63,11 @@ func masked(text string, t reflect.Type) string {
 	return text
 }
 
-// Ratio is a number, or in the file also a percentage: 0.05 and 5% are the same.
-type Ratio float64
-
-// Size is a number of bytes. In the file it may have a unit: B, KiB, MiB or GiB (powers of
-// 1024), KB, MB or GB (powers of 1000).
-type Size int64
+// The types of settings with a unit, which other packages have in their options too.
+type (
+	Ratio = units.Ratio
+	Size  = units.Size
+)
 
 var (
 	durationType = reflect.TypeFor[time.Duration]()

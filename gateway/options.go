@@ -270,7 +270,7 @@ func registrationSettings(r config.Revision, listener string, secure bool) *regi
 // active checks; nil: without TLS.
 func healthSettings(c *config.Service, secure certificates.Security) healthcheck.Settings {
 	h := &c.Health
-	s := healthcheck.Settings{Passive: passiveSettings(h.Passive)}
+	s := healthcheck.Settings{Passive: h.Passive}
 	if h.Active == nil {
 		return s
 	}
@@ -288,25 +288,6 @@ func healthSettings(c *config.Service, secure certificates.Security) healthcheck
 		MustPassFirst:      h.Active.MustPassFirst,
 		OverridesRegistry:  h.Active.OverridesConsul,
 		Foreign:            c.ByDocument || h.Active.ByTag,
-	}
-	return s
-}
-
-func passiveSettings(p config.Passive) healthcheck.Passive {
-	s := healthcheck.Passive{
-		ConsecutiveConnectFailures: p.ConsecutiveConnectFailures,
-		ConsecutiveFailures:        p.ConsecutiveFailures,
-		Consecutive5xx:             p.Consecutive5xx,
-		Interval:                   p.Interval,
-		Ejection:                   p.Ejection,
-		MaxEjection:                p.MaxEjection,
-		MaxEjected:                 float64(p.MaxEjected),
-	}
-	if r := p.SuccessRate; r != nil {
-		s.SuccessRate = &healthcheck.SuccessRate{Below: float64(r.Below)}
-	}
-	if l := p.Latency; l != nil {
-		s.Latency = (*healthcheck.Latency)(l)
 	}
 	return s
 }

@@ -151,7 +151,7 @@ func (c *Checker) compareLocked(passive *Passive, peers []*balancer.Peer) (found
 			}
 			return surprise > enough
 		}
-		if s := passive.SuccessRate; s != nil && note(CauseSuccessRate, h.attempts, attempts.minus(h.attempts), 1-s.Below, "%.0f of %.0f requests failed") {
+		if s := passive.SuccessRate; s != nil && note(CauseSuccessRate, h.attempts, attempts.minus(h.attempts), 1-float64(s.Below), "%.0f of %.0f requests failed") {
 			continue
 		}
 		if l := passive.Latency; l != nil {

@@ -180,7 +180,7 @@ func (c *Checker) roomLocked(passive *Passive, taken func(*balancer.Peer) bool) 
 			ejected++
 		}
 	}
-	allowed := max(int(passive.MaxEjected*float64(peers)), 1)
+	allowed := max(int(float64(passive.MaxEjected)*float64(peers)), 1)
 	return ejected+1 <= allowed && ejected+1 < peers
 }
 

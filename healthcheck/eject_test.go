@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/discovery"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
@@ -272,7 +273,7 @@ func TestMaxEjected(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test), func(t *testing.T) {
 			s := passiveSettings()
-			s.Passive.MaxEjected, s.Passive.Ejection = test.share, time.Hour
+			s.Passive.MaxEjected, s.Passive.Ejection = units.Ratio(test.share), time.Hour
 			bubble(t, s, func(t *testing.T, f *fixture) {
 				f.Apply(instances(test.peers))
 				for n := range test.peers {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/discovery"
 )
 
@@ -46,32 +47,34 @@ type Active struct {
 type Passive struct {
 	// Consecutive failures that eject a peer, by the fields Connect, Gateway and Any
 	// of balancer.Streak; 0: never.
-	ConsecutiveConnectFailures int
-	ConsecutiveFailures        int
-	Consecutive5xx             int
+	ConsecutiveFailures        int `key:"consecutive_failures" default:"5" min:"0" max:"65535"`
+	ConsecutiveConnectFailures int `key:"consecutive_connect_failures" default:"0" min:"0" max:"65535"`
+	Consecutive5xx             int `key:"consecutive_5xx" default:"0" min:"0" max:"65535"`
 
-	SuccessRate *SuccessRate  // nil: off
-	Latency     *Latency      // nil: off
-	Interval    time.Duration // of success rates and latencies, and of the steps of weights
+	SuccessRate *SuccessRate `key:"success_rate"` // nil: off
+	Latency     *Latency     `key:"latency"`      // nil: off
+	// Interval is that of success rates and latencies, and of the steps of weights.
+	Interval time.Duration `key:"interval" default:"10s" min:"100ms" max:"1h"`
 
 	// The n-th ejection of a peer lasts n × Ejection, up to MaxEjection. Each
 	// Interval without an ejection lowers n by one.
-	Ejection, MaxEjection time.Duration
-	// MaxEjected bounds the ejected share of the otherwise healthy peers: 0 to 1.
-	// Above 0, one peer may always be ejected, and the last one never.
-	MaxEjected float64
+	Ejection    time.Duration `key:"ejection" default:"10s" min:"10ms" max:"24h"`
+	MaxEjection time.Duration `key:"max_ejection" default:"5m" min:"10ms" max:"24h"`
+	// MaxEjected bounds the ejected share of the otherwise healthy peers. Above 0, one peer may
+	// always be ejected, and the last one never.
+	MaxEjected units.Ratio `key:"max_ejected" default:"50%" min:"0" max:"1"`
 }
 
 // SuccessRate takes weight from peers that fail more often than the others.
 type SuccessRate struct {
-	Below float64 // only from peers with a lower success rate, 0 to 1
+	Below units.Ratio `key:"below" default:"99%" min:"0" max:"1"` // only from peers with a lower success rate
 }
 
 // Latency takes weight from peers with more slow answers than the others. An answer is slow above Factor times the median of
 // the others' answers, and above Above.
 type Latency struct {
-	Factor float64
-	Above  time.Duration
+	Factor float64       `key:"factor" default:"3" min:"1" max:"1000"`
+	Above  time.Duration `key:"above" default:"50ms" min:"0s" max:"1h"`
 }
 
 // Adapt sets the options of a pool that c checks with the settings s.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/route"
@@ -170,7 +171,7 @@ func drawPassive(random *rand.Rand) healthcheck.Passive {
 		Consecutive5xx:             random.IntN(5),
 		Interval:                   500*time.Millisecond + upTo(random, 2*time.Second),
 		Ejection:                   200*time.Millisecond + upTo(random, time.Second),
-		MaxEjected:                 pick(random, 0.1, 0.3, 0.5, 1),
+		MaxEjected:                 pick(random, units.Ratio(0.1), 0.3, 0.5, 1),
 	}
 	p.MaxEjection = p.Ejection + upTo(random, maxEjection-2*time.Second)
 	if random.IntN(3) == 0 {

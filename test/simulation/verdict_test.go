@@ -116,7 +116,7 @@ func (s *service) checkEjection(p *peer) {
 			ejected++
 		}
 	}
-	allowed := max(int(s.settings.Passive.MaxEjected*float64(peers)), 1)
+	allowed := max(int(float64(s.settings.Passive.MaxEjected)*float64(peers)), 1)
 	if ejected > allowed || ejected >= peers {
 		s.w.doubtLocked(s.now().unsettled, "%s: %d of %d peers ejected, allowed are %d", p, ejected, peers, allowed)
 	}
