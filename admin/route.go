@@ -85,7 +85,9 @@ func (h routeHandler) route(r *http.Request) (any, error) {
 				answer.Service = chosen.ServiceName()
 			}
 			answer.Denied = h.DeniedBy(chosen.ServiceName())
-			if c := h.Effective(); unsafe || table.Evades(host, path, request.Steps()) && (c == nil || !c.Client.KeepDotSegments) {
+			c := h.Effective()
+			keepsDots := c != nil && c.Client.KeepDotSegments
+			if unsafe || table.Evades(host, path, request, v.Route, keepsDots) {
 				answer.Refused = "unsafe_path" // as chooseRoute and editPath of package proxy
 			}
 			if request.steps.Exceeded() {

@@ -123,10 +123,11 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 	b, table := x.bytes(), x.client.listener.routing()
 	x.routing = table
 	host, path := x.head.Authority(b), x.head.Path(b)
-	matched := table.Match(host, path, &x.request)
-	if matched == nil {
+	found := table.Match(host, path, &x.request)
+	if found == nil {
 		return refusal.NoRoute
 	}
+	matched := found
 	if x.divided = matched.Weighted; x.divided != nil {
 		matched = x.chooseTarget(x.divided, b)
 	}
@@ -134,11 +135,12 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 	if r := x.take(matched); r != nil {
 		return r
 	}
+	evades := table.Evades(host, path, &x.request, found, x.client.options.KeepDotSegments)
 	if x.steps.Exceeded() {
 		return refusal.RegexpBudget
 	}
-	if table.Evades(host, path, &x.steps) && !x.client.options.KeepDotSegments {
-		return refusal.DotSegment
+	if evades {
+		return refusal.UnsafePath
 	}
 	return nil
 }

@@ -226,7 +226,7 @@ func lowerOctet(c byte) byte {
 	return c
 }
 
-// literal reports whether path has only one reading: no octet is encoded, and no segment
+// literal reports whether path is in its normal form: no octet is encoded, and no segment
 // is empty, begins with a dot, or has parameters. The last one may be empty.
 func literal(path []byte) bool {
 	for i, c := range path {
@@ -237,46 +237,11 @@ func literal(path []byte) bool {
 	return true
 }
 
-// hasDecoded reports whether the decoded path begins with the prefix.
+// hasDecoded reports whether the normal form of the path begins with the prefix.
 func (e *PathEdits) hasDecoded(path []byte) bool {
-	decoded := []byte{'/'}
-	for segment := range decodedSegments(path) {
-		decoded = append(append(decoded, segment...), '/')
-	}
+	decoded := appendNormal(make([]byte, 0, len(path)+1), path)
 	if !e.stripsString {
 		return e.begins(decoded, e.strip+"/")
 	}
 	return e.begins(decoded, e.strip)
-}
-
-// decodedSegments yields the segments of path as Match reads them, without empty ones and
-// ".". It keeps "..".
-func decodedSegments(path []byte) func(yield func([]byte) bool) {
-	return func(yield func([]byte) bool) {
-		var segment []byte
-		params := false // within ";…"
-		for i := 0; i <= len(path); i++ {
-			c := byte('/') // after the last
-			if i < len(path) {
-				c = path[i]
-			}
-			if c == '%' {
-				if d, ok := unhex(path[i+1:]); ok {
-					c = d
-					i += 2
-				}
-			}
-			switch {
-			case c == '/' || c == '\\':
-				if len(segment) > 0 && string(segment) != "." && !yield(segment) {
-					return
-				}
-				segment, params = segment[:0], false
-			case c == ';':
-				params = true
-			case !params:
-				segment = append(segment, c)
-			}
-		}
-	}
 }

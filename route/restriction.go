@@ -1,9 +1,6 @@
 package route
 
-import (
-	"bytes"
-	"slices"
-)
+import "slices"
 
 // restrictions are the hosts of the routes that not every client may use.
 type restrictions struct {
@@ -56,32 +53,26 @@ func (s *restrictions) restricts(host []byte, steps *Steps) bool {
 	return slices.ContainsFunc(s.other, func(h hostTest) bool { return h.matches(&m, name) || m.undecided })
 }
 
-// Evades reports whether a path, as sent, has a segment ".." in any spelling, on a host with a
-// route that restricts its clients. Match resolves such segments. A server that does not reads the
-// path as another one: one of that route, of which Match has found none.
-func (t *Table) Evades(host, path []byte, steps *Steps) bool {
-	return (t.restricted.all || t.restricted.exact != nil || t.restricted.other != nil) && climbs(path) && t.restricted.restricts(host, steps)
-}
-
-// maxDecodings is how many times in sequence servers behind one another may decode a path.
-const maxDecodings = 3
-
-// climbs reports whether path has a segment "..", in any spelling that some server reads: with
-// backslashes, with parameters, with blanks, or encoded, up to maxDecodings times.
-func climbs(path []byte) bool {
-	if literal(path) {
+// Evades reports whether some server reads a path, as sent, as one of a route that restricts its
+// clients, where Match, with the same arguments, has found another one. keepsDots: a segment ".." is
+// no reason by itself.
+func (t *Table) Evades(host, path []byte, r Request, found *Route, keepsDots bool) bool {
+	if !t.restricted.all && t.restricted.exact == nil && t.restricted.other == nil || hasOneReading(path) {
 		return false
 	}
-	for range maxDecodings {
-		for segment := range decodedSegments(path) {
-			if string(bytes.TrimRight(segment, "\x00\t ")) == ".." {
-				return true
-			}
-		}
-		if bytes.IndexByte(path, '%') < 0 {
-			return false
-		}
-		path = appendDecoded(make([]byte, 0, len(path)), path, '+')
+	var steps *Steps
+	if r != nil {
+		steps = r.Steps()
 	}
-	return false
+	if !t.restricted.restricts(host, steps) {
+		return false
+	}
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	widest, w := appendWidest(s.path[:0], path)
+	if s.path = widest; w.cut || w.climbs && !keepsDots {
+		return true
+	}
+	other := t.Match(host, widest, r)
+	return other != nil && other != found && other.restricts()
 }

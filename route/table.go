@@ -243,7 +243,7 @@ func (t *Table) match(m *matching, host []byte) {
 		}
 	}
 	if r := t.anyHost; r != nil && r.best < m.rank {
-		m.visit(r.find(m.path))
+		m.visit(r.find(m))
 	}
 }
 
@@ -254,7 +254,7 @@ func (t *Table) matchHost(m *matching, name []byte) bool {
 		m.keepHost(name)
 	}
 	if r := t.exact[string(name)]; r != nil {
-		if m.visit(r.find(m.path)); m.rank < r.rest {
+		if m.visit(r.find(m)); m.rank < r.rest {
 			return true
 		}
 	}
@@ -264,7 +264,7 @@ func (t *Table) matchHost(m *matching, name []byte) bool {
 				continue
 			}
 			if r := t.wildcards[string(name[i:])]; r != nil && r.best < m.rank {
-				if m.visit(r.find(m.path)); m.rank < r.rest {
+				if m.visit(r.find(m)); m.rank < r.rest {
 					return true
 				}
 			}
@@ -283,6 +283,6 @@ func (t *Table) matchHost(m *matching, name []byte) bool {
 
 func (t *Table) matchPattern(m *matching, suffix []byte) {
 	if r := t.patterns[string(suffix)]; r != nil && r.best < m.rank {
-		m.visit(r.find(m.path))
+		m.visit(r.find(m))
 	}
 }

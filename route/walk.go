@@ -1,11 +1,13 @@
 package route
 
+import "bytes"
+
 // Classes of the octets of a path.
 const (
 	plain   = iota
 	slash   // ends a segment
 	end     // ends the path
-	special // the segment must be decoded
+	special // the path must be normalised
 )
 
 var pathClass = func() (t [256]byte) {
@@ -15,14 +17,13 @@ var pathClass = func() (t [256]byte) {
 	return t
 }()
 
-// find returns the scope of path, which starts with a slash, below the root n.
-func (n *node) find(path []byte) *scope {
+// find returns the scope of the path of m below the root n.
+func (n *node) find(m *matching) *scope {
 	if n.children == nil && n.partials == nil && n.exact == nil {
 		return &n.scope
 	}
-	w := walk{at: n}
-	i := 1
-	for start := i; ; i++ {
+	w, path := walk{at: n}, m.path
+	for i, start := 1, 1; ; i++ {
 		class := byte(end)
 		if i < len(path) {
 			class = pathClass[path[i]]
@@ -31,15 +32,24 @@ func (n *node) find(path []byte) *scope {
 		case plain:
 			continue
 		case special:
-			i = w.decoded(path, start)
-		default:
-			w.segment(path[start:i])
+			return n.findNormal(m.normalPath())
 		}
-		if i >= len(path) || pathClass[path[i]] == end {
+		if w.segment(path[start:i]); class == end {
 			return w.scope()
 		}
 		start = i + 1
 	}
+}
+
+// findNormal is find for a path in the form of appendNormal.
+func (n *node) findNormal(path []byte) *scope {
+	w := walk{at: n}
+	for path = path[1:]; len(path) > 0; {
+		slash := bytes.IndexByte(path, '/')
+		w.segment(path[:slash])
+		path = path[slash+1:]
+	}
+	return w.scope()
 }
 
 // walk is a position in a tree of paths.
@@ -86,38 +96,4 @@ func (w *walk) segment(s []byte) {
 		}
 	}
 	w.past++
-}
-
-// decoded moves w by the encoded segment that begins at start, which may decode to
-// several. It returns the index of its end: a slash or the end of the path.
-func (w *walk) decoded(path []byte, start int) int {
-	var buf [maxSegmentLen + 1]byte // longer than any segment in the tree
-	seg := buf[:0]
-	params := false // within ";…"
-	for i := start; ; i++ {
-		c, class := byte(0), byte(end)
-		if i < len(path) {
-			c = path[i]
-			class = pathClass[c]
-		}
-		if class == slash || class == end {
-			w.segment(seg)
-			return i
-		}
-		if c == '%' {
-			if d, ok := unhex(path[i+1:]); ok {
-				c = d
-				i += 2
-			}
-		}
-		switch {
-		case c == '/' || c == '\\':
-			w.segment(seg)
-			seg, params = buf[:0], false
-		case c == ';':
-			params = true
-		case !params && len(seg) < len(buf):
-			seg = append(seg, c)
-		}
-	}
 }

@@ -87,7 +87,7 @@ var (
 	NoCertificate    = New(403, "certificate_required", "the route is for clients with a certificate that the listener verifies")
 	OtherCertificate = New(403, "certificate_denied", "the route is not for clients with this certificate")
 	Revoked          = New(403, "certificate_revoked", "the client's certificate was revoked after the client has connected")
-	DotSegment       = New(400, "unsafe_path", "the path has a segment \"..\", and the host has a route that not every client may use: its service could read this path as one of that route")
+	UnsafePath       = New(400, "unsafe_path", "the host has a route that not every client may use, and a service could read this path as one of that route")
 	RegexpBudget     = New(403, "regexp_budget", "the regular expressions in tags or documents that decide about this request would take too long for it")
 	Preflight        = New(204, "cors_preflight", "the route allows pages of this origin")
 	OriginDenied     = New(403, "origin_denied", "the route is not for pages of this origin")
