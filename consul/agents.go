@@ -38,12 +38,13 @@ var (
 	errClosed     = errors.New("the client is closed")
 	errOtherAgent = errors.New("another agent is used")
 	errRecovered  = errors.New("the agent has recovered")
+	errReset      = errors.New("Consul may have lost its state")
 )
 
 // canceledByAgents reports whether err ended a query that can be asked again at once: another agent is
-// in use, or the same one has recovered.
+// in use, the same one has recovered, or what its views have is from before Consul lost its state.
 func canceledByAgents(err error) bool {
-	return errors.Is(err, errOtherAgent) || errors.Is(err, errRecovered)
+	return errors.Is(err, errOtherAgent) || errors.Is(err, errRecovered) || errors.Is(err, errReset)
 }
 
 // agents are the agents of a client, one of which is in use. While watch runs, the
@@ -68,6 +69,7 @@ type agents struct {
 	switched    time.Time     // when current was chosen
 	returnAfter time.Duration // for how long a preferred agent must be healthy before its use
 	spread      time.Duration // random time in addition
+	resetAt     time.Time     // when Consul may have lost its state; zero: never
 }
 
 func newAgents(all []*agent, t *token, log zerolog.Logger) *agents {
@@ -106,6 +108,26 @@ func (s *agents) lease(ctx context.Context, view bool) (a *agent, limited contex
 		stop()
 		cancel(nil)
 	}
+}
+
+// resetTime is how long all signs that Consul may have lost its state are about the first of them: each loop has its own.
+const resetTime = 10 * time.Second
+
+// noteReset records that Consul may have lost its state.
+func (s *agents) noteReset(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.resetAt.IsZero() || now.Sub(s.resetAt) >= resetTime {
+		s.resetAt = now
+		s.current.cancelQueriesLocked(false, errReset)
+	}
+}
+
+// resetSince reports whether Consul may have lost its state after a time.
+func (s *agents) resetSince(t time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resetAt.After(t)
 }
 
 // lastOutage returns the time of the last probe in an outage of the agent in use, or of the

@@ -237,7 +237,7 @@ func (c *Client) KV() KV { return KV{c} }
 
 // NewLoop returns a loop.
 func (c *Client) NewLoop(o LoopOptions) *Loop {
-	return &Loop{client: c, options: o, limiter: rate.NewLimiter(QueryRate, QueryBurst)}
+	return &Loop{client: c, options: o, limiter: rate.NewLimiter(QueryRate, QueryBurst), answered: time.Now()}
 }
 
 // Release calls end, which must end all loops of the client, closes all connections,

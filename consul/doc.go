@@ -10,7 +10,7 @@
 // The rules are in
 // https://developer.hashicorp.com/consul/api-docs/features/blocking: the index is reset
 // when it goes backwards, and is at least 1; a new index with the same content is no
-// change. The wait of a query is shortened by a random time of up to a tenth. A query
+// change. An early answer with an unchanged index is asked again without an index: see [Loop.Get]. The wait of a query is shortened by a random time of up to a tenth. A query
 // fails 10 s after the latest time at which Consul answers. A token bucket limits the
 // queries of a loop: ten at once, five a second. After an error, which a cut connection always
 // is, the next query does not block; [Loop.Run] states its delay.

@@ -25,9 +25,6 @@ type FollowOptions struct {
 	// Ended is called with the result of each query, except for a single failure: the
 	// next query does not block and finds any change.
 	Ended func(error)
-	// Regressed is called when the index goes backwards: Consul has lost its state. May
-	// be nil.
-	Regressed func()
 	// Begin, if not nil, waits until the next query should be sent, and returns how
 	// long it may block, in place of Wait; 0: it does not block.
 	Begin func(context.Context) (wait time.Duration, err error)
@@ -125,13 +122,12 @@ func (f *followLoop) take(a Answer, body []byte) error {
 	if a.Index > 0 && a.Index == f.loop.Last && f.loop.Index > 0 && a.FilteredByACL == f.filtered && a.Absent == f.absent {
 		return nil // the wait has ended without a change
 	}
+	a.Forgot = f.loop.Forgot || a.Index > 0 && a.Index < f.loop.Last
 	if err := f.Read(a, body); err != nil {
 		return err
 	}
 	f.filtered, f.absent = a.FilteredByACL, a.Absent
-	if f.loop.Advance(a.Index) && f.Regressed != nil {
-		f.Regressed()
-	}
+	f.loop.Advance(a.Index)
 	return nil
 }
 

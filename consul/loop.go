@@ -39,6 +39,8 @@ type Loop struct {
 	// agent that has lost its state may not reach the index for long.
 	Index uint64
 	Last  uint64 // index of the last answer, in this loop or before
+	// Forgot says that Consul may have lost its state since the answer that Advance recorded last, whatever the index is.
+	Forgot bool
 
 	client  *Client
 	options LoopOptions
@@ -50,6 +52,7 @@ type Loop struct {
 	elsewhere bool      // they are of more than one agent
 	retries   int       // consecutive delays
 	failedAt  time.Time // last error; zero: none
+	answered  time.Time // the last answer, or the start
 }
 
 // LoopOptions configure a loop.
@@ -72,24 +75,26 @@ func (l *Loop) Block(q *api.QueryOptions, wait time.Duration) {
 	}
 }
 
-// Advance records the index of an answer, and reports whether it went backwards.
+// Advance records the index of an answer, and reports whether Consul may have lost its state since the one before: the index
+// went backwards, or Forgot.
 //
 // "Reset the index if it goes backwards. [...] Sanity check index is greater than zero
 // [...] it is always safe to use an index of 1 to wait for updates."
 // https://developer.hashicorp.com/consul/api-docs/features/blocking
-func (l *Loop) Advance(index uint64) (regressed bool) {
+func (l *Loop) Advance(index uint64) (forgot bool) {
+	forgot, l.Forgot = l.Forgot, false
 	switch {
 	case index == 0:
 		l.Index = 1
 		// Such a server may not block either: empty the bucket.
 		l.limiter.ReserveN(time.Now(), l.limiter.Burst())
-		return false
+		return forgot
 	case index < l.Last:
 		l.Last, l.Index = index, 0
 		return true
 	default:
 		l.Last, l.Index = index, index
-		return false
+		return forgot
 	}
 }
 
@@ -101,9 +106,25 @@ func (l *Loop) GetMore(ctx context.Context, q Query, read func(io.Reader) error)
 
 // Get is [Client.Get]. For 70 s after a failed query, blocking queries bypass the
 // agent's views, which may be out of date.
+//
+// An answer with an unchanged index before the wait is over says nothing. A server gives it when a snapshot is restored under
+// the query: it has what there was before, and any later write makes the index higher than before. So Get sends the
+// query again, without an index. What this answer lacks may be lost: Get sets Forgot, here and in the other loops, whose
+// queries a view may answer, which does not end them early.
 func (l *Loop) Get(ctx context.Context, q Query, read func(io.Reader) error) (Answer, error) {
 	answer, err := l.client.get(ctx, q, l.failedAt, read)
 	l.agent = answer.agent
+	if err == nil && answer.early {
+		l.Index, l.Forgot, q.WaitIndex = 0, true, 0
+		if !l.options.Remote {
+			l.client.agents.noteReset(time.Now())
+		}
+		return l.GetMore(ctx, q, read)
+	}
+	if err == nil {
+		l.Forgot = l.Forgot || !l.options.Remote && l.client.agents.resetSince(l.answered)
+		l.answered = time.Now()
+	}
 	return answer, err
 }
 

@@ -67,6 +67,10 @@ type Answer struct {
 	Age           time.Duration // of an answer from the agent's cache: since it was fetched or, in an updated cache, since updates fail
 	Streaming     bool          // X-Consul-Query-Backend: the agent answered from a view
 
+	// Forgot says that Consul may have lost its state since the last answer that Follow read: what is missing may be lost.
+	Forgot bool
+
+	early  bool // the wait was not over, and the index has not changed
 	agent  *agent
 	maxAge time.Duration // of the query
 	keys   *keys         // of the query
@@ -115,6 +119,7 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 		}()
 	}
 	q.Token = c.token.current()
+	begun := time.Now()
 	answer, err := agent.get(ctx, q, read)
 	if Forbidden(err) {
 		if now := c.token.current(); now != q.Token {
@@ -122,6 +127,8 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 			answer, err = agent.get(ctx, q, read)
 		}
 	}
+	answer.early = blocks && answer.Index == q.WaitIndex && !answer.Streaming && !q.Authority &&
+		time.Since(begun) < q.WaitTime.Truncate(time.Millisecond) // as it is sent
 	answer.URL, answer.agent, answer.Anonymous, answer.maxAge, answer.keys = agent.url, agent, q.Token == "", q.MaxAge, q.keys
 	return answer, err
 }

@@ -150,7 +150,7 @@ func (g *Guard) Deselect(set []Instance) {
 }
 
 // Accept makes set the known instances. set must be normalised, and its removals
-// confirmed. forgot says that the registry has lost its state: its index went
+// confirmed. forgot says that the registry has lost its state, such as when its index went
 // backwards. It returns the set to report: set and the instances on probation. An instance
 // with the tags and the meta that it had before a loss is as old as before: its
 // Instance.Registered does not change.

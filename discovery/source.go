@@ -40,7 +40,7 @@ type Report struct {
 	// key.
 	Invalid []Invalid
 
-	// Reset says that the registry has lost its state: its index went backwards.
+	// Reset says that the registry has lost its state, or is back at an earlier one.
 	Reset bool
 }
 

@@ -183,7 +183,7 @@ func (w *watch) log(r Report, told bool, before, after WatchStatus) {
 		w.emit(events.KindReadable, events.Info, "%s can be read again, after %s", w.status.Source, after.LastSuccess.Sub(before.Since).Round(time.Millisecond))
 	}
 	if r.Reset {
-		w.emit(events.KindReset, events.Warning, "The index of %s went backwards: the registry has lost its state", w.status.Source)
+		w.emit(events.KindReset, events.Warning, "%s has lost its state, or is back at an earlier one", w.status.Source)
 	}
 	switch {
 	case after.Probation > before.Probation:

@@ -56,7 +56,7 @@ func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 			Read: func(a consul.Answer, body []byte) error {
 				answer, err := k.decode(a, body)
 				if err == nil {
-					answer.forgot, before = mayHaveForgotten(before, answer), answer.said
+					answer.forgot, before = a.Forgot || mayHaveForgotten(before, answer), answer.said
 					replaceLatest(answers, answer)
 				}
 				return err

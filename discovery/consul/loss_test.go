@@ -1,8 +1,10 @@
 package consul
 
 import (
+	"context"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -377,4 +379,78 @@ func TestSourceInheritsNothingFromAnotherSelection(t *testing.T) {
 		b.Heal()
 		b.expectOne(10*sec, 13*sec, "")
 	})
+}
+
+// A snapshot that is restored loses no index that a watch could see: a query that blocks ends early with what there was before,
+// or goes on in a view, and the next write makes the index higher than ever. What the snapshot lacks is on probation all the same.
+func TestARestoredSnapshotPutsWhatItLacksOnProbation(t *testing.T) {
+	service := ServiceOptions{Wait: time.Minute}
+	strong := ServiceOptions{Wait: time.Minute, Consistency: ConsistencyConsistent}
+	for name, c := range map[string]struct {
+		options ServiceOptions
+		plain   bool // no view answers
+		act     func(b *bubble, backup discoverytest.Snapshot)
+		want    string
+	}{
+		"a query of a server, then nothing": {service, true, func(b *bubble, backup discoverytest.Snapshot) { b.Restore(backup) }, "a b? x?"},
+		"a query of a server, then a write": {service, true, func(b *bubble, backup discoverytest.Snapshot) {
+			b.Restore(backup)
+			b.at(13 * sec)
+			b.set("a c")
+		}, "a b? c x?"},
+		"a write before it is asked again": {service, true, func(b *bubble, backup discoverytest.Snapshot) {
+			b.Break(discoverytest.Fault{Pause: true, Only: func(r discoverytest.Request) bool { return r.Index == 0 }})
+			synctest.Wait()
+			b.Restore(backup)
+			synctest.Wait()
+			b.set("a c")
+			b.Heal()
+		}, "a b? c x?"},
+		"consistent": {strong, true, func(b *bubble, backup discoverytest.Snapshot) {
+			b.Restore(backup)
+			b.at(13 * sec)
+			b.set("a c")
+		}, "a b? c x?"},
+		"a view, and another loop whose query a server answers": {service, false, func(b *bubble, backup discoverytest.Snapshot) {
+			b.Restore(backup)
+			b.at(13 * sec)
+			b.set("a c")
+		}, "a b? c x?"},
+		"a view alone, and an instance that is registered as before": {service, false, func(b *bubble, backup discoverytest.Snapshot) {
+			b.Restore(backup)
+			b.set("a c")
+		}, "a b? c x?"},
+		"no restore": {service, true, func(b *bubble, _ discoverytest.Snapshot) { b.set("a c") }, "a c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			watchInBubble(t, c.options, having("a"), func(t *testing.T, b *bubble) {
+				if c.plain {
+					b.DisableStreaming()
+				}
+				var running sync.WaitGroup
+				ctx, cancel := context.WithCancel(t.Context())
+				defer running.Wait()
+				defer cancel()
+				running.Go(func() {
+					if strings.Contains(name, "alone") {
+						return
+					}
+					_ = b.client.Follow(ctx, consul.FollowOptions{ // ends with ctx
+						Query: consul.Query{Path: "catalog/services"}, Wait: time.Minute,
+						Read: func(consul.Answer, []byte) error { return nil }, Ended: func(error) {},
+					})
+				})
+				b.at(5 * sec)
+				backup := b.Snapshot()
+				again := b.entries("a b x")
+				again[0].Service.Tags = []string{"again"}
+				b.Set("star", again...)
+				b.at(11 * sec)
+				verify.Equal(t, formatSet(b.latest()), "a b x", "before")
+				c.act(b, backup)
+				b.at(20 * sec)
+				verify.Equal(t, formatSet(b.latest()), c.want, "the pool")
+			})
+		})
+	}
 }

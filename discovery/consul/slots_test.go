@@ -113,10 +113,11 @@ func TestListsOfUnchangedNodesAreNotRead(t *testing.T) {
 		c.mu.Unlock()
 		c.SetIndex(1000) // Consul has lost its state, and what it has now has an index that was there before
 		time.Sleep(2 * time.Minute)
-		c.edit("service-08", func(e []*api.ServiceEntry) []*api.ServiceEntry { return e[1:] })
+		id := c.entries["service-08"][0].Service.ID
+		c.replace("service-08", func(e *api.ServiceEntry) { e.Service.Address = "10.9.9.9" })
 		time.Sleep(5 * sec)
 		synctest.Wait()
-		verify.Equal(t, c.address("service-08", "a-8"), "none", "the instance that is gone is at")
+		verify.Equal(t, c.address("service-08", id), "10.9.9.9", "the instance that has moved is at")
 	})
 }
 

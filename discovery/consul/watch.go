@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -30,6 +31,8 @@ type watch struct {
 
 	changed  time.Time // when the index of an answer last differed from the one before
 	differed time.Time // when the instances last did
+	// registered has the Instance.Registered of each instance in the answer that was accepted last, as Consul has it.
+	registered map[discovery.Key]uint64
 
 	warned map[Skipped]bool // skipped entries in the log
 
@@ -85,25 +88,26 @@ func (w *watch) poll(ctx context.Context) error {
 	if err := w.verify(answer); err != nil {
 		return err
 	}
-	before := w.loop.Last
+	before, reset := w.loop.Last, w.loop.Forgot
 	if w.accepted && answer.Index != before {
 		w.changed = time.Now()
 	}
-	forgot := w.loop.Advance(answer.Index)
+	forgot := w.loop.Advance(answer.Index) || w.older(answer)
 	counts, err := w.confirmed(ctx, answer, forgot)
 	loses := err == nil && w.Guard.Loses(time.Now(), counts.Instances, forgot)
 	if loses {
 		_, err = w.deselect(ctx, counts, loses)
 	}
 	if err != nil {
-		w.loop.Last = before // an index that went backwards is not confirmed
+		w.loop.Last, w.loop.Forgot = before, reset // a loss of state is not confirmed
 		return fmt.Errorf("confirm the answer: %w", err)
 	}
 	if w.accepted && w.Guard.Differs(counts.Instances) {
 		w.differed = time.Now()
 	}
 	// A server that lags has not lost its state.
-	w.accept(counts, forgot && counts.Index < before)
+	reset = reset && len(w.Guard.Absent(counts.Instances)) > 0
+	w.accept(counts, forgot && (counts.Index < before || reset || w.older(counts)))
 	if !loses { // after an error they stay on probation, until a later answer
 		if found, _ := w.deselect(ctx, counts, loses); found {
 			w.accept(counts, false)
@@ -113,6 +117,12 @@ func (w *watch) poll(ctx context.Context) error {
 		w.subscriber.Answered(counts.nodes, counts.services, w.differed)
 	}
 	return nil
+}
+
+// older reports whether the registration of an instance is an earlier one than in the answer that was accepted last: then
+// Consul is back at an earlier state, whatever its index is.
+func (w *watch) older(answer Answer) bool {
+	return slices.ContainsFunc(answer.Instances, func(i discovery.Instance) bool { return i.Registered < w.registered[i.Key()] })
 }
 
 // query queries the instances that o selects.
@@ -141,6 +151,10 @@ func (w *watch) verify(answer Answer) error {
 func (w *watch) accept(answer Answer, forgot bool) {
 	w.warnACLs(answer)
 	w.accepted = true
+	w.registered = make(map[discovery.Key]uint64, len(answer.Instances))
+	for _, i := range answer.Instances {
+		w.registered[i.Key()] = i.Registered
+	}
 	if !answer.Streaming {
 		w.filtered = answer.FilteredByACL
 	}

@@ -78,6 +78,7 @@ type watch struct {
 	// The last answer.
 
 	answer consul.Answer
+	forgot bool                 // what is missing may be lost, whatever the index is
 	set    []discovery.Instance // normalised; before the first one that can be used, of the run before
 	fault  error                // why the value cannot be used; nil: it can
 }
@@ -101,6 +102,7 @@ func (w *watch) read(ctx context.Context, a consul.Answer, body []byte) error {
 	if err != nil {
 		return err
 	}
+	w.forgot = a.Forgot && len(w.Guard.Absent(set)) > 0
 	if w.fault == nil && len(w.Guard.Absent(set)) > 0 {
 		if a, body, err = w.client.Confirm(ctx, consul.OneKey(w.options.Key)); err == nil {
 			set, err = w.decode(a, body)
@@ -150,6 +152,6 @@ func (w *watch) ended(err error) {
 	default:
 		// The confirmed answer tells whether Consul has lost its state, or a server only lags.
 		index := w.answer.Index
-		w.Accept(discovery.Report{Set: w.set, Endpoint: w.answer.URL, Index: index, Reset: index < w.Memory().Index}, discovery.Memory{Index: index})
+		w.Accept(discovery.Report{Set: w.set, Endpoint: w.answer.URL, Index: index, Reset: index < w.Memory().Index || w.forgot}, discovery.Memory{Index: index})
 	}
 }

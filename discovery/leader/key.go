@@ -12,8 +12,9 @@ import (
 
 // reading is an answer about the key.
 type reading struct {
-	index uint64
-	named string // "": nobody
+	index  uint64
+	named  string // "": nobody
+	forgot bool   // Consul may have lost the name
 }
 
 // follow follows the key until ctx ends.
@@ -42,8 +43,10 @@ func (r *run) read(ctx context.Context, a consul.Answer, body []byte) (reading, 
 	if err != nil || !r.ends(now) {
 		return now, err
 	}
+	forgot := a.Forgot
 	if a, body, err = r.client.Confirm(ctx, consul.OneKey(r.options.Key)); err == nil {
 		now, err = r.decode(a, body)
+		now.forgot = forgot
 	}
 	if err != nil {
 		return now, fmt.Errorf("confirm the answer: %w", err)
@@ -103,7 +106,7 @@ func (r *run) accept(now reading, at time.Time) {
 	case now.named != "":
 		m.Leader, m.LeaderLost = now.named, time.Time{}
 	case m.Leader == "":
-	case m.LeaderLost.IsZero() && now.index < m.Index: // Consul has lost its state
+	case m.LeaderLost.IsZero() && (now.index < m.Index || now.forgot): // Consul has lost its state
 		m.LeaderLost = at
 	case m.LeaderLost.IsZero() || at.Sub(m.LeaderLost) >= r.options.Keep:
 		m.Leader, m.LeaderLost = "", time.Time{}

@@ -37,7 +37,7 @@ const (
 	KindRefused   Kind = "service.refused"    // its registry refuses the query
 	KindReadable  Kind = "service.readable"   // its registry can be read again
 	KindSaved     Kind = "service.saved"      // its set is from the snapshot
-	KindReset     Kind = "service.reset"      // the registry's index went backwards: it has lost its state
+	KindReset     Kind = "service.reset"      // the registry has lost its state
 	KindDenied    Kind = "service.denied"     // the mesh's intentions deny connections to it
 	KindPermitted Kind = "service.permitted"  // they do not any more
 )

@@ -3,6 +3,7 @@ package discoverytest
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -52,6 +53,7 @@ type Consul struct {
 	fault       *Fault
 	plain       bool          // no streaming backend
 	changed     chan struct{} // closed, and replaced, at each change of the fields above
+	restored    chan struct{} // closed, and replaced, by Restore
 	requests    []Request
 	probeStatus int              // of the responses to probes; 0: 200
 	probes      int              // queries for the leader
@@ -67,7 +69,7 @@ type service struct {
 
 // New returns a fake without a listener.
 func New() *Consul {
-	return &Consul{index: 10, services: make(map[string]service), changed: make(chan struct{})}
+	return &Consul{index: 10, services: make(map[string]service), changed: make(chan struct{}), restored: make(chan struct{})}
 }
 
 // Start returns a fake that listens on loopback until t ends.
@@ -193,6 +195,37 @@ func (c *Consul) Lose(index uint64, name string, entries ...*api.ServiceEntry) {
 	c.broadcastLocked()
 }
 
+// Snapshot returns the instances and their indexes, for Restore.
+func (c *Consul) Snapshot() Snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Snapshot{maps.Clone(c.services)}
+}
+
+// Snapshot is what a Consul had at a time.
+type Snapshot struct{ services map[string]service }
+
+// Restore does what "consul snapshot restore" does: the instances and their indexes are those of s, and the index
+// of the next change is higher than all before. A query that blocks ends early, with the old answer and
+// index, but one that a view answers does not.
+func (c *Consul) Restore(s Snapshot) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.services = maps.Clone(s.services)
+	index := c.index
+	c.index = 0
+	for _, service := range c.services {
+		c.index = max(c.index, service.index)
+	}
+	c.refreshAllLocked()
+	for _, v := range c.views {
+		v.index = min(v.index, c.index)
+	}
+	c.index = index
+	close(c.restored)
+	c.restored = make(chan struct{})
+}
+
 // Break sets the fault.
 func (c *Consul) Break(f Fault) {
 	c.mu.Lock()
@@ -269,8 +302,11 @@ func (c *Consul) block(r *http.Request, request Request, look func() reply) {
 			}
 		}
 		c.mu.Lock()
-		now := look()
+		now, restored := look(), c.restored
 		c.mu.Unlock()
+		if now.streaming {
+			restored = nil
+		}
 		if faulty && !(fault.Leaderless && now.streaming) {
 			now.send(fault)
 			return
@@ -281,6 +317,9 @@ func (c *Consul) block(r *http.Request, request Request, look func() reply) {
 		}
 		select {
 		case <-changed:
+		case <-restored:
+			now.send(new(Fault))
+			return
 		case <-wait.C:
 			blocks = false
 		case <-r.Context().Done():

@@ -39,9 +39,16 @@ var consulFaults = []mutation{
 	{
 		name: "index-that-goes-backwards-is-kept",
 		file: "consul/follow.go",
-		old:  "if f.loop.Advance(a.Index) && f.Regressed",
-		new:  "if before := f.loop.Last; f.loop.Advance(max(a.Index, before)) && f.Regressed",
+		old:  "f.loop.Advance(a.Index)",
+		new:  "f.loop.Advance(max(a.Index, f.loop.Last))",
 		test: "./consul TestFollowReportsLossOfState",
+	},
+	{
+		name: "early-answer-counts",
+		file: "consul/loop.go",
+		old:  "if err == nil && answer.early {",
+		new:  "if false {",
+		test: "./consul TestAnEarlyAnswerIsAskedAgain",
 	},
 	{
 		name: "last-connection-is-held-for-long",
