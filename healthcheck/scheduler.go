@@ -253,7 +253,10 @@ func (s *scheduler) startLocked() {
 		if t == nil {
 			return
 		}
-		s.ended.Go(func() { s.end(t, s.run(t)) })
+		s.ended.Go(func() {
+			defer panics.Contain(panics.Probe, nil)
+			s.end(t, s.run(t))
+		})
 	}
 }
 
