@@ -44,6 +44,7 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.
 			TargetBytes:           int(c.Limits.Target),
 			BodyBytes:             int64(c.Limits.Body),
 			KeptBodyBytes:         int64(c.Limits.KeptBodies),
+			StreamBytes:           proxy.MemoryLimit() / 4,
 			CompressionBytes:      int64(c.Limits.Compression),
 		},
 		Connections:        c.Connections,

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 
 	"sluice/proxy/accesslog"
 	"sluice/proxy/refusal"
@@ -26,8 +27,9 @@ type client struct {
 	certificate *clientCertificate // nil: none
 	session     *tlsSession        // nil: without TLS
 
-	proxied bool // remote is one of TrustedProxies, for request.decide only
-	isHTTP2 bool // the version of HTTP is 2, not 1.0 or 1.1
+	shed    atomic.Bool // the stream had no memory left for what it waits to forward
+	proxied bool        // remote is one of TrustedProxies, for request.decide only
+	isHTTP2 bool        // the version of HTTP is 2, not 1.0 or 1.1
 	// mayPreface: nothing has been received on a connection without TLS, so that the
 	// client may use HTTP/2.
 	mayPreface bool
@@ -81,9 +83,13 @@ func (c *client) scheme() string {
 // draining reports whether the connection drains.
 func (c *client) draining() bool { return c.idleUntil() != 0 }
 
-// cutBy returns why sluice ends what is left: the time for it is over, or the client's certificate is revoked. nil: it does not.
+// cutBy returns why sluice ends what is left: the time for it is over, the client's certificate is revoked, or it has used up
+// its memory. nil: it does not.
 func (c *client) cutBy() *refusal.Refusal {
-	if c.isRevoked() {
+	switch {
+	case c.shed.Load():
+		return refusal.TooManyConnections
+	case c.isRevoked():
 		return refusal.Revoked
 	}
 	return c.listener.cutBy()

@@ -10,18 +10,29 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/route/places"
 )
 
 // Limits of an HTTP/2 connection of a client.
 const (
 	// http2Streams is the number of requests in flight: SETTINGS_MAX_CONCURRENT_STREAMS.
 	http2Streams = 100
-	// http2Window is how many bytes of bodies a client may send before they are
-	// forwarded. They are the memory of a connection for bodies.
-	http2Window = 1 << 20
-	// http2StreamWindow is the maximum of that for a stream, which grows from the
-	// initial window if the body is long.
-	http2StreamWindow = http2Window / 2
+	// http2Growth is by how much the windows of all streams of a connection grow from the initial one,
+	// if their bodies are long, and http2StreamWindow to what that of one may.
+	http2Growth       = 1 << 20
+	http2StreamWindow = http2Growth / 2
+	// http2Window is how many bytes of bodies a client may send before they are forwarded: what the
+	// streams that are served, and as many that wait, may have, so that none stops another one. Most
+	// of it is never used; Limits.StreamBytes bounds what is.
+	http2Window = 2*http2Streams*http2.InitialWindow + http2Growth + http2Slack
+	// http2Slack is how much of that was forwarded when the client may send it again.
+	http2Slack = 1 << 19
+	// http2StreamBytes is the memory of a stream that waits, as Limits.StreamBytes counts it.
+	http2StreamBytes = 8 << 10
+	// http2FreeBytes are the bytes of bodies of a connection that do not count in StreamBytes, and
+	// http2HeldStep the steps in which others do.
+	http2FreeBytes = 64 << 10
+	http2HeldStep  = 64 << 10
 	// http2ListBytes is the limit of a field list if the limit of heads is not higher, and
 	// http2Continuations the limit of the frames of a field block.
 	http2ListBytes     = 32 << 10
@@ -49,6 +60,7 @@ var frameBuffers = socket.BufferPool(2 * http2.MaxFrameBytes) // for received fr
 type http2ClientConn struct {
 	http2.Conn // Work has the streams too
 	conn       *clientConn
+	block      places.Block
 	onReadable func(fd uintptr) bool // readable as a value: creating it allocates
 
 	// The fields of the reading goroutine.
@@ -61,7 +73,8 @@ type http2ClientConn struct {
 	// Mu guards the fields below.
 	free     []*http2Stream    // to be reused
 	pending  []*http2Stream    // open, but not yet served: see startLocked
-	counted  int               // streams in use or free; all but one count as connections
+	counted  int               // streams in use or free; all but one count in the limits
+	held     int64             // bytes of bodies that count in StreamBytes
 	resets   http2.LeakyBucket // see http2Resets
 	canceled []uint32          // ids of the last http2Streams streams that ended before their request did
 	cancels  int               // number of them so far
@@ -83,11 +96,11 @@ const (
 // startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
 func (c *clientConn) startHTTP2(received []byte) {
 	listBytes := max(http2ListBytes, http2.ListBytes(c.options.Limits.HeadBytes, c.options.Limits.Fields))
-	h := &http2ClientConn{conn: c, partial: true}
+	h := &http2ClientConn{conn: c, block: c.block(), partial: true}
 	h.Init(http2.ConnOptions{
 		Role: h, Sweeper: c.server.sweeper, Place: panics.Connection,
 		ListBytes: max(listBytes, http2.UsualListBytes), BlockBytes: listBytes, Continuations: http2Continuations,
-		Window: http2Window, StreamWindow: http2StreamWindow,
+		Window: http2Window, StreamWindow: http2StreamWindow, Growth: http2Growth, Slack: http2Slack,
 		Settings: []http2.Setting{
 			{ID: http2.SettingMaxConcurrentStreams, Value: http2Streams},
 			{ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)},
@@ -265,6 +278,7 @@ func (h *http2ClientConn) close() bool {
 	defer h.Mu.Unlock()
 	h.Err = cmp.Or(h.Err, net.ErrClosed)
 	h.dropFreeLocked()
+	h.MayHold(0)
 	h.releaseInput()
 	return false
 }

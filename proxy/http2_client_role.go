@@ -123,6 +123,24 @@ func (h *http2ClientConn) OnFault() *http2.Error {
 	return h.Output.CountAnswer()
 }
 
+// MayHold implements [http2.Role].
+func (h *http2ClientConn) MayHold(bytes int64) bool {
+	s := h.conn.server
+	needed := max(0, bytes-http2FreeBytes+http2HeldStep-1) / http2HeldStep * http2HeldStep
+	switch more := needed - h.held; {
+	case more > 0:
+		if !s.streamMemory.Take(h.block, more, s.options.Load().Limits.StreamBytes) {
+			return false
+		}
+	case more == 0, needed > 0 && -more < 4*http2HeldStep: // it may be needed again soon
+		return true
+	default:
+		s.streamMemory.Give(h.block, -more)
+	}
+	h.held = needed
+	return true
+}
+
 // OnReset implements [http2.Role].
 func (h *http2ClientConn) OnReset(s *http2.Stream) {
 	if !s.Received {
@@ -208,7 +226,8 @@ func (s *http2Stream) OnReset(http2.ErrorCode) *http2.Error {
 
 // OnStop implements [http2.StreamRole].
 func (s *http2Stream) OnStop() {
-	if !s.options.KeepForGoneClients {
+	s.shed.Store(s.Err == http2.ErrNoMemory)
+	if !s.options.KeepForGoneClients || s.shed.Load() {
 		s.Gone.Store(true)
 	}
 	if s.pending { // there is no work to wait for

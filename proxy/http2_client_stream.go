@@ -52,7 +52,7 @@ func (h *http2ClientConn) takeStreamLocked() *http2Stream {
 		return s
 	}
 	c := h.conn
-	if h.counted > 0 && !c.server.admission.admit(c.remote, false) {
+	if h.counted > 0 && !h.admit() {
 		return nil
 	}
 	h.counted++
@@ -68,6 +68,20 @@ func (h *http2ClientConn) takeStreamLocked() *http2Stream {
 	return s
 }
 
+// admit reports whether there is room for another stream: it counts as a connection, because it may
+// need one to a peer, and takes memory.
+func (h *http2ClientConn) admit() bool {
+	s := h.conn.server
+	if !s.streamMemory.Take(h.block, http2StreamBytes, s.options.Load().Limits.StreamBytes) {
+		return false
+	}
+	if s.admission.admit(h.conn.remote, false) {
+		return true
+	}
+	s.streamMemory.Give(h.block, http2StreamBytes)
+	return false
+}
+
 // dropFreeLocked releases the unused streams.
 func (h *http2ClientConn) dropFreeLocked() {
 	for _, s := range h.free {
@@ -81,6 +95,7 @@ func (h *http2ClientConn) dropLocked(s *http2Stream) {
 	s.Remove()
 	if h.counted--; h.counted > 0 {
 		s.server.admission.leave(s.remote)
+		s.server.streamMemory.Give(h.block, http2StreamBytes)
 	}
 }
 
@@ -90,6 +105,7 @@ func (s *http2Stream) prepare() {
 	s.answered, s.trailer, s.expected = false, nil, -1
 	s.refused, s.connect = nil, false
 	s.Gone.Store(false)
+	s.shed.Store(false)
 	s.exchange = streamExchanges.Get().(*httpExchange)
 	s.exchange.open(&s.client)
 }
@@ -241,6 +257,7 @@ func (s *http2Stream) end() {
 	}
 	s.inTunnel = nil
 	s.CloseLocked()
+	h.MayHold(h.Held)
 	s.Resume()
 	if h.Err != nil || s.failed {
 		h.dropLocked(s)

@@ -116,7 +116,7 @@ func newTestServer(o Options) *Server {
 	l.Connections = cmp.Or(l.Connections, HalfOfDescriptors())
 	l.ConnectionsPerAddress = cmp.Or(l.ConnectionsPerAddress, l.Connections)
 	l.TargetBytes, l.HeadBytes, l.Fields = cmp.Or(l.TargetBytes, 8<<10), cmp.Or(l.HeadBytes, 16<<10), cmp.Or(l.Fields, http1.UsualFields)
-	l.KeptBodyBytes = cmp.Or(l.KeptBodyBytes, 1<<30)
+	l.KeptBodyBytes, l.StreamBytes = cmp.Or(l.KeptBodyBytes, 1<<30), cmp.Or(l.StreamBytes, 1<<30)
 	return NewServer(o, zerolog.Nop())
 }
 

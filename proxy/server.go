@@ -78,6 +78,11 @@ type Limits struct {
 	// of it the memory of one block of addresses, except TrustedProxies. What would need more is
 	// streamed. What fits a buffer together with its head does not count.
 	KeptBodyBytes int64
+	// StreamBytes is the memory of the requests of HTTP/2 that are open, and of the parts of their
+	// bodies that wait to be forwarded, and an eighth of it that of one block of addresses, except
+	// TrustedProxies. Requests that would need more are refused. One request of each connection does
+	// not count, nor 64 KiB of bodies.
+	StreamBytes int64
 	// CompressionBytes is the memory of encoders in use. Responses that would need more are
 	// not compressed.
 	CompressionBytes int64
@@ -118,11 +123,13 @@ type Server struct {
 	http2      http2Counters
 	ended      endedCounters
 	keptBodies *places.Shares
-	encoders   compression.Encoders
-	connCount  atomic.Int64
-	refused    atomic.Uint64
-	lingering  atomic.Int64 // connections in lingerForAnswer
-	shards     atomic.Uint32
+	// streamMemory is the memory of streams of HTTP/2: see Limits.StreamBytes.
+	streamMemory *places.Shares
+	encoders     compression.Encoders
+	connCount    atomic.Int64
+	refused      atomic.Uint64
+	lingering    atomic.Int64 // connections in lingerForAnswer
+	shards       atomic.Uint32
 
 	mu sync.Mutex
 	// mu guards the fields below.
@@ -144,15 +151,15 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 	s := &Server{
 		log: log, sweeper: socket.NewSweeper(),
 		admission:  admission{perBlock: make(map[places.Block]int)},
-		keptBodies: places.NewShares(),
-		requests:   metrics.NewRequests(),
-		stop:       make(chan struct{}),
-		listeners:  make(map[*listener]struct{}),
-		conns:      make(map[*clientConn]struct{}),
-		streams:    make(map[*stream]struct{}),
-		arrivals:   make(map[*arrival]struct{}),
-		certified:  make(map[certified]struct{}),
-		drained:    make(chan struct{}),
+		keptBodies: places.NewShares(), streamMemory: places.NewShares(),
+		requests:  metrics.NewRequests(),
+		stop:      make(chan struct{}),
+		listeners: make(map[*listener]struct{}),
+		conns:     make(map[*clientConn]struct{}),
+		streams:   make(map[*stream]struct{}),
+		arrivals:  make(map[*arrival]struct{}),
+		certified: make(map[certified]struct{}),
+		drained:   make(chan struct{}),
 	}
 	s.connectors = upstream.NewConnectors(s.sweeper, log)
 	s.Configure(o)
@@ -180,7 +187,7 @@ func (s *Server) repeat(run func()) {
 }
 
 // Configure sets the options of new requests and connections. All timeouts and
-// limits are required, except BodyBytes, KeptBodyBytes, CompressionBytes and Connections.
+// limits are required, except BodyBytes, KeptBodyBytes, StreamBytes, CompressionBytes and Connections.
 func (s *Server) Configure(o Options) {
 	if !o.complete() {
 		panic(fmt.Sprintf("BUG: proxy: incomplete options %+v", o))

@@ -189,7 +189,7 @@ func cutReason(cut error, of *route.Service) string {
 
 // cutBySluice reports whether a reason is one for which sluice itself has cut what was forwarded.
 func cutBySluice(reason string) bool {
-	return reason == refusal.Cut.Reason || reason == refusal.Demoted.Reason || reason == refusal.Revoked.Reason
+	return reason == refusal.Cut.Reason || reason == refusal.Demoted.Reason || reason == refusal.Revoked.Reason || reason == refusal.TooManyConnections.Reason
 }
 
 // brokenByPeer reports whether a tunnel may have ended because of the connection to the peer.

@@ -55,11 +55,14 @@ type Conn struct {
 	Written     uint32 // the other side can know streams up to this id only
 	Taken       uint32 // what is being written has the heads of the streams above Written, up to this id
 
-	window, streamWindow int32 // how many bytes of bodies the other side may have under way, at most
-	received             int64 // bytes of bodies that it may still send
-	owed                 int64 // bytes of bodies that were read, not yet granted again
-	moved                int64 // bytes of bodies in Output so far
-	useful               int64 // the ones that are not yet in overhead
+	streamWindow int64 // to which the window of a stream grows
+	growth       int64 // by how much the windows of streams may still grow, in all
+	slack        int64 // how much may be owed
+	received     int64 // bytes of bodies that the other side may still send
+	owed         int64 // bytes of bodies that were read, not yet granted again
+	Held         int64 // bytes of bodies that were not read
+	moved        int64 // bytes of bodies in Output so far
+	useful       int64 // the ones that are not yet in overhead
 }
 
 // A Role is what a Conn does as a server or as a client only. Mu is held when a method is called,
@@ -81,6 +84,8 @@ type Role interface {
 	// OnReset is called before s is reset, and OnFault if that was the other side's fault.
 	OnReset(s *Stream)
 	OnFault() *Error
+	// MayHold reports whether there is memory for so many bytes of bodies that were not read.
+	MayHold(bytes int64) bool
 	// OnWritten is called after each write, and OnFlushed when there is nothing to write.
 	OnWritten(err error)
 	OnFlushed()
@@ -96,9 +101,15 @@ type ConnOptions struct {
 	ListBytes     int // of a field list
 	BlockBytes    int // of a field block in several frames
 	Continuations int // of a field block
-	Window        int32
-	StreamWindow  int32 // to which the window of a stream grows if its body is long
 	Settings      []Setting
+
+	// Window is how many bytes of bodies the other side may have under way on the connection. It is
+	// the sum of what its streams may have and of Slack, so that what is not read of some streams
+	// does not stop another one.
+	Window       int32
+	StreamWindow int32 // to which the window of a stream grows if its body is long
+	Growth       int32 // by how much all streams together grow
+	Slack        int32 // how much was read when the window of the connection is granted again
 }
 
 // Init makes c a new connection, whose first frames are in Output.
@@ -106,7 +117,7 @@ func (c *Conn) Init(o ConnOptions) {
 	c.role, c.sweeper, c.place, c.onFlush = o.Role, o.Sweeper, o.Place, c.flush
 	c.decoder = newDecoder(o.ListBytes)
 	c.block = fieldBlock{maxBytes: o.BlockBytes, maxFrames: o.Continuations}
-	c.window, c.streamWindow, c.received = o.Window, o.StreamWindow, int64(o.Window)
+	c.streamWindow, c.growth, c.slack, c.received = int64(o.StreamWindow), int64(o.Growth), int64(o.Slack), int64(o.Window)
 	c.StreamLimit, c.ListLimit = math.MaxUint32, math.MaxUint32
 	c.Output = NewOutput()
 	if o.Client {
@@ -124,7 +135,7 @@ func (c *Conn) DiscardLocked() {
 
 // GrantLocked lets the other side send n more bytes on the connection, which were read.
 func (c *Conn) GrantLocked(n int) {
-	if c.owed += int64(n); c.owed < int64(c.window)/2 {
+	if c.owed += int64(n); c.owed < c.slack {
 		return
 	}
 	c.Output.Frames = AppendWindowUpdate(c.Output.Frames, 0, int(c.owed))

@@ -2,6 +2,7 @@ package http2
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"sluice/proxy/socket"
 )
@@ -155,7 +156,29 @@ func (c *Conn) data(frame *FrameHeader, payload []byte) *Error {
 		s.EndReceivedLocked()
 	}
 	s.Wake()
+	if c.Held += int64(len(data)); !c.role.MayHold(c.Held) {
+		return c.shedLocked()
+	}
 	return nil
+}
+
+// ErrNoMemory is the error of a stream of which too much was not read.
+var ErrNoMemory = errors.New("HTTP/2: too many bytes of bodies wait to be forwarded")
+
+// shedLocked ends the stream that holds most of what was not read.
+func (c *Conn) shedLocked() (err *Error) {
+	var most *Stream
+	for _, s := range c.Streams {
+		if most == nil || s.Body.Length() > most.Body.Length() {
+			most = s
+		}
+	}
+	if !most.Stopped {
+		err = c.FaultLocked(most, EnhanceYourCalm, ErrNoMemory)
+	}
+	most.Received = false // its end has not been read, and never is
+	most.dropBodyLocked()
+	return err
 }
 
 func (c *Conn) settings(frame *FrameHeader, payload []byte) *Error {

@@ -21,6 +21,7 @@ type testRole struct {
 
 func (r *testRole) Side() (socket.Side, *socket.TLSConn) { return socket.Side{}, nil }
 func (r *testRole) OnPanic()                             {}
+func (r *testRole) MayHold(int64) bool                   { return true }
 func (r *testRole) OnSettings()                          {}
 func (r *testRole) OnPong([]byte)                        {}
 func (r *testRole) OnGoAway(uint32)                      {}
@@ -67,7 +68,7 @@ func newTestConn(client bool) *testRole {
 	r := &testRole{client: client}
 	r.Init(ConnOptions{
 		Role: r, Client: client, Sweeper: socket.NewSweeper(),
-		ListBytes: UsualListBytes, BlockBytes: UsualListBytes, Continuations: 8, Window: 1 << 20, StreamWindow: InitialWindow,
+		ListBytes: UsualListBytes, BlockBytes: UsualListBytes, Continuations: 8, Window: 1 << 20, Slack: 1 << 19, StreamWindow: InitialWindow,
 	})
 	r.Flushing = true // nothing is to be sent
 	r.open(1)

@@ -132,13 +132,23 @@ func (s *Stream) ResetLocked(code ErrorCode, err error) {
 func (s *Stream) CloseLocked() {
 	c := s.conn
 	c.Output.Drop(&s.Sender) // it belongs to the exchange
-	c.GrantLocked(s.Body.Drop())
+	s.dropBodyLocked()
+	c.growth += max(0, s.limit-InitialWindow)
+	s.limit = 0
 	delete(c.Streams, s.ID)
+}
+
+// dropBodyLocked forgets what was not read.
+func (s *Stream) dropBodyLocked() {
+	n := s.Body.Drop()
+	s.conn.Held -= int64(n)
+	s.conn.GrantLocked(n)
 }
 
 // TakeLocked moves bytes of the body that have arrived to b. last: there are no more.
 func (s *Stream) TakeLocked(b []byte) (n int, last bool) {
 	n = s.Body.Take(b)
+	s.conn.Held -= int64(n)
 	s.GrantLocked(n)
 	return n, s.Received && s.Body.Empty()
 }
@@ -156,10 +166,10 @@ func (s *Stream) GrantLocked(n int) {
 	if s.Received || s.Stopped || s.owed < s.limit/2 {
 		return
 	}
-	if most := int64(c.streamWindow); s.read >= 2*s.limit && s.limit < most {
-		larger := min(2*s.limit, most)
-		s.owed += larger - s.limit
-		s.limit, s.read = larger, 0
+	if more := min(s.limit, c.streamWindow-s.limit, c.growth); s.read >= 2*s.limit && more > 0 {
+		c.growth -= more
+		s.owed += more
+		s.limit, s.read = s.limit+more, 0
 	}
 	c.Output.Frames = AppendWindowUpdate(c.Output.Frames, s.ID, int(s.owed))
 	s.granted += s.owed

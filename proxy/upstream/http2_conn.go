@@ -88,7 +88,7 @@ func newHTTP2Conn(t *http2Transport, w socket.Wire, agreed agreement, deadline i
 	c.Init(http2.ConnOptions{
 		Role: c, Client: true, Sweeper: t.sweeper, Place: panics.Peer,
 		ListBytes: listBytes, BlockBytes: http2BlockBytes, Continuations: http2Continuations,
-		Window: http2Window, StreamWindow: http2.InitialWindow,
+		Window: http2Window, Slack: http2Window / 2, StreamWindow: http2.InitialWindow,
 		Settings: []http2.Setting{{ID: http2.SettingEnablePush}, {ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)}},
 	})
 	c.onCheck = c.checkLocked

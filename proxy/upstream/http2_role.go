@@ -63,6 +63,9 @@ func (c *http2Conn) OnReset(*http2.Stream) {
 // OnFault implements [http2.Role]: resets are bounded by http2Resets.
 func (c *http2Conn) OnFault() *http2.Error { return nil }
 
+// MayHold implements [http2.Role]: the windows of the streams bound that.
+func (c *http2Conn) MayHold(int64) bool { return true }
+
 // OnWritten implements [http2.Role].
 func (c *http2Conn) OnWritten(err error) {
 	switch {

@@ -1,0 +1,226 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+
+	"sluice/proxy/http2"
+	"sluice/proxy/socket"
+	"sluice/route"
+	"sluice/route/places"
+	"sluice/test/verify"
+)
+
+// An uploader is a client that obeys the windows of its connection and of its streams.
+type uploader struct {
+	*frameClient
+	window  int // of the connection
+	windows map[uint32]int
+	ended   map[uint32]bool // streams that are answered, or reset
+	resets  map[uint32]xhttp2.ErrCode
+}
+
+func uploaderOn(c *frameClient) *uploader {
+	return &uploader{c, http2.InitialWindow, make(map[uint32]int), make(map[uint32]bool), make(map[uint32]xhttp2.ErrCode)}
+}
+
+// open opens a request whose body follows.
+func (u *uploader) open(id uint32) {
+	u.t.Helper()
+	verify.Succeeds(u.t, u.request(id, http2Post, false))
+	u.windows[id] = http2.InitialWindow
+}
+
+// pump processes what has arrived.
+func (u *uploader) pump() {
+	u.t.Helper()
+	verify.Succeeds(u.t, u.WritePing(false, [8]byte{1}))
+	for {
+		u.conn.SetReadDeadline(time.Now().Add(patience))
+		switch f := verify.Result(u.ReadFrame()).Must(u.t).(type) {
+		case *xhttp2.PingFrame:
+			return
+		case *xhttp2.WindowUpdateFrame:
+			if f.StreamID == 0 {
+				u.window += int(f.Increment)
+			} else {
+				u.windows[f.StreamID] += int(f.Increment)
+			}
+		case *xhttp2.RSTStreamFrame:
+			u.resets[f.StreamID], u.ended[f.StreamID] = f.ErrCode, true
+		case *xhttp2.DataFrame:
+			u.ended[f.StreamID] = u.ended[f.StreamID] || f.StreamEnded()
+		case *xhttp2.MetaHeadersFrame:
+			u.ended[f.StreamID] = u.ended[f.StreamID] || f.StreamEnded()
+		}
+	}
+}
+
+// send sends as much as the windows allow, up to n bytes, and returns how much.
+func (u *uploader) send(id uint32, n int, ends bool) (sent int) {
+	for sent < n && !u.ended[id] {
+		part := min(n-sent, u.window, u.windows[id], http2.MaxFrameBytes)
+		if part <= 0 {
+			return sent
+		}
+		verify.Succeeds(u.t, u.WriteData(id, ends && sent+part == n, make([]byte, part)))
+		sent += part
+		u.window -= part
+		u.windows[id] -= part
+	}
+	return sent
+}
+
+// fill sends on these streams until the windows allow nothing more.
+func (u *uploader) fill(p *testProxy, ids []uint32) {
+	u.t.Helper()
+	for quiet := false; ; {
+		sent := 0
+		for _, id := range ids {
+			sent += u.send(id, http2.MaxFrameBytes, false)
+		}
+		if sent == 0 && quiet {
+			return
+		}
+		if quiet = sent == 0; quiet {
+			p.sweptFor(2 * socket.SweepInterval) // streams that were woken have taken what they can
+		}
+		u.pump()
+	}
+}
+
+// upload sends a whole body, and waits for the answer.
+func (u *uploader) upload(id uint32, bytes int) {
+	u.t.Helper()
+	u.open(id)
+	eventually(u.t, fmt.Sprintf("the body of stream %d passes", id), func() bool {
+		u.pump()
+		bytes -= u.send(id, bytes, true)
+		return bytes == 0
+	})
+	eventually(u.t, fmt.Sprintf("stream %d is answered", id), func() bool { u.pump(); return u.ended[id] })
+	verify.That(u.t, u.resets[id] == xhttp2.ErrCodeNo, "stream %d was reset with %v", id, u.resets[id])
+}
+
+// startStallingPeer starts a peer that takes that many bytes of each of the first bodies, and the others whole.
+func startStallingPeer(t *testing.T, stalled int, bytes uint32) string {
+	var requests atomic.Int64
+	return startFramePeerWith(t, framePeerOptions{
+		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: bytes}},
+		answer: func(p *framePeer, stream uint32) {
+			if stream == 1 {
+				p.WriteWindowUpdate(0, 1<<30)
+			}
+			if requests.Add(1) > int64(stalled) {
+				p.WriteWindowUpdate(stream, 1<<24)
+			}
+		},
+		frame: func(p *framePeer, frame xhttp2.Frame) {
+			if f, ok := frame.(*xhttp2.DataFrame); ok && f.StreamEnded() {
+				p.headers(f.StreamID, true, ":status", "204")
+			}
+		},
+	})
+}
+
+// Uploads that a peer does not read hold up no other one on the connection of their client: each has
+// its own share of the connection's window.
+func TestHTTP2StalledUploadsDoNotStopOthers(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		stalled int
+		taken   uint32 // of each by the peer, before it stops
+	}{{2, 1 << 20}, {9, 1 << 20}, {http2Streams - 1, 0}} {
+		t.Run(fmt.Sprint(test.stalled), func(t *testing.T) {
+			t.Parallel()
+			p := startProxyToH2C(t, startStallingPeer(t, test.stalled, test.taken))
+			u := uploaderOn(p.dialFrames())
+			var ids []uint32
+			for i := range test.stalled {
+				ids = append(ids, uint32(2*i+1))
+				u.open(ids[i])
+			}
+			eventually(t, "the peer has all of them", func() bool { return p.inflight() == test.stalled })
+			u.fill(p, ids)
+			u.upload(uint32(2*test.stalled+1), 2_000_000)
+			h := p.onlyHTTP2Client()
+			h.Mu.Lock()
+			defer h.Mu.Unlock()
+			verify.That(t, h.Held <= int64(test.stalled*http2.InitialWindow+http2Growth), "%d bytes are held", h.Held)
+		})
+	}
+}
+
+// dialFramesFrom is dialFrames from another address of this machine.
+func (p *testProxy) dialFramesFrom(address string) *frameClient {
+	p.t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	conn := verify.Result(dialer.Dial("tcp", p.address)).Must(p.t)
+	p.t.Cleanup(func() { conn.Close() })
+	return framesOn(p.t, conn)
+}
+
+// The bytes that wait to be forwarded, and the streams, of one address are bounded in memory: the
+// stream that has most is reset. Clients of other addresses have their own share, and nothing of it
+// stays taken.
+func TestHTTP2StreamsAreBoundedInMemory(t *testing.T) {
+	t.Parallel()
+	const share, stalled = 1 << 20, 50
+	p := startProxyToH2C(t, startStallingPeer(t, stalled, 0))
+	o := *p.options.Load()
+	o.Limits.StreamBytes = 8 * share
+	p.Configure(o)
+	u := uploaderOn(p.dialFrames())
+	var ids []uint32
+	for i := range stalled {
+		ids = append(ids, uint32(2*i+1))
+		u.open(ids[i])
+	}
+	eventually(t, "the peer has all of them", func() bool { return p.inflight() == stalled })
+	u.fill(p, ids)
+	a := places.BlockOf(u.conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr())
+	verify.That(t, len(u.resets) > 0 && len(u.resets) < stalled && p.streamMemory.TakenBy(a) <= share, "%d streams were reset, %d bytes taken", len(u.resets), p.streamMemory.TakenBy(a))
+	for id, code := range u.resets {
+		verify.Require(t, code == xhttp2.ErrCodeEnhanceYourCalm, "stream %d was reset with %v", id, code)
+	}
+	b := uploaderOn(p.dialFramesFrom("127.0.0.2"))
+	for i := range 10 {
+		b.upload(uint32(2*i+1), 500_000)
+	}
+	u.conn.Close()
+	b.conn.Close()
+	eventually(t, "nothing is taken", func() bool { return p.streamMemory.Taken() == 0 })
+	p.expectNothingCounted()
+}
+
+// However many connections a client has, its requests that wait have a share of the memory.
+func TestHTTP2WaitingStreamsAreBoundedInMemory(t *testing.T) {
+	t.Parallel()
+	const share = 64 * http2StreamBytes
+	p := startProxy(t, Options{Limits: Limits{StreamBytes: 8 * share}}, startOrigin(t, hanging).address())
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
+	const conns, streams = 5, 40
+	refused := 0
+	for range conns {
+		c := p.dialFrames()
+		for i := range uint32(streams) {
+			c.request(2*i+1, http2Get, true)
+		}
+		c.expectAnswered(func(f xhttp2.Frame) {
+			if r, ok := f.(*xhttp2.RSTStreamFrame); ok && r.ErrCode == xhttp2.ErrCodeRefusedStream {
+				refused++
+			}
+		})
+	}
+	verify.Equal(t, conns*streams-refused, share/http2StreamBytes+conns, "requests that wait, one of each connection besides the share")
+	other := p.dialFramesFrom("127.0.0.2")
+	for i := range uint32(10) {
+		other.request(2*i+1, http2Get, true)
+	}
+	other.expectAnswered(func(f xhttp2.Frame) { t.Errorf("another address: %v", f) })
+}
