@@ -119,7 +119,7 @@ func newPool(t testing.TB, name string, set ...discovery.Instance) *balancer.Poo
 func divide(t testing.TB, p *balancer.Pool) {
 	t.Helper()
 	isA := func(i *discovery.Instance) bool { return i.ID == "a" }
-	verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{ReportedLoad: true, Limits: balancer.Limits{Adaptive: true}, Groups: []balancer.GroupSelector{{Name: "canary", Match: isA}}})))
+	verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{Adaptive: true}, Groups: []balancer.GroupSelector{{Name: "canary", Match: isA}}})))
 }
 
 // pick starts an attempt.

@@ -54,7 +54,6 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: time.Millisecond})
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeConnectFailure, Latency: time.Millisecond})
 	flying := pick(t, pool)
-	flying.Peer.ReportLoad(.5)
 	t.Cleanup(func() { flying.Done(balancer.Outcome{}) })
 	requests := pool.Requests()
 	requests.Observe(0, 200, 3*time.Millisecond, 5, 70)
@@ -287,8 +286,6 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_orders{kind="weight"} 1`,
 		`sluice_orders_write_failed 0`,
 		`sluice_peer_requests_in_flight{address="10.0.0.1:80",id="a",node="n",service="star"} 1`,
-		`sluice_peer_reported_load{address="10.0.0.1:80",id="a",node="n",service="star"} 0.5`,
-		`sluice_peer_load_factor{address="10.0.0.1:80",id="a",node="n",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="ok",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="connect_failure",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.2:80",id="b",node="n",outcome="ok",service="star"} 0`,

@@ -35,10 +35,8 @@ type Peer struct {
 	Requests   uint64            `json:"requests"` // finished attempts
 	Failures   uint64            `json:"failures"` // failed attempts
 	LatencyMS  float64           `json:"latency_ms"`
-	Load       float64           `json:"load,omitempty"`        // that it reports; 0: none
-	LoadFactor float64           `json:"load_factor,omitempty"` // of its weight, by the reports; 0: 1
-	Since      time.Time         `json:"since"`                 // start of State
-	Probation  *time.Time        `json:"probation,omitempty"`   // since when the registry has lost it
+	Since      time.Time         `json:"since"`               // start of State
+	Probation  *time.Time        `json:"probation,omitempty"` // since when the registry has lost it
 }
 
 func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
@@ -50,7 +48,6 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 			ordered = append(ordered, *o)
 		}
 	}
-	utilization, _ := p.ReportedLoad()
 	return Peer{
 		Service:    service,
 		ID:         i.ID,
@@ -74,8 +71,6 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 		Requests:   p.Requests(),
 		Failures:   p.Failures(),
 		LatencyMS:  millis(p.Latency()),
-		Load:       utilization,
-		LoadFactor: v.LoadFactor(),
 		Since:      moment(v.Since()),
 		Probation:  optionalMoment(i.Probation),
 	}

@@ -40,7 +40,6 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: 1}) // the first answer is no sample
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: 20 * time.Millisecond})
 	second := pick(t, pool)
-	pool.SetFactors(balancer.FactorLoad, balancer.Adjustment{Peer: second.Peer, By: 1.5})
 
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Orders: operator.New(operator.Options{})})
 	for _, path := range []string{"/api", "/api/peers"} {
@@ -54,7 +53,7 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 		}
 		want := []Peer{
 			{Service: "web", ID: "a-up", Node: "n", Datacenter: "dc1", Address: "10.0.0.1:80", Weight: 5, Tags: []string{"v1", "blue"}, Meta: map[string]string{"rack": "7"},
-				Status: "passing", State: "up", Reasons: []string{}, Used: true, Inflight: 1, Requests: 2, Failures: 1, LoadFactor: 1.5},
+				Status: "passing", State: "up", Reasons: []string{}, Used: true, Inflight: 1, Requests: 2, Failures: 1},
 			{Service: "web", ID: "b-critical", Node: "n", Address: "10.0.0.2:80", Tags: []string{},
 				Status: "critical", State: "unhealthy", Reasons: []string{"consul: critical: http check: connection refused"}},
 			{Service: "web", ID: "c-drained", Node: "n", Address: "[2001:db8::1]:80", Weight: 1, Tags: []string{},
@@ -71,15 +70,6 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 	second.Done(balancer.Outcome{})
 	got := ids(getJSON[[]Peer](t, h, "/api/peers"))
 	verify.That(t, !slices.Contains(got, "d-leaving"), "a peer that has drained is still shown: %v", got)
-}
-
-func TestPeersHasReportedLoad(t *testing.T) {
-	pool := newPool(t, "web", instance("star", "a", "10.0.0.1"))
-	divide(t, pool)
-	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Orders: operator.New(operator.Options{})})
-	verify.Equal(t, getJSON[[]Peer](t, h, "/api/peers")[0].Load, 0, "load without a report")
-	pool.Snapshot().All[0].ReportLoad(.5)
-	verify.Equal(t, getJSON[[]Peer](t, h, "/api/peers")[0].Load, .5, "load")
 }
 
 func TestPeersSelectsByServiceStateAndNode(t *testing.T) {

@@ -24,7 +24,7 @@ type condition struct {
 	leaving   bool               // not in the set
 	since     time.Time          // start of the present state
 	warmFrom  time.Time          // start of slow start; zero for a peer that is warm or not eligible
-	factors   [NumFactors]adjustment
+	factor    adjustment
 }
 
 // registryWeight returns the peer's weight without an operator's order, from 0 to maxWeight.
@@ -62,7 +62,7 @@ func (c *condition) state() State {
 		return StateUnhealthy
 	case c.reasons&ReasonEjected != 0:
 		return StateEjected
-	case !c.warmFrom.IsZero() || c.factors[FactorHealth].factor() < 1:
+	case !c.warmFrom.IsZero() || c.factor.value() < 1:
 		return StateWarming
 	}
 	return StateUp
@@ -134,8 +134,8 @@ func (c *condition) reasonLines() []string {
 	if c.refused != "" && c.reasons&ReasonAddress == 0 {
 		lines = append(lines, "address: "+c.refused)
 	}
-	if a := c.factors[FactorHealth]; a.why != "" {
-		lines = append(lines, "weight: "+a.why)
+	if c.factor.why != "" {
+		lines = append(lines, "weight: "+c.factor.why)
 	}
 	if c.leaving {
 		lines = append(lines, "removed from the set")

@@ -12,8 +12,7 @@ import (
 func (p *Pool) leaveLocked(peer *Peer) {
 	delete(p.peers, peer.ID)
 	p.draining[peer.ID] = peer
-	p.changeLocked(peer, func(c *condition) { c.leaving, c.factors[FactorLoad] = true, adjustment{} })
-	peer.forgetLoad()
+	p.changeLocked(peer, func(c *condition) { c.leaving = true })
 	p.noteLocked(peer, EventRemoved, "")
 }
 

@@ -221,7 +221,7 @@ func TestRetiredPoolServesLateRequests(t *testing.T) {
 			verify.That(t, len(events) == 2 && len(p.Snapshot().All) == 0 && len(p.Snapshot().Draining) == 3, "events %q", events)
 			changes := p.Apply(instances(3))
 			verify.That(t, changes.Empty(), "a retired pool accepts peers")
-			p.SetFactors(FactorHealth, Adjustment{Peer: early.Peer, By: .5})
+			p.SetFactors(Adjustment{Peer: early.Peer, By: .5})
 			pass(4 * time.Second)
 			left.Done(Outcome{})
 			verify.That(t, transportOf(left.Peer).closes.Load() == 1 && !drained(p), "the peer that left before drains")

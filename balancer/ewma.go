@@ -72,7 +72,7 @@ func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {
 		if idle {
 			// The first stays the choice unless another one is better even with twice the load: at low load shares
 			// follow the weights, and all are tried. With half a request by weight, shares would
-			// follow twice, and swing with reported load.
+			// follow twice.
 			load = 2*concurrency + d.load()
 		}
 		if usual*maxFaster*load >= lowest {

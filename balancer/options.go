@@ -60,8 +60,6 @@ type Options struct {
 	// Subset limits the peers of each tier that this replica uses. With it,
 	// replicas do not agree on hashes ([PolicyHash], [PolicySticky]).
 	Subset Subset
-	// ReportedLoad makes the shares of peers follow the load that they report; see Peer.ReportLoad.
-	ReportedLoad bool
 	// NewTransport makes the transport of a new peer, with the pool's mutex held: it
 	// must not block and not call the pool. If it is nil, so is Peer.Transport.
 	NewTransport func(*Peer) Transport

@@ -54,13 +54,11 @@ type Peer struct {
 	tally    atomic.Pointer[tally] // nil if nothing is counted
 	// lastFailure is when streak last grew, by nanotime.
 	lastFailure atomic.Int64
-	reported    atomic.Uint64 // load; see ReportLoad
-	record      Record        // of Pool.witness; set before a snapshot with terms.witnessed has the peer
-	_           [128 - 8 - 24 - 8 - 8 - 8 - 8 - 8 - 16]byte
+	record      Record // of Pool.witness; set before a snapshot with terms.witnessed has the peer
+	_           [128 - 8 - 24 - 8 - 8 - 8 - 8 - 16]byte
 
 	outcomes [NumOutcomes]atomic.Uint64 // finished attempts by class
-	steering steering                   // pool.mu guards it
-	_        [128 - NumOutcomes*8 - 24]byte
+	_        [128 - NumOutcomes*8]byte
 }
 
 // Address returns "host:port" or "unix:/path".

@@ -50,9 +50,7 @@ type Pool struct {
 	mayConnect   func(discovery.Instance, netip.AddrPort) error
 	mayUseSocket func(path string) error
 
-	known     atomic.Bool // Apply was called
-	takesLoad atomic.Bool // Options.ReportedLoad
-	steers    atomic.Bool // the timer of steer runs
+	known atomic.Bool // Apply was called
 
 	// mu guards the fields below and some of Peer.
 	mu       sync.Mutex
@@ -224,9 +222,6 @@ func (p *Pool) Reconfigure(o Options) error {
 		p.adaptLocked(peer)
 		peer.measureLatencies(o.MeasureLatencies)
 	}
-	if !o.ReportedLoad {
-		p.forgetLoadsLocked()
-	}
 	p.callWitnessLocked()
 	if p.witness != nil {
 		p.witness.Changing()
@@ -257,7 +252,6 @@ func (p *Pool) setOptionsLocked(o Options) {
 	}
 	o.MustPassFirst = o.MustPassFirst || o.ActiveOverridesRegistry
 	p.options = o
-	p.takesLoad.Store(o.ReportedLoad)
 	p.onFailure.Store(nil)
 	if o.OnFailure != nil {
 		p.onFailure.Store(&o.OnFailure)

@@ -62,7 +62,7 @@ func TestLostWeightIsAState(t *testing.T) {
 		{1, "", StateUp, "warming → up"},
 	} {
 		events = nil
-		p.SetFactors(FactorHealth, Adjustment{Peer: peer, By: c.by, Why: c.why})
+		p.SetFactors(Adjustment{Peer: peer, By: c.by, Why: c.why})
 		verify.Equal(t, peer.State(), c.state, "state")
 		said := ""
 		for _, e := range events {
@@ -70,6 +70,4 @@ func TestLostWeightIsAState(t *testing.T) {
 		}
 		verify.Equal(t, said, c.event, "event")
 	}
-	p.SetFactors(FactorLoad, Adjustment{Peer: peer, By: 0.5, Why: "busy"})
-	verify.That(t, peer.State() == StateUp && peer.Reasons() == nil, "by its load %v, reasons %q", peer.State(), peer.Reasons())
 }

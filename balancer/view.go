@@ -38,14 +38,6 @@ type PeerView struct {
 func (v PeerView) Instance() discovery.Instance { return v.condition.instance }
 func (v PeerView) Weight() int                  { return v.condition.weight() }
 
-// LoadFactor returns the factor of the weight that follows reported load; 0 if there is none.
-func (v PeerView) LoadFactor() float64 {
-	if by := v.condition.factors[FactorLoad].factor(); by != 1 {
-		return by
-	}
-	return 0
-}
-
 func (v PeerView) State() State      { return v.condition.state() }
 func (v PeerView) Since() time.Time  { return v.condition.since }
 func (v PeerView) Reasons() []string { return v.condition.reasonLines() }

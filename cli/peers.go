@@ -27,8 +27,7 @@ func newPeers() *cobra.Command {
 		Use:   "peers [SERVICE…]",
 		Short: "Show the peers of a running sluice",
 		Long: "Show the peers of a running sluice, or of some services: state, reasons, requests\n" +
-			"in flight and in total, failures, latency; with balance.reported_load also the load that\n" +
-			"they report, and the factor of their weight. Below them are the services of whose\n" +
+			"in flight and in total, failures, latency. Below them are the services of whose\n" +
 			"instances nothing is known yet, and those whose peers are stale, since when, and why.\n" +
 			"With --watch these come first, and RATE is the requests a second since the last screen.",
 		ValidArgsFunction: completeServices(&a, 0),
@@ -135,7 +134,7 @@ func (s *peerScreen) write(out io.Writer, peers []admin.Peer, unconfirmed []admi
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s%d\t%d\t%s\t%s\n",
 			printable(p.Service), printable(p.ID), p.Address, p.State, terminal.Age(now.Sub(p.Since)), p.Weight,
-			p.Inflight, cell, p.Requests, p.Failures, terminal.Milliseconds(p.LatencyMS), printableWhy(strings.Join(why(p), ", ")))
+			p.Inflight, cell, p.Requests, p.Failures, terminal.Milliseconds(p.LatencyMS), printableWhy(strings.Join(p.Reasons, ", ")))
 	}
 	err := table.Flush()
 	if err == nil && !s.live {
@@ -204,14 +203,6 @@ func staleLine(services []admin.Service, now time.Time) string {
 	}
 	return fmt.Sprintf("%s %s stale for %s: %s: %s\n", list, verb, terminal.Age(now.Sub(first.Since)),
 		printable(first.Source), printableWhy(cmp.Or(first.LastError, "no answer yet")))
-}
-
-// why returns the reasons of the state of a peer, and what the load that it reports does to its weight.
-func why(p admin.Peer) []string {
-	if p.Load == 0 {
-		return p.Reasons
-	}
-	return append(slices.Clone(p.Reasons), fmt.Sprintf("load %.2f, weight × %.2f", p.Load, cmp.Or(p.LoadFactor, 1)))
 }
 
 // printable replaces control characters in s, and shortens it to 100 characters.

@@ -40,16 +40,16 @@ func TestPeersTable(t *testing.T) {
 		{Service: "star", ID: "star-1", Address: "10.0.0.1:80", Weight: 1, State: "up", Inflight: 3, Requests: 1234, LatencyMS: 1.26, Since: now.Add(-50 * time.Hour)},
 		{Service: "star", ID: "evil\x1b[2J", Address: "10.0.0.2:80", State: "unhealthy", Failures: 2, Since: now.Add(-90 * time.Second),
 			Reasons: []string{"consul: critical: " + strings.Repeat("x", 300), "ejected"}},
-		{Service: "b", ID: "b", Address: "[::1]:80", State: "draining", Since: now.Add(time.Second), Load: .724, LoadFactor: .8312, Reasons: []string{"drained"}},
-		{Service: "b", ID: "c", Address: "[::1]:81", State: "up", Since: now.Add(-61 * time.Minute), Load: 1.5},
+		{Service: "b", ID: "b", Address: "[::1]:80", State: "draining", Since: now.Add(time.Second), Reasons: []string{"drained"}},
+		{Service: "b", ID: "c", Address: "[::1]:81", State: "up", Since: now.Add(-61 * time.Minute)},
 	}
 	var out bytes.Buffer
 	verify.NoError(t, new(peerScreen).write(&out, peers, nil, now))
 	want := `SERVICE  PEER      ADDRESS      STATE      FOR    WEIGHT  INFLIGHT  REQUESTS  FAILURES  LATENCY  WHY
 star     star-1    10.0.0.1:80  up         2d2h   1       3         1234      0         1.3ms    ·
 star     evil?[2J  10.0.0.2:80  unhealthy  1m30s  0       0         0         2         -        consul: critical: ` + strings.Repeat("x", 181) + `…
-b        b         [::1]:80     draining   0s     0       0         0         0         -        drained, load 0.72, weight × 0.83
-b        c         [::1]:81     up         1h1m   0       0         0         0         -        load 1.50, weight × 1.00
+b        b         [::1]:80     draining   0s     0       0         0         0         -        drained
+b        c         [::1]:81     up         1h1m   0       0         0         0         -        ·
 `
 	want = strings.ReplaceAll(want, "·", "") // marks the end of a line
 	got := out.String()

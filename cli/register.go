@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	stdlog "log"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"slices"
@@ -17,9 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
-	"golang.org/x/net/netutil"
 
-	"sluice/cli/utilization"
 	"sluice/consul"
 	"sluice/consul/app"
 	"sluice/observe/logs"
@@ -30,7 +26,6 @@ import (
 type registering struct {
 	options     app.Options
 	stopTimeout time.Duration
-	reportLoad  string // "[HOST]:PORT"; "": nowhere
 	log         zerolog.Logger
 
 	// Flags that options have in another form.
@@ -89,7 +84,6 @@ func newRegister() *cobra.Command {
 	flags.DurationVar(&o.StartTimeout, "start-timeout", time.Minute, "`time` until the check passes, else the app is stopped; 0: for ever")
 	flags.DurationVar(&o.Drain, "drain", 5*time.Second, "`time` between the deregistration and the signal to the app")
 	flags.DurationVar(&r.stopTimeout, "stop-timeout", 20*time.Second, "`time` between the signal and SIGKILL")
-	flags.StringVar(&r.reportLoad, "report-load", "", "`address`, [HOST]:PORT, at which sluice answers whether the app passes its check, and how busy it is\n(endpoint-load-metrics): for health.active.port of a service with balance.reported_load. Needs Linux")
 	flags.StringVar(&r.consul, "consul", "", "`URL` of the Consul agent (default $CONSUL_HTTP_ADDR or http://127.0.0.1:8500); CONSUL_HTTP_TOKEN\nand the other variables of Consul's tools count too")
 	flags.BoolVar(&r.passToken, "pass-token", false, "leave CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE and CONSUL_HTTP_AUTH in the environment of the app")
 	flags.StringVar(&r.logFormat, "log", "console", "`format` of sluice's own lines on standard error: console, json or off")
@@ -145,11 +139,6 @@ func (r *registering) translate(command []string, log io.Writer) error {
 	if r.consul != "" {
 		o.Consul = consul.Options{Addresses: []string{r.consul}}
 	}
-	if r.reportLoad != "" {
-		if _, port, err := net.SplitHostPort(r.reportLoad); err != nil || port == "" {
-			wrong = append(wrong, fmt.Errorf("--report-load %q: want [HOST]:PORT", r.reportLoad))
-		}
-	}
 	switch r.logFormat {
 	case "console":
 		log = zerolog.ConsoleWriter{Out: log, TimeFormat: "15:04:05.000", NoColor: !logs.IsTerminal(log)}
@@ -179,11 +168,6 @@ func (r *registering) run(ctx context.Context, command []string, in io.Reader, o
 	if err := r.checkPort(registration.CheckedAddress()); err != nil {
 		return err
 	}
-	stopReports, err := r.serveLoad(registration)
-	if err != nil {
-		return err
-	}
-	defer stopReports()
 	// From before the start of the app until the end of this process: no signal is lost, and
 	// none changes the exit status, which is the app's.
 	signals := make(chan os.Signal, 32)
@@ -205,42 +189,6 @@ func (r *registering) run(ctx context.Context, command []string, in io.Reader, o
 	}()
 	s := &supervision{registering: r, registration: registration, program: program, leave: leave, left: left}
 	return s.run(signals)
-}
-
-// mostReaders are the connections to the address for the load.
-const mostReaders = 100
-
-// serveLoad answers at the address for the load until stop is called. The app has not been started yet.
-func (r *registering) serveLoad(registration *app.Registration) (stop func(), err error) {
-	if r.reportLoad == "" {
-		return func() {}, nil
-	}
-	meter, err := utilization.New(os.DirFS("/"), os.Getpid(), time.Now())
-	if err != nil {
-		return nil, fmt.Errorf("--report-load: %w", err)
-	}
-	listener, err := net.Listen("tcp", r.reportLoad)
-	if err != nil {
-		return nil, fmt.Errorf("--report-load: %w", err)
-	}
-	const patience = 5 * time.Second
-	server := &http.Server{
-		Handler:     meter.Handler(registration.Check),
-		ReadTimeout: patience, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
-		WriteTimeout: patience + r.options.Check.Timeout,
-		ErrorLog:     stdlog.New(io.Discard, "", 0),
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		defer panics.Contain(panics.Task, nil)
-		_ = server.Serve(netutil.LimitListener(listener, mostReaders)) // until it is closed
-	}()
-	r.log.Info().Stringer("address", listener.Addr()).Str("source", meter.Source()).Msg("the load of the app is reported")
-	return func() {
-		_ = server.Close()
-		<-served
-	}, nil
 }
 
 // consulCredentials are the variables of Consul's tools that let who has them act as sluice does.

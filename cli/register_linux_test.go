@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-	"crypto/sha256"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,20 +8,15 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	consulapi "github.com/hashicorp/consul/api"
 	"golang.org/x/sys/unix"
 
-	"sluice/admin"
 	"sluice/test/consultest"
-	"sluice/test/long"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
@@ -42,22 +35,7 @@ func playRole() {
 		os.Exit(Run(os.Args[1:], os.Stdout, os.Stderr))
 	case "app":
 		runApp(os.Args[1])
-	case "worker":
-		rounds, _ := strconv.Atoi(os.Args[2])
-		runWorker(os.Args[1], rounds)
 	}
-}
-
-// runWorker serves HTTP on an address, and uses CPU for each request.
-func runWorker(address string, rounds int) {
-	block := make([]byte, 1<<20)
-	err := http.ListenAndServe(address, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		for range rounds {
-			sha256.Sum256(block)
-		}
-	}))
-	fmt.Println(err)
-	os.Exit(1)
 }
 
 // runApp serves HTTP on an address. It writes each signal that it gets, and ends with status 7
@@ -266,90 +244,6 @@ func TestRegisterPassesTheInputOn(t *testing.T) {
 	verify.That(t, err == nil && string(out) == "hello\n", "got %q, %v", out, err)
 }
 
-// What processes that the app has started use, which have ended, is reported at the address for the load, where sluice's checks read it: the
-// busy one of two apps loses weight, and the idle one gains it. A port that another process has ends the command before the app starts.
-func TestRegisterReportsLoad(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	port := strconv.Itoa(consultest.ReservePort(t))
-	apps := map[string]string{"127.0.0.2": "seq 1000000 >/dev/null; sleep 0.05", "127.0.0.3": "sleep 1"}
-	for address, app := range apps {
-		r := startRegister(t, agent.URL(), []string{"--address", address, "--ttl", "--report-load", address + ":" + port},
-			[]string{"sh", "-c", "while :; do " + app + "; done"})
-		r.awaitOutput("the load of the app is reported")
-	}
-	s := startServing(t, fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: { consul: {}, balance: { reported_load: true },"+
-		" health: { active: { port: %s, interval: 500ms } } } }\nroutes: [{ service: star }]\n", agent.URL(), port))
-	var peers []admin.Peer
-	defer func() { t.Logf("peers: %+v", peers) }()
-	awaitThat(t, "the busy app has less than its share, and the idle one more", func() bool {
-		peers = get[[]admin.Peer](s, "/api/peers")
-		factors := make(map[string]float64)
-		for _, p := range peers {
-			host, _, _ := net.SplitHostPort(p.Address)
-			if p.State == "up" && p.Load > 0 {
-				factors[host] = p.LoadFactor
-			}
-		}
-		return factors["127.0.0.2"] > 0 && factors["127.0.0.2"] < .98 && factors["127.0.0.3"] > 1.02
-	})
-
-	command := sluiceCommand("register", "--name", "star", "--port", "1", "--ttl", "--report-load", "127.0.0.2:"+port, "--consul", agent.URL(), "--", "echo", "started")
-	out, err := command.CombinedOutput()
-	verify.That(t, command.ProcessState.ExitCode() == exitFailed && strings.HasPrefix(string(out), "sluice: --report-load: listen tcp 127.0.0.2:"), "got %q, %v", out, err)
-}
-
-// Three apps, of which a request costs 1 : 2 : 4 of CPU time, become equally busy, although the policy gives each as many requests:
-// the highest utilization is at most 1.10 of the mean.
-func TestRegisteredAppsBecomeEquallyBusy(t *testing.T) {
-	t.Parallel()
-	long.Test(t)
-	agent := consultest.Start(t, consultest.Options{})
-	port := strconv.Itoa(consultest.ReservePort(t))
-	for i, rounds := range []string{"4", "8", "16"} {
-		address := fmt.Sprintf("127.0.0.%d", 2+i)
-		startRegister(t, agent.URL(), []string{"--address", address, "--report-load", address + ":" + port},
-			[]string{"env", envRole + "=worker", os.Args[0], address + ":%PORT%", rounds})
-	}
-	s := startServing(t, fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: { consul: {}, balance: { policy: round_robin, reported_load: true },"+
-		" health: { active: { port: %s, interval: 500ms, timeout: 30s } } } }\nroutes: [{ service: star }]\n", agent.URL(), port))
-	awaitThat(t, "three peers report", func() bool {
-		peers := get[[]admin.Peer](s, "/api/peers")
-		return len(peers) == 3 && !slices.ContainsFunc(peers, func(p admin.Peer) bool { return p.Load == 0 })
-	})
-
-	ctx, stop := context.WithCancel(t.Context())
-	var clients sync.WaitGroup
-	defer clients.Wait()
-	defer stop()
-	for range 4 {
-		clients.Go(func() {
-			pace := time.NewTicker(40 * time.Millisecond)
-			defer pace.Stop()
-			for ctx.Err() == nil {
-				<-pace.C
-				status, _ := tryGet("http://" + s.address)
-				verify.Equal(t, status, http.StatusOK, "status")
-			}
-		})
-	}
-	average, uneven, worst := make(map[string]float64), 0., 0.
-	awaitThat(t, "the apps are equally busy", func() bool {
-		sum, highest := 0., 0.
-		peers := get[[]admin.Peer](s, "/api/peers")
-		for _, p := range peers {
-			average[p.ID] += (p.Load - average[p.ID]) / 200
-			sum, highest = sum+average[p.ID], max(highest, average[p.ID])
-		}
-		uneven = highest / (sum / float64(len(peers)))
-		if peers[0].Requests+peers[1].Requests+peers[2].Requests > 500 {
-			worst = max(worst, uneven)
-		}
-		return worst > 1.3 && uneven <= 1.1
-	})
-	t.Logf("highest utilization, of the mean: %.2f after %.2f; utilizations %v", uneven, worst, average)
-}
-
 // The app gets the whole environment but what lets it act as sluice in Consul.
 func TestRegisterKeepsItsTokenToItself(t *testing.T) {
 	t.Parallel()
@@ -473,7 +367,6 @@ func TestRegisterRefusals(t *testing.T) {
 		{append(someFlags, "--http", "/", "--tcp", "--", "true"), "--http and --tcp: want one of them"},
 		{append(someFlags, "--meta", "a", "--", "true"), `--meta "a": want KEY=VALUE`},
 		{append(someFlags, "--grpc-service", "a", "--", "true"), "--grpc-service is for --grpc"},
-		{append(someFlags, "--report-load", "9101", "--", "true"), `--report-load "9101": want [HOST]:PORT`},
 		{append(someFlags, "--log", "xml", "--", "true"), `--log "xml": want console, json or off`},
 		{[]string{"--name", "a b", "--port", "70000", "--", "true"}, `sluice: name "a b": want`},
 		{append(someFlags, "--deregister-after", "1s", "--", "true"), "deregister after 1s: want at least 1m0s"},

@@ -18,8 +18,7 @@ type Balance struct {
 	Tiers            []Tier `key:"tiers"`                                            // a peer belongs to the first tier that selects it; the other peers form one more, the last
 	Overprovisioning Ratio  `key:"overprovisioning" default:"1.4" min:"1" max:"100"` // a tier gets its full share while its healthy share times this is at least 1
 	Subset           Subset `key:"subset"`
-	ReportedLoad     bool   `key:"reported_load" default:"false"` // shares follow the load that peers report
-	Proof            bool   `key:"proof" default:"false"`         // check the rules of the balancer while requests run
+	Proof            bool   `key:"proof" default:"false"` // check the rules of the balancer while requests run
 }
 
 // Policies of Balance with their own settings.
@@ -87,9 +86,6 @@ func (b *Balance) check(d *decoder, key string) {
 		}
 	}
 	b.checkSubset(d, key)
-	if b.ReportedLoad && b.Policy == policyHash {
-		d.refuse(key+".reported_load", "true", "not with policy hash, whose keys would move with each report")
-	}
 	for i, hashKey := range b.Hash.Keys {
 		if slices.Index(b.Hash.Keys, hashKey) < i {
 			d.refuse(fmt.Sprintf("%s.hash.keys[%d]", key, i), hashKey.Text, "given twice")

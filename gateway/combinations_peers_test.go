@@ -147,7 +147,6 @@ func (s *combinedServers) peer() http.Handler {
 func combinedAnswer(w http.ResponseWriter, r *http.Request, a combinedAsk) {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain")
-	h.Set("Endpoint-Load-Metrics", "TEXT cpu_utilization=0.3")
 	h.Set("X-Path", r.URL.Path)
 	h.Set("X-Method", r.Method)
 	h.Set("Got-Host", r.Host)

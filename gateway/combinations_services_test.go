@@ -104,8 +104,6 @@ func (c *combinations) service(name string) settings {
 		}
 	case balance["policy"] == "sticky" && c.one(2):
 		balance["sticky"] = settings{"cookie": pick(c, "sluice_peer", "other"), "secret": pick(c, "a", "b"), "max_age": pick(c, "0s", "1h"), "same_site": pick(c, "lax", "strict")}
-	case c.one(3):
-		balance["reported_load"] = true
 	}
 	if !c.dying && !c.impatient && !c.crashing && balance["policy"] != "hash" && balance["policy"] != "sticky" && c.one(4) {
 		balance["subset"] = settings{"size": pick(c, 1, 2), "replica": 0, "replicas": pick(c, 1, 3)}

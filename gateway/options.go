@@ -158,7 +158,6 @@ func poolOptions(s config.Service) balancer.Options {
 		Overprovisioning: float64(s.Balance.Overprovisioning),
 		Groups:           groupsOf(s.Groups),
 		Subset:           subsetOf(s.Balance.Subset),
-		ReportedLoad:     s.Balance.ReportedLoad,
 		StickyKey:        string(s.Balance.Sticky.Secret),
 		Limits: balancer.Limits{
 			Requests:        s.Limits.Requests,

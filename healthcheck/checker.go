@@ -258,7 +258,7 @@ func (c *Checker) apply() {
 	adjustments := c.adjustments
 	c.verdicts, c.adjustments = nil, nil
 	c.mu.Unlock()
-	c.pool.SetFactors(balancer.FactorHealth, adjustments...)
+	c.pool.SetFactors(adjustments...)
 	var batch []balancer.Verdict
 	for i, v := range said {
 		batch = append(batch, v.Verdict)

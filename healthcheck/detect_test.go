@@ -49,7 +49,7 @@ func (f *fixture) interval(peers, requests int, outcome func(peer, request int) 
 // factors returns the factors of the weights of peers 0 and up.
 func (f *fixture) factors(peers int) (factors []float64) {
 	for n := range peers {
-		by, _ := f.peer(n).Factor(balancer.FactorHealth)
+		by, _ := f.peer(n).Factor()
 		factors = append(factors, by)
 	}
 	return factors
@@ -240,7 +240,7 @@ func meetEverything(t *testing.T, f *fixture, s Settings) {
 	check := func() {
 		t.Helper()
 		for _, p := range f.Snapshot().All {
-			by, _ := p.Factor(balancer.FactorHealth)
+			by, _ := p.Factor()
 			was, known := before[p]
 			verify.That(t, slices.Contains([]float64{1, 0.5, 0.25, 0.125}, by), "%v has the factor %v", p, by)
 			verify.That(t, !known || by == 1 || by == was || by == 2*was || by == was/2, "%v has the factor %v after %v", p, by, was)

@@ -3,7 +3,7 @@
 // Active checks probe each peer at intervals with a [Probe] over HTTP, TCP or gRPC, on
 // connections of their own. Passive checks, Envoy's outlier detection, look at the
 // outcomes of requests and eject a peer for a while if it fails too often. A peer that does
-// worse than the others loses weight first, see [balancer.FactorHealth].
+// worse than the others loses weight first, see [balancer.Pool.SetFactors].
 //
 // # Verdicts
 //

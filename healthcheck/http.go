@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"strings"
 
-	"sluice/balancer/load"
 	"sluice/certificates"
 	"sluice/discovery"
 	"sluice/healthcheck/statuses"
@@ -130,9 +129,6 @@ func (h *HTTP) exchange(ctx context.Context, t Target, connection *http.ClientCo
 		return answerFailure(err)
 	}
 	err = h.answer(response)
-	if t.ReportLoad != nil {
-		t.ReportLoad(load.OfFields([]byte(response.Header.Get(load.BinaryField)), []byte(response.Header.Get(load.Field))))
-	}
 	response.Body.Close()
 	if h.o.Reuse && !response.Close && ctx.Err() == nil && connection.Err() == nil {
 		h.idle.put(&t, connection)

@@ -316,20 +316,3 @@ func TestHTTPConnections(t *testing.T) {
 	got := check(t, p, address, patience)
 	verify.That(t, got == "" && len(p.idle.idle) == 0, "after Close: %q, %d idle", got, len(p.idle.idle))
 }
-
-// An answer to a check reports the load of the peer, also one that fails the check.
-func TestHTTPCheckReportsLoad(t *testing.T) {
-	for _, status := range []int{200, 503} {
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Endpoint-Load-Metrics", "TEXT cpu_utilization=0.25")
-			w.WriteHeader(status)
-		}))
-		t.Cleanup(server.Close)
-		probe := NewHTTP(HTTPOptions{Method: "GET", Path: "/", Status: verify.Result(statuses.Parse("2xx")).Must(t)})
-		t.Cleanup(probe.Close)
-		got := 0.
-		err := probe.Check(t.Context(), Target{Address: server.Listener.Addr().String(), ReportLoad: func(u float64) { got = u }})
-		verify.Equal(t, err == nil, status == 200, "the check passes")
-		verify.Equal(t, got, .25, "load after status %d", status)
-	}
-}

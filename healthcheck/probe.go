@@ -35,8 +35,6 @@ type Target struct {
 	// Control is net.Dialer.ControlContext: it may refuse the resolved address. May
 	// be nil.
 	Control func(ctx context.Context, network, address string, c syscall.RawConn) error
-	// ReportLoad gets the load that an answer by HTTP reports; see balancer.Peer. May be nil.
-	ReportLoad func(utilization float64)
 }
 
 func (t *Target) member() (who discovery.Member) {

@@ -63,7 +63,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 	})
 	limited := set(func(_ *testing.T, p *testProxy) {
 		limits := balancer.Limits{Adaptive: true, AdaptiveMin: 4, Requests: 1000, PeerRequests: 1000, PeerConnections: 100, Retries: 10}
-		p.reconfigure(balancer.Options{Limits: limits, ReportedLoad: true})
+		p.reconfigure(balancer.Options{Limits: limits})
 		p.setService(route.Service{Retry: route.Retry{Attempts: 2, Hedge: &route.Hedge{After: time.Hour}}})
 	})
 	proven := set(func(t *testing.T, p *testProxy) {
@@ -120,7 +120,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 			"\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n", okResponse, "ok"},
 		{"split, new client", split, get + "\r\n", okResponse, "ok"},
 		{"split, with the cookie", split, get + "Cookie: sluice_client=3w5e11264sgsf\r\n\r\n", okResponse, "ok"},
-		{"limits of the service, reported load, a hedge that does not come", limited, get + "\r\n", okResponse, "ok"},
+		{"limits of the service, a hedge that does not come", limited, get + "\r\n", okResponse, "ok"},
 		{"running proof", proven, get + "\r\n", okResponse, "ok"},
 		{"limit of the rate", metered, get + "\r\n", okResponse, "ok"},
 		{"discovery chain", chain, "GET /api/x/z?q HTTP/1.1\r\nHost: a\r\nX-A: 12\r\nCookie: a\r\n\r\n", okResponse, "ok"},

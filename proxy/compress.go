@@ -251,7 +251,6 @@ func (x *answeredRequest) relayTo(e *compression.Encoder, u upstream.Conn) error
 		}
 		if p.Last {
 			e.End()
-			x.noteLoad(p.Trailer)
 			return x.sendEncoded(e.Take(), transfer.Piece{Last: true, Trailer: x.compressedTrailer(p.Trailer)})
 		}
 		if err := x.sendEncoded(e.Take(), transfer.Piece{}); err != nil {

@@ -35,7 +35,6 @@ type grpcOrigin struct {
 	server  *grpc.Server
 	waiting atomic.Int64 // calls of EmptyCall
 	calls   atomic.Int64 // of UnaryCall
-	load    atomic.Value // string: a report of load in trailer sections of UnaryCall
 }
 
 func startGRPCOrigin(t *testing.T) *grpcOrigin {
@@ -63,9 +62,6 @@ func (o *grpcOrigin) EmptyCall(ctx context.Context, _ *grpc_testing.Empty) (*grp
 // metadata x_under-bin as header and trailer.
 func (o *grpcOrigin) UnaryCall(ctx context.Context, in *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
 	o.calls.Add(1)
-	if report, _ := o.load.Load().(string); report != "" {
-		grpc.SetTrailer(ctx, metadata.Pairs("endpoint-load-metrics-bin", report))
-	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	for _, value := range md["x_under-bin"] {
 		grpc.SetHeader(ctx, metadata.Pairs("x_under-bin", value))

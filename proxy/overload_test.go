@@ -201,7 +201,7 @@ func TestOverloadMeetsTheRest(t *testing.T) {
 		case 3:
 			all := pool.Snapshot().All
 			p := all[random.IntN(len(all))]
-			pool.SetFactors(balancer.FactorHealth, balancer.Adjustment{Peer: p, By: random.Float64(), Why: "a test"})
+			pool.SetFactors(balancer.Adjustment{Peer: p, By: random.Float64(), Why: "a test"})
 			pool.SetReasons(balancer.ReasonEjected, balancer.Verdict{Peer: p, Down: random.IntN(2) == 0, Why: "a test"})
 		case 4:
 			o.peers[random.IntN(len(o.peers))].fault.Store(max(0, int32(random.IntN(12))-8))
@@ -236,7 +236,7 @@ func (o *overloaded) calm(random *rand.Rand) {
 		verify.NoError(t, s.Pool.Reconfigure(options))
 		for _, p := range s.Pool.Snapshot().All {
 			s.Pool.SetReasons(balancer.ReasonEjected, balancer.Verdict{Peer: p})
-			s.Pool.SetFactors(balancer.FactorHealth, balancer.Adjustment{Peer: p, By: 1})
+			s.Pool.SetFactors(balancer.Adjustment{Peer: p, By: 1})
 		}
 		verify.Equal(t, len(s.Pool.Overload().Tiers), 4, "tiers")
 		eventually(t, "nothing is counted in "+s.Name+" any more", func() bool {

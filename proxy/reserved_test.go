@@ -39,9 +39,8 @@ var namesOf = map[reserved.Reservation][]string{
 		"X-SSL-Client-Cert", "SSL-Client-Cert", "Client-Cert", "X-Scheme", "Front-End-Https", "X-Url-Scheme", "Remote-User", "X-Remote-User", "X-Auth-Request-User",
 		"Proxy", "X-Envoy-External-Address",
 	},
-	reserved.OfRequestID:  {"X-Request-Id"},
-	reserved.OfLoadReport: {"Endpoint-Load-Metrics", "Endpoint-Load-Metrics-Bin"},
-	reserved.Free:         {"X-Mine", "Authorization", "X-HTTP-Method-Override", "X-Consul-Token", "X-Forward", "Accept-Language", "Front-End"},
+	reserved.OfRequestID: {"X-Request-Id"},
+	reserved.Free:        {"X-Mine", "Authorization", "X-HTTP-Method-Override", "X-Consul-Token", "X-Forward", "Accept-Language", "Front-End"},
 }
 
 // reservationOf returns the key of namesOf with that name.
@@ -104,9 +103,6 @@ func (r *hostileRequest) passes(t testing.TB, f hostileField, trailer bool) bool
 		return false
 	}
 	of := reservationOf(t, f.base)
-	if of == reserved.OfLoadReport { // only in answers
-		of = reserved.Free
-	}
 	underscored := strings.Contains(f.name, "_") && !r.keep && !r.grpc
 	switch {
 	case trailer && f.base == "Authorization":
@@ -202,13 +198,11 @@ func (r *fieldRecorder) handler(place string, theirs func(path string) []hostile
 }
 
 // theirsPasses is the model of responses: whether the client gets a field of the peer.
-func theirsPasses(t testing.TB, f hostileField, id, loads, trailer bool) bool {
+func theirsPasses(t testing.TB, f hostileField, id, trailer bool) bool {
 	if slices.Contains(editedNames, f.base) {
 		return true
 	}
 	switch of := reservationOf(t, f.base); {
-	case of == reserved.OfLoadReport:
-		return !loads
 	case trailer && of != reserved.Free && of != reserved.OfRequestID, trailer && f.base == "Authorization":
 		return false
 	case of == reserved.Free:
@@ -252,8 +246,6 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 	o := Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}, KeepUnderscores: keep, RequestID: id}
 	p := startProxy(t, o)
 	p.usePeers(http2Peers, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin}, nowhere[0], startServer(t, recorder.handler("peer", theirs)))
-	loads := random.IntN(2) == 0
-	p.service.ReportedLoad = loads
 	f := auth.NewForward(verify.URL(t, "http://"+startServer(t, recorder.handler("auth", theirs))+"/"), patience, nil)
 	t.Cleanup(f.Close)
 	actions := &route.Actions{
@@ -318,7 +310,7 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 		} else {
 			lines = r.sendHTTP1(t, dial("http/1.1"), path, asksForGRPC)
 		}
-		checkAnswer(t, fmt.Sprintf("%s of %+v", path, r), lines, answers[path], id, loads)
+		checkAnswer(t, fmt.Sprintf("%s of %+v", path, r), lines, answers[path], id)
 	}
 	eventually(t, "the end of the copies", func() bool { return mt.copies.InFlight() == 0 })
 	for path, r := range requests {
@@ -469,7 +461,7 @@ func (r *hostileRequest) asked(t *testing.T, f hostileField) bool {
 }
 
 // checkAnswer compares the lines of an answer with the model.
-func checkAnswer(t *testing.T, what string, lines []string, theirs []hostileField, id, loads bool) {
+func checkAnswer(t *testing.T, what string, lines []string, theirs []hostileField, id bool) {
 	trailer := false
 	for _, line := range lines {
 		if line == "" {
@@ -480,7 +472,7 @@ func checkAnswer(t *testing.T, what string, lines []string, theirs []hostileFiel
 			continue
 		}
 		i := slices.IndexFunc(theirs, func(f hostileField) bool { return strings.EqualFold(f.name, name) })
-		verify.That(t, i >= 0 && theirsPasses(t, theirs[i], id, loads, trailer), "%s: the client got %q", what, line)
+		verify.That(t, i >= 0 && theirsPasses(t, theirs[i], id, trailer), "%s: the client got %q", what, line)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/balancer/load"
 	"sluice/proxy/attempt"
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
@@ -157,10 +156,6 @@ func (x *answeredRequest) passInterim(head []byte) error {
 // receiveFinal forwards a final response with the head text. It finishes u.
 func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 	x.upstreamTime, x.upstreamStatus = time.Since(x.startTime), x.response.Status
-	if x.service.ReportedLoad {
-		binary, report := x.response.Find(text, http1.NameEndpointLoadMetricsBin), x.response.Find(text, http1.NameEndpointLoadMetrics)
-		x.token.Peer.ReportLoad(load.OfFields(binary, report))
-	}
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.latency(x.startTime.Add(x.upstreamTime))}
 	if x.response.Status >= 500 {
 		outcome.Class = balancer.OutcomeServerError
@@ -320,9 +315,6 @@ func (x *answeredRequest) relay(u upstream.Conn) error {
 		if p.Last && x.standing.grpc && len(p.Trailer) > 0 {
 			x.grpcCode = grpc.CodeOfTrailer(p.Trailer)
 		}
-		if p.Last {
-			x.noteLoad(p.Trailer)
-		}
 		p.Trailer = x.filterTrailer(p.Trailer, reserved.ToClients)
 		if err := x.toClient(p); err != nil || p.Last {
 			return err
@@ -337,13 +329,6 @@ func (x *answeredRequest) relay(u upstream.Conn) error {
 			}
 		}
 		x.awaitBody(u, to.isWhole(x.bytesOut))
-	}
-}
-
-// noteLoad passes on the load that the peer reports in the trailer section of its response, as servers of gRPC do (gRFC A51).
-func (x *answeredRequest) noteLoad(trailer []byte) {
-	if x.service.ReportedLoad {
-		x.token.Peer.ReportLoad(load.OfFields(http1.TrailerField(trailer, load.BinaryField), http1.TrailerField(trailer, load.Field)))
 	}
 }
 

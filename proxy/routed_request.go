@@ -7,7 +7,6 @@ import (
 	"unsafe"
 
 	"sluice/balancer"
-	"sluice/proxy/reserved"
 	"sluice/route"
 	"sluice/route/ratelimit"
 )
@@ -36,13 +35,6 @@ func (x *routedRequest) begin() {
 	x.matched, x.divided, x.way, x.splitter, x.service, x.actions = nil, nil, nil, nil, nil, nil
 	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
 	x.query, x.newClient, x.charged = balancer.Query{}, 0, x.charged[:0]
-}
-
-// reserved returns which fields of others do not pass.
-func (x *routedRequest) reserved() reserved.Rules {
-	rules := x.request.reserved()
-	rules.LoadReports = x.service != nil && x.service.ReportedLoad
-	return rules
 }
 
 // appendStickyCookie appends the Set-Cookie field with the id of the peer, unless

@@ -21,9 +21,6 @@ type Service struct {
 	// Affinity is nil for a service without.
 	Affinity *Affinity
 
-	// ReportedLoad: answers may report the load of their peer, which sluice reads and clients do not get.
-	ReportedLoad bool
-
 	// ProxyProtocol is the version, 1 or 2, of the PROXY header at the start of each
 	// connection to a peer, for connections of listeners for TCP. 0: none.
 	ProxyProtocol byte

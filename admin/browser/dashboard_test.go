@@ -82,21 +82,6 @@ routes: [{ path: /, service: live }, { path: /fixed, service: fixed }]
 	})
 }
 
-// What a peer reports about its load, and what that does to its weight, is on the page.
-func TestReportedLoadOnThePage(t *testing.T) {
-	t.Parallel()
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Endpoint-Load-Metrics", "TEXT cpu_utilization=0.42")
-	}))
-	t.Cleanup(app.Close)
-	address := strings.TrimPrefix(app.URL, "http://")
-	g := startSluice(t, options{services: fmt.Sprintf("services: { busy: { peers: [%q], balance: { reported_load: true } } }\nroutes: [{ path: /, service: busy }]\n", address)})
-	p := open(t, g.AdminURL())
-	p.await("a peer that has reported nothing", func() bool { got := p.peer(address); return got.State == "up" && got.Why == "" })
-	g.send(t, 1)
-	p.await("the report", func() bool { return p.peer(address).Why == "reported load 0.42, weight × 1" })
-}
-
 // Without Consul, the page shows which services are stale, and why.
 func TestStaleService(t *testing.T) {
 	t.Parallel()

@@ -8,8 +8,7 @@ const stateOrder = ["unhealthy", "ejected", "draining", "warming", "up"];
 
 const hasLeft = p => p.reasons.includes("removed from the set");
 const details = p => [...(p.group ? ["group " + p.group] : []), ...p.tags, ...Object.entries(p.meta ?? {}).map(([key, value]) => key + "=" + value)].join(", ");
-const whyOf = p => [...p.reasons, ...(weightOf(p) ? [weightText(weightOf(p))] : []), ...(p.load ? [loadText(p)] : [])].join("; ");
-const loadText = p => "reported load " + number(p.load, 2) + ", weight × " + number(p.load_factor ?? 1, 2);
+const whyOf = p => [...p.reasons, ...(weightOf(p) ? [weightText(weightOf(p))] : [])].join("; ");
 const weightText = o => "weight " + number(o.weight) + " by an operator" + (o.why ? ": " + o.why : "") + (o.until ? ", ends in " + left(o.until) : "");
 const peerKey = p => [p.node, p.id, p.address].join("\n");
 

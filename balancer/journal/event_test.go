@@ -69,7 +69,7 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 	apply(a, b)
 	expect("recovery", "info peer.recovered: a is up, it was unhealthy")
 	heal := func(by float64, why string) {
-		pool.SetFactors(balancer.FactorHealth, balancer.Adjustment{Peer: pool.Snapshot().All[1], By: by, Why: why})
+		pool.SetFactors(balancer.Adjustment{Peer: pool.Snapshot().All[1], By: by, Why: why})
 	}
 	heal(.5, "30 of 100 requests failed")
 	expect("loss of weight", "warning peer.weight: b is warming, it was up: weight: 30 of 100 requests failed")

@@ -39,8 +39,6 @@ var (
 	peerInflight = descriptions.New("peer_requests_in_flight", "Attempts in flight to a peer.", "service", "node", "id", "address")
 	peerAttempts = descriptions.New("peer_attempts_total", "Finished attempts on a peer by outcome.", "service", "node", "id", "address", "outcome")
 	peerLatency  = descriptions.New("peer_latency_seconds", "Peak-sensitive moving average of the time to a peer's response head.", "service", "node", "id", "address")
-	peerLoad     = descriptions.New("peer_reported_load", "Utilization that a peer has reported in the last 3 minutes.", "service", "node", "id", "address")
-	peerFactor   = descriptions.New("peer_load_factor", "Factor of a peer's weight that follows the reported load.", "service", "node", "id", "address")
 )
 
 // Metrics returns the collector of the services that pools has, as [Of]. A series is there once, since a duplicate
@@ -102,11 +100,6 @@ func (s *Service) collectPeers(to metrics.Series) {
 		p := &s.Peers[i]
 		to.Gauge(peerInflight, float64(p.Inflight), s.Name, p.labels.node, p.labels.id, p.labels.address)
 		to.Gauge(peerLatency, p.Latency().Seconds(), s.Name, p.labels.node, p.labels.id, p.labels.address)
-		if utilization, _ := p.ReportedLoad(); utilization > 0 {
-			by, _ := p.Factor(balancer.FactorLoad)
-			to.Gauge(peerLoad, utilization, s.Name, p.labels.node, p.labels.id, p.labels.address)
-			to.Gauge(peerFactor, by, s.Name, p.labels.node, p.labels.id, p.labels.address)
-		}
 		for class, n := range p.Outcomes {
 			// Most outcomes never occur. "ok" is always there, so that a rate over
 			// all outcomes has a series.

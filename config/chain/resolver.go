@@ -69,12 +69,8 @@ func (t *translation) balance(entry string, b *config.Balance, usual config.Bala
 // hash sets the policy hash. Envoy hashes all that a request has of hash_policies together, up to the first terminal one;
 // sluice hashes the first that it has.
 func (t *translation) hash(entry string, b *config.Balance, from *mesh.LoadBalancer) {
-	switch { // the configuration refuses these together
-	case b.Subset.Size > 0:
+	if b.Subset.Size > 0 { // the configuration refuses these together
 		t.problem(entry, "the load-balancer policy %q is not carried out with balance.subset", from.Policy)
-		return
-	case b.ReportedLoad:
-		t.problem(entry, "the load-balancer policy %q is not carried out with balance.reported_load", from.Policy)
 		return
 	}
 	var keys []config.HashKey

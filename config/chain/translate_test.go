@@ -149,10 +149,6 @@ func TestSettingsOfResolvers(t *testing.T) {
 			own:      func(s *config.Service) { s.Balance.Subset.Size = 3 },
 			want:     func(s *config.Service) { s.Balance.Subset.Size = 3 },
 			problems: []string{`service-resolver web: the load-balancer policy "maglev" is not carried out with balance.subset`}},
-		{change: lb(mesh.LoadBalancer{Policy: "ring_hash", HashPolicies: []mesh.HashPolicy{{SourceIP: true}}}),
-			own:      func(s *config.Service) { s.Balance.ReportedLoad = true },
-			want:     func(s *config.Service) { s.Balance.ReportedLoad = true },
-			problems: []string{`service-resolver web: the load-balancer policy "ring_hash" is not carried out with balance.reported_load`}},
 
 		{change: func(n *mesh.Node, c *mesh.Compiled) {
 			n.Resolver.Failover = &mesh.Failover{Targets: []string{"v1.web", "standby", "v1.web"}, Policy: &mesh.FailoverPolicy{Mode: "order-by-locality"}}

@@ -26,7 +26,6 @@ func Service(name string, pool *balancer.Pool, c config.Service) *route.Service 
 		},
 		HTTP2:          c.Upstream.UsesHTTP2(),
 		Affinity:       affinityOf(c.Balance),
-		ReportedLoad:   c.Balance.ReportedLoad,
 		ProxyProtocol:  proxyProtocolVersions[c.ProxyProtocol],
 		WaitForPeer:    c.WaitForPeer,
 		ConnectionWait: c.Limits.ConnectionWait,

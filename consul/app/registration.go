@@ -136,7 +136,7 @@ func (r *Registration) start(ctx context.Context) error {
 	begin, said := time.Now(), ""
 	var failure error
 	for pause := firstPause; ; pause = min(pause*3/2, longestPause) {
-		err := r.Check(limited)
+		err := r.check(limited)
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
@@ -154,8 +154,8 @@ func (r *Registration) start(ctx context.Context) error {
 	}
 }
 
-// Check checks the application once, as Run and Consul do. Without a check it is nil.
-func (r *Registration) Check(ctx context.Context) error {
+// check checks the application once, as Run and Consul do. Without a check it is nil.
+func (r *Registration) check(ctx context.Context) error {
 	if r.probe == nil {
 		return nil
 	}
@@ -166,7 +166,7 @@ func (r *Registration) Check(ctx context.Context) error {
 
 // works tells a registrar whether the application works.
 func (r *Registration) works(ctx context.Context) (ready bool, missing []string) {
-	if err := r.Check(ctx); err != nil {
+	if err := r.check(ctx); err != nil {
 		return false, []string{fmt.Sprintf("%s: %v", r.probe, err)}
 	}
 	return true, nil

@@ -10,8 +10,6 @@ const (
 	NameContentLength
 	NameContentType
 	NameCookie
-	NameEndpointLoadMetrics
-	NameEndpointLoadMetricsBin
 	NameExpect
 	NameForwarded
 	NameGRPCTimeout
@@ -80,8 +78,6 @@ var namesByLength = func() (table [32][]comparedName) {
 		{"content-length", NameContentLength},
 		{"content-type", NameContentType},
 		{"cookie", NameCookie},
-		{"endpoint-load-metrics", NameEndpointLoadMetrics},
-		{"endpoint-load-metrics-bin", NameEndpointLoadMetricsBin},
 		{"expect", NameExpect},
 		{"forwarded", NameForwarded},
 		{"grpc-timeout", NameGRPCTimeout},

@@ -27,7 +27,7 @@ var forbiddenTrailers = []string{
 // how busy a peer is: servers of gRPC send them as metadata.
 func ForbiddenInTrailer(name []byte) bool {
 	switch NameOf(name) {
-	case NameOther, NameXRequestID, NameTraceparent, NameTracestate, NameMarked, NameEndpointLoadMetrics, NameEndpointLoadMetricsBin:
+	case NameOther, NameXRequestID, NameTraceparent, NameTracestate, NameMarked:
 	default:
 		return true
 	}

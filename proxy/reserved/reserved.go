@@ -23,7 +23,6 @@ const (
 	OfTraceState             // to peers: if the exchange begins a trace
 	OfDeadline               // to peers: if the exchange has a deadline
 	OfListener               // to clients: if the listener sets it
-	OfLoadReport             // to clients: if the service uses the reports of its peers
 	LikeAnother              // if that one is reserved, or for its underscore
 )
 
@@ -34,8 +33,6 @@ var Names = [http1.NumNames]Reservation{
 	http1.NameContentLength:           OfMessage,
 	http1.NameContentType:             Free,
 	http1.NameCookie:                  Free,
-	http1.NameEndpointLoadMetrics:     OfLoadReport,
-	http1.NameEndpointLoadMetricsBin:  OfLoadReport,
 	http1.NameExpect:                  OfMessage,
 	http1.NameForwarded:               OfProxies,
 	http1.NameGRPCTimeout:             OfDeadline,
@@ -86,7 +83,6 @@ type Rules struct {
 	NewTrace        bool // the span begins a trace, of which there is no state yet
 	Deadline        bool // the exchange has a deadline
 	ListenerSets    bool // the listener sets fields with the reservation OfListener
-	LoadReports     bool // the service uses the reports of its peers
 	DropUnderscores bool // names with underscores do not pass to peers
 }
 
@@ -108,8 +104,6 @@ func (r Rules) Drop(n http1.Name, name []byte, to Direction) bool {
 		return to == ToPeers && r.Deadline
 	case OfListener:
 		return to == ToClients && r.ListenerSets
-	case OfLoadReport:
-		return to == ToClients && r.LoadReports
 	case LikeAnother:
 		return r.dropMarked(name, to)
 	}
@@ -122,7 +116,7 @@ func (r Rules) dropMarked(name []byte, to Direction) bool {
 	like := http1.NameLike(name)
 	switch Names[like] {
 	case Free:
-	case OfRequestID, OfTrace, OfLoadReport:
+	case OfRequestID, OfTrace:
 		if r.Drop(like, name, to) {
 			return true
 		}

@@ -291,13 +291,6 @@ var balancerFaults = []mutation{
 		test: "./balancer TestPauseEndsTheWindow",
 	},
 	{
-		name: "reports-of-a-peer-in-slow-start-count",
-		file: "balancer/load.go",
-		old:  "|| !c.warmFrom.IsZero() ",
-		new:  "",
-		test: "./balancer TestReportedLoadDuringSlowStart",
-	},
-	{
 		name: "proof-forgives-for-a-second",
 		file: "balancer/proof/proof.go",
 		old:  "Grace = 100 * time.Millisecond",

@@ -74,7 +74,7 @@ var healthcheckFaults = []mutation{
 	{
 		name: "lost-weight-is-no-state",
 		file: "balancer/condition.go",
-		old:  "!c.warmFrom.IsZero() || c.factors[FactorHealth].factor() < 1:",
+		old:  "!c.warmFrom.IsZero() || c.factor.value() < 1:",
 		new:  "!c.warmFrom.IsZero():",
 		test: "./balancer TestLostWeightIsAState",
 	},
