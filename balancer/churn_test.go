@@ -259,7 +259,7 @@ func TestChurnOfRetiredPools(t *testing.T) {
 			})
 		}
 		p.Retire(time.Hour)
-		usable := p.Usable(0)
+		usable, _ := p.Usable(0)
 		err := p.Reconfigure(complete(o))
 		for picks := 20 * usable; picks > 0 && err == nil; picks-- {
 			var token Token

@@ -19,6 +19,7 @@ type Part struct {
 	// priorities of its instances.
 	Tiers []Tier
 
+	lost    int       // number of Eligible peers on probation
 	inTiers [][]*Peer // Eligible by tier
 	picker  picker
 }
@@ -47,6 +48,11 @@ func (s *Snapshot) newPart(o *Options, c census, g *Group, inflight *atomic.Int6
 	}
 	part.Eligible = slices.Concat(part.inTiers...)
 	slices.SortFunc(part.Eligible, comparePeers)
+	for _, p := range part.Eligible {
+		if p.condition.Load().onProbation() {
+			part.lost++
+		}
+	}
 	part.picker = newTiered(pickers, shares, part.inTiers)
 	if o.Policy == PolicySticky {
 		part.picker = newSticky(part.Eligible, part.picker)

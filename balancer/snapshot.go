@@ -110,8 +110,12 @@ func (s *Snapshot) part(id GroupID) *Part {
 	return &s.Part
 }
 
-// Usable returns the number of peers that may get the requests of a group; 0 is the whole pool.
-func (p *Pool) Usable(group GroupID) int { return len(p.snapshot.Load().part(group).Eligible) }
+// Usable returns the number of peers that may get the requests of a group; 0 is the whole pool. lost is
+// how many of them the registry has lost.
+func (p *Pool) Usable(group GroupID) (n, lost int) {
+	part := p.snapshot.Load().part(group)
+	return len(part.Eligible), part.lost
+}
 
 // Another reports whether a peer that is neither than nor in q.Tried may get the request.
 func (p *Pool) Another(q *Query, than *Peer) bool { return p.snapshot.Load().another(q, than) }

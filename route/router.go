@@ -80,8 +80,9 @@ func (r *Router) Choose(path []byte, request Request) int {
 	return -1
 }
 
-// usablePeers returns the number of peers that may get requests of r: with a Router, the usual ones.
-func (r *Route) usablePeers() (n int) {
+// usablePeers returns the number of peers that may get requests of r, and how many of them their registry
+// has lost: with a Router, the usual ones.
+func (r *Route) usablePeers() (n, lost int) {
 	if c := r.Router; c != nil && c.Chain.usual < len(c.Ways) {
 		return c.Ways[c.Chain.usual].usablePeers()
 	}
@@ -89,10 +90,11 @@ func (r *Route) usablePeers() (n int) {
 	case r.Weighted != nil:
 		for i := range r.Weighted.Targets {
 			if t := &r.Weighted.Targets[i]; t.Share > 0 || r.Weighted.ByPeers {
-				n += t.UsablePeers()
+				more, moreLost := t.Route.usablePeers()
+				n, lost = n+more, lost+moreLost
 			}
 		}
-		return n
+		return n, lost
 	case s != nil && len(s.Shares) == 0:
 		return r.Service.Pool.Usable(s.Rest.ID())
 	}

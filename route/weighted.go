@@ -10,8 +10,9 @@ import (
 //
 // Each client has a point from 0 to 1, as in a [Split]. The first target owns the points from
 // 0 to its share, the next one the points that follow. A target without a usable peer gives its
-// share to the others; its clients come back with its first usable peer. If no target has one,
-// each keeps its share.
+// share to the others; its clients come back with its first usable peer. So does one that the
+// registry has lost all usable peers of, while another target has some that it lists. If no target
+// has a usable peer, each keeps its share.
 type Weighted struct {
 	Targets []Target // at least one
 	// ByPeers says that Target.Share is for each usable peer of the target, as with fabio.
@@ -40,7 +41,7 @@ func (w *Weighted) Choose(key []byte) *Target {
 		client = hashOf(w.Seed, key)
 	}
 	if !w.ByPeers {
-		if t := w.at(client, always); t.UsablePeers() > 0 {
+		if t := w.at(client, always); w.count(t) > 0 || w.countLost(t) > 0 && w.at(client, w.count) == nil {
 			return t
 		}
 		// The upper bits of a product depend on all bits: they are another point, which is
@@ -50,19 +51,31 @@ func (w *Weighted) Choose(key []byte) *Target {
 	if t := w.at(client, w.count); t != nil {
 		return t
 	}
+	if t := w.at(client, w.countLost); t != nil {
+		return t
+	}
 	return w.at(client, always)
 }
 
-// HasOther reports whether than has no usable peer, and another target of w has one. It allocates nothing; w may be nil.
+// HasOther reports whether than has no usable peer, or only such as the registry has lost, and another target of
+// w has a better one. It allocates nothing; w may be nil.
 func (w *Weighted) HasOther(than *Route) bool {
-	return w != nil && than.usablePeers() == 0 && slices.ContainsFunc(w.Targets, func(t Target) bool {
-		return (t.Share > 0 || w.ByPeers) && t.UsablePeers() > 0
+	if w == nil {
+		return false
+	}
+	n, lost := than.usablePeers()
+	return n == lost && slices.ContainsFunc(w.Targets, func(t Target) bool {
+		other, otherLost := t.Route.usablePeers()
+		return (t.Share > 0 || w.ByPeers) && (other > otherLost || n == 0 && other > 0)
 	})
 }
 
 // Shares returns the share of each target at present.
 func (w *Weighted) Shares() []float64 {
 	s := w.sizes(w.count)
+	if s.total() == 0 {
+		s = w.sizes(w.countLost)
+	}
 	if s.total() == 0 {
 		s = w.sizes(always)
 	}
@@ -73,13 +86,24 @@ func (w *Weighted) Shares() []float64 {
 	return shares
 }
 
-// count returns how many times the share of a target counts at present.
+// count returns how many times the share of a target counts at present, by the usable peers that the
+// registry lists.
 func (w *Weighted) count(t *Target) int {
-	n := t.UsablePeers()
+	n, lost := t.Route.usablePeers()
+	return w.times(n - lost)
+}
+
+// countLost is count by all usable peers, for when there are none that the registry lists.
+func (w *Weighted) countLost(t *Target) int {
+	n, _ := t.Route.usablePeers()
+	return w.times(n)
+}
+
+func (w *Weighted) times(peers int) int {
 	if !w.ByPeers {
-		n = min(n, 1)
+		return min(peers, 1)
 	}
-	return n
+	return peers
 }
 
 func always(*Target) int { return 1 }
@@ -95,7 +119,10 @@ func (t *Target) Group() string {
 
 // UsablePeers returns the number of peers that may get requests of a target. Of a discovery chain, these are the peers
 // of the branch for all requests.
-func (t *Target) UsablePeers() int { return t.Route.usablePeers() }
+func (t *Target) UsablePeers() int {
+	n, _ := t.Route.usablePeers()
+	return n
+}
 
 // sizes are the parts of the targets. They are not normalised.
 type sizes struct {

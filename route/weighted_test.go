@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"testing"
+	"time"
 
 	"sluice/balancer"
 	"sluice/discovery"
@@ -21,10 +22,15 @@ func target(t testing.TB, name string, n int, share float64) Target {
 	return Target{Route: &Route{Service: &Service{Name: name, Pool: pool}}, Share: share}
 }
 
+// setPeers gives a pool n peers; below 0: -n that the registry has lost.
 func setPeers(pool *balancer.Pool, n int) {
 	var set []discovery.Instance
-	for i := range n {
-		set = append(set, discovery.Instance{Service: pool.Name(), ID: strconv.Itoa(i), Address: "127.0.0.1", Port: 9000 + i, Weight: 1, Status: discovery.StatusPassing})
+	for i := range max(n, -n) {
+		one := discovery.Instance{Service: pool.Name(), ID: strconv.Itoa(i), Address: "127.0.0.1", Port: 9000 + i, Weight: 1, Status: discovery.StatusPassing}
+		if n < 0 {
+			one.Probation = time.Unix(1, 0)
+		}
+		set = append(set, one)
 	}
 	pool.Apply(discovery.Normalize(set))
 }
@@ -49,6 +55,12 @@ func TestPresentShares(t *testing.T) {
 		{false, []part{{0, .2}, {0, .8}}, []float64{.2, .8}},
 		{false, []part{{1, 0}, {1, 1}}, []float64{0, 1}},
 		{false, []part{{1, 0}, {0, 1}}, []float64{0, 1}}, // none: nobody has asked for it
+
+		{false, []part{{-1, .2}, {1, .8}}, []float64{0, 1}}, // lost: only if there is nothing else
+		{false, []part{{-1, .2}, {-1, .8}}, []float64{.2, .8}},
+		{false, []part{{-1, .2}, {0, .8}}, []float64{1, 0}},
+		{true, []part{{-3, 0}, {1, 0}}, []float64{0, 1}},
+		{true, []part{{-3, 0}, {-1, 0}}, []float64{.75, .25}},
 
 		{true, []part{{1, 0}, {1, 0}}, []float64{.5, .5}},
 		{true, []part{{3, 0}, {1, 0}}, []float64{.75, .25}},
@@ -113,6 +125,24 @@ func TestClientsOfATargetWithoutPeers(t *testing.T) {
 	for i, now := range choices() {
 		verify.Require(t, now == before[i], "client %d does not come back", i)
 	}
+	for i := range w.Targets {
+		setPeers(w.Targets[i].Route.Service.Pool, -1)
+	}
+	for i, now := range choices() {
+		verify.Require(t, now == before[i], "client %d moves, though the registry has lost the peers of all targets", i)
+	}
+}
+
+// A request leaves its target for one with better peers: listed ones, or those that it lacks.
+func TestWhichTargetIsBetter(t *testing.T) {
+	for _, test := range []struct {
+		own, other int
+		better     bool
+	}{{0, 0, false}, {0, 1, true}, {0, -1, true}, {-1, -1, false}, {-1, 1, true}, {1, 1, false}, {1, -1, false}, {-1, 0, false}} {
+		w := &Weighted{Targets: []Target{target(t, "a", test.own, .5), target(t, "b", test.other, .5)}}
+		verify.Equal(t, w.HasOther(w.Targets[0].Route), test.better, "%+v", test)
+	}
+	verify.That(t, !(*Weighted)(nil).HasOther(nil), "nothing is better than nothing")
 }
 
 // A larger share of the first of two services takes clients from the second one only.
