@@ -75,6 +75,7 @@ type Manager struct {
 	formerPeers map[Key]bool
 	starting    []*watch // whose sources do not run yet
 	queue       queue
+	onProbation map[*watch]bool // with instances on probation
 }
 
 // NewManager returns a manager. Run starts its sources.
@@ -84,6 +85,8 @@ func NewManager(o ManagerOptions) *Manager {
 		wake:     wake.NewOne(),
 		debounce: o.Debounce,
 		watches:  make(map[string]*watch),
+
+		onProbation: make(map[*watch]bool),
 	}
 }
 
@@ -130,10 +133,11 @@ func (m *Manager) Watch(service string, s Source, known ...WatchState) {
 		m.inheritLocked(w, old)
 		m.retireLocked(old)
 	}
+	m.watches[service] = w
 	for _, k := range known {
 		w.adoptLocked(k)
 	}
-	m.watches[service] = w
+	m.noteProbationLocked(w)
 	m.starting = append(m.starting, w)
 	m.wake.Send()
 }
@@ -394,6 +398,7 @@ func (m *Manager) inheritLocked(w, old *watch) {
 // retireLocked ends w's source and removes w from the queue.
 func (m *Manager) retireLocked(w *watch) {
 	w.retired = true
+	delete(m.onProbation, w)
 	m.queue.remove(w)
 	if w.settled != nil {
 		close(w.settled)
@@ -410,7 +415,7 @@ func equalSets(a, b []Instance) bool {
 }
 
 // takesAway reports whether latest lacks an instance of applied, takes one out of
-// service, or has one no longer as the leader. A change of the reason counts, too: a pool may use critical instances that
+// service or of use on probation, or has one no longer as the leader. A change of the reason counts, too: a pool may use critical instances that
 // pass its own checks, but must not use one in maintenance mode. Both sets are
 // normalised.
 func takesAway(applied, latest []Instance) bool {
@@ -421,7 +426,7 @@ func takesAway(applied, latest []Instance) bool {
 		if len(latest) == 0 || compareKeys(latest[0], old) != 0 {
 			return true
 		}
-		if latest[0].Follower && !old.Follower || !latest[0].Serving() && (old.Serving() || old.Status != latest[0].Status) {
+		if latest[0].Failed != "" && old.Failed == "" || latest[0].Follower && !old.Follower || !latest[0].Serving() && (old.Serving() || old.Status != latest[0].Status) {
 			return true
 		}
 	}

@@ -244,6 +244,7 @@ func (w *watch) failedLocked(err error, now time.Time) {
 
 // setLatestLocked sets the latest set, which must be normalised.
 func (w *watch) setLatestLocked(set []Instance) {
+	set = w.manager.withoutReusedLocked(w, set)
 	if w.known && equalSets(w.latest, set) {
 		return
 	}
@@ -255,7 +256,9 @@ func (w *watch) setLatestLocked(set []Instance) {
 		}
 	}
 	w.changed = time.Now()
+	w.manager.noteProbationLocked(w)
 	w.manager.scheduleLocked(w)
+	w.manager.reuseLocked(w)
 }
 
 // restore sets the state to the saved one, if there is no set yet.

@@ -21,7 +21,7 @@ func Diagnose(f *Facts, t Thresholds) []Finding {
 	findings := append(f.agentFindings(), f.tokenFindings()...)
 	if f.Blind == "" {
 		findings = append(findings, slices.Concat(
-			f.useFindings(), f.duplicateFindings(), f.meshFindings(), f.tags.findings(), f.instanceFindings(t),
+			f.useFindings(), f.duplicateFindings(), f.sharedFindings(), f.meshFindings(), f.tags.findings(), f.instanceFindings(t),
 		)...)
 	}
 	slices.SortStableFunc(findings, compare)

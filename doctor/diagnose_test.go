@@ -155,7 +155,13 @@ func TestDiagnose(t *testing.T) {
 			add(star(3, "a", "10.0.0.1", 81).with(critical))(f)
 		}, nil},
 
-		{"one address of two services", add(star(3, "a", "10.0.0.1", 80).with(func(i *Instance) { i.Service = "other" })), nil},
+		{"an address that another service has now", add(star(3, "a", "10.0.0.1", 80).with(func(i *Instance) { i.Service = "other" })),
+			[]string{"notice shared-address star star-1 on node a, 10.0.0.1:80"}},
+		{"out of service at an address that another service has", add(star(3, "a", "10.0.0.1", 80).with(func(i *Instance) { i.Service = "other"; critical(i) })),
+			[]string{"notice critical other star-3 on node a, 10.0.0.1:80"}},
+		{"all addresses of two services", add(star(3, "a", "10.0.0.1", 80).with(func(i *Instance) { i.Service = "other" }),
+			star(4, "b", "10.0.0.2", 80).with(func(i *Instance) { i.Service = "other" })), nil},
+		{"a service that has one address of another", add(star(0, "a", "10.0.0.1", 80).with(func(i *Instance) { i.Service = "other" })), nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

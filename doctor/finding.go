@@ -46,6 +46,7 @@ const (
 
 	CodeDuplicate        Code = "duplicate"
 	CodeDuplicateAddress Code = "duplicate-address"
+	CodeSharedAddress    Code = "shared-address"
 
 	CodeMeshIdentity Code = "mesh-identity"
 	CodeMeshRoot     Code = "mesh-root"
@@ -78,7 +79,7 @@ var codes = []Code{
 	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
 	CodeNoPort, CodeNoTaggedAddress, CodeLoopback, CodeRefused, CodeUnreachable,
 	CodeMeshIdentity, CodeMeshRoot, CodeMeshRefused, CodeMeshMissing, CodeMeshDenied, CodeMeshProtocol, CodeMeshChain, CodeMeshSidecar,
-	CodeDuplicate, CodeDuplicateAddress,
+	CodeDuplicate, CodeDuplicateAddress, CodeSharedAddress,
 	CodeTagBad, CodeTagConflict, CodeTagRefused, CodeTagsDiffer,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,
 	CodeUnrouted, CodeUnused,

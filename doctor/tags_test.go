@@ -13,7 +13,11 @@ import (
 
 // asking returns an instance of a service with tags, on node a.
 func asking(service string, n int, tags ...string) Instance {
-	i := star(n, "a", "10.0.0.1", 8000+n)
+	port := 8000 + n
+	if service == "sun" { // its processes are other ones than those of moon
+		port += 100
+	}
+	i := star(n, "a", "10.0.0.1", port)
 	i.Service, i.ID, i.Tags = service, fmt.Sprintf("%s-%d", service, n), tags
 	return i
 }
@@ -87,7 +91,7 @@ func TestTagFindings(t *testing.T) {
 			name: "bad tags, per instance", config: catalog,
 			instances: []Instance{asking("moon", 1, "urlprefix-h/ weight=x"), asking("moon", 2, "urlprefix-h/ weight=x"), asking("sun", 1, "urlprefix-h?/", "urlprefix-sun/")},
 			want: []string{
-				`error tag-bad sun sun-1 on node a, 10.0.0.1:8001: tag "urlprefix-h?/": the host h? is a pattern`,
+				`error tag-bad sun sun-1 on node a, 10.0.0.1:8101: tag "urlprefix-h?/": the host h? is a pattern`,
 				`notice tag-bad moon moon-1 on node a, 10.0.0.1:8001: tag "urlprefix-h/ weight=x", column 14: not a number`,
 				`notice tag-bad moon moon-2 on node a, 10.0.0.1:8002: tag "urlprefix-h/ weight=x", column 14: not a number`,
 			},
@@ -101,8 +105,8 @@ func TestTagFindings(t *testing.T) {
 			name: "two services", config: catalog,
 			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("sun", 1, "sluice.route=H"), asking("sun", 2, "sluice.route=H")},
 			want: []string{
-				`error tag-conflict sun sun-1 on node a, 10.0.0.1:8001: tag "sluice.route=H" asks for the same requests as tag "urlprefix-h/" of the service moon`,
-				`error tag-conflict sun sun-2 on node a, 10.0.0.1:8002: of the service moon`,
+				`error tag-conflict sun sun-1 on node a, 10.0.0.1:8101: tag "sluice.route=H" asks for the same requests as tag "urlprefix-h/" of the service moon`,
+				`error tag-conflict sun sun-2 on node a, 10.0.0.1:8102: of the service moon`,
 				"notice unused sun: 2 instances",
 			},
 		},
@@ -114,7 +118,7 @@ func TestTagFindings(t *testing.T) {
 			name: "services that may not share a route", config: strings.Replace(catalog, "claims:", "fabio: { share: false }, claims:", 1),
 			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("sun", 1, "urlprefix-h/")},
 			want: []string{
-				`error tag-conflict sun sun-1 on node a, 10.0.0.1:8001: tag "urlprefix-h/" asks for the same requests as tag "urlprefix-h/" of the service moon`,
+				`error tag-conflict sun sun-1 on node a, 10.0.0.1:8101: tag "urlprefix-h/" asks for the same requests as tag "urlprefix-h/" of the service moon`,
 				"notice unused sun: 1 instance",
 			},
 		},
