@@ -13,6 +13,8 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
+	"sluice/observe/excerpt"
 	"sluice/observe/panics"
 )
 
@@ -34,6 +36,7 @@ const (
 	onlyInConsul = "only_in_consul"
 	onlyInPool   = "only_in_pool"
 	differs      = "differs"
+	skipped      = "skipped"
 )
 
 // ComparedInstance is an instance in Consul and in the pool.
@@ -42,13 +45,14 @@ type ComparedInstance struct {
 	Node    string `json:"node"`
 	Address string `json:"address"`
 
-	// Difference is empty, only_in_consul, only_in_pool, or differs; Fields names the
-	// fields that differ.
+	// Difference is empty, only_in_consul, only_in_pool, differs or skipped; Fields names the
+	// fields that differ, and Reason says why sluice does not use what it skips.
 	Difference string   `json:"difference"`
 	Fields     []string `json:"fields,omitempty"`
+	Reason     string   `json:"reason,omitempty"`
 
-	Consul *Registered `json:"consul"` // null: only_in_pool
-	Pool   *Pooled     `json:"pool"`   // null: only_in_consul
+	Consul *Registered `json:"consul"` // null: only_in_pool, or skipped
+	Pool   *Pooled     `json:"pool"`   // null: only_in_consul, or skipped
 }
 
 type Registered struct {
@@ -131,9 +135,31 @@ func (h serviceHandler) compare(ctx context.Context, service string) (Comparison
 			present, leaving = append(present, view.Peers[:n]...), append(leaving, view.Peers[n:]...)
 		}
 	}
-	c.Instances = compareInstances(answer.Instances, append(present, leaving...))
+	used, others := answer.used()
+	c.Instances = compareInstances(used, append(present, leaving...))
+	for _, s := range others {
+		c.Instances = append(c.Instances, ComparedInstance{
+			ID: excerpt.Of(s.ID, maxShown), Node: excerpt.Of(s.Node, maxShown), Difference: skipped, Reason: s.Reason,
+		})
+	}
 	c.Same = !slices.ContainsFunc(c.Instances, func(i ComparedInstance) bool { return i.Difference != "" })
 	return c, nil
+}
+
+// maxShown limits the id and the node of an instance that sluice skips.
+const maxShown = 100
+
+// used returns the instances that sluice may use, and the others.
+func (a *ConsulAnswer) used() (used []discovery.Instance, others []consulsource.Skipped) {
+	others = slices.Clone(a.Skipped)
+	for _, i := range a.Instances {
+		if why := i.Excess(); why != "" {
+			others = append(others, consulsource.Skipped{ID: i.ID, Node: i.Node, Reason: why})
+		} else {
+			used = append(used, i)
+		}
+	}
+	return used, others
 }
 
 // compareInstances joins instances and peers by identity, sorted. Of several peers with one identity, the first counts: others

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"sluice/balancer"
 	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
 	"sluice/test/verify"
 )
 
@@ -70,7 +72,16 @@ func TestConsulMarksDifferences(t *testing.T) {
 		verify.That(t, b.Consul.Status == "warning" && b.Consul.Detail == "check: slow" && b.Consul.Weight == 3 && b.Pool.Status == "passing" && b.Pool.State == "up", "%s: got %+v and %+v", path, b.Consul, b.Pool)
 	}
 
-	answer.Instances = []discovery.Instance{pooled, both, same}
+	// What sluice does not use is no agreement, and the answer says why.
+	long := instance("star", strings.Repeat("e", 200_000), "10.0.0.6")
+	answer.Instances, answer.Skipped = []discovery.Instance{pooled, both, same, long}, []consulsource.Skipped{{ID: "f", Node: "n", Reason: "it has port 0"}}
+	with := getJSON[Comparison](t, h, "/consul/web")
+	verify.That(t, !with.Same, "same, with instances that are skipped")
+	last := with.Instances[len(with.Instances)-2:]
+	verify.That(t, last[0].ID == "f" && last[0].Difference == skipped && last[0].Reason == "it has port 0", "the one without a port: %+v", last[0])
+	verify.That(t, len(last[1].ID) <= maxShown && last[1].Difference == skipped && strings.HasPrefix(last[1].Reason, "its id has 200000 octets"), "the long one: %.300v", last[1])
+
+	answer.Instances, answer.Skipped = []discovery.Instance{pooled, both, same}, nil
 	got := getJSON[Comparison](t, h, "/consul/web")
 	verify.That(t, got.Same, "equal sets: got %+v", got)
 }

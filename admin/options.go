@@ -91,7 +91,8 @@ type Services struct {
 
 // ConsulAnswer is Consul's current answer for a service.
 type ConsulAnswer struct {
-	Instances   []discovery.Instance // in any order
+	Instances   []discovery.Instance   // in any order
+	Skipped     []consulsource.Skipped // entries that sluice does not use
 	Index       uint64
 	KnownLeader bool
 	LastContact time.Duration // since the answering server heard from the leader

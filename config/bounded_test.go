@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -69,3 +70,26 @@ func TestExpressionsOfOthersThanTheFileAreBounded(t *testing.T) {
 type longValues struct{}
 
 func (longValues) Variable(route.Variable) []byte { return []byte(longText) }
+
+// Whoever may write a document cannot fill the memory with services: a few octets each. The file may have any number.
+func TestADocumentOfARegistryHasAFewServices(t *testing.T) {
+	text := func(n int) string {
+		var b strings.Builder
+		b.WriteString("services:\n")
+		for i := range n {
+			fmt.Fprintf(&b, "  s%d: { peers: ['127.0.0.1:1'] }\n", i)
+		}
+		return b.String() + "routes: [{ service: s0 }]\n"
+	}
+	for _, test := range []struct {
+		by      Setter
+		n       int
+		refused bool
+	}{{ByDocument, maxServices, false}, {ByDocument, maxServices + 1, true}, {ByFile, maxServices + 1, false}} {
+		f := decodeDocument(writtenDocument{Document{Name: "a.yaml", Text: text(test.n)}, test.by}, new(Consul))
+		verify.That(t, len(f.errs) > 0 == test.refused && len(f.errs) <= 1, "%d services by %v: %v", test.n, test.by, f.errs)
+		if test.refused {
+			verify.That(t, strings.Contains(f.errs[0].Error(), "want at most 1000") && len(f.parts.Services) == 0, "%v", f.errs)
+		}
+	}
+}

@@ -2,14 +2,20 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
+
+// maxServices is how many services a document of a registry may have. Each takes up to 0.1 MB and
+// two goroutines, with its checks.
+const maxServices = 1000
 
 // documentRights returns the rights of the keys of a document.
 var documentRights = sync.OnceValue(func() *rightsOf {
@@ -47,6 +53,10 @@ func decodeDocument(doc writtenDocument, consul *Consul) *fragment {
 	f.restrict(doc.by, documentRights())
 	if root := f.tree(doc.Document); len(f.errs) == 0 {
 		f.decode(root, reflect.ValueOf(&f.parts).Elem())
+	}
+	if n := len(f.parts.Services); doc.by == ByDocument && n > maxServices {
+		f.refuse("services", strconv.Itoa(n), fmt.Sprintf("want at most %d in a document of a registry", maxServices))
+		f.parts = parts{} // they need no further look
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.parts.Services)) {
 		s := f.parts.Services[name]

@@ -49,6 +49,8 @@ type Invalid struct {
 	Key    string `json:"key"` // of the entry in the registry
 	Reason string `json:"reason"`
 	InUse  bool   `json:"in_use"` // an earlier value of the entry is in use
+
+	tooLong bool // it exceeds the bounds
 }
 
 // ServiceNamer is a [Source] whose registry names the service of each instance. With other sources, an instance

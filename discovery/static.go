@@ -34,7 +34,7 @@ var errPeer = errors.New(`want "HOST:PORT" or "HOST:PORT weight=N"`)
 // is a unix socket. The instance's id is its address; its service is empty.
 func ParsePeer(peer string) (Instance, error) {
 	fields := strings.Fields(peer)
-	if len(fields) == 0 || len(fields) > 2 {
+	if len(fields) == 0 || len(fields) > 2 || len(fields[0]) > maxName {
 		return Instance{}, errPeer
 	}
 	i := Instance{Weight: 1}

@@ -36,6 +36,9 @@ func ParseValue(service, id string, value []byte) (Instance, error) {
 	} else {
 		err = i.readAddress(string(value))
 	}
+	if excess := i.Excess(); err == nil && excess != "" {
+		err = errors.New(excess)
+	}
 	if err != nil {
 		return Instance{}, err
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -70,6 +72,7 @@ type watch struct {
 	source  Source
 	static  bool          // the source is Static
 	settled chan struct{} // closed when Sink has got the first set that the source reports; nil after that
+	tooLong atomic.Bool   // the last answer had instances that exceed the bounds
 
 	// The manager's mu guards the fields below.
 
@@ -113,6 +116,9 @@ func (w *watch) take(r Report) {
 		return
 	}
 	w.log(r, told, before, after)
+	if r.Known {
+		w.warnTooLong(r.Invalid)
+	}
 	if r.Err != nil {
 		w.restore()
 	}
@@ -192,6 +198,16 @@ func (w *watch) log(r Report, told bool, before, after WatchStatus) {
 	case after.Probation == 0 && before.Probation > 0:
 		w.named(log.Info()).Msg("no instance is on probation any more")
 	}
+}
+
+// warnTooLong logs that an answer has instances that exceed the bounds, once until one has none.
+func (w *watch) warnTooLong(invalid []Invalid) {
+	first := slices.IndexFunc(invalid, func(i Invalid) bool { return i.tooLong })
+	if had := w.tooLong.Swap(first >= 0); had || first < 0 {
+		return
+	}
+	w.named(w.manager.options.Log.Warn()).Str("id", invalid[first].Key).Str("reason", invalid[first].Reason).
+		Msg("instances with too long texts are not used")
 }
 
 // refuses reports whether err is that the registry refuses the query.

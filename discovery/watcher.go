@@ -37,9 +37,10 @@ func (w *Watcher) Failed(err error) {
 }
 
 // Accept reports an answer: its set, normalised and confirmed, with who is on probation. It sets
-// the rest of r.Set, and r.Known and r.Memory. m has what the source itself must not forget.
+// the rest of r.Set, and r.Known and r.Memory. Instances that exceed the bounds are as absent. m has what the source itself must not forget.
 // r.Reset is also the argument forgot of [Guard.Accept].
 func (w *Watcher) Accept(r Report, m Memory) {
+	r.Set, r.Invalid = withinBounds(r.Set, r.Invalid)
 	r.Set, r.Known = w.Guard.Accept(time.Now(), r.Set, r.Reset), true
 	w.memory, w.begun = m, true
 	r.Memory = w.memories()

@@ -164,6 +164,7 @@ func (r *registries) ask(ctx context.Context, name string) (admin.ConsulAnswer, 
 	c := r.config()
 	var set []discovery.Instance
 	var answer consul.Answer
+	var skipped []consulsource.Skipped
 	var err error
 	switch service := c.Services[name]; {
 	case service.ConsulKV != nil:
@@ -171,12 +172,12 @@ func (r *registries) ask(ctx context.Context, name string) (admin.ConsulAnswer, 
 	case service.Consul != nil:
 		var health consulsource.Answer
 		health, err = consulsource.Health(ctx, r.consul, ServiceOptions(*service.Consul, r.inUse(c.Consul)))
-		set, answer = health.Instances, health.Answer
+		set, answer, skipped = health.Instances, health.Answer, health.Skipped
 	default:
 		err = admin.ErrNotInConsul
 	}
 	if err != nil {
 		return admin.ConsulAnswer{}, err
 	}
-	return admin.ConsulAnswer{Instances: set, Index: answer.Index, KnownLeader: answer.KnownLeader, LastContact: answer.LastContact}, nil
+	return admin.ConsulAnswer{Instances: set, Skipped: skipped, Index: answer.Index, KnownLeader: answer.KnownLeader, LastContact: answer.LastContact}, nil
 }

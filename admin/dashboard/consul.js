@@ -2,7 +2,7 @@
 
 const comparedService = new Set(address.getAll("consul")); // those whose comparison is open
 const consulEvery = 5000; // ms
-const differenceWords = { only_in_consul: "only in Consul", only_in_pool: "only in the pool" };
+const differenceWords = { only_in_consul: "only in Consul", only_in_pool: "only in the pool", skipped: "skipped by sluice" };
 
 const tagsOf = side => [...side.tags, ...Object.entries(side.meta ?? {}).map(([key, value]) => key + "=" + value)].join(", ");
 
@@ -21,7 +21,7 @@ const comparisonColumns = [
   ["address", i => i.address, () => "long"],
   ...side("Consul", i => i.consul, []),
   ...side("pool", i => i.pool, [["pool: state", i => i.pool?.state ?? "", i => "state " + (i.pool?.state ?? "")]]),
-  ["difference", i => differenceWords[i.difference] ?? (i.fields ? i.fields.join(", ") + (i.fields.length > 1 ? " differ" : " differs") : "none"),
+  ["difference", i => i.reason ? differenceWords[i.difference] + ": " + i.reason : differenceWords[i.difference] ?? (i.fields ? i.fields.join(", ") + (i.fields.length > 1 ? " differ" : " differs") : "none"),
     i => i.difference ? "state stale" : "faint"],
 ];
 

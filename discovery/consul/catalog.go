@@ -113,10 +113,13 @@ const consulItself = "consul"
 // catalogNeeds are the permissions for the list of services.
 const catalogNeeds = "service:read and node:read for the selected services"
 
+// maxTag is the longest tag that can ask for something.
+const maxTag = 4096
+
 // CatalogService is a service in the catalog.
 type CatalogService struct {
 	Name string
-	Tags []string // of all its instances, sorted
+	Tags []string // of all its instances, without those that are too long to show, sorted
 }
 
 // CatalogStatus is the status of the catalog watch.
@@ -231,6 +234,7 @@ func (w *Catalog) take(ctx context.Context, q consul.Query, a consul.Answer, bod
 	listed := make(map[string][]string)
 	for name, tags := range all {
 		if _, ok := byMeta[name]; w.selection.accepts(name, tags, ok) {
+			tags = slices.DeleteFunc(tags, func(tag string) bool { return len(tag) > maxTag })
 			slices.Sort(tags)
 			listed[name] = slices.Compact(tags)
 		}

@@ -50,6 +50,7 @@ type branch struct {
 	place           int // in branches
 	set             []discovery.Instance
 	serving         int // in set; -1: no set yet, in this run or in use before
+	invalid         []discovery.Invalid
 	usable          int // in set
 	endpoint        string
 	index           uint64
@@ -156,6 +157,7 @@ func (b *branch) record(r discovery.Report) {
 
 func (b *branch) noteSetLocked(r discovery.Report) {
 	b.set, b.serving, b.usable = r.Set, discovery.CountServing(r.Set), 0
+	b.invalid = r.Invalid
 	b.endpoint, b.index, b.answered = r.Endpoint, r.Index, cmp.Or(r.Answered, time.Now())
 	for _, i := range r.Set {
 		if i.Usable() {
@@ -295,6 +297,10 @@ func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 // passLocked reports r, a set, with what the watches of all parts know.
 func (c *choice) passLocked(r discovery.Report) {
 	r.Known, r.Reset = true, c.reset
+	for _, b := range c.branches {
+		r.Invalid = append(r.Invalid, b.invalid...)
+	}
+	discovery.SortInvalid(r.Invalid)
 	r.Memory = slices.DeleteFunc(c.memoriesLocked(), func(m discovery.Memory) bool {
 		return !slices.ContainsFunc(c.branches, func(b *branch) bool { return b.name == m.Part }) // it is no longer there
 	})

@@ -159,7 +159,17 @@ func (w *watch) accept(answer Answer, forgot bool) {
 		w.filtered = answer.FilteredByACL
 	}
 	w.warnSkipped(answer.Skipped)
-	w.Accept(discovery.Report{Set: answer.Instances, Endpoint: answer.URL, Index: answer.Index, Reset: forgot}, discovery.Memory{Index: w.loop.Last, Filtered: w.filtered})
+	w.Accept(discovery.Report{Set: answer.Instances, Endpoint: answer.URL, Index: answer.Index, Reset: forgot, Invalid: invalid(answer.Skipped)}, discovery.Memory{Index: w.loop.Last, Filtered: w.filtered})
+}
+
+// invalid returns skipped entries for a report.
+func invalid(skipped []Skipped) []discovery.Invalid {
+	var list []discovery.Invalid
+	for _, s := range skipped {
+		list = append(list, discovery.Invalid{Key: consul.OneLine(s.ID), Reason: s.Reason})
+	}
+	discovery.SortInvalid(list)
+	return list
 }
 
 // warnACLs logs when ACLs begin to hide instances. Consul does not report it to a client without a token.

@@ -406,3 +406,18 @@ func TestTaggedAddressMoves(t *testing.T) {
 		}
 	})
 }
+
+// What is skipped of an answer is in the state of the watch, for as long as it is.
+func TestSkippedEntriesAreInvalid(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.expect(time.Second, "0s: a")
+		odd := discoverytest.Instance("star", "z", 0)
+		b.Set("star", discoverytest.Instance("star", "a", 80), odd)
+		b.at(2 * time.Second)
+		s := b.manager.Statuses()[0]
+		verify.That(t, len(s.Invalid) == 1 && s.Invalid[0] == discovery.Invalid{Key: odd.Service.ID, Reason: "it has port 0"}, "invalid: %+v", s.Invalid)
+		b.set("a")
+		b.at(3 * time.Second)
+		verify.Equal(t, len(b.manager.Statuses()[0].Invalid), 0, "invalid at the end")
+	})
+}
