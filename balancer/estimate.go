@@ -58,8 +58,9 @@ func (e *estimate) begin(end int64) bool { return e.stamp.CompareAndSwap(0, end)
 // observe adds a latency measured at the time end, while the usual one of the pool is usual.
 // Samples may come late and out of order; late ones do not count.
 //
-// A faster sample moves the value that a pick would compare, in which a slow one has faded.
-// Otherwise each fast answer would bring the slow one back, a fifth smaller.
+// A faster sample after a second or more moves the value that a pick would compare, in which a
+// slow one has faded. Otherwise each fast answer would bring the slow one back, a fifth smaller.
+// A peer with more samples is known by those: they must not forget what is usual for it.
 func (e *estimate) observe(latency, usual time.Duration, end int64) {
 	sample, value := float64(latency), math.Float64frombits(e.value.Load())
 	stamp := e.stamp.Load()
@@ -70,7 +71,7 @@ func (e *estimate) observe(latency, usual time.Duration, end int64) {
 	next := sample
 	if value != 0 {
 		from := value
-		if sample < value {
+		if sample < value && elapsed >= int64(minDecay) {
 			from = max(sample, e.faded(value, float64(usual), elapsed))
 		}
 		share := min(max(1-math.Exp(-float64(elapsed)/float64(averaging)), leastShare), mostShare)
@@ -118,9 +119,12 @@ func (e *estimate) penalize(latency time.Duration, end int64) {
 }
 
 // confirm adds an answer that does not show the latency of the peer, such as an error:
-// the estimate stays fresh, does not become lower, and does not begin below the usual latency.
+// the estimate stays fresh, does not become lower, and does not begin below the usual latency,
+// or while none is known.
 func (e *estimate) confirm(latency, usual time.Duration, end int64) {
-	e.observe(max(latency, cmp.Or(e.average(), usual)), usual, end)
+	if least := cmp.Or(e.average(), usual); least > 0 {
+		e.observe(max(latency, least), usual, end)
+	}
 }
 
 // reset removes all samples.
@@ -151,28 +155,5 @@ func (e *estimate) raise(sample float64) {
 		if e.value.CompareAndSwap(bits, math.Float64bits(sample)) {
 			return
 		}
-	}
-}
-
-// Typical is a running median of latencies: each moves it by a fiftieth up or down. The zero value knows none. It is safe
-// for concurrent use without a lock; a latency may be lost.
-type Typical struct {
-	nanoseconds atomic.Int64
-}
-
-// Median returns the median, 0 before the first latency.
-func (t *Typical) Median() time.Duration { return time.Duration(t.nanoseconds.Load()) }
-
-// Observe adds a latency. One that hardly differs writes nothing: others read it at the same time.
-func (t *Typical) Observe(latency time.Duration) {
-	median := t.nanoseconds.Load()
-	by := median/50 + 1
-	switch {
-	case median == 0:
-		t.nanoseconds.Store(int64(latency))
-	case int64(latency) > median+by:
-		t.nanoseconds.Store(median + by)
-	case int64(latency) < median-by:
-		t.nanoseconds.Store(median - by)
 	}
 }

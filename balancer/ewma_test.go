@@ -138,40 +138,20 @@ func TestPeersAreDrawnAlike(t *testing.T) {
 func TestAPeerIsAsSlowAsByComparisonWithItsRequests(t *testing.T) {
 	p := newTestPool(t, Options{})
 	p.Apply(instances(5))
-	var fast, slow Typical
 	for step := range 2000 {
 		for i, peer := range p.Snapshot().All {
-			typical, latency := &fast, 10*ms
+			endpoint, latency := uint32(1), 10*ms
 			switch i {
 			case 0:
-				typical, latency = &slow, 500*ms
+				endpoint, latency = 2, 500*ms
 			case 4:
 				latency = 30 * ms
 			}
-			typical.Observe(latency)
-			peer.measure(Outcome{Class: OutcomeOK, Latency: latency, Details: Details{Typical: float32(typical.Median())}}, begin+int64(step+1)*int64(10*ms))
+			peer.measure(Outcome{Class: OutcomeOK, Latency: latency, Details: Details{Endpoint: endpoint}}, begin+int64(step+1)*int64(10*ms)-int64(latency))
 		}
 	}
 	all := p.Snapshot().All
 	with := func(i, j int) float64 { return float64(all[i].Latency()) / float64(all[j].Latency()) }
 	verify.That(t, math.Abs(with(0, 1)-1) < .1, "with slow requests %v, with fast ones %v", all[0].Latency(), all[1].Latency())
 	verify.That(t, math.Abs(with(4, 1)-3) < .3, "a slow peer %v, the others %v", all[4].Latency(), all[1].Latency())
-}
-
-func TestTypicalIsTheMedian(t *testing.T) {
-	random := generator(t)
-	var typical Typical
-	verify.Equal(t, typical.Median(), 0, "of nothing")
-	typical.Observe(time.Second)
-	verify.Equal(t, typical.Median(), time.Second, "of one")
-	var sum float64
-	const n = 20_000
-	for i := range 2 * n {
-		typical.Observe(time.Duration(random.ExpFloat64() * float64(40*ms)))
-		if i >= n {
-			sum += typical.Median().Seconds()
-		}
-	}
-	mean, want := sum/n, math.Ln2*.04
-	verify.That(t, math.Abs(mean/want-1) < .1, "%.1f ms on average, want %.1f ms", mean*1000, want*1000)
 }

@@ -65,7 +65,7 @@ type Details struct {
 	Shared bool
 	// Answered: [Token.Answered] or [Token.Connected] was called.
 	Answered bool
-	// Typical is the running median, in nanoseconds, of the latencies of requests like this one, whichever peer has
-	// answered; see [Typical]. A peer is as slow as its latencies are by comparison with it. 0: not known.
-	Typical float32
+	// Endpoint is the same number for requests that should take any peer equally long; 0: not known. A peer is as slow
+	// as its latencies are by comparison with those of the same endpoint, whichever peer has answered.
+	Endpoint uint32
 }

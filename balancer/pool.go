@@ -37,8 +37,11 @@ type Pool struct {
 	inflight atomic.Int64 // attempts, if terms.counted
 	_        [128 - 8]byte
 
-	typical Typical // of all requests with an Outcome.Typical
-	_       [128 - 8]byte
+	usual sharedMedian // latency of all requests
+	_     [128 - 8]byte
+
+	endpoints endpoints
+	_         [128 - 8]byte
 
 	retries  atomic.Int64 // in flight
 	pending  atomic.Int64 // requests waiting for a peer or a connection

@@ -12,12 +12,17 @@ import (
 // counting is what the models of others have in common.
 type counting struct {
 	inflight []int
+	weights  []int
+	turns    []int // smooth weighted round robin; see inTurn
 	random   *rand.Rand
-	last     int
 }
 
-func newCounting(peers int, random *rand.Rand) counting {
-	return counting{inflight: make([]int, peers), random: random}
+func newCounting(peers []scenario.Peer, random *rand.Rand) counting {
+	c := counting{inflight: make([]int, len(peers)), turns: make([]int, len(peers)), random: random}
+	for i := range peers {
+		c.weights = append(c.weights, max(peers[i].Weight, 1))
+	}
+	return c
 }
 
 func (c *counting) take(i int) int {
@@ -27,10 +32,30 @@ func (c *counting) take(i int) int {
 
 func (c *counting) done(i int, _ *answered) { c.inflight[i]-- }
 
+// fewer reports whether peer i has fewer requests in flight than j, for its weight.
+func (c *counting) fewer(i, j int) bool {
+	return c.inflight[i]*c.weights[j] < c.inflight[j]*c.weights[i]
+}
+
+// draw returns a random peer, by weight.
+func (c *counting) draw() int {
+	sum := 0
+	for _, w := range c.weights {
+		sum += w
+	}
+	at := c.random.IntN(sum)
+	for i, w := range c.weights {
+		if at -= w; at < 0 {
+			return i
+		}
+	}
+	panic("unreachable")
+}
+
 // taking makes a rival of a function that chooses by the requests in flight.
 func taking(name string, choose func(*counting) int) rival {
-	return rival{name: name, forgets: name[0] == 'n' || name[0] == 'H', new: func(n int, random *rand.Rand, _ *servers) chooser {
-		return &choosing{newCounting(n, random), choose}
+	return rival{name: name, forgets: name[0] == 'n' || name[0] == 'H', new: func(peers []scenario.Peer, random *rand.Rand, _ *servers) chooser {
+		return &choosing{newCounting(peers, random), choose}
 	}}
 }
 
@@ -41,30 +66,43 @@ type choosing struct {
 
 func (c *choosing) pick(time.Duration, *scenario.Request) int { return c.take(c.choose(&c.counting)) }
 
-func inTurn(c *counting) int {
-	c.last = (c.last + 1) % len(c.inflight)
-	return c.last
+func inTurn(c *counting) int { return c.next(func(int) bool { return true }) }
+
+// next takes the peers for which among is true in turn, as nginx does: smooth weighted round robin.
+func (c *counting) next(among func(int) bool) int {
+	best, sum := -1, 0
+	for i, w := range c.weights {
+		if !among(i) {
+			continue
+		}
+		c.turns[i] += w
+		if sum += w; best < 0 || c.turns[i] > c.turns[best] {
+			best = i
+		}
+	}
+	c.turns[best] -= sum
+	return best
 }
 
 // leastInTurn takes the fewest requests in flight, ties in turn.
 func leastInTurn(c *counting) int {
-	best := (c.last + 1) % len(c.inflight)
-	for k := range c.inflight {
-		if i := (c.last + 1 + k) % len(c.inflight); c.inflight[i] < c.inflight[best] {
-			best = i
+	least := 0
+	for i := range c.inflight {
+		if c.fewer(i, least) {
+			least = i
 		}
 	}
-	c.last = best
-	return best
+	return c.next(func(i int) bool { return !c.fewer(least, i) })
 }
 
 // ofTwo takes the better of two different random peers.
 func ofTwo(c *counting) int {
-	i, j := c.random.IntN(len(c.inflight)), c.random.IntN(len(c.inflight)-1)
-	if j >= i {
-		j++
+	i := c.draw()
+	j := c.draw()
+	for j == i {
+		j = c.draw()
 	}
-	if c.inflight[j] < c.inflight[i] {
+	if c.fewer(j, i) {
 		return j
 	}
 	return i
@@ -72,8 +110,8 @@ func ofTwo(c *counting) int {
 
 // ofTwoDraws takes the better of two random peers, which may be the same.
 func ofTwoDraws(c *counting) int {
-	i, j := c.random.IntN(len(c.inflight)), c.random.IntN(len(c.inflight))
-	if c.inflight[j] < c.inflight[i] {
+	i, j := c.draw(), c.draw()
+	if c.fewer(j, i) {
 		return j
 	}
 	return i
@@ -84,14 +122,15 @@ func ofTwoDraws(c *counting) int {
 type weightedRoundRobin struct {
 	counting
 	worked, answers []float64 // since the last update
-	weights, due    []float64
+	rates, due      []float64
 	updated         time.Duration
 }
 
-func newWeightedRoundRobin(n int, random *rand.Rand, _ *servers) chooser {
-	w := &weightedRoundRobin{counting: newCounting(n, random), worked: make([]float64, n), answers: make([]float64, n), weights: make([]float64, n), due: make([]float64, n)}
-	for i := range w.weights {
-		w.weights[i], w.due[i] = 1, random.Float64()
+func newWeightedRoundRobin(peers []scenario.Peer, random *rand.Rand, _ *servers) chooser {
+	n := len(peers)
+	w := &weightedRoundRobin{counting: newCounting(peers, random), worked: make([]float64, n), answers: make([]float64, n), rates: make([]float64, n), due: make([]float64, n)}
+	for i := range w.rates {
+		w.rates[i], w.due[i] = 1, random.Float64()
 	}
 	return w
 }
@@ -100,20 +139,20 @@ func (w *weightedRoundRobin) pick(now time.Duration, _ *scenario.Request) int {
 	if now-w.updated >= time.Second {
 		w.updated = now
 		sum, known := 0., 0.
-		for i := range w.weights {
+		for i := range w.rates {
 			if w.answers[i] > 0 && w.worked[i] > 0 {
-				w.weights[i] = w.answers[i] / w.worked[i]
-				sum, known = sum+w.weights[i], known+1
+				w.rates[i] = w.answers[i] / w.worked[i]
+				sum, known = sum+w.rates[i], known+1
 			} else {
-				w.weights[i] = 0
+				w.rates[i] = 0
 			}
 			w.answers[i], w.worked[i] = 0, 0
 		}
-		for i := range w.weights {
+		for i := range w.rates {
 			if known == 0 {
-				w.weights[i] = 1
-			} else if w.weights[i] == 0 {
-				w.weights[i] = sum / known
+				w.rates[i] = 1
+			} else if w.rates[i] == 0 {
+				w.rates[i] = sum / known
 			}
 		}
 	}
@@ -127,7 +166,7 @@ func (w *weightedRoundRobin) pick(now time.Duration, _ *scenario.Request) int {
 	for i := range w.due {
 		w.due[i] -= least
 	}
-	w.due[first] += 1 / w.weights[first]
+	w.due[first] += 1 / w.rates[first]
 	return w.take(first)
 }
 
@@ -155,8 +194,8 @@ type probed struct {
 	uses           int
 }
 
-func newPrequal(n int, random *rand.Rand, w *servers) chooser {
-	return &prequal{counting: newCounting(n, random), servers: w}
+func newPrequal(peers []scenario.Peer, random *rand.Rand, w *servers) chooser {
+	return &prequal{counting: newCounting(peers, random), servers: w}
 }
 
 func (p *prequal) probe(now time.Duration) {
@@ -220,13 +259,27 @@ func (p *prequal) pick(now time.Duration, _ *scenario.Request) int {
 type own struct {
 	balancer *balancerModel
 	random   *rand.Rand
-	typical  [2]Typical // by route
 }
 
 func ownPolicy(p Policy) rival {
-	return rival{name: "`" + string(p) + "`", new: func(n int, random *rand.Rand, _ *servers) chooser {
-		return &own{balancer: newBalancerModel(&simulation{policy: p, servers: fleet(n, server{}, nil)}, random), random: random}
+	return rival{name: "`" + string(p) + "`", new: func(peers []scenario.Peer, random *rand.Rand, _ *servers) chooser {
+		return newOwn(p, peers, random)
 	}}
+}
+
+func newOwn(p Policy, peers []scenario.Peer, random *rand.Rand) *own {
+	servers := fleet(len(peers), server{}, nil)
+	for i := range peers {
+		servers[i].weight = peers[i].Weight
+	}
+	return &own{balancer: newBalancerModel(&simulation{policy: p, servers: servers}, random), random: random}
+}
+
+// replace makes another peer of peer i.
+func (o *own) replace(i int) {
+	p := o.balancer.peers[i]
+	p.latency.reset()
+	p.measured.Store(0)
 }
 
 // The clock starts late, so the first samples are not very recent ones.
@@ -240,13 +293,13 @@ func (o *own) pick(now time.Duration, _ *scenario.Request) int {
 
 func (o *own) done(i int, a *answered) {
 	peer := o.balancer.peers[i]
-	typical := &o.typical[a.route]
-	if a.class == OutcomeOK {
-		typical.Observe(a.latency)
-	}
-	peer.measure(Outcome{Class: a.class, Latency: a.latency, Details: Details{Typical: float32(typical.Median())}}, clockStart+int64(a.start))
+	details := Details{Endpoint: endpointOf(a.route)}
+	peer.measure(Outcome{Class: a.class, Latency: a.latency, Details: details}, clockStart+int64(a.start))
 	peer.load.Add(-1)
 }
+
+// endpointOf returns the Outcome.Endpoint of a route.
+func endpointOf(route int) uint32 { return uint32(route+1) * 0x9e3779b1 }
 
 // rivals are the load balancers of the experiment, sluice's default first.
 func rivals() []rival {

@@ -36,13 +36,11 @@ func playWeighted(name string, length scenario.Length, d scenario.Distribution, 
 	s.Peers = s.Peers[:len(weights)]
 	s.Rates = []scenario.Rate{{PerSecond: busy * 100 * float64(len(weights))}} // each does 100 a second
 	var replica *picking
-	scored := play(&s, s.Requests(), rival{new: func(n int, random *rand.Rand, _ *servers) chooser {
-		servers := fleet(n, server{}, nil)
-		for i := range servers {
-			servers[i].weight = weights[i]
-		}
-		b := newBalancerModel(&simulation{policy: PolicyEWMA, servers: servers}, random)
-		replica = &picking{&own{balancer: b, random: random}, make([]int, n)}
+	for i := range s.Peers {
+		s.Peers[i].Weight = weights[i]
+	}
+	scored := play(&s, s.Requests(), rival{new: func(peers []scenario.Peer, random *rand.Rand, _ *servers) chooser {
+		replica = &picking{newOwn(PolicyEWMA, peers, random), make([]int, len(peers))}
 		return replica
 	}})
 	picks, weight := 0, 0

@@ -118,24 +118,21 @@ func (p *Peer) measure(o Outcome, start int64) {
 	if start < p.measured.Load() {
 		return
 	}
-	end, usual := start+int64(o.Latency), &p.pool.typical
+	end, usual := start+int64(o.Latency), p.pool.usual.get()
 	switch o.Class {
 	case OutcomeOK:
-		if o.Latency <= 0 {
-			return
-		}
-		if usual.Observe(o.Latency); !p.begins(end) {
-			p.latency.observe(p.normal(o), usual.Median(), end)
+		if o.Latency > 0 && !p.begins(end) {
+			p.latency.observe(p.normal(o), p.pool.usual.get(), end)
 		}
 	case OutcomeSuperseded:
 		if !p.begins(end) {
-			p.latency.confirm(p.normal(o), usual.Median(), end)
+			p.latency.confirm(p.normal(o), usual, end)
 		}
 	case OutcomeServerError:
 		// A quick error does not make a peer fast, and a working peer has some. A
 		// peer without a success counts as failing.
 		if p.latency.stamp.Load() != 0 {
-			p.latency.confirm(p.normal(o), usual.Median(), end)
+			p.latency.confirm(p.normal(o), usual, end)
 			return
 		}
 		fallthrough
@@ -157,11 +154,30 @@ func (p *Peer) begins(end int64) bool {
 	return first
 }
 
-// normal returns the latency of an answer as if the request were a typical one of the pool: a peer is not slow because it
-// has got requests that take long.
+// clientErrors sets answers with a 4xx status apart: an endpoint has not done its work for them, and
+// any client can ask for what is not there.
+const clientErrors = 0x5bd1e995
+
+// normal returns the latency of an answer as if the request were a typical one of the pool: a
+// peer is not slow because it has got requests that take long.
 func (p *Peer) normal(o Outcome) time.Duration {
-	if o.Typical <= 0 {
+	pool, endpoint, typical := p.pool, o.Endpoint, float32(0)
+	if o.Status/100 == 4 {
+		endpoint ^= clientErrors
+	}
+	usual := float32(pool.usual.get())
+	if o.Class == OutcomeOK {
+		usual = pool.usual.add(o.Latency)
+	}
+	switch {
+	case o.Endpoint == 0:
+	case o.Class == OutcomeOK:
+		typical = pool.endpoints.add(endpoint, o.Latency)
+	default:
+		typical = pool.endpoints.median(endpoint)
+	}
+	if typical == 0 {
 		return o.Latency
 	}
-	return max(time.Duration(float64(o.Latency)*float64(p.pool.typical.Median())/float64(o.Typical)), 1)
+	return max(time.Duration(float64(o.Latency)*float64(usual)/float64(typical)), 1)
 }

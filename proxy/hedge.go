@@ -165,7 +165,7 @@ func (x *sentRequest) Leave(t balancer.Token) balancer.Outcome {
 	c := x.contender(t)
 	c.abandon()
 	o := balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(t.Picked())}
-	o.Typical = x.typical(o)
+	o.Endpoint = x.endpoint
 	x.endTry(t, o)
 	return o
 }

@@ -88,6 +88,7 @@ func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
 	m.head, m.headLength = x.head, m.end
 	c.options = from.options
 	m.begin()
+	m.endpoint = x.endpoint
 	m.standing = x.standing // whatever an earlier copy in this memory was
 	m.requestID, m.body = append(m.ownRequestID[:0], x.requestID...), nil
 	m.span = tracing.Span{} // the copy is not a part of the answer

@@ -119,16 +119,3 @@ func (l *upload) reason() string {
 	}
 	return "client_gone"
 }
-
-// typical adds an answer to the latencies of requests with the same way and method, and returns their median; 0: none is
-// known.
-func (x *sentRequest) typical(o balancer.Outcome) float32 {
-	if x.way == nil || x.way.Latencies == nil {
-		return 0
-	}
-	t := &x.way.Latencies[x.head.Method]
-	if o.Class == balancer.OutcomeOK && o.Latency > 0 {
-		t.Observe(o.Latency)
-	}
-	return float32(t.Median())
-}

@@ -36,10 +36,11 @@ type request struct {
 	startTime  time.Time
 	deadline   time.Time // when the client of a gRPC call no longer waits; zero: unknown
 	start, end int
-	headLength int  // 0: the head is incomplete
-	bodyLength int  // of the part of the body that is in the buffer
-	streaming  bool // the body is not in memory, or only its start
-	upgrade    bool // the client asks for another protocol; of HTTP/2: by an extended CONNECT
+	headLength int    // 0: the head is incomplete
+	bodyLength int    // of the part of the body that is in the buffer
+	streaming  bool   // the body is not in memory, or only its start
+	endpoint   uint32 // by its route; see [route.Route.Endpoint]
+	upgrade    bool   // the client asks for another protocol; of HTTP/2: by an extended CONNECT
 	// deadlineFirst: the timeout that runs is the client's.
 	deadlineFirst atomic.Bool
 

@@ -177,7 +177,7 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	if x.wouldOpen(x.response.Status) {
 		return x.receiveFailed(u, errDeclined)
 	}
-	outcome.Typical = x.typical(outcome)
+	outcome.Endpoint = x.endpoint
 	x.status = x.response.Status
 	if x.standing.grpc {
 		x.grpcCode = grpc.ParseCode(x.response.FindOther(text, "grpc-status"))

@@ -127,6 +127,7 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 	if found == nil {
 		return refusal.NoRoute
 	}
+	x.endpoint = found.Endpoint(uint8(x.head.Method), path, x.standing.grpc)
 	matched := found
 	if x.divided = matched.Weighted; x.divided != nil {
 		matched = x.chooseTarget(x.divided, b)

@@ -1,7 +1,5 @@
 package route
 
-import "sluice/balancer"
-
 // Route sends the requests that match it to a service. It does not change after it is in
 // a [Table].
 type Route struct {
@@ -50,29 +48,8 @@ type Route struct {
 	Mirror *Mirror
 	// Actions is nil for a route without.
 	Actions *Actions
-	// Latencies are of the answers to requests that have taken the route. NewTable sets them, also of the routes in
-	// Weighted and Router.
-	Latencies *Latencies
-}
 
-// Latencies are running medians by the number of the method, http1.Method.
-type Latencies [8]balancer.Typical
-
-// measure gives r and the routes in it latencies of their own. One that has some may be in use.
-func (r *Route) measure() {
-	if r.Latencies == nil {
-		r.Latencies = new(Latencies)
-	}
-	if r.Weighted != nil {
-		for i := range r.Weighted.Targets {
-			r.Weighted.Targets[i].Route.measure()
-		}
-	}
-	if r.Router != nil {
-		for i := range r.Router.Ways {
-			r.Router.Ways[i].measure()
-		}
-	}
+	number uint64 // of the routes that match the same requests, in Endpoint
 }
 
 // ServiceName returns the name of the service; "": the route has none.

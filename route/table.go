@@ -3,6 +3,7 @@ package route
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 )
 
@@ -40,7 +41,6 @@ func NewTable(routes []Route) (*Table, error) {
 	first := make(map[string]int, len(routes)) // index of a key's route
 	unindexed := make(map[string]int)
 	for i, r := range routes {
-		r.measure()
 		e, key, wrong := entryOf(r)
 		if r.Service == nil && r.Weighted == nil && (r.Actions == nil || r.Actions.Redirect == nil && r.Actions.DirectResponse == nil) {
 			wrong = append(wrong, &Error{Field: "service", Reason: "is missing"})
@@ -56,6 +56,7 @@ func NewTable(routes []Route) (*Table, error) {
 			continue
 		}
 		first[key] = i
+		e.route.number = maphash.String(endpointSeed, key)
 		if host := e.unindexed(); host != "" {
 			if unindexed[host]++; unindexed[host] == MaxUnindexed+1 {
 				errs = append(errs, unindexedError(e).at(i))

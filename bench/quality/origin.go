@@ -59,6 +59,15 @@ func startOrigins(p *play) (*origins, error) {
 	return o, nil
 }
 
+// peers returns the peers as proxies are configured with them.
+func (o *origins) peers() []server {
+	var all []server
+	for i, address := range o.addresses {
+		all = append(all, server{address, max(o.play.Peers[i].Weight, 1)})
+	}
+	return all
+}
+
 // start makes the schedule of the play begin at a time, before the first request.
 func (o *origins) start(begin time.Time) {
 	o.mu.Lock()

@@ -18,13 +18,13 @@ type play struct {
 	requests []scenario.Request
 }
 
-// plays returns all scenarios with a seed: with nearly constant service times, and, where one proxy balances, with
-// exponential ones.
+// plays returns all scenarios with a seed: with nearly constant service times, and, where one proxy balances and requests
+// meet, with exponential ones.
 func plays(seed uint64, length scenario.Length) []*play {
 	var all []*play
 	for _, d := range []scenario.Distribution{scenario.Constant, scenario.Exponential} {
 		for _, s := range scenario.All(seed, length, d) {
-			if s.Replicas > 1 && d == scenario.Exponential {
+			if (s.Replicas > 1 || s.LowLoad) && d == scenario.Exponential {
 				continue
 			}
 			all = append(all, &play{
@@ -39,17 +39,21 @@ func plays(seed uint64, length scenario.Length) []*play {
 // draw draws the requests.
 func (p *play) draw() { p.requests = p.Requests() }
 
-// measured reports whether a request counts: after the warm-up, and of the first route. Others are there to
-// disturb it.
-func (p *play) measured(r scenario.Request) bool { return r.At >= p.WarmUp && r.Route == 0 }
+// measured reports whether a request counts: after the warm-up, and of the measured routes. Others are there to
+// disturb those.
+func (p *play) measured(r scenario.Request) bool { return r.At >= p.WarmUp && r.Route < p.Measured }
 
 // queue is the work of a peer, in the order of arrival. When a request arrives, it is known when it ends.
 type queue struct {
-	peer *scenario.Peer
-	free []time.Duration // when each slot has done what it has
+	peer  *scenario.Peer
+	free  []time.Duration // when each slot has done what it has
+	first *time.Duration  // what the next request takes in addition
 }
 
-func newQueue(p *scenario.Peer) queue { return queue{p, make([]time.Duration, p.Slots)} }
+func newQueue(p *scenario.Peer) queue {
+	first := p.First
+	return queue{p, make([]time.Duration, p.Slots), &first}
+}
 
 // idle reports whether work that arrives now begins at once.
 func (q queue) idle(now time.Duration) bool { return slices.Min(q.free) <= now }
@@ -61,7 +65,8 @@ func (q queue) next(now, work time.Duration) time.Duration {
 
 // add takes work, and returns when it ends.
 func (q queue) add(now, work time.Duration) time.Duration {
-	end := q.next(now, work)
+	end := q.next(now, work+*q.first)
+	*q.first = 0
 	q.free[slices.Index(q.free, slices.Min(q.free))] = end
 	return end
 }

@@ -35,10 +35,15 @@ type settings struct {
 	Root     bool   // running as root: nginx must not drop to a user who cannot read Dir
 	Listen   string // "host:port" for clients
 	Admin    string // "host:port"
-	Peers    []string
-	Routes   []string // the paths of the scenario's routes, without their slashes, if there are several
-	Policy   string   // in the program's own words; "" is its default
-	Reloaded bool     // another configuration with the same peers
+	Peers    []server
+	Policy   string // in the program's own words; "" is its default
+	Reloaded bool   // another configuration with the same peers
+}
+
+// server is a peer in the configuration of a proxy.
+type server struct {
+	Address string
+	Weight  int
 }
 
 // Port is the port of Listen.
@@ -209,7 +214,7 @@ type replica struct {
 }
 
 // startReplica starts a proxy in front of the peers, and waits until it answers. dir is removed by close.
-func startReplica(ctx context.Context, of program, policy string, peers, routes []string) (_ *replica, err error) {
+func startReplica(ctx context.Context, of program, policy string, peers []server) (_ *replica, err error) {
 	addresses, err := machine.FreeAddresses(2)
 	if err != nil {
 		return nil, err
@@ -219,7 +224,7 @@ func startReplica(ctx context.Context, of program, policy string, peers, routes 
 		return nil, err
 	}
 	r := &replica{program: of, output: subprocess.NewTail(8 << 10), settings: settings{
-		Dir: dir, Root: os.Geteuid() == 0, Listen: addresses[0], Admin: addresses[1], Peers: peers, Routes: routes, Policy: policy,
+		Dir: dir, Root: os.Geteuid() == 0, Listen: addresses[0], Admin: addresses[1], Peers: peers, Policy: policy,
 	}}
 	defer func() {
 		if err != nil {

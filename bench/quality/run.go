@@ -165,14 +165,8 @@ func (s *stand) start(ctx context.Context, p *play, of program) (err error) {
 	if s.origins, err = startOrigins(p); err != nil {
 		return err
 	}
-	var routes []string
-	if len(p.Routes) > 1 {
-		for _, r := range p.Routes {
-			routes = append(routes, r.Name)
-		}
-	}
 	for range p.Replicas {
-		r, err := startReplica(ctx, of, s.proxy.policy, s.origins.addresses, routes)
+		r, err := startReplica(ctx, of, s.proxy.policy, s.origins.peers())
 		if err != nil {
 			return err
 		}

@@ -41,8 +41,9 @@ func All(seed uint64, length Length, d Distribution) []Scenario {
 	base := func(name, about string) Scenario {
 		s := Scenario{
 			Name: name, About: about, Peers: make([]Peer, peers),
-			Routes: []Route{{Name: "all", Share: 1, Work: []Work{{1, mean, d}}}},
-			Rates:  []Rate{{0, usual}}, Replicas: 1, WarmUp: warmUp, Duration: duration, Seed: seedOf(seed, name),
+			Routes:   []Route{{Name: "all", Share: 1, Work: []Work{{1, mean, d}}}},
+			Measured: 1,
+			Rates:    []Rate{{0, usual}}, Replicas: 1, WarmUp: warmUp, Duration: duration, Seed: seedOf(seed, name),
 		}
 		for i := range s.Peers {
 			s.Peers[i].Slots = slots
@@ -108,6 +109,10 @@ func All(seed uint64, length Length, d Distribution) []Scenario {
 		{warmUp, highest * .5}, {warmUp + (duration-warmUp)*2/5, highest * 1.3}, {warmUp + (duration-warmUp)*4/5, highest * .5},
 	}
 	add(ramp)
+	add(endpoints(base("endpoints", "one route with thirty endpoints, which take 2 to 200 ms; the faster half is measured"), d))
+	for _, s := range lowLoad(seed, length, d) {
+		add(s)
+	}
 	for _, n := range []int{5, 20} {
 		for _, s := range []Scenario{all[0], all[1], all[6]} {
 			s.Replicas = n
@@ -117,6 +122,27 @@ func All(seed uint64, length Length, d Distribution) []Scenario {
 	}
 	return all
 }
+
+// endpoints has thirty routes. Their costs are log-normal over two decades, as quantiles;
+// all are asked equally often, as much as keeps the peers usually busy.
+func endpoints(s Scenario, d Distribution) Scenario {
+	const n = 30
+	s.Routes, s.Measured = nil, n/2
+	costs, sum := make([]float64, n), 0.
+	for i := range costs {
+		z := math.Sqrt2 * math.Erfinv(2*(float64(i)+.5)/n-1) // of the standard normal distribution
+		costs[i] = math.Exp(z * math.Ln10 / 2)               // nearly all within a factor of ten of the median
+		sum += costs[i]
+	}
+	for i, cost := range costs {
+		mean := time.Duration(cost / sum * n * float64(mean))
+		s.Routes = append(s.Routes, Route{Name: endpointName(i), Share: 1. / n, Work: []Work{{1, mean, d}}})
+	}
+	return s
+}
+
+// endpointName has no digits, which would make it an id.
+func endpointName(i int) string { return "api/" + string(rune('a'+i/26)) + string(rune('a'+i%26)) }
 
 // speeds has the peers 1 : 2 : 4, which do together what equal ones do.
 func speeds(s *Scenario) {

@@ -18,16 +18,42 @@ type Scenario struct {
 
 	Peers  []Peer
 	Routes []Route
+	// Measured is how many of Routes, from the first one on, are measured: others are there to disturb those.
+	Measured int
 	// Rates is the number of requests per second by time, linear between its points, sorted by time. Before the first
 	// and after the last it is constant.
 	Rates    []Rate
 	Replicas int // of the proxy; requests are spread over them at random
+	// LowLoad says that requests seldom meet at a peer, so that each peer gets what its weight gives.
+	LowLoad bool
 	// Reload is when the proxy's configuration is loaded again; 0: never.
 	Reload time.Duration
 
 	// WarmUp is when the measurement begins. It ends with the last arrival, at Duration.
 	WarmUp, Duration time.Duration
 	Seed             uint64
+}
+
+// What the default policy has to reach in every scenario, beside never being the worst of all.
+const (
+	// LeastShare and MostShare bound what a sound peer gets of its due; see Shares.
+	LeastShare = 0.5
+	MostShare  = 2
+)
+
+// Limit returns how many times the better of nginx and HAProxy a percentile may be; 0: any.
+func (s *Scenario) Limit(percentile string) float64 {
+	switch {
+	case percentile == "p50":
+		return 0
+	case percentile == "p99":
+		return 1.05
+	case s.Differ:
+		return 0.8
+	case s.Measured > 1: // endpoints
+		return 1.1
+	}
+	return 1.05
 }
 
 // Rate is the number of requests per second at a time.
@@ -54,6 +80,11 @@ func (a Answer) String() string { return [...]string{"works", "unavailable", "wr
 type Peer struct {
 	Slots  int // requests served at a time; others queue
 	Answer Answer
+	Weight int // as in the proxy's configuration; 0 is 1
+	// First is how long the first request takes in addition, which comes when it comes.
+	First time.Duration
+	// Starts are the times at which another process takes the peer's place.
+	Starts []time.Duration
 	// Slowness multiplies service times: sorted intervals without overlaps. Otherwise it is 1.
 	Slowness []Interval
 }
@@ -106,7 +137,7 @@ func (p *Peer) End(start, work time.Duration) time.Duration {
 	return start + work
 }
 
-// Route is a kind of request.
+// Route is a kind of request, with a path of its own. The proxy has one route for all.
 type Route struct {
 	Name  string
 	Share float64 // of the requests; those of all routes add up to 1
