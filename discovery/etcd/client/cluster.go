@@ -117,6 +117,7 @@ type Cluster struct {
 	turn     chan struct{} // capacity 1: who has sent owns the fields below
 	store    store         // nil: not connected
 	password string        // that store has logged in with
+	doubted  store         // its login may be dead; nil: none is
 }
 
 // store is the part of a client that followers use.
@@ -150,8 +151,16 @@ func (c *Cluster) closeStore() {
 	}
 }
 
+// doubt says that the login of s may be dead. A server forgets its tokens when it restarts. The client of etcd logs in again with
+// the dead token, which etcd 3.4 does not answer: only a new client gets out of that.
+func (c *Cluster) doubt(s store) {
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	c.doubted = s
+}
+
 // connected returns the connection. It connects if there is none, and again if there is another password that
-// is valid: others use the connection too.
+// is valid, or the login may be dead: others use the connection too.
 func (c *Cluster) connected(ctx context.Context) (store, error) {
 	select {
 	case c.turn <- struct{}{}:
@@ -160,7 +169,7 @@ func (c *Cluster) connected(ctx context.Context) (store, error) {
 		return nil, context.Cause(ctx)
 	}
 	password, err := c.readPassword()
-	if err == nil && (c.store == nil || password != c.password) {
+	if err == nil && (c.store == nil || password != c.password || c.doubted == c.store) {
 		err = c.connectWith(ctx, password)
 	}
 	if c.store != nil { // after an error, the password that it has logged in with may be valid still
@@ -176,7 +185,7 @@ func (c *Cluster) connectWith(ctx context.Context, password string) error {
 		return err
 	}
 	c.closeStore()
-	c.store, c.password = opened, password
+	c.store, c.password, c.doubted = opened, password, nil
 	return nil
 }
 

@@ -23,6 +23,15 @@ func Refused(err error) bool {
 	return false
 }
 
+// mayBeLoggedOut reports whether the login of the client may be the cause of err: the cluster refuses it, or answers nothing.
+func mayBeLoggedOut(err error) bool {
+	var answer rpctypes.EtcdError
+	if errors.As(err, &answer) {
+		return answer.Code() == codes.Unauthenticated || answer.Code() == codes.InvalidArgument
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
 // explain adds to err what an operator can do about it.
 func (f *follower) explain(err error) error {
 	var answer rpctypes.EtcdError

@@ -151,6 +151,11 @@ func (f *follower) follow(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if f.cluster.options.User != "" && mayBeLoggedOut(err) {
+			f.cluster.doubt(s)
+		}
+	}()
 	list, err := f.get(ctx, s, answerTimeout)
 	if err != nil {
 		return err

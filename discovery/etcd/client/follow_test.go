@@ -480,6 +480,64 @@ func TestPasswordThatIsNotValidYet(t *testing.T) {
 	})
 }
 
+// A server that restarts forgets its logins, and etcd 3.4 never answers a client with a dead one: a new client is made, once for
+// all followers. While the cluster is away, and for a user without a permission, there is none.
+func TestADeadLoginMakesANewClient(t *testing.T) {
+	for name, c := range map[string]struct {
+		dead error // nil: no answer
+		want int   // logins
+	}{
+		"refused": {rpctypes.ErrInvalidAuthToken, 2}, "not answered": {nil, 2}, "no permission": {rpctypes.ErrPermissionDenied, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logins, away := 0, false
+				var all []*fake
+				cluster := &Cluster{turn: make(chan struct{}, 1), options: Options{User: "sluice"}, heartbeatTimeout: heartbeatTimeout}
+				cluster.connect = func(context.Context, string) (store, error) {
+					if away {
+						return nil, errors.New("away")
+					}
+					logins++
+					f := newFake()
+					f.put("/p/login", fmt.Sprint(logins))
+					all = append(all, f)
+					return f, nil
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				var running sync.WaitGroup
+				var mu sync.Mutex
+				latest := make(map[int]string)
+				for n := range 3 {
+					running.Go(func() {
+						_ = cluster.Follow(ctx, FollowOptions{Range: Range{Prefix: "/p/"}, Failed: func(error) {}, Read: func(v View) time.Duration {
+							mu.Lock()
+							defer mu.Unlock()
+							latest[n] = string(v.Entries["/p/login"].Value)
+							return 0
+						}})
+					})
+				}
+				synctest.Wait()
+				away = true
+				all[0].set(func() { all[0].down, all[0].frozen = c.dead, c.dead == nil })
+				time.Sleep(2 * time.Minute)
+				away = false
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				verify.Equal(t, logins, c.want, "logins")
+				mu.Lock()
+				for n := range 3 {
+					verify.Equal(t, latest[n], fmt.Sprint(c.want), "follower %d sees the login", n)
+				}
+				mu.Unlock()
+				cancel()
+				running.Wait()
+			})
+		})
+	}
+}
+
 // More keys than a range may have are an error, and the last view stays.
 func TestTooManyKeys(t *testing.T) {
 	f := newFake()
