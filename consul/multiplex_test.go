@@ -53,7 +53,7 @@ func startMultiplexing(t *testing.T, streams, services int, handle func(http.Han
 	})
 	verify.NoError(t, err)
 	manager := discovery.NewManager(discovery.ManagerOptions{
-		Sink: func(service string, set []discovery.Instance) { m.sets <- service + ": " + ids(set) },
+		Sink: func(set discovery.Set) { m.sets <- set.Service + ": " + ids(set.Instances) },
 	})
 	sources := consulsource.NewSources(m.client, zerolog.Nop())
 	for n := range services {

@@ -17,9 +17,9 @@ func TestAwaitStatic(t *testing.T) {
 		var got []string
 		m := NewManager(ManagerOptions{
 			Debounce: Debounce{Quiet: time.Minute, MaxWait: time.Hour},
-			Sink: func(_ string, set []Instance) {
+			Sink: func(set Set) {
 				time.Sleep(time.Second) // a slow one
-				got = append(got, describe(set))
+				got = append(got, describe(set.Instances))
 			},
 		})
 		static := func(texts ...string) *Static { return NewStatic("star", peers(t, texts...)) }
@@ -42,7 +42,7 @@ func TestAwaitStatic(t *testing.T) {
 			took := time.Since(begin)
 			verify.That(t, took <= 2*time.Second, "%v: it waited %v, Sink takes a second", peers, took)
 		}
-		verify.Slices(t, got, []string{"a:1", "b:1", "b:1 c:1", "b:1 c:1 d:1"}, "Sink")
+		verify.Slices(t, got, []string{"a:1", "a:1", "b:1", "b:1 c:1", "b:1 c:1", "b:1 c:1 d:1"}, "Sink")
 
 		m.Watch("star", newScripted()) // never reports
 		m.Watch("sun", static("e:1"))

@@ -98,9 +98,9 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
 				set, asOf, ok := b.fallback(service, source)
 				return WatchState{Source: source, Known: true, Set: set, Restored: asOf}, ok
 			},
-			Sink: func(service string, set []Instance) {
+			Sink: func(set Set) {
 				b.mu.Lock()
-				b.calls = append(b.calls, call{time.Since(b.begin), service, describe(set)})
+				b.calls = append(b.calls, call{time.Since(b.begin), set.Service, describe(set.Instances)})
 				b.mu.Unlock()
 				time.Sleep(b.slow)
 			},

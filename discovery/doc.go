@@ -6,7 +6,7 @@
 // unchanged sets, coalesces bursts and passes each set to one function, Sink, from
 // one goroutine:
 //
-//	source (answer, Watcher) ── Report ──► Manager (normalise, compare, coalesce) ──► Sink(service, set)
+//	source (answer, Watcher) ── Report ──► Manager (normalise, compare, coalesce) ──► Sink(Set)
 //
 // # Debounce
 //

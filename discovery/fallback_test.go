@@ -32,7 +32,7 @@ func TestFallbackServesUntilTheSourceReports(t *testing.T) {
 				verify.That(t, got == 1, "%d log lines with as_of, want one:\n%s", got, b.log.String())
 				w.fail("refused")
 				w.setAt(1, instances("a", "b"))
-				b.expect(3 * time.Second) // it was the truth
+				b.expect(3*time.Second, call{2 * time.Second, "star", "a b"}) // it was the truth
 				if s := b.status(); s.State != WatchFresh || !s.Restored.IsZero() {
 					t.Errorf("after a report: %+v", s)
 				}

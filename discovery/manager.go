@@ -26,17 +26,20 @@ type Debounce struct {
 	MaxWait time.Duration `key:"max_wait" default:"1s" min:"0s" max:"5m"`
 }
 
+// Set is the full set of a service's instances, normalised, and where it is from.
+type Set struct {
+	Service   string
+	Source    string // the name of the source that reported it, as in WatchStatus
+	Instances []Instance
+}
+
 // ManagerOptions configures a Manager.
 type ManagerOptions struct {
 	Debounce Debounce
-	// Sink gets the full, normalised set of a service after each change. One goroutine
-	// calls it, so it should be fast, and it must not modify the set. It may call the
-	// manager's methods, except Run.
-	Sink func(service string, set []Instance)
-
-	// Reported is called when Sink has got the first set that a source of a service reports, which may be the set that Sink
-	// got last: then it is not called again. source is as in WatchStatus. It must not call the manager. May be nil.
-	Reported func(service, source string)
+	// Sink gets the set of a service after each change, and the first set that a source reports, even
+	// if it is the one that Sink got last. One goroutine calls it, so it should be fast, and it must
+	// not modify the set. It may call the manager's methods, except Run.
+	Sink func(Set)
 
 	// Fallback returns the saved state of a service, with Restored, for a service
 	// without a set: its source gets it, and it is in use when the first query fails,
@@ -239,16 +242,6 @@ func (m *Manager) SetDebounce(d Debounce) {
 	}
 }
 
-// From returns the name of the source of the last set of a service that Sink got: in Sink, of the one that it gets.
-func (m *Manager) From(service string) (source string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if w := m.watches[service]; w != nil {
-		source = w.from
-	}
-	return source
-}
-
 // Statuses returns the status of every watch, sorted by service.
 func (m *Manager) Statuses() []WatchStatus {
 	m.mu.Lock()
@@ -317,35 +310,35 @@ func (m *Manager) handOver(ctx context.Context, timer *time.Timer) {
 }
 
 // handOverOne hands a set over. If Sink panics, the other services get theirs, and this one gets its next.
-func (m *Manager) handOverOne(w *watch, set []Instance) {
+func (m *Manager) handOverOne(w *watch, set Set) {
 	defer m.closeSettled(w)
 	defer panics.Contain(panics.Watch, nil)
-	m.options.Sink(w.status.Service, set)
+	m.options.Sink(set)
 }
 
 // nextDue takes the watch from the queue whose set is due, and notes that Sink gets the set. If none is
 // due, it sets timer for the next one, and returns nil.
-func (m *Manager) nextDue(timer *time.Timer) (*watch, []Instance) {
+func (m *Manager) nextDue(timer *time.Timer) (*watch, Set) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.queue) == 0 {
-		return nil, nil
+		return nil, Set{}
 	}
 	now := time.Now()
 	w := m.queue[0]
 	if wait := w.due.Sub(now); wait > 0 {
 		timer.Reset(wait)
-		return nil, nil
+		return nil, Set{}
 	}
 	m.queue.remove(w)
 	set := w.latest
 	if !takesAway(w.applied, set) || takesAway(set, w.applied) {
 		w.batched = now
 	}
-	w.applied, w.from = set, w.origin
+	w.applied = set
 	w.status.Changes++
 	w.status.LastChange = now
-	return w, set
+	return w, Set{Service: w.status.Service, Source: w.origin, Instances: set}
 }
 
 func (m *Manager) closeSettled(w *watch) {
@@ -362,7 +355,7 @@ func (m *Manager) scheduleLocked(w *watch) {
 	switch {
 	case w.status.Changes == 0:
 		w.due = w.changed
-	case equalSets(w.applied, w.latest):
+	case equalSets(w.applied, w.latest) && !w.firstLocked():
 		m.queue.remove(w)
 		return
 	case w.settled != nil, takesAway(w.applied, w.latest), w.waiting.Equal(w.changed) && w.changed.Sub(w.batched) >= m.debounce.Quiet:
@@ -380,7 +373,7 @@ func (m *Manager) scheduleLocked(w *watch) {
 // inheritLocked copies the state of old to w.
 func (m *Manager) inheritLocked(w, old *watch) {
 	w.known, w.origin, w.latest, w.memory, w.applied = old.known, old.origin, old.latest, old.memory, old.applied
-	w.from, w.changed, w.waiting, w.due, w.batched = old.from, old.changed, old.waiting, old.due, old.batched
+	w.changed, w.waiting, w.due, w.batched = old.changed, old.waiting, old.due, old.batched
 	w.status.Changes, w.status.LastChange = old.status.Changes, old.status.LastChange
 	w.status.Instances, w.status.LastSuccess = old.status.Instances, old.status.LastSuccess
 	w.status.Probation, w.status.Restored = old.status.Probation, old.status.Restored

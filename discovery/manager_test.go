@@ -80,9 +80,9 @@ func TestSetsAreFromTheirSource(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		from := make(map[string]string) // by set
 		sink := b.options.Sink
-		b.options.Sink = func(service string, set []Instance) {
-			from[describe(set)] = b.From(service)
-			sink(service, set)
+		b.options.Sink = func(set Set) {
+			from[describe(set.Instances)] = set.Source
+			sink(set)
 		}
 		first, second := newScripted(), newScripted()
 		b.Watch("star", first)
@@ -99,6 +99,15 @@ func TestSetsAreFromTheirSource(t *testing.T) {
 		w.set(instances("c"))
 		b.expect(time.Second, call{time.Second, "star", "c"})
 		verify.That(t, from["a"] == NameOf(first) && from["a b"] == NameOf(first) && from["c"] == "1h0m0s", "the sources are %v", from)
+
+		third := newScripted() // whose first set is the one that Sink has got last
+		b.Watch("star", third)
+		w = <-third.reports
+		w.set(instances("c"))
+		b.expect(time.Second, call{time.Second, "star", "c"})
+		verify.Equal(t, from["c"], NameOf(third), "source")
+		w.set(instances("c"))
+		b.expect(2 * time.Second)
 	})
 }
 
@@ -168,16 +177,16 @@ func TestSinkIsCalledInOrder(t *testing.T) {
 	done := make(chan struct{})
 	m := NewManager(ManagerOptions{
 		Debounce: Debounce{Quiet: time.Millisecond, MaxWait: 5 * time.Millisecond},
-		Sink: func(service string, set []Instance) {
+		Sink: func(set Set) {
 			if !inSink.TryLock() {
 				t.Error("calls of Sink overlap")
 				return
 			}
 			defer inSink.Unlock()
-			if set[0].Port < last[service] {
-				t.Errorf("%s went back from %d to %d", service, last[service], set[0].Port)
+			if set.Instances[0].Port < last[set.Service] {
+				t.Errorf("%s went back from %d to %d", set.Service, last[set.Service], set.Instances[0].Port)
 			}
-			last[service] = set[0].Port
+			last[set.Service] = set.Instances[0].Port
 			for _, port := range last {
 				if port != rounds {
 					return
@@ -224,11 +233,11 @@ func TestSinkThatPanics(t *testing.T) {
 	defer panics.Fatal.Store(true)
 	inBubble(t, func(t *testing.T, b *bubble) {
 		sink := b.options.Sink
-		b.options.Sink = func(service string, set []Instance) {
-			if describe(set) == "fault" {
+		b.options.Sink = func(set Set) {
+			if describe(set.Instances) == "fault" {
 				panic("a fault")
 			}
-			sink(service, set)
+			sink(set)
 		}
 		star, moon := b.start("star"), b.start("moon")
 		star.set(instances("fault"))

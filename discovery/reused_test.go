@@ -55,7 +55,7 @@ func TestProbationAtAnAddressThatAnotherServiceHas(t *testing.T) {
 			t.Run(fmt.Sprint(test.name, ", lost first: ", lostFirst), func(t *testing.T) {
 				inBubble(t, func(t *testing.T, b *bubble) {
 					latest := make(map[string][]Instance)
-					b.options.Sink = func(service string, set []Instance) { latest[service] = set }
+					b.options.Sink = func(set Set) { latest[set.Service] = set.Instances }
 					lost := at("star", "a", test.other.Address, 80)
 					star := b.start("star")
 					star.set([]Instance{lost})

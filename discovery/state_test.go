@@ -23,7 +23,7 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 		b.start("later") // knows nothing yet
 		b.expect(0, call{0, "fixed", ""})
 
-		next := NewManager(ManagerOptions{Sink: func(string, []Instance) {}})
+		next := NewManager(ManagerOptions{Sink: func(Set) {}})
 		handed := b.Save()
 		h := handed["star"].Watch
 		verify.That(t, !h.Fresh && h.Known && h.Endpoint == "http://c" && h.LastSuccess.Equal(b.begin) && len(handed) == 2, "handed %+v of %d", h, len(handed))
@@ -86,7 +86,7 @@ func TestSetFromBeforeAReloadIsHanded(t *testing.T) {
 
 // A set of another selection is not used.
 func TestSetOfAnotherSourceIsNotAdopted(t *testing.T) {
-	m := NewManager(ManagerOptions{Sink: func(string, []Instance) {}})
+	m := NewManager(ManagerOptions{Sink: func(Set) {}})
 	m.Watch("star", newScripted(), WatchState{Source: `consul service "moon"`, Known: true, Set: instances("a")})
 	state := m.States()["star"]
 	verify.That(t, !state.Known, "adopted: %+v", state)

@@ -91,7 +91,6 @@ type watch struct {
 	latest  []Instance // normalised
 	memory  []Memory   // of the source of latest
 	applied []Instance // the last set that Sink got; valid if status.Changes > 0
-	from    string     // the name of the source of applied
 
 	changed time.Time // when latest last changed
 	waiting time.Time // since when latest differs from applied
@@ -146,8 +145,8 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 		w.origin = w.status.Source
 		w.memory = nil
 		w.status.Invalid = r.Invalid
-		w.setLatestLocked(set)
 		w.reported = w.reported || r.Restored.IsZero()
+		w.setLatestLocked(set)
 		w.closeSettledLocked()
 	}
 	if r.Memory != nil && w.origin == w.status.Source {
@@ -161,12 +160,12 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 	}
 }
 
+// firstLocked reports whether Sink has got no set yet that the source has reported, and latest is one.
+func (w *watch) firstLocked() bool { return w.settled != nil && w.reported }
+
 // closeSettledLocked closes settled if Sink has got a set that the source has reported.
 func (w *watch) closeSettledLocked() {
-	if w.settled != nil && w.reported && !w.manager.queue.has(w) {
-		if w.manager.options.Reported != nil {
-			w.manager.options.Reported(w.status.Service, w.status.Source)
-		}
+	if w.firstLocked() && !w.manager.queue.has(w) {
 		close(w.settled)
 		w.settled = nil
 	}
@@ -261,7 +260,7 @@ func (w *watch) failedLocked(err error, now time.Time) {
 // setLatestLocked sets the latest set, which must be normalised.
 func (w *watch) setLatestLocked(set []Instance) {
 	set = w.manager.withoutReusedLocked(w, set)
-	if w.known && equalSets(w.latest, set) {
+	if w.known && equalSets(w.latest, set) && !w.firstLocked() {
 		return
 	}
 	w.latest, w.known = set, true

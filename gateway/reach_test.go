@@ -201,27 +201,24 @@ func (n namedSource) Run(ctx context.Context, _ discovery.WatchState, report fun
 // reached as before, until the other one reports.
 func TestFirstReportOfAFormerSource(t *testing.T) {
 	t.Parallel()
-	s := &services{log: zerolog.Nop()}
 	star := newService("star", nil, nil)
-	s.byName = map[string]*service{"star": star}
 	said := make(chan string, 2)
-	s.discovery = discovery.NewManager(discovery.ManagerOptions{
-		Sink: func(string, []discovery.Instance) {},
-		Reported: func(service, source string) {
-			s.noteReport(service, source)
-			said <- source
+	manager := discovery.NewManager(discovery.ManagerOptions{
+		Sink: func(set discovery.Set) {
+			star.sourceChanged(set.Source, true)
+			said <- set.Source
 		},
-		Log: s.log,
+		Log: zerolog.Nop(),
 	})
-	go func() { _ = s.discovery.Run(t.Context()) }()
+	go func() { _ = manager.Run(t.Context()) }()
 	first, next := namedSource{"first", make(chan discovery.Report)}, namedSource{"next", make(chan discovery.Report)}
 	star.reach(reach{source: first.name}, true)
-	s.discovery.Watch("star", first)
+	manager.Watch("star", first)
 	star.reach(reach{source: next.name, named: true}, true) // as watch does
 	first.reports <- discovery.Report{Known: true}
 	verify.Equal(t, <-said, first.name, "source that has reported")
 	verify.That(t, !star.inPool.Load().named, "the instances of the former source are reached as those of the next")
-	s.discovery.Watch("star", next)
+	manager.Watch("star", next)
 	next.reports <- discovery.Report{Known: true}
 	verify.Equal(t, <-said, next.name, "source that has reported")
 	verify.That(t, star.inPool.Load().named, "the instances of the next source are reached as those of the former one")

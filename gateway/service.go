@@ -34,7 +34,6 @@ type service struct {
 	mu     sync.Mutex
 	// mu guards the fields below.
 	reaches *reach
-	current bool // the last set of the watch is of the source
 
 	// What was last applied, for the goroutine that applies configurations.
 
@@ -76,10 +75,7 @@ func (s *service) known() reach {
 func (s *service) reach(r reach, another bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case another:
-		s.current = false
-	case s.inPool.Load() == s.reaches:
+	if !another && s.inPool.Load() == s.reaches {
 		s.inPool.Store(&r)
 	}
 	s.reaches = &r
@@ -98,44 +94,26 @@ func (s *service) join() {
 	s.reaches = source
 }
 
-// take notes that the last set of the watch is from a source with that name.
-func (s *service) take(source string) {
+// sourceChanged reports whether the pool gets a set of another source than its instances are reached as, of which it has had
+// none as a whole. If it gets a whole one now, all instances are reached as those of this source from now on.
+func (s *service) sourceChanged(source string, whole bool) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current = source == s.reaches.source
-}
-
-// settle notes that the pool has what a source with that name reports: the former one may still do so once while the next begins.
-func (s *service) settle(source string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if source != s.reaches.source {
-		return
-	}
-	s.current = true
-	s.inPool.Store(s.reaches)
-}
-
-// moves reports whether the pool gets a set of another source than its instances are reached as, of which it has had none as a
-// whole. If it gets a whole one now, all instances are reached as those of this source from now on.
-func (s *service) moves(whole bool) (moved bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	moved = s.current && s.inPool.Load() != s.reaches
-	if moved && whole {
+	changed = source == s.reaches.source && s.inPool.Load() != s.reaches
+	if changed && whole {
 		s.inPool.Store(s.reaches)
 	}
-	return moved
+	return changed
 }
 
 // apply passes a full set of instances to the pool, of a service with a leader only this one. whole says that it is the last set
 // of the watch.
-func (s *service) apply(set []discovery.Instance, whole bool) {
+func (s *service) apply(set discovery.Set, whole bool) {
 	apply := s.pool.Apply
-	if s.moves(whole) {
+	if s.sourceChanged(set.Source, whole) {
 		apply = s.pool.ApplyMoved
 	}
-	apply(discovery.WithoutFollowers(set))
+	apply(discovery.WithoutFollowers(set.Instances))
 	s.firstOnce.Do(func() { s.checker.AfterFirstChecks(func() { close(s.first) }) })
 }
 

@@ -75,7 +75,6 @@ func (s *services) open(c *config.Config, owner *operator.Ownership, feed *event
 	s.discovery = discovery.NewManager(discovery.ManagerOptions{
 		Debounce: c.Discovery.Debounce,
 		Sink:     s.deliver,
-		Reported: s.noteReport,
 		Fallback: s.snapshot.Get,
 		Complete: s.withFailures,
 		Log:      s.log,
@@ -95,9 +94,8 @@ func (s *services) close() {
 
 // deliver passes the set of a service to its pool. The discovery manager makes one call at a
 // time.
-func (s *services) deliver(name string, set []discovery.Instance) {
-	if service := s.get(name); service != nil {
-		service.take(s.discovery.From(name))
+func (s *services) deliver(set discovery.Set) {
+	if service := s.get(set.Service); service != nil {
 		if service.gate == nil {
 			service.apply(set, true)
 		} else {
@@ -105,13 +103,6 @@ func (s *services) deliver(name string, set []discovery.Instance) {
 		}
 	}
 	s.snapshot.Changed()
-}
-
-// noteReport notes that the pool of a service has what its source reports, which may be what the pool had before.
-func (s *services) noteReport(name, source string) {
-	if service := s.get(name); service != nil {
-		service.settle(source)
-	}
 }
 
 // notePeer passes an event of a pool on. The pool's mutex is held.

@@ -40,7 +40,7 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 		verify.DeepEqual(t, next.States()["star"], state, "state")
 	})
 	t.Run("between watches", func(t *testing.T) {
-		m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
+		m := discovery.NewManager(discovery.ManagerOptions{Sink: func(discovery.Set) {}})
 		m.Watch("star", idleOf(state), state)
 		verify.DeepEqual(t, m.States()["star"], state, "state")
 		m.Watch("star", idleOf(state)) // a reload

@@ -81,14 +81,14 @@ func watch(args []string) error {
 	defer server.Close()
 	fmt.Println(listener.Addr())
 
-	m := discovery.NewManager(discovery.ManagerOptions{Debounce: discovery.Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second}, Sink: func(service string, set []discovery.Instance) {
+	m := discovery.NewManager(discovery.ManagerOptions{Debounce: discovery.Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second}, Sink: func(set discovery.Set) {
 		serving := 0
-		for _, i := range set {
+		for _, i := range set.Instances {
 			if i.Serving() {
 				serving++
 			}
 		}
-		line := append([]byte(service), ' ')
+		line := append([]byte(set.Service), ' ')
 		line = strconv.AppendInt(line, int64(serving), 10)
 		line = append(line, ' ')
 		line = strconv.AppendInt(line, time.Now().UnixNano(), 10)

@@ -53,7 +53,7 @@ func inCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
 		c.client = client
 		c.manager = discovery.NewManager(discovery.ManagerOptions{
 			Log: log,
-			Sink: func(string, []discovery.Instance) {
+			Sink: func(discovery.Set) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
 				c.sets++

@@ -70,7 +70,7 @@ func startEdge(t *testing.T, fake *discoverytest.Pipe, path, name string, o Serv
 	}
 	p.manager = discovery.NewManager(discovery.ManagerOptions{
 		Log: log, Fallback: p.store.Get,
-		Sink:     func(service string, set []discovery.Instance) { p.pool.Apply(set) },
+		Sink:     func(set discovery.Set) { p.pool.Apply(set.Instances) },
 		Complete: func(_ string, set []discovery.Instance) []discovery.Instance { return p.pool.WithFailures(set) },
 	})
 	if handed != nil {

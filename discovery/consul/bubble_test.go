@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -77,11 +78,14 @@ func watchInBubbleAs(t *testing.T, co consul.Options, o ServiceOptions, prepare 
 		b.client, _ = inMemory(t, b.Consul, co)
 		b.manager = discovery.NewManager(discovery.ManagerOptions{
 			Log: log, Events: b.events,
-			Sink: func(_ string, set []discovery.Instance) {
+			Sink: func(set discovery.Set) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
-				b.sets = append(b.sets, fmt.Sprintf("%v: %s", time.Since(b.begin), formatSet(set)))
-				b.last = set
+				if b.last != nil && formatSet(b.last) == formatSet(set.Instances) && slices.EqualFunc(b.last, set.Instances, discovery.Instance.Equal) {
+					return // the first report of another source
+				}
+				b.sets = append(b.sets, fmt.Sprintf("%v: %s", time.Since(b.begin), formatSet(set.Instances)))
+				b.last = set.Instances
 			},
 		})
 		prepare(b)
@@ -127,6 +131,17 @@ func (b *bubble) expectOne(earliest, latest time.Duration, want string) {
 	if d, _ := time.ParseDuration(moment); set != want || d < earliest {
 		b.t.Errorf("Sink got %q, want %q after %v", b.sets[0], want, earliest)
 	}
+	b.sets = nil
+}
+
+// expectLast checks the last set that Sink got since the last check, until d after the start. The
+// ones before it may have been replaced before Sink got them.
+func (b *bubble) expectLast(d time.Duration, want string) {
+	b.t.Helper()
+	b.at(d)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	verify.Require(b.t, len(b.sets) > 0 && b.sets[len(b.sets)-1] == want, "by %v Sink got %q, want %q last", d, b.sets, want)
 	b.sets = nil
 }
 

@@ -215,7 +215,7 @@ func TestAgentWithFewConnections(t *testing.T) {
 				t.Cleanup(func() { time.Sleep(11 * time.Minute) }) // queries in progress at the agent
 				client, pipe := inMemory(t, agent, consul.Options{Log: zerolog.Nop()})
 				pipe.Limit = connections
-				m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
+				m := discovery.NewManager(discovery.ManagerOptions{Sink: func(discovery.Set) {}})
 				for n := range 60 {
 					e := discoverytest.Instance(serviceName(n), "a", 1000+n)
 					agent.Set(serviceName(n), discoverytest.OnNode(e, fmt.Sprint("node-", n%3), fmt.Sprint("10.0.0.", n%3)))
@@ -284,7 +284,7 @@ func TestManyHeldQueriesAreNotRepeated(t *testing.T) {
 
 // watchMany watches services until t ends.
 func watchMany(t *testing.T, client *testClient, services int) *discovery.Manager {
-	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
+	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(discovery.Set) {}})
 	for n := range services {
 		m.Watch(serviceName(n), client.Source(ServiceOptions{Service: serviceName(n)}))
 	}

@@ -134,10 +134,10 @@ func outageInBubble(t *testing.T, services int, random *rand.Rand) {
 		t.Cleanup(client.Close)
 		var latest sync.Map // ids of the first service
 		manager := discovery.NewManager(discovery.ManagerOptions{
-			Sink: func(service string, set []discovery.Instance) {
-				if service == serviceName(0) {
+			Sink: func(set discovery.Set) {
+				if set.Service == serviceName(0) {
 					latest.Clear()
-					for _, i := range set {
+					for _, i := range set.Instances {
 						latest.Store(i.ID, true)
 					}
 				}

@@ -48,11 +48,11 @@ func inOverviewBubble(t *testing.T, nodes int, f func(t *testing.T, c *overviewB
 		}
 		c.client, _ = inMemory(t, c.Consul, consul.Options{MaxWatches: overviewConnections, Log: zerolog.Nop()})
 		c.manager = discovery.NewManager(discovery.ManagerOptions{
-			Sink: func(service string, set []discovery.Instance) {
+			Sink: func(set discovery.Set) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.sets = append(c.sets, service+": "+formatSet(set))
-				c.latest[service] = set
+				c.sets = append(c.sets, set.Service+": "+formatSet(set.Instances))
+				c.latest[set.Service] = set.Instances
 			},
 		})
 		for n := range overviewServices {

@@ -47,9 +47,9 @@ func watchRealOverview(t *testing.T, o consultest.Options, connections, services
 		TLS: consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: caOf(o)}},
 	})
 	must(t, err)
-	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(service string, set []discovery.Instance) {
+	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(set discovery.Set) {
 		c.mu.Lock()
-		c.sets[service] = set
+		c.sets[set.Service] = set.Instances
 		c.mu.Unlock()
 		select {
 		case c.news <- struct{}{}:

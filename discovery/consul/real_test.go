@@ -53,7 +53,7 @@ func recordClient(t *testing.T, client *testClient, o ServiceOptions) *recorder 
 	o.Wait = cmp.Or(o.Wait, maxWait)
 	r := &recorder{t: t, sets: make(chan []discovery.Instance, 1000)}
 	r.manager = discovery.NewManager(discovery.ManagerOptions{
-		Sink: func(_ string, set []discovery.Instance) { r.sets <- set },
+		Sink: func(set discovery.Set) { r.sets <- set.Instances },
 	})
 	r.manager.Watch(o.Service, client.Source(o))
 	run(t, r.manager)

@@ -282,7 +282,7 @@ func TestOversubscribedServicesAndACatalogTakeTurns(t *testing.T) {
 				running.Wait()
 			})
 			time.Sleep(20 * sec)
-			m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
+			m := discovery.NewManager(discovery.ManagerOptions{Sink: func(discovery.Set) {}})
 			for n := range 6 {
 				m.Watch(fmt.Sprint(n), client.Source(ServiceOptions{Service: fmt.Sprint(n)}))
 			}

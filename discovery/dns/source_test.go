@@ -40,10 +40,10 @@ func watchServers(t *testing.T, o Options, servers ...*dnstest.Server) *watched 
 		o.Name, o.Type = "_star._tcp.example", SRV
 	}
 	w := &watched{t: t}
-	w.manager = discovery.NewManager(discovery.ManagerOptions{Sink: func(_ string, set []discovery.Instance) {
+	w.manager = discovery.NewManager(discovery.ManagerOptions{Sink: func(set discovery.Set) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.set = set
+		w.set = set.Instances
 	}})
 	source := NewSource("star", o).(*source)
 	source.dial = func(ctx context.Context, network, address string) (net.Conn, error) {

@@ -255,10 +255,10 @@ func TestKeyOfLeaderOfSavedInstances(t *testing.T) {
 			var leader string
 			manager := discovery.NewManager(discovery.ManagerOptions{
 				Log: zerolog.Nop(),
-				Sink: func(_ string, set []discovery.Instance) {
+				Sink: func(set discovery.Set) {
 					mu.Lock()
 					defer mu.Unlock()
-					leader = ids(discovery.WithoutFollowers(set))
+					leader = ids(discovery.WithoutFollowers(set.Instances))
 				},
 				Fallback: func(_, name, _ string) (discovery.WatchState, bool) {
 					return discovery.WatchState{Source: name, Known: true, Set: saved, Restored: asOf,

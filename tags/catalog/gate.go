@@ -21,8 +21,8 @@ import (
 //
 // No method waits for the reading of tags. They may be called concurrently.
 type Gate struct {
-	apply   func(set []discovery.Instance, whole bool) // of the pool; whole: it is the latest set
-	changed func()                                     // requests that the configuration is applied again
+	apply   func(set discovery.Set, whole bool) // of the pool; whole: it is the latest set
+	changed func()                              // requests that the configuration is applied again
 	waiting *waiting
 
 	mu sync.Mutex // guards the fields below, and is held while sets are passed to the pool
@@ -30,7 +30,8 @@ type Gate struct {
 	reader  claim.Reader         // of the configuration in use
 	leads   bool                 // the service has one leader, by that configuration
 	known   bool                 // there is a set
-	set     []discovery.Instance // the latest
+	latest  discovery.Set        // without its instances
+	set     []discovery.Instance // of the latest
 	passed  []discovery.Instance // what the pool has
 	profile string               // of set, for comparison
 	used    map[string]bool      // profiles of instances for which there are routes
@@ -65,12 +66,12 @@ func (g *Gate) seen() seen {
 
 // Pass passes a set to the pool, at once or after there are routes for its tags. The set must not be changed
 // afterwards.
-func (g *Gate) Pass(set []discovery.Instance) {
+func (g *Gate) Pass(set discovery.Set) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.set, g.known = set, true
+	g.latest, g.set, g.known = discovery.Set{Service: set.Service, Source: set.Source}, set.Instances, true
 	g.version++
-	if profile := profileOf(g.reader, set); profile != g.profile {
+	if profile := profileOf(g.reader, g.set); profile != g.profile {
 		g.profile, g.settles = profile, false
 		g.waitLocked(true)
 		g.changed()
@@ -114,7 +115,14 @@ func (g *Gate) passLocked() {
 	if !whole {
 		set = g.usableLocked()
 	}
-	g.passed = set
+	g.applyLocked(set, whole)
+}
+
+// applyLocked passes instances of the latest set to the pool.
+func (g *Gate) applyLocked(instances []discovery.Instance, whole bool) {
+	g.passed = instances
+	set := g.latest
+	set.Instances = instances
 	g.apply(set, whole)
 }
 
@@ -222,9 +230,9 @@ func (g *Gate) passSettled() {
 	if len(g.kept) > 0 {
 		g.waitLocked(true)
 	}
-	g.kept, g.passed = nil, g.set
+	g.kept = nil
 	g.version++
-	g.apply(g.set, true)
+	g.applyLocked(g.set, true)
 }
 
 // release passes the instances that wait, because their routes cannot be used for now.

@@ -31,7 +31,7 @@ func newGated(t *testing.T) *gated {
 	g := &gated{t: t, c: c}
 	g.reader = NewReader(func() { g.asked.Add(1) })
 	g.reader.Start(c)
-	g.Gate = g.reader.Gate("star", c.Services["star"], func(set []discovery.Instance, _ bool) { g.pool = set })
+	g.Gate = g.reader.Gate("star", c.Services["star"], func(set discovery.Set, _ bool) { g.pool = set.Instances })
 	return g
 }
 
@@ -46,7 +46,7 @@ func (g *gated) pass(list ...string) {
 		}
 		set = append(set, i)
 	}
-	g.Pass(set)
+	g.Pass(discovery.Set{Instances: set})
 }
 
 // apply applies what the tags ask for.
@@ -130,10 +130,10 @@ func TestGateOfInstancesWithOtherPorts(t *testing.T) {
 		}
 		return set
 	}
-	g.Pass(set(1, 2))
+	g.Pass(discovery.Set{Instances: set(1, 2)})
 	g.apply()
 	asked := g.asked.Load()
-	g.Pass(set(2, 3))
+	g.Pass(discovery.Set{Instances: set(2, 3)})
 	verify.That(t, len(g.pool) == 2 && g.pool[0].Port == 2 && g.pool[1].Port == 3, "one has left, and one has come: the pool has %+v", g.pool)
 	verify.Equal(t, g.asked.Load(), asked, "requests to apply the configuration")
 
@@ -219,11 +219,11 @@ func TestGateKeepsNoFormerLeader(t *testing.T) {
 			var pool []discovery.Instance
 			reader := NewReader(func() {})
 			reader.Start(c)
-			g := reader.Gate("star", c.Services["star"], func(set []discovery.Instance, _ bool) { pool = discovery.WithoutFollowers(set) })
-			g.Pass([]discovery.Instance{instance("a", "/primary", false), instance("b", "/replica", true)})
+			g := reader.Gate("star", c.Services["star"], func(set discovery.Set, _ bool) { pool = discovery.WithoutFollowers(set.Instances) })
+			g.Pass(discovery.Set{Instances: []discovery.Instance{instance("a", "/primary", false), instance("b", "/replica", true)}})
 			reader.Applied(reader.Ask(c, config.Fragment{}))
 			verify.Require(t, len(pool) == 1 && pool[0].ID == "a", "at the begin the pool has %+v", pool)
-			g.Pass(set)
+			g.Pass(discovery.Set{Instances: set})
 			for _, i := range pool {
 				verify.That(t, i.ID != "a", "the pool has the former leader: %+v", pool)
 			}
@@ -262,7 +262,7 @@ func TestGateOfAnotherReader(t *testing.T) {
 	g.apply()
 	passed := 0
 	c := configtest.Must(t, "catalog: { tags: [fabio, sluice] }\nservices: { star: { consul: {} }, moon: { consul: {} } }")
-	g.reader.Gate("moon", c.Services["moon"], func([]discovery.Instance, bool) { passed++ })
+	g.reader.Gate("moon", c.Services["moon"], func(discovery.Set, bool) { passed++ })
 	asked := g.reader.Ask(c, config.Fragment{})
 	verify.Equal(t, fmt.Sprint(len(asked.Routes.Routes)), "1", "routes")
 	g.reader.Applied(asked)
@@ -281,7 +281,7 @@ func TestOtherDialects(t *testing.T) {
 	g := newGated(t)
 	const services = "services: { star: { consul: {} }, moon: { consul: {} } }"
 	one, both := configtest.Must(t, "catalog: { tags: [fabio] }\n"+services), configtest.Must(t, "catalog: { tags: [fabio, sluice] }\n"+services)
-	moon := g.reader.Gate("moon", one.Services["moon"], func([]discovery.Instance, bool) {})
+	moon := g.reader.Gate("moon", one.Services["moon"], func(discovery.Set, bool) {})
 	instance := func(tags ...string) []discovery.Instance {
 		return []discovery.Instance{{ID: "a", Address: "192.0.2.1", Port: 80, Weight: 1, Tags: tags}}
 	}
@@ -291,8 +291,8 @@ func TestOtherDialects(t *testing.T) {
 		verify.Equal(t, len(asked.Routes.Routes), want, "routes")
 		return asked
 	}
-	g.Pass(instance("urlprefix-h/x", "sluice.route=h/y"))
-	moon.Pass(instance("sluice.route=h/z"))
+	g.Pass(discovery.Set{Instances: instance("urlprefix-h/x", "sluice.route=h/y")})
+	moon.Pass(discovery.Set{Instances: instance("sluice.route=h/z")})
 	g.reader.Applied(asks(one, 1))
 	asks(both, 3) // and is refused
 	asks(one, 1)
@@ -312,7 +312,7 @@ func TestGateOfOtherInstances(t *testing.T) {
 	}
 	g.pass("a /x")
 	g.apply()
-	g.Pass([]discovery.Instance{{ID: "b", Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{"urlprefix-h/y"}}})
+	g.Pass(discovery.Set{Instances: []discovery.Instance{{ID: "b", Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{"urlprefix-h/y"}}}})
 	g.has("a set before the configuration is in use", "a /x")
 	g.c = others
 	g.apply()
@@ -322,8 +322,8 @@ func TestGateOfOtherInstances(t *testing.T) {
 	g.has("other tags", "c /z")
 	quiet("other tags")
 	passed := 0
-	moon := g.reader.Gate("moon", others.Services["moon"], func([]discovery.Instance, bool) { passed++ })
-	moon.Pass([]discovery.Instance{{ID: "d", Address: "192.0.2.1", Port: 80, Weight: 1}})
+	moon := g.reader.Gate("moon", others.Services["moon"], func(discovery.Set, bool) { passed++ })
+	moon.Pass(discovery.Set{Instances: []discovery.Instance{{ID: "d", Address: "192.0.2.1", Port: 80, Weight: 1}}})
 	verify.That(t, passed == 1 && !moon.seen().waits, "passed %d times, waits: %v", passed, moon.seen().waits)
 
 	g.c = configtest.Must(t, catalog+"{ star: { consul: {} } }")

@@ -62,7 +62,7 @@ func NewReader(changed func()) *Reader {
 
 // Gate returns a new gate of a service, with its configuration. apply passes sets to its pool, and whole says that it is the
 // latest one, without anything that waits or is kept; it must not call the gate or the reader.
-func (r *Reader) Gate(name string, configured config.Service, apply func(set []discovery.Instance, whole bool)) *Gate {
+func (r *Reader) Gate(name string, configured config.Service, apply func(set discovery.Set, whole bool)) *Gate {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	reader := readerOf(r.reader, configured)

@@ -29,7 +29,7 @@ func BenchmarkTags(b *testing.B) {
 		return list
 	}
 	found := make([]string, services)
-	pool := func([]discovery.Instance, bool) {}
+	pool := func(discovery.Set, bool) {}
 	for s := range services {
 		found[s] = fmt.Sprintf("s%d", s)
 	}
@@ -37,7 +37,7 @@ func BenchmarkTags(b *testing.B) {
 	gates := make([]*Gate, services)
 	for s := range services {
 		gates[s] = all.Gate(found[s], fragment.Services[found[s]], pool)
-		gates[s].Pass(set(s, 0))
+		gates[s].Pass(discovery.Set{Instances: set(s, 0)})
 	}
 	apply := func(b *testing.B) {
 		asked := all.Ask(c, fragment)
@@ -56,7 +56,7 @@ func BenchmarkTags(b *testing.B) {
 		round := 0
 		for b.Loop() {
 			round++
-			gates[7].Pass(set(7, round))
+			gates[7].Pass(discovery.Set{Instances: set(7, round)})
 			apply(b)
 		}
 	})
@@ -65,18 +65,18 @@ func BenchmarkTags(b *testing.B) {
 		for b.Loop() {
 			round++
 			for s := range services {
-				gates[s].Pass(set(s, -round))
+				gates[s].Pass(discovery.Set{Instances: set(s, -round)})
 			}
 			apply(b)
 		}
 	})
 	b.Run("instances change, tags do not", func(b *testing.B) {
 		one := set(7, 0)
-		gates[7].Pass(one)
+		gates[7].Pass(discovery.Set{Instances: one})
 		apply(b)
 		for b.Loop() {
 			one[0].Weight++
-			gates[7].Pass(one)
+			gates[7].Pass(discovery.Set{Instances: one})
 		}
 	})
 }

@@ -17,11 +17,11 @@ func TestPresentTags(t *testing.T) {
 	c := configtest.Must(t, "catalog: { tags: [fabio] }\nservices: { star: { consul: {} } }")
 	all := NewReader(func() {})
 	all.Start(c)
-	star := all.Gate("star", c.Services["star"], func([]discovery.Instance, bool) {})
+	star := all.Gate("star", c.Services["star"], func(discovery.Set, bool) {})
 	instance := func(id, tag string) discovery.Instance {
 		return discovery.Instance{Service: "star", ID: id, Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{tag}}
 	}
-	take := func(set ...discovery.Instance) { star.Pass(set) }
+	take := func(set ...discovery.Instance) { star.Pass(discovery.Set{Instances: set}) }
 	shows := func(want string) {
 		t.Helper()
 		got := ""
@@ -62,7 +62,7 @@ func TestHoldersOfRoutes(t *testing.T) {
 		}
 		for _, service := range []string{"star", "moon", "sun"} {
 			instance := discovery.Instance{Service: service, ID: service, Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{"urlprefix-h/x"}}
-			all.Gate(service, c.Services[service], func([]discovery.Instance, bool) {}).Pass([]discovery.Instance{instance})
+			all.Gate(service, c.Services[service], func(discovery.Set, bool) {}).Pass(discovery.Set{Instances: []discovery.Instance{instance}})
 			all.Applied(all.Ask(c, config.Fragment{}))
 			if service == test.serveAfter {
 				all.Serve()
@@ -79,12 +79,12 @@ func TestSettingsThatCannotBeUsed(t *testing.T) {
 	found, _ := c.Found([]string{"star"}, "")
 	all := NewReader(func() {})
 	all.Start(c)
-	all.Gate("star", found.Services["star"], func([]discovery.Instance, bool) {}).Pass([]discovery.Instance{{
+	all.Gate("star", found.Services["star"], func(discovery.Set, bool) {}).Pass(discovery.Set{Instances: []discovery.Instance{{
 		Service: "star", ID: "star-1", Address: "192.0.2.1", Port: 443, Weight: 1, Tags: []string{
 			"traefik.enable=true", "traefik.http.routers.star.rule=Host(`star.example.com`)", "traefik.http.services.star.loadbalancer.server.scheme=https",
 			"traefik.http.services.star.loadbalancer.healthcheck.path=/health", "traefik.http.services.star.loadbalancer.healthcheck.interval=often",
 		},
-	}})
+	}}})
 	asked := all.Ask(c, found)
 	star := asked.Found.Services["star"]
 	verify.That(t, star.Upstream.TLS != nil && star.Health.Active == nil, "upstream.tls %+v, health.active %+v", star.Upstream.TLS, star.Health.Active)
@@ -120,9 +120,9 @@ func TestUpstreamThatCannotBeUsed(t *testing.T) {
 		found, _ := c.Found([]string{"star"}, "")
 		all := NewReader(func() {})
 		all.Start(c)
-		all.Gate("star", found.Services["star"], func([]discovery.Instance, bool) {}).Pass([]discovery.Instance{
+		all.Gate("star", found.Services["star"], func(discovery.Set, bool) {}).Pass(discovery.Set{Instances: []discovery.Instance{
 			{Service: "star", ID: "star-1", Address: "192.0.2.1", Port: 443, Weight: 1, Tags: test.tags},
-		})
+		}})
 		asked := all.Ask(c, found)
 		routes := ""
 		for _, r := range asked.Routes.Routes {
@@ -145,12 +145,12 @@ func TestUpstreamBeforeOtherSettings(t *testing.T) {
 	found, _ := c.Found([]string{"star"}, "")
 	all := NewReader(func() {})
 	all.Start(c)
-	all.Gate("star", found.Services["star"], func([]discovery.Instance, bool) {}).Pass([]discovery.Instance{{
+	all.Gate("star", found.Services["star"], func(discovery.Set, bool) {}).Pass(discovery.Set{Instances: []discovery.Instance{{
 		Service: "star", ID: "star-1", Address: "192.0.2.1", Port: 443, Weight: 1, Tags: []string{
 			"urlprefix-h/x proto=https", "traefik.enable=true",
 			"traefik.tcp.routers.star.rule=HostSNI(`*`)", "traefik.tcp.services.star.loadbalancer.proxyprotocol.version=1",
 		},
-	}})
+	}}})
 	star := all.Ask(c, found).Found.Services["star"]
 	verify.That(t, star.Upstream.TLS != nil && star.ProxyProtocol == "", "upstream.tls %+v, proxy_protocol %q", star.Upstream.TLS, star.ProxyProtocol)
 }

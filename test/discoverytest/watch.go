@@ -29,10 +29,10 @@ type Watched struct {
 func Watch(t testing.TB, source discovery.Source, log zerolog.Logger, saved ...discovery.Instance) *Watched {
 	w := &Watched{t: t}
 	w.manager = discovery.NewManager(discovery.ManagerOptions{
-		Sink: func(_ string, set []discovery.Instance) {
+		Sink: func(set discovery.Set) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.set, w.sets = set, append(w.sets, Format(set))
+			w.set, w.sets = set.Instances, append(w.sets, Format(set.Instances))
 		},
 		Fallback: func(_, source, _ string) (discovery.WatchState, bool) {
 			return discovery.WatchState{Source: source, Known: true, Set: saved, Restored: time.Now()}, saved != nil

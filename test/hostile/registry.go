@@ -72,10 +72,10 @@ func (c *Case[A]) try(t *testing.T, open func(log zerolog.Logger) Registry[A]) {
 		set string // guarded by mu
 	)
 	r := open(zerolog.New(&log))
-	m := discovery.NewManager(discovery.ManagerOptions{Log: zerolog.New(&log), Sink: func(_ string, all []discovery.Instance) {
+	m := discovery.NewManager(discovery.ManagerOptions{Log: zerolog.New(&log), Sink: func(all discovery.Set) {
 		mu.Lock()
 		defer mu.Unlock()
-		set = format(all)
+		set = format(all.Instances)
 	}})
 	r.Good("a")
 	m.Watch("star", r.Source)

@@ -127,20 +127,20 @@ func (l *lockedRand) Uint64() uint64 {
 }
 
 // sink is the end of discovery, as package gateway has it.
-func (w *world) sink(name string, set []discovery.Instance) {
+func (w *world) sink(set discovery.Set) {
 	w.mu.Lock()
-	s := w.byName[name]
-	w.logf("%s: set %s", name, describe(set))
+	s := w.byName[set.Service]
+	w.logf("%s: set %s", set.Service, describe(set.Instances))
 	if s != nil {
 		if len(s.reports) == 0 && s.offered {
 			w.counts["fallback"]++
 			s.reportedLocked(s.registry.saved)
 		}
-		s.registry.saved, s.registry.savedAt = set, time.Now()
+		s.registry.saved, s.registry.savedAt = set.Instances, time.Now()
 	}
 	w.mu.Unlock()
 	if s != nil {
-		s.pool.Apply(set)
+		s.pool.Apply(set.Instances)
 		w.mu.Lock()
 		s.observe()
 		w.mu.Unlock()
