@@ -269,7 +269,7 @@ func TestLostRestrictionStays(t *testing.T) {
 
 func testLostRestriction(t *testing.T, restarts bool) {
 	consul := discoverytest.Start(t)
-	open, admins, staff := origin(t, "open"), origin(t, "admins"), origin(t, "staff")
+	open, admins, staff, another := origin(t, "open"), origin(t, "admins"), origin(t, "staff"), origin(t, "another")
 	wide := func() *api.ServiceEntry { return withTags(t, "open", "open-1", open, "sluice.route=h/") }
 	critical := func(service, id, address, tag string) *api.ServiceEntry {
 		return discoverytest.Health(withTags(t, service, id, address, tag), api.HealthCritical, "down")
@@ -308,8 +308,8 @@ func testLostRestriction(t *testing.T, restarts bool) {
 	known := func(service string) { // what Consul has said now: later routes are in use
 		t.Helper()
 		r.await("answers", watches(func(w admin.Watch) bool { return w.State == "fresh" && 0 < w.Index && w.Index < 1000 }))
-		consul.Set(service, withTags(t, service, service+"-1", open, "sluice.route=h/"+service))
-		r.answers("h/"+service, "open")
+		consul.Set(service, withTags(t, service, service+"-1", another, "sluice.route=h/"+service))
+		r.answers("h/"+service, "another")
 	}
 	restricted("before")
 	cross(func() { consul.Lose(10, "open") })
