@@ -82,11 +82,19 @@ func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]
 			}
 			continue
 		}
-		sharers, losers := contest(list, strings.Fields(holders[key]), rules.Share)
+		sharers, losers := contest(list, strings.Fields(holders[key]), rules)
 		route := routeOf(sharers)
 		route.Over = slices.Clip(route.Over) // it may be a service's
 		for _, w := range losers {
-			lost.add(w.lost("the service "+route.By.Service+" has a route for the same requests, and keeps it", &route.By))
+			how := "and keeps it"
+			if w.dialect == config.DialectTraefik && route.Dialect == w.dialect && w.used.Priority < route.Priority {
+				how = "by a higher priority"
+			}
+			reason := "the service " + route.By.Service + " has a route for the same requests, " + how
+			if !rules.Share && w.dialect == config.DialectFabio && route.Dialect == w.dialect {
+				reason += ": they share it with catalog.fabio.share and entries of catalog.claims that allow both"
+			}
+			lost.add(w.lost(reason, &route.By))
 			route.Over = append(route.Over, w.ask())
 		}
 		result.Routes = append(result.Routes, route)
@@ -97,12 +105,19 @@ func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]
 }
 
 // contest returns which of the services that want the same route have it, and which do not. One
-// of the holders keeps it, else the first one has it. It shares it with others if share is set,
-// and fabio's tags of all of them ask for it.
-func contest(list []*want, holders []string, share bool) (sharers, losers []*want) {
+// of the holders keeps it, else the first one has it. It shares it with others if rules say so,
+// and fabio's tags of all of them ask for it. If claims allow it to each of them, and Traefik's tags
+// ask for it, the router with the highest priority has it, as in Traefik.
+func contest(list []*want, holders []string, rules *Rules) (sharers, losers []*want) {
 	winner := list[max(0, slices.IndexFunc(list, func(w *want) bool { return slices.Contains(holders, w.service) }))]
+	both := func(w *want, dialect string) bool { return w.dialect == dialect && winner.dialect == dialect }
 	for _, w := range list {
-		if w == winner || share && w.dialect == config.DialectFabio && winner.dialect == config.DialectFabio {
+		if len(rules.Claims) > 0 && both(w, config.DialectTraefik) && w.used.Priority > winner.used.Priority {
+			winner = w
+		}
+	}
+	for _, w := range list {
+		if w == winner || rules.Share && both(w, config.DialectFabio) {
 			sharers = append(sharers, w)
 		} else {
 			losers = append(losers, w)

@@ -38,7 +38,8 @@ type Rules struct {
 	ForwardAuth []config.Location
 	// Replicas says that it is known who is a replica, as rate limits of all replicas need.
 	Replicas bool
-	// Share says that services may share a route that fabio's tags ask for.
+	// Share says that services may share a route that fabio's tags ask for. Without claims
+	// nobody has said that one may take a part of another's requests.
 	Share bool
 	// Listeners are the listeners whose requests the routes may match.
 	Listeners []string
@@ -96,7 +97,7 @@ func NewRules(c *config.Config) Rules {
 	}
 	if c.Catalog != nil {
 		rules.Claims, rules.Insecure, rules.ForwardAuth = c.Catalog.Claims, c.Catalog.Insecure, c.Catalog.ForwardAuth
-		rules.Share = c.Catalog.Fabio.Share
+		rules.Share = c.Catalog.Fabio.Share && len(rules.Claims) > 0
 		if !c.Catalog.Connect {
 			rules.Upstream = c.CheckTagUpstream
 		}

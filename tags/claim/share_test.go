@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sluice/config"
+	"sluice/test/configtest"
 	"sluice/test/verify"
 )
 
@@ -112,4 +113,67 @@ func TestClaimsOfASharedRoute(t *testing.T) {
 		t.Errorf("the route is of %+v and over %+v", got.Claims(), got.Over)
 	}
 	verify.That(t, got.StripPrefix == "" && got.Parts[0].Route.StripPrefix == "/x" && got.Parts[1].Route.Origin == "tag urlprefix-h/ weight=0.2 of b1", "the route %+v", got.Route)
+}
+
+// As it is by default, without claims: who may register a service takes nothing of a route that another
+// one has, by whatever weight, and it is shown. Claims that allow both say that they share.
+func TestWithoutClaimsTheHolderKeepsItsRouteOfFabio(t *testing.T) {
+	c := configtest.Must(t, "catalog: { tags: [fabio] }")
+	holder := service("shop", instance("shop", "v", 1, "urlprefix-shop.example.com/"))
+	for _, tag := range []string{"urlprefix-shop.example.com/", "urlprefix-shop.example.com/ weight=1", "urlprefix-SHOP.example.com./ weight=0.5"} {
+		other := service("aaa", instance("aaa", "e", 1, tag))
+		for _, claimed := range []bool{false, true} {
+			if c.Catalog.Claims = nil; claimed {
+				c.Catalog.Claims = []config.Claim{{Service: "*", Hosts: []string{"*"}}}
+			}
+			rules := NewRules(c)
+			rules.Upstream = nil
+			before := Resolve([]Service{holder}, rules, nil)
+			r := Resolve([]Service{holder, other}, rules, before.Holders)
+			verify.Require(t, len(r.Routes) == 1, "%s: %d routes", tag, len(r.Routes))
+			shares := len(r.Routes[0].Parts) > 0
+			verify.Equal(t, shares, claimed, "%s, claimed %t: shared", tag, claimed)
+			if !claimed {
+				verify.Equal(t, r.Routes[0].Service, "shop", "%s: the service of the route", tag)
+				p := r.Problems
+				verify.That(t, len(p) == 1 && p[0].Service == "aaa" && p[0].Kind == KindConflict && p[0].Winner.Service == "shop", "%s: the problem is not shown: %+v", tag, p)
+			}
+		}
+	}
+}
+
+// Of two routers of Traefik with the same rule, the one with the higher priority has it, also if it comes later, where
+// claims allow the rule to both services. Without claims a priority takes nothing from the service that has it.
+func TestPriorityOfTraefikBetweenServices(t *testing.T) {
+	asking := func(name, priority string) Service {
+		asked := []string{"traefik.enable=true", "traefik.http.routers." + name + ".rule=Host(`h`)"}
+		if priority != "" {
+			asked = append(asked, "traefik.http.routers."+name+".priority="+priority)
+		}
+		return service(name, instance(name, name+"1", 1, asked...))
+	}
+	shop, maintenance := asking("shop", "10"), asking("maintenance", "1000")
+	claims := allRules()
+	claims.Claims = []config.Claim{{Service: "*", Hosts: []string{"*"}}}
+	open := allRules()
+	open.Claims = nil
+	for _, test := range []struct {
+		name   string
+		rules  Rules
+		other  Service
+		winner string
+	}{
+		{"a higher one", claims, maintenance, "maintenance"},
+		{"a lower one", claims, asking("maintenance", "9"), "shop"},
+		{"the same", claims, asking("maintenance", "10"), "shop"},
+		{"without claims", open, maintenance, "shop"},
+		{"of another dialect", claims, service("maintenance", instance("maintenance", "m1", 1, "sluice.route=h priority=1000")), "shop"},
+	} {
+		before := Resolve([]Service{shop}, test.rules, nil)
+		r := Resolve([]Service{shop, test.other}, test.rules, before.Holders)
+		verify.That(t, len(r.Routes) == 1 && r.Routes[0].Service == test.winner, "%s: %+v", test.name, r.Routes)
+		verify.That(t, len(r.Problems) > 0 && r.Problems[len(r.Problems)-1].Winner.Service == test.winner, "%s: the other one has no problem: %+v", test.name, r.Problems)
+		again := Resolve([]Service{shop}, test.rules, r.Holders)
+		verify.Equal(t, again.Routes[0].Service, "shop", "%s: when the other one has gone", test.name)
+	}
 }
