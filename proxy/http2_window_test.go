@@ -2,7 +2,10 @@ package proxy
 
 import (
 	"fmt"
+	"io"
 	"net"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,6 +14,7 @@ import (
 
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/route/places"
 	"sluice/test/verify"
@@ -223,4 +227,97 @@ func TestHTTP2WaitingStreamsAreBoundedInMemory(t *testing.T) {
 		other.request(2*i+1, http2Get, true)
 	}
 	other.expectAnswered(func(f xhttp2.Frame) { t.Errorf("another address: %v", f) })
+}
+
+// startMeanPeer starts a peer that reads no upload: it never grants any of the window of the
+// connections' first 64 KiB, and answers each request whose body is complete. It accepts so many
+// connections; grant lets it grant the window. opened counts its connections.
+func startMeanPeer(t *testing.T, conns int64) (address string, opened *atomic.Int64, grant func()) {
+	opened = new(atomic.Int64)
+	granted := make(chan struct{})
+	l := listen(t)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if opened.Add(1) > conns {
+				conn.Close()
+				continue
+			}
+			go serveFrames(conn, framePeerOptions{
+				settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 24}},
+				frame: func(p *framePeer, frame xhttp2.Frame) {
+					if h, ok := frame.(*xhttp2.HeadersFrame); ok && h.StreamID == 1 {
+						go func() {
+							<-granted
+							p.WriteWindowUpdate(0, 1<<24)
+						}()
+					}
+					if f, ok := frame.(interface{ StreamEnded() bool }); ok && f.StreamEnded() {
+						p.headers(frame.Header().StreamID, true, ":status", "204")
+					}
+				},
+				answer: func(*framePeer, uint32) {},
+			})
+		}
+	}()
+	grant = sync.OnceFunc(func() { close(granted) })
+	t.Cleanup(grant)
+	return l.Addr().String(), opened, grant
+}
+
+func answered204(t *testing.T, answer string) {
+	t.Helper()
+	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 204 "), "got %q", answer)
+}
+
+// uploadUntilStalled sends a long body until the peer takes no more of it.
+func (p *testProxy) uploadUntilStalled() net.Conn {
+	p.t.Helper()
+	conn := p.dial()
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+	io.WriteString(conn, strings.Repeat("x", 2*http2.InitialWindow))
+	transport := p.pool.Snapshot().All[0].Transport.(upstream.Connector)
+	eventually(p.t, "the upload has begun", func() bool { _, busy := transport.Connections(); return busy > 0 })
+	p.sweptFor(2 * socket.SweepInterval)
+	return conn
+}
+
+// An upload that the peer does not read has the window of its connection. Other requests with a body
+// use another connection, also if the body follows its head, and requests without a body the same.
+func TestStalledUploadDoesNotStopOthersAtItsPeer(t *testing.T) {
+	t.Parallel()
+	address, opened, grant := startMeanPeer(t, 1<<30)
+	p := startProxyToH2C(t, address)
+	defer grant()
+	defer p.uploadUntilStalled().Close()
+	for i := range 3 {
+		answered204(t, p.raw(closingRequest))
+		verify.Equal(t, opened.Load(), int64(min(1+i, 2)), "connections after a request without a body")
+		for _, body := range []string{"Content-Length: 10\r\n\r\n0123456789", "Transfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n", "Content-Length: 9000\r\n\r\n" + strings.Repeat("x", 9000)} {
+			answered204(t, p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"+body))
+		}
+		verify.Equal(t, opened.Load(), int64(2), "connections")
+	}
+	p.expectNothingCounted()
+}
+
+// Where the peer accepts no other connection, a request with a body waits for the window, and does not fail.
+func TestWithoutAnotherConnectionABodyWaitsForTheWindow(t *testing.T) {
+	t.Parallel()
+	address, opened, grant := startMeanPeer(t, 1)
+	p := startProxyToH2C(t, address)
+	upload := p.uploadUntilStalled()
+	answer := make(chan string, 1)
+	go func() {
+		answer <- p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 10\r\n\r\n0123456789")
+	}()
+	eventually(t, "it waits on the only connection", func() bool { return opened.Load() > 1 && p.inflight() == 2 })
+	grant()
+	answered204(t, <-answer)
+	io.WriteString(upload, strings.Repeat("x", 1_000_000-2*http2.InitialWindow))
+	readResponse(t, upload)
 }

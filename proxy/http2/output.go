@@ -60,6 +60,19 @@ func (o *Output) Send(s *Sender, head, body, trailer []byte, ends bool) {
 	o.push(s)
 }
 
+// SendNow moves a body and frames of a trailer section, with which the stream ends, past those that
+// wait, if the body fits a frame and the windows. It reports whether it did.
+func (o *Output) SendNow(s *Sender, body, trailer []byte) bool {
+	if Window(len(body)) > min(MaxFrameBytes, s.window, o.Window) {
+		return false
+	}
+	cut := spend(body, len(trailer) == 0, &s.window, &o.Window)
+	o.Frames = cut.appendFrame(o.Frames, s.stream)
+	o.appendBlock(trailer)
+	s.owner.Moved(len(body), false, true)
+	return true
+}
+
 // IsSending reports whether a part of what Send was given has not been moved.
 func (s *Sender) IsSending() bool { return s.sending }
 

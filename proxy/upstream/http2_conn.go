@@ -29,6 +29,9 @@ const (
 	// http2Unsent is the number of unsent bytes above which a connection gets no more
 	// streams: the peer does not read.
 	http2Unsent = 4 * http2.MaxOutputBytes
+	// http2BodyRoom is how many bytes of bodies the peer must accept on a connection that gets a new
+	// stream with a body. It may accept fewer as long as it does not take the bodies of other streams.
+	http2BodyRoom = http2.MaxFrameBytes
 	// http2Replacements is how often a request is sent again because the peer has ended the
 	// connection after other streams: then there are no more connections than requests that
 	// are served. Without such streams, or if the peer refuses the stream, it is sent again
@@ -111,9 +114,12 @@ func (c *http2Conn) limitLocked() int {
 // isExhausted reports whether the ids of streams are used up.
 func (c *http2Conn) isExhausted() bool { return c.Last > http2LastID }
 
-// reserve reserves a stream, and reports whether there was a free one on a connection
-// with the agreement agreed.
-func (c *http2Conn) reserve(agreed agreement) bool {
+// hasRoomLocked reports whether a new stream can send a body: see http2BodyRoom.
+func (c *http2Conn) hasRoomLocked() bool { return c.Output.Window >= http2BodyRoom }
+
+// reserve reserves a stream, for a request with a body or without, and reports whether there was a
+// free one on a connection with the agreement agreed.
+func (c *http2Conn) reserve(agreed agreement, body bool) bool {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
 	if c.agreed != agreed && c.ready {
@@ -121,7 +127,7 @@ func (c *http2Conn) reserve(agreed agreement) bool {
 	}
 	now := c.transport.sweeper.Now()
 	switch {
-	case c.Err != nil, c.goAway, c.retired, c.lent >= c.limitLocked(), c.isExhausted(), len(c.Output.Frames) > http2Unsent:
+	case c.Err != nil, c.goAway, c.retired, c.lent >= c.limitLocked(), c.isExhausted(), len(c.Output.Frames) > http2Unsent, body && !c.hasRoomLocked():
 		return false
 	case c.pinged != 0 && now-c.pinged > int64(http2Silence):
 		return false

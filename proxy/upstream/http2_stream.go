@@ -83,6 +83,9 @@ func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) 
 	if c.Err != nil || c.goAway || c.isExhausted() {
 		return ErrUnprocessed
 	}
+	if (!whole || len(body) > 0) && u.replaces == 0 && !c.hasRoomLocked() {
+		return ErrUnprocessed // others have used up the window since reserve; where no other connection can be had, it waits
+	}
 	start := len(c.Output.Frames)
 	frames, size := u.appendFields(c.Output.Frames, b.Out)
 	if size > int(c.ListLimit) {
@@ -96,12 +99,13 @@ func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) 
 	switch {
 	case ends:
 		u.EndSentLocked()
-		c.FlushLocked()
 	case whole:
-		u.QueueLocked(nil, body, http2.AppendTrailer(nil, trailer, u.ID), true)
-	default:
-		c.FlushLocked()
+		// A short one is sent at once, so that an upload that is in its way can not take the window.
+		if frames := http2.AppendTrailer(nil, trailer, u.ID); !c.Output.SendNow(&u.Sender, body, frames) {
+			u.QueueLocked(nil, body, frames, true)
+		}
 	}
+	c.FlushLocked()
 	return nil
 }
 

@@ -76,7 +76,7 @@ func (t *http2Transport) Connect(ctx context.Context, r Requirements, stale Conn
 	if r.WebSocket {
 		return nil, 0, ErrNoWebSocket
 	}
-	c, err := t.free()
+	c, err := t.free(r.Body)
 	var connectTime time.Duration
 	if c == nil && err == nil {
 		start := time.Now()
@@ -100,7 +100,7 @@ func (t *http2Transport) Connect(ctx context.Context, r Requirements, stale Conn
 func (t *http2Transport) open(ctx context.Context, r Requirements) (*http2Conn, error) {
 	deadline := t.sweeper.Exact() + int64(r.Timeout)
 	for {
-		if c, err := t.reserve(ctx, deadline, r.Client.Shard); c != nil || err != nil {
+		if c, err := t.reserve(ctx, deadline, r.Body, r.Client.Shard); c != nil || err != nil {
 			return c, err
 		}
 	}
@@ -108,11 +108,11 @@ func (t *http2Transport) open(ctx context.Context, r Requirements) (*http2Conn, 
 
 // reserve returns a connection with a stream for the caller; nil: it has waited for a dial,
 // and there may be one now.
-func (t *http2Transport) reserve(ctx context.Context, deadline int64, shard uint32) (c *http2Conn, err error) {
+func (t *http2Transport) reserve(ctx context.Context, deadline int64, body bool, shard uint32) (c *http2Conn, err error) {
 	agreed := t.tls.agreement(&t.options)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c, err = t.reserveLocked(agreed)
+	c, err = t.reserveLocked(agreed, body)
 	switch {
 	case c != nil, err != nil:
 		return c, err
@@ -121,26 +121,26 @@ func (t *http2Transport) reserve(ctx context.Context, deadline int64, shard uint
 	case t.sweeper.Now() >= deadline:
 		return nil, context.DeadlineExceeded
 	case t.dials*(t.streams-1) <= t.waiting: // each dial is for one request that does not wait
-		return t.dialLocked(ctx, deadline, agreed, shard)
+		return t.dialLocked(ctx, deadline, agreed, body, shard)
 	}
-	return t.awaitDialLocked(ctx, deadline, agreed)
+	return t.awaitDialLocked(ctx, deadline, agreed, body)
 }
 
 // free returns a connection with a stream for the caller; nil: there is none.
-func (t *http2Transport) free() (*http2Conn, error) {
+func (t *http2Transport) free(body bool) (*http2Conn, error) {
 	agreed := t.tls.agreement(&t.options)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.reserveLocked(agreed)
+	return t.reserveLocked(agreed, body)
 }
 
 // reserveLocked returns a connection with a stream for the caller; nil: there is none.
-func (t *http2Transport) reserveLocked(agreed agreement) (*http2Conn, error) {
+func (t *http2Transport) reserveLocked(agreed agreement, body bool) (*http2Conn, error) {
 	if t.shut {
 		return nil, net.ErrClosed
 	}
 	for _, c := range t.conns {
-		if c.reserve(agreed) {
+		if c.reserve(agreed, body) {
 			return c, nil
 		}
 	}
@@ -151,7 +151,7 @@ func (t *http2Transport) reserveLocked(agreed agreement) (*http2Conn, error) {
 // only if no other one is in progress then, and returns a connection only then. It
 // unlocks mu while it waits. The deadline is coarse time, so that a pause of the process
 // is no failure.
-func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64, agreed agreement) (*http2Conn, error) {
+func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64, agreed agreement, body bool) (*http2Conn, error) {
 	timer := time.NewTimer(max(t.until(deadline), socket.SweepInterval))
 	defer timer.Stop()
 	dialed := t.dialed
@@ -168,10 +168,21 @@ func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64, ag
 	if t.waiting--; !failed || t.dials > 0 {
 		return nil, nil
 	}
-	if c, err := t.reserveLocked(agreed); c != nil || err != nil {
+	if c, err := t.reserveLocked(agreed, body); c != nil || err != nil {
 		return c, err
 	}
-	return nil, SharedError{dialed.err}
+	return t.failedLocked(agreed, body, SharedError{dialed.err})
+}
+
+// failedLocked is called when no connection could be opened. The peer may accept no more of them: then a
+// request with a body gets a stream of one whose window is used up, and waits for that.
+func (t *http2Transport) failedLocked(agreed agreement, body bool, err error) (*http2Conn, error) {
+	if body {
+		if c, _ := t.reserveLocked(agreed, false); c != nil {
+			return c, nil
+		}
+	}
+	return nil, err
 }
 
 // until returns the time until a coarse time.
@@ -180,12 +191,12 @@ func (t *http2Transport) until(deadline int64) time.Duration {
 }
 
 // dialLocked opens a connection, with a stream for the caller. It unlocks mu meanwhile.
-func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, agreed agreement, shard uint32) (*http2Conn, error) {
+func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, agreed agreement, body bool, shard uint32) (*http2Conn, error) {
 	t.dials++
 	t.mu.Unlock()
 	c, err := t.dial(ctx, deadline, agreed, shard)
 	t.mu.Lock()
-	if err == nil && !c.reserve(agreed) {
+	if err == nil && !c.reserve(agreed, body) {
 		c = nil // other requests were faster
 	}
 	t.dials--
@@ -194,6 +205,9 @@ func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, agreed 
 		t.endDialLocked(nil) // the error is of this request only
 	case err == nil, t.dials == 0:
 		t.endDialLocked(err)
+	}
+	if err != nil && ctx.Err() == nil {
+		return t.failedLocked(agreed, body, err)
 	}
 	return c, err
 }

@@ -280,7 +280,7 @@ func TestDialIsLeftAsOthersUseIt(t *testing.T) {
 		_, err := transport.dial(lookedAt{ctx, func() {
 			if all := transport.all(); len(all) > before && used == nil {
 				used = all[before]
-				eventually(t, "a stream for another request", func() bool { return used.reserve(agreement{}) })
+				eventually(t, "a stream for another request", func() bool { return used.reserve(agreement{}, false) })
 				cancel()
 			}
 		}}, deadline, agreement{}, 0)
@@ -412,7 +412,7 @@ func TestWaitEndsWithTheFirstDial(t *testing.T) {
 	go func() {
 		transport.mu.Lock()
 		defer transport.mu.Unlock()
-		_, err := transport.awaitDialLocked(t.Context(), transport.sweeper.Now()+int64(patience), agreement{})
+		_, err := transport.awaitDialLocked(t.Context(), transport.sweeper.Now()+int64(patience), agreement{}, false)
 		ended <- err
 	}()
 	eventually(t, "it waits", func() bool {

@@ -47,6 +47,7 @@ type Requirements struct {
 	Pause       time.Duration // the longest pause in taking a streamed body
 	Client      *Client
 	KeepForGone bool // the exchange is completed also if the client closes its connection
+	Body        bool // the request has a body
 	WebSocket   bool // the request asks for WebSocket
 	HTTP2       bool // the protocol: without TLS by prior knowledge, and with TLS by ALPN
 }
