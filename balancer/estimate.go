@@ -20,6 +20,9 @@ const (
 	// samples agree.
 	minDecay = time.Second
 	maxDecay = 10 * time.Second
+	// avoided is after how long without a sample a peer has been avoided for its latency. One with
+	// more samples is known by those: what is usual for it must not fade.
+	avoided = 3 * minDecay
 	// step is the shortest interval between decays: it keeps the cache line of a
 	// busy peer from being written by every request.
 	step = time.Millisecond
@@ -58,9 +61,8 @@ func (e *estimate) begin(end int64) bool { return e.stamp.CompareAndSwap(0, end)
 // observe adds a latency measured at the time end, while the usual one of the pool is usual.
 // Samples may come late and out of order; late ones do not count.
 //
-// A faster sample after a second or more moves the value that a pick would compare, in which a
-// slow one has faded. Otherwise each fast answer would bring the slow one back, a fifth smaller.
-// A peer with more samples is known by those: they must not forget what is usual for it.
+// If a peer was avoided, a faster sample moves the value that a pick would compare, in which a slow
+// one has faded. Otherwise each fast answer would bring the slow one back, a fifth smaller.
 func (e *estimate) observe(latency, usual time.Duration, end int64) {
 	sample, value := float64(latency), math.Float64frombits(e.value.Load())
 	stamp := e.stamp.Load()
@@ -71,7 +73,7 @@ func (e *estimate) observe(latency, usual time.Duration, end int64) {
 	next := sample
 	if value != 0 {
 		from := value
-		if sample < value && elapsed >= int64(minDecay) {
+		if sample < value && elapsed >= int64(avoided) {
 			from = max(sample, e.faded(value, float64(usual), elapsed))
 		}
 		share := min(max(1-math.Exp(-float64(elapsed)/float64(averaging)), leastShare), mostShare)

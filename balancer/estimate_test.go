@@ -45,8 +45,8 @@ func TestAFasterSampleMovesWhatAPickCompares(t *testing.T) {
 		e.observe(sample, 5*ms, begin+int64(after))
 		verify.That(t, near(float64(e.average()), float64(want)), "%v after %v: %v, want %v", sample, after, e.average(), want)
 	}
-	f(5*ms, minDecay-step, 85*ms)             // a fifth less of what is above; nothing has faded yet
-	f(5*ms, minDecay, 34430*time.Microsecond) // and what is above is 100 ms / e
+	f(5*ms, avoided-step, 85*ms)            // a fifth less of what is above; nothing has faded yet
+	f(5*ms, avoided, 8983*time.Microsecond) // and what is above is 100 ms / e³
 	f(5*ms, time.Minute, 5*ms)
 	f(50*ms, time.Minute, 50*ms)
 	f(110*ms, time.Minute, 106*ms)

@@ -323,8 +323,11 @@ func playAll(seed uint64, length scenario.Length, rivals []rival) []quality {
 // inMilliseconds formats p50, p99 and p99.9.
 func (s score) inMilliseconds() string {
 	f := func(seconds float64) string {
-		if math.IsInf(seconds, 1) {
+		switch {
+		case math.IsInf(seconds, 1):
 			return "failed"
+		case seconds > 10:
+			return "over 10 s"
 		}
 		return fmt.Sprintf("%.0f", seconds*1000)
 	}
@@ -345,7 +348,11 @@ func qualityTable(all []quality, rivals []rival) string {
 	for _, q := range all {
 		fmt.Fprintf(&b, "| %s, %s | %s |", q.scenario.Name, cmp.Or(map[scenario.Distribution]string{scenario.Constant: "± 10 %"}[q.distribution], "exp."), q.best.inMilliseconds())
 		for _, s := range q.scores {
-			b.WriteString(" " + s.inMilliseconds() + " |")
+			b.WriteString(" " + s.inMilliseconds())
+			if q.scenario.LowLoad {
+				fmt.Fprintf(&b, ", share %.2f … %.2f", s.least, s.most)
+			}
+			b.WriteString(" |")
 		}
 		b.WriteString("\n")
 	}

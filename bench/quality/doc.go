@@ -6,7 +6,7 @@
 //	go run ./bench/quality -list                                # the scenarios
 //	go run ./bench/quality -run 'bimodal*' -proxies 'sluice*,haproxy*'
 //	go run ./bench/quality -run antagonist -proxies before=/tmp/sluice-before,sluice
-//	go run ./bench/quality -document docs/quality.md            # and its pictures
+//	go run ./bench/quality -document docs/quality.md
 //
 // It needs Linux, and the Debian packages nginx, haproxy and caddy; Traefik is built from the module that
 // bench/rivals pins, once per user, in some minutes. What cannot be had is left out, and the report has the reason. So it has
@@ -28,7 +28,11 @@
 // status 200 is counted apart; no proxy can notice it.
 //
 // The best possible is computed from the same requests: one queue in front of all slots, which knows
-// the work of each request, and all speeds, now and later. The excess of a percentile is what it has above that one.
+// the work of each request, and all speeds, now and later.
+//
+// With little load, each peer should get what its weight gives. The report has the least and the most of that which a
+// sound peer got in five seconds; see scenario.Shares. A peer that is replaced stays at its address here, and only answers
+// nothing for a while: in the simulation it is another peer.
 //
 // A peer that becomes at most half as fast as it was, for a second or longer, should lose its share of the requests. "less
 // after" is the time until it has less than half of it, "again after" the time from when it is as fast as before until
@@ -45,10 +49,9 @@
 //
 // # Settings
 //
-// The directory conf has the exact files. sluice runs with its defaults, and has a route for each of the scenario's, because it compares
-// latencies by route, which the others do not. They have what their documentation offers for the
+// The directory conf has the exact files. sluice runs with its defaults. The others have what their documentation offers for the
 // same: keep-alive on both sides, one more attempt on another peer, a peer that fails five times is left out for some
 // seconds. nginx and HAProxy also send a request to another peer that one has answered with 503; the others have nothing
-// for that. nginx has one worker and HAProxy one thread, so that each sees all requests. All wait 1 s for a connection and 30 s for
+// for that. Caddy's policies know no weights. nginx has one worker and HAProxy one thread, so that each sees all requests. All wait 1 s for a connection and 30 s for
 // an answer. Nobody writes an access log.
 package main

@@ -54,5 +54,5 @@ func TestAProxyThatCannotBeHadIsLeftOut(t *testing.T) {
 	r := verify.Result(b.measure(t.Context(), nil, wanted)).Must(t)
 	verify.Slices(t, r.Proxies, []string{"mine"}, "measured")
 	verify.Require(t, len(r.LeftOut) == 1 && r.LeftOut[0].Proxy == "other-least", "left out: %v", r.LeftOut)
-	verify.That(t, strings.Contains(r.markdown(), "\n**Left out: other-least.** "+r.LeftOut[0].Why), "the report does not say so:\n%s", r.markdown())
+	verify.That(t, strings.Contains(r.summary(), "\n**Left out: other-least.** "+r.LeftOut[0].Why), "the report does not say so:\n%s", r.summary())
 }

@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&b.beside, "beside", 6, "how many proxies run side by side")
 	flags.Uint64Var(&b.seed, "seed", 1, "`seed` of all schedules")
 	jsonPath := flags.String("json", "", "also write all outcomes to `file`")
-	documentPath := flags.String("document", "", "also replace the tables of an earlier measurement in `file`, and the pictures beside it in images")
+	documentPath := flags.String("document", "", "also replace the tables of an earlier measurement in `file`")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	r.Command = strings.TrimSpace("go run ./bench/quality " + strings.Join(args, " "))
-	fmt.Print(r.markdown())
+	fmt.Print(r.details(), r.summary())
 	if *jsonPath != "" {
 		err = errors.Join(err, r.writeJSON(*jsonPath))
 	}

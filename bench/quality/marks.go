@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -11,25 +12,17 @@ import (
 	"sluice/bench/quality/scenario"
 )
 
-// What sluice's default has to reach.
-const (
-	// mostExcess is the largest part of the excess of the better of nginx and HAProxy, at p99 and p99.9, where
-	// peers differ. The excess is what a percentile has above the best possible one.
-	mostExcess = 0.5
-	// mostEqual is the largest multiple of the percentile of the better of them, where peers are alike.
-	mostEqual = 1.05
-	// clockNoise is how far apart two percentiles are, in ms, without a difference between proxies: timers
-	// of the peers and of the load are late by as much.
-	clockNoise = 1.0
-)
+// clockNoise is how far apart two percentiles are, in ms, without a difference between proxies: timers
+// of the peers and of the load are late by as much.
+const clockNoise = 1.0
 
-// mark is what the default has reached in a scenario.
+// mark is what the default has reached in a scenario; scenario.Limit has what it should.
 type mark struct {
-	scenario, rule string
-	columns        []string // p99, p99.9: sluice's, the rival's
-	ratios         [2]float64
-	reached        bool
-	worst          []string // percentiles at which it is the worst of all
+	scenario string
+	columns  []string // p99, p99.9: sluice's, the better rival's, their ratio and its limit
+	share    string   // of its due that a sound peer got in five seconds, with little load
+	reached  bool
+	worst    []string // percentiles at which it is the worst of all
 }
 
 // marks judges the scenarios in which sluice and nginx or HAProxy have taken part.
@@ -52,17 +45,16 @@ func (r *report) marks() []mark {
 }
 
 func judge(s *play, rows []row, own row, rivals []row) mark {
-	m := mark{scenario: s.name, rule: fmt.Sprintf("excess ≤ %.1f ×", mostExcess), reached: true}
-	of, limit := func(r row) []float64 { return r.excess.all() }, mostExcess
-	if !s.Differ {
-		m.rule, of, limit = fmt.Sprintf("percentile ≤ %.2f ×", mostEqual), func(r row) []float64 { return r.latency.all() }, mostEqual
-	}
-	for i := range 2 { // p99, p99.9
-		best := slices.MinFunc(rivals, func(a, b row) int { return compare(of(a)[i+1], of(b)[i+1]) })
-		mine, its := of(own)[i+1], of(best)[i+1]
-		m.columns = append(m.columns, text(mine), text(its)+" "+best.proxy)
-		m.ratios[i] = mine / its
+	m := mark{scenario: s.name, reached: true, share: "–"}
+	for i, percentile := range []string{"p99", "p99.9"} {
+		best := slices.MinFunc(rivals, func(a, b row) int { return cmp.Compare(a.latency.all()[i+1], b.latency.all()[i+1]) })
+		mine, its, limit := own.latency.all()[i+1], best.latency.all()[i+1], s.Limit(percentile)
+		m.columns = append(m.columns, text(mine), text(its)+" "+best.proxy, fmt.Sprintf("%.2f of %.2f", mine/its, limit))
 		m.reached = m.reached && mine <= limit*its+clockNoise
+	}
+	if s.LowLoad {
+		m.share = fmt.Sprintf("%.2f … %.2f", own.share[0], own.share[1])
+		m.reached = m.reached && own.share[0] >= scenario.LeastShare && own.share[1] <= scenario.MostShare
 	}
 	for i, percentile := range []string{"p50", "p99", "p99.9"} {
 		mine, others := own.latency.all()[i], math.Inf(-1)
@@ -81,27 +73,14 @@ func judge(s *play, rows []row, own row, rivals []row) mark {
 	return m
 }
 
-func compare(a, b float64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
 func marksTable(marks []mark) [][]string {
-	table := [][]string{{"", "rule", "p99: sluice", "better of nginx and HAProxy", "ratio", "p99.9: sluice", "better of nginx and HAProxy", "ratio", "reached", "never the worst"}}
+	table := [][]string{{"", "p99: sluice", "better of nginx and HAProxy", "ratio", "p99.9: sluice", "better of nginx and HAProxy", "ratio", "share", "reached", "never the worst"}}
 	for _, m := range marks {
 		never := "yes"
 		if len(m.worst) > 0 {
 			never = "no: " + strings.Join(m.worst, ", ")
 		}
-		table = append(table, []string{
-			m.scenario, m.rule, m.columns[0], m.columns[1], fmt.Sprintf("%.2f", m.ratios[0]),
-			m.columns[2], m.columns[3], fmt.Sprintf("%.2f", m.ratios[1]), map[bool]string{true: "yes", false: "no"}[m.reached], never,
-		})
+		table = append(table, slices.Concat([]string{m.scenario}, m.columns, []string{m.share, map[bool]string{true: "yes", false: "no"}[m.reached], never}))
 	}
 	return table
 }

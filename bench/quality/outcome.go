@@ -32,6 +32,7 @@ type outcome struct {
 	Most     int             `json:"most"`              // requests in flight at a peer
 	Needless float64         `json:"needless"`          // share of those that waited, though another peer, at least as fast, had a free slot
 	Share    float64         `json:"share"`             // of the last peer, which is the one that differs where one does
+	Shares   [2]float64      `json:"shares"`            // the least and the most of its due that a sound peer got in five seconds
 	Less     float64         `json:"less"`              // seconds until a slow peer has less than half its share; -1: none was slow
 	Again    float64         `json:"again"`             // seconds until it has it again; -1
 	Late     float64         `json:"late"`              // ms: the latest sending

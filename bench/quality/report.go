@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -52,28 +51,16 @@ func (r *report) writeJSON(path string) error {
 	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
-// writeDocument replaces the tables in a document, and its pictures.
-func (r *report) writeDocument(path string) error {
-	if err := os.MkdirAll(filepath.Join(filepath.Dir(path), "images"), 0o755); err != nil {
-		return err
-	}
-	for _, s := range plays(r.Seed, scenario.Short) {
-		if rows := r.rows(s.name); len(rows) > 0 {
-			if err := os.WriteFile(filepath.Join(filepath.Dir(path), "images", picture(s.name)), []byte(chart(s, rows)), 0o644); err != nil {
-				return err
-			}
-		}
-	}
-	return section.Replace(path, r.markdown())
-}
+// writeDocument replaces the tables in a document.
+func (r *report) writeDocument(path string) error { return section.Replace(path, r.summary()) }
 
 // row is a proxy in a scenario: medians of the rounds.
 type row struct {
 	proxy          string
 	rounds         []outcome // in which it has run
 	latency, best  figures
-	excess         figures    // median of the differences within the rounds
 	spread         [2]float64 // least and most p99 of a round
+	share          [2]float64 // the least and the most of its due that a sound peer got
 	failed, wrong  int        // of all rounds
 	requests, most int
 	goodput        float64
@@ -97,11 +84,10 @@ func (r *report) rows(scenario string) []row {
 			continue
 		}
 		line.latency, line.best = line.figures(func(o outcome) figures { return o.Latency }), line.figures(func(o outcome) figures { return o.Best })
-		line.excess = line.figures(func(o outcome) figures {
-			return figures{o.Latency.P50 - o.Best.P50, o.Latency.P99 - o.Best.P99, o.Latency.P999 - o.Best.P999}
-		})
 		p99 := line.values(func(o outcome) float64 { return o.Latency.P99 })
 		line.spread = [2]float64{slices.Min(p99), slices.Max(p99)}
+		line.share[0] = slices.Min(line.values(func(o outcome) float64 { return o.Shares[0] }))
+		line.share[1] = slices.Max(line.values(func(o outcome) float64 { return o.Shares[1] }))
 		line.goodput = median(line.values(func(o outcome) float64 { return o.Goodput }))
 		line.needless = median(line.values(func(o outcome) float64 { return o.Needless }))
 		line.less = median(line.values(func(o outcome) float64 { return o.Less }))
@@ -136,8 +122,8 @@ func middle(values []float64) float64 {
 	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
-// markdown has the marks of all scenarios, then a table for each.
-func (r *report) markdown() string {
+// summary has the command, the marks of all scenarios, and a table of all proxies.
+func (r *report) summary() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n<!-- illustration: takes an hour -->\n```sh\n%s\n```\n\nOn %s; %s. %s\n", r.Command, r.Time.Format(time.DateOnly), r.Machine, r.circumstances())
 	for _, l := range r.LeftOut {
@@ -150,12 +136,48 @@ func (r *report) markdown() string {
 	if marks := r.marks(); len(marks) > 0 {
 		b.WriteString("\n### Marks\n\n" + markdown.Table(marksTable(marks)))
 	}
+	table := [][]string{slices.Concat([]string{"p50 / p99 / p99.9 in ms", "best possible"}, r.Proxies)}
 	for _, s := range plays(r.Seed, scenario.Short) {
 		rows := r.rows(s.name)
 		if len(rows) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "\n### %s\n\n`%s`: %s.\n\n![p99 and p99.9 of each proxy](images/%s)\n\n%s", strings.ToUpper(s.name[:1])+s.name[1:], s.name, s.about, picture(s.name), markdown.Table(tableOf(rows)))
+		line := []string{s.name, rows[0].best.String()}
+		for _, name := range r.Proxies {
+			cell := "–"
+			if i := slices.IndexFunc(rows, func(r row) bool { return r.proxy == name }); i >= 0 {
+				cell = rows[i].String()
+			}
+			line = append(line, cell)
+		}
+		table = append(table, line)
+	}
+	return b.String() + "\n### All\n\n" + markdown.Table(table) + "\n"
+}
+
+func (f figures) String() string { return text(f.P50) + " / " + text(f.P99) + " / " + text(f.P999) }
+
+// String has the figures, and how many requests failed or got a wrong answer.
+func (r row) String() string {
+	s := r.latency.String()
+	if r.failed > 0 {
+		s += fmt.Sprintf(", %d failed", r.failed)
+	}
+	if r.wrong > 0 {
+		s += fmt.Sprintf(", %d wrong", r.wrong)
+	}
+	return s
+}
+
+// details has a table for each scenario, and what went wrong.
+func (r *report) details() string {
+	var b strings.Builder
+	for _, s := range plays(r.Seed, scenario.Short) {
+		rows := r.rows(s.name)
+		if len(rows) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "\n%s: %s.\n\n%s", s.name, s.about, markdown.Table(tableOf(rows)))
 		for _, o := range r.Outcomes {
 			if o.Scenario != s.name {
 				continue
@@ -172,7 +194,7 @@ func (r *report) markdown() string {
 			}
 		}
 	}
-	return b.String() + "\n"
+	return b.String()
 }
 
 // circumstances are what says how far the figures can be trusted.
@@ -189,12 +211,12 @@ func (r *report) circumstances() string {
 }
 
 func tableOf(rows []row) [][]string {
-	table := [][]string{{"", "p50 ms", "p99 ms", "rounds", "p99.9 ms", "failed", "wrong", "right/s", "most in flight", "needless waits", "less after s", "again after s"}}
-	best := []string{"best possible", text(rows[0].best.P50), text(rows[0].best.P99), "", text(rows[0].best.P999), "", "", "", "", "", "", ""}
+	table := [][]string{{"", "p50 ms", "p99 ms", "rounds", "p99.9 ms", "failed", "wrong", "right/s", "most in flight", "needless waits", "less after s", "again after s", "share"}}
+	best := []string{"best possible", text(rows[0].best.P50), text(rows[0].best.P99), "", text(rows[0].best.P999), "", "", "", "", "", "", "", ""}
 	for _, r := range rows {
 		table = append(table, []string{
 			r.proxy, text(r.latency.P50), text(r.latency.P99), text(r.spread[0]) + " … " + text(r.spread[1]), text(r.latency.P999),
-			fmt.Sprint(r.failed), fmt.Sprint(r.wrong), fmt.Sprintf("%.0f", r.goodput), fmt.Sprint(r.most), fmt.Sprintf("%.1f %%", 100*r.needless), seconds(r.less), seconds(r.again),
+			fmt.Sprint(r.failed), fmt.Sprint(r.wrong), fmt.Sprintf("%.0f", r.goodput), fmt.Sprint(r.most), fmt.Sprintf("%.1f %%", 100*r.needless), seconds(r.less), seconds(r.again), fmt.Sprintf("%.2f … %.2f", r.share[0], r.share[1]),
 		})
 	}
 	return append(table, best)
@@ -219,5 +241,3 @@ func seconds(s float64) string {
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-func picture(scenario string) string { return "quality-" + scenario + ".svg" }

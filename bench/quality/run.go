@@ -256,6 +256,11 @@ func (s *stand) outcome(p *play) outcome {
 			o.Share += 1 / float64(len(arrivals))
 		}
 	}
+	times := make([][]time.Duration, len(p.Peers))
+	for _, a := range arrivals {
+		times[a.peer] = append(times[a.peer], a.at)
+	}
+	o.Shares[0], o.Shares[1] = p.Shares(times)
 	less, again := reactions(p, arrivals)
 	o.Less, o.Again = median(less).Seconds(), median(again).Seconds()
 	return o

@@ -151,3 +151,26 @@ func TestDisturbancesLeaveEnough(t *testing.T) {
 		verify.That(t, float64(busy)/float64(steps) < .1, "%s: too few in %.1f %% of the time", s.Name, 100*float64(busy)/float64(steps))
 	}
 }
+
+// A share is read in five seconds, of peers that are sound, by weight.
+func TestSharesOfSoundPeers(t *testing.T) {
+	s := Scenario{Duration: time.Minute, Peers: []Peer{{Weight: 3}, {}, {Starts: []time.Duration{20 * time.Second}}}}
+	times := make([][]time.Duration, 3)
+	for at := time.Duration(0); at < s.Duration; at += 10 * time.Millisecond {
+		n := int(at/(10*time.Millisecond)) % 5
+		i := []int{0, 0, 0, 1, 2}[n]
+		if at < 30*time.Second && i == 2 { // gets nothing at first, nor for ten seconds after its start
+			i = 0
+		}
+		if at >= 45*time.Second && at < 50*time.Second && i == 1 {
+			i = 0
+		}
+		times[i] = append(times[i], at)
+	}
+	least, most := s.Shares(times)
+	verify.Equal(t, least, 0, "least share")                      // of the second, from 45 s on
+	verify.That(t, math.Abs(most-4./3) < .01, "most: %.2f", most) // of the first
+	s.Peers[2].Slowness, s.Peers[1].Answer = []Interval{{0, Always, 2}}, Wrong
+	_, most = s.Shares(times)
+	verify.That(t, math.Abs(most-4./3) < .01, "most: %.2f", most)
+}
