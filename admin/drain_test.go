@@ -11,6 +11,7 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
 	"sluice/operator"
 	"sluice/test/verify"
 )
@@ -70,7 +71,7 @@ func TestDrainAndEnable(t *testing.T) {
 // A service of sluice is a part of one in Consul, which has another name: orders have sluice's name.
 func TestOrdersAboutAServiceWithAnotherName(t *testing.T) {
 	pool := newPool(t, "blue", instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
-	blue := &config.Config{Services: map[string]config.Service{"blue": {Consul: &config.ConsulService{Service: "star"}}}}
+	blue := &config.Config{Services: map[string]config.Service{"blue": {Consul: &config.ConsulService{ServiceOptions: consulsource.ServiceOptions{Service: "star"}}}}}
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Routes: Routes{Effective: func() *config.Config { return blue }}})
 	for _, tt := range []struct{ order, state string }{
 		{"drain", "draining"}, {"weight?weight=3", "draining"}, {"enable", "up"}, {"weight/release", "up"},

@@ -178,9 +178,9 @@ type Consul struct {
 	Namespace  string            `key:"namespace"` // Consul Enterprise
 	Partition  string            `key:"partition"` // Consul Enterprise
 	// Consistency is the default of ConsulService.Consistency.
-	Consistency string        `key:"consistency" default:"default" oneof:"default|stale|consistent"`
-	Wait        time.Duration `key:"wait" default:"1m" min:"1s" max:"10m"`
-	MaxWatches  int           `key:"max_watches" default:"128" min:"1" max:"10000"` // simultaneous blocking queries
+	Consistency consulsource.Consistency `key:"consistency" default:"default" oneof:"default|stale|consistent"`
+	Wait        time.Duration            `key:"wait" default:"1m" min:"1s" max:"10m"`
+	MaxWatches  int                      `key:"max_watches" default:"128" min:"1" max:"10000"` // simultaneous blocking queries
 	// Probation is how long an instance that Consul has lost stays in use, if it
 	// does not fail. 0: it is removed at once.
 	Probation time.Duration `key:"probation" default:"10m" min:"0s" max:"24h"`
@@ -256,34 +256,9 @@ func (s *Service) NamesAddresses() bool { return !s.ByDocument && (s.File != "" 
 // ConsulService selects instances in Consul: the instances of a service, or the ones that a
 // prepared query returns.
 type ConsulService struct {
-	Service       string        `key:"service"` // empty without PreparedQuery: the name under services
-	PreparedQuery string        `key:"prepared_query"`
-	Poll          time.Duration `key:"poll" default:"5s" min:"1s" max:"1h"` // interval of a prepared query without a TTL
-
-	Tags        []string `key:"tags"`   // an instance must have all of them
-	Filter      string   `key:"filter"` // expression in Consul's filter language
-	PassingOnly bool     `key:"passing_only" default:"false"`
-	Leader      *Leader  `key:"leader"`                // nil: all instances are used
-	Address     string   `key:"address" format:"name"` // tag of the addresses to use; empty: the usual ones
-	Port        string   `key:"port" format:"name"`    // name of the port to use; empty: the default port
-
-	Datacenters []string `key:"datacenters"` // in order of preference; empty: consul.datacenter
-	MinHealthy  int      `key:"min_healthy" default:"1" min:"1" max:"100000"`
-	Spill       bool     `key:"spill" default:"false"`   // use all Datacenters, each as a tier
-	Nearest     bool     `key:"nearest" default:"false"` // order Datacenters by distance
-	Namespace   string   `key:"namespace"`               // empty: consul.namespace; Consul Enterprise
-	Partition   string   `key:"partition"`               // empty: consul.partition; Consul Enterprise
-	Peer        string   `key:"peer"`                    // name of the peered cluster that exports the service
-
-	Consistency string `key:"consistency" oneof:"default|stale|consistent"` // empty: consul.consistency; not empty after loading
-	Cached      bool   `key:"cached" default:"false"`
-
-	// Connect reaches the instances through Consul's service mesh: see [Target].
-	Connect bool `key:"connect" default:"false"`
-	// Targets are the sets of instances, with Connect; empty: the discovery chain is not known yet.
-	Targets []consulsource.Target `key:"-"`
-
-	Probation *time.Duration `key:"probation" min:"0s" max:"24h"` // nil: consul.probation; not nil after loading
+	consulsource.ServiceOptions                // Consistency and, with one data centre, Datacenters are not empty after loading
+	Leader                      *Leader        `key:"leader"`                       // nil: all instances are used
+	Probation                   *time.Duration `key:"probation" min:"0s" max:"24h"` // nil: consul.probation; not nil after loading
 }
 
 // Upstream is how sluice speaks with the peers.

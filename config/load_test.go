@@ -19,6 +19,7 @@ import (
 	"sluice/certificates"
 	"sluice/consul"
 	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
 	"sluice/healthcheck"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
@@ -162,9 +163,9 @@ health: { max_checks: 9 }
 		Discovery: Discovery{Snapshot: "/var/lib/sluice/snapshot.json", SnapshotMaxAge: time.Hour, Debounce: discovery.Debounce{MaxWait: 2 * time.Second}},
 		Services: map[string]Service{
 			"star": {
-				Consul: &ConsulService{Service: "Star", Poll: 5 * time.Second, Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
+				Consul: &ConsulService{ServiceOptions: consulsource.ServiceOptions{Service: "Star", Poll: 5 * time.Second, Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
 					PassingOnly: true, Address: "wan", Datacenters: []string{"dc2", "dc1"}, MinHealthy: 3, Namespace: "team", Partition: "part",
-					Peer: "cluster-2", Consistency: "stale", Cached: true, Probation: new(time.Duration(0))},
+					Peer: "cluster-2", Consistency: "stale", Cached: true}, Probation: new(time.Duration(0))},
 				Balance:     starBalance,
 				Timeouts:    route.Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8, ConnectionLimits: socket.ConnectionLimits{MaxRequests: 100, MaxAge: time.Hour}},

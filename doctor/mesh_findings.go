@@ -11,6 +11,7 @@ import (
 	"sluice/config"
 	"sluice/config/chain"
 	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
 )
 
 // expiresSoon is the time before the end of a root in which it is reported.
@@ -251,7 +252,7 @@ func (s MeshService) chainFindings(c *config.Config) (findings []Finding) {
 		return nil
 	}
 	from := config.DefaultService()
-	from.Consul = &config.ConsulService{Service: s.Service, Connect: true}
+	from.Consul = &config.ConsulService{ServiceOptions: consulsource.ServiceOptions{Service: s.Service, Connect: true}}
 	if c != nil && c.Services[s.Name].Consul != nil {
 		from = c.Services[s.Name]
 	}

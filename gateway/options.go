@@ -98,29 +98,8 @@ func ClientOptions(c config.Consul, log zerolog.Logger) consul.Options {
 
 // ServiceOptions returns the options of the source of a service in Consul.
 func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.ServiceOptions {
-	o := consulsource.ServiceOptions{
-		Service:       s.Service,
-		PreparedQuery: s.PreparedQuery,
-		Poll:          s.Poll,
-		Tags:          s.Tags,
-		Filter:        s.Filter,
-		PassingOnly:   s.PassingOnly,
-		Address:       s.Address,
-		Port:          s.Port,
-		Datacenters:   s.Datacenters,
-		MinHealthy:    s.MinHealthy,
-		Spill:         s.Spill,
-		Nearest:       s.Nearest,
-		Namespace:     s.Namespace,
-		Partition:     s.Partition,
-		Peer:          s.Peer,
-		Connect:       s.Connect,
-		Targets:       s.Targets,
-		Consistency:   consulsource.Consistency(s.Consistency),
-		Cached:        s.Cached,
-		Wait:          c.Wait,
-		Probation:     *s.Probation,
-	}
+	o := s.ServiceOptions
+	o.Wait, o.Probation = c.Wait, *s.Probation
 	if s.Connect { // the client's hold for queries without others, and are a part of the identities of the instances
 		o.Namespace, o.Partition = cmp.Or(s.Namespace, c.Namespace), cmp.Or(s.Partition, c.Partition)
 		o.MeshGateway = c.Connect.MeshGateway

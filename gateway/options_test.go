@@ -97,7 +97,7 @@ func TestForeignChecks(t *testing.T) {
 func TestNamespacesInTheMesh(t *testing.T) {
 	t.Parallel()
 	client := config.Consul{Namespace: "team", Partition: "east"}
-	s := config.ConsulService{Connect: true, Probation: new(time.Duration)}
+	s := config.ConsulService{ServiceOptions: consulsource.ServiceOptions{Connect: true}, Probation: new(time.Duration)}
 	o := ServiceOptions(s, client)
 	verify.That(t, o.Namespace == "team" && o.Partition == "east", "%q, %q", o.Namespace, o.Partition)
 	s.Namespace, s.Partition = "other", "west"

@@ -19,7 +19,7 @@ import (
 // web returns the service web of the configuration, as changed.
 func web(change ...func(*config.Service)) config.Service {
 	s := config.DefaultService()
-	s.Consul = &config.ConsulService{Service: "web", Connect: true}
+	s.Consul = &config.ConsulService{ServiceOptions: consulsource.ServiceOptions{Service: "web", Connect: true}}
 	for _, c := range change {
 		c(&s)
 	}

@@ -75,77 +75,77 @@ const (
 
 // ServiceOptions select instances of a service.
 type ServiceOptions struct {
-	Service string // Consul's name of the service; required without PreparedQuery
+	Service string `key:"service"` // Consul's name of the service; required without PreparedQuery
 
 	// PreparedQuery is the name or the id of a prepared query, whose result is the set
 	// of instances. The query selects service, tags, health and data centres. Of the
 	// fields below it uses Address, Port, Near, Consistency, Cached, Datacenter, PassingOnly and
 	// Probation. It does not block, and is executed at the interval of its own TTL
 	// (DNS.TTL, at least 1 s) or else of Poll, ± 10 %.
-	PreparedQuery string
-	Poll          time.Duration // at least 1 s; required with PreparedQuery
+	PreparedQuery string        `key:"prepared_query"`
+	Poll          time.Duration `key:"poll" default:"5s" min:"1s" max:"1h"`
 
-	Tags   []string // an instance must have all of them
-	Filter string   // a filter expression for Consul
+	Tags   []string `key:"tags"`   // an instance must have all of them
+	Filter string   `key:"filter"` // a filter expression for Consul
+	// PassingOnly takes instances with status warning out of service. Otherwise they
+	// have their warning weight.
+	PassingOnly bool `key:"passing_only" default:"false"`
 	// Address is the tag of the addresses to use, such as "wan": the service's address or, if
 	// the service has no address of its own, its node's. Instances without it have
 	// their usual address.
-	Address string
+	Address string `key:"address" format:"name"`
 	// Port is the name of one of the ports of each instance, in place of its default port. An
 	// instance without it is not used.
-	Port       string
-	Datacenter string // default: the agent's
+	Port       string `key:"port" format:"name"`
+	Datacenter string `key:"-"` // default: the agent's
 
 	// Datacenters are data centres in order of preference, in place of Datacenter. The
 	// instances are from the first one with at least MinHealthy in service, or else
 	// of the one with the most. One that fails for a minute while another one answers
 	// counts as having none.
-	Datacenters []string
-	MinHealthy  int // at least 1
+	Datacenters []string `key:"datacenters"`
+	MinHealthy  int      `key:"min_healthy" default:"1" min:"1" max:"100000"`
 	// Spill uses the instances of all Datacenters, each with the place of its data centre
 	// as discovery.Instance.Priority. Then MinHealthy has no effect, and a data centre that
 	// fails keeps its instances.
-	Spill bool
+	Spill bool `key:"spill" default:"false"`
 	// Nearest orders Datacenters by their distance from the agent's, nearest first. Those
 	// whose distance is unknown come last.
-	Nearest bool
+	Nearest bool `key:"nearest" default:"false"`
+
+	Namespace string `key:"namespace"` // default: the client's; Consul Enterprise
+	Partition string `key:"partition"` // default: the client's; Consul Enterprise
+	Peer      string `key:"peer"`      // a cluster peer that exports the service
+
+	Consistency Consistency `key:"consistency" oneof:"default|stale|consistent"`
+	Cached      bool        `key:"cached" default:"false"` // the first answer may be from the agent's cache; not with ConsistencyConsistent
 
 	// Connect reaches the instances through Consul's service mesh: by their sidecars, or themselves if they are
 	// native. Each has an identity then.
-	Connect bool
+	Connect bool `key:"connect" default:"false"`
 	// ServerName is what connections to the instances ask for by TLS, with Connect.
-	ServerName string
+	ServerName string `key:"-"`
 
 	// Targets are the sets of instances that make up the service, in place of Service; nil: there are none. Of Namespace,
 	// Partition and Peer below, a target uses its own, and a data centre of its own too. The instances of each have its
 	// place as Priority, and its name as discovery.Instance.Target: those of the first target get the requests, and the
 	// others stand in for it. A target that fails keeps its instances.
-	Targets []Target
+	Targets []Target `key:"-"`
 	// Set tells sources that differ in their Targets only from each other, as a part of the source's name, which does not have them: what
 	// is known of one set of instances of a discovery chain is not about another one. Empty: without effect.
-	Set string
+	Set string `key:"-"`
 	// MeshGateway is the name of the service of which the mesh gateways are instances, in every data centre.
-	MeshGateway string
+	MeshGateway string `key:"-"`
 
-	Near      string // "_agent": sort by distance, which takes the answer from the servers instead of the agent's view
-	Namespace string // default: the client's; Consul Enterprise
-	Partition string // default: the client's; Consul Enterprise
-	Peer      string // a cluster peer that exports the service
-
-	Consistency Consistency // default ConsistencyDefault
-	Cached      bool        // the first answer may be from the agent's cache; not with ConsistencyConsistent
-
-	// PassingOnly takes instances with status warning out of service. Otherwise they
-	// have their warning weight.
-	PassingOnly bool
+	Near string `key:"-"` // "_agent": sort by distance, which takes the answer from the servers instead of the agent's view
 
 	// Wait is how long a query blocks without a change, from 1 s to 10 min, Consul's
 	// limit; required. A half-open connection to an agent whose host is up is detected
 	// after Wait and a few seconds.
-	Wait time.Duration
+	Wait time.Duration `key:"-"`
 
 	// Probation is the maximum time on probation; see discovery.Guard. 0: no probation.
-	Probation time.Duration
+	Probation time.Duration `key:"-"`
 }
 
 // normal returns o with a single data centre in Datacenter.
