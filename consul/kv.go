@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -165,7 +166,7 @@ func (k KV) Replace(ctx context.Context, pair *api.KVPair) (replaced bool, err e
 func (k KV) CreateBeside(ctx context.Context, pair, beside *api.KVPair) (there bool, err error) {
 	steps := api.TxnOps{
 		{KV: &api.KVTxnOp{Verb: api.KVCheckIndex, Key: beside.Key, Index: beside.ModifyIndex}},
-		{KV: &api.KVTxnOp{Verb: api.KVCAS, Key: pair.Key, Value: pair.Value}},
+		{KV: &api.KVTxnOp{Verb: api.KVCAS, Key: pair.Key, Value: pair.Value, Flags: pair.Flags}},
 	}
 	err = k.c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) error {
 		done, answer, _, err := c.Txn().Txn(steps, (&api.QueryOptions{Token: w.Token}).WithContext(w.Context()))
@@ -173,6 +174,43 @@ func (k KV) CreateBeside(ctx context.Context, pair, beside *api.KVPair) (there b
 		return err
 	})
 	return there, err
+}
+
+// ReplaceBeside is Replace, if beside has not changed since it had its ModifyIndex, both at one moment.
+func (k KV) ReplaceBeside(ctx context.Context, pair, beside *api.KVPair) (replaced bool, err error) {
+	return k.together(ctx,
+		&api.KVTxnOp{Verb: api.KVCheckIndex, Key: beside.Key, Index: beside.ModifyIndex},
+		&api.KVTxnOp{Verb: api.KVCAS, Key: pair.Key, Value: pair.Value, Flags: pair.Flags, Index: pair.ModifyIndex})
+}
+
+// DeleteWith is DeleteIf, together with Replace of another key: both, or none.
+func (k KV) DeleteWith(ctx context.Context, pair, other *api.KVPair) (done bool, err error) {
+	return k.together(ctx,
+		&api.KVTxnOp{Verb: api.KVDeleteCAS, Key: pair.Key, Index: pair.ModifyIndex},
+		&api.KVTxnOp{Verb: api.KVCAS, Key: other.Key, Value: other.Value, Flags: other.Flags, Index: other.ModifyIndex})
+}
+
+// together takes steps at one moment, or none of them if one is not possible.
+func (k KV) together(ctx context.Context, steps ...*api.KVTxnOp) (done bool, err error) {
+	var ops api.TxnOps
+	for _, step := range steps {
+		ops = append(ops, &api.TxnOp{KV: step})
+	}
+	needs := keyWrite(steps[0].Key)
+	err = k.c.write(ctx, needs, func(c *api.Client, w *api.WriteOptions) error {
+		ok, answer, _, err := c.Txn().Txn(ops, (&api.QueryOptions{Token: w.Token}).WithContext(w.Context()))
+		done = ok
+		if err != nil || answer == nil {
+			return err
+		}
+		for _, e := range answer.Errors { // its status is 409
+			if strings.Contains(e.What, "Permission denied") {
+				return api.StatusError{Code: http.StatusForbidden, Body: e.What}
+			}
+		}
+		return nil
+	})
+	return done, err
 }
 
 // DeleteIf deletes a key if it has not changed since it had pair's

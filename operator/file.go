@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/config/regular"
+	"sluice/consul/sharedkeys"
 	"sluice/discovery/saved"
 )
 
@@ -26,6 +27,7 @@ type State[V Value[V]] struct {
 	// Ended are the keys of orders that Consul may still have, and Replaced are orders that it may
 	// still have: those without an order in Orders end, unless Consul has others by then.
 	Ended    []string `json:"ended,omitempty"`
+	Seen     uint64   `json:"seen,omitempty"` // sharedkeys.Versions.Mark
 	Replaced []V      `json:"replaced,omitempty"`
 }
 
@@ -37,9 +39,10 @@ type Saved[V Value[V]] struct {
 
 // Beside is what a State has beside an order.
 type Beside struct {
-	Shared   bool `json:"shared,omitempty"`   // Consul has it
-	Yields   bool `json:"yields,omitempty"`   // it was put to yield, and Consul may lack it
-	Restores bool `json:"restores,omitempty"` // Consul has lost it
+	Shared   bool   `json:"shared,omitempty"`   // Consul has it
+	Yields   bool   `json:"yields,omitempty"`   // it was put to yield, and Consul may lack it
+	Restores bool   `json:"restores,omitempty"` // Consul has lost it
+	Version  uint64 `json:"version,omitempty"`  // sharedkeys.Entry.Version
 }
 
 // MarshalJSON implements json.Marshaler.
@@ -129,9 +132,13 @@ func (s *Store[V]) Adopt(state State[V]) {
 	defer s.mu.Unlock()
 	known, changes := make(map[string]V), make(map[string]*V)
 	samePrefix := s.Shares() && state.Prefix == s.options.Prefix
+	seen := sharedkeys.Versions{Keys: make(map[string]uint64)}
+	if samePrefix {
+		seen.Mark = state.Seen
+	}
 	for _, o := range state.Orders {
 		if o.Shared && samePrefix {
-			known[o.Order.Key()] = o.Order
+			known[o.Order.Key()], seen.Keys[o.Order.Key()] = o.Order, o.Version
 		} else {
 			changes[o.Order.Key()] = &o.Order
 		}
@@ -145,11 +152,11 @@ func (s *Store[V]) Adopt(state State[V]) {
 	for _, order := range state.Replaced {
 		known[order.Key()] = order
 	}
-	s.keys.Adopt(known, changes)
+	s.keys.Adopt(known, changes, seen)
 	for _, o := range state.Orders {
 		switch {
 		case o.Restores, o.Shared && !samePrefix: // there, others may have given a later one
-			s.keys.Restore(o.Order.Key(), o.Order)
+			s.keys.Restore(o.Order.Key(), o.Order, o.Version)
 		case o.Yields && s.options.Yields != nil:
 			s.put(o.Order, true)
 		}
@@ -173,14 +180,14 @@ func (s *Store[V]) State() State[V] {
 	now := time.Now()
 	s.expire(now) // while another process has the orders, nothing else does
 	all := s.keys.All()
-	state := State[V]{Version: version, Prefix: s.options.Prefix, Orders: []Saved[V]{}}
+	state := State[V]{Version: version, Prefix: s.options.Prefix, Orders: []Saved[V]{}, Seen: s.keys.Seen()}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		e := all[key]
 		// What Consul has accepted is not written again: others may have written since.
 		switch shared := !e.Pending || e.Proposed; {
 		case !e.Absent && !expired(e.Value, now):
 			yields := !shared && e.Conditional && !e.Restores
-			state.Orders = append(state.Orders, Saved[V]{e.Value, Beside{Shared: shared, Yields: yields, Restores: !shared && e.Restores}})
+			state.Orders = append(state.Orders, Saved[V]{e.Value, Beside{Shared: shared, Yields: yields, Restores: !shared && e.Restores, Version: e.Version}})
 		case e.Absent && e.Pending && !e.Conditional:
 			state.Ended = append(state.Ended, key)
 		}

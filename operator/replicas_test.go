@@ -167,6 +167,18 @@ func (m *memory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.URL.Query().Has("recurse"):
 		<-r.Context().Done()
+	case r.URL.Path == "/v1/txn":
+		var steps api.TxnOps
+		_ = json.NewDecoder(r.Body).Decode(&steps)
+		for _, step := range steps {
+			switch step.KV.Verb {
+			case api.KVCAS:
+				m.Store(step.KV.Key, step.KV.Value)
+			case api.KVDeleteCAS:
+				m.Delete(step.KV.Key)
+			}
+		}
+		io.WriteString(w, "{}")
 	case r.Method == http.MethodPut:
 		text, _ := io.ReadAll(r.Body)
 		m.Store(key, text)
@@ -211,7 +223,7 @@ func TestAReplacedOrderDoesNotComeBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			old := New(Options{Prefix: prefixOf(t), Log: zerolog.Nop()})
-			old.keys.Adopt(map[string]Order{earlier.Key(): earlier}, nil)
+			old.keys.Adopt(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
 			short := drainOf(star(1))
 			short.Until = time.Now().Add(200 * time.Millisecond)
 			for err := old.Give(short); err != nil; err = old.Give(short) { // the machine stood still

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/consul/sharedkeys"
 	"sluice/discovery"
 	"sluice/observe/events"
 	"sluice/test/verify"
@@ -216,7 +217,7 @@ func TestAnOrderThatConsulLacksExpires(t *testing.T) {
 		s := New(Options{Prefix: "orders", Log: zerolog.Nop()})
 		earlier, short := drainOf(star(1)), drainOf(star(1))
 		earlier.Since, short.Until = time.Now(), time.Now().Add(time.Minute)
-		s.keys.Adopt(map[string]Order{earlier.Key(): earlier}, nil)
+		s.keys.Adopt(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
 		s.Refresh()
 		verify.NoError(t, s.Give(short))
 		time.Sleep(time.Minute)
@@ -353,8 +354,8 @@ func TestAStateGoesOn(t *testing.T) {
 		old := New(Options{Prefix: "orders"})
 		given, ended, kept, lost := drainOf(star(1)), drainOf(star(2)), drainOf(star(3)), drainOf(star(4))
 		given.Since, ended.Since, kept.Since, lost.Since = time.Now(), time.Now(), time.Now(), time.Now()
-		old.keys.Adopt(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given})
-		old.keys.Restore(lost.Key(), lost)
+		old.keys.Adopt(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given}, sharedkeys.Versions{})
+		old.keys.Restore(lost.Key(), lost, 0)
 		old.Refresh()
 		if _, err := old.End(ended.Key(), ""); err != nil {
 			t.Fatal(err)
@@ -381,7 +382,7 @@ func TestSharedOrdersReturnFromAProcessThatSharesNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, alone, next := New(Options{Prefix: "orders"}), New(Options{}), New(Options{Prefix: "orders"})
 		shared, given := drainOf(star(1)), drainOf(star(2))
-		old.keys.Adopt(map[string]Order{shared.Key(): shared}, nil)
+		old.keys.Adopt(map[string]Order{shared.Key(): shared}, nil, sharedkeys.Versions{})
 		alone.Adopt(handedOver(t, old))
 		verify.NoError(t, alone.Give(given))
 		next.Adopt(handedOver(t, alone))

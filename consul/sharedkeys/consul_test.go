@@ -1,6 +1,7 @@
 package sharedkeys
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -226,7 +227,7 @@ func TestANewConsulGetsTheMarkLast(t *testing.T) {
 	a.Put("a", "1", nil)
 	awaitCounting(t, a, "a=1", "c=19")
 	a.Pause()
-	idle.Adopt(map[string]string{"a": "1", "c": "18"}, nil)
+	idle.Adopt(map[string]string{"a": "1", "c": "18"}, nil, Versions{})
 	for _, act := range []func() error{
 		agent.Stop, agent.Wipe,
 		func() error { return agent.Launch(t.Context()) }, func() error { return agent.WaitReady(t.Context()) },
@@ -257,8 +258,17 @@ func TestConsulLosesAnAcceptedChange(t *testing.T) {
 		key := strings.TrimPrefix(r.URL.Path, "/v1/kv/"+prefix(t)+"/")
 		w.Header().Set("X-Consul-Index", "7")
 		w.Header().Set("X-Consul-KnownLeader", "true")
+		var steps api.TxnOps
+		if r.URL.Path == "/v1/txn" {
+			verify.Succeeds(t, json.NewDecoder(r.Body).Decode(&steps))
+			key = strings.TrimPrefix(steps[1].KV.Key, prefix(t)+"/")
+		}
 		switch {
-		case r.URL.Path == "/v1/txn": // of the mark
+		case steps != nil && key == markKey:
+			fmt.Fprint(w, "{}")
+		case steps != nil:
+			had = key
+			writes++
 			fmt.Fprint(w, "{}")
 		case r.Method == http.MethodPut:
 			if had = key; writes == 0 {
@@ -274,15 +284,15 @@ func TestConsulLosesAnAcceptedChange(t *testing.T) {
 	}))
 	defer server.Close()
 	k := newReplica(t, server.URL, "")
-	k.setKnown(1000, []api.KVPair{{Key: prefix(t) + "/" + markKey, ModifyIndex: 3}})
+	k.setKnown(1000, []api.KVPair{{Key: prefix(t) + "/" + markKey, ModifyIndex: 3}}, false)
 	k.Put("a", "1", nil)
 	err := k.writeAll(t.Context())
 	verify.That(t, errors.Is(err, errLost), "the first write: %v", err)
-	k.setKnown(7, nil)
+	k.setKnown(7, nil, false)
 	verify.Succeeds(t, k.writeAll(t.Context()))
 	verify.Slices(t, counting(k.All()), []string{"a=1"}, "count")
 	// An index from before the loss says nothing about what is written after it.
-	k.setKnown(1000, []api.KVPair{{Key: prefix(t) + "/" + markKey, ModifyIndex: 3}})
+	k.setKnown(1000, []api.KVPair{{Key: prefix(t) + "/" + markKey, ModifyIndex: 3}}, false)
 	k.Put("b", "1", nil)
 	verify.Succeeds(t, k.writeAll(t.Context()))
 	verify.Slices(t, counting(k.All()), []string{"b=1"}, "count before an answer of the new Consul")

@@ -5,7 +5,7 @@
 //	keys.Put("nodes/n1/drain", order, nil)
 //	for key, e := range keys.All() // what this replica has to use
 //
-// One rule settles conflicts: the last write that Consul has accepted counts.
+// One rule settles conflicts: the last write that Consul has accepted counts, also if Consul forgets it.
 //
 // # When a change is written
 //
@@ -32,9 +32,22 @@
 // Consul has lost its state again. So no replica sees the mark without the values. A value that was
 // ended while Consul lost its state may come back.
 //
-// The index of Consul says nothing about this. It falls when Consul begins anew, when it is restored
-// from a snapshot, and also some 15 minutes after a key was deleted, when Consul forgets the deletion.
-// With the mark, what Consul has counts, however long this replica was away.
+// # Versions
+//
+// Consul may also be back at an earlier state: an operator has restored a backup, which has the mark. What this replica has
+// seen later is then written again, so an older value never beats a newer one, and nothing ended comes back.
+//
+// Each value has a version, in the flags of its key, and so has the mark. Whoever writes a value reads both first, and
+// writes in one transaction that needs the mark unchanged: the version is higher than both, than all that the replica has seen,
+// and than the time in milliseconds. Whoever ends a value gives such a version to the mark, in the same transaction. So
+// the order of versions is the order in which Consul has accepted the changes, and clocks that differ do not
+// change it. The time lets a replica that has seen nothing be later than what was before a backup.
+//
+// So an answer shows what is from an earlier state: a value with a lower version than the replica has seen; a value that the
+// replica does not have, and whose version is not above the highest one that it has seen of the mark, has ended since; and one
+// that the answer lacks is lost, if the mark is not above that version and something shows that Consul is back: the mark is lower, a
+// value is older, or [consul.Answer.Forgot]. Without such a sign the key was deleted by hand. Values without a version, of an
+// earlier sluice, count as Consul has them.
 //
 // A replica that finds keys of an earlier version, without the mark, writes it.
 package sharedkeys

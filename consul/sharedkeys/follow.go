@@ -79,13 +79,18 @@ func (k *Keys[V]) read(a consul.Answer, body []byte) error {
 	if err != nil {
 		return fmt.Errorf("keys below %s/: %w", k.options.Prefix, err)
 	}
-	k.setKnown(a.Index, pairs)
+	k.setKnown(a.Index, pairs, a.Forgot)
 	return nil
 }
 
-// setKnown makes pairs what Consul has.
-func (k *Keys[V]) setKnown(index uint64, pairs []api.KVPair) {
-	marked := slices.ContainsFunc(pairs, func(p api.KVPair) bool { return p.Key == k.name(markKey) })
+// setKnown makes pairs what Consul has. forgot says that it may have lost its state since the last answer.
+func (k *Keys[V]) setKnown(index uint64, pairs []api.KVPair, forgot bool) {
+	marked, mark := false, uint64(0)
+	for _, p := range pairs {
+		if p.Key == k.name(markKey) {
+			marked, mark = true, p.Flags
+		}
+	}
 	if k.options.Select != nil {
 		pairs = k.options.Select(pairs)
 	}
@@ -96,8 +101,11 @@ func (k *Keys[V]) setKnown(index uint64, pairs []api.KVPair) {
 		}
 		if k.began = k.began || marked; k.began && !marked {
 			k.restoreLocked(now)
+		} else if reverted := k.revertLocked(now, mark, forgot); len(reverted) > 0 {
+			k.log.Warn().Strs("keys_below", reverted).Msg(k.options.Name + ": Consul is back at an earlier state, what was changed since is written again")
 		}
-		k.known, k.invalid, k.index, k.marked, k.current = now, invalid, index, marked, true
+		k.known, k.invalid, k.index, k.marked, k.mark, k.current = now, invalid, index, marked, mark, true
+		k.version = max(k.version, mark)
 		for key := range k.changes {
 			k.forgetConfirmedLocked(key)
 		}
@@ -116,13 +124,13 @@ func (k *Keys[V]) decodeLocked(pairs []api.KVPair) (map[string]known[V], map[str
 		}
 		value, err := k.options.Decode(key, pair.Value)
 		if err == nil {
-			now[key] = known[V]{value, pair.ModifyIndex}
+			now[key] = known[V]{value, pair.ModifyIndex, pair.Flags}
 			continue
 		}
 		last := k.entryLocked(key)
 		used := !last.Absent
 		if used {
-			now[key] = known[V]{last.Value, pair.ModifyIndex}
+			now[key] = known[V]{last.Value, pair.ModifyIndex, pair.Flags}
 		}
 		reason := excerpt.Of(err.Error(), maxReason)
 		invalid[key] = Invalid{Key: pair.Key, Reason: reason, InUse: used, index: pair.ModifyIndex}
@@ -140,9 +148,45 @@ func (k *Keys[V]) restoreLocked(now map[string]known[V]) {
 		e, c := k.entryLocked(key), k.changes[key]
 		_, still := now[key]
 		if !still && !e.Absent && (c == nil || c.accepted || c.proposed) {
-			k.restoreKeyLocked(key, e.Value)
+			k.restoreKeyLocked(key, e.Value, 0)
 		}
 	}
+}
+
+// revertLocked makes changes of what this replica has seen later than now, the values in an answer with this version of the mark, and
+// returns the keys. See "Versions" in the package comment.
+func (k *Keys[V]) revertLocked(now map[string]known[V], mark uint64, forgot bool) (reverted []string) {
+	seen := func(key string) (e Entry[V], known bool) { // what counted before, if it is not about to be written
+		c := k.changes[key]
+		e = k.entryLocked(key)
+		if c != nil && c.accepted {
+			e.Version = c.version
+		}
+		return e, c == nil || c.proposed || c.accepted && (c.due || forgot)
+	}
+	back := forgot || mark < k.version
+	for key, n := range now {
+		e, known := seen(key)
+		switch {
+		case !known || n.version == 0:
+		case e.Absent && n.version <= max(k.version, e.Version): // its end came later
+			k.changes[key] = &change[V]{restores: true, version: max(k.version, e.Version) + 1}
+			reverted = append(reverted, key)
+		case !e.Absent && n.version < e.Version:
+			k.restoreKeyLocked(key, e.Value, e.Version)
+			reverted = append(reverted, key)
+		}
+	}
+	back = back || len(reverted) > 0
+	for _, key := range k.keysLocked() {
+		e, known := seen(key)
+		if _, there := now[key]; known && !there && !e.Absent && back && mark <= k.version { // nobody has ended one since
+			k.restoreKeyLocked(key, e.Value, e.Version)
+			reverted = append(reverted, key)
+		}
+	}
+	slices.Sort(reverted)
+	return reverted
 }
 
 // forgetConfirmedLocked forgets the change of a key if the last answer has it, or a later one.

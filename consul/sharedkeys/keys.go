@@ -56,6 +56,8 @@ type Keys[V any] struct {
 	invalid map[string]Invalid
 	index   uint64 // of the last answer
 	marked  bool   // it had the mark
+	mark    uint64 // the version of the mark that it had
+	version uint64 // the highest version of the mark that was seen
 	began   bool   // an answer had the mark
 	current bool   // Consul has answered since Resume
 	failure error  // of the last query
@@ -65,8 +67,9 @@ type Keys[V any] struct {
 
 // known is a value in Consul.
 type known[V any] struct {
-	value V
-	index uint64 // of its last change; 0: not known
+	value   V
+	index   uint64 // of its last change; 0: not known
+	version uint64 // see the package comment; 0: not known
 }
 
 // Condition reports whether a change has become void. now is what Consul has, and index the index of its
@@ -77,7 +80,8 @@ type Condition[V any] func(now V, index uint64) (void bool)
 type change[V any] struct {
 	value    *V           // nil: it is deleted
 	void     Condition[V] // nil: never
-	restores bool         // a value that Consul has lost
+	restores bool         // what Consul has lost, or has as it was earlier
+	version  uint64       // with restores: void if Consul has it or a later one; accepted: the one written; 0: not known
 	proposed bool         // it counts when Consul has accepted it
 
 	accepted bool   // by Consul, or void
@@ -88,10 +92,11 @@ type change[V any] struct {
 
 // Entry is the state of a key.
 type Entry[V any] struct {
-	Value  V
-	Before V      // what Consul has or had, beside a change; zero: nothing
-	Index  uint64 // of its last change in Consul; 0: not known
-	Absent bool   // it has no value here; Consul may have one
+	Value   V
+	Before  V      // what Consul has or had, beside a change; zero: nothing
+	Index   uint64 // of its last change in Consul; 0: not known
+	Version uint64 // of that change; 0: not known
+	Absent  bool   // it has no value here; Consul may have one
 
 	Changing    bool  // no answer of Consul has shown the latest change here
 	Conditional bool  // with Changing: the change has a condition
@@ -122,20 +127,33 @@ func (k *Keys[V]) Shared() bool { return k.options.Prefix != "" }
 
 // Adopt replaces all by the state of another process: values that Consul had, and changes that it
 // may lack; nil: the key is deleted.
-func (k *Keys[V]) Adopt(values map[string]V, changes map[string]*V) {
+func (k *Keys[V]) Adopt(values map[string]V, changes map[string]*V, seen Versions) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	clear(k.known)
 	clear(k.changes)
 	for key, v := range values {
-		k.known[key] = known[V]{value: v}
+		k.known[key] = known[V]{value: v, version: seen.Keys[key]}
 	}
 	for key, v := range changes {
 		k.changes[key] = &change[V]{value: v}
 	}
 	k.marked = len(values) > 0
-	k.began = k.marked
+	k.began, k.version = k.marked, seen.Mark
 	k.wake.Send()
+}
+
+// Versions are the versions of the mark and of the values that another process has seen.
+type Versions struct {
+	Mark uint64
+	Keys map[string]uint64
+}
+
+// Seen returns the highest version of the mark that was seen.
+func (k *Keys[V]) Seen() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.version
 }
 
 // Put gives a key a value. void may be nil.
@@ -146,17 +164,19 @@ func (k *Keys[V]) Put(key string, value V, void Condition[V]) {
 	k.wake.Send()
 }
 
-// Restore gives a key a value that Consul has lost, unless Consul has one again.
-func (k *Keys[V]) Restore(key string, value V) {
+// Restore gives a key a value that Consul has lost, unless Consul has one again; or with a version above 0, one of this version or
+// a later one.
+func (k *Keys[V]) Restore(key string, value V, version uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.restoreKeyLocked(key, value)
+	k.restoreKeyLocked(key, value, version)
 	k.wake.Send()
 }
 
-func (k *Keys[V]) restoreKeyLocked(key string, value V) {
+// restoreKeyLocked gives a key a value that Consul has lost, or has as it was before a version; 0: it must have none.
+func (k *Keys[V]) restoreKeyLocked(key string, value V, version uint64) {
 	there := func(_ V, index uint64) bool { return index > 0 } // another replica was faster
-	k.changes[key] = &change[V]{value: &value, void: there, restores: true}
+	k.changes[key] = &change[V]{value: &value, void: there, restores: true, version: version}
 }
 
 // Delete ends the value of a key. void may be nil.
@@ -212,8 +232,11 @@ func (k *Keys[V]) keysLocked() []string {
 
 func (k *Keys[V]) entryLocked(key string) Entry[V] {
 	n, there := k.known[key]
-	e := Entry[V]{Value: n.value, Before: n.value, Index: n.index, Absent: !there}
+	e := Entry[V]{Value: n.value, Before: n.value, Index: n.index, Version: n.version, Absent: !there}
 	if c := k.changes[key]; c != nil {
+		if c.restores {
+			e.Version = c.version
+		}
 		e.Changing, e.Conditional, e.Restores, e.Pending, e.Err = true, c.void != nil, c.restores, !c.accepted, c.err
 		switch {
 		case c.proposed:

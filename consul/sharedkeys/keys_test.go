@@ -86,9 +86,9 @@ func (u *unconnected) accept(key string, seen uint64) {
 func TestAFallingIndexRestoresNothing(t *testing.T) {
 	for _, index := range []uint64{1001, 1000, 7} {
 		u := newUnconnected(t)
-		u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 6)})
+		u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 6)}, false)
 		u.expect("before", "a=a!", "b=b!")
-		u.setKnown(index, []api.KVPair{mark(3), pair("b", 6)})
+		u.setKnown(index, []api.KVPair{mark(3), pair("b", 6)}, false)
 		u.expect("after", "b=b!")
 		u.expectPending("after", 0)
 	}
@@ -98,15 +98,15 @@ func TestAFallingIndexRestoresNothing(t *testing.T) {
 // Consul had accepted it and no answer had shown it before.
 func TestAReplicaThatWasAwayRestoresNothing(t *testing.T) {
 	u := newUnconnected(t)
-	u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900)})
+	u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900)}, false)
 	u.Put("b", "b!", nil)
 	u.accept("b", 1001)
 	u.expect("before", "a=a!", "b=b!")
-	u.setKnown(500, []api.KVPair{mark(3), pair("a", 900)}) // to a query from before the write
+	u.setKnown(500, []api.KVPair{mark(3), pair("a", 900)}, false) // to a query from before the write
 	u.expect("an earlier answer", "a=a!", "b=b!")
 	_, err := u.begin(t.Context())
 	verify.NoError(t, err)
-	u.setKnown(3, []api.KVPair{mark(3)})
+	u.setKnown(3, []api.KVPair{mark(3)}, false)
 	u.expect("back again")
 	u.expectPending("back again", 0)
 }
@@ -116,21 +116,21 @@ func TestAReplicaThatWasAwayRestoresNothing(t *testing.T) {
 func TestConsulBeginsAnew(t *testing.T) {
 	for _, index := range []uint64{5, 2000} {
 		u := newUnconnected(t)
-		u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 901), pair("c", 902)})
+		u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 901), pair("c", 902)}, false)
 		u.Delete("c", nil)
 		u.Put("d", "d!", nil)
 		u.accept("d", 1001)
-		u.setKnown(index, nil)
+		u.setKnown(index, nil, false)
 		u.expect("Consul has nothing", "a=a!", "b=b!", "d=d!")
 		u.expectPending("Consul has nothing", 4)
 		theirs := pair("b", index+1)
 		theirs.Value = []byte(`"theirs"`)
-		u.setKnown(index+1, []api.KVPair{theirs})
+		u.setKnown(index+1, []api.KVPair{theirs}, false)
 		c := u.changes["b"]
 		verify.That(t, c != nil && c.restores && c.void("theirs", index+1) && !c.void("", 0), "the change of b: %+v", c)
 		u.accept("b", index+1)
 		u.expect("another replica was faster", "a=a!", "b=theirs", "d=d!")
-		u.setKnown(index+2, []api.KVPair{mark(index + 2), theirs})
+		u.setKnown(index+2, []api.KVPair{mark(index + 2), theirs}, false)
 		u.expect("the mark is back", "a=a!", "b=theirs", "d=d!")
 	}
 }
@@ -138,18 +138,18 @@ func TestConsulBeginsAnew(t *testing.T) {
 // Consul may lose its state again before it has the mark: what it had then is written once more.
 func TestConsulBeginsAnewTwice(t *testing.T) {
 	u := newUnconnected(t)
-	u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 901)})
-	u.setKnown(5, nil)
+	u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 901)}, false)
+	u.setKnown(5, nil, false)
 	u.accept("a", 6)
-	u.setKnown(6, []api.KVPair{pair("a", 6)})
+	u.setKnown(6, []api.KVPair{pair("a", 6)}, false)
 	u.expectPending("Consul has one value again", 1)
-	u.setKnown(5, nil)
+	u.setKnown(5, nil, false)
 	u.expect("Consul has nothing again", "a=a!", "b=b!")
 	u.expectPending("Consul has nothing again", 2)
 	u.accept("a", 7)
 	u.accept("b", 8)
-	u.setKnown(9, []api.KVPair{mark(9), pair("a", 7), pair("b", 8)})
-	u.setKnown(10, []api.KVPair{mark(9), pair("a", 7)})
+	u.setKnown(9, []api.KVPair{mark(9), pair("a", 7), pair("b", 8)}, false)
+	u.setKnown(10, []api.KVPair{mark(9), pair("a", 7)}, false)
 	u.expect("b was deleted", "a=a!")
 }
 
@@ -157,13 +157,13 @@ func TestConsulBeginsAnewTwice(t *testing.T) {
 func TestAdoptedValues(t *testing.T) {
 	u := newUnconnected(t)
 	ended, pending := "old", "new"
-	u.Adopt(map[string]string{"a": "a!", "b": "b!", "e": ended}, map[string]*string{"c": &pending, "e": nil})
+	u.Adopt(map[string]string{"a": "a!", "b": "b!", "e": ended}, map[string]*string{"c": &pending, "e": nil}, Versions{})
 	u.expect("at the start", "a=a!", "b=b!", "c=new")
-	u.setKnown(7, nil)
+	u.setKnown(7, nil, false)
 	u.expect("Consul has lost its state", "a=a!", "b=b!", "c=new")
 	u.expectPending("Consul has lost its state", 4)
-	u.Adopt(map[string]string{"a": "a!", "b": "b!"}, nil)
-	u.setKnown(7, []api.KVPair{mark(3), pair("b", 5)})
+	u.Adopt(map[string]string{"a": "a!", "b": "b!"}, nil, Versions{})
+	u.setKnown(7, []api.KVPair{mark(3), pair("b", 5)}, false)
 	u.expect("others have ended a", "b=b!")
 	u.expectPending("others have ended a", 0)
 }
@@ -173,23 +173,23 @@ func TestAnEarlierAnswerUndoesNothing(t *testing.T) {
 	u := newUnconnected(t)
 	u.Put("a", "a!", nil)
 	u.accept("a", 11)
-	u.setKnown(10, []api.KVPair{mark(3)})
+	u.setKnown(10, []api.KVPair{mark(3)}, false)
 	u.expect("from before the write", "a=a!")
-	u.setKnown(11, []api.KVPair{mark(3), pair("a", 11)})
+	u.setKnown(11, []api.KVPair{mark(3), pair("a", 11)}, false)
 	u.expect("with it", "a=a!")
 	verify.That(t, len(u.changes) <= 0, "changes %v", u.changes)
 	u.Delete("a", nil)
 	u.expect("deleted here")
 	u.accept("a", 12)
-	u.setKnown(11, []api.KVPair{mark(3), pair("a", 11)})
+	u.setKnown(11, []api.KVPair{mark(3), pair("a", 11)}, false)
 	u.expect("from before the deletion")
-	u.setKnown(12, []api.KVPair{mark(3)})
+	u.setKnown(12, []api.KVPair{mark(3)}, false)
 	u.expect("with it")
-	u.setKnown(13, []api.KVPair{mark(3), pair("a", 13)})
+	u.setKnown(13, []api.KVPair{mark(3), pair("a", 13)}, false)
 	u.expect("another replica", "a=a!")
 	u.Put("b", "b!", nil) // which another replica ends before an answer has it
 	u.accept("b", 14)
-	u.setKnown(15, []api.KVPair{mark(3), pair("a", 13)})
+	u.setKnown(15, []api.KVPair{mark(3), pair("a", 13)}, false)
 	u.expect("ended at once", "a=a!")
 }
 
@@ -198,21 +198,21 @@ func TestBadValuesAndConditions(t *testing.T) {
 	u := newUnconnected(t)
 	bad := pair("a", 12)
 	bad.Value = []byte(`"`)
-	u.setKnown(12, []api.KVPair{mark(3), bad})
+	u.setKnown(12, []api.KVPair{mark(3), bad}, false)
 	u.expect("bad from the start")
-	u.setKnown(13, []api.KVPair{mark(3), pair("a", 13)})
+	u.setKnown(13, []api.KVPair{mark(3), pair("a", 13)}, false)
 	bad.ModifyIndex = 14
-	u.setKnown(14, []api.KVPair{mark(3), bad})
+	u.setKnown(14, []api.KVPair{mark(3), bad}, false)
 	u.expect("bad later", "a=a!")
 	if all := u.Invalid(); len(all) != 1 || all[0].Key != "p/a" || !all[0].InUse || all[0].Reason == "" {
 		t.Errorf("invalid %+v", all)
 	}
 	bad.Value, bad.ModifyIndex = []byte(`"`+strings.Repeat("long", 1<<16)+`"`), 15
-	u.setKnown(15, []api.KVPair{mark(3), bad})
+	u.setKnown(15, []api.KVPair{mark(3), bad}, false)
 	if reason := u.Invalid()[0].Reason; len(reason) > maxReason || !strings.Contains(reason, "value: longlong") {
 		t.Errorf("a reason of %d bytes: %.500s", len(reason), reason)
 	}
-	u.setKnown(15, []api.KVPair{mark(3), pair("a", 15)})
+	u.setKnown(15, []api.KVPair{mark(3), pair("a", 15)}, false)
 	if all := u.Invalid(); len(all) != 0 {
 		t.Errorf("invalid %+v", all)
 	}

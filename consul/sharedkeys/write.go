@@ -62,7 +62,7 @@ func (k *Keys[V]) writeAll(ctx context.Context) error {
 		}
 		values = values || c.value != nil
 	}
-	lacksMark := values && !k.marked
+	lacksMark, raises := values && !k.marked, k.marked && k.mark < k.version
 	var witness *api.KVPair // while Consul has it with this index, it has lost nothing since the last answer
 	for key, n := range k.known {
 		if n.index > 0 {
@@ -74,8 +74,12 @@ func (k *Keys[V]) writeAll(ctx context.Context) error {
 		witness.Key = k.name(witness.Key)
 	}
 	failure := k.carryOutAll(ctx, restoring)
-	if lacksMark && failure == nil {
+	switch {
+	case failure != nil:
+	case lacksMark:
 		failure = k.writeMark(ctx, cmp.Or(witness, k.oneOf(restoring)))
+	case raises:
+		failure = k.raiseMark(ctx)
 	}
 	return cmp.Or(k.carryOutAll(ctx, others), failure)
 }
@@ -84,6 +88,7 @@ func (k *Keys[V]) writeAll(ctx context.Context) error {
 // would say that all was deleted. Without a witness, there was nothing to lose.
 func (k *Keys[V]) writeMark(ctx context.Context, witness *api.KVPair) error {
 	mark := &api.KVPair{Key: k.name(markKey)}
+	k.locked(func() { mark.Flags = k.version })
 	if witness == nil {
 		_, err := k.options.Consul.KV().Replace(ctx, mark)
 		return err
@@ -91,6 +96,22 @@ func (k *Keys[V]) writeMark(ctx context.Context, witness *api.KVPair) error {
 	there, err := k.options.Consul.KV().CreateBeside(ctx, mark, witness)
 	if err == nil && !there {
 		err = errLost
+	}
+	return err
+}
+
+// raiseMark gives the mark the highest version that was seen, if Consul is back at an earlier one.
+func (k *Keys[V]) raiseMark(ctx context.Context) error {
+	mark, _, err := k.options.Consul.KV().Get(ctx, k.name(markKey), 0, 0)
+	if err != nil || mark == nil {
+		return err
+	}
+	k.mu.Lock()
+	version := k.version
+	k.mu.Unlock()
+	if mark.Flags < version {
+		mark.Flags = version
+		_, err = k.options.Consul.KV().Replace(ctx, mark) // or others have
 	}
 	return err
 }
@@ -111,7 +132,7 @@ func (k *Keys[V]) oneOf(changes map[string]*change[V]) (has *api.KVPair) {
 func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]) (failure error) {
 	for _, key := range slices.Sorted(maps.Keys(changes)) {
 		c := changes[key]
-		void, absent, seen, err := k.carryOut(ctx, key, c)
+		void, absent, seen, version, err := k.carryOut(ctx, key, c)
 		failure = cmp.Or(err, failure)
 		switch {
 		case c.proposed && (void || err != nil):
@@ -122,7 +143,7 @@ func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]
 			})
 		case err == nil:
 			k.update(func() {
-				c.proposed, c.accepted, c.seen = false, true, seen
+				c.proposed, c.accepted, c.seen, c.version = false, true, seen, max(version, c.version)
 				if absent { // or it has been deleted since
 					c.value = nil
 				}
@@ -139,24 +160,32 @@ func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]
 
 var errLost = errors.New("lost by Consul since it accepted the change")
 
+// maxConflicts is how often a change is tried again at once, because others have changed something meanwhile.
+const maxConflicts = 20
+
+var errConflicts = errors.New("others change the keys all the time")
+
 // carryOut changes a key, unless the change is void. It reports whether Consul lacks the key now, and
-// the index of an answer that shows it.
-func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void, absent bool, seen uint64, err error) {
+// the index of an answer that shows it, with the version of the value there.
+func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void, absent bool, seen, version uint64, err error) {
 	var text []byte
 	if c.value != nil {
 		text, _ = json.Marshal(c.value) // cannot fail
 	}
-	for accepted := false; ; {
+	for accepted, tries := false, 0; ; tries++ {
 		pair, answer, err := k.options.Consul.KV().Get(ctx, k.name(key), 0, 0)
+		if err == nil && tries > maxConflicts {
+			err = errConflicts
+		}
 		if err != nil {
-			return false, false, 0, err
+			return false, false, 0, 0, err
 		}
 		absent, seen = pair == nil, answer.Index
 		if absent {
 			k.locked(func() { k.index = min(k.index, answer.Index) }) // Consul may have begun anew since the last answer
 			pair = &api.KVPair{Key: k.name(key)}
 		} else {
-			seen = pair.ModifyIndex
+			seen, version = pair.ModifyIndex, pair.Flags
 		}
 		void = !accepted && k.isVoid(key, c, pair)
 		if accepted && absent && c.value != nil {
@@ -165,26 +194,56 @@ func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void,
 				err = errLost
 			}
 			if err != nil {
-				return false, false, 0, err
+				return false, false, 0, 0, err
 			}
 		}
 		if accepted || void || absent && c.value == nil {
-			return void, absent, seen, nil
+			return void, absent, seen, version, nil
 		}
-		if c.value == nil {
-			accepted, err = k.options.Consul.KV().DeleteIf(ctx, pair)
-		} else {
-			pair.Value = text
-			accepted, err = k.options.Consul.KV().Replace(ctx, pair)
+		if pair.Value = text; c.value == nil {
+			pair.Value = nil
 		}
-		if err != nil {
-			return false, false, 0, err
+		if accepted, err = k.writeKey(ctx, pair, c); err != nil {
+			return false, false, 0, 0, err
 		}
 	}
 }
 
+// writeKey writes or deletes a key, if it and the mark are as Consul has them now. What is written has a higher version than both and than all
+// that this replica has seen, and the time in milliseconds at least: so a replica that has seen nothing is later than what was before it.
+func (k *Keys[V]) writeKey(ctx context.Context, pair *api.KVPair, c *change[V]) (done bool, err error) {
+	kv := k.options.Consul.KV()
+	mark, _, err := kv.Get(ctx, k.name(markKey), 0, 0)
+	if err != nil {
+		return false, err
+	}
+	version := max(pair.Flags, c.version, uint64(time.Now().UnixMilli()))
+	if mark != nil {
+		version = max(version, mark.Flags)
+	}
+	k.locked(func() { version = max(version, k.version) + 1 })
+	switch {
+	case c.value != nil && mark == nil:
+		pair.Flags = version
+		return kv.Replace(ctx, pair)
+	case c.value != nil:
+		pair.Flags = version
+		return kv.ReplaceBeside(ctx, pair, mark)
+	case mark == nil:
+		return kv.DeleteIf(ctx, pair)
+	}
+	mark.Flags = version
+	if done, err = kv.DeleteWith(ctx, pair, mark); done {
+		k.locked(func() { c.version = version })
+	}
+	return done, err
+}
+
 // isVoid reports whether a change has become void by what Consul has.
 func (k *Keys[V]) isVoid(key string, c *change[V], pair *api.KVPair) bool {
+	if c.restores && c.version > 0 {
+		return pair.ModifyIndex > 0 && (pair.Flags == 0 || pair.Flags >= c.version)
+	}
 	if c.void == nil {
 		return false
 	}
