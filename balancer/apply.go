@@ -174,7 +174,13 @@ func (p *Pool) joinLocked(i discovery.Instance, former *condition) {
 	}
 	peer := &Peer{ID: id, pool: p}
 	peer.load.Store(quiesced) // until a snapshot has it
-	peer.streakStart.Store(nanotime())
+	now := nanotime()
+	peer.streakStart.Store(now)
+	peer.lastFailure.Store(now) // no answer is older
+	p.numbers = p.numbers%127 + 1
+	if peer.number = p.numbers; p.alike.until.Load() != 0 {
+		peer.streak.Store(looked)
+	}
 	peer.name(p.stickyKey())
 	peer.condition.Store(&condition{leaving: true, since: time.Now()})
 	p.changeLocked(peer, func(c *condition) {

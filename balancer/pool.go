@@ -41,6 +41,7 @@ type Pool struct {
 	_     [128 - 8]byte
 
 	endpoints endpoints
+	alike     alike
 	_         [128 - 8]byte
 
 	retries  atomic.Int64 // in flight
@@ -71,6 +72,7 @@ type Pool struct {
 	witness  Witness       // nil: none has been asked for
 
 	lastGroup GroupID     // that was given
+	numbers   uint8       // the last Peer.number that was given
 	warmSince time.Time   // since when a peer is eligible; zero: none is
 	warmTimer *time.Timer // runs while a peer warms
 }

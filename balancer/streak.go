@@ -1,6 +1,9 @@
 package balancer
 
-import "math"
+import (
+	"cmp"
+	"math"
+)
 
 // Streak counts consecutive failures of a peer. Each field counts more kinds of failure
 // than the one before; any other result of the peer resets it to 0. Outcomes that say
@@ -27,6 +30,15 @@ func (s Streak) after(o Outcome) Streak {
 	return next
 }
 
+// afterUncounted returns s after a failure that does not count, but shows that the peer is there.
+func (s Streak) afterUncounted(o Outcome) Streak {
+	s.Connect = 0
+	if o.Class == OutcomeServerError && (o.Status < 502 || o.Status > 504) {
+		s.Gateway = 0
+	}
+	return s
+}
+
 // pack returns s as one word, 0 for no failures.
 func (s Streak) pack() uint64 {
 	field := func(n int) uint64 { return uint64(min(max(n, 0), math.MaxUint16)) }
@@ -45,19 +57,38 @@ func (p *Peer) Streak() Streak { return unpackStreak(p.streak.Load()) }
 // count.
 func (p *Peer) ResetStreak(s Streak) {
 	p.streakStart.Store(nanotime())
-	p.streak.Store(s.pack())
+	p.changeStreak(func(Streak) Streak { return s })
+}
+
+// changeStreak sets the streak to what next returns for it, and returns that.
+func (p *Peer) changeStreak(next func(Streak) Streak) Streak {
+	for {
+		word := p.streak.Load()
+		is := next(unpackStreak(word)).pack()
+		if p.streak.CompareAndSwap(word, is|word&looked) {
+			return unpackStreak(is)
+		}
+	}
 }
 
 // endStreak ends the streak because of an attempt that started at start and that the
 // peer answered at answered. Later failures say more about the peer: the end of an old
 // stream or download is no sign that it works.
-func (p *Peer) endStreak(start, answered int64) {
-	if start >= p.streakStart.Load() && answered >= p.lastFailure.Load() {
-		p.streak.Store(0)
+func (p *Peer) endStreak(start, answered int64, endpoint uint32) {
+	if start < p.streakStart.Load() || answered < p.lastFailure.Load() {
+		return
+	}
+	word := p.streak.Load()
+	if word&looked != 0 {
+		p.pool.alike.worked(p, endpoint, answered)
+	}
+	p.row.Store(0)
+	if word&^looked != 0 {
+		p.changeStreak(func(Streak) Streak { return Streak{} })
 	}
 }
 
-// fail records a failed attempt that started at start, and calls Options.OnFailure. A
+// fail records a failed attempt that started at start, and calls Options.OnFailure if it counts. A
 // peer on probation is out of use after one connect failure.
 func (p *Peer) fail(start int64, o Outcome) {
 	if o.Class == OutcomeConnectFailure {
@@ -65,17 +96,39 @@ func (p *Peer) fail(start int64, o Outcome) {
 			p.pool.failOnProbation(p)
 		}
 	}
-	observe := p.pool.onFailure.Load()
-	if observe == nil || o.Shared || !o.Class.Failure() || start < p.streakStart.Load() {
+	if p.pool.onFailure.Load() == nil || o.Shared || !o.Class.Failure() || start < p.streakStart.Load() {
 		return
 	}
 	p.lastFailure.Store(nanotime())
-	for {
-		word := p.streak.Load()
-		next := unpackStreak(word).after(o).pack()
-		if p.streak.CompareAndSwap(word, next) {
-			(*observe)(p, o, unpackStreak(next))
-			return
+	p.lastClass.Store(uint32(o.Class)<<16 | uint32(o.Status))
+	failures := 1
+	if o.Class != OutcomeConnectFailure && o.Endpoint != 0 && len(p.pool.snapshot.Load().All) > 1 {
+		failures = p.pool.alike.failed(p, o.Endpoint)
+	}
+	if failures > 0 {
+		p.grow(o, failures)
+		return
+	}
+	p.changeStreak(func(s Streak) Streak { return s.afterUncounted(o) })
+}
+
+// failure returns the last failure.
+func (p *Peer) failure() Outcome {
+	last := p.lastClass.Load()
+	return Outcome{Class: OutcomeClass(last >> 16), Status: int(last & math.MaxUint16)}
+}
+
+// grow counts a failure, and calls Options.OnFailure. least is how many failures in a row there were
+// at like requests, if some of them did not count when they came.
+func (p *Peer) grow(o Outcome, least int) {
+	is := p.changeStreak(func(s Streak) Streak {
+		next := s.after(o)
+		for range least - cmp.Or(next.Gateway, next.Any) {
+			next = next.after(o)
 		}
+		return next
+	})
+	if observe := p.pool.onFailure.Load(); observe != nil {
+		(*observe)(p, o, is)
 	}
 }

@@ -44,7 +44,7 @@ func (t Token) Done(o Outcome) {
 	if o.Class != OutcomeOK {
 		p.fail(t.start, o)
 	} else if p.streak.Load() != 0 {
-		p.endStreak(t.start, t.start+int64(o.Latency))
+		p.endStreak(t.start, t.start+int64(o.Latency), o.Endpoint)
 	}
 	if tally := p.tally.Load(); tally != nil {
 		tally.count(o, t)
@@ -84,7 +84,7 @@ func (t Token) Done(o Outcome) {
 func (t Token) Connected(latency time.Duration) {
 	p := t.Peer
 	if p.streak.Load() != 0 {
-		p.endStreak(t.start, t.start+int64(latency))
+		p.endStreak(t.start, t.start+int64(latency), 0)
 	}
 	o := Outcome{Class: OutcomeOK, Latency: latency}
 	if tally := p.tally.Load(); tally != nil {

@@ -129,8 +129,7 @@ func (x *sentRequest) Await(changed <-chan struct{}) (balancer.Token, attempt.Re
 		o, _ = x.sendFailed(c.up, c.err, c)
 	}
 	c.end()
-	x.endTry(c.token, o)
-	return c.token, attempt.Ended(o)
+	return c.token, attempt.Ended(x.endTry(c.token, o))
 }
 
 // firstAwake waits until run of a contender returns. There are at most two.
@@ -165,9 +164,7 @@ func (x *sentRequest) Leave(t balancer.Token) balancer.Outcome {
 	c := x.contender(t)
 	c.abandon()
 	o := balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(t.Picked())}
-	o.Endpoint = x.endpoint
-	x.endTry(t, o)
-	return o
+	return x.endTry(t, o)
 }
 
 // end releases what the contender holds.

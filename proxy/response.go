@@ -60,7 +60,7 @@ func (x *answeredRequest) Try(t balancer.Token) attempt.Result {
 	case result.Kind != attempt.Done:
 		return result
 	}
-	x.endTry(t, result.Outcome)
+	result.Outcome = x.endTry(t, result.Outcome)
 	return result
 }
 
@@ -75,8 +75,7 @@ func (x *answeredRequest) Receive(t balancer.Token) balancer.Outcome {
 	c.leaveList()
 	defer c.cancel()
 	o := x.receive(u)
-	x.endTry(t, o)
-	return o
+	return x.endTry(t, o)
 }
 
 // Answered implements [attempt.Exchange].
@@ -177,7 +176,6 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	if x.wouldOpen(x.response.Status) {
 		return x.receiveFailed(u, errDeclined)
 	}
-	outcome.Endpoint = x.endpoint
 	x.status = x.response.Status
 	if x.standing.grpc {
 		x.grpcCode = grpc.ParseCode(x.response.FindOther(text, "grpc-status"))

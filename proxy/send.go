@@ -60,19 +60,22 @@ func (x *sentRequest) beginTry(t balancer.Token) {
 	}
 }
 
-// endTry notes the outcome of a try. Of those that wait together the last one counts.
-func (x *sentRequest) endTry(t balancer.Token, o balancer.Outcome) {
+// endTry notes the outcome of a try, and returns it with the endpoint. Of those that wait together
+// the last one counts.
+func (x *sentRequest) endTry(t balancer.Token, o balancer.Outcome) balancer.Outcome {
+	o.Endpoint = x.endpoint
 	if o.Class != balancer.OutcomeConnectFailure && o.Class != balancer.OutcomeSuperseded && len(x.contenders) == 0 {
 		x.counted++
 	}
 	noted := x.tried.of(t.Peer)
 	if noted == nil { // there were too many
-		return
+		return o
 	}
 	noted.end(o, x.startTime)
 	if t.Peer == x.token.Peer {
 		noted.connect, noted.status = x.connectTime, x.upstreamStatus
 	}
+	return o
 }
 
 // send sends the request to the peer and waits for a response. It replaces a stale

@@ -135,7 +135,6 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	var early []byte
 	t.Client, early = x.client.downstream.tunnel(&t)
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
-	outcome.Endpoint = x.endpoint
 	x.status = x.response.Status
 	if x.toClient(transfer.Piece{Text: late}) != nil {
 		x.interrupted = refusal.ClientGone.Reason

@@ -116,9 +116,16 @@ var balancerFaults = []mutation{
 	{
 		name: "old-answer-ends-a-streak-of-failures",
 		file: "balancer/streak.go",
-		old:  "start >= p.streakStart.Load() && answered >= p.lastFailure.Load()",
-		new:  "start >= p.streakStart.Load()",
+		old:  "start < p.streakStart.Load() || answered < p.lastFailure.Load()",
+		new:  "start < p.streakStart.Load()",
 		test: "./balancer TestOldAnswersDoNotEndAStreak",
+	},
+	{
+		name: "failure-that-every-peer-has-counts",
+		file: "balancer/alike.go",
+		old:  "return c.good > 0 && c.good >= c.bad && !c.mixed",
+		new:  "return true",
+		test: "./healthcheck TestWhatEveryPeerFailsEjectsNone",
 	},
 	{
 		name: "failed-peer-looks-fast",

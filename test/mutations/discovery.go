@@ -25,8 +25,8 @@ var discoveryFaults = []mutation{
 	{
 		name: "memory-of-probation-is-not-inherited",
 		file: "discovery/guard_memory.go",
-		old:  "g.suspend(probationer{i, s.Spent, s.Brief})",
-		new:  "g.suspend(probationer{i, 0, s.Brief})",
+		old:  "spent: s.Spent,",
+		new:  "spent: 0,",
 		test: "./discovery TestGuard$",
 	},
 	{
