@@ -17,7 +17,6 @@ import (
 
 	"sluice/admin/fleet"
 	"sluice/balancer"
-	"sluice/balancer/proof"
 	"sluice/balancer/reading"
 	"sluice/certificates"
 	"sluice/config"
@@ -111,7 +110,6 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		operator.Metrics(given.Stats),
 		fleet.NewLimits(fleet.LimitsOptions{Limits: func() []routes.FleetLimit { return make([]routes.FleetLimit, 1) }}).Metrics(),
 		reading.Metrics(o.Pools),
-		proof.Metrics(proof.New(nil)),
 		route.Metrics(o.Table),
 		live.Metrics(past, func() []live.Status {
 			return []live.Status{{Source: config.Source{Name: "consul_kv:sluice/"}, Stale: errors.New("no answer")}}

@@ -34,12 +34,9 @@ const (
 	// EventRefused: Options.MayConnect refuses the address that the peer's host
 	// resolves to.
 	EventRefused
-	// EventViolation: a witness has found that the pool did not keep a rule. It comes from package proof, in no order with
-	// the others, and may have no peer.
-	EventViolation
 )
 
-var eventNames = [...]string{"added", "removed", "updated", "state", "drained", "cut", "panic", "panic_over", "refused", "violation"}
+var eventNames = [...]string{"added", "removed", "updated", "state", "drained", "cut", "panic", "panic_over", "refused"}
 
 // String returns the name of k, or "unknown".
 func (k EventKind) String() string {

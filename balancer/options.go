@@ -85,7 +85,7 @@ type Options struct {
 	// the peer has [ReasonActive], and gets requests in panic only. "": it is not known. It must not block or call the pool. May
 	// be nil.
 	FailedBefore func(discovery.Instance) (why string)
-	// NewWitness returns the witness of a pool, called once, with the pool's mutex held. Default: nil, none.
+	// NewWitness returns the witness of a new pool, in tests. Reconfigure ignores it. Default: nil, none.
 	NewWitness func(*Pool) Witness
 	// Random returns uniform random numbers and is safe for concurrent use. Default:
 	// rand.Uint64 of math/rand/v2; simulations set a seeded one.

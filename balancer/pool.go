@@ -102,8 +102,10 @@ func NewPool(name string, o Options) (*Pool, error) {
 	s := build(&Snapshot{}, &p.options, p.currentGroupsLocked(), &p.inflight, nil, nil, time.Time{})
 	p.budget.open(s.terms.budget, nanotime())
 	p.snapshot.Store(s)
-	p.callWitnessLocked()
-	p.configureWitnessLocked()
+	if o.NewWitness != nil {
+		p.witness = o.NewWitness(p)
+		p.witness.Configured(&p.options)
+	}
 	return p, nil
 }
 
@@ -216,7 +218,7 @@ func (p *Pool) Reconfigure(o Options) error {
 	if *o.RetryBudget != *p.options.RetryBudget {
 		p.budget.open(newBudgetTerms(o.RetryBudget), nanotime())
 	}
-	o.MayConnect, o.MayUseSocket = p.mayConnect, p.mayUseSocket
+	o.MayConnect, o.MayUseSocket, o.NewWitness = p.mayConnect, p.mayUseSocket, p.options.NewWitness
 	before := p.options.Groups
 	p.setOptionsLocked(o)
 	if !slices.EqualFunc(before, o.Groups, func(a, b GroupSelector) bool { return a.Name == b.Name }) {
@@ -227,12 +229,13 @@ func (p *Pool) Reconfigure(o Options) error {
 		p.adaptLocked(peer)
 		peer.measureLatencies(o.MeasureLatencies)
 	}
-	p.callWitnessLocked()
 	if p.witness != nil {
 		p.witness.Changing()
 	}
 	p.publishLocked()
-	p.configureWitnessLocked()
+	if p.witness != nil {
+		p.witness.Configured(&p.options)
+	}
 	return nil
 }
 

@@ -2,9 +2,10 @@ package balancer
 
 import "sluice/discovery"
 
-// Witness learns what a pool is told, and sees what the pool does with it: package balancer/proof compares the two. The pool
+// Witness learns what a pool is told, and sees what the pool does with it: package test/proof compares the two. The pool
 // calls it with its mutex held and when the snapshot that obeys is stored, except for Joined: no method may block or call the
 // pool, but for its snapshot. A witness changes nothing of what a request gets.
+// Only tests have one.
 type Witness interface {
 	// Changing: one of the next four follows. Until it returns, picks may follow what the witness has yet to learn.
 	Changing()
@@ -16,8 +17,8 @@ type Witness interface {
 	Judged(r Reason, verdicts []Verdict)
 	// Ordered is Pool.SetOrders.
 	Ordered(of func(discovery.Instance) Orders)
-	// Joined returns what sees the attempts on a peer. It comes before a snapshot has the peer. If the peer was in the pool
-	// before the pool had a witness, or was in use under another name (Pool.ApplyMoved), these are the reasons against it, and
+	// Joined returns what sees the attempts on a peer. It comes before a snapshot has the peer. If the peer
+	// was in use under another name (Pool.ApplyMoved), these are the reasons against it, and
 	// whether a first check has yet to pass; else against may have ReasonActive, see Options.FailedBefore.
 	Joined(p *Peer, before bool, against Reason, unchecked bool) Record
 	// Retired: the transport of a peer is closed. cut: with requests in flight.
@@ -65,27 +66,4 @@ func (p *Pool) mark(t Token, s *Snapshot, q *Query) Token {
 		t.holds |= holdsRecord
 	}
 	return t
-}
-
-// callWitnessLocked makes the witness that the options ask for. Once it is there it learns everything, also while they ask for none
-// and it sees no attempt: what it knows stays true.
-func (p *Pool) callWitnessLocked() {
-	if p.options.NewWitness == nil || p.witness != nil {
-		return
-	}
-	p.witness = p.options.NewWitness(p)
-	for _, peers := range []map[discovery.Key]*Peer{p.peers, p.draining} {
-		for _, peer := range peers {
-			c := peer.condition.Load()
-			peer.record = p.witness.Joined(peer, true, c.reasons, c.unchecked)
-		}
-	}
-	p.witness.Applied(p.set, nanotime())
-	p.witness.Ordered(p.orders)
-}
-
-func (p *Pool) configureWitnessLocked() {
-	if p.witness != nil {
-		p.witness.Configured(&p.options)
-	}
 }

@@ -18,7 +18,6 @@ type Balance struct {
 	Tiers            []Tier `key:"tiers"`                                            // a peer belongs to the first tier that selects it; the other peers form one more, the last
 	Overprovisioning Ratio  `key:"overprovisioning" default:"1.4" min:"1" max:"100"` // a tier gets its full share while its healthy share times this is at least 1
 	Subset           Subset `key:"subset"`
-	Proof            bool   `key:"proof" default:"false"` // check the rules of the balancer while requests run
 }
 
 // Policies of Balance with their own settings.

@@ -82,7 +82,7 @@ var rights = []right{
 	{"services.NAME", "file", 0, nil},
 	{"services.NAME", "peers", ByDocument, noSocket},
 	{"services.NAME.balance", "policy", ByDocument | ByTag, nil},
-	{"services.NAME.balance", "overprovisioning proof", ByDocument, nil},
+	{"services.NAME.balance", "overprovisioning", ByDocument, nil},
 	{"services.NAME.balance.hash", "keys bound", ByDocument, nil},
 	{"services.NAME.balance.sticky", "cookie path domain max_age secure same_site", ByDocument | ByTag, nil},
 	{"services.NAME.balance.sticky", "secret", ByDocument, nil},

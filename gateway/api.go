@@ -7,7 +7,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"sluice/admin"
-	"sluice/balancer/proof"
 	"sluice/balancer/reading"
 	"sluice/certificates"
 	"sluice/config/chain"
@@ -72,7 +71,6 @@ func (g *Gateway) metrics() *prometheus.Registry {
 		release.Metrics(g.judge.States),
 		operator.Metrics(g.orders.Stats),
 		reading.Metrics(g.services.pools),
-		proof.Metrics(g.services.proof),
 		healthcheck.Metrics(g.services.health.Load, g.services.healthStats),
 		discovery.Metrics(g.services.discovery.Statuses),
 		saved.Metrics(g.services.snapshot.Status),

@@ -62,7 +62,7 @@ func (c *combinations) service(name string) settings {
 	if !c.impatient && !c.crashing {
 		addresses = addresses[:pick(c, 1, 2, 3, 3)]
 	}
-	balance := settings{"proof": !c.one(4), "policy": pick(c, "ewma", "hash", "least_conn", "random", "round_robin", "sticky")}
+	balance := settings{"policy": pick(c, "ewma", "hash", "least_conn", "random", "round_robin", "sticky")}
 	limits, health := settings{}, settings{}
 	dead := c.dying && len(addresses) == 3 && c.one(2)
 	tagged := false
@@ -164,7 +164,7 @@ func (c *combinations) near(address string) string {
 
 // streams composes a service for the connections of listeners for TCP.
 func (c *combinations) streams(name string, addresses []string) settings {
-	service := settings{"timeouts": settings{"connect": "5m"}, "drain": settings{"timeout": "10m"}, "balance": settings{"proof": true, "policy": pick(c, "least_conn", "ewma", "round_robin", "random")}}
+	service := settings{"timeouts": settings{"connect": "5m"}, "drain": settings{"timeout": "10m"}, "balance": settings{"policy": pick(c, "least_conn", "ewma", "round_robin", "random")}}
 	if c.byConsul(name) {
 		service["consul"] = settings{}
 	} else {

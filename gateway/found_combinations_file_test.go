@@ -145,7 +145,7 @@ func (c *foundRun) move(m moving, quiet bool) moving {
 
 // text returns a configuration as a file.
 func (c *foundRun) text(f *foundFile) string {
-	common := settings{"timeouts": settings{"connect": "5m", "response_header": "10m"}, "drain": settings{"timeout": "10m"}, "balance": settings{"proof": true}}
+	common := settings{"timeouts": settings{"connect": "5m", "response_header": "10m"}, "drain": settings{"timeout": "10m"}}
 	services := make(settings)
 	for _, name := range foundServices {
 		if !f.defines(name) {
@@ -162,7 +162,7 @@ func (c *foundRun) text(f *foundFile) string {
 				keys[m.source] = m.at
 			}
 		} else {
-			keys["balance"] = settings{"policy": f.defined[name], "proof": true}
+			keys["balance"] = settings{"policy": f.defined[name]}
 		}
 		services[name] = keys
 	}

@@ -14,6 +14,7 @@ import (
 
 	"sluice/admin/fleet"
 	"sluice/admin/series"
+	"sluice/balancer"
 	"sluice/certificates"
 	listenertls "sluice/certificates/listeners"
 	"sluice/config"
@@ -73,6 +74,9 @@ type Options struct {
 	// Replaced is closed when a new process has taken over the listeners. Run then
 	// ends as if its context had ended, but without shutdown.delay.
 	Replaced <-chan struct{}
+
+	// Witness is balancer.Options.NewWitness of all pools, in tests; nil: none.
+	Witness func(*balancer.Pool) balancer.Witness
 
 	Systemd *systemd.Manager // nil: it did not start this process
 }
@@ -183,6 +187,7 @@ func New(o Options) (_ *Gateway, err error) {
 	warm := make(chan struct{})
 	g.services = &services{
 		warm:       warm,
+		witness:    o.Witness,
 		registries: g.registries, mesh: g.mesh.identity, intentions: g.mesh.intentions, proxy: g.proxy, machine: g.machine, tags: g.tags, log: g.log,
 		orders: func() operator.Set { return g.orders.Set() },
 	}

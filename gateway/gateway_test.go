@@ -30,6 +30,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/parallel"
+	"sluice/test/proof"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
@@ -76,6 +77,9 @@ type running struct {
 	ended  chan struct{}                                             // closed when Run has returned
 	err    error                                                     // what it returned
 }
+
+// brokenRule begins a line in the log of a gateway whose pools have not kept a rule.
+const brokenRule = "a rule of the balancer was not kept:"
 
 // preamble configures listeners with free ports on loopback.
 const preamble = `
@@ -124,6 +128,7 @@ func (r *running) run(o Options, set ...func(*Gateway)) {
 	if o.Listen == nil {
 		o.Listen = r.listen
 	}
+	o.Witness = proof.New(func(text string) { fmt.Fprintln(r.log, brokenRule, text) }).Witness
 	var err error
 	if r.Gateway, err = New(o); err != nil {
 		t.Fatal(err)

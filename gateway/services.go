@@ -16,7 +16,6 @@ import (
 
 	"sluice/balancer"
 	"sluice/balancer/journal"
-	"sluice/balancer/proof"
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/consul/mesh"
@@ -51,7 +50,7 @@ type services struct {
 	snapshot  *saved.Store
 	health    *healthcheck.Monitor
 	journal   *journal.Journal
-	proof     *proof.Proof // of the services that ask for it
+	witness   func(*balancer.Pool) balancer.Witness // of new pools; nil: none
 
 	obeying sync.Mutex // held by obey: the orders that it read last count
 
@@ -64,7 +63,6 @@ type services struct {
 func (s *services) open(c *config.Config, owner *operator.Ownership, feed *events.Feed) (err error) {
 	s.byName = make(map[string]*service)
 	s.journal = journal.New(feed, s.log)
-	s.proof = proof.New(s.journal.Note)
 	s.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
 	if s.snapshot, err = saved.Open(saved.Options{
 		Path: c.Discovery.Snapshot, MaxAge: c.Discovery.SnapshotMaxAge, Owner: owner.Do,

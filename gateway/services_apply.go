@@ -127,9 +127,7 @@ func (s *services) poolOptions(c config.Service, of *service, health healthcheck
 	if health.Active != nil {
 		o.FailedBefore = s.failedBefore(of)
 	}
-	if c.Balance.Proof {
-		o.NewWitness = s.proof.Witness
-	}
+	o.NewWitness = s.witness
 	return of.checker.Adapt(o, health)
 }
 

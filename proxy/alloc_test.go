@@ -19,7 +19,6 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
-	"sluice/balancer/proof"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/http2"
 	"sluice/route"
@@ -65,9 +64,6 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 		limits := balancer.Limits{Adaptive: true, AdaptiveMin: 4, Requests: 1000, PeerRequests: 1000, PeerConnections: 100, Retries: 10}
 		p.reconfigure(balancer.Options{Limits: limits})
 		p.setService(route.Service{Retry: route.Retry{Attempts: 2, Hedge: &route.Hedge{After: time.Hour}}})
-	})
-	proven := set(func(t *testing.T, p *testProxy) {
-		p.reconfigure(balancer.Options{NewWitness: proof.New(func(e balancer.Event) { t.Error(e.Detail) }).Witness})
 	})
 	metered := set(func(t *testing.T, p *testProxy) {
 		p.setActions(&route.Actions{RateLimit: &route.RateLimit{Limiter: ratelimit.New(1_000_000, time.Millisecond, 1_000_000)}})
@@ -121,7 +117,6 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 		{"split, new client", split, get + "\r\n", okResponse, "ok"},
 		{"split, with the cookie", split, get + "Cookie: sluice_client=3w5e11264sgsf\r\n\r\n", okResponse, "ok"},
 		{"limits of the service, a hedge that does not come", limited, get + "\r\n", okResponse, "ok"},
-		{"running proof", proven, get + "\r\n", okResponse, "ok"},
 		{"limit of the rate", metered, get + "\r\n", okResponse, "ok"},
 		{"discovery chain", chain, "GET /api/x/z?q HTTP/1.1\r\nHost: a\r\nX-A: 12\r\nCookie: a\r\n\r\n", okResponse, "ok"},
 		{"split of services", weighted, get + "Cookie: sluice_client=3w5e11264sgsf\r\n\r\n", okResponse, "ok"},

@@ -16,11 +16,11 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/balancer/proof"
 	"sluice/discovery"
 	"sluice/route"
 	"sluice/test/balancertest"
 	"sluice/test/long"
+	"sluice/test/proof"
 	"sluice/test/verify"
 )
 
@@ -149,7 +149,7 @@ func TestOverloadMeetsTheRest(t *testing.T) {
 	seed := verify.Seed(t)
 	o := &overloaded{testProxy: startProxy(t, Options{}), http2: http2Client(t)}
 	var broken sync.Map
-	o.proof = proof.New(func(e balancer.Event) { broken.Store(e.Detail, true) })
+	o.proof = proof.New(func(text string) { broken.Store(text, true) })
 	o.http1.Transport = &http.Transport{MaxIdleConnsPerHost: 100}
 	t.Cleanup(o.http1.CloseIdleConnections)
 	for range 6 {

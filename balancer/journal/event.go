@@ -49,8 +49,6 @@ func feedEvent(e balancer.Event) (events.Event, bool) {
 		f.Kind, f.Text = events.KindPanicOver, "The panic is over"+events.Because(e.Detail)
 	case balancer.EventRefused:
 		f.Kind, f.Text = events.KindForbidden, "No request may go to "+peer+events.Because(e.Detail)
-	case balancer.EventViolation:
-		f.Kind, f.Text = events.KindBroken, "sluice has not kept a rule of its own"+events.Because(e.Detail)
 	}
 	return f, true
 }

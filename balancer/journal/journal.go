@@ -119,8 +119,6 @@ func (j *Journal) write(e balancer.Event) {
 // is only for debugging, because a change of state has its own event.
 func levelOf(e balancer.Event) zerolog.Level {
 	switch {
-	case e.Kind == balancer.EventViolation:
-		return zerolog.ErrorLevel
 	case e.Kind == balancer.EventUpdated:
 		return zerolog.DebugLevel
 	case e.Kind == balancer.EventCut, e.Kind == balancer.EventPanic, e.Kind == balancer.EventRefused,
@@ -140,6 +138,4 @@ var eventMessages = map[balancer.EventKind]string{
 	balancer.EventPanic:     "panic: too few eligible peers, failing ones get requests too",
 	balancer.EventPanicOver: "panic is over",
 	balancer.EventRefused:   "peer refused: no request may go to its address",
-
-	balancer.EventViolation: "a rule of the balancer was not kept. Please report it",
 }

@@ -50,7 +50,6 @@ func features(collector string) []feature {
 		{name: "`client.request_id`", Client: "request_id: true"},
 		{name: "tracing, the request is not sampled", More: fmt.Sprintf("tracing: { otlp: %q, sample: 0 }", collector)},
 		{name: "tracing, the request is sampled", More: fmt.Sprintf("tracing: { otlp: %q, sample: 1 }", collector)},
-		{name: "`balance.proof`", Service: "balance: { proof: true }"},
 		{name: "`limits.adaptive`", Service: "limits: { adaptive: true }"},
 		{name: "`limits.requests` and `connections_per_peer`", Service: "limits: { requests: 1000, connections_per_peer: 100 }"},
 		{name: "`retry.hedge.after`, not hedged", Service: "retry: { hedge: { after: 10s } }"},

@@ -17,7 +17,6 @@ var timed = []struct{ pkg, pattern, about string }{
 	{"observe/metrics", "Observe$", "counting a request"},
 	{"proxy/accesslog", "Log$", "a line of the access log"},
 	{"balancer", "Pick/^(ewma|round_robin|least_conn|hash)$/^1$/^10$", "picking one of 10 peers, and its end"},
-	{"balancer/proof", "Proof", "the proof of a request"},
 	{"admin/series", "Sample", "a sample of the series of 1,000 services with 10 peers each"},
 }
 

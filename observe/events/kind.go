@@ -87,7 +87,6 @@ const (
 	KindNotReady Kind = "sluice.not_ready" // an operator has ordered it
 	KindLogLevel Kind = "sluice.log_level" // an operator has set the level of the log
 	KindPanicked Kind = "sluice.panicked"  // a part of it has failed by a fault of its own
-	KindBroken   Kind = "sluice.violation" // a rule of the balancer was not kept: see balance.proof
 	KindReplaced Kind = "sluice.replaced"  // a new process serves
 	KindStopping Kind = "sluice.stopping"
 	KindSkipped  Kind = "feed.skipped" // the reader lacks events
@@ -102,7 +101,7 @@ var kinds = []Kind{
 	KindApplied, KindRejected, KindRolledBack, KindSourceFails, KindSourceWorks,
 	KindShareGiven, KindShareEnded, KindShareVerdict,
 	KindOrderGiven, KindOrderEnded, KindOrderExpired,
-	KindStarted, KindReady, KindNotReady, KindLogLevel, KindPanicked, KindBroken, KindReplaced, KindStopping, KindSkipped,
+	KindStarted, KindReady, KindNotReady, KindLogLevel, KindPanicked, KindReplaced, KindStopping, KindSkipped,
 }
 
 // Kinds returns all kinds.

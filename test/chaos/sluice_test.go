@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 	"sluice/config"
 	"sluice/gateway"
 	"sluice/test/consultest"
+	"sluice/test/proof"
 	"sluice/test/verify"
 )
 
@@ -73,12 +73,13 @@ admin: { address: %q }
 access_log: { path: "off" }
 shutdown: { idle: 0s, grace: 1s }
 consul: { addresses: [%q], token_file: %q, wait: 2s }
-services: { star: { consul: {}, balance: { policy: round_robin, proof: true }, timeouts: { connect: 10s } } } # the machine may be busy
+services: { star: { consul: {}, balance: { policy: round_robin }, timeouts: { connect: 10s } } } # the machine may be busy
 routes: [{ service: star }]
 `, s.web, s.admin, c.relay.URL(), c.tokenFile)
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	log := verify.Result(os.Create(filepath.Join(t.TempDir(), "sluice.log"))).Must(t)
-	s.Gateway = verify.Result(gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: log})).Must(t)
+	rules := proof.New(nil)
+	s.Gateway = verify.Result(gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: log, Witness: rules.Witness})).Must(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = s.Run(ctx) })
@@ -86,11 +87,9 @@ routes: [{ service: star }]
 		cancel()
 		running.Wait()
 		lines, _ := os.ReadFile(log.Name())
-		for line := range bytes.Lines(lines) {
-			if bytes.Contains(line, []byte("a rule of the balancer was not kept")) {
-				s.notice("%s", line)
-				t.Error("the proof has found a violation")
-			}
+		for _, text := range rules.Violations() {
+			s.notice("%s", text)
+			t.Error("the proof has found a violation")
 		}
 		if t.Failed() {
 			t.Logf("sluice's log:\n%s", lines)

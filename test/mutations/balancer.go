@@ -243,10 +243,10 @@ var balancerFaults = []mutation{
 	},
 	{
 		name: "proof-judges-by-what-it-has-yet-to-learn",
-		file: "balancer/proof/witness.go",
+		file: "test/proof/witness.go",
 		old:  "w.changing.Store(true)",
 		new:  "w.changing.Store(false)",
-		test: "./balancer/proof TestPickDuringAChange",
+		test: "./test/proof TestPickDuringAChange",
 	},
 	{
 		name: "place-of-a-superseded-attempt-is-kept",
@@ -299,10 +299,10 @@ var balancerFaults = []mutation{
 	},
 	{
 		name: "proof-forgives-for-a-second",
-		file: "balancer/proof/proof.go",
+		file: "test/proof/proof.go",
 		old:  "Grace = 100 * time.Millisecond",
 		new:  "Grace = time.Second",
-		test: "./balancer/proof TestEachRuleIsChecked",
+		test: "./test/proof TestEachRuleIsChecked",
 	},
 	{
 		name: "full-tier-keeps-its-requests",

@@ -4,7 +4,7 @@
 //	go run ./test/mutations                     # all, some seconds each
 //	go run ./test/mutations -room balancer
 //	go run ./test/mutations -run 'hash|drain' -v
-//	go run ./test/mutations -proof              # whether balancer/proof sees them while requests run
+//	go run ./test/mutations -proof              # whether test/proof sees them while requests run
 //	go run ./test/mutations -list
 //
 // It ends with status 1 if a fault survives its tests, no longer applies, or does not compile.

@@ -18,7 +18,7 @@ type mutation struct {
 	old  string // occurs exactly once in the file; a line number would rot
 	new  string
 	test string // a package and a pattern of its tests, as in "./balancer TestDrain|TestClose"
-	// proof is the kind of violation that balancer/proof counts for the fault, while requests run; empty: it sees none.
+	// proof is the kind of violation that test/proof counts for the fault, while requests run; empty: it sees none.
 	proof string
 }
 

@@ -12,8 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"sluice/balancer/proof"
 	"sluice/test/long"
+	"sluice/test/proof"
 	"sluice/test/verify"
 )
 
@@ -82,8 +82,8 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// The proof that may run in production, balancer/proof, finds nothing where the simulation does. Where the code has a fault,
-// this test shows whether it would be seen there: see docs/testing.md.
+// The proof that other tests have, test/proof, finds nothing where the simulation does. Where the code has a fault,
+// this test shows whether it would be seen with them: see docs/testing.md.
 func TestProof(t *testing.T) {
 	var total [proof.NumKinds]uint64
 	seeds, ok := variable(t, "SLUICE_SEEDS")

@@ -12,9 +12,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
-	"sluice/balancer/proof"
 	"sluice/discovery"
 	"sluice/healthcheck"
+	"sluice/test/proof"
 )
 
 // streams of random numbers of one seed, which do not depend on each other.
@@ -199,11 +199,11 @@ func (w *world) violateLocked(format string, args ...any) {
 }
 
 // disprove notes a violation that the proof has found.
-func (w *world) disprove(e balancer.Event) {
+func (w *world) disprove(text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.proven = append(w.proven, fmt.Sprintf("%s: %v: %s", e.Pool, e.Peer, e.Detail))
-	w.violateLocked("proof: %s: %v: %s", e.Pool, e.Peer, e.Detail)
+	w.proven = append(w.proven, text)
+	w.violateLocked("proof: %s", text)
 }
 
 func (w *world) violated() bool {

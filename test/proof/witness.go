@@ -26,7 +26,6 @@ type witness struct {
 
 	options    balancer.Options
 	configured bool
-	on         bool // it sees attempts
 	set        map[discovery.Key]discovery.Instance
 	orders     func(discovery.Instance) balancer.Orders
 	records    map[*balancer.Peer]*record
@@ -68,17 +67,12 @@ func (w *witness) Changing() { w.changing.Store(true) }
 
 // Configured implements balancer.Witness.
 func (w *witness) Configured(o *balancer.Options) {
-	before, wasOn, wasConfigured := w.options, w.on, w.configured
-	w.options, w.on, w.configured = *o, o.NewWitness != nil, true
-	switch {
-	case !w.on:
-	case w.pool.Snapshot().Generation == 1 || wasOn && *before.RetryBudget != *o.RetryBudget:
+	before, wasConfigured := w.options, w.configured
+	w.options, w.configured = *o, true
+	if !wasConfigured || *before.RetryBudget != *o.RetryBudget {
 		w.account.open(*o.RetryBudget, w.lateRetries())
-	case !wasOn: // the balance is not known
-		w.account.open(*o.RetryBudget, w.pool.RetriesLeft()+w.lateRetries())
 	}
 	for _, r := range w.records {
-		r.whole = r.whole && w.on
 		if r.awaits && !o.MustPassFirst {
 			r.against &^= balancer.ReasonActive
 			r.unchecked, r.awaits = false, false
@@ -151,7 +145,7 @@ func (w *witness) Ordered(of func(discovery.Instance) balancer.Orders) {
 // Joined implements balancer.Witness.
 func (w *witness) Joined(p *balancer.Peer, before bool, against balancer.Reason, unchecked bool) balancer.Record {
 	w.joined++
-	r := &record{witness: w, peer: p, number: w.joined, fresh: !before, whole: w.on && !before, unchecked: unchecked, awaits: unchecked && p.AwaitsCheck(),
+	r := &record{witness: w, peer: p, number: w.joined, fresh: !before, whole: !before, unchecked: unchecked, awaits: unchecked && p.AwaitsCheck(),
 		against: against & (balancer.ReasonActive | balancer.ReasonEjected)}
 	r.standing.Store(&standing{since: math.MaxInt64}) // until a set has it
 	w.records[p] = r

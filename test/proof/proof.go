@@ -1,4 +1,4 @@
-// Package proof checks the rules of pools while requests run: the invariants of test/simulation, as far as one process can see
+// Package proof checks the rules of pools while a test runs: the invariants of test/simulation, as far as one process can see
 // them. A [Proof] makes the witness of each pool ([Proof.Witness] is balancer.Options.NewWitness). A witness reads what the pool
 // is told (sets, verdicts, orders, options), decides by itself which peers may get requests and in which order, and counts
 // attempts by itself. It looks at no condition of a peer, no picker and no counter of the pool but to compare.
@@ -17,6 +17,8 @@ package proof
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,7 +54,7 @@ const (
 	NumKinds = int(Outcomes) + 1
 )
 
-// String returns the name of k, as in metrics.
+// String returns the name of k.
 func (k Kind) String() string {
 	return [NumKinds]string{
 		"removed", "ineligible", "group", "tier", "tried", "limit", "retry_budget", "token", "in_flight", "outcomes",
@@ -62,17 +64,14 @@ func (k Kind) String() string {
 // Grace is how long after the snapshot without a peer a pick may still find it.
 const Grace = 100 * time.Millisecond
 
-// reportEvery bounds the reports of each kind.
-const reportEvery = time.Minute
-
 // Proof counts the violations of all pools. It is safe for concurrent use.
 type Proof struct {
-	notify func(balancer.Event)
-	kinds  [NumKinds]struct {
-		total  atomic.Uint64
-		silent atomic.Uint64 // not reported since the last report
-		next   atomic.Int64  // when the next one is reported, by balancer.Now
-	}
+	notify func(string)
+	totals [NumKinds]atomic.Uint64
+
+	mu         sync.Mutex // guards the field below
+	violations []string
+
 	// open counts the attempts that are not done, by a hash of peer and pick: a token that is done twice is seen at once
 	// unless another attempt has the same hash, and else when that one is done.
 	open [1 << openBits]atomic.Int32
@@ -80,18 +79,19 @@ type Proof struct {
 
 const openBits = 14
 
-// New returns a proof. notify gets the first violation of each kind, and then at most one in a minute, as an event of kind
-// balancer.EventViolation. It is called by requests and must not block.
-func New(notify func(balancer.Event)) *Proof {
-	p := &Proof{notify: notify}
-	for i := range p.kinds {
-		p.kinds[i].next.Store(balancer.Now())
-	}
-	return p
-}
+// New returns a proof. notify, which may be nil, gets the first violation of each kind. It is called by requests and must
+// not block.
+func New(notify func(string)) *Proof { return &Proof{notify: notify} }
 
 // Total returns the number of violations of a kind.
-func (p *Proof) Total(k Kind) uint64 { return p.kinds[k].total.Load() }
+func (p *Proof) Total(k Kind) uint64 { return p.totals[k].Load() }
+
+// Violations returns the first violation of each kind, in their order.
+func (p *Proof) Violations() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.violations)
+}
 
 // slot returns where an attempt that is not done is counted.
 func (p *Proof) slot(number uint64, start int64) *atomic.Int32 {
@@ -99,20 +99,14 @@ func (p *Proof) slot(number uint64, start int64) *atomic.Int32 {
 }
 
 func (p *Proof) violate(k Kind, pool *balancer.Pool, peer *balancer.Peer, generation uint64, format string, args ...any) {
-	kind := &p.kinds[k]
-	kind.total.Add(1)
-	now, next := balancer.Now(), kind.next.Load()
-	if now < next || !kind.next.CompareAndSwap(next, now+int64(reportEvery)) {
-		kind.silent.Add(1)
+	if p.totals[k].Add(1) > 1 {
 		return
 	}
-	detail := fmt.Sprintf("%s, in generation %d: %s", k, generation, fmt.Sprintf(format, args...))
-	if silent := kind.silent.Swap(0); silent > 0 {
-		detail += fmt.Sprintf(" (and %d more since the last report)", silent)
+	text := fmt.Sprintf("%s: %v: %s, in generation %d: %s", pool.Name(), peer, k, generation, fmt.Sprintf(format, args...))
+	p.mu.Lock()
+	p.violations = append(p.violations, text)
+	p.mu.Unlock()
+	if p.notify != nil {
+		p.notify(text)
 	}
-	e := balancer.Event{Time: time.Now(), Pool: pool.Name(), Peer: peer, Kind: balancer.EventViolation, Detail: detail}
-	if peer != nil {
-		e.State = peer.State()
-	}
-	p.notify(e)
 }
