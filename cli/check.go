@@ -27,9 +27,6 @@ func newCheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, warning := range r.Warnings {
-				fmt.Fprintln(cmd.ErrOrStderr(), warning)
-			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is right: listeners %d, services %d, routes %d\n",
 				in.File, len(r.Config.Listeners), len(r.Config.Services), len(r.Config.Routes))
 			return nil

@@ -56,7 +56,7 @@ routes: [{ service: b }, { path: /c, service: c }, { path: /a, service: a }]
 	for i, origin := range []string{"sluice.yaml:3", "routes.d/b.yaml:2", "consul_kv:sluice/x.json:1"} {
 		verify.Equal(t, b.Config.Routes[i].Origin, origin, "route %d is from", i)
 	}
-	verify.That(t, len(b.Missing)+len(b.Shadowed)+len(b.Warnings) <= 0, "missing %q, shadowed %v, warnings %q", b.Missing, b.Shadowed, b.Warnings)
+	verify.That(t, len(b.Missing)+len(b.Shadowed) <= 0, "missing %q, shadowed %v", b.Missing, b.Shadowed)
 }
 
 // Each error names its document and line.

@@ -24,8 +24,7 @@ type decoder struct {
 	// failures are the keys of errs, and all above them. The first indexed of errs are in it: see failed.
 	failures map[string]bool
 	indexed  int
-	old      Errors // keys that are accepted under another name
-	part     bool   // the tree is a document of a source, not the configuration file
+	part     bool // the tree is a document of a source, not the configuration file
 
 	by     Setter    // of the tree
 	rights *rightsOf // of the tree; nil: by the file, which may set all
@@ -337,11 +336,6 @@ func (d *decoder) unknown(pairs []pair, o *object, at *keyPath) {
 	}
 	for _, p := range pairs {
 		if slices.Contains(known, p.name) {
-			continue
-		}
-		if to := moved[join(key, p.name)]; to != "" {
-			at := d.placeOf(p.key)
-			d.old = append(d.old, &Error{Origin: at.origin, line: at.line, Key: join(key, p.name), Want: "deprecated: use " + to})
 			continue
 		}
 		want := "unknown key"

@@ -282,11 +282,11 @@ func (w *whole) ownerOf(service string) *decoder {
 	return w.decoder
 }
 
-// of returns the errors of all fragments, or another list of theirs, the file's first.
-func (w *whole) of(list func(*decoder) Errors) Errors {
-	all := list(w.decoder).sorted()
+// errors returns the errors of the file, then those of each document, each in the order of its lines.
+func (w *whole) errors() Errors {
+	all := w.decoder.errs.sorted()
 	for _, f := range w.fragments {
-		all = append(all, list(f.decoder).sorted()...)
+		all = append(all, f.decoder.errs.sorted()...)
 	}
 	return all
 }

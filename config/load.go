@@ -109,8 +109,6 @@ func (in Input) IsPipe() bool {
 // Built is a configuration that is put together from documents.
 type Built struct {
 	Config *Config
-	// Warnings lists accepted keys under another name, each with its file and line.
-	Warnings []string
 	// Shadowed are the services and routes that are not used, because a source with
 	// precedence has them too.
 	Shadowed Errors
@@ -151,7 +149,6 @@ func (in Input) build(sources []Source) (*Built, Errors) {
 	if len(d.errs) > 0 {
 		return &Built{Config: c}, d.errs
 	}
-	tree{d, root}.move()
 	in.override(d, root)
 	d.decode(root, reflect.ValueOf(c).Elem())
 	c.hidden = slices.DeleteFunc(d.hiddenBelow(nil, 0), func(g hiddenValue) bool { return g.path[0] == "routes" }) // see Route
@@ -165,10 +162,7 @@ func (in Input) build(sources []Source) (*Built, Errors) {
 		c.openFiles(d)
 	}
 	built := &Built{Config: c, Shadowed: w.shadowed, Missing: w.missing}
-	for _, key := range w.of(func(d *decoder) Errors { return d.old }) {
-		built.Warnings = append(built.Warnings, key.Error())
-	}
-	return built, w.of(func(d *decoder) Errors { return d.errs })
+	return built, w.errors()
 }
 
 // document parses data into a mapping node, which is empty for an empty file.

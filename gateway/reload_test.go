@@ -452,14 +452,3 @@ func TestReloadsUnderLoad(t *testing.T) {
 	opened := connections.Load()
 	verify.That(t, opened <= 8, "%d connections to the peer: they were not kept", opened)
 }
-
-func TestMovedKeysAreLogged(t *testing.T) {
-	t.Parallel()
-	text := "consul: { debounce: { quiet: 1ms } }\n" + static("a", "127.0.0.1:1")
-	r := start(t, text)
-	want := `"keys":["` + r.file + `:1: consul.debounce: deprecated: use discovery.debounce"]`
-	verify.That(t, strings.Contains(r.log.String(), want), "the log lacks %s:\n%s", want, r.log.String())
-	r.write(text + "\n# again\n")
-	r.Reload()
-	r.await("the log has the keys again", func() bool { return strings.Count(r.log.String(), want) >= 2 })
-}

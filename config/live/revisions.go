@@ -27,16 +27,13 @@ func (m *Manager) refuse(errs map[string]error, reload bool) {
 	m.history.RecordStanding(m.refusals.latest())
 }
 
-// warn logs keys under another name, and what sources with precedence hide, once.
+// warn logs what sources with precedence hide, once.
 func (m *Manager) warn(b *config.Built) {
-	notes := fmt.Sprint(b.Warnings, b.Shadowed)
+	notes := fmt.Sprint(b.Shadowed)
 	if notes == m.notes {
 		return
 	}
 	m.notes = notes
-	if len(b.Warnings) > 0 {
-		m.options.Log.Warn().Str("source", m.input.Source()).Strs("keys", b.Warnings).Msg("the configuration has keys with a newer name")
-	}
 	for _, shadowed := range b.Shadowed {
 		m.options.Log.Warn().Err(shadowed).Msg("a part of the configuration is not used")
 	}
