@@ -71,7 +71,7 @@ func (a *ACME) check(d *decoder, key string, local bool) {
 
 // ACMEDNS has the records of the challenge DNS-01 made.
 type ACMEDNS struct {
-	Provider  string   `key:"provider" required:"yes" oneof:"cloudflare|hetzner|rfc2136|exec"`
+	Provider  string   `key:"provider" required:"yes" oneof:"cloudflare|rfc2136|exec"`
 	TokenFile string   `key:"token_file" format:"file"`
 	Server    string   `key:"server" format:"dns_server"`
 	KeyFile   string   `key:"key_file" format:"file"`
@@ -98,7 +98,7 @@ func (a *ACMEDNS) check(d *decoder, key string) {
 		name, value string
 		of          []string
 	}{
-		{"token_file", a.TokenFile, []string{dns01.Cloudflare, dns01.Hetzner}},
+		{"token_file", a.TokenFile, []string{dns01.Cloudflare}},
 		{"server", a.Server, []string{dns01.RFC2136}},
 		{"key_file", a.KeyFile, []string{dns01.RFC2136}},
 		{"command", strings.Join(a.Command[:min(1, len(a.Command))], ""), []string{dns01.Exec}},

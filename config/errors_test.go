@@ -152,15 +152,15 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:7: listeners[0].tls.acme.names[1]: value "*.example": a wildcard needs acme.dns: authorities prove it by DNS-01 only`,
 			`sluice.yaml:8: listeners[0].tls.acme.names[2]: value "*": want a host name, or with acme.dns a wildcard such as *.example.com`,
 			`sluice.yaml:9: listeners[0].tls.acme.names[3]: value "a.*.example": want a host name, or with acme.dns a wildcard such as *.example.com`}},
-		{"providers of DNS-01", "listeners:\n- { address: ':1', tls: { acme: { names: ['*.a'], dns: { provider: route53 } } } }\n- { address: ':2', tls: { acme: { names: ['*.a'], dns: { provider: cloudflare, command: [a] } } } }\n- { address: ':3', tls: { acme: { names: ['*.a'], dns: { provider: rfc2136, server: a, token_file: b } } } }\n- { address: ':4', tls: { acme: { names: ['*.a'], dns: { provider: hetzner, token_file: /nonexistent } } } }\n- { address: 'unix:/run/a', tls: { acme: { names: ['*.a'], dns: { provider: exec, command: [/nonexistent] } } } }\n- { address: ':6', tls: { acme: { names: ['*.a'], dns: {} } } }" + tail, []string{
-			`sluice.yaml:2: listeners[0].tls.acme.dns.provider: value "route53": want one of cloudflare, hetzner, rfc2136, exec`,
+		{"providers of DNS-01", "listeners:\n- { address: ':1', tls: { acme: { names: ['*.a'], dns: { provider: route53 } } } }\n- { address: ':2', tls: { acme: { names: ['*.a'], dns: { provider: cloudflare, command: [a] } } } }\n- { address: ':3', tls: { acme: { names: ['*.a'], dns: { provider: rfc2136, server: a, token_file: b } } } }\n- { address: ':4', tls: { acme: { names: ['*.a'], dns: { provider: cloudflare, token_file: /nonexistent } } } }\n- { address: 'unix:/run/a', tls: { acme: { names: ['*.a'], dns: { provider: exec, command: [/nonexistent] } } } }\n- { address: ':6', tls: { acme: { names: ['*.a'], dns: {} } } }" + tail, []string{
+			`sluice.yaml:2: listeners[0].tls.acme.dns.provider: value "route53": want one of cloudflare, rfc2136, exec`,
 			`sluice.yaml:3: listeners[1].tls.acme.dns.token_file: required with provider: cloudflare`,
 			`sluice.yaml:3: listeners[1].tls.acme.dns.command: value "a": only with provider: exec`,
-			`sluice.yaml:4: listeners[2].tls.acme.dns.token_file: value "b": only with provider: cloudflare or hetzner`,
+			`sluice.yaml:4: listeners[2].tls.acme.dns.token_file: value "b": only with provider: cloudflare`,
 			`sluice.yaml:4: listeners[2].tls.acme.dns.key_file: required with provider: rfc2136`,
 			`sluice.yaml:5: listeners[3].tls.acme.dns.token_file: value "/nonexistent": cannot be used: open /nonexistent: no such file or directory`,
 			`sluice.yaml:6: listeners[4].tls.acme.dns.command: value "/nonexistent": cannot be used: exec: "/nonexistent": stat /nonexistent: no such file or directory`,
-			`sluice.yaml:7: listeners[5].tls.acme.dns.provider: required: one of cloudflare, hetzner, rfc2136, exec`}},
+			`sluice.yaml:7: listeners[5].tls.acme.dns.provider: required: one of cloudflare, rfc2136, exec`}},
 		{"registered sockets", "listeners: [{ address: 'unix:/run/a' }]\nconsul: { register: { address: a.example } }" + tail, []string{
 			`sluice.yaml:2: consul.register: every listener is a unix socket: give the address and the port that clients use`}},
 		{"peer sockets", "services: { a: { peers: ['unix:/run/a', 'unix:/run//a weight=2', 'unix:run/b'] } }\nroutes: [{ service: a }]", []string{

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/libdns/cloudflare"
-	"github.com/libdns/hetzner/v2"
 	"github.com/libdns/libdns"
 	"github.com/libdns/rfc2136"
 
@@ -20,7 +19,6 @@ import (
 // The names of providers.
 const (
 	Cloudflare = "cloudflare"
-	Hetzner    = "hetzner"
 	RFC2136    = "rfc2136" // a name server that takes changes
 	Exec       = "exec"    // a program of the operator's
 )
@@ -28,7 +26,7 @@ const (
 // A Provider makes and removes records. Its files are read for each of them, so a changed secret is used at once.
 type Provider struct {
 	Name      string   // one of the constants
-	TokenFile string   // of Cloudflare and Hetzner: the file of a token of their API
+	TokenFile string   // of Cloudflare: the file of a token of their API
 	Server    string   // of RFC2136: "host:port"
 	KeyFile   string   // of RFC2136: the file of a key as BIND writes it
 	Command   []string // of Exec: the program and its first arguments
@@ -72,9 +70,6 @@ func (p Provider) open() (records, error) {
 	}
 	if !isToken(token) {
 		return nil, fmt.Errorf("%s: want a token on one line, without spaces", p.TokenFile)
-	}
-	if p.Name == Hetzner {
-		return hetzner.New(token), nil
 	}
 	return &cloudflare.Provider{APIToken: token}, nil
 }

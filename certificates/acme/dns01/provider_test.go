@@ -25,10 +25,9 @@ func write(t *testing.T, text string) (file string) {
 func TestSecretsThatCannotBeUsed(t *testing.T) {
 	for _, c := range []struct{ provider, text, want string }{
 		{Cloudflare, "", "want a token on one line"},
-		{Hetzner, "top secret\n", "want a token on one line"},
+		{Cloudflare, "top secret\n", "want a token on one line"},
 		{Cloudflare, strings.Repeat("x", maxSecretBytes+1), "larger than"},
 		{Cloudflare, "\ntoken\n", ""},
-		{Hetzner, "token", ""},
 		{RFC2136, "secret", "want one key"},
 		{RFC2136, dnstest.UpdateKey + dnstest.UpdateKey, "want one key"},
 		{RFC2136, `key a { algorithm hmac-md5; secret "c2VjcmV0"; };`, "want one of the algorithms hmac-sha1, "},
@@ -64,42 +63,38 @@ func (f fake) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewBufferString(answer)), Request: r}, nil
 }
 
-// Each API gets the record, with the token that is in the file at that time.
-func TestAPIs(t *testing.T) {
+// Cloudflare's API gets the record, with the token that is in the file at that time.
+func TestCloudflare(t *testing.T) {
 	transport := http.DefaultTransport
 	t.Cleanup(func() { http.DefaultTransport = transport })
-	for _, name := range []string{Cloudflare, Hetzner} {
-		zones := dnstest.StartZones(t, "a.example")
-		token := write(t, "first\n")
-		var asked []string
-		var bodies strings.Builder
-		http.DefaultTransport = fake(func(r *http.Request, body string) (int, string) {
-			asked = append(asked, r.Header.Get("Authorization")+" "+r.Method+" "+r.URL.Path)
-			bodies.WriteString(body + r.URL.RawQuery)
-			const made = `{"id":"r1","type":"TXT","name":"_acme-challenge.a.example","content":"v","ttl":60}`
-			switch {
-			case name == Hetzner:
-				return 201, `{"action":{"id":1,"status":"success","progress":100,"command":"x"}}`
-			case r.URL.Path == "/client/v4/zones":
-				return 200, `{"success":true,"result":[{"id":"z1","name":"a.example"}]}`
-			case r.Method == http.MethodGet:
-				return 200, `{"success":true,"result":[` + made + `]}`
-			}
-			return 200, `{"success":true,"result":` + made + `}`
-		})
-		s := New(Options{Provider: Provider{Name: name, TokenFile: token}, Timeout: wait, Propagation: wait, Resolvers: []string{zones.Address}})
-		c := challenge("a.example", "token")
-		verify.NoError(t, s.Present(t.Context(), c))
-		verify.NoError(t, os.WriteFile(token, []byte("second"), 0o600))
-		verify.NoError(t, s.CleanUp(t.Context(), c))
-		all := fmt.Sprint(asked)
-		verify.That(t, strings.HasPrefix(all, "[Bearer first ") && strings.Contains(all, "Bearer second ") && !strings.Contains(all[strings.Index(all, "second"):], "first"), "%s: %s", name, all)
-		verify.That(t, strings.Contains(bodies.String(), c.DNS01KeyAuthorization()) && strings.Contains(all+bodies.String(), "_acme-challenge"), "%s: %s %s", name, all, bodies.String())
-		verify.NoError(t, os.WriteFile(token, nil, 0o600))
-		err := s.Present(t.Context(), c)
-		verify.That(t, err != nil && strings.Contains(err.Error(), "want a token"), "%s without a token: %v", name, err)
-		verify.That(t, s.CleanUp(t.Context(), c) != nil, "%s: a record that may be there is forgotten", name)
-		s.Close()
-		s.Await()
-	}
+	zones := dnstest.StartZones(t, "a.example")
+	token := write(t, "first\n")
+	var asked []string
+	var bodies strings.Builder
+	http.DefaultTransport = fake(func(r *http.Request, body string) (int, string) {
+		asked = append(asked, r.Header.Get("Authorization")+" "+r.Method+" "+r.URL.Path)
+		bodies.WriteString(body + r.URL.RawQuery)
+		const made = `{"id":"r1","type":"TXT","name":"_acme-challenge.a.example","content":"v","ttl":60}`
+		switch {
+		case r.URL.Path == "/client/v4/zones":
+			return 200, `{"success":true,"result":[{"id":"z1","name":"a.example"}]}`
+		case r.Method == http.MethodGet:
+			return 200, `{"success":true,"result":[` + made + `]}`
+		}
+		return 200, `{"success":true,"result":` + made + `}`
+	})
+	s := New(Options{Provider: Provider{Name: Cloudflare, TokenFile: token}, Timeout: wait, Propagation: wait, Resolvers: []string{zones.Address}})
+	c := challenge("a.example", "token")
+	verify.NoError(t, s.Present(t.Context(), c))
+	verify.NoError(t, os.WriteFile(token, []byte("second"), 0o600))
+	verify.NoError(t, s.CleanUp(t.Context(), c))
+	all := fmt.Sprint(asked)
+	verify.That(t, strings.HasPrefix(all, "[Bearer first ") && strings.Contains(all, "Bearer second ") && !strings.Contains(all[strings.Index(all, "second"):], "first"), "asked: %s", all)
+	verify.That(t, strings.Contains(bodies.String(), c.DNS01KeyAuthorization()) && strings.Contains(all+bodies.String(), "_acme-challenge"), "asked: %s %s", all, bodies.String())
+	verify.NoError(t, os.WriteFile(token, nil, 0o600))
+	err := s.Present(t.Context(), c)
+	verify.That(t, err != nil && strings.Contains(err.Error(), "want a token"), "without a token: %v", err)
+	verify.That(t, s.CleanUp(t.Context(), c) != nil, "a record that may be there is forgotten")
+	s.Close()
+	s.Await()
 }
