@@ -46,6 +46,7 @@ type found struct {
 	ttl      time.Duration
 	absent   string // why there are no instances; empty: there are
 	mayBeCut bool   // there may be more instances
+	cut      bool   // see reply.cut
 	missing  error  // of records that the set lacks; nil: none
 }
 
@@ -75,7 +76,7 @@ func (l *lookup) findAddresses(ctx context.Context, elsewhere *server) (f found,
 		if err != nil {
 			return found{}, err
 		}
-		f.from, f.mayBeCut = a.from, f.mayBeCut || a.mayBeCut
+		f.from, f.mayBeCut, f.cut = a.from, f.mayBeCut || a.mayBeCut, f.cut || a.cut
 		if a.absent != "" {
 			f.absent, known = cmp.Or(f.absent, a.absent), min(known, a.ttl)
 			continue
@@ -101,7 +102,7 @@ func (l *lookup) findServices(ctx context.Context, elsewhere *server) (found, er
 	if err != nil {
 		return found{}, err
 	}
-	f := found{from: a.from, ttl: a.ttl, absent: a.absent, mayBeCut: a.mayBeCut}
+	f := found{from: a.from, ttl: a.ttl, absent: a.absent, mayBeCut: a.mayBeCut, cut: a.cut}
 	if len(a.records) == 1 && a.records[0].target == "" {
 		f.absent = l.options.Name + `: the target is ".": the service is not available`
 		return f, nil

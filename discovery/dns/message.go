@@ -56,6 +56,7 @@ type reply struct {
 	nxdomain   bool          // the name does not exist
 	negative   time.Duration // how long it is known that records do not exist: RFC 2308, section 5
 	mayBeCut   bool          // there may be more records
+	cut        bool          // over TCP, and there are more records, or the server would not say so
 }
 
 // record is an A, AAAA, CNAME or SRV record.

@@ -22,7 +22,7 @@ import (
 // follow watches the DNS server of a real Consul, with shorter times.
 func follow(t *testing.T, o Options) *discoverytest.Watched {
 	s := NewSource("star", o).(*source)
-	s.timing = timing{minInterval: 100 * time.Millisecond, firstConfirmation: 100 * time.Millisecond, serverTimeout: time.Second}
+	s.timing = timing{minInterval: 100 * time.Millisecond, confirmEvery: 100 * time.Millisecond, serverTimeout: time.Second}
 	return discoverytest.Watch(t, s, zerolog.Nop())
 }
 

@@ -69,6 +69,7 @@ type answer struct {
 	ttl        time.Duration // the smallest; of no records, how long that is known
 	absent     string        // why there are no records; empty: there are
 	mayBeCut   bool
+	cut        bool
 }
 
 // records returns the records of a type that a name has. It follows CNAME records.
@@ -84,7 +85,7 @@ func (r *resolver) records(ctx context.Context, name string, kind dnsmessage.Typ
 		if err != nil {
 			return answer{}, fmt.Errorf("dns server %s: %w", from.address, err)
 		}
-		a.from, a.additional, a.mayBeCut = from, reply.additional, a.mayBeCut || reply.mayBeCut
+		a.from, a.additional, a.mayBeCut, a.cut = from, reply.additional, a.mayBeCut || reply.mayBeCut, a.cut || reply.cut
 		switch {
 		case len(a.records) > 0:
 			return a, nil

@@ -10,6 +10,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 const (
@@ -108,10 +110,18 @@ func (s *server) exchange(ctx context.Context, q question) (r *reply, err error)
 		return nil, fmt.Errorf("the answer is cut: %w", err)
 	}
 	r, err = q.parse(answer, id)
-	if err == nil && len(answer) > wholeStreamBytes {
-		r.mayBeCut = true
+	if err == nil {
+		r.cut = r.mayBeCut || len(answer) > wholeStreamBytes || len(r.answers) >= wholeRecords(q.kind)
 	}
 	return r, err
+}
+
+// wholeRecords returns the number of records at which Consul's server cuts an answer over TCP (trimTCPResponse in its source).
+func wholeRecords(kind dnsmessage.Type) int {
+	if kind == dnsmessage.TypeSRV {
+		return 1024
+	}
+	return 4096
 }
 
 // askUDP sends a query from a port of its own. Datagrams that are not its answer have no effect:

@@ -3,7 +3,9 @@ package dns
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -22,10 +24,10 @@ const (
 	// first one is needed soon.
 	maxAbsence = 10 * time.Second
 
-	// confirmations is how often the answer that there are no instances is confirmed, the
-	// first time after firstConfirmation, then after twice the previous time.
-	confirmations     = 3
-	firstConfirmation = time.Second
+	// confirmations is how often the answer that there are no instances is confirmed, with confirmEvery between
+	// the queries: an instance that is there again is found as soon.
+	confirmations = 7
+	confirmEvery  = time.Second
 
 	// After an error the time doubles from minInterval to maxRetry.
 	maxRetry = 5 * time.Second
@@ -72,7 +74,7 @@ type Options struct {
 // concurrently.
 func NewSource(service string, o Options) discovery.Source {
 	var d net.Dialer
-	return &source{service: service, options: o, dial: d.DialContext, timing: timing{minInterval, firstConfirmation, serverTimeout}}
+	return &source{service: service, options: o, dial: d.DialContext, timing: timing{minInterval, confirmEvery, serverTimeout}}
 }
 
 type source struct {
@@ -83,7 +85,7 @@ type source struct {
 }
 
 // timing has the constants of these names, which tests of real servers shorten.
-type timing struct{ minInterval, firstConfirmation, serverTimeout time.Duration }
+type timing struct{ minInterval, confirmEvery, serverTimeout time.Duration }
 
 // String describes the records. Sources with the same records have the same description, also
 // with other servers.
@@ -154,9 +156,13 @@ func (w *watch) poll(ctx context.Context) time.Duration {
 			return w.doubted(f)
 		}
 	}
-	if f.absent == "" && f.mayBeCut {
-		f.set = w.complete(f.set)
-	} else {
+	switch {
+	case f.absent == "" && f.cut:
+		f.missing = cmp.Or(f.missing, fmt.Errorf("%s: %w", f.from.address, errIncomplete))
+		f.set = w.complete(f.set, math.MaxInt)
+	case f.absent == "" && f.mayBeCut:
+		f.set = w.complete(f.set, maxUnseen)
+	default:
 		w.unseen = nil
 	}
 	if f.absent == "" && len(w.Guard.Absent(f.set)) > 0 {
@@ -182,7 +188,7 @@ func (w *watch) failed(err error) time.Duration {
 // doubted reports that DNS has no instances, before that is confirmed.
 func (w *watch) doubted(f found) time.Duration {
 	w.Failed(fmt.Errorf("%s (from %s, answer %d of %d before the known instances count as lost)", f.absent, f.from.address, w.doubts, confirmations+1))
-	return w.firstConfirmation << (w.doubts - 1)
+	return w.confirmEvery
 }
 
 // confirm repeats the query of an answer that lacks instances, at another server if there is
@@ -196,13 +202,15 @@ func (w *watch) confirm(ctx context.Context, first found) (found, error) {
 	return again, nil
 }
 
+var errIncomplete = errors.New("the answer is cut, as the server does with more records than fit: it adds instances, and removes none")
+
 // complete adds the known instances to a set that may be cut, unless they are absent for the
-// maxUnseen-th time.
-func (w *watch) complete(set []discovery.Instance) []discovery.Instance {
+// longest time.
+func (w *watch) complete(set []discovery.Instance, longest int) []discovery.Instance {
 	unseen := make(map[discovery.Key]int)
 	for _, i := range w.Guard.Absent(set) {
 		key := i.Key()
-		if unseen[key] = w.unseen[key] + 1; unseen[key] < maxUnseen {
+		if unseen[key] = w.unseen[key] + 1; unseen[key] < longest && len(set) < maxInstances {
 			set = append(set, i)
 		}
 	}

@@ -272,7 +272,7 @@ func TestIntervalIsTheTTLOfTheAddressesThatThereAre(t *testing.T) {
 	})
 }
 
-// NXDOMAIN, NODATA and the target "." count after three confirmations; then the instances are on
+// NXDOMAIN, NODATA and the target "." count after seven confirmations; then the instances are on
 // probation.
 func TestAbsence(t *testing.T) {
 	for what, records := range map[string][]dnstest.Record{
@@ -299,7 +299,7 @@ func TestAbsence(t *testing.T) {
 			w.failing("")
 
 			s.Set(records...)
-			time.Sleep(6900 * time.Millisecond) // the first within 1.1 s, then after 1, 2 and 4 s
+			time.Sleep(6900 * time.Millisecond) // the first within 1.1 s, then seven more
 			w.expect(all)
 			time.Sleep(1300 * time.Millisecond)
 			w.expect(lost)
@@ -309,6 +309,13 @@ func TestAbsence(t *testing.T) {
 			s.Set(srv("c.example", "10.0.0.3")...)
 			time.Sleep(12 * time.Second)
 			w.expect("c.example:80=10.0.0.3:80")
+
+			// Good news do not wait for a confirmation.
+			s.Set(records...)
+			time.Sleep(4600 * time.Millisecond)
+			s.Set(srv("d.example", "10.0.0.4")...)
+			time.Sleep(1100 * time.Millisecond)
+			w.expect("d.example:80=10.0.0.4:80")
 		})
 	}
 }
@@ -476,6 +483,47 @@ func TestUDP(t *testing.T) {
 		w.expect(strings.Join(all[:2], " "))
 		queries, connections := s.Queries("udp")
 		verify.That(t, queries != 0 && connections <= 0, "%d datagrams, %d connections", queries, connections)
+	})
+}
+
+// With more instances than fit in an answer, Consul's server sends others each time, and does not say so. All that were in an
+// answer stay, and the watch tells that there may be more. When they fit again, the answers remove.
+func TestAnswersAtTheLimitOfConsul(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit, instances = 1024, 1200
+		s := dnstest.New()
+		var records []dnstest.Record
+		for n := range instances {
+			records = append(records, srv(fmt.Sprintf("h%d.x", n), fmt.Sprintf("10.0.%d.%d", n/250, n%250))...)
+		}
+		s.Set(records...)
+		turn := 0
+		s.Change(message(func(m *dnsmessage.Message) {
+			turn++
+			shift := turn * 7 % len(m.Answers)
+			m.Answers = append(m.Answers[shift:], m.Answers[:shift]...)[:min(limit, len(m.Answers))]
+		}))
+		w := watchServers(t, Options{}, s)
+		defer w.end()
+		w.failing("the answer is cut")
+		count := func(want int) {
+			t.Helper()
+			synctest.Wait()
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			verify.Equal(t, len(w.set), want, "instances")
+		}
+		time.Sleep(5 * time.Minute)
+		count(instances)
+		changes := w.manager.Statuses()[0].Changes
+		s.Set(records[:2*(instances-100)]...) // still too many: nothing tells which are gone
+		time.Sleep(time.Minute)
+		count(instances)
+		verify.Equal(t, w.manager.Statuses()[0].Changes, changes, "changes of the set")
+		s.Set(records[:2*900]...)
+		time.Sleep(time.Minute)
+		count(900)
+		w.failing("")
 	})
 }
 
