@@ -231,7 +231,7 @@ func (h orderHandler) acceptance(ctx context.Context, key string) (a Acceptance)
 func (h orderHandler) peersThat(f func(balancer.PeerView) bool) []Peer {
 	peers, set := []Peer{}, h.Orders.Set()
 	for _, pool := range reading.Sorted(h.Pools()) {
-		view := pool.View()
+		view := pool.ViewWithShares()
 		for _, v := range view.Peers[:len(view.Snapshot.All)] {
 			if f(v) {
 				peers = append(peers, describePeer(pool.Name(), v, set))

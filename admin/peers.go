@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -23,8 +24,11 @@ type Peer struct {
 	ServerName string            `json:"server_name,omitempty"` // in a service mesh: see discovery.Instance
 	Target     string            `json:"target,omitempty"`      // of a discovery chain
 	Weight     int               `json:"weight"`
-	Orders     []operator.Order  `json:"orders,omitempty"` // of operators, about the peer or its node
-	Group      string            `json:"group,omitempty"`  // of the service, if it has groups
+	Due        float64           `json:"due"`                 // part of the requests that its weight gives it
+	Share      *float64          `json:"share,omitempty"`     // part that it has had lately; nil: there were too few
+	ShareWhy   []string          `json:"share_why,omitempty"` // why the two differ
+	Orders     []operator.Order  `json:"orders,omitempty"`    // of operators, about the peer or its node
+	Group      string            `json:"group,omitempty"`     // of the service, if it has groups
 	Tags       []string          `json:"tags"`
 	Meta       map[string]string `json:"meta,omitempty"`
 	Status     string            `json:"status"` // in the registry: passing, warning, critical, maintenance
@@ -40,7 +44,11 @@ type Peer struct {
 }
 
 func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
-	i, p := v.Instance(), v.Peer
+	i, p, share := v.Instance(), v.Peer, v.Share()
+	var is *float64
+	if share.Is >= 0 {
+		is = new(rounded(share.Is))
+	}
 	var ordered []operator.Order
 	drain, weight := set.Of(i)
 	for _, o := range []*operator.Order{drain, weight} {
@@ -59,6 +67,9 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 		ServerName: i.ServerName,
 		Target:     i.Target,
 		Weight:     v.Weight(),
+		Due:        rounded(share.Due),
+		Share:      is,
+		ShareWhy:   share.Why,
 		Orders:     ordered,
 		Group:      p.Group().Name(),
 		Tags:       list(i.Tags),
@@ -97,7 +108,7 @@ func (h serviceHandler) peers(r *http.Request) (any, error) {
 		if len(services) > 0 && !slices.Contains(services, pool.Name()) {
 			continue
 		}
-		for _, peer := range pool.View().Peers {
+		for _, peer := range pool.ViewWithShares().Peers {
 			p := describePeer(pool.Name(), peer, set)
 			if (len(states) == 0 || slices.Contains(states, p.State)) && (len(nodes) == 0 || slices.Contains(nodes, p.Node)) {
 				peers = append(peers, p)
@@ -123,6 +134,9 @@ func each[S, T any](s []S, f func(S) T) []T {
 	}
 	return all
 }
+
+// rounded returns a share with four digits.
+func rounded(share float64) float64 { return math.Round(share*1e4) / 1e4 }
 
 func millis(d time.Duration) float64 {
 	return float64(d.Microseconds()) / 1000

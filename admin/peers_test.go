@@ -52,11 +52,11 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 			got[i].LatencyMS = 0
 		}
 		want := []Peer{
-			{Service: "web", ID: "a-up", Node: "n", Datacenter: "dc1", Address: "10.0.0.1:80", Weight: 5, Tags: []string{"v1", "blue"}, Meta: map[string]string{"rack": "7"},
+			{Service: "web", ID: "a-up", Node: "n", Datacenter: "dc1", Address: "10.0.0.1:80", Weight: 5, Due: 0.7143, Tags: []string{"v1", "blue"}, Meta: map[string]string{"rack": "7"},
 				Status: "passing", State: "up", Reasons: []string{}, Used: true, Inflight: 1, Requests: 2, Failures: 1},
-			{Service: "web", ID: "b-critical", Node: "n", Address: "10.0.0.2:80", Tags: []string{},
+			{Service: "web", ID: "b-critical", Node: "n", Address: "10.0.0.2:80", Due: 0.1429, Tags: []string{},
 				Status: "critical", State: "unhealthy", Reasons: []string{"consul: critical: http check: connection refused"}},
-			{Service: "web", ID: "c-drained", Node: "n", Address: "[2001:db8::1]:80", Weight: 1, Tags: []string{},
+			{Service: "web", ID: "c-drained", Node: "n", Address: "[2001:db8::1]:80", Weight: 1, Due: 0.1429, Tags: []string{},
 				Status: "passing", State: "draining", Reasons: []string{"drain: by an operator"}},
 			{Service: "web", ID: "d-leaving", Node: "n", Address: "10.0.0.4:80", Weight: 1, Tags: []string{},
 				Status: "passing", State: "draining", Reasons: []string{"removed from the set"}, Inflight: 1},
@@ -70,6 +70,20 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 	second.Done(balancer.Outcome{})
 	got := ids(getJSON[[]Peer](t, h, "/api/peers"))
 	verify.That(t, !slices.Contains(got, "d-leaving"), "a peer that has drained is still shown: %v", got)
+}
+
+// Each peer has the part of the requests that is due to it, the one that it gets, and why.
+func TestPeersHasShares(t *testing.T) {
+	pool := newPool(t, "web", instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
+	balancertest.Drain(pool, "by an operator", instance("star", "b", "10.0.0.2").Key())
+	for range 50 {
+		pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: time.Millisecond})
+	}
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Orders: operator.New(operator.Options{})})
+	got := getJSON[[]Peer](t, h, "/api/peers")
+	verify.Require(t, len(got) == 2 && got[0].Share != nil && got[1].Share != nil, "got %+v", got)
+	verify.That(t, got[0].Due == .5 && got[1].Due == .5 && *got[0].Share == 1 && *got[1].Share == 0, "got %+v", got)
+	verify.That(t, slices.Contains(got[1].ShareWhy, "drain: by an operator"), "why %q", got[1].ShareWhy)
 }
 
 func TestPeersSelectsByServiceStateAndNode(t *testing.T) {

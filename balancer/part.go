@@ -19,9 +19,10 @@ type Part struct {
 	// priorities of its instances.
 	Tiers []Tier
 
-	lost    int       // number of Eligible peers on probation
-	inTiers [][]*Peer // Eligible by tier
-	picker  picker
+	lost       int       // number of Eligible peers on probation
+	inTiers    [][]*Peer // Eligible by tier
+	allInTiers [][]*Peer // All by tier
+	picker     picker
 }
 
 // newPart makes a part of the peers of c: group g, or the whole pool, which has inflight.
@@ -43,7 +44,7 @@ func (s *Snapshot) newPart(o *Options, c census, g *Group, inflight *atomic.Int6
 		pickers[i] = newPicker(o.Policy, &pickerInput{
 			candidates: candidates, all: t.all, hashBound: o.HashBound, inflight: inflight, own: own, tables: &s.tables,
 		})
-		part.inTiers = append(part.inTiers, t.eligible)
+		part.inTiers, part.allInTiers = append(part.inTiers, t.eligible), append(part.allInTiers, t.all)
 		part.Tiers = append(part.Tiers, Tier{Peers: len(t.all), Eligible: len(t.eligible), Share: shares[i]})
 	}
 	part.Eligible = slices.Concat(part.inTiers...)

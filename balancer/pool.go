@@ -71,6 +71,7 @@ type Pool struct {
 	drained  chan struct{} // closed when the pool is closed and nothing drains
 	witness  Witness       // nil: none has been asked for
 
+	lately    lately      // for shares
 	lastGroup GroupID     // that was given
 	numbers   uint8       // the last Peer.number that was given
 	warmSince time.Time   // since when a peer is eligible; zero: none is

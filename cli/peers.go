@@ -27,7 +27,8 @@ func newPeers() *cobra.Command {
 		Use:   "peers [SERVICE…]",
 		Short: "Show the peers of a running sluice",
 		Long: "Show the peers of a running sluice, or of some services: state, reasons, requests\n" +
-			"in flight and in total, failures, latency. Below them are the services of whose\n" +
+			"in flight and in total, failures, latency. SHARE is the part of the requests that a peer\n" +
+			"has had lately, and the part that is due to its weight; WHY also says why they differ. Below them are the services of whose\n" +
 			"instances nothing is known yet, and those whose peers are stale, since when, and why.\n" +
 			"With --watch these come first, and RATE is the requests a second since the last screen.",
 		ValidArgsFunction: completeServices(&a, 0),
@@ -127,20 +128,40 @@ func (s *peerScreen) write(out io.Writer, peers []admin.Peer, unconfirmed []admi
 	if s.live {
 		title = "RATE\t"
 	}
-	fmt.Fprintf(table, "SERVICE\tPEER\tADDRESS\tSTATE\tFOR\tWEIGHT\tINFLIGHT\t%sREQUESTS\tFAILURES\tLATENCY\tWHY\n", title)
+	fmt.Fprintf(table, "SERVICE\tPEER\tADDRESS\tSTATE\tFOR\tWEIGHT\tSHARE\tINFLIGHT\t%sREQUESTS\tFAILURES\tLATENCY\tWHY\n", title)
 	for _, p := range peers {
 		if s.live {
 			cell = fmt.Sprintf("%.1f\t", rates[peerKey(p)])
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s%d\t%d\t%s\t%s\n",
-			printable(p.Service), printable(p.ID), p.Address, p.State, terminal.Age(now.Sub(p.Since)), p.Weight,
-			p.Inflight, cell, p.Requests, p.Failures, terminal.Milliseconds(p.LatencyMS), printableWhy(strings.Join(p.Reasons, ", ")))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%s%d\t%d\t%s\t%s\n",
+			printable(p.Service), printable(p.ID), p.Address, p.State, terminal.Age(now.Sub(p.Since)), p.Weight, shareOf(p),
+			p.Inflight, cell, p.Requests, p.Failures, terminal.Milliseconds(p.LatencyMS), printableWhy(strings.Join(whyOf(p), ", ")))
 	}
 	err := table.Flush()
 	if err == nil && !s.live {
 		_, err = io.WriteString(out, notes.String())
 	}
 	return err
+}
+
+// shareOf returns the part of the requests that the peer has, and the one that is due to it.
+func shareOf(p admin.Peer) string {
+	share := "-"
+	if p.Share != nil {
+		share = fmt.Sprintf("%.0f%%", 100**p.Share)
+	}
+	return fmt.Sprintf("%s/%.0f%%", share, 100*p.Due)
+}
+
+// whyOf returns why the peer gets no requests, or another share of them than is due.
+func whyOf(p admin.Peer) []string {
+	why := slices.Clone(p.Reasons)
+	for _, line := range p.ShareWhy {
+		if !slices.Contains(why, line) {
+			why = append(why, line)
+		}
+	}
+	return why
 }
 
 // rates returns the requests a second of each peer since the screen before. A peer that is

@@ -37,19 +37,19 @@ func adminAPI(t *testing.T, token string, peers []admin.Peer) (address string) {
 func TestPeersTable(t *testing.T) {
 	now := time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC)
 	peers := []admin.Peer{
-		{Service: "star", ID: "star-1", Address: "10.0.0.1:80", Weight: 1, State: "up", Inflight: 3, Requests: 1234, LatencyMS: 1.26, Since: now.Add(-50 * time.Hour)},
+		{Service: "star", ID: "star-1", Address: "10.0.0.1:80", Weight: 1, Due: .5, Share: new(.004), ShareWhy: []string{"slower"}, State: "up", Inflight: 3, Requests: 1234, LatencyMS: 1.26, Since: now.Add(-50 * time.Hour)},
 		{Service: "star", ID: "evil\x1b[2J", Address: "10.0.0.2:80", State: "unhealthy", Failures: 2, Since: now.Add(-90 * time.Second),
-			Reasons: []string{"consul: critical: " + strings.Repeat("x", 300), "ejected"}},
+			Reasons: []string{"consul: critical: " + strings.Repeat("x", 300), "ejected"}, ShareWhy: []string{"ejected"}},
 		{Service: "b", ID: "b", Address: "[::1]:80", State: "draining", Since: now.Add(time.Second), Reasons: []string{"drained"}},
 		{Service: "b", ID: "c", Address: "[::1]:81", State: "up", Since: now.Add(-61 * time.Minute)},
 	}
 	var out bytes.Buffer
 	verify.NoError(t, new(peerScreen).write(&out, peers, nil, now))
-	want := `SERVICE  PEER      ADDRESS      STATE      FOR    WEIGHT  INFLIGHT  REQUESTS  FAILURES  LATENCY  WHY
-star     star-1    10.0.0.1:80  up         2d2h   1       3         1234      0         1.3ms    ·
-star     evil?[2J  10.0.0.2:80  unhealthy  1m30s  0       0         0         2         -        consul: critical: ` + strings.Repeat("x", 181) + `…
-b        b         [::1]:80     draining   0s     0       0         0         0         -        drained
-b        c         [::1]:81     up         1h1m   0       0         0         0         -        ·
+	want := `SERVICE  PEER      ADDRESS      STATE      FOR    WEIGHT  SHARE   INFLIGHT  REQUESTS  FAILURES  LATENCY  WHY
+star     star-1    10.0.0.1:80  up         2d2h   1       0%/50%  3         1234      0         1.3ms    slower
+star     evil?[2J  10.0.0.2:80  unhealthy  1m30s  0       -/0%    0         0         2         -        consul: critical: ` + strings.Repeat("x", 181) + `…
+b        b         [::1]:80     draining   0s     0       -/0%    0         0         0         -        drained
+b        c         [::1]:81     up         1h1m   0       -/0%    0         0         0         -        ·
 `
 	want = strings.ReplaceAll(want, "·", "") // marks the end of a line
 	got := out.String()
@@ -168,7 +168,7 @@ func TestPeersLiveAndSorted(t *testing.T) {
 		verify.Equal(t, strings.Join(column(out.String(), 1), ""), want, "the order by %q", sort)
 		verify.That(t, strings.HasPrefix(out.String(), "old is stale"), "what is stale is not first:\n%s", out.String())
 		if sort == "" {
-			verify.Equal(t, strings.Join(column(out.String(), 6), " "), "0.0 7.5 20.5", "the rates")
+			verify.Equal(t, strings.Join(column(out.String(), 7), " "), "0.0 7.5 20.5", "the rates")
 		}
 	}
 	prints(t, exitUsage, "sluice: --sort name: want one of latency, requests, failures or state\n", "peers", "--sort", "name")

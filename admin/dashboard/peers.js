@@ -8,7 +8,7 @@ const stateOrder = ["unhealthy", "ejected", "draining", "warming", "up"];
 
 const hasLeft = p => p.reasons.includes("removed from the set");
 const details = p => [...(p.group ? ["group " + p.group] : []), ...p.tags, ...Object.entries(p.meta ?? {}).map(([key, value]) => key + "=" + value)].join(", ");
-const whyOf = p => [...p.reasons, ...(weightOf(p) ? [weightText(weightOf(p))] : [])].join("; ");
+const whyOf = p => [...p.reasons, ...(p.share_why ?? []).filter(line => !p.reasons.includes(line)), ...(weightOf(p) ? [weightText(weightOf(p))] : [])].join("; ");
 const weightText = o => "weight " + number(o.weight) + " by an operator" + (o.why ? ": " + o.why : "") + (o.until ? ", ends in " + left(o.until) : "");
 const peerKey = p => [p.node, p.id, p.address].join("\n");
 
@@ -20,6 +20,7 @@ const peerColumns = [
   ["state", "88px", p => p.state + (p.state === "up" && !p.used ? ", not used" : ""), p => "state " + p.state],
   ["for", "60px", p => age(p.since), () => "number"],
   ["weight", "60px", p => number(p.weight), () => "number"],
+  ["share, due", "92px", p => (p.share === undefined ? "–" : percent(p.share)) + " of " + percent(p.due), () => "number"],
   ["in flight", "62px", p => number(p.inflight), p => zero(p.inflight)],
   ["requests/s", "78px", p => number(p.rate, 1), p => zero(p.rate)],
   ["requests", "80px", p => number(p.requests), p => zero(p.requests)],
