@@ -101,7 +101,7 @@ func (c *clientConn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, 
 	c.Arm(c.server.sweeper, c.options.Timeouts.Body)
 	defer c.Disarm()
 	for {
-		n, err := x.reader.Read(c.Wire, b, 0, x.body.Most())
+		n, err := x.reader.Read(c.Wire, b, 0, x.body.Most(coded))
 		switch {
 		case n > 0:
 			text = b.From[:n]

@@ -345,7 +345,7 @@ func (x *answeredRequest) awaitBody(u upstream.Conn, isWhole bool) {
 
 // dropSentBody drops a body that was kept so that the request could be sent again: it is not, as a part of the answer was sent.
 func (x *answeredRequest) dropSentBody(u upstream.Conn) {
-	if x.bodyBuffer != nil && !x.streaming && u.HasSent() {
+	if !x.streaming && x.bodyBuffer != nil && u.HasSent() {
 		x.dropBody(x.client)
 	}
 }

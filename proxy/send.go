@@ -249,7 +249,7 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error, c *contender) (o ba
 	switch {
 	case err == upstream.ErrUnprocessed:
 		x.upload.withdraw()
-	case x.mayReplaySent && x.upload.expectant():
+	case x.mayReplaySent && x.upload.expectant() && !x.upload.begun.Load():
 		delayed = x.delayedByClient() // before withdraw ends the wait for the client
 		if x.upload.withdraw() {
 			maybe, _ := u.ClosedIdle(err)
@@ -289,13 +289,11 @@ func (x *sentRequest) endedOtherwise(err error) (o balancer.Outcome, ended bool)
 
 // Replayable implements [attempt.Exchange].
 func (x *sentRequest) Replayable() bool {
-	if x.upload.started || x.tries > 0 && time.Since(x.firstPicked) >= x.service.Timeouts.ResponseHeader {
+	switch {
+	case x.tries > 0 && time.Since(x.firstPicked) >= x.service.Timeouts.ResponseHeader, x.deadlinePassed(), x.touched && !x.mayReplaySent:
 		return false
 	}
-	if x.deadlinePassed() {
-		return false
-	}
-	return !x.touched || x.mayReplaySent
+	return !x.upload.started || x.upload.withdraw()
 }
 
 // Waiting implements [attempt.Exchange]. The context also ends when the server stops

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"sync"
@@ -26,6 +27,8 @@ type upload struct {
 	copy    *mirrored // that gets the body too; nil: none
 	buffers socket.Buffers
 	unkept  transfer.Piece // that was read in buffers, behind the part of the body that is kept; empty: none
+	kept    atomic.Bool    // all that was read is kept, so that it can be sent again
+	again   bool           // what is kept is to be sent again
 	done    chan struct{}
 	begun   atomic.Bool // a part of the body was read
 	read    atomic.Bool // the whole body was read from the client; set before its last bytes are sent
@@ -84,23 +87,28 @@ func (l *upload) start(u upstream.Conn) (sent bool, err error) {
 		return sent, err
 	}
 	l.up, l.started, l.done = u, true, make(chan struct{})
+	if !l.begun.Load() {
+		l.kept.Store(x.head.ContentLength <= x.service.Retry.BodyBytes && x.service.Retry.BodyBytes > 0 && l.unkept.Length == 0)
+	}
 	go l.run()
 	err = u.Await(&x.Buffers, x.until())
 	return err != upstream.ErrUnprocessed, err
 }
 
-// withdraw ends the upload as if it had not started, unless a part of the body was read. The peer has not processed
-// the request, or it may be sent twice. It reports whether it did.
+// withdraw ends the upload, and what was read is sent again by the next one, unless it is not kept. The peer has not
+// processed the request, or it may be sent twice. It reports whether it did.
 func (l *upload) withdraw() bool {
-	if !l.started || l.begun.Load() {
+	if !l.started || l.broken.Load() || !l.kept.Load() && l.begun.Load() {
 		return false
 	}
 	l.interrupt()
-	if l.begun.Load() || !errors.Is(l.err, os.ErrDeadlineExceeded) {
+	if !l.kept.Load() && l.begun.Load() || l.err != nil && !errors.Is(l.err, os.ErrDeadlineExceeded) {
 		return false
 	}
 	l.started, l.over, l.up, l.done, l.err = false, false, nil, nil, nil
 	l.broken.Store(false)
+	l.ended.Store(false)
+	l.again = l.begun.Load()
 	return true
 }
 
@@ -126,6 +134,9 @@ func (l *upload) wait() {
 	if !l.started {
 		l.buffers.GiveBack()
 		l.dropCopy()
+		if l.again && !l.read.Load() {
+			l.x.client.downstream.closeAfterAnswer()
+		}
 		return
 	}
 	c := l.x.client
@@ -217,11 +228,13 @@ func peerError(err error) error {
 	return errPeerWrite
 }
 
-// next returns the next piece of the body: first what was read before the memory for bodies was
+// next returns the next piece of the body: first what an earlier try has sent, or what was read before the memory for bodies was
 // used up.
 func (l *upload) next(coded bool) (p transfer.Piece, err error) {
 	switch x := l.x; {
-	case len(x.body) > 0:
+	case l.again:
+		return transfer.Piece{Text: x.body, Length: int64(len(x.body)), Last: l.read.Load(), Trailer: x.bodyTrailer}, nil
+	case len(x.body) > 0 && !l.kept.Load():
 		p = transfer.Piece{Text: x.body, Length: int64(len(x.body))}
 		x.body = nil
 		return p, nil
@@ -233,29 +246,58 @@ func (l *upload) next(coded bool) (p transfer.Piece, err error) {
 	return l.x.client.downstream.ReadBody(&l.buffers, coded)
 }
 
+// take takes account of a piece that was read, and keeps it as long as the body is short enough to be sent again.
+func (l *upload) take(p transfer.Piece, limit int64) (transfer.Piece, error) {
+	x := l.x
+	if x.bytesIn += p.Length; limit > 0 && x.bytesIn > limit {
+		return p, http1.ErrBodyTooLong
+	}
+	if l.copy != nil {
+		l.copy = l.copy.add(p)
+	}
+	p.Trailer = x.filterTrailer(p.Trailer, reserved.ToPeers)
+	if l.kept.Load() {
+		most := x.service.Retry.BodyBytes
+		fits := !l.hasAnswer() && int64(len(x.body)+len(p.Text)) <= most
+		if fits && len(p.Text) > 0 {
+			fits = x.keep(x.client, p.Text, most)
+		}
+		if x.bodyTrailer = bytes.Clone(p.Trailer); !fits {
+			l.kept.Store(false) // before the memory is another's
+			x.dropBody(x.client)
+		}
+	}
+	l.begun.Store(true)
+	l.read.Store(p.Last)
+	return p, nil
+}
+
+// hasAnswer reports whether the body of the response is read: the request is not sent again.
+func (l *upload) hasAnswer() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.responding
+}
+
 // forward sends the body.
 func (l *upload) forward() error {
 	x, from := l.x, l.x.client.downstream
 	limit := x.bodyLimit()
 	coded := l.up.TakesCoded() && l.copy == nil
 	for {
-		p, err := l.next(coded)
+		p, err := l.next(coded && !l.kept.Load())
 		if err != nil {
 			return err
 		}
-		l.begun.Store(true)
-		if x.bytesIn += p.Length; limit > 0 && x.bytesIn > limit {
-			return http1.ErrBodyTooLong
+		if l.again {
+			l.again = false
+		} else if p, err = l.take(p, limit); err != nil {
+			return err
 		}
-		if l.copy != nil {
-			l.copy = l.copy.add(p)
-		}
-		p.Trailer = x.filterTrailer(p.Trailer, reserved.ToPeers)
-		l.read.Store(p.Last)
 		if err := l.up.WriteBody(&l.buffers, p); err != nil || p.Last {
 			return peerError(err)
 		}
-		if l.copy != nil || l.unkept.Length > 0 { // splice would give it back
+		if l.copy != nil || l.unkept.Length > 0 || l.kept.Load() { // splice would give it back, or not keep it
 			continue
 		}
 		switch done, sourceFailed, err := transfer.Splice(&l.buffers, l.up, from, &x.bytesIn, &l.read); {

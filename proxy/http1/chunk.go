@@ -53,6 +53,9 @@ func (s *ChunkScanner) InTrailer() bool {
 	return s.state >= chunkTrailerStart
 }
 
+// AtStart reports whether a chunk begins.
+func (s *ChunkScanner) AtStart() bool { return s.state == chunkSizeStart }
+
 // Remaining returns the data bytes left of the current chunk, as far as its size is
 // known.
 func (s *ChunkScanner) Remaining() int64 { return s.remaining }

@@ -10,6 +10,7 @@ type Reader struct {
 	Chunked bool
 	Left    int64 // of a body with a length; -1: it ends with the connection
 	scanner http1.ChunkScanner
+	coded   bool   // the last piece was coded
 	Section []byte // the start of a trailer section that arrives in parts
 }
 
@@ -17,7 +18,8 @@ type Reader struct {
 func (r *Reader) Ended() bool { return r.Left == 0 && (!r.Chunked || r.scanner.Done()) }
 
 // Next takes a piece from the start of b, which has n bytes of it. Data of a chunked
-// body moves to the start of b, unless pieces may be coded.
+// body moves to the start of b, unless pieces may be coded. After others they are from the next
+// chunk on.
 func (r *Reader) Next(b []byte, coded bool) (p Piece, n int, err error) {
 	switch {
 	case r.Chunked:
@@ -31,6 +33,8 @@ func (r *Reader) Next(b []byte, coded bool) (p Piece, n int, err error) {
 }
 
 func (r *Reader) nextChunks(b []byte, coded bool) (p Piece, n int, err error) {
+	coded = coded && (r.coded || r.scanner.AtStart())
+	r.coded = coded
 	before, data := r.scanner.Length, b[:0]
 	for n < len(b) && !r.scanner.InTrailer() {
 		taken, dataStart, err := r.scanner.Next(b[n:])
@@ -59,8 +63,11 @@ func (r *Reader) nextChunks(b []byte, coded bool) (p Piece, n int, err error) {
 }
 
 // Most returns how many bytes to read for the next piece of a request, so that the
-// bytes that follow the body fit the exchange's buffer.
-func (r *Reader) Most() int {
+// bytes that follow the body fit the exchange's buffer, and the first coded piece begins with a chunk.
+func (r *Reader) Most(coded bool) int {
+	if left := r.scanner.Remaining(); coded && !r.coded && left > 0 {
+		return int(min(left+int64(len("\r\n")), socket.RelayBufferBytes))
+	}
 	if r.Chunked {
 		return int(min(r.scanner.Remaining()+socket.RequestBufferBytes, socket.RelayBufferBytes))
 	}
