@@ -55,6 +55,9 @@ func (k *KV) Restore(backup map[string]api.KVPair) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.pairs, k.deleted = maps.Clone(backup), 0
+	for _, p := range backup { // of a Consul that has begun anew since
+		k.index = max(k.index, p.ModifyIndex)
+	}
 	close(k.early)
 	k.early = make(chan struct{})
 }
