@@ -14,6 +14,10 @@ const (
 	// many answers of others in its set an endpoint withstands.
 	knownHits = 8
 	maxHits   = 64
+
+	// agingInterval is how often an endpoint loses a hit while others find no place, so that what
+	// is asked no more makes place within maxHits times as long.
+	agingInterval = 10 * time.Second
 )
 
 // endpoints are running medians of latencies by Outcome.Endpoint, whichever peer has answered: a
@@ -28,6 +32,7 @@ const (
 type endpoints struct {
 	sets [endpointSets][endpointWays]atomic.Uint64
 	rest sharedMedian
+	aged atomic.Int64 // when all endpoints last lost a hit, by nanotime
 }
 
 // A place of an endpoint is a word: above the bits of its median are the hits, and the upper
@@ -40,8 +45,8 @@ const (
 
 func tagOf(endpoint uint32) uint64 { return uint64(endpoint) << 32 & tagMask }
 
-// add adds an answer, and returns the median to compare it with.
-func (e *endpoints) add(endpoint uint32, latency time.Duration) float32 {
+// add adds an answer that came at the time end, and returns the median to compare it with.
+func (e *endpoints) add(endpoint uint32, latency time.Duration, end int64) float32 {
 	set, tag := &e.sets[endpoint%endpointSets], tagOf(endpoint)
 	var fewest *atomic.Uint64
 	least := uint64(hitsMask)
@@ -58,10 +63,27 @@ func (e *endpoints) add(endpoint uint32, latency time.Duration) float32 {
 	}
 	if least > 0 {
 		fewest.Add(^uint64(oneHit - 1))
+		e.age(end)
 	} else {
 		fewest.Store(tag | oneHit | uint64(median(0).add(latency)))
 	}
 	return e.rest.add(latency)
+}
+
+// age takes a hit from every endpoint, if it is time to. The clock is the requests' own, so that
+// a client that makes up paths ages nothing faster.
+func (e *endpoints) age(now int64) {
+	aged := e.aged.Load()
+	if now-aged < int64(agingInterval) || !e.aged.CompareAndSwap(aged, now) {
+		return
+	}
+	for i := range e.sets {
+		for j := range e.sets[i] {
+			if place := &e.sets[i][j]; place.Load()&hitsMask != 0 {
+				place.Add(^uint64(oneHit - 1))
+			}
+		}
+	}
 }
 
 // hit adds an answer of the endpoint that has this place.

@@ -53,6 +53,21 @@ func TestAMedianFollowsAJump(t *testing.T) {
 	}
 }
 
+// Until an endpoint has had some answers it is compared with all that are not known: its first
+// ones say little of what is usual for it.
+func TestAnEndpointIsKnownAfterSomeAnswers(t *testing.T) {
+	var e endpoints
+	for range 100 {
+		e.rest.add(10 * ms)
+	}
+	for range knownHits - 1 {
+		got := time.Duration(e.add(7, 100*ms, begin))
+		verify.That(t, got < 50*ms, "compared with %v, want what is usual for all", got)
+	}
+	verify.Equal(t, time.Duration(e.add(7, 100*ms, begin)), 100*ms, "compared with")
+	verify.Equal(t, time.Duration(e.median(7)), 100*ms, "median")
+}
+
 // A makes up a path for each of its requests, ten for each request of B. B's endpoints are known
 // all the same, each by its own latencies, and nothing grows.
 func TestMadeUpPathsMoveNoEndpoint(t *testing.T) {
@@ -67,9 +82,9 @@ func TestMadeUpPathsMoveNoEndpoint(t *testing.T) {
 	for range each {
 		for i, number := range numbers {
 			for k := range 10 {
-				e.add(random.Uint32(), time.Duration(k%2)*10*time.Second+1)
+				e.add(random.Uint32(), time.Duration(k%2)*10*time.Second+1, begin)
 			}
-			e.add(number, cost(i))
+			e.add(number, cost(i), begin)
 		}
 	}
 	known := 0
@@ -79,8 +94,42 @@ func TestMadeUpPathsMoveNoEndpoint(t *testing.T) {
 		}
 	}
 	verify.That(t, known >= of-2, "%d of %d endpoints are known", known, of) // four of one set contend for three places
-	allocated := testing.AllocsPerRun(1000, func() { e.add(random.Uint32(), ms) })
+	allocated := testing.AllocsPerRun(1000, func() { e.add(random.Uint32(), ms, begin) })
 	verify.Equal(t, allocated, 0, "allocations of a request to a new path")
+}
+
+// Where B has all places of a set, made-up paths take none as long as each of B's is asked as often as all of them. What is
+// asked no more makes place after some minutes.
+func TestPlacesAreForWhatIsAskedMost(t *testing.T) {
+	var e endpoints
+	number := func(tag int) uint32 { return uint32(tag)<<16 | 5 }
+	known := func(first int, what string) {
+		t.Helper()
+		for tag := range endpointWays {
+			verify.Require(t, time.Duration(e.median(number(first+tag))) == 40*ms, "endpoint %d is not known %s", first+tag, what)
+		}
+	}
+	now := begin
+	ask := func(first int) {
+		for tag := range endpointWays {
+			e.add(number(first+tag), 40*ms, now)
+		}
+		now += int64(100 * ms)
+	}
+	e.rest.add(ms)
+	for range 2 * maxHits {
+		ask(1)
+	}
+	known(1, "by itself")
+	for i := range 1000 {
+		e.add(number(100+i), 1, now)
+		ask(1)
+	}
+	known(1, "beside made-up paths")
+	for range 10 * 60 * 15 { // a quarter of an hour
+		ask(10)
+	}
+	known(10, "after others are asked no more")
 }
 
 // What an endpoint answers with a 4xx status does not count for its other answers: A asks for

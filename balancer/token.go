@@ -122,17 +122,17 @@ func (p *Peer) measure(o Outcome, start int64) {
 	switch o.Class {
 	case OutcomeOK:
 		if o.Latency > 0 && !p.begins(end) {
-			p.latency.observe(p.normal(o), p.pool.usual.get(), end)
+			p.latency.observe(p.normal(o, end), p.pool.usual.get(), end)
 		}
 	case OutcomeSuperseded:
 		if !p.begins(end) {
-			p.latency.confirm(p.normal(o), usual, end)
+			p.latency.confirm(p.normal(o, end), usual, end)
 		}
 	case OutcomeServerError:
 		// A quick error does not make a peer fast, and a working peer has some. A
 		// peer without a success counts as failing.
 		if p.latency.stamp.Load() != 0 {
-			p.latency.confirm(p.normal(o), usual, end)
+			p.latency.confirm(p.normal(o, end), usual, end)
 			return
 		}
 		fallthrough
@@ -158,9 +158,9 @@ func (p *Peer) begins(end int64) bool {
 // any client can ask for what is not there.
 const clientErrors = 0x5bd1e995
 
-// normal returns the latency of an answer as if the request were a typical one of the pool: a
+// normal returns the latency of an answer at the time end, as if the request were a typical one of the pool: a
 // peer is not slow because it has got requests that take long.
-func (p *Peer) normal(o Outcome) time.Duration {
+func (p *Peer) normal(o Outcome, end int64) time.Duration {
 	pool, endpoint, typical := p.pool, o.Endpoint, float32(0)
 	if o.Status/100 == 4 {
 		endpoint ^= clientErrors
@@ -172,7 +172,7 @@ func (p *Peer) normal(o Outcome) time.Duration {
 	switch {
 	case o.Endpoint == 0:
 	case o.Class == OutcomeOK:
-		typical = pool.endpoints.add(endpoint, o.Latency)
+		typical = pool.endpoints.add(endpoint, o.Latency, end)
 	default:
 		typical = pool.endpoints.median(endpoint)
 	}

@@ -142,6 +142,27 @@ var balancerFaults = []mutation{
 		test: "./balancer TestAFirstAnswerIsNoSample",
 	},
 	{
+		name: "made-up-path-takes-the-place-of-an-endpoint",
+		file: "balancer/endpoints.go",
+		old:  "if least > 0 {",
+		new:  "if false {",
+		test: "./balancer TestPlacesAreForWhatIsAskedMost",
+	},
+	{
+		name: "endpoint-that-is-asked-no-more-keeps-its-place",
+		file: "balancer/endpoints.go",
+		old:  "e.age(end)",
+		new:  "",
+		test: "./balancer TestPlacesAreForWhatIsAskedMost",
+	},
+	{
+		name: "endpoint-is-known-by-its-first-answer",
+		file: "balancer/endpoints.go",
+		old:  "if next&hitsMask < knownHits*oneHit {",
+		new:  "if false {",
+		test: "./balancer TestAnEndpointIsKnownAfterSomeAnswers",
+	},
+	{
 		name: "slow-answer-returns-with-each-fast-one",
 		file: "balancer/estimate.go",
 		old:  "from = max(sample, e.faded(value, float64(usual), elapsed))",
