@@ -205,6 +205,19 @@ func (c *Consul) Snapshot() Snapshot {
 // Snapshot is what a Consul had at a time.
 type Snapshot struct{ services map[string]service }
 
+// Only returns the snapshot with only those instances of a service that keep accepts, as they were when they were registered.
+func (s Snapshot) Only(name string, keep func(*api.ServiceEntry) bool) Snapshot {
+	some := service{index: 1, ttl: s.services[name].ttl, entries: []*api.ServiceEntry{}}
+	for _, e := range s.services[name].entries {
+		if keep(e) {
+			some.entries, some.index = append(some.entries, e), max(some.index, e.Service.ModifyIndex)
+		}
+	}
+	services := maps.Clone(s.services)
+	services[name] = some
+	return Snapshot{services}
+}
+
 // Restore does what "consul snapshot restore" does: the instances and their indexes are those of s, and the index
 // of the next change is higher than all before. A query that blocks ends early, with the old answer and
 // index, but one that a view answers does not.
@@ -221,7 +234,7 @@ func (c *Consul) Restore(s Snapshot) {
 	for _, v := range c.views {
 		v.index = min(v.index, c.index)
 	}
-	c.index = index
+	c.index = max(c.index, index)
 	close(c.restored)
 	c.restored = make(chan struct{})
 }

@@ -38,6 +38,7 @@ type consul struct {
 	random     *rand.Rand
 
 	probation time.Duration // negative: there is none
+	plain     bool          // no view answers
 
 	// w.mu guards the fields below.
 
@@ -86,7 +87,7 @@ func newConsul(w *world) *consul {
 		panic(err)
 	}
 	c.sources = consulsource.NewSources(c.client, zerolog.Nop())
-	if c.random.IntN(2) == 0 {
+	if c.plain = c.random.IntN(2) == 0; c.plain {
 		c.fake.DisableStreaming()
 	}
 	w.consuls = append(w.consuls, c)

@@ -29,8 +29,14 @@ func (w *world) loseAll() {
 		if c := s.registry.consul; c == nil || c.probation < minProbation || s.registry.catalog != nil || len(lost) < 2 {
 			continue
 		}
-		w.count("all lost")
-		s.registry.clear()
+		if c := s.registry.consul; c.plain && len(lost) > 2 && w.random.IntN(2) == 0 {
+			w.count("lost by a restore")
+			s.registry.restore(lost[0])
+			lost = lost[1:]
+		} else {
+			w.count("all lost")
+			s.registry.clear()
+		}
 		losses = append(losses, &loss{service: s, lost: lost, failing: lost[w.random.IntN(len(lost))]})
 	}
 	if len(losses) == 0 {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/discovery"
 )
 
@@ -278,6 +280,19 @@ func (r *registry) clear() {
 		r.w.logf("%s: deregistered all", r.name)
 		r.former = append(r.former, r.entries...)
 		r.entries, r.onProbation = nil, nil
+	})
+}
+
+// restore makes Consul have a snapshot with one of the instances only. Before sluice asks again, a write makes the index
+// higher than before.
+func (r *registry) restore(kept discovery.Instance) {
+	fake := r.consul.fake
+	fake.Restore(fake.Snapshot().Only(r.name, func(e *api.ServiceEntry) bool { return e.Service.ID == kept.ID && e.Service.Address == kept.Address }))
+	r.update(func() {
+		r.w.logf("%s: restored without all but %s", r.name, kept.ID)
+		r.former = append(r.former, r.entries...)
+		r.entries = slices.DeleteFunc(slices.Clone(r.entries), func(i discovery.Instance) bool { return i.ID != kept.ID || i.Address != kept.Address })
+		r.onProbation = nil
 	})
 }
 

@@ -70,7 +70,7 @@ var happenings = []string{
 	"request answered", "request failed", "request refused", "client gone", "retry", "hedge", "request waited",
 	"peer drained", "peer cut", "peer returned while draining", "peer ejected", "peer warming", "check failed",
 	"operator drained", "drain stood", "panic", "error of the registry", "fallback", "service replaced",
-	"tier overflows", "next tier tried", "panic in tiers", "subset", "replicas compared", "on probation", "used on probation", "failed on probation", "all lost",
+	"tier overflows", "next tier tried", "panic in tiers", "subset", "replicas compared", "on probation", "used on probation", "failed on probation", "all lost", "lost by a restore",
 	"service found", "lost sight of a service", "service not listed any more", "try in a group", "try in a fallback",
 }
 
