@@ -186,7 +186,7 @@ var discoveryFaults = []mutation{
 	{
 		name: "loss-of-the-key-is-a-deletion",
 		file: "discovery/leader/key.go",
-		old:  "case m.LeaderLost.IsZero() && now.index < m.Index:",
+		old:  "case m.LeaderLost.IsZero() && (now.index < m.Index || now.forgot):",
 		new:  "case m.LeaderLost.IsZero() && now.index > m.Index && now.index == 0:",
 		test: "./discovery/leader TestKeyOfLeader",
 	},

@@ -144,8 +144,8 @@ var proxyFaults = []mutation{
 	{
 		name: "reset-keeps-the-window-of-the-connection",
 		file: "proxy/http2/stream.go",
-		old:  "c.GrantLocked(s.Body.Drop())",
-		new:  "s.Body.Drop()",
+		old:  "s.conn.GrantLocked(n)\n}\n\n// TakeLocked",
+		new:  "}\n\n// TakeLocked",
 		test: "./proxy/http2 TestWindowsAreGivenBack",
 	},
 	{
