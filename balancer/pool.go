@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/balancer/typical"
 	"sluice/discovery"
 	"sluice/observe/metrics"
 )
@@ -37,10 +38,10 @@ type Pool struct {
 	inflight atomic.Int64 // attempts, if terms.counted
 	_        [128 - 8]byte
 
-	usual sharedMedian // latency of all requests
+	usual typical.Median // latency of all requests
 	_     [128 - 8]byte
 
-	endpoints endpoints
+	endpoints typical.Endpoints
 	alike     alike
 	_         [128 - 8]byte
 

@@ -118,11 +118,11 @@ func (p *Peer) measure(o Outcome, start int64) {
 	if start < p.measured.Load() {
 		return
 	}
-	end, usual := start+int64(o.Latency), p.pool.usual.get()
+	end, usual := start+int64(o.Latency), p.pool.usual.Get()
 	switch o.Class {
 	case OutcomeOK:
 		if o.Latency > 0 && !p.begins(end) {
-			p.latency.observe(p.normal(o, end), p.pool.usual.get(), end)
+			p.latency.observe(p.normal(o, end), p.pool.usual.Get(), end)
 		}
 	case OutcomeSuperseded:
 		if !p.begins(end) {
@@ -165,16 +165,16 @@ func (p *Peer) normal(o Outcome, end int64) time.Duration {
 	if o.Status/100 == 4 {
 		endpoint ^= clientErrors
 	}
-	usual := float32(pool.usual.get())
+	usual := float32(pool.usual.Get())
 	if o.Class == OutcomeOK {
-		usual = pool.usual.add(o.Latency)
+		usual = pool.usual.Add(o.Latency)
 	}
 	switch {
 	case o.Endpoint == 0:
 	case o.Class == OutcomeOK:
-		typical = pool.endpoints.add(endpoint, o.Latency, end)
+		typical = pool.endpoints.Add(endpoint, o.Latency, end)
 	default:
-		typical = pool.endpoints.median(endpoint)
+		typical = pool.endpoints.Median(endpoint)
 	}
 	if typical == 0 {
 		return o.Latency

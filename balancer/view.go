@@ -1,6 +1,8 @@
 package balancer
 
 import (
+	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -65,3 +67,165 @@ func (v PeerView) Used() bool        { return v.used }
 
 // Share returns which part of the requests the peer should get and gets.
 func (v PeerView) Share() Share { return v.share }
+
+// Share is which part of the requests of its service, or of its group, a peer should get and gets.
+type Share struct {
+	// Due is the part that its weight gives it, 0 to 1, if all peers of its tier were healthy and
+	// alike, and the tier had the part of the requests that it has.
+	Due float64
+	// Is is its part of the attempts that began lately, mostly in the last 10 to 20 seconds; -1:
+	// there were too few to say.
+	Is float64
+	// Why are the causes that are known, for people, if the two differ by more than chance.
+	Why []string
+}
+
+const (
+	// shareWindow is the least time over which attempts are counted, if the pool is looked at often.
+	shareWindow = 10 * time.Second
+	// fewAttempts say nothing of shares.
+	fewAttempts = 20
+	// A share is as due within shareTolerance of it, and shareChance standard deviations.
+	shareTolerance = 0.2
+	shareChance    = 3
+	// differs is by how many times latencies or loads differ, so that they say why shares do.
+	differs = 1.25
+)
+
+// attempts are how many attempts had begun on each peer at a time.
+type attempts struct {
+	at    time.Time
+	begun map[*Peer]uint64
+}
+
+// lately are the attempts at two earlier looks at a pool, shareWindow apart or more.
+type lately [2]attempts
+
+// note takes note of the attempts on peers, if it is time to.
+func (l *lately) note(peers []*Peer, now time.Time) {
+	if now.Sub(l[1].at) < shareWindow {
+		return
+	}
+	begun := make(map[*Peer]uint64, len(peers))
+	for _, p := range peers {
+		begun[p] = p.begun()
+	}
+	l[0], l[1] = l[1], attempts{now, begun}
+}
+
+// begun returns how many attempts have begun.
+func (p *Peer) begun() uint64 { return p.Requests() + uint64(p.Inflight()) }
+
+// sharesLocked returns the shares of the peers of s.All.
+func (p *Pool) sharesLocked(s *Snapshot, now time.Time) map[*Peer]Share {
+	before := p.lately[0] // of a peer that was not there then, all attempts are later
+	begun := make(map[*Peer]uint64, len(s.All))
+	for _, peer := range s.All {
+		n := peer.begun()
+		begun[peer] = n - min(before.begun[peer], n)
+	}
+	shares := make(map[*Peer]Share, len(s.All))
+	for _, part := range s.parts() {
+		total := uint64(0)
+		for _, peer := range part.All {
+			total += begun[peer]
+		}
+		r := part.averages()
+		for i, all := range part.allInTiers {
+			weights := 0
+			for _, peer := range all {
+				weights += p.dueWeight(peer)
+			}
+			for _, peer := range all {
+				share := Share{Due: part.Tiers[i].Share * float64(p.dueWeight(peer)) / float64(max(weights, 1)), Is: -1}
+				if total >= fewAttempts {
+					share.Is = float64(begun[peer]) / float64(total)
+					expected := share.Due * float64(total)
+					if off := math.Abs(float64(begun[peer]) - expected); off > shareTolerance*expected && off > shareChance*math.Sqrt(expected) {
+						share.Why = p.whyLocked(s, peer, share, r, before.at, now)
+					}
+				}
+				shares[peer] = share
+			}
+		}
+	}
+	return shares
+}
+
+// dueWeight returns the weight of a healthy peer, 0 of one that is not in the subset.
+func (p *Pool) dueWeight(peer *Peer) int {
+	c := peer.condition.Load()
+	if p.options.Subset.Size > 0 && !peer.used && c.eligible() {
+		return 0
+	}
+	return c.usualWeight()
+}
+
+// averages are what peers are compared with: the usual latency of a part's peers, and their
+// requests in flight by weight.
+type averages struct {
+	latency, load float64
+}
+
+func (part *Part) averages() (r averages) {
+	var latencies []float64
+	weights := 0
+	for _, p := range part.Eligible {
+		if l := float64(p.Latency()); l > 0 {
+			latencies = append(latencies, l)
+		}
+		r.load += float64(p.Inflight())
+		weights += p.Weight()
+	}
+	r.load /= float64(max(weights, 1))
+	if slices.Sort(latencies); len(latencies) > 0 {
+		r.latency = latencies[(len(latencies)-1)/2]
+	}
+	return r
+}
+
+// whyLocked returns why a peer has another share than is due to it.
+func (p *Pool) whyLocked(s *Snapshot, peer *Peer, share Share, r averages, from, now time.Time) (why []string) {
+	c := peer.condition.Load()
+	add := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
+	less := share.Is < share.Due
+	if since := now.Sub(c.since); !from.IsZero() && c.since.After(from) || since < shareWindow {
+		add("%s for only %d s", c.state(), int(since.Seconds()))
+	}
+	if !c.eligible() {
+		return append(why, c.reasonLines()...)
+	}
+	switch limited := s.terms.perPeer; {
+	case !less:
+	case peer.isQuiesced():
+		add("not in the subset")
+	case withoutCopies(peer.load.Load()) >= int64(limited):
+		add("at its limit of %d requests", limited)
+	}
+	if !c.warmFrom.IsZero() && less {
+		add("slow start: %.0f %% of its weight", 100*p.options.SlowStart.factor(now.Sub(c.warmFrom)))
+	}
+	if c.factor.value() < 1 && less {
+		add("weight: %s", c.factor.why)
+	}
+	latency, load := float64(peer.Latency()), float64(peer.Inflight())/float64(max(c.weight(), 1))
+	round := func(l float64) time.Duration { return time.Duration(l).Round(10 * time.Microsecond) }
+	switch byLatency := s.Policy == PolicyEWMA || s.Policy == PolicySticky; {
+	case byLatency && less && latency > r.latency*differs:
+		add("slower than the others: %v, usual is %v", round(latency), round(r.latency))
+	case byLatency && !less && latency > 0 && latency*differs < r.latency:
+		add("faster than the others: %v, usual is %v", round(latency), round(r.latency))
+	case less && len(why) == 0 && load > r.load*differs && peer.Inflight() > 1:
+		add("%d requests in flight, more than the others", peer.Inflight())
+	}
+	switch {
+	case s.Policy == PolicySticky:
+		add("sessions stay with their peers")
+	case s.Policy == PolicyHash:
+		add("keys stay with their peers")
+	}
+	if !less && len(why) == 0 {
+		add("others get less")
+	}
+	return why
+}

@@ -1,4 +1,4 @@
-package balancer
+package typical
 
 import (
 	"sync/atomic"
@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// A pool knows the medians of up to endpointSets × endpointWays endpoints, in 2 KiB.
+	// Endpoints know the medians of up to endpointSets × endpointWays endpoints, in 2 KiB.
 	endpointSets = 64
 	endpointWays = 4
 
@@ -20,7 +20,7 @@ const (
 	agingInterval = 10 * time.Second
 )
 
-// endpoints are running medians of latencies by Outcome.Endpoint, whichever peer has answered: a
+// Endpoints are running medians of latencies by the number of an endpoint, whichever peer has answered: a
 // peer is not slow because it has got requests that take long. What is not known yet is compared
 // with all that is not known.
 //
@@ -29,9 +29,9 @@ const (
 // up, have one place of a set, and an endpoint that is asked more often keeps its own.
 //
 // It is safe for concurrent use without a lock, and allocates nothing; a latency may be lost.
-type endpoints struct {
+type Endpoints struct {
 	sets [endpointSets][endpointWays]atomic.Uint64
-	rest sharedMedian
+	rest Median
 	aged atomic.Int64 // when all endpoints last lost a hit, by nanotime
 }
 
@@ -45,8 +45,8 @@ const (
 
 func tagOf(endpoint uint32) uint64 { return uint64(endpoint) << 32 & tagMask }
 
-// add adds an answer that came at the time end, and returns the median to compare it with.
-func (e *endpoints) add(endpoint uint32, latency time.Duration, end int64) float32 {
+// Add adds an answer that came at the time end, and returns the median to compare it with.
+func (e *Endpoints) Add(endpoint uint32, latency time.Duration, end int64) float32 {
 	set, tag := &e.sets[endpoint%endpointSets], tagOf(endpoint)
 	var fewest *atomic.Uint64
 	least := uint64(hitsMask)
@@ -67,12 +67,12 @@ func (e *endpoints) add(endpoint uint32, latency time.Duration, end int64) float
 	} else {
 		fewest.Store(tag | oneHit | uint64(median(0).add(latency)))
 	}
-	return e.rest.add(latency)
+	return e.rest.Add(latency)
 }
 
 // age takes a hit from every endpoint, if it is time to. The clock is the requests' own, so that
 // a client that makes up paths ages nothing faster.
-func (e *endpoints) age(now int64) {
+func (e *Endpoints) age(now int64) {
 	aged := e.aged.Load()
 	if now-aged < int64(agingInterval) || !e.aged.CompareAndSwap(aged, now) {
 		return
@@ -87,7 +87,7 @@ func (e *endpoints) age(now int64) {
 }
 
 // hit adds an answer of the endpoint that has this place.
-func (e *endpoints) hit(place *atomic.Uint64, word uint64, latency time.Duration) float32 {
+func (e *Endpoints) hit(place *atomic.Uint64, word uint64, latency time.Duration) float32 {
 	next := uint64(median(word).add(latency))
 	if word&hitsMask < maxHits*oneHit {
 		next += oneHit
@@ -96,13 +96,13 @@ func (e *endpoints) hit(place *atomic.Uint64, word uint64, latency time.Duration
 		place.Store(next)
 	}
 	if next&hitsMask < knownHits*oneHit {
-		return e.rest.add(latency)
+		return e.rest.Add(latency)
 	}
 	return median(next).nanoseconds()
 }
 
-// median returns the median to compare with; 0: none is known.
-func (e *endpoints) median(endpoint uint32) float32 {
+// Median returns the median to compare with; 0: none is known.
+func (e *Endpoints) Median(endpoint uint32) float32 {
 	set, tag := &e.sets[endpoint%endpointSets], tagOf(endpoint)
 	for i := range set {
 		if word := set[i].Load(); word&tagMask == tag && word&hitsMask >= knownHits*oneHit {

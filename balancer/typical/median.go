@@ -1,4 +1,5 @@
-package balancer
+// Package typical knows how long requests usually take, so that peers are compared by like ones.
+package typical
 
 import (
 	"math"
@@ -52,20 +53,20 @@ func (m median) add(latency time.Duration) median {
 	return m>>medianBits<<medianBits | median(up<<39|divisor<<32|uint64(math.Float32bits(value)))
 }
 
-// A sharedMedian is safe for concurrent use without a lock; a latency may be lost.
-type sharedMedian struct{ word atomic.Uint64 }
+// A Median is a running median, safe for concurrent use without a lock; a latency may be lost.
+type Median struct{ word atomic.Uint64 }
 
-// get returns the median, 0 before the first latency.
-func (s *sharedMedian) get() time.Duration {
-	return time.Duration(median(s.word.Load()).nanoseconds())
+// Get returns the median, 0 before the first latency.
+func (m *Median) Get() time.Duration {
+	return time.Duration(median(m.word.Load()).nanoseconds())
 }
 
-// add adds a latency and returns the median.
-func (s *sharedMedian) add(latency time.Duration) float32 {
-	m := median(s.word.Load())
-	next := m.add(latency)
-	if next != m {
-		s.word.Store(uint64(next))
+// Add adds a latency and returns the median.
+func (m *Median) Add(latency time.Duration) float32 {
+	before := median(m.word.Load())
+	next := before.add(latency)
+	if next != before {
+		m.word.Store(uint64(next))
 	}
 	return next.nanoseconds()
 }
