@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
@@ -13,7 +14,7 @@ import (
 )
 
 // An operator restores a snapshot of Consul, and somebody writes to it afterwards, so no index is lower than before. What the
-// snapshot lacks stays: a document that restricts who may use a route, and instances, which are on probation.
+// snapshot lacks stays: a document that restricts who may use a route, instances, which are on probation, orders, and certificates.
 func TestARestoredSnapshotOpensNoRoute(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Mode: consultest.Server})
@@ -33,8 +34,10 @@ func TestARestoredSnapshotOpensNoRoute(t *testing.T) {
 	register("s2", 9002)
 	register("s3", 9003)
 	put(t, agent, "own/closed.yaml", "routes: [{ path: /web/admin, service: web, allow: [192.0.2.0/24] }]")
-	r := start(t, preamble+fmt.Sprintf(`
-consul: { addresses: [%q] }
+	certificate := kvCertificate(t, agent, "own-certificates/a.example.pem", "a.example")
+	secure := `, { name: secure, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: own-certificates }] } }]`
+	r := start(t, strings.Replace(preamble, " }]", " }"+secure, 1)+fmt.Sprintf(`
+consul: { addresses: [%q], orders: own-orders }
 dynamic: [{ consul_kv: { prefix: own/ } }]
 services: { star: { consul: {} } }
 `, agent.URL()))
@@ -50,6 +53,13 @@ services: { star: { consul: {} } }
 		return text
 	}
 	r.await("the peers", func() bool { return peers() == "s1 false s2 false s3 false " })
+	r.drain("star", "s1")
+	ordered := func() bool {
+		keys, _, err := agent.Client().KV().Keys("own-orders/peers/star/s1/", "", nil)
+		return err == nil && len(keys) == 1 && r.peers()["10.0.0.9:9001"].State == "draining"
+	}
+	r.await("the order is in Consul", ordered)
+	verify.Equal(t, r.served("secure", "a.example"), certificate, "the certificate before")
 
 	verify.NoError(t, agent.Client().Snapshot().Restore(nil, bytes.NewReader(backup)))
 	put(t, agent, "own/other.yaml", "routes: [{ path: /other, service: web }]")
@@ -59,4 +69,6 @@ services: { star: { consul: {} } }
 	r.awaitState("consul_kv:own/", "stale")
 	r.await("the new peer, and the lost ones on probation", func() bool { return peers() == "s1 false s2 true s3 true s4 false " })
 	r.refuses("/web/admin", 403)
+	r.await("the order is in Consul again", ordered)
+	verify.Equal(t, r.served("secure", "a.example"), certificate, "the certificate")
 }
