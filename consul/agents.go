@@ -38,7 +38,7 @@ var (
 	errClosed     = errors.New("the client is closed")
 	errOtherAgent = errors.New("another agent is used")
 	errRecovered  = errors.New("the agent has recovered")
-	errReset      = errors.New("Consul may have lost its state")
+	errReset      = errors.New("the state of Consul may be lost")
 )
 
 // canceledByAgents reports whether err ended a query that can be asked again at once: another agent is

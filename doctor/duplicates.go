@@ -60,7 +60,22 @@ func (f *Facts) kept(group []Instance) Instance {
 		group = named
 	}
 	alike := !slices.ContainsFunc(group, func(i Instance) bool { return difference(i, group[0]) != "" })
-	return slices.MaxFunc(group, func(a, b Instance) int { return f.compareRank(a, b, alike) })
+	home := func(i Instance) int {
+		if alike && i.Address == f.Nodes[i.Node].Address {
+			return 1
+		}
+		return 0
+	}
+	return slices.MaxFunc(group, func(a, b Instance) int {
+		return cmp.Or(
+			cmp.Compare(f.rank(a), f.rank(b)),
+			-cmp.Compare(a.Status, b.Status), // passing is the smallest
+			cmp.Compare(home(a), home(b)),
+			cmp.Compare(a.Modified, b.Modified),
+			cmp.Compare(a.Node, b.Node),
+			cmp.Compare(a.ID, b.ID),
+		)
+	})
 }
 
 // rank orders registrations by the state of their agents: highest if the agent is alive
@@ -81,25 +96,6 @@ func (f *Facts) rank(i Instance) int {
 		return 2
 	}
 	return 0
-}
-
-// compareRank orders the registrations of a process: the last is the live one. alike: they say the
-// same of it.
-func (f *Facts) compareRank(a, b Instance, alike bool) int {
-	home := func(i Instance) int {
-		if alike && i.Address == f.Nodes[i.Node].Address {
-			return 1
-		}
-		return 0
-	}
-	return cmp.Or(
-		cmp.Compare(f.rank(a), f.rank(b)),
-		-cmp.Compare(a.Status, b.Status), // passing is the smallest
-		cmp.Compare(home(a), home(b)),
-		cmp.Compare(a.Modified, b.Modified),
-		cmp.Compare(a.Node, b.Node),
-		cmp.Compare(a.ID, b.ID),
-	)
 }
 
 // duplicateFinding is about i; keep is the live registration of its process.
