@@ -20,6 +20,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/cli/terminal"
+	"sluice/discovery/locality"
 )
 
 const (
@@ -136,10 +137,11 @@ func (a api) explain(err error) error {
 
 // transport returns what carries a request to the address.
 func (a api) transport() (*http.Transport, error) {
-	transport := &http.Transport{DisableKeepAlives: true}
+	dialer := locality.NewDialer(locality.ByOperator, 0)
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext}
 	if path, ok := strings.CutPrefix(a.address, "unix:"); ok {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
+			return dialer.DialContext(ctx, "unix", path)
 		}
 	}
 	client, err := certificates.NewClient(certificates.ClientOptions{ClientTLS: certificates.ClientTLS{CA: a.caFile}})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -18,6 +17,7 @@ import (
 
 	"sluice/consul"
 	"sluice/consul/app"
+	"sluice/discovery/locality"
 	"sluice/observe/logs"
 	"sluice/observe/panics"
 )
@@ -208,7 +208,8 @@ func (r *registering) checkPort(address string) error {
 	if r.options.Check.TTL && r.options.Check.Type == "" {
 		return nil
 	}
-	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+	dialer := locality.NewDialer(locality.ByOperator, 5*time.Second)
+	conn, err := dialer.Dial("tcp", address)
 	if err != nil {
 		return nil
 	}

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"sluice/discovery/locality"
 )
 
 // dialFunc opens a connection like net.Dialer.DialContext.
@@ -18,11 +20,10 @@ type dialFunc = func(ctx context.Context, network, address string) (net.Conn, er
 // the network that detects a dead host.
 func dialer(address string, dial dialFunc) (dialFunc, error) {
 	if dial == nil {
-		dial = (&net.Dialer{
-			Timeout: dialTimeout,
-			// A dead host is detected after 15 s + 3 × 5 s.
-			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-		}).DialContext
+		d := locality.NewDialer(locality.ByOperator, dialTimeout)
+		// A dead host is detected after 15 s + 3 × 5 s.
+		d.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
+		dial = d.DialContext
 	}
 	path, ok := strings.CutPrefix(address, "unix://")
 	switch {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"sluice/discovery/locality"
 )
 
 // maxConnects is the number of concurrent connection attempts.
@@ -37,7 +39,8 @@ func connectAll(ctx context.Context, instances []Instance, timeout time.Duration
 }
 
 func tryConnect(ctx context.Context, address string, timeout time.Duration) error {
-	dialer := net.Dialer{Timeout: timeout}
+	// Who runs doctor asks for it. It sends nothing.
+	dialer := locality.NewDialer(locality.ByOperator, timeout)
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err == nil {
 		return conn.Close()

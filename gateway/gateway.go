@@ -173,11 +173,11 @@ func New(o Options) (_ *Gateway, err error) {
 	g.process.Configure(c.Log.Level.Value, c.Log.Format == "console")
 	g.log = g.logs.Logger()
 	g.unobserve = panics.Observe(reportPanics(g.events, g.log))
-	if g.registries, err = newRegistries(g.config, g.events, g.log); err != nil {
-		return nil, err
-	}
 	g.machine = locality.New()
 	g.machine.Ask(c.Consul.Addresses)
+	if g.registries, err = newRegistries(g.config, g.machine, g.events, g.log); err != nil {
+		return nil, err
+	}
 	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil, nil), g.log)
 	g.documents.Connect(g.documentOptions())
 	g.tags = catalog.NewReader(g.documents.Reapply)

@@ -10,6 +10,7 @@ import (
 
 	"sluice/config"
 	"sluice/consul/mesh"
+	"sluice/discovery/locality"
 	"sluice/test/configtest"
 	"sluice/test/consultest"
 	"sluice/test/meshtest"
@@ -94,7 +95,7 @@ func TestTheMeshIsLeftWithItsLastPeer(t *testing.T) {
 	t.Parallel()
 	in := configtest.Must(t, "consul: { addresses: ['127.0.0.1:1'] }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]")
 	out := configtest.Must(t, "consul: { addresses: ['127.0.0.1:1'] }\nservices: { web: { consul: {} } }\nroutes: [{ service: web }]")
-	r := verify.Result(newRegistries(func() *config.Config { return in }, nil, zerolog.Nop())).Must(t)
+	r := verify.Result(newRegistries(func() *config.Config { return in }, locality.New(), nil, zerolog.Nop())).Must(t)
 	present := []mesh.Destination{{Service: "web"}}
 	m := newMembership(r, func() []mesh.Destination { return present }, func(mesh.Destination) {}, nil, zerolog.Nop())
 	t.Cleanup(func() {

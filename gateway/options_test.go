@@ -12,6 +12,7 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	consulsource "sluice/discovery/consul"
+	"sluice/discovery/locality"
 	"sluice/healthcheck"
 	"sluice/healthcheck/statuses"
 	"sluice/test/discoverytest"
@@ -78,7 +79,7 @@ func TestProtocolOfChecks(t *testing.T) {
 		c.Health.Active = &config.ActiveCheck{Type: "http", Method: "GET", Path: "/", Port: test.port}
 		c.Health.Active.Expect.Status.Value, _ = statuses.Parse("200")
 		s := healthSettings(c, nil)
-		verify.Succeeds(t, s.Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String()}))
+		verify.Succeeds(t, s.Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String(), Control: locality.ByOperator}))
 		verify.Equal(t, got, test.want, "protocol %s, port %d", test.protocol, test.port)
 	}
 }

@@ -163,8 +163,20 @@ routes:
 	for _, path := range []string{"/own", "/own-asks", "/file"} {
 		r.refuses(path, 200)
 	}
+	// Who writes a document may not make sluice ask this machine's servers, whose answers are of no use to it here.
+	hidden := dnstest.New()
+	hidden.Set(dnstest.Record{Name: "star.example", Address: "127.0.0.1"})
+	put(t, consul, own+"/documents/d.yaml", fmt.Sprintf(`services: { asked: { dns: { name: star.example, type: a, port: %d, server: %q } } }
+routes: [{ path: /asked, service: asked }]`, port(t, private), hidden.Listen(t)))
+	r.await("the server of the document is refused", func() bool {
+		return strings.Contains(r.services.watches()["asked"].LastError, "127.0.0.1 is a loopback address of an unknown machine")
+	})
+	for _, network := range []string{"udp", "tcp"} {
+		queries, connections := hidden.Queries(network)
+		verify.That(t, queries == 0 && connections == 0, "%s: %d queries, %d connections", network, queries, connections)
+	}
 	r.write(text(true))
-	for _, path := range []string{"/dns", "/list", "/document", "/names", "/asks", "/asks-name"} {
+	for _, path := range []string{"/dns", "/list", "/document", "/names", "/asks", "/asks-name", "/asked"} {
 		r.answers(path, "for this machine only")
 	}
 	put(t, consul, own+"/documents/e.yaml", asks("/asks-sluice", fmt.Sprintf("http://%s/own", r.Address("web"))))

@@ -23,6 +23,7 @@ import (
 	filesource "sluice/discovery/file"
 	kvsource "sluice/discovery/kv"
 	"sluice/discovery/leader"
+	"sluice/discovery/locality"
 	"sluice/observe/events"
 )
 
@@ -34,12 +35,13 @@ type registries struct {
 	etcd       *client.Clusters
 	etcdSets   *etcdsource.Sources
 	config     func() *config.Config // in use
+	byOthers   locality.Control      // of what a document or a registration names
 	log        zerolog.Logger
 
 	namespace, partition string // of the client of Consul
 }
 
-func newRegistries(config func() *config.Config, feed *events.Feed, log zerolog.Logger) (*registries, error) {
+func newRegistries(config func() *config.Config, machine *locality.Machine, feed *events.Feed, log zerolog.Logger) (*registries, error) {
 	o := ClientOptions(config().Consul, log)
 	o.Events = feed
 	consul, err := consul.New(o)
@@ -50,6 +52,7 @@ func newRegistries(config func() *config.Config, feed *events.Feed, log zerolog.
 	r := &registries{
 		consul: consul, consulSets: consulsource.NewSources(consul, log), kvSets: kvsource.NewSources(consul, log),
 		etcd: etcd, etcdSets: etcdsource.NewSources(etcd, log), config: config, log: log,
+		byOthers:  machine.ByOthers(func() bool { return config().Discovery.AllowLocal }),
 		namespace: o.Namespace, partition: o.Partition,
 	}
 	r.consulSets.Events = feed
@@ -66,6 +69,7 @@ func (r *registries) inUse(c config.Consul) config.Consul {
 // only one watch.
 type sourceSpec struct {
 	of     any                  // the options of the package of the source; nil: peers
+	others bool                 // a document, and not the file, names the servers to ask
 	leader *leader.Options      // of a service in Consul; nil: all instances are used
 	peers  []discovery.Instance // in the configuration
 }
@@ -79,7 +83,8 @@ func specOf(s config.Service, c config.Consul) sourceSpec {
 		return sourceSpec{of: etcdsource.Options{Cluster: etcdCluster(e.EtcdCluster), Prefix: e.Prefix, Key: e.Key, Probation: e.Probation}}
 	case s.DNS != nil:
 		d := s.DNS
-		return sourceSpec{of: dnssource.Options{Name: d.Name, Type: dnssource.Type(d.Type), Port: d.Port, Servers: d.Servers, Probation: d.Probation}}
+		o := dnssource.Options{Name: d.Name, Type: dnssource.Type(d.Type), Port: d.Port, Servers: d.Servers, Probation: d.Probation}
+		return sourceSpec{of: o, others: s.ByDocument}
 	case s.ConsulKV != nil:
 		return sourceSpec{of: kvsource.Options{Key: s.ConsulKV.Key, Wait: c.Wait, Probation: *s.ConsulKV.Probation}}
 	case s.File != "":
@@ -103,7 +108,11 @@ func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, 
 	case etcdsource.Options:
 		return r.etcdSets.Source(name, o)
 	case dnssource.Options:
-		return dnssource.NewSource(name, o), nil
+		control := locality.ByOperator
+		if spec.others {
+			control = r.byOthers
+		}
+		return dnssource.NewSource(name, o, control), nil
 	case kvsource.Options:
 		return r.kvSets.Source(name, o), nil
 	case filesource.Options:

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"sluice/discovery/locality"
 	"sluice/test/consultest"
 	"sluice/test/verify"
 )
@@ -135,7 +136,7 @@ func TestGRPCTimesOut(t *testing.T) {
 	checkInTime(t, NewGRPC(GRPCOptions{}), address, "timed out")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	err := NewGRPC(GRPCOptions{}).Check(ctx, Target{Address: address})
+	err := NewGRPC(GRPCOptions{}).Check(ctx, Target{Address: address, Control: locality.ByOperator})
 	verify.That(t, err != nil, "no error after the end of the context")
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/discovery/locality"
 	"sluice/healthcheck/statuses"
 	"sluice/test/verify"
 )
@@ -27,7 +28,7 @@ func check(t *testing.T, p Probe, address string, limit time.Duration) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	if err := p.Check(ctx, Target{Address: address}); err != nil {
+	if err := p.Check(ctx, Target{Address: address, Control: locality.ByOperator}); err != nil {
 		return err.Error()
 	}
 	return ""
@@ -236,7 +237,7 @@ func TestHTTPTimesOut(t *testing.T) {
 			// A check ends with its context.
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(10*time.Millisecond, cancel)
-			err := probe.Check(ctx, Target{Address: address})
+			err := probe.Check(ctx, Target{Address: address, Control: locality.ByOperator})
 			verify.That(t, err != nil, "no error after the end of the context")
 		})
 	}

@@ -17,6 +17,7 @@ import (
 
 	"sluice/consul/mesh"
 	"sluice/discovery"
+	"sluice/discovery/locality"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -73,7 +74,7 @@ func TestChecksThroughTheMesh(t *testing.T) {
 		checked := func(address, of string) string {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			if err := probe.Check(ctx, Target{Address: address, Instance: &discovery.Instance{Identity: of}}); err != nil {
+			if err := probe.Check(ctx, Target{Address: address, Control: locality.ByOperator, Instance: &discovery.Instance{Identity: of}}); err != nil {
 				return err.Error()
 			}
 			return ""

@@ -13,6 +13,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/discovery"
+	"sluice/discovery/locality"
 )
 
 // Probe checks whether an address works. It is safe for concurrent use.
@@ -32,9 +33,8 @@ type Probe interface {
 type Target struct {
 	Address  string              // "host:port" or "unix:/path"
 	Instance *discovery.Instance // for the terms of TLS
-	// Control is net.Dialer.ControlContext: it may refuse the resolved address. May
-	// be nil.
-	Control func(ctx context.Context, network, address string, c syscall.RawConn) error
+	// Control is of who has named the address: it may refuse what the address is resolved to.
+	Control locality.Control
 }
 
 func (t *Target) member() (who discovery.Member) {
@@ -56,7 +56,8 @@ var errNoHTTP2 = errors.New("TLS handshake: the peer does not agree to HTTP/2")
 // dial connects to the target, with a TLS handshake if configured.
 func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
 	network, address := discovery.Endpoint(t.Address)
-	connection, err := (&net.Dialer{ControlContext: t.Control}).DialContext(ctx, network, address)
+	dialer := locality.NewDialer(t.Control, 0)
+	connection, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, failure("connect", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/discovery/locality"
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/auth"
@@ -274,7 +275,7 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	}))
 	t.Cleanup(authorizes.Close)
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: time.Hour}}, answersOK(t))
-	f := auth.NewForward(verify.URL(t, authorizes.URL), patience, nil)
+	f := auth.NewForward(verify.URL(t, authorizes.URL), patience, locality.ByOperator)
 	t.Cleanup(f.Close)
 	p.setRoutes(
 		route.Route{Path: "/", Service: p.service},

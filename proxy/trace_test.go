@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"sluice/balancer"
+	"sluice/discovery/locality"
 	"sluice/observe/tracing"
 	"sluice/route"
 	"sluice/route/auth"
@@ -295,7 +296,7 @@ func TestNewTracesHaveNoState(t *testing.T) {
 		p.trace(tracer)
 		asked := make(chan http.Header, 1)
 		server := startServer(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header })
-		forward := auth.NewForward(verify.URL(t, "http://"+server), patience, nil)
+		forward := auth.NewForward(verify.URL(t, "http://"+server), patience, locality.ByOperator)
 		t.Cleanup(forward.Close)
 		p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}})
 		for sent, want := range map[string][]string{

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -163,7 +162,7 @@ func (l *Limits) list(ctx context.Context) {
 		return
 	}
 	self := survey.Self()
-	l.prepare(self, verified, token)
+	l.prepare(self, survey.client(verified, countsTimeout), verified != nil, token)
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
 	members, err := survey.members(ctx, self)
@@ -194,13 +193,13 @@ func (l *Limits) list(ctx context.Context) {
 }
 
 // prepare says how the others are asked from now on, also those of the state of an old process, before Consul answers.
-func (l *Limits) prepare(self Replica, verified *tls.Config, token string) {
+func (l *Limits) prepare(self Replica, client *http.Client, verified bool, token string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.use(newClient(&http.Transport{TLSClientConfig: verified, IdleConnTimeout: 2 * listEvery, MaxResponseHeaderBytes: 16 << 10}, countsTimeout), token)
+	l.use(client, token)
 	for _, o := range l.others {
 		if o.obstacle == notAsked {
-			o.obstacle = o.Member.obstacle(self.Host, verified != nil)
+			o.obstacle = o.Member.obstacle(self.Host, verified)
 		}
 	}
 }

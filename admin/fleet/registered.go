@@ -12,6 +12,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
+	"sluice/discovery/locality"
 )
 
 // Registered returns a survey of the replicas that Consul lists as instances of service. c has the token for their admin
@@ -46,5 +47,5 @@ func Registered(self func() Replica, client *consul.Client, service string, c *c
 		}
 		return client.Config(), nil
 	}
-	return Survey{Self: self, List: list, Token: token, TLS: secure}
+	return Survey{Self: self, List: list, Token: token, TLS: secure, Control: locality.ByOperator}
 }

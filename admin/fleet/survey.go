@@ -19,6 +19,7 @@ import (
 
 	"sluice/consul/registration"
 	"sluice/discovery"
+	"sluice/discovery/locality"
 	"sluice/observe/panics"
 )
 
@@ -40,6 +41,8 @@ type Survey struct {
 	// TLS returns how their certificates are verified; nil: by the system's, and replicas
 	// without TLS are asked too.
 	TLS func() (*tls.Config, error)
+	// Control is of who names the addresses of the admin APIs.
+	Control locality.Control
 }
 
 // Take queries every replica, for at most surveyTimeout. Errors are in the report.
@@ -161,7 +164,7 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 	queries.SetLimit(maxQueries)
 	token, tokenErr := s.Token()
 	verified, tlsErr := s.TLS()
-	client := newClient(&http.Transport{DisableKeepAlives: true, TLSClientConfig: verified}, askTimeout)
+	client := s.client(verified, askTimeout)
 	for i := range members {
 		m := &members[i]
 		switch {
@@ -192,16 +195,19 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 		}
 	}
 	_ = queries.Wait()
+	client.CloseIdleConnections()
 }
 
-// newClient returns a client for admin APIs. Its transport must have no HTTP proxy. timeout bounds a question, and also a dial
+// client returns a client for admin APIs, without an HTTP proxy. timeout bounds a question, and also a dial
 // and a TLS handshake: net/http goes on with them when their question has ended.
-func newClient(transport *http.Transport, timeout time.Duration) *http.Client {
-	transport.DialContext, transport.TLSHandshakeTimeout = (&net.Dialer{Timeout: timeout}).DialContext, timeout
-	transport.ForceAttemptHTTP2 = transport.TLSClientConfig == nil // as without a DialContext
+func (s Survey) client(verified *tls.Config, timeout time.Duration) *http.Client {
+	dialer := locality.NewDialer(s.Control, timeout)
 	return &http.Client{
-		Transport: transport,
-		Timeout:   timeout,
+		Transport: &http.Transport{
+			DialContext: dialer.DialContext, TLSClientConfig: verified, TLSHandshakeTimeout: timeout,
+			ForceAttemptHTTP2: verified == nil, IdleConnTimeout: 2 * listEvery, MaxResponseHeaderBytes: 16 << 10,
+		},
+		Timeout: timeout,
 		// A redirect could carry the token anywhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -24,6 +24,7 @@ import (
 
 	"sluice/consul/registration"
 	"sluice/discovery"
+	"sluice/discovery/locality"
 	"sluice/test/consultest"
 	"sluice/test/verify"
 )
@@ -66,7 +67,7 @@ func survey(token string, list ...discovery.Instance) Survey {
 		},
 		List:  func(context.Context) ([]discovery.Instance, error) { return list, nil },
 		Token: func() (string, error) { return token, nil },
-		TLS:   func() (*tls.Config, error) { return nil, nil },
+		TLS:   func() (*tls.Config, error) { return nil, nil }, Control: locality.ByOperator,
 	}
 }
 
@@ -250,7 +251,7 @@ func TestNoConnectionOutlivesItsHandshake(t *testing.T) {
 	t.Parallel()
 	listener := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	defer listener.Close()
-	_, err := queryReplica(t.Context(), newClient(&http.Transport{DisableKeepAlives: true}, time.Second), https+listener.Addr().String(), "")
+	_, err := queryReplica(t.Context(), survey("").client(nil, time.Second), https+listener.Addr().String(), "")
 	verify.That(t, err != nil, "an answer without a handshake")
 	c := verify.Result(listener.Accept()).Must(t)
 	defer c.Close()
@@ -269,7 +270,7 @@ func TestNoDialOutlivesItsQuestion(t *testing.T) {
 			ConnectStart: func(string, string) { time.Sleep(askTimeout + time.Second) },
 			ConnectDone:  func(_, _ string, err error) { dialed <- err },
 		})
-		_, err := queryReplica(ctx, newClient(&http.Transport{DisableKeepAlives: true}, askTimeout), listener.Addr().String(), "")
+		_, err := queryReplica(ctx, survey("").client(nil, askTimeout), listener.Addr().String(), "")
 		verify.That(t, err != nil, "an answer without a connection")
 		verify.That(t, <-dialed != nil, "the dial goes on")
 	})

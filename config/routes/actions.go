@@ -3,7 +3,6 @@ package routes
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"sluice/config"
@@ -85,7 +84,7 @@ type forwardID struct {
 func (f forwards) of(a *config.ForwardAuth, before forwards, machine *locality.Machine, allowLocal bool) *auth.Forward {
 	id := forwardID{a.URL.Text, a.Timeout, a.ByDocument, a.ByDocument && allowLocal}
 	client, _ := keep(f, before, id, func(forwardID) (*auth.Forward, error) {
-		return auth.NewForward(a.URL.Value, a.Timeout, mayConnect(machine, id.byDocument, id.allowLocal)), nil
+		return auth.NewForward(a.URL.Value, a.Timeout, controlOf(machine, id.byDocument, id.allowLocal)), nil
 	})
 	return client
 }
@@ -116,7 +115,7 @@ func (k keySets) of(j *config.JWT, before *Routes, machine *locality.Machine, al
 		if id.file != "" {
 			return auth.OpenKeys(id.file)
 		}
-		return auth.NewKeys(j.JWKSURL.Value, mayConnect(machine, id.byDocument, id.allowLocal), before.inherited.Keys[id.name()]), nil
+		return auth.NewKeys(j.JWKSURL.Value, controlOf(machine, id.byDocument, id.allowLocal), before.inherited.Keys[id.name()]), nil
 	})
 }
 
@@ -144,14 +143,12 @@ func (k keySets) closeWithout(next keySets, late time.Duration) {
 	}
 }
 
-// mayConnect returns where a URL may lead; nil: the operator wrote it, so anywhere.
-func mayConnect(machine *locality.Machine, byDocument, allowLocal bool) func(netip.AddrPort) error {
+// controlOf returns where a URL may lead, by who has named it.
+func controlOf(machine *locality.Machine, byDocument, allowLocal bool) locality.Control {
 	if !byDocument {
-		return nil
+		return locality.ByOperator
 	}
-	return func(to netip.AddrPort) error {
-		return machine.MayConnect(to, locality.Origin{Trusted: allowLocal})
-	}
+	return machine.ByOthers(func() bool { return allowLocal })
 }
 
 // actionsOf returns the actions of a route; nil: it has none.

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
+	"sluice/discovery/locality"
 	"sluice/healthcheck"
 )
 
@@ -45,7 +46,7 @@ func (r *Registration) reach(ctx context.Context) {
 		address := net.JoinHostPort(host, strconv.Itoa(r.options.Port))
 		limited, cancel := context.WithTimeout(ctx, r.options.Check.Timeout)
 		defer cancel()
-		if err := r.probe.Check(limited, healthcheck.Target{Address: address}); err != nil && ctx.Err() == nil {
+		if err := r.probe.Check(limited, healthcheck.Target{Address: address, Control: locality.ByOperator}); err != nil && ctx.Err() == nil {
 			r.options.Log.Warn().Str("address", address).Str("answer", err.Error()).
 				Msg("the app does not answer at the address that the agent advertises to clients: it must listen there, or needs another address (--address)")
 		}

@@ -13,6 +13,7 @@ import (
 
 	"sluice/consul"
 	"sluice/consul/registration"
+	"sluice/discovery/locality"
 	"sluice/healthcheck"
 	"sluice/observe/panics"
 )
@@ -161,7 +162,7 @@ func (r *Registration) check(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.options.Check.Timeout)
 	defer cancel()
-	return r.probe.Check(ctx, healthcheck.Target{Address: r.CheckedAddress()})
+	return r.probe.Check(ctx, healthcheck.Target{Address: r.CheckedAddress(), Control: locality.ByOperator})
 }
 
 // works tells a registrar whether the application works.

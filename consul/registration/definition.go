@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/discovery/locality"
 )
 
 // metaAgent is the key of the meta with the URL of the agent that has the registration.
@@ -238,7 +240,8 @@ func Outbound(agentURL string) string {
 	if err != nil || u.Hostname() == "" {
 		return ""
 	}
-	conn, err := net.DialTimeout("udp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")), time.Second)
+	dialer := locality.NewDialer(locality.ByOperator, time.Second)
+	conn, err := dialer.Dial("udp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")))
 	if err != nil {
 		return ""
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/net/dns/dnsmessage"
 
+	"sluice/discovery/locality"
 	"sluice/test/dnstest"
 	"sluice/test/hostile"
 )
@@ -50,7 +51,7 @@ func TestHostileAnswersAreBounded(t *testing.T) {
 func TestHostileAnswers(t *testing.T) {
 	hostile.Test(t, func(log zerolog.Logger) hostile.Registry[func(*dnsmessage.Message) []byte] {
 		s := dnstest.New()
-		source := NewSource("star", Options{Name: "_star._tcp.example", Type: SRV, Servers: []string{"ns0:53"}}).(*source)
+		source := NewSource("star", Options{Name: "_star._tcp.example", Type: SRV, Servers: []string{"ns0:53"}}, locality.ByOperator).(*source)
 		source.dial = s.Dial
 		return hostile.Registry[func(*dnsmessage.Message) []byte]{
 			Source: source,

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/discovery"
+	"sluice/discovery/locality"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
@@ -21,7 +22,7 @@ import (
 
 // follow watches the DNS server of a real Consul, with shorter times.
 func follow(t *testing.T, o Options) *discoverytest.Watched {
-	s := NewSource("star", o).(*source)
+	s := NewSource("star", o, locality.ByOperator).(*source)
 	s.timing = timing{minInterval: 100 * time.Millisecond, confirmEvery: 100 * time.Millisecond, serverTimeout: time.Second}
 	return discoverytest.Watch(t, s, zerolog.Nop())
 }
@@ -146,7 +147,7 @@ func testWithoutTCP(t *testing.T, agent *consultest.Agent) {
 	for n := range 30 {
 		register(t, agent, "cut", 8000+n)
 	}
-	s := NewSource("star", Options{Name: "_cut._tcp.service.consul", Type: SRV, Servers: []string{agent.DNSAddress()}}).(*source)
+	s := NewSource("star", Options{Name: "_cut._tcp.service.consul", Type: SRV, Servers: []string{agent.DNSAddress()}}, locality.ByOperator).(*source)
 	s.minInterval = 100 * time.Millisecond
 	dial := s.dial
 	s.dial = func(ctx context.Context, network, address string) (net.Conn, error) {

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"net"
 	"strings"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
 	"sluice/discovery"
+	"sluice/discovery/locality"
 )
 
 const (
@@ -71,9 +71,9 @@ type Options struct {
 }
 
 // NewSource returns a source for a service of sluice. It may run several times, but not
-// concurrently.
-func NewSource(service string, o Options) discovery.Source {
-	var d net.Dialer
+// concurrently. control is of who has named the servers.
+func NewSource(service string, o Options, control locality.Control) discovery.Source {
+	d := locality.NewDialer(control, 0)
 	return &source{service: service, options: o, dial: d.DialContext, timing: timing{minInterval, confirmEvery, serverTimeout}}
 }
 

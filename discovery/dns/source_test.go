@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"sluice/discovery"
+	"sluice/discovery/locality"
 	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
 	"sluice/test/verify"
@@ -45,7 +46,7 @@ func watchServers(t *testing.T, o Options, servers ...*dnstest.Server) *watched 
 		defer w.mu.Unlock()
 		w.set = set.Instances
 	}})
-	source := NewSource("star", o).(*source)
+	source := NewSource("star", o, locality.ByOperator).(*source)
 	source.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 		return byAddress[address].Dial(ctx, network, address)
 	}
@@ -592,7 +593,7 @@ func TestInheritedSet(t *testing.T) {
 		o := Options{Name: "_star._tcp.example", Type: SRV, Servers: []string{"ns0:53"}}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		source := NewSource("star", o).(*source)
+		source := NewSource("star", o, locality.ByOperator).(*source)
 		source.dial = s.Dial
 		go func() {
 			ended <- source.Run(ctx, discovery.WatchState{Known: true, Set: known}, func(r discovery.Report) { last = r })

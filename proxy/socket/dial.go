@@ -4,19 +4,19 @@ import (
 	"context"
 	"errors"
 	"net"
-	"syscall"
 	"time"
 
 	"sluice/discovery"
+	"sluice/discovery/locality"
 )
 
 // Dial opens a connection to the address of a peer within timeout of coarse time. So a pause
 // of the whole process, after which the dialer finds its own timeout over before it sees that the
 // connection is open, is no failure of the peer.
-func Dial(ctx context.Context, s *Sweeper, address string, timeout time.Duration, control func(context.Context, string, string, syscall.RawConn) error) (Conn, error) {
+func Dial(ctx context.Context, s *Sweeper, address string, timeout time.Duration, control locality.Control) (Conn, error) {
 	start := s.Now()
 	network, address := discovery.Endpoint(address)
-	dialer := net.Dialer{Timeout: max(timeout, time.Millisecond), ControlContext: control}
+	dialer := locality.NewDialer(control, max(timeout, time.Millisecond))
 	for {
 		conn, err := dialer.DialContext(ctx, network, address)
 		if err == nil {

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"sluice/discovery/locality"
 )
 
 // ListenSocket binds a unix socket that only the user of this process may connect to. It
@@ -66,7 +68,8 @@ func removeAbandoned(path string) error {
 	if info.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("%s exists and is not a socket: remove it, or choose another path", path)
 	}
-	conn, err := net.Dial("unix", path)
+	dialer := locality.NewDialer(locality.ByOperator, 0)
+	conn, err := dialer.Dial("unix", path)
 	if err == nil {
 		conn.Close()
 	}

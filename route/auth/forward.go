@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"syscall"
 	"time"
 
+	"sluice/discovery/locality"
 	"sluice/route/places"
 )
 
@@ -43,26 +41,16 @@ type Answer struct {
 // Allows reports whether the request is allowed.
 func (a *Answer) Allows() bool { return a.Status < 300 }
 
-// NewForward returns a Forward to a URL for HTTP or HTTPS, which does not change. timeout bounds each question. mayConnect
-// returns an error for an address to which no connection is opened; nil: every address is allowed.
-// It may be called concurrently.
-func NewForward(to *url.URL, timeout time.Duration, mayConnect func(netip.AddrPort) error) *Forward {
-	return &Forward{to, timeout, clientOf(mayConnect, timeout), places.New(maxConnections, maxPerBlock)}
+// NewForward returns a Forward to a URL for HTTP or HTTPS, which does not change. timeout bounds each question. control is
+// of who has named the URL.
+func NewForward(to *url.URL, timeout time.Duration, control locality.Control) *Forward {
+	return &Forward{to, timeout, clientOf(control, timeout), places.New(maxConnections, maxPerBlock)}
 }
 
-// clientOf returns a client that follows no redirects and connects to no address for which mayConnect returns an error. timeout bounds
-// how long a connection takes to open: net/http opens it also when the question has ended, and counts it as one of maxConnections.
-func clientOf(mayConnect func(netip.AddrPort) error, timeout time.Duration) *http.Client {
-	dialer := net.Dialer{Timeout: timeout}
-	if mayConnect != nil {
-		dialer.Control = func(_, text string, _ syscall.RawConn) error { // after the resolution of the name
-			address, err := netip.ParseAddrPort(text)
-			if err != nil {
-				return err
-			}
-			return mayConnect(address)
-		}
-	}
+// clientOf returns a client that follows no redirects. timeout bounds how long a connection takes to open: net/http opens it also
+// when the question has ended, and counts it as one of maxConnections.
+func clientOf(control locality.Control, timeout time.Duration) *http.Client {
+	dialer := locality.NewDialer(control, timeout)
 	return &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{

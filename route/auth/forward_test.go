@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/discovery/locality"
 	"sluice/route/places"
 	"sluice/test/verify"
 )
@@ -25,15 +25,10 @@ func TestAddressesOfQuestions(t *testing.T) {
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
 	for _, host := range []string{"127.0.0.1", "localhost", "[::ffff:127.0.0.1]"} {
 		for _, allowed := range []bool{false, true} {
-			f := NewForward(verify.URL(t, "http://"+host+":"+port), 0, func(to netip.AddrPort) error {
-				if !allowed {
-					return fmt.Errorf("%s is not allowed", to.Addr().Unmap())
-				}
-				return nil
-			})
+			f := NewForward(verify.URL(t, "http://"+host+":"+port), 0, locality.New().ByOthers(func() bool { return allowed }))
 			_, err := f.Ask(t.Context(), places.BlockOf(netip.MustParseAddr("10.0.0.1")), http.Header{})
 			f.Close()
-			verify.That(t, (!allowed || err == nil) && (allowed || err != nil && strings.HasSuffix(err.Error(), " is not allowed")), "%s, allowed %v: %v", host, allowed, err)
+			verify.That(t, (!allowed || err == nil) && (allowed || err != nil && strings.Contains(err.Error(), "want discovery.allow_local")), "%s, allowed %v: %v", host, allowed, err)
 		}
 	}
 	verify.Equal(t, asked.Load(), 3, "the server questions")
@@ -49,7 +44,7 @@ func TestQuestionsOfOneClientHaveTheirShare(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	f := NewForward(verify.URL(t, server.URL), 0, nil)
+	f := NewForward(verify.URL(t, server.URL), 0, locality.ByOperator)
 	defer f.Close()
 	slow, other := places.BlockOf(netip.MustParseAddr("10.0.0.1")), places.BlockOf(netip.MustParseAddr("10.0.0.2"))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -80,7 +75,7 @@ func TestQuestionsAfterHandshakesWithoutAnAnswer(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	const timeout = time.Second
-	f := NewForward(verify.URL(t, server.URL), timeout, nil)
+	f := NewForward(verify.URL(t, server.URL), timeout, locality.ByOperator)
 	defer f.Close()
 	f.client.Transport.(*http.Transport).TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig
 	ask := func(timeout time.Duration) error {

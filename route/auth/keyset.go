@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"sluice/config/regular"
+	"sluice/discovery/locality"
 	"sluice/observe/excerpt"
 	"sluice/observe/panics"
 	"sluice/observe/wake"
@@ -83,11 +83,11 @@ func OpenKeys(path string) (*KeySet, error) {
 	return s, err
 }
 
-// NewKeys returns the keys at a URL, which are read from Start on; before, they are the saved ones. mayConnect is as for
+// NewKeys returns the keys at a URL, which are read from Start on; before, they are the saved ones. control is as for
 // [NewForward].
-func NewKeys(at *url.URL, mayConnect func(netip.AddrPort) error, saved SavedKeys) *KeySet {
+func NewKeys(at *url.URL, control locality.Control, saved SavedKeys) *KeySet {
 	s := newKeySet(at.String())
-	s.client = clientOf(mayConnect, queryTimeout)
+	s.client = clientOf(control, queryTimeout)
 	if k, err := parseKeys(saved.Text); err == nil {
 		s.current.Store(k)
 		s.status.Read = saved.Read

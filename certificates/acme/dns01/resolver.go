@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/miekg/dns"
 
+	"sluice/discovery/locality"
 	"sluice/observe/panics"
 )
 
@@ -65,7 +66,8 @@ func query(ctx context.Context, server, name string, kind uint16) (answer *dns.M
 }
 
 func exchange(ctx context.Context, network, server string, message *dns.Msg) (*dns.Msg, error) {
-	client := &dns.Client{Net: network, Timeout: serverTimeout}
+	dialer := locality.NewDialer(locality.ByOperator, serverTimeout)
+	client := &dns.Client{Net: network, Timeout: serverTimeout, Dialer: &dialer}
 	conn, err := client.DialContext(ctx, server)
 	if err != nil {
 		return nil, err
