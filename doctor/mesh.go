@@ -68,7 +68,7 @@ type Destination struct {
 
 // queryMesh asks about the mesh, if the configuration reaches a service through it.
 func (d *Doctor) queryMesh(ctx context.Context, f *Facts) {
-	services := f.meshServices()
+	services := meshServices(f)
 	if len(services) == 0 {
 		return
 	}
@@ -98,7 +98,7 @@ func (d *Doctor) queryMesh(ctx context.Context, f *Facts) {
 
 // meshServices returns the services that are reached through the mesh: the ones of the configuration, and those that
 // sluice would find in the catalog.
-func (f *Facts) meshServices() (services []MeshService) {
+func meshServices(f *Facts) (services []MeshService) {
 	configured := map[string]bool{f.Own: true}
 	for _, u := range f.Uses {
 		configured[u.Service] = true
