@@ -26,7 +26,7 @@ const (
 	// OutcomeSuperseded: another peer answered first (hedging), or is asked instead
 	// because this one is failing. Latency is the time waited for this one.
 	OutcomeSuperseded
-	// OutcomeLocal: a local limit stopped the attempt before it reached the peer.
+	// OutcomeLocal: a local limit stopped the attempt before it reached the peer, or sluice has cut it.
 	OutcomeLocal
 	// OutcomeDenied: the mesh does not let sluice connect to the peer.
 	OutcomeDenied

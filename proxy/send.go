@@ -134,6 +134,8 @@ func (x *sentRequest) connectFailed(err error, c *contender) (o balancer.Outcome
 	case err == upstream.ErrNoWebSocket:
 		x.lastRefusal = refusal.NoWebSocket
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
+	case x.client.cutBy() != nil:
+		return balancer.Outcome{Class: balancer.OutcomeLocal}
 	case x.client.Gone.Load():
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	case x.deadlinePassed():
@@ -271,6 +273,9 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error, c *contender) (o ba
 // endedOtherwise classifies an error of waiting for the peer, unless the peer closed
 // the connection.
 func (x *sentRequest) endedOtherwise(err error) (o balancer.Outcome, ended bool) {
+	if x.client.cutBy() != nil { // neither the client nor the peer has ended it
+		return balancer.Outcome{Class: balancer.OutcomeLocal}, true
+	}
 	switch x.wakeOf(err) {
 	case wakeRequest:
 		return x.uploadOutcome(), true
@@ -290,7 +295,7 @@ func (x *sentRequest) endedOtherwise(err error) (o balancer.Outcome, ended bool)
 // Replayable implements [attempt.Exchange].
 func (x *sentRequest) Replayable() bool {
 	switch {
-	case x.tries > 0 && time.Since(x.firstPicked) >= x.service.Timeouts.ResponseHeader, x.deadlinePassed(), x.touched && !x.mayReplaySent:
+	case x.tries > 0 && time.Since(x.firstPicked) >= x.service.Timeouts.ResponseHeader, x.deadlinePassed(), x.touched && !x.mayReplaySent, x.client.cutBy() != nil:
 		return false
 	}
 	return !x.upload.started || x.upload.withdraw()
