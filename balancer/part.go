@@ -125,6 +125,14 @@ func (c *census) divide(o *Options, panicking bool) (tiers []tierPeers, shares [
 // maxLooks bounds the peers that a pick looks at one by one.
 const maxLooks = 128
 
+// own returns the peer of q.Own if it may get the request, or nil.
+func (part *Part) own(q *Query) *Peer {
+	if q.Own == nil || q.Tried.Has(q.Own) || q.full.has(q.Own) || !slices.Contains(part.Eligible, q.Own) {
+		return nil
+	}
+	return q.Own
+}
+
 // acquireOther acquires a peer in place of one at its limit: by the policy in a few
 // tries, else the first below its limit among maxLooks. It returns nil if it finds
 // none.

@@ -158,7 +158,10 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 				cursor = &part.Group.cursor
 			}
 		}
-		peer := part.picker.pick(query, now, cursor)
+		peer := part.own(&query)
+		if peer == nil {
+			peer = part.picker.pick(query, now, cursor)
+		}
 		if peer == nil || query.full.has(peer) { // the latter where a part has one tier
 			if query.Fallback != 0 {
 				left = part.Group

@@ -21,6 +21,8 @@ type Query struct {
 	// Hash identifies the requests that [PolicyHash] sends to one peer; 0 is none.
 	// With [PolicySticky] it is the StickyID of the session's peer; 0 is none.
 	Hash uint64
+	// Own is picked if it is eligible: the client has a connection of its own to it. nil: none.
+	Own *Peer
 	// Tried are the peers that already had this request. None of them is picked.
 	Tried TriedSet
 	// Waited is how long the request has waited for a peer, in whichever pool. A pick does not look at it.

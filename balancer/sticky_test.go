@@ -110,3 +110,23 @@ func TestStickyIDs(t *testing.T) {
 	verify.NoError(t, p.Reconfigure(complete(Options{Policy: PolicySticky, StickyKey: "k"})))
 	verify.That(t, peer.StickyID() != before, "another key does not change names")
 }
+
+// A client returns to the peer to which it has a connection of its own, by every policy, while it is eligible.
+func TestOwnPeerIsPicked(t *testing.T) {
+	for _, policy := range []Policy{PolicyRoundRobin, PolicyEWMA, PolicySticky, PolicyHash} {
+		p := newTestPool(t, Options{Policy: policy, RetryBudget: ampleRetries})
+		p.Apply(instances(5))
+		own := p.Snapshot().All[3]
+		for range 20 {
+			got := mustPick(t, p, &Query{Own: own, Hash: 1}).Peer
+			verify.Require(t, got == own, "%s: picked %v, want %v", policy, got, own)
+		}
+		q := Query{Own: own}
+		q.Tried.Add(own)
+		verify.That(t, mustPick(t, p, &q).Peer != own, "%s: picked a tried peer", policy)
+		setReason(p, own.ID, ReasonEjected, true, "")
+		verify.That(t, mustPick(t, p, &Query{Own: own}).Peer != own, "%s: picked an ejected peer", policy)
+		p.Apply(instances(2))
+		verify.That(t, mustPick(t, p, &Query{Own: own}).Peer != own, "%s: picked a peer that has left", policy)
+	}
+}

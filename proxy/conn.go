@@ -67,7 +67,7 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 		return nil, err
 	}
 	c.takeOptions()
-	c.downstream, c.Presence, c.Owner = c, c, c
+	c.downstream, c.Presence, c.Owner, c.KeepsOwn = c, c, c, true
 	c.mayPreface = l.HTTP2 && l.TLS == nil
 	return c, nil
 }
@@ -211,6 +211,7 @@ func (c *clientConn) end() {
 
 func (c *clientConn) close() {
 	c.closed = true
+	c.DropOwn()
 	c.Remove()
 	c.Conn.Close()
 	c.server.admission.leave(c.remote)

@@ -21,7 +21,7 @@ import (
 // patience returns the wait for the first peer before a hedge; 0: no hedge. An upgrade opens
 // a session, of which there must not be two, and only one peer has the session of a sticky cookie.
 func (x *sentRequest) patience() time.Duration {
-	if x.streaming || x.upgrade || x.head.HasBody() || x.head.Method != http1.MethodGet && x.head.Method != http1.MethodHead {
+	if x.streaming || x.upgrade || x.onOwnConnection() || x.head.HasBody() || x.head.Method != http1.MethodGet && x.head.Method != http1.MethodHead {
 		return 0
 	}
 	if x.query.Hash != 0 && x.query.Hash == x.token.Peer.StickyID() {
@@ -30,10 +30,14 @@ func (x *sentRequest) patience() time.Duration {
 	return attempt.Patience(x.service, x.tries, x.client.server.sweeper.Now())
 }
 
+// onOwnConnection reports whether the request belongs on the connection on which its client has
+// authenticated itself, or does so. A peer that is asked on another one does not know the client.
+func (x *sentRequest) onOwnConnection() bool { return x.head.ConnectionAuth || x.client.HasOwned }
+
 // leavable reports whether the exchange may move to another peer when the health
 // checks of its peer begin to fail.
 func (x *sentRequest) leavable() bool {
-	return x.mayReplaySent && !x.streaming && attempt.MayLeave(x.service, x.tries)
+	return x.mayReplaySent && !x.streaming && !x.onOwnConnection() && attempt.MayLeave(x.service, x.tries)
 }
 
 // until returns what ends a wait for a peer, for every kind of try.

@@ -52,7 +52,7 @@ func (x *httpExchange) mirror() *refusal.Refusal {
 	switch {
 	case x.standing.trusted && x.head.Has(http1.NameXSluiceMirror):
 		to.Copies.Skip(route.DroppedMirrored)
-	case x.upgrade, x.streaming && x.standing.grpc:
+	case x.upgrade, x.head.ConnectionAuth, x.streaming && x.standing.grpc:
 		to.Copies.Skip(route.DroppedProtocol)
 	case length > to.BodyBytes:
 		to.Copies.Skip(route.DroppedBodyTooLong)

@@ -123,8 +123,8 @@ func (x *sentRequest) finish(u upstream.Conn, complete bool) {
 func (x *sentRequest) requirements(picked time.Time) upstream.Requirements {
 	return upstream.Requirements{
 		Picked: picked, Timeout: x.service.Timeouts.Connect, Deadline: x.deadline, Pause: x.pause(),
-		Client: &x.client.Client, KeepForGone: x.client.options.KeepForGoneClients, WebSocket: x.asksForWebSocket(), HTTP2: x.service.HTTP2,
-		Body: x.streaming || len(x.body) > 0,
+		Client: &x.client.Client, KeepForGone: x.client.options.KeepForGoneClients, WebSocket: x.asksForWebSocket(),
+		Body: x.streaming || len(x.body) > 0, Private: x.head.ConnectionAuth, HTTP2: x.service.HTTP2,
 	}
 }
 

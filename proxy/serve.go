@@ -229,6 +229,7 @@ func (x *httpExchange) choosePeers() *refusal.Refusal {
 	if a := x.service.Affinity; a != nil {
 		x.query.Hash = x.affinity(a, x.bytes())
 	}
+	x.query.Own = x.client.OwnPeer()
 	return nil
 }
 

@@ -46,6 +46,9 @@ type Head struct {
 	// GRPC: Content-Type is one of gRPC: application/grpc, with any suffix such as
 	// +proto, but not of gRPC-Web.
 	GRPC bool
+	// ConnectionAuth: the message asks for NTLM or Negotiate, or has credentials of them. Many servers
+	// believe them for all later requests on the connection.
+	ConnectionAuth bool
 
 	connectionUpgrade, hasUpgrade bool
 	nominates                     bool
@@ -57,7 +60,7 @@ func (h *Head) reset(maxFields int) {
 	h.count, h.names, h.lineStart, h.searched = 0, 0, 0, 0
 	h.startLine = false
 	h.ContentLength = -1
-	h.Chunked, h.Close, h.KeepAlive, h.Upgrade, h.TETrailers, h.GRPC = false, false, false, false, false, false
+	h.Chunked, h.Close, h.KeepAlive, h.Upgrade, h.TETrailers, h.GRPC, h.ConnectionAuth = false, false, false, false, false, false, false
 	h.connectionUpgrade, h.hasUpgrade, h.nominates = false, false, false
 	h.connectionOptions = 0
 }
@@ -234,6 +237,8 @@ func (h *Head) scanCommon(f *Field, value []byte) error {
 		h.hasUpgrade = h.hasUpgrade || len(value) > 0
 	case NameContentType:
 		h.GRPC = IsGRPC(value)
+	case NameAuthorization, NameProxyAuthenticate, NameWWWAuthenticate:
+		h.ConnectionAuth = h.ConnectionAuth || authenticatesConnection(value)
 	case NameTE:
 		for element := range listElements(value) {
 			if EqualFold(element, "trailers") {
@@ -291,6 +296,18 @@ func (h *Head) markNominated(b []byte) {
 			}
 		}
 	}
+}
+
+// authenticatesConnection reports whether a scheme in a list of challenges, or of credentials, is for
+// the connection (RFC 4559 for Negotiate; NTLM has none).
+func authenticatesConnection(value []byte) bool {
+	for element := range listElements(value) {
+		scheme, _, _ := bytes.Cut(element, []byte{' '})
+		if EqualFold(scheme, "negotiate") || EqualFold(scheme, "ntlm") {
+			return true
+		}
+	}
+	return false
 }
 
 // IsGRPC reports whether a Content-Type is one of gRPC.

@@ -6,6 +6,7 @@ type Name uint8
 const (
 	NameOther Name = iota
 	NameAccept
+	NameAuthorization
 	NameConnection
 	NameContentLength
 	NameContentType
@@ -31,6 +32,7 @@ const (
 	NameUpgrade
 	NameUserAgent
 	NameVia
+	NameWWWAuthenticate
 	NameXForwardedClientCert
 	NameXForwardedFor
 	NameXForwardedHost
@@ -74,6 +76,7 @@ func (k *comparedName) is(name []byte, first, last uint64) bool {
 var namesByLength = func() (table [32][]comparedName) {
 	for _, known := range []knownName{
 		{"accept", NameAccept},
+		{"authorization", NameAuthorization},
 		{"connection", NameConnection},
 		{"content-length", NameContentLength},
 		{"content-type", NameContentType},
@@ -99,6 +102,7 @@ var namesByLength = func() (table [32][]comparedName) {
 		{"upgrade", NameUpgrade},
 		{"user-agent", NameUserAgent},
 		{"via", NameVia},
+		{"www-authenticate", NameWWWAuthenticate},
 		{"x-forwarded-client-cert", NameXForwardedClientCert},
 		{"x-forwarded-for", NameXForwardedFor},
 		{"x-forwarded-host", NameXForwardedHost},

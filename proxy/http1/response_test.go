@@ -123,3 +123,23 @@ func TestHeadsLongerThanTheirPositions(t *testing.T) {
 		verify.That(t, err == nil && n == length && string(head.Fields()[1].Value(b)) == "z", "%d bytes: %d, %v", length, n, err)
 	}
 }
+
+// NTLM and Negotiate authenticate a connection, wherever they are in a list.
+func TestConnectionAuth(t *testing.T) {
+	for field, want := range map[string]bool{
+		"WWW-Authenticate: NTLM": true, "www-authenticate: negotiate": true, "WWW-Authenticate: Negotiate YII=": true, "Proxy-Authenticate: ntlm TlRM": true,
+		"WWW-Authenticate: Basic realm=\"a, b\", NTLM": true, "Authorization: NTLM x": true, "AUTHORIZATION: nEGOTIATE x": true,
+		"WWW-Authenticate: Basic realm=\"NTLM\"": false, "WWW-Authenticate: NTLMv2": false, "Authorization: Bearer NTLM": false, "Authorization:": false, "X-Authenticate: NTLM": false,
+	} {
+		var response ResponseHead
+		response.Reset(UsualFields)
+		n, err := response.Scan([]byte("HTTP/1.1 401 \r\n" + field + "\r\n\r\n"))
+		verify.That(t, n > 0 && err == nil && response.ConnectionAuth == want, "%s: %t, %v", field, response.ConnectionAuth, err)
+		var request RequestHead
+		request.Reset(testTargetBytes, UsualFields)
+		n, err = request.Scan([]byte("GET / HTTP/1.1\r\nHost: a\r\n" + field + "\r\n\r\n"))
+		verify.That(t, n > 0 && err == nil && request.ConnectionAuth == want, "%s: %t, %v", field, request.ConnectionAuth, err)
+		response.Reset(UsualFields)
+		verify.That(t, !response.ConnectionAuth, "another response has it too")
+	}
+}

@@ -29,6 +29,7 @@ const (
 // Names has the reservation of each name.
 var Names = [http1.NumNames]Reservation{
 	http1.NameAccept:                  Free,
+	http1.NameAuthorization:           Free,
 	http1.NameConnection:              OfConnection,
 	http1.NameContentLength:           OfMessage,
 	http1.NameContentType:             Free,
@@ -54,6 +55,7 @@ var Names = [http1.NumNames]Reservation{
 	http1.NameUpgrade:                 OfConnection,
 	http1.NameUserAgent:               Free,
 	http1.NameVia:                     OfMessage,
+	http1.NameWWWAuthenticate:         Free,
 	http1.NameXForwardedClientCert:    OfSluice, // of trusted proxies too
 	http1.NameXForwardedFor:           OfProxies,
 	http1.NameXForwardedHost:          OfProxies,

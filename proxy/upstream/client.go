@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/balancer"
 	"sluice/observe/panics"
 	"sluice/proxy/socket"
 )
@@ -18,6 +19,27 @@ type Client struct {
 	Presence          Presence    // that asks whether the client is there
 	Shard             uint32      // for counters and logs
 	Gone              atomic.Bool // the client has closed its connection, as far as Presence has found out
+
+	// KeepsOwn: one connection to a peer on which the client has authenticated itself is kept for it,
+	// until DropOwn. It is one connection too, with one exchange at a time. Others lose such connections.
+	KeepsOwn bool
+	HasOwned bool       // a connection was kept: other connections do not know the client
+	own      *HTTP1Conn // that is kept now, or was; nil: none. Of the exchange
+}
+
+// OwnPeer returns the peer to which a connection is kept for the client, or nil.
+func (c *Client) OwnPeer() *balancer.Peer {
+	if c.own == nil {
+		return nil
+	}
+	return c.own.transport.peer
+}
+
+// DropOwn closes the connection that is kept for the client.
+func (c *Client) DropOwn() {
+	if u := c.own; u != nil && u.transport.takeOwn(c) == u {
+		u.transport.discard(u)
+	}
 }
 
 // A Presence knows a client's connection.

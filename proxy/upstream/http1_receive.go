@@ -76,6 +76,7 @@ func (u *HTTP1Conn) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text 
 			return nil, err
 		case n > 0:
 			u.start = n
+			u.private = u.private || head.ConnectionAuth
 			return b.From[:n], nil
 		case u.end >= limit:
 			return nil, http1.ErrResponseTooLong

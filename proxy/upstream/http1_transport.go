@@ -93,10 +93,12 @@ type slot struct {
 // Connect: see [Connector].
 func (t *http1Transport) Connect(ctx context.Context, r Requirements, stale Conn) (Conn, time.Duration, error) {
 	var s *slot
-	if stale == nil {
-		s = t.acquire(r.Picked)
-	} else {
+	if stale != nil {
 		s = t.detach(stale.(*HTTP1Conn))
+	} else if own := t.takeOwn(r.Client); own != nil {
+		s = t.lendOwn(own, r.Picked)
+	} else {
+		s = t.acquire(r.Picked)
 	}
 	u, connectTime := s.u, time.Duration(0)
 	agreed := t.tls.agreement(&t.options)
@@ -113,7 +115,7 @@ func (t *http1Transport) Connect(ctx context.Context, r Requirements, stale Conn
 		}
 		connectTime = time.Since(start)
 	}
-	u.pause, u.blockedBy = r.Pause, &r.Client.SweepEntry
+	u.pause, u.blockedBy, u.owner, u.private = r.Pause, &r.Client.SweepEntry, r.Client, u.private || r.Private
 	if !r.KeepForGone {
 		u.client.Store(r.Client) // to probe it
 	}
@@ -232,16 +234,69 @@ func (t *http1Transport) release(u *HTTP1Conn) {
 	// They belong to the exchange.
 	u.request, u.body, u.buffers, u.remainder, u.blockedBy, u.response.Section = nil, nil, nil, nil, nil, nil
 	u.used = true
+	owner := u.owner
+	u.owner = nil
+	if u.private {
+		owner.DropOwn() // of another peer
+	}
 	t.mu.Lock()
-	keep := u.drains == t.drains && !t.closed && t.idle < t.options.MaxIdle && !u.lifetime.Over
-	if keep {
+	keep := u.drains == t.drains && !t.closed && !u.lifetime.Over
+	switch {
+	case u.private:
+		if keep = keep && owner.KeepsOwn; keep {
+			u.ownTo = t.sweeper.Now() + int64(u.idleTimeout)
+			owner.own, owner.HasOwned = u, true
+		}
+	case keep && t.idle < t.options.MaxIdle:
 		t.idle++
 		u.idleUntil = t.sweeper.Now() + int64(u.idleTimeout)
 		u.slot.release()
+	default:
+		keep = false
 	}
 	t.mu.Unlock()
 	if !keep {
 		t.discard(u)
+	}
+}
+
+// takeOwn returns the connection that is kept for a client, if it is one of t; nil: there is none.
+func (t *http1Transport) takeOwn(c *Client) *HTTP1Conn {
+	u := c.own
+	if u == nil || u.transport != t {
+		return nil
+	}
+	c.own = nil
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if u.ownTo == 0 { // it was too long, or the peer drains
+		return nil
+	}
+	u.ownTo = 0
+	return u
+}
+
+// lendOwn prepares a connection that was kept for a client for another exchange of it.
+func (t *http1Transport) lendOwn(u *HTTP1Conn, picked time.Time) *slot {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	u.lifetime.Begin(t.sweeper, &t.options.Connections)
+	t.lendLocked(u, picked)
+	return u.slot
+}
+
+// endOwn closes the connections that are kept for clients until the coarse time now at most.
+func (t *http1Transport) endOwn(now int64) {
+	for _, u := range t.all() {
+		t.mu.Lock()
+		over := u.ownTo != 0 && u.ownTo <= now
+		if over {
+			u.ownTo = 0
+		}
+		t.mu.Unlock()
+		if over {
+			t.discard(u)
+		}
 	}
 }
 
@@ -295,6 +350,7 @@ func (t *http1Transport) CloseIdle(now int64) {
 	}
 	empty := t.idle == 0
 	t.mu.Unlock()
+	t.endOwn(now)
 	for _, u := range expired {
 		u.close()
 	}
@@ -310,6 +366,7 @@ func (t *http1Transport) Drain() {
 	t.drains++
 	t.mu.Unlock()
 	t.pool.CloseIdleConnections()
+	t.endOwn(math.MaxInt64)
 }
 
 // Suspect wakes the exchanges that wait for the peer, so that they can be retried

@@ -74,10 +74,15 @@ func TestIdleConnectionsExpire(t *testing.T) {
 func TestDrainClosesIdleConnections(t *testing.T) {
 	t.Parallel()
 	transport := startTransport(t, Options{}, hanging)
-	idle, busy := transport.opened(t), transport.opened(t)
+	idle, busy, kept := transport.opened(t), transport.opened(t), transport.opened(t)
 	transport.release(idle)
+	client := &Client{KeepsOwn: true}
+	kept.owner, kept.private = client, true
+	transport.release(kept)
+	transport.expect(t, 1, 2, 3)
 	transport.Drain()
 	transport.expect(t, 0, 1, 1)
+	verify.That(t, transport.takeOwn(client) == nil, "the client gets a connection that is closed")
 	transport.release(busy)
 	transport.expect(t, 0, 0, 0)
 	transport.release(transport.opened(t)) // the peer is back

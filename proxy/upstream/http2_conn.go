@@ -118,8 +118,9 @@ func (c *http2Conn) isExhausted() bool { return c.Last > http2LastID }
 func (c *http2Conn) hasRoomLocked() bool { return c.Output.Window >= http2BodyRoom }
 
 // reserve reserves a stream, for a request with a body or without, and reports whether there was a
-// free one on a connection with the agreement agreed.
-func (c *http2Conn) reserve(agreed agreement, body bool) bool {
+// free one on a connection with the agreement agreed. private: the stream is the only one of the
+// connection.
+func (c *http2Conn) reserve(agreed agreement, body, private bool) bool {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
 	if c.agreed != agreed && c.ready {
@@ -128,6 +129,8 @@ func (c *http2Conn) reserve(agreed agreement, body bool) bool {
 	now := c.transport.sweeper.Now()
 	switch {
 	case c.Err != nil, c.goAway, c.retired, c.lent >= c.limitLocked(), c.isExhausted(), len(c.Output.Frames) > http2Unsent, body && !c.hasRoomLocked():
+		return false
+	case private && (c.lent > 0 || c.Last > 0):
 		return false
 	case c.pinged != 0 && now-c.pinged > int64(http2Silence):
 		return false
@@ -146,7 +149,7 @@ func (c *http2Conn) reserve(agreed agreement, body bool) bool {
 		c.changed = now
 	}
 	c.lent++
-	if c.lifetime.Begin(c.transport.sweeper, &c.transport.options.Connections) != socket.LimitNone {
+	if c.lifetime.Begin(c.transport.sweeper, &c.transport.options.Connections) != socket.LimitNone || private {
 		c.retired = true // the stream is the last one
 	}
 	return true

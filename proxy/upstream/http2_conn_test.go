@@ -54,7 +54,7 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 // openStream sends a request without a body.
 func openStream(t *testing.T, c *http2Conn) *http2Stream {
 	t.Helper()
-	if !c.reserve(agreement{}, false) {
+	if !c.reserve(agreement{}, false, false) {
 		t.Fatal("no stream is free")
 	}
 	u := newHTTP2Stream(c, Requirements{Client: new(Client)})
@@ -96,7 +96,7 @@ func TestPanicUnderMutexEndsHTTP2Connection(t *testing.T) {
 	verify.That(t, other.Stopped && c.Err != nil, "the other stream goes on")
 	c.Mu.Unlock()
 	other.Finish(false)
-	verify.That(t, !c.reserve(agreement{}, false), "the connection gets more requests")
+	verify.That(t, !c.reserve(agreement{}, false, false), "the connection gets more requests")
 }
 
 // A panic of the goroutine that sends ends the streams too whose requests it was writing.
@@ -130,7 +130,7 @@ func TestStaleHTTP2Connection(t *testing.T) {
 	defer c.Remove()
 	defer c.Work.Wait()
 	use := func() bool {
-		if !c.reserve(agreement{}, false) {
+		if !c.reserve(agreement{}, false, false) {
 			return false
 		}
 		c.Mu.Lock()
@@ -160,7 +160,7 @@ func TestStreamedRequestOnAResetHTTP2Connection(t *testing.T) {
 	verify.NoError(t, peer.(*net.TCPConn).SetLinger(0))
 	verify.NoError(t, peer.Close())
 	eventually(t, "the request is not begun", func() bool {
-		verify.Require(t, c.reserve(agreement{}, false), "no stream is free")
+		verify.Require(t, c.reserve(agreement{}, false, false), "no stream is free")
 		u := newHTTP2Stream(c, Requirements{Client: new(Client)})
 		defer u.Finish(false)
 		err := u.open(&socket.Buffers{Out: []byte("POST / HTTP/1.1\r\nHost: a\r\n\r\n")}, nil, nil, false)

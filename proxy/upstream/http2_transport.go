@@ -76,7 +76,7 @@ func (t *http2Transport) Connect(ctx context.Context, r Requirements, stale Conn
 	if r.WebSocket {
 		return nil, 0, ErrNoWebSocket
 	}
-	c, err := t.free(r.Body)
+	c, err := t.free(r.Body, r.Private)
 	var connectTime time.Duration
 	if c == nil && err == nil {
 		start := time.Now()
@@ -100,7 +100,7 @@ func (t *http2Transport) Connect(ctx context.Context, r Requirements, stale Conn
 func (t *http2Transport) open(ctx context.Context, r Requirements) (*http2Conn, error) {
 	deadline := t.sweeper.Exact() + int64(r.Timeout)
 	for {
-		if c, err := t.reserve(ctx, deadline, r.Body, r.Client.Shard); c != nil || err != nil {
+		if c, err := t.reserve(ctx, deadline, r); c != nil || err != nil {
 			return c, err
 		}
 	}
@@ -108,11 +108,11 @@ func (t *http2Transport) open(ctx context.Context, r Requirements) (*http2Conn, 
 
 // reserve returns a connection with a stream for the caller; nil: it has waited for a dial,
 // and there may be one now.
-func (t *http2Transport) reserve(ctx context.Context, deadline int64, body bool, shard uint32) (c *http2Conn, err error) {
+func (t *http2Transport) reserve(ctx context.Context, deadline int64, r Requirements) (c *http2Conn, err error) {
 	agreed := t.tls.agreement(&t.options)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c, err = t.reserveLocked(agreed, body)
+	c, err = t.reserveLocked(agreed, r.Body, r.Private)
 	switch {
 	case c != nil, err != nil:
 		return c, err
@@ -120,27 +120,27 @@ func (t *http2Transport) reserve(ctx context.Context, deadline int64, body bool,
 		return nil, ctx.Err()
 	case t.sweeper.Now() >= deadline:
 		return nil, context.DeadlineExceeded
-	case t.dials*(t.streams-1) <= t.waiting: // each dial is for one request that does not wait
-		return t.dialLocked(ctx, deadline, agreed, body, shard)
+	case r.Private, t.dials*(t.streams-1) <= t.waiting: // each dial is for one request that does not wait
+		return t.dialLocked(ctx, deadline, agreed, r)
 	}
-	return t.awaitDialLocked(ctx, deadline, agreed, body)
+	return t.awaitDialLocked(ctx, deadline, agreed, r.Body)
 }
 
 // free returns a connection with a stream for the caller; nil: there is none.
-func (t *http2Transport) free(body bool) (*http2Conn, error) {
+func (t *http2Transport) free(body, private bool) (*http2Conn, error) {
 	agreed := t.tls.agreement(&t.options)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.reserveLocked(agreed, body)
+	return t.reserveLocked(agreed, body, private)
 }
 
 // reserveLocked returns a connection with a stream for the caller; nil: there is none.
-func (t *http2Transport) reserveLocked(agreed agreement, body bool) (*http2Conn, error) {
+func (t *http2Transport) reserveLocked(agreed agreement, body, private bool) (*http2Conn, error) {
 	if t.shut {
 		return nil, net.ErrClosed
 	}
 	for _, c := range t.conns {
-		if c.reserve(agreed, body) {
+		if c.reserve(agreed, body, private) {
 			return c, nil
 		}
 	}
@@ -168,7 +168,7 @@ func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64, ag
 	if t.waiting--; !failed || t.dials > 0 {
 		return nil, nil
 	}
-	if c, err := t.reserveLocked(agreed, body); c != nil || err != nil {
+	if c, err := t.reserveLocked(agreed, body, false); c != nil || err != nil {
 		return c, err
 	}
 	return t.failedLocked(agreed, body, SharedError{dialed.err})
@@ -178,7 +178,7 @@ func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64, ag
 // request with a body gets a stream of one whose window is used up, and waits for that.
 func (t *http2Transport) failedLocked(agreed agreement, body bool, err error) (*http2Conn, error) {
 	if body {
-		if c, _ := t.reserveLocked(agreed, false); c != nil {
+		if c, _ := t.reserveLocked(agreed, false, false); c != nil {
 			return c, nil
 		}
 	}
@@ -191,12 +191,12 @@ func (t *http2Transport) until(deadline int64) time.Duration {
 }
 
 // dialLocked opens a connection, with a stream for the caller. It unlocks mu meanwhile.
-func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, agreed agreement, body bool, shard uint32) (*http2Conn, error) {
+func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, agreed agreement, r Requirements) (*http2Conn, error) {
 	t.dials++
 	t.mu.Unlock()
-	c, err := t.dial(ctx, deadline, agreed, shard)
+	c, err := t.dial(ctx, deadline, agreed, r.Client.Shard)
 	t.mu.Lock()
-	if err == nil && !c.reserve(agreed, body) {
+	if err == nil && !c.reserve(agreed, r.Body, r.Private) {
 		c = nil // other requests were faster
 	}
 	t.dials--
@@ -207,7 +207,7 @@ func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, agreed 
 		t.endDialLocked(err)
 	}
 	if err != nil && ctx.Err() == nil {
-		return t.failedLocked(agreed, body, err)
+		return t.failedLocked(agreed, r.Body && !r.Private, err)
 	}
 	return c, err
 }

@@ -280,7 +280,7 @@ func TestDialIsLeftAsOthersUseIt(t *testing.T) {
 		_, err := transport.dial(lookedAt{ctx, func() {
 			if all := transport.all(); len(all) > before && used == nil {
 				used = all[before]
-				eventually(t, "a stream for another request", func() bool { return used.reserve(agreement{}, false) })
+				eventually(t, "a stream for another request", func() bool { return used.reserve(agreement{}, false, false) })
 				cancel()
 			}
 		}}, deadline, agreement{}, 0)
@@ -438,4 +438,22 @@ func TestNoStreamsAreLogged(t *testing.T) {
 	_, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
 	verify.That(t, errors.Is(err, errNoStreams), "got %v", err)
 	verify.Equal(t, transport.tls.logged, errNoStreams.Error(), "the error in the log")
+}
+
+// A request with credentials for its connection gets none of others, also if its peer accepts no other one.
+func TestPrivateRequestSharesNoConnection(t *testing.T) {
+	t.Parallel()
+	var opened atomic.Int32
+	transport := startHTTP2(t, func(conn net.Conn) {
+		if opened.Add(1) == 1 {
+			settled(conn)
+		}
+	})
+	client := &Client{Presence: there{}}
+	defer transport.stream(t, client).Finish(false)
+	for _, body := range []bool{false, true} {
+		_, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: client, Body: body, Private: true}, nil)
+		verify.That(t, err != nil, "body: %t: it got the connection of another request", body)
+	}
+	verify.Equal(t, opened.Load(), 3, "connections")
 }

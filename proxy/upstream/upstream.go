@@ -49,6 +49,7 @@ type Requirements struct {
 	KeepForGone bool // the exchange is completed also if the client closes its connection
 	Body        bool // the request has a body
 	WebSocket   bool // the request asks for WebSocket
+	Private     bool // the request authenticates its connection, which nobody else must use then
 	HTTP2       bool // the protocol: without TLS by prior knowledge, and with TLS by ALPN
 }
 

@@ -105,7 +105,7 @@ func (r *record) Picked(a balancer.Attempt, snapshot *balancer.Snapshot, q balan
 		if q.Group != 0 && now.group != q.Group {
 			r.checkGroup(a, snapshot, &q, law, now)
 		}
-		if now.empty && q.Group == 0 && (law.policy != balancer.PolicySticky || q.Hash != r.peer.StickyID()) {
+		if now.empty && q.Group == 0 && q.Own != r.peer && (law.policy != balancer.PolicySticky || q.Hash != r.peer.StickyID()) {
 			r.checkTier(a, snapshot, &q, now)
 		}
 	}
