@@ -43,6 +43,9 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	open := func(path string, f http.HandlerFunc) { all[path] = only(f, http.MethodGet, http.MethodHead) }
 	look := func(path string, f http.HandlerFunc) { open(path, authorized(o.Tokens, scopeLook, f)) }
 	profile := func(path string, f http.HandlerFunc) { open(path, authorized(o.Tokens, scopeOperate, f)) }
+	proven := func(path string, f http.HandlerFunc) {
+		open(path, ofReplica(o.Proofs, f, authorized(o.Tokens, scopeLook, f)))
+	}
 	order := func(path string, f http.HandlerFunc) {
 		all[path] = only(sameOrigin(authorized(o.Tokens, scopeOperate, f)), http.MethodPost)
 	}
@@ -101,10 +104,10 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	order("/api/config/rollback", configuration.rollback)
 
 	replicas := replicaHandler{o}
-	look("/api/replica", answer(replicas.replica))
+	proven("/api/replica", answer(replicas.replica))
 	look("/api/replicas", answer(replicas.replicas))
 	look("/api/limits", answer(replicas.limits))
-	look("/api/limits/counts", replicas.counts)
+	proven("/api/limits/counts", replicas.counts)
 
 	look("/api/events", (&eventHandler{feed: o.Events, tokens: o.Tokens}).events)
 	look("/metrics", serveMetrics(o))

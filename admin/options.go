@@ -130,6 +130,8 @@ type Fleet struct {
 	Replicas func(ctx context.Context) fleet.Report
 	// Limits are the rate limits that the replicas keep together.
 	Limits Limits
+	// Proofs are those of the other replicas, and of this one.
+	Proofs *fleet.Proofs
 }
 
 // Limits is a [fleet.Limits].

@@ -36,3 +36,16 @@ func (h replicaHandler) replicas(r *http.Request) (any, error) {
 	status.Since, status.Leftovers = moment(status.Since), list(status.Leftovers)
 	return Replicas{status, h.Replicas(r.Context())}, nil
 }
+
+// ofReplica answers other replicas, which have no token, with proofs, and everybody else with others.
+func ofReplica(p *fleet.Proofs, f, others http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if p == nil || !p.Are(r) {
+			others(w, r)
+			return
+		}
+		if err := p.Answer(w, r, f); err != nil {
+			writeError(w, http.StatusUnauthorized, err.Error())
+		}
+	}
+}

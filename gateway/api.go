@@ -49,7 +49,7 @@ func (g *Gateway) newAPI() http.Handler {
 			Keys:     func() []auth.KeySetStatus { return g.routes.Load().KeySets() },
 			DeniedBy: func(service string) string { return g.mesh.deniedBy(g.config(), service) },
 		},
-		Fleet:     admin.Fleet{Registration: g.replica.status, Replica: g.replica.describe, Replicas: g.replica.survey, Limits: g.limits},
+		Fleet:     admin.Fleet{Registration: g.replica.status, Replica: g.replica.describe, Replicas: g.replica.survey, Limits: g.limits, Proofs: g.replica.proofs()},
 		Documents: g.documents,
 		Shares:    admin.Shares{Splits: g.judge.States, OrderShare: g.judge.Order},
 		Orders:    g.orders,

@@ -59,6 +59,13 @@ func (c *limitedClient) send(d time.Duration, perSecond func(elapsed time.Durati
 	return admitted, time.Since(begin), late
 }
 
+// replicaSecret returns a file with the secret of replicas, which on one machine also need discovery.allow_local.
+func replicaSecret(t *testing.T) (file string) {
+	file = filepath.Join(t.TempDir(), "secret")
+	verify.NoError(t, os.WriteFile(file, []byte("of the replicas"), 0o600))
+	return file
+}
+
 func limitsOf(t *testing.T, s *sluicetest.Sluice) (r fleet.LimitsReport) {
 	t.Helper()
 	response := verify.Result(http.Get(s.AdminURL() + "/api/limits")).Must(t)
@@ -73,7 +80,7 @@ func TestFleetKeepsLimit(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	_, token, err := agent.NewToken("sluice", verify.Result(consultest.DocumentedPolicy("../docs/mesh.md", "## ACLs")).Must(t))
 	verify.NoError(t, err)
-	dir, peer := t.TempDir(), origin(t, "star")
+	dir, peer, secret := t.TempDir(), origin(t, "star"), replicaSecret(t)
 	verify.NoError(t, sluicetest.Build(t.Context(), dir, "sluice"))
 	const rate, burst = 40, 20
 	c := new(limitedClient)
@@ -82,10 +89,11 @@ func TestFleetKeepsLimit(t *testing.T) {
 	for i := range 3 {
 		file := filepath.Join(dir, fmt.Sprintf("%d.yaml", i))
 		verify.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `
-consul: { addresses: [%q], token: %s, register: { check: { interval: 1s } } }
+discovery: { allow_local: true }
+consul: { addresses: [%q], token: %s, register: { check: { interval: 1s }, replica_token_file: %q } }
 services: { star: { peers: [%q] } }
 routes: [{ service: star, rate_limit: { rate: %d, burst: %d, scope: fleet } }]
-`, agent.URL(), token.SecretID, peer, rate, burst), 0o600))
+`, agent.URL(), token.SecretID, secret, peer, rate, burst), 0o600))
 		s, err := sluicetest.Start(t.Context(), sluicetest.Options{
 			Program: filepath.Join(dir, "sluice"), Listen: sluicetest.Any, Admin: sluicetest.Any, Args: []string{"--config", file}, Log: filepath.Join(dir, fmt.Sprintf("%d.log", i)),
 		})
@@ -159,8 +167,8 @@ routes: [{ service: star, rate_limit: { rate: %d, burst: %d, scope: fleet } }]
 func TestFleetLimitsFollowTheConfiguration(t *testing.T) {
 	t.Parallel()
 	agent, own := shared.Agent(t)
-	text := fmt.Sprintf("consul: { addresses: [%q], register: { service: %s } }\nservices: { a: { peers: [%q] } }\nroutes: [{ service: a, rate_limit: { rate: 10, per: 1h, scope: SCOPE } }]\n",
-		agent.URL(), own, origin(t, "a"))
+	text := fmt.Sprintf("discovery: { allow_local: true }\nconsul: { addresses: [%q], register: { service: %s, replica_token_file: %q } }\nservices: { a: { peers: [%q] } }\nroutes: [{ service: a, rate_limit: { rate: 10, per: 1h, scope: SCOPE } }]\n",
+		agent.URL(), own, replicaSecret(t), origin(t, "a"))
 	a, b := start(t, strings.ReplaceAll(text, "SCOPE", "replica")), start(t, strings.ReplaceAll(text, "SCOPE", "fleet"))
 	state := func(r *running) (report fleet.LimitsReport) {
 		verify.Equal(t, r.api("/api/limits", &report), http.StatusOK, "status")
@@ -203,8 +211,8 @@ func TestFleetLimitsFollowTheConfiguration(t *testing.T) {
 func TestFleetLimitsAcrossAnUpgrade(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
-	text := fmt.Sprintf("consul: { addresses: [%q], register: {} }\nservices: { a: { peers: [%q] } }\nroutes: [{ service: a, rate_limit: { rate: 10, per: 1h, scope: fleet } }]\n",
-		agent.URL(), origin(t, "a"))
+	text := fmt.Sprintf("discovery: { allow_local: true }\nconsul: { addresses: [%q], register: { replica_token_file: %q } }\nservices: { a: { peers: [%q] } }\nroutes: [{ service: a, rate_limit: { rate: 10, per: 1h, scope: fleet } }]\n",
+		agent.URL(), replicaSecret(t), origin(t, "a"))
 	a, b := start(t, text), start(t, text)
 	sees := func(r *running) bool { report := r.limits.Report(); return report.Replicas == 2 && report.Seen == 2 }
 	a.await("both see each other", func() bool { return sees(a) && sees(b) })

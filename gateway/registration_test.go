@@ -87,8 +87,8 @@ func TestReplicasConverge(t *testing.T) {
 		}))
 	}
 	register(1)
-	text := fmt.Sprintf("consul: { addresses: [%q], register: { service: %[2]s } }\n"+
-		"services: { star: { consul: { service: %[2]s-star } } }\nroutes: [{ service: star }]\n", agent.URL(), own)
+	text := fmt.Sprintf("discovery: { allow_local: true }\nconsul: { addresses: [%q], register: { service: %[2]s, replica_token_file: %[3]q } }\n"+
+		"services: { star: { consul: { service: %[2]s-star } } }\nroutes: [{ service: star }]\n", agent.URL(), own, replicaSecret(t))
 	a, b := start(t, text), start(t, text)
 	view := func() (v admin.Replicas) {
 		status := a.api("/api/replicas", &v)

@@ -139,10 +139,15 @@ func (r *replica) others() (fleet.Survey, bool) {
 		return fleet.Survey{}, false
 	}
 	self := func() fleet.Replica { return fleet.Replica{Replica: r.name(), Host: r.self.Host} }
-	return fleet.Registered(self, r.registries.consul, c.Service, c), true
+	return fleet.Registered(self, r.registries.consul, c.Service, c, r.registries.byOthers), true
+}
+
+// proofs returns the proofs that the replicas give each other.
+func (r *replica) proofs() *fleet.Proofs {
+	return fleet.NewProofs(r.name, func() (string, error) { return fleet.Secret(r.history.Current().Config.Consul.Register) })
 }
 
 // survey queries all replicas, and compares them.
 func (r *replica) survey(ctx context.Context) fleet.Report {
-	return fleet.Registered(r.describe, r.registries.consul, r.status().Service, r.history.Current().Config.Consul.Register).Take(ctx)
+	return fleet.Registered(r.describe, r.registries.consul, r.status().Service, r.history.Current().Config.Consul.Register, r.registries.byOthers).Take(ctx)
 }

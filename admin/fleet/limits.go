@@ -65,7 +65,7 @@ type Limits struct {
 	problem  string     // why others is not known, or may be out of date
 	known    bool       // others is
 	client   *http.Client
-	token    string
+	secret   string
 	adopted  time.Time // when the seed of another replica was
 	failures uint64    // of questions
 	fallback fallback
@@ -141,11 +141,11 @@ func (l *Limits) forget() {
 }
 
 // use replaces the client. mu must be held.
-func (l *Limits) use(client *http.Client, token string) {
+func (l *Limits) use(client *http.Client, secret string) {
 	if l.client != nil {
 		l.client.CloseIdleConnections()
 	}
-	l.client, l.token = client, token
+	l.client, l.secret = client, secret
 }
 
 func (l *Limits) list(ctx context.Context) {
@@ -155,14 +155,14 @@ func (l *Limits) list(ctx context.Context) {
 		l.fail("consul.register is not configured")
 		return
 	}
-	token, tokenErr := survey.Token()
+	secret, secretErr := survey.secret()
 	verified, tlsErr := survey.TLS()
-	if err := cmp.Or(tokenErr, tlsErr); err != nil {
+	if err := cmp.Or(secretErr, tlsErr); err != nil {
 		l.fail(err.Error())
 		return
 	}
 	self := survey.Self()
-	l.prepare(self, survey.client(verified, countsTimeout), verified != nil, token)
+	l.prepare(survey.client(verified, countsTimeout), verified != nil, secret)
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
 	members, err := survey.members(ctx, self)
@@ -177,11 +177,11 @@ func (l *Limits) list(ctx context.Context) {
 		if m.Self || m.Duplicate || m.replica == "" {
 			continue
 		}
-		o := &other{Member: m, obstacle: m.obstacle(self.Host, verified != nil)}
+		o := &other{Member: m, obstacle: m.obstacle(verified != nil)}
 		for _, before := range l.others {
 			if before.replica == m.replica && before.Admin == m.Admin {
 				*o = *before
-				o.Member, o.obstacle = m, m.obstacle(self.Host, verified != nil)
+				o.Member, o.obstacle = m, m.obstacle(verified != nil)
 			}
 		}
 		if len(others) >= maxOthers {
@@ -193,13 +193,13 @@ func (l *Limits) list(ctx context.Context) {
 }
 
 // prepare says how the others are asked from now on, also those of the state of an old process, before Consul answers.
-func (l *Limits) prepare(self Replica, client *http.Client, verified bool, token string) {
+func (l *Limits) prepare(client *http.Client, verified bool, secret string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.use(client, token)
+	l.use(client, secret)
 	for _, o := range l.others {
 		if o.obstacle == notAsked {
-			o.obstacle = o.Member.obstacle(self.Host, verified)
+			o.obstacle = o.Member.obstacle(verified)
 		}
 	}
 }
@@ -272,13 +272,13 @@ func (l *Limits) last() counted {
 
 // askAll asks the others that can be asked, all at the same time.
 func (l *Limits) askAll(ctx context.Context) {
-	others, client, token := l.askable()
+	others, client, secret := l.askable()
 	var questions sync.WaitGroup
 	for _, o := range others {
 		questions.Go(func() {
 			defer panics.Contain(panics.Task, nil)
 			var c Counts
-			err := ask(ctx, client, o.question, token, maxCountsBytes, &c)
+			err := ask(ctx, client, o.question, secret, o.replica, maxCountsBytes, &c)
 			l.answer(o, c, err)
 		})
 	}
@@ -286,7 +286,7 @@ func (l *Limits) askAll(ctx context.Context) {
 }
 
 // askable returns whom to ask, and how.
-func (l *Limits) askable() (others []*other, client *http.Client, token string) {
+func (l *Limits) askable() (others []*other, client *http.Client, secret string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, o := range l.others {
@@ -295,15 +295,12 @@ func (l *Limits) askable() (others []*other, client *http.Client, token string) 
 			others = append(others, o)
 		}
 	}
-	return others, l.client, l.token
+	return others, l.client, l.secret
 }
 
 // answer notes the answer of o, or why there is none.
 func (l *Limits) answer(o *other, c Counts, err error) {
 	seed, seedErr := parseSeed(c.Seed)
-	if err == nil && c.Replica != o.replica {
-		err = errors.New("another replica answers at this address")
-	}
 	err = cmp.Or(err, seedErr)
 	now := time.Now()
 	l.mu.Lock()

@@ -10,7 +10,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -36,8 +39,8 @@ type Survey struct {
 	Self func() Replica
 	// List returns the instances of the registered service in Consul.
 	List func(ctx context.Context) ([]discovery.Instance, error)
-	// Token returns the token for the other replicas' admin APIs; "": none.
-	Token func() (string, error)
+	// Secret returns the secret by which replicas prove who they are. Without one nobody is asked.
+	Secret func() (string, error)
 	// TLS returns how their certificates are verified; nil: by the system's, and replicas
 	// without TLS are asked too.
 	TLS func() (*tls.Config, error)
@@ -109,7 +112,10 @@ func adminAddress(registered, service string) string {
 	}
 	rest, secure := strings.CutPrefix(registered, https)
 	host, port, err := net.SplitHostPort(rest)
-	if err != nil {
+	if err != nil || !isHost(cmp.Or(host, service)) {
+		return ""
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return ""
 	}
 	address := net.JoinHostPort(cmp.Or(host, service), port)
@@ -118,6 +124,14 @@ func adminAddress(registered, service string) string {
 	}
 	return address
 }
+
+// isHost reports whether text is an address or a name, and nothing that leads elsewhere in a URL.
+func isHost(text string) bool {
+	_, err := netip.ParseAddr(text)
+	return err == nil || hostPattern.MatchString(text)
+}
+
+var hostPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,252})$`)
 
 // What addresses of admin APIs begin with, if they have not just a host and a port.
 const (
@@ -162,7 +176,7 @@ func name(members []Member) {
 func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 	var queries errgroup.Group
 	queries.SetLimit(maxQueries)
-	token, tokenErr := s.Token()
+	secret, secretErr := s.secret()
 	verified, tlsErr := s.TLS()
 	client := s.client(verified, askTimeout)
 	for i := range members {
@@ -172,19 +186,16 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 			m.Error = "duplicate: the replica is also registered with another agent"
 		case m.Self:
 			m.setAnswer(self)
-		case m.obstacle(self.Host, verified != nil) != "":
-			m.Error = m.obstacle(self.Host, verified != nil)
-		case tokenErr != nil:
-			m.Error = tokenErr.Error()
+		case m.obstacle(verified != nil) != "":
+			m.Error = m.obstacle(verified != nil)
+		case secretErr != nil:
+			m.Error = secretErr.Error()
 		case tlsErr != nil:
 			m.Error = tlsErr.Error()
 		default:
 			queries.Go(func() error {
 				defer panics.Contain(panics.Task, nil)
-				answer, err := queryReplica(ctx, client, m.Admin, token)
-				if err == nil && answer.Replica != m.replica {
-					err = errors.New("another replica answers at this address")
-				}
+				answer, err := queryReplica(ctx, client, m, secret)
 				if err != nil {
 					m.Error = fmt.Sprintf("admin API at %s: %v", m.Admin, err)
 				} else {
@@ -208,16 +219,22 @@ func (s Survey) client(verified *tls.Config, timeout time.Duration) *http.Client
 			ForceAttemptHTTP2: verified == nil, IdleConnTimeout: 2 * listEvery, MaxResponseHeaderBytes: 16 << 10,
 		},
 		Timeout: timeout,
-		// A redirect could carry the token anywhere.
+		// A redirect leads to an address that the list of replicas does not have.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
-// obstacle returns why the admin API of m cannot be asked from a machine with this name; "": it can. verified says that its
-// certificate must be verified.
-func (m *Member) obstacle(host string, verified bool) string {
-	at, secure := strings.CutPrefix(m.Admin, https)
-	of, _, _ := net.SplitHostPort(at)
+// secret returns the secret. It is not empty without an error.
+func (s Survey) secret() (string, error) {
+	secret, err := s.Secret()
+	if err == nil && secret == "" {
+		err = errNoSecret
+	}
+	return secret, err
+}
+
+// obstacle returns why the admin API of m cannot be asked; "": it can. verified says that its certificate must be verified.
+func (m *Member) obstacle(verified bool) string {
 	switch {
 	case m.replica == "":
 		return "not registered by sluice"
@@ -225,9 +242,7 @@ func (m *Member) obstacle(host string, verified bool) string {
 		return "its registration has no address of its admin API"
 	case strings.HasPrefix(m.Admin, unix):
 		return "its admin API is a unix socket"
-	case registration.IsLoopback(of) && m.Host != host:
-		return "its admin API listens on loopback only"
-	case verified && !secure:
+	case verified && !strings.HasPrefix(m.Admin, https):
 		return "its admin API does not use TLS, which consul.register.replica_tls requires"
 	}
 	return ""
@@ -241,16 +256,16 @@ func (m *Member) setAnswer(r Replica) {
 	m.Services, m.Instances, m.Parts = r.Services, r.Instances, r.Parts
 }
 
-func queryReplica(ctx context.Context, client *http.Client, address, token string) (answer Replica, err error) {
-	err = ask(ctx, client, address+"/api/replica", token, maxAnswerBytes, &answer)
+func queryReplica(ctx context.Context, client *http.Client, m *Member, secret string) (answer Replica, err error) {
+	err = ask(ctx, client, m.Admin+"/api/replica", secret, m.replica, maxAnswerBytes, &answer)
 	if err == nil && answer.Parts == nil {
 		err = errors.New("not an answer of sluice: it has no parts")
 	}
 	return answer, err
 }
 
-// ask decodes the answer of an admin API, of at most so many bytes.
-func ask(ctx context.Context, client *http.Client, url, token string, maxBytes int64, answer any) error {
+// ask decodes the answer of the admin API of the replica with a name, of at most so many bytes.
+func ask(ctx context.Context, client *http.Client, url, secret, name string, maxBytes int64, answer any) error {
 	if !strings.HasPrefix(url, https) {
 		url = "http://" + url
 	}
@@ -258,25 +273,28 @@ func ask(ctx context.Context, client *http.Client, url, token string, maxBytes i
 	if err != nil {
 		return err
 	}
-	if token != "" {
-		request.Header.Set("Authorization", "Bearer "+token)
-	}
+	nonce := sign(request, secret, name)
 	response, err := client.Do(request)
 	if err != nil {
 		return shorten(err)
 	}
 	defer response.Body.Close()
 	switch {
-	case response.StatusCode == http.StatusUnauthorized && token == "":
-		return errors.New("401 Unauthorized: it requires a token, see consul.register.replica_token_file")
+	case response.StatusCode == http.StatusUnauthorized:
+		return errors.New("401 Unauthorized: another replica answers there, or one with another consul.register.replica_token_file, another clock or an earlier version of sluice")
 	case response.StatusCode != http.StatusOK:
 		return errors.New(response.Status)
 	}
-	body := io.LimitReader(response.Body, maxBytes)
-	if err := json.NewDecoder(body).Decode(answer); err != nil {
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxBytes))
+	if err != nil {
+		return shorten(err)
+	}
+	if err := verifyAnswer(response.Header, secret, name, nonce, body); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, answer); err != nil {
 		return fmt.Errorf("not an answer of sluice: %w", err)
 	}
-	_, _ = io.Copy(io.Discard, body) // so that the connection can be used again
 	return nil
 }
 

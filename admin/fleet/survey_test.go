@@ -31,10 +31,29 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// testSecret is the secret of the replicas.
+const testSecret = "s3cret"
+
+// proving adds the proofs of whichever replica of the tests is asked.
+func proving(h http.HandlerFunc) http.HandlerFunc {
+	var all []*Proofs
+	for _, name := range []string{"a", "b", "c", "x"} {
+		all = append(all, NewProofs(func() string { return name }, func() (string, error) { return testSecret, nil }))
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		for _, p := range all {
+			if p.Answer(w, r, h) == nil {
+				return
+			}
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+}
+
 // replicaAPI starts the admin API of another replica, and returns its address.
 func replicaAPI(t *testing.T, h http.HandlerFunc) string {
 	t.Helper()
-	server := httptest.NewServer(h)
+	server := httptest.NewServer(proving(h))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String()
 }
@@ -60,14 +79,14 @@ func listed(id, host, admin string) discovery.Instance {
 }
 
 // survey returns a survey of the listed replicas from the replica "a" on the host "web1".
-func survey(token string, list ...discovery.Instance) Survey {
+func survey(list ...discovery.Instance) Survey {
 	return Survey{
 		Self: func() Replica {
 			return Replica{Replica: "a", Host: "web1", ConfigHash: "c1", Version: "v1", Ready: true, Parts: map[string]string{}}
 		},
-		List:  func(context.Context) ([]discovery.Instance, error) { return list, nil },
-		Token: func() (string, error) { return token, nil },
-		TLS:   func() (*tls.Config, error) { return nil, nil }, Control: locality.ByOperator,
+		List:   func(context.Context) ([]discovery.Instance, error) { return list, nil },
+		Secret: func() (string, error) { return testSecret, nil },
+		TLS:    func() (*tls.Config, error) { return nil, nil }, Control: locality.ByOperator,
 	}
 }
 
@@ -76,10 +95,10 @@ const late = "no answer in time"
 
 // take surveys the listed replicas from the replica "a" on the host "web1", again if the machine
 // was too slow.
-func take(t *testing.T, token string, list ...discovery.Instance) (r Report) {
+func take(t *testing.T, list ...discovery.Instance) (r Report) {
 	t.Helper()
 	consultest.Await(t, "all replicas answer in time", func() bool {
-		r = survey(token, list...).Take(t.Context())
+		r = survey(list...).Take(t.Context())
 		return !slices.ContainsFunc(r.Replicas, func(m Member) bool { return strings.Contains(m.Error, late) })
 	})
 	return r
@@ -99,7 +118,7 @@ func find(t *testing.T, r Report, name string) Member {
 
 func TestSurveyQueriesTheOthers(t *testing.T) {
 	b := Replica{Replica: "b", Host: "web2", ConfigHash: "c1", Version: "v2", Ready: true, Parts: map[string]string{}}
-	r := take(t, "", listed("a", "web1", "127.0.0.1:1"), listed("b", "web1", replicaAPI(t, replicaHandler(b))))
+	r := take(t, listed("a", "web1", "127.0.0.1:1"), listed("b", "web1", replicaAPI(t, replicaHandler(b))))
 	verify.That(t, r.Converged != nil && *r.Converged && len(r.Replicas) == 2, "got %+v", r)
 	m := find(t, r, "b")
 	verify.That(t, m.Version == "v2" && m.Error == "" && m.Ready && !m.Self, "b: %+v", m)
@@ -112,26 +131,20 @@ func TestSurveyHasTheErrorOfAReplica(t *testing.T) {
 	delete(away.Meta, registration.MetaAdmin)
 	stranger := listed("x", "web1", "")
 	stranger.Meta = nil
-	everywhere := listed("x", "web2", ":1") // the address of the service is loopback
 	for name, c := range map[string]struct {
 		instance discovery.Instance
 		want     string
 	}{
-		"refused":           {listed("x", "web1", "127.0.0.1:1"), "admin API at 127.0.0.1:1: connection refused"},
-		"loopback":          {listed("x", "web2", "127.0.0.1:1"), "listens on loopback only"},
-		"loopback, by name": {listed("x", "web2", "localhost:1"), "listens on loopback only"},
-		"loopback, IPv6":    {listed("x", "web2", "[::1]:1"), "listens on loopback only"},
-		"every address":     {everywhere, "listens on loopback only"},
-		"no address":        {away, "its registration has no address of its admin API"},
-		"not sluice":        {stranger, "not registered by sluice"},
-		"another":           {listed("x", "web1", replicaAPI(t, replicaHandler(Replica{Replica: "y", Parts: map[string]string{}}))), "another replica answers at this address"},
-		"no parts":          {listed("x", "web1", replicaAPI(t, replicaHandler(Replica{Replica: "x"}))), "not an answer of sluice: it has no parts"},
-		"not JSON":          {listed("x", "web1", replicaAPI(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) })), "not an answer of sluice"},
-		"404":               {listed("x", "web1", replicaAPI(t, http.NotFound)), "404 Not Found"},
-		"token":             {listed("x", "web1", replicaAPI(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) })), "it requires a token, see consul.register.replica_token_file"},
+		"refused":    {listed("x", "web1", "127.0.0.1:1"), "admin API at 127.0.0.1:1: connection refused"},
+		"no address": {away, "its registration has no address of its admin API"},
+		"not sluice": {stranger, "not registered by sluice"},
+		"no parts":   {listed("x", "web1", replicaAPI(t, replicaHandler(Replica{Replica: "x"}))), "not an answer of sluice: it has no parts"},
+		"not JSON":   {listed("x", "web1", replicaAPI(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) })), "not an answer of sluice"},
+		"404":        {listed("x", "web1", replicaAPI(t, http.NotFound)), "404 Not Found"},
+		"token":      {listed("x", "web1", replicaAPI(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) })), "another consul.register.replica_token_file"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := take(t, "", c.instance)
+			r := take(t, c.instance)
 			m := find(t, r, "x")
 			verify.That(t, strings.Contains(m.Error, c.want) && m.Parts == nil, "got %+v, want %q", m, c.want)
 			verify.That(t, r.Converged == nil && len(r.Unknown) == 1, "got %+v", r)
@@ -150,40 +163,55 @@ func TestSurveyIsBounded(t *testing.T) {
 		}
 	})
 	t.Cleanup(func() { close(end) })
-	r := survey("", listed("x", "web1", address)).Take(t.Context()) // ends because of the timeout
+	r := survey(listed("x", "web1", address)).Take(t.Context()) // ends because of the timeout
 	m := find(t, r, "x")
 	verify.That(t, strings.Contains(m.Error, late), "got %+v", m)
 }
 
-// A registered service gets no token, unless the operator has configured one. A redirect never
-// gets it.
-func TestTokenIsSentOnlyIfConfigured(t *testing.T) {
-	for token, want := range map[string]string{"": "", "secret": "Bearer secret"} {
-		t.Run("token "+token, func(t *testing.T) {
-			sent := make(chan string, 100)
-			thief := replicaAPI(t, func(_ http.ResponseWriter, q *http.Request) {
-				sent <- "thief " + q.Header.Get("Authorization")
-			})
-			address := replicaAPI(t, func(w http.ResponseWriter, q *http.Request) {
-				sent <- q.Header.Get("Authorization")
-				http.Redirect(w, q, "http://"+thief+"/api/replica", http.StatusFound)
-			})
-			r := take(t, token, listed("x", "web1", address))
-			for range len(sent) {
-				verify.Equal(t, <-sent, want, "was sent")
-			}
-			m := find(t, r, "x")
-			verify.That(t, strings.Contains(m.Error, "302 Found"), "got %+v", m)
-		})
+// A stranger who registers as a replica gets no secret and makes sluice ask no other address, whatever it registers or answers.
+func TestAStrangerGetsNoSecret(t *testing.T) {
+	sent := make(chan string, 100)
+	thief := replicaAPI(t, func(http.ResponseWriter, *http.Request) { sent <- "the thief was asked" })
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		sent <- fmt.Sprint(q.Header)
+		http.Redirect(w, q, "http://"+thief+"/api/replica", http.StatusFound)
+	}))
+	t.Cleanup(server.Close)
+	m := find(t, take(t, listed("x", "web1", server.Listener.Addr().String())), "x")
+	verify.That(t, strings.Contains(m.Error, "302 Found"), "got %+v", m)
+	for range len(sent) {
+		text := <-sent
+		verify.That(t, !strings.Contains(text, testSecret) && !strings.Contains(text, "Bearer") && !strings.Contains(text, "thief"), "was sent: %s", text)
 	}
+
+	machine := locality.New()
+	_, port, _ := net.SplitHostPort(thief)
+	for what, admin := range map[string]string{
+		"loopback": thief, "userinfo": "x@" + thief, "a path": thief + "/delete?x=:80", "a fragment": thief + "#:80", "mapped": "[::ffff:127.0.0.1]:" + port,
+		"unspecified": "0.0.0.0:" + port, "unspecified, IPv6": "[::]:" + port, "short": "127.1:" + port, "a number": "2130706433:" + port,
+		"a name": "localhost:" + port, "a name with a dot": "localhost.:" + port, "capitals": "LOCALHOST:" + port, "the service's": ":" + port,
+	} {
+		s := survey(listed("x", "web1", admin)) // on this machine, as it says
+		s.Control = machine.ByOthers(func() bool { return false })
+		m := find(t, s.Take(t.Context()), "x")
+		verify.That(t, m.Error != "" && m.Parts == nil, "%s: %+v", what, m)
+	}
+	verify.Equal(t, len(sent), 0, "questions to this machine")
+}
+
+// Without a secret nobody is asked.
+func TestNoSecretNoQuestion(t *testing.T) {
+	s := survey(listed("x", "web1", replicaAPI(t, func(http.ResponseWriter, *http.Request) { t.Error("it was asked") })))
+	s.Secret = func() (string, error) { return "", nil }
+	verify.Equal(t, find(t, s.Take(t.Context()), "x").Error, errNoSecret.Error(), "error")
 }
 
 func TestSurveyWithoutConsul(t *testing.T) {
 	s := Survey{
-		Self:  func() Replica { return Replica{Replica: "a", Parts: map[string]string{}} },
-		List:  func(context.Context) ([]discovery.Instance, error) { return nil, errors.New("refused") },
-		Token: func() (string, error) { return "", nil },
-		TLS:   func() (*tls.Config, error) { return nil, nil },
+		Self:   func() Replica { return Replica{Replica: "a", Parts: map[string]string{}} },
+		List:   func(context.Context) ([]discovery.Instance, error) { return nil, errors.New("refused") },
+		Secret: func() (string, error) { return "", nil },
+		TLS:    func() (*tls.Config, error) { return nil, nil },
 	}
 	r := s.Take(t.Context())
 	verify.That(t, r.Error == "refused" && r.Converged == nil && len(r.Replicas) == 1 && r.Replicas[0].Status == "unregistered", "got %+v", r)
@@ -196,7 +224,7 @@ func TestNames(t *testing.T) {
 	a2.Node, b.Node = "live", "other"
 	b.Meta[registration.MetaReplica] = "b"
 	b.Meta[registration.MetaAdmin] = "127.0.0.1:1"
-	r := take(t, "", a1, a2, b)
+	r := take(t, a1, a2, b)
 	verify.That(t, find(t, r, "a@dead").Duplicate && !find(t, r, "a@live").Duplicate && !find(t, r, "a@other").Duplicate && !find(t, r, "a@other").Self, "got %+v", r.Replicas)
 }
 
@@ -208,11 +236,11 @@ func TestSurveyWithTLS(t *testing.T) {
 		asked.Add(1)
 		replicaHandler(Replica{Replica: "b", Parts: map[string]string{}})(w, q)
 	}
-	secure := httptest.NewUnstartedServer(http.HandlerFunc(handler))
+	secure := httptest.NewUnstartedServer(proving(handler))
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer secure.Close()
-	plain := httptest.NewServer(http.HandlerFunc(handler))
+	plain := httptest.NewServer(proving(handler))
 	defer plain.Close()
 	roots := x509.NewCertPool()
 	roots.AddCert(secure.Certificate())
@@ -233,7 +261,7 @@ func TestSurveyWithTLS(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var r Report
-			s := survey("s3cret", listed("b", "web1", c.admin))
+			s := survey(listed("b", "web1", c.admin))
 			s.TLS = func() (*tls.Config, error) { return c.tls.Clone(), nil }
 			consultest.Await(t, "an answer in time", func() bool {
 				asked.Store(0)
@@ -251,7 +279,7 @@ func TestNoConnectionOutlivesItsHandshake(t *testing.T) {
 	t.Parallel()
 	listener := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	defer listener.Close()
-	_, err := queryReplica(t.Context(), survey("").client(nil, time.Second), https+listener.Addr().String(), "")
+	_, err := queryReplica(t.Context(), survey().client(nil, time.Second), &Member{Admin: https + listener.Addr().String()}, testSecret)
 	verify.That(t, err != nil, "an answer without a handshake")
 	c := verify.Result(listener.Accept()).Must(t)
 	defer c.Close()
@@ -270,7 +298,7 @@ func TestNoDialOutlivesItsQuestion(t *testing.T) {
 			ConnectStart: func(string, string) { time.Sleep(askTimeout + time.Second) },
 			ConnectDone:  func(_, _ string, err error) { dialed <- err },
 		})
-		_, err := queryReplica(ctx, survey("").client(nil, askTimeout), listener.Addr().String(), "")
+		_, err := queryReplica(ctx, survey().client(nil, askTimeout), &Member{Admin: listener.Addr().String()}, testSecret)
 		verify.That(t, err != nil, "an answer without a connection")
 		verify.That(t, <-dialed != nil, "the dial goes on")
 	})
@@ -285,7 +313,7 @@ func TestReportOfAStrangeStartIsEncoded(t *testing.T) {
 			fmt.Fprintf(w, `{"replica":"c","parts":{},"started":%q}`, text)
 		}))
 		answering.Meta[registration.MetaStarted] = text
-		report := survey("", registered, answering).Take(t.Context())
+		report := survey(registered, answering).Take(t.Context())
 		_, err := json.Marshal(report)
 		verify.That(t, err == nil && len(report.Replicas) == 3, "%q: %v", text, err)
 		for _, m := range report.Replicas[1:] {
