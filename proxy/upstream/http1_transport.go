@@ -49,6 +49,7 @@ type http1Transport struct {
 	sweeper *socket.Sweeper
 	pool    fasthttp.HostClient // of slots; it sends no requests
 	tls     peerTLS
+	life    life
 
 	mu sync.Mutex
 	// mu guards the fields below, slot.u and HTTP1Conn.idleUntil. pool's own
@@ -68,6 +69,7 @@ func (all *Connectors) newHTTP1Transport(p *balancer.Peer, o Options) *http1Tran
 	t := &http1Transport{
 		denials: denials{p, o.Intentions}, address: p.Address(), options: o, sweeper: all.sweeper,
 		tls:  peerTLS{peer: p, log: all.log},
+		life: newLife(),
 		open: make(map[*HTTP1Conn]struct{}),
 	}
 	t.pool = fasthttp.HostClient{
@@ -176,12 +178,9 @@ func (t *http1Transport) dial(ctx context.Context, s *slot, picked time.Time, ti
 			conn.Close()
 		}
 	})
-	start := t.sweeper.Exact()
-	cuts, closed := t.cutsSoFar()
-	if closed { // since the peer was picked: it may be that nothing must come to it any more
-		s.remove()
-		return nil, net.ErrClosed
-	}
+	ctx, end := t.life.during(ctx)
+	defer func() { err = end(err) }()
+	start, cuts := t.sweeper.Exact(), t.cutsSoFar()
 	conn, err = socket.Dial(ctx, t.sweeper, t.address, timeout, t.peer.Control)
 	t.peer.NoteRefusal(err)
 	if err != nil {
@@ -415,6 +414,7 @@ func (t *http1Transport) Close() {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
+	t.life.end()
 	t.Cut()
 }
 
@@ -430,10 +430,10 @@ func (t *http1Transport) Cut() {
 	}
 }
 
-func (t *http1Transport) cutsSoFar() (cuts int, closed bool) {
+func (t *http1Transport) cutsSoFar() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.cuts, t.closed
+	return t.cuts
 }
 
 // all returns the open connections. To close one takes until step returns, which may wait for mu.

@@ -109,7 +109,7 @@ func TestExcusedConnections(t *testing.T) {
 func TestCutEndsConnectionsThatAreBeingOpened(t *testing.T) {
 	t.Parallel()
 	transport := startTransport(t, Options{}, hanging)
-	before, _ := transport.cutsSoFar()
+	before := transport.cutsSoFar()
 	idle, busy := transport.opened(t), transport.opened(t)
 	transport.release(idle)
 	transport.Cut()

@@ -29,6 +29,7 @@ type http2Transport struct {
 	options Options
 	sweeper *socket.Sweeper
 	tls     peerTLS
+	life    life           // of the peer's transport
 	readers sync.WaitGroup // of connections
 
 	mu sync.Mutex
@@ -55,7 +56,7 @@ func newDialEnd() *dialEnd { return &dialEnd{ended: make(chan struct{})} }
 func newHTTP2Transport(of *http1Transport) *http2Transport {
 	return &http2Transport{
 		peer: of.peer, options: of.options, sweeper: of.sweeper, streams: streamsOf(http2Streams, of.options), dialed: newDialEnd(),
-		tls: peerTLS{peer: of.peer, log: of.tls.log},
+		tls: peerTLS{peer: of.peer, log: of.tls.log}, life: of.life,
 	}
 }
 
@@ -229,6 +230,8 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, agreed agreem
 			conn.Close()
 		}
 	})
+	ctx, end := t.life.during(ctx)
+	defer func() { err = end(err) }()
 	t.mu.Lock()
 	cuts := t.cuts
 	t.mu.Unlock()
