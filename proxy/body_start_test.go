@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	xhttp2 "golang.org/x/net/http2"
+
 	"sluice/balancer"
 	"sluice/proxy/socket"
 	"sluice/test/verify"
@@ -16,8 +18,8 @@ import (
 
 // A peer that dies before the end of a short response, or sends a malformed one,
 // is no different from one that never answered, as long as the client has got
-// nothing: a request that may be sent twice goes to another peer, and any other
-// is answered with a 502.
+// nothing and the request may be sent twice: it goes to another peer. Any other request gets what
+// there is of the answer if the head is whole, else a 502.
 func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 	t.Parallel()
 	const head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
@@ -26,7 +28,7 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 		method string
 		parts  []string // of the response, sent one after the other
 		reset  bool     // the peer's end
-		status int
+		status int      // 0: the client gets what there is
 	}
 	eachCase(t, map[string]test{
 		"closed":                          {"GET", []string{head}, false, 200},
@@ -35,10 +37,10 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 		"within the body, in one piece":   {"GET", []string{head + "abc"}, false, 200},
 		"before a large body":             {"GET", []string{large}, false, 200},
 		"within the head":                 {"GET", []string{head[:20]}, false, 200},
-		"not idempotent":                  {"POST", []string{head}, false, 502},
+		"not idempotent":                  {"POST", []string{head, "abc"}, false, 0},
 		"not idempotent, within the head": {"POST", []string{head[:20]}, false, 502},
 		"not idempotent, malformed":       {"POST", []string{"nonsense\r\n"}, false, 502},
-		"after an interim response":       {"GET", []string{"HTTP/1.1 103 Early Hints\r\n\r\n" + head}, false, 502},
+		"after an interim response":       {"GET", []string{"HTTP/1.1 103 Early Hints\r\n\r\n" + head}, false, 0},
 	}, func(t *testing.T, test test) {
 		var dying atomic.Bool
 		serve := afterRequest(func(c *originConn) bool {
@@ -65,6 +67,12 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 			answer, _ := io.ReadAll(conn)
 			if _, final, ok := strings.Cut(string(answer), "103 Early Hints\r\n\r\n"); ok {
 				answer = []byte(final)
+			}
+			if test.status == 0 {
+				if strings.Contains(string(answer), "\r\nContent-Length: 10\r\n") && !strings.HasSuffix(string(answer), "ok") {
+					whole++
+				}
+				continue
 			}
 			switch want := fmt.Sprintf("HTTP/1.1 %d ", test.status); {
 			case strings.HasPrefix(string(answer), want) && !strings.HasSuffix(string(answer), "\r\n\r\n") && !strings.HasSuffix(string(answer), "abc"):
@@ -126,5 +134,64 @@ func TestHeadWaitsForItsBody(t *testing.T) {
 			return
 		}
 		verify.Require(t, !time.Now().After(end), "%d of %d responses came in one piece", whole, responses)
+	}
+}
+
+// An app that sends a head and then closes has answered: where no other peer may be asked, or none
+// has done better, the client gets the app's status and what there is of the body, and then the end
+// of its connection.
+func TestBrokenOffAnswerKeepsItsStatus(t *testing.T) {
+	t.Parallel()
+	for name, head := range map[string]string{
+		"head":             "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 999\r\n\r\n",
+		"head and a part":  "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 999\r\n\r\noops",
+		"no chunk":         "HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"a part of chunks": "HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: chunked\r\n\r\n4\r\noops\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int64
+			broken := afterRequest(func(c *originConn) bool {
+				asked.Add(1)
+				io.WriteString(c.Conn, head)
+				return false
+			})
+			p := startProxy(t, Options{}, startOrigin(t, broken).address(), startOrigin(t, broken).address())
+			for _, method := range []string{"GET", "POST"} {
+				asked.Store(0)
+				answer, _ := io.ReadAll(p.send(method + " / HTTP/1.1\r\nHost: a\r\n\r\n"))
+				first, _, _ := strings.Cut(string(answer), "\r\n")
+				verify.Equal(t, first, "HTTP/1.1 500 Internal Server Error", "%s: status line", method)
+				verify.Equal(t, strings.Contains(string(answer), "oops"), strings.Contains(head, "oops"), "%s: the body is there", method)
+				verify.That(t, !strings.HasSuffix(string(answer), "0\r\n\r\n"), "%s: the answer looks whole", method)
+				if method == "GET" && strings.Contains(head, "Content-Length") {
+					verify.Equal(t, asked.Load(), int64(2), "peers that were asked")
+				}
+			}
+			client := p.dialFrames()
+			client.request(1, http2Post, true)
+			r := client.response(1)
+			verify.That(t, r.status == "500" && !r.ended && r.reset != xhttp2.ErrCodeNo, "a client with HTTP/2 got %+v", r)
+		})
+	}
+}
+
+// The same from peers with HTTP/2, which reset the stream.
+func TestBrokenOffStreamKeepsItsStatus(t *testing.T) {
+	t.Parallel()
+	for _, fields := range [][]string{{":status", "500"}, {":status", "500", "content-length", "999"}} {
+		for _, body := range []string{"", "oops"} {
+			p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
+				p.headers(stream, false, fields...)
+				if body != "" {
+					p.WriteData(stream, false, []byte(body))
+				}
+				p.WriteRSTStream(stream, xhttp2.ErrCodeInternal)
+			}))
+			answer, _ := io.ReadAll(p.send(getRequest))
+			first, _, _ := strings.Cut(string(answer), "\r\n")
+			verify.Equal(t, first, "HTTP/1.1 500 ", "%v %q: status line", fields, body)
+			verify.That(t, !strings.HasSuffix(string(answer), "0\r\n\r\n"), "%v %q: the answer looks whole: %q", fields, body, answer)
+		}
 	}
 }

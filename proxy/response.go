@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"time"
@@ -180,8 +181,9 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	if x.standing.grpc {
 		x.grpcCode = grpc.ParseCode(x.response.FindOther(text, "grpc-status"))
 	}
-	if err := u.StartBody(&x.Buffers, &x.response, text, x.response.Bodiless(x.head.Method == http1.MethodHead)); err != nil {
-		return x.receiveFailed(u, err)
+	cut := u.StartBody(&x.Buffers, &x.response, text, x.response.Bodiless(x.head.Method == http1.MethodHead))
+	if cut != nil && !x.passesCut(cut) {
+		return x.receiveFailed(u, cut)
 	}
 	var err error
 	complete := true // the peer's answer was read
@@ -191,7 +193,15 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 		if err = x.writeResponseHead(text); err != nil { // before the body overwrites it
 			return x.receiveFailed(u, err)
 		}
-		err = x.relay(u)
+		if cut != nil { // there may be no more of it than the head
+			err = x.toClient(transfer.Piece{})
+		}
+		if err == nil {
+			err = x.relay(u)
+		}
+		if err != nil && !x.answered && x.passesCut(err) {
+			err = cmp.Or(x.toClient(transfer.Piece{}), err)
+		}
 	}
 	if err != nil && !x.answered {
 		x.bytesOut = 0
@@ -210,19 +220,19 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	} else {
 		x.client.downstream.cut(x.bytesOut)
 	}
-	cut := x.client.cutBy()
-	if cut != nil {
-		x.interrupted = cut.Reason
+	own := x.client.cutBy()
+	if own != nil {
+		x.interrupted = own.Reason
 	}
 	if errors.Is(err, errClientWrite) || x.client.Gone.Load() { // or it takes no more
-		if cut == nil {
+		if own == nil {
 			x.interrupted = "client_gone"
 		}
 		return outcome
 	}
 	code := grpc.Unavailable
 	switch {
-	case cut != nil:
+	case own != nil:
 	case x.upload.failed():
 		x.interrupted, code = x.upload.reason(), x.upload.grpcCode()
 	case isMalformed(err):
@@ -239,6 +249,20 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	}
 	x.endGRPC(code)
 	return outcome
+}
+
+// passesCut reports whether the client gets the head of an answer whose body the peer has broken off
+// with err, at its start: the app has answered, and no other peer may be asked instead.
+func (x *answeredRequest) passesCut(err error) bool {
+	switch {
+	case x.wakeOf(err) != wakeBroken, isMalformed(err):
+		return false
+	case x.begun, x.delayedByClient(), err == upstream.ErrRejected,
+		x.sentRequest.counted+1 >= x.service.Retry.Attempts, x.tries >= attempt.MaxTries:
+		return true
+	}
+	pool := x.service.Pool
+	return pool.RetriesLeft() == 0 || !pool.Another(&x.query, x.token.Peer) || !x.Replayable()
 }
 
 var errClientWrite = errors.New("write to client")
