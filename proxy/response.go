@@ -87,6 +87,12 @@ func (x *answeredRequest) Started() bool { return x.begun }
 
 // receive reads the response of u and forwards it. It finishes u.
 func (x *answeredRequest) receive(u upstream.Conn) balancer.Outcome {
+	if x.upload.unasked {
+		if err := x.askForBody(); err != nil {
+			x.finish(u, false)
+			return balancer.Outcome{Class: balancer.OutcomeClientGone}
+		}
+	}
 	for {
 		text, err := u.ReadHead(&x.Buffers, &x.response)
 		if err != nil {
@@ -139,6 +145,18 @@ func (x *answeredRequest) receiveFailed(u upstream.Conn, err error) balancer.Out
 func isMalformed(err error) bool {
 	var malformed *http1.Error
 	return errors.As(err, &malformed)
+}
+
+var continueHead = []byte("HTTP/1.1 100 Continue\r\n\r\n")
+
+// askForBody sends a 100 in place of the peer. It may not know of it; if it hangs, its time
+// for the answer begins with the end of the body.
+func (x *answeredRequest) askForBody() error {
+	x.upload.unasked = false
+	x.Borrow()
+	x.response.Reset(0)
+	_, _ = x.response.Scan(continueHead)
+	return x.passInterim(continueHead)
 }
 
 // passInterim forwards a 1xx response if the client supports it (RFC 9110, section

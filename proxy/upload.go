@@ -38,6 +38,7 @@ type upload struct {
 	err     error       // valid if broken is set
 	// continued: the client was told to send the body. Of the goroutine of the exchange.
 	continued bool
+	unasked   bool // the peer has neither asked for the body nor answered; as continued
 
 	mu sync.Mutex
 	// mu guards the fields below, and the start of the peer's timeout with over.
@@ -91,8 +92,29 @@ func (l *upload) start(u upstream.Conn) (sent bool, err error) {
 		l.kept.Store(x.head.ContentLength <= x.service.Retry.BodyBytes && x.service.Retry.BodyBytes > 0 && l.unkept.Length == 0)
 	}
 	go l.run()
-	err = u.Await(&x.Buffers, x.until())
+	err = l.await(u)
 	return err != upstream.ErrUnprocessed, err
+}
+
+// await waits for the response. A client that waits for a 100 gives the peer half of its own time
+// for that. Then l is unasked, and there is no error.
+func (l *upload) await(u upstream.Conn) error {
+	x := l.x
+	until := x.until()
+	if l.expectant() && !l.begun.Load() {
+		half := make(chan struct{})
+		timer := time.AfterFunc(x.client.options.Timeouts.Body/2, func() {
+			defer panics.Contain(panics.Exchange, nil)
+			close(half)
+		})
+		defer timer.Stop()
+		until.Changed = half
+	}
+	err := u.Await(&x.Buffers, until)
+	if err == upstream.ErrSuspected { // by Changed: no request with such a body leaves its peer
+		l.unasked, err = true, nil
+	}
+	return err
 }
 
 // withdraw ends the upload, and what was read is sent again by the next one, unless it is not kept. The peer has not

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"sluice/proxy/refusal"
 	"sluice/route"
 	"sluice/test/verify"
@@ -162,17 +164,18 @@ func TestClientLeavesPeerThatTakesNoBody(t *testing.T) {
 	}
 }
 
-// A client that waits for the 100 of a peer that hangs has done nothing wrong. The peer is not blamed: it may be one that
-// knows no 100. With a 100, the client is the one who does not go on.
+// A client that sends no body after a 100 is the one who does not go on, also if sluice has sent the 100 because the peer says nothing.
+// A peer that is at work and sends none is not blamed: it may be one that knows no 100.
 func TestNobodyContinues(t *testing.T) {
 	t.Parallel()
+	const continues = "HTTP/1.1 100 Continue\r\n\r\n"
 	eachCase(t, map[string]struct {
-		answer, status, reason string
+		answer, first, status, reason string
 	}{
-		"without an answer": {"", "504", refusal.Timeout.Reason},
-		"processing":        {"HTTP/1.1 102 Processing\r\n\r\n", "504", refusal.Timeout.Reason},
-		"with a 100":        {"HTTP/1.1 100 Continue\r\n\r\n", "408", refusal.BodyTimeout.Reason},
-	}, func(t *testing.T, test struct{ answer, status, reason string }) {
+		"without an answer": {"", continues, "408", refusal.BodyTimeout.Reason},
+		"processing":        {"HTTP/1.1 102 Processing\r\n\r\n", "HTTP/1.1 102 Processing\r\n\r\n", "504", refusal.Timeout.Reason},
+		"with a 100":        {continues, continues, "408", refusal.BodyTimeout.Reason},
+	}, func(t *testing.T, test struct{ answer, first, status, reason string }) {
 		origin := startOrigin(t, withHead(func(c *originConn, _ *http.Request) bool {
 			c.write(test.answer)
 			io.Copy(io.Discard, c)
@@ -184,13 +187,50 @@ func TestNobodyContinues(t *testing.T) {
 			conn := p.dial()
 			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
 			all := string(verify.Result(io.ReadAll(conn)).Must(t))
-			final, came := strings.CutPrefix(all, test.answer)
+			final, came := strings.CutPrefix(all, test.first)
 			if !came && timeout < 10*time.Second {
 				continue
 			}
 			verify.That(t, strings.HasPrefix(final, "HTTP/1.1 "+test.status+" ") && strings.Contains(final, test.reason), "got %q, want %s %s", all, test.status, test.reason)
 			p.expectNothingCounted()
 			return
+		}
+	})
+}
+
+// A peer that hangs is blamed also by a client that waits for its 100: the client gets one from sluice, sends the body, and the peer
+// has the usual time for the answer then. One that knows no 100, and only waits for the body, answers.
+func TestPeerDoesNotContinue(t *testing.T) {
+	t.Parallel()
+	eachCase(t, map[string]string{"hangs": "504", "knows no 100": "200"}, func(t *testing.T, want string) {
+		p := startProxy(t, Options{Timeouts: Timeouts{Body: 8 * time.Second}}, startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
+			_, err := io.ReadAll(r.Body)
+			if want == "504" {
+				io.Copy(io.Discard, c)
+			}
+			return err == nil && c.write(okResponse)
+		})).address())
+		timeouts := defaultTimeouts()
+		if want == "504" {
+			timeouts.ResponseHeader = 200 * time.Millisecond
+		}
+		p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+		conn, c := p.dial(), p.dialFrames()
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+		c.request(1, http2Post+"|expect=100-continue", false)
+		expectNext(t, conn, "HTTP/1.1 100 Continue\r\n\r\n")
+		io.WriteString(conn, "abc")
+		f, ok := c.read().(*http2.MetaHeadersFrame)
+		verify.Require(t, ok && f.PseudoValue("status") == "100", "got %v before the body", f)
+		c.WriteData(1, true, []byte("abc"))
+		status := make([]byte, len("HTTP/1.1 200"))
+		io.ReadFull(conn, status)
+		verify.Equal(t, string(status), "HTTP/1.1 "+want, "by HTTP/1.1")
+		verify.Equal(t, c.response(1).status, want, "by HTTP/2")
+		if want == "504" {
+			eventually(t, "both are counted", func() bool { return p.pool.Snapshot().All[0].Failures() == 2 })
+		} else {
+			p.expectNothingCounted()
 		}
 	})
 }
