@@ -338,6 +338,18 @@ func TestGRPCOutcomes(t *testing.T) {
 	}
 }
 
+// A status without a message is the head of the answer, and may be as long as trailers are.
+func TestGRPCLongStatus(t *testing.T) {
+	t.Parallel()
+	p, client := startGRPC(t, startGRPCOrigin(t).address)
+	request, message := unary(0, 0), strings.Repeat("d", 40<<10)
+	request.ResponseStatus = &grpc_testing.EchoStatus{Code: int32(codes.InvalidArgument), Message: message}
+	_, err := client.UnaryCall(patientContext(t), request)
+	s := status.Convert(err)
+	verify.That(t, s.Code() == codes.InvalidArgument && s.Message() == message, "got %v, with %d bytes", s.Code(), len(s.Message()))
+	p.expectNothingCounted()
+}
+
 // A stream that breaks off ends with a status, and is a failure of the peer.
 func TestGRPCPeerBreaksOff(t *testing.T) {
 	t.Parallel()

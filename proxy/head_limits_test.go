@@ -49,7 +49,7 @@ func expectPadding(t *testing.T, got, want http.Header) {
 
 var (
 	// largeHeads are limits above those that fit the usual buffers.
-	largeHeads = Limits{HeadBytes: MaxHeadBytes, Fields: 400}
+	largeHeads = Limits{HeadBytes: http1.MaxHeadBytes, Fields: 400}
 	lowHeads   = Limits{HeadBytes: 1 << 10, Fields: 10}
 )
 
@@ -78,7 +78,7 @@ func TestLimitsOfRequestHeads(t *testing.T) {
 			{350, 55 << 10, 200 << 10, ""},
 			{3, 1 << 10, 15 << 10, ""}, // in the same buffer
 			{450, 20 << 10, 0, "too_many_fields"},
-			{20, MaxHeadBytes, 0, "head_too_long"},
+			{20, http1.MaxHeadBytes, 0, "head_too_long"},
 		},
 	} {
 		for _, http2Peer := range []bool{false, true} {
@@ -141,7 +141,7 @@ func TestLimitsOfResponseHeads(t *testing.T) {
 	t.Parallel()
 	heads := map[string]http.Header{
 		"/small": {}, "/medium": padding(2, 2<<10), "/usual": padding(50, 10<<10), "/long": padding(5, 17<<10), "/many": padding(101, 10<<10), "/both": padding(300, 50<<10),
-		"/above": padding(20, MaxHeadBytes), "/more": padding(401, 20<<10),
+		"/above": padding(20, http1.MaxHeadBytes), "/more": padding(401, 20<<10),
 	}
 	origin := startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		for name, values := range heads[r.URL.Path] {
@@ -175,7 +175,7 @@ func TestLimitsOfResponseHeads(t *testing.T) {
 // The body of a response arrives also if its head fills the buffer exactly.
 func TestResponseHeadFillsTheBuffer(t *testing.T) {
 	t.Parallel()
-	for _, limit := range []int{socket.ResponseBufferBytes, MaxHeadBytes} {
+	for _, limit := range []int{socket.ResponseBufferBytes, http1.MaxHeadBytes} {
 		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 			const start, end = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: ", "\r\n\r\n"
 			io.WriteString(c.Conn, start+strings.Repeat("x", limit-len(start)-len(end))+end)

@@ -28,7 +28,7 @@ func (x *sentRequest) writeRequestHead(b *socket.Buffers, peer *balancer.Peer) e
 	return nil
 }
 
-// maxSentHead bounds a request head after edits: the client's head, at most MaxHeadBytes, with
+// maxSentHead bounds a request head after edits: the client's head, at most http1.MaxHeadBytes, with
 // what sluice adds. An expansion of a template that did not reach its end is longer.
 const maxSentHead = 64 << 10
 

@@ -16,6 +16,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/observe/tracing"
 	"sluice/proxy/accesslog"
+	"sluice/proxy/http1"
 	"sluice/proxy/proxyprotocol"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
@@ -69,7 +70,7 @@ type Limits struct {
 	// TrustedProxies.
 	ConnectionsPerAddress int
 
-	HeadBytes   int   // of a request head, at most MaxHeadBytes
+	HeadBytes   int   // of a request head, at most http1.MaxHeadBytes
 	Fields      int   // field lines of a request head
 	TargetBytes int   // of a request target
 	BodyBytes   int64 // of a request body; 0: no limit
@@ -88,13 +89,9 @@ type Limits struct {
 	CompressionBytes int64
 }
 
-// MaxHeadBytes bounds the limits of heads: positions in a head have 16 bits, and a head
-// fits a buffer.
-const MaxHeadBytes = 60 << 10
-
 func (o Options) complete() bool {
 	t, l := o.Timeouts, o.Limits
-	return min(t.Head, t.Body, t.Write, t.Idle) > 0 && min(l.Connections, l.ConnectionsPerAddress, l.TargetBytes, l.HeadBytes, l.Fields) > 0 && l.HeadBytes <= MaxHeadBytes
+	return min(t.Head, t.Body, t.Write, t.Idle) > 0 && min(l.Connections, l.ConnectionsPerAddress, l.TargetBytes, l.HeadBytes, l.Fields) > 0 && l.HeadBytes <= http1.MaxHeadBytes
 }
 
 // A Server accepts client connections and serves their requests with its route

@@ -20,6 +20,10 @@ type Field struct {
 	start, nameEnd, end uint16
 }
 
+// MaxHeadBytes bounds the limits of heads: positions in a head have 16 bits, and a head
+// fits a buffer.
+const MaxHeadBytes = 60 << 10
+
 // Head is the common part of requests and responses: the field lines and what they say
 // about the message. Its positions are in the buffer that was scanned, which must be
 // below 64 KiB.

@@ -25,7 +25,7 @@ type Options struct {
 	IdleTimeout time.Duration
 	MaxIdle     int // idle connections for each peer
 
-	HeadBytes int // of a response head, at most MaxHeadBytes
+	HeadBytes int // of a response head, at most http1.MaxHeadBytes
 	Fields    int // field lines of a response head
 
 	// Connections bound the use of a connection, so that new ones reach what is now behind

@@ -202,7 +202,7 @@ func (u *http2Stream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (tex
 		return nil, u.Err
 	}
 	options := &c.transport.options
-	n := copy(b.From[:options.HeadBytes], u.heads)
+	n := copy(b.From[:http1.MaxHeadBytes], u.heads)
 	head.Reset(options.Fields)
 	length, err := head.Scan(b.From[:n])
 	switch {
@@ -210,7 +210,9 @@ func (u *http2Stream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (tex
 		return nil, http1.ErrResponseTooLong
 	case err != nil:
 		return nil, err
-	case length == 0 && n == options.HeadBytes:
+	case length == 0 && n == http1.MaxHeadBytes, length > options.HeadBytes && !head.GRPC:
+		// A call without a message ends with its head, which has what trailers have otherwise: the
+		// details of a status are as long as there.
 		return nil, http1.ErrResponseTooLong
 	case length == 0 || head.Status == 101:
 		return nil, http1.ErrResponse
