@@ -165,6 +165,9 @@ func TestStickyCookie(t *testing.T) {
 			answer, again := p.get("/", "Cookie: other=1; peer="+value)
 			verify.That(t, again == peer && !strings.Contains(answer, "Set-Cookie"), "the cookie of peer %s leads to %s: %q", peer, again, answer)
 		}
+		// Services at other paths have cookies of the same name, and may be the first ones.
+		answer, again := p.get("/", "Cookie: peer=1; peer=x; peer="+value, "Cookie: peer=2")
+		verify.That(t, again == peer && !strings.Contains(answer, "Set-Cookie"), "beside other cookies, that of peer %s leads to %s: %q", peer, again, answer)
 		// The peer is out: another one answers, and is the one from then on.
 		var out *balancer.Peer
 		for _, candidate := range p.pool.Snapshot().All {

@@ -100,7 +100,7 @@ func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
 		m.query.Group = to.Group.ID()
 	}
 	if a := to.Service.Affinity; a != nil {
-		m.query.Hash = m.affinity(a, m.in[:m.end])
+		m.query.Hash = m.affinity(a, m.service.Pool.Snapshot().All, m.in[:m.end])
 	}
 	return m
 }

@@ -3,12 +3,14 @@ package proxy
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 
+	"sluice/balancer"
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
@@ -259,19 +261,38 @@ func (x *request) sentOnce(name http1.Name) (value []byte) {
 	return value
 }
 
-// affinity returns the Query.Hash of the request whose head is b: the id in its
+// affinity returns the Query.Hash of the request whose head is b for one of peers: the id in its
 // cookie, or a hash of the first key that the request has. 0: the request has none.
-func (x *request) affinity(a *route.Affinity, b []byte) uint64 {
+func (x *request) affinity(a *route.Affinity, peers []*balancer.Peer, b []byte) uint64 {
 	if a.Cookie != "" {
-		id, err := parseStickyID(x.cookie(a.Cookie, b))
-		if err != nil {
-			return 0
-		}
-		return id
+		return x.stickyID(a.Cookie, peers, b)
 	}
 	for i := range a.Keys {
 		if value := x.hashKey(&a.Keys[i], b); len(value) > 0 {
 			return max(1, xxhash.Sum64(value))
+		}
+	}
+	return 0
+}
+
+// stickyCookies bounds the cookies of one name that are compared with the peers.
+const stickyCookies = 8
+
+// stickyID returns the id in the sticky cookie of that name, or 0. Of several, as a client has them from
+// services at other paths, it is the first that names one of peers.
+func (x *request) stickyID(name string, peers []*balancer.Peer, b []byte) uint64 {
+	var ids [stickyCookies]uint64
+	n := 0
+	x.eachCookie(name, b, func(value []byte) bool {
+		if id, err := parseStickyID(value); err == nil {
+			ids[n] = id
+			n++
+		}
+		return n < len(ids)
+	})
+	for _, id := range ids[:n] {
+		if n == 1 || slices.ContainsFunc(peers, func(p *balancer.Peer) bool { return p.StickyID() == id }) {
+			return id
 		}
 	}
 	return 0
@@ -300,7 +321,16 @@ func (x *request) hashKey(k *route.HashKey, b []byte) []byte {
 
 // cookie returns the value of the first cookie with that name, or nil (RFC 6265,
 // section 4.2.1).
-func (x *request) cookie(name string, b []byte) []byte {
+func (x *request) cookie(name string, b []byte) (first []byte) {
+	x.eachCookie(name, b, func(value []byte) bool {
+		first = value
+		return false
+	})
+	return first
+}
+
+// eachCookie calls do with the values of the cookies with that name, in order, until it returns false.
+func (x *request) eachCookie(name string, b []byte, do func(value []byte) bool) {
 	for _, f := range x.head.Fields() {
 		if f.Name != http1.NameCookie {
 			continue
@@ -308,11 +338,12 @@ func (x *request) cookie(name string, b []byte) []byte {
 		for pair := range bytes.SplitSeq(f.Value(b), semicolon) {
 			pair = bytes.TrimLeft(pair, " \t")
 			if len(pair) > len(name) && pair[len(name)] == '=' && string(pair[:len(name)]) == name {
-				return bytes.TrimRight(pair[len(name)+1:], " \t")
+				if !do(bytes.TrimRight(pair[len(name)+1:], " \t")) {
+					return
+				}
 			}
 		}
 	}
-	return nil
 }
 
 var semicolon = []byte(";")

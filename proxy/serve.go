@@ -227,7 +227,7 @@ func (x *httpExchange) choosePeers() *refusal.Refusal {
 		x.chooseGroup(s, x.bytes())
 	}
 	if a := x.service.Affinity; a != nil {
-		x.query.Hash = x.affinity(a, x.bytes())
+		x.query.Hash = x.affinity(a, x.service.Pool.Snapshot().All, x.bytes())
 	}
 	x.query.Own = x.client.OwnPeer()
 	return nil
