@@ -68,6 +68,9 @@ type Route struct {
 	// Ranked says that Priority follows Traefik's rule: routes are compared by Priority
 	// first, which is the length of the rule if no tag sets it.
 	Ranked bool
+	// PrioritySet says that a tag sets Priority: only then it counts beside the routes of other services. The
+	// length of a rule takes nothing from them.
+	PrioritySet bool
 	// Closed says that the route must deny every request.
 	Closed bool
 	// Meta says that an entry of the meta asks for the route, and no tag.

@@ -107,12 +107,12 @@ func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]
 // contest returns which of the services that want the same route have it, and which do not. One
 // of the holders keeps it, else the first one has it. It shares it with others if rules say so,
 // and fabio's tags of all of them ask for it. If claims allow it to each of them, and Traefik's tags
-// ask for it, the router with the highest priority has it, as in Traefik.
+// ask for it, the router with the highest priority that a tag sets has it, as in Traefik.
 func contest(list []*want, holders []string, rules *Rules) (sharers, losers []*want) {
 	winner := list[max(0, slices.IndexFunc(list, func(w *want) bool { return slices.Contains(holders, w.service) }))]
 	both := func(w *want, dialect string) bool { return w.dialect == dialect && winner.dialect == dialect }
 	for _, w := range list {
-		if len(rules.Claims) > 0 && both(w, config.DialectTraefik) && w.used.Priority > winner.used.Priority {
+		if len(rules.Claims) > 0 && both(w, config.DialectTraefik) && w.route.PrioritySet && w.used.Priority > winner.used.Priority {
 			winner = w
 		}
 	}

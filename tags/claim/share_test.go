@@ -166,6 +166,8 @@ func TestPriorityOfTraefikBetweenServices(t *testing.T) {
 		{"a higher one", claims, maintenance, "maintenance"},
 		{"a lower one", claims, asking("maintenance", "9"), "shop"},
 		{"the same", claims, asking("maintenance", "10"), "shop"},
+		{"a longer rule", claims, service("maintenance", instance("maintenance", "m1", 1, "traefik.enable=true",
+			"traefik.http.routers.maintenance.rule=Host(`h`) && PathPrefix(`/`)")), "shop"},
 		{"without claims", open, maintenance, "shop"},
 		{"of another dialect", claims, service("maintenance", instance("maintenance", "m1", 1, "sluice.route=h priority=1000")), "shop"},
 	} {

@@ -111,7 +111,7 @@ func (r *reader) router(router *part) {
 		}
 		e.closed = true
 	}
-	priority, _ := priorityOf(router, rule, e)
+	priority, set := priorityOf(router, rule, e)
 	sorted := tags.SortedTags(e.tags...)
 	for _, term := range terms {
 		if r.made[e.restricts()] > tags.MaxRoutes {
@@ -127,7 +127,7 @@ func (r *reader) router(router *part) {
 			continue
 		}
 		for _, keys := range e.routes(match, rule) {
-			route := tags.Route{Tags: sorted, Keys: keys, More: more, Priority: priority, Ranked: true}
+			route := tags.Route{Tags: sorted, Keys: keys, More: more, Priority: priority, Ranked: true, PrioritySet: set}
 			if e.closed {
 				route = route.Deny()
 			}

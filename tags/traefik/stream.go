@@ -64,7 +64,7 @@ func (r *reader) streamRouter(router *part) {
 	priority, set := priorityOf(router, *rule, e)
 	for _, keys := range matches {
 		route := tags.Route{
-			Tags: tags.SortedTags(e.tags...), Keys: keys, Protocol: protocol, Priority: priority, Ranked: true,
+			Tags: tags.SortedTags(e.tags...), Keys: keys, Protocol: protocol, Priority: priority, Ranked: true, PrioritySet: set,
 		}
 		if len(keys) == 0 && !set {
 			route.Priority = -1 // HostSNI(`*`) comes after all others, as in Traefik
