@@ -135,7 +135,7 @@ func (g *Group) count(o Outcome, start int64) {
 		status = max(o.Status, 200)
 	case OutcomeServerError:
 		status = o.Status
-	case OutcomeConnectFailure, OutcomeReset:
+	case OutcomeConnectFailure, OutcomeReset, OutcomeRefused:
 		status = 502
 	case OutcomeTimeout:
 		status = 504

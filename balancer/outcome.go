@@ -30,13 +30,16 @@ const (
 	OutcomeLocal
 	// OutcomeDenied: the mesh does not let sluice connect to the peer.
 	OutcomeDenied
+	// OutcomeRefused: the peer answered with a status, and sluice does not pass the answer on, because
+	// of one of its fields. A client may be the cause: so it is no failure of the peer.
+	OutcomeRefused
 
 	// NumOutcomes is the number of classes; they count from 0.
-	NumOutcomes = int(OutcomeDenied) + 1
+	NumOutcomes = int(OutcomeRefused) + 1
 )
 
 var outcomeNames = [NumOutcomes]string{
-	"ok", "server error", "connect failure", "timeout", "reset", "stale connection", "client gone", "superseded", "local limit", "denied",
+	"ok", "server error", "connect failure", "timeout", "reset", "stale connection", "client gone", "superseded", "local limit", "denied", "refused answer",
 }
 
 func (c OutcomeClass) String() string { return outcomeNames[c] }

@@ -98,6 +98,6 @@ func TestOutcomesAreCounted(t *testing.T) {
 			t.Errorf("%v: %d, want %d", OutcomeClass(c), n, c+1)
 		}
 	}
-	verify.Equal(t, peer.Requests(), 55, "requests")
+	verify.Equal(t, peer.Requests(), 66, "requests")
 	verify.Equal(t, peer.Failures(), 2+3+4+5, "failures")
 }

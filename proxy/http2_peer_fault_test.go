@@ -96,7 +96,7 @@ func TestHTTP2PeerFaultsOfAStream(t *testing.T) {
 		}, "response_head_too_long", false},
 		"malformed": {func(p *framePeer, stream uint32) {
 			p.headers(stream, true, ":status", "200", "x-next", "v", "A", "b")
-		}, "bad_response", true},
+		}, "bad_response", false},
 		"a reset of a request that it considers malformed": {func(p *framePeer, stream uint32) {
 			p.WriteRSTStream(stream, xhttp2.ErrCodeProtocol)
 		}, "bad_response", false},

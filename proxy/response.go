@@ -129,7 +129,10 @@ func (x *answeredRequest) receiveFailed(u upstream.Conn, err error) balancer.Out
 			x.lastRefusal = refusal.LongResponse
 		}
 		x.mayReplaySent = false // another peer would probably send the same
-		if !isMalformed(err) {
+		switch {
+		case err == http1.ErrResponseField, err == http1.ErrResponseTooLong:
+			return balancer.Outcome{Class: balancer.OutcomeRefused}
+		case !isMalformed(err):
 			return balancer.Outcome{Class: balancer.OutcomeClientGone}
 		}
 		return balancer.Outcome{Class: balancer.OutcomeReset, Latency: x.latency(time.Now())}
@@ -253,6 +256,8 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	case own != nil:
 	case x.upload.failed():
 		x.interrupted, code = x.upload.reason(), x.upload.grpcCode()
+	case err == http1.ErrResponseField: // of the trailer section
+		x.interrupted, outcome.Class = "upstream_cut", balancer.OutcomeRefused
 	case isMalformed(err):
 		x.interrupted, outcome.Class = "upstream_cut", balancer.OutcomeReset
 	case x.deadlineFirst.Load() && errors.Is(err, os.ErrDeadlineExceeded), x.deadlinePassed():

@@ -35,5 +35,8 @@ var (
 	ErrBodyTooLong     = &Error{413, "body_too_long", "request body is over its limit"}
 )
 
-// ErrResponse is the error of every malformed response.
+// ErrResponse is the error of a malformed response, such as one in another protocol.
 var ErrResponse = &Error{502, "bad_response", "upstream sent a malformed response head"}
+
+// ErrResponseField is that of a response with a status line and a malformed field: the peer answers.
+var ErrResponseField = &Error{502, "bad_response", "upstream sent a response with a malformed header field"}

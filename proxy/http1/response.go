@@ -23,12 +23,12 @@ func (h *ResponseHead) Reset(maxFields int) {
 }
 
 // Scan continues with the head at the start of b: see [RequestHead.Scan]. The only
-// errors are [ErrTooManyFields] and [ErrResponse].
+// errors are [ErrTooManyFields], [ErrResponse] and [ErrResponseField].
 func (h *ResponseHead) Scan(b []byte) (int, error) {
 	for {
 		start, end, complete, err := h.nextLine(b)
 		if err != nil {
-			return 0, ErrResponse
+			return 0, h.malformed()
 		}
 		if !complete {
 			return 0, nil
@@ -36,13 +36,13 @@ func (h *ResponseHead) Scan(b []byte) (int, error) {
 		switch {
 		case !h.startLine:
 			if !h.scanStatusLine(b[start:end]) {
-				return 0, ErrResponse
+				return 0, h.malformed()
 			}
 			h.lineEnd = uint16(end)
 			h.startLine = true
 		case start == end:
 			if h.finish(b) != nil || h.Chunked && h.HTTP10 {
-				return 0, ErrResponse
+				return 0, h.malformed()
 			}
 			return end + 2, nil
 		default:
@@ -54,10 +54,18 @@ func (h *ResponseHead) Scan(b []byte) (int, error) {
 				return 0, err
 			}
 			if err != nil {
-				return 0, ErrResponse
+				return 0, h.malformed()
 			}
 		}
 	}
+}
+
+// malformed returns the error of a line that is not as it must be.
+func (h *ResponseHead) malformed() error {
+	if h.startLine {
+		return ErrResponseField
+	}
+	return ErrResponse
 }
 
 // StatusText returns status code and reason as sent: "200 OK".

@@ -125,7 +125,7 @@ func (u *http2Stream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 		}
 	}
 	if err != nil {
-		u.ResetLocked(http2.ProtocolError, http1.ErrResponse)
+		u.ResetLocked(http2.ProtocolError, http1.ErrResponseField)
 		return nil
 	}
 	if ends {

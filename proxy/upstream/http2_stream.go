@@ -166,7 +166,7 @@ func (u *http2Stream) Await(b *socket.Buffers, w Until) error {
 
 // isAnswer reports whether the request may have caused the error err of a healthy peer.
 func isAnswer(err error) bool {
-	return err == http1.ErrResponse || err == ErrRejected || err == http1.ErrResponseTooLong
+	return err == http1.ErrResponse || err == http1.ErrResponseField || err == ErrRejected || err == http1.ErrResponseTooLong
 }
 
 // wait waits until arrived, called with conn.Mu held, returns true, or fails as await does.
