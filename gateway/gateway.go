@@ -206,7 +206,7 @@ func New(o Options) (_ *Gateway, err error) {
 	})
 	g.requestLog = &requestLog{version: o.Version, log: g.log}
 	g.readiness = &readiness{
-		services: g.services, mesh: g.mesh, documents: g.documents, finder: g.finder, chains: g.chains, effective: g.config,
+		services: g.services, mesh: g.mesh, documents: g.documents, finder: g.finder, chains: g.chains, tags: g.tags, effective: g.config,
 		process: g.process, systemd: o.Systemd,
 		events: g.events, log: g.log, became: make(chan struct{}),
 	}

@@ -47,6 +47,7 @@ type readiness struct {
 	documents *live.Manager
 	finder    *catalog.Finder
 	chains    *chains
+	tags      *catalog.Reader
 	effective func() *config.Config // in use
 	process   *operator.Process
 	systemd   *systemd.Manager
@@ -77,6 +78,27 @@ func (r *readiness) await(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// awaitRoutes waits until all routes that documents and tags ask for are known, and says so. What
+// becomes ready without the sets of some services does not wait for their routes either.
+func (r *readiness) awaitRoutes(ctx context.Context, known func()) {
+	for _, done := range []<-chan struct{}{r.documents.Settled(), r.finder.Used()} {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return
+		}
+	}
+	if c := r.effective().Catalog; c != nil && (len(c.Tags) > 0 || c.DefaultRule != "") {
+		select {
+		case <-r.became:
+		case <-ctx.Done():
+			return
+		}
+		r.tags.Await(ctx, readyTimeout)
+	}
+	known()
 }
 
 // emitReady adds to the feed that this process is ready, although something is missing.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -156,4 +157,52 @@ func TestRefusalSaysThatNothingIsKnownYet(t *testing.T) {
 		status, body := r.get("/")
 		return status == 503 && strings.Contains(body, "the service has no instances")
 	})
+}
+
+// While nobody knows yet which routes tags ask for, a request without a route is not told that there is none: at a start,
+// at one with a snapshot, and until the routes of a service are in use that the catalog has named already.
+func TestNoAnswer404BeforeTheRoutesOfTagsAreKnown(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	tagged(t, consul, "moon", origin(t, "moon"), "sluice.route=/moon")
+	tagged(t, consul, "sun", origin(t, "sun"), "sluice.route=/sun")
+	text := fmt.Sprintf(`
+consul: { addresses: [%q] }
+discovery: { snapshot: %q }
+catalog: { tags: [sluice], claims: [{ service: "*", hosts: ["*"] }] }
+`, consul.URL(), filepath.Join(t.TempDir(), "snapshot"))
+	for name, fault := range map[string]discoverytest.Fault{
+		"no answer": {Drop: true}, "none about the catalog": {Only: of(""), Drop: true}, "none about a service": {Only: of("sun"), Drop: true},
+	} {
+		consul.Break(fault)
+		r := startWithin(t, strings.Replace(text, `/snapshot"`, "/"+strings.ReplaceAll(name, " ", "-")+`"`, 1), time.Millisecond)
+		r.await(name+": requests are served", func() bool {
+			status, body := r.get("/sun")
+			return status == 503 && strings.Contains(body, "does not know all routes")
+		})
+		consul.Heal()
+		r.answers("/sun", "sun")
+		r.awaitStatus("/other", http.StatusNotFound)
+		r.end()
+	}
+	first := start(t, text)
+	first.answers("/moon", "moon")
+	first.answers("/sun", "sun")
+	first.awaitStatus("/other", http.StatusNotFound)
+	first.end()
+	consul.Break(discoverytest.Fault{Drop: true})
+	second := startWithin(t, text, time.Millisecond)
+	second.answers("/moon", "moon")
+	second.refuses("/new", http.StatusServiceUnavailable)
+	consul.Heal()
+	second.awaitStatus("/new", http.StatusNotFound)
+}
+
+// Routes of the file are known from the start: another path is 404, whatever is not known of its services.
+func TestARouteThatTheFileLacksIs404(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Break(discoverytest.Fault{Drop: true})
+	r := startWithin(t, strings.Replace(starAnd(consul.URL(), ""), "routes:", "# ", 1)+"\nroutes: [{ path: /star, service: star }]\n", time.Millisecond)
+	r.awaitStatus("/other", http.StatusNotFound)
 }

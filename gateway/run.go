@@ -44,6 +44,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 			g.fail(err)
 		}
 	})
+	g.proxy.LackRoutes(true)
 	for _, l := range g.listeners.all() {
 		g.listeners.serve(l)
 	}
@@ -51,6 +52,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.options.Systemd.Lead(false)
 	}
 	once(g.readiness.await)
+	once(func(ctx context.Context) { g.readiness.awaitRoutes(ctx, func() { g.proxy.LackRoutes(false) }) })
 	always(g.readiness.feedWatchdog)
 	always(g.followDocuments)
 	if g.options.Input.File != "" {

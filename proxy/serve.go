@@ -125,7 +125,7 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 	host, path := x.head.Authority(b), x.head.Path(b)
 	found := table.Match(host, path, &x.request)
 	if found == nil {
-		return refusal.NoRoute
+		return x.client.server.withoutRoute()
 	}
 	x.endpoint = found.Endpoint(uint8(x.head.Method), path, x.standing.grpc)
 	matched := found

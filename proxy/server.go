@@ -107,6 +107,7 @@ type Server struct {
 	draining   atomic.Bool
 	idleUntil  atomic.Int64 // for all listeners, as listener.idleUntil
 	cutting    atomic.Bool  // for all listeners, as listener.cut
+	lacking    atomic.Bool  // see LackRoutes
 
 	ctx    context.Context // ends when connections are cut
 	cancel context.CancelFunc
@@ -204,6 +205,17 @@ type routing struct {
 // have accepted under another name. One that names does not have keeps its own.
 func (s *Server) SetTable(t *route.Table, names map[net.Listener]string) {
 	s.routing.Store(&routing{t, names})
+}
+
+// LackRoutes says whether the route table may lack routes, because what asks for them has not
+// answered since the start. Then a request without a route is not told that there is none.
+func (s *Server) LackRoutes(lacking bool) { s.lacking.Store(lacking) }
+
+func (s *Server) withoutRoute() *refusal.Refusal {
+	if s.lacking.Load() {
+		return refusal.NotReady
+	}
+	return refusal.NoRoute
 }
 
 // Connections returns the number of open client connections.

@@ -100,6 +100,7 @@ var (
 	RedirectLoop     = New(508, "redirect_loop", "the route redirects this URL to itself")
 	NoHost           = New(400, "no_host", "the request names no host, so that there is no HTTPS URL for it")
 	NoRoute          = New(404, "no_route", "no route leads from this host and path to a service")
+	NotReady         = New(503, "not_ready", "no route leads from this host and path to a service yet: sluice has just started, and does not know all routes")
 	NoPeers          = New(503, "no_peers", "the service has no instances")
 	NotKnown         = New(503, "no_peers", "nothing is known about the service's instances yet: what lists them has not answered since sluice has started")
 	NoLeader         = New(503, "no_leader", "Consul names no leader of the service, or several instances claim to be the one")
