@@ -17,7 +17,7 @@ var filterNames = map[string]string{
 	"Port": "Service.Port", "ServicePort": "Service.Port",
 	"Kind": "Service.Kind", "ServiceKind": "Service.Kind",
 	"Weights": "Service.Weights", "ServiceWeights": "Service.Weights",
-	"ServiceID": "Service.ID", "ServiceName": "Service.Service", "ServiceAddress": "Service.Address",
+	"ID": "Service.ID", "ServiceID": "Service.ID", "ServiceName": "Service.Service", "ServiceAddress": "Service.Address",
 	"NodeMeta": "Node.Meta", "Datacenter": "Node.Datacenter",
 }
 

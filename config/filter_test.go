@@ -20,6 +20,7 @@ func TestFiltersOfOtherPathsAreTranslated(t *testing.T) {
 		`ServiceTags is not empty or NodeMeta.rack not matches "^a"`: `Service.Tags is not empty or Node.Meta.rack not matches "^a"`,
 		`(Node == a) or(Service==b)`:                                 `(Node.Node == a) or(Service.Service==b)`,
 		`"via" in Service.Tags and Checks.Status == passing`:         `"via" in Service.Tags and Checks.Status == passing`,
+		`ID == "jobNode_1"`:                                          `Service.ID == "jobNode_1"`,
 		`not (Service.ID matches "Tags == 1")`:                       `not (Service.ID matches "Tags == 1")`,
 	} {
 		got, wrong := healthFilter(filter)
@@ -27,7 +28,7 @@ func TestFiltersOfOtherPathsAreTranslated(t *testing.T) {
 		again, wrong := healthFilter(got)
 		verify.That(t, again == got && wrong == "", "%s is not stable: %s, %q", got, again, wrong)
 	}
-	for filter, wrong := range map[string]string{`ID == "star-1"`: "ID", `"a" in Service.Tags and Labels.x == 1`: "Labels.x", `x in tags`: "tags"} {
+	for filter, wrong := range map[string]string{`"a" in Service.Tags and Labels.x == 1`: "Labels.x", `x in tags`: "tags"} {
 		_, got := healthFilter(filter)
 		verify.That(t, got == wrong, "%s: the wrong selector is %q, want %q", filter, got, wrong)
 	}
