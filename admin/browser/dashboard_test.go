@@ -201,9 +201,11 @@ func TestToken(t *testing.T) {
 // The page shows all replicas, and their differences.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
+	secret := t.TempDir() + "/secret"
+	writeFile(t, secret, "common\n")
 	o := options{
-		consul:   `, register: { service: sluice-page, check: { interval: 1s } }`,
-		services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n",
+		consul:   fmt.Sprintf(`, register: { service: sluice-page, replica_token_file: %q, check: { interval: 1s } }`, secret),
+		services: "discovery: { allow_local: true }\nservices: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n",
 	}
 	a, b := startSluice(t, o), startSluice(t, o)
 	p := open(t, a.AdminURL())

@@ -203,7 +203,7 @@ routes: [{ path: /, service: one }]
 			t.Errorf("a %s has no name", role)
 		}
 	}
-	for role, want := range map[string]int{"button": 9, "table": 2, "columnheader": 26, "searchbox": 1, "combobox": 1, "checkbox": 1, "heading": 4, "link": 9} {
+	for role, want := range map[string]int{"button": 9, "table": 2, "columnheader": 28, "searchbox": 1, "combobox": 1, "checkbox": 1, "heading": 4, "link": 9} {
 		if roles[role] != want {
 			t.Errorf("%d times the role %s, want %d: %v", roles[role], role, want, roles)
 		}
