@@ -80,6 +80,9 @@ func (r *readiness) await(ctx context.Context) {
 	}
 }
 
+// routesKnown reports whether all routes that documents and tags ask for are in use.
+func (r *readiness) routesKnown() bool { return len(r.progress(0).missing) == 0 && r.tags.Settled() }
+
 // awaitRoutes waits until all routes that documents and tags ask for are known, and says so. What
 // becomes ready without the sets of some services does not wait for their routes either.
 func (r *readiness) awaitRoutes(ctx context.Context, known func()) {

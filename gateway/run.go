@@ -129,6 +129,9 @@ func (g *Gateway) warmUp(ctx context.Context) {
 		g.routes.Load().AwaitKeys(ctx, left())
 		g.certificates.Await(ctx, nil, left())
 	}
+	if g.readiness.routesKnown() { // before the first client, so that its request needs no second try
+		g.proxy.LackRoutes(false)
+	}
 	if g.options.Serving == nil || g.upgrade.decided.Swap(true) {
 		return // if this process stops, the old one continues
 	}

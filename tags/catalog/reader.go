@@ -323,6 +323,20 @@ func (r *Reader) Release() {
 // Await waits until the tags of all known instances have effect, at most for timeout.
 func (r *Reader) Await(ctx context.Context, timeout time.Duration) { r.waiting.await(ctx, timeout) }
 
+// Settled reports whether the tags of all known instances have effect.
+func (r *Reader) Settled() bool {
+	quiet := r.waiting.latest()
+	if quiet == nil {
+		return true
+	}
+	select {
+	case <-quiet:
+		return true
+	default:
+		return false
+	}
+}
+
 // InUse returns the result in use.
 func (r *Reader) InUse() claim.Result {
 	r.mu.Lock()
