@@ -8,10 +8,29 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/rs/zerolog"
 
+	"sluice/balancer"
+	"sluice/balancer/reading"
 	"sluice/observe/metrics"
 )
+
+// Metrics gathers the series of all parts, as the mode of admin.metrics says. It is read once a
+// scrape, so all parts do alike.
+func Metrics(mode func() string, pools func() []*balancer.Pool, parts ...prometheus.Collector) prometheus.Gatherer {
+	full, brief := prometheus.NewRegistry(), prometheus.NewRegistry()
+	for _, part := range parts {
+		full.MustRegister(part)
+		brief.MustRegister(metrics.Brief(part))
+	}
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		if m := mode(); m == "brief" || m == "auto" && reading.Many(pools()) {
+			return brief.Gather()
+		}
+		return full.Gather()
+	})
+}
 
 // serveMetrics returns the handler of /metrics.
 func serveMetrics(o Options) http.HandlerFunc {

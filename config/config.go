@@ -90,6 +90,8 @@ type Admin struct {
 	Orders string `key:"orders" format:"file"`
 	// Shares is the file with given shares of splits, which so survive a restart. Empty: none.
 	Shares string `key:"shares" format:"file"`
+	// Metrics is which series /metrics has: brief leaves out details, auto does so for many services.
+	Metrics string `key:"metrics" default:"auto" oneof:"auto|full|brief"`
 }
 
 // AdminTLS configures TLS of the admin API. Its files are in PEM format: the certificate

@@ -144,7 +144,7 @@ health: { max_checks: 9 }
 		Log:       Log{Level: LogLevel{"debug", zerolog.DebugLevel}, Format: "console"},
 		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: typedList[string, accesslog.Format]("log_format", "combined")[0], Sample: 0.05, Slow: 250 * time.Millisecond},
 		Tracing:   Tracing{OTLP: typedList[string, *url.URL]("http_url", "http://127.0.0.1:4318")[0], Sample: 0.1, ServiceName: "edge", Headers: []Header{{Text: "A: b", Value: [2]string{"A", "b"}}}},
-		Admin:     Admin{Address: endpoint("0.0.0.0:9000"), TokenFile: "/run/secrets/admin"},
+		Admin:     Admin{Address: endpoint("0.0.0.0:9000"), TokenFile: "/run/secrets/admin", Metrics: "auto"},
 		Listeners: []Listener{{Name: "web", Address: endpoint(":80"), Protocol: "http", HTTP2: true}, {Name: "[::1]:81", Address: endpoint("[::1]:81"), Protocol: "http", HTTP2: true}},
 		Client: Client{
 			Timeouts:       proxy.Timeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},

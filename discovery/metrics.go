@@ -26,18 +26,22 @@ var (
 func Metrics(read func() []WatchStatus) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
 		for _, w := range read() {
+			s.Gauge(watchInstances, float64(w.Instances), w.Service) // also 0 of a brief scrape: replicas are compared
+			s := s.PerService()
 			for _, state := range []Freshness{WatchPending, WatchFresh, WatchStale} {
 				s.Flag(watchState, w.State == state, w.Service, state.String())
 			}
-			s.Gauge(watchIndex, float64(w.Index), w.Service)
-			s.Gauge(watchInstances, float64(w.Instances), w.Service)
 			s.Gauge(watchProbation, float64(w.Probation), w.Service)
 			s.Gauge(watchInvalid, float64(len(w.Invalid)), w.Service)
 			s.Flag(watchRestored, !w.Restored.IsZero(), w.Service)
+			s.Counter(watchErrors, w.Errors, w.Service)
+			if s.Brief {
+				continue
+			}
+			s.Gauge(watchIndex, float64(w.Index), w.Service)
 			s.Timestamp(watchLastSuccess, w.LastSuccess, w.Service)
 			s.Timestamp(watchLastChange, w.LastChange, w.Service)
 			s.Counter(watchQueries, w.Queries, w.Service)
-			s.Counter(watchErrors, w.Errors, w.Service)
 			s.Counter(watchChanges, w.Changes, w.Service)
 		}
 	})

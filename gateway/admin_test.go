@@ -233,10 +233,11 @@ func TestGatewayRegistersTheMetricsOfAllParts(t *testing.T) {
 	t.Parallel()
 	r := start(t, "listeners: [{ address: '127.0.0.1:0' }]\naccess_log: { path: 'off' }\nadmin: { address: '127.0.0.1:0' }\n"+static("star", "127.0.0.1:1"))
 	declared := make(chan *prometheus.Desc)
-	registry := r.Gateway.metrics()
 	go func() {
 		defer close(declared)
-		registry.Describe(declared)
+		for _, part := range r.Gateway.metrics() {
+			part.Describe(declared)
+		}
 	}()
 	var got, want []string
 	for d := range declared {

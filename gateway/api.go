@@ -54,16 +54,15 @@ func (g *Gateway) newAPI() http.Handler {
 		Shares:    admin.Shares{Splits: g.judge.States, OrderShare: g.judge.Order},
 		Orders:    g.orders,
 		Events:    g.events,
-		Metrics:   g.metrics(),
+		Metrics:   admin.Metrics(func() string { return g.config().Admin.Metrics }, g.services.pools, g.metrics()...),
 		Tokens:    func() admin.Tokens { return g.admin.tokens.Load().Tokens },
 		Log:       g.log,
 	})
 }
 
 // metrics returns the metrics of all parts. Each part has its own, beside the values that they show.
-func (g *Gateway) metrics() *prometheus.Registry {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(
+func (g *Gateway) metrics() []prometheus.Collector {
+	return []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		metrics.Panics(),
@@ -89,6 +88,5 @@ func (g *Gateway) metrics() *prometheus.Registry {
 		compression.Metrics(g.proxy.Compression),
 		accesslog.Metrics(func() uint64 { return g.requestLog.lines.Load().Dropped() }),
 		tracing.Metrics(g.requestLog.spans.Read),
-	)
-	return registry
+	}
 }

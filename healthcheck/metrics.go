@@ -23,6 +23,7 @@ func Metrics(load func() (running, overdue int), read func() map[string]Stats) p
 		running, overdue := load()
 		s.Gauge(checksRunning, float64(running))
 		s.Gauge(checksOverdue, float64(overdue))
+		s = s.PerService()
 		for service, stats := range read() {
 			s.Counter(checksTotal, stats.ChecksPassed, service, "passed")
 			s.Counter(checksTotal, stats.ChecksFailed, service, "failed")

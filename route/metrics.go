@@ -25,7 +25,7 @@ var (
 func Metrics(read func() *Table) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
 		table := read()
-		collectMirrors(s, table)
+		collectMirrors(s.PerService(), table)
 		collectShares(s, table)
 		collectChains(s, table)
 	})

@@ -41,14 +41,28 @@ var (
 	peerLatency  = descriptions.New("peer_latency_seconds", "Peak-sensitive moving average of the time to a peer's response head.", "service", "node", "id", "address")
 )
 
+// manyServices is the number of services from which on their series are too many in full; ten peers
+// count as a service. The full series of so many are 5 MB.
+const manyServices = 1000
+
+// Many reports whether there are so many services and peers that their metrics should be brief.
+func Many(pools []*balancer.Pool) bool {
+	peers := 0
+	for _, pool := range pools {
+		snapshot := pool.Snapshot()
+		peers += len(snapshot.All) + len(snapshot.Draining)
+	}
+	return len(pools)+peers/10 > manyServices
+}
+
 // Metrics returns the collector of the services that pools has, as [Of]. A series is there once, since a duplicate
 // invalidates the whole scrape.
 func Metrics(pools func() []*balancer.Pool) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
 		for _, service := range Of(pools()) {
-			service.collectRequests(s)
+			service.collectRequests(s.PerService())
 			service.collectPeers(s)
-			service.collectGroups(s)
+			service.collectGroups(s.PerService())
 		}
 	})
 }
@@ -86,13 +100,16 @@ func (s *Service) collectRequests(to metrics.Series) {
 	to.Histogram(requestDuration, &s.Requests, s.Name)
 }
 
-func (s *Service) collectPeers(to metrics.Series) {
-	count := s.States()
+func (s *Service) collectPeers(full metrics.Series) {
+	full.Gauge(peersEligible, float64(s.Eligible), s.Name) // also 0 of a brief scrape: the alert needs it
+	to, count := full.PerService(), s.States()
 	for _, state := range States {
 		to.Gauge(peersByState, float64(count[state]), s.Name, state.String())
 	}
-	to.Gauge(peersEligible, float64(s.Eligible), s.Name)
 	to.Flag(inPanic, s.Panic, s.Name)
+	if to.Brief {
+		return
+	}
 	for tier, t := range s.Tiers {
 		to.Gauge(tierShare, t.Share, s.Name, strconv.Itoa(tier))
 	}

@@ -16,7 +16,7 @@ var problems = descriptions.New("discovery_chain_problems", "Parts of the servic
 // Metrics returns the collector of what read returns: the number of problems by service.
 func Metrics(read func() map[string]int) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
-		numbers := read()
+		s, numbers := s.PerService(), read()
 		for _, service := range slices.Sorted(maps.Keys(numbers)) {
 			s.Gauge(problems, float64(numbers[service]), service)
 		}

@@ -45,6 +45,7 @@ var verdicts = ofIntentions.New("mesh_intention", "1 for what Consul's intention
 // IntentionMetrics returns the collector of what read returns.
 func IntentionMetrics(read func() []IntentionState) prometheus.Collector {
 	return ofIntentions.Collector(func(s metrics.Series) {
+		s = s.PerService()
 		for _, state := range read() {
 			for _, v := range []Verdict{Unknown, Allowed, Denied, ByRequest} {
 				s.Flag(verdicts, state.Verdict == v, state.Destination.String(), strings.ReplaceAll(string(v), " ", "_"))

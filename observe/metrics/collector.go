@@ -24,12 +24,21 @@ func (d *Descriptions) New(name, help string, labels ...string) *prometheus.Desc
 // Collector returns the collector of d. collect sends all series; it is called at each scrape,
 // concurrently. So no request updates a metric, and the series of a service or a peer end with it.
 func (d Descriptions) Collector(collect func(Series)) prometheus.Collector {
-	return &collector{d, collect}
+	return &collector{descriptions: d, collect: collect}
+}
+
+// Brief returns c, or what sends the brief form of its series; see [Series.PerService].
+func Brief(c prometheus.Collector) prometheus.Collector {
+	if full, ok := c.(*collector); ok {
+		return &collector{full.descriptions, full.collect, true}
+	}
+	return c
 }
 
 type collector struct {
 	descriptions Descriptions
 	collect      func(Series)
+	brief        bool
 }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
@@ -40,11 +49,24 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	defer panics.Contain(panics.Admin, nil) // in a goroutine of the registry
-	c.collect(Series{ch})
+	c.collect(Series{ch: ch, Brief: c.brief})
 }
 
 // Series takes the series of a scrape.
-type Series struct{ ch chan<- prometheus.Metric }
+type Series struct {
+	ch     chan<- prometheus.Metric
+	sparse bool
+
+	// Brief: there are so many services that those who send details must leave them out.
+	Brief bool
+}
+
+// PerService returns what takes the series that each service has. If s is brief, it leaves out
+// zeros, and the buckets of histograms.
+func (s Series) PerService() Series {
+	s.sparse = s.Brief
+	return s
+}
 
 // Gauge sends a value that may fall.
 func (s Series) Gauge(d *prometheus.Desc, v float64, labels ...string) {
@@ -77,9 +99,12 @@ func (s Series) Histogram(d *prometheus.Desc, requests *RequestsSnapshot, labels
 	cumulative, total := make(map[float64]uint64, len(seconds)), uint64(0)
 	for i, n := range requests.Buckets() {
 		total += n
-		if i < len(seconds) {
+		if i < len(seconds) && !s.sparse {
 			cumulative[seconds[i]] = total
 		}
+	}
+	if total == 0 && s.sparse {
+		return
 	}
 	makeValid(labels)
 	s.ch <- prometheus.MustNewConstHistogram(d, total, requests.Latency.Seconds(), cumulative, labels...)
@@ -88,6 +113,9 @@ func (s Series) Histogram(d *prometheus.Desc, requests *RequestsSnapshot, labels
 var seconds = BucketBounds()
 
 func (s Series) send(d *prometheus.Desc, t prometheus.ValueType, v float64, labels []string) {
+	if v == 0 && s.sparse {
+		return
+	}
 	makeValid(labels)
 	s.ch <- prometheus.MustNewConstMetric(d, t, v, labels...)
 }
