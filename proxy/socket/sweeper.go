@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -40,7 +41,8 @@ type Sweeper struct {
 	clock  atomic.Int64 // coarse time: nanoseconds in which the process ran until the last sweep
 	behind atomic.Int64 // by how much clock was less than the time since start then
 	wheels [16]wheel
-	probes int // OnSweep calls that are left in a sweep; of the goroutine that sweeps
+	mu     sync.Mutex // held during a sweep; guards probes
+	probes int        // OnSweep calls that are left in a sweep
 }
 
 // A SweepEntry is a connection with deadlines that a sweeper enforces. The goroutines
@@ -119,6 +121,8 @@ func (s *Sweeper) Sweep(elapsed time.Duration) { s.sweepAt(time.Since(s.start), 
 
 // sweepAt is Sweep at a time since start.
 func (s *Sweeper) sweepAt(at, elapsed time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	step := int64(min(elapsed, longestStep))
 	s.behind.Store(int64(at) - s.clock.Load() - step)
 	now := s.clock.Add(step)

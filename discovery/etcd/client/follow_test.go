@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -495,11 +496,12 @@ func TestADeadLoginMakesANewClient(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				logins, away := 0, false
+				logins := 0
+				var away atomic.Bool
 				var all []*fake
 				cluster := &Cluster{turn: make(chan struct{}, 1), options: Options{User: "sluice"}, heartbeatTimeout: heartbeatTimeout}
 				cluster.connect = func(context.Context, string) (store, error) {
-					if away {
+					if away.Load() {
 						return nil, errors.New("away")
 					}
 					logins++
@@ -523,10 +525,10 @@ func TestADeadLoginMakesANewClient(t *testing.T) {
 					})
 				}
 				synctest.Wait()
-				away = true
+				away.Store(true)
 				all[0].set(func() { all[0].down, all[0].frozen = c.dead, c.dead == nil })
 				time.Sleep(2 * time.Minute)
-				away = false
+				away.Store(false)
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				verify.Equal(t, logins, c.want, "logins")
