@@ -25,6 +25,8 @@ var varying = []struct {
 	{regexp.MustCompile(`\b\d+(\.\d+)? (ms|KB|queries)\b`), "<number> $2"},
 	{regexp.MustCompile(`\bprocess \d+`), "process <id>"},
 	{regexp.MustCompile(`\b\d{13}-\d+\b`), "<id>"},
+	// The share that is needs some requests; the share that is due does not vary.
+	{regexp.MustCompile(`(-|\d+%)/(\d+%)`), "<share>/$2"},
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "<hash>"},
 	// What a check says of a process that is killed depends on how far the check is.
 	{regexp.MustCompile(`: ((dial|read) tcp [0-9.:>-]+: (connect|read): connection (refused|reset by peer)|EOF)`), ": <killed>"},
