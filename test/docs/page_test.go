@@ -15,12 +15,17 @@ const repository = "../.."
 
 // pages returns the names of all pages, relative to the repository.
 func pages() ([]string, error) {
-	found, err := filepath.Glob(filepath.Join(repository, "docs", "*.md"))
 	names := []string{"README.md"}
-	for _, f := range found {
-		names = append(names, "docs/"+filepath.Base(f))
+	for _, folder := range []string{"docs", "docs/dev"} {
+		found, err := filepath.Glob(filepath.Join(repository, folder, "*.md"))
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range found {
+			names = append(names, folder+"/"+filepath.Base(f))
+		}
 	}
-	return names, err
+	return names, nil
 }
 
 // step is a part of a page that the tests look at: a block, or a comment that starts something.

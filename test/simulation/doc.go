@@ -9,5 +9,5 @@
 // balancer.Pool, healthcheck.Checker and the attempt loop are real.
 //
 // After each step, when all goroutines wait, the run compares the state with a model of
-// inputs and outputs. docs/testing.md lists the checks, and how to repeat a seed.
+// inputs and outputs. docs/dev/testing.md lists the checks, and how to repeat a seed.
 package simulation

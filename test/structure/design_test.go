@@ -14,19 +14,19 @@ import (
 	"testing"
 )
 
-// The table of packages in docs/design.md has every package of the program, and each
+// The table of packages in docs/dev/design.md has every package of the program, and each
 // package imports only those below it in the table, and those that it is below in the
 // tree of directories.
 func TestImportsFollowTheDesign(t *testing.T) {
 	table := packagesOfDesign(t)
 	imports := importsOfProgram(t)
 	for name := range imports {
-		verify.That(t, slices.Contains(table, name), "docs/design.md lacks the package %s", name)
+		verify.That(t, slices.Contains(table, name), "docs/dev/design.md lacks the package %s", name)
 	}
 	for row, name := range table {
-		verify.That(t, imports[name] != nil, "docs/design.md has the package %s, which does not exist", name)
+		verify.That(t, imports[name] != nil, "docs/dev/design.md has the package %s, which does not exist", name)
 		for _, imported := range imports[name] {
-			verify.That(t, slices.Contains(table[row+1:], imported) || strings.HasPrefix(name, imported+"/"), "%s imports %s, which is not below it in the table of docs/design.md", name, imported)
+			verify.That(t, slices.Contains(table[row+1:], imported) || strings.HasPrefix(name, imported+"/"), "%s imports %s, which is not below it in the table of docs/dev/design.md", name, imported)
 		}
 	}
 }
@@ -40,11 +40,11 @@ func packagesOfDesign(t *testing.T) (names []string) {
 	return names
 }
 
-// tableOfDesign returns the rows of the table with that header in docs/design.md.
+// tableOfDesign returns the rows of the table with that header in docs/dev/design.md.
 func tableOfDesign(t *testing.T, header string) string {
-	text := verify.Result(os.ReadFile("docs/design.md")).Must(t)
+	text := verify.Result(os.ReadFile("docs/dev/design.md")).Must(t)
 	_, table, found := strings.Cut(string(text), header+"\n|---|---|\n")
-	verify.Require(t, found, "docs/design.md has no table %s", header)
+	verify.Require(t, found, "docs/dev/design.md has no table %s", header)
 	table, _, _ = strings.Cut(table, "\n\n")
 	return table
 }
@@ -155,7 +155,7 @@ func receivers(t *testing.T, path string) (names []string) {
 	return names
 }
 
-// The table of docs/design.md about what to touch names files that exist, and names that are in them.
+// The table of docs/dev/design.md about what to touch names files that exist, and names that are in them.
 func TestTheTableOfAdditionsHolds(t *testing.T) {
 	for row := range strings.Lines(tableOfDesign(t, "| to add | touch |")) {
 		quoted := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row, -1)
