@@ -45,9 +45,14 @@ func (d document) complete(b *bench) bool {
 	return len(d.runs) == b.runCount && !slices.ContainsFunc(d.runs, func(run []result) bool { return len(run) < len(b.workloads) })
 }
 
-// tables has a figure of each run in each cell.
+// tables has what each workload is, and then a figure of each run in each cell.
 func (d document) tables() string {
 	text := fmt.Sprintf("\n<!-- illustration: takes minutes -->\n```sh\n%s\n```\n\nOn %s; %s. %s\n", d.command, d.time.Format(time.DateOnly), d.machine, d.requests())
+	works := [][]string{{"work", "what it is"}}
+	for _, r := range d.runs[0] {
+		works = append(works, []string{r.Workload, r.About})
+	}
+	text += "\n" + markdown.Table(works)
 	if rows := d.goals(); len(rows) > 1 {
 		text += "\n### Goals\n\n" + markdown.Table(rows)
 	}
@@ -97,7 +102,7 @@ func (d document) rows(t table) [][]string {
 			if t.leftOut(s.Proxy) {
 				continue
 			}
-			row := []string{r.About, s.Proxy}
+			row := []string{r.Workload, s.Proxy}
 			for _, c := range t.columns {
 				row = append(row, d.cell(c, r.Workload, s.Proxy))
 			}

@@ -45,7 +45,7 @@ func (d document) goals() [][]string {
 	rows := [][]string{{"work", "what", "goal", "runs", "reached"}}
 	for _, g := range goals {
 		var figures []string
-		about, limit, reached := "", fmt.Sprintf("≤ %.2f", g.limit), "yes"
+		limit, reached := fmt.Sprintf("≤ %.2f", g.limit), "yes"
 		if g.atLeast {
 			limit = fmt.Sprintf("≥ %.2f", g.limit)
 		}
@@ -59,7 +59,6 @@ func (d document) goals() [][]string {
 				if figure == 0 {
 					continue
 				}
-				about = r.About
 				figures = append(figures, fmt.Sprintf("%.2f", figure))
 				if rounded := math.Round(100*figure) / 100; rounded > g.limit && !g.atLeast || rounded < g.limit && g.atLeast {
 					reached = "no"
@@ -67,7 +66,7 @@ func (d document) goals() [][]string {
 			}
 		}
 		if figures != nil {
-			rows = append(rows, []string{about, g.what, limit, strings.Join(figures, ", "), reached})
+			rows = append(rows, []string{g.workload, g.what, limit, strings.Join(figures, ", "), reached})
 		}
 	}
 	return rows

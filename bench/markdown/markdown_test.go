@@ -61,3 +61,14 @@ func TestTableIsAligned(t *testing.T) {
 		t.Errorf("got\n%s, want\n%s", got, want)
 	}
 }
+
+func TestTablesInDocumentsAreCompact(t *testing.T) {
+	path := write(t, section.begin+section.end)
+	if err := section.Replace(path, "a  b\n\n"+Table([][]string{{"proxy", "µs each"}, {"sluice", "10"}, {"another one", "9.5"}})); err != nil {
+		t.Fatal(err)
+	}
+	want := section.begin + "a  b\n\n| proxy | µs each |\n|---|---:|\n| sluice | 10 |\n| another one | 9.5 |\n" + section.end
+	if got := read(t, path); got != want {
+		t.Errorf("got\n%s, want\n%s", got, want)
+	}
+}

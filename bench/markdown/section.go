@@ -24,14 +24,14 @@ func (s Section) Find(path string) error {
 	return err
 }
 
-// Replace puts text, whole lines, into the section of the file. A file without
-// the section stays as it is.
+// Replace puts text, whole lines, into the section of the file. Cells of tables lose the blanks that
+// align them in a terminal. A file without the section stays as it is.
 func (s Section) Replace(path, text string) error {
 	before, after, err := s.around(path)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, []byte(before+s.begin+text+s.end+after), 0o644)
+	return os.WriteFile(path, []byte(before+s.begin+compact(text)+s.end+after), 0o644)
 }
 
 // around returns what the file has before and after the section.
@@ -46,4 +46,21 @@ func (s Section) around(path string) (before, after string, err error) {
 		return "", "", fmt.Errorf("%s has no place for tables: no lines %q and %q", path, strings.TrimSpace(s.begin), strings.TrimSpace(s.end))
 	}
 	return before, after, nil
+}
+
+// compact returns text with one blank around each cell of a table, and short rules below its head.
+func compact(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "|") {
+			for blanks := "  "; strings.Contains(line, blanks); {
+				line = strings.ReplaceAll(line, blanks, " ")
+			}
+			for strings.Contains(line, "----") {
+				line = strings.ReplaceAll(line, "----", "---")
+			}
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
