@@ -172,7 +172,7 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	path := "/api/peers/" + url.PathEscape(p.Service) + "/" + url.PathEscape(p.ID) + "/" + o.path
+	path := "/api/peers/" + discovery.PathSegment(p.Service) + "/" + discovery.PathSegment(p.ID) + "/" + o.path
 	o.query.Set("node", p.Node)
 	o.query.Set("address", p.Address)
 	var done admin.Operated
@@ -211,7 +211,7 @@ func (o *order) carryOutForNode(ctx context.Context, out io.Writer) error {
 	if o.in != "" {
 		o.query.Set("datacenter", o.in)
 	}
-	if err := o.askJSON(ctx, http.MethodPost, "/api/nodes/"+url.PathEscape(o.node)+"/"+o.path, o.query, &done); err != nil {
+	if err := o.askJSON(ctx, http.MethodPost, "/api/nodes/"+discovery.PathSegment(o.node)+"/"+o.path, o.query, &done); err != nil {
 		return err
 	}
 	if o.waits {

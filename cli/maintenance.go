@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/admin"
+	"sluice/discovery"
 )
 
 // maintenance is an order about a service.
@@ -73,7 +74,7 @@ func (o *maintenance) command(c *cobra.Command) *cobra.Command {
 }
 
 func (o *maintenance) carryOut(ctx context.Context, out io.Writer) error {
-	path := "/api/services/" + url.PathEscape(o.service) + "/maintenance/" + o.state
+	path := "/api/services/" + discovery.PathSegment(o.service) + "/maintenance/" + o.state
 	var done admin.OperatedService
 	if err := o.askJSON(ctx, http.MethodPost, path, o.query, &done); err != nil {
 		return err

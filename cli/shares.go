@@ -16,6 +16,7 @@ import (
 
 	"sluice/cli/terminal"
 	"sluice/config"
+	"sluice/discovery"
 	"sluice/release"
 )
 
@@ -132,7 +133,7 @@ func (o *sharesOrder) complete(c *cobra.Command) *cobra.Command {
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		o.query.Set("why", o.why)
 		var splits []release.State
-		if err := o.askJSON(cmd.Context(), http.MethodPost, "/api/shares/"+url.PathEscape(args[0])+o.path, o.query, &splits); err != nil {
+		if err := o.askJSON(cmd.Context(), http.MethodPost, "/api/shares/"+discovery.PathSegment(args[0])+o.path, o.query, &splits); err != nil {
 			return err
 		}
 		i := slices.IndexFunc(splits, func(s release.State) bool { return s.Service == args[0] })

@@ -21,10 +21,24 @@ func Diagnose(f *Facts, t Thresholds) []Finding {
 	findings := append(f.agentFindings(), f.tokenFindings()...)
 	if f.Blind == "" {
 		findings = append(findings, slices.Concat(
-			f.useFindings(), f.duplicateFindings(), f.sharedFindings(), f.meshFindings(), f.tags.findings(), f.instanceFindings(t),
+			f.useFindings(), f.nameFindings(), f.duplicateFindings(), f.sharedFindings(), f.meshFindings(), f.tags.findings(), f.instanceFindings(t),
 		)...)
 	}
 	slices.SortStableFunc(findings, compare)
+	return findings
+}
+
+// nameFindings are about services with names that no query can ask for.
+func (f *Facts) nameFindings() []Finding {
+	var findings []Finding
+	for _, name := range f.Unlisted {
+		findings = append(findings, Finding{
+			Severity: SeverityWarning, Code: CodeServiceName, Service: name,
+			Seen: fmt.Sprintf("a service has the name %q", name),
+			Why:  "Consul cannot list its instances: in the path of the query the name leads elsewhere. sluice does not use the service.",
+			Do:   "Register it with another name.",
+		})
+	}
 	return findings
 }
 

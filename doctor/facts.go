@@ -19,6 +19,7 @@ type Facts struct {
 	Nodes     map[string]Node // by name
 	Instances []Instance      // without Consul's own service
 
+	Unlisted []string         // names of services whose instances Consul cannot list
 	Keep     string           // node whose registrations of a process stay; "": the live ones
 	Only     []string         // names of the examined services; empty: all
 	Filtered []string         // paths whose answers ACLs filtered

@@ -37,6 +37,7 @@ const (
 	CodeServiceMissing Code = "service-missing"
 	CodeServiceEmpty   Code = "service-empty"
 	CodeServiceRefused Code = "service-refused"
+	CodeServiceName    Code = "service-name"
 
 	CodeNoPort          Code = "no-port"
 	CodeNoTaggedAddress Code = "no-tagged-address"
@@ -76,7 +77,7 @@ const (
 var codes = []Code{
 	CodeNoLeader,
 	CodeACLAnonymous, CodeACLFiltered, CodeACLService, CodeACLAgent,
-	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
+	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused, CodeServiceName,
 	CodeNoPort, CodeNoTaggedAddress, CodeLoopback, CodeRefused, CodeUnreachable,
 	CodeMeshIdentity, CodeMeshRoot, CodeMeshRefused, CodeMeshMissing, CodeMeshDenied, CodeMeshProtocol, CodeMeshChain, CodeMeshSidecar,
 	CodeDuplicate, CodeDuplicateAddress, CodeSharedAddress,

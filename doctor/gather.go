@@ -174,15 +174,17 @@ func (g *gathering) catalog(ctx context.Context) error {
 	}
 	g.note("/v1/catalog/nodes", meta)
 	nodes = present(nodes)
-	// Consul registers a node with the name "..", and has no list of its instances.
-	unlisted := func(n *api.Node) bool { return path.Clean("/"+n.Node) != "/"+n.Node }
-	if len(names) <= len(nodes) || slices.ContainsFunc(nodes, unlisted) {
+	if len(names) <= len(nodes) || slices.ContainsFunc(nodes, func(n *api.Node) bool { return unlisted(n.Node) }) {
 		return g.byService(ctx, names)
 	}
 	return g.byNode(ctx, nodes)
 }
 
-// names returns the names of all services.
+// unlisted reports whether Consul registers the name, such as "..", of a node or a service, and then
+// cannot list its instances: the path of the query leads elsewhere.
+func unlisted(name string) bool { return path.Clean("/"+name) != "/"+name }
+
+// names returns the names of all services whose instances Consul can list.
 func (g *gathering) names(ctx context.Context) ([]string, error) {
 	o := g.options(ctx)
 	o.AllowStale, o.RequireConsistent = true, false
@@ -192,7 +194,15 @@ func (g *gathering) names(ctx context.Context) ([]string, error) {
 	}
 	g.note("/v1/catalog/services", meta)
 	delete(services, consulItself)
-	return slices.Sorted(maps.Keys(services)), nil
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		if unlisted(name) {
+			g.facts.Unlisted = append(g.facts.Unlisted, name)
+		} else {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 func (g *gathering) byService(ctx context.Context, names []string) error {
@@ -250,7 +260,7 @@ func (g *gathering) byNode(ctx context.Context, nodes []*api.Node) error {
 func (g *gathering) takeUncertain(listed uint64) []string {
 	uncertain := make(map[string]bool)
 	for _, i := range g.facts.Instances {
-		if i.Checks == 0 && i.Created > listed {
+		if i.Checks == 0 && i.Created > listed && !unlisted(i.Service) {
 			uncertain[i.Service] = true
 		}
 	}

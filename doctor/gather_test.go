@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,4 +81,15 @@ func TestNodeWithoutAListOfInstances(t *testing.T) {
 		"/v1/health/service/b": `[]`,
 	})
 	verify.Equal(t, report.Looked.Instances, 1, "instances")
+}
+
+// Nor does a service with such a name. There is a finding about it.
+func TestServiceWithoutAListOfInstances(t *testing.T) {
+	report := examineAnswers(t, map[string]string{
+		"/v1/status/leader": `"10.0.0.1:8300"`, "/v1/agent/self": `{}`, "/v1/catalog/services": `{"a": [], "..": []}`, "/v1/catalog/nodes": `[{"Node": "n"}, {"Node": "m"}]`,
+		"/v1/health/service/a": `[{"Node": {"Node": "n", "Address": "10.0.0.1"}, "Service": {"ID": "a-1", "Service": "a", "Port": 1}, "Checks": []}]`,
+	})
+	verify.Equal(t, report.Looked.Instances, 1, "instances")
+	verify.That(t, slices.ContainsFunc(report.Findings, func(f Finding) bool { return f.Code == CodeServiceName && f.Service == ".." }),
+		"there is no finding about the name: %v", report.Findings)
 }

@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
 	"sluice/consul/mesh"
+	"sluice/discovery"
 )
 
 // Mesh is what Consul says about its service mesh, if the configuration reaches a service through it.
@@ -160,7 +160,7 @@ func (d *Doctor) queryChain(ctx context.Context, s *MeshService) error {
 	var answer struct{ Chain *mesh.Compiled }
 	o := query(ctx)
 	o.Datacenter = d.options.Datacenter
-	if _, err := d.api.Raw().Query("/v1/discovery-chain/"+url.PathEscape(s.Service), &answer, o); err != nil {
+	if _, err := d.api.Raw().Query("/v1/discovery-chain/"+discovery.PathSegment(s.Service), &answer, o); err != nil {
 		return err
 	}
 	c := answer.Chain

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
+	"sluice/discovery"
 	"sluice/discovery/locality"
 	"sluice/healthcheck"
 )
@@ -56,7 +57,7 @@ func (r *Registration) reach(ctx context.Context) {
 
 // advertised returns the address at which Consul lists the application; "": not yet known.
 func (r *Registration) advertised(ctx context.Context) string {
-	q := consul.Query{Path: "health/service/" + r.options.Name}
+	q := consul.Query{Path: "health/service/" + discovery.PathSegment(r.options.Name)}
 	q.Filter = "Service.ID == `" + r.ID() + "`"
 	var entries []*api.ServiceEntry
 	_, err := r.client.Get(ctx, q, func(body io.Reader) error { return json.NewDecoder(body).Decode(&entries) })

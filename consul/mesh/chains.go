@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/url"
 	"reflect"
 	"slices"
 	"sync"
@@ -122,7 +121,7 @@ func (c *Chains) follow(ids []ChainID) (stops []func()) {
 func (f *followedChain) start() {
 	f.owner.entries.begin()
 	query := consul.Query{
-		Path:  "discovery-chain/" + url.PathEscape(f.Service),
+		Path:  "discovery-chain/" + discovery.PathSegment(f.Service),
 		Needs: fmt.Sprintf("service:read: service %q { policy = \"read\" }", f.Service),
 	}
 	query.Namespace, query.Partition, query.Datacenter = f.Namespace, f.Partition, f.Datacenter

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -166,7 +165,7 @@ func (i *Identity) start() {
 // leafQuery returns the query of the leaf of a service. readLeaf reads its answer.
 func leafQuery(service string) consul.Query {
 	return consul.Query{
-		Path: "agent/connect/ca/leaf/" + url.PathEscape(service), Authority: true,
+		Path: "agent/connect/ca/leaf/" + discovery.PathSegment(service), Authority: true,
 		Needs: fmt.Sprintf("service:write: service %q { policy = \"write\" }", service),
 	}
 }
