@@ -57,6 +57,7 @@ const (
 	CodeMeshProtocol Code = "mesh-protocol"
 	CodeMeshChain    Code = "mesh-chain"
 	CodeMeshSidecar  Code = "mesh-sidecar"
+	CodeMeshSource   Code = "mesh-source"
 
 	CodeTagBad      Code = "tag-bad"
 	CodeTagConflict Code = "tag-conflict"
@@ -79,7 +80,7 @@ var codes = []Code{
 	CodeACLAnonymous, CodeACLFiltered, CodeACLService, CodeACLAgent,
 	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused, CodeServiceName,
 	CodeNoPort, CodeNoTaggedAddress, CodeLoopback, CodeRefused, CodeUnreachable,
-	CodeMeshIdentity, CodeMeshRoot, CodeMeshRefused, CodeMeshMissing, CodeMeshDenied, CodeMeshProtocol, CodeMeshChain, CodeMeshSidecar,
+	CodeMeshIdentity, CodeMeshRoot, CodeMeshRefused, CodeMeshMissing, CodeMeshDenied, CodeMeshProtocol, CodeMeshChain, CodeMeshSource, CodeMeshSidecar,
 	CodeDuplicate, CodeDuplicateAddress, CodeSharedAddress,
 	CodeTagBad, CodeTagConflict, CodeTagRefused, CodeTagsDiffer,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,

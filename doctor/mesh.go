@@ -26,6 +26,7 @@ type Mesh struct {
 	Refused     string              // why there are no roots or no leaf; "": there are
 	Forbidden   bool                // a permission is missing for the leaf
 	Services    []MeshService       // nothing is known of them without roots
+	Source      []string            // entries and fields about sluice as the source of connections
 }
 
 // Root is a root certificate of the mesh.
@@ -81,6 +82,7 @@ func (d *Doctor) queryMesh(ctx context.Context, f *Facts) {
 			return // there is no mesh
 		}
 	}
+	m.Source = d.querySource(ctx, m.Name)
 	_ = each(ctx, maxQueries, len(m.Services), func(ctx context.Context, n int) error {
 		s := &m.Services[n]
 		if err := d.queryChain(ctx, s); err != nil {

@@ -24,6 +24,7 @@ func (f *Facts) meshFindings() (findings []Finding) {
 		return nil
 	}
 	findings = append(m.rootFindings(f.Time), m.identityFindings(f.Time)...)
+	findings = append(findings, m.sourceFindings()...)
 	for _, s := range m.Services {
 		add := func(service string, about []Finding) {
 			for _, finding := range about {

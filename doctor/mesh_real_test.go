@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,6 +99,25 @@ func TestMesh(t *testing.T) {
 	use.Listener = "db"
 	verify.Contains(t, one(t, look(ours), CodeMeshProtocol).Seen, "it has a service-router, and the listener db for TCP", "what is seen")
 	use.Listener = ""
+
+	// Entries about sluice as the source: it has no proxy of Consul that carries them out.
+	m.Write(t, &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "sluice", Protocol: "http", UpstreamConfig: &api.UpstreamConfiguration{
+		Overrides: []*api.UpstreamConfig{{Name: "web", ConnectTimeoutMs: 100}},
+	}})
+	m.Write(t, &api.MeshConfigEntry{TLS: &api.MeshTLSConfig{Outgoing: &api.MeshDirectionalTLSConfig{TLSMinVersion: "TLSv1_3"}}})
+	m.Write(t, &api.IngressGatewayConfigEntry{Kind: api.IngressGateway, Name: "sluice", Listeners: []api.IngressListener{
+		{Port: 8080, Protocol: "http", Services: []api.IngressService{{Name: "web"}}},
+	}})
+	var seen []string
+	for _, f := range look(ours).of(CodeMeshSource) {
+		seen = append(seen, f.Seen)
+	}
+	slices.Sort(seen)
+	verify.Slices(t, seen, []string{"ingress-gateway sluice is not carried out", "mesh: TLS.Outgoing.TLSMinVersion is not carried out",
+		"service-defaults sluice: UpstreamConfig.Overrides of web is not carried out"}, "what is seen of entries about sluice")
+	m.Delete(t, api.IngressGateway, "sluice")
+	m.Delete(t, api.MeshConfig, "mesh")
+	m.Delete(t, api.ServiceDefaults, "sluice")
 
 	// A service of the catalog, with a route in a tag.
 	verify.NoError(t, m.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "tagged", Port: 1, Tags: []string{"sluice.route=h/"}}))
