@@ -1,10 +1,11 @@
 package balancer
 
 import (
-	"errors"
 	"math"
 	"sync/atomic"
 	"time"
+
+	"sluice/config/units"
 )
 
 // RetryBudget bounds retries in proportion to requests, so that retries do not overload
@@ -15,17 +16,9 @@ import (
 // finds a reserve. Envoy's limit on concurrent retries has no reserve.
 type RetryBudget struct {
 	// Ratio is the number of retries per request: 0.2 for 20 %.
-	Ratio float64
+	Ratio units.Ratio `key:"budget" default:"20%" min:"0" max:"10"`
 	// MinPerSecond is the number of retries per second on top of Ratio.
-	MinPerSecond float64
-}
-
-func (b RetryBudget) check() error {
-	const most = 1e6
-	if !(b.Ratio >= 0 && b.Ratio <= most && b.MinPerSecond >= 0 && b.MinPerSecond <= most) {
-		return errors.New("retry budget: want a ratio and a number per second from 0 to 1000000")
-	}
-	return nil
+	MinPerSecond int `key:"min_per_second" default:"10" min:"0" max:"1000000"`
 }
 
 // retryPrice is the cost of one retry in the units of a budget.
@@ -42,8 +35,8 @@ type budgetTerms struct {
 
 func newBudgetTerms(b *RetryBudget) budgetTerms {
 	return budgetTerms{
-		perRequest: int64(math.Ceil(b.Ratio * retryPrice)),
-		reserve:    b.MinPerSecond * budgetMemory.Seconds() * retryPrice,
+		perRequest: int64(math.Ceil(float64(b.Ratio) * retryPrice)),
+		reserve:    float64(b.MinPerSecond) * budgetMemory.Seconds() * retryPrice,
 	}
 }
 

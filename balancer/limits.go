@@ -1,6 +1,9 @@
 package balancer
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Limits bound what a pool takes on, so that an overloaded service fails fast. 0 is no
 // limit.
@@ -9,32 +12,28 @@ import "errors"
 // Each replica of sluice counts for itself.
 type Limits struct {
 	// Requests bounds the attempts in flight on all peers together.
-	Requests int
+	Requests int `key:"requests" default:"0" min:"0" max:"10000000"`
 	// PeerRequests bounds the attempts in flight on one peer, whatever its weight.
 	// A pick skips a peer at its limit.
-	PeerRequests int
+	PeerRequests int `key:"requests_per_peer" default:"0" min:"0" max:"10000000"`
 	// PeerConnections bounds the connections to one peer, in use and idle. A pick
 	// skips a peer whose connections are all in use; see [Pool.AwaitConnection]. With
 	// HTTP/1 and TCP each attempt in flight has one connection, and a new one is
 	// opened only where none is idle: so the pool counts attempts, not connections.
-	PeerConnections int
+	PeerConnections int `key:"connections_per_peer" default:"0" min:"0" max:"10000000"`
+	// ConnectionWait is how long a request of [Pool.AwaitConnection] should wait. Its caller
+	// keeps to it.
+	ConnectionWait time.Duration `key:"connection_wait" default:"1s" min:"0s" max:"1m"`
 	// Pending bounds the requests that wait; see [Pool.Await] and
 	// [Pool.AwaitConnection].
-	Pending int
+	Pending int `key:"pending" default:"1024" min:"0" max:"10000000"`
 	// Retries bounds the retries in flight.
-	Retries int
+	Retries int `key:"retries" default:"0" min:"0" max:"10000000"`
 	// Adaptive bounds the attempts that wait for an answer in each tier, by a limit that
 	// follows their latency; see gradient. A pick skips a tier at its limit.
-	Adaptive bool
+	Adaptive bool `key:"adaptive" default:"false"`
 	// AdaptiveMin is the lowest limit of Adaptive.
-	AdaptiveMin int
-}
-
-func (l Limits) check() error {
-	if min(l.Requests, l.PeerRequests, l.PeerConnections, l.Pending, l.Retries, l.AdaptiveMin) < 0 {
-		return errors.New("negative limit")
-	}
-	return nil
+	AdaptiveMin int `key:"adaptive_min" default:"4" min:"2" max:"10000000"`
 }
 
 // Limit identifies one of the bounds on what a pool takes on.

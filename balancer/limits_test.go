@@ -43,7 +43,7 @@ func TestARefusedPickDoesNotCount(t *testing.T) {
 	expectPick(t, p, nil, ErrPeersSaturated)
 	q := triedOne()
 	expectPick(t, p, &q, ErrRetryBudget)
-	verify.NoError(t, p.Reconfigure(complete(Options{Limits: p.options.Limits, RetryBudget: &RetryBudget{MinPerSecond: 0.1}})))
+	p.budget.balance.Store(retryPrice)
 	q.Tried.Add(token.Peer)
 	for range 3 { // with a budget for one
 		expectPick(t, p, &q, ErrAllTried)

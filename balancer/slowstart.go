@@ -1,10 +1,10 @@
 package balancer
 
 import (
-	"errors"
 	"math"
 	"time"
 
+	"sluice/config/units"
 	"sluice/observe/panics"
 )
 
@@ -19,18 +19,11 @@ import (
 // has its full weight at once, since no warm peer could take its share.
 type SlowStart struct {
 	// Window is the duration. 0 turns slow start off.
-	Window time.Duration
+	Window time.Duration `key:"slow_start" default:"0s" min:"0s" max:"1h"`
 	// Aggression above 1 ramps faster at first, below 1 slower; 1 is linear.
-	Aggression float64
-	// MinWeight is the initial factor, above 0 to 1.
-	MinWeight float64
-}
-
-func (s SlowStart) check() error {
-	if s.Window < 0 || s.Window > 0 && !(s.Aggression > 0 && s.MinWeight > 0 && s.MinWeight <= 1) {
-		return errors.New("slow start: want a window of 0 or more, an aggression above 0 and a least weight above 0 to 1")
-	}
-	return nil
+	Aggression units.Ratio `key:"slow_start_aggression" default:"1.0" min:"0.1" max:"10"`
+	// MinWeight is the initial factor.
+	MinWeight units.Ratio `key:"slow_start_min" default:"10%" min:"0.01" max:"1"`
 }
 
 // factor returns the factor of the weight at this age.
@@ -38,7 +31,7 @@ func (s *SlowStart) factor(age time.Duration) float64 {
 	if s.Window <= 0 || age >= s.Window {
 		return 1
 	}
-	return max(s.MinWeight, math.Pow(max(float64(age), 0)/float64(s.Window), 1/s.Aggression))
+	return max(float64(s.MinWeight), math.Pow(max(float64(age), 0)/float64(s.Window), 1/float64(s.Aggression)))
 }
 
 // Weights grow every fiftieth of the window, within these bounds.

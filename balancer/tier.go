@@ -34,10 +34,7 @@ func (s *Selector) equal(o *Selector) bool {
 	return slices.Equal(s.Tags, o.Tags) && maps.Equal(s.Meta, o.Meta) && slices.Equal(s.Nodes, o.Nodes)
 }
 
-func checkTiers(tiers []Selector, overprovisioning float64) error {
-	if !(overprovisioning >= 1) {
-		return errors.New("overprovisioning: want 1 or more")
-	}
+func checkTiers(tiers []Selector) error {
 	for i := range tiers {
 		for j := range i {
 			if tiers[i].equal(&tiers[j]) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/balancer"
 	"sluice/route"
 )
 
@@ -15,9 +16,9 @@ type Balance struct {
 	Hash   Hash   `key:"hash"`   // of policy hash
 	Sticky Sticky `key:"sticky"` // of policy sticky
 
-	Tiers            []Tier `key:"tiers"`                                            // a peer belongs to the first tier that selects it; the other peers form one more, the last
-	Overprovisioning Ratio  `key:"overprovisioning" default:"1.4" min:"1" max:"100"` // a tier gets its full share while its healthy share times this is at least 1
-	Subset           Subset `key:"subset"`
+	Tiers            []Tier          `key:"tiers"`                                            // a peer belongs to the first tier that selects it; the other peers form one more, the last
+	Overprovisioning Ratio           `key:"overprovisioning" default:"1.4" min:"1" max:"100"` // a tier gets its full share while its healthy share times this is at least 1
+	Subset           balancer.Subset `key:"subset"`
 }
 
 // Policies of Balance with their own settings.
@@ -44,13 +45,6 @@ type Tier struct {
 
 // LocalNode is this machine in Tier.Nodes.
 const LocalNode = "local"
-
-// Subset limits the number of peers that this replica of sluice uses.
-type Subset struct {
-	Size     int `key:"size" default:"0" min:"0" max:"100000"`      // 0: all
-	Replica  int `key:"replica" default:"-1" min:"-1" max:"100000"` // number of this replica, from 0; -1: the number at the end of the host name
-	Replicas int `key:"replicas" default:"0" min:"0" max:"100000"`  // number of replicas; required with Size
-}
 
 // Sticky configures the cookie of the policy sticky.
 type Sticky struct {

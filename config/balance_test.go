@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/balancer"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -38,7 +39,7 @@ func TestBalanceReadsEveryKey(t *testing.T) {
 	})
 	f("{ tiers: [{ nodes: [local] }, { tags: [a, b], meta: [zone=eu] }], overprovisioning: 200%, subset: { size: 20, replica: 3, replicas: 4 } }", func(b *Balance) {
 		b.Tiers = []Tier{{Nodes: []string{"local"}}, {Tags: []string{"a", "b"}, Meta: []Meta{{Text: "zone=eu", Value: [2]string{"zone", "eu"}}}}}
-		b.Overprovisioning, b.Subset = 2, Subset{Size: 20, Replica: 3, Replicas: 4}
+		b.Overprovisioning, b.Subset = 2, balancer.Subset{Size: 20, Replica: 3, Replicas: 4}
 	})
 	f(`{ policy: sticky, sticky: { cookie: __Host-p, path: /app, domain: example.com, max_age: 1h, secure: true, same_site: none, secret: x } }`, func(b *Balance) {
 		b.Policy = "sticky"

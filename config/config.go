@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/consul"
 	"sluice/discovery"
@@ -289,32 +290,14 @@ type Keepalive struct {
 
 // Retry limits retries, each of which uses another peer.
 type Retry struct {
-	Attempts      int           `key:"attempts" default:"3" min:"1" max:"5"`              // total, with the first
-	PerTryTimeout time.Duration `key:"per_try_timeout" default:"0s" min:"0s" max:"1h"`    // for the response head of each attempt; 0: no limit
-	Body          Size          `key:"body" default:"64KiB" min:"0" max:"16MiB"`          // largest request body that is stored for a retry
-	Budget        Ratio         `key:"budget" default:"20%" min:"0" max:"10"`             // retries as a share of all requests
-	MinPerSecond  int           `key:"min_per_second" default:"10" min:"0" max:"1000000"` // retries in addition to Budget
-	Hedge         Hedge         `key:"hedge"`
+	route.Retry
+	balancer.RetryBudget
+	Hedge route.Hedging `key:"hedge"`
 }
 
-// Hedge configures when a safe request is also sent to a second peer. If neither field is
-// set, never. After has precedence over Percentile.
-type Hedge struct {
-	After      time.Duration `key:"after" default:"0s" min:"0s" max:"1h"`
-	Percentile Ratio         `key:"percentile" default:"0" min:"0" max:"1"` // of the latencies of at least the last ten seconds
-}
-
-// Limits limit the load of a service's pool, and what its peers answer. 0 means no limit.
+// Limits limit the load of a service's pool, and what its peers answer.
 type Limits struct {
-	Requests           int           `key:"requests" default:"0" min:"0" max:"10000000"`             // attempts in flight
-	RequestsPerPeer    int           `key:"requests_per_peer" default:"0" min:"0" max:"10000000"`    // attempts in flight to one peer
-	ConnectionsPerPeer int           `key:"connections_per_peer" default:"0" min:"0" max:"10000000"` // in use and idle
-	ConnectionWait     time.Duration `key:"connection_wait" default:"1s" min:"0s" max:"1m"`          // for a connection to a peer at its limit
-	Pending            int           `key:"pending" default:"1024" min:"0" max:"10000000"`           // requests that wait for a peer or a connection
-	Retries            int           `key:"retries" default:"0" min:"0" max:"10000000"`              // attempts in flight beyond the first
-	Adaptive           bool          `key:"adaptive" default:"false"`                                // a limit of attempts without an answer that follows their latency
-	AdaptiveMin        int           `key:"adaptive_min" default:"4" min:"2" max:"10000000"`         // the lowest limit of Adaptive
-
+	balancer.Limits
 	ResponseHead   Size `key:"response_head" default:"16KiB" min:"1KiB" max:"60KiB"` // of a response
 	ResponseFields int  `key:"response_fields" default:"100" min:"10" max:"1000"`    // in the head of a response
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/healthcheck"
 )
@@ -22,10 +23,8 @@ type ServiceHealth struct {
 	Active  *ActiveCheck        `key:"active"` // nil: none
 	Passive healthcheck.Passive `key:"passive"`
 
-	SlowStart           time.Duration `key:"slow_start" default:"0s" min:"0s" max:"1h"` // 0: off
-	SlowStartAggression Ratio         `key:"slow_start_aggression" default:"1.0" min:"0.1" max:"10"`
-	SlowStartMin        Ratio         `key:"slow_start_min" default:"10%" min:"0.01" max:"1"` // share of the weight at the start
-	PanicThreshold      Ratio         `key:"panic_threshold" default:"50%" min:"0" max:"1"`   // 0: off
+	balancer.SlowStart
+	PanicThreshold Ratio `key:"panic_threshold" default:"50%" min:"0" max:"1"` // 0: off
 }
 
 // ActiveCheck configures periodic checks of each peer.

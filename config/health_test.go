@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/healthcheck"
 	"sluice/healthcheck/statuses"
@@ -79,7 +80,7 @@ func TestHealthReadsEveryKey(t *testing.T) {
 	})
 	f("{ slow_start: 10s, slow_start_aggression: 1.5, slow_start_min: 20%, panic_threshold: 25% }", func(h *ServiceHealth) {
 		h.Active = nil
-		h.SlowStart, h.SlowStartAggression, h.SlowStartMin, h.PanicThreshold = 10*time.Second, 1.5, 0.2, 0.25
+		h.SlowStart, h.PanicThreshold = balancer.SlowStart{Window: 10 * time.Second, Aggression: 1.5, MinWeight: 0.2}, 0.25
 	})
 	f("{ passive: { success_rate: {}, latency: {} } }", func(h *ServiceHealth) {
 		h.Active = nil

@@ -69,14 +69,14 @@ var (
 		Policy: "ewma", Hash: Hash{Bound: 1.25},
 		Sticky:           Sticky{Cookie: "sluice_peer", Path: "/", SameSite: "lax"},
 		Overprovisioning: 1.4,
-		Subset:           Subset{Replica: -1},
+		Subset:           balancer.Subset{Replica: -1},
 	}
-	defaultRetry  = Retry{Attempts: 3, Body: 64 << 10, Budget: 0.2, MinPerSecond: 10}
-	defaultLimits = Limits{ConnectionWait: time.Second, Pending: 1024, AdaptiveMin: 4, ResponseHead: 16 << 10, ResponseFields: 100}
+	defaultRetry  = Retry{Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}, RetryBudget: balancer.RetryBudget{Ratio: 0.2, MinPerSecond: 10}}
+	defaultLimits = Limits{Limits: balancer.Limits{ConnectionWait: time.Second, Pending: 1024, AdaptiveMin: 4}, ResponseHead: 16 << 10, ResponseFields: 100}
 	defaultHealth = ServiceHealth{Passive: healthcheck.Passive{
 		ConsecutiveFailures: 5, Interval: 10 * time.Second,
 		Ejection: 10 * time.Second, MaxEjection: 5 * time.Minute, MaxEjected: 0.5,
-	}, SlowStartAggression: 1, SlowStartMin: 0.1, PanicThreshold: 0.5}
+	}, SlowStart: balancer.SlowStart{Aggression: 1, MinWeight: 0.1}, PanicThreshold: 0.5}
 )
 
 func TestParseReadsEveryKey(t *testing.T) {
@@ -138,7 +138,7 @@ health: { max_checks: 9 }
 	starBalance.Policy = "round_robin"
 	starHealth := defaultHealth
 	starHealth.Active, starHealth.Passive.Ejection = &tcp, time.Second
-	starHealth.SlowStart = 10 * time.Second
+	starHealth.SlowStart.Window = 10 * time.Second
 	timeouts := route.Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour}
 	want := &Config{
 		Log:       Log{Level: LogLevel{"debug", zerolog.DebugLevel}, Format: "console"},
@@ -170,8 +170,8 @@ health: { max_checks: 9 }
 				Timeouts:    route.Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8, ConnectionLimits: socket.ConnectionLimits{MaxRequests: 100, MaxAge: time.Hour}},
 				Upstream:    Upstream{Protocol: "http1"},
-				Retry:       Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, Body: 1 << 20, Budget: 0.1, MinPerSecond: 3, Hedge: Hedge{After: time.Second, Percentile: 0.95}},
-				Limits:      Limits{Requests: 100, RequestsPerPeer: 20, ConnectionsPerPeer: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40, AdaptiveMin: 4, ResponseHead: 32 << 10, ResponseFields: 200},
+				Retry:       Retry{route.Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, BodyBytes: 1 << 20}, balancer.RetryBudget{Ratio: 0.1, MinPerSecond: 3}, route.Hedging{After: time.Second, Percentile: 0.95}},
+				Limits:      Limits{Limits: balancer.Limits{Requests: 100, PeerRequests: 20, PeerConnections: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40, AdaptiveMin: 4}, ResponseHead: 32 << 10, ResponseFields: 200},
 				WaitForPeer: 2 * time.Second,
 				Drain:       Drain{Timeout: 5 * time.Minute},
 				Health:      starHealth,

@@ -138,22 +138,10 @@ func poolOptions(s config.Service) balancer.Options {
 		Groups:           groupsOf(s.Groups),
 		Subset:           subsetOf(s.Balance.Subset),
 		StickyKey:        string(s.Balance.Sticky.Secret),
-		Limits: balancer.Limits{
-			Requests:        s.Limits.Requests,
-			PeerRequests:    s.Limits.RequestsPerPeer,
-			PeerConnections: s.Limits.ConnectionsPerPeer,
-			Pending:         s.Limits.Pending,
-			Retries:         s.Limits.Retries,
-			Adaptive:        s.Limits.Adaptive,
-			AdaptiveMin:     s.Limits.AdaptiveMin,
-		},
-		SlowStart: balancer.SlowStart{
-			Window:     s.Health.SlowStart,
-			Aggression: float64(s.Health.SlowStartAggression),
-			MinWeight:  float64(s.Health.SlowStartMin),
-		},
-		PanicThreshold: float64(s.Health.PanicThreshold),
-		RetryBudget:    &balancer.RetryBudget{Ratio: float64(s.Retry.Budget), MinPerSecond: float64(s.Retry.MinPerSecond)},
+		Limits:           s.Limits.Limits,
+		SlowStart:        s.Health.SlowStart,
+		PanicThreshold:   float64(s.Health.PanicThreshold),
+		RetryBudget:      &s.Retry.RetryBudget,
 	}
 }
 
@@ -185,13 +173,14 @@ func tiersOf(tiers []config.Tier) []balancer.Selector {
 	return selectors
 }
 
-func subsetOf(s config.Subset) balancer.Subset {
-	replica := s.Replica
-	if replica < 0 && s.Replicas > 0 {
+// subsetOf returns s with the number of this replica.
+func subsetOf(s balancer.Subset) balancer.Subset {
+	if s.Replica < 0 && s.Replicas > 0 {
 		host, _ := os.Hostname()
-		replica = replicaNumber(host, s.Replicas)
+		s.Replica = replicaNumber(host, s.Replicas)
 	}
-	return balancer.Subset{Size: s.Size, Replica: max(replica, 0), Replicas: s.Replicas}
+	s.Replica = max(s.Replica, 0)
+	return s
 }
 
 // replicaNumber returns the number at the end of a host name, such as "sluice-3" in a

@@ -43,16 +43,9 @@ func TestTiersAndSubsets(t *testing.T) {
 		{Tags: []string{"a"}, Meta: map[string]string{"zone": "b", "x": "y=z"}},
 	}
 	verify.DeepEqual(t, got, want, "got")
-	verify.Equal(t, subsetOf(config.Subset{Size: 5, Replica: 2, Replicas: 3}), (balancer.Subset{Size: 5, Replica: 2, Replicas: 3}), "result")
-	verify.Equal(t, subsetOf(config.Subset{Replica: -1}), (balancer.Subset{}), "result")
-	verify.Equal(t, subsetOf(config.Subset{Size: 5, Replica: -1, Replicas: 1}).Replica, 0, "the replica")
-}
-
-func TestLimitsOfPools(t *testing.T) {
-	t.Parallel()
-	limits := config.Limits{Requests: 1, RequestsPerPeer: 2, ConnectionsPerPeer: 3, Pending: 4, Retries: 5}
-	want := balancer.Limits{Requests: 1, PeerRequests: 2, PeerConnections: 3, Pending: 4, Retries: 5}
-	verify.Equal(t, poolOptions(config.Service{Limits: limits}).Limits, want, "the limits")
+	verify.Equal(t, subsetOf(balancer.Subset{Size: 5, Replica: 2, Replicas: 3}), (balancer.Subset{Size: 5, Replica: 2, Replicas: 3}), "result")
+	verify.Equal(t, subsetOf(balancer.Subset{Replica: -1}), (balancer.Subset{}), "result")
+	verify.Equal(t, subsetOf(balancer.Subset{Size: 5, Replica: -1, Replicas: 1}).Replica, 0, "the replica")
 }
 
 // Checks use HTTP/2 where requests do, except on another port.

@@ -63,7 +63,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 	limited := set(func(_ *testing.T, p *testProxy) {
 		limits := balancer.Limits{Adaptive: true, AdaptiveMin: 4, Requests: 1000, PeerRequests: 1000, PeerConnections: 100, Retries: 10}
 		p.reconfigure(balancer.Options{Limits: limits})
-		p.setService(route.Service{Retry: route.Retry{Attempts: 2, Hedge: &route.Hedge{After: time.Hour}}})
+		p.setService(route.Service{Retry: route.Retry{Attempts: 2, Hedge: route.NewHedge(route.Hedging{After: time.Hour})}})
 	})
 	metered := set(func(t *testing.T, p *testProxy) {
 		p.setActions(&route.Actions{RateLimit: &route.RateLimit{Limiter: ratelimit.New(1_000_000, time.Millisecond, 1_000_000)}})

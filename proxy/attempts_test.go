@@ -157,7 +157,7 @@ func TestPerTryTimeoutAfterAHedge(t *testing.T) {
 	p := startProxy(t, Options{}, peers...)
 	p.setService(route.Service{
 		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour},
-		Retry:    route.Retry{Attempts: 3, PerTryTimeout: time.Minute, Hedge: &route.Hedge{After: time.Millisecond}},
+		Retry:    route.Retry{Attempts: 3, PerTryTimeout: time.Minute, Hedge: route.NewHedge(route.Hedging{After: time.Millisecond})},
 	})
 	defer close(over)
 	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -184,7 +184,7 @@ func TestNoPerTryTimeoutWithoutAnotherPeer(t *testing.T) {
 // So have those that are the only ones left meanwhile: the first peer, or both that were asked at a time.
 func TestNoPerTryTimeoutWhenTheOtherPeersHaveLeft(t *testing.T) {
 	t.Parallel()
-	for _, hedge := range []*route.Hedge{nil, {After: time.Nanosecond}} {
+	for _, hedge := range []*route.Hedge{nil, route.NewHedge(route.Hedging{After: time.Nanosecond})} {
 		t.Run(fmt.Sprint("hedged ", hedge != nil), func(t *testing.T) {
 			t.Parallel()
 			arrived, proceed := make(chan struct{}, 3), make(chan struct{})
@@ -221,7 +221,7 @@ func TestNoPerTryTimeoutWhenTheOtherPeersHaveLeft(t *testing.T) {
 // A peer whose interim response has reached the client has the whole time: the request cannot be sent again.
 func TestNoPerTryTimeoutAfterAnInterimResponse(t *testing.T) {
 	t.Parallel()
-	for name, hedge := range map[string]*route.Hedge{"first peer": nil, "first peer or hedge": {After: time.Nanosecond}} {
+	for name, hedge := range map[string]*route.Hedge{"first peer": nil, "first peer or hedge": route.NewHedge(route.Hedging{After: time.Nanosecond})} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var asked sync.WaitGroup

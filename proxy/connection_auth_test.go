@@ -106,7 +106,7 @@ func TestAuthenticatedConnectionIsOfOneClient(t *testing.T) {
 	options := someTransport
 	options.IdleTimeout = time.Hour
 	p.usePeers(false, options, balancer.Options{Policy: balancer.PolicyRoundRobin}, m.address(), other.address())
-	p.setService(route.Service{Retry: route.Retry{Attempts: 3, Hedge: &route.Hedge{After: time.Millisecond}}})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 3, Hedge: route.NewHedge(route.Hedging{After: time.Millisecond})}})
 	ann, bob, eve := newMailClient(t, p.dial()), newMailClient(t, p.dial()), newMailClient(t, p.dial())
 	for range 3 {
 		ann.expect("ok", "/open") // idle connections that anybody may get

@@ -350,7 +350,7 @@ func TestIntentionsTurnUnderLoad(t *testing.T) {
 			s.peers = append(s.peers, startMeshPeer(t, fmt.Sprint("web", n), modes[n%len(modes)], false))
 		}
 		s.proxy.useMesh(consul, s.http2, s.peers...)
-		s.proxy.setService(route.Service{Retry: route.Retry{Attempts: 3, Hedge: &route.Hedge{After: 2 * time.Millisecond}}})
+		s.proxy.setService(route.Service{Retry: route.Retry{Attempts: 3, Hedge: route.NewHedge(route.Hedging{After: 2 * time.Millisecond})}})
 		services = append(services, s)
 	}
 	var requests []string

@@ -21,7 +21,7 @@ import (
 // hedged serves with a second peer asked after a moment.
 func hedged(p *testProxy, attempts int) {
 	p.setService(route.Service{Retry: route.Retry{
-		Attempts: attempts, Hedge: &route.Hedge{After: 30 * time.Millisecond},
+		Attempts: attempts, Hedge: route.NewHedge(route.Hedging{After: 30 * time.Millisecond}),
 	}})
 }
 
@@ -218,7 +218,7 @@ func TestHedgeThatIsLateIsNotSentAgain(t *testing.T) {
 	p := startProxy(t, Options{}, a.address(), b.address())
 	p.setService(route.Service{
 		Timeouts: route.Timeouts{ResponseHeader: staleWithin / 4},
-		Retry:    route.Retry{Attempts: 1, Hedge: &route.Hedge{After: 30 * time.Millisecond}},
+		Retry:    route.Retry{Attempts: 1, Hedge: route.NewHedge(route.Hedging{After: 30 * time.Millisecond})},
 	})
 	for range 2 { // each has a connection then
 		get(t, p, "GET")
@@ -235,7 +235,7 @@ func TestSessionIsNotHedged(t *testing.T) {
 	p := startProxy(t, Options{}, startOrigin(t, slow).address(), startOrigin(t, slow).address())
 	p.setPolicy(balancer.PolicySticky)
 	p.setService(route.Service{
-		Affinity: &route.Affinity{Cookie: "peer"}, Retry: route.Retry{Attempts: 2, Hedge: &route.Hedge{After: time.Millisecond}},
+		Affinity: &route.Affinity{Cookie: "peer"}, Retry: route.Retry{Attempts: 2, Hedge: route.NewHedge(route.Hedging{After: time.Millisecond})},
 	})
 	answer, _ := p.get("/")
 	_, cookie, _ := strings.Cut(answer, "\r\nSet-Cookie: ")

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/route"
@@ -374,7 +375,7 @@ func TestRequestTrailersReachHTTP2Peers(t *testing.T) {
 			p.headers(frame.Header().StreamID, true, ":status", "204")
 		},
 	}))
-	for _, buffered := range []int64{0, 1 << 20} {
+	for _, buffered := range []units.Size{0, 1 << 20} {
 		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: buffered}})
 		for _, kind := range []struct{ name, fields, want string }{
 			{"gRPC", "|content-type=application/grpc|te=trailers", "x-a x_b"},

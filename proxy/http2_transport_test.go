@@ -264,7 +264,7 @@ func TestNewTLSSettingsWhileHTTP2PeersConnect(t *testing.T) {
 func TestRequestThatIsSentAgainHasNoMoreTime(t *testing.T) {
 	t.Parallel()
 	const limit = time.Hour
-	for _, hedge := range []*route.Hedge{nil, {After: time.Millisecond}} {
+	for _, hedge := range []*route.Hedge{nil, route.NewHedge(route.Hedging{After: time.Millisecond})} {
 		last := int32(1) // the one that is sent again
 		if hedge != nil {
 			last = 2

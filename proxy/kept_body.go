@@ -21,7 +21,7 @@ type keptBody struct {
 // failed.
 func (x *sentRequest) bufferBody() bool {
 	length := x.head.ContentLength
-	if x.head.ExpectContinue || x.upload.unkept.Length > 0 || length < 0 || length > x.service.Retry.BodyBytes {
+	if x.head.ExpectContinue || x.upload.unkept.Length > 0 || length < 0 || length > int64(x.service.Retry.BodyBytes) {
 		return true
 	}
 	for last := false; !last; {

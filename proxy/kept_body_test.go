@@ -255,7 +255,7 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 	defer p.pool.Close()
 	options := balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000}}
 	p.usePeers(random.IntN(2) == 0, someTransport, options, startReader(t), startReader(t), startReader(t))
-	p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 100_000, Hedge: &route.Hedge{After: time.Millisecond}}})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 100_000, Hedge: route.NewHedge(route.Hedging{After: time.Millisecond})}})
 	plain, secure := p.address, p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}}})
 
 	addresses := []string{"127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"}

@@ -127,7 +127,7 @@ func (o *overloaded) route(random *rand.Rand) {
 		service.HTTP2 = n == 1 || random.IntN(2) == 0
 		service.Retry = route.Retry{Attempts: 1 + random.IntN(3), BodyBytes: 1000}
 		if random.IntN(2) == 0 {
-			service.Retry.Hedge = &route.Hedge{After: 5 * time.Millisecond}
+			service.Retry.Hedge = route.NewHedge(route.Hedging{After: 5 * time.Millisecond})
 		}
 		for i := range balancer.NumCriticalities {
 			actions := &route.Actions{Criticality: balancer.Criticality(random.IntN(balancer.NumCriticalities))}

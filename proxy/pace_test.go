@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/config/units"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -138,7 +139,7 @@ func TestSlowBodyPutsDeadlineOff(t *testing.T) {
 	t.Parallel()
 	type test struct {
 		length int
-		keep   int64
+		keep   units.Size
 	}
 	eachCase(t, map[string]test{
 		"small": {10, 0}, "kept": {20000, 20000}, "streamed": {20000, 0},

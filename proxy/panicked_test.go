@@ -193,7 +193,7 @@ func TestPanickedHedgeCountsForNoPeer(t *testing.T) {
 		return faultyConnector{p.NewTransport(someTransport)(peer).(upstream.Connector), f}
 	}})
 	p.setPeers(startServer(t, answersLater), startServer(t, answersLater))
-	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2, Hedge: &route.Hedge{After: time.Millisecond}}})
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2, Hedge: route.NewHedge(route.Hedging{After: time.Millisecond})}})
 	step := "await" // only the peer that was asked first is awaited
 	f.step.Store(&step)
 	p.expect(closingRequest, "200")

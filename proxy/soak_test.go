@@ -195,7 +195,7 @@ func (s *soaker) startPeers(working *sync.WaitGroup) (services []*route.Service)
 		service.Retry = route.Retry{Attempts: 6, BodyBytes: 20_000}
 	}
 	hedged := *good
-	hedged.Retry.Hedge = &route.Hedge{After: 5 * time.Millisecond}
+	hedged.Retry.Hedge = route.NewHedge(route.Hedging{After: 5 * time.Millisecond})
 	routes := []route.Route{
 		{Path: "/good", Service: good}, {Path: "/hedged", Service: &hedged}, {Path: "/stable", Service: stable}, {Path: "/odd", Service: other},
 	}

@@ -113,9 +113,9 @@ func testTokensAtRandom(t *testing.T, http2 bool, random *mathrand.Rand) {
 		case 2:
 			first = "reset"
 		case 3:
-			first, retry.Hedge = "hang", &route.Hedge{After: time.Millisecond}
+			first, retry.Hedge = "hang", route.NewHedge(route.Hedging{After: time.Millisecond})
 		case 4:
-			retry.Hedge = &route.Hedge{After: time.Millisecond}
+			retry.Hedge = route.NewHedge(route.Hedging{After: time.Millisecond})
 		}
 		p.setPeers(all...)
 		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: retry})

@@ -22,6 +22,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/socket"
 	"sluice/route"
@@ -95,7 +96,7 @@ func TestUpgradeWithBody(t *testing.T) {
 	withLength := func(body string) string { return fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body) }
 	for _, test := range []struct {
 		name, body string
-		kept       int64 // most bytes of a body that are kept for a retry
+		kept       units.Size // most bytes of a body that are kept for a retry
 		framed     func(string) string
 	}{
 		{"in the buffer of the request", "{}", 0, withLength},

@@ -89,7 +89,7 @@ func (l *upload) start(u upstream.Conn) (sent bool, err error) {
 	}
 	l.up, l.started, l.done = u, true, make(chan struct{})
 	if !l.begun.Load() {
-		l.kept.Store(x.head.ContentLength <= x.service.Retry.BodyBytes && x.service.Retry.BodyBytes > 0 && l.unkept.Length == 0)
+		l.kept.Store(x.head.ContentLength <= int64(x.service.Retry.BodyBytes) && x.service.Retry.BodyBytes > 0 && l.unkept.Length == 0)
 	}
 	go l.run()
 	err = l.await(u)
@@ -279,7 +279,7 @@ func (l *upload) take(p transfer.Piece, limit int64) (transfer.Piece, error) {
 	}
 	p.Trailer = x.filterTrailer(p.Trailer, reserved.ToPeers)
 	if l.kept.Load() {
-		most := x.service.Retry.BodyBytes
+		most := int64(x.service.Retry.BodyBytes)
 		fits := !l.hasAnswer() && int64(len(x.body)+len(p.Text)) <= most
 		if fits && len(p.Text) > 0 {
 			fits = x.keep(x.client, p.Text, most)

@@ -332,7 +332,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	p.usePeers(kind.http2, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin, Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}, addresses[:inSet]...)
 	service := route.Service{Timeouts: defaultTimeouts(), ConnectionWait: patience, Retry: route.Retry{Attempts: 3, BodyBytes: 100}}
 	if kind.hedges || kind.unsafe {
-		service.Retry.Hedge = &route.Hedge{After: time.Millisecond}
+		service.Retry.Hedge = route.NewHedge(route.Hedging{After: time.Millisecond})
 	}
 	service.Timeouts.Tunnel = patience
 	service.Timeouts.Connect = 10_000 * time.Hour // the clock is skipped

@@ -5,18 +5,24 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/config/units"
 	"sluice/observe/metrics"
 )
 
-// Hedge configures hedging: a read-only request without an answer goes to a second peer
-// as well, and the first answer wins ("The Tail at Scale", Dean and Barroso, 2013). It
-// is safe for concurrent use.
+// Hedging says after what delay a read-only request without an answer goes to a second peer as
+// well: the first answer wins ("The Tail at Scale", Dean and Barroso, 2013). The zero value is
+// never.
+type Hedging struct {
+	// After is the delay. 0: use Percentile.
+	After time.Duration `key:"after" default:"0s" min:"0s" max:"1h"`
+	// Percentile sets the delay to this percentile of the latencies of at least the last ten
+	// seconds.
+	Percentile units.Ratio `key:"percentile" default:"0" min:"0" max:"1"`
+}
+
+// Hedge is the hedging of a service. It is safe for concurrent use.
 type Hedge struct {
-	// After is the delay before the second attempt. 0: use Percentile.
-	After time.Duration
-	// Percentile, between 0 and 1, sets the delay to this percentile of the latencies
-	// of at least the last ten seconds.
-	Percentile float64
+	Hedging
 
 	delay   atomic.Int64 // nanoseconds, by Percentile; 0: unknown
 	renewal atomic.Int64 // time of the next computation, by the caller's clock
@@ -24,6 +30,14 @@ type Hedge struct {
 	mu sync.Mutex
 	// mu guards the field below.
 	before metrics.RequestsSnapshot // at the last renewal
+}
+
+// NewHedge returns the hedging with these settings; nil: none.
+func NewHedge(h Hedging) *Hedge {
+	if h == (Hedging{}) {
+		return nil
+	}
+	return &Hedge{Hedging: h}
 }
 
 // Minimum time and number of requests for a percentile.
@@ -62,5 +76,5 @@ func (h *Hedge) renew(requests *metrics.Requests) {
 		return // too few: the old delay stays
 	}
 	h.before = latest
-	h.delay.Store(int64(window.Quantile(h.Percentile)))
+	h.delay.Store(int64(window.Quantile(float64(h.Percentile))))
 }

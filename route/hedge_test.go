@@ -17,10 +17,10 @@ func TestHedgeDelay(t *testing.T) {
 	}
 	var none *Hedge
 	verify.Equal(t, none.Delay(0, requests), 0, "no hedge")
-	fixed := &Hedge{After: time.Second}
+	fixed := NewHedge(Hedging{After: time.Second})
 	verify.Equal(t, fixed.Delay(0, requests), time.Second, "fixed")
 
-	h := &Hedge{Percentile: 0.9}
+	h := NewHedge(Hedging{Percentile: 0.9})
 	second := int64(time.Second)
 	observe(50, time.Millisecond)
 	verify.Equal(t, h.Delay(1*second, requests), 0, "too few requests")

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/config/units"
 )
 
 // Service is a pool and how requests to it are sent. It does not change after it is in
@@ -47,15 +48,15 @@ type Timeouts struct {
 
 // Retry configures retries.
 type Retry struct {
-	// Attempts is the maximum number of attempts, at least 1.
-	Attempts int
+	// Attempts is the maximum number of attempts.
+	Attempts int `key:"attempts" default:"3" min:"1" max:"5"`
 	// PerTryTimeout bounds the wait for the response head of one attempt, if the
 	// request can be retried on another peer. 0: only Timeouts.ResponseHeader.
-	PerTryTimeout time.Duration
+	PerTryTimeout time.Duration `key:"per_try_timeout" default:"0s" min:"0s" max:"1h"`
 	// BodyBytes bounds the request bodies that are buffered for a retry. A longer one
 	// is streamed; its request is retried only after a connect failure. Bodies of up
 	// to about 15 KiB that arrive with their head are always buffered.
-	BodyBytes int64
+	BodyBytes units.Size `key:"body" default:"64KiB" min:"0" max:"16MiB"`
 	// Hedge, if not nil, is for read-only requests without a body.
-	Hedge *Hedge
+	Hedge *Hedge `key:"-"`
 }

@@ -14,16 +14,13 @@ var proxyProtocolVersions = map[string]byte{"v1": 1, "v2": 2}
 
 // Service returns the service with a pool as a target of routes, with the settings of c.
 func Service(name string, pool *balancer.Pool, c config.Service) *route.Service {
+	retry := c.Retry.Retry
+	retry.Hedge = route.NewHedge(c.Retry.Hedge)
 	return &route.Service{
-		Name:     name,
-		Pool:     pool,
-		Timeouts: c.Timeouts,
-		Retry: route.Retry{
-			Attempts:      c.Retry.Attempts,
-			PerTryTimeout: c.Retry.PerTryTimeout,
-			BodyBytes:     int64(c.Retry.Body),
-			Hedge:         hedgeOf(c.Retry.Hedge),
-		},
+		Name:           name,
+		Pool:           pool,
+		Timeouts:       c.Timeouts,
+		Retry:          retry,
 		HTTP2:          c.Upstream.UsesHTTP2(),
 		Affinity:       affinityOf(c.Balance),
 		ProxyProtocol:  proxyProtocolVersions[c.ProxyProtocol],
@@ -47,9 +44,7 @@ func withSettings(s *route.Service, r *config.Route) *route.Service {
 	if t := r.Retry; t != nil {
 		replace(&own.Retry.Attempts, t.Attempts)
 		replace(&own.Retry.PerTryTimeout, t.PerTryTimeout)
-		if t.Body != nil {
-			own.Retry.BodyBytes = int64(*t.Body)
-		}
+		replace(&own.Retry.BodyBytes, t.Body)
 	}
 	return &own
 }
@@ -89,11 +84,4 @@ func cookieAttributes(s config.Sticky) string {
 	}
 	attributes += "; HttpOnly; SameSite=" + map[string]string{"lax": "Lax", "strict": "Strict", "none": "None"}[s.SameSite]
 	return attributes
-}
-
-func hedgeOf(c config.Hedge) *route.Hedge {
-	if c.After == 0 && c.Percentile == 0 {
-		return nil
-	}
-	return &route.Hedge{After: c.After, Percentile: float64(c.Percentile)}
 }

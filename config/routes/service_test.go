@@ -4,13 +4,14 @@ import (
 	"testing"
 	"time"
 
+	"sluice/balancer"
 	"sluice/config"
 	"sluice/route"
 	"sluice/test/verify"
 )
 
 func TestWaitsOfServices(t *testing.T) {
-	s := Service("a", nil, config.Service{WaitForPeer: 1, Limits: config.Limits{ConnectionWait: 2}})
+	s := Service("a", nil, config.Service{WaitForPeer: 1, Limits: config.Limits{Limits: balancer.Limits{ConnectionWait: 2}}})
 	verify.That(t, s.WaitForPeer == 1 && s.ConnectionWait == 2, "waits %v and %v", s.WaitForPeer, s.ConnectionWait)
 }
 

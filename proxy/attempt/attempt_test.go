@@ -212,7 +212,7 @@ func TestRun(t *testing.T) {
 func TestPatience(t *testing.T) {
 	service := &route.Service{Pool: pool(t, 1)}
 	verify.Equal(t, Patience(service, 0, 0), 0, "without hedging")
-	service.Retry.Hedge = &route.Hedge{After: time.Second}
+	service.Retry.Hedge = route.NewHedge(route.Hedging{After: time.Second})
 	verify.Equal(t, Patience(service, 0, 0), time.Second, "for the first try")
 	verify.Equal(t, Patience(service, 1, 0), 0, "for the second try")
 }

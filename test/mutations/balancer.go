@@ -51,14 +51,14 @@ var balancerFaults = []mutation{
 	{
 		name: "slow-start-has-the-inverse-exponent",
 		file: "balancer/slowstart.go",
-		old:  "1/s.Aggression))",
-		new:  "s.Aggression))",
+		old:  "1/float64(s.Aggression)))",
+		new:  "float64(s.Aggression)))",
 		test: "./balancer TestSlowStartFollowsEnvoysFormula",
 	},
 	{
 		name: "slow-start-without-a-least-weight",
 		file: "balancer/slowstart.go",
-		old:  "return max(s.MinWeight, math",
+		old:  "return max(float64(s.MinWeight), math",
 		new:  "return max(0, math",
 		test: "./balancer TestSlowStartFollowsEnvoysFormula",
 	},

@@ -33,7 +33,7 @@ func (a *account) open(terms balancer.RetryBudget, more int) {
 	defer a.mu.Unlock()
 	a.terms = terms
 	a.seenRetries = a.retries.Load()
-	a.most = terms.MinPerSecond*memory + float64(more)
+	a.most = float64(terms.MinPerSecond)*memory + float64(more)
 	a.second.Store(balancer.Now() / nano)
 }
 
@@ -51,10 +51,10 @@ func (a *account) audit(now int64, late func() int) (excess float64) {
 	slack := float64(late())
 	retries := a.retries.Load() // before firsts: those that they use are counted
 	firsts := a.firsts.Load()
-	reserve := a.terms.MinPerSecond * memory
+	reserve := float64(a.terms.MinPerSecond) * memory
 	a.most -= float64(retries - a.seenRetries)
 	a.most = reserve + (a.most-reserve)*math.Exp(-float64(second-last)/memory)
-	a.most += a.terms.Ratio*float64(firsts-a.seenFirsts)*(1+1e-6) + slack
+	a.most += float64(a.terms.Ratio)*float64(firsts-a.seenFirsts)*(1+1e-6) + slack
 	a.seenFirsts, a.seenRetries = firsts, retries
 	if a.most < -1 {
 		excess, a.most = -a.most, 0

@@ -137,7 +137,7 @@ func (s *service) route() {
 		routed.Retry.PerTryTimeout = 10*time.Millisecond + upTo(random, responseTimeout/2)
 	}
 	if random.IntN(3) == 0 {
-		routed.Retry.Hedge = &route.Hedge{After: upTo(random, 20*time.Millisecond)}
+		routed.Retry.Hedge = route.NewHedge(route.Hedging{After: upTo(random, 20*time.Millisecond)})
 	}
 	if random.IntN(2) == 0 {
 		routed.WaitForPeer = upTo(random, 500*time.Millisecond)
@@ -185,7 +185,7 @@ func drawPassive(random *rand.Rand) healthcheck.Passive {
 
 func drawBudget(random *rand.Rand) *balancer.RetryBudget {
 	if random.IntN(3) == 0 {
-		return &balancer.RetryBudget{Ratio: random.Float64() / 2, MinPerSecond: random.Float64()}
+		return &balancer.RetryBudget{Ratio: units.Ratio(random.Float64() / 2), MinPerSecond: random.IntN(2)}
 	}
 	return &balancer.RetryBudget{Ratio: 0.2, MinPerSecond: 10}
 }

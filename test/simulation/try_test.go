@@ -45,7 +45,7 @@ func (s *service) checkTry(r *request, p *peer) {
 		w.violateLocked("request %d: %d in flight in all", r.number, s.inflight())
 	}
 	budget := s.budget()
-	allowed := budget.MinPerSecond*(10+now.Sub(s.began).Seconds()) + budget.Ratio*float64(s.firsts) + 1
+	allowed := float64(budget.MinPerSecond)*(10+now.Sub(s.began).Seconds()) + float64(budget.Ratio)*float64(s.firsts) + 1
 	if float64(s.retries) > allowed {
 		w.doubtLocked(func() bool { return instant.others(r) }, "%s: %d retries of %d requests", s.name, s.retries, s.firsts)
 	}
@@ -113,7 +113,7 @@ func (r *request) checkLocked(o balancer.Outcome, tries int, err error) {
 		case balancer.ErrRetryBudget:
 			// What is saved up never gets less than MinPerSecond amounts to, except
 			// by retries.
-			possible, ok = tries > 0, float64(s.retries+1) > 10*s.budget().MinPerSecond
+			possible, ok = tries > 0, s.retries+1 > 10*s.budget().MinPerSecond
 		default:
 			possible = false
 		}
