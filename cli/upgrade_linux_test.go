@@ -69,7 +69,7 @@ func TestListenerIsRemovedWhileANewProcessStarts(t *testing.T) {
 	s.awaitLog("configuration applied")
 	old := s.pid
 	s.signal(syscall.SIGUSR2)
-	s.awaitLog("state of the old process adopted")
+	s.awaitLog("the state of the old process is restored")
 	verify.That(t, listens("tcp", more), "the listener is closed before its removal")
 	s.listeners = ""
 	s.configure(text) // nothing to wait for any more
@@ -98,7 +98,7 @@ func TestLogIsRotatedWhileANewProcessStarts(t *testing.T) {
 	upgrading.Store(true)
 	old := s.pid
 	s.signal(syscall.SIGUSR2)
-	s.awaitLog("state of the old process adopted")
+	s.awaitLog("the state of the old process is restored")
 	verify.NoError(t, os.Rename(path, path+".1"))
 	s.signal(syscall.SIGHUP)
 	awaitThat(t, "the old process has a new file", func() bool { _, err := os.Stat(path); return err == nil })

@@ -5,11 +5,6 @@ import (
 	"slices"
 )
 
-// ServiceState is what a process hands over of a service to the one that replaces it.
-type ServiceState struct {
-	Watch *WatchState `json:"watch,omitempty"`
-}
-
 // States returns the states of the watches of registries, by service, complete: a new process, the snapshot and a
 // service with a new name get the same.
 func (m *Manager) States() map[string]WatchState {
@@ -38,39 +33,26 @@ func (m *Manager) states() map[string]WatchState {
 // Save returns States for a new process. Where the source of a service has not reported since a reload has replaced
 // another one, whose set is still in use, the state has that set without being known: the new process cannot use it, but is
 // not to serve without peers in its place. Nor without those of a [Static] source, whose state has no Source.
-func (m *Manager) Save() map[string]ServiceState {
-	all := make(map[string]ServiceState)
-	for service, state := range m.States() {
-		all[service] = ServiceState{Watch: &state}
-	}
+func (m *Manager) Save() map[string]WatchState {
+	all := m.States()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for service, w := range m.watches {
 		if s, static := w.source.(*Static); static && len(s.set) > 0 {
-			all[service] = ServiceState{Watch: &WatchState{Set: s.set}}
-		} else if state := all[service].Watch; state != nil && !state.Known {
+			all[service] = WatchState{Set: s.set}
+		} else if state, watched := all[service]; watched && !state.Known {
 			state.Set = w.latest
+			all[service] = state
 		}
 	}
 	return all
 }
 
-// Inherit sets what the process before has handed over. It is called before WatchAll.
-func (m *Manager) Inherit(services map[string]ServiceState) {
+// Restore sets what the process before has handed over. It is called before WatchAll.
+func (m *Manager) Restore(states map[string]WatchState) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.former, m.formerPeers = make(map[string]WatchState), make(map[Key]bool)
-	for service, s := range services {
-		if s.Watch == nil { // an earlier version had none for peers in the configuration
-			continue
-		}
-		m.former[service] = *s.Watch
-		if s.Watch.Source == "" {
-			for _, i := range s.Watch.Set {
-				m.formerPeers[i.Key()] = true
-			}
-		}
-	}
+	m.former = states
 }
 
 // Former returns what the process before had of a service. If it is not known, its Set is of another source, or of a [Static] one: see Save.
@@ -79,24 +61,6 @@ func (m *Manager) Former(service string) (state WatchState, ok bool) {
 	defer m.mu.Unlock()
 	state, ok = m.former[service]
 	return state, ok
-}
-
-// KeptPeers returns the instances of [Static] sources that are watched now and that the process before had too.
-func (m *Manager) KeptPeers() (kept []Instance) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, w := range m.watches {
-		s, static := w.source.(*Static)
-		if !static {
-			continue
-		}
-		for _, i := range s.set {
-			if m.formerPeers[i.Key()] {
-				kept = append(kept, i)
-			}
-		}
-	}
-	return kept
 }
 
 // WatchAll is Watch for the new sources of services. A service without a set continues with what is known about

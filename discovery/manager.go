@@ -67,16 +67,14 @@ type Manager struct {
 	sources sync.WaitGroup
 	pausing sync.Mutex // one Pause or Resume at a time
 
-	mu       sync.Mutex // guards the fields below, and the fields of every watch
-	debounce Debounce
-	running  bool
-	paused   bool
-	resumed  func(service string) bool // while paused, the services whose sources run nevertheless; nil: none
-	watches  map[string]*watch
-	former   map[string]WatchState // of the process before, by service
-	// formerPeers are the instances of its Static sources.
-	formerPeers map[Key]bool
-	starting    []*watch // whose sources do not run yet
+	mu          sync.Mutex // guards the fields below, and the fields of every watch
+	debounce    Debounce
+	running     bool
+	paused      bool
+	resumed     func(service string) bool // while paused, the services whose sources run nevertheless; nil: none
+	watches     map[string]*watch
+	former      map[string]WatchState // of the process before, by service
+	starting    []*watch              // whose sources do not run yet
 	queue       queue
 	onProbation map[*watch]bool // with instances on probation
 }
@@ -222,8 +220,8 @@ func (m *Manager) unsettled(awaited func(*watch) bool) (pending []chan struct{})
 	return pending
 }
 
-// Restore gives each watch without a set the set of Fallback now: the caller cannot wait for its source.
-func (m *Manager) Restore() {
+// UseFallback gives each watch without a set the set of Fallback now: the caller cannot wait for its source.
+func (m *Manager) UseFallback() {
 	m.mu.Lock()
 	watches := slices.Collect(maps.Values(m.watches))
 	m.mu.Unlock()

@@ -2,7 +2,6 @@ package discovery
 
 import (
 	"context"
-	"encoding/json"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -25,10 +24,11 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 
 		next := NewManager(ManagerOptions{Sink: func(Set) {}})
 		handed := b.Save()
-		h := handed["star"].Watch
+		h := handed["star"]
 		verify.That(t, !h.Fresh && h.Known && h.Endpoint == "http://c" && h.LastSuccess.Equal(b.begin) && len(handed) == 2, "handed %+v of %d", h, len(handed))
 		h.Fresh, h.Restored = true, asOf
-		next.Inherit(handed)
+		handed["star"] = h
+		next.Restore(handed)
 		next.WatchAll(map[string]Source{"star": newScripted(), "later": sourceFunc(nil), "fixed": &Static{}})
 		if state, ok := next.Former("star"); !ok || !state.Known {
 			t.Errorf("the process before had %+v, %t", state, ok)
@@ -45,30 +45,6 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 			}
 		}
 	})
-}
-
-// A process knows which static peers the process before had, and which of them it has itself.
-func TestStaticPeersAreHanded(t *testing.T) {
-	peers := func(addresses ...string) *Static {
-		var set []Instance
-		for _, address := range addresses {
-			set = append(set, verify.Result(ParsePeer(address)).Must(t))
-		}
-		return NewStatic("star", set)
-	}
-	old, next := NewManager(ManagerOptions{}), NewManager(ManagerOptions{})
-	old.Watch("star", peers("a:1", "b:1", "unix:/run/c"))
-	written := verify.Result(json.Marshal(old.Save())).Must(t)
-	var handed map[string]ServiceState
-	verify.NoError(t, json.Unmarshal(written, &handed))
-	next.Inherit(handed)
-	next.WatchAll(map[string]Source{"star": peers("b:1", "unix:/run/c", "d:1"), "moon": NewStatic("moon", []Instance{{ID: "a:1", Address: "a", Port: 1}})})
-	var kept []string
-	for _, i := range next.KeptPeers() {
-		kept = append(kept, i.Service+" "+i.ID)
-	}
-	verify.Slices(t, kept, []string{"star b:1", "star unix:/run/c"}, "kept")
-	verify.Equal(t, len(next.States()["star"].Set), 0, "states")
 }
 
 // A reload has replaced the source, which has not reported yet.
@@ -166,7 +142,7 @@ func TestOtherAddressesAreAnotherRegistry(t *testing.T) {
 			verify.Equal(t, b.States()[service].Known, known, "%s is known", service)
 		}
 		former := NewManager(ManagerOptions{})
-		former.Inherit(b.Save())
+		former.Restore(b.Save())
 		former.WatchAll(map[string]Source{"renamed": production("a,c"), "other": production("b")})
 		states := former.States()
 		verify.That(t, states["renamed"].Known && !states["other"].Known, "after an upgrade: %+v", states)

@@ -96,41 +96,17 @@ func TestStreamOfEventsEndsWithSluice(t *testing.T) {
 	<-r.ended
 }
 
-// A new process continues the feed of the old one: who has followed that one, goes on.
-func TestNewProcessContinuesTheFeed(t *testing.T) {
+// The feed of a new process begins anew, and says so to who has followed that of the old one.
+func TestFeedOfANewProcess(t *testing.T) {
 	t.Parallel()
-	consul, _ := startStar(t, "a")
-	text := starAnd(consul.URL(), "")
+	text := static("a", origin(t, "a"))
 	old := start(t, text)
 	old.await("the old process is ready", func() bool { return len(told(old.events)) == 4 })
-	known, _ := old.events.Read(events.Filter{}, events.ID{})
+	known := old.events.All()
 	next := old.upgrade(text, nil)
-	next.await("the new process is ready", func() bool { return len(told(next.events)) >= 6 })
+	next.await("the new process is ready", func() bool { return len(told(next.events)) == 3 })
 	later, _ := next.events.Read(events.Filter{}, known[len(known)-1].ID)
-	var lines []string
-	for _, e := range later {
-		lines = append(lines, string(e.Kind))
-	}
-	// The peers that the old process had do not join.
-	verify.Equal(t, strings.Join(lines, " "), "sluice.started sluice.ready", "result")
-	all := told(next.events)
-	verify.That(t, slices.Equal(all[:4], told(old.events)[:4]), "got %s", strings.Join(all, "\n"))
-}
-
-// Peers of the configuration that the old process had do not join either; a new one does.
-func TestStaticPeersJoinOnce(t *testing.T) {
-	t.Parallel()
-	a, b := origin(t, "a"), origin(t, "b")
-	old := start(t, static("a", a))
-	old.await("the old process is ready", func() bool { return len(told(old.events)) == 4 })
-	next := old.upgrade(static("a", a, "b", b), nil)
-	times := func(line string) (n int) {
-		return strings.Count("\n"+strings.Join(told(next.events), "\n")+"\n", "\ninfo "+line+"\n")
-	}
-	next.await("the new process is ready, and has b", func() bool {
-		return times("sluice.ready: sluice is ready") == 2 && times("peer.joined: "+b+" joined") > 0
-	})
-	verify.That(t, times("peer.joined: "+a+" joined") == 1 && times("peer.joined: "+b+" joined") == 1, "the feed is\n%s", strings.Join(told(next.events), "\n"))
+	verify.That(t, len(later) == 4 && later[0].Kind == events.KindSkipped && later[1].Text == "sluice test has started in place of another process", "the feed is %+v", later)
 }
 
 // A contained panic is in the log with its stack, and in the feed.

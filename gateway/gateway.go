@@ -213,7 +213,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.shares, g.judge = g.newRelease(c)
 	g.orders = g.newOrders(c)
 	g.upgrade = &upgrade{
-		consul: g.registries.consul, parts: g.parts, save: g.services.snapshot.Save, own: g.own, log: g.log, warm: warm,
+		consul: g.registries.consul, parts: g.parts, save: g.services.snapshot.Save, own: g.own, version: o.Version, events: g.events, log: g.log, warm: warm,
 		follow: g.services.followNeeded, denials: g.mesh.intentions,
 		watching: []pausable{g.services.discovery, g.finder, g.mesh.identity, g.mesh.intentions, g.chains.watch, g.certificates, g.shares, g.orders, g.documents},
 	}
@@ -240,10 +240,6 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.own(!g.upgrade.takingOver)
-	if g.upgrade.inherited {
-		sets := g.services.noteInherited()
-		g.log.Info().Int("sets", sets).Int("orders", len(g.orders.Set().All())).Msg("state of the old process adopted")
-	}
 	if before := g.documents.Begin(len(g.shares.Counting()) > 0); before != nil {
 		g.shares.GoOn(before)
 	}
@@ -269,7 +265,6 @@ func (g *Gateway) table() *route.Table {
 // of connections to Consul that the agent still counts: the new process must not open as many for a while.
 func (g *Gateway) parts(abandoned int) []handover.Part {
 	return append([]handover.Part{
-		handover.NewPart("events", g.events.All, g.beginFeed),
 		handover.NewPart("by_operator", g.process.State, g.process.Restore),
 		handover.NewPart("orders", g.orders.State, g.orders.Begin),
 		handover.NewPart("given_shares", g.shares.State, g.shares.Begin),
@@ -282,7 +277,7 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("intentions", g.mesh.intentions.All, g.mesh.intentions.Begin),
 		handover.NewPart("chains", g.chains.watch.State, g.chains.watch.Begin),
 		handover.NewPart("former_chains", g.chains.former, g.chains.begin),
-		handover.NewPart("services", g.services.discovery.Save, g.services.discovery.Inherit),
+		handover.NewPart("services", g.services.discovery.Save, g.services.discovery.Restore),
 		handover.NewPart("failed_checks", g.services.failedChecks, g.services.inheritFailed),
 		handover.NewPart("ejections", g.services.ejections, g.services.inheritEjections),
 		handover.NewPart("registered_as", g.replica.registrar.Owner, g.replica.registrar.Inherit),
@@ -291,14 +286,4 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("fleet_limits", g.limits.State, g.limits.Begin),
 		handover.NewPart("short", func() int { return abandoned + g.registries.consul.Reduction() }, g.registries.consul.Reduce),
 	}, g.certificates.Parts()...)
-}
-
-// beginFeed begins the feed, with the events of the old process.
-func (g *Gateway) beginFeed(earlier []events.Event) {
-	g.events.Adopt(earlier)
-	started := events.Event{Kind: events.KindStarted, Text: "sluice " + g.options.Version + " has started"}
-	if g.upgrade.takingOver {
-		started.Text += " in place of another process"
-	}
-	g.events.Add(started)
 }

@@ -163,7 +163,7 @@ func TestNamesOfTheState(t *testing.T) {
 	var state map[string]json.RawMessage
 	verify.NoError(t, json.Unmarshal(text.Bytes(), &state))
 	verify.Slices(t, slices.Sorted(maps.Keys(state)), []string{
-		"acme_certificates", "by_operator", "catalog", "certificates", "chains", "ejections", "events", "failed_checks", "fleet_limits", "former_chains", "given_shares", "history", "intentions", "mesh_identity", "orders",
+		"acme_certificates", "by_operator", "catalog", "certificates", "chains", "ejections", "failed_checks", "fleet_limits", "former_chains", "given_shares", "history", "intentions", "mesh_identity", "orders",
 		"registered_as", "route_holders", "services", "short", "ticket_keys", "token_keys", "verified_users", "version",
 	}, "names")
 }
@@ -279,7 +279,7 @@ func TestNewProcessThatLacksPeersOfAFormerSourceDoesNotTakeOver(t *testing.T) {
 		old.gets("/", "a")
 
 		next := old.succeed(now, nil, patience)
-		next.awaitLog("state of the old process adopted")
+		next.awaitLog("the state of the old process is restored")
 		old.gets("/", "a")
 		consul.Heal()
 		verify.NoError(t, <-next.outcome)

@@ -111,19 +111,6 @@ func (s *services) notePeer(e balancer.Event) {
 	}
 }
 
-// noteInherited notes the sets that come from the old process, and returns how many there are, and the peers of the
-// configuration that it had too. The pools do not have them yet.
-func (s *services) noteInherited() (sets int) {
-	for _, state := range s.discovery.States() {
-		if state.Known {
-			sets++
-			s.journal.Inherit(state.Set)
-		}
-	}
-	s.journal.Inherit(s.discovery.KeptPeers())
-	return sets
-}
-
 // failedPeer is a peer whose active checks fail.
 type failedPeer struct {
 	Key discovery.Key `json:"key"`
@@ -342,7 +329,7 @@ func (s *services) watches() map[string]discovery.WatchStatus {
 // awaitKnown waits until the pools have each set that is known without a registry, the set of the
 // configuration or of the snapshot, so that no client comes before them however slow the machine is.
 func (s *services) awaitKnown(ctx context.Context, timeout time.Duration) {
-	s.discovery.Restore()
+	s.discovery.UseFallback()
 	watches := s.watches()
 	known := slices.DeleteFunc(s.all(), func(s *service) bool {
 		watch, watched := watches[s.name]

@@ -34,8 +34,8 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 		old, next := discovery.NewManager(discovery.ManagerOptions{}), discovery.NewManager(discovery.ManagerOptions{})
 		old.Watch("star", idleOf(state), state)
 		var written bytes.Buffer
-		verify.NoError(t, handover.Save(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}))
-		verify.NoError(t, handover.Restore(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}))
+		verify.NoError(t, handover.Save(&written, []handover.Part{handover.NewPart("services", old.Save, next.Restore)}))
+		verify.NoError(t, handover.Restore(&written, []handover.Part{handover.NewPart("services", old.Save, next.Restore)}))
 		next.WatchAll(map[string]discovery.Source{"star": idleOf(state)})
 		verify.DeepEqual(t, next.States()["star"], state, "state")
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/consul"
+	"sluice/observe/events"
 	"sluice/observe/panics"
 	"sluice/proxy/handover"
 )
@@ -28,6 +29,8 @@ type upgrade struct {
 	denials  pausable                            // the intentions in the mesh, which end connections too
 	save     func()                              // saves the sets
 	own      func(bool)                          // begins or ends the ownership of this process
+	version  string                              // of the program
+	events   *events.Feed
 	log      zerolog.Logger
 
 	takingOver bool          // this process replaces an old one
@@ -59,16 +62,23 @@ func (u *upgrade) inherit(request func() (state io.ReadCloser, replacing bool, e
 	}
 	if state == nil {
 		_ = handover.Restore(nil, u.parts(0)) // without a state there is no error
-		if u.takingOver && err == nil {
-			u.log.Info().Msg("the old process hands over only its listeners")
-		}
 	} else {
 		defer state.Close()
 		err = handover.Restore(state, u.parts(0))
 		u.inherited = err == nil
 	}
-	if err != nil {
+	started := events.Event{Kind: events.KindStarted, Text: "sluice " + u.version + " has started"}
+	if u.takingOver {
+		started.Text += " in place of another process"
+	}
+	u.events.Add(started)
+	switch {
+	case err != nil:
 		u.log.Warn().Err(err).Msg("the state of the old process cannot be used")
+	case u.inherited:
+		u.log.Info().Msg("the state of the old process is restored")
+	case u.takingOver:
+		u.log.Info().Msg("the old process hands over only its listeners")
 	}
 }
 

@@ -4,13 +4,11 @@ package journal
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
-	"sluice/discovery"
 	"sluice/observe/events"
 	"sluice/observe/panics"
 )
@@ -24,9 +22,6 @@ type Journal struct {
 	queue chan *balancer.Event // for the log; pointers, as room for 4096 values is 3 MB
 	lost  atomic.Uint64        // events that were dropped because the channel was full
 	stop  func()               // ends run, and waits for that
-
-	mu        sync.Mutex             // guards the field below
-	inherited map[discovery.Key]bool // instances whose peers the old process had
 }
 
 // queueSize is the number of events that wait for the log.
@@ -38,8 +33,6 @@ func New(feed *events.Feed, log zerolog.Logger) *Journal {
 		feed:  feed,
 		log:   log,
 		queue: make(chan *balancer.Event, queueSize),
-
-		inherited: make(map[discovery.Key]bool),
 	}
 	j.stop = panics.Start(context.Background(), panics.Task, j.run)
 	return j
@@ -48,7 +41,7 @@ func New(feed *events.Feed, log zerolog.Logger) *Journal {
 // Note adds e to the feed, and queues it for the log: if 4096 events wait there, it is lost, and the
 // log counts it. After Close nothing is logged.
 func (j *Journal) Note(e balancer.Event) {
-	if f, ok := feedEvent(e); ok && !(e.Kind == balancer.EventAdded && j.hadBefore(e.Peer.ID)) {
+	if f, ok := feedEvent(e); ok {
 		j.feed.Add(f)
 	}
 	select {
@@ -56,24 +49,6 @@ func (j *Journal) Note(e balancer.Event) {
 	default:
 		j.lost.Add(1)
 	}
-}
-
-// Inherit says that the old process had these instances: their peers do not join.
-func (j *Journal) Inherit(set []discovery.Instance) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for _, i := range set {
-		j.inherited[i.Key()] = true
-	}
-}
-
-// hadBefore reports whether the old process had an instance, once.
-func (j *Journal) hadBefore(id discovery.Key) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	had := j.inherited[id]
-	delete(j.inherited, id)
-	return had
 }
 
 // Close writes the queued events, and ends the journal. It must be called once.

@@ -74,9 +74,9 @@ func startEdge(t *testing.T, fake *discoverytest.Pipe, path, name string, o Serv
 		Complete: func(_ string, set []discovery.Instance) []discovery.Instance { return p.pool.WithFailures(set) },
 	})
 	if handed != nil {
-		var states map[string]discovery.ServiceState
+		var states map[string]discovery.WatchState
 		verify.NoError(t, json.Unmarshal(handed, &states))
-		p.manager.Inherit(states)
+		p.manager.Restore(states)
 	}
 	p.manager.WatchAll(map[string]discovery.Source{name: p.client.Source(o)})
 	ctx, cancel := context.WithCancel(context.Background())

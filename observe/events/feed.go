@@ -24,8 +24,7 @@ type Feed struct {
 
 	ring    []Event // grows up to Capacity; the event at position p is in ring[p%Capacity]
 	oldest  uint64  // position of the oldest event
-	next    uint64  // position of the next event
-	number  uint64  // of the latest event of this process
+	next    uint64  // position of the next event; the event before has this number
 	changed wake.All
 	closed  bool
 }
@@ -47,13 +46,7 @@ func (f *Feed) Add(e Event) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.number++
-	e.ID, e.Time = ID{f.start, f.number}, time.Now().UTC().Truncate(time.Millisecond)
-	f.addLocked(e)
-	f.changed.Send()
-}
-
-func (f *Feed) addLocked(e Event) {
+	e.ID, e.Time = ID{f.start, f.next + 1}, time.Now().UTC().Truncate(time.Millisecond)
 	f.forgetLocked(e.Time)
 	if len(f.ring) < Capacity {
 		f.ring = append(f.ring, e)
@@ -62,6 +55,7 @@ func (f *Feed) addLocked(e Event) {
 	}
 	f.next++
 	f.oldest = max(f.oldest, f.next-min(f.next, Capacity))
+	f.changed.Send()
 }
 
 // forgetLocked forgets the events that are too old.
@@ -78,18 +72,6 @@ func (f *Feed) atLocked(position uint64) *Event { return &f.ring[position%Capaci
 func (f *Feed) All() []Event {
 	all, _ := f.Read(Filter{}, ID{})
 	return all
-}
-
-// Adopt puts the events of the process before this one, oldest first, before the events of this
-// process. It must be called before Add.
-func (f *Feed) Adopt(earlier []Event) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, e := range earlier {
-		if e.ID.Start != f.start {
-			f.addLocked(bounded(e))
-		}
-	}
 }
 
 // Close ends the readers after their last event. Later events are kept nevertheless.
@@ -133,28 +115,13 @@ func (f *Feed) since(after ID) (begin, end uint64, lost string) {
 // afterLocked returns the position after the event with an id. lost says what is missing; it
 // is empty if nothing is.
 func (f *Feed) afterLocked(id ID) (position uint64, lost string) {
-	known := false // an event of the same process
-	position = f.oldest
-	for p := f.oldest; p < f.next; p++ {
-		switch e := f.atLocked(p); {
-		case e.ID.Start != id.Start:
-		case e.ID.Number <= id.Number:
-			position, known = p+1, true
-		case !known && e.ID.Number > id.Number+1:
-			return p, missing(e.ID.Number - id.Number - 1)
-		default:
-			return p, ""
-		}
-	}
 	switch {
-	case known:
-		return position, ""
 	case id.Start != f.start:
-		return position, "Events may be missing: sluice has started again"
-	case id.Number < f.number:
-		return position, missing(f.number - id.Number)
+		return f.oldest, "Events may be missing: sluice has started again"
+	case id.Number < f.oldest:
+		return f.oldest, missing(f.oldest - id.Number)
 	}
-	return f.next, ""
+	return min(id.Number, f.next), ""
 }
 
 func missing(n uint64) string {
