@@ -1,6 +1,9 @@
 package config
 
 import (
+	"cmp"
+	"flag"
+	"fmt"
 	"os"
 	"reflect"
 	"regexp"
@@ -10,9 +13,51 @@ import (
 	"sluice/test/verify"
 )
 
-// keyFacts are the columns of a key in the reference.
+var update = flag.Bool("update", false, "write defaults and allowed values into docs/configuration.md, and rows of new keys")
+
+// reference is the page with a row for each key.
+const reference = "../docs/configuration.md"
+
+// keyFacts are the columns of a key in the reference, but for what it means.
 type keyFacts struct {
-	key, fallback, allowed, change string
+	key, fallback, allowed string
+}
+
+// words are what the reference writes for what errors say is allowed; $1 is the limits. Its table of
+// kinds of values has them too.
+var words = []struct{ word, want string }{
+	{"duration $1", `a duration with a unit (ms, s, m, h), from $1`},
+	{"share $1", `a number from $1, or a percentage`},
+	{"size $1", `a number of bytes or a size such as 64KiB or 10MiB, from $1`},
+	{"number $1", `a whole number from $1`},
+	{"boolean", `true or false`},
+	{"text", `a text on one line`},
+	{"file", `the path of a file`},
+	{"URL", `http://HOST:PORT/PATH or https://HOST:PORT/PATH`},
+	{"name", `a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit`},
+	{"DNS label", `a name of up to 63 letters, digits or '-', as in DNS`},
+	{"pattern", `a name, or a pattern with * for any letters, ? for one, and [a-z] for one of several`},
+	{"prefix of keys", `a prefix of keys such as certs/web, of up to 128 letters, digits, '.', '_', '-' or '/', without a slash at its start and end`},
+	{"statuses", `numbers from 200 to 599, ranges such as "200-299" or classes such as "2xx", with commas between them`},
+	{"expression", `a regular expression in Go's syntax (RE2)`},
+	{"DNS server", `HOST:PORT, or HOST for port 53, an IPv6 address in brackets`},
+	{"network", `a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`},
+	{"media type", `a media type such as text/html; charset=utf-8`},
+	{"token", `a name without spaces, such as X-Canary`},
+}
+
+// brief returns the word for what is allowed, or what errors say.
+func brief(want string) string {
+	if each, ok := strings.CutPrefix(want, "a list; each: "); ok {
+		return "list: " + brief(each)
+	}
+	for _, w := range words {
+		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(w.want), `\$1`, `(\S+ to \S+?)`) + "$"
+		if found := regexp.MustCompile(pattern).FindStringSubmatch(want); found != nil {
+			return strings.ReplaceAll(w.word, "$1", found[len(found)-1])
+		}
+	}
+	return want
 }
 
 // keysOf returns the facts of all keys of t, in the order of the file.
@@ -25,7 +70,7 @@ func keysOf(t reflect.Type, key string, r rules) []keyFacts {
 			return keysOf(t.Elem(), key+"[]", r)
 		}
 		facts := keysOf(t.Elem(), key, r)
-		facts[0].allowed = "a list; each: " + facts[0].allowed
+		facts[0].allowed = "list: " + facts[0].allowed
 		return facts
 	case reflect.Map:
 		return keysOf(t.Elem(), join(key, "NAME"), rules{})
@@ -34,51 +79,68 @@ func keysOf(t reflect.Type, key string, r rules) []keyFacts {
 		for _, f := range keyFields(t) {
 			switch f.Type {
 			case reflect.PointerTo(t):
-				all = append(all, keyFacts{join(key, f.Tag.Get("key")), "", "the keys of `" + key + "`", "live"})
+				all = append(all, keyFacts{join(key, f.Tag.Get("key")), "", "the keys of `" + key + "`"})
 				continue
 			case reflect.SliceOf(t):
-				all = append(all, keyFacts{join(key, f.Tag.Get("key")), "", "a list; each: the keys of `" + key + "`", "live"})
+				all = append(all, keyFacts{join(key, f.Tag.Get("key")), "", "list: the keys of `" + key + "`"})
 				continue
 			}
 			all = append(all, keysOf(f.Type, join(key, f.Tag.Get("key")), rulesOf(f.Tag))...)
 		}
 		return all
 	}
-	change := "live"
+	allowed := brief(r.want(t))
 	if RestartReason(key) != "" {
-		change = "restart"
+		allowed += "; restart"
 	}
-	return []keyFacts{{key, r.fallback, r.want(t), change}}
+	return []keyFacts{{key, r.fallback, allowed}}
 }
 
-// The rows of the tables: | `key` | default | allowed | on change | meaning |
-var referenceRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.+) \\| (.+) \\| (live|restart) \\| (.+) \\|$")
+// The rows of the tables: | `key` | default | allowed | meaning |
+var referenceRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.+) \\| (.+) \\| (.+) \\|$")
 
+// The reference has a row for each key, with its default and what is allowed. With -update they are
+// written, a new key gets a row behind the one before it, and one that is gone loses its row; what a
+// key means is left to write.
 func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
-	text := verify.Result(os.ReadFile("../docs/configuration.md")).Must(t)
+	text := string(verify.Result(os.ReadFile(reference)).Must(t))
+	before, table, _ := strings.Cut(text, "\n## `log`")
 	rows := make(map[string]keyFacts)
-	for _, m := range referenceRow.FindAllStringSubmatch(string(text), -1) {
+	meanings := make(map[string]string)
+	for _, m := range referenceRow.FindAllStringSubmatch(table, -1) {
 		if _, twice := rows[m[1]]; twice {
 			t.Errorf("%s has two rows", m[1])
 		}
-		rows[m[1]] = keyFacts{m[1], m[2], m[3], m[4]}
+		rows[m[1]], meanings[m[1]] = keyFacts{m[1], m[2], m[3]}, m[4]
 	}
+	last := ""
 	for _, want := range keysOf(reflect.TypeFor[Config](), "", rules{}) {
 		row, ok := rows[want.key]
 		delete(rows, want.key)
-		if !ok {
-			t.Errorf("no row: | `%s` | `%s` | %s | %s | … |", want.key, want.fallback, want.allowed, want.change)
-			continue
-		}
-		if want.fallback == "" {
-			want.fallback = row.fallback // a description in words, or empty
-			verify.That(t, !strings.HasPrefix(row.fallback, "`"), "%s: the reference has the default %s, the code none", row.key, row.fallback)
-		} else {
+		if want.fallback != "" {
 			want.fallback = "`" + want.fallback + "`"
+		} else if want.fallback = "none"; ok && !strings.HasPrefix(row.fallback, "`") {
+			want.fallback = row.fallback // a description in words
 		}
-		verify.Equal(t, row, want, "row of %s:  got", want.key)
+		wanted := fmt.Sprintf("| `%s` | %s | %s | %s |", want.key, want.fallback, want.allowed, cmp.Or(meanings[want.key], "…"))
+		verify.That(t, row == want && !strings.HasSuffix(wanted, "| … |"), "want the row (go test ./config -update writes it, but for its meaning)\n%s", wanted)
+		switch {
+		case ok:
+			table = strings.Replace(table, fmt.Sprintf("| `%s` | %s | %s | %s |", row.key, row.fallback, row.allowed, meanings[row.key]), wanted, 1)
+		case last != "":
+			table = strings.Replace(table, last, last+"\n"+wanted, 1)
+		}
+		last = wanted
 	}
-	for key := range rows {
+	for key, row := range rows {
 		t.Errorf("row for %s, which is not a key", key)
+		table = strings.Replace(table, fmt.Sprintf("| `%s` | %s | %s | %s |\n", key, row.fallback, row.allowed, meanings[key]), "", 1)
+	}
+	if *update {
+		verify.NoError(t, os.WriteFile(reference, []byte(before+"\n## `log`"+table), 0o644))
+	}
+	for _, w := range words {
+		row := "| " + strings.ReplaceAll(w.word, "$1", "A to B") + " | " + strings.ReplaceAll(strings.ReplaceAll(w.want, "$1", "A to B"), "|", `\|`) + " |"
+		verify.Contains(t, before, row, "the table of kinds of values: ")
 	}
 }
