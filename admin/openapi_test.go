@@ -198,7 +198,8 @@ func TestOpenAPINamesTheVersion(t *testing.T) {
 	}
 }
 
-// docs/http-api.md lists the endpoints of openapi.yaml, and describes every member and parameter.
+// docs/http-api.md lists the endpoints of openapi.yaml. What members and parameters mean is in
+// openapi.yaml alone: a document without it is not valid.
 func TestOpenAPIAgreesWithTheManual(t *testing.T) {
 	text := verify.Result(os.ReadFile("../docs/http-api.md")).Must(t)
 	manual := string(text)
@@ -230,12 +231,5 @@ func TestOpenAPIAgreesWithTheManual(t *testing.T) {
 	}
 	for name := range listed {
 		t.Errorf("the table of docs/http-api.md has %s, openapi.yaml has not", name)
-	}
-	words := make(map[string]bool)
-	for _, word := range regexp.MustCompile(`[A-Za-z0-9_]+`).FindAllString(manual, -1) {
-		words[word] = true
-	}
-	for _, name := range append(d.Members(), d.QueryParameters("/debug/pprof/")...) {
-		verify.That(t, words[name], "docs/http-api.md does not say what %s is", name)
 	}
 }

@@ -188,18 +188,6 @@ func (d *Document) QueryParameters(without string) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// Members returns the names of the members of all schemas, sorted.
-func (d *Document) Members() []string {
-	names := make(map[string]bool)
-	for _, schema := range d.components("schemas") {
-		properties, _ := schema.(map[string]any)["properties"].(map[string]any)
-		for name := range properties {
-			names[name] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
-}
-
 // Values returns the values that a member of a schema may have.
 func (d *Document) Values(schema, member string) (values []string) {
 	properties, _ := d.components("schemas")[schema].(map[string]any)["properties"].(map[string]any)
