@@ -96,7 +96,7 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
 					return WatchState{}, false
 				}
 				set, asOf, ok := b.fallback(service, source)
-				return WatchState{Source: source, Known: true, Set: set, Restored: asOf}, ok
+				return WatchState{Source: source, Known: ok, Set: set, Restored: asOf}, ok
 			},
 			Sink: func(set Set) {
 				b.mu.Lock()

@@ -371,6 +371,7 @@ func (m *Manager) scheduleLocked(w *watch) {
 // inheritLocked copies the state of old to w.
 func (m *Manager) inheritLocked(w, old *watch) {
 	w.known, w.origin, w.latest, w.memory, w.applied = old.known, old.origin, old.latest, old.memory, old.applied
+	w.arrived, w.first = old.arrived, old.first
 	w.changed, w.waiting, w.due, w.batched = old.changed, old.waiting, old.due, old.batched
 	w.status.Changes, w.status.LastChange = old.status.Changes, old.status.LastChange
 	w.status.Instances, w.status.LastSuccess = old.status.Instances, old.status.LastSuccess

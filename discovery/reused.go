@@ -3,12 +3,18 @@ package discovery
 import (
 	"maps"
 	"slices"
+	"time"
 )
 
-// An instance on probation is used because it probably still works. If another service has an
-// instance in service at its address, another program has the address, and would get its requests.
-// So it has failed, for good, as after a connection that fails. Only the manager knows the sets of
-// all services.
+// An instance on probation is used because it probably still works. If another service has come to
+// its address, another program has the address, and would get its requests. So it has failed, for
+// good, as after a connection that fails. A service that was there before says nothing: one process
+// may have several services, and a registry that loses them does not lose them all at once. Only the
+// manager knows the sets of all services.
+
+// reuseTime is how long before a loss another service may have come for it: the answers about the
+// two services come in any order.
+const reuseTime = 10 * time.Second
 
 // endpointOf is where an instance listens, on whichever machine.
 type endpointOf struct {
@@ -16,8 +22,68 @@ type endpointOf struct {
 	port    int
 }
 
-// withoutReusedLocked returns set, of w, where what is on probation has failed if another service is
-// in service at its address.
+// arriveLocked notes which instances of set, which the source of w has reported, have come to their
+// addresses.
+func (w *watch) arriveLocked(set []Instance, now time.Time) {
+	known, before := w.known, w.latest
+	if !known { // the source began with what was saved
+		known, before = w.saved.Known, w.saved.Set
+	}
+	if !known {
+		w.first = now
+		return
+	}
+	maps.DeleteFunc(w.arrived, func(_ Key, until time.Time) bool { return until.Before(now) })
+	if equalSets(before, set) {
+		return
+	}
+	places := make(map[Key]bool, len(before))
+	for _, i := range before {
+		places[place(i)] = true
+	}
+	for _, i := range set {
+		if places[place(i)] {
+			continue
+		}
+		if w.arrived == nil {
+			w.arrived = make(map[Key]time.Time)
+		}
+		w.arrived[place(i)] = now.Add(reuseTime)
+	}
+}
+
+// tookLocked reports whether i, of the latest set of w, has the address of what another service has
+// lost at that time.
+func (w *watch) tookLocked(i Instance, lost time.Time) bool {
+	until, ok := w.arrived[place(i)]
+	if !ok {
+		until = w.first // it came then or before, or so long after that arrived no longer has it
+	}
+	return until.After(lost)
+}
+
+// withFailuresLocked returns set with Instance.Failed of the instances that are still on the same
+// probation: a source does not know it.
+func (w *watch) withFailuresLocked(set []Instance) []Instance {
+	if w.status.Probation == 0 {
+		return set
+	}
+	before, cloned := mapped(w.latest), false
+	for n, i := range set {
+		was := before[i.Key()]
+		if i.Probation.IsZero() || i.Failed != "" || was.Failed == "" || !was.Probation.Equal(i.Probation) {
+			continue
+		}
+		if !cloned {
+			set, cloned = slices.Clone(set), true
+		}
+		set[n].Failed = was.Failed
+	}
+	return set
+}
+
+// withoutReusedLocked returns set, of w, where what is on probation has failed if another service
+// has come to its address.
 func (m *Manager) withoutReusedLocked(w *watch, set []Instance) []Instance {
 	lost := lostAt(set)
 	if len(lost) == 0 || w.static {
@@ -25,7 +91,7 @@ func (m *Manager) withoutReusedLocked(w *watch, set []Instance) []Instance {
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.watches)) {
 		if other := m.watches[name]; other != w && !other.static {
-			set = withoutReused(set, lost, other.latest)
+			set = withoutReusedLocked(set, lost, other)
 		}
 	}
 	return set
@@ -40,16 +106,17 @@ func (m *Manager) reuseLocked(w *watch) {
 		if other == w {
 			continue
 		}
-		if set := withoutReused(other.latest, lostAt(other.latest), w.latest); !equalSets(set, other.latest) {
+		if set := withoutReusedLocked(other.latest, lostAt(other.latest), w); !equalSets(set, other.latest) {
 			other.setLatestLocked(set)
 		}
 	}
 }
 
-// lostAt returns the indexes of the instances on probation that have not failed.
+// lostAt returns the indexes of the instances on probation that have not failed. In a mesh nobody
+// else can answer for them.
 func lostAt(set []Instance) (lost map[endpointOf][]int) {
 	for n, i := range set {
-		if i.Probation.IsZero() || i.Failed != "" {
+		if i.Probation.IsZero() || i.Failed != "" || i.Identity != "" {
 			continue
 		}
 		if lost == nil {
@@ -61,19 +128,19 @@ func lostAt(set []Instance) (lost map[endpointOf][]int) {
 	return lost
 }
 
-// withoutReused returns set, where the lost instances have failed at whose addresses others are in
-// service, of another service.
-func withoutReused(set []Instance, lost map[endpointOf][]int, others []Instance) []Instance {
+// withoutReusedLocked returns set, where the lost instances have failed whose addresses other has
+// taken for another service.
+func withoutReusedLocked(set []Instance, lost map[endpointOf][]int, other *watch) []Instance {
 	if len(lost) == 0 {
 		return set
 	}
 	cloned := false
-	for _, i := range others {
+	for _, i := range other.latest {
 		if !i.Serving() {
 			continue
 		}
 		for _, n := range lost[endpointOf{i.Address, i.Port}] {
-			if set[n].Failed != "" || set[n].Service == i.Service || set[n].machine() != i.machine() {
+			if was := set[n]; was.Failed != "" || was.Service == i.Service || was.machine() != i.machine() || !other.tookLocked(i, was.Probation) {
 				continue
 			}
 			if !cloned {

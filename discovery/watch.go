@@ -92,6 +92,11 @@ type watch struct {
 	memory  []Memory   // of the source of latest
 	applied []Instance // the last set that Sink got; valid if status.Changes > 0
 
+	// arrived are the places of latest where nothing of it was shortly before. What other services
+	// lose there until these times has lost its address to it.
+	arrived map[Key]time.Time
+	first   time.Time // when the source reported a set, and nothing was known before; zero: never
+
 	changed time.Time // when latest last changed
 	waiting time.Time // since when latest differs from applied
 	batched time.Time // when Sink last got an addition or update
@@ -146,6 +151,7 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 		w.memory = nil
 		w.status.Invalid = r.Invalid
 		w.reported = w.reported || r.Restored.IsZero()
+		w.arriveLocked(set, now)
 		w.setLatestLocked(set)
 		w.closeSettledLocked()
 	}
@@ -259,7 +265,7 @@ func (w *watch) failedLocked(err error, now time.Time) {
 
 // setLatestLocked sets the latest set, which must be normalised.
 func (w *watch) setLatestLocked(set []Instance) {
-	set = w.manager.withoutReusedLocked(w, set)
+	set = w.manager.withoutReusedLocked(w, w.withFailuresLocked(set))
 	if w.known && equalSets(w.latest, set) && !w.firstLocked() {
 		return
 	}
