@@ -27,8 +27,8 @@ func TestPoisonousURLEjectsNone(t *testing.T) {
 		"not HTTP":           {"nonsense\r\n", balancer.OutcomeReset, "502"},
 		"a wrong length":     {status + "Content-Length: 20\r\n\r\n{}", balancer.OutcomeReset, "200"},
 		"two lengths":        {status + "Content-Length: 2\r\nContent-Length: 3\r\n\r\nok", balancer.OutcomeRefused, "502"},
-		"a malformed field":  {status + "A: \x01\r\nContent-Length: 2\r\n\r\nok", balancer.OutcomeRefused, "502"},
-		"a line of LF":       {status + "A: b\nContent-Length: 2\r\n\r\nok", balancer.OutcomeRefused, "502"},
+		"a malformed field":  {status + "A: \x00\r\nContent-Length: 2\r\n\r\nok", balancer.OutcomeRefused, "502"},
+		"a folded line":      {status + "A: b\r\n c\r\nContent-Length: 2\r\n\r\nok", balancer.OutcomeRefused, "502"},
 		"500 head and close": {"HTTP/1.1 500 Oops\r\nContent-Length: 999\r\n\r\n", balancer.OutcomeReset, "500"},
 	}, func(t *testing.T, test struct {
 		answer  string

@@ -57,27 +57,36 @@ func each(format string, parts ...string) (requests []string) {
 // refusedResponses are answered with 502. Chunks that are malformed from the start are found out
 // before the client has got anything. The connection of the client goes on, and the peer's is not used again: what
 // follows there would reach somebody else.
-var refusedResponses = []string{
-	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
-	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
-	"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
-	"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok",
-	"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-	"HTTP/1.1 200 OK\r\nX: \x00\r\nContent-Length: 2\r\n\r\nok",
-	"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
-	"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
-	"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
-	"HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\nok",
-	"HTTP/1.1 999 OK\r\nContent-Length: 2\r\n\r\nok",
-	"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
-	"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", // for nothing
-	"SSH-2.0-OpenSSH_9.2\r\n\r\n",
-	"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("a", 20000) + "\r\nContent-Length: 2\r\n\r\nok",
-	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokay\r\n",
-	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n@\r\n\r\n",
-	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n@",
-}
+var refusedResponses = slices.Concat(
+	each("HTTP/1.1 200 OK\r\n%s\r\n\r\nok",
+		"Content-Length: 2\r\nContent-Length: 3", "Content-Length: 2, 3", "Content-Length: 2,", "Content-Length: 2\r\nContent-Length: x", "Content-Length: +2",
+		"Content-Length: \x0b2", "Content-Length : 2", "Content-Length: 2\r\n 2", "Transfer-Encoding: chunked\r\nContent-Length: 2\r\nContent-Length: 3",
+		"Transfer-Encoding: gzip", "X: a\r\n b\r\nContent-Length: 2", "X: a\r\n\tb\r\nContent-Length: 2", "\tX: a\r\nContent-Length: 2", "X Y: a\r\nContent-Length: 2",
+		"X : a\nContent-Length: 2", "X\x01: a\r\nContent-Length: 2", "Warning\r\nContent-Length: 2", ": a\r\nContent-Length: 2", "X: \x00\r\nContent-Length: 2",
+		"X: a\rb\r\nContent-Length: 2", "X: a\r\r\nContent-Length: 2", "X: a\nContent-Length: 2\r\r\n", "X: "+strings.Repeat("a", 20000)+"\r\nContent-Length: 2",
+		strings.Repeat("Content-Length: 2\r\n", 101)+"X: a",
+	),
+	each("HTTP/1.1 200 OK\r\n%s\r\n\r\n0\r\n\r\n",
+		"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "Transfer-Encoding: identity", "Transfer-Encoding: gzip, chunked", "Transfer-Encoding: chunked, chunked",
+		"Transfer-Encoding: chunked,", "Transfer-Encoding:", "Transfer-Encoding: \vchunked", "Transfer-Encoding: chunked\x01", "Transfer-Encoding: x\nTransfer-Encoding: chunked",
+		"Transfer-Encoding:\r\n chunked", "Transfer-Encoding: chunked\r\n , gzip", "Transfer-Encoding : chunked", "Transfer-Encoding: gzip\r\nContent-Length: 5",
+	),
+	each("%s\r\nContent-Length: 2\r\n\r\nok",
+		"HTTP/1.1 099 OK", "HTTP/1.1 1000 OK", "HTTP/2.0 200 OK", "HTTP/1.10 200 OK", "HTTP/1.x 200 OK", "HTTP/1.1: 200 OK", "ICY 200 OK", "HTTP/1.1 200 O\x01K", "HTTP/1.1 200 O\rK",
+		"\r\nHTTP/1.1 200 OK", "\nHTTP/1.1 200 OK", "Content-Length: 2", "Transfer-Encoding: chunked",
+	),
+	each("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s",
+		"xyz\r\n", "2\r\nokay\r\n", "2\r\nok\r\n0\r\n@\r\n\r\n", "2\r\nok\r\n0\r\n@", " 2\r\nok\r\n0\r\n\r\n", "2 2\r\nok\r\n0\r\n\r\n", "0000000000000000000000000002\r\nok\r\n0\r\n\r\n",
+		"00001000000000000000\r\nok", "2\nok\r\n0\r\n\r\n", "2 \nok\r\n0\r\n\r\n", "2\r\nok\n0\r\n\r\n", "2;\r\nok\r\n0\r\n\r\n", "2;a="+strings.Repeat("b", 600)+"\r\nok\r\n0\r\n\r\n",
+		"2"+strings.Repeat(" ", 600)+"\r\nok\r\n0\r\n\r\n", "2\v\r\nok\r\n0\r\n\r\n", "2\x00\r\nok\r\n0\r\n\r\n", "2;a=\x01\r\nok\r\n0\r\n\r\n",
+	),
+	[]string{
+		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", // for nothing
+		"HTTP/1.1 101 Switching Protocols\nUpgrade: x\nConnection: upgrade\n\n",
+		"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+		"SSH-2.0-OpenSSH_9.2\n",
+	},
+)
 
 // hostilePaths spell the paths of a restricted route /admin, or paths outside of it, in the
 // ways that servers read differently.

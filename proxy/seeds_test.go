@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"sluice/proxy/socket"
@@ -136,5 +137,5 @@ func responseSeeds() []string {
 		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-Z: z\r\n\r\nabc",
 		"HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
 	}
-	return append(seeds, refusedResponses...)
+	return slices.Concat(seeds, oddResponses, refusedResponses)
 }

@@ -50,8 +50,8 @@ func TestObserveCountsEachRequestOnce(t *testing.T) {
 func TestClassOf(t *testing.T) {
 	for status, want := range map[int]Class{
 		100: Class1xx, 199: Class1xx, 200: Class2xx, 299: Class2xx, 304: Class3xx, 400: Class4xx,
-		498: Class4xx, 499: ClassAborted, 500: Class5xx, 599: Class5xx,
-		600: ClassAborted, 99: ClassAborted, 0: ClassAborted, -1: ClassAborted, math.MinInt: ClassAborted,
+		498: Class4xx, 499: ClassAborted, 500: Class5xx, 599: Class5xx, 600: Class5xx, 999: Class5xx,
+		1000: ClassAborted, 99: ClassAborted, 0: ClassAborted, -1: ClassAborted, math.MinInt: ClassAborted,
 	} {
 		verify.Equal(t, ClassOf(status), want, "ClassOf(%d)", status)
 	}

@@ -6,6 +6,13 @@ const (
 	maxChunkOverheadBytes  = 16 << 10 // of extensions in one body, plus 1/16 of its data
 	maxTrailerBytes        = 4 << 10  // including the final empty line
 	maxTrailerFields       = 16
+	maxChunkDigits         = 15 // of a size: it is below 2^60
+)
+
+// Limits of a chunk with [ChunkScanner.Lenient].
+const (
+	maxLenientExtensionBytes = 512 // with the white space before it
+	maxLenientDigits         = 20  // with zeros before the size, which is below 2^60 all the same
 )
 
 type chunkState uint8
@@ -13,6 +20,7 @@ type chunkState uint8
 const (
 	chunkSizeStart chunkState = iota
 	chunkSize
+	chunkSizeSpace     // after the digits
 	chunkExtensionName // before the name of an extension
 	chunkExtension
 	chunkExtensionQuoted
@@ -33,6 +41,12 @@ const (
 // extensions, which have names and end their quoted strings (section 7.1.1), and bounded
 // trailers. The zero value is ready.
 type ChunkScanner struct {
+	// Lenient: sizes may have white space behind them (section 7.1.1) and zeros before them, and extensions may be
+	// longer, as servers send them. Next then also stops before and after the line of a size.
+	Lenient bool
+	// Odd: a line of a size was one that only Lenient allows. It must not be forwarded.
+	Odd bool
+
 	state     chunkState
 	digits    uint8
 	extension int   // bytes of extension in this chunk
@@ -56,12 +70,17 @@ func (s *ChunkScanner) InTrailer() bool {
 // AtStart reports whether a chunk begins.
 func (s *ChunkScanner) AtStart() bool { return s.state == chunkSizeStart }
 
+// InSizeLine reports whether the line of a size has begun and has not ended.
+func (s *ChunkScanner) InSizeLine() bool {
+	return s.state > chunkSizeStart && s.state <= chunkSizeLF
+}
+
 // Remaining returns the data bytes left of the current chunk, as far as its size is
 // known.
 func (s *ChunkScanner) Remaining() int64 { return s.remaining }
 
 // Next scans b up to a boundary: the end of a run of data, the start of the trailer
-// section, the end of the body, or the end of b. It returns the number of bytes
+// section, the end of the body, or the end of b. Lenient adds two. It returns the number of bytes
 // scanned, of which b[dataStart:n] is data and the rest is framing. err is ErrChunk or
 // ErrTrailer, and final.
 func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
@@ -75,7 +94,7 @@ func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 		switch s.state {
 		case chunkSizeStart, chunkSize:
 			if digit, ok := hexDigit(c); ok {
-				if s.digits++; s.digits > 15 {
+				if s.digits++; s.digits > maxChunkDigits && !s.hasZeros() {
 					return n, n, ErrChunk
 				}
 				s.remaining = s.remaining<<4 | int64(digit)
@@ -85,12 +104,23 @@ func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 			if s.state == chunkSizeStart {
 				return n, n, ErrChunk
 			}
-			switch c {
-			case ';':
-				s.state, s.extension = chunkExtensionName, 0
-			case '\r':
+			switch s.extension = 0; {
+			case c == ';':
+				s.state = chunkExtensionName
+			case c == '\r':
 				s.state = chunkSizeLF
+			case s.Lenient && isSpace(c) && s.mayExtend():
+				s.state, s.Odd = chunkSizeSpace, true
 			default:
+				return n, n, ErrChunk
+			}
+		case chunkSizeSpace:
+			switch {
+			case c == ';':
+				s.state = chunkExtensionName
+			case c == '\r':
+				s.state = chunkSizeLF
+			case !isSpace(c) || !s.mayExtend():
 				return n, n, ErrChunk
 			}
 		case chunkExtensionName, chunkExtension, chunkExtensionQuoted, chunkExtensionEscape:
@@ -98,10 +128,7 @@ func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 				s.state = chunkSizeLF
 				break
 			}
-			s.extension++
-			s.overhead++
-			if !s.extends(c) || s.extension > maxChunkExtensionBytes ||
-				int64(s.overhead) > maxChunkOverheadBytes+s.Length/16 {
+			if !s.extends(c) || !s.mayExtend() {
 				return n, n, ErrChunk
 			}
 		case chunkSizeLF:
@@ -109,12 +136,13 @@ func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 				return n, n, ErrChunk
 			}
 			s.digits = 0
-			if s.remaining > 0 {
-				s.state = chunkData
-				break
+			if s.remaining == 0 {
+				s.state = chunkTrailerStart
+				return n + 1, n + 1, nil
 			}
-			s.state = chunkTrailerStart
-			return n + 1, n + 1, nil
+			if s.state = chunkData; s.Lenient {
+				return n + 1, n + 1, nil
+			}
 		case chunkData:
 			dataStart = n
 			run := min(int64(len(b)-n), s.remaining)
@@ -134,7 +162,9 @@ func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 			if c != '\n' {
 				return n, n, ErrChunk
 			}
-			s.state = chunkSizeStart
+			if s.state = chunkSizeStart; s.Lenient {
+				return n + 1, n + 1, nil
+			}
 		case chunkTrailerStart:
 			switch {
 			case c == '\r':
@@ -173,6 +203,25 @@ func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 		n++
 	}
 	return n, n, nil
+}
+
+// hasZeros reports whether a size of more digits than usual is allowed, since another digit leaves it below 2^60.
+func (s *ChunkScanner) hasZeros() bool {
+	s.Odd = true
+	return s.Lenient && s.digits <= maxLenientDigits && s.remaining < 1<<(4*(maxChunkDigits-1))
+}
+
+// mayExtend counts a byte of an extension, and reports whether it may have as many.
+func (s *ChunkScanner) mayExtend() bool {
+	s.extension++
+	s.overhead++
+	if s.extension > maxChunkExtensionBytes {
+		s.Odd = true
+		if !s.Lenient || s.extension > maxLenientExtensionBytes {
+			return false
+		}
+	}
+	return int64(s.overhead) <= maxChunkOverheadBytes+s.Length/16
 }
 
 // extends takes a byte of an extension, and reports whether it is allowed there.

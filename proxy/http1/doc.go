@@ -7,5 +7,6 @@
 //
 // They are stricter than RFC 9112 requires of a recipient, to prevent request
 // smuggling: a line ends with CRLF, a field line is not folded, a message has one
-// length. A refused message gives an [Error] with the status to answer.
+// length. A refused message gives an [Error] with the status to answer. Of peers, [RepairResponse]
+// and [ChunkScanner.Lenient] take more, which is never forwarded as it is.
 package http1

@@ -10,7 +10,7 @@ var ErrResponseTooLong = errors.New("the response head exceeds its limit")
 type ResponseHead struct {
 	Head
 
-	Status int  // 100 to 599
+	Status int  // 100 to 999
 	HTTP10 bool // the version is 1.0, not 1.1
 
 	lineEnd uint16 // of the status line, before its CRLF
@@ -23,12 +23,22 @@ func (h *ResponseHead) Reset(maxFields int) {
 }
 
 // Scan continues with the head at the start of b: see [RequestHead.Scan]. The only
-// errors are [ErrTooManyFields], [ErrResponse] and [ErrResponseField].
+// errors are [ErrTooManyFields], [ErrResponse] and [ErrResponseField]. [RepairResponse] may repair a head
+// with one of the last two.
 func (h *ResponseHead) Scan(b []byte) (int, error) {
+	n, err := h.scan(b)
+	if err != nil && err != ErrTooManyFields {
+		err = h.malformed()
+	}
+	return n, err
+}
+
+// scan is Scan with the error of the line that is not as it must be.
+func (h *ResponseHead) scan(b []byte) (int, error) {
 	for {
 		start, end, complete, err := h.nextLine(b)
 		if err != nil {
-			return 0, h.malformed()
+			return 0, err
 		}
 		if !complete {
 			return 0, nil
@@ -36,13 +46,16 @@ func (h *ResponseHead) Scan(b []byte) (int, error) {
 		switch {
 		case !h.startLine:
 			if !h.scanStatusLine(b[start:end]) {
-				return 0, h.malformed()
+				return 0, ErrResponse
 			}
 			h.lineEnd = uint16(end)
 			h.startLine = true
 		case start == end:
-			if h.finish(b) != nil || h.Chunked && h.HTTP10 {
-				return 0, h.malformed()
+			if err := h.finish(b); err != nil {
+				return 0, err
+			}
+			if h.Chunked && h.HTTP10 {
+				return 0, ErrTransferCoding
 			}
 			return end + 2, nil
 		default:
@@ -50,17 +63,14 @@ func (h *ResponseHead) Scan(b []byte) (int, error) {
 			if err == nil && f.Name != NameOther {
 				err = h.scanCommon(f, f.Value(b))
 			}
-			if err == ErrTooManyFields {
-				return 0, err
-			}
 			if err != nil {
-				return 0, h.malformed()
+				return 0, err
 			}
 		}
 	}
 }
 
-// malformed returns the error of a line that is not as it must be.
+// malformed returns the error of a head with a line that is not as it must be.
 func (h *ResponseHead) malformed() error {
 	if h.startLine {
 		return ErrResponseField
@@ -104,7 +114,8 @@ func (h *ResponseHead) scanStatusLine(line []byte) bool {
 		return false
 	}
 	a, b, c := line[9], line[10], line[11]
-	if a < '1' || a > '5' || !isDigit(b) || !isDigit(c) {
+	// RFC 9110, section 15 wants a status of 600 or more treated as one of 500 to 599, not refused.
+	if a < '1' || a > '9' || !isDigit(b) || !isDigit(c) {
 		return false
 	}
 	h.Status = int(a-'0')*100 + int(b-'0')*10 + int(c-'0')

@@ -8,6 +8,7 @@ import (
 // A Reader takes the body of an HTTP/1 message from the bytes of a connection.
 type Reader struct {
 	Chunked bool
+	Lenient bool  // chunk sizes may be odd: see http1.ChunkScanner. Coded pieces have none of them
 	Left    int64 // of a body with a length; -1: it ends with the connection
 	scanner http1.ChunkScanner
 	coded   bool   // the last piece was coded
@@ -17,9 +18,16 @@ type Reader struct {
 // Ended reports whether the whole body was taken.
 func (r *Reader) Ended() bool { return r.Left == 0 && (!r.Chunked || r.scanner.Done()) }
 
+// Odd reports whether a chunk size so far was one that only Lenient allows.
+func (r *Reader) Odd() bool { return r.scanner.Odd }
+
+// Length returns the bytes of data in the chunks so far.
+func (r *Reader) Length() int64 { return r.scanner.Length }
+
 // Next takes a piece from the start of b, which has n bytes of it. Data of a chunked
 // body moves to the start of b, unless pieces may be coded. After others they are from the next
-// chunk on.
+// chunk on. A coded piece of a lenient body ends before a size that is odd or not complete; the rest of that
+// chunk is data.
 func (r *Reader) Next(b []byte, coded bool) (p Piece, n int, err error) {
 	switch {
 	case r.Chunked:
@@ -33,32 +41,42 @@ func (r *Reader) Next(b []byte, coded bool) (p Piece, n int, err error) {
 }
 
 func (r *Reader) nextChunks(b []byte, coded bool) (p Piece, n int, err error) {
-	coded = coded && (r.coded || r.scanner.AtStart())
-	r.coded = coded
-	before, data := r.scanner.Length, b[:0]
-	for n < len(b) && !r.scanner.InTrailer() {
-		taken, dataStart, err := r.scanner.Next(b[n:])
+	s := &r.scanner
+	s.Lenient = r.Lenient
+	coded = coded && (r.coded || s.AtStart())
+	before, data, line := s.Length, b[:0], 0
+	for n < len(b) && !s.InTrailer() {
+		if s.AtStart() {
+			line = n
+		}
+		taken, dataStart, err := s.Next(b[n:])
 		if err != nil {
 			return p, n, err
 		}
 		if !coded {
 			data = append(data, b[n+dataStart:n+taken]...) // moves left
 		}
-		n += taken
+		if n += taken; coded && s.Lenient && (s.Odd || s.InSizeLine()) { // or it may become odd
+			if coded = false; line > 0 {
+				r.coded = false
+				return Piece{Text: b[:line], Coded: true, Length: s.Length - before}, n, nil
+			}
+		}
 	}
+	r.coded = coded
 	if coded {
 		data = b[:n]
 	}
-	p = Piece{Text: data, Coded: coded, Length: r.scanner.Length - before}
+	p = Piece{Text: data, Coded: coded, Length: s.Length - before}
 	if n == len(b) {
 		return p, n, nil
 	}
-	taken, _, err := r.scanner.Next(b[n:])
-	if p.Trailer = b[n : n+taken]; len(r.Section) > 0 || !r.scanner.Done() {
+	taken, _, err := s.Next(b[n:])
+	if p.Trailer = b[n : n+taken]; len(r.Section) > 0 || !s.Done() {
 		r.Section = append(r.Section, p.Trailer...)
 		p.Trailer = r.Section
 	}
-	p.Last = r.scanner.Done()
+	p.Last = s.Done()
 	return p, n + taken, err
 }
 

@@ -68,6 +68,7 @@ type HTTP1Conn struct {
 	response   transfer.Reader
 	begun      bool // the first piece of its body was read
 	persistent bool // the connection is reusable after it
+	repaired   bool // the head of a response was: see readRepaired
 }
 
 func newHTTP1Conn(t *http1Transport, conn socket.Conn) (*HTTP1Conn, error) {
@@ -115,6 +116,7 @@ func (u *HTTP1Conn) ClosedIdle(err error) (maybe, likely bool) {
 
 // Finish implements [Conn].
 func (u *HTTP1Conn) Finish(complete bool) {
+	u.persistent = u.persistent && !u.response.Odd()
 	u.complete = complete && u.response.Ended() && u.start == u.end && (u.persistent || u.wire.TLS != nil) && u.allSent()
 	if u.complete && u.persistent {
 		u.transport.release(u)

@@ -70,22 +70,31 @@ func (u *HTTP1Conn) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text 
 	for {
 		n, err := head.Scan(b.From[:min(u.end, limit)])
 		switch {
-		case err == http1.ErrTooManyFields:
-			return nil, http1.ErrResponseTooLong
 		case err != nil:
-			return nil, err
+			return u.readRepaired(b, head)
 		case n > 0:
 			u.start = n
 			u.private = u.private || head.ConnectionAuth
 			return b.From[:n], nil
-		case u.end >= limit:
-			return nil, http1.ErrResponseTooLong
 		}
-		if n, err = u.read(b.From[u.end:max(limit, socket.ResponseBufferBytes)]); n == 0 {
+		if err := u.readMore(b); err != nil {
 			return nil, err
 		}
-		u.end += n
 	}
+}
+
+// readMore reads more of a head, within its limit.
+func (u *HTTP1Conn) readMore(b *socket.Buffers) error {
+	limit := u.transport.options.HeadBytes
+	if u.end >= limit {
+		u.transport.refused.note(http1.Fault{Rule: http1.ErrHeadTooLong.Reason, Offset: limit})
+		return http1.ErrResponseTooLong
+	}
+	n, err := u.read(b.From[u.end:max(limit, socket.ResponseBufferBytes)])
+	if u.end += n; n == 0 {
+		return err
+	}
+	return nil
 }
 
 // read reads into b without giving buffers back.
@@ -100,11 +109,11 @@ func (u *HTTP1Conn) read(b []byte) (int, error) {
 
 // StartBody implements [Conn].
 func (u *HTTP1Conn) StartBody(b *socket.Buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
-	u.begun, u.persistent = false, head.Persistent()
+	u.begun, u.persistent = false, head.Persistent() && !u.repaired
 	if head.KeepAlive {
 		u.keepFor(head.Find(text, http1.NameKeepAlive))
 	}
-	u.response = transfer.Reader{Chunked: head.Chunked, Left: head.ContentLength}
+	u.response = transfer.Reader{Chunked: head.Chunked, Left: head.ContentLength, Lenient: true}
 	switch {
 	case bodiless:
 		u.response = transfer.Reader{}
@@ -160,7 +169,9 @@ func (u *HTTP1Conn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, e
 	}
 	u.begun = true
 	p, n, err := u.response.Next(b.From[u.start:u.end], coded)
-	u.start += n
+	if u.start += n; err != nil {
+		u.transport.refused.noteBody(err, u.response.Length())
+	}
 	return p, err
 }
 

@@ -49,6 +49,7 @@ type http1Transport struct {
 	sweeper *socket.Sweeper
 	pool    fasthttp.HostClient // of slots; it sends no requests
 	tls     peerTLS
+	refused refusedAnswers
 	life    life
 
 	mu sync.Mutex
@@ -68,9 +69,10 @@ type http1Transport struct {
 func (all *Connectors) newHTTP1Transport(p *balancer.Peer, o Options) *http1Transport {
 	t := &http1Transport{
 		denials: denials{p, o.Intentions}, address: p.Address(), options: o, sweeper: all.sweeper,
-		tls:  peerTLS{peer: p, log: all.log},
-		life: newLife(),
-		open: make(map[*HTTP1Conn]struct{}),
+		tls:     peerTLS{peer: p, log: all.log},
+		refused: refusedAnswers{peer: p, log: all.log},
+		life:    newLife(),
+		open:    make(map[*HTTP1Conn]struct{}),
 	}
 	t.pool = fasthttp.HostClient{
 		Addr: t.address, MaxConns: math.MaxInt, ConnPoolStrategy: fasthttp.LIFO,

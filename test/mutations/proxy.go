@@ -32,9 +32,30 @@ var proxyFaults = []mutation{
 	{
 		name: "chunk-size-overflows",
 		file: "proxy/http1/chunk.go",
-		old:  "s.digits > 15 {",
-		new:  "s.digits > 16 {",
+		old:  "s.digits > maxChunkDigits &&",
+		new:  "s.digits > maxChunkDigits+1 &&",
 		test: "./proxy/http1 TestChunks",
+	},
+	{
+		name: "lengths-that-differ-beside-chunks",
+		file: "proxy/http1/repair.go",
+		old:  "r.contentLength >= 0 && length != r.contentLength",
+		new:  "r.contentLength >= 0 && !r.chunked && length != r.contentLength",
+		test: "./proxy/http1 TestRefusedRepairs",
+	},
+	{
+		name: "connection-with-a-repaired-answer-is-used-again",
+		file: "proxy/upstream/http1_receive.go",
+		old:  "head.Persistent() && !u.repaired",
+		new:  "head.Persistent()",
+		test: "./proxy/upstream TestConnectionsWithOddAnswersAreNotUsedAgain",
+	},
+	{
+		name: "half-an-odd-chunk-size-reaches-the-client",
+		file: "proxy/transfer/reader.go",
+		old:  "(s.Odd || s.InSizeLine())",
+		new:  "s.Odd",
+		test: "./proxy/transfer TestClientsGetNoOddChunks",
 	},
 	{
 		name: "post-is-idempotent",

@@ -1,0 +1,210 @@
+package proxy
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"sluice/proxy/http1"
+	"sluice/test/verify"
+)
+
+// oddResponses are malformed in ways that sluice repairs in responses of peers, and nowhere else.
+var oddResponses = slices.Concat(
+	each("HTTP/1.1 200 OK%s\r\n\r\nok",
+		"\nContent-Length: 2", "\r\nX: a\nContent-Length: 2", "\nX: a\r\nContent-Length: 2",
+		"\r\nContent-Length: 2\r\nContent-Length: 2", "\r\nContent-Length: 2\r\nX: a\r\ncontent-length: 02", "\r\nContent-Length: 2, 2", "\r\nContent-Length: 2 ,\t2\r\nContent-Length: 2",
+		"\r\nX: a\x01b\r\nContent-Length: 2", "\r\nX: \x7f\x02\r\nContent-Length: 2", "\r\nConnection: close\x01\r\nContent-Length: 2", "\r\nConnection: x-a\x1f\r\nX-A: 1\r\nContent-Length: 2",
+		strings.Repeat("\r\nContent-Length: 2", 100), "\r\nConnection: keep-alive\nKeep-Alive: timeout=60\r\nContent-Length: 2",
+	),
+	each("HTTP/1.1 200 OK%s\r\n\r\n2\r\nok\r\n0\r\nX-T: y\r\n\r\n",
+		"\r\nContent-Length: 2\r\nTransfer-Encoding: chunked", "\r\nTransfer-Encoding: chunked\r\nContent-Length: 5000", "\r\nContent-Length: 3\r\nTransfer-Encoding: Chunked\r\nContent-Length: 3, 3",
+		"\nTransfer-Encoding: chunked", "\r\nX: \x01\r\nTransfer-Encoding: chunked\r\nTE: trailers",
+	),
+	each("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s",
+		"2   \r\nok\r\n0\r\n\r\n", "2\r\nok\r\n0   \r\nX-T: y\r\n\r\n", "2\t;a=b\r\nok\r\n1;c\r\n!\r\n0\r\n\r\n", "00000000000000000002\r\nok\r\n00000000000000000000\r\n\r\n",
+		"2;sig="+strings.Repeat("a", 300)+"\r\nok\r\n0\r\n\r\n", "1\r\no\r\n1 \r\nk\r\n1\r\n!\r\n0 \r\n\r\n", "4e20\r\n\xfe\r\n4e20 \r\n\xfe\r\n4e20\r\n\xfe\r\n0\r\n\r\n",
+		strings.Repeat("2  \r\nok\r\n2\r\nok\r\n", 2000)+"0\r\n\r\n", "2   \r\no",
+	),
+	[]string{
+		"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+		"HTTP/1.1 200 OK\nContent-Length: 2\n\nokHTTP/1.1 200 OK\nContent-Length: 4\n\nEVIL",
+		"HTTP/1.1 200 OK\r\nX: a\nContent-Length: 0\n\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL", // an app that lets others write X
+		"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+		"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+		"HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\nok",
+		"HTTP/1.9 200 OK\nX: \x01\nContent-Length: 2, 2\n\nok",
+		"HTTP/1.1 103 Early\nLink: </a>\n\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+		"HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+		"HTTP/1.1 103 Early\nContent-Length: 5\n\nHTTP/1.1 204 No\r\n\r\n",
+		"HTTP/1.1 204 No Content\nContent-Length: 4\n\nEVIL", "HTTP/1.1 304 Not Modified\nContent-Length: 4\n\nEVIL",
+		"HTTP/1.1 204 No Content\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nEVIL\r\n0\r\n\r\n",
+		"HTTP/1.1 304 Not Modified\r\nContent-Length: 4, 4\r\n\r\n", "HTTP/1.1 200 OK\nContent-Length: 20000\n\n\xfe", "HTTP/1.1 200 OK\n\nuntil closed \xfe",
+		"HTTP/1.1 200 OK\n", "HTTP/1.1 200 OK\nContent-Length: 2\n", "HTTP/1.1 200 OK\nContent-Length: 2\n\n", "HTTP/1.1 200 OK\nContent-Length: 3\n\nok",
+		"HTTP/1.1 200 OK\nX-Long: " + strings.Repeat("y", 15000) + "\nContent-Length: 5\n\nabcde",
+		// Odd, and HTTP/1.1 all the same: the connection is used again.
+		"HTTP/1.1 600 Unparseable\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 999 Denied\r\nContent-Length: 2\r\n\r\nok",
+	},
+)
+
+const (
+	oracleOddExtensionBytes = 512
+	oracleOddDigits         = 20
+)
+
+var (
+	headEndPattern = regexp.MustCompile("\n\r?\n")
+	oddVersion     = regexp.MustCompile("^HTTP/1[.][2-9] ")
+	oddSizePattern = regexp.MustCompile("^0*[0-9A-Fa-f]{1,15}[ \t]*(?:" + extensionPattern + ")*$")
+	controls       = regexp.MustCompile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
+)
+
+// cutResponse is cutHead for the response m, which it repairs.
+func (m *wireMessage) cutResponse(s string) (lines []string, rest string, end wireEnd) {
+	at := headEndPattern.FindStringIndex(s)
+	switch {
+	case at != nil && at[1] <= oracleHeadBytes:
+	case len(s) >= oracleHeadBytes:
+		return nil, "", endsMalformed
+	default:
+		return nil, "", endsShort
+	}
+	for line := range strings.SplitSeq(s[:at[0]+1], "\n") {
+		plain, ok := strings.CutSuffix(line, "\r")
+		m.odd = m.odd || !ok && line != "" // what follows the last LF
+		lines = append(lines, plain)
+	}
+	m.odd = m.odd || !strings.HasSuffix(s[:at[1]], "\r\n")
+	if lines = lines[:len(lines)-1]; len(lines) > oracleFields+1 {
+		return nil, "", endsMalformed
+	}
+	m.repairFields(lines)
+	if !m.repairLengths(&lines) {
+		return nil, "", endsMalformed
+	}
+	return lines, s[at[1]:], endsClean
+}
+
+// repairFields repairs the lines for themselves.
+func (m *wireMessage) repairFields(lines []string) {
+	for i, line := range lines {
+		name, value, ok := strings.Cut(line, ":")
+		f := wireField{name, value}
+		switch {
+		case i == 0 && matches(oddVersion, line):
+			m.odd, lines[0] = true, strings.Replace(line, line[:8], "HTTP/1.1", 1)
+		case i > 0 && ok && !f.is("Content-Length", "Transfer-Encoding") && controls.MatchString(value):
+			m.odd, lines[i] = true, name+":"+controls.ReplaceAllString(value, " ")
+		}
+	}
+}
+
+// repairLengths makes one of what the lines say of the length, and reports whether it can be.
+func (m *wireMessage) repairLengths(lines *[]string) bool {
+	var lengths []int
+	var at []int
+	chunked := false
+	for i, line := range (*lines)[1:] {
+		name, value, _ := strings.Cut(line, ":")
+		f := wireField{name, strings.Trim(value, " \t")}
+		chunked = chunked || f.is("Transfer-Encoding") && equalASCII(f.value, "chunked")
+		if !f.is("Content-Length") {
+			continue
+		}
+		at = append(at, i+1)
+		for element := range strings.SplitSeq(value, ",") {
+			element = strings.Trim(element, " \t")
+			if !matches(lengthPattern, element) {
+				return false
+			}
+			n, _ := strconv.Atoi(element)
+			lengths = append(lengths, n)
+		}
+	}
+	if slices.ContainsFunc(lengths, func(n int) bool { return n != lengths[0] }) {
+		return false
+	}
+	if chunked && strings.HasPrefix((*lines)[0], "HTTP/1.0 ") {
+		m.odd, (*lines)[0] = true, strings.Replace((*lines)[0], "1.0", "1.1", 1)
+	}
+	if len(lengths) > 1 || len(lengths) > 0 && chunked {
+		m.odd = true
+		for _, i := range slices.Backward(at) {
+			*lines = slices.Delete(*lines, i, i+1)
+		}
+		if !chunked {
+			*lines = append(*lines, "Content-Length: "+strconv.Itoa(lengths[0]))
+		}
+	}
+	return true
+}
+
+// cutSize returns the size in a line of a chunked body, and how many bytes of the line are none of it.
+func (m *wireMessage) cutSize(line string) (size int64, others int, ok bool) {
+	hex, extension, _ := strings.Cut(line, ";")
+	ok = matches(chunkSizePattern, line) && len(extension) <= oracleExtensionBytes
+	others = len(extension)
+	if !ok && m.ofPeer {
+		plain := strings.TrimRight(hex, " \t")
+		others += len(hex) - len(plain)
+		hex = plain
+		ok = matches(oddSizePattern, line) && len(hex) <= oracleOddDigits && others <= oracleOddExtensionBytes
+		m.odd = m.odd || ok
+	}
+	size, _ = strconv.ParseInt(hex, 16, 64)
+	return size, others, ok
+}
+
+// Whatever a peer sends, a client gets a message that a strict one takes.
+func TestNothingOddReachesClients(t *testing.T) {
+	t.Parallel()
+	for _, answer := range oddResponses {
+		answer := strings.ReplaceAll(answer, "\xfe", strings.Repeat("x", 20_000))
+		want, _, _ := readResponses(answer, "GET", true)
+		if len(want) == 0 || !want[len(want)-1].complete {
+			continue
+		}
+		final := want[len(want)-1]
+		for _, together := range []bool{true, false} {
+			p := startProxy(t, Options{}, startOrigin(t, func(c *originConn) bool {
+				_, ok := c.request()
+				for rest := answer; ok && rest != ""; {
+					n := min(len(rest), 1+len(answer)/200)
+					if together {
+						n = len(rest)
+					}
+					ok = c.write(rest[:n])
+					rest = rest[n:]
+				}
+				return false
+			}).address())
+			got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close\r\n\r\n")
+			text := got
+			var head http1.ResponseHead
+			for text != "" && (head.Status == 0 || head.Interim()) {
+				head.Reset(http1.UsualFields)
+				n, err := head.Scan([]byte(text))
+				verify.Require(t, err == nil && n > 0, "%.300q: the client got %.300q: %v", answer, got, err)
+				text = text[n:]
+			}
+			m := wireMessage{chunked: head.Chunked}
+			m.ReadBody(text, len(text))
+			verify.That(t, strconv.Itoa(head.Status) == final.status[:3] && m.complete && m.body == final.body, "%.300q: the client got %.300q", answer, got)
+			verify.That(t, head.Chunked || head.ContentLength < 0 || head.Bodiless(false) || int(head.ContentLength) == len(text), "%.300q: the client got %.300q", answer, got)
+		}
+	}
+}
+
+// The bytes behind the head of a switch are the other protocol's, whatever its lines end with.
+func TestOddSwitch(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{}, startOrigin(t, func(c *originConn) bool {
+		c.request()
+		c.write("HTTP/1.1 101 Switching Protocols\nUpgrade: x\nConnection: upgrade\n\n\n\r\nHTTP/1.1 200 OK\n")
+		return false
+	}).address())
+	answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 101 ") && strings.HasSuffix(answer, "\r\n\r\n\n\r\nHTTP/1.1 200 OK\n"), "the client got %q", answer)
+}
