@@ -204,7 +204,8 @@ func complete(o Options) Options {
 	return o
 }
 
-// setMissing sets the fields of a struct that have no value, also those of embedded ones, to the values of others.
+// setMissing sets the fields of a struct that have no value, also those of embedded ones, to the
+// values of others.
 func setMissing(v, others reflect.Value) {
 	for i := range v.NumField() {
 		switch f := v.Field(i); {

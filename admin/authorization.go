@@ -46,9 +46,9 @@ type denial struct {
 	challenge string // of the field WWW-Authenticate; "": no token helps
 }
 
-// denial requires a token that allows need, if there is one of these (RFC 6750, section 2.1), and returns nil if r has it.
-// Without one it accepts any request except requests that a browser sends for a page of
-// another site. A link on such a page may lead to what only reads.
+// denial requires a token that allows need, if there is one of these (RFC 6750, section 2.1), and
+// returns nil if r has it. Without one it accepts any request except requests that a browser sends
+// for a page of another site. A link on such a page may lead to what only reads.
 func (t Tokens) denial(r *http.Request, need scope) *denial {
 	open, given := t.Operate == "", t.scopeOf(r)
 	switch {

@@ -9,8 +9,8 @@ import (
 	"sluice/route"
 )
 
-// Branch is a branch of the discovery chain of a route's service: the requests of which it is the first that matches
-// go where it says, after all that the route does.
+// Branch is a branch of the discovery chain of a route's service: the requests of which it is the
+// first that matches go where it says, after all that the route does.
 type Branch struct {
 	Origin     string   `json:"origin"` // "service-router web, route 2"
 	Path       string   `json:"path"`   // compared with the path that the route sends
@@ -25,8 +25,9 @@ type Branch struct {
 	Actions       json.RawMessage `json:"actions,omitempty"`  // with the keys of the configuration file; absent: none
 }
 
-// RouteChain is the discovery chain of the service of a Route, or of a Target of one: its branches, in order, where the chain
-// comes first in a list of routes, and its service in all other places. A request that takes no branch goes to the service.
+// RouteChain is the discovery chain of the service of a Route, or of a Target of one: its branches,
+// in order, where the chain comes first in a list of routes, and its service in all other places. A
+// request that takes no branch goes to the service.
 type RouteChain struct {
 	Chain   []Branch `json:"chain,omitempty"`
 	ChainOf string   `json:"chain_of,omitempty"`
@@ -43,7 +44,8 @@ func (c *RouteChain) showOnce(service string, shown map[string]bool) {
 	}
 }
 
-// showChainsOnce leaves out the chains of the route that were shown: a chain has many branches, and a service many routes.
+// showChainsOnce leaves out the chains of the route that were shown: a chain has many branches, and
+// a service many routes.
 func (d *Route) showChainsOnce(shown map[string]bool) {
 	d.showOnce(d.Service, shown)
 	if d.Weighted != nil {
@@ -96,8 +98,9 @@ func addChain(described []Branch, service string, c *config.Config) {
 	}
 }
 
-// branch returns the index of the branch of a route's chain that the request takes; -1: none. unsafe: sluice answers 400, because
-// the route or the branch edits the path, which has two readings.
+// branch returns the index of the branch of a route's chain that the request takes; -1: none.
+// unsafe: sluice answers 400, because the route or the branch edits the path, which has two
+// readings.
 func (r *imagined) branch(m *route.Route) (taken int, unsafe bool) {
 	path, fields := []byte(r.url.EscapedPath()), route.Request(r)
 	if a := m.Actions; a != nil {

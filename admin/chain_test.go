@@ -10,8 +10,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A route shows the discovery chain of its service, and a request the branch that it takes, by the path and the fields
-// that the route sends.
+// A route shows the discovery chain of its service, and a request the branch that it takes, by the
+// path and the fields that the route sends.
 func TestRouteShowsTheChain(t *testing.T) {
 	own := &route.Actions{
 		Path:           verify.Result(route.NewPathEdits(route.PathOptions{Strip: "/shop"})).Must(t),

@@ -162,8 +162,9 @@ func (a *ConsulAnswer) used() (used []discovery.Instance, others []consulsource.
 	return used, others
 }
 
-// compareInstances joins instances and peers by identity, sorted. Of several peers with one identity, the first counts: others
-// are of a pool of the service that was removed and still drains.
+// compareInstances joins instances and peers by identity, sorted. Of several peers with one
+// identity, the first counts: others are of a pool of the service that was removed and still
+// drains.
 func compareInstances(instances []discovery.Instance, peers []balancer.PeerView) []ComparedInstance {
 	all := make(map[discovery.Key]*ComparedInstance)
 	at := func(i discovery.Instance) *ComparedInstance {

@@ -12,8 +12,9 @@ import (
 //go:embed dashboard
 var dashboardFiles embed.FS
 
-// dashboardPage is made when somebody asks for it: a start takes 15 ms less, and 1 MB. It contains styles and scripts, so that a
-// browser never combines two versions. Its policy allows its own parts and the admin API.
+// dashboardPage is made when somebody asks for it: a start takes 15 ms less, and 1 MB. It contains
+// styles and scripts, so that a browser never combines two versions. Its policy allows its own
+// parts and the admin API.
 var dashboardPage = sync.OnceValue(func() (page struct {
 	text   []byte
 	policy string

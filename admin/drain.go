@@ -131,8 +131,8 @@ func (h orderHandler) give(r *http.Request, o operator.Order) (any, error) {
 	return h.operated(r, found, about.Key()), nil
 }
 
-// end answers POST /api/peers/{service}/{id}/enable and …/weight/release, which end the order of a kind about the peer that
-// the path names.
+// end answers POST /api/peers/{service}/{id}/enable and …/weight/release, which end the order of a
+// kind about the peer that the path names.
 func (h orderHandler) end(kind operator.Kind) func(*http.Request, operator.Order) (any, error) {
 	return func(r *http.Request, by operator.Order) (any, error) {
 		found, err := h.find(r, kind)
@@ -241,8 +241,8 @@ func (h orderHandler) peersThat(f func(balancer.PeerView) bool) []Peer {
 	return peers
 }
 
-// drainNode answers POST /api/nodes/{node}/drain, with the parameters of drain. ?datacenter= chooses
-// among nodes with the same name.
+// drainNode answers POST /api/nodes/{node}/drain, with the parameters of drain. ?datacenter=
+// chooses among nodes with the same name.
 func (h orderHandler) drainNode(r *http.Request, o operator.Order) (any, error) {
 	o, err := h.orderOfNode(r, o, false)
 	if err != nil {
@@ -266,8 +266,8 @@ func (h orderHandler) enableNode(r *http.Request, o operator.Order) (any, error)
 	return h.operatedNode(r, o), nil
 }
 
-// orderOfNode returns the drain of the node that the path names. ended: it is to be ended, so a data
-// centre counts in which it stands.
+// orderOfNode returns the drain of the node that the path names. ended: it is to be ended, so a
+// data centre counts in which it stands.
 func (h orderHandler) orderOfNode(r *http.Request, o operator.Order, ended bool) (operator.Order, error) {
 	o.Kind, o.Node = operator.Drain, r.PathValue("node")
 	datacenters := map[string]bool{}

@@ -68,7 +68,8 @@ func TestDrainAndEnable(t *testing.T) {
 	verify.Equal(t, peerNamed(t, h, "other", "a").State, "up", "the peer of the same id in another service")
 }
 
-// A service of sluice is a part of one in Consul, which has another name: orders have sluice's name.
+// A service of sluice is a part of one in Consul, which has another name: orders have sluice's
+// name.
 func TestOrdersAboutAServiceWithAnotherName(t *testing.T) {
 	pool := newPool(t, "blue", instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
 	blue := &config.Config{Services: map[string]config.Service{"blue": {Consul: &config.ConsulService{ServiceOptions: consulsource.ServiceOptions{Service: "star"}}}}}

@@ -102,8 +102,8 @@ func newEventsQuery(r *http.Request) (q eventsQuery, err error) {
 	return q, nil
 }
 
-// streamEvents sends the kept events and the events of reader, until the client leaves, is too slow, is not
-// allowed to look any more, or the feed is closed.
+// streamEvents sends the kept events and the events of reader, until the client leaves, is too
+// slow, is not allowed to look any more, or the feed is closed.
 // https://html.spec.whatwg.org/multipage/server-sent-events.html
 func streamEvents(w http.ResponseWriter, r *http.Request, kept []events.Event, reader *events.Reader, allowed func() bool) {
 	header := w.Header()

@@ -167,7 +167,8 @@ func TestTooManyStreamsOfEventsAreRefused(t *testing.T) {
 	verify.That(t, response.StatusCode == http.StatusServiceUnavailable && response.Header.Get("Retry-After") != "" && strings.Contains(string(body), "100 streams"), "status %d, %s", response.StatusCode, body)
 }
 
-// streamOf asks for a stream in virtual time. It returns the client's connection, and what waits for the end of the handler.
+// streamOf asks for a stream in virtual time. It returns the client's connection, and what waits
+// for the end of the handler.
 func streamOf(t *testing.T, feed *events.Feed) (client net.Conn, ended func()) {
 	t.Helper()
 	handled := make(chan struct{})

@@ -15,8 +15,8 @@ type OperatedService struct {
 	Acceptance
 }
 
-// maintain answers POST /api/services/{service}/maintenance/on, with the parameters of drain. ?except= has addresses and
-// networks of clients whose requests are still forwarded.
+// maintain answers POST /api/services/{service}/maintenance/on, with the parameters of drain.
+// ?except= has addresses and networks of clients whose requests are still forwarded.
 func (h orderHandler) maintain(r *http.Request, o operator.Order) (any, error) {
 	o.Kind, o.Service, o.Except = operator.Maintenance, r.PathValue("service"), r.URL.Query().Get("except")
 	if !h.knowsService(o.Service) {

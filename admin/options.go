@@ -114,9 +114,11 @@ type Routes struct {
 	Chains func() []Chain
 	// Keys returns the state of the keys of issuers of tokens, sorted by source.
 	Keys func() []auth.KeySetStatus
-	// Intentions returns what Consul's intentions say about connections to services in the mesh, sorted by service.
+	// Intentions returns what Consul's intentions say about connections to services in the mesh,
+	// sorted by service.
 	Intentions func() []mesh.IntentionState
-	// DeniedBy returns why the mesh denies connections to a service; "": it does not, or that is not known.
+	// DeniedBy returns why the mesh denies connections to a service; "": it does not, or that is
+	// not known.
 	DeniedBy func(service string) string
 }
 
@@ -138,7 +140,8 @@ type Fleet struct {
 type Limits interface {
 	// Report returns their state.
 	Report() fleet.LimitsReport
-	// Counts returns what this replica tells another one, which knows what it has counted until a round of a process.
+	// Counts returns what this replica tells another one, which knows what it has counted until a
+	// round of a process.
 	Counts(process string, after uint64) fleet.Counts
 }
 

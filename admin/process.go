@@ -28,7 +28,8 @@ func (h programHandler) setLogLevel(r *http.Request, o operator.Order) (any, err
 // ready answers GET /api/ready: the answer of /readyz, always with status 200.
 func (h programHandler) ready(*http.Request) (any, error) { return h.describeReadiness(), nil }
 
-// turnReady answers POST /api/ready/off, after which sluice is not ready and serves, and /api/ready/on.
+// turnReady answers POST /api/ready/off, after which sluice is not ready and serves, and
+// /api/ready/on.
 func (h programHandler) turnReady(off bool) func(*http.Request, operator.Order) (any, error) {
 	return func(r *http.Request, o operator.Order) (any, error) {
 		if err := h.TurnReady(off, o.Why, o.By); err != nil {

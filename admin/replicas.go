@@ -37,7 +37,8 @@ func (h replicaHandler) replicas(r *http.Request) (any, error) {
 	return Replicas{status, h.Replicas(r.Context())}, nil
 }
 
-// ofReplica answers other replicas, which have no token, with proofs, and everybody else with others.
+// ofReplica answers other replicas, which have no token, with proofs, and everybody else with
+// others.
 func ofReplica(p *fleet.Proofs, f, others http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if p == nil || !p.Are(r) {

@@ -17,15 +17,16 @@ type RouteAnswer struct {
 	Path string `json:"path"`
 	// Route is the chosen one; null: none, so that the answer is 404.
 	Route *Route `json:"route"`
-	// Service is the one of a route with Weighted, or of its service's discovery chain, that gets the request; empty:
-	// chance decides, or the route has neither.
+	// Service is the one of a route with Weighted, or of its service's discovery chain, that gets
+	// the request; empty: chance decides, or the route has neither.
 	Service string `json:"service,omitempty"`
 	// Branch is the branch of the discovery chain that the request takes; null: none.
 	Branch *Branch `json:"branch,omitempty"`
 	// Group is the group of the service's peers that the request would get; empty: the
 	// route has no split, or the request says nothing of what the split goes by.
 	Group string `json:"group,omitempty"`
-	// Denied is why the mesh denies the connections for the request; empty: it does not, or that is not known.
+	// Denied is why the mesh denies the connections for the request; empty: it does not, or that is
+	// not known.
 	Denied string `json:"denied,omitempty"`
 	// Refused is the reason with which sluice refuses the path; empty: it does not.
 	Refused string `json:"refused,omitempty"`

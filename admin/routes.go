@@ -14,8 +14,8 @@ import (
 
 // Route is an element of /api/routes.
 type Route struct {
-	// Protocol is tls, tls_ended or tcp for a route of connections, which has neither path nor match;
-	// absent: of requests.
+	// Protocol is tls, tls_ended or tcp for a route of connections, which has neither path nor
+	// match; absent: of requests.
 	Protocol   string    `json:"protocol,omitempty"`
 	Host       string    `json:"host"` // empty: any, or HostRegexp
 	HostRegexp string    `json:"host_regexp,omitempty"`

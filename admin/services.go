@@ -140,8 +140,8 @@ func (h serviceHandler) serviceNames() []string {
 	return slices.Compact(each(reading.Sorted(h.Pools()), (*balancer.Pool).Name))
 }
 
-// nameInRegistry returns the name that the instances of a service have, also while there are none: Consul's if the configuration
-// has it, else the service's.
+// nameInRegistry returns the name that the instances of a service have, also while there are none:
+// Consul's if the configuration has it, else the service's.
 func (o Options) nameInRegistry(service string) string {
 	if c := o.Effective(); c != nil {
 		if selection := c.Services[service].Consul; selection != nil {

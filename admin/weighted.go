@@ -22,7 +22,8 @@ type Target struct {
 	Group   string  `json:"group,omitempty"` // the only one that gets requests; empty: all, or Split
 	Share   float64 `json:"share"`           // as asked for; 0 with ByPeers: what the others leave
 	Present float64 `json:"present_share"`   // of the requests at present, 0 to 1
-	// UsablePeers is the number of peers that may get requests. A target without gives its share to the others.
+	// UsablePeers is the number of peers that may get requests. A target without gives its share to
+	// the others.
 	UsablePeers int     `json:"usable_peers"`
 	Split       *Split  `json:"split,omitempty"`
 	Mirror      *Mirror `json:"mirror,omitempty"`

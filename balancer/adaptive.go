@@ -6,7 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// Criticality says which requests are refused first while a service is overloaded; see [Limits].Adaptive.
+// Criticality says which requests are refused first while a service is overloaded; see
+// [Limits].Adaptive.
 type Criticality uint8
 
 const (
@@ -28,8 +29,9 @@ func (c Criticality) String() string { return criticalityNames[c] }
 // quarters are the part of a limit that requests of a criticality may fill.
 var quarters = [NumCriticalities]int64{CriticalityCritical: 4, CriticalityNormal: 3, CriticalitySheddable: 2}
 
-// adaptive bounds the attempts in each tier of a pool. A request that finds no room in its tier goes to the next one,
-// and is refused where no tier has room. It does not wait: all that waits is at the peers.
+// adaptive bounds the attempts in each tier of a pool. A request that finds no room in its tier
+// goes to the next one, and is refused where no tier has room. It does not wait: all that waits is
+// at the peers.
 type adaptive struct {
 	floor atomic.Int64 // the lowest limit
 	tiers [maxLimiters]limiter
@@ -46,9 +48,9 @@ type tierID struct {
 	priority int
 }
 
-// A limiter bounds the attempts that wait for an answer. One whose answer has begun does not count, however
-// long that is: neither a stream nor a client that reads slowly is work that others wait for. No method takes a lock or
-// allocates.
+// A limiter bounds the attempts that wait for an answer. One whose answer has begun does not count,
+// however long that is: neither a stream nor a client that reads slowly is work that others wait
+// for. No method takes a lock or allocates.
 type limiter struct {
 	limit atomic.Int64 // 0 before the first window
 	due   atomic.Int64 // when to look at the window, by nanotime; 0 before the first, math.MaxInt64 while a goroutine does
@@ -89,14 +91,16 @@ func (l *limiter) refuse(now int64) {
 		l.held.Store(true)
 	}
 	if due := l.due.Load(); now-due >= int64(standstill) && due != 0 && l.due.CompareAndSwap(due, math.MaxInt64) {
-		// No answer has come since. What waits is not quick work, such as long polls, and would keep all others out.
+		// No answer has come since. What waits is not quick work, such as long polls, and would
+		// keep all others out.
 		l.gradient, l.opened = gradient{}, 0
 		l.limit.Store(unlimited)
 		l.due.Store(now)
 	}
 }
 
-// enter counts an attempt on a peer, and returns the number of its limiter, from 1; 0 if its tier has no room.
+// enter counts an attempt on a peer, and returns the number of its limiter, from 1; 0 if its tier
+// has no room.
 func (a *adaptive) enter(p *Peer, c Criticality, now int64) uint8 {
 	if tier := p.tier.Load(); a.tiers[tier].enter(c, now) {
 		return uint8(tier) + 1
@@ -141,8 +145,8 @@ func (l *limiter) observe(now int64, floor int) (due int64) {
 	return now + int64(windowTime)
 }
 
-// Sheds reports whether Pick would refuse a first attempt at present with [ErrOverload], and counts that as a refusal if so:
-// for those who would rather know before they read the body of a request.
+// Sheds reports whether Pick would refuse a first attempt at present with [ErrOverload], and counts
+// that as a refusal if so: for those who would rather know before they read the body of a request.
 func (p *Pool) Sheds(q *Query) bool {
 	s := p.snapshot.Load()
 	a := s.terms.adaptive
@@ -159,7 +163,8 @@ func (p *Pool) Sheds(q *Query) bool {
 	return true
 }
 
-// hasRoom reports whether a part has a tier with room, or no peer that gets requests: then that is why a pick fails.
+// hasRoom reports whether a part has a tier with room, or no peer that gets requests: then that is
+// why a pick fails.
 func (a *adaptive) hasRoom(part *Part, c Criticality) bool {
 	for _, peers := range part.inTiers {
 		if len(peers) > 0 && a.tiers[peers[0].tier.Load()].hasRoom(c) {
@@ -177,8 +182,9 @@ func (p *Pool) shed(c Criticality, again bool) error {
 	return p.refuse(LimitAdaptive, again)
 }
 
-// assignTiersLocked tells the peers of a snapshot which limiters they have: tiers are those of the whole pool, in each
-// group. A tier has the limiter that it had before, whatever tiers have come or gone.
+// assignTiersLocked tells the peers of a snapshot which limiters they have: tiers are those of the
+// whole pool, in each group. A tier has the limiter that it had before, whatever tiers have come or
+// gone.
 func (p *Pool) assignTiersLocked(s *Snapshot) {
 	a := s.terms.adaptive
 	if a == nil {
@@ -206,8 +212,8 @@ func (p *Pool) assignTiersLocked(s *Snapshot) {
 	}
 }
 
-// limiterOf returns the number of the limiter of a tier: the one that it had, or else one that no tier has had, or that
-// of a tier that is not present any more.
+// limiterOf returns the number of the limiter of a tier: the one that it had, or else one that no
+// tier has had, or that of a tier that is not present any more.
 func (a *adaptive) limiterOf(id tierID, present map[tierID]bool) int {
 	n := slices.Index(a.of[:], id)
 	if n < 0 {

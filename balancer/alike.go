@@ -96,8 +96,8 @@ func compare(word uint64, peer uint8) (c comparison) {
 // likesOf returns the place of an endpoint.
 func (a *alike) likesOf(endpoint uint32) *likes { return &a.endpoints[endpoint%likeEndpoints] }
 
-// failed notes that the peer has failed. It returns how many failures in a row there were at least, with
-// those that did not count when they came; 0: this one does not count.
+// failed notes that the peer has failed. It returns how many failures in a row there were at least,
+// with those that did not count when they came; 0: this one does not count.
 func (a *alike) failed(p *Peer, endpoint uint32) int {
 	if a.until.Swap(nanotime()+int64(likeTime)) == 0 {
 		a.forget()

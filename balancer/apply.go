@@ -19,9 +19,10 @@ import (
 // warning, becomes a peer that gets no requests. A closed pool ignores the set.
 func (p *Pool) Apply(set []discovery.Instance) discovery.Changes { return p.apply(set, false) }
 
-// ApplyMoved is Apply for the first set of another source, such as another registry, which may name the same processes
-// otherwise: an instance at the address of a peer that leaves is no new one. If that peer has been in use, the instance
-// need not pass an active check first, and what checks have said of the peer counts until the first one of its own.
+// ApplyMoved is Apply for the first set of another source, such as another registry, which may name
+// the same processes otherwise: an instance at the address of a peer that leaves is no new one. If
+// that peer has been in use, the instance need not pass an active check first, and what checks have
+// said of the peer counts until the first one of its own.
 func (p *Pool) ApplyMoved(set []discovery.Instance) discovery.Changes { return p.apply(set, true) }
 
 func (p *Pool) apply(set []discovery.Instance, moved bool) discovery.Changes {
@@ -144,7 +145,8 @@ func (p *Pool) WithFailures(set []discovery.Instance) []discovery.Instance {
 	return set
 }
 
-// FailedChecks returns why active checks of peers in the set fail, of those that get no requests therefore.
+// FailedChecks returns why active checks of peers in the set fail, of those that get no requests
+// therefore.
 func (p *Pool) FailedChecks() map[discovery.Key]string {
 	failed := make(map[discovery.Key]string)
 	for _, peer := range p.Snapshot().All {
@@ -155,8 +157,8 @@ func (p *Pool) FailedChecks() map[discovery.Key]string {
 	return failed
 }
 
-// joinLocked adds a peer to the set, or takes back one that still drains. former is the condition of the peer that it was under
-// another name; nil: it was none.
+// joinLocked adds a peer to the set, or takes back one that still drains. former is the condition
+// of the peer that it was under another name; nil: it was none.
 func (p *Pool) joinLocked(i discovery.Instance, former *condition) {
 	id := i.Key()
 	if peer := p.draining[id]; peer != nil {

@@ -2,10 +2,11 @@ package balancer
 
 import "context"
 
-// Await is pick, which calls [Pool.Pick], for a request that can wait while the pool has no eligible peer.
-// It returns as soon as there is one, with pick's last error when ctx ends, and at once
-// with any error other than [ErrNoPeers] and [ErrNoEligible], or if the pool is closed: it gets no more peers. At most Limits.Pending
-// requests wait; further ones fail with [ErrTooManyPending].
+// Await is pick, which calls [Pool.Pick], for a request that can wait while the pool has no
+// eligible peer. It returns as soon as there is one, with pick's last error when ctx ends, and at
+// once with any error other than [ErrNoPeers] and [ErrNoEligible], or if the pool is closed: it
+// gets no more peers. At most Limits.Pending requests wait; further ones fail with
+// [ErrTooManyPending].
 func (p *Pool) Await(ctx context.Context, pick func() (Token, error)) (Token, error) {
 	defer p.pending.Add(-1)
 	if p.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
@@ -34,8 +35,9 @@ func (p *Pool) isClosed() bool {
 // AwaitConnection is [Pool.Pick] for a request that would rather wait than fail
 // while every connection is in use (Limits.PeerConnections). Requests get the
 // connections that become free in the order in which they came, and before those
-// that do not wait; each group has its own order, and others for the retries with an equal Query.Tried. It returns with
-// [ErrConnectionsSaturated] when ctx ends, and at once with any other error. Limits.Pending bounds the waiting requests, as in Await.
+// that do not wait; each group has its own order, and others for the retries with an equal
+// Query.Tried. It returns with [ErrConnectionsSaturated] when ctx ends, and at once with any other
+// error. Limits.Pending bounds the waiting requests, as in Await.
 func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
 	defer p.pending.Add(-1)
 	if p.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {

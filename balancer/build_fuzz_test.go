@@ -91,7 +91,8 @@ func FuzzPool(f *testing.F) {
 }
 
 // checkPool fails unless p has the peers of set, the right ones are eligible, Pick returns exactly
-// these while all are idle, and the transports of the others are drained, and closed when they should be.
+// these while all are idle, and the transports of the others are drained, and closed when they
+// should be.
 func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[discovery.Key]Reason, panicThreshold float64, used map[*Peer]bool, idle bool) {
 	t.Helper()
 	s := p.Snapshot()

@@ -138,7 +138,8 @@ func TestChurn(t *testing.T) {
 	close(stop)
 	writers.Wait()
 	verify.Equal(t, len(p.Snapshot().Draining), 0, "peers drain, but nothing is in flight")
-	// A group has an attempt, whatever the changes were: a group that they remove takes its counter along.
+	// A group has an attempt, whatever the changes were: a group that they remove takes its counter
+	// along.
 	o.Groups = byTag("a")
 	verify.NoError(t, p.Reconfigure(complete(o)))
 	another := instance(len(set), 1)
@@ -226,8 +227,8 @@ func TestNoChangeIsMissed(t *testing.T) {
 	}
 }
 
-// Requests, sets, orders and verdicts go on while a pool is retired and closes: until then it has the peers that it had, no request
-// is on a closed transport, and all peers end.
+// Requests, sets, orders and verdicts go on while a pool is retired and closes: until then it has
+// the peers that it had, no request is on a closed transport, and all peers end.
 func TestChurnOfRetiredPools(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -69,8 +69,8 @@ func (p *Pool) cut(peer *Peer, departure uint16, timeout time.Duration) {
 	p.flushLocked()
 }
 
-// cutLeavingLocked ends the drain of peers that have left the set because they no longer lead, at its begin. No snapshot has
-// them any more.
+// cutLeavingLocked ends the drain of peers that have left the set because they no longer lead, at
+// its begin. No snapshot has them any more.
 func (p *Pool) cutLeavingLocked(removed []discovery.Instance) {
 	cut := false
 	for _, i := range removed {
@@ -152,9 +152,9 @@ type retirement struct {
 	timer *time.Timer
 }
 
-// Retire is Close for a pool that routes have used until now. A request that was matched to it may have no peer yet, because
-// its body arrives, or others are asked whether it may pass: until late has passed, Pick gives it a peer as before, although all
-// of them drain. Close ends that time.
+// Retire is Close for a pool that routes have used until now. A request that was matched to it may
+// have no peer yet, because its body arrives, or others are asked whether it may pass: until late
+// has passed, Pick gives it a peer as before, although all of them drain. Close ends that time.
 func (p *Pool) Retire(late time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -43,7 +43,8 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 	})
 }
 
-// With CutRemoved, a peer that leaves is cut at once, and is another one if it returns. A pool that is closed drains.
+// With CutRemoved, a peer that leaves is cut at once, and is another one if it returns. A pool that
+// is closed drains.
 func TestRemovedPeerIsCut(t *testing.T) {
 	var got events
 	p := newTestPool(t, Options{OneLeader: true, CutRemoved: true, NewTransport: newTestTransport, Notify: got.notify})
@@ -201,7 +202,8 @@ func TestCloseDrainsEveryPeer(t *testing.T) {
 	})
 }
 
-// Until its time is over, the peers of a pool that is out of use drain, and requests that were for it still get them.
+// Until its time is over, the peers of a pool that is out of use drain, and requests that were for
+// it still get them.
 func TestRetiredPoolServesLateRequests(t *testing.T) {
 	for _, closed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -269,7 +271,8 @@ func remove(set []discovery.Instance, id discovery.Key) (rest []discovery.Instan
 	return rest
 }
 
-// Nobody waits for a peer of a pool that gets none any more: in its place there may be another one, for the next request.
+// Nobody waits for a peer of a pool that gets none any more: in its place there may be another one,
+// for the next request.
 func TestNobodyWaitsForAPeerOfARetiredPool(t *testing.T) {
 	for name, end := range map[string]func(*Pool){"retired": func(p *Pool) { p.Retire(5 * time.Second) }, "closed": (*Pool).Close} {
 		t.Run(name, func(t *testing.T) {
@@ -296,7 +299,8 @@ func TestRetiredPoolWithoutPeersHasDrainedWhenItCloses(t *testing.T) {
 	})
 }
 
-// The last request on a peer that gets no others any more, because it is down, may end while the pool is retired.
+// The last request on a peer that gets no others any more, because it is down, may end while the
+// pool is retired.
 func TestRetiredPoolLetsAPeerGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{DrainTimeout: time.Minute, NewTransport: newTestTransport})

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// averaging is the time over which a mean is taken, if there are enough samples in it. A sample moves the mean by
-	// leastShare to mostShare of the difference, and counts at most maxSample times the mean: a request that takes
-	// long on any peer says little of this one.
+	// averaging is the time over which a mean is taken, if there are enough samples in it. A sample
+	// moves the mean by leastShare to mostShare of the difference, and counts at most maxSample
+	// times the mean: a request that takes long on any peer says little of this one.
 	averaging  = 2 * time.Second
 	leastShare = 0.01
 	mostShare  = 0.2
@@ -28,17 +28,19 @@ const (
 	step = time.Millisecond
 )
 
-// estimate is a moving average of a peer's latency. Each sample is weighted by the time since the one before (A. Eckner,
-// "Algorithms for Unevenly Spaced Time Series"), within leastShare and mostShare; a failure counts in full at once.
+// estimate is a moving average of a peer's latency. Each sample is weighted by the time since the
+// one before (A. Eckner, "Algorithms for Unevenly Spaced Time Series"), within leastShare and
+// mostShare; a failure counts in full at once.
 //
-// A mean follows from few samples how fast a peer is, where a peak ("peak EWMA", twitter.github.io/finagle,
-// PeakEwma.scala) mostly shows which request was the slowest one. The decay time depends on how well samples agree. With a
-// fixed time of 10 s, one of two peers with few requests gets nothing for up to a minute after a single slow answer; with
-// 1 s, a peer that is always slow is tried every few seconds.
+// A mean follows from few samples how fast a peer is, where a peak ("peak EWMA",
+// twitter.github.io/finagle, PeakEwma.scala) mostly shows which request was the slowest one. The
+// decay time depends on how well samples agree. With a fixed time of 10 s, one of two peers with
+// few requests gets nothing for up to a minute after a single slow answer; with 1 s, a peer that is
+// always slow is tried every few seconds.
 //
-// The zero value has no sample. A peer's first answer is none either; see begin. An estimate is safe for concurrent use without a lock:
-// a reader that meets half an update sees the earlier value with a little more or less
-// decay.
+// The zero value has no sample. A peer's first answer is none either; see begin. An estimate is
+// safe for concurrent use without a lock: a reader that meets half an update sees the earlier value
+// with a little more or less decay.
 type estimate struct {
 	value  atomic.Uint64 // nanoseconds, a float64; 0 before the first sample
 	stamp  atomic.Int64  // time of the last sample, or of the first answer, by nanotime
@@ -95,8 +97,8 @@ func (e *estimate) faded(value, usual float64, age int64) float64 {
 	return usual + slower*math.Exp(-float64(age)/e.decay())
 }
 
-// penalize adds a failure at the time end, which counts as this latency in full. It does not lower a higher estimate,
-// which decays towards it.
+// penalize adds a failure at the time end, which counts as this latency in full. It does not lower
+// a higher estimate, which decays towards it.
 func (e *estimate) penalize(latency time.Duration, end int64) {
 	failure, stamp := float64(latency), e.stamp.Load()
 	elapsed := end - stamp

@@ -53,8 +53,8 @@ func TestAFasterSampleMovesWhatAPickCompares(t *testing.T) {
 	f(ms, time.Minute, 4200*time.Microsecond)
 }
 
-// The mean follows a change within seconds, with any number of samples in between. Most samples of a busy peer are within
-// a step of the last one, which must not prevent that.
+// The mean follows a change within seconds, with any number of samples in between. Most samples of
+// a busy peer are within a step of the last one, which must not prevent that.
 func TestTheMeanFollowsAChange(t *testing.T) {
 	for _, samples := range []int64{20, 1000, 20_000} {
 		var e estimate

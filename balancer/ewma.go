@@ -9,34 +9,40 @@ import (
 const (
 	// choices is how many random peers are compared.
 	choices = 6
-	// concurrency is the load of a peer without requests in flight. A peer works at some requests at the same time, so
-	// that the first ones delay each other little: with 1, an idle slow peer is preferred to a fast one that has room.
-	// With more, slow requests, which only the number in flight shows, collect at one peer.
+	// concurrency is the load of a peer without requests in flight. A peer works at some requests
+	// at the same time, so that the first ones delay each other little: with 1, an idle slow peer
+	// is preferred to a fast one that has room. With more, slow requests, which only the number in
+	// flight shows, collect at one peer.
 	concurrency = 2.5
-	// maxFaster and maxSlower bound the ratio between the latency of a peer and the usual one. No peer counts as much
-	// faster than the others, so that errors of estimates draw no crowd. A slow one gets requests when the others have
-	// this many times the load, so that one slow answer does not idle it.
+	// maxFaster and maxSlower bound the ratio between the latency of a peer and the usual one. No
+	// peer counts as much faster than the others, so that errors of estimates draw no crowd. A slow
+	// one gets requests when the others have this many times the load, so that one slow answer does
+	// not idle it.
 	maxFaster = 0.6
 	maxSlower = 32
-	// A peer that alone answers implausible times as fast as the next one of all choices does other work than they do, for
-	// example answers wrongly. Of fewer peers, two slow ones would make the third implausible.
+	// A peer that alone answers implausible times as fast as the next one of all choices does other
+	// work than they do, for example answers wrongly. Of fewer peers, two slow ones would make the
+	// third implausible.
 	implausible = 16
 )
 
-// ewma takes the best of six random peers, drawn by weight, by latency × load. Latency is a moving average (see estimate),
-// load is concurrency plus the requests in flight relative to the weight.
+// ewma takes the best of six random peers, drawn by weight, by latency × load. Latency is a moving
+// average (see estimate), load is concurrency plus the requests in flight relative to the weight.
 //
-// A request of a light peer is a larger load than one of a heavy peer. If a pick counted only those in flight, idle light
-// peers would get too much; with the one to pick for, too little. So it counts half of this one: (requests + ½) / weight is
-// how A. Sainte-Laguë divides seats without favour for small or large parties.
+// A request of a light peer is a larger load than one of a heavy peer. If a pick counted only those
+// in flight, idle light peers would get too much; with the one to pick for, too little. So it
+// counts half of this one: (requests + ½) / weight is how A. Sainte-Laguë divides seats without
+// favour for small or large parties.
 //
-// The usual latency is the median of those. A peer that has answered once or never has it. A slower one approaches it as
-// its last sample ages: within seconds after a single slow answer, within half a minute if it was slow for long. So new
-// peers are not flooded, and slow ones are tried again with one request at a time.
+// The usual latency is the median of those. A peer that has answered once or never has it. A slower
+// one approaches it as its last sample ages: within seconds after a single slow answer, within half
+// a minute if it was slow for long. So new peers are not flooded, and slow ones are tried again
+// with one request at a time.
 //
-// A peer that answers wrongly and at once has a low latency and nothing in flight, and would get most of the requests. So a
-// single one that is implausibly fast gets what its weight gives: it counts as usual when it is drawn first, and else not at
-// all. If several are as fast, the others are slow.
+// A peer that answers wrongly and at once has a low latency and nothing in flight, and would get
+// most of the requests. So a single one that is implausibly fast gets what its weight gives: it
+// counts as usual when it is drawn first, and else not at all. If several are as fast, the others
+// are slow.
 type ewma struct {
 	candidates []candidate
 	lottery    lottery
@@ -70,9 +76,9 @@ func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {
 		d := &drawn[i+1]
 		load := d.halfway()
 		if idle {
-			// The first stays the choice unless another one is better even with twice the load: at low load shares
-			// follow the weights, and all are tried. With half a request by weight, shares would
-			// follow twice.
+			// The first stays the choice unless another one is better even with twice the load: at
+			// low load shares follow the weights, and all are tried. With half a request by weight,
+			// shares would follow twice.
 			load = 2*concurrency + d.load()
 		}
 		if usual*maxFaster*load >= lowest {
@@ -91,11 +97,12 @@ type drawing struct {
 	estimate float64
 }
 
-// halfway returns the load with half of a further request; for an average weight, concurrency plus the requests in flight.
+// halfway returns the load with half of a further request; for an average weight, concurrency plus
+// the requests in flight.
 func (d *drawing) halfway() float64 { return concurrency + (d.burden-1)/2 + d.load() }
 
-// draw draws candidates that are not in q.Tried, in proportion to their weights: different ones if all weights are equal.
-// Of a small pool it takes all.
+// draw draws candidates that are not in q.Tried, in proportion to their weights: different ones if
+// all weights are equal. Of a small pool it takes all.
 func (e *ewma) draw(q *Query, drawn *[choices]drawing) (n int) {
 	size := len(e.candidates)
 	at, coin := e.lottery.ticket(q.random)
@@ -139,8 +146,8 @@ func (e *ewma) draw(q *Query, drawn *[choices]drawing) (n int) {
 	return n
 }
 
-// judge returns the median of the known estimates, the lower one of two, and 0 if there is none. It also returns the index of
-// a single one that is implausibly fast, or -1.
+// judge returns the median of the known estimates, the lower one of two, and 0 if there is none. It
+// also returns the index of a single one that is implausibly fast, or -1.
 func judge(drawn []drawing) (usual float64, alone int) {
 	var sorted [choices]float64
 	n := 0

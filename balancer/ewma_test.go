@@ -47,8 +47,8 @@ func TestUsualLatencyIsTheLowerMedianOfTheKnown(t *testing.T) {
 	f(3, 6, 5, 4, 3, 2, 1)
 }
 
-// Only one far below many others does other work than they do. Of several, of few, or beside one that is nearly as fast,
-// each is as fast as it answers.
+// Only one far below many others does other work than they do. Of several, of few, or beside one
+// that is nearly as fast, each is as fast as it answers.
 func TestWhichPeerIsImplausiblyFast(t *testing.T) {
 	f := func(want int, estimates ...float64) {
 		t.Helper()
@@ -101,7 +101,8 @@ func TestAnImplausiblyFastPeerGetsItsShare(t *testing.T) {
 	}
 }
 
-// Six peers of any larger number are different ones, each as likely as any other, and none was tried.
+// Six peers of any larger number are different ones, each as likely as any other, and none was
+// tried.
 func TestPeersAreDrawnAlike(t *testing.T) {
 	random := generator(t)
 	for _, n := range []int{2, 6, 7, 10, 100} {

@@ -27,9 +27,10 @@ type adjustment struct {
 
 func (a adjustment) value() float64 { return cmp.Or(a.by, 1) }
 
-// SetFactors sets the factor of some peers, below 1 for one that does worse than the others, with one new snapshot. It
-// ignores peers that have drained, and factors that are not a number. A factor lasts until it is set again, also if its
-// peer leaves and returns before it has drained. Slow start is one more.
+// SetFactors sets the factor of some peers, below 1 for one that does worse than the others, with
+// one new snapshot. It ignores peers that have drained, and factors that are not a number. A factor
+// lasts until it is set again, also if its peer leaves and returns before it has drained. Slow
+// start is one more.
 func (p *Pool) SetFactors(adjustments ...Adjustment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -54,7 +55,8 @@ func (p *Peer) Factor() (by float64, why string) {
 	return a.value(), a.why
 }
 
-// factorScale multiplies all weights while one is in use, so that fractions of the smallest weight are integers.
+// factorScale multiplies all weights while one is in use, so that fractions of the smallest weight
+// are integers.
 const factorScale = 1000
 
 // weigh multiplies the weights of candidates by their factor and slow start.

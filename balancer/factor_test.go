@@ -47,7 +47,8 @@ func TestFactorsAreBounded(t *testing.T) {
 	}
 }
 
-// The health of a peer that leaves and returns before it has drained is known, also if it was found meanwhile.
+// The health of a peer that leaves and returns before it has drained is known, also if it was found
+// meanwhile.
 func TestFactorsOfPeersThatLeave(t *testing.T) {
 	p := newTestPool(t, Options{})
 	defer p.Close()

@@ -6,15 +6,16 @@ import (
 )
 
 const (
-	// tolerance is by how much answers may be later than in calm times before a tier counts as overloaded: a third of the
-	// time of a request may be the wait in a queue.
+	// tolerance is by how much answers may be later than in calm times before a tier counts as
+	// overloaded: a third of the time of a request may be the wait in a queue.
 	tolerance = 1.5
 	// slack is a delay that is no overload, however quick answers are in calm times.
 	slack = 5 * time.Millisecond
 	// A window lasts for at least windowTime, and until it has windowSamples.
 	windowTime    = 100 * time.Millisecond
 	windowSamples = 40
-	// longestWindow is how long a window may last: what is seen in a longer one says little of any time in it.
+	// longestWindow is how long a window may last: what is seen in a longer one says little of any
+	// time in it.
 	longestWindow = 10 * time.Second
 	// standstill is how long no answer may come at a limit.
 	standstill = time.Second
@@ -28,9 +29,9 @@ const (
 	unlimited = quiesced
 )
 
-// gradient finds the limit of requests in flight at which a tier does as much as it can without a queue that grows. It
-// is Netflix's idea, the gradient of latency (github.com/Netflix/concurrency-limits, Gradient2Limit), with four
-// differences:
+// gradient finds the limit of requests in flight at which a tier does as much as it can without a
+// queue that grows. It is Netflix's idea, the gradient of latency
+// (github.com/Netflix/concurrency-limits, Gradient2Limit), with four differences:
 //
 //   - While no overload is seen there is no limit at all, and so none to be too low in calm times.
 //   - What is compared is a quarter and the half of the answers, not their mean: a peer that pauses, and a route whose
@@ -53,8 +54,8 @@ type gradient struct {
 	worst     float64 // lateness before the limit could show
 }
 
-// observe adds the answers of a window of that many nanoseconds and returns the limit from now on, at least floor. held:
-// the limit has stopped a request in it.
+// observe adds the answers of a window of that many nanoseconds and returns the limit from now on,
+// at least floor. held: the limit has stopped a request in it.
 func (g *gradient) observe(w *Latencies, length int64, now int64, held bool, floor int) int64 {
 	lateness := g.lateness(w)
 	switch {

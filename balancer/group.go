@@ -93,10 +93,10 @@ func (g *Group) Name() string {
 }
 
 // Attempts returns the counters of the attempts on peers that were in the group, by
-// whichever route they came, without copies; see [Pool.PickMirror]. An attempt without an answer counts as status 502, or 504
-// after a timeout. Attempts that a client or another peer ended count as
-// [metrics.ClassAborted]; those that a local limit, a stale connection or the mesh ended do
-// not count. The sizes of bodies, retries and codes of gRPC are counted by service only.
+// whichever route they came, without copies; see [Pool.PickMirror]. An attempt without an answer
+// counts as status 502, or 504 after a timeout. Attempts that a client or another peer ended count
+// as [metrics.ClassAborted]; those that a local limit, a stale connection or the mesh ended do not
+// count. The sizes of bodies, retries and codes of gRPC are counted by service only.
 func (g *Group) Attempts() *metrics.Requests { return g.attempts }
 
 // Fallbacks returns how many picks found no peer in the group, and one of
@@ -148,8 +148,8 @@ func (g *Group) count(o Outcome, start int64) {
 }
 
 // Group returns the group with that name. It is the same one before, while and after the options
-// have it, until two changes of their groups in a row lack it. Before and after, its peers are the peers of
-// the whole pool: a request that was routed just before a change does not fail.
+// have it, until two changes of their groups in a row lack it. Before and after, its peers are the
+// peers of the whole pool: a request that was routed just before a change does not fail.
 func (p *Pool) Group(name string) *Group {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -169,8 +169,8 @@ func (p *Pool) groupLocked(name string) *Group {
 	return g
 }
 
-// newGroupIDLocked returns an id that no group has, and that none had for as long as possible: requests
-// that were routed long ago may still have it.
+// newGroupIDLocked returns an id that no group has, and that none had for as long as possible:
+// requests that were routed long ago may still have it.
 func (p *Pool) newGroupIDLocked() GroupID {
 	for {
 		p.lastGroup++
@@ -184,9 +184,9 @@ func (p *Pool) newGroupIDLocked() GroupID {
 	}
 }
 
-// forgetGroupsLocked forgets the groups that neither the options nor the ones before them have: with
-// names that change with each release there would be ever more. The route table in use may have
-// the groups of the options before.
+// forgetGroupsLocked forgets the groups that neither the options nor the ones before them have:
+// with names that change with each release there would be ever more. The route table in use may
+// have the groups of the options before.
 func (p *Pool) forgetGroupsLocked(before []GroupSelector) {
 	maps.DeleteFunc(p.groups, func(name string, _ *Group) bool {
 		has := func(s GroupSelector) bool { return s.Name == name }

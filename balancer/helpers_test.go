@@ -25,8 +25,8 @@ func instance(n, weight int) discovery.Instance {
 	}
 }
 
-// setReason is Pool.SetReasons for one peer in the set; false without one. With ReasonDrain it is an
-// operator's order beside the earlier ones.
+// setReason is Pool.SetReasons for one peer in the set; false without one. With ReasonDrain it is
+// an operator's order beside the earlier ones.
 func setReason(p *Pool, id discovery.Key, r Reason, down bool, why string) bool {
 	if r != ReasonDrain {
 		all := p.Snapshot().All

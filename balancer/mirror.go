@@ -1,8 +1,9 @@
 package balancer
 
 // PickMirror is [Pool.Pick] for a copy of a request, whose answer nobody waits for. It
-// picks from q.Group only, which may be gone by then, among the peers that are below the limits; a service at
-// Limits.Requests or in maintenance gets no copy, nor does a tier without room for CriticalitySheddable.
+// picks from q.Group only, which may be gone by then, among the peers that are below the limits; a
+// service at Limits.Requests or in maintenance gets no copy, nor does a tier without room for
+// CriticalitySheddable.
 //
 // A copy takes nothing from requests: it counts in none of the Limits, neither for nor
 // against the retry budget, takes no turn of round robin, and does not count as an attempt

@@ -108,8 +108,8 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 	}
 }
 
-// A reload removes a mirror's group while the body of a request arrives: its copy does not go to the peers of clients, which have
-// the request already.
+// A reload removes a mirror's group while the body of a request arrives: its copy does not go to
+// the peers of clients, which have the request already.
 func TestNoCopiesForAGroupThatIsGone(t *testing.T) {
 	p := newTestPool(t, Options{Groups: byTag("a")})
 	p.Apply(withTags("a", ""))

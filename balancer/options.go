@@ -19,7 +19,8 @@ type Options struct {
 	DrainTimeout time.Duration
 	// OneLeader says that the set has the leader of the service, or nobody.
 	OneLeader bool
-	// CutRemoved, with OneLeader, cuts the requests in flight of a peer at once when it leaves the set. Those of a closed pool go on.
+	// CutRemoved, with OneLeader, cuts the requests in flight of a peer at once when it leaves the
+	// set. Those of a closed pool go on.
 	CutRemoved bool
 	// Limits bound what the pool takes on. Default: no limits.
 	Limits Limits
@@ -81,11 +82,12 @@ type Options struct {
 	// MustPassFirst gives new peers [ReasonActive], so that they get no request
 	// before an active check has passed.
 	MustPassFirst bool
-	// FailedBefore returns why active checks of an instance have failed, if that is known before the first check of its peer: then
-	// the peer has [ReasonActive], and gets requests in panic only. "": it is not known. It must not block or call the pool. May
-	// be nil.
+	// FailedBefore returns why active checks of an instance have failed, if that is known before
+	// the first check of its peer: then the peer has [ReasonActive], and gets requests in panic
+	// only. "": it is not known. It must not block or call the pool. May be nil.
 	FailedBefore func(discovery.Instance) (why string)
-	// NewWitness returns the witness of a new pool, in tests. Reconfigure ignores it. Default: nil, none.
+	// NewWitness returns the witness of a new pool, in tests. Reconfigure ignores it. Default: nil,
+	// none.
 	NewWitness func(*Pool) Witness
 	// Random returns uniform random numbers and is safe for concurrent use. Default:
 	// rand.Uint64 of math/rand/v2; simulations set a seeded one.
@@ -102,8 +104,8 @@ type Options struct {
 //
 // The pool closes the transport of a drained peer when no token of the peer is out, and
 // hands out none afterwards. The exception is a peer that is cut at
-// Options.DrainTimeout, or because of Options.CutRemoved: its attempts fail. One that has not sent anything must then
-// fail as [OutcomeLocal], so that the request is tried on another peer.
+// Options.DrainTimeout, or because of Options.CutRemoved: its attempts fail. One that has not sent
+// anything must then fail as [OutcomeLocal], so that the request is tried on another peer.
 type Transport interface {
 	// Drain closes idle connections now and the others when their request ends.
 	// The transport stays usable, and may keep connections that it opens later: the

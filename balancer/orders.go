@@ -75,8 +75,8 @@ func (m *Maintenance) Excepts(client netip.Addr) bool {
 	return slices.ContainsFunc(m.Except, func(p netip.Prefix) bool { return p.Contains(client) })
 }
 
-// SetMaintenance sets the order for who sends requests to the pool; nil: there is none. The pool itself heeds it for
-// copies only.
+// SetMaintenance sets the order for who sends requests to the pool; nil: there is none. The pool
+// itself heeds it for copies only.
 func (p *Pool) SetMaintenance(m *Maintenance) { p.maintenance.Store(m) }
 
 // Maintenance returns the order of SetMaintenance.

@@ -47,7 +47,8 @@ func TestAPeerOutlastsTheNodeOfItsRegistration(t *testing.T) {
 	token.Done(Outcome{})
 }
 
-// A drain of a node applies to the instances that are registered with it, whenever they join or return.
+// A drain of a node applies to the instances that are registered with it, whenever they join or
+// return.
 func TestOrdersFollowTheInstance(t *testing.T) {
 	p := newTestPool(t, Options{})
 	set := instances(3)

@@ -17,8 +17,9 @@ const (
 	// OutcomeReset: the peer closed the connection, or sent something that is not a
 	// response.
 	OutcomeReset
-	// OutcomeStale: a reused connection was closed before any answer, or one on which the peer may have waited for the
-	// client. That is normal as long as it is detected at once and happens rarely.
+	// OutcomeStale: a reused connection was closed before any answer, or one on which the peer may
+	// have waited for the client. That is normal as long as it is detected at once and happens
+	// rarely.
 	OutcomeStale
 	// OutcomeClientGone: the client left before the peer answered, or may be the
 	// cause that the peer did not.
@@ -26,12 +27,13 @@ const (
 	// OutcomeSuperseded: another peer answered first (hedging), or is asked instead
 	// because this one is failing. Latency is the time waited for this one.
 	OutcomeSuperseded
-	// OutcomeLocal: a local limit stopped the attempt before it reached the peer, or sluice has cut it.
+	// OutcomeLocal: a local limit stopped the attempt before it reached the peer, or sluice has cut
+	// it.
 	OutcomeLocal
 	// OutcomeDenied: the mesh does not let sluice connect to the peer.
 	OutcomeDenied
-	// OutcomeRefused: the peer answered with a status, and sluice does not pass the answer on, because
-	// of one of its fields. A client may be the cause: so it is no failure of the peer.
+	// OutcomeRefused: the peer answered with a status, and sluice does not pass the answer on,
+	// because of one of its fields. A client may be the cause: so it is no failure of the peer.
 	OutcomeRefused
 
 	// NumOutcomes is the number of classes; they count from 0.
@@ -63,12 +65,13 @@ type Outcome struct {
 
 // Details are what else is known of an attempt. They take one word.
 type Details struct {
-	// Shared says that another attempt reports the same failure of the peer, which counts once for its health and
-	// its latency.
+	// Shared says that another attempt reports the same failure of the peer, which counts once for
+	// its health and its latency.
 	Shared bool
 	// Answered: [Token.Answered] or [Token.Connected] was called.
 	Answered bool
-	// Endpoint is the same number for requests that should take any peer equally long; 0: not known. A peer is as slow
-	// as its latencies are by comparison with those of the same endpoint, whichever peer has answered.
+	// Endpoint is the same number for requests that should take any peer equally long; 0: not
+	// known. A peer is as slow as its latencies are by comparison with those of the same endpoint,
+	// whichever peer has answered.
 	Endpoint uint32
 }

@@ -13,8 +13,8 @@ import (
 	"sluice/test/verify"
 )
 
-// overload is a simulation of a pool with an adaptive limit, in virtual time: requests come at random, each peer
-// works on a few of them and queues the others.
+// overload is a simulation of a pool with an adaptive limit, in virtual time: requests come at
+// random, each peer works on a few of them and queues the others.
 type overload struct {
 	options  Options
 	peers    int // numbered as instance; the last backups of them are in the second tier
@@ -456,7 +456,8 @@ func TestStandstillEndsTheLimit(t *testing.T) {
 	})
 }
 
-// What was seen before a pause does not count with what is seen after it: the answers per second of both together say nothing.
+// What was seen before a pause does not count with what is seen after it: the answers per second of
+// both together say nothing.
 func TestPauseEndsTheWindow(t *testing.T) {
 	t.Parallel()
 	for n := range 4 {
@@ -492,7 +493,8 @@ func TestPauseEndsTheWindow(t *testing.T) {
 	}
 }
 
-// A request whose group has no room goes to the group's fallback, as Sheds has said; a copy goes nowhere.
+// A request whose group has no room goes to the group's fallback, as Sheds has said; a copy goes
+// nowhere.
 func TestFallbackOfAGroupWithoutRoom(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Options{
@@ -517,7 +519,8 @@ func TestFallbackOfAGroupWithoutRoom(t *testing.T) {
 	verify.Equal(t, full.waiting.Load(), 1, "attempts that wait")
 }
 
-// A tier keeps its limit when another one goes or comes, as data centres do: what is late for one is calm for another.
+// A tier keeps its limit when another one goes or comes, as data centres do: what is late for one
+// is calm for another.
 func TestTiersKeepTheirLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{Limits: Limits{Adaptive: true}})
@@ -553,7 +556,8 @@ func TestTiersKeepTheirLimits(t *testing.T) {
 	})
 }
 
-// Tiers that come and go have a limiter each while there are enough, and the last one is shared beyond.
+// Tiers that come and go have a limiter each while there are enough, and the last one is shared
+// beyond.
 func TestLimitersOfManyTiers(t *testing.T) {
 	p := newTestPool(t, Options{Limits: Limits{Adaptive: true}})
 	numbers := func(priorities ...int) (have []int) {

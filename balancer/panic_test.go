@@ -105,7 +105,8 @@ func TestPanicDoesNotUseDrainedAndUncheckedPeers(t *testing.T) {
 	verify.That(t, !s.Panic && len(s.Eligible) == 0, "an empty pool: %+v", s)
 }
 
-// Who waits for a first check is used at once when nobody must pass one any more. Who has failed it stays out.
+// Who waits for a first check is used at once when nobody must pass one any more. Who has failed it
+// stays out.
 func TestNobodyWaitsForAFirstCheckAnyMore(t *testing.T) {
 	for _, before := range []Options{{MustPassFirst: true}, {ActiveOverridesRegistry: true}} {
 		before.NewTransport = newTestTransport

@@ -136,8 +136,8 @@ func (p *Peer) Outcomes() [NumOutcomes]uint64 {
 	return n
 }
 
-// Latency returns the moving average of the peer's latency, as if each request had been a typical one of the pool; 0
-// without samples.
+// Latency returns the moving average of the peer's latency, as if each request had been a typical
+// one of the pool; 0 without samples.
 func (p *Peer) Latency() time.Duration { return p.latency.average() }
 
 func (p *Peer) String() string {

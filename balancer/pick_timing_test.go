@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// BenchmarkPick measures a pick and its end, by policy and number of peers, with equal and with different weights.
+// BenchmarkPick measures a pick and its end, by policy and number of peers, with equal and with
+// different weights.
 func BenchmarkPick(b *testing.B) {
 	for _, policy := range Policies() {
 		for _, n := range []int{1, 10, 100, 1000} {

@@ -272,7 +272,8 @@ func TestPickDoesNotAllocate(t *testing.T) {
 }
 
 // The compiler keeps structs of up to four words and four fields in registers. A larger Token
-// makes a pick a third slower, a larger Outcome the stack of each HTTP/2 stream so deep that it is copied: 15 % of a request.
+// makes a pick a third slower, a larger Outcome the stack of each HTTP/2 stream so deep that it is
+// copied: 15 % of a request.
 func TestTokenAndOutcomeStayInRegisters(t *testing.T) {
 	const most = 4
 	for _, value := range []reflect.Type{reflect.TypeFor[Token](), reflect.TypeFor[Outcome](), reflect.TypeFor[marks](), reflect.TypeFor[Details]()} {

@@ -213,7 +213,8 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 
 // Reconfigure changes the options. Peers keep their state and transport: a new
 // NewTransport or MustPassFirst applies to later peers, a new DrainTimeout to later
-// drains. Without MustPassFirst no peer waits for its first check any more. Random and MayConnect do not change.
+// drains. Without MustPassFirst no peer waits for its first check any more. Random and MayConnect
+// do not change.
 func (p *Pool) Reconfigure(o Options) error {
 	if err := o.check(); err != nil {
 		return fmt.Errorf("pool %q: %w", p.name, err)
@@ -244,7 +245,8 @@ func (p *Pool) Reconfigure(o Options) error {
 	return nil
 }
 
-// adaptLocked applies a changed Options.ActiveOverridesRegistry to a peer, and the end of MustPassFirst.
+// adaptLocked applies a changed Options.ActiveOverridesRegistry to a peer, and the end of
+// MustPassFirst.
 func (p *Pool) adaptLocked(peer *Peer) {
 	was, is := p.changeLocked(peer, func(c *condition) {
 		critical := c.reasons&ReasonRegistry != 0 && !c.onProbation()

@@ -117,8 +117,8 @@ func ofTwoDraws(c *counting) int {
 	return i
 }
 
-// weightedRoundRobin is Envoy's client-side weighted round robin: requests per second divided by the utilisation that
-// servers report, every second.
+// weightedRoundRobin is Envoy's client-side weighted round robin: requests per second divided by
+// the utilisation that servers report, every second.
 type weightedRoundRobin struct {
 	counting
 	worked, answers []float64 // since the last update
@@ -178,8 +178,9 @@ func (w *weightedRoundRobin) done(i int, a *answered) {
 	}
 }
 
-// prequal is the hot-cold rule of Prequal (NSDI 2024): three probes a request, a pool of 16, hot above the quantile 0.84
-// of requests in flight, then the lowest latency. Probes are answered at once.
+// prequal is the hot-cold rule of Prequal (NSDI 2024): three probes a request, a pool of 16, hot
+// above the quantile 0.84 of requests in flight, then the lowest latency. Probes are answered at
+// once.
 type prequal struct {
 	counting
 	servers *servers

@@ -17,7 +17,8 @@ import (
 	"sluice/test/verify"
 )
 
-// chooser is one replica of a load balancer in a scenario: sluice's own picker, or a model of another one.
+// chooser is one replica of a load balancer in a scenario: sluice's own picker, or a model of
+// another one.
 type chooser interface {
 	pick(now time.Duration, r *scenario.Request) int
 	done(peer int, a *answered)
@@ -50,7 +51,8 @@ type servers struct {
 	recent   []map[int]float64 // of each peer: mean latency in seconds by the number in flight at arrival
 }
 
-// score is the result of a scenario for the first route, in seconds from intent. A failed request takes forever.
+// score is the result of a scenario for the first route, in seconds from intent. A failed request
+// takes forever.
 type score struct {
 	p50, p99, p999 float64
 	failed         float64 // share of the requests that got no right answer
@@ -181,8 +183,9 @@ func play(s *scenario.Scenario, requests []scenario.Request, by rival) score {
 	return result
 }
 
-// bestPossible simulates one central queue that knows the speeds of the peers and what each does. It takes the fastest
-// free slot, unless a request would be done earlier in a slot that is not free yet.
+// bestPossible simulates one central queue that knows the speeds of the peers and what each does.
+// It takes the fastest free slot, unless a request would be done earlier in a slot that is not free
+// yet.
 func bestPossible(s *scenario.Scenario, requests []scenario.Request) score {
 	free := make([][]time.Duration, len(s.Peers))
 	var changes []time.Duration
@@ -203,8 +206,8 @@ func bestPossible(s *scenario.Scenario, requests []scenario.Request) score {
 	all := 0
 	var queue []*scenario.Request
 	planned := make([][]time.Duration, len(free))
-	// serve begins what is better begun than kept for a slot that becomes free later. A request that waits for such a
-	// slot reserves it against the ones behind it.
+	// serve begins what is better begun than kept for a slot that becomes free later. A request
+	// that waits for such a slot reserves it against the ones behind it.
 	serve := func(now time.Duration) {
 		idle := 0
 		for i := range free {
@@ -394,8 +397,8 @@ func (q *quality) missed() (marks []string) {
 	return marks
 }
 
-// TestQuality logs the table of docs/quality.md and the pass marks that the default policy misses. In each run it checks
-// what holds with a margin.
+// TestQuality logs the table of docs/quality.md and the pass marks that the default policy misses.
+// In each run it checks what holds with a margin.
 func TestQuality(t *testing.T) {
 	t.Parallel()
 	length, rivals := scenario.Short, rivals()

@@ -24,8 +24,9 @@ func (p *picking) pick(now time.Duration, r *scenario.Request) int {
 	return i
 }
 
-// playWeighted simulates the named scenario with the default policy, at this part of what the first len(weights) peers can
-// do. It returns each peer's requests as a multiple of what its weight gives.
+// playWeighted simulates the named scenario with the default policy, at this part of what the first
+// len(weights) peers can do. It returns each peer's requests as a multiple of what its weight
+// gives.
 func playWeighted(name string, length scenario.Length, d scenario.Distribution, busy float64, weights []int) (score, []float64) {
 	var s scenario.Scenario
 	for _, s = range scenario.All(1, length, d) {
@@ -64,8 +65,8 @@ func lighter(n, by int) []int {
 	return weights
 }
 
-// While weights differ, ewma is as good as with equal ones: at low load shares follow the weights, and no peer of less
-// weight costs the others their choice.
+// While weights differ, ewma is as good as with equal ones: at low load shares follow the weights,
+// and no peer of less weight costs the others their choice.
 func TestQualityWithDifferentWeights(t *testing.T) {
 	t.Parallel()
 	length := scenario.Short
@@ -99,7 +100,8 @@ func TestQualityWithDifferentWeights(t *testing.T) {
 			}
 		}
 	}
-	// Three peers 85 % busy, one at an eighth: the weights want more of the two others than they can do.
+	// Three peers 85 % busy, one at an eighth: the weights want more of the two others than they
+	// can do.
 	got, shares := playWeighted("equal", length, scenario.Exponential, .85, lighter(3, 8))
 	t.Logf("three peers, one has 1/8 of its weight: %s; shares of %.2f of the weights", got.inMilliseconds(), shares)
 	verify.That(t, got.p99 < 1, "three peers, one has 1/8 of its weight: p99 is %.3f s", got.p99)

@@ -25,7 +25,8 @@ type Query struct {
 	Own *Peer
 	// Tried are the peers that already had this request. None of them is picked.
 	Tried TriedSet
-	// Waited is how long the request has waited for a peer, in whichever pool. A pick does not look at it.
+	// Waited is how long the request has waited for a peer, in whichever pool. A pick does not look
+	// at it.
 	Waited time.Duration
 
 	random source // the pool's
@@ -37,13 +38,13 @@ type Query struct {
 	// Client identifies the client that a split has assigned to Group, and how, for
 	// [Group.OnDone]; 0 if none has.
 	Client uint32
-	// Tries is how many tries the request has had that are no reason to try their peers again; a Witness compares it with
-	// Tried, a pick does not look at it.
+	// Tries is how many tries the request has had that are no reason to try their peers again; a
+	// Witness compares it with Tried, a pick does not look at it.
 	Tries uint8
 	// Criticality says whether the request is among the first that are refused in an overload.
 	Criticality Criticality
-	// Refused: a limit has refused a peer to the request before, which goes on with the one that it has, and asks again. Such a
-	// refusal is counted once.
+	// Refused: a limit has refused a peer to the request before, which goes on with the one that it
+	// has, and asks again. Such a refusal is counted once.
 	Refused bool
 	first   bool // the request is the first in its line of the pool's queue
 	full    fullTiers

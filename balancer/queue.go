@@ -7,10 +7,10 @@ import (
 )
 
 // A queue is the requests that wait for a connection: a line for each group, and one
-// for the whole pool, in the order in which they came. Retries have lines of their own, by the peers that
-// had the request: what one of them waits for may be free for another. A request is known by a
-// channel with room for one value, and gets one when it should try to pick. The zero value is
-// empty.
+// for the whole pool, in the order in which they came. Retries have lines of their own, by the
+// peers that had the request: what one of them waits for may be free for another. A request is
+// known by a channel with room for one value, and gets one when it should try to pick. The zero
+// value is empty.
 type queue struct {
 	length atomic.Int64 // of all lines
 	mu     sync.Mutex
@@ -65,15 +65,16 @@ func (q *queue) isFirst(id lineID, w chan<- struct{}) bool {
 	return q.lines[id][0] == w
 }
 
-// goFirst reports whether requests wait before which one that does not wait must not go: those of its line and, if it may
-// pick in its group, those of that.
+// goFirst reports whether requests wait before which one that does not wait must not go: those of
+// its line and, if it may pick in its group, those of that.
 func (q *queue) goFirst(id lineID, inGroup bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.lines[id]) > 0 || inGroup && len(q.lines[lineID{group: id.group}]) > 0
 }
 
-// mustQueue reports whether requests wait that get a connection before q does, if a peer is there for it at all.
+// mustQueue reports whether requests wait that get a connection before q does, if a peer is there
+// for it at all.
 func (p *Pool) mustQueue(s *Snapshot, q *Query) bool {
 	inGroup := *q
 	inGroup.Fallback = 0

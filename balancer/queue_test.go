@@ -58,8 +58,8 @@ func TestConnectionsAreAwaitedInOrder(t *testing.T) {
 	})
 }
 
-// A request that waits for a connection to a peer of the fallback, and looks again whenever the pool changes, has gone there once: when it
-// has got one.
+// A request that waits for a connection to a peer of the fallback, and looks again whenever the
+// pool changes, has gone there once: when it has got one.
 func TestWaitForTheFallbackIsCountedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{Groups: byTag("canary"), Limits: Limits{PeerConnections: 1, Pending: 1}})
@@ -129,7 +129,8 @@ func TestWaitForAConnectionEnds(t *testing.T) {
 	}
 }
 
-// Who comes while no peer is there waits for one, and not behind those that wait for a connection and have not learned it yet.
+// Who comes while no peer is there waits for one, and not behind those that wait for a connection
+// and have not learned it yet.
 func TestNobodyQueuesWhereNoPeerIs(t *testing.T) {
 	p, held := onePlace(t, 1)
 	var q Query
@@ -139,7 +140,8 @@ func TestNobodyQueuesWhereNoPeerIs(t *testing.T) {
 	expectPick(t, p, &q, ErrNoEligible)
 }
 
-// Nor does a retry for which none is left: with a connection it had nobody to pick, neither in its group nor in the fallback.
+// Nor does a retry for which none is left: with a connection it had nobody to pick, neither in its
+// group nor in the fallback.
 func TestNobodyQueuesWhereNoOtherPeerIs(t *testing.T) {
 	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: []GroupSelector{{Name: "canary", Match: func(*discovery.Instance) bool { return true }}}})
 	p.Apply(instances(1))
@@ -207,7 +209,8 @@ func TestRequestsThatWaitForAConnectionAreLimited(t *testing.T) {
 	})
 }
 
-// A retry that waits for the peer that it has not tried does not hold up requests for which the other one has a connection.
+// A retry that waits for the peer that it has not tried does not hold up requests for which the
+// other one has a connection.
 func TestRetriesWaitInALineOfTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, held := onePlace(t, 2)
@@ -249,7 +252,8 @@ func TestRetriesWaitInALineOfTheirOwn(t *testing.T) {
 	})
 }
 
-// A retry that waits for one peer holds up no other retry for which another peer has a connection, whether that one waits or not.
+// A retry that waits for one peer holds up no other retry for which another peer has a connection,
+// whether that one waits or not.
 func TestARetryWaitsBehindThoseForTheSamePeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, held := onePlace(t, 2)

@@ -8,7 +8,8 @@ import (
 	"sluice/test/verify"
 )
 
-// Peers share requests with those of their group and tier. A cold peer is no rival, and in panic nobody is.
+// Peers share requests with those of their group and tier. A cold peer is no rival, and in panic
+// nobody is.
 func TestRivals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := withTags("a", "a", "b", "b", "b")
@@ -44,7 +45,8 @@ func TestRivals(t *testing.T) {
 	})
 }
 
-// A peer that has lost weight is warming and says why, also in its event; with all of it back it is up.
+// A peer that has lost weight is warming and says why, also in its event; with all of it back it is
+// up.
 func TestLostWeightIsAState(t *testing.T) {
 	var events []Event
 	p := newTestPool(t, Options{Notify: func(e Event) { events = append(events, e) }})

@@ -77,8 +77,8 @@ func (s *Snapshot) divide(o *Options, groups []*Group, members []census, now tim
 	s.used = slices.Compact(s.used)
 }
 
-// Rivals returns the peers that share requests, by group and tier. Those in slow start may do worse than the others for a
-// good reason, and in panic all may: they are left out.
+// Rivals returns the peers that share requests, by group and tier. Those in slow start may do worse
+// than the others for a good reason, and in panic all may: they are left out.
 func (s *Snapshot) Rivals() (sets [][]*Peer) {
 	if s.Panic {
 		return nil
@@ -110,8 +110,8 @@ func (s *Snapshot) part(id GroupID) *Part {
 	return &s.Part
 }
 
-// Usable returns the number of peers that may get the requests of a group; 0 is the whole pool. lost is
-// how many of them the registry has lost.
+// Usable returns the number of peers that may get the requests of a group; 0 is the whole pool.
+// lost is how many of them the registry has lost.
 func (p *Pool) Usable(group GroupID) (n, lost int) {
 	part := p.snapshot.Load().part(group)
 	return len(part.Eligible), part.lost

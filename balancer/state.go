@@ -8,7 +8,8 @@ type State uint8
 const (
 	// StateUp: the peer gets its full share.
 	StateUp State = iota
-	// StateWarming: the peer gets a part of its share: it is in slow start, or has lost weight (Pool.SetFactors).
+	// StateWarming: the peer gets a part of its share: it is in slow start, or has lost weight
+	// (Pool.SetFactors).
 	StateWarming
 	// StateEjected: requests failed, so the peer gets none for a while.
 	StateEjected

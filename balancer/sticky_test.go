@@ -111,7 +111,8 @@ func TestStickyIDs(t *testing.T) {
 	verify.That(t, peer.StickyID() != before, "another key does not change names")
 }
 
-// A client returns to the peer to which it has a connection of its own, by every policy, while it is eligible.
+// A client returns to the peer to which it has a connection of its own, by every policy, while it
+// is eligible.
 func TestOwnPeerIsPicked(t *testing.T) {
 	for _, policy := range []Policy{PolicyRoundRobin, PolicyEWMA, PolicySticky, PolicyHash} {
 		p := newTestPool(t, Options{Policy: policy, RetryBudget: ampleRetries})

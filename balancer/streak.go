@@ -118,8 +118,8 @@ func (p *Peer) failure() Outcome {
 	return Outcome{Class: OutcomeClass(last >> 16), Status: int(last & math.MaxUint16)}
 }
 
-// grow counts a failure, and calls Options.OnFailure. least is how many failures in a row there were
-// at like requests, if some of them did not count when they came.
+// grow counts a failure, and calls Options.OnFailure. least is how many failures in a row there
+// were at like requests, if some of them did not count when they came.
 func (p *Peer) grow(o Outcome, least int) {
 	is := p.changeStreak(func(s Streak) Streak {
 		next := s.after(o)

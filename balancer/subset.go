@@ -21,8 +21,8 @@ import (
 type Subset struct {
 	// Size is the number of peers to use. 0: all.
 	Size int `key:"size" default:"0" min:"0" max:"100000"`
-	// Replica is the number of this replica, from 0 to Replicas-1. In a configuration -1 stands for the
-	// number at the end of the host name.
+	// Replica is the number of this replica, from 0 to Replicas-1. In a configuration -1 stands for
+	// the number at the end of the host name.
 	Replica int `key:"replica" default:"-1" min:"-1" max:"100000"`
 	// Replicas is the number of replicas; required with Size.
 	Replicas int `key:"replicas" default:"0" min:"0" max:"100000"`

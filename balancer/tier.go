@@ -63,8 +63,8 @@ func tierOf(i *discovery.Instance, tiers []Selector) int {
 	return len(tiers)
 }
 
-// tiered sends requests to the first tier up to its share, the rest to the next. What finds no room in its tier goes
-// to the first one that has some.
+// tiered sends requests to the first tier up to its share, the rest to the next. What finds no room
+// in its tier goes to the first one that has some.
 type tiered struct {
 	tiers []picker
 	until []uint64 // tier i gets numbers from until[i-1] to below until[i]

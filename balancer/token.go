@@ -94,8 +94,8 @@ func (t Token) Connected(latency time.Duration) {
 	t.Answered(o)
 }
 
-// Answered reports that the answer has begun, long before Done: what follows is no work that other requests wait for.
-// Outcome.Answered must then be set in Done.
+// Answered reports that the answer has begun, long before Done: what follows is no work that other
+// requests wait for. Outcome.Answered must then be set in Done.
 func (t Token) Answered(o Outcome) {
 	if t.limiter != 0 {
 		t.leave(o)
@@ -154,12 +154,12 @@ func (p *Peer) begins(end int64) bool {
 	return first
 }
 
-// clientErrors sets answers with a 4xx status apart: an endpoint has not done its work for them, and
-// any client can ask for what is not there.
+// clientErrors sets answers with a 4xx status apart: an endpoint has not done its work for them,
+// and any client can ask for what is not there.
 const clientErrors = 0x5bd1e995
 
-// normal returns the latency of an answer at the time end, as if the request were a typical one of the pool: a
-// peer is not slow because it has got requests that take long.
+// normal returns the latency of an answer at the time end, as if the request were a typical one of
+// the pool: a peer is not slow because it has got requests that take long.
 func (p *Peer) normal(o Outcome, end int64) time.Duration {
 	pool, endpoint, typical := p.pool, o.Endpoint, float32(0)
 	if o.Status/100 == 4 {

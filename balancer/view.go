@@ -81,7 +81,8 @@ type Share struct {
 }
 
 const (
-	// shareWindow is the least time over which attempts are counted, if the pool is looked at often.
+	// shareWindow is the least time over which attempts are counted, if the pool is looked at
+	// often.
 	shareWindow = 10 * time.Second
 	// fewAttempts say nothing of shares.
 	fewAttempts = 20

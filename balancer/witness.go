@@ -2,12 +2,13 @@ package balancer
 
 import "sluice/discovery"
 
-// Witness learns what a pool is told, and sees what the pool does with it: package test/proof compares the two. The pool
-// calls it with its mutex held and when the snapshot that obeys is stored, except for Joined: no method may block or call the
-// pool, but for its snapshot. A witness changes nothing of what a request gets.
-// Only tests have one.
+// Witness learns what a pool is told, and sees what the pool does with it: package test/proof
+// compares the two. The pool calls it with its mutex held and when the snapshot that obeys is
+// stored, except for Joined: no method may block or call the pool, but for its snapshot. A witness
+// changes nothing of what a request gets. Only tests have one.
 type Witness interface {
-	// Changing: one of the next four follows. Until it returns, picks may follow what the witness has yet to learn.
+	// Changing: one of the next four follows. Until it returns, picks may follow what the witness
+	// has yet to learn.
 	Changing()
 	// Configured: the pool has these options from now on.
 	Configured(o *Options)
@@ -17,9 +18,10 @@ type Witness interface {
 	Judged(r Reason, verdicts []Verdict)
 	// Ordered is Pool.SetOrders.
 	Ordered(of func(discovery.Instance) Orders)
-	// Joined returns what sees the attempts on a peer. It comes before a snapshot has the peer. If the peer
-	// was in use under another name (Pool.ApplyMoved), these are the reasons against it, and
-	// whether a first check has yet to pass; else against may have ReasonActive, see Options.FailedBefore.
+	// Joined returns what sees the attempts on a peer. It comes before a snapshot has the peer. If
+	// the peer was in use under another name (Pool.ApplyMoved), these are the reasons against it,
+	// and whether a first check has yet to pass; else against may have ReasonActive, see
+	// Options.FailedBefore.
 	Joined(p *Peer, before bool, against Reason, unchecked bool) Record
 	// Retired: the transport of a peer is closed. cut: with requests in flight.
 	Retired(p *Peer, cut bool)
@@ -27,11 +29,13 @@ type Witness interface {
 	Closed()
 }
 
-// Record sees the attempts on one peer. It is safe for concurrent use, and is called without a lock.
+// Record sees the attempts on one peer. It is safe for concurrent use, and is called without a
+// lock.
 type Record interface {
 	// Picked comes after the pick of q from s.
 	Picked(a Attempt, s *Snapshot, q Query)
-	// Done comes when the outcome is counted, and before the peer is released. The attempt was Picked, once.
+	// Done comes when the outcome is counted, and before the peer is released. The attempt was
+	// Picked, once.
 	Done(a Attempt)
 }
 

@@ -109,11 +109,13 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	return next
 }
 
-// maxFault bounds the text of a failed check in bytes: a peer may have chosen it, such as the names in its certificate.
+// maxFault bounds the text of a failed check in bytes: a peer may have chosen it, such as the names
+// in its certificate.
 const maxFault = 400
 
-// saysNothing reports whether a check failed for a reason that is not the instance's: the mesh does not let sluice
-// connect to it, or sluice has no certificate to connect to anybody. Such a check counts as passed.
+// saysNothing reports whether a check failed for a reason that is not the instance's: the mesh does
+// not let sluice connect to it, or sluice has no certificate to connect to anybody. Such a check
+// counts as passed.
 func (a *Active) saysNothing(err error, i discovery.Instance) bool {
 	return a.Denied != nil && a.Denied(i) || errors.As(err, new(certificates.LackError))
 }

@@ -34,7 +34,8 @@ const (
 	unique
 )
 
-// play lets requests come for a time, and returns how many each peer has failed of B's before its first ejection.
+// play lets requests come for a time, and returns how many each peer has failed of B's before its
+// first ejection.
 func (p parties) play(t *testing.T, f *fixture, random *rand.Rand, d time.Duration) (before []int, lost int) {
 	before = make([]int, p.peers)
 	ejected := make([]bool, p.peers)
@@ -120,7 +121,8 @@ func bubbleAs(t *testing.T, policy balancer.Policy, run func(*testing.T, *fixtur
 }
 
 // Peers that do fail are ejected after as many failures as before: one of two, one of many, half of
-// all at once, with requests of which each is like no other one, and while A asks for what every peer fails.
+// all at once, with requests of which each is like no other one, and while A asks for what every
+// peer fails.
 func TestPeersThatDoWorseAreEjectedAsQuickly(t *testing.T) {
 	seed := xxhash.Sum64String(t.Name())
 	t.Logf("seed %d", seed)
@@ -144,7 +146,8 @@ func TestPeersThatDoWorseAreEjectedAsQuickly(t *testing.T) {
 	}
 }
 
-// A peer that hangs has few requests, which fail together: they count when another peer has answered one like them.
+// A peer that hangs has few requests, which fail together: they count when another peer has
+// answered one like them.
 func TestFailuresCountWhenAnotherPeerAnswers(t *testing.T) {
 	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(3))

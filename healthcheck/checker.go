@@ -87,9 +87,9 @@ func (c *Checker) start(pool *balancer.Pool, cancel context.CancelFunc, s Settin
 	c.changeLocked(s)
 }
 
-// Reconfigure changes the options of the pool and the settings. The state of peers stays; results of running checks
-// do not count if the probe changed. Without active checks or outlier detection their
-// reasons are cleared. After an error nothing has changed.
+// Reconfigure changes the options of the pool and the settings. The state of peers stays; results
+// of running checks do not count if the probe changed. Without active checks or outlier detection
+// their reasons are cleared. After an error nothing has changed.
 func (c *Checker) Reconfigure(o balancer.Options, s Settings) error {
 	old, err := c.change(o, s)
 	if err != nil {
@@ -102,8 +102,9 @@ func (c *Checker) Reconfigure(o balancer.Options, s Settings) error {
 	return nil
 }
 
-// change changes options and settings, and returns the active checks of before; nil if c is stopped. Nobody compares the
-// peers with the settings meanwhile: a peer that awaits its first check by the options would not await it by the settings of before.
+// change changes options and settings, and returns the active checks of before; nil if c is
+// stopped. Nobody compares the peers with the settings meanwhile: a peer that awaits its first
+// check by the options would not await it by the settings of before.
 func (c *Checker) change(o balancer.Options, s Settings) (old *Active, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,8 +144,8 @@ func (c *Checker) changeLocked(s Settings) {
 }
 
 // AfterFirstChecks calls f once, when every present peer of the pool has been checked
-// or has left; at once if peers need no check before they get requests, and none is ejected as Inherit says. It may be
-// called once, after Start. f must not block.
+// or has left; at once if peers need no check before they get requests, and none is ejected as
+// Inherit says. It may be called once, after Start. f must not block.
 func (c *Checker) AfterFirstChecks(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -156,8 +157,9 @@ func (c *Checker) AfterFirstChecks(f func()) {
 	c.endWaitLocked()
 }
 
-// endWaitLocked calls first if no first check is pending, and the pool has all verdicts. Who is ejected as Inherit says is decided
-// just before: before its first check no peer gets requests, so there would be no room.
+// endWaitLocked calls first if no first check is pending, and the pool has all verdicts. Who is
+// ejected as Inherit says is decided just before: before its first check no peer gets requests, so
+// there would be no room.
 func (c *Checker) endWaitLocked() {
 	mustPass := c.active != nil && (c.active.MustPassFirst || c.active.OverridesRegistry)
 	if c.first == nil || !c.stopped && (len(c.verdicts) > 0 || mustPass && len(c.awaited) > 0) {

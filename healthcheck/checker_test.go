@@ -162,7 +162,8 @@ func TestReconfigurationPreservesHealth(t *testing.T) {
 	})
 }
 
-// A critical peer that nobody has checked gets no request because a reload lets checks decide, however busy the reload is.
+// A critical peer that nobody has checked gets no request because a reload lets checks decide,
+// however busy the reload is.
 func TestReloadThatOverridesTheRegistry(t *testing.T) {
 	probe := newScript()
 	bubble(t, Settings{}, func(t *testing.T, f *fixture) {
@@ -193,7 +194,8 @@ func TestReloadThatOverridesTheRegistry(t *testing.T) {
 	})
 }
 
-// The same where checks ran before: one failed check of a peer for which UnhealthyThreshold is larger is no passed one.
+// The same where checks ran before: one failed check of a peer for which UnhealthyThreshold is
+// larger is no passed one.
 func TestReloadThatLetsRunningChecksOverrideTheRegistry(t *testing.T) {
 	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		critical := instances(1)
@@ -256,7 +258,8 @@ func TestCloseEndsChecks(t *testing.T) {
 	})
 }
 
-// A peer that need not pass a check first any more is as any other one in use: one failed check does not take it out of use.
+// A peer that need not pass a check first any more is as any other one in use: one failed check
+// does not take it out of use.
 func TestReloadThatEndsTheWaitForFirstChecks(t *testing.T) {
 	slow := func(a *Active, probe *script) { a.MustPassFirst, probe.takes = true, time.Hour }
 	checkedAs(t, Options{}, slow, func(t *testing.T, f *fixture, _ *script) {

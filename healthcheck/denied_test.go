@@ -14,8 +14,9 @@ import (
 	"sluice/test/verify"
 )
 
-// Checks that fail while the mesh denies connections take no peer out, also one that was not checked before, and
-// bring back one that was taken out before the denial was known. When it ends, they count again.
+// Checks that fail while the mesh denies connections take no peer out, also one that was not
+// checked before, and bring back one that was taken out before the denial was known. When it ends,
+// they count again.
 func TestChecksOfADeniedServiceTakeNobodyOut(t *testing.T) {
 	var denied atomic.Bool
 	probe := newScript()

@@ -49,8 +49,8 @@ type anomaly struct {
 	surprise float64
 }
 
-// restartDetectorLocked starts outlier detection at intervals, if it is configured, and gives the peers their weights back
-// if it is not.
+// restartDetectorLocked starts outlier detection at intervals, if it is configured, and gives the
+// peers their weights back if it is not.
 func (c *Checker) restartDetectorLocked() {
 	passive := c.passive.Load()
 	if passive == nil || !passive.detects() {
@@ -90,7 +90,8 @@ func (c *Checker) stopDetectorLocked() {
 	}
 }
 
-// endIntervalsLocked ends the interval of every peer, and forgets the peers that have left the pool.
+// endIntervalsLocked ends the interval of every peer, and forgets the peers that have left the
+// pool.
 func (c *Checker) endIntervalsLocked(s *balancer.Snapshot) {
 	known := make(map[*balancer.Peer]*history, len(s.All)+len(s.Draining))
 	for _, p := range slices.Concat(s.All, s.Draining) { // draining peers may return
@@ -103,8 +104,9 @@ func (c *Checker) endIntervalsLocked(s *balancer.Snapshot) {
 	c.histories = known
 }
 
-// detectLocked takes half of its weight from each peer that was anomalous in the interval that ends now, and ejects it if it
-// has no more to lose. Peers that were not get theirs back in the same steps.
+// detectLocked takes half of its weight from each peer that was anomalous in the interval that ends
+// now, and ejects it if it has no more to lose. Peers that were not get theirs back in the same
+// steps.
 func (c *Checker) detectLocked() {
 	passive, snapshot := c.passive.Load(), c.pool.Snapshot()
 	c.endIntervalsLocked(snapshot)
@@ -173,7 +175,8 @@ func (c *Checker) lightLocked(p *balancer.Peer) bool {
 	return c.ejectedLocked(p) || h != nil && h.steps > 0
 }
 
-// stepLocked takes a step down, or up if it is negative, or says anew when the next one is due. The evidence begins anew.
+// stepLocked takes a step down, or up if it is negative, or says anew when the next one is due. The
+// evidence begins anew.
 func (c *Checker) stepLocked(p *balancer.Peer, h *history, step int) {
 	h.steps += step
 	h.evidence = [NumCauses]evidence{}

@@ -55,8 +55,8 @@ func (f *fixture) factors(peers int) (factors []float64) {
 	return factors
 }
 
-// A peer that fails more often than the others loses weight step by step, is ejected, and gets its weight back in the same
-// steps. It says why, since when, and until when.
+// A peer that fails more often than the others loses weight step by step, is ejected, and gets its
+// weight back in the same steps. It says why, since when, and until when.
 func TestGradedLossOfWeight(t *testing.T) {
 	s := comparing()
 	s.Passive.Ejection = 9 * time.Second // it returns within an interval
@@ -181,8 +181,8 @@ func TestReloadsOfComparisons(t *testing.T) {
 	})
 }
 
-// A peer that leaves, and returns before its last request has ended, has the weight that it had, as it stays ejected: neither
-// does the loss end by that, nor does a good interval take weight.
+// A peer that leaves, and returns before its last request has ended, has the weight that it had, as
+// it stays ejected: neither does the loss end by that, nor does a good interval take weight.
 func TestLossOfWeightOutlivesADrain(t *testing.T) {
 	bubble(t, comparing(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(3))
@@ -218,8 +218,9 @@ func TestLossOfWeightOutlivesADrain(t *testing.T) {
 	})
 }
 
-// Where loss of weight meets ejection, drains, weights, checks, slow start, panic, probation, sets and reloads: the weight changes by one
-// step at most in an interval, what a peer says fits its state, and all is well again once nothing fails.
+// Where loss of weight meets ejection, drains, weights, checks, slow start, panic, probation, sets
+// and reloads: the weight changes by one step at most in an interval, what a peer says fits its
+// state, and all is well again once nothing fails.
 func TestGradedLossMeetsEverything(t *testing.T) {
 	for round := range 6 {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {

@@ -108,8 +108,8 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 	}
 }
 
-// A checker goes on with the ejections that last in another process: for the rest of their time, as far as there is room, and the next one
-// is longer.
+// A checker goes on with the ejections that last in another process: for the rest of their time, as
+// far as there is room, and the next one is longer.
 func TestInheritedEjections(t *testing.T) {
 	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(4))
@@ -147,7 +147,8 @@ func TestInheritedEjections(t *testing.T) {
 	})
 }
 
-// The end of an ejection that comes late, as a busy machine lets it wait for its turn, does not end the next one of the peer.
+// The end of an ejection that comes late, as a busy machine lets it wait for its turn, does not end
+// the next one of the peer.
 func TestALateEndOfAnEjection(t *testing.T) {
 	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(3))
@@ -168,7 +169,8 @@ func TestALateEndOfAnEjection(t *testing.T) {
 	})
 }
 
-// Whatever else keeps a peer from requests at the begin of a process, such as its first check, ends no ejection.
+// Whatever else keeps a peer from requests at the begin of a process, such as its first check, ends
+// no ejection.
 func TestInheritedEjectionsOfPeersThatGetNoRequestsYet(t *testing.T) {
 	for name, must := range map[string]func(*Active){
 		"every peer must pass first": func(a *Active) { a.MustPassFirst = true },
@@ -289,7 +291,8 @@ func TestMaxEjected(t *testing.T) {
 	}
 }
 
-// A refused ejection counts for a second of the monotonic clock: the other one may be set back by hours.
+// A refused ejection counts for a second of the monotonic clock: the other one may be set back by
+// hours.
 func TestARefusedEjectionAndTheClock(t *testing.T) {
 	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(1))

@@ -55,7 +55,8 @@ func onTime(t *testing.T, m *Monitor, foreign bool) {
 	verify.That(t, n >= 59 && n <= 62, "a peer of another service was checked %d times in a minute, want 60; foreign: %v", n, foreign)
 }
 
-// A service with more hanging peers than checks may wait for does not delay the checks of other services.
+// A service with more hanging peers than checks may wait for does not delay the checks of other
+// services.
 func TestAHangingServiceDoesNotDelayTheChecksOfOthers(t *testing.T) {
 	for _, services := range []int{1, 5, 20} {
 		t.Run(fmt.Sprint(services), func(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 	"sluice/discovery"
 )
 
-// idleConnections stores one idle connection per address for reuse by who it was made for. It is safe for
-// concurrent use. A nil one stores nothing.
+// idleConnections stores one idle connection per address for reuse by who it was made for. It is
+// safe for concurrent use. A nil one stores nothing.
 type idleConnections[C io.Closer] struct {
 	mu     sync.Mutex // guards the fields below
 	idle   map[string]idleConnection[C]
@@ -27,7 +27,8 @@ func newIdleConnections[C io.Closer](enabled bool) *idleConnections[C] {
 	return &idleConnections[C]{idle: make(map[string]idleConnection[C])}
 }
 
-// take removes and returns the connection to a target. It closes one to somebody else at the same address.
+// take removes and returns the connection to a target. It closes one to somebody else at the same
+// address.
 func (k *idleConnections[C]) take(t *Target) (connection C, ok bool) {
 	idle, ok := k.remove(t.Address)
 	if ok && idle.who != t.member() {

@@ -22,7 +22,8 @@ import (
 	"sluice/test/verify"
 )
 
-// hiddenTLS hides from servers that their connections have TLS, as the built-in proxy does, which knows no ALPN.
+// hiddenTLS hides from servers that their connections have TLS, as the built-in proxy does, which
+// knows no ALPN.
 type hiddenTLS struct{ net.Listener }
 
 func (l hiddenTLS) Accept() (net.Conn, error) {
@@ -30,7 +31,8 @@ func (l hiddenTLS) Accept() (net.Conn, error) {
 	return struct{ net.Conn }{c}, err
 }
 
-// Every type of check is a member of the mesh: it checks who answers, for each instance anew, and needs no ALPN.
+// Every type of check is a member of the mesh: it checks who answers, for each instance anew, and
+// needs no ALPN.
 func TestChecksThroughTheMesh(t *testing.T) {
 	const domain, path = "11111111-2222-3333-4444-555555555555.consul", "/ns/default/dc/dc1/svc/web"
 	a := testcert.NewAuthority(t, domain)

@@ -5,7 +5,8 @@ import "math"
 const (
 	// ratio is how many times the others' share of bad attempts a peer may have.
 	ratio = 1.5
-	// certainty: by chance alone at most one interval in so many makes a peer that has no more than that anomalous.
+	// certainty: by chance alone at most one interval in so many makes a peer that has no more than
+	// that anomalous.
 	certainty = 100
 	// memory is the part of the evidence that remains after an interval.
 	memory = 0.75
@@ -19,14 +20,15 @@ type sample struct{ bad, all float64 }
 func (s sample) plus(o sample) sample  { return sample{s.bad + o.bad, s.all + o.all} }
 func (s sample) minus(o sample) sample { return sample{s.bad - o.bad, s.all - o.all} }
 
-// evidence says whether a peer is worse than those that share its requests. Of all bad attempts in an interval, a peer with
-// ratio times the others' share of bad ones has at most
+// evidence says whether a peer is worse than those that share its requests. Of all bad attempts in
+// an interval, a peer with ratio times the others' share of bad ones has at most
 //
 //	ratio × its attempts / (ratio × its attempts + the others' attempts)
 //
-// on average. Intervals add up, later ones count more. That a peer has by chance as many has a probability of at most
-// e^-surprise, by the bound of W. Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables" (1963), Theorem
-// 1, which needs no least number of peers or attempts.
+// on average. Intervals add up, later ones count more. That a peer has by chance as many has a
+// probability of at most e^-surprise, by the bound of W. Hoeffding, "Probability Inequalities for
+// Sums of Bounded Random Variables" (1963), Theorem 1, which needs no least number of peers or
+// attempts.
 type evidence struct {
 	bad      float64 // attempts of the peer
 	expected float64 // of total
@@ -36,8 +38,9 @@ type evidence struct {
 // enough is the surprise that makes a peer anomalous: each interval is looked at twice.
 var enough = math.Log(2 * certainty)
 
-// add adds an interval and returns the surprise, of the interval alone or of all, whichever is more. Shares of bad attempts
-// up to tolerated are no evidence: the others count as having that of which it is ratio times.
+// add adds an interval and returns the surprise, of the interval alone or of all, whichever is
+// more. Shares of bad attempts up to tolerated are no evidence: the others count as having that of
+// which it is ratio times.
 func (e *evidence) add(peer, others sample, tolerated float64) float64 {
 	var now evidence
 	if peer.all > 0 && others.all > 0 {

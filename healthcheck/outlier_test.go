@@ -67,8 +67,8 @@ func (c *trials) interval(e *evidence) bool {
 	return true
 }
 
-// Equal peers, and peers that are worse by no more than ratio or are good enough, are as rarely anomalous as docs/health.md
-// says, with any traffic and number of peers.
+// Equal peers, and peers that are worse by no more than ratio or are good enough, are as rarely
+// anomalous as docs/health.md says, with any traffic and number of peers.
 func TestFalseAlarms(t *testing.T) {
 	random := seeded(t)
 	for _, peers := range []int{2, 3, 10} {
@@ -93,8 +93,8 @@ func TestFalseAlarms(t *testing.T) {
 func TestTimeToDetect(t *testing.T) {
 	random := seeded(t)
 	const never = 30
-	// The times that each answer takes are exponentially distributed: 1 in 8 of the others takes 3 medians, half of one
-	// that is 3 × slower.
+	// The times that each answer takes are exponentially distributed: 1 in 8 of the others takes 3
+	// medians, half of one that is 3 × slower.
 	cases := []struct {
 		what                   string
 		bad, others, tolerated float64

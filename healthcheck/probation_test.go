@@ -77,7 +77,8 @@ func TestPeersOnProbationAreEjectedWithoutALimit(t *testing.T) {
 	})
 }
 
-// What keeps other peers from being ejected, as too many are, does not keep a peer on probation in use.
+// What keeps other peers from being ejected, as too many are, does not keep a peer on probation in
+// use.
 func TestOneOnProbationIsEjectedWhileThereIsNoRoom(t *testing.T) {
 	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		set := instances(4)

@@ -42,7 +42,8 @@ type ran struct {
 
 func (r *ran) quantile(q float64) time.Duration { return r.latencies[int(q*float64(len(r.latencies)))] }
 
-// run sends the requests of a scenario to peers, of which the last one fails so many requests in ten.
+// run sends the requests of a scenario to peers, of which the last one fails so many requests in
+// ten.
 func run(t *testing.T, s *scenario.Scenario, settings Settings, failsInTen uint64) (r ran) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(100 * 365 * 24 * time.Hour) // latencies are measured only after the start of the process
@@ -99,8 +100,9 @@ func run(t *testing.T, s *scenario.Scenario, settings Settings, failsInTen uint6
 	return r
 }
 
-// Loss of weight pays: fewer requests fail where one peer fails some, late answers are hardly later where peers are of
-// different speed, and nothing changes where all are equal. docs/health.md has the figures of long runs.
+// Loss of weight pays: fewer requests fail where one peer fails some, late answers are hardly later
+// where peers are of different speed, and nothing changes where all are equal. docs/health.md has
+// the figures of long runs.
 func TestGradedLossInScenarios(t *testing.T) {
 	all := scenario.All(1, scenario.Short, scenario.Exponential)
 	on := comparing()

@@ -40,8 +40,8 @@ type scheduler struct {
 	keeping []*task  // that wait for their peers on a worker, because too many others wait
 }
 
-// awaitPerWorker, times the number of workers, is how many runs may wait for their peers. Each has a
-// goroutine and a connection.
+// awaitPerWorker, times the number of workers, is how many runs may wait for their peers. Each has
+// a goroutine and a connection.
 const awaitPerWorker = 8
 
 // group is a set of tasks that shares workers with other groups.
@@ -52,8 +52,8 @@ type group struct {
 	kind    int
 }
 
-// Kinds of groups. A foreign one is of others than the operator, who say how many there are, and how
-// long their tasks run.
+// Kinds of groups. A foreign one is of others than the operator, who say how many there are, and
+// how long their tasks run.
 const (
 	own = iota
 	foreign

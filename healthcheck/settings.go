@@ -36,10 +36,11 @@ type Active struct {
 	// OverridesRegistry lets checks decide about instances that are critical in
 	// the registry. It implies MustPassFirst.
 	OverridesRegistry bool
-	// Foreign says that others than the operator have configured the checks: all of them share half of
-	// Options.MaxChecks.
+	// Foreign says that others than the operator have configured the checks: all of them share half
+	// of Options.MaxChecks.
 	Foreign bool
-	// Denied reports whether the mesh does not let sluice connect to an instance: see saysNothing. nil: there is no mesh.
+	// Denied reports whether the mesh does not let sluice connect to an instance: see saysNothing.
+	// nil: there is no mesh.
 	Denied func(discovery.Instance) bool
 }
 
@@ -70,8 +71,8 @@ type SuccessRate struct {
 	Below units.Ratio `key:"below" default:"99%" min:"0" max:"1"` // only from peers with a lower success rate
 }
 
-// Latency takes weight from peers with more slow answers than the others. An answer is slow above Factor times the median of
-// the others' answers, and above Above.
+// Latency takes weight from peers with more slow answers than the others. An answer is slow above
+// Factor times the median of the others' answers, and above Above.
 type Latency struct {
 	Factor float64       `key:"factor" default:"3" min:"1" max:"1000"`
 	Above  time.Duration `key:"above" default:"50ms" min:"0s" max:"1h"`

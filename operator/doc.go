@@ -1,6 +1,6 @@
 // Package operator keeps what operators have ordered: drains of peers, weights in place of the
-// registry's, and maintenances of services. An order lasts until it is ended or expires. Whether what it is about exists does not
-// matter.
+// registry's, and maintenances of services. An order lasts until it is ended or expires. Whether
+// what it is about exists does not matter.
 //
 //	peers := operator.New(operator.Options{Path: "/var/lib/sluice/orders.json", Changed: apply})
 //	err := peers.Open()                   // reads the file
@@ -8,7 +8,8 @@
 //	err = peers.Give(operator.Order{Kind: operator.Drain, Node: "n1", Why: "new disks"})
 //	found, err := peers.End(key, "root")
 //
-// A Store keeps orders of one kind. Peers is the one about peers; package release has another one with shares.
+// A Store keeps orders of one kind. Peers is the one about peers; package release has another one
+// with shares.
 //
 // # The file
 //
@@ -17,9 +18,9 @@
 //
 // # The owner
 //
-// Of two processes, one of which replaces the other, only the one that serves takes orders and writes
-// them, to the file and to Consul. The other one follows what Consul has. An order that the old process
-// has accepted is in its State, which the new one adopts; the others get ErrTakeover.
+// Of two processes, one of which replaces the other, only the one that serves takes orders and
+// writes them, to the file and to Consul. The other one follows what Consul has. An order that the
+// old process has accepted is in its State, which the new one adopts; the others get ErrTakeover.
 //
 // # Replicas
 //

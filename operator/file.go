@@ -115,7 +115,8 @@ func (s *Store[V]) fileError() error {
 	return s.fileErr
 }
 
-// Begin takes over the orders of another process or, if it has handed over none, the orders in the file.
+// Begin takes over the orders of another process or, if it has handed over none, the orders in the
+// file.
 func (s *Store[V]) Begin(state State[V]) {
 	if state.Version != 0 {
 		text, _ := regular.ReadFile(s.options.Path) // an order in it may have ended since: the next write replaces it

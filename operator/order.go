@@ -27,13 +27,13 @@ const (
 // MaxText bounds each text for people, in bytes.
 const MaxText = 200
 
-// Order is an order about a peer, or with an empty ID the drain of a node or the maintenance of a service. It is
-// immutable.
+// Order is an order about a peer, or with an empty ID the drain of a node or the maintenance of a
+// service. It is immutable.
 type Order struct {
 	Kind Kind `json:"order"`
 
-	// Service, ID, Address and Machine identify a peer: see discovery.Key. For a Maintenance, Service is the name of the
-	// service in sluice.
+	// Service, ID, Address and Machine identify a peer: see discovery.Key. For a Maintenance,
+	// Service is the name of the service in sluice.
 
 	Service string `json:"service,omitempty"`
 	ID      string `json:"id,omitempty"`
@@ -47,7 +47,8 @@ type Order struct {
 	Datacenter string `json:"datacenter,omitempty"`
 
 	Weight int `json:"weight,omitempty"` // of Weight: from 1 to discovery.MaxWeight
-	// Except are addresses and networks of clients that a Maintenance does not concern, with commas between them.
+	// Except are addresses and networks of clients that a Maintenance does not concern, with commas
+	// between them.
 	Except string `json:"except,omitempty"`
 
 	Why     string    `json:"why,omitempty"`
@@ -202,7 +203,8 @@ func (o Order) Check() error {
 	return err
 }
 
-// maxExcept bounds the networks of an Order, and maxExceptBytes their text: the longest ones, each with a comma and a blank.
+// maxExcept bounds the networks of an Order, and maxExceptBytes their text: the longest ones, each
+// with a comma and a blank.
 const (
 	maxExcept      = 32
 	maxExceptBytes = maxExcept * len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128, ")

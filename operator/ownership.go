@@ -25,8 +25,8 @@ func (o *Ownership) Do(f func()) bool {
 	return o.owns
 }
 
-// Order carries out an order of an operator. If this process does not own, it does nothing and returns
-// ErrTakeover: the new process would not know of the order.
+// Order carries out an order of an operator. If this process does not own, it does nothing and
+// returns ErrTakeover: the new process would not know of the order.
 func (o *Ownership) Order(carryOut func() error) (err error) {
 	if !o.Do(func() { err = carryOut() }) {
 		return ErrTakeover

@@ -10,8 +10,9 @@ import (
 	"sluice/observe/logs"
 )
 
-// Process is what operators have ordered about this process: whether it is ready, and the level of its log. A new
-// process takes it over (SIGUSR2), a restart ends it. Its methods may be called concurrently.
+// Process is what operators have ordered about this process: whether it is ready, and the level of
+// its log. A new process takes it over (SIGUSR2), a restart ends it. Its methods may be called
+// concurrently.
 type Process struct {
 	owner  *Ownership
 	events *events.Feed
@@ -53,7 +54,8 @@ type LogLevel struct {
 	Since      time.Time `json:"since,omitzero"` // when an operator set Level; absent: Level is Configured
 }
 
-// NewProcess returns a Process without orders. owner says whether it takes orders, w is the log that it sets.
+// NewProcess returns a Process without orders. owner says whether it takes orders, w is the log
+// that it sets.
 func NewProcess(owner *Ownership, w *logs.Writer, feed *events.Feed) *Process {
 	return &Process{owner: owner, logs: w, log: w.Logger(), events: feed}
 }
@@ -65,7 +67,8 @@ func (p *Process) State() ProcessState {
 	return p.state
 }
 
-// Restore takes over the orders of another process. The log has their level with the next Configure.
+// Restore takes over the orders of another process. The log has their level with the next
+// Configure.
 func (p *Process) Restore(s ProcessState) {
 	p.change(func(now *ProcessState) { *now = s })
 }
@@ -135,8 +138,8 @@ func (p *Process) SetLogLevel(level, by string) error {
 	})
 }
 
-// Configure applies the level and the format of the log, as logs.Writer.Set does. Who changes the level in the configuration has the last word: it ends
-// the order about the level.
+// Configure applies the level and the format of the log, as logs.Writer.Set does. Who changes the
+// level in the configuration has the last word: it ends the order about the level.
 func (p *Process) Configure(level zerolog.Level, console bool) {
 	p.change(func(s *ProcessState) {
 		p.level, p.console = level, console

@@ -12,8 +12,8 @@ import (
 	"sluice/test/verify"
 )
 
-// An order about the level of the log that comes beside a reload replaces the level of before or of after it: it never stands as one
-// that the next reload without a change would end.
+// An order about the level of the log that comes beside a reload replaces the level of before or of
+// after it: it never stands as one that the next reload without a change would end.
 func TestLogLevelBesideAReload(t *testing.T) {
 	t.Parallel()
 	var owner Ownership

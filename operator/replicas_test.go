@@ -42,7 +42,8 @@ const wait = 2 * time.Second
 // token is of Consul, with all permissions.
 const token = "2f6e6b1c-9d3a-4c57-8a1e-5b0c7d9e4f12"
 
-// startReplica starts a store with a file, until the test ends. before may change it before it follows Consul.
+// startReplica starts a store with a file, until the test ends. before may change it before it
+// follows Consul.
 func startReplica(t *testing.T, name, url, path string, before ...func(*Options)) *replica {
 	t.Helper()
 	r := &replica{t: t, path: path, log: new(subprocess.Output)}
@@ -91,7 +92,8 @@ func (r *replica) end(o Order) {
 
 func newFile(t *testing.T) string { return t.TempDir() + "/orders.json" }
 
-// TestReplicas has tests with keys of their own in one Consul with ACLs, and one Consul that begins anew.
+// TestReplicas has tests with keys of their own in one Consul with ACLs, and one Consul that begins
+// anew.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	agents := consultest.StartAll(t, consultest.Options{ACLs: true, Token: token}, consultest.Options{})
@@ -193,8 +195,8 @@ func (m *memory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// An order that Consul has accepted is Consul's, also before an answer has it: the next process does not write it again,
-// over what others have written since.
+// An order that Consul has accepted is Consul's, also before an answer has it: the next process
+// does not write it again, over what others have written since.
 func TestAnAcceptedOrderIsNotWrittenAgain(t *testing.T) {
 	t.Parallel()
 	_, url := startMemory(t)
@@ -206,8 +208,8 @@ func TestAnAcceptedOrderIsNotWrittenAgain(t *testing.T) {
 	verify.That(t, len(state.Orders) == 1 && state.Orders[0].Shared, "the state is %+v", state)
 }
 
-// An order that expires before Consul has it does not bring back the one that it has replaced, in this process or in the
-// next one. One that others have given meanwhile stays.
+// An order that expires before Consul has it does not bring back the one that it has replaced, in
+// this process or in the next one. One that others have given meanwhile stays.
 func TestAReplacedOrderDoesNotComeBack(t *testing.T) {
 	t.Parallel()
 	earlier, other := drainOf(star(1)), drainOf(star(1))
@@ -260,8 +262,8 @@ func TestAReplacedOrderDoesNotComeBack(t *testing.T) {
 	}
 }
 
-// Without Consul an order takes effect here. It is written when Consul is back, also after a restart
-// in between, over what others have written meanwhile.
+// Without Consul an order takes effect here. It is written when Consul is back, also after a
+// restart in between, over what others have written meanwhile.
 func testWithoutConsul(t *testing.T, agent *consultest.Agent) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	b := startReplica(t, "b", agent.URL(), newFile(t))
@@ -337,7 +339,8 @@ func testExpiredOrders(t *testing.T, agent *consultest.Agent) {
 	a.awaitStatus("nothing is pending", func(s Status) bool { return s.Pending == 0 })
 }
 
-// A Consul that begins anew, here another one with a smaller index, gets the orders from the replicas.
+// A Consul that begins anew, here another one with a smaller index, gets the orders from the
+// replicas.
 func testNewConsul(t *testing.T, agent, other *consultest.Agent) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	a := startReplica(t, "a", relay.URL(), newFile(t))

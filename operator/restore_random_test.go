@@ -9,8 +9,9 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// Replicas that give and end orders in turn, and that join, agree with each other, with Consul and with what operators have
-// ordered last, also if backups of Consul are restored and Consul begins anew in between. The name of a failed subtest is its seed.
+// Replicas that give and end orders in turn, and that join, agree with each other, with Consul and
+// with what operators have ordered last, also if backups of Consul are restored and Consul begins
+// anew in between. The name of a failed subtest is its seed.
 func TestRandomHistoriesOfOrders(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

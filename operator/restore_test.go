@@ -107,8 +107,9 @@ func keysOf(all map[string]Order) (keys []string) {
 	return keys
 }
 
-// A backup of Consul brings back no order that has ended since, and no earlier one in place of a later one, and loses none that was given
-// since: whoever has seen later writes it again, and says so.
+// A backup of Consul brings back no order that has ended since, and no earlier one in place of a
+// later one, and loses none that was given since: whoever has seen later writes it again, and says
+// so.
 func TestABackupBringsNoOrderBack(t *testing.T) {
 	inFleet(t, func(f *fleet) {
 		f.drain(0, 0, true)
@@ -140,7 +141,8 @@ func TestABackupBringsNoOrderBack(t *testing.T) {
 	})
 }
 
-// The next process knows what the one before has seen, so a backup that is restored while it starts brings nothing back either.
+// The next process knows what the one before has seen, so a backup that is restored while it starts
+// brings nothing back either.
 func TestABackupBringsNoOrderBackToTheNextProcess(t *testing.T) {
 	inFleet(t, func(f *fleet) {
 		f.drain(0, 0, true)
@@ -161,7 +163,8 @@ func TestABackupBringsNoOrderBackToTheNextProcess(t *testing.T) {
 	})
 }
 
-// The clock of a replica may be wrong: what it has seen counts, and not its clock. An order that is given after another one, anywhere, is later.
+// The clock of a replica may be wrong: what it has seen counts, and not its clock. An order that is
+// given after another one, anywhere, is later.
 func TestOrdersDoNotDependOnClocks(t *testing.T) {
 	inFleet(t, func(f *fleet) {
 		f.drain(0, 0, true)
@@ -175,7 +178,8 @@ func TestOrdersDoNotDependOnClocks(t *testing.T) {
 	})
 }
 
-// Consul begins anew, with a low index, and the replicas notice it at once: all orders are written again.
+// Consul begins anew, with a low index, and the replicas notice it at once: all orders are written
+// again.
 func TestAWipeLosesNoOrder(t *testing.T) {
 	inFleet(t, func(f *fleet) {
 		f.drain(0, 0, true)

@@ -48,7 +48,8 @@ func (s Set) OfNode(i discovery.Instance) *Order {
 	return s.get(nodeKey(i.Node, i.Datacenter))
 }
 
-// Maintenance returns what the pool of a service tells who sends requests to it; nil: the service is in use.
+// Maintenance returns what the pool of a service tells who sends requests to it; nil: the service
+// is in use.
 func (s Set) Maintenance(service string) *balancer.Maintenance {
 	o := s.OfService(service)
 	if o == nil {

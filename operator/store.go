@@ -42,10 +42,11 @@ type StoreOptions[V Value[V]] struct {
 	Beside func(context.Context)                     // likewise
 	Parse  func(key string, value []byte) (V, error) // returns the order in the value of a key
 
-	// Yields reports whether an order that was put to yield, or proposed, gives way to now, which Consul has.
+	// Yields reports whether an order that was put to yield, or proposed, gives way to now, which
+	// Consul has.
 	Yields func(order, now V) bool
-	// Own calls f if this process owns, which does not change while f runs, and reports whether it does;
-	// nil: it always does. f does not call it.
+	// Own calls f if this process owns, which does not change while f runs, and reports whether it
+	// does; nil: it always does. f does not call it.
 	Own func(f func()) bool
 	// Tell is called when other orders stand, before Changed. by says who has ended orders.
 	Tell func(before, after map[string]V, by string)
@@ -65,7 +66,8 @@ type Store[V Value[V]] struct {
 
 	standing atomic.Pointer[map[string]V]
 
-	// mu guards the fields below. It is held while a change takes effect, so that they are told in order.
+	// mu guards the fields below. It is held while a change takes effect, so that they are told in
+	// order.
 	mu sync.Mutex
 
 	fileErr error       // why the orders are not in the file
@@ -104,8 +106,8 @@ func (s *Store[V]) Resume() {
 	s.Refresh()
 }
 
-// Pause refuses orders, since another process has them, and ends what Resume began. Orders still expire: until the other
-// process serves, requests are served here.
+// Pause refuses orders, since another process has them, and ends what Resume began. Orders still
+// expire: until the other process serves, requests are served here.
 func (s *Store[V]) Pause() {
 	s.setPaused(true)
 	s.keys.Pause()
@@ -142,8 +144,8 @@ func (s *Store[V]) Current() bool { return s.keys.Current() }
 func (s *Store[V]) All() map[string]V { return *s.standing.Load() }
 
 // Put adds an order, in place of an earlier one with the same key. With yields it gives way to what
-// StoreOptions.Yields says. may, if not nil, gets the orders that stand, and returns why the order must
-// not be added. The error is from Value.Check, from may, or ErrTakeover.
+// StoreOptions.Yields says. may, if not nil, gets the orders that stand, and returns why the order
+// must not be added. The error is from Value.Check, from may, or ErrTakeover.
 func (s *Store[V]) Put(order V, yields bool, may func(standing map[string]V) error) error {
 	if err := order.Check(); err != nil {
 		return err
@@ -172,8 +174,9 @@ func (s *Store[V]) yielding(order V) sharedkeys.Condition[V] {
 	return func(now V, index uint64) bool { return index > 0 && s.options.Yields(order, now) }
 }
 
-// Propose adds an order if Consul accepts it before anybody has changed the one with the same key, which gives way to what
-// StoreOptions.Yields says. It reports false if this one is changing already, or if this process must not take orders.
+// Propose adds an order if Consul accepts it before anybody has changed the one with the same key,
+// which gives way to what StoreOptions.Yields says. It reports false if this one is changing
+// already, or if this process must not take orders.
 func (s *Store[V]) Propose(order V) (proposed bool) {
 	_ = s.change("", func() error {
 		proposed = s.keys.Propose(order.Key(), order, s.yielding(order))
@@ -224,7 +227,8 @@ func (s *Store[V]) change(by string, f func() error) (err error) {
 	return err
 }
 
-// Refresh makes what has changed take effect: in Consul, by the time, or because this process owns now.
+// Refresh makes what has changed take effect: in Consul, by the time, or because this process owns
+// now.
 func (s *Store[V]) Refresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,8 +241,8 @@ func (s *Store[V]) refreshLocked() {
 	}
 }
 
-// takeEffectLocked computes the orders that stand, writes the file if this process owns, and tells what
-// is different. by says who has ended orders.
+// takeEffectLocked computes the orders that stand, writes the file if this process owns, and tells
+// what is different. by says who has ended orders.
 func (s *Store[V]) takeEffectLocked(by string, owns bool) {
 	now := time.Now()
 	before, after := s.All(), map[string]V(nil)
@@ -283,7 +287,8 @@ func expired[V Value[V]](order V, now time.Time) bool {
 	return !ends.IsZero() && !now.Before(ends)
 }
 
-// expire ends expired orders, also one that Consul has never had, with the earlier one that it replaces.
+// expire ends expired orders, also one that Consul has never had, with the earlier one that it
+// replaces.
 func (s *Store[V]) expire(now time.Time) {
 	for key, e := range s.keys.All() {
 		if !e.Absent && expired(e.Value, now) && (e.Pending || !e.Changing) { // unless Consul has a later one by then

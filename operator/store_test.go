@@ -167,8 +167,8 @@ func TestOrdersExpire(t *testing.T) {
 	})
 }
 
-// While a new process starts, which has the orders, this one still serves: an order expires here at its time. If the new process
-// fails, that is not told twice.
+// While a new process starts, which has the orders, this one still serves: an order expires here at
+// its time. If the new process fails, that is not told twice.
 func TestOrdersExpireWhileAnotherProcessHasThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed, changes, path := events.New(), 0, newFile(t)
@@ -377,7 +377,8 @@ func TestAStateGoesOn(t *testing.T) {
 	})
 }
 
-// What Consul has had gives way to what others have ordered meanwhile, also after a process that shares no orders.
+// What Consul has had gives way to what others have ordered meanwhile, also after a process that
+// shares no orders.
 func TestSharedOrdersReturnFromAProcessThatSharesNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, alone, next := New(Options{Prefix: "orders"}), New(Options{}), New(Options{Prefix: "orders"})
@@ -392,8 +393,8 @@ func TestSharedOrdersReturnFromAProcessThatSharesNone(t *testing.T) {
 	})
 }
 
-// A process that another one has replaced, or that does not serve yet, takes no order and writes no file.
-// When it serves, it writes what it has adopted.
+// A process that another one has replaced, or that does not serve yet, takes no order and writes no
+// file. When it serves, it writes what it has adopted.
 func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "orders.json")
 	old := New(Options{Path: path, Log: zerolog.Nop()})
@@ -468,7 +469,8 @@ func TestMaintenanceOfAService(t *testing.T) {
 	})
 }
 
-// A time of +24:00 can be read, and not be written again: an answer or a state with it could not be written at all.
+// A time of +24:00 can be read, and not be written again: an answer or a state with it could not be
+// written at all.
 func TestOrdersWithTimesThatCannotBeWritten(t *testing.T) {
 	order := func(since, until string) []byte {
 		return fmt.Appendf(nil, `{"order":"drain","node":"n","since":%q,"until":%q}`, since, until)

@@ -14,8 +14,8 @@ import (
 	"sluice/route"
 )
 
-// canaryRelease is the canary release of a service with a judge. Its methods may be called concurrently, but look
-// only by one goroutine.
+// canaryRelease is the canary release of a service with a judge. Its methods may be called
+// concurrently, but look only by one goroutine.
 type canaryRelease struct {
 	pool     *balancer.Pool
 	settings judge.Settings
@@ -57,8 +57,8 @@ func settingsOf(c config.Service) judge.Settings {
 	return s
 }
 
-// fits reports whether r goes on with a pool and a configuration of the service, whatever the share is. The pool may have
-// another group of the name: it forgets one that two configurations lack.
+// fits reports whether r goes on with a pool and a configuration of the service, whatever the share
+// is. The pool may have another group of the name: it forgets one that two configurations lack.
 func (r *canaryRelease) fits(pool *balancer.Pool, c config.Service) bool {
 	return r.pool == pool && r.canary.group == pool.Group(c.Split.Shares()[0].Group) && r.settings.Equal(settingsOf(c))
 }
@@ -75,8 +75,9 @@ func (r *canaryRelease) stop() {
 	r.rest.group.OnDone(nil)
 }
 
-// done takes an attempt of a client. It takes a lock only if the attempt failed or was slow. It does not count one whose client
-// was assigned with another share, the former one or one that no look has seen yet: by the present one it would prove too much.
+// done takes an attempt of a client. It takes a lock only if the attempt failed or was slow. It
+// does not count one whose client was assigned with another share, the former one or one that no
+// look has seen yet: by the present one it would prove too much.
 func (r *canaryRelease) done(a *cohort, judged uint64, o balancer.Outcome) {
 	failed := o.Class.Failure()
 	if !failed {
@@ -161,8 +162,8 @@ func (r *canaryRelease) endLocked() {
 	r.setLimits(0)
 }
 
-// updateLimits sets from o which attempts are slow. While an instance of the canary is new, its caches
-// are empty: nothing is slow then, and the canary's latency is not known.
+// updateLimits sets from o which attempts are slow. While an instance of the canary is new, its
+// caches are empty: nothing is slow then, and the canary's latency is not known.
 func (r *canaryRelease) updateLimits(o *judge.Observation) {
 	if o.Time.Sub(r.warmFrom) < r.warmUp {
 		r.canary.recent.Reset()

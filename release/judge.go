@@ -35,8 +35,9 @@ type JudgeOptions struct {
 	Log    zerolog.Logger
 }
 
-// Judge compares the canary of each service that has a judge with the rest, rolls back what is worse, and
-// moves on what is not. Its methods may be called concurrently, but Look only by one goroutine.
+// Judge compares the canary of each service that has a judge with the rest, rolls back what is
+// worse, and moves on what is not. Its methods may be called concurrently, but Look only by one
+// goroutine.
 type Judge struct {
 	// Interval is the time between two looks, WarmUp how long latencies do not count after a new
 	// instance of a canary. They must not change after the first look.
@@ -81,8 +82,8 @@ func (j *Judge) present() []*canaryRelease {
 	return j.releases
 }
 
-// update follows the configuration in use. A release goes on if its settings and its split are the same,
-// but for the share.
+// update follows the configuration in use. A release goes on if its settings and its split are the
+// same, but for the share.
 func (j *Judge) update() {
 	c := j.options.Config()
 	j.mu.Lock()
@@ -162,7 +163,8 @@ func (j *Judge) emitVerdict(r *canaryRelease, d judge.Decision, acts bool) {
 		Text: fmt.Sprintf("The judge of the group %s says %s%s", group, d.Verdict, events.Because(d.Reason))})
 }
 
-// States returns the state of every split of a service with the share of one group, sorted by service.
+// States returns the state of every split of a service with the share of one group, sorted by
+// service.
 func (j *Judge) States() []State {
 	c, counting := j.options.Config(), j.shares.Counting()
 	releases := make(map[string]*canaryRelease)
@@ -193,7 +195,8 @@ func (j *Judge) States() []State {
 	return states
 }
 
-// Order carries out an operator's order. The error is or wraps one of the errors beside Order, or operator.ErrTakeover.
+// Order carries out an operator's order. The error is or wraps one of the errors beside Order, or
+// operator.ErrTakeover.
 func (j *Judge) Order(o Order) error {
 	s := j.options.Config().Services[o.Service]
 	all := s.Split.Shares()

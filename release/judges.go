@@ -22,7 +22,8 @@ const (
 	unlockTimeout = time.Second
 )
 
-// judges are the replicas that judge: each holds a lock while it does. It is safe for concurrent use.
+// judges are the replicas that judge: each holds a lock while it does. It is safe for concurrent
+// use.
 type judges struct {
 	shares *Shares
 	needed atomic.Bool // this replica judges a service
@@ -35,7 +36,8 @@ type judges struct {
 	own    bool // it is there
 }
 
-// state returns how many replicas judge, at least 1, and whether the lock of this one is the oldest.
+// state returns how many replicas judge, at least 1, and whether the lock of this one is the
+// oldest.
 func (j *judges) state() SharedState {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -97,7 +99,8 @@ func (j *judges) holdWhileJudging(ctx context.Context) {
 	}
 }
 
-// keepLock keeps a lock while it is held and needed, and its key is there: who deletes all keys ends no session.
+// keepLock keeps a lock while it is held and needed, and its key is there: who deletes all keys
+// ends no session.
 func (j *judges) keepLock(ctx context.Context, lock *consul.Lock) {
 	needed := time.NewTicker(attendInterval)
 	defer needed.Stop()

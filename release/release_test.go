@@ -22,8 +22,8 @@ import (
 	"sluice/test/verify"
 )
 
-// split is a service star of two instances with the tag v1 and one with v2, whose group canary has a split
-// with a judge. It applies the configuration as the gateway does.
+// split is a service star of two instances with the tag v1 and one with v2, whose group canary has
+// a split with a judge. It applies the configuration as the gateway does.
 type split struct {
 	t       *testing.T
 	pool    *balancer.Pool
@@ -112,7 +112,8 @@ func (s *split) order(o Order, want error) State {
 	return s.state()
 }
 
-// pick begins an attempt of a new client that the split has assigned to a group with the share in use.
+// pick begins an attempt of a new client that the split has assigned to a group with the share in
+// use.
 func (s *split) pick(group string) balancer.Token {
 	s.t.Helper()
 	s.clients++
@@ -137,8 +138,8 @@ func (s *split) attempts(n int, group string, status int, latency time.Duration)
 // failing are failures of the canary that are enough for a verdict.
 func (s *split) failing() { s.attempts(60, "canary", http.StatusInternalServerError, time.Millisecond) }
 
-// A pool forgets a group that two configurations in a row lack. If all that happens between two looks, the judge counts the
-// attempts on the new group.
+// A pool forgets a group that two configurations in a row lack. If all that happens between two
+// looks, the judge counts the attempts on the new group.
 func TestJudgeOfAGroupThatComesBackBetweenTwoLooks(t *testing.T) {
 	s := newSplit(t, "step: 10m, act: rollback", Options{})
 	s.look(0)
@@ -170,8 +171,8 @@ func TestRetriesOfARequestCountOnce(t *testing.T) {
 	verify.That(t, evidence[0] > 1 && evidence[1] == evidence[0] && evidence[2] == evidence[0], "the evidence of a request after each failed attempt: %v", evidence)
 }
 
-// A canary that fails loses its share, and the feed has why. The release is over then, also if nobody has
-// looked while the canary had no share.
+// A canary that fails loses its share, and the feed has why. The release is over then, also if
+// nobody has looked while the canary had no share.
 func TestJudgeRollsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSplit(t, "step: 10m", Options{})
@@ -199,7 +200,8 @@ func TestJudgeReports(t *testing.T) {
 	})
 }
 
-// An operator's share holds until it is released, whatever the judge finds. Then the judge acts on that.
+// An operator's share holds until it is released, whatever the judge finds. Then the judge acts on
+// that.
 func TestOperatorOverrulesTheJudge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSplit(t, "step: 10m", Options{})
@@ -306,8 +308,8 @@ func TestTheConfigurationHasTheLastWord(t *testing.T) {
 	})
 }
 
-// A replica that goes on with its configuration ends no share that others have given for another one: only who changes
-// the configuration does.
+// A replica that goes on with its configuration ends no share that others have given for another
+// one: only who changes the configuration does.
 func TestAConfigurationThatGoesOnEndsNoShare(t *testing.T) {
 	for name, test := range map[string]struct {
 		before string // the split of the process before; "unknown": there was none
@@ -326,7 +328,8 @@ func TestAConfigurationThatGoesOnEndsNoShare(t *testing.T) {
 	}
 }
 
-// The history gets each share that has changed, and the return to the share of the configuration, once.
+// The history gets each share that has changed, and the return to the share of the configuration,
+// once.
 func TestRecordedShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSplit(t, "step: 10m", Options{})

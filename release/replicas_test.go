@@ -14,8 +14,8 @@ import (
 	"sluice/test/verify"
 )
 
-// newReplica returns a split that shares what is given through Consul, until the test ends. The result of
-// leave is that it does no more.
+// newReplica returns a split that shares what is given through Consul, until the test ends. The
+// result of leave is that it does no more.
 func newReplica(t *testing.T, name, url, settings string) (s *split, leave func()) {
 	t.Helper()
 	client := verify.Result(consul.New(consul.Options{Addresses: []string{url}, Log: zerolog.Nop()})).Must(t)
@@ -108,7 +108,8 @@ func TestSharesGrowAfterTheLocksAreDeleted(t *testing.T) {
 	}
 }
 
-// A judge that decides while an operator sets the share has not seen that: its proposal changes nothing, although it comes after.
+// A judge that decides while an operator sets the share has not seen that: its proposal changes
+// nothing, although it comes after.
 func TestAProposalYieldsToAnOperator(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})

@@ -55,7 +55,8 @@ func (s Share) Check() error {
 	return err
 }
 
-// parse returns the share in the value of a key. One without a service is about the service in its key.
+// parse returns the share in the value of a key. One without a service is about the service in its
+// key.
 func parse(key string, value []byte) (s Share, err error) {
 	if err := json.Unmarshal(value, &s); err != nil {
 		return s, fmt.Errorf("not a share: %w", err)

@@ -9,8 +9,9 @@ import (
 	"sluice/test/verify"
 )
 
-// An outage that hits canary and baseline alike, while the share changes, is not the canary's: a failure counts only by the share
-// with which its client was assigned. Under a smaller one, half of the failures on the canary would be much evidence.
+// An outage that hits canary and baseline alike, while the share changes, is not the canary's: a
+// failure counts only by the share with which its client was assigned. Under a smaller one, half of
+// the failures on the canary would be much evidence.
 func TestAttemptsOfAFormerShareProveNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSplit(t, "act: rollback", Options{})

@@ -38,8 +38,8 @@ type Options struct {
 	// Settled reports whether all of the configuration is known. Before, no share ends because the
 	// configuration lacks its split.
 	Settled func() bool
-	// Changed is called when the configuration must be applied again, with other shares. It must not
-	// call a method of Shares, nor wait for one.
+	// Changed is called when the configuration must be applied again, with other shares. It must
+	// not call a method of Shares, nor wait for one.
 	Changed func()
 	Events  *events.Feed
 	Log     zerolog.Logger
@@ -55,8 +55,8 @@ type Options struct {
 //	PREFIX/shares/SERVICE   the override of a service, as JSON
 //	PREFIX/judges/REPLICA   a lock that the replica holds while it judges
 //
-// Each replica may roll back, which takes effect at its own place at once. Only the one with the oldest
-// lock moves a share on, by a proposal. So without Consul no share grows.
+// Each replica may roll back, which takes effect at its own place at once. Only the one with the
+// oldest lock moves a share on, by a proposal. So without Consul no share grows.
 type Shares struct {
 	*operator.Store[Share]
 
@@ -68,8 +68,9 @@ type Shares struct {
 
 	mu sync.Mutex // guards the fields below
 
-	// splits are the splits of the configuration in use, with the times from which they are in it. A service
-	// without a split has an element if it had one; begun is the time of the first configuration.
+	// splits are the splits of the configuration in use, with the times from which they are in it.
+	// A service without a split has an element if it had one; begun is the time of the first
+	// configuration.
 	splits   map[string]splitSince
 	begun    time.Time
 	emitted  map[string]Share     // what the feed has, or another process has emitted, by key
@@ -97,7 +98,8 @@ func NewShares(o Options) *Shares {
 	return s
 }
 
-// Begin begins the store. The feed gets nothing of the shares. It is called once, before all other methods.
+// Begin begins the store. The feed gets nothing of the shares. It is called once, before all other
+// methods.
 func (s *Shares) Begin(state operator.State[Share]) {
 	s.Store.Begin(state)
 	s.mu.Lock()
@@ -182,8 +184,9 @@ func (s *Shares) follow(c *config.Config, now time.Time) (ended []Share) {
 	return ended
 }
 
-// GoOn says that c was in use before this process, perhaps with a split that others do not have any more: what it has
-// too, nobody has changed, and no share is older. It is called once, after the first call of Applied.
+// GoOn says that c was in use before this process, perhaps with a split that others do not have any
+// more: what it has too, nobody has changed, and no share is older. It is called once, after the
+// first call of Applied.
 func (s *Shares) GoOn(c *config.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -198,8 +201,9 @@ func (s *Shares) GoOn(c *config.Config) {
 	s.begun = longAgo
 }
 
-// EndOutdated ends the shares that are older than the configuration, which has another split, and emits
-// which are in use. While not all of the configuration is known, they may be for what is to come.
+// EndOutdated ends the shares that are older than the configuration, which has another split, and
+// emits which are in use. While not all of the configuration is known, they may be for what is to
+// come.
 func (s *Shares) EndOutdated() {
 	for _, override := range s.All() {
 		if !s.fits(override) && s.options.Settled() && override.Since.Before(s.since(override.Service)) {
@@ -252,7 +256,8 @@ func (s *Shares) emit() {
 	}
 }
 
-// replacing returns a share in place of the configured one, if the split has the share of one group.
+// replacing returns a share in place of the configured one, if the split has the share of one
+// group.
 func (s *Shares) replacing(service string, share float64, by, why string) (override Share, ok bool) {
 	own := s.split(service).Shares()
 	if len(own) != 1 {
@@ -270,9 +275,9 @@ func (s *Shares) give(override Share) error {
 	return s.Put(override, false, nil)
 }
 
-// giveByVerdict sets the share of a service by the verdict of a judge, after a call of emit. It returns
-// errOverruled if an operator has set it, and one of another replica whom this one does not know yet
-// overrules it later.
+// giveByVerdict sets the share of a service by the verdict of a judge, after a call of emit. It
+// returns errOverruled if an operator has set it, and one of another replica whom this one does not
+// know yet overrules it later.
 func (s *Shares) giveByVerdict(override Share, emit func()) error {
 	defer s.emit()
 	return s.Put(override, true, func(standing map[string]Share) error {

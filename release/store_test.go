@@ -24,8 +24,9 @@ func share(service string, size float64, by string) Share {
 	return Share{Service: service, Group: "canary", Share: size, Configured: 0.5, By: by, Since: time.Now().UTC()}
 }
 
-// The state of shares goes on as the state of other orders does. A verdict that Consul does not have yet still yields
-// then to an operator's share, also below another prefix; one that an operator has resumed does not.
+// The state of shares goes on as the state of other orders does. A verdict that Consul does not
+// have yet still yields then to an operator's share, also below another prefix; one that an
+// operator has resumed does not.
 func TestAStateOfSharesGoesOn(t *testing.T) {
 	old := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
 	verify.NoError(t, old.Put(share("verdict", 0, ByJudge), true, nil))

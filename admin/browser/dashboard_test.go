@@ -171,7 +171,8 @@ func TestRefusedConfiguration(t *testing.T) {
 	})
 }
 
-// With a token, the page shows nothing before it has the token. It needs no second input after a reload.
+// With a token, the page shows nothing before it has the token. It needs no second input after a
+// reload.
 func TestToken(t *testing.T) {
 	t.Parallel()
 	file := t.TempDir() + "/token"

@@ -12,25 +12,27 @@ import (
 )
 
 const (
-	// maxKeys is of how many keys of a limit a replica tells the others, and maxAllKeys of how many of all limits.
+	// maxKeys is of how many keys of a limit a replica tells the others, and maxAllKeys of how many
+	// of all limits.
 	maxKeys    = 1000
 	maxAllKeys = 10_000
 	// maxCountsBytes is enough for maxAllKeys of many limits.
 	maxCountsBytes = 1 << 20
-	// countBytes is the length of a ratelimit.Count in Counts: hash, tokens taken, asked for, and lacking.
+	// countBytes is the length of a ratelimit.Count in Counts: hash, tokens taken, asked for, and
+	// lacking.
 	countBytes = 8 + 4 + 4 + 4
 )
 
-// Counts is the body of /api/limits/counts: what a replica has counted in its last round, and which tokens were taken since the round
-// after which another replica asks.
+// Counts is the body of /api/limits/counts: what a replica has counted in its last round, and which
+// tokens were taken since the round after which another replica asks.
 type Counts struct {
 	Replica  string `json:"replica"`  // its registration's MetaReplica
 	Process  string `json:"process"`  // differs after each start
 	Sequence uint64 `json:"sequence"` // of the round
 	AgeMS    int64  `json:"age_ms"`   // since the end of the round
 	Seed     string `json:"seed"`     // of the hashes of keys, hexadecimal
-	// Limits has the counts of each limit by its id: 20 bytes for each key, the lowest first, in base64. Keys themselves, which
-	// may be addresses of people, are not told.
+	// Limits has the counts of each limit by its id: 20 bytes for each key, the lowest first, in
+	// base64. Keys themselves, which may be addresses of people, are not told.
 	Limits map[string]string `json:"limits"`
 }
 

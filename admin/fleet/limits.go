@@ -29,7 +29,8 @@ const (
 	countsTimeout = ratelimit.Round / 2
 	// seenFor is how long a replica that does not answer is seen: with its last counts.
 	seenFor = 3 * ratelimit.Round
-	// adoptEvery is the least time between two seeds of others that are adopted: each makes all buckets full.
+	// adoptEvery is the least time between two seeds of others that are adopted: each makes all
+	// buckets full.
 	adoptEvery = 10 * time.Second
 	// loggedAfter is how long a change must last before it is logged.
 	loggedAfter = 5 * ratelimit.Round
@@ -43,17 +44,20 @@ type LimitsOptions struct {
 	Limits func() []routes.FleetLimit
 	// Name returns the name of this replica for others.
 	Name func() string
-	// Survey returns who the replicas are and how they are asked, by the configuration in use; false: sluice is not registered.
+	// Survey returns who the replicas are and how they are asked, by the configuration in use;
+	// false: sluice is not registered.
 	Survey func() (Survey, bool)
 	Log    zerolog.Logger
 }
 
-// Limits exchanges counts with the other replicas, so that all of them keep rate limits together: in each round, it asks each
-// other replica what it has counted. Without limits of that kind it asks nobody. Who is a replica comes from Consul; if Consul
-// does not answer, the replicas stay that it has listed last, and one that it does not list any more stays while it answers.
+// Limits exchanges counts with the other replicas, so that all of them keep rate limits together:
+// in each round, it asks each other replica what it has counted. Without limits of that kind it
+// asks nobody. Who is a replica comes from Consul; if Consul does not answer, the replicas stay
+// that it has listed last, and one that it does not list any more stays while it answers.
 //
-// A replica from which no answer comes has 1 / replicas of each limit, and the others have the rest: it may live and see them
-// neither. If nothing listens at its address, or Consul says that it is critical, it has none.
+// A replica from which no answer comes has 1 / replicas of each limit, and the others have the
+// rest: it may live and see them neither. If nothing listens at its address, or Consul says that it
+// is critical, it has none.
 type Limits struct {
 	LimitsOptions
 	Fleet   *ratelimit.Fleet
@@ -97,13 +101,15 @@ func NewLimits(o LimitsOptions) *Limits {
 	}
 }
 
-// joining begins the seed of a process that does not know yet whether others have one. Nobody adopts it: so one that joins adopts that of
-// the others, whatever its clock says, and does not make all buckets full.
+// joining begins the seed of a process that does not know yet whether others have one. Nobody
+// adopts it: so one that joins adopts that of the others, whatever its clock says, and does not
+// make all buckets full.
 const joining = "\xff\xff\xff\xff\xff\xff"
 
 func isJoining(s ratelimit.Seed) bool { return string(s[:len(joining)]) == joining }
 
-// newSeed returns a random seed. The one of an earlier time is smaller. Where replicas have several, they adopt the smallest.
+// newSeed returns a random seed. The one of an earlier time is smaller. Where replicas have
+// several, they adopt the smallest.
 func newSeed(now time.Time) (s ratelimit.Seed) {
 	binary.BigEndian.PutUint64(s[:], uint64(now.UnixMilli())<<16)
 	rand.Read(s[6:])
@@ -192,7 +198,8 @@ func (l *Limits) list(ctx context.Context) {
 	l.others, l.known, l.problem = append(others, l.unlisted(others)...), true, ""
 }
 
-// prepare says how the others are asked from now on, also those of the state of an old process, before Consul answers.
+// prepare says how the others are asked from now on, also those of the state of an old process,
+// before Consul answers.
 func (l *Limits) prepare(client *http.Client, verified bool, secret string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -204,8 +211,8 @@ func (l *Limits) prepare(client *http.Client, verified bool, secret string) {
 	}
 }
 
-// unlisted returns those of the others that are not listed any more, but still answer: Consul may have lost its state, and who stops
-// finishes its requests. mu must be held.
+// unlisted returns those of the others that are not listed any more, but still answer: Consul may
+// have lost its state, and who stops finishes its requests. mu must be held.
 func (l *Limits) unlisted(listed []*other) (others []*other) {
 	for _, o := range l.others {
 		again := slices.ContainsFunc(listed, func(now *other) bool { return now.replica == o.replica })
@@ -343,8 +350,8 @@ func (o *other) gone() bool {
 	return o.Status == "critical" || o.Status == unregistered || errors.Is(o.err, errRefused)
 }
 
-// conclude sets the standing of the fleet, and returns the reports of the replicas that are seen, by id of the limit. used says that
-// there are limits.
+// conclude sets the standing of the fleet, and returns the reports of the replicas that are seen,
+// by id of the limit. used says that there are limits.
 func (l *Limits) conclude(now time.Time, used bool) map[string][]ratelimit.Report {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,7 +10,8 @@ import (
 	"sluice/observe/metrics"
 )
 
-// LimitsReport is the body of /api/limits: the rate limits that the replicas keep together, and how this one does.
+// LimitsReport is the body of /api/limits: the rate limits that the replicas keep together, and how
+// this one does.
 type LimitsReport struct {
 	Replicas int           `json:"replicas"` // that keep them, with this one
 	Seen     int           `json:"seen"`     // of them, those that exchange counts with this one, with itself
@@ -57,8 +58,8 @@ type KeyState struct {
 // heaviest is how many keys of a limit a report has.
 const heaviest = 10
 
-// Counts returns what this replica tells another one, which knows what it has counted until a round of a process. If that was not
-// this process, it gets the last round.
+// Counts returns what this replica tells another one, which knows what it has counted until a round
+// of a process. If that was not this process, it gets the last round.
 func (l *Limits) Counts(process string, after uint64) Counts {
 	l.mu.Lock()
 	defer l.mu.Unlock()

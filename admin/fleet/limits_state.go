@@ -7,7 +7,8 @@ import (
 	"sluice/route/ratelimit"
 )
 
-// LimitsState is what a process hands over to a new one: who the others are, which Consul may not say now.
+// LimitsState is what a process hands over to a new one: who the others are, which Consul may not
+// say now.
 type LimitsState struct {
 	Seed     string       `json:"seed"` // of the hashes of keys, hexadecimal
 	Replicas int          `json:"replicas"`
@@ -39,7 +40,8 @@ func (l *Limits) State() *LimitsState {
 	return s
 }
 
-// Begin begins with the state of the old process; nil: there is none. It must be called before Run and Follow.
+// Begin begins with the state of the old process; nil: there is none. It must be called before Run
+// and Follow.
 func (l *Limits) Begin(old *LimitsState) {
 	if old == nil || old.Seen < 1 || old.Replicas < old.Seen {
 		return

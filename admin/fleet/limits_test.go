@@ -24,7 +24,8 @@ import (
 	"sluice/test/verify"
 )
 
-// limited is a replica on the host "web1" with one limit of 100 requests per second, and its admin API.
+// limited is a replica on the host "web1" with one limit of 100 requests per second, and its admin
+// API.
 type limited struct {
 	*Limits
 	limit  routes.FleetLimit
@@ -217,7 +218,8 @@ func TestLimitsAfterLossInConsul(t *testing.T) {
 	verify.Equal(t, len(a.others), 0, "other replicas")
 }
 
-// A new process begins with the replicas and the seed of the old one, and asks them before Consul answers.
+// A new process begins with the replicas and the seed of the old one, and asks them before Consul
+// answers.
 func TestLimitsOfAnOldProcess(t *testing.T) {
 	a, inA := newLimited(t, "a")
 	b, inB := newLimited(t, "b")
@@ -327,7 +329,8 @@ func TestSeeds(t *testing.T) {
 	verify.Equal(t, a.Fleet.Standing().Seed, older, "seed")
 }
 
-// A process that starts adopts the seed of those that are there, and they do not adopt its own, whatever the clocks say.
+// A process that starts adopts the seed of those that are there, and they do not adopt its own,
+// whatever the clocks say.
 func TestSeedOfAProcessThatJoins(t *testing.T) {
 	now := time.Now()
 	start := func() *Limits {
@@ -360,7 +363,8 @@ func TestSeedOfAProcessThatJoins(t *testing.T) {
 		verify.Equal(t, seedOf(c), there, "the seed of the fleet when it joins; the fleet's clock is ahead by %s", ahead)
 	}
 
-	// One that has no limits asks nobody, so it has no other seed. With limits, its hashes are not those of the others.
+	// One that has no limits asks nobody, so it has no other seed. With limits, its hashes are not
+	// those of the others.
 	idle := &other{Member: Member{Name: "d"}, answered: now, seed: seedOf(start())}
 	verify.Equal(t, idle.missing(now, there), "", "why a replica without limits is not seen")
 	idle.limits = map[string][]ratelimit.Count{"l": nil}

@@ -46,8 +46,8 @@ func answerCode(secret, to, nonce string, body []byte) []byte {
 	return code(secret, "answer", to, nonce, string(body))
 }
 
-// sign proves that the secret is known, for a question to the replica with a name. The answer must be
-// to that nonce.
+// sign proves that the secret is known, for a question to the replica with a name. The answer must
+// be to that nonce.
 func sign(r *http.Request, secret, to string) (nonce string) {
 	nonce = rand.Text()
 	at := strconv.FormatInt(time.Now().UnixMilli(), 10)
@@ -64,7 +64,8 @@ func verifyAnswer(header http.Header, secret, to, nonce string, body []byte) err
 	return nil
 }
 
-// Proofs checks the proofs of other replicas, and proves this one to them. It is safe for concurrent use.
+// Proofs checks the proofs of other replicas, and proves this one to them. It is safe for
+// concurrent use.
 type Proofs struct {
 	name   func() string // of this replica for others
 	secret func() (string, error)
@@ -77,7 +78,8 @@ type Proofs struct {
 	turned           time.Time
 }
 
-// NewProofs returns the Proofs of a replica with a name. secret returns the secret of all replicas; "": there is none.
+// NewProofs returns the Proofs of a replica with a name. secret returns the secret of all replicas;
+// "": there is none.
 func NewProofs(name func() string, secret func() (string, error)) *Proofs {
 	now := time.Now()
 	return &Proofs{name: name, secret: secret, began: now, used: make(map[string]bool), turned: now}

@@ -27,8 +27,9 @@ func Secret(c *config.ConsulRegister) (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
-// Registered returns a survey of the replicas that Consul lists as instances of service. c has their secret, and how the
-// certificates of their admin APIs are verified; nil: neither. control is of who names the addresses.
+// Registered returns a survey of the replicas that Consul lists as instances of service. c has
+// their secret, and how the certificates of their admin APIs are verified; nil: neither. control is
+// of who names the addresses.
 func Registered(self func() Replica, client *consul.Client, service string, c *config.ConsulRegister, control locality.Control) Survey {
 	list := func(ctx context.Context) ([]discovery.Instance, error) {
 		answer, err := consulsource.Health(ctx, client, consulsource.ServiceOptions{Service: service})

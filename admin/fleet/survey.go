@@ -96,7 +96,8 @@ func listedMember(i discovery.Instance, self Replica) Member {
 	return m
 }
 
-// encodable returns t, or nil if it makes the report unreadable: a time of +24:00 can be parsed and not encoded again.
+// encodable returns t, or nil if it makes the report unreadable: a time of +24:00 can be parsed and
+// not encoded again.
 func encodable(t time.Time) *time.Time {
 	if _, err := t.MarshalText(); err != nil {
 		return nil
@@ -209,8 +210,8 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 	client.CloseIdleConnections()
 }
 
-// client returns a client for admin APIs, without an HTTP proxy. timeout bounds a question, and also a dial
-// and a TLS handshake: net/http goes on with them when their question has ended.
+// client returns a client for admin APIs, without an HTTP proxy. timeout bounds a question, and
+// also a dial and a TLS handshake: net/http goes on with them when their question has ended.
 func (s Survey) client(verified *tls.Config, timeout time.Duration) *http.Client {
 	dialer := locality.NewDialer(s.Control, timeout)
 	return &http.Client{
@@ -233,7 +234,8 @@ func (s Survey) secret() (string, error) {
 	return secret, err
 }
 
-// obstacle returns why the admin API of m cannot be asked; "": it can. verified says that its certificate must be verified.
+// obstacle returns why the admin API of m cannot be asked; "": it can. verified says that its
+// certificate must be verified.
 func (m *Member) obstacle(verified bool) string {
 	switch {
 	case m.replica == "":

@@ -168,7 +168,8 @@ func TestSurveyIsBounded(t *testing.T) {
 	verify.That(t, strings.Contains(m.Error, late), "got %+v", m)
 }
 
-// A stranger who registers as a replica gets no secret and makes sluice ask no other address, whatever it registers or answers.
+// A stranger who registers as a replica gets no secret and makes sluice ask no other address,
+// whatever it registers or answers.
 func TestAStrangerGetsNoSecret(t *testing.T) {
 	sent := make(chan string, 100)
 	thief := replicaAPI(t, func(http.ResponseWriter, *http.Request) { sent <- "the thief was asked" })
@@ -274,7 +275,8 @@ func TestSurveyWithTLS(t *testing.T) {
 	}
 }
 
-// An address that accepts connections and answers no handshake keeps none of them after the end of the question.
+// An address that accepts connections and answers no handshake keeps none of them after the end of
+// the question.
 func TestNoConnectionOutlivesItsHandshake(t *testing.T) {
 	t.Parallel()
 	listener := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
@@ -288,7 +290,8 @@ func TestNoConnectionOutlivesItsHandshake(t *testing.T) {
 	verify.NoError(t, err)
 }
 
-// An address that answers nothing, as behind a firewall, keeps no dial for the minutes of the kernel after the end of its question.
+// An address that answers nothing, as behind a firewall, keeps no dial for the minutes of the
+// kernel after the end of its question.
 func TestNoDialOutlivesItsQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		listener := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)

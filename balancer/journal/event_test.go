@@ -95,7 +95,8 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 	expect("removal", "info peer.left: b left: the set of its source has it no more", "info peer.drained: b has drained: no request is in flight")
 }
 
-// Whoever reads that a peer was cut learns whether its drain took too long, or whether it must not go on.
+// Whoever reads that a peer was cut learns whether its drain took too long, or whether it must not
+// go on.
 func TestWhyAPeerIsCut(t *testing.T) {
 	set := []discovery.Instance{{Service: "db", ID: "a", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1}}
 	for _, test := range []struct {

@@ -14,8 +14,8 @@ import (
 )
 
 // Journal adds the events of peers to the feed, and logs them, one line each. Pools call Note
-// with their mutex held, so Note does not block: a slow log must not delay requests. Its methods may be
-// called concurrently.
+// with their mutex held, so Note does not block: a slow log must not delay requests. Its methods
+// may be called concurrently.
 type Journal struct {
 	feed  *events.Feed
 	log   zerolog.Logger
@@ -38,8 +38,8 @@ func New(feed *events.Feed, log zerolog.Logger) *Journal {
 	return j
 }
 
-// Note adds e to the feed, and queues it for the log: if 4096 events wait there, it is lost, and the
-// log counts it. After Close nothing is logged.
+// Note adds e to the feed, and queues it for the log: if 4096 events wait there, it is lost, and
+// the log counts it. After Close nothing is logged.
 func (j *Journal) Note(e balancer.Event) {
 	if f, ok := feedEvent(e); ok {
 		j.feed.Add(f)

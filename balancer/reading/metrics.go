@@ -55,8 +55,8 @@ func Many(pools []*balancer.Pool) bool {
 	return len(pools)+peers/10 > manyServices
 }
 
-// Metrics returns the collector of the services that pools has, as [Of]. A series is there once, since a duplicate
-// invalidates the whole scrape.
+// Metrics returns the collector of the services that pools has, as [Of]. A series is there once,
+// since a duplicate invalidates the whole scrape.
 func Metrics(pools func() []*balancer.Pool) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
 		for _, service := range Of(pools()) {

@@ -1,6 +1,7 @@
-// Package reading reads the pools of services: a service has several while one that was removed and added
-// again drains. A counter is the one of the newest pool that has it, so that it does not fall when an older one has drained: Prometheus
-// takes a fall for a new beginning, and counts all of the newest once more. What is there now is the sum.
+// Package reading reads the pools of services: a service has several while one that was removed and
+// added again drains. A counter is the one of the newest pool that has it, so that it does not fall
+// when an older one has drained: Prometheus takes a fall for a new beginning, and counts all of the
+// newest once more. What is there now is the sum.
 package reading
 
 import (
@@ -56,7 +57,8 @@ func Sorted(pools []*balancer.Pool) []*balancer.Pool {
 	return pools
 }
 
-// Of returns what each service has, sorted by name. Of pools with the same name, a newer one must come first.
+// Of returns what each service has, sorted by name. Of pools with the same name, a newer one must
+// come first.
 func Of(pools []*balancer.Pool) []*Service {
 	var all []*Service
 	for _, pool := range Sorted(pools) {

@@ -59,7 +59,8 @@ peers_eligible{service="star"} 1
 }
 
 // A service that is removed and added again has two pools while the first one drains, with the
-// same peers. A duplicate series would invalidate the whole scrape, and no counter may fall when the first has drained.
+// same peers. A duplicate series would invalidate the whole scrape, and no counter may fall when
+// the first has drained.
 func TestPoolsOfTheSameName(t *testing.T) {
 	first, again := newPool(t, "star", instance("a", "10.0.0.1")), newPool(t, "star", instance("a", "10.0.0.1"))
 	var inFlight []balancer.Token

@@ -20,9 +20,9 @@ const (
 	agingInterval = 10 * time.Second
 )
 
-// Endpoints are running medians of latencies by the number of an endpoint, whichever peer has answered: a
-// peer is not slow because it has got requests that take long. What is not known yet is compared
-// with all that is not known.
+// Endpoints are running medians of latencies by the number of an endpoint, whichever peer has
+// answered: a peer is not slow because it has got requests that take long. What is not known yet is
+// compared with all that is not known.
 //
 // An endpoint takes the place of the one in its set with the fewest hits, after it, or others that
 // have no place, have come as often. So requests that come once, as to paths that a client makes

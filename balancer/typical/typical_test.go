@@ -109,8 +109,8 @@ func TestMadeUpPathsMoveNoEndpoint(t *testing.T) {
 	verify.Equal(t, allocated, 0, "allocations of a request to a new path")
 }
 
-// Where B has all places of a set, made-up paths take none as long as each of B's is asked as often as all of them. What is
-// asked no more makes place after some minutes.
+// Where B has all places of a set, made-up paths take none as long as each of B's is asked as often
+// as all of them. What is asked no more makes place after some minutes.
 func TestPlacesAreForWhatIsAskedMost(t *testing.T) {
 	var e Endpoints
 	number := func(tag int) uint32 { return uint32(tag)<<16 | 5 }

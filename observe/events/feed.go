@@ -99,8 +99,8 @@ func (f *Feed) Read(filter Filter, after ID) ([]Event, *Reader) {
 	return kept, r
 }
 
-// since returns the positions of the kept events after the one with an id, the zero one: of all. lost is as
-// of afterLocked.
+// since returns the positions of the kept events after the one with an id, the zero one: of all.
+// lost is as of afterLocked.
 func (f *Feed) since(after ID) (begin, end uint64, lost string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

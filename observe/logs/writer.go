@@ -17,8 +17,8 @@ import (
 	"sluice/observe/panics"
 )
 
-// Writer writes log lines, one at a time. Its level and format can change at any time. Its methods may
-// be called concurrently.
+// Writer writes log lines, one at a time. Its level and format can change at any time. Its methods
+// may be called concurrently.
 type Writer struct {
 	level  atomic.Int32              // a zerolog.Level; lines below it are dropped
 	format atomic.Pointer[io.Writer] // writes to out
@@ -28,8 +28,8 @@ type Writer struct {
 // blockedAfter is how long the output may take for a line before nobody waits for it any more.
 const blockedAfter = time.Second
 
-// serial writes one line at a time. Lines are lost while the output is blocked, such as a pipe whose reader has stopped: what sluice
-// does must not wait for people who read of it.
+// serial writes one line at a time. Lines are lost while the output is blocked, such as a pipe
+// whose reader has stopped: what sluice does must not wait for people who read of it.
 type serial struct {
 	w     io.Writer
 	turn  chan struct{} // full while a line is written
@@ -83,8 +83,8 @@ func (w *Writer) Set(level zerolog.Level, console bool) {
 	w.level.Store(int32(level))
 }
 
-// quoteMessage quotes a message with characters that control a terminal or that nobody sees, as ConsoleWriter
-// quotes fields: a message may have the id of an instance.
+// quoteMessage quotes a message with characters that control a terminal or that nobody sees, as
+// ConsoleWriter quotes fields: a message may have the id of an instance.
 func quoteMessage(line map[string]any) error {
 	if text, _ := line[zerolog.MessageFieldName].(string); strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		line[zerolog.MessageFieldName] = strconv.Quote(text)

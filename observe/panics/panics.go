@@ -124,8 +124,8 @@ func Repeat(done <-chan struct{}, at Place, pause time.Duration, run func()) {
 	}
 }
 
-// Start begins each task in a goroutine, and again a second after it has panicked. stop ends the context of the tasks, and waits
-// until they have returned.
+// Start begins each task in a goroutine, and again a second after it has panicked. stop ends the
+// context of the tasks, and waits until they have returned.
 func Start(ctx context.Context, at Place, tasks ...func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup

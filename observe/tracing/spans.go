@@ -156,7 +156,8 @@ func methodName(method string) string {
 	return otherMethod
 }
 
-// nameOf returns the name of a span; route is "" for a client's. A route's path, which is decoded, may not be UTF-8.
+// nameOf returns the name of a span; route is "" for a client's. A route's path, which is decoded,
+// may not be UTF-8.
 func nameOf(method, route string) string {
 	if method == otherMethod {
 		method = "HTTP"
@@ -170,8 +171,8 @@ func nameOf(method, route string) string {
 // attributes are the attributes of a span. Empty texts and zero are left out.
 type attributes []*commonpb.KeyValue
 
-// text adds a text, which may be a client's: one that is not UTF-8 would lose the spans of all requests that
-// are exported with it.
+// text adds a text, which may be a client's: one that is not UTF-8 would lose the spans of all
+// requests that are exported with it.
 func (a *attributes) text(key attribute.Key, value string) {
 	if value = strings.ToValidUTF8(value, "\ufffd"); value != "" {
 		*a = append(*a, &commonpb.KeyValue{Key: string(key), Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}})

@@ -44,10 +44,11 @@ type Options struct {
 const (
 	// maxQueued bounds the requests that wait for the export.
 	maxQueued = 2048
-	// maxQueuedBytes bounds their texts, and the texts of the export under way. A client may send long ones.
+	// maxQueuedBytes bounds their texts, and the texts of the export under way. A client may send
+	// long ones.
 	maxQueuedBytes = 16 << 20
-	// maxBatch bounds the requests of one export, and maxBatchBytes their texts, but for the last request:
-	// collectors refuse long messages.
+	// maxBatch bounds the requests of one export, and maxBatchBytes their texts, but for the last
+	// request: collectors refuse long messages.
 	maxBatch      = 512
 	maxBatchBytes = 4 << 20
 	// exportEvery is how long a request waits for others at most.

@@ -157,7 +157,8 @@ func text(id SpanID) string { return text2(id[:]) }
 
 func text2(id []byte) string { return hex.EncodeToString(id) }
 
-// A collector that does not answer costs memory for some requests, and no time, however long their texts are.
+// A collector that does not answer costs memory for some requests, and no time, however long their
+// texts are.
 func TestSlowCollector(t *testing.T) {
 	t.Parallel()
 	const requests, long = 2*maxQueued + maxBatch, 60 << 10
@@ -225,7 +226,8 @@ func TestCollectorThatRefuses(t *testing.T) {
 	}
 }
 
-// What a collector, or a proxy in front of it, writes into its answer is only a part of the line of the log.
+// What a collector, or a proxy in front of it, writes into its answer is only a part of the line of
+// the log.
 func TestCollectorThatAnswersAtLength(t *testing.T) {
 	t.Parallel()
 	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

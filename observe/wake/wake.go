@@ -1,4 +1,5 @@
-// Package wake wakes goroutines that wait for a change. What has changed is not in it: who has woken looks at the latest state.
+// Package wake wakes goroutines that wait for a change. What has changed is not in it: who has
+// woken looks at the latest state.
 package wake
 
 import "sync/atomic"
@@ -9,8 +10,8 @@ type One chan struct{}
 // NewOne returns a One that nobody has sent to.
 func NewOne() One { return make(One, 1) }
 
-// Send wakes the goroutine, or lets it go on with its next wait. It waits for nothing: what is sent before the goroutine looks is
-// one.
+// Send wakes the goroutine, or lets it go on with its next wait. It waits for nothing: what is sent
+// before the goroutine looks is one.
 func (o One) Send() {
 	select {
 	case o <- struct{}{}:
@@ -23,7 +24,8 @@ type All struct {
 	next atomic.Pointer[chan struct{}] // nil: nobody waits
 }
 
-// Wait returns a channel that the next Send closes. Who takes it before it looks at the state misses no change.
+// Wait returns a channel that the next Send closes. Who takes it before it looks at the state
+// misses no change.
 func (a *All) Wait() <-chan struct{} {
 	for {
 		if c := a.next.Load(); c != nil {

@@ -37,13 +37,14 @@ type Settings struct {
 	// Slower is how much slower than the baseline the canary may be: with 0.5 it may take
 	// half as long again. 0: its latency is not judged.
 	Slower float64
-	// PerRequest says that each request is a client of its own, so that all that befalls a client befalls it within a short time.
+	// PerRequest says that each request is a client of its own, so that all that befalls a client
+	// befalls it within a short time.
 	PerRequest bool
 }
 
 // Limits returns the latencies above which a request to the canary and to the baseline is slow, if
-// the SlowQuantile of the baseline is p90, or 0 if that is not known. Without a limit it returns the
-// greatest duration.
+// the SlowQuantile of the baseline is p90, or 0 if that is not known. Without a limit it returns
+// the greatest duration.
 func (s Settings) Limits(p90 time.Duration) (canary, baseline time.Duration) {
 	if s.Slower == 0 || p90 == 0 {
 		return math.MaxInt64, math.MaxInt64
@@ -69,9 +70,10 @@ func (c Counts) minus(since Counts) Counts {
 	return Counts{c.Requests - since.Requests, c.Failures - since.Failures}
 }
 
-// rates compare the failures of both arms under one share, and add up for several: each request counts by how much the other
-// arm had under its share. So requests of a time with another share, when both failed more or less often, make neither
-// arm look worse (Mantel and Haenszel, 1959). Under one share they are the failures per request.
+// rates compare the failures of both arms under one share, and add up for several: each request
+// counts by how much the other arm had under its share. So requests of a time with another share,
+// when both failed more or less often, make neither arm look worse (Mantel and Haenszel, 1959).
+// Under one share they are the failures per request.
 type rates struct{ canary, baseline, requests float64 }
 
 // add adds the attempts under a share.
@@ -164,8 +166,8 @@ func (r *Release) Evidence() float64 { return r.failures.evidence.Value() }
 // SlowEvidence returns the evidence that the canary is slower than allowed: 1 is none.
 func (r *Release) SlowEvidence() float64 { return r.slow.evidence.Value() }
 
-// RepeatRollback makes Look return Rollback again. It is for a caller that has not acted on it, and can
-// now.
+// RepeatRollback makes Look return Rollback again. It is for a caller that has not acted on it, and
+// can now.
 func (r *Release) RepeatRollback() { r.concluded = false }
 
 // Decide decides by all attempts so far and by o. It returns Rollback and Wait once: a rolled back

@@ -250,8 +250,8 @@ func TestLook(t *testing.T) {
 	}
 }
 
-// Both arms fail alike in the first step and not at all in the next, with another share: all requests together would make one
-// look 1.9 times as bad as the other.
+// Both arms fail alike in the first step and not at all in the next, with another share: all
+// requests together would make one look 1.9 times as bad as the other.
 func TestRatesAreComparedUnderOneShare(t *testing.T) {
 	first := Observation{Share: 0.5, Judges: 1}
 	r := NewRelease(settings, first)
