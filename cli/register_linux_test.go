@@ -345,7 +345,8 @@ func TestRegisterStopsAnAppThatDoesNotPassItsCheck(t *testing.T) {
 // Who stops such an app, and does not know that it stops, does not kill it.
 func TestRegisterStopsAnAppOnlyOnceThatDoesNotPassItsCheck(t *testing.T) {
 	t.Parallel()
-	r := startRegister(t, noConsul, []string{"--start-timeout", "200ms", "--http", "/", "--stop-timeout", "1h"},
+	// The shell has set its trap within 5 s, also on a machine that stands still for seconds.
+	r := startRegister(t, noConsul, []string{"--start-timeout", "5s", "--http", "/", "--stop-timeout", "1h"},
 		[]string{"sh", "-c", "trap 'echo stopping' TERM; while :; do sleep 0.05; done"})
 	r.awaitOutput("stopping")
 	r.signal(syscall.SIGTERM)
