@@ -128,6 +128,7 @@ func TestAuthenticatedConnectionIsOfOneClient(t *testing.T) {
 	// A hedge, or another peer, would answer first, and does not know Ann.
 	before := m.requests() + other.requests()
 	ann.ask("/held")
+	eventually(t, "a peer has the request", func() bool { return m.requests()+other.requests() > before })
 	p.sweptFor(200 * time.Millisecond)
 	verify.Equal(t, m.requests()+other.requests(), before+1, "requests of peers")
 	m.proceedBoth(other)
