@@ -91,7 +91,8 @@ type Admin struct {
 	Orders string `key:"orders" format:"file"`
 	// Shares is the file with given shares of splits, which so survive a restart. Empty: none.
 	Shares string `key:"shares" format:"file"`
-	// Metrics is which series /metrics has: brief leaves out details, auto does so for many services.
+	// Metrics is which series /metrics has: brief leaves out details, auto does so for many
+	// services.
 	Metrics string `key:"metrics" default:"auto" oneof:"auto|full|brief"`
 }
 

@@ -23,8 +23,8 @@ type keyFacts struct {
 	key, fallback, allowed string
 }
 
-// words are what the reference writes for what errors say is allowed; $1 is the limits. Its table of
-// kinds of values has them too.
+// words are what the reference writes for what errors say is allowed; $1 is the limits. Its table
+// of kinds of values has them too.
 var words = []struct{ word, want string }{
 	{"duration $1", `a duration with a unit (ms, s, m, h), from $1`},
 	{"share $1", `a number from $1, or a percentage`},
@@ -99,9 +99,9 @@ func keysOf(t reflect.Type, key string, r rules) []keyFacts {
 // The rows of the tables: | `key` | default | allowed | meaning |
 var referenceRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.+) \\| (.+) \\| (.+) \\|$")
 
-// The reference has a row for each key, with its default and what is allowed. With -update they are
-// written, a new key gets a row behind the one before it, and one that is gone loses its row; what a
-// key means is left to write.
+// The reference has a row for each key, with its default and what is allowed. With -update they
+// are written, a new key gets a row behind the one before it, and one that is gone loses its row;
+// what a key means is left to write.
 func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 	text := string(verify.Result(os.ReadFile(reference)).Must(t))
 	before, table, _ := strings.Cut(text, "\n## `log`")

@@ -220,7 +220,8 @@ func (m *Manager) unsettled(awaited func(*watch) bool) (pending []chan struct{})
 	return pending
 }
 
-// UseFallback gives each watch without a set the set of Fallback now: the caller cannot wait for its source.
+// UseFallback gives each watch without a set the set of Fallback now: the caller cannot wait for
+// its source.
 func (m *Manager) UseFallback() {
 	m.mu.Lock()
 	watches := slices.Collect(maps.Values(m.watches))

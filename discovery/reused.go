@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// An instance on probation is used because it probably still works. If another service has come to
-// its address, another program has the address, and would get its requests. So it has failed, for
-// good, as after a connection that fails. A service that was there before says nothing: one process
-// may have several services, and a registry that loses them does not lose them all at once. Only the
-// manager knows the sets of all services.
+// An instance on probation is used because it probably still works. If another service has come
+// to its address, another program has the address, and would get its requests. So it has failed,
+// for good, as after a connection that fails. A service that was there before says nothing: one
+// process may have several services, and a registry that loses them does not lose them all at
+// once. Only the manager knows the sets of all services.
 
 // reuseTime is how long before a loss another service may have come for it: the answers about the
 // two services come in any order.

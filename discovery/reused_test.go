@@ -110,9 +110,9 @@ func latestOf(b *bubble) map[string][]Instance {
 	return latest
 }
 
-// A process may have several services. If the registry loses them, sluice learns it of one after the
-// other, and they are listed again one after the other. None of them fails because another one is
-// there.
+// A process may have several services. If the registry loses them, sluice learns it of one after
+// the other, and they are listed again one after the other. None of them fails because another
+// one is there.
 func TestProbationAtAnAddressThatServicesShare(t *testing.T) {
 	star, other := at("star", "a", "10.0.0.1", 80), at("other", "o", "10.0.0.1", 80)
 	lost := func(i Instance) []Instance {
@@ -191,8 +191,8 @@ func TestProbationAtAnAddressThatServicesShare(t *testing.T) {
 	}
 }
 
-// A service of which nothing was known is at an address where another one was lost: it has come there
-// since. What was known before a restart or a reload stays known.
+// A service of which nothing was known is at an address where another one was lost: it has come
+// there since. What was known before a restart or a reload stays known.
 func TestProbationAtAnAddressOfANewService(t *testing.T) {
 	const failed = "the service other is in service at its address"
 	other := at("other", "o", "10.0.0.1", 80)

@@ -180,8 +180,8 @@ func (g *gathering) catalog(ctx context.Context) error {
 	return g.byNode(ctx, nodes)
 }
 
-// unlisted reports whether Consul registers the name, such as "..", of a node or a service, and then
-// cannot list its instances: the path of the query leads elsewhere.
+// unlisted reports whether Consul registers the name, such as "..", of a node or a service, and
+// then cannot list its instances: the path of the query leads elsewhere.
 func unlisted(name string) bool { return path.Clean("/"+name) != "/"+name }
 
 // names returns the names of all services whose instances Consul can list.

@@ -7,9 +7,9 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// querySource returns what config entries say about sluice as the source of connections, each as an
-// entry and a field. Envoy beside sluice would carry it out; sluice has no such proxy. What the token
-// may not read is left out.
+// querySource returns what config entries say about sluice as the source of connections, each as
+// an entry and a field. Envoy beside sluice would carry it out; sluice has no such proxy. What
+// the token may not read is left out.
 func (d *Doctor) querySource(ctx context.Context, name string) (fields []string) {
 	get := func(kind, name string) api.ConfigEntry {
 		e, _, err := d.api.ConfigEntries().Get(kind, name, query(ctx))

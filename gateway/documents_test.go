@@ -54,8 +54,8 @@ func (r *running) awaitState(source, state string) (found admin.Source) {
 	return found
 }
 
-// awaitStale waits until a source is stale for one reason, which has a text. On a busy machine Consul
-// may not answer for a while, which is another reason.
+// awaitStale waits until a source is stale for one reason, which has a text. On a busy machine
+// Consul may not answer for a while, which is another reason.
 func (r *running) awaitStale(source, text string) {
 	r.t.Helper()
 	r.await(source+" is stale: "+text, func() bool {

@@ -141,7 +141,8 @@ func (m *wireMessage) repairLengths(lines *[]string) bool {
 	return true
 }
 
-// cutSize returns the size in a line of a chunked body, and how many bytes of the line are none of it.
+// cutSize returns the size in a line of a chunked body, and how many bytes of the line are none
+// of it.
 func (m *wireMessage) cutSize(line string) (size int64, others int, ok bool) {
 	hex, extension, _ := strings.Cut(line, ";")
 	ok = matches(chunkSizePattern, line) && len(extension) <= oracleExtensionBytes

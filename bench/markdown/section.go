@@ -24,8 +24,8 @@ func (s Section) Find(path string) error {
 	return err
 }
 
-// Replace puts text, whole lines, into the section of the file. Cells of tables lose the blanks that
-// align them in a terminal. A file without the section stays as it is.
+// Replace puts text, whole lines, into the section of the file. Cells of tables lose the blanks
+// that align them in a terminal. A file without the section stays as it is.
 func (s Section) Replace(path, text string) error {
 	before, after, err := s.around(path)
 	if err != nil {

@@ -21,8 +21,9 @@ const (
 // logged and never sent.
 const StatusClientClosedRequest = 499
 
-// ClassOf returns the class of a final status. That of 600 to 999, which apps send and HTTP does not have, is 5xx
-// (RFC 9110, section 15). A status below 100 or above 999, and [StatusClientClosedRequest], is [ClassAborted].
+// ClassOf returns the class of a final status. That of 600 to 999, which apps send and HTTP does
+// not have, is 5xx (RFC 9110, section 15). A status below 100 or above 999, and
+// [StatusClientClosedRequest], is [ClassAborted].
 func ClassOf(status int) Class {
 	c := uint(status)/100 - 1
 	if c >= 9 || status == StatusClientClosedRequest {

@@ -41,8 +41,9 @@ const (
 // extensions, which have names and end their quoted strings (section 7.1.1), and bounded
 // trailers. The zero value is ready.
 type ChunkScanner struct {
-	// Lenient: sizes may have white space behind them (section 7.1.1) and zeros before them, and extensions may be
-	// longer, as servers send them. Next then also stops before and after the line of a size.
+	// Lenient: sizes may have white space behind them (section 7.1.1) and zeros before them, and
+	// extensions may be longer, as servers send them. Next then also stops before and after the
+	// line of a size.
 	Lenient bool
 	// Odd: a line of a size was one that only Lenient allows. It must not be forwarded.
 	Odd bool
@@ -94,7 +95,7 @@ func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 		switch s.state {
 		case chunkSizeStart, chunkSize:
 			if digit, ok := hexDigit(c); ok {
-				if s.digits++; s.digits > maxChunkDigits && !s.hasZeros() {
+				if s.digits++; s.digits > maxChunkDigits && !s.mayPad() {
 					return n, n, ErrChunk
 				}
 				s.remaining = s.remaining<<4 | int64(digit)
@@ -205,8 +206,9 @@ func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 	return n, n, nil
 }
 
-// hasZeros reports whether a size of more digits than usual is allowed, since another digit leaves it below 2^60.
-func (s *ChunkScanner) hasZeros() bool {
+// mayPad marks a size with more digits than usual as odd, and reports whether it is allowed: the
+// digits before are zeros, so that the size stays below 2^60.
+func (s *ChunkScanner) mayPad() bool {
 	s.Odd = true
 	return s.Lenient && s.digits <= maxLenientDigits && s.remaining < 1<<(4*(maxChunkDigits-1))
 }

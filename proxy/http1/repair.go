@@ -10,8 +10,9 @@ type Fault struct {
 	Offset int    // of the line in the head
 }
 
-// RepairResponse repairs the response head at the start of b, which [ResponseHead.Scan] has refused, or says why that
-// cannot be done. It takes what RFC 9112 lets a recipient repair, and what other proxies take as well:
+// RepairResponse repairs the response head at the start of b, which [ResponseHead.Scan] has
+// refused, or says why that cannot be done. It takes what RFC 9112 lets a recipient repair, and
+// what other proxies take as well:
 //
 //   - lines that end with LF alone (section 2.2);
 //   - a version from 1.2 to 1.9, which becomes 1.1 (RFC 9110, section 2.5);
@@ -21,9 +22,10 @@ type Fault struct {
 //   - control characters in the value of a field, except NUL, CR and those of the two fields above, which become
 //     spaces (RFC 9110, section 5.5).
 //
-// The result is a head that Scan accepts, in memory of its own, and the length that it has in b; 0: it is not complete
-// and may become one. A head that Scan accepts stays as it is. Who has sent a head that was repaired may mean another
-// end of its message: nothing else may be read from the connection as a response.
+// The result is a head that Scan accepts, in memory of its own, and the length that it has in b;
+// 0: it is not complete and may become one. A head that Scan accepts stays as it is. The sender
+// of a repaired head may mean another end of its message, so nothing else may be read from the
+// connection as a response.
 func RepairResponse(b []byte, maxFields int) (repaired []byte, length int, fault *Fault) {
 	r := repair{out: make([]byte, 0, len(b)+bytes.Count(b, lf)), chunked: hasChunked(b), contentLength: -1}
 	r.scan.Reset(maxFields)
@@ -72,7 +74,8 @@ type repair struct {
 
 var lf = []byte{'\n'}
 
-// nextLine returns the line at b[n:], without its end, and where the next one starts. ok: the line is complete.
+// nextLine returns the line at b[n:], without its end, and where the next one starts. ok: the
+// line is complete.
 func nextLine(b []byte, n int) (line []byte, end int, ok bool) {
 	i := bytes.IndexByte(b[n:], '\n')
 	if i < 0 {

@@ -15,8 +15,9 @@ import (
 	"sluice/test/verify"
 )
 
-// Whatever the strict scanner takes is repaired to itself, whatever is repaired the strict scanner takes, and net/http, which repairs
-// much of this too, reads the same in it. No part of it comes to anything else before all has arrived.
+// Whatever the strict scanner takes is repaired to itself, whatever is repaired the strict
+// scanner takes, and net/http, which repairs much of this too, reads the same in it. No part of
+// it comes to anything else before all has arrived.
 func FuzzRepairResponse(f *testing.F) {
 	for i, seed := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -78,8 +79,8 @@ func compareRepaired(t *testing.T, b, repaired []byte, n int) {
 	verify.That(t, len(rest) == len(b)-n, "net/http sees %d bytes after the head, not %d", len(rest), len(b)-n)
 }
 
-// A body that the strict scanner takes is taken by Lenient alike, and is not odd; what only Lenient takes is odd, and is what the strict
-// one reads in the same body with usual lines.
+// A body that the strict scanner takes is taken by Lenient alike, and is not odd; what only
+// Lenient takes is odd, and is what the strict one reads in the same body with usual lines.
 func FuzzLenientChunks(f *testing.F) {
 	for i, seed := range []string{
 		"3\r\nabc\r\n00A;x=\"y z\"\r\n0123456789\r\n0;z\r\nX: y\r\nz:\r\n\r\nGET /",

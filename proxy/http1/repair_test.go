@@ -8,7 +8,8 @@ import (
 	"sluice/test/verify"
 )
 
-// repairAsItArrives returns what RepairResponse makes of b, and fails if a part of it comes to anything else before.
+// repairAsItArrives returns what RepairResponse makes of b, and fails if a part of it comes to
+// anything else before.
 func repairAsItArrives(t *testing.T, b []byte, feeding []int) (repaired []byte, n int, fault *Fault) {
 	for _, have := range feeding {
 		repaired, n, fault = RepairResponse(exactly(b, have), UsualFields)
@@ -129,7 +130,7 @@ func TestRefusedRepairs(t *testing.T) {
 	}
 }
 
-// The head is as long as that of who takes the first empty line for its end, wherever LF alone makes one.
+// A head ends at its first empty line, also where LF alone makes that line.
 func TestRepairEndsAtTheFirstEmptyLine(t *testing.T) {
 	const status, rest = "HTTP/1.1 200 OK\r\nX: a", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
 	for _, end := range []string{"\n\n", "\r\n\n", "\n\r\n", "\r\n\r\n"} {
@@ -195,7 +196,8 @@ func TestWhiteSpaceInChunksIsBounded(t *testing.T) {
 	verify.That(t, got.err == ErrChunk && len(got.data) == maxChunkOverheadBytes/300, "got %d bytes, %v", len(got.data), got.err)
 }
 
-// readLenientChunks scans b as it arrives, and checks that Next stops before and after each line of a size.
+// readLenientChunks scans b as it arrives, and checks that Next stops before and after each line
+// of a size.
 func readLenientChunks(t *testing.T, b []byte, feeding []int) (r chunkReading, odd bool) {
 	s := ChunkScanner{Lenient: true}
 	var data strings.Builder

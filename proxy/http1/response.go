@@ -22,8 +22,8 @@ func (h *ResponseHead) Reset(maxFields int) {
 	h.Status, h.HTTP10, h.lineEnd = 0, false, 0
 }
 
-// Scan continues with the head at the start of b: see [RequestHead.Scan]. The only
-// errors are [ErrTooManyFields], [ErrResponse] and [ErrResponseField]. [RepairResponse] may repair a head
+// Scan continues with the head at the start of b: see [RequestHead.Scan]. The only errors are
+// [ErrTooManyFields], [ErrResponse] and [ErrResponseField]. [RepairResponse] may repair a head
 // with one of the last two.
 func (h *ResponseHead) Scan(b []byte) (int, error) {
 	n, err := h.scan(b)

@@ -24,9 +24,9 @@ func (r *Reader) Odd() bool { return r.scanner.Odd }
 // Length returns the bytes of data in the chunks so far.
 func (r *Reader) Length() int64 { return r.scanner.Length }
 
-// Next takes a piece from the start of b, which has n bytes of it. Data of a chunked
-// body moves to the start of b, unless pieces may be coded. After others they are from the next
-// chunk on. A coded piece of a lenient body ends before a size that is odd or not complete; the rest of that
+// Next takes a piece from the start of b, which has n bytes of it. Data of a chunked body moves
+// to the start of b, unless pieces may be coded. After others they are from the next chunk on. A
+// coded piece of a lenient body ends before a size that is odd or not complete; the rest of that
 // chunk is data.
 func (r *Reader) Next(b []byte, coded bool) (p Piece, n int, err error) {
 	switch {

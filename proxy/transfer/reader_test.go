@@ -10,8 +10,8 @@ import (
 	"sluice/test/verify"
 )
 
-// forwarded returns what a client gets of the chunked body b, which arrives in pieces of at most size bytes, or in two: the first of size
-// bytes. Some data may be in coded pieces.
+// forwarded returns what a client gets of the chunked body b, which arrives in pieces of at most
+// size bytes, or in two: the first of size bytes. Some data may be in coded pieces.
 func forwarded(t *testing.T, b []byte, size int, two, coded bool) (sent []byte, coding bool) {
 	r := Reader{Chunked: true, Lenient: true}
 	var text []byte // that was read, and not taken
@@ -38,7 +38,8 @@ func forwarded(t *testing.T, b []byte, size int, two, coded bool) (sent []byte, 
 	return append(sent, text...), coding
 }
 
-// strictly returns the data and the trailer section of a chunked body that a strict recipient takes as a whole.
+// strictly returns the data and the trailer section of a chunked body that a strict recipient
+// takes as a whole.
 func strictly(t *testing.T, b []byte) (data, trailer string) {
 	var s http1.ChunkScanner
 	for n := 0; !s.Done(); {
@@ -55,8 +56,8 @@ func strictly(t *testing.T, b []byte) (data, trailer string) {
 	return data, trailer
 }
 
-// Whatever the sizes of a peer look like, and wherever the buffers end, a client gets chunks that a strict one takes,
-// with the same data.
+// Whatever the sizes of a peer look like, and wherever the buffers end, a client gets chunks that
+// a strict one takes, with the same data.
 func TestClientsGetNoOddChunks(t *testing.T) {
 	x := strings.Repeat("x", 300)
 	for name, test := range map[string]struct{ body, data, trailer string }{

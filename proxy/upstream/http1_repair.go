@@ -14,8 +14,9 @@ import (
 	"sluice/proxy/socket"
 )
 
-// readRepaired is ReadHead for a head that the strict scanner has refused. text is in memory of its own. After a head that
-// was repaired the connection is not used again: what follows its message, for the peer, may be another response for sluice.
+// readRepaired is ReadHead for a head that the strict scanner has refused. text is in memory of
+// its own. After a head that was repaired the connection is not used again: what follows its
+// message, for the peer, may be another response for sluice.
 //
 // Each repair begins anew, so there is one for each arrival of lines, whose number has a limit.
 func (u *HTTP1Conn) readRepaired(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error) {

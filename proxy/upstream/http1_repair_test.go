@@ -21,7 +21,8 @@ import (
 	"sluice/test/verify"
 )
 
-// receive sends a request on a new connection of t, and returns the connection and all that it answers.
+// receive sends a request on a new connection of t, and returns the connection and all that it
+// answers.
 func (t *http1Transport) receive(test *testing.T) (u *HTTP1Conn, statuses []int, body string, err error) {
 	test.Helper()
 	u = t.opened(test)
@@ -49,7 +50,8 @@ func (t *http1Transport) receive(test *testing.T) (u *HTTP1Conn, statuses []int,
 	return u, statuses, body, nil
 }
 
-// A connection on which a peer has answered oddly is not used again, also if only an interim response was odd.
+// A connection on which a peer has answered oddly is not used again, also if only an interim
+// response was odd.
 func TestConnectionsWithOddAnswersAreNotUsedAgain(t *testing.T) {
 	t.Parallel()
 	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -80,7 +82,8 @@ func TestConnectionsWithOddAnswersAreNotUsedAgain(t *testing.T) {
 	}
 }
 
-// A head that arrives byte by byte is not repaired anew at each: that would take the square of its length.
+// A head that arrives byte by byte is not repaired anew at each: that would take the square of
+// its length.
 func TestRepairWaitsForLines(t *testing.T) {
 	const head, end, length = "HTTP/1.1 200 OK\nX: ", "\nContent-Length: 2\n\nok", 15_000
 	transport := startTransport(t, Options{}, func(conn net.Conn) {

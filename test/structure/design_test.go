@@ -155,7 +155,8 @@ func receivers(t *testing.T, path string) (names []string) {
 	return names
 }
 
-// The table of docs/dev/design.md about what to touch names files that exist, and names that are in them.
+// The table of docs/dev/design.md about what to touch names files that exist, and names that are
+// in them.
 func TestTheTableOfAdditionsHolds(t *testing.T) {
 	for row := range strings.Lines(tableOfDesign(t, "| to add | touch |")) {
 		quoted := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row, -1)
