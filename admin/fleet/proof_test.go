@@ -26,9 +26,10 @@ func hello(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hell
 
 // An answer counts for its question, its replica and its secret only, and as it was given.
 func TestProofOfAnAnswer(t *testing.T) {
+	b := proofsOf("b", testSecret) // before the question, which is not from before its start
 	r, nonce := question(testSecret, "b", "/api/replica")
 	w := httptest.NewRecorder()
-	verify.NoError(t, proofsOf("b", testSecret).Answer(w, r, hello))
+	verify.NoError(t, b.Answer(w, r, hello))
 	body := w.Body.Bytes()
 	verify.NoError(t, verifyAnswer(w.Header(), testSecret, "b", nonce, body))
 	_, later := question(testSecret, "b", "/api/replica")
