@@ -169,6 +169,7 @@ func complete(o Options) Options {
 		},
 		Services: Services{
 			Pools:   poolsOf(),
+			Former:  func() ([]Peer, error) { return nil, nil },
 			Watches: func() []discovery.WatchStatus { return nil },
 			Health:  func() map[string]healthcheck.Stats { return nil },
 			Consul:  func(context.Context, string) (ConsulAnswer, error) { return ConsulAnswer{}, ErrNotInConsul },

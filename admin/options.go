@@ -75,6 +75,8 @@ type Services struct {
 	// Pools returns the pools in use and the closed ones that still drain, in any
 	// order. Several may have the same name.
 	Pools func() []*balancer.Pool
+	// Former returns the peers with requests in flight in the process that this one has replaced, if that still runs.
+	Former func() ([]Peer, error)
 	// Watches returns the state of every watch; see discovery.Manager.Statuses.
 	Watches func() []discovery.WatchStatus
 	// Health returns the health check counters by service.

@@ -87,35 +87,62 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 	}
 }
 
-// peers answers /api/peers. ?service=, ?state= and ?node= select, and may be repeated.
+// peers answers /api/peers. ?service=, ?state= and ?node= select, and may be repeated. With ?process=former it answers
+// with those peers for which the process that this one has replaced still has requests in flight.
 func (h serviceHandler) peers(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	services, states, nodes := query["service"], query["state"], query["node"]
-	pools := reading.Sorted(h.Pools())
-	for _, name := range services {
-		if !slices.ContainsFunc(pools, func(p *balancer.Pool) bool { return p.Name() == name }) {
-			return nil, refuse(http.StatusNotFound, "no service %q", name)
-		}
-	}
 	known := each(reading.States, balancer.State.String)
 	for _, state := range states {
 		if !slices.Contains(known, state) {
 			return nil, refuse(http.StatusBadRequest, "state %q: want one of %s", state, strings.Join(known, ", "))
 		}
 	}
-	peers, set := []Peer{}, h.Orders.Set()
-	for _, pool := range pools {
-		if len(services) > 0 && !slices.Contains(services, pool.Name()) {
-			continue
-		}
-		for _, peer := range pool.ViewWithShares().Peers {
-			p := describePeer(pool.Name(), peer, set)
-			if (len(states) == 0 || slices.Contains(states, p.State)) && (len(nodes) == 0 || slices.Contains(nodes, p.Node)) {
-				peers = append(peers, p)
+	peers, err := h.peersOf(query.Get("process"), services)
+	return slices.DeleteFunc(peers, func(p Peer) bool {
+		return len(services) > 0 && !slices.Contains(services, p.Service) ||
+			len(states) > 0 && !slices.Contains(states, p.State) || len(nodes) > 0 && !slices.Contains(nodes, p.Node)
+	}), err
+}
+
+// peersOf returns the peers of a process, in this one at least those of services.
+func (h serviceHandler) peersOf(process string, services []string) ([]Peer, error) {
+	switch process {
+	case "":
+		pools := reading.Sorted(h.Pools())
+		for _, name := range services {
+			if !slices.ContainsFunc(pools, func(p *balancer.Pool) bool { return p.Name() == name }) {
+				return nil, refuse(http.StatusNotFound, "no service %q", name)
 			}
 		}
+		if len(services) > 0 {
+			pools = slices.DeleteFunc(pools, func(p *balancer.Pool) bool { return !slices.Contains(services, p.Name()) })
+		}
+		return describePeers(pools, h.Orders.Set()), nil
+	case "former":
+		peers, err := h.Former()
+		if err != nil {
+			return nil, refuse(http.StatusServiceUnavailable, "%w", err)
+		}
+		return list(peers), nil
+	default:
+		return nil, refuse(http.StatusBadRequest, "process %q: want former, or none", process)
 	}
-	return peers, nil
+}
+
+func describePeers(pools []*balancer.Pool, set operator.Set) []Peer {
+	peers := []Peer{}
+	for _, pool := range pools {
+		for _, peer := range pool.ViewWithShares().Peers {
+			peers = append(peers, describePeer(pool.Name(), peer, set))
+		}
+	}
+	return peers
+}
+
+// InFlight returns the peers of pools that have requests in flight.
+func InFlight(pools []*balancer.Pool, set operator.Set) []Peer {
+	return slices.DeleteFunc(describePeers(reading.Sorted(pools), set), func(p Peer) bool { return p.Inflight == 0 })
 }
 
 // list replaces nil by an empty slice, for [] in JSON instead of null.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -159,4 +160,24 @@ func TestPeersAreConsistentWithPicks(t *testing.T) {
 		verify.Require(t, !slices.ContainsFunc(pool.Snapshot().Eligible, func(p *balancer.Peer) bool { return p.ID == sound[0].Key() }), "picked after the API reported maintenance")
 		<-applied
 	}
+}
+
+// An old process that finishes its requests is asked for its peers, and an answer that it does not give is no empty one.
+func TestPeersOfTheFormerProcess(t *testing.T) {
+	var err error
+	h := handlerOf(Options{Services: Services{Former: func() ([]Peer, error) {
+		one := func(service string) Peer {
+			return Peer{Service: service, ID: service + "-1", State: "up", Status: "passing", Tags: []string{}, Reasons: []string{}}
+		}
+		return []Peer{one("a"), one("b")}, err
+	}}})
+	for query, want := range map[string][]string{"": {"a-1", "b-1"}, "&service=b": {"b-1"}, "&service=nope": {}, "&state=draining": {}} {
+		got := ids(getJSON[[]Peer](t, h, "/api/peers?process=former"+query))
+		verify.That(t, slices.Equal(got, want), "%q: %v, want %v", query, got, want)
+	}
+	status, _ := ask(t, h, "GET", "/api/peers?process=other")
+	verify.Equal(t, status, 400, "the status for another process")
+	err = errors.New("no answer")
+	status, body := ask(t, h, "GET", "/api/peers?process=former")
+	verify.That(t, status == 503 && errorOf(t, body) == "no answer", "without an answer: %d %s", status, body)
 }

@@ -32,6 +32,7 @@ func (noDocuments) Statuses() []live.Status  { return nil }
 func adminOf(pools func() []*balancer.Pool, tokens admin.Tokens, orders *operator.Peers) http.Handler {
 	return admin.New(admin.Options{
 		Services: admin.Services{
+			Former:  func() ([]admin.Peer, error) { return nil, nil },
 			Pools:   pools,
 			Watches: func() []discovery.WatchStatus { return nil },
 			Health:  func() map[string]healthcheck.Stats { return nil },

@@ -289,17 +289,22 @@ func (o *order) find(ctx context.Context) (admin.Peer, error) {
 	return admin.Peer{}, fmt.Errorf("no peer %q: \"sluice peers\" lists all", o.peer)
 }
 
-// await waits until no request is in flight on the peers that f selects, and returns these.
+// await waits until no request is in flight on the peers that f selects, also in a process that an upgrade has
+// replaced, and returns these peers.
 func (o *order) await(ctx context.Context, what string, f func(*admin.Peer) bool) (peers []admin.Peer, err error) {
 	deadline := time.Now().Add(o.wait)
+	all, former := peersOf(&o.api), peersOf(&o.api)
+	former.query.Set("process", "former")
 	err = repeat(ctx, 100*time.Millisecond, func() (bool, error) {
-		if peers, err = peersOf(&o.api).get(ctx); err != nil {
-			return false, err
-		}
-		peers = slices.DeleteFunc(peers, func(p admin.Peer) bool { return !f(&p) })
 		inflight := 0
-		for _, p := range peers {
-			inflight += p.Inflight
+		for _, q := range []query[[]admin.Peer]{former, all} { // the last one is what this returns
+			if peers, err = q.get(ctx); err != nil {
+				return false, err
+			}
+			peers = slices.DeleteFunc(peers, func(p admin.Peer) bool { return !f(&p) })
+			for _, p := range peers {
+				inflight += p.Inflight
+			}
 		}
 		if inflight > 0 && time.Now().After(deadline) {
 			return false, fmt.Errorf("%s still has %d in flight after %s", what, inflight, o.wait)

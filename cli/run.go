@@ -61,7 +61,7 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 	defer h.Stop()
 	g, err := gateway.New(gateway.Options{
 		Input: in, Version: version(), Log: log,
-		Listen: h.Listen, Release: h.Release, Inherit: h.Inherit,
+		Listen: h.Listen, Release: h.Release, Inherit: h.Inherit, Former: h.AskFormer,
 		Serving: h.Serving, Replaced: h.Replaced(), Systemd: manager,
 	})
 	if err != nil {
@@ -117,7 +117,7 @@ func (s signals) handle(ended <-chan struct{}, g *gateway.Gateway, h *handover.H
 		case <-s.replace:
 			replacing.Go(func() {
 				defer panics.Contain(panics.Task, nil)
-				g.ReplaceBy(h.Replace)
+				g.ReplaceBy(func(give func(io.Writer) error) error { return h.Replace(give, g.Answer) })
 			})
 		case <-s.stop:
 			if stopping {

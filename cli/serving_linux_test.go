@@ -171,7 +171,13 @@ func awaitPID(t *testing.T, file string, old int) (pid int) {
 // awaitLog waits until the log has a text.
 func (s *serving) awaitLog(text string) {
 	s.t.Helper()
-	awaitThat(s.t, "the log has "+text, func() bool { return strings.Contains(s.log(), text) })
+	s.awaitLogs(text, 1)
+}
+
+// awaitLogs waits until the log has a text n times.
+func (s *serving) awaitLogs(text string, n int) {
+	s.t.Helper()
+	awaitThat(s.t, fmt.Sprintf("the log has %q %d times", text, n), func() bool { return strings.Count(s.log(), text) >= n })
 }
 
 // tryGet returns the answer to a request. Without one, the status is 0.

@@ -146,6 +146,93 @@ func TestNoRequestReachesAnInheritedListener(t *testing.T) {
 	s.end()
 }
 
+// Who waits for the requests of a peer waits also for those that the old process has yet to finish, and
+// that learns of the drain. So it is after each of several upgrades, also after one that has failed.
+func TestDrainWaitsForTheOldProcess(t *testing.T) {
+	t.Parallel()
+	s, requests := startWaiting(t)
+	drain := []string{"drain", requests.peer, "--why", "new disk", "--admin", s.admin, "--wait"}
+	for n := range 2 {
+		if n > 0 {
+			s.write("no configuration")
+			s.signal(syscall.SIGUSR2)
+			s.awaitLog("the new process does not serve: this one continues")
+			s.configure(static("http://" + requests.peer))
+		}
+		answered := requests.begin(s)
+		old := s.pid
+		s.signal(syscall.SIGUSR2)
+		s.pid = awaitPID(t, s.pidFile, old)
+		s.awaitLogs(`"stopping"`, n+1) // it has closed its admin API
+		prints(t, exitFailed, "still has 1 in flight after 0s", append(drain, "0s")...)
+		status, body := s.get("http://" + s.admin + "/api/peers?process=former&state=draining")
+		verify.That(t, status == http.StatusOK && strings.Contains(body, "drain: new disk"), "the old process: %d %s", status, body)
+		requests.proceed <- struct{}{}
+		verify.Equal(t, <-answered, http.StatusOK, "the status of the request")
+		prints(t, exitOK, "0 in flight", append(drain, patience.String())...)
+		s.awaitEnd(old)
+		prints(t, exitOK, "0 in flight", append(drain, "0s")...)
+		prints(t, exitOK, "", "enable", requests.peer, "--admin", s.admin)
+	}
+	s.end()
+}
+
+// An old process that hangs has maybe requests in flight: who asks gets no answer that says there are none.
+func TestDrainSaysThatTheOldProcessHangs(t *testing.T) {
+	t.Parallel()
+	s, requests := startWaiting(t)
+	answered := requests.begin(s)
+	old := s.pid
+	s.signal(syscall.SIGUSR2)
+	s.pid = awaitPID(t, s.pidFile, old)
+	s.awaitLog(`"stopping"`)
+	verify.NoError(t, syscall.Kill(old, syscall.SIGSTOP))
+	defer syscall.Kill(old, syscall.SIGKILL)
+	drain := []string{"drain", requests.peer, "--why", "new disk", "--admin", s.admin, "--wait"}
+	const hangs = "the old process still runs and has not answered"
+	prints(t, exitFailed, hangs, append(drain, patience.String())...)
+	status, body := s.get("http://" + s.admin + "/api/peers?process=former")
+	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(body, hangs), "asked again: %d %s", status, body)
+	verify.NoError(t, syscall.Kill(old, syscall.SIGCONT))
+	requests.proceed <- struct{}{}
+	verify.Equal(t, <-answered, http.StatusOK, "the status of the request")
+	s.awaitEnd(old)
+	prints(t, exitOK, "0 in flight", append(drain, "0s")...)
+	s.end()
+}
+
+// waiting is a peer whose requests wait.
+type waiting struct {
+	peer             string // its address
+	arrived, proceed chan struct{}
+}
+
+// startWaiting starts sluice with one peer, whose requests wait.
+func startWaiting(t *testing.T) (*serving, waiting) {
+	w := waiting{arrived: make(chan struct{}), proceed: make(chan struct{})}
+	origin := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		w.arrived <- struct{}{}
+		select {
+		case <-w.proceed:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(origin.Close)
+	w.peer = strings.TrimPrefix(origin.URL, "http://")
+	return startServing(t, static(origin.URL)), w
+}
+
+// begin sends a request that waits, and returns the status of its answer.
+func (w waiting) begin(s *serving) <-chan int {
+	answered := make(chan int, 1)
+	go func() {
+		status, _ := tryGet("http://" + s.address + "/")
+		answered <- status
+	}()
+	<-w.arrived
+	return answered
+}
+
 // freeAddress returns a loopback address that no other process of tests uses until t ends.
 func freeAddress(t *testing.T) string {
 	t.Helper()

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,7 +39,7 @@ func (g *Gateway) newAPI() http.Handler {
 			LogLevel: g.process.LogLevel, SetLogLevel: g.process.SetLogLevel, Certificates: g.certificates.Statuses,
 		},
 		Services: admin.Services{
-			Pools: g.services.pools, Watches: g.services.discovery.Statuses, Health: g.services.healthStats,
+			Pools: g.services.pools, Former: g.askFormer, Watches: g.services.discovery.Statuses, Health: g.services.healthStats,
 			Series: g.series, Consul: g.registries.ask, Catalog: g.finder.Status,
 		},
 		Routes: admin.Routes{
@@ -89,4 +91,28 @@ func (g *Gateway) metrics() []prometheus.Collector {
 		accesslog.Metrics(func() uint64 { return g.requestLog.lines.Load().Dropped() }),
 		tracing.Metrics(g.requestLog.spans.Read),
 	}
+}
+
+// question is what a new process asks the one that it has replaced. It tells that of the orders,
+// since it still serves requests of its clients.
+type question struct {
+	Orders map[string]operator.Order `json:"orders"`
+}
+
+// askFormer returns the peers for which the old process has requests in flight.
+func (g *Gateway) askFormer() (peers []admin.Peer, err error) {
+	if g.options.Former != nil {
+		err = g.options.Former(question{g.orders.All()}, &peers)
+	}
+	return peers, err
+}
+
+// Answer answers a question that the new process asks by its Options.Former.
+func (g *Gateway) Answer(text json.RawMessage) (any, error) {
+	var q question
+	if err := json.Unmarshal(text, &q); err != nil {
+		return nil, fmt.Errorf("a question of the new process: %w", err)
+	}
+	g.orders.Stand(q.Orders)
+	return admin.InFlight(g.services.pools(), g.orders.Set()), nil
 }

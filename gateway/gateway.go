@@ -69,6 +69,9 @@ type Options struct {
 	// the listeners are bound. replacing reports whether there is an old process.
 	// state is nil if it sends none.
 	Inherit func() (state io.ReadCloser, replacing bool, err error)
+	// Former, if not nil, asks the old process, whose Gateway.Answer gives the answer. Without an old
+	// process it leaves answer as it is.
+	Former func(question, answer any) error
 	// Serving, if not nil, is called once, before clients are served.
 	Serving func() error
 	// Replaced is closed when a new process has taken over the listeners. Run then

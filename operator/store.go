@@ -113,6 +113,22 @@ func (s *Store[V]) Pause() {
 	s.keys.Pause()
 }
 
+// Stand replaces the orders that stand by those of the process that has the orders. It counts from Pause to Resume: nothing is
+// written, and no event is emitted.
+func (s *Store[V]) Stand(orders map[string]V) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.paused || s.closed {
+		return
+	}
+	before := s.All()
+	s.standing.Store(&orders)
+	s.scheduleLocked(time.Now())
+	if s.options.Changed != nil && !maps.EqualFunc(before, orders, V.Same) {
+		s.options.Changed()
+	}
+}
+
 // Close is Pause for good: nothing expires any more.
 func (s *Store[V]) Close() {
 	s.close()

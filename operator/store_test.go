@@ -195,6 +195,41 @@ func TestOrdersExpireWhileAnotherProcessHasThem(t *testing.T) {
 	})
 }
 
+// A process that another one has replaced obeys that one's orders for the rest of its requests, but
+// they are not its own: it neither writes nor tells them, and has its own ones when it resumes.
+func TestOrdersOfTheProcessThatHasThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed, changes, path := events.New(), 0, newFile(t)
+		s := New(Options{Path: path, Events: feed, Log: zerolog.Nop(), Changed: func() { changes++ }})
+		verify.NoError(t, s.Give(drainOf(star(1))))
+		written := verify.Result(os.ReadFile(path)).Must(t)
+		later, short := drainOf(star(2)), drainOf(star(3))
+		short.Until = time.Now().Add(time.Second)
+		others := map[string]Order{later.Key(): later, short.Key(): short}
+		const own, both = "drain of star/star-1 (10.0.0.1:81)", "drain of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)"
+		s.Stand(others)
+		expectStanding(t, s, own) // it has the orders itself
+		s.Pause()
+		for range 2 {
+			s.Stand(others)
+			expectStanding(t, s, both)
+			verify.Equal(t, changes, 2, "changes")
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		expectStanding(t, s, "drain of star/star-2 (10.0.0.1:82)")
+		verify.Equal(t, string(verify.Result(os.ReadFile(path)).Must(t)), string(written), "the file")
+		told, _ := feed.Read(events.Filter{Kinds: []string{string(events.KindOrderGiven)}}, events.ID{})
+		verify.Equal(t, len(told), 1, "orders in the feed")
+		s.Resume()
+		expectStanding(t, s, own)
+		s.Close()
+		changes = 0
+		s.Stand(others)
+		verify.Equal(t, changes, 0, "changes after Close")
+	})
+}
+
 // A store that is closed changes nothing any more.
 func TestNothingExpiresAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -8,7 +8,8 @@
 // continues. Meanwhile both accept from the same queue of the kernel.
 //
 // The state goes through a pipe, after the new process has requested it with one byte
-// in another pipe. Processes of older versions neither request nor send it.
+// in another pipe. Processes of older versions neither request nor send it. Through a
+// socket the new process asks the old one while that finishes its requests.
 package handover
 
 import (
@@ -43,6 +44,8 @@ type Handover struct {
 
 	replacing sync.Mutex // locked by Replace
 	deciding  sync.Mutex // locked while it is decided whether the new process serves
+
+	former former // the process before this one
 
 	mu       sync.Mutex          // guards the fields below
 	upgrader *tableflip.Upgrader // nil before the first Listen
@@ -112,6 +115,8 @@ func (h *Handover) takeOver() (err error) {
 		name := strings.TrimSuffix(strings.TrimPrefix(file.Name(), "fd:"), ":") // as tableflip writes it
 		if text, ok := strings.CutPrefix(name, systemdName); ok {
 			err = errors.Join(err, h.systemd.Receive(text, file))
+		} else if name == formerName {
+			h.former.socket = file
 		} else {
 			h.pipes[name] = file
 		}
@@ -287,8 +292,8 @@ var ErrReplacing = errors.New("replace the process: a new process is already sta
 // predecessorTimeout.
 //
 // give writes this process's state when the new one requests it. It returns before
-// Replace does.
-func (h *Handover) Replace(give func(io.Writer) error) error {
+// Replace does. answer answers the questions of the new process until this one ends.
+func (h *Handover) Replace(give func(io.Writer) error, answer Answer) error {
 	upgrader := h.begun()
 	if upgrader == nil {
 		return errors.New("replace the process: it does not listen")
@@ -319,7 +324,12 @@ func (h *Handover) Replace(give func(io.Writer) error) error {
 	if err != nil {
 		return fmt.Errorf("replace the process: %w", err)
 	}
-	err = h.upgrade(upgrader)
+	answering, err := startAnswering(upgrader.Fds, answer)
+	if err == nil {
+		if err = h.upgrade(upgrader); err != nil {
+			answering.Close()
+		}
+	}
 	if gave := giving.end(); err != nil {
 		return errors.Join(fmt.Errorf("replace the process: %w", err), gave)
 	}

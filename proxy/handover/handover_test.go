@@ -27,13 +27,13 @@ func TestHandover(t *testing.T) {
 	manager := verify.Result(systemd.New()).Must(t)
 	h := New(filepath.Join(t.TempDir(), "pid"), manager, net.Listen)
 	give := func(io.Writer) error { t.Error("asked"); return nil }
-	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "does not listen") {
+	if err := h.Replace(give, nil); err == nil || !strings.Contains(err.Error(), "does not listen") {
 		t.Errorf("replace before listening: %v", err)
 	}
 	l := verify.Result(h.Listen("web", "tcp", "127.0.0.1:0")).Must(t)
 	_, err := h.Listen("web", "tcp", l.Addr().String())
 	verify.That(t, err != nil && strings.Contains(err.Error(), "address already in use"), "listen twice: %v", err)
-	err = h.Replace(give)
+	err = h.Replace(give, nil)
 	verify.That(t, err != nil && strings.Contains(err.Error(), "not ready"), "replace before serving: %v", err)
 	given, replacing, err := h.Inherit()
 	verify.That(t, given == nil && !replacing && err == nil, "from nobody: %v, %v, %v", given, replacing, err)
@@ -97,7 +97,7 @@ func TestHandover(t *testing.T) {
 		conn.Close()
 		t.Error("the address is still open after Stop")
 	}
-	err = h.Replace(give)
+	err = h.Replace(give, nil)
 	verify.That(t, err != nil, "replaced after Stop")
 	_, err = h.Listen("late", "tcp", "127.0.0.1:0")
 	verify.That(t, err != nil && strings.Contains(err.Error(), "sluice stops"), "listen after Stop: %v", err)
@@ -127,7 +127,7 @@ func TestStopKnowsTheNewProcess(t *testing.T) {
 	proceed, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		for {
-			err := h.Replace(func(io.Writer) error { <-proceed; return nil })
+			err := h.Replace(func(io.Writer) error { <-proceed; return nil }, nil)
 			if err == nil || !strings.Contains(err.Error(), "not ready") { // tableflip may learn of Serving later
 				ended <- err
 				return
