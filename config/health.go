@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"sluice/balancer"
@@ -29,17 +28,9 @@ type ServiceHealth struct {
 
 // ActiveCheck configures periodic checks of each peer.
 type ActiveCheck struct {
-	Type             string                  `key:"type" default:"http" oneof:"http|tcp|grpc"`
-	Interval         time.Duration           `key:"interval" default:"2s" min:"10ms" max:"1h"`
-	FailingInterval  time.Duration           `key:"failing_interval" default:"1s" min:"10ms" max:"1h"` // after a failed check
-	Jitter           Ratio                   `key:"jitter" default:"10%" min:"0" max:"1"`              // share of an interval
-	Timeout          time.Duration           `key:"timeout" default:"1s" min:"1ms" max:"5m"`
-	Unhealthy        int                     `key:"unhealthy_threshold" default:"3" min:"1" max:"100"` // consecutive failed checks
-	Healthy          int                     `key:"healthy_threshold" default:"2" min:"1" max:"100"`   // consecutive passed checks
-	MustPassFirst    bool                    `key:"must_pass_first" default:"false"`
-	OverridesConsul  bool                    `key:"overrides_consul" default:"false"`
-	Port             int                     `key:"port" default:"0" min:"0" max:"65535"` // 0: the peer's
-	TLS              *certificates.ClientTLS `key:"tls"`                                  // nil: without TLS
+	Type string `key:"type" default:"http" oneof:"http|tcp|grpc"`
+	healthcheck.Schedule
+	TLS              *certificates.ClientTLS `key:"tls"` // nil: without TLS
 	ReuseConnections bool                    `key:"reuse_connections" default:"false"`
 
 	// Each type of check has only some of these keys: see checkKeys.
@@ -107,7 +98,7 @@ func (a *ActiveCheck) check(d *decoder, s *Service, key string) {
 	if t := a.TLS; t != nil {
 		needPair(d, key+".tls", t.Cert, t.Key)
 	}
-	if a.OverridesConsul && s.Consul == nil {
+	if a.OverridesRegistry && s.Consul == nil {
 		d.refuse(key+".overrides_consul", "true", "the service does not come from Consul: want false")
 	}
 }

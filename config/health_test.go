@@ -17,8 +17,10 @@ import (
 
 // defaultCheck is an active check that sets nothing.
 var defaultCheck = ActiveCheck{
-	Type: "http", Interval: 2 * time.Second, FailingInterval: time.Second, Jitter: 0.1, Timeout: time.Second,
-	Unhealthy: 3, Healthy: 2, Method: "GET", Path: "/",
+	Type: "http", Method: "GET", Path: "/",
+	Schedule: healthcheck.Schedule{
+		Interval: 2 * time.Second, FailingInterval: time.Second, Jitter: 0.1, Timeout: time.Second, UnhealthyThreshold: 3, HealthyThreshold: 2,
+	},
 	Expect: CheckExpect{Status: typedList[string, statuses.Set]("statuses", "200-299")[0], Within: 64 << 10},
 }
 
@@ -54,9 +56,11 @@ func TestHealthReadsEveryKey(t *testing.T) {
 		expect: { status: "2xx, 304", text: ok, regexp: "^o.", within: 1KiB } } }`,
 		func(h *ServiceHealth) {
 			*h.Active = ActiveCheck{
-				Type: "http", Interval: 5 * time.Second, FailingInterval: 500 * time.Millisecond, Jitter: 0.5, Timeout: 2 * time.Second,
-				Unhealthy: 4, Healthy: 5, MustPassFirst: true, OverridesConsul: true, Port: 9000, ReuseConnections: true,
-				TLS:    &certificates.ClientTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "star", SkipVerify: true},
+				Type: "http", Schedule: healthcheck.Schedule{
+					Interval: 5 * time.Second, FailingInterval: 500 * time.Millisecond, Jitter: 0.5, Timeout: 2 * time.Second,
+					UnhealthyThreshold: 4, HealthyThreshold: 5, MustPassFirst: true, OverridesRegistry: true, Port: 9000,
+				},
+				TLS: &certificates.ClientTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "star", SkipVerify: true}, ReuseConnections: true,
 				Method: "HEAD", Path: "/health?full=1", Host: "star.example.com:80", Headers: typedList[Secret, [2]string]("header", "X-A: b", "Authorization: Bearer x"),
 				Expect: CheckExpect{Status: typedList[string, statuses.Set]("statuses", "2xx, 304")[0], Text: "ok", Regexp: typedList[string, *regexp.Regexp]("regexp", "^o.")[0], Within: 1024},
 			}

@@ -244,19 +244,7 @@ func healthSettings(c *config.Service, secure certificates.Security) healthcheck
 	}
 	// Another port may belong to another server.
 	probe := newProbe(h.Active, secure, c.Upstream.UsesHTTP2() && h.Active.Port == 0)
-	s.Active = &healthcheck.Active{
-		Probe:              probe,
-		Interval:           h.Active.Interval,
-		FailingInterval:    h.Active.FailingInterval,
-		Jitter:             float64(h.Active.Jitter),
-		Timeout:            h.Active.Timeout,
-		UnhealthyThreshold: h.Active.Unhealthy,
-		HealthyThreshold:   h.Active.Healthy,
-		Port:               h.Active.Port,
-		MustPassFirst:      h.Active.MustPassFirst,
-		OverridesRegistry:  h.Active.OverridesConsul,
-		Foreign:            c.ByDocument || h.Active.ByTag,
-	}
+	s.Active = &healthcheck.Active{Schedule: h.Active.Schedule, Probe: probe, Foreign: c.ByDocument || h.Active.ByTag}
 	return s
 }
 

@@ -69,7 +69,7 @@ func TestProtocolOfChecks(t *testing.T) {
 		{config.ProtocolH2C, 8080, "HTTP/1.1"},
 	} {
 		c := &config.Service{Upstream: config.Upstream{Protocol: test.protocol}}
-		c.Health.Active = &config.ActiveCheck{Type: "http", Method: "GET", Path: "/", Port: test.port}
+		c.Health.Active = &config.ActiveCheck{Type: "http", Method: "GET", Path: "/", Schedule: healthcheck.Schedule{Port: test.port}}
 		c.Health.Active.Expect.Status.Value, _ = statuses.Parse("200")
 		s := healthSettings(c, nil)
 		verify.Succeeds(t, s.Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String(), Control: locality.ByOperator}))

@@ -14,8 +14,8 @@ import (
 // activeSettings are an interval of 10 s, 1 s after a failed check, without jitter.
 func activeSettings(p Probe) Settings {
 	return Settings{Active: &Active{
-		Probe: p, Interval: 10 * time.Second, FailingInterval: time.Second, Timeout: time.Second,
-		UnhealthyThreshold: 3, HealthyThreshold: 2,
+		Probe:    p,
+		Schedule: Schedule{Interval: 10 * time.Second, FailingInterval: time.Second, Timeout: time.Second, UnhealthyThreshold: 3, HealthyThreshold: 2},
 	}}
 }
 

@@ -319,7 +319,7 @@ func TestAfterFirstChecksAtAnotherPort(t *testing.T) {
 func TestAfterFirstChecksOfAPeerThatLeavesAtOnce(t *testing.T) {
 	checked(t, func(t *testing.T, f *fixture, _ *script) {
 		c := f.monitor.NewChecker()
-		c.pool, c.active = f.Pool, &Active{MustPassFirst: true}
+		c.pool, c.active = f.Pool, &Active{Schedule: Schedule{MustPassFirst: true}}
 		f.Apply(instances(1))
 		called := false
 		c.AfterFirstChecks(func() { called = true })

@@ -16,8 +16,9 @@ func TestChurn(t *testing.T) {
 	s.Passive.Ejection, s.Passive.MaxEjection, s.Passive.Interval = time.Millisecond, 5*time.Millisecond, 2*time.Millisecond
 	s.Passive.SuccessRate = &SuccessRate{Below: 1}
 	s.Passive.Latency = &Latency{Factor: 2}
-	s.Active = &Active{Probe: probe, Interval: time.Millisecond, FailingInterval: time.Millisecond, Jitter: 0.5,
-		Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1}
+	s.Active = &Active{Probe: probe, Schedule: Schedule{
+		Interval: time.Millisecond, FailingInterval: time.Millisecond, Jitter: 0.5, Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1,
+	}}
 	f := newFixture(t, s, Options{MaxChecks: 4})
 	stop := make(chan struct{})
 	var all sync.WaitGroup

@@ -21,9 +21,9 @@ func TestChecksOfADeniedServiceTakeNobodyOut(t *testing.T) {
 	var denied atomic.Bool
 	probe := newScript()
 	settings := Settings{Active: &Active{
-		Probe: probe, Interval: time.Second, FailingInterval: time.Second, Timeout: time.Second,
-		UnhealthyThreshold: 1, HealthyThreshold: 1, MustPassFirst: true,
-		Denied: func(i discovery.Instance) bool { return denied.Load() && i.ID != instance(2).ID },
+		Probe:    probe,
+		Schedule: Schedule{Interval: time.Second, FailingInterval: time.Second, Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1, MustPassFirst: true},
+		Denied:   func(i discovery.Instance) bool { return denied.Load() && i.ID != instance(2).ID },
 	}}
 	bubble(t, settings, func(t *testing.T, f *fixture) {
 		f.Apply(instances(1))
@@ -48,7 +48,7 @@ func TestChecksOfADeniedServiceTakeNobodyOut(t *testing.T) {
 
 // While sluice has no certificate for any connection, checks take nobody out.
 func TestChecksWithoutACertificateTakeNobodyOut(t *testing.T) {
-	settings := Settings{Active: &Active{Probe: lacking{newScript()}, Interval: time.Second, FailingInterval: time.Second, Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1}}
+	settings := Settings{Active: &Active{Probe: lacking{newScript()}, Schedule: Schedule{Interval: time.Second, FailingInterval: time.Second, Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1}}}
 	bubble(t, settings, func(t *testing.T, f *fixture) {
 		f.Apply(instances(2))
 		pass(5 * time.Second)

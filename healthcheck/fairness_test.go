@@ -49,7 +49,7 @@ func watched(t *testing.T, m *Monitor, name string, peers int, a Active) (end fu
 func onTime(t *testing.T, m *Monitor, foreign bool) {
 	t.Helper()
 	checked := make(chan time.Time, 1000)
-	defer watched(t, m, fmt.Sprint("works, foreign: ", foreign), 1, Active{Probe: counting{checked}, Timeout: time.Second, Foreign: foreign})()
+	defer watched(t, m, fmt.Sprint("works, foreign: ", foreign), 1, Active{Probe: counting{checked}, Schedule: Schedule{Timeout: time.Second}, Foreign: foreign})()
 	pass(time.Minute)
 	n := len(checked) // the second check is at a random time within its second
 	verify.That(t, n >= 59 && n <= 62, "a peer of another service was checked %d times in a minute, want 60; foreign: %v", n, foreign)
@@ -63,9 +63,9 @@ func TestAHangingServiceDoesNotDelayTheChecksOfOthers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := NewMonitor(Options{MaxChecks: 256, Random: seeded(t).Float64})
 				defer m.Close()
-				defer watched(t, m, "works as well", 1, Active{Probe: hanging{below: "z"}, Timeout: 10 * time.Second})()
+				defer watched(t, m, "works as well", 1, Active{Probe: hanging{below: "z"}, Schedule: Schedule{Timeout: 10 * time.Second}})()
 				for n := range services {
-					defer watched(t, m, fmt.Sprint("hangs-", n), 4000/services, Active{Probe: hanging{}, Timeout: 10 * time.Second})()
+					defer watched(t, m, fmt.Sprint("hangs-", n), 4000/services, Active{Probe: hanging{}, Schedule: Schedule{Timeout: 10 * time.Second}})()
 				}
 				time.Sleep(time.Minute + 3*time.Second)
 				onTime(t, m, false)
@@ -88,7 +88,7 @@ func TestForeignChecksThatHang(t *testing.T) {
 				m := NewMonitor(Options{MaxChecks: 512, Random: seeded(t).Float64})
 				defer m.Close()
 				for n := range services {
-					defer watched(t, m, fmt.Sprint("hangs-", n), 1, Active{Probe: hanging{}, Timeout: 10 * time.Second, Foreign: true})()
+					defer watched(t, m, fmt.Sprint("hangs-", n), 1, Active{Probe: hanging{}, Schedule: Schedule{Timeout: 10 * time.Second}, Foreign: true})()
 				}
 				time.Sleep(20 * time.Second)
 				onTime(t, m, false)

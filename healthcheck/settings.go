@@ -17,31 +17,39 @@ type Settings struct {
 	Passive Passive
 }
 
-// Active configures active checks. All fields must be set unless they have a default.
+// Active configures active checks.
 type Active struct {
-	Probe    Probe         // closed after its last use
-	Interval time.Duration // from the end of a check to the start of the next
-	// FailingInterval replaces Interval, if it is shorter, while the peer is down or
-	// its latest check failed.
-	FailingInterval time.Duration
-	Jitter          float64       // random variation of each interval, as a share of it: 0 to 1
-	Timeout         time.Duration // for one check
-	// UnhealthyThreshold consecutive failures take a peer out of use,
-	// HealthyThreshold consecutive passes put it back. For a new peer the first
-	// check decides.
-	UnhealthyThreshold, HealthyThreshold int
-	Port                                 int // 0: the peer's
-	// MustPassFirst gives a new peer no requests before a check has passed.
-	MustPassFirst bool
-	// OverridesRegistry lets checks decide about instances that are critical in
-	// the registry. It implies MustPassFirst.
-	OverridesRegistry bool
-	// Foreign says that others than the operator have configured the checks: all of them share half
-	// of Options.MaxChecks.
+	Schedule
+	Probe Probe // closed after its last use
+	// Foreign says that others than the operator have configured the checks: all of them share half of
+	// Options.MaxChecks.
 	Foreign bool
 	// Denied reports whether the mesh does not let sluice connect to an instance: see saysNothing.
 	// nil: there is no mesh.
 	Denied func(discovery.Instance) bool
+}
+
+// Schedule says when peers are checked, and what their checks decide.
+type Schedule struct {
+	// Interval is from the end of a check to the start of the next.
+	Interval time.Duration `key:"interval" default:"2s" min:"10ms" max:"1h"`
+	// FailingInterval replaces Interval, if it is shorter, while the peer is down or
+	// its latest check failed.
+	FailingInterval time.Duration `key:"failing_interval" default:"1s" min:"10ms" max:"1h"`
+	// Jitter is the random variation of each interval, as a share of it.
+	Jitter  units.Ratio   `key:"jitter" default:"10%" min:"0" max:"1"`
+	Timeout time.Duration `key:"timeout" default:"1s" min:"1ms" max:"5m"` // for one check
+	// UnhealthyThreshold consecutive failures take a peer out of use,
+	// HealthyThreshold consecutive passes put it back. For a new peer the first
+	// check decides.
+	UnhealthyThreshold int `key:"unhealthy_threshold" default:"3" min:"1" max:"100"`
+	HealthyThreshold   int `key:"healthy_threshold" default:"2" min:"1" max:"100"`
+	// MustPassFirst gives a new peer no requests before a check has passed.
+	MustPassFirst bool `key:"must_pass_first" default:"false"`
+	// OverridesRegistry lets checks decide about instances that are critical in
+	// the registry. It implies MustPassFirst.
+	OverridesRegistry bool `key:"overrides_consul" default:"false"`
+	Port              int  `key:"port" default:"0" min:"0" max:"65535"` // 0: the peer's
 }
 
 // Passive configures outlier detection. The zero value detects nothing.
@@ -93,7 +101,7 @@ func (a *Active) interval(passing bool, random float64) time.Duration {
 	if !passing {
 		d = min(d, a.FailingInterval)
 	}
-	return time.Duration(float64(d) * (1 + a.Jitter*(2*random-1)))
+	return time.Duration(float64(d) * (1 + float64(a.Jitter)*(2*random-1)))
 }
 
 // streakAfterEjection is the streak of a peer after an ejection: its next failure ejects it again.

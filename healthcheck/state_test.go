@@ -7,7 +7,7 @@ import (
 )
 
 func TestThresholds(t *testing.T) {
-	a := &Active{UnhealthyThreshold: 3, HealthyThreshold: 2}
+	a := &Active{Schedule: Schedule{UnhealthyThreshold: 3, HealthyThreshold: 2}}
 	f := func(down bool, results, want string) {
 		t.Helper()
 		j := checkState{down: down}

@@ -149,17 +149,19 @@ func (s *service) route() {
 
 func (s *service) drawActive(random *rand.Rand) *healthcheck.Active {
 	a := &healthcheck.Active{
-		Probe:              &probe{s},
-		Interval:           500*time.Millisecond + upTo(random, 2*time.Second),
-		FailingInterval:    200*time.Millisecond + upTo(random, 2*time.Second),
-		Timeout:            50*time.Millisecond + upTo(random, 500*time.Millisecond),
-		UnhealthyThreshold: 1 + random.IntN(3),
-		HealthyThreshold:   1 + random.IntN(3),
-		MustPassFirst:      random.IntN(3) == 0,
-		OverridesRegistry:  random.IntN(5) == 0,
+		Probe: &probe{s},
+		Schedule: healthcheck.Schedule{
+			Interval:           500*time.Millisecond + upTo(random, 2*time.Second),
+			FailingInterval:    200*time.Millisecond + upTo(random, 2*time.Second),
+			Timeout:            50*time.Millisecond + upTo(random, 500*time.Millisecond),
+			UnhealthyThreshold: 1 + random.IntN(3),
+			HealthyThreshold:   1 + random.IntN(3),
+			MustPassFirst:      random.IntN(3) == 0,
+			OverridesRegistry:  random.IntN(5) == 0,
+		},
 	}
 	if random.IntN(2) == 0 {
-		a.Jitter = random.Float64() / 2
+		a.Jitter = units.Ratio(random.Float64() / 2)
 	}
 	return a
 }

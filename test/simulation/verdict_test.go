@@ -91,7 +91,7 @@ func (s *service) checkVerdicts() {
 		return
 	}
 	checks := time.Duration(max(a.UnhealthyThreshold, a.HealthyThreshold) + 2)
-	limit := checks * (time.Duration(float64(a.Interval)*(1+a.Jitter)) + a.Timeout)
+	limit := checks * (time.Duration(float64(a.Interval)*(1+float64(a.Jitter))) + a.Timeout)
 	if time.Since(s.configure) < limit {
 		return
 	}
