@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"sluice/certificates"
 	"sluice/certificates/acme/dns01"
@@ -29,7 +28,7 @@ type ACME struct {
 	// Empty: the system's.
 	CA string `key:"ca" format:"file"`
 	// DNS proves the names by records in DNS. nil: by the listeners, and without wildcards.
-	DNS *ACMEDNS `key:"dns"`
+	DNS *dns01.Options `key:"dns"`
 }
 
 // defaultStorage is the default of ACME.Storage without ConsulKV.
@@ -58,7 +57,7 @@ func (a *ACME) check(d *decoder, key string, local bool) {
 			d.refuse(at, name, "a wildcard needs acme.dns: authorities prove it by DNS-01 only")
 		}
 	}
-	a.DNS.check(d, join(key, "dns"))
+	checkDNS(d, join(key, "dns"), a.DNS)
 	if len(a.EncryptionKeys) > 0 && a.ConsulKV == "" {
 		d.refuse(join(key, "encryption_keys"), a.EncryptionKeys[0], "only with consul_kv: a directory is not encrypted")
 	}
@@ -69,27 +68,9 @@ func (a *ACME) check(d *decoder, key string, local bool) {
 	checkCA(d, join(key, "ca"), a.CA)
 }
 
-// ACMEDNS has the records of the challenge DNS-01 made.
-type ACMEDNS struct {
-	Provider  string   `key:"provider" required:"yes" oneof:"cloudflare|rfc2136|exec"`
-	TokenFile string   `key:"token_file" format:"file"`
-	Server    string   `key:"server" format:"dns_server"`
-	KeyFile   string   `key:"key_file" format:"file"`
-	Command   []string `key:"command"` // a program and its first arguments
-	// Timeout limits each call of the provider.
-	Timeout time.Duration `key:"timeout" default:"30s" min:"1s" max:"10m"`
-	// Propagation limits the wait until all name servers have a record.
-	Propagation time.Duration `key:"propagation" default:"2m" min:"1s" max:"1h"`
-	Resolvers   []string      `key:"resolvers" format:"dns_server"` // empty: the system's
-}
-
-// Maker returns what makes the records.
-func (a *ACMEDNS) Maker() dns01.Provider {
-	return dns01.Provider{Name: a.Provider, TokenFile: a.TokenFile, Server: a.Server, KeyFile: a.KeyFile, Command: a.Command}
-}
-
-// check checks that there is what the provider needs, and no more. It adds the ports of servers. a may be nil.
-func (a *ACMEDNS) check(d *decoder, key string) {
+// checkDNS checks that there is what the provider needs, and no more. It adds the ports of
+// servers. a may be nil.
+func checkDNS(d *decoder, key string, a *dns01.Options) {
 	if a == nil || d.failed(join(key, "provider")) {
 		return
 	}
@@ -103,9 +84,9 @@ func (a *ACMEDNS) check(d *decoder, key string) {
 		{"key_file", a.KeyFile, []string{dns01.RFC2136}},
 		{"command", strings.Join(a.Command[:min(1, len(a.Command))], ""), []string{dns01.Exec}},
 	} {
-		switch wanted := slices.Contains(k.of, a.Provider); {
+		switch wanted := slices.Contains(k.of, a.Name); {
 		case wanted && k.value == "" && !d.failed(join(key, k.name)):
-			d.refuse(join(key, k.name), "", "required with provider: "+a.Provider)
+			d.refuse(join(key, k.name), "", "required with provider: "+a.Name)
 		case wanted:
 			needs = k.name // the one that can be wrong: of several, the last
 		case k.value != "":
@@ -115,7 +96,7 @@ func (a *ACMEDNS) check(d *decoder, key string) {
 	if d.failed(key) {
 		return
 	}
-	d.refuseFile(join(key, needs), cmp.Or(a.TokenFile, a.KeyFile, strings.Join(a.Command, " ")), a.Maker().Check())
+	d.refuseFile(join(key, needs), cmp.Or(a.TokenFile, a.KeyFile, strings.Join(a.Command, " ")), a.Check())
 	if a.Server != "" {
 		a.Server = withPort(a.Server)
 	}

@@ -19,24 +19,24 @@ import (
 // Actions are the keys of a route for what happens to its requests and their responses,
 // besides that a service answers them.
 type Actions struct {
-	StripPrefix       string           `key:"strip_prefix"` // as in route.PathOptions
-	AddPrefix         string           `key:"add_prefix"`   // likewise
-	Rewrite           *Rewrite         `key:"rewrite"`
-	Redirect          *Redirect        `key:"redirect"`        // such a route may have no service
-	DirectResponse    *DirectResponse  `key:"direct_response"` // likewise
-	ErrorPages        []RouteErrorPage `key:"error_pages"`
-	CORS              *CORS            `key:"cors"`
-	HostHeader        string           `key:"host_header"` // "peer", an authority, or empty: the client's
-	RequestHeaders    *HeaderEdits     `key:"request_headers"`
-	ResponseHeaders   *HeaderEdits     `key:"response_headers"`
-	Timeouts          *RouteTimeouts   `key:"timeouts"`
-	Retry             *RouteRetry      `key:"retry"`
-	BodyLimit         *Size            `key:"body_limit" min:"1" max:"1024GiB"` // nil: client.limits.body
-	RateLimit         *RateLimit       `key:"rate_limit"`
-	Criticality       string           `key:"criticality" oneof:"critical|normal|sheddable"` // empty: normal
-	Allow             []Network        `key:"allow" format:"network"`                        // of clients; empty: all
-	Deny              []Network        `key:"deny" format:"network"`                         // has precedence over Allow
-	ClientCertificate string           `key:"client_certificate" oneof:"required"`           // that the listener has verified; empty: none is needed
+	StripPrefix       string             `key:"strip_prefix"` // as in route.PathOptions
+	AddPrefix         string             `key:"add_prefix"`   // likewise
+	Rewrite           *Rewrite           `key:"rewrite"`
+	Redirect          *Redirect          `key:"redirect"`        // such a route may have no service
+	DirectResponse    *DirectResponse    `key:"direct_response"` // likewise
+	ErrorPages        []RouteErrorPage   `key:"error_pages"`
+	CORS              *route.CORSOptions `key:"cors"`
+	HostHeader        string             `key:"host_header"` // "peer", an authority, or empty: the client's
+	RequestHeaders    *HeaderEdits       `key:"request_headers"`
+	ResponseHeaders   *HeaderEdits       `key:"response_headers"`
+	Timeouts          *RouteTimeouts     `key:"timeouts"`
+	Retry             *RouteRetry        `key:"retry"`
+	BodyLimit         *Size              `key:"body_limit" min:"1" max:"1024GiB"` // nil: client.limits.body
+	RateLimit         *RateLimit         `key:"rate_limit"`
+	Criticality       string             `key:"criticality" oneof:"critical|normal|sheddable"` // empty: normal
+	Allow             []Network          `key:"allow" format:"network"`                        // of clients; empty: all
+	Deny              []Network          `key:"deny" format:"network"`                         // has precedence over Allow
+	ClientCertificate string             `key:"client_certificate" oneof:"required"`           // that the listener has verified; empty: none is needed
 	// ClientCertificates are names, of which a client's certificate must have one; empty: any.
 	ClientCertificates []CertificateName `key:"client_certificates" format:"certificate"`
 	BasicAuth          *BasicAuth        `key:"basic_auth"`
@@ -259,7 +259,7 @@ func (a *Actions) build(d *decoder, match, key string) {
 	built.RequestHeaders = a.RequestHeaders.build(d, join(key, "request_headers"))
 	built.ResponseHeaders = a.ResponseHeaders.build(d, join(key, "response_headers"))
 	if a.CORS != nil {
-		built.CORS = a.CORS.build(d, join(key, "cors"))
+		built.CORS = buildCORS(d, join(key, "cors"), a.CORS)
 		built.ResponseHeaders.Dropped = append(built.ResponseHeaders.Dropped, route.CORSFields...)
 	}
 	if a.DirectResponse != nil {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"sluice/route"
 	"sluice/route/pages"
@@ -35,16 +34,6 @@ type ErrorPage struct {
 type RouteErrorPage struct {
 	ErrorPage
 	Peers bool `key:"peers" default:"false"` // also in place of what peers answer with these statuses
-}
-
-// CORS says which pages of other origins may use a route, as route.CORSOptions do.
-type CORS struct {
-	AllowOrigins     []string      `key:"allow_origins" format:"text" required:"yes"`
-	AllowMethods     []string      `key:"allow_methods" format:"token"` // empty: those that need no preflight
-	AllowHeaders     []string      `key:"allow_headers" format:"token"`
-	ExposeHeaders    []string      `key:"expose_headers" format:"token"`
-	AllowCredentials bool          `key:"allow_credentials" default:"false"`
-	MaxAge           time.Duration `key:"max_age" default:"10m" min:"0s" max:"24h"`
 }
 
 // safeMethods are the ones that need no preflight (Fetch standard, "CORS-safelisted method").
@@ -129,11 +118,12 @@ func (c *Client) build(d *decoder) {
 // BuiltErrorPages returns the pages of ErrorPages, without their bodies. The caller must not change them.
 func (c *Client) BuiltErrorPages() route.ErrorPages { return c.errorPages }
 
-func (c *CORS) build(d *decoder, key string) *route.CORS {
+// buildCORS completes the options, and builds them.
+func buildCORS(d *decoder, key string, c *route.CORSOptions) *route.CORS {
 	if len(c.AllowMethods) == 0 {
 		c.AllowMethods = safeMethods
 	}
-	built, err := route.NewCORS(route.CORSOptions(*c))
+	built, err := route.NewCORS(*c)
 	d.refuseOption(key, err)
 	return built
 }

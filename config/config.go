@@ -14,6 +14,7 @@ import (
 	consulsource "sluice/discovery/consul"
 	"sluice/proxy"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 	"sluice/route"
 )
 
@@ -123,8 +124,10 @@ type Listener struct {
 
 // Client limits the clients of all listeners.
 type Client struct {
-	Timeouts    proxy.Timeouts          `key:"timeouts"`
-	Limits      ClientLimits            `key:"limits"`
+	Timeouts proxy.Timeouts `key:"timeouts"`
+	// Limits with 0 connections mean half of the file descriptors of the process, and half of
+	// those for an address.
+	Limits      proxy.Limits            `key:"limits"`
 	Connections socket.ConnectionLimits `key:"connections"`
 	// ErrorPages are the default pages of sluice's own answers, also to requests without a route.
 	ErrorPages []ErrorPage `key:"error_pages"`
@@ -138,18 +141,6 @@ type Client struct {
 	KeepDotSegments    bool      `key:"keep_dot_segments" default:"false"`     // forward paths with ".." to hosts with a route that restricts its clients
 
 	errorPages route.ErrorPages `key:"-"` // see BuiltErrorPages
-}
-
-// ClientLimits limit connections and requests of clients.
-type ClientLimits struct {
-	Connections           int  `key:"connections" default:"0" min:"0" max:"10000000"`             // 0: half of the file descriptors of the process
-	ConnectionsPerAddress int  `key:"connections_per_address" default:"0" min:"0" max:"10000000"` // per IPv4 address or IPv6 /64 network; 0: half of Connections
-	Head                  Size `key:"head" default:"16KiB" min:"1KiB" max:"60KiB"`                // of a request head
-	Fields                int  `key:"fields" default:"100" min:"10" max:"1000"`                   // of a request head
-	Target                Size `key:"target" default:"8KiB" min:"256B" max:"16KiB"`               // of the request target
-	Body                  Size `key:"body" default:"0" min:"0" max:"1024GiB"`                     // of a request body; 0: no limit
-	KeptBodies            Size `key:"kept_bodies" default:"256MiB" min:"1MiB" max:"1024GiB"`      // of memory of request bodies that are kept for a retry
-	Compression           Size `key:"compression" default:"256MiB" min:"1MiB" max:"1024GiB"`      // of memory of encoders in use
 }
 
 // Live configures the handling of configurations.
@@ -224,20 +215,22 @@ func IsLogLevel(s string) bool {
 // Service configures a set of peers and the requests to them. It has one source: Consul,
 // Etcd, DNS, ConsulKV, File or Peers.
 type Service struct {
-	Consul      *ConsulService `key:"consul"`
-	Etcd        *EtcdService   `key:"etcd"`
-	DNS         *DNSService    `key:"dns"`
-	ConsulKV    *KVService     `key:"consul_kv"`
-	File        string         `key:"file" format:"file"` // with the instances, as discovery.ParseValues reads it
-	Peers       []Peer         `key:"peers" format:"peer"`
-	Balance     Balance        `key:"balance"`
-	Timeouts    route.Timeouts `key:"timeouts"`
-	Keepalive   Keepalive      `key:"keepalive"`
-	Upstream    Upstream       `key:"upstream"`
-	Retry       Retry          `key:"retry"`
-	Limits      Limits         `key:"limits"`
-	WaitForPeer time.Duration  `key:"wait_for_peer" default:"0s" min:"0s" max:"1m"` // how long a request waits if there is no peer
-	Drain       Drain          `key:"drain"`
+	Consul   *ConsulService `key:"consul"`
+	Etcd     *EtcdService   `key:"etcd"`
+	DNS      *DNSService    `key:"dns"`
+	ConsulKV *KVService     `key:"consul_kv"`
+	// File has the instances, as discovery.ParseValues reads it.
+	File      string             `key:"file" format:"file"`
+	Peers     []Peer             `key:"peers" format:"peer"`
+	Balance   Balance            `key:"balance"`
+	Timeouts  route.Timeouts     `key:"timeouts"`
+	Keepalive upstream.Keepalive `key:"keepalive"`
+	Upstream  Upstream           `key:"upstream"`
+	Retry     Retry              `key:"retry"`
+	Limits    Limits             `key:"limits"`
+	// WaitForPeer is how long a request waits if there is no peer.
+	WaitForPeer time.Duration `key:"wait_for_peer" default:"0s" min:"0s" max:"1m"`
+	Drain       Drain         `key:"drain"`
 	// ProxyProtocol is the version of the PROXY header that a peer gets at the start of
 	// each connection of a listener for TCP. Empty: none.
 	ProxyProtocol string        `key:"proxy_protocol" oneof:"v1|v2"`
@@ -280,15 +273,6 @@ const (
 // UsesHTTP2 reports whether the peers are asked by HTTP/2.
 func (u *Upstream) UsesHTTP2() bool { return u.Protocol == ProtocolH2 || u.Protocol == ProtocolH2C }
 
-// Keepalive limits the idle connections to a peer.
-type Keepalive struct {
-	// Idle should be less than the keep-alive timeout of the peers. If a peer
-	// announces its timeout, sluice uses that.
-	Idle time.Duration `key:"idle" default:"4s" min:"100ms" max:"1h"`
-	Max  int           `key:"max" default:"512" min:"1" max:"100000"`
-	socket.ConnectionLimits
-}
-
 // Retry limits retries, each of which uses another peer.
 type Retry struct {
 	route.Retry
@@ -299,8 +283,7 @@ type Retry struct {
 // Limits limit the load of a service's pool, and what its peers answer.
 type Limits struct {
 	balancer.Limits
-	ResponseHead   Size `key:"response_head" default:"16KiB" min:"1KiB" max:"60KiB"` // of a response
-	ResponseFields int  `key:"response_fields" default:"100" min:"10" max:"1000"`    // in the head of a response
+	upstream.ResponseLimits
 }
 
 // Drain configures the removal of a peer.

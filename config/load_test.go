@@ -24,6 +24,7 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -72,7 +73,7 @@ var (
 		Subset:           balancer.Subset{Replica: -1},
 	}
 	defaultRetry  = Retry{Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}, RetryBudget: balancer.RetryBudget{Ratio: 0.2, MinPerSecond: 10}}
-	defaultLimits = Limits{Limits: balancer.Limits{ConnectionWait: time.Second, Pending: 1024, AdaptiveMin: 4}, ResponseHead: 16 << 10, ResponseFields: 100}
+	defaultLimits = Limits{Limits: balancer.Limits{ConnectionWait: time.Second, Pending: 1024, AdaptiveMin: 4}, ResponseLimits: upstream.ResponseLimits{HeadBytes: 16 << 10, Fields: 100}}
 	defaultHealth = ServiceHealth{Passive: healthcheck.Passive{
 		ConsecutiveFailures: 5, Interval: 10 * time.Second,
 		Ejection: 10 * time.Second, MaxEjection: 5 * time.Minute, MaxEjected: 0.5,
@@ -148,7 +149,7 @@ health: { max_checks: 9 }
 		Listeners: []Listener{{Name: "web", Address: endpoint(":80"), Protocol: "http", HTTP2: true}, {Name: "[::1]:81", Address: endpoint("[::1]:81"), Protocol: "http", HTTP2: true}},
 		Client: Client{
 			Timeouts:       proxy.Timeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
-			Limits:         ClientLimits{Connections: 100, ConnectionsPerAddress: 10, Head: 60 << 10, Fields: 1000, Target: 4096, Body: 10_000_000, KeptBodies: 50 << 20, Compression: 100 << 20},
+			Limits:         proxy.Limits{Connections: 100, ConnectionsPerAddress: 10, HeadBytes: 60 << 10, Fields: 1000, TargetBytes: 4096, BodyBytes: 10_000_000, KeptBodyBytes: 50 << 20, CompressionBytes: 100 << 20},
 			Connections:    socket.ConnectionLimits{MaxRequests: 1000, MaxAge: 10 * time.Minute},
 			TrustedProxies: []Network{{Text: "10.0.0.0/8", Value: netip.MustParsePrefix("10.0.0.0/8")}, {Text: "::1", Value: netip.MustParsePrefix("::1/128")}}, Forwarded: true, RequestID: true, KeepForGoneClients: true, KeepUnderscores: true,
 		},
@@ -168,10 +169,10 @@ health: { max_checks: 9 }
 					Peer: "cluster-2", Consistency: "stale", Cached: true}, Probation: new(time.Duration(0))},
 				Balance:     starBalance,
 				Timeouts:    route.Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
-				Keepalive:   Keepalive{Idle: time.Minute, Max: 8, ConnectionLimits: socket.ConnectionLimits{MaxRequests: 100, MaxAge: time.Hour}},
+				Keepalive:   upstream.Keepalive{IdleTimeout: time.Minute, MaxIdle: 8, ConnectionLimits: socket.ConnectionLimits{MaxRequests: 100, MaxAge: time.Hour}},
 				Upstream:    Upstream{Protocol: "http1"},
 				Retry:       Retry{route.Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, BodyBytes: 1 << 20}, balancer.RetryBudget{Ratio: 0.1, MinPerSecond: 3}, route.Hedging{After: time.Second, Percentile: 0.95}},
-				Limits:      Limits{Limits: balancer.Limits{Requests: 100, PeerRequests: 20, PeerConnections: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40, AdaptiveMin: 4}, ResponseHead: 32 << 10, ResponseFields: 200},
+				Limits:      Limits{Limits: balancer.Limits{Requests: 100, PeerRequests: 20, PeerConnections: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40, AdaptiveMin: 4}, ResponseLimits: upstream.ResponseLimits{HeadBytes: 32 << 10, Fields: 200}},
 				WaitForPeer: 2 * time.Second,
 				Drain:       Drain{Timeout: 5 * time.Minute},
 				Health:      starHealth,
@@ -179,7 +180,7 @@ health: { max_checks: 9 }
 			"origin": {
 				Peers:    typedList[string, discovery.Instance]("peer", "127.0.0.1:19001", "[::1]:19002 weight=3"),
 				Balance:  defaultBalance,
-				Timeouts: timeouts, Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512}, Upstream: Upstream{Protocol: "http1"}, Retry: defaultRetry, Limits: defaultLimits, Drain: Drain{Timeout: 30 * time.Second}, Health: defaultHealth,
+				Timeouts: timeouts, Keepalive: upstream.Keepalive{IdleTimeout: 4 * time.Second, MaxIdle: 512}, Upstream: Upstream{Protocol: "http1"}, Retry: defaultRetry, Limits: defaultLimits, Drain: Drain{Timeout: 30 * time.Second}, Health: defaultHealth,
 			},
 		},
 		Routes:   []Route{{Host: "*.Example.com", Path: "/api", Match: "prefix", Service: "star"}, {Path: "/", Match: "prefix", Service: "origin"}},

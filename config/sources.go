@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/discovery/leader"
 )
 
 // DNSService selects instances in DNS.
@@ -105,9 +106,7 @@ func isConsulKey(s string) bool {
 // Leader says which instance of a service gets everything: the one that Consul names. One of Tag, Passing and Key is
 // set.
 type Leader struct {
-	Tag     string `key:"tag"`                     // the leader has it
-	Passing bool   `key:"passing" default:"false"` // the leader is the one whose checks pass
-	Key     string `key:"key"`                     // in Consul's KV store: its value names the leader
+	leader.Options
 	// OnDemotion is what happens to the connections and requests of an instance that no longer leads.
 	OnDemotion string `key:"on_demotion" default:"cut" oneof:"cut|drain"`
 }

@@ -32,21 +32,14 @@ import (
 // The functions below translate the configuration into options of other packages.
 
 func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.Tracer) proxy.Options {
-	connections := cmp.Or(c.Limits.Connections, proxy.HalfOfDescriptors())
+	limits := c.Limits
+	limits.Connections = cmp.Or(limits.Connections, proxy.HalfOfDescriptors())
+	limits.ConnectionsPerAddress = cmp.Or(limits.ConnectionsPerAddress, (limits.Connections+1)/2)
+	limits.StreamBytes = proxy.MemoryLimit() / 4
 	return proxy.Options{
 		AccessLog: accessLog, Tracer: tracer,
-		Timeouts: c.Timeouts,
-		Limits: proxy.Limits{
-			Connections:           connections,
-			ConnectionsPerAddress: cmp.Or(c.Limits.ConnectionsPerAddress, (connections+1)/2),
-			HeadBytes:             int(c.Limits.Head),
-			Fields:                c.Limits.Fields,
-			TargetBytes:           int(c.Limits.Target),
-			BodyBytes:             int64(c.Limits.Body),
-			KeptBodyBytes:         int64(c.Limits.KeptBodies),
-			StreamBytes:           proxy.MemoryLimit() / 4,
-			CompressionBytes:      int64(c.Limits.Compression),
-		},
+		Timeouts:           c.Timeouts,
+		Limits:             limits,
 		Connections:        c.Connections,
 		TrustedProxies:     config.Values(c.TrustedProxies),
 		Forwarded:          c.Forwarded,
@@ -74,12 +67,7 @@ func strictTransportSecurity(h *config.HSTS) string {
 
 // newTransport returns the transport factory for a service's peers.
 func newTransport(server *proxy.Server, s config.Service, secure func(inMesh bool) certificates.Security, intentions upstream.Intentions) func(*balancer.Peer) balancer.Transport {
-	o := upstream.Options{
-		IdleTimeout: s.Keepalive.Idle, MaxIdle: s.Keepalive.Max, TLS: secure, Intentions: intentions,
-		HeadBytes: int(s.Limits.ResponseHead), Fields: s.Limits.ResponseFields,
-		Connections: s.Keepalive.ConnectionLimits,
-	}
-	return server.NewTransport(o)
+	return server.NewTransport(upstream.Options{Keepalive: s.Keepalive, ResponseLimits: s.Limits.ResponseLimits, TLS: secure, Intentions: intentions})
 }
 
 // ClientOptions returns the options of the client of Consul.
@@ -109,11 +97,12 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 
 // leaderOptions returns how Consul names the leader of a service; nil: it has none.
 func leaderOptions(s config.ConsulService, c config.Consul) *leader.Options {
-	l := s.Leader
-	if l == nil {
+	if s.Leader == nil {
 		return nil
 	}
-	return &leader.Options{Tag: l.Tag, Passing: l.Passing, Key: l.Key, Wait: c.Wait, Keep: *s.Probation}
+	o := s.Leader.Options
+	o.Wait, o.Keep = c.Wait, *s.Probation
+	return &o
 }
 
 // etcdCluster returns the options of a cluster of etcd.

@@ -137,7 +137,7 @@ func (x *answeredRequest) chooseEncoding(s *compression.Settings) compression.En
 	if x.head.Method == http1.MethodHead {
 		return encoding
 	}
-	if x.encoder = x.client.server.encoders.Acquire(encoding, s.Level, x.client.options.Limits.CompressionBytes); x.encoder == nil {
+	if x.encoder = x.client.server.encoders.Acquire(encoding, s.Level, int64(x.client.options.Limits.CompressionBytes)); x.encoder == nil {
 		return compression.Identity
 	}
 	x.toCompress = x.response.ContentLength

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
@@ -183,7 +184,7 @@ func TestResponseHeadFillsTheBuffer(t *testing.T) {
 		}))
 		p := startProxy(t, Options{})
 		options := transportOf(t)
-		options.HeadBytes = limit
+		options.HeadBytes = units.Size(limit)
 		p.usePeers(false, options, balancer.Options{}, origin.address())
 		for range 3 {
 			expectResponse(t, p.send(getRequest), 200, "ok")

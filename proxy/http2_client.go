@@ -95,7 +95,7 @@ const (
 
 // startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
 func (c *clientConn) startHTTP2(received []byte) {
-	listBytes := max(http2ListBytes, http2.ListBytes(c.options.Limits.HeadBytes, c.options.Limits.Fields))
+	listBytes := max(http2ListBytes, http2.ListBytes(int(c.options.Limits.HeadBytes), c.options.Limits.Fields))
 	h := &http2ClientConn{conn: c, block: c.block(), partial: true}
 	h.Init(http2.ConnOptions{
 		Role: h, Sweeper: c.server.sweeper, Place: panics.Connection,

@@ -65,7 +65,7 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 	s.prepare()
 	x := s.exchange
 	switch bytes := h.Fields.RequestBytes(); {
-	case bytes > s.options.Limits.HeadBytes:
+	case bytes > int(s.options.Limits.HeadBytes):
 		s.refused = http1.ErrHeadTooLong
 		x.noteKind(h.Fields.Find(":method"), h.Fields.Find("content-type"))
 	case bytes > len(x.in):

@@ -163,7 +163,7 @@ func (s *http2Stream) scan() error {
 	if length < 0 && x.asksForGRPC() {
 		length = s.wholeBody()
 	}
-	if most := x.client.options.Limits.BodyBytes; most > 0 && length > most {
+	if most := int64(x.client.options.Limits.BodyBytes); most > 0 && length > most {
 		return http1.ErrBodyTooLong
 	}
 	if x.streaming = true; length < 0 || x.head.ExpectContinue || length > int64(socket.RequestBufferBytes-n) {

@@ -49,7 +49,7 @@ func (x *keptBody) keep(c *client, text []byte, length int64) bool {
 	kept := len(x.body)
 	if need, had := kept+len(text), x.keptBytes(); x.bodyBuffer == nil || need > had {
 		size := bodyBufferSize(need, length)
-		if !c.server.keptBodies.Take(c.block(), int64(size-had), c.options.Limits.KeptBodyBytes) {
+		if !c.server.keptBodies.Take(c.block(), int64(size-had), int64(c.options.Limits.KeptBodyBytes)) {
 			return false
 		}
 		larger := socket.NewBuffer(size)

@@ -184,7 +184,7 @@ func TestLimitedConnectionsToPeers(t *testing.T) {
 					address, opened = origin.address, func() int { return int(origin.opened.Load()) }
 				}
 				options := someTransport
-				options.Connections, options.IdleTimeout = test.limits, long
+				options.ConnectionLimits, options.IdleTimeout = test.limits, long
 				p.usePeers(protocol == "HTTP/2", options, balancer.Options{Policy: balancer.PolicyRoundRobin}, address)
 				conn := p.dial()
 				reader := bufio.NewReader(conn)

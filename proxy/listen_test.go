@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/config/units"
 	"sluice/proxy/socket"
 	"sluice/test/verify"
 )
@@ -34,7 +35,10 @@ func TestOptionsOfTheNextRequest(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, answersOK(t))
 	conn := p.dial()
-	for _, step := range []struct{ limit, status int }{{100, 200}, {5, 414}} {
+	for _, step := range []struct {
+		limit  units.Size
+		status int
+	}{{100, 200}, {5, 414}} {
 		o := *p.options.Load()
 		o.Limits.TargetBytes = step.limit
 		p.Configure(o)

@@ -121,7 +121,10 @@ func newTestServer(o Options) *Server {
 }
 
 // someTransport keeps connections for as long as most servers do at least.
-var someTransport = upstream.Options{IdleTimeout: 4 * time.Second, MaxIdle: 512, HeadBytes: 16 << 10, Fields: http1.UsualFields}
+var someTransport = upstream.Options{
+	Keepalive:      upstream.Keepalive{IdleTimeout: 4 * time.Second, MaxIdle: 512},
+	ResponseLimits: upstream.ResponseLimits{HeadBytes: 16 << 10, Fields: http1.UsualFields},
+}
 
 // defaultTimeouts are those of services, but for connecting and the response header: a
 // machine that stands still is no peer that cannot be connected to, or does not answer.

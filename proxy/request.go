@@ -67,7 +67,7 @@ func (x *request) open(c *client) {
 // reset prepares x for the next request.
 func (x *request) reset() {
 	x.client.takeOptions()
-	x.head.Reset(x.client.options.Limits.TargetBytes, x.client.options.Limits.Fields)
+	x.head.Reset(int(x.client.options.Limits.TargetBytes), x.client.options.Limits.Fields)
 	x.headLength, x.bodyLength, x.streaming, x.upgrade = 0, 0, false, false
 }
 
@@ -130,8 +130,8 @@ func (x *request) scan() (scanResult, error) {
 	}
 	limits := &x.client.options.Limits
 	if x.headLength == 0 {
-		n, err := x.head.Scan(x.in[x.start:min(x.end, x.start+limits.HeadBytes)])
-		if err == nil && n == 0 && x.end-x.start >= limits.HeadBytes {
+		n, err := x.head.Scan(x.in[x.start:min(x.end, x.start+int(limits.HeadBytes))])
+		if err == nil && n == 0 && x.end-x.start >= int(limits.HeadBytes) {
 			err = http1.ErrHeadTooLong
 		}
 		if err != nil {
@@ -151,7 +151,7 @@ func (x *request) scan() (scanResult, error) {
 	if !x.head.HasBody() {
 		return x.whole(), nil
 	}
-	if limits.BodyBytes > 0 && x.head.ContentLength > limits.BodyBytes {
+	if limits.BodyBytes > 0 && x.head.ContentLength > int64(limits.BodyBytes) {
 		return scanRefused, http1.ErrBodyTooLong
 	}
 	arrived := x.end - x.start - x.headLength
@@ -186,7 +186,7 @@ func (x *request) scanPreface() scanResult {
 	case string(b[:n]) != http2.Preface[:n]:
 		return scanRefused
 	case n < len(http2.Preface):
-		x.head.Reset(limits.TargetBytes, limits.Fields)
+		x.head.Reset(int(limits.TargetBytes), limits.Fields)
 		return scanIncomplete
 	}
 	return scanHTTP2

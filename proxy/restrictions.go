@@ -158,7 +158,7 @@ func (x *routedRequest) redirect(b []byte) *refusal.Refusal {
 
 // bodyLimit returns the most bytes that the request's body may have; 0: any number.
 func (x *routedRequest) bodyLimit() int64 {
-	limit := x.client.options.Limits.BodyBytes
+	limit := int64(x.client.options.Limits.BodyBytes)
 	if x.actions != nil && x.actions.BodyLimit > 0 && (limit == 0 || x.actions.BodyLimit < limit) {
 		return x.actions.BodyLimit
 	}

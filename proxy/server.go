@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/observe/metrics"
 	"sluice/observe/panics"
 	"sluice/observe/tracing"
@@ -65,33 +66,36 @@ type Timeouts struct {
 
 // Limits bound what clients may send, and how much memory their responses need.
 type Limits struct {
-	Connections int // open connections of clients
+	// Connections bounds the open connections of clients.
+	Connections int `key:"connections" default:"0" min:"0" max:"10000000"`
 	// ConnectionsPerAddress is per IPv4 address or IPv6 /64. It does not apply to
 	// TrustedProxies.
-	ConnectionsPerAddress int
+	ConnectionsPerAddress int `key:"connections_per_address" default:"0" min:"0" max:"10000000"`
 
-	HeadBytes   int   // of a request head, at most http1.MaxHeadBytes
-	Fields      int   // field lines of a request head
-	TargetBytes int   // of a request target
-	BodyBytes   int64 // of a request body; 0: no limit
+	// HeadBytes and Fields bound the head of a request, and TargetBytes its target. BodyBytes
+	// bounds its body; 0: no limit.
+	HeadBytes   units.Size `key:"head" default:"16KiB" min:"1KiB" max:"60KiB"`
+	Fields      int        `key:"fields" default:"100" min:"10" max:"1000"`
+	TargetBytes units.Size `key:"target" default:"8KiB" min:"256B" max:"16KiB"`
+	BodyBytes   units.Size `key:"body" default:"0" min:"0" max:"1024GiB"`
 
 	// KeptBodyBytes is the memory of request bodies that are kept for a retry, and an eighth
 	// of it the memory of one block of addresses, except TrustedProxies. What would need more is
 	// streamed. What fits a buffer together with its head does not count.
-	KeptBodyBytes int64
+	KeptBodyBytes units.Size `key:"kept_bodies" default:"256MiB" min:"1MiB" max:"1024GiB"`
 	// StreamBytes is the memory of the requests of HTTP/2 that are open, and of the parts of their
 	// bodies that wait to be forwarded, and an eighth of it that of one block of addresses, except
 	// TrustedProxies. Requests that would need more are refused. One request of each connection does
 	// not count, nor 64 KiB of bodies.
-	StreamBytes int64
+	StreamBytes int64 `key:"-"`
 	// CompressionBytes is the memory of encoders in use. Responses that would need more are
 	// not compressed.
-	CompressionBytes int64
+	CompressionBytes units.Size `key:"compression" default:"256MiB" min:"1MiB" max:"1024GiB"`
 }
 
 func (o Options) complete() bool {
 	t, l := o.Timeouts, o.Limits
-	return min(t.Head, t.Body, t.Write, t.Idle) > 0 && min(l.Connections, l.ConnectionsPerAddress, l.TargetBytes, l.HeadBytes, l.Fields) > 0 && l.HeadBytes <= http1.MaxHeadBytes
+	return min(t.Head, t.Body, t.Write, t.Idle) > 0 && min(l.Connections, l.ConnectionsPerAddress, int(l.TargetBytes), int(l.HeadBytes), l.Fields) > 0 && l.HeadBytes <= http1.MaxHeadBytes
 }
 
 // A Server accepts client connections and serves their requests with its route

@@ -25,12 +25,15 @@ type CORS struct {
 type CORSOptions struct {
 	// AllowOrigins are origins ("https://app.example.com"), also with a star for one or more labels at the start of the
 	// host ("https://*.example.com"), "~" and a regular expression for a whole origin, "null", or "*" for any.
-	AllowOrigins     []string
-	AllowMethods     []string // or "*"
-	AllowHeaders     []string // likewise
-	ExposeHeaders    []string // likewise, without credentials
-	AllowCredentials bool
-	MaxAge           time.Duration // how long a client may remember the answer to a preflight
+	AllowOrigins []string `key:"allow_origins" format:"text" required:"yes"`
+	// AllowMethods may be "*". In a configuration it is empty for those that need no preflight.
+	AllowMethods []string `key:"allow_methods" format:"token"`
+	AllowHeaders []string `key:"allow_headers" format:"token"` // or "*"
+	// ExposeHeaders may be "*" without credentials.
+	ExposeHeaders    []string `key:"expose_headers" format:"token"`
+	AllowCredentials bool     `key:"allow_credentials" default:"false"`
+	// MaxAge is how long a client may remember the answer to a preflight.
+	MaxAge time.Duration `key:"max_age" default:"10m" min:"0s" max:"24h"`
 }
 
 // CORSFields are the fields of responses that are CORS's alone, in lower case.

@@ -11,7 +11,6 @@ import (
 
 	"sluice/certificates"
 	"sluice/certificates/acme"
-	"sluice/certificates/acme/dns01"
 	"sluice/config"
 	"sluice/consul"
 	"sluice/observe/panics"
@@ -85,8 +84,9 @@ func (a *authorities) acquire(settings *config.ACME, c *config.Config) (*acmeUse
 		}
 		o.Cipher = cipher
 	}
-	if d := settings.DNS; d != nil {
-		o.DNS = &dns01.Options{Provider: d.Maker(), Timeout: d.Timeout, Propagation: d.Propagation, Resolvers: d.Resolvers, Log: a.log}
+	if settings.DNS != nil {
+		dns := *settings.DNS
+		dns.Log, o.DNS = a.log, &dns
 	}
 	if settings.CA != "" {
 		contents, err := certificates.Read(certificates.Files{CA: settings.CA})

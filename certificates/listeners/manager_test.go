@@ -15,6 +15,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/certificates/acme"
+	"sluice/certificates/acme/dns01"
 	"sluice/config"
 	"sluice/consul"
 	"sluice/test/consultest"
@@ -59,19 +60,19 @@ func TestManagersFollowTheListeners(t *testing.T) {
 func TestManagersWithDNS(t *testing.T) {
 	m := New(Options{})
 	defer m.Close()
-	secure := func(dns config.ACMEDNS) config.Listener {
+	secure := func(dns dns01.Options) config.Listener {
 		return config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
 			Names: []string{"*.A.example"}, Directory: "https://127.0.0.1:1/dir", Storage: filepath.Join(os.DevNull, "storage"), DNS: &dns,
 		}}}
 	}
-	use := func(dns config.ACMEDNS, others ...config.Listener) *TLS {
+	use := func(dns dns01.Options, others ...config.Listener) *TLS {
 		l := secure(dns)
 		c := &config.Config{Listeners: append(others, l)}
 		tls := verify.Result(m.TLS(l, c, nil)).Must(t)
 		verify.That(t, tls.Suits(&config.Config{Listeners: []config.Listener{l}}), "a listener for HTTP matters")
 		return tls
 	}
-	one, two := config.ACMEDNS{Provider: "exec", Command: []string{"a b"}}, config.ACMEDNS{Provider: "exec", Command: []string{"a", "b"}}
+	one, two := dns01.Options{Provider: dns01.Provider{Name: "exec", Command: []string{"a b"}}}, dns01.Options{Provider: dns01.Provider{Name: "exec", Command: []string{"a", "b"}}}
 	first, again, other := use(one), use(one, config.Listener{Name: "web"}), use(two)
 	verify.That(t, first.acme.Manager == again.acme.Manager && first.acme.Manager != other.acme.Manager, "managers: %p %p %p", first.acme.Manager, again.acme.Manager, other.acme.Manager)
 	m.Use([]*TLS{first, other})

@@ -11,14 +11,16 @@ import (
 
 // Options say how an instance claims to lead. One of Tag, Passing and Key is set.
 type Options struct {
-	Tag     string // the instance has it
-	Passing bool   // the checks of the instance pass
-	Key     string // its value is the id of the instance, the end of the id after the last slash, or the node
+	Tag     string `key:"tag"`                     // the instance has it
+	Passing bool   `key:"passing" default:"false"` // the checks of the instance pass
+	// Key names an entry of Consul's KV store. Its value is the id of the instance, the end of
+	// the id after the last slash, or the node.
+	Key string `key:"key"`
 
 	// Of Key.
 
-	Wait time.Duration // how long a query blocks without a change, from 1 s to 10 min
-	Keep time.Duration // how long the last leader stays after Consul has lost the key
+	Wait time.Duration `key:"-"` // how long a query blocks without a change, from 1 s to 10 min
+	Keep time.Duration `key:"-"` // how long the last leader stays after Consul has lost the key
 }
 
 // String describes the claim.

@@ -65,7 +65,7 @@ func (u *HTTP1Conn) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text 
 			return nil, err
 		}
 	}
-	limit := u.transport.options.HeadBytes
+	limit := int(u.transport.options.HeadBytes)
 	head.Reset(u.transport.options.Fields)
 	for {
 		n, err := head.Scan(b.From[:min(u.end, limit)])
@@ -85,7 +85,7 @@ func (u *HTTP1Conn) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text 
 
 // readMore reads more of a head, within its limit.
 func (u *HTTP1Conn) readMore(b *socket.Buffers) error {
-	limit := u.transport.options.HeadBytes
+	limit := int(u.transport.options.HeadBytes)
 	if u.end >= limit {
 		u.transport.refused.note(http1.Fault{Rule: http1.ErrHeadTooLong.Reason, Offset: limit})
 		return http1.ErrResponseTooLong

@@ -22,7 +22,7 @@ import (
 func (u *HTTP1Conn) readRepaired(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error) {
 	options := &u.transport.options
 	for searched := 0; ; {
-		raw := b.From[:min(u.end, options.HeadBytes)]
+		raw := b.From[:min(u.end, int(options.HeadBytes))]
 		arrived := bytes.IndexByte(raw[searched:], '\n') >= 0
 		if searched = len(raw); arrived {
 			text, n, fault := http1.RepairResponse(raw, options.Fields)

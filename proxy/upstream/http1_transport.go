@@ -13,24 +13,34 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
+	"sluice/config/units"
 	"sluice/observe/panics"
 	"sluice/proxy/socket"
 )
 
-// Options are the settings of the idle connections to the peers of a pool.
-type Options struct {
+// Keepalive bounds the connections to a peer that are kept for more requests.
+type Keepalive struct {
 	// IdleTimeout is the maximum idle time of a connection. It should be shorter than
 	// the timeout of the peers. If a peer announces its own (Keep-Alive: timeout=5), the
 	// shorter one applies.
-	IdleTimeout time.Duration
-	MaxIdle     int // idle connections for each peer
-
-	HeadBytes int // of a response head, at most http1.MaxHeadBytes
-	Fields    int // field lines of a response head
-
-	// Connections bound the use of a connection, so that new ones reach what is now behind
+	IdleTimeout time.Duration `key:"idle" default:"4s" min:"100ms" max:"1h"`
+	// MaxIdle is for each peer.
+	MaxIdle int `key:"max" default:"512" min:"1" max:"100000"`
+	// ConnectionLimits bound the use of a connection, so that new ones reach what is now behind
 	// the peer's address. A connection at a limit closes after its last request.
-	Connections socket.ConnectionLimits
+	socket.ConnectionLimits
+}
+
+// ResponseLimits bound the heads of responses: their bytes and their field lines.
+type ResponseLimits struct {
+	HeadBytes units.Size `key:"response_head" default:"16KiB" min:"1KiB" max:"60KiB"`
+	Fields    int        `key:"response_fields" default:"100" min:"10" max:"1000"`
+}
+
+// Options are the settings of the idle connections to the peers of a pool.
+type Options struct {
+	Keepalive
+	ResponseLimits
 
 	// TLS returns the TLS settings of new connections to an instance that is in the mesh or not, as of their last Read; nil, or
 	// if it returns nil: no TLS. Connections with other settings are not reused.
@@ -136,7 +146,7 @@ func (t *http1Transport) acquire(picked time.Time) *slot {
 		if u != nil {
 			t.idle--
 			u.idleUntil = 0
-			u.lifetime.Begin(t.sweeper, &t.options.Connections)
+			u.lifetime.Begin(t.sweeper, &t.options.ConnectionLimits)
 			t.lendLocked(u, picked)
 		}
 		t.mu.Unlock()
@@ -222,7 +232,7 @@ func (t *http1Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint
 	t.open[u] = struct{}{}
 	t.lendLocked(u, picked)
 	u.lifetime = socket.NewLifetime(t.sweeper, shard)
-	u.lifetime.Begin(t.sweeper, &t.options.Connections)
+	u.lifetime.Begin(t.sweeper, &t.options.ConnectionLimits)
 	t.sweeper.Add(&u.SweepEntry, u.wire.Conn, shard)
 	return nil
 }
@@ -281,7 +291,7 @@ func (t *http1Transport) takeOwn(c *Client) *HTTP1Conn {
 func (t *http1Transport) lendOwn(u *HTTP1Conn, picked time.Time) *slot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	u.lifetime.Begin(t.sweeper, &t.options.Connections)
+	u.lifetime.Begin(t.sweeper, &t.options.ConnectionLimits)
 	t.lendLocked(u, picked)
 	return u.slot
 }

@@ -82,7 +82,7 @@ type http2Conn struct {
 // first SETTINGS must arrive before the coarse time deadline.
 func newHTTP2Conn(t *http2Transport, w socket.Wire, agreed agreement, deadline int64, shard uint32) *http2Conn {
 	now := t.sweeper.Now()
-	listBytes := max(http2.UsualListBytes, http2.ListBytes(t.options.HeadBytes, t.options.Fields))
+	listBytes := max(http2.UsualListBytes, http2.ListBytes(int(t.options.HeadBytes), t.options.Fields))
 	c := &http2Conn{
 		transport: t, wire: w, agreed: agreed, maxUnread: listBytes,
 		settled: make(chan struct{}), changed: now, heard: now,
@@ -149,7 +149,7 @@ func (c *http2Conn) reserve(agreed agreement, body, private bool) bool {
 		c.changed = now
 	}
 	c.lent++
-	if c.lifetime.Begin(c.transport.sweeper, &c.transport.options.Connections) != socket.LimitNone || private {
+	if c.lifetime.Begin(c.transport.sweeper, &c.transport.options.ConnectionLimits) != socket.LimitNone || private {
 		c.retired = true // the stream is the last one
 	}
 	return true

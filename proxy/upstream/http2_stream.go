@@ -210,7 +210,7 @@ func (u *http2Stream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (tex
 		return nil, http1.ErrResponseTooLong
 	case err != nil:
 		return nil, err
-	case length == 0 && n == http1.MaxHeadBytes, length > options.HeadBytes && !head.GRPC:
+	case length == 0 && n == http1.MaxHeadBytes, length > int(options.HeadBytes) && !head.GRPC:
 		// A call without a message ends with its head, which has what trailers have otherwise: the
 		// details of a status are as long as there.
 		return nil, http1.ErrResponseTooLong

@@ -62,7 +62,7 @@ func newHTTP2Transport(of *http1Transport) *http2Transport {
 
 // streamsOf returns how many requests get a stream of a new connection whose peer accepts limit streams at a time.
 func streamsOf(limit int, o Options) int {
-	if most := o.Connections.MaxRequests; most > 0 {
+	if most := o.MaxRequests; most > 0 {
 		return min(limit, most)
 	}
 	return limit

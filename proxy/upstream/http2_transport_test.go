@@ -40,7 +40,7 @@ func TestConnectionsOfOneRequest(t *testing.T) {
 	const requests = 3
 	var opened atomic.Int32
 	all := make(chan struct{})
-	transport := startPeer(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, func(conn net.Conn) {
+	transport := startPeer(t, Options{Keepalive: Keepalive{ConnectionLimits: socket.ConnectionLimits{MaxRequests: 1}}}, func(conn net.Conn) {
 		if opened.Add(1) == requests {
 			close(all)
 		}
@@ -359,7 +359,7 @@ func settled(conn net.Conn) {
 func TestFailedDialBesideAnother(t *testing.T) {
 	t.Parallel()
 	acts := make(chan func(net.Conn), 3)
-	transport := startPeer(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 2}}, func(conn net.Conn) {
+	transport := startPeer(t, Options{Keepalive: Keepalive{ConnectionLimits: socket.ConnectionLimits{MaxRequests: 2}}}, func(conn net.Conn) {
 		select {
 		case act := <-acts:
 			act(conn)

@@ -25,11 +25,14 @@ const (
 
 // A Provider makes and removes records. Its files are read for each of them, so a changed secret is used at once.
 type Provider struct {
-	Name      string   // one of the constants
-	TokenFile string   // of Cloudflare: the file of a token of their API
-	Server    string   // of RFC2136: "host:port"
-	KeyFile   string   // of RFC2136: the file of a key as BIND writes it
-	Command   []string // of Exec: the program and its first arguments
+	Name string `key:"provider" required:"yes" oneof:"cloudflare|rfc2136|exec"`
+	// TokenFile has a token of the API of Cloudflare.
+	TokenFile string `key:"token_file" format:"file"`
+	Server    string `key:"server" format:"dns_server"` // of RFC2136: "host:port"
+	// KeyFile has the key of RFC2136, as BIND writes it.
+	KeyFile string `key:"key_file" format:"file"`
+	// Command is the program of Exec and its first arguments.
+	Command []string `key:"command"`
 }
 
 // records makes and removes records of a zone. It may be called concurrently. A call ends soon after its context.

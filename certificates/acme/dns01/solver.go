@@ -27,11 +27,14 @@ const (
 
 // Options are required, except where they say otherwise.
 type Options struct {
-	Provider    Provider
-	Timeout     time.Duration // of a call of the provider
-	Propagation time.Duration // how long the name servers may take until they have a record
-	Resolvers   []string      // "host:port", that find the zone and its name servers; empty: those of the system
-	Log         zerolog.Logger
+	Provider
+	// Timeout limits each call of the provider.
+	Timeout time.Duration `key:"timeout" default:"30s" min:"1s" max:"10m"`
+	// Propagation limits the wait until all name servers have a record.
+	Propagation time.Duration `key:"propagation" default:"2m" min:"1s" max:"1h"`
+	// Resolvers, as "host:port", find the zone and its name servers. Empty: those of the system.
+	Resolvers []string       `key:"resolvers" format:"dns_server"`
+	Log       zerolog.Logger `key:"-"`
 }
 
 // A Solver implements acmez.Solver and acmez.Waiter. It is safe for concurrent use.
