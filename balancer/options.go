@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/config/units"
 	"sluice/discovery"
 )
 
@@ -43,7 +44,7 @@ type Options struct {
 	HashBound float64
 	// StickyKey is the secret from which Peer.StickyID is derived. Replicas need
 	// the same one. Default: the pool's name, which is no secret.
-	StickyKey string
+	StickyKey units.Secret
 	// Tiers divide the peers by priority: the first tier gets all requests while
 	// enough of it is eligible, the surplus goes to the second, and so on. A peer
 	// belongs to the first tier that selects it, else to a last one. A tier is divided

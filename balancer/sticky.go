@@ -50,4 +50,4 @@ func (p *Peer) name(key string) {
 	p.stickyID.Store(max(1, binary.BigEndian.Uint64(mac.Sum(nil))))
 }
 
-func (p *Pool) stickyKey() string { return cmp.Or(p.options.StickyKey, p.name) }
+func (p *Pool) stickyKey() string { return cmp.Or(p.options.StickyKey.Reveal(), p.name) }

@@ -14,7 +14,7 @@ import (
 // ACME obtains certificates from an authority.
 type ACME struct {
 	Names     []string `key:"names" format:"certificate_name"` // at least one; wildcards only with DNS
-	Directory string   `key:"directory" default:"https://acme-v02.api.letsencrypt.org/directory" format:"http_url"`
+	Directory Location `key:"directory" default:"https://acme-v02.api.letsencrypt.org/directory" format:"http_url"`
 	Email     string   `key:"email"` // of the account; may be empty
 	// Storage is a directory. With ConsulKV it has copies, or is empty for none.
 	Storage string `key:"storage"`

@@ -78,7 +78,7 @@ var (
 
 // ForwardAuth asks a server about each request.
 type ForwardAuth struct {
-	URL             URL           `key:"url" format:"http_url" required:"yes"`
+	URL             Location      `key:"url" format:"http_url" required:"yes"`
 	ResponseHeaders []string      `key:"response_headers" format:"token"` // of the answer, for peers
 	Timeout         time.Duration `key:"timeout" default:"5s" min:"1ms" max:"1m"`
 
@@ -89,7 +89,7 @@ type ForwardAuth struct {
 // JWT requires a token of a user, with a signature by a key of its issuer. Either JWKSFile or JWKSURL is set.
 type JWT struct {
 	JWKSFile   string              `key:"jwks_file" format:"file"`
-	JWKSURL    URL                 `key:"jwks_url" format:"http_url"`
+	JWKSURL    Location            `key:"jwks_url" format:"http_url"`
 	Issuer     string              `key:"issuer" format:"text" required:"yes"`
 	Audiences  []string            `key:"audiences" format:"text"` // empty only with Require
 	Algorithms []string            `key:"algorithms" oneof:"RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA"`
@@ -149,8 +149,8 @@ const hostOfPeer = "peer"
 
 // Rewrite replaces paths that match a regular expression.
 type Rewrite struct {
-	Regexp Regexp `key:"regexp" format:"regexp" required:"yes"`
-	To     string `key:"to" required:"yes"` // as in route.PathOptions
+	Regexp Regexp   `key:"regexp" format:"regexp" required:"yes"`
+	To     Location `key:"to" required:"yes"` // as in route.PathOptions
 }
 
 // Redirect answers requests with another URL.
@@ -179,7 +179,7 @@ type HeaderEdits struct {
 func texts(values map[string]Secret) map[string]string {
 	all := make(map[string]string, len(values))
 	for name, value := range values {
-		all[name] = string(value)
+		all[name] = value.Reveal()
 	}
 	return all
 }
@@ -215,9 +215,12 @@ func (a *Actions) build(d *decoder, match, key string) {
 	var err error
 	path := route.PathOptions{Strip: a.StripPrefix, StripString: match == string(route.PathStringPrefix), Add: a.AddPrefix}
 	if a.Rewrite != nil {
-		path.Rewrite, path.To, path.Bounded = a.Rewrite.Regexp.Value, a.Rewrite.To, d.bounded()
+		path.Rewrite, path.To, path.Bounded = a.Rewrite.Regexp.Value, a.Rewrite.To.Reveal(), d.bounded()
 	}
 	built.Path, err = route.NewPathEdits(path)
+	if wrong, ok := errors.AsType[*route.OptionError](err); ok && wrong.Key == "rewrite.to" {
+		wrong.Value = a.Rewrite.To.String()
+	}
 	d.refuseOption(key, err)
 	if a.Redirect != nil {
 		built.Redirect = a.Redirect.build(d, join(key, "redirect"))
@@ -324,7 +327,7 @@ func (j *JWT) build(d *decoder, key string) *route.JWT {
 	}
 	built := &route.JWT{Tokens: rules, Place: j.From.Value}
 	switch {
-	case (j.JWKSFile == "") == (j.JWKSURL.Text == ""):
+	case (j.JWKSFile == "") == j.JWKSURL.IsZero():
 		d.refuse(key, "", "want one of jwks_file and jwks_url, which have the keys of the issuer")
 	case len(j.Audiences)+len(j.Require) == 0:
 		d.refuse(key, "", "want audiences, or a claim in require that no token for another service has")

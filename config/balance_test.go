@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -43,7 +44,7 @@ func TestBalanceReadsEveryKey(t *testing.T) {
 	})
 	f(`{ policy: sticky, sticky: { cookie: __Host-p, path: /app, domain: example.com, max_age: 1h, secure: true, same_site: none, secret: x } }`, func(b *Balance) {
 		b.Policy = "sticky"
-		b.Sticky = Sticky{Cookie: "__Host-p", Path: "/app", Domain: "example.com", MaxAge: time.Hour, Secure: true, SameSite: "none", Secret: "x"}
+		b.Sticky = Sticky{Cookie: "__Host-p", Path: "/app", Domain: "example.com", MaxAge: time.Hour, Secure: true, SameSite: "none", Secret: units.NewSecret("x")}
 	})
 }
 

@@ -6,13 +6,14 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/config/units"
 	"sluice/route"
 	"sluice/test/verify"
 )
 
 func TestBranchesOfChains(t *testing.T) {
 	edits := func(name string) Actions {
-		return Actions{RequestHeaders: &HeaderEdits{Set: map[string]Secret{name: "1"}}}
+		return Actions{RequestHeaders: &HeaderEdits{Set: map[string]Secret{name: units.NewSecret("1")}}}
 	}
 	part := func(share float64, a Actions) Part {
 		return Part{Route: Route{Service: "a", Actions: a}, Share: share}

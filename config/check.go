@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"sluice/config/units"
 	"sluice/discovery"
 	"sluice/route"
 )
@@ -50,18 +51,18 @@ func (w *whole) complete() {
 
 func (c *Consul) check(d *decoder, tls bool) {
 	if len(c.Addresses) == 0 {
-		c.Addresses = []string{defaultConsulAddress}
+		c.Addresses = []Location{units.NewLocation(defaultConsulAddress)}
 	}
 	first := make(map[string]string, len(c.Addresses))
 	for i, address := range c.Addresses {
 		key := fmt.Sprintf("consul.addresses[%d]", i)
-		if u, ok := consulURL(address, tls); ok {
-			c.Addresses[i] = u
+		if u, ok := consulURL(address.Reveal(), tls); ok {
+			c.Addresses[i] = units.NewLocation(u)
 		}
-		d.refuseDuplicate(first, c.Addresses[i], key, address)
+		d.refuseDuplicate(first, c.Addresses[i].Reveal(), key, address.String())
 	}
 	needPair(d, "consul.tls", c.TLS.Cert, c.TLS.Key)
-	if c.Token != "" && c.TokenFile != "" {
+	if !c.Token.IsZero() && c.TokenFile != "" {
 		d.refuse("consul.token", "", "give either consul.token or consul.token_file, not both")
 	}
 	if dir := c.CertificatesDir; dir != "" {
@@ -123,7 +124,7 @@ func (c *Config) checkAdmin(d *decoder) {
 	a := c.Admin
 	switch at := a.Address.Value; {
 	case at.Network == discovery.NetworkUnix:
-		if r := c.Consul.Register; r != nil && r.Check.Type == "http" && r.Check.URL == "" {
+		if r := c.Consul.Register; r != nil && r.Check.Type == "http" && r.Check.URL.IsZero() {
 			d.refuse("consul.register.check.type", "http", "the admin API is a unix socket, which Consul cannot ask: give check.url, or use type: ttl")
 		}
 	case a.TokenFile == "" && a.Address.Text != "" && !isLoopback(at.Host):

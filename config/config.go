@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -70,10 +69,10 @@ type AccessLog struct {
 
 // Tracing configures the export of spans.
 type Tracing struct {
-	OTLP        Typed[string, *url.URL] `key:"otlp" format:"http_url"`                      // of the collector, without /v1/traces; empty: no spans
-	Sample      Ratio                   `key:"sample" default:"1%" min:"0" max:"1"`         // share of traces that begin here
-	ServiceName string                  `key:"service_name" default:"sluice" format:"text"` // of the spans' resource
-	Headers     []Header                `key:"headers" format:"header"`                     // for the collector
+	OTLP        Location `key:"otlp" format:"http_url"`                      // of the collector, without /v1/traces; empty: no spans
+	Sample      Ratio    `key:"sample" default:"1%" min:"0" max:"1"`         // share of traces that begin here
+	ServiceName string   `key:"service_name" default:"sluice" format:"text"` // of the spans' resource
+	Headers     []Header `key:"headers" format:"header"`                     // for the collector
 }
 
 // Admin is the listener of the admin API.
@@ -165,7 +164,7 @@ type Discovery struct {
 // Consul configures the client of Consul. The defaults of empty fields are the defaults of
 // Consul's own tools.
 type Consul struct {
-	Addresses  []string          `key:"addresses" format:"consul"` // empty: http://127.0.0.1:8500
+	Addresses  []Location        `key:"addresses" format:"consul"` // empty: http://127.0.0.1:8500
 	Token      Secret            `key:"token"`
 	TokenFile  string            `key:"token_file"`
 	TLS        consul.TLSOptions `key:"tls"`

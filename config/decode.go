@@ -180,8 +180,8 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) 
 	if !ok {
 		return
 	}
-	if v.Kind() == reflect.String && r.allow(value) {
-		v.SetString(value)
+	if kindIn(v.Type()) == reflect.String && !isTyped(v.Type()) && r.allow(value) {
+		setText(v, value)
 		return
 	}
 	if parsed, ok := r.parse(value, v.Type()); ok {

@@ -98,7 +98,7 @@ func encode(v reflect.Value, mask bool) *yaml.Node {
 	v = written(v)
 	n := textNode(formatScalar(v))
 	switch {
-	case v.Kind() == reflect.String && mask:
+	case kindIn(v.Type()) == reflect.String && mask:
 		n.Value = masked(n.Value, v.Type())
 	case v.Kind() == reflect.Bool:
 		n.Tag = "!!bool"
@@ -161,7 +161,7 @@ func canonicalHash(c *Config) string {
 	}
 	common.Admin, common.Live, common.Discovery.Snapshot = Admin{}, Live{}, ""
 	registry := &common.Consul
-	registry.Addresses, registry.Token, registry.TokenFile, registry.TLS, registry.CertificatesDir = nil, "", "", consul.TLSOptions{}, ""
+	registry.Addresses, registry.Token, registry.TokenFile, registry.TLS, registry.CertificatesDir = nil, Secret{}, "", consul.TLSOptions{}, ""
 	if r := registry.Register; r != nil {
 		one := *r
 		one.ID, one.Address, one.Port = "", "", 0

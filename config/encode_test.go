@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 
+	"sluice/config/units"
 	"sluice/test/verify"
 )
 
@@ -28,22 +30,42 @@ services:
   b:
     peers: ["127.0.0.1:1"]
     health: { active: { type: tcp, send: "AUTH s3cret\\r\\n" } }
-routes: [{ service: a }]
+routes:
+  - service: a
+    jwt: { jwks_url: "http://127.0.0.1:1/keys?key=s3cret", issuer: i, audiences: [a] }
+    forward_auth: { url: "http://127.0.0.1:1/verify?key=s3cret" }
+    rewrite: { regexp: ".*", to: "/x?key=s3cret" }
+    request_headers: { set: { Authorization: "Basic s3cret" }, add: { X-Key: s3cret } }
+    response_headers: { set: { X-A: s3cret }, add: { X-B: s3cret } }
+tracing: { otlp: "http://127.0.0.1:1/v1?key=s3cret", headers: ["Authorization: Bearer s3cret"] }
+catalog: { tags: [sluice], forward_auth: ["http://127.0.0.1:1/verify?key=s3cret"] }
+listeners: [{ name: web, address: ":1", tls: { acme: { names: [a.example], directory: "https://127.0.0.1:1/directory?key=s3cret" } } }]
 `
 	c := mustParse(t, text)
-	shown := verify.Result(yaml.Marshal(encode(reflect.ValueOf(*c), true))).Must(t)
+	masked := verify.Result(yaml.Marshal(encode(reflect.ValueOf(*c), true))).Must(t)
 	asJSON := verify.Result(json.Marshal(c)).Must(t)
 	parts := verify.Result(json.Marshal([]any{c.Consul, c.Services})).Must(t)
-	for _, text := range []string{string(shown), string(asJSON), string(parts), fmt.Sprint(c.Consul, c.Services, *c.Consul.Register, c.Services["a"].Health.Active), fmt.Sprintf("%+v %#v", *c.Services["a"].Health.Active, *c.Services["b"].Health.Active)} {
+	for _, text := range []string{string(masked), string(asJSON), string(parts), fmt.Sprint(*c, c.Consul, c.Services, *c.Consul.Register, c.Services["a"].Health.Active), fmt.Sprintf("%+v %#v", *c.Services["a"].Health.Active, *c.Services["b"].Health.Active)} {
 		verify.That(t, !strings.Contains(text, "s3cret"), "shown: %s", text)
 	}
-	verify.That(t, strings.Contains(string(shown), "/health?***") && strings.Contains(string(shown), "http://127.0.0.1:8081/readyz?***"), "more than the query is masked: %s", shown)
+	verify.That(t, strings.Contains(string(masked), "/health?***") && strings.Contains(string(masked), "http://127.0.0.1:8081/readyz?***"), "more than the query is masked: %s", masked)
 }
 
 func TestErrorsMaskCredentials(t *testing.T) {
 	for _, text := range []string{
 		`consul: { token: ["s3cret"] }`,
 		`consul: { addresses: ["http://user:s3cret@127.0.0.1:8500"] }`,
+		`consul: { addresses: ["user:s3cret@127.0.0.1:8500"] }`,
+		`consul: { addresses: ["http://127.0.0.1:8500/?token=s3cret"] }`,
+		`consul: { addresses: ["http://user:a/s3cret@127.0.0.1:8500", "http://user:%zz/s3cret@127.0.0.1"] }`,
+		`dynamic: [{ etcd: { endpoints: ["http://user:s3cret@127.0.0.1:2379"], prefix: / } }]`,
+		`tracing: { otlp: "http://user:s3cret@127.0.0.1/" }`,
+		`tracing: { otlp: "ftp://127.0.0.1/#s3cret" }`,
+		`catalog: { forward_auth: ["ftp://127.0.0.1/?s3cret"] }`,
+		`routes: [{ service: a, forward_auth: { url: "127.0.0.1/?s3cret" } }]`,
+		`routes: [{ service: a, jwt: { jwks_url: "127.0.0.1/?s3cret", issuer: i, audiences: [a] } }]`,
+		`routes: [{ service: a, rewrite: { regexp: ".*", to: "x?s3cret" } }]`,
+		`routes: [{ service: a, request_headers: { set: { X-A: "s3cret $unknown" } } }]`,
 		`consul: { addresses: ["https://s3cret@127.0.0.1:8500/?x"] }`,
 		`consul: { register: { check: { url: "http://user:s3cret@127.0.0.1/" } } }`,
 		`consul: { register: { check: { type: http, url: "127.0.0.1/readyz?key=s3cret" } } }`,
@@ -63,46 +85,84 @@ func TestErrorsMaskCredentials(t *testing.T) {
 	}
 }
 
-// A new key whose name suggests a credential must be a Secret.
-func TestKeysOfCredentialsAreSecrets(t *testing.T) {
-	credential := regexp.MustCompile(`(?i)(^|[._])(token|secret|password|passphrase|credentials?|headers|send)(\[\])?$`)
-	found := 0
-	var walk func(typ reflect.Type, key string)
-	walk = func(typ reflect.Type, key string) {
+// shown are the keys with names as of credentials whose values are shown nevertheless, and why.
+var shown = map[string]string{
+	"admin.tls.key": aPath, "consul.tls.key": aPath, "listeners[].tls.certificates[].key": aPath, "listeners[].tls.ticket_keys": aPath,
+	"listeners[].tls.acme.encryption_keys[]": aPath, "dynamic[].etcd.tls.key": aPath, "services.NAME.etcd.tls.key": aPath,
+	"services.NAME.upstream.tls.key": aPath, "services.NAME.health.active.tls.key": aPath,
+
+	"dynamic[].consul_kv.key": "a name in Consul", "services.NAME.consul_kv.key": "a name in Consul",
+	"services.NAME.consul.leader.key": "a name in Consul", "services.NAME.etcd.key": "a name in etcd",
+
+	"services.NAME.balance.hash.keys[]": "what of a request counts", "routes[].rate_limit.key": "what of a request counts",
+
+	"routes[].when.header.NAME":                "it chooses a route, and the page, logs and errors name routes by it: docs/routes.md says that it is shown",
+	"routes[].direct_response.headers.NAME":    "every client gets it",
+	"listeners[].tls.client_auth":              "one of a few words",
+	"routes[].host_header":                     "the name of a host",
+	"routes[].jwt.headers.NAME":                "the name of a claim",
+	"routes[].forward_auth.response_headers[]": aName, "routes[].request_headers.remove[]": aName, "routes[].response_headers.remove[]": aName,
+	"routes[].cors.allow_headers[]": aName, "routes[].cors.expose_headers[]": aName,
+	"routes[].basic_auth.realm": "every client gets it",
+}
+
+const (
+	aPath = "the path of a file"
+	aName = "the name of a field"
+)
+
+// A key whose name or format suggests a credential has a type that masks it.
+func TestKeysOfCredentialsAreMasked(t *testing.T) {
+	name := regexp.MustCompile(`(^|[._])(token|secret|passw|passphrase|credential|key|header|auth|send|url)`)
+	formats := []string{"http_url", "consul", "etcd", "check_path", "header", "escaped"}
+	masked, used := 0, make(map[string]bool)
+	var walk func(typ reflect.Type, tag reflect.StructTag, key string)
+	walk = func(typ reflect.Type, tag reflect.StructTag, key string) {
 		switch kindIn(typ) {
 		case reflect.Pointer:
-			walk(typ.Elem(), key)
+			walk(typ.Elem(), tag, key)
 		case reflect.Slice:
-			walk(typ.Elem(), key+"[]")
+			walk(typ.Elem(), tag, key+"[]")
 		case reflect.Map:
-			walk(typ.Elem(), key+".NAME")
+			walk(typ.Elem(), tag, key+".NAME")
 		case reflect.Struct:
 			for _, f := range keyFields(typ) {
 				if f.Type != reflect.PointerTo(typ) && f.Type != reflect.SliceOf(typ) {
-					walk(f.Type, join(key, f.Tag.Get("key")))
+					walk(f.Type, f.Tag, join(key, f.Tag.Get("key")))
 				}
 			}
-		default:
-			if credential.MatchString(key) && !strings.HasSuffix(key, ".response_headers[]") && !strings.Contains(key, ".cors.") { // those are names
-				found++
-				verify.That(t, typ == secretType || typ.Kind() == reflect.Struct && typ.Field(0).Type == secretType, "%s is a %s", key, typ)
+		case reflect.String:
+			text := typ
+			if isTyped(typ) {
+				text = typ.Field(0).Type
+			}
+			switch {
+			case !name.MatchString(key) && !slices.Contains(formats, tag.Get("format")), strings.HasSuffix(key, "_file"):
+			case isMasked(text):
+				masked++
+			default:
+				used[key] = true
+				verify.That(t, shown[key] != "", "%s is a %s, which is shown", key, typ)
 			}
 		}
 	}
-	walk(reflect.TypeFor[Config](), "")
-	verify.That(t, found >= 4, "only %d keys found", found)
+	walk(reflect.TypeFor[Config](), "", "")
+	verify.That(t, masked >= 19, "%d keys are masked", masked)
+	for key := range shown {
+		verify.That(t, used[key], "shown has %s, which is not needed", key)
+	}
 }
 
 func TestEncodedConfigurationLoadsAgain(t *testing.T) {
 	c := mustParse(t, "consul: { token: s3cret }"+tail)
-	shown := verify.Result(yaml.Marshal(encode(reflect.ValueOf(*c), true))).Must(t)
+	masked := verify.Result(yaml.Marshal(encode(reflect.ValueOf(*c), true))).Must(t)
 	asJSON := verify.Result(c.MarshalJSON()).Must(t)
-	for _, text := range []string{string(shown), string(asJSON)} {
+	for _, text := range []string{string(masked), string(asJSON)} {
 		verify.That(t, !strings.Contains(text, "s3cret") && strings.Contains(text, `***`), "shown: %s", text)
 	}
 	want := *c
-	want.Consul.Token = "***"
-	for _, text := range []string{string(shown), string(asJSON)} { // JSON is YAML
+	want.Consul.Token = units.NewSecret("***")
+	for _, text := range []string{string(masked), string(asJSON)} { // JSON is YAML
 		got := mustParse(t, text)
 		verify.That(t, reflect.DeepEqual(withoutOrigins(got), withoutOrigins(&want)), "got  %+v\nwant %+v", got, want)
 	}

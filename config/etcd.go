@@ -18,7 +18,7 @@ import (
 
 // EtcdCluster is how to connect to etcd.
 type EtcdCluster struct {
-	Endpoints    []string                `key:"endpoints" format:"etcd" required:"yes"` // all with the same scheme
+	Endpoints    []Location              `key:"endpoints" format:"etcd" required:"yes"` // all with the same scheme
 	User         string                  `key:"user"`                                   // empty: without authentication
 	PasswordFile string                  `key:"password_file" format:"file"`
 	TLS          *certificates.ClientTLS `key:"tls"` // nil: the defaults
@@ -133,9 +133,9 @@ func (e *EtcdService) check(d *decoder, key string) {
 func (e *EtcdCluster) check(d *decoder, key string) {
 	secure := false
 	for i, endpoint := range e.Endpoints {
-		scheme, _, _ := strings.Cut(endpoint, "://")
+		scheme, _, _ := strings.Cut(endpoint.Reveal(), "://")
 		if i > 0 && secure != (scheme == "https") {
-			d.refuse(join(key, "endpoints"), endpoint, "want http or https for all endpoints")
+			d.refuse(join(key, "endpoints"), endpoint.String(), "want http or https for all endpoints")
 			break
 		}
 		secure = scheme == "https"

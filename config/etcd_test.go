@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/certificates"
+	"sluice/config/units"
 	"sluice/test/verify"
 )
 
@@ -27,10 +28,10 @@ services:
       tls: { ca: ca.pem, cert: c.pem, key: k.pem, server_name: etcd, skip_verify: true }
       probation: 0s
 routes: [{ service: star }]`)
-	want := &EtcdService{EtcdCluster: EtcdCluster{Endpoints: []string{"http://127.0.0.1:2379"}}, Prefix: "/nodes/", Probation: 10 * time.Minute}
+	want := &EtcdService{EtcdCluster: EtcdCluster{Endpoints: []Location{units.NewLocation("http://127.0.0.1:2379")}}, Prefix: "/nodes/", Probation: 10 * time.Minute}
 	verify.DeepEqual(t, c.Services["star"].Etcd, want, "star")
 	want = &EtcdService{Key: "/moon/ip_port", EtcdCluster: EtcdCluster{
-		Endpoints: []string{"https://a.example:2379", "https://b.example:2379"},
+		Endpoints: []Location{units.NewLocation("https://a.example:2379"), units.NewLocation("https://b.example:2379")},
 		User:      "sluice", PasswordFile: password, TLS: &certificates.ClientTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "etcd", SkipVerify: true},
 	}}
 	verify.DeepEqual(t, c.Services["moon"].Etcd, want, "moon")

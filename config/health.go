@@ -63,12 +63,12 @@ var checkKeys = []struct {
 	set   func(*ActiveCheck) bool
 }{
 	{"method", []string{"http"}, func(a *ActiveCheck) bool { return a.Method != "GET" }},
-	{"path", []string{"http"}, func(a *ActiveCheck) bool { return a.Path != "/" }},
+	{"path", []string{"http"}, func(a *ActiveCheck) bool { return a.Path.Reveal() != "/" }},
 	{"host", []string{"http"}, func(a *ActiveCheck) bool { return a.Host != "" }},
 	{"headers", []string{"http"}, func(a *ActiveCheck) bool { return a.Headers != nil }},
 	{"reuse_connections", []string{"http", "grpc"}, func(a *ActiveCheck) bool { return a.ReuseConnections }},
 	{"service", []string{"grpc"}, func(a *ActiveCheck) bool { return a.Service != "" }},
-	{"send", []string{"tcp"}, func(a *ActiveCheck) bool { return a.Send.Text != "" }},
+	{"send", []string{"tcp"}, func(a *ActiveCheck) bool { return !a.Send.Text.IsZero() }},
 	{"expect.status", []string{"http"}, func(a *ActiveCheck) bool { return a.Expect.Status.Text != "200-299" }},
 	{"expect.text", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Text != "" }},
 	{"expect.regexp", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Regexp.Text != "" }},

@@ -10,6 +10,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
+	"sluice/config/units"
 	"sluice/healthcheck"
 	"sluice/healthcheck/statuses"
 	"sluice/test/verify"
@@ -17,7 +18,7 @@ import (
 
 // defaultCheck is an active check that sets nothing.
 var defaultCheck = ActiveCheck{
-	Type: "http", Method: "GET", Path: "/",
+	Type: "http", Method: "GET", Path: units.NewLocation("/"),
 	Schedule: healthcheck.Schedule{
 		Interval: 2 * time.Second, FailingInterval: time.Second, Jitter: 0.1, Timeout: time.Second, UnhealthyThreshold: 3, HealthyThreshold: 2,
 	},
@@ -61,12 +62,12 @@ func TestHealthReadsEveryKey(t *testing.T) {
 					UnhealthyThreshold: 4, HealthyThreshold: 5, MustPassFirst: true, OverridesRegistry: true, Port: 9000,
 				},
 				TLS: &certificates.ClientTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "star", SkipVerify: true}, ReuseConnections: true,
-				Method: "HEAD", Path: "/health?full=1", Host: "star.example.com:80", Headers: typedList[Secret, [2]string]("header", "X-A: b", "Authorization: Bearer x"),
+				Method: "HEAD", Path: units.NewLocation("/health?full=1"), Host: "star.example.com:80", Headers: typedList[Secret, [2]string]("header", "X-A: b", "Authorization: Bearer x"),
 				Expect: CheckExpect{Status: typedList[string, statuses.Set]("statuses", "2xx, 304")[0], Text: "ok", Regexp: typedList[string, *regexp.Regexp]("regexp", "^o.")[0], Within: 1024},
 			}
 		})
 	f(`{ active: { type: tcp, send: 'PING\r\n', expect: { text: "+PONG" } } }`, func(h *ServiceHealth) {
-		h.Active.Type, h.Active.Send, h.Active.Expect.Text = "tcp", Escaped{Text: `PING\r\n`, Value: []byte("PING\r\n")}, "+PONG"
+		h.Active.Type, h.Active.Send, h.Active.Expect.Text = "tcp", Escaped{Text: units.NewSecret(`PING\r\n`), Value: []byte("PING\r\n")}, "+PONG"
 	})
 	f(`{ active: { type: grpc, service: greeter } }`, func(h *ServiceHealth) {
 		h.Active.Type, h.Active.Service = "grpc", "greeter"

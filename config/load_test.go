@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,6 +16,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
+	"sluice/config/units"
 	"sluice/consul"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -144,7 +144,7 @@ health: { max_checks: 9 }
 	want := &Config{
 		Log:       Log{Level: LogLevel{"debug", zerolog.DebugLevel}, Format: "console"},
 		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: typedList[string, accesslog.Format]("log_format", "combined")[0], Sample: 0.05, Slow: 250 * time.Millisecond},
-		Tracing:   Tracing{OTLP: typedList[string, *url.URL]("http_url", "http://127.0.0.1:4318")[0], Sample: 0.1, ServiceName: "edge", Headers: []Header{{Text: "A: b", Value: [2]string{"A", "b"}}}},
+		Tracing:   Tracing{OTLP: units.NewLocation("http://127.0.0.1:4318"), Sample: 0.1, ServiceName: "edge", Headers: typedList[Secret, [2]string]("header", "A: b")},
 		Admin:     Admin{Address: endpoint("0.0.0.0:9000"), TokenFile: "/run/secrets/admin", Metrics: "auto"},
 		Listeners: []Listener{{Name: "web", Address: endpoint(":80"), Protocol: "http", HTTP2: true}, {Name: "[::1]:81", Address: endpoint("[::1]:81"), Protocol: "http", HTTP2: true}},
 		Client: Client{
@@ -154,7 +154,7 @@ health: { max_checks: 9 }
 			TrustedProxies: []Network{{Text: "10.0.0.0/8", Value: netip.MustParsePrefix("10.0.0.0/8")}, {Text: "::1", Value: netip.MustParsePrefix("::1/128")}}, Forwarded: true, RequestID: true, KeepForGoneClients: true, KeepUnderscores: true,
 		},
 		Consul: Consul{
-			Addresses: []string{"https://10.0.0.1:8500"},
+			Addresses: []Location{units.NewLocation("https://10.0.0.1:8500")},
 			TokenFile: "/run/secrets/consul",
 			TLS:       consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "consul", SkipVerify: true}, CAPath: "/cas"},
 			Namespace: "ns", Partition: "pt", MaxWatches: 7,

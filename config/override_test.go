@@ -42,19 +42,19 @@ func TestPrecedence(t *testing.T) {
 		r := verify.Result(in.Load()).Must(t)
 		return r.Config
 	}
-	if c := load(Input{}).Consul; c.Addresses[0] != "http://file:1" || c.TokenFile != "/file" {
+	if c := load(Input{}).Consul; c.Addresses[0].Reveal() != "http://file:1" || c.TokenFile != "/file" {
 		t.Errorf("file: %+v", c)
 	}
-	if c := load(Input{Getenv: env}).Consul; len(c.Addresses) != 1 || c.Addresses[0] != "https://env:1" || c.Token != "s3cret" || c.TokenFile != "" {
+	if c := load(Input{Getenv: env}).Consul; len(c.Addresses) != 1 || c.Addresses[0].Reveal() != "https://env:1" || c.Token.Reveal() != "s3cret" || c.TokenFile != "" {
 		t.Errorf("environment over file: %+v", c)
 	} else if want := (consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: "env", ServerName: "name", SkipVerify: true}}); c.TLS != want || c.Namespace != "ns" {
 		t.Errorf("environment over file: %+v", c)
 	}
 	c := load(Input{Getenv: env, Consul: "http://flag:1", Admin: "127.0.0.1:2", Listen: ":3"})
-	verify.That(t, len(c.Consul.Addresses) == 1 && c.Consul.Addresses[0] == "http://flag:1", "flag over environment: %+v", c.Consul)
+	verify.That(t, len(c.Consul.Addresses) == 1 && c.Consul.Addresses[0].Reveal() == "http://flag:1", "flag over environment: %+v", c.Consul)
 	verify.That(t, c.Admin.Address.Text == "127.0.0.1:2" && reflect.DeepEqual(c.Listeners[0], Listener{Name: "web", Address: endpoint(":3"), Protocol: "http", HTTP2: true}), "flags over file: %+v %+v", c.Admin, c.Listeners)
 	both := environ("CONSUL_HTTP_TOKEN", "s3cret", "CONSUL_HTTP_TOKEN_FILE", "/env")
-	if c := load(Input{Getenv: both}).Consul; c.Token != "" || c.TokenFile != "/env" {
+	if c := load(Input{Getenv: both}).Consul; !c.Token.IsZero() || c.TokenFile != "/env" {
 		t.Errorf("token file over token: %+v", c)
 	}
 }

@@ -13,60 +13,39 @@ import (
 	"sluice/config/units"
 )
 
-// Secret is a text that prints as "***". Convert it to a string to use it.
-type Secret string
-
-// String returns "***", or "" for an empty secret.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "***"
-}
-
-// GoString masks the secret in %#v.
-func (s Secret) GoString() string { return strconv.Quote(s.String()) }
-
-// MarshalText masks the secret in JSON.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// Location is a path or a URL. It prints as "/path?***", because the query may contain
-// credentials. Convert it to a string to use it.
-type Location string
-
-// String returns l without its query.
-func (l Location) String() string {
-	path, _, ok := strings.Cut(string(l), "?")
-	if !ok {
-		return path
-	}
-	return path + "?***"
-}
-
-// GoString masks the query in %#v.
-func (l Location) GoString() string { return strconv.Quote(l.String()) }
-
-// MarshalText masks the query in JSON.
-func (l Location) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
-
 // masked returns a text of type t without secrets.
 func masked(text string, t reflect.Type) string {
-	if t.Kind() == reflect.Struct && kindIn(t) == reflect.String {
+	if isTyped(t) {
 		t = t.Field(0).Type
 	}
-	switch t {
-	case secretType:
-		return Secret(text).String()
-	case locationType:
-		return Location(text).String()
+	if v := reflect.New(t).Elem(); isMasked(t) {
+		setText(v, text)
+		return v.Interface().(fmt.Stringer).String()
 	}
 	return text
 }
 
-// The types of settings with a unit, which other packages have in their options too.
+// isMasked reports whether texts of a type are not shown as they are.
+func isMasked(t reflect.Type) bool { return t == secretType || t == locationType }
+
+// setText sets a value that is a text in the file.
+func setText(v reflect.Value, text string) {
+	switch v.Type() {
+	case secretType:
+		v.Set(reflect.ValueOf(units.NewSecret(text)))
+	case locationType:
+		v.Set(reflect.ValueOf(units.NewLocation(text)))
+	default:
+		v.SetString(text)
+	}
+}
+
+// The types of settings that other packages have in their options too.
 type (
-	Ratio = units.Ratio
-	Size  = units.Size
+	Ratio    = units.Ratio
+	Size     = units.Size
+	Secret   = units.Secret
+	Location = units.Location
 )
 
 var (
@@ -122,14 +101,14 @@ func (r rules) want(t reflect.Type) string {
 
 // parse parses text into a value of type t, and reports whether the rules allow it.
 func (r rules) parse(text string, t reflect.Type) (reflect.Value, bool) {
-	if t.Kind() == reflect.Struct {
+	if isTyped(t) {
 		return r.parseTyped(text, t)
 	}
 	v, number, ok := parseScalar(text, t)
 	if !ok {
 		return v, false
 	}
-	if t.Kind() == reflect.String {
+	if kindIn(t) == reflect.String {
 		return v, r.allow(text)
 	}
 	if len(r.oneof) > 0 {
@@ -156,7 +135,7 @@ func (r rules) parseTyped(text string, t reflect.Type) (v reflect.Value, ok bool
 	if text == "" || err != nil {
 		return v, false
 	}
-	v.Field(0).SetString(text)
+	setText(v.Field(0), text)
 	v.Field(1).Set(reflect.ValueOf(value))
 	return v, true
 }
@@ -211,8 +190,8 @@ func parseScalar(text string, t reflect.Type) (v reflect.Value, number float64, 
 	case t.Kind() == reflect.Bool:
 		v.SetBool(text == "true")
 		return v, 0, text == "true" || text == "false"
-	case t.Kind() == reflect.String:
-		v.SetString(text)
+	case kindIn(t) == reflect.String:
+		setText(v, text)
 		return v, 0, true
 	}
 	panic(fmt.Sprintf("BUG: config: no scalar type %s", t))
@@ -261,6 +240,8 @@ func formatScalar(v reflect.Value) string {
 		return strconv.FormatBool(v.Bool())
 	case v.Kind() == reflect.String:
 		return v.String()
+	case isMasked(v.Type()):
+		return v.Interface().(interface{ Reveal() string }).Reveal()
 	}
 	panic(fmt.Sprintf("BUG: config: no scalar type %s", v.Type()))
 }

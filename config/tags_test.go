@@ -63,7 +63,7 @@ func TestDecodeService(t *testing.T) {
 		"health":   tags.Keys{"active": tags.Keys{"type": "http", "path": "/up", "interval": "5s"}},
 	}, c)).Must(t)
 	if s.Upstream.Protocol != ProtocolH2 || s.Upstream.TLS.ServerName != "s" || s.Balance.Sticky.Cookie != "c" ||
-		s.Health.Active.Path != "/up" || s.Consul.Service != "star" || s.Retry != star.Retry {
+		s.Health.Active.Path.Reveal() != "/up" || s.Consul.Service != "star" || s.Retry != star.Retry {
 		t.Errorf("the service is %+v", s)
 	}
 	same, err := DecodeService(star, tags.Keys{"upstream": tags.Keys{}}, c)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"net/url"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -23,10 +22,12 @@ import (
 
 // Typed is a text of the file with what it means. The decoder parses the text, by the format of
 // the field. T is string, [Secret] or [Location]. The zero value is an absent key.
-type Typed[T ~string, V any] struct {
+type Typed[T text, V any] struct {
 	Text  T
 	Value V
 }
+
+type text interface{ ~string | Secret | Location }
 
 // The types of keys whose text is parsed.
 type (
@@ -34,7 +35,6 @@ type (
 	Meta       = Typed[string, [2]string] // key and value
 	Network    = Typed[string, netip.Prefix]
 	Address    = Typed[string, Endpoint]
-	URL        = Typed[Location, *url.URL]
 	HashKey    = Typed[string, route.HashKey]
 	TokenPlace = Typed[string, route.TokenPlace]
 	Escaped    = Typed[Secret, []byte]
@@ -57,17 +57,17 @@ type (
 )
 
 // typedList returns valid texts of a format.
-func typedList[T ~string, V any](format string, texts ...T) []Typed[T, V] {
+func typedList[T text, V any](format string, texts ...string) []Typed[T, V] {
 	list := make([]Typed[T, V], len(texts))
 	for i, text := range texts {
-		v, _ := (&rules{format: format}).parseTyped(string(text), reflect.TypeFor[Typed[T, V]]())
+		v, _ := (&rules{format: format}).parseTyped(text, reflect.TypeFor[Typed[T, V]]())
 		list[i] = v.Interface().(Typed[T, V])
 	}
 	return list
 }
 
 // Values returns what the texts of a list mean, nil for none.
-func Values[T ~string, V any](list []Typed[T, V]) (values []V) {
+func Values[T text, V any](list []Typed[T, V]) (values []V) {
 	for _, t := range list {
 		values = append(values, t.Value)
 	}
@@ -97,9 +97,13 @@ func (t Typed[T, V]) MarshalText() ([]byte, error) { return []byte(t.String()), 
 
 func (Typed[T, V]) isTyped() {}
 
+func isTyped(t reflect.Type) bool {
+	return t.Kind() == reflect.Struct && t.Implements(reflect.TypeFor[interface{ isTyped() }]())
+}
+
 // kindIn returns the kind of a type as the file has it: a [Typed] is a String.
 func kindIn(t reflect.Type) reflect.Kind {
-	if t.Kind() == reflect.Struct && t.Implements(reflect.TypeFor[interface{ isTyped() }]()) {
+	if isMasked(t) || isTyped(t) {
 		return reflect.String
 	}
 	return t.Kind()
@@ -107,7 +111,7 @@ func kindIn(t reflect.Type) reflect.Kind {
 
 // written returns the text of a value that is one in the file.
 func written(v reflect.Value) reflect.Value {
-	if v.Kind() == reflect.Struct {
+	if isTyped(v.Type()) {
 		return v.Field(0)
 	}
 	return v

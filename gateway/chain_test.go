@@ -13,6 +13,7 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
+	"sluice/config/units"
 	"sluice/test/verify"
 )
 
@@ -22,7 +23,7 @@ func withChain(t *testing.T, c *config.Config, adminPeer, v1Peer string, share f
 	t.Helper()
 	branches := []config.Branch{
 		{Route: config.Route{Path: "/admin", Match: "string_prefix", Service: "web@admin", Actions: config.Actions{
-			ResponseHeaders: &config.HeaderEdits{Set: map[string]config.Secret{"X-Branch": "admin"}},
+			ResponseHeaders: &config.HeaderEdits{Set: map[string]config.Secret{"X-Branch": units.NewSecret("admin")}},
 		}}, PrefixRewrite: "/", Origin: "service-router web, route 1"},
 		{Route: config.Route{Path: "/", Parts: []config.Part{
 			{Route: config.Route{Service: "web@v1", Origin: "service-splitter web, split 1"}, Share: share},

@@ -177,7 +177,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.log = g.logs.Logger()
 	g.unobserve = panics.Observe(reportPanics(g.events, g.log))
 	g.machine = locality.New()
-	g.machine.Ask(c.Consul.Addresses)
+	g.machine.Ask(revealed(c.Consul.Addresses))
 	if g.registries, err = newRegistries(g.config, g.machine, g.events, g.log); err != nil {
 		return nil, err
 	}

@@ -70,11 +70,20 @@ func newTransport(server *proxy.Server, s config.Service, secure func(inMesh boo
 	return server.NewTransport(upstream.Options{Keepalive: s.Keepalive, ResponseLimits: s.Limits.ResponseLimits, TLS: secure, Intentions: intentions})
 }
 
+// revealed returns where to connect.
+func revealed(locations []config.Location) []string {
+	texts := make([]string, len(locations))
+	for i, l := range locations {
+		texts[i] = l.Reveal()
+	}
+	return texts
+}
+
 // ClientOptions returns the options of the client of Consul.
 func ClientOptions(c config.Consul, log zerolog.Logger) consul.Options {
 	return consul.Options{
-		Addresses:  c.Addresses,
-		Token:      string(c.Token),
+		Addresses:  revealed(c.Addresses),
+		Token:      c.Token.Reveal(),
 		TokenFile:  c.TokenFile,
 		Namespace:  c.Namespace,
 		Partition:  c.Partition,
@@ -107,7 +116,7 @@ func leaderOptions(s config.ConsulService, c config.Consul) *leader.Options {
 
 // etcdCluster returns the options of a cluster of etcd.
 func etcdCluster(e config.EtcdCluster) client.Options {
-	o := client.Options{Endpoints: strings.Join(e.Endpoints, ","), User: e.User, PasswordFile: e.PasswordFile}
+	o := client.Options{Endpoints: strings.Join(revealed(e.Endpoints), ","), User: e.User, PasswordFile: e.PasswordFile}
 	if e.TLS != nil {
 		o.TLS = *e.TLS
 	}
@@ -126,7 +135,7 @@ func poolOptions(s config.Service) balancer.Options {
 		Overprovisioning: float64(s.Balance.Overprovisioning),
 		Groups:           groupsOf(s.Groups),
 		Subset:           subsetOf(s.Balance.Subset),
-		StickyKey:        string(s.Balance.Sticky.Secret),
+		StickyKey:        s.Balance.Sticky.Secret,
 		Limits:           s.Limits.Limits,
 		SlowStart:        s.Health.SlowStart,
 		PanicThreshold:   float64(s.Health.PanicThreshold),
@@ -214,7 +223,7 @@ func registrationSettings(r config.Revision, listener string, secure bool) *regi
 			Name:     "sluice serves",
 			Path:     "/readyz",
 			TLS:      secure,
-			URL:      string(c.Check.URL),
+			URL:      c.Check.URL,
 			Address:  c.Check.Address,
 			Interval: c.Check.Interval,
 			Timeout:  c.Check.Timeout,
@@ -247,7 +256,7 @@ func newProbe(a *config.ActiveCheck, secure certificates.Security, http2 bool) h
 		return healthcheck.NewTCP(healthcheck.TCPOptions{Send: a.Send.Value, Expect: expect, TLS: secure})
 	}
 	o := healthcheck.HTTPOptions{
-		Method: a.Method, Path: string(a.Path), Host: a.Host, Headers: config.Values(a.Headers),
+		Method: a.Method, Path: a.Path.Reveal(), Host: a.Host, Headers: config.Values(a.Headers),
 		Status: a.Expect.Status.Value, Body: expect, TLS: secure, Reuse: a.ReuseConnections, HTTP2: http2,
 	}
 	return healthcheck.NewHTTP(o)

@@ -11,6 +11,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/config"
+	"sluice/config/units"
 	consulsource "sluice/discovery/consul"
 	"sluice/discovery/locality"
 	"sluice/healthcheck"
@@ -69,7 +70,7 @@ func TestProtocolOfChecks(t *testing.T) {
 		{config.ProtocolH2C, 8080, "HTTP/1.1"},
 	} {
 		c := &config.Service{Upstream: config.Upstream{Protocol: test.protocol}}
-		c.Health.Active = &config.ActiveCheck{Type: "http", Method: "GET", Path: "/", Schedule: healthcheck.Schedule{Port: test.port}}
+		c.Health.Active = &config.ActiveCheck{Type: "http", Method: "GET", Path: units.NewLocation("/"), Schedule: healthcheck.Schedule{Port: test.port}}
 		c.Health.Active.Expect.Status.Value, _ = statuses.Parse("200")
 		s := healthSettings(c, nil)
 		verify.Succeeds(t, s.Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String(), Control: locality.ByOperator}))

@@ -58,17 +58,17 @@ func (r *requestLog) openLines(a config.AccessLog) (*accesslog.Logger, error) {
 
 // newTracer returns the tracer of c, or nil if no spans are exported.
 func (r *requestLog) newTracer(c config.Tracing) (*tracing.Tracer, error) {
-	if c.OTLP.Text == "" {
+	if c.OTLP.IsZero() {
 		return nil, nil
 	}
 	o := tracing.Options{
-		Endpoint: c.OTLP.Value, Headers: make(map[string]string), Sample: float64(c.Sample),
+		Endpoint: c.OTLP, Headers: make(map[string]string), Sample: float64(c.Sample),
 		Service: c.ServiceName, Version: r.version, Counters: &r.spans,
 		Notify: func(err error) {
 			if err != nil {
-				r.log.Warn().Err(err).Str("otlp", c.OTLP.Text).Msg("spans are lost: the collector does not take them")
+				r.log.Warn().Err(err).Stringer("otlp", c.OTLP).Msg("spans are lost: the collector does not take them")
 			} else {
-				r.log.Info().Str("otlp", c.OTLP.Text).Msg("the collector takes spans again")
+				r.log.Info().Stringer("otlp", c.OTLP).Msg("the collector takes spans again")
 			}
 		},
 	}
@@ -82,7 +82,7 @@ func (r *requestLog) newTracer(c config.Tracing) (*tracing.Tracer, error) {
 // apply makes server write to what p has, with the other settings for clients, and closes what it wrote to before.
 func (r *requestLog) apply(p *plan, server *proxy.Server) {
 	before, tracer := r.lines.Load(), r.tracer.Load()
-	if p.tracer != nil || p.config.Tracing.OTLP.Text == "" {
+	if p.tracer != nil || p.config.Tracing.OTLP.IsZero() {
 		tracer = p.tracer
 	}
 	now := cmp.Or(p.accessLog, before)

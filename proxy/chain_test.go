@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/route"
 	"sluice/route/auth"
@@ -39,7 +40,7 @@ func TestChainSeesWhatTheRouteSends(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X-Role", "guest") }))
 	t.Cleanup(server.Close)
-	forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, locality.ByOperator)
+	forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
 	t.Cleanup(forward.Close)
 	p := startProxy(t, Options{})
 	own := &route.Actions{

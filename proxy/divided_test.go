@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/proxy/socket"
 	"sluice/route"
@@ -53,7 +54,7 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 				w.Header().Set("X-Role", fmt.Sprint("guest ", asked))
 			}))
 			t.Cleanup(server.Close)
-			forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, locality.ByOperator)
+			forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
 			t.Cleanup(forward.Close)
 			limiter := ratelimit.New(1, time.Hour, 1)
 			actions := func() *route.Actions {
@@ -133,7 +134,7 @@ func TestTargetDecidesAboutTheKeptBody(t *testing.T) {
 		second.Retry = route.Retry{Attempts: 2, BodyBytes: 100 << 10}
 		server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { first.Pool.Apply(nil) }))
 		t.Cleanup(server.Close)
-		forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, locality.ByOperator)
+		forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
 		t.Cleanup(forward.Close)
 		p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
 			{Share: 1, Route: &route.Route{Service: first, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}}}},
@@ -190,7 +191,7 @@ func TestRateLimitsOfTargetsCountOnce(t *testing.T) {
 		}
 	}))
 	t.Cleanup(server.Close)
-	forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, locality.ByOperator)
+	forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
 	t.Cleanup(forward.Close)
 	target := func(share float64, s *route.Service, limiter *ratelimit.Limiter) route.Target {
 		return route.Target{Share: share, Route: &route.Route{Service: s, Actions: &route.Actions{
@@ -220,7 +221,7 @@ func TestTargetDecidesAboutTheDeadline(t *testing.T) {
 			first.HTTP2 = !to.HTTP2
 			server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { first.Pool.Apply(nil) }))
 			t.Cleanup(server.Close)
-			forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, locality.ByOperator)
+			forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
 			t.Cleanup(forward.Close)
 			asks := &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}}
 			routes := map[string]route.Route{
@@ -255,7 +256,7 @@ func TestRequestStaysWithABranchThatHasPeers(t *testing.T) {
 		usual.Pool.Apply(nil)
 	}))
 	t.Cleanup(server.Close)
-	forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, locality.ByOperator)
+	forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
 	t.Cleanup(forward.Close)
 	actions := &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}}
 	router := chained(t, []route.Branch{
@@ -353,7 +354,7 @@ func TestAnotherTargetHasAPeerTooShortly(t *testing.T) {
 		<-full
 	}))
 	t.Cleanup(server.Close)
-	forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, locality.ByOperator)
+	forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
 	t.Cleanup(forward.Close)
 	p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
 		{Share: 1, Route: &route.Route{Service: a}},

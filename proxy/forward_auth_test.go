@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/route"
 	"sluice/route/auth"
@@ -56,7 +57,7 @@ func TestForwardAuth(t *testing.T) {
 		echoRequest(w, r)
 	})
 	actions := func(url string, timeout time.Duration) *route.Actions {
-		f := auth.NewForward(verify.URL(t, url), timeout, locality.ByOperator)
+		f := auth.NewForward(units.NewLocation(url), timeout, locality.ByOperator)
 		t.Cleanup(f.Close)
 		return &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f, Copied: []string{"x-user", "x-group"}}, Authorized: headerEdits(t, nil, nil, "X-User", "X-Group")}
 	}
@@ -113,7 +114,7 @@ func TestForwardAuthIsAskedWithoutConditions(t *testing.T) {
 	}))
 	defer server.Close()
 	p := startProxyTo(t, false, Options{}, echoRequest)
-	f := auth.NewForward(verify.URL(t, server.URL), patience, locality.ByOperator)
+	f := auth.NewForward(units.NewLocation(server.URL), patience, locality.ByOperator)
 	t.Cleanup(f.Close)
 	p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}})
 	for _, front := range p.fronts() {
@@ -134,7 +135,7 @@ func TestForwardAuthLearnsTheTarget(t *testing.T) {
 	server := startServer(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header.Get("X-Forwarded-Uri") })
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
-	f := auth.NewForward(verify.URL(t, "http://"+server), patience, locality.ByOperator)
+	f := auth.NewForward(units.NewLocation("http://"+server), patience, locality.ByOperator)
 	t.Cleanup(f.Close)
 	p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}})
 	for sent, want := range map[string]string{

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/observe/metrics"
 	"sluice/proxy/http1"
@@ -223,7 +224,7 @@ func TestGRPCDeadlineWithinAuth(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer server.Close()
 	p, _ := startGRPC(t)
-	f := auth.NewForward(verify.URL(t, server.URL), patience, locality.ByOperator)
+	f := auth.NewForward(units.NewLocation(server.URL), patience, locality.ByOperator)
 	t.Cleanup(f.Close)
 	p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}}})
 	c := p.dialFrames()

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/proxy/socket"
 	"sluice/route"
@@ -275,7 +276,7 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	}))
 	t.Cleanup(authorizes.Close)
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: time.Hour}}, answersOK(t))
-	f := auth.NewForward(verify.URL(t, authorizes.URL), patience, locality.ByOperator)
+	f := auth.NewForward(units.NewLocation(authorizes.URL), patience, locality.ByOperator)
 	t.Cleanup(f.Close)
 	p.setRoutes(
 		route.Route{Path: "/", Service: p.service},

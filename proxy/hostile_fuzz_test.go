@@ -14,6 +14,7 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/proxy/upstream"
 	"sluice/route"
@@ -190,7 +191,7 @@ func FuzzAuthenticationAnswer(f *testing.F) {
 		f.Add([]byte(answer), uint8(2))
 	}
 	l := newHostileLane(f)
-	forward := auth.NewForward(verify.URL(f, "http://"+l.hostile.auth.address), patience, locality.ByOperator)
+	forward := auth.NewForward(units.NewLocation("http://"+l.hostile.auth.address), patience, locality.ByOperator)
 	f.Cleanup(forward.Close)
 	l.p.setRoutes(route.Route{Path: "/", Service: l.p.service, Actions: &route.Actions{
 		ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: []string{"x-user", "x-group", "x_user"}},

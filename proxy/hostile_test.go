@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"runtime"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/proxy/http2"
 	"sluice/route"
@@ -303,7 +303,7 @@ func (h *hostileRoutes) set(input hostileInput) {
 		h.peer.play([]byte(input.peer), 1)
 	case input.actions == nil:
 		h.auth.play([]byte(input.authServer), 1)
-		actions.ForwardAuth = &route.ForwardAuth{Forward: auth.NewForward(&url.URL{Scheme: "http", Host: h.auth.address}, patience, locality.ByOperator), Copied: []string{"x-user"}}
+		actions.ForwardAuth = &route.ForwardAuth{Forward: auth.NewForward(units.NewLocation("http://"+h.auth.address), patience, locality.ByOperator), Copied: []string{"x-user"}}
 		actions.Authorized.Dropped = []string{"x-user"}
 	}
 	h.p.setRoutes(route.Route{Path: "/", Service: service, Actions: actions}, route.Route{Path: "/other", Service: h.p.service})

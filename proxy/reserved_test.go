@@ -19,6 +19,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/proxy/http1"
 	"sluice/proxy/reserved"
@@ -247,7 +248,7 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 	o := Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}, KeepUnderscores: keep, RequestID: id}
 	p := startProxy(t, o)
 	p.usePeers(http2Peers, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin}, nowhere[0], startServer(t, recorder.handler("peer", theirs)))
-	f := auth.NewForward(verify.URL(t, "http://"+startServer(t, recorder.handler("auth", theirs))+"/"), patience, locality.ByOperator)
+	f := auth.NewForward(units.NewLocation("http://"+startServer(t, recorder.handler("auth", theirs))+"/"), patience, locality.ByOperator)
 	t.Cleanup(f.Close)
 	actions := &route.Actions{
 		ForwardAuth:    &route.ForwardAuth{Forward: f, Copied: []string{"x-group"}},

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/proxy/accesslog"
 	"sluice/route"
@@ -170,7 +171,7 @@ func TestRequestThatAwaitsPermissionIsCut(t *testing.T) {
 		log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
 		p := &loggedProxy{newUnmanagedProxy(t, Options{AccessLog: log}, nowhere[0]), path, log}
 		defer p.pool.Close()
-		f := auth.NewForward(verify.URL(t, silent.URL), patience, locality.ByOperator)
+		f := auth.NewForward(units.NewLocation(silent.URL), patience, locality.ByOperator)
 		defer f.Close()
 		p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}})
 		l, leave := p.serveUntil(ListenerOptions{Name: "drains"})

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/route"
 	"sluice/route/auth"
@@ -60,7 +61,7 @@ func startTokenIssuer(t testing.TB) *tokenIssuer {
 
 // follow has routes use another set of its keys from now on, as another process does: it begins with the saved ones.
 func (i *tokenIssuer) follow(saved auth.SavedKeys) {
-	i.keys = auth.NewKeys(verify.URL(i.t, i.url), locality.ByOperator, saved)
+	i.keys = auth.NewKeys(units.NewLocation(i.url), locality.ByOperator, saved)
 	i.keys.Start(i.t.Context())
 	i.t.Cleanup(i.keys.Close)
 }
@@ -230,7 +231,7 @@ func TestTokensWithoutKeys(t *testing.T) {
 	i := startTokenIssuer(t)
 	p := startProxyTo(t, false, Options{}, echoRequest)
 	token := i.token(nil)
-	i.keys = auth.NewKeys(verify.URL(t, "http://"+nowhere[0]), locality.ByOperator, auth.SavedKeys{})
+	i.keys = auth.NewKeys(units.NewLocation("http://"+nowhere[0]), locality.ByOperator, auth.SavedKeys{})
 	p.setActions(i.requires("bearer"))
 	for _, front := range p.fronts() {
 		response, _ := front.ask(t, "GET", "/", "", "Authorization: Bearer "+token)
@@ -285,7 +286,7 @@ func TestTokensWithRetriesMirrorsAndAuthServers(t *testing.T) {
 		w.Header().Set("X-Level", "3")
 	}))
 	defer server.Close()
-	forward := auth.NewForward(verify.URL(t, server.URL), patience, locality.ByOperator)
+	forward := auth.NewForward(units.NewLocation(server.URL), patience, locality.ByOperator)
 	t.Cleanup(forward.Close)
 	copied := make(chan string, 1)
 	seen := func(r *http.Request) string {

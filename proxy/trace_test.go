@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/observe/tracing"
 	"sluice/route"
@@ -48,7 +49,7 @@ func TestTraceContextPassesUnchanged(t *testing.T) {
 func startTracer(t *testing.T, sample float64) (*tracing.Tracer, *tracetest.Collector) {
 	t.Helper()
 	collector := tracetest.Start(t)
-	tracer := verify.Result(tracing.New(tracing.Options{Endpoint: verify.URL(t, collector.URL), Sample: sample, Counters: new(tracing.Counters), Service: "test"})).Must(t)
+	tracer := verify.Result(tracing.New(tracing.Options{Endpoint: units.NewLocation(collector.URL), Sample: sample, Counters: new(tracing.Counters), Service: "test"})).Must(t)
 	t.Cleanup(tracer.Close)
 	return tracer, collector
 }
@@ -296,7 +297,7 @@ func TestNewTracesHaveNoState(t *testing.T) {
 		p.trace(tracer)
 		asked := make(chan http.Header, 1)
 		server := startServer(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header })
-		forward := auth.NewForward(verify.URL(t, "http://"+server), patience, locality.ByOperator)
+		forward := auth.NewForward(units.NewLocation("http://"+server), patience, locality.ByOperator)
 		t.Cleanup(forward.Close)
 		p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}})
 		for sent, want := range map[string][]string{

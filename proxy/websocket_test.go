@@ -17,6 +17,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/route"
 	"sluice/route/auth"
@@ -97,7 +98,7 @@ func TestActionsOfWebSockets(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 		}
 	})
-	forward := auth.NewForward(verify.URL(t, "http://"+server), patience, locality.ByOperator)
+	forward := auth.NewForward(units.NewLocation("http://"+server), patience, locality.ByOperator)
 	t.Cleanup(forward.Close)
 	forwardAuth := route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: []string{"x-user"}}, Authorized: headerEdits(t, nil, nil, "X-User")}
 	peer := startWebSocketOrigin(t)

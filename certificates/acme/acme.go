@@ -24,6 +24,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/certificates/acme/dns01"
+	"sluice/config/units"
 	"sluice/consul"
 	"sluice/observe/panics"
 )
@@ -33,9 +34,9 @@ const Protocol = "acme-tls/1"
 
 // Options are required, except where they say otherwise.
 type Options struct {
-	Directory string // URL of the authority
-	Email     string // of the account; may be empty
-	Storage   string // directory of certificates, keys and the account; with Consul: of copies, "" for none
+	Directory units.Location // URL of the authority
+	Email     string         // of the account; may be empty
+	Storage   string         // directory of certificates, keys and the account; with Consul: of copies, "" for none
 	// Consul, if not nil, has the certificates, keys and the account in its KV store, below
 	// Prefix. It must not be closed before Close.
 	Consul *consul.Client
@@ -57,15 +58,16 @@ type Options struct {
 // A Manager has the certificates of some names from a directory and a storage. It is safe
 // for concurrent use.
 type Manager struct {
-	log    zerolog.Logger
-	cache  *certmagic.Cache
-	config *certmagic.Config
-	issuer *certmagic.ACMEIssuer
-	files  *files         // certificates, keys and the account, or with consul their copies; nil: there are no copies
-	consul *consulStorage // nil: a directory
-	state  *storage       // of consul or, without it, files
-	socket net.Listener   // see holdAddress
-	solver *dns01.Solver  // nil: without DNS-01
+	log       zerolog.Logger
+	directory units.Location
+	cache     *certmagic.Cache
+	config    *certmagic.Config
+	issuer    *certmagic.ACMEIssuer
+	files     *files         // certificates, keys and the account, or with consul their copies; nil: there are no copies
+	consul    *consulStorage // nil: a directory
+	state     *storage       // of consul or, without it, files
+	socket    net.Listener   // see holdAddress
+	solver    *dns01.Solver  // nil: without DNS-01
 
 	ctx     context.Context // of orders and renewals; ends with Close
 	close   func()
@@ -81,7 +83,7 @@ type Manager struct {
 
 // New returns a manager without names. The caller must call Close.
 func New(o Options) (*Manager, error) {
-	m := &Manager{log: o.Log, names: make(map[string]context.CancelFunc), adopted: make(map[string]*tls.Certificate), failures: make(map[string]failure)}
+	m := &Manager{log: o.Log, directory: o.Directory, names: make(map[string]context.CancelFunc), adopted: make(map[string]*tls.Certificate), failures: make(map[string]failure)}
 	var err error
 	if m.socket, err = holdAddress(); err != nil {
 		return nil, fmt.Errorf("acme: %w", err)
@@ -110,7 +112,7 @@ func New(o Options) (*Manager, error) {
 	m.config = certmagic.New(m.cache, settings)
 	held := m.socket.Addr().(*net.TCPAddr)
 	m.issuer = certmagic.NewACMEIssuer(m.config, certmagic.ACMEIssuer{
-		CA: o.Directory, TestCA: o.Directory, Email: o.Email, Agreed: true, TrustedRoots: o.Trusted,
+		CA: o.Directory.Reveal(), TestCA: o.Directory.Reveal(), Email: o.Email, Agreed: true, TrustedRoots: o.Trusted,
 		DisableHTTPChallenge: !o.HTTP,
 		ListenHost:           held.IP.String(), AltHTTPPort: held.Port, AltTLSALPNPort: held.Port,
 		Logger: zap.NewNop(),
@@ -306,6 +308,9 @@ func (m *Manager) note(_ context.Context, event string, data map[string]any) err
 		m.log.Info().Str("name", name).Msg("acme: a new certificate is in use")
 	case "cert_failed":
 		err, _ := data["error"].(error)
+		if err != nil {
+			err = errors.New(m.directory.MaskIn(err.Error()))
+		}
 		m.record(name, err)
 		m.log.Warn().Str("name", name).Err(err).Msg("acme: no certificate was issued; the order is repeated later")
 	}

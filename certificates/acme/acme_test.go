@@ -16,6 +16,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/certificates/acme/dns01"
+	"sluice/config/units"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -25,7 +26,7 @@ const challengePath = "/.well-known/acme-challenge/"
 
 func newManager(t *testing.T, o Options) *Manager {
 	t.Helper()
-	o.Directory, o.Log = "https://127.0.0.1:1/dir", zerolog.Nop()
+	o.Directory, o.Log = units.NewLocation("https://127.0.0.1:1/dir"), zerolog.Nop()
 	m := verify.Result(New(o)).Must(t)
 	t.Cleanup(func() {
 		m.Close()

@@ -22,6 +22,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/rs/zerolog"
 
+	"sluice/config/units"
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
 	"sluice/test/testcert"
@@ -96,7 +97,7 @@ func TestOrdersDespiteTheDirectory(t *testing.T) {
 	_, key := testcert.PEM("a.example")
 	for name, dir := range map[string]string{"another key": t.TempDir(), "unreadable": filepath.Join(t.TempDir(), "storage")} {
 		directory, asked := newAuthority(t)
-		m := verify.Result(New(Options{Directory: directory, Storage: dir, Log: zerolog.Nop()})).Must(t)
+		m := verify.Result(New(Options{Directory: units.NewLocation(directory), Storage: dir, Log: zerolog.Nop()})).Must(t)
 		defer m.Close()
 		unreadable := name == "unreadable"
 		if unreadable {
@@ -124,7 +125,7 @@ func TestOrdersDespiteDamagedValues(t *testing.T) {
 			for _, place := range []string{"files", "consul"} {
 				directory, asked := newAuthority(t)
 				log := new(subprocess.Output)
-				o := Options{Directory: directory, Email: "me@a.example", Storage: t.TempDir(), Log: zerolog.New(log)}
+				o := Options{Directory: units.NewLocation(directory), Email: "me@a.example", Storage: t.TempDir(), Log: zerolog.New(log)}
 				if place == "consul" {
 					o.Consul, o.Prefix, o.Storage = client, "sluice-acme-"+name+"-"+of, ""
 				}
@@ -173,7 +174,7 @@ func (s *renewedStorage) Load(ctx context.Context, key string) ([]byte, error) {
 // A certificate that another replica renews while it is read is in use, and costs no order.
 func TestReadAcrossARenewal(t *testing.T) {
 	directory, asked := newAuthority(t)
-	m := verify.Result(New(Options{Directory: directory, Storage: t.TempDir(), Log: zerolog.Nop()})).Must(t)
+	m := verify.Result(New(Options{Directory: units.NewLocation(directory), Storage: t.TempDir(), Log: zerolog.Nop()})).Must(t)
 	defer m.Close()
 	store := func(number int64) {
 		cert, key := testcert.PEM("a.example", func(c *x509.Certificate) { c.SerialNumber.SetInt64(number) })
@@ -269,7 +270,7 @@ func TestEndDespiteAHangingAuthority(t *testing.T) {
 	}))
 	defer server.Close()
 	defer close(release)
-	m := verify.Result(New(Options{Directory: server.URL + "/dir", Storage: t.TempDir(), Log: zerolog.Nop(), checkEvery: 10 * time.Millisecond})).Must(t)
+	m := verify.Result(New(Options{Directory: units.NewLocation(server.URL + "/dir"), Storage: t.TempDir(), Log: zerolog.Nop(), checkEvery: 10 * time.Millisecond})).Must(t)
 	cert, key := testcert.PEM("a.example")
 	storePair(t, m.files, m.issuer.IssuerKey(), cert, key)
 	window := fmt.Sprintf(`{"suggestedWindow":{"start":%q,"end":%q}}`, time.Now().Add(time.Hour).Format(time.RFC3339), time.Now().Add(2*time.Hour).Format(time.RFC3339))

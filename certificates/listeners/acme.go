@@ -64,7 +64,7 @@ func (u *acmeUse) manages(name string) bool {
 // it is told its names, and ends with the next retain that does not name it.
 func (a *authorities) acquire(settings *config.ACME, c *config.Config) (*acmeUse, error) {
 	key := authority{
-		settings.Directory, settings.Email, settings.Storage, settings.ConsulKV, strings.Join(settings.EncryptionKeys, "\n"), settings.CA, "", mayUseHTTP(settings, c),
+		settings.Directory.Reveal(), settings.Email, settings.Storage, settings.ConsulKV, strings.Join(settings.EncryptionKeys, "\n"), settings.CA, "", mayUseHTTP(settings, c),
 	}
 	if settings.DNS != nil {
 		key.dns = fmt.Sprintf("%#v", *settings.DNS)

@@ -17,6 +17,7 @@ import (
 	"sluice/certificates/acme"
 	"sluice/certificates/acme/dns01"
 	"sluice/config"
+	"sluice/config/units"
 	"sluice/consul"
 	"sluice/test/consultest"
 	"sluice/test/testcert"
@@ -32,7 +33,7 @@ func TestManagersFollowTheListeners(t *testing.T) {
 	defer m.Close()
 	plain := config.Listener{Name: "web"}
 	secure := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
-		Names: []string{"a.example"}, Directory: "https://127.0.0.1:1/dir", Storage: t.TempDir(),
+		Names: []string{"a.example"}, Directory: units.NewLocation("https://127.0.0.1:1/dir"), Storage: t.TempDir(),
 	}}}
 	use := func(list ...config.Listener) (c *config.Config, last *TLS) {
 		c = &config.Config{Listeners: list}
@@ -62,7 +63,7 @@ func TestManagersWithDNS(t *testing.T) {
 	defer m.Close()
 	secure := func(dns dns01.Options) config.Listener {
 		return config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
-			Names: []string{"*.A.example"}, Directory: "https://127.0.0.1:1/dir", Storage: filepath.Join(os.DevNull, "storage"), DNS: &dns,
+			Names: []string{"*.A.example"}, Directory: units.NewLocation("https://127.0.0.1:1/dir"), Storage: filepath.Join(os.DevNull, "storage"), DNS: &dns,
 		}}}
 	}
 	use := func(dns dns01.Options, others ...config.Listener) *TLS {
@@ -90,7 +91,7 @@ func TestObtainIsForTheLatestListeners(t *testing.T) {
 	defer m.Close()
 	secure := func(names ...string) *TLS {
 		l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
-			Names: names, Directory: "https://127.0.0.1:1/dir", Storage: filepath.Join(os.DevNull, "storage"),
+			Names: names, Directory: units.NewLocation("https://127.0.0.1:1/dir"), Storage: filepath.Join(os.DevNull, "storage"),
 		}}}
 		return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
 	}
@@ -122,7 +123,7 @@ func TestAuthoritiesWithTheSameNameInANewProcess(t *testing.T) {
 		t.Cleanup(m.Close)
 		return m, func(directory string) *TLS {
 			l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
-				Names: []string{"a.example"}, Directory: directory, Storage: filepath.Join(os.DevNull, "storage"),
+				Names: []string{"a.example"}, Directory: units.NewLocation(directory), Storage: filepath.Join(os.DevNull, "storage"),
 			}}}
 			return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
 		}
@@ -159,7 +160,7 @@ func TestAuthoritiesWithTheSameNameAfterAReload(t *testing.T) {
 	defer m.Close()
 	use := func(directory, storage string) *TLS {
 		l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
-			Names: []string{"a.example"}, Directory: directory, Storage: filepath.Join(os.DevNull, storage),
+			Names: []string{"a.example"}, Directory: units.NewLocation(directory), Storage: filepath.Join(os.DevNull, storage),
 		}}}
 		return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
 	}
@@ -194,7 +195,7 @@ func TestExpiredCertificateByACME(t *testing.T) {
 	files := testcert.Write(t, t.TempDir(), "a.example", serial(2))
 	l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{
 		Certificates: []config.Certificate{{Cert: files.Cert, Key: files.Key}},
-		ACME:         &config.ACME{Names: []string{"a.example", "b.example"}, Directory: "https://127.0.0.1:1/dir", Storage: filepath.Join(os.DevNull, "storage")},
+		ACME:         &config.ACME{Names: []string{"a.example", "b.example"}, Directory: units.NewLocation("https://127.0.0.1:1/dir"), Storage: filepath.Join(os.DevNull, "storage")},
 	}}
 	listener := verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
 	for _, name := range l.TLS.ACME.Names {

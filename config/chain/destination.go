@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/config"
+	"sluice/config/units"
 	"sluice/consul/mesh"
 	"sluice/tags"
 )
@@ -115,7 +116,7 @@ func (t *translation) headerEdits(origin, key string, from *mesh.HeaderModifiers
 				t.problem(origin, "%s.set.%s: given twice", key, tags.Shorten(name))
 			case done[lower]: // it is replaced
 			case accept(kind, name, map[string]any{name: value}):
-				in[name] = config.Secret(value)
+				in[name] = units.NewSecret(value)
 				done[lower] = kind == "set"
 			}
 		}

@@ -212,7 +212,7 @@ func editsIn(h *config.HeaderEdits) string {
 	text := func(in map[string]config.Secret) map[string]string {
 		out := make(map[string]string)
 		for name, value := range in {
-			out[name] = string(value)
+			out[name] = value.Reveal()
 		}
 		return out
 	}

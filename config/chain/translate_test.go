@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/config"
+	"sluice/config/units"
 	"sluice/consul/mesh"
 	consulsource "sluice/discovery/consul"
 	"sluice/route"
@@ -276,8 +277,8 @@ func TestRoutesOfRouters(t *testing.T) {
 			},
 			ResponseHeaders: &mesh.HeaderModifiers{Add: map[string]string{"x-e": "e"}},
 		}), want: func(b *config.Branch) {
-			b.Route.RequestHeaders = &config.HeaderEdits{Set: map[string]config.Secret{"x-a": "$$1 % %"}, Add: map[string]config.Secret{"x-c": "c"}, Remove: []string{"x-c", "x-d"}}
-			b.Route.ResponseHeaders = &config.HeaderEdits{Set: map[string]config.Secret{}, Add: map[string]config.Secret{"x-e": "e"}}
+			b.Route.RequestHeaders = &config.HeaderEdits{Set: map[string]config.Secret{"x-a": units.NewSecret("$$1 % %")}, Add: map[string]config.Secret{"x-c": units.NewSecret("c")}, Remove: []string{"x-c", "x-d"}}
+			b.Route.ResponseHeaders = &config.HeaderEdits{Set: map[string]config.Secret{}, Add: map[string]config.Secret{"x-e": units.NewSecret("e")}}
 		}, problems: []string{
 			first + `request_headers.set.Host: cannot be edited: it is edited by host_header`,
 			first + `request_headers.set.x-b: "%PROTOCOL%" is not carried out: sluice has no variables of Envoy`,
@@ -335,7 +336,7 @@ func TestSplitters(t *testing.T) {
 		parts = append(parts, fmt.Sprintf("%s %.4f %s", p.Route.Service, p.Share, p.Route.Origin))
 	}
 	verify.Slices(t, parts, []string{"web 0.9001 service-splitter web, split 1", "web@v1 0.0999 service-splitter web, split 2", "web@web2 0.0000 service-splitter web, split 3"}, "parts")
-	verify.DeepEqual(t, b.Route.Parts[1].Route.RequestHeaders.Set, map[string]config.Secret{"x": "1"}, "edits")
+	verify.DeepEqual(t, b.Route.Parts[1].Route.RequestHeaders.Set, map[string]config.Secret{"x": units.NewSecret("1")}, "edits")
 	verify.Slices(t, r.Problems, []string{"service-splitter web, split 2: request_headers.set.via: cannot be edited: it shows sluice that a request comes back"}, "problems")
 	verify.Slices(t, r.Entries, []string{"service-resolver web", "service-resolver web2", "service-splitter web"}, "entries")
 

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/config"
+	"sluice/config/units"
 	"sluice/discovery"
 	"sluice/discovery/etcd/client"
 	"sluice/observe/events"
@@ -37,7 +38,7 @@ func etcdDocuments() *etcdTree { return newEtcdTree(config.DynamicEtcd{Documents
 
 func newEtcdTree(spec config.DynamicEtcd) *etcdTree {
 	e := &etcdTree{begin: time.Now(), entries: make(map[string]client.Entry)}
-	spec.Endpoints = []string{"http://127.0.0.1:2379"}
+	spec.Endpoints = []config.Location{units.NewLocation("http://127.0.0.1:2379")}
 	e.tree = newTree(&Etcd{Spec: spec, Name: "etcd:/test/", Log: zerolog.New(&e.log)}, func(r Report) {
 		line := fmt.Sprint(time.Since(e.begin))
 		if r.Forgot {

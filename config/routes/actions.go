@@ -82,9 +82,9 @@ type forwardID struct {
 
 // of returns the client with the settings of a, which it takes from before or creates.
 func (f forwards) of(a *config.ForwardAuth, before forwards, machine *locality.Machine, allowLocal bool) *auth.Forward {
-	id := forwardID{a.URL.Text, a.Timeout, a.ByDocument, a.ByDocument && allowLocal}
+	id := forwardID{a.URL, a.Timeout, a.ByDocument, a.ByDocument && allowLocal}
 	client, _ := keep(f, before, id, func(forwardID) (*auth.Forward, error) {
-		return auth.NewForward(a.URL.Value, a.Timeout, controlOf(machine, id.byDocument, id.allowLocal)), nil
+		return auth.NewForward(id.url, id.timeout, controlOf(machine, id.byDocument, id.allowLocal)), nil
 	})
 	return client
 }
@@ -110,21 +110,21 @@ type keySetID struct {
 
 // of returns the keys of the issuer of j, which it takes from before or opens.
 func (k keySets) of(j *config.JWT, before *Routes, machine *locality.Machine, allowLocal bool) (*auth.KeySet, error) {
-	id := keySetID{j.JWKSFile, j.JWKSURL.Text, j.ByDocument, j.ByDocument && allowLocal}
+	id := keySetID{j.JWKSFile, j.JWKSURL, j.ByDocument, j.ByDocument && allowLocal}
 	return keep(k, before.keySets, id, func(keySetID) (*auth.KeySet, error) {
 		if id.file != "" {
 			return auth.OpenKeys(id.file)
 		}
-		return auth.NewKeys(j.JWKSURL.Value, controlOf(machine, id.byDocument, id.allowLocal), before.inherited.Keys[id.name()]), nil
+		return auth.NewKeys(id.url, controlOf(machine, id.byDocument, id.allowLocal), before.inherited.Keys[id.name()]), nil
 	})
 }
 
-// name returns what other processes know the keys by.
+// name returns what other processes know the keys by. It must not be shown.
 func (id keySetID) name() string {
 	if id.byDocument {
-		return fmt.Sprintf("%s of a document, local: %t", id.url, id.allowLocal)
+		return fmt.Sprintf("%s of a document, local: %t", id.url.Reveal(), id.allowLocal)
 	}
-	return string(id.url)
+	return cmp.Or(id.file, id.url.Reveal())
 }
 
 // closeWithout closes the sets that are not in next after the time late.

@@ -7,6 +7,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/config"
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/route"
 	"sluice/test/balancertest"
@@ -24,10 +25,10 @@ func built(t *testing.T, text string) *Routes {
 		{Route: config.Route{Path: "/admin", Service: "web@admin", Actions: config.Actions{
 			Timeouts:       &config.RouteTimeouts{ResponseHeader: &long, Idle: &short},
 			Retry:          &config.RouteRetry{Attempts: &attempts},
-			RequestHeaders: &config.HeaderEdits{Set: map[string]config.Secret{"X-Admin": "1"}},
+			RequestHeaders: &config.HeaderEdits{Set: map[string]config.Secret{"X-Admin": units.NewSecret("1")}},
 		}}, PrefixRewrite: "/", Origin: "service-router web, route 1"},
 		{Route: config.Route{Path: "/", Parts: []config.Part{
-			{Route: config.Route{Service: "web@v1", Actions: config.Actions{RequestHeaders: &config.HeaderEdits{Set: map[string]config.Secret{"X-V1": "1"}}}}, Share: .1},
+			{Route: config.Route{Service: "web@v1", Actions: config.Actions{RequestHeaders: &config.HeaderEdits{Set: map[string]config.Secret{"X-V1": units.NewSecret("1")}}}}, Share: .1},
 			{Route: config.Route{Service: "web"}, Share: .9},
 		}}, Splitter: "web", Origin: "service-router web, route 2"},
 	}

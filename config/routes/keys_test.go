@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -44,5 +45,36 @@ routes:
 	for i, want := range []int{1, 1, 0} {
 		set := verify.Result(next.of(c.Routes[i].JWT, Inherit(State{Keys: saved}), nil, false)).Must(t)
 		verify.Equal(t, len(set.Status().Keys), want, "keys of route %d in the next process", i)
+	}
+}
+
+// Two sets whose URLs differ in a credential have names of their own, which show none, and each goes on in the next process.
+func TestKeysOfURLsThatLookAlike(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprint(w, strings.Replace(someKeys, `"a"`, `"`+r.URL.RawQuery+`"`, 1))
+	}))
+	defer server.Close()
+	c := configtest.Must(t, `services: { star: { peers: ["127.0.0.1:1"] } }
+routes:
+  - { path: /a, service: star, jwt: { jwks_url: "`+server.URL+`?s3cret1", issuer: a, audiences: [x] } }
+  - { path: /b, service: star, jwt: { jwks_url: "`+server.URL+`?s3cret2", issuer: b, audiences: [x] } }
+`)
+	r := verify.Result(build(t, c)).Must(t)
+	r.Start(t.Context())
+	r.AwaitKeys(t.Context(), time.Minute)
+	for range 10 { // in the same order each time
+		all := r.KeySets()
+		verify.Equal(t, len(all), 2, "sets of keys")
+		verify.That(t, all[0].Source == server.URL+"?***" && all[0].Keys[0].ID == "s3cret1", "the first: %+v", all[0])
+		verify.That(t, all[1].Source == server.URL+"?*** #2" && all[1].Keys[0].ID == "s3cret2", "the second: %+v", all[1])
+	}
+
+	saved := r.SavedKeys()
+	server.Close()
+	next := make(keySets)
+	for i, want := range []string{"s3cret1", "s3cret2"} {
+		set := verify.Result(next.of(c.Routes[i].JWT, Inherit(State{Keys: saved}), nil, false)).Must(t)
+		keys := set.Status().Keys
+		verify.That(t, len(keys) == 1 && keys[0].ID == want, "keys of route %d in the next process: %+v", i, keys)
 	}
 }

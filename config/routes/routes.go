@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -182,30 +183,38 @@ func (r *Routes) SavedUsers() map[string]auth.SavedUsers {
 	return saved
 }
 
-// KeySets returns the state of the keys of issuers, sorted by source.
+// KeySets returns the state of the keys of issuers, sorted by source. The second one whose source is shown in the same way,
+// as what may be a credential is masked, has " #2" after it, and so on.
 func (r *Routes) KeySets() (all []auth.KeySetStatus) {
 	if r == nil {
 		return nil
 	}
-	for _, set := range r.keySets {
-		all = append(all, set.Status())
+	ids := slices.SortedFunc(maps.Keys(r.keySets), func(a, b keySetID) int { return cmp.Compare(a.name(), b.name()) })
+	shown := make(map[string]int)
+	for _, id := range ids {
+		status := r.keySets[id].Status()
+		shown[status.Source]++
+		if n := shown[status.Source]; n > 1 {
+			status.Source = fmt.Sprintf("%s #%d", status.Source, n)
+		}
+		all = append(all, status)
 	}
 	slices.SortStableFunc(all, func(a, b auth.KeySetStatus) int { return cmp.Compare(a.Source, b.Source) })
 	return all
 }
 
 // ReadFiles reads the files of users, keys and pages again, and logs what has become of the keys at URLs. faults has what was logged,
-// by path or URL.
+// by path or URL; it must not be shown.
 func (r *Routes) ReadFiles(faults map[string]string, log zerolog.Logger) {
-	for _, set := range r.keySets {
+	for id, set := range r.keySets {
 		changed, _ := set.Refresh()
 		status := set.Status()
 		switch err := status.Err; {
-		case err != nil && faults[status.Source] != err.Error():
-			faults[status.Source] = err.Error()
+		case err != nil && faults[id.name()] != err.Error():
+			faults[id.name()] = err.Error()
 			log.Warn().Str("source", status.Source).Int("keys", len(status.Keys)).Err(err).Msg("the keys of an issuer of tokens cannot be read: the previous ones stay in use")
-		case err == nil && faults[status.Source] != "":
-			delete(faults, status.Source)
+		case err == nil && faults[id.name()] != "":
+			delete(faults, id.name())
 			log.Info().Str("source", status.Source).Int("keys", len(status.Keys)).Msg("the keys of an issuer of tokens can be read again")
 		case changed:
 			log.Info().Str("source", status.Source).Int("keys", len(status.Keys)).Msg("the file of keys has changed")

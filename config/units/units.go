@@ -1,5 +1,6 @@
-// Package units has the types of settings whose text in a configuration has a unit. The packages
-// that use such a setting have it in their options, so that it has one type everywhere.
+// Package units has the types of settings whose text in a configuration has a unit, or must not be
+// shown. The packages that use such a setting have it in their options, so that it has one type
+// everywhere.
 package units
 
 // Ratio is a number, or in a configuration also a percentage: 0.05 and 5% are the same.

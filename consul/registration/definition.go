@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/config/units"
 	"sluice/discovery/locality"
 )
 
@@ -59,13 +60,13 @@ type Settings struct {
 type Check struct {
 	Type     CheckType
 	Name     string
-	URL      string        // for CheckHTTP; default: Path at Self.Checked
-	Path     string        // for CheckHTTP, with query
-	Service  string        // for CheckGRPC; "": the whole server
-	TLS      bool          // for CheckHTTP without URL and CheckGRPC: TLS with any certificate
-	Address  string        // "host:port", for CheckTCP; default: the service's
-	Interval time.Duration // between checks; with CheckTTL, between reports
-	Timeout  time.Duration // for CheckHTTP, CheckTCP and CheckGRPC
+	URL      units.Location // for CheckHTTP; default: Path at Self.Checked
+	Path     string         // for CheckHTTP, with query
+	Service  string         // for CheckGRPC; "": the whole server
+	TLS      bool           // for CheckHTTP without URL and CheckGRPC: TLS with any certificate
+	Address  string         // "host:port", for CheckTCP; default: the service's
+	Interval time.Duration  // between checks; with CheckTTL, between reports
+	Timeout  time.Duration  // for CheckHTTP, CheckTCP and CheckGRPC
 }
 
 // Self describes who registers. It does not change.
@@ -130,7 +131,7 @@ func define(s Settings, self Self, agentURL string, outbound func(agentURL strin
 	reachable := self.Checked != "" && (local || isEvery(checkedHost) || !IsLoopback(checkedHost))
 	switch {
 	case t != CheckAuto && t != "":
-	case reachable || s.Check.URL != "":
+	case reachable || !s.Check.URL.IsZero():
 		t = CheckHTTP
 	default:
 		t = CheckTTL
@@ -156,10 +157,10 @@ func define(s Settings, self Self, agentURL string, outbound func(agentURL strin
 	switch t {
 	case CheckHTTP:
 		scheme := "http"
-		if s.Check.TLS && s.Check.URL == "" {
+		if s.Check.TLS && s.Check.URL.IsZero() {
 			scheme, c.TLSSkipVerify = "https", true
 		}
-		c.HTTP = cmp.Or(s.Check.URL, scheme+"://"+checked+s.Check.Path)
+		c.HTTP = cmp.Or(s.Check.URL.Reveal(), scheme+"://"+checked+s.Check.Path)
 	case CheckTCP:
 		c.TCP = cmp.Or(s.Check.Address, net.JoinHostPort(near, strconv.Itoa(r.Port)))
 	case CheckGRPC:

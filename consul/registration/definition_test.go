@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/config/units"
 	"sluice/test/verify"
 )
 
@@ -55,7 +56,7 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 		},
 		{
 			name: "URL", listener: "[::]:80", admin: "127.0.0.1:8081", agent: remote,
-			settings: Settings{Check: Check{Type: CheckAuto, URL: "http://10.1.1.1:18081/readyz"}},
+			settings: Settings{Check: Check{Type: CheckAuto, URL: units.NewLocation("http://10.1.1.1:18081/readyz")}},
 			id:       "sluice-web1-80", address: "10.0.0.7", port: 80, check: "http", target: "http://10.1.1.1:18081/readyz", meta: "127.0.0.1:8081",
 		},
 		{
@@ -65,7 +66,7 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 		},
 		{
 			name: "TLS and a URL", listener: "[::]:80", admin: "127.0.0.1:8081", tls: true, agent: local,
-			settings: Settings{Check: Check{TLS: true, URL: "http://10.1.1.1:18081/readyz"}},
+			settings: Settings{Check: Check{TLS: true, URL: units.NewLocation("http://10.1.1.1:18081/readyz")}},
 			id:       "sluice-web1-80", port: 80, check: "http", target: "http://10.1.1.1:18081/readyz", meta: "https://127.0.0.1:8081",
 		},
 		{

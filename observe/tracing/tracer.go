@@ -16,6 +16,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	"sluice/config/units"
 	"sluice/observe/excerpt"
 	"sluice/observe/panics"
 )
@@ -23,7 +24,7 @@ import (
 // Options configure a Tracer.
 type Options struct {
 	// Endpoint is the URL of the collector without the path of traces.
-	Endpoint *url.URL
+	Endpoint units.Location
 	Headers  map[string]string // of the requests to it
 	// Sample is the share of traces that begin here and are exported, from 0 to 1.
 	Sample float64
@@ -68,6 +69,7 @@ type Tracer struct {
 	client    otlptrace.Client
 	resource  *tracepb.ResourceSpans // its fields are copied
 	notify    func(error)
+	endpoint  units.Location
 
 	queue  chan *Request
 	queued atomic.Int64 // see maxQueuedBytes
@@ -98,14 +100,18 @@ func (c *Counters) Read() Counts {
 
 // New starts a Tracer. The caller must call Close.
 func New(o Options) (*Tracer, error) {
+	endpoint, err := url.Parse(o.Endpoint.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("tracing: %s is no URL", o.Endpoint)
+	}
 	t := &Tracer{
 		threshold: uint64(math.Ldexp(min(o.Sample, 1-1.0/(1<<53)), 64)), every: o.Sample >= 1,
 		client: otlptracehttp.NewClient(
-			otlptracehttp.WithEndpointURL(o.Endpoint.JoinPath("v1/traces").String()), otlptracehttp.WithHeaders(o.Headers),
+			otlptracehttp.WithEndpointURL(endpoint.JoinPath("v1/traces").String()), otlptracehttp.WithHeaders(o.Headers),
 			otlptracehttp.WithCompression(otlptracehttp.GzipCompression), otlptracehttp.WithTimeout(exportTimeout),
 			otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: 500 * time.Millisecond, MaxInterval: 5 * time.Second, MaxElapsedTime: exportTimeout}),
 		),
-		resource: newResource(o), notify: o.Notify,
+		resource: newResource(o), notify: o.Notify, endpoint: o.Endpoint,
 		queue: make(chan *Request, maxQueued), quit: make(chan struct{}), done: make(chan struct{}),
 		counts: o.Counters,
 	}
@@ -254,7 +260,7 @@ func (t *Tracer) export(b *batch) {
 			return
 		}
 		if failing { // the collector's answer, of up to megabytes, is in it
-			err = errors.New(excerpt.Of(err.Error(), maxError))
+			err = errors.New(excerpt.Of(t.endpoint.MaskIn(err.Error()), maxError))
 		}
 		t.notify(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	"sluice/config/units"
 	"sluice/test/tracetest"
 	"sluice/test/verify"
 )
@@ -57,14 +58,14 @@ func TestBegin(t *testing.T) {
 		{"not trusted, all", 1, unsampled, true, false, true, true},
 		{"not trusted, none", 0, parent, true, false, false, false},
 	} {
-		tracer := start(t, Options{Endpoint: verify.URL(t, "http://127.0.0.1:1"), Sample: test.sample})
+		tracer := start(t, Options{Endpoint: units.NewLocation("http://127.0.0.1:1"), Sample: test.sample})
 		s := tracer.Begin(test.parent, test.known, test.trusted)
 		verify.That(t, s.Sampled == test.sampled && s.ID.IsZero() != test.span && !s.Trace.IsZero(), "%s: got %+v", test.name, s)
 		verify.That(t, !test.known || s.Trace == test.parent.Trace, "%s: got the trace %x", test.name, s.Trace)
 		want := test.parent.Span
 		verify.That(t, !test.span || s.Parent == want, "%s: got the parent %x", test.name, s.Parent)
 	}
-	tracer, sampled := start(t, Options{Endpoint: verify.URL(t, "http://127.0.0.1:1"), Sample: 0.5}), 0
+	tracer, sampled := start(t, Options{Endpoint: units.NewLocation("http://127.0.0.1:1"), Sample: 0.5}), 0
 	const requests = 10_000 // a share beyond 45 % to 55 % has a chance of 10^-22
 	for range requests {
 		if tracer.Begin(Parent{}, false, false).Sampled {
@@ -79,7 +80,7 @@ func TestExport(t *testing.T) {
 	collector := tracetest.Start(t)
 	counters := new(Counters)
 	tracer := start(t, Options{
-		Endpoint: verify.URL(t, collector.URL+"/"), Headers: map[string]string{"Authorization": "Bearer x"}, Sample: 1,
+		Endpoint: units.NewLocation(collector.URL + "/"), Headers: map[string]string{"Authorization": "Bearer x"}, Sample: 1,
 		Service: "edge", Instance: "host-1", Version: "v1", Counters: counters,
 	})
 	parent, _ := ParseTraceparent([]byte("00-" + traceText + "-" + spanText + "-01"))
@@ -170,7 +171,7 @@ func TestSlowCollector(t *testing.T) {
 		goOn := make(chan struct{})
 		collector.Block(goOn)
 		counters := new(Counters)
-		tracer := start(t, Options{Endpoint: verify.URL(t, collector.URL), Sample: 1, Counters: counters})
+		tracer := start(t, Options{Endpoint: units.NewLocation(collector.URL), Sample: 1, Counters: counters})
 		path := strings.Repeat("x", test.path)
 		for range requests {
 			tracer.Record(&Request{Span: tracer.Begin(Parent{}, false, false), Path: path})
@@ -199,7 +200,7 @@ func TestCollectorThatRefuses(t *testing.T) {
 	counters := new(Counters)
 	var mu sync.Mutex
 	var told []error
-	tracer := start(t, Options{Endpoint: verify.URL(t, collector.URL), Sample: 1, Counters: counters, Notify: func(err error) {
+	tracer := start(t, Options{Endpoint: units.NewLocation(collector.URL), Sample: 1, Counters: counters, Notify: func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		told = append(told, err)
@@ -236,7 +237,7 @@ func TestCollectorThatAnswersAtLength(t *testing.T) {
 	}))
 	defer collector.Close()
 	told := make(chan error, 1)
-	tracer := start(t, Options{Endpoint: verify.URL(t, collector.URL), Sample: 1, Notify: func(err error) { told <- err }})
+	tracer := start(t, Options{Endpoint: units.NewLocation(collector.URL), Sample: 1, Notify: func(err error) { told <- err }})
 	tracer.Record(&Request{Span: tracer.Begin(Parent{}, false, false)})
 	tracer.Close()
 	text := (<-told).Error()
@@ -247,7 +248,7 @@ func TestCollectorThatAnswersAtLength(t *testing.T) {
 func TestNoCollector(t *testing.T) {
 	t.Parallel()
 	counters := new(Counters)
-	tracer := start(t, Options{Endpoint: verify.URL(t, "http://127.0.0.1:1"), Sample: 1, Counters: counters})
+	tracer := start(t, Options{Endpoint: units.NewLocation("http://127.0.0.1:1"), Sample: 1, Counters: counters})
 	tracer.Record(&Request{Span: tracer.Begin(Parent{}, false, false)})
 	tracer.Close()
 	verify.Equal(t, counters.Read(), (Counts{Failed: 1}), "counters.Read()")

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"time"
 
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/route/places"
 )
@@ -41,10 +42,14 @@ type Answer struct {
 // Allows reports whether the request is allowed.
 func (a *Answer) Allows() bool { return a.Status < 300 }
 
-// NewForward returns a Forward to a URL for HTTP or HTTPS, which does not change. timeout bounds each question. control is
-// of who has named the URL.
-func NewForward(to *url.URL, timeout time.Duration, control locality.Control) *Forward {
-	return &Forward{to, timeout, clientOf(control, timeout), places.New(maxConnections, maxPerBlock)}
+// NewForward returns a Forward to a URL for HTTP or HTTPS; if it is none, each question fails. timeout bounds each question.
+// control is of who has named the URL.
+func NewForward(to units.Location, timeout time.Duration, control locality.Control) *Forward {
+	at, err := url.Parse(to.Reveal())
+	if err != nil {
+		at = new(url.URL)
+	}
+	return &Forward{at, timeout, clientOf(control, timeout), places.New(maxConnections, maxPerBlock)}
 }
 
 // clientOf returns a client that follows no redirects. timeout bounds how long a connection takes to open: net/http opens it also
@@ -65,6 +70,15 @@ func clientOf(control locality.Control, timeout time.Duration) *http.Client {
 	}
 }
 
+// send sends a request. Its error does not have the URL, unlike that of net/http: the URL may have credentials.
+func send(client *http.Client, request *http.Request) (*http.Response, error) {
+	response, err := client.Do(request)
+	if whole, ok := errors.AsType[*url.Error](err); ok {
+		err = whole.Err
+	}
+	return response, err
+}
+
 // Timeout bounds the time of Ask.
 func (f *Forward) Timeout() time.Duration { return f.timeout }
 
@@ -76,7 +90,7 @@ func (f *Forward) Ask(ctx context.Context, client places.Block, header http.Head
 	}
 	defer f.places.Give(client)
 	request := &http.Request{Method: http.MethodGet, URL: f.url, Header: header}
-	response, err := f.client.Do(request.WithContext(ctx))
+	response, err := send(f.client, request.WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("forward auth: %w", err)
 	}

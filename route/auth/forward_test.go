@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/route/places"
 	"sluice/test/verify"
@@ -25,7 +26,7 @@ func TestAddressesOfQuestions(t *testing.T) {
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
 	for _, host := range []string{"127.0.0.1", "localhost", "[::ffff:127.0.0.1]"} {
 		for _, allowed := range []bool{false, true} {
-			f := NewForward(verify.URL(t, "http://"+host+":"+port), 0, locality.New().ByOthers(func() bool { return allowed }))
+			f := NewForward(units.NewLocation("http://"+host+":"+port), 0, locality.New().ByOthers(func() bool { return allowed }))
 			_, err := f.Ask(t.Context(), places.BlockOf(netip.MustParseAddr("10.0.0.1")), http.Header{})
 			f.Close()
 			verify.That(t, (!allowed || err == nil) && (allowed || err != nil && strings.Contains(err.Error(), "want discovery.allow_local")), "%s, allowed %v: %v", host, allowed, err)
@@ -44,7 +45,7 @@ func TestQuestionsOfOneClientHaveTheirShare(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	f := NewForward(verify.URL(t, server.URL), 0, locality.ByOperator)
+	f := NewForward(units.NewLocation(server.URL), 0, locality.ByOperator)
 	defer f.Close()
 	slow, other := places.BlockOf(netip.MustParseAddr("10.0.0.1")), places.BlockOf(netip.MustParseAddr("10.0.0.2"))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -75,7 +76,7 @@ func TestQuestionsAfterHandshakesWithoutAnAnswer(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	const timeout = time.Second
-	f := NewForward(verify.URL(t, server.URL), timeout, locality.ByOperator)
+	f := NewForward(units.NewLocation(server.URL), timeout, locality.ByOperator)
 	defer f.Close()
 	f.client.Transport.(*http.Transport).TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig
 	ask := func(timeout time.Duration) error {
@@ -91,6 +92,22 @@ func TestQuestionsAfterHandshakesWithoutAnAnswer(t *testing.T) {
 	asking.Wait()
 	mute.Store(false)
 	verify.NoError(t, ask(10*timeout)) // the server works again
+}
+
+// The URL of a server may have a credential: no error of a question shows it.
+func TestErrorsOfQuestionsHideTheURL(t *testing.T) {
+	closing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		verify.NoError(t, err)
+		conn.Close()
+	}))
+	defer closing.Close()
+	for _, to := range []string{closing.URL, "http://127.0.0.1:1"} {
+		f := NewForward(units.NewLocation(strings.Replace(to, "//", "//us3r:s3cret@", 1)+"/?key=s3cret"), time.Minute, locality.ByOperator)
+		_, err := f.Ask(t.Context(), places.Many, http.Header{})
+		f.Close()
+		verify.That(t, err != nil && !strings.Contains(err.Error(), "s3"), "%s: %v", to, err)
+	}
 }
 
 // A muteListener keeps connections from the server while it is mute.

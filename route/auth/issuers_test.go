@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/route/places"
 	"sluice/test/verify"
@@ -63,7 +64,7 @@ func TestIssuerByHTTPS(t *testing.T) {
 	defer issuer.Close()
 	for trusted, want := range map[bool]string{false: "unknown", true: "good"} {
 		r := rulesOf(t, setOf("ec"))
-		r.Keys = NewKeys(verify.URL(t, issuer.URL), locality.ByOperator, SavedKeys{})
+		r.Keys = NewKeys(units.NewLocation(issuer.URL), locality.ByOperator, SavedKeys{})
 		if trusted {
 			transport := r.Keys.client.Transport.(*http.Transport)
 			transport.TLSClientConfig = issuer.Client().Transport.(*http.Transport).TLSClientConfig

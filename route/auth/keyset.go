@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"sluice/config/regular"
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/observe/excerpt"
 	"sluice/observe/panics"
@@ -38,7 +38,8 @@ const (
 // A KeySet has the public keys of an issuer, from a file or a URL. After a failure the last ones stay. It is safe for
 // concurrent use.
 type KeySet struct {
-	source  string // the path or the URL
+	path    string         // of the file; empty: url
+	url     units.Location // empty: path
 	client  *http.Client
 	current atomic.Pointer[keys] // nil: they have not been read yet
 	waiting *places.Places       // of requests for other keys
@@ -54,7 +55,7 @@ type KeySet struct {
 
 // KeySetStatus is the state of a KeySet.
 type KeySetStatus struct {
-	Source   string // the path or the URL
+	Source   string // the path or the URL, without credentials
 	Keys     []KeyStatus
 	Ignored  int       // keys that cannot be used
 	Read     time.Time // when the keys in use were read last; zero: there are none
@@ -79,14 +80,16 @@ type SavedKeys struct {
 // OpenKeys returns the keys of a file.
 func OpenKeys(path string) (*KeySet, error) {
 	s := newKeySet(path)
+	s.path = path
 	_, err := s.Refresh()
 	return s, err
 }
 
 // NewKeys returns the keys at a URL, which are read from Start on; before, they are the saved ones. control is as for
 // [NewForward].
-func NewKeys(at *url.URL, control locality.Control, saved SavedKeys) *KeySet {
+func NewKeys(at units.Location, control locality.Control, saved SavedKeys) *KeySet {
 	s := newKeySet(at.String())
+	s.url = at
 	s.client = clientOf(control, queryTimeout)
 	if k, err := parseKeys(saved.Text); err == nil {
 		s.current.Store(k)
@@ -97,8 +100,8 @@ func NewKeys(at *url.URL, control locality.Control, saved SavedKeys) *KeySet {
 
 func newKeySet(source string) *KeySet {
 	return &KeySet{
-		source: source, waiting: places.New(maxConnections, maxPerBlock),
-		demand: wake.NewOne(), status: KeySetStatus{Source: source},
+		waiting: places.New(maxConnections, maxPerBlock),
+		demand:  wake.NewOne(), status: KeySetStatus{Source: source},
 	}
 }
 
@@ -173,8 +176,8 @@ func (s *KeySet) noteEnd(err error) {
 
 func (s *KeySet) noteLocked(err error) {
 	s.status.Reads++
-	if s.status.Err = nil; err != nil { // it may have texts of the issuer
-		s.status.Err = errors.New(excerpt.Of(err.Error(), maxFault))
+	if s.status.Err = nil; err != nil { // it may have texts of the issuer, which may repeat the URL
+		s.status.Err = errors.New(excerpt.Of(s.url.MaskIn(err.Error()), maxFault))
 		s.status.Failures++
 		return
 	}
@@ -185,11 +188,11 @@ func (s *KeySet) noteLocked(err error) {
 func (s *KeySet) ask(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.source, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url.Reveal(), nil)
 	if err != nil {
 		return nil, err
 	}
-	response, err := s.client.Do(request)
+	response, err := send(s.client, request)
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +234,7 @@ func (s *KeySet) Refresh() (changed bool, err error) {
 		s.noteLocked(err)
 		s.mu.Unlock()
 	}()
-	f, err := regular.Open(s.source)
+	f, err := regular.Open(s.path)
 	if err != nil {
 		return false, fmt.Errorf("keys: %w", err)
 	}
@@ -241,7 +244,7 @@ func (s *KeySet) Refresh() (changed bool, err error) {
 		changed, err = s.use(text)
 	}
 	if err != nil {
-		return false, fmt.Errorf("keys: %s: %w", s.source, err)
+		return false, fmt.Errorf("keys: %s: %w", s.path, err)
 	}
 	return changed, nil
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/route/places"
 	"sluice/test/verify"
@@ -76,7 +77,7 @@ func (i *issuer) queries() int {
 func follow(t *testing.T, saved SavedKeys) (*issuer, *Tokens) {
 	i := &issuer{t: t}
 	r := rulesOf(t, setOf("rsa"))
-	r.Keys = NewKeys(verify.URL(t, "http://issuer/keys"), locality.ByOperator, saved)
+	r.Keys = NewKeys(units.NewLocation("http://issuer/keys"), locality.ByOperator, saved)
 	r.Keys.client.Transport = i
 	return i, r
 }
@@ -381,7 +382,7 @@ func TestAddressesOfKeys(t *testing.T) {
 		deny error
 		want string
 	}{{"/", nil, ""}, {"/redirect", nil, "status 302"}, {"/", errors.New("not allowed"), "not allowed"}} {
-		s := NewKeys(verify.URL(t, server.URL+test.path), func(context.Context, string, string, syscall.RawConn) error { return test.deny }, SavedKeys{})
+		s := NewKeys(units.NewLocation(server.URL+test.path), func(context.Context, string, string, syscall.RawConn) error { return test.deny }, SavedKeys{})
 		s.Start(t.Context())
 		s.Await(t.Context())
 		status := s.Status()

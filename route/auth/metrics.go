@@ -16,15 +16,10 @@ var (
 	keyFailures = descriptions.New("token_keys_failures_total", "Attempts to read the keys of an issuer of tokens that failed.", "source")
 )
 
-// Metrics returns the collector of what read returns.
+// Metrics returns the collector of what read returns. No two of them have the same source.
 func Metrics(read func() []KeySetStatus) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
-		seen := make(map[string]bool)
 		for _, k := range read() {
-			if seen[k.Source] { // of the file and of a document: the first counts
-				continue
-			}
-			seen[k.Source] = true
 			s.Gauge(keyCount, float64(len(k.Keys)), k.Source)
 			if !k.Read.IsZero() {
 				s.Gauge(keyAge, time.Since(k.Read).Seconds(), k.Source)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sluice/config"
+	"sluice/config/units"
 	"sluice/route"
 	"sluice/tags"
 	"sluice/tags/fabio"
@@ -361,7 +362,7 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 	}
 	want := Rules{
 		Claims: []config.Claim{{Service: "a", Hosts: []string{"h"}}}, Reserved: map[string]bool{"h": true}, Insecure: true,
-		ForwardAuth: []config.Location{"http://auth/"}, Listeners: []string{"internal"}, Share: true,
+		ForwardAuth: []config.Location{units.NewLocation("http://auth/")}, Listeners: []string{"internal"}, Share: true,
 		StreamListeners: []string{"db"}, EndsTLS: map[string]bool{"tls": true}, ReservedNames: map[string]bool{"git.example.com": true},
 		Defined: map[string]bool{"x": true, "y": true, "z": true}, Divided: map[string]bool{"x": true, "y": false, "z": false},
 		Requests: map[string]string{"y": "balance.policy sticky"}, Named: map[string]bool{"x": true, "y": true, "z": true},
@@ -455,7 +456,7 @@ func TestForwardAuth(t *testing.T) {
 		"http://auth/verify": true, "http://auth/verify?x=y": false, "http://auth/": false, "http://127.0.0.1:8500/v1/kv/x": false, "http://AUTH/verify": false,
 	} {
 		rules := allRules()
-		rules.ForwardAuth = []config.Location{"http://other/", "http://auth/verify"}
+		rules.ForwardAuth = []config.Location{units.NewLocation("http://other/"), units.NewLocation("http://auth/verify")}
 		for _, tags := range [][]string{
 			{"sluice.route=h/ strip=/x forward_auth.url=" + url},
 			{"traefik.enable=true", "traefik.http.routers.r.rule=Host(`h`)", "traefik.http.routers.r.middlewares=m", "traefik.http.middlewares.m.forwardauth.address=" + url},

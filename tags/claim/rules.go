@@ -192,7 +192,7 @@ func coversPath(paths []string, r config.Route) bool {
 // none. The server need not be one of the service, so a tag could make sluice send requests to
 // any address that sluice reaches.
 func (u *Rules) forwardAuth(r config.Route) (refused string) {
-	if r.ForwardAuth == nil || slices.Contains(u.ForwardAuth, r.ForwardAuth.URL.Text) {
+	if r.ForwardAuth == nil || slices.Contains(u.ForwardAuth, r.ForwardAuth.URL) {
 		return ""
 	}
 	return fmt.Sprintf("forward_auth.url %s is not in catalog.forward_auth of the file, which has the URLs that tags may name; the route denies every request", r.ForwardAuth.URL)
