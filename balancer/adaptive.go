@@ -15,7 +15,7 @@ const (
 	CriticalityNormal Criticality = iota
 	// CriticalityCritical is refused last.
 	CriticalityCritical
-	// CriticalitySheddable is refused first, as are retries and hedges of any criticality.
+	// CriticalitySheddable is refused first, as are retries of any criticality.
 	CriticalitySheddable
 
 	// NumCriticalities is the number of criticalities; they count from 0.

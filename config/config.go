@@ -276,7 +276,6 @@ func (u *Upstream) UsesHTTP2() bool { return u.Protocol == ProtocolH2 || u.Proto
 type Retry struct {
 	route.Retry
 	balancer.RetryBudget
-	Hedge route.Hedging `key:"hedge"`
 }
 
 // Limits limit the load of a service's pool, and what its peers answer.

@@ -120,7 +120,7 @@ services:
     balance: { policy: round_robin }
     timeouts: { connect: 250ms, response_header: 1m30s, idle: 1h, tunnel: 2h }
     keepalive: { idle: 1m, max: 8, max_requests: 100, max_age: 1h }
-    retry: { attempts: 1, per_try_timeout: 2s, body: 1MiB, budget: 10%, min_per_second: 3, hedge: { after: 1s, percentile: 95% } }
+    retry: { attempts: 1, per_try_timeout: 2s, body: 1MiB, budget: 10%, min_per_second: 3 }
     limits: { requests: 100, requests_per_peer: 20, connections_per_peer: 10, connection_wait: 2s, pending: 30, retries: 40, response_head: 32KiB, response_fields: 200 }
     wait_for_peer: 2s
     drain: { timeout: 5m }
@@ -171,7 +171,7 @@ health: { max_checks: 9 }
 				Timeouts:    route.Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
 				Keepalive:   upstream.Keepalive{IdleTimeout: time.Minute, MaxIdle: 8, ConnectionLimits: socket.ConnectionLimits{MaxRequests: 100, MaxAge: time.Hour}},
 				Upstream:    Upstream{Protocol: "http1"},
-				Retry:       Retry{route.Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, BodyBytes: 1 << 20}, balancer.RetryBudget{Ratio: 0.1, MinPerSecond: 3}, route.Hedging{After: time.Second, Percentile: 0.95}},
+				Retry:       Retry{route.Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, BodyBytes: 1 << 20}, balancer.RetryBudget{Ratio: 0.1, MinPerSecond: 3}},
 				Limits:      Limits{Limits: balancer.Limits{Requests: 100, PeerRequests: 20, PeerConnections: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40, AdaptiveMin: 4}, ResponseLimits: upstream.ResponseLimits{HeadBytes: 32 << 10, Fields: 200}},
 				WaitForPeer: 2 * time.Second,
 				Drain:       Drain{Timeout: 5 * time.Minute},

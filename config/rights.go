@@ -95,7 +95,6 @@ var rights = []right{
 	{"services.NAME.upstream.tls", "ca cert key", 0, nil},
 	{"services.NAME.retry", "attempts per_try_timeout budget min_per_second", ByDocument, nil},
 	{"services.NAME.retry", "body", 0, nil},
-	{"services.NAME.retry.hedge", "after percentile", ByDocument, nil},
 	{"services.NAME.limits", "requests requests_per_peer connections_per_peer connection_wait pending retries adaptive adaptive_min", ByDocument, nil},
 	{"services.NAME.limits", "response_head response_fields", 0, nil},
 	{"services.NAME", "wait_for_peer", ByDocument, nil},

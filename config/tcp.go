@@ -206,7 +206,7 @@ func (s *Service) checkStreams(d *decoder, name string) {
 // route leads.
 func checkStreamOnly(d *decoder, name string) {
 	for _, key := range []string{
-		"timeouts.response_header", "keepalive", "retry.per_try_timeout", "retry.body", "retry.hedge",
+		"timeouts.response_header", "keepalive", "retry.per_try_timeout", "retry.body",
 		"health.passive.consecutive_5xx",
 	} {
 		key = join("services", name) + "." + key

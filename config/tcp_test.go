@@ -64,9 +64,9 @@ func TestTCPRefusals(t *testing.T) {
 			`sluice.yaml:4: services.star.upstream.protocol: value "h2": only with upstream.tls or consul.connect: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS`}},
 		{"hash of a header", web + db + "services:\n  star: { peers: ['127.0.0.1:1'] }\n  db: { peers: ['127.0.0.1:2'], balance: { policy: hash, hash: { keys: [header x] } } }\n" + routes, []string{
 			`sluice.yaml:6: services.db.balance.hash.keys: without client_address, the only key of a connection of a listener with protocol: tcp`}},
-		{"settings of requests", web + db + "services:\n  star: { peers: ['127.0.0.1:1'] }\n  db:\n    peers: ['127.0.0.1:2']\n    timeouts: { response_header: 1s }\n    retry: { hedge: { after: 1s } }\n" + routes, []string{
+		{"settings of requests", web + db + "services:\n  star: { peers: ['127.0.0.1:1'] }\n  db:\n    peers: ['127.0.0.1:2']\n    timeouts: { response_header: 1s }\n    retry: { body: 1KiB }\n" + routes, []string{
 			`sluice.yaml:8: services.db.timeouts.response_header: without effect: only listeners with protocol: tcp use service "db", and this is about requests`,
-			`sluice.yaml:9: services.db.retry.hedge: without effect: only listeners with protocol: tcp use service "db", and this is about requests`}},
+			`sluice.yaml:9: services.db.retry.body: without effect: only listeners with protocol: tcp use service "db", and this is about requests`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Parse("sluice.yaml", []byte(test.text))

@@ -15,7 +15,7 @@ func (c *combinations) retry() settings {
 	if !c.dying && !c.crashing && c.one(3) {
 		keys["attempts"] = pick(c, 1, 2)
 	}
-	if !c.dying && !c.crashing && !c.impatient && c.one(2) { // then only hedges use it up
+	if !c.dying && !c.crashing && !c.impatient && c.one(2) { // then nothing uses it up
 		keys["budget"], keys["min_per_second"] = pick(c, 0.0, 0.01, 0.2), pick(c, 0, 1)
 	}
 	if c.impatient && c.one(2) {
@@ -23,9 +23,6 @@ func (c *combinations) retry() settings {
 	}
 	if c.one(3) {
 		keys["body"] = pick(c, "0", "1KiB", "40KiB", "1MiB")
-	}
-	if c.one(3) {
-		keys["hedge"] = pick(c, settings{"after": "1ms"}, settings{"after": "5ms"}, settings{"percentile": "50%"})
 	}
 	return keys
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -9,9 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"sluice/balancer"
 	"sluice/proxy/accesslog"
 	"sluice/route"
 	"sluice/route/ratelimit"
+	"sluice/test/tracetest"
 	"sluice/test/verify"
 )
 
@@ -165,28 +168,31 @@ func TestAccessLogHasTheUpstreamStatus(t *testing.T) {
 	verify.That(t, lines[1].Status == 400 && lines[1].UpstreamStatus == 0, "got %+v", lines[1])
 }
 
-func TestHedgedTriesAreLogged(t *testing.T) {
+// A request whose peer fails its health checks goes to another one. The log, the spans and the
+// counters say so, and the peer that was left has not failed.
+func TestLeftPeer(t *testing.T) {
 	t.Parallel()
-	slow := startOrigin(t, hanging)
-	fast := startOrigin(t, answersAfter(0, "fast"))
-	p := startLogged(t, Options{}, slow.address(), fast.address())
-	hedged(p.testProxy, 2)
-	for range 4 {
-		status, _ := get(t, p.testProxy, "GET")
-		verify.Require(t, status == 200, "got %d", status)
+	tracer, collector := startTracer(t, 1)
+	held, other := startHeldOrigin(t), answersOK(t)
+	p := startLogged(t, Options{Tracer: tracer}, held.address())
+	p.setService(route.Service{Retry: route.Retry{Attempts: 2}})
+	conn := p.send(heldRequest)
+	<-held.arrived
+	p.setPeers(held.address(), other)
+	p.suspect(rand.New(rand.NewPCG(0, 0)))
+	expectResponse(t, conn, 200)
+	conn.Close()
+	lines := p.lines()
+	verify.Require(t, len(lines) == 1 && len(lines[0].Tries) == 2, "got %+v", lines)
+	tries := lines[0].Tries
+	verify.That(t, lines[0].Peer == other && tries[0].Peer == held.address() && tries[0].Outcome == "superseded" && tries[0].Status == 0 && tries[1].Outcome == "ok", "got %+v", lines[0])
+	attempts := awaitSpans(t, collector, 1)[0].attempts
+	verify.Require(t, len(attempts) == 2, "got %v", attempts)
+	verify.That(t, tracetest.Attributes(attempts[0])["sluice.attempt.outcome"] == "superseded" && tracetest.Attributes(attempts[1])["sluice.attempt.cause"] == "superseded", "got %v", attempts)
+	for _, peer := range p.pool.Snapshot().All {
+		superseded := peer.Outcomes()[balancer.OutcomeSuperseded]
+		verify.That(t, peer.Failures() == 0 && (superseded == 1) == (peer.Address() == held.address()), "%s: outcomes %v", peer.Address(), peer.Outcomes())
 	}
-	superseded := 0
-	for _, l := range p.lines() {
-		for _, try := range l.Tries {
-			if try.Outcome == "superseded" && try.Peer == slow.address() && try.Status == 0 {
-				superseded++
-			} else if try.Outcome != "ok" && try.Outcome != "superseded" {
-				t.Errorf("got %+v", l)
-			}
-		}
-		verify.That(t, l.Peer == fast.address(), "got %+v, want the peer that answered", l)
-	}
-	verify.That(t, superseded != 0, "no line says that another peer answered first")
 }
 
 func TestOverTLSAccessLog(t *testing.T) {

@@ -35,7 +35,7 @@ func (x *httpExchange) account() {
 	entry.Time, entry.Duration, entry.Waited, entry.Connect = x.startTime, duration, x.waited(duration), x.connectTime
 	entry.Client, entry.User, entry.RequestID, entry.Proto = x.clientAddress(), x.user, x.requestID, c.protocol()
 	entry.Status, entry.UpstreamStatus, entry.GRPCStatus = x.status, x.upstreamStatus, x.grpcCode.String()
-	entry.BytesIn, entry.BytesOut, entry.Attempts = x.bytesIn, x.bytesOut, x.tries
+	entry.BytesIn, entry.BytesOut, entry.Attempts = x.bytesIn, x.bytesOut, x.attempts.Tries
 	entry.Reason, entry.Failed = x.refused, x.statusForMetrics() >= 500
 	if x.upstreamTime > 0 {
 		entry.Upstream = x.upstreamTime - x.picked.Sub(x.startTime)
@@ -80,7 +80,7 @@ func (x *httpExchange) account() {
 // of the tries would be cleared for each request, and would make the stack of each new
 // connection grow.
 func (x *httpExchange) logTries(log *accesslog.Logger, single *accesslog.Entry, duration time.Duration) {
-	var tries [maxTried]accesslog.Try
+	var tries [attempt.MaxTries]accesslog.Try
 	entry := *single
 	entry.Tries = x.tried.appendTries(tries[:0], duration)
 	log.Log(x.client.Shard, &entry)
@@ -112,10 +112,6 @@ func (x *httpExchange) observe(duration time.Duration) {
 	}
 }
 
-// maxTried is how many tries of an exchange are remembered. There are more only if an
-// exchange leaves peers again and again.
-const maxTried = attempt.MaxTries + 1
-
 // A tried is a try of an exchange, for the access log and its spans.
 type tried struct {
 	peer     *balancer.Peer
@@ -127,16 +123,15 @@ type tried struct {
 	span     tracing.SpanID // zero: none
 }
 
-// triedPeers are the tries of an exchange, in the order in which they began. The last
-// place has the last one.
+// triedPeers are the tries of an exchange, in the order in which they began.
 type triedPeers struct {
 	count int
-	list  [maxTried]tried
+	list  [attempt.MaxTries]tried
 }
 
 // begin adds a try.
 func (p *triedPeers) begin(peer *balancer.Peer, start time.Duration) *tried {
-	t := &p.list[min(p.count, maxTried-1)]
+	t := &p.list[p.count]
 	// Field by field: a composite literal would be copied.
 	t.peer, t.start, t.duration, t.connect = peer, start, 0, 0
 	t.status, t.class, t.span = 0, 0, tracing.SpanID{}
@@ -144,18 +139,10 @@ func (p *triedPeers) begin(peer *balancer.Peer, start time.Duration) *tried {
 	return t
 }
 
-// of returns the latest try of the peer, or nil.
-func (p *triedPeers) of(peer *balancer.Peer) *tried {
-	all := p.all()
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].peer == peer {
-			return &all[i]
-		}
-	}
-	return nil
-}
+// last returns the last try, which has begun.
+func (p *triedPeers) last() *tried { return &p.list[p.count-1] }
 
-func (p *triedPeers) all() []tried { return p.list[:min(p.count, maxTried)] }
+func (p *triedPeers) all() []tried { return p.list[:p.count] }
 
 // reset begins with another exchange. The peers of the last one stay in memory until clear.
 func (p *triedPeers) reset() { p.count = 0 }
@@ -236,7 +223,7 @@ func (x *answeredRequest) record(duration time.Duration) {
 	for i := range all {
 		r.Attempts = append(r.Attempts, all[i].attempt(duration))
 		if i > 0 {
-			r.Attempts[i].Cause = all[i-1].cause(all[i].start)
+			r.Attempts[i].Cause = outcomeLabels[all[i-1].class]
 		}
 	}
 	t.Record(r)
@@ -271,12 +258,4 @@ func (t *tried) attempt(total time.Duration) tracing.Attempt {
 		a.Secure = p.UsesTLS()
 	}
 	return a
-}
-
-// cause returns why a try began at start, after t.
-func (t *tried) cause(start time.Duration) string {
-	if t.duration == 0 || t.start+t.duration > start {
-		return "hedge"
-	}
-	return outcomeLabels[t.class]
 }

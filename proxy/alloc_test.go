@@ -63,7 +63,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 	limited := set(func(_ *testing.T, p *testProxy) {
 		limits := balancer.Limits{Adaptive: true, AdaptiveMin: 4, Requests: 1000, PeerRequests: 1000, PeerConnections: 100, Retries: 10}
 		p.reconfigure(balancer.Options{Limits: limits})
-		p.setService(route.Service{Retry: route.Retry{Attempts: 2, Hedge: route.NewHedge(route.Hedging{After: time.Hour})}})
+		p.setService(route.Service{Retry: route.Retry{Attempts: 2}})
 	})
 	metered := set(func(t *testing.T, p *testProxy) {
 		p.setActions(&route.Actions{RateLimit: &route.RateLimit{Limiter: ratelimit.New(1_000_000, time.Millisecond, 1_000_000)}})
@@ -116,7 +116,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 			"\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n", okResponse, "ok"},
 		{"split, new client", split, get + "\r\n", okResponse, "ok"},
 		{"split, with the cookie", split, get + "Cookie: sluice_client=3w5e11264sgsf\r\n\r\n", okResponse, "ok"},
-		{"limits of the service, a hedge that does not come", limited, get + "\r\n", okResponse, "ok"},
+		{"limits of the service", limited, get + "\r\n", okResponse, "ok"},
 		{"limit of the rate", metered, get + "\r\n", okResponse, "ok"},
 		{"discovery chain", chain, "GET /api/x/z?q HTTP/1.1\r\nHost: a\r\nX-A: 12\r\nCookie: a\r\n\r\n", okResponse, "ok"},
 		{"split of services", weighted, get + "Cookie: sluice_client=3w5e11264sgsf\r\n\r\n", okResponse, "ok"},

@@ -6,8 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,41 +129,6 @@ func TestPerTryTimeoutAfterConnectFailure(t *testing.T) {
 	}
 }
 
-// Two peers that were asked at a time are one attempt, so the one after them is not the last of three.
-func TestPerTryTimeoutAfterAHedge(t *testing.T) {
-	t.Parallel()
-	var asked atomic.Int32
-	second, third, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	serve := afterRequest(func(c *originConn) bool {
-		switch asked.Add(1) {
-		case 1:
-			<-second
-		case 2:
-			close(second)
-		case 3:
-			close(third)
-			<-over
-		default:
-			return c.write(okResponse)
-		}
-		return false
-	})
-	var peers []string
-	for range 4 {
-		peers = append(peers, startOrigin(t, serve).address())
-	}
-	p := startProxy(t, Options{}, peers...)
-	p.setService(route.Service{
-		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour},
-		Retry:    route.Retry{Attempts: 3, PerTryTimeout: time.Minute, Hedge: route.NewHedge(route.Hedging{After: time.Millisecond})},
-	})
-	defer close(over)
-	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	<-third
-	p.skip(2 * time.Minute)
-	expectResponse(t, conn, 200)
-}
-
 // The only peer has the whole time: there is none that could answer instead.
 func TestNoPerTryTimeoutWithoutAnotherPeer(t *testing.T) {
 	t.Parallel()
@@ -181,75 +144,44 @@ func TestNoPerTryTimeoutWithoutAnotherPeer(t *testing.T) {
 	expectResponse(t, conn, 200)
 }
 
-// So have those that are the only ones left meanwhile: the first peer, or both that were asked at a time.
+// So has the one that is the only one left meanwhile.
 func TestNoPerTryTimeoutWhenTheOtherPeersHaveLeft(t *testing.T) {
 	t.Parallel()
-	for _, hedge := range []*route.Hedge{nil, route.NewHedge(route.Hedging{After: time.Nanosecond})} {
-		t.Run(fmt.Sprint("hedged ", hedge != nil), func(t *testing.T) {
-			t.Parallel()
-			arrived, proceed := make(chan struct{}, 3), make(chan struct{})
-			held := func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
-				arrived <- struct{}{}
-				<-proceed
-				return c.write(okResponse)
-			}
-			p := startProxy(t, Options{}, startOrigin(t, held).address(), startOrigin(t, held).address(), startOrigin(t, held).address())
-			p.setService(route.Service{
-				Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute, Hedge: hedge},
-			})
-			conn := p.send(heldRequest)
-			if <-arrived; hedge != nil {
-				<-arrived
-			}
-			var left []string
-			for _, peer := range p.pool.Snapshot().All {
-				if peer.Inflight() > 0 {
-					left = append(left, peer.Address())
-				}
-			}
-			p.setPeers(left...)
-			p.skip(2 * time.Minute)
-			close(proceed)
-			expectResponse(t, conn, 200)
-		})
-	}
+	arrived, proceed := make(chan string, 1), make(chan struct{})
+	held := afterRequest(func(c *originConn) bool {
+		arrived <- c.LocalAddr().String()
+		<-proceed
+		return c.write(okResponse)
+	})
+	p := startProxy(t, Options{}, startOrigin(t, held).address(), startOrigin(t, held).address())
+	p.setService(route.Service{
+		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute},
+	})
+	conn := p.send(heldRequest)
+	p.setPeers(<-arrived)
+	p.skip(2 * time.Minute)
+	close(proceed)
+	expectResponse(t, conn, 200)
 }
 
 // A peer whose interim response has reached the client has the whole time: the request cannot be sent again.
 func TestNoPerTryTimeoutAfterAnInterimResponse(t *testing.T) {
 	t.Parallel()
-	for name, hedge := range map[string]*route.Hedge{"first peer": nil, "first peer or hedge": route.NewHedge(route.Hedging{After: time.Nanosecond})} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var asked sync.WaitGroup
-			if asked.Add(1); hedge != nil {
-				asked.Add(1)
-			}
-			proceed := make(chan struct{})
-			hinting := func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
-				asked.Done()
-				asked.Wait()
-				c.write("HTTP/1.1 103 Early Hints\r\n\r\n")
-				<-proceed
-				return c.write(okResponse)
-			}
-			p := startProxy(t, Options{}, startOrigin(t, hinting).address(), startOrigin(t, hinting).address(), startOrigin(t, hinting).address())
-			p.setService(route.Service{
-				Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute, Hedge: hedge},
-			})
-			conn := p.send(heldRequest)
-			expectNext(t, conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
-			p.skip(2 * time.Minute)
-			close(proceed)
-			expectResponse(t, conn, 200)
-		})
-	}
+	proceed := make(chan struct{})
+	hinting := afterRequest(func(c *originConn) bool {
+		c.write("HTTP/1.1 103 Early Hints\r\n\r\n")
+		<-proceed
+		return c.write(okResponse)
+	})
+	p := startProxy(t, Options{}, startOrigin(t, hinting).address(), startOrigin(t, hinting).address())
+	p.setService(route.Service{
+		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute},
+	})
+	conn := p.send(heldRequest)
+	expectNext(t, conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
+	p.skip(2 * time.Minute)
+	close(proceed)
+	expectResponse(t, conn, 200)
 }
 
 // A peer that goes on with interim responses gets that time once.

@@ -106,7 +106,7 @@ func TestAuthenticatedConnectionIsOfOneClient(t *testing.T) {
 	options := someTransport
 	options.IdleTimeout = time.Hour
 	p.usePeers(false, options, balancer.Options{Policy: balancer.PolicyRoundRobin}, m.address(), other.address())
-	p.setService(route.Service{Retry: route.Retry{Attempts: 3, Hedge: route.NewHedge(route.Hedging{After: time.Millisecond})}})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 3}})
 	ann, bob, eve := newMailClient(t, p.dial()), newMailClient(t, p.dial()), newMailClient(t, p.dial())
 	for range 3 {
 		ann.expect("ok", "/open") // idle connections that anybody may get
@@ -125,10 +125,13 @@ func TestAuthenticatedConnectionIsOfOneClient(t *testing.T) {
 		eve.expect("ok", "/open")
 	}
 
-	// A hedge, or another peer, would answer first, and does not know Ann.
+	// Another peer would answer first, and does not know Ann.
 	before := m.requests() + other.requests()
 	ann.ask("/held")
-	eventually(t, "a peer has the request", func() bool { return m.requests()+other.requests() > before })
+	eventually(t, "the request is in flight", func() bool { return m.requests()+other.requests() == before+1 })
+	for _, peer := range p.pool.Snapshot().All {
+		peer.Transport.Suspect()
+	}
 	p.sweptFor(200 * time.Millisecond)
 	verify.Equal(t, m.requests()+other.requests(), before+1, "requests of peers")
 	m.proceedBoth(other)

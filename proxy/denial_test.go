@@ -157,33 +157,6 @@ func TestDenialThatComesLater(t *testing.T) {
 	})
 }
 
-// While a hedge asks why its peer has rejected it, the answer of the first peer is taken at once, and the hedge is nobody's fault.
-func TestHedgeThatMayBeDenied(t *testing.T) {
-	t.Parallel()
-	for _, mode := range []denyMode{byAlert, inHandshake} {
-		for _, http2 := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, HTTP2 %v", mode, http2), func(t *testing.T) {
-				t.Parallel()
-				consul, p := newConsulOfTest(), startProxy(t, Options{})
-				first, second := startMeshPeer(t, "web", mode, false), startMeshPeer(t, "web", mode, false)
-				second.Priority = 1
-				second.denies.Store(true)
-				p.useMesh(consul, http2, first, second)
-				hedged(p, 1)
-				eventually(t, "an answer ends a wait for Consul", func() bool { // if the machine stands still, the wait ends by itself
-					before := consul.waits.Load()
-					conn := p.send("GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-					eventually(t, "the hedge waits for Consul", func() bool { return consul.waits.Load() == before+1 })
-					first.answer <- struct{}{}
-					expectResponse(t, conn, 200)
-					return consul.left.Load() > 0
-				})
-				eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
-			})
-		}
-	}
-}
-
 // When the intentions begin to deny a service, its connections end with what is on them, and those to another
 // service in the same pool stay.
 func TestTurnToDenyEndsConnections(t *testing.T) {
@@ -326,7 +299,7 @@ func TestDeniedStream(t *testing.T) {
 	}
 }
 
-// While intentions of several services turn, with requests of all kinds, retries and hedges, each answer is right: 200
+// While intentions of several services turn, with requests of all kinds and retries, each answer is right: 200
 // or the peer's bytes where the service is allowed, 403 where it is denied, either around a turn, and nothing else
 // ever.
 func TestIntentionsTurnUnderLoad(t *testing.T) {
@@ -350,7 +323,7 @@ func TestIntentionsTurnUnderLoad(t *testing.T) {
 			s.peers = append(s.peers, startMeshPeer(t, fmt.Sprint("web", n), modes[n%len(modes)], false))
 		}
 		s.proxy.useMesh(consul, s.http2, s.peers...)
-		s.proxy.setService(route.Service{Retry: route.Retry{Attempts: 3, Hedge: route.NewHedge(route.Hedging{After: 2 * time.Millisecond})}})
+		s.proxy.setService(route.Service{Retry: route.Retry{Attempts: 3}})
 		services = append(services, s)
 	}
 	var requests []string

@@ -74,30 +74,23 @@ func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 	}
 }
 
-// Each attempt gets the same edits, with the address of its own peer: one that is retried, and one that is hedged.
+// Each attempt gets the same edits, with the address of its own peer.
 func TestEditsOfAttempts(t *testing.T) {
 	t.Parallel()
-	for name, bad := range map[string]func(*originConn) bool{"retry": func(c *originConn) bool { c.request(); return false }, "hedge": hanging} {
-		t.Run(name, func(t *testing.T) {
-			first, fine := startOrigin(t, bad), startOrigin(t, answering(okResponse))
-			p := startProxy(t, Options{}, first.address(), fine.address())
-			if name == "hedge" {
-				hedged(p, 2)
-			}
-			p.setActions(visibleEdits(t))
-			for range 6 {
-				conn := p.send("GET /api/x HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\n\r\n")
-				expectResponse(t, conn, 200, "ok")
-				conn.Close()
-			}
-			eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
-			verify.That(t, first.got() != "", "the first peer was never asked")
-			for _, o := range []*origin{first, fine} {
-				got := o.got()
-				requests := strings.Count(got, "GET /v1/x HTTP/1.1\r\nHost: "+o.address()+"\r\n")
-				verify.That(t, requests == strings.Count(got, "GET ") && !strings.Contains(got, "X-Gone") && strings.Count(got, "X-Set: request\r\n") == requests, "the peer got %q", got)
-			}
-		})
+	first, fine := startOrigin(t, func(c *originConn) bool { c.request(); return false }), startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, first.address(), fine.address())
+	p.setActions(visibleEdits(t))
+	for range 6 {
+		conn := p.send("GET /api/x HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\n\r\n")
+		expectResponse(t, conn, 200, "ok")
+		conn.Close()
+	}
+	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
+	verify.That(t, first.got() != "", "the first peer was never asked")
+	for _, o := range []*origin{first, fine} {
+		got := o.got()
+		requests := strings.Count(got, "GET /v1/x HTTP/1.1\r\nHost: "+o.address()+"\r\n")
+		verify.That(t, requests == strings.Count(got, "GET ") && !strings.Contains(got, "X-Gone") && strings.Count(got, "X-Set: request\r\n") == requests, "the peer got %q", got)
 	}
 }
 

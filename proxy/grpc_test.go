@@ -236,10 +236,10 @@ func TestGRPCDeadlineWithinAuth(t *testing.T) {
 func TestGRPCResetAfterDeadline(t *testing.T) {
 	x := new(sentRequest)
 	x.client = new(client)
-	verify.Equal(t, x.wakeOf(io.ErrUnexpectedEOF), wakeBroken, "without a deadline")
+	verify.Equal(t, x.waitResult(io.ErrUnexpectedEOF), waitBroken, "without a deadline")
 	x.deadline = time.Now()
-	verify.Equal(t, x.wakeOf(io.ErrUnexpectedEOF), wakeDeadline, "after the deadline")
-	verify.Equal(t, x.wakeOf(http1.ErrResponse), wakeBroken, "a malformed response after the deadline")
+	verify.Equal(t, x.waitResult(io.ErrUnexpectedEOF), waitTimeout, "after the deadline")
+	verify.Equal(t, x.waitResult(http1.ErrResponse), waitBroken, "a malformed response after the deadline")
 }
 
 const (

@@ -223,8 +223,7 @@ func (u *slowUpload) check(t *testing.T) {
 	}
 }
 
-// Whatever slow uploads, retries, hedges, clients that leave and
-// the end of sluice do to each other: bodies arrive as they were sent, nobody has more memory
+// Whatever slow uploads, retries, clients that leave and the end of sluice do to each other: bodies arrive as they were sent, nobody has more memory
 // than its share, and at the end all memory, places and goroutines are back. SLUICE_BODIES_SEED
 // is what they do.
 func TestKeptBodiesAtRandom(t *testing.T) {
@@ -255,7 +254,7 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 	defer p.pool.Close()
 	options := balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000}}
 	p.usePeers(random.IntN(2) == 0, someTransport, options, startReader(t), startReader(t), startReader(t))
-	p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 100_000, Hedge: route.NewHedge(route.Hedging{After: time.Millisecond})}})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 100_000}})
 	plain, secure := p.address, p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}}})
 
 	addresses := []string{"127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"}
@@ -311,9 +310,9 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 				u.check(t)
 			}
 			u.conn.Close()
-		default: // a hedged request
+		default: // a request that is tried again
 			p.address = plain
-			p.expect("GET /hang HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200")
+			p.expect("GET /again HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200")
 		}
 	}
 	eventually(t, "all have at most their share", func() bool {

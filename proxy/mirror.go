@@ -167,7 +167,7 @@ func (m *mirrored) run() {
 func (m *mirrored) tryOn(t balancer.Token) (o balancer.Outcome) {
 	o.Class = balancer.OutcomeLocal // if it panics
 	defer func() { t.Done(o) }()
-	return m.Try(t).Outcome
+	return m.Try(t)
 }
 
 // result returns the status for metrics after the outcome of the attempt.

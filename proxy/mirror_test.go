@@ -44,7 +44,7 @@ func (p *mirrorTest) setMirror(m route.Mirror, actions *route.Actions) {
 	}
 	m.Service = route.MirrorService(&route.Service{
 		Name: "next", Pool: p.mirror, HTTP2: p.mirrorHTTP2, Timeouts: route.Timeouts{Connect: patience, ResponseHeader: time.Hour, Idle: time.Hour}, Affinity: &route.Affinity{Cookie: "c"},
-		Retry: route.Retry{Attempts: 3, Hedge: route.NewHedge(route.Hedging{After: time.Millisecond})},
+		Retry: route.Retry{Attempts: 3},
 	})
 	m.Actions, m.Copies = route.MirrorActions(actions, "star"), p.copies
 	p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: actions, Mirror: &m})

@@ -9,7 +9,6 @@ import (
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
-	"sluice/proxy/upstream"
 )
 
 // The behaviour of a client must not count as a failure of the peer: otherwise a
@@ -20,36 +19,27 @@ import (
 // errOtherProtocol is an error that a request can cause at a healthy peer.
 var errOtherProtocol = errors.New("the peer switches to a protocol that the request does not offer")
 
-// A wake is why a wait for a peer ended.
-type wake uint8
+// A waitResult is why a wait for a peer has failed.
+type waitResult uint8
 
 const (
-	wakeAnswer     wake = iota // the peer has sent bytes
-	wakePatience               // it is time for a hedge
-	wakeSuspicion              // health checks of the peer have begun to fail
-	wakeRequest                // the body of the request could not be read
-	wakeClientGone             // the client has closed its connection
-	wakeDeadline               // the peer timed out
-	wakeBroken                 // the peer closed the connection, or sent a malformed response
+	waitBroken     waitResult = iota // the peer closed the connection, or sent a malformed response
+	waitRequest                      // the body of the request could not be read
+	waitClientGone                   // the client has closed its connection
+	waitTimeout                      // the peer timed out
 )
 
-// wakeOf returns why a wait for the peer ended with err.
-func (x *sentRequest) wakeOf(err error) wake {
+// waitResult returns why a wait for the peer failed with err.
+func (x *sentRequest) waitResult(err error) waitResult {
 	switch {
-	case err == nil:
-		return wakeAnswer
-	case err == upstream.ErrPatience:
-		return wakePatience
-	case err == upstream.ErrSuspected:
-		return wakeSuspicion
 	case x.upload.failed():
-		return wakeRequest
+		return waitRequest
 	case x.client.Gone.Load():
-		return wakeClientGone
+		return waitClientGone
 	case errors.Is(err, os.ErrDeadlineExceeded), !isMalformed(err) && x.deadlinePassed():
-		return wakeDeadline
+		return waitTimeout
 	}
-	return wakeBroken
+	return waitBroken
 }
 
 // delayedByClient reports whether the peer had to wait for the client. Servers

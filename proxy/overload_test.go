@@ -126,9 +126,6 @@ func (o *overloaded) route(random *rand.Rand) {
 		service := *o.services[n]
 		service.HTTP2 = n == 1 || random.IntN(2) == 0
 		service.Retry = route.Retry{Attempts: 1 + random.IntN(3), BodyBytes: 1000}
-		if random.IntN(2) == 0 {
-			service.Retry.Hedge = route.NewHedge(route.Hedging{After: 5 * time.Millisecond})
-		}
 		for i := range balancer.NumCriticalities {
 			actions := &route.Actions{Criticality: balancer.Criticality(random.IntN(balancer.NumCriticalities))}
 			routes = append(routes, route.Route{Path: fmt.Sprintf("%s%d/", prefix, i), Service: &service, Actions: actions})

@@ -177,31 +177,6 @@ func TestPanickedExchangeEndsAlone(t *testing.T) {
 	}
 }
 
-// A panic in the wait for one of several peers is no failure of that peer.
-func TestPanickedHedgeCountsForNoPeer(t *testing.T) {
-	if !alone(t) {
-		return
-	}
-	panicked := survivePanics(t)
-	answersLater := func(_ http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Sluice-Attempts") == "" { // the first one gets no answer
-			<-r.Context().Done()
-		}
-	}
-	p, f := startProxy(t, Options{}), new(fault)
-	p.reconfigure(balancer.Options{NewTransport: func(peer *balancer.Peer) balancer.Transport {
-		return faultyConnector{p.NewTransport(someTransport)(peer).(upstream.Connector), f}
-	}})
-	p.setPeers(startServer(t, answersLater), startServer(t, answersLater))
-	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2, Hedge: route.NewHedge(route.Hedging{After: time.Millisecond})}})
-	step := "await" // only the peer that was asked first is awaited
-	f.step.Store(&step)
-	p.expect(closingRequest, "200")
-	verify.Equal(t, panicked(), 1, "panics")
-	eventually(t, "no connection to a peer is in use", p.peersAreIdle)
-	p.expectNothingCounted()
-}
-
 // peersAreIdle reports whether no exchange holds a connection, or a stream of one.
 func (p *testProxy) peersAreIdle() bool {
 	for _, peer := range p.pool.Snapshot().All {

@@ -61,7 +61,7 @@ func TestPeersOverTLS(t *testing.T) {
 		TestStickyCookie, TestUpstreamConnectionsAreReused, TestStaleConnection,
 		TestRetryAfterConnectFailure, TestPerTryTimeout, TestResponseHeaderTimeoutBoundsAllTries,
 		TestKeptBodyIsSentAgain, TestRequestHeadAsSent, TestResponseAsSent, TestStreamsAtOnce,
-		TestSurplusBytesReachNobody, TestHedge, TestHedgeFirstPeerWins, TestHedgeForGoneClient,
+		TestSurplusBytesReachNobody,
 		TestHeadWaitsForItsBody, TestKeptBodyGoesOnBehindEarlyAnswer,
 		TestClientThatDoesNotRead, TestClientThatGoesAwayWaiting, TestClientThatWaits,
 		TestSlowBodyPutsDeadlineOff, TestIdleConnectionsTimeOut,

@@ -12,14 +12,13 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/proxy/reserved"
-	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 	"sluice/proxy/upstream"
 	"sluice/route/compression"
 )
 
 // An answeredRequest is a request with its response, as it is forwarded from a peer to the
-// client. It implements [attempt.Racer].
+// client. It implements [attempt.Exchange].
 type answeredRequest struct {
 	encoder     *compression.Encoder // of the response that is relayed; nil: it is not compressed
 	refused     string               // the reason of the refusal that was sent
@@ -46,37 +45,18 @@ func (x *answeredRequest) begin() {
 }
 
 // Try implements [attempt.Exchange].
-func (x *answeredRequest) Try(t balancer.Token) attempt.Result {
+func (x *answeredRequest) Try(t balancer.Token) balancer.Outcome {
 	x.token, x.lastRefusal, x.headed = t, nil, false
 	x.GiveBack() // to open a connection may take long
-	if x.picked = t.Picked(); x.tries == 0 {
+	if x.picked = t.Picked(); x.attempts.Tries <= 1 {
 		x.firstPicked = x.picked
 	}
 	x.beginTry(t)
-	u, result := x.send(t.Peer.Transport.(upstream.Connector))
-	x.tries++
-	switch {
-	case u != nil:
-		result = attempt.Ended(x.receive(u))
-	case result.Kind != attempt.Done:
-		return result
+	u, o := x.send(t.Peer.Transport.(upstream.Connector))
+	if u != nil {
+		o = x.receive(u)
 	}
-	result.Outcome = x.endTry(t, result.Outcome)
-	return result
-}
-
-// Receive implements [attempt.Racer].
-func (x *answeredRequest) Receive(t balancer.Token) balancer.Outcome {
-	c := x.contender(t)
-	x.follow(c)
-	x.GiveBack()
-	x.Buffers, c.Buffers = c.Buffers, socket.Buffers{}
-	u := c.up
-	x.held, c.up = u, nil // receive finishes it
-	c.leaveList()
-	defer c.cancel()
-	o := x.receive(u)
-	return x.endTry(t, o)
+	return x.endTry(o)
 }
 
 // Answered implements [attempt.Exchange].
@@ -107,7 +87,7 @@ func (x *answeredRequest) receive(u upstream.Conn) balancer.Outcome {
 			return balancer.Outcome{Class: balancer.OutcomeClientGone}
 		}
 		if first && x.begun && !x.streaming && x.service.Retry.PerTryTimeout > 0 {
-			u.WaitAtMost(x.withinDeadline(x.headTimeout())) // no other peer may answer instead any more
+			u.WaitAtMost(x.withinDeadline(x.headTimeLeft())) // no other peer may answer instead any more
 		}
 	}
 }
@@ -137,7 +117,7 @@ func (x *answeredRequest) receiveFailed(u upstream.Conn, err error) balancer.Out
 		}
 		return balancer.Outcome{Class: balancer.OutcomeReset, Latency: x.latency(time.Now())}
 	}
-	if o, denied := x.denied(err, nil); denied {
+	if o, denied := x.denied(err); denied {
 		return o
 	}
 	x.lastRefusal = refusal.Reset
@@ -278,10 +258,10 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 // with err, at its start: the app has answered, and no other peer may be asked instead.
 func (x *answeredRequest) passesCut(err error) bool {
 	switch {
-	case x.wakeOf(err) != wakeBroken, isMalformed(err):
+	case x.waitResult(err) != waitBroken, isMalformed(err):
 		return false
 	case x.begun, x.delayedByClient(), err == upstream.ErrRejected,
-		x.sentRequest.counted+1 >= x.service.Retry.Attempts, x.tries >= attempt.MaxTries:
+		x.attempts.Counted+1 >= x.service.Retry.Attempts, x.attempts.Tries >= attempt.MaxTries:
 		return true
 	}
 	pool := x.service.Pool
@@ -405,7 +385,6 @@ const endPause = 5 * time.Second
 // releaseHeld gives back what is counted.
 func (x *answeredRequest) releaseHeld() {
 	defer x.dropEncoder()
-	defer x.abandonContenders()
 	if u := x.held; u != nil {
 		x.finish(u, false)
 	}

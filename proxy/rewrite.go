@@ -5,24 +5,22 @@ import (
 	"strconv"
 	"time"
 
-	"sluice/balancer"
 	"sluice/observe/tracing"
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
 	"sluice/proxy/reserved"
-	"sluice/proxy/socket"
 )
 
-// writeRequestHead writes the head for the peer to b.out, with the edits of the route. It
-// may overwrite b.from. The error is http1.ErrHeadTooLong.
-func (x *sentRequest) writeRequestHead(b *socket.Buffers, peer *balancer.Peer) error {
-	b.Borrow()
+// writeRequestHead writes the head for the peer to x.Out, with the edits of the route. It
+// may overwrite x.From. The error is http1.ErrHeadTooLong.
+func (x *sentRequest) writeRequestHead() error {
+	x.Borrow()
 	if x.actions == nil {
-		b.Out = x.appendRequestHead(b.Out[:0], peer)
+		x.Out = x.appendRequestHead(x.Out[:0])
 		return nil
 	}
-	b.Out = x.appendEditedRequest(b.Out[:0], x.appendRequestHead(b.From[:0], peer), peer)
-	if len(b.Out) > maxSentHead {
+	x.Out = x.appendEditedRequest(x.Out[:0], x.appendRequestHead(x.From[:0]))
+	if len(x.Out) > maxSentHead {
 		return http1.ErrHeadTooLong
 	}
 	return nil
@@ -34,7 +32,7 @@ const maxSentHead = 64 << 10
 
 // appendRequestHead appends the head for the peer. It copies adjacent lines at once,
 // without the hop-by-hop fields and the fields that sluice writes.
-func (x *sentRequest) appendRequestHead(out []byte, peer *balancer.Peer) []byte {
+func (x *sentRequest) appendRequestHead(out []byte) []byte {
 	b, head := x.in[x.start:x.end], &x.head
 	out = append(out, head.MethodName(b)...)
 	out = append(out, ' ')
@@ -44,7 +42,7 @@ func (x *sentRequest) appendRequestHead(out []byte, peer *balancer.Peer) []byte 
 	authority := head.Authority(b)
 	switch {
 	case len(authority) == 0:
-		out = http1.AppendLine(out, "Host: ", peer.Authority())
+		out = http1.AppendLine(out, "Host: ", x.token.Peer.Authority())
 	case head.AbsoluteForm():
 		out = http1.AppendLine(out, "Host: ", authority)
 	}
@@ -87,9 +85,9 @@ func (x *sentRequest) appendRequestHead(out []byte, peer *balancer.Peer) []byte 
 		out = append(out, "TE: trailers\r\nConnection: TE\r\n"...)
 	}
 	out = x.appendForwarded(out, b, seen)
-	out = x.appendTraceparent(out, peer)
-	if x.tries > 0 {
-		out = appendNumber(out, "X-Sluice-Attempts: ", x.tries+1)
+	out = x.appendTraceparent(out)
+	if x.attempts.Tries > 1 {
+		out = appendNumber(out, "X-Sluice-Attempts: ", x.attempts.Tries)
 	}
 	return append(out, "\r\n"...)
 }
@@ -198,14 +196,14 @@ func (x *request) appendForwarded(out, b []byte, seen forwardedFields) []byte {
 	return append(out, " sluice\r\n"...)
 }
 
-// appendTraceparent appends the traceparent line for the peer of a try, if the request has
-// a span. Otherwise the peer gets what the client has sent.
-func (x *sentRequest) appendTraceparent(out []byte, peer *balancer.Peer) []byte {
+// appendTraceparent appends the traceparent line of the try, if the request has a span. Otherwise
+// the peer gets what the client has sent.
+func (x *sentRequest) appendTraceparent(out []byte) []byte {
 	if x.span.ID.IsZero() {
 		return out
 	}
 	id := x.span.ID
-	if t := x.tried.of(peer); t != nil && !t.span.IsZero() {
+	if t := x.tried.last(); !t.span.IsZero() {
 		id = t.span
 	}
 	out = append(out, "traceparent: "...)
@@ -214,7 +212,7 @@ func (x *sentRequest) appendTraceparent(out []byte, peer *balancer.Peer) []byte 
 
 // appendEditedRequest appends text, a request head that sluice wrote, with the edits of
 // the route.
-func (x *sentRequest) appendEditedRequest(out, text []byte, peer *balancer.Peer) []byte {
+func (x *sentRequest) appendEditedRequest(out, text []byte) []byte {
 	a := x.actions
 	line, fields := http1.CutLine(text)
 	if len(x.target) == 0 {
@@ -225,7 +223,7 @@ func (x *sentRequest) appendEditedRequest(out, text []byte, peer *balancer.Peer)
 	}
 	host := a.Host
 	if a.HostOfPeer {
-		host = peer.Authority()
+		host = x.token.Peer.Authority()
 	}
 	if host != "" {
 		out = http1.AppendLine(out, "Host: ", host)

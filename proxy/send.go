@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/discovery"
 	"sluice/observe/tracing"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
@@ -22,14 +21,12 @@ type sentRequest struct {
 	token       balancer.Token // of the last try
 	tried       triedPeers
 	held        upstream.Conn // of the present try; nil: none, or it is finished
-	contenders  []*contender  // of a try that returned before the peer answered
 	lastRefusal *refusal.Refusal
 	picked      time.Time // when the peer of token was picked
 	// firstPicked is when the first peer was picked, after the body was buffered.
 	firstPicked    time.Time
 	timing         tryTiming
-	tries          int
-	counted        int   // tries that count as one of Retry.Attempts, as attempt.Run counts
+	attempts       attempt.Loop
 	bytesIn        int64 // of the request's body
 	connectTime    time.Duration
 	upstreamTime   time.Duration // from the start to the end of the response head
@@ -42,7 +39,7 @@ type sentRequest struct {
 // begin begins with another request, whose body is in the buffer, or follows.
 func (x *sentRequest) begin() {
 	x.routedRequest.begin()
-	x.token, x.tries, x.counted, x.bytesIn = balancer.Token{}, 0, 0, int64(x.bodyLength)
+	x.token, x.attempts, x.bytesIn = balancer.Token{}, attempt.Loop{}, int64(x.bodyLength)
 	x.tried.reset()
 	x.connectTime, x.upstreamTime, x.upstreamStatus = 0, 0, 0
 	x.lastRefusal, x.touched, x.mayReplaySent = nil, false, x.head.Method.Idempotent()
@@ -60,57 +57,67 @@ func (x *sentRequest) beginTry(t balancer.Token) {
 	}
 }
 
-// endTry notes the outcome of a try, and returns it with the endpoint. Of those that wait together
-// the last one counts.
-func (x *sentRequest) endTry(t balancer.Token, o balancer.Outcome) balancer.Outcome {
+// endTry notes the outcome of the try, and returns it with the endpoint.
+func (x *sentRequest) endTry(o balancer.Outcome) balancer.Outcome {
 	o.Endpoint = x.endpoint
-	if o.Class != balancer.OutcomeConnectFailure && o.Class != balancer.OutcomeSuperseded && len(x.contenders) == 0 {
-		x.counted++
-	}
-	noted := x.tried.of(t.Peer)
-	if noted == nil { // there were too many
-		return o
-	}
+	noted := x.tried.last()
 	noted.end(o, x.startTime)
-	if t.Peer == x.token.Peer {
-		noted.connect, noted.status = x.connectTime, x.upstreamStatus
-	}
+	noted.connect, noted.status = x.connectTime, x.upstreamStatus
 	return o
 }
 
 // send sends the request to the peer and waits for a response. It replaces a stale
 // connection by a new one, since that is no failure of the peer. If there is no
-// response, u is nil and result says why.
-func (x *sentRequest) send(peer upstream.Connector) (u upstream.Conn, result attempt.Result) {
+// response, u is nil and o says why.
+func (x *sentRequest) send(peer upstream.Connector) (u upstream.Conn, o balancer.Outcome) {
 	r := x.requirements(x.picked)
 	for {
 		var err error
 		x.held = nil // connect takes it
 		if u, x.connectTime, err = peer.Connect(x.client.server.ctx, r, u); err != nil {
-			return nil, attempt.Ended(x.connectFailed(err, nil))
+			return nil, x.connectFailed(err)
 		}
 		x.held = u
 		sent, err := x.sendOn(u)
 		x.touched = x.touched || sent
-		if x.staysWith(x.token.Peer, u, &x.timing, err) {
-			err = u.Await(&x.Buffers, x.until())
+		if err = x.stay(u, err); err == nil {
+			return u, o
 		}
-		switch x.wakeOf(err) {
-		case wakeAnswer:
-			return u, result
-		case wakePatience:
-			x.unanswered(u)
-			return nil, attempt.Result{Kind: attempt.Impatient}
-		case wakeSuspicion:
-			x.unanswered(u)
-			return nil, attempt.Result{Kind: attempt.Suspected}
-		}
-		if o, again := x.sendFailed(u, err, nil); !again {
+		if o, again := x.sendFailed(u, err); !again {
 			x.finish(u, false)
-			return nil, attempt.Ended(o)
+			return nil, o
 		}
 	}
 }
+
+// stay goes on with the wait for u, which has ended with err, as long as no other peer can be asked
+// in place of one that may hang: its health checks fail, or the time of its try is over.
+func (x *sentRequest) stay(u upstream.Conn, err error) error {
+	until := x.until()
+	for err != nil {
+		switch {
+		case err == upstream.ErrSuspected:
+			changed, left := x.attempts.Leave()
+			if left {
+				return err
+			}
+			until = upstream.Until{Changed: changed}
+		case !x.prolongs(u, err):
+			return err
+		}
+		err = u.Await(&x.Buffers, until)
+	}
+	return nil
+}
+
+// until returns what ends a wait for a peer.
+func (x *sentRequest) until() upstream.Until {
+	return upstream.Until{Suspicion: x.mayReplaySent && !x.streaming && !x.onOwnConnection() && x.attempts.MayLeave()}
+}
+
+// onOwnConnection reports whether the request belongs on the connection on which its client has
+// authenticated itself, or does so. A peer that is asked on another one does not know the client.
+func (x *sentRequest) onOwnConnection() bool { return x.head.ConnectionAuth || x.client.HasOwned }
 
 // finish finishes u, which the exchange holds.
 func (x *sentRequest) finish(u upstream.Conn, complete bool) {
@@ -128,8 +135,8 @@ func (x *sentRequest) requirements(picked time.Time) upstream.Requirements {
 	}
 }
 
-// connectFailed classifies an error of opening a connection. c is the contender whose error it is; nil: it is of no contender.
-func (x *sentRequest) connectFailed(err error, c *contender) (o balancer.Outcome) {
+// connectFailed classifies an error of opening a connection.
+func (x *sentRequest) connectFailed(err error) (o balancer.Outcome) {
 	switch {
 	case err == upstream.ErrNoWebSocket:
 		x.lastRefusal = refusal.NoWebSocket
@@ -142,22 +149,17 @@ func (x *sentRequest) connectFailed(err error, c *contender) (o balancer.Outcome
 		x.lastRefusal = refusal.Deadline
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	}
-	if o, denied := x.denied(err, c); denied {
+	if o, denied := x.denied(err); denied {
 		return o
 	}
 	o, x.lastRefusal = dialFailure(err)
 	return o
 }
 
-// denied reports whether the mesh has ended the connection to the last peer with err, before an answer. Then it sets the
-// refusal. A contender knows that already; c is as of connectFailed.
-func (x *sentRequest) denied(err error, c *contender) (o balancer.Outcome, denied bool) {
-	var d *discovery.Denial
-	if c != nil {
-		d = c.denial
-	} else {
-		d = denial(x.token, err, x.Waiting)
-	}
+// denied reports whether the mesh has ended the connection to the last peer with err, before an
+// answer. Then it sets the refusal.
+func (x *sentRequest) denied(err error) (o balancer.Outcome, denied bool) {
+	d := denial(x.token, err, x.Waiting)
 	if d == nil {
 		return o, false
 	}
@@ -167,7 +169,7 @@ func (x *sentRequest) denied(err error, c *contender) (o balancer.Outcome, denie
 
 // sendOn sends the request on u and waits for a response.
 func (x *sentRequest) sendOn(u upstream.Conn) (sent bool, err error) {
-	if err := x.writeRequestHead(&x.Buffers, x.token.Peer); err != nil {
+	if err := x.writeRequestHead(); err != nil {
 		return false, err
 	}
 	if x.streaming {
@@ -191,7 +193,7 @@ type tryTiming struct {
 // another peer.
 func (x *sentRequest) tryTiming() (t tryTiming) {
 	t.most = x.headTimeout()
-	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.counted+1 < retry.Attempts && x.tries+1 < attempt.MaxTries &&
+	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.attempts.Counted+1 < retry.Attempts && x.attempts.Tries < attempt.MaxTries &&
 		x.service.Pool.Another(&x.query, x.token.Peer) {
 		t.rest = max(t.most-retry.PerTryTimeout, 0)
 		t.most -= t.rest
@@ -209,10 +211,12 @@ func (t *tryTiming) left(s *socket.Sweeper) time.Duration {
 	return max(time.Duration(t.end-s.Exact()), socket.SweepInterval)
 }
 
-// staysWith reports whether the wait for u that ended with err goes on: the time of its try is over, and the peers that could
-// have answered instead have left since it began.
-func (x *sentRequest) staysWith(peer *balancer.Peer, u upstream.Conn, t *tryTiming, err error) bool {
-	if t.rest == 0 || x.wakeOf(err) != wakeDeadline || x.deadlineFirst.Load() || x.deadlinePassed() || !u.HasSent() || x.service.Pool.Another(&x.query, peer) {
+// prolongs reports whether the wait for u that ended with err goes on: the time of its try is over,
+// and the peers that could have answered instead have left since it began.
+func (x *sentRequest) prolongs(u upstream.Conn, err error) bool {
+	t := &x.timing
+	if t.rest == 0 || x.waitResult(err) != waitTimeout || x.deadlineFirst.Load() || x.deadlinePassed() || !u.HasSent() ||
+		x.service.Pool.Another(&x.query, x.token.Peer) {
 		return false
 	}
 	u.WaitAtMost(x.withinDeadline(t.rest))
@@ -221,29 +225,33 @@ func (x *sentRequest) staysWith(peer *balancer.Peer, u upstream.Conn, t *tryTimi
 	return true
 }
 
-// headTimeout returns what is left of the time for the response head, which is positive.
+// headTimeout returns the time that a try has for the response head: for the first one, all of it.
 func (x *sentRequest) headTimeout() time.Duration {
-	left := x.service.Timeouts.ResponseHeader
-	if x.tries > 0 {
-		left = max(left-time.Since(x.firstPicked), socket.SweepInterval)
+	if x.attempts.Tries > 1 {
+		return x.headTimeLeft()
 	}
-	return left
+	return x.service.Timeouts.ResponseHeader
+}
+
+// headTimeLeft returns what is left of the time for the response head, which is positive.
+func (x *sentRequest) headTimeLeft() time.Duration {
+	return max(x.service.Timeouts.ResponseHeader-time.Since(x.firstPicked), socket.SweepInterval)
 }
 
 // sendFailed classifies an error before the first byte of a response. again: the
-// request may be sent on a new connection to the same peer. c is as of connectFailed.
-func (x *sentRequest) sendFailed(u upstream.Conn, err error, c *contender) (o balancer.Outcome, again bool) {
+// request may be sent on a new connection to the same peer.
+func (x *sentRequest) sendFailed(u upstream.Conn, err error) (o balancer.Outcome, again bool) {
+	if err == upstream.ErrSuspected {
+		return balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: x.latency(time.Now())}, false
+	}
 	if o, ended := x.endedOtherwise(err); ended {
 		return o, false
 	}
 	if err == http1.ErrHeadTooLong { // after the edits of the route, or for the peer
 		x.lastRefusal = refusal.Of(http1.ErrHeadTooLong)
-		if c != nil { // another peer, which was asked first, has taken it
-			return balancer.Outcome{Class: balancer.OutcomeLocal}, false
-		}
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
 	}
-	if o, denied := x.denied(err, c); denied {
+	if o, denied := x.denied(err); denied {
 		return o, false
 	}
 	x.lastRefusal = refusal.Reset
@@ -276,12 +284,12 @@ func (x *sentRequest) endedOtherwise(err error) (o balancer.Outcome, ended bool)
 	if x.client.cutBy() != nil { // neither the client nor the peer has ended it
 		return balancer.Outcome{Class: balancer.OutcomeLocal}, true
 	}
-	switch x.wakeOf(err) {
-	case wakeRequest:
+	switch x.waitResult(err) {
+	case waitRequest:
 		return x.uploadOutcome(), true
-	case wakeClientGone:
+	case waitClientGone:
 		return balancer.Outcome{Class: balancer.OutcomeClientGone, Latency: x.latency(time.Now())}, true
-	case wakeDeadline:
+	case waitTimeout:
 		if x.deadlineFirst.Load() || x.deadlinePassed() {
 			x.lastRefusal = refusal.Deadline
 			return balancer.Outcome{Class: balancer.OutcomeClientGone}, true
@@ -295,7 +303,7 @@ func (x *sentRequest) endedOtherwise(err error) (o balancer.Outcome, ended bool)
 // Replayable implements [attempt.Exchange].
 func (x *sentRequest) Replayable() bool {
 	switch {
-	case x.tries > 0 && time.Since(x.firstPicked) >= x.service.Timeouts.ResponseHeader, x.deadlinePassed(), x.touched && !x.mayReplaySent, x.client.cutBy() != nil:
+	case x.attempts.Tries > 0 && time.Since(x.firstPicked) >= x.service.Timeouts.ResponseHeader, x.deadlinePassed(), x.touched && !x.mayReplaySent, x.client.cutBy() != nil:
 		return false
 	}
 	return !x.upload.started || x.upload.withdraw()
@@ -318,7 +326,7 @@ func (x *sentRequest) waitingUnless(timeout time.Duration, other func() bool) (c
 	return ctx, func() {
 		end()
 		cancel()
-		if x.tries > 0 {
+		if x.attempts.Tries > 0 {
 			x.firstPicked = x.firstPicked.Add(time.Since(start))
 		}
 	}

@@ -51,7 +51,7 @@ func (x *httpExchange) close() {
 	x.client, x.matched, x.divided, x.way, x.splitter = nil, nil, nil, nil, nil
 	x.service, x.actions, x.token = nil, nil, balancer.Token{}
 	clear(x.charged[:cap(x.charged)])
-	x.routing, x.requestID, x.held, x.contenders = nil, nil, nil, nil
+	x.routing, x.requestID, x.held, x.attempts = nil, nil, nil, attempt.Loop{}
 	x.tried.clear()
 	x.dropLarge()
 	x.GiveBack()
@@ -276,7 +276,7 @@ func (x *httpExchange) retarget() *refusal.Refusal {
 
 // Waiting implements [attempt.Exchange]. The wait for the first peer also ends when another target has one: forward goes there.
 func (x *httpExchange) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
-	if x.tries > 0 || x.divided == nil && x.splitter == nil {
+	if x.attempts.Tries > 0 || x.divided == nil && x.splitter == nil {
 		return x.answeredRequest.Waiting(timeout)
 	}
 	return x.waitingUnless(timeout, func() bool {
@@ -289,16 +289,16 @@ func (x *httpExchange) Waiting(timeout time.Duration) (context.Context, context.
 func (x *httpExchange) forward() *refusal.Refusal {
 	c := x.client
 	x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
-	outcome, tries, err := attempt.Run(x.service, &x.query, x)
-	for err != nil && tries == 0 && x.endOfWait(nil) == nil && (x.other || x.hasOther()) {
+	outcome, err := x.attempts.Run(x.service, &x.query, x)
+	for err != nil && x.attempts.Tries == 0 && x.endOfWait(nil) == nil && (x.other || x.hasOther()) {
 		x.other = false // if the other target has no peer any more, the wait goes on
 		if r := x.retarget(); r != nil {
 			return r
 		}
 		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
-		outcome, tries, err = attempt.Run(x.service, &x.query, x)
+		outcome, err = x.attempts.Run(x.service, &x.query, x)
 	}
-	for range tries - 1 {
+	for range x.attempts.Tries - 1 {
 		x.service.Pool.Requests().Retry(c.Shard)
 	}
 	x.upload.wait()

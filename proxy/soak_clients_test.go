@@ -54,7 +54,7 @@ func (s *soaker) goodRequest(random *rand.Rand, last bool) soakRequest {
 	if last {
 		option = "Connection: close\r\n"
 	}
-	service := []string{"good", "hedged", "stable"}[random.IntN(3)]
+	service := []string{"good", "stable"}[random.IntN(2)]
 	head := fmt.Sprintf("GET /%s/%d HTTP/1.1\r\nHost: soak\r\n%s", service, id, option)
 	body := ""
 	if random.IntN(3) == 0 {

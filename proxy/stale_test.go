@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -117,4 +118,12 @@ func TestUsedConnectionIsLostByThePeer(t *testing.T) {
 		outcomes := p.pool.Snapshot().All[0].Outcomes()
 		verify.That(t, outcomes[balancer.OutcomeReset] == 1, "outcomes %v", outcomes)
 	})
+}
+
+func get(t *testing.T, p *testProxy, method string) (status int, body string) {
+	t.Helper()
+	conn := p.dial()
+	defer conn.Close()
+	fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\n\r\n", method)
+	return readResponseTo(t, conn, method)
 }

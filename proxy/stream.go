@@ -57,7 +57,7 @@ type stream struct {
 	token             balancer.Token // of the last try
 
 	startTime      time.Time
-	tries          int
+	attempts       attempt.Loop
 	tried          triedPeers
 	connected      bool
 	connectTime    time.Duration
@@ -232,8 +232,8 @@ func (s *stream) forward() {
 	if s.service.Affinity != nil {
 		s.query.Hash = max(1, xxhash.Sum64String(s.address))
 	}
-	_, tries, err := attempt.Run(s.service, &s.query, s)
-	for range tries - 1 {
+	_, err := s.attempts.Run(s.service, &s.query, s)
+	for range s.attempts.Tries - 1 {
 		s.service.Pool.Requests().Retry(s.shard)
 	}
 	switch {
@@ -248,9 +248,8 @@ func (s *stream) forward() {
 }
 
 // Try implements [attempt.Exchange].
-func (s *stream) Try(t balancer.Token) attempt.Result {
+func (s *stream) Try(t balancer.Token) balancer.Outcome {
 	s.token, s.refusal = t, nil
-	s.tries++
 	s.tried.begin(t.Peer, t.Picked().Sub(s.startTime))
 	dialStart := time.Now()
 	ctx, end := s.Waiting(s.service.Timeouts.Connect + socket.SweepInterval)
@@ -265,8 +264,8 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 		if s.gone {
 			o, s.refusal = balancer.Outcome{Class: balancer.OutcomeClientGone}, refusal.ClientGone
 		}
-		s.tried.of(t.Peer).end(o, s.startTime)
-		return attempt.Ended(o)
+		s.tried.last().end(o, s.startTime)
+		return o
 	}
 	s.connected, s.connectTime = true, time.Since(dialStart)
 	s.connectedAfter = time.Since(s.startTime)
@@ -279,7 +278,7 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	}
 	s.cut = tunnel.Run(nil, &s.bytesIn, &s.bytesOut)
 	s.denied = (s.cut != nil || s.bytesOut == 0) && s.cutBy() == nil && brokenByPeer(s.cut) && denial(t, s.cut, s.Waiting) != nil
-	return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeOK})
+	return balancer.Outcome{Class: balancer.OutcomeOK}
 }
 
 // sendProxyHeader sends the PROXY header that the service asks for, within TLS if there is TLS. If that fails, the
@@ -366,7 +365,7 @@ func (s *stream) account() {
 	var entry accesslog.Entry
 	entry.Time, entry.Duration, entry.Waited, entry.Connect = s.startTime, duration, duration, s.connectTime
 	entry.Client, entry.Host, entry.Proto = []byte(s.address), []byte(s.name), accesslog.ProtoTCP
-	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.tries, cutBySluice(reason)
+	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.attempts.Tries, cutBySluice(reason)
 	entry.BytesIn, entry.BytesOut = s.bytesIn, s.bytesOut
 	s.session.describe(&entry)
 	if s.connected {

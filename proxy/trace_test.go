@@ -10,12 +10,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc/metadata"
 
-	"sluice/balancer"
 	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/observe/tracing"
@@ -172,7 +170,7 @@ func TestNotSampled(t *testing.T) {
 	}
 }
 
-// Retries and hedges are spans of their own, which say why.
+// Retries are spans of their own, which say why.
 func TestSpansOfAttempts(t *testing.T) {
 	t.Parallel()
 	tracer, collector := startTracer(t, 1)
@@ -188,31 +186,6 @@ func TestSpansOfAttempts(t *testing.T) {
 	verify.That(t, first["error.type"] == "connect_failure" && first["http.request.resend_count"] == nil && first["sluice.attempt.cause"] == nil, "the first: %v", first)
 	verify.That(t, second["error.type"] == nil && second["http.request.resend_count"] == int64(1) && second["sluice.attempt.cause"] == "connect_failure" && second["http.response.status_code"] == int64(200), "the second: %v", second)
 	verify.Contains(t, origin.got(), fmt.Sprintf("\r\ntraceparent: 00-%x-%x-01\r\nX-Sluice-Attempts: 2\r\n", list[1].TraceId, list[1].attempts[1].SpanId), "the peer")
-}
-
-func TestSpansOfHedges(t *testing.T) {
-	t.Parallel()
-	tracer, collector := startTracer(t, 1)
-	slow, fast := startOrigin(t, hanging), startOrigin(t, answersAfter(0, "fast"))
-	p := startProxy(t, Options{Tracer: tracer}, slow.address(), fast.address())
-	hedged(p, 2)
-	requests := 0
-	// On a busy machine an attempt may be superseded before its peer has read it.
-	eventually(t, "both peers have the spans of their attempts", func() bool {
-		get(t, p, "GET")
-		requests++
-		last := awaitSpans(t, collector, requests)[requests-1]
-		if len(last.attempts) < 2 {
-			return false
-		}
-		first, second := tracetest.Attributes(last.attempts[0]), tracetest.Attributes(last.attempts[1])
-		verify.Require(t, second["sluice.attempt.cause"] == "hedge", "the second: %v", second)
-		arrived := func(at *origin, n int) bool {
-			return strings.Contains(at.got(), fmt.Sprintf("traceparent: 00-%x-%x-01\r\n", last.TraceId, last.attempts[n].SpanId))
-		}
-		return first["sluice.attempt.outcome"] == "superseded" && first["url.full"] == "http://"+slow.address()+"/" &&
-			arrived(slow, 0) && arrived(fast, 1)
-	})
 }
 
 func TestSpansOfGRPC(t *testing.T) {
@@ -279,14 +252,6 @@ func TestSlowCollectorDelaysNothing(t *testing.T) {
 		io.WriteString(conn, getRequest)
 		expectResponse(t, conn, 200)
 	}
-}
-
-func TestCauseOfAttempts(t *testing.T) {
-	failed := tried{start: time.Millisecond, duration: time.Millisecond, class: balancer.OutcomeReset}
-	for start, want := range map[time.Duration]string{2 * time.Millisecond: "reset", time.Second: "reset", 1500 * time.Microsecond: "hedge"} {
-		verify.Equal(t, failed.cause(start), want, "after %v", start)
-	}
-	verify.Equal(t, new(tried).cause(time.Second), "hedge", "while the first goes on")
 }
 
 // The state of a trace belongs to it: a new one begins without (W3C Trace Context, section 4.3), whoever is asked.

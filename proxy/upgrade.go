@@ -145,9 +145,8 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 		return outcome
 	}
 	x.bytesOut, x.counted = int64(len(late)), true
-	if noted := x.tried.of(x.token.Peer); noted != nil {
-		noted.connect, noted.status = x.connectTime, x.upstreamStatus
-	}
+	noted := x.tried.last()
+	noted.connect, noted.status = x.connectTime, x.upstreamStatus
 	x.record(x.upstreamTime) // of the handshake
 	t.Requests.Transfer(t.Shard, 0, x.bytesOut)
 	x.GiveBack()

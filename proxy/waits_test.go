@@ -179,8 +179,6 @@ type waitKind struct {
 	name   string
 	http2  bool // the peers use HTTP/2
 	second bool // the first try breaks
-	hedges bool // a second peer is asked
-	unsafe bool // no second peer is asked, although the service hedges
 	leaves bool // a peer whose checks fail
 	stream bool // through a listener for TCP
 	cut    bool // the client has the start of an answer, so that a failure cuts it
@@ -280,15 +278,14 @@ func waitKinds() (kinds []waitKind) {
 		kinds = append(kinds,
 			waitKind{name: "first try" + name, http2: peers, leaves: true, client: get},
 			waitKind{name: "retry" + name, http2: peers, second: true, leaves: true, client: get},
-			waitKind{name: "hedge" + name, http2: peers, hedges: true, leaves: true, client: get},
-			waitKind{name: "kept body" + name, http2: peers, unsafe: true, leaves: true, client: sendText("PUT /" + waitHead + "Content-Length: 5\r\n\r\nhello")},
-			waitKind{name: "not idempotent" + name, http2: peers, unsafe: true, client: sendText("POST /" + waitHead + "Content-Length: 5\r\n\r\nhello")},
-			waitKind{name: "upload" + name, http2: peers, unsafe: true, timeout: "body_timeout", client: upload},
+			waitKind{name: "kept body" + name, http2: peers, leaves: true, client: sendText("PUT /" + waitHead + "Content-Length: 5\r\n\r\nhello")},
+			waitKind{name: "not idempotent" + name, http2: peers, client: sendText("POST /" + waitHead + "Content-Length: 5\r\n\r\nhello")},
+			waitKind{name: "upload" + name, http2: peers, timeout: "body_timeout", client: upload},
 		)
 	}
 	return append(kinds,
-		waitKind{name: "handshake of WebSocket", unsafe: true, leaves: true, client: sendText("GET /" + upgrade)},
-		waitKind{name: "WebSocket", unsafe: true, cut: true, client: sendText("GET /open" + upgrade)},
+		waitKind{name: "handshake of WebSocket", leaves: true, client: sendText("GET /" + upgrade)},
+		waitKind{name: "WebSocket", cut: true, client: sendText("GET /open" + upgrade)},
 		waitKind{name: "tunnel", cut: true, stream: true, client: sendText("GET /open" + upgrade)},
 		waitKind{name: "stream of gRPC", http2: true, timeout: "body_timeout", client: func(p *testProxy) waitClient {
 			c := p.dialFrames()
@@ -331,9 +328,6 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	inSet := 2
 	p.usePeers(kind.http2, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin, Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}, addresses[:inSet]...)
 	service := route.Service{Timeouts: defaultTimeouts(), ConnectionWait: patience, Retry: route.Retry{Attempts: 3, BodyBytes: 100}}
-	if kind.hedges || kind.unsafe {
-		service.Retry.Hedge = route.NewHedge(route.Hedging{After: time.Millisecond})
-	}
 	service.Timeouts.Tunnel = patience
 	service.Timeouts.Connect = 10_000 * time.Hour // the clock is skipped
 	p.setService(service)
@@ -376,15 +370,10 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 		release()
 	}
 	want := 1
-	if kind.second || kind.hedges {
+	if kind.second {
 		want = 2
 	}
 	eventually(t, "the peers are asked", func() bool { requests, _ := peers.counts(); return requests == want })
-	if kind.unsafe { // a hedge would be there by then
-		p.sweptFor(3 * socket.SweepInterval)
-		requests, _ := peers.counts()
-		verify.Equal(t, requests, want, "peers that are asked")
-	}
 	if kind.cut {
 		client.(*textClient).awaitSwitch(t)
 	}

@@ -26,8 +26,8 @@ type Mirror struct {
 // service that the request is for.
 const MirrorField = "X-Sluice-Mirror"
 
-// MirrorService returns s with the settings for copies: one attempt, without a hedge, and
-// without a cookie that would be for another service's peers.
+// MirrorService returns s with the settings for copies: one attempt, and without a
+// cookie that would be for another service's peers.
 func MirrorService(s *Service) *Service {
 	own := *s
 	own.Retry = Retry{Attempts: 1}

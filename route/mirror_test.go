@@ -47,7 +47,7 @@ func TestSelectIsExact(t *testing.T) {
 // A copy has one attempt and the edits of requests, with a mark that no template changes.
 func TestSettingsOfCopies(t *testing.T) {
 	t.Parallel()
-	service := &Service{Retry: Retry{Attempts: 3, BodyBytes: 5, Hedge: new(Hedge)}, Affinity: &Affinity{Cookie: "c"}, WaitForPeer: 1}
+	service := &Service{Retry: Retry{Attempts: 3, BodyBytes: 5}, Affinity: &Affinity{Cookie: "c"}, WaitForPeer: 1}
 	if got := MirrorService(service); got.Retry != (Retry{Attempts: 1}) || got.Affinity != nil || service.Affinity == nil {
 		t.Errorf("service %+v", got)
 	}

@@ -57,6 +57,4 @@ type Retry struct {
 	// is streamed; its request is retried only after a connect failure. Bodies of up
 	// to about 15 KiB that arrive with their head are always buffered.
 	BodyBytes units.Size `key:"body" default:"64KiB" min:"0" max:"16MiB"`
-	// Hedge, if not nil, is for read-only requests without a body.
-	Hedge *Hedge `key:"-"`
 }

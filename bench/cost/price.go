@@ -52,7 +52,6 @@ func features(collector string) []feature {
 		{name: "tracing, the request is sampled", More: fmt.Sprintf("tracing: { otlp: %q, sample: 1 }", collector)},
 		{name: "`limits.adaptive`", Service: "limits: { adaptive: true }"},
 		{name: "`limits.requests` and `connections_per_peer`", Service: "limits: { requests: 1000, connections_per_peer: 100 }"},
-		{name: "`retry.hedge.after`, not hedged", Service: "retry: { hedge: { after: 10s } }"},
 		{name: "`rate_limit` by address", Route: "rate_limit: { rate: 1000000 }"},
 		{name: "a header set, one removed", Route: "request_headers: { set: { X-A: \"$host\" }, remove: [Cookie] }"},
 		{name: "`compress`, the answer is too short", Route: "compress: { min_length: 1KiB }"},

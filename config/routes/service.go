@@ -14,13 +14,11 @@ var proxyProtocolVersions = map[string]byte{"v1": 1, "v2": 2}
 
 // Service returns the service with a pool as a target of routes, with the settings of c.
 func Service(name string, pool *balancer.Pool, c config.Service) *route.Service {
-	retry := c.Retry.Retry
-	retry.Hedge = route.NewHedge(c.Retry.Hedge)
 	return &route.Service{
 		Name:           name,
 		Pool:           pool,
 		Timeouts:       c.Timeouts,
-		Retry:          retry,
+		Retry:          c.Retry.Retry,
 		HTTP2:          c.Upstream.UsesHTTP2(),
 		Affinity:       affinityOf(c.Balance),
 		ProxyProtocol:  proxyProtocolVersions[c.ProxyProtocol],

@@ -50,5 +50,5 @@ type Attempt struct {
 	Status   int           // 0: there was no response
 	Outcome  string        // as in the access log
 	OK       bool          // the outcome is no failure of the peer
-	Cause    string        // outcome of the attempt before, or "hedge"; empty: the first
+	Cause    string        // outcome of the attempt before; empty: the first
 }

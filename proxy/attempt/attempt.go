@@ -7,14 +7,16 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/observe/panics"
 	"sluice/route"
 )
 
 // An Exchange is one request and its response, in whatever protocol.
 type Exchange interface {
-	// Try sends the request to the token's peer and passes the response on. It
-	// does not call Done.
-	Try(t balancer.Token) Result
+	// Try sends the request to the token's peer and passes the response on. It does not
+	// call Done. While it waits for the answer it may ask [Loop.Leave]; if that says so,
+	// it returns [balancer.OutcomeSuperseded].
+	Try(t balancer.Token) balancer.Outcome
 	// Replayable reports whether the request can be sent again: there is time
 	// left, nothing of it is lost, and the method allows it or no peer has seen
 	// any of it.
@@ -29,80 +31,113 @@ type Exchange interface {
 	Waiting(timeout time.Duration) (ctx context.Context, end context.CancelFunc)
 }
 
-// A Racer is an Exchange whose Try may return before the peer has answered. The peers that
-// were asked, by that Try or by Ask, are its contenders. A contender is one until an Await
-// returns its Outcome, or Receive or Leave is called for it.
-type Racer interface {
-	Exchange
-	// Ask sends the request to one more peer, and does not wait for it.
-	Ask(t balancer.Token)
-	// Await waits for all contenders, and returns which of them ends the wait, and why:
-	// Answered, Done or Suspected. For one that was Suspected before, changed takes the
-	// place of the suspicion: the close of the channel, if it is not nil.
-	Await(changed <-chan struct{}) (balancer.Token, Result)
-	// Receive passes on the answer of the only contender, which is Answered.
-	Receive(t balancer.Token) balancer.Outcome
-	// Leave abandons a contender, because another peer is tried instead. The outcome is
-	// [balancer.OutcomeSuperseded].
-	Leave(t balancer.Token) balancer.Outcome
-}
-
-// Kind says why Try or Await returned.
-type Kind uint8
-
-const (
-	Done      Kind = iota // the try has an outcome
-	Answered              // the peer has begun to answer; of Await
-	Impatient             // there is no answer yet: it is time for a hedge; of Try
-	Suspected             // there is no answer yet, and health checks of the peer fail
-)
-
-// A Result is the result of a Try or an Await. Only the Try of a Racer returns other kinds
-// than Done.
-type Result struct {
-	Kind    Kind
-	Outcome balancer.Outcome // of kind Done
-}
-
-// Ended is the result of a try with that outcome.
-func Ended(o balancer.Outcome) Result { return Result{Outcome: o} }
-
 // MaxTries bounds the tries of a request, also the ones that did not reach a
 // peer: a [balancer.TriedSet] remembers as many peers less one.
 const MaxTries = 5
 
-// Run tries x on peers of the service's pool until one answers, and returns the
-// outcome of the last try and how many there were. err is why no peer could be
-// picked for the next try; it comes without an outcome only where there was no
-// try.
+// A Loop is the tries of one request. The zero value is ready.
+type Loop struct {
+	Tries   int // that have begun
+	Counted int // that have ended, and count as one of Retry.Attempts
+
+	service  *route.Service
+	query    *balancer.Query
+	exchange Exchange
+	// token is of the present try, and next of the one after it, which Leave has picked. Each has
+	// a peer until its outcome is reported.
+	token, next balancer.Token
+	left        balancer.TriedSet // peers that Leave has left, and that have not failed
+	again       int               // tries of peers that may be tried again
+
+	// How long the request may still wait for a peer, and for a connection to one.
+	forPeer, forConnection time.Duration
+}
+
+// Run tries x on peers of the service's pool until one answers, and returns the outcome of the
+// last try. err is why no peer could be picked for the next try; it comes without an outcome only
+// where there was no try. It may be called again then.
 //
 // A try that does not reach a peer does not count as one of Retry.Attempts,
 // unless Attempts is 1: it harms nobody, and several peers may be gone before the
-// registry says so. Nor does one that ended with Leave.
-func Run(service *route.Service, query *balancer.Query, x Exchange) (o balancer.Outcome, tries int, err error) {
-	r := run{service: service, query: query, held: held{exchange: x}, forPeer: service.WaitForPeer - query.Waited, forConnection: service.ConnectionWait}
-	defer r.held.release()
-	reached := 0
-	t, err := r.pick(x)
+// registry says so. Nor does one whose peer was left.
+func (l *Loop) Run(service *route.Service, query *balancer.Query, x Exchange) (o balancer.Outcome, err error) {
+	l.service, l.query, l.exchange = service, query, x
+	l.forPeer, l.forConnection = service.WaitForPeer-query.Waited, service.ConnectionWait
+	defer l.release() // if x panics
+	l.token, err = l.pick()
 	for err == nil {
-		r.held.take(t)
-		result := x.Try(t)
-		r.tries++
-		if o = result.Outcome; result.Kind == Done {
-			r.held.done(t, o)
-		} else {
-			o = r.contend(x.(Racer), t, result)
+		l.Tries++
+		peer := l.token.Peer
+		o = x.Try(l.token)
+		l.query.Refused = false
+		if l.done(&l.token, o); l.next.Peer != nil {
+			l.left.Add(peer)
+			l.token, l.next = l.next, balancer.Token{}
+			continue
 		}
 		if o.Class != balancer.OutcomeConnectFailure || service.Retry.Attempts == 1 {
-			reached++
+			l.Counted++
 		}
-		if !retryable(o) || x.Started() || !x.Replayable() || reached >= service.Retry.Attempts || r.tries >= MaxTries {
-			return o, r.tries, nil
+		if !retryable(o) || x.Started() || !x.Replayable() || l.Counted >= service.Retry.Attempts || l.Tries >= MaxTries {
+			return o, nil
 		}
-		query.Tried.Add(t.Peer)
-		t, err = r.pick(x)
+		query.Tried.Add(peer)
+		l.token, err = l.pick()
 	}
-	return o, r.tries, err
+	return o, err
+}
+
+// MayLeave reports whether Leave may find another peer. Only a request that may be sent twice
+// leaves its peer.
+func (l *Loop) MayLeave() bool {
+	return l.service != nil && l.service.Retry.Attempts > 1 && l.Tries < MaxTries
+}
+
+// Leave picks another peer for a request that waits for one whose health checks fail: where that
+// hangs, long before a timeout. left: there is one, and the try has to end. If not, Leave may be
+// called again when changed is closed: when the pool has changed or, where the others are full, soon.
+func (l *Loop) Leave() (changed <-chan struct{}, left bool) {
+	changed = l.service.Pool.Changed()
+	if l.Tries >= MaxTries {
+		return changed, false
+	}
+	l.query.Tried.Add(l.token.Peer)
+	var err error
+	l.next, err = l.pickNow()
+	full := err != nil && err != balancer.ErrAllTried && !lacksPeer(err)
+	l.query.Refused = l.query.Refused || full // that is counted once
+	if full {
+		return soon(), false
+	}
+	return changed, err == nil
+}
+
+// soon returns a channel that is closed after a moment: no change of the pool tells when a limit
+// allows more.
+func soon() <-chan struct{} {
+	over := make(chan struct{})
+	time.AfterFunc(250*time.Millisecond, func() {
+		defer panics.Contain(panics.Exchange, nil)
+		close(over)
+	})
+	return over
+}
+
+// done reports the outcome of t, which has a peer.
+func (l *Loop) done(t *balancer.Token, o balancer.Outcome) {
+	done := *t
+	*t = balancer.Token{}
+	o.Answered = l.exchange.Answered()
+	done.Done(o)
+}
+
+// release gives the tokens back that have no outcome. That is no failure of their peers.
+func (l *Loop) release() {
+	for _, t := range []*balancer.Token{&l.token, &l.next} {
+		if t.Peer != nil {
+			l.done(t, balancer.Outcome{Class: balancer.OutcomeLocal})
+		}
+	}
 }
 
 // retryable reports whether another peer may do better.
@@ -114,49 +149,36 @@ func retryable(o balancer.Outcome) bool {
 	return false
 }
 
-// A run is the state of Run.
-type run struct {
-	service *route.Service
-	query   *balancer.Query
-	tries   int
-	held    held
-	left    balancer.TriedSet // which were tried, and have not failed
-	again   int               // tries of peers that may be tried again
-
-	// How long the request may still wait for a peer, and for a connection to one.
-	forPeer, forConnection time.Duration
-}
-
-// pick picks a peer, for whichever try. If there is none, or all connections are in use, it
-// waits for one, for all tries together as long as the service allows: what it has waited for may be gone
-// when it comes to it. err is why there is none.
-func (r *run) pick(x Exchange) (t balancer.Token, err error) {
-	pool := r.service.Pool
-	for t, err = r.pickNow(); err != nil; {
+// pick picks a peer. If there is none, or all connections are in use, it waits for one, for all
+// tries together as long as the service allows: what it has waited for may be gone when it comes
+// to it. err is why there is none.
+func (l *Loop) pick() (t balancer.Token, err error) {
+	pool := l.service.Pool
+	for t, err = l.pickNow(); err != nil; {
 		var none time.Duration
 		left := &none
 		switch {
 		case lacksPeer(err):
-			left = &r.forPeer
+			left = &l.forPeer
 		case err == balancer.ErrConnectionsSaturated:
-			left = &r.forConnection
+			left = &l.forConnection
 		}
 		timeout := *left
 		if timeout <= 0 {
 			return t, err
 		}
 		start := time.Now()
-		ctx, end := x.Waiting(timeout)
-		if left == &r.forPeer {
-			t, err = pool.Await(ctx, r.pickNow)
-		} else if t, err = pool.AwaitConnection(ctx, r.query); r.retryLeft(err) {
-			t, err = r.pickNow()
+		ctx, end := l.exchange.Waiting(timeout)
+		if left == &l.forPeer {
+			t, err = pool.Await(ctx, l.pickNow)
+		} else if t, err = pool.AwaitConnection(ctx, l.query); l.retryLeft(err) {
+			t, err = l.pickNow()
 		}
 		waited := time.Since(start)
-		if *left = timeout - waited; left == &r.forPeer {
-			r.query.Waited += waited
+		if *left = timeout - waited; left == &l.forPeer {
+			l.query.Waited += waited
 		}
-		if ctx.Err() != nil || left == &r.forPeer && lacksPeer(err) { // there will be none
+		if ctx.Err() != nil || left == &l.forPeer && lacksPeer(err) { // there will be none
 			*left = 0
 		}
 		end()
@@ -168,27 +190,27 @@ func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 func lacksPeer(err error) bool { return err == balancer.ErrNoPeers || err == balancer.ErrNoEligible }
 
 // pickNow is pick without a wait.
-func (r *run) pickNow() (t balancer.Token, err error) {
+func (l *Loop) pickNow() (t balancer.Token, err error) {
 	for {
-		r.query.Tries = uint8(r.tries - r.again)
-		if t, err = r.service.Pool.Pick(r.query); !r.retryLeft(err) {
+		l.query.Tries = uint8(l.Tries - l.again)
+		if t, err = l.service.Pool.Pick(l.query); !l.retryLeft(err) {
 			return t, err
 		}
 	}
 }
 
-// retryLeft lets a peer that was left be tried again if err, of a pick, says that no other one can be, and it is well now: its
-// checks failed for a while, or another one has answered first. It reports whether there is one. Where a group has a fallback, err
-// is about the fallback: so it need not be ErrAllTried.
-func (r *run) retryLeft(err error) bool {
+// retryLeft lets a peer that was left be tried again if err, of a pick, says that no other one can
+// be, and it is well now: its checks failed for a while. It reports whether there is one. Where a
+// group has a fallback, err is about the fallback: so it need not be ErrAllTried.
+func (l *Loop) retryLeft(err error) bool {
 	if err != balancer.ErrAllTried && !lacksPeer(err) {
 		return false
 	}
-	for _, p := range r.left.Peers() {
+	for _, p := range l.left.Peers() {
 		if p.Used() && !p.Has(^balancer.Reason(0)) {
-			r.left.Remove(p)
-			r.query.Tried.Remove(p)
-			r.again++
+			l.left.Remove(p)
+			l.query.Tried.Remove(p)
+			l.again++
 			return true
 		}
 	}

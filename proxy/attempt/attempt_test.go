@@ -20,80 +20,57 @@ var (
 	ok         = balancer.Outcome{Class: balancer.OutcomeOK}
 	reset      = balancer.Outcome{Class: balancer.OutcomeReset}
 	refused    = balancer.Outcome{Class: balancer.OutcomeConnectFailure}
-	gone       = balancer.Outcome{Class: balancer.OutcomeClientGone}
 	superseded = balancer.Outcome{Class: balancer.OutcomeSuperseded}
 	denied     = balancer.Outcome{Class: balancer.OutcomeDenied}
-
-	impatient = Result{Kind: Impatient}
-	suspected = Result{Kind: Suspected}
-	answered  = Result{Kind: Answered}
 )
 
-// An event is what an Await returns: of the peer that was asked as the nth, from 0.
-type event struct {
-	peer int
-	Result
+// suspected is a try whose peer fails its checks, and which has that outcome if it is not left.
+func suspected(o balancer.Outcome) balancer.Outcome {
+	o.Endpoint = isSuspected
+	return o
 }
 
-// script is an exchange that plays results, one after the other, and notes what
-// it is asked for.
+const isSuspected = 1 // as an endpoint, which means nothing here
+
+// script is an exchange that plays outcomes, one after the other, and notes what it is asked for.
 type script struct {
-	tries   []Result
-	events  []event            // of Await
-	answers []balancer.Outcome // of Receive
-	started bool
-	final   bool // cannot be sent again
-	gone    bool // its client has left
+	Loop
+	outcomes []balancer.Outcome
+	started  bool
+	final    bool // cannot be sent again
+	gone     bool // its client has left
 
-	onTry   func()                        // called by Try
-	onAwait func(changed <-chan struct{}) // called by Await
-	calls   []string
-	peers   []*balancer.Peer
-	tokens  []balancer.Token
+	onTry  func()                             // called by Try
+	onStay func(changed <-chan struct{}) bool // called if a suspected peer is not left; true: look again
+	calls  []string
+	peers  []*balancer.Peer
 }
 
-// next takes the first element of a list.
-func next[T any](list *[]T) T {
-	first := (*list)[0]
-	*list = (*list)[1:]
-	return first
-}
-
-func (s *script) Try(t balancer.Token) Result {
-	s.note("try", t)
-	if s.onTry != nil {
-		s.onTry()
-	}
-	return next(&s.tries)
-}
-
-// note notes a call, with the number of the peer if it was asked before.
-func (s *script) note(call string, t balancer.Token) {
+func (s *script) Try(t balancer.Token) balancer.Outcome {
+	call := "try"
 	if i := slices.Index(s.peers, t.Peer); i >= 0 {
 		call += fmt.Sprint(" ", i)
 	}
-	s.calls, s.peers, s.tokens = append(s.calls, call), append(s.peers, t.Peer), append(s.tokens, t)
-}
-
-func (s *script) Ask(t balancer.Token) { s.note("ask", t) }
-
-func (s *script) Await(changed <-chan struct{}) (balancer.Token, Result) {
-	s.calls = append(s.calls, "await")
-	if s.onAwait != nil {
-		s.onAwait(changed)
+	s.calls, s.peers = append(s.calls, call), append(s.peers, t.Peer)
+	if s.onTry != nil {
+		s.onTry()
 	}
-	e := next(&s.events)
-	return s.tokens[e.peer], e.Result
-}
-
-func (s *script) Receive(t balancer.Token) balancer.Outcome {
-	s.calls = append(s.calls, fmt.Sprint("receive ", slices.Index(s.peers, t.Peer)))
-	return next(&s.answers)
-}
-
-func (s *script) Leave(t balancer.Token) balancer.Outcome {
-	s.calls = append(s.calls, fmt.Sprint("leave ", slices.Index(s.peers, t.Peer)))
-	return superseded
+	o := s.outcomes[0]
+	s.outcomes = s.outcomes[1:]
+	if o.Endpoint != isSuspected {
+		return o
+	}
+	for again := true; again; {
+		changed, left := s.Leave()
+		if left {
+			s.calls = append(s.calls, "leave")
+			return superseded
+		}
+		s.calls = append(s.calls, "stay")
+		again = s.onStay != nil && s.onStay(changed)
+	}
+	o.Endpoint = 0
+	return o
 }
 
 func (s *script) Replayable() bool { return !s.final }
@@ -107,6 +84,11 @@ func (s *script) Waiting(timeout time.Duration) (context.Context, context.Cancel
 		cancel()
 	}
 	return ctx, cancel
+}
+
+// run runs the loop of the exchange.
+func (s *script) run(service *route.Service) (o balancer.Outcome, err error) {
+	return s.Run(service, new(balancer.Query), s)
 }
 
 // pool returns one with that many peers.
@@ -133,74 +115,38 @@ func TestRun(t *testing.T) {
 		tries    int
 		err      error
 	}{
-		{"answered", enough, 3, script{tries: []Result{Ended(ok)}}, "try", ok, 1, nil},
-		{"retried", enough, 3, script{tries: []Result{Ended(reset), Ended(ok)}}, "try try", ok, 2, nil},
-		{"not replayable", enough, 3, script{final: true, tries: []Result{Ended(reset)}}, "try", reset, 1, nil},
-		{"started", enough, 3, script{started: true, tries: []Result{Ended(reset)}}, "try", reset, 1, nil},
-		{"as often as allowed", enough, 2, script{tries: []Result{Ended(reset), Ended(reset)}}, "try try", reset, 2, nil},
+		{"answered", enough, 3, script{outcomes: []balancer.Outcome{ok}}, "try", ok, 1, nil},
+		{"retried", enough, 3, script{outcomes: []balancer.Outcome{reset, ok}}, "try try", ok, 2, nil},
+		{"not replayable", enough, 3, script{final: true, outcomes: []balancer.Outcome{reset}}, "try", reset, 1, nil},
+		{"started", enough, 3, script{started: true, outcomes: []balancer.Outcome{reset}}, "try", reset, 1, nil},
+		{"as often as allowed", enough, 2, script{outcomes: []balancer.Outcome{reset, reset}}, "try try", reset, 2, nil},
 		{"connect failures do not count", enough, 2,
-			script{tries: []Result{Ended(refused), Ended(refused), Ended(refused), Ended(reset), Ended(ok)}},
+			script{outcomes: []balancer.Outcome{refused, refused, refused, reset, ok}},
 			"try try try try try", ok, 5, nil},
 		{"…up to a limit", enough, 2,
-			script{tries: []Result{Ended(refused), Ended(refused), Ended(refused), Ended(refused), Ended(refused)}},
+			script{outcomes: []balancer.Outcome{refused, refused, refused, refused, refused}},
 			"try try try try try", refused, MaxTries, nil},
-		{"…and unless there is no retry", enough, 1, script{tries: []Result{Ended(refused)}}, "try", refused, 1, nil},
+		{"…and unless there is no retry", enough, 1, script{outcomes: []balancer.Outcome{refused}}, "try", refused, 1, nil},
 		{"no peer", 0, 3, script{}, "", balancer.Outcome{}, 0, balancer.ErrNoPeers},
-		{"no other peer", 1, 3, script{tries: []Result{Ended(reset)}}, "try", reset, 1, balancer.ErrAllTried},
+		{"no other peer", 1, 3, script{outcomes: []balancer.Outcome{reset}}, "try", reset, 1, balancer.ErrAllTried},
 
-		{"impatient, without another peer", 1, 1,
-			script{tries: []Result{impatient}, events: []event{{0, answered}}, answers: []balancer.Outcome{ok}}, "try await receive 0", ok, 1, nil},
-		{"hedged, first answers", enough, 1,
-			script{tries: []Result{impatient}, events: []event{{0, answered}}, answers: []balancer.Outcome{ok}},
-			"try ask await leave 1 receive 0", ok, 2, nil},
-		{"hedged, second answers", enough, 1,
-			script{tries: []Result{impatient}, events: []event{{1, answered}}, answers: []balancer.Outcome{ok}},
-			"try ask await leave 0 receive 1", ok, 2, nil},
-		{"hedged, first fails", enough, 1,
-			script{tries: []Result{impatient}, events: []event{{0, Ended(reset)}, {1, answered}}, answers: []balancer.Outcome{ok}},
-			"try ask await await receive 1", ok, 2, nil},
-		{"hedged, both fail", enough, 2,
-			script{tries: []Result{impatient, Ended(ok)}, events: []event{{1, Ended(refused)}, {0, Ended(reset)}}}, "try ask await await try", ok, 3, nil},
-		{"hedged, the answer breaks, without a third peer", 2, 2,
-			script{tries: []Result{impatient, Ended(ok)}, events: []event{{1, answered}}, answers: []balancer.Outcome{reset}},
-			"try ask await leave 0 receive 1 try 0", ok, 3, nil},
-		{"hedged, the answer breaks", enough, 2,
-			script{tries: []Result{impatient, Ended(ok)}, events: []event{{1, answered}}, answers: []balancer.Outcome{reset}},
-			"try ask await leave 0 receive 1 try", ok, 3, nil},
-		{"hedged, one is denied", enough, 3, // it may stand in for the service of the other
-			script{tries: []Result{impatient}, events: []event{{1, Ended(denied)}, {0, answered}}, answers: []balancer.Outcome{ok}},
-			"try ask await await receive 0", ok, 2, nil},
-		{"hedged, both are denied", enough, 3,
-			script{tries: []Result{impatient}, events: []event{{1, Ended(denied)}, {0, Ended(denied)}}}, "try ask await await", denied, 2, nil},
-		{"denied", enough, 3, script{tries: []Result{Ended(denied)}}, "try", denied, 1, nil},
-		{"hedged, the client goes", enough, 3,
-			script{tries: []Result{impatient}, events: []event{{0, Ended(gone)}}}, "try ask await leave 1", gone, 2, nil},
-		{"hedged, both suspected", enough, 2,
-			script{tries: []Result{impatient}, events: []event{{0, suspected}, {1, suspected}, {3, answered}}, answers: []balancer.Outcome{ok}},
-			"try ask await leave 0 ask await leave 1 ask await leave 2 receive 3", ok, 4, nil},
-		{"hedged, suspected, without a third peer", 2, 2,
-			script{tries: []Result{impatient}, events: []event{{0, suspected}, {0, answered}}, answers: []balancer.Outcome{ok}},
-			"try ask await await leave 1 receive 0", ok, 2, nil},
-		{"as many as allowed", enough + 2, 2,
-			script{tries: []Result{impatient}, events: []event{{0, suspected}, {1, suspected}, {2, suspected}, {3, suspected}, {4, Ended(reset)}, {3, Ended(reset)}}},
-			"try ask await leave 0 ask await leave 1 ask await leave 2 ask await await await", reset, MaxTries, nil},
+		{"denied", enough, 3, script{outcomes: []balancer.Outcome{denied}}, "try", denied, 1, nil},
 
-		{"suspected, left", enough, 2,
-			script{tries: []Result{suspected}, events: []event{{1, answered}}, answers: []balancer.Outcome{ok}}, "try leave 0 ask await receive 1", ok, 2, nil},
-		{"what was left does not count", enough, 2,
-			script{tries: []Result{suspected, Ended(ok)}, events: []event{{1, Ended(reset)}}}, "try leave 0 ask await try", ok, 3, nil},
+		{"suspected, left", enough, 2, script{outcomes: []balancer.Outcome{suspected(ok), ok}}, "try leave try", ok, 2, nil},
+		{"what was left does not count", enough, 2, script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}, "try leave try try", ok, 3, nil},
 		{"suspected for a while, left, and the other one fails", 2, 2,
-			script{tries: []Result{suspected, Ended(ok)}, events: []event{{1, Ended(reset)}}}, "try leave 0 ask await try 0", ok, 3, nil},
+			script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}, "try leave try try 0", ok, 3, nil},
 		{"suspected for a while, left, and the other one is suspected", 2, 2,
-			script{tries: []Result{suspected}, events: []event{{1, suspected}, {2, answered}}, answers: []balancer.Outcome{ok}},
-			"try leave 0 ask await leave 1 ask 0 await receive 0", ok, 3, nil},
-		{"suspected, without another peer", 1, 2,
-			script{tries: []Result{suspected}, events: []event{{0, answered}}, answers: []balancer.Outcome{ok}}, "try await receive 0", ok, 1, nil},
+			script{outcomes: []balancer.Outcome{suspected(ok), suspected(ok), ok}}, "try leave try leave try 0", ok, 3, nil},
+		{"suspected, without another peer", 1, 2, script{outcomes: []balancer.Outcome{suspected(ok)}}, "try stay", ok, 1, nil},
+		{"as many as allowed", enough + 2, 2,
+			script{outcomes: []balancer.Outcome{suspected(ok), suspected(ok), suspected(ok), suspected(ok), suspected(reset)}},
+			"try leave try leave try leave try leave try stay", reset, MaxTries, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			service := &route.Service{Name: "star", Pool: pool(t, test.peers), Retry: route.Retry{Attempts: test.attempts}}
-			o, tries, err := Run(service, new(balancer.Query), &test.x)
-			verify.That(t, o == test.want && tries == test.tries && err == test.err, "got %v, %d tries, %v, want %v, %d tries, %v", o.Class, tries, err, test.want.Class, test.tries, test.err)
+			o, err := test.x.run(service)
+			verify.That(t, o == test.want && test.x.Tries == test.tries && err == test.err, "got %v, %d tries, %v, want %v, %d tries, %v", o.Class, test.x.Tries, err, test.want.Class, test.tries, test.err)
 			verify.Equal(t, strings.Join(test.x.calls, " "), test.calls, "calls")
 			for _, p := range service.Pool.Snapshot().All {
 				verify.Equal(t, p.Inflight(), 0, "tries of a peer have no end")
@@ -209,22 +155,15 @@ func TestRun(t *testing.T) {
 	}
 }
 
-func TestPatience(t *testing.T) {
-	service := &route.Service{Pool: pool(t, 1)}
-	verify.Equal(t, Patience(service, 0, 0), 0, "without hedging")
-	service.Retry.Hedge = route.NewHedge(route.Hedging{After: time.Second})
-	verify.Equal(t, Patience(service, 0, 0), time.Second, "for the first try")
-	verify.Equal(t, Patience(service, 1, 0), 0, "for the second try")
-}
-
 func TestMayLeave(t *testing.T) {
 	for _, test := range []struct {
 		attempts, tries int
 		want            bool
-	}{{1, 0, false}, {2, 0, true}, {2, MaxTries - 2, true}, {2, MaxTries - 1, false}} {
-		service := &route.Service{Retry: route.Retry{Attempts: test.attempts}}
-		verify.Equal(t, MayLeave(service, test.tries), test.want, "%d attempts, %d tries", test.attempts, test.tries)
+	}{{1, 1, false}, {2, 1, true}, {2, MaxTries - 1, true}, {2, MaxTries, false}} {
+		l := Loop{Tries: test.tries, service: &route.Service{Retry: route.Retry{Attempts: test.attempts}}}
+		verify.Equal(t, l.MayLeave(), test.want, "%d attempts, %d tries", test.attempts, test.tries)
 	}
+	verify.Equal(t, new(Loop).MayLeave(), false, "without a service")
 }
 
 // A first peer is waited for where there is none, and a connection to one where all are in use:
@@ -264,15 +203,15 @@ func TestRunWaits(t *testing.T) {
 				verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
 				held, _ := p.Pick(new(balancer.Query))
 				service := &route.Service{Pool: p, WaitForPeer: peer, ConnectionWait: connection, Retry: route.Retry{Attempts: 3}}
-				x := script{tries: []Result{Ended(ok)}}
+				x := script{outcomes: []balancer.Outcome{ok}}
 				if test.peers == 2 {
-					x.tries = []Result{Ended(refused), Ended(ok)}
+					x.outcomes = []balancer.Outcome{refused, ok}
 					x.onTry = func() { x.onTry = nil; test.event(p, held) }
 				} else {
 					test.event(p, held)
 				}
 				start := time.Now()
-				_, _, err := Run(service, new(balancer.Query), &x)
+				_, err := x.run(service)
 				if calls := strings.Join(x.calls, " "); err != test.err || calls != test.calls || time.Since(start) != test.after {
 					t.Errorf("%v, %q after %v; want %v, %q after %v", err, calls, time.Since(start), test.err, test.calls, test.after)
 				}
@@ -301,8 +240,8 @@ func TestRetryWaitsForWhatIsLeft(t *testing.T) {
 				}()
 			}
 			service := &route.Service{Pool: p, ConnectionWait: 2 * time.Second, Retry: route.Retry{Attempts: 3}}
-			x, start := script{tries: []Result{Ended(refused), Ended(ok)}}, time.Now()
-			_, _, err := Run(service, new(balancer.Query), &x)
+			x, start := script{outcomes: []balancer.Outcome{refused, ok}}, time.Now()
+			_, err := x.run(service)
 			calls := "wait 2s try wait 1.5s"
 			if test.err == nil {
 				calls += " try"
@@ -318,9 +257,8 @@ func TestRetryWaitsForWhatIsLeft(t *testing.T) {
 func TestSuspectedPeerIsLeftForALaterOne(t *testing.T) {
 	p := pool(t, 1)
 	service := &route.Service{Name: "star", Pool: p, Retry: route.Retry{Attempts: 2}}
-	x := script{tries: []Result{suspected}, events: []event{{0, suspected}, {1, answered}}, answers: []balancer.Outcome{ok}}
-	x.onAwait = func(changed <-chan struct{}) {
-		x.onAwait = nil
+	x := script{outcomes: []balancer.Outcome{suspected(ok), ok}}
+	x.onStay = func(changed <-chan struct{}) bool {
 		set := p.Snapshot().All[0]
 		p.Apply([]discovery.Instance{set.Instance(), {Service: "star", ID: "later", Address: "10.0.0.1", Port: 9, Weight: 1}})
 		select {
@@ -328,10 +266,11 @@ func TestSuspectedPeerIsLeftForALaterOne(t *testing.T) {
 		default:
 			t.Error("the peer that came later does not end the wait")
 		}
+		return true
 	}
-	o, tries, err := Run(service, new(balancer.Query), &x)
-	verify.That(t, o == ok && tries == 2 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
-	verify.Equal(t, strings.Join(x.calls, " "), "try await leave 0 ask await receive 1", "calls")
+	o, err := x.run(service)
+	verify.That(t, o == ok && x.Tries == 2 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
+	verify.Equal(t, strings.Join(x.calls, " "), "try stay leave try", "calls")
 }
 
 // A request that waits for a peer gets the one that it has left, as soon as this is well again.
@@ -339,8 +278,12 @@ func TestPeerThatWasLeftIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, 2)
 		service := &route.Service{Name: "star", Pool: p, WaitForPeer: 3 * time.Second, Retry: route.Retry{Attempts: 3}}
-		x := script{tries: []Result{suspected, Ended(ok)}, events: []event{{1, Ended(reset)}}}
-		x.onAwait = func(<-chan struct{}) { // now neither may get a request
+		x := script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}
+		x.onTry = func() {
+			if x.Tries != 2 {
+				return
+			}
+			// Now neither may get a request.
 			well := []discovery.Instance{x.peers[0].Instance()}
 			critical := []discovery.Instance{x.peers[0].Instance(), x.peers[1].Instance()}
 			for i := range critical {
@@ -350,9 +293,9 @@ func TestPeerThatWasLeftIsWaitedFor(t *testing.T) {
 			time.AfterFunc(time.Second, func() { p.Apply(well) })
 		}
 		start := time.Now()
-		o, tries, err := Run(service, new(balancer.Query), &x)
-		verify.That(t, o == ok && tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
-		verify.Equal(t, strings.Join(x.calls, " "), "try leave 0 ask await wait 3s try 0", "calls")
+		o, err := x.run(service)
+		verify.That(t, o == ok && x.Tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
+		verify.Equal(t, strings.Join(x.calls, " "), "try leave try wait 3s try 0", "calls")
 		verify.Equal(t, time.Since(start), time.Second, "the wait")
 	})
 }
@@ -364,8 +307,11 @@ func TestPeerOfAGroupThatWasLeftIsWaitedFor(t *testing.T) {
 		one := balancer.GroupSelector{Name: "one", Match: func(i *discovery.Instance) bool { return i.ID == "0" }}
 		verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{one}, Limits: balancer.Limits{Pending: 1}})))
 		service := &route.Service{Name: "star", Pool: p, WaitForPeer: 3 * time.Second, Retry: route.Retry{Attempts: 3}}
-		x := script{tries: []Result{suspected, Ended(ok)}, events: []event{{1, Ended(reset)}}}
-		x.onAwait = func(<-chan struct{}) {
+		x := script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}
+		x.onTry = func() {
+			if x.Tries != 2 {
+				return
+			}
 			set := []discovery.Instance{x.peers[0].Instance(), x.peers[1].Instance()}
 			well := set[0]
 			for i := range set {
@@ -376,9 +322,9 @@ func TestPeerOfAGroupThatWasLeftIsWaitedFor(t *testing.T) {
 		}
 		start := time.Now()
 		query := &balancer.Query{Group: p.Group("one").ID(), Fallback: p.Group(balancer.RestGroup).ID()}
-		o, tries, err := Run(service, query, &x)
-		verify.That(t, o == ok && tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
-		verify.Equal(t, strings.Join(x.calls, " "), "try leave 0 ask await wait 3s try 0", "calls")
+		o, err := x.Run(service, query, &x)
+		verify.That(t, o == ok && x.Tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
+		verify.Equal(t, strings.Join(x.calls, " "), "try leave try wait 3s try 0", "calls")
 		verify.Equal(t, time.Since(start), time.Second, "the wait")
 	})
 }
@@ -387,30 +333,36 @@ func TestPeerOfAGroupThatWasLeftIsWaitedFor(t *testing.T) {
 func TestPeerOfARemovedServiceThatWasLeftIsTriedAgain(t *testing.T) {
 	p := pool(t, 2)
 	service := &route.Service{Name: "star", Pool: p, Retry: route.Retry{Attempts: 3}}
-	x := script{tries: []Result{suspected, Ended(ok)}, events: []event{{1, Ended(reset)}}}
-	x.onAwait = func(<-chan struct{}) { p.Retire(time.Hour) }
-	o, tries, err := Run(service, new(balancer.Query), &x)
-	verify.That(t, o == ok && tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
-	verify.Equal(t, strings.Join(x.calls, " "), "try leave 0 ask await try 0", "calls")
+	x := script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}
+	x.onTry = func() {
+		if x.Tries == 2 {
+			p.Retire(time.Hour)
+		}
+	}
+	o, err := x.run(service)
+	verify.That(t, o == ok && x.Tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
+	verify.Equal(t, strings.Join(x.calls, " "), "try leave try try 0", "calls")
 }
 
 // If it fails then, it has failed like any other one.
 func TestPeerThatWasLeftIsTriedOnceMore(t *testing.T) {
 	service := &route.Service{Name: "star", Pool: pool(t, 2), Retry: route.Retry{Attempts: 5}}
-	x := script{tries: []Result{suspected, Ended(reset), Ended(ok)}, events: []event{{1, Ended(reset)}}}
+	x := script{outcomes: []balancer.Outcome{suspected(ok), reset, reset, ok}}
 	query := new(balancer.Query)
-	o, tries, err := Run(service, query, &x)
-	verify.That(t, o == reset && tries == 3 && err == balancer.ErrAllTried, "got %v, %d tries, %v", o.Class, tries, err)
+	o, err := x.Run(service, query, &x)
+	verify.That(t, o == reset && x.Tries == 3 && err == balancer.ErrAllTried, "got %v, %d tries, %v", o.Class, x.Tries, err)
 	verify.Equal(t, int(query.Tries), query.Tried.Len(), "tries that are a reason not to try a peer again")
-	verify.Equal(t, strings.Join(x.calls, " "), "try leave 0 ask await try 0", "calls")
+	verify.Equal(t, strings.Join(x.calls, " "), "try leave try try 0", "calls")
 }
 
 // An exchange that panics gives back the places at its peers, each once.
 func TestRunReleasesAfterPanic(t *testing.T) {
+	leaving := new(script)
+	leaving.onTry = func() { leaving.Leave() }
 	for name, x := range map[string]*script{
-		"in a try":   {},
-		"in a retry": {tries: []Result{Ended(reset)}},
-		"in a race":  {tries: []Result{impatient}},
+		"in a try":                         {},
+		"in a retry":                       {outcomes: []balancer.Outcome{reset}},
+		"when it has picked the next peer": leaving,
 	} {
 		t.Run(name, func(t *testing.T) {
 			service := &route.Service{Name: "star", Pool: pool(t, 3), Retry: route.Retry{Attempts: 3}}
@@ -418,7 +370,7 @@ func TestRunReleasesAfterPanic(t *testing.T) {
 				defer func() {
 					verify.That(t, recover() != nil, "the exchange did not panic")
 				}()
-				_, _, _ = Run(service, new(balancer.Query), x) // next of an empty list
+				_, _ = x.run(service) // the first of an empty list
 			}()
 			for _, p := range service.Pool.Snapshot().All {
 				verify.Equal(t, p.Inflight(), 0, "tries of a peer are in flight")

@@ -26,8 +26,8 @@ func TestWhoWaitsForAConnectionOutlivesThePeer(t *testing.T) {
 		errs := make(chan error, requests)
 		for range requests {
 			go func() {
-				x := script{tries: []Result{Ended(ok)}, onTry: func() { time.Sleep(time.Second) }}
-				_, _, err := Run(service, new(balancer.Query), &x)
+				x := script{outcomes: []balancer.Outcome{ok}, onTry: func() { time.Sleep(time.Second) }}
+				_, err := x.run(service)
 				errs <- err
 			}()
 		}
@@ -55,11 +55,10 @@ func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 				verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: limits})))
 				held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 				service := &route.Service{Pool: p, Retry: route.Retry{Attempts: 2}}
-				x := script{tries: []Result{suspected}, events: []event{{0, suspected}, {0, suspected}, {1, answered}}, answers: []balancer.Outcome{ok}}
+				x := script{outcomes: []balancer.Outcome{suspected(ok), ok}}
 				looks := 0
-				x.onAwait = func(changed <-chan struct{}) {
+				x.onStay = func(changed <-chan struct{}) bool {
 					if looks++; looks == 2 {
-						x.onAwait = nil
 						held.Done(ok)
 					}
 					select {
@@ -67,10 +66,11 @@ func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 					case <-time.After(time.Minute):
 						t.Error("nobody tells of the room")
 					}
+					return true
 				}
-				o, tries, err := Run(service, new(balancer.Query), &x)
-				verify.That(t, o == ok && tries == 2 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
-				verify.Equal(t, strings.Join(x.calls, " "), "try await await leave 0 ask await receive 1", "calls")
+				o, err := x.run(service)
+				verify.That(t, o == ok && x.Tries == 2 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
+				verify.Equal(t, strings.Join(x.calls, " "), "try stay stay leave try", "calls")
 				var refusals uint64
 				for _, n := range p.Refusals() {
 					refusals += n
@@ -87,7 +87,7 @@ func TestAllServicesShareTheTimeForAPeer(t *testing.T) {
 		var x script
 		var query balancer.Query
 		for _, most := range []time.Duration{2 * time.Second, 5 * time.Second, 5 * time.Second} {
-			_, _, err := Run(&route.Service{Pool: pool(t, 0), WaitForPeer: most}, &query, &x)
+			_, err := x.Run(&route.Service{Pool: pool(t, 0), WaitForPeer: most}, &query, &x)
 			verify.Equal(t, err, balancer.ErrNoPeers, "a wait of %v", most)
 		}
 		verify.Slices(t, x.calls, []string{"wait 2s", "wait 3s"}, "calls")
@@ -102,9 +102,9 @@ func TestTimeForAConnectionIsNoneForAPeer(t *testing.T) {
 		held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 		var x script
 		var query balancer.Query
-		_, _, err := Run(&route.Service{Pool: p, ConnectionWait: time.Second}, &query, &x)
+		_, err := x.Run(&route.Service{Pool: p, ConnectionWait: time.Second}, &query, &x)
 		verify.Equal(t, err, balancer.ErrConnectionsSaturated, "a wait for a connection")
-		_, _, err = Run(&route.Service{Pool: pool(t, 0), WaitForPeer: 2 * time.Second}, &query, &x)
+		_, err = x.Run(&route.Service{Pool: pool(t, 0), WaitForPeer: 2 * time.Second}, &query, &x)
 		verify.Equal(t, err, balancer.ErrNoPeers, "a wait for a peer")
 		verify.Slices(t, x.calls, []string{"wait 1s", "wait 2s"}, "calls")
 		held.Done(ok)
@@ -116,8 +116,8 @@ func TestNobodyWaitsForAPeerOfARemovedService(t *testing.T) {
 	p := pool(t, 0)
 	p.Retire(time.Hour)
 	var x script
-	_, tries, err := Run(&route.Service{Pool: p, WaitForPeer: time.Second}, new(balancer.Query), &x)
-	verify.That(t, tries == 0 && err == balancer.ErrNoPeers, "%d tries, %v", tries, err)
+	_, err := x.run(&route.Service{Pool: p, WaitForPeer: time.Second})
+	verify.That(t, x.Tries == 0 && err == balancer.ErrNoPeers, "%d tries, %v", x.Tries, err)
 	verify.Slices(t, x.calls, []string{"wait 1s"}, "calls")
 }
 
@@ -127,8 +127,8 @@ func TestWhoIsGoneWaitsNoLongerForAConnection(t *testing.T) {
 	verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
 	verify.Result(p.Pick(new(balancer.Query))).Must(t)
 	x := script{gone: true}
-	_, tries, err := Run(&route.Service{Pool: p, ConnectionWait: time.Second}, new(balancer.Query), &x)
-	verify.That(t, tries == 0 && err == balancer.ErrConnectionsSaturated, "%d tries, %v", tries, err)
+	_, err := x.run(&route.Service{Pool: p, ConnectionWait: time.Second})
+	verify.That(t, x.Tries == 0 && err == balancer.ErrConnectionsSaturated, "%d tries, %v", x.Tries, err)
 	verify.Slices(t, x.calls, []string{"wait 1s"}, "calls")
 }
 
@@ -140,17 +140,20 @@ func TestPeerThatWasLeftTakesThePlaceOfOneThatIsFull(t *testing.T) {
 		verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
 		held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 		service := &route.Service{Pool: p, ConnectionWait: time.Minute, Retry: route.Retry{Attempts: 3}}
-		x := script{tries: []Result{suspected, Ended(ok)}, events: []event{{1, Ended(reset)}}}
-		x.onAwait = func(<-chan struct{}) {
+		x := script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}
+		x.onTry = func() {
+			if x.Tries != 2 {
+				return
+			}
 			left, reset := x.peers[0].Instance(), x.peers[1].Instance()
 			ill := left
 			ill.Status, ill.Weight = discovery.StatusCritical, 0
 			p.Apply([]discovery.Instance{ill, reset, held.Peer.Instance()})
 			time.AfterFunc(time.Second, func() { p.Apply([]discovery.Instance{left, reset}) })
 		}
-		o, tries, err := Run(service, new(balancer.Query), &x)
-		verify.That(t, o == ok && tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
-		verify.Equal(t, strings.Join(x.calls, " "), "try leave 0 ask await wait 1m0s try 0", "calls")
+		o, err := x.run(service)
+		verify.That(t, o == ok && x.Tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
+		verify.Equal(t, strings.Join(x.calls, " "), "try leave try wait 1m0s try 0", "calls")
 		held.Done(ok)
 	})
 }

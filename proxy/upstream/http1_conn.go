@@ -96,11 +96,8 @@ func (u *HTTP1Conn) close() {
 // endOfWait returns why a wait for the response ends after a wake; nil: the wake was
 // spurious.
 func (u *HTTP1Conn) endOfWait() error {
-	switch {
-	case u.until.Suspicion && u.transport.suspects(u), u.until.isOver():
+	if u.until.Suspicion && u.transport.suspects(u) || u.until.isOver() {
 		return ErrSuspected
-	case u.until.Patience > 0:
-		return ErrPatience
 	}
 	return nil
 }

@@ -24,31 +24,20 @@ import (
 // wait does not begin.
 func TestSendThatIsWokenBeforeItSends(t *testing.T) {
 	t.Parallel()
-	for name, test := range map[string]struct {
-		wake  func(*HTTP1Conn)
-		until Until
-		want  error
-	}{
-		"by failing checks": {func(u *HTTP1Conn) { u.transport.Suspect() }, Until{Suspicion: true}, ErrSuspected},
-		"by its patience":   {func(u *HTTP1Conn) {}, Until{Patience: time.Nanosecond, Suspicion: true}, ErrPatience},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := make(chan string, 1)
-			transport := startTransport(t, Options{}, func(conn net.Conn) {
-				b := make([]byte, len(request))
-				n, _ := io.ReadFull(conn, b)
-				got <- string(b[:n])
-				hanging(conn)
-			})
-			u := transport.opened(t)
-			defer transport.discard(u)
-			u.Arm(transport.sweeper, time.Second)
-			test.wake(u)
-			sent, err := u.Send(&socket.Buffers{Out: []byte(request)}, nil, nil, test.until)
-			verify.That(t, sent && err == test.want, "got %v, %v, want %v", sent, err, test.want)
-			verify.Equal(t, <-got, request, "what the peer got")
-		})
-	}
+	got := make(chan string, 1)
+	transport := startTransport(t, Options{}, func(conn net.Conn) {
+		b := make([]byte, len(request))
+		n, _ := io.ReadFull(conn, b)
+		got <- string(b[:n])
+		hanging(conn)
+	})
+	u := transport.opened(t)
+	defer transport.discard(u)
+	u.Arm(transport.sweeper, time.Second)
+	transport.Suspect()
+	sent, err := u.Send(&socket.Buffers{Out: []byte(request)}, nil, nil, Until{Suspicion: true})
+	verify.That(t, sent && err == ErrSuspected, "got %v, %v", sent, err)
+	verify.Equal(t, <-got, request, "what the peer got")
 }
 
 // A transport that closes while such a request is being sent does not wait for it in vain.

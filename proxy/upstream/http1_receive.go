@@ -12,9 +12,9 @@ import (
 	"sluice/proxy/transfer"
 )
 
-// Await implements [Conn]. Only send knows patience.
+// Await implements [Conn].
 func (u *HTTP1Conn) Await(b *socket.Buffers, w Until) error {
-	u.until = Until{Suspicion: w.Suspicion, Changed: w.Changed}
+	u.until = w
 	defer func() { u.until = Until{} }()
 	if err := u.endOfWait(); err != nil { // since the last wait
 		return err
@@ -237,7 +237,7 @@ func (u *HTTP1Conn) awaitBodyStart(b *socket.Buffers) error {
 		u.end += n
 		switch {
 		case n > 0:
-		case err == ErrPatience, errors.Is(err, os.ErrDeadlineExceeded) && !u.Interrupted.Load(): // the head was in time
+		case err == errNotYet, errors.Is(err, os.ErrDeadlineExceeded) && !u.Interrupted.Load(): // the head was in time
 			return nil
 		case err == io.EOF:
 			return socket.ErrClosedEarly
@@ -255,12 +255,15 @@ func (u *HTTP1Conn) acknowledge() {
 	u.wire.Raw.Control(u.quickAck)
 }
 
-// readBy is read that fails with ErrPatience at the time end.
+// errNotYet ends a short wait in which nothing has arrived.
+var errNotYet = errors.New("nothing has arrived yet")
+
+// readBy is read that fails with errNotYet at the time end.
 func (u *HTTP1Conn) readBy(end time.Time, b []byte) (int, error) {
 	u.wire.Conn.SetReadDeadline(end)
 	n, err := u.readConn(b)
 	if err != nil && u.wokenInError(err) {
-		return n, ErrPatience
+		return n, errNotYet
 	}
 	u.wire.Conn.SetReadDeadline(time.Time{})
 	if u.Interrupted.Load() { // a concurrent interrupt may have set that deadline

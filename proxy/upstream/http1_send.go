@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"time"
 
 	"sluice/observe/panics"
 	"sluice/proxy/socket"
@@ -36,10 +35,6 @@ func (u *HTTP1Conn) Send(b *socket.Buffers, body, _ []byte, w Until) (sent bool,
 			u.dropRecords()
 		}
 	}()
-	if w.Patience > 0 {
-		u.wire.Conn.SetReadDeadline(time.Now().Add(w.Patience))
-		defer u.wire.Conn.SetReadDeadline(time.Time{})
-	}
 	for {
 		err = u.wire.Raw.Read(u.onSocket)
 		switch {

@@ -161,29 +161,20 @@ func (u *http2Stream) WriteBody(_ *socket.Buffers, p transfer.Piece) error {
 // Await implements [Conn].
 func (u *http2Stream) Await(b *socket.Buffers, w Until) error {
 	// An error that the request may have caused is an answer: see ReadHead.
-	return u.wait(b, func() bool { return len(u.heads) > 0 || isAnswer(u.Err) }, w)
+	wakes := http2.Wakes{Changed: w.Changed}
+	if w.Suspicion {
+		wakes.IsChanged = func() bool { return u.conn.transport.suspectedSince(u.picked) }
+	}
+	err := u.Wait(b, func() bool { return len(u.heads) > 0 || isAnswer(u.Err) }, wakes)
+	if err == http2.ErrChanged {
+		return ErrSuspected
+	}
+	return err
 }
 
 // isAnswer reports whether the request may have caused the error err of a healthy peer.
 func isAnswer(err error) bool {
 	return err == http1.ErrResponse || err == http1.ErrResponseField || err == ErrRejected || err == http1.ErrResponseTooLong
-}
-
-// wait waits until arrived, called with conn.Mu held, returns true, or fails as await does.
-// While it waits, b is given back.
-func (u *http2Stream) wait(b *socket.Buffers, arrived func() bool, w Until) error {
-	wakes := http2.Wakes{Patience: w.Patience, Changed: w.Changed}
-	if w.Suspicion {
-		wakes.IsChanged = func() bool { return u.conn.transport.suspectedSince(u.picked) }
-	}
-	switch err := u.Wait(b, arrived, wakes); err {
-	case http2.ErrPatience:
-		return ErrPatience
-	case http2.ErrChanged:
-		return ErrSuspected
-	default:
-		return err
-	}
 }
 
 // WaitAtMost implements [Conn].
@@ -247,8 +238,8 @@ func (u *http2Stream) StartBody(_ *socket.Buffers, head *http1.ResponseHead, _ [
 	}
 	arrived := func() bool { return u.Received || u.Body.Length() >= enough }
 	var none socket.Buffers // the head is in the exchange's
-	switch err := u.wait(&none, arrived, Until{Patience: bodyStartTimeout}); err {
-	case ErrPatience, os.ErrDeadlineExceeded: // the head was in time
+	switch err := u.Wait(&none, arrived, http2.Wakes{Patience: bodyStartTimeout}); err {
+	case http2.ErrPatience, os.ErrDeadlineExceeded: // the head was in time
 		return nil
 	default:
 		return err
@@ -258,7 +249,7 @@ func (u *http2Stream) StartBody(_ *socket.Buffers, head *http1.ResponseHead, _ [
 // ReadBody implements [transfer.Source].
 func (u *http2Stream) ReadBody(b *socket.Buffers, _ bool) (p transfer.Piece, err error) {
 	if u.begun {
-		if err := u.wait(b, u.bodyArrived, Until{}); err != nil {
+		if err := u.Wait(b, u.bodyArrived, http2.Wakes{}); err != nil {
 			return p, err
 		}
 	}
@@ -291,8 +282,8 @@ func (u *http2Stream) bodyArrived() bool { return u.Received || !u.Body.Empty() 
 
 // BodyPauses implements [Conn].
 func (u *http2Stream) BodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
-	err := u.wait(b, u.bodyArrived, Until{Patience: patience})
-	if err == ErrPatience {
+	err := u.Wait(b, u.bodyArrived, http2.Wakes{Patience: patience})
+	if err == http2.ErrPatience {
 		return true, nil
 	}
 	return false, err

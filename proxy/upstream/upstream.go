@@ -70,8 +70,8 @@ type Conn interface {
 	// answered: the peer has responded already and takes no body.
 	SendHead(b *socket.Buffers, chunked bool) (answered, sent bool, err error)
 	// Await waits for the first bytes of a response. It gives b back while it waits. It
-	// fails with ErrPatience or ErrSuspected if w says so; then it may be called again,
-	// and continues the wait, as after a timeout that WaitAtMost has prolonged.
+	// fails with ErrSuspected if w says so; then it may be called again, and continues the
+	// wait, as after a timeout that WaitAtMost has prolonged.
 	Await(b *socket.Buffers, w Until) error
 	// WaitAtMost sets the timeout of waits for the peer.
 	WaitAtMost(timeout time.Duration)
@@ -109,7 +109,6 @@ type Conn interface {
 // timeout, the end of the connection, and Interrupt.
 // The zero value is nothing else.
 type Until struct {
-	Patience time.Duration // how long Send waits, if above 0: then ErrPatience
 	// Suspicion: ErrSuspected when health checks of the peer have begun to fail since the
 	// peer was picked.
 	Suspicion bool
@@ -125,9 +124,6 @@ func (w *Until) isOver() bool {
 		return false
 	}
 }
-
-// ErrPatience ends a wait for a hedge. The exchange on the upstream continues.
-var ErrPatience = errors.New("no response yet")
 
 // ErrSuspected ends a wait because health checks of the peer have begun to fail. The
 // exchange on the upstream continues.

@@ -234,10 +234,10 @@ var balancerFaults = []mutation{
 		proof: "outcomes",
 	},
 	{
-		name:  "token-of-a-hedge-is-done-twice",
+		name:  "token-of-a-retry-is-done-twice",
 		file:  "proxy/attempt/attempt.go",
-		old:   "\t\t\tr.held.done(t, o)\n",
-		new:   "\t\t\tr.held.done(t, o)\n\t\t\tif r.tries > 1 {\n\t\t\t\tt.Done(o)\n\t\t\t}\n",
+		old:   "\tdone.Done(o)\n",
+		new:   "\tdone.Done(o)\n\tif l.Tries > 1 {\n\t\tdone.Done(o)\n\t}\n",
 		test:  "./test/simulation TestSeeds",
 		proof: "token",
 	},

@@ -193,7 +193,7 @@ var proxyFaults = []mutation{
 	{
 		name:  "tried-peer-is-tried-again",
 		file:  "proxy/attempt/attempt.go",
-		old:   "\t\tquery.Tried.Add(t.Peer)\n",
+		old:   "\t\tquery.Tried.Add(peer)\n",
 		new:   "",
 		test:  "./proxy/attempt TestRun",
 		proof: "tried",
@@ -201,14 +201,14 @@ var proxyFaults = []mutation{
 	{
 		name: "peer-that-was-left-is-not-tried-again",
 		file: "proxy/attempt/attempt.go",
-		old:  "\t\t\tr.query.Tried.Remove(p)\n",
+		old:  "\t\t\tl.query.Tried.Remove(p)\n",
 		new:  "",
 		test: "./proxy/attempt TestRun",
 	},
 	{
 		name: "panic-keeps-its-place",
 		file: "proxy/attempt/attempt.go",
-		old:  "\tdefer r.held.release()\n",
+		old:  "\tdefer l.release() // if x panics\n",
 		new:  "",
 		test: "./proxy/attempt TestRunReleasesAfterPanic",
 	},
@@ -404,14 +404,14 @@ var proxyFaults = []mutation{
 	{
 		name: "each-target-has-its-own-time-for-a-peer",
 		file: "proxy/attempt/attempt.go",
-		old:  "forPeer: service.WaitForPeer - query.Waited",
-		new:  "forPeer: service.WaitForPeer",
+		old:  "service.WaitForPeer-query.Waited",
+		new:  "service.WaitForPeer",
 		test: "./proxy/attempt TestAllServicesShareTheTimeForAPeer",
 	},
 	{
 		name: "wait-for-a-connection-is-one-for-a-peer",
 		file: "proxy/attempt/attempt.go",
-		old:  "*left = timeout - waited; left == &r.forPeer {",
+		old:  "*left = timeout - waited; left == &l.forPeer {",
 		new:  "*left = timeout - waited; waited > 0 {",
 		test: "./proxy/attempt TestTimeForAConnectionIsNoneForAPeer",
 	},

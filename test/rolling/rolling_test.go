@@ -39,12 +39,12 @@ const (
     health: { passive: { consecutive_failures: 3, ejection: 2s, max_ejected: 50% } }
 `
 	hangSettings = `
-    retry: { attempts: 4, per_try_timeout: 1s, hedge: { after: 100ms }%s }
+    retry: { attempts: 4, per_try_timeout: 1s%s }
     health: { passive: { consecutive_failures: 3, ejection: 2s, max_ejected: 50% } }
 `
 	// patientHangSettings are for a machine on which a working instance may need seconds.
 	patientHangSettings = `
-    retry: { attempts: 5, per_try_timeout: 5s, hedge: { after: 100ms }%s }
+    retry: { attempts: 5, per_try_timeout: 5s%s }
     health: { passive: { consecutive_failures: 3, ejection: 2s, max_ejected: 50% } }
 `
 )

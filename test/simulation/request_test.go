@@ -3,7 +3,6 @@ package simulation
 import (
 	"context"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"sluice/balancer"
@@ -11,7 +10,7 @@ import (
 	"sluice/route"
 )
 
-// request is a request of a client. It implements attempt.Racer.
+// request is a request of a client. It implements attempt.Exchange.
 type request struct {
 	w       *world
 	number  int
@@ -34,11 +33,10 @@ type request struct {
 	touched    bool // a peer may have seen it
 	begun      bool // the client has got something
 	answered   bool // all of it
+	loop       attempt.Loop
 	tries      int
 	reached    int // tries that count
-	hedged     bool
-	left       int       // peers, because their checks failed
-	contenders []*flight // of a Try that returned before the peer answered
+	left       int // peers, because their checks failed
 	tried      map[*balancer.Peer]bool
 	spared     map[*balancer.Peer]bool // of tried: which the request left, so that it may try them again
 }
@@ -46,19 +44,11 @@ type request struct {
 // flight is a running try.
 type flight struct {
 	peer  *peer
-	token balancer.Token
 	call  call
 	begin time.Time
 	retry bool
 	// suspected is closed when the peer begins to fail its checks.
 	suspected <-chan struct{}
-
-	// Of a contender.
-
-	doubted bool                // Await has returned that it is suspected
-	waits   bool                // a goroutine waits, and sends to result
-	result  chan attempt.Result // has room for one
-	dropped chan struct{}       // closed when the request leaves the peer
 }
 
 // request sends a request. If sure, it must succeed if there is a peer.
@@ -111,11 +101,11 @@ func (r *request) run() {
 		timer := time.AfterFunc(r.leaves, func() { close(gone) })
 		defer timer.Stop()
 	}
-	outcome, tries, err := attempt.Run(r.routed, &r.query, r)
+	outcome, err := r.loop.Run(r.routed, &r.query, r)
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
-	r.w.logf("request %d: %s after %d tries, answered: %v, error: %v", r.number, outcome.Class, tries, r.answered, err)
-	r.checkLocked(outcome, tries, err)
+	r.w.logf("request %d: %s after %d tries, answered: %v, error: %v", r.number, outcome.Class, r.loop.Tries, r.answered, err)
+	r.checkLocked(outcome, r.loop.Tries, err)
 }
 
 // start begins a try.
@@ -147,10 +137,7 @@ func (r *request) start(t balancer.Token) *flight {
 	if p.closed { // cut just now
 		call.after, call.outcome = 0, balancer.Outcome{Class: balancer.OutcomeLocal}
 	}
-	return &flight{
-		peer: p, token: t, call: call, begin: time.Now(), retry: r.tries > 1, suspected: p.transport.suspected,
-		result: make(chan attempt.Result, 1), dropped: make(chan struct{}),
-	}
+	return &flight{peer: p, call: call, begin: time.Now(), retry: r.tries > 1, suspected: p.transport.suspected}
 }
 
 // end records the end of a try.
@@ -179,9 +166,9 @@ func (r *request) end(f *flight, o balancer.Outcome) balancer.Outcome {
 	return o
 }
 
-// wait waits for the answer, at most for patience if it is positive, or until suspected or
-// dropped is closed.
-func (r *request) wait(f *flight, patience time.Duration, suspected, dropped <-chan struct{}) attempt.Result {
+// wait waits for the answer, or until suspected is closed: then the outcome is of class
+// balancer.OutcomeSuperseded.
+func (r *request) wait(f *flight, suspected <-chan struct{}) (o balancer.Outcome) {
 	now := time.Now()
 	limit := r.begin.Add(responseTimeout)
 	// Requests that begin together, since they have waited for the same peer, do not
@@ -190,12 +177,9 @@ func (r *request) wait(f *flight, patience time.Duration, suspected, dropped <-c
 	if perTry := r.routed.Retry.PerTryTimeout; perTry > 0 && f.begin.Add(perTry+own).Before(limit) {
 		limit = f.begin.Add(perTry + own)
 	}
-	result := attempt.Ended(balancer.Outcome{Class: balancer.OutcomeTimeout})
+	o.Class = balancer.OutcomeTimeout
 	if answer := f.begin.Add(f.call.after); f.call.after >= 0 && answer.Before(limit) {
-		limit, result.Outcome = answer, f.call.outcome
-	}
-	if patience > 0 && now.Add(patience+own).Before(limit) {
-		limit, result = now.Add(patience+own), attempt.Result{Kind: attempt.Impatient}
+		limit, o = answer, f.call.outcome
 	}
 	if limit.After(now) {
 		timer := time.NewTimer(limit.Sub(now))
@@ -206,24 +190,21 @@ func (r *request) wait(f *flight, patience time.Duration, suspected, dropped <-c
 		case <-f.call.broken:
 		case <-r.gone:
 		case <-suspected:
-		case <-dropped:
 		}
 		// Of what happened at the same time, the same counts whenever it is played.
 		switch {
-		case closed(dropped):
-			return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)})
 		case closed(r.gone):
-			return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeClientGone})
+			return balancer.Outcome{Class: balancer.OutcomeClientGone}
 		case closed(f.peer.transport.closed), closed(f.call.broken):
-			return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeReset})
+			return balancer.Outcome{Class: balancer.OutcomeReset}
 		case closed(suspected):
-			return attempt.Result{Kind: attempt.Suspected}
+			return balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)}
 		}
 	}
-	if result.Kind == attempt.Done && result.Outcome.Class != balancer.OutcomeConnectFailure {
-		result.Outcome.Latency = time.Since(f.begin)
+	if o.Class != balancer.OutcomeConnectFailure {
+		o.Latency = time.Since(f.begin)
 	}
-	return result
+	return o
 }
 
 // closed reports whether a channel, which may be nil, is closed.
@@ -237,25 +218,24 @@ func closed(c <-chan struct{}) bool {
 }
 
 // Try implements attempt.Exchange.
-func (r *request) Try(t balancer.Token) attempt.Result {
-	before := r.tries
+func (r *request) Try(t balancer.Token) balancer.Outcome {
 	f := r.start(t)
-	var patience time.Duration
 	var suspected <-chan struct{}
-	if r.idempotent {
-		patience = attempt.Patience(r.routed, before, time.Now().UnixNano())
-		if attempt.MayLeave(r.routed, before) {
-			suspected = f.suspected
+	if r.idempotent && r.loop.MayLeave() {
+		suspected = f.suspected
+	}
+	o := r.wait(f, suspected)
+	for o.Class == balancer.OutcomeSuperseded {
+		changed, left := r.loop.Leave()
+		if left {
+			r.left++
+			r.spared[t.Peer] = true
+			return r.end(f, o)
 		}
+		o = r.wait(f, changed)
 	}
-	result := r.wait(f, patience, suspected, nil)
-	if result.Kind != attempt.Done {
-		f.doubted = result.Kind == attempt.Suspected
-		r.contend(f)
-		return result
-	}
-	r.count(result.Outcome)
-	return attempt.Ended(r.end(f, result.Outcome))
+	r.count(o)
+	return r.end(f, o)
 }
 
 // Waiting implements attempt.Exchange.
@@ -286,93 +266,6 @@ func (r *request) count(o balancer.Outcome) {
 	if o.Class != balancer.OutcomeConnectFailure || r.routed.Retry.Attempts == 1 {
 		r.reached++
 	}
-}
-
-// contend makes f a contender.
-func (r *request) contend(f *flight) { r.contenders = append(r.contenders, f) }
-
-// take returns the contender of a token, which it is no more.
-func (r *request) take(t balancer.Token) *flight {
-	i := slices.IndexFunc(r.contenders, func(f *flight) bool { return f.token.Peer == t.Peer })
-	f := r.contenders[i]
-	r.contenders = slices.Delete(r.contenders, i, i+1)
-	return f
-}
-
-// Ask implements attempt.Racer.
-func (r *request) Ask(t balancer.Token) {
-	r.contend(r.start(t))
-	r.hedged = r.hedged || len(r.contenders) > 1
-}
-
-// Await implements attempt.Racer. An answer is passed on by Receive.
-func (r *request) Await(changed <-chan struct{}) (balancer.Token, attempt.Result) {
-	for _, f := range r.contenders {
-		if f.waits {
-			continue
-		}
-		suspected := changed
-		if !f.doubted {
-			suspected = nil
-			if r.idempotent && attempt.MayLeave(r.routed, r.tries) {
-				suspected = f.suspected
-			}
-		}
-		f.waits = true
-		go func() { f.result <- r.wait(f, 0, suspected, f.dropped) }()
-	}
-	f, result := r.firstAwake()
-	f.waits = false
-	switch {
-	case result.Kind == attempt.Suspected:
-		f.doubted = true
-	case answers(result.Outcome) || f.breaksOff(result.Outcome):
-		f.result <- result // for Receive
-		result = attempt.Result{Kind: attempt.Answered}
-	default:
-		r.take(f.token)
-		if len(r.contenders) == 0 || result.Outcome.Class == balancer.OutcomeClientGone {
-			r.count(result.Outcome)
-		}
-		r.end(f, result.Outcome)
-	}
-	return f.token, result
-}
-
-// firstAwake waits until the wait for a contender ends. There are at most two.
-func (r *request) firstAwake() (*flight, attempt.Result) {
-	first := r.contenders[0]
-	if len(r.contenders) == 1 {
-		return first, <-first.result
-	}
-	second := r.contenders[1]
-	select {
-	case result := <-first.result:
-		return first, result
-	case result := <-second.result:
-		return second, result
-	}
-}
-
-// Receive implements attempt.Racer.
-func (r *request) Receive(t balancer.Token) balancer.Outcome {
-	f := r.take(t)
-	o := (<-f.result).Outcome
-	r.count(o)
-	return r.end(f, o)
-}
-
-// Leave implements attempt.Racer.
-func (r *request) Leave(t balancer.Token) balancer.Outcome {
-	f := r.take(t)
-	r.spared[t.Peer] = true
-	close(f.dropped)
-	if f.waits {
-		<-f.result
-	} else if f.doubted {
-		r.left++
-	}
-	return r.end(f, balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)})
 }
 
 // breaksOff reports whether the client gets a part of the answer of the peer.

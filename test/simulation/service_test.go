@@ -136,9 +136,6 @@ func (s *service) route() {
 	if random.IntN(3) == 0 {
 		routed.Retry.PerTryTimeout = 10*time.Millisecond + upTo(random, responseTimeout/2)
 	}
-	if random.IntN(3) == 0 {
-		routed.Retry.Hedge = route.NewHedge(route.Hedging{After: upTo(random, 20*time.Millisecond)})
-	}
 	if random.IntN(2) == 0 {
 		routed.WaitForPeer = upTo(random, 500*time.Millisecond)
 	}
@@ -221,9 +218,6 @@ func (s *service) describe() string {
 	}
 	r := s.routed.Retry
 	fmt.Fprintf(&b, ", %d attempts of %v, wait %v", r.Attempts, r.PerTryTimeout, s.routed.WaitForPeer)
-	if r.Hedge != nil {
-		fmt.Fprintf(&b, ", hedge after %v", r.Hedge.After)
-	}
 	return b.String()
 }
 

@@ -131,9 +131,6 @@ func (r *request) checkLocked(o balancer.Outcome, tries int, err error) {
 	if r.sure && !limited && len(untried) > 0 && (!r.answered || o.Class != balancer.OutcomeOK) {
 		w.doubtLocked(instant.shifted, "request %d: failed with %s, %v, though everything works", r.number, o.Class, err)
 	}
-	if r.hedged {
-		w.counts["hedge"]++
-	}
 	w.counts["peer left"] += r.left
 	w.counts["retry"] += max(tries-1, 0)
 	if tries > 0 && r.first != r.begin {

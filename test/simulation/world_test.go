@@ -67,7 +67,7 @@ type counts map[string]int
 // happenings are what has to happen in many runs, or what is checked about them
 // is checked for nothing.
 var happenings = []string{
-	"request answered", "request failed", "request refused", "client gone", "retry", "hedge", "request waited",
+	"request answered", "request failed", "request refused", "client gone", "retry", "request waited",
 	"peer drained", "peer cut", "peer returned while draining", "peer ejected", "peer warming", "check failed",
 	"operator drained", "drain stood", "panic", "error of the registry", "fallback", "service replaced",
 	"tier overflows", "next tier tried", "panic in tiers", "subset", "replicas compared", "on probation", "used on probation", "failed on probation", "all lost", "lost by a restore",

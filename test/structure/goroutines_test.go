@@ -28,7 +28,6 @@ var uncontained = map[string]string{
 	"observe/panics Go(func() { Repeat(ctx.Done(), at, time.Second, func() { task(ctx) }) })": "it is a panics.Repeat",
 	"proxy/upstream AfterFunc(func() { conn.SetDeadline(socket.ALongTimeAgo) })":              "it sets a deadline only",
 	"proxy/socket go c.Resume()":                                                              "of idleConn, which contains",
-	"proxy AfterFunc(c.up.Interrupt)":                                                         "it sets a deadline only",
 	"proxy/upstream AfterFunc(look)":                                                          "a value of a function that contains",
 	"proxy/http2 go c.onFlush()":                                                              "a value of flush, which contains",
 	"proxy go s.onServe()":                                                                    "a value of serve, which contains",
