@@ -170,7 +170,7 @@ func TestTicketKeysOfAWrongClock(t *testing.T) {
 	now := time.Now()
 	for age, want := range map[time.Duration]int{0: 1, TicketKeyEvery - time.Second: 1, TicketKeyEvery: 2, -time.Hour: 1, -365 * 24 * time.Hour: 2} {
 		var keys TicketKeys
-		keys.Adopt([]TicketKey{{Made: now.Add(-age)}})
+		keys.Restore([]TicketKey{{Made: now.Add(-age)}})
 		keys.Rotate(now)
 		verify.Equal(t, len(keys.All()), want, "keys after the age %v", age)
 	}

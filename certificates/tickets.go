@@ -37,8 +37,8 @@ type TicketKeys struct {
 	keys []TicketKey // the newest first
 }
 
-// Adopt uses the keys of the process before this one.
-func (t *TicketKeys) Adopt(keys []TicketKey) {
+// Restore uses the keys of the process before this one.
+func (t *TicketKeys) Restore(keys []TicketKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(keys) > 0 {

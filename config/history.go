@@ -225,9 +225,9 @@ func (h *History) Resume(c *Config, sources []Source) (resumed Revision) {
 	return resumed
 }
 
-// Adopt takes over the revisions of another process, which has the state of now, whatever the file has, and reports whether
-// there are some.
-func (h *History) Adopt(other *History) bool {
+// Restore takes over the revisions of another process, which has the state of now, whatever the
+// file has, and reports whether there are some.
+func (h *History) Restore(other *History) bool {
 	if other.Current().Number == 0 {
 		return false
 	}

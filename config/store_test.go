@@ -198,7 +198,7 @@ func TestHistoryIsHandedOverToAFileOfBefore(t *testing.T) {
 	verify.NoError(t, json.Unmarshal(verify.Result(json.Marshal(old)).Must(t), received))
 	next := new(History)
 	next.Keep(path, func(err error, message string) { t.Errorf("%s: %v", message, err) })
-	verify.That(t, next.Adopt(received), "it is not adopted")
+	verify.That(t, next.Restore(received), "it is not adopted")
 	next.Resume(new(Config), next.Current().Sources)
 	next.SetOwned(true)
 	verify.Equal(t, next.Current().Sources[0].Documents[0].Text, "in use", "the latest")
@@ -247,7 +247,7 @@ func TestHistoryIsHandedOver(t *testing.T) {
 	data := verify.Result(json.Marshal(old)).Must(t)
 	received := new(History)
 	verify.NoError(t, json.Unmarshal(data, received))
-	verify.That(t, h.Adopt(received) && !h.Adopt(new(History)), "want it adopted, and not one without revisions")
+	verify.That(t, h.Restore(received) && !h.Restore(new(History)), "want it adopted, and not one without revisions")
 	r := h.Resume(new(Config), []Source{file("x")})
 	verify.That(t, r.Number == 3 && h.Applied(revisionWith("y")).Number == 4, "resumed %d", r.Number)
 }

@@ -55,8 +55,9 @@ func (g *Guard) Memory() GuardMemory {
 	return m
 }
 
-// Inherit continues, before the first answer, for a Guard that has returned set and has this memory.
-func (g *Guard) Inherit(set []Instance, m GuardMemory) {
+// Restore continues, before the first answer, for a Guard that has returned set and has this
+// memory.
+func (g *Guard) Restore(set []Instance, m GuardMemory) {
 	g.known, g.probation, g.lost = nil, nil, m.Lost
 	g.asOf, g.departed, g.arrived = m.AsOf, slices.Clone(m.Departed), slices.Clone(m.Arrived)
 	if m.Settled.After(g.settled) {

@@ -229,7 +229,7 @@ func TestGuard(t *testing.T) {
 					if handedOver {
 						memory := g.Memory()
 						g = &Guard{Probation: 10 * time.Minute}
-						g.Inherit(got, memory)
+						g.Restore(got, memory)
 					}
 				}
 			}
@@ -275,7 +275,7 @@ func TestInstancesAreAsOldAsBeforeALoss(t *testing.T) {
 			verify.Equal(t, strings.Join(got, " "), step.want, "step %d of %v", n, steps)
 			memory := g.Memory()
 			g = &Guard{Probation: 10 * time.Minute}
-			g.Inherit(set, memory)
+			g.Restore(set, memory)
 		}
 	}
 }
@@ -363,12 +363,12 @@ func TestExpiryIsTheEndOfSettleTime(t *testing.T) {
 }
 
 // A source continues the probation of the source before it.
-func TestInheritKeepsProbation(t *testing.T) {
+func TestRestoredKeepsProbation(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	known := parseSet("a b c")
 	known[0].Probation = now.Add(-time.Hour)
 	g := &Guard{Probation: time.Minute}
-	g.Inherit(known, GuardMemory{})
+	g.Restore(known, GuardMemory{})
 	got := g.Accept(now, parseSet("b"), false)
 	if formatSet(got) != "a? b" || !got[0].Probation.Equal(now.Add(-time.Hour)) {
 		t.Errorf("got %q since %v", formatSet(got), got[0].Probation)
@@ -379,13 +379,13 @@ func TestInheritKeepsProbation(t *testing.T) {
 }
 
 // A process continues what another one has noted by a clock that was set back since.
-func TestInheritAfterTheClockWasSetBack(t *testing.T) {
+func TestRestoredAfterTheClockWasSetBack(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	later := now.Add(2 * time.Hour)
 	known := parseSet("a b c")
 	known[0].Probation = later
 	g := &Guard{Probation: time.Minute}
-	g.Inherit(known, GuardMemory{AsOf: later, Settled: later, Departed: []Departure{{parseSet("d")[0], later}}})
+	g.Restore(known, GuardMemory{AsOf: later, Settled: later, Departed: []Departure{{parseSet("d")[0], later}}})
 	for _, step := range []struct {
 		after     time.Duration
 		set, want string

@@ -21,7 +21,7 @@ func NewWatcher(guard Guard, before WatchState, report func(Report)) *Watcher {
 	w := &Watcher{Guard: guard, Report: report, begun: before.Known}
 	if before.Known {
 		w.memory = before.PartOf("")
-		w.Guard.Inherit(before.Set, w.memory.Guard)
+		w.Guard.Restore(before.Set, w.memory.Guard)
 	}
 	return w
 }

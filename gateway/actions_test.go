@@ -215,7 +215,7 @@ func TestVerifiedUsersOfTheOldProcess(t *testing.T) {
 	request.SetBasicAuth("ann", "secret")
 	verify.Equal(t, r.do(request).StatusCode, 200, "status")
 	next := r.upgrade(text, nil)
-	verified := next.routes.Load().SavedUsers()[file].Verified
+	verified := next.routes.Load().Save().Users[file].Verified
 	verify.That(t, len(verified) == 1 && verified[0].Name == "ann", "verified in the new process: %+v", verified)
 }
 

@@ -50,7 +50,7 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) error {
 	}
 	if before == nil {
 		g.replica.begin(g.started.Admin.TLS != nil)
-		g.upgrade.inherit(g.options.Inherit)
+		g.upgrade.restore(g.options.RequestState)
 		if c = g.documents.First(); !config.Identical(c, p.config) { // with the history of the old process
 			if err := g.openInPlace(p, c); err != nil {
 				return err
@@ -132,7 +132,7 @@ func (g *Gateway) prepare(p *plan) (err error) {
 	for _, s := range p.services {
 		targets[s.name] = routes.Service(s.name, s.pool, s.next)
 	}
-	if p.routes, err = routes.Build(p.config, targets, g.machine, g.limits.Fleet, cmp.Or(g.routes.Load(), routes.Inherit(g.inherited))); err != nil {
+	if p.routes, err = routes.Build(p.config, targets, g.machine, g.limits.Fleet, cmp.Or(g.routes.Load(), g.restored)); err != nil {
 		return err
 	}
 	return g.listeners.permit(p.listeners, g.started.Admin.Socket) // last

@@ -20,9 +20,9 @@ import (
 	"sluice/observe/events"
 )
 
-// chains are the discovery chains of the services that are reached through Consul's mesh, and what they make of the
-// configuration. Only the goroutine that applies configurations calls begin, follow, complete and applied; the other methods
-// may be called concurrently.
+// chains are the discovery chains of the services that are reached through Consul's mesh, and what
+// they make of the configuration. Only the goroutine that applies configurations calls follow,
+// complete and applied; the other methods may be called concurrently.
 type chains struct {
 	watch  *mesh.Chains
 	events *events.Feed
@@ -87,32 +87,20 @@ func (noChain) Run(ctx context.Context, _ discovery.WatchState, _ func(discovery
 	return ctx.Err()
 }
 
-// formerChain is a chain in use in place of one that cannot be used.
-type formerChain struct {
-	ID       mesh.ChainID   `json:"id"`
-	Compiled *mesh.Compiled `json:"compiled"`
-}
-
-// former returns the chains in use in place of those that cannot be used, by service, for a new process.
-func (c *chains) former() map[string]formerChain {
+// save returns the chains that are known, for a new process: in place of those that cannot be used,
+// the ones in use.
+func (c *chains) save() []mesh.ChainState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	former := make(map[string]formerChain)
-	for name, s := range c.inUse {
-		if s.wrong != nil && s.used != nil {
-			former[name] = formerChain{s.id, s.used}
+	states := c.watch.Save()
+	for i, state := range states {
+		for _, s := range c.inUse {
+			if s.id == state.ID && s.wrong != nil && s.used != nil {
+				states[i] = mesh.ChainState{ID: s.id, Compiled: s.used} // Consul says soon what it has
+			}
 		}
 	}
-	return former
-}
-
-// begin lets the first complete begin with what the old process used in place of chains that cannot be used.
-func (c *chains) begin(former map[string]formerChain) {
-	c.translated = make(map[string]*serviceChain, len(former))
-	for name, f := range former {
-		c.translated[name] = &serviceChain{id: f.ID, used: f.Compiled}
-	}
-	c.use()
+	return states
 }
 
 // follow also follows the chains of the services of c, and waits until they are known, at most for timeout.

@@ -189,8 +189,8 @@ func TestUnusableChainAndARefusedConfiguration(t *testing.T) {
 	bad := &mesh.Compiled{ServiceName: "web", StartNode: "gone"}
 	c := newChains(mesh.ChainOptions{Log: zerolog.Nop()}, events.New())
 	c.watch.Pause()
-	c.watch.Begin([]mesh.ChainState{{ID: id, Compiled: bad}})
-	c.begin(map[string]formerChain{"web": {id, good}})
+	c.watch.Restore([]mesh.ChainState{{ID: id, Compiled: bad}})
+	c.inUse = map[string]*serviceChain{"web": {id: id, used: good}}
 	inUse := parse(", web: { consul: { connect: true } }")
 	targets := func(when string) {
 		t.Helper()
@@ -199,7 +199,7 @@ func TestUnusableChainAndARefusedConfiguration(t *testing.T) {
 		verify.Equal(t, len(completed.Services["web"].Consul.Targets), 1, "%s: targets of the service", when)
 		c.applied(completed)
 	}
-	targets("with the chain of the old process")
+	targets("with the chain in use")
 	for _, refused := range []string{"", ", web: { consul: { connect: true, datacenters: [other] } }"} {
 		other := parse(refused)
 		c.follow(t.Context(), other, 0)
@@ -235,7 +235,7 @@ func TestUnusableChainAcrossAnUpgrade(t *testing.T) {
 
 	for range 2 {
 		r = r.upgrade(text, nil)
-		verify.That(t, r.refusesChain(), "chain %+v", r.chain())
+		consultest.Await(t, "the chain is refused", r.refusesChain)
 		verify.Slices(t, r.chain().Entries, entries, "entries in a new process")
 		verify.Equal(t, r.pooled("web"), pools, "the pools of a new process")
 	}

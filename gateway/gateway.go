@@ -33,7 +33,6 @@ import (
 	"sluice/proxy/socket"
 	"sluice/release"
 	"sluice/route"
-	"sluice/route/auth"
 	"sluice/tags/catalog"
 )
 
@@ -65,10 +64,10 @@ type Options struct {
 	// Release closes a listener from Listen that a later configuration does not have, or that was
 	// never used; its Close if nil.
 	Release func(l net.Listener, used bool)
-	// Inherit, if not nil, requests the state of the old process. It is called after
+	// RequestState, if not nil, requests the state of the old process. It is called after
 	// the listeners are bound. replacing reports whether there is an old process.
 	// state is nil if it sends none.
-	Inherit func() (state io.ReadCloser, replacing bool, err error)
+	RequestState func() (state io.ReadCloser, replacing bool, err error)
 	// Former, if not nil, asks the old process, whose Gateway.Answer gives the answer. Without an old
 	// process it leaves answer as it is.
 	Former func(question, answer any) error
@@ -98,7 +97,7 @@ type Gateway struct {
 	// incomplete says that not all of effective is in use. Only apply uses it.
 	incomplete bool
 	routes     atomic.Pointer[routes.Routes] // of effective
-	inherited  routes.State                  // of the old process
+	restored   *routes.Routes                // of the old process
 	proxy      *proxy.Server
 
 	finder  *catalog.Finder
@@ -269,24 +268,21 @@ func (g *Gateway) table() *route.Table {
 func (g *Gateway) parts(abandoned int) []handover.Part {
 	return append([]handover.Part{
 		handover.NewPart("by_operator", g.process.State, g.process.Restore),
-		handover.NewPart("orders", g.orders.State, g.orders.Begin),
-		handover.NewPart("given_shares", g.shares.State, g.shares.Begin),
-		handover.NewPart("route_holders", func() map[string]string { return g.tags.InUse().Holders }, g.tags.Inherit),
-		handover.NewPart("history", g.documents.History, g.documents.Adopt),
-		handover.NewPart("catalog", func() *catalog.State { return g.finder.State(g.effective.Load()) }, func(old *catalog.State) {
-			g.finder.Begin(g.documents.First(), old, slices.DeleteFunc(g.services.snapshot.Services(), chain.IsDerived))
+		handover.NewPart("orders", g.orders.State, g.orders.Restore),
+		handover.NewPart("given_shares", g.shares.State, g.shares.Restore),
+		handover.NewPart("route_holders", func() map[string]string { return g.tags.InUse().Holders }, g.tags.Restore),
+		handover.NewPart("history", g.documents.History, g.documents.Restore),
+		handover.NewPart("catalog", func() *catalog.State { return g.finder.Save(g.effective.Load()) }, func(old *catalog.State) {
+			g.finder.Restore(g.documents.First(), old, slices.DeleteFunc(g.services.snapshot.Services(), chain.IsDerived))
 		}),
-		handover.NewPart("mesh_identity", g.mesh.identity.State, g.mesh.identity.Begin),
-		handover.NewPart("intentions", g.mesh.intentions.All, g.mesh.intentions.Begin),
-		handover.NewPart("chains", g.chains.watch.State, g.chains.watch.Begin),
-		handover.NewPart("former_chains", g.chains.former, g.chains.begin),
+		handover.NewPart("mesh_identity", g.mesh.identity.Save, g.mesh.identity.Restore),
+		handover.NewPart("intentions", g.mesh.intentions.All, g.mesh.intentions.Restore),
+		handover.NewPart("chains", g.chains.save, g.chains.watch.Restore),
 		handover.NewPart("services", g.services.discovery.Save, g.services.discovery.Restore),
-		handover.NewPart("failed_checks", g.services.failedChecks, g.services.inheritFailed),
-		handover.NewPart("ejections", g.services.ejections, g.services.inheritEjections),
-		handover.NewPart("registered_as", g.replica.registrar.Owner, g.replica.registrar.Inherit),
-		handover.NewPart("token_keys", func() map[string]auth.SavedKeys { return g.routes.Load().SavedKeys() }, func(saved map[string]auth.SavedKeys) { g.inherited.Keys = saved }),
-		handover.NewPart("verified_users", func() map[string]auth.SavedUsers { return g.routes.Load().SavedUsers() }, func(saved map[string]auth.SavedUsers) { g.inherited.Users = saved }),
-		handover.NewPart("fleet_limits", g.limits.State, g.limits.Begin),
+		handover.NewPart("out_of_service", g.services.save, g.services.restore),
+		handover.NewPart("registered_as", g.replica.registrar.Save, g.replica.registrar.Restore),
+		handover.NewPart("access", func() routes.State { return g.routes.Load().Save() }, func(s routes.State) { g.restored = routes.Restored(s) }),
+		handover.NewPart("fleet_limits", g.limits.Save, g.limits.Restore),
 		handover.NewPart("short", func() int { return abandoned + g.registries.consul.Reduction() }, g.registries.consul.Reduce),
 	}, g.certificates.Parts()...)
 }

@@ -70,7 +70,7 @@ func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadClos
 	})
 	r.t.Cleanup(func() { close(over); replacing.Wait() })
 	s.run(Options{
-		Inherit: func() (io.ReadCloser, bool, error) {
+		RequestState: func() (io.ReadCloser, bool, error) {
 			close(asked)
 			if pass != nil {
 				return pass(reader), true, nil
@@ -103,9 +103,9 @@ func (r *running) upgrade(text string, pass func(io.ReadCloser) io.ReadCloser) *
 	return s.running
 }
 
-// Without Consul, a new process adopts the state of the old one: the peers, also those of
+// Without Consul, a new process restores the state of the old one: the peers, also those of
 // services found in the catalog, and the drains.
-func TestNewProcessAdoptsTheState(t *testing.T) {
+func TestNewProcessRestoresTheState(t *testing.T) {
 	t.Parallel()
 	consul, at := startStar(t, "a", "b")
 	b := at[1]
@@ -163,8 +163,8 @@ func TestNamesOfTheState(t *testing.T) {
 	var state map[string]json.RawMessage
 	verify.NoError(t, json.Unmarshal(text.Bytes(), &state))
 	verify.Slices(t, slices.Sorted(maps.Keys(state)), []string{
-		"acme_certificates", "by_operator", "catalog", "certificates", "chains", "ejections", "failed_checks", "fleet_limits", "former_chains", "given_shares", "history", "intentions", "mesh_identity", "orders",
-		"registered_as", "route_holders", "services", "short", "ticket_keys", "token_keys", "verified_users", "version",
+		"access", "acme_certificates", "by_operator", "catalog", "certificates", "chains", "fleet_limits", "given_shares", "history", "intentions",
+		"mesh_identity", "orders", "out_of_service", "registered_as", "route_holders", "services", "short", "ticket_keys", "version",
 	}, "names")
 }
 

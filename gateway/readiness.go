@@ -188,12 +188,12 @@ func (r *readiness) now() (ready bool, missing []string) {
 // service with peers in the old process, and no other set is about to arrive. Without the
 // state of the old process, this one must be ready. After an error the old process must
 // continue.
-func (r *readiness) awaitTakeover(ctx context.Context, inherited bool, timeout time.Duration) error {
+func (r *readiness) awaitTakeover(ctx context.Context, restored bool, timeout time.Duration) error {
 	begin := time.Now()
 	for {
 		p := r.progress(time.Since(begin))
 		may, mayNot := p.ready(), time.Since(begin) > timeout
-		if inherited {
+		if restored {
 			missing := r.missesPeers()
 			may, mayNot = !p.wait && !missing, mayNot || !p.wait && missing
 		}

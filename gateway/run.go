@@ -106,7 +106,7 @@ func (g *Gateway) warmUp(ctx context.Context) {
 	begin := time.Now()
 	left := func() time.Duration { return g.waits.start - time.Since(begin) }
 	if g.upgrade.takingOver {
-		if err := g.readiness.awaitTakeover(ctx, g.upgrade.inherited, g.waits.takeover); err != nil {
+		if err := g.readiness.awaitTakeover(ctx, g.upgrade.restored, g.waits.takeover); err != nil {
 			g.fail(err)
 			<-ctx.Done() // without accepting clients
 			return

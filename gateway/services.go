@@ -43,8 +43,7 @@ type services struct {
 	warm       <-chan struct{}     // closed when clients may be served
 	log        zerolog.Logger
 
-	failed  map[string][]failedPeer           // those whose checks fail in the old process, by service; set before there are services
-	ejected map[string][]healthcheck.Ejection // by that process; likewise
+	former outOfService // in the old process; set before there are services
 
 	discovery *discovery.Manager
 	snapshot  *saved.Store
@@ -117,37 +116,33 @@ type failedPeer struct {
 	Why string        `json:"why"`
 }
 
-// failedChecks returns the peers whose active checks fail, by service, for a new process: until its own first checks have ended, which
-// may take long if a peer hangs, it does not use them either.
-func (s *services) failedChecks() map[string][]failedPeer {
-	all := make(map[string][]failedPeer)
+// outOfService are peers that get no requests, for a new process: until its own first checks have
+// ended, which may take long if a peer hangs, it does not use them either.
+type outOfService struct {
+	Failed  map[string][]failedPeer           `json:"failed"`  // by their active checks, by service
+	Ejected map[string][]healthcheck.Ejection `json:"ejected"` // by service
+}
+
+// save returns the peers that are out of service, for a new process.
+func (s *services) save() outOfService {
+	all := outOfService{make(map[string][]failedPeer), make(map[string][]healthcheck.Ejection)}
 	for _, service := range s.all() {
 		for key, why := range service.pool.FailedChecks() {
-			all[service.name] = append(all[service.name], failedPeer{key, why})
+			all.Failed[service.name] = append(all.Failed[service.name], failedPeer{key, why})
 		}
-	}
-	return all
-}
-
-func (s *services) inheritFailed(failed map[string][]failedPeer) { s.failed = failed }
-
-// ejections returns the ejections that last, by service, for a new process.
-func (s *services) ejections() map[string][]healthcheck.Ejection {
-	all := make(map[string][]healthcheck.Ejection)
-	for _, service := range s.all() {
 		if ejected := service.checker.Ejections(); len(ejected) > 0 {
-			all[service.name] = ejected
+			all.Ejected[service.name] = ejected
 		}
 	}
 	return all
 }
 
-func (s *services) inheritEjections(all map[string][]healthcheck.Ejection) { s.ejected = all }
+func (s *services) restore(former outOfService) { s.former = former }
 
 // failedOfFormer returns the peers whose active checks fail, of a service with the source of p, in use or of the old process, that c
 // lacks: c has another name for it.
 func (s *services) failedOfFormer(c *config.Config, p *servicePlan) (failed []failedPeer) {
-	for name, list := range s.failed {
+	for name, list := range s.former.Failed {
 		if _, stays := c.Services[name]; stays || closed(s.warm) {
 			continue
 		}
@@ -172,7 +167,7 @@ func (s *services) failedOfFormer(c *config.Config, p *servicePlan) (failed []fa
 func (s *services) failedBefore(of *service) func(discovery.Instance) string {
 	return func(i discovery.Instance) string {
 		key := i.Key()
-		failed, known := s.failed[of.name]
+		failed, known := s.former.Failed[of.name]
 		same := func(p failedPeer) bool { return p.Key == key }
 		if closed(s.warm) || !known {
 			if closed(of.first) {

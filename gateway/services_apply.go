@@ -142,7 +142,7 @@ func (s *services) apply(plans []*servicePlan) error {
 			s.add(p.service)
 			s.obey(p.pool) // orders may have changed since
 			if !closed(s.warm) {
-				p.checker.Inherit(s.ejected[p.name])
+				p.checker.Restore(s.former.Ejected[p.name])
 			}
 			p.checker.Start(p.pool, p.health)
 		case p.changed:

@@ -82,7 +82,7 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 			memory.Probation[n].Key = i.Key()
 		}
 		guard := discovery.Guard{Probation: time.Hour}
-		guard.Inherit(state.Set, memory)
+		guard.Restore(state.Set, memory)
 		verify.DeepEqual(t, guard.Memory(), memory, "the memory")
 	})
 }

@@ -34,7 +34,7 @@ type upgrade struct {
 	log      zerolog.Logger
 
 	takingOver bool          // this process replaces an old one
-	inherited  bool          // the state of the old process has been restored
+	restored   bool          // the state of the old process has been restored
 	warm       chan struct{} // closed when clients may be served
 	decided    atomic.Bool   // that this process serves, by warmUp, or that it stops, by shutdown: whichever is first
 	served     atomic.Bool   // Options.Serving was called
@@ -52,9 +52,9 @@ type pausable interface {
 // process serves in its place.
 func (u *upgrade) serves() bool { return closed(u.warm) && (!u.takingOver || u.served.Load()) }
 
-// inherit restores the state of the old process, if there is one; request is Options.Inherit. The listeners must be
-// bound, because the old process gives its state only once.
-func (u *upgrade) inherit(request func() (state io.ReadCloser, replacing bool, err error)) {
+// restore restores the state of the old process, if there is one; request is Options.RequestState.
+// The listeners must be bound, because the old process gives its state only once.
+func (u *upgrade) restore(request func() (state io.ReadCloser, replacing bool, err error)) {
 	var state io.ReadCloser
 	var err error
 	if request != nil {
@@ -65,7 +65,7 @@ func (u *upgrade) inherit(request func() (state io.ReadCloser, replacing bool, e
 	} else {
 		defer state.Close()
 		err = handover.Restore(state, u.parts(0))
-		u.inherited = err == nil
+		u.restored = err == nil
 	}
 	started := events.Event{Kind: events.KindStarted, Text: "sluice " + u.version + " has started"}
 	if u.takingOver {
@@ -75,7 +75,7 @@ func (u *upgrade) inherit(request func() (state io.ReadCloser, replacing bool, e
 	switch {
 	case err != nil:
 		u.log.Warn().Err(err).Msg("the state of the old process cannot be used")
-	case u.inherited:
+	case u.restored:
 		u.log.Info().Msg("the state of the old process is restored")
 	case u.takingOver:
 		u.log.Info().Msg("the old process hands over only its listeners")

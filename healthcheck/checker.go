@@ -36,18 +36,18 @@ type Checker struct {
 
 	tasks group // of targets, in the scheduler
 
-	mu        sync.Mutex // guards the fields below
-	cancel    context.CancelFunc
-	stopped   bool
-	active    *Active
-	targets   map[*balancer.Peer]*target // peers with active checks
-	known     []*balancer.Peer           // of the snapshot that targets were made of
-	awaited   map[*balancer.Peer]bool    // peers whose first check is pending
-	first     func()                     // called when awaited is empty; nil: not set
-	records   map[*balancer.Peer]*record // peers that are or were ejected
-	inherited []Ejection                 // see Inherit; nil: none, or there is a set
-	verdicts  []verdict                  // queued for the pool
-	stats     Stats
+	mu       sync.Mutex // guards the fields below
+	cancel   context.CancelFunc
+	stopped  bool
+	active   *Active
+	targets  map[*balancer.Peer]*target // peers with active checks
+	known    []*balancer.Peer           // of the snapshot that targets were made of
+	awaited  map[*balancer.Peer]bool    // peers whose first check is pending
+	first    func()                     // called when awaited is empty; nil: not set
+	records  map[*balancer.Peer]*record // peers that are or were ejected
+	restored []Ejection                 // see Restore; nil: none, or there is a set
+	verdicts []verdict                  // queued for the pool
+	stats    Stats
 
 	detector    *time.Timer                 // nil without detection at intervals
 	every       time.Duration               // its interval
@@ -145,7 +145,7 @@ func (c *Checker) changeLocked(s Settings) {
 
 // AfterFirstChecks calls f once, when every present peer of the pool has been checked
 // or has left; at once if peers need no check before they get requests, and none is ejected as
-// Inherit says. It may be called once, after Start. f must not block.
+// Restore says. It may be called once, after Start. f must not block.
 func (c *Checker) AfterFirstChecks(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,14 +158,14 @@ func (c *Checker) AfterFirstChecks(f func()) {
 }
 
 // endWaitLocked calls first if no first check is pending, and the pool has all verdicts. Who is
-// ejected as Inherit says is decided just before: before its first check no peer gets requests, so
+// ejected as Restore says is decided just before: before its first check no peer gets requests, so
 // there would be no room.
 func (c *Checker) endWaitLocked() {
 	mustPass := c.active != nil && (c.active.MustPassFirst || c.active.OverridesRegistry)
 	if c.first == nil || !c.stopped && (len(c.verdicts) > 0 || mustPass && len(c.awaited) > 0) {
 		return
 	}
-	c.ejectInheritedLocked(c.pool.Snapshot())
+	c.ejectRestoredLocked(c.pool.Snapshot())
 	if len(c.verdicts) == 0 || c.stopped { // else apply ends the wait
 		c.first()
 		c.first, c.awaited = nil, nil

@@ -46,20 +46,20 @@ func (c *Checker) Ejections() (all []Ejection) {
 	return all
 }
 
-// Inherit makes the peers of the first set that another process had ejected ejected for the rest of
+// Restore makes the peers of the first set that another process had ejected ejected for the rest of
 // the time, as far as there is room. One that gets no requests for another reason takes none. It is
 // called before AfterFirstChecks.
-func (c *Checker) Inherit(all []Ejection) {
+func (c *Checker) Restore(all []Ejection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.inherited = all
+	c.restored = all
 }
 
-// ejectInheritedLocked does what Inherit says, for the first set. It says itself who has failed on
+// ejectRestoredLocked does what Restore says, for the first set. It says itself who has failed on
 // probation.
-func (c *Checker) ejectInheritedLocked(s *balancer.Snapshot) {
-	all, passive := c.inherited, c.passive.Load()
-	c.inherited = nil
+func (c *Checker) ejectRestoredLocked(s *balancer.Snapshot) {
+	all, passive := c.restored, c.passive.Load()
+	c.restored = nil
 	if passive == nil || c.stopped {
 		return
 	}

@@ -121,9 +121,9 @@ func TestInheritedEjections(t *testing.T) {
 		pass(5 * time.Second)
 		ejections := append(f.checker.Ejections(), Ejection{Key: instance(9).Key(), Times: 1, Until: time.Now().Add(time.Hour)})
 		verify.Equal(t, len(ejections), 2, "ejections")
-		inherit := func(n int) *fixture {
+		restore := func(n int) *fixture {
 			next := newFixture(t, passiveSettings(), Options{})
-			next.checker.Inherit(ejections)
+			next.checker.Restore(ejections)
 			next.Apply(instances(n))
 			ready := false
 			next.checker.AfterFirstChecks(func() { ready = true; verify.Equal(t, next.eligible(), 3, "peers get requests at the begin") })
@@ -131,7 +131,7 @@ func TestInheritedEjections(t *testing.T) {
 			verify.That(t, ready, "not ready")
 			return next
 		}
-		next := inherit(4)
+		next := restore(4)
 		defer next.close()
 		want := "ejected: 5 failures in a row, the last: connect failure; for 15s until 2000-01-01T00:00:30Z, 2nd time"
 		verify.Equal(t, strings.Join(next.peer(0).Reasons(), ""), want, "reason")
@@ -142,7 +142,7 @@ func TestInheritedEjections(t *testing.T) {
 		verify.Equal(t, next.eligible(), 4, "peers after the end")
 		next.fail(0, 1, refused)
 		verify.That(t, strings.HasSuffix(next.peer(0).Reasons()[0], ", 3rd time"), "reasons %q", next.peer(0).Reasons())
-		late := inherit(3)
+		late := restore(3)
 		defer late.close()
 	})
 }
@@ -187,7 +187,7 @@ func TestInheritedEjectionsOfPeersThatGetNoRequestsYet(t *testing.T) {
 				must(settings.Active)
 			}
 			bubble(t, settings, func(t *testing.T, f *fixture) {
-				f.checker.Inherit([]Ejection{{Key: set[0].Key(), Times: 2, Until: time.Now().Add(10 * time.Second), Why: "5 failures in a row"}})
+				f.checker.Restore([]Ejection{{Key: set[0].Key(), Times: 2, Until: time.Now().Add(10 * time.Second), Why: "5 failures in a row"}})
 				f.Apply(set)
 				ready := false
 				f.checker.AfterFirstChecks(func() { ready = true; verify.Equal(t, f.eligible(), 2, "peers get requests at the begin") })

@@ -38,7 +38,7 @@ func TestChecksThroughTheMesh(t *testing.T) {
 	a := testcert.NewAuthority(t, domain)
 	cert, key := a.Leaf(t, "/ns/default/dc/dc1/svc/sluice")
 	identity := mesh.NewIdentity(mesh.IdentityOptions{Log: zerolog.Nop()})
-	identity.Begin(&mesh.IdentityState{
+	identity.Restore(&mesh.IdentityState{
 		Leaf:  mesh.LeafText{CertPEM: string(cert), PrivateKeyPEM: string(key)},
 		Roots: mesh.RootsText{TrustDomain: domain, Roots: []mesh.RootText{{RootCert: string(a.Root)}}},
 	})

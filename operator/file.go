@@ -96,7 +96,7 @@ func (s *Store[V]) Open() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.options.Name, err)
 	}
-	s.Adopt(state)
+	s.use(state)
 	return nil
 }
 
@@ -115,20 +115,20 @@ func (s *Store[V]) fileError() error {
 	return s.fileErr
 }
 
-// Begin takes over the orders of another process or, if it has handed over none, the orders in the
-// file.
-func (s *Store[V]) Begin(state State[V]) {
+// Restore takes over the orders of another process or, if it has handed over none, the orders in
+// the file.
+func (s *Store[V]) Restore(state State[V]) {
 	if state.Version != 0 {
 		text, _ := regular.ReadFile(s.options.Path) // an order in it may have ended since: the next write replaces it
 		s.opened(bytes.TrimSpace(text), nil)
-		s.Adopt(state)
+		s.use(state)
 	} else if err := s.Open(); err != nil {
 		s.log.Error().Err(err).Msg("what an earlier process had is lost, unless Consul has it")
 	}
 }
 
-// Adopt replaces the orders by another process's orders. No event is emitted.
-func (s *Store[V]) Adopt(state State[V]) {
+// use replaces the orders by another process's orders. No event is emitted.
+func (s *Store[V]) use(state State[V]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known, changes := make(map[string]V), make(map[string]*V)
@@ -153,11 +153,11 @@ func (s *Store[V]) Adopt(state State[V]) {
 	for _, order := range state.Replaced {
 		known[order.Key()] = order
 	}
-	s.keys.Adopt(known, changes, seen)
+	s.keys.Restore(known, changes, seen)
 	for _, o := range state.Orders {
 		switch {
 		case o.Restores, o.Shared && !samePrefix: // there, others may have given a later one
-			s.keys.Restore(o.Order.Key(), o.Order, o.Version)
+			s.keys.RestoreLost(o.Order.Key(), o.Order, o.Version)
 		case o.Yields && s.options.Yields != nil:
 			s.put(o.Order, true)
 		}

@@ -225,7 +225,7 @@ func TestAReplacedOrderDoesNotComeBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			old := New(Options{Prefix: prefixOf(t), Log: zerolog.Nop()})
-			old.keys.Adopt(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
+			old.keys.Restore(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
 			short := drainOf(star(1))
 			short.Until = time.Now().Add(200 * time.Millisecond)
 			for err := old.Give(short); err != nil; err = old.Give(short) { // the machine stood still

@@ -156,7 +156,7 @@ func TestABackupBringsNoOrderBackToTheNextProcess(t *testing.T) {
 		f.kv.Restore(backup)
 		next := f.add()
 		next.Pause()
-		next.Adopt(state)
+		next.use(state)
 		next.Resume()
 		f.settle()
 		f.expect("restored", 1)

@@ -252,7 +252,7 @@ func TestAnOrderThatConsulLacksExpires(t *testing.T) {
 		s := New(Options{Prefix: "orders", Log: zerolog.Nop()})
 		earlier, short := drainOf(star(1)), drainOf(star(1))
 		earlier.Since, short.Until = time.Now(), time.Now().Add(time.Minute)
-		s.keys.Adopt(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
+		s.keys.Restore(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
 		s.Refresh()
 		verify.NoError(t, s.Give(short))
 		time.Sleep(time.Minute)
@@ -336,7 +336,7 @@ func TestPipeInPlaceOfTheFile(t *testing.T) {
 	s := New(Options{Path: pipe, Log: zerolog.Nop()})
 	err := s.Open()
 	verify.That(t, err != nil && strings.Contains(err.Error(), "not a regular file"), "%v", err)
-	s.Begin(State[Order]{Version: version}) // of another process
+	s.Restore(State[Order]{Version: version}) // of another process
 	verify.NoError(t, s.Give(drainOf(star(1))))
 	verify.That(t, s.Status().Saved, "status %+v", s.Status())
 }
@@ -389,16 +389,16 @@ func TestAStateGoesOn(t *testing.T) {
 		old := New(Options{Prefix: "orders"})
 		given, ended, kept, lost := drainOf(star(1)), drainOf(star(2)), drainOf(star(3)), drainOf(star(4))
 		given.Since, ended.Since, kept.Since, lost.Since = time.Now(), time.Now(), time.Now(), time.Now()
-		old.keys.Adopt(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given}, sharedkeys.Versions{})
-		old.keys.Restore(lost.Key(), lost, 0)
+		old.keys.Restore(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given}, sharedkeys.Versions{})
+		old.keys.RestoreLost(lost.Key(), lost, 0)
 		old.Refresh()
 		if _, err := old.End(ended.Key(), ""); err != nil {
 			t.Fatal(err)
 		}
 		state := handedOver(t, old)
 		next, other := New(Options{Prefix: "orders"}), New(Options{Prefix: "others"})
-		next.Adopt(state)
-		other.Adopt(state)
+		next.use(state)
+		other.use(state)
 		for _, s := range []*Peers{next, other} {
 			expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); drain of star/star-3 (10.0.0.1:83); drain of star/star-4 (10.0.0.1:84)")
 		}
@@ -418,10 +418,10 @@ func TestSharedOrdersReturnFromAProcessThatSharesNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, alone, next := New(Options{Prefix: "orders"}), New(Options{}), New(Options{Prefix: "orders"})
 		shared, given := drainOf(star(1)), drainOf(star(2))
-		old.keys.Adopt(map[string]Order{shared.Key(): shared}, nil, sharedkeys.Versions{})
-		alone.Adopt(handedOver(t, old))
+		old.keys.Restore(map[string]Order{shared.Key(): shared}, nil, sharedkeys.Versions{})
+		alone.use(handedOver(t, old))
 		verify.NoError(t, alone.Give(given))
-		next.Adopt(handedOver(t, alone))
+		next.use(handedOver(t, alone))
 		expectStanding(t, next, "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)")
 		verify.That(t, next.Entry(shared.Key()).Restores, "the shared order: %+v", next.Entry(shared.Key()))
 		verify.That(t, !next.Entry(given.Key()).Conditional, "the order that no other replica knows: %+v", next.Entry(given.Key()))
@@ -446,7 +446,7 @@ func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 		}
 		return owns
 	}})
-	next.Adopt(state)
+	next.use(state)
 	next.Resume()
 	const both = "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
 	expectStanding(t, next, both)
@@ -469,7 +469,7 @@ func TestANewProcessWritesThatOrdersHaveEnded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "orders.json")
 	open := func() *Peers { return New(Options{Path: path, Log: zerolog.Nop()}) }
 	verify.NoError(t, open().Give(drainOf(star(1))))
-	open().Begin(State[Order]{Version: version})
+	open().Restore(State[Order]{Version: version})
 	again := open()
 	verify.NoError(t, again.Open())
 	expectStanding(t, again, "")

@@ -48,7 +48,7 @@ func begin(t testing.TB, i *mesh.Identity, a *testcert.Authority, others ...*tes
 	for _, of := range append(others, a) {
 		roots.Roots = append(roots.Roots, mesh.RootText{RootCert: string(of.Root)})
 	}
-	i.Begin(&mesh.IdentityState{Leaf: mesh.LeafText{CertPEM: string(cert), PrivateKeyPEM: string(key)}, Roots: roots})
+	i.Restore(&mesh.IdentityState{Leaf: mesh.LeafText{CertPEM: string(cert), PrivateKeyPEM: string(key)}, Roots: roots})
 }
 
 // inMesh makes p reach its peers as a member of the mesh, at these addresses, each of which must be web. said gets

@@ -92,7 +92,7 @@ func testTokensAtRandom(t *testing.T, http2 bool, random *mathrand.Rand) {
 		case 0:
 			i.away.Store(!i.away.Load())
 		case 1: // a new process
-			if saved, ok := i.keys.Saved(); ok {
+			if saved, ok := i.keys.Save(); ok {
 				i.follow(saved)
 			}
 		case 2:

@@ -2,7 +2,7 @@
 // service whose split has the share of that one group.
 //
 //	shares := release.NewShares(release.Options{Prefix: "edge/canary", Consul: client, …})
-//	shares.Begin(operator.State[Share]{})     // the shares in the file
+//	shares.Restore(operator.State[Share]{})     // the shares in the file
 //	c = shares.ApplyTo(c)                     // a configuration with the overrides
 //	shares.Applied(configured, time.Now())    // it is in use
 //	judge := release.NewJudge(release.JudgeOptions{Shares: shares, …})

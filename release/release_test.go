@@ -46,7 +46,7 @@ func newSplit(t *testing.T, settings string, o Options) *split {
 		o.Replica = func() string { return "a" }
 	}
 	s.shares = NewShares(o)
-	s.shares.Begin(operator.State[Share]{})
+	s.shares.Restore(operator.State[Share]{})
 	s.judge = NewJudge(JudgeOptions{
 		Shares: s.shares, Config: func() *config.Config { return s.inUse },
 		Pool:   func(string) *balancer.Pool { return s.pool },

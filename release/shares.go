@@ -63,7 +63,7 @@ type Shares struct {
 	options Options
 	log     zerolog.Logger
 	judges  *judges
-	// recorded are the shares that the history has, by service. Only Begin and Record use them.
+	// recorded are the shares that the history has, by service. Only Restore and Record use them.
 	recorded map[string]Share
 
 	mu sync.Mutex // guards the fields below
@@ -98,10 +98,10 @@ func NewShares(o Options) *Shares {
 	return s
 }
 
-// Begin begins the store. The feed gets nothing of the shares. It is called once, before all other
-// methods.
-func (s *Shares) Begin(state operator.State[Share]) {
-	s.Store.Begin(state)
+// Restore begins the store. The feed gets nothing of the shares. It is called once, before all
+// other methods.
+func (s *Shares) Restore(state operator.State[Share]) {
+	s.Store.Restore(state)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.recorded = make(map[string]Share)

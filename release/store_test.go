@@ -36,7 +36,7 @@ func TestAStateOfSharesGoesOn(t *testing.T) {
 	verify.NoError(t, json.Unmarshal(text, &state))
 	for _, prefix := range []string{"edge", "others"} {
 		next := newStore(operator.StoreOptions[Share]{Prefix: prefix})
-		next.Adopt(state)
+		next.Restore(state)
 		for service, yields := range map[string]bool{"verdict": true, "resumed": false} {
 			e := next.Entry(Key(service))
 			verify.That(t, !e.Absent && e.Pending && e.Conditional == yields && e.Value.Same(old.All()[Key(service)]), "%s below %s: %+v", service, prefix, e)
@@ -48,7 +48,7 @@ func TestAStateOfSharesGoesOn(t *testing.T) {
 func TestAProposalIsNotHandedOver(t *testing.T) {
 	s := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
 	present := share("star", 0.2, ByJudge)
-	s.Adopt(operator.State[Share]{Prefix: "edge", Orders: []operator.Saved[Share]{{Order: present, Beside: operator.Beside{Shared: true}}}})
+	s.Restore(operator.State[Share]{Version: 1, Prefix: "edge", Orders: []operator.Saved[Share]{{Order: present, Beside: operator.Beside{Shared: true}}}})
 	verify.That(t, s.Propose(share("star", 0.3, ByJudge)) && !s.Propose(share("star", 0.4, ByJudge)), "want one proposal at a time")
 	state := s.State()
 	verify.That(t, len(state.Orders) == 1 && state.Orders[0].Order.Same(present) && state.Orders[0].Shared, "the state is %+v", state)

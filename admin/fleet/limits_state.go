@@ -25,8 +25,8 @@ type OtherState struct {
 	Status  string `json:"status"`
 }
 
-// State returns the state for a new process; nil: the others are not known.
-func (l *Limits) State() *LimitsState {
+// Save returns the state for a new process; nil: the others are not known.
+func (l *Limits) Save() *LimitsState {
 	standing := l.Fleet.Standing()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -40,9 +40,9 @@ func (l *Limits) State() *LimitsState {
 	return s
 }
 
-// Begin begins with the state of the old process; nil: there is none. It must be called before Run
-// and Follow.
-func (l *Limits) Begin(old *LimitsState) {
+// Restore begins with the state of the old process; nil: there is none. It must be called before
+// Run and Follow.
+func (l *Limits) Restore(old *LimitsState) {
 	if old == nil || old.Seen < 1 || old.Replicas < old.Seen {
 		return
 	}

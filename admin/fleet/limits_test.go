@@ -223,17 +223,17 @@ func TestLimitsAfterLossInConsul(t *testing.T) {
 func TestLimitsOfAnOldProcess(t *testing.T) {
 	a, inA := newLimited(t, "a")
 	b, inB := newLimited(t, "b")
-	verify.That(t, a.State() == nil, "a state without knowledge of the others")
+	verify.That(t, a.Save() == nil, "a state without knowledge of the others")
 	a.listed = []discovery.Instance{inA, inB}
 	b.adopt(a)
 	a.list(t.Context())
 	a.round(t.Context())
-	text := verify.Result(json.Marshal(a.State())).Must(t)
+	text := verify.Result(json.Marshal(a.Save())).Must(t)
 	var state *LimitsState
 	verify.NoError(t, json.Unmarshal(text, &state))
 
 	next, _ := newLimited(t, "a")
-	next.Begin(state)
+	next.Restore(state)
 	verify.Equal(t, next.Fleet.Standing(), a.Fleet.Standing(), "what the new process knows")
 	taken := next.takes("key")
 	verify.That(t, taken >= 50 && taken < 60, "the new process has %d of 100 tokens", taken)
@@ -244,12 +244,12 @@ func TestLimitsOfAnOldProcess(t *testing.T) {
 	next.round(t.Context())
 	report := next.Report()
 	verify.That(t, report.Seen == 2 && !report.Fallback && report.Consul == "refused", "got %+v", report)
-	verify.DeepEqual(t, next.State(), a.State(), "the state of the new process")
+	verify.DeepEqual(t, next.Save(), a.Save(), "the state of the new process")
 
 	for _, bad := range []*LimitsState{nil, {}, {Seed: state.Seed, Replicas: 1, Seen: 2}, {Seed: "0", Replicas: 1, Seen: 1}} {
 		other, _ := newLimited(t, "a")
 		before := other.Fleet.Standing()
-		other.Begin(bad)
+		other.Restore(bad)
 		verify.Equal(t, other.Fleet.Standing(), before, "after a state that is none")
 	}
 }

@@ -76,14 +76,14 @@ type Manager struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	names     map[string]context.CancelFunc // that are managed, in lower case; ends the orders of a name
-	adopted   map[string]*tls.Certificate   // that were in use before the storage was read
+	restored  map[string]*tls.Certificate   // that were in use before the storage was read
 	failures  map[string]failure            // by name: of the latest order
 	encrypted bool                          // encryptAll was started
 }
 
 // New returns a manager without names. The caller must call Close.
 func New(o Options) (*Manager, error) {
-	m := &Manager{log: o.Log, directory: o.Directory, names: make(map[string]context.CancelFunc), adopted: make(map[string]*tls.Certificate), failures: make(map[string]failure)}
+	m := &Manager{log: o.Log, directory: o.Directory, names: make(map[string]context.CancelFunc), restored: make(map[string]*tls.Certificate), failures: make(map[string]failure)}
 	var err error
 	if m.socket, err = holdAddress(); err != nil {
 		return nil, fmt.Errorf("acme: %w", err)
@@ -199,7 +199,7 @@ func (m *Manager) Manage(names []string) error {
 			m.cache.RemoveManaged([]certmagic.SubjectIssuer{{Subject: name}})
 			delete(m.names, name)
 			delete(m.failures, name)
-			delete(m.adopted, name)
+			delete(m.restored, name)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -77,9 +77,9 @@ func TestHTTPChallengeOfAnotherReplica(t *testing.T) {
 	}
 }
 
-// A manager that cannot read its storage has the certificates that it has adopted, and hands
+// A manager that cannot read its storage has the certificates that it has restored, and hands
 // them on. A name that it no longer manages is forgotten.
-func TestAdoptedCertificates(t *testing.T) {
+func TestRestoredCertificates(t *testing.T) {
 	serial := func(m *Manager, name string) string {
 		c, err := m.Certificate(&tls.ClientHelloInfo{ServerName: name})
 		if err != nil {
@@ -97,14 +97,14 @@ func TestAdoptedCertificates(t *testing.T) {
 	blocked := filepath.Join(os.DevNull, "storage")
 	names := []string{"A.example", "b.example"}
 	m := newManager(t, Options{Storage: blocked})
-	m.Adopt(map[string]Pair{"a.example": pair(1, -time.Hour), "b.example": {"x", "y"}})
+	m.Restore(map[string]Pair{"a.example": pair(1, -time.Hour), "b.example": {"x", "y"}})
 	verify.Equal(t, serial(m, "a.example"), "", "an expired one")
-	m.Adopt(map[string]Pair{"a.example": pair(2, time.Hour)})
-	m.Adopt(map[string]Pair{"a.example": pair(3, time.Minute)})
+	m.Restore(map[string]Pair{"a.example": pair(2, time.Hour)})
+	m.Restore(map[string]Pair{"a.example": pair(3, time.Minute)})
 	verify.NoError(t, m.Manage(names))
 	verify.Equal(t, serial(m, "A.EXAMPLE"), "2", "result")
 	next := newManager(t, Options{Storage: blocked})
-	next.Adopt(m.Pairs())
+	next.Restore(m.Pairs())
 	verify.NoError(t, next.Manage(names))
 	verify.Equal(t, serial(next, "a.example"), "2", "the next manager")
 	all := next.Statuses(names)
@@ -120,12 +120,12 @@ func TestWildcards(t *testing.T) {
 	verify.That(t, m.issuer.DNS01Solver != nil, "DNS-01 is not used")
 	names := []string{"*.A.example", "www.a.example", "late.a.example"}
 	verify.NoError(t, m.Manage(names))
-	adopt := func(name string, number int64, life time.Duration) {
+	restore := func(name string, number int64, life time.Duration) {
 		cert, key := testcert.PEM(name, func(c *x509.Certificate) { c.SerialNumber.SetInt64(number) }, testcert.Lasting(-time.Hour, life))
-		m.Adopt(map[string]Pair{name: {string(cert), string(key)}})
+		m.Restore(map[string]Pair{name: {string(cert), string(key)}})
 	}
-	adopt("*.a.example", 1, 2*time.Hour)
-	adopt("www.a.example", 2, time.Hour)
+	restore("*.a.example", 1, 2*time.Hour)
+	restore("www.a.example", 2, time.Hour)
 	for name, want := range map[string]string{"WWW.a.example": "2", "late.a.example": "1", "other.A.example": "1", "a.example": "", "a.b.a.example": "", "": ""} {
 		got := ""
 		if c, err := m.Certificate(&tls.ClientHelloInfo{ServerName: name}); err == nil {
@@ -139,7 +139,7 @@ func TestWildcards(t *testing.T) {
 	}
 	verify.Equal(t, len(m.Pairs()), 2, "certificates to hand on")
 	m.mu.Lock()
-	m.adopted["www.a.example"].Leaf.NotAfter = time.Now().Add(-time.Minute)
+	m.restored["www.a.example"].Leaf.NotAfter = time.Now().Add(-time.Minute)
 	m.mu.Unlock()
 	c := verify.Result(m.Certificate(&tls.ClientHelloInfo{ServerName: "www.a.example"})).Must(t)
 	verify.Equal(t, c.Leaf.SerialNumber.Int64(), 1, "the certificate in place of an expired one")

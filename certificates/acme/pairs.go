@@ -21,10 +21,10 @@ type Pair struct {
 	Key  string `json:"key"`
 }
 
-// Adopt puts certificates into use, by name, until the storage has valid ones. They come from
+// Restore puts certificates into use, by name, until the storage has valid ones. They come from
 // a process or a manager before this one, and the storage may be away. Those that have
 // expired, or end before the one in use, are ignored.
-func (m *Manager) Adopt(pairs map[string]Pair) {
+func (m *Manager) Restore(pairs map[string]Pair) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, pair := range pairs {
@@ -35,7 +35,7 @@ func (m *Manager) Adopt(pairs map[string]Pair) {
 			continue
 		}
 		if before := m.inUseLocked(name); c.Leaf.NotAfter.After(time.Now()) && (before == nil || c.Leaf.NotAfter.After(before.Leaf.NotAfter)) {
-			m.adopted[name] = &c
+			m.restored[name] = &c
 		}
 	}
 }
@@ -74,7 +74,7 @@ func (m *Manager) Load(ctx context.Context, names []string) {
 			defer panics.Contain(panics.Task, nil)
 			for _, storage := range []certmagic.Storage{m.config.LocalCache, m.config.Storage} {
 				if storage != nil && !m.uses(name) {
-					m.adoptStored(ctx, storage, name)
+					m.restoreStored(ctx, storage, name)
 				}
 			}
 		})
@@ -89,20 +89,21 @@ func (m *Manager) uses(name string) bool {
 	return m.inUseLocked(name) != nil
 }
 
-// adoptStored adopts what a storage has for a name, if it has not expired.
-func (m *Manager) adoptStored(ctx context.Context, storage certmagic.Storage, name string) {
+// restoreStored restores what a storage has for a name, if it has not expired.
+func (m *Manager) restoreStored(ctx context.Context, storage certmagic.Storage, name string) {
 	issuer := m.issuer.IssuerKey()
 	cert, err := storage.Load(ctx, certmagic.StorageKeys.SiteCert(issuer, name))
 	if err != nil {
 		return
 	}
 	if key, err := storage.Load(ctx, certmagic.StorageKeys.SitePrivateKey(issuer, name)); err == nil {
-		m.Adopt(map[string]Pair{name: {string(cert), string(key)}})
+		m.Restore(map[string]Pair{name: {string(cert), string(key)}})
 	}
 }
 
-// inUseLocked returns the certificate of a name, which may be a wildcard, that ends last; nil: there is none. An adopted one, which
-// may be of another authority, counts only while the storage has none that is valid.
+// inUseLocked returns the certificate of a name, which may be a wildcard, that ends last; nil:
+// there is none. A restored one, which may be of another authority, counts only while the storage
+// has none that is valid.
 func (m *Manager) inUseLocked(name string) *tls.Certificate {
 	var c *tls.Certificate
 	for _, managed := range m.cache.AllMatchingCertificates(name) {
@@ -113,7 +114,7 @@ func (m *Manager) inUseLocked(name string) *tls.Certificate {
 			c = &managed.Certificate
 		}
 	}
-	if a := m.adopted[name]; a != nil && (c == nil || expired(c) && c.Leaf.NotAfter.Before(a.Leaf.NotAfter)) {
+	if a := m.restored[name]; a != nil && (c == nil || expired(c) && c.Leaf.NotAfter.Before(a.Leaf.NotAfter)) {
 		return a
 	}
 	return c

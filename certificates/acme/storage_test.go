@@ -190,7 +190,7 @@ func TestReadAcrossARenewal(t *testing.T) {
 }
 
 // A valid certificate of the storage is used, and not one of another authority that ends later.
-func TestStoredCertificatesBeforeAdopted(t *testing.T) {
+func TestStoredCertificatesBeforeRestored(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		ends time.Duration // the stored one
@@ -203,7 +203,7 @@ func TestStoredCertificatesBeforeAdopted(t *testing.T) {
 		cert, key := pair(1, test.ends)
 		storePair(t, m.files, m.issuer.IssuerKey(), cert, key)
 		cert, key = pair(2, 2*time.Hour)
-		m.Adopt(map[string]Pair{"a.example": {string(cert), string(key)}})
+		m.Restore(map[string]Pair{"a.example": {string(cert), string(key)}})
 		verify.NoError(t, m.Manage([]string{"a.example"}))
 		consultest.Await(t, "the stored one is known", func() bool { return len(m.cache.AllMatchingCertificates("a.example")) > 0 })
 		c := verify.Result(m.Certificate(&tls.ClientHelloInfo{ServerName: "a.example"})).Must(t)
@@ -220,7 +220,7 @@ func TestFailureEndsWithAnotherCertificate(t *testing.T) {
 	fault := func() error { return m.Statuses([]string{"a.example"})[0].Fault }
 	verify.That(t, errors.Is(fault(), failed), "the failure is not told: %v", fault())
 	cert, key := testcert.PEM("a.example")
-	m.Adopt(map[string]Pair{"a.example": {string(cert), string(key)}})
+	m.Restore(map[string]Pair{"a.example": {string(cert), string(key)}})
 	verify.Succeeds(t, fault())
 	m.record("a.example", failed)
 	verify.That(t, errors.Is(fault(), failed), "the failure of the renewal is not told: %v", fault())

@@ -35,7 +35,7 @@ type Manager struct {
 	// mu guards the fields below.
 	paused   bool
 	byPrefix map[string]*Prefix
-	adopted  map[string]certificates.InUse // of the old process, until Retain
+	restored map[string]certificates.InUse // of the old process, until Retain
 }
 
 // Prefix is the certificates below a prefix, and the watch of its keys. It is a certificates.Source.
@@ -88,7 +88,7 @@ func (m *Manager) Follow(prefix string) *Prefix {
 		}
 		p.suggest(state)
 	}
-	p.suggest(m.adopted[prefix])
+	p.suggest(m.restored[prefix])
 	m.byPrefix[prefix] = p
 	if !m.paused {
 		p.start()
@@ -178,7 +178,7 @@ func (p *Prefix) suggest(state certificates.InUse) {
 func (m *Manager) Retain(used []*Prefix) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.adopted = nil
+	m.restored = nil
 	for prefix, p := range m.byPrefix {
 		if !slices.Contains(used, p) {
 			p.end()
@@ -217,8 +217,8 @@ func (m *Manager) Resume() {
 	}
 }
 
-// State returns what is in use for a new process, by prefix. It is secret.
-func (m *Manager) State() map[string]certificates.InUse {
+// Save returns what is in use for a new process, by prefix. It is secret.
+func (m *Manager) Save() map[string]certificates.InUse {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	all := make(map[string]certificates.InUse)
@@ -230,12 +230,12 @@ func (m *Manager) State() map[string]certificates.InUse {
 	return all
 }
 
-// Adopt sets what the old process had, also for prefixes that are followed later, until Retain: the history of the
-// old process may have other listeners than the file.
-func (m *Manager) Adopt(all map[string]certificates.InUse) {
+// Restore sets what the old process had, also for prefixes that are followed later, until Retain:
+// the history of the old process may have other listeners than the file.
+func (m *Manager) Restore(all map[string]certificates.InUse) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.adopted = all
+	m.restored = all
 	for prefix, state := range all {
 		if p := m.byPrefix[prefix]; p != nil {
 			p.suggest(state)

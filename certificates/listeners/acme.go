@@ -30,7 +30,7 @@ type authorities struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	managers map[authority]*acme.Manager
-	adopted  map[string]acme.Pair // of the old process: see pairs
+	restored map[string]acme.Pair // of the old process: see save
 }
 
 // authority identifies a manager. It is comparable.
@@ -143,9 +143,9 @@ func (a *authorities) unused(uses []*acmeUse) (unused []*acme.Manager) {
 	return unused
 }
 
-// pairs returns the certificates in use for a new process, by name, and by name and directory: several may have one for a name. They
-// are secret.
-func (a *authorities) pairs() map[string]acme.Pair {
+// save returns the certificates in use for a new process, by name, and by name and directory:
+// several may have one for a name. They are secret.
+func (a *authorities) save() map[string]acme.Pair {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	all := make(map[string]acme.Pair)
@@ -157,11 +157,11 @@ func (a *authorities) pairs() map[string]acme.Pair {
 	return all
 }
 
-// adopt uses the certificates of the old process.
-func (a *authorities) adopt(pairs map[string]acme.Pair) {
+// restore uses the certificates of the old process.
+func (a *authorities) restore(pairs map[string]acme.Pair) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.adopted = pairs
+	a.restored = pairs
 	for key, m := range a.managers {
 		a.beginLocked(m, key.directory)
 	}
@@ -170,13 +170,13 @@ func (a *authorities) adopt(pairs map[string]acme.Pair) {
 // beginLocked gives a manager the certificates of the old process and of the managers: those of another directory only for names of
 // which there is none of its own.
 func (a *authorities) beginLocked(m *acme.Manager, directory string) {
-	m.Adopt(adoptedOf(directory, a.adopted))
+	m.Restore(pairsOf(directory, a.restored))
 	for key, own := range a.managers {
 		if key.directory == directory {
-			m.Adopt(own.Pairs())
+			m.Restore(own.Pairs())
 		}
 	}
-	others := []map[string]acme.Pair{adoptedOf("", a.adopted)}
+	others := []map[string]acme.Pair{pairsOf("", a.restored)}
 	for _, other := range a.managers {
 		others = append(others, other.Pairs())
 	}
@@ -184,12 +184,13 @@ func (a *authorities) beginLocked(m *acme.Manager, directory string) {
 		maps.DeleteFunc(pairs, func(name string, _ acme.Pair) bool { return len(m.Certificates([]string{name})) > 0 })
 	}
 	for _, pairs := range others {
-		m.Adopt(pairs)
+		m.Restore(pairs)
 	}
 }
 
-// adoptedOf returns those of pairs that are by name and this directory, by name; "": those by name alone.
-func adoptedOf(directory string, pairs map[string]acme.Pair) map[string]acme.Pair {
+// pairsOf returns those of pairs that are by name and this directory, by name; "": those by name
+// alone.
+func pairsOf(directory string, pairs map[string]acme.Pair) map[string]acme.Pair {
 	all := make(map[string]acme.Pair)
 	for key, pair := range pairs {
 		if name, of, _ := strings.Cut(key, " "); of == directory {

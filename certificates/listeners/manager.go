@@ -187,9 +187,9 @@ func (m *Manager) Resume() { m.kv.Resume() }
 // Parts returns what a new process continues with. It is secret.
 func (m *Manager) Parts() []handover.Part {
 	return []handover.Part{
-		handover.NewPart("ticket_keys", m.tickets.All, m.tickets.Adopt),
-		handover.NewPart("certificates", m.kv.State, m.kv.Adopt),
-		handover.NewPart("acme_certificates", m.authorities.pairs, m.authorities.adopt),
+		handover.NewPart("ticket_keys", m.tickets.All, m.tickets.Restore),
+		handover.NewPart("certificates", m.kv.Save, m.kv.Restore),
+		handover.NewPart("acme_certificates", m.authorities.save, m.authorities.restore),
 	}
 }
 

@@ -110,7 +110,7 @@ func TestObtainIsForTheLatestListeners(t *testing.T) {
 		m.Use([]*TLS{after})
 		m.Obtain()
 		<-ended
-		after.acme.Adopt(pairs)
+		after.acme.Restore(pairs)
 		verify.Require(t, len(after.acme.Pairs()) == 1, "round %d: the new name is not managed", round)
 	}
 }
@@ -134,20 +134,20 @@ func TestAuthoritiesWithTheSameNameInANewProcess(t *testing.T) {
 	for n, directory := range directories {
 		all = append(all, use(directory))
 		cert, key := testcert.PEM("a.example", testcert.Lasting(-time.Hour, time.Duration(n+1)*time.Hour), func(c *x509.Certificate) { c.SerialNumber.SetInt64(int64(n)) })
-		all[n].acme.Adopt(map[string]acme.Pair{"a.example": {Cert: string(cert), Key: string(key)}})
+		all[n].acme.Restore(map[string]acme.Pair{"a.example": {Cert: string(cert), Key: string(key)}})
 	}
 	old.Use(all)
 	old.Obtain()
 	serial := func(l *TLS) int64 { return l.acme.Certificates([]string{"a.example"})[0].Leaf.SerialNumber.Int64() }
-	pairs := old.authorities.pairs()
+	pairs := old.authorities.save()
 	for _, late := range []bool{false, true} {
 		next, use := manager()
 		if late {
-			next.authorities.adopt(pairs)
+			next.authorities.restore(pairs)
 		}
 		one, two, three := use(directories[0]), use(directories[1]), use("https://127.0.0.1:1/three")
 		if !late {
-			next.authorities.adopt(pairs)
+			next.authorities.restore(pairs)
 		}
 		verify.That(t, serial(one) == 0 && serial(two) == 1, "the certificates are %d and %d", serial(one), serial(two))
 		verify.Equal(t, len(three.acme.Certificates([]string{"a.example"})), 1, "certificates of the third")
@@ -170,7 +170,7 @@ func TestAuthoritiesWithTheSameNameAfterAReload(t *testing.T) {
 	for n, directory := range directories {
 		all = append(all, use(directory, "before"))
 		cert, key := testcert.PEM("a.example", testcert.Lasting(-time.Hour, time.Duration(9-n)*time.Hour), func(c *x509.Certificate) { c.SerialNumber.SetInt64(int64(n + 1)) })
-		all[n].acme.Adopt(map[string]acme.Pair{"a.example": {Cert: string(cert), Key: string(key)}})
+		all[n].acme.Restore(map[string]acme.Pair{"a.example": {Cert: string(cert), Key: string(key)}})
 	}
 	m.Use(all)
 	m.Obtain()
@@ -180,7 +180,7 @@ func TestAuthoritiesWithTheSameNameAfterAReload(t *testing.T) {
 	verify.That(t, serial(use("https://127.0.0.1:1/third", "after")) > 0, "another authority has none")
 	next := New(Options{Others: func() []certificates.Use { return nil }})
 	defer next.Close()
-	next.authorities.adopt(m.authorities.pairs())
+	next.authorities.restore(m.authorities.save())
 	m = next
 	verify.Equal(t, serial(use(directories[1], "before")), 2, "a directory with a space, in a new process")
 }
@@ -200,7 +200,7 @@ func TestExpiredCertificateByACME(t *testing.T) {
 	listener := verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
 	for _, name := range l.TLS.ACME.Names {
 		cert, key := testcert.PEM(name, testcert.Lasting(-time.Hour, 3*time.Second), serial(1))
-		listener.acme.Adopt(map[string]acme.Pair{name: {Cert: string(cert), Key: string(key)}})
+		listener.acme.Restore(map[string]acme.Pair{name: {Cert: string(cert), Key: string(key)}})
 	}
 	served := func(name string) int64 {
 		near, far := net.Pipe()

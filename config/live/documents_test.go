@@ -48,7 +48,7 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 	data := verify.Result(json.Marshal(h)).Must(t)
 	given, next := new(config.History), keep()
 	err := json.Unmarshal(data, given)
-	verify.Require(t, err == nil && next.Adopt(given), "%v", err)
+	verify.Require(t, err == nil && next.Restore(given), "%v", err)
 	check("an upgrade", next)
 
 	var before []config.Source

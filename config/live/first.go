@@ -68,10 +68,10 @@ func (m *Manager) chooseFirst() (err error) {
 // First returns the configuration with which this process starts.
 func (m *Manager) First() *config.Config { return m.first.built.Config }
 
-// Adopt takes over the history of the old process; nil: there is none. Its documents of registries are
-// the ones with which this process starts.
-func (m *Manager) Adopt(old *config.History) {
-	if old == nil || !m.history.Adopt(old) {
+// Restore takes over the history of the old process; nil: there is none. Its documents of
+// registries are the ones with which this process starts.
+func (m *Manager) Restore(old *config.History) {
+	if old == nil || !m.history.Restore(old) {
 		return
 	}
 	before := m.first

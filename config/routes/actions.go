@@ -115,7 +115,7 @@ func (k keySets) of(j *config.JWT, before *Routes, machine *locality.Machine, al
 		if id.file != "" {
 			return auth.OpenKeys(id.file)
 		}
-		return auth.NewKeys(id.url, controlOf(machine, id.byDocument, id.allowLocal), before.inherited.Keys[id.name()]), nil
+		return auth.NewKeys(id.url, controlOf(machine, id.byDocument, id.allowLocal), before.restored.Keys[id.name()]), nil
 	})
 }
 

@@ -38,12 +38,12 @@ routes:
 	verify.That(t, len(status.Keys) == 0 && status.Err != nil && strings.Contains(status.Err.Error(), "discovery.allow_local"), "keys at the URL of a document: %+v", status)
 	verify.Equal(t, len(r.KeySets()), 2, "sets of keys")
 
-	saved := r.SavedKeys()
-	verify.Equal(t, len(saved), 1, "saved sets")
+	saved := r.Save()
+	verify.Equal(t, len(saved.Keys), 1, "saved sets")
 	server.Close()
 	next := make(keySets)
 	for i, want := range []int{1, 1, 0} {
-		set := verify.Result(next.of(c.Routes[i].JWT, Inherit(State{Keys: saved}), nil, false)).Must(t)
+		set := verify.Result(next.of(c.Routes[i].JWT, Restored(saved), nil, false)).Must(t)
 		verify.Equal(t, len(set.Status().Keys), want, "keys of route %d in the next process", i)
 	}
 }
@@ -69,11 +69,11 @@ routes:
 		verify.That(t, all[1].Source == server.URL+"?*** #2" && all[1].Keys[0].ID == "s3cret2", "the second: %+v", all[1])
 	}
 
-	saved := r.SavedKeys()
+	saved := r.Save()
 	server.Close()
 	next := make(keySets)
 	for i, want := range []string{"s3cret1", "s3cret2"} {
-		set := verify.Result(next.of(c.Routes[i].JWT, Inherit(State{Keys: saved}), nil, false)).Must(t)
+		set := verify.Result(next.of(c.Routes[i].JWT, Restored(saved), nil, false)).Must(t)
 		keys := set.Status().Keys
 		verify.That(t, len(keys) == 1 && keys[0].ID == want, "keys of route %d in the next process: %+v", i, keys)
 	}

@@ -32,24 +32,24 @@ type Routes struct {
 	forwards    forwards
 	users       map[string]*auth.Users // of files in use, by path
 	keySets     keySets
-	inherited   State                  // of another process
+	restored    State                  // of another process; of what Restored returns
 	pages       map[string]*pages.Body // of files in use, by path
 }
 
 // State is what another process has saved of its routes: who had access there a moment ago has it here too.
 type State struct {
-	Keys  map[string]auth.SavedKeys  // of issuers, by keySetID.name
-	Users map[string]auth.SavedUsers // of files, by path
+	Keys  map[string]auth.SavedKeys  `json:"keys"`  // of issuers, by keySetID.name
+	Users map[string]auth.SavedUsers `json:"users"` // of files, by path
 }
 
-// Inherit returns what the first routes of a process begin with.
-func Inherit(s State) *Routes { return &Routes{inherited: s} }
+// Restored returns what the first routes of a process begin with, as another process has saved it.
+func Restored(s State) *Routes { return &Routes{restored: s} }
 
 // openUsers returns the users of a file.
 func (r *Routes) openUsers(path string) (*auth.Users, error) {
 	users, err := auth.OpenUsers(path)
-	if saved, known := r.inherited.Users[path]; known && err == nil {
-		users.Adopt(saved)
+	if saved, known := r.restored.Users[path]; known && err == nil {
+		users.Restore(saved)
 	}
 	return users, err
 }
@@ -154,33 +154,18 @@ func (r *Routes) AwaitKeys(ctx context.Context, most time.Duration) {
 	}
 }
 
-// SavedKeys returns the keys of issuers for another process.
-func (r *Routes) SavedKeys() map[string]auth.SavedKeys {
-	saved := make(map[string]auth.SavedKeys)
-	if r == nil {
-		return saved
-	}
+// Save returns the state for another process. It is secret.
+func (r *Routes) Save() State {
+	s := State{Keys: make(map[string]auth.SavedKeys), Users: make(map[string]auth.SavedUsers)}
 	for id, set := range r.keySets {
-		if id.file != "" {
-			continue
+		if keys, ok := set.Save(); ok && id.file == "" {
+			s.Keys[id.name()] = keys
 		}
-		if keys, ok := set.Saved(); ok {
-			saved[id.name()] = keys
-		}
-	}
-	return saved
-}
-
-// SavedUsers returns the verified passwords for another process.
-func (r *Routes) SavedUsers() map[string]auth.SavedUsers {
-	saved := make(map[string]auth.SavedUsers)
-	if r == nil {
-		return saved
 	}
 	for path, users := range r.users {
-		saved[path] = users.Saved()
+		s.Users[path] = users.Save()
 	}
-	return saved
+	return s
 }
 
 // KeySets returns the state of the keys of issuers, sorted by source. The second one whose source is shown in the same way,

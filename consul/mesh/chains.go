@@ -57,11 +57,11 @@ type Chains struct {
 	entries *entries
 
 	// mu guards the fields below, and those of the chains.
-	mu      sync.Mutex
-	paused  bool
-	news    wake.All // something else is known of a chain
-	byID    map[ChainID]*followedChain
-	adopted map[ChainID]ChainState // of the old process, until the first Follow
+	mu       sync.Mutex
+	paused   bool
+	news     wake.All // something else is known of a chain
+	byID     map[ChainID]*followedChain
+	restored map[ChainID]ChainState // of the old process, until the first Follow
 }
 
 // followedChain is a chain, and its watch.
@@ -95,15 +95,15 @@ func (c *Chains) follow(ids []ChainID) (stops []func()) {
 			continue
 		}
 		f := &followedChain{owner: c, Chain: Chain{ChainID: id}}
-		if state, ok := c.adopted[id]; ok {
-			f.adopt(state)
+		if state, ok := c.restored[id]; ok {
+			f.restore(state)
 		}
 		c.byID[id] = f
 		if !c.paused {
 			f.start()
 		}
 	}
-	c.adopted = nil
+	c.restored = nil
 	for id, f := range c.byID {
 		if wanted[id] {
 			continue
@@ -257,7 +257,7 @@ func (c *Chains) Lookup(id ChainID) Chain {
 	if f := c.byID[id]; f != nil {
 		return f.Chain
 	}
-	return Chain{ChainID: id, Compiled: c.adopted[id].Compiled}
+	return Chain{ChainID: id, Compiled: c.restored[id].Compiled}
 }
 
 // All returns what is known of the chains that are followed, sorted.
@@ -315,11 +315,11 @@ type ChainState struct {
 	KeptUntil time.Time `json:"kept_until,omitzero"`
 }
 
-// State returns the chains that are known, for a new process.
-func (c *Chains) State() []ChainState {
+// Save returns the chains that are known, for a new process.
+func (c *Chains) Save() []ChainState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	states := slices.Collect(maps.Values(c.adopted))
+	states := slices.Collect(maps.Values(c.restored))
 	for _, f := range c.byID {
 		if f.Compiled != nil {
 			states = append(states, ChainState{f.ChainID, f.Compiled, f.Index, f.Since, f.lost, f.KeptUntil})
@@ -329,19 +329,20 @@ func (c *Chains) State() []ChainState {
 	return states
 }
 
-// Begin sets what another process knew of the chains that the first Follow names. Lookup has it before.
-func (c *Chains) Begin(states []ChainState) {
+// Restore sets what another process knew of the chains that the first Follow names. Lookup has it
+// before.
+func (c *Chains) Restore(states []ChainState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.adopted = make(map[ChainID]ChainState, len(states))
+	c.restored = make(map[ChainID]ChainState, len(states))
 	for _, s := range states {
 		if s.Compiled != nil {
-			c.adopted[s.ID] = s
+			c.restored[s.ID] = s
 		}
 	}
 }
 
-// adopt sets what another process knew of the chain. The caller holds mu.
-func (f *followedChain) adopt(s ChainState) {
+// restore sets what another process knew of the chain. The caller holds mu.
+func (f *followedChain) restore(s ChainState) {
 	f.Compiled, f.Index, f.Since, f.lost, f.KeptUntil = s.Compiled, s.Index, s.Since, s.Lost, s.KeptUntil
 }

@@ -129,11 +129,11 @@ func TestForgottenChains(t *testing.T) {
 	verify.That(t, startsWith(NodeSplitter)(kept.Compiled), "the default chain is in use")
 
 	next := follow(t, agent.URL(), "") // a new process
-	next.Begin(f.State())
+	next.Restore(f.Save())
 	next.Follow([]ChainID{web})
-	inherited := next.Lookup(web)
-	verify.That(t, inherited.KeptUntil.Equal(kept.KeptUntil) && startsWith(NodeSplitter)(inherited.Compiled), "handed over: %+v", inherited)
-	consultest.Await(t, "the new process has an answer", func() bool { return next.State()[0].Lost != nil && next.Lookup(web).Index > 0 })
+	restored := next.Lookup(web)
+	verify.That(t, restored.KeptUntil.Equal(kept.KeptUntil) && startsWith(NodeSplitter)(restored.Compiled), "handed over: %+v", restored)
+	consultest.Await(t, "the new process has an answer", func() bool { return next.Save()[0].Lost != nil && next.Lookup(web).Index > 0 })
 
 	write(t, agent, splitter("web")...)
 	for _, process := range []*followed{f, next} {

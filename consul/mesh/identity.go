@@ -368,8 +368,8 @@ type IdentityState struct {
 	Roots RootsText `json:"roots"`
 }
 
-// State returns what is in use for a new process; nil: nothing.
-func (i *Identity) State() *IdentityState {
+// Save returns what is in use for a new process; nil: nothing.
+func (i *Identity) Save() *IdentityState {
 	m := i.current.Load()
 	if m == nil {
 		return nil
@@ -377,8 +377,8 @@ func (i *Identity) State() *IdentityState {
 	return &IdentityState{Leaf: m.leaf.text, Roots: m.roots.text}
 }
 
-// Begin puts to use what the old process had, if it is valid. It must be called before Configure.
-func (i *Identity) Begin(old *IdentityState) {
+// Restore puts to use what the old process had, if it is valid. It must be called before Configure.
+func (i *Identity) Restore(old *IdentityState) {
 	if old == nil {
 		return
 	}

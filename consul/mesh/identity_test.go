@@ -317,7 +317,7 @@ func TestAnIdentityIsHandedOver(t *testing.T) {
 		r.Configure("sluice")
 		synctest.Wait()
 		r.Pause()
-		text := verify.Result(json.Marshal(r.State())).Must(t)
+		text := verify.Result(json.Marshal(r.Save())).Must(t)
 		r.Configure("")
 		verify.Equal(t, r.Current(), nil, "without a name")
 
@@ -328,7 +328,7 @@ func TestAnIdentityIsHandedOver(t *testing.T) {
 		verify.NoError(t, json.Unmarshal(text, &state))
 		next := &rig{Identity: NewIdentity(r.options)}
 		defer next.Configure("")
-		next.Begin(state)
+		next.Restore(state)
 		next.Configure("sluice")
 		verify.Equal(t, next.Await(t.Context(), 0), true, "it is there at once")
 		verify.Succeeds(t, next.accepts(t, ca))
@@ -347,10 +347,10 @@ func TestAnIdentityIsHandedOver(t *testing.T) {
 		next.Configure("")
 
 		last := NewIdentity(r.options)
-		last.Begin(nil)
-		last.Begin(&IdentityState{Leaf: state.Leaf})
+		last.Restore(nil)
+		last.Restore(&IdentityState{Leaf: state.Leaf})
 		time.Sleep(73 * time.Hour)
-		last.Begin(state)
+		last.Restore(state)
 		verify.Equal(t, last.Current(), nil, "of what is missing or has expired")
 		verify.Equal(t, strings.Count(r.log.String(), "of the old process cannot be used"), 2, "warnings")
 	})
@@ -451,7 +451,7 @@ func FuzzAnswers(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, leafBody, rootsBody []byte) {
 		i := NewIdentity(IdentityOptions{Log: zerolog.Nop()})
-		i.Begin(&IdentityState{good, rootsOf(ca)})
+		i.Restore(&IdentityState{good, rootsOf(ca)})
 		i.rename("sluice")
 		l, err := readLeaf(leafBody, "sluice")
 		if err == nil {

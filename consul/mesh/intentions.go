@@ -53,11 +53,11 @@ type Intentions struct {
 	entries *entries
 
 	// mu guards the fields below, and those of the followed services.
-	mu      sync.Mutex
-	source  Destination
-	paused  bool
-	byName  map[Destination]*followedService
-	adopted map[Destination]IntentionState // of the old process, until the first Follow
+	mu       sync.Mutex
+	source   Destination
+	paused   bool
+	byName   map[Destination]*followedService
+	restored map[Destination]IntentionState // of the old process, until the first Follow
 }
 
 // IntentionState is what is known about a service.
@@ -121,7 +121,7 @@ func (all *Intentions) follow(source string, destinations []Destination) (stops 
 		}
 		f := &followedService{owner: all, renamed: renamed}
 		f.IntentionState = IntentionState{Destination: d, Source: from.String(), Verdict: Unknown}
-		if old, ok := all.adopted[d]; ok && old.Source == f.Source {
+		if old, ok := all.restored[d]; ok && old.Source == f.Source {
 			f.IntentionState = old
 		}
 		all.byName[d] = f
@@ -129,7 +129,7 @@ func (all *Intentions) follow(source string, destinations []Destination) (stops 
 			f.startLocked()
 		}
 	}
-	all.adopted = nil
+	all.restored = nil
 	if len(all.byName) == 0 {
 		stops = append(stops, all.entries.watch.end()...)
 	}
@@ -415,14 +415,14 @@ func (all *Intentions) DeniedBy(d Destination) string {
 	return ""
 }
 
-// Begin sets what another process knew of the services that the first Follow names.
-func (all *Intentions) Begin(states []IntentionState) {
+// Restore sets what another process knew of the services that the first Follow names.
+func (all *Intentions) Restore(states []IntentionState) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	all.adopted = make(map[Destination]IntentionState, len(states))
+	all.restored = make(map[Destination]IntentionState, len(states))
 	for _, s := range states {
 		s.LastError = ""
-		all.adopted[s.Destination] = s
+		all.restored[s.Destination] = s
 	}
 }
 

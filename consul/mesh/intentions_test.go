@@ -196,7 +196,7 @@ func testTurns(t *testing.T) {
 	verify.NoError(t, json.Unmarshal(text, &states))
 	next := newIntentions(nil)
 	next.Pause()
-	next.Begin(states)
+	next.Restore(states)
 	next.Follow("sluice", []Destination{{Service: "web"}})
 	verify.Equal(t, *next.Denial(instanceOf("web")), *f.Denial(instanceOf("web")), "in the new process")
 	verify.That(t, !next.byName[Destination{Service: "web"}].take(Denied, "e", 6), "a turn in the new process")

@@ -21,7 +21,7 @@ import (
 func TestPeeredClusters(t *testing.T) {
 	own, east, rotated := newRoot(t), newRoot(t), newRoot(t)
 	i := NewIdentity(IdentityOptions{Log: zerolog.Nop()})
-	i.Begin(&IdentityState{own.leafOf(t, "sluice", time.Hour), rootsOf(own)})
+	i.Restore(&IdentityState{own.leafOf(t, "sluice", time.Hour), rootsOf(own)})
 	instance := &discovery.Instance{
 		ServerName: "web.default.default.west.external.td", Peer: "east",
 		Identity: "spiffe://east.consul/ns/default/dc/dc2/svc/web spiffe://east.consul/gateway/mesh/dc/dc2",

@@ -225,8 +225,8 @@ func TestInheritedRegistrationIsRemoved(t *testing.T) {
 			f.agents["b"].services["other"] = &api.AgentServiceRegistration{ID: "other", Name: "sluice", Meta: map[string]string{MetaReplica: "web2/127.0.0.1:8081"}}
 			return f
 		}
-		inherited := func(r *Registrar) { r.Inherit(owner) }
-		inBubbleAfter(t, f, inherited, nil, func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		restored := func(r *Registrar) { r.Restore(owner) }
+		inBubbleAfter(t, f, restored, nil, func(t *testing.T, f *fake, r *Registrar, _ func()) {
 			if a, b := f.has("a"), f.has("b"); a != "" || b != "other" {
 				t.Errorf("the agents have %q and %q", a, b)
 			}
@@ -239,7 +239,7 @@ func TestInheritedRegistrationIsRemoved(t *testing.T) {
 			time.Sleep(time.Hour)
 			calls := f.take("")
 			verify.That(t, len(calls) <= 2, "calls %q", calls)
-			verify.Equal(t, r.Owner(), someSelf.Self().Owner.Value, "owner")
+			verify.Equal(t, r.Save(), someSelf.Self().Owner.Value, "owner")
 		})
 	}
 }
@@ -253,7 +253,7 @@ func TestInheritedRegistrationIsRemovedByAStop(t *testing.T) {
 			f.agents["a"].services[someID] = &api.AgentServiceRegistration{ID: someID, Name: "sluice", Meta: map[string]string{MetaReplica: owner}}
 			f.agents["b"].services["other"] = &api.AgentServiceRegistration{ID: "other", Name: "sluice", Meta: map[string]string{MetaReplica: "web2/127.0.0.1:8081"}}
 			r := New(Options{Consul: f, Self: someSelf.Self(), Ready: f.ready, Log: zerolog.Nop(), Outbound: func(string) string { return "10.0.0.7" }})
-			r.Inherit(owner)
+			r.Restore(owner)
 			r.Set(withCheck(CheckTTL))
 			r.Leave(t.Context()) // it was not ready before
 			verify.That(t, f.has("a") == "" && f.has("b") == "other", "the agents have %q and %q", f.has("a"), f.has("b"))

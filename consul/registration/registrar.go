@@ -115,9 +115,9 @@ func (r *Registrar) Set(s *Settings) {
 	r.poke.Send()
 }
 
-// Owner returns the value of the owner of the registrations of this process and the ones
+// Save returns the value of the owner of the registrations of this process and the ones
 // before it; "" if they had none.
-func (r *Registrar) Owner() string {
+func (r *Registrar) Save() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.active {
@@ -126,10 +126,10 @@ func (r *Registrar) Owner() string {
 	return r.Self.Owner.Value
 }
 
-// Inherit makes the registrations of owner, a result of Owner in the process before, those
+// Restore makes the registrations of owner, a result of Save in the process before, those
 // of this one: what differs from the settings is deregistered. "" changes nothing. Call it
 // before Run.
-func (r *Registrar) Inherit(owner string) {
+func (r *Registrar) Restore(owner string) {
 	if owner == "" {
 		return
 	}

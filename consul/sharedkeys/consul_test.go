@@ -227,7 +227,7 @@ func TestANewConsulGetsTheMarkLast(t *testing.T) {
 	a.Put("a", "1", nil)
 	awaitCounting(t, a, "a=1", "c=19")
 	a.Pause()
-	idle.Adopt(map[string]string{"a": "1", "c": "18"}, nil, Versions{})
+	idle.Restore(map[string]string{"a": "1", "c": "18"}, nil, Versions{})
 	for _, act := range []func() error{
 		agent.Stop, agent.Wipe,
 		func() error { return agent.Launch(t.Context()) }, func() error { return agent.WaitReady(t.Context()) },

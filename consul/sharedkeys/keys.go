@@ -100,7 +100,7 @@ type Entry[V any] struct {
 
 	Changing    bool  // no answer of Consul has shown the latest change here
 	Conditional bool  // with Changing: the change has a condition
-	Restores    bool  // with Conditional: the change is of Restore
+	Restores    bool  // with Conditional: the change is of RestoreLost
 	Proposed    bool  // with Changing: the change is a proposal, and Value the present one
 	Pending     bool  // with Changing: Consul has not accepted the change
 	Err         error // with Pending: of the last attempt to write it
@@ -125,9 +125,9 @@ func New[V any](o Options[V]) *Keys[V] {
 // Shared reports whether other replicas get the values.
 func (k *Keys[V]) Shared() bool { return k.options.Prefix != "" }
 
-// Adopt replaces all by the state of another process: values that Consul had, and changes that it
+// Restore replaces all by the state of another process: values that Consul had, and changes that it
 // may lack; nil: the key is deleted.
-func (k *Keys[V]) Adopt(values map[string]V, changes map[string]*V, seen Versions) {
+func (k *Keys[V]) Restore(values map[string]V, changes map[string]*V, seen Versions) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	clear(k.known)
@@ -164,9 +164,9 @@ func (k *Keys[V]) Put(key string, value V, void Condition[V]) {
 	k.wake.Send()
 }
 
-// Restore gives a key a value that Consul has lost, unless Consul has one again; or with a version above 0, one of this version or
-// a later one.
-func (k *Keys[V]) Restore(key string, value V, version uint64) {
+// RestoreLost gives a key a value that Consul has lost, unless Consul has one again; or with a
+// version above 0, one of this version or a later one.
+func (k *Keys[V]) RestoreLost(key string, value V, version uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.restoreKeyLocked(key, value, version)

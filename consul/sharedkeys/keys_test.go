@@ -154,15 +154,15 @@ func TestConsulBeginsAnewTwice(t *testing.T) {
 }
 
 // The state of another process counts like an answer of Consul.
-func TestAdoptedValues(t *testing.T) {
+func TestRestoredValues(t *testing.T) {
 	u := newUnconnected(t)
 	ended, pending := "old", "new"
-	u.Adopt(map[string]string{"a": "a!", "b": "b!", "e": ended}, map[string]*string{"c": &pending, "e": nil}, Versions{})
+	u.Restore(map[string]string{"a": "a!", "b": "b!", "e": ended}, map[string]*string{"c": &pending, "e": nil}, Versions{})
 	u.expect("at the start", "a=a!", "b=b!", "c=new")
 	u.setKnown(7, nil, false)
 	u.expect("Consul has lost its state", "a=a!", "b=b!", "c=new")
 	u.expectPending("Consul has lost its state", 4)
-	u.Adopt(map[string]string{"a": "a!", "b": "b!"}, nil, Versions{})
+	u.Restore(map[string]string{"a": "a!", "b": "b!"}, nil, Versions{})
 	u.setKnown(7, []api.KVPair{mark(3), pair("b", 5)}, false)
 	u.expect("others have ended a", "b=b!")
 	u.expectPending("others have ended a", 0)

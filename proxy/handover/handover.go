@@ -261,10 +261,10 @@ const (
 // giveTimeout bounds how long a new process waits for the old one's state.
 const giveTimeout = 10 * time.Second
 
-// Inherit requests the state of the old process and returns it; the caller reads and
+// RequestState requests the state of the old process and returns it; the caller reads and
 // closes it. It is nil if there is none. replacing reports whether there is an old
 // process. It must be called once, after Listen.
-func (h *Handover) Inherit() (given io.ReadCloser, replacing bool, err error) {
+func (h *Handover) RequestState() (given io.ReadCloser, replacing bool, err error) {
 	ask, give := h.pipes[askName], h.pipes[giveName]
 	if ask == nil || give == nil {
 		return nil, h.begun().HasParent(), nil

@@ -35,7 +35,7 @@ func TestHandover(t *testing.T) {
 	verify.That(t, err != nil && strings.Contains(err.Error(), "address already in use"), "listen twice: %v", err)
 	err = h.Replace(give, nil)
 	verify.That(t, err != nil && strings.Contains(err.Error(), "not ready"), "replace before serving: %v", err)
-	given, replacing, err := h.Inherit()
+	given, replacing, err := h.RequestState()
 	verify.That(t, given == nil && !replacing && err == nil, "from nobody: %v, %v, %v", given, replacing, err)
 	verify.Succeeds(t, h.Serving())
 	select {
@@ -116,7 +116,7 @@ func TestStopKnowsTheNewProcess(t *testing.T) {
 	}
 	h := New("", verify.Result(systemd.New()).Must(t), net.Listen)
 	verify.Result(h.Listen("web", "tcp", "127.0.0.1:0")).Must(t)
-	given, replacing, err := h.Inherit()
+	given, replacing, err := h.RequestState()
 	verify.NoError(t, err)
 	verify.NoError(t, h.Serving())
 	if replacing {

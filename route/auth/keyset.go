@@ -318,8 +318,8 @@ func (s *KeySet) require() uint64 {
 	return s.begun + 1
 }
 
-// Saved returns the keys for another process.
-func (s *KeySet) Saved() (saved SavedKeys, ok bool) {
+// Save returns the keys for another process.
+func (s *KeySet) Save() (saved SavedKeys, ok bool) {
 	k := s.current.Load()
 	if k == nil {
 		return saved, false

@@ -214,7 +214,7 @@ func TestOutageOfTheIssuer(t *testing.T) {
 		verify.Equal(t, kindOf(err), "good", "after the outage: no token has asked for the keys")
 
 		// Another process has them at once, without the issuer.
-		saved, ok := r.Keys.Saved()
+		saved, ok := r.Keys.Save()
 		_, next := follow(t, saved)
 		_, err = next.Check(tokenBy(t, "ec"), noon, places.Many, never)
 		verify.That(t, ok && kindOf(err) == "good", "in the next process: %v", err)

@@ -87,15 +87,15 @@ func (u *Users) Refresh() (changed bool, err error) {
 		return false, fmt.Errorf("users: %s: %w", u.path, err)
 	}
 	if before := u.loaded.Load(); before != nil {
-		loaded.adopt(before)
+		loaded.restore(before)
 	}
 	u.loaded.Store(loaded)
 	return true, nil
 }
 
-// adopt takes over which passwords are verified, of the users whose hash is the same: with many of them, to verify all again
-// because another one has come would take minutes.
-func (u *users) adopt(before *users) {
+// restore takes over which passwords are verified, of the users whose hash is the same: with many
+// of them, to verify all again because another one has come would take minutes.
+func (u *users) restore(before *users) {
 	before.mu.Lock()
 	defer before.mu.Unlock()
 	u.salt = before.salt
@@ -119,8 +119,8 @@ type VerifiedUser struct {
 	Key  []byte `json:"key"`  // salted hash of the name with the password
 }
 
-// Saved returns the verified passwords.
-func (u *Users) Saved() SavedUsers {
+// Save returns the verified passwords.
+func (u *Users) Save() SavedUsers {
 	loaded := u.loaded.Load()
 	loaded.mu.Lock()
 	defer loaded.mu.Unlock()
@@ -131,8 +131,9 @@ func (u *Users) Saved() SavedUsers {
 	return saved
 }
 
-// Adopt takes over what another process has verified, of the users whose hash is the same. It is called before Verify.
-func (u *Users) Adopt(saved SavedUsers) {
+// Restore takes over what another process has verified, of the users whose hash is the same. It is
+// called before Verify.
+func (u *Users) Restore(saved SavedUsers) {
 	before := &users{hashes: make(map[string]string), verified: make(map[[sha256.Size]byte]string)}
 	if len(saved.Salt) != len(before.salt) {
 		return
@@ -143,7 +144,7 @@ func (u *Users) Adopt(saved SavedUsers) {
 			before.hashes[v.Name], before.verified[[sha256.Size]byte(v.Key)] = v.Hash, v.Name
 		}
 	}
-	u.loaded.Load().adopt(before)
+	u.loaded.Load().restore(before)
 }
 
 // parseUsers reads lines "NAME:HASH". Passwords that are not hashed are an error, and so

@@ -172,10 +172,10 @@ func TestVerifiedUsersStayVerified(t *testing.T) {
 	changed = strings.Replace(changed, "sha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "sha:"+another, 1)
 	write(t, path, changed+"sha512:"+another+"\nnew:"+another+"\n")
 	var saved SavedUsers
-	verify.NoError(t, json.Unmarshal(verify.Result(json.Marshal(u.Saved())).Must(t), &saved))
+	verify.NoError(t, json.Unmarshal(verify.Result(json.Marshal(u.Save())).Must(t), &saved))
 	saved.Verified = append(saved.Verified, VerifiedUser{Name: "new", Hash: another, Key: []byte("short")})
 	next := verify.Result(OpenUsers(path)).Must(t)
-	next.Adopt(saved)
+	next.Restore(saved)
 	verify.Result(u.Refresh()).Must(t)
 	for range processors {
 		turns.Take(places.Many, nil)

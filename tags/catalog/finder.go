@@ -54,8 +54,8 @@ type State struct {
 
 func selectionText(c *config.Config) string { return fmt.Sprintf("%+v", SelectionOf(c)) }
 
-// State returns the services for a new process. c is the configuration in use.
-func (f *Finder) State(c *config.Config) *State {
+// Save returns the services for a new process. c is the configuration in use.
+func (f *Finder) Save(c *config.Config) *State {
 	services, _ := f.Services()
 	state := &State{Services: services}
 	select {
@@ -66,9 +66,10 @@ func (f *Finder) State(c *config.Config) *State {
 	return state
 }
 
-// Begin sets the services until Consul answers: what another process has found, as in a reload also with another
-// selection than c, the first configuration, has; or else the services with saved names, without known tags.
-func (f *Finder) Begin(c *config.Config, other *State, saved []string) {
+// Restore sets the services until Consul answers: what another process has found, as in a reload
+// also with another selection than c, the first configuration, has; or else the services with saved
+// names, without known tags.
+func (f *Finder) Restore(c *config.Config, other *State, saved []string) {
 	for _, name := range saved {
 		f.services = append(f.services, consulsource.CatalogService{Name: name})
 	}

@@ -75,7 +75,7 @@ func TestFinderPassesOnWhatItHasBeenGiven(t *testing.T) {
 	state := &State{"another selection", given}
 	for range 2 {
 		f := NewFinder(nil, nil, zerolog.Nop())
-		f.Begin(c, state, nil)
+		f.Restore(c, state, nil)
 		services, _ := f.Services()
 		verify.That(t, len(services) == 1 && services[0].Name == "star", "the services are %v", services)
 		select {
@@ -83,6 +83,6 @@ func TestFinderPassesOnWhatItHasBeenGiven(t *testing.T) {
 			t.Error("they are all that there is, without an answer of Consul")
 		default:
 		}
-		state = f.State(c)
+		state = f.Save(c)
 	}
 }

@@ -399,8 +399,8 @@ func (r *Reader) holders() map[string]string {
 	return r.inUse.Holders
 }
 
-// Inherit sets the holders of routes in the old process: see claim.Result.
-func (r *Reader) Inherit(holders map[string]string) {
+// Restore sets the holders of routes in the old process: see claim.Result.
+func (r *Reader) Restore(holders map[string]string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.former = holders

@@ -58,7 +58,7 @@ func TestHoldersOfRoutes(t *testing.T) {
 		all := NewReader(func() {})
 		all.Start(c)
 		if test.former != "" {
-			all.Inherit(map[string]string{key: test.former})
+			all.Restore(map[string]string{key: test.former})
 		}
 		for _, service := range []string{"star", "moon", "sun"} {
 			instance := discovery.Instance{Service: service, ID: service, Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{"urlprefix-h/x"}}
