@@ -34,12 +34,12 @@ type agent struct {
 	condition       condition
 	since           time.Time               // start of condition
 	logged          condition               // the last condition in the log
-	unhealthySince  time.Time               // first failed probe that no two consecutive good ones follow; zero: none
+	unhealthySince  time.Time               // since when never two good probes in a row; zero: none
 	lastOutage      time.Time               // last probe of an outage, or the good one that ends it
-	leaderlessSince time.Time               // first of the last consecutive answers without a leader; zero: none
+	leaderlessSince time.Time               // since when no answer has had a leader; zero: none
 	canceled        bool                    // the queries in flight were canceled in this condition
-	penalizedUntil  time.Time               // until then it ranks as degraded: it has failed queries
-	answered        time.Time               // when it last answered the queries of a loop; zero: never
+	penalizedUntil  time.Time               // until then it ranks as degraded: queries have failed
+	answered        time.Time               // its last answer to the queries of a loop; zero: never
 	life            context.Context         // of all queries
 	end             context.CancelCauseFunc // ends life
 	views           context.Context         // of the queries that a view may answer; ends with life
@@ -114,9 +114,8 @@ func (a *agent) close() {
 	a.probeConnections.close()
 }
 
-// probe queries the address of the leader, which needs no permission and little work.
-// Unlike a blocking query it shows that the agent hangs, or that a connection is
-// half-open.
+// probe queries the address of the leader, which needs no permission and little work. Unlike a
+// blocking query it shows that the agent hangs, or that a connection is half-open.
 func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
@@ -147,10 +146,9 @@ func (a *agent) renewContextsLocked() {
 	a.views, a.endViews = context.WithCancelCause(a.life)
 }
 
-// cancelQueriesLocked cancels the queries in flight whose answers are doubtful: if all,
-// every query, with its connection; else those that a view may answer. The agent
-// answers or fails a query that waits for a server, and would continue it after a
-// cancellation.
+// cancelQueriesLocked cancels the queries in flight whose answers are doubtful: if all, every
+// query, with its connection; else those that a view may answer. The agent answers or fails a query
+// that waits for a server, and would continue it after a cancellation.
 func (a *agent) cancelQueriesLocked(all bool, cause error) {
 	if all {
 		a.end(cause)

@@ -16,19 +16,17 @@ import (
 )
 
 const (
-	// cancelAfter is how long an agent may be unreachable, or without a leader, before
-	// its queries are canceled, if no agent is better. A busy machine or an election
-	// takes less.
+	// cancelAfter is how long an agent may be unreachable, or without a leader, before its queries
+	// are canceled, if no agent is better. A busy machine or an election takes less.
 	cancelAfter = 3 * time.Second
 
 	// penaltyTime is how long an agent ranks as degraded after it has failed queries,
 	// although it answers probes.
 	penaltyTime = 15 * time.Second
 
-	// A preferred agent is used again when it has been healthy for returnMin, and for
-	// twice the previous time after each failure, up to returnMax; plus a random time
-	// up to the same length, so that the replicas of a fleet do not return at the same
-	// moment.
+	// A preferred agent is used again when it has been healthy for returnMin, and for twice the
+	// previous time after each failure, up to returnMax; plus a random time up to the same length,
+	// so that the replicas of a fleet do not return at the same moment.
 	returnMin = 10 * time.Second
 	returnMax = 5 * time.Minute
 )
@@ -41,8 +39,8 @@ var (
 	errReset      = errors.New("the state of Consul may be lost")
 )
 
-// canceledByAgents reports whether err ended a query that can be asked again at once: another agent is
-// in use, the same one has recovered, or what its views have is from before Consul lost its state.
+// canceledByAgents reports whether err ended a query that can be asked again at once: another agent
+// is in use, the same one has recovered, or Consul has lost the state that its views show.
 func canceledByAgents(err error) bool {
 	return errors.Is(err, errOtherAgent) || errors.Is(err, errRecovered) || errors.Is(err, errReset)
 }
@@ -61,7 +59,7 @@ type agents struct {
 	random        func() float64 // Options.Random
 
 	roundDone wake.All // a round of probes has ended
-	// changed: failed queries should be retried at once, as there is another agent, a recovery, or another token.
+	// changed is sent when failed queries should be retried: another agent or token, a recovery.
 	changed wake.All
 
 	mu          sync.Mutex // guards the fields below, and the state of every agent
@@ -91,9 +89,8 @@ func (s *agents) inUse() *agent {
 	return s.current
 }
 
-// lease returns the agent for one query, and a context for it that also ends when the
-// query is canceled. view says that a view may answer the query. The caller calls done
-// after the query.
+// lease returns the agent for one query, and a context for it that also ends when the query is
+// canceled. view says that a view may answer the query. The caller calls done after the query.
 func (s *agents) lease(ctx context.Context, view bool) (a *agent, limited context.Context, done func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,11 +107,11 @@ func (s *agents) lease(ctx context.Context, view bool) (a *agent, limited contex
 	}
 }
 
-// resetTime is how long all signs that Consul may have lost its state are about the first of them: each loop has its own.
+// resetTime is the time in which all signs of lost state count as one: each loop sees its own.
 const resetTime = 10 * time.Second
 
-// noteReset records that Consul may have lost its state.
-func (s *agents) noteReset(now time.Time) {
+// recordReset records that Consul may have lost its state.
+func (s *agents) recordReset(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.resetAt.IsZero() || now.Sub(s.resetAt) >= resetTime {
@@ -168,8 +165,8 @@ func (s *agents) probeAfterFailure(ctx context.Context, a *agent) (switched bool
 	return s.inUse() != a
 }
 
-// penalize ranks agent a as degraded: it fails queries, but answers probes. elsewhere says that another agent has
-// failed them too. Then the fault is in the queries, if a answers others.
+// penalize ranks agent a as degraded: it fails queries, but answers probes. elsewhere says that
+// another agent has failed them too: if a answers other queries, the fault is in the queries.
 func (s *agents) penalize(a *agent, elsewhere bool) {
 	now := time.Now()
 	s.mu.Lock()
@@ -179,8 +176,8 @@ func (s *agents) penalize(a *agent, elsewhere bool) {
 	}
 }
 
-// noteAnswer records that agent a has answered the queries of a loop.
-func (s *agents) noteAnswer(a *agent) {
+// recordAnswer records that agent a has answered the queries of a loop.
+func (s *agents) recordAnswer(a *agent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.answered = time.Now()
@@ -244,8 +241,7 @@ func (s *agents) preferredAgainLocked(now time.Time) *agent {
 	return s.current
 }
 
-// doubt returns why an answer of agent a that does not report the leader is doubtful,
-// or nil.
+// doubt returns why an answer of agent a that does not report the leader is doubtful, or nil.
 func (s *agents) doubt(a *agent) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -59,17 +59,16 @@ type Options struct {
 	// must be safe for concurrent use. Default: math/rand/v2.
 	Random func() float64
 
-	// Dial opens the connections in place of the network, such as to Consul in memory. nil: the network.
+	// Dial opens connections, such as to a Consul in memory. nil: over the network.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// ReturnAfter is for how long at least a preferred agent must be healthy before it is used again.
-	// Default 10 s.
+	// ReturnAfter is how long a preferred agent is healthy before it is used again. Default 10 s.
 	ReturnAfter time.Duration
 	// AnswerGrace is how long after the wait of its query an answer may arrive. Default 10 s.
 	AnswerGrace time.Duration
 }
 
-// TLSOptions are the certificates for an https address. The files are read for each connection. What
-// is empty is as the environment says.
+// TLSOptions are the certificates for an https address. Each connection reads the files.
+// Empty fields have the values of the environment variables.
 type TLSOptions struct {
 	certificates.ClientTLS
 	CAPath string `key:"ca_path"` // directory of files of trusted certificates, if CA is empty
@@ -89,8 +88,7 @@ type Client struct {
 	stop    func()     // ends the probes, and waits for that
 }
 
-// New returns a client. It reads the token file and the certificates. It does not
-// connect yet.
+// New returns a client. It reads the token file and the certificates. It does not connect yet.
 func New(o Options) (*Client, error) {
 	config, addresses, token, err := o.settings()
 	if err != nil {
@@ -198,9 +196,8 @@ func (c *Client) KeepProbing() (done func()) {
 	}
 }
 
-// Changed returns a channel that is closed when a query, or the check of a
-// registration, should be repeated at once: another agent is used, an agent has
-// recovered, or the token has changed.
+// Changed returns a channel that is closed when a query, or the check of a registration, should be
+// repeated at once: another agent is used, an agent has recovered, or the token has changed.
 func (c *Client) Changed() <-chan struct{} { return c.agents.changed.Wait() }
 
 // Healthy reports whether the agent in use is healthy according to its probes.
@@ -210,10 +207,10 @@ func (c *Client) Healthy() bool { return c.agents.healthy() }
 func (c *Client) Jitter(d time.Duration) time.Duration { return c.agents.randomBelow(d) }
 
 // ErrModeChanged is the cause of the end of a context of Oversubscribed.
-var ErrModeChanged = errors.New("the loops have become oversubscribed, or are no longer")
+var ErrModeChanged = errors.New("watch mode changed: the loops are oversubscribed now, or no longer")
 
-// Oversubscribed reports whether there are more loops than queries that may block at a
-// time. It returns a context that ends with ctx or, with ErrModeChanged, when this changes. The caller
+// Oversubscribed reports whether there are more loops than queries that may block at a time.
+// It returns a context that ends with ctx or, with ErrModeChanged, when this changes. The caller
 // calls end.
 func (c *Client) Oversubscribed(ctx context.Context) (oversubscribed bool, lasting context.Context, end func()) {
 	oversubscribed, mode := c.gate.oversubscription()
@@ -225,8 +222,7 @@ func (c *Client) Oversubscribed(ctx context.Context) (oversubscribed bool, lasti
 	}
 }
 
-// Capacity returns the number of queries that may be in flight, and the number of
-// loops.
+// Capacity returns the number of queries that may be in flight, and the number of loops.
 func (c *Client) Capacity() (limit, loops int) { return c.gate.size() }
 
 // Resized returns a channel that is closed when the limit of Capacity changes.
@@ -263,20 +259,20 @@ func (c *Client) Release(end func()) (abandoned int) {
 	return max(abandoned, c.gate.stillContinued())
 }
 
-// Reduction returns what Reduce of another client gets, with the result of Release, if answers 429 or Reduce
-// have lowered the limit; otherwise 0.
+// Reduction returns what another client at this address passes to Reduce, together with the result
+// of Release. It is 0 unless answers 429 or Reduce have lowered the limit.
 func (c *Client) Reduction() int { return c.gate.reduction() }
 
-// Reduced reports whether the limit of Capacity is lower than its maximum: because of answers 429, of Reduce, or of
-// canceled queries that the agent continues.
+// Reduced reports whether the limit of Capacity is below its maximum: by answers 429, by Reduce,
+// or by canceled queries that the agent continues.
 func (c *Client) Reduced() bool { return c.gate.reduced() }
 
-// Reduce lowers the limit of Capacity as far as the agent would count more than three eighths more connections than the
-// maximum, with so many of another client. It grows again as after an answer 429.
+// Reduce lowers the limit of Capacity, as the agent still counts connections of another client:
+// both together may exceed the maximum by three eighths. It grows again as after an answer 429.
 func (c *Client) Reduce(connections int) { c.gate.reduce(connections) }
 
-// Yield leaves the connections to the agents to another client at this address: from now on, this one has few.
-func (c *Client) Yield() { c.gate.yield() }
+// ReleaseConnections lets another client at this address have the connections: this one keeps 8.
+func (c *Client) ReleaseConnections() { c.gate.releaseConnections() }
 
 // defaultAddress returns the default address of config. It replaces the name localhost,
 // which may be ::1, where a stock agent does not listen.

@@ -15,11 +15,10 @@ import (
 	"sluice/observe/panics"
 )
 
-// An agent counts a connection against its limit for the client's address until it has closed it,
-// too. So a connection is closed by the end of what it sends, and is there until the agent answers with
-// the same. After an outage, all are replaced: then the new ones wait for the former ones, for a while as
-// far as both together are more than the client may have, and then as far as they are more than the agent may
-// count.
+// An agent counts a connection against its limit for the client's address until both sides have
+// closed it. So Close ends the client's side, and the connection counts until the agent ends its
+// own. After an outage new connections replace all. They wait up to 0.5 s for old ones to close,
+// and then only while the agent would count too many.
 const (
 	// closeTimeout bounds the wait for an agent that answers. It closes the connection of a
 	// query that a view answers within milliseconds, and others when the query's wait is over.
@@ -43,8 +42,7 @@ type generationConn struct {
 	closed      atomic.Bool
 }
 
-// Read implements net.Conn. What the agent sends after Close is no answer: it may have ended it because
-// of that.
+// Read implements net.Conn. It fails after Close: what the agent sends then may be because of it.
 func (c *generationConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.closed.Load() {
@@ -67,9 +65,8 @@ func (c *generationConn) Close() (err error) {
 	return err
 }
 
-// awaitAgent waits until the agent has closed the connection, or sends too much. It reports whether that
-// was in time. The time does not run while the
-// agent does not answer.
+// awaitAgent waits until the agent has closed the connection, or sends too much. It reports whether
+// that was within closeTimeout, which does not run while the agent does not answer.
 func (c *generationConn) awaitAgent() bool {
 	for {
 		silent := c.connections.silent.Load()
@@ -118,31 +115,32 @@ func (c *connections) free(conn *generationConn, abandoned bool) {
 	c.freed.Send()
 }
 
-// awaitRoom waits while a further connection were too many with the ones that the agent has not closed yet. It
-// counts it.
+// awaitRoom counts a further connection, once there is room beside those that the agent has yet
+// to close.
 func (c *connections) awaitRoom(ctx context.Context) error {
 	timeout := time.After(roomTimeout)
-	for late := false; ; {
-		freed := c.take(late)
+	for timedOut := false; ; {
+		freed := c.countIfRoom(timedOut)
 		if freed == nil {
 			return nil
 		}
 		select {
 		case <-freed:
 		case <-timeout:
-			late = true
+			timedOut = true
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// take counts a further connection, if there is room. Otherwise it returns what to wait for.
-func (c *connections) take(late bool) (freed <-chan struct{}) {
+// countIfRoom counts a further connection, if there is room. Otherwise it returns what to wait for.
+// timedOut: the client may have as many as the agent may count.
+func (c *connections) countIfRoom(timedOut bool) (freed <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	most := c.most
-	if late {
+	if timedOut {
 		most = counted(c.most)
 	}
 	if c.most > 0 && len(c.closing) > 0 && c.open >= most {
@@ -152,8 +150,8 @@ func (c *connections) take(late bool) (freed <-chan struct{}) {
 	return nil
 }
 
-// awaitClosed waits until the agent has closed all connections that are closed here, or until deadline.
-// It returns how many it has not closed, or not in time.
+// awaitClosed waits until the agent has closed all connections that are closed here, or until
+// deadline. It returns how many it has not closed in time.
 func (c *connections) awaitClosed(deadline time.Time) int {
 	timeout := time.After(time.Until(deadline))
 	for {

@@ -14,9 +14,8 @@ import (
 	"sluice/observe/wake"
 )
 
-// dialingLimit bounds the requests that wait for a connection if requests share
-// connections (HTTP/2): net/http dials one for each of them, and a connection carries a
-// hundred requests.
+// dialingLimit bounds the requests that wait for a connection if requests share connections
+// (HTTP/2): net/http dials one for each of them, and a connection carries a hundred requests.
 const dialingLimit = 2
 
 // connections are the connections to one address. All of them can be replaced at once.
@@ -27,7 +26,7 @@ type connections struct {
 	dialing      chan struct{} // one element per request that waits for a connection
 	exclusive    chan struct{} // closed when each request needs its own connection (HTTP/1.1)
 	setExclusive func()        // closes exclusive
-	most         int           // that may be open, with the ones that the agent has not closed yet; 0: any number
+	most         int           // limit of open while closing is not empty; 0: none
 	silent       atomic.Bool   // the agent does not answer
 	closers      sync.WaitGroup
 
@@ -36,7 +35,7 @@ type connections struct {
 	open      int                          // being opened, open, or closing
 	closing   map[*generationConn]struct{} // closed here, and not by the agent yet
 	freed     wake.All                     // open has decreased
-	abandoned int                          // of closing, the ones that the agent has not closed in time
+	abandoned int                          // connections that the agent has not closed in time
 	shut      bool                         // nobody waits for the agent any more
 }
 
@@ -49,9 +48,8 @@ type generation struct {
 	open      map[*generationConn]struct{}
 }
 
-// newConnections returns connections of transport, opened with dial. shared says that
-// requests may share connections. While the agent has not closed those that are closed here, there are
-// at most most; 0: any number.
+// newConnections returns connections of transport, opened with dial. shared says that requests may
+// share connections. While the agent has yet to close some, there are at most most; 0: any number.
 func newConnections(transport func(dialFunc) *http.Transport, dial dialFunc, shared bool, most int) *connections {
 	c := &connections{
 		transport: transport,
@@ -69,8 +67,7 @@ func newConnections(transport func(dialFunc) *http.Transport, dial dialFunc, sha
 	return c
 }
 
-// send sends r and calls read with the response. The connection stays in use until read
-// returns.
+// send sends r and calls read with the response. The connection stays in use until read returns.
 func (c *connections) send(r *http.Request, read func(*http.Response) error) error {
 	g := c.enter()
 	defer c.leave(g)

@@ -25,24 +25,25 @@ type FollowOptions struct {
 	// Ended is called with the result of each query, except for a single failure: the
 	// next query does not block and finds any change.
 	Ended func(error)
-	// Begin, if not nil, waits until the next query should be sent, and returns how
-	// long it may block, in place of Wait; 0: it does not block.
-	Begin func(context.Context) (wait time.Duration, err error)
-	// Await, if not nil, takes the place of queries that block while there are more loops than these may be: it waits until
-	// there is a reason to query, or ctx ends. No reason may be lost since before the last query.
+	// BeforeQuery, if not nil, waits until the next query should be sent. It returns how long the
+	// query may block, in place of Wait; 0: it does not block.
+	BeforeQuery func(context.Context) (wait time.Duration, err error)
+	// Await, if not nil, replaces blocking queries while the loops are oversubscribed. It waits for
+	// a reason to query, which may be from any time since the last query, or until ctx ends.
 	Await func(ctx context.Context)
 	// Volume bounds the bytes per second; nil: no bound. Several loops may share it.
 	Volume *rate.Limiter
-	// Uncounted: see LoopOptions.
-	Uncounted bool
+	// ExcludeFromCapacity: see LoopOptions.
+	ExcludeFromCapacity bool
 }
 
 // Follow repeats f.Query as a blocking query until ctx ends, and returns ctx's error.
 // The rules are in the package comment. Calls of f's functions do not overlap.
 func (c *Client) Follow(ctx context.Context, f FollowOptions) error {
-	w := followLoop{FollowOptions: f, loop: c.NewLoop(LoopOptions{Remote: f.Query.Datacenter != "" || f.Query.Authority, Uncounted: f.Uncounted})}
+	w := followLoop{FollowOptions: f, loop: c.NewLoop(LoopOptions{Remote: f.Query.Datacenter != "" || f.Query.Authority, ExcludeFromCapacity: f.ExcludeFromCapacity})}
 	return w.loop.Run(ctx, func(ctx context.Context) (err error) {
-		for err = ErrModeChanged; errors.Is(err, ErrModeChanged) && ctx.Err() == nil; { // ctx may end with it too
+		// ctx may end together with the mode.
+		for err = ErrModeChanged; errors.Is(err, ErrModeChanged) && ctx.Err() == nil; {
 			err = w.next(ctx)
 		}
 		return err
@@ -61,8 +62,8 @@ type followLoop struct {
 // next sends the next query, when it is time.
 func (f *followLoop) next(ctx context.Context) (err error) {
 	wait := f.Wait
-	if f.Begin != nil {
-		if wait, err = f.Begin(ctx); err != nil {
+	if f.BeforeQuery != nil {
+		if wait, err = f.BeforeQuery(ctx); err != nil {
 			return err
 		}
 	}
@@ -84,7 +85,8 @@ func (f *followLoop) next(ctx context.Context) (err error) {
 
 // query sends one query, and reports its result.
 func (f *followLoop) query(ctx context.Context, wait time.Duration) (err error) {
-	defer panics.Contain(panics.Watch, func() { err = panics.Err }) // the query is repeated after a pause
+	// The query is repeated after a pause.
+	defer panics.Contain(panics.Watch, func() { err = panics.Err })
 	q := f.Query
 	if wait == 0 {
 		f.loop.Index = 0
@@ -99,7 +101,7 @@ func (f *followLoop) query(ctx context.Context, wait time.Duration) (err error) 
 		return err
 	})
 	if err == nil {
-		err = f.take(answer, buffer.Bytes())
+		err = f.process(answer, buffer.Bytes())
 	}
 	if err != nil {
 		return err
@@ -113,12 +115,12 @@ func (f *followLoop) query(ctx context.Context, wait time.Duration) (err error) 
 	return Sleep(ctx, f.Volume.ReserveN(now, min(buffer.Len(), f.Volume.Burst())).DelayFrom(now))
 }
 
-// take processes an answer.
-func (f *followLoop) take(a Answer, body []byte) error {
+// process applies an answer.
+func (f *followLoop) process(a Answer, body []byte) error {
 	if err := f.loop.client.Doubt(a); err != nil {
 		return err
 	}
-	// A recursive deletion with a shorter prefix does not change the index of the keys below a longer one.
+	// A recursive deletion of a shorter prefix leaves the index of keys below a longer one.
 	if a.Index > 0 && a.Index == f.loop.Last && f.loop.Index > 0 && a.FilteredByACL == f.filtered && a.Absent == f.absent {
 		return nil // the wait has ended without a change
 	}

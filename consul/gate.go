@@ -16,7 +16,7 @@ const (
 	queriesPerConnection = 100
 
 	// minConnections is the maximum number of queries that do not block while an agent does
-	// not answer, and of all after yield. It is enough for an overview and another query.
+	// not answer, and of all after releaseConnections: an overview and another query need less.
 	minConnections = 8
 
 	// fewest is the lowest limit after answers 429. With one query more than the last place, a
@@ -31,8 +31,8 @@ const (
 	// 429: answers to concurrent queries have the same cause.
 	shrinkInterval = time.Second
 
-	// lastWait is how long a query blocks if as many as may be in flight, without the last places, block for
-	// longer, or while the limit is reduced are in flight: so none waits long for its own.
+	// lastWait is how long queries in the last places block, so that others get these places soon:
+	// 1/32 of the limit, or 1/16 while answers 429 or continued queries reduce it.
 	lastWait = time.Second
 	// reducedWait is how long a query blocks that no view answers, while the limit is reduced by
 	// answers 429: Consul continues such a query after its cancellation and counts its
@@ -54,11 +54,11 @@ type gate struct {
 	limit       int          // queries that may be in flight: accepted, less with continued ones
 	nonBlocking int          // of the queries in flight
 	long        int          // of the queries in flight: they block for longer than lastWait
-	// continued are the canceled queries that an agent, known by its multiplexed, continues: when they end
-	// at the latest.
+	// continued has the latest ends of the canceled queries that an agent, known by its
+	// multiplexed, continues.
 	continued  map[*atomic.Bool][]time.Time
 	unanswered bool // the agent does not answer
-	bound      int  // of nonBlocking while unanswered, and until the queries that waited are admitted; 0: none
+	bound      int  // limit of nonBlocking until the agent answers and none waits; 0: no limit
 	used       int  // queries in flight
 	waiting    []waiting
 	changed    time.Time // last change of limit by a 429
@@ -179,8 +179,8 @@ func (g *gate) roomLocked(blocks bool) bool {
 	return g.used < g.limit && (blocks || g.bound == 0 || g.nonBlocking < g.bound)
 }
 
-// shorten returns for how long a query in flight should block, at most for wait, and whether that is long. view says
-// that a view may answer it.
+// shorten returns how long a query in flight may block, at most wait, and whether that is longer
+// than lastWait. view says that a view may answer the query.
 func (g *gate) shorten(wait time.Duration, view bool) (shortened time.Duration, long bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -200,9 +200,9 @@ func (g *gate) shorten(wait time.Duration, view bool) (shortened time.Duration, 
 	return wait, true
 }
 
-// noteContinued notes that an agent, known by its multiplexed, continues a canceled query until a time at the latest, and
-// counts its connection.
-func (g *gate) noteContinued(agent *atomic.Bool, until time.Time) {
+// recordContinued records that an agent, known by its multiplexed, continues a canceled query until
+// at most a time. The agent counts the connection of that query.
+func (g *gate) recordContinued(agent *atomic.Bool, until time.Time) {
 	if agent.Load() || time.Until(until) <= 0 {
 		return
 	}
@@ -255,7 +255,7 @@ func (g *gate) refused() {
 	g.resizeLocked(min(g.limit, max(least, min(g.limit, g.used+1)*3/4)))
 }
 
-// reduction returns what reduce gets, to lower the limit of another gate as answers 429 have lowered this one.
+// reduction returns the argument of reduce that lowers another gate's limit as much as this one's.
 func (g *gate) reduction() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -265,7 +265,7 @@ func (g *gate) reduction() int {
 	return g.total() - g.accepted
 }
 
-// reduced reports whether fewer queries may be in flight because of answers 429, or of continued queries.
+// reduced reports whether answers 429, or continued queries, lower the limit.
 func (g *gate) reduced() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -280,7 +280,7 @@ func (g *gate) stillContinued() int {
 	return len(g.continued[g.multiplexed])
 }
 
-// reduce lowers the limit, like an answer 429, because the agent counts n connections of a client before this one.
+// reduce lowers the limit, as an answer 429 does: the agent counts n connections of another client.
 func (g *gate) reduce(n int) {
 	if n <= 0 {
 		return
@@ -300,8 +300,8 @@ func (g *gate) growLocked(now time.Time) {
 	g.resizeLocked(min(g.most, g.accepted+max(1, g.most/16)))
 }
 
-// use sets the agent in use. After a change of multiplexed, which says whether queries to it share connections,
-// adapt is called.
+// use sets the agent in use. multiplexed says whether queries to it share connections; after it
+// changes, call adapt.
 func (g *gate) use(multiplexed *atomic.Bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -317,8 +317,8 @@ func (g *gate) adapt() {
 	g.adaptLocked()
 }
 
-// yield lowers the limit for good.
-func (g *gate) yield() {
+// releaseConnections lowers the limit for good.
+func (g *gate) releaseConnections() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.connections = min(g.connections, minConnections)
@@ -336,12 +336,13 @@ func (g *gate) adaptLocked() {
 	}
 }
 
-// total returns how many connections of queries in flight, and of continued ones, an agent may count.
+// total returns how many connections an agent may count for queries in flight and continued ones.
 func (g *gate) total() int { return counted(g.connections) }
 
-// counted returns how many connections an agent may count of a client that may have a number of them, with those
-// that it is still to close: three eighths more, so that the agent's others are for probes, for the superfluous ones of
-// net/http on a busy machine, and for other clients; a few more at least, so that a client with one gets on.
+// counted returns how many connections an agent may count of a client that may have some number:
+// three eighths more, for connections that the agent has yet to close, and at least 4 more, so
+// that a client with one gets on. The rest of the agent's limit is for probes, for other clients,
+// and for superfluous connections of net/http on a busy machine.
 func counted(connections int) int { return connections + max(4, connections*3/8) }
 
 func (g *gate) resizeLocked(accepted int) {
@@ -355,8 +356,8 @@ func (g *gate) resizeLocked(accepted int) {
 	g.admitLocked()
 }
 
-// join counts a loop until the caller calls end.
-func (g *gate) join() (end func()) {
+// countLoop counts a loop until the caller calls end.
+func (g *gate) countLoop() (end func()) {
 	g.count(1)
 	return func() { g.count(-1) }
 }
@@ -368,8 +369,7 @@ func (g *gate) count(n int) {
 	g.updateOversubscribedLocked()
 }
 
-// updateOversubscribedLocked decides whether there are more loops than queries that may
-// block.
+// updateOversubscribedLocked decides whether there are more loops than queries that may block.
 func (g *gate) updateOversubscribedLocked() {
 	room := g.accepted - g.accepted/16 // the rest is for queries that do not block
 	if oversubscribed := g.loops > room; oversubscribed != g.oversubscribed {

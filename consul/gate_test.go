@@ -107,11 +107,11 @@ func TestOversubscription(t *testing.T) {
 	g := newGate(128)
 	oversubscribed := func() bool { o, _ := g.oversubscription(); return o }
 	for range 120 {
-		g.join()
+		g.countLoop()
 	}
 	verify.That(t, !oversubscribed(), "oversubscribed by 120 loops with 128 connections")
 	_, lasting := g.oversubscription()
-	leave := g.join()
+	leave := g.countLoop()
 	verify.That(t, oversubscribed() && lasting.Err() != nil, "not oversubscribed by 121 loops with 128 connections")
 	leave()
 	verify.That(t, !oversubscribed(), "oversubscribed after a loop has left")
@@ -123,7 +123,7 @@ func TestSharedConnectionsRaiseTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(10)
 		for range 50 {
-			g.join()
+			g.countLoop()
 		}
 		var multiplexed atomic.Bool
 		g.use(&multiplexed)
@@ -194,7 +194,7 @@ func TestContinuedQueriesLowerTheLimit(t *testing.T) {
 		g := newGate(100)
 		limit := func() int { limit, _ := g.size(); return limit }
 		for n := range 90 {
-			g.noteContinued(g.multiplexed, time.Now().Add(time.Duration(n+1)*time.Second))
+			g.recordContinued(g.multiplexed, time.Now().Add(time.Duration(n+1)*time.Second))
 		}
 		verify.Equal(t, limit(), 47, "limit")
 		oversubscribed, _ := g.oversubscription()
@@ -203,7 +203,7 @@ func TestContinuedQueriesLowerTheLimit(t *testing.T) {
 		enter(t, g, 1)
 		verify.Equal(t, limit(), 67, "limit when 20 have ended")
 		other := new(atomic.Bool)
-		g.noteContinued(other, time.Now().Add(time.Hour))
+		g.recordContinued(other, time.Now().Add(time.Hour))
 		g.use(other)
 		verify.Equal(t, limit(), 100, "limit of another agent")
 		time.Sleep(time.Minute)
@@ -218,9 +218,9 @@ func TestQueriesGiveWayAfterA429(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Minute)
 		g := newGate(126)
-		defer g.join()()
+		defer g.countLoop()()
 		for range 126 {
-			defer g.join()()
+			defer g.countLoop()()
 		}
 		for range 6 {
 			verify.NoError(t, g.enter(t.Context(), true))
@@ -242,13 +242,13 @@ func TestQueriesGiveWayAfterA429(t *testing.T) {
 func TestGateYields(t *testing.T) {
 	g := newGate(126)
 	for range minConnections {
-		defer g.join()()
+		defer g.countLoop()()
 	}
-	g.yield()
+	g.releaseConnections()
 	oversubscribed, _ := g.oversubscription()
 	limit, _ := g.size()
 	verify.That(t, !oversubscribed && limit == minConnections, "oversubscribed %t, limit %d", oversubscribed, limit)
-	defer g.join()()
+	defer g.countLoop()()
 	oversubscribed, _ = g.oversubscription()
 	verify.That(t, oversubscribed, "not oversubscribed")
 	g.use(new(atomic.Bool))

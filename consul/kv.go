@@ -18,7 +18,7 @@ import (
 // writeTimeout bounds each write. A server answers when the raft log has it.
 const writeTimeout = 10 * time.Second
 
-// keys are the keys of a query: all that begin with prefix, or this one only. Consul ignores a slash in front.
+// keys are the keys of a query: all with a prefix, or one key. Consul ignores a leading slash.
 type keys struct {
 	prefix string
 	one    bool
@@ -161,8 +161,8 @@ func (k KV) Replace(ctx context.Context, pair *api.KVPair) (replaced bool, err e
 	return replaced, err
 }
 
-// CreateBeside writes a key if there is none and if beside still has its ModifyIndex, both at one moment. It reports whether
-// beside has it: then the key is there, from now or from before.
+// CreateBeside writes a key, in one transaction, if there is none and beside still has its
+// ModifyIndex. It reports whether beside has: then the key is there, written now or before.
 func (k KV) CreateBeside(ctx context.Context, pair, beside *api.KVPair) (there bool, err error) {
 	steps := api.TxnOps{
 		{KV: &api.KVTxnOp{Verb: api.KVCheckIndex, Key: beside.Key, Index: beside.ModifyIndex}},
@@ -176,7 +176,7 @@ func (k KV) CreateBeside(ctx context.Context, pair, beside *api.KVPair) (there b
 	return there, err
 }
 
-// ReplaceBeside is Replace, if beside has not changed since it had its ModifyIndex, both at one moment.
+// ReplaceBeside is Replace, in one transaction, if beside still has its ModifyIndex.
 func (k KV) ReplaceBeside(ctx context.Context, pair, beside *api.KVPair) (replaced bool, err error) {
 	return k.together(ctx,
 		&api.KVTxnOp{Verb: api.KVCheckIndex, Key: beside.Key, Index: beside.ModifyIndex},
@@ -243,8 +243,8 @@ func keyWrite(key string) string {
 	return fmt.Sprintf("key:write: key_prefix %q { policy = \"write\" }", key)
 }
 
-// writeAgain is write, repeated while another agent comes into use or the same one recovers: send may
-// happen twice.
+// writeAgain is write, repeated when another agent is in use or the same one has recovered:
+// send may happen twice.
 func (c *Client) writeAgain(ctx context.Context, needs string, send func(*api.Client, *api.WriteOptions) error) error {
 	for {
 		if err := c.write(ctx, needs, send); !canceledByAgents(err) {
@@ -271,8 +271,8 @@ func (c *Client) write(ctx context.Context, needs string, send func(*api.Client,
 	token := c.token.current()
 	err := try(token)
 	if Forbidden(err) {
-		if now := c.token.current(); now != token {
-			err = try(now)
+		if latest := c.token.current(); latest != token {
+			err = try(latest)
 		}
 	}
 	switch {

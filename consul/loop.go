@@ -18,8 +18,7 @@ const (
 )
 
 const (
-	// retrySpread spreads the queries of the loops after a change of the agent or a
-	// recovery.
+	// retrySpread spreads the queries of the loops after a change of the agent or a recovery.
 	retrySpread = 200 * time.Millisecond
 
 	// The delay after an error doubles from firstRetryDelay to maxRetryDelay, ± 50 %.
@@ -31,15 +30,15 @@ const (
 	maxRefusedRetryDelay = 10 * time.Second
 )
 
-// Loop sends the queries of one goroutine, one after the other, at a limited rate. It keeps the index of
-// blocking queries, and decides when and where to retry after an error. It is not safe for
+// Loop sends the queries of one goroutine, one after the other, at a limited rate. It keeps the
+// index of blocking queries, and decides when and where to retry after an error. It is not safe for
 // concurrent use.
 type Loop struct {
 	// Index is the index of the next query; 0: it does not block. It is 0 after an error: an
 	// agent that has lost its state may not reach the index for long.
 	Index uint64
 	Last  uint64 // index of the last answer, in this loop or before
-	// Forgot says that Consul may have lost its state since the answer that Advance recorded last, whatever the index is.
+	// Forgot: Consul may have lost its state since the last Advance, whatever the index is.
 	Forgot bool
 
 	client  *Client
@@ -63,9 +62,9 @@ type LoopOptions struct {
 	// UserDefined: the queries contain a filter, or execute a prepared query, so that
 	// errors of one loop may not be the agent's fault.
 	UserDefined bool
-	// Uncounted: Run does not count the loop for Oversubscribed. Its queries do not block, or
-	// other loops that are counted share their answers.
-	Uncounted bool
+	// ExcludeFromCapacity: Run does not count the loop for Oversubscribed and Capacity.
+	// Its queries do not block, or loops that are counted share their answers.
+	ExcludeFromCapacity bool
 }
 
 // Block makes q block for up to wait, if there is an index and a wait.
@@ -75,8 +74,8 @@ func (l *Loop) Block(q *api.QueryOptions, wait time.Duration) {
 	}
 }
 
-// Advance records the index of an answer, and reports whether Consul may have lost its state since the one before: the index
-// went backwards, or Forgot.
+// Advance records the index of an answer. It reports whether Consul may have lost its state since
+// the answer before: the index went backwards, or Forgot.
 //
 // "Reset the index if it goes backwards. [...] Sanity check index is greater than zero
 // [...] it is always safe to use an index of 1 to wait for updates."
@@ -98,7 +97,7 @@ func (l *Loop) Advance(index uint64) (forgot bool) {
 	}
 }
 
-// GetMore is Get for a further query of one call of Run's query. It counts in the rate, and does not wait for it.
+// GetMore is Get for a further query in one call of Run's query. The rate counts it without a wait.
 func (l *Loop) GetMore(ctx context.Context, q Query, read func(io.Reader) error) (Answer, error) {
 	l.limiter.Reserve()
 	return l.Get(ctx, q, read)
@@ -107,17 +106,17 @@ func (l *Loop) GetMore(ctx context.Context, q Query, read func(io.Reader) error)
 // Get is [Client.Get]. For 70 s after a failed query, blocking queries bypass the
 // agent's views, which may be out of date.
 //
-// An answer with an unchanged index before the wait is over says nothing. A server gives it when a snapshot is restored under
-// the query: it has what there was before, and any later write makes the index higher than before. So Get sends the
-// query again, without an index. What this answer lacks may be lost: Get sets Forgot, here and in the other loops, whose
-// queries a view may answer, which does not end them early.
+// An early answer with an unchanged index says nothing. A server gives it when a snapshot is
+// restored during the query: it has the state before that, and any later write raises the index.
+// So Get repeats the query without an index. What that answer lacks may be lost: Get sets Forgot,
+// also in the other loops, because a view may answer their queries, but never early.
 func (l *Loop) Get(ctx context.Context, q Query, read func(io.Reader) error) (Answer, error) {
 	answer, err := l.client.get(ctx, q, l.failedAt, read)
 	l.agent = answer.agent
 	if err == nil && answer.early {
 		l.Index, l.Forgot, q.WaitIndex = 0, true, 0
 		if !l.options.Remote {
-			l.client.agents.noteReset(time.Now())
+			l.client.agents.recordReset(time.Now())
 		}
 		return l.GetMore(ctx, q, read)
 	}
@@ -128,15 +127,15 @@ func (l *Loop) Get(ctx context.Context, q Query, read func(io.Reader) error) (An
 	return answer, err
 }
 
-// Run calls query repeatedly, at the rate of the loop, until ctx ends, and returns ctx's error. It keeps the
-// choice of the agent up to date. After an error it calls query again within 0.2 s if
-// another agent is in use, or the agent has recovered. Otherwise it calls failed and
-// waits for 0.1 s, doubled with each further error up to 1 s (10 s after 403 and 429),
-// ± 50 %. A recovery, another agent or another token ends the wait.
+// Run calls query repeatedly, at the rate of the loop, until ctx ends, and returns ctx's error.
+// Meanwhile the choice of the agent is kept up to date. After an error Run calls query again
+// within 0.2 s if another agent is in use, or the agent has recovered. Otherwise it calls failed
+// and waits for 0.1 s, doubled with each further error up to 1 s (10 s after 403 and 429), ± 50 %.
+// A recovery, another agent or another token ends the wait.
 func (l *Loop) Run(ctx context.Context, query func(context.Context) error, failed func(error)) error {
 	defer l.client.KeepProbing()()
-	if !l.options.Uncounted {
-		defer l.client.gate.join()()
+	if !l.options.ExcludeFromCapacity {
+		defer l.client.gate.countLoop()()
 	}
 	for {
 		changed := l.client.Changed()
@@ -150,7 +149,7 @@ func (l *Loop) Run(ctx context.Context, query func(context.Context) error, faile
 		if err == nil {
 			l.faults, l.retries, l.faulty, l.elsewhere = 0, 0, nil, false
 			if l.agent != nil {
-				l.client.agents.noteAnswer(l.agent)
+				l.client.agents.recordAnswer(l.agent)
 			}
 			continue
 		}

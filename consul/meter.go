@@ -24,7 +24,7 @@ type Stats struct {
 	Connections   int    // open now
 	Peak          int    // maximum of Connections
 	Limit         int    // queries that may be in flight now; a 429 lowers it
-	Watches       int    // loops of blocking queries that run; see LoopOptions.Uncounted
+	Watches       int    // loops of blocking queries that run; see LoopOptions.ExcludeFromCapacity
 	Shared        bool   // see Client.Oversubscribed
 }
 

@@ -48,8 +48,8 @@ func (s *agents) watch(ctx context.Context) {
 		case <-s.alarm:
 		case <-timer.C:
 		}
-		if now := s.token.current(); now != token {
-			token = now
+		if latest := s.token.current(); latest != token {
+			token = latest
 			s.log.Info().Str("file", s.token.file).Msg("consul: the token has changed")
 			s.changed.Send()
 		}

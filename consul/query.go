@@ -20,8 +20,7 @@ const repeatAfter = time.Second
 
 // Query is a query to an agent.
 type Query struct {
-	// The client sets the token. A WaitIndex above 0 makes the query block for up to
-	// WaitTime.
+	// The client sets the token. A WaitIndex above 0 makes the query block for up to WaitTime.
 	api.QueryOptions
 
 	// Path is the path of a list or an object, without "/v1/". Alternatively, Send is
@@ -41,9 +40,9 @@ type Query struct {
 	// agent only.
 	WithoutIndex bool
 
-	// Authority says that the certificate authority of the mesh answers, through the agent: an error 5xx
-	// may not be the agent's fault. An answer without a header about a leader is not doubtful because of
-	// that or of its age: it is a certificate, which says itself how long it is valid.
+	// Authority: the mesh's certificate authority answers, through the agent. So an error 5xx may
+	// not be the agent's fault. An answer is not doubtful by its age or without a header about a
+	// leader: it is a certificate, which has its own end.
 	Authority bool
 
 	// Needs are the permissions that a token needs, for the error of an answer 403.
@@ -62,17 +61,17 @@ type Answer struct {
 	Index         uint64        // X-Consul-Index
 	KnownLeader   bool          // X-Consul-KnownLeader; always false with Streaming
 	LastContact   time.Duration // X-Consul-LastContact: the age of the server's data
-	FilteredByACL bool          // X-Consul-Results-Filtered-By-ACLs: the token hides something; always false with Streaming
+	FilteredByACL bool          // X-Consul-Results-Filtered-By-ACLs; with Streaming always false
 	DefaultDeny   bool          // X-Consul-Default-ACL-Policy is deny
-	Age           time.Duration // of an answer from the agent's cache: since it was fetched or, in an updated cache, since updates fail
+	Age           time.Duration // in the agent's cache: since its fetch, or since updates fail
 	Streaming     bool          // X-Consul-Query-Backend: the agent answered from a view
 
-	// Forgot says that Consul may have lost its state since the last answer that Follow read: what is missing may be lost.
+	// Forgot: Consul may have lost its state, and what is missing, since Follow's last answer.
 	Forgot bool
 
 	early  bool // the wait was not over, and the index has not changed
 	agent  *agent
-	maxAge time.Duration // of the query
+	maxAge time.Duration // in the agent's cache: since its fetch, or since updates fail
 	keys   *keys         // of the query
 }
 
@@ -114,7 +113,7 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 		ends := time.Now().Add(q.WaitTime + q.WaitTime/16)
 		defer func() {
 			if ctx.Err() != nil {
-				c.gate.noteContinued(&agent.multiplexed, ends)
+				c.gate.recordContinued(&agent.multiplexed, ends)
 			}
 		}()
 	}
@@ -122,8 +121,8 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 	begun := time.Now()
 	answer, err := agent.get(ctx, q, read)
 	if Forbidden(err) {
-		if now := c.token.current(); now != q.Token {
-			q.Token = now
+		if latest := c.token.current(); latest != q.Token {
+			q.Token = latest
 			answer, err = agent.get(ctx, q, read)
 		}
 	}
@@ -133,8 +132,8 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 	return answer, err
 }
 
-// Confirm sends q, without blocking, in the mode "consistent": the leader answers after it has confirmed
-// that it still is the leader. It returns the body of the answer, which is not doubtful.
+// Confirm sends q, without blocking, in the mode "consistent": the leader first confirms that it
+// still leads. It returns the body of an answer that is not doubtful.
 func (c *Client) Confirm(ctx context.Context, q Query) (a Answer, body []byte, err error) {
 	q.RequireConsistent = true
 	return c.whole(ctx, q)
@@ -273,11 +272,10 @@ const (
 	// meanwhile (submatview.defaultWaiter in Consul's source).
 	viewLag = 70 * time.Second
 
-	// bypassWaitEach, times the number of loops, but at least bypassWaitMin, is how
-	// long a query that bypasses the views blocks: fifty queries a second for all
-	// loops. Consul continues such a query after its cancellation and counts its
-	// connection until the wait is over, so that further failures leave few
-	// connections. A query that a view answers ends at once.
+	// bypassWaitEach, times the number of loops, but at least bypassWaitMin, is how long a query
+	// that bypasses the views blocks: fifty queries a second for all loops. Consul continues such
+	// a query after its cancellation and counts its connection until the wait is over, so that
+	// further failures leave few connections. A query that a view answers ends at once.
 	bypassWaitEach = 20 * time.Millisecond
 	bypassWaitMin  = 2 * time.Second
 )

@@ -57,13 +57,13 @@ func newTransport(dial, dialTLS dialFunc, proxied *tls.Config, connections, limi
 // forQueries returns the number of connections for queries. Probes need the others.
 func forQueries(connections int) int { return max(1, connections-2) }
 
-// unrepeated returns r, which has no body, as a request that net/http sends once. Otherwise it
-// sends a GET again, without an error, when a connection that it has used before is cut. The
-// index of a blocking query may then be higher than the index of an agent that has lost its state, which
-// does not reach it for long; the loop does not learn that it should ask without it.
+// unrepeated returns r, which has no body, as a request that net/http sends once. Otherwise
+// net/http sends a GET again, without an error, when a used connection is cut. An agent that has
+// lost its state may not reach the index of a blocking query for long. After an error, the loop
+// asks without the index.
 func unrepeated(r *http.Request) *http.Request {
 	once := *r
-	// On the wire it is no body. But net/http does not know how to send it again, as it does a nil body and http.NoBody.
+	// On the wire it is no body. But net/http cannot send it again, as it does nil and http.NoBody.
 	once.Body, once.GetBody = io.NopCloser(strings.NewReader("")), nil
 	return &once
 }

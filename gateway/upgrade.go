@@ -126,7 +126,7 @@ func (u *upgrade) replaceBy(replace func(give func(io.Writer) error) error, paus
 	once.Do(func() {})
 	u.own(false) // replace may not have called give
 	u.pause()
-	u.consul.Yield()
+	u.consul.ReleaseConnections()
 	u.follow()
 	u.denials.Resume() // not before: there may be many
 }

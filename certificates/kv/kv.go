@@ -100,10 +100,10 @@ func (m *Manager) Follow(prefix string) *Prefix {
 func (p *Prefix) start() {
 	p.stop = panics.Start(context.Background(), panics.Watch, func(ctx context.Context) {
 		_ = p.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
-			Query: consul.KeysBelow(p.prefix + "/"),
-			Read:  p.read,
-			Ended: p.ended,
-			Begin: func(context.Context) (time.Duration, error) { return p.owner.options.Wait(), nil },
+			Query:       consul.KeysBelow(p.prefix + "/"),
+			Read:        p.read,
+			Ended:       p.ended,
+			BeforeQuery: func(context.Context) (time.Duration, error) { return p.owner.options.Wait(), nil },
 		})
 	})
 }

@@ -66,7 +66,7 @@ func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 					replaceLatest(answers, answer{err: err})
 				}
 			},
-			Begin: func(context.Context) (time.Duration, error) { return k.Wait(), nil },
+			BeforeQuery: func(context.Context) (time.Duration, error) { return k.Wait(), nil },
 		})
 	})
 	defer stop()

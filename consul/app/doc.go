@@ -2,7 +2,7 @@
 // registers it, keeps it registered, and deregisters it before it stops. The command
 // "sluice register" does the same for programs in any language.
 //
-//	r, err := app.New(app.Options{Name: "star", Port: 9001, Check: app.Check{Type: app.HTTP, Path: "/health"}})
+//	r, err := app.New(app.Options{Name: "star", Port: 9001, Check: app.Check{Path: "/health"}})
 //	if err != nil {
 //		return err
 //	}

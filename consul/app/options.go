@@ -70,7 +70,7 @@ type Check struct {
 	// the agent checks, which must reach the application. None is always with TTL.
 	TTL bool
 
-	Interval time.Duration // from 1 s to 1 h; default DefaultInterval, with TTL DefaultReportInterval
+	Interval time.Duration // from 1 s to 1 h; default DefaultInterval, TTL DefaultReportInterval
 	Timeout  time.Duration // of a check, from 100 ms to 1 min; default DefaultTimeout
 }
 

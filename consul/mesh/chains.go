@@ -32,8 +32,8 @@ type Chain struct {
 	Compiled *Compiled // in use; nil: not known
 	Index    uint64    // of Consul's last answer
 	Since    time.Time // when Compiled came into use
-	// KeptUntil, if it is not zero, says that Consul has forgotten the chain, and until when Compiled is used in place
-	// of the default chain that it answers.
+	// KeptUntil, if not zero: Consul has forgotten the chain and answers the default one.
+	// Until then Compiled stays in use.
 	KeptUntil time.Time
 	LastError error // of the last query; nil: it succeeded, or there was none
 	Refused   bool  // LastError concerns the query or its token, and not the health of Consul
@@ -43,14 +43,15 @@ type Chain struct {
 type ChainOptions struct {
 	Consul *consul.Client
 	Wait   func() time.Duration // of blocking queries
-	// Changed is called when a chain has changed, or can be had or not for another reason. It must not block.
+	// Changed is called when a chain has changed, or whether it can be had. It must not block.
 	Changed func()
 	Log     zerolog.Logger
 }
 
-// Chains follows discovery chains, each with a blocking query or, if there are too many, after each change of a config entry. What is known of a chain stays in use while Consul
-// cannot be asked. When Consul has forgotten it, which is when the index goes backwards and the chain is the default one,
-// the former chain stays for [discovery.Stay], or until another one than the default is written. Its methods may be
+// Chains follows discovery chains, each with a blocking query or, if there are too many, with a
+// query after each change of a config entry. Known chains stay in use while Consul cannot be asked.
+// When Consul has forgotten one (the index goes backwards to the default chain), it stays
+// for [discovery.Stay], or until another than the default is written. Its methods may be
 // called concurrently.
 type Chains struct {
 	options ChainOptions
@@ -68,7 +69,7 @@ type Chains struct {
 type followedChain struct {
 	Chain
 	owner *Chains
-	lost  *Compiled // the default chain that Consul answers while Compiled is kept; nil: it is not kept
+	lost  *Compiled // the default chain, answered while Compiled is kept; nil: Compiled is not kept
 	watch running
 }
 
@@ -134,7 +135,7 @@ func (f *followedChain) start() {
 			Query: query, Await: await,
 			Read: func(a consul.Answer, body []byte) error {
 				compiled, err := decodeChain(body, f.Service)
-				if err == nil && f.take(compiled, a.Index, time.Now()) {
+				if err == nil && f.process(compiled, a.Index, time.Now()) {
 					f.owner.options.Changed()
 				}
 				return err
@@ -144,7 +145,7 @@ func (f *followedChain) start() {
 					f.owner.options.Changed()
 				}
 			},
-			Begin: func(context.Context) (time.Duration, error) {
+			BeforeQuery: func(context.Context) (time.Duration, error) {
 				wait, expired := f.begin(time.Now())
 				if expired {
 					f.owner.options.Changed()
@@ -155,8 +156,8 @@ func (f *followedChain) start() {
 	})
 }
 
-// begin returns how long the next query may block: at most until the chain is no longer kept. It ends the keeping,
-// and reports that, when the time is over.
+// begin returns how long the next query may block: at most until the chain is no longer kept.
+// When that time is over, it ends the keeping and reports it.
 func (f *followedChain) begin(now time.Time) (wait time.Duration, expired bool) {
 	wait = f.owner.options.Wait()
 	f.owner.mu.Lock()
@@ -164,7 +165,8 @@ func (f *followedChain) begin(now time.Time) (wait time.Duration, expired bool) 
 	switch {
 	case f.lost == nil:
 	case now.Before(f.KeptUntil):
-		if longest := now.Add(discovery.Stay); f.KeptUntil.After(longest) { // the clock was put back
+		// The clock may have been put back.
+		if longest := now.Add(discovery.Stay); f.KeptUntil.After(longest) {
 			f.KeptUntil = longest
 		}
 		wait = min(wait, max(f.KeptUntil.Sub(now), time.Second))
@@ -176,8 +178,8 @@ func (f *followedChain) begin(now time.Time) (wait time.Duration, expired bool) 
 	return wait, expired
 }
 
-// take takes an answer of Consul, and reports whether another chain is in use, or the chain is kept.
-func (f *followedChain) take(compiled *Compiled, index uint64, now time.Time) (changed bool) {
+// process applies an answer. It reports whether another chain is in use, or is kept from now on.
+func (f *followedChain) process(compiled *Compiled, index uint64, now time.Time) (changed bool) {
 	f.owner.mu.Lock()
 	defer f.owner.mu.Unlock()
 	forgotten := index < f.Index || f.lost != nil
@@ -201,7 +203,7 @@ func (f *followedChain) take(compiled *Compiled, index uint64, now time.Time) (c
 	return true
 }
 
-// ended records the result of a query, and reports whether something else can be said of a chain that is not known.
+// ended records the result of a query. changed: another reason for an unknown chain.
 func (f *followedChain) ended(err error) (changed bool) {
 	f.owner.mu.Lock()
 	defer f.owner.mu.Unlock()
@@ -329,7 +331,7 @@ func (c *Chains) Save() []ChainState {
 	return states
 }
 
-// Restore sets what another process knew of the chains that the first Follow names. Lookup has it
+// Restore sets what another process knew of the chains, until the first Follow. Lookup has it
 // before.
 func (c *Chains) Restore(states []ChainState) {
 	c.mu.Lock()

@@ -181,30 +181,30 @@ func TestHowLongForgottenChainsStay(t *testing.T) {
 	now := time.Now()
 	begin := func() *followedChain {
 		f := &followedChain{owner: chains}
-		verify.That(t, f.take(written, 10, now), "the first is no change")
+		verify.That(t, f.process(written, 10, now), "the first is no change")
 		return f
 	}
 
 	f := begin()
-	verify.That(t, f.take(plain, 11, now) && f.Compiled == plain, "a deletion is not used")
-	verify.That(t, f.take(other, 5, now) && f.Compiled == plain && !f.KeptUntil.IsZero(), "another default chain, with another protocol")
-	verify.That(t, f.take(plain, 12, now) == false && f.lost == nil, "the chain as it was is written")
+	verify.That(t, f.process(plain, 11, now) && f.Compiled == plain, "a deletion is not used")
+	verify.That(t, f.process(other, 5, now) && f.Compiled == plain && !f.KeptUntil.IsZero(), "another default chain, with another protocol")
+	verify.That(t, f.process(plain, 12, now) == false && f.lost == nil, "the chain as it was is written")
 
 	f = begin()
-	verify.That(t, f.take(plain, 9, now) && f.Compiled == written, "the chain that Consul has forgotten is not kept")
+	verify.That(t, f.process(plain, 9, now) && f.Compiled == written, "the chain that Consul has forgotten is not kept")
 	until := now.Add(discovery.Stay)
-	verify.That(t, !f.take(other, 12, now.Add(time.Minute)) && f.Compiled == written && f.KeptUntil.Equal(until), "kept: %+v", f.Chain)
+	verify.That(t, !f.process(other, 12, now.Add(time.Minute)) && f.Compiled == written && f.KeptUntil.Equal(until), "kept: %+v", f.Chain)
 	wait, expired := f.begin(until.Add(-10 * time.Second))
 	verify.That(t, wait == 10*time.Second && !expired && f.Compiled == written, "waits %v, %v", wait, expired)
 	wait, expired = f.begin(until)
 	verify.That(t, wait == time.Minute && expired && f.Compiled == other && f.KeptUntil.IsZero(), "waits %v, %v", wait, expired)
-	verify.That(t, f.take(plain, 13, until) && f.Compiled == plain, "a later default chain is not used")
+	verify.That(t, f.process(plain, 13, until) && f.Compiled == plain, "a later default chain is not used")
 
 	f = begin()
-	f.take(plain, 9, now)
+	f.process(plain, 9, now)
 	earlier := now.Add(-24 * time.Hour) // the clock was put back
 	f.begin(earlier)
 	verify.That(t, f.KeptUntil.Equal(earlier.Add(discovery.Stay)), "kept until %v, and it is %v", f.KeptUntil, earlier)
 	next := &Compiled{StartNode: "d"}
-	verify.That(t, f.take(next, 12, now) && f.Compiled == next && f.KeptUntil.IsZero(), "a written chain is not used")
+	verify.That(t, f.process(next, 12, now) && f.Compiled == next && f.KeptUntil.IsZero(), "a written chain is not used")
 }

@@ -9,17 +9,18 @@ import (
 	"time"
 )
 
-// Limits of a compiled chain. Consul takes config entries of up to 512 KiB, of which one chain may have many.
+// Limits of a compiled chain. Consul accepts config entries of 512 KiB; a chain may have many.
 const (
 	maxChainBytes = 8 << 20
 	maxChainNodes = 4096 // nodes, and targets
 )
 
-// Compiled is a discovery chain as Consul has compiled it of its config entries: a graph of nodes, of which StartNode
-// is the first. It has the fields that sluice carries out or reports, also those that hashicorp/consul/api lacks. It
-// does not change.
+// Compiled is a discovery chain, as Consul has compiled it of config entries: a graph of nodes
+// that begins at StartNode. It has the fields that sluice carries out or reports, also some that
+// hashicorp/consul/api lacks. It does not change.
 //
-// https://developer.hashicorp.com/consul/api-docs/discovery-chain, and agent/structs/discovery_chain.go in Consul's source.
+// https://developer.hashicorp.com/consul/api-docs/discovery-chain, and
+// agent/structs/discovery_chain.go in Consul's source.
 type Compiled struct {
 	ServiceName     string
 	Namespace       string `json:",omitempty"`
@@ -76,7 +77,7 @@ type HTTPMatch struct {
 	Methods         []string     `json:",omitempty"`
 }
 
-// ValueMatch is a condition for a header field or a parameter of the query. One of the fields from Present to Regex
+// ValueMatch is a condition for a header field or a query parameter. One of Present to Regex
 // is set.
 type ValueMatch struct {
 	Name    string
@@ -121,7 +122,7 @@ type SplitDefinition struct {
 	ResponseHeaders *HeaderModifiers `json:",omitempty"`
 }
 
-// Resolver is which instances get the requests: those of Target, or else of the targets of Failover in their order.
+// Resolver says which instances get requests: Target's, else those of Failover's targets in order.
 type Resolver struct {
 	Default        bool     `json:",omitempty"` // there is no service-resolver
 	ConnectTimeout Duration `json:",omitempty"`
@@ -163,11 +164,11 @@ type LeastRequestConfig struct {
 
 // HashPolicy is a part of a request that is hashed.
 type HashPolicy struct {
-	Field        string        `json:",omitempty"` // "header", "cookie" or "query_parameter"; empty with SourceIP
+	Field        string        `json:",omitempty"` // "header", "cookie", "query_parameter"; "": IP
 	FieldValue   string        `json:",omitempty"` // its name
 	CookieConfig *CookieConfig `json:",omitempty"`
 	SourceIP     bool          `json:",omitempty"`
-	Terminal     bool          `json:",omitempty"` // if the request has it, the following ones do not count
+	Terminal     bool          `json:",omitempty"` // a request that has it ignores later policies
 }
 
 // CookieConfig makes Envoy set the cookie.
@@ -188,7 +189,7 @@ type Target struct {
 	Peer                 string `json:",omitempty"`
 	MeshGateway          MeshGateway
 	Subset               Subset
-	External             bool                  `json:",omitempty"` // outside of Consul's mesh, behind a terminating gateway
+	External             bool                  `json:",omitempty"` // behind a terminating gateway
 	SNI                  string                `json:",omitempty"`
 	Name                 string                `json:",omitempty"`
 	PrioritizeByLocality *PrioritizeByLocality `json:",omitempty"`
@@ -243,7 +244,7 @@ func (d *Duration) UnmarshalJSON(text []byte) error {
 // MarshalJSON writes a text.
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
 
-// decodeChain reads an answer of Consul about the chain of a service. Fields that sluice does not know have no effect.
+// decodeChain reads an answer of Consul about a service's chain. It ignores unknown fields.
 func decodeChain(body []byte, service string) (*Compiled, error) {
 	if len(body) > maxChainBytes {
 		return nil, fmt.Errorf("the discovery chain has %d bytes: want at most %d", len(body), maxChainBytes)

@@ -11,8 +11,8 @@ import (
 	"sluice/observe/events"
 )
 
-// condition is what is wrong with an identity, as far as it is one thing to say: its error may change meanwhile. The
-// zero value: nothing.
+// condition is the kind of problem that an identity has, reported once: its error may change
+// meanwhile. The zero value: none.
 type condition struct {
 	kind    conditionKind
 	refusal string // of Consul; "": it refuses nothing
@@ -45,7 +45,7 @@ func (i *Identity) Refused() bool {
 	return i.refusal() != nil
 }
 
-// refusal returns the error with which Consul refuses a query; nil: it refuses none. The caller holds mu.
+// refusal returns the error with which Consul refuses a query; nil: none. The caller holds mu.
 func (i *Identity) refusal() error {
 	for _, err := range []error{i.leafError, i.rootsError} {
 		if consul.Refused(err) {
@@ -66,7 +66,8 @@ func (i *Identity) condition(now time.Time) (c condition, err error) {
 	switch {
 	case i.service == "":
 		return condition{}, errors.New("sluice is not in the mesh")
-	case m == nil && (why == nil || i.leaf == nil && i.leafError == nil): // what is wrong with the roots may be wrong with the leaf too
+	// What is wrong with the roots may be wrong with the leaf too.
+	case m == nil && (why == nil || i.leaf == nil && i.leafError == nil):
 		return condition{kind: pending}, fmt.Errorf("no certificate of the mesh for service %q yet: no answer from Consul yet", i.service)
 	case m == nil:
 		c.kind = missing
@@ -91,14 +92,14 @@ var errNoRenewal = errors.New("the answer of Consul is the same one")
 
 func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// note logs a change of the condition, once, and adds it to the feed. The caller holds mu.
-func (i *Identity) note(now time.Time) {
+// logCondition logs a change of the condition, once, and adds it to the feed. The caller holds mu.
+func (i *Identity) logCondition(now time.Time) {
 	c, err := i.condition(now)
-	if c == i.noted || c.kind == pending || i.service == "" {
+	if c == i.logged || c.kind == pending || i.service == "" {
 		return
 	}
-	was := i.noted
-	i.noted = c
+	was := i.logged
+	i.logged = c
 	if c.kind == fine {
 		if was.kind == fine {
 			return

@@ -10,15 +10,15 @@ import (
 // defaultName is the name of the default namespace and of the default partition.
 const defaultName = "default"
 
-// A Destination is a service in the mesh, as intentions name it: they hold in all data centres. An empty namespace or
-// partition is the default one.
+// A Destination is a service in the mesh, as intentions name it: intentions hold in all data
+// centres. An empty namespace or partition is the default one.
 type Destination struct {
 	Partition string `json:"partition,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Service   string `json:"service"`
 }
 
-// String returns the destination as Consul's command line takes it: "web", "namespace/web" or "partition/namespace/web".
+// String returns the destination as Consul's command line does, such as "partition/namespace/web".
 func (d Destination) String() string {
 	switch {
 	case d.Partition != "":
@@ -41,10 +41,11 @@ func unlessDefault(name string) string {
 	return name
 }
 
-// DestinationOf returns the service of an instance, of its [discovery.Instance.Identity]. ok is false for an
-// instance outside of the mesh, and for one of a peered cluster: that cluster has its intentions.
+// DestinationOf returns the service of an instance, from [discovery.Instance.Identity].
+// ok is false outside of the mesh, and in a peered cluster, which has its own intentions.
 //
-// https://developer.hashicorp.com/consul/docs/connect/ca#spiffe-id; agent/connect/uri_service.go in Consul's source.
+// https://developer.hashicorp.com/consul/docs/connect/ca#spiffe-id, and
+// agent/connect/uri_service.go in Consul's source.
 func DestinationOf(i discovery.Instance) (d Destination, ok bool) {
 	if i.Identity == "" || i.Peer != "" {
 		return d, false

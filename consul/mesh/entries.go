@@ -16,9 +16,9 @@ var (
 	kindsOfIntentions = []string{"service-intentions"}
 )
 
-// entries tells watches that some config entry has changed, while there are more loops than queries that may block. Then one
-// blocking query for each kind takes the place of one for each service: after each change, every watch asks without blocking. It
-// looks at no entry, so it needs no right to read one.
+// entries tells watches that a config entry has changed, while the loops are oversubscribed.
+// Then one blocking query for each kind replaces one for each service: after each change, every
+// watch asks without blocking. entries reads no entry, so a token needs no right to read one.
 type entries struct {
 	consul  *consul.Client
 	wait    func() time.Duration // of its queries
@@ -62,15 +62,15 @@ func (e *entries) run(ctx context.Context) {
 	}
 }
 
-// follow tells of changes until ctx ends. Each first answer counts as one: there may have been some before. So does a failure, which
-// the watches then find too.
+// follow tells of changes until ctx ends. Each first answer counts as a change: there may have been
+// one before. So does a failure, which the watches then find too.
 func (e *entries) follow(ctx context.Context) {
 	var running sync.WaitGroup
 	for _, kind := range e.kinds {
 		running.Go(func() {
 			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
 				_ = e.consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
-					Query: consul.Query{Path: "config/" + kind}, Wait: e.wait(), Uncounted: true,
+					Query: consul.Query{Path: "config/" + kind}, Wait: e.wait(), ExcludeFromCapacity: true,
 					Read: func(consul.Answer, []byte) error {
 						e.changed.Send()
 						return nil

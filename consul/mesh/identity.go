@@ -20,13 +20,13 @@ import (
 )
 
 const (
-	// An agent renews a leaf at 60 to 90 percent of its life. From the end of that, sluice asks again without the
-	// index of the last answer, and somewhat later it says so: an agent may have forgotten the leaf, or answer from a
-	// cache that nothing renews any more (hashicorp/consul issues 5239, 10871 and 16779).
+	// An agent renews a leaf at 60 to 90 percent of its life. After that, sluice asks again without
+	// an index, and reports the delay at overdueAt: an agent may have forgotten the leaf, or answer
+	// from a cache that nothing renews (hashicorp/consul issues 5239, 10871 and 16779).
 	askAgainAt, overdueAt = 90, 95
 	// askAgainEvery is the time between two such queries, and bounds a query that blocks meanwhile.
 	askAgainEvery = 10 * time.Second
-	// unfitFor is how long the latest leaf and roots may not fit together before sluice says so: one may be late.
+	// unfitFor is how long the latest leaf and roots may mismatch unreported: one may come later.
 	unfitFor = 10 * time.Second
 )
 
@@ -38,9 +38,9 @@ type IdentityOptions struct {
 	Log    zerolog.Logger
 }
 
-// Identity follows what sluice presents in the mesh and whom it trusts. What is in use stays until something newer
-// verifies against itself. It is a certificates.Source, and the certificates.Security of connections to members of the
-// mesh. Its methods may be called concurrently.
+// Identity follows sluice's certificate in the mesh and the roots that it trusts. What is in use
+// stays until something newer verifies. It is a certificates.Source, and the certificates.Security
+// of connections to members of the mesh. Its methods may be called concurrently.
 type Identity struct {
 	options IdentityOptions
 	current atomic.Pointer[Material]          // nil: none yet
@@ -63,7 +63,7 @@ type Identity struct {
 	rootsError error
 	unfit      error // why leaf and roots are not in use; nil: they are, or there are none
 	unfitSince time.Time
-	noted      condition // that was logged last
+	logged     condition // the last one in the log
 }
 
 // NewIdentity returns an Identity of no service.
@@ -73,8 +73,8 @@ func NewIdentity(o IdentityOptions) *Identity {
 	return i
 }
 
-// Configure sets the name of sluice in the mesh; "": sluice is not in the mesh. After a change the former certificate
-// stays in use until there is one with the new name.
+// Configure sets the name of sluice in the mesh; "": sluice is not in the mesh. After a change the
+// former certificate stays in use until there is one for the new name.
 func (i *Identity) Configure(service string) {
 	i.following.Lock()
 	defer i.following.Unlock()
@@ -94,7 +94,7 @@ func (i *Identity) rename(service string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.service, i.leaf, i.roots, i.leafError, i.rootsError, i.unfit = service, nil, nil, nil, nil, nil
-	i.noted = condition{}
+	i.logged = condition{}
 	if m := i.current.Load(); service == "" && m != nil {
 		i.current.Store(nil)
 		i.usable = make(chan struct{})
@@ -138,7 +138,7 @@ func (i *Identity) start() {
 				Query: q,
 				Read:  func(_ consul.Answer, body []byte) error { return read(body) },
 				Ended: func(err error) { i.ended(failed, err) },
-				Begin: func(context.Context) (wait time.Duration, _ error) {
+				BeforeQuery: func(context.Context) (wait time.Duration, _ error) {
 					wait, again = i.wait(again)
 					return wait, nil
 				},
@@ -148,14 +148,14 @@ func (i *Identity) start() {
 	leaf := follow(leafQuery(service), func(body []byte) error {
 		l, err := readLeaf(body, service)
 		if err == nil {
-			i.take(func() { i.leaf = l })
+			i.process(func() { i.leaf = l })
 		}
 		return err
 	}, &i.leafError)
 	roots := follow(rootsQuery, func(body []byte) error {
 		r, err := readRoots(body)
 		if err == nil {
-			i.take(func() { i.roots = r })
+			i.process(func() { i.roots = r })
 		}
 		return err
 	}, &i.rootsError)
@@ -170,7 +170,7 @@ func leafQuery(service string) consul.Query {
 	}
 }
 
-// rootsQuery is the query of the roots, for which a token needs no permission. readRoots reads its answer.
+// rootsQuery is the query of the roots, which readRoots reads. Its token needs no permission.
 var rootsQuery = consul.Query{Path: "agent/connect/ca/roots", Authority: true}
 
 // end ends the queries, if they run. The caller holds following.
@@ -181,8 +181,8 @@ func (i *Identity) end() {
 	}
 }
 
-// wait returns how long the next query blocks. While nothing is in use or a renewal is due, each second one does not;
-// again says that the last one did not.
+// wait returns how long the next query blocks. While nothing is in use or a renewal is due,
+// every second query does not block; again says that the last one did not.
 func (i *Identity) wait(again bool) (time.Duration, bool) {
 	wait := i.options.Wait()
 	until := time.Until(i.askAgain())
@@ -206,8 +206,8 @@ func (i *Identity) askAgain() time.Time {
 	return m.partOfLife(askAgainAt)
 }
 
-// take takes what an answer says, and decides what is in use.
-func (i *Identity) take(change func()) {
+// process applies what an answer says, and decides what is in use.
+func (i *Identity) process(change func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	change()
@@ -220,7 +220,7 @@ func (i *Identity) ended(failed *error, err error) {
 	defer i.mu.Unlock()
 	*failed = err
 	i.decide(time.Now())
-	i.note(time.Now())
+	i.logCondition(time.Now())
 }
 
 // Refresh implements certificates.Source: it notices what changes with time only.
@@ -228,11 +228,11 @@ func (i *Identity) Refresh() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.decide(time.Now())
-	i.note(time.Now())
+	i.logCondition(time.Now())
 }
 
-// decide puts the newest leaf and roots to use that fit together: both of the latest answers, or one with what is in
-// use. The caller holds mu.
+// decide uses the newest leaf and roots that fit together: both from the latest answers, or one
+// with the other that is in use. The caller holds mu.
 func (i *Identity) decide(now time.Time) {
 	used := i.current.Load()
 	if used != nil && used.leaf == i.leaf && used.roots == i.roots {
@@ -284,7 +284,7 @@ func (i *Identity) use(used, m *Material) {
 	}
 }
 
-// Await waits until there is a certificate, at most for timeout or until ctx ends, and reports whether there is.
+// Await waits until there is a certificate, or timeout or ctx ends, and reports whether there is.
 func (i *Identity) Await(ctx context.Context, timeout time.Duration) bool {
 	select {
 	case <-i.whenUsable():
@@ -304,8 +304,8 @@ func (i *Identity) whenUsable() <-chan struct{} {
 // Current returns what is in use; nil: nothing yet. Its leaf may have expired.
 func (i *Identity) Current() *Material { return i.current.Load() }
 
-// TermsFor implements certificates.Security. No session is resumed, so that every connection is verified. The built-in
-// proxy knows no protocols (ALPN).
+// TermsFor implements certificates.Security. No session is resumed, so every connection is
+// verified. There is no ALPN: the built-in proxy knows no protocols.
 func (i *Identity) TermsFor(instance *discovery.Instance) (certificates.Terms, error) {
 	if instance.Identity == "" {
 		return certificates.Terms{}, errors.New("the instance has no identity: it is not in the mesh")
@@ -394,5 +394,5 @@ func (i *Identity) Restore(old *IdentityState) {
 		i.options.Log.Warn().Err(err).Msg("mesh: the certificate of the old process cannot be used")
 		return
 	}
-	i.take(func() { i.leaf, i.roots = l, r })
+	i.process(func() { i.leaf, i.roots = l, r })
 }

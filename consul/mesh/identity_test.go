@@ -248,7 +248,7 @@ func TestALackIsToldOnce(t *testing.T) {
 	l := verify.Result(parseLeaf(ca.leafOf(t, "sluice", -time.Hour))).Must(t)
 	i := NewIdentity(IdentityOptions{Events: feed})
 	i.rename("sluice")
-	i.take(func() { i.leaf = l })
+	i.process(func() { i.leaf = l })
 	i.ended(&i.leafError, nil)
 	verify.Equal(t, len(feed.All()), 0, "events while the leaf waits for the roots")
 	i.current.Store(&Material{l, verify.Result(parseRoots(rootsOf(ca))).Must(t)})
@@ -456,12 +456,12 @@ func FuzzAnswers(f *testing.F) {
 		l, err := readLeaf(leafBody, "sluice")
 		if err == nil {
 			verify.That(t, l.certificate.PrivateKey != nil && len(l.chain) > 0 && len(l.chain) <= maxChain, "a leaf without a key, or with a long chain")
-			i.take(func() { i.leaf = l })
+			i.process(func() { i.leaf = l })
 		}
 		r, err := readRoots(rootsBody)
 		if err == nil {
 			verify.That(t, len(r.text.Roots) > 0 && len(r.text.Roots) <= maxRoots, "%d roots", len(r.text.Roots))
-			i.take(func() { i.roots = r })
+			i.process(func() { i.roots = r })
 		}
 		i.ended(&i.leafError, errors.Join(err))
 		m := i.Current()

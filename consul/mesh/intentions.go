@@ -22,13 +22,13 @@ import (
 	"sluice/observe/wake"
 )
 
-// Times of an instance that rejects sluice's certificate before Consul says that it may. An agent and sluice learn of
-// an intention within a millisecond of each other, in either order.
+// Times for an instance that rejects sluice's certificate before Consul says why. An agent and
+// sluice learn of an intention within a millisecond of each other, in either order.
 const (
 	denialPatience = 500 * time.Millisecond // of [Intentions.AwaitDenial]
-	denialPause    = 10 * time.Second       // without a wait, after one in vain: the instance has another reason
-	// denialLag is how long a denial explains the connections that peers end after it: a sidecar may learn later than
-	// sluice that it is over.
+	denialPause    = 10 * time.Second       // after a wait in vain: there is another reason
+	// denialLag is how long a denial that is over explains the ends of connections: a sidecar may
+	// learn that later than sluice.
 	denialLag = time.Second
 )
 
@@ -38,16 +38,17 @@ type IntentionOptions struct {
 	// Namespace and Partition are the client's, where sluice is; empty: the default ones.
 	Namespace, Partition string
 	Wait                 func() time.Duration // of blocking queries
-	// Denied is called when the connections of sluice to a service have begun to be denied, and again a moment later, for
-	// those that were opened meanwhile: the open ones are to end. It must not block.
+	// Denied is called when connections of sluice to a service are denied: the open ones are to
+	// end. It is called again after denialLag, for those opened meanwhile. It must not block.
 	Denied func(Destination)
 	Events *events.Feed
 	Log    zerolog.Logger
 }
 
-// Intentions follows what Consul's intentions say about the connections of sluice to services, each with a blocking
-// query or, if there are too many, after each change of an intention, and where none is about sluice, with a question about the default. What is known stays while Consul cannot
-// be asked. Its methods may be called concurrently.
+// Intentions follows what Consul's intentions say about sluice's connections to services: each with
+// a blocking query or, if there are too many, a query after each change of an intention. Where none
+// is about sluice, it asks for the default. What is known stays while Consul cannot be asked.
+// Its methods may be called concurrently.
 type Intentions struct {
 	options IntentionOptions
 	entries *entries
@@ -80,7 +81,7 @@ type followedService struct {
 	vain    time.Time         // when a wait was in vain; zero: none was
 	former  *discovery.Denial // until Since; nil: there was none
 	renamed bool              // the open connections may have another name of sluice
-	spared  bool              // Verdict is Denied because Consul has lost its state, so the open connections have stayed
+	spared  bool              // Denied, but open connections stay: Consul has lost its state
 	watch   running
 }
 
@@ -89,8 +90,8 @@ func NewIntentions(o IntentionOptions) *Intentions {
 	return &Intentions{options: o, entries: newEntries(o.Consul, o.Wait, kindsOfIntentions), byName: make(map[Destination]*followedService)}
 }
 
-// Follow follows what the intentions say about connections of a service, sluice, to others from now on, and forgets
-// what it has followed else.
+// Follow follows what the intentions say about connections from a service, sluice, to destinations,
+// and forgets all other services.
 func (all *Intentions) Follow(source string, destinations []Destination) {
 	for _, stop := range all.follow(source, destinations) {
 		stop()
@@ -158,9 +159,9 @@ func (f *followedService) startLocked() {
 	stop := panics.Start(context.Background(), panics.Watch, func(ctx context.Context) {
 		_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
 			Query: f.match(), Await: await,
-			Begin: func(context.Context) (time.Duration, error) { return f.owner.options.Wait(), nil },
-			Read:  func(a consul.Answer, body []byte) error { return f.read(ctx, &ending, a.Index, body) },
-			Ended: f.ended,
+			BeforeQuery: func(context.Context) (time.Duration, error) { return f.owner.options.Wait(), nil },
+			Read:        func(a consul.Answer, body []byte) error { return f.read(ctx, &ending, a.Index, body) },
+			Ended:       f.ended,
 		})
 	})
 	f.watch.stop = func() {
@@ -175,7 +176,7 @@ func (all *Intentions) isOwn(d Destination) bool {
 	return d.Namespace == own.Namespace && d.Partition == own.Partition
 }
 
-// asked returns the name of a service in a query. The client's namespace and partition hold without others.
+// asked returns the name of a service in a query: the client's namespace and partition are implied.
 func (all *Intentions) asked(d Destination) string {
 	if all.isOwn(d) {
 		return d.Service
@@ -211,14 +212,14 @@ func (f *followedService) read(ctx context.Context, ending *sync.WaitGroup, inde
 		}
 		why = "the default: no intention is about it"
 	}
-	if f.take(verdict, why, index) {
+	if f.process(verdict, why, index) {
 		f.end(ctx, ending)
 	}
 	return nil
 }
 
-// end has the open connections ended, and a moment later those that a sidecar, which has learnt of it later than sluice,
-// has accepted meanwhile.
+// end ends the open connections, and after denialLag those that a sidecar has accepted meanwhile:
+// it may learn later than sluice.
 func (f *followedService) end(ctx context.Context, ending *sync.WaitGroup) {
 	f.owner.options.Denied(f.Destination)
 	ending.Go(func() {
@@ -240,8 +241,8 @@ func (f *followedService) denies() bool {
 	return f.Verdict == Denied && f.owner.byName[f.Destination] == f
 }
 
-// askDefault asks what holds without an intention about sluice: default_intention_policy of Consul's servers, or else
-// the default of the ACLs.
+// askDefault asks what holds without an intention about sluice: default_intention_policy of
+// Consul's servers, else the default of the ACLs.
 func (f *followedService) askDefault(ctx context.Context, source Destination) (Verdict, error) {
 	from, to := f.owner.asked(source), f.owner.asked(f.Destination)
 	var answer struct{ Allowed *bool }
@@ -264,11 +265,11 @@ func (f *followedService) askDefault(ctx context.Context, source Destination) (V
 	return Denied, nil
 }
 
-// take records what Consul says, and reports whether open connections are to end. A Consul that has lost its state,
-// whose index has gone backwards, ends none: an intention that is gone with it was not deleted. What denies them afterwards for
-// another reason was written, and ends them. Nor does what holds for another name than the connections have, when sluice takes it,
-// nor an answer to a watch that is over.
-func (f *followedService) take(v Verdict, why string, index uint64) (end bool) {
+// process records what Consul says, and reports whether open connections are to end. They stay:
+//   - after a loss of Consul's state (the index went backwards), which deletes no intention,
+//     until a denial for another reason is written;
+//   - when sluice gets another name, or the watch is over: the answer is not about them.
+func (f *followedService) process(v Verdict, why string, index uint64) (end bool) {
 	f.owner.mu.Lock()
 	defer f.owner.mu.Unlock()
 	if f.owner.byName[f.Destination] != f {
@@ -287,13 +288,13 @@ func (f *followedService) take(v Verdict, why string, index uint64) (end bool) {
 	f.vain = time.Time{}
 	f.changed.Send()
 	if before != Unknown || v == Denied {
-		f.noteTurnLocked()
+		f.logVerdictLocked()
 	}
 	return v == Denied && !lost && !(before == Unknown && f.renamed)
 }
 
-// noteTurnLocked tells people that the verdict has changed.
-func (f *followedService) noteTurnLocked() {
+// logVerdictLocked logs that the verdict has changed, and adds an event.
+func (f *followedService) logVerdictLocked() {
 	e := events.Event{Kind: events.KindPermitted, Level: events.Info, Service: f.Destination.String()}
 	log := f.owner.options.Log.Info()
 	if f.Verdict == Denied {
@@ -324,8 +325,8 @@ func (f *followedService) ended(err error) {
 	f.LastError = text
 }
 
-// Denial returns why the mesh does not let sluice connect to an instance, or did not a moment ago; nil: it does, or
-// that is not known, or the instance is not in the mesh.
+// Denial returns why the mesh denies sluice's connections to an instance, or did a moment ago. nil:
+// they are allowed, that is not known, or the instance is not in the mesh.
 func (all *Intentions) Denial(i discovery.Instance) *discovery.Denial {
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -335,8 +336,8 @@ func (all *Intentions) Denial(i discovery.Instance) *discovery.Denial {
 	return nil
 }
 
-// AwaitDenial is Denial for an instance that has just rejected sluice's certificate. It waits shortly, and until ctx
-// ends, for Consul to say why, unless such a wait was in vain a short time ago.
+// AwaitDenial is Denial for an instance that has just rejected sluice's certificate. It waits up to
+// 0.5 s, and until ctx ends, for Consul to say why, unless a wait was in vain within the last 10 s.
 func (all *Intentions) AwaitDenial(ctx context.Context, i discovery.Instance) *discovery.Denial {
 	ctx, cancel := context.WithTimeout(ctx, denialPatience)
 	defer cancel()
@@ -352,8 +353,8 @@ func (all *Intentions) AwaitDenial(ctx context.Context, i discovery.Instance) *d
 	}
 }
 
-// denialOrChange returns a denial, or what is closed when there may be one; neither: it makes no sense to wait. over:
-// the wait has ended.
+// denialOrChange returns a denial, or a channel that is closed when there may be one; neither:
+// there is no sense in a wait. over: the wait has ended.
 func (all *Intentions) denialOrChange(i discovery.Instance, over bool) (*discovery.Denial, <-chan struct{}) {
 	all.mu.Lock()
 	defer all.mu.Unlock()

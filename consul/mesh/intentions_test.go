@@ -176,13 +176,13 @@ func testTurns(t *testing.T) {
 	web := f.byName[Destination{Service: "web"}]
 	denied := func() bool { return f.Denial(instanceOf("web")) != nil }
 	verify.That(t, !denied(), "unknown is denied")
-	verify.That(t, !web.take(Allowed, "a", 10) && !denied(), "allowed")
-	verify.That(t, web.take(Denied, "b", 11) && denied(), "denied")
-	verify.That(t, !web.take(Denied, "c", 12) && f.Denial(instanceOf("web")).Why == "c", "another intention that denies is no turn")
-	verify.That(t, !web.take(ByRequest, "d", 13) && f.Denial(instanceOf("web")).Why == "c", "a denial that has just ended explains nothing")
+	verify.That(t, !web.process(Allowed, "a", 10) && !denied(), "allowed")
+	verify.That(t, web.process(Denied, "b", 11) && denied(), "denied")
+	verify.That(t, !web.process(Denied, "c", 12) && f.Denial(instanceOf("web")).Why == "c", "another intention that denies is no turn")
+	verify.That(t, !web.process(ByRequest, "d", 13) && f.Denial(instanceOf("web")).Why == "c", "a denial that has just ended explains nothing")
 	time.Sleep(denialLag)
 	verify.That(t, !denied(), "by request")
-	verify.That(t, !web.take(Denied, "e", 5) && denied(), "a lost state ends connections")
+	verify.That(t, !web.process(Denied, "e", 5) && denied(), "a lost state ends connections")
 	named := instanceOf("web")
 	named.ServerName = "web.default.external.internal.trust"
 	verify.That(t, f.Denial(named) != nil, "in a data centre with the name external: no denial")
@@ -199,7 +199,7 @@ func testTurns(t *testing.T) {
 	next.Restore(states)
 	next.Follow("sluice", []Destination{{Service: "web"}})
 	verify.Equal(t, *next.Denial(instanceOf("web")), *f.Denial(instanceOf("web")), "in the new process")
-	verify.That(t, !next.byName[Destination{Service: "web"}].take(Denied, "e", 6), "a turn in the new process")
+	verify.That(t, !next.byName[Destination{Service: "web"}].process(Denied, "e", 6), "a turn in the new process")
 	next.Follow("edge", []Destination{{Service: "web"}})
 	verify.That(t, next.Denial(instanceOf("web")) == nil, "what holds for another name counts")
 	verify.Equal(t, len(next.feed.All()), 0, "events of the new process")
@@ -230,7 +230,7 @@ func TestConnectionsThatALossHasSpared(t *testing.T) {
 		{Denied, "sluice", 9, true},
 		{Denied, "*", 10, false},
 	} {
-		verify.Equal(t, web.take(turn.v, turn.why, turn.index), turn.ends, "%+v", turn)
+		verify.Equal(t, web.process(turn.v, turn.why, turn.index), turn.ends, "%+v", turn)
 	}
 }
 
@@ -308,8 +308,8 @@ func TestAwaitDenial(t *testing.T) {
 		f.Pause()
 		f.Follow("sluice", []Destination{{Service: "web"}})
 		web := f.byName[Destination{Service: "web"}]
-		web.take(Allowed, "a", 10)
-		take := func(after time.Duration, v Verdict) { time.AfterFunc(after, func() { web.take(v, "b", 11) }) }
+		web.process(Allowed, "a", 10)
+		take := func(after time.Duration, v Verdict) { time.AfterFunc(after, func() { web.process(v, "b", 11) }) }
 		wait := func() (*discovery.Denial, time.Duration) {
 			start := time.Now()
 			return f.AwaitDenial(t.Context(), instanceOf("web")), time.Since(start)
@@ -318,7 +318,7 @@ func TestAwaitDenial(t *testing.T) {
 		take(30*time.Millisecond, Denied)
 		denial, took := wait()
 		verify.That(t, denial != nil && took == 30*time.Millisecond, "got %v after %v", denial, took)
-		web.take(Allowed, "a", 12)
+		web.process(Allowed, "a", 12)
 		time.Sleep(denialLag)
 		for _, want := range []time.Duration{denialPatience, 0, 0} {
 			denial, took = wait()

@@ -165,8 +165,8 @@ func parseAll(text string) (all []*x509.Certificate, err error) {
 	return all, nil
 }
 
-// verify returns why a chain, with the certificate of a member of the mesh first, is not valid for a use at the time
-// now, or nil.
+// verify returns why a chain is not valid for a use at the time now, or nil. Its first certificate
+// is a mesh member's.
 func (r *roots) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, now time.Time) error {
 	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {
@@ -181,7 +181,7 @@ func (r *roots) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, now time
 	return err
 }
 
-// Material is what sluice presents in the mesh, and whom it trusts: a leaf, and roots that verify it. It never changes.
+// Material is what sluice presents and trusts: a leaf, and roots that verify it. It never changes.
 type Material struct {
 	leaf  *leaf
 	roots *roots
@@ -198,7 +198,7 @@ func fits(l *leaf, r *roots, now time.Time) error {
 	return nil
 }
 
-// URI returns the SPIFFE URI of sluice, such as "spiffe://TRUSTDOMAIN/ns/default/dc/dc1/svc/sluice".
+// URI returns sluice's SPIFFE URI, such as "spiffe://TRUSTDOMAIN/ns/default/dc/dc1/svc/sluice".
 func (m *Material) URI() string { return m.leaf.uri.String() }
 
 // Expires returns when the leaf ends.
@@ -210,9 +210,9 @@ func (m *Material) partOfLife(percent int64) time.Time {
 	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) / 100 * time.Duration(percent))
 }
 
-// configFor returns the TLS of a new connection to a member of the mesh: with the leaf, and a server name that only mesh
-// gateways read. The member must have exactly one URI, with the trust domain of the mesh and a path such as
-// "/ns/default/dc/dc1/svc/web", and a chain that the roots verify.
+// configFor returns the TLS settings of a new connection to a member of the mesh. Only mesh
+// gateways read the server name. The member must have exactly one URI, with the mesh's trust domain
+// and a path such as "/ns/default/dc/dc1/svc/web", and a chain that the roots verify.
 func (m *Material) configFor(serverName, path string) *tls.Config {
 	return m.config(m.roots, serverName, (&url.URL{Scheme: "spiffe", Host: m.roots.text.TrustDomain, Path: path}).String())
 }
@@ -220,9 +220,10 @@ func (m *Material) configFor(serverName, path string) *tls.Config {
 // config is configFor for a member with one of several URIs, and a chain that r verify.
 func (m *Material) config(r *roots, serverName string, uris ...string) *tls.Config {
 	return &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		ServerName:         serverName,
-		InsecureSkipVerify: true, // no host name is in a certificate of the mesh; VerifyConnection verifies
+		MinVersion: tls.VersionTLS12,
+		ServerName: serverName,
+		// No host name is in a certificate of the mesh: VerifyConnection verifies.
+		InsecureSkipVerify: true,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return &m.leaf.certificate, nil
 		},
@@ -232,8 +233,8 @@ func (m *Material) config(r *roots, serverName string, uris ...string) *tls.Conf
 	}
 }
 
-// verifyPeer returns why a peer with a chain is not the one with one of the URIs, or nil. Consul compares URIs without regard to
-// case (verifyServerCertMatchesURI in its connect/tls.go).
+// verifyPeer returns why a peer's chain is not valid for one of the URIs, or nil. Consul compares
+// URIs without regard to case (verifyServerCertMatchesURI in its connect/tls.go).
 func (r *roots) verifyPeer(chain []*x509.Certificate, uris []string, now time.Time) error {
 	if len(chain) == 0 {
 		return errors.New("the peer has no certificate")

@@ -15,9 +15,9 @@ type peered struct {
 	*certificates.Follower
 }
 
-// Trust sets the files with the roots of peered clusters, by the names of the peerings: Consul's HTTP API has only the
-// roots that a peer had when the peering was established. A file is read again when it changes. The error is about
-// files that cannot be read, and whose clusters have no roots.
+// Trust sets the files with the roots of peered clusters, by the names of the peerings.
+// Consul's HTTP API only has a peer's roots from when the peering began. A file is read again when
+// it changes. The error is about files that cannot be read: their clusters have no roots.
 func (i *Identity) Trust(files map[string]string) error {
 	before := *i.peers.Load()
 	peers := make(map[string]peered, len(files))

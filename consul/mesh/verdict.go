@@ -13,7 +13,7 @@ const (
 	Unknown   Verdict = "unknown"    // Consul has not answered yet
 	Allowed   Verdict = "allowed"    // each connection
 	Denied    Verdict = "denied"     // none
-	ByRequest Verdict = "by request" // the peer decides for each request: the intention has permissions of layer 7
+	ByRequest Verdict = "by request" // the peer decides on each request, by permissions of layer 7
 )
 
 // Limits of an answer: an intention has up to 512 KiB, as every config entry.
@@ -56,8 +56,8 @@ func (i *intention) verdict() Verdict {
 	return Denied
 }
 
-// decodeMatch returns the intentions in an answer to a match for one destination, as they are sorted there: by
-// precedence, the first that is about a source decides.
+// decodeMatch returns the intentions in an answer to a match for one destination, sorted by
+// precedence: the first about a source decides.
 func decodeMatch(body []byte) ([]intention, error) {
 	if len(body) > maxMatchBytes {
 		return nil, fmt.Errorf("the intentions have more than %d MiB", maxMatchBytes>>20)
@@ -78,8 +78,8 @@ func decodeMatch(body []byte) ([]intention, error) {
 	return nil, nil
 }
 
-// decide returns what the intentions say about a source, and by which of them. found is false if none does: then
-// Consul's default holds.
+// decide returns what the intentions say about a source, and which one says it. found is false if
+// none does: then Consul's default holds.
 func decide(all []intention, source Destination) (v Verdict, why string, found bool) {
 	for _, i := range all {
 		if i.isFrom(source) {

@@ -20,7 +20,7 @@ import (
 type agentState struct {
 	url      string
 	clean    bool          // it has no registration of ours
-	again    bool          // a look is due after it was found clean: it may be registering, for the process before or without an answer
+	again    bool          // look again when clean: another process, or a lost answer, may register
 	made     *registration // by this process, perhaps; nil: none
 	several  bool          // several agents answer at the URL
 	settling bool          // with several: not yet exactly one of them has the registration
@@ -162,8 +162,7 @@ func mayHaveTaken(err error) bool {
 	return errors.Is(err, consul.ErrRegistered) || !unreached && !consul.Forbidden(err)
 }
 
-// tidy deregisters our other ids from the agent in use. A failure is retried at the
-// next check.
+// tidy deregisters our other ids from the agent in use. A failure is retried at the next check.
 func (r *Registrar) tidy(ctx context.Context, p *agentState, others []*api.AgentService) {
 	err := r.drop(ctx, p.url, others, "new id")
 	switch {
@@ -229,7 +228,7 @@ func (r *Registrar) clear(ctx context.Context, p *agentState, inUse string) {
 	}
 }
 
-// leaveInherited deregisters what the process before has registered at an agent that has not been looked at yet.
+// leaveInherited deregisters what the process before has registered at an agent not seen yet.
 func (r *Registrar) leaveInherited(ctx context.Context, p *agentState) {
 	found, err := r.ours(ctx, p.url)
 	if err == nil {

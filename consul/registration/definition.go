@@ -44,7 +44,7 @@ type Settings struct {
 
 	Name    string // of the service
 	ID      string // default: Name, the machine's name and the listener's port
-	Address string // default: the listener's; if that is unspecified, the node's or the outbound address
+	Address string // default: the listener's; if unspecified, the node's or the outbound address
 	Port    int    // default: the listener's
 	Tags    []string
 	Meta    map[string]string
@@ -73,7 +73,7 @@ type Check struct {
 type Self struct {
 	Host    string            // the machine's name, for the default id
 	Owner   Owner             // identifies who registers
-	Checked string            // "host:port" that the agent asks with CheckHTTP and CheckGRPC; "": it can ask nothing
+	Checked string            // "host:port" for CheckHTTP and CheckGRPC; "": it cannot be checked
 	Meta    map[string]string // of each registration, besides Settings.Meta
 }
 
@@ -177,7 +177,8 @@ func define(s Settings, self Self, agentURL string, outbound func(agentURL strin
 	if t != CheckNone {
 		r.Check = c
 	}
-	d := registration{AgentServiceRegistration: r, check: t, obsolete: []string{"service:" + r.ID}} // Consul's default id
+	// Without a name, Consul uses this id.
+	d := registration{AgentServiceRegistration: r, check: t, obsolete: []string{"service:" + r.ID}}
 	for _, other := range checkTypes {
 		if other != t {
 			d.obsolete = append(d.obsolete, checkID(r.ID, other))

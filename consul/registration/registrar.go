@@ -126,9 +126,8 @@ func (r *Registrar) Save() string {
 	return r.Self.Owner.Value
 }
 
-// Restore makes the registrations of owner, a result of Save in the process before, those
-// of this one: what differs from the settings is deregistered. "" changes nothing. Call it
-// before Run.
+// Restore makes the registrations of owner, a result of Save in the process before, those of this
+// one: what differs from the settings is deregistered. "" changes nothing. Call it before Run.
 func (r *Registrar) Restore(owner string) {
 	if owner == "" {
 		return
@@ -223,8 +222,7 @@ func (r *Registrar) wanted() (*Settings, bool) {
 	return r.settings, r.active
 }
 
-// round updates every agent that is due, and returns when the next one is. With anew
-// all are due.
+// round updates every agent that is due, and returns when the next one is. With anew all are due.
 func (r *Registrar) round(ctx context.Context, s *Settings, anew bool) (next time.Time) {
 	next = time.Now().Add(time.Hour)
 	inUse, done := "", s == nil // done: the agent in use is up to date
@@ -315,34 +313,34 @@ func (r *Registrar) update(ctx context.Context, p *agentState, s Settings, anew 
 }
 
 // setStatus stores and logs a status.
-func (r *Registrar) setStatus(now Status) {
+func (r *Registrar) setStatus(status Status) {
 	r.mu.Lock()
 	before := r.status
-	if now.State == StateOff && before.State == StateOff {
+	if status.State == StateOff && before.State == StateOff {
 		r.mu.Unlock()
 		return
 	}
-	now.Registrations, now.Errors, now.Leftovers = before.Registrations, before.Errors, before.Leftovers
-	now.Since = before.Since
-	if now.State != before.State {
-		now.Since = time.Now()
+	status.Registrations, status.Errors, status.Leftovers = before.Registrations, before.Errors, before.Leftovers
+	status.Since = before.Since
+	if status.State != before.State {
+		status.Since = time.Now()
 	}
-	if now.LastError != "" {
-		now.Errors++
+	if status.LastError != "" {
+		status.Errors++
 	}
-	r.status = now
-	if now.State == StateRegistered && !r.once {
+	r.status = status
+	if status.State == StateRegistered && !r.once {
 		r.once = true
 		close(r.registered)
 	}
 	r.mu.Unlock()
 	switch {
-	case now.LastError != "" && now.LastError != before.LastError:
-		r.Log.Warn().Str("service", now.Service).Str("id", now.ID).Str("error", now.LastError).
+	case status.LastError != "" && status.LastError != before.LastError:
+		r.Log.Warn().Str("service", status.Service).Str("id", status.ID).Str("error", status.LastError).
 			Msg("cannot register in Consul, will retry; the service runs nevertheless")
-	case now.State == StateRegistered && before.State == StateFailing:
-		r.Log.Info().Str("service", now.Service).Str("id", now.ID).Str("agent", now.Agent).
-			Stringer("after", now.Since.Sub(before.Since)).Msg("registration in Consul recovered")
+	case status.State == StateRegistered && before.State == StateFailing:
+		r.Log.Info().Str("service", status.Service).Str("id", status.ID).Str("agent", status.Agent).
+			Stringer("after", status.Since.Sub(before.Since)).Msg("registration in Consul recovered")
 	}
 }
 
@@ -351,8 +349,8 @@ func (r *Registrar) Listed() bool {
 	return slices.ContainsFunc(r.agents, func(p *agentState) bool { return p.made != nil })
 }
 
-// Leave deregisters the service from all agents concurrently, until ctx ends, also what the process before has
-// registered and Run has not seen yet. Call it after Run has returned, and again if it is still listed.
+// Leave deregisters the service from all agents concurrently, until ctx ends, also what the process
+// before has registered. Call it after Run has returned, and again while the service is listed.
 func (r *Registrar) Leave(ctx context.Context) {
 	var leaving sync.WaitGroup
 	for _, p := range r.agents {

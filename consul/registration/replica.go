@@ -10,7 +10,7 @@ import (
 const (
 	MetaReplica = "sluice-replica" // owner: the machine's name and the address of the admin API
 	MetaHost    = "sluice-host"    // the machine's name
-	MetaAdmin   = "sluice-admin"   // "host:port" of the admin API, with TLS "https://host:port", or "unix:PATH"; no host: the service's
+	MetaAdmin   = "sluice-admin"   // "[https://]host:port" or "unix:PATH"; no host: the service's
 	MetaVersion = "sluice-version" // of the program
 	MetaStarted = "sluice-started" // start of the process, RFC 3339
 	MetaConfig  = "sluice-config"  // hash of the configuration: in Settings.Meta

@@ -55,15 +55,15 @@ func (k *Keys[V]) forgetProposals() {
 // follow reads the keys until ctx ends.
 func (k *Keys[V]) follow(ctx context.Context) {
 	_ = k.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
-		Query: consul.KeysBelow(k.options.Prefix + "/"),
-		Read:  k.read,
-		Ended: k.ended,
-		Begin: k.begin,
+		Query:       consul.KeysBelow(k.options.Prefix + "/"),
+		Read:        k.read,
+		Ended:       k.ended,
+		BeforeQuery: k.begin,
 	})
 }
 
-// begin is called before each query, and returns how long it may block. The answer has what Consul has
-// accepted by now.
+// begin is called before each query, and returns how long it may block. The answer has what Consul
+// has accepted by now.
 func (k *Keys[V]) begin(context.Context) (time.Duration, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -83,7 +83,7 @@ func (k *Keys[V]) read(a consul.Answer, body []byte) error {
 	return nil
 }
 
-// setKnown makes pairs what Consul has. forgot says that it may have lost its state since the last answer.
+// setKnown sets what Consul has. forgot: it may have lost its state since the last answer.
 func (k *Keys[V]) setKnown(index uint64, pairs []api.KVPair, forgot bool) {
 	marked, mark := false, uint64(0)
 	for _, p := range pairs {
@@ -95,16 +95,16 @@ func (k *Keys[V]) setKnown(index uint64, pairs []api.KVPair, forgot bool) {
 		pairs = k.options.Select(pairs)
 	}
 	k.update(func() {
-		now, invalid := k.decodeLocked(pairs)
+		latest, invalid := k.decodeLocked(pairs)
 		if k.marked && !marked {
 			k.log.Warn().Msg(k.options.Name + ": Consul has lost its state, they are written again")
 		}
 		if k.began = k.began || marked; k.began && !marked {
-			k.restoreLocked(now)
-		} else if reverted := k.revertLocked(now, mark, forgot); len(reverted) > 0 {
+			k.restoreLocked(latest)
+		} else if reverted := k.revertLocked(latest, mark, forgot); len(reverted) > 0 {
 			k.log.Warn().Strs("keys_below", reverted).Msg(k.options.Name + ": Consul is back at an earlier state, what was changed since is written again")
 		}
-		k.known, k.invalid, k.index, k.marked, k.mark, k.current = now, invalid, index, marked, mark, true
+		k.known, k.invalid, k.index, k.marked, k.mark, k.current = latest, invalid, index, marked, mark, true
 		k.version = max(k.version, mark)
 		for key := range k.changes {
 			k.forgetConfirmedLocked(key)
@@ -116,7 +116,7 @@ func (k *Keys[V]) setKnown(index uint64, pairs []api.KVPair, forgot bool) {
 
 // decodeLocked returns the values of pairs, and which of them cannot be used.
 func (k *Keys[V]) decodeLocked(pairs []api.KVPair) (map[string]known[V], map[string]Invalid) {
-	now, invalid := make(map[string]known[V]), make(map[string]Invalid)
+	latest, invalid := make(map[string]known[V]), make(map[string]Invalid)
 	for _, pair := range pairs {
 		key := pair.Key[len(k.options.Prefix)+1:]
 		if key == markKey {
@@ -124,13 +124,13 @@ func (k *Keys[V]) decodeLocked(pairs []api.KVPair) (map[string]known[V], map[str
 		}
 		value, err := k.options.Decode(key, pair.Value)
 		if err == nil {
-			now[key] = known[V]{value, pair.ModifyIndex, pair.Flags}
+			latest[key] = known[V]{value, pair.ModifyIndex, pair.Flags}
 			continue
 		}
 		last := k.entryLocked(key)
 		used := !last.Absent
 		if used {
-			now[key] = known[V]{last.Value, pair.ModifyIndex, pair.Flags}
+			latest[key] = known[V]{last.Value, pair.ModifyIndex, pair.Flags}
 		}
 		reason := excerpt.Of(err.Error(), maxReason)
 		invalid[key] = Invalid{Key: pair.Key, Reason: reason, InUse: used, index: pair.ModifyIndex}
@@ -138,25 +138,25 @@ func (k *Keys[V]) decodeLocked(pairs []api.KVPair) (map[string]known[V], map[str
 			k.log.Warn().Str("error", reason).Str("key", pair.Key).Bool("last_in_use", used).Msg(k.options.Name + ": a key in Consul cannot be used")
 		}
 	}
-	return now, invalid
+	return latest, invalid
 }
 
-// restoreLocked makes changes of the values that Consul has lost: values that it had, or has accepted,
-// and that are not in now.
-func (k *Keys[V]) restoreLocked(now map[string]known[V]) {
+// restoreLocked restores values that Consul had, or has accepted, and that latest lacks.
+func (k *Keys[V]) restoreLocked(latest map[string]known[V]) {
 	for _, key := range k.keysLocked() {
 		e, c := k.entryLocked(key), k.changes[key]
-		_, still := now[key]
+		_, still := latest[key]
 		if !still && !e.Absent && (c == nil || c.accepted || c.proposed) {
 			k.restoreKeyLocked(key, e.Value, 0)
 		}
 	}
 }
 
-// revertLocked makes changes of what this replica has seen later than now, the values in an answer with this version of the mark, and
-// returns the keys. See "Versions" in the package comment.
-func (k *Keys[V]) revertLocked(now map[string]known[V], mark uint64, forgot bool) (reverted []string) {
-	seen := func(key string) (e Entry[V], known bool) { // what counted before, if it is not about to be written
+// revertLocked restores what this replica has seen later than latest, the values of an answer with
+// this version of the mark. It returns the keys. See "Versions" in the package comment.
+func (k *Keys[V]) revertLocked(latest map[string]known[V], mark uint64, forgot bool) (reverted []string) {
+	// seen returns what counted before. known is false while that is about to be written.
+	seen := func(key string) (e Entry[V], known bool) {
 		c := k.changes[key]
 		e = k.entryLocked(key)
 		if c != nil && c.accepted {
@@ -165,7 +165,7 @@ func (k *Keys[V]) revertLocked(now map[string]known[V], mark uint64, forgot bool
 		return e, c == nil || c.proposed || c.accepted && (c.due || forgot)
 	}
 	back := forgot || mark < k.version
-	for key, n := range now {
+	for key, n := range latest {
 		e, known := seen(key)
 		switch {
 		case !known || n.version == 0:
@@ -180,7 +180,8 @@ func (k *Keys[V]) revertLocked(now map[string]known[V], mark uint64, forgot bool
 	back = back || len(reverted) > 0
 	for _, key := range k.keysLocked() {
 		e, known := seen(key)
-		if _, there := now[key]; known && !there && !e.Absent && back && mark <= k.version { // nobody has ended one since
+		// With mark <= k.version, nobody has ended a value since.
+		if _, there := latest[key]; known && !there && !e.Absent && back && mark <= k.version {
 			k.restoreKeyLocked(key, e.Value, e.Version)
 			reverted = append(reverted, key)
 		}

@@ -18,7 +18,7 @@ import (
 // Options configure Keys.
 type Options[V any] struct {
 	Consul *consul.Client
-	Prefix string               // of the keys, without a slash at its end; "": other replicas do not get them
+	Prefix string               // of the keys, without a final slash; "": no other replica has them
 	Wait   func() time.Duration // of blocking queries
 
 	// Decode returns the value of a key, or why it cannot be used. Names of keys are without the
@@ -26,13 +26,12 @@ type Options[V any] struct {
 	Decode func(key string, value []byte) (V, error)
 	// Select, if not nil, gets all keys of each answer, and returns the keys that have values.
 	Select func([]api.KVPair) []api.KVPair
-	// Changed is called when what counts may have changed by other replicas. It may call all methods
+	// Changed is called when other replicas may have changed values. It may call all methods
 	// but Pause.
 	Changed func()
 	// Beside, if not nil, is called by Resume in a goroutine, and returns when its context ends.
 	Beside func(context.Context)
-	// MayWrite reports whether this process may write to Consul now; nil: always. Changes wait until
-	// it may.
+	// MayWrite reports whether this process may write to Consul; nil: always. Changes wait for it.
 	MayWrite func() bool
 
 	Name  string // of the values, for people: "operators' orders"
@@ -72,16 +71,16 @@ type known[V any] struct {
 	version uint64 // see the package comment; 0: not known
 }
 
-// Condition reports whether a change has become void. now is what Consul has, and index the index of its
-// last change; 0: there is no such key. The zero now also stands for one that cannot be used.
-type Condition[V any] func(now V, index uint64) (void bool)
+// Condition reports whether a change has become void. latest is Consul's value, also zero if it
+// cannot be used, and index that of its last change; 0: there is no such key.
+type Condition[V any] func(latest V, index uint64) (void bool)
 
 // change is a change of a key.
 type change[V any] struct {
 	value    *V           // nil: it is deleted
 	void     Condition[V] // nil: never
 	restores bool         // what Consul has lost, or has as it was earlier
-	version  uint64       // with restores: void if Consul has it or a later one; accepted: the one written; 0: not known
+	version  uint64       // restores: void if Consul has it or later; accepted: as written; 0: none
 	proposed bool         // it counts when Consul has accepted it
 
 	accepted bool   // by Consul, or void
@@ -164,8 +163,8 @@ func (k *Keys[V]) Put(key string, value V, void Condition[V]) {
 	k.wake.Send()
 }
 
-// RestoreLost gives a key a value that Consul has lost, unless Consul has one again; or with a
-// version above 0, one of this version or a later one.
+// RestoreLost gives a key a value that Consul has lost, unless Consul has one again; if version is
+// above 0, only one of that version or later counts.
 func (k *Keys[V]) RestoreLost(key string, value V, version uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -173,7 +172,7 @@ func (k *Keys[V]) RestoreLost(key string, value V, version uint64) {
 	k.wake.Send()
 }
 
-// restoreKeyLocked gives a key a value that Consul has lost, or has as it was before a version; 0: it must have none.
+// restoreKeyLocked gives a key a lost value, unless Consul has this version or later; 0: any.
 func (k *Keys[V]) restoreKeyLocked(key string, value V, version uint64) {
 	there := func(_ V, index uint64) bool { return index > 0 } // another replica was faster
 	k.changes[key] = &change[V]{value: &value, void: there, restores: true, version: version}
@@ -187,15 +186,16 @@ func (k *Keys[V]) Delete(key string, void Condition[V]) {
 	switch {
 	case !k.Shared():
 		delete(k.changes, key)
-	case void != nil && k.changes[key] == nil && n.index > 0 && void(n.value, n.index): // no write is needed to know that
+	// No write is needed to know that the deletion is void.
+	case void != nil && k.changes[key] == nil && n.index > 0 && void(n.value, n.index):
 	default:
 		k.changes[key] = &change[V]{void: void}
 		k.wake.Send()
 	}
 }
 
-// Propose gives a key a value if Consul accepts it before the key has another one, and it is not void. It reports false,
-// and does nothing, while the key is changing. void may be nil.
+// Propose gives a key a value if Consul accepts it before another one and it is not void.
+// While the key is changing, it does nothing and reports false. void may be nil.
 func (k *Keys[V]) Propose(key string, value V, void Condition[V]) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -203,7 +203,7 @@ func (k *Keys[V]) Propose(key string, value V, void Condition[V]) bool {
 		return false
 	}
 	last := k.known[key].index
-	changed := func(now V, index uint64) bool { return index != last || void != nil && void(now, index) }
+	changed := func(latest V, index uint64) bool { return index != last || void != nil && void(latest, index) }
 	k.changes[key] = &change[V]{value: &value, void: changed, proposed: true}
 	k.wake.Send()
 	return true
@@ -275,16 +275,16 @@ func (k *Keys[V]) Current() bool {
 	return k.current && k.failure == nil
 }
 
-// Errors returns the errors of the last query and of the last write to Consul; nil: it succeeded, or
-// there is nothing to write.
+// Errors returns the errors of the last query and of the last write to Consul; nil: it succeeded,
+// or there is nothing to write.
 func (k *Keys[V]) Errors() (query, write error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.failure, k.refused
 }
 
-// Await waits until Consul has accepted the latest change of a key, at most for timeout, and returns
-// why it has not. Without other replicas it returns at once.
+// Await waits until Consul has accepted the latest change of a key, at most for timeout.
+// It returns why Consul has not. Without other replicas it returns at once.
 func (k *Keys[V]) Await(ctx context.Context, key string, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errors.New("no answer of Consul yet"))
 	defer cancel()
@@ -301,8 +301,8 @@ func (k *Keys[V]) Await(ctx context.Context, key string, timeout time.Duration) 
 	}
 }
 
-// progressOf reports whether the latest change of a key was written, or why it was not, and returns what is closed
-// when that may have changed.
+// progressOf reports whether the latest change of a key was written, or why it was not.
+// progress is closed when that may have changed.
 func (k *Keys[V]) progressOf(key string) (progress <-chan struct{}, done bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -47,7 +47,7 @@ func (k *Keys[V]) write(ctx context.Context) {
 	}
 }
 
-// writeAll carries out all changes once: first changes that restore, then the mark, then the others.
+// writeAll writes all changes once: first restored values, then the mark, then the others.
 func (k *Keys[V]) writeAll(ctx context.Context) error {
 	restoring, others := make(map[string]*change[V]), make(map[string]*change[V])
 	k.mu.Lock()
@@ -63,7 +63,8 @@ func (k *Keys[V]) writeAll(ctx context.Context) error {
 		values = values || c.value != nil
 	}
 	lacksMark, raises := values && !k.marked, k.marked && k.mark < k.version
-	var witness *api.KVPair // while Consul has it with this index, it has lost nothing since the last answer
+	// While Consul has the witness at this index, it has lost nothing since the last answer.
+	var witness *api.KVPair
 	for key, n := range k.known {
 		if n.index > 0 {
 			witness = &api.KVPair{Key: key, ModifyIndex: n.index}
@@ -84,8 +85,8 @@ func (k *Keys[V]) writeAll(ctx context.Context) error {
 	return cmp.Or(k.carryOutAll(ctx, others), failure)
 }
 
-// writeMark writes the mark, unless another replica has. If Consul has the witness no more, it has lost its state again: the mark
-// would say that all was deleted. Without a witness, there was nothing to lose.
+// writeMark writes the mark, unless another replica has. If Consul lacks the witness, it has lost
+// its state again, and the mark would mean that all was deleted. nil: there was nothing to lose.
 func (k *Keys[V]) writeMark(ctx context.Context, witness *api.KVPair) error {
 	mark := &api.KVPair{Key: k.name(markKey)}
 	k.locked(func() { mark.Flags = k.version })
@@ -160,13 +161,13 @@ func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]
 
 var errLost = errors.New("lost by Consul since it accepted the change")
 
-// maxConflicts is how often a change is tried again at once, because others have changed something meanwhile.
+// maxConflicts is how often a change is tried again at once after changes of others.
 const maxConflicts = 20
 
 var errConflicts = errors.New("others change the keys all the time")
 
-// carryOut changes a key, unless the change is void. It reports whether Consul lacks the key now, and
-// the index of an answer that shows it, with the version of the value there.
+// carryOut writes a change, unless it is void. It reports whether Consul lacks the key now,
+// the index of an answer that shows it, and the version of the value there.
 func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void, absent bool, seen, version uint64, err error) {
 	var text []byte
 	if c.value != nil {
@@ -182,7 +183,8 @@ func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void,
 		}
 		absent, seen = pair == nil, answer.Index
 		if absent {
-			k.locked(func() { k.index = min(k.index, answer.Index) }) // Consul may have begun anew since the last answer
+			// Consul may have begun anew since the last answer.
+			k.locked(func() { k.index = min(k.index, answer.Index) })
 			pair = &api.KVPair{Key: k.name(key)}
 		} else {
 			seen, version = pair.ModifyIndex, pair.Flags
@@ -209,8 +211,9 @@ func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void,
 	}
 }
 
-// writeKey writes or deletes a key, if it and the mark are as Consul has them now. What is written has a higher version than both and than all
-// that this replica has seen, and the time in milliseconds at least: so a replica that has seen nothing is later than what was before it.
+// writeKey writes or deletes a key, if it and the mark are as Consul has them now. The version
+// is above both and all that this replica has seen, and at least the time in milliseconds:
+// so a replica that has seen nothing writes later versions than before.
 func (k *Keys[V]) writeKey(ctx context.Context, pair *api.KVPair, c *change[V]) (done bool, err error) {
 	kv := k.options.Consul.KV()
 	mark, _, err := kv.Get(ctx, k.name(markKey), 0, 0)
@@ -247,9 +250,9 @@ func (k *Keys[V]) isVoid(key string, c *change[V], pair *api.KVPair) bool {
 	if c.void == nil {
 		return false
 	}
-	now, err := k.options.Decode(key, pair.Value)
+	latest, err := k.options.Decode(key, pair.Value)
 	if err != nil {
-		now = *new(V)
+		latest = *new(V)
 	}
-	return c.void(now, pair.ModifyIndex)
+	return c.void(latest, pair.ModifyIndex)
 }

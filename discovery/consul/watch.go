@@ -59,9 +59,9 @@ func (s *source) newWatch(guard discovery.Guard, before discovery.WatchState, re
 		Watcher:  watcher,
 		filtered: watcher.Memory().Filtered,
 		loop: s.client.NewLoop(consul.LoopOptions{
-			Remote:      s.options.Datacenter != "" || s.options.Peer != "",
-			UserDefined: s.options.Filter != "" || s.options.PreparedQuery != "",
-			Uncounted:   s.options.PreparedQuery != "",
+			Remote:              s.options.Datacenter != "" || s.options.Peer != "",
+			UserDefined:         s.options.Filter != "" || s.options.PreparedQuery != "",
+			ExcludeFromCapacity: s.options.PreparedQuery != "",
 		}),
 	}
 	w.loop.Last = watcher.Memory().Index

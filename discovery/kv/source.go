@@ -61,10 +61,10 @@ func (s *source) String() string { return fmt.Sprintf("consul key %q", s.options
 func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	w := &watch{source: s, set: before.Set, Watcher: discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation}, before, report)}
 	return s.client.Follow(ctx, consul.FollowOptions{
-		Query: consul.OneKey(s.options.Key),
-		Begin: w.begin,
-		Read:  func(a consul.Answer, body []byte) error { return w.read(ctx, a, body) },
-		Ended: w.ended,
+		Query:       consul.OneKey(s.options.Key),
+		BeforeQuery: w.begin,
+		Read:        func(a consul.Answer, body []byte) error { return w.read(ctx, a, body) },
+		Ended:       w.ended,
 	})
 }
 

@@ -21,8 +21,8 @@ type reading struct {
 func (r *run) follow(ctx context.Context) {
 	var now reading
 	_ = r.client.Follow(ctx, consul.FollowOptions{
-		Query: consul.OneKey(r.options.Key),
-		Begin: func(context.Context) (time.Duration, error) { return r.within(time.Now()), nil },
+		Query:       consul.OneKey(r.options.Key),
+		BeforeQuery: func(context.Context) (time.Duration, error) { return r.within(time.Now()), nil },
 		Read: func(a consul.Answer, body []byte) (err error) {
 			now, err = r.read(ctx, a, body)
 			return err

@@ -115,9 +115,9 @@ func (v *overview) followList(ctx context.Context, path string, read func([]byte
 // follow follows a list until ctx ends. For begin see consul.FollowOptions.
 func (v *overview) follow(ctx context.Context, path string, read func(consul.Answer, []byte) error, begin func(context.Context) (time.Duration, error)) {
 	_ = v.client.Follow(ctx, consul.FollowOptions{ // ends with ctx
-		Query: v.query(path),
-		Wait:  v.wait,
-		Begin: begin,
+		Query:       v.query(path),
+		Wait:        v.wait,
+		BeforeQuery: begin,
 		Read: func(a consul.Answer, body []byte) error {
 			err := read(a, body)
 			if err == nil && a.Forgot {
@@ -125,9 +125,9 @@ func (v *overview) follow(ctx context.Context, path string, read func(consul.Ans
 			}
 			return err
 		},
-		Ended:     func(err error) { v.note(path, err) },
-		Volume:    v.volume,
-		Uncounted: true,
+		Ended:               func(err error) { v.note(path, err) },
+		Volume:              v.volume,
+		ExcludeFromCapacity: true,
 	})
 }
 
