@@ -186,7 +186,7 @@ func TestPeersOfTheMesh(t *testing.T) {
 		m.Intend(t, service, meshtest.Allow("sluice"))
 		m.AwaitPassing(t, service, n)
 	}
-	const checked = `interval: 100ms, failing_interval: 100ms, timeout: 2s, unhealthy_threshold: 1`
+	const checked = `interval: 100ms, failing_interval: 100ms, timeout: 2s, unhealthy_threshold: 2`
 	text := fmt.Sprintf(`
 listeners: [{ name: web, address: "127.0.0.1:0" }, { name: bytes, address: "127.0.0.1:0", protocol: tcp, service: tcp }]
 shutdown: { grace: 1h }
