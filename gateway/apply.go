@@ -173,21 +173,21 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		p.routes.AwaitKeys(ctx, g.waits.warm)
 		g.certificates.Await(ctx, tlsOf(p.listeners), g.waits.warm)
 	}
-	g.services.join(p.services)
-	if err := g.services.regroup(p.services); err != nil {
+	g.services.useMeshTLS(p.services)
+	if err := g.services.applyGroups(p.services); err != nil {
 		return err
 	}
 	former := g.routes.Swap(p.routes)
 	g.proxy.SetTable(p.routes.Table, namesOf(p.listeners))
 	g.requestLog.apply(p, g.proxy) // at once: whom to believe, and whom the routes let in, belong together
 	g.services.watch(p.services, true)
-	former.Close(p.routes, g.waits.late)
+	former.Close(p.routes, g.waits.retire)
 	for i, l := range p.listeners {
 		l.streams.Store(p.routes.Streams[i])
 	}
 	g.listeners.apply(p.listeners, c)
 	g.certificates.Retain()
-	g.services.retain(p.services, g.waits.late)
+	g.services.retain(p.services, g.waits.retire)
 	g.mesh.leave(c)
 	return nil
 }

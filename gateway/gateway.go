@@ -137,7 +137,7 @@ type waits struct {
 	certificates time.Duration // certificatesEvery
 	start        time.Duration // startTimeout
 	warm         time.Duration // warmTimeout
-	late         time.Duration // lateTimeout
+	retire       time.Duration // retireTimeout
 	applyFound   time.Duration // applyFoundRetry
 	takeover     time.Duration // takeoverTimeout
 	paused       time.Duration // pauseTimeout
@@ -160,7 +160,7 @@ func New(o Options) (_ *Gateway, err error) {
 	}
 	g := &Gateway{
 		options: o, failed: make(chan error, 1),
-		waits: waits{certificatesEvery, startTimeout, warmTimeout, lateTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout},
+		waits: waits{certificatesEvery, startTimeout, warmTimeout, retireTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout},
 	}
 	if g.documents, err = live.Load(o.Input); err != nil {
 		return nil, err

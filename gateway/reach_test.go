@@ -224,14 +224,14 @@ func TestFirstReportOfAFormerSource(t *testing.T) {
 	})
 	go func() { _ = manager.Run(t.Context()) }()
 	first, next := namedSource{"first", make(chan discovery.Report)}, namedSource{"next", make(chan discovery.Report)}
-	star.reach(reach{source: first.name}, true)
+	star.setTLS(peerTLS{source: first.name}, true)
 	manager.Watch("star", first)
-	star.reach(reach{source: next.name, named: true}, true) // as watch does
+	star.setTLS(peerTLS{source: next.name, named: true}, true) // as watch does
 	first.reports <- discovery.Report{Known: true}
 	verify.Equal(t, <-said, first.name, "source that has reported")
-	verify.That(t, !star.inPool.Load().named, "the instances of the former source are reached as those of the next")
+	verify.That(t, !star.currentTLS.Load().named, "the instances of the former source are reached as those of the next")
 	manager.Watch("star", next)
 	next.reports <- discovery.Report{Known: true}
 	verify.Equal(t, <-said, next.name, "source that has reported")
-	verify.That(t, star.inPool.Load().named, "the instances of the next source are reached as those of the former one")
+	verify.That(t, star.currentTLS.Load().named, "the instances of the next source are reached as those of the former one")
 }

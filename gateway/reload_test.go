@@ -24,7 +24,7 @@ import (
 func TestReloadPreservesPeersAndTheirState(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
-	r := start(t, static("a", a, "b", b), func(g *Gateway) { g.waits.late = time.Millisecond })
+	r := start(t, static("a", a, "b", b), func(g *Gateway) { g.waits.retire = time.Millisecond })
 	r.get("/")
 	pool := r.services.get("a").pool
 	peer := pool.Snapshot().All[0]
@@ -97,7 +97,7 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 	t.Parallel()
 	slow, arrived, finish := slowOrigin(t)
 	a := origin(t, "a")
-	r := start(t, static("a", a, "slow", slow), func(g *Gateway) { g.waits.late = time.Millisecond })
+	r := start(t, static("a", a, "slow", slow), func(g *Gateway) { g.waits.retire = time.Millisecond })
 	var body string
 	var request sync.WaitGroup
 	request.Go(func() { _, body = r.get("/slow") })
@@ -117,7 +117,7 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 func TestPoolsOfAServiceRemovedTwice(t *testing.T) {
 	t.Parallel()
 	a, b := static("a", origin(t, "a")), static("b", origin(t, "b"))
-	r := start(t, a, func(g *Gateway) { g.waits.late = patience })
+	r := start(t, a, func(g *Gateway) { g.waits.retire = patience })
 	first := r.services.get("a").pool
 	removed := func() { t.Helper(); r.await("a is removed", func() bool { return r.services.get("a") == nil }) }
 	r.replace(b)
@@ -140,7 +140,7 @@ func TestRemovedServiceServesLateRequests(t *testing.T) {
 	})
 	text := static("a", origin(t, "a"))
 	with := strings.Replace(text, "service: a }", "service: a, forward_auth: { url: 'http://"+server+"/' } }", 1)
-	r := start(t, with, func(g *Gateway) { g.waits.late = patience })
+	r := start(t, with, func(g *Gateway) { g.waits.retire = patience })
 	var status int
 	var body string
 	var request sync.WaitGroup

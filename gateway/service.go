@@ -17,9 +17,12 @@ type service struct {
 	name    string
 	pool    *balancer.Pool
 	checker *healthcheck.Checker // of the peers of the pool
-	gate    *catalog.Gate        // before the pool; set when the service comes into use; nil for one that a discovery chain leads to
+	// gate is before the pool. It is set when the service comes into use. nil: a discovery chain
+	// leads to the service.
+	gate *catalog.Gate
 
-	first     chan struct{} // closed when the pool has its first set, and has checked it if must_pass_first is set
+	// first is closed when the pool has its first set, and with must_pass_first has checked it.
+	first     chan struct{}
 	firstOnce sync.Once
 
 	failed []failedPeer // peers whose active checks fail in a service that this one replaces
@@ -27,13 +30,14 @@ type service struct {
 	certificates atomic.Pointer[[]certificates.Use] // of connections to the peers
 	mesh         certificates.Security              // of requests to instances in the mesh
 
-	// The instances in the pool are reached as inPool says, and those of the source as reaches says: a reload may have changed
-	// the source, and the pool keeps the former ones until there is a set of it.
+	// After a reload has changed the source, the pool keeps the instances of the former source
+	// until the new one has reported a set: currentTLS is for the instances in the pool, and
+	// wantedTLS for those of the source.
 
-	inPool atomic.Pointer[reach] // stored with mu held
-	mu     sync.Mutex
+	currentTLS atomic.Pointer[peerTLS] // stored with mu held
+	mu         sync.Mutex
 	// mu guards the fields below.
-	reaches *reach
+	wantedTLS *peerTLS
 
 	// What was last applied, for the goroutine that applies configurations.
 
@@ -41,73 +45,75 @@ type service struct {
 	spec   sourceSpec
 }
 
-// reach is how the instances of a source are reached. It is not changed.
-type reach struct {
+// peerTLS says how to connect to the instances of a source. It is not changed.
+type peerTLS struct {
 	source string                // its name
 	named  bool                  // the operator names their addresses
 	tls    certificates.Security // of requests to those outside of the mesh; nil: without TLS
 }
 
 func newService(name string, mesh certificates.Security, checker *healthcheck.Checker) *service {
-	s := &service{name: name, mesh: mesh, checker: checker, first: make(chan struct{}), reaches: new(reach)}
-	s.inPool.Store(s.reaches)
+	s := &service{name: name, mesh: mesh, checker: checker, first: make(chan struct{}), wantedTLS: new(peerTLS)}
+	s.currentTLS.Store(s.wantedTLS)
 	s.certificates.Store(new([]certificates.Use))
 	return s
 }
 
-// security returns the TLS of requests to an instance that is in the mesh or not; nil: without TLS. While a reload moves the
-// service into the mesh or out of it, there are still instances of before.
+// security returns the TLS of requests to an instance in the mesh, or to one outside of it. nil:
+// without TLS. While a reload moves the service into the mesh or out of it, the pool has both
+// kinds.
 func (s *service) security(inMesh bool) certificates.Security {
 	if inMesh {
 		return s.mesh
 	}
-	return s.inPool.Load().tls
+	return s.currentTLS.Load().tls
 }
 
-// known returns how the instances of the source are reached.
-func (s *service) known() reach {
+// wanted returns wantedTLS.
+func (s *service) wanted() peerTLS {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return *s.reaches
+	return *s.wantedTLS
 }
 
-// reach sets how the instances of the source are reached: of another one than before those that it reports from now on.
-func (s *service) reach(r reach, another bool) {
+// setTLS sets wantedTLS. another: the source is another one, so the instances in the pool keep
+// theirs.
+func (s *service) setTLS(t peerTLS, another bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !another && s.inPool.Load() == s.reaches {
-		s.inPool.Store(&r)
+	if !another && s.currentTLS.Load() == s.wantedTLS {
+		s.currentTLS.Store(&t)
 	}
-	s.reaches = &r
+	s.wantedTLS = &t
 }
 
-// join makes instances outside of the mesh be reached as those in it.
-func (s *service) join() {
+// useMeshTLS connects by the mesh also to instances outside of it.
+func (s *service) useMeshTLS() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	source := &reach{s.reaches.source, s.reaches.named, s.mesh}
-	if now := s.inPool.Load(); now == s.reaches {
-		s.inPool.Store(source)
+	source := &peerTLS{s.wantedTLS.source, s.wantedTLS.named, s.mesh}
+	if current := s.currentTLS.Load(); current == s.wantedTLS {
+		s.currentTLS.Store(source)
 	} else {
-		s.inPool.Store(&reach{now.source, now.named, s.mesh})
+		s.currentTLS.Store(&peerTLS{current.source, current.named, s.mesh})
 	}
-	s.reaches = source
+	s.wantedTLS = source
 }
 
-// sourceChanged reports whether the pool gets a set of another source than its instances are reached as, of which it has had
-// none as a whole. If it gets a whole one now, all instances are reached as those of this source from now on.
+// sourceChanged reports whether a set is from a source whose TLS settings are not in use yet. With
+// a whole set they are in use from now on.
 func (s *service) sourceChanged(source string, whole bool) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed = source == s.reaches.source && s.inPool.Load() != s.reaches
+	changed = source == s.wantedTLS.source && s.currentTLS.Load() != s.wantedTLS
 	if changed && whole {
-		s.inPool.Store(s.reaches)
+		s.currentTLS.Store(s.wantedTLS)
 	}
 	return changed
 }
 
-// apply passes a full set of instances to the pool, of a service with a leader only this one. whole says that it is the last set
-// of the watch.
+// apply passes a full set of instances to the pool. Of a service with a leader it passes the leader
+// only. whole: it is the latest set of the watch.
 func (s *service) apply(set discovery.Set, whole bool) {
 	apply := s.pool.Apply
 	if s.sourceChanged(set.Source, whole) {

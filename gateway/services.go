@@ -29,9 +29,9 @@ import (
 	"sluice/tags/catalog"
 )
 
-// services are the services in use, with their watches, pools and health checks, and the pools of removed
-// services that still drain. Their methods may be called concurrently, except apply, watch and retain, which only
-// the goroutine that applies configurations calls.
+// services are the services in use, with their watches, pools and health checks, and the pools of
+// removed services that still drain. Their methods may be called concurrently, except apply, watch
+// and retain, which only the goroutine that applies configurations calls.
 type services struct {
 	registries *registries
 	mesh       certificates.Security // of connections to peers in the mesh
@@ -39,7 +39,7 @@ type services struct {
 	proxy      *proxy.Server // makes the transports to peers
 	machine    *locality.Machine
 	tags       *catalog.Reader
-	orders     func() operator.Set // the orders that stand
+	orders     func() operator.Set // by operators, about peers
 	warm       <-chan struct{}     // closed when clients may be served
 	log        zerolog.Logger
 
@@ -51,14 +51,15 @@ type services struct {
 	journal   *journal.Journal
 	witness   func(*balancer.Pool) balancer.Witness // of new pools; nil: none
 
-	obeying sync.Mutex // held by obey: the orders that it read last count
+	applyingOrders sync.Mutex // held by applyOrdersTo: the latest orders win
 
 	mu      sync.RWMutex // guards the fields below
 	byName  map[string]*service
 	retired []*balancer.Pool // the latest first
 }
 
-// open begins with what c, the first configuration, has for all services. It must be called once, before all else.
+// open begins with what c, the first configuration, has for all services. It must be called once,
+// before all else.
 func (s *services) open(c *config.Config, owner *operator.Ownership, feed *events.Feed) (err error) {
 	s.byName = make(map[string]*service)
 	s.journal = journal.New(feed, s.log)
@@ -139,8 +140,8 @@ func (s *services) save() outOfService {
 
 func (s *services) restore(former outOfService) { s.former = former }
 
-// failedOfFormer returns the peers whose active checks fail, of a service with the source of p, in use or of the old process, that c
-// lacks: c has another name for it.
+// failedOfFormer returns the failing peers of the service that p renames: c lacks it, and it has
+// the source of p, in this process or in the old one.
 func (s *services) failedOfFormer(c *config.Config, p *servicePlan) (failed []failedPeer) {
 	for name, list := range s.former.Failed {
 		if _, stays := c.Services[name]; stays || closed(s.warm) {
@@ -162,8 +163,8 @@ func (s *services) failedOfFormer(c *config.Config, p *servicePlan) (failed []fa
 	return failed
 }
 
-// failedBefore returns Options.FailedBefore of the pool of a service. A peer that joins later was not in the old process, or in
-// the service that had another name.
+// failedBefore returns Options.FailedBefore of the pool of a service. It says nothing about a peer
+// that comes later: neither the old process nor the renamed service had it.
 func (s *services) failedBefore(of *service) func(discovery.Instance) string {
 	return func(i discovery.Instance) string {
 		key := i.Key()
@@ -208,11 +209,12 @@ func (s *services) withFailures(name string, set []discovery.Instance) []discove
 	return set
 }
 
-// neededEvery is the time between two looks at which services must be watched after all, in a process that was replaced.
+// neededEvery is how often a process that was replaced looks which services it must watch again.
 const neededEvery = 200 * time.Millisecond
 
-// followNeeded watches some services while all else is paused because another process watches Consul: those with a leader, as a
-// connection to an instance that no longer leads must end here too, and those in which requests wait for a peer.
+// followNeeded watches some services while another process watches Consul: those in which requests
+// wait for a peer, and those with a leader, because connections to an instance that no longer leads
+// must end here too.
 func (s *services) followNeeded() {
 	s.discovery.ResumeSome(func(name string) bool {
 		configured, pool := s.registries.config().Services[name], s.pool(name)
@@ -277,17 +279,17 @@ func (s *services) certificates() (uses []certificates.Use) {
 	return uses
 }
 
-// applyOrders makes all pools obey the orders that stand.
+// applyOrders passes the operators' orders to all pools.
 func (s *services) applyOrders() {
 	for _, service := range s.all() {
-		s.obey(service.pool)
+		s.applyOrdersTo(service.pool)
 	}
 }
 
-// obey makes a pool obey the orders that stand.
-func (s *services) obey(pool *balancer.Pool) {
-	s.obeying.Lock()
-	defer s.obeying.Unlock()
+// applyOrdersTo passes the operators' orders to a pool.
+func (s *services) applyOrdersTo(pool *balancer.Pool) {
+	s.applyingOrders.Lock()
+	defer s.applyingOrders.Unlock()
 	pool.SetMaintenance(s.orders().Maintenance(pool.Name()))
 	pool.SetOrders(func(i discovery.Instance) balancer.Orders { return s.orders().For(i) })
 }
@@ -297,7 +299,7 @@ func (s *services) obey(pool *balancer.Pool) {
 func (s *services) mayConnect(of *service) func(discovery.Instance, netip.AddrPort) error {
 	return func(i discovery.Instance, to netip.AddrPort) error {
 		return s.machine.MayConnect(to, locality.Origin{
-			Trusted:     s.registries.config().Discovery.AllowLocal || of.inPool.Load().named,
+			Trusted:     s.registries.config().Discovery.AllowLocal || of.currentTLS.Load().named,
 			Node:        i.Node,
 			NodeAddress: i.NodeAddress,
 		})
@@ -322,7 +324,8 @@ func (s *services) watches() map[string]discovery.WatchStatus {
 }
 
 // awaitKnown waits until the pools have each set that is known without a registry, the set of the
-// configuration or of the snapshot, so that no client comes before them however slow the machine is.
+// configuration or of the snapshot, so that no client comes before them however slow the machine
+// is.
 func (s *services) awaitKnown(ctx context.Context, timeout time.Duration) {
 	s.discovery.UseFallback()
 	watches := s.watches()

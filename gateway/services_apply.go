@@ -20,11 +20,11 @@ import (
 // servicePlan is a service with its next configuration.
 type servicePlan struct {
 	*service
-	created bool // it is new
-	next    config.Service
-	spec    sourceSpec
-	source  discovery.Source // nil: unchanged
-	regroup bool             // the groups of the pool change with the routes
+	created      bool // it is new
+	next         config.Service
+	spec         sourceSpec
+	source       discovery.Source // nil: unchanged
+	groupsChange bool             // the groups of the pool change with the routes
 
 	// If it is new or changed.
 
@@ -35,8 +35,8 @@ type servicePlan struct {
 	uses     []certificates.Use
 }
 
-// prepare returns the services of c, sorted by name, with everything whose creation can fail. It changes nothing that is
-// in use.
+// prepare returns the services of c, sorted by name, with everything whose creation can fail. It
+// changes nothing that is in use.
 func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		p := &servicePlan{service: s.get(name), next: c.Services[name], spec: specOf(c.Services[name], s.registries.inUse(c.Consul))}
@@ -47,7 +47,8 @@ func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 				return nil, fmt.Errorf("service %q: %w", name, err)
 			}
 			if active := p.health.Active; active != nil {
-				// An instance that is not as the configuration says is of the one before: it cannot be checked.
+				// An instance that is not as the configuration says is of the former one: it
+				// cannot be checked.
 				active.Denied = func(i discovery.Instance) bool { return (i.Identity != "") != isInMesh(p.next) || s.isDenied(i) }
 			}
 			p.switched = !p.created && isInMesh(p.config) != isInMesh(p.next)
@@ -70,8 +71,8 @@ func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 	return plans, nil
 }
 
-// readCertificates sets the health settings of p and the TLS of its requests, with their certificates: those of the mesh
-// for a service that is reached through it.
+// readCertificates sets the health settings of p and the TLS of its requests, with their
+// certificates. A service in the mesh has those of the mesh.
 func (p *servicePlan) readCertificates(name string, mesh certificates.Security, log zerolog.Logger) (err error) {
 	if isInMesh(p.next) {
 		p.upstream, p.health = mesh, healthSettings(&p.next, mesh)
@@ -99,7 +100,7 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 		return nil
 	}
 	if !p.created && reflect.DeepEqual(p.config.Upstream.TLS, files) {
-		p.upstream = p.known().tls // its connections can be reused
+		p.upstream = p.wanted().tls // its connections can be reused
 	} else if p.upstream, err = read(user, files); err != nil {
 		return fmt.Errorf("upstream.tls: %w", err)
 	}
@@ -116,7 +117,7 @@ func (s *services) newService(name string, p *servicePlan) (*service, error) {
 	if created.pool, err = balancer.NewPool(name, o); err != nil {
 		return nil, err
 	}
-	s.obey(created.pool)
+	s.applyOrdersTo(created.pool)
 	return created, nil
 }
 
@@ -131,24 +132,26 @@ func (s *services) poolOptions(c config.Service, of *service, health healthcheck
 	return of.checker.Adapt(o, health)
 }
 
-// apply changes the services in use to plans, without their sources, and groups that regroup changes. Services that plans lack stay until retain.
+// apply changes the services in use to plans. Left for later are the sources, for watch, groups
+// that change with the routes, for applyGroups, and services that plans lack, for retain.
 func (s *services) apply(plans []*servicePlan) error {
 	for _, p := range plans {
 		switch {
 		case p.created:
-			if !chain.IsDerived(p.name) { // else its instances have the tags of another service
+			if !chain.IsDerived(p.name) { // otherwise its instances have the tags of another service
 				p.gate = s.tags.Gate(p.name, p.next, p.service.apply)
 			}
 			s.add(p.service)
-			s.obey(p.pool) // orders may have changed since
+			s.applyOrdersTo(p.pool) // orders may have changed since
 			if !closed(s.warm) {
 				p.checker.Restore(s.former.Ejected[p.name])
 			}
 			p.checker.Start(p.pool, p.health)
 		case p.changed:
 			o := s.poolOptions(p.next, p.service, p.health)
-			// Other instances that come before the routes change need not be in the former groups.
-			if p.regroup = (p.source == nil || p.late()) && !reflect.DeepEqual(p.config.Groups, p.next.Groups); p.regroup {
+			// Instances of a new source, if they come before the routes change, need not be in the
+			// former groups.
+			if p.groupsChange = (p.source == nil || p.afterSwap()) && !reflect.DeepEqual(p.config.Groups, p.next.Groups); p.groupsChange {
 				o.Groups = groupsOf(p.config.Groups)
 			}
 			if err := p.checker.Reconfigure(o, p.health); err != nil {
@@ -158,17 +161,17 @@ func (s *services) apply(plans []*servicePlan) error {
 		if p.changed {
 			p.certificates.Store(&p.uses)
 			if p.source == nil { // else watch does it
-				p.reach(p.reached(p.known().source), false)
+				p.setTLS(p.tlsOf(p.wanted().source), false)
 			}
 		}
 	}
 	return nil
 }
 
-// regroup gives the pools the groups of plans, for the routes that change now: the former ones have led to the former groups.
-func (s *services) regroup(plans []*servicePlan) error {
+// applyGroups gives the pools the groups of plans, right before the routes that lead to them.
+func (s *services) applyGroups(plans []*servicePlan) error {
 	for _, p := range plans {
-		if !p.regroup {
+		if !p.groupsChange {
 			continue
 		}
 		if err := p.pool.Reconfigure(s.poolOptions(p.next, p.service, p.health)); err != nil {
@@ -178,59 +181,62 @@ func (s *services) regroup(plans []*servicePlan) error {
 	return nil
 }
 
-// join ends the use of a former TLS for instances outside of the mesh, of those of plans that are in it.
-func (s *services) join(plans []*servicePlan) {
+// useMeshTLS ends the use of a former TLS in the services of plans that are in the mesh.
+func (s *services) useMeshTLS(plans []*servicePlan) {
 	for _, p := range plans {
 		if isInMesh(p.next) {
-			p.join()
+			p.useMeshTLS()
 		}
 	}
 }
 
-// watch begins the watches with the new sources of those of plans that are, or are not, late.
-func (s *services) watch(plans []*servicePlan, late bool) {
+// watch starts the new sources of plans, before or after the swap of the routes.
+func (s *services) watch(plans []*servicePlan, afterSwap bool) {
 	sources := make(map[string]discovery.Source)
 	for _, p := range plans {
-		if p.source != nil && p.late() == late {
+		if p.source != nil && p.afterSwap() == afterSwap {
 			sources[p.name] = p.source
-			if p.changed { // else the source has the name of before
-				p.reach(p.reached(discovery.NameOf(p.source)), true)
+			if p.changed { // otherwise the source has the name of the former one
+				p.setTLS(p.tlsOf(discovery.NameOf(p.source)), true)
 			}
 		}
 	}
 	s.discovery.WatchAll(sources)
 }
 
-// reached returns how the instances of p are reached, of a source with that name.
-func (p *servicePlan) reached(source string) reach {
-	if isInMesh(p.next) && !p.created { // join does it
-		return reach{source, p.next.NamesAddresses(), p.known().tls}
+// tlsOf returns how to connect to the instances of p from a source with that name.
+func (p *servicePlan) tlsOf(source string) peerTLS {
+	if isInMesh(p.next) && !p.created { // useMeshTLS does it
+		return peerTLS{source, p.next.NamesAddresses(), p.wanted().tls}
 	}
-	return reach{source, p.next.NamesAddresses(), p.upstream}
+	return peerTLS{source, p.next.NamesAddresses(), p.upstream}
 }
 
-// late reports whether p gets other instances only after the routes have changed: it has a discovery chain, so in the former
-// one, without, all requests may go to the former instances; see chain.Translate.
-func (p *servicePlan) late() bool { return !p.created && p.next.Chain != nil }
+// afterSwap reports whether the new source of p starts after the swap of the routes: p has a
+// discovery chain, and the former routes may send all its requests to the former instances; see
+// chain.Translate.
+func (p *servicePlan) afterSwap() bool { return !p.created && p.next.Chain != nil }
 
-// moved returns the names of the services with a chain, or without one any more, that get other instances before the routes change.
+// moved returns the names of the services in the mesh, or switched, that get other instances before
+// the routes change.
 func moved(plans []*servicePlan) (names []string) {
 	for _, p := range plans {
-		if p.source != nil && !p.created && (isInMesh(p.next) || p.switched) && !p.late() && !lacksChain(p.next) {
+		if p.source != nil && !p.created && (isInMesh(p.next) || p.switched) && !p.afterSwap() && !lacksChain(p.next) {
 			names = append(names, p.name)
 		}
 	}
 	return names
 }
 
-// lateTimeout is how long a service that a reload has removed still gets the requests that were matched to it before: until
-// the body has arrived, or who is asked about a request has answered. Then its pool closes. As long, the keys of issuers are
-// read for such requests.
-const lateTimeout = 10 * time.Second
+// retireTimeout bounds how long a service that a reload has removed gets requests whose route was
+// chosen before: while their body arrives, or an authentication server answers. Then its pool
+// closes. The keys of issuers are read as long.
+const retireTimeout = 10 * time.Second
 
-// retain ends the services that plans lack: their pools drain. late is lateTimeout. A leader may change, which nobody learns
-// any more, so that it gets nothing. All of plans is in use then.
-func (s *services) retain(plans []*servicePlan, late time.Duration) {
+// retain ends the services that plans lack: their pools drain, after timeout. That of a service
+// with a leader closes at once, as nobody learns any more when another one leads. Then all of plans
+// is in use.
+func (s *services) retain(plans []*servicePlan, timeout time.Duration) {
 	for _, p := range plans {
 		p.service.config, p.service.spec = p.next, p.spec
 	}
@@ -244,7 +250,7 @@ func (s *services) retain(plans []*servicePlan, late time.Duration) {
 		if service.config.Leader() != nil {
 			service.pool.Close()
 		} else {
-			service.pool.Retire(late)
+			service.pool.Retire(timeout)
 		}
 		s.retire(service)
 	}

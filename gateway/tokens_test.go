@@ -168,7 +168,7 @@ func TestTokensOfARemovedIssuer(t *testing.T) {
 	text := func(route string) string {
 		return fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [%s]", star, route)
 	}
-	r := start(t, text(i.route("/")), func(g *Gateway) { g.waits.late = patience })
+	r := start(t, text(i.route("/")), func(g *Gateway) { g.waits.retire = patience })
 	verify.Equal(t, r.asks("/", i.token("ada")), "star", "with the first key")
 	h := &held{make(chan struct{}), make(chan struct{})}
 	i.held.Store(h)

@@ -89,7 +89,7 @@ func TestANewServiceObeysTheLatestOrders(t *testing.T) {
 		}
 		return stand
 	}}
-	s.obey(pool)
+	s.applyOrdersTo(pool)
 	<-given
 	verify.That(t, pool.Maintenance() != nil, "there is no maintenance")
 }
