@@ -205,9 +205,9 @@ func TestOverTLSAccessLog(t *testing.T) {
 
 // A tunnel is not slow because it is open for long.
 func TestTunnelIsNotSlow(t *testing.T) {
-	var x httpExchange
-	x.upstreamTime = time.Second
+	var x exchange
+	x.tries.upstreamTime = time.Second
 	verify.Equal(t, x.waited(time.Hour), time.Hour, "a request")
-	x.counted = true
+	x.answer.counted = true
 	verify.Equal(t, x.waited(time.Hour), time.Second, "a tunnel")
 }

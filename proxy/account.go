@@ -17,59 +17,59 @@ import (
 )
 
 // account records the finished exchange in the metrics, its spans and the access log.
-func (x *httpExchange) account() {
+func (x *exchange) account() {
 	x.serving = false
-	c := x.client
-	duration := time.Since(x.startTime)
+	c := x.request.client
+	duration := time.Since(x.request.startTime)
 	x.observe(duration)
-	if !x.counted {
-		x.record(duration)
+	if !x.answer.counted {
+		x.answer.record(duration)
 	}
 	log := c.server.options.Load().AccessLog
 	if !log.Enabled() {
 		return
 	}
-	b := x.in[x.start:x.end]
+	b := x.request.bytes()
 	// A literal would be built in a copy, which makes the stack of each new connection grow.
 	var entry accesslog.Entry
-	entry.Time, entry.Duration, entry.Waited, entry.Connect = x.startTime, duration, x.waited(duration), x.connectTime
-	entry.Client, entry.User, entry.RequestID, entry.Proto = x.clientAddress(), x.user, x.requestID, c.protocol()
-	entry.Status, entry.UpstreamStatus, entry.GRPCStatus = x.status, x.upstreamStatus, x.grpcCode.String()
-	entry.BytesIn, entry.BytesOut, entry.Attempts = x.bytesIn, x.bytesOut, x.attempts.Tries
-	entry.Reason, entry.Failed = x.refused, x.statusForMetrics() >= 500
-	if x.upstreamTime > 0 {
-		entry.Upstream = x.upstreamTime - x.picked.Sub(x.startTime)
+	entry.Time, entry.Duration, entry.Waited, entry.Connect = x.request.startTime, duration, x.waited(duration), x.tries.connectTime
+	entry.Client, entry.User, entry.RequestID, entry.Proto = x.request.clientAddress(), x.route.user, x.request.requestID, c.protocol()
+	entry.Status, entry.UpstreamStatus, entry.GRPCStatus = x.answer.status, x.tries.upstreamStatus, x.answer.grpcCode.String()
+	entry.BytesIn, entry.BytesOut, entry.Attempts = x.body.bytesIn, x.answer.bytesOut, x.tries.attempts.Tries
+	entry.Reason, entry.Failed = x.answer.refused, x.answer.statusForMetrics() >= 500
+	if x.tries.upstreamTime > 0 {
+		entry.Upstream = x.tries.upstreamTime - x.tries.picked.Sub(x.request.startTime)
 	}
-	var trace [2 * len(x.span.Trace)]byte
-	if !x.span.Trace.IsZero() {
-		entry.TraceID = x.span.Trace.Append(trace[:0])
+	var trace [2 * len(x.request.span.Trace)]byte
+	if !x.request.span.Trace.IsZero() {
+		entry.TraceID = x.request.span.Trace.Append(trace[:0])
 	}
-	if x.interrupted != "" {
-		entry.Reason = x.interrupted
+	if x.answer.interrupted != "" {
+		entry.Reason = x.answer.interrupted
 		// A tunnel may be open as long as its ends like.
-		entry.Failed = entry.Failed || cutBySluice(x.interrupted) || !x.counted && x.interrupted != refusal.ClientGone.Reason
+		entry.Failed = entry.Failed || cutBySluice(x.answer.interrupted) || !x.answer.counted && x.answer.interrupted != refusal.ClientGone.Reason
 	}
-	if x.head.HTTP10 {
+	if x.request.head.HTTP10 {
 		entry.Proto = "HTTP/1.0"
 	}
 	c.session.describe(&entry)
-	if x.headLength > 0 {
-		entry.Method, entry.Target, entry.Host = x.head.MethodName(b), x.head.Target(b), x.head.Authority(b)
-		entry.UserAgent = x.head.Find(b, http1.NameUserAgent)
-		entry.Referer = x.head.Find(b, http1.NameReferer)
-		entry.Head = b[:x.headLength]
-		if x.standing.trusted {
+	if x.request.headLength > 0 {
+		entry.Method, entry.Target, entry.Host = x.request.head.MethodName(b), x.request.head.Target(b), x.request.head.Authority(b)
+		entry.UserAgent = x.request.head.Find(b, http1.NameUserAgent)
+		entry.Referer = x.request.head.Find(b, http1.NameReferer)
+		entry.Head = b[:x.request.headLength]
+		if x.request.standing.trusted {
 			entry.Proxy = c.address
 		}
 	}
-	if x.service != nil {
-		entry.Service = x.service.Name
+	if x.route.service != nil {
+		entry.Service = x.route.service.Name
 	}
-	if x.token.Peer != nil {
-		entry.Peer = x.token.Peer.Address()
-		entry.Group = x.token.Peer.Group().Name()
+	if x.tries.token.Peer != nil {
+		entry.Peer = x.tries.token.Peer.Address()
+		entry.Group = x.tries.token.Peer.Group().Name()
 	}
-	if x.tried.count > 1 {
+	if x.tries.tried.count > 1 {
 		x.logTries(log, &entry, duration)
 		return
 	}
@@ -79,36 +79,36 @@ func (x *httpExchange) account() {
 // logTries logs an exchange of several tries. It is a function of its own because the memory
 // of the tries would be cleared for each request, and would make the stack of each new
 // connection grow.
-func (x *httpExchange) logTries(log *accesslog.Logger, single *accesslog.Entry, duration time.Duration) {
+func (x *exchange) logTries(log *accesslog.Logger, single *accesslog.Entry, duration time.Duration) {
 	var tries [attempt.MaxTries]accesslog.Try
 	entry := *single
-	entry.Tries = x.tried.appendTries(tries[:0], duration)
-	log.Log(x.client.Shard, &entry)
+	entry.Tries = x.tries.tried.appendTries(tries[:0], duration)
+	log.Log(x.request.client.Shard, &entry)
 }
 
 // waited returns how long the client has waited in an exchange that took that long: a
 // tunnel is open as long as its two ends like.
-func (x *httpExchange) waited(duration time.Duration) time.Duration {
-	if x.counted {
-		return x.upstreamTime
+func (x *exchange) waited(duration time.Duration) time.Duration {
+	if x.answer.counted {
+		return x.tries.upstreamTime
 	}
 	return duration
 }
 
 // observe records the exchange, which took that long, in the metrics.
-func (x *httpExchange) observe(duration time.Duration) {
-	c := x.client
+func (x *exchange) observe(duration time.Duration) {
+	c := x.request.client
 	requests := c.server.requests
-	if x.service != nil {
-		requests = x.service.Pool.Requests()
+	if x.route.service != nil {
+		requests = x.route.service.Pool.Requests()
 	}
-	in, out := x.bytesIn, x.bytesOut
-	if x.counted {
+	in, out := x.body.bytesIn, x.answer.bytesOut
+	if x.answer.counted {
 		in, out = 0, 0
 	}
-	requests.Observe(c.Shard, x.statusForMetrics(), duration, in, out)
-	if x.grpcCode != grpc.Unset {
-		requests.ObserveGRPC(c.Shard, int(x.grpcCode))
+	requests.Observe(c.Shard, x.answer.statusForMetrics(), duration, in, out)
+	if x.answer.grpcCode != grpc.Unset {
+		requests.ObserveGRPC(c.Shard, int(x.answer.grpcCode))
 	}
 }
 
@@ -183,43 +183,43 @@ func (p *triedPeers) appendTries(to []accesslog.Try, total time.Duration) []acce
 }
 
 // record exports the spans of the exchange, which took that long, if it is sampled.
-func (x *answeredRequest) record(duration time.Duration) {
-	t := x.client.server.options.Load().Tracer
-	if t == nil || !x.span.Sampled {
+func (x *answer) record(duration time.Duration) {
+	t := x.request.client.server.options.Load().Tracer
+	if t == nil || !x.request.span.Sampled {
 		return
 	}
-	c, b := x.client, x.in[x.start:x.end]
+	c, b := x.request.client, x.request.bytes()
 	r := &tracing.Request{
-		Span: x.span, Start: x.startTime, Duration: duration,
-		Scheme: c.scheme(), Proto: c.protocol()[len("HTTP/"):], Client: string(x.clientAddress()), Connected: c.address,
-		RequestID: string(x.requestID), Status: x.status, GRPC: x.standing.grpc, GRPCStatus: x.grpcCode.String(),
+		Span: x.request.span, Start: x.request.startTime, Duration: duration,
+		Scheme: c.scheme(), Proto: c.protocol()[len("HTTP/"):], Client: string(x.request.clientAddress()), Connected: c.address,
+		RequestID: string(x.request.requestID), Status: x.status, GRPC: x.request.standing.grpc, GRPCStatus: x.grpcCode.String(),
 		Failed: x.statusForMetrics() >= 500 || x.interrupted != "", Reason: x.refused,
 	}
 	if x.interrupted != "" {
 		r.Reason = x.interrupted
 	}
 	switch {
-	case x.head.HTTP10:
+	case x.request.head.HTTP10:
 		r.Proto = "1.0"
 	case c.isHTTP2:
 		r.Proto = "2"
 	}
-	if x.headLength > 0 {
-		path, query, _ := bytes.Cut(x.head.OriginTarget(b), questionMark)
-		r.Method, r.Host, r.Path, r.Query = string(x.head.MethodName(b)), string(x.head.Authority(b)), string(path), string(query)
-		r.Scheme = x.Scheme()
-		r.UserAgent = string(x.head.Find(b, http1.NameUserAgent))
-		if !x.span.Parent.IsZero() {
-			r.TraceState = traceState(&x.head, b)
+	if x.request.headLength > 0 {
+		path, query, _ := bytes.Cut(x.request.head.OriginTarget(b), questionMark)
+		r.Method, r.Host, r.Path, r.Query = string(x.request.head.MethodName(b)), string(x.request.head.Authority(b)), string(path), string(query)
+		r.Scheme = x.request.Scheme()
+		r.UserAgent = string(x.request.head.Find(b, http1.NameUserAgent))
+		if !x.request.span.Parent.IsZero() {
+			r.TraceState = traceState(&x.request.head, b)
 		}
 	}
-	if x.matched != nil {
-		r.Route = x.matched.Path
+	if x.route.matched != nil {
+		r.Route = x.route.matched.Path
 	}
-	if x.service != nil {
-		r.Service = x.service.Name
+	if x.route.service != nil {
+		r.Service = x.route.service.Name
 	}
-	all := x.tried.all()
+	all := x.tries.tried.all()
 	for i := range all {
 		r.Attempts = append(r.Attempts, all[i].attempt(duration))
 		if i > 0 {

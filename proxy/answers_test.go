@@ -211,7 +211,7 @@ func (trickling) BodyPauses(_ *socket.Buffers, patience time.Duration) (bool, er
 func TestErrorPagesOfSlowPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		verify.That(t, !dropAnswer(new(answeredRequest), trickling{}), "the answer is complete")
+		verify.That(t, !dropAnswer(&newExchange().answer, trickling{}), "the answer is complete")
 		verify.That(t, time.Since(start) <= maxFlushDelay, "the client waits %v for its page", time.Since(start))
 	})
 }

@@ -20,36 +20,36 @@ import (
 const maxAuthFields = 80
 
 // askAuthServer asks the authentication server of the route whether the request is allowed.
-func (x *sentRequest) askAuthServer() *refusal.Refusal {
-	if x.actions == nil || x.actions.ForwardAuth == nil {
+func askAuthServer(x *exchange) *refusal.Refusal {
+	if x.route.actions == nil || x.route.actions.ForwardAuth == nil {
 		return nil
 	}
-	f := x.actions.ForwardAuth
-	ctx, end := x.Waiting(f.Timeout())
-	answer, err := f.Ask(ctx, x.client.block(), x.authHeader(x.bytes()))
+	f := x.route.actions.ForwardAuth
+	ctx, end := x.tries.waiting(f.Timeout())
+	answer, err := f.Ask(ctx, x.request.client.block(), x.route.authHeader(x.request.bytes()))
 	end()
 	if err == nil {
 		err = scanAnswer(answer)
 	}
 	switch {
-	case err != nil, x.client.Gone.Load():
-		return x.endOfWait(refusal.AuthUnavailable)
+	case err != nil, x.request.client.Gone.Load():
+		return x.tries.endOfWait(refusal.AuthUnavailable)
 	case !answer.Allows():
-		return x.denial(answer)
+		return x.route.denial(answer)
 	}
 	for _, name := range f.Copied {
 		for _, value := range answer.Header.Values(name) {
-			x.appendAuthorized(name, value)
+			x.route.appendAuthorized(name, value)
 		}
 	}
-	if len(x.authorized) > maxEditedHead {
+	if len(x.route.authorized) > maxEditedHead {
 		return refusal.AuthUnavailable
 	}
 	return nil
 }
 
 // appendAuthorized appends a field line that peers get in place of what the client has sent.
-func (x *routedRequest) appendAuthorized(name, value string) {
+func (x *chosenRoute) appendAuthorized(name, value string) {
 	x.authorized = append(append(x.authorized, name...), ": "...)
 	start := len(x.authorized)
 	x.authorized = append(x.authorized, value...)
@@ -85,16 +85,16 @@ func scanAnswer(answer *auth.Answer) error {
 
 // authHeader returns the fields of the question: the fields of the request that would be
 // forwarded, without fields about its body and about which answer of the peer is wanted, and what the request is for.
-func (x *routedRequest) authHeader(b []byte) http.Header {
+func (x *chosenRoute) authHeader(b []byte) http.Header {
 	header := make(http.Header)
 	var seen forwardedFields
-	for _, f := range x.head.Fields() {
+	for _, f := range x.request.head.Fields() {
 		switch f.Name {
 		case http1.NameHost, http1.NameContentLength, http1.NameExpect, http1.NameTrailer, http1.NameMaxForwards, http1.NameGRPCTimeout:
 			continue
 		}
 		name := f.FieldName(b)
-		if f.Nominated || f.Name != http1.NameOther && x.dropsRequestField(f, &seen) || selectsAnswer(name) {
+		if f.Nominated || f.Name != http1.NameOther && dropsRequestField(x.request, f, &seen) || selectsAnswer(name) {
 			continue
 		}
 		if start, end := f.Line(); x.actions.JWT != nil && drops(&x.actions.JWT.Written, b[start:end]) {
@@ -105,20 +105,20 @@ func (x *routedRequest) authHeader(b []byte) http.Header {
 	for line := range http1.Lines(x.authorized) { // from the token
 		header.Add(string(http1.LineName(line)), string(http1.LineValue(line)))
 	}
-	if !x.head.Has(http1.NameUserAgent) {
+	if !x.request.head.Has(http1.NameUserAgent) {
 		header["User-Agent"] = nil // else net/http adds one
 	}
-	header.Set("X-Forwarded-Method", string(x.head.MethodName(b)))
-	header.Set("X-Forwarded-Uri", string(x.appendTarget(nil, b)))
-	header.Set("X-Forwarded-Host", string(x.head.Authority(b)))
-	header.Set("X-Forwarded-Proto", x.Scheme())
-	client := string(x.clientAddress())
+	header.Set("X-Forwarded-Method", string(x.request.head.MethodName(b)))
+	header.Set("X-Forwarded-Uri", string(appendTarget(x.request, nil, b)))
+	header.Set("X-Forwarded-Host", string(x.request.head.Authority(b)))
+	header.Set("X-Forwarded-Proto", x.request.Scheme())
+	client := string(x.request.clientAddress())
 	header.Set("X-Forwarded-For", client)
 	header.Set("X-Real-Ip", client)
-	if len(x.requestID) > 0 {
-		header.Set("X-Request-Id", string(x.requestID))
+	if len(x.request.requestID) > 0 {
+		header.Set("X-Request-Id", string(x.request.requestID))
 	}
-	if s := &x.span; !s.ID.IsZero() {
+	if s := &x.request.span; !s.ID.IsZero() {
 		header.Set("Traceparent", string(tracing.AppendTraceparent(nil, s.Trace, s.ID, s.Sampled)))
 	}
 	header.Add("Via", "1.1 sluice") // a loop must end
@@ -132,7 +132,7 @@ func selectsAnswer(name []byte) bool {
 }
 
 // denial returns the answer of the authentication server for the client.
-func (x *routedRequest) denial(answer *auth.Answer) *refusal.Refusal {
+func (x *chosenRoute) denial(answer *auth.Answer) *refusal.Refusal {
 	var fields [][2]string
 	for name, values := range answer.Header {
 		if x.dropsOfDenial(name) {
@@ -152,36 +152,36 @@ func (x *routedRequest) denial(answer *auth.Answer) *refusal.Refusal {
 }
 
 // dropsOfDenial reports whether clients do not get a field of an answer.
-func (x *routedRequest) dropsOfDenial(name string) bool {
+func (x *chosenRoute) dropsOfDenial(name string) bool {
 	n := http1.NameOf([]byte(name))
 	if x.actions.CORS != nil && isOfCORS([]byte(name)) {
 		return true
 	}
 	return n == http1.NameContentLength || n == http1.NameTrailer || n == http1.NameProxyAuthenticate ||
-		x.reserved().Drop(n, []byte(name), reserved.ToClients)
+		x.request.reserved().Drop(n, []byte(name), reserved.ToClients)
 }
 
 // verifyTimeout bounds the wait for the verification of a password to begin.
 const verifyTimeout = 5 * time.Second
 
 // requirePassword refuses requests without a password of a user of the route. user becomes the user's name.
-func (x *sentRequest) requirePassword() *refusal.Refusal {
-	if x.actions == nil || x.actions.BasicAuth == nil {
+func requirePassword(x *exchange) *refusal.Refusal {
+	if x.route.actions == nil || x.route.actions.BasicAuth == nil {
 		return nil
 	}
-	users := x.actions.BasicAuth
-	name, password, ok := credentials(&x.head, x.bytes())
+	users := x.route.actions.BasicAuth
+	name, password, ok := credentials(&x.request.head, x.request.bytes())
 	if ok {
 		var err error
-		ok, err = users.Verify(x.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.Waiting(verifyTimeout) })
+		ok, err = users.Verify(x.request.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.tries.waiting(verifyTimeout) })
 		if err != nil {
-			return x.endOfWait(refusal.AuthBusy)
+			return x.tries.endOfWait(refusal.AuthBusy)
 		}
 	}
 	if !ok {
 		return refusal.Unauthorized.With("WWW-Authenticate", `Basic realm="`+users.Realm+`", charset="UTF-8"`)
 	}
-	x.user = name
+	x.route.user = name
 	return nil
 }
 
@@ -211,37 +211,37 @@ func credentials(head *http1.RequestHead, b []byte) (name, password string, ok b
 
 // requireToken refuses requests without a token that the route allows, and those over a rate limit by a claim of it. user
 // becomes the token's subject, and peers get fields from its claims.
-func (x *sentRequest) requireToken() *refusal.Refusal {
-	if x.actions == nil || x.actions.JWT == nil {
+func requireToken(x *exchange) *refusal.Refusal {
+	if x.route.actions == nil || x.route.actions.JWT == nil {
 		return nil
 	}
-	rules := x.actions.JWT
-	text, number := x.findToken(&rules.Place, x.bytes())
+	rules := x.route.actions.JWT
+	text, number := findToken(&x.request, &rules.Place, x.request.bytes())
 	switch {
 	case number > 1:
 		return ofFault(&auth.Fault{Why: "the request has several"}) // the peer could use another one
 	case len(text) == 0:
 		return refusal.TokenMissing
 	}
-	token, err := rules.Check(text, x.startTime, x.client.block(), func() (context.Context, context.CancelFunc) {
-		return x.Waiting(auth.MaxKeyWait)
+	token, err := rules.Check(text, x.request.startTime, x.request.client.block(), func() (context.Context, context.CancelFunc) {
+		return x.tries.waiting(auth.MaxKeyWait)
 	})
 	if fault := (*auth.Fault)(nil); errors.As(err, &fault) {
 		if fault.Kind == auth.KeysUnknown {
-			return x.endOfWait(refusal.KeysUnavailable)
+			return x.tries.endOfWait(refusal.KeysUnavailable)
 		}
 		return ofFault(fault)
 	}
-	x.user = token.Subject()
+	x.route.user = token.Subject()
 	for i := range rules.Headers {
 		h := &rules.Headers[i]
 		if value := token.Line(h.Claim); value != "" {
-			x.appendAuthorized(h.Name, value)
+			x.route.appendAuthorized(h.Name, value)
 		}
 	}
-	if limit := x.actions.RateLimit; limit != nil && limit.Claim != nil {
+	if limit := x.route.actions.RateLimit; limit != nil && limit.Claim != nil {
 		// Not x.startTime: the keys may have been waited for, and others of the user who came later have tokens already.
-		return x.charge(limit, []byte(token.Key(*limit.Claim)), time.Now())
+		return x.route.charge(limit, []byte(token.Key(*limit.Claim)), time.Now())
 	}
 	return nil
 }

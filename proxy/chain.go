@@ -11,22 +11,22 @@ import (
 
 // take takes a way: what follows is done with its service and its actions. It may be a call of gRPC for one service, with a
 // deadline, and not for another one.
-func (x *routedRequest) take(way *route.Route) *refusal.Refusal {
+func (x *chosenRoute) take(way *route.Route) *refusal.Refusal {
 	x.way, x.service, x.actions = way, way.Service, way.Actions
 	x.decideFor(x.service)
-	return x.setDeadline()
+	return x.request.setDeadline()
 }
 
 // hasOther reports whether the target that was taken has lost its last usable peer, and another one has some. A target with a
 // discovery chain has lost it if neither the branch of the request nor the usual one has any.
-func (x *routedRequest) hasOther() bool {
+func (x *chosenRoute) hasOther() bool {
 	return x.splitter.HasOther(x.way) || x.divided.HasOther(x.way) && x.divided.HasOther(x.matched)
 }
 
 // chooseAgain chooses a target of the route anew, as followChain does then of the chain. Nothing is done yet of what the route asks for.
-func (x *routedRequest) chooseAgain() *refusal.Refusal {
+func (x *chosenRoute) chooseAgain() *refusal.Refusal {
 	if x.divided != nil {
-		x.matched = x.chooseTarget(x.divided, x.bytes())
+		x.matched = x.chooseTarget(x.divided, x.request.bytes())
 	}
 	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
 	x.query, x.splitter = balancer.Query{Waited: x.query.Waited}, nil
@@ -35,58 +35,61 @@ func (x *routedRequest) chooseAgain() *refusal.Refusal {
 
 // followChain takes the way that the discovery chain of the service has for the request, as it is after all that the
 // route does with it: the chain is the service's, and knows nothing of the route.
-func (x *httpExchange) followChain() *refusal.Refusal {
-	router := x.way.Router
+func followChain(x *exchange) *refusal.Refusal {
+	router := x.route.way.Router
 	if router == nil {
 		return nil
 	}
-	b := x.bytes()
-	path, _ := x.sentPath(b)
-	taken := router.Choose(path, sentFields{&x.routedRequest})
+	b := x.request.bytes()
+	path, _ := x.route.sentPath(b)
+	taken := router.Choose(path, &x.route.sent)
 	if taken < 0 {
 		return nil
 	}
-	if x.steps.Exceeded() {
+	if x.request.steps.Exceeded() {
 		return refusal.RegexpBudget
 	}
 	if rewrite := &router.Chain.Branches()[taken].Rewrite; !rewrite.Empty() {
-		if _, r := x.editPath(rewrite, b); r != nil {
+		if _, r := x.route.editPath(rewrite, b); r != nil {
 			return r
 		}
 	}
 	way := &router.Ways[taken]
-	if x.splitter = way.Weighted; x.splitter != nil {
-		way = x.chooseTarget(x.splitter, b)
+	if x.route.splitter = way.Weighted; x.route.splitter != nil {
+		way = x.route.chooseTarget(x.route.splitter, b)
 	}
-	if r := x.take(way); r != nil {
+	if r := x.route.take(way); r != nil {
 		return r
 	}
-	if x.actions == nil && len(x.target) > 0 {
-		x.actions = noActions // what writes the head edits it only with actions
+	if x.route.actions == nil && len(x.route.target) > 0 {
+		x.route.actions = noActions // what writes the head edits it only with actions
 	}
-	return x.keepForMaintenance()
+	return keepForMaintenance(x)
 }
 
 var noActions = new(route.Actions)
 
 // sentFields is a request with the fields that peers get by its route, so that a client cannot have a branch by a field
 // that the route removes.
-type sentFields struct{ *routedRequest }
-
-func (s sentFields) Field(name string, from int) (value []byte, next int) {
-	if s.actions == nil {
-		return s.request.Field(name, from)
-	}
-	return s.actions.RequestHeaders.Field(authorizedFields(s), s.routedRequest, name, from)
+type sentFields struct {
+	route.Request
+	by *chosenRoute
 }
 
-// authorizedFields is a request with the fields that peers get of the client, of its token and of the authentication server.
-type authorizedFields struct{ *routedRequest }
+func (s *sentFields) Field(name string, from int) (value []byte, next int) {
+	if s.by.actions == nil {
+		return s.Request.Field(name, from)
+	}
+	return s.by.actions.RequestHeaders.Field((*authorizedFields)(s.by), s.by, name, from)
+}
+
+// authorizedFields has the fields that peers get of the client, of its token and of the authentication server.
+type authorizedFields chosenRoute
 
 // firstAuthorized is above every index of a field of a client: positions in a head have 16 bits.
 const firstAuthorized = 1 << 16
 
-func (a authorizedFields) Field(name string, from int) (value []byte, next int) {
+func (a *authorizedFields) Field(name string, from int) (value []byte, next int) {
 	if from < firstAuthorized && !slices.Contains(a.actions.Authorized.Dropped, name) {
 		if value, next = a.request.Field(name, from); next >= 0 {
 			return value, next

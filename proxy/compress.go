@@ -74,15 +74,15 @@ var eventStream, _ = compression.ParseType("text/event-stream")
 // its encoder. It returns the head that the client gets, which it appends to out if it
 // differs. A response to HEAD gets the head of that to GET. ok is false if the head that it
 // has made is too long.
-func (x *answeredRequest) compress(out, text []byte) (head []byte, ok bool) {
+func (x *answer) compress(out, text []byte) (head []byte, ok bool) {
 	fields := len(x.response.Fields())
 	if fields+2 > x.response.MaxFields() || len(text)+compressedHeadBytes+fields*weakenedBytes > maxEditedHead {
 		return text, true
 	}
-	c, s := compressibleOf(&x.response, text), x.actions.Compress
+	c, s := compressibleOf(&x.response, text), x.route.actions.Compress
 	encoding, changed := compression.Identity, false
 	switch status := x.response.Status; {
-	case c.refused, x.standing.grpc, status < 200, status == 204, status == 205, status == 206:
+	case c.refused, x.request.standing.grpc, status < 200, status == 204, status == 205, status == 206:
 		return text, true
 	case status == 304: // of what has a type that it need not tell
 		if len(c.contentType) > 0 && !s.Types.Match(c.contentType) {
@@ -108,7 +108,7 @@ func (x *answeredRequest) compress(out, text []byte) (head []byte, ok bool) {
 }
 
 // dropEncoder gives the encoder back.
-func (x *answeredRequest) dropEncoder() {
+func (x *answer) dropEncoder() {
 	if e := x.encoder; e != nil {
 		x.encoder = nil
 		e.Release()
@@ -116,28 +116,27 @@ func (x *answeredRequest) dropEncoder() {
 }
 
 // chooseEncoding returns the encoding for the client, and acquires the encoder for it.
-func (x *answeredRequest) chooseEncoding(s *compression.Settings) compression.Encoding {
-	if x.head.HTTP10 {
+func (x *answer) chooseEncoding(s *compression.Settings) compression.Encoding {
+	if x.request.head.HTTP10 {
 		return compression.Identity // its connection would end with the response
 	}
 	var accept compression.Accept
-	request := x
-	for value, next := request.Field("accept-encoding", 0); next >= 0; value, next = request.Field("accept-encoding", next) {
+	for value, next := x.route.request.Field("accept-encoding", 0); next >= 0; value, next = x.route.request.Field("accept-encoding", next) {
 		accept.Add(value)
 	}
 	encoding := accept.Choose(s.Encodings)
 	if encoding == compression.Identity {
 		return encoding
 	}
-	for value, next := request.Field("cache-control", 0); next >= 0; value, next = request.Field("cache-control", next) {
+	for value, next := x.route.request.Field("cache-control", 0); next >= 0; value, next = x.route.request.Field("cache-control", next) {
 		if hasElement(value, "no-transform") {
 			return compression.Identity
 		}
 	}
-	if x.head.Method == http1.MethodHead {
+	if x.request.head.Method == http1.MethodHead {
 		return encoding
 	}
-	if x.encoder = x.client.server.encoders.Acquire(encoding, s.Level, int64(x.client.options.Limits.CompressionBytes)); x.encoder == nil {
+	if x.encoder = x.request.client.server.encoders.Acquire(encoding, s.Level, int64(x.request.client.options.Limits.CompressionBytes)); x.encoder == nil {
 		return compression.Identity
 	}
 	x.toCompress = x.response.ContentLength
@@ -146,13 +145,12 @@ func (x *answeredRequest) chooseEncoding(s *compression.Settings) compression.En
 
 // revalidatesCompressed reports whether the client has the response with the weak form of
 // a strong ETag, whose line is given: so it was compressed.
-func (x *answeredRequest) revalidatesCompressed(line []byte) bool {
+func (x *answer) revalidatesCompressed(line []byte) bool {
 	_, tag, strong := cutETag(line)
 	if !strong {
 		return false
 	}
-	request := x
-	for value, next := request.Field("if-none-match", 0); next >= 0; value, next = request.Field("if-none-match", next) {
+	for value, next := x.route.request.Field("if-none-match", 0); next >= 0; value, next = x.route.request.Field("if-none-match", next) {
 		if i := bytes.Index(value, tag); i >= len("W/") && string(value[i-len("W/"):i]) == "W/" {
 			return true
 		}
@@ -204,15 +202,15 @@ func isOfUncompressed(line []byte) bool {
 var uncompressedFields = []string{"content-length", "accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"}
 
 // compressedTrailer returns what the client gets of the trailer section after content that was compressed.
-func (x *answeredRequest) compressedTrailer(section []byte) []byte {
-	return http1.FilterTrailer(x.filterTrailer(section, reserved.ToClients), func(line []byte) bool {
+func (x *answer) compressedTrailer(section []byte) []byte {
+	return http1.FilterTrailer(x.route.filterTrailer(section, reserved.ToClients), func(line []byte) bool {
 		return http1.HasName(line, "etag") || isOfUncompressed(line) // a strong ETag comes too late for the head
 	})
 }
 
 // relayCompressed is relay with x.encoder. A response whose Content-Length is there is whole, also if the peer does not
 // end it.
-func (x *answeredRequest) relayCompressed(u upstream.Conn) error {
+func (x *answer) relayCompressed(u upstream.Conn) error {
 	e := x.encoder
 	defer x.dropEncoder()
 	err := x.relayTo(e, u)
@@ -227,10 +225,10 @@ func (x *answeredRequest) relayCompressed(u upstream.Conn) error {
 }
 
 // relayTo relays the response by way of e until its end or an error.
-func (x *answeredRequest) relayTo(e *compression.Encoder, u upstream.Conn) error {
+func (x *answer) relayTo(e *compression.Encoder, u upstream.Conn) error {
 	var kept time.Time // when the encoder got the first bytes that may not have left it; zero: all have
 	for {
-		p, err := u.ReadBody(&x.Buffers, false)
+		p, err := u.ReadBody(&x.body.buffers, false)
 		if err != nil {
 			return err
 		}
@@ -261,7 +259,7 @@ func (x *answeredRequest) relayTo(e *compression.Encoder, u upstream.Conn) error
 			continue
 		}
 		if delay := x.flushDelay - time.Since(kept); delay > 0 {
-			if pauses, err := u.BodyPauses(&x.Buffers, delay); err != nil {
+			if pauses, err := u.BodyPauses(&x.body.buffers, delay); err != nil {
 				return err
 			} else if !pauses {
 				continue
@@ -277,11 +275,11 @@ func (x *answeredRequest) relayTo(e *compression.Encoder, u upstream.Conn) error
 }
 
 // sendEncoded sends x.out, which may contain the head, and p with that text.
-func (x *answeredRequest) sendEncoded(text []byte, p transfer.Piece) error {
+func (x *answer) sendEncoded(text []byte, p transfer.Piece) error {
 	if !p.Last && len(text) == 0 && x.answered {
 		return nil
 	}
-	x.Borrow()
+	x.body.buffers.Borrow()
 	p.Text, p.Length = text, int64(len(text))
 	x.bytesOut += p.Length
 	return x.toClient(p)

@@ -237,7 +237,7 @@ func (c *clientConn) readable(fd uintptr) bool {
 	// with a partial request is read again.
 	drained := false
 	for {
-		result, err := x.scan()
+		result, err := x.request.scan()
 		if err != nil {
 			x.begin()
 			x.refuseMalformed(err)
@@ -255,13 +255,13 @@ func (c *clientConn) readable(fd uintptr) bool {
 			c.finished = true
 			return true
 		case scanHTTP2:
-			c.startHTTP2(x.in[x.start:x.end])
+			c.startHTTP2(x.request.bytes())
 			return true
 		}
-		if drained && x.start == x.end {
+		if drained && x.request.start == x.request.end {
 			return !c.park()
 		}
-		space := x.space()
+		space := x.request.space()
 		n, err := c.Receive(fd, space)
 		switch {
 		case err == socket.ErrWouldBlock:
@@ -270,7 +270,7 @@ func (c *clientConn) readable(fd uintptr) bool {
 			c.finished = true
 			return true
 		}
-		x.end += n
+		x.request.end += n
 		drained = n < len(space) && c.TLS == nil
 	}
 }
@@ -304,12 +304,12 @@ func growStack(use func(byte)) {
 func (c *clientConn) park() bool {
 	sweeper, timeouts := c.server.sweeper, &c.options.Timeouts
 	switch x := c.exchange; {
-	case x.headLength > 0:
-		if arrived := x.end - x.start; c.phase != phaseBody || arrived > int(c.arrived) {
+	case x.request.headLength > 0:
+		if arrived := x.request.end - x.request.start; c.phase != phaseBody || arrived > int(c.arrived) {
 			c.phase, c.arrived = phaseBody, int32(arrived)
 			c.Arm(sweeper, timeouts.Body)
 		}
-	case x.start < x.end:
+	case x.request.start < x.request.end:
 		if c.phase != phaseHead {
 			c.phase = phaseHead
 			c.Arm(sweeper, timeouts.Head)

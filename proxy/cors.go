@@ -46,12 +46,12 @@ func answerPreflight(x *request, c *route.CORS) *refusal.Refusal {
 }
 
 // withCORS returns r with the fields of CORS: a page must be able to read why sluice has refused its request.
-func withCORS(r *refusal.Refusal, x *routedRequest) *refusal.Refusal {
+func withCORS(r *refusal.Refusal, x *chosenRoute) *refusal.Refusal {
 	if x.actions == nil || x.actions.CORS == nil {
 		return r
 	}
 	c := x.actions.CORS
-	for _, f := range c.Fields(originOf(&x.request)) {
+	for _, f := range c.Fields(originOf(x.request)) {
 		r = r.With(f[0], f[1])
 	}
 	if c.Varies() {

@@ -16,17 +16,17 @@ const maxEditedHead = 60 << 10
 // writeResponseHead writes the head of a response, with the edits of the route, to x.out
 // in the wire format of the client. text is the head from the peer. It also decides
 // whether the response is compressed.
-func (x *answeredRequest) writeResponseHead(text []byte) error {
-	a := x.actions
+func (x *answer) writeResponseHead(text []byte) error {
+	a := x.route.actions
 	_, varies := pageForPeer(x) // other clients get a page
 	varies = varies && len(x.response.Fields()) < x.response.MaxFields()
 	if a != nil && (varies || !a.ResponseHeaders.Empty()) {
 		memory := socket.RequestBuffers.Get().(*socket.Buffer)
 		defer socket.RequestBuffers.Put(memory)
 		line, fields := http1.CutLine(text)
-		text = x.appendEditedFields(append(memory.Bytes[:0], line...), fields, &a.ResponseHeaders)
+		text = x.route.appendEditedFields(append(memory.Bytes[:0], line...), fields, &a.ResponseHeaders)
 		if a.CORS != nil {
-			text = append(appendCORS(text[:len(text)-len("\r\n")], &x.request, a.CORS), "\r\n"...)
+			text = append(appendCORS(text[:len(text)-len("\r\n")], x.request, a.CORS), "\r\n"...)
 		}
 		if varies && !variesBy(text, "accept") {
 			text = append(text[:len(text)-len("\r\n")], "Vary: Accept\r\n\r\n"...)
@@ -44,12 +44,12 @@ func (x *answeredRequest) writeResponseHead(text []byte) error {
 		}
 		text = compressed
 	}
-	x.Out = x.client.downstream.appendHead(x.Out[:0], text)
+	x.body.buffers.Out = x.request.client.downstream.appendHead(x.body.buffers.Out[:0], text)
 	return nil
 }
 
 // rescan scans a response head after edits, and reports whether it is not too long.
-func (x *answeredRequest) rescan(edited []byte) bool {
+func (x *answer) rescan(edited []byte) bool {
 	if len(edited) > maxEditedHead {
 		return false
 	}
@@ -59,7 +59,7 @@ func (x *answeredRequest) rescan(edited []byte) bool {
 }
 
 // appendEditedFields appends field lines, which end with an empty line, after the edits e.
-func (x *routedRequest) appendEditedFields(out, fields []byte, e *route.HeaderEdits) []byte {
+func (x *chosenRoute) appendEditedFields(out, fields []byte, e *route.HeaderEdits) []byte {
 	for line := range http1.Lines(fields) {
 		if !drops(e, line) {
 			out = append(out, line...)
@@ -69,7 +69,7 @@ func (x *routedRequest) appendEditedFields(out, fields []byte, e *route.HeaderEd
 }
 
 // appendAdded appends the field lines that e adds, and an empty line.
-func (x *routedRequest) appendAdded(out []byte, e *route.HeaderEdits) []byte {
+func (x *chosenRoute) appendAdded(out []byte, e *route.HeaderEdits) []byte {
 	for i := range e.Added {
 		f := &e.Added[i]
 		out = append(append(out, f.Name...), ": "...)
@@ -84,17 +84,17 @@ func (x *routedRequest) appendAdded(out []byte, e *route.HeaderEdits) []byte {
 }
 
 // Variable implements [route.Values].
-func (x *routedRequest) Variable(v route.Variable) []byte {
-	b := x.in[x.start:x.end]
+func (x *chosenRoute) Variable(v route.Variable) []byte {
+	b := x.request.bytes()
 	switch v {
 	case route.VariableAuthority:
-		return x.head.Authority(b)
+		return x.request.head.Authority(b)
 	case route.VariableClientAddress:
-		return x.clientAddress()
+		return x.request.clientAddress()
 	case route.VariableHost:
-		return withoutPort(x.head.Authority(b))
+		return withoutPort(x.request.head.Authority(b))
 	case route.VariableMethod:
-		return x.head.MethodName(b)
+		return x.request.head.MethodName(b)
 	case route.VariablePath:
 		if path, _ := x.sentPath(b); len(path) > 0 && path[0] == '/' {
 			return path
@@ -104,11 +104,11 @@ func (x *routedRequest) Variable(v route.Variable) []byte {
 		_, query, _ := bytes.Cut(x.sentTarget(b), questionMark)
 		return query
 	case route.VariableRequestID:
-		return x.requestID
+		return x.request.requestID
 	case route.VariableScheme:
-		return []byte(x.Scheme())
+		return []byte(x.request.Scheme())
 	case route.VariableTarget:
-		return x.urlTarget(b)
+		return urlTarget(x.request, b)
 	case route.VariableUser:
 		return []byte(x.user)
 	}
@@ -116,15 +116,15 @@ func (x *routedRequest) Variable(v route.Variable) []byte {
 }
 
 // sentTarget returns the target that peers get, from the path on.
-func (x *routedRequest) sentTarget(b []byte) []byte {
+func (x *chosenRoute) sentTarget(b []byte) []byte {
 	if len(x.target) > 0 {
 		return x.target
 	}
-	return x.head.OriginTarget(b)
+	return x.request.head.OriginTarget(b)
 }
 
 // sentPath returns the path that peers get, and the query with its question mark, or nothing.
-func (x *routedRequest) sentPath(b []byte) (path, query []byte) {
+func (x *chosenRoute) sentPath(b []byte) (path, query []byte) {
 	target := x.sentTarget(b)
 	if i := bytes.IndexByte(target, '?'); i >= 0 {
 		return target[:i], target[i:]
@@ -134,8 +134,8 @@ func (x *routedRequest) sentPath(b []byte) (path, query []byte) {
 
 // dropsOfTrailer reports whether a line of a trailer section does not pass. The route edits the same
 // names as in the head.
-func (x *routedRequest) dropsOfTrailer(line []byte, to reserved.Direction) bool {
-	if x.reserved().DropFromTrailer(line, to) {
+func (x *chosenRoute) dropsOfTrailer(line []byte, to reserved.Direction) bool {
+	if x.request.reserved().DropFromTrailer(line, to) {
 		return true
 	}
 	a := x.actions
@@ -150,7 +150,7 @@ func (x *routedRequest) dropsOfTrailer(line []byte, to reserved.Direction) bool 
 
 // filterTrailer returns a trailer section without reserved fields. It does not change section,
 // which is sent again with a request that is sent again.
-func (x *routedRequest) filterTrailer(section []byte, to reserved.Direction) []byte {
+func (x *chosenRoute) filterTrailer(section []byte, to reserved.Direction) []byte {
 	if len(section) == 0 {
 		return section
 	}

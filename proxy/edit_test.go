@@ -137,27 +137,27 @@ func FuzzEdits(f *testing.F) {
 		if err != nil {
 			t.Skip()
 		}
-		x := new(routedRequest)
-		x.in, x.end = []byte(text), len(text)
-		x.client = &client{listener: &listener{}, address: "192.0.2.1"}
-		x.head.Reset(8<<10, http1.UsualFields)
-		n, err := x.head.Scan(x.in)
+		x := &newExchange().route
+		x.request.in, x.request.end = []byte(text), len(text)
+		x.request.client = &client{listener: &listener{}, address: "192.0.2.1"}
+		x.request.head.Reset(8<<10, http1.UsualFields)
+		n, err := x.request.head.Scan(x.request.in)
 		if err != nil || n == 0 {
 			t.Skip()
 		}
-		_, fields := http1.CutLine(bytes.TrimLeft(x.in[:n], "\r\n"))
+		_, fields := http1.CutLine(bytes.TrimLeft(x.request.in[:n], "\r\n"))
 		got := x.appendEditedFields(nil, fields, &e)
 
 		// The naive way: names to lists of values.
 		want := make(http.Header)
-		all := x.head.Fields()
+		all := x.request.head.Fields()
 		for i := range all {
-			name := strings.ToLower(string(all[i].FieldName(x.in)))
-			want[name] = append(want[name], string(all[i].Value(x.in)))
+			name := strings.ToLower(string(all[i].FieldName(x.request.in)))
+			want[name] = append(want[name], string(all[i].Value(x.request.in)))
 		}
 		delete(want, strings.ToLower(remove))
-		host := string(x.head.Authority(x.in))
-		target := string(x.head.OriginTarget(x.in))
+		host := string(x.request.head.Authority(x.request.in))
+		target := string(x.request.head.OriginTarget(x.request.in))
 		if strings.Contains(host+target, "$") {
 			t.Skip() // the naive way would read variables in values
 		}
@@ -168,7 +168,7 @@ func FuzzEdits(f *testing.F) {
 		pairs := []string{"$$", "$"}
 		for name, value := range map[string]string{
 			"authority": host, "host": string(withoutPort([]byte(host))), "path": path, "query": query, "scheme": "http",
-			"method": string(x.head.MethodName(x.in)), "client_address": "192.0.2.1", "user": "",
+			"method": string(x.request.head.MethodName(x.request.in)), "client_address": "192.0.2.1", "user": "",
 		} {
 			pairs = append(pairs, "${"+name+"}", value, "$"+name, value)
 		}
@@ -183,7 +183,7 @@ func FuzzEdits(f *testing.F) {
 		whole := append([]byte("GET / HTTP/1.1\r\n"), got...)
 		if n, err := head.Scan(whole); err == http1.ErrTooManyFields {
 			t.Skip()
-		} else if x.head.HTTP10 && err == http1.ErrHost {
+		} else if x.request.head.HTTP10 && err == http1.ErrHost {
 			t.Skip() // HTTP/1.0 needs none
 		} else if err != nil || n != len(whole) {
 			t.Fatalf("%q: %v", got, err)

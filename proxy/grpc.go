@@ -32,7 +32,7 @@ func (x *request) noteKind(method, contentType []byte) {
 // not UNIMPLEMENTED: one client that calls a wrong method would eject every peer. Nor
 // does DEADLINE_EXCEEDED count if the client has set the deadline. An answer without gRPC's
 // content type comes from a server that has no gRPC: clients can send calls to any server.
-func (x *answeredRequest) grpcOutcome(o balancer.Outcome) balancer.Outcome {
+func (x *answer) grpcOutcome(o balancer.Outcome) balancer.Outcome {
 	if x.grpcCode == grpc.Unset {
 		if x.response.Status == 200 {
 			x.grpcCode = grpc.Unknown // as for the client
@@ -44,7 +44,7 @@ func (x *answeredRequest) grpcOutcome(o balancer.Outcome) balancer.Outcome {
 	}
 	switch {
 	case x.grpcCode.HTTPStatus() < 500, x.grpcCode == grpc.Unimplemented,
-		x.grpcCode == grpc.DeadlineExceeded && !x.deadline.IsZero():
+		x.grpcCode == grpc.DeadlineExceeded && !x.request.deadline.IsZero():
 	default:
 		o.Class, o.Status = balancer.OutcomeServerError, x.grpcCode.HTTPStatus()
 	}
@@ -93,20 +93,20 @@ func (x *request) withinDeadline(timeout time.Duration) time.Duration {
 
 // endGRPC ends an interrupted response to a gRPC call with a status: the client would
 // otherwise learn only that the stream was reset.
-func (x *answeredRequest) endGRPC(code grpc.Code) {
-	if !x.standing.grpc || !x.head.TETrailers {
+func (x *answer) endGRPC(code grpc.Code) {
+	if !x.request.standing.grpc || !x.request.head.TETrailers {
 		return
 	}
 	x.grpcCode = code
 	trailer := grpc.AppendStatus(nil, code, x.interrupted, "the response is incomplete")
-	x.Out = x.Out[:0]
+	x.body.buffers.Out = x.body.buffers.Out[:0]
 	// An error means that the client is gone too.
-	_ = x.client.downstream.WriteBody(&x.Buffers, transfer.Piece{Last: true, Trailer: append(trailer, "\r\n"...)})
+	_ = x.request.client.downstream.WriteBody(&x.body.buffers, transfer.Piece{Last: true, Trailer: append(trailer, "\r\n"...)})
 }
 
 // statusForMetrics returns the HTTP status that describes the result of the request: for a
 // gRPC call, the one that means the same as its code.
-func (x *answeredRequest) statusForMetrics() int {
+func (x *answer) statusForMetrics() int {
 	if x.grpcCode == grpc.Unset || x.status != 200 {
 		return x.status
 	}

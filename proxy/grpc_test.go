@@ -136,7 +136,7 @@ func TestGRPC(t *testing.T) {
 	}
 	stream := verify.Result(client.FullDuplexCall(ctx)).Must(t)
 	for _, word := range []string{"", "a", strings.Repeat("b", 100_000)} {
-		exchange(t, stream, word)
+		echoesWord(t, stream, word)
 	}
 	endStream(t, stream)
 	p.expectNothingCounted()
@@ -144,8 +144,8 @@ func TestGRPC(t *testing.T) {
 
 type duplex = grpc.BidiStreamingClient[grpc_testing.StreamingOutputCallRequest, grpc_testing.StreamingOutputCallResponse]
 
-// exchange sends word and expects it back.
-func exchange(t *testing.T, stream duplex, word string) {
+// echoesWord sends word and expects it back.
+func echoesWord(t *testing.T, stream duplex, word string) {
 	t.Helper()
 	verify.NoError(t, stream.Send(&grpc_testing.StreamingOutputCallRequest{Payload: &grpc_testing.Payload{Body: []byte(word)}}))
 	got, err := stream.Recv()
@@ -166,11 +166,11 @@ func TestGRPCDrain(t *testing.T) {
 	first, second := startGRPCOrigin(t), startGRPCOrigin(t)
 	p, client := startGRPC(t, first.address)
 	stream := verify.Result(client.FullDuplexCall(patientContext(t))).Must(t)
-	exchange(t, stream, "a")
+	echoesWord(t, stream, "a")
 	draining := p.onlyConnector()
 	p.setPeers(second.address)
 	for range 20 {
-		exchange(t, stream, "b")
+		echoesWord(t, stream, "b")
 		_, err := client.UnaryCall(patientContext(t), unary(10, 10))
 		verify.Succeeds(t, err)
 	}
@@ -234,10 +234,10 @@ func TestGRPCDeadlineWithinAuth(t *testing.T) {
 
 // A peer that resets a call after its deadline is not to blame.
 func TestGRPCResetAfterDeadline(t *testing.T) {
-	x := new(sentRequest)
-	x.client = new(client)
+	x := &newExchange().tries
+	x.request.client = new(client)
 	verify.Equal(t, x.waitResult(io.ErrUnexpectedEOF), waitBroken, "without a deadline")
-	x.deadline = time.Now()
+	x.request.deadline = time.Now()
 	verify.Equal(t, x.waitResult(io.ErrUnexpectedEOF), waitTimeout, "after the deadline")
 	verify.Equal(t, x.waitResult(http1.ErrResponse), waitBroken, "a malformed response after the deadline")
 }

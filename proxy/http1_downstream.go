@@ -18,29 +18,29 @@ import (
 // the exchange. The fields without pointers come last, as in request.
 type http1Exchange struct {
 	reader  socket.BufferedReader // of the request's body
-	body    transfer.Reader       // of the request
+	framed  transfer.Reader       // the same, by its framing
 	writer  socket.Writer         // its pace records whether the response had to wait
 	framing framing               // of the response's body
 	keep    bool                  // the connection stays open after the exchange
 	surplus []byte                // bytes that were read with the end of a body
-	httpExchange
+	exchange
 }
 
 // next prepares the exchange for the next request, for the rest of which the client may let it wait.
 func (x *http1Exchange) next() {
-	x.GiveBack()
-	x.start += x.headLength + x.bodyLength
-	if x.start == x.end {
-		x.dropLarge()
-		x.start, x.end = 0, 0
-		if len(x.surplus) > len(x.in) {
-			x.growTo(len(x.surplus))
+	x.body.buffers.GiveBack()
+	x.request.start += x.request.headLength + x.request.bodyLength
+	if x.request.start == x.request.end {
+		x.request.dropLarge()
+		x.request.start, x.request.end = 0, 0
+		if len(x.surplus) > len(x.request.in) {
+			x.request.growTo(len(x.surplus))
 		}
-		x.end = copy(x.in, x.surplus)
+		x.request.end = copy(x.request.in, x.surplus)
 		x.surplus = nil
 	}
-	x.dropBody(x.client)
-	x.reset()
+	x.body.dropBody(x.request.client)
+	x.request.reset()
 }
 
 // framing is how the body of a response ends for the client.
@@ -53,16 +53,20 @@ const (
 	framingClose                  // the end of the connection
 )
 
-var exchanges = sync.Pool{New: func() any { return new(http1Exchange) }}
+var exchanges = sync.Pool{New: func() any {
+	x := new(http1Exchange)
+	x.link()
+	return x
+}}
 
 func acquireExchange(c *clientConn) *http1Exchange {
 	x := exchanges.Get().(*http1Exchange)
-	x.open(&c.client)
+	x.request.open(&c.client)
 	return x
 }
 
 func releaseExchange(x *http1Exchange) {
-	x.surplus, x.body.Section = nil, nil
+	x.surplus, x.framed.Section = nil, nil
 	x.close()
 	exchanges.Put(x)
 }
@@ -77,8 +81,8 @@ func (c *clientConn) begin() {
 	x := c.exchange
 	x.keep = false
 	x.writer.Pace.Waited = false
-	if x.streaming {
-		x.body = transfer.Reader{Chunked: x.head.Chunked, Left: max(x.head.ContentLength, 0)}
+	if x.request.streaming {
+		x.framed = transfer.Reader{Chunked: x.request.head.Chunked, Left: max(x.request.head.ContentLength, 0)}
 	}
 }
 
@@ -86,26 +90,26 @@ func (c *clientConn) begin() {
 // unknown.
 func (c *clientConn) keepsOpen() bool {
 	x := c.exchange
-	return x.headLength > 0 && x.head.Persistent() && !c.lifetime.Over && !c.draining() && x.bodyRead()
+	return x.request.headLength > 0 && x.request.head.Persistent() && !c.lifetime.Over && !c.draining() && x.body.bodyRead()
 }
 
 // ReadBody implements source. The first bytes may be in the exchange's buffer.
 func (c *clientConn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, err error) {
 	x := c.exchange
-	text := x.in[x.start+x.headLength+x.bodyLength : x.end]
+	text := x.request.in[x.request.start+x.request.headLength+x.request.bodyLength : x.request.end]
 	if len(text) > 0 {
-		p, n, err := x.body.Next(text, coded)
-		x.bodyLength += n
+		p, n, err := x.framed.Next(text, coded)
+		x.request.bodyLength += n
 		return p, err
 	}
 	c.Arm(c.server.sweeper, c.options.Timeouts.Body)
 	defer c.Disarm()
 	for {
-		n, err := x.reader.Read(c.Wire, b, 0, x.body.Most(coded))
+		n, err := x.reader.Read(c.Wire, b, 0, x.framed.Most(coded))
 		switch {
 		case n > 0:
 			text = b.From[:n]
-			p, n, err := x.body.Next(text, coded)
+			p, n, err := x.framed.Next(text, coded)
 			x.surplus = bytes.Clone(text[n:])
 			return p, err
 		case err == io.EOF:
@@ -127,7 +131,7 @@ func (c *clientConn) TakesCoded() bool { return c.exchange.framing == framingChu
 func (c *clientConn) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 	x, out := c.exchange, b.Out
 	b.Out = out[:0]
-	return transfer.Send(out, p, x.framing == framingChunked, x.head.TETrailers, c.send)
+	return transfer.Send(out, p, x.framing == framingChunked, x.request.head.TETrailers, c.send)
 }
 
 // writeAnswer implements downstream.
@@ -136,7 +140,7 @@ func (c *clientConn) writeAnswer(text, body []byte) error {
 	if err := c.send(text); err != nil || len(body) == 0 {
 		return err
 	}
-	c.exchange.GiveBack() // the client may be slow
+	c.exchange.body.buffers.GiveBack() // the client may be slow
 	return c.send(body)
 }
 
@@ -169,7 +173,7 @@ func (c *clientConn) sendRaw(b []byte) error {
 // isWhole implements downstream.
 func (c *clientConn) isWhole(sent int64) bool {
 	x := c.exchange
-	return x.framing == framingLength && sent == x.response.ContentLength || x.framing == framingNone && sent == 0
+	return x.framing == framingLength && sent == x.answer.response.ContentLength || x.framing == framingNone && sent == 0
 }
 
 // cut implements downstream. If the end of the connection marks the end of the response,
@@ -187,7 +191,7 @@ func (c *clientConn) SourceSocket() (socket.Side, *transfer.Reader) {
 	if c.TLS != nil {
 		return socket.Side{}, nil
 	}
-	return c.side(c.options.Timeouts.Body), &c.exchange.body
+	return c.side(c.options.Timeouts.Body), &c.exchange.framed
 }
 
 // SinkSocket implements sink.
@@ -207,10 +211,10 @@ func (c *clientConn) tunnel(*socket.Tunnel) (end socket.TunnelEnd, early []byte)
 	x := c.exchange
 	x.framing = framingClose
 	c.delimits.Store(true)
-	if early = x.in[x.start+x.headLength+x.bodyLength : x.end]; len(early) == 0 {
+	if early = x.request.in[x.request.start+x.request.headLength+x.request.bodyLength : x.request.end]; len(early) == 0 {
 		early = x.surplus
 	}
-	x.bodyLength, x.surplus = x.end-x.start-x.headLength, nil
+	x.request.bodyLength, x.surplus = x.request.end-x.request.start-x.request.headLength, nil
 	return socket.TunnelEnd{Wire: c.Wire, Entry: &c.SweepEntry}, early
 }
 
@@ -231,14 +235,14 @@ func (c *clientConn) IsGone() bool {
 // chooseFraming sets the framing of the body, and keep.
 func (c *clientConn) chooseFraming() {
 	x := c.exchange
-	head := &x.response
+	head := &x.answer.response
 	x.keep = c.keepsOpen() && head.Status != 101
 	switch {
-	case head.Bodiless(x.head.Method == http1.MethodHead):
+	case head.Bodiless(x.request.head.Method == http1.MethodHead):
 		x.framing = framingNone
 	case !head.Chunked && head.ContentLength >= 0:
 		x.framing = framingLength
-	case x.head.HTTP10:
+	case x.request.head.HTTP10:
 		x.framing, x.keep = framingClose, false
 		c.delimits.Store(true)
 	default:
@@ -249,7 +253,7 @@ func (c *clientConn) chooseFraming() {
 // appendHead implements downstream. It copies adjacent lines at once.
 func (c *clientConn) appendHead(out, b []byte) []byte {
 	x := c.exchange
-	head := &x.response
+	head := &x.answer.response
 	if !head.Interim() {
 		c.chooseFraming()
 	}
@@ -277,7 +281,7 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	out = append(out, b[runStart:runEnd]...)
 
 	if !head.Interim() {
-		out = x.appendRequestIDLine(x.appendCookies(out))
+		out = x.request.appendRequestIDLine(x.tries.appendCookies(out))
 	}
 	if hsts := c.listener.StrictTransportSecurity; hsts != "" && !head.Interim() {
 		out = http1.AppendLine(out, "Strict-Transport-Security: ", hsts)
@@ -289,7 +293,7 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 		return append(out, "Connection: Upgrade\r\n\r\n"...)
 	}
 	if x.framing == framingChunked ||
-		x.framing == framingNone && head.Chunked && x.head.Method == http1.MethodHead && !x.head.HTTP10 {
+		x.framing == framingNone && head.Chunked && x.request.head.Method == http1.MethodHead && !x.request.head.HTTP10 {
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	}
 	if head.Status == 426 && head.Has(http1.NameUpgrade) {
@@ -298,7 +302,7 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	switch {
 	case !x.keep:
 		out = append(out, "Connection: close\r\n"...)
-	case x.head.HTTP10:
+	case x.request.head.HTTP10:
 		out = append(out, "Connection: keep-alive\r\n"...)
 	}
 	return append(out, "\r\n"...)
@@ -308,11 +312,11 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 func (x *http1Exchange) dropsResponseField(f http1.Field, b []byte) bool {
 	switch f.Name {
 	case http1.NameUpgrade:
-		return x.response.Status != 101 && x.response.Status != 426
+		return x.answer.response.Status != 101 && x.answer.response.Status != 426
 	case http1.NameTrailer:
-		return x.framing != framingChunked || !x.head.TETrailers
+		return x.framing != framingChunked || !x.request.head.TETrailers
 	case http1.NameContentLength:
-		return x.response.Status == 204 || x.response.Status < 200 // RFC 9110, section 8.6
+		return x.answer.response.Status == 204 || x.answer.response.Status < 200 // RFC 9110, section 8.6
 	}
-	return x.reserved().Drop(f.Name, f.FieldName(b), reserved.ToClients)
+	return x.request.reserved().Drop(f.Name, f.FieldName(b), reserved.ToClients)
 }

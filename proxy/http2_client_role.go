@@ -67,12 +67,12 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 	switch bytes := h.Fields.RequestBytes(); {
 	case bytes > int(s.options.Limits.HeadBytes):
 		s.refused = http1.ErrHeadTooLong
-		x.noteKind(h.Fields.Find(":method"), h.Fields.Find("content-type"))
-	case bytes > len(x.in):
-		x.growTo(bytes)
+		x.request.noteKind(h.Fields.Find(":method"), h.Fields.Find("content-type"))
+	case bytes > len(x.request.in):
+		x.request.growTo(bytes)
 	}
 	if s.refused == nil {
-		text, framing, err := h.Fields.AppendRequest(x.in[:0], ends)
+		text, framing, err := h.Fields.AppendRequest(x.request.in[:0], ends)
 		if err != nil {
 			h.free = append(h.free, s)
 			s.release()
@@ -80,7 +80,7 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 			h.refuseLocked(id, http2.ProtocolError)
 			return h.OnFault()
 		}
-		x.end = len(text)
+		x.request.end = len(text)
 		s.connect = framing == http2.FramingTunnel
 		if framing == http2.FramingLength {
 			s.expected = h.Fields.ContentLength()

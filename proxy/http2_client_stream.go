@@ -23,7 +23,7 @@ type http2Stream struct {
 	client
 	http2.Stream
 	conn     *http2ClientConn
-	exchange *httpExchange
+	exchange *exchange
 
 	onServe func() // serve as a value: creating it allocates
 	refused error  // why the request is refused, or nil
@@ -42,7 +42,7 @@ type http2Stream struct {
 	expected int64  // bytes that Content-Length announces and that have not arrived; -1: unknown
 }
 
-var streamExchanges = sync.Pool{New: func() any { return new(httpExchange) }}
+var streamExchanges = sync.Pool{New: func() any { return newExchange() }}
 
 // takeStreamLocked returns an unused stream, or nil: there are too many.
 func (h *http2ClientConn) takeStreamLocked() *http2Stream {
@@ -106,8 +106,8 @@ func (s *http2Stream) prepare() {
 	s.refused, s.connect = nil, false
 	s.Gone.Store(false)
 	s.shed.Store(false)
-	s.exchange = streamExchanges.Get().(*httpExchange)
-	s.exchange.open(&s.client)
+	s.exchange = streamExchanges.Get().(*exchange)
+	s.exchange.request.open(&s.client)
 }
 
 // serve serves the request of the stream.
@@ -144,44 +144,44 @@ func (s *http2Stream) scan() error {
 	if s.refused != nil {
 		return s.refused
 	}
-	x.upgrade = s.connect
-	n, err := x.head.Scan(x.in[:x.end])
+	x.request.upgrade = s.connect
+	n, err := x.request.head.Scan(x.request.in[:x.request.end])
 	if err != nil {
-		text := x.in[:x.end]
+		text := x.request.in[:x.request.end]
 		method, _, _ := bytes.Cut(text, space)
-		x.noteKind(method, http1.TrailerField(text, "content-type")) // the scan has not seen all fields
+		x.request.noteKind(method, http1.TrailerField(text, "content-type")) // the scan has not seen all fields
 		return err
 	}
-	x.headLength = n
-	if x.upgrade {
-		return x.offerWebSocket()
+	x.request.headLength = n
+	if x.request.upgrade {
+		return offerWebSocket(&x.request)
 	}
-	if !x.head.HasBody() {
+	if !x.request.head.HasBody() {
 		return nil
 	}
-	length := x.head.ContentLength
-	if length < 0 && x.asksForGRPC() {
+	length := x.request.head.ContentLength
+	if length < 0 && x.request.asksForGRPC() {
 		length = s.wholeBody()
 	}
-	if most := int64(x.client.options.Limits.BodyBytes); most > 0 && length > most {
+	if most := int64(x.request.client.options.Limits.BodyBytes); most > 0 && length > most {
 		return http1.ErrBodyTooLong
 	}
-	if x.streaming = true; length < 0 || x.head.ExpectContinue || length > int64(socket.RequestBufferBytes-n) {
+	if x.request.streaming = true; length < 0 || x.request.head.ExpectContinue || length > int64(socket.RequestBufferBytes-n) {
 		return nil
 	}
 	end := n + int(length)
 	for last := false; !last; {
-		if err := s.awaitBody(&x.Buffers, s.options.Timeouts.Body); err != nil {
+		if err := s.awaitBody(&x.body.buffers, s.options.Timeouts.Body); err != nil {
 			return err
 		}
-		if x.end == len(x.in) && x.end < end { // not before there are bytes
-			x.growTo(x.end + 1)
+		if x.request.end == len(x.request.in) && x.request.end < end { // not before there are bytes
+			x.request.growTo(x.request.end + 1)
 		}
 		var read int
-		read, last, x.bodyTrailer = s.takeBody(x.in[x.end:min(end, len(x.in))])
-		x.end += read
+		read, last, x.body.trailer = s.takeBody(x.request.in[x.request.end:min(end, len(x.request.in))])
+		x.request.end += read
 	}
-	x.bodyLength, x.streaming = int(length), false
+	x.request.bodyLength, x.request.streaming = int(length), false
 	return nil
 }
 
@@ -229,7 +229,7 @@ func (s *http2Stream) takeBody(b []byte) (n int, last bool, trailer []byte) {
 func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
 	s.conn.Mu.Lock()
 	defer s.conn.Mu.Unlock()
-	s.answered = s.answered || len(head) > 0 && !s.exchange.response.Interim()
+	s.answered = s.answered || len(head) > 0 && !s.exchange.answer.response.Interim()
 	err := s.SendLocked(head, data, trailer, ends)
 	if err == os.ErrDeadlineExceeded {
 		s.ResetLocked(http2.Cancel, socket.ErrClosedEarly)

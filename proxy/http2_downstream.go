@@ -24,8 +24,8 @@ func (s *http2Stream) closeAfterAnswer() {}
 // ReadBody implements source.
 func (s *http2Stream) ReadBody(b *socket.Buffers, _ bool) (transfer.Piece, error) {
 	timeout := s.options.Timeouts.Body
-	if x := s.exchange; x.standing.grpc {
-		timeout = max(timeout, x.service.Timeouts.Tunnel) // a stream of gRPC may be silent as long as a tunnel
+	if x := s.exchange; x.request.standing.grpc {
+		timeout = max(timeout, x.route.service.Timeouts.Tunnel) // a stream of gRPC may be silent as long as a tunnel
 	}
 	if err := s.awaitBody(b, timeout); err != nil {
 		return transfer.Piece{}, err
@@ -50,7 +50,7 @@ func (s *http2Stream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 	head := b.Out
 	b.Out = head[:0]
 	var trailer []byte
-	if p.Last && s.exchange.head.TETrailers {
+	if p.Last && s.exchange.request.head.TETrailers {
 		trailer = http2.AppendTrailer(nil, p.Trailer, s.ID)
 	}
 	switch {
@@ -78,9 +78,9 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 	x := s.exchange
 	start := len(out)
 	out = s.appendFields(out, text, false)
-	if (x.service.Affinity != nil || x.newClient != 0) && !x.response.Interim() {
+	if (x.route.service.Affinity != nil || x.route.newClient != 0) && !x.answer.response.Interim() {
 		var memory [640]byte
-		for line := range http1.Lines(x.appendCookies(memory[:0])) {
+		for line := range http1.Lines(x.tries.appendCookies(memory[:0])) {
 			out = http2.AppendFieldLine(out, line)
 		}
 	}
@@ -91,7 +91,7 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 // response, whose head is text. own: sluice has written it, with X-Sluice-Reason.
 func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 	var room [http2.FrameHeaderBytes]byte
-	head := &s.exchange.response
+	head := &s.exchange.answer.response
 	status := head.Status
 	if status == 101 {
 		status = 200 // RFC 8441, section 5
@@ -107,7 +107,7 @@ func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 		var memory [128]byte
 		out = http2.AppendField(out, hstsName, append(memory[:0], hsts...))
 	}
-	if id := s.exchange.requestID; len(id) > 0 && !head.Interim() {
+	if id := s.exchange.request.requestID; len(id) > 0 && !head.Interim() {
 		out = http2.AppendField(out, requestIDName, id)
 	}
 	return out
@@ -118,18 +118,18 @@ func (s *http2Stream) dropsField(f http1.Field, text []byte) bool {
 	x := s.exchange
 	switch f.Name {
 	case http1.NameTrailer:
-		return !x.head.TETrailers
+		return !x.request.head.TETrailers
 	case http1.NameContentLength:
-		return x.response.Status == 204 || x.response.Status < 200 // RFC 9110, section 8.6
+		return x.answer.response.Status == 204 || x.answer.response.Status < 200 // RFC 9110, section 8.6
 	}
-	return x.reserved().Drop(f.Name, f.FieldName(text), reserved.ToClients)
+	return x.request.reserved().Drop(f.Name, f.FieldName(text), reserved.ToClients)
 }
 
 // writeAnswer implements downstream.
 func (s *http2Stream) writeAnswer(text, body []byte) error {
 	x := s.exchange
-	x.response.Reset(http1.UsualFields)
-	n, err := x.response.Scan(text)
+	x.answer.response.Reset(http1.UsualFields)
+	n, err := x.answer.response.Scan(text)
 	if err != nil {
 		return fmt.Errorf("an answer of sluice: %w", err)
 	}
@@ -145,8 +145,8 @@ func (s *http2Stream) waited() bool { return s.Delayed }
 
 // isWhole implements downstream. A trailer section may follow, for a client that accepts one.
 func (s *http2Stream) isWhole(sent int64) bool {
-	head := &s.exchange.head
-	response := &s.exchange.response
+	head := &s.exchange.request.head
+	response := &s.exchange.answer.response
 	return !head.TETrailers && (sent == response.ContentLength || sent == 0 && response.Bodiless(head.Method == http1.MethodHead))
 }
 

@@ -70,18 +70,18 @@ func (x *request) decide() {
 	}
 	s.client, s.length = c.remote, 0
 	if s.trusted && x.headLength > 0 {
-		x.believe(x.in[x.start:x.end])
+		believe(x, x.in[x.start:x.end])
 	}
 }
 
 // believe takes over what the head b of a trusted proxy tells about its client.
-func (x *request) believe(b []byte) {
+func believe(x *request, b []byte) {
 	s := &x.standing
 	for scheme := range x.head.Elements(b, http1.NameXForwardedProto) { // who adds to it, adds at its end
 		s.secure = http1.EqualFold(scheme, "https")
 		break
 	}
-	s.client = x.forwardedClient(b)
+	s.client = forwardedClient(x, b)
 	switch {
 	case !s.client.IsValid():
 		s.length = uint8(copy(s.text[:], unknownClient))
@@ -94,7 +94,7 @@ func (x *request) believe(b []byte) {
 // that is not trusted, or the first one if all are; without X-Forwarded-For the one in
 // X-Real-IP; without both the proxy. The zero value: an element before the last that counts
 // is no address.
-func (x *request) forwardedClient(b []byte) netip.Addr {
+func forwardedClient(x *request, b []byte) netip.Addr {
 	client := x.client.remote
 	if !x.head.Has(http1.NameXForwardedFor) {
 		if !x.head.Has(http1.NameXRealIP) {

@@ -24,11 +24,11 @@ const (
 func (c *clientConn) sendsOn() bool {
 	x := c.exchange
 	switch {
-	case x == nil || x.headLength == 0: // the client has closed the connection
+	case x == nil || x.request.headLength == 0: // the client has closed the connection
 		return false
-	case x.start+x.headLength+x.bodyLength < x.end || len(x.surplus) > 0:
+	case x.request.start+x.request.headLength+x.request.bodyLength < x.request.end || len(x.surplus) > 0:
 		return true
-	case !x.head.Persistent():
+	case !x.request.head.Persistent():
 		return false
 	}
 	nothing := true

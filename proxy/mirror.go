@@ -23,7 +23,7 @@ import (
 // its own goroutine, whose client is nobody: no request waits for it, or shares memory with
 // it.
 type mirrored struct {
-	httpExchange
+	exchange
 	sender     client // what peers learn about the client of the request
 	downstream mirrorDownstream
 	mirror     *route.Mirror
@@ -34,73 +34,74 @@ type mirrored struct {
 // copies are unused. The sides of the sender never change, because the sweeper may read them late.
 var copies = sync.Pool{New: func() any {
 	m := new(mirrored)
+	m.link()
 	m.sender.downstream, m.sender.Presence = &m.downstream, &m.downstream
 	return m
 }}
 
 // mirror copies the request to the mirror of the route if it is selected. A body that the client still sends is copied as
 // it is forwarded: see upload.
-func (x *httpExchange) mirror() *refusal.Refusal {
-	to := x.way.Mirror
+func mirror(x *exchange) *refusal.Refusal {
+	to := x.route.way.Mirror
 	if to == nil || !to.Copies.Select(to.Share) {
 		return nil
 	}
-	length := x.head.ContentLength
-	if !x.streaming {
-		length = int64(len(x.body))
+	length := x.request.head.ContentLength
+	if !x.request.streaming {
+		length = int64(len(x.body.bytes))
 	}
 	switch {
-	case x.standing.trusted && x.head.Has(http1.NameXSluiceMirror):
+	case x.request.standing.trusted && x.request.head.Has(http1.NameXSluiceMirror):
 		to.Copies.Skip(route.DroppedMirrored)
-	case x.upgrade, x.head.ConnectionAuth, x.streaming && x.standing.grpc:
+	case x.request.upgrade, x.request.head.ConnectionAuth, x.request.streaming && x.request.standing.grpc:
 		to.Copies.Skip(route.DroppedProtocol)
 	case length > to.BodyBytes:
 		to.Copies.Skip(route.DroppedBodyTooLong)
 	case to.Copies.Begin(to.InFlight):
-		uploader := x.client.block()
-		if x.streaming && !to.Copies.Incomplete.Take(uploader, 1, to.InFlight) {
+		uploader := x.request.client.block()
+		if x.request.streaming && !to.Copies.Incomplete.Take(uploader, 1, to.InFlight) {
 			to.Copies.Drop(route.DroppedInFlight)
 			return nil
 		}
-		m := x.copyHead(to, x.bytes())
-		if x.streaming {
-			m.incomplete, m.uploader, x.upload.copy = true, uploader, m
+		m := copyHead(x, to, x.request.bytes())
+		if x.request.streaming {
+			m.incomplete, m.uploader, x.body.upload.copy = true, uploader, m
 			return nil
 		}
-		m.body = append(m.body, x.body...)
+		m.body.bytes = append(m.body.bytes, x.body.bytes...)
 		m.start()
 	}
 	return nil
 }
 
 // copyHead returns a copy of the request without its body.
-func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
-	m, from := copies.Get().(*mirrored), x.client
+func copyHead(x *exchange, to *route.Mirror, b []byte) *mirrored {
+	m, from := copies.Get().(*mirrored), x.request.client
 	c := &m.sender
 	c.server, c.listener, c.Shard = from.server, from.listener, from.Shard
 	c.remote, c.address, c.certificate, c.session, c.isHTTP2 = from.remote, from.address, from.certificate, from.session, from.isHTTP2
 	m.mirror = to
-	m.open(c)
-	if x.headLength > len(m.in) {
-		m.growTo(x.headLength)
+	m.request.open(c)
+	if x.request.headLength > len(m.request.in) {
+		m.request.growTo(x.request.headLength)
 	}
-	m.end = copy(m.in, b[:x.headLength])
-	m.head, m.headLength = x.head, m.end
+	m.request.end = copy(m.request.in, b[:x.request.headLength])
+	m.request.head, m.request.headLength = x.request.head, m.request.end
 	c.options = from.options
 	m.begin()
-	m.endpoint = x.endpoint
-	m.standing = x.standing // whatever an earlier copy in this memory was
-	m.requestID, m.body = append(m.ownRequestID[:0], x.requestID...), nil
-	m.span = tracing.Span{} // the copy is not a part of the answer
-	m.service, m.actions = to.Service, to.Actions
-	m.decideFor(m.service)
-	m.target, m.stripped = append(m.target, x.target...), x.stripped
-	m.authorized, m.user, m.deadline = slices.Clone(x.authorized), x.user, x.deadline
+	m.request.endpoint = x.request.endpoint
+	m.request.standing = x.request.standing // whatever an earlier copy in this memory was
+	m.request.requestID, m.body.bytes = append(m.request.ownRequestID[:0], x.request.requestID...), nil
+	m.request.span = tracing.Span{} // the copy is not a part of the answer
+	m.route.service, m.route.actions = to.Service, to.Actions
+	m.route.decideFor(m.route.service)
+	m.route.target, m.route.stripped = append(m.route.target, x.route.target...), x.route.stripped
+	m.route.authorized, m.route.user, m.request.deadline = slices.Clone(x.route.authorized), x.route.user, x.request.deadline
 	if to.Group != nil {
-		m.query.Group = to.Group.ID()
+		m.route.query.Group = to.Group.ID()
 	}
 	if a := to.Service.Affinity; a != nil {
-		m.query.Hash = m.affinity(a, m.service.Pool.Snapshot().All, m.in[:m.end])
+		m.route.query.Hash = affinity(&m.request, a, m.route.service.Pool.Snapshot().All, m.request.in[:m.request.end])
 	}
 	return m
 }
@@ -108,11 +109,11 @@ func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
 // add adds a piece of the body, and starts the copy after the last one. It returns m, or nil
 // if m is started or dropped.
 func (m *mirrored) add(p transfer.Piece) *mirrored {
-	if int64(len(m.body))+p.Length > m.mirror.BodyBytes {
+	if int64(len(m.body.bytes))+p.Length > m.mirror.BodyBytes {
 		m.drop(route.DroppedBodyTooLong)
 		return nil
 	}
-	if m.body = append(m.body, p.Text...); p.Last {
+	if m.body.bytes = append(m.body.bytes, p.Text...); p.Last {
 		m.start()
 		return nil
 	}
@@ -143,7 +144,7 @@ func (m *mirrored) complete() {
 
 func (m *mirrored) release() {
 	m.close()
-	m.body, m.mirror = nil, nil
+	m.body.bytes, m.mirror = nil, nil
 	copies.Put(m)
 }
 
@@ -151,12 +152,12 @@ func (m *mirrored) release() {
 func (m *mirrored) run() {
 	defer m.sender.server.copies.Done()
 	defer panics.Contain(panics.Mirror, m.fail)
-	t, err := m.service.Pool.PickMirror(m.query)
+	t, err := m.route.service.Pool.PickMirror(m.route.query)
 	if err != nil {
 		m.drop(route.DroppedNoPeer)
 		return
 	}
-	m.downstream = mirrorDownstream{left: maxMirrorAnswer, until: time.Now().Add(m.service.Timeouts.ResponseHeader + m.service.Timeouts.Idle)}
+	m.downstream = mirrorDownstream{left: maxMirrorAnswer, until: time.Now().Add(m.route.service.Timeouts.ResponseHeader + m.route.service.Timeouts.Idle)}
 	o := m.tryOn(t)
 	status, answered := m.result(o)
 	m.mirror.Copies.End(m.sender.Shard, status, cmp.Or(o.Latency, time.Since(t.Picked())), answered)
@@ -175,8 +176,8 @@ func (m *mirrored) result(o balancer.Outcome) (status int, answered bool) {
 	switch {
 	case o.Class == balancer.OutcomeOK, o.Class == balancer.OutcomeServerError:
 		return o.Status, true
-	case m.lastRefusal != nil:
-		return m.lastRefusal.Status, false
+	case m.tries.lastRefusal != nil:
+		return m.tries.lastRefusal.Status, false
 	case o.Class == balancer.OutcomeTimeout:
 		return refusal.Timeout.Status, false
 	}

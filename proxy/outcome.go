@@ -30,13 +30,13 @@ const (
 )
 
 // waitResult returns why a wait for the peer failed with err.
-func (x *sentRequest) waitResult(err error) waitResult {
+func (x *tries) waitResult(err error) waitResult {
 	switch {
-	case x.upload.failed():
+	case x.body.upload.failed():
 		return waitRequest
-	case x.client.Gone.Load():
+	case x.request.client.Gone.Load():
 		return waitClientGone
-	case errors.Is(err, os.ErrDeadlineExceeded), !isMalformed(err) && x.deadlinePassed():
+	case errors.Is(err, os.ErrDeadlineExceeded), !isMalformed(err) && x.request.deadlinePassed():
 		return waitTimeout
 	}
 	return waitBroken
@@ -44,12 +44,12 @@ func (x *sentRequest) waitResult(err error) waitResult {
 
 // delayedByClient reports whether the peer had to wait for the client. Servers
 // reset the connections of slow clients, and sluice is as slow as its client.
-func (x *sentRequest) delayedByClient() bool {
-	return x.upload.waitsForClient() || x.client.downstream.waited()
+func (x *tries) delayedByClient() bool {
+	return x.body.upload.waitsForClient() || x.request.client.downstream.waited()
 }
 
 // resetOutcome returns the outcome after the peer has closed the connection early.
-func (x *sentRequest) resetOutcome() balancer.Outcome {
+func (x *tries) resetOutcome() balancer.Outcome {
 	if x.delayedByClient() {
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	}
@@ -57,19 +57,19 @@ func (x *sentRequest) resetOutcome() balancer.Outcome {
 }
 
 // uploadOutcome returns the outcome after the body of the request could not be read.
-func (x *sentRequest) uploadOutcome() balancer.Outcome {
-	x.lastRefusal = x.upload.refusal()
+func (x *tries) uploadOutcome() balancer.Outcome {
+	x.lastRefusal = x.body.upload.refusal()
 	return balancer.Outcome{Class: balancer.OutcomeClientGone}
 }
 
 // latency returns the time from the end of the request to at. 0: the peer did not
 // have the whole request.
-func (x *sentRequest) latency(at time.Time) time.Duration {
+func (x *tries) latency(at time.Time) time.Duration {
 	switch {
-	case !x.upload.started:
+	case !x.body.upload.started:
 		return at.Sub(x.picked)
-	case x.upload.ended.Load():
-		return max(at.Sub(x.upload.endedAt), 0)
+	case x.body.upload.ended.Load():
+		return max(at.Sub(x.body.upload.endedAt), 0)
 	}
 	return 0
 }
@@ -84,7 +84,7 @@ func (l *upload) refusal() *refusal.Refusal {
 	case errors.As(l.err, &malformed):
 		return refusal.Of(malformed)
 	case !errors.Is(l.err, os.ErrDeadlineExceeded):
-	case l.expectant() && l.x.bytesIn == 0:
+	case l.expectant() && l.body.bytesIn == 0:
 		// The client waits for the peer. That does not count against it: it may not know of 100, and a client that
 		// sends nothing could have it ejected.
 		return refusal.Timeout

@@ -321,16 +321,18 @@ func TestGRPCOutcomeStatus(t *testing.T) {
 		5:                {Class: balancer.OutcomeOK, Status: 200},
 		grpc.Unset:       {Class: balancer.OutcomeReset, Status: 200},
 	} {
-		x := &answeredRequest{grpcCode: code}
+		x := &newExchange().answer
+		x.grpcCode = code
 		x.response.Status, x.response.GRPC = 200, true
 		verify.Equal(t, x.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}), want, "%v", code)
 	}
-	other := &answeredRequest{grpcCode: grpc.Unset} // an answer of a server without gRPC
-	other.response.Status = 200
+	other := &newExchange().answer // an answer of a server without gRPC
+	other.grpcCode, other.response.Status = grpc.Unset, 200
 	got := other.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200})
 	verify.That(t, got.Class == balancer.OutcomeOK && other.grpcCode == grpc.Unknown, "without gRPC: got %+v, %v", got, other.grpcCode)
-	x := &answeredRequest{grpcCode: grpc.DeadlineExceeded}
-	x.deadline = time.Now()
+	x := &newExchange().answer
+	x.grpcCode = grpc.DeadlineExceeded
+	x.request.deadline = time.Now()
 	got = x.grpcOutcome(balancer.Outcome{})
 	verify.That(t, got.Class == balancer.OutcomeOK, "deadline of the client: got %+v", got)
 }

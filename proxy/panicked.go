@@ -39,16 +39,16 @@ func (c *clientConn) fail() {
 }
 
 // fail ends the exchange. It reports whether the client got a complete answer.
-func (x *httpExchange) fail() (answered bool) {
+func (x *exchange) fail() (answered bool) {
 	x.releaseAll(panics.Exchange)
 	contained(panics.Exchange, func() {
 		switch {
 		case !x.serving:
-		case !x.begun:
+		case !x.answer.begun:
 			answered = x.refuse(refusal.Internal)
 		default:
-			x.interrupted = refusal.Internal.Reason
-			x.client.downstream.cut(-1)
+			x.answer.interrupted = refusal.Internal.Reason
+			x.request.client.downstream.cut(-1)
 			x.account()
 		}
 	})
@@ -56,10 +56,10 @@ func (x *httpExchange) fail() (answered bool) {
 }
 
 // releaseAll gives back what the exchange holds, as far as it can.
-func (x *httpExchange) releaseAll(at panics.Place) {
-	contained(at, x.releaseHeld)
-	contained(at, x.upload.wait)
-	contained(at, func() { x.leaveBody(x.client) })
+func (x *exchange) releaseAll(at panics.Place) {
+	contained(at, x.answer.releaseHeld)
+	contained(at, x.body.upload.wait)
+	contained(at, func() { x.body.leaveBody(x.request.client) })
 }
 
 // fail lets the exchange fail whose body cannot be sent.
@@ -71,9 +71,9 @@ func (l *upload) fail() {
 
 // fail ends the copy.
 func (m *mirrored) fail() {
-	contained(panics.Mirror, m.releaseHeld)
+	contained(panics.Mirror, m.answer.releaseHeld)
 	if m.mirror != nil {
-		m.mirror.Copies.End(m.sender.Shard, refusal.Internal.Status, time.Since(m.startTime), false)
+		m.mirror.Copies.End(m.sender.Shard, refusal.Internal.Status, time.Since(m.request.startTime), false)
 	}
 }
 

@@ -21,12 +21,7 @@ import (
 )
 
 // A request is what its client has sent, and what is known about it from that and from its
-// connection. It is the first of the parts of an exchange: each is embedded in the next one,
-// and knows the ones before it, but not what comes after.
-//
-//	request → routedRequest → sentRequest → answeredRequest → httpExchange
-//
-// In each, what is large and has no pointers comes last: the garbage collector does not scan it.
+// connection: the first part of an exchange. What is large and has no pointers comes last.
 type request struct {
 	client  *client
 	routing *routing // by which it has its route; nil: none yet
@@ -69,18 +64,6 @@ func (x *request) reset() {
 	x.client.takeOptions()
 	x.head.Reset(int(x.client.options.Limits.TargetBytes), x.client.options.Limits.Fields)
 	x.headLength, x.bodyLength, x.streaming, x.upgrade = 0, 0, false, false
-}
-
-// begin starts the clock, and decides who has sent the request and whom to believe.
-func (x *request) begin() {
-	x.client.downstream.begin()
-	x.startTime, x.deadline, x.steps = time.Now(), time.Time{}, route.Steps{}
-	if x.deadlineFirst.Load() { // cheaper than a store
-		x.deadlineFirst.Store(false)
-	}
-	x.decide()
-	x.chooseRequestID()
-	x.beginTrace()
 }
 
 // bytes returns what has arrived. It begins with the head.
@@ -263,12 +246,12 @@ func (x *request) sentOnce(name http1.Name) (value []byte) {
 
 // affinity returns the Query.Hash of the request whose head is b for one of peers: the id in its
 // cookie, or a hash of the first key that the request has. 0: the request has none.
-func (x *request) affinity(a *route.Affinity, peers []*balancer.Peer, b []byte) uint64 {
+func affinity(x *request, a *route.Affinity, peers []*balancer.Peer, b []byte) uint64 {
 	if a.Cookie != "" {
-		return x.stickyID(a.Cookie, peers, b)
+		return stickyID(x, a.Cookie, peers, b)
 	}
 	for i := range a.Keys {
-		if value := x.hashKey(&a.Keys[i], b); len(value) > 0 {
+		if value := hashKey(x, &a.Keys[i], b); len(value) > 0 {
 			return max(1, xxhash.Sum64(value))
 		}
 	}
@@ -280,10 +263,10 @@ const stickyCookies = 8
 
 // stickyID returns the id in the sticky cookie of that name, or 0. Of several, as a client has them from
 // services at other paths, it is the first that names one of peers.
-func (x *request) stickyID(name string, peers []*balancer.Peer, b []byte) uint64 {
+func stickyID(x *request, name string, peers []*balancer.Peer, b []byte) uint64 {
 	var ids [stickyCookies]uint64
 	n := 0
-	x.eachCookie(name, b, func(value []byte) bool {
+	eachCookie(x, name, b, func(value []byte) bool {
 		if id, err := parseStickyID(value); err == nil {
 			ids[n] = id
 			n++
@@ -299,7 +282,7 @@ func (x *request) stickyID(name string, peers []*balancer.Peer, b []byte) uint64
 }
 
 // hashKey returns the value of the key in the request, or an empty slice.
-func (x *request) hashKey(k *route.HashKey, b []byte) []byte {
+func hashKey(x *request, k *route.HashKey, b []byte) []byte {
 	switch k.Source {
 	case route.HashClientAddress:
 		if !x.standing.client.IsValid() {
@@ -312,7 +295,7 @@ func (x *request) hashKey(k *route.HashKey, b []byte) []byte {
 		value, _ := x.Field(k.Name, 0)
 		return value
 	case route.HashCookie:
-		return x.cookie(k.Name, b)
+		return cookie(x, k.Name, b)
 	case route.HashQuery:
 		return queryParameter(x.head.OriginTarget(b), k.Name)
 	}
@@ -321,8 +304,8 @@ func (x *request) hashKey(k *route.HashKey, b []byte) []byte {
 
 // cookie returns the value of the first cookie with that name, or nil (RFC 6265,
 // section 4.2.1).
-func (x *request) cookie(name string, b []byte) (first []byte) {
-	x.eachCookie(name, b, func(value []byte) bool {
+func cookie(x *request, name string, b []byte) (first []byte) {
+	eachCookie(x, name, b, func(value []byte) bool {
 		first = value
 		return false
 	})
@@ -330,7 +313,7 @@ func (x *request) cookie(name string, b []byte) (first []byte) {
 }
 
 // eachCookie calls do with the values of the cookies with that name, in order, until it returns false.
-func (x *request) eachCookie(name string, b []byte, do func(value []byte) bool) {
+func eachCookie(x *request, name string, b []byte, do func(value []byte) bool) {
 	for _, f := range x.head.Fields() {
 		if f.Name != http1.NameCookie {
 			continue
@@ -363,7 +346,7 @@ func queryParameter(target []byte, name string) []byte {
 }
 
 // hops returns how many times the request has passed any sluice.
-func (x *request) hops(b []byte) int {
+func hops(x *request, b []byte) int {
 	n := 0
 	for element := range x.head.Elements(b, http1.NameVia) {
 		// RFC 9110, section 7.6.3: protocol, pseudonym, optional comment.
@@ -379,7 +362,7 @@ func (x *request) hops(b []byte) int {
 var space = []byte(" ")
 
 // addresses returns the number of addresses in X-Forwarded-For.
-func (x *request) addresses(b []byte) int {
+func addresses(x *request, b []byte) int {
 	n := 0
 	for range x.head.Elements(b, http1.NameXForwardedFor) {
 		n++
@@ -388,7 +371,7 @@ func (x *request) addresses(b []byte) int {
 }
 
 // maxForwards returns the Max-Forwards field, or -1 (RFC 9110, section 7.6.2).
-func (x *request) maxForwards() int {
+func maxForwards(x *request) int {
 	value := x.head.Find(x.in[x.start:x.end], http1.NameMaxForwards)
 	left, err := strconv.Atoi(string(value))
 	if err != nil || left < 0 {

@@ -493,8 +493,8 @@ func TestReservationsOfNames(t *testing.T) {
 func TestTrailerIsFilteredAgain(t *testing.T) {
 	section := []byte("X-A: 1\r\nHost: b\r\nX-B: 2\r\n\r\n")
 	sent := string(section)
-	x := new(routedRequest)
-	x.client = &client{listener: new(listener), options: &Options{}}
+	x := &newExchange().route
+	x.request.client = &client{listener: new(listener), options: &Options{}}
 	for range 2 {
 		got := string(x.filterTrailer(section, reserved.ToPeers))
 		verify.That(t, got == "X-A: 1\r\nX-B: 2\r\n\r\n" || got == "X-A: 1\r\nX-B: 2\r\n", "got %q", got)

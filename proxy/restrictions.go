@@ -17,12 +17,12 @@ import (
 const challengePrefix = "/.well-known/acme-challenge/"
 
 // answerChallenge answers a present ACME challenge for a certificate of the listener (RFC 8555, section 8.3).
-func (x *routedRequest) answerChallenge() *refusal.Refusal {
-	answer, b := x.client.listener.Challenge, x.bytes()
-	if answer == nil || x.head.Method != http1.MethodGet || x.upgrade || !bytes.HasPrefix(x.head.Path(b), []byte(challengePrefix)) {
+func answerChallenge(x *exchange) *refusal.Refusal {
+	answer, b := x.request.client.listener.Challenge, x.request.bytes()
+	if answer == nil || x.request.head.Method != http1.MethodGet || x.request.upgrade || !bytes.HasPrefix(x.request.head.Path(b), []byte(challengePrefix)) {
 		return nil
 	}
-	body, ok := answer(string(x.head.Authority(b)), string(x.head.Path(b)))
+	body, ok := answer(string(x.request.head.Authority(b)), string(x.request.head.Path(b)))
 	if !ok {
 		return nil
 	}
@@ -31,12 +31,12 @@ func (x *routedRequest) answerChallenge() *refusal.Refusal {
 
 // requireHTTPS redirects to the same URL on the HTTPS port of the listener, if it has one. The
 // client must not change the method.
-func (x *routedRequest) requireHTTPS() *refusal.Refusal {
-	b, port := x.bytes(), x.client.listener.HTTPSPort
-	if port == 0 || x.standing.secure {
+func requireHTTPS(x *exchange) *refusal.Refusal {
+	b, port := x.request.bytes(), x.request.client.listener.HTTPSPort
+	if port == 0 || x.request.standing.secure {
 		return nil
 	}
-	host := withoutPort(x.head.Authority(b))
+	host := withoutPort(x.request.head.Authority(b))
 	if len(host) == 0 {
 		return refusal.NoHost
 	}
@@ -45,7 +45,7 @@ func (x *routedRequest) requireHTTPS() *refusal.Refusal {
 		location = append(location, ':')
 		location = strconv.AppendInt(location, int64(port), 10)
 	}
-	location = append(location, x.urlTarget(b)...)
+	location = append(location, urlTarget(&x.request, b)...)
 	if len(location) > socket.RequestBufferBytes {
 		return refusal.Of(http1.ErrTargetTooLong)
 	}
@@ -61,38 +61,38 @@ func withoutPort(authority []byte) []byte {
 }
 
 // endLoops ends requests that have come through sluice too often, or are for sluice.
-func (x *routedRequest) endLoops() *refusal.Refusal {
-	switch b := x.bytes(); {
-	case x.head.Method == http1.MethodOptions && x.maxForwards() == 0:
+func endLoops(x *exchange) *refusal.Refusal {
+	switch b := x.request.bytes(); {
+	case x.request.head.Method == http1.MethodOptions && maxForwards(&x.request) == 0:
 		return refusal.MaxForwards
-	case x.head.Has(http1.NameVia) && x.hops(b) >= refusal.MaxHops:
+	case x.request.head.Has(http1.NameVia) && hops(&x.request, b) >= refusal.MaxHops:
 		return refusal.Loop
-	case x.standing.trusted && x.head.Has(http1.NameXForwardedFor) && x.addresses(b) > refusal.MaxAddresses:
+	case x.request.standing.trusted && x.request.head.Has(http1.NameXForwardedFor) && addresses(&x.request, b) > refusal.MaxAddresses:
 		return refusal.TooManyAddresses
 	}
 	return nil
 }
 
 // limitRate refuses requests over the rate limit of the route.
-func (x *routedRequest) limitRate() *refusal.Refusal {
-	if x.actions == nil || x.actions.RateLimit == nil || x.actions.RateLimit.Claim != nil { // see requireToken
+func limitRate(x *exchange) *refusal.Refusal {
+	if x.route.actions == nil || x.route.actions.RateLimit == nil || x.route.actions.RateLimit.Claim != nil { // see requireToken
 		return nil
 	}
-	limit := x.actions.RateLimit
+	limit := x.route.actions.RateLimit
 	var memory [16]byte
 	key := memory[:0]
 	switch {
 	case limit.PerRoute:
 	case limit.Key.Source == route.HashClientAddress:
-		key = appendClientNetwork(key, x.standing.client)
+		key = appendClientNetwork(key, x.request.standing.client)
 	default:
-		key = x.hashKey(&limit.Key, x.bytes())
+		key = hashKey(&x.request, &limit.Key, x.request.bytes())
 	}
-	return x.charge(limit, key, x.startTime)
+	return x.route.charge(limit, key, x.request.startTime)
 }
 
 // charge makes a rate limit count the request, once for all targets that share the limiter.
-func (x *routedRequest) charge(limit *route.RateLimit, key []byte, now time.Time) *refusal.Refusal {
+func (x *chosenRoute) charge(limit *route.RateLimit, key []byte, now time.Time) *refusal.Refusal {
 	if slices.Contains(x.charged, limit.Limiter) {
 		return nil
 	}
@@ -116,13 +116,13 @@ func appendClientNetwork(out []byte, client netip.Addr) []byte {
 }
 
 // editPath edits the target that peers get, and reports whether its path has lost a prefix. The target "*" has no path.
-func (x *routedRequest) editPath(edits *route.PathEdits, b []byte) (stripped bool, r *refusal.Refusal) {
+func (x *chosenRoute) editPath(edits *route.PathEdits, b []byte) (stripped bool, r *refusal.Refusal) {
 	path, query := x.sentPath(b)
 	if len(path) == 1 && path[0] == '*' {
 		return false, nil
 	}
 	kept := len(x.target) // path and query may be in it
-	target, stripped, err := edits.Append(x.target, path, query, &x.steps)
+	target, stripped, err := edits.Append(x.target, path, query, &x.request.steps)
 	switch {
 	case errors.Is(err, route.ErrSteps):
 		return false, refusal.RegexpBudget
@@ -137,28 +137,28 @@ func (x *routedRequest) editPath(edits *route.PathEdits, b []byte) (stripped boo
 
 // redirect returns the redirect of the route; nil: it has none for the request, because it would
 // be to the URL of the request.
-func (x *routedRequest) redirect(b []byte) *refusal.Refusal {
-	location := x.actions.Redirect.Append(nil, x, &x.steps)
+func (x *chosenRoute) redirect(b []byte) *refusal.Refusal {
+	location := x.actions.Redirect.Append(nil, x, &x.request.steps)
 	if len(location) == 0 {
 		return nil
 	}
 	http1.Clean(location)
-	own := append([]byte(x.Scheme()), "://"...)
-	own = append(own, x.head.Authority(b)...)
-	target := x.urlTarget(b)
+	own := append([]byte(x.request.Scheme()), "://"...)
+	own = append(own, x.request.head.Authority(b)...)
+	target := urlTarget(x.request, b)
 	if bytes.Equal(location, append(own, target...)) || bytes.Equal(location, target) {
 		return nil
 	}
 	if len(location) > socket.RequestBufferBytes {
 		return refusal.Of(http1.ErrTargetTooLong)
 	}
-	status := x.actions.Redirect.Code(x.head.Method == http1.MethodGet)
+	status := x.actions.Redirect.Code(x.request.head.Method == http1.MethodGet)
 	return refusal.New(status, "redirect", "the route redirects to another URL").With("Location", string(location))
 }
 
 // bodyLimit returns the most bytes that the request's body may have; 0: any number.
-func (x *routedRequest) bodyLimit() int64 {
-	limit := int64(x.client.options.Limits.BodyBytes)
+func (x *chosenRoute) bodyLimit() int64 {
+	limit := int64(x.request.client.options.Limits.BodyBytes)
 	if x.actions != nil && x.actions.BodyLimit > 0 && (limit == 0 || x.actions.BodyLimit < limit) {
 		return x.actions.BodyLimit
 	}

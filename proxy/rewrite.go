@@ -13,14 +13,14 @@ import (
 
 // writeRequestHead writes the head for the peer to x.Out, with the edits of the route. It
 // may overwrite x.From. The error is http1.ErrHeadTooLong.
-func (x *sentRequest) writeRequestHead() error {
-	x.Borrow()
-	if x.actions == nil {
-		x.Out = x.appendRequestHead(x.Out[:0])
+func (x *tries) writeRequestHead() error {
+	x.body.buffers.Borrow()
+	if x.route.actions == nil {
+		x.body.buffers.Out = x.appendRequestHead(x.body.buffers.Out[:0])
 		return nil
 	}
-	x.Out = x.appendEditedRequest(x.Out[:0], x.appendRequestHead(x.From[:0]))
-	if len(x.Out) > maxSentHead {
+	x.body.buffers.Out = x.appendEditedRequest(x.body.buffers.Out[:0], x.appendRequestHead(x.body.buffers.From[:0]))
+	if len(x.body.buffers.Out) > maxSentHead {
 		return http1.ErrHeadTooLong
 	}
 	return nil
@@ -32,11 +32,11 @@ const maxSentHead = 64 << 10
 
 // appendRequestHead appends the head for the peer. It copies adjacent lines at once,
 // without the hop-by-hop fields and the fields that sluice writes.
-func (x *sentRequest) appendRequestHead(out []byte) []byte {
-	b, head := x.in[x.start:x.end], &x.head
+func (x *tries) appendRequestHead(out []byte) []byte {
+	b, head := x.request.bytes(), &x.request.head
 	out = append(out, head.MethodName(b)...)
 	out = append(out, ' ')
-	out = x.appendTarget(out, b)
+	out = appendTarget(x.request, out, b)
 	out = append(out, " HTTP/1.1\r\n"...)
 
 	authority := head.Authority(b)
@@ -51,7 +51,7 @@ func (x *sentRequest) appendRequestHead(out []byte) []byte {
 	runStart, runEnd := 0, 0
 	for _, f := range head.Fields() {
 		start, end := f.Line()
-		if f.Name != http1.NameOther && x.dropsRequestField(f, &seen) || f.Nominated {
+		if f.Name != http1.NameOther && dropsRequestField(x.request, f, &seen) || f.Nominated {
 			out = append(out, b[runStart:runEnd]...)
 			runStart, runEnd = end, end
 			continue
@@ -64,27 +64,27 @@ func (x *sentRequest) appendRequestHead(out []byte) []byte {
 	out = append(out, b[runStart:runEnd]...)
 
 	switch {
-	case head.Chunked && !x.streaming:
-		out = appendNumber(out, "Content-Length: ", len(x.body))
+	case head.Chunked && !x.request.streaming:
+		out = appendNumber(out, "Content-Length: ", len(x.body.bytes))
 	case head.Chunked:
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	}
 	if head.Method == http1.MethodOptions {
-		if left := x.maxForwards(); left > 0 {
+		if left := maxForwards(x.request); left > 0 {
 			out = appendNumber(out, "Max-Forwards: ", left-1)
 		}
 	}
-	if !x.deadline.IsZero() {
+	if !x.request.deadline.IsZero() {
 		out = append(out, "Grpc-Timeout: "...)
-		out = append(grpc.AppendTimeout(out, time.Until(x.deadline)), "\r\n"...)
+		out = append(grpc.AppendTimeout(out, time.Until(x.request.deadline)), "\r\n"...)
 	}
 	switch {
-	case x.upgrade:
-		out = x.appendUpgrade(out, b)
+	case x.request.upgrade:
+		out = appendUpgrade(x.request, out, b)
 	case head.TETrailers:
 		out = append(out, "TE: trailers\r\nConnection: TE\r\n"...)
 	}
-	out = x.appendForwarded(out, b, seen)
+	out = appendForwarded(x.request, out, b, seen)
 	out = x.appendTraceparent(out)
 	if x.attempts.Tries > 1 {
 		out = appendNumber(out, "X-Sluice-Attempts: ", x.attempts.Tries)
@@ -93,7 +93,7 @@ func (x *sentRequest) appendRequestHead(out []byte) []byte {
 }
 
 // appendTarget appends the target as peers get it, if the route does not edit it.
-func (x *request) appendTarget(out, b []byte) []byte {
+func appendTarget(x *request, out, b []byte) []byte {
 	target := x.head.OriginTarget(b)
 	switch {
 	case len(target) > 0 && target[0] != '?':
@@ -106,7 +106,7 @@ func (x *request) appendTarget(out, b []byte) []byte {
 }
 
 // urlTarget returns the target as the end of a URL. Without a path, as * and that of http://host, it is the root.
-func (x *request) urlTarget(b []byte) []byte {
+func urlTarget(x *request, b []byte) []byte {
 	target := x.head.OriginTarget(b)
 	if len(target) > 0 && target[0] == '/' {
 		return target
@@ -121,7 +121,7 @@ func appendNumber(out []byte, name string, value int) []byte {
 
 // dropsRequestField reports whether f is not forwarded: it is reserved, or is written anew
 // in this head. It records in seen the fields that are forwarded.
-func (x *request) dropsRequestField(f http1.Field, seen *forwardedFields) bool {
+func dropsRequestField(x *request, f http1.Field, seen *forwardedFields) bool {
 	switch f.Name {
 	case http1.NameXForwardedFor, http1.NameXRealIP:
 		return true
@@ -145,7 +145,7 @@ func (x *request) dropsRequestField(f http1.Field, seen *forwardedFields) bool {
 type forwardedFields struct{ host, proto bool }
 
 // appendForwarded appends X-Forwarded-*, X-Real-IP, Forwarded, X-Request-Id and Via.
-func (x *request) appendForwarded(out, b []byte, seen forwardedFields) []byte {
+func appendForwarded(x *request, out, b []byte, seen forwardedFields) []byte {
 	c, authority := x.client, x.head.Authority(b)
 	out = append(out, "X-Forwarded-For: "...)
 	start := len(out)
@@ -198,28 +198,28 @@ func (x *request) appendForwarded(out, b []byte, seen forwardedFields) []byte {
 
 // appendTraceparent appends the traceparent line of the try, if the request has a span. Otherwise
 // the peer gets what the client has sent.
-func (x *sentRequest) appendTraceparent(out []byte) []byte {
-	if x.span.ID.IsZero() {
+func (x *tries) appendTraceparent(out []byte) []byte {
+	if x.request.span.ID.IsZero() {
 		return out
 	}
-	id := x.span.ID
+	id := x.request.span.ID
 	if t := x.tried.last(); !t.span.IsZero() {
 		id = t.span
 	}
 	out = append(out, "traceparent: "...)
-	return append(tracing.AppendTraceparent(out, x.span.Trace, id, x.span.Sampled), "\r\n"...)
+	return append(tracing.AppendTraceparent(out, x.request.span.Trace, id, x.request.span.Sampled), "\r\n"...)
 }
 
 // appendEditedRequest appends text, a request head that sluice wrote, with the edits of
 // the route.
-func (x *sentRequest) appendEditedRequest(out, text []byte) []byte {
-	a := x.actions
+func (x *tries) appendEditedRequest(out, text []byte) []byte {
+	a := x.route.actions
 	line, fields := http1.CutLine(text)
-	if len(x.target) == 0 {
+	if len(x.route.target) == 0 {
 		out = append(out, line...)
 	} else {
-		out = append(append(out, x.head.MethodName(x.in[x.start:x.end])...), ' ')
-		out = append(append(out, x.target...), " HTTP/1.1\r\n"...)
+		out = append(append(out, x.request.head.MethodName(x.request.bytes())...), ' ')
+		out = append(append(out, x.route.target...), " HTTP/1.1\r\n"...)
 	}
 	host := a.Host
 	if a.HostOfPeer {
@@ -228,7 +228,7 @@ func (x *sentRequest) appendEditedRequest(out, text []byte) []byte {
 	if host != "" {
 		out = http1.AppendLine(out, "Host: ", host)
 	}
-	if x.stripped {
+	if x.route.stripped {
 		start := len(out)
 		out = http1.AppendLine(out, "X-Forwarded-Prefix: ", a.Path.Stripped())
 		if drops(&a.RequestHeaders, out[start:]) {
@@ -244,10 +244,10 @@ func (x *sentRequest) appendEditedRequest(out, text []byte) []byte {
 			out = append(out, line...)
 		}
 	}
-	for line := range http1.Lines(x.authorized) {
+	for line := range http1.Lines(x.route.authorized) {
 		if !drops(&a.RequestHeaders, line) {
 			out = append(out, line...)
 		}
 	}
-	return x.appendAdded(out, &a.RequestHeaders)
+	return x.route.appendAdded(out, &a.RequestHeaders)
 }

@@ -4,9 +4,9 @@
 //
 //	accept → clientConn → route.Table → attempt.Run → balancer.Pool.Pick
 //	                                       │
-//	                                       └→ answeredRequest.Try → upstream.Conn → Token.Done
+//	                                       └→ exchange.Try → upstream.Conn → Token.Done
 //
-// An httpExchange uses a downstream (the client's side) and an [upstream.Conn] (the peer's
+// An exchange uses a downstream (the client's side) and an [upstream.Conn] (the peer's
 // side). Only these two know the wire protocol.
 //
 // One goroutine serves all requests of a client connection in sequence; an idle
@@ -19,44 +19,16 @@ package proxy
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"strconv"
 	"time"
 
 	"sluice/balancer"
-	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/proxy/reserved"
 	"sluice/proxy/transfer"
 )
-
-// An httpExchange is a request and its response, between a downstream and upstreams.
-type httpExchange struct {
-	serving bool // begin was called, and account was not
-	other   bool // the wait for the first peer ended because another target had one
-	answeredRequest
-}
-
-// begin resets the exchange and starts the clock of a request.
-func (x *httpExchange) begin() {
-	x.answeredRequest.begin()
-	x.serving, x.other = true, false
-}
-
-// close releases what the exchange holds.
-func (x *httpExchange) close() {
-	x.dropBody(x.client)
-	x.client, x.matched, x.divided, x.way, x.splitter = nil, nil, nil, nil, nil
-	x.service, x.actions, x.token = nil, nil, balancer.Token{}
-	clear(x.charged[:cap(x.charged)])
-	x.routing, x.requestID, x.held, x.attempts = nil, nil, nil, attempt.Loop{}
-	x.tried.clear()
-	x.dropLarge()
-	x.GiveBack()
-	x.query = balancer.Query{}
-}
 
 // phases are what is done with a request, in this order. A phase returns nil, and the next one
 // follows, or why the request ends there, with an answer by sluice.
@@ -66,37 +38,37 @@ func (x *httpExchange) close() {
 // who has sent the request, and whom to believe about it (identity.go). After them comes the
 // account (account.go). A copy for a mirror has passed them with its request; then it makes one
 // try of its own (mirror.go).
-var phases = [...]func(*httpExchange) *refusal.Refusal{
-	(*httpExchange).answerChallenge,
-	(*httpExchange).requireHTTPS,
-	(*httpExchange).chooseRoute,
-	(*httpExchange).endLoops,
-	(*httpExchange).prepare,
-	(*httpExchange).keepBody,
-	(*httpExchange).retarget,
-	(*httpExchange).mirror,
-	(*httpExchange).forward,
+var phases = [...]func(*exchange) *refusal.Refusal{
+	answerChallenge,
+	requireHTTPS,
+	chooseRoute,
+	endLoops,
+	prepare,
+	keepBody,
+	retarget,
+	mirror,
+	forward,
 }
 
 // preparations are the phases in which a request becomes what its route makes of it. They come again for another target: see
 // retarget.
-var preparations = [...]func(*httpExchange) *refusal.Refusal{
-	(*httpExchange).restrictClients,
-	(*httpExchange).keepForMaintenance,
-	(*httpExchange).limitRate,
-	(*httpExchange).editTarget,
-	(*httpExchange).limitBody,
-	(*httpExchange).requirePassword,
-	(*httpExchange).requireToken,
-	(*httpExchange).askAuthServer,
-	(*httpExchange).answerDirectly,
-	(*httpExchange).followChain,
-	(*httpExchange).choosePeers,
-	(*httpExchange).shed,
+var preparations = [...]func(*exchange) *refusal.Refusal{
+	restrictClients,
+	keepForMaintenance,
+	limitRate,
+	editTarget,
+	limitBody,
+	requirePassword,
+	requireToken,
+	askAuthServer,
+	answerDirectly,
+	followChain,
+	choosePeers,
+	shed,
 }
 
 // serve serves the request, and reports whether its client is there: it may be that the response is cut.
-func (x *httpExchange) serve() bool {
+func (x *exchange) serve() bool {
 	x.begin()
 	for _, phase := range phases {
 		if r := phase(x); r != nil {
@@ -108,7 +80,7 @@ func (x *httpExchange) serve() bool {
 }
 
 // prepare does the preparations.
-func (x *httpExchange) prepare() *refusal.Refusal {
+func prepare(x *exchange) *refusal.Refusal {
 	for _, phase := range preparations {
 		if r := phase(x); r != nil {
 			return r
@@ -119,25 +91,25 @@ func (x *httpExchange) prepare() *refusal.Refusal {
 
 // chooseRoute finds the route, its service and its actions, and with the service the deadline of
 // a gRPC call. A path that a service could read as one of a restricted route has none.
-func (x *httpExchange) chooseRoute() *refusal.Refusal {
-	b, table := x.bytes(), x.client.listener.routing()
-	x.routing = table
-	host, path := x.head.Authority(b), x.head.Path(b)
+func chooseRoute(x *exchange) *refusal.Refusal {
+	b, table := x.request.bytes(), x.request.client.listener.routing()
+	x.request.routing = table
+	host, path := x.request.head.Authority(b), x.request.head.Path(b)
 	found := table.Match(host, path, &x.request)
 	if found == nil {
-		return x.client.server.withoutRoute()
+		return x.request.client.server.withoutRoute()
 	}
-	x.endpoint = found.Endpoint(uint8(x.head.Method), path, x.standing.grpc)
+	x.request.endpoint = found.Endpoint(uint8(x.request.head.Method), path, x.request.standing.grpc)
 	matched := found
-	if x.divided = matched.Weighted; x.divided != nil {
-		matched = x.chooseTarget(x.divided, b)
+	if x.route.divided = matched.Weighted; x.route.divided != nil {
+		matched = x.route.chooseTarget(x.route.divided, b)
 	}
-	x.matched = matched
-	if r := x.take(matched); r != nil {
+	x.route.matched = matched
+	if r := x.route.take(matched); r != nil {
 		return r
 	}
-	evades := table.Evades(host, path, &x.request, found, x.client.options.KeepDotSegments)
-	if x.steps.Exceeded() {
+	evades := table.Evades(host, path, &x.request, found, x.request.client.options.KeepDotSegments)
+	if x.request.steps.Exceeded() {
 		return refusal.RegexpBudget
 	}
 	if evades {
@@ -148,8 +120,8 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 
 // restrictClients refuses clients that the route is not for, and those whose certificate is revoked. It answers preflights, which come without the
 // certificate and the credentials of who may use it.
-func (x *httpExchange) restrictClients() *refusal.Refusal {
-	a, s := x.actions, &x.standing
+func restrictClients(x *exchange) *refusal.Refusal {
+	a, s := x.route.actions, &x.request.standing
 	switch {
 	case s.revoked:
 		return refusal.Revoked
@@ -167,11 +139,11 @@ func (x *httpExchange) restrictClients() *refusal.Refusal {
 }
 
 // keepForMaintenance refuses requests to a service that operators work on.
-func (x *httpExchange) keepForMaintenance() *refusal.Refusal {
-	if x.service == nil {
+func keepForMaintenance(x *exchange) *refusal.Refusal {
+	if x.route.service == nil {
 		return nil
 	}
-	return refusal.OfMaintenance(x.service.Pool.Maintenance(), x.standing.client)
+	return refusal.OfMaintenance(x.route.service.Pool.Maintenance(), x.request.standing.client)
 }
 
 // refuseOver returns the refusal of a request for which a rate limit has nothing left for a while.
@@ -185,25 +157,25 @@ func refuseOver(wait time.Duration) *refusal.Refusal {
 
 // editTarget edits the path, and redirects to another URL. Heads are edited as they are written
 // (edit.go).
-func (x *httpExchange) editTarget() *refusal.Refusal {
-	a, b := x.actions, x.bytes()
+func editTarget(x *exchange) *refusal.Refusal {
+	a, b := x.route.actions, x.request.bytes()
 	if a == nil {
 		return nil
 	}
 	if !a.Path.Empty() {
 		var r *refusal.Refusal
-		if x.stripped, r = x.editPath(&a.Path, b); r != nil {
+		if x.route.stripped, r = x.route.editPath(&a.Path, b); r != nil {
 			return r
 		}
 	}
 	if a.Redirect == nil {
 		return nil
 	}
-	r := x.redirect(b)
-	if x.steps.Exceeded() {
+	r := x.route.redirect(b)
+	if x.request.steps.Exceeded() {
 		return refusal.RegexpBudget
 	}
-	if r == nil && x.service == nil {
+	if r == nil && x.route.service == nil {
 		return refusal.RedirectLoop
 	}
 	return r
@@ -211,98 +183,87 @@ func (x *httpExchange) editTarget() *refusal.Refusal {
 
 // limitBody refuses a body that is known to be longer than the route allows. See upload for the
 // others.
-func (x *httpExchange) limitBody() *refusal.Refusal {
-	if x.actions == nil {
+func limitBody(x *exchange) *refusal.Refusal {
+	if x.route.actions == nil {
 		return nil
 	}
-	if limit := x.actions.BodyLimit; limit > 0 && max(x.head.ContentLength, int64(x.bodyLength)) > limit {
+	if limit := x.route.actions.BodyLimit; limit > 0 && max(x.request.head.ContentLength, int64(x.request.bodyLength)) > limit {
 		return refusal.Of(http1.ErrBodyTooLong)
 	}
 	return nil
 }
 
 // choosePeers chooses which peers are picked from: a group, and who has an affinity to the client.
-func (x *httpExchange) choosePeers() *refusal.Refusal {
-	if s := x.way.Split; s != nil {
-		x.chooseGroup(s, x.bytes())
+func choosePeers(x *exchange) *refusal.Refusal {
+	if s := x.route.way.Split; s != nil {
+		x.route.chooseGroup(s, x.request.bytes())
 	}
-	if a := x.service.Affinity; a != nil {
-		x.query.Hash = x.affinity(a, x.service.Pool.Snapshot().All, x.bytes())
+	if a := x.route.service.Affinity; a != nil {
+		x.route.query.Hash = affinity(&x.request, a, x.route.service.Pool.Snapshot().All, x.request.bytes())
 	}
-	x.query.Own = x.client.OwnPeer()
+	x.route.query.Own = x.request.client.OwnPeer()
 	return nil
 }
 
 // shed refuses the request before any of its body is read, if its service is overloaded.
-func (x *httpExchange) shed() *refusal.Refusal {
-	if x.actions != nil {
-		x.query.Criticality = x.actions.Criticality
+func shed(x *exchange) *refusal.Refusal {
+	if x.route.actions != nil {
+		x.route.query.Criticality = x.route.actions.Criticality
 	}
-	if x.service.Pool.Sheds(&x.query) {
+	if x.route.service.Pool.Sheds(&x.route.query) {
 		return refusal.Overload
 	}
 	return nil
 }
 
 // keepBody keeps a short body, so that the request can be sent again.
-func (x *httpExchange) keepBody() *refusal.Refusal {
-	if x.streaming && !x.bufferBody() {
-		return cmp.Or(x.client.cutBy(), x.lastRefusal, refusal.ClientGone)
+func keepBody(x *exchange) *refusal.Refusal {
+	if x.request.streaming && !x.tries.bufferBody() {
+		return cmp.Or(x.request.client.cutBy(), x.tries.lastRefusal, refusal.ClientGone)
 	}
-	if m := x.upload.copy; m != nil && !x.streaming { // the copy was to get it as it is forwarded
-		x.upload.copy = m.add(transfer.Piece{Text: x.body, Length: int64(len(x.body)), Last: true})
+	if m := x.body.upload.copy; m != nil && !x.request.streaming { // the copy was to get it as it is forwarded
+		x.body.upload.copy = m.add(transfer.Piece{Text: x.body.bytes, Length: int64(len(x.body.bytes)), Last: true})
 	}
 	return nil
 }
 
 // retarget prepares the request for another target of its route, or of the discovery chain of its service, if the one that it has
 // taken has lost its last usable peer since: while the body arrived, or somebody was asked.
-func (x *httpExchange) retarget() *refusal.Refusal {
-	for x.hasOther() {
-		r := x.chooseAgain()
+func retarget(x *exchange) *refusal.Refusal {
+	for x.route.hasOther() {
+		r := x.route.chooseAgain()
 		if r == nil {
-			r = x.prepare()
+			r = prepare(x)
 		}
 		if r == nil {
-			r = x.keepBody()
+			r = keepBody(x)
 		}
 		if r != nil {
-			x.upload.wait()
+			x.body.upload.wait()
 			return r
 		}
 	}
 	return nil
 }
 
-// Waiting implements [attempt.Exchange]. The wait for the first peer also ends when another target has one: forward goes there.
-func (x *httpExchange) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
-	if x.attempts.Tries > 0 || x.divided == nil && x.splitter == nil {
-		return x.answeredRequest.Waiting(timeout)
-	}
-	return x.waitingUnless(timeout, func() bool {
-		x.other = x.hasOther()
-		return x.other
-	})
-}
-
 // forward picks peers, tries them, and relays the answer of one of them.
-func (x *httpExchange) forward() *refusal.Refusal {
-	c := x.client
-	x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
-	outcome, err := x.attempts.Run(x.service, &x.query, x)
-	for err != nil && x.attempts.Tries == 0 && x.endOfWait(nil) == nil && (x.other || x.hasOther()) {
+func forward(x *exchange) *refusal.Refusal {
+	c := x.request.client
+	x.body.trailer = x.route.filterTrailer(x.body.trailer, reserved.ToPeers)
+	outcome, err := x.tries.attempts.Run(x.route.service, &x.route.query, x)
+	for err != nil && x.tries.attempts.Tries == 0 && x.tries.endOfWait(nil) == nil && (x.other || x.route.hasOther()) {
 		x.other = false // if the other target has no peer any more, the wait goes on
-		if r := x.retarget(); r != nil {
+		if r := retarget(x); r != nil {
 			return r
 		}
-		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
-		outcome, err = x.attempts.Run(x.service, &x.query, x)
+		x.body.trailer = x.route.filterTrailer(x.body.trailer, reserved.ToPeers)
+		outcome, err = x.tries.attempts.Run(x.route.service, &x.route.query, x)
 	}
-	for range x.attempts.Tries - 1 {
-		x.service.Pool.Requests().Retry(c.Shard)
+	for range x.tries.attempts.Tries - 1 {
+		x.route.service.Pool.Requests().Retry(c.Shard)
 	}
-	x.upload.wait()
-	if x.answered {
+	x.body.upload.wait()
+	if x.answer.answered {
 		return nil
 	}
 	if cut := c.cutBy(); cut != nil {
@@ -311,36 +272,36 @@ func (x *httpExchange) forward() *refusal.Refusal {
 	switch {
 	case (err != nil || outcome.Class == balancer.OutcomeClientGone) && c.Gone.Load(): // whatever became of a connection before
 		return refusal.ClientGone
-	case err != nil && x.deadlinePassed():
+	case err != nil && x.request.deadlinePassed():
 		return refusal.Deadline
-	case x.lastRefusal == refusal.Connect:
-		return refusal.OfConnect(x.service.Pool)
-	case x.lastRefusal != nil:
-		return x.lastRefusal
+	case x.tries.lastRefusal == refusal.Connect:
+		return refusal.OfConnect(x.route.service.Pool)
+	case x.tries.lastRefusal != nil:
+		return x.tries.lastRefusal
 	case outcome.Class == balancer.OutcomeClientGone:
 		return refusal.ClientGone
 	case err != nil:
-		return refusal.OfPick(err, x.service.Pool, x.query.Group != 0)
+		return refusal.OfPick(err, x.route.service.Pool, x.route.query.Group != 0)
 	}
 	return nil
 }
 
 // refuse ends the exchange with r, and reports whether the client got it.
-func (x *httpExchange) refuse(r *refusal.Refusal) bool {
-	x.status = r.Status
+func (x *exchange) refuse(r *refusal.Refusal) bool {
+	x.answer.status = r.Status
 	if r == refusal.ClientGone {
-		x.interrupted = r.Reason
+		x.answer.interrupted = r.Reason
 		x.account()
 		return false
 	}
-	x.refused = r.Reason
-	err := x.answer(r)
+	x.answer.refused = r.Reason
+	err := x.answer.send(r)
 	x.account()
 	return err == nil
 }
 
 // refuseMalformed answers a request that http1 has rejected.
-func (x *httpExchange) refuseMalformed(err error) {
+func (x *exchange) refuseMalformed(err error) {
 	var malformed *http1.Error
 	if !errors.As(err, &malformed) {
 		malformed = http1.ErrResponse

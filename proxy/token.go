@@ -27,11 +27,11 @@ func ofFault(f *auth.Fault) *refusal.Refusal {
 
 // findToken returns the token of the request whose head is b, and how many there are. Peers may read a name with a mark as
 // one with a hyphen, so it counts as that.
-func (x *request) findToken(place *route.TokenPlace, b []byte) (token []byte, number int) {
+func findToken(x *request, place *route.TokenPlace, b []byte) (token []byte, number int) {
 	name := place.Header
 	switch {
 	case place.Cookie != "":
-		return x.findCookie(place.Cookie, b)
+		return findCookie(x, place.Cookie, b)
 	case name == "":
 		name = "authorization"
 	}
@@ -54,7 +54,7 @@ func (x *request) findToken(place *route.TokenPlace, b []byte) (token []byte, nu
 
 // findCookie returns the cookie with that name, and how many there are. For some servers a cookie ends with other characters
 // than a semicolon, so each place where one with the name may begin counts.
-func (x *request) findCookie(name string, b []byte) (value []byte, number int) {
+func findCookie(x *request, name string, b []byte) (value []byte, number int) {
 	for _, f := range x.head.Fields() {
 		if f.Name != http1.NameCookie {
 			continue

@@ -20,21 +20,21 @@ import (
 	"sluice/test/verify"
 )
 
-// tries has what peers got in each try of a request.
-type tries struct {
+// triesByNumber has what peers got in each try of a request.
+type triesByNumber struct {
 	mu sync.Mutex
 	// mu guards the field below.
 	by map[string][]string // by the request's number
 }
 
-func (s *tries) add(number, got string) (first bool) {
+func (s *triesByNumber) add(number, got string) (first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.by[number] = append(s.by[number], got)
 	return len(s.by[number]) == 1
 }
 
-func (s *tries) of(number string) []string {
+func (s *triesByNumber) of(number string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.by[number]
@@ -67,7 +67,7 @@ func testTokensAtRandom(t *testing.T, http2 bool, random *mathrand.Rand) {
 		{i.token(map[string]any{"exp": 1}), "token_expired", 401}, {i.token(map[string]any{"role": "x"}), "token_denied", 403},
 		{other.token(nil), "token_invalid", 401}, {"", "token_missing", 401},
 	}
-	seen := &tries{by: make(map[string][]string)}
+	seen := &triesByNumber{by: make(map[string][]string)}
 	peer := func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		first := seen.add(r.Header.Get("X-Number"), fmt.Sprint(r.Header["X-User"], r.Header["Authorization"]))

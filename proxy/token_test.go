@@ -339,11 +339,11 @@ func TestRateLimitByClaimAfterAWait(t *testing.T) {
 	actions := i.requires("bearer")
 	actions.RateLimit = &route.RateLimit{Limiter: limiter, Claim: &name, Key: route.HashKey{Source: route.HashClaim, Name: "sub"}}
 	verify.Equal(t, limiter.Take([]byte("ada"), time.Now()), 0, "the wait of the later request")
-	x := new(httpExchange)
-	x.open(&client{server: p.Server, listener: new(listener)})
-	x.end = copy(x.in, "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+i.token(nil)+"\r\n\r\n")
-	x.headLength = verify.Result(x.head.Scan(x.in[:x.end])).Must(t)
-	x.actions, x.startTime = actions, time.Now().Add(-5*time.Minute)
-	r := x.requireToken()
+	x := newExchange()
+	x.request.open(&client{server: p.Server, listener: new(listener)})
+	x.request.end = copy(x.request.in, "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+i.token(nil)+"\r\n\r\n")
+	x.request.headLength = verify.Result(x.request.head.Scan(x.request.in[:x.request.end])).Must(t)
+	x.route.actions, x.request.startTime = actions, time.Now().Add(-5*time.Minute)
+	r := requireToken(x)
 	verify.That(t, r == nil, "the earlier request gets %+v", r)
 }

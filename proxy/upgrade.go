@@ -41,7 +41,7 @@ func isHTTP(protocol []byte) bool {
 var slash = []byte("/")
 
 // appendUpgrade appends the Upgrade and Connection fields. b is the request head.
-func (x *request) appendUpgrade(out, b []byte) []byte {
+func appendUpgrade(x *request, out, b []byte) []byte {
 	separator := "Upgrade: "
 	for protocol := range x.head.Elements(b, http1.NameUpgrade) {
 		if !isHTTP(protocol) {
@@ -59,19 +59,19 @@ func (x *request) appendUpgrade(out, b []byte) []byte {
 
 // switches reports whether the response, with the head b, selects only protocols that
 // the request asks for.
-func (x *answeredRequest) switches(b []byte) bool {
-	if !x.upgrade || !x.response.Upgrade {
+func (x *answer) switches(b []byte) bool {
+	if !x.request.upgrade || !x.response.Upgrade {
 		return false
 	}
 	agreed := false
 	for protocol := range x.response.Elements(b, http1.NameUpgrade) {
-		if agreed = x.asksFor(func(asked []byte) bool { return bytes.EqualFold(asked, protocol) }); !agreed {
+		if agreed = x.request.asksFor(func(asked []byte) bool { return bytes.EqualFold(asked, protocol) }); !agreed {
 			break
 		}
 	}
 	// A peer that confirms the key that sluice sent has understood the request, and does not repeat
 	// an earlier response.
-	return agreed && (!x.client.isHTTP2 || string(x.response.FindOther(b, webSocketAccept)) == x.webSocketKey.accept())
+	return agreed && (!x.request.client.isHTTP2 || string(x.response.FindOther(b, webSocketAccept)) == x.request.webSocketKey.accept())
 }
 
 // Clients with HTTP/2 ask for WebSocket by an extended CONNECT (RFC 8441), whose text is
@@ -90,7 +90,7 @@ var errDeclined = errors.New("the peer answers a request for WebSocket with succ
 func (x *request) wouldOpen(status int) bool { return x.upgrade && x.client.isHTTP2 && status < 300 }
 
 // offerWebSocket prepares the request for WebSocket of a client with HTTP/2.
-func (x *request) offerWebSocket() error {
+func offerWebSocket(x *request) error {
 	if !http1.EqualFold(x.head.Find(x.in[x.start:x.end], http1.NameUpgrade), webSocket) {
 		return http1.ErrProtocolRefused
 	}
@@ -122,43 +122,43 @@ func (key *webSocketKey) accept() string {
 
 // receiveTunnel forwards the 101 response, whose head is x.out, and then all bytes in both
 // directions until the tunnel ends. It closes u.
-func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
-	if x.streaming && !x.upload.awaitEnd() { // the client may send nothing else before
+func (x *answer) receiveTunnel(u upstream.Conn) balancer.Outcome {
+	if x.request.streaming && !x.body.upload.awaitEnd() { // the client may send nothing else before
 		return x.receiveFailed(u, socket.ErrClosedEarly)
 	}
-	defer x.finish(u, false)
-	up, late := u.Tunnel(&x.Buffers)
+	defer x.tries.finish(u, false)
+	up, late := u.Tunnel(&x.body.buffers)
 	t := socket.Tunnel{
-		Up: up, Sweeper: x.client.server.sweeper, Timeouts: tunnelTimeouts(x.service.Timeouts),
-		Requests: x.service.Pool.Requests(), Shard: x.client.Shard,
+		Up: up, Sweeper: x.request.client.server.sweeper, Timeouts: tunnelTimeouts(x.route.service.Timeouts),
+		Requests: x.route.service.Pool.Requests(), Shard: x.request.client.Shard,
 	}
 	var early []byte
-	t.Client, early = x.client.downstream.tunnel(&t)
-	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
+	t.Client, early = x.request.client.downstream.tunnel(&t)
+	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.tries.upstreamTime - x.tries.picked.Sub(x.request.startTime)}
 	x.status = x.response.Status
 	if x.toClient(transfer.Piece{Text: late}) != nil {
 		x.interrupted = refusal.ClientGone.Reason
-		if by := x.client.cutBy(); by != nil {
+		if by := x.request.client.cutBy(); by != nil {
 			x.interrupted = by.Reason
 		}
-		x.client.downstream.cut(-1) // a part of late may have been sent
+		x.request.client.downstream.cut(-1) // a part of late may have been sent
 		return outcome
 	}
 	x.bytesOut, x.counted = int64(len(late)), true
-	noted := x.tried.last()
-	noted.connect, noted.status = x.connectTime, x.upstreamStatus
-	x.record(x.upstreamTime) // of the handshake
+	noted := x.tries.tried.last()
+	noted.connect, noted.status = x.tries.connectTime, x.tries.upstreamStatus
+	x.record(x.tries.upstreamTime) // of the handshake
 	t.Requests.Transfer(t.Shard, 0, x.bytesOut)
-	x.GiveBack()
-	if cut := t.Run(early, &x.bytesIn, &x.bytesOut); cut != nil {
-		by := x.client.cutBy()
-		switch x.interrupted = cutReason(cut, x.service); {
+	x.body.buffers.GiveBack()
+	if cut := t.Run(early, &x.body.bytesIn, &x.bytesOut); cut != nil {
+		by := x.request.client.cutBy()
+		switch x.interrupted = cutReason(cut, x.route.service); {
 		case by != nil:
 			x.interrupted = by.Reason
-		case brokenByPeer(cut) && denial(x.token, cut, x.Waiting) != nil:
+		case brokenByPeer(cut) && denial(x.tries.token, cut, x.tries.waiting) != nil:
 			x.interrupted = refusal.Intention.Reason
 		}
-		x.client.downstream.cut(-1)
+		x.request.client.downstream.cut(-1)
 	}
 	return outcome
 }

@@ -21,7 +21,7 @@ import (
 // because the peer may respond before it has the whole body (RFC 9112, section
 // 9.3.2).
 type upload struct {
-	x       *sentRequest
+	body    *requestBody
 	up      upstream.Conn
 	started bool
 	copy    *mirrored // that gets the body too; nil: none
@@ -46,9 +46,7 @@ type upload struct {
 	over       bool // the peer no longer waits for the client
 }
 
-func (l *upload) reset(x *sentRequest) {
-	*l = upload{x: x}
-}
+func (l *upload) reset() { *l = upload{body: l.body} }
 
 // complete reports whether the whole body was sent. It is called when the response is
 // complete: see transfer.EndsShortly.
@@ -76,20 +74,20 @@ func (l *upload) failed() bool { return l.broken.Load() }
 // start sends x.out, the head of the request, starts to send the body, and waits for
 // the response.
 func (l *upload) start(u upstream.Conn) (sent bool, err error) {
-	x := l.x
-	u.WaitAtMost(x.withinDeadline(longestUpload)) // the client may leave, or its deadline pass, while it sends
-	answered, sent, err := u.SendHead(&x.Buffers, x.head.Chunked)
+	x := l.body
+	u.WaitAtMost(x.request.withinDeadline(longestUpload)) // the client may leave, or its deadline pass, while it sends
+	answered, sent, err := u.SendHead(&x.buffers, x.request.head.Chunked)
 	switch {
 	case answered:
-		x.client.downstream.closeAfterAnswer()
-		u.WaitAtMost(x.withinDeadline(x.service.Timeouts.ResponseHeader))
+		x.request.client.downstream.closeAfterAnswer()
+		u.WaitAtMost(x.request.withinDeadline(x.route.service.Timeouts.ResponseHeader))
 		return sent, nil
 	case err != nil:
 		return sent, err
 	}
 	l.up, l.started, l.done = u, true, make(chan struct{})
 	if !l.begun.Load() {
-		l.kept.Store(x.head.ContentLength <= int64(x.service.Retry.BodyBytes) && x.service.Retry.BodyBytes > 0 && l.unkept.Length == 0)
+		l.kept.Store(x.request.head.ContentLength <= int64(x.route.service.Retry.BodyBytes) && x.route.service.Retry.BodyBytes > 0 && l.unkept.Length == 0)
 	}
 	go l.run()
 	err = l.await(u)
@@ -99,19 +97,19 @@ func (l *upload) start(u upstream.Conn) (sent bool, err error) {
 // await waits for the response. A client that waits for a 100 gives the peer half of its own time
 // for that. Then l is unasked, and there is no error.
 func (l *upload) await(u upstream.Conn) error {
-	x := l.x
-	until := x.until()
+	x := l.body
+	var until upstream.Until // a request with such a body does not leave its peer
 	if l.expectant() && !l.begun.Load() {
 		half := make(chan struct{})
-		timer := time.AfterFunc(x.client.options.Timeouts.Body/2, func() {
+		timer := time.AfterFunc(x.request.client.options.Timeouts.Body/2, func() {
 			defer panics.Contain(panics.Exchange, nil)
 			close(half)
 		})
 		defer timer.Stop()
 		until.Changed = half
 	}
-	err := u.Await(&x.Buffers, until)
-	if err == upstream.ErrSuspected { // by Changed: no request with such a body leaves its peer
+	err := u.Await(&x.buffers, until)
+	if err == upstream.ErrSuspected {
 		l.unasked, err = true, nil
 	}
 	return err
@@ -135,11 +133,11 @@ func (l *upload) withdraw() bool {
 }
 
 // expectant reports whether the client may wait for a 100 before it sends the body.
-func (l *upload) expectant() bool { return l.x.head.ExpectContinue && !l.continued }
+func (l *upload) expectant() bool { return l.body.request.head.ExpectContinue && !l.continued }
 
 // interrupt ends the wait for the client, and waits for the goroutine.
 func (l *upload) interrupt() {
-	c := l.x.client
+	c := l.body.request.client
 	c.Interrupt()
 	<-l.done
 	c.Disarm()
@@ -157,11 +155,11 @@ func (l *upload) wait() {
 		l.buffers.GiveBack()
 		l.dropCopy()
 		if l.again && !l.read.Load() {
-			l.x.client.downstream.closeAfterAnswer()
+			l.body.request.client.downstream.closeAfterAnswer()
 		}
 		return
 	}
-	c := l.x.client
+	c := l.body.request.client
 	select {
 	case <-l.done:
 	default:
@@ -211,9 +209,9 @@ func (l *upload) end(sent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.over = true
-	timeout := l.x.withinDeadline(l.x.service.Timeouts.ResponseHeader)
+	timeout := l.body.request.withinDeadline(l.body.route.service.Timeouts.ResponseHeader)
 	if l.responding {
-		timeout = l.x.bodyPause()
+		timeout = l.body.route.bodyPause()
 	}
 	l.up.WaitAtMost(timeout)
 	l.endedAt = time.Now()
@@ -231,7 +229,7 @@ func (l *upload) answering() bool {
 
 // waitsForClient reports whether the upload waits for bytes of the client.
 func (l *upload) waitsForClient() bool {
-	return l.started && !l.read.Load() && l.x.client.Deadline.Load() != 0
+	return l.started && !l.read.Load() && l.body.request.client.Deadline.Load() != 0
 }
 
 var (
@@ -253,40 +251,40 @@ func peerError(err error) error {
 // next returns the next piece of the body: first what an earlier try has sent, or what was read before the memory for bodies was
 // used up.
 func (l *upload) next(coded bool) (p transfer.Piece, err error) {
-	switch x := l.x; {
+	switch x := l.body; {
 	case l.again:
-		return transfer.Piece{Text: x.body, Length: int64(len(x.body)), Last: l.read.Load(), Trailer: x.bodyTrailer}, nil
-	case len(x.body) > 0 && !l.kept.Load():
-		p = transfer.Piece{Text: x.body, Length: int64(len(x.body))}
-		x.body = nil
+		return transfer.Piece{Text: x.bytes, Length: int64(len(x.bytes)), Last: l.read.Load(), Trailer: x.trailer}, nil
+	case len(x.bytes) > 0 && !l.kept.Load():
+		p = transfer.Piece{Text: x.bytes, Length: int64(len(x.bytes))}
+		x.bytes = nil
 		return p, nil
 	case l.unkept.Length > 0:
-		x.dropBody(x.client) // it was sent
+		x.dropBody(x.request.client) // it was sent
 		p, l.unkept = l.unkept, transfer.Piece{}
 		return p, nil
 	}
-	return l.x.client.downstream.ReadBody(&l.buffers, coded)
+	return l.body.request.client.downstream.ReadBody(&l.buffers, coded)
 }
 
 // take takes account of a piece that was read, and keeps it as long as the body is short enough to be sent again.
 func (l *upload) take(p transfer.Piece, limit int64) (transfer.Piece, error) {
-	x := l.x
+	x := l.body
 	if x.bytesIn += p.Length; limit > 0 && x.bytesIn > limit {
 		return p, http1.ErrBodyTooLong
 	}
 	if l.copy != nil {
 		l.copy = l.copy.add(p)
 	}
-	p.Trailer = x.filterTrailer(p.Trailer, reserved.ToPeers)
+	p.Trailer = x.route.filterTrailer(p.Trailer, reserved.ToPeers)
 	if l.kept.Load() {
-		most := int64(x.service.Retry.BodyBytes)
-		fits := !l.hasAnswer() && int64(len(x.body)+len(p.Text)) <= most
+		most := int64(x.route.service.Retry.BodyBytes)
+		fits := !l.hasAnswer() && int64(len(x.bytes)+len(p.Text)) <= most
 		if fits && len(p.Text) > 0 {
-			fits = x.keep(x.client, p.Text, most)
+			fits = x.keep(x.request.client, p.Text, most)
 		}
-		if x.bodyTrailer = bytes.Clone(p.Trailer); !fits {
+		if x.trailer = bytes.Clone(p.Trailer); !fits {
 			l.kept.Store(false) // before the memory is another's
-			x.dropBody(x.client)
+			x.dropBody(x.request.client)
 		}
 	}
 	l.begun.Store(true)
@@ -303,8 +301,8 @@ func (l *upload) hasAnswer() bool {
 
 // forward sends the body.
 func (l *upload) forward() error {
-	x, from := l.x, l.x.client.downstream
-	limit := x.bodyLimit()
+	x, from := l.body, l.body.request.client.downstream
+	limit := x.route.bodyLimit()
 	coded := l.up.TakesCoded() && l.copy == nil
 	for {
 		p, err := l.next(coded && !l.kept.Load())

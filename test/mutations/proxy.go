@@ -137,8 +137,8 @@ var proxyFaults = []mutation{
 	{
 		name: "loop-is-not-found",
 		file: "proxy/restrictions.go",
-		old:  "x.hops(b) >= refusal.MaxHops",
-		new:  "x.hops(b) >= 10*refusal.MaxHops",
+		old:  "hops(&x.request, b) >= refusal.MaxHops",
+		new:  "hops(&x.request, b) >= 10*refusal.MaxHops",
 		test: "./proxy TestLoopIsRefused",
 	},
 	{
@@ -222,7 +222,7 @@ var proxyFaults = []mutation{
 	{
 		name: "chain-sees-the-fields-of-the-client",
 		file: "proxy/chain.go",
-		old:  `router.Choose(path, sentFields{&x.routedRequest})`,
+		old:  `router.Choose(path, &x.route.sent)`,
 		new:  `router.Choose(path, &x.request)`,
 		test: "./proxy TestChainSeesWhatTheRouteSends",
 	},
@@ -236,15 +236,15 @@ var proxyFaults = []mutation{
 	{
 		name: "chain-sees-the-path-of-the-client",
 		file: "proxy/chain.go",
-		old:  `path, _ := x.sentPath(b)`,
-		new:  `path := x.head.Path(b)`,
+		old:  `path, _ := x.route.sentPath(b)`,
+		new:  `path := x.request.head.Path(b)`,
 		test: "./proxy TestChainSeesWhatTheRouteSends",
 	},
 	{
 		name: "splitter-with-a-random-side",
 		file: "proxy/chain.go",
-		old:  `		way = x.chooseTarget(x.splitter, b)`,
-		new:  `		way = x.splitter.Choose(nil).Route`,
+		old:  `		way = x.route.chooseTarget(x.route.splitter, b)`,
+		new:  `		way = x.route.splitter.Choose(nil).Route`,
 		test: "./proxy TestSplitterOfAChain",
 	},
 	{
@@ -257,8 +257,8 @@ var proxyFaults = []mutation{
 	{
 		name: "rewrite-of-a-branch-without-actions-is-lost",
 		file: "proxy/chain.go",
-		old:  "x.actions == nil && len(x.target) > 0",
-		new:  "x.actions == nil && len(x.target) < 0",
+		old:  "x.route.actions == nil && len(x.route.target) > 0",
+		new:  "x.route.actions == nil && len(x.route.target) < 0",
 		test: "./proxy TestRoutesAndChainsMeet",
 	},
 	{
@@ -306,7 +306,7 @@ var proxyFaults = []mutation{
 	{
 		name: "branch-goes-on-in-maintenance",
 		file: "proxy/chain.go",
-		old:  "\treturn x.keepForMaintenance()",
+		old:  "\treturn keepForMaintenance(x)",
 		new:  "\treturn nil",
 		test: "./proxy TestMaintenanceInAChain",
 	},
@@ -347,8 +347,8 @@ var proxyFaults = []mutation{
 	},
 	{
 		name: "call-gets-a-page",
-		file: "proxy/answer.go",
-		old:  " || x.standing.grpc {\n\t\treturn nil, false",
+		file: "proxy/pages.go",
+		old:  " || x.request.standing.grpc {\n\t\treturn nil, false",
 		new:  " {\n\t\treturn nil, false",
 		test: "./proxy TestGRPCGetsNoPages",
 	},
@@ -361,9 +361,9 @@ var proxyFaults = []mutation{
 	},
 	{
 		name: "peers-with-HTTP2-are-asked-by-HTTP1",
-		file: "proxy/send.go",
-		old:  "HTTP2: x.service.HTTP2,",
-		new:  "HTTP2: x.service.HTTP2 && x.standing.grpc,",
+		file: "proxy/tries.go",
+		old:  "HTTP2: x.route.service.HTTP2,",
+		new:  "HTTP2: x.route.service.HTTP2 && x.request.standing.grpc,",
 		test: "./proxy TestHTTP2PeerAnswers",
 	},
 	{
@@ -439,8 +439,8 @@ var proxyFaults = []mutation{
 	{
 		name: "overload-is-noticed-after-the-body",
 		file: "proxy/serve.go",
-		old:  "if x.service.Pool.Sheds(&x.query) {",
-		new:  "if x.tries > 0 && x.service.Pool.Sheds(&x.query) {",
+		old:  "if x.route.service.Pool.Sheds(&x.route.query) {",
+		new:  "if x.tries.attempts.Tries > 0 && x.route.service.Pool.Sheds(&x.route.query) {",
 		test: "./proxy TestOverloadedServiceRefuses",
 	},
 	{

@@ -1,7 +1,6 @@
 package structure
 
 import (
-	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -85,99 +84,19 @@ func importsOfProgram(t *testing.T) map[string][]string {
 	return imports
 }
 
-// The limits of the house: who looks for a line finds its folder, and who reads a type finds its methods.
+// The limits of the house: who looks for a line finds its folder. See methods_test.go for those of a type.
 const (
-	maxFolders      = 21 // at the top
-	maxFiles        = 45 // in a folder, without tests
-	maxMethods      = 25 // of a type, if they are in more files than these:
-	maxFilesOfAType = 6
+	maxFolders = 21 // at the top
+	maxFiles   = 45 // in a folder, without tests
 )
-
-// spread are the types over the limit. balancer's have a file for each subject of a pool, and its
-// snapshot is one value.
-var spread = []string{"balancer.Pool", "balancer.Peer"}
 
 func TestRoomsAreSmall(t *testing.T) {
 	entries := verify.Result(os.ReadDir(".")).Must(t)
 	folders := slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.IsDir() || strings.HasPrefix(e.Name(), ".") })
 	verify.That(t, len(folders) <= maxFolders, "%d folders at the top, want at most %d", len(folders), maxFolders)
 	for folder := range importsOfProgram(t) {
-		files, methods := 0, make(map[string]map[string]int) // by type and file
 		paths := verify.Result(filepath.Glob(filepath.Join(folder, "*.go"))).Must(t)
-		for _, path := range paths {
-			if strings.HasSuffix(path, "_test.go") {
-				continue
-			}
-			files++
-			for _, of := range receivers(t, path) {
-				if methods[of] == nil {
-					methods[of] = make(map[string]int)
-				}
-				methods[of][path]++
-			}
-		}
-		verify.That(t, files <= maxFiles, "%s has %d files, want at most %d", folder, files, maxFiles)
-		for of, byFile := range methods {
-			sum := 0
-			for _, n := range byFile {
-				sum += n
-			}
-			name := strings.ReplaceAll(folder, "/", ".") + "." + of
-			over := sum > maxMethods && len(byFile) > maxFilesOfAType
-			verify.That(t, over == slices.Contains(spread, name), "%s has %d methods in %d files: over the limit %v", name, sum, len(byFile), over)
-		}
-	}
-}
-
-// receivers returns the types of the methods in a file, one for each method.
-func receivers(t *testing.T, path string) (names []string) {
-	file := verify.Result(parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)).Must(t)
-	for _, d := range file.Decls {
-		f, is := d.(*ast.FuncDecl)
-		if !is || f.Recv == nil {
-			continue
-		}
-		of := f.Recv.List[0].Type
-		for {
-			switch e := of.(type) {
-			case *ast.StarExpr:
-				of = e.X
-				continue
-			case *ast.IndexExpr:
-				of = e.X
-				continue
-			case *ast.Ident:
-				names = append(names, e.Name)
-			}
-			break
-		}
-	}
-	return names
-}
-
-// The table of docs/dev/design.md about what to touch names files that exist, and names that are
-// in them.
-func TestTheTableOfAdditionsHolds(t *testing.T) {
-	for row := range strings.Lines(tableOfDesign(t, "| to add | touch |")) {
-		quoted := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row, -1)
-		var last string // name
-		for _, q := range quoted {
-			if !strings.Contains(q[1], "/") {
-				last = q[1]
-				continue
-			}
-			paths, err := filepath.Glob(strings.ReplaceAll(q[1], "NAME", "*"))
-			if err != nil || len(paths) == 0 {
-				t.Errorf("there is no %s: %s", q[1], row)
-				continue
-			}
-			if last == "" || !strings.Contains(row, "`"+last+"` in `"+q[1]+"`") && !strings.Contains(row, "`"+last+"` of `"+q[1]+"`") {
-				continue
-			}
-			if text, err := os.ReadFile(paths[0]); err != nil || !regexp.MustCompile(`\b`+regexp.QuoteMeta(last)+`\b`).Match(text) {
-				t.Errorf("%s has no %s: %s", q[1], last, row)
-			}
-			last = ""
-		}
+		paths = slices.DeleteFunc(paths, func(path string) bool { return strings.HasSuffix(path, "_test.go") })
+		verify.That(t, len(paths) <= maxFiles, "%s has %d files, want at most %d", folder, len(paths), maxFiles)
 	}
 }

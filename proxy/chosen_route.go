@@ -11,8 +11,10 @@ import (
 	"sluice/route/ratelimit"
 )
 
-// A routedRequest is a request with what its route has decided.
-type routedRequest struct {
+// A chosenRoute is the route of a request, and what it has decided: the second part of an exchange.
+type chosenRoute struct {
+	request    *request
+	sent       sentFields      // the request, as the discovery chain sees it
 	matched    *route.Route    // nil: none
 	divided    *route.Weighted // what has chosen matched; nil: the route has no targets
 	way        *route.Route    // what the discovery chain of its service leads to; without one, matched itself
@@ -26,20 +28,11 @@ type routedRequest struct {
 	charged    []*ratelimit.Limiter // that have counted the request
 	newClient  uint64               // the id that the client gets in route.SplitCookieName; 0: none
 	stripped   bool                 // the route has removed its prefix from the path
-	request
-}
-
-// begin begins with another request, which has no route yet.
-func (x *routedRequest) begin() {
-	x.request.begin()
-	x.matched, x.divided, x.way, x.splitter, x.service, x.actions = nil, nil, nil, nil, nil, nil
-	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
-	x.query, x.newClient, x.charged = balancer.Query{}, 0, x.charged[:0]
 }
 
 // appendStickyCookie appends the Set-Cookie field with the id of the peer, unless
 // the client has this cookie already.
-func (x *routedRequest) appendStickyCookie(out []byte, peer *balancer.Peer) []byte {
+func (x *chosenRoute) appendStickyCookie(out []byte, peer *balancer.Peer) []byte {
 	a := x.service.Affinity
 	id := peer.StickyID()
 	if a.Cookie == "" || id == x.query.Hash && !a.RefreshCookie {
@@ -50,7 +43,7 @@ func (x *routedRequest) appendStickyCookie(out []byte, peer *balancer.Peer) []by
 	out = append(out, '=')
 	out = strconv.AppendUint(out, id, 36)
 	out = append(out, a.CookieAttributes...)
-	if a.SecureCookie || x.standing.secure {
+	if a.SecureCookie || x.request.standing.secure {
 		out = append(out, "; Secure"...)
 	}
 	return append(out, "\r\n"...)
@@ -62,13 +55,13 @@ func parseStickyID(value []byte) (uint64, error) {
 }
 
 // chooseTarget returns what the request whose head is b gets of a route with targets.
-func (x *routedRequest) chooseTarget(w *route.Weighted, b []byte) *route.Route {
+func (x *chosenRoute) chooseTarget(w *route.Weighted, b []byte) *route.Route {
 	var memory [16]byte
 	return w.Choose(x.clientKey(w.Key, b, memory[:0])).Route
 }
 
 // chooseGroup sets the group of the service's peers for the request whose head is b.
-func (x *routedRequest) chooseGroup(s *route.Split, b []byte) {
+func (x *chosenRoute) chooseGroup(s *route.Split, b []byte) {
 	var memory [16]byte
 	group, id := s.Assign(x.clientKey(s.Key, b, memory[:0]))
 	x.query.Group, x.query.Client = group.ID(), s.JudgedClient(id)
@@ -79,10 +72,10 @@ func (x *routedRequest) chooseGroup(s *route.Split, b []byte) {
 
 // clientKey returns what identifies the client of the request whose head is b, or nothing. It
 // may append to memory. A client without the cookie that does gets one.
-func (x *routedRequest) clientKey(k route.SplitKey, b, memory []byte) []byte {
+func (x *chosenRoute) clientKey(k route.SplitKey, b, memory []byte) []byte {
 	switch k.Source {
 	case route.SplitCookie:
-		if client := x.cookie(route.SplitCookieName, b); len(client) > 0 {
+		if client := cookie(x.request, route.SplitCookieName, b); len(client) > 0 {
 			return client
 		}
 		if x.newClient == 0 {
@@ -90,41 +83,41 @@ func (x *routedRequest) clientKey(k route.SplitKey, b, memory []byte) []byte {
 		}
 		return x.appendClientID(memory)
 	case route.SplitHeader:
-		return x.head.FindOther(b, k.Header)
+		return x.request.head.FindOther(b, k.Header)
 	case route.SplitClientAddress:
-		return x.clientAddress()
+		return x.request.clientAddress()
 	}
 	return nil
 }
 
-func (x *routedRequest) appendClientID(out []byte) []byte {
+func (x *chosenRoute) appendClientID(out []byte) []byte {
 	return strconv.AppendUint(out, x.newClient, 36)
 }
 
 // appendSplitCookie appends the value of a Set-Cookie field with the new id of the
 // client. A browser drops it when it closes.
-func (x *routedRequest) appendSplitCookie(out []byte) []byte {
+func (x *chosenRoute) appendSplitCookie(out []byte) []byte {
 	out = append(out, route.SplitCookieName+"="...)
 	out = append(x.appendClientID(out), "; Path=/; HttpOnly; SameSite=Lax"...)
-	if x.standing.secure {
+	if x.request.standing.secure {
 		out = append(out, "; Secure"...)
 	}
 	return out
 }
 
 // decideFor completes the standing of a request to a service, which may be nil.
-func (x *routedRequest) decideFor(service *route.Service) {
-	x.standing.grpc = x.asksForGRPC() && (service == nil || service.HTTP2)
+func (x *chosenRoute) decideFor(service *route.Service) {
+	x.request.standing.grpc = x.request.asksForGRPC() && (service == nil || service.HTTP2)
 }
 
 // pause returns the longest pause in a body, for the peer. A stream of gRPC may be silent as long as a
 // tunnel.
-func (x *routedRequest) pause() time.Duration {
-	if x.standing.grpc {
+func (x *chosenRoute) pause() time.Duration {
+	if x.request.standing.grpc {
 		return max(x.service.Timeouts.Idle, x.service.Timeouts.Tunnel)
 	}
 	return x.service.Timeouts.Idle
 }
 
 // bodyPause returns the timeout of a pause in the response's body.
-func (x *routedRequest) bodyPause() time.Duration { return x.withinDeadline(x.pause()) }
+func (x *chosenRoute) bodyPause() time.Duration { return x.request.withinDeadline(x.pause()) }

@@ -13,11 +13,12 @@ import (
 	"sluice/proxy/upstream"
 )
 
-// A sentRequest is a request on its way to peers, by tries.
-type sentRequest struct {
-	socket.Buffers
-	keptBody
-	upload      upload
+// tries is the request on its way to peers: the fourth part of an exchange.
+type tries struct {
+	request *request
+	route   *chosenRoute
+	body    *requestBody
+
 	token       balancer.Token // of the last try
 	tried       triedPeers
 	held        upstream.Conn // of the present try; nil: none, or it is finished
@@ -27,41 +28,31 @@ type sentRequest struct {
 	firstPicked    time.Time
 	timing         tryTiming
 	attempts       attempt.Loop
-	bytesIn        int64 // of the request's body
 	connectTime    time.Duration
 	upstreamTime   time.Duration // from the start to the end of the response head
 	upstreamStatus int           // of the peer's response; 0: none
 	mayReplaySent  bool          // the method is idempotent
 	touched        bool          // a peer may have received a part of the request
-	routedRequest
-}
-
-// begin begins with another request, whose body is in the buffer, or follows.
-func (x *sentRequest) begin() {
-	x.routedRequest.begin()
-	x.token, x.attempts, x.bytesIn = balancer.Token{}, attempt.Loop{}, int64(x.bodyLength)
-	x.tried.reset()
-	x.connectTime, x.upstreamTime, x.upstreamStatus = 0, 0, 0
-	x.lastRefusal, x.touched, x.mayReplaySent = nil, false, x.head.Method.Idempotent()
-	x.upload.reset(x)
-	body := x.start + x.headLength
-	x.body = x.in[body : body+x.bodyLength]
 }
 
 // beginTry notes the start of a try.
-func (x *sentRequest) beginTry(t balancer.Token) {
-	x.upstreamTime, x.upstreamStatus, x.timing = 0, 0, tryTiming{}
-	noted := x.tried.begin(t.Peer, t.Picked().Sub(x.startTime))
-	if x.span.Sampled {
+func (x *tries) beginTry(t balancer.Token) {
+	x.token, x.lastRefusal, x.timing = t, nil, tryTiming{}
+	x.upstreamTime, x.upstreamStatus = 0, 0
+	if x.picked = t.Picked(); x.attempts.Tries <= 1 {
+		x.firstPicked = x.picked
+	}
+	noted := x.tried.begin(t.Peer, t.Picked().Sub(x.request.startTime))
+	if x.request.span.Sampled {
 		noted.span = tracing.NewSpanID()
 	}
 }
 
 // endTry notes the outcome of the try, and returns it with the endpoint.
-func (x *sentRequest) endTry(o balancer.Outcome) balancer.Outcome {
-	o.Endpoint = x.endpoint
+func (x *tries) endTry(o balancer.Outcome) balancer.Outcome {
+	o.Endpoint = x.request.endpoint
 	noted := x.tried.last()
-	noted.end(o, x.startTime)
+	noted.end(o, x.request.startTime)
 	noted.connect, noted.status = x.connectTime, x.upstreamStatus
 	return o
 }
@@ -69,12 +60,12 @@ func (x *sentRequest) endTry(o balancer.Outcome) balancer.Outcome {
 // send sends the request to the peer and waits for a response. It replaces a stale
 // connection by a new one, since that is no failure of the peer. If there is no
 // response, u is nil and o says why.
-func (x *sentRequest) send(peer upstream.Connector) (u upstream.Conn, o balancer.Outcome) {
+func (x *tries) send(peer upstream.Connector) (u upstream.Conn, o balancer.Outcome) {
 	r := x.requirements(x.picked)
 	for {
 		var err error
 		x.held = nil // connect takes it
-		if u, x.connectTime, err = peer.Connect(x.client.server.ctx, r, u); err != nil {
+		if u, x.connectTime, err = peer.Connect(x.request.client.server.ctx, r, u); err != nil {
 			return nil, x.connectFailed(err)
 		}
 		x.held = u
@@ -92,7 +83,7 @@ func (x *sentRequest) send(peer upstream.Connector) (u upstream.Conn, o balancer
 
 // stay goes on with the wait for u, which has ended with err, as long as no other peer can be asked
 // in place of one that may hang: its health checks fail, or the time of its try is over.
-func (x *sentRequest) stay(u upstream.Conn, err error) error {
+func (x *tries) stay(u upstream.Conn, err error) error {
 	until := x.until()
 	for err != nil {
 		switch {
@@ -105,47 +96,49 @@ func (x *sentRequest) stay(u upstream.Conn, err error) error {
 		case !x.prolongs(u, err):
 			return err
 		}
-		err = u.Await(&x.Buffers, until)
+		err = u.Await(&x.body.buffers, until)
 	}
 	return nil
 }
 
 // until returns what ends a wait for a peer.
-func (x *sentRequest) until() upstream.Until {
-	return upstream.Until{Suspicion: x.mayReplaySent && !x.streaming && !x.onOwnConnection() && x.attempts.MayLeave()}
+func (x *tries) until() upstream.Until {
+	return upstream.Until{Suspicion: x.mayReplaySent && !x.request.streaming && !x.onOwnConnection() && x.attempts.MayLeave()}
 }
 
 // onOwnConnection reports whether the request belongs on the connection on which its client has
 // authenticated itself, or does so. A peer that is asked on another one does not know the client.
-func (x *sentRequest) onOwnConnection() bool { return x.head.ConnectionAuth || x.client.HasOwned }
+func (x *tries) onOwnConnection() bool {
+	return x.request.head.ConnectionAuth || x.request.client.HasOwned
+}
 
 // finish finishes u, which the exchange holds.
-func (x *sentRequest) finish(u upstream.Conn, complete bool) {
+func (x *tries) finish(u upstream.Conn, complete bool) {
 	x.held = nil
 	u.Finish(complete)
 }
 
 // requirements returns what the exchange requires of an upstream to a peer that was
 // picked at that time.
-func (x *sentRequest) requirements(picked time.Time) upstream.Requirements {
+func (x *tries) requirements(picked time.Time) upstream.Requirements {
 	return upstream.Requirements{
-		Picked: picked, Timeout: x.service.Timeouts.Connect, Deadline: x.deadline, Pause: x.pause(),
-		Client: &x.client.Client, KeepForGone: x.client.options.KeepForGoneClients, WebSocket: x.asksForWebSocket(),
-		Body: x.streaming || len(x.body) > 0, Private: x.head.ConnectionAuth, HTTP2: x.service.HTTP2,
+		Picked: picked, Timeout: x.route.service.Timeouts.Connect, Deadline: x.request.deadline, Pause: x.route.pause(),
+		Client: &x.request.client.Client, KeepForGone: x.request.client.options.KeepForGoneClients, WebSocket: x.request.asksForWebSocket(),
+		Body: x.request.streaming || len(x.body.bytes) > 0, Private: x.request.head.ConnectionAuth, HTTP2: x.route.service.HTTP2,
 	}
 }
 
 // connectFailed classifies an error of opening a connection.
-func (x *sentRequest) connectFailed(err error) (o balancer.Outcome) {
+func (x *tries) connectFailed(err error) (o balancer.Outcome) {
 	switch {
 	case err == upstream.ErrNoWebSocket:
 		x.lastRefusal = refusal.NoWebSocket
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
-	case x.client.cutBy() != nil:
+	case x.request.client.cutBy() != nil:
 		return balancer.Outcome{Class: balancer.OutcomeLocal}
-	case x.client.Gone.Load():
+	case x.request.client.Gone.Load():
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
-	case x.deadlinePassed():
+	case x.request.deadlinePassed():
 		x.lastRefusal = refusal.Deadline
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	}
@@ -158,8 +151,8 @@ func (x *sentRequest) connectFailed(err error) (o balancer.Outcome) {
 
 // denied reports whether the mesh has ended the connection to the last peer with err, before an
 // answer. Then it sets the refusal.
-func (x *sentRequest) denied(err error) (o balancer.Outcome, denied bool) {
-	d := denial(x.token, err, x.Waiting)
+func (x *tries) denied(err error) (o balancer.Outcome, denied bool) {
+	d := denial(x.token, err, x.waiting)
 	if d == nil {
 		return o, false
 	}
@@ -168,18 +161,18 @@ func (x *sentRequest) denied(err error) (o balancer.Outcome, denied bool) {
 }
 
 // sendOn sends the request on u and waits for a response.
-func (x *sentRequest) sendOn(u upstream.Conn) (sent bool, err error) {
+func (x *tries) sendOn(u upstream.Conn) (sent bool, err error) {
 	if err := x.writeRequestHead(); err != nil {
 		return false, err
 	}
-	if x.streaming {
-		return x.upload.start(u)
+	if x.request.streaming {
+		return x.body.upload.start(u)
 	}
 	if x.timing.end == 0 {
 		x.timing = x.tryTiming()
 	}
-	u.WaitAtMost(x.timing.left(x.client.server.sweeper))
-	return u.Send(&x.Buffers, x.body, x.bodyTrailer, x.until())
+	u.WaitAtMost(x.timing.left(x.request.client.server.sweeper))
+	return u.Send(&x.body.buffers, x.body.bytes, x.body.trailer, x.until())
 }
 
 // A tryTiming is how long the peer of a try may take to begin its answer.
@@ -191,14 +184,14 @@ type tryTiming struct {
 
 // tryTiming returns the timing of a try, without the end. The per-try timeout applies only if another try may follow, with
 // another peer.
-func (x *sentRequest) tryTiming() (t tryTiming) {
+func (x *tries) tryTiming() (t tryTiming) {
 	t.most = x.headTimeout()
-	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.attempts.Counted+1 < retry.Attempts && x.attempts.Tries < attempt.MaxTries &&
-		x.service.Pool.Another(&x.query, x.token.Peer) {
+	if retry := &x.route.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.attempts.Counted+1 < retry.Attempts && x.attempts.Tries < attempt.MaxTries &&
+		x.route.service.Pool.Another(&x.route.query, x.token.Peer) {
 		t.rest = max(t.most-retry.PerTryTimeout, 0)
 		t.most -= t.rest
 	}
-	t.most = x.withinDeadline(t.most)
+	t.most = x.request.withinDeadline(t.most)
 	return t
 }
 
@@ -213,34 +206,34 @@ func (t *tryTiming) left(s *socket.Sweeper) time.Duration {
 
 // prolongs reports whether the wait for u that ended with err goes on: the time of its try is over,
 // and the peers that could have answered instead have left since it began.
-func (x *sentRequest) prolongs(u upstream.Conn, err error) bool {
+func (x *tries) prolongs(u upstream.Conn, err error) bool {
 	t := &x.timing
-	if t.rest == 0 || x.waitResult(err) != waitTimeout || x.deadlineFirst.Load() || x.deadlinePassed() || !u.HasSent() ||
-		x.service.Pool.Another(&x.query, x.token.Peer) {
+	if t.rest == 0 || x.waitResult(err) != waitTimeout || x.request.deadlineFirst.Load() || x.request.deadlinePassed() || !u.HasSent() ||
+		x.route.service.Pool.Another(&x.route.query, x.token.Peer) {
 		return false
 	}
-	u.WaitAtMost(x.withinDeadline(t.rest))
+	u.WaitAtMost(x.request.withinDeadline(t.rest))
 	t.end += int64(t.rest)
 	t.rest = 0
 	return true
 }
 
 // headTimeout returns the time that a try has for the response head: for the first one, all of it.
-func (x *sentRequest) headTimeout() time.Duration {
+func (x *tries) headTimeout() time.Duration {
 	if x.attempts.Tries > 1 {
 		return x.headTimeLeft()
 	}
-	return x.service.Timeouts.ResponseHeader
+	return x.route.service.Timeouts.ResponseHeader
 }
 
 // headTimeLeft returns what is left of the time for the response head, which is positive.
-func (x *sentRequest) headTimeLeft() time.Duration {
-	return max(x.service.Timeouts.ResponseHeader-time.Since(x.firstPicked), socket.SweepInterval)
+func (x *tries) headTimeLeft() time.Duration {
+	return max(x.route.service.Timeouts.ResponseHeader-time.Since(x.firstPicked), socket.SweepInterval)
 }
 
 // sendFailed classifies an error before the first byte of a response. again: the
 // request may be sent on a new connection to the same peer.
-func (x *sentRequest) sendFailed(u upstream.Conn, err error) (o balancer.Outcome, again bool) {
+func (x *tries) sendFailed(u upstream.Conn, err error) (o balancer.Outcome, again bool) {
 	if err == upstream.ErrSuspected {
 		return balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: x.latency(time.Now())}, false
 	}
@@ -258,12 +251,12 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error) (o balancer.Outcome
 	delayed := false
 	switch {
 	case err == upstream.ErrUnprocessed:
-		x.upload.withdraw()
-	case x.mayReplaySent && x.upload.expectant() && !x.upload.begun.Load():
+		x.body.upload.withdraw()
+	case x.mayReplaySent && x.body.upload.expectant() && !x.body.upload.begun.Load():
 		delayed = x.delayedByClient() // before withdraw ends the wait for the client
-		if x.upload.withdraw() {
+		if x.body.upload.withdraw() {
 			maybe, _ := u.ClosedIdle(err)
-			return balancer.Outcome{Class: balancer.OutcomeStale}, maybe && x.Replayable() // no failure: the peer may have waited for the client
+			return balancer.Outcome{Class: balancer.OutcomeStale}, maybe && x.replayable() // no failure: the peer may have waited for the client
 		}
 	}
 	if delayed || x.delayedByClient() {
@@ -271,17 +264,17 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error) (o balancer.Outcome
 	}
 	switch maybe, likely := u.ClosedIdle(err); {
 	case likely:
-		return balancer.Outcome{Class: balancer.OutcomeStale}, x.Replayable()
+		return balancer.Outcome{Class: balancer.OutcomeStale}, x.replayable()
 	case maybe:
-		return balancer.Outcome{Class: balancer.OutcomeReset}, x.Replayable()
+		return balancer.Outcome{Class: balancer.OutcomeReset}, x.replayable()
 	}
 	return x.resetOutcome(), false
 }
 
 // endedOtherwise classifies an error of waiting for the peer, unless the peer closed
 // the connection.
-func (x *sentRequest) endedOtherwise(err error) (o balancer.Outcome, ended bool) {
-	if x.client.cutBy() != nil { // neither the client nor the peer has ended it
+func (x *tries) endedOtherwise(err error) (o balancer.Outcome, ended bool) {
+	if x.request.client.cutBy() != nil { // neither the client nor the peer has ended it
 		return balancer.Outcome{Class: balancer.OutcomeLocal}, true
 	}
 	switch x.waitResult(err) {
@@ -290,7 +283,7 @@ func (x *sentRequest) endedOtherwise(err error) (o balancer.Outcome, ended bool)
 	case waitClientGone:
 		return balancer.Outcome{Class: balancer.OutcomeClientGone, Latency: x.latency(time.Now())}, true
 	case waitTimeout:
-		if x.deadlineFirst.Load() || x.deadlinePassed() {
+		if x.request.deadlineFirst.Load() || x.request.deadlinePassed() {
 			x.lastRefusal = refusal.Deadline
 			return balancer.Outcome{Class: balancer.OutcomeClientGone}, true
 		}
@@ -300,28 +293,28 @@ func (x *sentRequest) endedOtherwise(err error) (o balancer.Outcome, ended bool)
 	return o, false
 }
 
-// Replayable implements [attempt.Exchange].
-func (x *sentRequest) Replayable() bool {
+// replayable is [attempt.Exchange.Replayable].
+func (x *tries) replayable() bool {
 	switch {
-	case x.attempts.Tries > 0 && time.Since(x.firstPicked) >= x.service.Timeouts.ResponseHeader, x.deadlinePassed(), x.touched && !x.mayReplaySent, x.client.cutBy() != nil:
+	case x.attempts.Tries > 0 && time.Since(x.firstPicked) >= x.route.service.Timeouts.ResponseHeader, x.request.deadlinePassed(), x.touched && !x.mayReplaySent, x.request.client.cutBy() != nil:
 		return false
 	}
-	return !x.upload.started || x.upload.withdraw()
+	return !x.body.upload.started || x.body.upload.withdraw()
 }
 
-// Waiting implements [attempt.Exchange]. The context also ends when the server stops
-// or the client closes its connection. The wait does not count as time of the peers that
-// were tried before, and the exchange has no buffers meanwhile.
-func (x *sentRequest) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
+// waiting returns a context for a wait of that long for somebody else than a peer. It also ends when
+// the server stops or the client closes its connection. The wait does not count as time of the peers
+// that were tried before, and the exchange has no buffers meanwhile.
+func (x *tries) waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
 	return x.waitingUnless(timeout, nil)
 }
 
-// waitingUnless is Waiting, and the context also ends when other returns true; nil: it never does.
-func (x *sentRequest) waitingUnless(timeout time.Duration, other func() bool) (context.Context, context.CancelFunc) {
-	x.GiveBack()
+// waitingUnless is waiting, and the context also ends when other returns true; nil: it never does.
+func (x *tries) waitingUnless(timeout time.Duration, other func() bool) (context.Context, context.CancelFunc) {
+	x.body.buffers.GiveBack()
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(x.client.server.ctx, timeout)
-	r := upstream.Requirements{Client: &x.client.Client, Deadline: x.deadline, KeepForGone: x.client.options.KeepForGoneClients}
+	ctx, cancel := context.WithTimeout(x.request.client.server.ctx, timeout)
+	r := upstream.Requirements{Client: &x.request.client.Client, Deadline: x.request.deadline, KeepForGone: x.request.client.options.KeepForGoneClients}
 	ctx, end := r.WhileNot(ctx, other)
 	return ctx, func() {
 		end()
@@ -334,14 +327,14 @@ func (x *sentRequest) waitingUnless(timeout time.Duration, other func() bool) (c
 
 // endOfWait returns why a wait for somebody else than a peer has failed: r, unless sluice has cut it, or the client has left or
 // no longer waits.
-func (x *sentRequest) endOfWait(r *refusal.Refusal) *refusal.Refusal {
-	cut := x.client.cutBy()
+func (x *tries) endOfWait(r *refusal.Refusal) *refusal.Refusal {
+	cut := x.request.client.cutBy()
 	switch {
 	case cut != nil:
 		return cut
-	case x.client.Gone.Load():
+	case x.request.client.Gone.Load():
 		return refusal.ClientGone
-	case x.deadlinePassed():
+	case x.request.deadlinePassed():
 		return refusal.Deadline
 	}
 	return r
@@ -349,15 +342,15 @@ func (x *sentRequest) endOfWait(r *refusal.Refusal) *refusal.Refusal {
 
 // appendCookies appends the Set-Cookie lines of a final response of a peer: with the id of the peer, if the
 // client is to come back to it, and with the new id of the client.
-func (x *sentRequest) appendCookies(out []byte) []byte {
-	if x.service.Affinity != nil {
-		out = x.appendStickyCookie(out, x.token.Peer)
+func (x *tries) appendCookies(out []byte) []byte {
+	if x.route.service.Affinity != nil {
+		out = x.route.appendStickyCookie(out, x.token.Peer)
 	}
-	if x.newClient != 0 {
-		out = append(x.appendSplitCookie(append(out, "Set-Cookie: "...)), "\r\n"...)
+	if x.route.newClient != 0 {
+		out = append(x.route.appendSplitCookie(append(out, "Set-Cookie: "...)), "\r\n"...)
 	}
 	return out
 }
 
 // bodyRead reports whether the whole request was read.
-func (x *sentRequest) bodyRead() bool { return !x.streaming || x.upload.read.Load() }
+func (x *requestBody) bodyRead() bool { return !x.request.streaming || x.upload.read.Load() }
