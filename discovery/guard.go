@@ -20,20 +20,20 @@ const settleTime = 10 * time.Second
 //  2. A removal must be confirmed: if Absent or Loses report that an answer removes
 //     instances, the source repeats the query with full consistency before it calls
 //     Accept.
-//  3. A removal that leaves the service without an instance, or comes with a loss
-//     of the registry's state, puts the missing instances on probation: they stay in
-//     the set, marked with [Instance.Probation], and are used until they first fail.
-//     Probation ends when as many instances are in service as before the loss, when
-//     the registry lists another instance in service at the same address, after
-//     the time Probation, or with Deselect. This time does not run while the registry fails. Instances
-//     that go missing within 10 s after a failure are on probation, too, until these
-//     10 s are over. Missing are also the instances that left in the 10 s before, unless they were
-//     replaced: another one has come into service since, or, for each one that an answer lacks,
-//     in the 10 s before. A registry that loses instances gets no new ones.
-//  4. With a loss of the registry's state, missing instances that were out of service stay in the set, too. They stay
-//     out of service, without [Instance.Probation], until the registry lists them in any status, and else as long as
-//     in rule 3, but however many are in service. So a route that only they ask for, and that may restrict who uses
-//     it, leaves no room for a broader one.
+//  3. A removal that leaves the service without an instance, or comes with a loss of the
+//     registry's state, puts the missing instances on probation: they stay in the set, marked
+//     with [Instance.Probation], and are used until they first fail. Probation ends when as many
+//     instances are in service as before the loss, when the registry lists another instance in
+//     service at the same address, after the time Probation, or with Deselect. This time does
+//     not run while the registry fails. Instances that go missing within 10 s after a failure
+//     are on probation, too, until these 10 s are over. So are those that left in the 10 s
+//     before, unless they were replaced: another one has come into service since, or, for each
+//     one that an answer lacks, in the 10 s before. A registry that loses instances gets no new
+//     ones.
+//  4. With a loss of the registry's state, missing instances that were out of service stay in
+//     the set and out of service, without [Instance.Probation]. They stay until the registry
+//     lists them in any status, or as in rule 3, but however many are in service. So a route
+//     that only they ask for, perhaps with restrictions, leaves no room for a broader one.
 //
 // Additions and updates count at once, with one exception: if an answer is a loss, an
 // [Instance.Unchecked] instance counts as missing, until its [Instance.FirstResult] is due.
@@ -94,15 +94,14 @@ func (g *Guard) Differs(set []Instance) bool {
 	return !slices.EqualFunc(g.known, set, Instance.Equal)
 }
 
-// Loses reports whether set is a loss that puts instances on probation. For forgot see
-// Accept.
+// Loses reports whether set is a loss that puts instances on probation. For forgot see Accept.
 func (g *Guard) Loses(now time.Time, set []Instance, forgot bool) bool {
 	unsettled := now.Before(g.settled) && !g.PassingOnly
 	return (forgot || unsettled || CountServing(set) == 0) && len(g.missing(mapped(set), forgot)) > 0
 }
 
-// missing returns the known instances in service that listed lacks or has unchecked; if the registry forgot its state, also
-// those out of service that listed lacks.
+// missing returns the known instances in service that listed lacks or has unchecked; with a loss of
+// the registry's state, also those out of service that listed lacks.
 func (g *Guard) missing(listed map[Key]Instance, forgot bool) []Instance {
 	var missing []Instance
 	for _, i := range g.known {
@@ -113,8 +112,8 @@ func (g *Guard) missing(listed map[Key]Instance, forgot bool) []Instance {
 	return missing
 }
 
-// Remembered returns the instances that set lacks, and that may still be used or get on probation: known ones, those that have
-// just departed, and those on probation. lost says that one of the last is among them.
+// Remembered returns the instances that set lacks, and that may still be used or get on probation:
+// known, just departed, or on probation. lost: one of them is on probation.
 func (g *Guard) Remembered(set []Instance) (instances []Instance, lost bool) {
 	instances = g.Absent(set)
 	listed := mapped(set)
@@ -134,8 +133,8 @@ func (g *Guard) Remembered(set []Instance) (instances []Instance, lost bool) {
 	return instances, lost
 }
 
-// Deselect removes set from the known instances, and from those on probation. It is for instances that the registry
-// has and the source no longer selects: they are not lost.
+// Deselect removes set from the known instances, and from those on probation. It is for instances
+// that the registry has and the source no longer selects: they are not lost.
 func (g *Guard) Deselect(set []Instance) {
 	keys := mapped(set)
 	deselected := func(i Instance) bool {
@@ -149,11 +148,10 @@ func (g *Guard) Deselect(set []Instance) {
 	g.before = max(g.before-(lost-g.lostInService()), g.lostInService())
 }
 
-// Accept makes set the known instances. set must be normalised, and its removals
-// confirmed. forgot says that the registry has lost its state, such as when its index went
-// backwards. It returns the set to report: set and the instances on probation. An instance
-// with the tags and the meta that it had before a loss is as old as before: its
-// Instance.Registered does not change.
+// Accept makes set the known instances. set must be normalised, and its removals confirmed.
+// forgot says that the registry has lost its state, such as when its index went backwards.
+// It returns the set to report: set and the instances on probation. An instance with the tags and
+// the meta that it had before a loss is as old as before: its Instance.Registered does not change.
 func (g *Guard) Accept(now time.Time, set []Instance, forgot bool) []Instance {
 	g.advance(now)
 	listed, serving := mapped(set), CountServing(set)
@@ -229,8 +227,8 @@ func (g *Guard) depart(now time.Time, missing []Instance) {
 	}
 }
 
-// advance adds the time since the last answer to the time on probation, unless a query
-// failed since. Times of another process may be later than now, as the clock may have been set back.
+// advance adds the time since the last answer to the time on probation, unless a query failed
+// since. The times of another process may be after now: the clock may have been set back.
 func (g *Guard) advance(now time.Time) {
 	if !g.asOf.IsZero() {
 		for key, p := range g.probation {
@@ -299,7 +297,7 @@ func (g *Guard) suspend(p probationer) {
 	g.probation[p.instance.Key()] = p
 }
 
-// lostInService returns how many of the instances on probation were in service when the registry lost them.
+// lostInService returns how many instances on probation were in service when they were lost.
 func (g *Guard) lostInService() (n int) {
 	for _, p := range g.probation {
 		if p.instance.Usable() {
@@ -311,16 +309,16 @@ func (g *Guard) lostInService() (n int) {
 
 // release ends probation where one of the conditions in [Guard] is met.
 func (g *Guard) release(now time.Time, set []Instance, listed map[Key]Instance, serving int) {
-	taken := make(map[Key]bool) // places with an instance in service
+	taken := make(map[Key]bool) // addresses with an instance in service
 	for _, i := range set {
 		if i.Serving() {
-			taken[place(i)] = true
+			taken[addressOf(i)] = true
 		}
 	}
 	for key, p := range g.probation {
 		g.probation[key] = p.listen(now, listed)
 		replaced := serving >= g.before || p.brief && serving > 0 && !now.Before(g.settled)
-		if present(listed, p.instance) || g.probation[key].overdue(now) || taken[place(p.instance)] || p.spent >= g.Probation || replaced && p.instance.Usable() {
+		if present(listed, p.instance) || g.probation[key].overdue(now) || taken[addressOf(p.instance)] || p.spent >= g.Probation || replaced && p.instance.Usable() {
 			delete(g.probation, key)
 		}
 	}
@@ -387,8 +385,8 @@ func present(listed map[Key]Instance, i Instance) bool {
 	return ok && !(l.Unchecked && i.Usable())
 }
 
-// place returns the key of i without its id.
-func place(i Instance) Key {
+// addressOf returns the key of i without its id.
+func addressOf(i Instance) Key {
 	key := i.Key()
 	key.ID = ""
 	return key

@@ -21,7 +21,7 @@ type GuardMemory struct {
 	Settled time.Time `json:"settled,omitzero"`
 
 	Departed  []Departure      `json:"departed,omitempty"`
-	Arrived   []time.Time      `json:"arrived,omitempty"` // when others came into service that have not replaced any yet
+	Arrived   []time.Time      `json:"arrived,omitempty"` // of others in service that replace none
 	Probation []ProbationSpent `json:"probation,omitempty"`
 }
 
@@ -55,8 +55,7 @@ func (g *Guard) Memory() GuardMemory {
 	return m
 }
 
-// Restore continues, before the first answer, for a Guard that has returned set and has this
-// memory.
+// Restore continues, before the first answer, a Guard that has returned set, with this memory.
 func (g *Guard) Restore(set []Instance, m GuardMemory) {
 	g.known, g.probation, g.lost = nil, nil, m.Lost
 	g.asOf, g.departed, g.arrived = m.AsOf, slices.Clone(m.Departed), slices.Clone(m.Arrived)

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// States returns the states of the watches of registries, by service, complete: a new process, the snapshot and a
-// service with a new name get the same.
+// States returns the complete states of the watches of registries, by service: for a new process,
+// the snapshot, and a service with a new name.
 func (m *Manager) States() map[string]WatchState {
 	states := m.states()
 	if m.options.Complete != nil {
@@ -30,9 +30,9 @@ func (m *Manager) states() map[string]WatchState {
 	return states
 }
 
-// Save returns States for a new process. Where the source of a service has not reported since a reload has replaced
-// another one, whose set is still in use, the state has that set without being known: the new process cannot use it, but is
-// not to serve without peers in its place. Nor without those of a [Static] source, whose state has no Source.
+// Save returns States for a new process. A set in use that the present source has not reported
+// is added, but is not Known: it is of a source that a reload has replaced, or of a [Static] one,
+// without a Source. The new process does not begin without peers for it.
 func (m *Manager) Save() map[string]WatchState {
 	all := m.States()
 	m.mu.Lock()
@@ -55,7 +55,7 @@ func (m *Manager) Restore(states map[string]WatchState) {
 	m.former = states
 }
 
-// Former returns what the process before had of a service. If it is not known, its Set is of another source, or of a [Static] one: see Save.
+// Former returns what the process before had of a service. If it is not Known, see Save.
 func (m *Manager) Former(service string) (state WatchState, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -63,9 +63,9 @@ func (m *Manager) Former(service string) (state WatchState, ok bool) {
 	return state, ok
 }
 
-// WatchAll is Watch for the new sources of services. A service without a set continues with what is known about
-// a source of the same name, and with the same addresses: the service may have had another name before. Before Run that is
-// what the process before has handed over.
+// WatchAll is Watch for the new sources of services. A service without a set continues with
+// what is known of a source of the same name and addresses, as it may have had another name.
+// Before Run that is what the process before has handed over.
 func (m *Manager) WatchAll(sources map[string]Source) {
 	type origin struct{ source, addresses string }
 	states, known := m.known(), make(map[origin]WatchState) // by service, and by source

@@ -83,15 +83,15 @@ type Instance struct {
 
 	Datacenter string `json:"datacenter,omitempty"`
 
-	// ServerName is what connections to the instance ask for by TLS (SNI), and Identity who must answer: the
-	// path of its SPIFFE URI, such as "/ns/default/dc/dc1/svc/web". Both are empty outside of a service mesh. If a
-	// peered cluster exports it, Peer is the name of the peering, and Identity whole URIs, with a space between: one
-	// of them must answer.
+	// ServerName is what connections to the instance ask for by TLS (SNI), and Identity who must
+	// answer: a path of a SPIFFE URI, such as "/ns/default/dc/dc1/svc/web". If a peered cluster
+	// exports it, Peer is the name of the peering, and Identity has whole URIs, separated by
+	// spaces: one must answer. Outside of a service mesh all are empty.
 	ServerName string `json:"server_name,omitempty"`
 	Identity   string `json:"identity,omitempty"`
 	Peer       string `json:"peer,omitempty"`
 
-	// Target is which of several sets of instances of its service it is in, such as a target of a discovery chain.
+	// Target is the set of the service's instances that it is in, as of a discovery chain.
 	Target string `json:"target,omitempty"`
 
 	// Kind is empty for a service, and else what the entry is instead, such as
@@ -105,12 +105,11 @@ type Instance struct {
 	// what is still Unchecked then has failed. 0: no such time is known.
 	FirstResult time.Duration `json:"first_result,omitempty"`
 
-	// Probation is the start of probation; zero: the instance is not on probation. See
-	// [Guard].
+	// Probation is the start of probation; zero: the instance is not on probation. See [Guard].
 	Probation time.Time `json:"probation,omitzero"`
 
-	// Follower says that the service has one leader, and that the instance is not the one: it gets nothing. Package
-	// leader sets it.
+	// Follower: the service has a leader, which this is not, so it gets nothing. Package leader
+	// sets it.
 	Follower bool `json:"follower,omitempty"`
 
 	// Failed says how an instance on probation has failed since; empty: it has not. A source
@@ -118,9 +117,8 @@ type Instance struct {
 	Failed string `json:"failed,omitempty"`
 }
 
-// Key identifies an instance. The same id at another address is another instance. The
-// agent is no part of the key: a process may be registered with several agents; see
-// [Normalize].
+// Key identifies an instance. The same id at another address is another instance. The agent is no
+// part of the key: a process may be registered with several agents; see [Normalize].
 type Key struct {
 	Service string
 	ID      string
@@ -169,7 +167,7 @@ func (i Instance) Equal(o Instance) bool {
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 
-// Member is who an instance is in a service mesh, as its fields of these names; the zero value: it is outside.
+// Member is who an instance is in a service mesh; zero: it is outside of one.
 type Member struct{ ServerName, Identity, Peer string }
 
 // Member returns who i is in a service mesh.

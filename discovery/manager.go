@@ -36,19 +36,19 @@ type Set struct {
 // ManagerOptions configures a Manager.
 type ManagerOptions struct {
 	Debounce Debounce
-	// Sink gets the set of a service after each change, and the first set that a source reports, even
-	// if it is the one that Sink got last. One goroutine calls it, so it should be fast, and it must
-	// not modify the set. It may call the manager's methods, except Run.
+	// Sink gets the set of a service after each change, and the first set of each source, even if
+	// it is the same. One goroutine calls it, so it should be fast, and it must not modify the set.
+	// It may call the manager's methods, except Run.
 	Sink func(Set)
 
-	// Fallback returns the saved state of a service, with Restored, for a service
-	// without a set: its source gets it, and it is in use when the first query fails,
-	// or after a second. source is as in WatchStatus, and addresses as in WatchState. It is called at most once for
-	// each watch, and must neither block nor call the manager. May be nil.
+	// Fallback returns the saved state, with Restored, of a service without a set. Its source
+	// gets the state, which is in use when the first query fails, or after a second. source is as
+	// in WatchStatus, and addresses as in WatchState. It is called once for each watch at most,
+	// and must neither block nor call the manager. May be nil.
 	Fallback func(service, source, addresses string) (state WatchState, ok bool)
 
-	// Complete returns a set of a service with the instances on probation that have failed, which only
-	// its pool knows. It must not call the manager. May be nil.
+	// Complete adds to a set the failed instances on probation, which only the service's pool
+	// knows. It must not call the manager. May be nil.
 	Complete func(service string, set []Instance) []Instance
 
 	Log    zerolog.Logger
@@ -71,7 +71,7 @@ type Manager struct {
 	debounce    Debounce
 	running     bool
 	paused      bool
-	resumed     func(service string) bool // while paused, the services whose sources run nevertheless; nil: none
+	resumed     func(service string) bool // services that run although paused; nil: none
 	watches     map[string]*watch
 	former      map[string]WatchState // of the process before, by service
 	starting    []*watch              // whose sources do not run yet
@@ -91,9 +91,8 @@ func NewManager(o ManagerOptions) *Manager {
 	}
 }
 
-// Run runs the sources of the watched services and calls Sink until ctx ends,
-// and returns ctx's error after the last source returned. It may be called
-// once.
+// Run runs the sources of the watched services and calls Sink until ctx ends, and returns ctx's
+// error after the last source returned. It may be called once.
 func (m *Manager) Run(ctx context.Context) error {
 	m.mu.Lock()
 	again := m.running
@@ -118,10 +117,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// Watch starts to watch service with s. It may be called before and during Run. It
-// stops another source of the same service, whose last set stays in use until s
-// reports one; the watch is stale until then. known is what is known from elsewhere about the source, for a
-// service without a set.
+// Watch starts to watch service with s. It may be called before and during Run. It stops another
+// source of the same service, whose last set stays in use until s reports one; the watch is stale
+// until then. known is what is known of the source, for a service without a set.
 func (m *Manager) Watch(service string, s Source, known ...WatchState) {
 	w := &watch{manager: m, source: s}
 	w.status = WatchStatus{Service: service, Source: NameOf(s), Since: time.Now()}
@@ -154,15 +152,14 @@ func (m *Manager) Unwatch(service string) {
 	}
 }
 
-// AwaitStatic waits until Sink has got the set of every [Static] source that is watched
-// now, at most for timeout or until ctx ends. Without Run, and while m is paused, it returns at once. Sink must not
-// call it.
+// AwaitStatic waits until Sink has the set of every [Static] source that is watched now,
+// at most for timeout or until ctx ends. Without Run, and while m is paused, it returns at once.
+// Sink must not call it.
 func (m *Manager) AwaitStatic(ctx context.Context, timeout time.Duration) {
 	m.await(ctx, timeout, func(w *watch) bool { return w.static })
 }
 
-// AwaitSources waits until Sink has got the first set that the source of each of these services reports, at most for timeout
-// or until ctx ends. Without Run, and while m is paused, it returns at once. Sink must not call it.
+// AwaitSources is AwaitStatic for the first set from the source of each service.
 func (m *Manager) AwaitSources(ctx context.Context, services []string, timeout time.Duration) {
 	awaited := make(map[string]bool, len(services))
 	for _, service := range services {
@@ -171,7 +168,8 @@ func (m *Manager) AwaitSources(ctx context.Context, services []string, timeout t
 	m.await(ctx, timeout, func(w *watch) bool { return awaited[w.status.Service] })
 }
 
-// AwaitResume waits until m is not paused any more, at most for timeout or until ctx ends, and reports whether it was and is not.
+// AwaitResume waits while m is paused, at most for timeout or until ctx ends. It reports whether m
+// was paused, and is no longer.
 func (m *Manager) AwaitResume(ctx context.Context, timeout time.Duration) bool {
 	again := m.again.Wait() // before the look
 	if !m.isPaused() {
@@ -308,15 +306,15 @@ func (m *Manager) handOver(ctx context.Context, timer *time.Timer) {
 	}
 }
 
-// handOverOne hands a set over. If Sink panics, the other services get theirs, and this one gets its next.
+// handOverOne hands a set over. If Sink panics, the other services get theirs.
 func (m *Manager) handOverOne(w *watch, set Set) {
 	defer m.closeSettled(w)
 	defer panics.Contain(panics.Watch, nil)
 	m.options.Sink(set)
 }
 
-// nextDue takes the watch from the queue whose set is due, and notes that Sink gets the set. If none is
-// due, it sets timer for the next one, and returns nil.
+// nextDue removes the watch whose set is due from the queue, and records that Sink gets the set.
+// If none is due, it sets timer for the next one, and returns nil.
 func (m *Manager) nextDue(timer *time.Timer) (*watch, Set) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -407,10 +405,10 @@ func equalSets(a, b []Instance) bool {
 	return slices.EqualFunc(a, b, Instance.Equal)
 }
 
-// takesAway reports whether latest lacks an instance of applied, takes one out of
-// service or of use on probation, or has one no longer as the leader. A change of the reason counts, too: a pool may use critical instances that
-// pass its own checks, but must not use one in maintenance mode. Both sets are
-// normalised.
+// takesAway reports whether latest lacks an instance of applied, or takes one out of service,
+// out of use on probation, or out of the lead. A change of the reason counts, too:
+// a pool may use critical instances that pass its own checks, but none in maintenance mode.
+// Both sets are normalised.
 func takesAway(applied, latest []Instance) bool {
 	for _, old := range applied {
 		for len(latest) > 0 && compareKeys(latest[0], old) < 0 {

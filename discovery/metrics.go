@@ -26,7 +26,8 @@ var (
 func Metrics(read func() []WatchStatus) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
 		for _, w := range read() {
-			s.Gauge(watchInstances, float64(w.Instances), w.Service) // also 0 of a brief scrape: replicas are compared
+			// Also 0 in a brief scrape: replicas are compared.
+			s.Gauge(watchInstances, float64(w.Instances), w.Service)
 			s := s.PerService()
 			for _, state := range []Freshness{WatchPending, WatchFresh, WatchStale} {
 				s.Flag(watchState, w.State == state, w.Service, state.String())

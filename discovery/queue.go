@@ -11,18 +11,18 @@ func (q queue) has(w *watch) bool { return slices.Contains(q, w) }
 // add adds w, or moves it after a change of w.due.
 func (q *queue) add(w *watch) {
 	q.remove(w)
-	place, _ := slices.BinarySearchFunc(*q, w, func(other, w *watch) int {
+	index, _ := slices.BinarySearchFunc(*q, w, func(other, w *watch) int {
 		if w.due.Before(other.due) {
 			return 1
 		}
 		return -1 // after others that are due at the same time
 	})
-	*q = slices.Insert(*q, place, w)
+	*q = slices.Insert(*q, index, w)
 }
 
 // remove removes w, if q has it.
 func (q *queue) remove(w *watch) {
-	if place := slices.Index(*q, w); place >= 0 {
-		*q = slices.Delete(*q, place, place+1)
+	if index := slices.Index(*q, w); index >= 0 {
+		*q = slices.Delete(*q, index, index+1)
 	}
 }

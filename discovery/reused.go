@@ -37,25 +37,25 @@ func (w *watch) arriveLocked(set []Instance, now time.Time) {
 	if equalSets(before, set) {
 		return
 	}
-	places := make(map[Key]bool, len(before))
+	addresses := make(map[Key]bool, len(before))
 	for _, i := range before {
-		places[place(i)] = true
+		addresses[addressOf(i)] = true
 	}
 	for _, i := range set {
-		if places[place(i)] {
+		if addresses[addressOf(i)] {
 			continue
 		}
 		if w.arrived == nil {
 			w.arrived = make(map[Key]time.Time)
 		}
-		w.arrived[place(i)] = now.Add(reuseTime)
+		w.arrived[addressOf(i)] = now.Add(reuseTime)
 	}
 }
 
 // tookLocked reports whether i, of the latest set of w, has the address of what another service has
 // lost at that time.
 func (w *watch) tookLocked(i Instance, lost time.Time) bool {
-	until, ok := w.arrived[place(i)]
+	until, ok := w.arrived[addressOf(i)]
 	if !ok {
 		until = w.first // it came then or before, or so long after that arrived no longer has it
 	}

@@ -23,7 +23,7 @@ type Report struct {
 	Endpoint string // the origin of Set, such as the agent that answered; may be empty
 	Index    uint64 // of the answer; 0 if the registry has none
 
-	// Restored is as in WatchStatus, if Set is the one of before, which the registry has not confirmed; else zero.
+	// Restored is as in WatchStatus, if the registry has not confirmed Set yet; else zero.
 	Restored time.Time
 
 	// Answered is when the registry last answered about Set, if Set comes with an Err; zero: now.
@@ -36,8 +36,7 @@ type Report struct {
 	// Memory is what the source knows beside Set; nil: nothing new.
 	Memory []Memory
 
-	// Invalid lists the entries of the registry that cannot be used, with a Set; sorted by
-	// key.
+	// Invalid lists the entries of the registry that cannot be used, with a Set; sorted by key.
 	Invalid []Invalid
 
 	// Reset says that the registry has lost its state, or is back at an earlier one.
@@ -53,12 +52,12 @@ type Invalid struct {
 	tooLong bool // it exceeds the bounds
 }
 
-// ServiceNamer is a [Source] whose registry names the service of each instance. With other sources, an instance
-// has the name of the service that is watched.
+// ServiceNamer is a [Source] whose registry names the service of each instance. With other sources,
+// it is the service that is watched.
 type ServiceNamer interface{ NamesServices() }
 
-// Addressed is a [Source] whose name does not say whom it asks, as its registry may be reached at other addresses later. What is
-// known about a service of another name is not used for it if the addresses differ: that is another registry.
+// Addressed is a [Source] whose name does not say where its registry is. Other addresses are
+// another registry: what a service of another name knows is then not used.
 type Addressed interface{ Addresses() string }
 
 // Source finds the instances of one service.

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// WatchState is what a watch knows, as one value. It is the same value that [Source.Run] gets, a new source of the service takes over in a reload, a service takes with it under a new
-// name, a process hands over to the one that replaces it, and the snapshot keeps. So whatever a
-// watch must not forget belongs here, and is then forgotten nowhere. It is immutable.
+// WatchState is what a watch knows, as one value. [Source.Run], a new source after a reload,
+// a service with a new name, a new process and the snapshot get the same value. So whatever a watch
+// must not forget belongs here. It is immutable.
 type WatchState struct {
 	// Source is the name of the source, as in WatchStatus. The state says nothing about
 	// another one.
@@ -50,8 +50,8 @@ type Memory struct {
 	// ones are the set.
 	Filtered bool `json:"filtered,omitempty"`
 
-	// Leader is whom the registry has named as the leader of the service, and LeaderLost when it has lost that; zero:
-	// it has not. Package leader has the rules.
+	// Leader is whom the registry has named as the service's leader, and LeaderLost when it lost
+	// that; zero: it has not. Package leader has the rules.
 	Leader     string    `json:"leader,omitempty"`
 	LeaderLost time.Time `json:"leader_lost,omitzero"`
 

@@ -149,7 +149,8 @@ func (i *Instance) readObject(text []byte) error {
 		Meta   map[string]string
 	}
 	if err := json.Unmarshal(text, &object); err != nil {
-		return fmt.Errorf("not a valid JSON object: %s", shortened(err.Error())) // it may have a number as long as the text
+		// The error may have a number as long as the text.
+		return fmt.Errorf("not a valid JSON object: %s", shortened(err.Error()))
 	}
 	if object.Weight != nil {
 		if i.Weight = *object.Weight; i.Weight < 0 || i.Weight > MaxWeight {
@@ -204,8 +205,8 @@ func IsHost(s string) bool {
 	return IsHostName(s)
 }
 
-// MayBeInstance reports whether a registry may say that s is the host of an instance: as IsHost, but
-// without a zone, which is an interface of another machine, and in which anything may be.
+// MayBeInstance reports whether a registry may name s as an instance's host: as IsHost, but without
+// a zone, which may be any text, of an interface on another machine.
 func MayBeInstance(s string) bool { return IsHost(s) && !strings.Contains(s, "%") }
 
 // IsHostName reports whether s is a host name as in RFC 1123, section 2.1. The underscore,
@@ -225,8 +226,7 @@ func IsHostName(s string) bool {
 			}
 		}
 	}
-	// The last label of a name is not a number: "1.2.3" and "300.1.1.1" are mistyped
-	// addresses.
+	// The last label of a name is not a number: "1.2.3" and "300.1.1.1" are mistyped addresses.
 	last := s[strings.LastIndexByte(s, '.')+1:]
 	return strings.Trim(last, "0123456789") != ""
 }

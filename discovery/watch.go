@@ -37,15 +37,14 @@ type WatchStatus struct {
 	Service string
 	Source  string // the name of the source; its String method, if it has one
 
-	// Endpoint is the origin of the last set, such as the agent that answered; may be
-	// empty.
+	// Endpoint is the origin of the last set, such as the agent that answered; may be empty.
 	Endpoint string
 
 	State Freshness
 	Index uint64 // of the last answer; 0 if the registry has none
 
 	Since       time.Time // when State began
-	LastSuccess time.Time // when the registry last answered about the set, or a part of it; zero: never
+	LastSuccess time.Time // when the registry last answered about (a part of) the set; zero: never
 	LastChange  time.Time // when Sink last got a set; zero: never
 
 	LastError string // of the last failed query; empty after a success
@@ -71,7 +70,7 @@ type watch struct {
 	manager *Manager
 	source  Source
 	static  bool          // the source is Static
-	settled chan struct{} // closed when Sink has got the first set that the source reports; nil after that
+	settled chan struct{} // closed when Sink has the source's first set; then nil
 	tooLong atomic.Bool   // the last answer had instances that exceed the bounds
 
 	// The manager's mu guards the fields below.
@@ -92,8 +91,8 @@ type watch struct {
 	memory  []Memory   // of the source of latest
 	applied []Instance // the last set that Sink got; valid if status.Changes > 0
 
-	// arrived are the places of latest where nothing of it was shortly before. What other services
-	// lose there until these times has lost its address to it.
+	// arrived are the new addresses of latest. What another service loses at one of them until the
+	// time there has lost its address to this service.
 	arrived map[Key]time.Time
 	first   time.Time // when the source reported a set, and nothing was known before; zero: never
 
@@ -166,7 +165,7 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 	}
 }
 
-// firstLocked reports whether Sink has got no set yet that the source has reported, and latest is one.
+// firstLocked reports whether latest is of the source, and Sink has no set of the source yet.
 func (w *watch) firstLocked() bool { return w.settled != nil && w.reported }
 
 // closeSettledLocked closes settled if Sink has got a set that the source has reported.
@@ -177,8 +176,8 @@ func (w *watch) closeSettledLocked() {
 	}
 }
 
-// log logs the changes by r. told says that the query before r failed, as r does: a refusal after other failures is news, as only
-// somebody who changes something ends it. before and after are the status before and after r.
+// log logs the changes by r. told: the query before r failed, as r does. A refusal after other
+// failures is news: it does not end by itself. before and after are the status before and after r.
 func (w *watch) log(r Report, told bool, before, after WatchStatus) {
 	log := &w.manager.options.Log
 	switch {

@@ -26,8 +26,7 @@ func NewWatcher(guard Guard, before WatchState, report func(Report)) *Watcher {
 	return w
 }
 
-// Memory returns the memory of the last believed answer, which may be of an earlier run; zero: there
-// was none.
+// Memory returns the memory of the last believed answer, of this run or an earlier one; or zero.
 func (w *Watcher) Memory() Memory { return w.memory }
 
 // Failed reports that a query failed, or that its answer is doubtful.
@@ -37,8 +36,8 @@ func (w *Watcher) Failed(err error) {
 }
 
 // Accept reports an answer: its set, normalised and confirmed, with who is on probation. It sets
-// the rest of r.Set, and r.Known and r.Memory. Instances that exceed the bounds are as absent. m has what the source itself must not forget.
-// r.Reset is also the argument forgot of [Guard.Accept].
+// the rest of r.Set, r.Known and r.Memory. Instances that exceed the bounds count as absent.
+// m has what the source must not forget. r.Reset is also the argument forgot of [Guard.Accept].
 func (w *Watcher) Accept(r Report, m Memory) {
 	r.Set, r.Invalid = withinBounds(r.Set, r.Invalid)
 	r.Set, r.Known = w.Guard.Accept(time.Now(), r.Set, r.Reset), true

@@ -18,8 +18,9 @@ import (
 // answer costs 20 to 40 µs.
 const maxFilterIDs = 4
 
-// confirmed returns answer, or the leader's answer if answer removes instances, if a server that may lag gave an older
-// one, or in the mode "consistent", which the streaming backend ignores. forgot says that Consul may have lost its state.
+// confirmed returns answer, or the leader's answer instead: if answer removes instances, if a server
+// that may lag gave an older one, or in the mode "consistent", which the streaming backend ignores.
+// forgot says that Consul may have lost its state.
 func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answer, error) {
 	absent, loses := w.Guard.Absent(answer.Instances), w.Guard.Loses(time.Now(), answer.Instances, forgot)
 	consistent := w.options.Consistency == ConsistencyConsistent
@@ -46,8 +47,8 @@ func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answ
 	return answer, nil
 }
 
-// unhide asks the leader whether ACLs still hide instances, if a view, which does not tell, has new ones. Otherwise
-// those would be removed at once when ACLs hide them again. If the leader does not answer, nothing changes.
+// unhide asks the leader whether ACLs still hide instances, if a view, which does not tell, has new
+// ones: else those would go at once when ACLs hide them again. Without an answer nothing changes.
 func (w *watch) unhide(ctx context.Context, answer Answer) {
 	if !w.filtered || !answer.Streaming || !w.Guard.Adds(answer.Instances) {
 		return
@@ -57,9 +58,9 @@ func (w *watch) unhide(ctx context.Context, answer Answer) {
 	}
 }
 
-// deselect removes from the guard's instances the ones that Consul still has, or has again, but
-// without the selected tags or outside the filter, if answer is a loss or lacks one on probation, and reports whether there
-// are any. Example: an operator moved a tag. An error means that a loss is not confirmed.
+// deselect removes from the guard's instances those that Consul still has, or has again, outside
+// of the selected tags or the filter, if answer is a loss or lacks one on probation. found reports
+// whether there are any. Example: an operator moved a tag. An error: the loss is not confirmed.
 func (w *watch) deselect(ctx context.Context, answer Answer, loses bool) (found bool, err error) {
 	if w.options.Service == "" || len(w.options.Tags) == 0 && w.options.Filter == "" {
 		return false, nil
@@ -103,7 +104,8 @@ func among(instances, set []discovery.Instance, has bool) []discovery.Instance {
 // applies ACLs before the filter or after it.
 func (w *watch) confirmGone(ctx context.Context, missing []discovery.Instance) (bool, error) {
 	filter, ok := idFilter(w.options.Filter, missing)
-	if !ok || w.filtered || w.options.PreparedQuery != "" { // which marks every answer, or takes no filter
+	// With w.filtered every answer is filtered; a prepared query has no filter.
+	if !ok || w.filtered || w.options.PreparedQuery != "" {
 		return false, nil
 	}
 	o := w.options

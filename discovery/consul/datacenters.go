@@ -22,7 +22,7 @@ const datacenterStableTime = 10 * time.Second
 // it counts as having no instance in service.
 const datacenterTimeout = time.Minute
 
-// choice chooses the part, which is a data centre; without another one, or with spill, it takes all parts.
+// choice chooses one part, a data centre. With spill, or with a single part, it uses all.
 type choice struct {
 	before     discovery.WatchState // the run
 	report     func(discovery.Report)
@@ -43,11 +43,11 @@ type choice struct {
 type branch struct {
 	*choice
 	part
-	listed int // its place in the configuration
+	listed int // position in the configuration
 
 	// The mu of choice guards the fields below.
 
-	place           int // in branches
+	position        int // in branches
 	set             []discovery.Instance
 	serving         int // in set; -1: no set yet, in this run or in use before
 	invalid         []discovery.Invalid
@@ -60,7 +60,7 @@ type branch struct {
 	asked           bool             // there was a query
 	since           time.Time        // when err last became nil or not nil
 	lost            bool             // it counts as having no instance in service until it answers
-	sufficientSince time.Time        // since when minHealthy are in service and the queries succeed, or fail; zero: they are not
+	sufficientSince time.Time        // of minHealthy in service with the same result; zero: fewer
 	failing         bool             // the log has the failure
 }
 
@@ -79,9 +79,9 @@ func (c *choice) partOf(p part) discovery.WatchState {
 	return own
 }
 
-// inherit makes the instances that were in use before the run those of the data centre, as after any other answer, and the data centre the
-// one in use: it is not left because its first query fails, nor does it wait for that of another one, which may hang. What a snapshot
-// has is not known to be in use, nor is any part with spill.
+// inherit begins with the data centre that was in use before the run, and its instances as its last
+// answer. So it stays in use if its first query fails, and does not wait for another data centre,
+// which may hang. A snapshot does not say what was in use, nor is one part with spill.
 func (b *branch) inherit() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -92,7 +92,7 @@ func (b *branch) inherit() {
 	b.memory = own.Memory[0]
 	b.memory.Part = b.name
 	b.noteSetLocked(discovery.Report{Set: own.Set, Endpoint: own.Endpoint, Index: b.memory.Index, Answered: own.LastSuccess})
-	b.used = b.place
+	b.used = b.position
 }
 
 // run watches the part until ctx ends. After a panic it fails until it runs again.
@@ -118,8 +118,8 @@ func (b *branch) state() discovery.WatchState {
 	return state
 }
 
-// memoriesLocked returns what the watches of all parts know, and what was known before the run of those that have not
-// answered, and of parts that are no longer there: the set may still have their instances.
+// memoriesLocked returns what the watches of all parts know. For parts that are gone or have not
+// answered yet, it is what was known before the run: the set may have their instances.
 func (c *choice) memoriesLocked() []discovery.Memory {
 	memories := slices.Clone(c.before.Memory)
 	for _, b := range c.branches {
@@ -184,9 +184,9 @@ func (b *branch) noteQueryLocked(err error) {
 	b.lost = b.lost && err != nil
 }
 
-// unreachableLocked reports whether the data centre counts as having no instance in
-// service: it fails while another one answers, or has done so since its last answer. Otherwise it returns after
-// what time it may; 0: it does not without a change. If all fail, the cause is not the data centre.
+// unreachableLocked reports whether the data centre counts as having no instance in service:
+// it fails while another one answers, or did since its last answer. Otherwise it returns after what
+// time that may become so; 0: never. If all fail, the cause is not the data centre.
 func (b *branch) unreachableLocked(now time.Time) (bool, time.Duration) {
 	if b.err == nil || b.lost {
 		return b.lost, 0
@@ -234,7 +234,7 @@ func (c *choice) reorder(order []string) {
 		c.used = slices.Index(branches, c.branches[c.used])
 	}
 	for n, b := range branches {
-		b.place = n
+		b.position = n
 	}
 	c.branches = branches
 	c.changed.Send()
@@ -302,7 +302,8 @@ func (c *choice) passLocked(r discovery.Report) {
 	}
 	discovery.SortInvalid(r.Invalid)
 	r.Memory = slices.DeleteFunc(c.memoriesLocked(), func(m discovery.Memory) bool {
-		return !slices.ContainsFunc(c.branches, func(b *branch) bool { return b.name == m.Part }) // it is no longer there
+		// The part is no longer there.
+		return !slices.ContainsFunc(c.branches, func(b *branch) bool { return b.name == m.Part })
 	})
 	c.reset = false
 	c.report(r)
@@ -312,10 +313,10 @@ func (c *choice) passLocked(r discovery.Report) {
 // logs the errors of other data centres.
 func (c *choice) failureLocked(used *branch) (failed error) {
 	for _, b := range c.branches {
-		if b.err != nil && b.place <= used.place && failed == nil {
+		if b.err != nil && b.position <= used.position && failed == nil {
 			failed = b.err
 		}
-		if b.failing == (b.err != nil) || b.place <= used.place {
+		if b.failing == (b.err != nil) || b.position <= used.position {
 			continue
 		}
 		b.failing = b.err != nil
@@ -330,7 +331,7 @@ func (c *choice) failureLocked(used *branch) (failed error) {
 
 // bestLocked returns the index of the data centre to use, or -1 while it is unknown,
 // and after what time it may change without another event; 0: never.
-func (c *choice) bestLocked(now time.Time) (place int, wait time.Duration) {
+func (c *choice) bestLocked(now time.Time) (position int, wait time.Duration) {
 	best, most := -1, -1
 	inUse := c.used >= 0 && c.branches[c.used].sufficesLocked(now)
 	for n, b := range c.branches {

@@ -114,7 +114,7 @@ type entryCheck struct {
 }
 
 const (
-	usualInterval = 10 * time.Second // of a check whose interval is not known, such as one with a TTL
+	usualInterval = 10 * time.Second // of a check with an unknown interval, such as a TTL check
 	usualTimeout  = 10 * time.Second // Consul's default
 )
 
@@ -249,8 +249,8 @@ func readResult(r io.Reader, tag string) (preparedResult, error) {
 	return preparedResult{allAt(tagged.Nodes, tag), tagged.DNS}, err
 }
 
-// maxEntries limits the entries of an answer. Without it, an entry of two octets takes several hundred times as
-// much memory, and an answer may have millions of them.
+// maxEntries limits the entries of an answer: millions of entries of two octets, which an answer
+// may have, take several hundred times as much memory.
 const maxEntries = 100_000
 
 // list is a list of up to maxEntries.

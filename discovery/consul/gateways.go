@@ -19,9 +19,9 @@ const (
 	gatewayRemote = "remote"
 )
 
-// gateways returns the options of the mesh gateways through which a target is reached; nil: it is reached directly.
-// As in Consul's own proxies (makeLoadAssignmentEndpointGroup in agent/xds/endpoints.go), a target in the own data
-// centre and partition needs none, and the instances of a peer are gateways of the peer already.
+// gateways returns the options of the mesh gateways of a target; nil: it has none. As for Consul's
+// proxies (makeLoadAssignmentEndpointGroup in agent/xds/endpoints.go), a target in the own data
+// centre and partition needs none, and a peer's instances are gateways already.
 func (o *ServiceOptions) gateways(t Target) *ServiceOptions {
 	g := *o
 	g.Targets, g.Connect, g.Tags = nil, false, nil
@@ -41,17 +41,17 @@ func (o *ServiceOptions) gateways(t Target) *ServiceOptions {
 	return nil
 }
 
-// gatewayed watches a target that is reached through mesh gateways. It reports the gateways, which pass connections on by
-// the name that these ask for, while TLS goes to an instance of the target: so the identity is the target's. They are
-// in service while an instance of the target is.
+// gatewayed watches a target behind mesh gateways, and reports the gateways. They forward
+// connections by server name, while TLS ends at an instance of the target: so they have the
+// target's identity. They are in service while an instance of the target is.
 type gatewayed struct {
 	target    Target
 	instances *source
 	gateways  *source
 }
 
-// Run implements discovery.Source. What is known of the instances themselves ends with it: until they are known again,
-// the gateways stay what they were.
+// Run implements discovery.Source. It forgets the target's instances when it ends: until they are
+// known again, the gateways do not change.
 func (g *gatewayed) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	r := &gatewayReport{target: g.target, report: report}
 	r.gateways.WatchState = before
@@ -68,7 +68,8 @@ func (g *gatewayed) Run(ctx context.Context, before discovery.WatchState, report
 						r.note(side, discovery.Report{Err: panics.Err})
 					}
 				}()
-				_ = s.Run(ctx, r.state(side), func(report discovery.Report) { r.note(side, report) }) // ends with ctx
+				// The run ends with ctx.
+				_ = s.Run(ctx, r.state(side), func(report discovery.Report) { r.note(side, report) })
 			})
 		})
 	}
@@ -148,5 +149,5 @@ func (g *gatewayed) restore(i *discovery.Instance) {
 	i.ServerName, i.Identity, i.Peer = "", "", ""
 }
 
-// suffix is what the id of a gateway ends with as an instance of t: one gateway may serve several targets.
+// suffix ends the id of a gateway to t: one gateway may serve several targets.
 func (t *Target) suffix() string { return "@" + t.name() }

@@ -49,7 +49,7 @@ func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance,
 			why = fmt.Sprintf("it has no port with the name %q", o.Port)
 		}
 		if o.Connect {
-			why = cmp.Or(why, o.join(&i, entry.Service.Connect))
+			why = cmp.Or(why, o.setMeshIdentity(&i, entry.Service.Connect))
 		}
 		if why != "" {
 			skipped = append(skipped, Skipped{ID: i.ID, Node: i.Node, Reason: why})

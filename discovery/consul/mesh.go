@@ -9,19 +9,20 @@ import (
 	"sluice/discovery"
 )
 
-// sidecar is the end of the names of the services that Consul registers for connect.sidecar_service.
+// sidecar ends the names of services that Consul registers for connect.sidecar_service.
 const sidecar = "-sidecar-proxy"
 
-// entryConnect has what an instance that another cluster exports says about connections to it (PeeringServiceMeta
-// in agent/structs/peering.go of Consul, which Go's package api does not have).
+// entryConnect says how an instance that another cluster exports is reached: PeeringServiceMeta in
+// Consul's agent/structs/peering.go, which Go's package api lacks.
 type entryConnect struct {
 	PeerMeta *struct{ SNI, SpiffeID []string }
 }
 
-// join makes i, an instance in an answer of /v1/health/connect, one of the service that was asked for: a sidecar has a
-// name of its own. Its certificate is the service's, with the data centre of its node, as it is in the query's
-// (makeUpstreamClusterForDiscoveryChain in agent/xds/clusters.go of Consul). It returns why i cannot be used, or "".
-func (o *ServiceOptions) join(i *discovery.Instance, c *entryConnect) (unusable string) {
+// setMeshIdentity gives i, an instance in an answer of /v1/health/connect, the name and identity
+// of the service that was asked for: a sidecar has its own name. The identity has the data centre
+// of the node, as in Consul's makeUpstreamClusterForDiscoveryChain (agent/xds/clusters.go).
+// It returns why i cannot be used, or "".
+func (o *ServiceOptions) setMeshIdentity(i *discovery.Instance, c *entryConnect) (unusable string) {
 	i.Service, i.ServerName = o.Service, o.ServerName
 	if o.Peer == "" {
 		i.Identity = identity(o.Namespace, o.Partition, i.Datacenter, o.Service)
@@ -42,7 +43,7 @@ func (o *ServiceOptions) join(i *discovery.Instance, c *entryConnect) (unusable 
 	return ""
 }
 
-// identity returns the path of the SPIFFE URI of a service, as uriPath in agent/connect/uri_service.go of Consul.
+// identity returns the path of a service's SPIFFE URI (uriPath in Consul's connect/uri_service.go).
 func identity(namespace, partition, datacenter, service string) string {
 	path := fmt.Sprintf("/ns/%s/dc/%s/svc/%s", cmp.Or(namespace, "default"), datacenter, service)
 	if partition = notDefault(partition); partition != "" {

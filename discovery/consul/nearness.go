@@ -209,14 +209,14 @@ func readList(ctx context.Context, client *consul.Client, path string, list any)
 	return err
 }
 
-// nearestFirst sorts list, named by data centre, by the places of the data centres in order.
+// nearestFirst sorts list, named by data centre, by the order of the data centres.
 // Those that are not in order stay behind.
 func nearestFirst[T any](list []T, name func(T) string, order []string) {
-	place := func(e T) int {
+	rank := func(e T) int {
 		if n := slices.Index(order, name(e)); n >= 0 {
 			return n
 		}
 		return len(order)
 	}
-	slices.SortStableFunc(list, func(a, b T) int { return cmp.Compare(place(a), place(b)) })
+	slices.SortStableFunc(list, func(a, b T) int { return cmp.Compare(rank(a), rank(b)) })
 }

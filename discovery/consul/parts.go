@@ -9,8 +9,8 @@ import (
 	"sluice/observe/wake"
 )
 
-// parts watches a service that has parts, in order of preference: data centres, or the targets of a discovery chain. It
-// reports the set of one of them or, if they are used together, the sets of all.
+// parts watches a service that has parts, in order of preference: data centres, or the targets of a
+// discovery chain. It reports one set, or the sets of all if they are used together.
 type parts struct {
 	*Sources
 	options ServiceOptions
@@ -56,7 +56,7 @@ func (p *part) has(i *discovery.Instance) bool {
 	return i.Datacenter == p.name
 }
 
-// together reports whether all parts are used, each with its place as discovery.Instance.Priority.
+// together reports whether all parts are used, with their positions as Instance.Priority.
 func (o *ServiceOptions) together() bool { return o.Spill || o.Targets != nil }
 
 // String returns the description of the selected instances.
@@ -80,7 +80,7 @@ func (d *parts) Run(ctx context.Context, before discovery.WatchState, report fun
 	}
 	var tasks []func(context.Context)
 	for n, p := range d.list {
-		b := &branch{choice: c, part: p, listed: n, place: n, serving: -1}
+		b := &branch{choice: c, part: p, listed: n, position: n, serving: -1}
 		b.inherit()
 		c.branches = append(c.branches, b)
 		tasks = append(tasks, func(ctx context.Context) { b.run(ctx, p.source(d.Sources)) })

@@ -22,7 +22,7 @@ type Answer struct {
 	Listed    int                  // entries in the answer
 
 	nodes    []string      // of all entries, sorted
-	services []string      // of all entries, sorted: in the mesh also those by which the service is reached
+	services []string      // of all entries, sorted, with those that lead to it in the mesh
 	ttl      time.Duration // of a prepared query; 0: it has none
 }
 
@@ -53,14 +53,14 @@ func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answe
 		nearestFirst(o.Datacenters, func(name string) string { return name }, order.names)
 	}
 	var all union
-	for place, p := range o.parts() {
+	for position, p := range o.parts() {
 		answer, err := p.query(ctx, client)
 		if err != nil {
 			firstErr = cmp.Or(firstErr, err)
 			continue
 		}
 		if o.together() {
-			all.add(answer.Instances, place, p)
+			all.add(answer.Instances, position, p)
 			answer.Instances = all.set
 			best, most = answer, 0
 			continue
@@ -121,7 +121,8 @@ func query(ctx context.Context, get get, o *ServiceOptions, q api.QueryOptions) 
 			case o.PreparedQuery != "":
 				_, _, err = c.PreparedQuery().Execute(o.PreparedQuery, q)
 			case o.Connect:
-				_, _, err = c.Health().Connect(o.Service, "", false, q) // it ignores tags: see instances
+				// It ignores tags: see instances.
+				_, _, err = c.Health().Connect(o.Service, "", false, q)
 			default:
 				_, _, err = c.Health().ServiceMultipleTags(o.Service, o.Tags, false, q)
 			}

@@ -13,8 +13,7 @@ import (
 	"sluice/observe/events"
 )
 
-// Sources creates the sources that share a client of Consul. It is safe for concurrent
-// use.
+// Sources creates the sources that share a client of Consul. It is safe for concurrent use.
 type Sources struct {
 	client    *consul.Client
 	overviews *overview.Overviews
@@ -48,7 +47,7 @@ func (c *Sources) Source(o ServiceOptions) discovery.Source {
 type Stats struct {
 	consul.Stats
 	OnOverview int // of Watches, the ones on an overview
-	Direct     int // of OnOverview, the ones whose queries block, because the service has just changed
+	Direct     int // of OnOverview, the ones that block because their service has just changed
 }
 
 // Stats returns the cost since the start.
@@ -67,9 +66,8 @@ const (
 	// ConsistencyStale: any server may answer, even if it lags. An answer that is older
 	// than the previous one is not used.
 	ConsistencyStale Consistency = "stale"
-	// ConsistencyConsistent: the leader answers after a majority of the servers has
-	// confirmed that it is the leader. An answer from a view only triggers such a
-	// query.
+	// ConsistencyConsistent: the leader answers after a majority of the servers has confirmed that
+	// it is the leader. An answer from a view only triggers such a query.
 	ConsistencyConsistent Consistency = "consistent"
 )
 
@@ -90,22 +88,20 @@ type ServiceOptions struct {
 	// PassingOnly takes instances with status warning out of service. Otherwise they
 	// have their warning weight.
 	PassingOnly bool `key:"passing_only" default:"false"`
-	// Address is the tag of the addresses to use, such as "wan": the service's address or, if
-	// the service has no address of its own, its node's. Instances without it have
-	// their usual address.
+	// Address is the tag of the addresses to use, such as "wan": the service's address or, if the
+	// service has no address of its own, its node's. Instances without it have their usual address.
 	Address string `key:"address" format:"name"`
 	// Port is the name of one of the ports of each instance, in place of its default port. An
 	// instance without it is not used.
 	Port       string `key:"port" format:"name"`
 	Datacenter string `key:"-"` // default: the agent's
 
-	// Datacenters are data centres in order of preference, in place of Datacenter. The
-	// instances are from the first one with at least MinHealthy in service, or else
-	// of the one with the most. One that fails for a minute while another one answers
-	// counts as having none.
+	// Datacenters are data centres in order of preference, in place of Datacenter. The instances
+	// are from the first one with at least MinHealthy in service, or else of the one with the most.
+	// One that fails for a minute while another one answers counts as having none.
 	Datacenters []string `key:"datacenters"`
 	MinHealthy  int      `key:"min_healthy" default:"1" min:"1" max:"100000"`
-	// Spill uses the instances of all Datacenters, each with the place of its data centre
+	// Spill uses the instances of all Datacenters, each with the position of its data centre
 	// as discovery.Instance.Priority. Then MinHealthy has no effect, and a data centre that
 	// fails keeps its instances.
 	Spill bool `key:"spill" default:"false"`
@@ -118,26 +114,27 @@ type ServiceOptions struct {
 	Peer      string `key:"peer"`      // a cluster peer that exports the service
 
 	Consistency Consistency `key:"consistency" oneof:"default|stale|consistent"`
-	Cached      bool        `key:"cached" default:"false"` // the first answer may be from the agent's cache; not with ConsistencyConsistent
+	// Cached permits a first answer from the agent's cache; not with ConsistencyConsistent.
+	Cached bool `key:"cached" default:"false"`
 
-	// Connect reaches the instances through Consul's service mesh: by their sidecars, or themselves if they are
-	// native. Each has an identity then.
+	// Connect uses the service mesh: instances, each with an identity, are native or
+	// behind sidecars.
 	Connect bool `key:"connect" default:"false"`
 	// ServerName is what connections to the instances ask for by TLS, with Connect.
 	ServerName string `key:"-"`
 
-	// Targets are the sets of instances that make up the service, in place of Service; nil: there are none. Of Namespace,
-	// Partition and Peer below, a target uses its own, and a data centre of its own too. The instances of each have its
-	// place as Priority, and its name as discovery.Instance.Target: those of the first target get the requests, and the
-	// others stand in for it. A target that fails keeps its instances.
+	// Targets are sets of instances in place of Service; nil: none. Each has its own Namespace,
+	// Partition, Peer and data centre. The first target's instances get the requests, and the
+	// others stand in: Priority is the target's index, and [discovery.Instance.Target] its name.
+	// A target that fails keeps its instances.
 	Targets []Target `key:"-"`
-	// Set tells sources that differ in their Targets only from each other, as a part of the source's name, which does not have them: what
-	// is known of one set of instances of a discovery chain is not about another one. Empty: without effect.
+	// Set is a part of the source's name, which lacks Targets: what is known of one set of targets
+	// is not about another one. Empty: without effect.
 	Set string `key:"-"`
-	// MeshGateway is the name of the service of which the mesh gateways are instances, in every data centre.
+	// MeshGateway is the service of which the mesh gateways are instances, in every data centre.
 	MeshGateway string `key:"-"`
 
-	Near string `key:"-"` // "_agent": sort by distance, which takes the answer from the servers instead of the agent's view
+	Near string `key:"-"` // "_agent": sort by distance; servers answer, not the agent's view
 
 	// Wait is how long a query blocks without a change, from 1 s to 10 min, Consul's
 	// limit; required. A half-open connection to an agent whose host is up is detected

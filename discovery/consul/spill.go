@@ -11,9 +11,9 @@ import (
 // centres, and for their order.
 const combineWait = time.Second
 
-// combineLocked reports the instances of all parts, each with the place of its part as priority. A part that fails keeps
-// its last instances; one that has not answered yet has its instances from before the run, which may be a saved set. It
-// returns after what time it must be called again; 0: never.
+// combineLocked reports the instances of all parts, each with the position of its part as priority.
+// A part that fails keeps its last instances; one without an answer keeps those from before the
+// run, perhaps a saved set. It returns after what time to call it again; 0: never.
 func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 	var first *branch // that has answered
 	var answered time.Time
@@ -46,33 +46,33 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 		if b.serving < 0 {
 			set = c.partOf(b.part).Set
 		}
-		all.add(set, b.place, b.part)
+		all.add(set, b.position, b.part)
 	}
 	c.passLocked(discovery.Report{Set: all.set, Endpoint: first.endpoint, Index: first.index, Answered: answered, Err: failed})
 	return 0
 }
 
-// union is a set of instances. One that is added several times is in the first of the parts in which it is in service,
-// or else usable, or else there.
+// union is a set of instances without duplicates: of several, the first in service counts, else the
+// first usable one, else the first.
 type union struct {
 	set   []discovery.Instance
-	place map[process]int // in set
+	index map[process]int // in set
 }
 
-// add adds the set of a part, which has a place among the parts.
-func (u *union) add(set []discovery.Instance, place int, p part) {
-	if u.place == nil {
-		u.place = make(map[process]int)
+// add adds the set of a part with a position among the parts.
+func (u *union) add(set []discovery.Instance, position int, p part) {
+	if u.index == nil {
+		u.index = make(map[process]int)
 	}
 	for _, i := range set {
-		if i.Priority = place; p.target != nil {
+		if i.Priority = position; p.target != nil {
 			i.Target = p.name
 		}
 		key := processOf(i)
-		n, twice := u.place[key]
+		n, twice := u.index[key]
 		switch {
 		case !twice:
-			u.place[key] = len(u.set)
+			u.index[key] = len(u.set)
 			u.set = append(u.set, i)
 		case i.Serving() && !u.set[n].Serving() || i.Usable() && !u.set[n].Usable():
 			u.set[n] = i

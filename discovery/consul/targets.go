@@ -13,7 +13,7 @@ type Target struct {
 	OnlyPassing bool   // as ServiceOptions.PassingOnly
 	SNI         string // what a connection asks for; empty for a Peer, whose instances say it
 	Gateway     string // mode of mesh gateways: "", "none", "local" or "remote"
-	External    bool   // SNI is the one that service-defaults give, as the service is outside of the mesh
+	External    bool   // outside of the mesh: SNI is from service-defaults
 }
 
 // name returns what Consul calls the target, without what is the default.

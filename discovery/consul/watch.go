@@ -31,7 +31,7 @@ type watch struct {
 
 	changed  time.Time // when the index of an answer last differed from the one before
 	differed time.Time // when the instances last did
-	// registered has the Instance.Registered of each instance in the answer that was accepted last, as Consul has it.
+	// registered has each Instance.Registered of the last accepted answer, as Consul has it.
 	registered map[discovery.Key]uint64
 
 	warned map[Skipped]bool // skipped entries in the log
@@ -119,8 +119,8 @@ func (w *watch) poll(ctx context.Context) error {
 	return nil
 }
 
-// older reports whether the registration of an instance is an earlier one than in the answer that was accepted last: then
-// Consul is back at an earlier state, whatever its index is.
+// older reports whether an instance was registered before the one in the last accepted answer:
+// then Consul is back at an earlier state, whatever its index is.
 func (w *watch) older(answer Answer) bool {
 	return slices.ContainsFunc(answer.Instances, func(i discovery.Instance) bool { return i.Registered < w.registered[i.Key()] })
 }
@@ -172,7 +172,7 @@ func invalid(skipped []Skipped) []discovery.Invalid {
 	return list
 }
 
-// warnACLs logs when ACLs begin to hide instances. Consul does not report it to a client without a token.
+// warnACLs logs when ACLs begin to hide instances, which Consul only reports with a token.
 func (w *watch) warnACLs(answer Answer) {
 	switch {
 	case answer.FilteredByACL && !(w.accepted && w.filtered):

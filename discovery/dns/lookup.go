@@ -23,8 +23,8 @@ type lookup struct {
 	targets map[string]*target // of SRV records
 }
 
-// maxInstances limits the instances of one service: each of the SRV records of an answer, which may be
-// thousands, may name a target with thousands of addresses.
+// maxInstances limits the instances of a service: each of thousands of SRV records in an answer may
+// name a target with thousands of addresses.
 const maxInstances = 10_000
 
 // targetsTimeout limits the queries of the targets of one answer.
@@ -107,7 +107,7 @@ func (l *lookup) findServices(ctx context.Context, elsewhere *server) (found, er
 		f.absent = l.options.Name + `: the target is ".": the service is not available`
 		return f, nil
 	}
-	// Of several records of one instance the first one counts: the order of the answer has no meaning, and changes with each.
+	// Of several records of an instance the first one counts, whatever their order in the answer.
 	slices.SortStableFunc(a.records, func(a, b record) int {
 		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(b.weight, a.weight))
 	})

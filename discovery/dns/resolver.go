@@ -29,8 +29,8 @@ func (r *resolver) close() {
 	}
 }
 
-// ask asks the servers in their order until one answers; servers that have failed recently come last.
-// elsewhere, if not nil, is asked after all others. The error has the errors of all servers.
+// ask asks the servers in order until one answers: first those that have not failed recently.
+// elsewhere, if not nil, is asked last. The error has the errors of all servers.
 func (r *resolver) ask(ctx context.Context, q question, elsewhere *server) (*reply, *server, error) {
 	rank := func(s *server) int {
 		switch {
@@ -125,8 +125,8 @@ func (a *answer) read(r *reply, name string, kind dnsmessage.Type) (owner string
 
 func kindName(kind dnsmessage.Type) string { return kind.String()[len("Type"):] }
 
-// confirmedAddresses is addresses, of two answers together if the first one lacks an address that is known: the second one is of
-// another server, if there is one.
+// confirmedAddresses is addresses. If an answer lacks a known address, it adds a second answer,
+// of another server if there is one.
 func (r *resolver) confirmedAddresses(ctx context.Context, target string, known []netip.Addr) ([]netip.Addr, time.Duration, error) {
 	list, ttl, from, err := r.addresses(ctx, target, nil)
 	lost := func(a netip.Addr) bool { return !slices.Contains(list, a) }
@@ -142,8 +142,8 @@ func (r *resolver) confirmedAddresses(ctx context.Context, target string, known 
 	return slices.Compact(list), ttl, nil
 }
 
-// addresses returns the addresses of a target: the IPv4 addresses or, without any, the IPv6
-// addresses, sorted. The error says why there are none. elsewhere, if not nil, is the server to ask last.
+// addresses returns the addresses of a target, sorted: IPv4 or, without any, IPv6. The error says
+// why there are none. elsewhere, if not nil, is the server to ask last.
 func (r *resolver) addresses(ctx context.Context, target string, elsewhere *server) (list []netip.Addr, ttl time.Duration, from *server, err error) {
 	for _, kind := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
 		a, err := r.records(ctx, target, kind, elsewhere)

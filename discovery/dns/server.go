@@ -116,7 +116,7 @@ func (s *server) exchange(ctx context.Context, q question) (r *reply, err error)
 	return r, err
 }
 
-// wholeRecords returns the number of records at which Consul's server cuts an answer over TCP (trimTCPResponse in its source).
+// wholeRecords returns how many records Consul's server keeps over TCP (its trimTCPResponse).
 func wholeRecords(kind dnsmessage.Type) int {
 	if kind == dnsmessage.TypeSRV {
 		return 1024
@@ -176,8 +176,7 @@ func receive(ctx context.Context, conn net.Conn, q question, id uint16, message,
 	}
 }
 
-// interrupt ends the reads and writes of conn when ctx ends, until the returned function is
-// called.
+// interrupt ends the reads and writes of conn when ctx ends, until the returned function is called.
 func interrupt(ctx context.Context, conn net.Conn) (release func()) {
 	_ = conn.SetDeadline(time.Time{})
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })

@@ -24,8 +24,8 @@ const (
 	// first one is needed soon.
 	maxAbsence = 10 * time.Second
 
-	// confirmations is how often the answer that there are no instances is confirmed, with confirmEvery between
-	// the queries: an instance that is there again is found as soon.
+	// confirmations is how often an answer without instances is confirmed, at confirmEvery:
+	// an instance that is back is found as soon.
 	confirmations = 7
 	confirmEvery  = time.Second
 

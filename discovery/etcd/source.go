@@ -21,8 +21,7 @@ import (
 type Options struct {
 	Cluster client.Options
 	// Prefix is the start of the keys of the instances, the rest of a key is the id of the
-	// instance. Key, in place of it, is the only key; the id is what follows its last
-	// slash.
+	// instance. Key, in place of it, is the only key; the id is what follows its last slash.
 	Prefix, Key string
 
 	// Probation is the maximum time on probation; see discovery.Guard. 0: no probation.
@@ -70,7 +69,8 @@ func (s *source) keys() client.Range {
 func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	w := &watch{source: s, Watcher: discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation}, before, report), before: before.Set}
 	memory, after := w.Memory(), client.Position{}
-	if id, err := strconv.ParseUint(memory.Registry, 16, 64); err == nil { // of an earlier version: empty
+	// An earlier version has saved no Registry.
+	if id, err := strconv.ParseUint(memory.Registry, 16, 64); err == nil {
 		after = client.Position{Cluster: id, Revision: int64(memory.Index)}
 	}
 	return s.cluster.Follow(ctx, client.FollowOptions{Range: s.keys(), After: after, Read: w.read, Failed: w.failed})
@@ -114,7 +114,7 @@ func (w *watch) read(v client.View) time.Duration {
 	return w.Guard.Within(time.Now(), math.MaxInt64)
 }
 
-// begin makes the instances in use the last usable values of their keys. The key of one on probation was not there.
+// begin makes instances in use the last usable values of their keys, but for those on probation.
 func (w *watch) begin(v client.View) {
 	w.values = make(map[string]value, len(v.Entries))
 	before := make(map[string]discovery.Instance, len(w.before))
@@ -159,7 +159,8 @@ func (w *watch) parse(key string, text []byte) (discovery.Instance, error) {
 	if id == "" {
 		return discovery.Instance{}, errors.New("the key has no name after the prefix")
 	}
-	if !utf8.ValidString(id) { // the state for a new process, the API and the metrics have it as a text
+	// The state for a new process, the API and the metrics have it as a text.
+	if !utf8.ValidString(id) {
 		return discovery.Instance{}, errors.New("the key is not UTF-8")
 	}
 	return discovery.ParseValue(w.service, id, text)

@@ -29,8 +29,7 @@ type Sources struct {
 // NewSources returns sources of client.
 func NewSources(client *consul.Client, log zerolog.Logger) *Sources { return &Sources{client, log} }
 
-// Source returns a source for a service of sluice. It may run several times, but not
-// concurrently.
+// Source returns a source for a service of sluice. It may run several times, but not concurrently.
 func (s *Sources) Source(service string, o Options) discovery.Source {
 	return &source{Sources: s, service: service, options: o}
 }
@@ -79,7 +78,7 @@ type watch struct {
 
 	answer consul.Answer
 	forgot bool                 // what is missing may be lost, whatever the index is
-	set    []discovery.Instance // normalised; before the first one that can be used, of the run before
+	set    []discovery.Instance // normalised; until one can be used, of the run before
 	fault  error                // why the value cannot be used; nil: it can
 }
 

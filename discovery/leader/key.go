@@ -19,12 +19,12 @@ type reading struct {
 
 // follow follows the key until ctx ends.
 func (r *run) follow(ctx context.Context) {
-	var now reading
+	var value reading
 	_ = r.client.Follow(ctx, consul.FollowOptions{
 		Query:       consul.OneKey(r.options.Key),
 		BeforeQuery: func(context.Context) (time.Duration, error) { return r.within(time.Now()), nil },
 		Read: func(a consul.Answer, body []byte) (err error) {
-			now, err = r.read(ctx, a, body)
+			value, err = r.read(ctx, a, body)
 			return err
 		},
 		Ended: func(err error) {
@@ -32,46 +32,46 @@ func (r *run) follow(ctx context.Context) {
 				r.fail(err)
 				return
 			}
-			r.accept(now, time.Now())
+			r.accept(value, time.Now())
 		},
 	})
 }
 
 // read reads an answer, and confirms one that ends a leader.
 func (r *run) read(ctx context.Context, a consul.Answer, body []byte) (reading, error) {
-	now, err := r.decode(a, body)
-	if err != nil || !r.ends(now) {
-		return now, err
+	value, err := r.decode(a, body)
+	if err != nil || !r.ends(value) {
+		return value, err
 	}
 	forgot := a.Forgot
 	if a, body, err = r.client.Confirm(ctx, consul.OneKey(r.options.Key)); err == nil {
-		now, err = r.decode(a, body)
-		now.forgot = forgot
+		value, err = r.decode(a, body)
+		value.forgot = forgot
 	}
 	if err != nil {
-		return now, fmt.Errorf("confirm the answer: %w", err)
+		return value, fmt.Errorf("confirm the answer: %w", err)
 	}
-	return now, nil
+	return value, nil
 }
 
-// decode returns whom the key names. A key that was locked and is held by no session names nobody: who held it has
-// lost it, and its value is the former one.
+// decode returns whom the key names. It names nobody if it was locked and no session holds it:
+// the holder has lost it, and the value is from before.
 func (r *run) decode(a consul.Answer, body []byte) (reading, error) {
 	keys, err := consul.DecodeKeys(a, body)
 	if err != nil {
 		return reading{}, fmt.Errorf("key %s: %w", r.options.Key, err)
 	}
-	now := reading{index: a.Index}
+	value := reading{index: a.Index}
 	if len(keys) > 0 && (keys[0].LockIndex == 0 || keys[0].Session != "") {
-		now.named = strings.TrimSpace(string(keys[0].Value))
+		value.named = strings.TrimSpace(string(keys[0].Value))
 	}
-	return now, nil
+	return value, nil
 }
 
-func (r *run) ends(now reading) bool {
+func (r *run) ends(value reading) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.known && r.memory.Leader != "" && now.named != r.memory.Leader
+	return r.known && r.memory.Leader != "" && value.named != r.memory.Leader
 }
 
 // within returns how long the next query may block.

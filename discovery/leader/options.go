@@ -67,7 +67,7 @@ func names(value string, i *discovery.Instance) bool {
 	return value != "" && (value == i.ID || value == id || value == id[strings.LastIndexByte(id, '/')+1:] || value == i.Node)
 }
 
-// mark returns set with Instance.Follower of all but the leader, and the instances whose claims exclude each other.
+// mark returns set with Follower on all but the leader, and instances whose claims conflict.
 // named is the value of the key.
 func (o *Options) mark(set []discovery.Instance, named string) (marked []discovery.Instance, rivals []discovery.Instance) {
 	best := noClaim

@@ -42,7 +42,8 @@ const memoryPart = "leader key"
 // Run implements discovery.Source.
 func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	r := &run{source: s, report: report, memory: before.PartOf(memoryPart)}
-	if now := time.Now(); r.memory.LeaderLost.After(now) { // the clock was put back: it would stay as much longer
+	// The clock may have been put back: the leader would stay as much longer.
+	if now := time.Now(); r.memory.LeaderLost.After(now) {
 		r.memory.LeaderLost = now
 	}
 	r.known = s.options.Key == "" || r.memory.Index > 0
@@ -68,7 +69,7 @@ type run struct {
 	marked string               // whom the key named then
 
 	mu sync.Mutex
-	// mu guards the fields below, and is held while report is called, so that the last report is the latest one.
+	// mu guards the fields below, and is held for report: the last report is the latest.
 	last   discovery.Report // of the other source, the last one with a set
 	failed error            // what the other source has reported since
 	known  bool             // memory.Leader is what the key names
@@ -77,13 +78,13 @@ type run struct {
 	rivals string // that were logged
 }
 
-// patience is how long the other source may take to report before it counts as one that fails, if the key names another
-// leader: as long as a [discovery.Manager] waits for a source before it uses a saved set.
+// patience is how long the other source may be silent before it counts as failing, if the key names
+// another leader: as long as a [discovery.Manager] waits before it uses a saved set.
 const patience = time.Second
 
 var errSilent = errors.New("the instances are not known yet")
 
-// awaitInstances makes a source that does not answer at first, such as an agent that hangs, count as one that fails.
+// awaitInstances makes a silent source, such as an agent that hangs, count as failing.
 func (r *run) awaitInstances(ctx context.Context) {
 	select {
 	case <-time.After(patience):
@@ -97,7 +98,8 @@ func (r *run) awaitInstances(ctx context.Context) {
 	}
 	r.failed = errSilent
 	if r.resumeLocked() {
-		r.report(discovery.Report{Err: r.failed, Memory: r.memoriesLocked()}) // a saved set is in use from now on
+		// From now on a saved set is in use.
+		r.report(discovery.Report{Err: r.failed, Memory: r.memoriesLocked()})
 		r.reportLocked()
 	}
 }
@@ -124,8 +126,8 @@ func (r *run) take(from discovery.Report) {
 	r.last.Reset = false
 }
 
-// resumeLocked makes the set that was in use before the run the last set, if the other source fails, or is silent, before its first one, and the
-// key names another leader than it did: the former one must not go on.
+// resumeLocked uses the set from before the run, if the other source fails, or is silent, at first,
+// and the key names another leader than then: the former one must not go on.
 func (r *run) resumeLocked() bool {
 	if r.last.Known || r.failed == nil || !r.before.Known || r.memory.Leader == r.marked {
 		return false

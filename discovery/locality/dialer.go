@@ -14,8 +14,8 @@ import (
 // that of a peer.
 type Control = func(ctx context.Context, network, address string, c syscall.RawConn) error
 
-// NewDialer returns a dialer for addresses that control permits; nil permits none. A timeout of 0 is
-// none. It is the only constructor of dialers: test/structure finds others.
+// NewDialer returns a dialer for addresses that control permits; nil: none. timeout 0: none.
+// It is the only constructor of dialers: test/structure finds others.
 func NewDialer(control Control, timeout time.Duration) net.Dialer {
 	if control == nil {
 		control = byNobody

@@ -17,7 +17,7 @@ const rereadAfter = 10 * time.Second
 // Listener is an address that this sluice listens on.
 type Listener struct {
 	Name    string
-	Address netip.AddrPort // unspecified: every address of the machine; 0.0.0.0: IPv4 only; invalid: Path
+	Address netip.AddrPort // unspecified: all addresses (0.0.0.0: all of IPv4); invalid: see Path
 	Path    string         // of a unix socket
 }
 

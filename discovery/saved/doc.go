@@ -1,17 +1,16 @@
 // Package saved stores the last known good sets of instances in a file, for a start of
 // sluice while its registry is unavailable.
 //
-//	store, err := saved.Open(saved.Options{Path: "/var/lib/sluice/snapshot.json", States: manager.States})
-//	state, ok := store.Get("star", `consul service "star"`, "")   // a discovery.Manager's Fallback
-//	store.Changed()                                          // of a discovery.Manager's Sink
-//	store.Run(ctx)                                           // writes
+//	store, err := saved.Open(saved.Options{Path: "snapshot.json", States: manager.States})
+//	state, ok := store.Get("star", `consul service "star"`, "")   // a Manager's Fallback
+//	store.Changed()                                               // of a Manager's Sink
+//	store.Run(ctx)                                                // writes
 //
 // # What is written
 //
-// Run writes one second after the last change, but at most every ten seconds; every ten
-// minutes to update the times; and when it ends. Save writes at once. Only sets that a registry has reported
-// are written: sets of watches with an endpoint and a success. Without any the file
-// does not change.
+// Run writes one second after the last change, but at most every ten seconds; every ten minutes to
+// update the times; and when it ends. Save writes at once. Only sets that a registry has reported
+// are written: of watches with an endpoint and a success. Without any the file does not change.
 //
 // An entry has the time of the registry's last confirmation and the source. Get returns
 // it only for the same source and up to MaxAge, since an address may be reused.

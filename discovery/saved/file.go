@@ -120,8 +120,8 @@ func format(entries map[string]entry) ([]byte, error) {
 }
 
 // Replace writes the file at path atomically: a reader, and a process after a crash, finds the old
-// content or the new one. Only its owner can read it. What a crash has left unfinished, the next Replace of
-// that path removes.
+// content or the new one. Only its owner can read it. The next Replace of a path removes what a
+// crash has left.
 func Replace(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	pattern := filepath.Base(path) + ".*.tmp"
@@ -139,7 +139,8 @@ func Replace(path string, data []byte) error {
 	}
 	left, _ := filepath.Glob(filepath.Join(dir, pattern))
 	for _, name := range left {
-		if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > time.Minute { // else another process may write it
+		// A newer file may be another process's.
+		if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > time.Minute {
 			os.Remove(name)
 		}
 	}

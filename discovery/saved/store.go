@@ -58,8 +58,8 @@ type Status struct {
 	LastError string    // of the latest attempt; empty if it succeeded
 }
 
-// Open reads the file, if there is one. A damaged file is logged and not used. It is an
-// error if the file cannot be read or its directory does not exist. Without a path the Store has no set, and writes none.
+// Open reads the file, if there is one. A damaged file is logged and not used. A file that cannot
+// be read, or a missing directory, is an error. Without a path the Store stays empty.
 func Open(o Options) (*Store, error) {
 	s := &Store{options: o, changed: wake.NewOne(), entries: make(map[string]entry)}
 	if o.Path == "" {
@@ -82,9 +82,9 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// Get returns the state that was saved for a service with the same source, else the state of another
-// service with this source and the same addresses, which has had another name; false if there is none, or it is too old.
-// Its Restored is the time of its last confirmation.
+// Get returns the state saved for a service with the same source, else that of another service with
+// this source and addresses, which has had another name. ok is false if there is none, or it is too
+// old. Its Restored is the time of its last confirmation.
 func (s *Store) Get(service, source, addresses string) (state discovery.WatchState, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +114,8 @@ func (s *Store) Get(service, source, addresses string) (state discovery.WatchSta
 	state.LastSuccess, state.Endpoint = time.Time{}, ""
 	state.Memory = slices.Clone(state.Memory)
 	for n := range state.Memory {
-		state.Memory[n].Guard.AsOf = time.Time{} // the time on probation does not run without a process
+		// The time on probation does not run without a process.
+		state.Memory[n].Guard.AsOf = time.Time{}
 	}
 	return state, true
 }
@@ -204,8 +205,8 @@ func (s *Store) wrote(err error) (failed bool) {
 	return failed
 }
 
-// collect updates the entries with the states of watches, and returns what to write, if that is good: a registry has
-// reported a set, or a restored one has changed.
+// collect updates the entries with states of watches, and returns what to write. good: a registry
+// has reported a set, or a restored one has changed.
 func (s *Store) collect(states map[string]discovery.WatchState) (good bool, entries map[string]entry, damaged bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

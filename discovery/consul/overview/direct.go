@@ -2,10 +2,9 @@ package overview
 
 import "time"
 
-// A service that has just changed is likely to change again: it is being deployed, or a
-// check flaps. The overview shows a change when it has read the list of a node, which for
-// thousands of services may take seconds. So the services that changed last are direct:
-// their queries block.
+// A service that has just changed is likely to change again: it is being deployed, or a check
+// flaps. The overview shows a change when it has read the list of a node, which for thousands of
+// services may take seconds. So the services that changed last are direct: their queries block.
 
 const (
 	// directFor is how long after its last change a service may be direct.
@@ -24,9 +23,9 @@ func (s *Subscriber) Direct() bool {
 	return s.direct
 }
 
-// Answered tells s of an answer for its service: the nodes, sorted, with its instances, the services that these belong to, and
-// when they last changed. A change of one of the nodes is a change of the service, and so is one of a service by which it is
-// reached in the mesh, such as a terminating gateway.
+// Answered records an answer for the service of s: the nodes of its instances, sorted,
+// their services, and when they last changed. A change of one of the nodes changes the service.
+// So does one of a service that leads to it in the mesh, such as a terminating gateway.
 func (s *Subscriber) Answered(nodes, services []string, changed time.Time) {
 	v := s.overview
 	v.mu.Lock()

@@ -12,15 +12,14 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Whoever may register in Consul decides how long its lists are. An overview that has more is incomplete.
+// Who may register in Consul decides how long its lists are. With more, an overview is incomplete.
 const (
 	maxEntries = 1_000_000 // of all lists together: about 100 MB
 	maxPairs   = 50_000    // of a proxy's name and a service
 	maxNodes   = 50_000    // each has a query of its own, which takes 6 KB
 )
 
-// owner is the owner of an entry: the instances of a service or, if the service is
-// empty, a node.
+// owner is the owner of an entry: the instances of a service or, if the service is empty, a node.
 type owner struct{ service, node string }
 
 // entries are the entries of the latest answer of a list: the owner of each, by a hash
@@ -32,7 +31,7 @@ type entries struct {
 	seed   maphash.Seed
 	owners map[uint64]owner // 64 bits and a random seed: collisions do not matter
 	total  *atomic.Int64    // of entries, in all lists of the overview
-	// proxied is called with each new instance of a proxy, and the service that is behind it. May be nil.
+	// proxied is called with each new proxy instance, and the service behind it. May be nil.
 	proxied func(proxy, service string)
 }
 
@@ -48,9 +47,8 @@ func (l *entries) hold(owners map[uint64]owner) {
 	l.owners = owners
 }
 
-// compareChecks reads an answer of /v1/health/state/STATE, and calls changed with the
-// owners of all added, changed and removed entries. After an error it has not called
-// changed.
+// compareChecks reads an answer of /v1/health/state/STATE, and calls changed with the owners of all
+// added, changed and removed entries. After an error it has not called changed.
 func (l *entries) compareChecks(answer []byte, changed func(owner)) error {
 	list := entryReader{known: l}
 	if err := decode(answer, &list); err != nil {
@@ -112,7 +110,8 @@ func (r *entryReader) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		o, known := r.known.owners[sum]
 		if !known {
 			var fields struct {
-				Node, Service, ServiceName string // an instance has a Service, a check a ServiceName
+				// An instance has a Service, a check a ServiceName.
+				Node, Service, ServiceName string
 				Proxy                      struct{ DestinationServiceName string }
 			}
 			if err := decode(entry, &fields); err != nil {
@@ -133,8 +132,8 @@ func (r *entryReader) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return err
 }
 
-// addresses are the addresses of all nodes, by name. Those whose name is no path, such as "..", are left out:
-// Consul registers them, and its API has no list of their instances.
+// addresses are the addresses of all nodes, by name. It lacks nodes whose name is no path, such as
+// "..": Consul registers them, and its API has no list of their instances.
 type addresses map[string]string
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom. The address of a node is that

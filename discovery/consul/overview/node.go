@@ -10,12 +10,12 @@ import (
 	"sluice/observe/wake"
 )
 
-// indexTimeout is how long a node's index may take. Then its list is read, which shows what is wrong.
+// indexTimeout bounds the query of a node's index. After it, reading the list shows what is wrong.
 const indexTimeout = time.Second
 
-// node follows the instances on a node. Its query blocks if it has a slot. If there are
-// more nodes than slots, those that changed last have one. When the index of all services has changed, the others are
-// queried without blocking for their index, and read if it is another one.
+// node follows the instances on a node. Its query blocks if it has a slot: if there are fewer slots
+// than nodes, those that changed last have one. When the index of all services changes, each other
+// node is asked for its index, and is read if that has changed.
 type node struct {
 	overview *overview
 	path     string
@@ -38,9 +38,9 @@ type node struct {
 	waiting bool   // for a slot
 }
 
-// placesLocked returns how many queries for nodes and direct services may block: by default 119. These are all but
-// those of the other lists, and the last places. While the limit is reduced, as after an outage, only half as many
-// nodes have a slot: Consul continues a canceled query, and counts its connection with the one of the next.
+// placesLocked returns how many queries for nodes and direct services may block, by default 119:
+// all but those of other lists, and the last places. While the limit is reduced, as after an
+// outage, half as many nodes have a slot: Consul continues and counts a canceled query.
 func (v *overview) placesLocked() int {
 	limit := v.limit()
 	if v.client.Reduced() {
@@ -55,14 +55,15 @@ func (v *overview) limit() int {
 	return limit / int(max(1, v.overviews.count.Load()))
 }
 
-// slotsLocked returns the number of slots. If there are fewer than nodes, or the limit is reduced, direct services have the
-// other places.
+// slotsLocked returns the number of slots. If they are fewer than the nodes, or the limit is
+// reduced, direct services have the other places.
 func (v *overview) slotsLocked() int {
 	places := v.placesLocked()
 	switch {
 	case v.client.Reduced():
 		places -= v.limit() / 8
-	case len(v.nodes) > places: // the others are read, and a hanging agent keeps each of these queries for long
+	// The others are read: a hanging agent keeps each of these queries for long.
+	case len(v.nodes) > places:
 		places -= max(v.limit()/8, min(Queries, places/2))
 	}
 	return max(1, places)
@@ -139,7 +140,8 @@ func (n *node) begin(ctx context.Context) (wait time.Duration, err error) {
 		if n.requestSlot() {
 			n.due = true // in case it loses the slot before the answer
 			if !n.blocks {
-				n.blocks = true // from the next query on: the index may be from before a loss of state
+				// Block from the next query on: the index may be from before a loss of state.
+				n.blocks = true
 				return 0, nil
 			}
 			return n.overview.wait, nil
@@ -169,7 +171,7 @@ func (n *node) noteRead(a consul.Answer) {
 	n.index, n.filtered = a.Index, a.FilteredByACL
 }
 
-// lastRead returns the index of the last list, and whether ACLs filtered it; 0: it is unknown, or there was an error.
+// lastRead returns the index of the last list, and whether ACLs filtered it; 0: none, or an error.
 func (n *node) lastRead() (index uint64, filtered bool) {
 	n.overview.mu.Lock()
 	defer n.overview.mu.Unlock()
@@ -179,8 +181,9 @@ func (n *node) lastRead() (index uint64, filtered bool) {
 	return n.index, n.filtered
 }
 
-// isUnchanged reports whether the list is the one that was read last: Consul has an index for each node. Before Consul
-// 1.13 that changes with any instance, and so does not show it (https://github.com/hashicorp/consul/pull/12399).
+// isUnchanged reports whether the list is the one read last, by the index of the node.
+// Before Consul 1.13 any instance changes that (https://github.com/hashicorp/consul/pull/12399),
+// so it does not show it.
 func (n *node) isUnchanged(ctx context.Context) bool {
 	index, filtered := n.lastRead()
 	if index == 0 {

@@ -1,7 +1,6 @@
-// Package overview reports which services of Consul's catalog have changed, if there
-// are more services than connections. An overview follows a part of the catalog with a
-// few blocking queries, and stores only what shows a change. A subscriber queries the
-// instances of its service itself.
+// Package overview reports which services of Consul's catalog have changed, if there are more
+// services than connections. An overview follows a part of the catalog with a few blocking queries,
+// and stores only what shows a change. A subscriber queries the instances of its service itself.
 package overview
 
 import (
@@ -30,8 +29,7 @@ const (
 	// subscribers' services, and again for the lists of an overview.
 	Queries = 16
 
-	// Needed is the number of queries in flight that an overview and another query
-	// need.
+	// Needed is the number of queries in flight that an overview and another query need.
 	Needed = 8
 )
 
@@ -64,14 +62,14 @@ type overview struct {
 	count        int                             // of subscribers
 	direct       int                             // of subscribers, the direct ones
 	waiting      map[*Subscriber]bool            // to be direct
-	behind       map[string]map[string]bool      // by the names of proxies, those of the services behind them, in lower case
+	behind       map[string]map[string]bool      // services behind proxies, by proxy; in lower case
 	pairs        int                             // in behind
 	addresses    addresses                       // nil: unknown
 	nodes        map[string]*node                // by name
 	taken        int                             // slots
 	clock        uint64                          // number of changes of instances
 	lists        map[string]error                // result of the last query, by path
-	complete     bool                            // every list has been read, and there is one for each node
+	complete     bool                            // every list, and one for each node, was read
 	warned       bool                            // the log has that it is incomplete
 	stateChanged wake.All                        // complete or an error has changed
 }
@@ -190,7 +188,8 @@ func (v *overview) changed(o owner) {
 	case o.service != "":
 		name := strings.ToLower(o.service)
 		notifyAll(v.subscribers[name])
-		if of, is := strings.CutSuffix(name, "-sidecar-proxy"); is { // also before the instance is known
+		// A sidecar may come before its instance is known.
+		if of, is := strings.CutSuffix(name, "-sidecar-proxy"); is {
 			notifyAll(v.subscribers[of])
 		}
 		for service := range v.behind[name] { // it may reach its instances through them
@@ -249,8 +248,7 @@ func (v *overview) allChangedLocked() {
 // errPending is the result for a list that has not been read yet.
 var errPending = errors.New("no answer yet")
 
-// state returns whether the overview is complete and, if not, the error of a list, if
-// any.
+// state returns whether the overview is complete and, if not, the error of a list, if any.
 func (v *overview) state() (complete bool, stateChanged <-chan struct{}, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -300,9 +298,8 @@ func (v *overview) note(path string, err error) {
 	v.updateCompleteLocked(err != nil && (before == nil || before == errPending))
 }
 
-// updateCompleteLocked decides whether the overview is complete. Then it notifies all
-// subscribers, because changes may have been missed. failed says that there is a new
-// error.
+// updateCompleteLocked decides whether the overview is complete. Then it notifies all subscribers,
+// because changes may have been missed. failed says that there is a new error.
 func (v *overview) updateCompleteLocked(failed bool) {
 	complete := v.addresses != nil && len(v.nodes) == len(v.addresses)
 	for _, err := range v.lists {

@@ -46,8 +46,7 @@ const (
 	// of 100 the only error is that the time is over.
 	maxRetries = 3
 
-	// maxAnswerBytes limits an answer; etcd's client takes any by default. A larger one is an error, and
-	// changes nothing.
+	// maxAnswerBytes limits an answer: a larger one is an error, and changes nothing.
 	maxAnswerBytes = 64 << 20
 )
 
@@ -130,8 +129,8 @@ type store interface {
 	Close() error
 }
 
-// join begins, and the returned function ends, a use of c. The last one closes the connection.
-func (c *Cluster) join() (leave func()) {
+// keepConnected keeps the connection open until the caller, and all others, have called done.
+func (c *Cluster) keepConnected() (done func()) {
 	c.users.Add(1)
 	return func() {
 		c.users.Add(-1)
@@ -151,16 +150,16 @@ func (c *Cluster) closeStore() {
 	}
 }
 
-// doubt says that the login of s may be dead. A server forgets its tokens when it restarts. The client of etcd logs in again with
-// the dead token, which etcd 3.4 does not answer: only a new client gets out of that.
+// doubt says that the login of s may be dead: a server forgets its tokens when it restarts. etcd's
+// client logs in again with the dead token, which etcd 3.4 does not answer. A new client is needed.
 func (c *Cluster) doubt(s store) {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
 	c.doubted = s
 }
 
-// connected returns the connection. It connects if there is none, and again if there is another password that
-// is valid, or the login may be dead: others use the connection too.
+// connected returns the connection. It connects if there is none, and again if there is another
+// valid password or the login may be dead: others share the connection.
 func (c *Cluster) connected(ctx context.Context) (store, error) {
 	select {
 	case c.turn <- struct{}{}:
@@ -172,7 +171,8 @@ func (c *Cluster) connected(ctx context.Context) (store, error) {
 	if err == nil && (c.store == nil || password != c.password || c.doubted == c.store) {
 		err = c.connectWith(ctx, password)
 	}
-	if c.store != nil { // after an error, the password that it has logged in with may be valid still
+	// After an error, the password of this connection may still be valid.
+	if c.store != nil {
 		return c.store, nil
 	}
 	return nil, err

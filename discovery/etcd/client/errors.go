@@ -23,7 +23,7 @@ func Refused(err error) bool {
 	return false
 }
 
-// mayBeLoggedOut reports whether the login of the client may be the cause of err: the cluster refuses it, or answers nothing.
+// mayBeLoggedOut reports whether a lost login may cause err: the cluster refuses it or is silent.
 func mayBeLoggedOut(err error) bool {
 	var answer rpctypes.EtcdError
 	if errors.As(err, &answer) {

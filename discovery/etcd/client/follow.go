@@ -50,8 +50,8 @@ func (r Range) has(key []byte) bool {
 	return strings.HasPrefix(string(key), r.Prefix)
 }
 
-// maxKeys limits the keys of a range: each of the millions that an answer may have takes, as an instance, a hundred
-// times as much memory.
+// maxKeys limits the keys of a range: millions fit in an answer, and as instances take a hundred
+// times its memory.
 const maxKeys = 100_000
 
 var errTooManyKeys = fmt.Errorf("there are more than %d keys", maxKeys)
@@ -107,7 +107,7 @@ type FollowOptions struct {
 
 // Follow follows the keys of o.Range until ctx ends, and returns ctx's error.
 func (c *Cluster) Follow(ctx context.Context, o FollowOptions) error {
-	defer c.join()()
+	defer c.keepConnected()()
 	f := &follower{cluster: c, options: o, known: o.After.Revision > 0, id: o.After.Cluster, seen: o.After.Revision}
 	for retries := 0; ; {
 		begin := time.Now()
@@ -129,8 +129,7 @@ func (c *Cluster) Follow(ctx context.Context, o FollowOptions) error {
 	}
 }
 
-// errAnew marks the ends of a watch that are no failure of the cluster: the next list is
-// enough.
+// errAnew marks the ends of a watch that are no failure of the cluster: the next list is enough.
 var errAnew = errors.New("list again")
 
 // follower is one run of Follow.
@@ -140,7 +139,7 @@ type follower struct {
 
 	known bool   // id and seen are set
 	view  View   // Forgot is not used
-	seen  int64  // the highest revision in an answer; the view's, or the revision of a change of another key
+	seen  int64  // the highest revision in an answer: the view's, or of a change of another key
 	id    uint64 // of the cluster
 }
 
@@ -224,11 +223,11 @@ func (f *follower) adopt(a answer) (next time.Duration) {
 	return f.options.Read(v)
 }
 
-// older reports whether a key of now has an older value than before, or another one of the same
-// revision: then now has another history.
-func older(before, now map[string]Entry) bool {
+// older reports whether a key of latest has an older value than before, or another one of the same
+// revision: then latest has another history.
+func older(before, latest map[string]Entry) bool {
 	for key, b := range before {
-		n, ok := now[key]
+		n, ok := latest[key]
 		if ok && (n.Modified < b.Modified || n.Modified == b.Modified && !bytes.Equal(n.Value, b.Value)) {
 			return true
 		}
@@ -246,7 +245,7 @@ type watch struct {
 	asking  bool        // one runs
 
 	failures  int   // consecutive heartbeats without an answer; a lost connection is one
-	different int64 // the revision of the view when the last heartbeat counted other keys; 0: it did not
+	different int64 // revision of the view if the last heartbeat counted other keys; else 0
 }
 
 // run watches until an error.
