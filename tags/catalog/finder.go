@@ -35,7 +35,7 @@ type Finder struct {
 	mu       sync.Mutex // guards the fields below
 	watch    *consulsource.Catalog
 	services []consulsource.CatalogService
-	answered bool // services is from Consul
+	answered bool // services is from watch
 }
 
 // NewFinder returns a finder that has found nothing. newWatch returns a watch of the services of a selection, which
@@ -158,23 +158,29 @@ func (f *Finder) Resume() {
 func (f *Finder) begin(selection consulsource.Selection) *consulsource.Catalog {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.watch = f.newWatch(selection, f.services...)
+	f.watch, f.answered = f.newWatch(selection, f.services...), false
 	return f.watch
 }
 
-// found stores the services in Consul's catalog.
+// found stores the services in Consul's catalog. The configuration is applied again for the first
+// ones of a watch and for other ones; other tags of theirs are the Reader's.
 func (f *Finder) found(services []consulsource.CatalogService) {
-	f.store(services)
-	f.changed()
+	if f.store(services) {
+		f.changed()
+	}
 }
 
-func (f *Finder) store(services []consulsource.CatalogService) {
+// store stores services, and reports whether they are the first ones of the watch or other ones.
+func (f *Finder) store(services []consulsource.CatalogService) (news bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	same := func(a, b consulsource.CatalogService) bool { return a.Name == b.Name }
+	news = !f.answered || !slices.EqualFunc(f.services, services, same)
 	f.services, f.answered = services, true
+	return news
 }
 
-// Services returns the services, and whether Consul has answered.
+// Services returns the services, and whether they are what Consul has answered to the present watch.
 func (f *Finder) Services() (services []consulsource.CatalogService, answered bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

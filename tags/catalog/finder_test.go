@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,6 +66,34 @@ func TestFinderFollowsAgain(t *testing.T) {
 	verify.That(t, len(begun) == 4 && len(begun[0]) == 0, "the watches begin with %v", begun)
 	for _, known := range begun[1:] {
 		verify.That(t, slices.ContainsFunc(known, func(s consulsource.CatalogService) bool { return s.Name == "star" }), "the watches begin with %v", begun)
+	}
+}
+
+// The configuration is applied again for other services, and not for other tags of theirs, which need
+// routes only where instances have them: see Gate.
+func TestFinderTellsOfOtherServices(t *testing.T) {
+	found := func(names string, tags ...string) (all []consulsource.CatalogService) {
+		for name := range strings.FieldsSeq(names) {
+			all = append(all, consulsource.CatalogService{Name: name, Tags: tags})
+		}
+		return all
+	}
+	changes := 0
+	f := NewFinder(nil, func() { changes++ }, zerolog.Nop())
+	for _, step := range []struct {
+		services []consulsource.CatalogService
+		want     int
+	}{
+		{nil, 1}, // the first answer
+		{found("star", "urlprefix-h/"), 2},
+		{found("star", "urlprefix-i/"), 2},
+		{found("moon star", "urlprefix-i/"), 3},
+		{found("moon", "urlprefix-i/"), 4},
+	} {
+		f.found(step.services)
+		verify.Equal(t, changes, step.want, "requests to apply the configuration with %v", step.services)
+		services, _ := f.Services()
+		verify.DeepEqual(t, services, step.services, "the services")
 	}
 }
 

@@ -203,7 +203,7 @@ func (g *Gate) markRouted(profile string, divides bool) {
 	g.settles, g.until = true, time.Now().Add(settling)
 	time.AfterFunc(settling, func() {
 		defer panics.Contain(panics.Task, nil)
-		g.changed()
+		g.passAlone()
 	})
 }
 
@@ -217,11 +217,27 @@ func (g *Gate) useLocked() {
 	}
 }
 
+// passAlone is passSettled while nobody is kept. Else it requests that the configuration is applied,
+// which does it: routes lead to those who are kept until then.
+func (g *Gate) passAlone() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.kept) > 0 {
+		g.changed()
+	} else {
+		g.passSettledLocked()
+	}
+}
+
 // passSettled passes the latest set if its routes have been in use for long enough. Routes of
 // instances that are no longer kept must then be resolved again.
 func (g *Gate) passSettled() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.passSettledLocked()
+}
+
+func (g *Gate) passSettledLocked() {
 	if !g.settles || time.Now().Before(g.until) {
 		return
 	}

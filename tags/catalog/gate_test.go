@@ -91,10 +91,46 @@ func TestGateHoldsOnlyWhatHasNoRoutes(t *testing.T) {
 		asked := g.asked.Load()
 		time.Sleep(settling)
 		synctest.Wait()
-		verify.That(t, g.asked.Load() > asked, "nobody asked to apply the configuration again")
-		g.apply()
 		g.has("the routes are in use", "b /y", "c /y", "d /y")
+		verify.Equal(t, g.asked.Load(), asked, "requests to apply the configuration, where nobody is kept")
 	})
+}
+
+// The configuration is applied once for other tags. Once more if routes lead to those who are kept, and
+// once more if groups are left which only former routes need.
+func TestApplicationsForOtherTags(t *testing.T) {
+	for what, test := range map[string]struct {
+		before, after []string
+		want          int64
+	}{
+		"a tag":            {[]string{"a /x"}, []string{"a /y"}, 1},
+		"tags of all":      {[]string{"a /x", "b /x"}, []string{"a /y", "b /y"}, 1},
+		"the first groups": {[]string{"a /x", "b /x"}, []string{"a /x", "b /y"}, 1},
+		"a group":          {[]string{"a /x", "b /y"}, []string{"a /x", "b /z"}, 2},
+		"who is kept":      {[]string{"a /x"}, []string{"b /y"}, 3},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGated(t)
+				settle := func() {
+					for done := g.asked.Load() - 1; done < g.asked.Load(); {
+						done = g.asked.Load()
+						g.apply()
+						time.Sleep(2 * settling)
+						synctest.Wait()
+					}
+				}
+				g.pass(test.before...)
+				settle()
+				g.has("before", test.before...)
+				asked := g.asked.Load()
+				g.pass(test.after...)
+				settle()
+				g.has("after", test.after...)
+				verify.Equal(t, g.asked.Load()-asked, test.want, "requests to apply the configuration")
+			})
+		})
+	}
 }
 
 // Sets that ask for the same routes, one after the other, do not put off that their instances get requests.

@@ -5,12 +5,14 @@ import (
 	"context"
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
 
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/observe/panics"
 	"sluice/tags"
 	"sluice/tags/claim"
 )
@@ -121,6 +123,7 @@ type Asked struct {
 
 	reader   claim.Reader
 	profiles map[string]string // of the services, for which Routes are
+	former   bool              // Config has groups that only the routes in use until now need
 }
 
 // Ask returns what the catalog adds to c. It writes to found, the services found in the catalog. The
@@ -165,7 +168,9 @@ func (r *Reader) Ask(c *config.Config, found config.Fragment) Asked {
 	if !r.reads(asked.reader) { // else the former groups could have the instances of the next ones
 		inUse.Groups = nil
 	}
-	asked.divide(groupsFor(result, inUse))
+	groups := groupsFor(result, inUse)
+	asked.former = !reflect.DeepEqual(groups, groupsFor(result, claim.Result{}))
+	asked.divide(groups)
 	return asked
 }
 
@@ -297,7 +302,8 @@ func (v *seen) asks(name, inConsul string, reader claim.Reader, before map[strin
 	return service, read
 }
 
-// Applied says that the routes of asked are in use. The gates pass the instances that have waited for them.
+// Applied says that the routes of asked are in use. The gates pass the instances that have waited for
+// them. If groups of the former routes are left, the configuration is applied again without them.
 func (r *Reader) Applied(asked Asked) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -308,6 +314,12 @@ func (r *Reader) Applied(asked Asked) {
 			s.inUse = s.latest
 			s.gate.markRouted(profile, r.inUse.Groups[name] != nil)
 		}
+	}
+	if asked.former {
+		time.AfterFunc(settling, func() {
+			defer panics.Contain(panics.Task, nil)
+			r.changed()
+		})
 	}
 }
 
