@@ -85,6 +85,51 @@ func TestProbesDelayNoDeadline(t *testing.T) {
 	verify.That(t, conn.woken && slices.Min(probed) >= 5, "woken %v; the least probed wait had %d of %d probes", conn.woken, slices.Min(probed), slices.Max(probed))
 }
 
+// However many deadlines pass at once, who sets one waits for few of them, and none is lost.
+func TestManyDeadlinesAtOnceDelayNobody(t *testing.T) {
+	const many = 10*sweepBatch + 1
+	s, w := NewSweeper(), new(wheel)
+	add := func(e *SweepEntry, deadline int64) {
+		e.Conn, e.wheel = new(expiring), w
+		e.due.Store(Never)
+		e.ArmRead(deadline)
+	}
+	woken := func(e *SweepEntry) bool { return e.Conn.(*expiring).woken }
+	now := s.Now() + 2*int64(SweepInterval)
+	due, later, left := make([]SweepEntry, many), []*SweepEntry{}, 0
+	for i := range due {
+		add(&due[i], s.Now()+int64(SweepInterval))
+	}
+	ended := func() (n int) {
+		for i := range due {
+			if woken(&due[i]) {
+				n++
+			}
+		}
+		return n
+	}
+	w.begin(now)
+	for before := 0; w.sweepSome(s, now); before = ended() {
+		verify.Require(t, ended()-before <= sweepBatch, "%d waits were ended at once", ended()-before)
+		other := new(SweepEntry) // another connection sets its deadline meanwhile
+		add(other, now+int64(len(later)%3)*int64(SweepInterval))
+		later = append(later, other)
+		if e := &due[left]; !woken(e) { // and one leaves: the first comes last
+			e.Remove()
+			left++
+		}
+		verify.Equal(t, w.entries(), many+len(later)-left, "entries")
+	}
+	verify.That(t, left >= many/sweepBatch-1 && ended() == many-left, "%d of %d waits were ended, %d others came", ended(), many-left, len(later))
+	for sweep := range 4 {
+		now += int64(SweepInterval)
+		w.sweep(s, now)
+		for i, e := range later {
+			verify.That(t, woken(e) == Passed(&e.Deadline, now), "sweep %d: other %d woken %v", sweep, i, woken(e))
+		}
+	}
+}
+
 // probing is the owner of an entry with probes.
 type probing func(now int64) int64
 

@@ -19,9 +19,16 @@ const wheelSlots = 256
 type wheel struct {
 	mu sync.Mutex
 	// mu guards the fields below, and the fields of the entries' wheelLink.
-	slots [wheelSlots]*SweepEntry
-	turn  int64 // the interval of the last sweep
+	slots   [wheelSlots]*SweepEntry
+	turn    int64       // the interval of the last sweep
+	next    int64       // in a sweep, the interval whose entries come after pending
+	pending *SweepEntry // in a sweep, the entries that are left of an interval
 }
+
+// sweepBatch is how many entries are swept at a time. Between two batches the wheel is free for others,
+// so however many deadlines pass at once, to set another one waits for few of them: to end a wait takes
+// some microseconds.
+const sweepBatch = 64
 
 // A wheelLink is the position of an entry in a wheel.
 type wheelLink struct {
@@ -49,23 +56,43 @@ func (e *SweepEntry) sweepBy(due int64) {
 
 // sweep sweeps the entries of the intervals since the last sweep.
 func (w *wheel) sweep(s *Sweeper, now int64) {
+	w.begin(now)
+	for w.sweepSome(s, now) {
+	}
+}
+
+// begin begins a sweep.
+func (w *wheel) begin(now int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	first := w.turn // again: entries may have been due later in that interval
+	w.next = w.turn // again: entries may have been due later in that interval
 	w.turn = now / int64(SweepInterval)
-	for turn := first; turn <= w.turn; turn++ {
-		for e := w.slots[turn%wheelSlots]; e != nil; {
-			next := e.next
-			w.unlinkLocked(e)
-			// Before e reads its deadlines: a concurrent sweepBy then sees never, and
-			// waits for the mutex.
-			e.due.Store(Never)
-			if due := e.sweep(s, now); due != Never {
-				w.linkLocked(e, due)
+}
+
+// sweepSome sweeps a batch of entries, and reports whether there may be more.
+func (w *wheel) sweepSome(s *Sweeper, now int64) (more bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for range sweepBatch {
+		for ; w.pending == nil; w.next++ {
+			if w.next > w.turn {
+				return false
 			}
-			e = next
+			slot := &w.slots[w.next%wheelSlots]
+			if w.pending, *slot = *slot, nil; w.pending != nil {
+				w.pending.at = &w.pending
+			}
+		}
+		e := w.pending
+		w.unlinkLocked(e)
+		// Before e reads its deadlines: a concurrent sweepBy then sees never, and
+		// waits for the mutex.
+		e.due.Store(Never)
+		if due := e.sweep(s, now); due != Never {
+			w.linkLocked(e, due)
 		}
 	}
+	return true
 }
 
 // linkLocked puts e into the slot of the interval of due, or into the last slot if due
@@ -93,7 +120,7 @@ func (w *wheel) unlinkLocked(e *SweepEntry) {
 func (w *wheel) entries() (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, e := range w.slots {
+	for _, e := range append(w.slots[:], w.pending) {
 		for ; e != nil; e = e.next {
 			n++
 		}
