@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -92,4 +93,23 @@ func TestADocumentOfARegistryHasAFewServices(t *testing.T) {
 			verify.That(t, strings.Contains(f.errs[0].Error(), "want at most 1000") && len(f.parts.Services) == 0, "%v", f.errs)
 		}
 	}
+}
+
+// boundedBy are the keys that have a regular expression, and what bounds it where others than the file have written it.
+var boundedBy = map[string]string{
+	"routes[].rewrite.regexp":                   "TestExpressionsOfOthersThanTheFileAreBounded",
+	"routes[].redirect.regexp":                  "TestExpressionsOfOthersThanTheFileAreBounded",
+	"services.NAME.health.active.expect.regexp": "TestExpressionsOfForeignChecksAreBounded of gateway",
+}
+
+// A new key with a regular expression needs a bound.
+func TestEveryKeyWithAnExpressionIsBounded(t *testing.T) {
+	expression, found := (&rules{format: "regexp"}).want(reflect.TypeFor[Regexp]()), 0
+	for _, k := range keysOf(reflect.TypeFor[Config](), "", rules{}) {
+		if strings.Contains(k.allowed, brief(expression)) {
+			found++
+			verify.That(t, boundedBy[k.key] != "", "%s has no bound", k.key)
+		}
+	}
+	verify.Equal(t, found, len(boundedBy), "keys with an expression")
 }

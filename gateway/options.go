@@ -27,6 +27,7 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/upstream"
+	"sluice/route"
 )
 
 // The functions below translate the configuration into options of other packages.
@@ -240,15 +241,19 @@ func healthSettings(c *config.Service, secure certificates.Security) healthcheck
 	if h.Active == nil {
 		return s
 	}
+	foreign := c.ByDocument || h.Active.ByTag
 	// Another port may belong to another server.
-	probe := newProbe(h.Active, secure, c.Upstream.UsesHTTP2() && h.Active.Port == 0)
-	s.Active = &healthcheck.Active{Schedule: h.Active.Schedule, Probe: probe, Foreign: c.ByDocument || h.Active.ByTag}
+	probe := newProbe(h.Active, secure, c.Upstream.UsesHTTP2() && h.Active.Port == 0, foreign)
+	s.Active = &healthcheck.Active{Schedule: h.Active.Schedule, Probe: probe, Foreign: foreign}
 	return s
 }
 
-// newProbe returns the probe of a check. http2: a check of type http uses HTTP/2.
-func newProbe(a *config.ActiveCheck, secure certificates.Security, http2 bool) healthcheck.Probe {
+// newProbe returns the probe of a check. http2: a check of type http uses HTTP/2. foreign: see healthcheck.Active.
+func newProbe(a *config.ActiveCheck, secure certificates.Security, http2, foreign bool) healthcheck.Probe {
 	expect := healthcheck.Expectation{Text: a.Expect.Text, Regexp: a.Expect.Regexp.Value, Within: int(a.Expect.Within)}
+	if foreign && expect.Regexp != nil {
+		expect.RegexpBytes = route.MaxOctets(expect.Regexp)
+	}
 	switch a.Type {
 	case "grpc":
 		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: a.Service, TLS: secure, Reuse: a.ReuseConnections})

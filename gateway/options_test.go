@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,25 @@ func TestForeignChecks(t *testing.T) {
 		c := &config.Service{ByDocument: test.byDocument}
 		c.Health.Active = &config.ActiveCheck{Type: "tcp", ByTag: test.byTag}
 		verify.Equal(t, healthSettings(c, nil).Active.Foreign, test.foreign, "%+v", test)
+	}
+}
+
+// The expression of a document's check has the budget that its expressions for requests have; the file's has none.
+func TestExpressionsOfForeignChecksAreBounded(t *testing.T) {
+	t.Parallel()
+	peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("ab", 2000)) }))
+	defer peer.Close()
+	for byDocument, want := range map[bool]string{false: "answer does not match", true: "answer is too long for expect.regexp"} {
+		for _, kind := range []string{"http", "tcp"} {
+			c := &config.Service{ByDocument: byDocument}
+			c.Health.Active = &config.ActiveCheck{Type: kind, Method: "GET", Path: units.NewLocation("/")}
+			c.Health.Active.Send.Value = []byte("GET / HTTP/1.0\r\n\r\n")
+			e := &c.Health.Active.Expect
+			e.Status.Value, _ = statuses.Parse("200")
+			e.Regexp.Value, e.Within = regexp.MustCompile("[ab]*[ab]{1,900}z"), 64<<10
+			err := healthSettings(c, nil).Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String(), Control: locality.ByOperator})
+			verify.That(t, err != nil && strings.HasPrefix(err.Error(), want), "%s, by a document %v: %v", kind, byDocument, err)
+		}
 	}
 }
 

@@ -187,5 +187,5 @@ func (h *HTTP) answer(response *http.Response) error {
 	case err != nil:
 		return failure("body", err)
 	}
-	return h.o.Body.check(body)
+	return (&search{Expectation: h.o.Body}).check(body)
 }

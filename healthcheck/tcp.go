@@ -54,18 +54,18 @@ func (t *TCP) Check(ctx context.Context, target Target) error {
 
 // await reads until the expected bytes have arrived, or cannot arrive any more.
 func (t *TCP) await(connection net.Conn) error {
-	answer := make([]byte, 0, min(t.o.Expect.Within, 4<<10))
+	answer, expected := make([]byte, 0, min(t.o.Expect.Within, 4<<10)), search{Expectation: t.o.Expect}
 	for {
 		if len(answer) == cap(answer) {
 			answer = append(answer, 0)[:len(answer)]
 		}
 		n, err := connection.Read(answer[len(answer):min(cap(answer), t.o.Expect.Within)])
 		answer = answer[:len(answer)+n]
-		missing := t.o.Expect.check(answer)
+		missing := expected.check(answer)
 		switch {
 		case missing == nil:
 			return nil
-		case errors.Is(err, io.EOF), len(answer) >= t.o.Expect.Within:
+		case errors.Is(err, io.EOF), missing == errTooLong, len(answer) >= t.o.Expect.Within:
 			return missing
 		case err != nil && len(answer) > 0:
 			return missing

@@ -58,6 +58,32 @@ func TestTCP(t *testing.T) {
 	verify.Slices(t, []string{NewTCP(TCPOptions{}).String(), NewTCP(TCPOptions{TLS: fixed{&tls.Config{}}}).String()}, []string{"tcp", "tls"}, "names")
 }
 
+// A peer that sends an answer in small parts, each of which is searched, cannot make its expression read more.
+func TestAnExpressionReadsNoMoreThanItMay(t *testing.T) {
+	const most = 1000
+	answers := make(chan string, 1)
+	address := serveRaw(t, func(c net.Conn) {
+		for _, b := range []byte(<-answers) {
+			c.Write([]byte{b})
+		}
+		io.Copy(io.Discard, c) // its end would end the check
+	})
+	o := TCPOptions{Expect: Expectation{Regexp: regexp.MustCompile("z$"), RegexpBytes: most, Within: most + 1}}
+	answers <- strings.Repeat("a", most+1)
+	verify.Equal(t, check(t, NewTCP(o), address, patience), errTooLong.Error(), "many parts")
+
+	s := search{Expectation: o.Expect}
+	n, err := 0, error(nil)
+	for ; err != errTooLong; n++ {
+		err = s.check(make([]byte, n))
+	}
+	verify.That(t, n > 1 && n*(n-1)/2 > most && (n-1)*(n-2)/2 <= most, "the answer of %d bytes is the first that is not read", n-1)
+
+	// A text is searched in what is new, with its start.
+	s = search{Expectation: Expectation{Text: "abc"}}
+	verify.That(t, s.check([]byte("xab")) != nil && s.check([]byte("xabc")) == nil && s.check([]byte("xabcd")) == nil, "a text in two parts")
+}
+
 func TestTCPReadsALargeAnswer(t *testing.T) {
 	address := serveRaw(t, func(c net.Conn) {
 		for range 20 {

@@ -2,7 +2,8 @@ package route
 
 import "regexp"
 
-// maxSteps limits what the bounded expressions may cost one request: some milliseconds.
+// maxSteps limits what the bounded expressions may cost one request, or one health check: some
+// milliseconds.
 // An expression of 50 parts may read 20 KiB for it.
 const maxSteps = 1 << 20
 
@@ -54,6 +55,10 @@ func (e *expression) matches(m *matching, text []byte) bool {
 	}
 	return e.Match(text)
 }
+
+// MaxOctets returns how many octets re may read for one request, or one health check, if others than
+// the configuration file have written it.
+func MaxOctets(re *regexp.Regexp) int { return maxSteps / newExpression(re, true).weight }
 
 // find is FindSubmatchIndex, and finds nothing if too few steps are left.
 func (e *expression) find(text []byte, s *Steps) []int {
