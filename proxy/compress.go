@@ -136,7 +136,8 @@ func (x *answer) chooseEncoding(s *compression.Settings) compression.Encoding {
 	if x.request.head.Method == http1.MethodHead {
 		return encoding
 	}
-	if x.encoder = x.request.client.server.encoders.Acquire(encoding, s.Level, int64(x.request.client.options.Limits.CompressionBytes)); x.encoder == nil {
+	c := x.request.client
+	if x.encoder = c.server.encoders.Acquire(c.block(), encoding, s.Level, int64(c.options.Limits.CompressionBytes)); x.encoder == nil {
 		return compression.Identity
 	}
 	x.toCompress = x.response.ContentLength

@@ -314,3 +314,31 @@ func TestCompressedResponseIsCut(t *testing.T) {
 		}
 	})
 }
+
+// A client that leaves compressed answers unread takes its share of the memory for them, and no other client's.
+func TestUnreadAnswersLeaveEncodersToOthers(t *testing.T) {
+	t.Parallel()
+	p := startProxyTo(t, false, Options{Limits: Limits{CompressionBytes: 64 << 20}}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		io.WriteString(w, words(1000))
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	p.setActions(compressing(t, 100))
+	compressed := func(address string) bool {
+		conn := p.sendFrom(address, []byte("GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n"))
+		head := verify.Result(http.ReadResponse(bufio.NewReader(conn), nil)).Must(t)
+		return head.Header.Get("Content-Encoding") == "gzip"
+	}
+	const answers = 60 // all of them would take more than there is
+	n := 0
+	for range answers {
+		if compressed(badClient) {
+			n++
+		}
+	}
+	stats := p.Compression()
+	verify.That(t, n > 0 && stats.InUseBytes <= 8<<20 && stats.Skipped == answers-uint64(n), "%d answers to one client are compressed: %+v", n, stats)
+	// One of two may have the counter of the first client by chance.
+	verify.That(t, compressed("127.0.0.10") || compressed("127.0.0.11"), "no answer to another client is compressed")
+}

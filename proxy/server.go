@@ -88,8 +88,8 @@ type Limits struct {
 	// TrustedProxies. Requests that would need more are refused. One request of each connection does
 	// not count, nor 64 KiB of bodies.
 	StreamBytes int64 `key:"-"`
-	// CompressionBytes is the memory of encoders in use. Responses that would need more are
-	// not compressed.
+	// CompressionBytes is the memory of encoders in use, and an eighth of it, or one encoder, that of
+	// one block of addresses, except TrustedProxies. Responses that would need more are not compressed.
 	CompressionBytes units.Size `key:"compression" default:"256MiB" min:"1MiB" max:"1024GiB"`
 }
 
@@ -127,7 +127,7 @@ type Server struct {
 	keptBodies *places.Shares
 	// streamMemory is the memory of streams of HTTP/2: see Limits.StreamBytes.
 	streamMemory *places.Shares
-	encoders     compression.Encoders
+	encoders     *compression.Encoders
 	connCount    atomic.Int64
 	refused      atomic.Uint64
 	lingering    atomic.Int64 // connections in lingerForAnswer
@@ -153,7 +153,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 	s := &Server{
 		log: log, sweeper: socket.NewSweeper(),
 		admission:  admission{perBlock: make(map[places.Block]int)},
-		keptBodies: places.NewShares(), streamMemory: places.NewShares(),
+		keptBodies: places.NewShares(), streamMemory: places.NewShares(), encoders: compression.NewEncoders(),
 		requests:  metrics.NewRequests(),
 		stop:      make(chan struct{}),
 		listeners: make(map[*listener]struct{}),

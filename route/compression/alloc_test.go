@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+
+	"sluice/route/places"
 )
 
 // An encoder is used again, with its memory. The libraries allocate a few bytes for a header
@@ -14,9 +16,9 @@ func TestEncodersAreReused(t *testing.T) {
 	content := []byte(strings.Repeat("a text that is compressed, ", 500))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection would empty the pools
 	eachKind(t, func(t *testing.T, e Encoding, l Level) {
-		var s Encoders
+		s := NewEncoders()
 		if n := testing.AllocsPerRun(20, func() {
-			c := s.Acquire(e, l, 1<<30)
+			c := s.Acquire(places.Many, e, l, 1<<30)
 			c.Write(content)
 			c.Flush()
 			c.Take()

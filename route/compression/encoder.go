@@ -7,6 +7,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/molecule-man/go-brrr"
+
+	"sluice/route/places"
 )
 
 // A Level is how much time and memory go into compression.
@@ -81,6 +83,7 @@ func newGzip(level int) func() (codec, error) {
 // An Encoder compresses one response at a time. It is not safe for concurrent use.
 type Encoder struct {
 	encoders *Encoders
+	client   places.Block
 	encoding Encoding
 	level    Level
 	codec    codec
@@ -138,6 +141,7 @@ func (c *Encoder) Release() {
 	if c.output = c.output[:0]; cap(c.output) > maxIdleOutput {
 		c.output = nil
 	}
+	client := c.client
 	s.idle[c.encoding][c.level].Put(c)
-	s.inUseBytes.Add(-kinds[c.encoding][c.level].stateBytes)
+	s.inUseBytes.Give(client, kinds[c.encoding][c.level].stateBytes)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"slices"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/molecule-man/go-brrr"
 
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -66,19 +68,19 @@ func encode(c *Encoder, content []byte, length int) (all []byte) {
 func TestRoundTrip(t *testing.T) {
 	content := samples()
 	eachKind(t, func(t *testing.T, e Encoding, l Level) {
-		var s Encoders
+		s := NewEncoders()
 		for _, length := range []int{1 << 10, 16 << 10, len(content)} {
-			c := s.Acquire(e, l, 1<<30)
+			c := s.Acquire(places.Many, e, l, 1<<30)
 			encoded := encode(c, content, length)
 			c.Release()
 			got, err := io.ReadAll(decoder(t, e, bytes.NewReader(encoded)))
 			verify.Require(t, err == nil && bytes.Equal(got, content), "pieces of %d: %d bytes, %v, want %d", length, len(got), err, len(content))
 			verify.That(t, len(encoded) <= len(content)/2, "%d bytes of %d", len(encoded), len(content))
-			left := s.Acquire(e, l, 1<<30)
+			left := s.Acquire(places.Many, e, l, 1<<30)
 			left.Write(content[:length/2])
 			left.Release()
 		}
-		c := s.Acquire(e, l, 1<<30)
+		c := s.Acquire(places.Many, e, l, 1<<30)
 		c.End()
 		got, err := io.ReadAll(decoder(t, e, bytes.NewReader(c.Take())))
 		verify.That(t, err == nil && len(got) == 0, "no content: %q, %v", got, err)
@@ -90,8 +92,8 @@ func TestRoundTrip(t *testing.T) {
 // After Flush, all that was written can be decoded.
 func TestFlush(t *testing.T) {
 	eachKind(t, func(t *testing.T, e Encoding, l Level) {
-		var s Encoders
-		c := s.Acquire(e, l, 1<<30)
+		s := NewEncoders()
+		c := s.Acquire(places.Many, e, l, 1<<30)
 		defer c.Release()
 		r, w := io.Pipe()
 		done := make(chan string, 1)
@@ -121,15 +123,15 @@ func TestFlush(t *testing.T) {
 }
 
 func TestAcquireIsBounded(t *testing.T) {
-	var s Encoders
+	s := NewEncoders()
 	state := kinds[Gzip][Default].stateBytes
-	first, second := s.Acquire(Gzip, Default, 2*state), s.Acquire(Gzip, Default, 2*state)
-	verify.Require(t, first != nil && second != nil && s.Acquire(Gzip, Fast, 2*state) == nil, "want exactly two encoders")
+	first, second := s.Acquire(places.Many, Gzip, Default, 2*state), s.Acquire(places.Many, Gzip, Default, 2*state)
+	verify.Require(t, first != nil && second != nil && s.Acquire(places.Many, Gzip, Fast, 2*state) == nil, "want exactly two encoders")
 	first.Write([]byte("abc"))
 	first.End()
 	n := len(first.Take())
 	first.Release()
-	if third := s.Acquire(Gzip, Default, 2*state); third == nil {
+	if third := s.Acquire(places.Many, Gzip, Default, 2*state); third == nil {
 		t.Error("no encoder after one was released")
 	} else {
 		third.Release()
@@ -141,6 +143,39 @@ func TestAcquireIsBounded(t *testing.T) {
 }
 
 // The memory that counts for an encoder is what it has, with its output.
+// A client that leaves answers unread, each of which keeps its encoder, takes no encoder from others, and has at least one.
+func TestEncodersOfOneClientHaveTheirShare(t *testing.T) {
+	s, client := NewEncoders(), func(n byte) places.Block { return places.BlockOf(netip.AddrFrom4([4]byte{10, 0, 0, n})) }
+	state := kinds[Gzip][Default].stateBytes
+	all := 24 * state
+	var left []*Encoder
+	for range 24 {
+		if c := s.Acquire(client(1), Gzip, Default, all); c != nil {
+			left = append(left, c)
+		}
+	}
+	verify.Equal(t, len(left), 3, "encoders of a client of an eighth of 24")
+	for range 21 { // of a proxy with many clients
+		c := s.Acquire(places.Many, Gzip, Default, all)
+		verify.Require(t, c != nil, "no encoder for others")
+		left = append(left, c)
+	}
+	stats := s.Stats()
+	verify.That(t, stats.InUseBytes == all && stats.Skipped == 21, "counted: %+v", stats)
+	for _, c := range left {
+		c.Release()
+	}
+	verify.Equal(t, s.Stats().InUseBytes, 0, "bytes in use after the end")
+
+	first := s.Acquire(client(1), Gzip, Default, 2*state) // its share is less than an encoder
+	verify.That(t, first != nil && s.Acquire(client(1), Gzip, Default, 2*state) == nil, "a client has not exactly one encoder")
+	other := client(2)
+	for n := byte(3); s.inUseBytes.TakenBy(other) != 0; n++ { // it has the counter of the first
+		other = client(n)
+	}
+	verify.That(t, s.Acquire(other, Gzip, Default, 2*state) != nil, "no encoder for another client")
+}
+
 func TestStateBytes(t *testing.T) {
 	content := samples()
 	heap := func() int64 {
@@ -152,11 +187,11 @@ func TestStateBytes(t *testing.T) {
 	}
 	eachKind(t, func(t *testing.T, e Encoding, l Level) {
 		const count = 4
-		var s Encoders
+		s := NewEncoders()
 		before := heap()
 		var all []*Encoder
 		for range count {
-			c := s.Acquire(e, l, 1<<40)
+			c := s.Acquire(places.Many, e, l, 1<<40)
 			for piece := range slices.Chunk(content, 16<<10) {
 				c.Write(piece)
 				c.Take()
@@ -177,11 +212,11 @@ func BenchmarkLevels(b *testing.B) {
 	for _, e := range Encodings {
 		for l := range levels {
 			b.Run(fmt.Sprint(e, " ", levelNames[l]), func(b *testing.B) {
-				var s Encoders
+				s := NewEncoders()
 				b.SetBytes(int64(len(content)))
 				length := 0
 				for b.Loop() {
-					c := s.Acquire(e, l, 1<<30)
+					c := s.Acquire(places.Many, e, l, 1<<30)
 					length = len(encode(c, content, 16<<10))
 					c.Release()
 				}

@@ -3,25 +3,30 @@ package compression
 import (
 	"sync"
 	"sync/atomic"
+
+	"sluice/route/places"
 )
 
-// Encoders are reusable encoders. They are safe for concurrent use. The zero value is ready.
+// Encoders are reusable encoders. They are safe for concurrent use.
 type Encoders struct {
-	inUseBytes atomic.Int64
+	inUseBytes *places.Shares
 	skipped    atomic.Uint64
 	idle       [encodings][levels]sync.Pool
 	counters   [encodings]counters
 }
 
+// NewEncoders returns Encoders of which none is in use.
+func NewEncoders() *Encoders { return &Encoders{inUseBytes: places.NewShares()} }
+
 // counters count responses of one coding whose encoders were released.
 type counters struct{ responses, bytesIn, bytesOut atomic.Uint64 }
 
-// Acquire returns an encoder for one response; nil: with it, the encoders in use would have
-// more than maxBytes of memory. The user must call Release.
-func (s *Encoders) Acquire(e Encoding, l Level, maxBytes int64) *Encoder {
+// Acquire returns an encoder for one response to a client; nil: with it, the encoders in use would
+// have more than maxBytes of memory, or those of the client more than an eighth of it and more than
+// one. The user must call Release.
+func (s *Encoders) Acquire(client places.Block, e Encoding, l Level, maxBytes int64) *Encoder {
 	k := &kinds[e][l]
-	if s.inUseBytes.Add(k.stateBytes) > maxBytes {
-		s.inUseBytes.Add(-k.stateBytes)
+	if !s.inUseBytes.TakeWhole(client, k.stateBytes, maxBytes, k.stateBytes) {
 		s.skipped.Add(1)
 		return nil
 	}
@@ -33,6 +38,7 @@ func (s *Encoders) Acquire(e Encoding, l Level, maxBytes int64) *Encoder {
 		}
 		c = &Encoder{encoders: s, encoding: e, level: l, codec: made}
 	}
+	c.client = client
 	c.codec.Reset(&c.output)
 	return c
 }
@@ -41,7 +47,7 @@ func (s *Encoders) Acquire(e Encoding, l Level, maxBytes int64) *Encoder {
 type Stats struct {
 	Encodings  []EncodingStats // as Encodings
 	InUseBytes int64           // memory of the encoders in use, an estimate
-	Skipped    uint64          // responses without an encoder, because others had the memory
+	Skipped    uint64          // responses without an encoder, because of maxBytes
 }
 
 // EncodingStats count responses with one coding after their end.
@@ -53,7 +59,7 @@ type EncodingStats struct {
 
 // Stats returns the counts.
 func (s *Encoders) Stats() Stats {
-	stats := Stats{InUseBytes: s.inUseBytes.Load(), Skipped: s.skipped.Load()}
+	stats := Stats{InUseBytes: s.inUseBytes.Taken(), Skipped: s.skipped.Load()}
 	for _, e := range Encodings {
 		c := &s.counters[e]
 		stats.Encodings = append(stats.Encodings, EncodingStats{e, c.responses.Load(), c.bytesIn.Load(), c.bytesOut.Load()})

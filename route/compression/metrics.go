@@ -13,7 +13,7 @@ var (
 	inputBytes       = descriptions.New("compression_input_bytes_total", "Octets of content before sluice compressed it.", "encoding")
 	outputBytes      = descriptions.New("compression_output_bytes_total", "Octets of content after sluice compressed it.", "encoding")
 	memoryBytes      = descriptions.New("compression_memory_bytes", "Estimated memory of the responses that sluice compresses now.")
-	skippedResponses = descriptions.New("compression_skipped_total", "Responses that sluice did not compress because others had the memory for it.")
+	skippedResponses = descriptions.New("compression_skipped_total", "Responses that sluice did not compress because of client.limits.compression.")
 )
 
 // Metrics returns the collector of what read returns.

@@ -24,7 +24,10 @@ func NewShares() *Shares { return &Shares{seed: maphash.MakeSeed()} }
 // Take takes n for a client, and reports whether it could: all clients together have at most
 // all, and each an eighth of it or 1, except Many. After true the caller must call Give with the
 // same block and, in all, the same n.
-func (s *Shares) Take(b Block, n, all int64) bool {
+func (s *Shares) Take(b Block, n, all int64) bool { return s.TakeWhole(b, n, all, 1) }
+
+// TakeWhole is Take of something whose smallest part is least: each client may have that.
+func (s *Shares) TakeWhole(b Block, n, all, least int64) bool {
 	if s.all.Add(n) > all {
 		s.all.Add(-n)
 		return false
@@ -32,7 +35,7 @@ func (s *Shares) Take(b Block, n, all int64) bool {
 	if b == Many {
 		return true
 	}
-	if taken := s.of(b); taken.Add(n) > max(all/clientsPerAll, 1) {
+	if taken := s.of(b); taken.Add(n) > max(all/clientsPerAll, least) {
 		taken.Add(-n)
 		s.all.Add(-n)
 		return false
