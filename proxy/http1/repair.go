@@ -2,10 +2,13 @@ package http1
 
 import "bytes"
 
+// RuleStatusLine is the rule of a head that does not begin with a status.
+const RuleStatusLine = "bad_status_line"
+
 // A Fault says why the head of a response is refused.
 type Fault struct {
 	Err    error  // of [ResponseHead.Scan]
-	Rule   string // the reason for which a request with such a line is refused, or "bad_status_line"
+	Rule   string // the reason for which a request with such a line is refused, or RuleStatusLine
 	Field  string // the name of the field, as far as it is a token; "": the status line, or the end of the head
 	Offset int    // of the line in the head
 }
@@ -174,7 +177,7 @@ func (r *repair) appendLine(line []byte) { r.out = append(append(r.out, line...)
 
 // fault returns the fault of the line at offset.
 func (r *repair) fault(err error, name []byte, offset int) *Fault {
-	f := &Fault{Err: err, Rule: "bad_status_line", Field: string(name), Offset: offset}
+	f := &Fault{Err: err, Rule: RuleStatusLine, Field: string(name), Offset: offset}
 	if err != ErrTooManyFields {
 		f.Err = r.scan.malformed()
 	}

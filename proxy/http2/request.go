@@ -248,12 +248,7 @@ func expectsBody(method []byte) bool {
 func (f *Fields) AppendTrailer(out []byte) ([]byte, error) {
 	for i := range f.list {
 		field := &f.list[i]
-		switch field.name {
-		case nameOther, nameTE, nameHost, nameCookie, nameContentLength:
-		default:
-			return out, ErrMalformed
-		}
-		if field.malformed {
+		if field.rule(true) != "" {
 			return out, ErrMalformed
 		}
 		out = f.appendField(out, field)

@@ -110,6 +110,7 @@ func (u *http2Stream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 	err := error(http2.ErrMalformed)
 	switch {
 	case tooLong != nil && !u.final:
+		u.fault = faultOfLength(c.maxUnread)
 		u.ResetLocked(http2.Cancel, http1.ErrResponseTooLong)
 		return nil
 	case tooLong != nil, u.final && !ends:
@@ -120,11 +121,14 @@ func (u *http2Stream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 			err = http2.ErrMalformed
 		}
 		if err == nil && len(u.heads) > c.maxUnread {
+			u.fault = faultOfLength(c.maxUnread)
 			u.ResetLocked(http2.Cancel, http1.ErrResponseTooLong)
 			return nil
 		}
 	}
 	if err != nil {
+		fault := c.Fields.Fault(u.final)
+		u.fault = &fault
 		u.ResetLocked(http2.ProtocolError, http1.ErrResponseField)
 		return nil
 	}
@@ -138,6 +142,7 @@ func (u *http2Stream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 // OnData implements [http2.StreamRole].
 func (u *http2Stream) OnData(int, bool) error {
 	if u.conn.pings = 0; !u.final {
+		u.fault = &http1.Fault{Rule: http1.RuleStatusLine}
 		return http1.ErrResponse
 	}
 	return nil

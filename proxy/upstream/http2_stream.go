@@ -33,6 +33,7 @@ type http2Stream struct {
 	final   bool   // the head of the final response has arrived
 	heads   []byte // of responses, as text, not yet read
 	trailer []byte
+	fault   *http1.Fault // of a head or the trailer section that was refused
 }
 
 func newHTTP2Stream(c *http2Conn, r Requirements) *http2Stream {
@@ -197,19 +198,35 @@ func (u *http2Stream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (tex
 	head.Reset(options.Fields)
 	length, err := head.Scan(b.From[:n])
 	switch {
-	case err == http1.ErrTooManyFields:
-		return nil, http1.ErrResponseTooLong
 	case err != nil:
+		if u.fault = faultOf(b.From[:n], options.Fields); err == http1.ErrTooManyFields {
+			err = http1.ErrResponseTooLong
+		}
 		return nil, err
 	case length == 0 && n == http1.MaxHeadBytes, length > int(options.HeadBytes) && !head.GRPC:
 		// A call without a message ends with its head, which has what trailers have otherwise: the
 		// details of a status are as long as there.
+		u.fault = faultOfLength(int(options.HeadBytes))
 		return nil, http1.ErrResponseTooLong
 	case length == 0 || head.Status == 101:
+		u.fault = &http1.Fault{Rule: http1.RuleStatusLine}
 		return nil, http1.ErrResponse
 	}
 	u.heads = append(u.heads[:0], u.heads[length:]...)
 	return b.From[:length], nil
+}
+
+// faultOf says why the head text is refused. All that could be repaired in HTTP/1.1 is a length that is given twice.
+func faultOf(text []byte, fields int) *http1.Fault {
+	if _, _, fault := http1.RepairResponse(text, fields); fault != nil {
+		return fault
+	}
+	return &http1.Fault{Rule: http1.ErrContentLength.Reason, Field: "content-length"}
+}
+
+// faultOfLength is the fault of a head with more bytes than limit.
+func faultOfLength(limit int) *http1.Fault {
+	return &http1.Fault{Rule: http1.ErrHeadTooLong.Reason, Offset: limit}
 }
 
 // addHead adds the response head in fields to heads. conn.Mu is held.
@@ -310,6 +327,8 @@ func (u *http2Stream) Finish(bool) {
 	defer func() {
 		if c.Mu.Torn() {
 			c.OnPanic()
+		} else if u.fault != nil {
+			c.transport.refused.note(*u.fault)
 		}
 	}()
 	c.Mu.Lock()

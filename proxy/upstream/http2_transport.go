@@ -29,8 +29,9 @@ type http2Transport struct {
 	options Options
 	sweeper *socket.Sweeper
 	tls     peerTLS
-	life    life           // of the peer's transport
-	readers sync.WaitGroup // of connections
+	refused *refusedAnswers // of the peer's transport
+	life    life            // of the same
+	readers sync.WaitGroup  // of connections
 
 	mu sync.Mutex
 	// mu guards the fields below. A connection's mutex may be taken while it is held.
@@ -56,7 +57,7 @@ func newDialEnd() *dialEnd { return &dialEnd{ended: make(chan struct{})} }
 func newHTTP2Transport(of *http1Transport) *http2Transport {
 	return &http2Transport{
 		peer: of.peer, options: of.options, sweeper: of.sweeper, streams: streamsOf(http2Streams, of.options), dialed: newDialEnd(),
-		tls: peerTLS{peer: of.peer, log: of.tls.log}, life: of.life,
+		tls: peerTLS{peer: of.peer, log: of.tls.log}, refused: &of.refused, life: of.life,
 	}
 }
 
