@@ -5,10 +5,10 @@ import "crypto/tls"
 // ClientTLS is how sluice connects to servers that use TLS. The files are in PEM format, and read
 // again when they change.
 type ClientTLS struct {
-	CA         string `key:"ca" format:"file"`            // trusted certificates; empty: the system's
+	CA         string `key:"ca" format:"file"`            // trusted; empty: the system's
 	Cert       string `key:"cert" format:"file"`          // of the client; empty: none
 	Key        string `key:"key" format:"file"`           // of Cert
-	ServerName string `key:"server_name"`                 // in the server's certificate; empty: the host that is connected to
+	ServerName string `key:"server_name"`                 // of the server; empty: its host
 	SkipVerify bool   `key:"skip_verify" default:"false"` // accept any certificate
 }
 
@@ -22,8 +22,7 @@ type ClientOptions struct {
 	Changed     func(error) // see Follow; may be nil
 }
 
-// A Client is the TLS configuration of connections to servers. It is safe for
-// concurrent use.
+// A Client is the TLS configuration of connections to servers. It is safe for concurrent use.
 type Client struct {
 	*Follower
 	options ClientOptions

@@ -26,11 +26,10 @@ type CollectionOptions struct {
 // A Collection has the certificates in the keys of a key-value store, each as of its last
 // good version. It is safe for concurrent use.
 //
-// A certificate is in use until a version that can be used replaces it: one with a key that
-// fits, and that has not expired if the one in use has not. A certificate whose keys are
-// gone, the last one or any, stays in use for [discovery.Stay], or until its keys are written again,
-// it expires, or others are valid for all of its names: a slip of an operator must not close a
-// listener at once.
+// A certificate is in use until a usable version replaces it: one with a key that fits, and that
+// has not expired if the one in use has not. A certificate whose keys are gone stays in use for
+// [discovery.Stay], or until its keys are written again, it expires, or others are valid for all of
+// its names: a slip of an operator must not close a listener at once.
 type Collection struct {
 	CollectionOptions
 	certificates atomic.Pointer[[]*tls.Certificate]
@@ -40,7 +39,7 @@ type Collection struct {
 	known  bool                 // keys are from the store
 	keys   map[string]string    // the latest values, by key
 	held   map[string]*held     // by the key of the certificate
-	gone   map[string]time.Time // when the certificates of the InUse that keys come from went, until the first Update
+	gone   map[string]time.Time // when certificates of InUse's keys went, until the first Update
 	fault  error                // why the keys cannot be read
 	unread error                // why there is no certificate, for Statuses; nil: there is one
 }
@@ -72,7 +71,7 @@ func (c *Collection) Certificates() []*tls.Certificate { return *c.certificates.
 // new process. It has private keys.
 type InUse struct {
 	Keys map[string]string    `json:"keys"`           // of the certificates in use
-	Gone map[string]time.Time `json:"gone,omitempty"` // when the keys of some were gone, by the key of the certificate
+	Gone map[string]time.Time `json:"gone,omitempty"` // when their keys went, by key
 }
 
 // Suggest puts the certificates of an earlier collection into use, until an Update. After an

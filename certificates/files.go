@@ -24,7 +24,7 @@ type Files struct {
 	CA          string // trusted certificates; "": see CADirectory
 	CADirectory string // of files of trusted certificates, if CA is ""; "": none
 	CRL         string // lists of certificates that authorities in CA have revoked; "": none
-	Cert, Key   string // a certificate, followed by its intermediate certificates, and its private key; both or none
+	Cert, Key   string // certificates, first the server's, and its private key; both or none
 	TicketKeys  string // keys of session tickets; "": none
 }
 

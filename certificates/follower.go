@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// A Source has certificates that change while the program runs. It is safe for concurrent
-// use.
+// A Source has certificates that change while the program runs. It is safe for concurrent use.
 type Source interface {
 	// Certificates returns the certificates in use, in order of preference. They are never changed.
 	Certificates() []*tls.Certificate
@@ -31,10 +30,9 @@ type Follower struct {
 	fault error
 }
 
-// Follow reads the files for the first time. changed is called, by Read, after a
-// change of the files: with nil if the new contents are in use, or with the error, and
-// the previous contents stay in use. A lasting error is reported once. changed may be
-// nil. It must not call the Follower.
+// Follow reads the files for the first time. changed is called, by Read, after a change of the
+// files: with nil if the new contents are in use, or with the error, and the previous contents stay
+// in use. A lasting error is reported once. changed may be nil. It must not call the Follower.
 func Follow(files Files, changed func(error)) (*Follower, error) {
 	f := &Follower{files: files, changed: changed}
 	if f.changed == nil {
@@ -66,19 +64,18 @@ func (f *Follower) Certificates() []*tls.Certificate {
 // Refresh implements Source.
 func (f *Follower) Refresh() { f.Read() }
 
-// Read reads the files and returns the contents in use. If the files cannot be read or
-// do not fit together, the previous contents stay in use: the files may be in the
-// middle of a change.
+// Read reads the files and returns the contents in use. If the files cannot be read or do not fit
+// together, the previous contents stay in use: the files may be in the middle of a change.
 func (f *Follower) Read() *Contents {
 	if f.files == (Files{}) {
 		return f.Contents()
 	}
 	f.reading.Lock()
 	defer f.reading.Unlock()
-	now, err := f.files.text()
+	text, err := f.files.text()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err == nil && now == f.text {
+	if err == nil && text == f.text {
 		if f.fault != nil {
 			f.fault = nil
 			f.changed(nil)
@@ -87,7 +84,7 @@ func (f *Follower) Read() *Contents {
 	}
 	var contents *Contents
 	if err == nil {
-		contents, err = f.files.parse(now)
+		contents, err = f.files.parse(text)
 	}
 	if err != nil {
 		if f.fault == nil || f.fault.Error() != err.Error() {
@@ -98,7 +95,7 @@ func (f *Follower) Read() *Contents {
 	}
 	contents.Revocations.goOn(f.Contents().Revocations, time.Now())
 	f.contents.Store(contents)
-	f.text, f.fault = now, nil
+	f.text, f.fault = text, nil
 	f.changed(nil)
 	return contents
 }

@@ -10,8 +10,8 @@ import (
 // MinVersion is the oldest version of TLS that clients may use (RFC 8996).
 const MinVersion = tls.VersionTLS12
 
-// Suites are the cipher suites that clients may use with TLS 1.2: the ones with forward secrecy
-// and authenticated encryption (RFC 9325, section 4.2). TLS 1.3 has no others. Go chooses the order.
+// Suites are the cipher suites for clients with TLS 1.2: with forward secrecy and authenticated
+// encryption (RFC 9325, section 4.2). TLS 1.3 has no others. Go chooses the order.
 var Suites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
@@ -22,10 +22,10 @@ var Suites = []uint16{
 type Policy struct {
 	MinVersion uint16
 	Suites     []uint16      // of TLS 1.2; nil: none may use it
-	Curves     []tls.CurveID // of the key exchange, of which Go chooses the order; nil: all that Go has
+	Curves     []tls.CurveID // of the key exchange, in Go's order; nil: all that Go has
 }
 
-// DefaultPolicy is the policy without a profile: the newest key exchanges are in it as soon as Go has them.
+// DefaultPolicy is the policy without a profile. It has new key exchanges as soon as Go has them.
 var DefaultPolicy = Policy{MinVersion: MinVersion, Suites: Suites}
 
 // mozillaCurves are the key exchanges of both profiles.
@@ -42,8 +42,8 @@ func (p Policy) Restrict(c *tls.Config) {
 	c.MinVersion, c.CipherSuites, c.CurvePreferences = p.MinVersion, p.Suites, p.Curves
 }
 
-// SuitsHTTP2 returns why HTTP/2 cannot be used; "": it can. With TLS 1.2 every client of HTTP/2 has one suite and one curve
-// (RFC 9113, section 9.2.2); as in net/http, the suite may be the one for the other kind of key.
+// SuitsHTTP2 returns why HTTP/2 cannot be used; "": it can. With TLS 1.2 every HTTP/2 client has
+// one suite and one curve (RFC 9113, section 9.2.2); as in net/http, either kind of key is enough.
 func (p Policy) SuitsHTTP2() string {
 	switch {
 	case p.MinVersion >= tls.VersionTLS13:
@@ -91,5 +91,5 @@ func ParseSuite(name string) (id uint16, ok bool) { id, ok = suites[name]; retur
 // ParseCurve returns the key exchange with a name such as "P-256".
 func ParseCurve(name string) (id tls.CurveID, ok bool) { id, ok = curves[name]; return }
 
-// SuiteNames are the names of all cipher suites that a policy may have, and CurveNames the ones of key exchanges.
+// SuiteNames are the names of all cipher suites for policies, and CurveNames of all key exchanges.
 var SuiteNames, CurveNames = slices.Sorted(maps.Keys(suites)), slices.Sorted(maps.Keys(curves))

@@ -13,14 +13,14 @@ import (
 // maxCRLBytes is the maximum size of a file of revoked certificates: some 200,000 of them.
 const maxCRLBytes = 8 << 20
 
-// Revocations are the lists of revoked certificates (CRL, RFC 5280, section 5) in a file, one for each authority. They do
-// not change. nil has none.
+// Revocations are the lists of revoked certificates (CRL, RFC 5280, section 5) in a file, one for
+// each authority. They do not change. nil has none.
 type Revocations struct {
 	lists      map[authorityKey][]*revocationList // the newest last
-	distrusted map[string]bool                    // trusted certificates that a list revokes, by their DER
+	distrusted map[string]bool                    // trusted certificates that are revoked, by DER
 }
 
-// authorityKey is who signs certificates and their list: an authority may have several certificates.
+// authorityKey is who signs certificates and their list; it may have several certificates.
 type authorityKey struct{ subject, key string }
 
 type revocationList struct {
@@ -33,7 +33,7 @@ func keyOfAuthority(c *x509.Certificate) authorityKey {
 	return authorityKey{string(c.RawSubject), string(c.RawSubjectPublicKeyInfo)}
 }
 
-// parseRevocations returns the lists in text, PEM or one in DER. Each must be signed by one of trusted.
+// parseRevocations returns the lists in text, PEM or one in DER. One of trusted must sign each.
 func parseRevocations(name, text string, trusted []*x509.Certificate) (*Revocations, error) {
 	data := []byte(text)
 	if cut(data) {
@@ -108,8 +108,8 @@ func (r *Revocations) add(der []byte, trusted []*x509.Certificate) error {
 	return nil
 }
 
-// counting returns the lists of an authority that count at a time: the newest that has begun, if there is one, and those that begin
-// later. What these revoke is revoked already.
+// counting returns the lists of an authority that count at a time: the newest that has begun,
+// if there is one, and later ones. What those revoke is revoked already.
 func (r *Revocations) counting(of authorityKey, now time.Time) []*revocationList {
 	lists := r.lists[of]
 	for len(lists) > 1 && !lists[1].from.After(now) {
@@ -123,7 +123,7 @@ func revoke(lists []*revocationList, c *x509.Certificate) bool {
 	return slices.ContainsFunc(lists, func(l *revocationList) bool { return l.serials[string(c.SerialNumber.Bytes())] })
 }
 
-// goOn makes the list of before count for each authority whose list in r has not begun. Nobody else may have r.
+// goOn keeps the list of before for authorities whose list in r has not begun. r is not shared yet.
 func (r *Revocations) goOn(before *Revocations, now time.Time) {
 	if r == nil || before == nil {
 		return
@@ -140,9 +140,9 @@ func (r *Revocations) distrusts(c *x509.Certificate) bool {
 	return r != nil && r.distrusted[string(c.Raw)]
 }
 
-// Verify returns why none of the chains of a client's certificate is valid at a time; nil: one is, or the client has no
-// certificate. Each certificate below a trusted one needs a list of its authority that is valid, and that does not
-// revoke it.
+// Verify returns why no chain of a client's certificate is valid at a time; nil: one is, or there
+// is no certificate. Each certificate below a trusted one needs a valid list of its authority,
+// which does not revoke it.
 func (r *Revocations) Verify(chains [][]*x509.Certificate, now time.Time) (err error) {
 	for _, chain := range chains {
 		if err = r.verify(chain, now); err == nil {
@@ -171,8 +171,8 @@ func (r *Revocations) verify(chain []*x509.Certificate, now time.Time) error {
 
 var errRevoked = errors.New("the certificate is revoked")
 
-// Revokes reports whether a list revokes a certificate of each chain. Whether the lists are valid does not count: it is for
-// clients that were verified before.
+// Revokes reports whether lists revoke a certificate of each chain. Expired lists count, too:
+// the clients were verified before.
 func (r *Revocations) Revokes(chains [][]*x509.Certificate) bool {
 	return r != nil && len(chains) > 0 && !slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool {
 		for i, c := range chain {

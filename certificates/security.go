@@ -6,15 +6,16 @@ import (
 	"sluice/discovery"
 )
 
-// Security is the TLS of connections to the peers of a service: a [Client], or what Consul's service mesh
-// provides. It is safe for concurrent use, and compared: connections with another one are not used again.
+// Security is the TLS of connections to the peers of a service: a [Client], or that of Consul's
+// mesh. It is safe for concurrent use. It is compared: connections with another one are not
+// used again.
 type Security interface {
-	// TermsFor returns the TLS of a new connection to an instance. It does not wait. A [LackError] is no fault of the
-	// instance.
+	// TermsFor returns the TLS of a new connection to an instance, without a wait. A [LackError] is
+	// no fault of the instance.
 	TermsFor(i *discovery.Instance) (Terms, error)
 }
 
-// A LackError is why sluice lacks what it needs for any connection, such as a certificate of its own.
+// A LackError is why sluice lacks what all connections need, such as a certificate of its own.
 type LackError struct{ Err error }
 
 func (e LackError) Error() string { return e.Err.Error() }
@@ -22,8 +23,8 @@ func (e LackError) Unwrap() error { return e.Err }
 
 // Terms are the TLS of a new connection to a peer.
 type Terms struct {
-	Config *tls.Config // without protocols, and without a name if the peer's host counts; the caller may change it
-	// Version is what Config was made of: sessions are resumed while it is the same. nil: none is resumed.
+	Config *tls.Config // without protocols, perhaps without a name; the caller may change it
+	// Version identifies Config: sessions are resumed while it is the same. nil: none is.
 	Version any
 	// ByPriorKnowledge says that a peer need not agree to HTTP/2 by ALPN.
 	ByPriorKnowledge bool

@@ -29,13 +29,13 @@ func (k Kind) String() string {
 type Status struct {
 	File  string // its path or key; of trusted certificates, it may be a directory
 	Kind  Kind
-	Names []string // of hosts in the certificate, or its subject; of the others: the subjects of the authorities
-	// Begin and Expires are when the whole chain of a certificate is valid, or the
-	// trusted certificate that expires last, or the list of revoked certificates that expires first.
+	Names []string // hosts of the certificate, or its subject; else subjects of authorities
+	// Begin and Expires bound the validity of a certificate's whole chain, of the trusted
+	// certificate that expires last, or of the list of revoked ones that expires first.
 	Begin, Expires time.Time
 	// Told: its Source logs what is wrong with it, so that Warnings do not.
 	Told  bool
-	Fault error // why the present files cannot be used, so that earlier ones are; nil: they are in use
+	Fault error // why earlier files are used, not the present ones; nil: the present ones are
 
 	warnAt time.Time
 }
@@ -139,9 +139,8 @@ func (s *Status) between(begin, end time.Time) {
 	s.warnAt = end.Add(-min(longestWarning, end.Sub(begin)/3))
 }
 
-// StatusOf returns the status of a certificate that is not from files. source is in
-// place of the path, fault is why the latest renewal failed. Without a chain it is
-// Missing.
+// StatusOf returns the status of a certificate that is not from files. source is in place of the
+// path, fault is why the latest renewal failed. Without a chain it is Missing.
 func StatusOf(source string, hosts []string, chain []*x509.Certificate, fault error) Status {
 	s := Status{File: source, Names: hosts, Fault: fault}
 	if len(chain) > 0 {
@@ -160,7 +159,7 @@ func StatusOfTrusted(source string, trusted []*x509.Certificate, fault error) St
 	return s
 }
 
-// RenewedBy returns s of a certificate that is renewed before a time: until then it does not count as Expiring.
+// RenewedBy returns s of a certificate with a renewal before a time: until then it is not Expiring.
 func (s Status) RenewedBy(at time.Time) Status {
 	s.warnAt = at
 	return s

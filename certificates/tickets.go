@@ -15,8 +15,7 @@ const (
 	// TicketKeyEvery is how long new session tickets are encrypted with the same key.
 	TicketKeyEvery = 12 * time.Hour
 
-	// MaxTicketKeys is how many keys are accepted: a ticket is valid for two days at
-	// most.
+	// MaxTicketKeys is how many keys are accepted: a ticket is valid for two days at most.
 	MaxTicketKeys = 4
 
 	// maxFileKeys bounds the keys of a file: a client's ticket is tried with each.
@@ -65,8 +64,8 @@ func (t *TicketKeys) Rotate(now time.Time) {
 	t.keys = append([]TicketKey{next}, t.keys[:min(len(t.keys), MaxTicketKeys-1)]...)
 }
 
-// Use makes c use the keys. Those of a file, if there are any, come first: the first of all seals new tickets, and all open
-// tickets.
+// Use makes c use the keys. Those of a file, if any, come first: the first key seals new tickets,
+// and all open tickets.
 func (t *TicketKeys) Use(c *tls.Config, ofFile [][32]byte) {
 	keys := slices.Clone(ofFile)
 	for _, k := range t.All() {
@@ -75,8 +74,8 @@ func (t *TicketKeys) Use(c *tls.Config, ofFile [][32]byte) {
 	c.SetSessionTicketKeys(keys)
 }
 
-// parseTicketKeys returns the keys in a file: 32 bytes in base64 on each line. Empty lines, and lines that begin with #,
-// are left out. An error contains no key.
+// parseTicketKeys returns the keys in a file: 32 bytes in base64 on each line. It skips empty
+// lines, and lines that begin with #. No error contains a key.
 func parseTicketKeys(text string) (keys [][32]byte, err error) {
 	n := 0
 	for line := range strings.Lines(text) {

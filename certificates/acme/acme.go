@@ -1,7 +1,6 @@
 // Package acme obtains certificates by ACME (RFC 8555) and renews them, with certmagic.
-// Certificates, keys and the account are in a directory or in Consul's KV store, which
-// processes and replicas may share: one of them orders, and each of them answers the
-// challenges.
+// Certificates, keys and the account are in a directory or in Consul's KV store, which processes
+// and replicas may share: one of them orders, and each of them answers the challenges.
 package acme
 
 import (
@@ -36,7 +35,7 @@ const Protocol = "acme-tls/1"
 type Options struct {
 	Directory units.Location // URL of the authority
 	Email     string         // of the account; may be empty
-	Storage   string         // directory of certificates, keys and the account; with Consul: of copies, "" for none
+	Storage   string         // directory of certificates, keys and account; with Consul: of copies
 	// Consul, if not nil, has the certificates, keys and the account in its KV store, below
 	// Prefix. It must not be closed before Close.
 	Consul *consul.Client
@@ -48,11 +47,11 @@ type Options struct {
 	// HTTP: requests of the challenge HTTP-01 at some listener reach HTTPChallenge. Otherwise
 	// HTTP-01 is not used.
 	HTTP bool
-	// DNS, if not nil, proves all names by DNS-01, and no other challenge is used. Without it there are no wildcards.
+	// DNS, if not nil, proves all names by DNS-01 alone. Without it there are no wildcards.
 	DNS *dns01.Options
 	Log zerolog.Logger
 
-	checkEvery time.Duration // between two looks for what must be renewed; 0: certmagic's. Tests set it
+	checkEvery time.Duration // how often to look for renewals; 0: certmagic's default. Tests set it
 }
 
 // A Manager has the certificates of some names from a directory and a storage. It is safe
@@ -63,7 +62,7 @@ type Manager struct {
 	cache     *certmagic.Cache
 	config    *certmagic.Config
 	issuer    *certmagic.ACMEIssuer
-	files     *files         // certificates, keys and the account, or with consul their copies; nil: there are no copies
+	files     *files         // the storage or, with consul, its copies; nil: no copies
 	consul    *consulStorage // nil: a directory
 	state     *storage       // of consul or, without it, files
 	socket    net.Listener   // see holdAddress
@@ -75,7 +74,7 @@ type Manager struct {
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	names     map[string]context.CancelFunc // that are managed, in lower case; ends the orders of a name
+	names     map[string]context.CancelFunc // managed, in lower case; ends the orders of a name
 	restored  map[string]*tls.Certificate   // that were in use before the storage was read
 	failures  map[string]failure            // by name: of the latest order
 	encrypted bool                          // encryptAll was started
@@ -93,8 +92,8 @@ func New(o Options) (*Manager, error) {
 		RenewCheckInterval: o.checkEvery,
 		Logger:             zap.NewNop(), // see note
 	})
-	// The check would write and delete a value before each order, which a crash leaves. An order begins with its lock, which
-	// is a write too.
+	// The check would write and delete a value before each order, and a crash would leave it.
+	// An order begins with its lock, which is a write too.
 	settings := certmagic.Config{OnEvent: m.note, Logger: zap.NewNop(), DisableStorageCheck: true}
 	// It would ask any address, without a time-out.
 	settings.OCSP.DisableStapling = true
@@ -134,7 +133,8 @@ func New(o Options) (*Manager, error) {
 		m.running.Wait()
 		go func() {
 			defer panics.Contain(panics.Task, nil)
-			m.cache.Stop() // it waits for what certmagic asks the authority, for minutes if that does not answer
+			// It waits for certmagic's requests: minutes, if the authority does not answer.
+			m.cache.Stop()
 		}()
 		if m.consul != nil {
 			m.consul.close()
@@ -208,19 +208,18 @@ func (m *Manager) Manage(names []string) error {
 	return nil
 }
 
-// Close ends orders and renewals. It does not wait for the authority. No file is created when it has returned. Certificate
-// may still be called. Close may be called again.
+// Close ends orders and renewals, without a wait for the authority. No file is created after it.
+// Certificate may still be called, and Close again.
 func (m *Manager) Close() { m.close() }
 
-// AwaitRecords waits, after Close, until the records of challenges are removed from DNS, or that has taken too long.
+// AwaitRecords waits, after Close, until challenges' records are removed from DNS, or time is up.
 func (m *Manager) AwaitRecords() {
 	if m.solver != nil {
 		m.solver.Await()
 	}
 }
 
-// Certificate returns the certificate in use for the name of a handshake. It waits for
-// nothing.
+// Certificate returns the certificate in use for the name of a handshake. It waits for nothing.
 func (m *Manager) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -325,7 +324,7 @@ func (m *Manager) record(name string, err error) {
 	}
 }
 
-// failure is the failure of an order. It is over when another certificate is in use: another replica may have ordered it.
+// failure is a failed order, until another certificate is in use: a replica may have ordered it.
 type failure struct {
 	err   error             // nil: it succeeded
 	inUse *x509.Certificate // nil: none

@@ -38,7 +38,7 @@ type consulStorage struct {
 	client      *consul.Client
 	prefix      string
 	cipher      *certificates.Cipher // nil: values are not encrypted
-	reading     [2]chan struct{}     // one element for each read in flight: outside of orders and renewals, and within
+	reading     [2]chan struct{}     // an element per read in flight: outside of orders, and within
 	loads       singleflight.Group   // outside of orders and renewals, by key
 	stopProbing func()
 
@@ -52,7 +52,7 @@ type consulStorage struct {
 func newConsulStorage(client *consul.Client, prefix string, cipher *certificates.Cipher, log zerolog.Logger) *consulStorage {
 	s := &consulStorage{
 		storage: storage{
-			place: "consul_kv:" + prefix, log: log, misfits: make(map[string]bool), changed: client.Changed,
+			location: "consul_kv:" + prefix, log: log, misfits: make(map[string]bool), changed: client.Changed,
 			final: func(err error) bool {
 				return errors.Is(err, certificates.ErrSealed)
 			},

@@ -28,11 +28,11 @@ type files struct {
 	closed  bool         // guarded by writing
 }
 
-// newFiles returns the storage in directory. copies: it has copies, for which no operation is repeated. The caller must call close.
+// newFiles returns the storage in directory until close. copies: no operation is repeated.
 func newFiles(directory string, copies bool, log zerolog.Logger) *files {
 	s := &files{
 		storage: storage{
-			place: directory, log: log, misfits: make(map[string]bool), changed: func() <-chan struct{} { return nil },
+			location: directory, log: log, misfits: make(map[string]bool), changed: func() <-chan struct{} { return nil },
 			final: func(error) bool { return copies },
 		},
 		FileStorage: certmagic.FileStorage{Path: directory}, held: semaphore.NewWeighted(math.MaxInt64),
@@ -73,7 +73,8 @@ func (s *files) Store(ctx context.Context, key string, value []byte) error {
 		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 			return err
 		}
-		return saved.Replace(name, value) // FileStorage.Store leaves what a crash has left, such as keys
+		// FileStorage.Store would keep what a crash leaves, such as keys.
+		return saved.Replace(name, value)
 	})
 }
 

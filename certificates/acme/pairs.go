@@ -57,7 +57,7 @@ func (m *Manager) Pairs() map[string]Pair {
 		}
 		var chain strings.Builder
 		for _, der := range c.Certificate {
-			_ = pem.Encode(&chain, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Builder takes all
+			_ = pem.Encode(&chain, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // cannot fail
 		}
 		pairs[name] = Pair{chain.String(), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))}
 	}

@@ -24,24 +24,24 @@ const (
 	maxPause   = 10 * time.Second
 )
 
-// storage is what a certmagic.Storage in Consul and one in files have in common. It is safe for concurrent use.
+// storage is the common part of the storages in Consul and in files. It is safe for concurrent use.
 //
-// Operations with a context of patiently, and all writes of values, are repeated until they succeed: certmagic would
-// give up an order if Consul is away, or a disk is full. Of a renewal it would throw away the new certificate, and delete what
-// it has written of it, in place of the old one.
+// Operations with a context of patiently, and all writes of values, are repeated until they
+// succeed. Else certmagic gives up an order while Consul is away, or a disk is full. A renewal
+// loses the new certificate, and deletes the part that is written in place of the old one.
 type storage struct {
-	place   string // for people
-	log     zerolog.Logger
-	final   func(error) bool       // a repetition does not help
-	changed func() <-chan struct{} // closed when operations should be repeated at once
-	ending  context.Context        // of the repetitions, and of waits for locks in files
-	end     context.CancelFunc
+	location string // for people
+	log      zerolog.Logger
+	final    func(error) bool       // a repetition does not help
+	changed  func() <-chan struct{} // closed when operations should be repeated at once
+	ending   context.Context        // of the repetitions, and of waits for locks in files
+	end      context.CancelFunc
 
 	mu sync.Mutex
 	// mu guards the fields below.
 	errs    [2]error        // of the last read and the last change; nil: it succeeded
-	misfits map[string]bool // keys of certificates that do not fit their private keys, and of damaged values
-	hung    time.Time       // when a read of once last failed after a long time; zero: an operation has succeeded since
+	misfits map[string]bool // keys of damaged values, and of certificates without a fitting key
+	hung    time.Time       // when a read of once failed late; zero: an operation succeeded since
 }
 
 // access is the kind of an operation. A token may be enough for one and not for the other.
@@ -91,9 +91,9 @@ func (s *storage) do(ctx context.Context, a access, operation func(context.Conte
 // errHung is the error of a read that is not tried.
 var errHung = errors.New("the storage does not answer")
 
-// once calls operation, a read outside of orders and renewals, for at most readTimeout. After one that has failed after a long
-// time, the others fail at once for readTimeout, or until an operation succeeds: certmagic reads one certificate after the other with a
-// lock that handshakes may wait for.
+// once calls operation, a read outside of orders and renewals, for at most readTimeout. After
+// a read that failed late, others fail at once for readTimeout, or until an operation succeeds:
+// certmagic reads certificates one by one, with a lock for which handshakes may wait.
 func (s *storage) once(ctx context.Context, operation func(context.Context) error) error {
 	s.mu.Lock()
 	hung := s.hung
@@ -120,12 +120,12 @@ func (s *storage) note(a access, err error) {
 	if s.errs[a] = err; err == nil {
 		s.hung = time.Time{}
 	}
-	now := errors.Join(s.errs[:]...)
+	after := errors.Join(s.errs[:]...)
 	s.mu.Unlock()
-	if now != nil && before == nil {
-		s.log.Warn().Err(err).Str("storage", s.place).Msg("acme: the storage cannot be used: certificates stay in use")
-	} else if now == nil && before != nil {
-		s.log.Info().Str("storage", s.place).Msg("acme: the storage can be used again")
+	if after != nil && before == nil {
+		s.log.Warn().Err(err).Str("storage", s.location).Msg("acme: the storage cannot be used: certificates stay in use")
+	} else if after == nil && before != nil {
+		s.log.Info().Str("storage", s.location).Msg("acme: the storage can be used again")
 	}
 }
 
@@ -136,11 +136,11 @@ func (s *storage) fault() error {
 	return errors.Join(s.errs[:]...)
 }
 
-// isCertificate reports whether a key is one of a certificate. The private key beside it ends with .key.
+// isCertificate reports whether a key is a certificate's. The private key beside it ends with .key.
 func isCertificate(key string) bool { return strings.HasSuffix(key, ".crt") }
 
-// isDecoded reports whether certmagic decodes the value of a key by itself: JSON of an account, beside a certificate, or of a
-// challenge, or the private key of an account.
+// isDecoded reports whether certmagic itself decodes the value of a key: JSON of an account,
+// a certificate or a challenge, or the private key of an account.
 func isDecoded(key string) bool {
 	return strings.HasSuffix(key, ".json") || strings.HasPrefix(key, "acme/") && strings.HasSuffix(key, ".key")
 }
@@ -165,12 +165,14 @@ func damage(key string, value []byte) error {
 	return nil
 }
 
-// whole returns what load returns for a key. A value that certmagic could not decode is not there: certmagic would give up the
-// name, or each order by the account, and write neither anew. A certificate that does not fit its private key is not there: a crash
-// between the writes of the two leaves it, and so do two replicas that write because one has lost its lock. certmagic
-// would neither use nor replace it. It orders what is not there, but looks again when it has the lock of the writes,
-// so a pair that is just being written costs no order. The same holds for one whose private key has been replaced
-// since it was read: certmagic reads that first, and would give up the name.
+// whole returns what load returns for a key, or that there is no value if certmagic could not
+// use it:
+//   - A value that it could not decode: it would give up the name, or each order by the account.
+//   - A certificate that does not fit its private key: it would neither use nor replace it. A crash
+//     between their writes leaves that, and so do two replicas of which one has lost its lock.
+//     certmagic looks again with the lock before it orders, so a pair that is being written costs
+//     no order.
+//   - A certificate whose private key was replaced after it was read: it would give up the name.
 func (s *storage) whole(ctx context.Context, key string, load func(context.Context, string) ([]byte, error)) ([]byte, error) {
 	value, err := load(ctx, key)
 	if err != nil {
@@ -182,7 +184,7 @@ func (s *storage) whole(ctx context.Context, key string, load func(context.Conte
 	lastRead, patient := ctx.Value(patience{}).(*sync.Map)
 	if !isCertificate(key) {
 		if patient && strings.HasSuffix(key, ".key") {
-			lastRead.Store(s.place+key, value)
+			lastRead.Store(s.location+key, value)
 		}
 		return value, nil
 	}
@@ -192,7 +194,7 @@ func (s *storage) whole(ctx context.Context, key string, load func(context.Conte
 		return nil, err
 	}
 	if patient {
-		if before, ok := lastRead.LoadAndDelete(s.place + privateKey); ok && !bytes.Equal(before.([]byte), private) {
+		if before, ok := lastRead.LoadAndDelete(s.location + privateKey); ok && !bytes.Equal(before.([]byte), private) {
 			return nil, fmt.Errorf("%s: %w: it has just been replaced", key, fs.ErrNotExist)
 		}
 	}
@@ -200,7 +202,7 @@ func (s *storage) whole(ctx context.Context, key string, load func(context.Conte
 	return s.fitting(key, value, misfit, "acme: a certificate does not fit its private key: it is not used, and ordered anew")
 }
 
-// fitting returns the value of a key, or with a misfit that it is not there. It logs the message when that begins.
+// fitting returns value, or that there is none, with a misfit; then it logs the message once.
 func (s *storage) fitting(key string, value []byte, misfit error, message string) ([]byte, error) {
 	s.mu.Lock()
 	before := s.misfits[key]
@@ -210,7 +212,7 @@ func (s *storage) fitting(key string, value []byte, misfit error, message string
 		return value, nil
 	}
 	if !before {
-		s.log.Warn().Err(misfit).Str("storage", s.place).Str("key", key).Msg(message)
+		s.log.Warn().Err(misfit).Str("storage", s.location).Str("key", key).Msg(message)
 	}
 	return nil, fmt.Errorf("%s: %w: %w", key, fs.ErrNotExist, misfit)
 }

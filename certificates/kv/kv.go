@@ -1,5 +1,5 @@
-// Package kv follows certificates in Consul's KV store: each prefix once, whoever uses it. What is in use
-// outlives the listeners, an outage of Consul and, with a copy in a directory, a restart.
+// Package kv follows certificates in Consul's KV store, each prefix once. What is in use outlives
+// the listeners, an outage of Consul and, with a copy in a directory, a restart.
 package kv
 
 import (
@@ -26,8 +26,8 @@ type Options struct {
 	Log     zerolog.Logger
 }
 
-// Manager has the certificates below prefixes, with one watch for each prefix in use. Its methods may be
-// called concurrently.
+// Manager has the certificates below prefixes, with one watch for each prefix in use. Its methods
+// may be called concurrently.
 type Manager struct {
 	options Options
 
@@ -38,14 +38,14 @@ type Manager struct {
 	restored map[string]certificates.InUse // of the old process, until Retain
 }
 
-// Prefix is the certificates below a prefix, and the watch of its keys. It is a certificates.Source.
+// Prefix, a certificates.Source, is the certificates below a prefix, and the watch of its keys.
 type Prefix struct {
 	*certificates.Collection
 	owner     *Manager
 	prefix    string
 	log       zerolog.Logger
 	copy      *certificates.Copy // nil: none
-	settled   chan struct{}      // closed when Consul has answered, this process or an earlier one, or refuses to
+	settled   chan struct{}      // closed when Consul has answered, to any process, or has refused
 	isSettled sync.Once
 	stop      func() // ends the watch, and waits for that; nil: it does not run
 
@@ -56,8 +56,8 @@ type Prefix struct {
 	saved   certificates.InUse // what copy has
 }
 
-// refusalsLimit is the number of consecutive refusals, over some 3 s, after which nobody waits for a prefix. An agent may not know
-// a new token at once.
+// refusalsLimit is how many consecutive refusals, over some 3 s, end the wait for a prefix.
+// An agent may not know a new token at once.
 const refusalsLimit = 6
 
 // New returns a Manager without prefixes.
@@ -243,8 +243,8 @@ func (m *Manager) Restore(all map[string]certificates.InUse) {
 	}
 }
 
-// Await waits until certificates are known, from Consul or from an earlier process, or Consul refuses them, at most until
-// expired gets a value or ctx ends, and reports whether that was before.
+// Await waits until certificates are known, from Consul or an earlier process, or Consul refuses
+// them. It reports false if expired gets a value or ctx ends before.
 func (p *Prefix) Await(ctx context.Context, expired <-chan time.Time) bool {
 	select {
 	case <-p.settled:

@@ -36,7 +36,7 @@ type authorities struct {
 // authority identifies a manager. It is comparable.
 type authority struct {
 	directory, email, storage, consulKV, encryptionKeys, ca string
-	dns                                                     string // the settings of DNS-01; "": without
+	dns                                                     string // of DNS-01; "": without
 	http                                                    bool   // HTTP-01 may be used
 }
 
@@ -47,7 +47,7 @@ type acmeUse struct {
 	http     bool // HTTP-01 may be used
 }
 
-// suits reports whether the use, nil for none, can be kept with the configuration c, in which its listener is unchanged.
+// suits reports whether the use, or nil, can stay with c, in which its listener is the same.
 func (u *acmeUse) suits(c *config.Config) bool {
 	return u == nil || u.http == mayUseHTTP(u.settings, c)
 }
@@ -55,7 +55,7 @@ func (u *acmeUse) suits(c *config.Config) bool {
 // covers reports whether a certificate that the listener gets by ACME is for a name.
 func (u *acmeUse) covers(name string) bool { return u.manages(name) || u.manages(acme.Wildcard(name)) }
 
-// manages reports whether the listener gets the certificate of a name, which may be a wildcard, by ACME.
+// manages reports whether the listener gets the certificate of a name, or wildcard, by ACME.
 func (u *acmeUse) manages(name string) bool {
 	return slices.ContainsFunc(u.settings.Names, func(n string) bool { return strings.EqualFold(n, name) })
 }
@@ -167,8 +167,8 @@ func (a *authorities) restore(pairs map[string]acme.Pair) {
 	}
 }
 
-// beginLocked gives a manager the certificates of the old process and of the managers: those of another directory only for names of
-// which there is none of its own.
+// beginLocked gives a manager the certificates of the old process and of the managers: those of
+// another directory only for names without one of its own.
 func (a *authorities) beginLocked(m *acme.Manager, directory string) {
 	m.Restore(pairsOf(directory, a.restored))
 	for key, own := range a.managers {
@@ -200,7 +200,7 @@ func pairsOf(directory string, pairs map[string]acme.Pair) map[string]acme.Pair 
 	return all
 }
 
-// mayUseHTTP reports whether HTTP-01 may be used: a listener of c serves HTTP without TLS, and no other challenge is wanted.
+// mayUseHTTP reports whether HTTP-01 may be used: without DNS-01, if a listener of c is plain HTTP.
 func mayUseHTTP(settings *config.ACME, c *config.Config) bool {
 	return settings.DNS == nil && slices.ContainsFunc(c.Listeners, func(l config.Listener) bool {
 		return l.TLS == nil && l.Protocol != config.ProtocolTCP

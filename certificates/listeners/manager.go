@@ -1,5 +1,5 @@
-// Package listeners has the TLS of the listeners for clients: certificates from files, from Consul and by ACME, and the
-// keys of session tickets. What is in use outlives the listeners, and passes on to a new process.
+// Package listeners has the TLS of listeners for clients: certificates from files, Consul and ACME,
+// and keys of session tickets. What is in use outlives the listeners, and a new process gets it.
 package listeners
 
 import (
@@ -23,7 +23,7 @@ type Options struct {
 	Wait   func() time.Duration      // of blocking queries
 	Copies string                    // the directory of copies of what Consul has; "": none
 	Others func() []certificates.Use // the uses of certificates by others than listeners
-	// Revoked is called after the lists of revoked certificates of a listener in use have changed. It must not call the Manager.
+	// Revoked is called after revoked certificates of listeners change. It must not call Manager.
 	Revoked func()
 	Log     zerolog.Logger
 }
@@ -50,7 +50,7 @@ func New(o Options) *Manager {
 	return m
 }
 
-// Use sets the TLS of the listeners in use; nil elements are listeners without. What others use stays until Retain.
+// Use sets the TLS of the listeners in use; nil: without TLS. What others use stays until Retain.
 func (m *Manager) Use(all []*TLS) {
 	m.set(slices.DeleteFunc(slices.Clone(all), func(t *TLS) bool { return t == nil }))
 	m.RotateKeys(time.Now())
@@ -75,7 +75,7 @@ func (m *Manager) Retain() {
 	m.kv.Retain(prefixes(m.used()))
 }
 
-// EndChallenges ends what obtains certificates: challenges cannot be answered any more. Those in use stay.
+// EndChallenges ends orders: challenges cannot be answered any more. Certificates in use stay.
 func (m *Manager) EndChallenges() { m.authorities.retain(nil) }
 
 // Close ends everything.
@@ -85,7 +85,7 @@ func (m *Manager) Close() {
 	m.authorities.removing.Wait()
 }
 
-// Obtain has certificates by ACME obtained and renewed from now on: the listeners answer challenges.
+// Obtain begins to obtain and renew certificates by ACME: the listeners answer challenges now.
 func (m *Manager) Obtain() {
 	m.obtaining.Lock()
 	defer m.obtaining.Unlock()
@@ -102,7 +102,7 @@ func (m *Manager) AnswerChallenge(host, path string) ([]byte, bool) {
 	return nil, false
 }
 
-// Await waits until the certificates of listeners, nil for the listeners in use, are known, at most for timeout.
+// Await waits, at most for timeout, for the certificates of listeners; nil: of those in use.
 func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) {
 	if all == nil {
 		all = m.used()
@@ -116,12 +116,12 @@ func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) 
 	awaitAll(ctx, prefixes(all), over)
 }
 
-// AwaitPrefixes waits until the certificates in Consul of the listeners in use are known, at most for timeout.
+// AwaitPrefixes waits, at most for timeout, for certificates in Consul of listeners in use.
 func (m *Manager) AwaitPrefixes(ctx context.Context, timeout time.Duration) {
 	awaitAll(ctx, prefixes(m.used()), time.After(timeout))
 }
 
-// Refresh makes new connections use the certificates as their sources have them now, also the ones of others.
+// Refresh makes new connections use the latest certificates of all sources, also of others.
 func (m *Manager) Refresh() {
 	for _, use := range m.uses() {
 		use.Refresh()

@@ -23,7 +23,7 @@ type TLS struct {
 	current atomic.Pointer[tls.Config] // with the certificates
 	user    string                     // for people: "listener …"
 	uses    []certificates.Use
-	pairs   []certificates.Source  // of uses, the ones with certificates of the listener, in order of preference
+	pairs   []certificates.Source  // of uses, those with the listener's certificates, best first
 	kv      []*kv.Prefix           // of pairs, the ones in Consul
 	ca      *certificates.Follower // of uses, the one of client_ca and client_crl; nil: none
 	tickets *certificates.Follower // of uses, the one of ticket_keys; nil: none
@@ -32,8 +32,8 @@ type TLS struct {
 	policy     certificates.Policy
 	clientAuth tls.ClientAuthType
 	protocols  []string // for ALPN
-	// revocations are asked about the clients of open connections. Those of the listener that had the socket before have the
-	// same.
+	// revocations are asked about the clients of open connections. A listener that gets the socket
+	// shares them.
 	revocations *atomic.Pointer[certificates.Revocations]
 
 	mu sync.Mutex
@@ -42,8 +42,8 @@ type TLS struct {
 	usedContents *certificates.Contents
 }
 
-// TLS returns the TLS of a listener of c; nil: it has none. It is not in use before Use. before is the TLS of the listener
-// whose socket it gets; nil: there is none.
+// TLS returns the TLS of a listener of c; nil: it has none. It is not in use before Use.
+// before is that of the listener whose socket it gets; nil: there is none.
 func (m *Manager) TLS(l config.Listener, c *config.Config, before *TLS) (*TLS, error) {
 	if l.TLS == nil {
 		return nil, nil
@@ -120,10 +120,10 @@ func (t *TLS) useTicketKeys(own *certificates.TicketKeys) {
 	own.Use(t.Config, ofFile)
 }
 
-// Revocations are the lists by which the clients of open connections are refused; nil: there are none.
+// Revocations are the lists that refuse clients of open connections; nil: there are none.
 func (t *TLS) Revocations() *certificates.Revocations { return t.revocations.Load() }
 
-// publish makes open connections use the lists of revoked certificates as they were last read, and reports whether it has changed them.
+// publish applies the revoked certificates as last read to open connections. It reports a change.
 func (t *TLS) publish() bool {
 	var lists *certificates.Revocations
 	if t.ca != nil {
@@ -132,8 +132,7 @@ func (t *TLS) publish() bool {
 	return t.revocations.Swap(lists) != lists
 }
 
-// Suits reports whether t can be kept with the configuration c, in which its listener is
-// unchanged.
+// Suits reports whether t can be kept with the configuration c, in which its listener is unchanged.
 func (t *TLS) Suits(c *config.Config) bool { return t == nil || t.acme.suits(c) }
 
 // update makes new connections use the certificates as they were last read.
@@ -176,8 +175,9 @@ func (t *TLS) update() {
 	t.current.Store(c)
 }
 
-// choose returns the certificate for a client: the first for the name that it requests that is valid now, else the first for the name, else the first.
-// nil: there is none. crypto/tls, which does not look at the clock, calls it only with a name; the default is its choice.
+// choose returns the certificate for a client: the first valid one for the requested name, else
+// the first for the name, else the first; nil: there is none. crypto/tls calls it only with a name,
+// and ignores the clock; the default is its choice.
 func choose(all []tls.Certificate, hello *tls.ClientHelloInfo, now time.Time) (chosen *tls.Certificate) {
 	if len(all) == 1 {
 		return &all[0] // as crypto/tls
@@ -203,7 +203,7 @@ func isValidAt(leaf *x509.Certificate, now time.Time) bool {
 	return !now.Before(leaf.NotBefore) && !now.After(leaf.NotAfter)
 }
 
-// isValid reports whether a certificate, nil for none, is valid now for the name that a client requests.
+// isValid reports whether a certificate, or nil, is valid now for the name that a client requests.
 func isValid(c *tls.Certificate, hello *tls.ClientHelloInfo, now time.Time) bool {
 	return c != nil && isValidAt(c.Leaf, now) && hello.SupportsCertificate(c) == nil
 }

@@ -14,8 +14,9 @@ import (
 	"github.com/libdns/libdns"
 )
 
-// A hook is a program of the operator's that makes and removes records: it gets "present" or "cleanup", the name of the
-// record with a dot at its end, and its value, as the hooks of lego do. There is no shell, and nothing of the environment but PATH.
+// A hook is an operator's program that makes and removes records, as the hooks of lego do.
+// Its arguments are "present" or "cleanup", the name of the record with a final dot, and its value.
+// There is no shell, and only PATH of the environment.
 type hook struct {
 	command []string // the path of the program, and its first arguments
 }
@@ -40,11 +41,11 @@ func (h hook) each(ctx context.Context, action, zone string, all []libdns.Record
 	return all, nil
 }
 
-// outputWait is how long the output of a program that has ended may stay open: what it has started may hold it.
+// outputWait bounds the wait for the output of a program that has ended: its children may hold it.
 const outputWait = time.Second
 
-// run runs the program until it ends, or kills it with all of its process group when ctx ends. The error has the end of
-// what it has written.
+// run runs the program until it ends. When ctx ends, it kills the program's process group.
+// The error has the end of the output.
 func (h hook) run(ctx context.Context, arguments ...string) error {
 	written := new(output)
 	command := exec.CommandContext(ctx, h.command[0], append(h.command[1:len(h.command):len(h.command)], arguments...)...)

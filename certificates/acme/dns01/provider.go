@@ -23,7 +23,7 @@ const (
 	Exec       = "exec"    // a program of the operator's
 )
 
-// A Provider makes and removes records. Its files are read for each of them, so a changed secret is used at once.
+// A Provider makes and removes records. Each time it reads its files, so a changed secret counts.
 type Provider struct {
 	Name string `key:"provider" required:"yes" oneof:"cloudflare|rfc2136|exec"`
 	// TokenFile has a token of the API of Cloudflare.
@@ -35,7 +35,7 @@ type Provider struct {
 	Command []string `key:"command"`
 }
 
-// records makes and removes records of a zone. It may be called concurrently. A call ends soon after its context.
+// records makes and removes records of a zone, also concurrently, and ends soon after its context.
 type records interface {
 	libdns.RecordAppender
 	libdns.RecordDeleter

@@ -24,7 +24,7 @@ const (
 	maxAliases = 8
 )
 
-// A resolver asks name servers, "host:port", in their order. Names are in lower case, and without the dot at their end.
+// A resolver asks name servers, "host:port", in order. Names: in lower case, without a final dot.
 type resolver []string
 
 // newResolver returns the resolver with these servers; none: those of the system.
@@ -81,12 +81,12 @@ func exchange(ctx context.Context, network, server string, message *dns.Msg) (*d
 	return answer, err
 }
 
-// isName reports whether a name, which comes from DNS, may be passed on: to a program, in a file of a zone.
+// isName reports whether a name from DNS may be passed on to a program, or into a zone file.
 func isName(name string) bool { return len(name) <= 253 && namePattern.MatchString(name) }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9_][a-z0-9._-]*$`)
 
-// target returns the name to which the CNAME records of a name lead: its owner may have delegated it.
+// target returns the name at the end of a name's CNAME records: the owner may have delegated it.
 func (r resolver) target(ctx context.Context, name string) (string, error) {
 	for range maxAliases + 1 {
 		answer, err := r.ask(ctx, name, dns.TypeCNAME)
@@ -115,7 +115,8 @@ func (r resolver) zone(ctx context.Context, name string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		for _, record := range slices.Concat(answer.Answer, answer.Ns) { // a name that is no zone: the zone above it
+		// For a name that is no zone, the answer has the zone above it.
+		for _, record := range slices.Concat(answer.Answer, answer.Ns) {
 			zone := normal(record.Header().Name)
 			if record.Header().Rrtype == dns.TypeSOA && zone != "" && (zone == at || strings.HasSuffix(at, "."+zone)) {
 				return zone, nil
@@ -179,8 +180,8 @@ func (r resolver) addresses(ctx context.Context, name string) (all []string, err
 	return all, nil
 }
 
-// lack returns why not all servers have a record yet; nil: they have. A server that does not answer does not count, if another one
-// does: an authority asks another one too.
+// lack returns why not all servers have a record yet; nil: they have. A silent server does not
+// count if another one answers: an authority asks another one too.
 func lack(ctx context.Context, servers []nameServer, name, value string) error {
 	answered := false
 	var errs []error

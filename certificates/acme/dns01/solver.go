@@ -1,5 +1,6 @@
-// Package dns01 answers the challenge DNS-01 of ACME (RFC 8555, section 8.4), which proves wildcards too: it makes a record in DNS, by
-// the API of a provider, at a name server (RFC 2136) or by a program, waits until the name servers have it, and removes it.
+// Package dns01 answers the challenge DNS-01 of ACME (RFC 8555, section 8.4), which proves
+// wildcards too. It makes a record by a provider's API, at a name server (RFC 2136) or by a
+// program, waits until the name servers have it, and removes it.
 package dns01
 
 import (
@@ -16,7 +17,7 @@ import (
 )
 
 const (
-	// lifeOfRecords is their TTL: caches must not keep them longer than an order takes. No provider has a higher minimum.
+	// lifeOfRecords is their TTL, no longer than an order takes. No provider has a higher minimum.
 	lifeOfRecords = time.Minute
 	// The pause between two looks for a record doubles from firstPause to maxPause.
 	firstPause = 250 * time.Millisecond
@@ -52,7 +53,7 @@ type Solver struct {
 
 // A record answers a challenge.
 type record struct {
-	name  string // where it is, without a dot at its end: other than the name of the challenge if that is an alias
+	name  string // without a final dot; the target, if the name of the challenge is an alias
 	zone  string
 	value string
 	made  libdns.Record // nil: the provider was not asked
@@ -214,7 +215,7 @@ func (s *Solver) endLocked() {
 	}
 }
 
-// Close makes further orders fail. The contexts of those under way must have ended: their records are removed.
+// Close makes further orders fail. Those under way must have ended: their records are removed.
 func (s *Solver) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
