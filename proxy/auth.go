@@ -21,7 +21,7 @@ const maxAuthFields = 80
 
 // askAuthServer asks the authentication server of the route whether the request is allowed.
 func askAuthServer(x *exchange) *refusal.Refusal {
-	if x.route.actions == nil || x.route.actions.ForwardAuth == nil {
+	if x.route.actions.ForwardAuth == nil {
 		return nil
 	}
 	f := x.route.actions.ForwardAuth
@@ -166,7 +166,7 @@ const verifyTimeout = 5 * time.Second
 
 // requirePassword refuses requests without a password of a user of the route. user becomes the user's name.
 func requirePassword(x *exchange) *refusal.Refusal {
-	if x.route.actions == nil || x.route.actions.BasicAuth == nil {
+	if x.route.actions.BasicAuth == nil {
 		return nil
 	}
 	users := x.route.actions.BasicAuth
@@ -212,7 +212,7 @@ func credentials(head *http1.RequestHead, b []byte) (name, password string, ok b
 // requireToken refuses requests without a token that the route allows, and those over a rate limit by a claim of it. user
 // becomes the token's subject, and peers get fields from its claims.
 func requireToken(x *exchange) *refusal.Refusal {
-	if x.route.actions == nil || x.route.actions.JWT == nil {
+	if x.route.actions.JWT == nil {
 		return nil
 	}
 	rules := x.route.actions.JWT

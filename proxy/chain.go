@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"slices"
 
 	"sluice/balancer"
@@ -12,7 +13,7 @@ import (
 // take takes a way: what follows is done with its service and its actions. It may be a call of gRPC for one service, with a
 // deadline, and not for another one.
 func (x *chosenRoute) take(way *route.Route) *refusal.Refusal {
-	x.way, x.service, x.actions = way, way.Service, way.Actions
+	x.way, x.service, x.actions = way, way.Service, cmp.Or(way.Actions, noActions)
 	x.decideFor(x.service)
 	return x.request.setDeadline()
 }
@@ -61,12 +62,10 @@ func followChain(x *exchange) *refusal.Refusal {
 	if r := x.route.take(way); r != nil {
 		return r
 	}
-	if x.route.actions == nil && len(x.route.target) > 0 {
-		x.route.actions = noActions // what writes the head edits it only with actions
-	}
 	return keepForMaintenance(x)
 }
 
+// noActions are those of a route without any, and of a request without a route.
 var noActions = new(route.Actions)
 
 // sentFields is a request with the fields that peers get by its route, so that a client cannot have a branch by a field
@@ -77,9 +76,6 @@ type sentFields struct {
 }
 
 func (s *sentFields) Field(name string, from int) (value []byte, next int) {
-	if s.by.actions == nil {
-		return s.Request.Field(name, from)
-	}
 	return s.by.actions.RequestHeaders.Field((*authorizedFields)(s.by), s.by, name, from)
 }
 

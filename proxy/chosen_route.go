@@ -20,7 +20,7 @@ type chosenRoute struct {
 	way        *route.Route    // what the discovery chain of its service leads to; without one, matched itself
 	splitter   *route.Weighted // what has chosen way; nil: it is not one of several
 	service    *route.Service
-	actions    *route.Actions // of way; nil: none
+	actions    *route.Actions // of way
 	target     []byte         // after the edits of the path; empty: as the client sent it
 	authorized []byte         // field lines from the claims of the token and of the authentication server
 	user       string         // who sent the request, if the route authenticates

@@ -47,7 +47,7 @@ func answerPreflight(x *request, c *route.CORS) *refusal.Refusal {
 
 // withCORS returns r with the fields of CORS: a page must be able to read why sluice has refused its request.
 func withCORS(r *refusal.Refusal, x *chosenRoute) *refusal.Refusal {
-	if x.actions == nil || x.actions.CORS == nil {
+	if x.actions.CORS == nil {
 		return r
 	}
 	c := x.actions.CORS

@@ -20,7 +20,7 @@ func (x *answer) writeResponseHead(text []byte) error {
 	a := x.route.actions
 	_, varies := pageForPeer(x) // other clients get a page
 	varies = varies && len(x.response.Fields()) < x.response.MaxFields()
-	if a != nil && (varies || !a.ResponseHeaders.Empty()) {
+	if varies || !a.ResponseHeaders.Empty() {
 		memory := socket.RequestBuffers.Get().(*socket.Buffer)
 		defer socket.RequestBuffers.Put(memory)
 		line, fields := http1.CutLine(text)
@@ -35,7 +35,7 @@ func (x *answer) writeResponseHead(text []byte) error {
 			return http1.ErrResponseTooLong
 		}
 	}
-	if a != nil && a.Compress != nil {
+	if a.Compress != nil {
 		memory := socket.RequestBuffers.Get().(*socket.Buffer)
 		defer socket.RequestBuffers.Put(memory)
 		compressed, ok := x.compress(memory.Bytes[:0], text)
@@ -139,10 +139,7 @@ func (x *chosenRoute) dropsOfTrailer(line []byte, to reserved.Direction) bool {
 		return true
 	}
 	a := x.actions
-	switch {
-	case a == nil:
-		return false
-	case to == reserved.ToClients:
+	if to == reserved.ToClients {
 		return drops(&a.ResponseHeaders, line)
 	}
 	return drops(&a.RequestHeaders, line) || drops(&a.Authorized, line)

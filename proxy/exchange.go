@@ -37,7 +37,7 @@ func newExchange() *exchange {
 // link lets the parts of a new exchange know those before them.
 func (x *exchange) link() {
 	request, route, body := &x.request, &x.route, &x.body
-	route.request, route.sent = request, sentFields{request, route}
+	route.request, route.sent, route.actions = request, sentFields{request, route}, noActions
 	body.request, body.route, body.upload.body = request, route, body
 	x.tries.request, x.tries.route, x.tries.body = request, route, body
 	x.answer.request, x.answer.route, x.answer.body, x.answer.tries = request, route, body, &x.tries
@@ -56,7 +56,7 @@ func (x *exchange) begin() {
 	x.request.chooseRequestID()
 	x.request.beginTrace()
 
-	x.route.matched, x.route.divided, x.route.way, x.route.splitter, x.route.service, x.route.actions = nil, nil, nil, nil, nil, nil
+	x.route.matched, x.route.divided, x.route.way, x.route.splitter, x.route.service, x.route.actions = nil, nil, nil, nil, nil, noActions
 	x.route.target, x.route.authorized, x.route.stripped, x.route.user = x.route.target[:0], x.route.authorized[:0], false, ""
 	x.route.query, x.route.newClient, x.route.charged = balancer.Query{}, 0, x.route.charged[:0]
 
@@ -78,7 +78,7 @@ func (x *exchange) begin() {
 func (x *exchange) close() {
 	x.body.dropBody(x.request.client)
 	x.request.client, x.route.matched, x.route.divided, x.route.way, x.route.splitter = nil, nil, nil, nil, nil
-	x.route.service, x.route.actions, x.tries.token = nil, nil, balancer.Token{}
+	x.route.service, x.route.actions, x.tries.token = nil, noActions, balancer.Token{}
 	clear(x.route.charged[:cap(x.route.charged)])
 	x.request.routing, x.request.requestID, x.tries.held, x.tries.attempts = nil, nil, nil, attempt.Loop{}
 	x.tries.tried.clear()

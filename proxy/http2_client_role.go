@@ -65,7 +65,7 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 	s.prepare()
 	x := s.exchange
 	switch bytes := h.Fields.RequestBytes(); {
-	case bytes > int(s.options.Limits.HeadBytes):
+	case bytes > int(s.client.options.Limits.HeadBytes):
 		s.refused = http1.ErrHeadTooLong
 		x.request.noteKind(h.Fields.Find(":method"), h.Fields.Find("content-type"))
 	case bytes > len(x.request.in):
@@ -86,16 +86,16 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 			s.expected = h.Fields.ContentLength()
 		}
 	}
-	s.OpenLocked(id)
+	s.stream.OpenLocked(id)
 	h.idle = false
 	if ends {
-		s.EndReceivedLocked()
+		s.stream.EndReceivedLocked()
 	}
 	if len(h.Streams) == 1 && !h.partial {
 		h.armLocked()
 	}
-	if reached := h.conn.lifetime.Begin(s.server.sweeper, &s.options.Connections); reached != socket.LimitNone {
-		s.server.ended.count(reached)
+	if reached := h.conn.lifetime.Begin(s.client.server.sweeper, &s.client.options.Connections); reached != socket.LimitNone {
+		s.client.server.ended.count(reached)
 		h.announceGoAwayLocked()
 	}
 	h.startLocked(s)
@@ -190,15 +190,15 @@ func (s *http2Stream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 		return tooLong
 	}
 	if !ends || s.connect || s.expected > 0 || h.Fields.RequestBytes() > maxTrailerBytes {
-		return h.FaultLocked(&s.Stream, http2.ProtocolError, socket.ErrClosedEarly)
+		return h.FaultLocked(&s.stream, http2.ProtocolError, socket.ErrClosedEarly)
 	}
 	trailer, err := h.Fields.AppendTrailer(nil)
 	if err != nil {
-		return h.FaultLocked(&s.Stream, http2.ProtocolError, socket.ErrClosedEarly)
+		return h.FaultLocked(&s.stream, http2.ProtocolError, socket.ErrClosedEarly)
 	}
 	s.trailer = trailer
-	s.EndReceivedLocked()
-	s.Wake()
+	s.stream.EndReceivedLocked()
+	s.stream.Wake()
 	return nil
 }
 
@@ -216,9 +216,9 @@ func (s *http2Stream) OnData(n int, ends bool) error {
 // OnReset implements [http2.StreamRole].
 func (s *http2Stream) OnReset(http2.ErrorCode) *http2.Error {
 	h := s.conn
-	s.server.http2.resetsReceived.Add(1)
-	s.StopLocked(socket.ErrClosedEarly)
-	if early := !s.answered && s.server.sweeper.Now()-s.opened < int64(http2EarlyReset); early && h.resets.Add(1) > http2Resets {
+	s.client.server.http2.resetsReceived.Add(1)
+	s.stream.StopLocked(socket.ErrClosedEarly)
+	if early := !s.answered && s.client.server.sweeper.Now()-s.opened < int64(http2EarlyReset); early && h.resets.Add(1) > http2Resets {
 		return errResets
 	}
 	return nil
@@ -226,16 +226,16 @@ func (s *http2Stream) OnReset(http2.ErrorCode) *http2.Error {
 
 // OnStop implements [http2.StreamRole].
 func (s *http2Stream) OnStop() {
-	s.shed.Store(s.Err == http2.ErrNoMemory)
-	if !s.options.KeepForGoneClients || s.shed.Load() {
-		s.Gone.Store(true)
+	s.client.shed.Store(s.stream.Err == http2.ErrNoMemory)
+	if !s.client.options.KeepForGoneClients || s.client.shed.Load() {
+		s.client.Gone.Store(true)
 	}
 	if s.pending { // there is no work to wait for
 		h := s.conn
 		h.pending = slices.DeleteFunc(h.pending, func(other *http2Stream) bool { return other == s })
 		s.pending = false
 		s.release()
-		s.CloseLocked()
+		s.stream.CloseLocked()
 		h.free = append(h.free, s)
 	}
 }
@@ -247,9 +247,9 @@ func (s *http2Stream) Patience(moved bool) time.Duration {
 		if moved {
 			s.inTunnel.Touch()
 		}
-		return s.inTunnel.Left(s.server.sweeper.Exact())
+		return s.inTunnel.Left(s.client.server.sweeper.Exact())
 	case moved:
-		return s.options.Timeouts.Write
+		return s.client.options.Timeouts.Write
 	}
 	return 0
 }

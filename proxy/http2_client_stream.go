@@ -20,8 +20,8 @@ import (
 // reused for later streams of the connection. All of a connection but one count as
 // connections for the limits of the server: a request takes as much memory.
 type http2Stream struct {
-	client
-	http2.Stream
+	client   client
+	stream   http2.Stream
 	conn     *http2ClientConn
 	exchange *exchange
 
@@ -63,8 +63,8 @@ func (h *http2ClientConn) takeStreamLocked() *http2Stream {
 		},
 		conn: h,
 	}
-	s.downstream, s.Presence, s.onServe = s, s, s.serve
-	s.Init(&h.Conn, s, &s.SweepEntry, c.Shard)
+	s.client.downstream, s.client.Presence, s.onServe = s, s, s.serve
+	s.stream.Init(&h.Conn, s, &s.client.SweepEntry, c.Shard)
 	return s
 }
 
@@ -92,20 +92,20 @@ func (h *http2ClientConn) dropFreeLocked() {
 
 // dropLocked releases a stream that is not used again.
 func (h *http2ClientConn) dropLocked(s *http2Stream) {
-	s.Remove()
+	s.client.Remove()
 	if h.counted--; h.counted > 0 {
-		s.server.admission.leave(s.remote)
-		s.server.streamMemory.Give(h.block, http2StreamBytes)
+		s.client.server.admission.leave(s.client.remote)
+		s.client.server.streamMemory.Give(h.block, http2StreamBytes)
 	}
 }
 
 // prepare makes s ready for another request.
 func (s *http2Stream) prepare() {
-	s.opened = s.server.sweeper.Now()
+	s.opened = s.client.server.sweeper.Now()
 	s.answered, s.trailer, s.expected = false, nil, -1
 	s.refused, s.connect = nil, false
-	s.Gone.Store(false)
-	s.shed.Store(false)
+	s.client.Gone.Store(false)
+	s.client.shed.Store(false)
 	s.exchange = streamExchanges.Get().(*exchange)
 	s.exchange.request.open(&s.client)
 }
@@ -171,7 +171,7 @@ func (s *http2Stream) scan() error {
 	}
 	end := n + int(length)
 	for last := false; !last; {
-		if err := s.awaitBody(&x.body.buffers, s.options.Timeouts.Body); err != nil {
+		if err := s.awaitBody(&x.body.buffers, s.client.options.Timeouts.Body); err != nil {
 			return err
 		}
 		if x.request.end == len(x.request.in) && x.request.end < end { // not before there are bytes
@@ -195,32 +195,34 @@ const firstMessageWait = 5 * time.Millisecond
 func (s *http2Stream) wholeBody() int64 {
 	var none socket.Buffers
 	whole := int64(-1)
-	s.Wait(&none, func() bool {
-		length := s.Body.Length()
-		if s.Received && !s.Stopped && len(s.trailer) == 0 {
+	s.stream.Wait(&none, func() bool {
+		length := s.stream.Body.Length()
+		if s.stream.Received && !s.stream.Stopped && len(s.trailer) == 0 {
 			whole = int64(length)
 		}
-		return s.Received || s.Stopped || length > 0
+		return s.stream.Received || s.stream.Stopped || length > 0
 	}, http2.Wakes{Patience: firstMessageWait})
 	return whole
 }
 
 // awaitBody waits for a part of the body, or its end. While it waits, b is given back.
 func (s *http2Stream) awaitBody(b *socket.Buffers, timeout time.Duration) error {
-	s.Arm(s.server.sweeper, timeout)
-	defer s.Disarm()
-	return s.Wait(b, s.bodyArrived, http2.Wakes{})
+	s.client.Arm(s.client.server.sweeper, timeout)
+	defer s.client.Disarm()
+	return s.stream.Wait(b, s.bodyArrived, http2.Wakes{})
 }
 
 // bodyArrived reports whether takeBody has something, or the end, of a stream that goes on.
-func (s *http2Stream) bodyArrived() bool { return !s.Stopped && (s.Received || !s.Body.Empty()) }
+func (s *http2Stream) bodyArrived() bool {
+	return !s.stream.Stopped && (s.stream.Received || !s.stream.Body.Empty())
+}
 
 // takeBody moves bytes of the body that have arrived to b, and returns their number. At
 // the end it also returns the trailer section.
 func (s *http2Stream) takeBody(b []byte) (n int, last bool, trailer []byte) {
 	s.conn.Mu.Lock()
 	defer s.conn.Mu.Unlock()
-	n, last = s.TakeLocked(b)
+	n, last = s.stream.TakeLocked(b)
 	return n, last, s.trailer
 }
 
@@ -230,9 +232,9 @@ func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
 	s.conn.Mu.Lock()
 	defer s.conn.Mu.Unlock()
 	s.answered = s.answered || len(head) > 0 && !s.exchange.answer.response.Interim()
-	err := s.SendLocked(head, data, trailer, ends)
+	err := s.stream.SendLocked(head, data, trailer, ends)
 	if err == os.ErrDeadlineExceeded {
-		s.ResetLocked(http2.Cancel, socket.ErrClosedEarly)
+		s.stream.ResetLocked(http2.Cancel, socket.ErrClosedEarly)
 		return socket.ErrClosedEarly
 	}
 	return err
@@ -241,24 +243,24 @@ func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
 // end ends the stream after its request was served.
 func (s *http2Stream) end() {
 	h := s.conn
-	s.Disarm()
+	s.client.Disarm()
 	h.Mu.Lock()
 	defer h.Mu.Unlock()
 	switch {
-	case s.Stopped:
-	case s.inTunnel != nil && (!s.Sent || !s.Received): // RFC 8441, section 5
-		s.ResetLocked(http2.Cancel, socket.ErrClosedEarly)
-	case !s.Sent: // the response is incomplete
-		s.ResetLocked(http2.InternalError, socket.ErrClosedEarly)
-	case !s.Received: // the rest of the request is not needed
-		s.ResetLocked(http2.NoError, socket.ErrClosedEarly)
+	case s.stream.Stopped:
+	case s.inTunnel != nil && (!s.stream.Sent || !s.stream.Received): // RFC 8441, section 5
+		s.stream.ResetLocked(http2.Cancel, socket.ErrClosedEarly)
+	case !s.stream.Sent: // the response is incomplete
+		s.stream.ResetLocked(http2.InternalError, socket.ErrClosedEarly)
+	case !s.stream.Received: // the rest of the request is not needed
+		s.stream.ResetLocked(http2.NoError, socket.ErrClosedEarly)
 	default:
 		h.resets.Add(-1)
 	}
 	s.inTunnel = nil
-	s.CloseLocked()
+	s.stream.CloseLocked()
 	h.MayHold(h.Held)
-	s.Resume()
+	s.client.Resume()
 	if h.Err != nil || s.failed {
 		h.dropLocked(s)
 	} else {
@@ -271,7 +273,7 @@ func (s *http2Stream) end() {
 	}
 	if len(h.Streams) > 0 {
 		if !h.partial && h.goAway != goAwayAnnounced {
-			h.conn.Arm(s.server.sweeper, idleSetDelay) // to drop the unused streams
+			h.conn.Arm(s.client.server.sweeper, idleSetDelay) // to drop the unused streams
 		}
 		return
 	}

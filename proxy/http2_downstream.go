@@ -23,7 +23,7 @@ func (s *http2Stream) closeAfterAnswer() {}
 
 // ReadBody implements source.
 func (s *http2Stream) ReadBody(b *socket.Buffers, _ bool) (transfer.Piece, error) {
-	timeout := s.options.Timeouts.Body
+	timeout := s.client.options.Timeouts.Body
 	if x := s.exchange; x.request.standing.grpc {
 		timeout = max(timeout, x.route.service.Timeouts.Tunnel) // a stream of gRPC may be silent as long as a tunnel
 	}
@@ -51,7 +51,7 @@ func (s *http2Stream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 	b.Out = head[:0]
 	var trailer []byte
 	if p.Last && s.exchange.request.head.TETrailers {
-		trailer = http2.AppendTrailer(nil, p.Trailer, s.ID)
+		trailer = http2.AppendTrailer(nil, p.Trailer, s.stream.ID)
 	}
 	switch {
 	case len(trailer) > 0:
@@ -84,7 +84,7 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 			out = http2.AppendFieldLine(out, line)
 		}
 	}
-	return http2.EndFieldBlock(out, start, s.ID, false)
+	return http2.EndFieldBlock(out, start, s.stream.ID, false)
 }
 
 // appendFields appends room for the header of a frame and the field block of the
@@ -103,7 +103,7 @@ func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 		}
 		out = http2.AppendField(out, f.FieldName(text), f.Value(text))
 	}
-	if hsts := s.listener.StrictTransportSecurity; hsts != "" && !head.Interim() {
+	if hsts := s.client.listener.StrictTransportSecurity; hsts != "" && !head.Interim() {
 		var memory [128]byte
 		out = http2.AppendField(out, hstsName, append(memory[:0], hsts...))
 	}
@@ -136,12 +136,12 @@ func (s *http2Stream) writeAnswer(text, body []byte) error {
 	if len(body) == 0 {
 		body = text[n:]
 	}
-	out := http2.EndFieldBlock(s.appendFields(text[len(text):], text, true), 0, s.ID, len(body) == 0)
+	out := http2.EndFieldBlock(s.appendFields(text[len(text):], text, true), 0, s.stream.ID, len(body) == 0)
 	return s.send(out, body, nil, true)
 }
 
 // waited implements downstream.
-func (s *http2Stream) waited() bool { return s.Delayed }
+func (s *http2Stream) waited() bool { return s.stream.Delayed }
 
 // isWhole implements downstream. A trailer section may follow, for a client that accepts one.
 func (s *http2Stream) isWhole(sent int64) bool {
@@ -155,14 +155,14 @@ func (s *http2Stream) cut(int64) {}
 
 // IsGone implements downstream.
 func (s *http2Stream) IsGone() bool {
-	if s.Gone.Load() {
+	if s.client.Gone.Load() {
 		return true
 	}
 	c := s.conn.conn
 	if !c.IsGone() {
 		return false
 	}
-	s.Gone.Store(true)
+	s.client.Gone.Store(true)
 	s.conn.wakeReader() // its end may have arrived together with the last frames
 	return true
 }

@@ -11,7 +11,7 @@ import (
 // tunnel implements downstream.
 func (s *http2Stream) tunnel(t *socket.Tunnel) (end socket.TunnelEnd, early []byte) {
 	s.inTunnel = t
-	return socket.TunnelEnd{Stream: s, Entry: &s.SweepEntry}, nil
+	return socket.TunnelEnd{Stream: s, Entry: &s.client.SweepEntry}, nil
 }
 
 // SendTunnel implements tunnelStream: the client's windows allow it.
@@ -20,8 +20,8 @@ func (s *http2Stream) SendTunnel(b []byte, ends bool) error { return s.send(nil,
 // AwaitTunnel implements tunnelStream.
 func (s *http2Stream) AwaitTunnel() error {
 	var none socket.Buffers
-	defer s.Disarm()
-	return s.Wait(&none, s.bodyArrived, http2.Wakes{})
+	defer s.client.Disarm()
+	return s.stream.Wait(&none, s.bodyArrived, http2.Wakes{})
 }
 
 // TakeTunnel implements tunnelStream.

@@ -18,17 +18,15 @@ func (x *chosenRoute) errorPage(status int, json bool) *route.Page {
 	if status < 400 {
 		return nil
 	}
-	if x.actions != nil {
-		if page := x.actions.ErrorPages.Of(status, false, json); page != nil {
-			return page
-		}
+	if page := x.actions.ErrorPages.Of(status, false, json); page != nil {
+		return page
 	}
 	return x.request.client.listener.routing().ErrorPages.Of(status, false, json)
 }
 
 // answerDirectly answers the requests of a route that does.
 func answerDirectly(x *exchange) *refusal.Refusal {
-	if x.route.actions == nil || x.route.actions.DirectResponse == nil {
+	if x.route.actions.DirectResponse == nil {
 		return nil
 	}
 	d := x.route.actions.DirectResponse
@@ -57,7 +55,7 @@ func answerDirectly(x *exchange) *refusal.Refusal {
 // pageForPeer returns the page that the client gets in place of the body of the peer's answer; nil: none. varies: that
 // depends on whether the client asks for JSON.
 func pageForPeer(x *answer) (page *route.Page, varies bool) {
-	if x.route.actions == nil || x.route.actions.ErrorPages == nil || x.response.Status < 400 || x.request.standing.grpc {
+	if x.route.actions.ErrorPages == nil || x.response.Status < 400 || x.request.standing.grpc {
 		return nil, false
 	}
 	if len(x.response.Fields())+len(x.route.actions.ResponseHeaders.Added) > maxPeerFields {

@@ -75,7 +75,7 @@ func endLoops(x *exchange) *refusal.Refusal {
 
 // limitRate refuses requests over the rate limit of the route.
 func limitRate(x *exchange) *refusal.Refusal {
-	if x.route.actions == nil || x.route.actions.RateLimit == nil || x.route.actions.RateLimit.Claim != nil { // see requireToken
+	if x.route.actions.RateLimit == nil || x.route.actions.RateLimit.Claim != nil { // see requireToken
 		return nil
 	}
 	limit := x.route.actions.RateLimit
@@ -159,7 +159,7 @@ func (x *chosenRoute) redirect(b []byte) *refusal.Refusal {
 // bodyLimit returns the most bytes that the request's body may have; 0: any number.
 func (x *chosenRoute) bodyLimit() int64 {
 	limit := int64(x.request.client.options.Limits.BodyBytes)
-	if x.actions != nil && x.actions.BodyLimit > 0 && (limit == 0 || x.actions.BodyLimit < limit) {
+	if x.actions.BodyLimit > 0 && (limit == 0 || x.actions.BodyLimit < limit) {
 		return x.actions.BodyLimit
 	}
 	return limit

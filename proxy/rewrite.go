@@ -15,7 +15,7 @@ import (
 // may overwrite x.From. The error is http1.ErrHeadTooLong.
 func (x *tries) writeRequestHead() error {
 	x.body.buffers.Borrow()
-	if x.route.actions == nil {
+	if x.route.actions == noActions && len(x.route.target) == 0 {
 		x.body.buffers.Out = x.appendRequestHead(x.body.buffers.Out[:0])
 		return nil
 	}

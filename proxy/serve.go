@@ -125,7 +125,6 @@ func restrictClients(x *exchange) *refusal.Refusal {
 	switch {
 	case s.revoked:
 		return refusal.Revoked
-	case a == nil:
 	case a.Access != nil && !a.Access.Allows(s.client):
 		return refusal.ClientDenied
 	case a.CORS != nil && isPreflight(&x.request):
@@ -159,9 +158,6 @@ func refuseOver(wait time.Duration) *refusal.Refusal {
 // (edit.go).
 func editTarget(x *exchange) *refusal.Refusal {
 	a, b := x.route.actions, x.request.bytes()
-	if a == nil {
-		return nil
-	}
 	if !a.Path.Empty() {
 		var r *refusal.Refusal
 		if x.route.stripped, r = x.route.editPath(&a.Path, b); r != nil {
@@ -184,9 +180,6 @@ func editTarget(x *exchange) *refusal.Refusal {
 // limitBody refuses a body that is known to be longer than the route allows. See upload for the
 // others.
 func limitBody(x *exchange) *refusal.Refusal {
-	if x.route.actions == nil {
-		return nil
-	}
 	if limit := x.route.actions.BodyLimit; limit > 0 && max(x.request.head.ContentLength, int64(x.request.bodyLength)) > limit {
 		return refusal.Of(http1.ErrBodyTooLong)
 	}
@@ -207,9 +200,7 @@ func choosePeers(x *exchange) *refusal.Refusal {
 
 // shed refuses the request before any of its body is read, if its service is overloaded.
 func shed(x *exchange) *refusal.Refusal {
-	if x.route.actions != nil {
-		x.route.query.Criticality = x.route.actions.Criticality
-	}
+	x.route.query.Criticality = x.route.actions.Criticality
 	if x.route.service.Pool.Sheds(&x.route.query) {
 		return refusal.Overload
 	}

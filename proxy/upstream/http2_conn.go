@@ -53,8 +53,8 @@ const (
 
 // An http2Conn is an HTTP/2 connection to a peer, an [http2.Conn] in the role of the client.
 type http2Conn struct {
-	http2.Conn
-	socket.SweepEntry
+	protocol  http2.Conn
+	entry     socket.SweepEntry
 	transport *http2Transport
 	wire      socket.Wire
 	agreed    agreement
@@ -88,49 +88,49 @@ func newHTTP2Conn(t *http2Transport, w socket.Wire, agreed agreement, deadline i
 		settled: make(chan struct{}), changed: now, heard: now,
 		lifetime: socket.NewLifetime(t.sweeper, shard),
 	}
-	c.Init(http2.ConnOptions{
+	c.protocol.Init(http2.ConnOptions{
 		Role: c, Client: true, Sweeper: t.sweeper, Place: panics.Peer,
 		ListBytes: listBytes, BlockBytes: http2BlockBytes, Continuations: http2Continuations,
 		Window: http2Window, Slack: http2Window / 2, StreamWindow: http2.InitialWindow,
 		Settings: []http2.Setting{{ID: http2.SettingEnablePush}, {ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)}},
 	})
 	c.onCheck = c.checkLocked
-	t.sweeper.Add(&c.SweepEntry, w.Conn, shard)
-	c.ArmRead(deadline)
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
-	c.FlushLocked()
+	t.sweeper.Add(&c.entry, w.Conn, shard)
+	c.entry.ArmRead(deadline)
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
+	c.protocol.FlushLocked()
 	return c
 }
 
 // limitLocked returns how many streams the peer accepts; 0: not known yet.
 func (c *http2Conn) limitLocked() int {
-	if !c.Settled {
+	if !c.protocol.Settled {
 		return 0
 	}
-	return int(min(c.StreamLimit, http2Streams))
+	return int(min(c.protocol.StreamLimit, http2Streams))
 }
 
 // isExhausted reports whether the ids of streams are used up.
-func (c *http2Conn) isExhausted() bool { return c.Last > http2LastID }
+func (c *http2Conn) isExhausted() bool { return c.protocol.Last > http2LastID }
 
 // hasRoomLocked reports whether a new stream can send a body: see http2BodyRoom.
-func (c *http2Conn) hasRoomLocked() bool { return c.Output.Window >= http2BodyRoom }
+func (c *http2Conn) hasRoomLocked() bool { return c.protocol.Output.Window >= http2BodyRoom }
 
 // reserve reserves a stream, for a request with a body or without, and reports whether there was a
 // free one on a connection with the agreement agreed. private: the stream is the only one of the
 // connection.
 func (c *http2Conn) reserve(agreed agreement, body, private bool) bool {
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
 	if c.agreed != agreed && c.ready {
 		c.retireLocked()
 	}
 	now := c.transport.sweeper.Now()
 	switch {
-	case c.Err != nil, c.goAway, c.retired, c.lent >= c.limitLocked(), c.isExhausted(), len(c.Output.Frames) > http2Unsent, body && !c.hasRoomLocked():
+	case c.protocol.Err != nil, c.goAway, c.retired, c.lent >= c.limitLocked(), c.isExhausted(), len(c.protocol.Output.Frames) > http2Unsent, body && !c.hasRoomLocked():
 		return false
-	case private && (c.lent > 0 || c.Last > 0):
+	case private && (c.lent > 0 || c.protocol.Last > 0):
 		return false
 	case c.pinged != 0 && now-c.pinged > int64(http2Silence):
 		return false
@@ -138,7 +138,7 @@ func (c *http2Conn) reserve(agreed agreement, body, private bool) bool {
 		if c.silentSinceLocked(c.changed) && c.pings < http2Pings {
 			c.pingLocked()
 		}
-	case c.Last > 0:
+	case c.protocol.Last > 0:
 		// The peer may have closed it, and the reading goroutine not know yet.
 		if c.wire.Raw.Control(c.onCheck); c.goAway {
 			return false
@@ -164,7 +164,7 @@ func (c *http2Conn) releasedLocked() {
 		return
 	}
 	c.changed = c.transport.sweeper.Now()
-	if c.ready && c.StreamLimit == 0 {
+	if c.ready && c.protocol.StreamLimit == 0 {
 		c.retired = true
 	}
 	if c.goAway || c.retired || c.isExhausted() {
@@ -185,9 +185,9 @@ func (c *http2Conn) pingLocked() {
 	}
 	c.pinged = c.transport.sweeper.Now()
 	c.pings++
-	c.Output.Frames = http2.AppendPing(c.Output.Frames, 0, make([]byte, 8))
-	c.Arm(c.transport.sweeper, http2PingTimeout)
-	c.FlushLocked()
+	c.protocol.Output.Frames = http2.AppendPing(c.protocol.Output.Frames, 0, make([]byte, 8))
+	c.entry.Arm(c.transport.sweeper, http2PingTimeout)
+	c.protocol.FlushLocked()
 }
 
 // doubtLocked is called when a stream has ended without an answer, and nothing has arrived
@@ -213,8 +213,8 @@ func (c *http2Conn) retireLocked() {
 // abandon ends a connection for whose first SETTINGS nobody waits any more. If they have arrived, others
 // may use it by now, and it stays.
 func (c *http2Conn) abandon(err error) {
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
 	if !c.ready {
 		c.failLocked(err)
 		c.wire.Conn.CloseRead() // ends read
@@ -225,16 +225,16 @@ func (c *http2Conn) abandon(err error) {
 // been written end with ErrUnprocessed: another peer can have them, also with methods that
 // are not idempotent. Those whose requests are being written are left to flush.
 func (c *http2Conn) failLocked(err error) {
-	c.Err = cmp.Or(c.Err, err)
+	c.protocol.Err = cmp.Or(c.protocol.Err, err)
 	if !c.ready {
 		c.ready = true
 		close(c.settled)
 	}
-	for id, s := range c.Streams {
+	for id, s := range c.protocol.Streams {
 		switch {
-		case id <= c.Written:
+		case id <= c.protocol.Written:
 			s.StopLocked(err)
-		case id > c.Taken:
+		case id > c.protocol.Taken:
 			s.StopLocked(ErrUnprocessed)
 		}
 	}

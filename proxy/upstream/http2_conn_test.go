@@ -23,14 +23,14 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 	answered, lost, refused := open(), open(), open()
 	awaitWritten(t, c)
 	peer := xhttp2.NewFramer(accepted, nil)
-	peer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: answered.ID, BlockFragment: []byte{0x80 | 9}, EndStream: true, EndHeaders: true}) // :status 204
-	peer.WriteGoAway(lost.ID, xhttp2.ErrCodeNo, nil)
+	peer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: answered.stream.ID, BlockFragment: []byte{0x80 | 9}, EndStream: true, EndHeaders: true}) // :status 204
+	peer.WriteGoAway(lost.stream.ID, xhttp2.ErrCodeNo, nil)
 	accepted.Close() // a reset, since it has not read
 	unwritten := open()
 	eventually(t, "writing has failed", func() bool {
-		c.Mu.Lock()
-		defer c.Mu.Unlock()
-		return c.Err != nil
+		c.protocol.Mu.Lock()
+		defer c.protocol.Mu.Unlock()
+		return c.protocol.Err != nil
 	})
 	c.read()
 	for _, test := range []struct {
@@ -44,8 +44,8 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 		{"excluded by GOAWAY", refused, false, ErrUnprocessed},
 		{"not written", unwritten, false, ErrUnprocessed},
 	} {
-		if got := len(test.u.heads) > 0; got != test.answered || test.u.Err != test.err {
-			t.Errorf("stream %s: answered %t, error %v; want %t, %v", test.name, got, test.u.Err, test.answered, test.err)
+		if got := len(test.u.heads) > 0; got != test.answered || test.u.stream.Err != test.err {
+			t.Errorf("stream %s: answered %t, error %v; want %t, %v", test.name, got, test.u.stream.Err, test.answered, test.err)
 		}
 		test.u.Finish(false)
 	}
@@ -69,9 +69,9 @@ func openStream(t *testing.T, c *http2Conn) *http2Stream {
 func awaitWritten(t *testing.T, c *http2Conn) {
 	t.Helper()
 	eventually(t, "all are written", func() bool {
-		c.Mu.Lock()
-		defer c.Mu.Unlock()
-		return c.Written == c.Last && !c.Flushing
+		c.protocol.Mu.Lock()
+		defer c.protocol.Mu.Unlock()
+		return c.protocol.Written == c.protocol.Last && !c.protocol.Flushing
 	})
 }
 
@@ -80,21 +80,21 @@ func awaitWritten(t *testing.T, c *http2Conn) {
 func TestPanicUnderMutexEndsHTTP2Connection(t *testing.T) {
 	t.Parallel()
 	c, _ := unreadHTTP2Conn(t)
-	defer c.Remove()
-	defer c.Work.Wait()
+	defer c.entry.Remove()
+	defer c.protocol.Work.Wait()
 	panics, other := openStream(t, c), openStream(t, c)
 	awaitWritten(t, c)
 	func() {
 		defer panics.Finish(false)
 		defer func() { verify.That(t, recover() != nil, "there was no panic") }()
-		c.Mu.Lock()
-		defer c.Mu.Unlock()
-		c.Output.Send(new(http2.Sender), nil, nil, nil, true) // without an owner
-		c.Output.Fill()
+		c.protocol.Mu.Lock()
+		defer c.protocol.Mu.Unlock()
+		c.protocol.Output.Send(new(http2.Sender), nil, nil, nil, true) // without an owner
+		c.protocol.Output.Fill()
 	}()
-	c.Mu.Lock()
-	verify.That(t, other.Stopped && c.Err != nil, "the other stream goes on")
-	c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	verify.That(t, other.stream.Stopped && c.protocol.Err != nil, "the other stream goes on")
+	c.protocol.Mu.Unlock()
 	other.Finish(false)
 	verify.That(t, !c.reserve(agreement{}, false, false), "the connection gets more requests")
 }
@@ -103,21 +103,21 @@ func TestPanicUnderMutexEndsHTTP2Connection(t *testing.T) {
 func TestPanicOfSenderEndsHTTP2Streams(t *testing.T) {
 	t.Parallel()
 	c, _ := unreadHTTP2Conn(t)
-	defer c.Remove()
+	defer c.entry.Remove()
 	awaitWritten(t, c)
-	c.Mu.Lock()
-	c.Flushing = true // so that no other goroutine sends
-	c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	c.protocol.Flushing = true // so that no other goroutine sends
+	c.protocol.Mu.Unlock()
 	written := openStream(t, c)
-	c.Mu.Lock()
-	c.Taken = c.Last
-	c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	c.protocol.Taken = c.protocol.Last
+	c.protocol.Mu.Unlock()
 	waiting := openStream(t, c)
 	c.OnPanic()
-	c.Mu.Lock()
-	verify.Equal(t, written.Err, socket.ErrClosedEarly, "the stream whose request was being written")
-	verify.Equal(t, waiting.Err, ErrUnprocessed, "the stream whose request was not")
-	c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	verify.Equal(t, written.stream.Err, socket.ErrClosedEarly, "the stream whose request was being written")
+	verify.Equal(t, waiting.stream.Err, ErrUnprocessed, "the stream whose request was not")
+	c.protocol.Mu.Unlock()
 	written.Finish(false)
 	waiting.Finish(false)
 }
@@ -127,15 +127,15 @@ func TestPanicOfSenderEndsHTTP2Streams(t *testing.T) {
 func TestStaleHTTP2Connection(t *testing.T) {
 	t.Parallel()
 	c, peer := unreadHTTP2Conn(t)
-	defer c.Remove()
-	defer c.Work.Wait()
+	defer c.entry.Remove()
+	defer c.protocol.Work.Wait()
 	use := func() bool {
 		if !c.reserve(agreement{}, false, false) {
 			return false
 		}
-		c.Mu.Lock()
-		defer c.Mu.Unlock()
-		c.Last += 2
+		c.protocol.Mu.Lock()
+		defer c.protocol.Mu.Unlock()
+		c.protocol.Last += 2
 		c.releasedLocked()
 		return true
 	}
@@ -151,12 +151,12 @@ func TestStaleHTTP2Connection(t *testing.T) {
 func TestStreamedRequestOnAResetHTTP2Connection(t *testing.T) {
 	t.Parallel()
 	c, peer := unreadHTTP2Conn(t)
-	defer c.Remove()
+	defer c.entry.Remove()
 	defer openStream(t, c).Finish(false)
 	awaitWritten(t, c)
-	c.Mu.Lock()
-	c.Flushing = true // so that no write tells of the reset
-	c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	c.protocol.Flushing = true // so that no write tells of the reset
+	c.protocol.Mu.Unlock()
 	verify.NoError(t, peer.(*net.TCPConn).SetLinger(0))
 	verify.NoError(t, peer.Close())
 	eventually(t, "the request is not begun", func() bool {
@@ -191,31 +191,31 @@ func TestHTTP2ResponseWaitsForItsBody(t *testing.T) {
 		err      error
 		after    time.Duration
 	}{
-		{"the peer fails", func(u *http2Stream) { u.StopLocked(socket.ErrClosedEarly) }, false, socket.ErrClosedEarly, soon},
-		{"the body arrives", func(u *http2Stream) { u.Body.Append(make([]byte, length)) }, false, nil, soon},
-		{"the response is too short", func(u *http2Stream) { u.Received = true }, false, nil, soon},
-		{"a part arrives", func(u *http2Stream) { u.Body.Append(make([]byte, 1)) }, false, nil, bodyStartTimeout},
+		{"the peer fails", func(u *http2Stream) { u.stream.StopLocked(socket.ErrClosedEarly) }, false, socket.ErrClosedEarly, soon},
+		{"the body arrives", func(u *http2Stream) { u.stream.Body.Append(make([]byte, length)) }, false, nil, soon},
+		{"the response is too short", func(u *http2Stream) { u.stream.Received = true }, false, nil, soon},
+		{"a part arrives", func(u *http2Stream) { u.stream.Body.Append(make([]byte, 1)) }, false, nil, bodyStartTimeout},
 		{"nothing happens", func(*http2Stream) {}, false, nil, bodyStartTimeout},
 		{"the timeout of the head ends", func(u *http2Stream) {
-			u.ArmRead(u.conn.transport.sweeper.Now())
-			u.SweepEntry.Conn.SetReadDeadline(socket.ALongTimeAgo)
+			u.entry.ArmRead(u.conn.transport.sweeper.Now())
+			u.entry.Conn.SetReadDeadline(socket.ALongTimeAgo)
 		}, false, nil, soon},
 		{"there is no body", func(*http2Stream) {}, true, nil, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				u := &http2Stream{conn: &http2Conn{transport: &http2Transport{sweeper: socket.NewSweeper()}}}
-				u.conn.Init(http2.ConnOptions{Sweeper: u.conn.transport.sweeper})
-				u.Init(&u.conn.Conn, u, &u.SweepEntry, 0)
+				u.conn.protocol.Init(http2.ConnOptions{Sweeper: u.conn.transport.sweeper})
+				u.stream.Init(&u.conn.protocol, u, &u.entry, 0)
 				begin := time.Now()
 				var peer sync.WaitGroup
 				defer peer.Wait()
 				peer.Go(func() {
 					time.Sleep(soon)
-					u.conn.Mu.Lock()
-					defer u.conn.Mu.Unlock()
+					u.conn.protocol.Mu.Lock()
+					defer u.conn.protocol.Mu.Unlock()
 					test.happens(u)
-					u.Wake()
+					u.stream.Wake()
 				})
 				var head http1.ResponseHead
 				head.ContentLength = length

@@ -14,9 +14,9 @@ import (
 // connection.
 func (c *http2Conn) read() {
 	defer panics.Contain(panics.Peer, nil)
-	defer c.Work.Wait()
+	defer c.protocol.Work.Wait()
 	defer c.wire.Conn.Close()
-	defer c.Remove()
+	defer c.entry.Remove()
 	defer c.transport.forget(c)
 	var b socket.Buffers
 	err := panics.Err
@@ -30,11 +30,11 @@ func (c *http2Conn) read() {
 
 // endStreams ends the streams, and tells the peer why: err.
 func (c *http2Conn) endStreams(err error) {
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
 	if !c.ready && err != io.EOF {
 		if rejects(err) { // which says more than a write that has failed
-			c.Err = err
+			c.protocol.Err = err
 		}
 		c.failLocked(err) // dial returns it
 	}
@@ -47,7 +47,7 @@ func (c *http2Conn) readFrames(b *socket.Buffers) error {
 		n, err := c.reader.Read(c.wire, b, end, socket.RelayBufferBytes)
 		switch {
 		case n > 0:
-		case errors.Is(err, os.ErrDeadlineExceeded) && !c.Expired(c.transport.sweeper):
+		case errors.Is(err, os.ErrDeadlineExceeded) && !c.entry.Expired(c.transport.sweeper):
 			continue
 		default:
 			return err
@@ -63,19 +63,19 @@ func (c *http2Conn) readFrames(b *socket.Buffers) error {
 
 // process processes the frames in b, and returns their length.
 func (c *http2Conn) process(b []byte) (taken int, err *http2.Error) {
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
 	c.heard, c.unheard = c.transport.sweeper.Now(), false
 	if c.pinged != 0 {
 		c.pinged = 0
-		c.Disarm()
+		c.entry.Disarm()
 	}
-	return c.ProcessLocked(b, c.heard)
+	return c.protocol.ProcessLocked(b, c.heard)
 }
 
 // sendGoAwayLocked sends GOAWAY if it fits the socket buffer. err is why the connection ends.
 func (c *http2Conn) sendGoAwayLocked(err error) {
-	if c.Flushing || len(c.Output.Frames) > 0 {
+	if c.protocol.Flushing || len(c.protocol.Output.Frames) > 0 {
 		return
 	}
 	code := http2.NoError

@@ -12,7 +12,7 @@ import (
 
 // Side implements [http2.Role].
 func (c *http2Conn) Side() (socket.Side, *socket.TLSConn) {
-	return socket.Side{Raw: c.wire.Raw, Entry: &c.SweepEntry, Sweeper: c.transport.sweeper, Timeout: http2Stall}, c.wire.TLS
+	return socket.Side{Raw: c.wire.Raw, Entry: &c.entry, Sweeper: c.transport.sweeper, Timeout: http2Stall}, c.wire.TLS
 }
 
 // OnOpen implements [http2.Role]: a peer opens no streams.
@@ -29,10 +29,10 @@ func (c *http2Conn) OnLate(uint32, *http2.Stream) *http2.Error {
 func (c *http2Conn) OnSettings() {
 	switch {
 	case !c.ready:
-		c.Disarm()
+		c.entry.Disarm()
 		c.ready = true
 		close(c.settled)
-	case c.StreamLimit == 0 && c.lent == 0:
+	case c.protocol.StreamLimit == 0 && c.lent == 0:
 		c.retireLocked()
 	}
 }
@@ -43,7 +43,7 @@ func (c *http2Conn) OnPong([]byte) {}
 // OnGoAway implements [http2.Role]: the streams above last were not processed.
 func (c *http2Conn) OnGoAway(last uint32) {
 	c.goAway, c.served = true, last > 0
-	for id, s := range c.Streams {
+	for id, s := range c.protocol.Streams {
 		if id > last {
 			s.StopLocked(ErrUnprocessed)
 		}
@@ -69,7 +69,7 @@ func (c *http2Conn) MayHold(int64) bool { return true }
 // OnWritten implements [http2.Role].
 func (c *http2Conn) OnWritten(err error) {
 	switch {
-	case c.Err != nil: // read has ended
+	case c.protocol.Err != nil: // read has ended
 		c.failLocked(socket.ErrClosedEarly)
 	case err != nil:
 		c.stopSendingLocked()
@@ -83,19 +83,19 @@ func (c *http2Conn) OnFlushed() {}
 // ends then.
 func (c *http2Conn) OnPanic() {
 	c.wire.Conn.Close()
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
-	c.Flushing = false
-	c.Written = c.Taken // perhaps: nobody tells
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
+	c.protocol.Flushing = false
+	c.protocol.Written = c.protocol.Taken // perhaps: nobody tells
 	c.failLocked(socket.ErrClosedEarly)
 }
 
 // stopSendingLocked is called when the peer takes no more bytes. Responses and a GOAWAY may
 // have arrived before: read processes them, and then fails the streams that are left.
 func (c *http2Conn) stopSendingLocked() {
-	c.Err = socket.ErrClosedEarly
-	for id, s := range c.Streams {
-		if id > c.Written {
+	c.protocol.Err = socket.ErrClosedEarly
+	for id, s := range c.protocol.Streams {
+		if id > c.protocol.Written {
 			s.StopLocked(ErrUnprocessed)
 		}
 	}
@@ -111,31 +111,31 @@ func (u *http2Stream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 	switch {
 	case tooLong != nil && !u.final:
 		u.fault = faultOfLength(c.maxUnread)
-		u.ResetLocked(http2.Cancel, http1.ErrResponseTooLong)
+		u.stream.ResetLocked(http2.Cancel, http1.ErrResponseTooLong)
 		return nil
 	case tooLong != nil, u.final && !ends:
 	case u.final:
-		u.trailer, err = c.Fields.AppendTrailer(nil)
+		u.trailer, err = c.protocol.Fields.AppendTrailer(nil)
 	default:
-		if err = u.addHead(&c.Fields); err == nil && ends && !u.final {
+		if err = u.addHead(&c.protocol.Fields); err == nil && ends && !u.final {
 			err = http2.ErrMalformed
 		}
 		if err == nil && len(u.heads) > c.maxUnread {
 			u.fault = faultOfLength(c.maxUnread)
-			u.ResetLocked(http2.Cancel, http1.ErrResponseTooLong)
+			u.stream.ResetLocked(http2.Cancel, http1.ErrResponseTooLong)
 			return nil
 		}
 	}
 	if err != nil {
-		fault := c.Fields.Fault(u.final)
+		fault := c.protocol.Fields.Fault(u.final)
 		u.fault = &fault
-		u.ResetLocked(http2.ProtocolError, http1.ErrResponseField)
+		u.stream.ResetLocked(http2.ProtocolError, http1.ErrResponseField)
 		return nil
 	}
 	if ends {
-		u.EndReceivedLocked()
+		u.stream.EndReceivedLocked()
 	}
-	u.Wake()
+	u.stream.Wake()
 	return nil
 }
 
@@ -152,11 +152,11 @@ func (u *http2Stream) OnData(int, bool) error {
 func (u *http2Stream) OnReset(code http2.ErrorCode) *http2.Error {
 	switch {
 	case code == http2.RefusedStream && !u.final:
-		u.StopLocked(ErrUnprocessed)
+		u.stream.StopLocked(ErrUnprocessed)
 	case code == http2.ProtocolError && !u.final:
-		u.StopLocked(ErrRejected)
+		u.stream.StopLocked(ErrRejected)
 	default:
-		u.StopLocked(socket.ErrClosedEarly)
+		u.stream.StopLocked(socket.ErrClosedEarly)
 	}
 	return nil
 }

@@ -14,8 +14,8 @@ import (
 
 // An http2Stream is a stream to a peer. It serves one exchange.
 type http2Stream struct {
-	socket.SweepEntry
-	http2.Stream
+	entry    socket.SweepEntry
+	stream   http2.Stream
 	conn     *http2Conn
 	client   atomic.Pointer[Client] // to probe, or nil
 	probe    probe
@@ -40,8 +40,8 @@ func newHTTP2Stream(c *http2Conn, r Requirements) *http2Stream {
 	u := &http2Stream{
 		conn: c, picked: r.Picked, pause: r.Pause, blocked: &r.Client.SweepEntry,
 	}
-	u.Init(&c.Conn, u, &u.SweepEntry, r.Client.Shard)
-	u.Probes, u.Owner = true, u
+	u.stream.Init(&c.protocol, u, &u.entry, r.Client.Shard)
+	u.entry.Probes, u.entry.Owner = true, u
 	if !r.KeepForGone {
 		u.client.Store(r.Client)
 	}
@@ -61,9 +61,9 @@ func (u *http2Stream) Send(b *socket.Buffers, body, trailer []byte, w Until) (se
 
 // HasSent implements [Conn].
 func (u *http2Stream) HasSent() bool {
-	u.conn.Mu.Lock()
-	defer u.conn.Mu.Unlock()
-	return u.Sent
+	u.conn.protocol.Mu.Lock()
+	defer u.conn.protocol.Mu.Unlock()
+	return u.stream.Sent
 }
 
 // SendHead implements [Conn].
@@ -76,37 +76,37 @@ func (u *http2Stream) SendHead(b *socket.Buffers, _ bool) (answered, sent bool, 
 // the limit of the peer is http1.ErrHeadTooLong: servers end the connection, with the streams of others.
 func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) error {
 	c := u.conn
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
 	if !whole && c.lent > 1 && !c.goAway { // the body's start would be lost with the connection; reserve has checked an idle one
 		c.wire.Raw.Control(c.onCheck)
 	}
-	if c.Err != nil || c.goAway || c.isExhausted() {
+	if c.protocol.Err != nil || c.goAway || c.isExhausted() {
 		return ErrUnprocessed
 	}
 	if (!whole || len(body) > 0) && u.replaces == 0 && !c.hasRoomLocked() {
 		return ErrUnprocessed // others have used up the window since reserve; where no other connection can be had, it waits
 	}
-	start := len(c.Output.Frames)
-	frames, size := u.appendFields(c.Output.Frames, b.Out)
-	if size > int(c.ListLimit) {
+	start := len(c.protocol.Output.Frames)
+	frames, size := u.appendFields(c.protocol.Output.Frames, b.Out)
+	if size > int(c.protocol.ListLimit) {
 		return http1.ErrHeadTooLong
 	}
-	c.Output.Frames = frames
+	c.protocol.Output.Frames = frames
 	u.opened = c.transport.sweeper.Now()
-	u.OpenLocked((c.Last + 1) | 1) // the ids of streams must rise on the wire
+	u.stream.OpenLocked((c.protocol.Last + 1) | 1) // the ids of streams must rise on the wire
 	ends := whole && len(body)+len(trailer) == 0
-	c.Output.EndBlock(start, u.ID, ends)
+	c.protocol.Output.EndBlock(start, u.stream.ID, ends)
 	switch {
 	case ends:
-		u.EndSentLocked()
+		u.stream.EndSentLocked()
 	case whole:
 		// A short one is sent at once, so that an upload that is in its way can not take the window.
-		if frames := http2.AppendTrailer(nil, trailer, u.ID); !c.Output.SendNow(&u.Sender, body, frames) {
-			u.QueueLocked(nil, body, frames, true)
+		if frames := http2.AppendTrailer(nil, trailer, u.stream.ID); !c.protocol.Output.SendNow(&u.stream.Sender, body, frames) {
+			u.stream.QueueLocked(nil, body, frames, true)
 		}
 	}
-	c.FlushLocked()
+	c.protocol.FlushLocked()
 	return nil
 }
 
@@ -150,13 +150,13 @@ func (u *http2Stream) WriteBody(_ *socket.Buffers, p transfer.Piece) error {
 		return nil
 	}
 	c := u.conn
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
 	var trailer []byte
 	if p.Last {
-		trailer = http2.AppendTrailer(nil, p.Trailer, u.ID)
+		trailer = http2.AppendTrailer(nil, p.Trailer, u.stream.ID)
 	}
-	return u.SendLocked(nil, p.Text, trailer, p.Last)
+	return u.stream.SendLocked(nil, p.Text, trailer, p.Last)
 }
 
 // Await implements [Conn].
@@ -166,7 +166,7 @@ func (u *http2Stream) Await(b *socket.Buffers, w Until) error {
 	if w.Suspicion {
 		wakes.IsChanged = func() bool { return u.conn.transport.suspectedSince(u.picked) }
 	}
-	err := u.Wait(b, func() bool { return len(u.heads) > 0 || isAnswer(u.Err) }, wakes)
+	err := u.stream.Wait(b, func() bool { return len(u.heads) > 0 || isAnswer(u.stream.Err) }, wakes)
 	if err == http2.ErrChanged {
 		return ErrSuspected
 	}
@@ -179,7 +179,12 @@ func isAnswer(err error) bool {
 }
 
 // WaitAtMost implements [Conn].
-func (u *http2Stream) WaitAtMost(timeout time.Duration) { u.Arm(u.conn.transport.sweeper, timeout) }
+func (u *http2Stream) WaitAtMost(timeout time.Duration) {
+	u.entry.Arm(u.conn.transport.sweeper, timeout)
+}
+
+// Interrupt implements [Conn].
+func (u *http2Stream) Interrupt() { u.entry.Interrupt() }
 
 // ReadHead implements [Conn].
 func (u *http2Stream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error) {
@@ -188,10 +193,10 @@ func (u *http2Stream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (tex
 	}
 	b.Borrow()
 	c := u.conn
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
 	if len(u.heads) == 0 {
-		return nil, u.Err
+		return nil, u.stream.Err
 	}
 	options := &c.transport.options
 	n := copy(b.From[:http1.MaxHeadBytes], u.heads)
@@ -253,9 +258,9 @@ func (u *http2Stream) StartBody(_ *socket.Buffers, head *http1.ResponseHead, _ [
 	if u.left <= socket.ResponseBufferBytes {
 		enough = int(u.left)
 	}
-	arrived := func() bool { return u.Received || u.Body.Length() >= enough }
+	arrived := func() bool { return u.stream.Received || u.stream.Body.Length() >= enough }
 	var none socket.Buffers // the head is in the exchange's
-	switch err := u.Wait(&none, arrived, http2.Wakes{Patience: bodyStartTimeout}); err {
+	switch err := u.stream.Wait(&none, arrived, http2.Wakes{Patience: bodyStartTimeout}); err {
 	case http2.ErrPatience, os.ErrDeadlineExceeded: // the head was in time
 		return nil
 	default:
@@ -266,20 +271,20 @@ func (u *http2Stream) StartBody(_ *socket.Buffers, head *http1.ResponseHead, _ [
 // ReadBody implements [transfer.Source].
 func (u *http2Stream) ReadBody(b *socket.Buffers, _ bool) (p transfer.Piece, err error) {
 	if u.begun {
-		if err := u.Wait(b, u.bodyArrived, http2.Wakes{}); err != nil {
+		if err := u.stream.Wait(b, u.bodyArrived, http2.Wakes{}); err != nil {
 			return p, err
 		}
 	}
 	c := u.conn
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
-	if !u.begun && u.Err != nil && !u.bodyArrived() {
-		return p, u.Err
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
+	if !u.begun && u.stream.Err != nil && !u.bodyArrived() {
+		return p, u.stream.Err
 	}
 	// The head in b.out, and its text at the start of b.from, may still be needed.
 	u.begun = true
 	b.Borrow()
-	n, last := u.TakeLocked(b.From)
+	n, last := u.stream.TakeLocked(b.From)
 	p = transfer.Piece{Text: b.From[:n], Length: int64(n), Last: last}
 	if last {
 		p.Trailer = u.trailer
@@ -295,11 +300,11 @@ func (u *http2Stream) ReadBody(b *socket.Buffers, _ bool) (p transfer.Piece, err
 }
 
 // bodyArrived reports whether ReadBody does not wait. conn.Mu is held.
-func (u *http2Stream) bodyArrived() bool { return u.Received || !u.Body.Empty() }
+func (u *http2Stream) bodyArrived() bool { return u.stream.Received || !u.stream.Body.Empty() }
 
 // BodyPauses implements [Conn].
 func (u *http2Stream) BodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
-	err := u.Wait(b, u.bodyArrived, http2.Wakes{Patience: patience})
+	err := u.stream.Wait(b, u.bodyArrived, http2.Wakes{Patience: patience})
 	if err == http2.ErrPatience {
 		return true, nil
 	}
@@ -308,13 +313,13 @@ func (u *http2Stream) BodyPauses(b *socket.Buffers, patience time.Duration) (boo
 
 // ClosedIdle implements [Conn].
 func (u *http2Stream) ClosedIdle(err error) (maybe, likely bool) {
-	u.conn.Mu.Lock()
-	defer u.conn.Mu.Unlock()
+	u.conn.protocol.Mu.Lock()
+	defer u.conn.protocol.Mu.Unlock()
 	if err == ErrUnprocessed {
 		again := u.replaces < http2Refusals || u.conn.served && u.replaces < http2Replacements
 		return again, again
 	}
-	maybe = u.replaces == 0 && u.conn.Err != nil && u.conn.unheard && time.Since(u.picked) < staleWithin
+	maybe = u.replaces == 0 && u.conn.protocol.Err != nil && u.conn.unheard && time.Since(u.picked) < staleWithin
 	return maybe, false
 }
 
@@ -323,22 +328,22 @@ func (u *http2Stream) ClosedIdle(err error) (maybe, likely bool) {
 // under the mutex of the connection, also one of this call, it ends the connection.
 func (u *http2Stream) Finish(bool) {
 	c := u.conn
-	u.Remove()
+	u.entry.Remove()
 	defer func() {
-		if c.Mu.Torn() {
+		if c.protocol.Mu.Torn() {
 			c.OnPanic()
 		} else if u.fault != nil {
 			c.transport.refused.note(*u.fault)
 		}
 	}()
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
-	if u.ID != 0 && c.Err == nil && !u.Stopped && (!u.Received || !u.Sent) {
-		u.ResetLocked(http2.Cancel, socket.ErrClosedEarly)
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
+	if u.stream.ID != 0 && c.protocol.Err == nil && !u.stream.Stopped && (!u.stream.Received || !u.stream.Sent) {
+		u.stream.ResetLocked(http2.Cancel, socket.ErrClosedEarly)
 	}
-	u.StopLocked(socket.ErrClosedEarly)
-	u.CloseLocked()
-	if u.ID != 0 && !u.Received && c.Err == nil && c.silentSinceLocked(u.opened) {
+	u.stream.StopLocked(socket.ErrClosedEarly)
+	u.stream.CloseLocked()
+	if u.stream.ID != 0 && !u.stream.Received && c.protocol.Err == nil && c.silentSinceLocked(u.opened) {
 		c.doubtLocked()
 	}
 	c.releasedLocked()
@@ -351,5 +356,5 @@ func (u *http2Stream) Tunnel(*socket.Buffers) (socket.TunnelEnd, []byte) {
 
 // OnSweep implements sweepOwner of package socket.
 func (u *http2Stream) OnSweep(now int64) int64 {
-	return u.probe.sweep(&u.SweepEntry, u.client.Load(), now)
+	return u.probe.sweep(&u.entry, u.client.Load(), now)
 }

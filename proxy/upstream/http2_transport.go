@@ -248,16 +248,16 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, agreed agreem
 	}
 	select {
 	case <-c.settled:
-		c.Mu.Lock()
+		c.protocol.Mu.Lock()
 		limit := c.limitLocked()
-		if err = c.Err; c.Last > 0 || c.retired {
+		if err = c.protocol.Err; c.protocol.Last > 0 || c.retired {
 			err = nil // it has ended, but not by the peer, or not before other requests have used it
 		}
 		if err == nil && limit == 0 {
 			err = errNoStreams
 			c.retireLocked() // otherwise each request would leave a connection
 		}
-		c.Mu.Unlock()
+		c.protocol.Mu.Unlock()
 		switch err {
 		case errNoStreams:
 			t.tls.note(err)
@@ -320,24 +320,24 @@ func (t *http2Transport) all() []*http2Conn {
 // CloseIdle: see [Connector].
 func (t *http2Transport) CloseIdle(now int64) {
 	for _, c := range t.all() {
-		c.Mu.Lock()
+		c.protocol.Mu.Lock()
 		if c.lent == 0 && now-c.changed >= int64(t.options.IdleTimeout) {
 			c.retireLocked()
 		}
-		c.Mu.Unlock()
+		c.protocol.Mu.Unlock()
 	}
 }
 
 // Connections: see [Connector].
 func (t *http2Transport) Connections() (idle, busy int) {
 	for _, c := range t.all() {
-		c.Mu.Lock()
+		c.protocol.Mu.Lock()
 		if c.lent == 0 {
 			idle++
 		} else {
 			busy++
 		}
-		c.Mu.Unlock()
+		c.protocol.Mu.Unlock()
 	}
 	return idle, busy
 }
@@ -346,9 +346,9 @@ func (t *http2Transport) Connections() (idle, busy int) {
 // connections that are opened later, if the peer returns.
 func (t *http2Transport) Drain() {
 	for _, c := range t.all() {
-		c.Mu.Lock()
+		c.protocol.Mu.Lock()
 		c.retireLocked()
-		c.Mu.Unlock()
+		c.protocol.Mu.Unlock()
 	}
 }
 
@@ -359,11 +359,11 @@ func (t *http2Transport) Suspect() {
 	t.suspected = time.Now()
 	t.mu.Unlock()
 	for _, c := range t.all() {
-		c.Mu.Lock()
-		for _, s := range c.Streams {
+		c.protocol.Mu.Lock()
+		for _, s := range c.protocol.Streams {
 			s.Wake()
 		}
-		c.Mu.Unlock()
+		c.protocol.Mu.Unlock()
 	}
 }
 

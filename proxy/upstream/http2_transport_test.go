@@ -92,9 +92,9 @@ func startFull(t *testing.T) (transport *http2Transport, c *http2Conn, acts chan
 		u.Finish(false)
 	})
 	eventually(t, "the connection is full", func() bool {
-		c.Mu.Lock()
-		defer c.Mu.Unlock()
-		return c.Flushing && c.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
+		c.protocol.Mu.Lock()
+		defer c.protocol.Mu.Unlock()
+		return c.protocol.Flushing && c.entry.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
 	})
 	return transport, c, script
 }
@@ -107,7 +107,7 @@ func reset(_ *xhttp2.Framer, conn *net.TCPConn) {
 
 // hasQueuedLocked reports whether a stream waits for room, or for the window of the connection.
 func (c *http2Conn) hasQueuedLocked() bool {
-	for _, u := range c.Streams {
+	for _, u := range c.protocol.Streams {
 		if u.Sender.IsQueued() {
 			return true
 		}
@@ -122,15 +122,15 @@ func TestHTTP2CloseWaits(t *testing.T) {
 	transport, c, _ := startFull(t)
 	// Another sending goroutine takes its time.
 	proceed, ended := make(chan struct{}), new(atomic.Bool)
-	c.Work.Go(func() { <-proceed; ended.Store(true) })
+	c.protocol.Work.Go(func() { <-proceed; ended.Store(true) })
 	waited := make(chan bool, 1)
 	go func() { transport.Close(); waited <- ended.Load() }()
 	eventually(t, "the connection is closed", func() bool { return len(transport.all()) == 0 })
 	close(proceed)
 	verify.That(t, <-waited, "a goroutine runs after Close")
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
-	verify.That(t, !c.Flushing && c.Err != nil, "after Close, flushing is %v, the error %v", c.Flushing, c.Err)
+	c.protocol.Mu.Lock()
+	defer c.protocol.Mu.Unlock()
+	verify.That(t, !c.protocol.Flushing && c.protocol.Err != nil, "after Close, flushing is %v, the error %v", c.protocol.Flushing, c.protocol.Err)
 }
 
 // A request that waited behind others when the connection broke may be sent again, also if its
@@ -157,9 +157,9 @@ func TestUnsentStreamIsUnprocessed(t *testing.T) {
 				results <- result{sent, err}
 			}()
 			eventually(t, "the request waits", func() bool {
-				c.Mu.Lock()
-				defer c.Mu.Unlock()
-				return len(c.Streams) == 2
+				c.protocol.Mu.Lock()
+				defer c.protocol.Mu.Unlock()
+				return len(c.protocol.Streams) == 2
 			})
 			acts <- broken
 			verify.Equal(t, <-results, result{false, ErrUnprocessed}, "what Send returns")
@@ -186,16 +186,16 @@ func TestNoDataAfterReset(t *testing.T) {
 	}()
 	eventually(t, "the body waits for the window", func() bool {
 		c := u.conn
-		c.Mu.Lock()
-		defer c.Mu.Unlock()
-		if !u.Sender.IsSending() {
+		c.protocol.Mu.Lock()
+		defer c.protocol.Mu.Unlock()
+		if !u.stream.Sender.IsSending() {
 			return false
 		}
-		before := len(c.Output.Frames)
-		u.StopLocked(socket.ErrClosedEarly)
-		c.Output.Enlarge(&u.Sender, 100)
-		c.Output.Fill()
-		verify.Equal(t, len(c.Output.Frames), before, "bytes to send, after the stream has failed")
+		before := len(c.protocol.Output.Frames)
+		u.stream.StopLocked(socket.ErrClosedEarly)
+		c.protocol.Output.Enlarge(&u.stream.Sender, 100)
+		c.protocol.Output.Fill()
+		verify.Equal(t, len(c.protocol.Output.Frames), before, "bytes to send, after the stream has failed")
 		return true
 	})
 	verify.Equal(t, <-failed, socket.ErrClosedEarly, "what Send returns")
@@ -218,7 +218,7 @@ func TestStuckTransportDelaysNoTimeout(t *testing.T) {
 	}()
 	defer func() { transport.Close(); <-ended }()
 	<-asked // it waits, and the sweeper knows it
-	for _, mu := range []sync.Locker{&transport.mu, &u.conn.Mu} {
+	for _, mu := range []sync.Locker{&transport.mu, &u.conn.protocol.Mu} {
 		mu.Lock()
 		defer mu.Unlock()
 	}

@@ -256,9 +256,9 @@ var proxyFaults = []mutation{
 	},
 	{
 		name: "rewrite-of-a-branch-without-actions-is-lost",
-		file: "proxy/chain.go",
-		old:  "x.route.actions == nil && len(x.route.target) > 0",
-		new:  "x.route.actions == nil && len(x.route.target) < 0",
+		file: "proxy/rewrite.go",
+		old:  "x.route.actions == noActions && len(x.route.target) == 0",
+		new:  "x.route.actions == noActions",
 		test: "./proxy TestRoutesAndChainsMeet",
 	},
 	{
