@@ -95,6 +95,22 @@ func TestADocumentOfARegistryHasAFewServices(t *testing.T) {
 	}
 }
 
+// Whoever may write a document cannot fill the memory with answers of checks.
+func TestADocumentsChecksKeepLittleOfAnAnswer(t *testing.T) {
+	text := func(within string) string {
+		return "services: { x: { peers: ['127.0.0.1:1'], health: { active: { expect: { text: ok, within: " + within + " } } } } }\n"
+	}
+	for _, test := range []struct {
+		source func(...string) Source
+		within string
+		wrong  bool
+	}{{keys, "64KiB", false}, {keys, "65KiB", true}, {files, "16MiB", false}} {
+		_, err := build(file(dynamicFile), test.source("x.yaml", text(test.within)))
+		wrong := err != nil && strings.Contains(err.Error(), `services.x.health.active.expect.within: value "`+test.within+`": want at most 64KiB`)
+		verify.That(t, wrong == test.wrong, "%s: %v", test.within, err)
+	}
+}
+
 // boundedBy are the keys that have a regular expression, and what bounds it where others than the file have written it.
 var boundedBy = map[string]string{
 	"routes[].rewrite.regexp":                   "TestExpressionsOfOthersThanTheFileAreBounded",

@@ -74,6 +74,10 @@ var checkKeys = []struct {
 	{"expect.regexp", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Regexp.Text != "" }},
 }
 
+// maxForeignWithin is the largest expect.within of a document of a registry: thousands of checks may wait for
+// the rest of answers that they keep.
+const maxForeignWithin = 64 << 10
+
 // checkHealth checks rules of a service's health that involve several keys.
 func (s *Service) checkHealth(d *decoder, key string) {
 	if a := s.Health.Active; a != nil {
@@ -94,6 +98,9 @@ func (a *ActiveCheck) check(d *decoder, s *Service, key string) {
 		if at := key + "." + k.key; k.set(a) && !slices.Contains(k.types, a.Type) {
 			d.refuse(at, "", fmt.Sprintf("allowed only with type %s, and the type is %s", strings.Join(k.types, " or "), a.Type))
 		}
+	}
+	if within := a.Expect.Within; within > maxForeignWithin && d.bounded() {
+		d.refuse(key+".expect.within", formatSize(int64(within)), "want at most "+formatSize(maxForeignWithin)+" in a document of Consul or etcd")
 	}
 	if t := a.TLS; t != nil {
 		needPair(d, key+".tls", t.Cert, t.Key)
