@@ -95,8 +95,8 @@ var consulFaults = []mutation{
 	{
 		name: "new-token-is-not-used",
 		file: "consul/query.go",
-		old:  "if now := c.token.current(); now != q.Token {",
-		new:  `if now := c.token.current(); now == "" {`,
+		old:  "if latest := c.token.current(); latest != q.Token {",
+		new:  `if latest := c.token.current(); latest == "" {`,
 		test: "./discovery/consul TestWatchRecoversAfterTheReplacementOfARevokedToken|TestTokenReplacedBeforeItsRevocationCausesNoError",
 	},
 	{
@@ -116,7 +116,7 @@ var consulFaults = []mutation{
 	{
 		name: "lost-state-is-not-written-again",
 		file: "consul/sharedkeys/follow.go",
-		old:  "\t\t\tk.restoreLocked(now)\n",
+		old:  "\t\t\tk.restoreLocked(latest)\n",
 		new:  "",
 		test: "./consul/sharedkeys TestConsulBeginsAnew|TestANewConsulGetsTheMarkLast",
 	},
@@ -179,8 +179,8 @@ var consulFaults = []mutation{
 	{
 		name: "new-process-has-no-mesh-certificate-without-consul",
 		file: "consul/mesh/identity.go",
-		old:  "i.take(func() { i.leaf, i.roots = l, r })",
-		new:  "i.take(func() {})",
+		old:  "i.process(func() { i.leaf, i.roots = l, r })",
+		new:  "i.process(func() {})",
 		test: "./gateway TestServicesOfTheMesh",
 	},
 }

@@ -179,8 +179,8 @@ var discoveryFaults = []mutation{
 	{
 		name: "end-of-a-leader-is-not-confirmed",
 		file: "discovery/leader/key.go",
-		old:  "if err != nil || !r.ends(now) {",
-		new:  "if err != nil || now.index > 0 {",
+		old:  "if err != nil || !r.ends(value) {",
+		new:  "if err != nil || value.index > 0 {",
 		test: "./discovery/leader TestKeyOfLeader",
 	},
 	{
