@@ -37,12 +37,11 @@ type Instance struct {
 
 // Reading is what the tags of one instance ask for. It does not share memory that changes.
 type Reading struct {
-	// Tags are the tags of the dialect, sorted, also wrong ones; for a key of the
-	// meta "KEY=VALUE".
+	// Tags are the tags of the dialect, sorted, also wrong ones; for a key of the meta "KEY=VALUE".
 	Tags    []string
 	Routes  []Route
 	Service Keys // settings of the service, below services.NAME; nil: none
-	// UpstreamUnread: a tag about the way to ask the instance cannot be read, or contradicts another one.
+	// UpstreamUnread: a tag about upstream cannot be read, or contradicts another one.
 	UpstreamUnread bool
 	Complaints     []Complaint
 }
@@ -62,14 +61,14 @@ type Route struct {
 	More *route.Conditions
 	// Priority is the route's in its dialect.
 	Priority int
-	// Weight is the share that each instance is to get of the route's requests, among the instances of
-	// all services that share it; 0: an equal part of what the others leave.
+	// Weight is the share of each instance in the route's requests, among all services that share
+	// it; 0: an equal part of what the others leave.
 	Weight float64
 	// Ranked says that Priority follows Traefik's rule: routes are compared by Priority
 	// first, which is the length of the rule if no tag sets it.
 	Ranked bool
-	// PrioritySet says that a tag sets Priority: only then it counts beside the routes of other services. The
-	// length of a rule takes nothing from them.
+	// PrioritySet says that a tag sets Priority: only then it counts beside routes of other
+	// services, from which the length of a rule takes nothing.
 	PrioritySet bool
 	// Closed says that the route must deny every request.
 	Closed bool
@@ -100,7 +99,7 @@ type Complaint struct {
 const (
 	MaxTag        = 4096 // bytes of a tag
 	MaxRoutes     = 256  // routes of an instance
-	maxComplaints = 1000 // about an instance: a middleware with many wrong keys may be one of many routers
+	maxComplaints = 1000 // about an instance: many routers may name a middleware with wrong keys
 )
 
 // Control returns the index of the first control character of a tag (a byte below 0x20, or
@@ -109,8 +108,8 @@ func Control(tag string) int {
 	return strings.IndexFunc(tag, func(r rune) bool { return r < 0x20 || r == 0x7f })
 }
 
-// Check returns a complaint about a tag that no dialect accepts, or nil. Such a tag makes no route, but one that was to be for some
-// clients only denies every request.
+// Check returns a complaint about a tag that no dialect accepts, or nil. Such a tag makes no route,
+// or with restrictions one that denies every request.
 func Check(tag string) *Complaint {
 	if n := Control(tag); n >= 0 {
 		return &Complaint{Tag: tag, Column: n + 1, Want: "has a control character: want printable text"}
@@ -121,7 +120,7 @@ func Check(tag string) *Complaint {
 	return nil
 }
 
-// DeniesUnread is the complaint about a tag with which [Check] finds fault, beside that, if it says who may use its route.
+// DeniesUnread is the further complaint about a tag with restrictions that [Check] refuses.
 const DeniesUnread = "it says who may use the route, and is not read: the route denies every request"
 
 // Blanks returns a tag with a blank in place of each control character.
@@ -227,9 +226,8 @@ func (r Route) Deny() Route {
 	return r
 }
 
-// Set sets settings of the service, which tag asks for. Settings under one key belong
-// together: if another tag has set the key to other ones, these stay, Set adds a complaint and
-// returns false.
+// Set sets settings of the service, which tag asks for. Settings under one key belong together:
+// if another tag has set the key to other ones, these stay, Set adds a complaint and returns false.
 func (r *Reading) Set(service Keys, tag string) bool {
 	if r.Service == nil && len(service) > 0 {
 		r.Service = make(Keys)
@@ -256,8 +254,8 @@ func (r *Reading) Complain(c Complaint) {
 	}
 }
 
-// Limit drops the routes beyond MaxRoutes, with a complaint. Those that say who may use them stay before others: without
-// them, a broader one could answer.
+// Limit drops the routes beyond MaxRoutes, with a complaint. Those with restrictions stay before
+// others: without them, a broader route could answer.
 func (r *Reading) Limit() {
 	if len(r.Routes) <= MaxRoutes {
 		return

@@ -15,8 +15,8 @@ import (
 	"sluice/observe/panics"
 )
 
-// Finder finds services in Consul's catalog. Only the goroutine that applies configurations calls its
-// methods, except Services, Status, Used, Pause and Resume.
+// Finder finds services in Consul's catalog. Only the goroutine that applies configurations calls
+// its methods, except Services, Status, Used, Pause and Resume.
 type Finder struct {
 	newWatch func(consulsource.Selection, ...consulsource.CatalogService) *consulsource.Catalog
 	changed  func()
@@ -26,7 +26,7 @@ type Finder struct {
 	skipped   []string // names that sluice does not allow, as last logged
 	lastError string   // why the services cannot be applied, as last logged; "": they can
 
-	following sync.Mutex              // guards the fields below, and the beginning and the end of the watch
+	following sync.Mutex              // guards the fields below, and the start and end of the watch
 	selection *consulsource.Selection // nil: no watch
 	start     func()                  // begins the watch of selection
 	stop      func()                  // ends the watch, and waits for it; nil: it does not run
@@ -38,16 +38,16 @@ type Finder struct {
 	answered bool // services is from watch
 }
 
-// NewFinder returns a finder that has found nothing. newWatch returns a watch of the services of a selection, which
-// begins with the services that are known. changed requests that the configuration is applied again; it must not block.
+// NewFinder returns a finder without services. newWatch returns a watch of a selection's services,
+// which begins with the known ones. changed asks to apply the configuration; it must not block.
 func NewFinder(newWatch func(consulsource.Selection, ...consulsource.CatalogService) *consulsource.Catalog, changed func(), log zerolog.Logger) *Finder {
 	return &Finder{newWatch: newWatch, changed: changed, log: log, used: make(chan struct{})}
 }
 
 // State is what a process hands over of the services that it has found.
 type State struct {
-	// Selection is the selection with which they were found, as a text to compare; empty: not all may be found yet.
-	// Another version of sluice may write it otherwise: then a new process waits for an answer of Consul.
+	// Selection is the selection that found them, as a text to compare; empty: perhaps not all are
+	// found. Another version of sluice may write another text: then a new process asks Consul.
 	Selection string                        `json:"selection"`
 	Services  []consulsource.CatalogService `json:"services"`
 }
@@ -128,7 +128,7 @@ func (f *Finder) end() {
 	}
 }
 
-// Stop ends what Follow has begun, and waits for it. Follow may begin again: a goroutine does that after a panic.
+// Stop ends what Follow has begun, and waits for it. Follow may begin again, as after a panic.
 func (f *Finder) Stop() {
 	f.following.Lock()
 	defer f.following.Unlock()
@@ -180,14 +180,14 @@ func (f *Finder) store(services []consulsource.CatalogService) (news bool) {
 	return news
 }
 
-// Services returns the services, and whether they are what Consul has answered to the present watch.
+// Services returns the services, and whether Consul has answered them to the present watch.
 func (f *Finder) Services() (services []consulsource.CatalogService, answered bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.services, f.answered
 }
 
-// Used returns a channel that is closed when the first services are in use, or no catalog is configured.
+// Used returns a channel that is closed when the first services are in use, or there is no catalog.
 func (f *Finder) Used() <-chan struct{} { return f.used }
 
 func (f *Finder) setUsed() {
@@ -198,8 +198,8 @@ func (f *Finder) setUsed() {
 	}
 }
 
-// Applied says that a configuration with the services has been applied or, with an error, why not; again is when
-// that is tried next.
+// Applied says that a configuration with the services has been applied or, with an error, why not;
+// again is when that is tried next.
 func (f *Finder) Applied(err error, again time.Duration) {
 	if _, answered := f.Services(); answered {
 		f.setUsed()

@@ -14,10 +14,10 @@ import (
 	"sluice/tags/claim"
 )
 
-// Gate passes the sets of a service to its pool, at once. Only instances whose tags ask for other routes
-// than the routes in use wait, until the [Reader] uses their routes. A change of tags takes
-// effect in this order: routes for the new tags, then requests to the instances that have them. Until then
-// a pool keeps the instances that it had. So an instance gets no request by a route that it did not ask for.
+// Gate passes the sets of a service to its pool, at once. Only instances whose tags ask for
+// other routes than those in use wait, until the [Reader] uses their routes. So an instance gets
+// no request by a route that it did not ask for: routes change first, then requests go to the
+// instances with the new tags. Until then a pool keeps the instances that it had.
 //
 // No method waits for the reading of tags. They may be called concurrently.
 type Gate struct {
@@ -40,7 +40,7 @@ type Gate struct {
 	waits   bool                 // set has profiles for which there are no routes yet
 	kept    []discovery.Instance // that passed has beside set
 	version uint64               // of set and kept
-	settles bool                 // until then, the pool stays as it is: there may be requests by the former routes
+	settles bool                 // requests may be on former routes: the pool stays until then
 	until   time.Time
 	ended   bool // the service is gone: it waits for nothing
 }
@@ -52,7 +52,7 @@ const settling = 100 * time.Millisecond
 // seen is what a gate has seen last.
 type seen struct {
 	set     []discovery.Instance
-	kept    []discovery.Instance // the pool has them beside set: nobody asks for their routes any more
+	kept    []discovery.Instance // in the pool beside set; nobody asks for their routes any more
 	profile string               // of set
 	waits   bool                 // for routes that are not in use yet
 	version uint64               // of set and kept: another one for others
@@ -64,8 +64,8 @@ func (g *Gate) seen() seen {
 	return seen{g.set, g.kept, g.profile, g.waits, g.version}
 }
 
-// Pass passes a set to the pool, at once or after there are routes for its tags. The set must not be changed
-// afterwards.
+// Pass passes a set to the pool, at once or after there are routes for its tags. The set must not
+// be changed afterwards.
 func (g *Gate) Pass(set discovery.Set) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -126,10 +126,10 @@ func (g *Gate) applyLocked(instances []discovery.Instance, whole bool) {
 	g.apply(set, whole)
 }
 
-// usableLocked returns the latest set without instances with tags for which there are no routes yet:
-// of these, the ones that the pool has stay as they were. If none of the instances with the same
-// tags is usable any more, the pool's stay: without them, their routes would have no
-// peers. Not if all instances have the same routes, and not of a service with a leader, whose former one must get nothing.
+// usableLocked returns the latest set without instances whose tags have no routes yet; those that
+// the pool has stay as they were. If no instance with the same tags is usable any more, the pool's
+// stay, because their routes need peers. That does not hold if all instances have the same routes,
+// nor for a service with a leader, whose former one must get nothing.
 func (g *Gate) usableLocked() []discovery.Instance {
 	before := make(map[discovery.Key]*discovery.Instance, len(g.passed))
 	for i := range g.passed {
@@ -181,8 +181,8 @@ func with(set, kept []discovery.Instance) []discovery.Instance {
 	return discovery.Normalize(all)
 }
 
-// markRouted says that the routes for a profile are in use. The instances that have waited for them are passed
-// after the time settling. divides says that one of the routes leads to some of the instances only.
+// markRouted says that the routes for a profile are in use. The instances that have waited for them
+// are passed after routeSwapDelay. divides says that a route leads to only some of the instances.
 func (g *Gate) markRouted(profile string, divides bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -217,8 +217,8 @@ func (g *Gate) useLocked() {
 	}
 }
 
-// passAlone is passSettled while nobody is kept. Else it requests that the configuration is applied,
-// which does it: routes lead to those who are kept until then.
+// passAlone is passSettled while no instance is kept. Else routes lead to the kept instances, until
+// the configuration is applied, which it asks for.
 func (g *Gate) passAlone() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -17,9 +17,9 @@ import (
 	"sluice/tags/claim"
 )
 
-// Reader reads routes from the tags of instances. It looks at the sets that gates have passed, so tags
-// cost no query of their own, and delays none of them. Its methods may be called concurrently, but Ask
-// and Applied by one goroutine, one after the other.
+// Reader reads routes from the tags of instances, in the sets that gates have passed: tags cost no
+// query of their own, and delay no set. Its methods may be called concurrently, but Ask and Applied
+// by one goroutine, one after the other.
 type Reader struct {
 	changed func()
 	waiting waiting
@@ -56,14 +56,14 @@ type reread struct {
 	readings []claim.Reading
 }
 
-// NewReader returns a reader that reads no dialect yet. changed requests that the configuration is applied
-// again; it must not block.
+// NewReader returns a reader without a dialect. changed asks to apply the configuration;
+// it must not block.
 func NewReader(changed func()) *Reader {
 	return &Reader{changed: changed, services: make(map[string]*taggedService)}
 }
 
-// Gate returns a new gate of a service, with its configuration. apply passes sets to its pool, and whole says that it is the
-// latest one, without anything that waits or is kept; it must not call the gate or the reader.
+// Gate returns a new gate of a service, with its configuration. apply passes sets to its pool;
+// whole: it is the latest one, and nothing waits or is kept. It must not call gate or reader.
 func (r *Reader) Gate(name string, configured config.Service, apply func(set discovery.Set, whole bool)) *Gate {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -73,7 +73,7 @@ func (r *Reader) Gate(name string, configured config.Service, apply func(set dis
 	return gate
 }
 
-// readerOf returns the reader for a service: nobody reads the tags of instances from elsewhere than Consul's catalog.
+// readerOf returns the reader for a service: only tags in Consul's catalog are read.
 func readerOf(reader claim.Reader, configured config.Service) claim.Reader {
 	if configured.Consul == nil {
 		return claim.Reader{}
@@ -98,7 +98,7 @@ func (r *Reader) Start(c *config.Config) {
 	r.useLocked(claim.NewReader(c), c)
 }
 
-// useLocked sets the reader of c, the configuration in use. The services wait for routes that it reads.
+// useLocked sets the reader of c, which is in use now. The services wait for routes that it reads.
 func (r *Reader) useLocked(reader claim.Reader, c *config.Config) {
 	r.reader = reader
 	for name, s := range r.services {
@@ -126,8 +126,8 @@ type Asked struct {
 	former   bool              // Config has groups that only the routes in use until now need
 }
 
-// Ask returns what the catalog adds to c. It writes to found, the services found in the catalog. The
-// configuration may be refused: what is in use stays until Applied.
+// Ask returns what the catalog adds to c. It writes to found, the services found in the catalog.
+// The configuration may be refused: what is in use stays until Applied.
 func (r *Reader) Ask(c *config.Config, found config.Fragment) Asked {
 	asked := Asked{Config: c, Found: found, reader: claim.NewReader(c)}
 	asked.Routes.Origin = "tags in Consul's catalog"
@@ -146,7 +146,8 @@ func (r *Reader) Ask(c *config.Config, found config.Fragment) Asked {
 			continue // an operator's
 		}
 		settings := result.Settings[name]
-		for _, key := range slices.Backward(slices.Sorted(maps.Keys(settings))) { // upstream first: no other one takes it away
+		// In reverse order upstream comes first: no other setting may take it away.
+		for _, key := range slices.Backward(slices.Sorted(maps.Keys(settings))) {
 			with, err := config.DecodeService(service, tags.Keys{key: settings[key]}, c)
 			if err != nil {
 				result.Problems = append(result.Problems, claim.Problem{Ask: claim.Ask{Service: name}, Kind: claim.KindBad, Reason: "the setting " + key + " cannot be used: " + err.Error()})
@@ -207,7 +208,7 @@ func (a *Asked) divide(divided map[string]map[string]config.Group) {
 	}
 }
 
-// groupsFor returns the groups of r, and the groups of the result in use: its routes need them until
+// groupsFor returns the groups of r, and those of the result in use, whose routes need them until
 // they are replaced.
 func groupsFor(r, inUse claim.Result) map[string]map[string]config.Group {
 	all := make(map[string]map[string]config.Group)
@@ -251,8 +252,8 @@ func (r *Reader) snapshot(all map[string]config.Service, reader claim.Reader) (s
 	return services, profiles
 }
 
-// askingLocked returns the services of views with what their tags ask for by a reader. What the one in use has
-// read is kept.
+// askingLocked returns the services of views with what their tags ask for by a reader. It keeps
+// what the one in use has read.
 func (r *Reader) askingLocked(all map[string]config.Service, reader claim.Reader, views map[string]seen) (services []claim.Service) {
 	for name, view := range views {
 		if view.profile == "" && len(view.kept) == 0 {
@@ -302,8 +303,8 @@ func (v *seen) asks(name, inConsul string, reader claim.Reader, before map[strin
 	return service, read
 }
 
-// Applied says that the routes of asked are in use. The gates pass the instances that have waited for
-// them. If groups of the former routes are left, the configuration is applied again without them.
+// Applied says that the routes of asked are in use. Gates pass the instances that wait for them.
+// If groups of the former routes are left, the configuration is applied again without them.
 func (r *Reader) Applied(asked Asked) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -323,7 +324,7 @@ func (r *Reader) Applied(asked Asked) {
 	}
 }
 
-// Release makes all gates pass the instances that wait, because their routes cannot be used for now.
+// Release makes all gates pass the instances that wait: their routes cannot be used for now.
 func (r *Reader) Release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -400,8 +401,8 @@ func (r *Reader) resolve(services []claim.Service, documents *config.Config) cla
 	return r.resolver.Resolve(services, r.rules, r.holders())
 }
 
-// holders returns which services have the routes that several ask for. Until clients are served, they
-// are the holders of the old process, so the order in which services get their first sets decides nothing.
+// holders returns which services have the routes that several ask for. Before clients are served it
+// is as in the old process: the order of first sets decides nothing.
 func (r *Reader) holders() map[string]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,13 +6,13 @@ import (
 	"slices"
 )
 
-// maxParts limits the parts of all regular expressions of the routes of a service. A request for its host may have to try all of
-// them: without a limit, each tag of an instance takes time of a processor. It is five times what one route may have.
+// maxParts limits the parts of all regular expressions of a service's routes, to five times those
+// of one route. A request for its host may try them all, so each tag costs time.
 const maxParts = 10_000
 
-// limitParts takes their routes from instances with which the regular expressions of the service have too many parts; those that
-// say who may use them, and have none, deny every request. It counts those of the oldest instances first, so a new one takes
-// nothing from them.
+// limitParts removes the routes of instances with which the service's regular expressions have too
+// many parts; routes with restrictions deny every request instead. It counts those of the oldest
+// instances first, so a new instance removes nothing of theirs.
 func (r *resolver) limitParts(members []member) {
 	byAge := make([]*member, 0, len(members))
 	for i := range members {

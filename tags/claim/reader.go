@@ -76,13 +76,13 @@ func (r Reader) tags(i *discovery.Instance) (list []string) {
 	return list
 }
 
-// mayAsk reports whether the tags of an entry count. What has a kind has copies of the tags of its service, as sidecars
-// have; but in the mesh they are its instances.
+// mayAsk reports whether the tags of an entry count. An entry with a kind, such as a sidecar,
+// has copies of its service's tags; but in the mesh sidecars are the instances.
 func mayAsk(i *discovery.Instance) bool { return i.Kind == "" || i.Identity != "" }
 
-// Profile returns what decides what an instance asks for, such as its tags of the dialects, as a text: equal for instances of
-// a service that ask for the same, and empty for instances that ask for nothing. One without such
-// tags asks for the route of the default rule, if there is one.
+// Profile returns what decides the requests of an instance, such as its tags of the dialects,
+// as a text: equal for instances of a service that ask for the same; empty if they ask for nothing.
+// Without such tags an instance asks for the route of the default rule, if there is one.
 func (r Reader) Profile(i *discovery.Instance) string {
 	if !mayAsk(i) || !r.Reads() {
 		return ""
@@ -114,7 +114,8 @@ func (r Reader) Profile(i *discovery.Instance) string {
 // its name in Consul. The result is never nil.
 func (r Reader) Read(service string, i *discovery.Instance) []Reading {
 	list := []Reading{}
-	if !mayAsk(i) || r.catalog == nil || i.Identity != "" && !strings.EqualFold(i.Service, service) { // another service stands in for it
+	// In the mesh, another service may stand in for this one.
+	if !mayAsk(i) || r.catalog == nil || i.Identity != "" && !strings.EqualFold(i.Service, service) {
 		return list
 	}
 	if rule := r.defaultRule(); rule != "" && len(r.tags(i)) == 0 {

@@ -18,8 +18,7 @@ type Resolver struct {
 	services map[string]resolved // by name
 }
 
-// resolved is what a service wants, as long as nothing about it changes. It is not written
-// again.
+// resolved is what a service wants, as long as nothing about it changes. It is not written again.
 type resolved struct {
 	service  Service
 	wants    []*want
@@ -39,9 +38,9 @@ func Resolve(services []Service, rules Rules, holders map[string]string) Result 
 	return new(Resolver).Resolve(services, &rules, holders)
 }
 
-// Resolve decides which routes are used. holders are the holders in the last result: of two services
-// that ask for the same route, the one that has it keeps it, or shares it. Neither services nor rules may be
-// written later.
+// Resolve decides which routes are used. holders are the holders in the last result:
+// of two services that ask for the same route, the holder keeps it, or shares it. Neither services
+// nor rules may be written later.
 func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]string) Result {
 	if rules != m.rules {
 		m.rules, m.services = rules, nil
@@ -104,10 +103,10 @@ func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]
 	return result
 }
 
-// contest returns which of the services that want the same route have it, and which do not. One
-// of the holders keeps it, else the first one has it. It shares it with others if rules say so,
-// and fabio's tags of all of them ask for it. If claims allow it to each of them, and Traefik's tags
-// ask for it, the router with the highest priority that a tag sets has it, as in Traefik.
+// contest returns which of the services that want the same route have it, and which do not.
+// A holder keeps it, else the first one has it. It shares it with others if rules say so, and
+// fabio's tags of all of them ask for it. If claims allow it to each, and Traefik's tags ask for
+// it, the router with the highest priority that a tag sets has it, as in Traefik.
 func contest(list []*want, holders []string, rules *Rules) (sharers, losers []*want) {
 	winner := list[max(0, slices.IndexFunc(list, func(w *want) bool { return slices.Contains(holders, w.service) }))]
 	both := func(w *want, dialect string) bool { return w.dialect == dialect && winner.dialect == dialect }

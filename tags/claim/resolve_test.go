@@ -162,7 +162,7 @@ func TestResolve(t *testing.T) {
 			routes:   []string{`a g/ ["urlprefix-g/"]`, `a h/ ["urlprefix-h/ proto=https"]`},
 		},
 		{
-			name: "a service with groups of the file", rules: Rules{AllListeners: true, Divided: map[string]bool{"a": true}},
+			name: "a service with groups of the file", rules: Rules{AllListeners: true, HasGroups: map[string]bool{"a": true}},
 			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/"), instance("a", "2", 1))},
 			routes:   []string{"a h/"},
 			problems: []string{"a: it has groups of its own"},
@@ -364,7 +364,7 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 		Claims: []config.Claim{{Service: "a", Hosts: []string{"h"}}}, Reserved: map[string]bool{"h": true}, Insecure: true,
 		ForwardAuth: []config.Location{units.NewLocation("http://auth/")}, Listeners: []string{"internal"}, Share: true,
 		StreamListeners: []string{"db"}, EndsTLS: map[string]bool{"tls": true}, ReservedNames: map[string]bool{"git.example.com": true},
-		Defined: map[string]bool{"x": true, "y": true, "z": true}, Divided: map[string]bool{"x": true, "y": false, "z": false},
+		Defined: map[string]bool{"x": true, "y": true, "z": true}, HasGroups: map[string]bool{"x": true, "y": false, "z": false},
 		Requests: map[string]string{"y": "balance.policy sticky"}, Named: map[string]bool{"x": true, "y": true, "z": true},
 		Taken: map[string]string{
 			key(c.Routes[0]): "sluice.yaml:10", key(c.Routes[1]): "sluice.yaml:10",

@@ -25,8 +25,8 @@ type Age struct {
 // AgeOf returns the age of an instance.
 func AgeOf(i *discovery.Instance) Age { return Age{i.Serving(), i.Usable(), i.Registered} }
 
-// Before reports whether an instance of age a decides before one of age o: the oldest in service does. Where
-// none is, the oldest one on probation does, and else the oldest one.
+// Before reports whether an instance of age a decides before one of age o: the oldest in service,
+// else the oldest on probation, else the oldest.
 func (a Age) Before(o Age) bool {
 	switch {
 	case a.Serving != o.Serving:
@@ -140,8 +140,7 @@ type Problem struct {
 	Reason string
 	// Harmless says that the route exists nevertheless, without what the reason names.
 	Harmless bool
-	// Wanted is the route that the tag asks for; nil: it is about more than one, or
-	// about none.
+	// Wanted is the route that the tag asks for; nil: it is about more than one, or about none.
 	Wanted *config.Route
 	// Winner has the route instead; nil: nobody, or an operator.
 	Winner *Ask

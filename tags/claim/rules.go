@@ -54,8 +54,8 @@ type Rules struct {
 	// Requests are the services of operators to which no connections can go, with the setting
 	// that needs requests.
 	Requests map[string]string
-	// Divided are the services for which an operator has defined groups.
-	Divided map[string]bool
+	// HasGroups are the services for which an operator has defined groups.
+	HasGroups map[string]bool
 	// Named are the services that an operator names, in services or in a route.
 	// The default rule is not for them: who names a service decides who reaches it.
 	Named map[string]bool
@@ -66,7 +66,7 @@ type Rules struct {
 func NewRules(c *config.Config) Rules {
 	rules := Rules{
 		Reserved: make(map[string]bool), ReservedNames: make(map[string]bool),
-		Defined: make(map[string]bool), Divided: make(map[string]bool), Requests: make(map[string]string),
+		Defined: make(map[string]bool), HasGroups: make(map[string]bool), Requests: make(map[string]string),
 		EndsTLS: make(map[string]bool), Named: make(map[string]bool), Replicas: c.Consul.Register != nil,
 	}
 	for name, service := range c.Services {
@@ -74,7 +74,7 @@ func NewRules(c *config.Config) Rules {
 		if why := service.NoStreams(); why != "" {
 			rules.Requests[name] = why
 		}
-		rules.Divided[name] = len(service.Groups) > 0
+		rules.HasGroups[name] = len(service.Groups) > 0
 	}
 	rules.Taken = make(map[string]string, len(c.Routes))
 	for _, r := range c.Routes {

@@ -27,11 +27,11 @@ type asked struct {
 // member is an instance with the routes that it may have.
 type member struct {
 	Instance
-	keys     tags.Keys // its settings
-	settings string    // text of the ones that count
-	unasked  string    // why it cannot be asked as its tags say; empty: it can
-	routes   map[string]asked
-	tags     []string // of all dialects
+	keys        tags.Keys // its settings
+	settings    string    // text of the ones that count
+	whyUnusable string    // why it cannot be asked as its tags say; empty: it can
+	routes      map[string]asked
+	tags        []string // of all dialects
 }
 
 // resolver resolves the routes of one service.
@@ -110,7 +110,7 @@ func (r *resolver) resolve() []*want {
 		w, chosen := r.chooseVariant(variants[key])
 		switch {
 		case len(chosen.members) == len(members):
-		case r.rules.Divided[r.service.Name]:
+		case r.rules.HasGroups[r.service.Name]:
 			r.add(KindDifferent, w.asked, "not all instances of the service have this route, but it has groups of its own: all of them get the requests", true, w.members...)
 		default:
 			divided = true
@@ -143,7 +143,7 @@ func (r *resolver) setWeights(w *want, members []member, indexes []int) (divided
 	if !slices.ContainsFunc(indexes, func(i int) bool { return weight(i) != weight(indexes[0]) }) {
 		return false
 	}
-	if r.rules.Divided[r.service.Name] {
+	if r.rules.HasGroups[r.service.Name] {
 		w.weights[w.group] = 0
 		r.add(KindDifferent, w.asked, "the instances ask for different weights, but the service has groups of its own: the weights do not count", true, w.members...)
 		return false
@@ -198,7 +198,8 @@ func (r *resolver) member(i Instance) member {
 		}
 		read = append(read, reading)
 	}
-	maps.DeleteFunc(settings, func(_ string, value any) bool { // as without it: some dialects always say how, others only if it matters
+	// Some dialects always write a setting, others only if it matters: an empty one is none.
+	maps.DeleteFunc(settings, func(_ string, value any) bool {
 		keys, ok := value.(tags.Keys)
 		return ok && len(keys) == 0
 	})
@@ -206,7 +207,7 @@ func (r *resolver) member(i Instance) member {
 		if len(settings) > 0 {
 			m.settings = settings.String()
 		}
-		m.unasked = r.unasked(settings, read)
+		m.whyUnusable = r.whyUnusable(settings, read)
 	}
 	for _, reading := range read {
 		for _, route := range reading.Routes {
@@ -217,9 +218,9 @@ func (r *resolver) member(i Instance) member {
 	return m
 }
 
-// unasked returns why an instance with these settings cannot be asked as its tags say; empty: it
-// can. Then settings has no upstream any more: requests in another protocol, or without TLS, would be wrong.
-func (r *resolver) unasked(settings tags.Keys, readings []Reading) string {
+// whyUnusable returns why an instance with these settings cannot be asked as its tags say; empty:
+// it can. Then it removes upstream from settings: another protocol, or no TLS, would be wrong.
+func (r *resolver) whyUnusable(settings tags.Keys, readings []Reading) string {
 	if r.rules.Upstream == nil {
 		return ""
 	}
@@ -251,7 +252,7 @@ func (r *resolver) route(m *member, a asked) {
 	problem := func(kind Kind, reason string, harmless bool) { r.add(kind, a, reason, harmless, m.named()) }
 	d := r.decoded.of(a.route)
 	if d.wrong == "" && !a.route.Closed {
-		d.wrong = m.unasked
+		d.wrong = m.whyUnusable
 	}
 	if d.wrong != "" && !a.route.Closed && config.MayRestrict(a.route.Keys) {
 		problem(KindBad, d.wrong+"; the route denies every request", false)
@@ -280,7 +281,7 @@ func (r *resolver) route(m *member, a asked) {
 			problem(KindRefused, reason, false)
 			return
 		}
-		problem(KindRefused, reason+"; the route denies every request", false) // config.Merge lets nobody pass
+		problem(KindRefused, reason+"; the route denies every request", false) // by config.Merge
 	}
 	if reason, harmless := r.rules.listeners(&a.decoded); reason != "" {
 		if problem(KindRefused, reason, harmless); !harmless {
@@ -306,8 +307,8 @@ func (r *resolver) route(m *member, a asked) {
 	}
 }
 
-// addRoute adds a route to an instance, if no other tag of it has one for the same requests. One that says who may use it
-// counts before one that does not.
+// addRoute adds a route to an instance, unless another tag of it has one for the same requests.
+// A route with restrictions counts before one without.
 func (r *resolver) addRoute(m *member, a asked) {
 	if known, twice := m.routes[a.key]; twice {
 		if a.route.Restricts() && !known.route.Restricts() {
@@ -391,13 +392,13 @@ func oldestOf(variants map[string]*variant) *variant {
 	return chosen
 }
 
-// resolveSettings decides the settings of a service: the ones for which the oldest of its instances with routes asks
-// for, of those that can be asked as their tags say. The others lose their routes.
+// resolveSettings takes the settings of the oldest usable instance with routes; those asking for
+// others lose their routes.
 func (r *resolver) resolveSettings(members []member) {
 	var first *member
 	for i := range members {
 		m := &members[i]
-		if len(m.routes) > 0 && m.unasked == "" && (first == nil || m.Before(first.Age) || m.settings < first.settings && !first.Before(m.Age)) {
+		if len(m.routes) > 0 && m.whyUnusable == "" && (first == nil || m.Before(first.Age) || m.settings < first.settings && !first.Before(m.Age)) {
 			first = m
 		}
 	}
@@ -408,7 +409,7 @@ func (r *resolver) resolveSettings(members []member) {
 	for i := range members {
 		m := &members[i]
 		switch {
-		case len(m.routes) == 0 || m.unasked != "": // its routes deny every request
+		case len(m.routes) == 0 || m.whyUnusable != "": // its routes deny every request
 		case m.settings != chosen:
 			r.closeRoutes(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
 		case !r.rules.Insecure && m.keys.Get("upstream", "tls", "skip_verify") == "true":
@@ -419,8 +420,8 @@ func (r *resolver) resolveSettings(members []member) {
 	}
 }
 
-// closeRoutes takes its routes from an instance, but for those that say who may use them: they deny every request, as a
-// broader route of others might answer.
+// closeRoutes removes the routes of an instance. Those with restrictions stay and deny every
+// request: else a broader route of others might answer.
 func (r *resolver) closeRoutes(m *member, kind Kind, reason string) {
 	for _, key := range slices.Sorted(maps.Keys(m.routes)) {
 		a := m.routes[key]

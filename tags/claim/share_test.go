@@ -39,7 +39,7 @@ func TestShare(t *testing.T) {
 	claims := share
 	claims.Claims = []config.Claim{{Service: "[ab]", Hosts: []string{"h"}}}
 	divided := share
-	divided.Divided = map[string]bool{"a": true}
+	divided.HasGroups = map[string]bool{"a": true}
 	a, b := service("a", instance("a", "a1", 1, "urlprefix-h/")), service("b", instance("b", "b1", 1, "urlprefix-h/"))
 	own, router := service("c", instance("c", "c1", 1, "sluice.route=h")), service("c", instance("c", "c1", 1, "traefik.enable=true", "traefik.http.routers.r.rule=Host(`h`)"))
 	for _, test := range []struct {

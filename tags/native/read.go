@@ -4,8 +4,9 @@
 //	sluice.upstream=KEY=VALUE …
 //
 // The keys are the keys of a route and of upstream in the configuration file, with dots between
-// the levels. Which of them a tag may set is decided where they are decoded. With match=regexp, the pattern in PATH begins at the start of the path. The meta key sluice_route, or one that begins with sluice_route_, is another
-// spelling of the tag sluice.route.
+// the levels. Their decoder decides which of them a tag may set. With match=regexp, the pattern
+// in PATH begins at the start of the path. The meta key sluice_route, or one that begins with
+// sluice_route_, is another spelling of the tag sluice.route.
 package native
 
 import (
@@ -34,7 +35,8 @@ func AsksForRoute(key string) bool { return key == MetaRoute || strings.HasPrefi
 func Read(i tags.Instance) tags.Reading {
 	var reading tags.Reading
 	for _, tag := range i.Tags {
-		if strings.HasPrefix(strings.ToLower(strings.TrimSpace(tag)), Prefix) { // as a service with it is found
+		// Discovery finds a service with a tag by the same rule.
+		if strings.HasPrefix(strings.ToLower(strings.TrimSpace(tag)), Prefix) {
 			read(&reading, tag, tag)
 		}
 	}

@@ -44,7 +44,8 @@ func (e *effects) headers(_ label, options *part) {
 			}
 		case text != "":
 			e.header("response_headers", text, l.value)
-		case strings.HasPrefix(l.path[0], "accesscontrol") || l.path[0] == "addvaryheader": // see cors
+		// The function cors reads these.
+		case strings.HasPrefix(l.path[0], "accesscontrol") || l.path[0] == "addvaryheader":
 		case l.path[0] == "allowedhosts":
 			e.close(l, "sluice decides by the rule which hosts a router has: want Host in the rule")
 		case strings.HasPrefix(l.path[0], "sts") || l.path[0] == "forcestsheader":
@@ -61,7 +62,7 @@ func isTrue(value string) bool {
 	return b
 }
 
-// isOff reports whether a value turns off what has options of its own, such as tls: all but true and an empty one do.
+// isOff reports whether a value turns off what has options, such as tls: all but true and empty do.
 func isOff(value string) bool { return value != "" && !strings.EqualFold(value, "true") }
 
 // header sets a field, or removes it if value is empty.
@@ -82,8 +83,8 @@ var corsLists = map[string]string{
 	"accesscontrolexposeheaders":   "expose_headers",
 }
 
-// cors lets pages of other origins use the route, if the options say of which. Without maxage, clients forget the answer to
-// a preflight after 5 s.
+// cors lets pages of other origins use the route, if the options name origins. Without maxage,
+// clients forget the answer to a preflight after 5 s.
 func (e *effects) cors(options *part) {
 	keys := tags.Keys{"max_age": "5s"}
 	var origins []string
@@ -107,7 +108,8 @@ func (e *effects) cors(options *part) {
 			}
 		case name == "accesscontrolmaxage":
 			seconds, err := strconv.Atoi(l.value)
-			if keys["max_age"] = l.value + "s"; err == nil { // no client remembers it for longer than a day
+			// No client remembers it for longer than a day.
+			if keys["max_age"] = l.value + "s"; err == nil {
 				keys["max_age"] = strconv.Itoa(max(0, min(seconds, 86400))) + "s"
 			}
 		case strings.HasPrefix(name, "accesscontrol"):
@@ -122,7 +124,7 @@ func (e *effects) cors(options *part) {
 	}
 	keys["allow_origins"] = origins
 	if slices.Contains(origins, "*") {
-		delete(keys, "allow_credentials") // browsers do not let pages of anybody act for a user either
+		delete(keys, "allow_credentials") // as browsers do: no user acts by a page of anybody
 	}
 	exposed, _ := keys["expose_headers"].([]string)
 	if _, err := route.NewCORS(route.CORSOptions{AllowOrigins: origins, ExposeHeaders: exposed, AllowCredentials: keys["allow_credentials"] == "true"}); err != nil {

@@ -18,8 +18,8 @@ type label struct {
 	unread  bool // the tag has a value that nobody reads: see tags.Check
 }
 
-// labels returns the labels of all tags with the prefix, in the order of their keys. Of several with one
-// key the last counts, as in Traefik.
+// labels returns the labels of all tags with the prefix, sorted by key. Of several with one key the
+// last counts, as in Traefik.
 func labels(all []string, prefix string, reading *tags.Reading) []label {
 	var list []label
 	last := make(map[string]int)
@@ -72,7 +72,7 @@ func (p *part) tags() []string {
 	return tags
 }
 
-// closeUnread closes the routes of e if a tag of the part has a value that nobody reads, and reports whether one has.
+// closeUnread closes the routes of e if a tag of the part has an unread value, and reports that.
 func (p *part) closeUnread(e *effects) bool {
 	i := slices.IndexFunc(p.labels, func(l label) bool { return l.unread })
 	if i >= 0 {

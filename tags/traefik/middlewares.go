@@ -14,7 +14,7 @@ import (
 
 const (
 	maxChain = 8  // the depth of chains of middlewares
-	maxUses  = 64 // the middlewares of a router, each time that a chain names one: chains of chains could name billions
+	maxUses  = 64 // the middlewares of a router: chains of chains could name billions
 )
 
 // middlewares translate a middleware of the kind, each with its options below the kind.
@@ -54,8 +54,8 @@ func closed(want string) func(*effects, label, *part) {
 	return func(e *effects, l label, _ *part) { e.close(l, want) }
 }
 
-// needs returns the translation by apply of a middleware with known keys. apply gets the first, without
-// which the middleware is refused.
+// needs returns the translation by apply of a middleware with known keys. apply gets the first key,
+// which is required.
 func needs(apply func(e *effects, l label, options *part), keys ...string) func(*effects, label, *part) {
 	return func(e *effects, kind label, options *part) {
 		e.only(options, keys...)

@@ -70,7 +70,8 @@ func Read(i tags.Instance, o Options) tags.Reading {
 	for _, name := range slices.Sorted(maps.Keys(p.tcp["routers"])) {
 		r.streamRouter(p.tcp["routers"][name])
 	}
-	r.reading.Tags = tags.SortedTags(r.reading.Tags...) // the default rule may depend on further ones
+	// The default rule may depend on further tags.
+	r.reading.Tags = tags.SortedTags(r.reading.Tags...)
 	r.reading.Limit()
 	return r.reading
 }
@@ -82,7 +83,7 @@ type reader struct {
 	labels   []label
 	parts    parts
 	reading  tags.Reading
-	made     map[bool]int // routes of requests that say who may use them, and others: neither take the room of the others
+	made     map[bool]int // routes of requests with and without restrictions: each has its room
 }
 
 // routerOptions are the keys of a router that are read, or have no effect in sluice.
@@ -137,7 +138,7 @@ func (r *reader) router(router *part) {
 	}
 }
 
-// options complains about unknown options of a router, each of which may have been meant to restrict it, and rules of
+// options complains about unknown options of a router, each of which may restrict it, and rules of
 // another version.
 func (r *reader) options(router *part, e *effects, known []string) {
 	for _, l := range router.labels {

@@ -65,8 +65,8 @@ func within(re *regexp.Regexp, replacement string) tags.Keys {
 }
 
 // template returns a replacement in the form of [regexp.Regexp.Expand] as a template of sluice,
-// for an expression with so many groups before the groups of re; the last of them is all of re. A name that re does not
-// have is empty, as in Go.
+// for an expression with before groups in front of re; the last of these is all of re. A name that
+// re does not have is empty, as in Go.
 func template(replacement string, re *regexp.Regexp, before int) string {
 	var b strings.Builder
 	for replacement != "" {

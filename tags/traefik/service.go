@@ -17,8 +17,8 @@ func (r *reader) service(router *part, e *effects) {
 	}
 }
 
-// settings returns what option reads of each key of the service of a router, and what others read of all
-// of its keys, with the tag that asks for it. It returns false if the router may not have the service.
+// settings returns what option reads of each key of a router's service, and what others read of all
+// its keys, with the tag that asks for it. ok is false if the router may not have the service.
 func (r *reader) settings(router *part, e *effects, option func(key string, l label, settings tags.Keys, e *effects),
 	others ...func(s *part, settings tags.Keys, e *effects)) (settings tags.Keys, tag string, ok bool) {
 	s, ok := r.serviceOf(router, e)

@@ -77,7 +77,7 @@ func (r *reader) streamRouter(router *part) {
 	}
 }
 
-// streamProtocol returns whether a router is for TLS, which goes to the instances as it is or ends at the listener,
+// streamProtocol returns whether a router is for TLS, passed through or ended at the listener,
 // or for connections without it.
 func (r *reader) streamProtocol(router *part, e *effects) (protocol string) {
 	secure, through := false, false
