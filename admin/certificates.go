@@ -18,7 +18,7 @@ type Certificate struct {
 	State     string    `json:"state"` // valid, not yet valid, expiring, expired or missing
 	ValidFrom time.Time `json:"valid_from"`
 	Expires   time.Time `json:"expires"`
-	Error     string    `json:"error,omitempty"` // why the present version cannot be used: an earlier one is in use
+	Error     string    `json:"error,omitempty"` // why an earlier version is in use
 }
 
 func (h programHandler) certificates(*http.Request) (any, error) {

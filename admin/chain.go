@@ -22,7 +22,7 @@ type Branch struct {
 	Service       string          `json:"service"`            // empty: several
 	Weighted      *Weighted       `json:"weighted,omitempty"` // null: one service
 	Split         *Split          `json:"split,omitempty"`    // null: all peers of the service
-	Actions       json.RawMessage `json:"actions,omitempty"`  // with the keys of the configuration file; absent: none
+	Actions       json.RawMessage `json:"actions,omitempty"`  // keys as in the file; absent: none
 }
 
 // RouteChain is the discovery chain of the service of a Route, or of a Target of one: its branches,

@@ -18,12 +18,12 @@ type Revision struct {
 	Number  uint64          `json:"number"` // never used twice with the same history
 	Time    time.Time       `json:"time"`
 	Source  string          `json:"source"` // the file, or "command line"
-	Hash    string          `json:"hash"`   // of the configuration in canonical form: equal on replicas with the same documents
+	Hash    string          `json:"hash"`   // canonical: equal on replicas with the same documents
 	Reason  string          `json:"reason"`
 	Sources []SourceInUse   `json:"sources"`
 	Pending []string        `json:"pending"`
 	Changes []config.Change `json:"changes"` // from the revision before, secrets masked
-	Given   bool            `json:"given"`   // only a share has changed, by a judge or an operator: the documents have not changed since the revision before
+	Given   bool            `json:"given"`   // only a share has changed, by a judge or an operator
 }
 
 // SourceInUse is a source of documents in a revision.
@@ -31,22 +31,22 @@ type SourceInUse struct {
 	Name     string `json:"name"`
 	Kind     string `json:"kind"`
 	Revision string `json:"revision"` // the source's own: a hash of files, an index of Consul
-	Pinned   uint64 `json:"pinned"`   // the revision that a rollback took the documents from; 0: it is what the source has now
+	Pinned   uint64 `json:"pinned"`   // the revision that a rollback uses; 0: none, the latest
 }
 
 // Source is the present state of a source of documents.
 type Source struct {
 	SourceInUse
-	State   string    `json:"state"`   // in_use, pinned, refused (it says what cannot be used), stale (it cannot be read), waiting (it never could)
-	Offered string    `json:"offered"` // the source's own revision of its present documents; empty: not known
-	Since   time.Time `json:"since"`   // when it was refused; else when it became readable or unreadable, for the file the year 1
+	State   string    `json:"state"`   // in_use, pinned, refused, stale; waiting: never read
+	Offered string    `json:"offered"` // the source's revision of its documents; empty: not known
+	Since   time.Time `json:"since"`   // of State; for the file that can be read, the year 1
 	Errors  []string  `json:"errors"`
 }
 
 // AppliedConfig is the body of /api/config.
 type AppliedConfig struct {
 	Revision
-	Config  *config.Config `json:"config"` // keys as in the file, defaults written out, secrets masked
+	Config  *config.Config `json:"config"` // as in the file, with defaults; secrets masked
 	Reloads Reloads        `json:"reloads"`
 	States  []Source       `json:"states"` // of the sources now
 }

@@ -25,7 +25,7 @@ type Comparison struct {
 
 	Index         uint64  `json:"index"`
 	KnownLeader   bool    `json:"known_leader"`
-	LastContactMS float64 `json:"last_contact_ms"` // since the answering server heard from the leader
+	LastContactMS float64 `json:"last_contact_ms"` // since the server heard from the leader
 
 	Same      bool               `json:"same"` // no instance has a difference
 	Instances []ComparedInstance `json:"instances"`

@@ -116,7 +116,7 @@ func streamEvents(w http.ResponseWriter, r *http.Request, kept []events.Event, r
 	}
 	connection := http.NewResponseController(w)
 	send := func(part []byte) error {
-		_ = connection.SetWriteDeadline(time.Now().Add(eventsPatience)) // a recorder of a test has none
+		_ = connection.SetWriteDeadline(time.Now().Add(eventsPatience)) // not for a test's recorder
 		if _, err := w.Write(part); err != nil {
 			return err
 		}

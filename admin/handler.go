@@ -31,7 +31,7 @@ func New(o Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer panics.Contain(panics.Admin, func() { writeError(w, http.StatusInternalServerError, panics.Err.Error()) })
 		if r.ContentLength != 0 { // no handler reads a body, but the server does, before it answers
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // a recorder of a test has none
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 		}
 		mux.ServeHTTP(w, r)
 	})

@@ -26,10 +26,10 @@ type Chain struct {
 	Entries       []string      `json:"entries"` // that apply, such as "service-router web"
 	Targets       []ChainTarget `json:"targets"`
 	Problems      []string      `json:"problems"`          // what is not carried out
-	Refused       string        `json:"refused,omitempty"` // why Consul's chain cannot be used, so that the former one stays
+	Refused       string        `json:"refused,omitempty"` // why the former chain stays in use
 	Index         uint64        `json:"index"`
 	Since         time.Time     `json:"since,omitzero"`
-	KeptUntil     time.Time     `json:"kept_until,omitzero"` // Consul has lost the chain, which is used until then
+	KeptUntil     time.Time     `json:"kept_until,omitzero"` // end of a chain that Consul has lost
 	LastError     string        `json:"last_error,omitempty"`
 }
 

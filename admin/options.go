@@ -75,7 +75,7 @@ type Services struct {
 	// Pools returns the pools in use and the closed ones that still drain, in any
 	// order. Several may have the same name.
 	Pools func() []*balancer.Pool
-	// Former returns the peers with requests in flight in the process that this one has replaced, if that still runs.
+	// Former returns the peers with requests in flight in the process before, if that still runs.
 	Former func() ([]Peer, error)
 	// Watches returns the state of every watch; see discovery.Manager.Statuses.
 	Watches func() []discovery.WatchStatus
@@ -83,9 +83,8 @@ type Services struct {
 	Health func() map[string]healthcheck.Stats
 	// Series are the samples of what services did.
 	Series *series.Recorder
-	// Consul queries the instances of a service, given by sluice's name for it, with
-	// the selection of its watch. The error is ErrNotInConsul for a service from
-	// another source.
+	// Consul queries the instances of a service, given by sluice's name for it, with the selection
+	// of its watch. The error is ErrNotInConsul for a service from another source.
 	Consul func(ctx context.Context, service string) (ConsulAnswer, error)
 	// Catalog returns the state of the catalog watch; false: not configured.
 	Catalog func() (consulsource.CatalogStatus, bool)

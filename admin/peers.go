@@ -19,20 +19,20 @@ type Peer struct {
 	Node       string            `json:"node"`
 	Datacenter string            `json:"datacenter,omitempty"`
 	Address    string            `json:"address"`               // "host:port"
-	AddressTag string            `json:"address_tag,omitempty"` // if Address is a tagged address of Consul
-	Identity   string            `json:"identity,omitempty"`    // in a service mesh: the path of its SPIFFE URI
-	ServerName string            `json:"server_name,omitempty"` // in a service mesh: see discovery.Instance
+	AddressTag string            `json:"address_tag,omitempty"` // of Address, if Consul has a tag
+	Identity   string            `json:"identity,omitempty"`    // in a mesh: path of the SPIFFE URI
+	ServerName string            `json:"server_name,omitempty"` // see discovery.Instance
 	Target     string            `json:"target,omitempty"`      // of a discovery chain
 	Weight     int               `json:"weight"`
-	Due        float64           `json:"due"`                 // part of the requests that its weight gives it
-	Share      *float64          `json:"share,omitempty"`     // part that it has had lately; nil: there were too few
+	Due        float64           `json:"due"`                 // part of the requests, by weight
+	Share      *float64          `json:"share,omitempty"`     // its part lately; nil: too few
 	ShareWhy   []string          `json:"share_why,omitempty"` // why the two differ
-	Orders     []operator.Order  `json:"orders,omitempty"`    // of operators, about the peer or its node
+	Orders     []operator.Order  `json:"orders,omitempty"`    // about the peer or its node
 	Group      string            `json:"group,omitempty"`     // of the service, if it has groups
 	Tags       []string          `json:"tags"`
 	Meta       map[string]string `json:"meta,omitempty"`
-	Status     string            `json:"status"` // in the registry: passing, warning, critical, maintenance
-	State      string            `json:"state"`  // in the pool: up, warming, ejected, unhealthy, draining
+	Status     string            `json:"status"` // passing, warning, critical, maintenance
+	State      string            `json:"state"`  // up, warming, ejected, unhealthy, draining
 	Reasons    []string          `json:"reasons"`
 	Used       bool              `json:"used"` // may get requests
 	Inflight   int               `json:"inflight"`
@@ -87,8 +87,8 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 	}
 }
 
-// peers answers /api/peers. ?service=, ?state= and ?node= select, and may be repeated. With ?process=former it answers
-// with those peers for which the process that this one has replaced still has requests in flight.
+// peers answers /api/peers. ?service=, ?state= and ?node= select, and may be repeated.
+// ?process=former selects peers with requests in flight in the process that this one has replaced.
 func (h serviceHandler) peers(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	services, states, nodes := query["service"], query["state"], query["node"]

@@ -49,7 +49,7 @@ type Route struct {
 // Split is how the clients of a route are divided among groups.
 type Split struct {
 	Groups   []Share `json:"groups"`
-	Key      string  `json:"key"` // what identifies a client: cookie, header NAME, client_address or none
+	Key      string  `json:"key"` // of a client: cookie, header NAME, client_address or none
 	Fallback string  `json:"fallback,omitempty"`
 }
 
@@ -164,7 +164,8 @@ func streamsOf(c *config.Config) (routes []config.Route) {
 	for _, l := range c.Listeners {
 		of := l.StreamRoutes()
 		slices.SortStableFunc(of, func(a, b config.Route) int {
-			return cmp.Or(cmp.Compare(b.Protocol, a.Protocol), cmp.Compare(a.Host, b.Host)) // tls, then tcp
+			// tls comes before tcp.
+			return cmp.Or(cmp.Compare(b.Protocol, a.Protocol), cmp.Compare(a.Host, b.Host))
 		})
 		routes = append(routes, of...)
 	}

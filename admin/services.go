@@ -19,23 +19,23 @@ type Service struct {
 	Policy  string `json:"policy"`
 	Watch   *Watch `json:"watch"` // null for a service without a watch
 
-	Peers    map[string]int  `json:"peers"`    // number of peers in each state, draining ones included
+	Peers    map[string]int  `json:"peers"`    // number in each state, with draining ones
 	Eligible int             `json:"eligible"` // peers that get requests
 	Panic    bool            `json:"panic"`    // failing peers get requests too
 	Tiers    []balancer.Tier `json:"tiers"`    // one if none are configured
 	Groups   []Group         `json:"groups,omitempty"`
 	Inflight int             `json:"inflight"`
 	Requests uint64          `json:"requests"` // that ended, since the start
-	Errors   uint64          `json:"errors"`   // of Requests, the ones answered with a status of 5xx
+	Errors   uint64          `json:"errors"`   // of Requests, those with a status of 5xx
 	P50MS    float64         `json:"p50_ms"`   // estimates over all of them
 	P99MS    float64         `json:"p99_ms"`
 
-	Retries          uint64            `json:"retries"`            // attempts after the first of a request
-	RetriesLeft      int               `json:"retries_left"`       // that the retry budget allows now
-	Refusals         map[string]uint64 `json:"refusals"`           // attempts refused by a limit, by its name, without limits that refused none
-	Overload         *Overload         `json:"overload,omitempty"` // absent without an adaptive limit
+	Retries          uint64            `json:"retries"`            // attempts after the first
+	RetriesLeft      int               `json:"retries_left"`       // in the retry budget now
+	Refusals         map[string]uint64 `json:"refusals"`           // of attempts, by limit
+	Overload         *Overload         `json:"overload,omitempty"` // of an adaptive limit
 	Ejections        uint64            `json:"ejections"`
-	EjectionsRefused uint64            `json:"ejections_refused"` // because too many peers were ejected
+	EjectionsRefused uint64            `json:"ejections_refused"` // too many peers were ejected
 
 	StandingDrains []operator.Order `json:"standing_drains"`       // of absent instances
 	Maintenance    *operator.Order  `json:"maintenance,omitempty"` // absent: requests are forwarded
@@ -44,7 +44,7 @@ type Service struct {
 // Overload is what the adaptive limit of a service does.
 type Overload struct {
 	Tiers []balancer.TierLoad `json:"tiers"` // as Service.Tiers, at most 8
-	Shed  map[string]uint64   `json:"shed"`  // requests that were refused since the start, by criticality
+	Shed  map[string]uint64   `json:"shed"`  // refused requests since the start, by criticality
 }
 
 func describeOverload(o *balancer.Overload) *Overload {
@@ -67,7 +67,7 @@ type Group struct {
 	Errors    uint64  `json:"errors"` // attempts with a status of 5xx or without an answer
 	P50MS     float64 `json:"p50_ms"` // estimates over all attempts
 	P99MS     float64 `json:"p99_ms"`
-	Fallbacks uint64  `json:"fallbacks"` // attempts that found no peer here and went to the fallback
+	Fallbacks uint64  `json:"fallbacks"` // attempts that found no peer and left for the fallback
 }
 
 func describeGroup(g *reading.Group) Group {
@@ -82,16 +82,16 @@ func describeGroup(g *reading.Group) Group {
 // Watch is the state of a service's discovery.
 type Watch struct {
 	Source      string              `json:"source"`
-	Endpoint    string              `json:"endpoint"` // that answered last, such as an agent of Consul; may be empty
+	Endpoint    string              `json:"endpoint"` // the last to answer, such as an agent, or ""
 	State       string              `json:"state"`    // pending, fresh, stale
 	Since       time.Time           `json:"since"`    // start of State
 	Index       uint64              `json:"index"`
 	Instances   int                 `json:"instances"`
-	Probation   int                 `json:"probation"`    // of Instances: lost by the registry, used until they fail
-	Restored    *time.Time          `json:"restored"`     // age of the set if it comes from the snapshot; else null
+	Probation   int                 `json:"probation"`    // of Instances
+	Restored    *time.Time          `json:"restored"`     // time of the snapshot; null: not used
 	LastSuccess *time.Time          `json:"last_success"` // null: never
 	LastChange  *time.Time          `json:"last_change"`  // null: never
-	LastError   string              `json:"last_error"`   // of the last query; empty if it was answered
+	LastError   string              `json:"last_error"`   // of the last query; empty: none
 	Queries     uint64              `json:"queries"`
 	Errors      uint64              `json:"errors"`
 	Changes     uint64              `json:"changes"`

@@ -11,7 +11,7 @@ import (
 // Weighted is how the requests of a route are divided among services.
 type Weighted struct {
 	Targets []Target `json:"targets"`
-	Key     string   `json:"key"` // what identifies a client: cookie, header NAME, client_address or none
+	Key     string   `json:"key"` // of a client: cookie, header NAME, client_address or none
 	// ByPeers says that the shares are for each usable peer, as tags ask for.
 	ByPeers bool `json:"by_peers,omitempty"`
 }
@@ -19,7 +19,7 @@ type Weighted struct {
 // Target is a part of a Weighted.
 type Target struct {
 	Service string  `json:"service"`
-	Group   string  `json:"group,omitempty"` // the only one that gets requests; empty: all, or Split
+	Group   string  `json:"group,omitempty"` // the only one with requests; empty: all, or Split
 	Share   float64 `json:"share"`           // as asked for; 0 with ByPeers: what the others leave
 	Present float64 `json:"present_share"`   // of the requests at present, 0 to 1
 	// UsablePeers is the number of peers that may get requests. A target without gives its share to

@@ -26,8 +26,8 @@ import (
 const (
 	// lookTimeout is how long a command waits for what sluice knows.
 	lookTimeout = 10 * time.Second
-	// orderTimeout is how long a command waits for an order: a rollback waits for new peers and certificates, some
-	// 15 s, and for a reload before it.
+	// orderTimeout is how long a command waits for an order: a rollback waits for a reload before
+	// it, and for new peers and certificates, some 15 s.
 	orderTimeout = time.Minute
 )
 
@@ -102,7 +102,7 @@ func (a api) send(request *http.Request) (*http.Response, error) {
 		defer response.Body.Close()
 		body, _ := io.ReadAll(io.LimitReader(response.Body, 1<<20)) // what there is
 		var failure struct{ Error string }
-		_ = json.Unmarshal(body, &failure)                                     // an error of another program may not be JSON
+		_ = json.Unmarshal(body, &failure)                                     // may not be JSON
 		if strings.Contains(string(body), "HTTP request to an HTTPS server") { // Go's answer
 			failure.Error = "it uses TLS: --admin https://" + request.URL.Host
 		}

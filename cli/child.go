@@ -24,7 +24,7 @@ const (
 type child struct {
 	command *exec.Cmd
 	exited  chan struct{} // closed when the program has ended
-	status  int           // set before exited is closed: its exit status, or 128 and the signal that ended it
+	status  int           // set before exited is closed: the exit status, or 128 and the signal
 }
 
 // startChild starts a program with the streams of this one.

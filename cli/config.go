@@ -66,7 +66,7 @@ func newConfigDiff() *cobra.Command {
 	return command
 }
 
-// revisions accepts so many arguments that are numbers of revisions. want is the error for fewer or more.
+// revisions accepts a number of revisions as arguments. want is the error for fewer or more.
 func revisions(number int, want string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != number {

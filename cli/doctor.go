@@ -222,8 +222,8 @@ func (e *examination) askPeers(ctx context.Context) error {
 	return nil
 }
 
-// examined returns what the doctor must know of a peer. How long it is critical is known only if nothing else takes it out of
-// service: an operator's drain or a failing active check may have done that long before.
+// examined returns what the doctor must know of a peer. How long it is critical is known only if
+// nothing else takes it out of service: a drain or a failing active check may be older.
 func examined(p admin.Peer) doctor.Peer {
 	peer := doctor.Peer{Node: p.Node, ID: p.ID, Address: p.Address, Since: p.Since}
 	peer.Critical = p.State == balancer.StateUnhealthy.String()

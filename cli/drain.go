@@ -25,7 +25,7 @@ import (
 // order is a command of an operator about a peer, or about a node.
 type order struct {
 	api
-	path    string     // in the admin API, after the peer's path: drain, enable, weight, weight/release
+	path    string     // in the API, after the peer's path: drain, enable, weight, weight/release
 	peer    string     // its id, its address, or "service/id"
 	node    string     // in place of a peer; "": a peer
 	in      string     // the data centre of node; "": the one that has it
@@ -47,8 +47,8 @@ func (t *terms) addFlags(c *cobra.Command, why string) {
 	c.Flags().DurationVar(&t.lasts, "for", 0, "end it by itself after this `time`, such as 30m")
 }
 
-// addTo adds t, and who gives the order, to the query of the order of c. The API refuses a time that is over at once: an order
-// without an end is something else.
+// addTo adds t, and who gives the order, to the query of the order of c. The API refuses a time
+// that is over at once, which is not an order without an end.
 func (t *terms) addTo(c *cobra.Command, query url.Values) {
 	if c.Flags().Changed("for") {
 		query.Set("for", t.lasts.String())
@@ -181,9 +181,11 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 	}
 	if o.waits {
 		peers, err := o.await(ctx, printable(done.Service)+"/"+printable(done.ID)+" ("+done.Address+")", func(p *admin.Peer) bool {
-			everywhere := done.Node != "" // a registry has it, and the order counts in each service with this instance
+			// A registry has the node, and the order counts in each service with this instance.
+			everywhere := done.Node != ""
 			host, _, _ := net.SplitHostPort(p.Address)
-			// Another agent may have registered it meanwhile. At a loopback address that is another instance.
+			// Another agent may have registered it meanwhile. A loopback address is then
+			// another instance.
 			sameNode := p.Node == done.Node || !locality.Ambiguous(host)
 			return (everywhere || p.Service == done.Service) && p.ID == done.ID && sameNode && p.Address == done.Address
 		})
@@ -289,8 +291,8 @@ func (o *order) find(ctx context.Context) (admin.Peer, error) {
 	return admin.Peer{}, fmt.Errorf("no peer %q: \"sluice peers\" lists all", o.peer)
 }
 
-// await waits until no request is in flight on the peers that f selects, also in a process that an upgrade has
-// replaced, and returns these peers.
+// await waits until no request is in flight on the peers that f selects, also in a process that an
+// upgrade has replaced. It returns these peers.
 func (o *order) await(ctx context.Context, what string, f func(*admin.Peer) bool) (peers []admin.Peer, err error) {
 	deadline := time.Now().Add(o.wait)
 	all, former := peersOf(&o.api), peersOf(&o.api)

@@ -104,9 +104,9 @@ func (q *eventsQuery) write(e events.Event) error {
 	return err
 }
 
-// follow writes the kept events and the events that follow, until ctx ends. After the first answer it
-// asks again if sluice does not answer, and goes on after the latest event. It writes to
-// problems when the stream is interrupted.
+// follow writes the kept events and later ones, until ctx ends. After the first answer it asks
+// again if sluice does not answer, and goes on after the latest event. It writes to problems when
+// the stream is interrupted.
 func (q *eventsQuery) follow(ctx context.Context, problems io.Writer) error {
 	for answered, interrupted := false, false; ; {
 		again, err := q.stream(ctx)

@@ -197,8 +197,8 @@ func peerKey(p admin.Peer) string {
 // maxStale is the number of stale services that a line names.
 const maxStale = 5
 
-// staleLine names the services whose watches are stale, with the time and the reason of the one that is so for the longest; "" if
-// there are none.
+// staleLine names the services whose watches are stale, with time and reason of the longest;
+// "": none.
 func staleLine(services []admin.Service, now time.Time) string {
 	var names []string
 	var first *admin.Watch
@@ -229,6 +229,5 @@ func staleLine(services []admin.Service, now time.Time) string {
 // printable replaces control characters in s, and shortens it to 100 characters.
 func printable(s string) string { return terminal.Printable(s, 100) }
 
-// printableWhy is printable with 200 characters: the end of a check's output often has
-// the cause.
+// printableWhy is printable with 200 characters: the end of a check's output often has the cause.
 func printableWhy(s string) string { return terminal.Printable(s, 200) }

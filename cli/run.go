@@ -81,17 +81,18 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 	return err
 }
 
-// outliveReaders keeps this process alive when who reads its standard output or standard error has ended: what it writes there is
-// lost from then on. Go ends a process for such a write unless it has asked for SIGPIPE, also if its parent ignores the
-// signal, as systemd does. The programs that it starts get SIGPIPE as ever.
+// outliveReaders keeps this process alive after the reader of its standard output or error has
+// ended: what it writes there is lost. Go ends a process for such a write unless it has asked
+// for SIGPIPE, also if its parent ignores the signal, as systemd does. Its children get SIGPIPE
+// as ever.
 func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// signals are the ones that a process has received. One that waits stands for more of its kind, and takes no place of
-// another kind.
+// signals are those that a process has received. One that waits stands for all of its kind.
 type signals struct{ reload, replace, stop chan os.Signal }
 
 func newSignals() signals {
-	s := signals{make(chan os.Signal, 1), make(chan os.Signal, 1), make(chan os.Signal, 2)} // the second stop cuts
+	// The second stop ends open connections.
+	s := signals{make(chan os.Signal, 1), make(chan os.Signal, 1), make(chan os.Signal, 2)}
 	signal.Notify(s.reload, syscall.SIGHUP)
 	signal.Notify(s.replace, syscall.SIGUSR2)
 	signal.Notify(s.stop, syscall.SIGTERM, os.Interrupt)

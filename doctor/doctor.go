@@ -29,7 +29,7 @@ type Options struct {
 	Configured bool
 	Config     *config.Config // as operators wrote it; nil: tags are not examined
 	Own        string         // service name of sluice's own registration; "": none
-	MeshName   string         // name of sluice in the service mesh; required if Uses or Config reach services through it
+	MeshName   string         // name of sluice in the mesh; required if services are reached by it
 
 	Peers      []Peer // of a running sluice
 	PeersKnown bool

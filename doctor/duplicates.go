@@ -12,28 +12,27 @@ import (
 	"sluice/discovery/locality"
 )
 
-// place identifies a process by its address; a loopback or link-local address belongs
-// to a node.
-type place struct{ service, address, node string }
+// processAddress identifies a process. A loopback or link-local address belongs to a node.
+type processAddress struct{ service, address, node string }
 
-func (f *Facts) placeOf(i Instance) place {
-	p := place{service: i.Service, address: i.address()}
+func (f *Facts) processAddressOf(i Instance) processAddress {
+	p := processAddress{service: i.Service, address: i.address()}
 	if locality.Ambiguous(i.Address) {
 		p.node = f.Nodes[i.Node].Address
 	}
 	return p
 }
 
-// duplicates returns groups of registrations of a service with the same place.
-func (f *Facts) duplicates() map[place][]Instance {
-	groups := make(map[place][]Instance)
+// duplicates returns groups of registrations of a service with the same address.
+func (f *Facts) duplicates() map[processAddress][]Instance {
+	groups := make(map[processAddress][]Instance)
 	for _, i := range f.Instances {
 		if i.Unusable == "" {
-			p := f.placeOf(i)
+			p := f.processAddressOf(i)
 			groups[p] = append(groups[p], i)
 		}
 	}
-	maps.DeleteFunc(groups, func(_ place, group []Instance) bool { return len(group) == 1 })
+	maps.DeleteFunc(groups, func(_ processAddress, group []Instance) bool { return len(group) == 1 })
 	return groups
 }
 
@@ -203,10 +202,9 @@ func (f *Facts) whyNot(i, keep Instance) string {
 	return ""
 }
 
-// doubt returns why the address of i may be the address of several processes, or "". An
-// address is known to be unique only if a node of the cluster has it: containers and
-// virtual machines often have the same addresses on many machines. Only the operator
-// knows.
+// doubt returns why the address of i may be the address of several processes, or "". An address is
+// known to be unique only if a node of the cluster has it: containers and virtual machines often
+// have the same addresses on many machines. Only the operator knows.
 func (f *Facts) doubt(i Instance) string {
 	_, err := netip.ParseAddr(i.Address)
 	switch {

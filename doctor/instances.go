@@ -228,7 +228,7 @@ func (f *Facts) agentDeregister(i Instance) string {
 
 // catalogDeregister is the command that removes i from the catalog only.
 func catalogDeregister(i Instance) string {
-	body, _ := json.Marshal(map[string]string{"Node": i.Node, "ServiceID": i.ID}) // strings can always be encoded
+	body, _ := json.Marshal(map[string]string{"Node": i.Node, "ServiceID": i.ID}) // cannot fail
 	return `curl -X PUT -H "X-Consul-Token: $CONSUL_HTTP_TOKEN" -d ` + shellWord(string(body)) + ` "$CONSUL_HTTP_ADDR/v1/catalog/deregister"`
 }
 

@@ -17,7 +17,7 @@ import (
 	"sluice/discovery"
 )
 
-// Mesh is what Consul says about its service mesh, if the configuration reaches a service through it.
+// Mesh is what Consul says about its service mesh, if the configuration uses it for a service.
 type Mesh struct {
 	Name        string // of sluice in the mesh
 	TrustDomain string
@@ -98,8 +98,8 @@ func (d *Doctor) queryMesh(ctx context.Context, f *Facts) {
 	})
 }
 
-// meshServices returns the services that are reached through the mesh: the ones of the configuration, and those that
-// sluice would find in the catalog.
+// meshServices returns the services that are reached through the mesh: of the configuration,
+// and those that sluice would find in the catalog.
 func meshServices(f *Facts) (services []MeshService) {
 	configured := map[string]bool{f.Own: true}
 	for _, u := range f.Uses {
@@ -182,14 +182,15 @@ func (d *Doctor) queryChain(ctx context.Context, s *MeshService) error {
 		if t.Datacenter != c.Datacenter {
 			to.Datacenter = t.Datacenter
 		}
-		if t.Peer == "" && !slices.Contains(s.Destinations, to) { // several may be subsets of one service
+		// Several targets may be subsets of one service.
+		if t.Peer == "" && !slices.Contains(s.Destinations, to) {
 			s.Destinations = append(s.Destinations, to)
 		}
 	}
 	return nil
 }
 
-// queryDestination reads the instances of a destination in the mesh, and what its intentions say about sluice.
+// queryDestination reads the instances of a destination in the mesh, and its intentions for sluice.
 func (d *Doctor) queryDestination(ctx context.Context, f *Facts, to *Destination) error {
 	for _, i := range f.Instances {
 		if i.Service == to.Service && !i.Sidecar && to.Datacenter == "" {
@@ -216,8 +217,8 @@ func (d *Doctor) queryDestination(ctx context.Context, f *Facts, to *Destination
 	return err
 }
 
-// denied returns why a destination denies every request of sluice; "": it does not, or it is said by request. The
-// intention with the highest precedence decides, and the default without one.
+// denied returns why a destination denies every request of sluice; "": it does not, or each request
+// decides. The intention with the highest precedence counts, else the default.
 // https://developer.hashicorp.com/consul/docs/connect/intentions#precedence-and-match-order
 func (d *Doctor) denied(ctx context.Context, destination string) (string, error) {
 	connect := d.api.Connect()

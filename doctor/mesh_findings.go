@@ -193,7 +193,7 @@ func (s MeshService) missingFindings(to Destination) []Finding {
 	case to.Apps > 0:
 		finding.Seen = fmt.Sprintf("Consul has %s of it, and none in the mesh: none has a sidecar or is native", plural(to.Apps, "instance"))
 		finding.Do += fmt.Sprintf(" Or take services.%s.consul.connect out of the configuration.", s.Name)
-	case to.Service == s.Service && to.Datacenter == "": // it is missing altogether: see Use.finding
+	case to.Service == s.Service && to.Datacenter == "": // all are missing: see Use.finding
 		return nil
 	default:
 		finding.Seen = "Consul has no instance of it in the mesh" + inDatacenter(to.Datacenter)

@@ -7,13 +7,13 @@ import (
 )
 
 // sharedFindings are about addresses that instances of several services have. A process may have
-// several services, but then it mostly has them wherever it runs. One instance of many whose address
-// a later registration of another service has may be a former process, whose port was reused.
+// several services, but then it mostly has them wherever it runs. If only one of many instances
+// shares an address with a later registration, it may be a former process, whose port was reused.
 func (f *Facts) sharedFindings() []Finding {
-	at := make(map[place][]Instance) // without the service, the one registered last is the last
+	at := make(map[processAddress][]Instance) // service is empty; in order of registration
 	for _, i := range f.Instances {
 		if i.Serving() && i.Unusable == "" && !i.Sidecar {
-			p := f.placeOf(i)
+			p := f.processAddressOf(i)
 			p.service = ""
 			at[p] = append(at[p], i)
 		}

@@ -18,7 +18,7 @@ type tagged struct {
 	routed    map[string]bool // services of Consul that a tag gives a route
 }
 
-// resolveTags resolves the tags of the services of the configuration, and of the services that sluice
+// resolveTags resolves the tags of the services of the configuration, and of those that sluice
 // would find in the catalog.
 func (f *Facts) resolveTags() tagged {
 	t := tagged{instances: make(map[string]map[claim.Named]Instance), routed: make(map[string]bool)}
@@ -26,7 +26,7 @@ func (f *Facts) resolveTags() tagged {
 		return t
 	}
 	reader, selected := claim.NewReader(f.Config), catalog.SelectionOf(f.Config)
-	selected.TagPrefixes = nil // the service of an instance without such tags may have another with them
+	selected.TagPrefixes = nil // an instance without such tags may have a service with them
 	services := make(map[string]*claim.Service)
 	asks := make(map[string]bool)
 	add := func(name, inConsul string, i Instance) {
@@ -43,7 +43,7 @@ func (f *Facts) resolveTags() tagged {
 		})
 		asks[name] = asks[name] || reader.Profile(&i.Instance) != ""
 	}
-	configured := map[string]bool{strings.ToLower(f.Own): true} // by the name in Consul, whose case does not count
+	configured := map[string]bool{strings.ToLower(f.Own): true} // by name in Consul, in any case
 	for _, u := range f.Uses {
 		if u.Name == "" {
 			continue

@@ -84,7 +84,7 @@ func TestDocumentedPolicyOfShares(t *testing.T) {
 			a.await("it leads", func() bool { return a.split().Shared.Leads })
 		} else {
 			a.await("the log says what is missing", func() bool {
-				return strings.Contains(a.log.String(), "cannot register as a judge") && strings.Contains(a.log.String(), "session:write")
+				return strings.Contains(a.log.String(), "no judge lock") && strings.Contains(a.log.String(), "session:write")
 			})
 		}
 		a.order("star?share=0.2", http.StatusOK)

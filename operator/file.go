@@ -119,7 +119,8 @@ func (s *Store[V]) fileError() error {
 // the file.
 func (s *Store[V]) Restore(state State[V]) {
 	if state.Version != 0 {
-		text, _ := regular.ReadFile(s.options.Path) // an order in it may have ended since: the next write replaces it
+		// An order in the file may have ended since: the next write replaces it.
+		text, _ := regular.ReadFile(s.options.Path)
 		s.opened(bytes.TrimSpace(text), nil)
 		s.use(state)
 	} else if err := s.Open(); err != nil {
@@ -167,8 +168,8 @@ func (s *Store[V]) use(state State[V]) {
 			s.retract(order)
 		}
 	}
-	standing := s.effective(time.Now())
-	s.standing.Store(&standing)
+	effective := s.effective(time.Now())
+	s.inEffect.Store(&effective)
 	if s.options.Changed != nil {
 		s.options.Changed()
 	}

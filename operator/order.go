@@ -196,7 +196,7 @@ func (o Order) Check() error {
 	case o.Since.IsZero():
 		return errors.New("it lacks the time since when it stands")
 	}
-	if _, err := json.Marshal(o); err != nil { // such as a time of +24:00, with which nothing else could be written
+	if _, err := json.Marshal(o); err != nil { // such as a time of +24:00: no file could be written
 		return err
 	}
 	_, err := o.except()

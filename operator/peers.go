@@ -64,8 +64,8 @@ func (p *Peers) Give(o Order) error {
 	if !o.Until.IsZero() && !o.Until.After(o.Since) {
 		return errors.New("it would expire at once")
 	}
-	return p.Put(o, false, func(standing map[string]Order) error {
-		if _, replaces := standing[o.Key()]; !replaces && len(standing) >= Limit {
+	return p.Put(o, false, func(effective map[string]Order) error {
+		if _, replaces := effective[o.Key()]; !replaces && len(effective) >= Limit {
 			return ErrTooMany
 		}
 		return nil

@@ -51,7 +51,7 @@ type LogLevel struct {
 	Level      string    `json:"level"`
 	Configured string    `json:"configured"` // log.level
 	By         string    `json:"by,omitempty"`
-	Since      time.Time `json:"since,omitzero"` // when an operator set Level; absent: Level is Configured
+	Since      time.Time `json:"since,omitzero"` // of an operator's Level; absent: it is Configured
 }
 
 // NewProcess returns a Process without orders. owner says whether it takes orders, w is the log

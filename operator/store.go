@@ -36,7 +36,7 @@ type StoreOptions[V Value[V]] struct {
 	Path string // of the file; "": none
 
 	Consul *consul.Client
-	Prefix string                                    // of the keys, without a slash at its end; "": other replicas do not obey
+	Prefix string                                    // of the keys, no final slash; "": not shared
 	Wait   func() time.Duration                      // of blocking queries
 	Select func([]api.KVPair) []api.KVPair           // as in sharedkeys.Options
 	Beside func(context.Context)                     // likewise
@@ -64,7 +64,7 @@ type Store[V Value[V]] struct {
 	log     zerolog.Logger
 	keys    *sharedkeys.Keys[V]
 
-	standing atomic.Pointer[map[string]V]
+	inEffect atomic.Pointer[map[string]V]
 
 	// mu guards the fields below. It is held while a change takes effect, so that they are told in
 	// order.
@@ -80,7 +80,7 @@ type Store[V Value[V]] struct {
 // NewStore returns a store without orders.
 func NewStore[V Value[V]](o StoreOptions[V]) *Store[V] {
 	s := &Store[V]{options: o, log: o.Log}
-	s.standing.Store(new(map[string]V))
+	s.inEffect.Store(new(map[string]V))
 	if o.Own == nil {
 		s.options.Own = func(f func()) bool {
 			f()
@@ -113,8 +113,8 @@ func (s *Store[V]) Pause() {
 	s.keys.Pause()
 }
 
-// Stand replaces the orders that stand by those of the process that has the orders. It counts from Pause to Resume: nothing is
-// written, and no event is emitted.
+// Stand replaces the orders that stand by those of the process that has the orders, until Resume.
+// It only acts after Pause: nothing is written, and no event is emitted.
 func (s *Store[V]) Stand(orders map[string]V) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,7 +122,7 @@ func (s *Store[V]) Stand(orders map[string]V) {
 		return
 	}
 	before := s.All()
-	s.standing.Store(&orders)
+	s.inEffect.Store(&orders)
 	s.scheduleLocked(time.Now())
 	if s.options.Changed != nil && !maps.EqualFunc(before, orders, V.Same) {
 		s.options.Changed()
@@ -157,12 +157,12 @@ func (s *Store[V]) Shares() bool { return s.keys.Shared() }
 func (s *Store[V]) Current() bool { return s.keys.Current() }
 
 // All returns the orders that stand, by key. The map is immutable.
-func (s *Store[V]) All() map[string]V { return *s.standing.Load() }
+func (s *Store[V]) All() map[string]V { return *s.inEffect.Load() }
 
 // Put adds an order, in place of an earlier one with the same key. With yields it gives way to what
 // StoreOptions.Yields says. may, if not nil, gets the orders that stand, and returns why the order
 // must not be added. The error is from Value.Check, from may, or ErrTakeover.
-func (s *Store[V]) Put(order V, yields bool, may func(standing map[string]V) error) error {
+func (s *Store[V]) Put(order V, yields bool, may func(effective map[string]V) error) error {
 	if err := order.Check(); err != nil {
 		return err
 	}
@@ -187,7 +187,7 @@ func (s *Store[V]) put(order V, yields bool) {
 
 // yielding returns the condition of an order that gives way to what StoreOptions.Yields says.
 func (s *Store[V]) yielding(order V) sharedkeys.Condition[V] {
-	return func(now V, index uint64) bool { return index > 0 && s.options.Yields(order, now) }
+	return func(latest V, index uint64) bool { return index > 0 && s.options.Yields(order, latest) }
 }
 
 // Propose adds an order if Consul accepts it before anybody has changed the one with the same key,
@@ -270,7 +270,7 @@ func (s *Store[V]) takeEffectLocked(by string, owns bool) {
 		s.expire(now)
 		after = s.effective(now)
 	}
-	s.standing.Store(&after)
+	s.inEffect.Store(&after)
 	s.scheduleLocked(now)
 	if owns {
 		s.saveLocked()
@@ -307,8 +307,9 @@ func expired[V Value[V]](order V, now time.Time) bool {
 // replaces.
 func (s *Store[V]) expire(now time.Time) {
 	for key, e := range s.keys.All() {
-		if !e.Absent && expired(e.Value, now) && (e.Pending || !e.Changing) { // unless Consul has a later one by then
-			s.keys.Delete(key, func(now V, index uint64) bool { return index != e.Index && !now.Same(e.Before) })
+		// Unless Consul has a later one by then.
+		if !e.Absent && expired(e.Value, now) && (e.Pending || !e.Changing) {
+			s.keys.Delete(key, func(latest V, index uint64) bool { return index != e.Index && !latest.Same(e.Before) })
 		}
 	}
 }

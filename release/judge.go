@@ -46,7 +46,7 @@ type Judge struct {
 	options  JudgeOptions
 	shares   *Shares
 	mu       sync.Mutex       // guards the field below
-	releases []*canaryRelease // of services with a judge, sorted by name; the slice is replaced, not changed
+	releases []*canaryRelease // of services with a judge, by name; the slice is replaced as a whole
 }
 
 // NewJudge returns a Judge that has not looked yet.
@@ -145,7 +145,8 @@ func (j *Judge) judgeRelease(r *canaryRelease, now time.Time) {
 		if j.shares.propose(order) { // else the other replicas have not agreed to the last proposal
 			emit()
 		}
-	case j.shares.giveByVerdict(order, emit) == nil && d.Verdict == judge.Rollback: // else an operator has set it, or a new process starts
+	// Otherwise an operator has set the share, or a new process starts.
+	case j.shares.giveByVerdict(order, emit) == nil && d.Verdict == judge.Rollback:
 		r.end()
 	}
 }

@@ -89,7 +89,7 @@ func (j *judges) holdWhileJudging(ctx context.Context) {
 			if err == nil {
 				j.keepLock(ctx, lock)
 			} else if !failing && ctx.Err() == nil {
-				j.shares.log.Warn().Err(err).Msg("this replica cannot register as a judge: it moves no share on, and others do not count it")
+				j.shares.log.Warn().Err(err).Msg("no judge lock: the release pauses on this replica")
 			}
 			failing = err != nil
 		}

@@ -150,8 +150,8 @@ func (s *Shares) split(service string) config.Split {
 	return s.splits[service].split
 }
 
-// Applied ends the shares in place of which c, which is in use now, has others. c has no overrides.
-// Before, a refused configuration would end them.
+// Applied ends the overrides that c, the configuration in use now, has no place for. c has no
+// overrides. Call it after c is in use: a refused configuration must end none.
 func (s *Shares) Applied(c *config.Config, now time.Time) {
 	for _, override := range s.follow(c, now) {
 		_ = s.Retract(override) // or the process that serves does it
@@ -280,8 +280,8 @@ func (s *Shares) give(override Share) error {
 // know yet overrules it later.
 func (s *Shares) giveByVerdict(override Share, emit func()) error {
 	defer s.emit()
-	return s.Put(override, true, func(standing map[string]Share) error {
-		if now := standing[override.Key()]; now.By == ByOperator && s.fits(now) {
+	return s.Put(override, true, func(effective map[string]Share) error {
+		if current := effective[override.Key()]; current.By == ByOperator && s.fits(current) {
 			return errOverruled
 		}
 		emit()

@@ -11,17 +11,17 @@ type State struct {
 	Group      string       `json:"group"`
 	Share      float64      `json:"share"`            // in use
 	Configured float64      `json:"configured"`       // in the configuration
-	Override   *Share       `json:"given,omitempty"`  // absent: the share of the configuration counts
+	Override   *Share       `json:"given,omitempty"`  // absent: the configured share counts
 	Judge      *JudgeState  `json:"judge,omitempty"`  // absent: the service has no judge
 	Shared     *SharedState `json:"shared,omitempty"` // absent: each replica is on its own
 }
 
 // JudgeState is what a judge has found in the present release.
 type JudgeState struct {
-	Since        time.Time `json:"since,omitzero"` // when the release began; absent: the group has no share
+	Since        time.Time `json:"since,omitzero"` // start of the release; absent: no share
 	Paused       bool      `json:"paused"`         // an operator has set the share
-	Evidence     float64   `json:"evidence"`       // that the group fails more often: 1 is none, 1000 is enough; 0 without a release
-	SlowEvidence float64   `json:"slow_evidence"`  // that it is slower than allowed, with the present share
+	Evidence     float64   `json:"evidence"`       // of more failures: 1 none, 1000 enough; 0: idle
+	SlowEvidence float64   `json:"slow_evidence"`  // of too much latency, with the present share
 	P90MS        float64   `json:"p90_ms"`         // of its last 512 attempts; 0: fewer than 100
 	RestP90MS    float64   `json:"rest_p90_ms"`    // likewise of the rest
 	Verdict      string    `json:"verdict,omitempty"`

@@ -36,7 +36,7 @@ func (r *Report) conclude() {
 	}
 	for _, kind := range slices.Sorted(maps.Keys(values)) {
 		_, nothing := values[kind][""]
-		if len(values[kind]) > 1 || kind == KindPending && !nothing { // even if all wait for the same
+		if len(values[kind]) > 1 || kind == KindPending && !nothing { // even if all wait for one
 			r.Differences = append(r.Differences, difference(kind, values[kind]))
 		}
 	}

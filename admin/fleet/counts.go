@@ -63,7 +63,8 @@ func decode(text string) (counts []ratelimit.Count) {
 			Hash: binary.LittleEndian.Uint64(b), Taken: binary.LittleEndian.Uint32(b[8:]),
 			Asked: math.Float32frombits(binary.LittleEndian.Uint32(b[12:])), Debt: math.Float32frombits(binary.LittleEndian.Uint32(b[16:])),
 		}
-		if c.Asked >= 0 && c.Asked <= math.MaxFloat32 && math.Abs(float64(c.Debt)) <= math.MaxFloat32 { // neither is NaN
+		// Neither is NaN.
+		if c.Asked >= 0 && c.Asked <= math.MaxFloat32 && math.Abs(float64(c.Debt)) <= math.MaxFloat32 {
 			counts = append(counts, c)
 		}
 	}

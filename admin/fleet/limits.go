@@ -55,19 +55,19 @@ type LimitsOptions struct {
 // asks nobody. Who is a replica comes from Consul; if Consul does not answer, the replicas stay
 // that it has listed last, and one that it does not list any more stays while it answers.
 //
-// A replica from which no answer comes has 1 / replicas of each limit, and the others have the
-// rest: it may live and see them neither. If nothing listens at its address, or Consul says that it
-// is critical, it has none.
+// A silent replica may still serve, and not see the others either: it keeps 1 / replicas of each
+// limit, and the others have the rest. It has none if it is critical in Consul, or nothing listens
+// at its address.
 type Limits struct {
 	LimitsOptions
 	Fleet   *ratelimit.Fleet
 	process string
 
-	mu       sync.Mutex // guards the fields below
-	rounds   []counted  // of this replica, the latest ones; the last is never missing
-	others   []*other   // listed by Consul
-	problem  string     // why others is not known, or may be out of date
-	known    bool       // others is
+	mu       sync.Mutex      // guards the fields below
+	rounds   []counted       // of this replica, the latest ones; the last is never missing
+	others   []*otherReplica // listed by Consul
+	problem  string          // why others is not known, or may be out of date
+	known    bool            // others is
 	client   *http.Client
 	secret   string
 	adopted  time.Time // when the seed of another replica was
@@ -75,8 +75,8 @@ type Limits struct {
 	fallback fallback
 }
 
-// other is another replica.
-type other struct {
+// otherReplica is another replica, as its answers show it.
+type otherReplica struct {
 	Member
 	obstacle string    // why it cannot be asked
 	question string    // a URL
@@ -178,12 +178,12 @@ func (l *Limits) list(ctx context.Context) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var others []*other
+	var others []*otherReplica
 	for _, m := range members {
 		if m.Self || m.Duplicate || m.replica == "" {
 			continue
 		}
-		o := &other{Member: m, obstacle: m.obstacle(verified != nil)}
+		o := &otherReplica{Member: m, obstacle: m.obstacle(verified != nil)}
 		for _, before := range l.others {
 			if before.replica == m.replica && before.Admin == m.Admin {
 				*o = *before
@@ -213,9 +213,9 @@ func (l *Limits) prepare(client *http.Client, verified bool, secret string) {
 
 // unlisted returns those of the others that are not listed any more, but still answer: Consul may
 // have lost its state, and who stops finishes its requests. mu must be held.
-func (l *Limits) unlisted(listed []*other) (others []*other) {
+func (l *Limits) unlisted(listed []*otherReplica) (others []*otherReplica) {
 	for _, o := range l.others {
-		again := slices.ContainsFunc(listed, func(now *other) bool { return now.replica == o.replica })
+		again := slices.ContainsFunc(listed, func(l *otherReplica) bool { return l.replica == o.replica })
 		if !again && o.missing(time.Now(), o.seed) == "" {
 			o.Status = unregistered
 			others = append(others, o)
@@ -293,7 +293,7 @@ func (l *Limits) askAll(ctx context.Context) {
 }
 
 // askable returns whom to ask, and how.
-func (l *Limits) askable() (others []*other, client *http.Client, secret string) {
+func (l *Limits) askable() (others []*otherReplica, client *http.Client, secret string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, o := range l.others {
@@ -306,7 +306,7 @@ func (l *Limits) askable() (others []*other, client *http.Client, secret string)
 }
 
 // answer notes the answer of o, or why there is none.
-func (l *Limits) answer(o *other, c Counts, err error) {
+func (l *Limits) answer(o *otherReplica, c Counts, err error) {
 	seed, seedErr := parseSeed(c.Seed)
 	err = cmp.Or(err, seedErr)
 	now := time.Now()
@@ -331,7 +331,7 @@ func (l *Limits) answer(o *other, c Counts, err error) {
 const notAsked = "not asked yet"
 
 // missing returns why o is not seen; "": it is.
-func (o *other) missing(now time.Time, seed ratelimit.Seed) string {
+func (o *otherReplica) missing(now time.Time, seed ratelimit.Seed) string {
 	switch {
 	case o.obstacle != "":
 		return o.obstacle
@@ -339,14 +339,15 @@ func (o *other) missing(now time.Time, seed ratelimit.Seed) string {
 		return o.err.Error()
 	case o.answered.IsZero():
 		return notAsked
-	case o.seed != seed && !(isJoining(o.seed) && len(o.limits) == 0): // one without limits asks nobody, and joins when it has some
+	// A replica without limits asks nobody, and joins when it has some.
+	case o.seed != seed && !(isJoining(o.seed) && len(o.limits) == 0):
 		return "its hashes of keys have another seed: one of both adopts the other's"
 	}
 	return ""
 }
 
 // gone reports whether o, which is not seen, has no requests either.
-func (o *other) gone() bool {
+func (o *otherReplica) gone() bool {
 	return o.Status == "critical" || o.Status == unregistered || errors.Is(o.err, errRefused)
 }
 

@@ -14,12 +14,12 @@ import (
 // this one does.
 type LimitsReport struct {
 	Replicas int           `json:"replicas"` // that keep them, with this one
-	Seen     int           `json:"seen"`     // of them, those that exchange counts with this one, with itself
-	Part     float64       `json:"part"`     // of each limit, which those that are seen have: seen / replicas
+	Seen     int           `json:"seen"`     // of them, those that exchange counts, with this one
+	Part     float64       `json:"part"`     // of each limit, held by seen ones: seen / replicas
 	Fallback bool          `json:"fallback"` // not all are seen, or it is not known who they are
 	Why      []string      `json:"why"`      // of the fallback
-	Since    *time.Time    `json:"since"`    // of the fallback, or its end; null before the first round
-	Consul   string        `json:"consul"`   // why Consul's list of replicas may be out of date; empty if it is not
+	Since    *time.Time    `json:"since"`    // start or end of the fallback; null: no round yet
+	Consul   string        `json:"consul"`   // why Consul's list may be out of date, or empty
 	Others   []LimitsOther `json:"others"`
 	Limits   []LimitState  `json:"limits"`
 }
@@ -29,7 +29,7 @@ type LimitsOther struct {
 	Name     string     `json:"name"`
 	Admin    string     `json:"admin"` // its admin API
 	Seen     bool       `json:"seen"`
-	Gone     bool       `json:"gone"`     // it has no part of the limits: Consul says that it is critical, or nothing listens there
+	Gone     bool       `json:"gone"`     // without a part: critical, or nothing listens there
 	Error    string     `json:"error"`    // why it is not seen
 	Answered *time.Time `json:"answered"` // the last time
 }
@@ -42,7 +42,7 @@ type LimitState struct {
 	Per      string     `json:"per"`
 	Burst    int        `json:"burst"`
 	Key      string     `json:"key"`
-	Keys     int        `json:"keys"`     // of which this replica has told the others in its last round
+	Keys     int        `json:"keys"`     // those that its last round has told the others
 	Heaviest []KeyState `json:"heaviest"` // of them, the first
 }
 
@@ -52,7 +52,7 @@ type KeyState struct {
 	Share float64 `json:"share"` // of the limit, that this replica has
 	Asked float64 `json:"asked"` // requests at this replica lately, also those that were refused
 	Taken uint32  `json:"taken"` // requests that it admitted in its last round
-	Debt  float64 `json:"debt"`  // requests that all replicas have admitted and the rate has not given back yet
+	Debt  float64 `json:"debt"`  // admitted by all replicas, and not given back by the rate yet
 }
 
 // heaviest is how many keys of a limit a report has.

@@ -56,6 +56,6 @@ func (l *Limits) Restore(old *LimitsState) {
 	l.rounds, l.known = []counted{{ended: time.Now(), seed: seed}}, true
 	for _, o := range old.Others[:min(len(old.Others), maxOthers)] {
 		m := Member{Name: o.Name, Status: o.Status, Host: o.Host, Admin: o.Admin, replica: o.Replica}
-		l.others = append(l.others, &other{Member: m, obstacle: notAsked}) // until prepare
+		l.others = append(l.others, &otherReplica{Member: m, obstacle: notAsked}) // until prepare
 	}
 }

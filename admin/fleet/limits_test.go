@@ -318,7 +318,7 @@ func TestSeeds(t *testing.T) {
 	older, old := newSeed(now.Add(-time.Hour)), newSeed(now.Add(-time.Minute))
 	verify.That(t, bytes.Compare(older[:], old[:]) < 0, "%x is not below %x", older, old)
 	a, _ := newLimited(t, "a")
-	a.others = []*other{{Member: Member{Name: "b"}, answered: now, seed: old}}
+	a.others = []*otherReplica{{Member: Member{Name: "b"}, answered: now, seed: old}}
 	a.known = true
 	a.conclude(now, true)
 	verify.Equal(t, a.Fleet.Standing().Seed, old, "seed")
@@ -341,7 +341,7 @@ func TestSeedOfAProcessThatJoins(t *testing.T) {
 	first := seedOf(a)
 	a.conclude(now, true)
 	verify.Equal(t, seedOf(a), first, "the seed before the replicas are known")
-	a.known, a.others = true, []*other{{Member: Member{Name: "b"}}}
+	a.known, a.others = true, []*otherReplica{{Member: Member{Name: "b"}}}
 	a.conclude(now, true)
 	verify.Equal(t, seedOf(a), first, "the seed before the other one was asked")
 	a.others = nil
@@ -354,27 +354,27 @@ func TestSeedOfAProcessThatJoins(t *testing.T) {
 	for _, ahead := range []time.Duration{-time.Hour, 0, time.Hour} { // the clock of the fleet
 		there, b, c := newSeed(now.Add(ahead)), start(), start()
 		joining := seedOf(b)
-		b.known, b.others = true, []*other{{Member: Member{Name: "a"}, answered: now, seed: there}, {Member: Member{Name: "c"}, answered: now, seed: seedOf(c)}}
+		b.known, b.others = true, []*otherReplica{{Member: Member{Name: "a"}, answered: now, seed: there}, {Member: Member{Name: "c"}, answered: now, seed: seedOf(c)}}
 		b.conclude(now, true)
 		verify.Equal(t, seedOf(b), there, "the seed of the process that joins; the fleet's clock is ahead by %s", ahead)
 		c.Fleet.Set(ratelimit.Standing{Seed: there, Replicas: 1, Seen: 1})
-		c.known, c.others = true, []*other{{Member: Member{Name: "b"}, answered: now, seed: joining}}
+		c.known, c.others = true, []*otherReplica{{Member: Member{Name: "b"}, answered: now, seed: joining}}
 		c.conclude(now, true)
 		verify.Equal(t, seedOf(c), there, "the seed of the fleet when it joins; the fleet's clock is ahead by %s", ahead)
 	}
 
 	// One that has no limits asks nobody, so it has no other seed. With limits, its hashes are not
 	// those of the others.
-	idle := &other{Member: Member{Name: "d"}, answered: now, seed: seedOf(start())}
+	idle := &otherReplica{Member: Member{Name: "d"}, answered: now, seed: seedOf(start())}
 	verify.Equal(t, idle.missing(now, there), "", "why a replica without limits is not seen")
 	idle.limits = map[string][]ratelimit.Count{"l": nil}
 	verify.That(t, idle.missing(now, there) != "", "a replica with limits and another seed is seen")
 
 	// Of several that start at the same time, all have the seed of one in the end.
-	b.known, b.others = true, []*other{{Member: Member{Name: "c"}, answered: now, seed: seedOf(start())}}
+	b.known, b.others = true, []*otherReplica{{Member: Member{Name: "c"}, answered: now, seed: seedOf(start())}}
 	b.conclude(now, true)
 	c := start()
-	c.known, c.others = true, []*other{{Member: Member{Name: "b"}, answered: now, seed: seedOf(b)}}
+	c.known, c.others = true, []*otherReplica{{Member: Member{Name: "b"}, answered: now, seed: seedOf(b)}}
 	c.conclude(now, true)
 	verify.Equal(t, seedOf(c), seedOf(b), "the seed of another one that starts")
 }

@@ -128,7 +128,8 @@ func (p *Proofs) use(at, nonce string, now time.Time) error {
 		return fmt.Errorf("the clocks of the replicas differ by more than %v, or the question is old", maxSkew)
 	}
 	if asked.Before(p.began.Truncate(time.Millisecond)) {
-		return errors.New("the question is from before the start of this replica") // which does not know what was asked then
+		// This replica does not know what was asked then.
+		return errors.New("the question is from before the start of this replica")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

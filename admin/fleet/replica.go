@@ -16,7 +16,7 @@ type Replica struct {
 	Host       string    `json:"host"`
 	Version    string    `json:"version"`
 	Started    time.Time `json:"started"`
-	ConfigHash string    `json:"config_hash"` // of the configuration in use, but for what belongs to one replica
+	ConfigHash string    `json:"config_hash"` // of the configuration that replicas share
 	Pending    []string  `json:"pending"`     // keys that wait for a restart
 	Ready      bool      `json:"ready"`
 	Services   int       `json:"services"`  // their number

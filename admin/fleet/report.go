@@ -21,7 +21,7 @@ type Member struct {
 	Node       string `json:"node"`
 	Datacenter string `json:"datacenter,omitempty"`
 	Address    string `json:"address"` // "host:port" for clients
-	Status     string `json:"status"`  // in Consul: passing, warning, critical, maintenance, or "unregistered"
+	Status     string `json:"status"`  // passing, warning, critical, maintenance, "unregistered"
 	Detail     string `json:"detail,omitempty"`
 	Self       bool   `json:"self"`      // the replica that gives this answer
 	Duplicate  bool   `json:"duplicate"` // listed above with another agent

@@ -164,7 +164,7 @@ func name(members []Member) {
 		switch {
 		case !again:
 			replicas[m.replica] = i
-		case members[first].Status == "critical" && m.Status != "critical": // left behind by a dead agent
+		case members[first].Status == "critical" && m.Status != "critical": // of a dead agent
 			members[first].Duplicate = true
 			replicas[m.replica] = i
 		default:

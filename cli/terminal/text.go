@@ -17,8 +17,8 @@ func Printable(s string, most int) string {
 	return PrintableLong(s)
 }
 
-// PrintableLong replaces control characters in s, which could control the terminal, and those that nobody sees: they could
-// order a line anew, end it, or make two names look the same.
+// PrintableLong replaces control characters in s, which could control the terminal, and invisible
+// ones: they could reorder a line, end it, or make two names look the same.
 func PrintableLong(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {

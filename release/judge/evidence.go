@@ -44,7 +44,7 @@ const maxClients = 100_000
 type sample struct {
 	evidence   Evidence
 	perRequest bool                // see [Settings.PerRequest]
-	counted    map[uint64]struct{} // at most maxClients; later ones do not count, or take the place of all
+	counted    map[uint64]struct{} // at most maxClients; later ones do not count, or replace all
 	clients    [2]int              // on the baseline, on the canary
 }
 

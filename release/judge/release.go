@@ -15,8 +15,8 @@ const (
 	doubtful = 10
 
 	minFailingClients = 5     // of the canary, for a rollback
-	minRatio          = 1.5   // of the canary's failures per request to the baseline's, for a rollback
-	minExcess         = 0.001 // failures per request by which the canary exceeds the baseline, for a rollback
+	minRatio          = 1.5   // of the failures per request of canary and baseline, for a rollback
+	minExcess         = 0.001 // more failures per request of the canary, for a rollback
 	minSlowClients    = 10    // of the canary, for a rollback because it is slow
 	minRequests       = 500   // to the canary in a step, before the next
 
@@ -78,7 +78,7 @@ type rates struct{ canary, baseline, requests float64 }
 
 // add adds the attempts under a share.
 func (r rates) add(canary, baseline Counts) rates {
-	requests, others := float64(canary.Requests), float64(max(baseline.Requests, 1)) // none have not failed
+	requests, others := float64(canary.Requests), float64(max(baseline.Requests, 1)) // never 0
 	total := requests + others
 	ofCanary, ofBaseline := requests/total, others/total
 	r.canary += float64(canary.Failures) * ofBaseline
