@@ -45,7 +45,7 @@ func (x *answer) receive(u upstream.Conn) balancer.Outcome {
 	if x.body.upload.unasked {
 		if err := x.askForBody(); err != nil {
 			x.tries.finish(u, false)
-			return balancer.Outcome{Class: balancer.OutcomeClientGone}
+			return x.tries.writeFailed()
 		}
 	}
 	for {
@@ -59,7 +59,7 @@ func (x *answer) receive(u upstream.Conn) balancer.Outcome {
 		first := !x.begun
 		if err := x.passInterim(text); err != nil {
 			x.tries.finish(u, false)
-			return balancer.Outcome{Class: balancer.OutcomeClientGone}
+			return x.tries.writeFailed()
 		}
 		if first && x.begun && !x.request.streaming && x.route.service.Retry.PerTryTimeout > 0 {
 			u.WaitAtMost(x.request.withinDeadline(x.tries.headTimeLeft())) // no other peer may answer instead any more

@@ -94,9 +94,7 @@ func TestWhatIsCutBlamesNobody(t *testing.T) {
 		}
 		slices.Sort(got)
 		verify.Slices(t, got, []string{"/chunked 503 drain_timeout", "/get 503 drain_timeout", "/post 503 drain_timeout", "/put 503 drain_timeout"}, "the access log")
-		// What has been logged may still have to give its token back.
-		eventually(t, "each request has an outcome of sluice's own", func() bool {
-			return int(p.pool.Snapshot().All[0].Outcomes()[balancer.OutcomeLocal]) == len(requests)
-		})
+		outcomes := p.pool.Snapshot().All[0].Outcomes()
+		verify.Equal(t, int(outcomes[balancer.OutcomeLocal]), len(requests), "outcomes of sluice's own, of %v", outcomes)
 	})
 }

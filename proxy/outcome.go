@@ -48,6 +48,15 @@ func (x *tries) delayedByClient() bool {
 	return x.body.upload.waitsForClient() || x.request.client.downstream.waited()
 }
 
+// writeFailed returns the outcome after the client's connection has failed, before the peer has
+// answered: sluice may have closed it.
+func (x *tries) writeFailed() balancer.Outcome {
+	if x.request.client.cutBy() != nil {
+		return balancer.Outcome{Class: balancer.OutcomeLocal}
+	}
+	return balancer.Outcome{Class: balancer.OutcomeClientGone}
+}
+
 // resetOutcome returns the outcome after the peer has closed the connection early.
 func (x *tries) resetOutcome() balancer.Outcome {
 	if x.delayedByClient() {
