@@ -184,8 +184,8 @@ func (f *Facts) whyNot(i, keep Instance) string {
 	case owner.Problem != "":
 		return "its agent does not answer (" + owner.Problem + "), and would register it again after a removal from the catalog"
 	case !owner.has(i) && owner.Services[i.ID] != Registration{}:
-		now := owner.Services[i.ID]
-		return fmt.Sprintf("its agent has this id for %s at %s", now.Service, now.Address)
+		other := owner.Services[i.ID]
+		return fmt.Sprintf("its agent has this id for %s at %s", other.Service, other.Address)
 	case !owner.has(i):
 		why := "its agent does not know it, and removes it from the catalog at its next anti-entropy sync, within minutes"
 		if f.Token.ACLs {

@@ -75,26 +75,26 @@ func (d *Doctor) Fix(ctx context.Context, finding Finding, o FixOptions) Fixed {
 		return finding.Outcome(ResultFailed, "examine again: "+err.Error())
 	}
 	duplicates := f.duplicateFindings()
-	n := slices.IndexFunc(duplicates, func(now Finding) bool {
-		return now.Service == finding.Service && now.ID == finding.ID && now.Node == finding.Node && now.Address == finding.Address
+	n := slices.IndexFunc(duplicates, func(latest Finding) bool {
+		return latest.Service == finding.Service && latest.ID == finding.ID && latest.Node == finding.Node && latest.Address == finding.Address
 	})
 	if n < 0 {
 		return left("it is not a duplicate any more")
 	}
-	now := duplicates[n]
+	latest := duplicates[n]
 	switch {
-	case !now.Fix.allowed(finding.Fix, o):
-		return left("%s", now.Fix.WhyNot)
-	case now.Fix.KeepID != finding.Fix.KeepID || now.Fix.KeepNode != finding.Fix.KeepNode:
-		return left("the live registration is now %s on node %s: run the doctor again", now.Fix.KeepID, now.Fix.KeepNode)
+	case !latest.Fix.allowed(finding.Fix, o):
+		return left("%s", latest.Fix.WhyNot)
+	case latest.Fix.KeepID != finding.Fix.KeepID || latest.Fix.KeepNode != finding.Fix.KeepNode:
+		return left("the live registration is now %s on node %s: run the doctor again", latest.Fix.KeepID, latest.Fix.KeepNode)
 	}
-	stays := fmt.Sprintf("%s on node %s, passing, stays", now.Fix.KeepID, now.Fix.KeepNode)
+	stays := fmt.Sprintf("%s on node %s, passing, stays", latest.Fix.KeepID, latest.Fix.KeepNode)
 	if o.DryRun {
 		condition := ""
-		if now.Fix.Confirm {
-			condition = ", after you confirm that it is the same process: " + now.Fix.WhyNot
+		if latest.Fix.Confirm {
+			condition = ", after you confirm that it is the same process: " + latest.Fix.WhyNot
 		}
-		return finding.Outcome(ResultWould, fmt.Sprintf("would deregister it through %s%s; %s", now.Fix.Agent, condition, stays))
+		return finding.Outcome(ResultWould, fmt.Sprintf("would deregister it through %s%s; %s", latest.Fix.Agent, condition, stays))
 	}
 	owner, err := d.ownerOf(finding.Node, map[string]string{f.Agent.Node: ""})
 	if err != nil || owner == nil {

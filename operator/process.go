@@ -70,7 +70,7 @@ func (p *Process) State() ProcessState {
 // Restore takes over the orders of another process. The log has their level with the next
 // Configure.
 func (p *Process) Restore(s ProcessState) {
-	p.change(func(now *ProcessState) { *now = s })
+	p.change(func(state *ProcessState) { *state = s })
 }
 
 func (p *Process) change(f func(*ProcessState)) {

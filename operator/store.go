@@ -42,9 +42,9 @@ type StoreOptions[V Value[V]] struct {
 	Beside func(context.Context)                     // likewise
 	Parse  func(key string, value []byte) (V, error) // returns the order in the value of a key
 
-	// Yields reports whether an order that was put to yield, or proposed, gives way to now, which
-	// Consul has.
-	Yields func(order, now V) bool
+	// Yields reports whether an order that was put to yield, or proposed, gives way to current,
+	// which Consul has.
+	Yields func(order, current V) bool
 	// Own calls f if this process owns, which does not change while f runs, and reports whether it
 	// does; nil: it always does. f does not call it.
 	Own func(f func()) bool
@@ -215,7 +215,7 @@ func (s *Store[V]) End(key, by string) (found bool, err error) {
 // Retract ends an order that nobody has ended, unless it is another one by then, here or in Consul.
 func (s *Store[V]) Retract(order V) error {
 	return s.change("", func() error {
-		if now, stands := s.All()[order.Key()]; stands && now.Same(order) {
+		if current, stands := s.All()[order.Key()]; stands && current.Same(order) {
 			s.retract(order)
 		}
 		return nil
@@ -223,7 +223,7 @@ func (s *Store[V]) Retract(order V) error {
 }
 
 func (s *Store[V]) retract(order V) {
-	s.keys.Delete(order.Key(), func(now V, _ uint64) bool { return !now.Same(order) })
+	s.keys.Delete(order.Key(), func(latest V, _ uint64) bool { return !latest.Same(order) })
 }
 
 // change makes a change that somebody orders.

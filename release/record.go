@@ -11,9 +11,9 @@ import (
 // Record calls add for each override that has changed since the last call, and counts now, with a
 // reason for people and the change of the key. It must not be called concurrently.
 func (s *Shares) Record(add func(reason string, diff []config.Change)) {
-	now := s.Counting()
-	for _, service := range slices.Sorted(maps.Keys(now)) {
-		override, before := now[service], s.recorded[service]
+	counting := s.Counting()
+	for _, service := range slices.Sorted(maps.Keys(counting)) {
+		override, before := counting[service], s.recorded[service]
 		if override.Same(before) {
 			continue
 		}
@@ -24,18 +24,18 @@ func (s *Shares) Record(add func(reason string, diff []config.Change)) {
 	}
 	for _, service := range slices.Sorted(maps.Keys(s.recorded)) {
 		before := s.recorded[service]
-		if _, counts := now[service]; counts {
+		if _, counts := counting[service]; counts {
 			continue
 		}
 		if _, stands := s.All()[before.Key()]; stands {
-			now[service] = before // its split may be to come
+			counting[service] = before // its split may be to come
 		} else if s.fits(before) { // else the configuration's revision says it
 			override := before
 			override.Share, override.By, override.Why = before.Configured, ByOperator, "the share of the configuration again"
 			add(s.change(override, before.Share))
 		}
 	}
-	s.recorded = now
+	s.recorded = counting
 }
 
 // change returns the reason and the difference of a revision with an override.

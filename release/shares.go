@@ -91,7 +91,7 @@ func NewShares(o Options) *Shares {
 	s.Store = operator.NewStore(operator.StoreOptions[Share]{
 		Path: o.Path, Consul: o.Consul, Prefix: o.Prefix, Wait: o.Wait, Own: o.Own, Log: o.Log,
 		Parse: parse, Select: s.judges.selectShares, Beside: s.judges.holdWhileJudging,
-		Yields:  func(override, now Share) bool { return now.By == ByOperator && s.fits(now) },
+		Yields:  func(override, current Share) bool { return current.By == ByOperator && s.fits(current) },
 		Changed: o.Changed,
 		Name:    "given shares", Alone: "this replica judges on its own, and no share grows",
 	})
@@ -191,9 +191,9 @@ func (s *Shares) GoOn(c *config.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, service := range c.Services {
-		switch now, there := s.splits[name]; {
-		case maps.Equal(now.split, service.Split):
-			s.splits[name] = splitSince{now.split, longAgo}
+		switch known, there := s.splits[name]; {
+		case maps.Equal(known.split, service.Split):
+			s.splits[name] = splitSince{known.split, longAgo}
 		case !there:
 			s.splits[name] = splitSince{since: s.begun}
 		}

@@ -139,15 +139,15 @@ func (t *TLS) Suits(c *config.Config) bool { return t == nil || t.acme.suits(c) 
 func (t *TLS) update() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := t.ofSources()
+	own := t.ofSources()
 	var clients *certificates.Contents
 	if t.ca != nil {
 		clients = t.ca.Contents()
 	}
-	if t.current.Load() != nil && slices.Equal(now, t.used) && clients == t.usedContents {
+	if t.current.Load() != nil && slices.Equal(own, t.used) && clients == t.usedContents {
 		return
 	}
-	t.used, t.usedContents = now, clients
+	t.used, t.usedContents = own, clients
 	c := &tls.Config{
 		NextProtos: t.protocols,
 		ClientAuth: t.clientAuth,
@@ -161,7 +161,7 @@ func (t *TLS) update() {
 			c.VerifyConnection = func(state tls.ConnectionState) error { return lists.Verify(state.VerifiedChains, time.Now()) }
 		}
 	}
-	for _, certificate := range now {
+	for _, certificate := range own {
 		c.Certificates = append(c.Certificates, *certificate)
 	}
 	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {

@@ -95,23 +95,23 @@ func (r *run) fail(err error) {
 	r.report(discovery.Report{Err: err, Memory: r.memoriesLocked()})
 }
 
-// accept takes an answer, and reports a change.
-func (r *run) accept(now reading, at time.Time) {
+// accept applies an answer, and reports a change.
+func (r *run) accept(value reading, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := &r.memory
 	same := r.known && r.fault == nil
 	was := m.Leader
 	switch {
-	case now.named != "":
-		m.Leader, m.LeaderLost = now.named, time.Time{}
+	case value.named != "":
+		m.Leader, m.LeaderLost = value.named, time.Time{}
 	case m.Leader == "":
-	case m.LeaderLost.IsZero() && (now.index < m.Index || now.forgot): // Consul has lost its state
+	case m.LeaderLost.IsZero() && (value.index < m.Index || value.forgot): // Consul has lost its state
 		m.LeaderLost = at
 	case m.LeaderLost.IsZero() || at.Sub(m.LeaderLost) >= r.options.Keep:
 		m.Leader, m.LeaderLost = "", time.Time{}
 	}
-	m.Part, m.Index = memoryPart, max(now.index, 1)
+	m.Part, m.Index = memoryPart, max(value.index, 1)
 	r.known, r.fault = true, nil
 	if same && m.Leader == was {
 		r.report(discovery.Report{Memory: r.memoriesLocked()})

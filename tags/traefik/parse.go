@@ -177,8 +177,8 @@ func (w *walker) matcher(call *ast.CallExpr, not bool) ([]term, error) {
 	}
 	name, ok := spellings[function.Name]
 	if !ok {
-		if now, old := gone[function.Name]; old {
-			return nil, at(call, function.Name+" is of version 2: want "+now)
+		if successor, old := gone[function.Name]; old {
+			return nil, at(call, function.Name+" is of version 2: want "+successor)
 		}
 		return nil, at(call, "unknown matcher "+function.Name)
 	}

@@ -186,8 +186,8 @@ var discoveryFaults = []mutation{
 	{
 		name: "loss-of-the-key-is-a-deletion",
 		file: "discovery/leader/key.go",
-		old:  "case m.LeaderLost.IsZero() && (now.index < m.Index || now.forgot):",
-		new:  "case m.LeaderLost.IsZero() && now.index > m.Index && now.index == 0:",
+		old:  "case m.LeaderLost.IsZero() && (value.index < m.Index || value.forgot):",
+		new:  "case m.LeaderLost.IsZero() && value.index > m.Index && value.index == 0:",
 		test: "./discovery/leader TestKeyOfLeader",
 	},
 	{
