@@ -28,21 +28,21 @@ const (
 func (w *whole) complete() {
 	c := w.config
 	if b := c.Discovery.Debounce; b.Quiet > b.MaxWait {
-		w.fail(w.place("discovery.debounce"), "discovery.debounce.quiet", formatDuration(b.Quiet),
+		w.file.fail(w.file.place("discovery.debounce"), "discovery.debounce.quiet", formatDuration(b.Quiet),
 			"want at most discovery.debounce.max_wait, which is "+formatDuration(b.MaxWait))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		s := c.Services[name]
-		s.check(w.decoder, name, &c.Consul)
+		s.check(w.file, name, &c.Consul)
 		c.Services[name] = s
 	}
 	w.addServices()
 	w.awaitServices()
 	w.nameServices()
-	c.checkListeners(w.decoder)
-	c.Client.build(w.decoder)
+	c.checkListeners(w.file)
+	c.Client.build(w.file)
 	if c.Catalog != nil {
-		c.Catalog.checkListeners(w.decoder, c.Listeners)
+		c.Catalog.checkListeners(w.file, c.Listeners)
 	}
 	w.needRoutes()
 	w.addRoutes()
@@ -228,11 +228,11 @@ func (w *whole) needRoutes() {
 		return
 	}
 	needed := len(c.Routes) == 0 || slices.ContainsFunc(c.Routes, func(r Route) bool { return r.hasService() || r.needsService() })
-	if len(c.Services) == 0 && needed && !w.failed("services") {
-		w.refuse("services", "", `empty: want at least one, such as "star: { consul: { service: star } }"`)
+	if len(c.Services) == 0 && needed && !w.file.failed("services") {
+		w.file.refuse("services", "", `empty: want at least one, such as "star: { consul: { service: star } }"`)
 	}
-	if len(c.Routes) == 0 && !w.failed("routes") && !c.onlyTCP() {
-		w.refuse("routes", "", `empty: want at least one, such as "- { path: /, service: star }"`)
+	if len(c.Routes) == 0 && !w.file.failed("routes") && !c.onlyTCP() {
+		w.file.refuse("routes", "", `empty: want at least one, such as "- { path: /, service: star }"`)
 	}
 }
 

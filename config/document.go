@@ -137,8 +137,8 @@ func listNode(items []*yaml.Node) *yaml.Node {
 
 // whole puts the fragments of a configuration together.
 type whole struct {
-	*decoder // of the file
-	config   *Config
+	file   *decoder // of the file
+	config *Config
 	// fragments are the fragments of the documents, by level and then by source.
 	fragments []*fragment
 	missing   []string // sources that are not known yet
@@ -162,7 +162,7 @@ func (w *whole) addServices() {
 				c.Services[name], w.owners[name] = f.parts.Services[name], f
 				continue
 			}
-			level, at := 0, w.place(key)
+			level, at := 0, w.file.place(key)
 			if owner := w.owners[name]; owner != nil {
 				level, at = owner.level, owner.place(key)
 			}
@@ -193,9 +193,9 @@ func (r routeAt) key() string { return item("routes", r.index) }
 // addRoutes adds the routes of the documents to the file's, and checks all.
 func (w *whole) addRoutes() {
 	c := w.config
-	file := &fragment{decoder: w.decoder, parts: parts{Routes: c.Routes}}
+	file := &fragment{decoder: w.file, parts: parts{Routes: c.Routes}}
 	for i := range c.Routes {
-		c.Routes[i].check(w.decoder, routeAt{index: i}.key())
+		c.Routes[i].check(w.file, routeAt{index: i}.key())
 	}
 	unindexed := make(unindexed)
 	total := len(c.Routes)
@@ -235,7 +235,7 @@ func (w *whole) addRoutes() {
 // nameServices passes the names of all services to the decoders.
 func (w *whole) nameServices() {
 	names := sync.OnceValue(func() *serviceNames { return newServiceNames(w.config.Services) })
-	w.serviceNames = names
+	w.file.serviceNames = names
 	for _, f := range w.fragments {
 		f.serviceNames = names
 	}
@@ -249,7 +249,7 @@ func (w *whole) awaitServices() {
 		return
 	}
 	c, awaited := w.config, make(map[string]bool)
-	w.awaited = awaited
+	w.file.awaited = awaited
 	for _, f := range w.fragments {
 		f.awaited = awaited
 	}
@@ -279,12 +279,12 @@ func (w *whole) ownerOf(service string) *decoder {
 	if f := w.owners[service]; f != nil {
 		return f.decoder
 	}
-	return w.decoder
+	return w.file
 }
 
 // errors returns the errors of the file, then those of each document, each in the order of its lines.
 func (w *whole) errors() Errors {
-	all := w.decoder.errs.sorted()
+	all := w.file.errs.sorted()
 	for _, f := range w.fragments {
 		all = append(all, f.decoder.errs.sorted()...)
 	}

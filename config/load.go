@@ -153,7 +153,7 @@ func (in Input) build(sources []Source) (*Built, Errors) {
 	d.decode(root, reflect.ValueOf(c).Elem())
 	c.hidden = slices.DeleteFunc(d.hiddenBelow(nil, 0), func(g hiddenValue) bool { return g.path[0] == "routes" }) // see Route
 	c.checkDynamic(d)
-	w := &whole{decoder: d, config: c}
+	w := &whole{file: d, config: c}
 	c.Consul.check(d, in.tls())
 	w.addFragments(sources[1:], in.Decoded)
 	w.complete()

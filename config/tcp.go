@@ -155,7 +155,7 @@ func (s *Service) NoStreams() string {
 func (w *whole) streams() {
 	c := w.config
 	if len(c.Routes) > 0 && c.onlyTCP() {
-		w.refuse("routes", "", "without effect: no listener has protocol: http")
+		w.file.refuse("routes", "", "without effect: no listener has protocol: http")
 	}
 	routed, streamed := RoutedServices(c.Routes), StreamedServices(c.Listeners)
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {

@@ -28,7 +28,6 @@ var overMethods = map[string]int{
 	"balancer.Peer":            47,
 	"balancer.Pool":            82, // a file for each subject of a pool
 	"balancer/reading.Peer":    44,
-	"config.whole":             47,
 	"consul/sharedkeys.Keys":   42,
 	"healthcheck.Checker":      41,
 	"proxy.clientConn":         69,
