@@ -24,7 +24,8 @@ const (
 	// OutcomeClientGone: the client left before the peer answered, or may be the
 	// cause that the peer did not.
 	OutcomeClientGone
-	// OutcomeSuperseded: another peer is asked instead because this one is failing. Latency is the time waited for this one.
+	// OutcomeSuperseded: another peer is asked instead because this one is failing. Latency is the
+	// time waited for this one.
 	OutcomeSuperseded
 	// OutcomeLocal: a local limit stopped the attempt before it reached the peer, or sluice has cut
 	// it.

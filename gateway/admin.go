@@ -25,8 +25,9 @@ import (
 // adminUser is the admin API as a user of certificates.
 const adminUser = "admin API"
 
-// adminWriteTimeout limits the time from a request to the end of its answer: a client that does not read holds
-// memory. A rollback waits for less; streams of events set their own deadlines, and profiles measure beside it.
+// adminWriteTimeout limits the time from a request to the end of its answer: a client that does not
+// read holds memory. A rollback waits for less; streams of events set their own deadlines, and
+// profiles measure beside it.
 const adminWriteTimeout = 2 * time.Minute
 
 // adminServer serves the admin API, with the address and TLS that the first configuration has.
@@ -100,8 +101,8 @@ func (a *adminServer) has(c config.Admin) bool {
 	return c.Address == a.config.Address && (c.TLS == nil) == (a.config.TLS == nil)
 }
 
-// open reads the tokens of c; nil: the tokens in use stay. Before there are some, and c is for another address, they are those of
-// the address that is served.
+// open reads the tokens of c; nil: the tokens in use stay. Before there are some, and c is for
+// another address, they are those of the address that is served.
 func (a *adminServer) open(c config.Admin) (*adminTokens, error) {
 	now := a.tokens.Load()
 	if now == nil && !a.has(c) {

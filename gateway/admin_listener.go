@@ -12,8 +12,9 @@ import (
 	"sluice/route/places"
 )
 
-// adminConnections returns how many connections the admin API has at most: an eighth of the file descriptors, so that whoever
-// reaches it takes none that requests to peers need. An address has half of them, so that it does not lock out the others.
+// adminConnections returns how many connections the admin API has at most: an eighth of the file
+// descriptors, so that whoever reaches it takes none that requests to peers need. An address has
+// half of them, so that it does not lock out the others.
 func adminConnections() int { return min(proxy.HalfOfDescriptors()/4, 1024) }
 
 // An adminListener closes connections over the limits at once.

@@ -62,7 +62,8 @@ func (g *Gateway) newAPI() http.Handler {
 	})
 }
 
-// metrics returns the metrics of all parts. Each part has its own, beside the values that they show.
+// metrics returns the metrics of all parts. Each part has its own, beside the values that they
+// show.
 func (g *Gateway) metrics() []prometheus.Collector {
 	return []prometheus.Collector{
 		collectors.NewGoCollector(),

@@ -48,7 +48,8 @@ func newChains(o mesh.ChainOptions, feed *events.Feed) *chains {
 	return &chains{watch: mesh.NewChains(o), events: feed, log: o.Log}
 }
 
-// chainsOf returns the chains of the services of c, by service. Those of a peered cluster have none here.
+// chainsOf returns the chains of the services of c, by service. Those of a peered cluster have none
+// here.
 func chainsOf(c *config.Config) map[string]mesh.ChainID {
 	ids := make(map[string]mesh.ChainID)
 	for name, s := range c.Services {
@@ -73,8 +74,8 @@ func lacksChain(s config.Service) bool {
 	return isInMesh(s) && len(s.Consul.Targets) == 0
 }
 
-// noChain is the source of a service whose discovery chain is not known. Nothing is known of the instances either: the chain may lead
-// elsewhere than to those of its name.
+// noChain is the source of a service whose discovery chain is not known. Nothing is known of the
+// instances either: the chain may lead elsewhere than to those of its name.
 type noChain struct{ service string }
 
 func (n noChain) String() string {
@@ -103,7 +104,8 @@ func (c *chains) save() []mesh.ChainState {
 	return states
 }
 
-// follow also follows the chains of the services of c, and waits until they are known, at most for timeout.
+// follow also follows the chains of the services of c, and waits until they are known, at most for
+// timeout.
 func (c *chains) follow(ctx context.Context, next *config.Config, timeout time.Duration) {
 	ids := slices.Collect(maps.Values(chainsOf(next)))
 	for _, known := range c.watch.All() {
@@ -117,8 +119,8 @@ func (c *chains) follow(ctx context.Context, next *config.Config, timeout time.D
 	}
 }
 
-// complete returns merged with the chains: services have their targets and branches, and others are derived of them. A
-// service whose chain is not known has no targets. It does not change merged.
+// complete returns merged with the chains: services have their targets and branches, and others are
+// derived of them. A service whose chain is not known has no targets. It does not change merged.
 func (c *chains) complete(merged *config.Config) *config.Config {
 	ids := chainsOf(merged)
 	translated := make(map[string]*serviceChain, len(ids))
@@ -144,8 +146,8 @@ func (c *chains) complete(merged *config.Config) *config.Config {
 	return &completed
 }
 
-// before returns what the chain of a service was before; nil: it was not known. A service that is new begins with the chain in use in
-// another one that has the same, whose name it may have had.
+// before returns what the chain of a service was before; nil: it was not known. A service that is
+// new begins with the chain in use in another one that has the same, whose name it may have had.
 func (c *chains) before(name string, id mesh.ChainID) *serviceChain {
 	if own := c.inUse[name]; own != nil { // only this goroutine changes it
 		return own
@@ -232,7 +234,8 @@ func (c *chains) announce(name string, before, now *serviceChain) {
 	}
 }
 
-// settled reports whether the chains of the services of c, the configuration in use, are in use, or Consul refuses them.
+// settled reports whether the chains of the services of c, the configuration in use, are in use, or
+// Consul refuses them.
 func (c *chains) settled(inUse *config.Config) bool {
 	for name, id := range chainsOf(inUse) {
 		if lacksChain(inUse.Services[name]) && !c.watch.Lookup(id).Refused {
@@ -242,8 +245,8 @@ func (c *chains) settled(inUse *config.Config) bool {
 	return true
 }
 
-// refuses reports whether a service of c, the configuration in use, has no chain until somebody changes something: Consul refuses it, or
-// it cannot be used.
+// refuses reports whether a service of c, the configuration in use, has no chain until somebody
+// changes something: Consul refuses it, or it cannot be used.
 func (c *chains) refuses(inUse *config.Config, name string) bool {
 	if !lacksChain(inUse.Services[name]) {
 		return false
@@ -257,7 +260,8 @@ func (c *chains) refuses(inUse *config.Config, name string) bool {
 	return s != nil && s.wrong != nil
 }
 
-// missing returns why a service of c, the configuration in use, has no chain; "": it has one, or needs none.
+// missing returns why a service of c, the configuration in use, has no chain; "": it has one, or
+// needs none.
 func (c *chains) missing(inUse *config.Config, name string) string {
 	if !lacksChain(inUse.Services[name]) {
 		return ""

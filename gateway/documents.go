@@ -12,8 +12,8 @@ import (
 	"sluice/observe/events"
 )
 
-// applyFoundRetry is the time between two attempts to apply services, or a valid configuration, that
-// cannot be used. A file that they lack may exist by then.
+// applyFoundRetry is the time between two attempts to apply services, or a valid configuration,
+// that cannot be used. A file that they lack may exist by then.
 const applyFoundRetry = 5 * time.Second
 
 // documentOptions returns what the documents of the configuration work with.
@@ -56,8 +56,8 @@ func (g *Gateway) reopen() (done func()) {
 	return func() { g.options.Systemd.Reloaded(g.readiness.status()) }
 }
 
-// applyFound applies c, the configuration of the documents in use, with the services found in the catalog and
-// the given shares of now, and reports whether it succeeded.
+// applyFound applies c, the configuration of the documents in use, with the services found in the
+// catalog and the given shares of now, and reports whether it succeeded.
 func (g *Gateway) applyFound(ctx context.Context, c *config.Config) bool {
 	before := g.effective.Load()
 	err := g.apply(ctx, c)

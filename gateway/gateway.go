@@ -68,8 +68,8 @@ type Options struct {
 	// the listeners are bound. replacing reports whether there is an old process.
 	// state is nil if it sends none.
 	RequestState func() (state io.ReadCloser, replacing bool, err error)
-	// Former, if not nil, asks the old process, whose Gateway.Answer gives the answer. Without an old
-	// process it leaves answer as it is.
+	// Former, if not nil, asks the old process, whose Gateway.Answer gives the answer. Without an
+	// old process it leaves answer as it is.
 	Former func(question, answer any) error
 	// Serving, if not nil, is called once, before clients are served.
 	Serving func() error
@@ -263,8 +263,9 @@ func (g *Gateway) table() *route.Table {
 	return nil
 }
 
-// parts returns what a new process continues with, in the order in which it restores that. abandoned is the number
-// of connections to Consul that the agent still counts: the new process must not open as many for a while.
+// parts returns what a new process continues with, in the order in which it restores that.
+// abandoned is the number of connections to Consul that the agent still counts: the new process
+// must not open as many for a while.
 func (g *Gateway) parts(abandoned int) []handover.Part {
 	return append([]handover.Part{
 		handover.NewPart("by_operator", g.process.State, g.process.Restore),

@@ -9,8 +9,8 @@ import (
 	"sluice/proxy/upstream"
 )
 
-// destinationsOf returns the services in the mesh whose instances c uses, also those that stand in for others. Those of
-// peered clusters are not among them: their intentions are not in this Consul.
+// destinationsOf returns the services in the mesh whose instances c uses, also those that stand in
+// for others. Those of peered clusters are not among them: their intentions are not in this Consul.
 func destinationsOf(c *config.Config) (all []mesh.Destination) {
 	for _, s := range c.Services {
 		if !isInMesh(s) {
@@ -25,8 +25,9 @@ func destinationsOf(c *config.Config) (all []mesh.Destination) {
 	return all
 }
 
-// destinations returns the services in the mesh of which there are peers, draining ones too: their connections end when
-// an intention begins to deny them, also after the configuration or a chain has dropped the service.
+// destinations returns the services in the mesh of which there are peers, draining ones too: their
+// connections end when an intention begins to deny them, also after the configuration or a chain
+// has dropped the service.
 func (s *services) destinations() (all []mesh.Destination) {
 	for _, peer := range s.peers() {
 		if d, ok := mesh.DestinationOf(peer.Instance()); ok {
@@ -40,8 +41,8 @@ func destinationOf(t consulsource.Target) mesh.Destination {
 	return mesh.Destination{Partition: t.Partition, Namespace: t.Namespace, Service: t.Service}
 }
 
-// deniedBy returns why the mesh denies the connections for requests to a service of c; "": it does not, or that is not
-// known.
+// deniedBy returns why the mesh denies the connections for requests to a service of c; "": it does
+// not, or that is not known.
 func (m *membership) deniedBy(c *config.Config, service string) string {
 	s := c.Services[service]
 	if !isInMesh(s) || len(s.Consul.Targets) == 0 || s.Consul.Targets[0].Peer != "" {

@@ -26,8 +26,8 @@ import (
 // adminName is the name of the listener of the admin API.
 const adminName = "admin"
 
-// listeners are the bound sockets, of clients and of the admin API. Their methods may be called concurrently, except
-// open and apply, which only the goroutine that applies configurations calls.
+// listeners are the bound sockets, of clients and of the admin API. Their methods may be called
+// concurrently, except open and apply, which only the goroutine that applies configurations calls.
 type listeners struct {
 	listen       func(name, network, address string) (net.Listener, error) // see Options.Listen
 	release      func(l net.Listener, used bool)                           // see Options.Release
@@ -51,14 +51,15 @@ type listener struct {
 	net.Listener
 	config config.Listener
 	tls    *listenertls.TLS // nil: without TLS
-	// streams is where connections go, with protocol tcp. A reload replaces it. Former listeners for the same clients
-	// have the same one: their connections may still wait for a server name.
+	// streams is where connections go, with protocol tcp. A reload replaces it. Former listeners
+	// for the same clients have the same one: their connections may still wait for a server name.
 	streams *atomic.Pointer[proxy.Streams]
 
 	leave func() // stops accepting, and returns when that has ended; set by serve
 }
 
-// forSameClients reports whether connections of before differ from those of l only in where they go.
+// forSameClients reports whether connections of before differ from those of l only in where they
+// go.
 func (l *listener) forSameClients(before *listener) bool {
 	a, b := l.config, before.config
 	a.Service, a.SNI, a.Streams = b.Service, b.SNI, b.Streams
@@ -90,8 +91,8 @@ func (ls *listeners) all() []*listener {
 	return ls.inUse
 }
 
-// reachable returns the "host:port" of the first listener that other machines may reach; ":0" if all are unix
-// sockets.
+// reachable returns the "host:port" of the first listener that other machines may reach; ":0" if
+// all are unix sockets.
 func (ls *listeners) reachable() string {
 	for _, l := range ls.all() {
 		if l.Addr().Network() == discovery.NetworkTCP {
@@ -163,8 +164,9 @@ func (ls *listeners) bind(name string, address config.Address) (net.Listener, er
 	return l, nil
 }
 
-// permit sets who may connect to the sockets of all that are not in use yet; before any is, also to the admin API's.
-// Another process may have made them, or serve them, so nothing else may refuse the configuration after it.
+// permit sets who may connect to the sockets of all that are not in use yet; before any is, also to
+// the admin API's. Another process may have made them, or serve them, so nothing else may refuse
+// the configuration after it.
 func (ls *listeners) permit(all []*listener, admin *config.Socket) error {
 	inUse := ls.all()
 	if inUse == nil {

@@ -14,7 +14,8 @@ import (
 	"sluice/observe/events"
 )
 
-// membership is the place of this process in Consul's service mesh, while a service is reached through it.
+// membership is the place of this process in Consul's service mesh, while a service is reached
+// through it.
 type membership struct {
 	identity   *mesh.Identity
 	intentions *mesh.Intentions          // about connections of sluice
@@ -27,8 +28,8 @@ type membership struct {
 	leaving bool   // the configuration does not need the mesh, and there may still be peers in it
 }
 
-// newMembership returns a membership that is not used yet. present returns the services of which there are peers in the mesh, and
-// denied is called when connections to a service are to end.
+// newMembership returns a membership that is not used yet. present returns the services of which
+// there are peers in the mesh, and denied is called when connections to a service are to end.
 func newMembership(r *registries, present func() []mesh.Destination, denied func(mesh.Destination), feed *events.Feed, log zerolog.Logger) *membership {
 	c := r.config().Consul
 	return &membership{
@@ -67,9 +68,9 @@ func (m *membership) join(c *config.Config) {
 	m.intentions.Follow(m.name, append(destinationsOf(c), m.present()...))
 }
 
-// leave ends that, if c does not need it, but for the intentions about the services of which there are still peers, and the
-// certificate for them: the former instances of a service get requests until its new source has a set, and those of a removed
-// one the requests that were matched before.
+// leave ends that, if c does not need it, but for the intentions about the services of which there
+// are still peers, and the certificate for them: the former instances of a service get requests
+// until its new source has a set, and those of a removed one the requests that were matched before.
 func (m *membership) leave(c *config.Config) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -97,7 +98,8 @@ func (m *membership) leaveLocked() {
 	}
 }
 
-// await waits until there is a certificate, if one is needed and Consul does not refuse it, at most for timeout.
+// await waits until there is a certificate, if one is needed and Consul does not refuse it, at most
+// for timeout.
 func (m *membership) await(ctx context.Context, timeout time.Duration) {
 	if m.identity.Service() != "" && !m.identity.Refused() {
 		m.identity.Await(ctx, timeout)

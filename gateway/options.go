@@ -248,7 +248,8 @@ func healthSettings(c *config.Service, secure certificates.Security) healthcheck
 	return s
 }
 
-// newProbe returns the probe of a check. http2: a check of type http uses HTTP/2. foreign: see healthcheck.Active.
+// newProbe returns the probe of a check. http2: a check of type http uses HTTP/2. foreign: see
+// healthcheck.Active.
 func newProbe(a *config.ActiveCheck, secure certificates.Security, http2, foreign bool) healthcheck.Probe {
 	expect := healthcheck.Expectation{Text: a.Expect.Text, Regexp: a.Expect.Regexp.Value, Within: int(a.Expect.Within)}
 	if foreign && expect.Regexp != nil {

@@ -9,7 +9,8 @@ import (
 	"sluice/observe/panics"
 )
 
-// reportPanics returns what logs a panic that ended only what its goroutine served, and adds it to the feed.
+// reportPanics returns what logs a panic that ended only what its goroutine served, and adds it to
+// the feed.
 func reportPanics(feed *events.Feed, log zerolog.Logger) func(panics.Contained) {
 	return func(c panics.Contained) {
 		line := log.Error().Stringer("at", c.Place).Str("panic", c.Value)

@@ -39,8 +39,8 @@ const (
 	takeoverTimeout = 45 * time.Second
 )
 
-// readiness is whether this process may get requests, and what is missing. It tells systemd. Its methods may be
-// called concurrently.
+// readiness is whether this process may get requests, and what is missing. It tells systemd. Its
+// methods may be called concurrently.
 type readiness struct {
 	services  *services
 	mesh      *membership
@@ -157,7 +157,8 @@ func (r *readiness) progress(waited time.Duration) progress {
 	return p
 }
 
-// unknownBefore reports whether the old process had no set of the watch either, nor one of another source in its place.
+// unknownBefore reports whether the old process had no set of the watch either, nor one of another
+// source in its place.
 func (r *readiness) unknownBefore(watch discovery.WatchStatus) bool {
 	old, ok := r.services.discovery.Former(watch.Service)
 	return ok && !old.Known && len(old.Set) == 0 && old.Source == watch.Source
@@ -184,10 +185,9 @@ func (r *readiness) now() (ready bool, missing []string) {
 	return closed(r.became), missing
 }
 
-// awaitTakeover waits until this process may replace the old one, at most for timeout: it has a set for each
-// service with peers in the old process, and no other set is about to arrive. Without the
-// state of the old process, this one must be ready. After an error the old process must
-// continue.
+// awaitTakeover waits until this process may replace the old one, at most for timeout: it has a set
+// for each service with peers in the old process, and no other set is about to arrive. Without the
+// state of the old process, this one must be ready. After an error the old process must continue.
 func (r *readiness) awaitTakeover(ctx context.Context, restored bool, timeout time.Duration) error {
 	begin := time.Now()
 	for {
@@ -224,7 +224,8 @@ func (r *readiness) missesPeers() bool {
 	})
 }
 
-// awaitSources waits until what the catalog and the dynamic sources say is in use, at most for timeout.
+// awaitSources waits until what the catalog and the dynamic sources say is in use, at most for
+// timeout.
 func (r *readiness) awaitSources(ctx context.Context, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -240,8 +241,8 @@ func (r *readiness) awaitSources(ctx context.Context, timeout time.Duration) {
 	}
 }
 
-// awaitChains waits until the discovery chains of all services are in use, or Consul refuses them. It reports false if
-// the time of ctx is over before.
+// awaitChains waits until the discovery chains of all services are in use, or Consul refuses them.
+// It reports false if the time of ctx is over before.
 func (r *readiness) awaitChains(ctx context.Context) bool {
 	for !r.chains.settled(r.effective()) {
 		if err := consul.Sleep(ctx, readyEvery); err != nil {

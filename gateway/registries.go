@@ -27,7 +27,8 @@ import (
 	"sluice/observe/events"
 )
 
-// registries have the clients of Consul and etcd, and make the sources of instances and of documents.
+// registries have the clients of Consul and etcd, and make the sources of instances and of
+// documents.
 type registries struct {
 	consul     *consul.Client
 	consulSets *consulsource.Sources
@@ -122,8 +123,9 @@ func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, 
 	return discovery.NewStatic(name, spec.peers), nil
 }
 
-// watchPeers calls changed after each change of a file with peers, until ctx ends. After an error it calls it again after the next
-// event, or within 10 seconds: what changed could not use may be another text than the one that was compared.
+// watchPeers calls changed after each change of a file with peers, until ctx ends. After an error
+// it calls it again after the next event, or within 10 seconds: what changed could not use may be
+// another text than the one that was compared.
 func (r *registries) watchPeers(ctx context.Context, path string, changed func() error) {
 	w := config.Watcher{
 		File: path,

@@ -79,7 +79,8 @@ func (r *requestLog) newTracer(c config.Tracing) (*tracing.Tracer, error) {
 	return tracing.New(o)
 }
 
-// apply makes server write to what p has, with the other settings for clients, and closes what it wrote to before.
+// apply makes server write to what p has, with the other settings for clients, and closes what it
+// wrote to before.
 func (r *requestLog) apply(p *plan, server *proxy.Server) {
 	before, tracer := r.lines.Load(), r.tracer.Load()
 	if p.tracer != nil || p.config.Tracing.OTLP.IsZero() {

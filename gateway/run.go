@@ -81,7 +81,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.events.Add(events.Event{Kind: events.KindReplaced, Text: "A new process serves: this one finishes its requests"})
 		g.upgrade.replaced = true
 		always(func(ctx context.Context) { every(ctx, neededEvery, g.upgrade.followOn) }) // also for requests that are still to come
-		// The new process serves the admin API now: the answers of this one would describe one that stops.
+		// The new process serves the admin API now: the answers of this one would describe one that
+		// stops.
 		ending, cancel := context.WithTimeout(g.cut, time.Second)
 		g.admin.close(ending)
 		cancel()
@@ -97,9 +98,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return err
 }
 
-// warmUp waits until the first requests have peers, and begins to serve clients; Consul answers in milliseconds. The
-// admin API answers at once, unless an old process still does. SIGTERM does not shorten
-// the wait: with shutdown.delay, clients are also served after it.
+// warmUp waits until the first requests have peers, and begins to serve clients; Consul answers in
+// milliseconds. The admin API answers at once, unless an old process still does. SIGTERM does not
+// shorten the wait: with shutdown.delay, clients are also served after it.
 func (g *Gateway) warmUp(ctx context.Context) {
 	defer close(g.upgrade.warm)
 	defer g.tags.Serve()
@@ -111,8 +112,8 @@ func (g *Gateway) warmUp(ctx context.Context) {
 			<-ctx.Done() // without accepting clients
 			return
 		}
-		// The old process has the routes of the tags, and certificates for the same names though maybe below other prefixes: so it
-		// serves until they are here too.
+		// The old process has the routes of the tags, and certificates for the same names though
+		// maybe below other prefixes: so it serves until they are here too.
 		patience := func() time.Duration { return max(g.waits.start, g.waits.takeover-time.Since(begin)) }
 		g.tags.Await(ctx, patience())
 		g.routes.Load().AwaitKeys(ctx, patience()) // of issuers that the old process does not have: each one's first query ends in seconds
@@ -218,8 +219,9 @@ func (g *Gateway) own(owns bool) {
 	}
 }
 
-// followCertificates reads the files of certificates, users, keys and pages periodically from the time when clients may be served
-// until ctx ends, and warns of certificates that are not valid or expire soon.
+// followCertificates reads the files of certificates, users, keys and pages periodically from the
+// time when clients may be served until ctx ends, and warns of certificates that are not valid or
+// expire soon.
 func (g *Gateway) followCertificates(ctx context.Context) {
 	select {
 	case <-g.upgrade.warm: // certificates in Consul are not known before

@@ -20,7 +20,8 @@ import (
 // connections.
 const pauseTimeout = 10 * time.Second
 
-// upgrade is the place of this process between an old one, which it may replace, and a new one, which may replace it.
+// upgrade is the place of this process between an old one, which it may replace, and a new one,
+// which may replace it.
 type upgrade struct {
 	consul   *consul.Client
 	parts    func(abandoned int) []handover.Part // see Gateway.parts
@@ -138,8 +139,8 @@ func (u *upgrade) followOn() {
 	u.follow()
 }
 
-// pause ends the watches and closes their connections: the agent might not accept
-// the connections of two processes. It returns the number of connections that the agent still counts.
+// pause ends the watches and closes their connections: the agent might not accept the connections
+// of two processes. It returns the number of connections that the agent still counts.
 func (u *upgrade) pause() (abandoned int) {
 	return u.consul.Release(func() {
 		for _, w := range slices.Backward(u.watching) {

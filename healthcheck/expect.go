@@ -11,8 +11,8 @@ import (
 type Expectation struct {
 	Text   string         // must occur, byte for byte
 	Regexp *regexp.Regexp // must match somewhere
-	// RegexpBytes bounds how many bytes Regexp reads in one check, which fails beyond: an answer that
-	// comes in parts is read again with each of them. 0: no bound.
+	// RegexpBytes bounds how many bytes Regexp reads in one check, which fails beyond: an answer
+	// that comes in parts is read again with each of them. 0: no bound.
 	RegexpBytes int
 	// Within is the number of bytes of the answer to search.
 	Within int
@@ -31,8 +31,8 @@ type search struct {
 // errTooLong ends a search.
 var errTooLong = errors.New("answer is too long for expect.regexp: want a shorter answer, a smaller expect.within or a shorter expression")
 
-// check returns an error if the answer so far does not have what is expected. After errTooLong it is
-// not called again.
+// check returns an error if the answer so far does not have what is expected. After errTooLong it
+// is not called again.
 func (s *search) check(answer []byte) error {
 	from := max(s.searched-len(s.Text), 0)
 	s.searched = len(answer)

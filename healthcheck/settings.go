@@ -21,8 +21,8 @@ type Settings struct {
 type Active struct {
 	Schedule
 	Probe Probe // closed after its last use
-	// Foreign says that others than the operator have configured the checks: all of them share half of
-	// Options.MaxChecks.
+	// Foreign says that others than the operator have configured the checks: all of them share half
+	// of Options.MaxChecks.
 	Foreign bool
 	// Denied reports whether the mesh does not let sluice connect to an instance: see saysNothing.
 	// nil: there is no mesh.

@@ -18,8 +18,8 @@ func NewAccess(allow, deny []netip.Prefix) *Access {
 	return &Access{newNetworks(Unmapped(allow)), newNetworks(Unmapped(deny))}
 }
 
-// Unmapped returns networks of IPv4 addresses that are mapped to IPv6 (::ffff:10.0.0.0/104) as networks of IPv4: no address that
-// is compared with them is mapped.
+// Unmapped returns networks of IPv4 addresses that are mapped to IPv6 (::ffff:10.0.0.0/104) as
+// networks of IPv4: no address that is compared with them is mapped.
 func Unmapped(prefixes []netip.Prefix) []netip.Prefix {
 	const mapped = 128 - 32
 	all := make([]netip.Prefix, len(prefixes))

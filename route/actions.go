@@ -27,13 +27,16 @@ type Actions struct {
 	JWT *JWT
 	// ForwardAuth, if not nil, asks a server about each request.
 	ForwardAuth *ForwardAuth
-	// Authorized drops the fields of the client in whose place peers get what JWT and ForwardAuth say.
+	// Authorized drops the fields of the client in whose place peers get what JWT and ForwardAuth
+	// say.
 	Authorized HeaderEdits
-	// CORS, if not nil, lets pages of other origins use the route. Then ResponseHeaders drops CORSFields.
+	// CORS, if not nil, lets pages of other origins use the route. Then ResponseHeaders drops
+	// CORSFields.
 	CORS *CORS
 	// DirectResponse, if not nil, answers the requests.
 	DirectResponse *DirectResponse
-	// ErrorPages are the bodies of answers of sluice's own with an error, and of peers where they say so.
+	// ErrorPages are the bodies of answers of sluice's own with an error, and of peers where they
+	// say so.
 	ErrorPages ErrorPages
 	// Redirect, if not nil, answers the requests. A request whose URL is already the
 	// target goes to the service.
@@ -57,8 +60,8 @@ type Actions struct {
 	Criticality balancer.Criticality
 }
 
-// With returns what a, which may be nil, does with the header edits of inner in addition: those are the last ones of a
-// request, and the first ones of a response.
+// With returns what a, which may be nil, does with the header edits of inner in addition: those are
+// the last ones of a request, and the first ones of a response.
 func (a *Actions) With(inner *Actions) *Actions {
 	if inner == nil || inner.RequestHeaders.Empty() && inner.ResponseHeaders.Empty() {
 		return a
@@ -93,7 +96,8 @@ type ClaimHeader struct {
 	Claim auth.ClaimName
 }
 
-// TokenPlace is where a token is in a request. The zero value is Authorization, with the scheme Bearer.
+// TokenPlace is where a token is in a request. The zero value is Authorization, with the scheme
+// Bearer.
 type TokenPlace struct {
 	Header string // name in lower case
 	Cookie string

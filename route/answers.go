@@ -29,8 +29,8 @@ type ErrorPage struct {
 	Peers    bool // also in place of what a peer answers with one of them
 }
 
-// Of returns the page for an answer of sluice's own, or with ofPeer of a peer; nil: there is none. json: the client asks
-// for JSON, and gets no other pages.
+// Of returns the page for an answer of sluice's own, or with ofPeer of a peer; nil: there is none.
+// json: the client asks for JSON, and gets no other pages.
 func (p ErrorPages) Of(status int, ofPeer, json bool) *Page {
 	for i := range p {
 		if e := &p[i]; e.Statuses.Has(status) && (e.Peers || !ofPeer) && (e.JSON || !json) {

@@ -10,9 +10,11 @@ import (
 	"strings"
 )
 
-// A Certificate is what routes know of a client's certificate that a listener has verified. It does not change.
+// A Certificate is what routes know of a client's certificate that a listener has verified. It does
+// not change.
 type Certificate struct {
-	// CommonName is the one of the subject; empty: it has none, or several, of which readers choose differently.
+	// CommonName is the one of the subject; empty: it has none, or several, of which readers choose
+	// differently.
 	CommonName string
 	DNSNames   []string // in lower case
 	URIs       []string
@@ -74,7 +76,8 @@ const (
 	CertificateSHA256     CertificateNameKind = "sha256"
 )
 
-// ParseCertificateName parses "any", or a kind, "=" and the name. Colons and case of a fingerprint do not matter.
+// ParseCertificateName parses "any", or a kind, "=" and the name. Colons and case of a fingerprint
+// do not matter.
 func ParseCertificateName(s string) (n CertificateName, ok bool) {
 	kind, text, named := strings.Cut(s, "=")
 	n = CertificateName{CertificateNameKind(kind), text}

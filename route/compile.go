@@ -22,8 +22,8 @@ func (c *compiler) refuse(field, value, reason string) {
 	c.errs = append(c.errs, &Error{Field: field, Value: value, Reason: reason})
 }
 
-// regexp compiles an expression of field; nil: it is refused. A request may have to try all those of a route, so they have
-// together as many parts as one may have.
+// regexp compiles an expression of field; nil: it is refused. A request may have to try all those
+// of a route, so they have together as many parts as one may have.
 func (c *compiler) regexp(field, value, text string) *expression {
 	re, err := compileRegexp(text, c.bounded)
 	if err != nil {

@@ -98,7 +98,8 @@ type Request interface {
 	// below Not.
 	Client() netip.Addr
 	Listener() string // name
-	// Certificate returns the certificate of who has connected, which the listener has verified; nil: there is none.
+	// Certificate returns the certificate of who has connected, which the listener has verified;
+	// nil: there is none.
 	Certificate() *Certificate
 	Steps() *Steps // of the request, for all that is matched with it
 }

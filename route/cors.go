@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// CORS says which pages of other origins may use a route (Fetch standard, section 3.3). The peers' own fields about that
-// are replaced: see [CORSFields].
+// CORS says which pages of other origins may use a route (Fetch standard, section 3.3). The peers'
+// own fields about that are replaced: see [CORSFields].
 type CORS struct {
 	origins     origins
 	methods     string // of Access-Control-Allow-Methods; "*": the one that is asked for
@@ -23,8 +23,9 @@ type CORS struct {
 
 // CORSOptions are the settings of a [CORS].
 type CORSOptions struct {
-	// AllowOrigins are origins ("https://app.example.com"), also with a star for one or more labels at the start of the
-	// host ("https://*.example.com"), "~" and a regular expression for a whole origin, "null", or "*" for any.
+	// AllowOrigins are origins ("https://app.example.com"), also with a star for one or more labels
+	// at the start of the host ("https://*.example.com"), "~" and a regular expression for a whole
+	// origin, "null", or "*" for any.
 	AllowOrigins []string `key:"allow_origins" format:"text" required:"yes"`
 	// AllowMethods may be "*". In a configuration it is empty for those that need no preflight.
 	AllowMethods []string `key:"allow_methods" format:"token"`
@@ -73,8 +74,8 @@ func NewCORS(o CORSOptions) (*CORS, error) {
 	return c, nil
 }
 
-// anybody are origins that an attacker can have, or of nobody in particular: the origin of pages in a sandbox, and of hosts
-// in a domain that does not exist (RFC 2606).
+// anybody are origins that an attacker can have, or of nobody in particular: the origin of pages in
+// a sandbox, and of hosts in a domain that does not exist (RFC 2606).
 var anybody = []string{"null", "https://sluice.invalid", "http://sluice.invalid", "https://www.sluice.invalid", "http://www.sluice.invalid"}
 
 // joined returns a list as a field has it; "*" if that is in it.
@@ -85,7 +86,8 @@ func joined(list []string) string {
 	return strings.Join(list, ", ")
 }
 
-// origin returns what Access-Control-Allow-Origin says to pages of an origin; "": there is no such field.
+// origin returns what Access-Control-Allow-Origin says to pages of an origin; "": there is no such
+// field.
 func (c *CORS) origin(origin string) string {
 	switch {
 	case c.origins.all && !c.credentials:
@@ -102,8 +104,8 @@ func (c *CORS) Varies() bool { return !c.origins.all || c.credentials }
 // Allows reports whether pages of an origin may use the route.
 func (c *CORS) Allows(origin string) bool { return c.origin(origin) != "" }
 
-// Fields returns the fields of a response to a request of pages of an origin; "": it names none. Vary is not among
-// them.
+// Fields returns the fields of a response to a request of pages of an origin; "": it names none.
+// Vary is not among them.
 func (c *CORS) Fields(origin string) (fields [][2]string) {
 	if origin == "" && c.Varies() {
 		return nil
@@ -122,8 +124,9 @@ func (c *CORS) Fields(origin string) (fields [][2]string) {
 	return fields
 }
 
-// PreflightFields returns what the answer to a preflight for a method and header names, as it has them, has besides
-// Fields. They do not depend on whether these are allowed: the client decides that.
+// PreflightFields returns what the answer to a preflight for a method and header names, as it has
+// them, has besides Fields. They do not depend on whether these are allowed: the client decides
+// that.
 func (c *CORS) PreflightFields(method, headers string) (fields [][2]string) {
 	methods, names := c.methods, c.headers
 	if methods == anyone { // of which clients make an exception with credentials
@@ -156,8 +159,8 @@ type wildcardOrigin struct{ start, end string }
 // maxOrigin is longer than any origin of a page: the name of a host has at most 253 characters.
 const maxOrigin = 512
 
-// validOrigin is an origin as clients write it: in lower case, without a slash at its end. The host may begin with a
-// star.
+// validOrigin is an origin as clients write it: in lower case, without a slash at its end. The host
+// may begin with a star.
 var validOrigin = regexp.MustCompile(`^([a-z][a-z0-9+.-]*)://(\*\.)?([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$`)
 
 // usualPorts are the ports that clients leave out.
@@ -204,8 +207,8 @@ func (o *origins) add(text string) error {
 	return nil
 }
 
-// allow reports whether an origin, as a client has sent it, is in the set. Origins are compared byte by byte, as
-// browsers do.
+// allow reports whether an origin, as a client has sent it, is in the set. Origins are compared
+// byte by byte, as browsers do.
 func (o *origins) allow(origin string) bool {
 	if origin == "" || len(origin) > maxOrigin {
 		return false

@@ -56,8 +56,8 @@ func (e *expression) matches(m *matching, text []byte) bool {
 	return e.Match(text)
 }
 
-// MaxOctets returns how many octets re may read for one request, or one health check, if others than
-// the configuration file have written it.
+// MaxOctets returns how many octets re may read for one request, or one health check, if others
+// than the configuration file have written it.
 func MaxOctets(re *regexp.Regexp) int { return maxSteps / newExpression(re, true).weight }
 
 // find is FindSubmatchIndex, and finds nothing if too few steps are left.

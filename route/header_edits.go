@@ -21,7 +21,8 @@ type HeaderEdits struct {
 type FieldLine struct {
 	Name  string
 	Value Template
-	// Here: the value is a URL that leads to no other host than that of the request, unless the text itself names one.
+	// Here: the value is a URL that leads to no other host than that of the request, unless the
+	// text itself names one.
 	Here bool
 }
 
@@ -34,9 +35,9 @@ func (l *FieldLine) Append(out []byte, values Values) []byte {
 	return out
 }
 
-// NewHeaderEdits returns edits that replace all lines with the names in set, add the fields of
-// add, and remove the lines with the names in remove. The values are templates. An *OptionError
-// says which edit is invalid: its Key is "set", "add" or "remove", and its Value the name of the field.
+// NewHeaderEdits returns edits that replace all lines with the names in set, add the fields of add,
+// and remove the lines with the names in remove. The values are templates. An *OptionError says
+// which edit is invalid: its Key is "set", "add" or "remove", and its Value the name of the field.
 func NewHeaderEdits(set, add map[string]string, remove []string) (HeaderEdits, error) {
 	var e HeaderEdits
 	removed := make(map[string]bool, len(remove)+len(set))
@@ -107,8 +108,8 @@ type Fields interface {
 // firstAdded is above every index of Fields.
 const firstAdded = 1 << 20
 
-// Field returns what of.Field would if of had the lines after the edits. It allocates only for the value of a line
-// that e adds.
+// Field returns what of.Field would if of had the lines after the edits. It allocates only for the
+// value of a line that e adds.
 func (e *HeaderEdits) Field(of Fields, values Values, name string, from int) (value []byte, next int) {
 	if from < firstAdded && !slices.Contains(e.Dropped, name) {
 		if value, next = of.Field(name, from); next >= 0 {

@@ -30,14 +30,16 @@ func compileRegexp(s string, bounded bool) (*expression, error) {
 	return newExpression(re, bounded), nil
 }
 
-// Limits on regular expressions. The time to match one is its parts times the length of the text: of a path of 8 KiB, one of
-// 2,000 parts takes some tenths of a second. With groups, each part takes with it where they begin and end.
+// Limits on regular expressions. The time to match one is its parts times the length of the text:
+// of a path of 8 KiB, one of 2,000 parts takes some tenths of a second. With groups, each part
+// takes with it where they begin and end.
 const (
 	maxParts  = 2000
 	maxGroups = 32
 )
 
-// CompileRegexp is regexp.Compile for expressions of others: each takes little memory, and a bounded time to match.
+// CompileRegexp is regexp.Compile for expressions of others: each takes little memory, and a
+// bounded time to match.
 func CompileRegexp(s string) (*regexp.Regexp, error) {
 	if n := partsOf(s); n > maxParts {
 		return nil, fmt.Errorf("has %d parts, the limit is %d: each character, class and operator is one, "+
@@ -66,7 +68,8 @@ func partsOf(s string) int {
 	return parts(re)
 }
 
-// parts returns at least the number of instructions that regexp compiles re to, but for the first and the last one.
+// parts returns at least the number of instructions that regexp compiles re to, but for the first
+// and the last one.
 func parts(re *syntax.Regexp) int {
 	n := 0
 	for _, sub := range re.Sub {

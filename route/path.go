@@ -205,7 +205,8 @@ func unhex[T string | []byte](s T) (c byte, ok bool) {
 	return hi<<4 | lo&0xf, hi|lo < 0x10
 }
 
-// appendDecoded appends raw with its percent-encoded octets decoded to dst. What plus signs stand for is up to the caller.
+// appendDecoded appends raw with its percent-encoded octets decoded to dst. What plus signs stand
+// for is up to the caller.
 func appendDecoded(dst, raw []byte, plus byte) []byte {
 	for i := 0; i < len(raw); i++ {
 		c := raw[i]

@@ -29,13 +29,15 @@ type PathOptions struct {
 	StripString bool
 	// IgnoreCase: letters of Strip may be in the other case.
 	IgnoreCase bool
-	// Replacement takes the place of Strip, where a path begins with it: "/v1" instead of "/api" makes
-	// "/v1/x" of "/api/x", "/v1" of "/api", and with StripString "/v1x" of "/apix". No slash is doubled.
+	// Replacement takes the place of Strip, where a path begins with it: "/v1" instead of "/api"
+	// makes "/v1/x" of "/api/x", "/v1" of "/api", and with StripString "/v1x" of "/apix". No slash
+	// is doubled.
 	Replacement string
 	// Add is a prefix to add. Not with Replacement.
 	Add string
-	// A path that Rewrite matches becomes To, a template with its groups only, which may have
-	// a query. A result that starts with a group, and not with a slash, gets a slash. nil: no path does.
+	// A path that Rewrite matches becomes To, a template with its groups only, which may have a
+	// query. A result that starts with a group, and not with a slash, gets a slash. nil: no path
+	// does.
 	Rewrite *regexp.Regexp
 	To      string
 	Bounded bool // as in Route
@@ -188,8 +190,8 @@ func (e *PathEdits) appendPrefixed(out, path []byte) (edited []byte, stripped bo
 	return append(out, rest...), stripped && e.strip != "", nil
 }
 
-// cutFrom returns path without strip, if it begins with it: a text that may be empty, or begin in the middle of a
-// segment.
+// cutFrom returns path without strip, if it begins with it: a text that may be empty, or begin in
+// the middle of a segment.
 func (e *PathEdits) cutFrom(path []byte) (rest []byte, ok bool) {
 	if !e.begins(path, e.strip) {
 		return path, false

@@ -45,8 +45,9 @@ func NewRedirect(to string, codes RedirectCodes) (*Redirect, error) {
 	return &Redirect{codes: codes, to: t, keepsQuery: !strings.ContainsAny(to, "?#")}, nil
 }
 
-// NewRegexpRedirect returns a redirect of the requests in whose URL, with scheme, authority,
-// path and query as sent, the regular expression is found. to may have its groups. bounded is as in Route.
+// NewRegexpRedirect returns a redirect of the requests in whose URL, with scheme, authority, path
+// and query as sent, the regular expression is found. to may have its groups. bounded is as in
+// Route.
 func NewRegexpRedirect(re *regexp.Regexp, to string, codes RedirectCodes, bounded bool) (*Redirect, error) {
 	if n := len(re.String()); n > maxRegexp {
 		return nil, fmt.Errorf("the regular expression has %d characters, the limit is %d", n, maxRegexp)

@@ -54,8 +54,8 @@ func (s *restrictions) restricts(host []byte, steps *Steps) bool {
 }
 
 // Evades reports whether some server reads a path, as sent, as one of a route that restricts its
-// clients, where Match, with the same arguments, has found another one. keepsDots: a segment ".." is
-// no reason by itself.
+// clients, where Match, with the same arguments, has found another one. keepsDots: a segment ".."
+// is no reason by itself.
 func (t *Table) Evades(host, path []byte, r Request, found *Route, keepsDots bool) bool {
 	if !t.restricted.all && t.restricted.exact == nil && t.restricted.other == nil || hasOneReading(path) {
 		return false

@@ -33,14 +33,16 @@ type Route struct {
 	// one only in the fields from Priority on. NewTable does not compile it again.
 	Checked *Checked
 
-	// EndsTLS says of connections for TCP that their TLS ends here; else it goes on to the peers as it is.
+	// EndsTLS says of connections for TCP that their TLS ends here; else it goes on to the peers as
+	// it is.
 	EndsTLS bool
 	// Service may be nil if Actions answer every request, and with Weighted.
 	Service *Service
 	// Weighted, if not nil, chooses what else counts instead of the following fields.
 	Weighted *Weighted
-	// Router, if not nil, is the discovery chain of Service: it chooses after all that the other fields do, and what
-	// it chooses counts instead of Service, Split, Mirror and Actions. A route without Service has none.
+	// Router, if not nil, is the discovery chain of Service: it chooses after all that the other
+	// fields do, and what it chooses counts instead of Service, Split, Mirror and Actions. A route
+	// without Service has none.
 	Router *Router
 	// Split chooses a group of the service's peers. nil: any peer.
 	Split *Split

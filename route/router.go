@@ -2,17 +2,18 @@ package route
 
 import "errors"
 
-// Router divides the requests of a route whose service has a discovery chain. It does not change after it is in a
-// [Table], and is safe for concurrent use.
+// Router divides the requests of a route whose service has a discovery chain. It does not change
+// after it is in a [Table], and is safe for concurrent use.
 type Router struct {
 	Chain *Chain
-	// Ways has where each branch of Chain leads: Service, Weighted, Split, Mirror and Actions count, and none has a Router.
-	// The Actions include the ones of the route, but for the path, which Branch.Rewrite edits once more.
+	// Ways has where each branch of Chain leads: Service, Weighted, Split, Mirror and Actions
+	// count, and none has a Router. The Actions include the ones of the route, but for the path,
+	// which Branch.Rewrite edits once more.
 	Ways []Route
 }
 
-// Chain has the conditions of the branches of a service's discovery chain. It does not change, and may belong to
-// many Routers.
+// Chain has the conditions of the branches of a service's discovery chain. It does not change, and
+// may belong to many Routers.
 type Chain struct {
 	branches []Branch
 	usual    int // the first branch that all requests fulfil; len(branches): there is none
@@ -20,7 +21,8 @@ type Chain struct {
 
 // Branch is a part of a Chain: the requests of which it is the first whose conditions hold take it.
 type Branch struct {
-	// Route has the conditions: Path, PathMatch and Conditions, which may not name hosts. Origin says where they come from.
+	// Route has the conditions: Path, PathMatch and Conditions, which may not name hosts. Origin
+	// says where they come from.
 	Route Route
 	// IgnoreCase: ASCII letters of the path may be in the other case. Not with PathRegexp.
 	IgnoreCase bool
@@ -59,9 +61,10 @@ func NewChain(branches []Branch) (*Chain, error) {
 // Branches returns the branches with normalised paths. The caller must not change them.
 func (c *Chain) Branches() []Branch { return c.branches }
 
-// Choose returns the index of the branch that a request takes; -1: none, so that the request stays with its route.
-// path is the one that the route's own edits leave, and request has the fields that they leave. Like Match, it
-// allocates nothing and retains nothing. If request.Steps are Exceeded then, the request must be denied.
+// Choose returns the index of the branch that a request takes; -1: none, so that the request stays
+// with its route. path is the one that the route's own edits leave, and request has the fields that
+// they leave. Like Match, it allocates nothing and retains nothing. If request.Steps are Exceeded
+// then, the request must be denied.
 func (r *Router) Choose(path []byte, request Request) int {
 	m := matching{path: targetPath(path), request: request, steps: request.Steps()}
 	for i := range r.Chain.branches {
@@ -80,8 +83,8 @@ func (r *Router) Choose(path []byte, request Request) int {
 	return -1
 }
 
-// usablePeers returns the number of peers that may get requests of r, and how many of them their registry
-// has lost: with a Router, the usual ones.
+// usablePeers returns the number of peers that may get requests of r, and how many of them their
+// registry has lost: with a Router, the usual ones.
 func (r *Route) usablePeers() (n, lost int) {
 	if c := r.Router; c != nil && c.Chain.usual < len(c.Ways) {
 		return c.Ways[c.Chain.usual].usablePeers()

@@ -28,22 +28,24 @@ type Split struct {
 	Key      SplitKey
 	// Seed makes splits independent of each other; usually the service's name.
 	Seed string
-	// Judged passes clients on to [balancer.Group.OnDone], with the mark of the share: see [ShareMark]. 0: it does not.
+	// Judged passes clients on to [balancer.Group.OnDone], with the mark of the share: see
+	// [ShareMark]. 0: it does not.
 	Judged uint8
 }
 
 // marksPerOdds is how many marks there are from a share to one with e times its odds.
 const marksPerOdds = 12
 
-// ShareMark returns a number above 0 by which an attempt says with which share its client was assigned. Shares with the same
-// one are nearly the same: their odds differ by a twelfth at most, for shares from 0.003 % to 99.997 %.
+// ShareMark returns a number above 0 by which an attempt says with which share its client was
+// assigned. Shares with the same one are nearly the same: their odds differ by a twelfth at most,
+// for shares from 0.003 % to 99.997 %.
 func ShareMark(share float64) uint8 {
 	mark := marksPerOdds * math.Log(share/(1-share))
 	return uint8(128 + math.Round(max(-127, min(mark, 127))))
 }
 
-// JudgedClient returns the [balancer.Query.Client] of a client that Assign has returned: a part of its number, and the mark
-// of the share.
+// JudgedClient returns the [balancer.Query.Client] of a client that Assign has returned: a part of
+// its number, and the mark of the share.
 func (s *Split) JudgedClient(client uint64) uint32 {
 	if s.Judged == 0 {
 		return 0

@@ -9,8 +9,8 @@ import (
 
 // Table is an immutable set of routes. It is safe for concurrent use.
 type Table struct {
-	// ErrorPages are for answers of sluice's own whose route has no page, or that have no route. They do not change
-	// after the table is in use.
+	// ErrorPages are for answers of sluice's own whose route has no page, or that have no route.
+	// They do not change after the table is in use.
 	ErrorPages ErrorPages
 
 	anyHost   *root            // routes without a host, nil if there are none

@@ -115,8 +115,8 @@ func trimSegment(dst []byte, segment int, w *wide) []byte {
 	return append(dst[:segment], name...)
 }
 
-// nextASCII returns the first octet of text, and the rest. An ASCII character in another encoding is
-// one octet: an overlong one, a fullwidth form, and the leader dot.
+// nextASCII returns the first octet of text, and the rest. An ASCII character in another encoding
+// is one octet: an overlong one, a fullwidth form, and the leader dot.
 func nextASCII(text []byte) (c byte, rest []byte) {
 	switch c = text[0]; {
 	case (c == 0xc0 || c == 0xc1) && len(text) > 1 && text[1]&0xc0 == 0x80:

@@ -57,8 +57,8 @@ func (w *Weighted) Choose(key []byte) *Target {
 	return w.at(client, always)
 }
 
-// HasOther reports whether than has no usable peer, or only such as the registry has lost, and another target of
-// w has a better one. It allocates nothing; w may be nil.
+// HasOther reports whether than has no usable peer, or only such as the registry has lost, and
+// another target of w has a better one. It allocates nothing; w may be nil.
 func (w *Weighted) HasOther(than *Route) bool {
 	if w == nil {
 		return false
@@ -86,8 +86,8 @@ func (w *Weighted) Shares() []float64 {
 	return shares
 }
 
-// count returns how many times the share of a target counts at present, by the usable peers that the
-// registry lists.
+// count returns how many times the share of a target counts at present, by the usable peers that
+// the registry lists.
 func (w *Weighted) count(t *Target) int {
 	n, lost := t.Route.usablePeers()
 	return w.times(n - lost)
@@ -117,8 +117,8 @@ func (t *Target) Group() string {
 	return ""
 }
 
-// UsablePeers returns the number of peers that may get requests of a target. Of a discovery chain, these are the peers
-// of the branch for all requests.
+// UsablePeers returns the number of peers that may get requests of a target. Of a discovery chain,
+// these are the peers of the branch for all requests.
 func (t *Target) UsablePeers() int {
 	n, _ := t.Route.usablePeers()
 	return n

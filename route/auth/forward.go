@@ -42,8 +42,8 @@ type Answer struct {
 // Allows reports whether the request is allowed.
 func (a *Answer) Allows() bool { return a.Status < 300 }
 
-// NewForward returns a Forward to a URL for HTTP or HTTPS; if it is none, each question fails. timeout bounds each question.
-// control is of who has named the URL.
+// NewForward returns a Forward to a URL for HTTP or HTTPS; if it is none, each question fails.
+// timeout bounds each question. control is of who has named the URL.
 func NewForward(to units.Location, timeout time.Duration, control locality.Control) *Forward {
 	at, err := url.Parse(to.Reveal())
 	if err != nil {
@@ -52,8 +52,9 @@ func NewForward(to units.Location, timeout time.Duration, control locality.Contr
 	return &Forward{at, timeout, clientOf(control, timeout), places.New(maxConnections, maxPerBlock)}
 }
 
-// clientOf returns a client that follows no redirects. timeout bounds how long a connection takes to open: net/http opens it also
-// when the question has ended, and counts it as one of maxConnections.
+// clientOf returns a client that follows no redirects. timeout bounds how long a connection takes
+// to open: net/http opens it also when the question has ended, and counts it as one of
+// maxConnections.
 func clientOf(control locality.Control, timeout time.Duration) *http.Client {
 	dialer := locality.NewDialer(control, timeout)
 	return &http.Client{
@@ -70,7 +71,8 @@ func clientOf(control locality.Control, timeout time.Duration) *http.Client {
 	}
 }
 
-// send sends a request. Its error does not have the URL, unlike that of net/http: the URL may have credentials.
+// send sends a request. Its error does not have the URL, unlike that of net/http: the URL may have
+// credentials.
 func send(client *http.Client, request *http.Request) (*http.Response, error) {
 	response, err := client.Do(request)
 	if whole, ok := errors.AsType[*url.Error](err); ok {
@@ -82,8 +84,8 @@ func send(client *http.Client, request *http.Request) (*http.Response, error) {
 // Timeout bounds the time of Ask.
 func (f *Forward) Timeout() time.Duration { return f.timeout }
 
-// Ask sends a GET request with that header, about a request of client, and returns the answer. An answer that could
-// not be passed on to a client is an error.
+// Ask sends a GET request with that header, about a request of client, and returns the answer. An
+// answer that could not be passed on to a client is an error.
 func (f *Forward) Ask(ctx context.Context, client places.Block, header http.Header) (*Answer, error) {
 	if err := f.places.Take(client, func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }); err != nil {
 		return nil, fmt.Errorf("forward auth: too many questions wait for their answers: %w", err)

@@ -15,8 +15,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Limits of a set of keys. Below the first length of RSA keys a signature proves nothing (RFC 7518, section 3.3), and above
-// the other one it takes long to check.
+// Limits of a set of keys. Below the first length of RSA keys a signature proves nothing (RFC 7518,
+// section 3.3), and above the other one it takes long to check.
 const (
 	maxKeySetBytes = 1 << 20
 	maxKeys        = 64
@@ -24,15 +24,15 @@ const (
 	maxRSABits     = 8192
 )
 
-// rememberedTokens is how many tokens with a right signature are remembered for a set of keys, and maxRememberedBytes the
-// length of the longest.
+// rememberedTokens is how many tokens with a right signature are remembered for a set of keys, and
+// maxRememberedBytes the length of the longest.
 const (
 	rememberedTokens   = 4096
 	maxRememberedBytes = 4096
 )
 
-// Algorithm returns the signature with a name. A route allows none by which a public key could count as a secret (HMAC), and
-// not the absence of a signature.
+// Algorithm returns the signature with a name. A route allows none by which a public key could
+// count as a secret (HMAC), and not the absence of a signature.
 func Algorithm(name string) jose.SignatureAlgorithm { return jose.SignatureAlgorithm(name) }
 
 // keys are the public keys of an issuer (RFC 7517). Only what is remembered of them changes.
@@ -41,8 +41,9 @@ type keys struct {
 	public  []publicKey
 	ignored int // keys of the set that cannot be used
 
-	// remembered has tokens whose signature is right, by the first bytes of their hash: a new token replaces another one, so
-	// that there is neither a lock nor an order. Another set remembers nothing of this one.
+	// remembered has tokens whose signature is right, by the first bytes of their hash: a new token
+	// replaces another one, so that there is neither a lock nor an order. Another set remembers
+	// nothing of this one.
 	remembered []atomic.Pointer[Token]
 }
 
@@ -128,7 +129,8 @@ func algorithmsOf(key any) []jose.SignatureAlgorithm {
 	return nil
 }
 
-// of returns the keys that a token with this header may be signed with: a token that names no key, with any.
+// of returns the keys that a token with this header may be signed with: a token that names no key,
+// with any.
 func (k *keys) of(id string, algorithm jose.SignatureAlgorithm) (list []any) {
 	for i := range k.public {
 		if p := &k.public[i]; (id == "" || id == p.id) && slices.Contains(p.algorithms, algorithm) {

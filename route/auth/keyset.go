@@ -22,8 +22,8 @@ import (
 	"sluice/route/places"
 )
 
-// When the keys of an issuer are read from its URL. A token with an unknown key or a wrong signature asks for them at once, but
-// there is one query at a time, and queryFloor between two.
+// When the keys of an issuer are read from its URL. A token with an unknown key or a wrong
+// signature asks for them at once, but there is one query at a time, and queryFloor between two.
 const (
 	readEvery    = 5 * time.Minute
 	retryEvery   = 10 * time.Second // after a failure
@@ -35,8 +35,8 @@ const (
 	maxFault = 400 // bytes of why keys cannot be read
 )
 
-// A KeySet has the public keys of an issuer, from a file or a URL. After a failure the last ones stay. It is safe for
-// concurrent use.
+// A KeySet has the public keys of an issuer, from a file or a URL. After a failure the last ones
+// stay. It is safe for concurrent use.
 type KeySet struct {
 	path    string         // of the file; empty: url
 	url     units.Location // empty: path
@@ -85,8 +85,8 @@ func OpenKeys(path string) (*KeySet, error) {
 	return s, err
 }
 
-// NewKeys returns the keys at a URL, which are read from Start on; before, they are the saved ones. control is as for
-// [NewForward].
+// NewKeys returns the keys at a URL, which are read from Start on; before, they are the saved ones.
+// control is as for [NewForward].
 func NewKeys(at units.Location, control locality.Control, saved SavedKeys) *KeySet {
 	s := newKeySet(at.String())
 	s.url = at
@@ -105,8 +105,8 @@ func newKeySet(source string) *KeySet {
 	}
 }
 
-// Start begins to read the keys of a URL, unless it has, until Close or the end of ctx. It must not be called concurrently
-// with itself and Close.
+// Start begins to read the keys of a URL, unless it has, until Close or the end of ctx. It must not
+// be called concurrently with itself and Close.
 func (s *KeySet) Start(ctx context.Context) {
 	if s.client == nil || s.end != nil {
 		return
@@ -256,7 +256,8 @@ func (s *KeySet) Await(ctx context.Context) {
 	}
 }
 
-// await waits until a number of queries have ended, or ctx ends. The error is that of the last query, or of ctx.
+// await waits until a number of queries have ended, or ctx ends. The error is that of the last
+// query, or of ctx.
 func (s *KeySet) await(ctx context.Context, ended uint64) error {
 	for {
 		change := s.change.Wait() // before the look
@@ -274,8 +275,8 @@ func (s *KeySet) await(ctx context.Context, ended uint64) error {
 	}
 }
 
-// with returns keys, of which one may be that of a token with this header. If there are some and none is, and the token
-// names its key, the keys are read again. The error is a *Fault.
+// with returns keys, of which one may be that of a token with this header. If there are some and
+// none is, and the token names its key, the keys are read again. The error is a *Fault.
 func (s *KeySet) with(id string, algorithm jose.SignatureAlgorithm, client places.Block, waiting func() (context.Context, context.CancelFunc)) (*keys, error) {
 	k := s.current.Load()
 	if k == nil {

@@ -18,7 +18,8 @@ import (
 	"sluice/route/places"
 )
 
-// Limits of the text of a token, and of its first part, which is read before its signature is checked.
+// Limits of the text of a token, and of its first part, which is read before its signature is
+// checked.
 const (
 	maxTokenBytes       = 16 << 10
 	maxTokenHeaderBytes = 4 << 10
@@ -78,9 +79,9 @@ func (t *Token) Key(name ClaimName) string {
 	return t.Line(name)
 }
 
-// Line returns the text of a claim for a header: that of a list has the elements with commas between
-// them. What has a comma itself is left out, since peers would read it as two; "": nothing is left,
-// or the claim is none, or an object.
+// Line returns the text of a claim for a header: that of a list has the elements with commas
+// between them. What has a comma itself is left out, since peers would read it as two; "": nothing
+// is left, or the claim is none, or an object.
 func (t *Token) Line(name ClaimName) string {
 	value := t.claim(name)
 	list, ok := value.([]any)
@@ -109,8 +110,8 @@ func textOf(value any) string {
 	return ""
 }
 
-// A ClaimName is the name of a claim, or the names of objects and of a claim in them, with dots between them. If there is a
-// claim whose name has these dots, it is that one.
+// A ClaimName is the name of a claim, or the names of objects and of a claim in them, with dots
+// between them. If there is a claim whose name has these dots, it is that one.
 type ClaimName struct {
 	whole string
 	path  []string // nil: without dots
@@ -158,7 +159,8 @@ var (
 	errMalformed   = &Fault{TokenInvalid, "it is malformed"}
 )
 
-// Tokens are the rules for the tokens of a route. They do not change, and are safe for concurrent use.
+// Tokens are the rules for the tokens of a route. They do not change, and are safe for concurrent
+// use.
 type Tokens struct {
 	Keys       *KeySet
 	Issuer     string
@@ -168,9 +170,9 @@ type Tokens struct {
 	Require    []Requirement // all of them
 }
 
-// Check returns the token with that text, if it allows a request at that time of a client. Else the error is a *Fault. If
-// the token is signed with a key that is not known, Check waits for the keys of the issuer to be read again, until the
-// context that waiting returns ends.
+// Check returns the token with that text, if it allows a request at that time of a client. Else the
+// error is a *Fault. If the token is signed with a key that is not known, Check waits for the keys
+// of the issuer to be read again, until the context that waiting returns ends.
 func (r *Tokens) Check(text []byte, now time.Time, client places.Block, waiting func() (context.Context, context.CancelFunc)) (*Token, error) {
 	if len(text) > maxTokenBytes {
 		return nil, &Fault{TokenInvalid, fmt.Sprintf("it is longer than %d KiB", maxTokenBytes>>10)}

@@ -58,8 +58,8 @@ type users struct {
 	salt   [16]byte
 
 	mu sync.Mutex
-	// verified has the names of users, by the salted hashes of the names with the passwords that are
-	// theirs; guarded by mu.
+	// verified has the names of users, by the salted hashes of the names with the passwords that
+	// are theirs; guarded by mu.
 	verified map[[sha256.Size]byte]string
 }
 

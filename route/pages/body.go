@@ -1,4 +1,5 @@
-// Package pages has the bodies of answers that sluice gives by itself: texts, and files, which are read again.
+// Package pages has the bodies of answers that sluice gives by itself: texts, and files, which are
+// read again.
 package pages
 
 import (
@@ -19,7 +20,8 @@ type Body struct {
 	text  atomic.Pointer[[]byte]
 }
 
-// Text returns a body that stays as it is. Deeply equal ones have the same text, so that configurations with them can be compared.
+// Text returns a body that stays as it is. Deeply equal ones have the same text, so that
+// configurations with them can be compared.
 func Text(s string) *Body { return &Body{fixed: []byte(s)} }
 
 // Open reads a file.
@@ -39,7 +41,8 @@ func (b *Body) Bytes() []byte {
 	return *b.text.Load()
 }
 
-// Refresh reads the file again, and reports whether it has changed. After an error the body stays as it is.
+// Refresh reads the file again, and reports whether it has changed. After an error the body stays
+// as it is.
 func (b *Body) Refresh() (changed bool, err error) {
 	if b.path == "" {
 		return false, nil

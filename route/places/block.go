@@ -7,11 +7,12 @@ import "net/netip"
 // comparable.
 type Block struct{ first netip.Addr }
 
-// Many is the block of clients that are not told apart: clients of a trusted proxy, and clients without
-// an address, at unix sockets. It may have all places.
+// Many is the block of clients that are not told apart: clients of a trusted proxy, and clients
+// without an address, at unix sockets. It may have all places.
 var Many Block
 
-// BlockOf returns the block of an address, which is not IPv4-mapped. Of the zero address it is Many.
+// BlockOf returns the block of an address, which is not IPv4-mapped. Of the zero address it is
+// Many.
 func BlockOf(address netip.Addr) Block {
 	if address.Is4() {
 		return Block{address}

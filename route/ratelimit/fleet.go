@@ -31,8 +31,8 @@ func (f *Fleet) Standing() Standing { return *f.standing.Load() }
 // Set replaces what is known. With another seed all keys get full buckets.
 func (f *Fleet) Set(s Standing) { f.standing.Store(&s) }
 
-// Part returns which part of a limit this replica and those that it sees have together. The rest is for those that it does
-// not see, which have it whether they see each other or not.
+// Part returns which part of a limit this replica and those that it sees have together. The rest is
+// for those that it does not see, which have it whether they see each other or not.
 func (s *Standing) Part() float64 { return float64(s.Seen) / float64(s.Replicas) }
 
 // floor returns the least share of a key that this replica has, of its part.

@@ -74,7 +74,8 @@ func (l *Limiter) Take(key []byte, now time.Time) (wait time.Duration) {
 	return 0
 }
 
-// makeRoom removes full buckets among some, and the fullest one if there are too many. It returns the map, which may be nil before.
+// makeRoom removes full buckets among some, and the fullest one if there are too many. It returns
+// the map, which may be nil before.
 func makeRoom[B interface{ fullAt() time.Duration }](buckets map[uint64]B, now time.Duration) map[uint64]B {
 	if buckets == nil {
 		return make(map[uint64]B)

@@ -22,8 +22,9 @@ type Report struct {
 	Fresh  bool          // they were not applied before
 }
 
-// Sum returns the counts of the last of some rounds, with the tokens taken in all of them: rounds that are not told are limits that
-// are not kept, and those that ask do so a bit earlier or later than in each round.
+// Sum returns the counts of the last of some rounds, with the tokens taken in all of them: rounds
+// that are not told are limits that are not kept, and those that ask do so a bit earlier or later
+// than in each round.
 func Sum(rounds [][]Count) []Count {
 	last := len(rounds) - 1
 	if last < 1 {
@@ -47,8 +48,9 @@ func Sum(rounds [][]Count) []Count {
 	return sum
 }
 
-// Collect ends a round of a shared Limiter: it returns the counts of the keys that were asked for most, at most n. A key is
-// left out if no other replica has it and it needs less than the least share.
+// Collect ends a round of a shared Limiter: it returns the counts of the keys that were asked for
+// most, at most n. A key is left out if no other replica has it and it needs less than the least
+// share.
 func (l *Limiter) Collect(now time.Time, n int) (counts []Count) {
 	fleet, at := l.shared.fleet.Standing(), now.Sub(l.epoch)
 	few := float32(l.perRound(&fleet) / float64(2*fleet.Seen))
@@ -92,8 +94,8 @@ type tally struct {
 	debt       float64 // the largest that another one knows
 }
 
-// Apply corrects the shares of the keys of a shared Limiter, after the standing of its fleet: own is the result of Collect, and
-// others are the reports of the replicas that are seen.
+// Apply corrects the shares of the keys of a shared Limiter, after the standing of its fleet: own
+// is the result of Collect, and others are the reports of the replicas that are seen.
 func (l *Limiter) Apply(now time.Time, own []Count, others []Report) {
 	fleet, at := l.shared.fleet.Standing(), now.Sub(l.epoch)
 	l.resize(fleet.Part(), at)
@@ -161,8 +163,9 @@ func (s *sharedShard) resize(before, part float64, at time.Duration) {
 	}
 }
 
-// resize divides what was taken between this part and the rest if the part becomes smaller, and adds that of the rest if it
-// becomes larger. So what is taken stays taken, however often replicas lose sight of each other.
+// resize divides what was taken between this part and the rest if the part becomes smaller, and
+// adds that of the rest if it becomes larger. So what is taken stays taken, however often replicas
+// lose sight of each other.
 func (b *bucket) resize(before, part float64, at time.Duration) {
 	all, rest := float64(b.all-at), float64(max(b.rest-at, 0))
 	switch {

@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// shared is a limit that the replicas of a fleet keep together. A replica has two buckets for each key: one for its share of
-// the limit, which decides, and its copy of the fleet's, from which it takes in each round what the others have taken. Then the
-// bucket of its share gets the level of the fleet's.
+// shared is a limit that the replicas of a fleet keep together. A replica has two buckets for each
+// key: one for its share of the limit, which decides, and its copy of the fleet's, from which it
+// takes in each round what the others have taken. Then the bucket of its share gets the level of
+// the fleet's.
 type shared struct {
 	fleet  *Fleet
 	decay  float64 // of bucket.asked in a round
@@ -35,7 +36,8 @@ type bucket struct {
 	round uint32        // after which cost was set
 }
 
-// fullAt returns when b may be forgotten. One whose key is exchanged has more than its level to remember.
+// fullAt returns when b may be forgotten. One whose key is exchanged has more than its level to
+// remember.
 func (b bucket) fullAt() time.Duration {
 	full := max(b.own, b.all, b.rest)
 	if b.cost != 0 {
@@ -45,13 +47,13 @@ func (b bucket) fullAt() time.Duration {
 }
 
 const (
-	// remembered is how many tokens of the limit are asked for, about, while bucket.asked remembers: the counts of one round
-	// of a slow limit would be 0 or 1.
+	// remembered is how many tokens of the limit are asked for, about, while bucket.asked
+	// remembers: the counts of one round of a slow limit would be 0 or 1.
 	remembered = 10
 	longest    = time.Hour // that it remembers
 
-	// slack is how far, in time, a bucket of the fleet may be beyond full or empty. Without, a replica would forget what it does
-	// not know yet: what the others take arrives a round later.
+	// slack is how far, in time, a bucket of the fleet may be beyond full or empty. Without, a
+	// replica would forget what it does not know yet: what the others take arrives a round later.
 	slack = Round
 	// gain is how much a share changes if the bucket of the fleet is beyond by slack.
 	gain = 0.5
@@ -59,7 +61,8 @@ const (
 	forgotten = 0.01 // tokens: bucket.asked is 0 then
 )
 
-// NewShared returns a Limiter, as New, that keeps the limit together with the other replicas of the fleet.
+// NewShared returns a Limiter, as New, that keeps the limit together with the other replicas of the
+// fleet.
 func NewShared(tokens int, per time.Duration, burst int, fleet *Fleet) *Limiter {
 	l := New(tokens, per, burst)
 	memory := min(remembered*l.interval, longest)
@@ -95,8 +98,9 @@ func (l *Limiter) takeShared(key []byte, at time.Duration) (wait time.Duration) 
 	return max(wait, 0)
 }
 
-// room returns in which time the bucket of a share becomes full, for what a token costs. It has one token at least, and half of
-// a token more than the share of the burst: what all shares lose because a part of a token is none.
+// room returns in which time the bucket of a share becomes full, for what a token costs. It has one
+// token at least, and half of a token more than the share of the burst: what all shares lose
+// because a part of a token is none.
 func (l *Limiter) room(cost time.Duration) time.Duration {
 	return max(l.burst+(cost-l.interval)/2, cost)
 }
@@ -108,7 +112,8 @@ func (s *sharedShard) use(seed *Seed) {
 	}
 }
 
-// perRound returns what bucket.asked is for a key that is asked for at the rate of this part of the limit.
+// perRound returns what bucket.asked is for a key that is asked for at the rate of this part of the
+// limit.
 func (l *Limiter) perRound(fleet *Standing) float64 {
 	return fleet.Part() * float64(Round) / float64(l.interval) / (1 - l.shared.decay)
 }

@@ -5,12 +5,12 @@ import (
 	"math/bits"
 )
 
-// A Seed is the secret of the hashes of keys. Who does not know it can neither find two keys with the same hash nor the
-// key of a hash.
+// A Seed is the secret of the hashes of keys. Who does not know it can neither find two keys with
+// the same hash nor the key of a hash.
 type Seed [16]byte
 
-// hash returns the SipHash-2-4 of a key: a function with a key of its own, made for tables of what strangers choose
-// (Aumasson and Bernstein, 2012). hash/maphash differs in each process.
+// hash returns the SipHash-2-4 of a key: a function with a key of its own, made for tables of what
+// strangers choose (Aumasson and Bernstein, 2012). hash/maphash differs in each process.
 func (s *Seed) hash(key []byte) uint64 {
 	k0, k1 := binary.LittleEndian.Uint64(s[:8]), binary.LittleEndian.Uint64(s[8:])
 	h := sipState{k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261, k1 ^ 0x7465646279746573}
