@@ -18,8 +18,8 @@ import (
 // answer costs 20 to 40 µs.
 const maxFilterIDs = 4
 
-// confirmed returns answer, or the leader's answer instead: if answer removes instances, if a server
-// that may lag gave an older one, or in the mode "consistent", which the streaming backend ignores.
+// confirmed returns answer, or the leader's instead: if answer removes instances, if a server that
+// may lag gave an older one, or in the mode "consistent", which the streaming backend ignores.
 // forgot says that Consul may have lost its state.
 func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answer, error) {
 	absent, loses := w.Guard.Absent(answer.Instances), w.Guard.Loses(time.Now(), answer.Instances, forgot)

@@ -106,7 +106,7 @@ func (r *run) accept(value reading, at time.Time) {
 	case value.named != "":
 		m.Leader, m.LeaderLost = value.named, time.Time{}
 	case m.Leader == "":
-	case m.LeaderLost.IsZero() && (value.index < m.Index || value.forgot): // Consul has lost its state
+	case m.LeaderLost.IsZero() && (value.index < m.Index || value.forgot): // state is lost
 		m.LeaderLost = at
 	case m.LeaderLost.IsZero() || at.Sub(m.LeaderLost) >= r.options.Keep:
 		m.Leader, m.LeaderLost = "", time.Time{}
