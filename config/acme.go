@@ -8,6 +8,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/certificates/acme/dns01"
+	"sluice/config/decoding"
 	"sluice/discovery"
 )
 
@@ -40,38 +41,38 @@ func isCertificateName(s string) bool { return discovery.IsHost(strings.TrimPref
 // check checks the settings, and completes them. local: the listener is a unix socket.
 func (a *ACME) check(d *decoder, key string, local bool) {
 	if local && a.DNS == nil {
-		d.refuse(key, "", "not on a unix socket, which no authority reaches, except with acme.dns")
+		d.Refuse(key, "", "not on a unix socket, which no authority reaches, except with acme.dns")
 	}
 	if a.ConsulKV == "" {
 		a.Storage = cmp.Or(a.Storage, defaultStorage)
 	}
 	if len(a.Names) == 0 {
-		d.refuse(join(key, "names"), "", "empty: want at least one, such as www.example.com")
+		d.Refuse(decoding.Join(key, "names"), "", "empty: want at least one, such as www.example.com")
 	}
 	for i, name := range a.Names {
-		at := item(join(key, "names"), i)
+		at := decoding.Item(decoding.Join(key, "names"), i)
 		if _, err := netip.ParseAddr(name); err == nil {
-			d.refuse(at, name, "want a host name: a client that connects to an IP address requests no name")
+			d.Refuse(at, name, "want a host name: a client that connects to an IP address requests no name")
 		}
 		if a.DNS == nil && strings.HasPrefix(name, "*.") {
-			d.refuse(at, name, "a wildcard needs acme.dns: authorities prove it by DNS-01 only")
+			d.Refuse(at, name, "a wildcard needs acme.dns: authorities prove it by DNS-01 only")
 		}
 	}
-	checkDNS(d, join(key, "dns"), a.DNS)
+	checkDNS(d, decoding.Join(key, "dns"), a.DNS)
 	if len(a.EncryptionKeys) > 0 && a.ConsulKV == "" {
-		d.refuse(join(key, "encryption_keys"), a.EncryptionKeys[0], "only with consul_kv: a directory is not encrypted")
+		d.Refuse(decoding.Join(key, "encryption_keys"), a.EncryptionKeys[0], "only with consul_kv: a directory is not encrypted")
 	}
 	for i, file := range a.EncryptionKeys {
 		_, err := certificates.ReadCipher([]string{file})
-		d.refuseFile(item(join(key, "encryption_keys"), i), file, err)
+		d.refuseFile(decoding.Item(decoding.Join(key, "encryption_keys"), i), file, err)
 	}
-	checkCA(d, join(key, "ca"), a.CA)
+	checkCA(d, decoding.Join(key, "ca"), a.CA)
 }
 
 // checkDNS checks that there is what the provider needs, and no more. It adds the ports of
 // servers. a may be nil.
 func checkDNS(d *decoder, key string, a *dns01.Options) {
-	if a == nil || d.failed(join(key, "provider")) {
+	if a == nil || d.Failed(decoding.Join(key, "provider")) {
 		return
 	}
 	needs := ""
@@ -85,18 +86,18 @@ func checkDNS(d *decoder, key string, a *dns01.Options) {
 		{"command", strings.Join(a.Command[:min(1, len(a.Command))], ""), []string{dns01.Exec}},
 	} {
 		switch wanted := slices.Contains(k.of, a.Name); {
-		case wanted && k.value == "" && !d.failed(join(key, k.name)):
-			d.refuse(join(key, k.name), "", "required with provider: "+a.Name)
+		case wanted && k.value == "" && !d.Failed(decoding.Join(key, k.name)):
+			d.Refuse(decoding.Join(key, k.name), "", "required with provider: "+a.Name)
 		case wanted:
 			needs = k.name // the one that can be wrong: of several, the last
 		case k.value != "":
-			d.refuse(join(key, k.name), k.value, "only with provider: "+strings.Join(k.of, " or "))
+			d.Refuse(decoding.Join(key, k.name), k.value, "only with provider: "+strings.Join(k.of, " or "))
 		}
 	}
-	if d.failed(key) {
+	if d.Failed(key) {
 		return
 	}
-	d.refuseFile(join(key, needs), cmp.Or(a.TokenFile, a.KeyFile, strings.Join(a.Command, " ")), a.Check())
+	d.refuseFile(decoding.Join(key, needs), cmp.Or(a.TokenFile, a.KeyFile, strings.Join(a.Command, " ")), a.Check())
 	if a.Server != "" {
 		a.Server = withPort(a.Server)
 	}

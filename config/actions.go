@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/config/decoding"
 	"sluice/route"
 	"sluice/route/auth"
 	"sluice/route/compression"
@@ -221,34 +222,34 @@ func (a *Actions) build(d *decoder, match, key string) {
 	if wrong, ok := errors.AsType[*route.OptionError](err); ok && wrong.Key == "rewrite.to" {
 		wrong.Value = a.Rewrite.To.String()
 	}
-	d.refuseOption(key, err)
+	refuseOption(d, key, err)
 	if a.Redirect != nil {
-		built.Redirect = a.Redirect.build(d, join(key, "redirect"))
+		built.Redirect = a.Redirect.build(d, decoding.Join(key, "redirect"))
 	}
 	if !built.HostOfPeer {
 		built.Host = a.HostHeader
 	}
 	if built.Host != "" && !isAuthority(built.Host) {
-		d.refuse(join(key, "host_header"), a.HostHeader, `want "peer", or `+formats["authority"].want)
+		d.Refuse(decoding.Join(key, "host_header"), a.HostHeader, `want "peer", or `+formats["authority"].Want)
 	}
 	if len(a.Allow)+len(a.Deny) > 0 {
 		built.Access = route.NewAccess(Values(a.Allow), Values(a.Deny))
 	}
 	if a.RateLimit != nil {
-		built.RateLimit = a.RateLimit.build(d, join(key, "rate_limit"), a.JWT)
+		built.RateLimit = a.RateLimit.build(d, decoding.Join(key, "rate_limit"), a.JWT)
 	}
 	if a.BasicAuth != nil {
 		built.BasicAuth = &route.BasicAuth{Realm: a.BasicAuth.Realm}
 	}
 	if a.JWT != nil {
-		built.JWT = a.JWT.build(d, join(key, "jwt"))
+		built.JWT = a.JWT.build(d, decoding.Join(key, "jwt"))
 		built.Authorized = built.JWT.Written
 		if a.BasicAuth != nil {
-			d.refuse(join(key, "jwt"), "", "want one of basic_auth and jwt: each says who the user is")
+			d.Refuse(decoding.Join(key, "jwt"), "", "want one of basic_auth and jwt: each says who the user is")
 		}
 	}
 	if a.ForwardAuth != nil {
-		copied := a.ForwardAuth.build(d, join(key, "forward_auth"), built.Authorized)
+		copied := a.ForwardAuth.build(d, decoding.Join(key, "forward_auth"), built.Authorized)
 		built.ForwardAuth = &route.ForwardAuth{Copied: copied.Dropped}
 		built.Authorized = built.Authorized.Then(copied)
 	}
@@ -259,16 +260,16 @@ func (a *Actions) build(d *decoder, match, key string) {
 		built.BodyLimit = int64(*a.BodyLimit)
 	}
 	built.Criticality = criticalities[a.Criticality]
-	built.RequestHeaders = a.RequestHeaders.build(d, join(key, "request_headers"))
-	built.ResponseHeaders = a.ResponseHeaders.build(d, join(key, "response_headers"))
+	built.RequestHeaders = a.RequestHeaders.build(d, decoding.Join(key, "request_headers"))
+	built.ResponseHeaders = a.ResponseHeaders.build(d, decoding.Join(key, "response_headers"))
 	if a.CORS != nil {
-		built.CORS = buildCORS(d, join(key, "cors"), a.CORS)
+		built.CORS = buildCORS(d, decoding.Join(key, "cors"), a.CORS)
 		built.ResponseHeaders.Dropped = append(built.ResponseHeaders.Dropped, route.CORSFields...)
 	}
 	if a.DirectResponse != nil {
-		built.DirectResponse = a.DirectResponse.build(d, join(key, "direct_response"))
+		built.DirectResponse = a.DirectResponse.build(d, decoding.Join(key, "direct_response"))
 	}
-	built.ErrorPages = buildErrorPages(d, join(key, "error_pages"), a.ErrorPages)
+	built.ErrorPages = buildErrorPages(d, decoding.Join(key, "error_pages"), a.ErrorPages)
 	if !reflect.DeepEqual(*built, route.Actions{}) {
 		a.built = built
 	}
@@ -278,14 +279,14 @@ func (a *Actions) build(d *decoder, match, key string) {
 func (l *RateLimit) build(d *decoder, key string, tokens *JWT) *route.RateLimit {
 	l.Burst = cmp.Or(l.Burst, l.Rate)
 	if fill := float64(l.Per) / float64(max(l.Rate, 1)) * float64(l.Burst); fill > float64(maxFill) {
-		d.refuse(join(key, "burst"), strconv.Itoa(l.Burst), "want a burst that the rate allows again within a year")
+		d.Refuse(decoding.Join(key, "burst"), strconv.Itoa(l.Burst), "want a burst that the rate allows again within a year")
 	}
 	built := &route.RateLimit{PerRoute: l.Key.Text == keyOfRoute, Key: l.Key.Value}
 	if l.Key.Value.Source == route.HashClaim {
 		name := auth.NameClaim(l.Key.Value.Name)
 		built.Claim = &name
 		if tokens == nil {
-			d.refuse(join(key, "key"), l.Key.Text, "want a route with jwt, which checks the token")
+			d.Refuse(decoding.Join(key, "key"), l.Key.Text, "want a route with jwt, which checks the token")
 		}
 	}
 	return built
@@ -295,11 +296,11 @@ func (l *RateLimit) build(d *decoder, key string, tokens *JWT) *route.RateLimit 
 func (f *ForwardAuth) build(d *decoder, key string, authorized route.HeaderEdits) (copied route.HeaderEdits) {
 	copied, err := route.NewHeaderEdits(nil, nil, f.ResponseHeaders)
 	if wrong, ok := errors.AsType[*route.OptionError](err); ok {
-		d.refuse(join(key, "response_headers"), wrong.Value, wrong.Err.Error())
+		d.Refuse(decoding.Join(key, "response_headers"), wrong.Value, wrong.Err.Error())
 	}
 	for _, name := range copied.Dropped {
 		if slices.Contains(authorized.Dropped, name) {
-			d.refuse(join(key, "response_headers"), name, "jwt writes or removes this header already")
+			d.Refuse(decoding.Join(key, "response_headers"), name, "jwt writes or removes this header already")
 		}
 	}
 	return copied
@@ -328,20 +329,20 @@ func (j *JWT) build(d *decoder, key string) *route.JWT {
 	built := &route.JWT{Tokens: rules, Place: j.From.Value}
 	switch {
 	case (j.JWKSFile == "") == j.JWKSURL.IsZero():
-		d.refuse(key, "", "want one of jwks_file and jwks_url, which have the keys of the issuer")
+		d.Refuse(key, "", "want one of jwks_file and jwks_url, which have the keys of the issuer")
 	case len(j.Audiences)+len(j.Require) == 0:
-		d.refuse(key, "", "want audiences, or a claim in require that no token for another service has")
+		d.Refuse(key, "", "want audiences, or a claim in require that no token for another service has")
 	}
 	for _, name := range slices.Sorted(maps.Keys(j.Require)) {
 		rules.Require = append(rules.Require, auth.Requirement{Claim: auth.NameClaim(name), Texts: j.Require[name]})
 		if len(j.Require[name]) == 0 {
-			d.refuse(join(key, "require."+name), "", "want a list of values, such as [admin]")
+			d.Refuse(decoding.Join(key, "require."+name), "", "want a list of values, such as [admin]")
 		}
 	}
 	var removed []string
 	if j.Remove {
 		if place := j.From.Value; place.Cookie != "" {
-			d.refuse(join(key, "remove"), "true", "peers get the cookie with the others: want false, or another place in from")
+			d.Refuse(decoding.Join(key, "remove"), "true", "peers get the cookie with the others: want false, or another place in from")
 		} else {
 			removed = append(removed, cmp.Or(place.Header, "authorization"))
 		}
@@ -350,13 +351,13 @@ func (j *JWT) build(d *decoder, key string) *route.JWT {
 		removed = append(removed, name)
 		built.Headers = append(built.Headers, route.ClaimHeader{Name: name, Claim: auth.NameClaim(j.Headers[name])})
 		if j.Headers[name] == "" {
-			d.refuse(join(key, "headers."+name), "", "want the name of a claim")
+			d.Refuse(decoding.Join(key, "headers."+name), "", "want the name of a claim")
 		}
 	}
 	var err error
 	built.Written, err = route.NewHeaderEdits(nil, nil, removed)
 	if wrong, ok := errors.AsType[*route.OptionError](err); ok {
-		d.refuse(join(key, "headers."+wrong.Value), "", wrong.Err.Error())
+		d.Refuse(decoding.Join(key, "headers."+wrong.Value), "", wrong.Err.Error())
 	}
 	return built
 }
@@ -373,7 +374,7 @@ func (r *Redirect) build(d *decoder, key string) (built *route.Redirect) {
 		built, err = route.NewRedirect(r.To, codes)
 	}
 	if err != nil {
-		d.refuse(join(key, "to"), r.To, err.Error())
+		d.Refuse(decoding.Join(key, "to"), r.To, err.Error())
 	}
 	return built
 }
@@ -384,11 +385,11 @@ func (e *HeaderEdits) build(d *decoder, key string) (built route.HeaderEdits) {
 	}
 	built, err := route.NewHeaderEdits(texts(e.Set), texts(e.Add), e.Remove)
 	if wrong, ok := errors.AsType[*route.OptionError](err); ok {
-		at, value := join(key, wrong.Key), wrong.Value
+		at, value := decoding.Join(key, wrong.Key), wrong.Value
 		if wrong.Key != "remove" {
-			at, value = join(at, wrong.Value), "" // it may be a credential
+			at, value = decoding.Join(at, wrong.Value), "" // it may be a credential
 		}
-		d.refuse(at, value, wrong.Err.Error())
+		d.Refuse(at, value, wrong.Err.Error())
 	}
 	return built
 }

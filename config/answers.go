@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sluice/config/decoding"
 	"sluice/route"
 	"sluice/route/pages"
 )
@@ -47,11 +48,11 @@ func newPage(contentType string) *route.Page {
 
 // checkPage checks that the file of a page can be used.
 func checkPage(d *decoder, key, path string) {
-	if path == "" || d.failed(key) {
+	if path == "" || d.Failed(key) {
 		return
 	}
 	if _, err := pages.Open(path); err != nil {
-		d.refuse(key, path, fmt.Sprintf("cannot be used: %v: want a file of up to %d bytes", err, pages.MaxBytes))
+		d.Refuse(key, path, fmt.Sprintf("cannot be used: %v: want a file of up to %d bytes", err, pages.MaxBytes))
 	}
 }
 
@@ -60,26 +61,26 @@ func (r *DirectResponse) build(d *decoder, key string) *route.DirectResponse {
 	bodiless := r.Status == 204 || r.Status == 205 || r.Status == 304
 	switch {
 	case r.Body != "" && r.File != "":
-		d.refuse(join(key, "file"), r.File, "not with body: want one of them")
+		d.Refuse(decoding.Join(key, "file"), r.File, "not with body: want one of them")
 	case bodiless && r.Body+r.File != "":
-		d.refuse(join(key, "status"), strconv.Itoa(r.Status), "not with a body, which answers with this status do not have")
+		d.Refuse(decoding.Join(key, "status"), strconv.Itoa(r.Status), "not with a body, which answers with this status do not have")
 	case r.Body+r.File != "":
 		built.Page = newPage(r.ContentType)
 		if r.Body != "" {
 			built.Page.Body = pages.Text(r.Body)
 		}
 	}
-	checkPage(d, join(key, "file"), r.File)
+	checkPage(d, decoding.Join(key, "file"), r.File)
 	edits, err := route.NewHeaderEdits(r.Headers, nil, nil)
 	if wrong, ok := errors.AsType[*route.OptionError](err); ok {
-		d.refuse(join(key, "headers."+wrong.Value), "", wrong.Err.Error())
+		d.Refuse(decoding.Join(key, "headers."+wrong.Value), "", wrong.Err.Error())
 	}
 	for name := range r.Headers {
 		switch strings.ToLower(name) {
 		case "content-type":
-			d.refuse(join(key, "headers."+name), "", "want content_type instead")
+			d.Refuse(decoding.Join(key, "headers."+name), "", "want content_type instead")
 		case "date":
-			d.refuse(join(key, "headers."+name), "", "cannot be set: sluice writes it")
+			d.Refuse(decoding.Join(key, "headers."+name), "", "cannot be set: sluice writes it")
 		}
 	}
 	built.Fields = edits.Added
@@ -90,11 +91,11 @@ func (r *DirectResponse) build(d *decoder, key string) *route.DirectResponse {
 func (p *ErrorPage) build(d *decoder, key string) route.ErrorPage {
 	for status := 200; status < 400; status++ {
 		if p.Status.Value.Has(status) {
-			d.refuse(join(key, "status"), p.Status.Text, "want statuses of errors, from 400 to 599")
+			d.Refuse(decoding.Join(key, "status"), p.Status.Text, "want statuses of errors, from 400 to 599")
 			break
 		}
 	}
-	checkPage(d, join(key, "file"), p.File)
+	checkPage(d, decoding.Join(key, "file"), p.File)
 	return route.ErrorPage{Page: newPage(p.ContentType), Statuses: p.Status.Value}
 }
 
@@ -124,7 +125,7 @@ func buildCORS(d *decoder, key string, c *route.CORSOptions) *route.CORS {
 		c.AllowMethods = safeMethods
 	}
 	built, err := route.NewCORS(*c)
-	d.refuseOption(key, err)
+	refuseOption(d, key, err)
 	return built
 }
 
@@ -134,12 +135,12 @@ func (r *Route) checkCORS(d *decoder, key string) {
 		return
 	}
 	if len(r.Methods) > 0 && !slices.Contains(r.Methods, "OPTIONS") && d.by&(ByTag|ByRegistration) == 0 {
-		d.refuse(join(key, "methods"), strings.Join(r.Methods, ", "), "want OPTIONS too: with cors, the route answers preflights, which have this method")
+		d.Refuse(decoding.Join(key, "methods"), strings.Join(r.Methods, ", "), "want OPTIONS too: with cors, the route answers preflights, which have this method")
 	}
 	check := func(list string, names iter.Seq[string]) {
 		for name := range names {
 			if slices.Contains(route.CORSFields, strings.ToLower(name)) {
-				d.refuse(join(key, list+"."+name), "", "cannot be edited: cors writes it")
+				d.Refuse(decoding.Join(key, list+"."+name), "", "cannot be edited: cors writes it")
 			}
 		}
 	}

@@ -52,11 +52,11 @@ func TestRoutesWithoutServices(t *testing.T) {
 
 func TestOnlyTheFileNamesPages(t *testing.T) {
 	for _, key := range []string{"direct_response.file", "error_pages[].file"} {
-		section := allRights().at("routes")
+		section := allRights().At("routes")
 		for name := range strings.SplitSeq(strings.ReplaceAll(key, "[]", ""), ".") {
-			section = section.at(name)
+			section = section.At(name)
 		}
-		verify.Equal(t, section.setters, ByFile, "who may set routes[].%s", key)
+		verify.Equal(t, Setter(section.Setters), ByFile, "who may set routes[].%s", key)
 	}
-	verify.Equal(t, allRights().at("client").at("error_pages").setters, ByFile, "who may set client.error_pages")
+	verify.Equal(t, Setter(allRights().At("client").At("error_pages").Setters), ByFile, "who may set client.error_pages")
 }

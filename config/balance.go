@@ -59,29 +59,29 @@ type Sticky struct {
 
 func (b *Balance) check(d *decoder, key string) {
 	switch {
-	case b.Policy == policyHash && len(b.Hash.Keys) == 0 && !d.failed(key+".hash.keys"):
+	case b.Policy == policyHash && len(b.Hash.Keys) == 0 && !d.Failed(key+".hash.keys"):
 		b.Hash.Keys = []HashKey{byClientAddress}
 	case b.Policy != policyHash && b.Policy != "" && len(b.Hash.Keys) > 0:
-		d.refuse(key+".hash.keys", "", fmt.Sprintf("without effect: balance.policy is %s, want hash", b.Policy))
+		d.Refuse(key+".hash.keys", "", fmt.Sprintf("without effect: balance.policy is %s, want hash", b.Policy))
 	}
 	if bound := b.Hash.Bound; bound > 0 && bound < 1 {
-		d.refuse(key+".hash.bound", fmt.Sprint(float64(bound)), "want 1 or more, or 0 for no bound")
+		d.Refuse(key+".hash.bound", fmt.Sprint(float64(bound)), "want 1 or more, or 0 for no bound")
 	}
 	if b.Sticky.SameSite == "none" && !b.Sticky.Secure {
-		d.refuse(key+".sticky.same_site", "none", "browsers drop such a cookie unless sticky.secure is true")
+		d.Refuse(key+".sticky.same_site", "none", "browsers drop such a cookie unless sticky.secure is true")
 	}
 	first := make(map[string]string, len(b.Tiers))
 	for i, t := range b.Tiers {
 		tier := fmt.Sprintf("%s.tiers[%d]", key, i)
-		d.refuseDuplicate(first, fmt.Sprint(t), tier, "")
+		d.RefuseDuplicate(first, fmt.Sprint(t), tier, "")
 		if reflect.DeepEqual(t, Tier{}) {
-			d.refuse(tier, "", "without a condition: want tags, meta or nodes; peers that no tier selects are in one more, the last")
+			d.Refuse(tier, "", "without a condition: want tags, meta or nodes; peers that no tier selects are in one more, the last")
 		}
 	}
 	b.checkSubset(d, key)
 	for i, hashKey := range b.Hash.Keys {
 		if slices.Index(b.Hash.Keys, hashKey) < i {
-			d.refuse(fmt.Sprintf("%s.hash.keys[%d]", key, i), hashKey.Text, "given twice")
+			d.Refuse(fmt.Sprintf("%s.hash.keys[%d]", key, i), hashKey.Text, "given twice")
 		}
 	}
 }
@@ -92,10 +92,10 @@ func (b *Balance) checkSubset(d *decoder, key string) {
 	switch {
 	case s.Size == 0:
 	case b.Policy == policyHash || b.Policy == policySticky:
-		d.refuse(key+".size", fmt.Sprint(s.Size), fmt.Sprintf("not with policy %s, for which all replicas must use the same peers", b.Policy))
+		d.Refuse(key+".size", fmt.Sprint(s.Size), fmt.Sprintf("not with policy %s, for which all replicas must use the same peers", b.Policy))
 	case s.Replicas == 0:
-		d.refuse(key+".replicas", "", "required with subset.size: how many replicas of sluice there are")
+		d.Refuse(key+".replicas", "", "required with subset.size: how many replicas of sluice there are")
 	case s.Replica >= s.Replicas:
-		d.refuse(key+".replica", fmt.Sprint(s.Replica), fmt.Sprintf("want at most %d, one less than subset.replicas", s.Replicas-1))
+		d.Refuse(key+".replica", fmt.Sprint(s.Replica), fmt.Sprintf("want at most %d, one less than subset.replicas", s.Replicas-1))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/config/decoding"
 	"sluice/route"
 	"sluice/tags"
 	"sluice/test/verify"
@@ -88,9 +89,9 @@ func TestADocumentOfARegistryHasAFewServices(t *testing.T) {
 		refused bool
 	}{{ByDocument, maxServices, false}, {ByDocument, maxServices + 1, true}, {ByFile, maxServices + 1, false}} {
 		f := decodeDocument(writtenDocument{Document{Name: "a.yaml", Text: text(test.n)}, test.by}, new(Consul))
-		verify.That(t, len(f.errs) > 0 == test.refused && len(f.errs) <= 1, "%d services by %v: %v", test.n, test.by, f.errs)
+		verify.That(t, len(f.Errs) > 0 == test.refused && len(f.Errs) <= 1, "%d services by %v: %v", test.n, test.by, f.Errs)
 		if test.refused {
-			verify.That(t, strings.Contains(f.errs[0].Error(), "want at most 1000") && len(f.parts.Services) == 0, "%v", f.errs)
+			verify.That(t, strings.Contains(f.Errs[0].Error(), "want at most 1000") && len(f.parts.Services) == 0, "%v", f.Errs)
 		}
 	}
 }
@@ -120,8 +121,8 @@ var boundedBy = map[string]string{
 
 // A new key with a regular expression needs a bound.
 func TestEveryKeyWithAnExpressionIsBounded(t *testing.T) {
-	expression, found := (&rules{format: "regexp"}).want(reflect.TypeFor[Regexp]()), 0
-	for _, k := range keysOf(reflect.TypeFor[Config](), "", rules{}) {
+	expression, found := formats["regexp"].Want, 0
+	for _, k := range keysOf(reflect.TypeFor[Config](), "", decoding.Rules{}) {
 		if strings.Contains(k.allowed, brief(expression)) {
 			found++
 			verify.That(t, boundedBy[k.key] != "", "%s has no bound", k.key)

@@ -2,7 +2,6 @@ package config
 
 import (
 	"path"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -131,7 +130,7 @@ func (c *Config) Found(names []string, filter string) (f Fragment, skipped []str
 	for _, name := range names {
 		switch {
 		case taken[strings.ToLower(name)]:
-		case !formats["name"].ok(name):
+		case !formats["name"].OK(name):
 			skipped = append(skipped, name)
 		default:
 			add(name)
@@ -143,7 +142,7 @@ func (c *Config) Found(names []string, filter string) (f Fragment, skipped []str
 
 // DefaultService returns a service with the defaults of all keys, and without a source.
 func DefaultService() (s Service) {
-	setDefault(reflect.ValueOf(&s).Elem(), nil)
+	schema.SetDefaults(&s)
 	return s
 }
 
@@ -152,7 +151,7 @@ func DefaultService() (s Service) {
 func (c *Config) foundService(filter string) Service {
 	s := DefaultService()
 	s.Consul = new(ConsulService)
-	setDefault(reflect.ValueOf(s.Consul).Elem(), nil)
+	schema.SetDefaults(s.Consul)
 	if tag := c.Catalog.Select.Tag; tag != "" {
 		s.Consul.Tags = []string{tag}
 	}

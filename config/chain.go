@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"sluice/config/decoding"
 	"sluice/route"
 )
 
@@ -53,24 +54,24 @@ func (b *Branch) Check() error {
 	regular := r.Match == string(route.PathRegexp)
 	switch {
 	case b.PrefixRewrite != "" && regular:
-		d.refuse("prefix_rewrite", b.PrefixRewrite, "not with a regular expression")
+		d.Refuse("prefix_rewrite", b.PrefixRewrite, "not with a regular expression")
 	case b.IgnoreCase && regular:
-		d.refuse("path", r.Path, "a regular expression says itself whether case matters: want (?i)")
+		d.Refuse("path", r.Path, "a regular expression says itself whether case matters: want (?i)")
 	case b.PrefixRewrite != "":
 		var err error
 		b.Rewrite, err = route.NewPathEdits(options)
-		d.refuseOption("", err)
+		refuseOption(d, "", err)
 	}
 	sum := 0.
 	for i := range r.Parts {
 		part := &r.Parts[i]
-		part.Route.build(d, "", item("parts", i))
+		part.Route.build(d, "", decoding.Item("parts", i))
 		sum += part.Share
 	}
 	if len(r.Parts) > 0 && (math.Abs(sum-1) > 1e-9 || r.Service != "") {
-		d.refuse("parts", "", fmt.Sprintf("the shares add up to %s, want 100%%, and no service beside them", Percent(sum)))
+		d.Refuse("parts", "", fmt.Sprintf("the shares add up to %s, want 100%%, and no service beside them", Percent(sum)))
 	}
-	return d.errs.short()
+	return d.Errs.Short()
 }
 
 // Services returns the names of the services to which the branch leads.

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 
+	"sluice/config/decoding"
 	"sluice/config/units"
 	"sluice/discovery"
 	"sluice/route"
@@ -28,8 +28,8 @@ const (
 func (w *whole) complete() {
 	c := w.config
 	if b := c.Discovery.Debounce; b.Quiet > b.MaxWait {
-		w.file.fail(w.file.place("discovery.debounce"), "discovery.debounce.quiet", formatDuration(b.Quiet),
-			"want at most discovery.debounce.max_wait, which is "+formatDuration(b.MaxWait))
+		w.file.Fail(w.file.Place("discovery.debounce"), "discovery.debounce.quiet", decoding.FormatDuration(b.Quiet),
+			"want at most discovery.debounce.max_wait, which is "+decoding.FormatDuration(b.MaxWait))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		s := c.Services[name]
@@ -59,17 +59,17 @@ func (c *Consul) check(d *decoder, tls bool) {
 		if u, ok := consulURL(address.Reveal(), tls); ok {
 			c.Addresses[i] = units.NewLocation(u)
 		}
-		d.refuseDuplicate(first, c.Addresses[i].Reveal(), key, address.String())
+		d.RefuseDuplicate(first, c.Addresses[i].Reveal(), key, address.String())
 	}
 	needPair(d, "consul.tls", c.TLS.Cert, c.TLS.Key)
 	if !c.Token.IsZero() && c.TokenFile != "" {
-		d.refuse("consul.token", "", "give either consul.token or consul.token_file, not both")
+		d.Refuse("consul.token", "", "give either consul.token or consul.token_file, not both")
 	}
 	if dir := c.CertificatesDir; dir != "" {
 		if info, err := os.Stat(dir); err != nil {
-			d.refuse("consul.certificates_dir", dir, "cannot be used: "+err.Error())
+			d.Refuse("consul.certificates_dir", dir, "cannot be used: "+err.Error())
 		} else if !info.IsDir() {
-			d.refuse("consul.certificates_dir", dir, "want a directory")
+			d.Refuse("consul.certificates_dir", dir, "want a directory")
 		}
 	}
 	c.Connect.check(d)
@@ -79,7 +79,7 @@ func (c *Consul) check(d *decoder, tls bool) {
 }
 
 func (c *Config) checkListeners(d *decoder) {
-	if len(c.Listeners) == 0 && len(d.errs) == 0 {
+	if len(c.Listeners) == 0 && len(d.Errs) == 0 {
 		address := typedList[string, Endpoint]("listen", defaultListenerAddress)[0]
 		c.Listeners = []Listener{{Name: defaultListener, Address: address, Protocol: ProtocolHTTP, HTTP2: true}}
 	}
@@ -92,11 +92,11 @@ func (c *Config) checkListeners(d *decoder) {
 		l.Name = cmp.Or(l.Name, l.Address.Text)
 		key := fmt.Sprintf("listeners[%d]", i)
 		if l.Name != "" {
-			d.refuseDuplicate(names, l.Name, key+".name", l.Name)
+			d.RefuseDuplicate(names, l.Name, key+".name", l.Name)
 		}
 		for j, address := range addresses {
 			if l.Address.Value.collides(address.Value) {
-				d.refuse(key+".address", l.Address.Text,
+				d.Refuse(key+".address", l.Address.Text,
 					fmt.Sprintf("already taken by %s (%s): want another port or address", taken[j], address))
 				break
 			}
@@ -108,13 +108,13 @@ func (c *Config) checkListeners(d *decoder) {
 		if l.TLS != nil {
 			l.TLS.check(d, key+".tls", l.HTTP2, local)
 			if l.RedirectHTTPS != nil {
-				d.refuse(key+".redirect_https", "", "not on a listener with tls, which serves HTTPS already")
+				d.Refuse(key+".redirect_https", "", "not on a listener with tls, which serves HTTPS already")
 			}
 		}
 		l.checkProtocol(d, key, c)
 	}
-	if r := c.Consul.Register; r != nil && len(c.Listeners) > 0 && !remote && (r.Address == "" || r.Port == 0) && !d.failed("listeners") {
-		d.refuse("consul.register", "", "every listener is a unix socket: give the address and the port that clients use")
+	if r := c.Consul.Register; r != nil && len(c.Listeners) > 0 && !remote && (r.Address == "" || r.Port == 0) && !d.Failed("listeners") {
+		d.Refuse("consul.register", "", "every listener is a unix socket: give the address and the port that clients use")
 	}
 	c.checkAdmin(d)
 }
@@ -125,33 +125,33 @@ func (c *Config) checkAdmin(d *decoder) {
 	switch at := a.Address.Value; {
 	case at.Network == discovery.NetworkUnix:
 		if r := c.Consul.Register; r != nil && r.Check.Type == "http" && r.Check.URL.IsZero() {
-			d.refuse("consul.register.check.type", "http", "the admin API is a unix socket, which Consul cannot ask: give check.url, or use type: ttl")
+			d.Refuse("consul.register.check.type", "http", "the admin API is a unix socket, which Consul cannot ask: give check.url, or use type: ttl")
 		}
 	case a.TokenFile == "" && a.Address.Text != "" && !isLoopback(at.Host):
-		d.refuse("admin.address", a.Address.Text,
+		d.Refuse("admin.address", a.Address.Text,
 			"reachable from other machines: set admin.token_file too, or use a loopback address such as 127.0.0.1:8081")
 	}
 	a.Socket.check(d, "admin.socket", a.Address)
 	if a.TLS != nil {
 		if a.Address.Value.Network == discovery.NetworkUnix {
-			d.refuse("admin.tls", "", "not with a unix socket, which only programs of this machine reach")
+			d.Refuse("admin.tls", "", "not with a unix socket, which only programs of this machine reach")
 		}
 		checkCertificate(d, "admin.tls", a.TLS.Cert, a.TLS.Key)
 	}
 	if a.ReadTokenFile != "" && a.TokenFile == "" {
-		d.refuse("admin.read_token_file", a.ReadTokenFile, "only with admin.token_file, the token with the right to do more than read")
+		d.Refuse("admin.read_token_file", a.ReadTokenFile, "only with admin.token_file, the token with the right to do more than read")
 	}
 }
 
 func (s *Service) check(d *decoder, name string, consul *Consul) {
-	key := join("services", name)
+	key := decoding.Join("services", name)
 	s.checkSource(d, key, name, consul)
 	s.checkConnect(d, key)
 	s.checkHealth(d, key+".health")
 	if t := s.Upstream.TLS; t != nil {
 		needPair(d, key+".upstream.tls", t.Cert, t.Key)
 		if s.ProxyProtocol != "" {
-			d.refuse(key+".proxy_protocol", s.ProxyProtocol, "not with upstream.tls: peers expect the header before the handshake")
+			d.Refuse(key+".proxy_protocol", s.ProxyProtocol, "not with upstream.tls: peers expect the header before the handshake")
 		}
 	}
 	connect := s.Consul != nil && s.Consul.Connect
@@ -160,9 +160,9 @@ func (s *Service) check(d *decoder, name string, consul *Consul) {
 	}
 	switch secure := s.Upstream.TLS != nil || connect; {
 	case s.Upstream.Protocol == ProtocolH2C && secure:
-		d.refuse(key+".upstream.protocol", ProtocolH2C, "not with upstream.tls: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS")
+		d.Refuse(key+".upstream.protocol", ProtocolH2C, "not with upstream.tls: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS")
 	case s.Upstream.Protocol == ProtocolH2 && !secure:
-		d.refuse(key+".upstream.protocol", ProtocolH2, "only with upstream.tls or consul.connect: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS")
+		d.Refuse(key+".upstream.protocol", ProtocolH2, "only with upstream.tls or consul.connect: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS")
 	}
 	s.Balance.check(d, key+".balance")
 	s.checkGroups(d, key)
@@ -175,7 +175,7 @@ func (s *Service) check(d *decoder, name string, consul *Consul) {
 		if peer.Value.Socket == "" {
 			address = strings.ToLower(address)
 		}
-		d.refuseDuplicate(first, address, fmt.Sprintf("%s.peers[%d]", key, i), peer.Text)
+		d.RefuseDuplicate(first, address, fmt.Sprintf("%s.peers[%d]", key, i), peer.Text)
 	}
 }
 
@@ -189,35 +189,35 @@ func (s *ConsulService) check(d *decoder, key, name string, consul *Consul) {
 			{"service", s.Service != ""}, {"tags", len(s.Tags) > 0}, {"filter", s.Filter != ""}, {"peer", s.Peer != ""},
 			{"namespace", s.Namespace != ""}, {"partition", s.Partition != ""}, {"datacenters", len(s.Datacenters) > 1},
 		}) {
-			d.refuse(join(key, other), "", "not allowed with prepared_query, which defines this itself")
+			d.Refuse(decoding.Join(key, other), "", "not allowed with prepared_query, which defines this itself")
 		}
 	}
 	filter, wrong := healthFilter(s.Filter)
 	if s.Filter = filter; wrong != "" {
-		d.refuse(join(key, "filter"), filter, wantFilter(wrong))
+		d.Refuse(decoding.Join(key, "filter"), filter, wantFilter(wrong))
 	}
 	first := make(map[string]string, len(s.Datacenters))
 	for i, datacenter := range s.Datacenters {
-		d.refuseDuplicate(first, datacenter, fmt.Sprintf("%s.datacenters[%d]", key, i), datacenter)
+		d.RefuseDuplicate(first, datacenter, fmt.Sprintf("%s.datacenters[%d]", key, i), datacenter)
 	}
 	if s.Nearest && len(s.Datacenters) < 2 {
-		d.refuse(join(key, "nearest"), "true", "only with several datacenters")
+		d.Refuse(decoding.Join(key, "nearest"), "true", "only with several datacenters")
 	}
 	switch {
 	case !s.Spill:
 	case len(s.Datacenters) < 2:
-		d.refuse(join(key, "spill"), "true", "only with several datacenters")
+		d.Refuse(decoding.Join(key, "spill"), "true", "only with several datacenters")
 	case s.MinHealthy > 1:
-		d.refuse(join(key, "min_healthy"), "", "without effect: with spill all data centres are used")
+		d.Refuse(decoding.Join(key, "min_healthy"), "", "without effect: with spill all data centres are used")
 	}
 	if len(s.Datacenters) == 0 && consul.Datacenter != "" {
 		s.Datacenters = []string{consul.Datacenter}
 	}
 	s.Consistency = cmp.Or(s.Consistency, consul.Consistency)
 	if s.Cached && s.Consistency == "consistent" {
-		d.refuse(join(key, "cached"), "true", "not allowed with consistency: consistent")
+		d.Refuse(decoding.Join(key, "cached"), "true", "not allowed with consistency: consistent")
 	}
-	s.Leader.check(d, join(key, "leader"))
+	s.Leader.check(d, decoding.Join(key, "leader"))
 	s.Probation = cmp.Or(s.Probation, &consul.Probation)
 }
 
@@ -228,17 +228,17 @@ func (w *whole) needRoutes() {
 		return
 	}
 	needed := len(c.Routes) == 0 || slices.ContainsFunc(c.Routes, func(r Route) bool { return r.hasService() || r.needsService() })
-	if len(c.Services) == 0 && needed && !w.file.failed("services") {
-		w.file.refuse("services", "", `empty: want at least one, such as "star: { consul: { service: star } }"`)
+	if len(c.Services) == 0 && needed && !w.file.Failed("services") {
+		w.file.Refuse("services", "", `empty: want at least one, such as "star: { consul: { service: star } }"`)
 	}
-	if len(c.Routes) == 0 && !w.file.failed("routes") && !c.onlyTCP() {
-		w.file.refuse("routes", "", `empty: want at least one, such as "- { path: /, service: star }"`)
+	if len(c.Routes) == 0 && !w.file.Failed("routes") && !c.onlyTCP() {
+		w.file.Refuse("routes", "", `empty: want at least one, such as "- { path: /, service: star }"`)
 	}
 }
 
 // check checks what depends on nothing but the route itself, and sets checked.
 func (r *Route) check(d *decoder, key string) {
-	if d.failed(key) {
+	if d.Failed(key) {
 		return
 	}
 	r.checked = r.match(d, key)
@@ -246,7 +246,7 @@ func (r *Route) check(d *decoder, key string) {
 	r.checkCORS(d, key)
 	r.checkServices(d, key)
 	if !r.hasService() && r.needsService() {
-		d.refuse(key+".service", "", "required, except with redirect or direct_response: "+(&rules{}).want(reflect.TypeFor[string]()))
+		d.Refuse(key+".service", "", "required, except with redirect or direct_response: "+decoding.WantText)
 	}
 }
 
@@ -257,13 +257,13 @@ func (r *Route) checkReferences(d *decoder, at routeAt, c *Config) {
 		r.checkListeners(d, at.key(), c)
 	}
 	if r.Mirror != nil {
-		r.checkMirror(d, join(at.key(), "mirror"), c)
+		r.checkMirror(d, decoding.Join(at.key(), "mirror"), c)
 	}
-	if l := r.RateLimit; l != nil && l.OfFleet() && c.Consul.Register == nil && !d.failed("consul.register") {
-		d.refuse(at.key()+".rate_limit.scope", l.Scope, "needs consul.register, which says who is a replica: want that section, or replica")
+	if l := r.RateLimit; l != nil && l.OfFleet() && c.Consul.Register == nil && !d.Failed("consul.register") {
+		d.Refuse(at.key()+".rate_limit.scope", l.Scope, "needs consul.register, which says who is a replica: want that section, or replica")
 	}
 	for _, share := range r.Services.Shares() {
-		c.needService(d, join(at.key(), "services."+share.Group), share.Group)
+		c.needService(d, decoding.Join(at.key(), "services."+share.Group), share.Group)
 	}
 	switch s, ok := c.Services[r.Service]; {
 	case r.Service == "":
@@ -284,7 +284,7 @@ func (r *Route) match(d *decoder, key string) *route.Checked {
 	}
 	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
 		if wrong, ok := errors.AsType[*route.Error](err); ok {
-			d.refuse(join(key, wrong.Field), wrong.Value, wrong.Reason)
+			d.Refuse(decoding.Join(key, wrong.Field), wrong.Value, wrong.Reason)
 		}
 	}
 	return nil
@@ -293,8 +293,8 @@ func (r *Route) match(d *decoder, key string) *route.Checked {
 // checkListeners checks that the listeners of a route exist and serve requests.
 func (r *Route) checkListeners(d *decoder, key string, c *Config) {
 	for i, name := range r.Listeners {
-		if want := c.WantListener(name); want != "" && !d.failed("listeners") {
-			d.refuse(fmt.Sprintf("%s.listeners[%d]", key, i), name, want)
+		if want := c.WantListener(name); want != "" && !d.Failed("listeners") {
+			d.Refuse(fmt.Sprintf("%s.listeners[%d]", key, i), name, want)
 		}
 	}
 }
@@ -306,8 +306,8 @@ func (c *Catalog) checkListeners(d *decoder, listeners []Listener) {
 		known = append(known, l.Name)
 	}
 	for i, name := range c.Listeners {
-		if !slices.Contains(known, name) && !d.failed("listeners") {
-			d.refuse(fmt.Sprintf("catalog.listeners[%d]", i), name, noListener(name, known))
+		if !slices.Contains(known, name) && !d.Failed("listeners") {
+			d.Refuse(fmt.Sprintf("catalog.listeners[%d]", i), name, noListener(name, known))
 		}
 	}
 }
@@ -330,5 +330,5 @@ func (c *Config) WantListener(name string) string {
 
 // noListener is the error for a name that no known listener has.
 func noListener(name string, known []string) string {
-	return "no such listener" + didYouMean(name, known) + " (known: " + strings.Join(known, ", ") + ")"
+	return "no such listener" + decoding.DidYouMean(name, known) + " (known: " + strings.Join(known, ", ") + ")"
 }

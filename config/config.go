@@ -8,6 +8,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
+	"sluice/config/decoding"
 	"sluice/consul"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -19,16 +20,7 @@ import (
 
 // Config is a complete configuration: all defaults are set, all values are checked.
 //
-// The decoder reads the tags of the fields:
-//
-//	key      name in the file
-//	default  value if the key is absent, written as in the file
-//	min max  limits of a number, duration, size or ratio, inclusive
-//	oneof    the allowed words or whole numbers, separated by "|"
-//	format   the rule for a text, in format.go
-//
-// A field with the key "-" is not in the file. The keys of an embedded struct are keys of
-// the struct that contains it.
+// Package decoding says what the tags of the fields mean. The formats are in format.go.
 //
 // A field without a default is optional and empty, unless check.go sets it. A change
 // takes effect when the file is loaded again, except for the keys in restarts.
@@ -49,7 +41,7 @@ type Config struct {
 	Shutdown  Shutdown           `key:"shutdown"`
 	Health    Health             `key:"health"`
 
-	hidden []hiddenValue `key:"-"`
+	Variables decoding.Variables `key:"-"` // but those of Routes
 }
 
 // Log configures the log of sluice on standard error.

@@ -41,7 +41,7 @@ func (d *Decoded) fragments(documents []writtenDocument, consul *Consul) []*frag
 	decodeAll(documents, list, d.consul)
 	d.last, d.before = make(map[writtenDocument]*fragment, len(documents)), d.last
 	for i, doc := range documents {
-		if len(list[i].errs) == 0 {
+		if len(list[i].Errs) == 0 {
 			d.last[doc] = list[i]
 		}
 	}

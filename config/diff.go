@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"sluice/config/decoding"
 )
 
 // Change is a difference between two configurations at a key. A value that is not there is
@@ -68,8 +70,8 @@ func sortedChanges(changes []Change) []Change {
 }
 
 func diff(a, b *Config) []Change {
-	return sortedChanges(compare("", encode(reflect.ValueOf(*a), false), encode(reflect.ValueOf(*b), false),
-		encode(reflect.ValueOf(*a), true), encode(reflect.ValueOf(*b), true)))
+	return sortedChanges(compare("", schema.Encode(*a, false), schema.Encode(*b, false),
+		schema.Encode(*a, true), schema.Encode(*b, true)))
 }
 
 // withoutEqual returns copies of a and b without the services and routes that are equal: there
@@ -138,7 +140,7 @@ func compare(key string, a, b, maskedA, maskedB *yaml.Node) (changes []Change) {
 	names := slices.AppendSeq(slices.Collect(maps.Keys(before)), maps.Keys(after))
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		entryKey := join(key, name)
+		entryKey := decoding.Join(key, name)
 		if a.Kind == yaml.SequenceNode {
 			entryKey = key + "[" + name + "]"
 		}
@@ -180,7 +182,7 @@ func keyed(n *yaml.Node) bool {
 func identityOf(n *yaml.Node) string {
 	var parts []string
 	for _, key := range []string{"name", "listeners", "host", "host_regexp", "path", "match", "methods", "when", "file", "consul_kv"} {
-		if i := index(n, key); i >= 0 {
+		if i := decoding.Index(n, key); i >= 0 {
 			if value := n.Content[i+1]; key == "match" && value.Value == "prefix" {
 				continue // the default
 			} else if value.Kind == yaml.ScalarNode {
@@ -273,7 +275,7 @@ func NeedRestart(running, loaded *Config) []string {
 }
 
 func differences(a, b reflect.Value, key string) []string {
-	if kindIn(a.Type()) != reflect.Struct {
+	if decoding.Kind(a.Type()) != reflect.Struct {
 		if RestartReason(key) != "" && !reflect.DeepEqual(a.Interface(), b.Interface()) {
 			return []string{key}
 		}
@@ -281,7 +283,7 @@ func differences(a, b reflect.Value, key string) []string {
 	}
 	var keys []string
 	for i := range a.NumField() {
-		keys = append(keys, differences(a.Field(i), b.Field(i), join(key, a.Type().Field(i).Tag.Get("key")))...)
+		keys = append(keys, differences(a.Field(i), b.Field(i), decoding.Join(key, a.Type().Field(i).Tag.Get("key")))...)
 	}
 	return keys
 }

@@ -4,13 +4,14 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"go.yaml.in/yaml/v3"
+
+	"sluice/config/decoding"
 )
 
 // maxServices is how many services a document of a registry may have. Each takes up to 0.1 MB and
@@ -18,11 +19,11 @@ import (
 const maxServices = 1000
 
 // documentRights returns the rights of the keys of a document.
-var documentRights = sync.OnceValue(func() *rightsOf {
-	all := allRights().below
-	return &rightsOf{
-		setters: ByFile | ByDocument, names: []string{"services", "routes"},
-		below: map[string]*rightsOf{"services": all["services"], "routes": all["routes"]},
+var documentRights = sync.OnceValue(func() *decoding.Rights {
+	all := allRights().Below
+	return &decoding.Rights{
+		Setters: decoding.Setters(ByFile | ByDocument), Names: []string{"services", "routes"},
+		Below: map[string]*decoding.Rights{"services": all["services"], "routes": all["routes"]},
 	}
 })
 
@@ -46,16 +47,15 @@ type parts struct {
 }
 
 // decodeDocument decodes a document, and checks what depends on nothing else but
-// consul. The fragment's errs has all errors. What its writer may not set is not read.
+// consul. Its Errs has all errors. What its writer may not set is not read.
 func decodeDocument(doc writtenDocument, consul *Consul) *fragment {
-	f := &fragment{decoder: newDecoder(doc.Name)}
-	f.part = true
-	f.restrict(doc.by, documentRights())
-	if root := f.tree(doc.Document); len(f.errs) == 0 {
-		f.decode(root, reflect.ValueOf(&f.parts).Elem())
+	f := &fragment{decoder: newRestricted(doc.Name, doc.by, documentRights())}
+	f.Misplaced = onlyInTheFile
+	if root := parse(f.decoder, doc.Document); len(f.Errs) == 0 {
+		f.Decode(root, &f.parts)
 	}
 	if n := len(f.parts.Services); doc.by == ByDocument && n > maxServices {
-		f.refuse("services", strconv.Itoa(n), fmt.Sprintf("want at most %d in a document of a registry", maxServices))
+		f.Refuse("services", strconv.Itoa(n), fmt.Sprintf("want at most %d in a document of a registry", maxServices))
 		f.parts = parts{} // they need no further look
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.parts.Services)) {
@@ -74,24 +74,22 @@ func decodeDocument(doc writtenDocument, consul *Consul) *fragment {
 		}
 		r.check(f.decoder, routeAt{index: i}.key())
 	}
-	// The tree is ten times as large as the text, and only errors need it again.
-	f.root, f.mappings = func() *yaml.Node { return newDecoder(doc.Name).tree(doc.Document) }, nil
+	f.Forget(func() *yaml.Node { return parse(newDecoder(doc.Name), doc.Document) })
 	return f
 }
 
-// tree parses a document.
-func (d *decoder) tree(doc Document) *yaml.Node {
+// parse parses a document.
+func parse(d *decoder, doc Document) *yaml.Node {
 	if doc.Short != "" {
-		return d.expand(doc)
+		return expand(d, doc)
 	}
-	return d.document([]byte(doc.Text))
+	return d.Parse([]byte(doc.Text))
 }
 
 // in returns a copy of f for one configuration, in which further errors can be recorded.
 func (f *fragment) in(level int) *fragment {
 	copied, d := *f, *f.decoder
-	d.errs, d.root = slices.Clone(d.errs), sync.OnceValue(d.root)
-	d.failures, d.indexed = nil, 0
+	d.Decoder = d.Fork()
 	copied.decoder, copied.level = &d, level
 	return &copied
 }
@@ -101,10 +99,10 @@ func (f *fragment) in(level int) *fragment {
 const shortForm = "services/"
 
 // expand returns the document that a short form stands for.
-func (d *decoder) expand(doc Document) *yaml.Node {
+func expand(d *decoder, doc Document) *yaml.Node {
 	name, ok := strings.CutPrefix(doc.Short, shortForm)
 	if !ok || name == "" || strings.Contains(name, "/") {
-		d.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "", "want a key that ends in .yaml, .yml or .json, or "+shortForm+"NAME")
+		d.Fail(d.AtLine(1), "", "", "want a key that ends in .yaml, .yml or .json, or "+shortForm+"NAME")
 		return nil
 	}
 	var lines []*yaml.Node
@@ -112,27 +110,16 @@ func (d *decoder) expand(doc Document) *yaml.Node {
 	for line := range strings.Lines(doc.Text) {
 		number++
 		if line = strings.TrimSpace(line); line != "" {
-			n := textNode(line)
+			n := decoding.TextNode(line)
 			n.Line = number
 			lines = append(lines, n)
 		}
 	}
 	if len(lines) == 0 {
-		d.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "", "empty: want the addresses of peers, one on each line")
+		d.Fail(d.AtLine(1), "", "", "empty: want the addresses of peers, one on each line")
 		return nil
 	}
-	return mappingNode("services", mappingNode(name, mappingNode("peers", listNode(lines))))
-}
-
-// mappingNode returns a mapping with one entry.
-func mappingNode(name string, value *yaml.Node) *yaml.Node {
-	key := textNode(name)
-	key.Line = 1
-	return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1, Content: []*yaml.Node{key, value}}
-}
-
-func listNode(items []*yaml.Node) *yaml.Node {
-	return &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: 1, Content: items}
+	return decoding.MappingNode("services", decoding.MappingNode(name, decoding.MappingNode("peers", decoding.ListNode(lines))))
 }
 
 // whole puts the fragments of a configuration together.
@@ -157,16 +144,16 @@ func (w *whole) addServices() {
 	}
 	for _, f := range w.fragments {
 		for _, name := range slices.Sorted(maps.Keys(f.parts.Services)) {
-			key := join("services", name)
+			key := decoding.Join("services", name)
 			if _, taken := c.Services[name]; !taken {
 				c.Services[name], w.owners[name] = f.parts.Services[name], f
 				continue
 			}
-			level, at := 0, w.file.place(key)
+			level, at := 0, w.file.Place(key)
 			if owner := w.owners[name]; owner != nil {
-				level, at = owner.level, owner.place(key)
+				level, at = owner.level, owner.Place(key)
 			}
-			w.refuseSecond(f, key, key, level, at.origin)
+			w.refuseSecond(f, key, key, level, at.Origin)
 		}
 	}
 }
@@ -175,11 +162,10 @@ func (w *whole) addServices() {
 // source of a level.
 func (w *whole) refuseSecond(f *fragment, key, first string, level int, origin string) {
 	if level == f.level {
-		f.refuse(key, "", "the same as "+first+" at "+origin)
+		f.Refuse(key, "", "the same as "+first+" at "+origin)
 		return
 	}
-	at := f.place(key)
-	w.shadowed = append(w.shadowed, &Error{Origin: at.origin, line: at.line, Key: key, Want: "not used: " + first + " at " + origin + " has precedence"})
+	w.shadowed = append(w.shadowed, f.ErrorAt(key, "not used: "+first+" at "+origin+" has precedence"))
 }
 
 // routeAt is the place of a route.
@@ -188,7 +174,7 @@ type routeAt struct {
 	index int
 }
 
-func (r routeAt) key() string { return item("routes", r.index) }
+func (r routeAt) key() string { return decoding.Item("routes", r.index) }
 
 // addRoutes adds the routes of the documents to the file's, and checks all.
 func (w *whole) addRoutes() {
@@ -214,7 +200,7 @@ func (w *whole) addRoutes() {
 				continue
 			}
 			if unindexed.full(r.checked) {
-				f.refuse(at.key(), "", tooManyRegexps(r.checked))
+				f.Refuse(at.key(), "", tooManyRegexps(r.checked))
 			}
 			before, taken := first[r.checked.Key]
 			switch {
@@ -224,9 +210,9 @@ func (w *whole) addRoutes() {
 					c.Routes = append(c.Routes, *r)
 				}
 			case before.of == f:
-				f.refuse(at.key(), cmp.Or(r.Host, r.HostRegexp)+r.Path, "the same as "+before.key()+" at "+f.place(before.key()).origin)
+				f.Refuse(at.key(), cmp.Or(r.Host, r.HostRegexp)+r.Path, "the same as "+before.key()+" at "+f.Place(before.key()).Origin)
 			default:
-				w.refuseSecond(f, at.key(), before.key(), before.of.level, before.of.place(before.key()).origin)
+				w.refuseSecond(f, at.key(), before.key(), before.of.level, before.of.Place(before.key()).Origin)
 			}
 		}
 	}
@@ -254,7 +240,7 @@ func (w *whole) awaitServices() {
 		f.awaited = awaited
 	}
 	await := func(name string) {
-		if _, ok := c.Services[name]; ok || !formats["name"].ok(name) || c.Catalog != nil {
+		if _, ok := c.Services[name]; ok || !formats["name"].OK(name) || c.Catalog != nil {
 			return
 		}
 		if c.Services == nil {
@@ -284,9 +270,9 @@ func (w *whole) ownerOf(service string) *decoder {
 
 // errors returns the errors of the file, then those of each document, each in the order of its lines.
 func (w *whole) errors() Errors {
-	all := w.file.errs.sorted()
+	all := w.file.Errs.Sorted()
 	for _, f := range w.fragments {
-		all = append(all, f.decoder.errs.sorted()...)
+		all = append(all, f.decoder.Errs.Sorted()...)
 	}
 	return all
 }

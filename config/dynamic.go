@@ -77,42 +77,42 @@ func (y Dynamic) writer(doc Document) Setter {
 }
 
 // checkDynamic completes and checks the sources of documents.
-func (c *Config) checkDynamic(d *decoder) {
+func (c *Config) checkDynamic(d *decoder, file string) {
 	first := make(map[string]string, len(c.Dynamic))
 	for i := range c.Dynamic {
 		y := &c.Dynamic[i]
 		key := fmt.Sprintf("dynamic[%d]", i)
-		if d.failed(key) {
+		if d.Failed(key) {
 			continue
 		}
 		if set := setKeys([]given{{"file", y.File != ""}, {"consul_kv", y.ConsulKV != nil}, {"etcd", y.Etcd != nil}}); len(set) != 1 {
-			d.refuse(key, "", "want exactly one of file, consul_kv and etcd")
+			d.Refuse(key, "", "want exactly one of file, consul_kv and etcd")
 			continue
 		}
 		if y.AllowEmpty && y.File == "" {
-			d.refuse(key+".allow_empty", "true", "only beside file; consul_kv and etcd have an allow_empty of their own")
+			d.Refuse(key+".allow_empty", "true", "only beside file; consul_kv and etcd have an allow_empty of their own")
 		}
 		if y.Etcd != nil {
 			y.Etcd.check(d, key+".etcd")
 		}
 		if kv := y.ConsulKV; kv != nil {
 			if (kv.Key == "") == (kv.Prefix == "") {
-				d.refuse(key+".consul_kv", "", "want exactly one of key and prefix")
+				d.Refuse(key+".consul_kv", "", "want exactly one of key and prefix")
 				continue
 			}
 			if kv.Prefix != "" {
 				kv.Prefix = strings.TrimSuffix(kv.Prefix, "/") + "/"
 				for _, other := range c.ownPrefixes() {
 					if below := other.prefix + "/"; below != "/" && (strings.HasPrefix(below, kv.Prefix) || strings.HasPrefix(kv.Prefix, below)) {
-						d.refuse(key+".consul_kv.prefix", kv.Prefix, "has keys in common with "+other.key+", "+other.prefix+", which are no documents")
+						d.Refuse(key+".consul_kv.prefix", kv.Prefix, "has keys in common with "+other.key+", "+other.prefix+", which are no documents")
 					}
 				}
 			}
 		}
-		if y.Name() == d.file {
-			d.refuse(key, y.Name(), "this is the configuration file")
+		if y.Name() == file {
+			d.Refuse(key, y.Name(), "this is the configuration file")
 		}
-		d.refuseDuplicate(first, y.Name(), key, y.Name())
+		d.RefuseDuplicate(first, y.Name(), key, y.Name())
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"sluice/config/decoding"
 	"sluice/config/units"
 	"sluice/test/verify"
 )
@@ -42,7 +43,7 @@ catalog: { tags: [sluice], forward_auth: ["http://127.0.0.1:1/verify?key=s3cret"
 listeners: [{ name: web, address: ":1", tls: { acme: { names: [a.example], directory: "https://127.0.0.1:1/directory?key=s3cret" } } }]
 `
 	c := mustParse(t, text)
-	masked := verify.Result(yaml.Marshal(encode(reflect.ValueOf(*c), true))).Must(t)
+	masked := verify.Result(yaml.Marshal(schema.Encode(*c, true))).Must(t)
 	asJSON := verify.Result(json.Marshal(c)).Must(t)
 	parts := verify.Result(json.Marshal([]any{c.Consul, c.Services})).Must(t)
 	for _, text := range []string{string(masked), string(asJSON), string(parts), fmt.Sprint(*c, c.Consul, c.Services, *c.Consul.Register, c.Services["a"].Health.Active), fmt.Sprintf("%+v %#v", *c.Services["a"].Health.Active, *c.Services["b"].Health.Active)} {
@@ -118,7 +119,7 @@ func TestKeysOfCredentialsAreMasked(t *testing.T) {
 	masked, used := 0, make(map[string]bool)
 	var walk func(typ reflect.Type, tag reflect.StructTag, key string)
 	walk = func(typ reflect.Type, tag reflect.StructTag, key string) {
-		switch kindIn(typ) {
+		switch decoding.Kind(typ) {
 		case reflect.Pointer:
 			walk(typ.Elem(), tag, key)
 		case reflect.Slice:
@@ -126,19 +127,19 @@ func TestKeysOfCredentialsAreMasked(t *testing.T) {
 		case reflect.Map:
 			walk(typ.Elem(), tag, key+".NAME")
 		case reflect.Struct:
-			for _, f := range keyFields(typ) {
+			for _, f := range decoding.Fields(typ) {
 				if f.Type != reflect.PointerTo(typ) && f.Type != reflect.SliceOf(typ) {
-					walk(f.Type, f.Tag, join(key, f.Tag.Get("key")))
+					walk(f.Type, f.Tag, decoding.Join(key, f.Tag.Get("key")))
 				}
 			}
 		case reflect.String:
 			text := typ
-			if isTyped(typ) {
+			if typ.Kind() == reflect.Struct && typ.NumField() > 1 { // a Typed
 				text = typ.Field(0).Type
 			}
 			switch {
 			case !name.MatchString(key) && !slices.Contains(formats, tag.Get("format")), strings.HasSuffix(key, "_file"):
-			case isMasked(text):
+			case text == reflect.TypeFor[Secret]() || text == reflect.TypeFor[Location]():
 				masked++
 			default:
 				used[key] = true
@@ -155,7 +156,7 @@ func TestKeysOfCredentialsAreMasked(t *testing.T) {
 
 func TestEncodedConfigurationLoadsAgain(t *testing.T) {
 	c := mustParse(t, "consul: { token: s3cret }"+tail)
-	masked := verify.Result(yaml.Marshal(encode(reflect.ValueOf(*c), true))).Must(t)
+	masked := verify.Result(yaml.Marshal(schema.Encode(*c, true))).Must(t)
 	asJSON := verify.Result(c.MarshalJSON()).Must(t)
 	for _, text := range []string{string(masked), string(asJSON)} {
 		verify.That(t, !strings.Contains(text, "s3cret") && strings.Contains(text, `***`), "shown: %s", text)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"sluice/certificates"
+	"sluice/config/decoding"
 	"sluice/config/regular"
 	"sluice/discovery"
 )
@@ -65,14 +65,14 @@ func (e *DynamicEtcd) check(d *decoder, key string) {
 	e.EtcdCluster.check(d, key)
 	switch {
 	case (e.Prefix == "") == (e.Documents == ""):
-		if !d.failed(join(key, "prefix")) && !d.failed(join(key, "documents")) {
-			d.refuse(key, "", "want either prefix, of instances, or documents, the prefix of documents")
+		if !d.Failed(decoding.Join(key, "prefix")) && !d.Failed(decoding.Join(key, "documents")) {
+			d.Refuse(key, "", "want either prefix, of instances, or documents, the prefix of documents")
 		}
 	case e.Documents != "" && e.Service != "":
-		d.refuse(join(key, "service"), e.Service, "only with prefix: documents name their services")
+		d.Refuse(decoding.Join(key, "service"), e.Service, "only with prefix: documents name their services")
 	case e.Prefix != "" && e.Service == "":
 		e.Service = path.Base("/" + e.Prefix)
-		if !formats["name"].ok(e.Service) {
+		if !formats["name"].OK(e.Service) {
 			e.Service = KindEtcd
 		}
 	}
@@ -101,7 +101,7 @@ func (c *Config) checkEtcdDocuments(d *decoder) {
 		documents := y.Etcd.Documents
 		for _, key := range slices.Sorted(maps.Keys(instances)) {
 			if strings.HasPrefix(instances[key], documents) || strings.HasPrefix(documents, instances[key]) {
-				d.refuse(fmt.Sprintf("dynamic[%d].etcd.documents", i), documents, "has keys in common with "+key+", "+instances[key]+
+				d.Refuse(fmt.Sprintf("dynamic[%d].etcd.documents", i), documents, "has keys in common with "+key+", "+instances[key]+
 					", which are instances: who may write those must not write documents")
 			}
 		}
@@ -112,8 +112,8 @@ func (c *Config) checkEtcdDocuments(d *decoder) {
 // that watches them, and a route for all requests.
 func (e *DynamicEtcd) Instances() Document {
 	service := EtcdService{EtcdCluster: e.EtcdCluster, Prefix: e.Prefix, Probation: defaultEtcdProbation}
-	root := mappingNode("services", mappingNode(e.Service, mappingNode(KindEtcd, encode(reflect.ValueOf(service), false))))
-	root.Content = append(root.Content, textNode("routes"), listNode([]*yaml.Node{mappingNode("service", textNode(e.Service))}))
+	root := decoding.MappingNode("services", decoding.MappingNode(e.Service, decoding.MappingNode(KindEtcd, schema.Encode(service, false))))
+	root.Content = append(root.Content, decoding.TextNode("routes"), decoding.ListNode([]*yaml.Node{decoding.MappingNode("service", decoding.TextNode(e.Service))}))
 	text, err := yaml.Marshal(root)
 	if err != nil {
 		panic(fmt.Sprintf("BUG: config: %v", err))
@@ -123,8 +123,8 @@ func (e *DynamicEtcd) Instances() Document {
 
 // check checks which keys may be set together, and that the files can be read.
 func (e *EtcdService) check(d *decoder, key string) {
-	if (e.Prefix == "") == (e.Key == "") && !d.failed(join(key, "prefix")) && !d.failed(join(key, "key")) {
-		d.refuse(key, "", `want either prefix, such as "/nodes/", or key`)
+	if (e.Prefix == "") == (e.Key == "") && !d.Failed(decoding.Join(key, "prefix")) && !d.Failed(decoding.Join(key, "key")) {
+		d.Refuse(key, "", `want either prefix, such as "/nodes/", or key`)
 	}
 	e.EtcdCluster.check(d, key)
 }
@@ -135,23 +135,23 @@ func (e *EtcdCluster) check(d *decoder, key string) {
 	for i, endpoint := range e.Endpoints {
 		scheme, _, _ := strings.Cut(endpoint.Reveal(), "://")
 		if i > 0 && secure != (scheme == "https") {
-			d.refuse(join(key, "endpoints"), endpoint.String(), "want http or https for all endpoints")
+			d.Refuse(decoding.Join(key, "endpoints"), endpoint.String(), "want http or https for all endpoints")
 			break
 		}
 		secure = scheme == "https"
 	}
 	if (e.User == "") != (e.PasswordFile == "") {
-		d.refuse(join(key, "user"), e.User, "give both user and password_file, or neither")
+		d.Refuse(decoding.Join(key, "user"), e.User, "give both user and password_file, or neither")
 	}
 	if file := e.PasswordFile; file != "" {
 		if _, err := regular.ReadFile(file); err != nil {
-			d.refuse(join(key, "password_file"), file, "cannot be read: "+err.Error())
+			d.Refuse(decoding.Join(key, "password_file"), file, "cannot be read: "+err.Error())
 		}
 	}
 	if t := e.TLS; t != nil {
 		if !secure && len(e.Endpoints) > 0 {
-			d.refuse(join(key, "tls"), "", "only with endpoints that begin with https://")
+			d.Refuse(decoding.Join(key, "tls"), "", "only with endpoints that begin with https://")
 		}
-		needPair(d, join(key, "tls"), t.Cert, t.Key)
+		needPair(d, decoding.Join(key, "tls"), t.Cert, t.Key)
 	}
 }

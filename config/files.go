@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sluice/certificates"
+	"sluice/config/decoding"
 	"sluice/config/regular"
 	"sluice/route/auth"
 )
@@ -40,11 +41,11 @@ func (c *Config) openFiles(d *decoder) {
 	openTLS(d, "consul.tls", ofConsul)
 	for i := range c.Dynamic {
 		if e := c.Dynamic[i].Etcd; e != nil {
-			e.openFiles(d, item("dynamic", i)+".etcd")
+			e.openFiles(d, decoding.Item("dynamic", i)+".etcd")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
-		s, key := c.Services[name], join("services", name)
+		s, key := c.Services[name], decoding.Join("services", name)
 		if s.Etcd != nil {
 			s.Etcd.openFiles(d, key+".etcd")
 		}
@@ -56,7 +57,7 @@ func (c *Config) openFiles(d *decoder) {
 		}
 	}
 	for i := range c.Routes {
-		r, key := &c.Routes[i], item("routes", i)
+		r, key := &c.Routes[i], decoding.Item("routes", i)
 		if r.BasicAuth != nil && r.BasicAuth.UsersFile != "" {
 			_, err := auth.OpenUsers(r.BasicAuth.UsersFile)
 			d.refuseFile(key+".basic_auth.users_file", r.BasicAuth.UsersFile, err)
@@ -84,7 +85,7 @@ func openTLS(d *decoder, at string, f certificates.Files) {
 		key, path = "ca_path", f.CADirectory
 	}
 	if path != "" {
-		d.needReadable(join(at, key), path, certificates.Files{CA: f.CA, CADirectory: f.CADirectory})
+		d.needReadable(decoding.Join(at, key), path, certificates.Files{CA: f.CA, CADirectory: f.CADirectory})
 	}
 }
 
@@ -97,7 +98,7 @@ func (d *decoder) needReadable(key, path string, files certificates.Files) {
 // refuseFile records that the file of a key cannot be used, if err is not nil.
 func (d *decoder) refuseFile(key, path string, err error) {
 	if err != nil {
-		d.refuse(key, path, "cannot be used: "+err.Error())
+		d.Refuse(key, path, "cannot be used: "+err.Error())
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/certificates"
+	"sluice/config/decoding"
 	"sluice/discovery"
 	"sluice/healthcheck/statuses"
 	"sluice/proxy/accesslog"
@@ -21,19 +22,34 @@ import (
 	"sluice/tags/traefik"
 )
 
-// A format is a rule for a text.
-type format struct {
-	want  string                    // what is allowed, for an error
-	ok    func(string) bool         // reports whether a text, which is not empty, is allowed
-	parse func(string) (any, error) // returns the value of a [Typed]; nil: the text is all
-	tells bool                      // the error of parse is what is allowed, for an error
+// plain returns the rule for the texts that ok accepts.
+func plain(want string, ok func(string) bool) decoding.Format {
+	return decoding.Format{Want: want, OK: ok}
 }
 
-func plain(want string, ok func(string) bool) format { return format{want: want, ok: ok} }
+// typed returns the rule for the texts that parse accepts.
+func typed[V any](want string, parse func(string) (V, error)) decoding.Format {
+	return decoding.Format{
+		Want:  want,
+		OK:    func(s string) bool { _, err := parse(s); return err == nil },
+		Parse: func(s string) (any, error) { return parse(s) },
+	}
+}
+
+// known returns the parser of the words that parse knows.
+func known[V any](parse func(string) (V, bool)) func(string) (V, error) {
+	return func(s string) (v V, err error) {
+		v, ok := parse(s)
+		if !ok {
+			err = errors.New("unknown")
+		}
+		return v, err
+	}
+}
 
 // telling returns f with errors that say what is wrong with the text.
-func telling(f format) format {
-	f.tells = true
+func telling(f decoding.Format) decoding.Format {
+	f.Tells = true
 	return f
 }
 
@@ -52,7 +68,7 @@ func upTo(most int, pattern string) func(string) bool {
 var isQuotable = regexp.MustCompile(`^[ !#-\[\]-~]+$`).MatchString
 
 // formats are the rules for the tag "format".
-var formats = map[string]format{
+var formats = map[string]decoding.Format{
 	"name": plain("a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit", isName),
 	"listen": typed(`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`,
 		parseEndpoint),

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"reflect"
 	"strings"
 	"testing"
 
@@ -28,7 +27,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		written := verify.Result(yaml.Marshal(encode(reflect.ValueOf(*c), false))).Must(t)
+		written := verify.Result(yaml.Marshal(schema.Encode(*c, false))).Must(t)
 		again, err := Parse("f", written)
 		verify.Require(t, err == nil, "%v\nwritten:\n%s\nfrom:\n%s", err, written, text)
 		verify.DeepEqual(t, withoutOrigins(again), withoutOrigins(c), "again %+v first %+v written: %s", again, c, written)
@@ -45,7 +44,7 @@ func FuzzFormats(f *testing.F) {
 			return
 		}
 		for _, format := range formats {
-			format.ok(s)
+			format.OK(s)
 		}
 		if u, ok := consulURL(s, false); ok {
 			again, ok := consulURL(u, false)

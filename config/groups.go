@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/config/decoding"
 	"sluice/route"
 )
 
@@ -23,7 +24,7 @@ type Group struct {
 
 // Split divides clients among groups of a service. Its keys are names of groups, whose
 // values are shares, and "key" and "fallback".
-type Split map[string]Typed[string, Portion]
+type Split map[string]decoding.Typed[string, Portion]
 
 // Portion is a value of a Split: a share, or what identifies a client.
 type Portion struct {
@@ -49,15 +50,15 @@ const (
 	splitFallback = "fallback" // the group that gets the requests to an empty one
 )
 
-// splitRules are the rules for the value of a key of a Split.
-func splitRules(name string) *rules {
+// EntryFormat returns the format of the value of a key.
+func (Split) EntryFormat(name string) string {
 	switch name {
 	case splitKey:
-		return &rules{format: "split_key"}
+		return "split_key"
 	case splitFallback, balancer.RestGroup:
-		return &rules{format: "group"}
+		return "group"
 	}
-	return &rules{format: "share"}
+	return "share"
 }
 
 // Share is the part of a Split that one group gets.
@@ -90,20 +91,20 @@ func (s Split) Fallback() string { return s[splitFallback].Text }
 func (s *Service) checkGroups(d *decoder, key string) {
 	first := make(map[string]string, len(s.Groups))
 	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
-		group, g := join(key, "groups."+name), s.Groups[name]
+		group, g := decoding.Join(key, "groups."+name), s.Groups[name]
 		switch {
 		case name == balancer.RestGroup || name == splitKey || name == splitFallback:
-			d.refuse(group, name, "this name has a meaning of its own: want another")
+			d.Refuse(group, name, "this name has a meaning of its own: want another")
 		case reflect.DeepEqual(g, Group{}):
-			if !d.failed(group) {
-				d.refuse(group, "", "without a condition: want tags or meta; the instances that no group selects are the group "+balancer.RestGroup)
+			if !d.Failed(group) {
+				d.Refuse(group, "", "without a condition: want tags or meta; the instances that no group selects are the group "+balancer.RestGroup)
 			}
 		default:
-			d.refuseDuplicate(first, fmt.Sprint(g), group, "")
+			d.RefuseDuplicate(first, fmt.Sprint(g), group, "")
 		}
 	}
-	s.Split.check(d, s, join(key, "split"))
-	s.checkJudge(d, join(key, "judge"))
+	s.Split.check(d, s, decoding.Join(key, "split"))
+	s.checkJudge(d, decoding.Join(key, "judge"))
 }
 
 // checkJudge checks the judge of a service.
@@ -112,11 +113,11 @@ func (s *Service) checkJudge(d *decoder, key string) {
 		return
 	}
 	if len(s.Split.Shares()) != 1 {
-		d.refuse(key, "", "needs a split of the service with the share of one group")
+		d.Refuse(key, "", "needs a split of the service with the share of one group")
 	}
 	for i, step := range s.Judge.Steps {
-		if at := fmt.Sprintf("%s.steps[%d]", key, i); i > 0 && step <= s.Judge.Steps[i-1] && !d.failed(at) {
-			d.refuse(at, Percent(float64(step)), "want more than the step before")
+		if at := fmt.Sprintf("%s.steps[%d]", key, i); i > 0 && step <= s.Judge.Steps[i-1] && !d.Failed(at) {
+			d.Refuse(at, Percent(float64(step)), "want more than the step before")
 		}
 	}
 }
@@ -124,7 +125,7 @@ func (s *Service) checkJudge(d *decoder, key string) {
 // WithShare returns the split with another share of its one group.
 func (s Split) WithShare(share float64) Split {
 	changed := maps.Clone(s)
-	changed[s.Shares()[0].Group] = Typed[string, Portion]{strconv.FormatFloat(share, 'g', -1, 64), Portion{Share: share}}
+	changed[s.Shares()[0].Group] = decoding.Typed[string, Portion]{Text: strconv.FormatFloat(share, 'g', -1, 64), Value: Portion{Share: share}}
 	return changed
 }
 
@@ -132,14 +133,14 @@ func (s Split) WithShare(share float64) Split {
 func (s Split) check(d *decoder, of *Service, key string) {
 	sum := 0.
 	for _, name := range slices.Sorted(maps.Keys(s)) {
-		at, text := join(key, name), s[name].Text
+		at, text := decoding.Join(key, name), s[name].Text
 		switch name {
 		case splitKey:
 			s.needText(d, at, name)
 		case splitFallback:
 			of.checkGroup(d, at, text, true)
 		case balancer.RestGroup:
-			d.refuse(at, text, "not a share: this group gets what the others leave")
+			d.Refuse(at, text, "not a share: this group gets what the others leave")
 		default:
 			if s.needText(d, at, name) {
 				sum += s[name].Value.Share
@@ -148,18 +149,18 @@ func (s Split) check(d *decoder, of *Service, key string) {
 		}
 	}
 	if sum > 1+1e-9 {
-		d.refuse(key, "", fmt.Sprintf("the shares add up to %s, want at most 100%%", Percent(sum)))
+		d.Refuse(key, "", fmt.Sprintf("the shares add up to %s, want at most 100%%", Percent(sum)))
 	}
-	if len(s) > 0 && len(s.Shares()) == 0 && !d.failed(key) {
-		d.refuse(key, "", "without a share: want at least one, such as \"canary: 5%\"")
+	if len(s) > 0 && len(s.Shares()) == 0 && !d.Failed(key) {
+		d.Refuse(key, "", "without a share: want at least one, such as \"canary: 5%\"")
 	}
 }
 
 // needText checks that a key of a Split has a value.
 func (s Split) needText(d *decoder, key, name string) bool {
 	given := s[name].Text != ""
-	if !given && !d.failed(key) {
-		d.refuse(key, "", "want "+formats[splitRules(name).format].want)
+	if !given && !d.Failed(key) {
+		d.Refuse(key, "", "want "+formats[s.EntryFormat(name)].Want)
 	}
 	return given
 }
@@ -169,7 +170,7 @@ func Percent(share float64) string { return fmt.Sprintf("%.4g%%", 100*share) }
 
 // ParseShare reads a share as in the file: 0.05 or 5%.
 func ParseShare(text string) (float64, error) {
-	_, size, ok := parseScalar(text, ratioType)
+	size, ok := decoding.ParseRatio(text)
 	if !ok || size < 0 || size > 1 {
 		return 0, fmt.Errorf("share %q: want %s", text, wantShare)
 	}
@@ -186,24 +187,24 @@ func (s *Service) checkGroup(d *decoder, key, name string, rest bool) {
 	}
 	names := slices.Sorted(maps.Keys(s.Groups))
 	if len(names) == 0 {
-		d.refuse(key, name, "the service has no groups")
+		d.Refuse(key, name, "the service has no groups")
 		return
 	}
 	if rest {
 		names = append(names, balancer.RestGroup)
 	}
-	d.refuse(key, name, "no such group (known: "+strings.Join(names, ", ")+")")
+	d.Refuse(key, name, "no such group (known: "+strings.Join(names, ", ")+")")
 }
 
 // checkGroups checks the group and the split of a route to s.
 func (r *Route) checkGroups(d *decoder, s *Service, key string) {
 	if r.Group != "" {
 		if len(r.Split) > 0 {
-			d.refuse(join(key, "group"), r.Group, "not with split: want one of them")
+			d.Refuse(decoding.Join(key, "group"), r.Group, "not with split: want one of them")
 		}
-		s.checkGroup(d, join(key, "group"), r.Group, true)
+		s.checkGroup(d, decoding.Join(key, "group"), r.Group, true)
 	}
-	r.Split.check(d, s, join(key, "split"))
+	r.Split.check(d, s, decoding.Join(key, "split"))
 }
 
 // divides reports whether a route names groups of its service.

@@ -9,6 +9,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
+	"sluice/config/decoding"
 	"sluice/healthcheck"
 )
 
@@ -85,28 +86,28 @@ func (s *Service) checkHealth(d *decoder, key string) {
 	}
 	p := s.Health.Passive
 	if p.MaxEjection < p.Ejection {
-		d.refuse(key+".passive.max_ejection", formatDuration(p.MaxEjection),
-			"want at least "+key+".passive.ejection, which is "+formatDuration(p.Ejection))
+		d.Refuse(key+".passive.max_ejection", decoding.FormatDuration(p.MaxEjection),
+			"want at least "+key+".passive.ejection, which is "+decoding.FormatDuration(p.Ejection))
 	}
 }
 
 func (a *ActiveCheck) check(d *decoder, s *Service, key string) {
-	if d.failed(key) {
+	if d.Failed(key) {
 		return
 	}
 	for _, k := range checkKeys {
 		if at := key + "." + k.key; k.set(a) && !slices.Contains(k.types, a.Type) {
-			d.refuse(at, "", fmt.Sprintf("allowed only with type %s, and the type is %s", strings.Join(k.types, " or "), a.Type))
+			d.Refuse(at, "", fmt.Sprintf("allowed only with type %s, and the type is %s", strings.Join(k.types, " or "), a.Type))
 		}
 	}
 	if within := a.Expect.Within; within > maxForeignWithin && d.bounded() {
-		d.refuse(key+".expect.within", formatSize(int64(within)), "want at most "+formatSize(maxForeignWithin)+" in a document of Consul or etcd")
+		d.Refuse(key+".expect.within", decoding.FormatSize(int64(within)), "want at most "+decoding.FormatSize(maxForeignWithin)+" in a document of Consul or etcd")
 	}
 	if t := a.TLS; t != nil {
 		needPair(d, key+".tls", t.Cert, t.Key)
 	}
 	if a.OverridesRegistry && s.Consul == nil {
-		d.refuse(key+".overrides_consul", "true", "the service does not come from Consul: want false")
+		d.Refuse(key+".overrides_consul", "true", "the service does not come from Consul: want false")
 	}
 }
 

@@ -1,21 +1,11 @@
 package config
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"math"
 	"os"
-	"reflect"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"sluice/config/regular"
 )
@@ -140,19 +130,18 @@ func (b *Built) unless(errs Errors) (*Built, error) {
 // build is Build. With errors, the configuration is as far as it could be read.
 func (in Input) build(sources []Source) (*Built, Errors) {
 	d := newDecoder(in.Source())
-	d.getenv = in.Getenv
-	if d.getenv == nil {
-		d.getenv = func(string) string { return "" }
+	d.Getenv = in.Getenv
+	if d.Getenv == nil {
+		d.Getenv = func(string) string { return "" }
 	}
-	root := d.document([]byte(sources[0].Documents[0].Text))
+	root := d.Parse([]byte(sources[0].Documents[0].Text))
 	c := new(Config)
-	if len(d.errs) > 0 {
-		return &Built{Config: c}, d.errs
+	if len(d.Errs) > 0 {
+		return &Built{Config: c}, d.Errs
 	}
 	in.override(d, root)
-	d.decode(root, reflect.ValueOf(c).Elem())
-	c.hidden = slices.DeleteFunc(d.hiddenBelow(nil, 0), func(g hiddenValue) bool { return g.path[0] == "routes" }) // see Route
-	c.checkDynamic(d)
+	d.Decode(root, c)
+	c.checkDynamic(d, in.Source())
 	w := &whole{file: d, config: c}
 	c.Consul.check(d, in.tls())
 	w.addFragments(sources[1:], in.Decoded)
@@ -163,80 +152,6 @@ func (in Input) build(sources []Source) (*Built, Errors) {
 	}
 	built := &Built{Config: c, Shadowed: w.shadowed, Missing: w.missing}
 	return built, w.errors()
-}
-
-// document parses data into a mapping node, which is empty for an empty file.
-func (d *decoder) document(data []byte) *yaml.Node {
-	empty := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1}
-	reader := yaml.NewDecoder(bytes.NewReader(data))
-	var doc, second yaml.Node
-	if err := reader.Decode(&doc); errors.Is(err, io.EOF) {
-		return empty
-	} else if err != nil {
-		d.syntax(err)
-		return nil
-	}
-	if err := reader.Decode(&second); err == nil {
-		d.fail(d.placeOf(&second), "", "", "a second document: a file contains one configuration")
-	} else if !errors.Is(err, io.EOF) {
-		d.syntax(err)
-	}
-	root := present(&doc)
-	if root.Kind == yaml.DocumentNode {
-		root = present(root.Content[0])
-	}
-	if root == nil {
-		return empty
-	}
-	if root.Kind != yaml.MappingNode {
-		d.fail(d.placeOf(root), "", "", "want a mapping of keys to values, not a "+kindOf(root))
-	}
-	d.limitAliases(root)
-	return root
-}
-
-// maxAliased limits the values that aliases add to a document: of a few lines they could make more than any memory has.
-const maxAliased = 500_000
-
-// limitAliases records an error if the aliases below root add too many values, or one is within what it stands for.
-func (d *decoder) limitAliases(root *yaml.Node) {
-	written := 0
-	named := make(map[*yaml.Node]int) // the values of nodes that aliases may stand for; 0: not counted yet
-	var values func(n *yaml.Node) int // with those of aliases
-	values = func(n *yaml.Node) int {
-		if n.Kind == yaml.AliasNode {
-			if named[n.Alias] == 0 {
-				d.fail(d.placeOf(n), "", "*"+n.Value, "an alias within what it stands for")
-			}
-			return named[n.Alias]
-		}
-		written++
-		all := 1
-		for _, below := range n.Content {
-			all = min(all+values(below), math.MaxInt32)
-		}
-		if n.Anchor != "" {
-			named[n] = all
-		}
-		return all
-	}
-	if added := values(root) - written; added > maxAliased {
-		d.fail(place{origin: d.file}, "", "", fmt.Sprintf("aliases add too many values: want at most %d", maxAliased))
-	}
-}
-
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-// syntax records an error of the YAML parser, with its line if it has one.
-func (d *decoder) syntax(err error) {
-	text := err.Error()
-	match := yamlLine.FindStringSubmatch(text)
-	p := place{origin: d.file}
-	if len(match) > 1 && match[1] != "" {
-		p.line, _ = strconv.Atoi(match[1])
-		p.origin = atLine(d.file, p.line)
-	}
-	d.fail(p, "", "", "not valid YAML: "+strings.TrimSpace(yamlLine.ReplaceAllString(text, "")))
 }
 
 // hashOf returns the first bytes of the SHA-256 of data, in hexadecimal.

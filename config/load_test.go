@@ -142,7 +142,7 @@ health: { max_checks: 9 }
 	starHealth.SlowStart.Window = 10 * time.Second
 	timeouts := route.Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour}
 	want := &Config{
-		Log:       Log{Level: LogLevel{"debug", zerolog.DebugLevel}, Format: "console"},
+		Log:       Log{Level: LogLevel{Text: "debug", Value: zerolog.DebugLevel}, Format: "console"},
 		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: typedList[string, accesslog.Format]("log_format", "combined")[0], Sample: 0.05, Slow: 250 * time.Millisecond},
 		Tracing:   Tracing{OTLP: units.NewLocation("http://127.0.0.1:4318"), Sample: 0.1, ServiceName: "edge", Headers: typedList[Secret, [2]string]("header", "A: b")},
 		Admin:     Admin{Address: endpoint("0.0.0.0:9000"), TokenFile: "/run/secrets/admin", Metrics: "auto"},
@@ -228,7 +228,7 @@ func TestAliasesAreLimited(t *testing.T) {
 		"merged as many": {"services:\n  a: &a { consul: {}, timeouts: {} }\n  b: { <<: [" + strings.Repeat("*a,", 100_001) + "] }\n", []string{"file.yaml: aliases add too many values: want at most 500000"}},
 	} {
 		f := decodeDocument(writtenDocument{Document{Name: "file.yaml", Text: test.text}, ByDocument}, new(Consul))
-		if err := f.errs; len(test.want) > 0 {
+		if err := f.Errs; len(test.want) > 0 {
 			verify.Require(t, len(err) > 0, "%s: accepted", name)
 			diffLines(t, err, test.want)
 		} else {
@@ -253,7 +253,7 @@ func TestPoliciesAreThoseOfTheBalancer(t *testing.T) {
 	for _, p := range balancer.Policies() {
 		want = append(want, string(p))
 	}
-	got := rulesOf(field.Tag).oneof
+	got := strings.Split(field.Tag.Get("oneof"), "|")
 	verify.That(t, reflect.DeepEqual(got, want), "balance.policy allows %q, the balancer has %q", got, want)
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"sluice/config/decoding"
 	"sluice/route"
 	"sluice/tags"
 )
@@ -37,7 +38,7 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 	for _, f := range fragments {
 		for _, name := range slices.Sorted(maps.Keys(f.Services)) {
 			if first, taken := services[name]; taken {
-				refuse(f, join("services", name), "ignored: "+first+" has a service with this name")
+				refuse(f, decoding.Join("services", name), "ignored: "+first+" has a service with this name")
 				continue
 			}
 			services[name], copied.Services[name] = f.Origin, f.Services[name]
@@ -52,7 +53,7 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 	for _, f := range fragments {
 		for i, r := range f.Routes {
 			r.Origin = cmp.Or(r.Origin, f.Origin)
-			refuse := func(key, want string) { refuse(f, item("routes", i)+key, want) }
+			refuse := func(key, want string) { refuse(f, decoding.Item("routes", i)+key, want) }
 			checked, err := route.Check(r.Target())
 			if err != nil {
 				refuse("", err.Error())
@@ -127,9 +128,9 @@ func (c *Config) addStreams(f Fragment) (conflicts Errors) {
 			}
 		}
 		if denies {
-			conflicts = append(conflicts, &Error{Origin: f.Origin, Key: item("streams", i), Want: "denies every connection: " + why})
+			conflicts = append(conflicts, &Error{Origin: f.Origin, Key: decoding.Item("streams", i), Want: "denies every connection: " + why})
 		} else if why != "" {
-			conflicts = append(conflicts, &Error{Origin: f.Origin, Key: item("streams", i), Want: "ignored: " + why})
+			conflicts = append(conflicts, &Error{Origin: f.Origin, Key: decoding.Item("streams", i), Want: "ignored: " + why})
 			continue
 		}
 		taken[r.StreamKey(name)] = true

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	consulsource "sluice/discovery/consul"
+
+	"sluice/config/decoding"
 )
 
 // ConsulConnect configures how sluice takes part in Consul's service mesh.
@@ -38,7 +40,7 @@ func (c *Consul) MeshName() string {
 // check checks c.
 func (c *ConsulConnect) check(d *decoder) {
 	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
-		checkCA(d, join("consul.connect.peers", name)+".ca", c.Peers[name].CA)
+		checkCA(d, decoding.Join("consul.connect.peers", name)+".ca", c.Peers[name].CA)
 	}
 }
 
@@ -51,18 +53,18 @@ func (s *Service) checkConnect(d *decoder, key string) {
 		{"prepared_query", s.Consul.PreparedQuery != ""}, {"address", s.Consul.Address != ""}, {"port", s.Consul.Port != ""}, {"spill", s.Consul.Spill},
 		{"nearest", s.Consul.Nearest}, {"datacenters", len(s.Consul.Datacenters) > 1},
 	}) {
-		d.refuse(join(key, "consul."+other), "", "not with connect: the discovery chain of the service says where its instances are")
+		d.Refuse(decoding.Join(key, "consul."+other), "", "not with connect: the discovery chain of the service says where its instances are")
 	}
 	if peer := s.Consul.Peer; peer != "" { // its discovery chain is in the other cluster, whose gateways carry it out
 		s.Consul.Targets = []consulsource.Target{{Service: s.Consul.Service, Peer: peer}}
 	}
 	if s.Upstream.TLS != nil {
-		d.refuse(join(key, "upstream.tls"), "", "not with consul.connect: the mesh has certificates of its own")
+		d.Refuse(decoding.Join(key, "upstream.tls"), "", "not with consul.connect: the mesh has certificates of its own")
 	}
 	if a := s.Health.Active; a != nil && a.TLS != nil {
-		d.refuse(join(key, "health.active.tls"), "", "not with consul.connect: checks use the certificates of the mesh")
+		d.Refuse(decoding.Join(key, "health.active.tls"), "", "not with consul.connect: checks use the certificates of the mesh")
 	}
 	if a := s.Health.Active; a != nil && a.Port != 0 {
-		d.refuse(join(key, "health.active.port"), "", "not with consul.connect: no other port of a sidecar is in the mesh")
+		d.Refuse(decoding.Join(key, "health.active.port"), "", "not with consul.connect: no other port of a sidecar is in the mesh")
 	}
 }

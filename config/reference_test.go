@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/config/decoding"
 	"sluice/test/verify"
 )
 
@@ -61,39 +62,39 @@ func brief(want string) string {
 }
 
 // keysOf returns the facts of all keys of t, in the order of the file.
-func keysOf(t reflect.Type, key string, r rules) []keyFacts {
-	switch kindIn(t) {
+func keysOf(t reflect.Type, key string, r decoding.Rules) []keyFacts {
+	switch decoding.Kind(t) {
 	case reflect.Pointer:
 		return keysOf(t.Elem(), key, r)
 	case reflect.Slice:
-		if kindIn(t.Elem()) == reflect.Struct {
+		if decoding.Kind(t.Elem()) == reflect.Struct {
 			return keysOf(t.Elem(), key+"[]", r)
 		}
 		facts := keysOf(t.Elem(), key, r)
 		facts[0].allowed = "list: " + facts[0].allowed
 		return facts
 	case reflect.Map:
-		return keysOf(t.Elem(), join(key, "NAME"), rules{})
+		return keysOf(t.Elem(), decoding.Join(key, "NAME"), decoding.Rules{})
 	case reflect.Struct:
 		var all []keyFacts
-		for _, f := range keyFields(t) {
+		for _, f := range decoding.Fields(t) {
 			switch f.Type {
 			case reflect.PointerTo(t):
-				all = append(all, keyFacts{join(key, f.Tag.Get("key")), "", "the keys of `" + key + "`"})
+				all = append(all, keyFacts{decoding.Join(key, f.Tag.Get("key")), "", "the keys of `" + key + "`"})
 				continue
 			case reflect.SliceOf(t):
-				all = append(all, keyFacts{join(key, f.Tag.Get("key")), "", "list: the keys of `" + key + "`"})
+				all = append(all, keyFacts{decoding.Join(key, f.Tag.Get("key")), "", "list: the keys of `" + key + "`"})
 				continue
 			}
-			all = append(all, keysOf(f.Type, join(key, f.Tag.Get("key")), rulesOf(f.Tag))...)
+			all = append(all, keysOf(f.Type, decoding.Join(key, f.Tag.Get("key")), schema.Rules(f.Tag))...)
 		}
 		return all
 	}
-	allowed := brief(r.want(t))
+	allowed := brief(r.Want(t))
 	if RestartReason(key) != "" {
 		allowed += "; restart"
 	}
-	return []keyFacts{{key, r.fallback, allowed}}
+	return []keyFacts{{key, r.Default, allowed}}
 }
 
 // The rows of the tables: | `key` | default | allowed | meaning |
@@ -114,7 +115,7 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 		rows[m[1]], meanings[m[1]] = keyFacts{m[1], m[2], m[3]}, m[4]
 	}
 	last := ""
-	for _, want := range keysOf(reflect.TypeFor[Config](), "", rules{}) {
+	for _, want := range keysOf(reflect.TypeFor[Config](), "", decoding.Rules{}) {
 		row, ok := rows[want.key]
 		delete(rows, want.key)
 		if want.fallback != "" {

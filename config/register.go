@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"sluice/config/decoding"
 )
 
 // ConsulRegister configures the registration of sluice in Consul.
@@ -52,8 +54,8 @@ const leastDeregisterAfter = time.Minute
 func (r *ConsulRegister) check(d *decoder) {
 	const key = "consul.register"
 	if after := r.DeregisterCriticalAfter; after > 0 && after < leastDeregisterAfter {
-		d.refuse(key+".deregister_critical_after", formatDuration(after),
-			"want 0s, which is never, or at least "+formatDuration(leastDeregisterAfter))
+		d.Refuse(key+".deregister_critical_after", decoding.FormatDuration(after),
+			"want 0s, which is never, or at least "+decoding.FormatDuration(leastDeregisterAfter))
 	}
 	for _, only := range []struct {
 		key, value, types string
@@ -62,7 +64,7 @@ func (r *ConsulRegister) check(d *decoder) {
 		{"address", r.Check.Address, "tcp"},
 	} {
 		if only.value != "" && !strings.Contains(only.types, r.Check.Type) {
-			d.refuse(key+".check."+only.key, only.value,
+			d.Refuse(key+".check."+only.key, only.value,
 				"not allowed with type: "+r.Check.Type+": want type "+strings.ReplaceAll(only.types, " ", " or "))
 		}
 	}
@@ -71,10 +73,10 @@ func (r *ConsulRegister) check(d *decoder) {
 	}
 	first := make(map[string]string, len(r.Meta))
 	for i, entry := range r.Meta {
-		d.refuseDuplicate(first, entry.Value[0], fmt.Sprintf("%s.meta[%d]", key, i), entry.Text)
+		d.RefuseDuplicate(first, entry.Value[0], fmt.Sprintf("%s.meta[%d]", key, i), entry.Text)
 	}
 	if len(r.Meta) > maxConsulMeta {
-		d.refuse(key+".meta", "", fmt.Sprintf("%d entries: want at most %d", len(r.Meta), maxConsulMeta))
+		d.Refuse(key+".meta", "", fmt.Sprintf("%d entries: want at most %d", len(r.Meta), maxConsulMeta))
 	}
 }
 

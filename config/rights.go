@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/config/decoding"
 	"sluice/proxy/http1"
 )
 
@@ -43,24 +44,18 @@ func (s Setter) String() string {
 // right says who, besides the file, may set some keys of a section.
 type right struct {
 	section string
-	keys    string // with spaces between them; "*": all that the section has, now and later
-	setters Setter // 0: the file only
-	only    *only  // nil: all values that the key allows
-}
-
-// only is a rule for the values of a key that are not set by the file.
-type only struct {
-	want string
-	ok   func(string) bool
+	keys    string         // with spaces between them; "*": all that the section has, now and later
+	setters Setter         // 0: the file only
+	only    *decoding.Only // nil: all values that the key allows
 }
 
 var (
-	noSocket   = &only{`"HOST:PORT": only the file names unix sockets`, func(s string) bool { return !strings.HasPrefix(s, "unix:") }}
-	shortCheck = &only{"1ms to 10s: only the file sets a longer timeout of a check", func(s string) bool {
+	noSocket   = &decoding.Only{Want: `"HOST:PORT": only the file names unix sockets`, OK: func(s string) bool { return !strings.HasPrefix(s, "unix:") }}
+	shortCheck = &decoding.Only{Want: "1ms to 10s: only the file sets a longer timeout of a check", OK: func(s string) bool {
 		d, err := time.ParseDuration(s)
 		return err != nil || d <= 10*time.Second // an error has its own text
 	}}
-	noIdentity = &only{"another field: only the file sets fields that say who the client is", func(s string) bool { return !isIdentity(s) }}
+	noIdentity = &decoding.Only{Want: "another field: only the file sets fields that say who the client is", OK: func(s string) bool { return !isIdentity(s) }}
 )
 
 // rights has each key, and who may set it besides the file. A key without a row is the file's
@@ -161,17 +156,8 @@ func isIdentity(name string) bool {
 // askedFor are the claims that say what the client asked for, and not who it is.
 var askedFor = []string{"x-forwarded-prefix", "x-forwarded-scheme", "x-forwarded-uri", "x-scheme", "x-url-scheme", "x-rewrite-url", "front-end-https"}
 
-// rightsOf is a key with the keys below it. It does not change.
-type rightsOf struct {
-	setters Setter // of the key, or of at least one below it
-	only    *only
-	below   map[string]*rightsOf // of a section
-	names   []string             // of below, in the order of the reference
-	entry   *rightsOf            // of the entries of a mapping; nil: they have the rights of the key
-}
-
 // allRights returns the rights of the keys of [Config].
-var allRights = sync.OnceValue(func() *rightsOf {
+var allRights = sync.OnceValue(func() *decoding.Rights {
 	table := make(map[string]right)
 	for _, r := range rights {
 		for key := range strings.FieldsSeq(r.keys) {
@@ -181,56 +167,30 @@ var allRights = sync.OnceValue(func() *rightsOf {
 	return rightsBelow(reflect.TypeFor[Config](), "", table)
 })
 
-func rightsBelow(t reflect.Type, key string, table map[string]right) *rightsOf {
+func rightsBelow(t reflect.Type, key string, table map[string]right) *decoding.Rights {
 	switch {
 	case t.Kind() == reflect.Pointer:
 		return rightsBelow(t.Elem(), key, table)
-	case t.Kind() == reflect.Slice && kindIn(t.Elem()) == reflect.Struct:
+	case t.Kind() == reflect.Slice && decoding.Kind(t.Elem()) == reflect.Struct:
 		return rightsBelow(t.Elem(), key+"[]", table)
-	case t.Kind() == reflect.Map && kindIn(t.Elem()) == reflect.Struct:
+	case t.Kind() == reflect.Map && decoding.Kind(t.Elem()) == reflect.Struct:
 		entry := rightsBelow(t.Elem(), key+".NAME", table)
-		return &rightsOf{setters: entry.setters, entry: entry}
-	case kindIn(t) != reflect.Struct:
+		return &decoding.Rights{Setters: entry.Setters, Entry: entry}
+	case decoding.Kind(t) != reflect.Struct:
 		r := table[key]
-		return &rightsOf{setters: ByFile | r.setters, only: r.only}
+		return &decoding.Rights{Setters: decoding.Setters(ByFile | r.setters), Only: r.only}
 	}
-	section := &rightsOf{setters: ByFile, below: make(map[string]*rightsOf)}
-	for _, f := range keyFields(t) {
+	section := &decoding.Rights{Setters: decoding.Setters(ByFile), Below: make(map[string]*decoding.Rights)}
+	for _, f := range decoding.Fields(t) {
 		name := f.Tag.Get("key")
-		section.names = append(section.names, name)
+		section.Names = append(section.Names, name)
 		if f.Type == reflect.PointerTo(t) || f.Type == reflect.SliceOf(t) { // the same section again
-			section.below[name] = section
+			section.Below[name] = section
 			continue
 		}
 		at := rightsBelow(f.Type, strings.TrimPrefix(key+"."+name, "."), table)
-		section.below[name] = at
-		section.setters |= at.setters
+		section.Below[name] = at
+		section.Setters |= at.Setters
 	}
 	return section
-}
-
-// at returns the rights of the entry of a mapping, or of a key of a section.
-func (r *rightsOf) at(name string) *rightsOf {
-	switch {
-	case r == nil:
-		return nil
-	case r.below != nil:
-		return r.below[name]
-	case r.entry != nil:
-		return r.entry
-	}
-	return r
-}
-
-// settable returns the names of the keys of a section that a setter may set.
-func (r *rightsOf) settable(by Setter) (names []string) {
-	if r == nil {
-		return nil
-	}
-	for _, name := range r.names {
-		if r.below[name].setters&by != 0 {
-			names = append(names, name)
-		}
-	}
-	return names
 }

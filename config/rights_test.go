@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"sluice/config/decoding"
 	"sluice/tags"
 	"sluice/test/verify"
 )
@@ -26,7 +27,7 @@ func TestEveryKeyHasARow(t *testing.T) {
 		}
 		verify.That(t, r.keys != "*" || r.setters == 0, "%s.*: a new key would be for more than the file: want a row for each key", r.section)
 	}
-	for _, key := range keysOf(reflect.TypeFor[Config](), "", rules{}) {
+	for _, key := range keysOf(reflect.TypeFor[Config](), "", decoding.Rules{}) {
 		name := strings.TrimSuffix(key.key, ".NAME")
 		if _, ok := rows[name]; ok {
 			rows[name] = true
@@ -50,7 +51,7 @@ func TestEveryKeyHasARow(t *testing.T) {
 // TestTableOfRights: docs/rights.md has the table.
 func TestTableOfRights(t *testing.T) {
 	var want strings.Builder
-	yes := func(is bool, o *only) string {
+	yes := func(is bool, o *decoding.Only) string {
 		switch {
 		case !is:
 			return ""
@@ -76,38 +77,39 @@ func TestTableOfRights(t *testing.T) {
 }
 
 // outside returns the keys of v with a value of their own that a setter may not set.
-func outside(v reflect.Value, key string, rights *rightsOf, by Setter) (found []string) {
+func outside(v reflect.Value, key string, rights *decoding.Rights, by Setter) (found []string) {
 	switch {
 	case rights == nil || v.Kind() == reflect.Pointer && v.IsNil():
 	case v.Kind() == reflect.Pointer:
 		return outside(v.Elem(), key, rights, by)
-	case v.Kind() == reflect.Struct && rights.below != nil:
-		o := objectOf(v.Type())
-		for _, f := range o.fields {
-			value := v.FieldByIndex(f.index)
-			if value.IsZero() || reflect.DeepEqual(value.Interface(), o.absent.FieldByIndex(f.index).Interface()) {
+	case v.Kind() == reflect.Struct && rights.Below != nil:
+		absent := reflect.New(v.Type())
+		schema.SetDefaults(absent.Interface())
+		for _, f := range decoding.Fields(v.Type()) {
+			name, value := f.Tag.Get("key"), v.FieldByIndex(f.Index)
+			if value.IsZero() || reflect.DeepEqual(value.Interface(), absent.Elem().FieldByIndex(f.Index).Interface()) {
 				continue
 			}
-			at := rights.below[f.name]
-			if at.setters&by == 0 {
-				found = append(found, join(key, f.name))
+			at := rights.Below[name]
+			if at.Setters&decoding.Setters(by) == 0 {
+				found = append(found, decoding.Join(key, name))
 				continue
 			}
-			found = append(found, outside(value, join(key, f.name), at, by)...)
+			found = append(found, outside(value, decoding.Join(key, name), at, by)...)
 		}
 	case v.Kind() == reflect.Slice:
 		for i := range v.Len() {
-			if one := v.Index(i); kindIn(one.Type()) == reflect.String && rights.only != nil && !rights.only.ok(written(one).String()) {
-				found = append(found, item(key, i))
+			if one := v.Index(i); decoding.Kind(one.Type()) == reflect.String && rights.Only != nil && !rights.Only.OK(fmt.Sprint(one.Interface())) {
+				found = append(found, decoding.Item(key, i))
 			}
-			found = append(found, outside(v.Index(i), item(key, i), rights, by)...)
+			found = append(found, outside(v.Index(i), decoding.Item(key, i), rights, by)...)
 		}
 	case v.Kind() == reflect.Map:
 		for _, name := range v.MapKeys() {
-			if rights.only != nil && !rights.only.ok(name.String()) {
-				found = append(found, join(key, name.String()))
+			if rights.Only != nil && !rights.Only.OK(name.String()) {
+				found = append(found, decoding.Join(key, name.String()))
 			}
-			found = append(found, outside(v.MapIndex(name), join(key, name.String()), rights.at(name.String()), by)...)
+			found = append(found, outside(v.MapIndex(name), decoding.Join(key, name.String()), rights.At(name.String()), by)...)
 		}
 	}
 	return found
@@ -123,12 +125,12 @@ var samples = []string{
 // randomKeys returns keys of a struct with random values, most of them of the right kind.
 func randomKeys(r *rand.Rand, t reflect.Type, depth int) any {
 	sample := func() string { return samples[r.IntN(len(samples))] }
-	switch kindIn(t) {
+	switch decoding.Kind(t) {
 	case reflect.Pointer:
 		return randomKeys(r, t.Elem(), depth)
 	case reflect.Struct:
 		keys := make(tags.Keys)
-		fields := keyFields(t)
+		fields := decoding.Fields(t)
 		for range r.IntN(4) {
 			f := fields[r.IntN(len(fields))]
 			if depth > 0 {
@@ -140,12 +142,12 @@ func randomKeys(r *rand.Rand, t reflect.Type, depth int) any {
 		}
 		return keys
 	case reflect.Slice:
-		if kindIn(t.Elem()) == reflect.Struct {
+		if decoding.Kind(t.Elem()) == reflect.Struct {
 			return []tags.Keys{randomKeys(r, t.Elem(), depth).(tags.Keys)}
 		}
 		return []string{sample(), sample()}[:1+r.IntN(2)]
 	case reflect.Map:
-		if kindIn(t.Elem()) == reflect.Struct {
+		if decoding.Kind(t.Elem()) == reflect.Struct {
 			return tags.Keys{"x": randomKeys(r, t.Elem(), depth)}
 		}
 		return tags.Keys{sample(): sample()}
@@ -167,7 +169,7 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 			refused++
 		}
 	}
-	check := func(by Setter, written string, err error, v any, rights *rightsOf) {
+	check := func(by Setter, written string, err error, v any, rights *decoding.Rights) {
 		t.Helper()
 		found := outside(reflect.ValueOf(v), "", rights, by)
 		verify.Require(t, len(found) == 0, "%s sets %s\nby %s\nthe error is %v", by, strings.Join(found, ", "), written, err)
@@ -179,21 +181,21 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 		for _, by := range []Setter{ByTag, ByRegistration} {
 			decoded, err := DecodeRoute(route, by)
 			count(err)
-			check(by, route.String(), err, decoded, allRights().below["routes"])
+			check(by, route.String(), err, decoded, allRights().Below["routes"])
 		}
 		var set Service
-		_, err := decodeKeys(service, ByTag, allRights().below["services"].entry, &set)
+		_, err := decodeKeys(service, ByTag, allRights().Below["services"].Entry, &set)
 		count(err)
-		check(ByTag, service.String(), err, set, allRights().below["services"].entry)
+		check(ByTag, service.String(), err, set, allRights().Below["services"].Entry)
 		text := verify.Result(yaml.Marshal(map[string]any{"services": tags.Keys{"x": service}, "routes": []tags.Keys{route}})).Must(t)
 		f := decodeDocument(writtenDocument{Document{Name: "consul_kv:a.yaml", Text: string(text)}, ByDocument}, &c.Consul)
-		if len(f.errs) == 0 {
+		if len(f.Errs) == 0 {
 			count(nil)
 		} else {
-			count(f.errs)
+			count(f.Errs)
 		}
-		check(ByDocument, string(text), f.errs, f.parts.Routes, allRights().below["routes"])
-		check(ByDocument, string(text), f.errs, f.parts.Services, allRights().below["services"])
+		check(ByDocument, string(text), f.Errs, f.parts.Routes, allRights().Below["routes"])
+		check(ByDocument, string(text), f.Errs, f.parts.Services, allRights().Below["services"])
 	}
 	verify.That(t, refused >= 300 && accepted >= 300, "%d refused, %d accepted: want many of both", refused, accepted)
 }
@@ -202,37 +204,37 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 func TestEachKeyOfTheFileIsRefused(t *testing.T) {
 	for _, by := range []Setter{ByDocument, ByTag, ByRegistration} {
 		for section, typ := range map[string]reflect.Type{"routes": routeType, "services": reflect.TypeFor[Service]()} {
-			rights := allRights().below[section]
-			if rights.entry != nil {
-				rights = rights.entry
+			rights := allRights().Below[section]
+			if rights.Entry != nil {
+				rights = rights.Entry
 			}
-			var walk func(typ reflect.Type, rights *rightsOf, path []string)
-			walk = func(typ reflect.Type, rights *rightsOf, path []string) {
-				for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice && kindIn(typ.Elem()) == reflect.Struct {
+			var walk func(typ reflect.Type, rights *decoding.Rights, path []string)
+			walk = func(typ reflect.Type, rights *decoding.Rights, path []string) {
+				for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice && decoding.Kind(typ.Elem()) == reflect.Struct {
 					typ = typ.Elem()
 				}
-				if kindIn(typ) == reflect.Struct && rights.below != nil {
-					for _, f := range keyFields(typ) {
-						if at := rights.below[f.Tag.Get("key")]; at != rights {
+				if decoding.Kind(typ) == reflect.Struct && rights.Below != nil {
+					for _, f := range decoding.Fields(typ) {
+						if at := rights.Below[f.Tag.Get("key")]; at != rights {
 							walk(f.Type, at, append(slices.Clip(path), f.Tag.Get("key")))
 						}
 					}
 					return
 				}
-				if typ.Kind() == reflect.Map && kindIn(typ.Elem()) == reflect.Struct {
-					walk(typ.Elem(), rights.entry, append(slices.Clip(path), "x"))
+				if typ.Kind() == reflect.Map && decoding.Kind(typ.Elem()) == reflect.Struct {
+					walk(typ.Elem(), rights.Entry, append(slices.Clip(path), "x"))
 					return
 				}
 				keys := make(tags.Keys)
 				keys.Set("1", path...)
 				to := reflect.New(map[bool]reflect.Type{true: routeType, false: reflect.TypeFor[Service]()}[section == "routes"])
-				root := allRights().below[section]
-				if root.entry != nil {
-					root = root.entry
+				root := allRights().Below[section]
+				if root.Entry != nil {
+					root = root.Entry
 				}
 				_, err := decodeKeys(keys, by, root, to.Interface())
 				refused := err != nil && strings.Contains(err.Error(), by.String()+" cannot set this")
-				may := rights.setters&by != 0
+				may := rights.Setters&decoding.Setters(by) != 0
 				verify.That(t, refused != may, "%s, %s: %v, the table says %t", by, strings.Join(path, "."), err, may)
 			}
 			walk(typ, rights, nil)

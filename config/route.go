@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 
+	"sluice/config/decoding"
 	"sluice/route"
 )
 
@@ -30,7 +31,8 @@ type Route struct {
 
 	// Origin is the place of the route, for people: "sluice.yaml:12". Merge sets an
 	// empty one to the listeners of the fragment.
-	Origin string `key:"-"`
+	Origin    string             `key:"-" origin:"yes"`
+	Variables decoding.Variables `key:"-"`
 	// Parts divide the requests as Services does, for a route that tags of several services ask
 	// for, or of instances with other weights. The share of a part is for each usable peer, and
 	// each part may have actions of its own.
@@ -44,7 +46,6 @@ type Route struct {
 	// checked is set if the route is from a document and valid by itself. The route does not
 	// change after that.
 	checked *route.Checked `key:"-"`
-	hidden  []hiddenValue  `key:"-"`
 }
 
 var routeType = reflect.TypeFor[Route]()
@@ -76,10 +77,6 @@ const (
 	maxConditionsDepth = 8
 	maxConditions      = 256 // of a route
 )
-
-var splitType = reflect.TypeFor[Split]()
-
-var conditionsType = reflect.TypeFor[Conditions]()
 
 // Target returns r for a route table, without its service.
 func (r Route) Target() route.Route {

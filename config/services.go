@@ -6,6 +6,8 @@ import (
 	"maps"
 	"math"
 	"slices"
+
+	"sluice/config/decoding"
 )
 
 // Part is what some of the requests of a route get: the service, its group or split, the mirror
@@ -55,31 +57,31 @@ func (r *Route) checkServices(d *decoder, key string) {
 	}
 	for _, other := range []struct{ key, value string }{{"service", r.Service}, {"group", r.Group}} {
 		if other.value != "" {
-			d.refuse(join(key, other.key), other.value, "not with services: want one of them")
+			d.Refuse(decoding.Join(key, other.key), other.value, "not with services: want one of them")
 		}
 	}
 	if len(r.Split) > 0 {
-		d.refuse(join(key, "split"), "", "not with services, each of which may have a split of its own: want one of them")
+		d.Refuse(decoding.Join(key, "split"), "", "not with services, each of which may have a split of its own: want one of them")
 	}
 	if m := r.Mirror; m != nil && m.Service == "" && m.Group != "" {
-		d.refuse(join(key, "mirror.group"), m.Group, "only with mirror.service: the route has several services")
+		d.Refuse(decoding.Join(key, "mirror.group"), m.Group, "only with mirror.service: the route has several services")
 	}
-	key = join(key, "services")
+	key = decoding.Join(key, "services")
 	sum := 0.
 	for _, name := range slices.Sorted(maps.Keys(r.Services)) {
-		at, text := join(key, name), r.Services[name].Text
+		at, text := decoding.Join(key, name), r.Services[name].Text
 		switch name {
 		case splitKey:
 			r.Services.needText(d, at, name)
 		case splitFallback:
-			d.refuse(at, text, "not here: a service without usable peers gives its share to the others")
+			d.Refuse(at, text, "not here: a service without usable peers gives its share to the others")
 		default:
 			r.Services.needText(d, at, name)
 			sum += r.Services[name].Value.Share
 		}
 	}
-	if math.Abs(sum-1) > 1e-9 && !d.failed(key) {
-		d.refuse(key, "", fmt.Sprintf("the shares add up to %s, want 100%%", Percent(sum)))
+	if math.Abs(sum-1) > 1e-9 && !d.Failed(key) {
+		d.Refuse(key, "", fmt.Sprintf("the shares add up to %s, want 100%%", Percent(sum)))
 	}
 }
 
@@ -87,10 +89,10 @@ func (r *Route) checkServices(d *decoder, key string) {
 func (c *Config) needService(d *decoder, key, name string) {
 	_, ok := c.Services[name]
 	switch {
-	case ok || d.failed(join("services", name)):
-	case c.Catalog != nil && formats["name"].ok(name): // the catalog may have it
+	case ok || d.Failed(decoding.Join("services", name)):
+	case c.Catalog != nil && formats["name"].OK(name): // the catalog may have it
 	default:
-		d.refuse(key, name, d.serviceNames().want(name))
+		d.Refuse(key, name, d.serviceNames().want(name))
 	}
 }
 
@@ -111,13 +113,13 @@ func (r *Route) mirrorTo() string { return cmp.Or(r.Mirror.Service, r.Service) }
 func (r *Route) checkMirror(d *decoder, key string, c *Config) {
 	m := r.Mirror
 	switch {
-	case d.failed(key):
+	case d.Failed(key):
 		return
 	case !r.hasService():
-		d.refuse(key, "", "only with a service: the route redirects every request")
+		d.Refuse(key, "", "only with a service: the route redirects every request")
 		return
 	case m.Service == "" && m.Group == "":
-		d.refuse(key, "", `want the service or the group that gets the copies, such as "mirror: { service: star-next, share: 5% }"`)
+		d.Refuse(key, "", `want the service or the group that gets the copies, such as "mirror: { service: star-next, share: 5% }"`)
 		return
 	}
 	name := r.mirrorTo()

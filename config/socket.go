@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sluice/config/decoding"
 	"sluice/discovery"
 )
 
@@ -130,11 +131,11 @@ func (s *Socket) check(d *decoder, key string, of Address) {
 			continue
 		}
 		if of.Value.Network != discovery.NetworkUnix {
-			d.refuse(join(key, field.key), field.value, "only with the address of a unix socket, such as unix:/run/sluice/admin.sock")
+			d.Refuse(decoding.Join(key, field.key), field.value, "only with the address of a unix socket, such as unix:/run/sluice/admin.sock")
 		} else if field.lookUp == nil {
 			continue
 		} else if _, err := idOf(field.value, field.lookUp); err != nil {
-			d.refuse(join(key, field.key), field.value, "this machine has no such "+field.key+": "+err.Error())
+			d.Refuse(decoding.Join(key, field.key), field.value, "this machine has no such "+field.key+": "+err.Error())
 		}
 	}
 }

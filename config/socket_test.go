@@ -36,8 +36,8 @@ func TestPermissions(t *testing.T) {
 	}{
 		{Socket{}, 0o600, -1, -1},
 		{Socket{Group: "7"}, 0o660, -1, 7},
-		{Socket{Mode: FileMode{"0666", 0o666}, User: "root"}, 0o666, 0, -1},
-		{Socket{Mode: FileMode{"600", 0o600}, User: "5", Group: "7"}, 0o600, 5, 7},
+		{Socket{Mode: FileMode{Text: "0666", Value: 0o666}, User: "root"}, 0o666, 0, -1},
+		{Socket{Mode: FileMode{Text: "600", Value: 0o600}, User: "5", Group: "7"}, 0o600, 5, 7},
 	} {
 		mode, uid, gid, err := c.socket.Permissions()
 		verify.That(t, mode == c.mode && uid == c.uid && gid == c.gid && err == nil, "%+v: got %o %d %d %v", c.socket, mode, uid, gid, err)

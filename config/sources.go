@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/config/decoding"
 	"sluice/discovery"
 	"sluice/discovery/leader"
 )
@@ -36,19 +37,19 @@ func (s *Service) checkSource(d *decoder, key, name string, consul *Consul) {
 	})
 	switch {
 	case len(set) > 1:
-		d.fail(d.place(join(key, set[len(set)-1])), key, "", "has several sources, "+strings.Join(set, " and ")+": want one")
-	case len(set) == 0 && !d.failed(key):
-		d.refuse(key, "", `no source: want "consul: { service: NAME }", "etcd: { endpoints: [URL, …], prefix: /NAME/ }", `+
+		d.Fail(d.Place(decoding.Join(key, set[len(set)-1])), key, "", "has several sources, "+strings.Join(set, " and ")+": want one")
+	case len(set) == 0 && !d.Failed(key):
+		d.Refuse(key, "", `no source: want "consul: { service: NAME }", "etcd: { endpoints: [URL, …], prefix: /NAME/ }", `+
 			`"dns: { name: NAME, server: HOST:PORT }", "consul_kv: { key: KEY }", "file: PATH" or "peers: [HOST:PORT, …]"`)
 	}
 	if s.Consul != nil {
-		s.Consul.check(d, join(key, "consul"), name, consul)
+		s.Consul.check(d, decoding.Join(key, "consul"), name, consul)
 	}
 	if s.Etcd != nil {
-		s.Etcd.check(d, join(key, "etcd"))
+		s.Etcd.check(d, decoding.Join(key, "etcd"))
 	}
 	if s.DNS != nil {
-		s.DNS.check(d, join(key, "dns"))
+		s.DNS.check(d, decoding.Join(key, "dns"))
 	}
 	if s.ConsulKV != nil && s.ConsulKV.Probation == nil {
 		s.ConsulKV.Probation = &consul.Probation
@@ -58,17 +59,17 @@ func (s *Service) checkSource(d *decoder, key, name string, consul *Consul) {
 // check checks which keys may be set together, and sets Servers.
 func (s *DNSService) check(d *decoder, key string) {
 	switch {
-	case d.failed(join(key, "type")) || d.failed(join(key, "port")):
+	case d.Failed(decoding.Join(key, "type")) || d.Failed(decoding.Join(key, "port")):
 	case s.Type == "srv" && s.Port != 0:
-		d.refuse(join(key, "port"), "", "not with type srv, whose records have ports")
+		d.Refuse(decoding.Join(key, "port"), "", "not with type srv, whose records have ports")
 	case s.Type != "srv" && s.Port == 0:
-		d.refuse(key, "", "port is missing: type "+s.Type+" has no ports")
+		d.Refuse(key, "", "port is missing: type "+s.Type+" has no ports")
 	}
 	switch {
-	case d.failed(join(key, "server")) || d.failed(join(key, "servers")):
+	case d.Failed(decoding.Join(key, "server")) || d.Failed(decoding.Join(key, "servers")):
 		return
 	case (s.Server == "") == (len(s.Servers) == 0):
-		d.refuse(key, "", `want either server, such as "127.0.0.1:8600", or servers`)
+		d.Refuse(key, "", `want either server, such as "127.0.0.1:8600", or servers`)
 		return
 	case s.Server != "":
 		s.Servers, s.Server = []string{s.Server}, ""
@@ -76,7 +77,7 @@ func (s *DNSService) check(d *decoder, key string) {
 	first := make(map[string]string, len(s.Servers))
 	for i, server := range s.Servers {
 		s.Servers[i] = withPort(server)
-		d.refuseDuplicate(first, s.Servers[i], join(key, "servers"), server)
+		d.RefuseDuplicate(first, s.Servers[i], decoding.Join(key, "servers"), server)
 	}
 }
 
@@ -116,11 +117,11 @@ func (l *Leader) CutsDemoted() bool { return l != nil && l.OnDemotion == "cut" }
 
 // check checks which keys are set together.
 func (l *Leader) check(d *decoder, key string) {
-	if l == nil || d.failed(key) {
+	if l == nil || d.Failed(key) {
 		return
 	}
 	if set := setKeys([]given{{"tag", l.Tag != ""}, {"passing", l.Passing}, {"key", l.Key != ""}}); len(set) != 1 {
-		d.refuse(key, "", "want one of tag, passing: true and key, which says how Consul names the leader")
+		d.Refuse(key, "", "want one of tag, passing: true and key, which says how Consul names the leader")
 	}
 }
 

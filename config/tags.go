@@ -1,15 +1,14 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
+	"sluice/config/decoding"
 	"sluice/route"
 	"sluice/tags"
 )
@@ -35,19 +34,19 @@ func isServiceHost(s string) bool {
 // allowed, on one line.
 func DecodeRoute(keys tags.Keys, by Setter) (Route, error) {
 	var r Route
-	d, err := decodeKeys(keys, by, allRights().below["routes"], &r)
+	d, err := decodeKeys(keys, by, allRights().Below["routes"], &r)
 	if err != nil {
 		return r, err
 	}
 	r.build(d, r.Match, "")
-	return r, d.errs.short()
+	return r, d.Errs.Short()
 }
 
 // MayRestrict reports whether keys of a route restrict who may use it, or have an unknown one whose nearest known key does.
 func MayRestrict(keys tags.Keys) bool {
-	known := slices.Concat(objectOf(routeType).names(), slices.Sorted(maps.Keys(tags.ShortKeys)))
+	known := slices.Concat(schema.Keys(routeType), slices.Sorted(maps.Keys(tags.ShortKeys)))
 	return keys.Restricts() || slices.ContainsFunc(slices.Collect(maps.Keys(keys)), func(key string) bool {
-		return !slices.Contains(known, key) && tags.Keys{suggest(key, known): true}.Restricts()
+		return !slices.Contains(known, key) && tags.Keys{decoding.Suggest(key, known): true}.Restricts()
 	})
 }
 
@@ -55,21 +54,16 @@ func MayRestrict(keys tags.Keys) bool {
 // own. Its error is as in DecodeRoute.
 func DecodeService(s Service, keys tags.Keys, c *Config) (Service, error) {
 	var set Service
-	d, err := decodeKeys(keys, ByTag, allRights().below["services"].entry, &set)
+	d, err := decodeKeys(keys, ByTag, allRights().Below["services"].Entry, &set)
 	if err != nil {
 		return s, err
 	}
-	from, to := reflect.ValueOf(set), reflect.ValueOf(&s).Elem()
-	for _, f := range objectOf(to.Type()).fields {
-		if _, given := keys[f.name]; given {
-			to.FieldByIndex(f.index).Set(from.FieldByIndex(f.index))
-		}
-	}
+	schema.Overlay(&s, &set, func(key string) bool { _, given := keys[key]; return given })
 	if _, given := keys["health"]; given && s.Health.Active != nil {
 		s.Health.Active.ByTag = true
 	}
 	s.check(d, "", &c.Consul)
-	return s, d.errs.short()
+	return s, d.Errs.Short()
 }
 
 // CheckTagUpstream checks the setting upstream that tags ask for, for a service that is found in the
@@ -80,29 +74,14 @@ func (c *Config) CheckTagUpstream(upstream tags.Keys) error {
 }
 
 // decodeKeys decodes keys with these rights into the struct that to points to.
-func decodeKeys(keys tags.Keys, by Setter, rights *rightsOf, to any) (*decoder, error) {
-	d := newDecoder("")
-	d.restrict(by, rights)
+func decodeKeys(keys tags.Keys, by Setter, rights *decoding.Rights, to any) (*decoder, error) {
+	d := newRestricted("", by, rights)
 	var n yaml.Node
 	if err := n.Encode(keys); err != nil {
 		return nil, fmt.Errorf("cannot be used: %w", err)
 	}
-	d.decode(&n, reflect.ValueOf(to).Elem())
-	return d, d.errs.short()
-}
-
-// short returns the errors on one line, without their places.
-func (es Errors) short() error {
-	texts := make([]string, len(es))
-	for i, e := range es {
-		unplaced := *e
-		unplaced.Origin = ""
-		texts[i] = unplaced.Error()
-	}
-	if len(texts) == 0 {
-		return nil
-	}
-	return errors.New(strings.Join(texts, "; "))
+	d.Decode(&n, to)
+	return d, d.Errs.Short()
 }
 
 // TagListeners returns the names of the listeners with a protocol that routes of tags may have,

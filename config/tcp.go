@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"sluice/config/decoding"
 	"sluice/tags"
 )
 
@@ -42,34 +43,34 @@ func (l *Listener) checkProtocol(d *decoder, key string, c *Config) {
 	switch l.Protocol {
 	case ProtocolHTTP:
 		if len(l.SNI) > 0 {
-			d.refuse(key+".sni", "", "only with protocol: tcp; with http, routes choose by host")
+			d.Refuse(key+".sni", "", "only with protocol: tcp; with http, routes choose by host")
 		}
 		if l.Service != "" {
-			d.refuse(key+".service", l.Service, "only with protocol: tcp; with http, routes lead to services")
+			d.Refuse(key+".service", l.Service, "only with protocol: tcp; with http, routes lead to services")
 		}
 	case ProtocolTCP:
 		if l.TLS != nil && l.TLS.HSTS != nil {
-			d.refuse(key+".tls.hsts", "", "not with protocol: tcp, which has no responses")
+			d.Refuse(key+".tls.hsts", "", "not with protocol: tcp, which has no responses")
 		}
-		if d.hasKey(key + ".http2") {
-			d.refuse(key+".http2", "", "not with protocol: tcp, which forwards every protocol as it is")
+		if d.HasKey(key + ".http2") {
+			d.Refuse(key+".http2", "", "not with protocol: tcp, which forwards every protocol as it is")
 		}
 		if l.RedirectHTTPS != nil {
-			d.refuse(key+".redirect_https", "", "not with protocol: tcp, which has no requests")
+			d.Refuse(key+".redirect_https", "", "not with protocol: tcp, which has no requests")
 		}
-		if l.Service == "" && len(l.SNI) == 0 && !d.failed(key+".service") && !c.Catalog.Reads(DialectTraefik) {
-			d.refuse(key+".service", "", "required with protocol: tcp, unless there is sni, or catalog.tags has traefik: the name of a service")
+		if l.Service == "" && len(l.SNI) == 0 && !d.Failed(key+".service") && !c.Catalog.Reads(DialectTraefik) {
+			d.Refuse(key+".service", "", "required with protocol: tcp, unless there is sni, or catalog.tags has traefik: the name of a service")
 		}
 		c.needStreamService(d, l.Service, key+".service")
 		first := make(map[string]string, len(l.SNI))
 		for i, entry := range l.SNI {
 			at := fmt.Sprintf("%s.sni[%d]", key, i)
 			if entry.Passthrough && l.TLS == nil {
-				d.refuse(at+".passthrough", "true", "only with tls of the listener: without it, all TLS is forwarded as it is")
+				d.Refuse(at+".passthrough", "true", "only with tls of the listener: without it, all TLS is forwarded as it is")
 			}
-			if !d.failed(at) {
+			if !d.Failed(at) {
 				if checked := (&Route{Host: entry.Host, Path: "/"}).match(d, at); checked != nil {
-					d.refuseDuplicate(first, checked.Key, at, entry.Host+"/")
+					d.RefuseDuplicate(first, checked.Key, at, entry.Host+"/")
 				}
 			}
 			c.needStreamService(d, entry.Service, at+".service")
@@ -79,8 +80,8 @@ func (l *Listener) checkProtocol(d *decoder, key string, c *Config) {
 
 // needStreamService checks that the service of a listener for TCP exists.
 func (c *Config) needStreamService(d *decoder, service, key string) {
-	if _, ok := c.Services[service]; !ok && service != "" && !d.failed(join("services", service)) {
-		d.refuse(key, service, d.serviceNames().want(service))
+	if _, ok := c.Services[service]; !ok && service != "" && !d.Failed(decoding.Join("services", service)) {
+		d.Refuse(key, service, d.serviceNames().want(service))
 	}
 }
 
@@ -155,12 +156,12 @@ func (s *Service) NoStreams() string {
 func (w *whole) streams() {
 	c := w.config
 	if len(c.Routes) > 0 && c.onlyTCP() {
-		w.file.refuse("routes", "", "without effect: no listener has protocol: http")
+		w.file.Refuse("routes", "", "without effect: no listener has protocol: http")
 	}
 	routed, streamed := RoutedServices(c.Routes), StreamedServices(c.Listeners)
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
-		if key := join("services", name) + ".proxy_protocol"; c.Services[name].ProxyProtocol != "" && (routed[name] || !streamed[name]) {
-			w.ownerOf(name).refuse(key, c.Services[name].ProxyProtocol, "only for a service of a listener with protocol: tcp that no route leads to: requests of different clients share connections")
+		if key := decoding.Join("services", name) + ".proxy_protocol"; c.Services[name].ProxyProtocol != "" && (routed[name] || !streamed[name]) {
+			w.ownerOf(name).Refuse(key, c.Services[name].ProxyProtocol, "only for a service of a listener with protocol: tcp that no route leads to: requests of different clients share connections")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(streamed)) {
@@ -184,19 +185,19 @@ const defaultStreamPolicy = "least_conn"
 // about one that needs HTTP.
 func (s *Service) checkStreams(d *decoder, name string) {
 	if s.Upstream.UsesHTTP2() {
-		d.refuse(join("services", name)+".upstream.protocol", s.Upstream.Protocol, "not for a service of a listener with protocol: tcp, which forwards bytes as they are")
+		d.Refuse(decoding.Join("services", name)+".upstream.protocol", s.Upstream.Protocol, "not for a service of a listener with protocol: tcp, which forwards bytes as they are")
 	}
-	key := join("services", name) + ".balance"
-	if !d.hasKey(key + ".policy") {
+	key := decoding.Join("services", name) + ".balance"
+	if !d.HasKey(key + ".policy") {
 		s.Balance.Policy = defaultStreamPolicy
 	}
 	switch s.Balance.Policy {
 	case policySticky:
-		d.refuse(key+".policy", policySticky,
+		d.Refuse(key+".policy", policySticky,
 			"not for a service of a listener with protocol: tcp, which has no cookies: want ewma, hash, least_conn, random or round_robin")
 	case policyHash:
 		if !slices.Contains(s.Balance.Hash.Keys, byClientAddress) {
-			d.refuse(key+".hash.keys", "",
+			d.Refuse(key+".hash.keys", "",
 				"without client_address, the only key of a connection of a listener with protocol: tcp")
 		}
 	}
@@ -209,9 +210,9 @@ func checkStreamOnly(d *decoder, name string) {
 		"timeouts.response_header", "keepalive", "retry.per_try_timeout", "retry.body",
 		"health.passive.consecutive_5xx",
 	} {
-		key = join("services", name) + "." + key
-		if d.hasKey(key) {
-			d.refuse(key, "", fmt.Sprintf("without effect: only listeners with protocol: tcp use service %q, and this is about requests", name))
+		key = decoding.Join("services", name) + "." + key
+		if d.HasKey(key) {
+			d.Refuse(key, "", fmt.Sprintf("without effect: only listeners with protocol: tcp use service %q, and this is about requests", name))
 		}
 	}
 }

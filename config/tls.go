@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/certificates"
+	"sluice/config/decoding"
 	"sluice/config/regular"
 )
 
@@ -71,11 +72,11 @@ func (t *ListenerTLS) Policy() certificates.Policy {
 func (t *ListenerTLS) checkPolicy(d *decoder, key string, http2 bool) {
 	p := t.Policy()
 	if t.Profile != "" && (t.MinVersion.Text != "" || len(t.Ciphers)+len(t.Curves) > 0) {
-		d.refuse(join(key, "profile"), t.Profile, "not together with min_version, ciphers or curves: a profile is all three")
+		d.Refuse(decoding.Join(key, "profile"), t.Profile, "not together with min_version, ciphers or curves: a profile is all three")
 		return
 	}
 	if len(t.Ciphers) > 0 && p.MinVersion >= tls.VersionTLS13 {
-		d.refuse(join(key, "ciphers"), t.Ciphers[0].Text, "only for TLS 1.2, which min_version does not allow: TLS 1.3 has no other ones than safe ones")
+		d.Refuse(decoding.Join(key, "ciphers"), t.Ciphers[0].Text, "only for TLS 1.2, which min_version does not allow: TLS 1.3 has no other ones than safe ones")
 		return
 	}
 	if why := p.SuitsHTTP2(); why != "" && http2 {
@@ -83,58 +84,58 @@ func (t *ListenerTLS) checkPolicy(d *decoder, key string, http2 bool) {
 		if len(t.Ciphers) == 0 {
 			at = "curves"
 		}
-		d.refuse(join(key, at), "", why+" (RFC 9113, section 9.2.2): add it, or set http2: false or min_version: 1.3")
+		d.Refuse(decoding.Join(key, at), "", why+" (RFC 9113, section 9.2.2): add it, or set http2: false or min_version: 1.3")
 	}
 }
 
 // check checks that the certificates can be loaded. http2: clients may use HTTP/2. local: the listener is a unix socket.
 func (t *ListenerTLS) check(d *decoder, key string, http2, local bool) {
 	t.checkPolicy(d, key, http2)
-	checkCA(d, join(key, "client_ca"), t.ClientCA)
+	checkCA(d, decoding.Join(key, "client_ca"), t.ClientCA)
 	switch {
 	case t.ClientCA == "" && t.ClientAuth == "optional":
-		d.refuse(join(key, "client_auth"), t.ClientAuth, "only with client_ca")
+		d.Refuse(decoding.Join(key, "client_auth"), t.ClientAuth, "only with client_ca")
 	case t.ClientCRL == "":
 	case t.ClientCA == "":
-		d.refuse(join(key, "client_crl"), t.ClientCRL, "only with client_ca, which signs the list")
-	case !d.failed(join(key, "client_ca")):
-		d.needReadable(join(key, "client_crl"), t.ClientCRL, certificates.Files{CA: t.ClientCA, CRL: t.ClientCRL})
+		d.Refuse(decoding.Join(key, "client_crl"), t.ClientCRL, "only with client_ca, which signs the list")
+	case !d.Failed(decoding.Join(key, "client_ca")):
+		d.needReadable(decoding.Join(key, "client_crl"), t.ClientCRL, certificates.Files{CA: t.ClientCA, CRL: t.ClientCRL})
 	}
 	if t.TicketKeys != "" {
-		d.needReadable(join(key, "ticket_keys"), t.TicketKeys, certificates.Files{TicketKeys: t.TicketKeys})
+		d.needReadable(decoding.Join(key, "ticket_keys"), t.TicketKeys, certificates.Files{TicketKeys: t.TicketKeys})
 		if t.ClientCA != "" {
-			d.refuse(join(key, "ticket_keys"), t.TicketKeys, "not together with client_ca: such a listener resumes no session, so that each client is verified")
+			d.Refuse(decoding.Join(key, "ticket_keys"), t.TicketKeys, "not together with client_ca: such a listener resumes no session, so that each client is verified")
 		}
 	}
 	if t.ACME != nil {
-		t.ACME.check(d, join(key, "acme"), local)
+		t.ACME.check(d, decoding.Join(key, "acme"), local)
 	}
-	key = join(key, "certificates")
-	if len(t.Certificates) == 0 && t.ACME == nil && !d.failed(key) {
-		d.refuse(key, "", "empty: want at least one, such as { cert: site.pem, key: site.key }")
+	key = decoding.Join(key, "certificates")
+	if len(t.Certificates) == 0 && t.ACME == nil && !d.Failed(key) {
+		d.Refuse(key, "", "empty: want at least one, such as { cert: site.pem, key: site.key }")
 	}
 	for i, c := range t.Certificates {
 		pair := fmt.Sprintf("%s[%d]", key, i)
-		if d.failed(pair) {
+		if d.Failed(pair) {
 			continue
 		}
 		if c.ConsulKV != "" {
 			if c.Cert != "" || c.Key != "" {
-				d.refuse(join(pair, "consul_kv"), c.ConsulKV, "not together with cert and key: write two entries")
+				d.Refuse(decoding.Join(pair, "consul_kv"), c.ConsulKV, "not together with cert and key: write two entries")
 			}
 			continue
 		}
 		for _, file := range []struct{ key, path string }{{"cert", c.Cert}, {"key", c.Key}} {
 			if file.path == "" {
-				d.refuse(join(pair, file.key), "", "required: "+formats["file"].want+", or give consul_kv instead of cert and key")
+				d.Refuse(decoding.Join(pair, file.key), "", "required: "+formats["file"].Want+", or give consul_kv instead of cert and key")
 			}
 		}
 		checkCertificate(d, pair, c.Cert, c.Key)
-		if len(t.Ciphers) == 0 || d.failed(pair) {
+		if len(t.Ciphers) == 0 || d.Failed(pair) {
 			continue
 		}
 		if read, err := certificates.Read(certificates.Files{Cert: c.Cert, Key: c.Key}); err == nil && !t.Policy().SuitsKey(read.Certificate) {
-			d.refuse(join(pair, "cert"), c.Cert, "none of the ciphers suits its key, so that no client with TLS 1.2 could connect: add one, or set min_version: 1.3")
+			d.Refuse(decoding.Join(pair, "cert"), c.Cert, "none of the ciphers suits its key, so that no client with TLS 1.2 could connect: add one, or set min_version: 1.3")
 		}
 	}
 }
@@ -149,7 +150,7 @@ func checkCA(d *decoder, key, file string) {
 // needPair checks that the section at a key has both a certificate and its key, or neither.
 func needPair(d *decoder, at, cert, key string) {
 	if (cert == "") != (key == "") {
-		d.refuse(at, "", "give both cert and key, or neither")
+		d.Refuse(at, "", "give both cert and key, or neither")
 	}
 }
 
@@ -161,13 +162,13 @@ func checkCertificate(d *decoder, at, cert, key string) {
 			continue
 		}
 		if _, err := regular.ReadUpTo(file.path, maxFileBytes); err != nil {
-			d.refuse(join(at, file.key), file.path, "cannot be read: "+err.Error())
+			d.Refuse(decoding.Join(at, file.key), file.path, "cannot be read: "+err.Error())
 		}
 	}
-	if d.failed(at) {
+	if d.Failed(at) {
 		return
 	}
 	if _, err := certificates.Read(certificates.Files{Cert: cert, Key: key}); err != nil {
-		d.refuse(join(at, "cert"), cert, "not a certificate for the key in "+key+": "+err.Error())
+		d.Refuse(decoding.Join(at, "cert"), cert, "not a certificate for the key in "+key+": "+err.Error())
 	}
 }

@@ -26,7 +26,7 @@ func TestTypedKeysHaveTheirFormat(t *testing.T) {
 		"statuses": "2xx", "regexp": "^a", "escaped": `a\n`, "meta": "a=b", "catalog_meta": "a=b", "consul_meta": "a=b",
 		"traefik_rule": "Host(`a`)", "hash_key": "path", "rate_key": "route",
 	} {
-		verify.That(t, formats[format].parse != nil && formats[format].ok(text), "%s refuses %s", format, text)
+		verify.That(t, formats[format].Parse != nil && formats[format].OK(text), "%s refuses %s", format, text)
 	}
 	c := mustParse(t, `
 tracing: { headers: ["A: b"] }

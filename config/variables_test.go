@@ -3,7 +3,6 @@ package config
 import (
 	"encoding/json"
 	"fmt"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -20,31 +19,6 @@ func buildIn(text string, env func(string) string, sources ...Source) (*Config, 
 		return nil, err
 	}
 	return built.Config, nil
-}
-
-func TestVariables(t *testing.T) {
-	env := environ("A", "one", "PORT_2", "8000", "host", "h", "lower", "low", "DOLLAR", "${A}$")
-	for in, want := range map[string]string{
-		"plain $A $":                  "plain $A $",
-		"${A}":                        "one",
-		"x${A}-${lower}${PORT_2}y":    "xone-low8000y",
-		"${A:-two}":                   "one",
-		"${NONE:-two}":                "two",
-		"${NONE:-}":                   "",
-		"${NONE:-a:-b$c}":             "a:-b$c",
-		"$${A}":                       "${A}",
-		"$$${A}":                      "$${A}",
-		"$${A} ${A}":                  "${A} one",
-		"${host}${path}$${user}${1}":  "${host}${path}$${user}${1}", // of a request
-		"${}${-A}${":                  "${}${-A}${",
-		"${DOLLAR}":                   "${A}$", // its value is no text with variables
-		"a${A}b${host}c${PORT_2}d$${": "aoneb${host}c8000d$${",
-	} {
-		d := newDecoder("")
-		d.getenv = env
-		got, _, err := d.resolve(in)
-		verify.That(t, err == nil && got == want, "%s: %q, %v, want %q", in, got, err, want)
-	}
 }
 
 func TestVariablesInTheFile(t *testing.T) {
@@ -110,7 +84,7 @@ routes:
 	merged, _ := Merge(c, Fragment{Origin: "tags", Routes: []Route{{Path: "/z", Match: "prefix", Service: "a"}}})
 	merged.Routes = merged.Routes[1:] // as if its service were missing
 	for _, c := range []*Config{c, merged} {
-		asYAML := verify.Result(yaml.Marshal(encode(reflect.ValueOf(*c), true))).Must(t)
+		asYAML := verify.Result(yaml.Marshal(schema.Encode(*c, true))).Must(t)
 		asJSON := verify.Result(json.Marshal(c)).Must(t)
 		for _, shown := range []string{string(asYAML), string(asJSON)} {
 			verify.That(t, !strings.Contains(shown, "s3cret") && strings.Count(shown, "${TOKEN}") == 3 && strings.Contains(shown, "127.0.0.1:${PORT}"), "shown: %s", shown)

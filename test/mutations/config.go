@@ -24,16 +24,16 @@ var configFaults = []mutation{
 	},
 	{
 		name: "document-has-variables",
-		file: "config/decode.go",
-		old:  "return &decoder{file: file, origins: make(map[*yaml.Node]string)}",
-		new:  "return &decoder{file: file, origins: make(map[*yaml.Node]string), getenv: func(name string) string { return name }}",
+		file: "config/decoding/decoder.go",
+		old:  "return &Decoder{schema: s, file: file, origins: make(map[*yaml.Node]string)}",
+		new:  "return &Decoder{schema: s, file: file, origins: make(map[*yaml.Node]string), Getenv: func(name string) string { return name }}",
 		test: "./config TestDocumentsHaveNoVariables",
 	},
 	{
 		name: "variable-is-shown",
-		file: "config/variables.go",
-		old:  "\tif fromVariables {\n\t\td.hidden",
-		new:  "\tif fromVariables && text == \"\" {\n\t\td.hidden",
+		file: "config/decoding/variables.go",
+		old:  "\tif fromVariables {\n\t\td.variables",
+		new:  "\tif fromVariables && text == \"\" {\n\t\td.variables",
 		test: "./config TestVariablesAreNotShown",
 	},
 	{

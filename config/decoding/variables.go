@@ -1,4 +1,4 @@
-package config
+package decoding
 
 import (
 	"fmt"
@@ -6,29 +6,31 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"sluice/proxy/accesslog"
-	"sluice/route"
 )
 
-// A hiddenValue contains variables of the environment. Its text in the file is shown in its
-// place, since a variable may contain a secret.
-type hiddenValue struct {
-	path []string // of names and indices, below the Config or the Route
+// Variables are the values of a struct that contain variables of the environment. Their texts in
+// the file are shown in their places, since a variable may contain a secret. The decoder sets a
+// field of this type to the values of its struct, without those of structs below that have such a
+// field too.
+type Variables []variable
+
+type variable struct {
+	path []string // of names and indices, below the struct
 	text string   // with secrets masked
 }
 
-// hiddenKey is a key whose value contains variables.
-type hiddenKey struct {
+// withVariables is a key whose value contains variables.
+type withVariables struct {
 	key  *keyPath
-	text string // as in hiddenValue
+	text string // as in variable
+	kept bool   // a struct has it in its Variables
 }
 
 // resolve returns text with the variables of the environment replaced: ${NAME}, or
-// ${NAME:-DEFAULT} for one that may be unset or empty. $${ stands for ${. The variables of a
-// request, which a route.Template or an accesslog.Format has, are left as they are. replaced reports whether
-// there were others.
-func (d *decoder) resolve(text string) (resolved string, replaced bool, err error) {
+// ${NAME:-DEFAULT} for one that may be unset or empty. $${ stands for ${. Other variables, of which
+// Schema.IsVariable knows, are left as they are. replaced reports whether there were some of the
+// environment.
+func (d *Decoder) resolve(text string) (resolved string, replaced bool, err error) {
 	var b strings.Builder
 	for {
 		start := strings.Index(text, "${")
@@ -38,7 +40,7 @@ func (d *decoder) resolve(text string) (resolved string, replaced bool, err erro
 		}
 		before, after := text[:start], text[start+len("${"):]
 		name := environmentName(after)
-		if name == "" || route.IsVariable(name) || accesslog.IsVariable(name) {
+		if name == "" || d.schema.IsVariable(name) {
 			b.WriteString(before + "${")
 			text = after
 			continue
@@ -53,10 +55,10 @@ func (d *decoder) resolve(text string) (resolved string, replaced bool, err erro
 		if !closed || inner != name && !hasFallback || strings.Contains(fallback, "${") {
 			return "", false, fmt.Errorf(`want ${%s} or ${%s:-DEFAULT}, or $${ for the text "${"`, name, name)
 		}
-		if d.getenv == nil {
+		if d.Getenv == nil {
 			return "", false, fmt.Errorf(`only the configuration file can contain variables of the environment such as ${%s}; $${ stands for the text "${"`, name)
 		}
-		value := d.getenv(name)
+		value := d.Getenv(name)
 		if value == "" && !hasFallback {
 			return "", false, fmt.Errorf("the environment has no variable %s, or it is empty: set it, or write ${%s:-DEFAULT}", name, name)
 		}
@@ -79,24 +81,24 @@ func environmentName(s string) string {
 
 // text returns the text of the scalar n, of a type whose secrets mask masks, or false after an
 // error.
-func (d *decoder) text(n *yaml.Node, key *keyPath, mask func(string) string) (text string, fromVariables, ok bool) {
+func (d *Decoder) text(n *yaml.Node, key *keyPath, mask func(string) string) (text string, fromVariables, ok bool) {
 	if _, foreign := d.origins[n]; foreign || !strings.Contains(n.Value, "${") {
 		return n.Value, false, true
 	}
 	text, fromVariables, err := d.resolve(n.Value)
 	if err != nil {
-		d.fail(d.placeOf(n), key.String(), mask(n.Value), err.Error())
+		d.Fail(d.PlaceOf(n), key.String(), mask(n.Value), err.Error())
 		return "", false, false
 	}
 	if fromVariables {
-		d.hidden = append(d.hidden, hiddenKey{key, mask(n.Value)})
+		d.variables = append(d.variables, withVariables{key: key, text: mask(n.Value)})
 	}
 	return text, fromVariables, true
 }
 
 // textOf returns what is shown of the value of a key.
-func (d *decoder) textOf(key, value string) string {
-	for _, g := range d.hidden {
+func (d *Decoder) textOf(key, value string) string {
+	for _, g := range d.variables {
 		if g.key.String() == key {
 			return g.text
 		}
@@ -116,20 +118,22 @@ func (k *keyPath) below(above *keyPath) []string {
 	return append(k.above.below(above), name)
 }
 
-// hiddenBelow returns the values below a key, from the index first on.
-func (d *decoder) hiddenBelow(key *keyPath, first int) []hiddenValue {
-	var all []hiddenValue
-	for _, g := range d.hidden[first:] {
-		all = append(all, hiddenValue{g.key.below(key), g.text})
+// variablesBelow returns the values below a key, from the index first on, that no struct has yet.
+func (d *Decoder) variablesBelow(key *keyPath, first int) (all Variables) {
+	for i := range d.variables[first:] {
+		if g := &d.variables[first+i]; !g.kept {
+			g.kept = true
+			all = append(all, variable{g.key.below(key), g.text})
+		}
 	}
 	return all
 }
 
 // hide replaces the values that contain variables in an encoded tree.
-func hide(n *yaml.Node, values []hiddenValue) {
+func hide(n *yaml.Node, values Variables) {
 	for _, g := range values {
 		if at := descend(n, g.path); at != nil {
-			*at = *textNode(g.text)
+			*at = *TextNode(g.text)
 		}
 	}
 }
@@ -149,7 +153,7 @@ func descend(n *yaml.Node, path []string) *yaml.Node {
 		}
 		return descend(n.Content[i], path[1:])
 	}
-	if i := index(n, path[0]); i >= 0 {
+	if i := Index(n, path[0]); i >= 0 {
 		return descend(n.Content[i+1], path[1:])
 	}
 	return nil
