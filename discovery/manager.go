@@ -332,16 +332,20 @@ func (m *Manager) nextDue(timer *time.Timer) (*watch, Set) {
 	if !takesAway(w.applied, set) || takesAway(set, w.applied) {
 		w.batched = now
 	}
-	w.applied = set
+	w.applied, w.handed = set, w.reported
 	w.status.Changes++
 	w.status.LastChange = now
 	return w, Set{Service: w.status.Service, Source: w.origin, Instances: set}
 }
 
+// closeSettled closes settled if Sink has got a set that the source has reported.
 func (m *Manager) closeSettled(w *watch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	w.closeSettledLocked()
+	if w.settled != nil && w.handed {
+		close(w.settled)
+		w.settled = nil
+	}
 }
 
 // scheduleLocked schedules the call of Sink with w's latest set.

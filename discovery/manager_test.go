@@ -75,6 +75,21 @@ func TestReplacedSourceKeepsTheSet(t *testing.T) {
 	})
 }
 
+// A source may say the same again while Sink has the first set. Sink gets it once, and who awaits the
+// source waits until Sink has returned.
+func TestSameFirstSetWhileSinkRuns(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		b.slow = time.Second
+		w := b.start("star")
+		w.set(instances("a"))
+		b.expect(500*ms, call{0, "star", "a"})
+		w.set(instances("a"))
+		b.AwaitSources(t.Context(), []string{"star"}, time.Minute)
+		verify.Equal(t, time.Since(b.begin), time.Second, "time when Sink has the set")
+		b.expect(time.Minute)
+	})
+}
+
 // A set that waits when its source is replaced is of that source.
 func TestSetsAreFromTheirSource(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {

@@ -84,6 +84,7 @@ type watch struct {
 	cancel   context.CancelFunc
 
 	reported bool // the source has reported a set
+	handed   bool // Sink gets, or has, a set that the source has reported
 
 	known   bool       // latest is a set, which may be empty
 	origin  string     // the name of the source of latest
@@ -152,7 +153,6 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 		w.reported = w.reported || r.Restored.IsZero()
 		w.arriveLocked(set, now)
 		w.setLatestLocked(set)
-		w.closeSettledLocked()
 	}
 	if r.Memory != nil && w.origin == w.status.Source {
 		w.memory = r.Memory
@@ -165,16 +165,8 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 	}
 }
 
-// firstLocked reports whether latest is of the source, and Sink has no set of the source yet.
-func (w *watch) firstLocked() bool { return w.settled != nil && w.reported }
-
-// closeSettledLocked closes settled if Sink has got a set that the source has reported.
-func (w *watch) closeSettledLocked() {
-	if w.firstLocked() && !w.manager.queue.has(w) {
-		close(w.settled)
-		w.settled = nil
-	}
-}
+// firstLocked reports whether latest is of the source, and Sink gets no set of the source yet.
+func (w *watch) firstLocked() bool { return w.settled != nil && w.reported && !w.handed }
 
 // log logs the changes by r. told: the query before r failed, as r does. A refusal after other
 // failures is news: it does not end by itself. before and after are the status before and after r.
