@@ -48,8 +48,9 @@ type Actions struct {
 	built *route.Actions `key:"-"` // see Built
 }
 
-// Built returns what the actions do, nil for nothing. A limiter, users, keys of an issuer, a client of an authentication server and
-// what files have, which outlive a configuration, are missing. The caller must not change it.
+// Built returns what the actions do, nil for nothing. A limiter, users, keys of an issuer, a client
+// of an authentication server and what files have, which outlive a configuration, are missing. The
+// caller must not change it.
 func (a *Actions) Built() *route.Actions { return a.built }
 
 // criticalities are the values of [Actions].Criticality.
@@ -87,7 +88,8 @@ type ForwardAuth struct {
 	ByDocument bool `key:"-"`
 }
 
-// JWT requires a token of a user, with a signature by a key of its issuer. Either JWKSFile or JWKSURL is set.
+// JWT requires a token of a user, with a signature by a key of its issuer. Either JWKSFile or
+// JWKSURL is set.
 type JWT struct {
 	JWKSFile   string              `key:"jwks_file" format:"file"`
 	JWKSURL    Location            `key:"jwks_url" format:"http_url"`
@@ -292,7 +294,8 @@ func (l *RateLimit) build(d *decoder, key string, tokens *JWT) *route.RateLimit 
 	return built
 }
 
-// build returns the fields that peers get from the answer. authorized are the edits by what is checked before.
+// build returns the fields that peers get from the answer. authorized are the edits by what is
+// checked before.
 func (f *ForwardAuth) build(d *decoder, key string, authorized route.HeaderEdits) (copied route.HeaderEdits) {
 	copied, err := route.NewHeaderEdits(nil, nil, f.ResponseHeaders)
 	if wrong, ok := errors.AsType[*route.OptionError](err); ok {

@@ -116,7 +116,8 @@ func (c *Client) build(d *decoder) {
 	}
 }
 
-// BuiltErrorPages returns the pages of ErrorPages, without their bodies. The caller must not change them.
+// BuiltErrorPages returns the pages of ErrorPages, without their bodies. The caller must not change
+// them.
 func (c *Client) BuiltErrorPages() route.ErrorPages { return c.errorPages }
 
 // buildCORS completes the options, and builds them.

@@ -10,31 +10,34 @@ import (
 	"sluice/route"
 )
 
-// Chain is what the discovery chain of a service does with requests before a peer is picked: a router. A request
-// takes the first branch whose conditions it fulfils, and the way to the service's own peers if it fulfils none. The
-// conditions are about the request as the route that leads to the service has edited it: its path and its fields.
+// Chain is what the discovery chain of a service does with requests before a peer is picked: a
+// router. A request takes the first branch whose conditions it fulfils, and the way to the
+// service's own peers if it fulfils none. The conditions are about the request as the route that
+// leads to the service has edited it: its path and its fields.
 //
-// A chain belongs to the routes that name the service, but not to the ones with a group or a split of their own, nor
-// to listeners for TCP.
+// A chain belongs to the routes that name the service, but not to the ones with a group or a split
+// of their own, nor to listeners for TCP.
 type Chain struct {
 	Branches []Branch
 }
 
 // Branch is a way of some requests.
 type Branch struct {
-	// Route has what requests must be, with Path, Match, Methods and When; where they go, with Service, or with Parts,
-	// whose shares add up to 1; and of the actions RequestHeaders, ResponseHeaders, Timeouts and Retry. A part has
-	// header edits at most. The timeouts and retries that the route to the service sets itself win; its header edits
-	// are the first of a request and the last of a response.
+	// Route has what requests must be, with Path, Match, Methods and When; where they go, with
+	// Service, or with Parts, whose shares add up to 1; and of the actions RequestHeaders,
+	// ResponseHeaders, Timeouts and Retry. A part has header edits at most. The timeouts and
+	// retries that the route to the service sets itself win; its header edits are the first of a
+	// request and the last of a response.
 	Route Route
-	// IgnoreCase: ASCII letters of Path may be in the other case. Not for a regular expression, which can say it.
+	// IgnoreCase: ASCII letters of Path may be in the other case. Not for a regular expression,
+	// which can say it.
 	IgnoreCase bool
 	// PrefixRewrite takes the place of Path, as route.PathOptions.Replacement does. Empty: none.
 	PrefixRewrite string
 	// Key is what identifies a client to Parts. The zero value is a cookie.
 	Key route.SplitKey
-	// Splitter names what Parts are from: a client is on the same side of it by all branches with this name, of all
-	// services. Empty: the name of the service whose chain it is.
+	// Splitter names what Parts are from: a client is on the same side of it by all branches with
+	// this name, of all services. Empty: the name of the service whose chain it is.
 	Splitter string
 	// Origin says where the branch comes from, for people: "service-router web, route 2".
 	Origin string
@@ -85,7 +88,8 @@ func (b *Branch) Services() (names []string) {
 	return names
 }
 
-// RoutedServices returns the names of the services that the routes of c need, also by discovery chains.
+// RoutedServices returns the names of the services that the routes of c need, also by discovery
+// chains.
 func (c *Config) RoutedServices() map[string]bool {
 	names := RoutedServices(c.Routes)
 	for _, name := range slices.Collect(maps.Keys(names)) {

@@ -2,10 +2,10 @@ package config
 
 import "slices"
 
-// ChooseDocuments finds out which documents can be used. It calls try with the wanted documents, all
-// together. If that fails it tries each source whose documents differ from base beside the ones
-// of the others, and keeps what succeeds, whatever their order is. It returns the error of each other source. The
-// file is the first in want and in base.
+// ChooseDocuments finds out which documents can be used. It calls try with the wanted documents,
+// all together. If that fails it tries each source whose documents differ from base beside the ones
+// of the others, and keeps what succeeds, whatever their order is. It returns the error of each
+// other source. The file is the first in want and in base.
 func ChooseDocuments(want, base []Source, try func([]Source) error) (refused map[string]error) {
 	err := try(want)
 	if err == nil {
@@ -56,7 +56,8 @@ func Wanted(latest, used []Source) []Source {
 	return want
 }
 
-// staysPinned reports whether s, which is in use, has a pin that does not end with what the source says.
+// staysPinned reports whether s, which is in use, has a pin that does not end with what the source
+// says.
 func (s Source) staysPinned(says Source) bool {
 	if s.Pin == nil {
 		return false
@@ -99,10 +100,10 @@ func replace(sources []Source, s Source) []Source {
 	return append(list, s)
 }
 
-// RollBack returns the sources with the documents of the revision with a number, then. A
-// source that says something else now is pinned to them: see Pin. latest is what the sources
-// say now, and used those in use, which have what the others said last. A source in use that was not known
-// then stays as it is now.
+// RollBack returns the sources with the documents of the revision with a number, then. A source
+// that says something else now is pinned to them: see Pin. latest is what the sources say now, and
+// used those in use, which have what the others said last. A source in use that was not known then
+// stays as it is now.
 func RollBack(number uint64, then, latest, used []Source) []Source {
 	list := make([]Source, len(then))
 	for i, s := range then {
@@ -194,7 +195,8 @@ func (in Input) Start(latest, used []Source) (built *Built, chosen []Source, ref
 	return built, chosen, refused, nil
 }
 
-// Moved returns the sources of a revision, of the file first, as if that had always been where it is now.
+// Moved returns the sources of a revision, of the file first, as if that had always been where it
+// is now.
 func (in Input) Moved(sources []Source) []Source {
 	if len(sources) == 0 || sources[0].Name == in.Source() {
 		return sources

@@ -181,7 +181,8 @@ type Consul struct {
 	Orders string `key:"orders" format:"kv_prefix"`
 	// Register configures the registration of sluice. nil: sluice is not registered.
 	Register *ConsulRegister `key:"register"`
-	// Connect configures how sluice takes part in Consul's service mesh, for services with ConsulService.Connect.
+	// Connect configures how sluice takes part in Consul's service mesh, for services with
+	// ConsulService.Connect.
 	Connect ConsulConnect `key:"connect"`
 }
 

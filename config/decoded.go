@@ -11,8 +11,8 @@ import (
 )
 
 // Decoded keeps the documents of the last two configurations that were built, so that a build
-// decodes only the ones that differ, and the ones with errors, as a file that they name may be there
-// now. The zero value is empty. It may be used concurrently.
+// decodes only the ones that differ, and the ones with errors, as a file that they name may be
+// there now. The zero value is empty. It may be used concurrently.
 type Decoded struct {
 	mu sync.Mutex // guards the fields below
 

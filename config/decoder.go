@@ -37,8 +37,8 @@ type decoder struct {
 // newDecoder returns a decoder for the tree of file.
 func newDecoder(file string) *decoder { return &decoder{Decoder: schema.Decoder(file)} }
 
-// newRestricted returns a decoder that sets only what a setter may set. The tree is one of keys with
-// these rights.
+// newRestricted returns a decoder that sets only what a setter may set. The tree is one of keys
+// with these rights.
 func newRestricted(file string, by Setter, rights *decoding.Rights) *decoder {
 	d := newDecoder(file)
 	if d.by = by; by != ByFile {

@@ -94,8 +94,8 @@ func (f *fragment) in(level int) *fragment {
 	return &copied
 }
 
-// shortForm begins the keys in a tree whose values are no documents, but the addresses of the peers of a service, whose
-// name follows.
+// shortForm begins the keys in a tree whose values are no documents, but the addresses of the peers
+// of a service, whose name follows.
 const shortForm = "services/"
 
 // expand returns the document that a short form stands for.
@@ -268,7 +268,8 @@ func (w *whole) ownerOf(service string) *decoder {
 	return w.file
 }
 
-// errors returns the errors of the file, then those of each document, each in the order of its lines.
+// errors returns the errors of the file, then those of each document, each in the order of its
+// lines.
 func (w *whole) errors() Errors {
 	all := w.file.Errs.Sorted()
 	for _, f := range w.fragments {

@@ -18,7 +18,8 @@ type Dynamic struct {
 	AllowEmpty bool `key:"allow_empty" default:"false"`
 }
 
-// Empties reports whether nothing of what disappears from the source stays in use: see discovery.Stay.
+// Empties reports whether nothing of what disappears from the source stays in use: see
+// discovery.Stay.
 func (y Dynamic) Empties() bool {
 	return y.AllowEmpty || y.ConsulKV != nil && y.ConsulKV.AllowEmpty || y.Etcd != nil && y.Etcd.AllowEmpty
 }

@@ -46,7 +46,8 @@ func isEtcdURL(s string) bool {
 }
 
 // DynamicEtcd names the keys in etcd that begin with a prefix. They are either instances of one
-// service or documents, never both: who may write an instance must not get the rights of a document.
+// service or documents, never both: who may write an instance must not get the rights of a
+// document.
 type DynamicEtcd struct {
 	EtcdCluster
 	Prefix string `key:"prefix" format:"etcd_prefix"` // each key below is an instance

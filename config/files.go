@@ -34,7 +34,8 @@ func ReadFiles(pattern string) (Source, error) {
 	return s, nil
 }
 
-// openFiles checks that the files of users, of keys and for TLS to others can be used. Only the configuration file names them.
+// openFiles checks that the files of users, of keys and for TLS to others can be used. Only the
+// configuration file names them.
 func (c *Config) openFiles(d *decoder) {
 	ofConsul := c.Consul.TLS.Files()
 	ofConsul.CADirectory = c.Consul.TLS.CAPath
@@ -75,7 +76,8 @@ func (e *EtcdCluster) openFiles(d *decoder, key string) {
 	}
 }
 
-// openTLS checks that the files of the section at a key can be used. That they may be together is checked before.
+// openTLS checks that the files of the section at a key can be used. That they may be together is
+// checked before.
 func openTLS(d *decoder, at string, f certificates.Files) {
 	if f.Cert != "" && f.Key != "" {
 		checkCertificate(d, at, f.Cert, f.Key)

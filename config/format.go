@@ -57,8 +57,8 @@ var isPath = regexp.MustCompile(`^/[!-~]*$`).MatchString
 
 var isName = upTo(128, `^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// upTo returns whether a text has at most that many bytes and matches pattern. A pattern that counts, such as "{0,127}", is
-// compiled to as many copies.
+// upTo returns whether a text has at most that many bytes and matches pattern. A pattern that
+// counts, such as "{0,127}", is compiled to as many copies.
 func upTo(most int, pattern string) func(string) bool {
 	re := regexp.MustCompile(pattern)
 	return func(s string) bool { return len(s) <= most && re.MatchString(s) }

@@ -75,8 +75,8 @@ var checkKeys = []struct {
 	{"expect.regexp", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Regexp.Text != "" }},
 }
 
-// maxForeignWithin is the largest expect.within of a document of a registry: thousands of checks may wait for
-// the rest of answers that they keep.
+// maxForeignWithin is the largest expect.within of a document of a registry: thousands of checks
+// may wait for the rest of answers that they keep.
 const maxForeignWithin = 64 << 10
 
 // checkHealth checks rules of a service's health that involve several keys.

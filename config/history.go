@@ -26,8 +26,8 @@ type Revision struct {
 	Config *Config `json:"-"`
 	// Pending lists the keys whose new values take effect at the next start.
 	Pending []string `json:"pending,omitempty"`
-	// OnlyShares says that the documents have not changed since the revision before: a judge or an operator has
-	// changed a share.
+	// OnlyShares says that the documents have not changed since the revision before: a judge or an
+	// operator has changed a share.
 	OnlyShares bool `json:"given,omitempty"`
 }
 
@@ -45,8 +45,8 @@ type Reloads struct {
 	Last    *Refusal // of the latest load; nil if it succeeded
 }
 
-// keepRevisions is the number of revisions in a History, and keepOnlyShares the number with OnlyShares
-// among them: shares may change often, and must not drive out the documents.
+// keepRevisions is the number of revisions in a History, and keepOnlyShares the number with
+// OnlyShares among them: shares may change often, and must not drive out the documents.
 const (
 	keepRevisions  = 50
 	keepOnlyShares = 10
@@ -108,8 +108,8 @@ func (h *History) Applied(r Revision) Revision {
 	return r
 }
 
-// RecordShares adds a revision with the documents of the latest: the shares have changed. It must not be
-// the first.
+// RecordShares adds a revision with the documents of the latest: the shares have changed. It must
+// not be the first.
 func (h *History) RecordShares(reason string, diff []Change) Revision {
 	var r Revision
 	h.change(func() bool {
@@ -153,9 +153,10 @@ func (h *History) changed(f func() (save bool)) (*historyFile, []Revision) {
 	return h.file, slices.Clone(h.revisions)
 }
 
-// SetOwned says whether this process, and no other one, writes the file. What it has applied before is in
-// the file when SetOwned returns: after the revisions of the process that wrote it until then, and with
-// other numbers than these. If it does not own the file, it writes nothing after SetOwned has returned.
+// SetOwned says whether this process, and no other one, writes the file. What it has applied before
+// is in the file when SetOwned returns: after the revisions of the process that wrote it until
+// then, and with other numbers than these. If it does not own the file, it writes nothing after
+// SetOwned has returned.
 func (h *History) SetOwned(owned bool) {
 	h.change(func() bool {
 		h.owned = owned
@@ -204,7 +205,8 @@ func (h *History) Unchanged(sources []Source) {
 	})
 }
 
-// RecordStanding records the latest refusal of a source that still offers what was refused; nil: there is none.
+// RecordStanding records the latest refusal of a source that still offers what was refused; nil:
+// there is none.
 func (h *History) RecordStanding(latest *Refusal) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

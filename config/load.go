@@ -22,7 +22,8 @@ type Input struct {
 	Admin   string // --admin
 	Consul  string // --consul
 
-	// OpenFiles says that Build also reads the files of users, of keys and for TLS to others, which a start opens later.
+	// OpenFiles says that Build also reads the files of users, of keys and for TLS to others, which
+	// a start opens later.
 	OpenFiles bool
 
 	// Decoded keeps documents between calls of Build, which is then faster. nil: none.

@@ -12,9 +12,11 @@ import (
 
 // ConsulConnect configures how sluice takes part in Consul's service mesh.
 type ConsulConnect struct {
-	// Service is the name of sluice in the mesh: its certificate has it, and intentions are about it. Empty: see MeshName.
+	// Service is the name of sluice in the mesh: its certificate has it, and intentions are about
+	// it. Empty: see MeshName.
 	Service string `key:"service" format:"consul_service"`
-	// MeshGateway is the name of the service of which the mesh gateways are instances, in each data centre.
+	// MeshGateway is the name of the service of which the mesh gateways are instances, in each data
+	// centre.
 	MeshGateway string `key:"mesh_gateway" default:"mesh-gateway" format:"consul_service"`
 	// Peers are the peered clusters whose services are reached, by the name of the peering here.
 	Peers map[string]ConnectPeer `key:"peers" format:"name"`

@@ -23,8 +23,8 @@ type ConsulRegister struct {
 	// removes the service. 0: Consul does not remove it.
 	DeregisterCriticalAfter time.Duration `key:"deregister_critical_after" default:"1h" min:"0s" max:"8760h"`
 
-	// ReplicaTokenFile contains the secret by which replicas prove to each other who they are. It is
-	// never sent. Empty: there is none, and they do not ask each other.
+	// ReplicaTokenFile contains the secret by which replicas prove to each other who they are. It
+	// is never sent. Empty: there is none, and they do not ask each other.
 	ReplicaTokenFile string `key:"replica_token_file" format:"file"`
 	// ReplicaTLS is for the admin API of the other replicas. With it, replicas without TLS are
 	// not asked.

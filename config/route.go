@@ -39,8 +39,8 @@ type Route struct {
 	Parts []Part `key:"-"`
 	// Dialect is the dialect of the tags that ask for the route; empty: an operator wrote it.
 	Dialect string `key:"-"`
-	// Protocol is one of tags.ProtocolTLS, tags.ProtocolEndedTLS and tags.ProtocolTCP for a route of connections;
-	// empty: of requests.
+	// Protocol is one of tags.ProtocolTLS, tags.ProtocolEndedTLS and tags.ProtocolTCP for a route
+	// of connections; empty: of requests.
 	Protocol string `key:"-"`
 
 	// checked is set if the route is from a document and valid by itself. The route does not

@@ -38,8 +38,8 @@ type Lost struct {
 	Until    time.Time `json:"until"`
 }
 
-// Pin says that a rollback has put the documents of an earlier revision in place of the documents of
-// the source. It ends when the source says something else than it did then.
+// Pin says that a rollback has put the documents of an earlier revision in place of the documents
+// of the source. It ends when the source says something else than it did then.
 type Pin struct {
 	Number uint64 `json:"number"` // of the revision that has the documents
 	// Against is the hash of what the source has; "": it is not known yet.

@@ -104,15 +104,17 @@ func isConsulKey(s string) bool {
 	return len(s) <= 512 && !strings.HasPrefix(s, "/") && !strings.HasSuffix(s, "/")
 }
 
-// Leader says which instance of a service gets everything: the one that Consul names. One of Tag, Passing and Key is
-// set.
+// Leader says which instance of a service gets everything: the one that Consul names. One of Tag,
+// Passing and Key is set.
 type Leader struct {
 	leader.Options
-	// OnDemotion is what happens to the connections and requests of an instance that no longer leads.
+	// OnDemotion is what happens to the connections and requests of an instance that no longer
+	// leads.
 	OnDemotion string `key:"on_demotion" default:"cut" oneof:"cut|drain"`
 }
 
-// CutsDemoted reports whether connections to an instance end at once when it no longer leads. l may be nil.
+// CutsDemoted reports whether connections to an instance end at once when it no longer leads. l may
+// be nil.
 func (l *Leader) CutsDemoted() bool { return l != nil && l.OnDemotion == "cut" }
 
 // check checks which keys are set together.

@@ -38,9 +38,10 @@ type historyFile struct {
 }
 
 // Keep makes the history permanent: its revisions begin with the revisions in the file path, and
-// Applied adds to them, while this process owns the file: see SetOwned. log is called with what is wrong with the file, and
-// with nil when revisions are written again; it must not change the history. A directory in place of the file means history.jsonl
-// in it. It must be called before the first revision is applied.
+// Applied adds to them, while this process owns the file: see SetOwned. log is called with what is
+// wrong with the file, and with nil when revisions are written again; it must not change the
+// history. A directory in place of the file means history.jsonl in it. It must be called before the
+// first revision is applied.
 //
 // A file that cannot be read is kept beside the one that replaces it. A last line
 // that is cut off is no error: the process that wrote it has crashed.
@@ -68,10 +69,10 @@ func (f *historyFile) read() (revisions []Revision, highest uint64) {
 	return revisions, highest
 }
 
-// decodeHistory returns the revisions of a file, and the highest number in it, which it also returns with an error, as
-// far as the file shows it. A revision replaces
-// the ones before it that do not have a lower number: it is a later text of the same one, or an earlier
-// version of sluice has used its number twice.
+// decodeHistory returns the revisions of a file, and the highest number in it, which it also
+// returns with an error, as far as the file shows it. A revision replaces the ones before it that
+// do not have a lower number: it is a later text of the same one, or an earlier version of sluice
+// has used its number twice.
 func decodeHistory(file string, data []byte) (revisions []Revision, highest uint64, err error) {
 	number := 0
 	for line := range bytes.Lines(data) {
@@ -180,8 +181,8 @@ func appendTo(path string, line []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// MarshalJSON returns the revisions for another process, as many as a file would have: those of large documents would take
-// longer than that process waits. They may contain secrets.
+// MarshalJSON returns the revisions for another process, as many as a file would have: those of
+// large documents would take longer than that process waits. They may contain secrets.
 func (h *History) MarshalJSON() ([]byte, error) {
 	revisions := h.Revisions()
 	slices.Reverse(revisions)

@@ -42,7 +42,8 @@ func DecodeRoute(keys tags.Keys, by Setter) (Route, error) {
 	return r, d.Errs.Short()
 }
 
-// MayRestrict reports whether keys of a route restrict who may use it, or have an unknown one whose nearest known key does.
+// MayRestrict reports whether keys of a route restrict who may use it, or have an unknown one whose
+// nearest known key does.
 func MayRestrict(keys tags.Keys) bool {
 	known := slices.Concat(schema.Keys(routeType), slices.Sorted(maps.Keys(tags.ShortKeys)))
 	return keys.Restricts() || slices.ContainsFunc(slices.Collect(maps.Keys(keys)), func(key string) bool {
@@ -66,8 +67,8 @@ func DecodeService(s Service, keys tags.Keys, c *Config) (Service, error) {
 	return s, d.Errs.Short()
 }
 
-// CheckTagUpstream checks the setting upstream that tags ask for, for a service that is found in the
-// catalog. c.Catalog must not be nil.
+// CheckTagUpstream checks the setting upstream that tags ask for, for a service that is found in
+// the catalog. c.Catalog must not be nil.
 func (c *Config) CheckTagUpstream(upstream tags.Keys) error {
 	_, err := DecodeService(c.foundService(""), tags.Keys{"upstream": upstream}, c)
 	return err

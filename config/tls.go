@@ -20,14 +20,16 @@ type ListenerTLS struct {
 	// with. Empty: clients are not asked for one.
 	ClientCA   string `key:"client_ca" format:"file"`
 	ClientAuth string `key:"client_auth" default:"required" oneof:"required|optional"`
-	// ClientCRL is the file of the lists of clients' certificates that ClientCA has revoked. Empty: none is.
+	// ClientCRL is the file of the lists of clients' certificates that ClientCA has revoked. Empty:
+	// none is.
 	ClientCRL string `key:"client_crl" format:"file"`
 	// Profile is a policy of Mozilla's; empty: the following keys, which are absent with it.
 	Profile    string     `key:"profile" oneof:"modern|intermediate"`
 	MinVersion TLSVersion `key:"min_version" oneof:"1.2|1.3" format:"tls_version"` // empty: 1.2
 	Ciphers    []TLSSuite `key:"ciphers" format:"tls_suite"`                       // of TLS 1.2; empty: all safe ones
 	Curves     []TLSCurve `key:"curves" format:"tls_curve"`                        // empty: all that Go has
-	// TicketKeys is the file of the keys of session tickets that replicas share. Empty: sluice makes keys.
+	// TicketKeys is the file of the keys of session tickets that replicas share. Empty: sluice
+	// makes keys.
 	TicketKeys string `key:"ticket_keys" format:"file"`
 	ACME       *ACME  `key:"acme"` // nil: certificates from files only
 	HSTS       *HSTS  `key:"hsts"` // nil: the field of the peers is forwarded
@@ -88,7 +90,8 @@ func (t *ListenerTLS) checkPolicy(d *decoder, key string, http2 bool) {
 	}
 }
 
-// check checks that the certificates can be loaded. http2: clients may use HTTP/2. local: the listener is a unix socket.
+// check checks that the certificates can be loaded. http2: clients may use HTTP/2. local: the
+// listener is a unix socket.
 func (t *ListenerTLS) check(d *decoder, key string, http2, local bool) {
 	t.checkPolicy(d, key, http2)
 	checkCA(d, decoding.Join(key, "client_ca"), t.ClientCA)

@@ -29,14 +29,15 @@ type Watcher struct {
 	// Hash is the hash of what was read last: see [Source.Revision]. Run compares the
 	// file with it.
 	Hash string
-	// Seen, if not nil, returns the hash of what was read last, or why it could not be read, and how often it was read: by others
-	// than Changed too. After another reading, Run compares the file with that in place of Hash.
+	// Seen, if not nil, returns the hash of what was read last, or why it could not be read, and
+	// how often it was read: by others than Changed too. After another reading, Run compares the
+	// file with that in place of Hash.
 	Seen func() (hash string, readings uint64)
 	// Changed is called after each change, in the goroutine of Run. It is also called
 	// when the file becomes unreadable.
 	Changed func()
-	// Problem is called if notifications are not available, once until they are or another error says why not. Changes
-	// are then detected within 10 seconds. May be nil.
+	// Problem is called if notifications are not available, once until they are or another error
+	// says why not. Changes are then detected within 10 seconds. May be nil.
 	Problem func(error)
 
 	// Tests set these.

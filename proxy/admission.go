@@ -30,15 +30,16 @@ func (a *admission) configure(limits Limits, trusted []netip.Prefix) {
 }
 
 // admit reports whether a connection from address, which is zero for a unix socket, is accepted. If
-// so, the caller must call leave when the connection ends. proxy: it is not the address of a client.
+// so, the caller must call leave when the connection ends. proxy: it is not the address of a
+// client.
 func (a *admission) admit(address netip.Addr, proxy bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.admitLocked(address, proxy)
 }
 
-// move reports whether the connection of a proxy that was admitted is accepted as one of its client. If not, it is the proxy's
-// as before.
+// move reports whether the connection of a proxy that was admitted is accepted as one of its
+// client. If not, it is the proxy's as before.
 func (a *admission) move(proxy, client netip.Addr) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -78,16 +79,16 @@ func (a *admission) leaveLocked(address netip.Addr) {
 	}
 }
 
-// contains reports whether address, which is not IPv4-mapped, is in one of the
-// networks, which are [route.Unmapped]. The zero prefix has the zero address: the clients of unix sockets.
+// contains reports whether address, which is not IPv4-mapped, is in one of the networks, which are
+// [route.Unmapped]. The zero prefix has the zero address: the clients of unix sockets.
 func contains(prefixes []netip.Prefix, address netip.Addr) bool {
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool {
 		return p.Contains(address) || !p.IsValid() && !address.IsValid()
 	})
 }
 
-// HalfOfDescriptors returns a limit for client connections: half of the file
-// descriptors of the process, less a reserve, as large as the pipes need it. Connections to peers use the others.
+// HalfOfDescriptors returns a limit for client connections: half of the file descriptors of the
+// process, less a reserve, as large as the pipes need it. Connections to peers use the others.
 func HalfOfDescriptors() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<21 {

@@ -229,8 +229,8 @@ func (x *answer) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 	return outcome
 }
 
-// passesCut reports whether the client gets the head of an answer whose body the peer has broken off
-// with err, at its start: the app has answered, and no other peer may be asked instead.
+// passesCut reports whether the client gets the head of an answer whose body the peer has broken
+// off with err, at its start: the app has answered, and no other peer may be asked instead.
 func (x *answer) passesCut(err error) bool {
 	switch {
 	case x.tries.waitResult(err) != waitBroken, isMalformed(err):
@@ -245,12 +245,12 @@ func (x *answer) passesCut(err error) bool {
 
 var errClientWrite = errors.New("write to client")
 
-// shortPage is the length of a body that is copied, to be sent together with its head. A longer one is sent from the
-// memory that all answers with it share.
+// shortPage is the length of a body that is copied, to be sent together with its head. A longer one
+// is sent from the memory that all answers with it share.
 const shortPage = 4 << 10
 
-// send sends r, which sluice answers itself: with the page for its status, unless it has a body of its own, and with what
-// CORS says. The error is one of the client's connection.
+// send sends r, which sluice answers itself: with the page for its status, unless it has a body of
+// its own, and with what CORS says. The error is one of the client's connection.
 func (x *answer) send(r *refusal.Refusal) error {
 	c := x.request.client
 	keep := c.downstream.keepsOpen() && r.Status != 413 && r.Status != 408
@@ -332,8 +332,8 @@ func (x *answer) relay(u upstream.Conn) error {
 	}
 }
 
-// awaitBody sets the timeout for the next piece of the response's body, or for its end if all of it isWhole. None runs
-// until the peer has the whole request, because it may wait for the client.
+// awaitBody sets the timeout for the next piece of the response's body, or for its end if all of it
+// isWhole. None runs until the peer has the whole request, because it may wait for the client.
 func (x *answer) awaitBody(u upstream.Conn, isWhole bool) {
 	x.dropSentBody(u)
 	if !x.request.streaming || x.body.upload.answering() {
@@ -345,16 +345,17 @@ func (x *answer) awaitBody(u upstream.Conn, isWhole bool) {
 	}
 }
 
-// dropSentBody drops a body that was kept so that the request could be sent again: it is not, as a part of the answer was sent.
+// dropSentBody drops a body that was kept so that the request could be sent again: it is not, as a
+// part of the answer was sent.
 func (x *answer) dropSentBody(u upstream.Conn) {
 	if !x.request.streaming && x.body.buffer != nil && u.HasSent() {
 		x.body.dropBody(x.request.client)
 	}
 }
 
-// endPause is how long a peer with HTTP/2 that has sent all of the Content-Length may take to end the stream: a client that
-// gets no trailer section has the whole response, and waits for nothing but its next one, or for the end of its stream or of
-// what is compressed.
+// endPause is how long a peer with HTTP/2 that has sent all of the Content-Length may take to end
+// the stream: a client that gets no trailer section has the whole response, and waits for nothing
+// but its next one, or for the end of its stream or of what is compressed.
 const endPause = 5 * time.Second
 
 // releaseHeld gives back what is counted.

@@ -83,8 +83,9 @@ func scanAnswer(answer *auth.Answer) error {
 	return nil
 }
 
-// authHeader returns the fields of the question: the fields of the request that would be
-// forwarded, without fields about its body and about which answer of the peer is wanted, and what the request is for.
+// authHeader returns the fields of the question: the fields of the request that would be forwarded,
+// without fields about its body and about which answer of the peer is wanted, and what the request
+// is for.
 func (x *chosenRoute) authHeader(b []byte) http.Header {
 	header := make(http.Header)
 	var seen forwardedFields
@@ -125,8 +126,8 @@ func (x *chosenRoute) authHeader(b []byte) http.Header {
 	return header
 }
 
-// selectsAnswer reports whether a field of a request is a condition on what the peer has, or asks for a part of it. The
-// authentication server would answer for what it has itself: 304, 412 or 416.
+// selectsAnswer reports whether a field of a request is a condition on what the peer has, or asks
+// for a part of it. The authentication server would answer for what it has itself: 304, 412 or 416.
 func selectsAnswer(name []byte) bool {
 	return len(name) > 3 && http1.EqualFold(name[:3], "if-") || http1.EqualFold(name, "range")
 }
@@ -164,7 +165,8 @@ func (x *chosenRoute) dropsOfDenial(name string) bool {
 // verifyTimeout bounds the wait for the verification of a password to begin.
 const verifyTimeout = 5 * time.Second
 
-// requirePassword refuses requests without a password of a user of the route. user becomes the user's name.
+// requirePassword refuses requests without a password of a user of the route. user becomes the
+// user's name.
 func requirePassword(x *exchange) *refusal.Refusal {
 	if x.route.actions.BasicAuth == nil {
 		return nil
@@ -185,8 +187,8 @@ func requirePassword(x *exchange) *refusal.Refusal {
 	return nil
 }
 
-// credentials returns the user and the password in the Authorization field of a head (RFC 7617, section 2). A request
-// with two of them has none: the peer could use the other one.
+// credentials returns the user and the password in the Authorization field of a head (RFC 7617,
+// section 2). A request with two of them has none: the peer could use the other one.
 func credentials(head *http1.RequestHead, b []byte) (name, password string, ok bool) {
 	var value []byte
 	for _, f := range head.Fields() {
@@ -209,8 +211,8 @@ func credentials(head *http1.RequestHead, b []byte) (name, password string, ok b
 	return strings.Cut(string(text), ":")
 }
 
-// requireToken refuses requests without a token that the route allows, and those over a rate limit by a claim of it. user
-// becomes the token's subject, and peers get fields from its claims.
+// requireToken refuses requests without a token that the route allows, and those over a rate limit
+// by a claim of it. user becomes the token's subject, and peers get fields from its claims.
 func requireToken(x *exchange) *refusal.Refusal {
 	if x.route.actions.JWT == nil {
 		return nil
@@ -240,7 +242,8 @@ func requireToken(x *exchange) *refusal.Refusal {
 		}
 	}
 	if limit := x.route.actions.RateLimit; limit != nil && limit.Claim != nil {
-		// Not x.startTime: the keys may have been waited for, and others of the user who came later have tokens already.
+		// Not x.startTime: the keys may have been waited for, and others of the user who came later
+		// have tokens already.
 		return x.route.charge(limit, []byte(token.Key(*limit.Claim)), time.Now())
 	}
 	return nil

@@ -10,21 +10,23 @@ import (
 	"sluice/route"
 )
 
-// take takes a way: what follows is done with its service and its actions. It may be a call of gRPC for one service, with a
-// deadline, and not for another one.
+// take takes a way: what follows is done with its service and its actions. It may be a call of gRPC
+// for one service, with a deadline, and not for another one.
 func (x *chosenRoute) take(way *route.Route) *refusal.Refusal {
 	x.way, x.service, x.actions = way, way.Service, cmp.Or(way.Actions, noActions)
 	x.decideFor(x.service)
 	return x.request.setDeadline()
 }
 
-// hasOther reports whether the target that was taken has lost its last usable peer, and another one has some. A target with a
-// discovery chain has lost it if neither the branch of the request nor the usual one has any.
+// hasOther reports whether the target that was taken has lost its last usable peer, and another one
+// has some. A target with a discovery chain has lost it if neither the branch of the request nor
+// the usual one has any.
 func (x *chosenRoute) hasOther() bool {
 	return x.splitter.HasOther(x.way) || x.divided.HasOther(x.way) && x.divided.HasOther(x.matched)
 }
 
-// chooseAgain chooses a target of the route anew, as followChain does then of the chain. Nothing is done yet of what the route asks for.
+// chooseAgain chooses a target of the route anew, as followChain does then of the chain. Nothing is
+// done yet of what the route asks for.
 func (x *chosenRoute) chooseAgain() *refusal.Refusal {
 	if x.divided != nil {
 		x.matched = x.chooseTarget(x.divided, x.request.bytes())
@@ -34,8 +36,9 @@ func (x *chosenRoute) chooseAgain() *refusal.Refusal {
 	return x.take(x.matched)
 }
 
-// followChain takes the way that the discovery chain of the service has for the request, as it is after all that the
-// route does with it: the chain is the service's, and knows nothing of the route.
+// followChain takes the way that the discovery chain of the service has for the request, as it is
+// after all that the route does with it: the chain is the service's, and knows nothing of the
+// route.
 func followChain(x *exchange) *refusal.Refusal {
 	router := x.route.way.Router
 	if router == nil {
@@ -68,8 +71,8 @@ func followChain(x *exchange) *refusal.Refusal {
 // noActions are those of a route without any, and of a request without a route.
 var noActions = new(route.Actions)
 
-// sentFields is a request with the fields that peers get by its route, so that a client cannot have a branch by a field
-// that the route removes.
+// sentFields is a request with the fields that peers get by its route, so that a client cannot have
+// a branch by a field that the route removes.
 type sentFields struct {
 	route.Request
 	by *chosenRoute
@@ -79,7 +82,8 @@ func (s *sentFields) Field(name string, from int) (value []byte, next int) {
 	return s.by.actions.RequestHeaders.Field((*authorizedFields)(s.by), s.by, name, from)
 }
 
-// authorizedFields has the fields that peers get of the client, of its token and of the authentication server.
+// authorizedFields has the fields that peers get of the client, of its token and of the
+// authentication server.
 type authorizedFields chosenRoute
 
 // firstAuthorized is above every index of a field of a client: positions in a head have 16 bits.

@@ -110,8 +110,8 @@ func (x *chosenRoute) decideFor(service *route.Service) {
 	x.request.standing.grpc = x.request.asksForGRPC() && (service == nil || service.HTTP2)
 }
 
-// pause returns the longest pause in a body, for the peer. A stream of gRPC may be silent as long as a
-// tunnel.
+// pause returns the longest pause in a body, for the peer. A stream of gRPC may be silent as long
+// as a tunnel.
 func (x *chosenRoute) pause() time.Duration {
 	if x.request.standing.grpc {
 		return max(x.service.Timeouts.Idle, x.service.Timeouts.Tunnel)

@@ -83,8 +83,8 @@ func (c *client) scheme() string {
 // draining reports whether the connection drains.
 func (c *client) draining() bool { return c.idleUntil() != 0 }
 
-// cutBy returns why sluice ends what is left: the time for it is over, the client's certificate is revoked, or it has used up
-// its memory. nil: it does not.
+// cutBy returns why sluice ends what is left: the time for it is over, the client's certificate is
+// revoked, or it has used up its memory. nil: it does not.
 func (c *client) cutBy() *refusal.Refusal {
 	switch {
 	case c.shed.Load():
@@ -120,18 +120,20 @@ type downstream interface {
 	// appendHead appends a response head in wire format, and selects the framing of
 	// the body. text is the head from the peer; the exchange's response has its spans.
 	appendHead(out, text []byte) []byte
-	// writeAnswer sends a complete response that sluice generated, as HTTP/1.1 text: the head with a body, or else with the
-	// body beside it.
+	// writeAnswer sends a complete response that sluice generated, as HTTP/1.1 text: the head with
+	// a body, or else with the body beside it.
 	writeAnswer(text, body []byte) error
 	// waited reports whether a part of the response had to wait for the client.
 	waited() bool
-	// isWhole reports whether the response ends, as its head says, after the bytes of the body that have been sent, and
-	// nothing can follow them.
+	// isWhole reports whether the response ends, as its head says, after the bytes of the body that
+	// have been sent, and nothing can follow them.
 	isWhole(sent int64) bool
-	// cut marks the response as incomplete, unless it isWhole; -1: not all that was to be sent has been.
+	// cut marks the response as incomplete, unless it isWhole; -1: not all that was to be sent has
+	// been.
 	cut(sent int64)
 
-	// tunnel returns the end of t for the bytes after a protocol switch, and those that were read with the request.
+	// tunnel returns the end of t for the bytes after a protocol switch, and those that were read
+	// with the request.
 	tunnel(t *socket.Tunnel) (end socket.TunnelEnd, early []byte)
 	upstream.Presence
 }

@@ -13,14 +13,16 @@ import (
 	"sluice/route"
 )
 
-// A clientCertificate is the certificate of a client that the listener has verified. All streams of a connection share it.
+// A clientCertificate is the certificate of a client that the listener has verified. All streams of
+// a connection share it.
 type clientCertificate struct {
 	*route.Certificate
 	line string // the X-Forwarded-Client-Cert line of requests, in Envoy's format
 	verification
 }
 
-// A verification is what a handshake has verified about a client. nil: the client has no certificate, or it is not revoked.
+// A verification is what a handshake has verified about a client. nil: the client has no
+// certificate, or it is not revoked.
 type verification struct {
 	chains [][]*x509.Certificate
 	// revocations returns the lists of the listener now; nil: it never has any.
@@ -34,8 +36,8 @@ type judgement struct {
 	revoked bool
 }
 
-// newClientCertificate returns the certificate of a client; nil: it has none that is verified. A name with control
-// characters is an error: it cannot be written in a field.
+// newClientCertificate returns the certificate of a client; nil: it has none that is verified. A
+// name with control characters is an error: it cannot be written in a field.
 func newClientCertificate(state tls.ConnectionState, revocations func() *certificates.Revocations) (*clientCertificate, error) {
 	if len(state.VerifiedChains) == 0 {
 		return nil, nil
@@ -63,8 +65,8 @@ func newClientCertificate(state tls.ConnectionState, revocations func() *certifi
 	return c, nil
 }
 
-// isRevoked reports whether the present lists of the listener revoke the certificate. The handshake has asked the lists of
-// then.
+// isRevoked reports whether the present lists of the listener revoke the certificate. The handshake
+// has asked the lists of then.
 func (v *verification) isRevoked() bool {
 	if v == nil || v.revocations == nil {
 		return false
@@ -83,8 +85,9 @@ type certified interface {
 	endRevoked() // may be called at any time, also after the end
 }
 
-// EndRevoked ends the connections whose client has a certificate that is revoked now, with all that is in progress on them: requests,
-// streams and tunnels. It must be called after each change of the lists of [ListenerOptions].
+// EndRevoked ends the connections whose client has a certificate that is revoked now, with all that
+// is in progress on them: requests, streams and tunnels. It must be called after each change of the
+// lists of [ListenerOptions].
 func (s *Server) EndRevoked() {
 	for _, c := range s.allCertified() {
 		if c.isRevoked() {
@@ -101,8 +104,8 @@ func (s *Server) allCertified() []certified {
 
 var errRevoked = errors.New("the client's certificate has just been revoked")
 
-// certify lets EndRevoked end c from now on. It fails if the certificate has been revoked since the handshake: EndRevoked may have
-// been called before.
+// certify lets EndRevoked end c from now on. It fails if the certificate has been revoked since the
+// handshake: EndRevoked may have been called before.
 func (s *Server) certify(c certified) error {
 	func() {
 		s.mu.Lock()

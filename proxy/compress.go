@@ -167,8 +167,9 @@ func cutETag(line []byte) (name, tag []byte, strong bool) {
 	return line[:colon], tag, len(tag) >= 2 && tag[0] == '"' && tag[len(tag)-1] == '"'
 }
 
-// appendCompressedHead appends the head text for a response with that encoding, or one that says that what the client has
-// is fresh. Unless changed, which says that its content is compressed, it stays as it is but depends on Accept-Encoding.
+// appendCompressedHead appends the head text for a response with that encoding, or one that says
+// that what the client has is fresh. Unless changed, which says that its content is compressed, it
+// stays as it is but depends on Accept-Encoding.
 func appendCompressedHead(out, text []byte, c *compressible, encoding compression.Encoding, changed bool) []byte {
 	statusLine, fields := http1.CutLine(text)
 	out = append(out, statusLine...)
@@ -202,15 +203,16 @@ func isOfUncompressed(line []byte) bool {
 // uncompressedFields are the names of fields that are wrong after the content was compressed.
 var uncompressedFields = []string{"content-length", "accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"}
 
-// compressedTrailer returns what the client gets of the trailer section after content that was compressed.
+// compressedTrailer returns what the client gets of the trailer section after content that was
+// compressed.
 func (x *answer) compressedTrailer(section []byte) []byte {
 	return http1.FilterTrailer(x.route.filterTrailer(section, reserved.ToClients), func(line []byte) bool {
 		return http1.HasName(line, "etag") || isOfUncompressed(line) // a strong ETag comes too late for the head
 	})
 }
 
-// relayCompressed is relay with x.encoder. A response whose Content-Length is there is whole, also if the peer does not
-// end it.
+// relayCompressed is relay with x.encoder. A response whose Content-Length is there is whole, also
+// if the peer does not end it.
 func (x *answer) relayCompressed(u upstream.Conn) error {
 	e := x.encoder
 	defer x.dropEncoder()

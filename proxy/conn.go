@@ -145,7 +145,8 @@ func (c *clientConn) serveOn() {
 	}
 }
 
-// endsEarlier reports whether an idle connection ends before its deadline, because something has changed while it became idle.
+// endsEarlier reports whether an idle connection ends before its deadline, because something has
+// changed while it became idle.
 func (c *clientConn) endsEarlier() bool {
 	if c.Interrupted.Load() {
 		c.Interrupt() // the deadlines may have been removed since
@@ -285,8 +286,8 @@ func (c *clientConn) serveRequest() bool {
 	return true
 }
 
-// growStack is [http2.GrowStack] for the 8 KiB that a request of HTTP/1 needs. If the connection waits,
-// the garbage collector makes the stack smaller again.
+// growStack is [http2.GrowStack] for the 8 KiB that a request of HTTP/1 needs. If the connection
+// waits, the garbage collector makes the stack smaller again.
 //
 //go:noinline
 func growStack(use func(byte)) {

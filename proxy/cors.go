@@ -8,7 +8,8 @@ import (
 	"sluice/route"
 )
 
-// originOf returns the origin of the page that has sent the request; "": there is none, or more than one.
+// originOf returns the origin of the page that has sent the request; "": there is none, or more
+// than one.
 func originOf(x *request) string {
 	value, next := x.Field("origin", 0)
 	if next < 0 {
@@ -20,8 +21,8 @@ func originOf(x *request) string {
 	return string(value)
 }
 
-// isPreflight reports whether the request is a preflight (Fetch standard, section 3.3.2), which comes without what shows who
-// the user is.
+// isPreflight reports whether the request is a preflight (Fetch standard, section 3.3.2), which
+// comes without what shows who the user is.
 func isPreflight(x *request) bool {
 	if x.head.Method != http1.MethodOptions {
 		return false
@@ -45,7 +46,8 @@ func answerPreflight(x *request, c *route.CORS) *refusal.Refusal {
 	return r.With("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
 }
 
-// withCORS returns r with the fields of CORS: a page must be able to read why sluice has refused its request.
+// withCORS returns r with the fields of CORS: a page must be able to read why sluice has refused
+// its request.
 func withCORS(r *refusal.Refusal, x *chosenRoute) *refusal.Refusal {
 	if x.actions.CORS == nil {
 		return r

@@ -132,8 +132,8 @@ func (x *chosenRoute) sentPath(b []byte) (path, query []byte) {
 	return target, nil
 }
 
-// dropsOfTrailer reports whether a line of a trailer section does not pass. The route edits the same
-// names as in the head.
+// dropsOfTrailer reports whether a line of a trailer section does not pass. The route edits the
+// same names as in the head.
 func (x *chosenRoute) dropsOfTrailer(line []byte, to reserved.Direction) bool {
 	if x.request.reserved().DropFromTrailer(line, to) {
 		return true

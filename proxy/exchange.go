@@ -43,8 +43,8 @@ func (x *exchange) link() {
 	x.answer.request, x.answer.route, x.answer.body, x.answer.tries = request, route, body, &x.tries
 }
 
-// begin starts the clock of another request, of which nothing is known yet but its head and the part of its body that is in
-// the buffer, and decides who has sent it and whom to believe.
+// begin starts the clock of another request, of which nothing is known yet but its head and the
+// part of its body that is in the buffer, and decides who has sent it and whom to believe.
 func (x *exchange) begin() {
 	x.request.client.downstream.begin()
 	x.serving, x.other = true, false
@@ -108,7 +108,8 @@ func (x *exchange) Started() bool { return x.answer.begun }
 // Replayable implements [attempt.Exchange].
 func (x *exchange) Replayable() bool { return x.tries.replayable() }
 
-// Waiting implements [attempt.Exchange]. The wait for the first peer also ends when another target has one: forward goes there.
+// Waiting implements [attempt.Exchange]. The wait for the first peer also ends when another target
+// has one: forward goes there.
 func (x *exchange) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
 	var other func() bool
 	if x.tries.attempts.Tries == 0 && (x.route.divided != nil || x.route.splitter != nil) {

@@ -26,7 +26,8 @@ type http1Exchange struct {
 	exchange
 }
 
-// next prepares the exchange for the next request, for the rest of which the client may let it wait.
+// next prepares the exchange for the next request, for the rest of which the client may let it
+// wait.
 func (x *http1Exchange) next() {
 	x.body.buffers.GiveBack()
 	x.request.start += x.request.headLength + x.request.bodyLength

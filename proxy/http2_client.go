@@ -17,13 +17,13 @@ import (
 const (
 	// http2Streams is the number of requests in flight: SETTINGS_MAX_CONCURRENT_STREAMS.
 	http2Streams = 100
-	// http2Growth is by how much the windows of all streams of a connection grow from the initial one,
-	// if their bodies are long, and http2StreamWindow to what that of one may.
+	// http2Growth is by how much the windows of all streams of a connection grow from the initial
+	// one, if their bodies are long, and http2StreamWindow to what that of one may.
 	http2Growth       = 1 << 20
 	http2StreamWindow = http2Growth / 2
 	// http2Window is how many bytes of bodies a client may send before they are forwarded: what the
-	// streams that are served, and as many that wait, may have, so that none stops another one. Most
-	// of it is never used; Limits.StreamBytes bounds what is.
+	// streams that are served, and as many that wait, may have, so that none stops another one.
+	// Most of it is never used; Limits.StreamBytes bounds what is.
 	http2Window = 2*http2Streams*http2.InitialWindow + http2Growth + http2Slack
 	// http2Slack is how much of that was forwarded when the client may send it again.
 	http2Slack = 1 << 19
@@ -55,8 +55,8 @@ const (
 var frameBuffers = socket.BufferPool(2 * http2.MaxFrameBytes) // for received frames
 
 // An http2ClientConn is the HTTP/2 protocol of a clientConn, an [http2.Conn] in the role of the
-// server. One goroutine reads frames and waits for nothing else, least of all for a stream; each stream
-// has a goroutine that serves its request.
+// server. One goroutine reads frames and waits for nothing else, least of all for a stream; each
+// stream has a goroutine that serves its request.
 type http2ClientConn struct {
 	http2.Conn // Work has the streams too
 	conn       *clientConn

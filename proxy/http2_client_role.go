@@ -9,7 +9,8 @@ import (
 	"sluice/proxy/socket"
 )
 
-// An http2ClientConn is the role of its http2.Conn, and an http2Stream the role of its http2.Stream.
+// An http2ClientConn is the role of its http2.Conn, and an http2Stream the role of its
+// http2.Stream.
 
 // Side implements [http2.Role].
 func (h *http2ClientConn) Side() (socket.Side, *socket.TLSConn) {
@@ -103,8 +104,8 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 }
 
 // startLocked serves the request of s, or does so later if as many requests are being served as may
-// be open: some were canceled, and their work has not ended. So a client that cancels requests cannot
-// have more work done than one that does not.
+// be open: some were canceled, and their work has not ended. So a client that cancels requests
+// cannot have more work done than one that does not.
 func (h *http2ClientConn) startLocked(s *http2Stream) {
 	if s.pending = len(h.Streams)-len(h.pending) > http2Streams; s.pending {
 		h.pending = append(h.pending, s)
@@ -240,7 +241,8 @@ func (s *http2Stream) OnStop() {
 	}
 }
 
-// Patience implements [http2.StreamRole]. A tunnel waits as long as bytes move in the other direction.
+// Patience implements [http2.StreamRole]. A tunnel waits as long as bytes move in the other
+// direction.
 func (s *http2Stream) Patience(moved bool) time.Duration {
 	switch {
 	case s.inTunnel != nil:

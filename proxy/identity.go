@@ -30,8 +30,8 @@ type standing struct {
 	grpc bool
 	// secure: who sent the request used HTTPS, behind trusted proxies to the first of them.
 	secure bool
-	// certificate is the one of who has connected, which the listener has verified; nil: there is none. A proxy's fields
-	// about the certificate of its own client do not count.
+	// certificate is the one of who has connected, which the listener has verified; nil: there is
+	// none. A proxy's fields about the certificate of its own client do not count.
 	certificate *route.Certificate
 	// revoked: certificate was verified, and is revoked now.
 	revoked bool
@@ -50,7 +50,8 @@ const maxAddressText = len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
 // unknownClient is the text of an unknown client, as in Forwarded (RFC 7239, section 6.2).
 const unknownClient = "unknown"
 
-// addressText returns the text of the address of who has connected; the zero value: by a unix socket.
+// addressText returns the text of the address of who has connected; the zero value: by a unix
+// socket.
 func addressText(a netip.Addr) string {
 	if !a.IsValid() {
 		return unknownClient

@@ -74,8 +74,8 @@ type ListenerOptions struct {
 	Name string // for logs
 	// TLS must not offer protocols except h2 and http/1.1, and none with Streams. nil: without TLS.
 	TLS *tls.Config
-	// Revocations, if not nil, returns the lists of revoked certificates now, for the clients of open connections; nil:
-	// there are none. See [Server.EndRevoked].
+	// Revocations, if not nil, returns the lists of revoked certificates now, for the clients of
+	// open connections; nil: there are none. See [Server.EndRevoked].
 	Revocations func() *certificates.Revocations
 	// HTTP2: without TLS, clients may use HTTP/2. With TLS, they may if TLS offers h2.
 	HTTP2 bool
@@ -87,8 +87,8 @@ type ListenerOptions struct {
 	// Challenge, if not nil, returns the body of the response to a GET request for a
 	// path below /.well-known/acme-challenge/; false: the request is served as any other.
 	Challenge func(host, path string) (body []byte, ok bool)
-	// Proxies are the networks, the zero prefix for unix sockets, whose connections must begin with a PROXY header, which
-	// has the address of the client.
+	// Proxies are the networks, the zero prefix for unix sockets, whose connections must begin with
+	// a PROXY header, which has the address of the client.
 	Proxies []netip.Prefix
 	// Streams makes the listener forward TCP. It returns where the next connection
 	// goes. nil: the listener serves HTTP.

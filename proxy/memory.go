@@ -13,8 +13,8 @@ import (
 // unknownMemory is the memory limit where there is none, and the machine does not say what it has.
 const unknownMemory = 1 << 30
 
-// MemoryLimit returns how much memory the process may use: the least of GOMEMLIMIT, the limits of its
-// cgroup and of those above it, and the memory of the machine.
+// MemoryLimit returns how much memory the process may use: the least of GOMEMLIMIT, the limits of
+// its cgroup and of those above it, and the memory of the machine.
 func MemoryLimit() int64 {
 	return memoryLimit(os.DirFS("/"), debug.SetMemoryLimit(-1))
 }

@@ -39,8 +39,8 @@ var copies = sync.Pool{New: func() any {
 	return m
 }}
 
-// mirror copies the request to the mirror of the route if it is selected. A body that the client still sends is copied as
-// it is forwarded: see upload.
+// mirror copies the request to the mirror of the route if it is selected. A body that the client
+// still sends is copied as it is forwarded: see upload.
 func mirror(x *exchange) *refusal.Refusal {
 	to := x.route.way.Mirror
 	if to == nil || !to.Copies.Select(to.Share) {

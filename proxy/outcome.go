@@ -94,8 +94,8 @@ func (l *upload) refusal() *refusal.Refusal {
 		return refusal.Of(malformed)
 	case !errors.Is(l.err, os.ErrDeadlineExceeded):
 	case l.expectant() && l.body.bytesIn == 0:
-		// The client waits for the peer. That does not count against it: it may not know of 100, and a client that
-		// sends nothing could have it ejected.
+		// The client waits for the peer. That does not count against it: it may not know of 100,
+		// and a client that sends nothing could have it ejected.
 		return refusal.Timeout
 	default:
 		return refusal.BodyTimeout

@@ -12,8 +12,8 @@ import (
 	"sluice/route"
 )
 
-// errorPage returns the page for an answer of sluice's own with a status: the route's, else the one for all routes; nil:
-// there is none.
+// errorPage returns the page for an answer of sluice's own with a status: the route's, else the one
+// for all routes; nil: there is none.
 func (x *chosenRoute) errorPage(status int, json bool) *route.Page {
 	if status < 400 {
 		return nil
@@ -52,8 +52,8 @@ func answerDirectly(x *exchange) *refusal.Refusal {
 	return r.With("Vary", "Accept") // for caches, if the route lets them keep it: see answer.send
 }
 
-// pageForPeer returns the page that the client gets in place of the body of the peer's answer; nil: none. varies: that
-// depends on whether the client asks for JSON.
+// pageForPeer returns the page that the client gets in place of the body of the peer's answer; nil:
+// none. varies: that depends on whether the client asks for JSON.
 func pageForPeer(x *answer) (page *route.Page, varies bool) {
 	if x.route.actions.ErrorPages == nil || x.response.Status < 400 || x.request.standing.grpc {
 		return nil, false
@@ -73,8 +73,9 @@ func pageForPeer(x *answer) (page *route.Page, varies bool) {
 // maxPeerFields is the number of fields of a peer's answer that a page can be shown with.
 const maxPeerFields = 80
 
-// answerWith answers with a page in place of the body of the peer's answer, whose head is text. The status and the fields
-// that say nothing of the body stay. varies is as of pageForPeer. complete: all of the peer's answer was read.
+// answerWith answers with a page in place of the body of the peer's answer, whose head is text. The
+// status and the fields that say nothing of the body stay. varies is as of pageForPeer. complete:
+// all of the peer's answer was read.
 func answerWith(page *route.Page, varies bool, x *answer, u upstream.Conn, text []byte) (complete bool, err error) {
 	r := refusal.New(x.response.Status, "error_page", "")
 	kept := [][2]string{{"Content-Type", page.ContentType}}
@@ -115,8 +116,9 @@ func answerWith(page *route.Page, varies bool, x *answer, u upstream.Conn, text 
 	return complete, nil
 }
 
-// explains reports whether a field of a response is a part of what its status says: which length there is in place of the
-// range, or which protocol is required (RFC 9110, sections 15.5.17 and 15.5.22).
+// explains reports whether a field of a response is a part of what its status says: which length
+// there is in place of the range, or which protocol is required (RFC 9110, sections 15.5.17 and
+// 15.5.22).
 func explains(status int, n http1.Name, name []byte) bool {
 	return status == 416 && http1.EqualFold(name, "content-range") || status == 426 && n == http1.NameUpgrade
 }
@@ -143,8 +145,8 @@ func (x *chosenRoute) dropsOfAnswer(name []byte) bool {
 // maxDropped is the length of a body that is read for nothing but the connection.
 const maxDropped = 64 << 10
 
-// dropAnswer reads the rest of a short answer that has arrived, so that its connection can be used again, and reports
-// whether it did.
+// dropAnswer reads the rest of a short answer that has arrived, so that its connection can be used
+// again, and reports whether it did.
 func dropAnswer(x *answer, u upstream.Conn) bool {
 	for left, end := int64(maxDropped), time.Now().Add(maxFlushDelay); left > 0; {
 		p, err := u.ReadBody(&x.body.buffers, true)

@@ -152,8 +152,8 @@ func (x *request) scan() (scanResult, error) {
 	return scanStreaming, nil
 }
 
-// whole returns the result of scan for a request that is in the buffer. A tunnel may follow an upgrade: then more is read
-// from the client, as for a body.
+// whole returns the result of scan for a request that is in the buffer. A tunnel may follow an
+// upgrade: then more is read from the client, as for a body.
 func (x *request) whole() scanResult {
 	if x.upgrade {
 		return scanStreaming
@@ -261,8 +261,8 @@ func affinity(x *request, a *route.Affinity, peers []*balancer.Peer, b []byte) u
 // stickyCookies bounds the cookies of one name that are compared with the peers.
 const stickyCookies = 8
 
-// stickyID returns the id in the sticky cookie of that name, or 0. Of several, as a client has them from
-// services at other paths, it is the first that names one of peers.
+// stickyID returns the id in the sticky cookie of that name, or 0. Of several, as a client has them
+// from services at other paths, it is the first that names one of peers.
 func stickyID(x *request, name string, peers []*balancer.Peer, b []byte) uint64 {
 	var ids [stickyCookies]uint64
 	n := 0
@@ -312,7 +312,8 @@ func cookie(x *request, name string, b []byte) (first []byte) {
 	return first
 }
 
-// eachCookie calls do with the values of the cookies with that name, in order, until it returns false.
+// eachCookie calls do with the values of the cookies with that name, in order, until it returns
+// false.
 func eachCookie(x *request, name string, b []byte, do func(value []byte) bool) {
 	for _, f := range x.head.Fields() {
 		if f.Name != http1.NameCookie {

@@ -24,9 +24,9 @@ type requestBody struct {
 	trailer []byte
 }
 
-// bufferBody reads a body that is short enough, so that the request can be replayed. If the
-// memory for that is used up, the rest of the body is streamed, also if it is called again. It returns false if reading
-// failed.
+// bufferBody reads a body that is short enough, so that the request can be replayed. If the memory
+// for that is used up, the rest of the body is streamed, also if it is called again. It returns
+// false if reading failed.
 func (x *tries) bufferBody() bool {
 	length := x.request.head.ContentLength
 	if x.request.head.ExpectContinue || x.body.upload.unkept.Length > 0 || length < 0 || length > int64(x.route.service.Retry.BodyBytes) {

@@ -16,7 +16,8 @@ import (
 
 const challengePrefix = "/.well-known/acme-challenge/"
 
-// answerChallenge answers a present ACME challenge for a certificate of the listener (RFC 8555, section 8.3).
+// answerChallenge answers a present ACME challenge for a certificate of the listener (RFC 8555,
+// section 8.3).
 func answerChallenge(x *exchange) *refusal.Refusal {
 	answer, b := x.request.client.listener.Challenge, x.request.bytes()
 	if answer == nil || x.request.head.Method != http1.MethodGet || x.request.upgrade || !bytes.HasPrefix(x.request.head.Path(b), []byte(challengePrefix)) {
@@ -115,7 +116,8 @@ func appendClientNetwork(out []byte, client netip.Addr) []byte {
 	return append(out, address[:8]...)
 }
 
-// editPath edits the target that peers get, and reports whether its path has lost a prefix. The target "*" has no path.
+// editPath edits the target that peers get, and reports whether its path has lost a prefix. The
+// target "*" has no path.
 func (x *chosenRoute) editPath(edits *route.PathEdits, b []byte) (stripped bool, r *refusal.Refusal) {
 	path, query := x.sentPath(b)
 	if len(path) == 1 && path[0] == '*' {

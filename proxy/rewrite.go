@@ -26,8 +26,8 @@ func (x *tries) writeRequestHead() error {
 	return nil
 }
 
-// maxSentHead bounds a request head after edits: the client's head, at most http1.MaxHeadBytes, with
-// what sluice adds. An expansion of a template that did not reach its end is longer.
+// maxSentHead bounds a request head after edits: the client's head, at most http1.MaxHeadBytes,
+// with what sluice adds. An expansion of a template that did not reach its end is longer.
 const maxSentHead = 64 << 10
 
 // appendRequestHead appends the head for the peer. It copies adjacent lines at once,
@@ -105,7 +105,8 @@ func appendTarget(x *request, out, b []byte) []byte {
 	return append(out, target...)
 }
 
-// urlTarget returns the target as the end of a URL. Without a path, as * and that of http://host, it is the root.
+// urlTarget returns the target as the end of a URL. Without a path, as * and that of http://host,
+// it is the root.
 func urlTarget(x *request, b []byte) []byte {
 	target := x.head.OriginTarget(b)
 	if len(target) > 0 && target[0] == '/' {

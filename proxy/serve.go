@@ -50,8 +50,8 @@ var phases = [...]func(*exchange) *refusal.Refusal{
 	forward,
 }
 
-// preparations are the phases in which a request becomes what its route makes of it. They come again for another target: see
-// retarget.
+// preparations are the phases in which a request becomes what its route makes of it. They come
+// again for another target: see retarget.
 var preparations = [...]func(*exchange) *refusal.Refusal{
 	restrictClients,
 	keepForMaintenance,
@@ -67,7 +67,8 @@ var preparations = [...]func(*exchange) *refusal.Refusal{
 	shed,
 }
 
-// serve serves the request, and reports whether its client is there: it may be that the response is cut.
+// serve serves the request, and reports whether its client is there: it may be that the response is
+// cut.
 func (x *exchange) serve() bool {
 	x.begin()
 	for _, phase := range phases {
@@ -118,8 +119,9 @@ func chooseRoute(x *exchange) *refusal.Refusal {
 	return nil
 }
 
-// restrictClients refuses clients that the route is not for, and those whose certificate is revoked. It answers preflights, which come without the
-// certificate and the credentials of who may use it.
+// restrictClients refuses clients that the route is not for, and those whose certificate is
+// revoked. It answers preflights, which come without the certificate and the credentials of who may
+// use it.
 func restrictClients(x *exchange) *refusal.Refusal {
 	a, s := x.route.actions, &x.request.standing
 	switch {
@@ -218,8 +220,9 @@ func keepBody(x *exchange) *refusal.Refusal {
 	return nil
 }
 
-// retarget prepares the request for another target of its route, or of the discovery chain of its service, if the one that it has
-// taken has lost its last usable peer since: while the body arrived, or somebody was asked.
+// retarget prepares the request for another target of its route, or of the discovery chain of its
+// service, if the one that it has taken has lost its last usable peer since: while the body
+// arrived, or somebody was asked.
 func retarget(x *exchange) *refusal.Refusal {
 	for x.route.hasOther() {
 		r := x.route.chooseAgain()

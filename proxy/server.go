@@ -36,8 +36,9 @@ type Options struct {
 	Limits      Limits
 	Connections socket.ConnectionLimits
 
-	// TrustedProxies are the networks, and by the zero prefix unix sockets, whose X-Forwarded-* and Forwarded fields are
-	// forwarded, and say who the client is. These fields of other clients are dropped.
+	// TrustedProxies are the networks, and by the zero prefix unix sockets, whose X-Forwarded-* and
+	// Forwarded fields are forwarded, and say who the client is. These fields of other clients are
+	// dropped.
 	TrustedProxies []netip.Prefix
 	// Forwarded adds the Forwarded field of RFC 7239 to X-Forwarded-*.
 	Forwarded bool
@@ -85,11 +86,12 @@ type Limits struct {
 	KeptBodyBytes units.Size `key:"kept_bodies" default:"256MiB" min:"1MiB" max:"1024GiB"`
 	// StreamBytes is the memory of the requests of HTTP/2 that are open, and of the parts of their
 	// bodies that wait to be forwarded, and an eighth of it that of one block of addresses, except
-	// TrustedProxies. Requests that would need more are refused. One request of each connection does
-	// not count, nor 64 KiB of bodies.
+	// TrustedProxies. Requests that would need more are refused. One request of each connection
+	// does not count, nor 64 KiB of bodies.
 	StreamBytes int64 `key:"-"`
-	// CompressionBytes is the memory of encoders in use, and an eighth of it, or one encoder, that of
-	// one block of addresses, except TrustedProxies. Responses that would need more are not compressed.
+	// CompressionBytes is the memory of encoders in use, and an eighth of it, or one encoder, that
+	// of one block of addresses, except TrustedProxies. Responses that would need more are not
+	// compressed.
 	CompressionBytes units.Size `key:"compression" default:"256MiB" min:"1MiB" max:"1024GiB"`
 }
 
@@ -188,8 +190,8 @@ func (s *Server) repeat(run func()) {
 	s.background.Go(func() { panics.Repeat(s.stop, panics.Task, socket.SweepInterval, run) })
 }
 
-// Configure sets the options of new requests and connections. All timeouts and
-// limits are required, except BodyBytes, KeptBodyBytes, StreamBytes, CompressionBytes and Connections.
+// Configure sets the options of new requests and connections. All timeouts and limits are required,
+// except BodyBytes, KeptBodyBytes, StreamBytes, CompressionBytes and Connections.
 func (s *Server) Configure(o Options) {
 	if !o.complete() {
 		panic(fmt.Sprintf("BUG: proxy: incomplete options %+v", o))
@@ -205,8 +207,9 @@ type routing struct {
 	names map[net.Listener]string
 }
 
-// SetTable sets the route table of new requests, and the names that listeners have for it, also for connections that they
-// have accepted under another name. One that names does not have keeps its own.
+// SetTable sets the route table of new requests, and the names that listeners have for it, also for
+// connections that they have accepted under another name. One that names does not have keeps its
+// own.
 func (s *Server) SetTable(t *route.Table, names map[net.Listener]string) {
 	s.routing.Store(&routing{t, names})
 }

@@ -74,9 +74,9 @@ func (s *Server) cutPeers() {
 	}
 }
 
-// Drain ends the connections that were accepted on l, which must no longer be served.
-// It treats requests in flight and idle connections as Shutdown does, but does not
-// wait for them. After grace it ends the remaining requests, and resets the remaining streams. After the begin of Shutdown it
+// Drain ends the connections that were accepted on l, which must no longer be served. It treats
+// requests in flight and idle connections as Shutdown does, but does not wait for them. After grace
+// it ends the remaining requests, and resets the remaining streams. After the begin of Shutdown it
 // does nothing.
 func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 	if !s.cutAfter(l, grace) {

@@ -154,7 +154,8 @@ func (s *stream) startRoute(matched *route.Route) *refusal.Refusal {
 	return nil
 }
 
-// handshake performs the TLS handshake. It fails if its only purpose is the answer to a challenge of ACME.
+// handshake performs the TLS handshake. It fails if its only purpose is the answer to a challenge
+// of ACME.
 func (s *stream) handshake() (err error) {
 	block := blockOf(s.ends.Client.Addr(), s.server.options.Load().TrustedProxies)
 	s.socket.TLS, err = s.server.handshakes.Accept(s.socket, &s.SweepEntry, block, s.listener.TLS)
@@ -281,8 +282,8 @@ func (s *stream) Try(t balancer.Token) balancer.Outcome {
 	return balancer.Outcome{Class: balancer.OutcomeOK}
 }
 
-// sendProxyHeader sends the PROXY header that the service asks for, within TLS if there is TLS. If that fails, the
-// connection is broken, and the tunnel finds that.
+// sendProxyHeader sends the PROXY header that the service asks for, within TLS if there is TLS. If
+// that fails, the connection is broken, and the tunnel finds that.
 func (s *stream) sendProxyHeader(u *upstream.HTTP1Conn) {
 	if version := s.service.ProxyProtocol; version != 0 {
 		u.WriteFirst(proxyprotocol.Header(version, s.ends))

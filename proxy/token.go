@@ -25,8 +25,8 @@ func ofFault(f *auth.Fault) *refusal.Refusal {
 	return r.With("WWW-Authenticate", challenge+`invalid_token", error_description="`+f.Why+`"`)
 }
 
-// findToken returns the token of the request whose head is b, and how many there are. Peers may read a name with a mark as
-// one with a hyphen, so it counts as that.
+// findToken returns the token of the request whose head is b, and how many there are. Peers may
+// read a name with a mark as one with a hyphen, so it counts as that.
 func findToken(x *request, place *route.TokenPlace, b []byte) (token []byte, number int) {
 	name := place.Header
 	switch {
@@ -52,8 +52,9 @@ func findToken(x *request, place *route.TokenPlace, b []byte) (token []byte, num
 	return token, number
 }
 
-// findCookie returns the cookie with that name, and how many there are. For some servers a cookie ends with other characters
-// than a semicolon, so each place where one with the name may begin counts.
+// findCookie returns the cookie with that name, and how many there are. For some servers a cookie
+// ends with other characters than a semicolon, so each place where one with the name may begin
+// counts.
 func findCookie(x *request, name string, b []byte) (value []byte, number int) {
 	for _, f := range x.head.Fields() {
 		if f.Name != http1.NameCookie {
@@ -74,8 +75,8 @@ func findCookie(x *request, name string, b []byte) (value []byte, number int) {
 	return value, number
 }
 
-// mayBeginCookie reports whether a cookie may begin behind text. A cookie without a name begins with
-// an equals sign, which some servers skip.
+// mayBeginCookie reports whether a cookie may begin behind text. A cookie without a name begins
+// with an equals sign, which some servers skip.
 func mayBeginCookie(text []byte) bool {
 	if n := len(text) - 1; n >= 0 && text[n] == '=' {
 		return n == 0 || !isCookieOctet(text[n-1])
@@ -83,14 +84,15 @@ func mayBeginCookie(text []byte) bool {
 	return len(text) == 0 || !isCookieOctet(text[len(text)-1])
 }
 
-// isCookieOctet reports whether c may be in the value of a cookie (RFC 6265, section 4.1.1): no server ends it there.
+// isCookieOctet reports whether c may be in the value of a cookie (RFC 6265, section 4.1.1): no
+// server ends it there.
 func isCookieOctet(c byte) bool {
 	return c > ' ' && c < 0x7f && c != '"' && c != ',' && c != ';' && c != '\\'
 }
 
-// beginsCookie reports whether text begins with a name of a cookie, in any spelling that some server
-// reads as that: .NET and others ignore case, PHP takes dots, blanks and brackets for underscores,
-// older ones decode it, and a bracket after the name makes its value a list.
+// beginsCookie reports whether text begins with a name of a cookie, in any spelling that some
+// server reads as that: .NET and others ignore case, PHP takes dots, blanks and brackets for
+// underscores, older ones decode it, and a bracket after the name makes its value a list.
 func beginsCookie(text []byte, name string) bool {
 	for i := range len(name) {
 		c := byte(0)

@@ -182,8 +182,8 @@ type tryTiming struct {
 	end  int64         // coarse time; 0: it was not asked yet
 }
 
-// tryTiming returns the timing of a try, without the end. The per-try timeout applies only if another try may follow, with
-// another peer.
+// tryTiming returns the timing of a try, without the end. The per-try timeout applies only if
+// another try may follow, with another peer.
 func (x *tries) tryTiming() (t tryTiming) {
 	t.most = x.headTimeout()
 	if retry := &x.route.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.attempts.Counted+1 < retry.Attempts && x.attempts.Tries < attempt.MaxTries &&
@@ -302,9 +302,9 @@ func (x *tries) replayable() bool {
 	return !x.body.upload.started || x.body.upload.withdraw()
 }
 
-// waiting returns a context for a wait of that long for somebody else than a peer. It also ends when
-// the server stops or the client closes its connection. The wait does not count as time of the peers
-// that were tried before, and the exchange has no buffers meanwhile.
+// waiting returns a context for a wait of that long for somebody else than a peer. It also ends
+// when the server stops or the client closes its connection. The wait does not count as time of the
+// peers that were tried before, and the exchange has no buffers meanwhile.
 func (x *tries) waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
 	return x.waitingUnless(timeout, nil)
 }
@@ -325,8 +325,8 @@ func (x *tries) waitingUnless(timeout time.Duration, other func() bool) (context
 	}
 }
 
-// endOfWait returns why a wait for somebody else than a peer has failed: r, unless sluice has cut it, or the client has left or
-// no longer waits.
+// endOfWait returns why a wait for somebody else than a peer has failed: r, unless sluice has cut
+// it, or the client has left or no longer waits.
 func (x *tries) endOfWait(r *refusal.Refusal) *refusal.Refusal {
 	cut := x.request.client.cutBy()
 	switch {
@@ -340,8 +340,8 @@ func (x *tries) endOfWait(r *refusal.Refusal) *refusal.Refusal {
 	return r
 }
 
-// appendCookies appends the Set-Cookie lines of a final response of a peer: with the id of the peer, if the
-// client is to come back to it, and with the new id of the client.
+// appendCookies appends the Set-Cookie lines of a final response of a peer: with the id of the
+// peer, if the client is to come back to it, and with the new id of the client.
 func (x *tries) appendCookies(out []byte) []byte {
 	if x.route.service.Affinity != nil {
 		out = x.route.appendStickyCookie(out, x.token.Peer)

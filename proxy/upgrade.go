@@ -163,8 +163,8 @@ func (x *answer) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	return outcome
 }
 
-// cutReason returns why a tunnel to a peer of a service ended before both sides had closed their sending sides; cut is the
-// result of run. "": it did not.
+// cutReason returns why a tunnel to a peer of a service ended before both sides had closed their
+// sending sides; cut is the result of run. "": it did not.
 func cutReason(cut error, of *route.Service) string {
 	var broken socket.BrokenEnd
 	switch {

@@ -115,8 +115,8 @@ func (l *upload) await(u upstream.Conn) error {
 	return err
 }
 
-// withdraw ends the upload, and what was read is sent again by the next one, unless it is not kept. The peer has not
-// processed the request, or it may be sent twice. It reports whether it did.
+// withdraw ends the upload, and what was read is sent again by the next one, unless it is not kept.
+// The peer has not processed the request, or it may be sent twice. It reports whether it did.
 func (l *upload) withdraw() bool {
 	if !l.started || l.broken.Load() || !l.kept.Load() && l.begun.Load() {
 		return false
@@ -248,8 +248,8 @@ func peerError(err error) error {
 	return errPeerWrite
 }
 
-// next returns the next piece of the body: first what an earlier try has sent, or what was read before the memory for bodies was
-// used up.
+// next returns the next piece of the body: first what an earlier try has sent, or what was read
+// before the memory for bodies was used up.
 func (l *upload) next(coded bool) (p transfer.Piece, err error) {
 	switch x := l.body; {
 	case l.again:
@@ -266,7 +266,8 @@ func (l *upload) next(coded bool) (p transfer.Piece, err error) {
 	return l.body.request.client.downstream.ReadBody(&l.buffers, coded)
 }
 
-// take takes account of a piece that was read, and keeps it as long as the body is short enough to be sent again.
+// take takes account of a piece that was read, and keeps it as long as the body is short enough to
+// be sent again.
 func (l *upload) take(p transfer.Piece, limit int64) (transfer.Piece, error) {
 	x := l.body
 	if x.bytesIn += p.Length; limit > 0 && x.bytesIn > limit {

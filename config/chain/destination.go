@@ -90,8 +90,8 @@ func (t *translation) edits(origin string, a *config.Actions, request, response 
 	a.ResponseHeaders = t.headerEdits(origin, "response_headers", response)
 }
 
-// headerEdits returns those of the edits that sluice can do; nil: none. As Envoy does, it removes first, and what is
-// set replaces what is added.
+// headerEdits returns those of the edits that sluice can do; nil: none. As Envoy does, it removes
+// first, and what is set replaces what is added.
 func (t *translation) headerEdits(origin, key string, from *mesh.HeaderModifiers) *config.HeaderEdits {
 	if from == nil {
 		return nil
@@ -135,7 +135,8 @@ func (t *translation) headerEdits(origin, key string, from *mesh.HeaderModifiers
 	return &to
 }
 
-// headerValue returns a value of Envoy's as a template. Envoy replaces what is between percent signs.
+// headerValue returns a value of Envoy's as a template. Envoy replaces what is between percent
+// signs.
 func headerValue(value string) (string, error) {
 	parts := strings.Split(value, "%%")
 	for _, part := range parts {

@@ -12,8 +12,8 @@ import (
 	"sluice/tags"
 )
 
-// match sets what the requests of a branch must be, as Envoy reads it, and checks it. An error says what cannot be
-// understood.
+// match sets what the requests of a branch must be, as Envoy reads it, and checks it. An error says
+// what cannot be understood.
 func match(b *config.Branch, m *mesh.RouteMatch) error {
 	b.Route.Path, b.Route.Match = "/", string(route.PathPrefix)
 	if m != nil && m.HTTP != nil {
@@ -120,7 +120,8 @@ func valueOf(m *mesh.ValueMatch) (value route.Value, err error) {
 	return value, nil
 }
 
-// wholeText returns an expression that matches the texts that expression matches as a whole, as Envoy compares.
+// wholeText returns an expression that matches the texts that expression matches as a whole, as
+// Envoy compares.
 func wholeText(expression string) (string, error) {
 	if _, err := route.CompileRegexp(expression); err != nil {
 		return "", fmt.Errorf("%q is not a regular expression that Go accepts: %s", tags.Shorten(expression), tags.Shorten(err.Error()))

@@ -14,7 +14,8 @@ import (
 // defaultConnectTimeout is what Consul compiles for a resolver without connect_timeout.
 const defaultConnectTimeout = mesh.Duration(5 * time.Second)
 
-// settings sets what a resolver says of the requests to its instances, where the configuration has the default.
+// settings sets what a resolver says of the requests to its instances, where the configuration has
+// the default.
 func (t *translation) settings(entry string, s *config.Service, n mesh.Node) {
 	t.protocol(s)
 	r, usual := n.Resolver, config.DefaultService()
@@ -66,8 +67,8 @@ func (t *translation) balance(entry string, b *config.Balance, usual config.Bala
 	}
 }
 
-// hash sets the policy hash. Envoy hashes all that a request has of hash_policies together, up to the first terminal one;
-// sluice hashes the first that it has.
+// hash sets the policy hash. Envoy hashes all that a request has of hash_policies together, up to
+// the first terminal one; sluice hashes the first that it has.
 func (t *translation) hash(entry string, b *config.Balance, from *mesh.LoadBalancer) {
 	if b.Subset.Size > 0 { // the configuration refuses these together
 		t.problem(entry, "the load-balancer policy %q is not carried out with balance.subset", from.Policy)

@@ -28,8 +28,8 @@ const (
 
 // Result is what a chain makes of a service.
 type Result struct {
-	// Service is the service with its targets and its chain. The others are Derived: resolvers that the chain leads to
-	// besides, each by a name that no file can give.
+	// Service is the service with its targets and its chain. The others are Derived: resolvers that
+	// the chain leads to besides, each by a name that no file can give.
 	Service config.Service
 	Derived map[string]config.Service
 	Entries []string // the config entries that apply, such as "service-router web"
@@ -37,8 +37,9 @@ type Result struct {
 	Problems []string
 }
 
-// Translate returns what a chain makes of a service of a name in the configuration. datacenter is the one that Consul was
-// asked for the chain; empty: the agent's. An error says why the chain cannot be used at all.
+// Translate returns what a chain makes of a service of a name in the configuration. datacenter is
+// the one that Consul was asked for the chain; empty: the agent's. An error says why the chain
+// cannot be used at all.
 func Translate(name string, s config.Service, datacenter string, c *mesh.Compiled) (Result, error) {
 	t := &translation{
 		Compiled: c, name: name, service: s, entries: make(map[string]bool), names: make(map[string]string), taken: make(map[string]bool), parts: make(map[string][]config.Part),
@@ -60,8 +61,9 @@ func Translate(name string, s config.Service, datacenter string, c *mesh.Compile
 // IsDerived reports whether a name is one of Result.Derived.
 func IsDerived(name string) bool { return strings.Contains(name, derivedMark) }
 
-// SetOf returns which set of instances of a chain a service has, the same whatever name the file gives the service of the chain: what is
-// behind that in a name of Result.Derived; "" for the service itself.
+// SetOf returns which set of instances of a chain a service has, the same whatever name the file
+// gives the service of the chain: what is behind that in a name of Result.Derived; "" for the
+// service itself.
 func SetOf(name string) string {
 	_, set, _ := strings.Cut(name, derivedMark)
 	return set
@@ -125,11 +127,13 @@ func (t *translation) translate() error {
 	return nil
 }
 
-// ownResolver returns the node of the resolver whose instances are those of the service itself; "": none.
+// ownResolver returns the node of the resolver whose instances are those of the service itself; "":
+// none.
 //
-// Behind a router or a splitter it is the one of all instances, if there is one, and else addWhole adds them: so the
-// service has the same instances with every router and splitter, and a change of the branches cannot lead, for as long as the
-// sets of instances need, to some that neither the former chain nor the new one allows.
+// Behind a router or a splitter it is the one of all instances, if there is one, and else addWhole
+// adds them: so the service has the same instances with every router and splitter, and a change of
+// the branches cannot lead, for as long as the sets of instances need, to some that neither the
+// former chain nor the new one allows.
 func (t *translation) ownResolver(start mesh.Node) string {
 	if start.Type == mesh.NodeResolver {
 		return t.StartNode
@@ -148,7 +152,8 @@ func (t *translation) isOwn(target mesh.Target, subset string) bool {
 		target.Datacenter == t.Datacenter && target.Peer == "" && target.ServiceSubset == subset
 }
 
-// branches returns the branches of a chain; none: every request goes to the resolver of the service itself.
+// branches returns the branches of a chain; none: every request goes to the resolver of the service
+// itself.
 func (t *translation) branches(start mesh.Node) (branches []config.Branch, err error) {
 	switch start.Type {
 	case mesh.NodeResolver:
@@ -230,7 +235,8 @@ func (t *translation) lead(b *config.Branch, to string) error {
 	return errNode(to, "splitter or resolver")
 }
 
-// split returns what a splitter divides requests into. Consul makes one splitter of a splitter that leads to another one.
+// split returns what a splitter divides requests into. Consul makes one splitter of a splitter that
+// leads to another one.
 func (t *translation) split(splitter mesh.Node) (parts []config.Part, err error) {
 	if len(splitter.Splits) > maxParts {
 		return nil, fmt.Errorf("%s has %d splits: want at most %d", t.entryOf(splitter), len(splitter.Splits), maxParts)
@@ -314,8 +320,8 @@ func (t *translation) addResolver(node, name string) error {
 	return nil
 }
 
-// addWhole adds the service itself, for a chain that does not lead to all its instances. Routes of the configuration with
-// a group or a split, and listeners for TCP, use it.
+// addWhole adds the service itself, for a chain that does not lead to all its instances. Routes of
+// the configuration with a group or a split, and listeners for TCP, use it.
 func (t *translation) addWhole() {
 	s := t.copy()
 	s.Split, s.Judge = t.service.Split, t.service.Judge
@@ -342,7 +348,8 @@ func (t *translation) copy() config.Service {
 	return s
 }
 
-// target translates a target. What is the same as for the chain is left out: Consul without namespaces accepts none.
+// target translates a target. What is the same as for the chain is left out: Consul without
+// namespaces accepts none.
 func (t *translation) target(from mesh.Target) consulsource.Target {
 	to := consulsource.Target{
 		Service: from.Service, Subset: from.ServiceSubset, Filter: from.Subset.Filter, OnlyPassing: from.Subset.OnlyPassing,
@@ -380,7 +387,8 @@ const (
 // entry names a config entry.
 func entry(kind, name string) string { return kind + " " + tags.Shorten(name) }
 
-// entryOf names the config entry of a router or a splitter, whose node has the name SERVICE.NAMESPACE.PARTITION.
+// entryOf names the config entry of a router or a splitter, whose node has the name
+// SERVICE.NAMESPACE.PARTITION.
 func (t *translation) entryOf(n mesh.Node) string {
 	service := n.Name
 	for range 2 {
@@ -397,8 +405,8 @@ func (t *translation) entryOf(n mesh.Node) string {
 	return name
 }
 
-// newName returns a name for the service of a target: SUBSET of the service itself, else its own name and what else is
-// not as usual, behind the name of the service in the configuration.
+// newName returns a name for the service of a target: SUBSET of the service itself, else its own
+// name and what else is not as usual, behind the name of the service in the configuration.
 func (t *translation) newName(target mesh.Target) string {
 	words := []string{target.ServiceSubset}
 	if target.ServiceSubset == "" || !t.isOwn(target, target.ServiceSubset) {

@@ -41,7 +41,8 @@ type Decoder struct {
 	root    func() *yaml.Node     // the tree; nil: there is none
 	// mappings are the mappings of the tree that errors were about.
 	mappings map[*yaml.Node]map[string]pair
-	// failures are the keys of Errs, and all above them. The first indexed of Errs are in it: see Failed.
+	// failures are the keys of Errs, and all above them. The first indexed of Errs are in it: see
+	// Failed.
 	failures map[string]bool
 	indexed  int
 

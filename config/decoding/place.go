@@ -129,7 +129,8 @@ func (d *Decoder) Failed(key string) bool {
 }
 
 // find returns the node at the path key, or the node of the nearest key above it, or nil if there
-// is none. whole reports whether it is the node of key. The node of an entry of a mapping is its name.
+// is none. whole reports whether it is the node of key. The node of an entry of a mapping is its
+// name.
 func (d *Decoder) find(key string) (at *yaml.Node, whole bool) {
 	if d.root == nil {
 		return nil, false

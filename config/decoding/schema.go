@@ -12,7 +12,8 @@ type Schema struct {
 	Formats map[string]Format // by their names in the tag "format"
 	// OtherNames are keys by the names that other programs have for them. Errors suggest them.
 	OtherNames map[string]string
-	// IsVariable reports whether ${NAME} is for who uses a text, and no variable of the environment.
+	// IsVariable reports whether ${NAME} is for who uses a text, and no variable of the
+	// environment.
 	IsVariable func(name string) bool
 	// Nested limits structs that contain themselves: an alias can make many out of a few lines.
 	Nested map[reflect.Type]Nesting

@@ -42,8 +42,8 @@ type answer struct {
 	said config.Source
 	keys []api.KVPair
 	err  error
-	// forgot says that Consul may have lost its state before this answer and after the last one that was
-	// taken, also if an answer between them has told it.
+	// forgot says that Consul may have lost its state before this answer and after the last one
+	// that was taken, also if an answer between them has told it.
 	forgot bool
 }
 
@@ -150,8 +150,8 @@ func (k *ConsulKV) document(pair api.KVPair) config.Document {
 	return config.TreeDocument(config.KindConsulKV, pair.Key, pair.Key[len(k.Prefix):], string(pair.Value))
 }
 
-// check returns the report of an answer. Nothing where something was must be confirmed by the leader,
-// if it is to be used.
+// check returns the report of an answer. Nothing where something was must be confirmed by the
+// leader, if it is to be used.
 func (k *ConsulKV) check(ctx context.Context, a answer) Report {
 	if k.AllowEmpty && len(a.said.Documents) == 0 && len(k.Before.Documents) > 0 {
 		header, body, err := k.Client.Confirm(ctx, k.query())
@@ -166,9 +166,10 @@ func (k *ConsulKV) check(ctx context.Context, a answer) Report {
 	return Report{Said: a.said}
 }
 
-// mayHaveForgotten reports whether Consul may have lost its state between two answers: it has no key any more,
-// its index went backwards, or it has a key that is as old as before and was another one then. The index
-// also goes backwards when Consul forgets a deletion, but then no key is missing that was there before.
+// mayHaveForgotten reports whether Consul may have lost its state between two answers: it has no
+// key any more, its index went backwards, or it has a key that is as old as before and was another
+// one then. The index also goes backwards when Consul forgets a deletion, but then no key is
+// missing that was there before.
 func mayHaveForgotten(before config.Source, a answer) bool {
 	then, _ := strconv.ParseUint(before.Revision, 10, 64)
 	now, _ := strconv.ParseUint(a.said.Revision, 10, 64)

@@ -31,7 +31,8 @@ type documents struct {
 	sources []*followed // in the order of the configuration
 }
 
-// troubles are what may be wrong with a source, and what is told when it begins and when it is over.
+// troubles are what may be wrong with a source, and what is told when it begins and when it is
+// over.
 var troubles = [...]struct{ fails, works string }{
 	{"a source of the configuration cannot be read: what it said last stays in use", "the source of the configuration can be read again"},
 	{"a source of the configuration has lost documents: they stay in use", "the source of the configuration lacks nothing any more"},
@@ -68,7 +69,8 @@ func (d *documents) follow(ctx context.Context, list []config.Dynamic, used []co
 	}
 }
 
-// change starts to follow the sources that are new, and returns what ends the ones that are not in list.
+// change starts to follow the sources that are new, and returns what ends the ones that are not in
+// list.
 func (d *documents) change(ctx context.Context, list []config.Dynamic, used []config.Source) (ended []func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -163,7 +165,8 @@ func (d *documents) stateLocked(f *followed) {
 	}
 }
 
-// problem is why the documents of f are not known, or not all there, or what else cannot be used; nil: all is well.
+// problem is why the documents of f are not known, or not all there, or what else cannot be used;
+// nil: all is well.
 func (f *followed) problem() error { return cmp.Or(f.told[:]...) }
 
 // expire removes what f has lost long ago, unless it cannot be read now: then its next report does.

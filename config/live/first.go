@@ -80,9 +80,10 @@ func (m *Manager) Restore(old *config.History) {
 	}
 }
 
-// Begin records the first configuration, which is in use: the latest revision of the history goes on, if
-// it is the same. given says that shares are given which the history may have. It returns the configuration of the latest
-// revision; nil: there is none, or an earlier version had other keys.
+// Begin records the first configuration, which is in use: the latest revision of the history goes
+// on, if it is the same. given says that shares are given which the history may have. It returns
+// the configuration of the latest revision; nil: there is none, or an earlier version had other
+// keys.
 func (m *Manager) Begin(given bool) (before *config.Config) {
 	f, last := &m.first, m.history.Current()
 	m.warn(f.built)

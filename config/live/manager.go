@@ -14,13 +14,14 @@ import (
 	"sluice/observe/wake"
 )
 
-// Manager keeps the documents that make the configuration: the file, and what the sources say that it
-// names. It chooses which new documents are used, applies the configuration that they make by one function, and
-// keeps the history with its pins.
+// Manager keeps the documents that make the configuration: the file, and what the sources say that
+// it names. It chooses which new documents are used, applies the configuration that they make by
+// one function, and keeps the history with its pins.
 //
-// Load makes it, Connect says what it works with, Begin records the first configuration, and Run follows the
-// documents, while WatchFile follows the file. Each of them is called once, in this order. Until Run, one goroutine uses it; from then
-// on its other methods may be called concurrently.
+// Load makes it, Connect says what it works with, Begin records the first configuration, and Run
+// follows the documents, while WatchFile follows the file. Each of them is called once, in this
+// order. Until Run, one goroutine uses it; from then on its other methods may be called
+// concurrently.
 type Manager struct {
 	input     config.Input
 	pipe      bool // the file is read once
@@ -59,30 +60,32 @@ type reading struct {
 
 // Options are what a Manager works with. All are required.
 type Options struct {
-	// NewSource returns the source of a key of "dynamic". before is what it said last, to this process or
-	// to an earlier one.
+	// NewSource returns the source of a key of "dynamic". before is what it said last, to this
+	// process or to an earlier one.
 	NewSource func(y config.Dynamic, before config.Source) Source
 	// Apply changes the program to c, and returns the configuration in use: c with what other
 	// parts have added. After an error nothing has changed. One call at a time is made.
 	Apply func(ctx context.Context, c *config.Config) (inUse *config.Config, err error)
-	// Again applies c, the configuration in use, again: see Manager.Again. If it returns false, it is called again
-	// later. No call of Apply is made meanwhile.
+	// Again applies c, the configuration in use, again: see Manager.Again. If it returns false, it
+	// is called again later. No call of Apply is made meanwhile.
 	Again func(ctx context.Context, c *config.Config) bool
 	// Applied is called with each revision that comes into use.
 	Applied func(config.Revision)
 	// Settled is called once, when all sources have said something and it is in use.
 	Settled func()
-	// Reload is called before each reload that somebody has asked for; what it returns is called after it.
+	// Reload is called before each reload that somebody has asked for; what it returns is called
+	// after it.
 	Reload func() (done func())
-	// Order calls f, which does not wait for anything, if this process takes orders; else it returns why not.
+	// Order calls f, which does not wait for anything, if this process takes orders; else it
+	// returns why not.
 	Order func(f func() error) error
 
 	Events *events.Feed
 	Log    zerolog.Logger
 }
 
-// Load reads the file, the files with documents that it names, and the history, and chooses the first
-// configuration. It fails if the file is not valid.
+// Load reads the file, the files with documents that it names, and the history, and chooses the
+// first configuration. It fails if the file is not valid.
 func Load(in config.Input) (*Manager, error) {
 	if in.Decoded == nil {
 		in.Decoded = new(config.Decoded)
@@ -111,12 +114,12 @@ func (m *Manager) History() *config.History { return &m.history }
 // Reload requests that the configuration is loaded again and applied. After an error nothing
 // changes, and the log, the history and the feed report it.
 //
-// Reload does not wait for the reload, which may take seconds. Requests during a reload cause one more
-// reload.
+// Reload does not wait for the reload, which may take seconds. Requests during a reload cause one
+// more reload.
 func (m *Manager) Reload() { m.reload.Send() }
 
-// Reapply requests that the configuration in use is applied again, as what others add to it has changed.
-// It does not wait for that.
+// Reapply requests that the configuration in use is applied again, as what others add to it has
+// changed. It does not wait for that.
 func (m *Manager) Reapply() { m.again.Send() }
 
 // Pause ends following the sources until Resume: another process follows them. Nothing is recorded
@@ -140,7 +143,8 @@ func (m *Manager) Missing() []string { return m.documents.missing(m.history.Curr
 func (m *Manager) Settled() <-chan struct{} { return m.settled }
 
 // Run follows the sources, and carries out what is requested, one at a time, until ctx ends. A
-// reload waits for new sources, at most for the time answers; what is refused is tried again after the time retry.
+// reload waits for new sources, at most for the time answers; what is refused is tried again after
+// the time retry.
 func (m *Manager) Run(ctx context.Context, answers, retry time.Duration) {
 	m.answers = answers
 	defer m.documents.end()
@@ -184,7 +188,8 @@ func (m *Manager) Run(ctx context.Context, answers, retry time.Duration) {
 	}
 }
 
-// WatchFile reloads after each change of the configuration file, until ctx ends. There must be one. A pipe has none.
+// WatchFile reloads after each change of the configuration file, until ctx ends. There must be one.
+// A pipe has none.
 func (m *Manager) WatchFile(ctx context.Context) {
 	if m.pipe {
 		return
@@ -209,7 +214,8 @@ func (m *Manager) reloadNow(ctx context.Context) {
 	}
 	m.readFile()
 	m.follow(ctx)
-	// Always: a reload during a pause may have read the file, and not have waited for the sources that are new in it.
+	// Always: a reload during a pause may have read the file, and not have waited for the sources
+	// that are new in it.
 	if silent := m.documents.await(ctx, m.answers); len(silent) > 0 {
 		m.options.Log.Warn().Strs("sources", silent).Stringer("waited", m.answers).Msg("dynamic sources have not answered yet")
 	}
@@ -217,7 +223,8 @@ func (m *Manager) reloadNow(ctx context.Context) {
 	m.applyLatest(ctx, true)
 }
 
-// readFile reads the configuration file. To open a pipe again would wait for a writer, and orders and a stop for that.
+// readFile reads the configuration file. To open a pipe again would wait for a writer, and orders
+// and a stop for that.
 func (m *Manager) readFile() {
 	if m.pipe {
 		return
@@ -243,8 +250,8 @@ func (m *Manager) readable() bool {
 	return err == nil
 }
 
-// follow follows the sources that the file names, and the sources in use. Once all of them have reported, and
-// nothing waits to be applied, all is settled.
+// follow follows the sources that the file names, and the sources in use. Once all of them have
+// reported, and nothing waits to be applied, all is settled.
 func (m *Manager) follow(ctx context.Context) {
 	current := m.history.Current()
 	m.documents.follow(ctx, slices.Concat(m.offered, current.Config.Dynamic), current.Sources)

@@ -10,13 +10,15 @@ import (
 	"sluice/discovery"
 )
 
-// Memory decides what counts of a source, by the rule of discovery.Stay: what disappears with the last
-// document, or with the memory of the source, counts for discovery.Stay, or until it is written again. It is
-// the same for files, Consul's KV store and etcd. A Memory is not safe for concurrent use.
+// Memory decides what counts of a source, by the rule of discovery.Stay: what disappears with the
+// last document, or with the memory of the source, counts for discovery.Stay, or until it is
+// written again. It is the same for files, Consul's KV store and etcd. A Memory is not safe for
+// concurrent use.
 type Memory struct {
 	// Empties says that nothing of what disappears counts: see config.Dynamic.Empties.
 	Empties bool
-	// State is what the source has reported, with what it has lost. It may come from another process.
+	// State is what the source has reported, with what it has lost. It may come from another
+	// process.
 	State config.Source
 }
 
@@ -84,8 +86,9 @@ func (m *Memory) Problem() error {
 		m.State.Name, last.Format(time.RFC3339), strings.Join(names, ", "))
 }
 
-// insert returns the documents of s and d, in the order in which sources report them: the order of their
-// names, but what is named like the source, which stands for all keys that are no documents, is last.
+// insert returns the documents of s and d, in the order in which sources report them: the order of
+// their names, but what is named like the source, which stands for all keys that are no documents,
+// is last.
 func insert(s config.Source, d config.Document) []config.Document {
 	at := slices.IndexFunc(s.Documents, func(after config.Document) bool {
 		return d.Name != s.Name && (after.Name == s.Name || after.Name > d.Name)

@@ -80,8 +80,9 @@ func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string
 		return current, fmt.Errorf("%w %d: %w", ErrInvalid, number, err)
 	}
 	m.applied = built.Config
-	// A new process waits for orders: not for seconds, nor for itself, as the removal of a listener does. If one has
-	// begun to take over, it does not know of the rollback; if it fails, a reload ends what was applied.
+	// A new process waits for orders: not for seconds, nor for itself, as the removal of a listener
+	// does. If one has begun to take over, it does not know of the rollback; if it fails, a reload
+	// ends what was applied.
 	if err := m.options.Order(func() error {
 		m.record(built, built.Config.Named(sources), reason, inUse)
 		return nil
@@ -95,8 +96,8 @@ func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string
 	return revision, nil
 }
 
-// refusedBeside returns what is refused now, without what these sources, which a rollback restores, offer. A file that
-// cannot be read stays refused.
+// refusedBeside returns what is refused now, without what these sources, which a rollback restores,
+// offer. A file that cannot be read stays refused.
 func (m *Manager) refusedBeside(restored []config.Source) map[string]error {
 	errs := make(map[string]error)
 	for name, r := range m.refusals.all() {

@@ -14,7 +14,8 @@ type Report struct {
 	Forgot bool
 	// Deleted says that the source has seen each document that is missing being deleted.
 	Deleted bool
-	// Unusable is why nothing of what Said has beside documents can be used; nil: something can, or there is nothing.
+	// Unusable is why nothing of what Said has beside documents can be used; nil: something can, or
+	// there is nothing.
 	Unusable error
 	// Err is why the documents are not known, or must not be believed. Those of the last
 	// report without an error stay in use.

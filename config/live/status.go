@@ -36,7 +36,8 @@ func (m *Manager) Statuses() []Status {
 // Refuses reports whether the file or a source offers what cannot be used.
 func (m *Manager) Refuses() bool { return len(m.refusals.all()) > 0 }
 
-// statuses returns the state of the sources that have documents in use, and of all that are followed.
+// statuses returns the state of the sources that have documents in use, and of all that are
+// followed.
 func (d *documents) statuses(used []config.Source) (list []Status) {
 	for _, s := range used {
 		list = append(list, Status{Source: s})

@@ -1,5 +1,6 @@
-// Package regular opens the files that the configuration names, which parts of sluice read again and again, and its own: as package os
-// does, but only regular ones. To open a named pipe would wait for a writer, and an upgrade, a reload or a stop for that.
+// Package regular opens the files that the configuration names, which parts of sluice read again
+// and again, and its own: as package os does, but only regular ones. To open a named pipe would
+// wait for a writer, and an upgrade, a reload or a stop for that.
 package regular
 
 import (

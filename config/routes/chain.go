@@ -11,12 +11,13 @@ import (
 // chain is the discovery chain of a service, compiled.
 type chain struct {
 	*route.Chain
-	// plain is the router of all routes that add nothing of their own to what the chain does; nil: not needed yet.
+	// plain is the router of all routes that add nothing of their own to what the chain does; nil:
+	// not needed yet.
 	plain *route.Router
 }
 
-// routerOf returns the router of a route with these actions to a service; nil: the service has no chain, or the route
-// chooses peers of the service itself.
+// routerOf returns the router of a route with these actions to a service; nil: the service has no
+// chain, or the route chooses peers of the service itself.
 func (b *builder) routerOf(r *config.Route, actions *route.Actions) (*route.Router, error) {
 	configured := b.config.Services[r.Service].Chain
 	if configured == nil || r.Group != "" || len(r.Split) > 0 {
@@ -45,7 +46,8 @@ func (b *builder) routerOf(r *config.Route, actions *route.Actions) (*route.Rout
 	return router, nil
 }
 
-// compileChain compiles a chain. It has an error only if the branches are not checked, or their services are missing.
+// compileChain compiles a chain. It has an error only if the branches are not checked, or their
+// services are missing.
 func (b *builder) compileChain(configured *config.Chain) (*route.Chain, error) {
 	branches := make([]route.Branch, len(configured.Branches))
 	for i := range configured.Branches {

@@ -13,8 +13,9 @@ import (
 
 // FleetLimit is a rate limit that the replicas keep together.
 type FleetLimit struct {
-	// ID is the same in all replicas with a route for the same requests and a limit with the same key; where a replica has
-	// several of these, as the targets of a route may, with the same settings too.
+	// ID is the same in all replicas with a route for the same requests and a limit with the same
+	// key; where a replica has several of these, as the targets of a route may, with the same
+	// settings too.
 	ID       string
 	Requests string // that the route matches, for people
 	Settings config.RateLimit

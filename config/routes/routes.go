@@ -1,4 +1,5 @@
-// Package routes translates a configuration into the routes of requests, and of the connections of listeners for TCP.
+// Package routes translates a configuration into the routes of requests, and of the connections of
+// listeners for TCP.
 package routes
 
 import (
@@ -20,8 +21,9 @@ import (
 	"sluice/route/ratelimit"
 )
 
-// Routes are the routes of a configuration, with what goes on in the next one: the tokens of rate limits, the counters
-// of mirrors, the users in files, the keys of issuers of tokens, and the clients of authentication servers.
+// Routes are the routes of a configuration, with what goes on in the next one: the tokens of rate
+// limits, the counters of mirrors, the users in files, the keys of issuers of tokens, and the
+// clients of authentication servers.
 type Routes struct {
 	Table   *route.Table
 	Streams []*proxy.Streams // of each listener; nil for one with another protocol than tcp
@@ -36,7 +38,8 @@ type Routes struct {
 	pages       map[string]*pages.Body // of files in use, by path
 }
 
-// State is what another process has saved of its routes: who had access there a moment ago has it here too.
+// State is what another process has saved of its routes: who had access there a moment ago has it
+// here too.
 type State struct {
 	Keys  map[string]auth.SavedKeys  `json:"keys"`  // of issuers, by keySetID.name
 	Users map[string]auth.SavedUsers `json:"users"` // of files, by path
@@ -66,7 +69,8 @@ type builder struct {
 }
 
 // Build returns the routes of c to these services. What has the same settings as in before goes on.
-// machine says where a registry may lead requests, and fleet with whom limits are kept. It changes nothing that is in use.
+// machine says where a registry may lead requests, and fleet with whom limits are kept. It changes
+// nothing that is in use.
 func Build(c *config.Config, services map[string]*route.Service, machine *locality.Machine, fleet *ratelimit.Fleet, before *Routes) (*Routes, error) {
 	if before == nil {
 		before = new(Routes)
@@ -125,8 +129,8 @@ func (b *builder) routeOf(r *config.Route, actions *route.Actions) (t route.Rout
 	return t, err
 }
 
-// Close closes what next has not, which is in use now; nil: everything. Requests that were matched before may wait for keys:
-// these close after the time late.
+// Close closes what next has not, which is in use now; nil: everything. Requests that were matched
+// before may wait for keys: these close after the time late.
 func (r *Routes) Close(next *Routes, late time.Duration) {
 	if r == nil {
 		return
@@ -168,8 +172,8 @@ func (r *Routes) Save() State {
 	return s
 }
 
-// KeySets returns the state of the keys of issuers, sorted by source. The second one whose source is shown in the same way,
-// as what may be a credential is masked, has " #2" after it, and so on.
+// KeySets returns the state of the keys of issuers, sorted by source. The second one whose source
+// is shown in the same way, as what may be a credential is masked, has " #2" after it, and so on.
 func (r *Routes) KeySets() (all []auth.KeySetStatus) {
 	if r == nil {
 		return nil
@@ -188,8 +192,8 @@ func (r *Routes) KeySets() (all []auth.KeySetStatus) {
 	return all
 }
 
-// ReadFiles reads the files of users, keys and pages again, and logs what has become of the keys at URLs. faults has what was logged,
-// by path or URL; it must not be shown.
+// ReadFiles reads the files of users, keys and pages again, and logs what has become of the keys at
+// URLs. faults has what was logged, by path or URL; it must not be shown.
 func (r *Routes) ReadFiles(faults map[string]string, log zerolog.Logger) {
 	for id, set := range r.keySets {
 		changed, _ := set.Refresh()

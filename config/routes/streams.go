@@ -9,7 +9,8 @@ import (
 	"sluice/tags"
 )
 
-// streams returns where the connections of each listener go; nil for a listener with another protocol than tcp.
+// streams returns where the connections of each listener go; nil for a listener with another
+// protocol than tcp.
 func (b *builder) streams() ([]*proxy.Streams, error) {
 	all := make([]*proxy.Streams, len(b.config.Listeners))
 	for i, l := range b.config.Listeners {

@@ -10,8 +10,8 @@ import (
 // mask is shown in place of what is secret.
 const mask = "***"
 
-// A Secret is a text that is shown as "***" wherever it is printed, logged or encoded. It can be compared.
-// The zero value is the empty text.
+// A Secret is a text that is shown as "***" wherever it is printed, logged or encoded. It can be
+// compared. The zero value is the empty text.
 type Secret struct{ text }
 
 // NewSecret returns a secret.
@@ -31,9 +31,9 @@ func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 // MarshalText masks the secret in JSON and YAML.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// A Location is a path, a URL or the address of a server. It is shown as "https://***@host/path?***" wherever it is
-// printed, logged or encoded: user information, a query and a fragment may be credentials. It can be compared. The zero
-// value is the empty text.
+// A Location is a path, a URL or the address of a server. It is shown as
+// "https://***@host/path?***" wherever it is printed, logged or encoded: user information, a query
+// and a fragment may be credentials. It can be compared. The zero value is the empty text.
 type Location struct{ text }
 
 // NewLocation returns a location.
@@ -51,8 +51,8 @@ func (l Location) String() string {
 	return shown
 }
 
-// parts returns l up to a query or a fragment, with its mark; where in that the user information is; and what
-// comes after the mark. The text may be no valid URL.
+// parts returns l up to a query or a fragment, with its mark; where in that the user information
+// is; and what comes after the mark. The text may be no valid URL.
 func (l Location) parts() (shown string, start int, user, rest string) {
 	shown = l.Reveal()
 	if i := strings.IndexAny(shown, "?#"); i >= 0 {
@@ -71,7 +71,8 @@ func (l Location) parts() (shown string, start int, user, rest string) {
 	return shown, start, user, rest
 }
 
-// MaskIn masks in a text what may be a credential of l. Errors of net/http, and answers of servers, may have it.
+// MaskIn masks in a text what may be a credential of l. Errors of net/http, and answers of servers,
+// may have it.
 func (l Location) MaskIn(text string) string {
 	_, _, user, rest := l.parts()
 	for _, secret := range []string{rest, user} {
@@ -88,8 +89,8 @@ func (l Location) GoString() string { return strconv.Quote(l.String()) }
 // MarshalText masks l in JSON and YAML.
 func (l Location) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
-// text is a text that only Reveal shows. It is behind a pointer because package fmt calls no methods of what is in
-// fields that are not exported, and prints strings there.
+// text is a text that only Reveal shows. It is behind a pointer because package fmt calls no
+// methods of what is in fields that are not exported, and prints strings there.
 type text struct{ handle unique.Handle[string] }
 
 func textOf(s string) (t text) {

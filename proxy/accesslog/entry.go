@@ -10,7 +10,8 @@ const ProtoTCP = "TCP"
 // does not retain the slices.
 //
 // The tag log names the variable of a field. Lines of JSON have the fields in this order, without
-// zero fields, but for tags with "always", and with "http" for all but TCP. With "word" it is one word in templates.
+// zero fields, but for tags with "always", and with "http" for all but TCP. With "word" it is one
+// word in templates.
 type Entry struct {
 	Time      time.Time `log:"time"`
 	RequestID []byte    `log:"request_id"`

@@ -169,7 +169,8 @@ func appendText(b, s []byte) []byte {
 	}
 }
 
-// appendWord is appendText for a value that blanks would divide: the combined format has no quotes around some.
+// appendWord is appendText for a value that blanks would divide: the combined format has no quotes
+// around some.
 func appendWord(b, s []byte) []byte {
 	for {
 		i := bytes.IndexByte(s, ' ')

@@ -50,7 +50,8 @@ type Logger struct {
 }
 
 const (
-	// maxBuffers bounds the buffers that wait to be written before lines are dropped, unless there are more shards.
+	// maxBuffers bounds the buffers that wait to be written before lines are dropped, unless there
+	// are more shards.
 	maxBuffers    = 128
 	flushInterval = time.Second
 

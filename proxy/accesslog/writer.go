@@ -127,7 +127,8 @@ func openOutput(path string) (*output, error) {
 	return o, nil
 }
 
-// reopen opens the file, which is no stream. A named pipe that nobody reads is an error: else this would wait for a reader.
+// reopen opens the file, which is no stream. A named pipe that nobody reads is an error: else this
+// would wait for a reader.
 func (o *output) reopen() error {
 	f, err := os.OpenFile(o.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)
 	switch {
@@ -143,7 +144,8 @@ func (o *output) reopen() error {
 	return nil
 }
 
-// endsTorn reports whether a file ends within a line: whoever wrote to it found the disk full, or was killed.
+// endsTorn reports whether a file ends within a line: whoever wrote to it found the disk full, or
+// was killed.
 func endsTorn(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {

@@ -95,7 +95,8 @@ func (l *Loop) MayLeave() bool {
 
 // Leave picks another peer for a request that waits for one whose health checks fail: where that
 // hangs, long before a timeout. left: there is one, and the try has to end. If not, Leave may be
-// called again when changed is closed: when the pool has changed or, where the others are full, soon.
+// called again when changed is closed: when the pool has changed or, where the others are full,
+// soon.
 func (l *Loop) Leave() (changed <-chan struct{}, left bool) {
 	changed = l.service.Pool.Changed()
 	if l.Tries >= MaxTries {

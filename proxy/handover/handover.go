@@ -55,9 +55,9 @@ type Handover struct {
 	released []net.Listener      // while another process may serve their sockets: see update
 }
 
-// New returns a handover. pidFile, if not empty, is written with the id of the serving
-// process. listen makes listeners that are not inherited, nor of systemd, which passes its free sockets on; they must be
-// TCP or Unix ones.
+// New returns a handover. pidFile, if not empty, is written with the id of the serving process.
+// listen makes listeners that are not inherited, nor of systemd, which passes its free sockets on;
+// they must be TCP or Unix ones.
 func New(pidFile string, manager *systemd.Manager, listen func(network, address string) (net.Listener, error)) *Handover {
 	h := &Handover{pidFile: pidFile, systemd: manager, listen: listen, replaced: make(chan struct{}), pipes: make(map[string]*os.File)}
 	h.stopped, h.stop = context.WithCancel(context.Background())
@@ -133,8 +133,8 @@ func kindOf(network string) string {
 	return network
 }
 
-// keyOf returns the name of a socket for tableflip, which no other socket has: with port 0, as sockets of
-// systemd may have it in the configuration, the address is not enough.
+// keyOf returns the name of a socket for tableflip, which no other socket has: with port 0, as
+// sockets of systemd may have it in the configuration, the address is not enough.
 func keyOf(name, address string) string {
 	if _, port, _ := net.SplitHostPort(address); port == "0" {
 		return name + " " + address
@@ -142,10 +142,9 @@ func keyOf(name, address string) string {
 	return address
 }
 
-// Release closes a listener of Listen. No later process inherits it. The
-// address is free unless another process serves with the same socket. While it is not
-// decided which process serves, the socket stays until that is. A socket of systemd that was never used stays
-// for another listener.
+// Release closes a listener of Listen. No later process inherits it. The address is free unless
+// another process serves with the same socket. While it is not decided which process serves, the
+// socket stays until that is. A socket of systemd that was never used stays for another listener.
 func (h *Handover) Release(l net.Listener, used bool) {
 	if used || !h.systemd.PutBack(l) {
 		h.update(func() { h.released = append(h.released, l) })
@@ -251,7 +250,8 @@ func (h *Handover) begun() *tableflip.Upgrader {
 	return h.upgrader
 }
 
-// The names of the new process's ends of the pipes, and the beginning of the names of free sockets of systemd.
+// The names of the new process's ends of the pipes, and the beginning of the names of free sockets
+// of systemd.
 const (
 	askName     = "ask"  // to write to
 	giveName    = "give" // to read from

@@ -17,8 +17,8 @@ type Part struct {
 	decode func(text json.RawMessage) (restore func(), err error)
 }
 
-// NewPart returns the part with a name, whose value save returns in the old process. restore gets it in the new
-// one, or a zero value if there is none.
+// NewPart returns the part with a name, whose value save returns in the old process. restore gets
+// it in the new one, or a zero value if there is none.
 func NewPart[T any](name string, save func() T, restore func(T)) Part {
 	decode := func(text json.RawMessage) (func(), error) {
 		var v T
@@ -41,8 +41,8 @@ func Save(w io.Writer, parts []Part) error {
 	return json.NewEncoder(w).Encode(state)
 }
 
-// Restore restores all parts, in their order, from a state that Save has written; nil: from no state. After an
-// error, which the state has, they are restored from no state.
+// Restore restores all parts, in their order, from a state that Save has written; nil: from no
+// state. After an error, which the state has, they are restored from no state.
 func Restore(r io.Reader, parts []Part) error {
 	restore, err := read(r, parts)
 	if err != nil {

@@ -38,5 +38,6 @@ var (
 // ErrResponse is the error of a malformed response, such as one in another protocol.
 var ErrResponse = &Error{502, "bad_response", "upstream sent a malformed response head"}
 
-// ErrResponseField is that of a response with a status line and a malformed field: the peer answers.
+// ErrResponseField is that of a response with a status line and a malformed field: the peer
+// answers.
 var ErrResponseField = &Error{502, "bad_response", "upstream sent a response with a malformed header field"}

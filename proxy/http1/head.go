@@ -50,8 +50,8 @@ type Head struct {
 	// GRPC: Content-Type is one of gRPC: application/grpc, with any suffix such as
 	// +proto, but not of gRPC-Web.
 	GRPC bool
-	// ConnectionAuth: the message asks for NTLM or Negotiate, or has credentials of them. Many servers
-	// believe them for all later requests on the connection.
+	// ConnectionAuth: the message asks for NTLM or Negotiate, or has credentials of them. Many
+	// servers believe them for all later requests on the connection.
 	ConnectionAuth bool
 
 	connectionUpgrade, hasUpgrade bool
@@ -302,8 +302,8 @@ func (h *Head) markNominated(b []byte) {
 	}
 }
 
-// authenticatesConnection reports whether a scheme in a list of challenges, or of credentials, is for
-// the connection (RFC 4559 for Negotiate; NTLM has none).
+// authenticatesConnection reports whether a scheme in a list of challenges, or of credentials, is
+// for the connection (RFC 4559 for Negotiate; NTLM has none).
 func authenticatesConnection(value []byte) bool {
 	for element := range listElements(value) {
 		scheme, _, _ := bytes.Cut(element, []byte{' '})

@@ -2,8 +2,8 @@ package http1
 
 import "errors"
 
-// ErrResponseTooLong means that the head of a response exceeds its limit. It is not malformed: it may
-// repeat a part of the request.
+// ErrResponseTooLong means that the head of a response exceeds its limit. It is not malformed: it
+// may repeat a part of the request.
 var ErrResponseTooLong = errors.New("the response head exceeds its limit")
 
 // ResponseHead is the head of a response. It needs a Reset before the first scan.

@@ -11,8 +11,8 @@ import (
 	"sluice/proxy/socket"
 )
 
-// Bounds of the bytes of the other side's frames beside heads and bodies, absolutely and in relation
-// to these. A byte is forgotten in each OverheadTime.
+// Bounds of the bytes of the other side's frames beside heads and bodies, absolutely and in
+// relation to these. A byte is forgotten in each OverheadTime.
 const (
 	OverheadBytes = 1 << 20
 	OverheadRatio = 8

@@ -7,8 +7,8 @@ import (
 	"sluice/proxy/socket"
 )
 
-// ProcessLocked processes the whole frames in b, and returns their length. No frame waits for a stream.
-// The error ends the connection. now is coarse time.
+// ProcessLocked processes the whole frames in b, and returns their length. No frame waits for a
+// stream. The error ends the connection. now is coarse time.
 func (c *Conn) ProcessLocked(b []byte, now int64) (taken int, err *Error) {
 	c.overhead.Leak(now, OverheadTime)
 	for err == nil && len(b)-taken >= FrameHeaderBytes {
@@ -34,8 +34,8 @@ func (c *Conn) ProcessLocked(b []byte, now int64) (taken int, err *Error) {
 	return taken, err
 }
 
-// IsPartial reports whether a part of a field block has arrived, or the first SETTINGS is awaited. It
-// is for the reading goroutine.
+// IsPartial reports whether a part of a field block has arrived, or the first SETTINGS is awaited.
+// It is for the reading goroutine.
 func (c *Conn) IsPartial() bool { return !c.Settled || c.block.isOpen() }
 
 // count bounds the frames beside heads and bodies.

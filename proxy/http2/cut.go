@@ -7,8 +7,8 @@ type cut struct {
 	endStream bool   // nothing follows payload
 }
 
-// spend cuts the next DATA frame from body: at most MaxFrameBytes, and as much as both
-// flow-control windows allow, from which it takes that. A window is negative after the receiver has lowered
+// spend cuts the next DATA frame from body: at most MaxFrameBytes, and as much as both flow-control
+// windows allow, from which it takes that. A window is negative after the receiver has lowered
 // SETTINGS_INITIAL_WINDOW_SIZE by more than was left of it (RFC 9113, section 6.9.2); then it
 // allows nothing. ends: the stream ends with body. That needs no window.
 func spend(body []byte, ends bool, stream, connection *Window) cut {

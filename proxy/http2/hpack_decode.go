@@ -23,8 +23,9 @@ var (
 	errExpansion = &Error{EnhanceYourCalm, "names in a field block make far more text than it has"}
 )
 
-// maxExpansion bounds the text that names in the dynamic table make of a block, above the limit of lists: two bytes may stand
-// for four kilobytes, and what is only to be forgotten is copied all the same.
+// maxExpansion bounds the text that names in the dynamic table make of a block, above the limit of
+// lists: two bytes may stand for four kilobytes, and what is only to be forgotten is copied all the
+// same.
 const maxExpansion = 1 << 20
 
 // A Field is a decoded field, as positions in the text of its Fields.

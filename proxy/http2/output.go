@@ -50,9 +50,9 @@ func (o *Output) Open(s *Sender, owner Owner, stream uint32) {
 	*s = Sender{owner: owner, stream: stream, window: o.initial}
 }
 
-// Send queues frames, a body and frames of a trailer section behind the frames of the other streams.
-// ends: the stream ends with the last of them; if that is head, head says so. They must not change
-// until IsSending returns false. The next Fill moves them.
+// Send queues frames, a body and frames of a trailer section behind the frames of the other
+// streams. ends: the stream ends with the last of them; if that is head, head says so. They must
+// not change until IsSending returns false. The next Fill moves them.
 func (o *Output) Send(s *Sender, head, body, trailer []byte, ends bool) {
 	s.head, s.body, s.trailer, s.ends = head, body, trailer, ends
 	s.endsWithBody = ends && len(trailer) == 0 && (len(body) > 0 || len(head) == 0)

@@ -59,8 +59,8 @@ func startOfName(b []byte) []byte {
 	return b
 }
 
-// Fault says why AppendResponse or, of a trailer section, AppendTrailer has refused f. The offset is
-// that in the text that it would have appended.
+// Fault says why AppendResponse or, of a trailer section, AppendTrailer has refused f. The offset
+// is that in the text that it would have appended.
 func (f *Fields) Fault(trailer bool) http1.Fault {
 	fields, offset := f.list, 0
 	if !trailer {

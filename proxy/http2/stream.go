@@ -96,8 +96,8 @@ func (s *Stream) countClosed() {
 	}
 }
 
-// StopLocked ends all waits for the stream: with err, unless all has arrived before an early end. Only
-// the first call counts.
+// StopLocked ends all waits for the stream: with err, unless all has arrived before an early end.
+// Only the first call counts.
 func (s *Stream) StopLocked(err error) {
 	if s.Stopped {
 		return
@@ -256,8 +256,9 @@ type Wakes struct {
 	IsChanged func() bool     // not nil: and if this returns true, see Wake
 }
 
-// Wait waits until ready, called with Mu held, returns true. It fails with the error of the stream, or
-// with os.ErrDeadlineExceeded by the read deadline. While it waits, b is given back. Mu must not be held.
+// Wait waits until ready, called with Mu held, returns true. It fails with the error of the stream,
+// or with os.ErrDeadlineExceeded by the read deadline. While it waits, b is given back. Mu must not
+// be held.
 func (s *Stream) Wait(b *socket.Buffers, ready func() bool, w Wakes) error {
 	var impatient <-chan time.Time
 	for {

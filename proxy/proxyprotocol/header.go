@@ -67,9 +67,9 @@ type Addresses struct {
 	Server netip.AddrPort // that the client has connected to
 }
 
-// Parse returns the addresses in a complete PROXY header. ok is false if it
-// has none: the proxy speaks for itself, as for a health check, or does not know them. A client that has
-// connected to the proxy by a unix socket has the zero value.
+// Parse returns the addresses in a complete PROXY header. ok is false if it has none: the proxy
+// speaks for itself, as for a health check, or does not know them. A client that has connected to
+// the proxy by a unix socket has the zero value.
 func Parse(header []byte) (a Addresses, ok bool, err error) {
 	h, err := proxyproto.Read(bufio.NewReader(bytes.NewReader(header)))
 	if err != nil {
@@ -99,7 +99,8 @@ func Header(version byte, a Addresses) []byte {
 	return header
 }
 
-// AddressOf returns the address without a zone, and an IPv4-mapped one as IPv4. A unix socket has none.
+// AddressOf returns the address without a zone, and an IPv4-mapped one as IPv4. A unix socket has
+// none.
 func AddressOf(a net.Addr) (none netip.AddrPort) {
 	if _, ok := a.(*net.UnixAddr); ok {
 		return none

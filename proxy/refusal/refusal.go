@@ -53,14 +53,16 @@ func (r *Refusal) With(name, value string) *Refusal {
 	return &with
 }
 
-// Passing returns r with the header fields and the body of another server, which must not change, in place of sluice's.
+// Passing returns r with the header fields and the body of another server, which must not change,
+// in place of sluice's.
 func (r *Refusal) Passing(fields [][2]string, body []byte) *Refusal {
 	passing := *r
 	passing.fields, passing.body, passing.others = fields, body, true
 	return &passing
 }
 
-// Showing returns r with a body, which must not change, in place of sluice's words. Without a type it is empty.
+// Showing returns r with a body, which must not change, in place of sluice's words. Without a type
+// it is empty.
 func (r *Refusal) Showing(contentType string, body []byte) *Refusal {
 	if r.others || r.shows {
 		return r
@@ -153,7 +155,8 @@ func Of(err *http1.Error) *Refusal {
 // maintenancePause is the Retry-After of a maintenance without an end.
 const maintenancePause = time.Minute
 
-// OfMaintenance returns the refusal of a client whose service is in maintenance; nil: it is not, or not for this client.
+// OfMaintenance returns the refusal of a client whose service is in maintenance; nil: it is not, or
+// not for this client.
 func OfMaintenance(m *balancer.Maintenance, client netip.Addr) *Refusal {
 	if m == nil || m.Excepts(client) {
 		return nil
@@ -198,8 +201,8 @@ func OfPick(err error, pool *balancer.Pool, inGroup bool) *Refusal {
 	return NoEligible
 }
 
-// OfConnect returns the refusal of a client for whom no connection could be made to a peer of a pool, which may have lost its last
-// one meanwhile.
+// OfConnect returns the refusal of a client for whom no connection could be made to a peer of a
+// pool, which may have lost its last one meanwhile.
 func OfConnect(pool *balancer.Pool) *Refusal {
 	switch s := pool.Snapshot(); {
 	case len(s.Eligible) > 0:
@@ -210,8 +213,8 @@ func OfConnect(pool *balancer.Pool) *Refusal {
 	return NoEligible // this failure has ejected it
 }
 
-// Append appends the head of the response for r, and returns the body that follows it. json selects the format;
-// bodiless: the request is a HEAD request. fields are more header fields.
+// Append appends the head of the response for r, and returns the body that follows it. json selects
+// the format; bodiless: the request is a HEAD request. fields are more header fields.
 func Append(out []byte, r *Refusal, keep, json, bodiless bool, fields ...[2]string) (head, body []byte) {
 	var h fasthttp.ResponseHeader
 	h.SetNoDefaultContentType(true)

@@ -112,8 +112,8 @@ func (r Rules) Drop(n http1.Name, name []byte, to Direction) bool {
 	return false
 }
 
-// dropMarked is Drop for names with marks, which some servers read as hyphens. gRPC's metadata often
-// has underscores, and its servers do not.
+// dropMarked is Drop for names with marks, which some servers read as hyphens. gRPC's metadata
+// often has underscores, and its servers do not.
 func (r Rules) dropMarked(name []byte, to Direction) bool {
 	like := http1.NameLike(name)
 	switch Names[like] {

@@ -40,7 +40,8 @@ func poolOf(bytes int) *sync.Pool {
 	return nil
 }
 
-// NewBuffer returns the smallest buffer of a pool for that many bytes, or one of its own. The caller frees it.
+// NewBuffer returns the smallest buffer of a pool for that many bytes, or one of its own. The
+// caller frees it.
 func NewBuffer(bytes int) *Buffer {
 	if pool := poolOf(bytes); pool != nil {
 		return pool.Get().(*Buffer)

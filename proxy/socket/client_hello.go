@@ -90,7 +90,8 @@ func ServerName(hello []byte) (name string, err error) {
 	return "", err
 }
 
-// helloConn is a connection from which a ClientHello is read. Until crypto/tls has it, it only reads and writes.
+// helloConn is a connection from which a ClientHello is read. Until crypto/tls has it, it only
+// reads and writes.
 type helloConn struct {
 	net.Conn // nil
 	hello    *bytes.Reader

@@ -41,8 +41,8 @@ func NewIdleSet[C idleConn]() (*IdleSet[C], error) {
 	return s, nil
 }
 
-// Add adds c, whose socket is raw, and reports whether it did; then the goroutine of c must end. Bytes that
-// have arrived before wake c.
+// Add adds c, whose socket is raw, and reports whether it did; then the goroutine of c must end.
+// Bytes that have arrived before wake c.
 func (s *IdleSet[C]) Add(c C, raw syscall.RawConn) bool {
 	if s.epoll == nil {
 		return false

@@ -9,9 +9,9 @@ import (
 
 // Memory after the start, and after a burst of connections
 //
-// Serving requests allocates nothing, so the garbage collector may not run for
-// minutes. Only a collection frees what the start has left, and the grown stacks and pooled buffers of a burst.
-// It takes two: a pool is emptied at the second one, and each one halves a stack.
+// Serving requests allocates nothing, so the garbage collector may not run for minutes. Only a
+// collection frees what the start has left, and the grown stacks and pooled buffers of a burst. It
+// takes two: a pool is emptied at the second one, and each one halves a stack.
 
 const (
 	reclaimInterval = 2 * time.Second
@@ -19,15 +19,16 @@ const (
 	reclaimConnections = 1000
 	// reclaimWork is the CPU time within an interval below which the process is quiet.
 	reclaimWork = reclaimInterval / 10
-	// reclaimQuiet is how many intervals the process must be quiet after a burst: one that comes again within half a minute
-	// finds its memory. If 1,000 connections have to map it again, they are answered after 135 ms in place of 50.
+	// reclaimQuiet is how many intervals the process must be quiet after a burst: one that comes
+	// again within half a minute finds its memory. If 1,000 connections have to map it again, they
+	// are answered after 135 ms in place of 50.
 	reclaimQuiet = 15
 )
 
-// Reclaim calls collect after the start, once the process is quiet, because a collection delays requests, and after each
-// burst of connections, once it has been quiet for half a minute. It returns when stop is closed. opened
-// returns the number of connections so far, worked the CPU time so far. A steady
-// rate of connections is not a burst.
+// Reclaim calls collect after the start, once the process is quiet, because a collection delays
+// requests, and after each burst of connections, once it has been quiet for half a minute. It
+// returns when stop is closed. opened returns the number of connections so far, worked the CPU time
+// so far. A steady rate of connections is not a burst.
 func Reclaim(stop <-chan struct{}, opened func() uint32, worked func() time.Duration, collect func()) {
 	ticker := time.NewTicker(reclaimInterval)
 	defer ticker.Stop()

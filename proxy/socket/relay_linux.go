@@ -14,8 +14,8 @@ type relaySplicer struct {
 	onSource, onSink func(fd uintptr) bool // fill and drain as values: creating them allocates
 }
 
-// splice forwards until the source has no more bytes for now or has ended. An error is
-// from the connection of the client or of the peer, as client tells. Without a pipe it does nothing.
+// splice forwards until the source has no more bytes for now or has ended. An error is from the
+// connection of the client or of the peer, as client tells. Without a pipe it does nothing.
 func (s *relaySplicer) splice(r *relay) (client bool, err error) {
 	if s.pipe, err = acquirePipe(); err != nil {
 		return false, nil

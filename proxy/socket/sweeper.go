@@ -21,9 +21,9 @@ const SweepInterval = 50 * time.Millisecond
 // maximum, all waits would time out then.
 const longestStep = 5 * SweepInterval
 
-// maxProbes is the number of entries with probes whose OnSweep is called in a sweep. The others come
-// to it in the next ones, so that many waits for answers, each of which looks after its client, do
-// not delay the deadlines of others.
+// maxProbes is the number of entries with probes whose OnSweep is called in a sweep. The others
+// come to it in the next ones, so that many waits for answers, each of which looks after its
+// client, do not delay the deadlines of others.
 const maxProbes = 2048
 
 // FirstProbe is how long a wait of an entry with probes lasts before it is swept.
@@ -242,7 +242,8 @@ func (e *SweepEntry) read(s *Sweeper, raw syscall.RawConn, readable func(fd uint
 	}
 }
 
-// write is the Write of raw, the connection of e, that goes on after each wake: writable finds out whether its time is over.
+// write is the Write of raw, the connection of e, that goes on after each wake: writable finds out
+// whether its time is over.
 func (e *SweepEntry) write(raw syscall.RawConn, writable func(fd uintptr) bool) error {
 	for {
 		if err := raw.Write(writable); !errors.Is(err, os.ErrDeadlineExceeded) || !e.resumeWrite() {

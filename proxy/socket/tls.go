@@ -167,11 +167,13 @@ type tlsSocket struct {
 	records []byte // to send
 }
 
-// maxRecordsBytes bounds tlsSocket.records: what Seal adds, and as much before it. Nothing else sends the responses to key
-// updates, and there may be nothing to send for as long as a body arrives.
+// maxRecordsBytes bounds tlsSocket.records: what Seal adds, and as much before it. Nothing else
+// sends the responses to key updates, and there may be nothing to send for as long as a body
+// arrives.
 const maxRecordsBytes = 2 * (64 << 10)
 
-// errNotSent means that the other side asks for more and more key updates, while nothing is sent to it.
+// errNotSent means that the other side asks for more and more key updates, while nothing is sent to
+// it.
 var errNotSent = errors.New("TLS: too many records that are not sent yet")
 
 // errNothingYet is temporary: crypto/tls does not store it.

@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unmapProgram takes the pages of the program's code and constants out of the memory of the process: a start needs
-// most of them, serving few. They stay in the page cache, so one that is needed again costs a fault without I/O, which
-// maps its 15 neighbours too. A mapping with a page of its own stays as it is: a breakpoint of a debugger or of an uprobe
-// may be there. It only saves memory, so its errors are nobody's.
+// unmapProgram takes the pages of the program's code and constants out of the memory of the
+// process: a start needs most of them, serving few. They stay in the page cache, so one that is
+// needed again costs a fault without I/O, which maps its 15 neighbours too. A mapping with a page
+// of its own stays as it is: a breakpoint of a debugger or of an uprobe may be there. It only saves
+// memory, so its errors are nobody's.
 func unmapProgram() {
 	smaps, err := os.Open("/proc/self/smaps")
 	if err != nil {

@@ -25,9 +25,9 @@ type wheel struct {
 	pending *SweepEntry // in a sweep, the entries that are left of an interval
 }
 
-// sweepBatch is how many entries are swept at a time. Between two batches the wheel is free for others,
-// so however many deadlines pass at once, to set another one waits for few of them: to end a wait takes
-// some microseconds.
+// sweepBatch is how many entries are swept at a time. Between two batches the wheel is free for
+// others, so however many deadlines pass at once, to set another one waits for few of them: to end
+// a wait takes some microseconds.
 const sweepBatch = 64
 
 // A wheelLink is the position of an entry in a wheel.

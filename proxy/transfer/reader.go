@@ -80,8 +80,8 @@ func (r *Reader) nextChunks(b []byte, coded bool) (p Piece, n int, err error) {
 	return p, n + taken, err
 }
 
-// Most returns how many bytes to read for the next piece of a request, so that the
-// bytes that follow the body fit the exchange's buffer, and the first coded piece begins with a chunk.
+// Most returns how many bytes to read for the next piece of a request, so that the bytes that
+// follow the body fit the exchange's buffer, and the first coded piece begins with a chunk.
 func (r *Reader) Most(coded bool) int {
 	if left := r.scanner.Remaining(); coded && !r.coded && left > 0 {
 		return int(min(left+int64(len("\r\n")), socket.RelayBufferBytes))

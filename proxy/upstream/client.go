@@ -10,7 +10,8 @@ import (
 	"sluice/proxy/socket"
 )
 
-// probeInterval is the time between probes. The first one is socket.FirstProbe after the start of a wait.
+// probeInterval is the time between probes. The first one is socket.FirstProbe after the start of a
+// wait.
 const probeInterval = 250 * time.Millisecond
 
 // A Client is who waits for a response, as the peer's side of a try sees it.
@@ -20,8 +21,9 @@ type Client struct {
 	Shard             uint32      // for counters and logs
 	Gone              atomic.Bool // the client has closed its connection, as far as Presence has found out
 
-	// KeepsOwn: one connection to a peer on which the client has authenticated itself is kept for it,
-	// until DropOwn. It is one connection too, with one exchange at a time. Others lose such connections.
+	// KeepsOwn: one connection to a peer on which the client has authenticated itself is kept for
+	// it, until DropOwn. It is one connection too, with one exchange at a time. Others lose such
+	// connections.
 	KeepsOwn bool
 	HasOwned bool       // a connection was kept: other connections do not know the client
 	own      *HTTP1Conn // that is kept now, or was; nil: none. Of the exchange
@@ -44,8 +46,9 @@ func (c *Client) DropOwn() {
 
 // A Presence knows a client's connection.
 type Presence interface {
-	// IsGone reports whether the client has closed its connection, and sets Client.Gone then. Nobody else does: what
-	// asks may be late, and the Client be that of another request by then. It is safe for concurrent use.
+	// IsGone reports whether the client has closed its connection, and sets Client.Gone then.
+	// Nobody else does: what asks may be late, and the Client be that of another request by then.
+	// It is safe for concurrent use.
 	IsGone() bool
 }
 
@@ -86,7 +89,8 @@ func (r Requirements) WhileThere(ctx context.Context) (_ context.Context, end co
 	return r.WhileNot(ctx, nil)
 }
 
-// WhileNot is WhileThere, and the context also ends, soon, when other returns true, if it is not nil. Another goroutine calls it.
+// WhileNot is WhileThere, and the context also ends, soon, when other returns true, if it is not
+// nil. Another goroutine calls it.
 func (r Requirements) WhileNot(ctx context.Context, other func() bool) (_ context.Context, end context.CancelFunc) {
 	client := r.Client
 	var cancel context.CancelFunc

@@ -12,12 +12,14 @@ import (
 	"sluice/discovery"
 )
 
-// Intentions say whether the mesh lets sluice connect to instances. They are safe for concurrent use.
+// Intentions say whether the mesh lets sluice connect to instances. They are safe for concurrent
+// use.
 type Intentions interface {
-	// Denial returns why it does not; nil: it does, or that is not known, or the instance is not in a mesh.
+	// Denial returns why it does not; nil: it does, or that is not known, or the instance is not in
+	// a mesh.
 	Denial(discovery.Instance) *discovery.Denial
-	// AwaitDenial is Denial for an instance that has just rejected sluice's certificate: it may wait shortly, until ctx
-	// ends, for the mesh to say why.
+	// AwaitDenial is Denial for an instance that has just rejected sluice's certificate: it may
+	// wait shortly, until ctx ends, for the mesh to say why.
 	AwaitDenial(context.Context, discovery.Instance) *discovery.Denial
 }
 
@@ -47,8 +49,9 @@ func (d *denials) Denial(err error, waiting func(time.Duration) (context.Context
 	return d.intentions.Denial(instance)
 }
 
-// endedByPeer reports whether err may be what becomes of a connection that the mesh denies: the peer was reached, and
-// has ended it, with TLS 1.2 in the handshake and with TLS 1.3 behind it, or Cut has. It has not hung.
+// endedByPeer reports whether err may be what becomes of a connection that the mesh denies: the
+// peer was reached, and has ended it, with TLS 1.2 in the handshake and with TLS 1.3 behind it, or
+// Cut has. It has not hung.
 func endedByPeer(err error) bool {
 	var dialed *net.OpError
 	var timed net.Error
@@ -59,8 +62,9 @@ func endedByPeer(err error) bool {
 		!errors.Is(err, context.Canceled)
 }
 
-// rejects reports whether err is an alert of a peer that does not accept sluice's certificate. Connect's own servers
-// say so to a client that intentions deny. crypto/tls does not export its type.
+// rejects reports whether err is an alert of a peer that does not accept sluice's certificate.
+// Connect's own servers say so to a client that intentions deny. crypto/tls does not export its
+// type.
 func rejects(err error) bool {
 	var alert *net.OpError
 	if !errors.As(err, &alert) || alert.Op != "remote error" {

@@ -35,8 +35,8 @@ type HTTP1Conn struct {
 	lifetime    socket.Lifetime
 	complete    bool // no exchange is in progress, and none was cut
 
-	// private: a client has authenticated itself on the connection, or was asked to. Nobody but owner
-	// gets it again.
+	// private: a client has authenticated itself on the connection, or was asked to. Nobody but
+	// owner gets it again.
 	private bool
 	owner   *Client // of the present exchange
 	ownTo   int64   // coarse time until which it is kept for owner; 0: it is not. Guarded by transport.mu

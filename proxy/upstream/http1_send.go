@@ -216,7 +216,8 @@ func (u *HTTP1Conn) SinkSocket() (socket.Side, *socket.Pace) {
 	return u.sinkSide(), &u.writer.Pace
 }
 
-// write writes all of b, unencoded, until the read deadline, which the round trip has set, and may set later meanwhile.
+// write writes all of b, unencoded, until the read deadline, which the round trip has set, and may
+// set later meanwhile.
 func (u *HTTP1Conn) write(b []byte) error {
 	end := u.Deadline.Load()
 	u.ArmWrite(end)

@@ -63,7 +63,8 @@ func (u *HTTP1Conn) writeSealed(records *socket.Buffer, b []byte) error {
 	return u.wire.TLS.SealEach(b, records, u.write)
 }
 
-// WriteFirst sends the first bytes of a stream: the socket buffer is empty. An error shows in what follows.
+// WriteFirst sends the first bytes of a stream: the socket buffer is empty. An error shows in what
+// follows.
 func (u *HTTP1Conn) WriteFirst(b []byte) {
 	if u.wire.TLS == nil {
 		_, _ = u.wire.Conn.Write(b)

@@ -42,16 +42,17 @@ type Options struct {
 	Keepalive
 	ResponseLimits
 
-	// TLS returns the TLS settings of new connections to an instance that is in the mesh or not, as of their last Read; nil, or
-	// if it returns nil: no TLS. Connections with other settings are not reused.
+	// TLS returns the TLS settings of new connections to an instance that is in the mesh or not, as
+	// of their last Read; nil, or if it returns nil: no TLS. Connections with other settings are
+	// not reused.
 	TLS func(inMesh bool) certificates.Security
 
 	// Intentions explain why peers in a mesh end connections. nil: there is no mesh.
 	Intentions Intentions
 }
 
-// An http1Transport owns the connections to one peer by HTTP/1.1, and for streams. A fasthttp.HostClient is the pool of
-// the idle ones, in LIFO order. It is safe for concurrent use.
+// An http1Transport owns the connections to one peer by HTTP/1.1, and for streams. A
+// fasthttp.HostClient is the pool of the idle ones, in LIFO order. It is safe for concurrent use.
 type http1Transport struct {
 	denials
 	address string
@@ -221,7 +222,8 @@ func (t *http1Transport) DialStream(ctx context.Context, picked time.Time, timeo
 	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, t.tls.agreement(&t.options), "")
 }
 
-// add makes u the connection of s, for an exchange, unless Cut was called since there were cuts calls.
+// add makes u the connection of s, for an exchange, unless Cut was called since there were cuts
+// calls.
 func (t *http1Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint32, cuts int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

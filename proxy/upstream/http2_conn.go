@@ -29,8 +29,9 @@ const (
 	// http2Unsent is the number of unsent bytes above which a connection gets no more
 	// streams: the peer does not read.
 	http2Unsent = 4 * http2.MaxOutputBytes
-	// http2BodyRoom is how many bytes of bodies the peer must accept on a connection that gets a new
-	// stream with a body. It may accept fewer as long as it does not take the bodies of other streams.
+	// http2BodyRoom is how many bytes of bodies the peer must accept on a connection that gets a
+	// new stream with a body. It may accept fewer as long as it does not take the bodies of other
+	// streams.
 	http2BodyRoom = http2.MaxFrameBytes
 	// http2Replacements is how often a request is sent again because the peer has ended the
 	// connection after other streams: then there are no more connections than requests that
@@ -155,7 +156,8 @@ func (c *http2Conn) reserve(agreed agreement, body, private bool) bool {
 	return true
 }
 
-// checkLocked notes if the peer has ended the connection, and the reading goroutine does not know yet.
+// checkLocked notes if the peer has ended the connection, and the reading goroutine does not know
+// yet.
 func (c *http2Conn) checkLocked(fd uintptr) { c.goAway = socket.Ended(fd, c.wire.TLS != nil) }
 
 // releasedLocked ends the reservation of a stream.
@@ -210,8 +212,8 @@ func (c *http2Conn) retireLocked() {
 	}
 }
 
-// abandon ends a connection for whose first SETTINGS nobody waits any more. If they have arrived, others
-// may use it by now, and it stays.
+// abandon ends a connection for whose first SETTINGS nobody waits any more. If they have arrived,
+// others may use it by now, and it stays.
 func (c *http2Conn) abandon(err error) {
 	c.protocol.Mu.Lock()
 	defer c.protocol.Mu.Unlock()

@@ -24,8 +24,8 @@ func (c *http2Conn) OnLate(uint32, *http2.Stream) *http2.Error {
 	return nil
 }
 
-// OnSettings implements [http2.Role]. A peer that accepts no streams any more keeps no connection: new requests need
-// another one, and each would leave its own.
+// OnSettings implements [http2.Role]. A peer that accepts no streams any more keeps no connection:
+// new requests need another one, and each would leave its own.
 func (c *http2Conn) OnSettings() {
 	switch {
 	case !c.ready:
@@ -164,8 +164,8 @@ func (u *http2Stream) OnReset(code http2.ErrorCode) *http2.Error {
 // OnStop implements [http2.StreamRole].
 func (u *http2Stream) OnStop() {}
 
-// Patience implements [http2.StreamRole]. A client from which nothing more can come because it takes no
-// answer does not make the peer slow.
+// Patience implements [http2.StreamRole]. A client from which nothing more can come because it
+// takes no answer does not make the peer slow.
 func (u *http2Stream) Patience(moved bool) time.Duration {
 	if moved || u.blocked.WriteDeadline.Load() != 0 {
 		return u.pause

@@ -72,8 +72,9 @@ func (u *http2Stream) SendHead(b *socket.Buffers, _ bool) (answered, sent bool, 
 	return false, err == nil, err
 }
 
-// open opens the stream with the head b.out. whole: the request ends with body and trailer. A head over
-// the limit of the peer is http1.ErrHeadTooLong: servers end the connection, with the streams of others.
+// open opens the stream with the head b.out. whole: the request ends with body and trailer. A head
+// over the limit of the peer is http1.ErrHeadTooLong: servers end the connection, with the streams
+// of others.
 func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) error {
 	c := u.conn
 	c.protocol.Mu.Lock()
@@ -101,7 +102,8 @@ func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) 
 	case ends:
 		u.stream.EndSentLocked()
 	case whole:
-		// A short one is sent at once, so that an upload that is in its way can not take the window.
+		// A short one is sent at once, so that an upload that is in its way can not take the
+		// window.
 		if frames := http2.AppendTrailer(nil, trailer, u.stream.ID); !c.protocol.Output.SendNow(&u.stream.Sender, body, frames) {
 			u.stream.QueueLocked(nil, body, frames, true)
 		}
@@ -221,7 +223,8 @@ func (u *http2Stream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (tex
 	return b.From[:length], nil
 }
 
-// faultOf says why the head text is refused. All that could be repaired in HTTP/1.1 is a length that is given twice.
+// faultOf says why the head text is refused. All that could be repaired in HTTP/1.1 is a length
+// that is given twice.
 func faultOf(text []byte, fields int) *http1.Fault {
 	if _, _, fault := http1.RepairResponse(text, fields); fault != nil {
 		return fault

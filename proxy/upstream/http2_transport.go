@@ -18,12 +18,14 @@ import (
 // errNoStreams is the error of a new connection to a peer that accepts no streams.
 var errNoStreams = errors.New("HTTP/2: the peer accepts no streams")
 
-// A SharedError is the error of a connection that another request has opened, and which that request reports too.
+// A SharedError is the error of a connection that another request has opened, and which that
+// request reports too.
 type SharedError struct{ error }
 
 func (e SharedError) Unwrap() error { return e.error }
 
-// An http2Transport owns the HTTP/2 connections to one peer: few, with many streams. It is safe for concurrent use.
+// An http2Transport owns the HTTP/2 connections to one peer: few, with many streams. It is safe for
+// concurrent use.
 type http2Transport struct {
 	peer    *balancer.Peer
 	options Options
@@ -61,7 +63,8 @@ func newHTTP2Transport(of *http1Transport) *http2Transport {
 	}
 }
 
-// streamsOf returns how many requests get a stream of a new connection whose peer accepts limit streams at a time.
+// streamsOf returns how many requests get a stream of a new connection whose peer accepts limit
+// streams at a time.
 func streamsOf(limit int, o Options) int {
 	if most := o.MaxRequests; most > 0 {
 		return min(limit, most)
@@ -149,9 +152,9 @@ func (t *http2Transport) reserveLocked(agreed agreement, body, private bool) (*h
 	return nil, nil
 }
 
-// awaitDialLocked waits for the dials of other requests. It fails with the error of one of them, which is a [SharedError],
-// only if no other one is in progress then, and returns a connection only then. It
-// unlocks mu while it waits. The deadline is coarse time, so that a pause of the process
+// awaitDialLocked waits for the dials of other requests. It fails with the error of one of them,
+// which is a [SharedError], only if no other one is in progress then, and returns a connection only
+// then. It unlocks mu while it waits. The deadline is coarse time, so that a pause of the process
 // is no failure.
 func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64, agreed agreement, body bool) (*http2Conn, error) {
 	timer := time.NewTimer(max(t.until(deadline), socket.SweepInterval))
@@ -176,8 +179,8 @@ func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64, ag
 	return t.failedLocked(agreed, body, SharedError{dialed.err})
 }
 
-// failedLocked is called when no connection could be opened. The peer may accept no more of them: then a
-// request with a body gets a stream of one whose window is used up, and waits for that.
+// failedLocked is called when no connection could be opened. The peer may accept no more of them:
+// then a request with a body gets a stream of one whose window is used up, and waits for that.
 func (t *http2Transport) failedLocked(agreed agreement, body bool, err error) (*http2Conn, error) {
 	if body {
 		if c, _ := t.reserveLocked(agreed, false, false); c != nil {

@@ -8,8 +8,9 @@ import (
 	"sluice/balancer"
 )
 
-// A peerTransport owns the connections to one peer. Each request says by which protocol it is sent: that of a service may
-// change while its peers stay. It implements [Connector] and is safe for concurrent use.
+// A peerTransport owns the connections to one peer. Each request says by which protocol it is sent:
+// that of a service may change while its peers stay. It implements [Connector] and is safe for
+// concurrent use.
 type peerTransport struct {
 	*http1Transport
 	connectors *Connectors
@@ -25,8 +26,8 @@ func (all *Connectors) NewTransport(o Options) func(*balancer.Peer) balancer.Tra
 	}
 }
 
-// byHTTP2 returns what sends requests by HTTP/2. A new one misses no call of Close or Suspect: either has taken mu before, or
-// sees it.
+// byHTTP2 returns what sends requests by HTTP/2. A new one misses no call of Close or Suspect:
+// either has taken mu before, or sees it.
 func (t *peerTransport) byHTTP2() *http2Transport {
 	if h := t.http2.Load(); h != nil {
 		return h

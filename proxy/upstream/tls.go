@@ -51,8 +51,9 @@ func (e HandshakeError) Unwrap() error { return e.error }
 // errNoHTTP2 is the error of a handshake with a peer that does not agree to HTTP/2.
 var errNoHTTP2 = errors.New("the peer does not agree to HTTP/2 (h2 by ALPN), which upstream.protocol requires")
 
-// An agreement is what a connection is made for: its TLS settings, and who must answer in a mesh. A connection with another one
-// is not used again: an instance may become another service's at the same address.
+// An agreement is what a connection is made for: its TLS settings, and who must answer in a mesh. A
+// connection with another one is not used again: an instance may become another service's at the
+// same address.
 type agreement struct {
 	secure certificates.Security // nil: no TLS
 	with   discovery.Member
@@ -67,9 +68,9 @@ func (p *peerTLS) agreement(o *Options) (a agreement) {
 	return a
 }
 
-// termsOf returns the TLS of a new connection to the peer for a protocol, an identifier of ALPN or "". Sessions are
-// kept for each peer, because peers do not accept each other's tickets, and end when
-// the certificates change.
+// termsOf returns the TLS of a new connection to the peer for a protocol, an identifier of ALPN or
+// "". Sessions are kept for each peer, because peers do not accept each other's tickets, and end
+// when the certificates change.
 func (p *peerTLS) termsOf(a agreement, protocol string) (certificates.Terms, error) {
 	instance := p.peer.Instance()
 	instance.ServerName, instance.Identity, instance.Peer = a.with.ServerName, a.with.Identity, a.with.Peer
@@ -103,7 +104,8 @@ func (p *peerTLS) sessionsOf(version any) tls.ClientSessionCache {
 	return p.sessions
 }
 
-// handshake performs the TLS handshake for a protocol on a new connection. An error was logged, except the end of ctx.
+// handshake performs the TLS handshake for a protocol on a new connection. An error was logged,
+// except the end of ctx.
 func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, a agreement, protocol string, deadline time.Time) (*socket.TLSConn, error) {
 	terms, err := p.termsOf(a, protocol)
 	if err != nil {

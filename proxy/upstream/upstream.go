@@ -22,20 +22,23 @@ type Connector interface {
 	// new one, which took connectTime. stale, if not nil, is an upstream whose
 	// ClosedIdle returned true; Connect finishes it, and uses a new connection.
 	Connect(ctx context.Context, r Requirements, stale Conn) (u Conn, connectTime time.Duration, err error)
-	// DialStream opens a connection for a stream, whatever the protocol. It is not in the pool, and its user must call
-	// Finish(false).
+	// DialStream opens a connection for a stream, whatever the protocol. It is not in the pool, and
+	// its user must call Finish(false).
 	DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error)
 	// CloseIdle closes the connections whose idle timeout has passed. now is coarse
 	// time.
 	CloseIdle(now int64)
-	// Denial returns why the mesh has ended a connection to the peer with err; nil: it has not. A peer that has rejected
-	// sluice's certificate may know it before: then Denial waits, with a context of waiting.
+	// Denial returns why the mesh has ended a connection to the peer with err; nil: it has not. A
+	// peer that has rejected sluice's certificate may know it before: then Denial waits, with a
+	// context of waiting.
 	Denial(err error, waiting func(time.Duration) (context.Context, context.CancelFunc)) *discovery.Denial
-	// Cut closes all connections, also those that are being opened. Their exchanges fail as if the peer had closed them.
+	// Cut closes all connections, also those that are being opened. Their exchanges fail as if the
+	// peer had closed them.
 	Cut()
 	// UsesTLS reports whether new connections use TLS.
 	UsesTLS() bool
-	// Connections returns how many connections are open: the ones that no exchange uses, and the others.
+	// Connections returns how many connections are open: the ones that no exchange uses, and the
+	// others.
 	Connections() (idle, busy int)
 }
 

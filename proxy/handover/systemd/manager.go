@@ -123,7 +123,8 @@ func (m *Manager) Alive() {
 	m.send(daemon.SdNotifyWatchdog)
 }
 
-// PutBack makes a socket of TakeSocket that was not used free for another listener. It reports false if l is none.
+// PutBack makes a socket of TakeSocket that was not used free for another listener. It reports
+// false if l is none.
 func (m *Manager) PutBack(l net.Listener) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
