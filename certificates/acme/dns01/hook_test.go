@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/libdns/libdns"
+	"golang.org/x/sys/unix"
 
 	"sluice/test/verify"
 )
@@ -32,6 +34,7 @@ func TestHookGetsNoMoreThanItNeeds(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "what")
 	open := verify.Result(os.Open(os.DevNull)).Must(t)
 	defer open.Close()
+	inherited := inheritedFiles(t)
 	h := hook{[]string{script(t, `for a in "$@"; do echo "argument $a"; done > "$1"; env >> "$1"; for f in /proc/self/fd/*; do readlink "$f"; done >> "$1"; pwd > /dev/null`), file, "own argument"}}
 	verify.Result(h.AppendRecords(t.Context(), "a.example.", one)).Must(t)
 	lines := strings.Split(strings.TrimSpace(string(verify.Result(os.ReadFile(file)).Must(t))), "\n")
@@ -40,10 +43,24 @@ func TestHookGetsNoMoreThanItNeeds(t *testing.T) {
 	}
 	for _, line := range lines[5:] {
 		name, _, _ := strings.Cut(line, "=")
-		allowed := []string{"PATH", "PWD", "OLDPWD", "SHLVL", "_", file, os.DevNull} // the shell sets some
+		allowed := append(inherited, "PATH", "PWD", "OLDPWD", "SHLVL", "_", file, os.DevNull) // the shell sets some
 		pipe := strings.HasPrefix(line, "pipe:") || strings.HasPrefix(line, "/proc/") || strings.HasSuffix(line, "/hook") || line == ""
 		verify.That(t, pipe || slices.Contains(allowed, name), "the program has %q", line)
 	}
+}
+
+// inheritedFiles returns the names of the files that every program of this process gets, because who
+// has started the test left them open.
+func inheritedFiles(t *testing.T) (names []string) {
+	entries, _ := os.ReadDir("/proc/self/fd") // none without /proc
+	for _, entry := range entries {
+		fd, err := strconv.Atoi(entry.Name())
+		verify.NoError(t, err)
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			names = append(names, verify.Result(os.Readlink("/proc/self/fd/"+entry.Name())).Must(t))
+		}
+	}
+	return names
 }
 
 // What a program says is in the error, with a bound.
