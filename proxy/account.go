@@ -58,7 +58,7 @@ func (x *exchange) account() {
 		entry.UserAgent = x.request.head.Find(b, http1.NameUserAgent)
 		entry.Referer = x.request.head.Find(b, http1.NameReferer)
 		entry.Head = b[:x.request.headLength]
-		if x.request.standing.trusted {
+		if x.request.identity.trusted {
 			entry.Proxy = c.address
 		}
 	}
@@ -192,7 +192,7 @@ func (x *answer) record(duration time.Duration) {
 	r := &tracing.Request{
 		Span: x.request.span, Start: x.request.startTime, Duration: duration,
 		Scheme: c.scheme(), Proto: c.protocol()[len("HTTP/"):], Client: string(x.request.clientAddress()), Connected: c.address,
-		RequestID: string(x.request.requestID), Status: x.status, GRPC: x.request.standing.grpc, GRPCStatus: x.grpcCode.String(),
+		RequestID: string(x.request.requestID), Status: x.status, GRPC: x.request.identity.grpc, GRPCStatus: x.grpcCode.String(),
 		Failed: x.statusForMetrics() >= 500 || x.interrupted != "", Reason: x.refused,
 	}
 	if x.interrupted != "" {

@@ -154,7 +154,7 @@ func (x *answer) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 		return x.receiveFailed(u, errDeclined)
 	}
 	x.status = x.response.Status
-	if x.request.standing.grpc {
+	if x.request.identity.grpc {
 		x.grpcCode = grpc.ParseCode(x.response.FindOther(text, "grpc-status"))
 	}
 	cut := u.StartBody(&x.body.buffers, &x.response, text, x.response.Bodiless(x.request.head.Method == http1.MethodHead))
@@ -185,7 +185,7 @@ func (x *answer) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 	}
 	x.tries.finish(u, err == nil && complete && (!x.request.streaming || x.body.upload.complete()))
 	if err == nil {
-		if x.request.standing.grpc {
+		if x.request.identity.grpc {
 			return x.grpcOutcome(outcome)
 		}
 		return outcome
@@ -256,7 +256,7 @@ func (x *answer) send(r *refusal.Refusal) error {
 	keep := c.downstream.keepsOpen() && r.Status != 413 && r.Status != 408
 	x.body.buffers.Borrow()
 	var body []byte
-	if x.request.standing.grpc {
+	if x.request.identity.grpc {
 		x.status, x.grpcCode = 200, r.GRPCCode()
 		x.body.buffers.Out = refusal.AppendGRPC(x.body.buffers.Out[:0], r, x.request.appendRequestIDLine(nil))
 	} else {
@@ -312,7 +312,7 @@ func (x *answer) relay(u upstream.Conn) error {
 			return err
 		}
 		x.bytesOut += p.Length
-		if p.Last && x.request.standing.grpc && len(p.Trailer) > 0 {
+		if p.Last && x.request.identity.grpc && len(p.Trailer) > 0 {
 			x.grpcCode = grpc.CodeOfTrailer(p.Trailer)
 		}
 		p.Trailer = x.route.filterTrailer(p.Trailer, reserved.ToClients)

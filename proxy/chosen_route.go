@@ -43,7 +43,7 @@ func (x *chosenRoute) appendStickyCookie(out []byte, peer *balancer.Peer) []byte
 	out = append(out, '=')
 	out = strconv.AppendUint(out, id, 36)
 	out = append(out, a.CookieAttributes...)
-	if a.SecureCookie || x.request.standing.secure {
+	if a.SecureCookie || x.request.identity.secure {
 		out = append(out, "; Secure"...)
 	}
 	return append(out, "\r\n"...)
@@ -99,21 +99,21 @@ func (x *chosenRoute) appendClientID(out []byte) []byte {
 func (x *chosenRoute) appendSplitCookie(out []byte) []byte {
 	out = append(out, route.SplitCookieName+"="...)
 	out = append(x.appendClientID(out), "; Path=/; HttpOnly; SameSite=Lax"...)
-	if x.request.standing.secure {
+	if x.request.identity.secure {
 		out = append(out, "; Secure"...)
 	}
 	return out
 }
 
-// decideFor completes the standing of a request to a service, which may be nil.
+// decideFor completes the identity for a request to a service, which may be nil.
 func (x *chosenRoute) decideFor(service *route.Service) {
-	x.request.standing.grpc = x.request.asksForGRPC() && (service == nil || service.HTTP2)
+	x.request.identity.grpc = x.request.asksForGRPC() && (service == nil || service.HTTP2)
 }
 
 // pause returns the longest pause in a body, for the peer. A stream of gRPC may be silent as long
 // as a tunnel.
 func (x *chosenRoute) pause() time.Duration {
-	if x.request.standing.grpc {
+	if x.request.identity.grpc {
 		return max(x.service.Timeouts.Idle, x.service.Timeouts.Tunnel)
 	}
 	return x.service.Timeouts.Idle

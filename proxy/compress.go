@@ -82,7 +82,7 @@ func (x *answer) compress(out, text []byte) (head []byte, ok bool) {
 	c, s := compressibleOf(&x.response, text), x.route.actions.Compress
 	encoding, changed := compression.Identity, false
 	switch status := x.response.Status; {
-	case c.refused, x.request.standing.grpc, status < 200, status == 204, status == 205, status == 206:
+	case c.refused, x.request.identity.grpc, status < 200, status == 204, status == 205, status == 206:
 		return text, true
 	case status == 304: // of what has a type that it need not tell
 		if len(c.contentType) > 0 && !s.Types.Match(c.contentType) {

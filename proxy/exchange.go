@@ -18,8 +18,8 @@ import (
 //
 // What needs them all is a function of the exchange. It implements [attempt.Exchange].
 type exchange struct {
-	serving bool // begin was called, and account was not
-	other   bool // the wait for the first peer ended because another target had one
+	serving    bool // begin was called, and account was not
+	retargeted bool // the wait for the first peer ended because another target had one
 
 	answer  answer
 	tries   tries
@@ -47,7 +47,7 @@ func (x *exchange) link() {
 // part of its body that is in the buffer, and decides who has sent it and whom to believe.
 func (x *exchange) begin() {
 	x.request.client.downstream.begin()
-	x.serving, x.other = true, false
+	x.serving, x.retargeted = true, false
 	x.request.startTime, x.request.deadline, x.request.steps = time.Now(), time.Time{}, route.Steps{}
 	if x.request.deadlineFirst.Load() { // cheaper than a store
 		x.request.deadlineFirst.Store(false)
@@ -114,8 +114,8 @@ func (x *exchange) Waiting(timeout time.Duration) (context.Context, context.Canc
 	var other func() bool
 	if x.tries.attempts.Tries == 0 && (x.route.divided != nil || x.route.splitter != nil) {
 		other = func() bool {
-			x.other = x.route.hasOther()
-			return x.other
+			x.retargeted = x.route.hasOther()
+			return x.retargeted
 		}
 	}
 	return x.tries.waitingUnless(timeout, other)

@@ -56,7 +56,7 @@ func (x *answer) grpcOutcome(o balancer.Outcome) balancer.Outcome {
 // one that is over already, or malformed: the peer would fail, by an act of the client.
 func (x *request) setDeadline() *refusal.Refusal {
 	x.deadline = time.Time{}
-	if !x.standing.grpc || !x.head.Has(http1.NameGRPCTimeout) {
+	if !x.identity.grpc || !x.head.Has(http1.NameGRPCTimeout) {
 		return nil
 	}
 	timeout, ok := grpc.ParseTimeout(x.sentOnce(http1.NameGRPCTimeout))
@@ -95,7 +95,7 @@ func (x *request) withinDeadline(timeout time.Duration) time.Duration {
 // endGRPC ends an interrupted response to a gRPC call with a status: the client would
 // otherwise learn only that the stream was reset.
 func (x *answer) endGRPC(code grpc.Code) {
-	if !x.request.standing.grpc || !x.request.head.TETrailers {
+	if !x.request.identity.grpc || !x.request.head.TETrailers {
 		return
 	}
 	x.grpcCode = code

@@ -16,11 +16,11 @@ import (
 	"sluice/route"
 )
 
-// A standing is what a request is, and whom sluice believes about it. It is decided once,
+// A clientIdentity is who has sent a request, and whom sluice believes about it. It is decided once,
 // before anything else is done with the request, from its listener, its connection and its
-// head. Nothing else reads these to decide such a thing. A copy for a mirror has the standing
+// head. Nothing else reads these to decide such a thing. A copy for a mirror has the identity
 // of its request.
-type standing struct {
+type clientIdentity struct {
 	// trusted: the client is one of TrustedProxies, so that its fields about its own client
 	// count.
 	trusted bool
@@ -59,9 +59,9 @@ func addressText(a netip.Addr) string {
 	return a.String()
 }
 
-// decide sets the standing of the request. Without a head, the client is who has connected.
+// decide sets the identity of the client. Without a head, the client is who has connected.
 func (x *request) decide() {
-	c, s := x.client, &x.standing
+	c, s := x.client, &x.identity
 	s.trusted = c.proxied
 	s.grpc = x.asksForGRPC()
 	s.secure = c.listener.TLS != nil
@@ -77,7 +77,7 @@ func (x *request) decide() {
 
 // believe takes over what the head b of a trusted proxy tells about its client.
 func believe(x *request, b []byte) {
-	s := &x.standing
+	s := &x.identity
 	for scheme := range x.head.Elements(b, http1.NameXForwardedProto) { // who adds to it, adds at its end
 		s.secure = http1.EqualFold(scheme, "https")
 		break
@@ -152,7 +152,7 @@ func parseHop(hop []byte) (netip.Addr, bool) {
 
 // clientAddress returns the address of who sent the request, as text.
 func (x *request) clientAddress() []byte {
-	if s := &x.standing; s.length > 0 {
+	if s := &x.identity; s.length > 0 {
 		return s.text[:s.length]
 	}
 	return unsafe.Slice(unsafe.StringData(x.client.address), len(x.client.address)) // only read
@@ -171,7 +171,7 @@ func (x *request) chooseRequestID() {
 	if !x.client.options.RequestID {
 		return
 	}
-	if x.standing.trusted && x.headLength > 0 && x.head.Has(http1.NameXRequestID) {
+	if x.identity.trusted && x.headLength > 0 && x.head.Has(http1.NameXRequestID) {
 		if id := x.sentOnce(http1.NameXRequestID); isRequestID(id) {
 			x.requestID = id
 			return
@@ -235,5 +235,5 @@ func (x *request) beginTrace() {
 		x.span = tracing.Span{Trace: parent.Trace}
 		return
 	}
-	x.span = t.Begin(parent, known, x.standing.trusted)
+	x.span = t.Begin(parent, known, x.identity.trusted)
 }

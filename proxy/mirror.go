@@ -51,9 +51,9 @@ func mirror(x *exchange) *refusal.Refusal {
 		length = int64(len(x.body.bytes))
 	}
 	switch {
-	case x.request.standing.trusted && x.request.head.Has(http1.NameXSluiceMirror):
+	case x.request.identity.trusted && x.request.head.Has(http1.NameXSluiceMirror):
 		to.Copies.Skip(route.DroppedMirrored)
-	case x.request.upgrade, x.request.head.ConnectionAuth, x.request.streaming && x.request.standing.grpc:
+	case x.request.upgrade, x.request.head.ConnectionAuth, x.request.streaming && x.request.identity.grpc:
 		to.Copies.Skip(route.DroppedProtocol)
 	case length > to.BodyBytes:
 		to.Copies.Skip(route.DroppedBodyTooLong)
@@ -90,7 +90,7 @@ func copyHead(x *exchange, to *route.Mirror, b []byte) *mirrored {
 	c.options = from.options
 	m.begin()
 	m.request.endpoint = x.request.endpoint
-	m.request.standing = x.request.standing // whatever an earlier copy in this memory was
+	m.request.identity = x.request.identity // whatever an earlier copy in this memory was
 	m.request.requestID, m.body.bytes = append(m.request.ownRequestID[:0], x.request.requestID...), nil
 	m.request.span = tracing.Span{} // the copy is not a part of the answer
 	m.route.service, m.route.actions = to.Service, to.Actions

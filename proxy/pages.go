@@ -55,7 +55,7 @@ func answerDirectly(x *exchange) *refusal.Refusal {
 // pageForPeer returns the page that the client gets in place of the body of the peer's answer; nil:
 // none. varies: that depends on whether the client asks for JSON.
 func pageForPeer(x *answer) (page *route.Page, varies bool) {
-	if x.route.actions.ErrorPages == nil || x.response.Status < 400 || x.request.standing.grpc {
+	if x.route.actions.ErrorPages == nil || x.response.Status < 400 || x.request.identity.grpc {
 		return nil, false
 	}
 	if len(x.response.Fields())+len(x.route.actions.ResponseHeaders.Added) > maxPeerFields {

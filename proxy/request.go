@@ -41,7 +41,7 @@ type request struct {
 	// deadlineFirst: the timeout that runs is the client's.
 	deadlineFirst atomic.Bool
 
-	standing standing
+	identity clientIdentity
 	steps    route.Steps
 	// Without pointers, except the pointer to unusually many fields.
 	head http1.RequestHead
@@ -208,19 +208,19 @@ var questionMark = []byte("?")
 
 // Scheme implements route.Request: what who sent the request used, http or https.
 func (x *request) Scheme() string {
-	if x.standing.secure {
+	if x.identity.secure {
 		return "https"
 	}
 	return "http"
 }
 
 // Client implements route.Request.
-func (x *request) Client() netip.Addr { return x.standing.client }
+func (x *request) Client() netip.Addr { return x.identity.client }
 
 func (x *request) Listener() string { return x.client.listener.nameIn(x.routing) }
 
 // Certificate implements route.Request.
-func (x *request) Certificate() *route.Certificate { return x.standing.certificate }
+func (x *request) Certificate() *route.Certificate { return x.identity.certificate }
 
 // Steps implements [route.Request].
 func (x *request) Steps() *route.Steps { return &x.steps }
@@ -285,7 +285,7 @@ func stickyID(x *request, name string, peers []*balancer.Peer, b []byte) uint64 
 func hashKey(x *request, k *route.HashKey, b []byte) []byte {
 	switch k.Source {
 	case route.HashClientAddress:
-		if !x.standing.client.IsValid() {
+		if !x.identity.client.IsValid() {
 			return nil
 		}
 		return x.clientAddress()
@@ -384,9 +384,9 @@ func maxForwards(x *request) int {
 // reserved returns which fields of others do not pass.
 func (x *request) reserved() reserved.Rules {
 	return reserved.Rules{
-		Trusted: x.standing.trusted, RequestID: len(x.requestID) > 0, Span: !x.span.ID.IsZero(),
+		Trusted: x.identity.trusted, RequestID: len(x.requestID) > 0, Span: !x.span.ID.IsZero(),
 		NewTrace: !x.span.ID.IsZero() && x.span.Parent.IsZero(), Deadline: !x.deadline.IsZero(),
 		ListenerSets:    x.client.listener.StrictTransportSecurity != "",
-		DropUnderscores: !x.standing.grpc && !x.client.options.KeepUnderscores,
+		DropUnderscores: !x.identity.grpc && !x.client.options.KeepUnderscores,
 	}
 }

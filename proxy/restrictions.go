@@ -34,7 +34,7 @@ func answerChallenge(x *exchange) *refusal.Refusal {
 // client must not change the method.
 func requireHTTPS(x *exchange) *refusal.Refusal {
 	b, port := x.request.bytes(), x.request.client.listener.HTTPSPort
-	if port == 0 || x.request.standing.secure {
+	if port == 0 || x.request.identity.secure {
 		return nil
 	}
 	host := withoutPort(x.request.head.Authority(b))
@@ -68,7 +68,7 @@ func endLoops(x *exchange) *refusal.Refusal {
 		return refusal.MaxForwards
 	case x.request.head.Has(http1.NameVia) && hops(&x.request, b) >= refusal.MaxHops:
 		return refusal.Loop
-	case x.request.standing.trusted && x.request.head.Has(http1.NameXForwardedFor) && addresses(&x.request, b) > refusal.MaxAddresses:
+	case x.request.identity.trusted && x.request.head.Has(http1.NameXForwardedFor) && addresses(&x.request, b) > refusal.MaxAddresses:
 		return refusal.TooManyAddresses
 	}
 	return nil
@@ -85,7 +85,7 @@ func limitRate(x *exchange) *refusal.Refusal {
 	switch {
 	case limit.PerRoute:
 	case limit.Key.Source == route.HashClientAddress:
-		key = appendClientNetwork(key, x.request.standing.client)
+		key = appendClientNetwork(key, x.request.identity.client)
 	default:
 		key = hashKey(&x.request, &limit.Key, x.request.bytes())
 	}

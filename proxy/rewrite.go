@@ -135,9 +135,9 @@ func dropsRequestField(x *request, f http1.Field, seen *forwardedFields) bool {
 	case http1.NameHost:
 		return x.head.AbsoluteForm()
 	case http1.NameXForwardedHost:
-		seen.host = x.standing.trusted
+		seen.host = x.identity.trusted
 	case http1.NameXForwardedProto:
-		seen.proto = x.standing.trusted
+		seen.proto = x.identity.trusted
 	}
 	return x.reserved().Drop(f.Name, f.FieldName(x.in[x.start:x.end]), reserved.ToPeers)
 }
@@ -150,7 +150,7 @@ func appendForwarded(x *request, out, b []byte, seen forwardedFields) []byte {
 	c, authority := x.client, x.head.Authority(b)
 	out = append(out, "X-Forwarded-For: "...)
 	start := len(out)
-	if x.standing.trusted && x.head.Has(http1.NameXForwardedFor) {
+	if x.identity.trusted && x.head.Has(http1.NameXForwardedFor) {
 		// One line: some servers read only one.
 		for element := range x.head.Elements(b, http1.NameXForwardedFor) {
 			out = append(out, element...)

@@ -100,7 +100,7 @@ func chooseRoute(x *exchange) *refusal.Refusal {
 	if found == nil {
 		return x.request.client.server.withoutRoute()
 	}
-	x.request.endpoint = found.Endpoint(uint8(x.request.head.Method), path, x.request.standing.grpc)
+	x.request.endpoint = found.Endpoint(uint8(x.request.head.Method), path, x.request.identity.grpc)
 	matched := found
 	if x.route.divided = matched.Weighted; x.route.divided != nil {
 		matched = x.route.chooseTarget(x.route.divided, b)
@@ -123,7 +123,7 @@ func chooseRoute(x *exchange) *refusal.Refusal {
 // revoked. It answers preflights, which come without the certificate and the credentials of who may
 // use it.
 func restrictClients(x *exchange) *refusal.Refusal {
-	a, s := x.route.actions, &x.request.standing
+	a, s := x.route.actions, &x.request.identity
 	switch {
 	case s.revoked:
 		return refusal.Revoked
@@ -144,7 +144,7 @@ func keepForMaintenance(x *exchange) *refusal.Refusal {
 	if x.route.service == nil {
 		return nil
 	}
-	return refusal.OfMaintenance(x.route.service.Pool.Maintenance(), x.request.standing.client)
+	return refusal.OfMaintenance(x.route.service.Pool.Maintenance(), x.request.identity.client)
 }
 
 // refuseOver returns the refusal of a request for which a rate limit has nothing left for a while.
@@ -245,8 +245,8 @@ func forward(x *exchange) *refusal.Refusal {
 	c := x.request.client
 	x.body.trailer = x.route.filterTrailer(x.body.trailer, reserved.ToPeers)
 	outcome, err := x.tries.attempts.Run(x.route.service, &x.route.query, x)
-	for err != nil && x.tries.attempts.Tries == 0 && x.tries.endOfWait(nil) == nil && (x.other || x.route.hasOther()) {
-		x.other = false // if the other target has no peer any more, the wait goes on
+	for err != nil && x.tries.attempts.Tries == 0 && x.tries.endOfWait(nil) == nil && (x.retargeted || x.route.hasOther()) {
+		x.retargeted = false // if the other target has no peer any more, the wait goes on
 		if r := retarget(x); r != nil {
 			return r
 		}

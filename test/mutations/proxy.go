@@ -348,7 +348,7 @@ var proxyFaults = []mutation{
 	{
 		name: "call-gets-a-page",
 		file: "proxy/pages.go",
-		old:  " || x.request.standing.grpc {\n\t\treturn nil, false",
+		old:  " || x.request.identity.grpc {\n\t\treturn nil, false",
 		new:  " {\n\t\treturn nil, false",
 		test: "./proxy TestGRPCGetsNoPages",
 	},
@@ -363,7 +363,7 @@ var proxyFaults = []mutation{
 		name: "peers-with-HTTP2-are-asked-by-HTTP1",
 		file: "proxy/tries.go",
 		old:  "HTTP2: x.route.service.HTTP2,",
-		new:  "HTTP2: x.route.service.HTTP2 && x.request.standing.grpc,",
+		new:  "HTTP2: x.route.service.HTTP2 && x.request.identity.grpc,",
 		test: "./proxy TestHTTP2PeerAnswers",
 	},
 	{
