@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -199,8 +200,9 @@ func TestOrdersExpireWhileAnotherProcessHasThem(t *testing.T) {
 // they are not its own: it neither writes nor tells them, and has its own ones when it resumes.
 func TestOrdersOfTheProcessThatHasThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		feed, changes, path := events.New(), 0, newFile(t)
-		s := New(Options{Path: path, Events: feed, Log: zerolog.Nop(), Changed: func() { changes++ }})
+		var changes atomic.Int64
+		feed, path := events.New(), newFile(t)
+		s := New(Options{Path: path, Events: feed, Log: zerolog.Nop(), Changed: func() { changes.Add(1) }})
 		verify.NoError(t, s.Give(drainOf(star(1))))
 		written := verify.Result(os.ReadFile(path)).Must(t)
 		later, short := drainOf(star(2)), drainOf(star(3))
@@ -213,7 +215,7 @@ func TestOrdersOfTheProcessThatHasThem(t *testing.T) {
 		for range 2 {
 			s.Stand(others)
 			expectStanding(t, s, both)
-			verify.Equal(t, changes, 2, "changes")
+			verify.Equal(t, changes.Load(), 2, "changes")
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -224,9 +226,9 @@ func TestOrdersOfTheProcessThatHasThem(t *testing.T) {
 		s.Resume()
 		expectStanding(t, s, own)
 		s.Close()
-		changes = 0
+		changes.Store(0)
 		s.Stand(others)
-		verify.Equal(t, changes, 0, "changes after Close")
+		verify.Equal(t, changes.Load(), 0, "changes after Close")
 	})
 }
 
