@@ -170,10 +170,13 @@ func (c *catalog) checkFound(r *registry) {
 }
 
 // checkGone: a service is removed only if it was not listed during its whole probation, and
-// never while Consul fails or hides services.
+// never while Consul fails or hides services. One whose name is not selected any more goes at once.
 func (c *catalog) checkGone(r *registry) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
+	if !c.selector.name(r.name) {
+		return
+	}
 	f, now := c.consul.fault, time.Now()
 	if f.what != "" && !f.lies && c.consul.felt && now.Sub(c.consul.since) > look {
 		c.w.violateLocked("%s: given up, while Consul %s for %v", r.name, f.what, now.Sub(c.consul.since))
