@@ -162,7 +162,8 @@ func TestPeersAreConsistentWithPicks(t *testing.T) {
 	}
 }
 
-// An old process that finishes its requests is asked for its peers, and an answer that it does not give is no empty one.
+// An old process that finishes its requests is asked for its peers, and an answer that it does not
+// give is no empty one.
 func TestPeersOfTheFormerProcess(t *testing.T) {
 	var err error
 	h := handlerOf(Options{Services: Services{Former: func() ([]Peer, error) {

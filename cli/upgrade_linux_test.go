@@ -56,8 +56,8 @@ func static(url string) string {
 	return fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [{ service: star }]\n", strings.TrimPrefix(url, "http://"))
 }
 
-// A listener that a reload of the new process removes before that serves is closed when it does: until then
-// the old process serves it.
+// A listener that a reload of the new process removes before that serves is closed when it does:
+// until then the old process serves it.
 func TestListenerIsRemovedWhileANewProcessStarts(t *testing.T) {
 	t.Parallel()
 	hanging := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t) // it answers no check, so a new process waits
@@ -79,7 +79,8 @@ func TestListenerIsRemovedWhileANewProcessStarts(t *testing.T) {
 	s.end()
 }
 
-// A signal that comes while a new process starts reaches the old one, and still counts for the access log of the new one.
+// A signal that comes while a new process starts reaches the old one, and still counts for the
+// access log of the new one.
 func TestLogIsRotatedWhileANewProcessStarts(t *testing.T) {
 	t.Parallel()
 	var upgrading atomic.Bool
@@ -146,8 +147,9 @@ func TestNoRequestReachesAnInheritedListener(t *testing.T) {
 	s.end()
 }
 
-// Who waits for the requests of a peer waits also for those that the old process has yet to finish, and
-// that learns of the drain. So it is after each of several upgrades, also after one that has failed.
+// Who waits for the requests of a peer waits also for those that the old process has yet to finish,
+// and that learns of the drain. So it is after each of several upgrades, also after one that has
+// failed.
 func TestDrainWaitsForTheOldProcess(t *testing.T) {
 	t.Parallel()
 	s, requests := startWaiting(t)
@@ -177,7 +179,8 @@ func TestDrainWaitsForTheOldProcess(t *testing.T) {
 	s.end()
 }
 
-// An old process that hangs has maybe requests in flight: who asks gets no answer that says there are none.
+// An old process that hangs has maybe requests in flight: who asks gets no answer that says there
+// are none.
 func TestDrainSaysThatTheOldProcessHangs(t *testing.T) {
 	t.Parallel()
 	s, requests := startWaiting(t)

@@ -73,7 +73,8 @@ type longValues struct{}
 
 func (longValues) Variable(route.Variable) []byte { return []byte(longText) }
 
-// Whoever may write a document cannot fill the memory with services: a few octets each. The file may have any number.
+// Whoever may write a document cannot fill the memory with services: a few octets each. The file
+// may have any number.
 func TestADocumentOfARegistryHasAFewServices(t *testing.T) {
 	text := func(n int) string {
 		var b strings.Builder
@@ -112,7 +113,8 @@ func TestADocumentsChecksKeepLittleOfAnAnswer(t *testing.T) {
 	}
 }
 
-// boundedBy are the keys that have a regular expression, and what bounds it where others than the file have written it.
+// boundedBy are the keys that have a regular expression, and what bounds it where others than the
+// file have written it.
 var boundedBy = map[string]string{
 	"routes[].rewrite.regexp":                   "TestExpressionsOfOthersThanTheFileAreBounded",
 	"routes[].redirect.regexp":                  "TestExpressionsOfOthersThanTheFileAreBounded",

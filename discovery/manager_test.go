@@ -75,8 +75,8 @@ func TestReplacedSourceKeepsTheSet(t *testing.T) {
 	})
 }
 
-// A source may say the same again while Sink has the first set. Sink gets it once, and who awaits the
-// source waits until Sink has returned.
+// A source may say the same again while Sink has the first set. Sink gets it once, and who awaits
+// the source waits until Sink has returned.
 func TestSameFirstSetWhileSinkRuns(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		b.slow = time.Second
@@ -242,7 +242,8 @@ func TestSinkIsCalledInOrder(t *testing.T) {
 	all.Wait()
 }
 
-// A panic about the set of one service neither keeps others from theirs, nor this one from its next.
+// A panic about the set of one service neither keeps others from theirs, nor this one from its
+// next.
 func TestSinkThatPanics(t *testing.T) {
 	panics.Fatal.Store(false)
 	defer panics.Fatal.Store(true)

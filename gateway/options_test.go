@@ -89,7 +89,8 @@ func TestForeignChecks(t *testing.T) {
 	}
 }
 
-// The expression of a document's check has the budget that its expressions for requests have; the file's has none.
+// The expression of a document's check has the budget that its expressions for requests have; the
+// file's has none.
 func TestExpressionsOfForeignChecksAreBounded(t *testing.T) {
 	t.Parallel()
 	peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("ab", 2000)) }))
@@ -108,7 +109,8 @@ func TestExpressionsOfForeignChecksAreBounded(t *testing.T) {
 	}
 }
 
-// The namespace and the partition of the client are those of services without others, and a part of the identities in the mesh.
+// The namespace and the partition of the client are those of services without others, and a part of
+// the identities in the mesh.
 func TestNamespacesInTheMesh(t *testing.T) {
 	t.Parallel()
 	client := config.Consul{Namespace: "team", Partition: "east"}
@@ -120,7 +122,8 @@ func TestNamespacesInTheMesh(t *testing.T) {
 	verify.That(t, o.Namespace == "other" && o.Partition == "west", "%q, %q", o.Namespace, o.Partition)
 }
 
-// A reload changes the namespace and the partition of services in the mesh no more than those of the client, which need a restart.
+// A reload changes the namespace and the partition of services in the mesh no more than those of
+// the client, which need a restart.
 func TestNamespacesInTheMeshNeedARestart(t *testing.T) {
 	t.Parallel()
 	text := fmt.Sprintf("consul: { addresses: [%q], namespace: team, partition: east }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n",

@@ -49,7 +49,8 @@ func (p *plants) in(text string, but ...string) (found []string) {
 	return found
 }
 
-// echo starts a server that answers with what it gets, which is no HTTP: an error of net/http has it.
+// echo starts a server that answers with what it gets, which is no HTTP: an error of net/http has
+// it.
 func echo(t *testing.T) (address string) {
 	t.Helper()
 	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)

@@ -58,7 +58,8 @@ func TestTCP(t *testing.T) {
 	verify.Slices(t, []string{NewTCP(TCPOptions{}).String(), NewTCP(TCPOptions{TLS: fixed{&tls.Config{}}}).String()}, []string{"tcp", "tls"}, "names")
 }
 
-// A peer that sends an answer in small parts, each of which is searched, cannot make its expression read more.
+// A peer that sends an answer in small parts, each of which is searched, cannot make its expression
+// read more.
 func TestAnExpressionReadsNoMoreThanItMay(t *testing.T) {
 	const most = 1000
 	answers := make(chan string, 1)

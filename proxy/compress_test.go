@@ -221,8 +221,8 @@ func TestDoesNotCompress(t *testing.T) {
 	}
 }
 
-// The connection of a client with HTTP/1.0 would end with a compressed response. Without memory for an
-// encoder, a response is sent as it is.
+// The connection of a client with HTTP/1.0 would end with a compressed response. Without memory for
+// an encoder, a response is sent as it is.
 func TestDoesNotCompressForHTTP10OrWithoutMemory(t *testing.T) {
 	t.Parallel()
 	long := words(2000)
@@ -315,7 +315,8 @@ func TestCompressedResponseIsCut(t *testing.T) {
 	})
 }
 
-// A client that leaves compressed answers unread takes its share of the memory for them, and no other client's.
+// A client that leaves compressed answers unread takes its share of the memory for them, and no
+// other client's.
 func TestUnreadAnswersLeaveEncodersToOthers(t *testing.T) {
 	t.Parallel()
 	p := startProxyTo(t, false, Options{Limits: Limits{CompressionBytes: 64 << 20}}, func(w http.ResponseWriter, r *http.Request) {

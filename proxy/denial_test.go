@@ -36,8 +36,9 @@ var requestsToMesh = map[string]string{
 	"upgrade": "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
 }
 
-// A request to a service that the intentions deny is answered 403 with both names, by one attempt, whatever way the peer
-// has to deny it and whatever protocol it has; nobody is at fault. An allow counts for the next request.
+// A request to a service that the intentions deny is answered 403 with both names, by one attempt,
+// whatever way the peer has to deny it and whatever protocol it has; nobody is at fault. An allow
+// counts for the next request.
 func TestDeniedByIntentions(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []denyMode{byAlert, inHandshake, byClose} {
@@ -81,8 +82,8 @@ func TestDeniedByIntentions(t *testing.T) {
 	}
 }
 
-// What denies connections in a peered cluster, whose intentions nobody here knows, is a failure of its instances: another
-// one is tried, and the answer is 502.
+// What denies connections in a peered cluster, whose intentions nobody here knows, is a failure of
+// its instances: another one is tried, and the answer is 502.
 func TestDeniedElsewhere(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []denyMode{byAlert, inHandshake, byClose} {
@@ -111,9 +112,9 @@ func TestDeniedElsewhere(t *testing.T) {
 	}
 }
 
-// A peer that rejects sluice may know of the denial first: then the request waits for it. Where none comes, and for
-// other failures of peers, requests are tried again as ever; those of a peer that cannot be reached are never
-// explained by intentions.
+// A peer that rejects sluice may know of the denial first: then the request waits for it. Where
+// none comes, and for other failures of peers, requests are tried again as ever; those of a peer
+// that cannot be reached are never explained by intentions.
 func TestDenialThatComesLater(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []denyMode{byAlert, inHandshake} {
@@ -157,8 +158,8 @@ func TestDenialThatComesLater(t *testing.T) {
 	})
 }
 
-// When the intentions begin to deny a service, its connections end with what is on them, and those to another
-// service in the same pool stay.
+// When the intentions begin to deny a service, its connections end with what is on them, and those
+// to another service in the same pool stay.
 func TestTurnToDenyEndsConnections(t *testing.T) {
 	t.Parallel()
 	for _, http2 := range []bool{false, true} {
@@ -268,8 +269,8 @@ func TestDenialOfCutAnswer(t *testing.T) {
 	}
 }
 
-// A connection of a listener for TCP to a denied service ends, with status 403 in the log, and so does one that was
-// open, with status 200.
+// A connection of a listener for TCP to a denied service ends, with status 403 in the log, and so
+// does one that was open, with status 200.
 func TestDeniedStream(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []denyMode{byAlert, inHandshake, byClose} {
@@ -299,9 +300,9 @@ func TestDeniedStream(t *testing.T) {
 	}
 }
 
-// While intentions of several services turn, with requests of all kinds and retries, each answer is right: 200
-// or the peer's bytes where the service is allowed, 403 where it is denied, either around a turn, and nothing else
-// ever.
+// While intentions of several services turn, with requests of all kinds and retries, each answer is
+// right: 200 or the peer's bytes where the service is allowed, 403 where it is denied, either
+// around a turn, and nothing else ever.
 func TestIntentionsTurnUnderLoad(t *testing.T) {
 	t.Parallel()
 	seed := verify.Seed(t)
@@ -396,8 +397,8 @@ func TestIntentionsTurnUnderLoad(t *testing.T) {
 	}
 }
 
-// ask sends a request on a connection of its own, and returns the status of its answer, with 101 as 200, its reason and
-// its body; 0: there is no answer.
+// ask sends a request on a connection of its own, and returns the status of its answer, with 101 as
+// 200, its reason and its body; 0: there is no answer.
 func (p *testProxy) ask(request string) (status int, reason, body string) {
 	conn, err := net.Dial("tcp", p.address)
 	if err != nil {

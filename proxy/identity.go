@@ -16,10 +16,10 @@ import (
 	"sluice/route"
 )
 
-// A clientIdentity is who has sent a request, and whom sluice believes about it. It is decided once,
-// before anything else is done with the request, from its listener, its connection and its
-// head. Nothing else reads these to decide such a thing. A copy for a mirror has the identity
-// of its request.
+// A clientIdentity is who has sent a request, and whom sluice believes about it. It is decided
+// once, before anything else is done with the request, from its listener, its connection and its
+// head. Nothing else reads these to decide such a thing. A copy for a mirror has the identity of
+// its request.
 type clientIdentity struct {
 	// trusted: the client is one of TrustedProxies, so that its fields about its own client
 	// count.

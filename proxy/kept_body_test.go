@@ -223,9 +223,9 @@ func (u *slowUpload) check(t *testing.T) {
 	}
 }
 
-// Whatever slow uploads, retries, clients that leave and the end of sluice do to each other: bodies arrive as they were sent, nobody has more memory
-// than its share, and at the end all memory, places and goroutines are back. SLUICE_BODIES_SEED
-// is what they do.
+// Whatever slow uploads, retries, clients that leave and the end of sluice do to each other: bodies
+// arrive as they were sent, nobody has more memory than its share, and at the end all memory,
+// places and goroutines are back. SLUICE_BODIES_SEED is what they do.
 func TestKeptBodiesAtRandom(t *testing.T) {
 	if !alone(t) {
 		return

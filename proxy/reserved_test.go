@@ -217,8 +217,9 @@ func theirsPasses(t testing.TB, f hostileField, id, trailer bool) bool {
 	return true
 }
 
-// Whatever a client, a peer and an authentication server send, and however the features of a
-// route meet, no reserved name passes, and every other one does. A copy for a mirror has the identity of its request.
+// Whatever a client, a peer and an authentication server send, and however the features of a route
+// meet, no reserved name passes, and every other one does. A copy for a mirror has the identity of
+// its request.
 func TestReservedNames(t *testing.T) {
 	t.Parallel()
 	for r := range reserved.Reservation(reserved.LikeAnother) {

@@ -40,8 +40,9 @@ func (s *triesByNumber) of(number string) []string {
 	return s.by[number]
 }
 
-// Over each protocol, with retries, peers that are not there, reloads, and while the issuer is away: each peer that gets
-// a request gets it with a token that allows it, and with the subject of that token.
+// Over each protocol, with retries, peers that are not there, reloads, and while the issuer is
+// away: each peer that gets a request gets it with a token that allows it, and with the subject of
+// that token.
 func TestTokensAtRandom(t *testing.T) {
 	t.Parallel()
 	seed := mathrand.Uint64()

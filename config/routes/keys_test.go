@@ -16,7 +16,8 @@ import (
 
 const someKeys = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
 
-// The keys of issuers go on in the next routes with the same URL. A URL of a document leads only where a registry may lead.
+// The keys of issuers go on in the next routes with the same URL. A URL of a document leads only
+// where a registry may lead.
 func TestKeysOfIssuers(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, someKeys) }))
 	defer server.Close()
@@ -48,7 +49,8 @@ routes:
 	}
 }
 
-// Two sets whose URLs differ in a credential have names of their own, which show none, and each goes on in the next process.
+// Two sets whose URLs differ in a credential have names of their own, which show none, and each
+// goes on in the next process.
 func TestKeysOfURLsThatLookAlike(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprint(w, strings.Replace(someKeys, `"a"`, `"`+r.URL.RawQuery+`"`, 1))

@@ -18,8 +18,8 @@ import (
 	"sluice/test/verify"
 )
 
-// answeringHTTP2 serves a connection by HTTP/2: it answers each request with the fields of field blocks, of which the last
-// ends the stream, as names and values.
+// answeringHTTP2 serves a connection by HTTP/2: it answers each request with the fields of field
+// blocks, of which the last ends the stream, as names and values.
 func answeringHTTP2(blocks ...[]string) func(net.Conn) {
 	return func(conn net.Conn) {
 		if _, err := io.ReadFull(conn, make([]byte, len(xhttp2.ClientPreface))); err != nil {
@@ -70,7 +70,8 @@ func (t *http2Transport) exchange(test *testing.T) error {
 	return nil
 }
 
-// The log says by which rule an answer in HTTP/2 is refused, and for which field, as of answers in HTTP/1.1.
+// The log says by which rule an answer in HTTP/2 is refused, and for which field, as of answers in
+// HTTP/1.1.
 func TestRefusedAnswersOfHTTP2AreLogged(t *testing.T) {
 	t.Parallel()
 	status := []string{":status", "200"}

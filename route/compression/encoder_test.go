@@ -142,8 +142,9 @@ func TestAcquireIsBounded(t *testing.T) {
 	verify.That(t, got.InUseBytes == 0 && got.Skipped == 1 && got.Encodings[slices.Index(Encodings, Gzip)] == want, "%+v, want %+v", got, want)
 }
 
-// The memory that counts for an encoder is what it has, with its output.
-// A client that leaves answers unread, each of which keeps its encoder, takes no encoder from others, and has at least one.
+// The memory that counts for an encoder is what it has, with its output. A client that leaves
+// answers unread, each of which keeps its encoder, takes no encoder from others, and has at least
+// one.
 func TestEncodersOfOneClientHaveTheirShare(t *testing.T) {
 	s, client := NewEncoders(), func(n byte) places.Block { return places.BlockOf(netip.AddrFrom4([4]byte{10, 0, 0, n})) }
 	state := kinds[Gzip][Default].stateBytes

@@ -15,8 +15,8 @@ import (
 	"sluice/test/verify"
 )
 
-// The catalog is watched again after Stop, and after Pause and Resume, with the services that were found before. While
-// it is paused, nothing begins a watch.
+// The catalog is watched again after Stop, and after Pause and Resume, with the services that were
+// found before. While it is paused, nothing begins a watch.
 func TestFinderFollowsAgain(t *testing.T) {
 	agent := discoverytest.Start(t)
 	star := discoverytest.Instance("star", "star-1", 80)
@@ -69,8 +69,8 @@ func TestFinderFollowsAgain(t *testing.T) {
 	}
 }
 
-// The configuration is applied again for other services, and not for other tags of theirs, which need
-// routes only where instances have them: see Gate.
+// The configuration is applied again for other services, and not for other tags of theirs, which
+// need routes only where instances have them: see Gate.
 func TestFinderTellsOfOtherServices(t *testing.T) {
 	found := func(names string, tags ...string) (all []consulsource.CatalogService) {
 		for name := range strings.FieldsSeq(names) {
@@ -97,7 +97,8 @@ func TestFinderTellsOfOtherServices(t *testing.T) {
 	}
 }
 
-// What a process has from another one, and no answer of Consul has confirmed yet, a third one has too.
+// What a process has from another one, and no answer of Consul has confirmed yet, a third one has
+// too.
 func TestFinderPassesOnWhatItHasBeenGiven(t *testing.T) {
 	c := configtest.Must(t, "catalog: { tags: [fabio] }")
 	given := []consulsource.CatalogService{{Name: "star", Tags: []string{"urlprefix-h/"}}}

@@ -45,9 +45,9 @@ type Gate struct {
 	ended   bool // the service is gone: it waits for nothing
 }
 
-// settling is how long a pool stays as it is after its routes have changed: longer than a
+// routeSwapDelay is how long a pool stays as it is after its routes have changed: longer than a
 // request is between its route and its peer.
-const settling = 100 * time.Millisecond
+const routeSwapDelay = 100 * time.Millisecond
 
 // seen is what a gate has seen last.
 type seen struct {
@@ -200,8 +200,8 @@ func (g *Gate) markRouted(profile string, divides bool) {
 		g.passLocked()
 		return
 	}
-	g.settles, g.until = true, time.Now().Add(settling)
-	time.AfterFunc(settling, func() {
+	g.settles, g.until = true, time.Now().Add(routeSwapDelay)
+	time.AfterFunc(routeSwapDelay, func() {
 		defer panics.Contain(panics.Task, nil)
 		g.passAlone()
 	})

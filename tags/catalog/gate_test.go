@@ -66,7 +66,8 @@ func (g *gated) has(when string, want ...string) {
 	verify.Slices(g.t, got, want, "%s: the pool", when)
 }
 
-// An instance that asks for routes which are not in use waits for them; everything else passes at once.
+// An instance that asks for routes which are not in use waits for them; everything else passes at
+// once.
 func TestGateHoldsOnlyWhatHasNoRoutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGated(t)
@@ -89,15 +90,15 @@ func TestGateHoldsOnlyWhatHasNoRoutes(t *testing.T) {
 		g.has("a set meanwhile", "b /x")
 		g.apply()
 		asked := g.asked.Load()
-		time.Sleep(settling)
+		time.Sleep(routeSwapDelay)
 		synctest.Wait()
 		g.has("the routes are in use", "b /y", "c /y", "d /y")
 		verify.Equal(t, g.asked.Load(), asked, "requests to apply the configuration, where nobody is kept")
 	})
 }
 
-// The configuration is applied once for other tags. Once more if routes lead to those who are kept, and
-// once more if groups are left which only former routes need.
+// The configuration is applied once for other tags. Once more if routes lead to those who are kept,
+// and once more if groups are left which only former routes need.
 func TestApplicationsForOtherTags(t *testing.T) {
 	for what, test := range map[string]struct {
 		before, after []string
@@ -116,7 +117,7 @@ func TestApplicationsForOtherTags(t *testing.T) {
 					for done := g.asked.Load() - 1; done < g.asked.Load(); {
 						done = g.asked.Load()
 						g.apply()
-						time.Sleep(2 * settling)
+						time.Sleep(2 * routeSwapDelay)
 						synctest.Wait()
 					}
 				}
@@ -133,7 +134,8 @@ func TestApplicationsForOtherTags(t *testing.T) {
 	}
 }
 
-// Sets that ask for the same routes, one after the other, do not put off that their instances get requests.
+// Sets that ask for the same routes, one after the other, do not put off that their instances get
+// requests.
 func TestGateWaitsOnceForItsRoutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGated(t)
@@ -142,13 +144,13 @@ func TestGateWaitsOnceForItsRoutes(t *testing.T) {
 		g.pass("b /y")
 		g.apply()
 		for _, more := range []string{"c /y", "!c /y", "c /y"} {
-			time.Sleep(settling / 3)
+			time.Sleep(routeSwapDelay / 3)
 			g.pass("b /y", more)
 			g.has("the routes have just been replaced", "a /x")
 			g.apply()
 		}
 		asked := g.asked.Load()
-		time.Sleep(settling / 3)
+		time.Sleep(routeSwapDelay / 3)
 		synctest.Wait()
 		verify.That(t, g.asked.Load() > asked, "nobody asked to apply the configuration again")
 		g.apply()
@@ -156,8 +158,8 @@ func TestGateWaitsOnceForItsRoutes(t *testing.T) {
 	})
 }
 
-// Instances with the same tags are the same to a gate, whatever their ports are: they come and go at once. Only a tag that names
-// the port makes it count.
+// Instances with the same tags are the same to a gate, whatever their ports are: they come and go
+// at once. Only a tag that names the port makes it count.
 func TestGateOfInstancesWithOtherPorts(t *testing.T) {
 	g := newGated(t)
 	set := func(ports ...int) (set []discovery.Instance) {
@@ -181,7 +183,8 @@ func TestGateOfInstancesWithOtherPorts(t *testing.T) {
 	verify.That(t, reader.Profile(&i) != before, "the profile is the same for another port than the tag names")
 }
 
-// Where each instance has tags of its own, which ask for the same routes, one that leaves is not kept: the others have its routes.
+// Where each instance has tags of its own, which ask for the same routes, one that leaves is not
+// kept: the others have its routes.
 func TestGateKeepsNobodyWhoseRoutesOthersHave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGated(t)
@@ -192,11 +195,11 @@ func TestGateKeepsNobodyWhoseRoutesOthersHave(t *testing.T) {
 		g.pass("c /x o=3")
 		g.has("the last one has left", "b /x o=2")
 		g.apply()
-		time.Sleep(settling)
+		time.Sleep(routeSwapDelay)
 		g.pass("c /x o=3", "d /y")
 		g.has("the routes of the new one have just come into use", "b /x o=2")
 		g.apply()
-		time.Sleep(settling)
+		time.Sleep(routeSwapDelay)
 		g.apply()
 		g.has("another one has other routes", "c /x o=3", "d /y")
 		g.pass("d /y")
@@ -204,7 +207,8 @@ func TestGateKeepsNobodyWhoseRoutesOthersHave(t *testing.T) {
 	})
 }
 
-// The routes that have just come into use may lead to some instances only: one of them that leaves then is kept.
+// The routes that have just come into use may lead to some instances only: one of them that leaves
+// then is kept.
 func TestGateKeepsWhoLeavesWhileRoutesDivide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGated(t)
@@ -217,7 +221,8 @@ func TestGateKeepsWhoLeavesWhileRoutesDivide(t *testing.T) {
 	})
 }
 
-// If no instance of a variant is there any more, the pool's stay until its routes have been replaced.
+// If no instance of a variant is there any more, the pool's stay until its routes have been
+// replaced.
 func TestGateKeepsTheLastOfItsRoutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGated(t)
@@ -231,7 +236,7 @@ func TestGateKeepsTheLastOfItsRoutes(t *testing.T) {
 		g.has("it works again: nothing of the pool is worth to keep", "b /y")
 		g.pass("a /x")
 		g.apply()
-		time.Sleep(settling)
+		time.Sleep(routeSwapDelay)
 		g.apply()
 		g.has("back", "a /x")
 		g.pass("b /y")
@@ -240,7 +245,8 @@ func TestGateKeepsTheLastOfItsRoutes(t *testing.T) {
 	})
 }
 
-// Of a service with a leader nothing is kept: who led before must get nothing, whatever routes the tags ask for.
+// Of a service with a leader nothing is kept: who led before must get nothing, whatever routes the
+// tags ask for.
 func TestGateKeepsNoFormerLeader(t *testing.T) {
 	c := configtest.Must(t, "catalog: { tags: [fabio] }\nservices: { star: { consul: { leader: { tag: primary } } } }")
 	instance := func(id, path string, follower bool) discovery.Instance {
@@ -290,8 +296,8 @@ func TestReaderDelaysNoSet(t *testing.T) {
 	}
 }
 
-// Each reader of a new configuration has its own routes: sets wait for these, and a gate without a set
-// passes none.
+// Each reader of a new configuration has its own routes: sets wait for these, and a gate without a
+// set passes none.
 func TestGateOfAnotherReader(t *testing.T) {
 	g := newGated(t)
 	g.pass("a /x")
@@ -312,7 +318,8 @@ func TestGateOfAnotherReader(t *testing.T) {
 	}
 }
 
-// A configuration that reads other dialects asks for what its own reader reads. While it is not in use, it leaves no trace.
+// A configuration that reads other dialects asks for what its own reader reads. While it is not in
+// use, it leaves no trace.
 func TestOtherDialects(t *testing.T) {
 	g := newGated(t)
 	const services = "services: { star: { consul: {} }, moon: { consul: {} } }"
@@ -336,8 +343,8 @@ func TestOtherDialects(t *testing.T) {
 	verify.That(t, !moon.seen().waits, "an instance waits for routes that are in use")
 }
 
-// The tags of instances from elsewhere than Consul's catalog are not read: nothing waits for their routes, neither from the
-// beginning nor after the service had instances of the catalog.
+// The tags of instances from elsewhere than Consul's catalog are not read: nothing waits for their
+// routes, neither from the beginning nor after the service had instances of the catalog.
 func TestGateOfOtherInstances(t *testing.T) {
 	g := newGated(t)
 	const catalog = "catalog: { tags: [fabio], default_rule: '{service}.example.com' }\nservices: "

@@ -317,7 +317,7 @@ func (r *Reader) Applied(asked Asked) {
 		}
 	}
 	if asked.former {
-		time.AfterFunc(settling, func() {
+		time.AfterFunc(routeSwapDelay, func() {
 			defer panics.Contain(panics.Task, nil)
 			r.changed()
 		})

@@ -84,7 +84,8 @@ func importsOfProgram(t *testing.T) map[string][]string {
 	return imports
 }
 
-// The limits of the house: who looks for a line finds its folder. See methods_test.go for those of a type.
+// The limits of the house: who looks for a line finds its folder. See methods_test.go for those of
+// a type.
 const (
 	maxFolders = 21 // at the top
 	maxFiles   = 45 // in a folder, without tests

@@ -43,14 +43,15 @@ func TestHookGetsNoMoreThanItNeeds(t *testing.T) {
 	}
 	for _, line := range lines[5:] {
 		name, _, _ := strings.Cut(line, "=")
-		allowed := append(inherited, "PATH", "PWD", "OLDPWD", "SHLVL", "_", file, os.DevNull) // the shell sets some
+		// The shell sets some of them.
+		allowed := append(inherited, "PATH", "PWD", "OLDPWD", "SHLVL", "_", file, os.DevNull)
 		pipe := strings.HasPrefix(line, "pipe:") || strings.HasPrefix(line, "/proc/") || strings.HasSuffix(line, "/hook") || line == ""
 		verify.That(t, pipe || slices.Contains(allowed, name), "the program has %q", line)
 	}
 }
 
-// inheritedFiles returns the names of the files that every program of this process gets, because who
-// has started the test left them open.
+// inheritedFiles returns the names of the files that every program of this process gets, because
+// who has started the test left them open.
 func inheritedFiles(t *testing.T) (names []string) {
 	entries, _ := os.ReadDir("/proc/self/fd") // none without /proc
 	for _, entry := range entries {
