@@ -25,9 +25,9 @@ type endpointOf struct {
 // arriveLocked notes which instances of set, which the source of w has reported, have come to their
 // addresses.
 func (w *watch) arriveLocked(set []Instance, now time.Time) {
-	known, before := w.known, w.latest
+	known, before, source := w.known, w.latest, w.origin
 	if !known { // the source began with what was saved
-		known, before = w.saved.Known, w.saved.Set
+		known, before, source = w.saved.Known, w.saved.Set, w.saved.Source
 	}
 	if !known {
 		w.first = now
@@ -36,6 +36,10 @@ func (w *watch) arriveLocked(set []Instance, now time.Time) {
 	maps.DeleteFunc(w.arrived, func(_ Key, until time.Time) bool { return until.Before(now) })
 	if equalSets(before, set) {
 		return
+	}
+	until := now.Add(reuseTime)
+	if source != w.status.Source {
+		until = now // another source may list what the one before did not: it has not come just now
 	}
 	addresses := make(map[Key]bool, len(before))
 	for _, i := range before {
@@ -48,7 +52,7 @@ func (w *watch) arriveLocked(set []Instance, now time.Time) {
 		if w.arrived == nil {
 			w.arrived = make(map[Key]time.Time)
 		}
-		w.arrived[addressOf(i)] = now.Add(reuseTime)
+		w.arrived[addressOf(i)] = until
 	}
 }
 

@@ -162,6 +162,15 @@ func TestProbationAtAnAddressThatServicesShare(t *testing.T) {
 			second.set([]Instance{other})
 			return first, second
 		}, time.Millisecond},
+		{"by a source in place of addresses in the file", func(b *bubble) (first, second reports) {
+			b.Watch("star", NewStatic("file", nil))
+			b.Watch("other", NewStatic("file", nil))
+			pause(time.Minute)
+			first, second = b.start("star"), b.start("other")
+			first.set([]Instance{star})
+			second.set([]Instance{other})
+			return first, second
+		}, time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, b *bubble) {

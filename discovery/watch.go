@@ -147,11 +147,11 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 		if r.Restored.IsZero() {
 			w.status.LastSuccess = cmp.Or(r.Answered, now)
 		}
+		w.arriveLocked(set, now)
 		w.origin = w.status.Source
 		w.memory = nil
 		w.status.Invalid = r.Invalid
 		w.reported = w.reported || r.Restored.IsZero()
-		w.arriveLocked(set, now)
 		w.setLatestLocked(set)
 	}
 	if r.Memory != nil && w.origin == w.status.Source {
