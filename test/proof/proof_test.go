@@ -209,6 +209,11 @@ func TestEachRuleIsChecked(t *testing.T) {
 			l.told.Retired(token.Peer, true)
 			token.Done(ok)
 		}, map[proof.Kind]int{proof.InFlight: 1}},
+		{"cut as it leaves", balancer.Options{}, func(t *testing.T, l *liar) {
+			token := l.use(t, balancer.Query{})
+			l.told.Retired(token.Peer, true)
+			token.Done(ok)
+		}, map[proof.Kind]int{proof.InFlight: 1}},
 		{"in flight for ever", balancer.Options{DrainTimeout: time.Minute}, func(t *testing.T, l *liar) {
 			token := l.use(t, balancer.Query{})
 			l.told.Applied(nil, balancer.Now())
@@ -318,6 +323,29 @@ func TestRetiredPoolKeepsTheRules(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		verify.That(t, all.Violations() == nil, "violations: %q", all.Violations())
+	})
+}
+
+// A peer that drained as it left, and returned meanwhile, is cut at once where demoted leaders are.
+func TestALeaderThatReturnedIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := proof.New(nil)
+		options := func(cut bool) balancer.Options {
+			return balancertest.Complete(balancer.Options{OneLeader: true, CutRemoved: cut, DrainTimeout: time.Hour, NewWitness: told.Witness})
+		}
+		pool := verify.Result(balancer.NewPool("star", options(false))).Must(t)
+		leader := instances()[:1]
+		pool.Apply(leader)
+		held := verify.Result(pool.Pick(nil)).Must(t)
+		pool.Apply(nil)
+		pool.Apply(leader)
+		verify.NoError(t, pool.Reconfigure(options(true)))
+		pool.Apply(nil)
+		verify.Equal(t, len(pool.Snapshot().Draining), 0, "peers that drain")
+		held.Done(ok)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		verify.Equal(t, len(told.Violations()), 0, "reports %q", told.Violations())
 	})
 }
 

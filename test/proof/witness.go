@@ -169,8 +169,15 @@ func (w *witness) Retired(p *balancer.Peer, cut bool) {
 		r.checkEnd()
 		return
 	}
-	if open := r.picks.Load() - r.dones.Load(); open > 0 && time.Duration(balancer.Now()-r.left) < r.timeout {
-		r.report(InFlight, p, w.pool.Snapshot(), "the peer is cut with %d requests in flight, %v before its time", open, r.timeout-time.Duration(balancer.Now()-r.left))
+	left, timeout := r.left, r.timeout
+	if left == 0 { // it leaves with the set that Applied gets next
+		left, timeout = balancer.Now(), w.options.DrainTimeout
+		if w.options.CutRemoved {
+			timeout = 0
+		}
+	}
+	if open, passed := r.picks.Load()-r.dones.Load(), time.Duration(balancer.Now()-left); open > 0 && passed < timeout {
+		r.report(InFlight, p, w.pool.Snapshot(), "the peer is cut with %d requests in flight, %v before its time", open, timeout-passed)
 	}
 	time.AfterFunc(settleTime, func() {
 		defer panics.Contain(panics.Task, nil)
