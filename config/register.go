@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/config/decoding"
+	"sluice/consul/registration"
 )
 
 // ConsulRegister configures the registration of sluice in Consul.
@@ -18,7 +19,7 @@ type ConsulRegister struct {
 	Tags    []string `key:"tags"`
 	Meta    []Meta   `key:"meta" format:"consul_meta"`
 
-	Check ConsulCheck `key:"check"`
+	Check registration.Check `key:"check"` // by which Consul finds out whether sluice serves
 	// DeregisterCriticalAfter is how long the check may be critical before Consul
 	// removes the service. 0: Consul does not remove it.
 	DeregisterCriticalAfter time.Duration `key:"deregister_critical_after" default:"1h" min:"0s" max:"8760h"`
@@ -35,15 +36,6 @@ type ConsulRegister struct {
 type ReplicaTLS struct {
 	CA         string `key:"ca" format:"file"`          // trusted certificates; empty: the system's
 	ServerName string `key:"server_name" format:"host"` // in the certificates; empty: the host of the address
-}
-
-// ConsulCheck configures the check by which Consul finds out whether sluice serves.
-type ConsulCheck struct {
-	Type     string        `key:"type" default:"auto" oneof:"auto|http|tcp|ttl|none"`
-	URL      Location      `key:"url" format:"http_url"`   // with type http; empty: /readyz of the admin API
-	Address  string        `key:"address" format:"target"` // with type tcp; empty: the service's
-	Interval time.Duration `key:"interval" default:"10s" min:"1s" max:"1h"`
-	Timeout  time.Duration `key:"timeout" default:"2s" min:"100ms" max:"1m"`
 }
 
 // leastDeregisterAfter is the minimum in Consul.
@@ -63,9 +55,9 @@ func (r *ConsulRegister) check(d *decoder) {
 		{"url", r.Check.URL.String(), "auto http"},
 		{"address", r.Check.Address, "tcp"},
 	} {
-		if only.value != "" && !strings.Contains(only.types, r.Check.Type) {
+		if kind := string(r.Check.Type); only.value != "" && !strings.Contains(only.types, kind) {
 			d.Refuse(key+".check."+only.key, only.value,
-				"not allowed with type: "+r.Check.Type+": want type "+strings.ReplaceAll(only.types, " ", " or "))
+				"not allowed with type: "+kind+": want type "+strings.ReplaceAll(only.types, " ", " or "))
 		}
 	}
 	if t := r.ReplicaTLS; t != nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/consul/registration"
 	"sluice/test/verify"
 )
 
@@ -16,7 +17,7 @@ func TestRegisterIsOffByDefault(t *testing.T) {
 	verify.That(t, c.Consul.Register == nil, "got %+v", c.Consul.Register)
 	want := &ConsulRegister{
 		Service: "sluice", DeregisterCriticalAfter: time.Hour,
-		Check: ConsulCheck{Type: "auto", Interval: 10 * time.Second, Timeout: 2 * time.Second},
+		Check: registration.Check{Type: "auto", Interval: 10 * time.Second, Timeout: 2 * time.Second},
 	}
 	c = mustParse(t, "consul: { register: {} }"+someService)
 	verify.That(t, reflect.DeepEqual(c.Consul.Register, want), "got %+v, want %+v", c.Consul.Register, want)

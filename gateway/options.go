@@ -211,24 +211,17 @@ func registrationSettings(r config.Revision, listener string, secure bool) *regi
 	}
 	meta := map[string]string{registration.MetaConfig: r.Hash}
 	maps.Copy(meta, config.MetaOf(c.Meta))
+	check := c.Check
+	check.Name, check.Path, check.TLS = "sluice serves", "/readyz", secure
 	return &registration.Settings{
-		Listener: listener,
-		Name:     c.Service,
-		ID:       c.ID,
-		Address:  c.Address,
-		Port:     c.Port,
-		Tags:     c.Tags,
-		Meta:     meta,
-		Check: registration.Check{
-			Type:     registration.CheckType(c.Check.Type),
-			Name:     "sluice serves",
-			Path:     "/readyz",
-			TLS:      secure,
-			URL:      c.Check.URL,
-			Address:  c.Check.Address,
-			Interval: c.Check.Interval,
-			Timeout:  c.Check.Timeout,
-		},
+		Listener:        listener,
+		Name:            c.Service,
+		ID:              c.ID,
+		Address:         c.Address,
+		Port:            c.Port,
+		Tags:            c.Tags,
+		Meta:            meta,
+		Check:           check,
 		DeregisterAfter: c.DeregisterCriticalAfter,
 	}
 }

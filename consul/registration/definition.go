@@ -56,17 +56,17 @@ type Settings struct {
 	DeregisterAfter time.Duration
 }
 
-// Check configures the check.
+// Check configures the check. The keys are for sluice's own.
 type Check struct {
-	Type     CheckType
-	Name     string
-	URL      units.Location // for CheckHTTP; default: Path at Self.Checked
-	Path     string         // for CheckHTTP, with query
-	Service  string         // for CheckGRPC; "": the whole server
-	TLS      bool           // for CheckHTTP without URL and CheckGRPC: TLS with any certificate
-	Address  string         // "host:port", for CheckTCP; default: the service's
-	Interval time.Duration  // between checks; with CheckTTL, between reports
-	Timeout  time.Duration  // for CheckHTTP, CheckTCP and CheckGRPC
+	Type     CheckType      `key:"type" default:"auto" oneof:"auto|http|tcp|ttl|none"`
+	Name     string         `key:"-"`
+	URL      units.Location `key:"url" format:"http_url"`                     // for CheckHTTP; default: Path at Self.Checked
+	Path     string         `key:"-"`                                         // for CheckHTTP, with query
+	Service  string         `key:"-"`                                         // for CheckGRPC; "": the whole server
+	TLS      bool           `key:"-"`                                         // for CheckHTTP without URL and CheckGRPC: TLS with any certificate
+	Address  string         `key:"address" format:"target"`                   // for CheckTCP; default: the service's
+	Interval time.Duration  `key:"interval" default:"10s" min:"1s" max:"1h"`  // between checks; with CheckTTL, between reports
+	Timeout  time.Duration  `key:"timeout" default:"2s" min:"100ms" max:"1m"` // for CheckHTTP, CheckTCP and CheckGRPC
 }
 
 // Self describes who registers. It does not change.
