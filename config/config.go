@@ -124,12 +124,8 @@ type Client struct {
 	ErrorPages []ErrorPage `key:"error_pages"`
 	// TrustedProxies are the networks whose X-Forwarded-*, X-Real-IP, Forwarded and
 	// X-Request-Id fields sluice uses. It removes these fields from all other requests.
-	TrustedProxies     []Network `key:"trusted_proxies" format:"proxy"`
-	Forwarded          bool      `key:"forwarded" default:"false"`             // also send the Forwarded field of RFC 7239
-	RequestID          bool      `key:"request_id" default:"false"`            // give each request an id, in X-Request-Id
-	KeepForGoneClients bool      `key:"keep_for_gone_clients" default:"false"` // continue an exchange after its client has closed the connection
-	KeepUnderscores    bool      `key:"keep_underscores" default:"false"`      // forward fields with an underscore in the name; else remove them
-	KeepDotSegments    bool      `key:"keep_dot_segments" default:"false"`     // forward paths with ".." to hosts with a route that restricts its clients
+	TrustedProxies []Network `key:"trusted_proxies" format:"proxy"`
+	proxy.Switches
 
 	errorPages route.ErrorPages `key:"-"` // see BuiltErrorPages
 }

@@ -151,7 +151,7 @@ health: { max_checks: 9 }
 			Timeouts:       proxy.Timeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
 			Limits:         proxy.Limits{Connections: 100, ConnectionsPerAddress: 10, HeadBytes: 60 << 10, Fields: 1000, TargetBytes: 4096, BodyBytes: 10_000_000, KeptBodyBytes: 50 << 20, CompressionBytes: 100 << 20},
 			Connections:    socket.ConnectionLimits{MaxRequests: 1000, MaxAge: 10 * time.Minute},
-			TrustedProxies: []Network{{Text: "10.0.0.0/8", Value: netip.MustParsePrefix("10.0.0.0/8")}, {Text: "::1", Value: netip.MustParsePrefix("::1/128")}}, Forwarded: true, RequestID: true, KeepForGoneClients: true, KeepUnderscores: true,
+			TrustedProxies: []Network{{Text: "10.0.0.0/8", Value: netip.MustParsePrefix("10.0.0.0/8")}, {Text: "::1", Value: netip.MustParsePrefix("::1/128")}}, Switches: proxy.Switches{Forwarded: true, RequestID: true, KeepForGoneClients: true, KeepUnderscores: true},
 		},
 		Consul: Consul{
 			Addresses: []Location{units.NewLocation("https://10.0.0.1:8500")},

@@ -39,15 +39,8 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.
 	limits.StreamBytes = proxy.MemoryLimit() / 4
 	return proxy.Options{
 		AccessLog: accessLog, Tracer: tracer,
-		Timeouts:           c.Timeouts,
-		Limits:             limits,
-		Connections:        c.Connections,
-		TrustedProxies:     config.Values(c.TrustedProxies),
-		Forwarded:          c.Forwarded,
-		RequestID:          c.RequestID,
-		KeepForGoneClients: c.KeepForGoneClients,
-		KeepUnderscores:    c.KeepUnderscores,
-		KeepDotSegments:    c.KeepDotSegments,
+		Timeouts: c.Timeouts, Limits: limits, Connections: c.Connections,
+		TrustedProxies: config.Values(c.TrustedProxies), Switches: c.Switches,
 	}
 }
 

@@ -38,7 +38,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 	}
 	tracer, _ := startTracer(t, 0)
 	plain := Options{AccessLog: open("json"), TrustedProxies: loopback, Limits: compressionMemory}
-	named := Options{AccessLog: open("$client $request_id $trace_id $http_x_a $tries"), Tracer: tracer, RequestID: true, TrustedProxies: loopback}
+	named := Options{AccessLog: open("$client $request_id $trace_id $http_x_a $tries"), Tracer: tracer, TrustedProxies: loopback, Switches: Switches{RequestID: true}}
 	set := func(do func(t *testing.T, p *testProxy)) func(*testing.T, string) *testProxy {
 		return func(t *testing.T, origin string) *testProxy {
 			p := startProxy(t, plain, origin)

@@ -278,7 +278,7 @@ func TestAnotherTargetGetsAPeerMeanwhile(t *testing.T) {
 		"a peer": {}, "a peer of a chain": {chain: true}, "a peer, for who may be gone": {kept: true},
 		"a peer, and the service is removed": {removed: true}, "the client has left": {left: true},
 	}, func(t *testing.T, test test) {
-		p := startProxy(t, Options{KeepForGoneClients: test.kept})
+		p := startProxy(t, Options{Switches: Switches{KeepForGoneClients: test.kept}})
 		a, b := p.newService("a", balancer.Options{}), p.echoing(t, "b")
 		address := b.Pool.Snapshot().All[0].Address()
 		b.Pool.Apply(nil)

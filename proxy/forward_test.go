@@ -28,11 +28,11 @@ func TestRequestHeadAsSent(t *testing.T) {
 			request: "GET /a//b/../c%2Fd?x=%zz&y=|;z HTTP/1.1\r\nzebra:1\r\nHost: a\r\nX-A: 1\r\nx-a: 2\r\nCookie: a=1\r\nX-A:  3 \t\r\nCookie: b=2\r\nEmpty:\r\n\r\n",
 			want:    "GET /a//b/../c%2Fd?x=%zz&y=|;z HTTP/1.1\r\nzebra:1\r\nHost: a\r\nX-A: 1\r\nx-a: 2\r\nCookie: a=1\r\nX-A:  3 \t\r\nCookie: b=2\r\nEmpty:\r\n" + added},
 		"a trusted proxy's word for others": {
-			options: Options{TrustedProxies: loopback, KeepUnderscores: true},
+			options: Options{TrustedProxies: loopback, Switches: Switches{KeepUnderscores: true}},
 			request: "GET / HTTP/1.1\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: good\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7, 8.8.8.8\r\nX_A: 1\r\nHost: a\r\nVia: 1.0 other\r\n\r\n",
 			want:    "GET / HTTP/1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: good\r\nX_A: 1\r\nHost: a\r\nVia: 1.0 other\r\nX-Forwarded-For: 6.6.6.6, 7.7.7.7, 8.8.8.8, 127.0.0.1\r\nX-Real-IP: 8.8.8.8\r\nVia: 1.1 sluice\r\n\r\n"},
 		"but not about a client's certificate": {
-			options: Options{TrustedProxies: loopback, KeepUnderscores: true},
+			options: Options{TrustedProxies: loopback, Switches: Switches{KeepUnderscores: true}},
 			request: "GET / HTTP/1.1\r\nX-Forwarded-Client-Cert: Hash=1\r\nx-forwarded-CLIENT-cert: Hash=2\r\nX_Forwarded_Client_Cert: Hash=3\r\nHost: a\r\n\r\n",
 			want:    "GET / HTTP/1.1\r\nHost: a\r\n" + added},
 		"however many lines came before the trusted proxy's": {
@@ -40,7 +40,7 @@ func TestRequestHeadAsSent(t *testing.T) {
 			request: "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For:\r\n", 40) + "X-Forwarded-For: 203.0.113.9\r\n\r\n",
 			want:    "GET / HTTP/1.1\r\nHost: a\r\n" + strings.NewReplacer("For: ", "For: "+strings.Repeat("6.6.6.6, ", 40)+"203.0.113.9, ", "IP: 127.0.0.1", "IP: 203.0.113.9").Replace(added)},
 		"Forwarded when asked for": {
-			options: Options{Forwarded: true},
+			options: Options{Switches: Switches{Forwarded: true}},
 			request: getRequest,
 			want:    "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nForwarded: for=127.0.0.1;proto=http\r\nVia: 1.1 sluice\r\n\r\n"},
 	}, func(t *testing.T, test test) {

@@ -276,7 +276,7 @@ func TestHTTP2WaitingStreamsDoNotStopTheReader(t *testing.T) {
 		}
 		return c.write(okResponse)
 	}))
-	p := startProxy(t, Options{KeepForGoneClients: true}, origin.address())
+	p := startProxy(t, Options{Switches: Switches{KeepForGoneClients: true}}, origin.address())
 	c := p.dialFrames()
 	id := uint32(1)
 	open := func(path string) uint32 {

@@ -173,7 +173,7 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 			return false
 		}))
 		t.Cleanup(leave) // the peer ends whatever happens
-		p := startProxy(t, Options{KeepForGoneClients: test.keep}, origin.address())
+		p := startProxy(t, Options{Switches: Switches{KeepForGoneClients: test.keep}}, origin.address())
 		conn := p.send(getRequest)
 		eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
 		if test.first != "" {

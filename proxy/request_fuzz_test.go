@@ -65,7 +65,7 @@ func newRequestLane(t testing.TB) *requestLane {
 		t.Skip("needs all of 127.0.0.0/8 on the loopback interface")
 	}
 	never, origin := time.Hour, startEchoOrigin(t) // no timeout helps out
-	p := startProxy(t, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, origin.address())
+	p := startProxy(t, Options{Timeouts: Timeouts{never, never, never, never}, Switches: Switches{KeepForGoneClients: true}}, origin.address())
 	return &requestLane{p: p, origin: origin}
 }
 

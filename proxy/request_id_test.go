@@ -70,11 +70,11 @@ func TestRequestID(t *testing.T) {
 		want    string // "": a new one
 	}
 	eachCase(t, map[string]test{
-		"made":                           {Options{RequestID: true}, nil, ""},
-		"of an untrusted client":         {Options{RequestID: true}, []string{"a-1"}, ""},
-		"of a trusted client":            {Options{RequestID: true, TrustedProxies: loopback}, []string{"a-1"}, "a-1"},
-		"of a trusted client, malformed": {Options{RequestID: true, TrustedProxies: loopback}, []string{"a b"}, ""},
-		"of a trusted client, twice":     {Options{RequestID: true, TrustedProxies: loopback}, []string{"a-1", "a-1"}, ""},
+		"made":                           {Options{Switches: Switches{RequestID: true}}, nil, ""},
+		"of an untrusted client":         {Options{Switches: Switches{RequestID: true}}, []string{"a-1"}, ""},
+		"of a trusted client":            {Options{TrustedProxies: loopback, Switches: Switches{RequestID: true}}, []string{"a-1"}, "a-1"},
+		"of a trusted client, malformed": {Options{TrustedProxies: loopback, Switches: Switches{RequestID: true}}, []string{"a b"}, ""},
+		"of a trusted client, twice":     {Options{TrustedProxies: loopback, Switches: Switches{RequestID: true}}, []string{"a-1", "a-1"}, ""},
 	}, func(t *testing.T, test test) {
 		var mu sync.Mutex
 		seen := make(map[string]bool)
@@ -113,7 +113,7 @@ func TestRequestID(t *testing.T) {
 // What is sent to other places has the id of the request.
 func TestRequestIDElsewhere(t *testing.T) {
 	t.Parallel()
-	p := startLogged(t, Options{RequestID: true, TrustedProxies: loopback}, nowhere[0], answersOK(t))
+	p := startLogged(t, Options{TrustedProxies: loopback, Switches: Switches{RequestID: true}}, nowhere[0], answersOK(t))
 	p.setActions(&route.Actions{ResponseHeaders: headerEdits(t, map[string]string{"X-Id": "<$request_id>"}, nil)})
 	for range 2 {
 		p.expect("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: a-1\r\nConnection: close\r\n\r\n", "200", "\r\nX-Id: <a-1>\r\n")

@@ -246,7 +246,7 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 		defer mu.Unlock()
 		return answers[path]
 	}
-	o := Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}, KeepUnderscores: keep, RequestID: id}
+	o := Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}, Switches: Switches{KeepUnderscores: keep, RequestID: id}}
 	p := startProxy(t, o)
 	p.usePeers(http2Peers, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin}, nowhere[0], startServer(t, recorder.handler("peer", theirs)))
 	f := auth.NewForward(units.NewLocation("http://"+startServer(t, recorder.handler("auth", theirs))+"/"), patience, locality.ByOperator)

@@ -49,7 +49,7 @@ type responseLane struct {
 
 func newResponseLane(t testing.TB) *responseLane {
 	never, origin := time.Hour, startScriptedOrigin(t)
-	p := startProxy(t, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, origin.addresses[:]...)
+	p := startProxy(t, Options{Timeouts: Timeouts{never, never, never, never}, Switches: Switches{KeepForGoneClients: true}}, origin.addresses[:]...)
 	return &responseLane{p: p, origin: origin}
 }
 

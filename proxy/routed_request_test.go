@@ -65,7 +65,7 @@ func TestConditionsOfRequests(t *testing.T) {
 
 func TestConditionsBehindProxies(t *testing.T) {
 	t.Parallel()
-	p := startConditional(t, Options{TrustedProxies: loopback, KeepUnderscores: true},
+	p := startConditional(t, Options{TrustedProxies: loopback, Switches: Switches{KeepUnderscores: true}},
 		route.Conditions{Scheme: "https"},
 		route.Conditions{Clients: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
 		route.Conditions{Headers: []route.Value{{Name: "X-Forwarded-For", Kind: route.ValuePresent}, {Name: "x_a", Kind: route.ValuePresent}}},

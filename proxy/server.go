@@ -40,20 +40,25 @@ type Options struct {
 	// Forwarded fields are forwarded, and say who the client is. These fields of other clients are
 	// dropped.
 	TrustedProxies []netip.Prefix
+	Switches
+}
+
+// Switches change what a server does with requests.
+type Switches struct {
 	// Forwarded adds the Forwarded field of RFC 7239 to X-Forwarded-*.
-	Forwarded bool
+	Forwarded bool `key:"forwarded" default:"false"`
 	// RequestID gives each request an id, which the peer and the client get as X-Request-Id:
 	// the ID from one of TrustedProxies, or a new one.
-	RequestID bool
+	RequestID bool `key:"request_id" default:"false"`
 	// KeepForGoneClients completes an exchange whose client has closed its connection.
 	// Otherwise it is canceled within half a second.
-	KeepForGoneClients bool
+	KeepForGoneClients bool `key:"keep_for_gone_clients" default:"false"`
 	// KeepUnderscores forwards fields with an underscore in their name. Otherwise they
 	// are dropped.
-	KeepUnderscores bool
+	KeepUnderscores bool `key:"keep_underscores" default:"false"`
 	// KeepDotSegments forwards paths that have a segment "..", in any spelling, also to
 	// hosts with a route that restricts its clients. Otherwise they are refused.
-	KeepDotSegments bool
+	KeepDotSegments bool `key:"keep_dot_segments" default:"false"`
 }
 
 // Timeouts are the timeouts of clients. They act up to 50 ms late. Time in which the

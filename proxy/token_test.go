@@ -208,7 +208,7 @@ func TestTokensInCookiesOfOtherServers(t *testing.T) {
 func TestTokensInFieldsWithMarks(t *testing.T) {
 	t.Parallel()
 	i := startTokenIssuer(t)
-	p := startProxyTo(t, false, Options{KeepUnderscores: true}, echoRequest)
+	p := startProxyTo(t, false, Options{Switches: Switches{KeepUnderscores: true}}, echoRequest)
 	actions := i.requires("header X_Token")
 	actions.JWT.Written = headerEdits(t, nil, nil, []string{"X_User"}...)
 	actions.JWT.Headers = []route.ClaimHeader{{Name: "X_User", Claim: auth.NameClaim("sub")}}

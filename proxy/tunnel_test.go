@@ -327,7 +327,7 @@ func TestTunnelOfAGoneClient(t *testing.T) {
 		return false
 	}))
 	t.Cleanup(leave) // the peer ends whatever happens
-	p := startLogged(t, Options{KeepForGoneClients: true}, origin.address())
+	p := startLogged(t, Options{Switches: Switches{KeepForGoneClients: true}}, origin.address())
 	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n")
 	<-arrived
 	socket.ResetOnClose(conn.(socket.Conn))
