@@ -12,6 +12,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
+	"sluice/discovery/dns"
 	"sluice/proxy"
 	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
@@ -205,7 +206,7 @@ func IsLogLevel(s string) bool {
 type Service struct {
 	Consul   *ConsulService `key:"consul"`
 	Etcd     *EtcdService   `key:"etcd"`
-	DNS      *DNSService    `key:"dns"`
+	DNS      *dns.Options   `key:"dns"`
 	ConsulKV *KVService     `key:"consul_kv"`
 	// File has the instances, as discovery.ParseValues reads it.
 	File      string             `key:"file" format:"file"`

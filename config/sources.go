@@ -7,21 +7,9 @@ import (
 
 	"sluice/config/decoding"
 	"sluice/discovery"
+	"sluice/discovery/dns"
 	"sluice/discovery/leader"
 )
-
-// DNSService selects instances in DNS.
-type DNSService struct {
-	Name    string   `key:"name" format:"dns_name" required:"yes"` // absolute
-	Type    string   `key:"type" default:"srv" oneof:"srv|a|aaaa|ip"`
-	Port    int      `key:"port" default:"0" min:"0" max:"65535"` // with addresses; SRV records have one
-	Server  string   `key:"server" format:"dns_server"`           // empty after loading: see Servers
-	Servers []string `key:"servers" format:"dns_server"`          // in order of preference; with a port and not empty after loading
-
-	// Probation is how long an instance that DNS has lost stays in use, if it does not
-	// fail. 0: it is removed at once.
-	Probation time.Duration `key:"probation" default:"10m" min:"0s" max:"24h"`
-}
 
 // KVService selects the instances in the value of a key of Consul's KV store.
 type KVService struct {
@@ -49,21 +37,21 @@ func (s *Service) checkSource(d *decoder, key, name string, consul *Consul) {
 		s.Etcd.check(d, decoding.Join(key, "etcd"))
 	}
 	if s.DNS != nil {
-		s.DNS.check(d, decoding.Join(key, "dns"))
+		checkDNSService(d, decoding.Join(key, "dns"), s.DNS)
 	}
 	if s.ConsulKV != nil && s.ConsulKV.Probation == nil {
 		s.ConsulKV.Probation = &consul.Probation
 	}
 }
 
-// check checks which keys may be set together, and sets Servers.
-func (s *DNSService) check(d *decoder, key string) {
+// checkDNSService checks which keys may be set together, and sets Servers.
+func checkDNSService(d *decoder, key string, s *dns.Options) {
 	switch {
 	case d.Failed(decoding.Join(key, "type")) || d.Failed(decoding.Join(key, "port")):
-	case s.Type == "srv" && s.Port != 0:
+	case s.Type == dns.SRV && s.Port != 0:
 		d.Refuse(decoding.Join(key, "port"), "", "not with type srv, whose records have ports")
-	case s.Type != "srv" && s.Port == 0:
-		d.Refuse(key, "", "port is missing: type "+s.Type+" has no ports")
+	case s.Type != dns.SRV && s.Port == 0:
+		d.Refuse(key, "", "port is missing: type "+string(s.Type)+" has no ports")
 	}
 	switch {
 	case d.Failed(decoding.Join(key, "server")) || d.Failed(decoding.Join(key, "servers")):

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/discovery/dns"
 	"sluice/test/verify"
 )
 
@@ -19,7 +20,7 @@ services:
   list: { file: peers.json }
   wide: { consul: { datacenters: [dc1, dc2], spill: true, nearest: true } }
 routes: [{ service: star }]`)
-	for name, want := range map[string]*DNSService{
+	for name, want := range map[string]*dns.Options{
 		"star": {Name: "_star._tcp.service.consul", Type: "srv", Servers: []string{"127.0.0.1:8600"}, Probation: 10 * time.Minute},
 		"moon": {Name: "moon.example.", Type: "ip", Port: 80, Servers: []string{"ns.example:53", "[fd00::1]:5353", "[fd00::2]:53", "[fd00::3]:53"}},
 	} {

@@ -83,9 +83,7 @@ func specOf(s config.Service, c config.Consul) sourceSpec {
 		e := s.Etcd
 		return sourceSpec{of: etcdsource.Options{Cluster: etcdCluster(e.EtcdCluster), Prefix: e.Prefix, Key: e.Key, Probation: e.Probation}}
 	case s.DNS != nil:
-		d := s.DNS
-		o := dnssource.Options{Name: d.Name, Type: dnssource.Type(d.Type), Port: d.Port, Servers: d.Servers, Probation: d.Probation}
-		return sourceSpec{of: o, others: s.ByDocument}
+		return sourceSpec{of: *s.DNS, others: s.ByDocument}
 	case s.ConsulKV != nil:
 		return sourceSpec{of: kvsource.Options{Key: s.ConsulKV.Key, Wait: c.Wait, Probation: *s.ConsulKV.Probation}}
 	case s.File != "":
