@@ -9,11 +9,12 @@ import (
 	"sluice/discovery"
 )
 
-// Selector selects the instances of a tier: the ones that meet every condition.
+// Selector selects the instances of a tier or of a group: the ones that meet every condition. The
+// keys are for groups.
 type Selector struct {
-	Tags  []string          // all of these
-	Meta  map[string]string // all of these
-	Nodes []string          // one of these
+	Tags  []string          `key:"tags"`               // all of these
+	Meta  map[string]string `key:"meta" format:"text"` // all of these
+	Nodes []string          `key:"-"`                  // one of these
 }
 
 func (s *Selector) selects(i *discovery.Instance) bool {

@@ -17,10 +17,7 @@ import (
 // Group selects the instances of a service that meet all of its conditions. At least one
 // is set. An instance belongs to the first group, in the order of their names, that
 // selects it, and else to the group balancer.RestGroup.
-type Group struct {
-	Tags []string          `key:"tags"`               // all of them
-	Meta map[string]string `key:"meta" format:"text"` // all of these keys with these values
-}
+type Group = balancer.Selector
 
 // Split divides clients among groups of a service. Its keys are names of groups, whose
 // values are shares, and "key" and "fallback".

@@ -141,10 +141,7 @@ func poolOptions(s config.Service) balancer.Options {
 func groupsOf(groups map[string]config.Group) []balancer.GroupSelector {
 	var selectors []balancer.GroupSelector
 	for _, name := range slices.Sorted(maps.Keys(groups)) {
-		selectors = append(selectors, balancer.GroupSelector{
-			Name:     name,
-			Selector: balancer.Selector{Tags: groups[name].Tags, Meta: groups[name].Meta},
-		})
+		selectors = append(selectors, balancer.GroupSelector{Name: name, Selector: groups[name]})
 	}
 	return selectors
 }
