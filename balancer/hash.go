@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"cmp"
 	"math"
 	"sync/atomic"
 )
@@ -49,7 +50,7 @@ func newHashed(l *pickerInput) picker {
 	}
 	h := &hashed{
 		table: l.tables.get(addresses, weights), members: make([]hashedMember, len(l.all)),
-		candidates: l.candidates, bound: l.hashBound, inflight: l.inflight, own: l.own,
+		candidates: l.candidates, bound: cmp.Or(l.hashBound, math.Inf(1)), inflight: l.inflight, own: l.own,
 	}
 	total := totalWeight(l.candidates)
 	next := 0 // candidates are in the order of all

@@ -207,7 +207,9 @@ func TestRandomCollisionsAreNotAnOverload(t *testing.T) {
 }
 
 func TestHashWithoutBound(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyHash, HashBound: math.Inf(1)})
+	o := complete(Options{Policy: PolicyHash})
+	o.HashBound = 0
+	p := verify.Result(NewPool("star", o)).Must(t)
 	p.Apply(instances(10))
 	peer := mustPick(t, p, &Query{Hash: 7}).Peer
 	for range 1000 {

@@ -40,7 +40,7 @@ type Options struct {
 	// HashBound bounds the requests in flight of a peer with PolicyHash, as a
 	// multiple of its share: 1 or more. Three standard deviations above the share are
 	// always allowed, which is more below 144 requests with a bound of 1.25.
-	// math.Inf(1) is no bound.
+	// Default: 0, no bound.
 	HashBound float64
 	// StickyKey is the secret from which Peer.StickyID is derived. Replicas need
 	// the same one. Default: the pool's name, which is no secret.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -124,7 +123,7 @@ func poolOptions(s config.Service) balancer.Options {
 		DrainTimeout:     s.Drain.Timeout,
 		OneLeader:        s.Leader() != nil,
 		CutRemoved:       s.Leader().CutsDemoted(),
-		HashBound:        hashBound(s.Balance.Hash),
+		HashBound:        float64(s.Balance.Hash.Bound),
 		Tiers:            tiersOf(s.Balance.Tiers),
 		Overprovisioning: float64(s.Balance.Overprovisioning),
 		Groups:           groupsOf(s.Groups),
@@ -182,14 +181,6 @@ func replicaNumber(host string, replicas int) int {
 		return n
 	}
 	return int(xxhash.Sum64String(host) % uint64(replicas))
-}
-
-// hashBound translates 0, which means no limit, to infinity.
-func hashBound(h config.Hash) float64 {
-	if h.Bound == 0 {
-		return math.Inf(1)
-	}
-	return float64(h.Bound)
 }
 
 // registrationSettings returns the settings of the registration of sluice, or nil for none.
