@@ -189,10 +189,8 @@ func TestKeptConnectionEnds(t *testing.T) {
 	verify.Equal(t, m.connections(), 2, "connections to the peer")
 	ann.logIn("Ann")
 	verify.Equal(t, m.connections(), 2, "connections to the peer")
-	eventually(t, "it has been idle too long", func() bool {
-		p.skip(someTransport.IdleTimeout)
-		return m.open() == 0
-	})
+	p.skip(someTransport.IdleTimeout)
+	eventually(t, "it has been idle too long", func() bool { return m.open() == 0 })
 	eve.conn.Close()
 	ann.expect("401", "/")
 	ann.logIn("Ann")

@@ -120,9 +120,9 @@ func newTestServer(o Options) *Server {
 	return NewServer(o, zerolog.Nop())
 }
 
-// someTransport keeps connections for as long as most servers do at least.
+// someTransport keeps connections for longer than a machine stands still.
 var someTransport = upstream.Options{
-	Keepalive:      upstream.Keepalive{IdleTimeout: 4 * time.Second, MaxIdle: 512},
+	Keepalive:      upstream.Keepalive{IdleTimeout: 30 * time.Second, MaxIdle: 512},
 	ResponseLimits: upstream.ResponseLimits{HeadBytes: 16 << 10, Fields: http1.UsualFields},
 }
 

@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"google.golang.org/grpc/codes"
@@ -272,7 +271,7 @@ func TestTokensOfWebSockets(t *testing.T) {
 		c, response, first := front.open(ctx, "/", "Authorization: Bearer "+i.token(nil), "X-User: not ada")
 		verify.Require(t, c != nil, "%s: %v", front.name, response)
 		verify.That(t, strings.Contains(first, "X-User: ada") && !strings.Contains(first, "not ada"), "%s: the peer got\n%s", front.name, first)
-		verify.NoError(t, c.Close(websocket.StatusNormalClosure, ""))
+		closeInOrder(t, c)
 	}
 }
 

@@ -103,6 +103,14 @@ func having(words string) func(*bubble) {
 	return func(b *bubble) { b.set(words) }
 }
 
+// havingAt is having with an index, from which Consul counts.
+func havingAt(index uint64, words string) func(*bubble) {
+	return func(b *bubble) {
+		b.set(words)
+		b.SetIndex(index)
+	}
+}
+
 // at waits until d after the start.
 func (b *bubble) at(d time.Duration) {
 	time.Sleep(time.Until(b.begin.Add(d)))

@@ -57,8 +57,7 @@ func TestQueryParameters(t *testing.T) {
 }
 
 func TestOlderStaleAnswerIsRepeated(t *testing.T) {
-	watchInBubble(t, ServiceOptions{Consistency: ConsistencyStale, Cached: true, Near: "_agent"}, having("a b"), func(t *testing.T, b *bubble) {
-		b.SetIndex(100)
+	watchInBubble(t, ServiceOptions{Consistency: ConsistencyStale, Cached: true, Near: "_agent"}, havingAt(100, "a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		for n, r := range b.Requests() {
 			verify.That(t, r.Stale && r.Cached && !r.Consistent && r.Near == "_agent", "request %d: %+v", n, r)
@@ -76,8 +75,7 @@ func TestOlderStaleAnswerIsRepeated(t *testing.T) {
 
 // A lagging server that has all instances brings no old status back, and no loss of Consul's state.
 func TestOlderStaleAnswerOfTheSameInstances(t *testing.T) {
-	watchInBubble(t, ServiceOptions{Consistency: ConsistencyStale}, having("a b:critical"), func(t *testing.T, b *bubble) {
-		b.SetIndex(100)
+	watchInBubble(t, ServiceOptions{Consistency: ConsistencyStale}, havingAt(100, "a b:critical"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b:critical")
 		b.Break(discoverytest.Fault{Body: b.body("a b"), Index: "90", Only: func(r discoverytest.Request) bool { return r.Stale }})
 		b.expect(60 * sec)
@@ -214,8 +212,7 @@ func TestHalfOpenConnectionIsDetected(t *testing.T) {
 }
 
 func TestLowerIndexResetsTheIndex(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
-		b.SetIndex(1000)
+	watchInBubble(t, ServiceOptions{}, havingAt(1000, "a"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
 		n := len(b.Requests())
 		b.SetIndex(5)
