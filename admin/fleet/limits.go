@@ -60,8 +60,9 @@ type LimitsOptions struct {
 // at its address.
 type Limits struct {
 	LimitsOptions
-	Fleet   *ratelimit.Fleet
-	process string
+	Fleet         *ratelimit.Fleet
+	process       string
+	answersWithin time.Duration // countsTimeout, but in tests
 
 	mu       sync.Mutex      // guards the fields below
 	rounds   []counted       // of this replica, the latest ones; the last is never missing
@@ -98,6 +99,7 @@ func NewLimits(o LimitsOptions) *Limits {
 	copy(seed[:], joining)
 	return &Limits{
 		LimitsOptions: o, Fleet: ratelimit.NewFleet(seed), process: hex.EncodeToString(process[:]), rounds: []counted{{ended: time.Now(), seed: seed}},
+		answersWithin: countsTimeout,
 	}
 }
 
@@ -168,7 +170,7 @@ func (l *Limits) list(ctx context.Context) {
 		return
 	}
 	self := survey.Self()
-	l.prepare(survey.client(verified, countsTimeout), verified != nil, secret)
+	l.prepare(survey.client(verified, l.answersWithin), verified != nil, secret)
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
 	members, err := survey.members(ctx, self)

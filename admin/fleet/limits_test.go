@@ -55,6 +55,7 @@ func newLimited(t *testing.T, name string) (r *limited, instance discovery.Insta
 		},
 		Log: zerolog.Nop(),
 	})
+	r.answersWithin = time.Minute          // a machine may stand still
 	r.rounds[0].seed = newSeed(time.Now()) // as one that has joined
 	r.Fleet.Set(ratelimit.Standing{Seed: r.rounds[0].seed, Replicas: 1, Seen: 1})
 	r.limit = routes.FleetLimit{ID: "l", Limiter: ratelimit.NewShared(100, time.Second, 100, r.Fleet)}
@@ -156,6 +157,9 @@ func TestMissingReplicas(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, inA := newLimited(t, "a")
+			if c.why == late {
+				a.answersWithin = NewLimits(LimitsOptions{}).answersWithin
+			}
 			inB := listed("b", "web1", replicaAPI(t, c.handler))
 			if c.change != nil {
 				c.change(&inB)
