@@ -51,6 +51,7 @@ func (s *service) checked(address string, begin time.Time, passed bool) {
 		if p.actual.Address() != address || !p.left.IsZero() || p.gone || begin.Before(p.added) {
 			continue
 		}
+		p.observe() // what the check before has changed: there may have been no step in between
 		if passed {
 			p.checks = checks{latest: verdictPassed, passed: p.passed + 1}
 		} else {
