@@ -32,10 +32,7 @@ func (l *adminListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		client := places.Many // at a unix socket
-		if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-			client = places.BlockOf(tcp.AddrPort().Addr().Unmap())
-		}
+		client := places.BlockBeyond(conn)
 		if l.places.Take(client, noWait) == nil {
 			return &adminConn{Conn: conn, leave: sync.OnceFunc(func() { l.places.Give(client) })}, nil
 		}

@@ -68,6 +68,7 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 	}
 	c.takeOptions()
 	c.downstream, c.Presence, c.Owner, c.KeepsOwn = c, c, c, true
+	c.Block = places.BlockOf(remote)
 	c.mayPreface = l.HTTP2 && l.TLS == nil
 	return c, nil
 }

@@ -17,6 +17,7 @@ import (
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/route"
+	"sluice/route/places"
 )
 
 // listener is a listener that is being served.
@@ -176,7 +177,7 @@ func (s *Server) awaitProxyHeader(at *listener, conn socket.Conn, from proxyprot
 	if s.ctx.Err() != nil {
 		return net.ErrClosed
 	}
-	s.arrivals[a] = struct{}{}
+	s.arrivals[a], a.Block = struct{}{}, places.BlockOf(a.admitted)
 	s.sweeper.Add(&a.SweepEntry, conn, s.shards.Add(1))
 	a.Arm(s.sweeper, s.options.Load().Timeouts.Head)
 	if s.draining.Load() { // Shutdown has bounded all other arrivals

@@ -13,6 +13,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"sluice/route"
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -194,6 +195,32 @@ func (p *testProxy) awaitArrivals(n int) {
 		defer p.mu.Unlock()
 		return len(p.arrivals) == n
 	})
+}
+
+// The waits for a client are its own in the sweeper: by its address, or by that of the proxy that has
+// not said it yet.
+func TestWaitsAreOfTheirClient(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
+	p.serveProxies(ListenerOptions{HTTP2: true})
+	block := func(address string) places.Block { return places.BlockOf(netip.MustParseAddr(address)) }
+	conn := p.stream()
+	p.awaitArrivals(1)
+	p.mu.Lock()
+	for a := range p.arrivals {
+		verify.Equal(t, a.Block, block("127.0.0.1"), "who waits for the header")
+	}
+	p.mu.Unlock()
+	io.WriteString(conn, headerV1)
+	frames := framesOn(t, conn)
+	verify.Equal(t, frames.ask(1, http2Get).body, "203.0.113.7", "the client")
+	h := p.onlyHTTP2Client()
+	verify.Equal(t, h.conn.Block, block("203.0.113.7"), "who waits on the connection")
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	s := h.takeStreamLocked()
+	verify.Equal(t, s.client.Block, block("203.0.113.7"), "who waits on a stream")
+	h.dropLocked(s)
 }
 
 // The header of a connection is awaited no longer than a drain waits for requests: also if

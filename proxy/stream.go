@@ -21,6 +21,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
 	"sluice/route"
+	"sluice/route/places"
 )
 
 // Streams says to which service the connections of a listener with protocol tcp go. Of its
@@ -415,7 +416,7 @@ func (s *Server) startStream(at *listener, conn socket.Conn, of proxyprotocol.Ad
 	if s.ctx.Err() != nil { // Shutdown has closed all other connections
 		return net.ErrClosed
 	}
-	s.streams[stream] = struct{}{}
+	s.streams[stream], stream.Block = struct{}{}, places.BlockOf(of.Client.Addr())
 	s.connCount.Add(1)
 	s.sweeper.Add(&stream.SweepEntry, conn, stream.shard)
 	go stream.serve()

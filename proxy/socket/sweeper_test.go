@@ -3,12 +3,14 @@ package socket
 import (
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -87,7 +89,7 @@ func TestProbesDelayNoDeadline(t *testing.T) {
 
 // However many deadlines pass at once, who sets one waits for few of them, and none is lost.
 func TestManyDeadlinesAtOnceDelayNobody(t *testing.T) {
-	const many = 10*sweepBatch + 1
+	const many = 5*sweepBatch + 1
 	s, w := NewSweeper(), new(wheel)
 	add := func(e *SweepEntry, deadline int64) {
 		e.Conn, e.wheel = new(expiring), w
@@ -128,6 +130,65 @@ func TestManyDeadlinesAtOnceDelayNobody(t *testing.T) {
 			verify.That(t, woken(e) == Passed(&e.Deadline, now), "sweep %d: other %d woken %v", sweep, i, woken(e))
 		}
 	}
+}
+
+// However many waits of one client end at once, those of another one end in time. What goes on then
+// takes the time of the sweeper too. No wait ends early, all end, and one that does not notice its
+// end stops none.
+func TestWaitsThatEndAtOnceDelayNobody(t *testing.T) {
+	const many, cost = 8000, 10 * time.Microsecond
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSweeper()
+		address, start := netip.MustParseAddr("10.0.0.1"), time.Now()
+		entries, ends := make([]SweepEntry, many+100), make([]time.Duration, many+100)
+		due := func(i int) time.Duration { // those of the other client: in that sweep and the next ten
+			return 10*SweepInterval + time.Duration(max(0, i-many))*SweepInterval/10
+		}
+		for i := range entries {
+			e := &entries[i]
+			e.Block = places.BlockOf(address)
+			if i >= many {
+				e.Block = places.BlockOf(address.Next())
+			}
+			s.Add(e, &ending{woken: func() {
+				if ends[i] == 0 {
+					time.Sleep(cost)
+					ends[i] = time.Since(start)
+				}
+				if i%2 == 0 {
+					e.Disarm()
+				}
+			}}, 0)
+			e.Arm(s, due(i))
+		}
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			s.Run(stop)
+		}()
+		time.Sleep(time.Minute)
+		close(stop)
+		<-stopped
+		for i, end := range ends {
+			latest := SweepInterval + maxEnds*cost
+			if i < many {
+				latest += many / maxEnds * SweepInterval
+			}
+			late := end - due(i)
+			verify.Require(t, late >= 0 && late <= latest, "the wait %d was to end after %v, and ended after %v", i, due(i), end)
+		}
+	})
+}
+
+// ending is a connection that calls it when it was woken.
+type ending struct {
+	net.Conn
+	woken func()
+}
+
+func (e *ending) SetReadDeadline(time.Time) error {
+	e.woken()
+	return nil
 }
 
 // probing is the owner of an entry with probes.

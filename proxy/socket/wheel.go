@@ -35,9 +35,10 @@ type wheelLink struct {
 	wheel *wheel
 	// due is the coarse time of the next sweep; never: the entry is in no slot; 0: it
 	// was removed. Writing requires the wheel's mutex, reading does not.
-	due  atomic.Int64
-	next *SweepEntry
-	at   **SweepEntry // the pointer to the entry; nil: it is in no slot
+	due   atomic.Int64
+	ended int64 // the last deadline that ended a wait, guarded by the wheel's mutex
+	next  *SweepEntry
+	at    **SweepEntry // the pointer to the entry; nil: it is in no slot
 }
 
 // sweepBy schedules the next sweep of e for due, unless it is earlier.

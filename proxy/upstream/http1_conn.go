@@ -8,6 +8,7 @@ import (
 
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
+	"sluice/route/places"
 )
 
 // errStale means that an idle connection was closed, or had unexpected bytes, before
@@ -78,7 +79,7 @@ func newHTTP1Conn(t *http1Transport, conn socket.Conn) (*HTTP1Conn, error) {
 	}
 	u := &HTTP1Conn{transport: t, wire: socket.Wire{Conn: conn, Raw: raw}, quickAck: socket.AcknowledgeNow, idleTimeout: t.options.IdleTimeout}
 	u.onSocket = u.step
-	u.Probes, u.Owner = true, u
+	u.Probes, u.Owner, u.Block = true, u, places.BlockBeyond(conn)
 	return u, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,7 +17,9 @@ import (
 
 	"sluice/certificates"
 	"sluice/proxy/http1"
+	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -78,6 +81,24 @@ func TestIdleConnectionPinsNothing(t *testing.T) {
 	if u := transport.exchange(t); u.request != nil || u.body != nil || u.buffers != nil || u.client.Load() != nil {
 		t.Errorf("it holds %d bytes of a request, %d of its body, buffers: %v, a client: %v", cap(u.request), cap(u.body), u.buffers != nil, u.client.Load() != nil)
 	}
+}
+
+// The waits for a peer are the client's while there is one, and else the peer's.
+func TestWaitsAreOfTheirClient(t *testing.T) {
+	t.Parallel()
+	transport := startTransport(t, Options{}, answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
+	peer, client := places.BlockOf(netip.MustParseAddr("127.0.0.1")), &Client{Presence: there{}}
+	client.Block = places.BlockOf(netip.MustParseAddr("10.0.0.1"))
+	idle := transport.exchange(t)
+	verify.That(t, idle.Waiting.Load() == nil && idle.Block == peer, "who waits without a request")
+	conn, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Client: client}, nil)
+	verify.NoError(t, err)
+	verify.That(t, conn == idle && *idle.Waiting.Load() == client.Block, "who waits")
+	conn.Finish(false)
+	c := &http2Conn{transport: &http2Transport{sweeper: transport.sweeper}}
+	c.protocol.Init(http2.ConnOptions{Sweeper: transport.sweeper})
+	u := newHTTP2Stream(c, Requirements{Client: client})
+	verify.Equal(t, u.entry.Block, client.Block, "who waits on a stream")
 }
 
 // What a peer says of how long it keeps a connection counts also where its

@@ -7,6 +7,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/route/places"
 )
 
 // Limits of an HTTP/2 connection to a peer.
@@ -96,6 +97,7 @@ func newHTTP2Conn(t *http2Transport, w socket.Wire, agreed agreement, deadline i
 		Settings: []http2.Setting{{ID: http2.SettingEnablePush}, {ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)}},
 	})
 	c.onCheck = c.checkLocked
+	c.entry.Block = places.BlockBeyond(w.Conn)
 	t.sweeper.Add(&c.entry, w.Conn, shard)
 	c.entry.ArmRead(deadline)
 	c.protocol.Mu.Lock()

@@ -41,7 +41,7 @@ func newHTTP2Stream(c *http2Conn, r Requirements) *http2Stream {
 		conn: c, picked: r.Picked, pause: r.Pause, blocked: &r.Client.SweepEntry,
 	}
 	u.stream.Init(&c.protocol, u, &u.entry, r.Client.Shard)
-	u.entry.Probes, u.entry.Owner = true, u
+	u.entry.Probes, u.entry.Owner, u.entry.Block = true, u, r.Client.Block
 	if !r.KeepForGone {
 		u.client.Store(r.Client)
 	}

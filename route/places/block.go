@@ -1,6 +1,9 @@
 package places
 
-import "net/netip"
+import (
+	"net"
+	"net/netip"
+)
 
 // A Block is the addresses that count as one client: an IPv4 address, since its neighbours
 // belong to others, or the /64 of an IPv6 address, which one host is assigned. It is
@@ -22,4 +25,12 @@ func BlockOf(address netip.Addr) Block {
 		return Block{address}
 	}
 	return Block{prefix.Addr()}
+}
+
+// BlockBeyond returns the block of the other side of a connection.
+func BlockBeyond(conn net.Conn) Block {
+	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		return BlockOf(tcp.AddrPort().Addr().Unmap())
+	}
+	return Many // at a unix socket
 }
