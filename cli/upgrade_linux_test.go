@@ -180,7 +180,7 @@ func TestDrainWaitsForTheOldProcess(t *testing.T) {
 }
 
 // An old process that hangs has maybe requests in flight: who asks gets no answer that says there
-// are none.
+// are none. When it goes on, its answers do, and none is that to a question from before.
 func TestDrainSaysThatTheOldProcessHangs(t *testing.T) {
 	t.Parallel()
 	s, requests := startWaiting(t)
@@ -193,10 +193,12 @@ func TestDrainSaysThatTheOldProcessHangs(t *testing.T) {
 	defer syscall.Kill(old, syscall.SIGKILL)
 	drain := []string{"drain", requests.peer, "--why", "new disk", "--admin", s.admin, "--wait"}
 	const hangs = "the old process still runs and has not answered"
-	prints(t, exitFailed, hangs, append(drain, patience.String())...)
 	status, body := s.get("http://" + s.admin + "/api/peers?process=former")
-	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(body, hangs), "asked again: %d %s", status, body)
+	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(body, hangs), "asked: %d %s", status, body)
+	prints(t, exitFailed, hangs, append(drain, patience.String())...)
 	verify.NoError(t, syscall.Kill(old, syscall.SIGCONT))
+	status, body = s.get("http://" + s.admin + "/api/peers?process=former&state=draining")
+	verify.That(t, status == http.StatusOK && strings.Contains(body, "drain: new disk"), "asked when it goes on: %d %s", status, body)
 	requests.proceed <- struct{}{}
 	verify.Equal(t, <-answered, http.StatusOK, "the status of the request")
 	s.awaitEnd(old)

@@ -1,13 +1,13 @@
 package handover
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"syscall"
 	"time"
 
@@ -26,9 +26,9 @@ const askTimeout = 5 * time.Second
 
 // former is the process before this one.
 type former struct {
-	mu     sync.Mutex
-	socket *os.File // nil: there is none
-	err    error    // of an earlier question: an answer to that may still come
+	socket  *os.File // nil: there is none
+	answers *json.Decoder
+	asking  chan struct{} // has an element until a question has its answer
 }
 
 // Answer returns the answer to a question of the process that replaces this one. Both are JSON.
@@ -38,29 +38,46 @@ type Answer func(question json.RawMessage) (any, error)
 // there is none, or it has ended, answer stays as it is.
 func (h *Handover) AskFormer(question, answer any) error {
 	f := &h.former
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.socket == nil {
 		return nil
 	}
-	if f.err == nil {
-		f.err = errors.Join(
-			f.socket.SetDeadline(time.Now().Add(askTimeout)),
-			json.NewEncoder(f.socket).Encode(question), json.NewDecoder(f.socket).Decode(answer),
-		)
-	}
-	if f.err == nil {
+	asked := f.ask(question, answer)
+	if asked == nil {
 		return nil
 	}
 	// tableflip learns of the end of a process a moment later.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if h.begun().WaitForParent(ctx) != nil && ctx.Err() != nil {
-		return fmt.Errorf("the old process still runs and has not answered: %w", f.err)
+		return fmt.Errorf("the old process still runs and has not answered: %w", asked)
 	}
 	f.socket.Close()
-	f.socket = nil
 	return nil
+}
+
+// ask asks after the answer to each earlier question has come, so that none which is late is taken
+// for another one.
+func (f *former) ask(question, answer any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	select {
+	case f.asking <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	var text json.RawMessage
+	answered := make(chan error, 1)
+	go func() {
+		defer panics.Contain(panics.Task, nil)
+		defer func() { <-f.asking }()
+		answered <- errors.Join(json.NewEncoder(f.socket).Encode(question), f.answers.Decode(&text))
+	}()
+	select {
+	case err := <-answered:
+		return cmp.Or(err, json.Unmarshal(text, answer))
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // startAnswering adds a socket to the files that a new process inherits, and answers its questions

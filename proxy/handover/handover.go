@@ -14,6 +14,7 @@ package handover
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -116,7 +117,7 @@ func (h *Handover) takeOver() (err error) {
 		if text, ok := strings.CutPrefix(name, systemdName); ok {
 			err = errors.Join(err, h.systemd.Receive(text, file))
 		} else if name == formerName {
-			h.former.socket = file
+			h.former = former{file, json.NewDecoder(file), make(chan struct{}, 1)}
 		} else {
 			h.pipes[name] = file
 		}
