@@ -7,10 +7,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"sluice/balancer"
 	"sluice/config/decoding"
+	"sluice/release/judge"
 	"sluice/route"
 )
 
@@ -30,15 +30,10 @@ type Portion struct {
 }
 
 // Judge moves the share of the one group of a service's Split: to 0 if the group fails more
-// often than the rest or is slower, and else through Steps.
+// often than the rest or is slower, and else through its steps.
 type Judge struct {
 	Act string `key:"act" default:"rollback" oneof:"rollback|report"` // report: only say what it finds
-	// Steps are growing shares. Empty: the share grows by the configuration only.
-	Steps   []Ratio       `key:"steps" min:"0.0001" max:"1"`
-	Step    time.Duration `key:"step" default:"10m" min:"10s" max:"720h"`    // shortest time between two steps
-	MaxWait time.Duration `key:"max_wait" default:"1h" min:"0s" max:"8760h"` // longer than Step, until it says why the next step waits
-	// Slower is how much slower than the rest the group may be. 0: its latency is not judged.
-	Slower Ratio `key:"slower" default:"50%" min:"0" max:"100"`
+	judge.Settings
 }
 
 // Keys of a Split that are not groups.

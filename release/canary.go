@@ -49,11 +49,8 @@ func newCanaryRelease(pool *balancer.Pool, c config.Service, warmUp time.Duratio
 }
 
 func settingsOf(c config.Service) judge.Settings {
-	j := c.Judge
-	s := judge.Settings{Step: j.Step, MaxWait: j.MaxWait, Slower: float64(j.Slower), PerRequest: c.Split.Key().Source == route.SplitNone}
-	for _, step := range j.Steps {
-		s.Steps = append(s.Steps, float64(step))
-	}
+	s := c.Judge.Settings
+	s.PerRequest = c.Split.Key().Source == route.SplitNone
 	return s
 }
 

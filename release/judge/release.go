@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"sluice/config/units"
 )
 
 const (
@@ -28,18 +30,18 @@ const (
 type Settings struct {
 	// Steps are growing shares from above 0 to 1, through which the judge leads a release. Empty:
 	// the share is up to others.
-	Steps []float64
+	Steps []units.Ratio `key:"steps" min:"0.0001" max:"1"`
 	// Step is the shortest time between two steps.
-	Step time.Duration
+	Step time.Duration `key:"step" default:"10m" min:"10s" max:"720h"`
 	// MaxWait is how long after Step a release may wait for the next step, before the judge
 	// says why it waits.
-	MaxWait time.Duration
+	MaxWait time.Duration `key:"max_wait" default:"1h" min:"0s" max:"8760h"`
 	// Slower is how much slower than the baseline the canary may be: with 0.5 it may take
 	// half as long again. 0: its latency is not judged.
-	Slower float64
+	Slower units.Ratio `key:"slower" default:"50%" min:"0" max:"100"`
 	// PerRequest says that each request is a client of its own, so that all that befalls a client
 	// befalls it within a short time.
-	PerRequest bool
+	PerRequest bool `key:"-"`
 }
 
 // Limits returns the latencies above which a request to the canary and to the baseline is slow, if
@@ -54,7 +56,7 @@ func (s Settings) Limits(p90 time.Duration) (canary, baseline time.Duration) {
 
 // tolerated returns the latency that the canary may have where the baseline has this one.
 func (s Settings) tolerated(latency time.Duration) time.Duration {
-	return time.Duration((1 + s.Slower) * float64(latency))
+	return time.Duration(float64(1+s.Slower) * float64(latency))
 }
 
 // Equal reports whether both settings are the same.
@@ -246,8 +248,8 @@ func (r *Release) obstacle(o Observation) string {
 // next returns the first step above share.
 func (r *Release) next(share float64) (step float64, ok bool) {
 	for _, step := range r.settings.Steps {
-		if step > share {
-			return step, true
+		if float64(step) > share {
+			return float64(step), true
 		}
 	}
 	return 0, false

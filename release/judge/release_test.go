@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/config/units"
 	"sluice/test/long"
 	"sluice/test/verify"
 )
@@ -70,7 +71,7 @@ func (s *service) observe() Observation {
 
 // run runs a release through steps of 10 minutes at perSecond requests. It returns what ended it.
 func (s *service) run(settings Settings, perSecond int) Decision {
-	s.share = settings.Steps[0]
+	s.share = float64(settings.Steps[0])
 	r := NewRelease(settings, s.observe())
 	for range 4 * 600 {
 		if s.timed != nil {
@@ -95,7 +96,7 @@ func (s *service) run(settings Settings, perSecond int) Decision {
 	return Decision{Wait, s.share, "the release has not ended"}
 }
 
-var settings = Settings{Steps: []float64{0.05, 0.25, 0.5, 1}, Step: 10 * time.Minute, MaxWait: time.Hour}
+var settings = Settings{Steps: []units.Ratio{0.05, 0.25, 0.5, 1}, Step: 10 * time.Minute, MaxWait: time.Hour}
 
 // Canaries that are no worse are not rolled back: 1 in 1,000 at most, whatever fails. Failures
 // of single clients, which go on, do not count again.

@@ -25,8 +25,8 @@ var releaseFaults = []mutation{
 	{
 		name: "next-step-is-the-same",
 		file: "release/judge/release.go",
-		old:  "if step > share {",
-		new:  "if step >= share {",
+		old:  "if float64(step) > share {",
+		new:  "if float64(step) >= share {",
 		test: "./release/judge TestLook",
 	},
 	{
