@@ -29,7 +29,7 @@ type Mesh struct {
 	Source      []string            // entries and fields about sluice as the source of connections
 }
 
-// Root is a root certificate of the mesh.
+// Root is a root certificate of the mesh, as the doctor has found it in Consul.
 type Root struct {
 	Name        string
 	Active      bool

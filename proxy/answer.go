@@ -25,19 +25,19 @@ type answer struct {
 	body    *requestBody
 	tries   *tries
 
-	encoder     *compression.Encoder // of the response that is relayed; nil: it is not compressed
-	refused     string               // the reason of the refusal that was sent
-	interrupted string               // why the response is incomplete
-	flushDelay  time.Duration        // see maxFlushDelay
-	toCompress  int64                // bytes that the encoder has yet to get; -1: unknown
-	status      int
-	bytesOut    int64     // of the response's body
-	grpcCode    grpc.Code // of the response to a gRPC call; else grpc.Unset
-	begun       bool      // a byte of a response was sent
-	answered    bool      // a byte of the final response was sent
-	headed      bool      // the peer's answer has begun, and its token knows that
-	counted     bool      // a tunnel has counted bytesIn and bytesOut in the metrics
-	response    http1.ResponseHead
+	encoder      *compression.Encoder // of the response that is relayed; nil: it is not compressed
+	refused      string               // the reason of the refusal that was sent
+	interrupted  string               // why the response is incomplete
+	flushDelay   time.Duration        // see maxFlushDelay
+	toCompress   int64                // bytes that the encoder has yet to get; -1: unknown
+	status       int
+	bytesOut     int64     // of the response's body
+	grpcCode     grpc.Code // of the response to a gRPC call; else grpc.Unset
+	begun        bool      // a byte of a response was sent
+	answered     bool      // a byte of the final response was sent
+	peerAnswered bool      // the peer's answer has begun, and its token knows that
+	counted      bool      // a tunnel has counted bytesIn and bytesOut in the metrics
+	response     http1.ResponseHead
 }
 
 // receive reads the response of u and forwards it. It finishes u.
@@ -137,7 +137,7 @@ func (x *answer) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 		outcome.Class = balancer.OutcomeServerError
 	}
 	x.tries.token.Answered(outcome) // the peer does not work on the request any more, or only sends
-	x.headed = true
+	x.peerAnswered = true
 	if x.response.Status == 101 {
 		switch {
 		case x.switches(text):

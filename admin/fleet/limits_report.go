@@ -58,8 +58,9 @@ type KeyState struct {
 // heaviest is how many keys of a limit a report has.
 const heaviest = 10
 
-// Counts returns what this replica tells another one, which knows what it has counted until a round
-// of a process. If that was not this process, it gets the last round.
+// Counts returns the rounds of this replica that another one lacks: those after the round with the
+// number after, which it has got from process. From another process than this one it lacks the last
+// round.
 func (l *Limits) Counts(process string, after uint64) Counts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
