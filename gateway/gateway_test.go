@@ -176,8 +176,8 @@ func replaceFile(t *testing.T, file, text string) {
 	verify.NoError(t, os.Rename(file+"~", file))
 }
 
-// patient returns a configuration whose services in braces, but those with timeouts of their own, wait long for a
-// connection: the machine may be busy.
+// patient returns a configuration whose services, but those with timeouts of their own, wait long for a connection: the
+// machine may be busy.
 func patient(text string) string {
 	var file struct{ Services map[string]yaml.Node }
 	if err := yaml.Unmarshal([]byte(text), &file); err != nil {
@@ -186,9 +186,14 @@ func patient(text string) string {
 	lines := strings.SplitAfter(text, "\n")
 	for _, service := range slices.SortedFunc(maps.Values(file.Services), func(a, b yaml.Node) int { return b.Column - a.Column }) {
 		hasTimeouts := slices.ContainsFunc(service.Content, func(n *yaml.Node) bool { return n.Value == "timeouts" })
-		if service.Style == yaml.FlowStyle && !hasTimeouts {
-			line := &lines[service.Line-1]
-			*line = (*line)[:service.Column] + fmt.Sprintf(" timeouts: { connect: %s },", patience) + (*line)[service.Column:]
+		if hasTimeouts || service.Kind != yaml.MappingNode {
+			continue
+		}
+		line, timeouts := &lines[service.Line-1], fmt.Sprintf("timeouts: { connect: %s }", patience)
+		if service.Style == yaml.FlowStyle {
+			*line = (*line)[:service.Column] + " " + timeouts + "," + (*line)[service.Column:]
+		} else {
+			*line = strings.Repeat(" ", service.Column-1) + timeouts + "\n" + *line
 		}
 	}
 	return strings.Join(lines, "")
