@@ -3,7 +3,9 @@ package http2
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/proxy/socket"
@@ -239,4 +241,18 @@ func TestLeakyBucket(t *testing.T) {
 			t.Errorf("step %v: level %d, want 0", step, b.Level)
 		}
 	}
+}
+
+// An interruption ends later waits for room too, if the wake has gone to a send that ended at the same time.
+func TestInterruptedStreamAwaitsNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTestConn(false)
+		s := c.Streams[1]
+		s.entry.Interrupt()
+		<-s.waits.writable
+		c.Mu.Lock()
+		defer c.Mu.Unlock()
+		err := s.SendLocked(nil, make([]byte, 2*InitialWindow), nil, false)
+		verify.Equal(t, err, os.ErrDeadlineExceeded, "the error of a send without room")
+	})
 }

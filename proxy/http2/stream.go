@@ -195,7 +195,8 @@ func (s *Stream) SendLocked(head, data, trailer []byte, ends bool) (err error) {
 	}
 	c := s.conn
 	s.QueueLocked(head, data, trailer, ends)
-	for due := false; s.Sender.IsSending() && !s.Stopped; {
+	// An interruption wakes one wait, which may have been that of an earlier send.
+	for due := s.entry.Interrupted.Load(); s.Sender.IsSending() && !s.Stopped; {
 		// One that waits for its turn only is not slow while bytes of others are taken.
 		moved := s.moved || s.Sender.IsQueued() && c.moved != s.movedBefore
 		if moved {
