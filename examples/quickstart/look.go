@@ -45,7 +45,11 @@ func look(ctx context.Context, out *printer, s *stage) error {
 func explain(out *printer, s *stage, nextPort string) {
 	out.line("sluice    %s      curl it: the apps answer in turn", s.sluice.URL())
 	out.line("peers     %s      live; as JSON: %s/api/peers", s.sluice.AdminURL(), s.sluice.AdminURL())
-	out.line("Consul    %s/ui/", s.consul.URL())
+	if s.real {
+		out.line("Consul    %s/ui/", s.consul.URL())
+	} else {
+		out.line("Consul    %s/v1/health/service/%s", s.consul.URL(), service)
+	}
 	out.line("")
 	out.line("Three things to try, from another terminal:")
 	out.line("  1. kill an app        kill -9 %d", s.apps[0].PID())

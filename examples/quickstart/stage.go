@@ -29,6 +29,7 @@ const service = "star"
 type stage struct {
 	dir    string // programs and logs
 	consul *consultest.Agent
+	real   bool // it is no stand-in
 	sluice *sluicetest.Sluice
 	apps   []*app
 	port   int // of the next app, if it is free
@@ -42,10 +43,18 @@ type app struct {
 }
 
 // newStage starts all processes, and prints its steps. The caller calls clear, also after an error.
-func newStage(ctx context.Context, out *printer) (*stage, error) {
-	out.line("A real Consul, three apps that register themselves there, and sluice in front of them.\n")
-	s := &stage{port: firstApp}
+func newStage(ctx context.Context, o options, out *printer) (*stage, error) {
+	out.line("Consul, three apps that register themselves there, and sluice in front of them.")
+	s := &stage{port: firstApp, real: !o.standIn && (o.real || consultest.Present(ctx))}
+	var program string
 	var err error
+	if !s.real {
+		out.line("Consul is a stand-in here: install consul for the real one, or build it once with -real (some minutes).")
+		if program, err = os.Executable(); err != nil {
+			return s, err
+		}
+	}
+	out.line("")
 	if s.dir, err = os.MkdirTemp("", "sluice-quickstart-"); err != nil {
 		return s, err
 	}
@@ -53,7 +62,7 @@ func newStage(ctx context.Context, out *printer) (*stage, error) {
 	built := make(chan error, 1)
 	go func() { built <- sluicetest.Build(ctx, s.dir, "sluice", "sluice/examples/goapp") }()
 	s.consul, err = consultest.StartAgent(ctx, consultest.Options{
-		Mode: consultest.Server, Node: "quickstart", HTTPPort: consulPort, UI: true, Progress: out,
+		Program: program, Mode: consultest.Server, Node: "quickstart", HTTPPort: consulPort, UI: true, Progress: out,
 	})
 	if err = errors.Join(err, <-built); err != nil {
 		return s, err

@@ -106,9 +106,12 @@ func beforeDeadline(t testing.TB) (context.Context, context.CancelFunc) {
 
 // StartAgent runs an agent until Close, and waits until it is ready. ctx limits only the start.
 func StartAgent(ctx context.Context, o Options) (*Agent, error) {
-	binary, err := Binary(ctx, o.Progress)
-	if err != nil {
-		return nil, err
+	binary := o.Program
+	if binary == "" {
+		var err error
+		if binary, err = Binary(ctx, o.Progress); err != nil {
+			return nil, err
+		}
 	}
 	dir, err := os.MkdirTemp("", "sluice-consul-")
 	if err != nil {

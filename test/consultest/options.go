@@ -26,6 +26,8 @@ const (
 
 // Options configures an agent. The zero value is a dev agent.
 type Options struct {
+	// Program behaves like consul, at least for "agent -config-file FILE"; default: see [Binary].
+	Program    string
 	Mode       Mode
 	Node       string // default "node-" and its HTTP port
 	Datacenter string // default "dc1"

@@ -178,6 +178,13 @@ func (c *Consul) SetIndex(index uint64) {
 	c.broadcastLocked()
 }
 
+// lastIndex returns the index of the last change.
+func (c *Consul) lastIndex() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.index
+}
+
 // Lose is Set by a Consul that has lost its state: all services go, and the index goes backwards to
 // index at the same time. Servers that start anew refuse connections before: see Break.
 func (c *Consul) Lose(index uint64, name string, entries ...*api.ServiceEntry) {
@@ -374,20 +381,26 @@ func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// wantedID and wantedTag are the only filters that the fake supports.
+// These are the only filters that the fake supports.
 var (
-	wantedID  = regexp.MustCompile(`\bService\.ID == "([^"]*)"`)
-	wantedTag = regexp.MustCompile(`"([^"]*)" in Service\.Tags`)
+	wantedID   = regexp.MustCompile(`\bService\.ID == "([^"]*)"`)
+	wantedTag  = regexp.MustCompile(`"([^"]*)" in Service\.Tags`)
+	wantedMeta = regexp.MustCompile("Service\\.Meta\\[`([^`]*)`\\] == `([^`]*)`")
 )
 
-// wanted returns the entries with all requested tags, and with an id of filter, if it has ids.
+// wanted returns the entries with all requested tags, with an id of filter, if it has ids, and
+// with the meta value of filter, if it has one.
 func wanted(entries []*api.ServiceEntry, tags []string, filter string) []*api.ServiceEntry {
 	ids := wantedID.FindAllStringSubmatch(filter, -1)
 	if tag := wantedTag.FindStringSubmatch(filter); tag != nil {
 		tags = append(slices.Clone(tags), tag[1])
 	}
+	meta := wantedMeta.FindStringSubmatch(filter)
 	some := []*api.ServiceEntry{}
 	for _, e := range entries {
+		if meta != nil && e.Service.Meta[meta[1]] != meta[2] {
+			continue
+		}
 		named := ids == nil || slices.ContainsFunc(ids, func(id []string) bool { return id[1] == e.Service.ID })
 		untagged := slices.ContainsFunc(tags, func(tag string) bool { return !slices.Contains(e.Service.Tags, tag) })
 		if named && !untagged {

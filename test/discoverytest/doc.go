@@ -12,5 +12,8 @@
 // comes from the streaming backend. A fault also ends the queries that block at
 // that moment.
 //
+// [Agent] is a stand-in for an agent where programs register themselves: the quickstart starts it
+// where there is no Consul.
+//
 // [Watch] runs a source of any kind, and waits for what it reports.
 package discoverytest

@@ -116,9 +116,14 @@ func (k *KV) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		value, _ := io.ReadAll(r.Body)
 		cas, _ := strconv.ParseUint(r.URL.Query().Get("cas"), 10, 64)
 		flags, _ := strconv.ParseUint(r.URL.Query().Get("flags"), 10, 64)
-		verb := api.KVCAS
-		if r.Method == http.MethodDelete {
+		verb := api.KVSet
+		switch compares := r.URL.Query().Has("cas"); {
+		case r.Method == http.MethodDelete && compares:
 			verb = api.KVDeleteCAS
+		case r.Method == http.MethodDelete:
+			verb = api.KVDelete
+		case compares:
+			verb = api.KVCAS
 		}
 		fmt.Fprint(w, k.steps(&api.KVTxnOp{Verb: verb, Key: key, Value: value, Flags: flags, Index: cas}) < 0)
 	}
@@ -186,15 +191,15 @@ func (k *KV) steps(steps ...*api.KVTxnOp) (failed int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for n, s := range steps {
-		if k.pairs[s.Key].ModifyIndex != s.Index {
+		if s.Verb != api.KVSet && s.Verb != api.KVDelete && k.pairs[s.Key].ModifyIndex != s.Index {
 			return n
 		}
 	}
 	for _, s := range steps {
 		switch s.Verb {
-		case api.KVCAS:
+		case api.KVSet, api.KVCAS:
 			k.setLocked(api.KVPair{Key: s.Key, Value: s.Value, Flags: s.Flags})
-		case api.KVDeleteCAS:
+		case api.KVDelete, api.KVDeleteCAS:
 			k.deleteLocked(s.Key)
 		}
 	}

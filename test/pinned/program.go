@@ -29,28 +29,43 @@ func (p Program) Binary(ctx context.Context, progress io.Writer) (string, error)
 	if progress == nil {
 		progress = io.Discard
 	}
-	dir, err := p.dir(ctx)
+	b, err := p.build(ctx)
 	if err != nil {
 		return "", err
+	}
+	return buildOnce(ctx, progress, b)
+}
+
+// Built reports whether Binary returns the path without a build.
+func (p Program) Built(ctx context.Context) bool {
+	b, err := p.build(ctx)
+	return err == nil && exists(b.target)
+}
+
+// build returns what Binary builds.
+func (p Program) build(ctx context.Context) (build, error) {
+	dir, err := p.dir(ctx)
+	if err != nil {
+		return build{}, err
 	}
 	version, err := versionIn(dir, p.Module)
 	if err != nil {
-		return "", err
+		return build{}, err
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", err
+		return build{}, err
 	}
 	name := p.Name + "-" + version + "-" + runtime.GOOS + "-" + runtime.GOARCH
 	if runtime.GOOS == "windows" {
 		name += ".exe"
 	}
-	return buildOnce(ctx, progress, build{
+	return build{
 		module:  dir,
 		program: cmp.Or(p.Package, p.Module),
 		title:   p.Title + " " + version,
 		target:  filepath.Join(cache, "sluice", name),
-	})
+	}, nil
 }
 
 // Version returns the pinned version: "v1.22.7".
