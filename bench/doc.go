@@ -20,9 +20,9 @@
 // new TLS connections from this program; the peers for gRPC are this program too. With TLS,
 // all proxies use TLS 1.3 with X25519, AES-128-GCM and a P-256 certificate.
 //
-// The main figure is the CPU time of the processes of the proxy, divided by the answered
-// requests that the clients count. It is from the per-process CPU clock of the kernel, in
-// nanoseconds, with ended threads. It includes soft interrupts while the proxy runs, for all proxies alike.
+// The main figure is the CPU time of the processes of the proxy, divided by the answered requests
+// that the clients count. It is from the per-process CPU clock of the kernel, in nanoseconds, with
+// ended threads. It includes soft interrupts while the proxy runs, for all proxies alike.
 //
 // Rounds are short and alternate between the proxies, in rotated order, so
 // that other work on the machine affects all of them. Figures are

@@ -64,7 +64,8 @@ func (d document) tables() string {
 	return text + "\n"
 }
 
-// requests returns the numbers of requests and of failed requests as a sentence, and in which rounds requests have failed.
+// requests returns the numbers of requests and of failed requests as a sentence, and in which
+// rounds requests have failed.
 func (d document) requests() string {
 	var all, failed int64
 	where := ""

@@ -95,7 +95,8 @@ func TestGoalsAreOfWorkloads(t *testing.T) {
 	}
 }
 
-// Failed requests are in the document, with their round. One without a workload in a run is not complete.
+// Failed requests are in the document, with their round. One without a workload in a run is not
+// complete.
 func TestDocumentSaysWhichRequestsFailed(t *testing.T) {
 	d := twoRuns()
 	d.runs[1][0].Series[0].Rounds[0].Load.Status = 3

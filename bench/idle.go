@@ -25,8 +25,8 @@ func (i idle) perConnection() float64 {
 	return float64(i.During-i.Before) / 1024 / float64(i.Connections)
 }
 
-// settle is how long a proxy has no connections before memory is read, and settleIdle how long connections are idle,
-// so that proxies have released their buffers.
+// settle is how long a proxy has no connections before memory is read, and settleIdle how long
+// connections are idle, so that proxies have released their buffers.
 const settle, settleIdle = 10 * time.Second, 40 * time.Second
 
 // runIdle measures one contender after the other, once each.

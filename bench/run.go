@@ -131,8 +131,8 @@ func (b *bench) runLoad(ctx context.Context, w workload) (result, error) {
 	return r, b.rounds(ctx, w, &r, all, func(p *running) (round, error) { return b.measure(ctx, w, p) })
 }
 
-// pauseForHalf returns the pause with which the connections of w send half of the requests that p can answer, in whole
-// milliseconds.
+// pauseForHalf returns the pause with which the connections of w send half of the requests that p
+// can answer, in whole milliseconds.
 func (b *bench) pauseForHalf(ctx context.Context, w workload, p *running) (time.Duration, error) {
 	if err := b.load.warmUp(ctx, w, p.settings.Listen); err != nil {
 		return 0, err

@@ -82,7 +82,8 @@ func middle(f func(round) float64) func(result, series) float64 {
 	return func(_ result, s series) float64 { return medianOf(s.Rounds, f) }
 }
 
-// ratioTo is how many times as much CPU time as a baseline a request needs, and p99To how many times as long a p99 is.
+// ratioTo is how many times as much CPU time as a baseline a request needs, and p99To how many
+// times as long a p99 is.
 func ratioTo(baseline string) func(result, series) float64 { return ratioOf(baseline, cpuMicros) }
 
 func p99To(baseline string) func(result, series) float64 { return ratioOf(baseline, p99Millis) }

@@ -21,8 +21,8 @@ func serial(n int64) func(*x509.Certificate) {
 	return func(c *x509.Certificate) { c.SerialNumber = big.NewInt(n) }
 }
 
-// A list counts for the certificates of who has signed it, between its times. A certificate without a list of its authority
-// is refused, as in nginx and HAProxy.
+// A list counts for the certificates of who has signed it, between its times. A certificate without
+// a list of its authority is refused, as in nginx and HAProxy.
 func TestRevocations(t *testing.T) {
 	a, b := testcert.NewAuthority(t, "a.example"), testcert.NewAuthority(t, "b.example")
 	now := time.Now()
@@ -83,7 +83,8 @@ func TestRevocations(t *testing.T) {
 		verify.That(t, err != nil && strings.Contains(err.Error(), want), "got %v, want %q", err, want)
 	}
 
-	// A trusted certificate that another one has revoked is not trusted, and who was verified with it is revoked.
+	// A trusted certificate that another one has revoked is not trusted, and who was verified with
+	// it is revoked.
 	below, _, _ := a.Chain(t, "/intermediate", serial(7))
 	verify.NoError(t, os.WriteFile(both, below, 0o600)) // with its root
 	contents := verify.Result(read(good)).Must(t)
@@ -96,8 +97,9 @@ func TestRevocations(t *testing.T) {
 	verify.That(t, s.Kind == KindRevocations && s.Names[0] == "CN=root of a.example" && s.State(now) == Valid && s.State(now.Add(50*time.Minute)) == Expiring && s.State(now.Add(2*time.Hour)) == Expired, "status %+v", s)
 }
 
-// Who publishes lists may have a clock that is ahead, or publish the next list early: the present one counts until the next one begins,
-// whether both are in the file or the next one replaces it. What the next one revokes is revoked at once.
+// Who publishes lists may have a clock that is ahead, or publish the next list early: the present
+// one counts until the next one begins, whether both are in the file or the next one replaces it.
+// What the next one revokes is revoked at once.
 func TestListThatHasNotBegun(t *testing.T) {
 	a, now := testcert.NewAuthority(t, "a.example"), time.Now()
 	chains := func(n int64) [][]*x509.Certificate {

@@ -10,8 +10,8 @@ import (
 	"sluice/test/verify"
 )
 
-// newSocketServing returns the program with an admin API on a unix socket, which has not started, and
-// the path of the socket.
+// newSocketServing returns the program with an admin API on a unix socket, which has not started,
+// and the path of the socket.
 func newSocketServing(t *testing.T) (s *serving, path string) {
 	t.Helper()
 	s, path = newServing(t, "", ""), filepath.Join(shortDir(t), "admin.sock")
@@ -31,8 +31,8 @@ func (s *serving) checkAdmin(before os.FileInfo) (now os.FileInfo) {
 	return now
 }
 
-// Processes that replace each other pass the socket on, and one that fails does not remove it. After a
-// crash the next process takes its place.
+// Processes that replace each other pass the socket on, and one that fails does not remove it.
+// After a crash the next process takes its place.
 func TestAdminSocketIsPassedOn(t *testing.T) {
 	t.Parallel()
 	s, path := newSocketServing(t)

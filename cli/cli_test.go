@@ -22,7 +22,8 @@ func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	return status, out.String(), errs.String()
 }
 
-// prints fails the test unless a command line ends with the status, and what it writes has the text.
+// prints fails the test unless a command line ends with the status, and what it writes has the
+// text.
 func prints(t *testing.T, wantStatus int, want string, args ...string) {
 	t.Helper()
 	status, stdout, stderr := execute(t, args...)
@@ -30,8 +31,8 @@ func prints(t *testing.T, wantStatus int, want string, args ...string) {
 	verify.That(t, status == wantStatus && strings.Contains(got, want), "%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
 }
 
-// commandsTo returns a function that fails the test unless a command to that admin API ends with the status, and
-// writes want.
+// commandsTo returns a function that fails the test unless a command to that admin API ends with
+// the status, and writes want.
 func commandsTo(t *testing.T, admin string) func(status int, want string, args ...string) {
 	return func(wantStatus int, want string, args ...string) {
 		t.Helper()

@@ -95,8 +95,8 @@ func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 	verify.That(t, strings.Contains(stdout, "--wait time"), "no word of --wait in\n%s", stdout)
 }
 
-// An instance may be in several services of sluice, such as two that select by tags: an order about it counts in all of them,
-// and who waits to stop it waits for the requests of all.
+// An instance may be in several services of sluice, such as two that select by tags: an order about
+// it counts in all of them, and who waits to stop it waits for the requests of all.
 func TestDrainWaitsInEachServiceOfAnInstance(t *testing.T) {
 	set := []discovery.Instance{instanceOf("star", "star-1", "a", 1)}
 	address, pools := servePools(t, set, set)
@@ -110,8 +110,8 @@ func TestDrainWaitsInEachServiceOfAnInstance(t *testing.T) {
 	commandsTo(t, address)(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "star/star-1", "--wait", "1m")
 }
 
-// An instance that is registered with another agent during the wait is the same one, and its drain counts. At a loopback address it is
-// another one.
+// An instance that is registered with another agent during the wait is the same one, and its drain
+// counts. At a loopback address it is another one.
 func TestDrainWaitsForAnInstanceThatMovesToAnotherAgent(t *testing.T) {
 	for host, want := range map[string]int{"10.0.0.1": exitFailed, "127.0.0.1": exitOK} {
 		i := instanceOf("star", "star-1", "a", 1)

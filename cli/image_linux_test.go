@@ -81,7 +81,8 @@ func TestMain(m *testing.M) {
 }
 
 // handleIgnored handles the signals that nohup, or a shell that starts this in the background, lets
-// processes ignore. The children would ignore them too: a handled signal has its default in a child.
+// processes ignore. The children would ignore them too: a handled signal has its default in a
+// child.
 func handleIgnored() {
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		if signal.Ignored(s) {

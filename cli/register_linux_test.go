@@ -168,8 +168,9 @@ func awaitStars(t *testing.T, agent *consultest.Agent, want string) {
 
 const noConsul = "http://127.0.0.1:1"
 
-// A port that another app uses is refused: the app would fail, and its end would deregister the other one. The app keeps
-// serving during the drain. A second signal ends the drain. A crash deregisters it.
+// A port that another app uses is refused: the app would fail, and its end would deregister the
+// other one. The app keeps serving during the drain. A second signal ends the drain. A crash
+// deregisters it.
 func TestRegisterInConsul(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
@@ -258,8 +259,9 @@ func TestRegisterKeepsItsTokenToItself(t *testing.T) {
 	}
 }
 
-// The environment and the memory of sluice are not for the app, though both have the same user. An app with the capabilities of root may
-// read them all the same: there the token is not in the environment any more.
+// The environment and the memory of sluice are not for the app, though both have the same user. An
+// app with the capabilities of root may read them all the same: there the token is not in the
+// environment any more.
 func TestRegisterIsNotReadableByItsApp(t *testing.T) {
 	t.Parallel()
 	const show = `tr '\0' '\n' </proc/$PPID/environ | grep -a SECRET; head -c 1 /proc/$PPID/auxv >/dev/null && echo readable`

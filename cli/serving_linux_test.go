@@ -211,7 +211,8 @@ func listens(network, address string) bool {
 	return err == nil
 }
 
-// failsToStart runs a command that must end with the status of a failure, and returns what it has written.
+// failsToStart runs a command that must end with the status of a failure, and returns what it has
+// written.
 func failsToStart(t *testing.T, command *exec.Cmd) (output string) {
 	t.Helper()
 	stuck := time.AfterFunc(patience, func() { _ = command.Process.Kill() })
@@ -235,7 +236,8 @@ type load struct {
 	ended  sync.WaitGroup
 }
 
-// lostRequest is the timeout of a client. A request takes milliseconds, and the machine may stand still.
+// lostRequest is the timeout of a client. A request takes milliseconds, and the machine may stand
+// still.
 const lostRequest = patience
 
 // startLoad starts clients of HTTP/1.1 that send one request at a time, every second client on new

@@ -34,8 +34,8 @@ func TestStopAfterManyReloadsDuringTheStart(t *testing.T) {
 	verify.NoError(t, s.command.Wait())
 }
 
-// Who reads the access log at standard output and the log at standard error may end, such as a program behind a pipe. sluice
-// serves on.
+// Who reads the access log at standard output and the log at standard error may end, such as a
+// program behind a pipe. sluice serves on.
 func TestServesWithoutAReaderOfItsOutput(t *testing.T) {
 	t.Parallel()
 	s := newServing(t, "", "")

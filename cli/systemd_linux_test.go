@@ -62,8 +62,8 @@ func (m *serviceManager) since(n int) []string {
 	return slices.Clone(m.messages[n:])
 }
 
-// await waits for a message with all these parts, from number n on, and returns it and the number of
-// the next one.
+// await waits for a message with all these parts, from number n on, and returns it and the number
+// of the next one.
 func (m *serviceManager) await(n int, parts ...string) (message string, next int) {
 	m.t.Helper()
 	awaitThat(m.t, fmt.Sprintf("a message has %q", parts), func() bool {
@@ -163,8 +163,9 @@ func TestUnderSystemd(t *testing.T) {
 	verify.That(t, listens("tcp", s.address), "systemd's socket has ended with the process")
 }
 
-// A new process has each socket of systemd for its own listener, also if the configuration names no ports. A socket
-// without a listener stays for a later configuration, and a reload that is refused does not take it.
+// A new process has each socket of systemd for its own listener, also if the configuration names no
+// ports. A socket without a listener stays for a later configuration, and a reload that is refused
+// does not take it.
 func TestSocketsOfSystemdArePassedOn(t *testing.T) {
 	t.Parallel()
 	m := startServiceManager(t)
@@ -262,7 +263,8 @@ func TestWrongSocketsOfSystemd(t *testing.T) {
 	}
 }
 
-// systemd starts sluice again however often it has failed: without a limit of its own, systemd's own ends that after 5 starts in 10 s.
+// systemd starts sluice again however often it has failed: without a limit of its own, systemd's
+// own ends that after 5 starts in 10 s.
 func TestUnitHasNoStartLimit(t *testing.T) {
 	t.Parallel()
 	unit := string(verify.Result(os.ReadFile("../packaging/sluice.service")).Must(t))

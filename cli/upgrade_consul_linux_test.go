@@ -127,7 +127,8 @@ func (c *crowd) neighbour() (stop func() (refused int, last string)) {
 // processes. No request fails, and the agent refuses no connection, neither of sluice nor of
 // another client.
 //
-// It runs beside no other test: sluice waits half a second at most for connections that the agent is to close.
+// It runs beside no other test: sluice waits half a second at most for connections that the agent
+// is to close.
 func TestReplaceWithManyServices(t *testing.T) {
 	long.Test(t)
 	for name, test := range map[string]struct {

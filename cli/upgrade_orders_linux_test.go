@@ -22,9 +22,9 @@ import (
 	"sluice/test/verify"
 )
 
-// Orders of an operator are in force in every process from its first request on: after upgrades, also
-// while Consul hangs, and after a restart, which gets them from the file while Consul is away, or from
-// Consul without a file. An order ends in the process that serves then.
+// Orders of an operator are in force in every process from its first request on: after upgrades,
+// also while Consul hangs, and after a restart, which gets them from the file while Consul is away,
+// or from Consul without a file. An order ends in the process that serves then.
 func TestReplaceWithOrders(t *testing.T) {
 	t.Parallel()
 	long.Test(t)

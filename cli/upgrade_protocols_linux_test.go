@@ -28,10 +28,10 @@ import (
 	"sluice/test/verify"
 )
 
-// A new process takes over ten times, under load with HTTPS and HTTP/2 with and without TLS, each on
-// persistent and on new connections, and with unary calls and streams of gRPC. Nothing is lost;
-// streams that are open when an upgrade begins go on in the old process, which ends with the last of
-// them.
+// A new process takes over ten times, under load with HTTPS and HTTP/2 with and without TLS, each
+// on persistent and on new connections, and with unary calls and streams of gRPC. Nothing is lost;
+// streams that are open when an upgrade begins go on in the old process, which ends with the last
+// of them.
 func TestReplaceUnderLoadOfAllProtocols(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
@@ -72,7 +72,8 @@ func TestReplaceUnderLoadOfAllProtocols(t *testing.T) {
 		on   func() http.RoundTripper // of the next client
 		body func(string) io.Reader
 	}{
-		// A client that shared its connections would not know how long one was idle: see shutdownIdle.
+		// A client that shared its connections would not know how long one was idle: see
+		// shutdownIdle.
 		{func() http.RoundTripper {
 			return &http.Transport{DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialTLS("http/1.1")(ctx) }}
 		}, once},

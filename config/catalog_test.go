@@ -40,8 +40,8 @@ routes: [{ service: sun }]
 	verify.That(t, reflect.DeepEqual(got, want), "found:\n%+v %+v\nwant:\n%+v %+v", got, got.Consul, want, want.Consul)
 }
 
-// For Consul, Web and web are one service. Under another spelling, the service of an operator would be found a second time,
-// with the route of the default rule and without the operator's settings.
+// For Consul, Web and web are one service. Under another spelling, the service of an operator would
+// be found a second time, with the route of the default rule and without the operator's settings.
 func TestFoundOmitsOtherSpellingsOfServicesOfOperators(t *testing.T) {
 	c := mustParse(t, `
 consul: { register: { service: edge } }

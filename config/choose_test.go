@@ -125,7 +125,8 @@ func TestRollBackPinsSources(t *testing.T) {
 	p.expect("the source says the pinned text", "a b")
 }
 
-// What is valid only with the documents of a later source is used with them, beside a source that is refused.
+// What is valid only with the documents of a later source is used with them, beside a source that
+// is refused.
 func TestChooseIsNotByTheOrder(t *testing.T) {
 	p := &choosing{t: t}
 	p.offer(file(dynamicFile+service("a")), files(), keys("x.yaml", service("b")))

@@ -83,7 +83,8 @@ func TestDynamicEtcd(t *testing.T) {
 	}
 }
 
-// No key is of a document and of an instance, since who may write instances may not write documents.
+// No key is of a document and of an instance, since who may write instances may not write
+// documents.
 func TestEtcdDocumentsHaveAPrefixOfTheirOwn(t *testing.T) {
 	const documents = "dynamic: [{ etcd: { endpoints: [\"http://h:1\"], documents: %s } }, { etcd: { endpoints: [\"http://h:1\"], prefix: /apps/ } }]\n" +
 		"services: { shop: { etcd: { endpoints: [\"http://h:1\"], prefix: /shop/ } }, one: { etcd: { endpoints: [\"http://h:1\"], key: /one/node } } }\n"

@@ -266,7 +266,8 @@ func routesWithoutOrigins(routes []Route) []Route {
 	return routes
 }
 
-// Only the configuration file itself may be a pipe, such as /dev/stdin: to open another one would wait for a writer.
+// Only the configuration file itself may be a pipe, such as /dev/stdin: to open another one would
+// wait for a writer.
 func TestPipes(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe.yaml")
 	verify.NoError(t, syscall.Mkfifo(pipe, 0o600))

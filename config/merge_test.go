@@ -119,7 +119,8 @@ catalog: { tags: [traefik], listeners: [web, tls, empty] }
 	verify.That(t, reflect.DeepEqual(names, []string{"web"}) && all, "the listeners for routes of tags are %q, all: %t", names, all)
 }
 
-// Where TLS ends at a listener, it ends for all but those that pass through, and a name has one service.
+// Where TLS ends at a listener, it ends for all but those that pass through, and a name has one
+// service.
 func TestMergeStreamsWithTLS(t *testing.T) {
 	c := mustParse(t, `
 listeners:
@@ -149,7 +150,8 @@ catalog: { tags: [traefik] }
 	verify.DeepEqual(t, got, []string{"tls_ended a.example", "tls b.example", "tls c.example", "tls_ended d.example"}, "the streams")
 }
 
-// A route that says who may use it denies every connection if its service needs requests: a broader one might answer.
+// A route that says who may use it denies every connection if its service needs requests: a broader
+// one might answer.
 func TestMergeStreamsThatRestrict(t *testing.T) {
 	c := mustParse(t, `
 listeners: [{ name: wires, address: ":82", protocol: tcp }]

@@ -8,7 +8,8 @@ import (
 	"sluice/test/verify"
 )
 
-// What the discovery chain of a mesh service decides, and its certificates, cannot be set beside it.
+// What the discovery chain of a mesh service decides, and its certificates, cannot be set beside
+// it.
 func TestConnectRefusals(t *testing.T) {
 	const connect, not = "services:\n  web:\n    consul: { connect: true", "\nroutes: [{ service: web }]\n"
 	const chain = "not with connect: the discovery chain of the service says where its instances are"
@@ -28,7 +29,8 @@ func TestConnectRefusals(t *testing.T) {
 	}
 }
 
-// What asks for HTTP/2 without TLS, as tags do for the application behind a sidecar, gets HTTP/2 through the mesh.
+// What asks for HTTP/2 without TLS, as tags do for the application behind a sidecar, gets HTTP/2
+// through the mesh.
 func TestH2CInTheMesh(t *testing.T) {
 	const text = "services:\n  web: { consul: { connect: true }%s }\nroutes: [{ service: web }]\n"
 	written := verify.Result(Parse("sluice.yaml", fmt.Appendf(nil, text, ", upstream: { protocol: h2c }"))).Must(t)

@@ -27,8 +27,8 @@ shutdown: { grace: 1s }
 	verify.That(t, got == nil, "unchanged: %q", got)
 }
 
-// consul.register needs no restart, but the prefix of orders is in use as the start had it, also if it is the default, which consul.register
-// gives.
+// consul.register needs no restart, but the prefix of orders is in use as the start had it, also if
+// it is the default, which consul.register gives.
 func TestRegisterAndOrdersNeedRestart(t *testing.T) {
 	const alone, registered, other, named = "", "consul: { register: {} }", "consul: { register: { service: edge } }", "consul: { register: {}, orders: sluice-orders/sluice }"
 	for _, c := range []struct {

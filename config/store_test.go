@@ -91,8 +91,8 @@ func TestHistoryWithATornLine(t *testing.T) {
 	}
 }
 
-// A history that cannot be read, at a start or when the file belongs to this process, begins again. The file is kept beside
-// the new one, and the log says so.
+// A history that cannot be read, at a start or when the file belongs to this process, begins again.
+// The file is kept beside the new one, and the log says so.
 func TestHistoryThatCannotBeRead(t *testing.T) {
 	good := verify.Result(encodeRevision(Revision{Number: 7, Sources: []Source{file("x")}})).Must(t)
 	for text, first := range map[string]uint64{"nonsense\n": 1, `{"number":1}` + "\n": 2, string(good) + "nonsense\n": 8} {
@@ -186,8 +186,8 @@ func TestHistoryThatCannotBeWritten(t *testing.T) {
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "revisions")
 }
 
-// What the old process had in use goes on, also if config.history is new and names a file of an earlier time, with higher numbers.
-// Its revisions come after those.
+// What the old process had in use goes on, also if config.history is new and names a file of an
+// earlier time, with higher numbers. Its revisions come after those.
 func TestHistoryIsHandedOverToAFileOfBefore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history")
 	for h, i := kept(t, path), 0; i < 3; i++ {
@@ -208,7 +208,8 @@ func TestHistoryIsHandedOverToAFileOfBefore(t *testing.T) {
 	}
 }
 
-// A new process gets as much of the history as a file has: with large documents all of it would take longer than that process waits.
+// A new process gets as much of the history as a file has: with large documents all of it would
+// take longer than that process waits.
 func TestHistoryIsHandedOverWithinALimit(t *testing.T) {
 	for name, test := range map[string]struct{ applied, length, want int }{
 		"small": {50, 10, 50}, "large": {8, 1 << 20, 5}, "too large": {2, keepHistoryBytes, 1},
@@ -226,7 +227,8 @@ func TestHistoryIsHandedOverWithinALimit(t *testing.T) {
 	}
 }
 
-// A file that somebody has removed is written again as a whole: no revision is lost, and no number is used again.
+// A file that somebody has removed is written again as a whole: no revision is lost, and no number
+// is used again.
 func TestHistoryWhoseFileIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history")
 	h := kept(t, path)
@@ -252,8 +254,8 @@ func TestHistoryIsHandedOver(t *testing.T) {
 	verify.That(t, r.Number == 3 && h.Applied(revisionWith("y")).Number == 4, "resumed %d", r.Number)
 }
 
-// Two processes begin with the same file, and only the one that owns it writes. The revisions of the
-// other one come after those, with numbers that were not used.
+// Two processes begin with the same file, and only the one that owns it writes. The revisions of
+// the other one come after those, with numbers that were not used.
 func TestHistoryHasOneOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history")
 	old := kept(t, path)
@@ -278,8 +280,8 @@ func TestHistoryHasOneOwner(t *testing.T) {
 	verify.That(t, r.Sources[0].Documents[0].Text == "three of the old process", "%+v", r)
 }
 
-// A new process that goes on with what the file had, and gets no history of the old one, knows what the old one has applied
-// meanwhile when the file belongs to it.
+// A new process that goes on with what the file had, and gets no history of the old one, knows what
+// the old one has applied meanwhile when the file belongs to it.
 func TestResumedHistoryIsJoined(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history")
 	old := kept(t, path)

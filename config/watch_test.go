@@ -121,7 +121,8 @@ func TestWatchSeesKubernetesSwap(t *testing.T) {
 	expectNone(t, changes, 100*time.Millisecond)
 }
 
-// The file may be read between two looks, and changed back, again and again. What was read then differs from the file.
+// The file may be read between two looks, and changed back, again and again. What was read then
+// differs from the file.
 func TestWatchComparesWithWhatWasReadLast(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	write(t, file, "a")

@@ -117,7 +117,8 @@ func must(t *testing.T, err error) {
 	verify.NoError(t, err)
 }
 
-// The agent before continues the queries that were canceled, so they use streams of its connections for a while.
+// The agent before continues the queries that were canceled, so they use streams of its connections
+// for a while.
 func TestConnectionsAreReplacedWhenThePreferredAgentReturns(t *testing.T) {
 	client, err := New(Options{Addresses: []string{"http://preferred", "http://other"}})
 	must(t, err)

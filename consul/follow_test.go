@@ -281,9 +281,9 @@ func TestFewConnectionsServeManyLoops(t *testing.T) {
 	}
 }
 
-// A snapshot that is restored ends a query that blocks early, with the old answer and its index. That is no answer: the query
-// is sent again at once, without an index, and what it answers may lack what Consul has lost. The index tells that only until
-// the next write.
+// A snapshot that is restored ends a query that blocks early, with the old answer and its index.
+// That is no answer: the query is sent again at once, without an index, and what it answers may
+// lack what Consul has lost. The index tells that only until the next write.
 func TestAnEarlyAnswerIsAskedAgain(t *testing.T) {
 	for name, write := range map[string]bool{"nothing is written": false, "a write makes the index higher": true} {
 		t.Run(name, func(t *testing.T) {

@@ -172,7 +172,8 @@ func TestGateAdmitsFewQueriesWhileTheAgentDoesNotAnswer(t *testing.T) {
 	})
 }
 
-// With more queries that block than places for long ones, the others take turns, and those keep theirs.
+// With more queries that block than places for long ones, the others take turns, and those keep
+// theirs.
 func TestLongQueriesLeaveTheLastPlaces(t *testing.T) {
 	g := newGate(126)
 	const last = 3
@@ -213,7 +214,8 @@ func TestContinuedQueriesLowerTheLimit(t *testing.T) {
 	})
 }
 
-// With the queries that block in place, the limit after a 429 may be above what the agent accepts. Then they give way.
+// With the queries that block in place, the limit after a 429 may be above what the agent accepts.
+// Then they give way.
 func TestQueriesGiveWayAfterA429(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Minute)
@@ -238,7 +240,8 @@ func TestQueriesGiveWayAfterA429(t *testing.T) {
 	})
 }
 
-// A gate that has yielded admits few queries, whatever the agent, and more loops than that share queries.
+// A gate that has yielded admits few queries, whatever the agent, and more loops than that share
+// queries.
 func TestGateYields(t *testing.T) {
 	g := newGate(126)
 	for range minConnections {

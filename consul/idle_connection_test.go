@@ -76,7 +76,8 @@ func TestWithoutKeepAliveNoConnectionIsLost(t *testing.T) {
 	})
 }
 
-// However few probes have failed in an outage, views may lag after it: also for a loop that had no query in flight.
+// However few probes have failed in an outage, views may lag after it: also for a loop that had no
+// query in flight.
 func TestViewsAreBypassedAfterAShortOutage(t *testing.T) {
 	inProbingBubble(t, true, func(c *Client, fake *discoverytest.Consul, _ func()) {
 		fake.BreakProbes(http.StatusInternalServerError)

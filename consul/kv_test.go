@@ -82,8 +82,8 @@ func testKeys(t *testing.T, agent *consultest.Agent) {
 	}
 }
 
-// A recovery of the agent cancels the requests in flight. Those that may happen twice are repeated; of a query with
-// an index and a conditional write, the caller learns it.
+// A recovery of the agent cancels the requests in flight. Those that may happen twice are repeated;
+// of a query with an index and a conditional write, the caller learns it.
 func TestRequestsInARecovery(t *testing.T) {
 	pair := &api.KVPair{Key: "a", Value: []byte("b")}
 	for name, test := range map[string]struct {

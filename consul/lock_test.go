@@ -122,8 +122,8 @@ func lockIsNotAwaited(t *testing.T, agent *consultest.Agent) {
 	must(t, held.Unlock(t.Context()))
 }
 
-// The session is also destroyed if it is created just when the caller stops waiting. If Consul does not
-// answer, Lock returns after sessionGrace.
+// The session is also destroyed if it is created just when the caller stops waiting. If Consul does
+// not answer, Lock returns after sessionGrace.
 func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
 	for name, test := range map[string]struct {
 		answersAfter time.Duration
@@ -199,7 +199,8 @@ func TestLockIsNotAwaitedFromAConsulThatHangs(t *testing.T) {
 	})
 }
 
-// A recovery of the agent cancels the queries and writes of a lock, and does not end the wait for it.
+// A recovery of the agent cancels the queries and writes of a lock, and does not end the wait for
+// it.
 func TestLockIsAwaitedThroughARecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const (
@@ -268,7 +269,8 @@ func TestLockIsAwaitedThroughARecovery(t *testing.T) {
 	})
 }
 
-// lockOfADeadProcess: a lock outlives the TTL of its session while its holder lives, and ends with it.
+// lockOfADeadProcess: a lock outlives the TTL of its session while its holder lives, and ends with
+// it.
 func lockOfADeadProcess(t *testing.T, agent *consultest.Agent) {
 	mortal, c := realClient(t, agent, ""), realClient(t, agent, "")
 	mortal.lockTTL = 2 * time.Second

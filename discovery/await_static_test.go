@@ -49,7 +49,8 @@ func TestAwaitStatic(t *testing.T) {
 		m.Unwatch("sun")
 		m.AwaitStatic(ctx, time.Hour)
 
-		// The first report of any new source has no debounce either, and can be awaited; a service without one is not.
+		// The first report of any new source has no debounce either, and can be awaited; a service
+		// without one is not.
 		m.Watch("moon", NewStatic("moon", peers(t, "f:1")))
 		m.AwaitStatic(ctx, time.Hour)
 		m.Watch("moon", NewStatic("moon", peers(t, "f:1", "g:1")))

@@ -32,8 +32,8 @@ func TestEveryTextOfAnInstanceIsBounded(t *testing.T) {
 	}
 }
 
-// A service owner registers what is too long beside instances that are not: the others stay, nothing is
-// cut, and the log has one line for as long as it lasts.
+// A service owner registers what is too long beside instances that are not: the others stay,
+// nothing is cut, and the log has one line for as long as it lasts.
 func TestAnInstanceWithTooLongTextsIsNotUsed(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		report := b.startWith("a", "b")

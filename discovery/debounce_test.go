@@ -11,7 +11,8 @@ import (
 	"sluice/test/verify"
 )
 
-// What a source reports, and what Sink gets, each with its time in ms; a set is in the notation of parseSet.
+// What a source reports, and what Sink gets, each with its time in ms; a set is in the notation of
+// parseSet.
 func TestDebounce(t *testing.T) {
 	steady := "0: a"
 	for n := range 12 { // from 50 ms to 985 ms, never quiet
@@ -25,7 +26,8 @@ func TestDebounce(t *testing.T) {
 		{"an addition that is undone is dropped", "0: a, 0: a b, 50: a, 3000: a b", "0: a, 3000: a b"},
 		{"an update that stays in service waits", "0: a, 0: a:warning*5", "0: a, 100: a(warning)*5"},
 		{"a removal does not wait, nor do pending additions", "0: a b, 0: a b c, 20: b c", "0: a b, 20: b c"},
-		// A rolling deployment removes an instance and adds another. Both at once count as an addition.
+		// A rolling deployment removes an instance and adds another. Both at once count as an
+		// addition.
 		{"an addition after a removal does not wait", "0: a b, 500: b, 502: b c, 520: b c d, 900: c d e, 910: c d e f",
 			"0: a b, 500: b, 502: b c, 620: b c d, 900: c d e, 1010: c d e f"},
 		{"critical", "0: a b, 10: a:critical b", "0: a b, 10: a(critical) b"},
@@ -33,7 +35,8 @@ func TestDebounce(t *testing.T) {
 		{"maintenance", "0: a b, 10: a:maintenance b", "0: a b, 10: a(maintenance) b"},
 		{"warning without weight", "0: a b, 10: a:warning*0 b", "0: a b, 10: a(warning) b"},
 		{"weight 0", "0: a b, 10: a*0 b", "0: a b, 10: a b"},
-		// A pool whose active checks override a critical status uses the instance until it is in maintenance mode.
+		// A pool whose active checks override a critical status uses the instance until it is in
+		// maintenance mode.
 		{"another reason to be out of service", "0: a:critical, 10: a:maintenance, 10: a:maintenance*9", "0: a(critical), 10: a(maintenance), 110: a(maintenance)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,8 +10,9 @@ import (
 	"sluice/test/verify"
 )
 
-// parseSet parses a set such as "a b:critical c:maintenance d:unchecked e:moved f:at-a g:warning*2 h*0 i:silent"; after a star
-// is the weight. What is silent is unchecked, and has its first result within 5 s.
+// parseSet parses a set such as "a b:critical c:maintenance d:unchecked e:moved f:at-a g:warning*2
+// h*0 i:silent"; after a star is the weight. What is silent is unchecked, and has its first result
+// within 5 s.
 func parseSet(words string) []Instance {
 	var set []Instance
 	for n, word := range strings.Fields(words) {
@@ -332,7 +333,8 @@ func TestDeselectedInstancesAreNotLost(t *testing.T) {
 		t.Errorf("got %q, want only the lost instances", formatSet(got))
 	}
 
-	// They are registered again, for others, after all were lost. Then as many in service as were lost beside them are enough.
+	// They are registered again, for others, after all were lost. Then as many in service as were
+	// lost beside them are enough.
 	g = &Guard{Probation: time.Minute}
 	for n, answer := range []string{"a b", "", "c", ""} {
 		g.Accept(now.Add(time.Duration(n)*time.Second), parseSet(answer), false)

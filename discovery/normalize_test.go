@@ -19,8 +19,9 @@ func identity(i Instance) [4]any {
 	return [...]any{i.ID, i.Address, i.Port, machine}
 }
 
-// A process that is registered with several agents is one instance: the one with the best status or, of equal ones, one
-// that a check has seen, at the first of the nodes. 127.0.0.1 is another address on each machine.
+// A process that is registered with several agents is one instance: the one with the best status
+// or, of equal ones, one that a check has seen, at the first of the nodes. 127.0.0.1 is another
+// address on each machine.
 func FuzzNormalize(f *testing.F) {
 	for seed := range uint64(64) {
 		f.Add(seed)

@@ -33,7 +33,8 @@ func TestFirstSetWithAnErrorIsStale(t *testing.T) {
 	})
 }
 
-// A registry that was away, and then refuses the query, needs somebody who changes something: that is told too, once.
+// A registry that was away, and then refuses the query, needs somebody who changes something: that
+// is told too, once.
 func TestRefusalAfterAnOutageIsTold(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		b.options.Events = events.New()
@@ -55,8 +56,8 @@ func TestRefusalAfterAnOutageIsTold(t *testing.T) {
 	})
 }
 
-// A source gets what is in use of its own selection, or else what is saved of it, and the zero Report
-// changes nothing.
+// A source gets what is in use of its own selection, or else what is saved of it, and the zero
+// Report changes nothing.
 func TestSourceGetsTheStateBefore(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		b.fallback = func(string, string) ([]Instance, time.Time, bool) { return instances("saved"), time.Now(), true }

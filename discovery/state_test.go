@@ -127,8 +127,8 @@ type addressedSource struct {
 func (a *addressedSource) Addresses() string { return a.addresses }
 func (*addressedSource) String() string      { return "keys below /nodes/" }
 
-// What another cluster has at the same keys are not the instances of a new service. The same service keeps its set if its
-// cluster gets another address.
+// What another cluster has at the same keys are not the instances of a new service. The same
+// service keeps its set if its cluster gets another address.
 func TestOtherAddressesAreAnotherRegistry(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		production := func(addresses string) Source { return &addressedSource{*newScripted(), addresses} }
@@ -149,7 +149,8 @@ func TestOtherAddressesAreAnotherRegistry(t *testing.T) {
 	})
 }
 
-// A service that gets another name keeps its set. Its instances get the name too, unless their registry names them.
+// A service that gets another name keeps its set. Its instances get the name too, unless their
+// registry names them.
 func TestSetOfARenamedService(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		synctest.Wait() // until Run has begun

@@ -13,8 +13,8 @@ import (
 	"sluice/test/verify"
 )
 
-// TestTwoAgentsWithACLs has tests with a server and a client agent, on the nodes a and b, with default policy deny. Each
-// agent has its own token.
+// TestTwoAgentsWithACLs has tests with a server and a client agent, on the nodes a and b, with
+// default policy deny. Each agent has its own token.
 func TestTwoAgentsWithACLs(t *testing.T) {
 	t.Parallel()
 	server := consultest.Start(t, consultest.Options{Node: "a", ACLs: true})

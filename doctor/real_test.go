@@ -152,8 +152,8 @@ func one(t *testing.T, r *Report, code Code) Finding {
 	return findings[0]
 }
 
-// TestTwoAgents has tests with the catalog of a dev agent, on node a, and a client agent, on node b. Each begins without
-// instances of star.
+// TestTwoAgents has tests with the catalog of a dev agent, on node a, and a client agent, on node
+// b. Each begins without instances of star.
 func TestTwoAgents(t *testing.T) {
 	t.Parallel()
 	server := consultest.Start(t, consultest.Options{Node: "a"})
@@ -414,8 +414,8 @@ func TestUnusableAddresses(t *testing.T) {
 	checkFindingsOfAConfiguration(t, server)
 }
 
-// checkFindingsOfAConfiguration examines the catalog of an agent with a configuration that asks it for what it lacks,
-// and with tags that ask for what they do not get.
+// checkFindingsOfAConfiguration examines the catalog of an agent with a configuration that asks it
+// for what it lacks, and with tags that ask for what they do not get.
 func checkFindingsOfAConfiguration(t *testing.T, agent *consultest.Agent) {
 	t.Helper()
 	tagged := func(service, id string, tags ...string) {

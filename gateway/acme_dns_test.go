@@ -51,7 +51,8 @@ esac
 	return b
 }
 
-// provider returns the settings of acme.dns. With another number of seconds they are others, so that a reload orders again.
+// provider returns the settings of acme.dns. With another number of seconds they are others, so
+// that a reload orders again.
 func (b *byDNS) provider(name string, seconds int) string {
 	maker := fmt.Sprintf("server: %q, key_file: %q", b.zones.Address, b.key)
 	if name == "exec" {
@@ -60,7 +61,8 @@ func (b *byDNS) provider(name string, seconds int) string {
 	return fmt.Sprintf("{ provider: %s, %s, resolvers: [%q], timeout: %ds }", name, maker, b.zones.Address, seconds)
 }
 
-// text returns a configuration. settings are those of acme besides names, provider is as provider returns it.
+// text returns a configuration. settings are those of acme besides names, provider is as provider
+// returns it.
 func (b *byDNS) text(names, settings, provider, peer string) string {
 	return fmt.Sprintf(`
 listeners:
@@ -79,8 +81,8 @@ func (r *running) obtained(host string) (serial string) {
 	return serial
 }
 
-// A wildcard and its domain are proven by the records of a name server or of a program, also those that are delegated to another
-// zone. They are in use after a restart, and no record is left.
+// A wildcard and its domain are proven by the records of a name server or of a program, also those
+// that are delegated to another zone. They are in use after a restart, and no record is left.
 func TestACMEByDNS(t *testing.T) {
 	t.Parallel()
 	for _, provider := range []string{"rfc2136", "exec"} {
@@ -111,7 +113,8 @@ func TestACMEByDNS(t *testing.T) {
 	}
 }
 
-// A wildcard that is about to expire is in use until it is renewed. Slow name servers are waited for.
+// A wildcard that is about to expire is in use until it is renewed. Slow name servers are waited
+// for.
 func TestRenewalByDNS(t *testing.T) {
 	t.Parallel()
 	b := startByDNS(t)
@@ -190,8 +193,9 @@ func TestReplicasOrderOnceByDNS(t *testing.T) {
 	verify.Slices(t, b.zones.Left(), nil, "records that are left")
 }
 
-// Whatever fails while a wildcard is ordered, name servers, the provider, Consul, or changes, with reloads and upgrades: the certificate
-// in use stays in use, the wildcard is obtained in the end, and a record that is left was told.
+// Whatever fails while a wildcard is ordered, name servers, the provider, Consul, or changes, with
+// reloads and upgrades: the certificate in use stays in use, the wildcard is obtained in the end,
+// and a record that is left was told.
 func TestOrdersByDNSAtRandom(t *testing.T) {
 	t.Parallel()
 	long.Test(t)

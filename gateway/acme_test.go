@@ -96,9 +96,9 @@ func storeChain(t *testing.T, directory, host string, cert, key []byte, store fu
 	}
 }
 
-// Certificates by ACME stay in use, whatever happens to the listeners and the process while
-// their storage is away or not: reloads that change listeners and names, and upgrades. HTTP-01 is used as long as there is
-// a listener for it.
+// Certificates by ACME stay in use, whatever happens to the listeners and the process while their
+// storage is away or not: reloads that change listeners and names, and upgrades. HTTP-01 is used as
+// long as there is a listener for it.
 func TestACMECertificatesOutliveListeners(t *testing.T) {
 	t.Parallel()
 	for _, storage := range []string{"directory", "consul"} {

@@ -55,8 +55,8 @@ routes:
 	}
 }
 
-// What instances ask for by sluice's own tags and by Traefik's reaches clients: fixed answers, pages of other origins, and for whom a
-// route is by the certificate.
+// What instances ask for by sluice's own tags and by Traefik's reaches clients: fixed answers,
+// pages of other origins, and for whom a route is by the certificate.
 func TestActionsOfTags(t *testing.T) {
 	t.Parallel()
 	dir, consul := t.TempDir(), discoverytest.Start(t)
@@ -219,7 +219,8 @@ func TestVerifiedUsersOfTheOldProcess(t *testing.T) {
 	verify.That(t, len(verified) == 1 && verified[0].Name == "ann", "verified in the new process: %+v", verified)
 }
 
-// A changed page is shown without a reload, and a missing one stays; an order of maintenance outlives a reload.
+// A changed page is shown without a reload, and a missing one stays; an order of maintenance
+// outlives a reload.
 func TestAnswersOfRoutes(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "503.html")

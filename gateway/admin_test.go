@@ -190,8 +190,8 @@ type clientConn struct {
 
 func (c *clientConn) RemoteAddr() net.Addr { return &c.address }
 
-// Connections to the admin API, also those that send nothing, leave descriptors to the requests of clients, and those of one
-// address leave room for others.
+// Connections to the admin API, also those that send nothing, leave descriptors to the requests of
+// clients, and those of one address leave room for others.
 func TestAdminConnectionsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := verify.Result(newAdminServer(config.Admin{}, events.New(), zerolog.Nop())).Must(t)

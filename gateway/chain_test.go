@@ -17,8 +17,8 @@ import (
 	"sluice/test/verify"
 )
 
-// withChain returns c with a discovery chain of the service web: /admin goes to web@admin, the rest to web@v1 by its share
-// and to web.
+// withChain returns c with a discovery chain of the service web: /admin goes to web@admin, the rest
+// to web@v1 by its share and to web.
 func withChain(t *testing.T, c *config.Config, adminPeer, v1Peer string, share float64) *config.Config {
 	t.Helper()
 	branches := []config.Branch{
@@ -50,15 +50,17 @@ func withChain(t *testing.T, c *config.Config, adminPeer, v1Peer string, share f
 	return merged
 }
 
-// A discovery chain comes, changes its shares and goes without a failed request. Its branches keep what the route does,
-// each client stays on its side, and a listener for TCP has the service's own peers.
+// A discovery chain comes, changes its shares and goes without a failed request. Its branches keep
+// what the route does, each client stays on its side, and a listener for TCP has the service's own
+// peers.
 func TestDiscoveryChain(t *testing.T) {
 	t.Parallel()
 	named := func(name string) string {
 		return serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, name+" "+r.URL.Path) })
 	}
 	web, v1, adminPeer := named("web"), named("v1"), named("admin")
-	// The chain has the percentage that the idle timeout of clients is above 100 s; 0: there is none.
+	// The chain has the percentage that the idle timeout of clients is above 100 s; 0: there is
+	// none.
 	text := func(percent int) string {
 		return fmt.Sprintf(`
 listeners: [{ name: web, address: "127.0.0.1:0" }, { name: tcp, address: "127.0.0.1:0", protocol: tcp, service: bytes }]

@@ -47,7 +47,8 @@ func splitChain(service string, v1 float32) []api.ConfigEntry {
 	}
 }
 
-// unusableChain returns the entries of a service whose chain leads to more sets of instances than sluice accepts.
+// unusableChain returns the entries of a service whose chain leads to more sets of instances than
+// sluice accepts.
 func unusableChain(service string) []api.ConfigEntry {
 	subsets, many := make(map[string]api.ServiceResolverSubset), &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: service}
 	for i := range 300 {
@@ -71,7 +72,8 @@ func writeEntries(t *testing.T, agent *consultest.Agent, entries ...api.ConfigEn
 	}
 }
 
-// pooled returns the ids of the instances in the pool of each service whose name begins with a prefix.
+// pooled returns the ids of the instances in the pool of each service whose name begins with a
+// prefix.
 func (r *running) pooled(prefix string) string {
 	var all []string
 	for _, s := range r.services.all() {
@@ -100,8 +102,8 @@ func (r *running) chain() admin.Chain {
 	return all[0]
 }
 
-// Entries that are written, changed and deleted make services and branches of a service in the mesh, and say what is not
-// carried out. A Consul that has lost them changes nothing.
+// Entries that are written, changed and deleted make services and branches of a service in the
+// mesh, and say what is not carried out. A Consul that has lost them changes nothing.
 func TestDiscoveryChains(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
@@ -157,7 +159,8 @@ func TestDiscoveryChainsWithoutTheRight(t *testing.T) {
 	verify.That(t, !r.chain().Known && r.chain().LastError != "", "chain %+v", r.chain())
 }
 
-// A chain that cannot be used leaves the one before in use, with the changed settings of the service.
+// A chain that cannot be used leaves the one before in use, with the changed settings of the
+// service.
 func TestUnusableChains(t *testing.T) {
 	t.Parallel()
 	connect := configtest.Must(t, "services: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n").Services["web"]
@@ -176,8 +179,8 @@ func TestUnusableChains(t *testing.T) {
 	verify.That(t, translate("web", mesh.ChainID{Service: "api"}, connect, bad, two).used == nil, "the chain of another service is used")
 }
 
-// A configuration that lacks the service, or has another chain for it, and is refused, ends no chain that is used in place of one
-// that cannot be used.
+// A configuration that lacks the service, or has another chain for it, and is refused, ends no
+// chain that is used in place of one that cannot be used.
 func TestUnusableChainAndARefusedConfiguration(t *testing.T) {
 	t.Parallel()
 	parse := func(keys string) *config.Config {
@@ -208,7 +211,8 @@ func TestUnusableChainAndARefusedConfiguration(t *testing.T) {
 	}
 }
 
-// startDivided starts a gateway with a service in the mesh whose chain divides its two instances, and returns its configuration and pools.
+// startDivided starts a gateway with a service in the mesh whose chain divides its two instances,
+// and returns its configuration and pools.
 func startDivided(t *testing.T) (agent *consultest.Agent, text string, r *running, pools string) {
 	t.Helper()
 	agent = consultest.Start(t, consultest.Options{})
@@ -222,7 +226,8 @@ func startDivided(t *testing.T) (agent *consultest.Agent, text string, r *runnin
 	return agent, text, r, pools
 }
 
-// A new process has the chain of before in place of one that cannot be used, as the old process had.
+// A new process has the chain of before in place of one that cannot be used, as the old process
+// had.
 func TestUnusableChainAcrossAnUpgrade(t *testing.T) {
 	t.Parallel()
 	agent, text, r, pools := startDivided(t)
@@ -246,8 +251,8 @@ func TestUnusableChainAcrossAnUpgrade(t *testing.T) {
 	r.awaitPooled("web", pools)
 }
 
-// A service whose chain cannot be used, and never could, has no peers: the chain may lead elsewhere than to the instances of the
-// service. This process does not wait for them.
+// A service whose chain cannot be used, and never could, has no peers: the chain may lead elsewhere
+// than to the instances of the service. This process does not wait for them.
 func TestUnusableChainFromTheStart(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
@@ -270,7 +275,8 @@ func TestUnusableChainFromTheStart(t *testing.T) {
 	r.awaitPooled("web", "web=[web-1] web@v1=[web-1] web@v2=[]")
 }
 
-// After a restart, a service in the mesh goes on with the instances of the snapshot by the usual rules, as others do.
+// After a restart, a service in the mesh goes on with the instances of the snapshot by the usual
+// rules, as others do.
 func TestSnapshotOfAServiceInTheMesh(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
@@ -289,8 +295,8 @@ func TestSnapshotOfAServiceInTheMesh(t *testing.T) {
 	}
 }
 
-// A service in the mesh that gets another name keeps its peers and those of its chain while Consul is away, and the chain in use in
-// place of one that cannot be used.
+// A service in the mesh that gets another name keeps its peers and those of its chain while Consul
+// is away, and the chain in use in place of one that cannot be used.
 func TestRenamedServiceOfTheMesh(t *testing.T) {
 	t.Parallel()
 	agent, text, r, pools := startDivided(t)

@@ -25,8 +25,8 @@ import (
 	"sluice/test/verify"
 )
 
-// startVersions runs the services web, with an instance of each of two versions, and api, in a mesh with ACLs, and sluice
-// before web, with the token of docs/mesh.md.
+// startVersions runs the services web, with an instance of each of two versions, and api, in a mesh
+// with ACLs, and sluice before web, with the token of docs/mesh.md.
 func startVersions(t *testing.T) (*meshtest.Mesh, *running) {
 	t.Helper()
 	m := meshtest.Start(t, consultest.Options{ACLs: true})
@@ -73,7 +73,8 @@ func (r *running) ask(path string, header ...string) (a asked) {
 	return asked{answer.Header, answer.StatusCode, err}
 }
 
-// underLoad sends requests until stop, which waits for them, and returns how many there were. Each must be answered with 200.
+// underLoad sends requests until stop, which waits for them, and returns how many there were. Each
+// must be answered with 200.
 func (r *running) underLoad(ask func() asked) (stop func() int) {
 	ended, number := make(chan struct{}), 0
 	var running sync.WaitGroup
@@ -97,7 +98,8 @@ func (r *running) underLoad(ask func() asked) (stop func() int) {
 	}
 }
 
-// Every kind of entry moves the requests as soon as Consul has it, and its deletion moves them back. No request fails.
+// Every kind of entry moves the requests as soon as Consul has it, and its deletion moves them
+// back. No request fails.
 func TestEntriesMoveTraffic(t *testing.T) {
 	t.Parallel()
 	m, r := startVersions(t)
@@ -253,8 +255,9 @@ func allows(c *mesh.Compiled, s sent) bool {
 	})
 }
 
-// While entries and instances change and the configuration is loaded again, each request is answered by an instance to
-// which a chain leads that Consul has, or had until the next one was in use. None fails.
+// While entries and instances change and the configuration is loaded again, each request is
+// answered by an instance to which a chain leads that Consul has, or had until the next one was in
+// use. None fails.
 func TestChainsThatChangeUnderLoad(t *testing.T) {
 	t.Parallel()
 	m, r := startVersions(t)
@@ -396,7 +399,8 @@ func changedEntry(r *rand.Rand) api.ConfigEntry {
 	return e
 }
 
-// echo opens a WebSocket to the service web, until the test ends, and returns a function that reports whether it still echoes.
+// echo opens a WebSocket to the service web, until the test ends, and returns a function that
+// reports whether it still echoes.
 func (r *running) echo() (echoes func() bool) {
 	r.t.Helper()
 	c, _, err := websocket.Dial(r.t.Context(), strings.Replace(r.url("web"), "http", "ws", 1), nil)
@@ -415,8 +419,8 @@ func (r *running) echo() (echoes func() bool) {
 	return echoes
 }
 
-// A service that a chain has dropped has draining peers: their connections end when an intention begins to deny the
-// service, and those to the service that stands in for it do not.
+// A service that a chain has dropped has draining peers: their connections end when an intention
+// begins to deny the service, and those to the service that stands in for it do not.
 func TestConnectionsToADroppedServiceEndWithADenial(t *testing.T) {
 	t.Parallel()
 	m, r := startVersions(t)
@@ -434,7 +438,8 @@ func TestConnectionsToADroppedServiceEndWithADenial(t *testing.T) {
 	verify.That(t, stays(), "the connection to api has ended")
 }
 
-// Connections that an old process finishes after an upgrade end too when an intention begins to deny them.
+// Connections that an old process finishes after an upgrade end too when an intention begins to
+// deny them.
 func TestConnectionsOfAReplacedProcessEndWithADenial(t *testing.T) {
 	t.Parallel()
 	m, r := startVersions(t)
@@ -447,8 +452,8 @@ func TestConnectionsOfAReplacedProcessEndWithADenial(t *testing.T) {
 	r.await("the connection of the old process ends", func() bool { return !echoes() })
 }
 
-// So do those to a service that was the last one in the mesh, after a reload that has moved it out of the mesh, and sluice
-// with it.
+// So do those to a service that was the last one in the mesh, after a reload that has moved it out
+// of the mesh, and sluice with it.
 func TestConnectionsToTheMeshEndWithADenialAfterItIsLeft(t *testing.T) {
 	t.Parallel()
 	m, r := startVersions(t)

@@ -17,7 +17,8 @@ import (
 // unknownClient is the address of a client at a unix socket.
 const unknownClient = "unknown"
 
-// declined reports whether the rate limit of its route, or the maintenance of its service, has refused a request.
+// declined reports whether the rate limit of its route, or the maintenance of its service, has
+// refused a request.
 func (c *combinations) declined(response *http.Response, route *combinedRoute) bool {
 	switch response.StatusCode {
 	case http.StatusTooManyRequests:
@@ -28,7 +29,8 @@ func (c *combinations) declined(response *http.Response, route *combinedRoute) b
 	return false
 }
 
-// behindProxy reports whether the clients of a listener have the address in combinedHeader, which is no trusted proxy's.
+// behindProxy reports whether the clients of a listener have the address in combinedHeader, which
+// is no trusted proxy's.
 func behindProxy(listener string) bool { return listener == "proxied" || listener == "relayed" }
 
 // client returns the address of a client of a listener, who sends a value of X-Forwarded-For.
@@ -49,8 +51,9 @@ func (c *combinations) denies(r *combinedRoute, address string) bool {
 	return r.denied && address == "127.0.0.9" || address == unknownClient && (r.denied || r.keys["allow"] != nil)
 }
 
-// restricted looks at an answer to a client of a route that may be denied, and reports whether it is of sluice's own about who may use the
-// route, or of another one, or leads to HTTPS; then there is nothing more to check. Else standings are what the client may be.
+// restricted looks at an answer to a client of a route that may be denied, and reports whether it
+// is of sluice's own about who may use the route, or of another one, or leads to HTTPS; then there
+// is nothing more to check. Else standings are what the client may be.
 func (c *combinedRun) restricted(response *http.Response, e *entrance, route *combinedRoute, denied bool, method, target string) (done bool, standings []string, err error) {
 	outcome := outcomeOf(response)
 	standings, err = e.settle(route, denied, outcome)
@@ -91,7 +94,8 @@ func (c *combinedRun) refused(response *http.Response, route *combinedRoute, met
 	return fmt.Errorf("got %s instead of %d, header %v, body %.50q: %w", response.Status, status, response.Header, body, err)
 }
 
-// check reads an answer to a client who has one of the standings, and compares it with what must come. sum is of the body of the request.
+// check reads an answer to a client who has one of the standings, and compares it with what must
+// come. sum is of the body of the request.
 func (c *combinedRun) check(response *http.Response, e *entrance, standings []string, route *combinedRoute, a combinedAsk, method, client, sum string) error {
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)

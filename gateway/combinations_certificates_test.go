@@ -20,7 +20,8 @@ import (
 	"sluice/test/testcert"
 )
 
-// A combinedClient is who sends requests in TestCombinations. All of them offer the sessions of all others.
+// A combinedClient is who sends requests in TestCombinations. All of them offer the sessions of all
+// others.
 type combinedClient struct {
 	listener string // it has both protocols for HTTP at each
 	who      string // the common name of its certificate, "" for none; wrong: good, but by another authority
@@ -47,7 +48,8 @@ func (c combinedClient) scheme() string {
 	return "http"
 }
 
-// Terms are how the listeners certified and names ask for certificates, and where plain redirects to.
+// Terms are how the listeners certified and names ask for certificates, and where plain redirects
+// to.
 type terms struct {
 	auth string // "": they do not
 	list bool   // revoked is in the list of revoked certificates
@@ -67,8 +69,8 @@ func termsOf(c *config.Config) (t terms) {
 	return t
 }
 
-// rejected is the standing of those who get no connection. That of others is the common name by which they are known, "" for none, or toHTTPS
-// and where they are redirected to.
+// rejected is the standing of those who get no connection. That of others is the common name by
+// which they are known, "" for none, or toHTTPS and where they are redirected to.
 const rejected, toHTTPS = "rejected", "https://"
 
 // standing returns what a client is from its handshake on.
@@ -119,7 +121,8 @@ func (t *changingTerms) since(from int) []terms {
 	return slices.Clone(t.all[from:])
 }
 
-// An entrance is how a request comes to a gateway: on which terms its connections may have been accepted.
+// An entrance is how a request comes to a gateway: on which terms its connections may have been
+// accepted.
 type entrance struct {
 	*generation
 	combinedClient
@@ -146,7 +149,8 @@ func (e *entrance) uses(local, remote net.Addr) {
 	e.by = append(e.by, e.acceptedBy(endsOf(local, remote))...)
 }
 
-// standings returns what the client may be. If the request has failed, it may have been on another connection that does not exist.
+// standings returns what the client may be. If the request has failed, it may have been on another
+// connection that does not exist.
 func (e *entrance) standings(failed bool) (all []string) {
 	if e.forwarded == "https" && e.listener == "plain" {
 		return []string{""}
@@ -166,8 +170,8 @@ func (e *entrance) standings(failed bool) (all []string) {
 // A trespass is an answer that no standing of a client can have.
 type trespass struct{ error }
 
-// settle compares what a client has got by a route, which may be nil, with what its standings ask for, and returns the standings for which that is
-// right. got is as of outcome.
+// settle compares what a client has got by a route, which may be nil, with what its standings ask
+// for, and returns the standings for which that is right. got is as of outcome.
 func (e *entrance) settle(route *combinedRoute, denied bool, got string) (all []string, err error) {
 	standings := e.standings(false)
 	if got == "certificate_revoked" && slices.Contains(standings, e.who) && slices.Contains(e.standings(true), rejected) {
@@ -187,7 +191,8 @@ func (e *entrance) settle(route *combinedRoute, denied bool, got string) (all []
 // otherRoute is what clients get by a route for whom another one comes before.
 const otherRoute = "the other route"
 
-// chooseCertificates chooses which certificates a route is for, and which ones another route for the same path.
+// chooseCertificates chooses which certificates a route is for, and which ones another route for
+// the same path.
 func (c *combinations) chooseCertificates(r *combinedRoute) {
 	names := func() []string {
 		return pick(c, []string{"any"}, []string{"cn=good"}, []string{"cn=good"}, []string{"cn=good", "dns=other.example.com"})
@@ -226,7 +231,8 @@ func has(names []string, standing string) bool {
 	})
 }
 
-// outcome returns what a client of a standing gets, which the route denies or not: "" for what it is for.
+// outcome returns what a client of a standing gets, which the route denies or not: "" for what it
+// is for.
 func (r *combinedRoute) outcome(standing string, denied bool) string {
 	switch {
 	case strings.HasPrefix(standing, toHTTPS):

@@ -13,8 +13,8 @@ import (
 	"sluice/test/verify"
 )
 
-// order returns the path of an order, about what may not be in use; "" for none. Of peers it concerns only the last of three, so that the
-// others can answer.
+// order returns the path of an order, about what may not be in use; "" for none. Of peers it
+// concerns only the last of three, so that the others can answer.
 func (c *combinations) order() string {
 	switch c.random.IntN(5) {
 	case 0:
@@ -37,8 +37,9 @@ func (c *combinations) order() string {
 	return ""
 }
 
-// disturb does something besides a reload and an upgrade that no client notices: an order, a change, a loss or a return of what Consul
-// has, another certificate, a reload and an upgrade that fail, a rollback, a look.
+// disturb does something besides a reload and an upgrade that no client notices: an order, a
+// change, a loss or a return of what Consul has, another certificate, a reload and an upgrade that
+// fail, a rollback, a look.
 func (c *combinedRun) disturb(g *generation) {
 	if order := c.order(); order != "" {
 		switch status := g.command(order); status {
@@ -88,7 +89,8 @@ func (c *combinedRun) disturb(g *generation) {
 	}
 }
 
-// fault returns how Consul fails. It loses its instances only if nothing ejects them: then all of them are used.
+// fault returns how Consul fails. It loses its instances only if nothing ejects them: then all of
+// them are used.
 func (c *combinations) fault() discoverytest.Fault {
 	if c.lost = (c.impatient || c.crashing) && c.one(2); c.lost {
 		return pick(c, discoverytest.Fault{Empty: true}, discoverytest.Fault{Empty: true, Index: "2"})
@@ -109,7 +111,8 @@ func (g *generation) known() (names []string, all bool) {
 	return names, all
 }
 
-// reload replaces the configuration of a generation by the newest one. Judges and documents make revisions too.
+// reload replaces the configuration of a generation by the newest one. Judges and documents make
+// revisions too.
 func (c *combinedRun) reload(g *generation, text string) {
 	g.write(text)
 	g.Reload()
@@ -119,7 +122,8 @@ func (c *combinedRun) reload(g *generation, text string) {
 	})
 }
 
-// apart listens for a gateway at a unix socket that no other one has, since it gets none of the one before.
+// apart listens for a gateway at a unix socket that no other one has, since it gets none of the one
+// before.
 func (s *combinedServers) apart(name, network, address string) (net.Listener, error) {
 	if network == "unix" {
 		address = filepath.Join(s.socketDir, fmt.Sprint("listener", s.socketsMade.Add(1)))

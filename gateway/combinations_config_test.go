@@ -42,11 +42,13 @@ type combinations struct {
 	tokens   *combinedTokens // nil: no route has jwks_url
 	texts    []string        // of all configurations
 	allTerms []terms         // of them
-	// In a seed one of these may be, since a reload gives a pool its peers and its settings one after the other, and routes theirs
-	// before or after. impatient: services have retry.per_try_timeout, and keep their peers, because whether another peer can answer
-	// in place of a slow one is decided when the request is sent. dying: services have a peer that refuses connections, and retries
-	// that find another one. crashing: peers crash for requests that another one answers, which all services have. plain: the peers of the
-	// service any have no TLS.
+	// In a seed one of these may be, since a reload gives a pool its peers and its settings one
+	// after the other, and routes theirs before or after. impatient: services have
+	// retry.per_try_timeout, and keep their peers, because whether another peer can answer in place
+	// of a slow one is decided when the request is sent. dying: services have a peer that refuses
+	// connections, and retries that find another one. crashing: peers crash for requests that
+	// another one answers, which all services have. plain: the peers of the service any have no
+	// TLS.
 	impatient, dying, crashing, plain bool
 
 	trusting bool // the clients of some listeners, whose X-Forwarded-For counts
@@ -241,7 +243,8 @@ func (c *combinations) route(r *combinedRoute, services settings) settings {
 	return keys
 }
 
-// addressed returns a condition on addresses that all clients keep. At a unix socket they have none.
+// addressed returns a condition on addresses that all clients keep. At a unix socket they have
+// none.
 func (c *combinations) addressed() settings {
 	address := settings{"client": []string{"127.0.0.0/8"}}
 	if c.local {
@@ -336,7 +339,8 @@ func (c *combinations) asking(t terms) settings {
 	return keys
 }
 
-// text composes a configuration: what the file has in any case, and what a document may have in its place.
+// text composes a configuration: what the file has in any case, and what a document may have in its
+// place.
 func (c *combinations) text() (file, document string) {
 	at := "127.0.0.1:0"
 	c.terms = terms{auth: pick(c, "", "optional", "required")}
@@ -428,8 +432,8 @@ func (c *combinations) text() (file, document string) {
 // graceOf returns what each configuration has another value of.
 func graceOf(n int) time.Duration { return 10*time.Minute + time.Duration(n)*time.Second }
 
-// next composes a configuration, and returns the file, after a document has been written that it names. Documents are not for one
-// process, so the one before gets it too.
+// next composes a configuration, and returns the file, after a document has been written that it
+// names. Documents are not for one process, so the one before gets it too.
 func (c *combinations) next() (file string) {
 	file, document := c.text()
 	built, err := configtest.Build(file)

@@ -204,7 +204,8 @@ func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(),
 		request.Body, _ = request.GetBody()
 		if request.ContentLength = int64(len(body)); random.IntN(2) == 0 {
 			request.ContentLength = -1
-			// Go's server takes a trailer on a stream that it has reset for an error of the connection.
+			// Go's server takes a trailer on a stream that it has reset for an error of the
+			// connection.
 			if random.IntN(3) == 0 && a.how != early && a.how != crash && a.how != stumble {
 				trailer = "of the request"
 				request.Trailer = http.Header{"X-Up": {trailer}}

@@ -9,7 +9,8 @@ import (
 	"sluice/test/discoverytest"
 )
 
-// retry returns settings of retries of a service or a route, by which no request fails that another peer can answer.
+// retry returns settings of retries of a service or a route, by which no request fails that another
+// peer can answer.
 func (c *combinations) retry() settings {
 	keys := settings{"budget": 10, "min_per_second": 1_000_000, "attempts": pick(c, 3, 4, 5)}
 	if !c.dying && !c.crashing && c.one(3) {
@@ -27,7 +28,8 @@ func (c *combinations) retry() settings {
 	return keys
 }
 
-// upstream returns the addresses of a service for requests, and how they are reached. The protocol of the service any changes.
+// upstream returns the addresses of a service for requests, and how they are reached. The protocol
+// of the service any changes.
 func (c *combinations) upstream(name string) (addresses []string, upstream, secure settings) {
 	verified := settings{"ca": c.servers.ca, "server_name": "a.example.com"}
 	switch name {
@@ -186,14 +188,16 @@ func (c *combinations) streams(name string, addresses []string) settings {
 	return service
 }
 
-// registered are the services that Consul has, with their peers. The first of each is always in service.
+// registered are the services that Consul has, with their peers. The first of each is always in
+// service.
 func (c *combinations) registered() map[string][]string {
 	s := c.servers
 	return map[string][]string{"one": s.plain, "h2c": s.plain, "h2": s.secure, "streams": s.streams}
 }
 
-// byConsul reports whether a service has its instances from Consul in the next configuration. While Consul is away, a reload waits for
-// those of a new service, and a new process takes over only if this one knows them. If it has lost them, a process that does not know them believes it.
+// byConsul reports whether a service has its instances from Consul in the next configuration. While
+// Consul is away, a reload waits for those of a new service, and a new process takes over only if
+// this one knows them. If it has lost them, a process that does not know them believes it.
 func (c *combinations) byConsul(name string) bool {
 	switch {
 	case c.registered()[name] == nil:
@@ -206,7 +210,8 @@ func (c *combinations) byConsul(name string) bool {
 	return !c.upgrading && !c.lost && slices.Contains(c.present, name) && c.one(2)
 }
 
-// register sets the instances of services in Consul: in an order and a state at random, or without some.
+// register sets the instances of services in Consul: in an order and a state at random, or without
+// some.
 func (c *combinations) register() {
 	all := make(map[string][]*api.ServiceEntry)
 	for _, name := range []string{"one", "h2c", "h2", "streams"} {

@@ -20,17 +20,19 @@ import (
 	"sluice/test/verify"
 )
 
-// TestCombinations serves requests of all kinds by configurations that features are in at random, while others replace them, and
-// while other processes do. What clients get stays, nothing is left in the end, and no rule of the balancer is broken.
-// SLUICE_COMBINATIONS is how many seeds run, and SLUICE_COMBINATIONS_SEED the first: without it 1, so that a run can be repeated. Who
-// looks for faults sets it.
+// TestCombinations serves requests of all kinds by configurations that features are in at random,
+// while others replace them, and while other processes do. What clients get stays, nothing is left
+// in the end, and no rule of the balancer is broken. SLUICE_COMBINATIONS is how many seeds run, and
+// SLUICE_COMBINATIONS_SEED the first: without it 1, so that a run can be repeated. Who looks for
+// faults sets it.
 func TestCombinations(t *testing.T) {
 	t.Parallel()
 	servers := startCombinedServers(t)
 	eachSeed(t, "SLUICE_COMBINATIONS", long.Count(t, uint64(3), 40), func(t *testing.T, seed uint64) { testCombinations(t, servers, seed) })
 }
 
-// eachSeed calls f for seeds, until one fails. The environment variable says how many, and the one with _SEED the first.
+// eachSeed calls f for seeds, until one fails. The environment variable says how many, and the one
+// with _SEED the first.
 func eachSeed(t *testing.T, variable string, seeds uint64, f func(t *testing.T, seed uint64)) {
 	t.Helper()
 	first := uint64(1)

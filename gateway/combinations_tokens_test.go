@@ -18,14 +18,16 @@ import (
 	"sluice/test/verify"
 )
 
-// combinedTokens are the tokens of an issuer that rotates its keys, and at times does not answer as it should. Each has a key that
-// the issuer has published in a good answer, which sluice has got, or gets by a request with that token.
+// combinedTokens are the tokens of an issuer that rotates its keys, and at times does not answer as
+// it should. Each has a key that the issuer has published in a good answer, which sluice has got,
+// or gets by a request with that token.
 type combinedTokens struct {
 	issuer, forger *issuer
 	fault          atomic.Pointer[http.HandlerFunc] // nil: it answers
 	server         *httptest.Server
 
-	// Read-locked by requests with the newest token, for which the issuer answers until they have ended.
+	// Read-locked by requests with the newest token, for which the issuer answers until they have
+	// ended.
 	answering sync.RWMutex
 
 	mu sync.Mutex
@@ -152,8 +154,8 @@ func (s *combinedTokens) published() int {
 	return len(s.issuer.keys)
 }
 
-// authorize gives a request by a route one of the tokens, or without it one that somebody else has signed, or none. end is called
-// when the request has ended.
+// authorize gives a request by a route one of the tokens, or without it one that somebody else has
+// signed, or none. end is called when the request has ended.
 func (c *combinedRun) authorize(request *http.Request, route *combinedRoute, without bool, random *rand.Rand) (end func()) {
 	end = func() {}
 	if jwt, ok := route.keys["jwt"].(settings); !ok || jwt["jwks_url"] == nil {

@@ -84,7 +84,8 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 					return strings.Contains(strings.Join(stale.Errors, ""), "documents have disappeared")
 				})
 				serves("after the loss")
-				// Somebody writes them again, one by one: those that are not written yet stay in use.
+				// Somebody writes them again, one by one: those that are not written yet stay in
+				// use.
 				put(t, agent, own+"/services/short", b)
 				r.answers("/short", "b")
 				r.gets("/a", "a")
@@ -102,8 +103,8 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 	}
 }
 
-// A volume that is unmounted leaves its mount point, an empty directory: its documents stay in use, also
-// after a restart. With allow_empty they do not.
+// A volume that is unmounted leaves its mount point, an empty directory: its documents stay in use,
+// also after a restart. With allow_empty they do not.
 func TestUnmountedVolume(t *testing.T) {
 	t.Parallel()
 	a := origin(t, "a")

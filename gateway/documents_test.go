@@ -65,8 +65,8 @@ func (r *running) awaitStale(source, text string) {
 	})
 }
 
-// The documents of each source are in use from the first request on, and followed. One that cannot be used changes
-// nothing, and does not keep the file from changing.
+// The documents of each source are in use from the first request on, and followed. One that cannot
+// be used changes nothing, and does not keep the file from changing.
 func TestDocumentsAreFollowed(t *testing.T) {
 	t.Parallel()
 	type source struct {

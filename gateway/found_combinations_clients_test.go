@@ -259,7 +259,8 @@ func (c *foundRun) talk(random *rand.Rand) error {
 	return nil
 }
 
-// refusedAs returns err, unless nobody may have led, or the session may have been cut before its first byte.
+// refusedAs returns err, unless nobody may have led, or the session may have been cut before its
+// first byte.
 func (c *foundRun) refusedAs(since marks, err error) error {
 	if leaders, cuts := c.leaders(since); !leaders[""] && (len(leaders) == 1 || !cuts) {
 		return fmt.Errorf("a session was refused: %w; who may lead is %v", err, leaders)

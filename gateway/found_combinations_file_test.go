@@ -68,7 +68,8 @@ func (f *foundFile) inConsul(service string) bool {
 	return f.moving.name != service || f.moving.source == "consul"
 }
 
-// nextFile changes a configuration at random. quiet says that Consul is away, so that it asks for nothing that only Consul has.
+// nextFile changes a configuration at random. quiet says that Consul is away, so that it asks for
+// nothing that only Consul has.
 func (c *foundRun) nextFile(quiet, upgrade bool) *foundFile {
 	f := *c.files.latest()
 	f.number++

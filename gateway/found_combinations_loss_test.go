@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// lose lets Consul lose all that it has, as servers do that begin without their data. sluice must know all of it. What it watches stays
-// until it is registered again, on probation or out of service, and has the age of before then; the rest is registered again at once, in
-// another order.
+// lose lets Consul lose all that it has, as servers do that begin without their data. sluice must
+// know all of it. What it watches stays until it is registered again, on probation or out of
+// service, and has the age of before then; the rest is registered again at once, in another order.
 func (c *foundRun) lose() {
 	c.trace("Consul loses its state")
 	f, g := c.files.latest(), c.current.Load()
@@ -64,17 +64,20 @@ func (s *foundService) serving() (n int) {
 	return n
 }
 
-// release removes the instances on probation if Consul has as many others in service as there were before.
+// release removes the instances on probation if Consul has as many others in service as there were
+// before.
 func (s *foundService) release() {
 	if s.serving() >= s.before {
 		s.instances = slices.DeleteFunc(s.instances, foundInstance.onProbation)
 	}
 }
 
-// remembers reports whether sluice knows of a service what Consul does not: who is on probation, or who is older.
+// remembers reports whether sluice knows of a service what Consul does not: who is on probation, or
+// who is older.
 func (c *foundRun) remembers(name string) bool { return c.services[name].latest().forgotten }
 
-// remind lets all instances of a service that Consul has register once more, from the oldest to the newest, as sluice knows them.
+// remind lets all instances of a service that Consul has register once more, from the oldest to the
+// newest, as sluice knows them.
 func (c *foundRun) remind(name string) {
 	s := c.services[name].latest()
 	if !s.forgotten || s.lost() {

@@ -208,8 +208,8 @@ func withoutPeer(answer string) string {
 	return answer
 }
 
-// winners returns what services in a state have for a request, by a configuration, of the key that is tried first. holder is who has
-// what only one of them can have; "": any of them.
+// winners returns what services in a state have for a request, by a configuration, of the key that
+// is tried first. holder is who has what only one of them can have; "": any of them.
 func winners(q foundRequest, f *foundFile, services []*foundService, holder map[*askedKey]string) []target {
 	asked := make(map[*askedKey][]target)
 	for _, s := range services {
@@ -256,9 +256,10 @@ func answers(q foundRequest, f *foundFile, services []*foundService, holder map[
 	return all
 }
 
-// passing returns which answers, without their peers, a request may get while services and the configuration change. A route may have no
-// peers for a moment, as a pool gets the instances of new routes after them, but not the one of the file. A request that comes late to its
-// pool may be at any instance of the service, as the group of its route may be gone (see balancer.Pool.Group).
+// passing returns which answers, without their peers, a request may get while services and the
+// configuration change. A route may have no peers for a moment, as a pool gets the instances of new
+// routes after them, but not the one of the file. A request that comes late to its pool may be at
+// any instance of the service, as the group of its route may be gone (see balancer.Pool.Group).
 func passing(q foundRequest, files []*foundFile, services [][]*foundService) map[string]bool {
 	all := map[string]bool{"503": q.host != movingHost}
 	for _, f := range files {
@@ -289,8 +290,9 @@ func passing(q foundRequest, files []*foundFile, services [][]*foundService) map
 	return all
 }
 
-// withLeft returns the states of a service, each also with the instances of a former one that have left: for as long as a pool has them
-// for the routes in use, what they have asked for counts after all else.
+// withLeft returns the states of a service, each also with the instances of a former one that have
+// left: for as long as a pool has them for the routes in use, what they have asked for counts after
+// all else.
 func withLeft(states []*foundService) []*foundService {
 	all := slices.Clone(states)
 	for n, s := range states {

@@ -76,7 +76,8 @@ func (c *foundRun) busy() bool {
 	return slices.ContainsFunc(c.databases, func(d *database) bool { return d.name != c.leader.latest() && d.open.Load() > 0 })
 }
 
-// during returns the configurations, and the states of each service that may have got a request, that may have been in force since marks.
+// during returns the configurations, and the states of each service that may have got a request,
+// that may have been in force since marks.
 func (c *foundRun) during(q foundRequest, m marks) (files []*foundFile, services [][]*foundService) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,7 +101,8 @@ func concerned(q foundRequest) []string {
 	return foundServices
 }
 
-// leaders returns who may have led since marks, and whether a session of who has not may have been cut.
+// leaders returns who may have led since marks, and whether a session of who has not may have been
+// cut.
 func (c *foundRun) leaders(m marks) (names map[string]bool, cuts bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,8 +123,8 @@ func (c *foundRun) register() {
 	}
 }
 
-// edit changes the state of a service, and registers it. No two states since the last settled one look alike to pooled: an instance
-// registers again for that.
+// edit changes the state of a service, and registers it. No two states since the last settled one
+// look alike to pooled: an instance registers again for that.
 func (c *foundRun) edit(name string, change func(*foundService)) {
 	known := c.services[name]
 	s := *known.latest()
@@ -267,8 +269,8 @@ func (c *foundRun) change() {
 	}
 }
 
-// mayLead reports whether a database may lead next: one that has led since the last settled state may not, as settle could not tell
-// one time from the other, and one must be left if none leads.
+// mayLead reports whether a database may lead next: one that has led since the last settled state
+// may not, as settle could not tell one time from the other, and one must be left if none leads.
 func (c *foundRun) mayLead(name string) bool {
 	led := c.leader.states[c.leader.settled:]
 	return !slices.Contains(led, name) && (name != "" || !c.outages && len(led) < len(c.databases))

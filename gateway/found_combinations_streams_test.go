@@ -20,7 +20,8 @@ import (
 	"sluice/test/verify"
 )
 
-// anyNameKey has all TLS that has no name of its own, and plainKey everything else. They belong to one of the services that ask for them.
+// anyNameKey has all TLS that has no name of its own, and plainKey everything else. They belong to
+// one of the services that ask for them.
 var (
 	anyNameKey = &askedKey{dialect: config.DialectTraefik, protocol: tags.ProtocolTLS, common: true, wide: true}
 	plainKey   = &askedKey{dialect: config.DialectTraefik, protocol: tags.ProtocolTCP, common: true, wide: true}
@@ -40,7 +41,8 @@ func (k *askedKey) takesStream(q foundRequest) bool {
 	return q.protocol == tags.ProtocolTLS && k.host == q.host
 }
 
-// newStreamAsk returns tags for the connections of a key at random. Those without an address list are always the same: they are one ask.
+// newStreamAsk returns tags for the connections of a key at random. Those without an address list
+// are always the same: they are one ask.
 func (c *foundRun) newStreamAsk(k *askedKey) *ask {
 	a := &ask{askedKey: k, number: len(c.asks), kind: pickOf(c.random, openAsk, openAsk, listedAsk, listedAsk, nobodyAsk, closedAsk, wrongAsk)}
 	a.priority = map[*askedKey]int{anyNameKey: -1, plainKey: -2}[k]
@@ -82,7 +84,8 @@ func (c *foundRun) newStreamAsk(k *askedKey) *ask {
 	return a
 }
 
-// connect opens a connection whose service is found by tags, asks its peer several times, and says what is wrong with the answers.
+// connect opens a connection whose service is found by tags, asks its peer several times, and says
+// what is wrong with the answers.
 func (c *foundRun) connect(random *rand.Rand) error {
 	q := foundRequest{protocol: tags.ProtocolTCP}
 	if random.IntN(3) > 0 {
@@ -172,7 +175,8 @@ func (l *secretlyTLS) Accept() (net.Conn, error) {
 	return &secretConn{Conn: conn, config: l.config}, nil
 }
 
-// A secretConn is a connection whose first byte says whether it has TLS. It is read before it is written.
+// A secretConn is a connection whose first byte says whether it has TLS. It is read before it is
+// written.
 type secretConn struct {
 	net.Conn
 	config *tls.Config

@@ -20,11 +20,13 @@ import (
 	"sluice/test/verify"
 )
 
-// TestFoundCombinations sends requests and connections to services whose routes are in the tags of their instances, to one that moves
-// between registries, and to one with a leader, while tags, instances, leaders, the configuration, the process and Consul change at random:
-// Consul fails, and loses all that it has. While nothing changes, an answer is what the one state in force says. While something does, it is by a route of one of the states since the
-// last settled one, from whichever instance of its service. No byte comes to a former leader.
-// SLUICE_FOUND_COMBINATIONS is how many seeds run, and SLUICE_FOUND_COMBINATIONS_SEED the first.
+// TestFoundCombinations sends requests and connections to services whose routes are in the tags of
+// their instances, to one that moves between registries, and to one with a leader, while tags,
+// instances, leaders, the configuration, the process and Consul change at random: Consul fails, and
+// loses all that it has. While nothing changes, an answer is what the one state in force says.
+// While something does, it is by a route of one of the states since the last settled one, from
+// whichever instance of its service. No byte comes to a former leader. SLUICE_FOUND_COMBINATIONS is
+// how many seeds run, and SLUICE_FOUND_COMBINATIONS_SEED the first.
 func TestFoundCombinations(t *testing.T) {
 	t.Parallel()
 	servers := startFoundServers(t)
@@ -215,7 +217,8 @@ func (c *foundRun) step(ends *sync.WaitGroup) {
 	}
 }
 
-// leave waits until what has begun to use a generation has come to it. What waits for a peer or a leader must get one for that.
+// leave waits until what has begun to use a generation has come to it. What waits for a peer or a
+// leader must get one for that.
 func (c *foundRun) leave(g *foundGeneration) {
 	pace := time.NewTicker(2 * time.Millisecond)
 	defer pace.Stop()
@@ -227,7 +230,8 @@ func (c *foundRun) leave(g *foundGeneration) {
 	g.closeClients()
 }
 
-// settle waits until sluice does what the registries and the file say. What was before is not in force for what begins then.
+// settle waits until sluice does what the registries and the file say. What was before is not in
+// force for what begins then.
 func (c *foundRun) settle() {
 	if c.away {
 		return
@@ -260,7 +264,8 @@ func (c *foundRun) observe() {
 	c.current.Load().await("requests meet the settled state", func() bool { return c.exact.Load() >= enough || c.failed.Load() })
 }
 
-// pooled reports whether the pools of a generation have the instances that are registered, with their tags.
+// pooled reports whether the pools of a generation have the instances that are registered, with
+// their tags.
 func (c *foundRun) pooled(g *foundGeneration) bool {
 	f := c.files.latest()
 	for _, name := range foundServices {

@@ -88,8 +88,8 @@ admin: { address: "127.0.0.1:0" }
 access_log: { path: "off" }
 `
 
-// start runs a gateway with the configuration until the test ends, after a call of each of set. The first clients wait
-// until all services have their first set.
+// start runs a gateway with the configuration until the test ends, after a call of each of set. The
+// first clients wait until all services have their first set.
 func start(t *testing.T, text string, set ...func(*Gateway)) *running {
 	t.Helper()
 	r := newRunning(t, text)
@@ -153,7 +153,8 @@ func (r *running) run(o Options, set ...func(*Gateway)) {
 	})
 }
 
-// write replaces the configuration file atomically. It adds what the text lacks of preamble, and allow_local if others name peers.
+// write replaces the configuration file atomically. It adds what the text lacks of preamble, and
+// allow_local if others name peers.
 func (r *running) write(text string) {
 	r.t.Helper()
 	text = strings.TrimRight(text, "\n") + "\n"
@@ -176,8 +177,8 @@ func replaceFile(t *testing.T, file, text string) {
 	verify.NoError(t, os.Rename(file+"~", file))
 }
 
-// patient returns a configuration whose services, but those with timeouts of their own, wait long for a connection: the
-// machine may be busy.
+// patient returns a configuration whose services, but those with timeouts of their own, wait long
+// for a connection: the machine may be busy.
 func patient(text string) string {
 	var file struct{ Services map[string]yaml.Node }
 	if err := yaml.Unmarshal([]byte(text), &file); err != nil {
@@ -372,8 +373,8 @@ func port(t *testing.T, address string) int {
 	return int(verify.Result(netip.ParseAddrPort(address)).Must(t).Port())
 }
 
-// startStar starts a Consul with an instance star-1 of the service star for each of these origins, and returns their
-// addresses.
+// startStar starts a Consul with an instance star-1 of the service star for each of these origins,
+// and returns their addresses.
 func startStar(t *testing.T, origins ...string) (consul *discoverytest.Consul, addresses []string) {
 	t.Helper()
 	consul = discoverytest.Start(t)

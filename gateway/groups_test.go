@@ -75,8 +75,8 @@ func TestGroupsChangeUnderLoad(t *testing.T) {
 	verify.That(t, stop() != 0, "no requests")
 }
 
-// A route has a group of its own, a split of its own, or that of its service. A group can be a mirror: copies do not count
-// for it.
+// A route has a group of its own, a split of its own, or that of its service. A group can be a
+// mirror: copies do not count for it.
 func TestRoutesOfGroups(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
@@ -112,8 +112,8 @@ routes:
 	}
 }
 
-// While the first set of a service that a reload adds is not there yet, the former routes lead to the groups that they had, and
-// no further.
+// While the first set of a service that a reload adds is not there yet, the former routes lead to
+// the groups that they had, and no further.
 func TestFormerRoutesKeepTheirGroups(t *testing.T) {
 	t.Parallel()
 	for what, next := range map[string]string{

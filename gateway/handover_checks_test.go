@@ -36,8 +36,8 @@ func newFailingPeer(t *testing.T) *failingPeer {
 	return p
 }
 
-// A peer whose checks fail gets no request from a new process either, although that cannot know yet that they still do: the
-// peer hangs. Its first check that passes puts it to use.
+// A peer whose checks fail gets no request from a new process either, although that cannot know yet
+// that they still do: the peer hangs. Its first check that passes puts it to use.
 func TestNewProcessDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
 	t.Parallel()
 	p := newFailingPeer(t)

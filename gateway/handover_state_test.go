@@ -35,7 +35,8 @@ func (r *running) succeed(text string, pass func(io.ReadCloser) io.ReadCloser, t
 	return r.succeedAfter(text, pass, func(g *Gateway) { g.waits.takeover = takeover })
 }
 
-// succeedAfter is succeed after a call of set for the new gateway. Without a text it has the file of r.
+// succeedAfter is succeed after a call of set for the new gateway. Without a text it has the file
+// of r.
 func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadCloser, set func(*Gateway)) *successor {
 	r.t.Helper()
 	s := &successor{running: newRunning(r.t, text), outcome: make(chan error, 1)}
@@ -137,8 +138,9 @@ func TestNewProcessRestoresTheState(t *testing.T) {
 	next.await("an answer of Consul", func() bool { return next.watchOf("star").State == "fresh" })
 }
 
-// An upgrade does not take a route from the service that has it. A new process does not serve before it has read the
-// tags of the instances, however long that takes: the old one has their routes.
+// An upgrade does not take a route from the service that has it. A new process does not serve
+// before it has read the tags of the instances, however long that takes: the old one has their
+// routes.
 func TestNewProcessKeepsTheHoldersOfRoutes(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
@@ -256,8 +258,8 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 	}
 }
 
-// A reload has replaced the source of a service by one that does not answer, so the old process serves with the former peers. A new
-// one would have none.
+// A reload has replaced the source of a service by one that does not answer, so the old process
+// serves with the former peers. A new one would have none.
 func TestNewProcessThatLacksPeersOfAFormerSourceDoesNotTakeOver(t *testing.T) {
 	t.Parallel()
 	for _, former := range []string{"{ consul: {} }", "{ peers: [%q] }"} {
@@ -287,8 +289,8 @@ func TestNewProcessThatLacksPeersOfAFormerSourceDoesNotTakeOver(t *testing.T) {
 	}
 }
 
-// A new process with a configuration that the old one has not, as that does not know a key in it, does not take over either when it lacks
-// peers: those of the old process are in its configuration.
+// A new process with a configuration that the old one has not, as that does not know a key in it,
+// does not take over either when it lacks peers: those of the old process are in its configuration.
 func TestNewProcessThatLacksConfiguredPeersDoesNotTakeOver(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)

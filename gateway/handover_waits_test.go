@@ -13,8 +13,9 @@ import (
 	"sluice/test/verify"
 )
 
-// A request that waits for a peer in the process that is replaced gets the first one, also if that is registered only when the new
-// process serves: from Consul, where the old process has few connections, and from a file.
+// A request that waits for a peer in the process that is replaced gets the first one, also if that
+// is registered only when the new process serves: from Consul, where the old process has few
+// connections, and from a file.
 func TestUpgradeLosesNoRequestThatWaits(t *testing.T) {
 	t.Parallel()
 	for _, source := range []string{"consul", "file"} {
@@ -48,7 +49,8 @@ shutdown: { grace: 1h }
 	}
 }
 
-// So does one that comes to the process that was replaced when the new one serves already, on a connection that its client has kept.
+// So does one that comes to the process that was replaced when the new one serves already, on a
+// connection that its client has kept.
 func TestUpgradeLosesNoRequestOfAKeptConnection(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)

@@ -96,7 +96,8 @@ func TestFailuresEjectAPeer(t *testing.T) {
 	verify.That(t, strings.Contains(r.metrics(), want), "metrics lack %s", want)
 }
 
-// A peer that fails more often than the others loses weight, says so in the API and the feed, and gets it back.
+// A peer that fails more often than the others loses weight, says so in the API and the feed, and
+// gets it back.
 func TestFailuresTakeWeight(t *testing.T) {
 	t.Parallel()
 	var repaired atomic.Bool
@@ -126,8 +127,8 @@ func TestFailuresTakeWeight(t *testing.T) {
 	})
 }
 
-// With must_pass_first, sluice is ready after the first check of each peer, and says before what it waits for. Requests go
-// to peers that passed.
+// With must_pass_first, sluice is ready after the first check of each peer, and says before what it
+// waits for. Requests go to peers that passed.
 func TestReadyAfterTheFirstChecks(t *testing.T) {
 	t.Parallel()
 	good, bad := newCheckedOrigin(t, "good"), newCheckedOrigin(t, "bad")
@@ -149,7 +150,8 @@ func TestReadyAfterTheFirstChecks(t *testing.T) {
 	}
 }
 
-// A reload after which no peer must pass a check first lets requests to a peer whose first check has no result yet, at once.
+// A reload after which no peer must pass a check first lets requests to a peer whose first check
+// has no result yet, at once.
 func TestReloadEndsTheWaitForTheFirstCheck(t *testing.T) {
 	t.Parallel()
 	late := lateChecks(t)
@@ -160,8 +162,9 @@ func TestReloadEndsTheWaitForTheFirstCheck(t *testing.T) {
 	r.gets("/", "late")
 }
 
-// A reload that moves a service to another registry, and wants its peers to pass a check first from now on, fails no request:
-// a peer that has been in use goes on, also under another name. A new one must pass.
+// A reload that moves a service to another registry, and wants its peers to pass a check first from
+// now on, fails no request: a peer that has been in use goes on, also under another name. A new one
+// must pass.
 func TestPeersThatMoveGoOn(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
@@ -186,8 +189,8 @@ func TestPeersThatMoveGoOn(t *testing.T) {
 	verify.That(t, !strings.Contains(r.log.String(), brokenRule), "the proof has found a violation:\n%s", r.log)
 }
 
-// So it does with instances that ask for different routes, and that have registered in another order: the pool gets them before
-// their routes are in use.
+// So it does with instances that ask for different routes, and that have registered in another
+// order: the pool gets them before their routes are in use.
 func TestPeersWithRoutesThatMoveGoOn(t *testing.T) {
 	t.Parallel()
 	consul, known, other := discoverytest.Start(t), lateChecks(t), lateChecks(t)

@@ -17,8 +17,8 @@ import (
 	"sluice/test/verify"
 )
 
-// canaries are the instances of the service star: two with the tag v1 and one with v2, whose group canary has a split with
-// a judge.
+// canaries are the instances of the service star: two with the tag v1 and one with v2, whose group
+// canary has a split with a judge.
 type canaries struct {
 	t       *testing.T
 	peers   string      // the file with the instances

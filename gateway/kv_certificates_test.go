@@ -65,8 +65,8 @@ func (r *running) certificates() map[string]admin.Certificate {
 	return byFile
 }
 
-// One query follows a prefix for several listeners. A change is in use at once. What cannot
-// be used is told everywhere, and does not replace what can, also in a new process, which Consul tells that
+// One query follows a prefix for several listeners. A change is in use at once. What cannot be used
+// is told everywhere, and does not replace what can, also in a new process, which Consul tells that
 // there is none. A reload follows other prefixes, and serves clients with them at once.
 func TestCertificatesFromConsul(t *testing.T) {
 	t.Parallel()
@@ -171,7 +171,8 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 	}
 }
 
-// A process that replaces another one has the certificates below a prefix that only its configuration has, before it serves.
+// A process that replaces another one has the certificates below a prefix that only its
+// configuration has, before it serves.
 func TestCertificatesBelowANewPrefixInANewProcess(t *testing.T) {
 	t.Parallel()
 	agent, own := shared.Agent(t)

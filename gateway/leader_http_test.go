@@ -18,7 +18,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A webLeader answers HTTP with its name. It keeps the requests for /wait, and the rest of its answers to /half, until release is closed.
+// A webLeader answers HTTP with its name. It keeps the requests for /wait, and the rest of its
+// answers to /half, until release is closed.
 func webLeader(t *testing.T, name string, arrived chan<- string, release <-chan struct{}) (address string) {
 	return serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "" {
@@ -46,8 +47,9 @@ func webLeader(t *testing.T, name string, arrived chan<- string, release <-chan 
 	})
 }
 
-// Requests to a service with one leader: what is in flight when that changes ends or may finish, as the service wants, and new requests
-// go to the next one or are refused. While there is none, the API, the metrics and the logs say why.
+// Requests to a service with one leader: what is in flight when that changes ends or may finish, as
+// the service wants, and new requests go to the next one or are refused. While there is none, the
+// API, the metrics and the logs say why.
 func TestLeaderByHTTP(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

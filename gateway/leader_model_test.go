@@ -324,8 +324,8 @@ func (r *running) leader() string {
 	return ""
 }
 
-// check waits until sluice does what the model says: new sessions go to the leader, and those to a former one end,
-// unless they may finish. From then on nothing comes to a former leader.
+// check waits until sluice does what the model says: new sessions go to the leader, and those to a
+// former one end, unless they may finish. From then on nothing comes to a former leader.
 func (m *leaderModel) check(what string) {
 	m.t.Helper()
 	want := m.leader

@@ -53,8 +53,8 @@ shutdown: { idle: 0s, grace: 0s }
 	t.Logf("sessions ended %v after Consul had accepted the change, median %v", cuts, cuts[len(cuts)/2])
 }
 
-// consulLeader registers databases in Consul, and returns a function that makes one of them the leader, and
-// says when Consul had accepted that the former one is not.
+// consulLeader registers databases in Consul, and returns a function that makes one of them the
+// leader, and says when Consul had accepted that the former one is not.
 func consulLeader(t *testing.T, client *api.Client, service, by string, all ...*database) func(*database) time.Time {
 	register := func(d *database, tag, status string) {
 		r := &api.AgentServiceRegistration{

@@ -39,7 +39,8 @@ type database struct {
 // clientOfProxy is who the test's proxy says that it has connected for.
 var clientOfProxy = proxyprotocol.Addresses{Client: netip.MustParseAddrPort("192.0.2.7:4711"), Server: netip.MustParseAddrPort("192.0.2.1:5432")}
 
-// readHeader reads the PROXY header at the start of a connection, and reports whether it is about a client.
+// readHeader reads the PROXY header at the start of a connection, and reports whether it is about a
+// client.
 func readHeader(in *bufio.Reader, client netip.Addr) (known bool, err error) {
 	for n := 1; ; n++ {
 		start, err := in.Peek(n)
@@ -59,7 +60,8 @@ func readHeader(in *bufio.Reader, client netip.Addr) (known bool, err error) {
 	}
 }
 
-// newDatabase returns a database. With a client, each connection must begin with a PROXY header about it.
+// newDatabase returns a database. With a client, each connection must begin with a PROXY header
+// about it.
 func newDatabase(t *testing.T, name string, secure *tls.Config, client netip.Addr) *database {
 	t.Helper()
 	d := &database{name: name}
@@ -100,7 +102,8 @@ func newDatabase(t *testing.T, name string, secure *tls.Config, client netip.Add
 	return d
 }
 
-// TestLeaderRandomly: whatever happens to Consul, the leader and sluice, sessions are at the leader or nowhere.
+// TestLeaderRandomly: whatever happens to Consul, the leader and sluice, sessions are at the leader
+// or nowhere.
 func TestLeaderRandomly(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -192,8 +195,9 @@ shutdown: { idle: 0s, grace: 0s }
 	m.b.end()
 }
 
-// A reload that removes a service with a leader is no demotion, whatever becomes of the leader then. One that brings it back finds who
-// leads now, and follows: sessions from then on end with the next demotion.
+// A reload that removes a service with a leader is no demotion, whatever becomes of the leader
+// then. One that brings it back finds who leads now, and follows: sessions from then on end with
+// the next demotion.
 func TestServiceWithALeaderGoesAndComesBack(t *testing.T) {
 	t.Parallel()
 	for _, demoted := range []bool{false, true} { // while there is no service

@@ -25,7 +25,8 @@ type limitedClient struct {
 	client   http.Client
 }
 
-// send sends so many requests per second to each replica. late is by how much it was behind at most.
+// send sends so many requests per second to each replica. late is by how much it was behind at
+// most.
 func (c *limitedClient) send(d time.Duration, perSecond func(elapsed time.Duration, replica int) float64) (admitted int, elapsed, late time.Duration) {
 	var mu sync.Mutex // guards the results
 	var requests sync.WaitGroup
@@ -59,7 +60,8 @@ func (c *limitedClient) send(d time.Duration, perSecond func(elapsed time.Durati
 	return admitted, time.Since(begin), late
 }
 
-// replicaSecret returns a file with the secret of replicas, which on one machine also need discovery.allow_local.
+// replicaSecret returns a file with the secret of replicas, which on one machine also need
+// discovery.allow_local.
 func replicaSecret(t *testing.T) (file string) {
 	file = filepath.Join(t.TempDir(), "secret")
 	verify.NoError(t, os.WriteFile(file, []byte("of the replicas"), 0o600))
@@ -74,7 +76,8 @@ func limitsOf(t *testing.T, s *sluicetest.Sluice) (r fleet.LimitsReport) {
 	return r
 }
 
-// Three processes keep a limit while traffic shifts between them, Consul is gone, and one of them is killed.
+// Three processes keep a limit while traffic shifts between them, Consul is gone, and one of them
+// is killed.
 func TestFleetKeepsLimit(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
@@ -124,7 +127,8 @@ routes: [{ service: star, rate_limit: { rate: %d, burst: %d, scope: fleet } }]
 		}
 		return rate / 5
 	}
-	// Replicas that start at the same time may need more than a few seconds to agree on a seed, and log that.
+	// Replicas that start at the same time may need more than a few seconds to agree on a seed, and
+	// log that.
 	see(3)
 	fallbacks := func() int {
 		log, err := os.ReadFile(filepath.Join(dir, "0.log"))
@@ -207,7 +211,8 @@ func TestFleetLimitsFollowTheConfiguration(t *testing.T) {
 	a.await("nobody is asked any more", func() bool { r := state(a); return r.Replicas == 1 && len(r.Others) == 0 && len(r.Limits) == 0 })
 }
 
-// A new process knows the other replicas from the old one, also while Consul is away: it has its part of the limit at once.
+// A new process knows the other replicas from the old one, also while Consul is away: it has its
+// part of the limit at once.
 func TestFleetLimitsAcrossAnUpgrade(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})

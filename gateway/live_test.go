@@ -28,8 +28,8 @@ func listening(peer string, listeners ...string) string {
 		strings.Join(listeners, ", "), peer)
 }
 
-// repeat sends requests to url over one persistent connection, or over new ones, until stop, and reports each that fails.
-// answered is the number of answers so far.
+// repeat sends requests to url over one persistent connection, or over new ones, until stop, and
+// reports each that fails. answered is the number of answers so far.
 func (r *running) repeat(url string, fresh bool) (answered *atomic.Uint64, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: fresh}}
@@ -120,8 +120,8 @@ func TestListenersChangeUnderLoad(t *testing.T) {
 	verify.That(t, got != nil && got != address, "a listener with another name and no port has the address %v of the first", got)
 }
 
-// Routes for a listener get the requests of all connections to its address, also of those that were open when it got its name, and never
-// those of connections to another address.
+// Routes for a listener get the requests of all connections to its address, also of those that were
+// open when it got its name, and never those of connections to another address.
 func TestRoutesForARenamedListener(t *testing.T) {
 	t.Parallel()
 	a := origin(t, "a")
@@ -253,7 +253,8 @@ func TestLimitsOfClientsChange(t *testing.T) {
 	verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded), "an idle connection: %v", err) // a reset, if the request came too late
 }
 
-// Whom sluice believes changes with the routes, which say whom they let in: not while a reload waits for what new routes need.
+// Whom sluice believes changes with the routes, which say whom they let in: not while a reload
+// waits for what new routes need.
 func TestTrustedProxiesChangeWithTheRoutes(t *testing.T) {
 	t.Parallel()
 	a, i := origin(t, "a"), startIssuer(t)
@@ -279,8 +280,8 @@ func TestTrustedProxiesChangeWithTheRoutes(t *testing.T) {
 	verify.Equal(t, status("192.0.2.2"), http.StatusForbidden, "afterwards, another client")
 }
 
-// awaitRefused waits until nobody accepts connections at the address. A program that another test starts has a copy of
-// each socket until it runs.
+// awaitRefused waits until nobody accepts connections at the address. A program that another test
+// starts has a copy of each socket until it runs.
 func (r *running) awaitRefused(address net.Addr) {
 	r.t.Helper()
 	r.await(fmt.Sprint(address, " refuses connections"), func() bool {

@@ -75,7 +75,8 @@ func (l *meshLoad) once(one func(ctx context.Context) error) error {
 	return one(ctx)
 }
 
-// http repeats a request over persistent connections, or over new ones. ok says which answers are right.
+// http repeats a request over persistent connections, or over new ones. ok says which answers are
+// right.
 func (l *meshLoad) http(kind, method, path, body string, fresh bool, ok func(text string) bool) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: fresh}}
 	l.process.Load().t.Cleanup(client.CloseIdleConnections)
@@ -169,8 +170,9 @@ func (l *meshLoad) stop() {
 	verify.That(l.process.Load().t, cuts <= kills*int64(len(l.done)), "%d answers were cut, %d sidecars were killed", cuts, kills)
 }
 
-// Peers in the mesh are peers as others: through sidecars and by native services, with every protocol, requests do not
-// fail while sidecars end and start, stand still, are in maintenance or drained, and the certificates rotate.
+// Peers in the mesh are peers as others: through sidecars and by native services, with every
+// protocol, requests do not fail while sidecars end and start, stand still, are in maintenance or
+// drained, and the certificates rotate.
 func TestPeersOfTheMesh(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(verify.Seed(t), 0))
@@ -304,8 +306,8 @@ routes:
 	}
 }
 
-// Services found in the catalog are reached through the mesh, at the routes that the tags of their sidecars ask for; those
-// outside of the mesh have no peers.
+// Services found in the catalog are reached through the mesh, at the routes that the tags of their
+// sidecars ask for; those outside of the mesh have no peers.
 func TestServicesOfTheCatalogInTheMesh(t *testing.T) {
 	t.Parallel()
 	m := meshtest.Start(t, consultest.Options{ACLs: true})

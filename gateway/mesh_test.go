@@ -17,8 +17,8 @@ import (
 	"sluice/test/verify"
 )
 
-// Services in the mesh have requests when sluice has a certificate. What lacks is said, and heals; an upgrade needs no
-// Consul; a rotation ends no request.
+// Services in the mesh have requests when sluice has a certificate. What lacks is said, and heals;
+// an upgrade needs no Consul; a rotation ends no request.
 func TestServicesOfTheMesh(t *testing.T) {
 	t.Parallel()
 	m := meshtest.Start(t, consultest.Options{ACLs: true, Mode: consultest.Server})
@@ -89,8 +89,9 @@ routes: [{ path: /web, service: web }, { path: /api, service: api }, { service: 
 	verify.That(t, !listed, "the certificate is still listed")
 }
 
-// A reload that needs the mesh no longer leaves the certificate of sluice to the peers in the mesh that are still there: the
-// former instances of a service whose new source has no set yet, and those of a removed one for late requests.
+// A reload that needs the mesh no longer leaves the certificate of sluice to the peers in the mesh
+// that are still there: the former instances of a service whose new source has no set yet, and
+// those of a removed one for late requests.
 func TestTheMeshIsLeftWithItsLastPeer(t *testing.T) {
 	t.Parallel()
 	in := configtest.Must(t, "consul: { addresses: ['127.0.0.1:1'] }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]")

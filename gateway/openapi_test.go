@@ -39,8 +39,8 @@ func (r *running) askAdmin(method, path string, header ...string) openapitest.An
 	return answer
 }
 
-// Every operation of the OpenAPI document is carried out by a gateway with a real Consul, and what it
-// answers is what the document says.
+// Every operation of the OpenAPI document is carried out by a gateway with a real Consul, and what
+// it answers is what the document says.
 func TestAnswersAreThoseOfTheOpenAPIDocument(t *testing.T) {
 	t.Parallel()
 	consul := consultest.Start(t, consultest.Options{})

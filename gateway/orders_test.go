@@ -63,7 +63,8 @@ routes: [{ service: star }]
 	verify.That(t, done.Peer.Weight == 1 && r.peers()[a].State == "up", "afterwards: %+v, %+v", done.Peer, r.peers()[a])
 }
 
-// A reload reads the orders that stand for a new service. Those that come at that moment are newer, whichever is slower.
+// A reload reads the orders that stand for a new service. Those that come at that moment are newer,
+// whichever is slower.
 func TestANewServiceObeysTheLatestOrders(t *testing.T) {
 	t.Parallel()
 	pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{}))).Must(t)
@@ -94,8 +95,8 @@ func TestANewServiceObeysTheLatestOrders(t *testing.T) {
 	verify.That(t, pool.Maintenance() != nil, "there is no maintenance")
 }
 
-// An upgrade passes on the orders, that sluice is not ready, and the level of the log. While the new
-// process starts, the old one accepts no order.
+// An upgrade passes on the orders, that sluice is not ready, and the level of the log. While the
+// new process starts, the old one accepts no order.
 func TestAnUpgradeKeepsOrders(t *testing.T) {
 	t.Parallel()
 	consul, at := startStar(t, "a", "b")

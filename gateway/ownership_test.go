@@ -49,8 +49,8 @@ func TestNoOrderWhileANewProcessStarts(t *testing.T) {
 	verify.Equal(t, status, http.StatusServiceUnavailable, "then it is ready")
 }
 
-// A new process that does not serve ends no share in Consul, although its configuration has another split, and writes
-// neither orders nor a revision. The old one takes orders again.
+// A new process that does not serve ends no share in Consul, although its configuration has another
+// split, and writes neither orders nor a revision. The old one takes orders again.
 func TestANewProcessThatFailsWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := newSharers(t)
@@ -86,8 +86,8 @@ func TestANewProcessThatFailsWritesNothing(t *testing.T) {
 	verify.Equal(t, len(again.history.Revisions()), 3, "revisions after a restart: %s", again.log)
 }
 
-// A rollback that takes time when a new process asks for the state does not delay that, and is refused: the new
-// process does not know of it. If it fails, the configuration of before is in use.
+// A rollback that takes time when a new process asks for the state does not delay that, and is
+// refused: the new process does not know of it. If it fails, the configuration of before is in use.
 func TestRollBackWhileANewProcessStarts(t *testing.T) {
 	t.Parallel()
 	binding, bind := make(chan struct{}), make(chan struct{})

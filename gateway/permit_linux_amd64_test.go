@@ -15,7 +15,8 @@ import (
 	"sluice/test/verify"
 )
 
-// refuseChown makes the kernel refuse system calls that change an owner, as a filter of systemd does, to the thread of the caller.
+// refuseChown makes the kernel refuse system calls that change an owner, as a filter of systemd
+// does, to the thread of the caller.
 func refuseChown() error {
 	load := unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS} // the number of the system call
 	refuse := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}

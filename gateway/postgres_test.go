@@ -29,8 +29,9 @@ import (
 
 const envPostgres = "SLUICE_REQUIRE_POSTGRES"
 
-// TestLeaderOfPostgreSQL lets a pair of PostgreSQL servers take turns in leading, while clients write. Nothing comes to the former
-// leader, and the last session ends soon after Consul's answer, as a query of the test itself for the same key gets it.
+// TestLeaderOfPostgreSQL lets a pair of PostgreSQL servers take turns in leading, while clients
+// write. Nothing comes to the former leader, and the last session ends soon after Consul's answer,
+// as a query of the test itself for the same key gets it.
 func TestLeaderOfPostgreSQL(t *testing.T) {
 	long.Test(t)
 	programs := verify.Result(filepath.Glob("/usr/lib/postgresql/*/bin")).Must(t)
@@ -98,7 +99,8 @@ shutdown: { idle: 0s, grace: 0s }
 	verify.That(t, median <= 50*time.Millisecond+2*own, "the last session ended %v after Consul's answer, want 50ms and at most twice the %v that an answer takes", median, own)
 }
 
-// whenLeaderEnds returns a channel that gets the time at which a blocking query of its own says that a key no longer names a leader.
+// whenLeaderEnds returns a channel that gets the time at which a blocking query of its own says
+// that a key no longer names a leader.
 func whenLeaderEnds(ctx context.Context, t *testing.T, client *api.Client, key, leader string) <-chan time.Time {
 	t.Helper()
 	pair, meta, err := client.KV().Get(key, nil)

@@ -163,7 +163,8 @@ routes:
 	for _, path := range []string{"/own", "/own-asks", "/file"} {
 		r.refuses(path, 200)
 	}
-	// Who writes a document may not make sluice ask this machine's servers, whose answers are of no use to it here.
+	// Who writes a document may not make sluice ask this machine's servers, whose answers are of no
+	// use to it here.
 	hidden := dnstest.New()
 	hidden.Set(dnstest.Record{Name: "star.example", Address: "127.0.0.1"})
 	put(t, consul, own+"/documents/d.yaml", fmt.Sprintf(`services: { asked: { dns: { name: star.example, type: a, port: %d, server: %q } } }
@@ -209,8 +210,8 @@ func (n namedSource) Run(ctx context.Context, _ discovery.WatchState, report fun
 	}
 }
 
-// A reload may give a service another source, reached in another way, just before the former one first reports: its instances are
-// reached as before, until the other one reports.
+// A reload may give a service another source, reached in another way, just before the former one
+// first reports: its instances are reached as before, until the other one reports.
 func TestFirstReportOfAFormerSource(t *testing.T) {
 	t.Parallel()
 	star := newService("star", nil, nil)

@@ -159,8 +159,9 @@ func TestRefusalSaysThatNothingIsKnownYet(t *testing.T) {
 	})
 }
 
-// While nobody knows yet which routes tags ask for, a request without a route is not told that there is none: at a start,
-// at one with a snapshot, and until the routes of a service are in use that the catalog has named already.
+// While nobody knows yet which routes tags ask for, a request without a route is not told that
+// there is none: at a start, at one with a snapshot, and until the routes of a service are in use
+// that the catalog has named already.
 func TestNoAnswer404BeforeTheRoutesOfTagsAreKnown(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
@@ -198,7 +199,8 @@ catalog: { tags: [sluice], claims: [{ service: "*", hosts: ["*"] }] }
 	second.awaitStatus("/new", http.StatusNotFound)
 }
 
-// Routes of the file are known from the start: another path is 404, whatever is not known of its services.
+// Routes of the file are known from the start: another path is 404, whatever is not known of its
+// services.
 func TestARouteThatTheFileLacksIs404(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)

@@ -175,8 +175,9 @@ func TestNewProcessRemovesTheRegistration(t *testing.T) {
 	}
 }
 
-// A real Consul with the default policy deny, and sluice with a token of the documented policy. Without the policy for
-// the registration sluice serves, and names the permission; with it, it registers and lists the fleet.
+// A real Consul with the default policy deny, and sluice with a token of the documented policy.
+// Without the policy for the registration sluice serves, and names the permission; with it, it
+// registers and lists the fleet.
 func TestDocumentedPoliciesAreSufficient(t *testing.T) {
 	t.Parallel()
 	agent, own := sharedWithACLs.Agent(t)

@@ -13,8 +13,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A file with peers that could not be used is read again, also if its text is the one that was compared last: a program
-// that wrote it a second time may have been in the midst of that.
+// A file with peers that could not be used is read again, also if its text is the one that was
+// compared last: a program that wrote it a second time may have been in the midst of that.
 func TestFileWithPeersIsReadAgainAfterAnError(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "peers")

@@ -46,8 +46,8 @@ func TestReloadPreservesPeersAndTheirState(t *testing.T) {
 	r.await("the other service is removed", func() bool { return len(r.services.pools()) == 1 })
 }
 
-// While a new process starts, this one watches nothing. A reload that began before waits with its routes for the peers of a new
-// service until it watches again, and no request is lost.
+// While a new process starts, this one watches nothing. A reload that began before waits with its
+// routes for the peers of a new service until it watches again, and no request is lost.
 func TestReloadDuringAPauseWaitsForPeers(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
@@ -113,7 +113,8 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 	r.await("the pool is removed", func() bool { return len(r.services.pools()) == 1 })
 }
 
-// The pools of a service that was removed twice: the latest is first, so that its counters are the service's.
+// The pools of a service that was removed twice: the latest is first, so that its counters are the
+// service's.
 func TestPoolsOfAServiceRemovedTwice(t *testing.T) {
 	t.Parallel()
 	a, b := static("a", origin(t, "a")), static("b", origin(t, "b"))
@@ -157,8 +158,8 @@ func TestRemovedServiceServesLateRequests(t *testing.T) {
 	verify.That(t, status == http.StatusOK && body == "a", "%d %q", status, body)
 }
 
-// While the first set of what a reload changes to is not there yet, requests go where they went before, whether that is
-// still configured or not: no request goes to a service without peers.
+// While the first set of what a reload changes to is not there yet, requests go where they went
+// before, whether that is still configured or not: no request goes to a service without peers.
 func TestNewServiceIsRoutedWhenItHasPeers(t *testing.T) {
 	t.Parallel()
 	for what, next := range map[string]string{
@@ -198,8 +199,8 @@ func TestNewServiceIsRoutedWhenItHasPeers(t *testing.T) {
 	}
 }
 
-// A service that gets other peers, with another TLS to them, reaches the former ones as before until the first set of its new
-// source.
+// A service that gets other peers, with another TLS to them, reaches the former ones as before
+// until the first set of its new source.
 func TestFormerPeersAreReachedAsBefore(t *testing.T) {
 	t.Parallel()
 	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "secure") }))
@@ -235,7 +236,8 @@ func TestFormerPeersAreReachedAsBefore(t *testing.T) {
 	}
 }
 
-// Another source of a service may report the same instances as the former one: they are reached in its way from then on.
+// Another source of a service may report the same instances as the former one: they are reached in
+// its way from then on.
 func TestSameInstancesOfAnotherSource(t *testing.T) {
 	t.Parallel()
 	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "secure") }))
@@ -253,8 +255,8 @@ func TestSameInstancesOfAnotherSource(t *testing.T) {
 	r.awaitStatus("/", http.StatusBadRequest)
 }
 
-// Until the new source of a service has a set, its former peers are what they were: named by the operator or not, whatever else
-// a reload changes, and further ones.
+// Until the new source of a service has a set, its former peers are what they were: named by the
+// operator or not, whatever else a reload changes, and further ones.
 func TestFormerPeersStayNamed(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.New()
@@ -300,7 +302,8 @@ func TestFormerPeersStayNamed(t *testing.T) {
 	r.answers("/unnamed", "a")
 }
 
-// A file that is changed back before the watcher has seen the change, which a reload has read, is read again. So is one of dynamic.
+// A file that is changed back before the watcher has seen the change, which a reload has read, is
+// read again. So is one of dynamic.
 func TestFilesThatAreChangedBackAfterAReload(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
@@ -325,7 +328,8 @@ func TestFilesThatAreChangedBackAfterAReload(t *testing.T) {
 	}
 }
 
-// A configuration file that is a pipe is read once. What it names is followed, a reload changes nothing, and a stop waits for no writer.
+// A configuration file that is a pipe is read once. What it names is followed, a reload changes
+// nothing, and a stop waits for no writer.
 func TestConfigurationInAPipe(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")

@@ -43,9 +43,10 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkReload is everything from the bytes of changed documents, or of the configuration file, to the table that is in
-// use, with 10,000 routes to 1,000 services. cpu-ms is the time of all processors, also of the garbage collector;
-// record-cpu-ms is the time for the history, after the table is in use.
+// BenchmarkReload is everything from the bytes of changed documents, or of the configuration file,
+// to the table that is in use, with 10,000 routes to 1,000 services. cpu-ms is the time of all
+// processors, also of the garbage collector; record-cpu-ms is the time for the history, after the
+// table is in use.
 func BenchmarkReload(b *testing.B) {
 	const route, regexp = "{ host: h%d.example.com, path: /p%d/%d, service: s%d }", "{ host: h%d.example.com, path: '^/p%d/%d/[0-9]+$', match: regexp, service: s%d }"
 	for _, shape := range []struct {

@@ -13,8 +13,9 @@ import (
 	"sluice/test/verify"
 )
 
-// An operator restores a snapshot of Consul, and somebody writes to it afterwards, so no index is lower than before. What the
-// snapshot lacks stays: a document that restricts who may use a route, instances, which are on probation, orders, and certificates.
+// An operator restores a snapshot of Consul, and somebody writes to it afterwards, so no index is
+// lower than before. What the snapshot lacks stays: a document that restricts who may use a route,
+// instances, which are on probation, orders, and certificates.
 func TestARestoredSnapshotOpensNoRoute(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Mode: consultest.Server})

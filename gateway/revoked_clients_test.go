@@ -56,7 +56,8 @@ func dialRevoked(r *running, kind, listener string, pair tls.Certificate, protoc
 	return l
 }
 
-// revokedKinds are what a client may have in progress on a connection. Each returns when the peer has it.
+// revokedKinds are what a client may have in progress on a connection. Each returns when the peer
+// has it.
 func revokedKinds(r *running, release func(), pair tls.Certificate) (all []*revokedLink) {
 	const get, socket = "GET %s HTTP/1.1\r\nHost: a.example\r\n%s\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 	again := func(l *revokedLink, text string) func() { return func() { io.WriteString(l.Conn, text) } }
@@ -124,8 +125,8 @@ func revokedKinds(r *running, release func(), pair tls.Certificate) (all []*revo
 	return all
 }
 
-// When a client's certificate is revoked, its connections end, whatever is in progress on them, also after a reload, and in a process that another
-// one has replaced. Those of others go on.
+// When a client's certificate is revoked, its connections end, whatever is in progress on them,
+// also after a reload, and in a process that another one has replaced. Those of others go on.
 func TestConnectionsOfRevokedClientsEnd(t *testing.T) {
 	t.Parallel()
 	for _, circumstance := range []string{"a new list", "a new list after a reload", "a first list by a reload", "a new list after an upgrade"} {

@@ -138,8 +138,8 @@ func TestRollBackOfTheFile(t *testing.T) {
 	verify.That(t, status == http.StatusConflict || status == http.StatusNotFound, "without a history: %d", status)
 }
 
-// A new process has the listeners and the access log of a rollback of which only the old process knows, as the
-// file names another history.
+// A new process has the listeners and the access log of a rollback of which only the old process
+// knows, as the file names another history.
 func TestNewProcessAfterARollBackOfListeners(t *testing.T) {
 	t.Parallel()
 	const web, more = "{ name: web, address: '127.0.0.1:0' }", "{ name: more, address: '127.0.0.2:0' }"
@@ -176,8 +176,8 @@ func TestNewProcessAfterARollBackOfListeners(t *testing.T) {
 	}
 }
 
-// The tokens of the admin API protect the address that is served: a new process does not serve that of its file with the tokens of a
-// rollback to another address, which may have none.
+// The tokens of the admin API protect the address that is served: a new process does not serve that
+// of its file with the tokens of a rollback to another address, which may have none.
 func TestNewProcessAfterARollBackOfTheAdminAPI(t *testing.T) {
 	t.Parallel()
 	dir, a, token := t.TempDir(), origin(t, "a"), writeToken(t, "token", "s3cret")

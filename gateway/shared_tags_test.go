@@ -14,8 +14,8 @@ import (
 )
 
 // Two services with the same tag of fabio share the route, each with its own options: by their
-// instances, or by weights. Instances that fail or are drained leave their part to the others, without
-// a failed request.
+// instances, or by weights. Instances that fail or are drained leave their part to the others,
+// without a failed request.
 func TestServicesShareARoute(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)

@@ -95,8 +95,8 @@ func TestDocumentedPolicyOfShares(t *testing.T) {
 	}
 }
 
-// What a judge or an operator decides at one replica is in use at all, also at later ones and after an upgrade, after
-// which the new process judges in place of the old one.
+// What a judge or an operator decides at one replica is in use at all, also at later ones and after
+// an upgrade, after which the new process judges in place of the old one.
 func TestReplicasShareShares(t *testing.T) {
 	t.Parallel()
 	s := newSharers(t)
@@ -143,8 +143,8 @@ func TestReplicasShareShares(t *testing.T) {
 	a.await("Consul has no share", s.inConsul(false))
 }
 
-// A rollback takes effect without Consul, and reaches the others later. An operator who has overruled
-// all judges meanwhile stays.
+// A rollback takes effect without Consul, and reaches the others later. An operator who has
+// overruled all judges meanwhile stays.
 func TestRollbacksWithoutConsul(t *testing.T) {
 	t.Parallel()
 	for _, overruled := range []bool{false, true} {
@@ -172,8 +172,8 @@ func TestRollbacksWithoutConsul(t *testing.T) {
 	}
 }
 
-// A share that was given before this replica got its configuration, for another split, has ended: it does
-// not count for the next release with the old split.
+// A share that was given before this replica got its configuration, for another split, has ended:
+// it does not count for the next release with the old split.
 func TestShareOfAnEarlierRelease(t *testing.T) {
 	t.Parallel()
 	s := newSharers(t)
@@ -190,7 +190,8 @@ func TestShareOfAnEarlierRelease(t *testing.T) {
 	b.awaitShare(0.5, "")
 }
 
-// A replica that goes on with an older configuration than others, here by an upgrade, ends no share of theirs.
+// A replica that goes on with an older configuration than others, here by an upgrade, ends no share
+// of theirs.
 func TestShareOfALaterConfiguration(t *testing.T) {
 	t.Parallel()
 	s := newSharers(t)
@@ -221,8 +222,8 @@ func TestConsulLosesAShareDuringAnUpgrade(t *testing.T) {
 	a.awaitShare(0.2, release.ByOperator)
 }
 
-// Who sets a share while a reload waits for the first peers of a new service sets it in place of the share that the reload brings: it
-// does not end with the reload.
+// Who sets a share while a reload waits for the first peers of a new service sets it in place of
+// the share that the reload brings: it does not end with the reload.
 func TestShareGivenDuringAReload(t *testing.T) {
 	t.Parallel()
 	address, asked, answer := gatedConsul(t, discoverytest.New())
@@ -243,8 +244,8 @@ func TestShareGivenDuringAReload(t *testing.T) {
 	c.awaitShare(0.2, release.ByOperator)
 }
 
-// With a file, a given share survives a restart, until it is released or the configuration has another
-// split.
+// With a file, a given share survives a restart, until it is released or the configuration has
+// another split.
 func TestSharesSurviveARestart(t *testing.T) {
 	t.Parallel()
 	s := newCanaries(t)

@@ -142,8 +142,8 @@ func TestSnapshotIsWrittenBeforeTheHandover(t *testing.T) {
 	}))
 }
 
-// A signal to start a new process may be for all processes of sluice. One that does not serve, because a new one
-// does or because the old one still does, does not own after it.
+// A signal to start a new process may be for all processes of sluice. One that does not serve,
+// because a new one does or because the old one still does, does not own after it.
 func TestOnlyTheProcessThatServesIsReplaced(t *testing.T) {
 	t.Parallel()
 	refuses := func(r *running, when string) {

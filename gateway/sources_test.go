@@ -24,8 +24,8 @@ import (
 	"sluice/test/verify"
 )
 
-// Services from DNS, from a key of Consul, from a file and from etcd follow their sources. A source that
-// fails, and a start without it, change nothing.
+// Services from DNS, from a key of Consul, from a file and from etcd follow their sources. A source
+// that fails, and a start without it, change nothing.
 func TestOtherSources(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
@@ -146,7 +146,8 @@ func TestSpill(t *testing.T) {
 	}
 }
 
-// With spill, a data centre whose peers have all that they may have passes requests on to the next one, though it is healthy.
+// With spill, a data centre whose peers have all that they may have passes requests on to the next
+// one, though it is healthy.
 func TestSpillByLoad(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
@@ -176,7 +177,8 @@ func TestSpillByLoad(t *testing.T) {
 	r.answers("/", "a")
 }
 
-// below is the configuration of a gateway that follows the instances below /test/, and the documents below /config/.
+// below is the configuration of a gateway that follows the instances below /test/, and the
+// documents below /config/.
 func below(c *etcdtest.Cluster) string {
 	return fmt.Sprintf("dynamic: [{ etcd: { endpoints: [%q], prefix: /test/ } }, { etcd: { endpoints: [%[1]q], documents: /config/ } }]\n", c.Endpoints()[0])
 }

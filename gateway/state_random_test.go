@@ -87,15 +87,16 @@ func (m *stateModel) order(r *canaryRun) (what string) {
 	}
 }
 
-// tells reports whether a client of a replica is told of the maintenance of star and why, or of none.
+// tells reports whether a client of a replica is told of the maintenance of star and why, or of
+// none.
 func (m *stateModel) tells(r *running) bool {
 	got := r.do(r.request(http.MethodGet, r.url("web")+"/star", nil))
 	told := got.StatusCode == http.StatusServiceUnavailable && got.Header.Get("X-Sluice-Reason") == "maintenance"
 	return told == (m.works != "") && (!told || strings.Contains(got.body, m.works))
 }
 
-// upgrade replaces a. The old process tells clients of a maintenance, and the new one from its first request on. meanwhile is
-// called after the old one has given its state.
+// upgrade replaces a. The old process tells clients of a maintenance, and the new one from its
+// first request on. meanwhile is called after the old one has given its state.
 func (m *stateModel) upgrade(meanwhile func()) {
 	old, works := m.a, m.works
 	m.a = &canaryRun{running: old.upgrade(m.text, afterHandover(m.t, func() {
@@ -242,7 +243,8 @@ func (m *stateModel) check(what string) {
 	m.was[recorded.Number] = maps.Clone(m.served)
 }
 
-// inConsul reports whether Consul has all orders of a replica and the mark, and the replica knows that.
+// inConsul reports whether Consul has all orders of a replica and the mark, and the replica knows
+// that.
 func inConsul[V operator.Value[V]](m *stateModel, prefix string, store *operator.Store[V]) bool {
 	pairs, _, err := m.agent.Client().KV().List(prefix+"/", nil)
 	verify.NoError(m.t, err)
@@ -274,9 +276,9 @@ func (m *stateModel) textsOf(s config.Source) map[string]string {
 	return texts
 }
 
-// What a client of the API was told with 200 holds, nothing that ended revives, and nothing goes that
-// Consul has lost: whatever is ordered, written, wiped, restarted, upgraded and rolled back, in whatever
-// order.
+// What a client of the API was told with 200 holds, nothing that ended revives, and nothing goes
+// that Consul has lost: whatever is ordered, written, wiped, restarted, upgraded and rolled back,
+// in whatever order.
 func TestStateAtRandom(t *testing.T) {
 	t.Parallel()
 	s := newSharers(t)

@@ -139,7 +139,8 @@ func TestLossOfStateAcrossABoundaryPutsInstancesOnProbation(t *testing.T) {
 	}
 }
 
-// cross takes r across a boundary, and calls during meanwhile: an upgrade, a restart, or a renaming of star to sun.
+// cross takes r across a boundary, and calls during meanwhile: an upgrade, a restart, or a renaming
+// of star to sun.
 func (r *running) cross(how, text string, during func()) *running {
 	r.t.Helper()
 	switch how {

@@ -18,7 +18,8 @@ import (
 	"sluice/test/verify"
 )
 
-// TestTLSOfStreams ends the TLS of clients, begins it to peers, and lets it through, by server names of the file and of tags.
+// TestTLSOfStreams ends the TLS of clients, begins it to peers, and lets it through, by server
+// names of the file and of tags.
 func TestTLSOfStreams(t *testing.T) {
 	t.Parallel()
 	directory := t.TempDir()
@@ -77,7 +78,8 @@ services:
 	verify.Equal(t, says("passed.example.com", there), "passed passed.example.com", "through")
 	verify.Equal(t, says("passed.example.com", here), "error", "through, with the certificate of the listener")
 	r.await("the route of a tag", func() bool { return says("tag.example.com", here) == "tagged" })
-	// server.tls begins TLS to the instance: it has a certificate for its address, which nobody has signed whom the system trusts.
+	// server.tls begins TLS to the instance: it has a certificate for its address, which nobody has
+	// signed whom the system trusts.
 	refused := fmt.Sprintf(`"peer":"strange-1","address":%q,"error":"TLS handshake: tls: failed to verify certificate: x509: certificate signed by unknown authority"`, strange)
 	r.await("the route of a tag with TLS to the instance", func() bool {
 		return says("strange.example.com", here) == "error" && strings.Contains(r.log.String(), refused)
@@ -99,7 +101,8 @@ services:
 	verify.That(t, err == nil && string(got) == "ended\n"+strings.Repeat("row\n", 5_000), "got %d bytes: %v", len(got), err)
 }
 
-// A connection that has sent no ClientHello yet goes by the server names of a reload, unless that is for other clients.
+// A connection that has sent no ClientHello yet goes by the server names of a reload, unless that
+// is for other clients.
 func TestServerNamesChangeBeforeTheClientHello(t *testing.T) {
 	t.Parallel()
 	former, _ := secureGreeter(t, "former")

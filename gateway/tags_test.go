@@ -86,7 +86,8 @@ routes: [{ host: fixed.example.com, service: fixed }]
 	}
 }
 
-// settling is how long a route may lead to instances that have just changed their tags: see tags/catalog.
+// settling is how long a route may lead to instances that have just changed their tags: see
+// tags/catalog.
 const settling = 100 * time.Millisecond
 
 func TestTagsChange(t *testing.T) {
@@ -132,8 +133,8 @@ func TestDialectsChange(t *testing.T) {
 	}
 }
 
-// A service whose tags ask for routes gets its instances from elsewhere, and from Consul again. Its routes of tags go and come,
-// and its others lead to the instances that it has.
+// A service whose tags ask for routes gets its instances from elsewhere, and from Consul again. Its
+// routes of tags go and come, and its others lead to the instances that it has.
 func TestSourceOfATaggedServiceChanges(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
@@ -161,9 +162,9 @@ func TestSourceOfATaggedServiceChanges(t *testing.T) {
 	}
 }
 
-// TestTagsOfARelease replaces the instances of a service by ones with other tags, and back. A
-// route that all of them have must never fail, also if each version wants another path, and one that only some have
-// must go to these, and to nobody else.
+// TestTagsOfARelease replaces the instances of a service by ones with other tags, and back. A route
+// that all of them have must never fail, also if each version wants another path, and one that only
+// some have must go to these, and to nobody else.
 func TestTagsOfARelease(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
@@ -234,7 +235,8 @@ func TestTagsOfARelease(t *testing.T) {
 	}
 }
 
-// All instances stop, and then one comes with other options for the route: the lost ones do not hold it.
+// All instances stop, and then one comes with other options for the route: the lost ones do not
+// hold it.
 func TestTagsAfterAllInstancesHaveStopped(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
@@ -254,9 +256,10 @@ func TestTagsAfterAllInstancesHaveStopped(t *testing.T) {
 	r.awaitStatus("h/api/x", http.StatusOK)
 }
 
-// Consul loses its state while the only instance that asks for a restricted route is critical. No broader route of another
-// service, or of the same one, answers in its place, until the registry has the instance again; also not if sluice is
-// restarted before, meanwhile or after, with a snapshot.
+// Consul loses its state while the only instance that asks for a restricted route is critical. No
+// broader route of another service, or of the same one, answers in its place, until the registry
+// has the instance again; also not if sluice is restarted before, meanwhile or after, with a
+// snapshot.
 func TestLostRestrictionStays(t *testing.T) {
 	t.Parallel()
 	for _, restarts := range []bool{false, true} {

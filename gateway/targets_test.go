@@ -34,8 +34,8 @@ func startMeshes(t *testing.T) (one, two *meshtest.Mesh) {
 	return one, two
 }
 
-// A chain fails over to another data centre, through its mesh gateways, through those of the own one, and directly. No
-// request fails, and only an instance of the service is behind a gateway.
+// A chain fails over to another data centre, through its mesh gateways, through those of the own
+// one, and directly. No request fails, and only an instance of the service is behind a gateway.
 func TestTargetsInOtherDatacenters(t *testing.T) {
 	t.Parallel()
 	one, two := startMeshes(t)
@@ -92,8 +92,8 @@ func TestTargetsInOtherDatacenters(t *testing.T) {
 	verify.That(t, stop() > 0, "no request was sent")
 }
 
-// Instances of new versions replace the old ones, and the filter of the subset that has the requests follows them. No
-// request fails.
+// Instances of new versions replace the old ones, and the filter of the subset that has the
+// requests follows them. No request fails.
 func TestSubsetsThatRoll(t *testing.T) {
 	t.Parallel()
 	m := meshtest.Start(t, consultest.Options{})
@@ -133,8 +133,9 @@ func TestSubsetsThatRoll(t *testing.T) {
 	verify.That(t, stop() > 0, "no request was sent")
 }
 
-// serveAs serves the name of an instance with the certificate that a service has in a mesh, for any client with a
-// certificate, as a sidecar of an exported service, which knows the roots of the importing clusters. It returns the address.
+// serveAs serves the name of an instance with the certificate that a service has in a mesh, for any
+// client with a certificate, as a sidecar of an exported service, which knows the roots of the
+// importing clusters. It returns the address.
 func serveAs(t *testing.T, m *meshtest.Mesh, service, id string) string {
 	t.Helper()
 	identity := m.Identity(t, service)

@@ -42,8 +42,8 @@ func writeLeaf(t *testing.T, a *testcert.Authority, dir, name string, change ...
 	return testcert.Files{Cert: writeFile(t, dir, name+".pem", chain), Key: writeFile(t, dir, name+".key", key)}
 }
 
-// A client whose certificate is revoked has no connection, by HTTP/1.1 and by HTTP/2, also if a reload has changed the listener
-// meanwhile. A list that has expired ends no open connection.
+// A client whose certificate is revoked has no connection, by HTTP/1.1 and by HTTP/2, also if a
+// reload has changed the listener meanwhile. A list that has expired ends no open connection.
 func TestRevokedClients(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -162,7 +162,8 @@ routes:
 	}
 }
 
-// Replicas with the same file of keys resume each other's sessions. A changed file counts without a reload.
+// Replicas with the same file of keys resume each other's sessions. A changed file counts without a
+// reload.
 func TestReplicasShareTicketKeys(t *testing.T) {
 	t.Parallel()
 	dir, peer := t.TempDir(), origin(t, "star")

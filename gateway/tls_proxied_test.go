@@ -21,8 +21,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A proxyConn is a connection of a proxy, which sends a header before the first bytes of its client: together with them, or
-// octet by octet.
+// A proxyConn is a connection of a proxy, which sends a header before the first bytes of its
+// client: together with them, or octet by octet.
 type proxyConn struct {
 	net.Conn
 	header []byte
@@ -61,8 +61,9 @@ func (c *proxyConn) ask(config *tls.Config) (status int, body string, resumed bo
 	return response.StatusCode, string(text), conn.ConnectionState().DidResume
 }
 
-// Behind a proxy that speaks before TLS, a listener keeps its policy: its profile, its clients' certificates with the revoked ones,
-// and sessions, which belong to no address: each request has the address of its connection. Who sends no header gets nothing.
+// Behind a proxy that speaks before TLS, a listener keeps its policy: its profile, its clients'
+// certificates with the revoked ones, and sessions, which belong to no address: each request has
+// the address of its connection. Who sends no header gets nothing.
 func TestTLSPolicyBehindProxies(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(verify.Seed(t), 0))

@@ -80,8 +80,8 @@ func secureListener(name string, files testcert.Files, more string) string {
 	return fmt.Sprintf("  - { name: %s, address: '127.0.0.1:0', tls: { certificates: [{ cert: %q, key: %q }]%s } }\n", name, files.Cert, files.Key, more)
 }
 
-// A client gets the certificate for its server name, and the peer the header of a request over HTTPS. A listener
-// redirects to another one, which asks browsers to come there directly.
+// A client gets the certificate for its server name, and the peer the header of a request over
+// HTTPS. A listener redirects to another one, which asks browsers to come there directly.
 func TestServesHTTPS(t *testing.T) {
 	t.Parallel()
 	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Forwarded-Proto")) })
@@ -208,8 +208,9 @@ func TestSafeSuitesOnly(t *testing.T) {
 	}
 }
 
-// A route with client_certificate is closed to clients without one, on every listener. No client can forge an
-// identity, by HTTP/1.1 and by HTTP/2, and connections of listeners with client_ca resume no session: each is verified.
+// A route with client_certificate is closed to clients without one, on every listener. No client
+// can forge an identity, by HTTP/1.1 and by HTTP/2, and connections of listeners with client_ca
+// resume no session: each is verified.
 func TestIdentitiesOfClients(t *testing.T) {
 	t.Parallel()
 	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {

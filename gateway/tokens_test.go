@@ -98,7 +98,8 @@ func (r *running) asks(path, token string) string {
 	return fmt.Sprint(answer.StatusCode, " ", answer.Header.Get("X-Sluice-Reason"))
 }
 
-// Tokens are checked from the first request on, across reloads, rotations, outages of the issuer and upgrades.
+// Tokens are checked from the first request on, across reloads, rotations, outages of the issuer
+// and upgrades.
 func TestTokensAcrossReloadsAndUpgrades(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t)
@@ -134,7 +135,8 @@ func TestTokensAcrossReloadsAndUpgrades(t *testing.T) {
 	verify.Equal(t, next.asks("/", i.token("bob")), "503 keys_unavailable", "a new key that nobody can ask for")
 }
 
-// A process that replaces another one has the keys of an issuer that only its configuration names, as after a reload.
+// A process that replaces another one has the keys of an issuer that only its configuration names,
+// as after a reload.
 func TestTokensOfANewIssuerInANewProcess(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t)
@@ -160,7 +162,8 @@ func TestTokensOfANewIssuerInANewProcess(t *testing.T) {
 	close(late)
 }
 
-// A request that waits for a new key of an issuer gets it, although a reload has removed that issuer meanwhile.
+// A request that waits for a new key of an issuer gets it, although a reload has removed that
+// issuer meanwhile.
 func TestTokensOfARemovedIssuer(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t)

@@ -19,7 +19,8 @@ import (
 	"sluice/test/verify"
 )
 
-// socketDirectory returns a directory whose files have paths that are short enough for unix sockets.
+// socketDirectory returns a directory whose files have paths that are short enough for unix
+// sockets.
 func socketDirectory(t *testing.T) string {
 	t.Helper()
 	dir := verify.Result(os.MkdirTemp("", "sluice-")).Must(t)
@@ -56,7 +57,8 @@ func (r *running) postBody(url, body string) (int, string) {
 	return read(r.client.Post(url, "text/plain", strings.NewReader(body)))
 }
 
-// Clients and peers use unix sockets, with checks. A reload moves and keeps sockets, and a socket of sluice itself gets no requests.
+// Clients and peers use unix sockets, with checks. A reload moves and keeps sockets, and a socket
+// of sluice itself gets no requests.
 func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 	t.Parallel()
 	dir := socketDirectory(t)
@@ -211,7 +213,8 @@ func TestUnixSocketsOfEveryProtocol(t *testing.T) {
 	}
 }
 
-// A configuration that is refused changes no permissions of a socket, which another process may have made.
+// A configuration that is refused changes no permissions of a socket, which another process may
+// have made.
 func TestARefusedConfigurationPermitsNothing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(socketDirectory(t), "s")
@@ -249,8 +252,8 @@ func TestARefusedConfigurationPermitsNothing(t *testing.T) {
 	mode(0o666)
 }
 
-// The permissions of the admin API's socket are those of the configuration, also if they have changed while another address waited for a
-// restart.
+// The permissions of the admin API's socket are those of the configuration, also if they have
+// changed while another address waited for a restart.
 func TestPermissionsOfTheAdminSocket(t *testing.T) {
 	t.Parallel()
 	dir := socketDirectory(t)

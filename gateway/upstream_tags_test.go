@@ -12,8 +12,9 @@ import (
 	"sluice/test/verify"
 )
 
-// The protocol that tags ask for counts for the instances that were there before their tags were read, and when it changes, as does
-// that of the file: the peers stay, and what they are asked from then on is asked by it.
+// The protocol that tags ask for counts for the instances that were there before their tags were
+// read, and when it changes, as does that of the file: the peers stay, and what they are asked from
+// then on is asked by it.
 func TestProtocolOfTagsCounts(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }))
@@ -39,7 +40,8 @@ func TestProtocolOfTagsCounts(t *testing.T) {
 	next.gets("star.example.com/", "HTTP/2.0", "in a new process")
 }
 
-// A reload that takes a dialect away leaves the routes of the others their instances, also while Consul is away.
+// A reload that takes a dialect away leaves the routes of the others their instances, also while
+// Consul is away.
 func TestReloadWithFewerDialectsKeepsInstances(t *testing.T) {
 	t.Parallel()
 	const all, own = "sluice.route=star.example.com/", "sluice.route=star.example.com/own"

@@ -80,8 +80,8 @@ func (p *loggedProxy) lines() (lines []logLine) {
 
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
-// The client's address is the same in the log, for the peer, and for limits. TestClientAddressBehindProxies has
-// more ways to tell it.
+// The client's address is the same in the log, for the peer, and for limits.
+// TestClientAddressBehindProxies has more ways to tell it.
 func TestRealClientAddress(t *testing.T) {
 	type test struct {
 		fields, want string

@@ -126,7 +126,8 @@ func TestTrustedNetworksOfMappedAddresses(t *testing.T) {
 	}
 }
 
-// Streams that have ended soon count as connections no more, also beside a WebSocket, which stays open for hours.
+// Streams that have ended soon count as connections no more, also beside a WebSocket, which stays
+// open for hours.
 func TestUnusedStreamsGiveTheirPlacesBack(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {

@@ -8,7 +8,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A path that begins as a URL of another host leads to no other host: somebody may have sent the client there by a link.
+// A path that begins as a URL of another host leads to no other host: somebody may have sent the
+// client there by a link.
 func TestPathsInLocationStayHere(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, answering("HTTP/1.1 302 Found\r\nLocation: //evil.example/\r\nContent-Length: 0\r\n\r\n")).address())
@@ -25,8 +26,8 @@ func TestPathsInLocationStayHere(t *testing.T) {
 	}
 }
 
-// A page for the body of a peer's answer leaves what its status is about: the length of what has no such range, and the
-// protocol that the peer wants.
+// A page for the body of a peer's answer leaves what its status is about: the length of what has no
+// such range, and the protocol that the peer wants.
 func TestErrorPagesLeaveWhatTheStatusIsAbout(t *testing.T) {
 	t.Parallel()
 	for _, peers := range []bool{false, true} {

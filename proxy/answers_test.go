@@ -99,7 +99,8 @@ func TestDirectResponse(t *testing.T) {
 	p.expectNothingCounted()
 }
 
-// A client with HTTP/1.0 that has asked for it learns that its connection stays open: else it may wait for the end of that.
+// A client with HTTP/1.0 that has asked for it learns that its connection stays open: else it may
+// wait for the end of that.
 func TestOwnAnswersKeepConnectionsOfHTTP10(t *testing.T) {
 	t.Parallel()
 	p := startProxyTo(t, false, Options{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
@@ -146,8 +147,8 @@ func TestDirectResponseOpensNoWebSocket(t *testing.T) {
 	}
 }
 
-// A page for peers' answers replaces the body and what describes it, and nothing else; the connection to the peer is used
-// again.
+// A page for peers' answers replaces the body and what describes it, and nothing else; the
+// connection to the peer is used again.
 func TestErrorPagesOfPeers(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		p := startProxyTo(t, http2, Options{}, func(w http.ResponseWriter, r *http.Request) {
@@ -194,7 +195,8 @@ func TestErrorPagesOfPeers(t *testing.T) {
 	}
 }
 
-// A trickling is a peer's answer of which a byte comes at a time, after pauses that are shorter than the patience with one.
+// A trickling is a peer's answer of which a byte comes at a time, after pauses that are shorter
+// than the patience with one.
 type trickling struct{ upstream.Conn }
 
 func (trickling) ReadBody(*socket.Buffers, bool) (transfer.Piece, error) {
@@ -216,7 +218,8 @@ func TestErrorPagesOfSlowPeers(t *testing.T) {
 	})
 }
 
-// A client whose first answer has a page for its body is known from then on as after any other answer.
+// A client whose first answer has a page for its body is known from then on as after any other
+// answer.
 func TestErrorPagesOfPeersKeepCookies(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, answering("HTTP/1.1 404 No\r\nSet-Cookie: session=1\r\nContent-Length: 1\r\n\r\nx")).address())
@@ -364,8 +367,8 @@ func TestMaintenance(t *testing.T) {
 // randomOrigins are origins of requests; the first is allowed.
 var randomOrigins = []string{"https://app.example", "https://evil.example", "null", ""}
 
-// Whatever a route does and its peer answers: one value of each field of CORS, the page of the status, and no answer of a
-// peer that a page replaces.
+// Whatever a route does and its peer answers: one value of each field of CORS, the page of the
+// status, and no answer of a peer that a page replaces.
 func TestAnswersAtRandom(t *testing.T) {
 	seed := verify.Seed(t)
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -164,7 +164,8 @@ func TestNoPerTryTimeoutWhenTheOtherPeersHaveLeft(t *testing.T) {
 	expectResponse(t, conn, 200)
 }
 
-// A peer whose interim response has reached the client has the whole time: the request cannot be sent again.
+// A peer whose interim response has reached the client has the whole time: the request cannot be
+// sent again.
 func TestNoPerTryTimeoutAfterAnInterimResponse(t *testing.T) {
 	t.Parallel()
 	proceed := make(chan struct{})

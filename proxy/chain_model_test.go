@@ -29,7 +29,8 @@ type modelBranch struct {
 	services      []string // a splitter, if there are two
 }
 
-// chainModel makes routes and chains of a small vocabulary, so that their edits and conditions meet.
+// chainModel makes routes and chains of a small vocabulary, so that their edits and conditions
+// meet.
 type chainModel struct{ *rand.Rand }
 
 func (m chainModel) one(of ...string) string { return of[m.IntN(len(of))] }
@@ -109,8 +110,8 @@ func (b *modelBranch) rewrite(path string) string {
 	return b.replacement + rest
 }
 
-// Whatever a route and a chain do, a request reaches the peer of the branch that it takes after the route's edits, with the
-// edits of both, and so does its answer the client.
+// Whatever a route and a chain do, a request reaches the peer of the branch that it takes after the
+// route's edits, with the edits of both, and so does its answer the client.
 func TestRoutesAndChainsMeet(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})

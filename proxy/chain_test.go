@@ -23,7 +23,8 @@ func chained(t testing.TB, branches []route.Branch, ways ...route.Route) *route.
 	return &route.Router{Chain: verify.Result(route.NewChain(branches)).Must(t), Ways: ways}
 }
 
-// echoing starts a peer that answers with its name and with what it has got, and returns a service with it.
+// echoing starts a peer that answers with its name and with what it has got, and returns a service
+// with it.
 func (p *testProxy) echoing(t testing.TB, name string) *route.Service {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -35,7 +36,8 @@ func (p *testProxy) echoing(t testing.TB, name string) *route.Service {
 	return p.newService(name, balancer.Options{NewTransport: p.NewTransport(transportOf(t))}, strings.TrimPrefix(server.URL, "http://"))
 }
 
-// A chain sees the request that the route sends: with its path and its fields, not with those of the client.
+// A chain sees the request that the route sends: with its path and its fields, not with those of
+// the client.
 func TestChainSeesWhatTheRouteSends(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X-Role", "guest") }))
@@ -95,7 +97,8 @@ func TestChainSeesWhatTheRouteSends(t *testing.T) {
 	}
 }
 
-// The maintenance of a service holds for the branches and the targets that lead to it, and for all if it is that of the route.
+// The maintenance of a service holds for the branches and the targets that lead to it, and for all
+// if it is that of the route.
 func TestMaintenanceInAChain(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})

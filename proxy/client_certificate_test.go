@@ -56,8 +56,8 @@ func TestClientCertificateLine(t *testing.T) {
 	}
 }
 
-// Before EndRevoked is called, a client whose certificate is revoked gets 403 on an open connection, and no new one, although its
-// handshake has asked the lists of before.
+// Before EndRevoked is called, a client whose certificate is revoked gets 403 on an open
+// connection, and no new one, although its handshake has asked the lists of before.
 func TestRevokedBeforeItsEnd(t *testing.T) {
 	t.Parallel()
 	dir, a := t.TempDir(), testcert.NewAuthority(t, "ca.example")

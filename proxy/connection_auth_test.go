@@ -17,8 +17,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A mailServer authenticates connections, as IIS does, and tells whose mail a request gets: by NTLM in two steps on
-// one connection, or by Negotiate in one.
+// A mailServer authenticates connections, as IIS does, and tells whose mail a request gets: by NTLM
+// in two steps on one connection, or by Negotiate in one.
 type mailServer struct {
 	*origin
 	proceed chan struct{} // a request for /held waits for it
@@ -97,8 +97,8 @@ func (c *mailClient) logIn(user string) {
 	c.expect("the mail of "+user, "/", "Authorization: ntlm "+user)
 }
 
-// Who authenticates a connection to a peer has it alone: the client gets it again, whatever else its peers are asked
-// for, and nobody else gets it.
+// Who authenticates a connection to a peer has it alone: the client gets it again, whatever else
+// its peers are asked for, and nobody else gets it.
 func TestAuthenticatedConnectionIsOfOneClient(t *testing.T) {
 	t.Parallel()
 	m, other := startMailServer(t), startMailServer(t)
@@ -178,7 +178,8 @@ func (m *mailServer) proceedBoth(other *mailServer) {
 	}
 }
 
-// What is kept for a client that sends nothing ends as other idle connections do, and when its peer leaves.
+// What is kept for a client that sends nothing ends as other idle connections do, and when its peer
+// leaves.
 func TestKeptConnectionEnds(t *testing.T) {
 	t.Parallel()
 	m := startMailServer(t)
@@ -200,8 +201,8 @@ func TestKeptConnectionEnds(t *testing.T) {
 	ann.expect("401", "/")
 }
 
-// Whatever the protocols of clients and peers: who sends no credentials gets nobody's mail. A copy for a mirror has no
-// part in it.
+// Whatever the protocols of clients and peers: who sends no credentials gets nobody's mail. A copy
+// for a mirror has no part in it.
 func TestNobodyIsTakenForAnother(t *testing.T) {
 	t.Parallel()
 	for _, http2 := range []bool{false, true} {

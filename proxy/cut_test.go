@@ -16,8 +16,8 @@ import (
 	"sluice/test/verify"
 )
 
-// What sluice cuts is its own doing, in the access log and in the counts of the peer: neither the client has left, nor has the
-// peer failed. Nor is it sent again.
+// What sluice cuts is its own doing, in the access log and in the counts of the peer: neither the
+// client has left, nor has the peer failed. Nor is it sent again.
 func TestWhatIsCutBlamesNobody(t *testing.T) {
 	t.Parallel()
 	type test struct{ http2, peerHTTP2, drain bool }

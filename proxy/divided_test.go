@@ -24,8 +24,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A target that loses its last peer after it was chosen gives the request to another one, as if that had been chosen at once: what the
-// route asks for is done for that one, and nothing twice.
+// A target that loses its last peer after it was chosen gives the request to another one, as if
+// that had been chosen at once: what the route asks for is done for that one, and nothing twice.
 func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 	t.Parallel()
 	type test struct {
@@ -113,7 +113,8 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 	})
 }
 
-// The target that gets the request decides how much of the body is kept, so that it can be sent again.
+// The target that gets the request decides how much of the body is kept, so that it can be sent
+// again.
 func TestTargetDecidesAboutTheKeptBody(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
@@ -146,7 +147,8 @@ func TestTargetDecidesAboutTheKeptBody(t *testing.T) {
 	}
 }
 
-// A body of which only a part was kept for a target that has lost its peers arrives whole at another one.
+// A body of which only a part was kept for a target that has lost its peers arrives whole at
+// another one.
 func TestTargetGetsABodyThatIsKeptInPart(t *testing.T) {
 	t.Parallel()
 	const size = 300_000
@@ -177,7 +179,8 @@ func TestTargetGetsABodyThatIsKeptInPart(t *testing.T) {
 	}
 }
 
-// A rate limit counts a request once, also if another limit counts it in between: by tags, some targets have the same one.
+// A rate limit counts a request once, also if another limit counts it in between: by tags, some
+// targets have the same one.
 func TestRateLimitsOfTargetsCountOnce(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
@@ -208,8 +211,8 @@ func TestRateLimitsOfTargetsCountOnce(t *testing.T) {
 	}
 }
 
-// The service that a call of gRPC gets decides whether it has a deadline, which only peers with HTTP/2 have: not the target that was
-// chosen first, nor the one with the discovery chain.
+// The service that a call of gRPC gets decides whether it has a deadline, which only peers with
+// HTTP/2 have: not the target that was chosen first, nor the one with the discovery chain.
 func TestTargetDecidesAboutTheDeadline(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
@@ -245,7 +248,8 @@ func TestTargetDecidesAboutTheDeadline(t *testing.T) {
 	}
 }
 
-// A request stays with the branch of its target's chain that has peers, although no other request would find any there.
+// A request stays with the branch of its target's chain that has peers, although no other request
+// would find any there.
 func TestRequestStaysWithABranchThatHasPeers(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
@@ -269,8 +273,8 @@ func TestRequestStaysWithABranchThatHasPeers(t *testing.T) {
 	verify.That(t, strings.HasPrefix(text, "canary ") && asked == 1, "asked %d times: %s", asked, text)
 }
 
-// A request that waits for a peer goes to another target as soon as that has one, or its own target is removed, unless the client
-// has left.
+// A request that waits for a peer goes to another target as soon as that has one, or its own target
+// is removed, unless the client has left.
 func TestAnotherTargetGetsAPeerMeanwhile(t *testing.T) {
 	t.Parallel()
 	type test struct{ chain, removed, kept, left bool }
@@ -339,7 +343,8 @@ func TestAnotherTargetHasAPeerForAMoment(t *testing.T) {
 	clients.Wait()
 }
 
-// If that target has a shorter time, which is over by then, the request does not begin to wait there.
+// If that target has a shorter time, which is over by then, the request does not begin to wait
+// there.
 func TestAnotherTargetHasAPeerTooShortly(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
@@ -378,7 +383,8 @@ func TestAnotherTargetHasAPeerTooShortly(t *testing.T) {
 	other.Wait()
 }
 
-// A copy that a mirror was to get while the body is forwarded is sent also if the body is kept for another target.
+// A copy that a mirror was to get while the body is forwarded is sent also if the body is kept for
+// another target.
 func TestMirrorOfATargetThatChanges(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})

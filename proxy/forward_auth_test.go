@@ -105,7 +105,8 @@ func TestForwardAuth(t *testing.T) {
 	verify.That(t, strings.Count(answer, "\r\nStrict-Transport-Security: max-age=1\r\n") == 1, "a denial at a listener with HSTS: got %q", answer)
 }
 
-// Conditions and ranges are about what the peer has: an authentication server that knows them too would deny the request.
+// Conditions and ranges are about what the peer has: an authentication server that knows them too
+// would deny the request.
 func TestForwardAuthIsAskedWithoutConditions(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -128,7 +129,8 @@ func TestForwardAuthIsAskedWithoutConditions(t *testing.T) {
 	}
 }
 
-// An authentication server learns the target that the peer gets, also of a URL without a path: some take an empty one for their own.
+// An authentication server learns the target that the peer gets, also of a URL without a path: some
+// take an empty one for their own.
 func TestForwardAuthLearnsTheTarget(t *testing.T) {
 	t.Parallel()
 	asked := make(chan string, 1)

@@ -14,8 +14,8 @@ import (
 	"sluice/test/verify"
 )
 
-// The peer gets the request byte for byte, but for what ends at this hop and what sluice adds. The seeds of
-// FuzzProxy have what is the same for all options.
+// The peer gets the request byte for byte, but for what ends at this hop and what sluice adds. The
+// seeds of FuzzProxy have what is the same for all options.
 func TestRequestHeadAsSent(t *testing.T) {
 	t.Parallel()
 	const added = "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 1.1 sluice\r\n\r\n"
@@ -56,8 +56,8 @@ func TestRequestHeadAsSent(t *testing.T) {
 	})
 }
 
-// The client gets the response byte for byte, but for what ends at this hop, and its connection goes on, or ends. The
-// seeds of FuzzProxyResponse have other responses.
+// The client gets the response byte for byte, but for what ends at this hop, and its connection
+// goes on, or ends. The seeds of FuzzProxyResponse have other responses.
 func TestResponseAsSent(t *testing.T) {
 	t.Parallel()
 	type test struct{ request, response, want string }
@@ -166,8 +166,8 @@ func TestHalfClosedTunnelGoesOn(t *testing.T) {
 	expectRest(t, conn, "late")
 }
 
-// Bytes that a peer sends after its response, when nobody has asked for more, never reach another client.
-// What comes with a response is in the seeds of FuzzProxyResponse.
+// Bytes that a peer sends after its response, when nobody has asked for more, never reach another
+// client. What comes with a response is in the seeds of FuzzProxyResponse.
 func TestSurplusBytesReachNobody(t *testing.T) {
 	t.Parallel()
 	answered, sent := make(chan struct{}), make(chan struct{})

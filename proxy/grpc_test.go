@@ -118,8 +118,8 @@ func unary(requestBytes, responseBytes int) *grpc_testing.SimpleRequest {
 	return &grpc_testing.SimpleRequest{Payload: &grpc_testing.Payload{Body: make([]byte, requestBytes)}, ResponseSize: int32(responseBytes)}
 }
 
-// A client of gRPC and a peer understand each other through sluice: messages of any length, metadata, statuses, and
-// streams.
+// A client of gRPC and a peer understand each other through sluice: messages of any length,
+// metadata, statuses, and streams.
 func TestGRPC(t *testing.T) {
 	t.Parallel()
 	p, client := startGRPC(t, startGRPCOrigin(t).address)
@@ -183,8 +183,8 @@ func TestGRPCDrain(t *testing.T) {
 	verify.That(t, a == 0 && b == 20, "%d calls at the draining peer, %d at the new one", a, b)
 }
 
-// The deadline of grpc-timeout ends a call with a status, before a response and within it, also if the peer knows
-// no deadline. That is no failure of the peer: the client has chosen the time.
+// The deadline of grpc-timeout ends a call with a status, before a response and within it, also if
+// the peer knows no deadline. That is no failure of the peer: the client has chosen the time.
 func TestGRPCDeadline(t *testing.T) {
 	t.Parallel()
 	origin := startGRPCOrigin(t)
@@ -283,7 +283,8 @@ func TestGRPCRefusals(t *testing.T) {
 	refuse(http2Post+"|content-type=application/grpc-web", true, "404", "", "no_route")
 }
 
-// A call gets no page: neither in place of an answer of sluice's own, nor of what a peer says that does not know gRPC.
+// A call gets no page: neither in place of an answer of sluice's own, nor of what a peer says that
+// does not know gRPC.
 func TestGRPCGetsNoPages(t *testing.T) {
 	t.Parallel()
 	p, _ := startGRPC(t, startFramePeer(t, func(peer *framePeer, stream uint32) {

@@ -42,7 +42,8 @@ func (p *testProxy) getFrom(address string) error {
 	return get200(tls.Client(raw, &tls.Config{InsecureSkipVerify: true}))
 }
 
-// get200 performs a request on a connection, which ends then. The error: it is not answered by a 200.
+// get200 performs a request on a connection, which ends then. The error: it is not answered by a
+// 200.
 func get200(conn net.Conn) error {
 	if _, err := io.WriteString(conn, closingRequest); err != nil {
 		return err
@@ -103,8 +104,8 @@ func longProtocols() (all []string) {
 	return append(all, "http/1.1")
 }
 
-// Who has not sent a whole ClientHello has nothing that another client needs. One of several records takes a place
-// when all of them are there, and none if it is longer than any may be.
+// Who has not sent a whole ClientHello has nothing that another client needs. One of several
+// records takes a place when all of them are there, and none if it is longer than any may be.
 func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
 	t.Parallel()
 	p := startHandshakes(t, 1)
@@ -155,8 +156,8 @@ func (c dividedConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// One client has its share of the places, and the next free one is for another client. Handshakes that wait for their
-// clients hold back no other one, as none of them has the turn to compute.
+// One client has its share of the places, and the next free one is for another client. Handshakes
+// that wait for their clients hold back no other one, as none of them has the turn to compute.
 func TestOverTLSOneClientHasItsShareOfTheHandshakes(t *testing.T) {
 	t.Parallel()
 	p := startHandshakes(t, socket.MaxHandshakes)

@@ -159,8 +159,8 @@ func TestHTTP2HeaderTableSize(t *testing.T) {
 	}
 }
 
-// Streams count as connections for the limit of an address, while they are used. More of them are refused, so that the
-// client sends them again elsewhere, and that is no fault of the client.
+// Streams count as connections for the limit of an address, while they are used. More of them are
+// refused, so that the client sends them again elsewhere, and that is no fault of the client.
 func TestHTTP2StreamsCountAsConnections(t *testing.T) {
 	t.Parallel()
 	const limit = 10

@@ -29,10 +29,10 @@ import (
 	"sluice/test/verify"
 )
 
-// Whatever a client and a peer of HTTP/2 do at a time within the protocol, each stream ends as
-// they say, byte for byte, and when all have ended, nothing of them is left: places, goroutines,
-// buffers, entries of the sweeper. Either may use TLS. SLUICE_MODEL is how many rounds there are, and
-// SLUICE_MODEL_SEED what they do.
+// Whatever a client and a peer of HTTP/2 do at a time within the protocol, each stream ends as they
+// say, byte for byte, and when all have ended, nothing of them is left: places, goroutines,
+// buffers, entries of the sweeper. Either may use TLS. SLUICE_MODEL is how many rounds there are,
+// and SLUICE_MODEL_SEED what they do.
 func TestHTTP2Model(t *testing.T) {
 	if !alone(t) {
 		return
@@ -78,7 +78,8 @@ type countedPool struct {
 	made int
 }
 
-// countBuffers begins to count. Nothing is collected from then on until the test ends, unless a server returns its memory.
+// countBuffers begins to count. Nothing is collected from then on until the test ends, unless a
+// server returns its memory.
 func countBuffers(t testing.TB) *countedBuffers {
 	percent := debug.SetGCPercent(-1)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
@@ -213,7 +214,8 @@ const (
 	modelMalformed = 'm' // sends a malformed head
 )
 
-// modelTrailer is the rest modulo 3 of the number of a request whose response has a trailer section.
+// modelTrailer is the rest modulo 3 of the number of a request whose response has a trailer
+// section.
 const modelTrailer = 1
 
 func (r *modelRequest) path() string {

@@ -66,7 +66,8 @@ func TestResponseOfAnotherLength(t *testing.T) {
 	}
 }
 
-// A client that has a whole response uses its connection again, also if the peer resets the stream in place of ending it.
+// A client that has a whole response uses its connection again, also if the peer resets the stream
+// in place of ending it.
 func TestResetAfterAWholeResponse(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ method, length, body string }{{"GET", "2", "ok"}, {"GET", "0", ""}, {"HEAD", "2", ""}} {
@@ -97,7 +98,8 @@ func TestResetAfterAWholeResponse(t *testing.T) {
 	}
 }
 
-// A client that has a whole response has its next one soon, also if the peer does not end the stream.
+// A client that has a whole response has its next one soon, also if the peer does not end the
+// stream.
 func TestNoEndAfterAWholeResponse(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ method, length, body string }{{"GET", "2", "ok"}, {"GET", "0", ""}, {"HEAD", "2", ""}} {
@@ -138,7 +140,8 @@ func TestNoEndAfterAWholeResponse(t *testing.T) {
 	}
 }
 
-// The stream of a client with HTTP/2 that takes no trailer section ends soon, too. One that takes it waits for it.
+// The stream of a client with HTTP/2 that takes no trailer section ends soon, too. One that takes
+// it waits for it.
 func TestNoEndAfterAWholeResponseWithHTTP2(t *testing.T) {
 	t.Parallel()
 	eachCase(t, map[string]struct{ fields, length, body string }{
@@ -175,8 +178,9 @@ func TestNoEndAfterAWholeResponseWithHTTP2(t *testing.T) {
 	})
 }
 
-// A response that sluice compresses is whole when all of its Content-Length is there: a peer that does not end the stream, or resets
-// it, cuts nothing off, and holds its client up for a moment only.
+// A response that sluice compresses is whole when all of its Content-Length is there: a peer that
+// does not end the stream, or resets it, cuts nothing off, and holds its client up for a moment
+// only.
 func TestNoEndAfterAWholeCompressedResponse(t *testing.T) {
 	t.Parallel()
 	content := words(3000)

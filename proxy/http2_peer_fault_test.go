@@ -158,8 +158,8 @@ func (p *framePeer) longHeaders(stream uint32, bytes int, fields ...string) {
 	}
 }
 
-// Clients that give up requests after a time, as with a deadline, are no attackers, and do not make a peer close a
-// connection that others share: Netty does so after 200 resets.
+// Clients that give up requests after a time, as with a deadline, are no attackers, and do not make
+// a peer close a connection that others share: Netty does so after 200 resets.
 func TestHTTP2PeerGetsFewResets(t *testing.T) {
 	t.Parallel()
 	const limit, tolerated = 100, 200 // of resets of a connection: by sluice, and by Netty
@@ -212,8 +212,8 @@ func TestHTTP2PeerGetsFewResets(t *testing.T) {
 	verify.That(t, len(resets) <= 2+cancels/limit, "%d connections for %d canceled requests", len(resets), cancels)
 }
 
-// A head over the limit that a peer announces does not reach it: servers such as Netty's end the connection
-// for one, with the requests of other clients.
+// A head over the limit that a peer announces does not reach it: servers such as Netty's end the
+// connection for one, with the requests of other clients.
 func TestHeadOverLimitOfHTTP2Peer(t *testing.T) {
 	t.Parallel()
 	const limit = 8 << 10

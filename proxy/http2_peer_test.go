@@ -199,8 +199,8 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 	})
 }
 
-// A request that a peer has not processed is sent again also if it has a body of which nothing was read: its client
-// waits for a 100.
+// A request that a peer has not processed is sent again also if it has a body of which nothing was
+// read: its client waits for a 100.
 func TestUnprocessedStreamIsSentAgainBeforeItsBody(t *testing.T) {
 	t.Parallel()
 	eachCase(t, map[string]func(p *framePeer, stream uint32){
@@ -257,7 +257,8 @@ func TestUnprocessedStreamIsSentAgainBeforeItsBody(t *testing.T) {
 }
 
 // Peers may end each connection after a few streams, as nginx does after keepalive_requests, and
-// refuse those that were opened meanwhile: no request fails, whatever its method, and none is served twice.
+// refuse those that were opened meanwhile: no request fails, whatever its method, and none is
+// served twice.
 func TestPeerEndsConnectionsAfterFewStreams(t *testing.T) {
 	t.Parallel()
 	const streams, clients, requests = 10, 40, 3

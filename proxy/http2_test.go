@@ -30,8 +30,8 @@ func http2Client(t testing.TB) *http.Client {
 	return &http.Client{Transport: transport, Timeout: patience}
 }
 
-// A client that cancels a request ends it at the peer, also if the peer takes no more of the body, long before the end
-// of the pause that a peer may make.
+// A client that cancels a request ends it at the peer, also if the peer takes no more of the body,
+// long before the end of the pause that a peer may make.
 func TestHTTP2ClientCancelsWhatThePeerDoesNotTake(t *testing.T) {
 	t.Parallel()
 	taken, reset := make(chan struct{}), make(chan struct{})

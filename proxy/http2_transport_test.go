@@ -113,7 +113,8 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 	}
 }
 
-// A connection to a peer that cannot be opened is one failure of it, however many requests wait for it.
+// A connection to a peer that cannot be opened is one failure of it, however many requests wait for
+// it.
 func TestFailedConnectionCountsOnce(t *testing.T) {
 	t.Parallel()
 	const requests, rounds = 8, 50
@@ -284,8 +285,8 @@ func TestRequestThatIsSentAgainHasNoMoreTime(t *testing.T) {
 	expectResponse(t, conn, 504)
 }
 
-// A connection whose mutex is held, by whatever fault, delays no timeout of another one. [sluice/proxy/upstream]
-// has the same test for connections to peers.
+// A connection whose mutex is held, by whatever fault, delays no timeout of another one.
+// [sluice/proxy/upstream] has the same test for connections to peers.
 func TestStuckConnectionDelaysNoTimeout(t *testing.T) {
 	t.Parallel()
 	asked := make(chan struct{}, 2)
@@ -311,7 +312,8 @@ func TestStuckConnectionDelaysNoTimeout(t *testing.T) {
 	verify.Equal(t, <-status, 408, "status")
 }
 
-// NewHTTP2Transport is NewTransport for peers that are asked by HTTP/2, whatever service a request is for.
+// NewHTTP2Transport is NewTransport for peers that are asked by HTTP/2, whatever service a request
+// is for.
 func (p *testProxy) NewHTTP2Transport(o upstream.Options) func(*balancer.Peer) balancer.Transport {
 	return over(true, p.NewTransport(o))
 }

@@ -111,7 +111,8 @@ func (u *uploader) upload(id uint32, bytes int) {
 	verify.That(u.t, u.resets[id] == xhttp2.ErrCodeNo, "stream %d was reset with %v", id, u.resets[id])
 }
 
-// startStallingPeer starts a peer that takes that many bytes of each of the first bodies, and the others whole.
+// startStallingPeer starts a peer that takes that many bytes of each of the first bodies, and the
+// others whole.
 func startStallingPeer(t *testing.T, stalled int, bytes uint32) string {
 	var requests atomic.Int64
 	return startFramePeerWith(t, framePeerOptions{
@@ -132,8 +133,8 @@ func startStallingPeer(t *testing.T, stalled int, bytes uint32) string {
 	})
 }
 
-// Uploads that a peer does not read hold up no other one on the connection of their client: each has
-// its own share of the connection's window.
+// Uploads that a peer does not read hold up no other one on the connection of their client: each
+// has its own share of the connection's window.
 func TestHTTP2StalledUploadsDoNotStopOthers(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -286,8 +287,9 @@ func (p *testProxy) uploadUntilStalled() net.Conn {
 	return conn
 }
 
-// An upload that the peer does not read has the window of its connection. Other requests with a body
-// use another connection, also if the body follows its head, and requests without a body the same.
+// An upload that the peer does not read has the window of its connection. Other requests with a
+// body use another connection, also if the body follows its head, and requests without a body the
+// same.
 func TestStalledUploadDoesNotStopOthersAtItsPeer(t *testing.T) {
 	t.Parallel()
 	address, opened, grant := startMeanPeer(t, 1<<30)
@@ -305,7 +307,8 @@ func TestStalledUploadDoesNotStopOthersAtItsPeer(t *testing.T) {
 	p.expectNothingCounted()
 }
 
-// Where the peer accepts no other connection, a request with a body waits for the window, and does not fail.
+// Where the peer accepts no other connection, a request with a body waits for the window, and does
+// not fail.
 func TestWithoutAnotherConnectionABodyWaitsForTheWindow(t *testing.T) {
 	t.Parallel()
 	address, opened, grant := startMeanPeer(t, 1)

@@ -13,9 +13,9 @@ import (
 	"sluice/test/verify"
 )
 
-// An idle connection has a clientConn and a place in two tables, and no goroutine. With TLS it has, besides, what
-// crypto/tls keeps: the connection (0.9 kB), two ciphers (1.8 kB), secrets (0.3 kB), and two buffers as large as the
-// client's first message, which nobody can release.
+// An idle connection has a clientConn and a place in two tables, and no goroutine. With TLS it has,
+// besides, what crypto/tls keeps: the connection (0.9 kB), two ciphers (1.8 kB), secrets (0.3 kB),
+// and two buffers as large as the client's first message, which nobody can release.
 func TestIdleConnectionHoldsLittle(t *testing.T) {
 	if !alone(t) {
 		return
@@ -65,8 +65,9 @@ func TestIdleConnectionHoldsLittle(t *testing.T) {
 	}
 }
 
-// startGoroutines starts n goroutines at once, which end. The runtime keeps what describes a goroutine (some
-// 400 bytes) for later ones: then the test measures no more of it, however many there are at once.
+// startGoroutines starts n goroutines at once, which end. The runtime keeps what describes a
+// goroutine (some 400 bytes) for later ones: then the test measures no more of it, however many
+// there are at once.
 func startGoroutines(n int) {
 	end := make(chan struct{})
 	var all sync.WaitGroup

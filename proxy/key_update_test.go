@@ -22,7 +22,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A keyUpdater sends records of TLS 1.3 in place of a tls.Conn whose handshake has ended, and so also KeyUpdate messages.
+// A keyUpdater sends records of TLS 1.3 in place of a tls.Conn whose handshake has ended, and so
+// also KeyUpdate messages.
 type keyUpdater struct {
 	t        testing.TB
 	hash     func() hash.Hash
@@ -96,8 +97,8 @@ func (k *keyUpdater) appendUpdate(out []byte) []byte {
 	return out
 }
 
-// The responses to key updates of a client take little memory while sluice has nothing else to send, such as during an
-// upload.
+// The responses to key updates of a client take little memory while sluice has nothing else to
+// send, such as during an upload.
 func TestKeyUpdatesDuringAnUpload(t *testing.T) {
 	t.Parallel()
 	var uploaded atomic.Int64

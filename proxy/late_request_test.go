@@ -83,8 +83,8 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 	expectRest(t, conn, "")
 }
 
-// A client with threads may send a stream after its answer to GOAWAY. It is served, unless the machine stands
-// still for http2GoAwaySettle.
+// A client with threads may send a stream after its answer to GOAWAY. It is served, unless the
+// machine stands still for http2GoAwaySettle.
 func TestStreamArrivesAfterAnswerToGoAway(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, answersOK(t))
@@ -103,9 +103,9 @@ func TestStreamArrivesAfterAnswerToGoAway(t *testing.T) {
 	t.Error(err)
 }
 
-// So is one that has arrived when the time for such streams ends. A reader that has looked before, and
-// found nothing, may end it all the same, which tells the client to send the request again: of a few
-// connections, one has a reader that looks after the arrival.
+// So is one that has arrived when the time for such streams ends. A reader that has looked before,
+// and found nothing, may end it all the same, which tells the client to send the request again: of
+// a few connections, one has a reader that looks after the arrival.
 func TestStreamArrivesAsGoAwayEnds(t *testing.T) {
 	t.Parallel()
 	type test struct {
@@ -127,8 +127,8 @@ func TestStreamArrivesAsGoAwayEnds(t *testing.T) {
 	})
 }
 
-// sendAsGoAwayEnds sends the stream 3 as the time for streams after GOAWAY ends, in two parts or one, and
-// returns why it was not the last one that was served.
+// sendAsGoAwayEnds sends the stream 3 as the time for streams after GOAWAY ends, in two parts or
+// one, and returns why it was not the last one that was served.
 func (p *testProxy) sendAsGoAwayEnds(answers, parts bool) error {
 	c := p.dialFrames()
 	c.request(1, http2Get, true)
@@ -233,7 +233,8 @@ func (c *frameClient) framesOf(do func()) []byte {
 	return b.Bytes()
 }
 
-// awaitGoAway reads the announcement of the end, which names no last stream, and returns the PING that comes with it.
+// awaitGoAway reads the announcement of the end, which names no last stream, and returns the PING
+// that comes with it.
 func (c *frameClient) awaitGoAway() (ping [8]byte) {
 	c.t.Helper()
 	for {
@@ -248,8 +249,8 @@ func (c *frameClient) awaitGoAway() (ping [8]byte) {
 	}
 }
 
-// servedLast reads until the connection ends, and answers PING. The error: not all of these streams are served, or the last
-// GOAWAY does not name the last one.
+// servedLast reads until the connection ends, and answers PING. The error: not all of these streams
+// are served, or the last GOAWAY does not name the last one.
 func (c *frameClient) servedLast(ids ...uint32) error {
 	c.t.Helper()
 	ended, last := make(map[uint32]bool), uint32(0)

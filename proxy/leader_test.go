@@ -16,7 +16,8 @@ import (
 	"sluice/test/verify"
 )
 
-// full returns the address of a listener whose queue of connections is full: to connect there takes until a timeout.
+// full returns the address of a listener whose queue of connections is full: to connect there takes
+// until a timeout.
 func full(t *testing.T) string {
 	t.Helper()
 	l := listen(t)
@@ -36,8 +37,9 @@ func silent(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// Who is being connected to a peer that no longer leads gets the next leader at once, and the former one is not blamed.
-// client would wait for timeouts.connect, which is longer here than the test has patience.
+// Who is being connected to a peer that no longer leads gets the next leader at once, and the
+// former one is not blamed. client would wait for timeouts.connect, which is longer here than the
+// test has patience.
 func TestDemotionEndsTheWaitForTheFormerLeader(t *testing.T) {
 	t.Parallel()
 	next := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "next") }))

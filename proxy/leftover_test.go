@@ -11,8 +11,9 @@ import (
 	"sluice/proxy/upstream"
 )
 
-// leftovers checks now and then that the cases of a fuzz target have left nothing of sluice in
-// the process: no goroutine, no buffer, and no sweeper that waits. Cases may be parallel; none runs during a check.
+// leftovers checks now and then that the cases of a fuzz target have left nothing of sluice in the
+// process: no goroutine, no buffer, and no sweeper that waits. Cases may be parallel; none runs
+// during a check.
 type leftovers struct {
 	running sync.RWMutex // to read: a case runs
 

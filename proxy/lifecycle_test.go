@@ -51,8 +51,8 @@ func TestTricklingHead(t *testing.T) {
 	}
 }
 
-// A client that does not take its response holds neither the peer nor memory for longer than the timeout, and
-// one that goes away meanwhile for no longer.
+// A client that does not take its response holds neither the peer nor memory for longer than the
+// timeout, and one that goes away meanwhile for no longer.
 func TestClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	for _, leaves := range []bool{false, true} {

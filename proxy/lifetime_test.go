@@ -109,8 +109,8 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 	}{
 		// A body that cannot be sent again: the end of a connection must be announced.
 		"HTTP/1": {&http.Client{Transport: new(http.Transport), Timeout: patience}, func() io.Reader { return io.MultiReader(strings.NewReader("x")) }},
-		// With connections of several requests at a time, net/http refuses to send such a body after
-		// GOAWAY, even if it has sent nothing of it.
+		// With connections of several requests at a time, net/http refuses to send such a body
+		// after GOAWAY, even if it has sent nothing of it.
 		"HTTP/2": {http2Client(t), func() io.Reader { return strings.NewReader("x") }},
 	} {
 		const clients, requests = 20, 50

@@ -166,7 +166,8 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 	verify.Equal(t, most, limit, "there were connections")
 }
 
-// overload lets the pool see an overload, by attempts of its own, and fills it up to the limit for normal requests.
+// overload lets the pool see an overload, by attempts of its own, and fills it up to the limit for
+// normal requests.
 func (p *testProxy) overload() {
 	p.t.Helper()
 	p.limit(balancer.Limits{Adaptive: true, AdaptiveMin: 4}, nil)
@@ -187,8 +188,8 @@ func (p *testProxy) overload() {
 	}
 }
 
-// An overloaded service refuses normal requests before it reads a body, and critical ones go on. What has begun to
-// answer does not count.
+// An overloaded service refuses normal requests before it reads a body, and critical ones go on.
+// What has begun to answer does not count.
 func TestOverloadedServiceRefuses(t *testing.T) {
 	t.Parallel()
 	origin := startHeldOrigin(t)

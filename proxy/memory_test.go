@@ -131,8 +131,9 @@ func memory() int64 {
 	return int64(stats.HeapAlloc + stats.StackInuse)
 }
 
-// startQuietOrigin gives an answer to the head of each connection's first request, or
-// switches to WebSocket and greets, and is silent then, until end is called. It has one goroutine and no buffers.
+// startQuietOrigin gives an answer to the head of each connection's first request, or switches to
+// WebSocket and greets, and is silent then, until end is called. It has one goroutine and no
+// buffers.
 func startQuietOrigin(t *testing.T, answer string) (address string, end func()) {
 	l := listen(t)
 	done := make(chan struct{})

@@ -84,8 +84,9 @@ const (
 	byClose     denyMode = "a close behind the handshake"  // as Envoy with network RBAC
 )
 
-// A meshPeer is an instance of a service in the mesh. It serves /, /wait, which is answered when answer has a value, and /long, whose
-// body does not end, by HTTP/1.1, HTTP/2 and gRPC, and echoes after an upgrade.
+// A meshPeer is an instance of a service in the mesh. It serves /, /wait, which is answered when
+// answer has a value, and /long, whose body does not end, by HTTP/1.1, HTTP/2 and gRPC, and echoes
+// after an upgrade.
 type meshPeer struct {
 	discovery.Instance
 	denies   atomic.Bool
@@ -221,8 +222,9 @@ func (p *testProxy) useMesh(consul upstream.Intentions, http2 bool, peers ...*me
 	p.pool.Apply(set)
 }
 
-// turn makes peers deny or allow from now on, and the test's Consul, which ends connections. Consul is the first to
-// know of a denial, and the last to know of its end: else what a peer ends between may be unexplained, and is a failure.
+// turn makes peers deny or allow from now on, and the test's Consul, which ends connections. Consul
+// is the first to know of a denial, and the last to know of its end: else what a peer ends between
+// may be unexplained, and is a failure.
 func (p *testProxy) turn(consul *consulOfTest, denies bool, peers ...*meshPeer) {
 	if denies {
 		consul.say(peers[0].Service, true)

@@ -31,7 +31,8 @@ const (
 	webIdentity = "/ns/default/dc/dc1/svc/web"
 )
 
-// memberOf returns a new identity of sluice in the mesh of an authority, which verifies with its root and those of others.
+// memberOf returns a new identity of sluice in the mesh of an authority, which verifies with its
+// root and those of others.
 func memberOf(t testing.TB, a *testcert.Authority, others ...*testcert.Authority) *mesh.Identity {
 	t.Helper()
 	i := mesh.NewIdentity(mesh.IdentityOptions{Log: zerolog.Nop()})
@@ -51,8 +52,8 @@ func begin(t testing.TB, i *mesh.Identity, a *testcert.Authority, others ...*tes
 	i.Restore(&mesh.IdentityState{Leaf: mesh.LeafText{CertPEM: string(cert), PrivateKeyPEM: string(key)}, Roots: roots})
 }
 
-// inMesh makes p reach its peers as a member of the mesh, at these addresses, each of which must be web. said gets
-// the log about them.
+// inMesh makes p reach its peers as a member of the mesh, at these addresses, each of which must be
+// web. said gets the log about them.
 func (p *testProxy) inMesh(http2 bool, identity *mesh.Identity, said io.Writer, addresses ...string) {
 	p.t.Helper()
 	o, connectors := someTransport, upstream.NewConnectors(p.sweeper, zerolog.New(said))
@@ -68,7 +69,8 @@ func (p *testProxy) inMesh(http2 bool, identity *mesh.Identity, said io.Writer, 
 	p.setService(route.Service{})
 }
 
-// serveMember serves until t ends, by HTTP/1.1 and by HTTP/2 with prior knowledge: ALPN is in config only.
+// serveMember serves until t ends, by HTTP/1.1 and by HTTP/2 with prior knowledge: ALPN is in
+// config only.
 func serveMember(t testing.TB, config *tls.Config, answer http.HandlerFunc) (address string) {
 	t.Helper()
 	protocols := new(http.Protocols)
@@ -95,8 +97,8 @@ func (l plainListener) Accept() (net.Conn, error) {
 	return struct{ net.Conn }{c}, err
 }
 
-// Only the right member of the mesh gets requests, whatever it speaks. Each wrong one is a failure to connect that names
-// who was expected and who has answered.
+// Only the right member of the mesh gets requests, whatever it speaks. Each wrong one is a failure
+// to connect that names who was expected and who has answered.
 func TestOnlyTheRightMemberOfTheMeshIsAPeer(t *testing.T) {
 	t.Parallel()
 	a, stranger := testcert.NewAuthority(t, trustDomain), testcert.NewAuthority(t, trustDomain)
@@ -157,8 +159,8 @@ func withALPN(config *tls.Config) *tls.Config {
 	return config
 }
 
-// A new certificate and new roots count for new connections, each of which is verified. Open ones go on, with what is on
-// them, and idle ones are used again.
+// A new certificate and new roots count for new connections, each of which is verified. Open ones
+// go on, with what is on them, and idle ones are used again.
 func TestConnectionsOutliveARotationOfTheMesh(t *testing.T) {
 	t.Parallel()
 	for _, http2 := range []bool{false, true} {
@@ -210,8 +212,9 @@ func TestConnectionsOutliveARotationOfTheMesh(t *testing.T) {
 	}
 }
 
-// A connection to who has answered before is not used for a request to somebody else: an instance becomes another service's at
-// the same address, with the same id, as after a redirect of a service-resolver.
+// A connection to who has answered before is not used for a request to somebody else: an instance
+// becomes another service's at the same address, with the same id, as after a redirect of a
+// service-resolver.
 func TestConnectionsAreForOneIdentity(t *testing.T) {
 	t.Parallel()
 	a := testcert.NewAuthority(t, trustDomain)

@@ -24,7 +24,8 @@ type mirrorTest struct {
 	copies      *route.Copies
 }
 
-// startMirror has p copy requests to a mirror at these addresses, by HTTP/2 or HTTP/1.1, whose requests are those of m.
+// startMirror has p copy requests to a mirror at these addresses, by HTTP/2 or HTTP/1.1, whose
+// requests are those of m.
 func startMirror(t testing.TB, p *testProxy, m route.Mirror, actions *route.Actions, http2 bool, mirrors ...string) *mirrorTest {
 	t.Helper()
 	service := p.newService("next", balancer.Options{NewTransport: p.NewTransport(someTransport)}, mirrors...)
@@ -222,8 +223,8 @@ func TestCopiesCountForTheirPeer(t *testing.T) {
 
 const halfAChunkedBody = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 
-// Upgrades, streams of gRPC and copies are not copied, and neither is a body that no peer got, or one that no peer
-// takes. Without a peer of the mirror there are none.
+// Upgrades, streams of gRPC and copies are not copied, and neither is a body that no peer got, or
+// one that no peer takes. Without a peer of the mirror there are none.
 func TestNotCopied(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))

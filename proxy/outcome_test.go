@@ -45,7 +45,8 @@ var echoes = withHead(func(c *originConn, r *http.Request) bool {
 // read.
 const longBody = 32 << 20
 
-// longText is what bodies that are as long are cut from: to make one for each takes more than to send it.
+// longText is what bodies that are as long are cut from: to make one for each takes more than to
+// send it.
 var longText = sync.OnceValue(func() string { return strings.Repeat("x", longBody) })
 
 // sendLong sends a long body, framed as the path says.

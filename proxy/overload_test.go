@@ -65,8 +65,8 @@ func (p *overloadPeer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// overloaded is a proxy in front of two services that have the same peers: one by HTTP/1.1 or HTTP/2, as the routes say,
-// and one by HTTP/2.
+// overloaded is a proxy in front of two services that have the same peers: one by HTTP/1.1 or
+// HTTP/2, as the routes say, and one by HTTP/2.
 type overloaded struct {
 	*testProxy
 	ctx      context.Context // ends with the random part
@@ -105,7 +105,8 @@ func (o *overloaded) options(random *rand.Rand) balancer.Options {
 	return balancertest.Complete(options)
 }
 
-// instances returns the first n peers. Odd ones have the tag main, and each has one of two priorities.
+// instances returns the first n peers. Odd ones have the tag main, and each has one of two
+// priorities.
 func (o *overloaded) instances(n int, random *rand.Rand) []discovery.Instance {
 	var addresses []string
 	for _, p := range o.peers[:n] {
@@ -135,9 +136,9 @@ func (o *overloaded) route(random *rand.Rand) {
 	o.setRoutes(routes...)
 }
 
-// A service with an adaptive limit, tiers, weights by health and a proof meets all kinds of requests, more than it can do, while
-// its options, routes and peers change, peers fail and hang, and clients leave. Then nothing is counted any more, and nothing is
-// refused.
+// A service with an adaptive limit, tiers, weights by health and a proof meets all kinds of
+// requests, more than it can do, while its options, routes and peers change, peers fail and hang,
+// and clients leave. Then nothing is counted any more, and nothing is refused.
 func TestOverloadMeetsTheRest(t *testing.T) {
 	duration := long.Count(t, 3*time.Second, 30*time.Second)
 	if testing.Short() {

@@ -13,8 +13,8 @@ import (
 	"sluice/test/verify"
 )
 
-// Client A asks for what no peer answers well, again and again, and client B for what all do: B keeps
-// all peers, whatever A is answered.
+// Client A asks for what no peer answers well, again and again, and client B for what all do: B
+// keeps all peers, whatever A is answered.
 func TestPoisonousURLEjectsNone(t *testing.T) {
 	t.Parallel()
 	const status = "HTTP/1.1 200 OK\r\n"

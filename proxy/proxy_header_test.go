@@ -197,8 +197,8 @@ func (p *testProxy) awaitArrivals(n int) {
 	})
 }
 
-// The waits for a client are its own in the sweeper: by its address, or by that of the proxy that has
-// not said it yet.
+// The waits for a client are its own in the sweeper: by its address, or by that of the proxy that
+// has not said it yet.
 func TestWaitsAreOfTheirClient(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
@@ -261,8 +261,8 @@ func TestProxyHeaderWhileDraining(t *testing.T) {
 	})
 }
 
-// A connection whose header arrives while its listener drains serves the request that follows, as one
-// that was idle.
+// A connection whose header arrives while its listener drains serves the request that follows, as
+// one that was idle.
 func TestProxyHeaderArrivesWhileDraining(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())

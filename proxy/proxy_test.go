@@ -206,7 +206,8 @@ func (p *testProxy) newService(name string, o balancer.Options, addresses ...str
 	return &route.Service{Name: name, Pool: pool, Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}}
 }
 
-// setService routes all requests to the service s, in which timeouts that are 0 are the defaultTimeouts.
+// setService routes all requests to the service s, in which timeouts that are 0 are the
+// defaultTimeouts.
 func (p *testProxy) setService(s route.Service) {
 	p.t.Helper()
 	t, usual := &s.Timeouts, defaultTimeouts()
@@ -227,7 +228,8 @@ func (p *testProxy) reconfigure(o balancer.Options) {
 	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(o)))
 }
 
-// usePeers makes the peers of p those at addresses, by HTTP/2 or HTTP/1.1, in a pool with these options.
+// usePeers makes the peers of p those at addresses, by HTTP/2 or HTTP/1.1, in a pool with these
+// options.
 func (p *testProxy) usePeers(http2 bool, o upstream.Options, pool balancer.Options, addresses ...string) {
 	p.t.Helper()
 	p.http2, pool.NewTransport = http2, p.NewTransport(o)
@@ -270,8 +272,8 @@ func (p *testProxy) raw(request string) string {
 	return string(answer)
 }
 
-// expect sends request on a new connection of its own, and checks that the answer has that status, which may
-// go on with the head, and each of these parts.
+// expect sends request on a new connection of its own, and checks that the answer has that status,
+// which may go on with the head, and each of these parts.
 func (p *testProxy) expect(request, status string, parts ...string) (answer string) {
 	p.t.Helper()
 	answer = p.raw(request)
@@ -457,7 +459,8 @@ func answering(response string) func(*originConn) bool {
 // answersOK starts a peer that answers each request with okResponse, and returns its address.
 func answersOK(t testing.TB) (address string) { return startOrigin(t, answering(okResponse)).address() }
 
-// A heldOrigin has all requests wait but those for /: it tells the target of each, and answers with okResponse when it may.
+// A heldOrigin has all requests wait but those for /: it tells the target of each, and answers with
+// okResponse when it may.
 type heldOrigin struct {
 	*origin
 	arrived chan string
@@ -549,7 +552,8 @@ func readResponse(t testing.TB, conn net.Conn) (status int, body string) {
 	return readResponseTo(t, conn, "GET")
 }
 
-// expectResponse ends the test unless the response to a GET has that status, and that body if one is given.
+// expectResponse ends the test unless the response to a GET has that status, and that body if one
+// is given.
 func expectResponse(t testing.TB, conn net.Conn, status int, body ...string) {
 	t.Helper()
 	got, text := readResponse(t, conn)

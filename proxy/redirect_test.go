@@ -36,7 +36,8 @@ func TestRedirectToHTTPS(t *testing.T) {
 	verify.Equal(t, origin.got(), "", "the peer")
 }
 
-// A target without a path, which the peer gets as / or *, is the root of its host also in URLs that a route makes of it.
+// A target without a path, which the peer gets as / or *, is the root of its host also in URLs that
+// a route makes of it.
 func TestURLsOfTargetsWithoutAPath(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, answersOK(t))

@@ -55,8 +55,8 @@ func each(format string, parts ...string) (requests []string) {
 }
 
 // refusedResponses are answered with 502. Chunks that are malformed from the start are found out
-// before the client has got anything. The connection of the client goes on, and the peer's is not used again: what
-// follows there would reach somebody else.
+// before the client has got anything. The connection of the client goes on, and the peer's is not
+// used again: what follows there would reach somebody else.
 var refusedResponses = slices.Concat(
 	each("HTTP/1.1 200 OK\r\n%s\r\n\r\nok",
 		"Content-Length: 2\r\nContent-Length: 3", "Content-Length: 2, 3", "Content-Length: 2,", "Content-Length: 2\r\nContent-Length: x", "Content-Length: +2",

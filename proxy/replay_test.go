@@ -16,8 +16,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A refusingPeer refuses some streams, after their head, after a part of their body, or after all of it, and answers
-// the others with their body.
+// A refusingPeer refuses some streams, after their head, after a part of their body, or after all
+// of it, and answers the others with their body.
 type refusingPeer struct {
 	refuse  func(p *framePeer, stream uint32)
 	when    string // "head", "part" or "end"
@@ -62,8 +62,8 @@ func (r *refusingPeer) frame(p *framePeer, frame xhttp2.Frame) {
 	}
 }
 
-// A request that a peer has not processed is sent again with its body also if nobody knew how long that is, and whatever
-// has arrived of it meanwhile.
+// A request that a peer has not processed is sent again with its body also if nobody knew how long
+// that is, and whatever has arrived of it meanwhile.
 func TestBodyOfUnknownLengthIsSentAgain(t *testing.T) {
 	t.Parallel()
 	refusals := map[string]func(p *framePeer, stream uint32){
@@ -124,8 +124,8 @@ func TestBodyOfUnknownLengthIsSentAgain(t *testing.T) {
 	})
 }
 
-// A request that may be sent twice is sent to another peer with all of its body, however it was framed, if the first one
-// breaks; a longer one is not, and goes on in the chunks of its client.
+// A request that may be sent twice is sent to another peer with all of its body, however it was
+// framed, if the first one breaks; a longer one is not, and goes on in the chunks of its client.
 func TestChunkedBodyIsSentToAnotherPeer(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

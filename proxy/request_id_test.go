@@ -34,7 +34,8 @@ func TestIsRequestID(t *testing.T) {
 	}
 }
 
-// throughProtocols calls f for each protocol of clients and peers. The peers answer as handler does.
+// throughProtocols calls f for each protocol of clients and peers. The peers answer as handler
+// does.
 func throughProtocols(t *testing.T, o Options, handler http.HandlerFunc, f func(t *testing.T, p *testProxy, front testFront)) {
 	for _, http2 := range []bool{false, true} {
 		for n := range 4 { // fronts

@@ -49,7 +49,8 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	verify.Succeeds(t, <-ended)
 }
 
-// expectLast checks that okResponse comes, announces the end of the connection, and is followed by it.
+// expectLast checks that okResponse comes, announces the end of the connection, and is followed by
+// it.
 func expectLast(t testing.TB, conn net.Conn) {
 	t.Helper()
 	answer, err := io.ReadAll(conn)
@@ -64,7 +65,8 @@ func expectCut(t testing.TB, conn net.Conn, what string) error {
 	return err
 }
 
-// What is left when the time is over is cut: by Shutdown everything, by Drain what came through that listener.
+// What is left when the time is over is cut: by Shutdown everything, by Drain what came through
+// that listener.
 func TestWhatIsLeftIsCut(t *testing.T) {
 	t.Parallel()
 	eachCase(t, map[string]bool{"server": false, "one listener": true}, func(t *testing.T, drain bool) {
@@ -213,8 +215,8 @@ func TestStreamWithoutAPeerIsCut(t *testing.T) {
 	})
 }
 
-// While the grace lasts, a connection that was idle when the server began to stop serves one more request, and
-// then ends. One that stays silent, and all without a grace, end without an answer.
+// While the grace lasts, a connection that was idle when the server began to stop serves one more
+// request, and then ends. One that stays silent, and all without a grace, end without an answer.
 func TestShutdownOfIdleConnections(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -263,8 +265,9 @@ func TestShutdownDoesNotWaitForPeers(t *testing.T) {
 	verify.Equal(t, p.pool.Pending(), 0, "requests still wait")
 }
 
-// A connection that is accepted while the server begins to stop is served: Shutdown does not return before its
-// listeners are closed, and then waits for what they let in. One that comes when the grace is over is cut.
+// A connection that is accepted while the server begins to stop is served: Shutdown does not return
+// before its listeners are closed, and then waits for what they let in. One that comes when the
+// grace is over is cut.
 func TestShutdownMeetsLateConnections(t *testing.T) {
 	t.Parallel()
 	for _, over := range []bool{false, true} {

@@ -177,8 +177,8 @@ func (s *soaker) oddPeer(random *rand.Rand, conn *net.TCPConn) {
 	}
 }
 
-// bad sends a request to its end or not, reads some of the answer, and goes away, in peace or not: each of it slowly
-// or at once.
+// bad sends a request to its end or not, reads some of the answer, and goes away, in peace or not:
+// each of it slowly or at once.
 func (s *soaker) bad(random *rand.Rand, conn *net.TCPConn) {
 	request := s.goodRequest(random, false).bytes
 	switch random.IntN(3) {

@@ -153,8 +153,8 @@ func (s *soaker) fail(format string, arguments ...any) {
 	}
 }
 
-// A soakPeer is a server that crashes at times: all its connections break, and so do those that come until it is
-// there again.
+// A soakPeer is a server that crashes at times: all its connections break, and so do those that
+// come until it is there again.
 type soakPeer struct {
 	*httptest.Server
 	crashed atomic.Bool
@@ -172,8 +172,9 @@ func newSoakPeer(t *testing.T) *soakPeer {
 	return p
 }
 
-// startPeers starts the peers, and what happens to them and to the routes until the clients stop. The service good
-// has peers that crash, among others; those of stable come and go as an operator would have it.
+// startPeers starts the peers, and what happens to them and to the routes until the clients stop.
+// The service good has peers that crash, among others; those of stable come and go as an operator
+// would have it.
 func (s *soaker) startPeers(working *sync.WaitGroup) (services []*route.Service) {
 	peers := make([]*soakPeer, 8)
 	addresses := make([]string, len(peers))

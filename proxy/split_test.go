@@ -43,8 +43,8 @@ func (p *testProxy) setSplit(s route.Split, canary float64) {
 
 var newClientCookie = regexp.MustCompile(`^sluice_client=([0-9a-z]{1,13}); Path=/; HttpOnly; SameSite=Lax(?:; Secure)?$`)
 
-// newClients sends requests of 40 clients without a cookie, each of which gets one, and returns the cookies by the
-// answer: of each of two peers, or services.
+// newClients sends requests of 40 clients without a cookie, each of which gets one, and returns the
+// cookies by the answer: of each of two peers, or services.
 func (f *testFront) newClients(t *testing.T) (clients map[string][]string) {
 	t.Helper()
 	clients = make(map[string][]string)
@@ -158,7 +158,8 @@ func TestAccessLogNamesTheGroup(t *testing.T) {
 	verify.Contains(t, string(line), `,"group":"canary",`, "the line")
 }
 
-// startWeighted starts a proxy with a route to two services, each with the peer of its name: "a" has a share of one half, and "b" a split by the cookie.
+// startWeighted starts a proxy with a route to two services, each with the peer of its name: "a"
+// has a share of one half, and "b" a split by the cookie.
 func startWeighted(t *testing.T, key route.SplitKey, peer func(service string) (address string)) *testProxy {
 	t.Helper()
 	p := startProxy(t, Options{})
@@ -176,8 +177,8 @@ func startWeighted(t *testing.T, key route.SplitKey, peer func(service string) (
 	return p
 }
 
-// A client stays with its service by one cookie, which also decides its group there. With a key that is not the
-// cookie, only a split of the chosen service sets one.
+// A client stays with its service by one cookie, which also decides its group there. With a key
+// that is not the cookie, only a split of the chosen service sets one.
 func TestServicesByKey(t *testing.T) {
 	t.Parallel()
 	named := func(service string) string {

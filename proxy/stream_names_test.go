@@ -68,7 +68,8 @@ func TestStreamsByServerName(t *testing.T) {
 	})
 }
 
-// The routes count that are in use when the ClientHello has come, not those of the connection's begin.
+// The routes count that are in use when the ClientHello has come, not those of the connection's
+// begin.
 func TestStreamsByServerNameAfterAReload(t *testing.T) {
 	t.Parallel()
 	config := &tls.Config{Certificates: []tls.Certificate{certificate()}}
@@ -107,7 +108,8 @@ func TestStreamsByServerNameAfterAReload(t *testing.T) {
 	}
 }
 
-// A server name for which a bounded expression would take too long gets no service, not the one for all others.
+// A server name for which a bounded expression would take too long gets no service, not the one for
+// all others.
 func TestAServerNameOverTheBudgetOfExpressionsIsRefused(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: patience}}, tlsOrigin(t, "now", &tls.Config{Certificates: []tls.Certificate{certificate()}}).address())

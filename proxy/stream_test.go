@@ -212,8 +212,8 @@ func TestStreamHalfClosesAfterAPause(t *testing.T) {
 	}
 }
 
-// The connections of a peer that leaves go on, up to the drain timeout, and are reset then on both sides:
-// a stream that is cut must not look complete.
+// The connections of a peer that leaves go on, up to the drain timeout, and are reset then on both
+// sides: a stream that is cut must not look complete.
 func TestStreamsOfADrainingPeer(t *testing.T) {
 	t.Parallel()
 	ended := make(chan error, 2)

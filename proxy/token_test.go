@@ -58,7 +58,8 @@ func startTokenIssuer(t testing.TB) *tokenIssuer {
 	return i
 }
 
-// follow has routes use another set of its keys from now on, as another process does: it begins with the saved ones.
+// follow has routes use another set of its keys from now on, as another process does: it begins
+// with the saved ones.
 func (i *tokenIssuer) follow(saved auth.SavedKeys) {
 	i.keys = auth.NewKeys(units.NewLocation(i.url), locality.ByOperator, saved)
 	i.keys.Start(i.t.Context())
@@ -90,7 +91,8 @@ func (i *tokenIssuer) requires(place string, remove ...string) *route.Actions {
 	return &route.Actions{JWT: j, Authorized: j.Written, RequestHeaders: headerEdits(i.t, map[string]string{"X-Subject": "$user"}, nil)}
 }
 
-// A token is found at its place, says who the user is, and cannot be forged, over each protocol of clients.
+// A token is found at its place, says who the user is, and cannot be forged, over each protocol of
+// clients.
 func TestTokensOfUsers(t *testing.T) {
 	t.Parallel()
 	i := startTokenIssuer(t)
@@ -158,8 +160,8 @@ func TestTokensOfUsers(t *testing.T) {
 	p.expectNothingCounted()
 }
 
-// A cookie that a server may read as the one of the token counts as a second token, wherever it ends for that server. Names and
-// values of others may be in each other.
+// A cookie that a server may read as the one of the token counts as a second token, wherever it
+// ends for that server. Names and values of others may be in each other.
 func TestTokensInCookiesOfOtherServers(t *testing.T) {
 	t.Parallel()
 	i := startTokenIssuer(t)
@@ -202,8 +204,8 @@ func TestTokensInCookiesOfOtherServers(t *testing.T) {
 	}
 }
 
-// The names of fields for claims, and of the token's place, may have marks themselves: a client's field with a hyphen in their
-// place is the same one for some servers.
+// The names of fields for claims, and of the token's place, may have marks themselves: a client's
+// field with a hyphen in their place is the same one for some servers.
 func TestTokensInFieldsWithMarks(t *testing.T) {
 	t.Parallel()
 	i := startTokenIssuer(t)
@@ -275,7 +277,8 @@ func TestTokensOfWebSockets(t *testing.T) {
 	}
 }
 
-// A retry, a copy for a mirror and an authentication server get what the token says, and not the token if it is removed.
+// A retry, a copy for a mirror and an authentication server get what the token says, and not the
+// token if it is removed.
 func TestTokensWithRetriesMirrorsAndAuthServers(t *testing.T) {
 	t.Parallel()
 	i := startTokenIssuer(t)
@@ -328,8 +331,8 @@ func TestRateLimitByClaim(t *testing.T) {
 	}
 }
 
-// A request that has waited, as for the keys of the issuer, takes its token of a rate limit when it comes to that: others of the
-// same user, who came later, may have taken theirs.
+// A request that has waited, as for the keys of the issuer, takes its token of a rate limit when it
+// comes to that: others of the same user, who came later, may have taken theirs.
 func TestRateLimitByClaimAfterAWait(t *testing.T) {
 	t.Parallel()
 	i := startTokenIssuer(t)

@@ -66,8 +66,9 @@ type traced struct {
 	attempts   []*tracepb.Span
 }
 
-// awaitSpans waits for that many spans of requests with all their attempts, and returns them in the order in which the requests began:
-// a client with HTTP/2 may have an answer before its request is accounted for.
+// awaitSpans waits for that many spans of requests with all their attempts, and returns them in the
+// order in which the requests began: a client with HTTP/2 may have an answer before its request is
+// accounted for.
 func awaitSpans(t *testing.T, c *tracetest.Collector, requests int) (list []traced) {
 	t.Helper()
 	eventually(t, fmt.Sprint(requests, " spans of requests"), func() bool {
@@ -254,7 +255,8 @@ func TestSlowCollectorDelaysNothing(t *testing.T) {
 	}
 }
 
-// The state of a trace belongs to it: a new one begins without (W3C Trace Context, section 4.3), whoever is asked.
+// The state of a trace belongs to it: a new one begins without (W3C Trace Context, section 4.3),
+// whoever is asked.
 func TestNewTracesHaveNoState(t *testing.T) {
 	t.Parallel()
 	tracer, _ := startTracer(t, 1)

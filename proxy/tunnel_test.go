@@ -85,8 +85,8 @@ func TestRefusedUpgrade(t *testing.T) {
 	verify.Equal(t, origin.connections(), 1, "connections to the peer")
 }
 
-// A request for an upgrade may have a body, as docker exec sends it. The peer gets all of it, and then the bytes of the
-// tunnel, whether it agrees before it has read the body or after.
+// A request for an upgrade may have a body, as docker exec sends it. The peer gets all of it, and
+// then the bytes of the tunnel, whether it agrees before it has read the body or after.
 func TestUpgradeWithBody(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("0123456789abcdef", 20<<10) // neither memory for retries nor the sockets' buffers have all of it
@@ -337,8 +337,9 @@ func TestTunnelOfAGoneClient(t *testing.T) {
 	verify.That(t, len(lines) == 1 && lines[0].Status == 101 && lines[0].Reason == "client_gone", "lines %+v", lines)
 }
 
-// The access log says of sessions that were cut whether their peer no longer leads, in the way that the service wants. A leader of a
-// service that is removed has not been demoted. Whoever comes then learns that there is no leader.
+// The access log says of sessions that were cut whether their peer no longer leads, in the way that
+// the service wants. A leader of a service that is removed has not been demoted. Whoever comes then
+// learns that there is no leader.
 func TestWhySessionsOfALeaderEnd(t *testing.T) {
 	t.Parallel()
 	const short = 50 * time.Millisecond
@@ -386,7 +387,8 @@ func TestWhySessionsOfALeaderEnd(t *testing.T) {
 	}
 }
 
-// Whoever is connected to a leader that no longer is the one when the connection is open learns what the next client learns.
+// Whoever is connected to a leader that no longer is the one when the connection is open learns
+// what the next client learns.
 func TestLeaderGoesWhileClientsAreConnected(t *testing.T) {
 	t.Parallel()
 	l := listen(t)

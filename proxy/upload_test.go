@@ -164,8 +164,9 @@ func TestClientLeavesPeerThatTakesNoBody(t *testing.T) {
 	}
 }
 
-// A client that sends no body after a 100 is the one who does not go on, also if sluice has sent the 100 because the peer says nothing.
-// A peer that is at work and sends none is not blamed: it may be one that knows no 100.
+// A client that sends no body after a 100 is the one who does not go on, also if sluice has sent
+// the 100 because the peer says nothing. A peer that is at work and sends none is not blamed: it
+// may be one that knows no 100.
 func TestNobodyContinues(t *testing.T) {
 	t.Parallel()
 	const continues = "HTTP/1.1 100 Continue\r\n\r\n"
@@ -181,7 +182,8 @@ func TestNobodyContinues(t *testing.T) {
 			io.Copy(io.Discard, c)
 			return false
 		}))
-		// What the peer sends at once comes before the timeout, unless the machine stands still: then again, with a longer one.
+		// What the peer sends at once comes before the timeout, unless the machine stands still:
+		// then again, with a longer one.
 		for timeout := 200 * time.Millisecond; ; timeout *= 4 {
 			p := startProxy(t, Options{Timeouts: Timeouts{Body: timeout}}, origin.address())
 			conn := p.dial()
@@ -199,8 +201,9 @@ func TestNobodyContinues(t *testing.T) {
 	})
 }
 
-// A peer that hangs is blamed also by a client that waits for its 100: the client gets one from sluice, sends the body, and the peer
-// has the usual time for the answer then. One that knows no 100, and only waits for the body, answers.
+// A peer that hangs is blamed also by a client that waits for its 100: the client gets one from
+// sluice, sends the body, and the peer has the usual time for the answer then. One that knows no
+// 100, and only waits for the body, answers.
 func TestPeerDoesNotContinue(t *testing.T) {
 	t.Parallel()
 	eachCase(t, map[string]string{"hangs": "504", "knows no 100": "200"}, func(t *testing.T, want string) {
@@ -262,8 +265,8 @@ func TestExpectContinue(t *testing.T) {
 	expectRest(t, conn, "")
 }
 
-// A request that may be sent twice goes to another peer when its peer breaks the connection before anything of its body has
-// arrived: its client waits for a 100.
+// A request that may be sent twice goes to another peer when its peer breaks the connection before
+// anything of its body has arrived: its client waits for a 100.
 func TestExpectantRequestIsSentAgain(t *testing.T) {
 	t.Parallel()
 	for _, method := range []string{"PUT", "POST"} {

@@ -126,7 +126,8 @@ func (m *modalPeers) serve(w http.ResponseWriter, r *http.Request) {
 	}()
 	switch m.await(gone) {
 	case peersBreak:
-		// A read of the body that begins after the panic would keep net/http from closing the connection.
+		// A read of the body that begins after the panic would keep net/http from closing the
+		// connection.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
 		panic(http.ErrAbortHandler)
 	case peersAnswer:

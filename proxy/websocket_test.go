@@ -89,8 +89,8 @@ func (f *testFront) open(ctx context.Context, target string, fields ...string) (
 	return c, response, string(message)
 }
 
-// closeInOrder closes c, and reports whether the peer has answered that. The library waits 5 s for it, as long as a
-// machine may stand still.
+// closeInOrder closes c, and reports whether the peer has answered that. The library waits 5 s for
+// it, as long as a machine may stand still.
 func closeInOrder(t *testing.T, c *websocket.Conn) bool {
 	t.Helper()
 	err := c.Close(websocket.StatusNormalClosure, "")

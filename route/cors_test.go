@@ -16,7 +16,8 @@ func corsOf(t testing.TB, o CORSOptions) *CORS {
 	return verify.Result(NewCORS(o)).Must(t)
 }
 
-// Origins are compared as the Fetch standard does, byte by byte ("CORS check"); patterns stand for whole hosts only.
+// Origins are compared as the Fetch standard does, byte by byte ("CORS check"); patterns stand for
+// whole hosts only.
 func TestAllowedOrigins(t *testing.T) {
 	for _, test := range []struct {
 		pattern, origin string
@@ -123,7 +124,8 @@ func TestCORSFields(t *testing.T) {
 	}
 }
 
-// FuzzOrigin checks that what a wildcard allows is, for who parses URLs, a page of a host below that of the wildcard.
+// FuzzOrigin checks that what a wildcard allows is, for who parses URLs, a page of a host below
+// that of the wildcard.
 func FuzzOrigin(f *testing.F) {
 	for _, origin := range []string{"https://a.example.com", "https://a.b.example.com", "https://x/.example.com", "https://u@a.example.com", "null", "https://..example.com", "https://a\x00.example.com"} {
 		f.Add(origin)

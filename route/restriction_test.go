@@ -36,7 +36,8 @@ func evades(table *Table, host, path string) bool {
 	return table.Evades([]byte(host), []byte(path), nil, table.Match([]byte(host), []byte(path), nil), false)
 }
 
-// guarded is a table with a restricted route, one below it that is open, and one that looks like it.
+// guarded is a table with a restricted route, one below it that is open, and one that looks like
+// it.
 func guarded(t testing.TB) (table *Table, restricted *Service) {
 	service, restricted, limited := &Service{Name: "open"}, &Service{Name: "restricted"}, &Actions{ClientCertificate: true}
 	return newTable(t, []Route{
@@ -46,7 +47,8 @@ func guarded(t testing.TB) (table *Table, restricted *Service) {
 	}), restricted
 }
 
-// What some server reads as a path of a restricted route takes that route, or is refused. Nothing else is.
+// What some server reads as a path of a restricted route takes that route, or is refused. Nothing
+// else is.
 func TestEverySpellingIsGuarded(t *testing.T) {
 	table, restricted := guarded(t)
 	for _, test := range []struct {
@@ -150,8 +152,8 @@ func decodeAll(path string) string {
 	return string(out)
 }
 
-// Whatever two servers behind one another make of a path: if it is the restricted one then, the path was not passed to the
-// open route.
+// Whatever two servers behind one another make of a path: if it is the restricted one then, the
+// path was not passed to the open route.
 func FuzzEverySpellingIsGuarded(f *testing.F) {
 	for i, seed := range []string{"/admin.", "/%2561dmin%20", "/x;%2f/admin%00", `/a\%5c./admin. ;x`, "/admin/public%2f..", "/%c0%afadmin/x", "/admi%256e%3f", "/%09admin"} {
 		f.Add([]byte(seed), uint64(i))

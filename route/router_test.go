@@ -22,7 +22,8 @@ func lowerASCII(s string) string {
 	return string(b)
 }
 
-// naiveBranch returns the index of the first branch that a request takes, in the plainest words; -1: none.
+// naiveBranch returns the index of the first branch that a request takes, in the plainest words;
+// -1: none.
 func naiveBranch(branches []Branch, target string, r Request) int {
 	if target == "" || target == "*" {
 		target = "/"
@@ -96,7 +97,8 @@ func TestChainsThatAreNotAllowed(t *testing.T) {
 	verify.That(t, err != nil && strings.Contains(err.Error(), "path") && strings.Contains(err.Error(), "when.scheme"), "error %v", err)
 }
 
-// Edits after other edits do what both do, one after the other, and their fields are what a condition sees.
+// Edits after other edits do what both do, one after the other, and their fields are what a
+// condition sees.
 func TestEditsAfterEdits(t *testing.T) {
 	names := []string{"x-a", "x-b", "x-c"}
 	for seed := range uint64(300) {
@@ -163,7 +165,8 @@ func TestActionsWithThoseOfABranch(t *testing.T) {
 	verify.That(t, (*Actions)(nil).With(both) != nil && (*Actions)(nil).With(nil) == nil, "without actions")
 }
 
-// A target with a discovery chain has the peers of the branch for all requests: of a splitter, those of all its parts.
+// A target with a discovery chain has the peers of the branch for all requests: of a splitter,
+// those of all its parts.
 func TestUsablePeersOfAChain(t *testing.T) {
 	a, b, own := target(t, "a", 2, .5), target(t, "b", 3, .5), target(t, "own", 0, .5)
 	chain := verify.Result(NewChain([]Branch{{Route: Route{Path: "/x"}}, {Route: Route{Path: "/"}}, {Route: Route{Path: "/"}}})).Must(t)
@@ -175,8 +178,8 @@ func TestUsablePeersOfAChain(t *testing.T) {
 	verify.Equal(t, own.UsablePeers(), 0, "peers without a branch for all requests")
 }
 
-// A client stays on its side when the shares of a splitter change, but for those that the change is for, and each side
-// has its share of the clients.
+// A client stays on its side when the shares of a splitter change, but for those that the change is
+// for, and each side has its share of the clients.
 func TestClientsStayOnTheirSideOfASplitter(t *testing.T) {
 	const n = 20000
 	a, b := target(t, "web@v1", 1, 0), target(t, "web@v2", 1, 0)

@@ -136,8 +136,8 @@ func TestSplitWithoutAKey(t *testing.T) {
 	}
 }
 
-// A client that is judged carries the mark of its share, which differs from that of any share with other odds, and never
-// none: a client without it is not judged.
+// A client that is judged carries the mark of its share, which differs from that of any share with
+// other odds, and never none: a client without it is not judged.
 func TestJudgedClients(t *testing.T) {
 	seen := make(map[uint8]float64)
 	for _, share := range []float64{0, 0.001, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1} {

@@ -191,8 +191,9 @@ func TestErrorSaysWhichRouteAndField(t *testing.T) {
 	verify.Equal(t, *e, want, "*e")
 }
 
-// Whoever may register a service may have regular expressions in its tags: of a few characters, a repetition makes thousands
-// of parts, and an expression takes memory for each, and time for each with each octet of a path.
+// Whoever may register a service may have regular expressions in its tags: of a few characters, a
+// repetition makes thousands of parts, and an expression takes memory for each, and time for each
+// with each octet of a path.
 func TestRegexpsAreLimited(t *testing.T) {
 	for expression, want := range map[string]string{
 		`^/[a-z0-9]{1,63}(\.[a-z0-9]{1,63}){0,10}$`: "",

@@ -124,7 +124,8 @@ func BenchmarkMatch(b *testing.B) {
 	}
 }
 
-// The most that a request costs whose host has the regular expressions that a service may ask for: they are made to be slow.
+// The most that a request costs whose host has the regular expressions that a service may ask for:
+// they are made to be slow.
 func BenchmarkSlowExpressions(b *testing.B) {
 	routes := make([]Route, 10_000/maxParts)
 	for i := range routes {

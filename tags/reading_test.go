@@ -36,7 +36,8 @@ func TestDeny(t *testing.T) {
 	verify.That(t, !r.Closed && r.Keys["strip_prefix"] != nil, "the route itself has become %+v", r)
 }
 
-// A route beyond the limit that says who may use it is not lost: a broader one could answer its requests.
+// A route beyond the limit that says who may use it is not lost: a broader one could answer its
+// requests.
 func TestLimitKeepsRestrictions(t *testing.T) {
 	var r Reading
 	for range MaxRoutes {

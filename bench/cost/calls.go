@@ -21,8 +21,8 @@ import (
 // again is the end of the name of a call's failures: mostly EAGAIN.
 const again = "-failed"
 
-// countCalls counts the system calls of a process while do runs: by name those that succeed, and by name and
-// [again] those that fail. It waits until strace has all threads.
+// countCalls counts the system calls of a process while do runs: by name those that succeed, and by
+// name and [again] those that fail. It waits until strace has all threads.
 func countCalls(ctx context.Context, pid int, dir string, do func() error) (map[string]float64, error) {
 	summary := filepath.Join(dir, "strace")
 	output := subprocess.NewTail(8 << 10)

@@ -9,7 +9,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A request within its bounds passes. What exceeds them is named with its work: a call with a line, one without, one that fails.
+// A request within its bounds passes. What exceeds them is named with its work: a call with a line,
+// one without, one that fails.
 func TestWhatExceedsItsBoundIsNamed(t *testing.T) {
 	most := verify.Result(parseBounds("# text\n* sendto 2.02 # why\n* other 0.05\nget100k splice 2.5\nidle1000 other 20\n")).Must(t)
 	for _, test := range []struct {

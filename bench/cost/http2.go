@@ -50,7 +50,8 @@ func (c *http2Conn) headers(stream uint32, end bool, fields ...string) error {
 	return c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: c.block.Bytes(), EndHeaders: true, EndStream: end})
 }
 
-// next returns the next frame of a stream, and frames what the others ask for: it goes with the next flush.
+// next returns the next frame of a stream, and frames what the others ask for: it goes with the
+// next flush.
 func (c *http2Conn) next() (http2.Frame, error) {
 	for {
 		f, err := c.framer.ReadFrame()
@@ -154,7 +155,8 @@ func (c *http2Client) exchange() error {
 	}
 }
 
-// grpcMessage returns a message of n bytes with its prefix: the compressed flag and the length of the rest.
+// grpcMessage returns a message of n bytes with its prefix: the compressed flag and the length of
+// the rest.
 func grpcMessage(n int) []byte {
 	const prefix = 5
 	message := make([]byte, n)

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// instructions counts the instructions of a process in user mode, those of its present threads and of
-// the threads that they start.
+// instructions counts the instructions of a process in user mode, those of its present threads and
+// of the threads that they start.
 type instructions struct{ counters []int }
 
 // countInstructions starts counting. A machine without counters, such as most virtual ones, is

@@ -124,8 +124,8 @@ func (b *bench) gate(ctx context.Context, selected []work, most bounds) error {
 	return nil
 }
 
-// least measures w again while a count exceeds its bound, up to three times in all, and returns the least of
-// each count: what a request needs is in each of them, what a busy machine adds is not.
+// least measures w again while a count exceeds its bound, up to three times in all, and returns the
+// least of each count: what a request needs is in each of them, what a busy machine adds is not.
 func (b *bench) least(ctx context.Context, w work, most bounds) (counts, error) {
 	c, err := b.measure(ctx, w, feature{})
 	for tries := 1; err == nil && tries < 3 && len(most.exceeded(w.name, c)) > 0; tries++ {
@@ -136,7 +136,8 @@ func (b *bench) least(ctx context.Context, w work, most bounds) (counts, error) 
 	return c, err
 }
 
-// raiseFileLimit lets this program have a connection for each idle client, and two descriptors in sluice.
+// raiseFileLimit lets this program have a connection for each idle client, and two descriptors in
+// sluice.
 func raiseFileLimit() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -172,7 +172,8 @@ func (b *bench) idle(ctx context.Context, w work, s *sluice) (c counts, err erro
 	return c, err
 }
 
-// await waits until sluice has at most most goroutines, if it is not 0, and its pools of buffers are empty.
+// await waits until sluice has at most most goroutines, if it is not 0, and its pools of buffers
+// are empty.
 func await(ctx context.Context, s *sluice, most int) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

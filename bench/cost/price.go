@@ -21,7 +21,8 @@ import (
 // priceRounds is how often each feature is measured; the least of each count is in the table.
 const priceRounds = 2
 
-// A feature is what a configuration has besides the defaults: texts for its places in conf/sluice.yaml.
+// A feature is what a configuration has besides the defaults: texts for its places in
+// conf/sluice.yaml.
 type feature struct {
 	name      string
 	compared  string // name of the feature whose counts are subtracted; "" for the defaults
@@ -105,7 +106,8 @@ func (b *bench) price(ctx context.Context, command string) (string, error) {
 	return text + markdown.Table(rows) + "\n" + markdown.Table(timed) + "\n", nil
 }
 
-// rounding is, by format, below which difference nothing is written: a request's share of what happens each second.
+// rounding is, by format, below which difference nothing is written: a request's share of what
+// happens each second.
 var rounding = map[string]float64{"%+.1f": 0.05, "%+.0f": 20}
 
 // difference writes what a feature adds; what rounds to nothing is 0.

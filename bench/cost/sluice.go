@@ -44,7 +44,8 @@ type sluice struct {
 	origins []net.Listener
 }
 
-// start runs a program of sluice for w with a feature, and waits until it answers. The caller calls stop.
+// start runs a program of sluice for w with a feature, and waits until it answers. The caller calls
+// stop.
 func start(ctx context.Context, program, dir string, w work, f feature) (*sluice, error) {
 	addresses, err := machine.FreeAddresses(2)
 	if err != nil {
@@ -161,7 +162,8 @@ func (s *sluice) profile(query string) (string, error) {
 	return string(text), err
 }
 
-// memory reads what sluice has allocated since its start, and after a collection what lives, stacks included.
+// memory reads what sluice has allocated since its start, and after a collection what lives, stacks
+// included.
 func (s *sluice) memory() (m memory, err error) {
 	text, err := s.profile("heap?debug=1&gc=1")
 	if err != nil {

@@ -39,8 +39,8 @@ func timings(ctx context.Context) ([][]string, error) {
 	return rows, nil
 }
 
-// parseTimings returns name, ns, bytes and allocations of each benchmark of go test -bench -benchmem -count: of
-// several lines, the one with the least time.
+// parseTimings returns name, ns, bytes and allocations of each benchmark of go test -bench
+// -benchmem -count: of several lines, the one with the least time.
 func parseTimings(output string) (results [][]string) {
 	for line := range strings.Lines(output) {
 		fields := strings.Fields(line)

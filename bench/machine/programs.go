@@ -49,7 +49,8 @@ func Require(tools map[string]string) error {
 		strings.Join(missing, ", "), strings.Join(packages, " "))
 }
 
-// Commit returns "sluice" and the commit that BuildSluice builds, with "-dirty" if files differ from it.
+// Commit returns "sluice" and the commit that BuildSluice builds, with "-dirty" if files differ
+// from it.
 func Commit(ctx context.Context) string {
 	return "sluice " + FirstLine(ctx, "git", "describe", "--always", "--dirty")
 }

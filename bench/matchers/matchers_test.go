@@ -31,8 +31,8 @@ func path(i int) string {
 	return prefix + "items/4711"
 }
 
-// matchers are the tables. build makes one of n routes. The function that it returns prepares a request
-// for route i, and returns what finds the name of the service for it.
+// matchers are the tables. build makes one of n routes. The function that it returns prepares a
+// request for route i, and returns what finds the name of the service for it.
 var matchers = []struct {
 	name  string
 	build func(tb testing.TB, n int) func(i int) (find func() string)
@@ -66,8 +66,8 @@ func buildSluice(tb testing.TB, n int) func(int) func() string {
 	}
 }
 
-// buildFabio has the defaults of fabio, but for glob.matching.disabled. Its cache of patterns has 1,000
-// entries.
+// buildFabio has the defaults of fabio, but for glob.matching.disabled. Its cache of patterns has
+// 1,000 entries.
 func buildFabio(tb testing.TB, n int, withoutGlobs bool) func(int) func() string {
 	var commands bytes.Buffer
 	for i := range n {
@@ -91,7 +91,8 @@ func buildFabio(tb testing.TB, n int, withoutGlobs bool) func(int) func() string
 	}
 }
 
-// buildTraefik leaves out what Traefik does before its muxer, which is the same for any number of routes.
+// buildTraefik leaves out what Traefik does before its muxer, which is the same for any number of
+// routes.
 func buildTraefik(tb testing.TB, n int) func(int) func() string {
 	parser, err := traefik.NewSyntaxParser()
 	if err != nil {

@@ -30,7 +30,8 @@ type sample struct {
 	failure failure
 }
 
-// failure says why a request has failed: answered and misled, or a status with sluice's reason, if it gives one.
+// failure says why a request has failed: answered and misled, or a status with sluice's reason, if
+// it gives one.
 type failure string
 
 const (

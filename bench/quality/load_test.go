@@ -14,8 +14,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A latency begins at the intended time of sending, however late the request is sent. What is no right answer counts as the
-// slowest, and says why.
+// A latency begins at the intended time of sending, however late the request is sent. What is no
+// right answer counts as the slowest, and says why.
 func TestWhatALoadMeasures(t *testing.T) {
 	t.Parallel()
 	const late = 2 * time.Second
@@ -46,7 +46,8 @@ func TestWhatALoadMeasures(t *testing.T) {
 	}
 }
 
-// A proxy that cannot be had is left out, and the report has its name and the reason; the others are measured.
+// A proxy that cannot be had is left out, and the report has its name and the reason; the others
+// are measured.
 func TestAProxyThatCannotBeHadIsLeftOut(t *testing.T) {
 	t.Parallel()
 	b := &bench{progress: io.Discard, length: scenario.Short}

@@ -97,7 +97,8 @@ func run(ctx context.Context, args []string) error {
 	return err
 }
 
-// measure runs the scenarios for all proxies that can be had. If it ends early, the report has what was measured.
+// measure runs the scenarios for all proxies that can be had. If it ends early, the report has what
+// was measured.
 func (b *bench) measure(ctx context.Context, selected map[string]bool, wanted []proxy) (*report, error) {
 	dir, err := os.MkdirTemp("", "sluice-quality-")
 	if err != nil {

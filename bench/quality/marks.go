@@ -12,8 +12,8 @@ import (
 	"sluice/bench/quality/scenario"
 )
 
-// clockNoise is how far apart two percentiles are, in ms, without a difference between proxies: timers
-// of the peers and of the load are late by as much.
+// clockNoise is how far apart two percentiles are, in ms, without a difference between proxies:
+// timers of the peers and of the load are late by as much.
 const clockNoise = 1.0
 
 // mark is what the default has reached in a scenario; scenario.Limit has what it should.

@@ -75,7 +75,8 @@ func (o *origins) start(begin time.Time) {
 	o.begin = begin
 }
 
-// counted returns all arrivals, how many of them waited needlessly, and the largest number in flight at a peer.
+// counted returns all arrivals, how many of them waited needlessly, and the largest number in
+// flight at a peer.
 func (o *origins) counted() (arrivals []arrival, needless, most int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -92,8 +93,8 @@ func (o *origins) close() error {
 	return errors.Join(errs...)
 }
 
-// serve is peer n. The work of a request that its client has given up is done all the same: a peer does not
-// notice.
+// serve is peer n. The work of a request that its client has given up is done all the same: a peer
+// does not notice.
 func (o *origins) serve(w http.ResponseWriter, r *http.Request, n int) {
 	number, err := strconv.Atoi(r.Header.Get(numberField))
 	if r.URL.Path == healthPath || err != nil || number < 0 || number >= len(o.play.requests) {

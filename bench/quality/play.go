@@ -18,8 +18,8 @@ type play struct {
 	requests []scenario.Request
 }
 
-// plays returns all scenarios with a seed: with nearly constant service times, and, where one proxy balances and requests
-// meet, with exponential ones.
+// plays returns all scenarios with a seed: with nearly constant service times, and, where one proxy
+// balances and requests meet, with exponential ones.
 func plays(seed uint64, length scenario.Length) []*play {
 	var all []*play
 	for _, d := range []scenario.Distribution{scenario.Constant, scenario.Exponential} {
@@ -39,11 +39,12 @@ func plays(seed uint64, length scenario.Length) []*play {
 // draw draws the requests.
 func (p *play) draw() { p.requests = p.Requests() }
 
-// measured reports whether a request counts: after the warm-up, and of the measured routes. Others are there to
-// disturb those.
+// measured reports whether a request counts: after the warm-up, and of the measured routes. Others
+// are there to disturb those.
 func (p *play) measured(r scenario.Request) bool { return r.At >= p.WarmUp && r.Route < p.Measured }
 
-// queue is the work of a peer, in the order of arrival. When a request arrives, it is known when it ends.
+// queue is the work of a peer, in the order of arrival. When a request arrives, it is known when it
+// ends.
 type queue struct {
 	peer  *scenario.Peer
 	free  []time.Duration // when each slot has done what it has
@@ -71,8 +72,9 @@ func (q queue) add(now, work time.Duration) time.Duration {
 	return end
 }
 
-// best returns the latencies of one queue in front of all slots, which knows all speeds, now and later, and all
-// work: each request has the slot that is done with it first. No proxy knows that much.
+// best returns the latencies of one queue in front of all slots, which knows all speeds, now and
+// later, and all work: each request has the slot that is done with it first. No proxy knows that
+// much.
 func (p *play) best() []time.Duration {
 	var queues []queue
 	for i := range p.Peers {

@@ -87,8 +87,8 @@ var proxies = []proxy{
 	{name: "caddy-random2", program: "caddy", policy: "random_choose 2"},
 }
 
-// selectProxies reads a comma-separated list of names, of programs ("nginx" is one of its policies, "nginx-*"
-// all), or NAME=PATH for a sluice built elsewhere.
+// selectProxies reads a comma-separated list of names, of programs ("nginx" is one of its policies,
+// "nginx-*" all), or NAME=PATH for a sluice built elsewhere.
 func selectProxies(list string) ([]proxy, error) {
 	if list == "all" {
 		return proxies, nil
@@ -213,7 +213,8 @@ type replica struct {
 	output   *subprocess.Tail
 }
 
-// startReplica starts a proxy in front of the peers, and waits until it answers. dir is removed by close.
+// startReplica starts a proxy in front of the peers, and waits until it answers. dir is removed by
+// close.
 func startReplica(ctx context.Context, of program, policy string, peers []server) (_ *replica, err error) {
 	addresses, err := machine.FreeAddresses(2)
 	if err != nil {
@@ -263,8 +264,8 @@ func (r *replica) write() error {
 	return nil
 }
 
-// awaitServing waits until a request through the proxy is answered by a peer. An open port is not enough:
-// Traefik opens its own before it has routes.
+// awaitServing waits until a request through the proxy is answered by a peer. An open port is not
+// enough: Traefik opens its own before it has routes.
 func (r *replica) awaitServing(ctx context.Context) error {
 	return r.await(ctx, healthPath, func(status int) bool { return status == http.StatusOK })
 }
@@ -299,8 +300,8 @@ func (r *replica) await(ctx context.Context, path string, wanted func(status int
 	}
 }
 
-// reload gives the proxy another configuration with the same peers, and waits until it uses it: it redirects one more
-// path then.
+// reload gives the proxy another configuration with the same peers, and waits until it uses it: it
+// redirects one more path then.
 func (r *replica) reload(ctx context.Context) error {
 	r.settings.Reloaded = true
 	if err := r.write(); err != nil {

@@ -14,7 +14,8 @@ import (
 
 const testSeed = 1
 
-// short runs a scenario for proxies side by side. If the machine has no time for it, the test is skipped.
+// short runs a scenario for proxies side by side. If the machine has no time for it, the test is
+// skipped.
 func short(t *testing.T, name string, group ...proxy) (*play, []outcome) {
 	t.Helper()
 	b := &bench{programs: newPrograms(t.TempDir()), seed: testSeed, progress: io.Discard}

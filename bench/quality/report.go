@@ -17,7 +17,8 @@ import (
 	"sluice/bench/quality/scenario"
 )
 
-// mostLate is by how many ms a request may be sent late without a word about it: the machine was busy, or stood still.
+// mostLate is by how many ms a request may be sent late without a word about it: the machine was
+// busy, or stood still.
 const mostLate = 20.0
 
 // section marks the tables of the last measurement in a document.

@@ -11,7 +11,8 @@ import (
 	"sluice/test/verify"
 )
 
-// ofOne is a report of one scenario with the p50, p99 and p99.9 of some proxies, and 100 ms as the best possible.
+// ofOne is a report of one scenario with the p50, p99 and p99.9 of some proxies, and 100 ms as the
+// best possible.
 func ofOne(s *play, latencies map[string]figures) *report {
 	r := &report{}
 	for _, p := range proxies {
@@ -72,8 +73,8 @@ func TestFailedRequestsAreTheSlowest(t *testing.T) {
 	verify.That(t, strings.Contains(r.details(), "failed"), "the table does not say so:\n%s", r.details())
 }
 
-// A proxy that does not start in a round, or is disturbed by the machine, has no figures of it, and the report says why. It also
-// says that it ended early.
+// A proxy that does not start in a round, or is disturbed by the machine, has no figures of it, and
+// the report says why. It also says that it ended early.
 func TestWhatDidNotRunIsSaid(t *testing.T) {
 	t.Parallel()
 	s := plays(0, scenario.Short)[0]

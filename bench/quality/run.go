@@ -20,8 +20,9 @@ import (
 // startAfter is the time between the start of the proxies of a group and the first request.
 const startAfter = time.Second
 
-// A group in which a request was sent later than mostDisturbed after its time says something of the machine and not of
-// the proxies: it runs again, up to attempts times in all. What is disturbed then, too, has no figures.
+// A group in which a request was sent later than mostDisturbed after its time says something of the
+// machine and not of the proxies: it runs again, up to attempts times in all. What is disturbed
+// then, too, has no figures.
 const (
 	mostDisturbed = 500 * time.Millisecond
 	attempts      = 3
@@ -41,14 +42,16 @@ type bench struct {
 	progress io.Writer
 }
 
-// groups draws which proxies run side by side, and in which order, anew for each scenario and round.
+// groups draws which proxies run side by side, and in which order, anew for each scenario and
+// round.
 func (b *bench) groups(random *rand.Rand, replicas int) [][]proxy {
 	order := slices.Clone(b.proxies)
 	random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 	return slices.Collect(slices.Chunk(order, max(1, min(b.beside, mostReplicas/replicas))))
 }
 
-// runAll runs the scenarios in turn, in each round. With an error it returns what there is until then.
+// runAll runs the scenarios in turn, in each round. With an error it returns what there is until
+// then.
 func (b *bench) runAll(ctx context.Context, selected map[string]bool) ([]outcome, error) {
 	var outcomes []outcome
 	random := rand.New(rand.NewPCG(b.seed, 0))
@@ -112,8 +115,9 @@ type stand struct {
 	err      error
 }
 
-// runGroup runs a play for several proxies side by side, all of which see the same at the same time. A proxy that does
-// not start, or not end, is not in the way of the others: its outcome says why.
+// runGroup runs a play for several proxies side by side, all of which see the same at the same
+// time. A proxy that does not start, or not end, is not in the way of the others: its outcome says
+// why.
 func (b *bench) runGroup(ctx context.Context, p *play, group []proxy) (outcomes []outcome, _ error) {
 	stands := make([]*stand, len(group))
 	for i := range group {
@@ -175,7 +179,8 @@ func (s *stand) start(ctx context.Context, p *play, of program) (err error) {
 	return nil
 }
 
-// run sends the load, and gives the proxy another configuration in the middle of it, if the play asks for it.
+// run sends the load, and gives the proxy another configuration in the middle of it, if the play
+// asks for it.
 func (s *stand) run(ctx context.Context, p *play, begin time.Time) {
 	s.origins.start(begin)
 	var addresses []string

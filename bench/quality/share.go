@@ -25,8 +25,9 @@ type arrival struct {
 	peer int
 }
 
-// reactions returns, for each time in which a peer is slow, how long it has had half of its share or more, and,
-// if it becomes fast again, how long it has had less than four fifths of it from then on. Both end with the load.
+// reactions returns, for each time in which a peer is slow, how long it has had half of its share
+// or more, and, if it becomes fast again, how long it has had less than four fifths of it from then
+// on. Both end with the load.
 func reactions(p *play, arrivals []arrival) (less, again []time.Duration) {
 	var all []time.Duration
 	of := make([][]time.Duration, len(p.Peers))

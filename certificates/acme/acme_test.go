@@ -114,7 +114,8 @@ func TestRestoredCertificates(t *testing.T) {
 	verify.That(t, got == "" && len(next.Pairs()) == 0, "not managed: got %q", got)
 }
 
-// A name has the certificate of its own, if that is valid, else the one of its wildcard. The statuses are of exactly one name.
+// A name has the certificate of its own, if that is valid, else the one of its wildcard. The
+// statuses are of exactly one name.
 func TestWildcards(t *testing.T) {
 	m := newManager(t, Options{Storage: filepath.Join(os.DevNull, "storage"), DNS: &dns01.Options{}})
 	verify.That(t, m.issuer.DNS01Solver != nil, "DNS-01 is not used")

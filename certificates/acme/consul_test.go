@@ -267,7 +267,8 @@ func TestLocksEndWithTheStorage(t *testing.T) {
 	})
 }
 
-// Orders wait for Consul, and so does what a renewal writes, until the storage ends. Challenges do not.
+// Orders wait for Consul, and so does what a renewal writes, until the storage ends. Challenges do
+// not.
 func TestOrdersWaitForConsul(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})

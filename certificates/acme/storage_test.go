@@ -29,7 +29,8 @@ import (
 	"sluice/test/verify"
 )
 
-// newAuthority returns an authority that issues nothing, and a channel with a value for each question.
+// newAuthority returns an authority that issues nothing, and a channel with a value for each
+// question.
 func newAuthority(t *testing.T) (directory string, asked chan string) {
 	t.Helper()
 	asked = make(chan string, 100)
@@ -90,8 +91,8 @@ func TestMisfitsAreAbsent(t *testing.T) {
 	}
 }
 
-// Whatever the directory has or lacks, in the end there is an order: of a certificate with another key, as a crash
-// leaves it, and once a directory that could not be read can be.
+// Whatever the directory has or lacks, in the end there is an order: of a certificate with another
+// key, as a crash leaves it, and once a directory that could not be read can be.
 func TestOrdersDespiteTheDirectory(t *testing.T) {
 	cert, _ := testcert.PEM("a.example")
 	_, key := testcert.PEM("a.example")
@@ -114,8 +115,8 @@ func TestOrdersDespiteTheDirectory(t *testing.T) {
 	}
 }
 
-// Of a damaged value, JSON of a certificate or of the account, or the private key of the account, the log has the key, and there is
-// an order, in both storages.
+// Of a damaged value, JSON of a certificate or of the account, or the private key of the account,
+// the log has the key, and there is an order, in both storages.
 func TestOrdersDespiteDamagedValues(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
@@ -256,8 +257,8 @@ func TestOrdersOutliveARefusal(t *testing.T) {
 	verify.Equal(t, refused.Load(), 3, "writes")
 }
 
-// The end of a manager does not wait for an authority that does not answer, whatever certmagic asks it: a reload or a stop
-// would take minutes for each certificate.
+// The end of a manager does not wait for an authority that does not answer, whatever certmagic asks
+// it: a reload or a stop would take minutes for each certificate.
 func TestEndDespiteAHangingAuthority(t *testing.T) {
 	asked, release := make(chan string, 1), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -290,8 +291,8 @@ func TestEndDespiteAHangingAuthority(t *testing.T) {
 	}
 }
 
-// A storage that does not answer is not asked for every certificate: the time in which certmagic looks for the ones to renew
-// does not grow with their number. Once it answers, all are read.
+// A storage that does not answer is not asked for every certificate: the time in which certmagic
+// looks for the ones to renew does not grow with their number. Once it answers, all are read.
 func TestHangingReadsAreFew(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

@@ -19,8 +19,9 @@ import (
 	"sluice/test/verify"
 )
 
-// While Consul is away, a new process has what the old one had for each prefix of its first configuration, also if
-// only the history of the old process has the prefix; but not for one that comes later.
+// While Consul is away, a new process has what the old one had for each prefix of its first
+// configuration, also if only the history of the old process has the prefix; but not for one that
+// comes later.
 func TestRestoredBeforeFollowed(t *testing.T) {
 	client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://127.0.0.1:1"}})).Must(t)
 	defer client.Close()
@@ -37,8 +38,8 @@ func TestRestoredBeforeFollowed(t *testing.T) {
 	}
 }
 
-// That Consul refuses to list the keys is an answer, for which nobody waits any longer, and which the log has once. One refusal is
-// none yet: an agent may not know a new token at once.
+// That Consul refuses to list the keys is an answer, for which nobody waits any longer, and which
+// the log has once. One refusal is none yet: an agent may not know a new token at once.
 func TestRefusedPrefixIsNotAwaited(t *testing.T) {
 	for _, test := range []struct {
 		name     string

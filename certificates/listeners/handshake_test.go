@@ -173,10 +173,12 @@ func (w *world) visitor() *visitor {
 	return v
 }
 
-// allCurves are the key exchanges of visitors: first the ones of both profiles, and of these first the one that TLS 1.2 has not.
+// allCurves are the key exchanges of visitors: first the ones of both profiles, and of these first
+// the one that TLS 1.2 has not.
 var allCurves = []tls.CurveID{tls.X25519MLKEM768, tls.CurveP256, tls.X25519, tls.CurveP384, tls.CurveP521}
 
-// expect decides what a handshake of v should end with: its version, 0 for none, and whether it may resume a session.
+// expect decides what a handshake of v should end with: its version, 0 for none, and whether it may
+// resume a session.
 func (w *world) expect(v *visitor) (version uint16, mayResume bool) {
 	s := w.listener.TLS
 	least, suites, curves := uint16(tls.VersionTLS12), certificates.Suites, allCurves
@@ -210,7 +212,8 @@ func (w *world) expect(v *visitor) (version uint16, mayResume bool) {
 	return version, false
 }
 
-// shake performs a handshake. The server's state counts: a client with TLS 1.3 does not wait for its verdict.
+// shake performs a handshake. The server's state counts: a client with TLS 1.3 does not wait for
+// its verdict.
 func (w *world) shake(v *visitor) (tls.ConnectionState, error) {
 	client := &tls.Config{
 		ServerName: "a.example", InsecureSkipVerify: true, MinVersion: v.min, MaxVersion: v.max, CipherSuites: []uint16{v.suite},
@@ -271,9 +274,10 @@ func (w *world) step(v *visitor) {
 	}
 }
 
-// Handshakes end as a plain function of the listener's settings and files, and of the client, says: by profile, version,
-// cipher suite, curve, certificate and list of revoked ones, resumed or not, across reloads and changes of files. The clients of
-// open connections are revoked if the list of now says so, whichever listener had the socket when they came.
+// Handshakes end as a plain function of the listener's settings and files, and of the client, says:
+// by profile, version, cipher suite, curve, certificate and list of revoked ones, resumed or not,
+// across reloads and changes of files. The clients of open connections are revoked if the list of
+// now says so, whichever listener had the socket when they came.
 func TestRandomHandshakes(t *testing.T) {
 	for seed := range long.Count(t, uint64(8), 400) {
 		w := newWorld(t, seed)

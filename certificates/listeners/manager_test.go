@@ -24,8 +24,8 @@ import (
 	"sluice/test/verify"
 )
 
-// HTTP-01 is used if there is a listener for it. Listeners with the same settings share a manager, which ends with
-// the last of them.
+// HTTP-01 is used if there is a listener for it. Listeners with the same settings share a manager,
+// which ends with the last of them.
 func TestManagersFollowTheListeners(t *testing.T) {
 	client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://127.0.0.1:1"}})).Must(t)
 	defer client.Close()
@@ -56,8 +56,9 @@ func TestManagersFollowTheListeners(t *testing.T) {
 	}
 }
 
-// Other settings of DNS-01 are another manager, and listeners for HTTP-01 do not matter to it. A wildcard is for clients, and not for
-// challenges, which anyone can ask for with any number of names.
+// Other settings of DNS-01 are another manager, and listeners for HTTP-01 do not matter to it. A
+// wildcard is for clients, and not for challenges, which anyone can ask for with any number of
+// names.
 func TestManagersWithDNS(t *testing.T) {
 	m := New(Options{})
 	defer m.Close()
@@ -115,8 +116,9 @@ func TestObtainIsForTheLatestListeners(t *testing.T) {
 	}
 }
 
-// Two listeners that get the certificate of a name from different authorities have their own ones in a new process too. One with
-// another authority has that of the old process until it has its own.
+// Two listeners that get the certificate of a name from different authorities have their own ones
+// in a new process too. One with another authority has that of the old process until it has its
+// own.
 func TestAuthoritiesWithTheSameNameInANewProcess(t *testing.T) {
 	manager := func() (m *Manager, use func(directory string) *TLS) {
 		m = New(Options{Others: func() []certificates.Use { return nil }})
@@ -154,7 +156,8 @@ func TestAuthoritiesWithTheSameNameInANewProcess(t *testing.T) {
 	}
 }
 
-// Nor does a reload that gives one of them another storage, which may be empty or away, give its clients the certificate of the other one.
+// Nor does a reload that gives one of them another storage, which may be empty or away, give its
+// clients the certificate of the other one.
 func TestAuthoritiesWithTheSameNameAfterAReload(t *testing.T) {
 	m := New(Options{Others: func() []certificates.Use { return nil }})
 	defer m.Close()
@@ -185,7 +188,8 @@ func TestAuthoritiesWithTheSameNameAfterAReload(t *testing.T) {
 	verify.Equal(t, serial(use(directories[1], "before")), 2, "a directory with a space, in a new process")
 }
 
-// An expired certificate by ACME, whose renewal fails, does not stand before a valid one for its name.
+// An expired certificate by ACME, whose renewal fails, does not stand before a valid one for its
+// name.
 func TestExpiredCertificateByACME(t *testing.T) {
 	m := New(Options{Others: func() []certificates.Use { return nil }})
 	defer m.Close()
@@ -214,8 +218,8 @@ func TestExpiredCertificateByACME(t *testing.T) {
 	verify.That(t, len(listener.acme.Certificates([]string{"b.example"})) == 0 || served("b.example") == 1, "a certificate for another name is served")
 }
 
-// Of the certificates for a name, the first that is valid now is served, as time passes too; without one, the first. The default is the
-// first of the list, whether it is valid or not.
+// Of the certificates for a name, the first that is valid now is served, as time passes too;
+// without one, the first. The default is the first of the list, whether it is valid or not.
 func TestCertificateOfAName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := New(Options{Others: func() []certificates.Use { return nil }})

@@ -27,7 +27,8 @@ func web(change ...func(*config.Service)) config.Service {
 	return s
 }
 
-// target returns the target of an id such as "v1.web": a subset of a service of the chain's data centre.
+// target returns the target of an id such as "v1.web": a subset of a service of the chain's data
+// centre.
 func target(id string) mesh.Target {
 	subset, service, ok := strings.Cut(id, ".")
 	if !ok {
@@ -414,7 +415,8 @@ func TestChainsThatCannotBeUsed(t *testing.T) {
 		}
 		return chainOf(mesh.Node{Type: mesh.NodeRouter, Routes: splits}, names...)
 	}
-	// A router of many routes to one splitter, and resolvers with the same targets, are small as Consul writes them.
+	// A router of many routes to one splitter, and resolvers with the same targets, are small as
+	// Consul writes them.
 	broad := chainOf(mesh.Node{Type: mesh.NodeRouter, Name: "web"}, "web")
 	broad.Nodes["split"] = mesh.Node{Type: mesh.NodeSplitter, Name: "web", Splits: many(maxParts)}
 	broad.Nodes["start"] = mesh.Node{Type: mesh.NodeRouter, Name: "web", Routes: slices.Repeat([]mesh.CompiledRoute{{NextNode: "split"}}, maxBranches)}

@@ -19,7 +19,8 @@ import (
 	"sluice/test/verify"
 )
 
-// With allow_empty, an empty tree that the leader does not confirm at first is used as soon as it does.
+// With allow_empty, an empty tree that the leader does not confirm at first is used as soon as it
+// does.
 func TestEmptyTreeIsConfirmedLater(t *testing.T) {
 	t.Parallel()
 	deleted := make(chan struct{})

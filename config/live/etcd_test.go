@@ -186,7 +186,8 @@ func TestForgottenKeysInEtcd(t *testing.T) {
 	})
 }
 
-// What is followed later begins in the cluster that was followed last, also if that had the same documents as another one before it.
+// What is followed later begins in the cluster that was followed last, also if that had the same
+// documents as another one before it.
 func TestSameDocumentsInAnotherCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := etcdDocuments()
@@ -203,8 +204,9 @@ func TestSameDocumentsInAnotherCluster(t *testing.T) {
 	})
 }
 
-// Who may write an instance writes no document: below a prefix of instances each key is one, whatever its name, also after a restart of an
-// earlier version that knew documents there. Whoever has written documents is told where they belong.
+// Who may write an instance writes no document: below a prefix of instances each key is one,
+// whatever its name, also after a restart of an earlier version that knew documents there. Whoever
+// has written documents is told where they belong.
 func TestNoDocumentBesideInstancesInEtcd(t *testing.T) {
 	const document = "routes: [{ host: shop.example.com, path: /login, service: test }]"
 	synctest.Test(t, func(t *testing.T) {
@@ -223,7 +225,8 @@ func TestNoDocumentBesideInstancesInEtcd(t *testing.T) {
 	})
 }
 
-// While no instance can be used, what etcd has lost expires all the same, and the source works again when both are over.
+// While no instance can be used, what etcd has lost expires all the same, and the source works
+// again when both are over.
 func TestUnusableInstancesAndLostDocuments(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

@@ -24,7 +24,8 @@ import (
 // treeName is the name of the source of these tests.
 const treeName = "consul_kv:sluice/"
 
-// managed is a manager whose configurations change nothing: the test sees them, and makes the reports of its source.
+// managed is a manager whose configurations change nothing: the test sees them, and makes the
+// reports of its source.
 type managed struct {
 	*Manager
 	t      *testing.T
@@ -159,8 +160,8 @@ func manageFile(t *testing.T, dir, history, path string) *managed {
 	return m
 }
 
-// What is refused is tried again, and the documents in use stay until then: what cannot be applied, and what
-// cannot be built, as a directory is missing.
+// What is refused is tried again, and the documents in use stay until then: what cannot be applied,
+// and what cannot be built, as a directory is missing.
 func TestWhatIsRefusedIsTriedAgain(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -282,8 +283,8 @@ func TestRollBackHolds(t *testing.T) {
 	})
 }
 
-// A rollback during an outage is against what the source said last, also in the next process: something new ends the
-// pin. One to before the first answer of a source says nothing about it.
+// A rollback during an outage is against what the source said last, also in the next process:
+// something new ends the pin. One to before the first answer of a source says nothing about it.
 func TestRollBackOfASourceThatIsAway(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -390,8 +391,8 @@ func TestPause(t *testing.T) {
 	})
 }
 
-// What was being applied when another process began to follow the sources is in use, also when others add to it, although only the
-// history of later has it.
+// What was being applied when another process began to follow the sources is in use, also when
+// others add to it, although only the history of later has it.
 func TestAPauseWhileAConfigurationIsApplied(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -413,8 +414,8 @@ func TestAPauseWhileAConfigurationIsApplied(t *testing.T) {
 	})
 }
 
-// A file that was changed while another process followed the sources comes into use with what its new source says, not before:
-// its routes may have moved there.
+// A file that was changed while another process followed the sources comes into use with what its
+// new source says, not before: its routes may have moved there.
 func TestANewSourceInAPause(t *testing.T) {
 	dir := t.TempDir()
 	moved := func(m *managed) {
@@ -449,7 +450,8 @@ func TestANewSourceInAPause(t *testing.T) {
 	}
 }
 
-// A rollback depends only on what it restores: not on a source that was never used, whose refusal stands.
+// A rollback depends only on what it restores: not on a source that was never used, whose refusal
+// stands.
 func TestRollBackBesideARefusedSource(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

@@ -32,8 +32,8 @@ func (m *Memory) texts() string {
 	return strings.Join(all, " ")
 }
 
-// What disappears with the last document, or with the memory of the source, counts until it is written
-// again, or for ten minutes. What disappears otherwise was deleted.
+// What disappears with the last document, or with the memory of the source, counts until it is
+// written again, or for ten minutes. What disappears otherwise was deleted.
 func TestMemory(t *testing.T) {
 	begin := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	type step struct {
@@ -102,8 +102,9 @@ func textsOf(s config.Source) (texts []string) {
 	return texts
 }
 
-// Whatever a source says and forgets, and whenever another process goes on with the state: no document
-// that was not deleted goes before its time, none that was deleted comes back, and what is written is used.
+// Whatever a source says and forgets, and whenever another process goes on with the state: no
+// document that was not deleted goes before its time, none that was deleted comes back, and what is
+// written is used.
 func TestMemoryAtRandom(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -15,8 +15,8 @@ import (
 	"sluice/test/verify"
 )
 
-// built returns the routes of a configuration whose service web has a chain: requests for /admin go to web@admin, the
-// others to web@v1 and web.
+// built returns the routes of a configuration whose service web has a chain: requests for /admin go
+// to web@admin, the others to web@v1 and web.
 func built(t *testing.T, text string) *Routes {
 	t.Helper()
 	c := configtest.Must(t, text)

@@ -9,8 +9,8 @@ import (
 	"sluice/test/verify"
 )
 
-// Limits of the fleet have the same name at replicas with other settings, and different names where one replica has
-// several for the same requests: none is left out.
+// Limits of the fleet have the same name at replicas with other settings, and different names where
+// one replica has several for the same requests: none is left out.
 func TestFleetLimitsAreIdentified(t *testing.T) {
 	of := func(rates ...int) (all []FleetLimit) {
 		l := make(limiters)

@@ -155,7 +155,8 @@ func TestRegistration(t *testing.T) {
 	}
 }
 
-// registersAndLeaves: the application is registered when it passes its check, and deregistered before the drain.
+// registersAndLeaves: the application is registered when it passes its check, and deregistered
+// before the drain.
 func registersAndLeaves(t *testing.T, agent *consultest.Agent) {
 	o := startOrigin(t)
 	o.sick.Store(true)

@@ -23,7 +23,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// wait is how long queries block. It is longer than a test waits for a change, but for those of a Consul that begins anew.
+// wait is how long queries block. It is longer than a test waits for a change, but for those of a
+// Consul that begins anew.
 const wait = 2 * time.Second
 
 type followed struct {
@@ -174,7 +175,8 @@ func TestChainsWithoutTheRight(t *testing.T) {
 	verify.That(t, f.Lookup(other).Compiled != nil, "the chain is gone with Consul")
 }
 
-// The former chain is used for discovery.Stay after Consul has forgotten, whatever default chains it answers.
+// The former chain is used for discovery.Stay after Consul has forgotten, whatever default chains
+// it answers.
 func TestHowLongForgottenChainsStay(t *testing.T) {
 	chains := NewChains(ChainOptions{Wait: func() time.Duration { return time.Minute }, Log: zerolog.Nop()})
 	written, plain, other := &Compiled{StartNode: "a"}, &Compiled{StartNode: "b", Default: true}, &Compiled{StartNode: "c", Default: true}

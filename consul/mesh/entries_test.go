@@ -16,7 +16,8 @@ import (
 	"sluice/test/verify"
 )
 
-// manyServices follows the chains of more services, and the intentions for them, than there may be queries, in virtual time.
+// manyServices follows the chains of more services, and the intentions for them, than there may be
+// queries, in virtual time.
 type manyServices struct {
 	*agent
 	chains     *Chains
@@ -90,8 +91,8 @@ func (m *manyServices) notices(t *testing.T, n int, protocol, action string, wit
 	verify.That(t, time.Since(begin) <= within, "a change of %s is known after %v", nameOf(n), time.Since(begin))
 }
 
-// With more services than queries that may block, a change of any is noticed as soon as with few, and then with few again. Also
-// a change while Consul does not say that there are any is noticed.
+// With more services than queries that may block, a change of any is noticed as soon as with few,
+// and then with few again. Also a change while Consul does not say that there are any is noticed.
 func TestChangesOfManyServices(t *testing.T) {
 	inManyServices(t, 16, func(t *testing.T, m *manyServices) {
 		for n := range services {

@@ -46,8 +46,8 @@ func awaitIdentity(t *testing.T, i *Identity) {
 	consultest.Await(t, "sluice has a certificate", func() bool { return i.Current() != nil })
 }
 
-// watched checks each certificate and each set of roots that is in use until t ends, and every pace a connection to
-// each service at an address. It returns how many connections there were.
+// watched checks each certificate and each set of roots that is in use until t ends, and every pace
+// a connection to each service at an address. It returns how many connections there were.
 func watched(t *testing.T, i *Identity, addresses map[string]string, pace time.Duration) (stop func() (connections int)) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var checking sync.WaitGroup
@@ -96,7 +96,8 @@ func reach(ctx context.Context, i *Identity, service, address string) error {
 	return err
 }
 
-// Whatever rotates when, each connection works, with certificates of the former root or of the new one.
+// Whatever rotates when, each connection works, with certificates of the former root or of the new
+// one.
 func TestRotationsFailNoConnection(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -158,7 +159,8 @@ func TestRotationsFailNoConnection(t *testing.T) {
 	t.Logf("%d rotations, %d connections, %d leaves", rotations, connections, last.leaves.Load())
 }
 
-// A restart of the agent costs nothing, not even one that loses everything, with which the mesh is another one.
+// A restart of the agent costs nothing, not even one that loses everything, with which the mesh is
+// another one.
 func TestAnAgentThatStartsAgain(t *testing.T) {
 	t.Parallel()
 	for name, mode := range map[string]consultest.Mode{"with its data": consultest.Server, "without data": consultest.Dev} {

@@ -204,7 +204,8 @@ func TestARefusedLeaf(t *testing.T) {
 	})
 }
 
-// The first error, without an answer before, and while the certificate authority fails, harms no agent.
+// The first error, without an answer before, and while the certificate authority fails, harms no
+// agent.
 func TestAnAuthorityThatFailsIsSaid(t *testing.T) {
 	inMesh(t, func(t *testing.T, r *rig) {
 		for _, path := range []string{leafPath, rootsPath} {
@@ -220,8 +221,8 @@ func TestAnAuthorityThatFailsIsSaid(t *testing.T) {
 	})
 }
 
-// What is wrong is logged once: by the identity, and not as a state of a certificate besides, nor once for each of its
-// queries.
+// What is wrong is logged once: by the identity, and not as a state of a certificate besides, nor
+// once for each of its queries.
 func TestALackIsToldOnce(t *testing.T) {
 	for _, leafFirst := range []bool{true, false} {
 		feed, log := events.New(), new(subprocess.Output)
@@ -274,7 +275,8 @@ func TestLeafAndRootsAreOneValue(t *testing.T) {
 			verify.Equal(t, len(m.roots.trusted), len(roots), "roots in use")
 			verify.Succeeds(t, fits(m.leaf, m.roots, time.Now()))
 		}
-		// A leaf of a root that is not known does not count; more roots count at once, and then the leaf too.
+		// A leaf of a root that is not known does not count; more roots count at once, and then the
+		// leaf too.
 		late := two.leafOf(t, "sluice", 72*time.Hour)
 		r.set(leafPath, late)
 		uses(first.leaf, one)
@@ -432,7 +434,8 @@ func TestNoSessionIsResumed(t *testing.T) {
 	verify.Equal(t, resumed*10+named, 3, "connections that were resumed, and those with the leaf and the server name")
 }
 
-// Bytes of others never panic, and never replace what is good by what does not verify against itself.
+// Bytes of others never panic, and never replace what is good by what does not verify against
+// itself.
 func FuzzAnswers(f *testing.F) {
 	ca, other := newRoot(f), newRoot(f)
 	good := ca.leafOf(f, "sluice", 24*time.Hour)

@@ -86,7 +86,8 @@ func source(name string, action api.IntentionAction) *api.SourceIntention {
 	return &api.SourceIntention{Name: name, Action: action}
 }
 
-// The first intention by precedence that is about sluice decides, in each case as Consul decides itself.
+// The first intention by precedence that is about sluice decides, in each case as Consul decides
+// itself.
 func TestIntentionsDecideAsConsulDoes(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
@@ -165,8 +166,8 @@ func TestIntentionsWithACLs(t *testing.T) {
 	verify.That(t, len(feed) == 2 && feed[0].Kind == events.KindDenied && feed[1].Kind == events.KindPermitted, "events %+v", feed)
 }
 
-// A turn to deny is reported once. Unknown is no deny. A Consul that has lost its state explains, and ends nothing. A
-// new process goes on with what the old one knew.
+// A turn to deny is reported once. Unknown is no deny. A Consul that has lost its state explains,
+// and ends nothing. A new process goes on with what the old one knew.
 func TestTurnsOfIntentions(t *testing.T) { synctest.Test(t, testTurns) }
 
 func testTurns(t *testing.T) {
@@ -205,7 +206,8 @@ func testTurns(t *testing.T) {
 	verify.Equal(t, len(next.feed.All()), 0, "events of the new process")
 }
 
-// Connections that a Consul without its state has denied and not ended end when somebody denies them.
+// Connections that a Consul without its state has denied and not ended end when somebody denies
+// them.
 func TestConnectionsThatALossHasSpared(t *testing.T) {
 	f := newIntentions(nil)
 	f.Pause()
@@ -234,8 +236,8 @@ func TestConnectionsThatALossHasSpared(t *testing.T) {
 	}
 }
 
-// Connections end twice when a service begins to be denied, unless the watch has ended between: then nothing is left of
-// it.
+// Connections end twice when a service begins to be denied, unless the watch has ended between:
+// then nothing is left of it.
 func TestEndsOfConnections(t *testing.T) {
 	for _, ended := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -264,8 +266,8 @@ func TestEndsOfConnections(t *testing.T) {
 	}
 }
 
-// A denial of another name that sluice takes ends nothing: the open connections have the former name. What is said of the other
-// name afterwards counts as ever.
+// A denial of another name that sluice takes ends nothing: the open connections have the former
+// name. What is said of the other name afterwards counts as ever.
 func TestAnotherNameEndsNoConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newIntentions(nil)
@@ -288,7 +290,8 @@ func TestAnotherNameEndsNoConnection(t *testing.T) {
 	})
 }
 
-// An answer that arrives when sluice has taken another name is of a watch that is over: it ends nothing, and nothing is told of it.
+// An answer that arrives when sluice has taken another name is of a watch that is over: it ends
+// nothing, and nothing is told of it.
 func TestALateAnswerEndsNoConnection(t *testing.T) {
 	f, web := newIntentions(nil), Destination{Service: "web"}
 	f.Pause()
@@ -301,7 +304,8 @@ func TestALateAnswerEndsNoConnection(t *testing.T) {
 	verify.That(t, len(told) == 0 && f.of("web").Verdict == Unknown, "told %+v, the verdict is %s", told, f.of("web").Verdict)
 }
 
-// Who waits for a denial gets it when Consul says so. A wait in vain ends, and makes the next ones short.
+// Who waits for a denial gets it when Consul says so. A wait in vain ends, and makes the next ones
+// short.
 func TestAwaitDenial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newIntentions(nil)
@@ -369,7 +373,8 @@ func FuzzDecodeMatch(f *testing.F) {
 	})
 }
 
-// An intention for a service of another cluster, or of another partition or namespace, is not about sluice.
+// An intention for a service of another cluster, or of another partition or namespace, is not about
+// sluice.
 func TestIntentionsAboutOthers(t *testing.T) {
 	source := Destination{Service: "sluice"}
 	for _, other := range []intention{

@@ -16,8 +16,8 @@ import (
 	"sluice/test/verify"
 )
 
-// An instance of a peered cluster is verified with the roots of that cluster only, and has one of the identities that the
-// cluster gives it. The roots may change while sluice runs.
+// An instance of a peered cluster is verified with the roots of that cluster only, and has one of
+// the identities that the cluster gives it. The roots may change while sluice runs.
 func TestPeeredClusters(t *testing.T) {
 	own, east, rotated := newRoot(t), newRoot(t), newRoot(t)
 	i := NewIdentity(IdentityOptions{Log: zerolog.Nop()})

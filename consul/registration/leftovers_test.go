@@ -181,7 +181,8 @@ func TestRegistrationWithoutAnswerIsDeregistered(t *testing.T) {
 	})
 }
 
-// An agent that is slow to register is left for another one, and found without a registration. It still registers afterwards.
+// An agent that is slow to register is left for another one, and found without a registration. It
+// still registers afterwards.
 func TestRegistrationThatAnAgentTakesLater(t *testing.T) {
 	inBubble(t, twoAgents, nil, func(t *testing.T, f *fake, r *Registrar, _ func()) {
 		f.set("a", func(a *fakeAgent) { a.slow = 4 * time.Second })
@@ -244,8 +245,8 @@ func TestInheritedRegistrationIsRemoved(t *testing.T) {
 	}
 }
 
-// A process that stops before it has registered deregisters what the process before has registered: nothing answers there any
-// more.
+// A process that stops before it has registered deregisters what the process before has registered:
+// nothing answers there any more.
 func TestInheritedRegistrationIsRemovedByAStop(t *testing.T) {
 	for _, owner := range []string{someSelf.Self().Owner.Value, "web1/127.0.0.1:9081"} {
 		synctest.Test(t, func(t *testing.T) {

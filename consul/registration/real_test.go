@@ -151,8 +151,8 @@ func registersAndLeaves(t *testing.T, agent *consultest.Agent) {
 	}
 }
 
-// takesOver: a registration of an earlier process with another id is replaced: it has the same address
-// of the admin API.
+// takesOver: a registration of an earlier process with another id is replaced: it has the same
+// address of the admin API.
 func takesOver(t *testing.T, agent *consultest.Agent) {
 	unhurried := withCheck(CheckTTL)
 	unhurried.Check.Interval = time.Hour // it stays passing for all of the test
@@ -175,8 +175,8 @@ func takesOver(t *testing.T, agent *consultest.Agent) {
 	awaitCatalog(t, agent, "sluice-web1-80@n passing", "sluice-web1-9080@n passing")
 }
 
-// keepsMaintenance: later registrations, also with another type of check, change neither the status nor the
-// maintenance mode.
+// keepsMaintenance: later registrations, also with another type of check, change neither the status
+// nor the maintenance mode.
 func keepsMaintenance(t *testing.T, agent *consultest.Agent) {
 	r := startReal(t, someSelf, withCheck(CheckTTL), "", agent.URL())
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
@@ -194,8 +194,8 @@ func keepsMaintenance(t *testing.T, agent *consultest.Agent) {
 	verify.That(t, err == nil && len(checks) == 2 && checks["sluice-tcp:sluice-web1-8080"] != nil, "checks %v, %v", checks, err)
 }
 
-// failoverLeavesNoDuplicate: the first agent dies, and sluice registers with the second. After the first one is back
-// with the old registration on its disk, sluice is listed once.
+// failoverLeavesNoDuplicate: the first agent dies, and sluice registers with the second. After the
+// first one is back with the old registration on its disk, sluice is listed once.
 func failoverLeavesNoDuplicate(t *testing.T, server, agent *consultest.Agent) {
 	r := startReal(t, someSelf, withCheck(CheckNone), "", agent.URL(), server.URL())
 	awaitCatalog(t, server, "sluice-web1-8080@agent passing")

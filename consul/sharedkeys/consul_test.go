@@ -24,8 +24,8 @@ import (
 	"sluice/test/verify"
 )
 
-// wait is how long queries block. A Consul that begins anew while a replica has no query under way is
-// noticed when the next one ends.
+// wait is how long queries block. A Consul that begins anew while a replica has no query under way
+// is noticed when the next one ends.
 const wait = 2 * time.Second
 
 // prefix is the first part of the keys of t.
@@ -163,8 +163,8 @@ func proposals(t *testing.T, agent *consultest.Agent) {
 	awaitCounting(t, a, "a=second")
 }
 
-// changesWithoutConsul: a change that is made while Consul is away counts here, and is written when Consul is back,
-// over what others have written meanwhile, unless its condition says otherwise.
+// changesWithoutConsul: a change that is made while Consul is away counts here, and is written when
+// Consul is back, over what others have written meanwhile, unless its condition says otherwise.
 func changesWithoutConsul(t *testing.T, agent *consultest.Agent) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	a, b := startReplica(t, relay.URL()), startReplica(t, agent.URL())
@@ -214,8 +214,8 @@ func TestRefusedWrites(t *testing.T) {
 	consultest.Await(t, "the error is gone", func() bool { _, write := k.Errors(); return write == nil })
 }
 
-// What Consul has lost is written again before the mark. A replica that has not done it yet, and one
-// that is new, lose nothing meanwhile.
+// What Consul has lost is written again before the mark. A replica that has not done it yet, and
+// one that is new, lose nothing meanwhile.
 func TestANewConsulGetsTheMarkLast(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
@@ -248,7 +248,8 @@ func TestANewConsulGetsTheMarkLast(t *testing.T) {
 	awaitCounting(t, startReplica(t, agent.URL()), "a=2", "c=19", "new=1")
 }
 
-// A change that Consul loses between its acceptance and the next answer is no deletion: it is written again.
+// A change that Consul loses between its acceptance and the next answer is no deletion: it is
+// written again.
 func TestConsulLosesAnAcceptedChange(t *testing.T) {
 	var mu sync.Mutex // guards the fields below
 	had, writes := "", 0
@@ -301,8 +302,8 @@ func TestConsulLosesAnAcceptedChange(t *testing.T) {
 	verify.Equal(t, had, "b", "Consul has")
 }
 
-// lossWhileItIsRestored: Consul loses its state again just before the mark is written, and the next answer is from after that.
-// The values are written again.
+// lossWhileItIsRestored: Consul loses its state again just before the mark is written, and the next
+// answer is from after that. The values are written again.
 func lossWhileItIsRestored(t *testing.T, agent *consultest.Agent) {
 	lose := func() { verify.Result(agent.Client().KV().DeleteTree(prefix(t)+"/", nil)).Must(t) }
 	proxy := httputil.NewSingleHostReverseProxy(verify.URL(t, agent.URL()))
@@ -337,8 +338,8 @@ func lossWhileItIsRestored(t *testing.T, agent *consultest.Agent) {
 	awaitCounting(t, k, "a=1", "b=1")
 }
 
-// deletionWithAShorterPrefix does not wake the query, and leaves the index at the last deletion of a key: the answer at
-// the end of the wait counts.
+// deletionWithAShorterPrefix does not wake the query, and leaves the index at the last deletion of
+// a key: the answer at the end of the wait counts.
 func deletionWithAShorterPrefix(t *testing.T, agent *consultest.Agent) {
 	k := startReplica(t, agent.URL())
 	k.Put("a", "1", nil)

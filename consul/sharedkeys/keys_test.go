@@ -111,8 +111,8 @@ func TestAReplicaThatWasAwayRestoresNothing(t *testing.T) {
 	u.expectPending("back again", 0)
 }
 
-// If Consul begins anew, all values stay and are written again, also if its index is higher by now; but
-// not over those that another replica has written by then.
+// If Consul begins anew, all values stay and are written again, also if its index is higher by now;
+// but not over those that another replica has written by then.
 func TestConsulBeginsAnew(t *testing.T) {
 	for _, index := range []uint64{5, 2000} {
 		u := newUnconnected(t)

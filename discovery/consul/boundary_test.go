@@ -289,8 +289,8 @@ func (m *model) check() {
 	}
 }
 
-// Whatever happens in whatever order: no program that works leaves, none that has failed comes back, and none is used that Consul
-// has without the tag. SLUICE_SEED repeats a seed.
+// Whatever happens in whatever order: no program that works leaves, none that has failed comes
+// back, and none is used that Consul has without the tag. SLUICE_SEED repeats a seed.
 func TestNoBoundaryForgetsInstances(t *testing.T) {
 	t.Parallel()
 	if text := os.Getenv("SLUICE_SEED"); text != "" {

@@ -308,8 +308,8 @@ func TestRealRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
 	must(t, err)
 	t.Cleanup(client.Close)
-	// An agent that has just been resumed counts the connections of the outage until it has closed them. It
-	// has room for 200 in all: neither for both, nor for what several outages would leave.
+	// An agent that has just been resumed counts the connections of the outage until it has closed
+	// them. It has room for 200 in all: neither for both, nor for what several outages would leave.
 	const services = 110
 	m := watchMany(t, client, services)
 	fresh := func() bool { return notFresh(m) == 0 }

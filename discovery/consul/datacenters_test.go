@@ -74,7 +74,8 @@ func TestLossOfStateInADatacenterIsAnEvent(t *testing.T) {
 	}
 }
 
-// What one data centre says was confirmed when it answered, also if another one, or since then itself, fails.
+// What one data centre says was confirmed when it answered, also if another one, or since then
+// itself, fails.
 func TestSetOfOneDatacenterIsConfirmed(t *testing.T) {
 	together := twoDatacenters
 	together.Spill = true
@@ -324,8 +325,9 @@ func TestDatacenterUnreachableFromTheStartIsSkipped(t *testing.T) {
 	})
 }
 
-// A preferred data centre that was left as unreachable is not returned to when the one in use fails too, nor when only that one answers
-// again, also if it has few instances: those of the preferred one are known from long ago.
+// A preferred data centre that was left as unreachable is not returned to when the one in use fails
+// too, nor when only that one answers again, also if it has few instances: those of the preferred
+// one are known from long ago.
 func TestDatacenterThatWasLeftIsReturnedToWhenItAnswers(t *testing.T) {
 	t.Parallel()
 	for _, other := range []string{"x y", "x"} {
@@ -351,7 +353,8 @@ func TestDatacenterThatWasLeftIsReturnedToWhenItAnswers(t *testing.T) {
 	}
 }
 
-// A reload, or an upgrade that fails, begins with the data centre that is in use: it is left as at any other time.
+// A reload, or an upgrade that fails, begins with the data centre that is in use: it is left as at
+// any other time.
 func TestDatacenterInUseIsNotLeftByABoundary(t *testing.T) {
 	t.Parallel()
 	three := twoDatacenters

@@ -289,7 +289,8 @@ func TestNamedPorts(t *testing.T) {
 	}
 }
 
-// Whether a critical check has run is not known without an output, until its first interval is over.
+// Whether a critical check has run is not known without an output, until its first interval is
+// over.
 func TestWhenAChecksFirstResultIsDue(t *testing.T) {
 	t.Parallel()
 	critical := func(id, output, interval, timeout string) *entryCheck {

@@ -168,7 +168,8 @@ func TestInstancesWithoutTheTagAreNotOnProbation(t *testing.T) {
 	}
 }
 
-// An instance that registers again between two of the queries about a loss has the tag, and is used without a pause.
+// An instance that registers again between two of the queries about a loss has the tag, and is used
+// without a pause.
 func TestInstanceThatRegistersAgainMeanwhileIsUsed(t *testing.T) {
 	for _, o := range []ServiceOptions{{Tags: []string{"live"}}, {Filter: `"live" in Service.Tags`}} {
 		watchInBubble(t, o, func(b *bubble) {}, func(t *testing.T, b *bubble) {
@@ -381,8 +382,9 @@ func TestSourceInheritsNothingFromAnotherSelection(t *testing.T) {
 	})
 }
 
-// A snapshot that is restored loses no index that a watch could see: a query that blocks ends early with what there was before,
-// or goes on in a view, and the next write makes the index higher than ever. What the snapshot lacks is on probation all the same.
+// A snapshot that is restored loses no index that a watch could see: a query that blocks ends early
+// with what there was before, or goes on in a view, and the next write makes the index higher than
+// ever. What the snapshot lacks is on probation all the same.
 func TestARestoredSnapshotPutsWhatItLacksOnProbation(t *testing.T) {
 	service := ServiceOptions{Wait: time.Minute}
 	strong := ServiceOptions{Wait: time.Minute, Consistency: ConsistencyConsistent}

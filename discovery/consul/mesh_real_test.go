@@ -12,7 +12,8 @@ import (
 	"sluice/test/verify"
 )
 
-// registerSidecar registers an instance of web with a port until t ends, and a sidecar at port + 100.
+// registerSidecar registers an instance of web with a port until t ends, and a sidecar at port +
+// 100.
 func registerSidecar(t *testing.T, agent *consultest.Agent, id, version string, port int) {
 	t.Helper()
 	t.Cleanup(func() { _ = agent.Client().Agent().ServiceDeregister(id) }) // with the sidecar
@@ -58,7 +59,8 @@ func meshTargets(gateway string) ServiceOptions {
 	}
 }
 
-// meshTargetsAreReached has the targets of a discovery chain, in two data centres with mesh gateways.
+// meshTargetsAreReached has the targets of a discovery chain, in two data centres with mesh
+// gateways.
 func meshTargetsAreReached(t *testing.T, one, two *consultest.Agent) {
 	registerSidecar(t, one, "a", "1", 8001)
 	registerSidecar(t, one, "b", "2", 8002)

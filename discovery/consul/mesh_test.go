@@ -14,7 +14,8 @@ import (
 	"sluice/test/verify"
 )
 
-// In the mesh, a service is reached by its sidecars and its native instances. Each instance says who must answer.
+// In the mesh, a service is reached by its sidecars and its native instances. Each instance says
+// who must answer.
 func TestRealMesh(t *testing.T) {
 	t.Parallel()
 	mesh := meshtest.Start(t, consultest.Options{Node: "node-1"})
@@ -51,7 +52,8 @@ func TestRealMesh(t *testing.T) {
 	watchReal(t, mesh.Agent, ServiceOptions{Service: "web", Connect: true, Tags: []string{"V1"}}).await("e")
 }
 
-// Without the right to read the sidecars, the answer lacks them. The error names what the token lacks.
+// Without the right to read the sidecars, the answer lacks them. The error names what the token
+// lacks.
 func TestRealMeshACLs(t *testing.T) {
 	t.Parallel()
 	mesh := meshtest.Start(t, consultest.Options{ACLs: true})
@@ -99,7 +101,8 @@ func TestReadEntriesOfAPeer(t *testing.T) {
 	verify.Equal(t, identity("team", "other", "dc1", "web"), "/ap/other/ns/team/dc/dc1/svc/web", "the identity in a partition")
 }
 
-// What is believed about a service is the same in the mesh: a loss is confirmed, and puts its sidecars on probation.
+// What is believed about a service is the same in the mesh: a loss is confirmed, and puts its
+// sidecars on probation.
 func TestLostSidecarsAreOnProbation(t *testing.T) {
 	sidecars := func(b *bubble, words string) {
 		entries := b.entries(words)

@@ -357,7 +357,8 @@ func TestOverviewOfAnEmptyCatalog(t *testing.T) {
 	})
 }
 
-// With more services than connections, a change of a terminating gateway is one of the service behind it.
+// With more services than connections, a change of a terminating gateway is one of the service
+// behind it.
 func TestOverviewShowsChangesOfTerminatingGateways(t *testing.T) {
 	t.Parallel()
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {

@@ -15,7 +15,8 @@ import (
 
 const blocked = 20
 
-// blockWatches runs f with watches of which each has a blocking query. The agent takes a time to close a connection.
+// blockWatches runs f with watches of which each has a blocking query. The agent takes a time to
+// close a connection.
 func blockWatches(t *testing.T, closing time.Duration, f func(t *testing.T, fake *discoverytest.Consul, client *testClient, m *discovery.Manager)) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := discoverytest.New()

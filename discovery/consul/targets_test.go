@@ -17,7 +17,8 @@ import (
 	"sluice/test/verify"
 )
 
-// threeTargets are two subsets, which the fake has as services, and the service in another data centre.
+// threeTargets are two subsets, which the fake has as services, and the service in another data
+// centre.
 var threeTargets = []Target{{Service: "v1"}, {Service: "v2"}, {Service: "star", Datacenter: "dc2"}}
 
 // placed returns "id^priority@target" of the last set that Sink got.
@@ -98,7 +99,8 @@ func TestChangedTargetsKeepWhatIsKnown(t *testing.T) {
 	})
 }
 
-// churn is a service of several targets whose instances come and go, and that come and go themselves.
+// churn is a service of several targets whose instances come and go, and that come and go
+// themselves.
 type churn struct {
 	*bubble
 	random  *rand.Rand
@@ -154,7 +156,8 @@ func (c *churn) decoded(words string) (entries []serviceEntry) {
 	return entries
 }
 
-// At no time the pool is without an instance in service, and it follows the targets and their instances.
+// At no time the pool is without an instance in service, and it follows the targets and their
+// instances.
 func TestTargetsUnderChurn(t *testing.T) {
 	t.Parallel()
 	for n := range 20 {
@@ -204,7 +207,8 @@ func churnTargets(t *testing.T, random *rand.Rand) {
 	})
 }
 
-// The gateways of a target stay what they were while it is not known which instances are behind them.
+// The gateways of a target stay what they were while it is not known which instances are behind
+// them.
 func TestGatewaysOfATarget(t *testing.T) {
 	t.Parallel()
 	gateways := func(b *bubble, ids ...string) {

@@ -72,7 +72,8 @@ func ports(n int) (list []string) {
 	return list
 }
 
-// TestConsulDNS has tests with services of their own in one Consul, and one Consul for the loss of its data.
+// TestConsulDNS has tests with services of their own in one Consul, and one Consul for the loss of
+// its data.
 func TestConsulDNS(t *testing.T) {
 	t.Parallel()
 	agents := consultest.StartAll(t, consultest.Options{}, consultest.Options{})

@@ -141,8 +141,8 @@ func TestWeightsAndPriorities(t *testing.T) {
 	})
 }
 
-// Of two records of one target and port the one with the smaller priority counts, or else the one with the larger weight: servers
-// turn the order of records from answer to answer.
+// Of two records of one target and port the one with the smaller priority counts, or else the one
+// with the larger weight: servers turn the order of records from answer to answer.
 func TestTargetOfSeveralRecords(t *testing.T) {
 	at := func(priority, weight uint16) []dnstest.Record {
 		return srv("a.example", "10.0.0.1", func(r *dnstest.Record) { r.Priority, r.Weight = priority, weight })
@@ -487,8 +487,9 @@ func TestUDP(t *testing.T) {
 	})
 }
 
-// With more instances than fit in an answer, Consul's server sends others each time, and does not say so. All that were in an
-// answer stay, and the watch tells that there may be more. When they fit again, the answers remove.
+// With more instances than fit in an answer, Consul's server sends others each time, and does not
+// say so. All that were in an answer stay, and the watch tells that there may be more. When they
+// fit again, the answers remove.
 func TestAnswersAtTheLimitOfConsul(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit, instances = 1024, 1200
@@ -560,7 +561,8 @@ func TestTargets(t *testing.T) {
 	})
 }
 
-// A target without an address, of which a server may say with a TTL of 0 that there is none, is not queried every second.
+// A target without an address, of which a server may say with a TTL of 0 that there is none, is not
+// queried every second.
 func TestTargetsThatFailAreQueriedLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := dnstest.New()

@@ -137,8 +137,8 @@ func testLastInstance(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client
 	w.Await("b=127.0.0.1:82", "")
 }
 
-// A key that comes back with a value that cannot be used does not end the probation of its instance, also in a new
-// process: that one may have failed.
+// A key that comes back with a value that cannot be used does not end the probation of its
+// instance, also in a new process: that one may have failed.
 func testBadValueOfALostInstance(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
 	put(t, client, "/back/a", "nonsense")
 	lost := discovery.Instance{Service: "star", ID: "a", Address: "127.0.0.1", Port: 81, Weight: 1, Probation: time.Now()}
@@ -199,8 +199,8 @@ func TestOutagesRemoveNothing(t *testing.T) {
 	w.Await("a=127.0.0.1:81 c=127.0.0.1:83", "") // as many as before: the loss is over
 }
 
-// At a start, each key has the instance in use that has its name, as its last usable value. Many keys
-// must not take minutes: the client takes 100,000.
+// At a start, each key has the instance in use that has its name, as its last usable value. Many
+// keys must not take minutes: the client takes 100,000.
 func TestInstancesInUseAtAStart(t *testing.T) {
 	const keys = 30_000
 	w := &watch{source: &source{options: Options{Prefix: "/nodes/"}}}

@@ -88,7 +88,8 @@ func instances(words string) *string {
 	return new(lines.String())
 }
 
-// Whatever is in a key, or poses as Consul, the last good set stays in use, and the state tells why.
+// Whatever is in a key, or poses as Consul, the last good set stays in use, and the state tells
+// why.
 func TestHostileValues(t *testing.T) {
 	t.Parallel()
 	cases := hostile.ConsulAnswers()

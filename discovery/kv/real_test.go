@@ -33,7 +33,8 @@ func put(t *testing.T, agent *consultest.Agent, key, value string) {
 	verify.NoError(t, err)
 }
 
-// TestConsul has tests with keys of their own in one Consul with ACLs, and one Consul for the loss of its data.
+// TestConsul has tests with keys of their own in one Consul with ACLs, and one Consul for the loss
+// of its data.
 func TestConsul(t *testing.T) {
 	t.Parallel()
 	agents := consultest.StartAll(t, consultest.Options{ACLs: true}, consultest.Options{})

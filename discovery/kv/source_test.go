@@ -16,7 +16,8 @@ import (
 	"sluice/test/verify"
 )
 
-// While a value cannot be used, instances on probation stay, and Consul is not asked because their time is over.
+// While a value cannot be used, instances on probation stay, and Consul is not asked because their
+// time is over.
 func TestProbationWhileAValueCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -9,7 +9,8 @@ import (
 	"sluice/test/verify"
 )
 
-// instances returns instances of "ID", with "+": it has the tag primary, "!": it is critical, "?": it is on probation.
+// instances returns instances of "ID", with "+": it has the tag primary, "!": it is critical, "?":
+// it is on probation.
 func instances(text string) (set []discovery.Instance) {
 	for word := range strings.FieldsSeq(text) {
 		i := discovery.Instance{Service: "db", ID: strings.TrimRight(word, "+!?"), Node: "node-" + word[:1], Address: "10.0.0.1", Port: 5000 + len(set), Weight: 1}
@@ -27,7 +28,8 @@ func instances(text string) (set []discovery.Instance) {
 	return set
 }
 
-// There is one leader, or none: an instance that claims beside another one is never chosen by a guess.
+// There is one leader, or none: an instance that claims beside another one is never chosen by a
+// guess.
 func TestOneLeads(t *testing.T) {
 	byTag, byKey, byChecks := Options{Tag: "primary"}, Options{Key: "service/db/leader"}, Options{Passing: true}
 	for _, c := range []struct {

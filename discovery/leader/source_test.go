@@ -106,8 +106,8 @@ func (k *leaderKeeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// What ends a leader by a key: that the key names another one, or nobody, as the leader of Consul's servers confirms. Not a
-// server that lags, an error, ACLs, or a Consul that has lost its state.
+// What ends a leader by a key: that the key names another one, or nobody, as the leader of Consul's
+// servers confirms. Not a server that lags, an error, ACLs, or a Consul that has lost its state.
 func TestKeyOfLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &leaderKeeper{changed: make(chan struct{})}
@@ -235,8 +235,8 @@ func (f failing) Run(ctx context.Context, _ discovery.WatchState, report func(di
 	}
 }
 
-// After a restart the instances cannot be read, or their query hangs, and the key can be read: the instances that were saved
-// stay, but not who led them.
+// After a restart the instances cannot be read, or their query hangs, and the key can be read: the
+// instances that were saved stay, but not who led them.
 func TestKeyOfLeaderOfSavedInstances(t *testing.T) {
 	for _, after := range []time.Duration{0, time.Second, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
@@ -295,7 +295,8 @@ func (all reports) Run(_ context.Context, _ discovery.WatchState, report func(di
 	return nil
 }
 
-// Instances that claim together are told beside the other source's entries that cannot be used, and logged when they change.
+// Instances that claim together are told beside the other source's entries that cannot be used, and
+// logged when they change.
 func TestRivalsAreTold(t *testing.T) {
 	of := discovery.Invalid{Key: "x", Reason: "no port"}
 	var sets reports

@@ -1,11 +1,12 @@
-// Command answers shows what sluice answers itself, in front of a real Consul on this machine. It needs only Go, and ends by
-// itself after about a quarter of a minute:
+// Command answers shows what sluice answers itself, in front of a real Consul on this machine. It
+// needs only Go, and ends by itself after about a quarter of a minute:
 //
 //	go run ./examples/answers
 //
-// sluice has the configuration and the pages of this folder. What clients see is printed: a fixed answer, an error page before
-// and after a change of its file, preflights of CORS, and a maintenance while 100 requests a second go on. The app is a part
-// of this program; Consul and sluice are processes.
+// sluice has the configuration and the pages of this folder. What clients see is printed: a fixed
+// answer, an error page before and after a change of its file, preflights of CORS, and a
+// maintenance while 100 requests a second go on. The app is a part of this program; Consul and
+// sluice are processes.
 package main
 
 import (
@@ -191,7 +192,8 @@ func (t *tour) order(ctx context.Context, arguments ...string) error {
 	return err
 }
 
-// awaitRequests waits until all requests are answered by the app, or, in a maintenance, none comes there any more.
+// awaitRequests waits until all requests are answered by the app, or, in a maintenance, none comes
+// there any more.
 func (t *tour) awaitRequests(ctx context.Context, inMaintenance bool) error {
 	begin, before, asked := time.Now(), t.load.Count(), t.asked.Load()
 	now := sluicetest.Count{}

@@ -4,7 +4,8 @@
 //	go run ./examples/canary
 //
 // Instances of version 2 register with the tag v2. While 250 requests a second go on, their share
-// becomes 5 %, 50 % and 100 %, and then 50 % again for a release that fails: a judge sets its share to
+// becomes 5 %, 50 % and 100 %, and then 50 % again for a release that fails: a judge sets its share
+// to
 // 0. The instances are part of this program; Consul and sluice are processes.
 package main
 

@@ -42,7 +42,8 @@ func (a authority) client(name string, serial int64) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
-// list returns the list of the certificates that are revoked, by their serial numbers, in PEM format.
+// list returns the list of the certificates that are revoked, by their serial numbers, in PEM
+// format.
 func (a authority) list(revoked ...int64) ([]byte, error) {
 	now := time.Now()
 	list := &x509.RevocationList{Number: big.NewInt(now.UnixNano()), ThisUpdate: now.Add(-time.Minute), NextUpdate: now.Add(time.Hour)}

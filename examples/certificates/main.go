@@ -1,11 +1,13 @@
-// Command certificates shows TLS at a public edge, with a real ACME server on this machine. It needs only Go, and ends by itself
-// after about half a minute; the first run builds Pebble, the ACME server:
+// Command certificates shows TLS at a public edge, with a real ACME server on this machine. It
+// needs only Go, and ends by itself after about half a minute; the first run builds Pebble, the
+// ACME server:
 //
 //	go run ./examples/certificates
 //
-// sluice has the configuration of this folder. It proves a wildcard by records at a name server (DNS-01, RFC 2136), and accepts TLS 1.3
-// only. One route is for the client certificate of one name, until that is revoked. What clients see is printed. The name server, the app,
-// the authority of the clients and the clients are parts of this program; Pebble and sluice are processes.
+// sluice has the configuration of this folder. It proves a wildcard by records at a name server
+// (DNS-01, RFC 2136), and accepts TLS 1.3 only. One route is for the client certificate of one
+// name, until that is revoked. What clients see is printed. The name server, the app, the authority
+// of the clients and the clients are parts of this program; Pebble and sluice are processes.
 package main
 
 import (

@@ -1,11 +1,12 @@
-// Command database shows how sluice follows the leader of a database. It needs only Go, and ends by itself after about
-// half a minute:
+// Command database shows how sluice follows the leader of a database. It needs only Go, and ends by
+// itself after about half a minute:
 //
 //	go run ./examples/database
 //
-// Two members are registered in a real Consul as Patroni does it, and take turns in holding the key service/batman/leader. Eight
-// writers connect through sluice and never stop. After each change of the leader, the sessions to the
-// former one end, and nothing goes there. The members and the writers are parts of this program; Consul and sluice are processes.
+// Two members are registered in a real Consul as Patroni does it, and take turns in holding the key
+// service/batman/leader. Eight writers connect through sluice and never stop. After each change of
+// the leader, the sessions to the former one end, and nothing goes there. The members and the
+// writers are parts of this program; Consul and sluice are processes.
 package main
 
 import (
@@ -98,8 +99,8 @@ func (s *tour) start(ctx context.Context) error {
 	return s.awaitSessions(ctx, s.members[0])
 }
 
-// change makes next the leader in place of old, and returns how long after the loss of the key the last session to old
-// has ended. old then counts what comes too late.
+// change makes next the leader in place of old, and returns how long after the loss of the key the
+// last session to old has ended. old then counts what comes too late.
 func (s *tour) change(ctx context.Context, old, next *member) (cut time.Duration, err error) {
 	next.demoted.Store(false)
 	lost, err := s.name(ctx, next)

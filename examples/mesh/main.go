@@ -4,9 +4,9 @@
 //	go run ./examples/mesh
 //
 // Two services have Consul's built-in proxy as a sidecar, and one is native: it ends the TLS of the
-// mesh itself. While 100 requests a second go on to each, a splitter divides one of them, an intention
-// denies another one, and Consul gets a new certificate authority. The applications are parts of this
-// program; Consul, the sidecars and sluice are processes.
+// mesh itself. While 100 requests a second go on to each, a splitter divides one of them, an
+// intention denies another one, and Consul gets a new certificate authority. The applications are
+// parts of this program; Consul, the sidecars and sluice are processes.
 package main
 
 import (
@@ -34,8 +34,8 @@ const (
 var services = []string{"web", "shop", "native"}
 
 // configuration is sluice's, with Consul's address. Nothing in it is about splitters, intentions or
-// certificates: these come from Consul. A handshake takes as long as Consul's answer about the intentions, on a busy machine
-// more than a second.
+// certificates: these come from Consul. A handshake takes as long as Consul's answer about the
+// intentions, on a busy machine more than a second.
 const configuration = `consul: { addresses: [%q] }
 listeners: [{ name: web, address: "127.0.0.1:0" }]
 services:
@@ -127,8 +127,8 @@ func (s *tour) count() map[string]sluicetest.Count {
 	return all
 }
 
-// split gives version 2 of web a share in percent, by a resolver with subsets and a splitter; 0: both are as they are
-// registered.
+// split gives version 2 of web a share in percent, by a resolver with subsets and a splitter; 0:
+// both are as they are registered.
 func (s *tour) split(percent float32) func(context.Context) (string, error) {
 	return func(ctx context.Context) (string, error) {
 		if percent > 0 {
@@ -187,8 +187,8 @@ func (s *tour) deny(ctx context.Context) (string, error) {
 	return fmt.Sprintf("after %s: %s", time.Since(begin).Round(time.Millisecond), told), err
 }
 
-// allow allows the connections to shop, and waits until all requests are answered again. Consul's agent would go on to
-// answer the sidecar with the denial: it is made to ask its servers.
+// allow allows the connections to shop, and waits until all requests are answered again. Consul's
+// agent would go on to answer the sidecar with the denial: it is made to ask its servers.
 func (s *tour) allow(ctx context.Context) (string, error) {
 	begin := time.Now()
 	if err := s.intend(api.IntentionActionAllow); err != nil {
@@ -211,8 +211,9 @@ func (s *tour) allow(ctx context.Context) (string, error) {
 	return fmt.Sprintf("the last one was denied after %s", took.Round(time.Millisecond)), err
 }
 
-// refreshAgent makes Consul's agent ask its servers for the intentions of shop: its cache, from which it answers sidecars,
-// no longer does so by itself after a change (hashicorp/consul issue 23368; see docs/mesh.md).
+// refreshAgent makes Consul's agent ask its servers for the intentions of shop: its cache, from
+// which it answers sidecars, no longer does so by itself after a change (hashicorp/consul issue
+// 23368; see docs/mesh.md).
 func (s *tour) refreshAgent(ctx context.Context) error {
 	match := &api.IntentionMatch{By: api.IntentionMatchDestination, Names: []string{"default/default/shop"}}
 	cached := (&api.QueryOptions{UseCache: true}).WithContext(ctx)
@@ -232,7 +233,8 @@ func (s *tour) intend(action api.IntentionAction) error {
 	}})
 }
 
-// askShop sends a request to shop, and reports whether it was denied by an intention, and what clients are told.
+// askShop sends a request to shop, and reports whether it was denied by an intention, and what
+// clients are told.
 func (s *tour) askShop(ctx context.Context) (denied bool, told string, err error) {
 	answer, err := sluicetest.Ask(ctx, http.DefaultClient, http.MethodGet, s.URL()+"/shop")
 	if err != nil {
@@ -241,8 +243,8 @@ func (s *tour) askShop(ctx context.Context) (denied bool, told string, err error
 	return answer.String() == "403 intention", answer.Text, nil
 }
 
-// rotate gives Consul a new root, and waits until sluice has a certificate of it. Agents replace theirs within half a
-// minute, to spread the load.
+// rotate gives Consul a new root, and waits until sluice has a certificate of it. Agents replace
+// theirs within half a minute, to spread the load.
 func (s *tour) rotate(ctx context.Context) (string, error) {
 	begin, before := time.Now(), ""
 	leaf := func(ctx context.Context) (string, error) {

@@ -18,8 +18,8 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// member is a native member of the mesh: its certificate, whom it trusts, and whom Consul lets connect.
-// https://developer.hashicorp.com/consul/docs/connect/native
+// member is a native member of the mesh: its certificate, whom it trusts, and whom Consul lets
+// connect. https://developer.hashicorp.com/consul/docs/connect/native
 type member struct {
 	consul  *api.Client
 	service string

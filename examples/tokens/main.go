@@ -1,10 +1,12 @@
-// Command tokens shows an app whose users have tokens. It needs only Go, and ends by itself after about ten seconds:
+// Command tokens shows an app whose users have tokens. It needs only Go, and ends by itself after
+// about ten seconds:
 //
 //	go run ./examples/tokens
 //
-// sluice has the configuration of this folder. What clients get is printed: without a token, with one that does not allow it, with
-// one that does, of which the app gets the claims, and with the first one after the issuer has made a new key. The issuer and the app
-// are parts of this program; sluice is a process.
+// sluice has the configuration of this folder. What clients get is printed: without a token, with
+// one that does not allow it, with one that does, of which the app gets the claims, and with the
+// first one after the issuer has made a new key. The issuer and the app are parts of this program;
+// sluice is a process.
 package main
 
 import (
@@ -97,7 +99,8 @@ func (t *tour) ask(ctx context.Context, token string) (sluicetest.Answer, error)
 	return sluicetest.Ask(ctx, http.DefaultClient, http.MethodGet, t.URL(), header...)
 }
 
-// look prints what a client with a token gets, which must have the status and reason want, and, if the app answers, this text.
+// look prints what a client with a token gets, which must have the status and reason want, and, if
+// the app answers, this text.
 func (t *tour) look(ctx context.Context, what, token, want, text string) error {
 	begin := time.Now()
 	answer, err := t.ask(ctx, token)

@@ -14,7 +14,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A configuration whose access log is a named pipe that nobody reads is refused: to wait for a reader would hold up the reload.
+// A configuration whose access log is a named pipe that nobody reads is refused: to wait for a
+// reader would hold up the reload.
 func TestNamedPipeWithoutAReader(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	verify.NoError(t, syscall.Mkfifo(path, 0o600))

@@ -32,8 +32,8 @@ func TestReopenFollowsARenamedFile(t *testing.T) {
 	verify.That(t, err != nil, "Reopen after Close: no error")
 }
 
-// A line that was cut short, as the disk was full, ends with its file: the next file begins with a line, and in the same one a
-// line begins, also of another log.
+// A line that was cut short, as the disk was full, ends with its file: the next file begins with a
+// line, and in the same one a line begins, also of another log.
 func TestNoLineIsGluedToATornOne(t *testing.T) {
 	for name, open := range map[string]func(path string) (*Logger, error){
 		"rotated": func(path string) (*Logger, error) {

@@ -220,7 +220,8 @@ func TestRunWaits(t *testing.T) {
 	}
 }
 
-// A request that has waited for its first connection, which could not be made, waits for what is left of the time for the next one.
+// A request that has waited for its first connection, which could not be made, waits for what is
+// left of the time for the next one.
 func TestRetryWaitsForWhatIsLeft(t *testing.T) {
 	for _, test := range []struct {
 		free  time.Duration // when the second peer is

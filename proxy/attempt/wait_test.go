@@ -13,8 +13,8 @@ import (
 	"sluice/test/verify"
 )
 
-// The only peer leaves while requests wait for its connection, and comes back: all of them wait for it, and then for the
-// connection again, for what is left of the time.
+// The only peer leaves while requests wait for its connection, and comes back: all of them wait for
+// it, and then for the connection again, for what is left of the time.
 func TestWhoWaitsForAConnectionOutlivesThePeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, 1)
@@ -44,7 +44,8 @@ func TestWhoWaitsForAConnectionOutlivesThePeer(t *testing.T) {
 	})
 }
 
-// A request whose peer is suspected while all others are at their limits goes to one that has room later. It is counted as refused once.
+// A request whose peer is suspected while all others are at their limits goes to one that has room
+// later. It is counted as refused once.
 func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 	for name, limits := range map[string]balancer.Limits{
 		"connections": {PeerConnections: 1}, "requests of a peer": {PeerRequests: 1}, "requests": {Requests: 2},
@@ -81,7 +82,8 @@ func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 	}
 }
 
-// A request that has waited for a peer of one service waits for one of another for what is left of the time, and then no more.
+// A request that has waited for a peer of one service waits for one of another for what is left of
+// the time, and then no more.
 func TestAllServicesShareTheTimeForAPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var x script
@@ -111,7 +113,8 @@ func TestTimeForAConnectionIsNoneForAPeer(t *testing.T) {
 	})
 }
 
-// A request waits once, and not at all, for a peer of a service that a reload has removed: it would not come.
+// A request waits once, and not at all, for a peer of a service that a reload has removed: it would
+// not come.
 func TestNobodyWaitsForAPeerOfARemovedService(t *testing.T) {
 	p := pool(t, 0)
 	p.Retire(time.Hour)
@@ -132,8 +135,8 @@ func TestWhoIsGoneWaitsNoLongerForAConnection(t *testing.T) {
 	verify.Slices(t, x.calls, []string{"wait 1s"}, "calls")
 }
 
-// A request that waits for a connection to the only peer that it has not tried goes back to one that it has left, and that is well again,
-// when that only peer leaves.
+// A request that waits for a connection to the only peer that it has not tried goes back to one
+// that it has left, and that is well again, when that only peer leaves.
 func TestPeerThatWasLeftTakesThePlaceOfOneThatIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, 3)

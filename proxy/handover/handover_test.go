@@ -68,8 +68,8 @@ func TestHandover(t *testing.T) {
 	_, err = os.Stat(path)
 	verify.Succeeds(t, err)
 
-	// A socket of systemd that was not used stays for another listener. One that was released listens no more, so the
-	// listener gets another one.
+	// A socket of systemd that was not used stays for another listener. One that was released
+	// listens no more, so the listener gets another one.
 	opened := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t).(*net.TCPListener)
 	defer opened.Close()
 	for range 2 {
@@ -103,8 +103,8 @@ func TestHandover(t *testing.T) {
 	verify.That(t, err != nil && strings.Contains(err.Error(), "sluice stops"), "listen after Stop: %v", err)
 }
 
-// Who has stopped knows whether a new process serves: here one that does not wait for the end of the state. The test has processes
-// of its own.
+// Who has stopped knows whether a new process serves: here one that does not wait for the end of
+// the state. The test has processes of its own.
 func TestStopKnowsTheNewProcess(t *testing.T) {
 	const own = "SLUICE_TEST_HANDOVER_STOP"
 	if os.Getenv(own) == "" {

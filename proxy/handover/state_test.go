@@ -10,8 +10,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A new process gets the value of each part, in their order. Without a state, with one of another version, or if a
-// part of it is damaged, it begins anew with all of them.
+// A new process gets the value of each part, in their order. Without a state, with one of another
+// version, or if a part of it is damaged, it begins anew with all of them.
 func TestState(t *testing.T) {
 	var written bytes.Buffer
 	save := func() []string { return []string{"a", "b"} }

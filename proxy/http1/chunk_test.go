@@ -150,7 +150,8 @@ func decodeChunks(b []byte) (r chunkReading) {
 	}
 }
 
-// What one octet changes is in TestEveryOctetOfChunks. A body that is not all there is neither complete nor malformed.
+// What one octet changes is in TestEveryOctetOfChunks. A body that is not all there is neither
+// complete nor malformed.
 func TestChunks(t *testing.T) {
 	x := strings.Repeat("x", 300)
 	for _, test := range []struct {

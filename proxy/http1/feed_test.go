@@ -67,8 +67,8 @@ func readResponse(b []byte, feeding ...int) reading {
 	return reading{}
 }
 
-// requestText puts in words all that a head says, without what is usual: origin form, HTTP/1.1, a connection that
-// is kept.
+// requestText puts in words all that a head says, without what is usual: origin form, HTTP/1.1, a
+// connection that is kept.
 func requestText(h *RequestHead, b []byte) string {
 	text := fmt.Sprintf("%s %s", h.MethodName(b), h.Target(b))
 	if origin := h.OriginTarget(b); !bytes.Equal(origin, h.Target(b)) {

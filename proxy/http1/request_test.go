@@ -133,8 +133,8 @@ func TestRefusedRequestHeads(t *testing.T) {
 	}
 }
 
-// What is legitimate, if at times odd, is read as it is meant. A head that is not all there is neither complete nor
-// malformed.
+// What is legitimate, if at times odd, is read as it is meant. A head that is not all there is
+// neither complete nor malformed.
 func TestAcceptedRequestHeads(t *testing.T) {
 	token := "!#$%&'*+-.^`|~09azAZ"
 	long := strings.Repeat("x", 9000)

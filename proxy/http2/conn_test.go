@@ -12,7 +12,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A testRole is a role that counts, and opens the streams that the other side opens if it is a server.
+// A testRole is a role that counts, and opens the streams that the other side opens if it is a
+// server.
 type testRole struct {
 	Conn
 	client bool
@@ -65,7 +66,8 @@ func (r testStreamRole) OnReset(ErrorCode) *Error      { r.s.StopLocked(socket.E
 func (r testStreamRole) OnStop()                       {}
 func (r testStreamRole) Patience(_ bool) time.Duration { return 0 }
 
-// newTestConn returns a connection with the open stream 1 and the closed stream 3. It sends nothing.
+// newTestConn returns a connection with the open stream 1 and the closed stream 3. It sends
+// nothing.
 func newTestConn(client bool) *testRole {
 	r := &testRole{client: client}
 	r.Init(ConnOptions{
@@ -160,7 +162,8 @@ func TestFramesInBothRoles(t *testing.T) {
 	}
 }
 
-// Bytes are given back when they are read, dropped or refused, on the stream and on the connection, in both roles.
+// Bytes are given back when they are read, dropped or refused, on the stream and on the connection,
+// in both roles.
 func TestWindowsAreGivenBack(t *testing.T) {
 	for _, client := range []bool{false, true} {
 		r := newTestConn(client)
@@ -193,8 +196,8 @@ func TestWindowsAreGivenBack(t *testing.T) {
 	}
 }
 
-// Each stream counts as open until it has ended in both directions or has stopped, and as receiving until
-// its end has arrived or it has stopped.
+// Each stream counts as open until it has ended in both directions or has stopped, and as receiving
+// until its end has arrived or it has stopped.
 func TestOpenStreamsAreCounted(t *testing.T) {
 	type step struct {
 		name            string
@@ -243,7 +246,8 @@ func TestLeakyBucket(t *testing.T) {
 	}
 }
 
-// An interruption ends later waits for room too, if the wake has gone to a send that ended at the same time.
+// An interruption ends later waits for room too, if the wake has gone to a send that ended at the
+// same time.
 func TestInterruptedStreamAwaitsNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTestConn(false)

@@ -44,8 +44,9 @@ func randomFields(random *rand.Rand) (list []hpack.HeaderField) {
 	return list
 }
 
-// The decoder agrees with the encoder of x/net, with table sizes that change. A list that is too long
-// changes the dynamic table as it would otherwise, so that the next blocks of the connection are decoded.
+// The decoder agrees with the encoder of x/net, with table sizes that change. A list that is too
+// long changes the dynamic table as it would otherwise, so that the next blocks of the connection
+// are decoded.
 func TestDecodesWhatOthersEncode(t *testing.T) {
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -153,8 +154,8 @@ func TestListIsBounded(t *testing.T) {
 	verify.That(t, cap(fields.text) <= 2*UsualListBytes && len(fields.list) <= UsualListBytes/fieldOverhead+1, "%d bytes, %d fields", cap(fields.text), len(fields.list))
 }
 
-// Nor may it make its reader copy and check megabytes that nobody keeps: two bytes name a field by four kilobytes of the
-// dynamic table.
+// Nor may it make its reader copy and check megabytes that nobody keeps: two bytes name a field by
+// four kilobytes of the dynamic table.
 func TestNamesOfATooLongListAreBounded(t *testing.T) {
 	const long = 4000
 	names := func(kind byte, bits uint8, length, n int) []byte {

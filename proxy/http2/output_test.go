@@ -153,8 +153,8 @@ func TestUnreadAnswers(t *testing.T) {
 	}
 }
 
-// However the windows change, the frames of a body are the body. Each has as much as both windows allow, and the last
-// one ends the stream, which needs no window if no bytes are left.
+// However the windows change, the frames of a body are the body. Each has as much as both windows
+// allow, and the last one ends the stream, which needs no window if no bytes are left.
 func TestCutsAreTheBody(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))

@@ -7,8 +7,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A name with an underscore, which is no spelling of a reserved one, is dropped on the way to peers only: in a trailer section
-// as in a head.
+// A name with an underscore, which is no spelling of a reserved one, is dropped on the way to peers
+// only: in a trailer section as in a head.
 func TestUnderscoresPassToClients(t *testing.T) {
 	r, name := Rules{DropUnderscores: true}, []byte("x_sum")
 	for to, want := range map[Direction]bool{ToPeers: true, ToClients: false} {

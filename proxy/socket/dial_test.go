@@ -10,8 +10,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A dial has a timeout of 300 ms. The first time, the process stops for longer than that. It dials again if the
-// coarse clock does not say that so much time has passed.
+// A dial has a timeout of 300 ms. The first time, the process stops for longer than that. It dials
+// again if the coarse clock does not say that so much time has passed.
 func TestDialAfterAPauseOfTheProcess(t *testing.T) {
 	t.Parallel()
 	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)

@@ -20,7 +20,8 @@ func pair(t *testing.T) (ours, theirs *net.TCPConn) {
 	return ours, theirs
 }
 
-// Bodies that pause keep their pipes, and have few of them: the bytes of others are copied. Each pipe is given back.
+// Bodies that pause keep their pipes, and have few of them: the bytes of others are copied. Each
+// pipe is given back.
 func TestPipesAreFew(t *testing.T) {
 	const few, bodies, length = 2, 5, 1000
 	before := maxPipes

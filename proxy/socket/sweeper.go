@@ -29,8 +29,8 @@ const longestStep = 5 * SweepInterval
 const maxProbes = 2048
 
 // maxEnds is the number of waits of one Block that end in a sweep. The others end in the next ones.
-// To end one takes half a microsecond, but the goroutines that go on then run before the next sweep,
-// and before the requests of others.
+// To end one takes half a microsecond, but the goroutines that go on then run before the next
+// sweep, and before the requests of others.
 const maxEnds = 512
 
 // FirstProbe is how long a wait of an entry with probes lasts before it is swept.
@@ -176,8 +176,8 @@ func (e *SweepEntry) sweep(s *Sweeper, now int64) (next int64) {
 	return next
 }
 
-// mayEnd counts the end of a wait of e whose deadline has passed, and returns false if the Block has
-// had its share. A connection that has not noticed its end is not counted again.
+// mayEnd counts the end of a wait of e whose deadline has passed, and returns false if the Block
+// has had its share. A connection that has not noticed its end is not counted again.
 func (s *Sweeper) mayEnd(e *SweepEntry, now int64) bool {
 	var passed int64
 	for _, deadline := range [...]int64{e.Deadline.Load(), e.WriteDeadline.Load()} {

@@ -25,7 +25,8 @@ func (e *expiring) SetReadDeadline(time.Time) error {
 	return nil
 }
 
-// A timeout is never early, whenever it begins, and acts at the next sweep, which may itself be late.
+// A timeout is never early, whenever it begins, and acts at the next sweep, which may itself be
+// late.
 func TestTimeoutsActInTime(t *testing.T) {
 	random := rand.New(rand.NewPCG(verify.Seed(t), 0))
 	synctest.Test(t, func(t *testing.T) {

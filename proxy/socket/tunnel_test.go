@@ -24,7 +24,8 @@ func (s *endingStream) AwaitTunnel() error {
 func (s *endingStream) SendTunnel([]byte, bool) error        { return nil }
 func (s *endingStream) TakeTunnel([]byte) (n int, last bool) { return 0, false }
 
-// However closely the peer's end and the wait for the client meet, the wait has the timeout of a half-closed tunnel.
+// However closely the peer's end and the wait for the client meet, the wait has the timeout of a
+// half-closed tunnel.
 func TestEndOfOneDirectionShortensTheWaitOfTheOther(t *testing.T) {
 	here, there := net.Pipe()
 	defer here.Close()

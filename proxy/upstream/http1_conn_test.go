@@ -135,7 +135,8 @@ func TestAnswerAtAccept(t *testing.T) {
 	verify.That(t, err == nil && string(b.From[:u.end]) == busy, "got %q, %v", b.From[:u.end], err)
 }
 
-// What a peer has sent before it closed the connection is its answer, also if the request cannot be sent any more.
+// What a peer has sent before it closed the connection is its answer, also if the request cannot be
+// sent any more.
 func TestAnswerBeforeAWriteThatFails(t *testing.T) {
 	t.Parallel()
 	const busy = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
@@ -192,7 +193,8 @@ func TestTimeEndsBehindTheHead(t *testing.T) {
 	verify.NoError(t, u.StartBody(b, &head, text, false))
 }
 
-// Who leaves in a handshake with a peer leaves no line in the log that says that the peer is at fault.
+// Who leaves in a handshake with a peer leaves no line in the log that says that the peer is at
+// fault.
 func TestLeftTLSHandshakeIsNotLogged(t *testing.T) {
 	t.Parallel()
 	secure := verify.Result(certificates.NewClient(certificates.ClientOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}})).Must(t)

@@ -146,8 +146,8 @@ func TestStaleHTTP2Connection(t *testing.T) {
 	eventually(t, "its end is noticed", func() bool { return !use() })
 }
 
-// A request with a streamed body is not begun on a connection that the peer has reset under other streams: the body's
-// start would be lost.
+// A request with a streamed body is not begun on a connection that the peer has reset under other
+// streams: the body's start would be lost.
 func TestStreamedRequestOnAResetHTTP2Connection(t *testing.T) {
 	t.Parallel()
 	c, peer := unreadHTTP2Conn(t)

@@ -34,7 +34,8 @@ func (t *http2Transport) stream(test *testing.T, client *Client) *http2Stream {
 	return u.(*http2Stream)
 }
 
-// Requests wait for a connection that another one opens only if it will have a stream for them, too.
+// Requests wait for a connection that another one opens only if it will have a stream for them,
+// too.
 func TestConnectionsOfOneRequest(t *testing.T) {
 	t.Parallel()
 	const requests = 3
@@ -234,8 +235,8 @@ func TestStuckTransportDelaysNoTimeout(t *testing.T) {
 	verify.That(t, errors.Is(err, os.ErrDeadlineExceeded), "got %v", err)
 }
 
-// A probe is late where the sweeper has to wait after it has asked: the request that it was for has ended, and its stream
-// serves another one.
+// A probe is late where the sweeper has to wait after it has asked: the request that it was for has
+// ended, and its stream serves another one.
 func TestLateProbeIsNotForTheNextRequest(t *testing.T) {
 	t.Parallel()
 	sweeper := socket.NewSweeper()
@@ -264,8 +265,8 @@ type presence func()
 
 func (f presence) IsGone() bool { f(); return false }
 
-// A request that leaves as the connection which it has opened becomes ready does not take it from the
-// others that use it by then.
+// A request that leaves as the connection which it has opened becomes ready does not take it from
+// the others that use it by then.
 func TestDialIsLeftAsOthersUseIt(t *testing.T) {
 	t.Parallel()
 	transport := startHTTP2(t, func(conn net.Conn) {
@@ -301,7 +302,8 @@ func (c lookedAt) Done() <-chan struct{} {
 	return c.Context.Done()
 }
 
-// Of a dial that fails, one request reports the failure, and the ones that have waited for it know that.
+// Of a dial that fails, one request reports the failure, and the ones that have waited for it know
+// that.
 func TestFailedDialIsReportedOnce(t *testing.T) {
 	t.Parallel()
 	const requests = 5
@@ -404,7 +406,8 @@ func TestFailedDialBesideAFreeStream(t *testing.T) {
 	verify.That(t, (first == nil) != (second == nil), "got %v, %v, want one error", first, second)
 }
 
-// Who waits for a connection gets the error of the dial that ended first, not the one of another that has failed since: the connection is there.
+// Who waits for a connection gets the error of the dial that ended first, not the one of another
+// that has failed since: the connection is there.
 func TestWaitEndsWithTheFirstDial(t *testing.T) {
 	t.Parallel()
 	transport := startHTTP2(t, hanging)
@@ -440,7 +443,8 @@ func TestNoStreamsAreLogged(t *testing.T) {
 	verify.Equal(t, transport.tls.logged, errNoStreams.Error(), "the error in the log")
 }
 
-// A request with credentials for its connection gets none of others, also if its peer accepts no other one.
+// A request with credentials for its connection gets none of others, also if its peer accepts no
+// other one.
 func TestPrivateRequestSharesNoConnection(t *testing.T) {
 	t.Parallel()
 	var opened atomic.Int32

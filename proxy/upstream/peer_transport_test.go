@@ -49,7 +49,8 @@ func TestBothProtocolsEnd(t *testing.T) {
 	}
 }
 
-// The first request by HTTP/2 meets what became of the peer before: it opens no connection after the end, and knows of a suspicion.
+// The first request by HTTP/2 meets what became of the peer before: it opens no connection after
+// the end, and knows of a suspicion.
 func TestFirstRequestByHTTP2(t *testing.T) {
 	t.Parallel()
 	transport := startPeer(t, Options{}, func(net.Conn) { t.Error("a connection was opened") })

@@ -66,8 +66,8 @@ func TestQuestionsOfOneClientHaveTheirShare(t *testing.T) {
 	verify.Equal(t, len(asked), 0, "the client has questions more than its share")
 }
 
-// A server that accepts connections and does not answer handshakes takes the connections of later questions only as long as a
-// question may take.
+// A server that accepts connections and does not answer handshakes takes the connections of later
+// questions only as long as a question may take.
 func TestQuestionsAfterHandshakesWithoutAnAnswer(t *testing.T) {
 	var mute atomic.Bool
 	mute.Store(true)

@@ -18,8 +18,9 @@ import (
 	"sluice/test/verify"
 )
 
-// The examples of the standards, which no program of these tests has made: tokens and keys of RFC 7515, appendices A.2 to A.4, and RFC
-// 8037, appendices A.2 and A.4. Two have a text in place of claims, which is found only after the signature.
+// The examples of the standards, which no program of these tests has made: tokens and keys of RFC
+// 7515, appendices A.2 to A.4, and RFC 8037, appendices A.2 and A.4. Two have a text in place of
+// claims, which is found only after the signature.
 func TestExamplesOfTheStandards(t *testing.T) {
 	const (
 		claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
@@ -56,7 +57,8 @@ func TestExamplesOfTheStandards(t *testing.T) {
 	}
 }
 
-// The keys of an issuer by HTTPS are read if its certificate is one that sluice trusts, else there are none.
+// The keys of an issuer by HTTPS are read if its certificate is one that sluice trusts, else there
+// are none.
 func TestIssuerByHTTPS(t *testing.T) {
 	issuer := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(setOf("ec"))) }))
 	issuer.Config.ErrorLog = log.New(io.Discard, "", 0) // of failed handshakes

@@ -100,8 +100,8 @@ func kindOf(err error) string {
 	return [...]string{"invalid", "expired", "denied", "unknown"}[fault.Kind]
 }
 
-// A token with a key that is not known makes the keys be read, once for all requests, and not before a while after the last
-// query. All of them wait for it.
+// A token with a key that is not known makes the keys be read, once for all requests, and not
+// before a while after the last query. All of them wait for it.
 func TestRotation(t *testing.T) {
 	testKeys()
 	synctest.Test(t, func(t *testing.T) {
@@ -144,8 +144,8 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// An issuer may have another key with the same name, as after a restart: the first token that is signed with it is refused, and makes
-// the keys be read.
+// An issuer may have another key with the same name, as after a restart: the first token that is
+// signed with it is refused, and makes the keys be read.
 func TestAnotherKeyWithTheSameName(t *testing.T) {
 	_, key, _ := ed25519.GenerateKey(cryptorand.Reader)
 	set := fmt.Sprintf(`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"ed","x":"%s"}]}`, base64.RawURLEncoding.EncodeToString(key.Public().(ed25519.PublicKey)))
@@ -223,7 +223,8 @@ func TestOutageOfTheIssuer(t *testing.T) {
 
 func ptr(s string) *string { return &s }
 
-// Of more requests with a new key than have a place, all go on when the keys were read: the others do not wait for one more query.
+// Of more requests with a new key than have a place, all go on when the keys were read: the others
+// do not wait for one more query.
 func TestRotationForManyRequestsOfOneClient(t *testing.T) {
 	testKeys()
 	synctest.Test(t, func(t *testing.T) {
@@ -246,7 +247,8 @@ func TestRotationForManyRequestsOfOneClient(t *testing.T) {
 	})
 }
 
-// One client with tokens of unknown keys leaves places for others, and a request waits no longer than its client.
+// One client with tokens of unknown keys leaves places for others, and a request waits no longer
+// than its client.
 func TestWaitsForKeys(t *testing.T) {
 	testKeys()
 	synctest.Test(t, func(t *testing.T) {
@@ -274,8 +276,9 @@ func TestWaitsForKeys(t *testing.T) {
 	})
 }
 
-// Random rotations, outages and tokens: a token passes only if the issuer has published its key at a time that the set may
-// know, and no good token is refused while the issuer answers. The issuer's transport checks the queries.
+// Random rotations, outages and tokens: a token passes only if the issuer has published its key at
+// a time that the set may know, and no good token is refused while the issuer answers. The issuer's
+// transport checks the queries.
 func TestRandomRotations(t *testing.T) {
 	testKeys()
 	tokens := make(map[string][]byte)

@@ -45,8 +45,8 @@ func setOf(names ...string) string {
 	return string(text)
 }
 
-// signed returns a token with these texts of header and claims, signed with a key. The library signs only headers that it
-// has written itself.
+// signed returns a token with these texts of header and claims, signed with a key. The library
+// signs only headers that it has written itself.
 func signed(t testing.TB, algorithm jose.SignatureAlgorithm, key any, header, claims string) string {
 	t.Helper()
 	encoded := encode(header) + "." + encode(claims)
@@ -250,7 +250,8 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// What is remembered of a token counts only for the keys, the rules and the time that it is right for.
+// What is remembered of a token counts only for the keys, the rules and the time that it is right
+// for.
 func TestRememberedTokens(t *testing.T) {
 	r := rulesOf(t, setOf("rsa", "ec"))
 	token := signed(t, jose.ES256, testKeys()["ec"], `{"alg":"ES256","kid":"ec"}`, goodClaims)

@@ -64,8 +64,8 @@ func TestUsers(t *testing.T) {
 	verify.That(t, errors.Is(err, os.ErrNotExist), "a missing file: %v", err)
 }
 
-// A hash that takes minutes is an error in the file: whoever tries a password would take a processor for as long. So is one
-// that no password has.
+// A hash that takes minutes is an error in the file: whoever tries a password would take a
+// processor for as long. So is one that no password has.
 func TestHashesAreBounded(t *testing.T) {
 	const salted = "6N21KD3VTzF.JZ18AyPfTuYIryLDwNADkL2QPAJWvBqw3AWRCSFPK"
 	for hash, want := range map[string]string{
@@ -91,8 +91,9 @@ func TestHashesAreBounded(t *testing.T) {
 	}
 }
 
-// Who is verified needs no turn. Others wait as long as they may. Nothing is computed for a password that
-// htpasswd would not take: it needs no turn, and the time of crypt grows with its length.
+// Who is verified needs no turn. Others wait as long as they may. Nothing is computed for a
+// password that htpasswd would not take: it needs no turn, and the time of crypt grows with its
+// length.
 func TestVerifyWaitsForItsTurn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	write(t, path, someUsers)
@@ -117,8 +118,8 @@ func TestVerifyWaitsForItsTurn(t *testing.T) {
 	}
 }
 
-// Of requests that come at once with the same password, one computes its hash: the others are verified as soon as it has, in their
-// turn or at the end of their wait.
+// Of requests that come at once with the same password, one computes its hash: the others are
+// verified as soon as it has, in their turn or at the end of their wait.
 func TestVerifyOnceForManyRequests(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	for _, ends := range []bool{false, true} {

@@ -13,8 +13,8 @@ import (
 	"sluice/test/verify"
 )
 
-// simulation is a fleet in simulated time: replicas that exchange counts, each at its own time within a round, and a limiter
-// that gets the requests of all of them.
+// simulation is a fleet in simulated time: replicas that exchange counts, each at its own time
+// within a round, and a limiter that gets the requests of all of them.
 type simulation struct {
 	random   *rand.Rand
 	rate     float64 // per second
@@ -72,8 +72,8 @@ func (s *simulation) join() {
 
 const step = 5 * time.Millisecond
 
-// run lets time pass. demand returns the requests per second for a key at a replica. admitted has the requests of each
-// key at each replica, and single those that the single limiter admits.
+// run lets time pass. demand returns the requests per second for a key at a replica. admitted has
+// the requests of each key at each replica, and single those that the single limiter admits.
 func (s *simulation) run(d time.Duration, keys int, demand func(replica, key int) float64) (admitted [][]int, single []int) {
 	admitted, single = make([][]int, len(s.replicas)), make([]int, keys)
 	for i := range admitted {
@@ -142,8 +142,9 @@ func sum(admitted [][]int) (n int) {
 	return n
 }
 
-// keeps requires that a fleet has admitted what the limit is, ± 5 %: what a single limiter would have, and if this had lost tokens
-// because its bucket was too small, at most the rate. n is how many replicas may each lose a part of a token.
+// keeps requires that a fleet has admitted what the limit is, ± 5 %: what a single limiter would
+// have, and if this had lost tokens because its bucket was too small, at most the rate. n is how
+// many replicas may each lose a part of a token.
 func (s *simulation) keeps(t *testing.T, got, single int, d time.Duration, n int) {
 	t.Helper()
 	most := max(float64(single), s.rate*d.Seconds())
@@ -255,7 +256,8 @@ func TestFleetChanges(t *testing.T) {
 	}
 }
 
-// Replicas that lose sight of each other again and again, all at a time, admit no more for that: what is taken stays taken.
+// Replicas that lose sight of each other again and again, all at a time, admit no more for that:
+// what is taken stays taken.
 func TestFleetThatFlaps(t *testing.T) {
 	for n := 2; n <= 5; n++ {
 		s := simulate(t, 10, time.Hour, 10, n)
@@ -307,7 +309,8 @@ func TestLeastShare(t *testing.T) {
 	}
 }
 
-// A replica tells the others at most so many keys: those that were asked for most. What needs less than the least share stays here.
+// A replica tells the others at most so many keys: those that were asked for most. What needs less
+// than the least share stays here.
 func TestCollect(t *testing.T) {
 	f := NewFleet(testSeed)
 	f.Set(Standing{testSeed, 2, 2})

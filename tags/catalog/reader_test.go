@@ -43,8 +43,8 @@ func TestPresentTags(t *testing.T) {
 	shows(`/x ["a" "b"];/y ["c"];`) // the pool keeps a and b for a moment
 }
 
-// Until clients are served, the order in which services get their first sets does not decide which of
-// them has a route. From then on the one that has it keeps it.
+// Until clients are served, the order in which services get their first sets does not decide which
+// of them has a route. From then on the one that has it keeps it.
 func TestHoldersOfRoutes(t *testing.T) {
 	c := configtest.Must(t, "catalog: { tags: [fabio], fabio: { share: false } }\nservices: { moon: { consul: {} }, star: { consul: {} }, sun: { consul: {} } }")
 	const key = `"h" 0 "string_prefix" "/x" []` // of the route
@@ -94,8 +94,8 @@ func TestSettingsThatCannotBeUsed(t *testing.T) {
 	verify.Equal(t, len(asked.Routes.Routes), 1, "routes")
 }
 
-// Without its upstream, an instance would be asked in another protocol, or without TLS. Its routes are not
-// used; those that restrict deny every request, so that no broader one answers.
+// Without its upstream, an instance would be asked in another protocol, or without TLS. Its routes
+// are not used; those that restrict deny every request, so that no broader one answers.
 func TestUpstreamThatCannotBeUsed(t *testing.T) {
 	for _, test := range []struct {
 		catalog string

@@ -8,7 +8,8 @@ import (
 	"sluice/test/verify"
 )
 
-// While the routes of new tags are awaited, instances of before stay beside a set, and in place of instances with the same keys.
+// While the routes of new tags are awaited, instances of before stay beside a set, and in place of
+// instances with the same keys.
 func TestInstancesThatStay(t *testing.T) {
 	const number = 4000
 	var set, kept []discovery.Instance

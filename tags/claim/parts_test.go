@@ -9,8 +9,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A request may have to try all regular expressions of a service: together they are limited, and an instance that asks for too
-// many harms itself only.
+// A request may have to try all regular expressions of a service: together they are limited, and an
+// instance that asks for too many harms itself only.
 func TestRegularExpressionsOfAServiceAreLimited(t *testing.T) {
 	expressions := func(first, n int) (list []string) {
 		for i := range n {

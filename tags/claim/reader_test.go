@@ -33,8 +33,8 @@ func TestDialectsThatAreRead(t *testing.T) {
 	}
 }
 
-// A sidecar has copies of the tags of its service: they count only where it is an instance of the service, and not where
-// it stands in for another one.
+// A sidecar has copies of the tags of its service: they count only where it is an instance of the
+// service, and not where it stands in for another one.
 func TestTagsOfSidecars(t *testing.T) {
 	reader := NewReader(configtest.Must(t, "catalog: { tags: [traefik] }"))
 	i := discovery.Instance{Service: "star", ID: "a", Port: 21000, Tags: []string{"traefik.enable=true", "traefik.http.routers.star.rule=Host(`a`)"}}
@@ -61,7 +61,8 @@ func TestTagsOfSidecars(t *testing.T) {
 	}
 }
 
-// An entry of the meta whose name only begins as that of a route asks for nothing: the default rule is for the instance.
+// An entry of the meta whose name only begins as that of a route asks for nothing: the default rule
+// is for the instance.
 func TestMetaThatAsksForNothing(t *testing.T) {
 	reader := NewReader(configtest.Must(t, "catalog: { tags: [sluice], default_rule: '{service}.apps.example.com' }"))
 	for key, asks := range map[string]bool{"sluice_route": true, "sluice_route_2": true, "sluice_routes": false, "sluice": false} {
@@ -76,8 +77,8 @@ func TestMetaThatAsksForNothing(t *testing.T) {
 	}
 }
 
-// What decides which routes an instance has is in its profile and its group: another value is read, and its requests do not go to
-// the instances with the former one.
+// What decides which routes an instance has is in its profile and its group: another value is read,
+// and its requests do not go to the instances with the former one.
 func TestWhatTheRoutesOfTagsDependOn(t *testing.T) {
 	const rule = "catalog: { tags: [traefik], traefik: { exposed: true, default_rule: 'Host(`{{ index .Labels \"zone\" }}.example.com`)' } }"
 	zone := func(id, zone string) string { return "star " + id + " 1 traefik.enable=true zone=" + zone }

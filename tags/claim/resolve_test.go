@@ -20,7 +20,8 @@ import (
 	"sluice/test/verify"
 )
 
-// instance returns an instance with tags in all dialects. One that was registered at 0 is not usable.
+// instance returns an instance with tags in all dialects. One that was registered at 0 is not
+// usable.
 func instance(service, id string, registered uint64, list ...string) Instance {
 	in := tags.Instance{Service: service, Port: 80, Tags: list}
 	return Instance{ID: id, Node: "n", Age: Age{registered > 0, registered > 0, registered}, Readings: []Reading{
@@ -475,7 +476,8 @@ func TestForwardAuth(t *testing.T) {
 	}
 }
 
-// A limit of all replicas that a tag asks for counts at each replica if nothing says who they are, and that is told.
+// A limit of all replicas that a tag asks for counts at each replica if nothing says who they are,
+// and that is told.
 func TestLimitsOfAllReplicas(t *testing.T) {
 	for _, test := range []struct {
 		scope          string

@@ -8,8 +8,8 @@ import (
 	"sluice/test/verify"
 )
 
-// The hosts of the operator's routes are reserved in every spelling, and a claim covers them in every
-// spelling.
+// The hosts of the operator's routes are reserved in every spelling, and a claim covers them in
+// every spelling.
 func TestHostsAreComparedInOneSpelling(t *testing.T) {
 	const text = "services: { s: { peers: ['127.0.0.1:1'] } }\nroutes: [{ host: '[2001:db8::1]', path: /app, service: s }, { host: App.example, service: s }]\n"
 	for _, host := range []string{"[2001:db8::1]", "[2001:DB8:0::1]", "[2001:0db8:0:0:0:0:0:1]", "app.example", "APP.example."} {

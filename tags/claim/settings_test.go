@@ -43,7 +43,8 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// An instance whose upstream cannot be used has no routes, or routes that deny every request, and decides nothing for the others.
+// An instance whose upstream cannot be used has no routes, or routes that deny every request, and
+// decides nothing for the others.
 func TestUpstreamOfOneInstance(t *testing.T) {
 	rules := NewRules(configtest.Must(t, "catalog: { tags: [sluice] }"))
 	good := func(age uint64) Instance {
@@ -70,7 +71,8 @@ func TestUpstreamOfOneInstance(t *testing.T) {
 	}
 }
 
-// What denies every request has the priority of the oldest instance that asks for it, as what does not deny.
+// What denies every request has the priority of the oldest instance that asks for it, as what does
+// not deny.
 func TestPriorityOfWhatDenies(t *testing.T) {
 	rules := allRules()
 	rules.Claims = []config.Claim{{Service: "a", Hosts: []string{"h"}, Priority: 1}}
@@ -83,7 +85,8 @@ func TestPriorityOfWhatDenies(t *testing.T) {
 	verify.Slices(t, got, []string{"/ 0 2", "/a 0 0"}, "path, priority and denied networks")
 }
 
-// A release that writes the same routes in another dialect changes no setting: the new instances get requests at once.
+// A release that writes the same routes in another dialect changes no setting: the new instances
+// get requests at once.
 func TestAnotherDialectIsNoOtherSetting(t *testing.T) {
 	old, next := instance("a", "1", 1, "urlprefix-h/"), instance("a", "2", 2, "sluice.route=h/")
 	for _, instances := range [][]Instance{{old, next}, {next, old}} {

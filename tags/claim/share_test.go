@@ -115,8 +115,8 @@ func TestClaimsOfASharedRoute(t *testing.T) {
 	verify.That(t, got.StripPrefix == "" && got.Parts[0].Route.StripPrefix == "/x" && got.Parts[1].Route.Origin == "tag urlprefix-h/ weight=0.2 of b1", "the route %+v", got.Route)
 }
 
-// As it is by default, without claims: who may register a service takes nothing of a route that another
-// one has, by whatever weight, and it is shown. Claims that allow both say that they share.
+// As it is by default, without claims: who may register a service takes nothing of a route that
+// another one has, by whatever weight, and it is shown. Claims that allow both say that they share.
 func TestWithoutClaimsTheHolderKeepsItsRouteOfFabio(t *testing.T) {
 	c := configtest.Must(t, "catalog: { tags: [fabio] }")
 	holder := service("shop", instance("shop", "v", 1, "urlprefix-shop.example.com/"))
@@ -142,8 +142,9 @@ func TestWithoutClaimsTheHolderKeepsItsRouteOfFabio(t *testing.T) {
 	}
 }
 
-// Of two routers of Traefik with the same rule, the one with the higher priority has it, also if it comes later, where
-// claims allow the rule to both services. Without claims a priority takes nothing from the service that has it.
+// Of two routers of Traefik with the same rule, the one with the higher priority has it, also if it
+// comes later, where claims allow the rule to both services. Without claims a priority takes
+// nothing from the service that has it.
 func TestPriorityOfTraefikBetweenServices(t *testing.T) {
 	asking := func(name, priority string) Service {
 		asked := []string{"traefik.enable=true", "traefik.http.routers." + name + ".rule=Host(`h`)"}

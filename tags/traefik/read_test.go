@@ -25,7 +25,8 @@ type tagTest struct {
 //go:embed testdata/*.txt
 var tagFiles embed.FS
 
-// tagTests are the tests of tagFiles: a line with the name, and then lines with a tabulator in front.
+// tagTests are the tests of tagFiles: a line with the name, and then lines with a tabulator in
+// front.
 var tagTests = func() (tests []tagTest) {
 	for _, file := range []string{"routers", "middlewares", "tcp"} {
 		text, err := tagFiles.ReadFile("testdata/" + file + ".txt")
@@ -143,7 +144,8 @@ func TestTagsAreLimited(t *testing.T) {
 	verify.That(t, len(r.Routes) == tags.MaxRoutes && len(r.Complaints) <= 1000, "%d routes, %d complaints", len(r.Routes), len(r.Complaints))
 }
 
-// A router that says who may use its routes counts however many others there are: without it, a broader one could answer.
+// A router that says who may use its routes counts however many others there are: without it, a
+// broader one could answer.
 func TestRestrictionsBesideManyRoutes(t *testing.T) {
 	list := []string{
 		"traefik.enable=true", "traefik.http.routers.z.rule=Host(`h0`) && PathPrefix(`/admin`)", "traefik.http.routers.z.middlewares=m",
@@ -161,7 +163,8 @@ func TestRestrictionsBesideManyRoutes(t *testing.T) {
 	verify.That(t, len(r.Complaints) == 1 && strings.Contains(r.Complaints[0].Want, "too many routes"), "complaints: %+v", r.Complaints)
 }
 
-// A tag whose value nobody reads may restrict, as its middleware or the list of its router does: the router stays closed.
+// A tag whose value nobody reads may restrict, as its middleware or the list of its router does:
+// the router stays closed.
 func TestTagsThatAreNotRead(t *testing.T) {
 	const router, allow = "traefik.http.routers.r.", "traefik.http.middlewares.m.ipallowlist."
 	long := strings.Repeat("10.0.0.1,", 500) + "10.0.0.2"

@@ -21,8 +21,8 @@ import (
 const reconcileEvery = 500 * time.Millisecond
 
 // apps are programs that register with the client agent. Like the scheduler of a platform, it
-// restores lost registrations, and removes registrations of stopped apps when the agent is available
-// again. Its methods may be called concurrently.
+// restores lost registrations, and removes registrations of stopped apps when the agent is
+// available again. Its methods may be called concurrently.
 type apps struct {
 	t    *testing.T
 	c    *cluster

@@ -68,7 +68,8 @@ func shuffled(random *rand.Rand) []fault {
 	return order
 }
 
-// shared shares the faults among clusters, so that all end at about the same time. It keeps their order.
+// shared shares the faults among clusters, so that all end at about the same time. It keeps their
+// order.
 func shared(order []fault, clusters int) [][]fault {
 	shares, total := make([][]fault, clusters), make([]time.Duration, clusters)
 	longest := slices.Clone(order)
@@ -153,8 +154,9 @@ func runTrial(t *testing.T, order []fault, random *rand.Rand, limit time.Duratio
 	}
 }
 
-// happen runs a fault. It returns the time from its end until a new app was served, as far as
-// this process ran. The end is when a consistent query of Consul returns exactly the running apps, with the new one.
+// happen runs a fault. It returns the time from its end until a new app was served, as far as this
+// process ran. The end is when a consistent query of Consul returns exactly the running apps, with
+// the new one.
 func (t *trial) happen(f fault) (served time.Duration) {
 	t.Helper()
 	end := f.begin(t)
@@ -166,7 +168,8 @@ func (t *trial) happen(f fault) (served time.Duration) {
 	consultest.Await(t.T, f.name+": Consul is right again", right)
 	fresh := t.apps.startPassing()
 	consultest.Await(t.T, f.name+": Consul has the new app", right)
-	// The time is measured in polls: a machine that stands still, or has too much to do, delays them too.
+	// The time is measured in polls: a machine that stands still, or has too much to do, delays
+	// them too.
 	consultest.Await(t.T, f.name+": the new app is served", func() bool {
 		if t.load.heardOf(fresh) {
 			return true

@@ -20,9 +20,9 @@ func newSecret() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// bootstrap sets up the ACLs of a new server like an operator. It creates the initial management token
-// with the secret of a.client (consul acl bootstrap FILE), and with that a token for the agent
-// (consul acl set-agent-token). It may be called again after an error.
+// bootstrap sets up the ACLs of a new server like an operator. It creates the initial management
+// token with the secret of a.client (consul acl bootstrap FILE), and with that a token for the
+// agent (consul acl set-agent-token). It may be called again after an error.
 // https://developer.hashicorp.com/consul/docs/security/acl/acl-rules
 func (a *Agent) bootstrap(ctx context.Context) error {
 	_, _, err := a.anonymous.ACL().BootstrapWithToken(a.options.Token)

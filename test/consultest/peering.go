@@ -6,8 +6,9 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// Peer peers the clusters of two agents, which know each other by the names of the agents' nodes. A server accepts
-// a peer once it has a certificate of its own, some time after its election, and a peer does not wait for that long.
+// Peer peers the clusters of two agents, which know each other by the names of the agents' nodes. A
+// server accepts a peer once it has a certificate of its own, some time after its election, and a
+// peer does not wait for that long.
 func Peer(t testing.TB, dialer, acceptor *Agent) {
 	t.Helper()
 	var err error

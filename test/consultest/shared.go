@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Shared is an agent for those tests of a package that neither stop it nor need an empty one. It starts when the
-// first test asks for it. Its methods may be called concurrently.
+// Shared is an agent for those tests of a package that neither stop it nor need an empty one. It
+// starts when the first test asks for it. Its methods may be called concurrently.
 type Shared struct {
 	ACLs bool // as in Options
 
@@ -17,8 +17,8 @@ type Shared struct {
 	users int
 }
 
-// Agent returns the agent, and a name for what t writes there, which no other test gets. If the agent cannot start,
-// it fails t. If t fails, it logs the last lines of the log of the agent.
+// Agent returns the agent, and a name for what t writes there, which no other test gets. If the
+// agent cannot start, it fails t. If t fails, it logs the last lines of the log of the agent.
 func (s *Shared) Agent(t testing.TB) (a *Agent, name string) {
 	t.Helper()
 	s.mu.Lock()

@@ -221,7 +221,8 @@ var (
 	checkOfService = regexp.MustCompile("^ServiceID == `([^`]*)`$")
 )
 
-// filterOf returns the parts of the filter of a query, nil without one, and an error if it is another one.
+// filterOf returns the parts of the filter of a query, nil without one, and an error if it is
+// another one.
 func filterOf(r *http.Request, known *regexp.Regexp) (parts []string, err error) {
 	filter := r.URL.Query().Get("filter")
 	if filter == "" {

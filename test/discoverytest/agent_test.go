@@ -147,7 +147,8 @@ func (c agentCase) ttlCheck() {
 	c.await("job", api.HealthCritical, "TTL expired")
 }
 
-// replacement: another registration of the same id keeps the status of a check, and checks that it lacks.
+// replacement: another registration of the same id keeps the status of a check, and checks that it
+// lacks.
 func (c agentCase) replacement() {
 	r := api.AgentServiceRegistration{ID: "r-1", Name: "replaced", Meta: map[string]string{"owner": "one"}, Check: &api.AgentServiceCheck{CheckID: "first", TTL: "1h"}}
 	c.register(r)

@@ -239,7 +239,8 @@ func stamp(before, entries []*api.ServiceEntry, index uint64) []*api.ServiceEntr
 	return stamped
 }
 
-// restamp returns copies of entries whose registrations of the same id count from index 1, in their order.
+// restamp returns copies of entries whose registrations of the same id count from index 1, in their
+// order.
 func restamp(entries []*api.ServiceEntry) []*api.ServiceEntry {
 	restamped := slices.Clone(entries)
 	byID := make(map[string][]*api.AgentService)

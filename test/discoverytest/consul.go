@@ -121,7 +121,8 @@ func (c *Consul) findLocked(name string) service {
 	return service{}
 }
 
-// BehindGateway is the key in the meta of a terminating gateway whose value is the service behind it.
+// BehindGateway is the key in the meta of a terminating gateway whose value is the service behind
+// it.
 const BehindGateway = "behind"
 
 // inMeshLocked returns the instances of a service by which it is reached in the mesh.
@@ -212,7 +213,8 @@ func (c *Consul) Snapshot() Snapshot {
 // Snapshot is what a Consul had at a time.
 type Snapshot struct{ services map[string]service }
 
-// Only returns the snapshot with only those instances of a service that keep accepts, as they were when they were registered.
+// Only returns the snapshot with only those instances of a service that keep accepts, as they were
+// when they were registered.
 func (s Snapshot) Only(name string, keep func(*api.ServiceEntry) bool) Snapshot {
 	some := service{index: 1, ttl: s.services[name].ttl, entries: []*api.ServiceEntry{}}
 	for _, e := range s.services[name].entries {
@@ -225,9 +227,9 @@ func (s Snapshot) Only(name string, keep func(*api.ServiceEntry) bool) Snapshot 
 	return Snapshot{services}
 }
 
-// Restore does what "consul snapshot restore" does: the instances and their indexes are those of s, and the index
-// of the next change is higher than all before. A query that blocks ends early, with the old answer and
-// index, but one that a view answers does not.
+// Restore does what "consul snapshot restore" does: the instances and their indexes are those of s,
+// and the index of the next change is higher than all before. A query that blocks ends early, with
+// the old answer and index, but one that a view answers does not.
 func (c *Consul) Restore(s Snapshot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

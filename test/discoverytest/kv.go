@@ -16,8 +16,9 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// KV is a fake of Consul's KV store: lists of keys below a prefix that block, single keys, compare-and-set and transactions. It
-// is an http.Handler, for virtual time. Its methods may be called concurrently.
+// KV is a fake of Consul's KV store: lists of keys below a prefix that block, single keys,
+// compare-and-set and transactions. It is an http.Handler, for virtual time. Its methods may be
+// called concurrently.
 type KV struct {
 	mu      sync.Mutex // guards the fields below
 	index   uint64

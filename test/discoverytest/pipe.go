@@ -23,8 +23,8 @@ type Pipe struct {
 	// Closing, if not nil, is called before the server closes a connection: a busy agent takes
 	// a while. It is set before the first connection.
 	Closing func()
-	// Limit, if not 0, is how many connections the server accepts. A further one gets an answer 429,
-	// as from Consul. It is set before the first connection.
+	// Limit, if not 0, is how many connections the server accepts. A further one gets an answer
+	// 429, as from Consul. It is set before the first connection.
 	Limit int
 
 	mu        sync.Mutex // guards the fields below

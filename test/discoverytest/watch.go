@@ -25,7 +25,8 @@ type Watched struct {
 	sets []string // what the manager has handed on, as Format
 }
 
-// Watch runs a source of the service star until the test ends. saved is the set of the snapshot; nil: there is none.
+// Watch runs a source of the service star until the test ends. saved is the set of the snapshot;
+// nil: there is none.
 func Watch(t testing.TB, source discovery.Source, log zerolog.Logger, saved ...discovery.Instance) *Watched {
 	w := &Watched{t: t}
 	w.manager = discovery.NewManager(discovery.ManagerOptions{
@@ -53,8 +54,9 @@ func Watch(t testing.TB, source discovery.Source, log zerolog.Logger, saved ...d
 	return w
 }
 
-// Format returns a set as "ID=ADDRESS:PORT*WEIGHT^PRIORITY?", with a space between instances. The address is
-// omitted if it is the id, weight and priority if they are 1 or absent; "?" is for one on probation.
+// Format returns a set as "ID=ADDRESS:PORT*WEIGHT^PRIORITY?", with a space between instances. The
+// address is omitted if it is the id, weight and priority if they are 1 or absent; "?" is for one
+// on probation.
 func Format(set []discovery.Instance) string {
 	var words []string
 	for _, i := range set {
@@ -93,8 +95,8 @@ func (w *Watched) Had(set string) bool {
 	return slices.Contains(w.sets, set)
 }
 
-// Await waits until the last set is want, and the last query has failed with an error that contains failure; empty:
-// it has not failed.
+// Await waits until the last set is want, and the last query has failed with an error that contains
+// failure; empty: it has not failed.
 func (w *Watched) Await(want, failure string) {
 	w.t.Helper()
 	w.AwaitStatus(fmt.Sprintf("the set %q, the error %q", want, failure), func(s discovery.WatchStatus) bool {

@@ -22,9 +22,9 @@ const (
 	UpdateKey = "key \"sluice\" {\n\talgorithm hmac-sha256;\n\tsecret \"" + keySecret + "\";\n};\n"
 )
 
-// Zones are zones that one server has, on a loopback address, with UDP and TCP. They take changes of TXT records as in RFC 2136 with
-// [UpdateKey], and from files: Directory/NAME./VALUE is a TXT record. Each other name has the address 127.0.0.1. Methods may be called
-// concurrently.
+// Zones are zones that one server has, on a loopback address, with UDP and TCP. They take changes
+// of TXT records as in RFC 2136 with [UpdateKey], and from files: Directory/NAME./VALUE is a TXT
+// record. Each other name has the address 127.0.0.1. Methods may be called concurrently.
 type Zones struct {
 	Address   string // "127.0.0.1:port"
 	Directory string
@@ -130,14 +130,16 @@ func (z *Zones) Hide(questions int) {
 	z.hidden = questions
 }
 
-// Plain makes the server one that has no zone, such as a resolver: it knows the name servers of all zones, and that is all.
+// Plain makes the server one that has no zone, such as a resolver: it knows the name servers of all
+// zones, and that is all.
 func (z *Zones) Plain(servers ...string) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.servers = servers
 }
 
-// Counts returns how many changes were made by RFC 2136, and how many questions for TXT records there were.
+// Counts returns how many changes were made by RFC 2136, and how many questions for TXT records
+// there were.
 func (z *Zones) Counts() (changes, asked int) {
 	z.mu.Lock()
 	defer z.mu.Unlock()

@@ -124,8 +124,8 @@ func (s *session) serve(name string, block step) {
 	s.awaitServed(name, commands[0].line, commands[0].shown)
 }
 
-// signal sends a signal to what serve has started, and waits until it has ended, and has printed what the
-// page shows.
+// signal sends a signal to what serve has started, and waits until it has ended, and has printed
+// what the page shows.
 func (s *session) signal(name string, block step) {
 	s.t.Helper()
 	s.run("kill -" + block.signal + " $served; wait $served")

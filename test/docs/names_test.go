@@ -61,7 +61,8 @@ func TestMetricsExist(t *testing.T) {
 	})
 }
 
-// Pages name metrics with the labels that docs/metrics.md lists: a query with another one finds nothing.
+// Pages name metrics with the labels that docs/metrics.md lists: a query with another one finds
+// nothing.
 func TestLabelsExist(t *testing.T) {
 	t.Parallel()
 	listed := make(map[string]string)
@@ -126,7 +127,8 @@ func TestCommandsExist(t *testing.T) {
 	})
 }
 
-// The program has the messages of its log that docs/operations.md explains, each from its last colon on.
+// The program has the messages of its log that docs/operations.md explains, each from its last
+// colon on.
 func TestLogMessagesExist(t *testing.T) {
 	t.Parallel()
 	var program strings.Builder
@@ -149,7 +151,8 @@ func TestLogMessagesExist(t *testing.T) {
 	}
 }
 
-// Each reason of docs/reasons.md is in a table by status: of requests in docs/requests.md, of connections without HTTP in docs/tcp.md.
+// Each reason of docs/reasons.md is in a table by status: of requests in docs/requests.md, of
+// connections without HTTP in docs/tcp.md.
 func TestReasonsAreInTables(t *testing.T) {
 	t.Parallel()
 	requests, connections, found := strings.Cut(textOf(t, "docs/reasons.md"), "\n## Connections without HTTP\n")

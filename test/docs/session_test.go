@@ -130,8 +130,8 @@ func newSession(t *testing.T, steps []step) *session {
 	return s
 }
 
-// end ends the processes of the session: with SIGTERM, then with SIGKILL. The shell ends because its
-// input has, also when the test binary dies.
+// end ends the processes of the session: with SIGTERM, then with SIGKILL. The shell ends because
+// its input has, also when the test binary dies.
 func (s *session) end(shell *exec.Cmd) {
 	s.stdin.Close()
 	_ = shell.Wait()

@@ -239,7 +239,8 @@ func (c *Cluster) Client(t testing.TB, change ...func(*clientv3.Config)) *client
 	t.Helper()
 	config := clientv3.Config{
 		Endpoints: c.Endpoints(), DialTimeout: patience, Logger: zap.NewNop(),
-		// By default gRPC waits longer each time, up to two minutes, for a member that does not run.
+		// By default gRPC waits longer each time, up to two minutes, for a member that does not
+		// run.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, MaxDelay: 200 * time.Millisecond},
 			MinConnectTimeout: 20 * time.Second, // the default

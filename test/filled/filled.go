@@ -1,5 +1,5 @@
-// Package filled sets every field of a value, for tests that follow a state across a boundary: a field
-// that somebody adds is in them at once.
+// Package filled sets every field of a value, for tests that follow a state across a boundary: a
+// field that somebody adds is in them at once.
 package filled
 
 import (
@@ -19,8 +19,8 @@ type Values struct {
 // New returns values for a test.
 func New(t *testing.T) *Values { return &Values{t: t} }
 
-// Fill sets every field of the struct to which v points, also those in structs below it. A struct may be in one of
-// its own type, not in two: there a pointer stays nil.
+// Fill sets every field of the struct to which v points, also those in structs below it. A struct
+// may be in one of its own type, not in two: there a pointer stays nil.
 func (f *Values) Fill(v any) { f.fill(reflect.ValueOf(v).Elem(), nil) }
 
 // fill sets v, which is in structs of the types within.

@@ -44,8 +44,8 @@ func Port(word string) int { return 8000 + int(word[0]) }
 // mostMemory limits by how much the heap grows for all cases of a source.
 const mostMemory = 1 << 30
 
-// Test tries each case with a source of its own, whose log is log. The reason is told, the instances
-// in use are the case's, and a later good answer counts. A panic ends the process.
+// Test tries each case with a source of its own, whose log is log. The reason is told, the
+// instances in use are the case's, and a later good answer counts. A panic ends the process.
 func Test[A any](t *testing.T, open func(log zerolog.Logger) Registry[A], cases []Case[A]) {
 	heap := heapBytes()
 	for _, c := range cases {

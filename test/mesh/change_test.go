@@ -19,8 +19,9 @@ import (
 	"sluice/test/verify"
 )
 
-// A change of a discovery chain moves the requests. The log has how long after Consul's answer to a blocking query of the
-// test the first request is answered by the other instance; docs/mesh.md quotes it.
+// A change of a discovery chain moves the requests. The log has how long after Consul's answer to a
+// blocking query of the test the first request is answered by the other instance; docs/mesh.md
+// quotes it.
 func TestChangeOfChainMovesRequests(t *testing.T) {
 	long.Test(t)
 	const changes = 20

@@ -36,10 +36,11 @@ routes:
 - { path: /api, service: api }
 `
 
-// With a real Consul, its built-in proxy and a native service: when an intention turns to deny a service, each of its
-// requests is answered 200 or 403 intention, and never anything else; its WebSocket ends, its instances stay up
-// although their checks fail, and other services lose nothing. With servers that behave as Envoy: a denied connection
-// of TCP ends, and goes again when it is allowed, and a 403 by a permission passes as it is.
+// With a real Consul, its built-in proxy and a native service: when an intention turns to deny a
+// service, each of its requests is answered 200 or 403 intention, and never anything else; its
+// WebSocket ends, its instances stay up although their checks fail, and other services lose
+// nothing. With servers that behave as Envoy: a denied connection of TCP ends, and goes again when
+// it is allowed, and a 403 by a permission passes as it is.
 func TestAFlippedIntentionIsExplained(t *testing.T) {
 	mesh := meshtest.Start(t, consultest.Options{ACLs: true})
 	for _, service := range []string{"web", "steady", "api"} {

@@ -36,8 +36,8 @@ type load struct {
 	failed []string
 }
 
-// startLoad begins 200 requests a second: GET and POST to /web, calls of gRPC, and a message of a WebSocket
-// to /steady, which is open all the while.
+// startLoad begins 200 requests a second: GET and POST to /web, calls of gRPC, and a message of a
+// WebSocket to /steady, which is open all the while.
 func startLoad(t *testing.T, s *sluicetest.Sluice) *load {
 	t.Helper()
 	conn := verify.Result(grpc.NewClient("passthrough:///"+s.Address("web"), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())).Must(t)

@@ -33,8 +33,9 @@ routes:
 - { path: /grpc.health.v1.Health, service: greeter }
 `
 
-// No request fails while Consul gets new roots, and sidecars restart after their instances were put into maintenance
-// mode, as a deployment does. The connection of the WebSocket, whose sidecar stays, outlives all roots.
+// No request fails while Consul gets new roots, and sidecars restart after their instances were put
+// into maintenance mode, as a deployment does. The connection of the WebSocket, whose sidecar
+// stays, outlives all roots.
 func TestRotationsAndRestartsUnderLoad(t *testing.T) {
 	long.Test(t)
 	rounds := 2
@@ -94,8 +95,8 @@ func TestRotationsAndRestartsUnderLoad(t *testing.T) {
 	await("no request is left", func(p sluicetest.Peer) bool { return p.Inflight > 0 }, 0)
 }
 
-// leaves returns how many certificates sluice has put to use in the mesh. When they expire does not tell them apart: it
-// is a whole second, in which two may be issued.
+// leaves returns how many certificates sluice has put to use in the mesh. When they expire does not
+// tell them apart: it is a whole second, in which two may be issued.
 func leaves(t *testing.T, s *sluicetest.Sluice) string {
 	t.Helper()
 	response := verify.Result(http.Get(s.AdminURL() + "/metrics")).Must(t)

@@ -130,8 +130,8 @@ func serve(t testing.TB, l net.Listener, h http.Handler) {
 	})
 }
 
-// ServeTCP serves connections on a port of 127.0.0.1 until t ends: each gets the name in a line, and then
-// what it sends.
+// ServeTCP serves connections on a port of 127.0.0.1 until t ends: each gets the name in a line,
+// and then what it sends.
 func ServeTCP(t testing.TB, name string) *net.TCPAddr {
 	t.Helper()
 	l := verify.Result(consultest.Listen()).Must(t)
@@ -150,7 +150,8 @@ func serveTLS(t testing.TB, l net.Listener, h http.Handler, config *tls.Config) 
 	serve(t, tlsListener{l, config}, h)
 }
 
-// tlsListener hides from net/http that its connections have TLS: it would take HTTP/2 by ALPN only, as Envoy does not.
+// tlsListener hides from net/http that its connections have TLS: it would take HTTP/2 by ALPN only,
+// as Envoy does not.
 type tlsListener struct {
 	net.Listener
 	config *tls.Config

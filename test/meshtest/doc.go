@@ -12,8 +12,9 @@
 // [Mesh.Gateway], because Envoy cannot be had here. They do what Consul's configuration of Envoy
 // says (agent/xds/listeners.go and agent/xds/rbac.go of Consul 1.22).
 //
-// Trap: the built-in proxy and a native service ask their agent to authorize each connection,
-// and the agent keeps the answer in a cache that no longer changes after the first change of the
-// intentions, or a deletion (hashicorp/consul issue 23368; docs/mesh.md). A test that takes a right away and gives it
-// again uses [Mesh.Envoy], whose answers follow Consul's, or a fresh agent for each change.
+// Trap: the built-in proxy and a native service ask their agent to authorize each connection, and
+// the agent keeps the answer in a cache that no longer changes after the first change of the
+// intentions, or a deletion (hashicorp/consul issue 23368; docs/mesh.md). A test that takes a right
+// away and gives it again uses [Mesh.Envoy], whose answers follow Consul's, or a fresh agent for
+// each change.
 package meshtest

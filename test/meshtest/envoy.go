@@ -14,15 +14,17 @@ import (
 	"sluice/test/verify"
 )
 
-// Envoy is a server that behaves as an Envoy sidecar that Consul has configured, for a service with a protocol:
+// Envoy is a server that behaves as an Envoy sidecar that Consul has configured, for a service with
+// a protocol:
 //
 //   - "tcp": no ALPN; a client that the intentions deny completes the handshake, and its connection ends then
 //     (network RBAC);
 //   - "http": ALPN http/1.1; "http2" and "grpc": h2 and http/1.1; without ALPN also HTTP/2 with prior knowledge. A
 //     request that the intentions deny is answered 403 "RBAC: access denied", by a permission or not (HTTP RBAC).
 //
-// Sources: makeInboundListener and getAlpnProtocols in agent/xds/listeners.go of Consul 1.22, and Envoy's RBAC filters.
-// It reads the intentions when it needs them, so a change counts for the next connection or request.
+// Sources: makeInboundListener and getAlpnProtocols in agent/xds/listeners.go of Consul 1.22, and
+// Envoy's RBAC filters. It reads the intentions when it needs them, so a change counts for the next
+// connection or request.
 type Envoy struct {
 	Service
 	Address string
@@ -32,8 +34,8 @@ type Envoy struct {
 	requests    atomic.Int64
 }
 
-// Envoy registers s with a sidecar (see the type) and a check that always passes, and serves until t ends: Handler(s.ID),
-// or connections as ServeTCP does.
+// Envoy registers s with a sidecar (see the type) and a check that always passes, and serves until
+// t ends: Handler(s.ID), or connections as ServeTCP does.
 func (m *Mesh) Envoy(t testing.TB, s Service, protocol string) *Envoy {
 	t.Helper()
 	l := verify.Result(consultest.Listen()).Must(t)

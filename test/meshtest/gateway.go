@@ -20,10 +20,10 @@ import (
 	"sluice/test/verify"
 )
 
-// Gateway behaves as Envoy as a mesh gateway: it reads the server name of a ClientHello, and passes the connection
-// through to an instance of the service that it names, without ending TLS. It knows the names of services of its own
-// data centre, "[SUBSET.]NAME.default.DC.internal.TRUSTDOMAIN" (agent/connect/sni.go), and those of Route; it closes all
-// others.
+// Gateway behaves as Envoy as a mesh gateway: it reads the server name of a ClientHello, and passes
+// the connection through to an instance of the service that it names, without ending TLS. It knows
+// the names of services of its own data centre, "[SUBSET.]NAME.default.DC.internal.TRUSTDOMAIN"
+// (agent/connect/sni.go), and those of Route; it closes all others.
 type Gateway struct {
 	Address string
 
@@ -35,7 +35,8 @@ type Gateway struct {
 	routes map[string]string
 }
 
-// Gateway registers a mesh gateway with an address in the LAN and the WAN, which are the same, and serves until t ends.
+// Gateway registers a mesh gateway with an address in the LAN and the WAN, which are the same, and
+// serves until t ends.
 func (m *Mesh) Gateway(t testing.TB, name string) *Gateway {
 	t.Helper()
 	l := verify.Result(consultest.Listen()).Must(t)
@@ -51,8 +52,8 @@ func (m *Mesh) Gateway(t testing.TB, name string) *Gateway {
 	return g
 }
 
-// Route makes the gateway pass connections for a server name to an address, such as one of a subset, or of another
-// gateway.
+// Route makes the gateway pass connections for a server name to an address, such as one of a
+// subset, or of another gateway.
 func (g *Gateway) Route(serverName, address string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -18,8 +18,8 @@ import (
 	"sluice/test/verify"
 )
 
-// Identity is what a service presents in the mesh, and whom it trusts, as its agent says. It follows
-// Consul's changes until its test ends.
+// Identity is what a service presents in the mesh, and whom it trusts, as its agent says. It
+// follows Consul's changes until its test ends.
 type Identity struct {
 	leaf  atomic.Pointer[tls.Certificate]
 	roots atomic.Pointer[x509.CertPool]
@@ -88,8 +88,8 @@ func (m *Mesh) Identity(t testing.TB, service string) *Identity {
 // Leaf returns the certificate in use, with its chain and key.
 func (i *Identity) Leaf() *tls.Certificate { return i.leaf.Load() }
 
-// Client returns a configuration for connections to a service of the data centre dc1, or to whoever has a
-// certificate of the mesh if it is "".
+// Client returns a configuration for connections to a service of the data centre dc1, or to whoever
+// has a certificate of the mesh if it is "".
 func (i *Identity) Client(service string) *tls.Config {
 	return &tls.Config{
 		InsecureSkipVerify:   true, // the verification is below
@@ -104,8 +104,8 @@ func (i *Identity) Client(service string) *tls.Config {
 	}
 }
 
-// server returns a configuration for connections of clients of the mesh. As Envoy's, it goes on without ALPN if the
-// client offers nothing of alpn.
+// server returns a configuration for connections of clients of the mesh. As Envoy's, it goes on
+// without ALPN if the client offers nothing of alpn.
 func (i *Identity) server(alpn ...string) *tls.Config {
 	config := &tls.Config{
 		ClientAuth:     tls.RequireAnyClientCert,

@@ -10,9 +10,9 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// allows reports what the intentions of Consul say about a source and a destination. With a request, permissions
-// decide by it, as HTTP RBAC does; without one, permissions deny, as network RBAC does. It denies if Consul does not
-// answer: Envoy would have an answer.
+// allows reports what the intentions of Consul say about a source and a destination. With a
+// request, permissions decide by it, as HTTP RBAC does; without one, permissions deny, as network
+// RBAC does. It denies if Consul does not answer: Envoy would have an answer.
 // https://developer.hashicorp.com/consul/docs/connect/config-entries/service-intentions
 func (m *Mesh) allows(destination, source string, r *http.Request) bool {
 	connect := m.Client().Connect()

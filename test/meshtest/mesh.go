@@ -111,15 +111,15 @@ func (m *Mesh) Delete(t testing.TB, kind, name string) {
 	verify.Require(t, err == nil, "delete the %s %s: %v", kind, name, err)
 }
 
-// SetProtocol writes the service-defaults of a service. A router and a splitter need the protocol http,
-// http2 or grpc.
+// SetProtocol writes the service-defaults of a service. A router and a splitter need the protocol
+// http, http2 or grpc.
 func (m *Mesh) SetProtocol(t testing.TB, service, protocol string) {
 	t.Helper()
 	m.Write(t, &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: service, Protocol: protocol})
 }
 
-// Intend replaces the intentions of a destination, and waits until the agent's cache has them, from which it answers
-// sidecars and native services with its token.
+// Intend replaces the intentions of a destination, and waits until the agent's cache has them, from
+// which it answers sidecars and native services with its token.
 func (m *Mesh) Intend(t testing.TB, destination string, sources ...*api.SourceIntention) {
 	t.Helper()
 	if len(sources) == 0 {
@@ -129,8 +129,8 @@ func (m *Mesh) Intend(t testing.TB, destination string, sources ...*api.SourceIn
 	}
 	match := &api.IntentionMatch{By: api.IntentionMatchDestination, Names: []string{"default/default/" + destination}}
 	consultest.Await(t, "the agent's cache to have the intentions of "+destination, func() bool {
-		// A cached query with an index makes the agent ask its servers, also if it has stopped doing so by itself
-		// (hashicorp/consul issue 23368; see docs/mesh.md).
+		// A cached query with an index makes the agent ask its servers, also if it has stopped
+		// doing so by itself (hashicorp/consul issue 23368; see docs/mesh.md).
 		connect := m.Client().Connect()
 		now, _, err := connect.IntentionMatch(match, nil)
 		cached, known, failed := connect.IntentionMatch(match, &api.QueryOptions{UseCache: true})
@@ -155,8 +155,8 @@ func Deny(source string) *api.SourceIntention {
 	return &api.SourceIntention{Name: source, Action: api.IntentionActionDeny}
 }
 
-// ByRequest is an intention with permissions (L7), for which the destination needs the protocol http,
-// http2 or grpc.
+// ByRequest is an intention with permissions (L7), for which the destination needs the protocol
+// http, http2 or grpc.
 func ByRequest(source string, permissions ...*api.IntentionPermission) *api.SourceIntention {
 	return &api.SourceIntention{Name: source, Permissions: permissions}
 }

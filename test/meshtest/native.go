@@ -13,16 +13,16 @@ import (
 	"sluice/test/verify"
 )
 
-// Native is a Connect-native service in this process: it ends the TLS of the mesh itself, and asks the agent
-// to authorize each connection.
+// Native is a Connect-native service in this process: it ends the TLS of the mesh itself, and asks
+// the agent to authorize each connection.
 // https://developer.hashicorp.com/consul/docs/connect/native
 type Native struct {
 	Service
 	Address string
 }
 
-// Native registers a Connect-native service, which serves Handler(s.ID) with HTTP/1.1 and h2 until t ends. It listens
-// before Consul knows it.
+// Native registers a Connect-native service, which serves Handler(s.ID) with HTTP/1.1 and h2 until
+// t ends. It listens before Consul knows it.
 func (m *Mesh) Native(t testing.TB, s Service) *Native {
 	t.Helper()
 	config := m.Identity(t, s.Name).server("h2", "http/1.1")

@@ -11,16 +11,18 @@ import (
 	"sluice/test/subprocess"
 )
 
-// proxyPatience is how long a built-in proxy has to listen before it is started anew. It usually takes 100 ms.
+// proxyPatience is how long a built-in proxy has to listen before it is started anew. It usually
+// takes 100 ms.
 const proxyPatience = 10 * time.Second
 
 var errDeaf = errors.New("the proxy does not listen")
 
-// StartProxy runs "consul connect proxy" with options.Args as further arguments, and returns when it accepts
-// connections at address. The caller stops the process returned.
+// StartProxy runs "consul connect proxy" with options.Args as further arguments, and returns when
+// it accepts connections at address. The caller stops the process returned.
 //
-// A proxy that does not listen is started anew: if it gets its certificate before it begins to wait for it, as on a
-// busy machine, it waits forever (Consul's connect/proxy/proxy.go receives from ReadyWait, which returns nil then).
+// A proxy that does not listen is started anew: if it gets its certificate before it begins to wait
+// for it, as on a busy machine, it waits forever (Consul's connect/proxy/proxy.go receives from
+// ReadyWait, which returns nil then).
 func StartProxy(ctx context.Context, address string, options subprocess.Options) (*subprocess.Process, error) {
 	binary, err := consultest.Binary(ctx, nil)
 	if err != nil {

@@ -31,8 +31,8 @@ func (s Service) id() string {
 	return s.ID
 }
 
-// Sidecar is a service with a built-in proxy, "consul connect proxy", as its sidecar. Methods that start and
-// stop it must not be called concurrently.
+// Sidecar is a service with a built-in proxy, "consul connect proxy", as its sidecar. Methods that
+// start and stop it must not be called concurrently.
 type Sidecar struct {
 	Service
 	Address string // of the proxy
@@ -42,10 +42,10 @@ type Sidecar struct {
 	log     *subprocess.Output
 }
 
-// Sidecar registers a service with a sidecar (connect.sidecar_service), runs the built-in proxy until t ends, and
-// waits until it accepts connections. Consul's check of it passes after up to a second: see AwaitPassing.
-// The built-in proxy forwards connections as they are, and authorizes each of them (L4).
-// https://developer.hashicorp.com/consul/docs/connect/proxies/built-in
+// Sidecar registers a service with a sidecar (connect.sidecar_service), runs the built-in proxy
+// until t ends, and waits until it accepts connections. Consul's check of it passes after up to a
+// second: see AwaitPassing. The built-in proxy forwards connections as they are, and authorizes
+// each of them (L4). https://developer.hashicorp.com/consul/docs/connect/proxies/built-in
 func (m *Mesh) Sidecar(t testing.TB, s Service) *Sidecar {
 	t.Helper()
 	port := freePort(t)

@@ -68,14 +68,15 @@ func register(t *testing.T, consul *consultest.Agent, id, service string, addres
 	}
 }
 
-// shownRequest and shownResponse are the fields that ask shows of what an app got, and of its answer.
+// shownRequest and shownResponse are the fields that ask shows of what an app got, and of its
+// answer.
 var (
 	shownRequest  = []string{"X-Forwarded-Prefix", "X-Script-Name", "X-Remove"}
 	shownResponse = []string{"X-Frame-Options", "X-Content-Type-Options", "X-Added"}
 )
 
-// ask sends a request and returns the answer in a line: "200 APP TARGET", with the host if the app got
-// another one, and some fields; "301 LOCATION"; or the status.
+// ask sends a request and returns the answer in a line: "200 APP TARGET", with the host if the app
+// got another one, and some fields; "301 LOCATION"; or the status.
 func ask(address string, r request) (string, error) {
 	method, url, _ := strings.Cut(r.line, " ")
 	host, _, _ := strings.Cut(url, "/")

@@ -24,7 +24,8 @@ import (
 	"sluice/test/subprocess"
 )
 
-// old is a load balancer that is replaced. Its configuration sends a share of the requests to sluice.
+// old is a load balancer that is replaced. Its configuration sends a share of the requests to
+// sluice.
 type old struct {
 	program func(t *testing.T) string
 	tags    []string // of the apps in Consul; nil: they are in the configuration
@@ -45,8 +46,8 @@ type shifted struct {
 	Percent, Others int // share of sluice, and of each app
 }
 
-// The configurations are from docs/nginx.md and docs/haproxy.md, section "Shifting", and of docs/fabio.md and
-// docs/traefik.md, section "The move".
+// The configurations are from docs/nginx.md and docs/haproxy.md, section "Shifting", and of
+// docs/fabio.md and docs/traefik.md, section "The move".
 func TestShiftFromNginx(t *testing.T) {
 	old{
 		program: func(t *testing.T) string { return debian(t, "nginx") }, file: "nginx.conf", leave: syscall.SIGQUIT,

@@ -23,7 +23,8 @@ import (
 // patience limits waiting, far above its usual duration.
 const patience = 2 * time.Minute
 
-// comparison is a set of apps, and of requests to sluice and to another load balancer in front of them.
+// comparison is a set of apps, and of requests to sluice and to another load balancer in front of
+// them.
 type comparison struct {
 	peer     func(t *testing.T, address string, consul *consultest.Agent) subprocess.Options // listens on address
 	sluice   string                                                                          // the dialect: entry of catalog.tags

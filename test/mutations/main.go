@@ -26,8 +26,8 @@ import (
 	"time"
 )
 
-// timeout bounds the run of one fault's tests, without building them. A fault that makes a test hang
-// is noticed.
+// timeout bounds the run of one fault's tests, without building them. A fault that makes a test
+// hang is noticed.
 const timeout = 2 * time.Minute
 
 func main() {

@@ -18,7 +18,8 @@ type mutation struct {
 	old  string // occurs exactly once in the file; a line number would rot
 	new  string
 	test string // a package and a pattern of its tests, as in "./balancer TestDrain|TestClose"
-	// proof is the kind of violation that test/proof counts for the fault, while requests run; empty: it sees none.
+	// proof is the kind of violation that test/proof counts for the fault, while requests run;
+	// empty: it sees none.
 	proof string
 }
 
@@ -27,7 +28,8 @@ func (m mutation) room() string {
 	return room
 }
 
-// underProof returns the fault with a short simulation in place of its tests, in which only the proof judges.
+// underProof returns the fault with a short simulation in place of its tests, in which only the
+// proof judges.
 func (m mutation) underProof() mutation {
 	m.test = "./test/simulation TestProof"
 	return m

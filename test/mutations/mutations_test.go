@@ -26,8 +26,8 @@ func TestFaultsApply(t *testing.T) {
 	verify.That(t, len(names) >= 60, "%d faults, want at least 60", len(names))
 }
 
-// hasTests reports whether the folder has a test for each alternative of the pattern. What follows a /
-// selects subtests and is not looked at.
+// hasTests reports whether the folder has a test for each alternative of the pattern. What follows
+// a / selects subtests and is not looked at.
 func hasTests(t *testing.T, folder, pattern string) bool {
 	entries, err := os.ReadDir(folder)
 	if err != nil {

@@ -8,9 +8,10 @@ import (
 	"sluice/balancer"
 )
 
-// account bounds the balance of a retry budget from above, by requests and retries that it counts itself. Requests are counted
-// before they pay into the budget, retries after they have paid, and whatever order they had within a second, the one that
-// leaves most is assumed. So a bound below 0 is a violation.
+// account bounds the balance of a retry budget from above, by requests and retries that it counts
+// itself. Requests are counted before they pay into the budget, retries after they have paid, and
+// whatever order they had within a second, the one that leaves most is assumed. So a bound below 0
+// is a violation.
 type account struct {
 	firsts, retries atomic.Uint64
 	second          atomic.Int64 // of the last audit
@@ -27,7 +28,8 @@ const (
 	nano   = 1e9
 )
 
-// open begins anew, with the reserve and some retries more. Those before do not count, requests before do.
+// open begins anew, with the reserve and some retries more. Those before do not count, requests
+// before do.
 func (a *account) open(terms balancer.RetryBudget, more int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -37,8 +39,8 @@ func (a *account) open(terms balancer.RetryBudget, more int) {
 	a.second.Store(balancer.Now() / nano)
 }
 
-// audit brings the bound to now, once in a second, and returns by how many retries the budget was exceeded. late returns how
-// many retries have paid and may not be counted yet.
+// audit brings the bound to now, once in a second, and returns by how many retries the budget was
+// exceeded. late returns how many retries have paid and may not be counted yet.
 func (a *account) audit(now int64, late func() int) (excess float64) {
 	second, last := now/nano, a.second.Load()
 	if second <= last || !a.mu.TryLock() {

@@ -46,8 +46,8 @@ func (w *witness) count(all []*record) *census {
 			continue
 		}
 		f := w.consider(r, &i)
-		// What the pool finds by itself, a failure on probation or a refused address, the witness does not see. Such a peer
-		// may be in use.
+		// What the pool finds by itself, a failure on probation or a refused address, the witness
+		// does not see. Such a peer may be in use.
 		unsure := !f.bad && (!i.Probation.IsZero() || r.peer.Has(balancer.ReasonAddress))
 		at := c.room[f.place]
 		if at == nil {
@@ -116,8 +116,9 @@ func (w *witness) groupOf(i *discovery.Instance) int {
 	return len(w.options.Groups)
 }
 
-// shares returns the share of each tier: what it has room for, as far as those before have none. A tier has room for the part
-// of the requests that its healthy weight, times over, is of its whole weight.
+// shares returns the share of each tier: what it has room for, as far as those before have none. A
+// tier has room for the part of the requests that its healthy weight, times over, is of its whole
+// weight.
 func (c *census) shares(over float64) map[place]float64 {
 	places := make([]place, 0, len(c.room))
 	for p, at := range c.room {
@@ -135,7 +136,8 @@ func (c *census) shares(over float64) map[place]float64 {
 	return shares
 }
 
-// mayPanic reports whether failing peers may get requests: too few are healthy, and several tiers have no room for all requests.
+// mayPanic reports whether failing peers may get requests: too few are healthy, and several tiers
+// have no room for all requests.
 func (c *census) mayPanic(threshold float64) bool {
 	if float64(c.healthy) >= threshold*float64(c.usable) {
 		return false

@@ -14,7 +14,8 @@ import (
 	"sluice/test/verify"
 )
 
-// liar is a pool whose witness is told what the test says, so that the pool seems to break the rules.
+// liar is a pool whose witness is told what the test says, so that the pool seems to break the
+// rules.
 type liar struct {
 	*balancer.Pool
 	proof   *proof.Proof
@@ -51,7 +52,8 @@ func instances() []discovery.Instance {
 	return set
 }
 
-// newLiar returns a pool with four peers, the first two with the tag main, of which the witness knows, a second ago.
+// newLiar returns a pool with four peers, the first two with the tag main, of which the witness
+// knows, a second ago.
 func newLiar(t *testing.T, o balancer.Options) *liar {
 	l := &liar{records: make(map[*balancer.Peer]balancer.Record)}
 	l.proof = proof.New(nil)

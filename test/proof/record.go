@@ -111,7 +111,8 @@ func (r *record) Picked(a balancer.Attempt, snapshot *balancer.Snapshot, q balan
 	}
 }
 
-// checkGroup: a request leaves its group only for its fallback, and only after all peers of the group.
+// checkGroup: a request leaves its group only for its fallback, and only after all peers of the
+// group.
 func (r *record) checkGroup(a balancer.Attempt, snapshot *balancer.Snapshot, q *balancer.Query, law *law, now *standing) {
 	if !slices.Contains(law.groups, q.Group) {
 		return // the whole pool stands for a group that the options lack

@@ -38,8 +38,9 @@ type law struct {
 	perPeer, requests, retries int64 // the largest limits that there were
 	groups                     []balancer.GroupID
 	policy                     balancer.Policy
-	// orderly: which of two peers is first is certain. It is not with a subset, whose choice the witness does not repeat, with
-	// limits on peers, which may have been full, and with a peer on probation or at a refused address, which may be in use.
+	// orderly: which of two peers is first is certain. It is not with a subset, whose choice the
+	// witness does not repeat, with limits on peers, which may have been full, and with a peer on
+	// probation or at a refused address, which may be in use.
 	orderly bool
 }
 
@@ -152,7 +153,8 @@ func (w *witness) Joined(p *balancer.Peer, before bool, against balancer.Reason,
 	return r
 }
 
-// settleTime is how long requests may take to end after their connections were cut, and settleSteps how often is looked.
+// settleTime is how long requests may take to end after their connections were cut, and settleSteps
+// how often is looked.
 const (
 	settleTime  = time.Minute
 	settleSteps = 60
@@ -188,8 +190,8 @@ func (w *witness) Retired(p *balancer.Peer, cut bool) {
 // Closed implements balancer.Witness.
 func (w *witness) Closed() { w.settle(settleSteps) }
 
-// settle looks until nothing is in flight, so many times. A pick that finds no peer counts for a moment, so one look proves
-// nothing.
+// settle looks until nothing is in flight, so many times. A pick that finds no peer counts for a
+// moment, so one look proves nothing.
 func (w *witness) settle(looks int) {
 	requests, retries := w.pool.Held()
 	own, ownRetries := w.requests.Load(), w.retrying.Load()
@@ -259,7 +261,8 @@ func (w *witness) derive(configured bool) {
 	w.all.Store(&present)
 }
 
-// nextLaw returns the law of the options. Limits only grow: attempts that began under a larger one may be in flight.
+// nextLaw returns the law of the options. Limits only grow: attempts that began under a larger one
+// may be in flight.
 func (w *witness) nextLaw(now int64, configured, sure bool) law {
 	before, o := w.law.Load(), &w.options
 	next := law{since: before.since, policy: o.Policy, groups: before.groups}

@@ -54,8 +54,8 @@ var (
 	}
 	http2Peers = peerProtocol{
 		upstream: "    upstream: { protocol: h2, tls: { skip_verify: true } }\n",
-		// net/http refuses the requests that cross its GOAWAY. Only those that sluice has as a whole can be
-		// sent again.
+		// net/http refuses the requests that cross its GOAWAY. Only those that sluice has as a
+		// whole can be sent again.
 		retry: ", body: 128KiB",
 		parts: true, // net/http writes one frame after the other
 		start: startHTTP2,

@@ -31,8 +31,9 @@
 //   - No GET takes much longer than Consul's check needs to find a hanging instance, relative to
 //     requests that bypass the gateway.
 //
-// TestRollingDeployHTTPS, -HTTP2 and -GRPC are the same for other protocols, with all modes at the same time.
-// TestRollingDeployOfRegisteredApps replaces apps that "sluice register" runs; none of its requests may fail.
+// TestRollingDeployHTTPS, -HTTP2 and -GRPC are the same for other protocols, with all modes at the
+// same time. TestRollingDeployOfRegisteredApps replaces apps that "sluice register" runs; none of
+// its requests may fail.
 //
 // Other times are logged and not asserted.
 package rolling

@@ -88,8 +88,8 @@ func (s *grpcSender) send(id int, k kind, deadline time.Time) error {
 	}
 }
 
-// stream sends messages, each when its predecessor has been answered answersTo(number) times and after a
-// pause, and expects the end of the stream.
+// stream sends messages, each when its predecessor has been answered answersTo(number) times and
+// after a pause, and expects the end of the stream.
 func (s *grpcSender) stream(ctx context.Context, conn *grpc.ClientConn, method string, messages int, answersTo func(number int) int, payload []byte) error {
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
 	if err != nil {

@@ -283,8 +283,8 @@ func (r *registry) clear() {
 	})
 }
 
-// restore makes Consul have a snapshot with one of the instances only. Before sluice asks again, a write makes the index
-// higher than before.
+// restore makes Consul have a snapshot with one of the instances only. Before sluice asks again, a
+// write makes the index higher than before.
 func (r *registry) restore(kept discovery.Instance) {
 	fake := r.consul.fake
 	fake.Restore(fake.Snapshot().Only(r.name, func(e *api.ServiceEntry) bool { return e.Service.ID == kept.ID && e.Service.Address == kept.Address }))

@@ -82,8 +82,8 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// The proof that other tests have, test/proof, finds nothing where the simulation does. Where the code has a fault,
-// this test shows whether it would be seen with them: see docs/dev/testing.md.
+// The proof that other tests have, test/proof, finds nothing where the simulation does. Where the
+// code has a fault, this test shows whether it would be seen with them: see docs/dev/testing.md.
 func TestProof(t *testing.T) {
 	var total [proof.NumKinds]uint64
 	seeds, ok := variable(t, "SLUICE_SEEDS")

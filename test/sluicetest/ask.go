@@ -14,7 +14,8 @@ type Answer struct {
 	Text string // its body, without the white space around it
 }
 
-// String returns the status, and the reason that sluice gives, if there is one: "403 client_denied".
+// String returns the status, and the reason that sluice gives, if there is one: "403
+// client_denied".
 func (a Answer) String() string {
 	return strings.TrimSpace(fmt.Sprint(a.StatusCode, " ", a.Header.Get("X-Sluice-Reason")))
 }

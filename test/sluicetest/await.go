@@ -14,8 +14,8 @@ const Patience = 2 * time.Minute
 var ErrTooLate = errors.New("it did not happen")
 
 // Await calls condition until it returns true without an error, at most for patience. It returns an
-// error of condition only at the end, because processes are stopped and started in between. A sluice
-// that ends by itself ends it.
+// error of condition only at the end, because processes are stopped and started in between. A
+// sluice that ends by itself ends it.
 func (s *Sluice) Await(ctx context.Context, patience time.Duration, what string, condition func(context.Context) (bool, error)) error {
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()

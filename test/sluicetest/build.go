@@ -16,9 +16,9 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// Build compiles packages of this module, such as "sluice" or "sluice/examples/goapp", into dir. The
-// programs are stripped, as a release is, which halves the work of the linker, and kept in the user's
-// cache directory: a program is linked again only when something about it has changed.
+// Build compiles packages of this module, such as "sluice" or "sluice/examples/goapp", into dir.
+// The programs are stripped, as a release is, which halves the work of the linker, and kept in the
+// user's cache directory: a program is linked again only when something about it has changed.
 func Build(ctx context.Context, dir string, packages ...string) error {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -55,8 +55,8 @@ func build(ctx context.Context, kept, dir string, packages ...string) error {
 	return nil
 }
 
-// linkOrCopy gives a program another name. go build replaces a file and does not write into it, so the
-// program of this name stays what it is.
+// linkOrCopy gives a program another name. go build replaces a file and does not write into it, so
+// the program of this name stays what it is.
 func linkOrCopy(from, to string) error {
 	if err := os.Remove(to); err != nil && !os.IsNotExist(err) {
 		return err

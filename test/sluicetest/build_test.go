@@ -9,7 +9,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A program is linked again when its source has changed, and only then. One that was built before stays as it is.
+// A program is linked again when its source has changed, and only then. One that was built before
+// stays as it is.
 func TestBuildKeepsWhatHasNotChanged(t *testing.T) {
 	module, kept := t.TempDir(), t.TempDir()
 	t.Chdir(module)

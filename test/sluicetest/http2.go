@@ -15,11 +15,11 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// HTTP2 is an [http.RoundTripper] for HTTP/2. Unlike the transports of net/http and x/net, it repeats no
-// request that was refused. It repeats only a request that the end of its connection has crossed: one
-// of which nothing was sent, and one with GetBody that a GOAWAY excludes. x/net may send such a request
-// after it has confirmed the GOAWAY. It does not close the bodies of requests. Its methods may be called
-// concurrently.
+// HTTP2 is an [http.RoundTripper] for HTTP/2. Unlike the transports of net/http and x/net, it
+// repeats no request that was refused. It repeats only a request that the end of its connection has
+// crossed: one of which nothing was sent, and one with GetBody that a GOAWAY excludes. x/net may
+// send such a request after it has confirmed the GOAWAY. It does not close the bodies of requests.
+// Its methods may be called concurrently.
 type HTTP2 struct {
 	// Dial opens a connection, on which the client begins HTTP/2.
 	Dial func(context.Context) (net.Conn, error)
@@ -30,8 +30,8 @@ type HTTP2 struct {
 	kept *http2.ClientConn
 }
 
-// RoundTrip implements [http.RoundTripper]. A request with Close has a connection of its own; all others
-// share one, until the server ends it.
+// RoundTrip implements [http.RoundTripper]. A request with Close has a connection of its own; all
+// others share one, until the server ends it.
 func (h *HTTP2) RoundTrip(r *http.Request) (*http.Response, error) {
 	const connections = 5 // that end before the request
 	for left := connections; ; left-- {
@@ -57,7 +57,8 @@ func (h *HTTP2) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// excluded reports whether a GOAWAY excludes a request that can be sent again. The error of x/net has no name.
+// excluded reports whether a GOAWAY excludes a request that can be sent again. The error of x/net
+// has no name.
 func excluded(r *http.Request, err error) bool {
 	return (r.Body == nil || r.Body == http.NoBody || r.GetBody != nil) &&
 		strings.Contains(err.Error(), "received Server's graceful shutdown GOAWAY")

@@ -24,7 +24,8 @@ import (
 	"sluice/test/sluicetest"
 )
 
-// Stage is what an example runs: sluice, a real Consul, and what else it starts, with their files in one directory.
+// Stage is what an example runs: sluice, a real Consul, and what else it starts, with their files
+// in one directory.
 type Stage struct {
 	*sluicetest.Sluice                   // set by Serve
 	Consul             *consultest.Agent // set by StartConsul
@@ -36,8 +37,8 @@ type Stage struct {
 	ends  []func() error // of what was started, in this order
 }
 
-// Run is the main function of an example: it calls show, and when that returns, or on a signal, everything ends and is removed.
-// After an error the status of the process is 1.
+// Run is the main function of an example: it calls show, and when that returns, or on a signal,
+// everything ends and is removed. After an error the status of the process is 1.
 func Run(name string, show func(context.Context, *Stage) error) {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -95,7 +96,8 @@ func (s *Stage) StartConsul(ctx context.Context) (err error) {
 	return err
 }
 
-// StartApp serves an instance of a service, and registers it in Consul with a check of every second.
+// StartApp serves an instance of a service, and registers it in Consul with a check of every
+// second.
 func (s *Stage) StartApp(service, id string, tags []string, app http.Handler) error {
 	server := httptest.NewServer(app)
 	s.End(func() error { server.Close(); return nil })
@@ -106,8 +108,9 @@ func (s *Stage) StartApp(service, id string, tags []string, app http.Handler) er
 	})
 }
 
-// Command runs a program with arguments, which it prints as one would type them, without a version in the name of the program,
-// and with more of them that are about this stage. It returns what the program has written.
+// Command runs a program with arguments, which it prints as one would type them, without a version
+// in the name of the program, and with more of them that are about this stage. It returns what the
+// program has written.
 func (s *Stage) Command(ctx context.Context, program string, more []string, arguments ...string) (output string, err error) {
 	name, _, _ := strings.Cut(filepath.Base(program), "-")
 	typed := []string{"$", name}

@@ -14,16 +14,16 @@ import (
 // Packages on the path of a request: they take locks in their own way (proxy/panicked.go).
 var locksOfRequests = []string{"proxy", "balancer", "route", "observe/metrics"}
 
-// harmless are functions of the standard library that a section without a deferred Unlock may call: none
-// of them calls others or panics.
+// harmless are functions of the standard library that a section without a deferred Unlock may call:
+// none of them calls others or panics.
 var harmless = map[string]bool{
 	"time.Now": true, "errors.Join": true, "maps.Clone": true, "maps.Keys": true, "maps.Values": true,
 	"slices.Clone": true, "slices.Collect": true,
 }
 
-// Outside of the path of a request, a panic under a mutex is contained like every other one (package
-// panics), and the mutex must not stay locked then. So a deferred Unlock follows each Lock, or nothing
-// between the two calls a function that may panic.
+// Outside of the path of a request, a panic under a mutex is contained like every other one
+// (package panics), and the mutex must not stay locked then. So a deferred Unlock follows each
+// Lock, or nothing between the two calls a function that may panic.
 func TestLocksOutliveNoPanic(t *testing.T) {
 	files := token.NewFileSet()
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
@@ -92,7 +92,8 @@ func isCall(statement ast.Stmt, names ...string) bool {
 	return false
 }
 
-// released reports whether a mutex that is locked before these statements is unlocked after a panic in them.
+// released reports whether a mutex that is locked before these statements is unlocked after a panic
+// in them.
 func released(statements []ast.Stmt) bool {
 	for _, statement := range statements {
 		if isCall(statement, "Unlock", "RUnlock") {

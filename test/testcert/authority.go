@@ -16,7 +16,8 @@ import (
 	"sluice/test/verify"
 )
 
-// Authority signs certificates of the members of a service mesh, as Consul's certificate authority does.
+// Authority signs certificates of the members of a service mesh, as Consul's certificate authority
+// does.
 type Authority struct {
 	Domain string // of trust
 	Root   []byte // in PEM format
@@ -38,8 +39,8 @@ func NewAuthority(t testing.TB, domain string) *Authority {
 	return a
 }
 
-// Leaf returns the certificate of a member with a SPIFFE URI, and its key, in PEM format. path is such as
-// "/ns/default/dc/dc1/svc/web". Each change is made to the template.
+// Leaf returns the certificate of a member with a SPIFFE URI, and its key, in PEM format. path is
+// such as "/ns/default/dc/dc1/svc/web". Each change is made to the template.
 func (a *Authority) Leaf(t testing.TB, path string, change ...func(*x509.Certificate)) (cert, key []byte) {
 	t.Helper()
 	private := newKey(t)
@@ -56,7 +57,8 @@ func (a *Authority) Leaf(t testing.TB, path string, change ...func(*x509.Certifi
 	return cert, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
 }
 
-// Chain returns a certificate as of Leaf followed by the root, and its key, in PEM format, and both parsed.
+// Chain returns a certificate as of Leaf followed by the root, and its key, in PEM format, and both
+// parsed.
 func (a *Authority) Chain(t testing.TB, path string, change ...func(*x509.Certificate)) (chain, key []byte, pair tls.Certificate) {
 	t.Helper()
 	cert, key := a.Leaf(t, path, change...)
@@ -64,8 +66,8 @@ func (a *Authority) Chain(t testing.TB, path string, change ...func(*x509.Certif
 	return chain, key, verify.Result(tls.X509KeyPair(chain, key)).Must(t)
 }
 
-// CRL returns the list of the certificates with these serial numbers as revoked, in PEM format. Each change is made to the
-// template.
+// CRL returns the list of the certificates with these serial numbers as revoked, in PEM format.
+// Each change is made to the template.
 func (a *Authority) CRL(t testing.TB, from, until time.Time, revoked []int64, change ...func(*x509.RevocationList)) []byte {
 	t.Helper()
 	template := &x509.RevocationList{Number: big.NewInt(from.UnixNano()), ThisUpdate: from, NextUpdate: until}
@@ -79,7 +81,8 @@ func (a *Authority) CRL(t testing.TB, from, until time.Time, revoked []int64, ch
 	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
 }
 
-// Member returns the TLS of a server of the mesh with a certificate as of Leaf, which asks its clients for one.
+// Member returns the TLS of a server of the mesh with a certificate as of Leaf, which asks its
+// clients for one.
 func (a *Authority) Member(t testing.TB, path string, change ...func(*x509.Certificate)) *tls.Config {
 	t.Helper()
 	cert, key := a.Leaf(t, path, change...)

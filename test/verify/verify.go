@@ -1,4 +1,5 @@
-// Package verify has the checks that most tests make. Those that fail end the test only if they say so.
+// Package verify has the checks that most tests make. Those that fail end the test only if they say
+// so.
 package verify
 
 import (
@@ -21,7 +22,8 @@ func NoError(t testing.TB, err error) {
 	}
 }
 
-// Seed returns what a test that does things at random begins with: SLUICE_SEED, else another one each time. It says which.
+// Seed returns what a test that does things at random begins with: SLUICE_SEED, else another one
+// each time. It says which.
 func Seed(t testing.TB) uint64 {
 	t.Helper()
 	seed := rand.Uint64()
@@ -38,7 +40,8 @@ type Returned[T any] struct {
 	err   error
 }
 
-// Result takes both results of a call, so that verify.Result(f()).Must(t) is the value, or the end of the test.
+// Result takes both results of a call, so that verify.Result(f()).Must(t) is the value, or the end
+// of the test.
 func Result[T any](value T, err error) Returned[T] { return Returned[T]{value, err} }
 
 // Must returns the value. It ends the test with the error, if there is one.
@@ -80,7 +83,8 @@ func Require(t testing.TB, condition bool, format string, arguments ...any) {
 	}
 }
 
-// Equal fails the test if got is not want. what, a format with its arguments, says what is compared.
+// Equal fails the test if got is not want. what, a format with its arguments, says what is
+// compared.
 func Equal[T comparable](t testing.TB, got, want T, what string, arguments ...any) {
 	t.Helper()
 	if got != want {

@@ -43,7 +43,8 @@ func lowLoad(seed uint64, length Length, d Distribution) []Scenario {
 	}
 }
 
-// A share of the requests is read over shareWindow. A sound peer has it settled after its beginning.
+// A share of the requests is read over shareWindow. A sound peer has it settled after its
+// beginning.
 const (
 	shareWindow = 5 * time.Second
 	settled     = 10 * time.Second

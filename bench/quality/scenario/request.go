@@ -14,8 +14,9 @@ type Request struct {
 	Replica int           // of the proxy, from 0
 }
 
-// Requests returns all requests of a run, sorted by time: an inhomogeneous Poisson process, by thinning (P. Lewis,
-// G. Shedler, "Simulation of Nonhomogeneous Poisson Processes by Thinning", 1979).
+// Requests returns all requests of a run, sorted by time: an inhomogeneous Poisson process, by
+// thinning (P. Lewis, G. Shedler, "Simulation of Nonhomogeneous Poisson Processes by Thinning",
+// 1979).
 func (s *Scenario) Requests() []Request {
 	random := rand.New(rand.NewPCG(s.Seed, arrivals))
 	highest := 0.0
@@ -40,7 +41,8 @@ func (s *Scenario) Requests() []Request {
 // arrivals is the stream of random numbers for the times of arrival. A request n has the stream n.
 const arrivals = 1 << 63
 
-// Request returns request n without its time. It depends on the seed and n only, so that an origin and a client agree on it.
+// Request returns request n without its time. It depends on the seed and n only, so that an origin
+// and a client agree on it.
 func (s *Scenario) Request(n uint64) Request {
 	random := rand.New(rand.NewPCG(s.Seed, n))
 	r := Request{Number: n, Replica: random.IntN(max(s.Replicas, 1))}

@@ -1,7 +1,8 @@
-// Package scenario has the experiment of docs/quality.md as data: peers that differ, requests that differ, and when they
-// arrive. The live benchmark and the simulator of package balancer use the same values. Everything is drawn from a seed,
-// so each proxy and each policy meets the same requests and the same disturbances at the same times. Times are durations
-// since the beginning of a run.
+// Package scenario has the experiment of docs/quality.md as data: peers that differ, requests that
+// differ, and when they arrive. The live benchmark and the simulator of package balancer use the
+// same values. Everything is drawn from a seed, so each proxy and each policy meets the same
+// requests and the same disturbances at the same times. Times are durations since the beginning of
+// a run.
 package scenario
 
 import (
@@ -13,18 +14,21 @@ import (
 type Scenario struct {
 	Name  string
 	About string
-	// Differ says that peers are not alike, so that a choice by more than the number of requests in flight matters.
+	// Differ says that peers are not alike, so that a choice by more than the number of requests in
+	// flight matters.
 	Differ bool
 
 	Peers  []Peer
 	Routes []Route
-	// Measured is how many of Routes, from the first one on, are measured: others are there to disturb those.
+	// Measured is how many of Routes, from the first one on, are measured: others are there to
+	// disturb those.
 	Measured int
-	// Rates is the number of requests per second by time, linear between its points, sorted by time. Before the first
-	// and after the last it is constant.
+	// Rates is the number of requests per second by time, linear between its points, sorted by
+	// time. Before the first and after the last it is constant.
 	Rates    []Rate
 	Replicas int // of the proxy; requests are spread over them at random
-	// LowLoad says that requests seldom meet at a peer, so that each peer gets what its weight gives.
+	// LowLoad says that requests seldom meet at a peer, so that each peer gets what its weight
+	// gives.
 	LowLoad bool
 	// Reload is when the proxy's configuration is loaded again; 0: never.
 	Reload time.Duration
@@ -108,7 +112,8 @@ func (p *Peer) SlownessAt(at time.Duration) float64 {
 	return 1
 }
 
-// End returns when work that takes this long on a peer of slowness 1 is done, if a slot begins with it at start.
+// End returns when work that takes this long on a peer of slowness 1 is done, if a slot begins with
+// it at start.
 func (p *Peer) End(start, work time.Duration) time.Duration {
 	if p.Answer != Works {
 		return start
@@ -142,7 +147,8 @@ type Route struct {
 	Name  string
 	Share float64 // of the requests; those of all routes add up to 1
 	Work  []Work  // one of them for each request
-	// Stream is how long the answer goes on after its head; it holds no slot then. 0: the answer ends with its head.
+	// Stream is how long the answer goes on after its head; it holds no slot then. 0: the answer
+	// ends with its head.
 	Stream time.Duration
 }
 

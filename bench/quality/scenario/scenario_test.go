@@ -36,8 +36,8 @@ func TestTheSameSeedGivesTheSameScenarios(t *testing.T) {
 	}
 }
 
-// within checks that the number of hits is within five standard deviations of a binomial distribution: it holds for the
-// seed, so it holds always.
+// within checks that the number of hits is within five standard deviations of a binomial
+// distribution: it holds for the seed, so it holds always.
 func within(t *testing.T, hits, n int, p float64, format string, args ...any) {
 	t.Helper()
 	deviation := math.Sqrt(float64(n) * p * (1 - p))

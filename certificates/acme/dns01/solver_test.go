@@ -152,8 +152,8 @@ func TestOutageOfDNS(t *testing.T) {
 	verify.NoError(t, s.CleanUp(t.Context(), c))
 }
 
-// A record is removed although its order has ended, and the end of the program waits for that. A record of which nobody knows
-// whether it was made is removed too.
+// A record is removed although its order has ended, and the end of the program waits for that. A
+// record of which nobody knows whether it was made is removed too.
 func TestEnd(t *testing.T) {
 	zones := dnstest.StartZones(t, "example")
 	log := new(subprocess.Output)

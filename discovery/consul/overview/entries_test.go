@@ -127,7 +127,8 @@ func BenchmarkEntries(b *testing.B) {
 	}
 }
 
-// A change of a proxy, or of its check, is one of the service behind it, whatever the proxy is called.
+// A change of a proxy, or of its check, is one of the service behind it, whatever the proxy is
+// called.
 func TestChangesOfProxies(t *testing.T) {
 	s := &Subscriber{news: make(chan struct{}, 1)}
 	v := &overview{complete: true, subscribers: map[string]map[*Subscriber]bool{"web": {s: true}}, behind: make(map[string]map[string]bool)}

@@ -380,8 +380,8 @@ func TestListNowAndThen(t *testing.T) {
 	})
 }
 
-// A watch that was behind gets its events with the revision of now. A list that was under way meanwhile is older,
-// and not from a cluster that was restored.
+// A watch that was behind gets its events with the revision of now. A list that was under way
+// meanwhile is older, and not from a cluster that was restored.
 func TestListBesideLateEvents(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
 		f.put("/p/a", "1")
@@ -446,8 +446,8 @@ func TestOneConnectionForAllFollowers(t *testing.T) {
 	})
 }
 
-// A password file that is empty for a moment, or has a password before etcd has it, ends no connection: the services
-// that are followed go on, and so does one that a reload adds.
+// A password file that is empty for a moment, or has a password before etcd has it, ends no
+// connection: the services that are followed go on, and so does one that a reload adds.
 func TestPasswordThatIsNotValidYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
@@ -485,8 +485,9 @@ func TestPasswordThatIsNotValidYet(t *testing.T) {
 	})
 }
 
-// A server that restarts forgets its logins, and etcd 3.4 never answers a client with a dead one: a new client is made, once for
-// all followers. While the cluster is away, and for a user without a permission, there is none.
+// A server that restarts forgets its logins, and etcd 3.4 never answers a client with a dead one: a
+// new client is made, once for all followers. While the cluster is away, and for a user without a
+// permission, there is none.
 func TestADeadLoginMakesANewClient(t *testing.T) {
 	for name, c := range map[string]struct {
 		dead error // nil: no answer
