@@ -112,10 +112,10 @@ func (u *uploader) upload(id uint32, bytes int) {
 }
 
 // startStallingPeer starts a peer that takes that many bytes of each of the first bodies, and the
-// others whole.
-func startStallingPeer(t *testing.T, stalled int, bytes uint32) string {
-	var requests atomic.Int64
-	return startFramePeerWith(t, framePeerOptions{
+// others whole. requests counts those that it has got.
+func startStallingPeer(t *testing.T, stalled int, bytes uint32) (address string, requests *atomic.Int64) {
+	requests = new(atomic.Int64)
+	address = startFramePeerWith(t, framePeerOptions{
 		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: bytes}},
 		answer: func(p *framePeer, stream uint32) {
 			if stream == 1 {
@@ -131,6 +131,7 @@ func startStallingPeer(t *testing.T, stalled int, bytes uint32) string {
 			}
 		},
 	})
+	return address, requests
 }
 
 // Uploads that a peer does not read hold up no other one on the connection of their client: each
@@ -143,14 +144,15 @@ func TestHTTP2StalledUploadsDoNotStopOthers(t *testing.T) {
 	}{{2, 1 << 20}, {9, 1 << 20}, {http2Streams - 1, 0}} {
 		t.Run(fmt.Sprint(test.stalled), func(t *testing.T) {
 			t.Parallel()
-			p := startProxyToH2C(t, startStallingPeer(t, test.stalled, test.taken))
+			address, requests := startStallingPeer(t, test.stalled, test.taken)
+			p := startProxyToH2C(t, address)
 			u := uploaderOn(p.dialFrames())
 			var ids []uint32
 			for i := range test.stalled {
 				ids = append(ids, uint32(2*i+1))
 				u.open(ids[i])
 			}
-			eventually(t, "the peer has all of them", func() bool { return p.inflight() == test.stalled })
+			eventually(t, "the peer has all of them", func() bool { return requests.Load() == int64(test.stalled) })
 			u.fill(p, ids)
 			u.upload(uint32(2*test.stalled+1), 2_000_000)
 			h := p.onlyHTTP2Client()
@@ -176,7 +178,8 @@ func (p *testProxy) dialFramesFrom(address string) *frameClient {
 func TestHTTP2StreamsAreBoundedInMemory(t *testing.T) {
 	t.Parallel()
 	const share, stalled = 1 << 20, 50
-	p := startProxyToH2C(t, startStallingPeer(t, stalled, 0))
+	address, requests := startStallingPeer(t, stalled, 0)
+	p := startProxyToH2C(t, address)
 	o := *p.options.Load()
 	o.Limits.StreamBytes = 8 * share
 	p.Configure(o)
@@ -186,7 +189,7 @@ func TestHTTP2StreamsAreBoundedInMemory(t *testing.T) {
 		ids = append(ids, uint32(2*i+1))
 		u.open(ids[i])
 	}
-	eventually(t, "the peer has all of them", func() bool { return p.inflight() == stalled })
+	eventually(t, "the peer has all of them", func() bool { return requests.Load() == stalled })
 	u.fill(p, ids)
 	a := places.BlockOf(u.conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr())
 	verify.That(t, len(u.resets) > 0 && len(u.resets) < stalled && p.streamMemory.TakenBy(a) <= share, "%d streams were reset, %d bytes taken", len(u.resets), p.streamMemory.TakenBy(a))

@@ -103,7 +103,7 @@ func newCheck(d *api.AgentServiceCheck) (c *agentCheck, err error) {
 		return nil, errors.New("the stand-in for Consul has checks by HTTP, TCP and TTL only")
 	}
 	if c.interval = duration("Interval", d.Interval, 0); c.interval == 0 {
-		err = errors.Join(err, errors.New("Interval must be > 0 for Script, HTTP, H2PING, TCP, UDP or OSService checks"))
+		err = errors.Join(err, errors.New("the key Interval must be > 0"))
 	}
 	return c, err
 }
