@@ -58,15 +58,20 @@ type Settings struct {
 
 // Check configures the check. The keys are for sluice's own.
 type Check struct {
-	Type     CheckType      `key:"type" default:"auto" oneof:"auto|http|tcp|ttl|none"`
-	Name     string         `key:"-"`
-	URL      units.Location `key:"url" format:"http_url"`                     // for CheckHTTP; default: Path at Self.Checked
-	Path     string         `key:"-"`                                         // for CheckHTTP, with query
-	Service  string         `key:"-"`                                         // for CheckGRPC; "": the whole server
-	TLS      bool           `key:"-"`                                         // for CheckHTTP without URL and CheckGRPC: TLS with any certificate
-	Address  string         `key:"address" format:"target"`                   // for CheckTCP; default: the service's
-	Interval time.Duration  `key:"interval" default:"10s" min:"1s" max:"1h"`  // between checks; with CheckTTL, between reports
-	Timeout  time.Duration  `key:"timeout" default:"2s" min:"100ms" max:"1m"` // for CheckHTTP, CheckTCP and CheckGRPC
+	Type CheckType `key:"type" default:"auto" oneof:"auto|http|tcp|ttl|none"`
+	Name string    `key:"-"`
+	// URL is for CheckHTTP. Default: Path at Self.Checked.
+	URL     units.Location `key:"url" format:"http_url"`
+	Path    string         `key:"-"` // for CheckHTTP, with query
+	Service string         `key:"-"` // for CheckGRPC; "": the whole server
+	// TLS is TLS with any certificate, for CheckHTTP without URL and for CheckGRPC.
+	TLS bool `key:"-"`
+	// Address is for CheckTCP. Default: the service's.
+	Address string `key:"address" format:"target"`
+	// Interval is the time between checks; with CheckTTL, between reports.
+	Interval time.Duration `key:"interval" default:"10s" min:"1s" max:"1h"`
+	// Timeout is for CheckHTTP, CheckTCP and CheckGRPC.
+	Timeout time.Duration `key:"timeout" default:"2s" min:"100ms" max:"1m"`
 }
 
 // Self describes who registers. It does not change.

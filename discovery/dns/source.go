@@ -61,11 +61,15 @@ func (t Type) kinds() []dnsmessage.Type {
 
 // Options select the instances of a service.
 type Options struct {
-	Name    string   `key:"name" format:"dns_name" required:"yes"`    // absolute: there is no list of domains to search
-	Type    Type     `key:"type" default:"srv" oneof:"srv|a|aaaa|ip"` // of the records
-	Port    int      `key:"port" default:"0" min:"0" max:"65535"`     // of the instances; not with SRV records, which have one
-	Server  string   `key:"server" format:"dns_server"`               // only in a configuration, where it is short for one of Servers
-	Servers []string `key:"servers" format:"dns_server"`              // "host:port", in order of preference; at least one
+	// Name is absolute: there is no list of domains to search.
+	Name string `key:"name" format:"dns_name" required:"yes"`
+	Type Type   `key:"type" default:"srv" oneof:"srv|a|aaaa|ip"` // of the records
+	// Port is that of the instances. SRV records have their own.
+	Port int `key:"port" default:"0" min:"0" max:"65535"`
+	// Server is short for one of Servers, in a configuration only.
+	Server string `key:"server" format:"dns_server"`
+	// Servers are "host:port", in order of preference; at least one.
+	Servers []string `key:"servers" format:"dns_server"`
 
 	// Probation is the maximum time on probation; see discovery.Guard. 0: no probation.
 	Probation time.Duration `key:"probation" default:"10m" min:"0s" max:"24h"`

@@ -15,7 +15,8 @@ import (
 )
 
 // SweepInterval is the precision of the timeouts of the data plane: they are never early, and
-// late by at most one interval, but for those above maxEnds.
+// late by at most one interval. Where a client has more than maxEnds due at once, the others are
+// later.
 const SweepInterval = 50 * time.Millisecond
 
 // longestStep is the maximum step of the coarse clock at a sweep. After a pause of
@@ -29,7 +30,7 @@ const longestStep = 5 * SweepInterval
 const maxProbes = 2048
 
 // maxEnds is the number of waits of one Block that end in a sweep. The others end in the next ones.
-// To end one takes half a microsecond, but the goroutines that go on then run before the next
+// To end one takes about a microsecond, but the goroutines that go on then run before the next
 // sweep, and before the requests of others.
 const maxEnds = 512
 
