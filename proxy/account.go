@@ -191,7 +191,7 @@ func (x *answer) record(duration time.Duration) {
 	c, b := x.request.client, x.request.bytes()
 	r := &tracing.Request{
 		Span: x.request.span, Start: x.request.startTime, Duration: duration,
-		Scheme: c.scheme(), Proto: c.protocol()[len("HTTP/"):], Client: string(x.request.clientAddress()), Connected: c.address,
+		Scheme: c.listener.scheme(), Proto: c.protocol()[len("HTTP/"):], Client: string(x.request.clientAddress()), Connected: c.address,
 		RequestID: string(x.request.requestID), Status: x.status, GRPC: x.request.identity.grpc, GRPCStatus: x.grpcCode.String(),
 		Failed: x.statusForMetrics() >= 500 || x.interrupted != "", Reason: x.refused,
 	}

@@ -72,14 +72,6 @@ func (c *client) takeOptions() {
 	}
 }
 
-// scheme returns http or https.
-func (c *client) scheme() string {
-	if c.listener.TLS != nil {
-		return "https"
-	}
-	return "http"
-}
-
 // draining reports whether the connection drains.
 func (c *client) draining() bool { return c.idleUntil() != 0 }
 

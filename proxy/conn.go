@@ -68,7 +68,6 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 	}
 	c.takeOptions()
 	c.downstream, c.Presence, c.Owner, c.KeepsOwn = c, c, c, true
-	c.Block = places.BlockOf(remote)
 	c.mayPreface = l.HTTP2 && l.TLS == nil
 	return c, nil
 }
@@ -155,6 +154,9 @@ func (c *clientConn) endsEarlier() bool {
 	}
 	return c.draining() && c.Deadline.Load() > c.idleUntil()
 }
+
+// Party implements sweepOwner of package socket, and downstream.
+func (c *clientConn) Party() places.Block { return places.BlockOf(c.remote) }
 
 // OnSweep implements sweepOwner: it restarts the goroutine of an idle connection that
 // has timed out.

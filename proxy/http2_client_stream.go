@@ -63,8 +63,7 @@ func (h *http2ClientConn) takeStreamLocked() *http2Stream {
 		},
 		conn: h,
 	}
-	s.client.downstream, s.client.Presence, s.onServe = s, s, s.serve
-	s.client.Block = c.Block
+	s.client.downstream, s.client.Presence, s.client.Owner, s.onServe = s, s, s, s.serve
 	s.stream.Init(&h.Conn, s, &s.client.SweepEntry, c.Shard)
 	return s
 }

@@ -8,6 +8,7 @@ import (
 	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
+	"sluice/route/places"
 )
 
 // An http2Stream is the downstream of its exchange.
@@ -152,6 +153,12 @@ func (s *http2Stream) isWhole(sent int64) bool {
 
 // cut implements downstream. The end of the stream resets it, since the response has no end.
 func (s *http2Stream) cut(int64) {}
+
+// Party implements sweepOwner of package socket, and downstream.
+func (s *http2Stream) Party() places.Block { return places.BlockOf(s.client.remote) }
+
+// OnSweep implements sweepOwner of package socket.
+func (s *http2Stream) OnSweep(int64) int64 { return socket.Never }
 
 // IsGone implements downstream.
 func (s *http2Stream) IsGone() bool {

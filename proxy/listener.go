@@ -151,6 +151,14 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, o ListenerOptions) e
 	}
 }
 
+// scheme returns http or https.
+func (l *listener) scheme() string {
+	if l.TLS != nil {
+		return "https"
+	}
+	return "http"
+}
+
 // An arrival is a new connection of a proxy whose PROXY header is awaited.
 type arrival struct {
 	socket.SweepEntry
@@ -165,6 +173,10 @@ type arrival struct {
 
 func (a *arrival) at() *listener { return a.listener }
 
+// Party and OnSweep implement sweepOwner of package socket.
+func (a *arrival) Party() places.Block { return places.BlockOf(a.from.Client.Addr()) }
+func (a *arrival) OnSweep(int64) int64 { return socket.Never }
+
 // awaitProxyHeader serves a connection of a proxy that was admitted.
 func (s *Server) awaitProxyHeader(at *listener, conn socket.Conn, from proxyprotocol.Addresses) error {
 	raw, err := conn.SyscallConn()
@@ -177,7 +189,7 @@ func (s *Server) awaitProxyHeader(at *listener, conn socket.Conn, from proxyprot
 	if s.ctx.Err() != nil {
 		return net.ErrClosed
 	}
-	s.arrivals[a], a.Block = struct{}{}, places.BlockOf(a.admitted)
+	s.arrivals[a], a.Owner = struct{}{}, a
 	s.sweeper.Add(&a.SweepEntry, conn, s.shards.Add(1))
 	a.Arm(s.sweeper, s.options.Load().Timeouts.Head)
 	if s.draining.Load() { // Shutdown has bounded all other arrivals

@@ -170,7 +170,7 @@ func appendForwarded(x *request, out, b []byte, seen forwardedFields) []byte {
 	}
 	if !seen.proto {
 		out = append(out, "\r\nX-Forwarded-Proto: "...)
-		out = append(out, c.scheme()...)
+		out = append(out, c.listener.scheme()...)
 	}
 	if c.options.Forwarded {
 		out = append(out, "\r\nForwarded: for="...)
@@ -182,7 +182,7 @@ func appendForwarded(x *request, out, b []byte, seen forwardedFields) []byte {
 			out = append(out, c.address...)
 		}
 		out = append(out, ";proto="...)
-		out = append(out, c.scheme()...)
+		out = append(out, c.listener.scheme()...)
 	}
 	out = append(out, "\r\n"...)
 	if c.certificate != nil {

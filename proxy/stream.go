@@ -84,6 +84,10 @@ func newStream(s *Server, l *listener, conn socket.Conn, of proxyprotocol.Addres
 
 func (s *stream) at() *listener { return s.listener }
 
+// Party and OnSweep implement sweepOwner of package socket.
+func (s *stream) Party() places.Block { return places.BlockOf(s.ends.Client.Addr()) }
+func (s *stream) OnSweep(int64) int64 { return socket.Never }
+
 // serve forwards the connection until it ends.
 func (s *stream) serve() {
 	defer s.close()
@@ -416,7 +420,7 @@ func (s *Server) startStream(at *listener, conn socket.Conn, of proxyprotocol.Ad
 	if s.ctx.Err() != nil { // Shutdown has closed all other connections
 		return net.ErrClosed
 	}
-	s.streams[stream], stream.Block = struct{}{}, places.BlockOf(of.Client.Addr())
+	s.streams[stream], stream.Owner = struct{}{}, stream
 	s.connCount.Add(1)
 	s.sweeper.Add(&stream.SweepEntry, conn, stream.shard)
 	go stream.serve()

@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"cmp"
 	"errors"
 	"net"
 	"os"
@@ -29,7 +28,7 @@ const longestStep = 5 * SweepInterval
 // client, do not delay the deadlines of others.
 const maxProbes = 2048
 
-// maxEnds is the number of waits of one Block that end in a sweep. The others end in the next ones.
+// maxEnds is the number of waits of one party that end in a sweep. The others end in the next ones.
 // To end one takes about a microsecond, but the goroutines that go on then run before the next
 // sweep, and before the requests of others.
 const maxEnds = 512
@@ -63,14 +62,15 @@ type SweepEntry struct {
 	Interrupted   atomic.Bool
 	Probes        bool // arm schedules a sweep after FirstProbe
 	Conn          net.Conn
-	Block         places.Block                 // of the client or peer
-	Waiting       atomic.Pointer[places.Block] // of the client that waits for the peer; nil: none
-	Owner         sweepOwner
+	Owner         sweepOwner // nil: none is known
 	wheelLink
 }
 
 // sweepOwner is the connection of a SweepEntry.
 type sweepOwner interface {
+	// Party returns for whom the connection waits: a client, or the peer if no client is known.
+	// Only waits that end ask for it. It is safe for concurrent use.
+	Party() places.Block
 	// OnSweep is called before the deadlines are checked. It returns the coarse time
 	// of its next call, or never. It takes no mutex of a connection: all timeouts
 	// would wait for it.
@@ -177,7 +177,7 @@ func (e *SweepEntry) sweep(s *Sweeper, now int64) (next int64) {
 	return next
 }
 
-// mayEnd counts the end of a wait of e whose deadline has passed, and returns false if the Block
+// mayEnd counts the end of a wait of e whose deadline has passed, and returns false if its party
 // has had its share. A connection that has not noticed its end is not counted again.
 func (s *Sweeper) mayEnd(e *SweepEntry, now int64) bool {
 	var passed int64
@@ -189,11 +189,14 @@ func (s *Sweeper) mayEnd(e *SweepEntry, now int64) bool {
 	if passed == 0 || passed == e.ended {
 		return true
 	}
-	block := cmp.Or(e.Waiting.Load(), &e.Block)
-	if s.ends[*block] == maxEnds {
+	party := places.Many
+	if e.Owner != nil {
+		party = e.Owner.Party()
+	}
+	if s.ends[party] == maxEnds {
 		return false
 	}
-	s.ends[*block]++
+	s.ends[party]++
 	e.ended = passed
 	return true
 }

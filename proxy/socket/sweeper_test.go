@@ -147,9 +147,9 @@ func TestWaitsThatEndAtOnceDelayNobody(t *testing.T) {
 		}
 		for i := range entries {
 			e := &entries[i]
-			e.Block = places.BlockOf(address)
+			e.Owner = client(places.BlockOf(address))
 			if i >= many {
-				e.Block = places.BlockOf(address.Next())
+				e.Owner = client(places.BlockOf(address.Next()))
 			}
 			s.Add(e, &ending{woken: func() {
 				if ends[i] == 0 {
@@ -192,8 +192,16 @@ func (e *ending) SetReadDeadline(time.Time) error {
 	return nil
 }
 
+// client is the owner of an entry that waits for the client.
+type client places.Block
+
+func (c client) Party() places.Block { return places.Block(c) }
+func (client) OnSweep(int64) int64   { return Never }
+
 // probing is the owner of an entry with probes.
 type probing func(now int64) int64
+
+func (probing) Party() places.Block { return places.Many }
 
 func (p probing) OnSweep(now int64) int64 { return p(now) }
 

@@ -3,6 +3,7 @@ package upstream
 import (
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"sluice/discovery"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
+	"sluice/route/places"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
@@ -106,6 +108,8 @@ func (t *http1Transport) dialed(test *testing.T, s *slot) *HTTP1Conn {
 type there struct{}
 
 func (there) IsGone() bool { return false }
+
+func (there) Party() places.Block { return places.BlockOf(netip.MustParseAddr("10.0.0.1")) }
 
 // exchange sends a request to the peer, and returns the connection, which is idle then.
 func (t *http1Transport) exchange(test *testing.T) *HTTP1Conn {

@@ -27,6 +27,7 @@ type HTTP1Conn struct {
 
 	client atomic.Pointer[Client] // the client to probe, or nil
 	probe  probe
+	owner  atomic.Pointer[Client] // of the present exchange; nil: none
 
 	reader      socket.BufferedReader
 	used        bool // by an exchange before, so it may be stale
@@ -39,8 +40,7 @@ type HTTP1Conn struct {
 	// private: a client has authenticated itself on the connection, or was asked to. Nobody but
 	// owner gets it again.
 	private bool
-	owner   *Client // of the present exchange
-	ownTo   int64   // coarse time until which it is kept for owner; 0: it is not. Guarded by transport.mu
+	ownTo   int64 // coarse time until which it is kept for owner; 0: it is not. Guarded by transport.mu
 
 	// The state of send.
 	request []byte          // to send
@@ -59,10 +59,9 @@ type HTTP1Conn struct {
 	picked time.Time // when the peer was, for the present exchange
 
 	// A streamed body.
-	writer    socket.Writer
-	pause     time.Duration      // the longest one in taking it
-	blockedBy *socket.SweepEntry // of the client, see side
-	chunked   bool
+	writer  socket.Writer
+	pause   time.Duration // the longest one in taking it
+	chunked bool
 
 	// The response. Its unread bytes are at start:end in the buffers of the exchange.
 	start, end int
@@ -79,7 +78,7 @@ func newHTTP1Conn(t *http1Transport, conn socket.Conn) (*HTTP1Conn, error) {
 	}
 	u := &HTTP1Conn{transport: t, wire: socket.Wire{Conn: conn, Raw: raw}, quickAck: socket.AcknowledgeNow, idleTimeout: t.options.IdleTimeout}
 	u.onSocket = u.step
-	u.Probes, u.Owner, u.Block = true, u, places.BlockBeyond(conn)
+	u.Probes, u.Owner = true, u
 	return u, nil
 }
 
@@ -150,6 +149,14 @@ func (u *HTTP1Conn) wake() { u.wire.Conn.SetReadDeadline(socket.ALongTimeAgo) }
 // wokenInError reports whether err ended a wait whose deadline has not passed.
 func (u *HTTP1Conn) wokenInError(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && !u.Expired(u.transport.sweeper)
+}
+
+// Party implements sweepOwner of package socket.
+func (u *HTTP1Conn) Party() places.Block {
+	if owner := u.owner.Load(); owner != nil {
+		return owner.Presence.Party()
+	}
+	return places.BlockBeyond(u.wire.Conn)
 }
 
 // OnSweep implements sweepOwner of package socket.

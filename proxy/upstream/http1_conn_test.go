@@ -88,17 +88,16 @@ func TestWaitsAreOfTheirClient(t *testing.T) {
 	t.Parallel()
 	transport := startTransport(t, Options{}, answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
 	peer, client := places.BlockOf(netip.MustParseAddr("127.0.0.1")), &Client{Presence: there{}}
-	client.Block = places.BlockOf(netip.MustParseAddr("10.0.0.1"))
 	idle := transport.exchange(t)
-	verify.That(t, idle.Waiting.Load() == nil && idle.Block == peer, "who waits without a request")
+	verify.That(t, idle.Party() == peer, "who waits without a request")
 	conn, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Client: client}, nil)
 	verify.NoError(t, err)
-	verify.That(t, conn == idle && *idle.Waiting.Load() == client.Block, "who waits")
+	verify.That(t, conn == idle && idle.Party() == client.Presence.Party(), "who waits")
 	conn.Finish(false)
 	c := &http2Conn{transport: &http2Transport{sweeper: transport.sweeper}}
 	c.protocol.Init(http2.ConnOptions{Sweeper: transport.sweeper})
 	u := newHTTP2Stream(c, Requirements{Client: client})
-	verify.Equal(t, u.entry.Block, client.Block, "who waits on a stream")
+	verify.Equal(t, u.Party(), client.Presence.Party(), "who waits on a stream")
 }
 
 // What a peer says of how long it keeps a connection counts also where its

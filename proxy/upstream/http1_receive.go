@@ -111,7 +111,7 @@ func (u *HTTP1Conn) read(b []byte) (int, error) {
 func (u *HTTP1Conn) StartBody(b *socket.Buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
 	u.begun, u.persistent = false, head.Persistent() && !u.repaired
 	if head.KeepAlive {
-		u.keepFor(head.Find(text, http1.NameKeepAlive))
+		u.idleTimeout = announcedIdle(head.Find(text, http1.NameKeepAlive), u.idleTimeout, u.transport.options.IdleTimeout)
 	}
 	u.response = transfer.Reader{Chunked: head.Chunked, Left: head.ContentLength, Lenient: true}
 	switch {
@@ -130,13 +130,14 @@ func (u *HTTP1Conn) StartBody(b *socket.Buffers, head *http1.ResponseHead, text 
 	return nil
 }
 
-// keepFor applies the idle timeout that the peer announces (Keep-Alive: timeout=5),
-// less a second of margin.
-func (u *HTTP1Conn) keepFor(keepAlive []byte) {
-	if seconds, ok := keepAliveTimeout(keepAlive); ok {
-		announced := max(time.Duration(seconds-1)*time.Second, time.Second/2)
-		u.idleTimeout = min(u.transport.options.IdleTimeout, announced)
+// announcedIdle returns the idle timeout that the peer announces (Keep-Alive: timeout=5), less a
+// second of margin, or most. If it announces none, it is as before.
+func announcedIdle(keepAlive []byte, before, most time.Duration) time.Duration {
+	seconds, ok := keepAliveTimeout(keepAlive)
+	if !ok {
+		return before
 	}
+	return min(most, max(time.Duration(seconds-1)*time.Second, time.Second/2))
 }
 
 // keepAliveTimeout parses the timeout parameter of a Keep-Alive field.

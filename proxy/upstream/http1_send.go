@@ -205,7 +205,7 @@ func (u *HTTP1Conn) sendPiece(b []byte) error {
 // sinkSide returns the connection for writing a streamed body. Its timeout does not
 // run while the response waits for the client.
 func (u *HTTP1Conn) sinkSide() socket.Side {
-	return socket.Side{Raw: u.wire.Raw, Entry: &u.SweepEntry, Sweeper: u.transport.sweeper, Timeout: u.pause, BlockedBy: u.blockedBy}
+	return socket.Side{Raw: u.wire.Raw, Entry: &u.SweepEntry, Sweeper: u.transport.sweeper, Timeout: u.pause, BlockedBy: &u.owner.Load().SweepEntry}
 }
 
 // SinkSocket implements [transfer.Sink].

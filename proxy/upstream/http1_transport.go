@@ -130,8 +130,8 @@ func (t *http1Transport) Connect(ctx context.Context, r Requirements, stale Conn
 		}
 		connectTime = time.Since(start)
 	}
-	u.pause, u.blockedBy, u.owner, u.private = r.Pause, &r.Client.SweepEntry, r.Client, u.private || r.Private
-	u.Waiting.Store(&r.Client.Block)
+	u.pause, u.private = r.Pause, u.private || r.Private
+	u.owner.Store(r.Client)
 	if !r.KeepForGone {
 		u.client.Store(r.Client) // to probe it
 	}
@@ -245,12 +245,10 @@ func (t *http1Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint
 func (t *http1Transport) release(u *HTTP1Conn) {
 	u.Disarm()
 	u.client.Store(nil)
-	u.Waiting.Store(nil)
 	// They belong to the exchange.
-	u.request, u.body, u.buffers, u.remainder, u.blockedBy, u.response.Section = nil, nil, nil, nil, nil, nil
+	u.request, u.body, u.buffers, u.remainder, u.response.Section = nil, nil, nil, nil, nil
 	u.used = true
-	owner := u.owner
-	u.owner = nil
+	owner := u.owner.Swap(nil)
 	if u.private {
 		owner.DropOwn() // of another peer
 	}

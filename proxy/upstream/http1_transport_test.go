@@ -77,7 +77,8 @@ func TestDrainClosesIdleConnections(t *testing.T) {
 	idle, busy, kept := transport.opened(t), transport.opened(t), transport.opened(t)
 	transport.release(idle)
 	client := &Client{KeepsOwn: true}
-	kept.owner, kept.private = client, true
+	kept.owner.Store(client)
+	kept.private = true
 	transport.release(kept)
 	transport.expect(t, 1, 2, 3)
 	transport.Drain()

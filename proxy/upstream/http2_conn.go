@@ -97,7 +97,7 @@ func newHTTP2Conn(t *http2Transport, w socket.Wire, agreed agreement, deadline i
 		Settings: []http2.Setting{{ID: http2.SettingEnablePush}, {ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)}},
 	})
 	c.onCheck = c.checkLocked
-	c.entry.Block = places.BlockBeyond(w.Conn)
+	c.entry.Owner = c
 	t.sweeper.Add(&c.entry, w.Conn, shard)
 	c.entry.ArmRead(deadline)
 	c.protocol.Mu.Lock()
@@ -105,6 +105,10 @@ func newHTTP2Conn(t *http2Transport, w socket.Wire, agreed agreement, deadline i
 	c.protocol.FlushLocked()
 	return c
 }
+
+// Party and OnSweep implement sweepOwner of package socket.
+func (c *http2Conn) Party() places.Block { return places.BlockBeyond(c.wire.Conn) }
+func (c *http2Conn) OnSweep(int64) int64 { return socket.Never }
 
 // limitLocked returns how many streams the peer accepts; 0: not known yet.
 func (c *http2Conn) limitLocked() int {

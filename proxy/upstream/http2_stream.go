@@ -10,6 +10,7 @@ import (
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
+	"sluice/route/places"
 )
 
 // An http2Stream is a stream to a peer. It serves one exchange.
@@ -18,11 +19,11 @@ type http2Stream struct {
 	stream   http2.Stream
 	conn     *http2Conn
 	client   atomic.Pointer[Client] // to probe, or nil
+	owner    *Client                // of the exchange
 	probe    probe
 	picked   time.Time
-	pause    time.Duration      // the longest one in taking a streamed body
-	blocked  *socket.SweepEntry // of the client, see side
-	replaces int                // how many streams of the request the peer did not process
+	pause    time.Duration // the longest one in taking a streamed body
+	replaces int           // how many streams of the request the peer did not process
 
 	begun bool  // the first piece of the body was read
 	left  int64 // bytes of the body that the response announces; -1: unknown
@@ -38,10 +39,10 @@ type http2Stream struct {
 
 func newHTTP2Stream(c *http2Conn, r Requirements) *http2Stream {
 	u := &http2Stream{
-		conn: c, picked: r.Picked, pause: r.Pause, blocked: &r.Client.SweepEntry,
+		conn: c, picked: r.Picked, pause: r.Pause, owner: r.Client,
 	}
 	u.stream.Init(&c.protocol, u, &u.entry, r.Client.Shard)
-	u.entry.Probes, u.entry.Owner, u.entry.Block = true, u, r.Client.Block
+	u.entry.Probes, u.entry.Owner = true, u
 	if !r.KeepForGone {
 		u.client.Store(r.Client)
 	}
@@ -356,6 +357,9 @@ func (u *http2Stream) Finish(bool) {
 func (u *http2Stream) Tunnel(*socket.Buffers) (socket.TunnelEnd, []byte) {
 	return socket.TunnelEnd{}, nil
 }
+
+// Party implements sweepOwner of package socket.
+func (u *http2Stream) Party() places.Block { return u.owner.Presence.Party() }
 
 // OnSweep implements sweepOwner of package socket.
 func (u *http2Stream) OnSweep(now int64) int64 {

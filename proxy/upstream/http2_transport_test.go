@@ -16,6 +16,7 @@ import (
 
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -258,10 +259,14 @@ func TestLateProbeIsNotForTheNextRequest(t *testing.T) {
 // leaving is a client whose stream serves another request as soon as it was asked.
 type leaving struct{ client *Client }
 
+func (leaving) Party() places.Block { return places.Many }
+
 func (l leaving) IsGone() bool { return l.client.Gone.Swap(false) }
 
 // A presence is a client that stays, and is called when it is asked.
 type presence func()
+
+func (presence) Party() places.Block { return places.Many }
 
 func (f presence) IsGone() bool { f(); return false }
 
