@@ -155,8 +155,8 @@ func (c *clientConn) endsEarlier() bool {
 	return c.draining() && c.Deadline.Load() > c.idleUntil()
 }
 
-// Party implements sweepOwner of package socket, and downstream.
-func (c *clientConn) Party() places.Block { return places.BlockOf(c.remote) }
+// Parties implements sweepOwner of package socket, and downstream.
+func (c *clientConn) Parties() (client, peer any) { return places.BlockOf(c.remote), nil }
 
 // OnSweep implements sweepOwner: it restarts the goroutine of an idle connection that
 // has timed out.

@@ -154,8 +154,8 @@ func (s *http2Stream) isWhole(sent int64) bool {
 // cut implements downstream. The end of the stream resets it, since the response has no end.
 func (s *http2Stream) cut(int64) {}
 
-// Party implements sweepOwner of package socket, and downstream.
-func (s *http2Stream) Party() places.Block { return places.BlockOf(s.client.remote) }
+// Parties implements sweepOwner of package socket, and downstream.
+func (s *http2Stream) Parties() (client, peer any) { return places.BlockOf(s.client.remote), nil }
 
 // OnSweep implements sweepOwner of package socket.
 func (s *http2Stream) OnSweep(int64) int64 { return socket.Never }

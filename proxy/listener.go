@@ -173,9 +173,9 @@ type arrival struct {
 
 func (a *arrival) at() *listener { return a.listener }
 
-// Party and OnSweep implement sweepOwner of package socket.
-func (a *arrival) Party() places.Block { return places.BlockOf(a.from.Client.Addr()) }
-func (a *arrival) OnSweep(int64) int64 { return socket.Never }
+// Parties and OnSweep implement sweepOwner of package socket.
+func (a *arrival) Parties() (client, peer any) { return places.BlockOf(a.from.Client.Addr()), nil }
+func (a *arrival) OnSweep(int64) int64         { return socket.Never }
 
 // awaitProxyHeader serves a connection of a proxy that was admitted.
 func (s *Server) awaitProxyHeader(at *listener, conn socket.Conn, from proxyprotocol.Addresses) error {

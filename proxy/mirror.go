@@ -209,7 +209,7 @@ func (f *mirrorDownstream) tunnel(*socket.Tunnel) (socket.TunnelEnd, []byte) { /
 	return socket.TunnelEnd{}, nil
 }
 func (f *mirrorDownstream) IsGone() bool                                  { return false }
-func (f *mirrorDownstream) Party() places.Block                           { return places.Many }
+func (f *mirrorDownstream) Parties() (client, peer any)                   { return nil, nil }
 func (f *mirrorDownstream) TakesCoded() bool                              { return true }
 func (f *mirrorDownstream) SinkSocket() (socket.Side, *socket.Pace)       { return socket.Side{}, nil }
 func (f *mirrorDownstream) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }

@@ -84,9 +84,9 @@ func newStream(s *Server, l *listener, conn socket.Conn, of proxyprotocol.Addres
 
 func (s *stream) at() *listener { return s.listener }
 
-// Party and OnSweep implement sweepOwner of package socket.
-func (s *stream) Party() places.Block { return places.BlockOf(s.ends.Client.Addr()) }
-func (s *stream) OnSweep(int64) int64 { return socket.Never }
+// Parties and OnSweep implement sweepOwner of package socket.
+func (s *stream) Parties() (client, peer any) { return places.BlockOf(s.ends.Client.Addr()), nil }
+func (s *stream) OnSweep(int64) int64         { return socket.Never }
 
 // serve forwards the connection until it ends.
 func (s *stream) serve() {

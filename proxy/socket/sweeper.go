@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"sluice/observe/panics"
-	"sluice/route/places"
 )
 
 // SweepInterval is the precision of the timeouts of the data plane: they are never early, and
@@ -28,7 +27,8 @@ const longestStep = 5 * SweepInterval
 // client, do not delay the deadlines of others.
 const maxProbes = 2048
 
-// maxEnds is the number of waits of one party that end in a sweep. The others end in the next ones.
+// maxEnds is the number of waits of one client, and of waits for one peer, that end in a sweep. The
+// others end in the next ones.
 // To end one takes about a microsecond, but the goroutines that go on then run before the next
 // sweep, and before the requests of others.
 const maxEnds = 512
@@ -48,9 +48,9 @@ type Sweeper struct {
 	clock  atomic.Int64 // coarse time: nanoseconds in which the process ran until the last sweep
 	behind atomic.Int64 // by how much clock was less than the time since start then
 	wheels [16]wheel
-	mu     sync.Mutex           // held during a sweep; guards the fields below
-	probes int                  // OnSweep calls that are left in a sweep
-	ends   map[places.Block]int // in a sweep
+	mu     sync.Mutex  // held during a sweep; guards the fields below
+	probes int         // OnSweep calls that are left in a sweep
+	ends   map[any]int // in a sweep, of each party
 }
 
 // A SweepEntry is a connection with deadlines that a sweeper enforces. The goroutines
@@ -68,9 +68,9 @@ type SweepEntry struct {
 
 // sweepOwner is the connection of a SweepEntry.
 type sweepOwner interface {
-	// Party returns for whom the connection waits: a client, or the peer if no client is known.
-	// Only waits that end ask for it. It is safe for concurrent use.
-	Party() places.Block
+	// Parties returns who waits, and for whom: the client's [places.Block] and a value that stands
+	// for the peer; nil: none. Only waits that end ask for them. It is safe for concurrent use.
+	Parties() (client, peer any)
 	// OnSweep is called before the deadlines are checked. It returns the coarse time
 	// of its next call, or never. It takes no mutex of a connection: all timeouts
 	// would wait for it.
@@ -78,7 +78,7 @@ type sweepOwner interface {
 }
 
 func NewSweeper() *Sweeper {
-	s := &Sweeper{start: time.Now(), ends: make(map[places.Block]int)}
+	s := &Sweeper{start: time.Now(), ends: make(map[any]int)}
 	s.clock.Store(1)
 	s.behind.Store(-1)
 	return s
@@ -177,8 +177,8 @@ func (e *SweepEntry) sweep(s *Sweeper, now int64) (next int64) {
 	return next
 }
 
-// mayEnd counts the end of a wait of e whose deadline has passed, and returns false if its party
-// has had its share. A connection that has not noticed its end is not counted again.
+// mayEnd counts the end of a wait of e whose deadline has passed, and returns false if its client or
+// its peer has had its share. A connection that has not noticed its end is not counted again.
 func (s *Sweeper) mayEnd(e *SweepEntry, now int64) bool {
 	var passed int64
 	for _, deadline := range [...]int64{e.Deadline.Load(), e.WriteDeadline.Load()} {
@@ -189,17 +189,20 @@ func (s *Sweeper) mayEnd(e *SweepEntry, now int64) bool {
 	if passed == 0 || passed == e.ended {
 		return true
 	}
-	party := places.Many
 	if e.Owner != nil {
-		party = e.Owner.Party()
+		client, peer := e.Owner.Parties()
+		if s.hasEnded(client) || s.hasEnded(peer) {
+			return false
+		}
+		s.ends[client]++
+		s.ends[peer]++
 	}
-	if s.ends[party] == maxEnds {
-		return false
-	}
-	s.ends[party]++
 	e.ended = passed
 	return true
 }
+
+// hasEnded reports whether a party has had its share of a sweep.
+func (s *Sweeper) hasEnded(party any) bool { return party != nil && s.ends[party] >= maxEnds }
 
 func Passed(deadline *atomic.Int64, now int64) bool {
 	d := deadline.Load()

@@ -3,14 +3,12 @@ package socket
 import (
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -133,24 +131,30 @@ func TestManyDeadlinesAtOnceDelayNobody(t *testing.T) {
 	}
 }
 
-// However many waits of one client end at once, those of another one end in time. What goes on then
-// takes the time of the sweeper too. No wait ends early, all end, and one that does not notice its
-// end stops none.
+// However many waits of one client, or for one peer, end at once, those of another one end in time.
+// What goes on then takes the time of the sweeper too. No wait ends early, all end, and one that
+// does not notice its end stops none.
 func TestWaitsThatEndAtOnceDelayNobody(t *testing.T) {
-	const many, cost = 8000, 10 * time.Microsecond
+	const many = 8000
+	for name, partiesOf := range map[string]func(i int) waiting{
+		"one client, many peers": func(i int) waiting { return waiting{min(i, many) / many, i} },
+		"many clients, one peer": func(i int) waiting { return waiting{i, min(i, many) / many} },
+	} {
+		t.Run(name, func(t *testing.T) { waitsThatEndAtOnce(t, many, partiesOf) })
+	}
+}
+
+func waitsThatEndAtOnce(t *testing.T, many int, partiesOf func(i int) waiting) {
+	const cost = 10 * time.Microsecond
 	synctest.Test(t, func(t *testing.T) {
-		s := NewSweeper()
-		address, start := netip.MustParseAddr("10.0.0.1"), time.Now()
+		s, start := NewSweeper(), time.Now()
 		entries, ends := make([]SweepEntry, many+100), make([]time.Duration, many+100)
-		due := func(i int) time.Duration { // those of the other client: in that sweep and the next ten
+		due := func(i int) time.Duration { // those of the others: in that sweep and the next ten
 			return 10*SweepInterval + time.Duration(max(0, i-many))*SweepInterval/10
 		}
 		for i := range entries {
 			e := &entries[i]
-			e.Owner = client(places.BlockOf(address))
-			if i >= many {
-				e.Owner = client(places.BlockOf(address.Next()))
-			}
+			e.Owner = partiesOf(i)
 			s.Add(e, &ending{woken: func() {
 				if ends[i] == 0 {
 					time.Sleep(cost)
@@ -173,7 +177,7 @@ func TestWaitsThatEndAtOnceDelayNobody(t *testing.T) {
 		for i, end := range ends {
 			latest := SweepInterval + maxEnds*cost
 			if i < many {
-				latest += many / maxEnds * SweepInterval
+				latest += time.Duration(many/maxEnds) * SweepInterval
 			}
 			late := end - due(i)
 			verify.Require(t, late >= 0 && late <= latest, "the wait %d was to end after %v, and ended after %v", i, due(i), end)
@@ -192,16 +196,16 @@ func (e *ending) SetReadDeadline(time.Time) error {
 	return nil
 }
 
-// client is the owner of an entry that waits for the client.
-type client places.Block
+// waiting is the owner of an entry: who waits, and for whom.
+type waiting struct{ client, peer int }
 
-func (c client) Party() places.Block { return places.Block(c) }
-func (client) OnSweep(int64) int64   { return Never }
+func (w waiting) Parties() (client, peer any) { return w.client, -1 - w.peer }
+func (waiting) OnSweep(int64) int64           { return Never }
 
 // probing is the owner of an entry with probes.
 type probing func(now int64) int64
 
-func (probing) Party() places.Block { return places.Many }
+func (probing) Parties() (client, peer any) { return nil, nil }
 
 func (p probing) OnSweep(now int64) int64 { return p(now) }
 

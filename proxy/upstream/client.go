@@ -8,7 +8,6 @@ import (
 	"sluice/balancer"
 	"sluice/observe/panics"
 	"sluice/proxy/socket"
-	"sluice/route/places"
 )
 
 // probeInterval is the time between probes. The first one is socket.FirstProbe after the start of a
@@ -51,9 +50,9 @@ type Presence interface {
 	// Nobody else does: what asks may be late, and the Client be that of another request by then.
 	// It is safe for concurrent use.
 	IsGone() bool
-	// Party returns the client's block: see sweepOwner of package socket. It is safe for concurrent
-	// use.
-	Party() places.Block
+	// Parties returns the client's block, for the bounds that its waits have: see sweepOwner of
+	// package socket. It is safe for concurrent use.
+	Parties() (client, peer any)
 }
 
 // A probe detects that a client has closed its connection while an upstream

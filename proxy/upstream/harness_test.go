@@ -3,7 +3,6 @@ package upstream
 import (
 	"io"
 	"net"
-	"net/netip"
 	"strconv"
 	"sync"
 	"testing"
@@ -15,7 +14,6 @@ import (
 	"sluice/discovery"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
-	"sluice/route/places"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
@@ -109,7 +107,7 @@ type there struct{}
 
 func (there) IsGone() bool { return false }
 
-func (there) Party() places.Block { return places.BlockOf(netip.MustParseAddr("10.0.0.1")) }
+func (there) Parties() (client, peer any) { return "a client", nil }
 
 // exchange sends a request to the peer, and returns the connection, which is idle then.
 func (t *http1Transport) exchange(test *testing.T) *HTTP1Conn {

@@ -8,7 +8,6 @@ import (
 
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
-	"sluice/route/places"
 )
 
 // errStale means that an idle connection was closed, or had unexpected bytes, before
@@ -151,12 +150,12 @@ func (u *HTTP1Conn) wokenInError(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && !u.Expired(u.transport.sweeper)
 }
 
-// Party implements sweepOwner of package socket.
-func (u *HTTP1Conn) Party() places.Block {
+// Parties implements sweepOwner of package socket.
+func (u *HTTP1Conn) Parties() (client, peer any) {
 	if owner := u.owner.Load(); owner != nil {
-		return owner.Presence.Party()
+		client, _ = owner.Presence.Parties()
 	}
-	return places.BlockBeyond(u.wire.Conn)
+	return client, u.transport
 }
 
 // OnSweep implements sweepOwner of package socket.

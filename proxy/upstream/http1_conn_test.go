@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,7 +18,6 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
-	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -87,17 +85,21 @@ func TestIdleConnectionPinsNothing(t *testing.T) {
 func TestWaitsAreOfTheirClient(t *testing.T) {
 	t.Parallel()
 	transport := startTransport(t, Options{}, answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
-	peer, client := places.BlockOf(netip.MustParseAddr("127.0.0.1")), &Client{Presence: there{}}
+	client := &Client{Presence: there{}}
+	ofClient := func(o interface{ Parties() (client, peer any) }, want any, transport any) bool {
+		waits, peer := o.Parties()
+		return waits == want && peer == transport
+	}
 	idle := transport.exchange(t)
-	verify.That(t, idle.Party() == peer, "who waits without a request")
+	verify.That(t, ofClient(idle, nil, transport), "who waits without a request")
 	conn, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Client: client}, nil)
 	verify.NoError(t, err)
-	verify.That(t, conn == idle && idle.Party() == client.Presence.Party(), "who waits")
+	verify.That(t, conn == idle && ofClient(idle, "a client", transport), "who waits")
 	conn.Finish(false)
 	c := &http2Conn{transport: &http2Transport{sweeper: transport.sweeper}}
 	c.protocol.Init(http2.ConnOptions{Sweeper: transport.sweeper})
 	u := newHTTP2Stream(c, Requirements{Client: client})
-	verify.Equal(t, u.Party(), client.Presence.Party(), "who waits on a stream")
+	verify.That(t, ofClient(u, "a client", c.transport), "who waits on a stream")
 }
 
 // What a peer says of how long it keeps a connection counts also where its

@@ -7,7 +7,6 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
-	"sluice/route/places"
 )
 
 // Limits of an HTTP/2 connection to a peer.
@@ -106,9 +105,9 @@ func newHTTP2Conn(t *http2Transport, w socket.Wire, agreed agreement, deadline i
 	return c
 }
 
-// Party and OnSweep implement sweepOwner of package socket.
-func (c *http2Conn) Party() places.Block { return places.BlockBeyond(c.wire.Conn) }
-func (c *http2Conn) OnSweep(int64) int64 { return socket.Never }
+// Parties and OnSweep implement sweepOwner of package socket.
+func (c *http2Conn) Parties() (client, peer any) { return nil, c.transport }
+func (c *http2Conn) OnSweep(int64) int64         { return socket.Never }
 
 // limitLocked returns how many streams the peer accepts; 0: not known yet.
 func (c *http2Conn) limitLocked() int {

@@ -10,7 +10,6 @@ import (
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
-	"sluice/route/places"
 )
 
 // An http2Stream is a stream to a peer. It serves one exchange.
@@ -358,8 +357,11 @@ func (u *http2Stream) Tunnel(*socket.Buffers) (socket.TunnelEnd, []byte) {
 	return socket.TunnelEnd{}, nil
 }
 
-// Party implements sweepOwner of package socket.
-func (u *http2Stream) Party() places.Block { return u.owner.Presence.Party() }
+// Parties implements sweepOwner of package socket.
+func (u *http2Stream) Parties() (client, peer any) {
+	client, _ = u.owner.Presence.Parties()
+	return client, u.conn.transport
+}
 
 // OnSweep implements sweepOwner of package socket.
 func (u *http2Stream) OnSweep(now int64) int64 {

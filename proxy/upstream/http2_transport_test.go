@@ -16,7 +16,6 @@ import (
 
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
-	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -259,14 +258,14 @@ func TestLateProbeIsNotForTheNextRequest(t *testing.T) {
 // leaving is a client whose stream serves another request as soon as it was asked.
 type leaving struct{ client *Client }
 
-func (leaving) Party() places.Block { return places.Many }
+func (leaving) Parties() (client, peer any) { return nil, nil }
 
 func (l leaving) IsGone() bool { return l.client.Gone.Swap(false) }
 
 // A presence is a client that stays, and is called when it is asked.
 type presence func()
 
-func (presence) Party() places.Block { return places.Many }
+func (presence) Parties() (client, peer any) { return nil, nil }
 
 func (f presence) IsGone() bool { f(); return false }
 
