@@ -124,7 +124,7 @@ func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
 	}
 	waiting := func() (n int) {
 		p.eachConn(func(c *clientConn) {
-			if c.Deadline.Load()-p.sweeper.Now() > int64(long/2) {
+			if c.client.Entry.Deadline.Load()-p.sweeper.Now() > int64(long/2) {
 				n++
 			}
 		})

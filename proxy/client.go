@@ -54,8 +54,6 @@ func (s *tlsSession) describe(e *accesslog.Entry) {
 	}
 }
 
-func (c *client) at() *listener { return c.listener }
-
 // protocol returns the version of HTTP, as in access logs. For HTTP/1.0 requests it is
 // HTTP/1.1.
 func (c *client) protocol() string {

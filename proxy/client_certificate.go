@@ -122,6 +122,9 @@ func (s *Server) certify(c certified) error {
 func (c *client) isRevoked() bool { return c.certificate != nil && c.certificate.isRevoked() }
 
 // isRevoked implements certified.
+func (c *clientConn) isRevoked() bool { return c.client.isRevoked() }
+
+// isRevoked implements certified.
 func (s *stream) isRevoked() bool { return s.certificate.isRevoked() }
 
 // endRevoked implements certified.

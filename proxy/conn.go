@@ -23,8 +23,8 @@ const idleSetDelay = 200 * time.Millisecond
 // A clientConn is an HTTP/1 connection of a client. While it is in the server's
 // socket.IdleSet, it has no goroutine.
 type clientConn struct {
-	client
-	socket.Wire
+	client   client
+	wire     socket.Wire
 	exchange *http1Exchange   // nil if no byte of a request has arrived
 	http2    *http2ClientConn // not nil: the protocol is HTTP/2
 	lifetime socket.Lifetime
@@ -34,7 +34,7 @@ type clientConn struct {
 	phase    connPhase
 	reading  bool // readable runs
 	finished bool // the connection is to be closed
-	linger   bool // see lingerForAnswer
+	linger   bool // see Server.linger
 	cutOff   bool // the response is incomplete: no close_notify
 	reset    bool // close with RST, since FIN would mark the end of the response
 	closed   bool
@@ -59,26 +59,28 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 	}
 	c := &clientConn{
 		client: client{Client: upstream.Client{Shard: shard}, server: s, listener: l, remote: remote, address: addressText(remote)},
-		Wire:   socket.Wire{Conn: conn, Raw: raw},
+		wire:   socket.Wire{Conn: conn, Raw: raw},
 
 		lifetime: socket.NewLifetime(s.sweeper, shard),
 	}
 	if err := raw.Control(func(fd uintptr) { c.watch.FD = int32(fd) }); err != nil {
 		return nil, err
 	}
-	c.takeOptions()
-	c.downstream, c.Presence, c.Owner, c.KeepsOwn = c, c, c, true
-	c.mayPreface = l.HTTP2 && l.TLS == nil
+	c.client.takeOptions()
+	c.client.downstream, c.client.Presence, c.client.Entry.Owner, c.client.KeepsOwn = c, c, c, true
+	c.client.mayPreface = l.HTTP2 && l.TLS == nil
 	return c, nil
 }
+
+func (c *clientConn) at() *listener { return c.client.listener }
 
 // serve serves a new connection.
 func (c *clientConn) serve() {
 	defer panics.Contain(panics.Connection, c.fail)
-	if c.listener.TLS != nil {
-		c.Arm(c.server.sweeper, c.options.Timeouts.Head)
+	if c.client.listener.TLS != nil {
+		c.client.Entry.Arm(c.client.server.sweeper, c.client.options.Timeouts.Head)
 		if err := c.handshake(); err != nil {
-			c.server.log.Debug().Err(err).Str("listener", c.listener.Name).Str("client", c.address).Msg("TLS handshake failed")
+			c.client.server.log.Debug().Err(err).Str("listener", c.client.listener.Name).Str("client", c.client.address).Msg("TLS handshake failed")
 			c.cutOff = true
 			c.end()
 			return
@@ -87,9 +89,9 @@ func (c *clientConn) serve() {
 	// The connection cannot become idle before it has been read: the handshake may have taken
 	// the first request from the socket.
 	c.phase = phaseRequest
-	c.Disarm()
-	if c.TLS != nil && c.TLS.UsesHTTP2() {
-		c.startHTTP2(nil)
+	c.client.Entry.Disarm()
+	if c.wire.TLS != nil && c.wire.TLS.UsesHTTP2() {
+		startHTTP2(c, nil)
 	}
 	c.serveOn()
 }
@@ -98,19 +100,19 @@ func (c *clientConn) serve() {
 // protocol that is not HTTP: the answer to a challenge of ACME is the handshake, and nothing
 // may follow it (RFC 8737, section 3).
 func (c *clientConn) handshake() (err error) {
-	c.TLS, err = c.server.handshakes.Accept(c.Wire, &c.SweepEntry, c.block(), c.listener.TLS)
+	c.wire.TLS, err = c.client.server.handshakes.Accept(c.wire, &c.client.Entry, c.client.block(), c.client.listener.TLS)
 	if err != nil {
 		return err
 	}
-	state := c.TLS.ConnectionState()
+	state := c.wire.TLS.ConnectionState()
 	if p := state.NegotiatedProtocol; p != "" && p != socket.ALPNHTTP1 && p != socket.ALPNHTTP2 {
 		return fmt.Errorf("the client has chosen the protocol %q", p)
 	}
-	c.session = newTLSSession(state)
-	if c.certificate, err = newClientCertificate(state, c.listener.Revocations); err != nil || c.certificate == nil {
+	c.client.session = newTLSSession(state)
+	if c.client.certificate, err = newClientCertificate(state, c.client.listener.Revocations); err != nil || c.client.certificate == nil {
 		return err
 	}
-	return c.server.certify(c)
+	return c.client.server.certify(c)
 }
 
 // block returns the address block whose share of the places the connection uses.
@@ -140,7 +142,7 @@ func (c *clientConn) serveOn() {
 	growStack(nil)
 	if !c.serveUntilIdle() {
 		c.end()
-	} else if !c.server.idleConns.Add(c, c.Raw) || c.endsEarlier() && c.server.idleConns.Take(c) {
+	} else if !c.client.server.idleConns.Add(c, c.wire.Raw) || c.endsEarlier() && c.client.server.idleConns.Take(c) {
 		go c.Resume()
 	}
 }
@@ -148,21 +150,21 @@ func (c *clientConn) serveOn() {
 // endsEarlier reports whether an idle connection ends before its deadline, because something has
 // changed while it became idle.
 func (c *clientConn) endsEarlier() bool {
-	if c.Interrupted.Load() {
-		c.Interrupt() // the deadlines may have been removed since
+	if c.client.Entry.Interrupted.Load() {
+		c.client.Entry.Interrupt() // the deadlines may have been removed since
 		return true
 	}
-	return c.draining() && c.Deadline.Load() > c.idleUntil()
+	return c.client.draining() && c.client.Entry.Deadline.Load() > c.client.idleUntil()
 }
 
 // Parties implements sweepOwner of package socket, and downstream.
-func (c *clientConn) Parties() (client, peer any) { return places.BlockOf(c.remote), nil }
+func (c *clientConn) Parties() (client, peer any) { return places.BlockOf(c.client.remote), nil }
 
 // OnSweep implements sweepOwner: it restarts the goroutine of an idle connection that
 // has timed out.
 func (c *clientConn) OnSweep(now int64) int64 {
-	if socket.Passed(&c.Deadline, now) && c.server.idleConns.Take(c) {
-		c.Conn.SetReadDeadline(socket.ALongTimeAgo) // else it would read first, and be idle for as long again
+	if socket.Passed(&c.client.Entry.Deadline, now) && c.client.server.idleConns.Take(c) {
+		c.wire.Conn.SetReadDeadline(socket.ALongTimeAgo) // else it would read first, and be idle for as long again
 		go c.Resume()
 	}
 	return socket.Never
@@ -176,12 +178,12 @@ func (c *clientConn) serveUntilIdle() bool {
 	}
 	onReadable := c.readable
 	for {
-		err := c.Raw.Read(onReadable)
+		err := c.wire.Raw.Read(onReadable)
 		c.reading = false
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if c.Expired(c.server.sweeper) {
-				if open := !c.Interrupted.Load() && c.onDeadline(); !open || c.phase == phaseIdle {
+			if c.client.Entry.Expired(c.client.server.sweeper) {
+				if open := !c.client.Entry.Interrupted.Load() && c.onDeadline(); !open || c.phase == phaseIdle {
 					return open
 				}
 			}
@@ -201,29 +203,29 @@ func (c *clientConn) serveUntilIdle() bool {
 
 func (c *clientConn) end() {
 	defer c.close() // also if a part of the end panics
-	linger := c.linger || c.sendsOn()
+	linger := c.linger || c.exchange.sendsOn(c.wire.Raw)
 	c.dropExchange()
 	switch {
 	case c.reset:
-		socket.ResetOnClose(c.Conn)
+		socket.ResetOnClose(c.wire.Conn)
 	case linger:
-		c.lingerForAnswer()
-	case c.TLS != nil && !c.cutOff:
-		c.TLS.CloseNotify()
+		c.client.server.linger(c.wire, &c.client.Entry)
+	case c.wire.TLS != nil && !c.cutOff:
+		c.wire.TLS.CloseNotify()
 	}
 }
 
 func (c *clientConn) close() {
 	c.closed = true
-	c.DropOwn()
-	c.Remove()
-	c.Conn.Close()
-	c.server.admission.leave(c.remote)
-	c.server.connCount.Add(-1)
-	if c.certificate != nil {
-		closed(c.server, c.server.certified, certified(c))
+	c.client.DropOwn()
+	c.client.Entry.Remove()
+	c.wire.Conn.Close()
+	c.client.server.admission.leave(c.client.remote)
+	c.client.server.connCount.Add(-1)
+	if c.client.certificate != nil {
+		closed(c.client.server, c.client.server.certified, certified(c))
 	}
-	closed(c.server, c.server.conns, c)
+	closed(c.client.server, c.client.server.conns, c)
 }
 
 // readable is called when the client may have sent bytes. It serves every request
@@ -231,7 +233,7 @@ func (c *clientConn) close() {
 // finished, or a request must be read further.
 func (c *clientConn) readable(fd uintptr) bool {
 	c.reading = true
-	c.Wake()
+	c.wire.Wake()
 	if c.exchange == nil {
 		c.exchange = acquireExchange(c)
 	}
@@ -259,14 +261,14 @@ func (c *clientConn) readable(fd uintptr) bool {
 			c.finished = true
 			return true
 		case scanHTTP2:
-			c.startHTTP2(x.request.bytes())
+			startHTTP2(c, x.request.bytes())
 			return true
 		}
 		if drained && x.request.start == x.request.end {
 			return !c.park()
 		}
 		space := x.request.space()
-		n, err := c.Receive(fd, space)
+		n, err := c.wire.Receive(fd, space)
 		switch {
 		case err == socket.ErrWouldBlock:
 			return !c.park()
@@ -275,7 +277,7 @@ func (c *clientConn) readable(fd uintptr) bool {
 			return true
 		}
 		x.request.end += n
-		drained = n < len(space) && c.TLS == nil
+		drained = n < len(space) && c.wire.TLS == nil
 	}
 }
 
@@ -306,33 +308,33 @@ func growStack(use func(byte)) {
 // request has arrived, releases the exchange. It returns false if the connection
 // drains and its time is over.
 func (c *clientConn) park() bool {
-	sweeper, timeouts := c.server.sweeper, &c.options.Timeouts
+	sweeper, timeouts := c.client.server.sweeper, &c.client.options.Timeouts
 	switch x := c.exchange; {
 	case x.request.headLength > 0:
 		if arrived := x.request.end - x.request.start; c.phase != phaseBody || arrived > int(c.arrived) {
 			c.phase, c.arrived = phaseBody, int32(arrived)
-			c.Arm(sweeper, timeouts.Body)
+			c.client.Entry.Arm(sweeper, timeouts.Body)
 		}
 	case x.request.start < x.request.end:
 		if c.phase != phaseHead {
 			c.phase = phaseHead
-			c.Arm(sweeper, timeouts.Head)
+			c.client.Entry.Arm(sweeper, timeouts.Head)
 		}
-	case c.draining():
+	case c.client.draining():
 		// The client may be sending a request. It is answered with Connection: close.
-		left := time.Duration(c.idleUntil() - sweeper.Exact())
+		left := time.Duration(c.client.idleUntil() - sweeper.Exact())
 		if left <= 0 {
 			c.finished = true
 			return false
 		}
 		c.dropExchange()
 		c.phase = phaseIdle
-		c.Arm(sweeper, left)
+		c.client.Entry.Arm(sweeper, left)
 	default:
 		c.dropExchange()
 		if c.phase == phaseRequest {
 			c.phase = phaseRecent
-			c.Arm(sweeper, min(idleSetDelay, timeouts.Idle))
+			c.client.Entry.Arm(sweeper, min(idleSetDelay, timeouts.Idle))
 		}
 	}
 	return true
@@ -349,13 +351,13 @@ func (c *clientConn) onDeadline() bool {
 		c.exchange.begin()
 		c.exchange.refuse(refusal.BodyTimeout)
 	case phaseRecent:
-		left := c.options.Timeouts.Idle - idleSetDelay
+		left := c.client.options.Timeouts.Idle - idleSetDelay
 		if left <= 0 {
 			return c.hasArrived()
 		}
 		c.phase = phaseIdle
-		c.Arm(c.server.sweeper, left)
-		c.Conn.SetReadDeadline(time.Time{})
+		c.client.Entry.Arm(c.client.server.sweeper, left)
+		c.wire.Conn.SetReadDeadline(time.Time{})
 		return true
 	case phaseIdle:
 		return c.hasArrived()
@@ -367,11 +369,11 @@ func (c *clientConn) onDeadline() bool {
 // and prepares the connection for it: closing would lose the request.
 func (c *clientConn) hasArrived() bool {
 	nothing := true
-	if err := c.Raw.Control(func(fd uintptr) { nothing = socket.Quiet(fd) }); err != nil || nothing || !c.ResumeRead() {
+	if err := c.wire.Raw.Control(func(fd uintptr) { nothing = socket.Quiet(fd) }); err != nil || nothing || !c.client.Entry.ResumeRead() {
 		return false
 	}
 	c.phase = phaseRecent
-	c.Arm(c.server.sweeper, min(idleSetDelay, c.options.Timeouts.Idle))
+	c.client.Entry.Arm(c.client.server.sweeper, min(idleSetDelay, c.client.options.Timeouts.Idle))
 	return true
 }
 

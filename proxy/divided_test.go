@@ -300,7 +300,7 @@ func TestAnotherTargetGetsAPeerMeanwhile(t *testing.T) {
 		if test.left {
 			client := p.onlyClient()
 			verify.NoError(t, conn.Close())
-			eventually(t, "the proxy may know it", func() bool { return client.IsGone() || client.Gone.Load() })
+			eventually(t, "the proxy may know it", func() bool { return client.IsGone() || client.client.Gone.Load() })
 		}
 		b.Pool.Apply(instancesAt(t, address))
 		if test.removed {

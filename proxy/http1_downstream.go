@@ -76,9 +76,9 @@ func releaseExchange(x *http1Exchange) {
 
 // begin implements downstream.
 func (c *clientConn) begin() {
-	c.phase, c.mayPreface = phaseRequest, false
-	c.Disarm()
-	c.server.ended.count(c.lifetime.Begin(c.server.sweeper, &c.options.Connections))
+	c.phase, c.client.mayPreface = phaseRequest, false
+	c.client.Entry.Disarm()
+	c.client.server.ended.count(c.lifetime.Begin(c.client.server.sweeper, &c.client.options.Connections))
 	x := c.exchange
 	x.keep = false
 	x.writer.Pace.Waited = false
@@ -91,7 +91,7 @@ func (c *clientConn) begin() {
 // unknown.
 func (c *clientConn) keepsOpen() bool {
 	x := c.exchange
-	return x.request.headLength > 0 && x.request.head.Persistent() && !c.lifetime.Over && !c.draining() && x.body.bodyRead()
+	return x.request.headLength > 0 && x.request.head.Persistent() && !c.lifetime.Over && !c.client.draining() && x.body.bodyRead()
 }
 
 // ReadBody implements source. The first bytes may be in the exchange's buffer.
@@ -103,10 +103,10 @@ func (c *clientConn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, 
 		x.request.bodyLength += n
 		return p, err
 	}
-	c.Arm(c.server.sweeper, c.options.Timeouts.Body)
-	defer c.Disarm()
+	c.client.Entry.Arm(c.client.server.sweeper, c.client.options.Timeouts.Body)
+	defer c.client.Entry.Disarm()
 	for {
-		n, err := x.reader.Read(c.Wire, b, 0, x.framed.Most(coded))
+		n, err := x.reader.Read(c.wire, b, 0, x.framed.Most(coded))
 		switch {
 		case n > 0:
 			text = b.From[:n]
@@ -115,7 +115,7 @@ func (c *clientConn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, 
 			return p, err
 		case err == io.EOF:
 			return p, io.ErrUnexpectedEOF
-		case !errors.Is(err, os.ErrDeadlineExceeded) || c.Expired(c.server.sweeper):
+		case !errors.Is(err, os.ErrDeadlineExceeded) || c.client.Entry.Expired(c.client.server.sweeper):
 			return p, err
 		}
 	}
@@ -150,24 +150,24 @@ func (c *clientConn) waited() bool { return c.exchange.writer.Pace.Waited }
 
 // send sends b to the client, encrypted if the connection uses TLS.
 func (c *clientConn) send(b []byte) error {
-	if c.TLS == nil {
+	if c.wire.TLS == nil {
 		return c.sendRaw(b)
 	}
 	records := socket.SealBuffers.Get().(*socket.Buffer)
 	defer socket.SealBuffers.Put(records)
-	return c.TLS.SealEach(b, records, c.sendRaw)
+	return c.wire.TLS.SealEach(b, records, c.sendRaw)
 }
 
 // sendRaw sends b unencoded.
 func (c *clientConn) sendRaw(b []byte) error {
-	if c.reading && !c.Interrupted.Load() {
+	if c.reading && !c.client.Entry.Interrupted.Load() {
 		n, err := socket.Send(uintptr(c.watch.FD), b)
 		if n == len(b) || err != nil && err != socket.ErrWouldBlock {
 			return err
 		}
 		b = b[n:]
 	}
-	_, err := c.exchange.writer.Write(c.side(c.options.Timeouts.Write), b)
+	_, err := c.exchange.writer.Write(c.side(c.client.options.Timeouts.Write), b)
 	return err
 }
 
@@ -189,22 +189,22 @@ func (c *clientConn) cut(sent int64) {
 
 // SourceSocket implements source.
 func (c *clientConn) SourceSocket() (socket.Side, *transfer.Reader) {
-	if c.TLS != nil {
+	if c.wire.TLS != nil {
 		return socket.Side{}, nil
 	}
-	return c.side(c.options.Timeouts.Body), &c.exchange.framed
+	return c.side(c.client.options.Timeouts.Body), &c.exchange.framed
 }
 
 // SinkSocket implements sink.
 func (c *clientConn) SinkSocket() (socket.Side, *socket.Pace) {
-	if c.TLS != nil || c.exchange.framing != framingLength {
+	if c.wire.TLS != nil || c.exchange.framing != framingLength {
 		return socket.Side{}, nil
 	}
-	return c.side(c.options.Timeouts.Write), &c.exchange.writer.Pace
+	return c.side(c.client.options.Timeouts.Write), &c.exchange.writer.Pace
 }
 
 func (c *clientConn) side(timeout time.Duration) socket.Side {
-	return socket.Side{Raw: c.Raw, Entry: &c.SweepEntry, Sweeper: c.server.sweeper, Timeout: timeout}
+	return socket.Side{Raw: c.wire.Raw, Entry: &c.client.Entry, Sweeper: c.client.server.sweeper, Timeout: timeout}
 }
 
 // tunnel implements downstream. The end of the connection is the end of the bytes.
@@ -216,28 +216,27 @@ func (c *clientConn) tunnel(*socket.Tunnel) (end socket.TunnelEnd, early []byte)
 		early = x.surplus
 	}
 	x.request.bodyLength, x.surplus = x.request.end-x.request.start-x.request.headLength, nil
-	return socket.TunnelEnd{Wire: c.Wire, Entry: &c.SweepEntry}, early
+	return socket.TunnelEnd{Wire: c.wire, Entry: &c.client.Entry}, early
 }
 
 // IsGone implements downstream. A client that has closed only its sending side counts as
 // gone, as in nginx: the two cases cannot be distinguished.
 func (c *clientConn) IsGone() bool {
-	gone := c.listener.cut.Load() || c.isRevoked()
+	gone := c.client.listener.cut.Load() || c.client.isRevoked()
 	if !gone {
-		err := c.Raw.Control(func(fd uintptr) { gone = socket.Ended(fd, c.TLS != nil) })
+		err := c.wire.Raw.Control(func(fd uintptr) { gone = socket.Ended(fd, c.wire.TLS != nil) })
 		gone = gone && err == nil
 	}
 	if gone {
-		c.Gone.Store(true)
+		c.client.Gone.Store(true)
 	}
 	return gone
 }
 
-// chooseFraming sets the framing of the body, and keep.
-func (c *clientConn) chooseFraming() {
-	x := c.exchange
+// chooseFraming sets the framing of the body. keep is what the client allows.
+func (x *http1Exchange) chooseFraming(keep bool) {
 	head := &x.answer.response
-	x.keep = c.keepsOpen() && head.Status != 101
+	x.keep = keep && head.Status != 101
 	switch {
 	case head.Bodiless(x.request.head.Method == http1.MethodHead):
 		x.framing = framingNone
@@ -245,7 +244,6 @@ func (c *clientConn) chooseFraming() {
 		x.framing = framingLength
 	case x.request.head.HTTP10:
 		x.framing, x.keep = framingClose, false
-		c.delimits.Store(true)
 	default:
 		x.framing = framingChunked
 	}
@@ -256,7 +254,9 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	x := c.exchange
 	head := &x.answer.response
 	if !head.Interim() {
-		c.chooseFraming()
+		if x.chooseFraming(c.keepsOpen()); x.framing == framingClose {
+			c.delimits.Store(true)
+		}
 	}
 	out = append(out, "HTTP/1.1 "...)
 	status := head.StatusText(b)
@@ -284,7 +284,7 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	if !head.Interim() {
 		out = x.request.appendRequestIDLine(x.tries.appendCookies(out))
 	}
-	if hsts := c.listener.StrictTransportSecurity; hsts != "" && !head.Interim() {
+	if hsts := c.client.listener.StrictTransportSecurity; hsts != "" && !head.Interim() {
 		out = http1.AppendLine(out, "Strict-Transport-Security: ", hsts)
 	}
 	switch {

@@ -152,8 +152,8 @@ func TestHTTP2SlowFrameAfterIdleness(t *testing.T) {
 			io.WriteString(c.conn, part)
 			eventually(t, "the part has arrived", func() bool {
 				h := p.onlyHTTP2Client()
-				h.Mu.Lock()
-				defer h.Mu.Unlock()
+				h.protocol.Mu.Lock()
+				defer h.protocol.Mu.Unlock()
 				return h.partial
 			})
 			p.skip(time.Minute)
@@ -301,9 +301,9 @@ func TestHTTP2WaitingStreamsDoNotStopTheReader(t *testing.T) {
 	verify.Equal(t, p.inflight(), http2Streams, "requests that are served")
 	p.eachConn(func(cc *clientConn) {
 		h := cc.http2
-		h.Mu.Lock()
-		defer h.Mu.Unlock()
-		verify.That(t, len(h.Streams) == http2Streams+20 && len(h.pending) == 20, "%d streams are kept, of which %d wait", len(h.Streams), len(h.pending))
+		h.protocol.Mu.Lock()
+		defer h.protocol.Mu.Unlock()
+		verify.That(t, len(h.protocol.Streams) == http2Streams+20 && len(h.pending) == 20, "%d streams are kept, of which %d wait", len(h.protocol.Streams), len(h.pending))
 	})
 	close(proceed)
 	answered := make(map[uint32]bool)

@@ -58,7 +58,7 @@ var frameBuffers = socket.BufferPool(2 * http2.MaxFrameBytes) // for received fr
 // server. One goroutine reads frames and waits for nothing else, least of all for a stream; each
 // stream has a goroutine that serves its request.
 type http2ClientConn struct {
-	http2.Conn // Work has the streams too
+	protocol   http2.Conn // Work has the streams too
 	conn       *clientConn
 	block      places.Block
 	onReadable func(fd uintptr) bool // readable as a value: creating it allocates
@@ -76,13 +76,28 @@ type http2ClientConn struct {
 	counted  int               // streams in use or free; all but one count in the limits
 	held     int64             // bytes of bodies that count in StreamBytes
 	resets   http2.LeakyBucket // see http2Resets
-	canceled []uint32          // ids of the last http2Streams streams that ended before their request did
-	cancels  int               // number of them so far
-	partial  bool              // a part of a frame, of a field block or of the preface has arrived
-	idle     bool              // without a stream for idleSetDelay
+	canceled canceledStreams
+	partial  bool // a part of a frame, of a field block or of the preface has arrived
+	idle     bool // without a stream for idleSetDelay
 	goAway   goAwayPhase
 	// goAwayUntil is the coarse time when goAwayAnnounced ends.
 	goAwayUntil int64
+}
+
+// canceledStreams are the last http2Streams streams that ended before their request did: the client,
+// which may have as many open, may have sent more of them before it knows.
+type canceledStreams struct {
+	ids   []uint32
+	count int // so far
+}
+
+func (c *canceledStreams) add(id uint32) {
+	if len(c.ids) < http2Streams {
+		c.ids = append(c.ids, id)
+	} else {
+		c.ids[c.count%http2Streams] = id
+	}
+	c.count++
 }
 
 type goAwayPhase uint8
@@ -94,11 +109,11 @@ const (
 )
 
 // startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
-func (c *clientConn) startHTTP2(received []byte) {
-	listBytes := max(http2ListBytes, http2.ListBytes(int(c.options.Limits.HeadBytes), c.options.Limits.Fields))
-	h := &http2ClientConn{conn: c, block: c.block(), partial: true}
-	h.Init(http2.ConnOptions{
-		Role: h, Sweeper: c.server.sweeper, Place: panics.Connection,
+func startHTTP2(c *clientConn, received []byte) {
+	listBytes := max(http2ListBytes, http2.ListBytes(int(c.client.options.Limits.HeadBytes), c.client.options.Limits.Fields))
+	h := &http2ClientConn{conn: c, block: c.client.block(), partial: true}
+	h.protocol.Init(http2.ConnOptions{
+		Role: h, Sweeper: c.client.server.sweeper, Place: panics.Connection,
 		ListBytes: max(listBytes, http2.UsualListBytes), BlockBytes: listBytes, Continuations: http2Continuations,
 		Window: http2Window, StreamWindow: http2StreamWindow, Growth: http2Growth, Slack: http2Slack,
 		Settings: []http2.Setting{
@@ -111,34 +126,34 @@ func (c *clientConn) startHTTP2(received []byte) {
 	h.onReadable = h.readable
 	h.in = frameBuffers.Get().(*socket.Buffer)
 	h.end = copy(h.in.Bytes, received)
-	if c.TLS != nil && !c.TLS.SuitsHTTP2() {
+	if c.wire.TLS != nil && !c.wire.TLS.SuitsHTTP2() {
 		h.failure = errInadequateTLS
 	}
 	c.http2 = h
 	c.dropExchange()
-	c.Arm(c.server.sweeper, c.options.Timeouts.Head)
+	c.client.Entry.Arm(c.client.server.sweeper, c.client.options.Timeouts.Head)
 }
 
 // serveUntilIdle serves streams. It returns true when the connection is idle, false
 // when it has ended.
 func (h *http2ClientConn) serveUntilIdle() bool {
 	c := h.conn
-	c.takeOptions()
+	c.client.takeOptions()
 	if !h.prefaced && !h.process() {
 		return h.close()
 	}
 	for {
-		if c.draining() {
+		if c.client.draining() {
 			h.beginGoAway()
 		}
-		err := c.Raw.Read(h.onReadable)
+		err := c.wire.Raw.Read(h.onReadable)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			expired := c.Expired(c.server.sweeper)
+			expired := c.client.Entry.Expired(c.client.server.sweeper)
 			if expired {
-				c.Conn.SetReadDeadline(time.Time{}) // before isOver: see wakeReader
+				c.wire.Conn.SetReadDeadline(time.Time{}) // before isOver: see Wire.WakeReader
 			}
-			if h.isOver() || c.Interrupted.Load() {
+			if h.isOver() || c.client.Entry.Interrupted.Load() {
 				return h.close()
 			}
 			if expired && h.onDeadline() {
@@ -156,29 +171,29 @@ func (h *http2ClientConn) serveUntilIdle() bool {
 // isOver reports whether the connection can be closed: it is broken, or the last
 // stream after GOAWAY has ended.
 func (h *http2ClientConn) isOver() bool {
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	return h.Err != nil || h.goAway == goAwayFinal && len(h.Streams) == 0 && !h.Flushing
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
+	return h.protocol.Err != nil || h.goAway == goAwayFinal && len(h.protocol.Streams) == 0 && !h.protocol.Flushing
 }
 
 // idleNow reports whether the connection has no stream for the idle set.
 func (h *http2ClientConn) idleNow() bool {
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	return h.idle && h.goAway == goAwayNone && len(h.Streams) == 0
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
+	return h.idle && h.goAway == goAwayNone && len(h.protocol.Streams) == 0
 }
 
 // isBusyLocked reports whether the connection has streams or sends, or ends when it no
 // longer does.
 func (h *http2ClientConn) isBusyLocked() bool {
-	return len(h.Streams) > 0 || h.Flushing || h.goAway == goAwayFinal
+	return len(h.protocol.Streams) > 0 || h.protocol.Flushing || h.goAway == goAwayFinal
 }
 
 // onDeadline handles a timeout of the client. It reports whether serveUntilIdle ends.
 func (h *http2ClientConn) onDeadline() bool {
 	c := h.conn
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
 	switch {
 	case h.partial:
 		return true
@@ -186,13 +201,13 @@ func (h *http2ClientConn) onDeadline() bool {
 		return false
 	case h.isBusyLocked():
 		h.dropFreeLocked()
-		c.Disarm()
+		c.client.Entry.Disarm()
 		return false
 	case !h.idle:
 		h.idle = true
-		h.DiscardLocked()
+		h.protocol.DiscardLocked()
 		h.dropFreeLocked()
-		c.Arm(c.server.sweeper, max(c.options.Timeouts.Idle-idleSetDelay, socket.SweepInterval))
+		c.client.Entry.Arm(c.client.server.sweeper, max(c.client.options.Timeouts.Idle-idleSetDelay, socket.SweepInterval))
 		return true
 	}
 	h.announceGoAwayLocked()
@@ -201,8 +216,8 @@ func (h *http2ClientConn) onDeadline() bool {
 
 // beginGoAway tells the client to open no more streams, once.
 func (h *http2ClientConn) beginGoAway() {
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
 	h.announceGoAwayLocked()
 }
 
@@ -215,54 +230,45 @@ func (h *http2ClientConn) announceGoAwayLocked() {
 		return
 	}
 	h.goAway = goAwayAnnounced
-	h.goAwayUntil = h.conn.server.sweeper.Exact() + int64(http2GoAwayTimeout)
-	h.conn.server.http2.goAways.Add(1)
-	h.Output.Frames = http2.AppendGoAway(h.Output.Frames, http2.MaxWindow, http2.NoError)
-	h.Output.Frames = http2.AppendPing(h.Output.Frames, 0, goAwayPing)
-	h.FlushLocked()
-	h.armLocked()
-}
-
-// settleGoAwayLocked notes that the client knows of the end.
-func (h *http2ClientConn) settleGoAwayLocked() {
-	h.goAwayUntil = min(h.goAwayUntil, h.conn.server.sweeper.Exact()+int64(http2GoAwaySettle))
+	h.goAwayUntil = h.conn.client.server.sweeper.Exact() + int64(http2GoAwayTimeout)
+	h.conn.client.server.http2.goAways.Add(1)
+	h.protocol.Output.Frames = http2.AppendGoAway(h.protocol.Output.Frames, http2.MaxWindow, http2.NoError)
+	h.protocol.Output.Frames = http2.AppendPing(h.protocol.Output.Frames, 0, goAwayPing)
+	h.protocol.FlushLocked()
 	h.armLocked()
 }
 
 // endGoAwayIfDue names the last stream when the time for others is over. All frames that have
 // arrived must have been processed; a part of one may be of another stream.
 func (h *http2ClientConn) endGoAwayIfDue() {
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	if h.goAway != goAwayAnnounced || h.partial || h.conn.server.sweeper.Now() < h.goAwayUntil {
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
+	if h.goAway != goAwayAnnounced || h.partial || h.conn.client.server.sweeper.Now() < h.goAwayUntil {
 		return
 	}
-	h.goAway, h.Final = goAwayFinal, true
-	h.Output.Frames = http2.AppendGoAway(h.Output.Frames, h.Last, http2.NoError)
-	h.FlushLocked()
+	h.goAway, h.protocol.Final = goAwayFinal, true
+	h.protocol.Output.Frames = http2.AppendGoAway(h.protocol.Output.Frames, h.protocol.Last, http2.NoError)
+	h.protocol.FlushLocked()
 	h.armLocked()
 }
 
 // armLocked sets the deadline of the connection.
 func (h *http2ClientConn) armLocked() {
 	c := h.conn
-	sweeper, timeouts := c.server.sweeper, &c.options.Timeouts
+	sweeper, timeouts := c.client.server.sweeper, &c.client.options.Timeouts
 	h.idle = false // also while a part of a frame waits for its rest
 	switch {
 	case h.partial: // it runs from the first byte
 	case h.goAway == goAwayAnnounced:
-		c.Arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.Exact()), socket.SweepInterval))
+		c.client.Entry.Arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.Exact()), socket.SweepInterval))
 	case h.isBusyLocked() && len(h.free) > 0:
-		c.Arm(sweeper, idleSetDelay) // to drop the unused streams: what is open may be a tunnel
+		c.client.Entry.Arm(sweeper, idleSetDelay) // to drop the unused streams: what is open may be a tunnel
 	case h.isBusyLocked():
-		c.Disarm()
+		c.client.Entry.Disarm()
 	default:
-		c.Arm(sweeper, min(idleSetDelay, timeouts.Idle))
+		c.client.Entry.Arm(sweeper, min(idleSetDelay, timeouts.Idle))
 	}
 }
-
-// wakeReader makes the reading goroutine check whether the connection is over.
-func (h *http2ClientConn) wakeReader() { h.conn.Conn.SetReadDeadline(socket.ALongTimeAgo) }
 
 // close ends the connection: it tells the client why, and waits for the streams.
 // It returns false.
@@ -270,13 +276,13 @@ func (h *http2ClientConn) close() bool {
 	h.announceEnd()
 	c := h.conn
 	if h.failure != nil {
-		c.server.log.Debug().Err(h.failure).Str("listener", c.listener.Name).Str("client", c.address).Msg("HTTP/2 connection closed")
+		c.client.server.log.Debug().Err(h.failure).Str("listener", c.client.listener.Name).Str("client", c.client.address).Msg("HTTP/2 connection closed")
 	}
-	c.Disarm()
-	h.Work.Wait()
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	h.Err = cmp.Or(h.Err, net.ErrClosed)
+	c.client.Entry.Disarm()
+	h.protocol.Work.Wait()
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
+	h.protocol.Err = cmp.Or(h.protocol.Err, net.ErrClosed)
 	h.dropFreeLocked()
 	h.MayHold(0)
 	h.releaseInput()
@@ -286,24 +292,24 @@ func (h *http2ClientConn) close() bool {
 // announceEnd ends the streams, and tells the client why.
 func (h *http2ClientConn) announceEnd() {
 	c := h.conn
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	for _, s := range h.Streams {
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
+	for _, s := range h.protocol.Streams {
 		s.StopLocked(socket.ErrClosedEarly)
 	}
 	switch {
-	case h.ended || h.Err != nil:
+	case h.ended || h.protocol.Err != nil:
 	case h.failure != nil:
-		c.server.http2.errors.Add(1)
-		h.Output.Frames = http2.AppendGoAway(h.Output.Frames, h.Last, h.failure.Code)
+		c.client.server.http2.errors.Add(1)
+		h.protocol.Output.Frames = http2.AppendGoAway(h.protocol.Output.Frames, h.protocol.Last, h.failure.Code)
 		c.linger = true
 	case h.goAway != goAwayFinal: // a timeout
-		h.Output.Frames = http2.AppendGoAway(h.Output.Frames, h.Last, http2.NoError)
+		h.protocol.Output.Frames = http2.AppendGoAway(h.protocol.Output.Frames, h.protocol.Last, http2.NoError)
 		c.linger = true
 	default:
 		c.linger = true
 	}
-	h.FlushLocked()
+	h.protocol.FlushLocked()
 }
 
 // releaseInput gives the memory of received frames back.

@@ -19,16 +19,16 @@ const maxTrailerBytes = 4 << 10
 // have arrived, and reports whether raw.Read ends.
 func (h *http2ClientConn) readable(fd uintptr) bool {
 	c := h.conn
-	c.Wake()
+	c.wire.Wake()
 	for first := true; ; first = false {
 		if h.in == nil {
 			h.in = frameBuffers.Get().(*socket.Buffer)
 		}
 		space := h.in.Bytes[h.end:]
-		n, err := c.Receive(fd, space)
+		n, err := c.wire.Receive(fd, space)
 		switch {
 		case err == socket.ErrWouldBlock:
-			h.park(first || c.TLS == nil) // with TLS, only the first call must have asked the socket
+			h.park(first || c.wire.TLS == nil) // with TLS, only the first call must have asked the socket
 			h.endGoAwayIfDue()
 			return false
 		case err != nil || n == 0:
@@ -42,7 +42,7 @@ func (h *http2ClientConn) readable(fd uintptr) bool {
 		// The socket is empty: see clientConn.readable. Another read finds a client that
 		// has closed the connection within a request, or after GOAWAY. During a response,
 		// it is made after a moment without a frame.
-		if n < len(space) && c.TLS == nil && !h.hasPartial() && !h.expectsMore() {
+		if n < len(space) && c.wire.TLS == nil && !h.hasPartial() && !h.expectsMore() {
 			h.park(false)
 			return false
 		}
@@ -52,7 +52,7 @@ func (h *http2ClientConn) readable(fd uintptr) bool {
 // hasPartial reports whether a part of the preface, a frame or a field block has arrived,
 // or the first SETTINGS is awaited.
 func (h *http2ClientConn) hasPartial() bool {
-	return h.start < h.end || h.IsPartial()
+	return h.start < h.end || h.protocol.IsPartial()
 }
 
 // park prepares a wait for the client. open: a read has found no end of the connection.
@@ -61,17 +61,17 @@ func (h *http2ClientConn) park(open bool) {
 		h.releaseInput()
 	}
 	partial := h.hasPartial()
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	if partial && (!h.partial || h.Progressed) {
-		h.conn.Arm(h.conn.server.sweeper, h.conn.options.Timeouts.Head)
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
+	if partial && (!h.partial || h.protocol.Progressed) {
+		h.conn.client.Entry.Arm(h.conn.client.server.sweeper, h.conn.client.options.Timeouts.Head)
 	}
-	if h.Progressed = false; partial != h.partial || h.idle {
+	if h.protocol.Progressed = false; partial != h.partial || h.idle {
 		h.partial = partial
 		h.armLocked()
 	}
-	if !open && !partial && h.goAway != goAwayAnnounced && len(h.Streams) > 0 {
-		h.conn.Arm(h.conn.server.sweeper, idleSetDelay)
+	if !open && !partial && h.goAway != goAwayAnnounced && len(h.protocol.Streams) > 0 {
+		h.conn.client.Entry.Arm(h.conn.client.server.sweeper, idleSetDelay)
 	}
 }
 
@@ -84,16 +84,16 @@ func (h *http2ClientConn) process() bool {
 	if h.failure != nil {
 		return false
 	}
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	now := h.conn.server.sweeper.Now()
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
+	now := h.conn.client.server.sweeper.Now()
 	h.resets.Leak(now, http2ResetTime)
 	var taken int
-	taken, h.failure = h.ProcessLocked(h.in.Bytes[h.start:h.end], now)
+	taken, h.failure = h.protocol.ProcessLocked(h.in.Bytes[h.start:h.end], now)
 	if h.start += taken; h.start > 0 {
 		h.end, h.start = copy(h.in.Bytes, h.in.Bytes[h.start:h.end]), 0
 	}
-	return h.failure == nil && h.Err == nil
+	return h.failure == nil && h.protocol.Err == nil
 }
 
 // readPreface reports whether the preface has arrived.
@@ -115,7 +115,7 @@ func (h *http2ClientConn) readPreface() bool {
 // expectsMore reports whether a request has not arrived completely, or the client is to close the
 // connection.
 func (h *http2ClientConn) expectsMore() bool {
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	return h.Receiving > 0 || h.goAway != goAwayNone
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
+	return h.protocol.Receiving > 0 || h.goAway != goAwayNone
 }

@@ -14,7 +14,7 @@ import (
 
 // Side implements [http2.Role].
 func (h *http2ClientConn) Side() (socket.Side, *socket.TLSConn) {
-	return h.conn.side(h.conn.options.Timeouts.Write), h.conn.TLS
+	return h.conn.side(h.conn.client.options.Timeouts.Write), h.conn.wire.TLS
 }
 
 // OnOpen implements [http2.Role].
@@ -22,23 +22,23 @@ func (h *http2ClientConn) OnOpen(id uint32, ends bool, err *http2.Error) *http2.
 	if err != nil {
 		return err
 	}
-	h.Last = id
-	if h.Open >= http2Streams {
-		h.conn.server.http2.refusedStreams.Add(1)
+	h.protocol.Last = id
+	if h.protocol.Open >= http2Streams {
+		h.conn.client.server.http2.refusedStreams.Add(1)
 		h.refuseLocked(id, http2.RefusedStream)
 		return h.OnFault()
 	}
 	if s := h.takeStreamLocked(); s != nil {
 		return h.openLocked(s, id, ends)
 	}
-	h.conn.server.http2.refusedConnections.Add(1)
+	h.conn.client.server.http2.refusedConnections.Add(1)
 	h.refuseLocked(id, http2.RefusedStream)
-	return h.Output.CountAnswer()
+	return h.protocol.Output.CountAnswer()
 }
 
 // OnLate implements [http2.Role]: the client may not know that the stream was canceled.
 func (h *http2ClientConn) OnLate(id uint32, s *http2.Stream) *http2.Error {
-	if s == nil && slices.Contains(h.canceled, id) || s != nil && !s.Received && !s.Canceled {
+	if s == nil && slices.Contains(h.canceled.ids, id) || s != nil && !s.Received && !s.Canceled {
 		return nil
 	}
 	return errStreamEnded
@@ -46,45 +46,34 @@ func (h *http2ClientConn) OnLate(id uint32, s *http2.Stream) *http2.Error {
 
 // refuseLocked resets a stream that is not served.
 func (h *http2ClientConn) refuseLocked(id uint32, code http2.ErrorCode) {
-	h.noteCanceledLocked(id)
-	h.Output.Frames = http2.AppendResetStream(h.Output.Frames, id, code)
-}
-
-// noteCanceledLocked notes that a stream ends before its request: the client, which may
-// have http2Streams open, may have sent more of them before it knows.
-func (h *http2ClientConn) noteCanceledLocked(id uint32) {
-	if len(h.canceled) < http2Streams {
-		h.canceled = append(h.canceled, id)
-	} else {
-		h.canceled[h.cancels%http2Streams] = id
-	}
-	h.cancels++
+	h.canceled.add(id)
+	h.protocol.Output.Frames = http2.AppendResetStream(h.protocol.Output.Frames, id, code)
 }
 
 // openLocked starts to serve the request in fields.
 func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Error {
 	s.prepare()
 	x := s.exchange
-	switch bytes := h.Fields.RequestBytes(); {
+	switch bytes := h.protocol.Fields.RequestBytes(); {
 	case bytes > int(s.client.options.Limits.HeadBytes):
 		s.refused = http1.ErrHeadTooLong
-		x.request.noteKind(h.Fields.Find(":method"), h.Fields.Find("content-type"))
+		x.request.noteKind(h.protocol.Fields.Find(":method"), h.protocol.Fields.Find("content-type"))
 	case bytes > len(x.request.in):
 		x.request.growTo(bytes)
 	}
 	if s.refused == nil {
-		text, framing, err := h.Fields.AppendRequest(x.request.in[:0], ends)
+		text, framing, err := h.protocol.Fields.AppendRequest(x.request.in[:0], ends)
 		if err != nil {
 			h.free = append(h.free, s)
 			s.release()
-			h.conn.server.http2.resetsSent.Add(1)
+			h.conn.client.server.http2.resetsSent.Add(1)
 			h.refuseLocked(id, http2.ProtocolError)
 			return h.OnFault()
 		}
 		x.request.end = len(text)
 		s.connect = framing == http2.FramingTunnel
 		if framing == http2.FramingLength {
-			s.expected = h.Fields.ContentLength()
+			s.expected = h.protocol.Fields.ContentLength()
 		}
 	}
 	s.stream.OpenLocked(id)
@@ -92,7 +81,7 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 	if ends {
 		s.stream.EndReceivedLocked()
 	}
-	if len(h.Streams) == 1 && !h.partial {
+	if len(h.protocol.Streams) == 1 && !h.partial {
 		h.armLocked()
 	}
 	if reached := h.conn.lifetime.Begin(s.client.server.sweeper, &s.client.options.Connections); reached != socket.LimitNone {
@@ -107,11 +96,11 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 // be open: some were canceled, and their work has not ended. So a client that cancels requests
 // cannot have more work done than one that does not.
 func (h *http2ClientConn) startLocked(s *http2Stream) {
-	if s.pending = len(h.Streams)-len(h.pending) > http2Streams; s.pending {
+	if s.pending = len(h.protocol.Streams)-len(h.pending) > http2Streams; s.pending {
 		h.pending = append(h.pending, s)
 		return
 	}
-	h.Work.Add(1)
+	h.protocol.Work.Add(1)
 	go s.onServe()
 }
 
@@ -121,12 +110,12 @@ func (h *http2ClientConn) OnFault() *http2.Error {
 	if h.resets.Add(1) > http2Resets {
 		return errResets
 	}
-	return h.Output.CountAnswer()
+	return h.protocol.Output.CountAnswer()
 }
 
 // MayHold implements [http2.Role].
 func (h *http2ClientConn) MayHold(bytes int64) bool {
-	s := h.conn.server
+	s := h.conn.client.server
 	needed := max(0, bytes-http2FreeBytes+http2HeldStep-1) / http2HeldStep * http2HeldStep
 	switch more := needed - h.held; {
 	case more > 0:
@@ -145,9 +134,9 @@ func (h *http2ClientConn) MayHold(bytes int64) bool {
 // OnReset implements [http2.Role].
 func (h *http2ClientConn) OnReset(s *http2.Stream) {
 	if !s.Received {
-		h.noteCanceledLocked(s.ID)
+		h.canceled.add(s.ID)
 	}
-	h.conn.server.http2.resetsSent.Add(1)
+	h.conn.client.server.http2.resetsSent.Add(1)
 }
 
 // OnSettings implements [http2.Role].
@@ -159,7 +148,8 @@ func (h *http2ClientConn) OnGoAway(uint32) {}
 // OnPong implements [http2.Role].
 func (h *http2ClientConn) OnPong(data []byte) {
 	if h.goAway == goAwayAnnounced && string(data) == string(goAwayPing) {
-		h.settleGoAwayLocked()
+		h.goAwayUntil = min(h.goAwayUntil, h.conn.client.server.sweeper.Exact()+int64(http2GoAwaySettle))
+		h.armLocked()
 	}
 }
 
@@ -168,19 +158,19 @@ func (h *http2ClientConn) OnWritten(err error) {
 	if err == nil {
 		return
 	}
-	h.Err, h.Output.Frames = err, nil
-	for _, s := range h.Streams {
+	h.protocol.Err, h.protocol.Output.Frames = err, nil
+	for _, s := range h.protocol.Streams {
 		s.StopLocked(socket.ErrClosedEarly)
 	}
 }
 
 // OnFlushed implements [http2.Role].
 func (h *http2ClientConn) OnFlushed() {
-	if len(h.Streams) == 0 {
+	if len(h.protocol.Streams) == 0 {
 		h.armLocked()
 	}
-	if h.Err != nil || h.goAway == goAwayFinal && len(h.Streams) == 0 {
-		h.wakeReader()
+	if h.protocol.Err != nil || h.goAway == goAwayFinal && len(h.protocol.Streams) == 0 {
+		h.conn.wire.WakeReader()
 	}
 }
 
@@ -190,12 +180,12 @@ func (s *http2Stream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 	if tooLong != nil {
 		return tooLong
 	}
-	if !ends || s.connect || s.expected > 0 || h.Fields.RequestBytes() > maxTrailerBytes {
-		return h.FaultLocked(&s.stream, http2.ProtocolError, socket.ErrClosedEarly)
+	if !ends || s.connect || s.expected > 0 || h.protocol.Fields.RequestBytes() > maxTrailerBytes {
+		return h.protocol.FaultLocked(&s.stream, http2.ProtocolError, socket.ErrClosedEarly)
 	}
-	trailer, err := h.Fields.AppendTrailer(nil)
+	trailer, err := h.protocol.Fields.AppendTrailer(nil)
 	if err != nil {
-		return h.FaultLocked(&s.stream, http2.ProtocolError, socket.ErrClosedEarly)
+		return h.protocol.FaultLocked(&s.stream, http2.ProtocolError, socket.ErrClosedEarly)
 	}
 	s.trailer = trailer
 	s.stream.EndReceivedLocked()

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
+	"sluice/route/places"
 )
 
 // An http2Stream is a stream of an http2ClientConn, and the downstream of its exchange. It is
@@ -52,33 +54,32 @@ func (h *http2ClientConn) takeStreamLocked() *http2Stream {
 		return s
 	}
 	c := h.conn
-	if h.counted > 0 && !h.admit() {
+	if h.counted > 0 && !c.client.server.admitStream(c.client.remote, h.block) {
 		return nil
 	}
 	h.counted++
 	s := &http2Stream{
 		client: client{
-			Client: upstream.Client{Shard: c.Shard}, server: c.server, listener: c.listener, remote: c.remote, address: c.address,
-			isHTTP2: true, certificate: c.certificate, session: c.session,
+			Client: upstream.Client{Shard: c.client.Shard}, server: c.client.server, listener: c.client.listener, remote: c.client.remote, address: c.client.address,
+			isHTTP2: true, certificate: c.client.certificate, session: c.client.session,
 		},
 		conn: h,
 	}
-	s.client.downstream, s.client.Presence, s.client.Owner, s.onServe = s, s, s, s.serve
-	s.stream.Init(&h.Conn, s, &s.client.SweepEntry, c.Shard)
+	s.client.downstream, s.client.Presence, s.client.Entry.Owner, s.onServe = s, s, s, s.serve
+	s.stream.Init(&h.protocol, s, &s.client.Entry, c.client.Shard)
 	return s
 }
 
-// admit reports whether there is room for another stream: it counts as a connection, because it may
-// need one to a peer, and takes memory.
-func (h *http2ClientConn) admit() bool {
-	s := h.conn.server
-	if !s.streamMemory.Take(h.block, http2StreamBytes, s.options.Load().Limits.StreamBytes) {
+// admitStream reports whether there is room for another stream of a client: it counts as a
+// connection, because it may need one to a peer, and takes memory.
+func (s *Server) admitStream(remote netip.Addr, block places.Block) bool {
+	if !s.streamMemory.Take(block, http2StreamBytes, s.options.Load().Limits.StreamBytes) {
 		return false
 	}
-	if s.admission.admit(h.conn.remote, false) {
+	if s.admission.admit(remote, false) {
 		return true
 	}
-	s.streamMemory.Give(h.block, http2StreamBytes)
+	s.streamMemory.Give(block, http2StreamBytes)
 	return false
 }
 
@@ -92,7 +93,7 @@ func (h *http2ClientConn) dropFreeLocked() {
 
 // dropLocked releases a stream that is not used again.
 func (h *http2ClientConn) dropLocked(s *http2Stream) {
-	s.client.Remove()
+	s.client.Entry.Remove()
 	if h.counted--; h.counted > 0 {
 		s.client.server.admission.leave(s.client.remote)
 		s.client.server.streamMemory.Give(h.block, http2StreamBytes)
@@ -112,7 +113,7 @@ func (s *http2Stream) prepare() {
 
 // serve serves the request of the stream.
 func (s *http2Stream) serve() {
-	defer s.conn.Work.Done()
+	defer s.conn.protocol.Work.Done()
 	defer panics.Contain(panics.Stream, s.fail)
 	http2.GrowStack(nil)
 	x := s.exchange
@@ -207,8 +208,8 @@ func (s *http2Stream) wholeBody() int64 {
 
 // awaitBody waits for a part of the body, or its end. While it waits, b is given back.
 func (s *http2Stream) awaitBody(b *socket.Buffers, timeout time.Duration) error {
-	s.client.Arm(s.client.server.sweeper, timeout)
-	defer s.client.Disarm()
+	s.client.Entry.Arm(s.client.server.sweeper, timeout)
+	defer s.client.Entry.Disarm()
 	return s.stream.Wait(b, s.bodyArrived, http2.Wakes{})
 }
 
@@ -220,8 +221,8 @@ func (s *http2Stream) bodyArrived() bool {
 // takeBody moves bytes of the body that have arrived to b, and returns their number. At
 // the end it also returns the trailer section.
 func (s *http2Stream) takeBody(b []byte) (n int, last bool, trailer []byte) {
-	s.conn.Mu.Lock()
-	defer s.conn.Mu.Unlock()
+	s.conn.protocol.Mu.Lock()
+	defer s.conn.protocol.Mu.Unlock()
 	n, last = s.stream.TakeLocked(b)
 	return n, last, s.trailer
 }
@@ -229,8 +230,8 @@ func (s *http2Stream) takeBody(b []byte) (n int, last bool, trailer []byte) {
 // send sends the frames of head, data, and the frames of trailer. ends: the response
 // ends with them. It waits until all are in the output of the connection.
 func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
-	s.conn.Mu.Lock()
-	defer s.conn.Mu.Unlock()
+	s.conn.protocol.Mu.Lock()
+	defer s.conn.protocol.Mu.Unlock()
 	s.answered = s.answered || len(head) > 0 && !s.exchange.answer.response.Interim()
 	err := s.stream.SendLocked(head, data, trailer, ends)
 	if err == os.ErrDeadlineExceeded {
@@ -243,9 +244,9 @@ func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
 // end ends the stream after its request was served.
 func (s *http2Stream) end() {
 	h := s.conn
-	s.client.Disarm()
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
+	s.client.Entry.Disarm()
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
 	switch {
 	case s.stream.Stopped:
 	case s.inTunnel != nil && (!s.stream.Sent || !s.stream.Received): // RFC 8441, section 5
@@ -259,9 +260,9 @@ func (s *http2Stream) end() {
 	}
 	s.inTunnel = nil
 	s.stream.CloseLocked()
-	h.MayHold(h.Held)
-	s.client.Resume()
-	if h.Err != nil || s.failed {
+	h.MayHold(h.protocol.Held)
+	s.client.Entry.Resume()
+	if h.protocol.Err != nil || s.failed {
 		h.dropLocked(s)
 	} else {
 		h.free = append(h.free, s)
@@ -271,13 +272,13 @@ func (s *http2Stream) end() {
 		h.pending = slices.Delete(h.pending, 0, 1)
 		h.startLocked(next)
 	}
-	if len(h.Streams) > 0 {
+	if len(h.protocol.Streams) > 0 {
 		if !h.partial && h.goAway != goAwayAnnounced {
-			h.conn.Arm(s.client.server.sweeper, idleSetDelay) // to drop the unused streams
+			h.conn.client.Entry.Arm(s.client.server.sweeper, idleSetDelay) // to drop the unused streams
 		}
 		return
 	}
-	if h.armLocked(); h.goAway == goAwayFinal && !h.Flushing {
-		h.wakeReader()
+	if h.armLocked(); h.goAway == goAwayFinal && !h.protocol.Flushing {
+		h.conn.wire.WakeReader()
 	}
 }

@@ -170,6 +170,6 @@ func (s *http2Stream) IsGone() bool {
 		return false
 	}
 	s.client.Gone.Store(true)
-	s.conn.wakeReader() // its end may have arrived together with the last frames
+	s.conn.conn.wire.WakeReader() // its end may have arrived together with the last frames
 	return true
 }

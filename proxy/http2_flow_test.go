@@ -82,7 +82,7 @@ func TestHTTP2SlowClientGetsTheEnd(t *testing.T) {
 		c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 20})
 		c.WriteWindowUpdate(0, 1<<20)
 		eventually(t, "the connection is accepted", func() bool { return p.Connections() == 1 })
-		p.eachConn(func(c *clientConn) { c.Conn.(*net.TCPConn).SetWriteBuffer(4 << 10) })
+		p.eachConn(func(c *clientConn) { c.wire.Conn.(*net.TCPConn).SetWriteBuffer(4 << 10) })
 		c.request(1, http2GetOf("/"), true)
 		clients, lengths = append(clients, c), append(lengths, length)
 	}
@@ -274,9 +274,9 @@ func TestHTTP2ResetWithinABodyIsNoEnd(t *testing.T) {
 	c.request(1, http2Post, false)
 	eventually(t, "the upload has begun", func() bool { return p.inflight() == 1 })
 	h := p.onlyHTTP2Client()
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	s := h.Streams[1]
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
+	s := h.protocol.Streams[1]
 	s.Body.Append([]byte("a part"))
 	s.StopLocked(socket.ErrClosedEarly) // between awaitBody, which has found the part, and takeBody
 	n, last := s.TakeLocked(make([]byte, 100))

@@ -297,8 +297,8 @@ func TestStuckConnectionDelaysNoTimeout(t *testing.T) {
 	stuck := p.onlyHTTP2Client()
 	p.send(getRequest)
 	<-asked
-	stuck.Mu.Lock()
-	defer stuck.Mu.Unlock()
+	stuck.protocol.Mu.Lock()
+	defer stuck.protocol.Mu.Unlock()
 	p.sweptFor(30 * socket.SweepInterval)
 	other, status := p.send("GET / HTTP/1.1\r\n"), make(chan int, 1)
 	go func() {

@@ -11,7 +11,7 @@ import (
 // tunnel implements downstream.
 func (s *http2Stream) tunnel(t *socket.Tunnel) (end socket.TunnelEnd, early []byte) {
 	s.inTunnel = t
-	return socket.TunnelEnd{Stream: s, Entry: &s.client.SweepEntry}, nil
+	return socket.TunnelEnd{Stream: s, Entry: &s.client.Entry}, nil
 }
 
 // SendTunnel implements tunnelStream: the client's windows allow it.
@@ -20,7 +20,7 @@ func (s *http2Stream) SendTunnel(b []byte, ends bool) error { return s.send(nil,
 // AwaitTunnel implements tunnelStream.
 func (s *http2Stream) AwaitTunnel() error {
 	var none socket.Buffers
-	defer s.client.Disarm()
+	defer s.client.Entry.Disarm()
 	return s.stream.Wait(&none, s.bodyArrived, http2.Wakes{})
 }
 

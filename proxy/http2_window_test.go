@@ -156,9 +156,9 @@ func TestHTTP2StalledUploadsDoNotStopOthers(t *testing.T) {
 			u.fill(p, ids)
 			u.upload(uint32(2*test.stalled+1), 2_000_000)
 			h := p.onlyHTTP2Client()
-			h.Mu.Lock()
-			defer h.Mu.Unlock()
-			verify.That(t, h.Held <= int64(test.stalled*http2.InitialWindow+http2Growth), "%d bytes are held", h.Held)
+			h.protocol.Mu.Lock()
+			defer h.protocol.Mu.Unlock()
+			verify.That(t, h.protocol.Held <= int64(test.stalled*http2.InitialWindow+http2Growth), "%d bytes are held", h.protocol.Held)
 		})
 	}
 }

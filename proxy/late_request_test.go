@@ -32,7 +32,7 @@ func (p *testProxy) onlyClient() (c *clientConn) {
 func (p *testProxy) onlyHTTP2Client() *http2ClientConn {
 	p.t.Helper()
 	c := p.onlyClient()
-	c.Deadline.Load() // the race detector sees no order in bytes of a socket
+	c.client.Entry.Deadline.Load() // the race detector sees no order in bytes of a socket
 	return c.http2
 }
 
@@ -44,7 +44,7 @@ func (c *clientConn) awaitArrival(t *testing.T) {
 
 func (c *clientConn) hasUnread() bool {
 	nothing := true
-	err := c.Raw.Control(func(fd uintptr) { nothing = socket.Quiet(fd) })
+	err := c.wire.Raw.Control(func(fd uintptr) { nothing = socket.Quiet(fd) })
 	return err == nil && !nothing
 }
 
@@ -74,7 +74,7 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 		p.sweptFor(2 * socket.SweepInterval)
 		io.WriteString(conn, getRequest)
 		c.awaitArrival(t)
-		c.Conn.SetReadDeadline(socket.ALongTimeAgo)
+		c.wire.Conn.SetReadDeadline(socket.ALongTimeAgo)
 		go c.Resume()
 		expectResponse(t, conn, 200)
 	}
@@ -143,8 +143,8 @@ func (p *testProxy) sendAsGoAwayEnds(answers, parts bool) error {
 		first = 5
 	}
 	func() {
-		h.Mu.Lock() // nothing is processed
-		defer h.Mu.Unlock()
+		h.protocol.Mu.Lock() // nothing is processed
+		defer h.protocol.Mu.Unlock()
 		p.skip(http2GoAwayTimeout)
 		c.conn.Write(frames[:first])
 		eventually(p.t, "bytes have arrived, or are read", func() bool { return h.conn.hasUnread() || isProcessing() })
@@ -166,7 +166,7 @@ func TestClientClosesAfterGoAway(t *testing.T) {
 	c.awaitGoAway()
 	p.endWithFrame(t, c, func(h *http2ClientConn) { // no deadline wakes the connection
 		h.goAwayUntil = p.sweeper.Now() + int64(time.Hour)
-		h.conn.Disarm()
+		h.conn.client.Entry.Disarm()
 	})
 }
 
@@ -187,7 +187,7 @@ func TestClientClosesWithinAResponse(t *testing.T) {
 		for head := false; !head; {
 			_, head = c.read().(*xhttp2.MetaHeadersFrame)
 		}
-		p.endWithFrame(t, c, func(h *http2ClientConn) { h.conn.Disarm() })
+		p.endWithFrame(t, c, func(h *http2ClientConn) { h.conn.client.Entry.Disarm() })
 	}
 }
 
@@ -198,8 +198,8 @@ func (p *testProxy) endWithFrame(t *testing.T, c *frameClient, before func(*http
 	h := p.onlyHTTP2Client()
 	// The reading goroutine may wait for the mutex, with earlier frames: then it goes on first.
 	eventually(t, "the first frame is read, and nothing is processed", func() bool {
-		h.Mu.Lock() // nothing is processed
-		defer h.Mu.Unlock()
+		h.protocol.Mu.Lock() // nothing is processed
+		defer h.protocol.Mu.Unlock()
 		c.WritePing(false, [8]byte{1})
 		for start := time.Now(); h.conn.hasUnread(); runtime.Gosched() {
 			if time.Since(start) > 100*time.Millisecond {

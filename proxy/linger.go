@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"os"
+	"syscall"
 	"time"
 
 	"sluice/proxy/socket"
@@ -20,9 +21,8 @@ const (
 )
 
 // sendsOn reports whether bytes follow the last request, or may follow it because
-// the client expects to reuse the connection.
-func (c *clientConn) sendsOn() bool {
-	x := c.exchange
+// the client expects to reuse the connection. x may be nil: there is none.
+func (x *http1Exchange) sendsOn(raw syscall.RawConn) bool {
 	switch {
 	case x == nil || x.request.headLength == 0: // the client has closed the connection
 		return false
@@ -32,28 +32,27 @@ func (c *clientConn) sendsOn() bool {
 		return false
 	}
 	nothing := true
-	err := c.Raw.Control(func(fd uintptr) { nothing = socket.Quiet(fd) })
+	err := raw.Control(func(fd uintptr) { nothing = socket.Quiet(fd) })
 	return err == nil && !nothing
 }
 
-// lingerForAnswer closes the sending side and discards what the client sends, within
+// linger closes the sending side and discards what the client sends, within
 // the limits.
-func (c *clientConn) lingerForAnswer() {
-	lingering := &c.server.lingering
-	defer lingering.Add(-1)
-	if lingering.Add(1) > lingerConnections || c.CloseWrite() != nil {
+func (s *Server) linger(w socket.Wire, e *socket.SweepEntry) {
+	defer s.lingering.Add(-1)
+	if s.lingering.Add(1) > lingerConnections || w.CloseWrite() != nil {
 		return
 	}
-	c.Arm(c.server.sweeper, lingerTimeout)
+	e.Arm(s.sweeper, lingerTimeout)
 	var (
 		reader socket.BufferedReader
 		b      socket.Buffers
 	)
 	defer b.GiveBack()
 	for left := lingerBytes; left > 0; {
-		n, err := reader.Read(socket.Wire{Raw: c.Raw}, &b, 0, socket.RelayBufferBytes)
+		n, err := reader.Read(socket.Wire{Raw: w.Raw}, &b, 0, socket.RelayBufferBytes)
 		left -= n
-		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || c.Expired(c.server.sweeper)) {
+		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || e.Expired(s.sweeper)) {
 			return
 		}
 	}

@@ -161,7 +161,7 @@ func (l *listener) scheme() string {
 
 // An arrival is a new connection of a proxy whose PROXY header is awaited.
 type arrival struct {
-	socket.SweepEntry
+	entry    socket.SweepEntry
 	server   *Server
 	listener *listener
 	conn     socket.Conn
@@ -189,9 +189,9 @@ func (s *Server) awaitProxyHeader(at *listener, conn socket.Conn, from proxyprot
 	if s.ctx.Err() != nil {
 		return net.ErrClosed
 	}
-	s.arrivals[a], a.Owner = struct{}{}, a
-	s.sweeper.Add(&a.SweepEntry, conn, s.shards.Add(1))
-	a.Arm(s.sweeper, s.options.Load().Timeouts.Head)
+	s.arrivals[a], a.entry.Owner = struct{}{}, a
+	s.sweeper.Add(&a.entry, conn, s.shards.Add(1))
+	a.entry.Arm(s.sweeper, s.options.Load().Timeouts.Head)
 	if s.draining.Load() { // Shutdown has bounded all other arrivals
 		a.boundLocked(s.idleUntil.Load())
 	}
@@ -202,8 +202,8 @@ func (s *Server) awaitProxyHeader(at *listener, conn socket.Conn, from proxyprot
 // boundLocked makes the wait for the header end at the coarse time until, or earlier. The
 // caller holds the mutex of the server.
 func (a *arrival) boundLocked(until int64) {
-	if a.Deadline.Load() > until {
-		a.ArmRead(max(until, 1))
+	if a.entry.Deadline.Load() > until {
+		a.entry.ArmRead(max(until, 1))
 	}
 }
 
@@ -213,7 +213,7 @@ func (a *arrival) serve() {
 	defer closed(s, s.arrivals, a)
 	defer panics.Contain(panics.Connection, a.close)
 	of, err := a.read()
-	a.Remove()
+	a.entry.Remove()
 	if err == nil {
 		if err = s.begin(a.listener, a.conn, of); err == nil {
 			a.taken = true
@@ -230,7 +230,7 @@ func (a *arrival) close() {
 		return
 	}
 	a.taken = true
-	a.Remove()
+	a.entry.Remove()
 	a.server.admission.leave(a.admitted)
 	a.conn.Close()
 }
@@ -239,13 +239,13 @@ func (a *arrival) close() {
 func (a *arrival) read() (of proxyprotocol.Addresses, err error) {
 	s, proxy := a.server, a.from.Client.Addr()
 	length, known := 0, false
-	err = socket.AwaitPrelude(&a.SweepEntry, a.raw, s.sweeper, proxyprotocol.MaxBytes, func(b []byte) (_ bool, err error) {
+	err = socket.AwaitPrelude(&a.entry, a.raw, s.sweeper, proxyprotocol.MaxBytes, func(b []byte) (_ bool, err error) {
 		if length, err = proxyprotocol.Length(b); length > 0 {
 			of, known, err = proxyprotocol.Parse(b[:length])
 		}
 		return length > 0, err
 	})
-	a.Disarm()
+	a.entry.Disarm()
 	if err == nil {
 		err = socket.Discard(a.raw, length)
 	}

@@ -112,7 +112,7 @@ func sending(more string, deed func(*misdeed)) func(*misdeed) {
 func outlast(m *misdeed) {
 	eventually(m.t, "the client is waited for", func() bool {
 		c := m.proxy.onlyClient()
-		return c.Deadline.Load() != 0 || c.WriteDeadline.Load() != 0
+		return c.client.Entry.Deadline.Load() != 0 || c.client.Entry.WriteDeadline.Load() != 0
 	})
 	m.origin.close()
 	io.Copy(io.Discard, m)

@@ -76,7 +76,7 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 					conn := dialWithBuffer(t, p.address, 4<<10)
 					defer conn.Close()
 					eventually(t, "the connection is served", func() bool { return p.Connections() == 1 })
-					p.onlyClient().Conn.(*net.TCPConn).SetWriteBuffer(buffer)
+					p.onlyClient().wire.Conn.(*net.TCPConn).SetWriteBuffer(buffer)
 					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", framing)
 					longest, err := readSlowly(conn, 512)
 					if err == nil && p.inflight() == 0 {
@@ -154,7 +154,7 @@ func TestSlowBodyPutsDeadlineOff(t *testing.T) {
 		last := int64(0)
 		for range 5 {
 			eventually(t, "the deadline is put off", func() bool {
-				d := c.Deadline.Load()
+				d := c.client.Entry.Deadline.Load()
 				later := d > last && d > p.sweeper.Now()+int64(20*time.Second) && d <= p.sweeper.Now()+int64(30*time.Second)
 				if later {
 					last = d

@@ -82,27 +82,27 @@ func (m *mirrored) fail() {
 func (s *http2Stream) fail() {
 	h := s.conn
 	s.failed = true
-	if x := s.exchange; x != nil && !h.Mu.Torn() {
+	if x := s.exchange; x != nil && !h.protocol.Mu.Torn() {
 		x.fail()
 	} else if x != nil {
 		x.releaseAll(panics.Stream)
 	}
-	if h.Mu.Torn() {
+	if h.protocol.Mu.Torn() {
 		contained(panics.Stream, h.OnPanic)
 	}
 	contained(panics.Stream, s.end)
-	if h.Mu.Torn() { // by the end too
+	if h.protocol.Mu.Torn() { // by the end too
 		contained(panics.Stream, h.OnPanic)
 	}
 }
 
 // OnPanic implements [http2.Role]: it ends the connection and its streams.
 func (h *http2ClientConn) OnPanic() {
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	h.Err, h.Output.Frames = errPanicked, nil
-	h.wakeReader()
-	for _, s := range h.Streams {
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
+	h.protocol.Err, h.protocol.Output.Frames = errPanicked, nil
+	h.conn.wire.WakeReader()
+	for _, s := range h.protocol.Streams {
 		contained(panics.Stream, func() { s.StopLocked(socket.ErrClosedEarly) })
 	}
 }
@@ -110,8 +110,8 @@ func (h *http2ClientConn) OnPanic() {
 // failReading is OnPanic for the goroutine that reads. It waits for the streams.
 func (h *http2ClientConn) failReading() {
 	contained(panics.Connection, h.OnPanic)
-	h.Work.Wait()
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
+	h.protocol.Work.Wait()
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
 	h.dropFreeLocked()
 }

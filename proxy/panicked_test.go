@@ -216,8 +216,8 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 		"reader": func(_ *http2ClientConn, c *frameClient) { c.WritePing(false, [8]byte{}) },
 		"stream": func(*http2ClientConn, *frameClient) { go answerBoth() },
 		"sender": func(h *http2ClientConn, _ *frameClient) {
-			h.Output.Frames = http2.AppendPing(h.Output.Frames, 0, goAwayPing)
-			h.FlushLocked()
+			h.protocol.Output.Frames = http2.AppendPing(h.protocol.Output.Frames, 0, goAwayPing)
+			h.protocol.FlushLocked()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -230,12 +230,12 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 			h := p.onlyHTTP2Client()
 			before := panicked()
 			eventually(t, "all is sent", func() bool {
-				h.Mu.Lock()
-				defer h.Mu.Unlock()
-				if h.Flushing {
+				h.protocol.Mu.Lock()
+				defer h.protocol.Mu.Unlock()
+				if h.protocol.Flushing {
 					return false
 				}
-				h.Output.Send(new(http2.Sender), nil, nil, nil, true) // without an owner
+				h.protocol.Output.Send(new(http2.Sender), nil, nil, nil, true) // without an owner
 				use(h, c)
 				return true
 			})

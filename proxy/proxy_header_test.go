@@ -208,7 +208,7 @@ func TestWaitsAreOfTheirClient(t *testing.T) {
 	p.awaitArrivals(1)
 	p.mu.Lock()
 	for a := range p.arrivals {
-		client, _ := a.Owner.Parties()
+		client, _ := a.entry.Owner.Parties()
 		verify.Equal(t, client, any(block("127.0.0.1")), "who waits for the header")
 	}
 	p.mu.Unlock()
@@ -218,8 +218,8 @@ func TestWaitsAreOfTheirClient(t *testing.T) {
 	h := p.onlyHTTP2Client()
 	of, _ := h.conn.Parties()
 	verify.Equal(t, of, any(block("203.0.113.7")), "who waits on the connection")
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
+	h.protocol.Mu.Lock()
+	defer h.protocol.Mu.Unlock()
 	s := h.takeStreamLocked()
 	of, _ = s.Parties()
 	verify.Equal(t, of, any(block("203.0.113.7")), "who waits on a stream")

@@ -137,7 +137,7 @@ type Server struct {
 	encoders     *compression.Encoders
 	connCount    atomic.Int64
 	refused      atomic.Uint64
-	lingering    atomic.Int64 // connections in lingerForAnswer
+	lingering    atomic.Int64 // connections in linger
 	shards       atomic.Uint32
 
 	mu sync.Mutex
@@ -283,7 +283,7 @@ func (s *Server) begin(at *listener, conn socket.Conn, of proxyprotocol.Addresse
 	}
 	s.conns[c] = struct{}{}
 	s.connCount.Add(1)
-	s.sweeper.Add(&c.SweepEntry, conn, c.Shard)
+	s.sweeper.Add(&c.client.Entry, conn, c.client.Shard)
 	go c.serve()
 	return nil
 }

@@ -26,7 +26,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	}
 	s.noteDrainedLocked()
 	for c := range s.conns {
-		c.wakeIfIdle()
+		c.wire.WakeReader() // to look whether it drains
 	}
 	for a := range s.arrivals {
 		a.boundLocked(s.idleUntil.Load())
@@ -46,9 +46,9 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 		s.mu.Lock()
 		for c := range s.conns {
 			if c.delimits.Load() {
-				socket.ResetOnClose(c.Conn)
+				socket.ResetOnClose(c.wire.Conn)
 			}
-			c.Conn.Close()
+			c.wire.Conn.Close()
 		}
 		for c := range s.streams {
 			c.abort()
@@ -89,8 +89,8 @@ func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 		a.boundLocked(until)
 	})
 	eachAcceptedOn(s, s.conns, l, func(c *clientConn) {
-		c.listener.idleUntil.Store(until)
-		c.wakeIfIdle()
+		c.client.listener.idleUntil.Store(until)
+		c.wire.WakeReader()
 		if s.idleConns.Take(c) {
 			go c.Resume()
 		}
@@ -112,8 +112,8 @@ func (s *Server) cutAfter(l net.Listener, grace time.Duration) bool {
 		case <-time.After(grace):
 			eachAcceptedOn(s, s.arrivals, l, func(a *arrival) { a.conn.Close() })
 			eachAcceptedOn(s, s.conns, l, func(c *clientConn) {
-				c.listener.cut.Store(true)
-				c.Interrupt()
+				c.client.listener.cut.Store(true)
+				c.client.Entry.Interrupt()
 			})
 			eachAcceptedOn(s, s.streams, l, func(c *stream) {
 				c.listener.cut.Store(true)
@@ -138,16 +138,10 @@ func eachAcceptedOn[C interface {
 	}
 }
 
-// wakeIfIdle makes a connection that waits for a request check whether it drains. A
-// spurious wake of a busy connection is harmless.
-func (c *clientConn) wakeIfIdle() {
-	c.Conn.SetReadDeadline(socket.ALongTimeAgo)
-}
-
 // endRevoked implements certified.
 func (c *clientConn) endRevoked() {
-	c.Interrupt()
-	if c.server.idleConns.Take(c) {
+	c.client.Entry.Interrupt()
+	if c.client.server.idleConns.Take(c) {
 		go c.Resume()
 	}
 }

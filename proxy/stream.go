@@ -43,19 +43,19 @@ const streamForwarded = 200
 // protocol. It implements [attempt.Exchange]: a try opens a connection to a peer, and
 // if that succeeds, forwards until the end.
 type stream struct {
-	socket.SweepEntry             // of the client's connection
-	socket            socket.Wire // of the client
-	server            *Server
-	listener          *listener
-	shard             uint32
-	ends              proxyprotocol.Addresses
-	address           string         // of the client, as text
-	name              string         // of the server, from the ClientHello; "": none
-	session           *tlsSession    // of TLS that ends here; nil: there is none
-	certificate       *verification  // nil: there is none
-	service           *route.Service // nil: none
-	query             balancer.Query
-	token             balancer.Token // of the last try
+	entry       socket.SweepEntry // of the client's connection
+	socket      socket.Wire       // of the client
+	server      *Server
+	listener    *listener
+	shard       uint32
+	ends        proxyprotocol.Addresses
+	address     string         // of the client, as text
+	name        string         // of the server, from the ClientHello; "": none
+	session     *tlsSession    // of TLS that ends here; nil: there is none
+	certificate *verification  // nil: there is none
+	service     *route.Service // nil: none
+	query       balancer.Query
+	token       balancer.Token // of the last try
 
 	startTime      time.Time
 	attempts       attempt.Loop
@@ -150,9 +150,9 @@ func (s *stream) startRoute(matched *route.Route) *refusal.Refusal {
 	if r := s.setRoute(matched); r != nil || !matched.EndsTLS {
 		return r
 	}
-	s.Arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
+	s.entry.Arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
 	err := s.handshake()
-	if s.Disarm(); err != nil {
+	if s.entry.Disarm(); err != nil {
 		s.server.log.Debug().Err(err).Str("listener", s.listener.Name).Str("client", s.address).Msg("TLS handshake failed")
 		return refusal.ClientTLS
 	}
@@ -163,7 +163,7 @@ func (s *stream) startRoute(matched *route.Route) *refusal.Refusal {
 // of ACME.
 func (s *stream) handshake() (err error) {
 	block := blockOf(s.ends.Client.Addr(), s.server.options.Load().TrustedProxies)
-	s.socket.TLS, err = s.server.handshakes.Accept(s.socket, &s.SweepEntry, block, s.listener.TLS)
+	s.socket.TLS, err = s.server.handshakes.Accept(s.socket, &s.entry, block, s.listener.TLS)
 	if err != nil {
 		return err
 	}
@@ -218,9 +218,9 @@ func (s *stream) sendAlert() {
 
 // lookAtHello returns the server name in the ClientHello, which stays in the socket.
 func (s *stream) lookAtHello() (name string, err error) {
-	s.Arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
-	defer s.Disarm()
-	err = socket.AwaitPrelude(&s.SweepEntry, s.socket.Raw, s.server.sweeper, socket.MaxClientHelloBytes, func(b []byte) (bool, error) {
+	s.entry.Arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
+	defer s.entry.Disarm()
+	err = socket.AwaitPrelude(&s.entry, s.socket.Raw, s.server.sweeper, socket.MaxClientHelloBytes, func(b []byte) (bool, error) {
 		whole, err := socket.WholeClientHello(b)
 		if !whole || err != nil {
 			return false, err
@@ -279,7 +279,7 @@ func (s *stream) Try(t balancer.Token) balancer.Outcome {
 	t.Connected(s.connectTime)
 	s.sendProxyHeader(u)
 	tunnel := socket.Tunnel{
-		Client: socket.TunnelEnd{Wire: s.socket, Entry: &s.SweepEntry}, Up: u.TunnelEnd(), Sweeper: s.server.sweeper,
+		Client: socket.TunnelEnd{Wire: s.socket, Entry: &s.entry}, Up: u.TunnelEnd(), Sweeper: s.server.sweeper,
 		Timeouts: tunnelTimeouts(s.service.Timeouts), Requests: s.service.Pool.Requests(), Shard: s.shard,
 	}
 	s.cut = tunnel.Run(nil, &s.bytesIn, &s.bytesOut)
@@ -327,8 +327,8 @@ func (s *stream) isGone() bool {
 
 // close closes the connection.
 func (s *stream) close() {
-	s.Remove()
-	s.Conn.Close()
+	s.entry.Remove()
+	s.entry.Conn.Close()
 	s.server.admission.leave(s.ends.Client.Addr())
 	s.server.connCount.Add(-1)
 	if s.certificate != nil {
@@ -420,9 +420,9 @@ func (s *Server) startStream(at *listener, conn socket.Conn, of proxyprotocol.Ad
 	if s.ctx.Err() != nil { // Shutdown has closed all other connections
 		return net.ErrClosed
 	}
-	s.streams[stream], stream.Owner = struct{}{}, stream
+	s.streams[stream], stream.entry.Owner = struct{}{}, stream
 	s.connCount.Add(1)
-	s.sweeper.Add(&stream.SweepEntry, conn, stream.shard)
+	s.sweeper.Add(&stream.entry, conn, stream.shard)
 	go stream.serve()
 	return nil
 }

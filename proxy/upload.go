@@ -138,12 +138,12 @@ func (l *upload) expectant() bool { return l.body.request.head.ExpectContinue &&
 // interrupt ends the wait for the client, and waits for the goroutine.
 func (l *upload) interrupt() {
 	c := l.body.request.client
-	c.Interrupt()
+	c.Entry.Interrupt()
 	<-l.done
-	c.Disarm()
-	c.Resume()
+	c.Entry.Disarm()
+	c.Entry.Resume()
 	if c.cutBy() != nil {
-		c.Interrupt() // Resume has reverted the cut too
+		c.Entry.Interrupt() // Resume has reverted the cut too
 	}
 }
 
@@ -229,7 +229,7 @@ func (l *upload) answering() bool {
 
 // waitsForClient reports whether the upload waits for bytes of the client.
 func (l *upload) waitsForClient() bool {
-	return l.started && !l.read.Load() && l.body.request.client.Deadline.Load() != 0
+	return l.started && !l.read.Load() && l.body.request.client.Entry.Deadline.Load() != 0
 }
 
 var (

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"io"
 	"net"
 	"syscall"
 )
@@ -43,6 +44,40 @@ func (w *Wire) Receive(fd uintptr, b []byte) (int, error) {
 		return w.TLS.receive(fd, b)
 	}
 	return Receive(fd, b)
+}
+
+// Read waits for bytes and reads them into b.
+func (w *Wire) Read(b []byte) (n int, err error) {
+	if w.TLS == nil {
+		return w.Conn.Read(b)
+	}
+	waitErr := w.Raw.Read(func(fd uintptr) bool {
+		w.Wake()
+		n, err = w.Receive(fd, b)
+		return err != ErrWouldBlock
+	})
+	if waitErr != nil {
+		return 0, waitErr
+	}
+	if n == 0 && err == nil {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// WakeReader ends a wait for bytes, whose goroutine then looks why. It is harmless if there is none.
+func (w *Wire) WakeReader() { w.Conn.SetReadDeadline(ALongTimeAgo) }
+
+// Quiet is the function Quiet. With TLS, a peer may have sent records without data, such as session
+// tickets.
+func (w *Wire) Quiet(fd uintptr) bool {
+	if w.TLS == nil {
+		return Quiet(fd)
+	}
+	var b [1]byte
+	w.Wake()
+	_, err := w.Receive(fd, b[:])
+	return err == ErrWouldBlock
 }
 
 // write writes a part of b. After an error, the next call must begin with the

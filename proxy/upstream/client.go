@@ -16,10 +16,10 @@ const probeInterval = 250 * time.Millisecond
 
 // A Client is who waits for a response, as the peer's side of a try sees it.
 type Client struct {
-	socket.SweepEntry             // the deadlines of waits for the client
-	Presence          Presence    // that asks whether the client is there
-	Shard             uint32      // for counters and logs
-	Gone              atomic.Bool // the client has closed its connection, as far as Presence has found out
+	Entry    socket.SweepEntry // the deadlines of waits for the client
+	Presence Presence          // that asks whether the client is there
+	Shard    uint32            // for counters and logs
+	Gone     atomic.Bool       // the client has closed its connection, as far as Presence has found out
 
 	// KeepsOwn: one connection to a peer on which the client has authenticated itself is kept for
 	// it, until DropOwn. It is one connection too, with one exchange at a time. Others lose such

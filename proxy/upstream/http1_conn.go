@@ -16,7 +16,7 @@ var errStale = errors.New("stale idle connection")
 
 // An HTTP1Conn is a connection to a peer. One exchange at a time uses it.
 type HTTP1Conn struct {
-	socket.SweepEntry
+	entry     socket.SweepEntry
 	transport *http1Transport
 	slot      *slot
 	wire      socket.Wire
@@ -42,17 +42,10 @@ type HTTP1Conn struct {
 	ownTo   int64 // coarse time until which it is kept for owner; 0: it is not. Guarded by transport.mu
 
 	// The state of send.
-	request []byte          // to send
-	body    []byte          // to send after request
-	records *socket.Buffer  // with TLS: the memory of request, or nil
-	sent    bool            // a part of the request was sent
+	out     outgoing
 	buffers *socket.Buffers // of the exchange
 	err     error
 	woken   bool // before the whole request was sent
-
-	// The part of the request that did not fit the socket buffer.
-	remainder     chan struct{} // closed when that is sent, or cannot be; nil: there was none
-	remainderSent bool          // valid after remainder is closed
 
 	until  Until     // of the present wait
 	picked time.Time // when the peer was, for the present exchange
@@ -77,18 +70,18 @@ func newHTTP1Conn(t *http1Transport, conn socket.Conn) (*HTTP1Conn, error) {
 	}
 	u := &HTTP1Conn{transport: t, wire: socket.Wire{Conn: conn, Raw: raw}, quickAck: socket.AcknowledgeNow, idleTimeout: t.options.IdleTimeout}
 	u.onSocket = u.step
-	u.Probes, u.Owner = true, u
+	u.entry.Probes, u.entry.Owner = true, u
 	return u, nil
 }
 
 func (u *HTTP1Conn) close() {
-	u.Remove()
+	u.entry.Remove()
 	if u.wire.TLS != nil && u.complete {
 		u.wire.TLS.CloseNotify()
 	}
 	u.wire.Conn.Close()
-	if u.remainder != nil {
-		<-u.remainder
+	if u.out.remainder != nil {
+		<-u.out.remainder
 	}
 }
 
@@ -101,8 +94,11 @@ func (u *HTTP1Conn) endOfWait() error {
 	return nil
 }
 
+// Interrupt implements [Conn].
+func (u *HTTP1Conn) Interrupt() { u.entry.Interrupt() }
+
 // WaitAtMost implements [Conn].
-func (u *HTTP1Conn) WaitAtMost(timeout time.Duration) { u.Arm(u.transport.sweeper, timeout) }
+func (u *HTTP1Conn) WaitAtMost(timeout time.Duration) { u.entry.Arm(u.transport.sweeper, timeout) }
 
 // ClosedIdle implements [Conn].
 func (u *HTTP1Conn) ClosedIdle(err error) (maybe, likely bool) {
@@ -113,7 +109,7 @@ func (u *HTTP1Conn) ClosedIdle(err error) (maybe, likely bool) {
 // Finish implements [Conn].
 func (u *HTTP1Conn) Finish(complete bool) {
 	u.persistent = u.persistent && !u.response.Odd()
-	u.complete = complete && u.response.Ended() && u.start == u.end && (u.persistent || u.wire.TLS != nil) && u.allSent()
+	u.complete = complete && u.response.Ended() && u.start == u.end && (u.persistent || u.wire.TLS != nil) && u.out.allSent()
 	if u.complete && u.persistent {
 		u.transport.release(u)
 	} else {
@@ -125,29 +121,26 @@ func (u *HTTP1Conn) Finish(complete bool) {
 // sending side of a tunnel. The rest of the request's body comes first.
 func (u *HTTP1Conn) Tunnel(b *socket.Buffers) (socket.TunnelEnd, []byte) {
 	u.client.Store(nil)
-	if u.remainder != nil {
-		<-u.remainder
+	if u.out.remainder != nil {
+		<-u.out.remainder
 	}
 	return u.TunnelEnd(), b.From[u.start:u.end]
 }
 
 func (u *HTTP1Conn) TunnelEnd() socket.TunnelEnd {
-	return socket.TunnelEnd{Wire: u.wire, Entry: &u.SweepEntry}
+	return socket.TunnelEnd{Wire: u.wire, Entry: &u.entry}
 }
 
-// quiet reports whether an idle connection is reusable: see the function quiet.
+// quiet reports whether an idle connection is reusable.
 func (u *HTTP1Conn) quiet() bool {
 	reusable := false
-	err := u.wire.Raw.Control(func(fd uintptr) { reusable = u.quietNow(fd) })
+	err := u.wire.Raw.Control(func(fd uintptr) { reusable = u.wire.Quiet(fd) })
 	return err == nil && reusable
 }
 
-// wake ends a wait for the peer, which then calls endOfWait.
-func (u *HTTP1Conn) wake() { u.wire.Conn.SetReadDeadline(socket.ALongTimeAgo) }
-
 // wokenInError reports whether err ended a wait whose deadline has not passed.
 func (u *HTTP1Conn) wokenInError(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) && !u.Expired(u.transport.sweeper)
+	return errors.Is(err, os.ErrDeadlineExceeded) && !u.entry.Expired(u.transport.sweeper)
 }
 
 // Parties implements sweepOwner of package socket.
@@ -160,5 +153,5 @@ func (u *HTTP1Conn) Parties() (client, peer any) {
 
 // OnSweep implements sweepOwner of package socket.
 func (u *HTTP1Conn) OnSweep(now int64) int64 {
-	return u.probe.sweep(&u.SweepEntry, u.client.Load(), now)
+	return u.probe.sweep(&u.entry, u.client.Load(), now)
 }

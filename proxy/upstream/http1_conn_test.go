@@ -34,7 +34,7 @@ func TestSendThatIsWokenBeforeItSends(t *testing.T) {
 	})
 	u := transport.opened(t)
 	defer transport.discard(u)
-	u.Arm(transport.sweeper, time.Second)
+	u.entry.Arm(transport.sweeper, time.Second)
 	transport.Suspect()
 	sent, err := u.Send(&socket.Buffers{Out: []byte(request)}, nil, nil, Until{Suspicion: true})
 	verify.That(t, sent && err == ErrSuspected, "got %v, %v", sent, err)
@@ -52,7 +52,7 @@ func TestCloseWhileARequestIsWoken(t *testing.T) {
 		go func() { transport.Close(); close(closed) }()
 		eventually(t, "the connection is being closed", func() bool { return u.wire.Conn.SetDeadline(time.Time{}) != nil })
 	})}
-	u.Arm(transport.sweeper, patience)
+	u.entry.Arm(transport.sweeper, patience)
 	transport.Suspect() // before the request is sent
 	sent, err := u.Send(&socket.Buffers{Out: []byte(request)}, nil, nil, Until{Suspicion: true})
 	verify.That(t, sent && err == ErrSuspected, "got %v, %v", sent, err)
@@ -76,8 +76,8 @@ func (c hookedConn) Read(f func(fd uintptr) bool) error {
 func TestIdleConnectionPinsNothing(t *testing.T) {
 	t.Parallel()
 	transport := startTransport(t, Options{}, answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
-	if u := transport.exchange(t); u.request != nil || u.body != nil || u.buffers != nil || u.client.Load() != nil {
-		t.Errorf("it holds %d bytes of a request, %d of its body, buffers: %v, a client: %v", cap(u.request), cap(u.body), u.buffers != nil, u.client.Load() != nil)
+	if u := transport.exchange(t); u.out.request != nil || u.out.body != nil || u.buffers != nil || u.client.Load() != nil {
+		t.Errorf("it holds %d bytes of a request, %d of its body, buffers: %v, a client: %v", cap(u.out.request), cap(u.out.body), u.buffers != nil, u.client.Load() != nil)
 	}
 }
 
@@ -130,7 +130,7 @@ func TestAnswerAtAccept(t *testing.T) {
 	u.wire.Conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	u.wire.Raw.Read(func(uintptr) bool { return false }) // hears of it, and leaves it
 	u.wire.Conn.SetReadDeadline(time.Time{})
-	u.Arm(transport.sweeper, time.Second)
+	u.entry.Arm(transport.sweeper, time.Second)
 	b := socket.Buffers{Out: []byte(request)}
 	_, err := u.Send(&b, nil, nil, Until{})
 	verify.That(t, err == nil && string(b.From[:u.end]) == busy, "got %q, %v", b.From[:u.end], err)

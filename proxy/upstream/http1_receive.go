@@ -26,7 +26,7 @@ func (u *HTTP1Conn) Await(b *socket.Buffers, w Until) error {
 			defer panics.Contain(panics.Exchange, nil)
 			select {
 			case <-w.Changed:
-				u.wake()
+				u.wire.WakeReader() // which calls endOfWait
 			case <-over:
 			}
 		}()
@@ -100,7 +100,7 @@ func (u *HTTP1Conn) readMore(b *socket.Buffers) error {
 // read reads into b without giving buffers back.
 func (u *HTTP1Conn) read(b []byte) (int, error) {
 	for {
-		n, err := u.readConn(b)
+		n, err := u.wire.Read(b)
 		if n > 0 || err == nil || !u.wokenInError(err) {
 			return n, err
 		}
@@ -161,7 +161,7 @@ func keepAliveTimeout(value []byte) (seconds int, ok bool) {
 // ReadBody implements [transfer.Source].
 func (u *HTTP1Conn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, err error) {
 	if u.begun && u.start == u.end {
-		if err := u.fill(b, u.mostOfBody()); err != nil {
+		if err := u.fill(b, mostOf(&u.response)); err != nil {
 			if err == socket.ErrClosedEarly && u.response.Left < 0 {
 				return transfer.Piece{Last: true}, nil
 			}
@@ -176,10 +176,10 @@ func (u *HTTP1Conn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, e
 	return p, err
 }
 
-// mostOfBody returns how many bytes to read for the next piece of the body.
-func (u *HTTP1Conn) mostOfBody() int {
-	if !u.response.Chunked && u.response.Left > 0 {
-		return int(min(u.response.Left, socket.RelayBufferBytes))
+// mostOf returns how many bytes to read for the next piece of a response.
+func mostOf(r *transfer.Reader) int {
+	if !r.Chunked && r.Left > 0 {
+		return int(min(r.Left, socket.RelayBufferBytes))
 	}
 	return socket.RelayBufferBytes
 }
@@ -190,7 +190,7 @@ func (u *HTTP1Conn) BodyPauses(b *socket.Buffers, patience time.Duration) (bool,
 		return false, nil
 	}
 	u.wire.Conn.SetReadDeadline(time.Now().Add(patience))
-	n, err := u.reader.Read(u.wire, b, 0, u.mostOfBody())
+	n, err := u.reader.Read(u.wire, b, 0, mostOf(&u.response))
 	u.start, u.end = 0, n
 	switch {
 	case err != nil && u.wokenInError(err):
@@ -198,7 +198,7 @@ func (u *HTTP1Conn) BodyPauses(b *socket.Buffers, patience time.Duration) (bool,
 	case n == 0 && err != io.EOF:
 		return false, err
 	}
-	if !u.ResumeRead() {
+	if !u.entry.ResumeRead() {
 		u.wire.Conn.SetDeadline(socket.ALongTimeAgo)
 	}
 	return false, nil
@@ -238,7 +238,7 @@ func (u *HTTP1Conn) awaitBodyStart(b *socket.Buffers) error {
 		u.end += n
 		switch {
 		case n > 0:
-		case err == errNotYet, errors.Is(err, os.ErrDeadlineExceeded) && !u.Interrupted.Load(): // the head was in time
+		case err == errNotYet, errors.Is(err, os.ErrDeadlineExceeded) && !u.entry.Interrupted.Load(): // the head was in time
 			return nil
 		case err == io.EOF:
 			return socket.ErrClosedEarly
@@ -262,12 +262,12 @@ var errNotYet = errors.New("nothing has arrived yet")
 // readBy is read that fails with errNotYet at the time end.
 func (u *HTTP1Conn) readBy(end time.Time, b []byte) (int, error) {
 	u.wire.Conn.SetReadDeadline(end)
-	n, err := u.readConn(b)
+	n, err := u.wire.Read(b)
 	if err != nil && u.wokenInError(err) {
 		return n, errNotYet
 	}
 	u.wire.Conn.SetReadDeadline(time.Time{})
-	if u.Interrupted.Load() { // a concurrent interrupt may have set that deadline
+	if u.entry.Interrupted.Load() { // a concurrent interrupt may have set that deadline
 		u.wire.Conn.SetDeadline(socket.ALongTimeAgo)
 	}
 	return n, err

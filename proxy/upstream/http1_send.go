@@ -11,6 +11,18 @@ import (
 	"sluice/proxy/transfer"
 )
 
+// An outgoing is the request that an HTTP1Conn sends.
+type outgoing struct {
+	request []byte         // to send
+	body    []byte         // to send after request
+	records *socket.Buffer // with TLS: the memory of request, or nil
+	sent    bool           // a part of the request was sent
+
+	// The part of the request that did not fit the socket buffer.
+	remainderSent bool          // valid after remainder is closed
+	remainder     chan struct{} // closed when that is sent, or cannot be; nil: there was none
+}
+
 // Send implements [Conn]. If no part of the request was sent, the error is errStale
 // or the error of a closed socket.
 //
@@ -20,43 +32,43 @@ func (u *HTTP1Conn) Send(b *socket.Buffers, body, _ []byte, w Until) (sent bool,
 	if len(body) <= socket.RequestBufferBytes {
 		b.Out, body = append(b.Out, body...), nil
 	}
-	u.request, u.body, u.buffers, u.sent = b.Out, body, b, false
+	u.out.request, u.out.body, u.buffers, u.out.sent = b.Out, body, b, false
 	if u.wire.TLS != nil {
-		if err := u.sealRequest(); err != nil {
+		if err := u.out.seal(u.wire.TLS); err != nil {
 			return false, err
 		}
 	}
-	u.start, u.end, u.err, u.woken, u.remainder = 0, 0, nil, false, nil
+	u.start, u.end, u.err, u.woken, u.out.remainder = 0, 0, nil, false, nil
 	u.until = w
 	defer func() {
 		u.until = Until{}
 		if err != nil {
 			b.GiveBack()
-			u.dropRecords()
+			u.out.dropRecords()
 		}
 	}()
 	for {
 		err = u.wire.Raw.Read(u.onSocket)
 		switch {
 		case err != nil && u.wokenInError(err):
-			if waiting := u.sent && len(u.request) == 0; !waiting {
+			if waiting := u.out.sent && len(u.out.request) == 0; !waiting {
 				u.woken = true
 			} else if err := u.endOfWait(); err != nil {
 				return true, err
 			}
 		case err != nil:
-			return u.sent, err
+			return u.out.sent, err
 		case u.err != nil:
-			return u.sent, u.err
+			return u.out.sent, u.err
 		case u.end > 0: // an answer, perhaps before the whole request was sent
-			u.dropRecords()
+			u.out.dropRecords()
 			return true, nil
 		default: // the socket is full
-			if u.body != nil || body == nil {
-				u.request = bytes.Clone(u.request) // b is given back
+			if u.out.body != nil || body == nil {
+				u.out.request = bytes.Clone(u.out.request) // b is given back
 			}
-			u.sendRemainder(u.request, u.body)
-			u.request, u.body, u.sent = nil, nil, true
+			u.sendRemainder(u.out.request, u.out.body)
+			u.out.request, u.out.body, u.out.sent = nil, nil, true
 		}
 	}
 }
@@ -64,31 +76,31 @@ func (u *HTTP1Conn) Send(b *socket.Buffers, body, _ []byte, w Until) (sent bool,
 // sendRemainder sends the remainder of a request in its own goroutine, because the
 // peer may respond, and read no further, before it has the whole request.
 func (u *HTTP1Conn) sendRemainder(request, body []byte) {
-	done, records := make(chan struct{}), u.records
-	u.remainder, u.remainderSent, u.records = done, false, nil
+	done, records := make(chan struct{}), u.out.records
+	u.out.remainder, u.out.remainderSent, u.out.records = done, false, nil
 	go func() {
 		defer close(done)
 		defer panics.Contain(panics.Exchange, nil)
 		// After an error the other goroutine reads what the peer sent before.
 		if u.write(request) == nil && u.writeSealed(records, body) == nil {
-			u.remainderSent = true
+			u.out.remainderSent = true
 		}
 	}()
 }
 
 // allSent reports whether the whole request was sent. It is called when the response
 // is complete: see transfer.EndsShortly.
-func (u *HTTP1Conn) allSent() bool {
-	return len(u.request) == 0 && (u.remainder == nil || transfer.EndsShortly(u.remainder) && u.remainderSent)
+func (o *outgoing) allSent() bool {
+	return len(o.request) == 0 && (o.remainder == nil || transfer.EndsShortly(o.remainder) && o.remainderSent)
 }
 
 // HasSent implements [Conn].
 func (u *HTTP1Conn) HasSent() bool {
-	if u.remainder == nil {
-		return len(u.request)+len(u.body) == 0
+	if u.out.remainder == nil {
+		return len(u.out.request)+len(u.out.body) == 0
 	}
 	select {
-	case <-u.remainder:
+	case <-u.out.remainder:
 		return true
 	default:
 		return false
@@ -97,9 +109,9 @@ func (u *HTTP1Conn) HasSent() bool {
 
 // receiveLast reads what the peer sent before it closed the connection fd, which may
 // be a response, or say why: then err is that. It is called after a write failed with err.
-func (u *HTTP1Conn) receiveLast(fd uintptr, b *socket.Buffers, err error) (int, error) {
-	u.wire.Wake()
-	n, last := u.wire.Receive(fd, b.From[:socket.ResponseBufferBytes])
+func receiveLast(w *socket.Wire, fd uintptr, b *socket.Buffers, err error) (int, error) {
+	w.Wake()
+	n, last := w.Receive(fd, b.From[:socket.ResponseBufferBytes])
 	if rejects(last) {
 		err = last
 	}
@@ -124,32 +136,32 @@ func (u *HTTP1Conn) waitIsOver() bool {
 // only after it has sent on a reused connection, which was quiet before: on a new one
 // the peer may have sent first.
 func (u *HTTP1Conn) step(fd uintptr) bool {
-	for len(u.request) > 0 {
-		if u.used && !u.sent && !u.quietNow(fd) {
+	for len(u.out.request) > 0 {
+		if u.used && !u.out.sent && !u.wire.Quiet(fd) {
 			u.err = errStale
 			return true
 		}
-		n, err := socket.Send(fd, u.request)
+		n, err := socket.Send(fd, u.out.request)
 		if n > 0 {
-			u.sent = true
+			u.out.sent = true
 		}
-		u.request = u.request[n:]
+		u.out.request = u.out.request[n:]
 		if err != nil && err != socket.ErrWouldBlock {
-			if u.sent || !u.used {
-				u.end, err = u.receiveLast(fd, u.buffers, err)
+			if u.out.sent || !u.used {
+				u.end, err = receiveLast(&u.wire, fd, u.buffers, err)
 			}
 			if u.end == 0 {
 				u.err = err
 			}
 			return true
 		}
-		if len(u.request) > 0 {
+		if len(u.out.request) > 0 {
 			return true
 		}
-		if u.err = u.nextPart(); u.err != nil {
+		if u.err = u.out.next(u.wire.TLS); u.err != nil {
 			return true
 		}
-		if len(u.request) == 0 && u.used {
+		if len(u.out.request) == 0 && u.used {
 			return u.waitIsOver()
 		}
 	}
@@ -178,7 +190,7 @@ func (u *HTTP1Conn) SendHead(b *socket.Buffers, chunked bool) (answered, sent bo
 	}
 	n, err := u.writer.WriteSealed(u.sinkSide(), u.wire.TLS, b.Out)
 	if err != nil && (n > 0 || !u.used) {
-		u.wire.Raw.Control(func(fd uintptr) { u.end, err = u.receiveLast(fd, b, err) })
+		u.wire.Raw.Control(func(fd uintptr) { u.end, err = receiveLast(&u.wire, fd, b, err) })
 		if u.end > 0 {
 			return true, true, nil
 		}
@@ -205,7 +217,7 @@ func (u *HTTP1Conn) sendPiece(b []byte) error {
 // sinkSide returns the connection for writing a streamed body. Its timeout does not
 // run while the response waits for the client.
 func (u *HTTP1Conn) sinkSide() socket.Side {
-	return socket.Side{Raw: u.wire.Raw, Entry: &u.SweepEntry, Sweeper: u.transport.sweeper, Timeout: u.pause, BlockedBy: &u.owner.Load().SweepEntry}
+	return socket.Side{Raw: u.wire.Raw, Entry: &u.entry, Sweeper: u.transport.sweeper, Timeout: u.pause, BlockedBy: &u.owner.Load().Entry}
 }
 
 // SinkSocket implements [transfer.Sink].
@@ -219,20 +231,20 @@ func (u *HTTP1Conn) SinkSocket() (socket.Side, *socket.Pace) {
 // write writes all of b, unencoded, until the read deadline, which the round trip has set, and may
 // set later meanwhile.
 func (u *HTTP1Conn) write(b []byte) error {
-	end := u.Deadline.Load()
-	u.ArmWrite(end)
-	defer u.WriteDeadline.Store(0)
+	end := u.entry.Deadline.Load()
+	u.entry.ArmWrite(end)
+	defer u.entry.WriteDeadline.Store(0)
 	for {
 		n, err := u.wire.Conn.Write(b)
 		b = b[n:]
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		if later := u.Deadline.Load(); later > end {
+		if later := u.entry.Deadline.Load(); later > end {
 			end = later
-			u.ArmWrite(end)
+			u.entry.ArmWrite(end)
 		}
-		if u.WriteExpired(u.transport.sweeper) {
+		if u.entry.WriteExpired(u.transport.sweeper) {
 			return err
 		}
 	}

@@ -1,55 +1,40 @@
 package upstream
 
-import (
-	"io"
-
-	"sluice/proxy/socket"
-)
+import "sluice/proxy/socket"
 
 // TLS of a connection to a peer. The bytes of a request are encrypted before they are
 // sent, at most socket.SealBytes at a time.
 
-// quietNow is the function quiet. With TLS, a peer may have sent records without data,
-// such as session tickets.
-func (u *HTTP1Conn) quietNow(fd uintptr) bool {
-	if u.wire.TLS == nil {
-		return socket.Quiet(fd)
-	}
-	var b [1]byte
-	u.wire.Wake()
-	_, err := u.wire.Receive(fd, b[:])
-	return err == socket.ErrWouldBlock
-}
-
-// sealRequest encrypts request, the head and a small body.
-func (u *HTTP1Conn) sealRequest() (err error) {
-	u.records = socket.SealBuffers.Get().(*socket.Buffer)
-	u.request, err = u.wire.TLS.Seal(u.request, u.records)
+// seal encrypts request, the head and a small body.
+func (o *outgoing) seal(tls *socket.TLSConn) (err error) {
+	o.records = socket.SealBuffers.Get().(*socket.Buffer)
+	o.request, err = tls.Seal(o.request, o.records)
 	return err
 }
 
-// nextPart makes the next part of body the request, after the part before was sent.
-func (u *HTTP1Conn) nextPart() (err error) {
-	if u.wire.TLS == nil {
-		u.request, u.body = u.body, nil
+// next makes the next part of body the request, after the part before was sent. tls is nil
+// without TLS.
+func (o *outgoing) next(tls *socket.TLSConn) (err error) {
+	if tls == nil {
+		o.request, o.body = o.body, nil
 		return nil
 	}
-	n := min(len(u.body), socket.SealBytes)
+	n := min(len(o.body), socket.SealBytes)
 	if n == 0 {
-		u.request = nil
-		u.dropRecords()
+		o.request = nil
+		o.dropRecords()
 		return nil
 	}
-	u.request, err = u.wire.TLS.Seal(u.body[:n], u.records)
-	u.body = u.body[n:]
+	o.request, err = tls.Seal(o.body[:n], o.records)
+	o.body = o.body[n:]
 	return err
 }
 
 // dropRecords gives records back.
-func (u *HTTP1Conn) dropRecords() {
-	if u.records != nil {
-		socket.SealBuffers.Put(u.records)
-		u.records = nil
+func (o *outgoing) dropRecords() {
+	if o.records != nil {
+		socket.SealBuffers.Put(o.records)
+		o.records = nil
 	}
 }
 
@@ -71,23 +56,4 @@ func (u *HTTP1Conn) WriteFirst(b []byte) {
 		return
 	}
 	_ = u.writeSealed(socket.SealBuffers.Get().(*socket.Buffer), b)
-}
-
-// readConn waits for bytes and reads them into b.
-func (u *HTTP1Conn) readConn(b []byte) (n int, err error) {
-	if u.wire.TLS == nil {
-		return u.wire.Conn.Read(b)
-	}
-	waitErr := u.wire.Raw.Read(func(fd uintptr) bool {
-		u.wire.Wake()
-		n, err = u.wire.Receive(fd, b)
-		return err != socket.ErrWouldBlock
-	})
-	if waitErr != nil {
-		return 0, waitErr
-	}
-	if n == 0 && err == nil {
-		err = io.EOF
-	}
-	return n, err
 }

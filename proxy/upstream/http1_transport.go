@@ -177,7 +177,7 @@ func (t *http1Transport) next() *slot {
 func (t *http1Transport) lendLocked(u *HTTP1Conn, picked time.Time) {
 	u.picked, u.complete = picked, false
 	if t.suspected.After(picked) {
-		u.wake()
+		u.wire.WakeReader()
 	}
 }
 
@@ -236,17 +236,17 @@ func (t *http1Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint
 	t.lendLocked(u, picked)
 	u.lifetime = socket.NewLifetime(t.sweeper, shard)
 	u.lifetime.Begin(t.sweeper, &t.options.ConnectionLimits)
-	t.sweeper.Add(&u.SweepEntry, u.wire.Conn, shard)
+	t.sweeper.Add(&u.entry, u.wire.Conn, shard)
 	return nil
 }
 
 // release makes a busy connection idle, if the transport may keep it. The last
 // response must be complete and no bytes may follow it.
 func (t *http1Transport) release(u *HTTP1Conn) {
-	u.Disarm()
+	u.entry.Disarm()
 	u.client.Store(nil)
 	// They belong to the exchange.
-	u.request, u.body, u.buffers, u.remainder, u.response.Section = nil, nil, nil, nil, nil
+	u.out.request, u.out.body, u.buffers, u.out.remainder, u.response.Section = nil, nil, nil, nil, nil
 	u.used = true
 	owner := u.owner.Swap(nil)
 	if u.private {
@@ -389,7 +389,7 @@ func (t *http1Transport) Suspect() {
 	defer t.mu.Unlock()
 	t.suspected = time.Now()
 	for u := range t.open {
-		u.wake()
+		u.wire.WakeReader()
 	}
 }
 

@@ -167,7 +167,7 @@ func (u *http2Stream) OnStop() {}
 // Patience implements [http2.StreamRole]. A client from which nothing more can come because it
 // takes no answer does not make the peer slow.
 func (u *http2Stream) Patience(moved bool) time.Duration {
-	if moved || u.owner.WriteDeadline.Load() != 0 {
+	if moved || u.owner.Entry.WriteDeadline.Load() != 0 {
 		return u.pause
 	}
 	return 0
