@@ -141,7 +141,7 @@ func (h orderHandler) end(kind operator.Kind) func(*http.Request, operator.Order
 		}
 		o := operator.About(found.Key, found.node)
 		o.Kind = kind
-		ended, err := h.Orders.End(o.Key(), by.By)
+		ended, err := h.Orders.Store.End(o.Key(), by.By)
 		if err != nil {
 			return nil, err
 		}
@@ -220,7 +220,7 @@ func (h orderHandler) operated(r *http.Request, f found, key string) Operated {
 
 // acceptance waits until Consul has an order, for a moment.
 func (h orderHandler) acceptance(ctx context.Context, key string) (a Acceptance) {
-	if err := h.Orders.Await(ctx, key, acceptTimeout); err != nil {
+	if err := h.Orders.Store.Await(ctx, key, acceptTimeout); err != nil {
 		a.Pending = err.Error()
 	}
 	a.Shared = h.Orders.Status().Shared
@@ -260,7 +260,7 @@ func (h orderHandler) enableNode(r *http.Request, o operator.Order) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.Orders.End(o.Key(), o.By); err != nil {
+	if _, err := h.Orders.Store.End(o.Key(), o.By); err != nil {
 		return nil, err
 	}
 	return h.operatedNode(r, o), nil

@@ -31,7 +31,7 @@ func (h orderHandler) maintain(r *http.Request, o operator.Order) (any, error) {
 // endMaintenance answers POST /api/services/{service}/maintenance/off.
 func (h orderHandler) endMaintenance(r *http.Request, o operator.Order) (any, error) {
 	o.Kind, o.Service = operator.Maintenance, r.PathValue("service")
-	ended, err := h.Orders.End(o.Key(), o.By)
+	ended, err := h.Orders.Store.End(o.Key(), o.By)
 	switch {
 	case err != nil:
 		return nil, err

@@ -89,7 +89,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	past := history(t, firstConfig, secondConfig)
 	past.Refused("sluice.yaml", os.ErrPermission)
 	given := operator.New(operator.Options{Prefix: "orders"})
-	t.Cleanup(given.Pause)
+	t.Cleanup(given.Store.Pause)
 	for _, o := range []operator.Order{
 		{Kind: operator.Drain, Node: "m"}, {Kind: operator.Drain, Service: "star", ID: "z", Address: "10.0.0.9:80"},
 		{Kind: operator.Weight, Service: "star", ID: "z", Address: "10.0.0.9:80", Weight: 5},

@@ -252,7 +252,7 @@ func TestAnswersOfRoutes(t *testing.T) {
 	replaceFile(t, file, "three")
 	r.replace(text("/y"))
 	verify.Equal(t, answer("/y"), "503 maintenance three", "after a reload")
-	verify.Result(r.orders.End("services/a/maintenance", "")).Must(t)
+	verify.Result(r.orders.Store.End("services/a/maintenance", "")).Must(t)
 	verify.That(t, strings.HasPrefix(answer("/y"), "200 "), "after the maintenance: %s", answer("/y"))
 }
 

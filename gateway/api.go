@@ -103,7 +103,7 @@ type question struct {
 // askFormer returns the peers for which the old process has requests in flight.
 func (g *Gateway) askFormer() (peers []admin.Peer, err error) {
 	if g.options.Former != nil {
-		err = g.options.Former(question{g.orders.All()}, &peers)
+		err = g.options.Former(question{g.orders.Store.All()}, &peers)
 	}
 	return peers, err
 }
@@ -114,6 +114,6 @@ func (g *Gateway) Answer(text json.RawMessage) (any, error) {
 	if err := json.Unmarshal(text, &q); err != nil {
 		return nil, fmt.Errorf("a question of the new process: %w", err)
 	}
-	g.orders.Stand(q.Orders)
+	g.orders.Store.Stand(q.Orders)
 	return admin.InFlight(g.services.pools(), g.orders.Set()), nil
 }

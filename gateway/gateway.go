@@ -217,7 +217,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.upgrade = &upgrade{
 		consul: g.registries.consul, parts: g.parts, save: g.services.snapshot.Save, own: g.own, version: o.Version, events: g.events, log: g.log, warm: warm,
 		follow: g.services.followNeeded, denials: g.mesh.intentions,
-		watching: []pausable{g.services.discovery, g.finder, g.mesh.identity, g.mesh.intentions, g.chains.watch, g.certificates, g.shares, g.orders, g.documents},
+		watching: []pausable{g.services.discovery, g.finder, g.mesh.identity, g.mesh.intentions, g.chains.watch, g.certificates, g.shares.Store, g.orders.Store, g.documents},
 	}
 	g.listeners = &listeners{
 		listen: o.Listen, release: o.Release, certificates: g.certificates, proxy: g.proxy, machine: g.machine,
@@ -269,8 +269,8 @@ func (g *Gateway) table() *route.Table {
 func (g *Gateway) parts(abandoned int) []handover.Part {
 	return append([]handover.Part{
 		handover.NewPart("by_operator", g.process.State, g.process.Restore),
-		handover.NewPart("orders", g.orders.State, g.orders.Restore),
-		handover.NewPart("given_shares", g.shares.State, g.shares.Restore),
+		handover.NewPart("orders", g.orders.Store.State, g.orders.Store.Restore),
+		handover.NewPart("given_shares", g.shares.Store.State, g.shares.Restore),
 		handover.NewPart("route_holders", func() map[string]string { return g.tags.InUse().Holders }, g.tags.Restore),
 		handover.NewPart("history", g.documents.History, g.documents.Restore),
 		handover.NewPart("catalog", func() *catalog.State { return g.finder.Save(g.effective.Load()) }, func(old *catalog.State) {

@@ -247,7 +247,7 @@ func (m *leaderModel) step() (what string) {
 	case 10:
 		for _, r := range []*running{m.a, m.b} {
 			for _, o := range r.orders.Set().All() {
-				verify.Result(r.orders.End(o.Key(), "")).Must(m.t)
+				verify.Result(r.orders.Store.End(o.Key(), "")).Must(m.t)
 			}
 		}
 		clear(m.drained)

@@ -114,7 +114,7 @@ func TestAnUpgradeKeepsOrders(t *testing.T) {
 	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(ready.Missing[0], "tests"), "readyz %d %+v", status, ready)
 	level := fetch[operator.LogLevel](next, "/api/log")
 	verify.That(t, level.Level == "debug" && level.By == "root@vm" && level.Configured == "info", "log %+v", level)
-	_, err := old.orders.End(next.orders.Set().All()[0].Key(), "")
+	_, err := old.orders.Store.End(next.orders.Set().All()[0].Key(), "")
 	verify.That(t, err != nil, "the old process accepts an order")
 }
 

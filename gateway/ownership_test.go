@@ -63,7 +63,7 @@ func TestANewProcessThatFailsWritesNothing(t *testing.T) {
 	for _, peer := range a.peers() {
 		verify.Equal(t, a.command("/api/peers/star/"+peer.ID+"/drain?why=disk"), http.StatusOK, "drain")
 	}
-	a.await("Consul has the share", func() bool { return !a.shares.Entry("shares/star").Changing })
+	a.await("Consul has the share", func() bool { return !a.shares.Store.Entry("shares/star").Changing })
 	a.await("the history has the share", func() bool { return a.applied().Number == 2 })
 	written := func() (texts string) {
 		for _, file := range []string{"/orders", "/history"} {

@@ -119,10 +119,10 @@ func (r *replica) describe() fleet.Replica {
 		routes = append(routes, r.Protocol+" "+one.Hash())
 	}
 	parts[fleet.PartServices], parts[fleet.PartInstances], parts[fleet.PartRoutes] = fleet.Hash(services), fleet.Hash(instances), fleet.Hash(routes)
-	if r.orders.Shares() {
+	if r.orders.Store.Shares() {
 		parts[fleet.PartOrders] = r.orders.Set().Digest()
 	}
-	if r.shares.Shares() {
+	if r.shares.Store.Shares() {
 		var shares []string
 		for service, given := range r.shares.Counting() {
 			shares = append(shares, fmt.Sprintf("%s %s %v", service, given.Group, given.Share))

@@ -60,8 +60,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	always(func(ctx context.Context) { every(ctx, recheckInterval, g.services.recheckAddresses) })
 	always(func(ctx context.Context) { every(ctx, recheckInterval, g.mesh.leaveAtLast) })
-	g.shares.Resume()
-	g.orders.Resume()
+	g.shares.Store.Resume()
+	g.orders.Store.Resume()
 	always(g.judge.Run)
 	always(g.series.Run)
 	always(g.limits.Follow)
@@ -121,8 +121,8 @@ func (g *Gateway) warmUp(ctx context.Context) {
 		g.certificates.Await(ctx, nil, g.waits.start) // what else they need, which the old process may lack too
 	} else {
 		g.readiness.awaitSources(ctx, g.waits.start)
-		g.shares.AwaitFirst(ctx, left())
-		g.orders.AwaitFirst(ctx, left())
+		g.shares.Store.AwaitFirst(ctx, left())
+		g.orders.Store.AwaitFirst(ctx, left())
 		g.mesh.await(ctx, left())
 		g.services.awaitFirst(ctx, g.services.all(), left())
 		g.services.awaitKnown(ctx, g.waits.warm)
@@ -185,8 +185,8 @@ func (g *Gateway) release(ctx context.Context) {
 	g.mesh.identity.Pause()
 	g.mesh.intentions.Pause()
 	g.chains.watch.Pause()
-	g.shares.Close()
-	g.orders.Close()
+	g.shares.Store.Close()
+	g.orders.Store.Close()
 	g.registries.consul.Close()
 	g.requestLog.close()
 	g.unobserve()
@@ -213,7 +213,7 @@ func (g *Gateway) own(owns bool) {
 	g.owner.Set(owns)
 	g.history.SetOwned(owns)
 	if owns {
-		g.orders.Refresh()
+		g.orders.Store.Refresh()
 		g.shares.Owned()
 		g.services.snapshot.Changed()
 	}

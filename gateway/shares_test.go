@@ -198,11 +198,11 @@ func TestShareOfALaterConfiguration(t *testing.T) {
 	url := s.agent.URL()
 	older := s.run(s.text(url, "40%", "act: report"))
 	s.replica(url, "act: report").order("star?share=0", http.StatusOK)
-	older.await("it knows the share", func() bool { return len(older.shares.All()) == 1 })
+	older.await("it knows the share", func() bool { return len(older.shares.Store.All()) == 1 })
 	next := older.upgrade(s.text(url, "40%", "act: report"), nil)
 	next.await("all of the configuration is known", func() bool { return closed(next.documents.Settled()) })
 	next.shares.EndOutdated()
-	verify.That(t, !next.shares.Entry(release.Key("star")).Absent, "it has ended")
+	verify.That(t, !next.shares.Store.Entry(release.Key("star")).Absent, "it has ended")
 }
 
 // A new process writes again what Consul loses while it replaces the old one.
@@ -213,7 +213,7 @@ func TestConsulLosesAShareDuringAnUpgrade(t *testing.T) {
 	a := s.replica(relay.URL(), "act: report")
 	a.order("star?share=0.2", http.StatusOK)
 	a.awaitWritten()
-	a.await("it is seen", func() bool { return !a.shares.Entry("shares/star").Changing })
+	a.await("it is seen", func() bool { return !a.shares.Store.Entry("shares/star").Changing })
 	relay.Cut()
 	a = s.in(a.upgrade(s.text(relay.URL(), "50%", "act: report"), nil))
 	s.agent = consultest.Start(t, consultest.Options{})

@@ -226,7 +226,7 @@ func (m *stateModel) check(what string) {
 		})
 		r.await(fmt.Sprintf("after %s: %s has the share %v", what, name, m.share), func() bool {
 			s := r.split()
-			return s.Share == m.share && s.Shared.Error == "" && !s.Shared.Pending && !r.shares.Entry("shares/star").Changing
+			return s.Share == m.share && s.Shared.Error == "" && !s.Shared.Pending && !r.shares.Store.Entry("shares/star").Changing
 		})
 		// What is ended while Consul has lost it may come back.
 		r.await(fmt.Sprintf("after %s: Consul has what %s has", what, name), func() bool {

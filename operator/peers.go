@@ -37,7 +37,7 @@ type Options struct {
 
 // Peers is the store of orders about peers and nodes. Its methods may be called concurrently.
 type Peers struct {
-	*Store[Order]
+	Store   *Store[Order]
 	options Options
 }
 
@@ -53,7 +53,7 @@ func New(o Options) *Peers {
 }
 
 // Set returns the orders that stand.
-func (p *Peers) Set() Set { return Set{p.All()} }
+func (p *Peers) Set() Set { return Set{p.Store.All()} }
 
 // Give adds an order, in place of an earlier one with the same key. It sets Since and Replica.
 func (p *Peers) Give(o Order) error {
@@ -64,7 +64,7 @@ func (p *Peers) Give(o Order) error {
 	if !o.Until.IsZero() && !o.Until.After(o.Since) {
 		return errors.New("it would expire at once")
 	}
-	return p.Put(o, false, func(effective map[string]Order) error {
+	return p.Store.Put(o, false, func(effective map[string]Order) error {
 		if _, replaces := effective[o.Key()]; !replaces && len(effective) >= Limit {
 			return ErrTooMany
 		}
@@ -103,7 +103,7 @@ func (p *Peers) emit(before, after map[string]Order, by string) {
 func (p *Peers) emitOne(o Order, kind events.Kind, text, by string) {
 	text += byWhom(by)
 	p.options.Events.Add(events.Event{Kind: kind, Service: o.Service, Peer: o.ID, Address: o.Address, Node: o.Node, Text: text})
-	p.log.Info().Str("service", o.Service).Str("peer", o.ID).Str("node", o.Node).Str("replica", o.Replica).Msg(text)
+	p.Store.log.Info().Str("service", o.Service).Str("peer", o.ID).Str("node", o.Node).Str("replica", o.Replica).Msg(text)
 }
 
 // storedTime returns t as the file and Consul have it.

@@ -57,10 +57,10 @@ func startReplica(t *testing.T, name, url, path string, before ...func(*Options)
 		change(&o)
 	}
 	r.Peers = New(o)
-	verify.NoError(t, r.Open())
-	r.Resume()
+	verify.NoError(t, r.Store.Open())
+	r.Store.Resume()
 	t.Cleanup(func() {
-		r.Pause()
+		r.Store.Pause()
 		client.Close()
 	})
 	return r
@@ -80,14 +80,14 @@ func (r *replica) awaitStatus(what string, f func(Status) bool) {
 func (r *replica) give(o Order) {
 	r.t.Helper()
 	verify.NoError(r.t, r.Give(o))
-	verify.NoError(r.t, r.Await(context.Background(), o.Key(), time.Minute))
+	verify.NoError(r.t, r.Store.Await(context.Background(), o.Key(), time.Minute))
 }
 
 func (r *replica) end(o Order) {
 	r.t.Helper()
-	found, err := r.End(o.Key(), "")
+	found, err := r.Store.End(o.Key(), "")
 	verify.Require(r.t, found && err == nil, "end: %v, %v", found, err)
-	verify.NoError(r.t, r.Await(context.Background(), o.Key(), time.Minute))
+	verify.NoError(r.t, r.Store.Await(context.Background(), o.Key(), time.Minute))
 }
 
 func newFile(t *testing.T) string { return t.TempDir() + "/orders.json" }
@@ -139,7 +139,7 @@ func testSharedOrders(t *testing.T, agent *consultest.Agent) {
 		text, err := os.ReadFile(a.path)
 		return err == nil && strings.Count(string(text), `"shared": true`) == 2
 	})
-	a.Pause()
+	a.Store.Pause()
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	relay.Cut()
 	again := startReplica(t, "a", relay.URL(), a.path)
@@ -202,7 +202,7 @@ func TestAnAcceptedOrderIsNotWrittenAgain(t *testing.T) {
 	_, url := startMemory(t)
 	a := startReplica(t, "a", url, newFile(t))
 	a.give(drainOf(star(1)))
-	e := a.Entry(drainOf(star(1)).Key())
+	e := a.Store.Entry(drainOf(star(1)).Key())
 	verify.That(t, e.Changing, "an answer has the order: %+v", e)
 	state := handedOver(t, a.Peers)
 	verify.That(t, len(state.Orders) == 1 && state.Orders[0].Shared, "the state is %+v", state)
@@ -225,7 +225,7 @@ func TestAReplacedOrderDoesNotComeBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			old := New(Options{Prefix: prefixOf(t), Log: zerolog.Nop()})
-			old.keys.Restore(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
+			old.Store.keys.Restore(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
 			short := drainOf(star(1))
 			short.Until = time.Now().Add(200 * time.Millisecond)
 			for err := old.Give(short); err != nil; err = old.Give(short) { // the machine stood still
@@ -236,7 +236,7 @@ func TestAReplacedOrderDoesNotComeBack(t *testing.T) {
 				consultest.Await(t, "it has expired", func() bool { return standing(old) == "" })
 			}
 			file := newFile(t)
-			verify.NoError(t, os.WriteFile(file, verify.Result(json.Marshal(old.State())).Must(t), 0o600))
+			verify.NoError(t, os.WriteFile(file, verify.Result(json.Marshal(old.Store.State())).Must(t), 0o600))
 
 			values, url := startMemory(t)
 			key := prefixOf(t) + "/" + earlier.Key()
@@ -253,7 +253,7 @@ func TestAReplacedOrderDoesNotComeBack(t *testing.T) {
 			next.await("")
 			owns.Store(true)
 			consultest.Await(t, "Consul has the change, or it is void", func() bool {
-				e := next.Entry(earlier.Key())
+				e := next.Store.Entry(earlier.Key())
 				return e.Changing && !e.Pending
 			})
 			_, there := values.Load(key)
@@ -275,14 +275,14 @@ func testWithoutConsul(t *testing.T, agent *consultest.Agent) {
 	relay.Cut()
 	verify.NoError(t, a.Give(drainOf(star(3))))
 	verify.NoError(t, a.Give(weightOf(star(2), 9)))
-	verify.Result(a.End(a.Set().All()[0].Key(), "")).Must(t)
+	verify.Result(a.Store.End(a.Set().All()[0].Key(), "")).Must(t)
 	const after = "weight 9 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)"
 	expectStanding(t, a.Peers, after)
-	err := a.Await(t.Context(), a.Set().All()[0].Key(), time.Minute)
+	err := a.Store.Await(t.Context(), a.Set().All()[0].Key(), time.Minute)
 	verify.That(t, err != nil, "Consul has accepted an order that it cannot have")
 	a.awaitStatus("the status says what is wrong", func(s Status) bool { return s.Pending == 3 && s.Error != "" && s.Orders[0].Pending })
 	expectStanding(t, b.Peers, before)
-	a.Pause()
+	a.Store.Pause()
 	again := startReplica(t, "a", relay.URL(), a.path)
 	expectStanding(t, again.Peers, after)
 	b.give(weightOf(star(2), 7))
@@ -348,7 +348,7 @@ func testNewConsul(t *testing.T, agent, other *consultest.Agent) {
 		a.give(weightOf(star(1), n+1))
 	}
 	a.give(drainOf(star(2)))
-	consultest.Await(t, "the watch has all", func() bool { return !a.Entry(drainOf(star(2)).Key()).Changing })
+	consultest.Await(t, "the watch has all", func() bool { return !a.Store.Entry(drainOf(star(2)).Key()).Changing })
 	relay.Redirect(other.HTTPAddress())
 	const both = "weight 20 of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
 	startReplica(t, "b", other.URL(), newFile(t)).await(both)
@@ -366,17 +366,17 @@ func testDocumentedPolicy(t *testing.T, agent *consultest.Agent) {
 		verify.NoError(t, err)
 		client := verify.Result(consul.New(consul.Options{Addresses: []string{agent.URL()}, Token: token.SecretID, Log: zerolog.Nop()})).Must(t)
 		s := New(Options{Consul: client, Prefix: "sluice-orders/sluice", Wait: func() time.Duration { return time.Minute }, Log: zerolog.Nop()})
-		s.Resume()
+		s.Store.Resume()
 		o := drainOf(star(1))
 		verify.NoError(t, s.Give(o))
-		err = s.Await(t.Context(), o.Key(), time.Minute)
+		err = s.Store.Await(t.Context(), o.Key(), time.Minute)
 		verify.That(t, (!allowed || err == nil) && (allowed || err != nil && strings.Contains(err.Error(), "lacks key:")), "allowed %v: %v", allowed, err)
 		expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
 		consultest.Await(t, "the stats say whether writes fail", func() bool {
 			stats := s.Stats()
 			return stats.Shared && stats.WriteFailed == !allowed && stats.InForce[Drain] == 1 && stats.InForce[Weight] == 0
 		})
-		s.Pause()
+		s.Store.Pause()
 		client.Close()
 	}
 }

@@ -34,7 +34,7 @@ func inFleet(t *testing.T, do func(f *fleet)) {
 		f.add()
 		do(f)
 		for _, p := range f.replicas {
-			p.Close()
+			p.Store.Close()
 		}
 		for _, clean := range f.clean {
 			clean()
@@ -52,7 +52,7 @@ func (f *fleet) add() *Peers {
 		Consul: client, Prefix: "orders", Wait: func() time.Duration { return 5 * time.Minute },
 		Replica: func() string { return name }, Log: zerolog.New(f.log),
 	})
-	p.Resume()
+	p.Store.Resume()
 	f.replicas = append(f.replicas, p)
 	f.clean = append(f.clean, client.Close, pipe.Close)
 	f.settle()
@@ -71,7 +71,7 @@ func (f *fleet) drain(replica, peer int, on bool) {
 	if on {
 		verify.Succeeds(f.t, f.replicas[replica].Give(drainOf(star(peer))))
 	} else {
-		found, err := f.replicas[replica].End(drainOf(star(peer)).Key(), "ann")
+		found, err := f.replicas[replica].Store.End(drainOf(star(peer)).Key(), "ann")
 		verify.That(f.t, found && err == nil, "end: %v, %v", found, err)
 	}
 	f.settle()
@@ -86,7 +86,7 @@ func (f *fleet) expect(what string, want ...int) {
 	}
 	slices.Sort(keys)
 	for n, p := range f.replicas {
-		verify.Slices(f.t, keysOf(p.All()), keys, "%s: replica %d", what, n)
+		verify.Slices(f.t, keysOf(p.Store.All()), keys, "%s: replica %d", what, n)
 		verify.Equal(f.t, p.Status().Pending, 0, "%s: pending in replica %d", what, n)
 	}
 	var there []string
@@ -126,7 +126,7 @@ func TestABackupBringsNoOrderBack(t *testing.T) {
 		f.settle()
 		f.expect("restored", 1, 3)
 		for n, p := range f.replicas {
-			verify.Equal(t, p.All()[later.Key()].Why, "later", "replica %d has the order", n)
+			verify.Equal(t, p.Store.All()[later.Key()].Why, "later", "replica %d has the order", n)
 		}
 		verify.Contains(t, f.log.String(), "Consul is back at an earlier state", "the log")
 
@@ -150,14 +150,14 @@ func TestABackupBringsNoOrderBackToTheNextProcess(t *testing.T) {
 		f.drain(1, 0, false)
 		f.drain(1, 1, true)
 		state := handedOver(t, f.replicas[0])
-		f.replicas[0].Close()
-		f.replicas[1].Close()
+		f.replicas[0].Store.Close()
+		f.replicas[1].Store.Close()
 		f.replicas = nil
 		f.kv.Restore(backup)
 		next := f.add()
-		next.Pause()
-		next.use(state)
-		next.Resume()
+		next.Store.Pause()
+		next.Store.use(state)
+		next.Store.Resume()
 		f.settle()
 		f.expect("restored", 1)
 	})

@@ -29,10 +29,10 @@ type Status struct {
 
 // Status returns the state of the store.
 func (p *Peers) Status() Status {
-	all, shared := p.keys.All(), p.Shares()
-	query, fileErr := p.QueryError(), p.fileError()
-	status := Status{Orders: []Listed{}, Invalid: p.keys.Invalid(), Saved: p.options.Path != "" && fileErr == nil, Shared: shared}
-	for _, o := range (Set{p.effective(time.Now())}).All() {
+	all, shared := p.Store.keys.All(), p.Store.Shares()
+	query, fileErr := p.Store.QueryError(), p.Store.fileError()
+	status := Status{Orders: []Listed{}, Invalid: p.Store.keys.Invalid(), Saved: p.options.Path != "" && fileErr == nil, Shared: shared}
+	for _, o := range (Set{p.Store.effective(time.Now())}).All() {
 		status.Orders = append(status.Orders, Listed{o, shared && all[o.Key()].Pending})
 	}
 	err := errors.Join(fileErr, query)
@@ -59,9 +59,9 @@ type Stats struct {
 
 // Stats returns the stats of the store.
 func (p *Peers) Stats() Stats {
-	_, err := p.keys.Errors()
-	stats := Stats{InForce: map[Kind]int{Drain: 0, Weight: 0, Maintenance: 0}, Shared: p.Shares(), WriteFailed: err != nil}
-	for _, o := range p.All() {
+	_, err := p.Store.keys.Errors()
+	stats := Stats{InForce: map[Kind]int{Drain: 0, Weight: 0, Maintenance: 0}, Shared: p.Store.Shares(), WriteFailed: err != nil}
+	for _, o := range p.Store.All() {
 		stats.InForce[o.Kind]++
 	}
 	return stats

@@ -83,7 +83,7 @@ func TestOrdersApplyToInstances(t *testing.T) {
 	expectStanding(t, s, "drain of the node n2 of dc1; drain of star/star-1 (10.0.0.1:81); weight 9 of star/star-2 (10.0.0.1:82)")
 	o = drainOf(star(1))
 	for _, want := range []bool{true, false} {
-		found, err := s.End(o.Key(), "")
+		found, err := s.Store.End(o.Key(), "")
 		verify.That(t, found == want && err == nil, "end: %v, %v", found, err)
 	}
 	expectStanding(t, s, "drain of the node n2 of dc1; weight 9 of star/star-2 (10.0.0.1:82)")
@@ -126,12 +126,12 @@ func TestRefusedOrders(t *testing.T) {
 	err := s.Give(drainOf(star(Limit)))
 	verify.That(t, errors.Is(err, ErrTooMany), "one too many: %v", err)
 	verify.NoError(t, s.Give(drainOf(star(0)))) // again
-	s.Pause()
+	s.Store.Pause()
 	err = s.Give(drainOf(star(0)))
 	verify.That(t, errors.Is(err, ErrTakeover), "while another process has the orders: %v", err)
-	_, err = s.End(s.Set().All()[0].Key(), "")
+	_, err = s.Store.End(s.Set().All()[0].Key(), "")
 	verify.That(t, errors.Is(err, ErrTakeover), "while another process has the orders: %v", err)
-	s.Resume()
+	s.Store.Resume()
 	verify.NoError(t, s.Give(drainOf(star(0))))
 }
 
@@ -139,7 +139,7 @@ func TestOrdersExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed, changes := events.New(), 0
 		s := New(Options{Events: feed, Log: zerolog.Nop(), Changed: func() { changes++ }})
-		defer s.Pause()
+		defer s.Store.Pause()
 		short, long := drainOf(star(1)), weightOf(star(2), 5)
 		short.Until, long.Until = time.Now().Add(30*time.Minute), time.Now().Add(3*time.Hour)
 		verify.NoError(t, s.Give(short))
@@ -155,7 +155,7 @@ func TestOrdersExpire(t *testing.T) {
 		verify.NoError(t, s.Give(weightOf(star(2), 6))) // for ever
 		time.Sleep(24 * time.Hour)
 		expectStanding(t, s, "weight 6 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)")
-		_, err := s.End(s.Set().All()[1].Key(), "root")
+		_, err := s.Store.End(s.Set().All()[1].Key(), "root")
 		verify.Succeeds(t, err)
 		verify.Equal(t, changes, 6, "changes")
 		var told []string
@@ -174,20 +174,20 @@ func TestOrdersExpireWhileAnotherProcessHasThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed, changes, path := events.New(), 0, newFile(t)
 		s := New(Options{Path: path, Events: feed, Log: zerolog.Nop(), Changed: func() { changes++ }})
-		defer s.Close()
+		defer s.Store.Close()
 		short := drainOf(star(1))
 		short.Until = time.Now().Add(time.Second)
 		verify.NoError(t, s.Give(short))
 		verify.NoError(t, s.Give(drainOf(star(2))))
 		written := verify.Result(os.ReadFile(path)).Must(t)
-		s.Pause()
-		s.Refresh()
+		s.Store.Pause()
+		s.Store.Refresh()
 		expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)")
 		time.Sleep(time.Second)
 		synctest.Wait()
 		expectStanding(t, s, "drain of star/star-2 (10.0.0.1:82)")
 		verify.Equal(t, string(verify.Result(os.ReadFile(path)).Must(t)), string(written), "the file of the other process")
-		s.Resume()
+		s.Store.Resume()
 		expectStanding(t, s, "drain of star/star-2 (10.0.0.1:82)")
 		verify.Equal(t, changes, 3, "changes")
 		kept, _ := feed.Read(events.Filter{Kinds: []string{string(events.KindOrderExpired)}}, events.ID{})
@@ -209,11 +209,11 @@ func TestOrdersOfTheProcessThatHasThem(t *testing.T) {
 		short.Until = time.Now().Add(time.Second)
 		others := map[string]Order{later.Key(): later, short.Key(): short}
 		const own, both = "drain of star/star-1 (10.0.0.1:81)", "drain of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)"
-		s.Stand(others)
+		s.Store.Stand(others)
 		expectStanding(t, s, own) // it has the orders itself
-		s.Pause()
+		s.Store.Pause()
 		for range 2 {
-			s.Stand(others)
+			s.Store.Stand(others)
 			expectStanding(t, s, both)
 			verify.Equal(t, changes.Load(), 2, "changes")
 		}
@@ -223,11 +223,11 @@ func TestOrdersOfTheProcessThatHasThem(t *testing.T) {
 		verify.Equal(t, string(verify.Result(os.ReadFile(path)).Must(t)), string(written), "the file")
 		told, _ := feed.Read(events.Filter{Kinds: []string{string(events.KindOrderGiven)}}, events.ID{})
 		verify.Equal(t, len(told), 1, "orders in the feed")
-		s.Resume()
+		s.Store.Resume()
 		expectStanding(t, s, own)
-		s.Close()
+		s.Store.Close()
 		changes.Store(0)
-		s.Stand(others)
+		s.Store.Stand(others)
 		verify.Equal(t, changes.Load(), 0, "changes after Close")
 	})
 }
@@ -240,8 +240,8 @@ func TestNothingExpiresAfterClose(t *testing.T) {
 		short := drainOf(star(1))
 		short.Until = time.Now().Add(time.Second)
 		verify.NoError(t, s.Give(short))
-		s.Close()
-		s.Refresh()
+		s.Store.Close()
+		s.Store.Refresh()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		verify.Equal(t, changes, 1, "changes")
@@ -254,8 +254,8 @@ func TestAnOrderThatConsulLacksExpires(t *testing.T) {
 		s := New(Options{Prefix: "orders", Log: zerolog.Nop()})
 		earlier, short := drainOf(star(1)), drainOf(star(1))
 		earlier.Since, short.Until = time.Now(), time.Now().Add(time.Minute)
-		s.keys.Restore(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
-		s.Refresh()
+		s.Store.keys.Restore(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
+		s.Store.Refresh()
 		verify.NoError(t, s.Give(short))
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -266,7 +266,7 @@ func TestAnOrderThatConsulLacksExpires(t *testing.T) {
 // handedOver returns the state of s as another process gets it.
 func handedOver(t *testing.T, s *Peers) (state State[Order]) {
 	t.Helper()
-	text := verify.Result(json.Marshal(s.State())).Must(t)
+	text := verify.Result(json.Marshal(s.Store.State())).Must(t)
 	verify.NoError(t, json.Unmarshal(text, &state))
 	return state
 }
@@ -275,7 +275,7 @@ func TestTheFeedTellsOfOrders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed := events.New()
 		s := New(Options{Events: feed})
-		defer s.Pause()
+		defer s.Store.Pause()
 		o := drainOf(star(1))
 		o.Why, o.By, o.Until = "new disk", "root@vm", time.Now().Add(time.Minute)
 		verify.NoError(t, s.Give(o))
@@ -302,7 +302,7 @@ func TestOrdersSurviveARestart(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "orders.json")
 		open := func() *Peers {
 			s := New(Options{Path: path, Log: zerolog.Nop()})
-			verify.NoError(t, s.Open())
+			verify.NoError(t, s.Store.Open())
 			return s
 		}
 		a := open()
@@ -313,18 +313,18 @@ func TestOrdersSurviveARestart(t *testing.T) {
 		verify.NoError(t, a.Give(o))
 		verify.NoError(t, a.Give(weightOf(star(2), 5)))
 		verify.NoError(t, a.Give(drainOf(star(3))))
-		verify.Result(a.End(a.Set().All()[2].Key(), "")).Must(t)
+		verify.Result(a.Store.End(a.Set().All()[2].Key(), "")).Must(t)
 		b := open() // a has crashed
-		a.Pause()
+		a.Store.Pause()
 		expectStanding(t, b, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82)")
 		got, want := b.Set().All()[0], a.Set().All()[0]
 		verify.That(t, got.Same(want), "got %+v, want %+v", got, want)
 		status := b.Status()
 		verify.That(t, status.Saved && !status.Shared && status.Pending == 0 && status.Error == "", "status %+v", status)
-		b.Pause()
+		b.Store.Pause()
 		time.Sleep(time.Hour)
 		c := open()
-		defer c.Pause()
+		defer c.Store.Pause()
 		expectStanding(t, c, "weight 5 of star/star-2 (10.0.0.1:82)")
 		data, err := os.ReadFile(path)
 		verify.That(t, err == nil && !strings.Contains(string(data), "star-1"), "an expired order is in the file: %s, %v", data, err)
@@ -336,9 +336,9 @@ func TestPipeInPlaceOfTheFile(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "orders.json")
 	verify.NoError(t, syscall.Mkfifo(pipe, 0o600))
 	s := New(Options{Path: pipe, Log: zerolog.Nop()})
-	err := s.Open()
+	err := s.Store.Open()
 	verify.That(t, err != nil && strings.Contains(err.Error(), "not a regular file"), "%v", err)
-	s.Restore(State[Order]{Version: version}) // of another process
+	s.Store.Restore(State[Order]{Version: version}) // of another process
 	verify.NoError(t, s.Give(drainOf(star(1))))
 	verify.That(t, s.Status().Saved, "status %+v", s.Status())
 }
@@ -354,7 +354,7 @@ func TestDamagedFiles(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "orders.json")
 		verify.NoError(t, os.WriteFile(path, []byte(data), 0o600))
 		s := New(Options{Path: path, Log: zerolog.Nop()})
-		err := s.Open()
+		err := s.Store.Open()
 		verify.That(t, err != nil && strings.Contains(err.Error(), "damaged"), "%s: %v", what, err)
 		status := s.Status()
 		verify.That(t, !status.Saved && status.Error != "", "%s: status %+v", what, status)
@@ -375,7 +375,7 @@ func TestDamagedFiles(t *testing.T) {
 func TestAFileThatCannotBeWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	s := New(Options{Path: filepath.Join(dir, "orders.json"), Log: zerolog.Nop()})
-	verify.NoError(t, s.Open())
+	verify.NoError(t, s.Store.Open())
 	verify.NoError(t, s.Give(drainOf(star(1))))
 	status := s.Status()
 	verify.That(t, !status.Saved && status.Error != "" && len(status.Orders) == 1, "status %+v", status)
@@ -391,24 +391,24 @@ func TestAStateGoesOn(t *testing.T) {
 		old := New(Options{Prefix: "orders"})
 		given, ended, kept, lost := drainOf(star(1)), drainOf(star(2)), drainOf(star(3)), drainOf(star(4))
 		given.Since, ended.Since, kept.Since, lost.Since = time.Now(), time.Now(), time.Now(), time.Now()
-		old.keys.Restore(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given}, sharedkeys.Versions{})
-		old.keys.RestoreLost(lost.Key(), lost, 0)
-		old.Refresh()
-		if _, err := old.End(ended.Key(), ""); err != nil {
+		old.Store.keys.Restore(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given}, sharedkeys.Versions{})
+		old.Store.keys.RestoreLost(lost.Key(), lost, 0)
+		old.Store.Refresh()
+		if _, err := old.Store.End(ended.Key(), ""); err != nil {
 			t.Fatal(err)
 		}
 		state := handedOver(t, old)
 		next, other := New(Options{Prefix: "orders"}), New(Options{Prefix: "others"})
-		next.use(state)
-		other.use(state)
+		next.Store.use(state)
+		other.Store.use(state)
 		for _, s := range []*Peers{next, other} {
 			expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); drain of star/star-3 (10.0.0.1:83); drain of star/star-4 (10.0.0.1:84)")
 		}
-		e := next.keys.Of(ended.Key())
-		verify.That(t, next.Status().Pending == 3 && e.Absent && e.Pending && !next.keys.Of(kept.Key()).Changing, "next: %+v, %+v", next.Status(), e)
-		e = next.keys.Of(lost.Key())
+		e := next.Store.keys.Of(ended.Key())
+		verify.That(t, next.Status().Pending == 3 && e.Absent && e.Pending && !next.Store.keys.Of(kept.Key()).Changing, "next: %+v, %+v", next.Status(), e)
+		e = next.Store.keys.Of(lost.Key())
 		verify.That(t, e.Restores && e.Conditional && e.Pending, "what Consul has lost: %+v", e)
-		if e := other.keys.Of(kept.Key()); other.Status().Pending != 3 || !e.Pending || !e.Restores || other.keys.Of(ended.Key()).Changing {
+		if e := other.Store.keys.Of(kept.Key()); other.Status().Pending != 3 || !e.Pending || !e.Restores || other.Store.keys.Of(ended.Key()).Changing {
 			t.Errorf("with another prefix: %+v", other.Status())
 		}
 	})
@@ -420,13 +420,13 @@ func TestSharedOrdersReturnFromAProcessThatSharesNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, alone, next := New(Options{Prefix: "orders"}), New(Options{}), New(Options{Prefix: "orders"})
 		shared, given := drainOf(star(1)), drainOf(star(2))
-		old.keys.Restore(map[string]Order{shared.Key(): shared}, nil, sharedkeys.Versions{})
-		alone.use(handedOver(t, old))
+		old.Store.keys.Restore(map[string]Order{shared.Key(): shared}, nil, sharedkeys.Versions{})
+		alone.Store.use(handedOver(t, old))
 		verify.NoError(t, alone.Give(given))
-		next.use(handedOver(t, alone))
+		next.Store.use(handedOver(t, alone))
 		expectStanding(t, next, "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)")
-		verify.That(t, next.Entry(shared.Key()).Restores, "the shared order: %+v", next.Entry(shared.Key()))
-		verify.That(t, !next.Entry(given.Key()).Conditional, "the order that no other replica knows: %+v", next.Entry(given.Key()))
+		verify.That(t, next.Store.Entry(shared.Key()).Restores, "the shared order: %+v", next.Store.Entry(shared.Key()))
+		verify.That(t, !next.Store.Entry(given.Key()).Conditional, "the order that no other replica knows: %+v", next.Store.Entry(given.Key()))
 	})
 }
 
@@ -438,7 +438,7 @@ func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 	verify.NoError(t, old.Give(drainOf(star(1))))
 	before := verify.Result(os.ReadFile(path)).Must(t)
 	verify.NoError(t, old.Give(drainOf(star(2))))
-	state := old.State()
+	state := old.Store.State()
 	verify.NoError(t, os.WriteFile(path, before, 0o600))
 
 	owns := false
@@ -448,21 +448,21 @@ func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 		}
 		return owns
 	}})
-	next.use(state)
-	next.Resume()
+	next.Store.use(state)
+	next.Store.Resume()
 	const both = "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
 	expectStanding(t, next, both)
 	err := next.Give(drainOf(star(3)))
 	verify.That(t, errors.Is(err, ErrTakeover), "an order: %v", err)
-	_, err = next.End(drainOf(star(1)).Key(), "")
+	_, err = next.Store.End(drainOf(star(1)).Key(), "")
 	verify.That(t, errors.Is(err, ErrTakeover), "the end of an order: %v", err)
 	expectStanding(t, next, both)
 	now, err := os.ReadFile(path)
 	verify.That(t, err == nil && string(now) == string(before), "the file is %s, %v", now, err)
 	owns = true
-	next.Refresh()
+	next.Store.Refresh()
 	again := New(Options{Path: path, Log: zerolog.Nop()})
-	verify.NoError(t, again.Open())
+	verify.NoError(t, again.Store.Open())
 	expectStanding(t, again, both)
 }
 
@@ -471,9 +471,9 @@ func TestANewProcessWritesThatOrdersHaveEnded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "orders.json")
 	open := func() *Peers { return New(Options{Path: path, Log: zerolog.Nop()}) }
 	verify.NoError(t, open().Give(drainOf(star(1))))
-	open().Restore(State[Order]{Version: version})
+	open().Store.Restore(State[Order]{Version: version})
 	again := open()
-	verify.NoError(t, again.Open())
+	verify.NoError(t, again.Store.Open())
 	expectStanding(t, again, "")
 }
 
@@ -485,9 +485,9 @@ func TestMaintenanceOfAService(t *testing.T) {
 		verify.NoError(t, a.Give(o))
 		verify.NoError(t, a.Give(drainOf(star(1))))
 		b := New(Options{Path: path, Log: zerolog.Nop()})
-		verify.NoError(t, b.Open()) // a has crashed
-		a.Pause()
-		defer b.Pause()
+		verify.NoError(t, b.Store.Open()) // a has crashed
+		a.Store.Pause()
+		defer b.Store.Pause()
 		expectStanding(t, b, "drain of star/star-1 (10.0.0.1:81); maintenance of the service star")
 		m := b.Set().Maintenance("star")
 		verify.Require(t, m != nil && m.Why == "new disks", "the maintenance is %+v", m)

@@ -141,7 +141,7 @@ func (j *Judge) judgeRelease(r *canaryRelease, now time.Time) {
 	case !ok: // the configuration has just changed
 	case !acts:
 		emit()
-	case d.Verdict == judge.Advance && j.shares.Shares():
+	case d.Verdict == judge.Advance && j.shares.Store.Shares():
 		if j.shares.propose(order) { // else the other replicas have not agreed to the last proposal
 			emit()
 		}

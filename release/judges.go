@@ -46,7 +46,7 @@ func (j *judges) state() SharedState {
 
 // leads reports whether this replica may move shares on.
 func (j *judges) leads() bool {
-	return !j.shares.Shares() || j.state().Leads && j.shares.Current()
+	return !j.shares.Store.Shares() || j.state().Leads && j.shares.Store.Current()
 }
 
 // lockKey returns the name of the lock of this process: no other has it.

@@ -27,7 +27,7 @@ func (s *Shares) Record(add func(reason string, diff []config.Change)) {
 		if _, counts := counting[service]; counts {
 			continue
 		}
-		if _, stands := s.All()[before.Key()]; stands {
+		if _, stands := s.Store.All()[before.Key()]; stands {
 			counting[service] = before // its split may be to come
 		} else if s.fits(before) { // else the configuration's revision says it
 			override := before

@@ -321,9 +321,9 @@ func TestAConfigurationThatGoesOnEndsNoShare(t *testing.T) {
 				s.shares.GoOn(configtest.Must(t, fmt.Sprintf("services: { star: { peers: ['127.0.0.1:1'], groups: { canary: { tags: [v2] } }, %s } }\nroutes: [{ service: star }]", test.before)))
 			}
 			other := Share{Service: "star", Group: "canary", Configured: 0.1, By: ByOperator, Since: time.Now().Add(-time.Hour)}
-			verify.NoError(t, s.shares.Put(other, false, nil))
+			verify.NoError(t, s.shares.Store.Put(other, false, nil))
 			s.apply()
-			verify.Equal(t, len(s.shares.All()) == 1, test.stays, "the share stays")
+			verify.Equal(t, len(s.shares.Store.All()) == 1, test.stays, "the share stays")
 		})
 	}
 }

@@ -24,9 +24,9 @@ func newReplica(t *testing.T, name, url, settings string) (s *split, leave func(
 		Replica: func() string { return name },
 	})
 	s.judge.JudgeAll(time.Now()) // it judges from now on
-	s.shares.Resume()
+	s.shares.Store.Resume()
 	leave = func() {
-		s.shares.Pause()
+		s.shares.Store.Pause()
 		client.Close()
 	}
 	t.Cleanup(leave)
@@ -117,9 +117,9 @@ func TestAProposalYieldsToAnOperator(t *testing.T) {
 	a.await("it leads", func(s State) bool { return s.Shared.Leads })
 	decided, _ := a.shares.replacing("star", 1, ByJudge, "no worse")
 	a.order(Order{Verb: Set, Share: 0.3}, nil)
-	a.await("Consul has the share", func(State) bool { return !a.shares.Entry(Key("star")).Changing })
+	a.await("Consul has the share", func(State) bool { return !a.shares.Store.Entry(Key("star")).Changing })
 	verify.That(t, a.shares.propose(decided), "nothing is proposed")
-	a.await("the proposal is over", func(State) bool { return !a.shares.Entry(Key("star")).Changing })
+	a.await("the proposal is over", func(State) bool { return !a.shares.Store.Entry(Key("star")).Changing })
 	got := a.state()
 	verify.That(t, got.Share == 0.3 && got.Override.By == ByOperator, "%+v, %+v", got, got.Override)
 }

@@ -58,7 +58,7 @@ type Options struct {
 // Each replica may roll back, which takes effect at its own place at once. Only the one with the
 // oldest lock moves a share on, by a proposal. So without Consul no share grows.
 type Shares struct {
-	*operator.Store[Share]
+	Store *operator.Store[Share]
 
 	options Options
 	log     zerolog.Logger
@@ -105,21 +105,21 @@ func (s *Shares) Restore(state operator.State[Share]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.recorded = make(map[string]Share)
-	for key, override := range s.All() {
+	for key, override := range s.Store.All() {
 		s.emitted[key], s.recorded[override.Service] = override, override
 	}
 }
 
 // Owned makes what has changed take effect, because this process owns now.
 func (s *Shares) Owned() {
-	s.Refresh()
+	s.Store.Refresh()
 	s.options.Changed() // what the configuration has ended is ended now
 }
 
 // ApplyTo returns c with the overrides, except for services whose split is another one in c: who
 // changes the configuration has the last word. It does not change c.
 func (s *Shares) ApplyTo(c *config.Config) *config.Config {
-	all := s.All()
+	all := s.Store.All()
 	if len(all) == 0 {
 		return c
 	}
@@ -154,7 +154,7 @@ func (s *Shares) split(service string) config.Split {
 // overrides. Call it after c is in use: a refused configuration must end none.
 func (s *Shares) Applied(c *config.Config, now time.Time) {
 	for _, override := range s.follow(c, now) {
-		_ = s.Retract(override) // or the process that serves does it
+		_ = s.Store.Retract(override) // or the process that serves does it
 	}
 	s.EndOutdated()
 }
@@ -166,7 +166,7 @@ func (s *Shares) follow(c *config.Config, now time.Time) (ended []Share) {
 	if s.begun.IsZero() {
 		s.begun = now
 	}
-	for _, override := range s.All() {
+	for _, override := range s.Store.All() {
 		if fits(override, s.splits[override.Service].split) && !fits(override, c.Services[override.Service].Split) {
 			ended = append(ended, override)
 		}
@@ -205,9 +205,9 @@ func (s *Shares) GoOn(c *config.Config) {
 // emits which are in use. While not all of the configuration is known, they may be for what is to
 // come.
 func (s *Shares) EndOutdated() {
-	for _, override := range s.All() {
+	for _, override := range s.Store.All() {
 		if !s.fits(override) && s.options.Settled() && override.Since.Before(s.since(override.Service)) {
-			_ = s.Retract(override) // or the process that serves does it
+			_ = s.Store.Retract(override) // or the process that serves does it
 		}
 	}
 	s.emit()
@@ -227,7 +227,7 @@ func (s *Shares) since(service string) time.Time {
 func (s *Shares) emit() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := s.All()
+	all := s.Store.All()
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		override := all[key]
 		if override.Same(s.emitted[key]) || !fits(override, s.splits[override.Service].split) {
@@ -272,7 +272,7 @@ func (s *Shares) replacing(service string, share float64, by, why string) (overr
 // give sets the share of a service.
 func (s *Shares) give(override Share) error {
 	defer s.emit()
-	return s.Put(override, false, nil)
+	return s.Store.Put(override, false, nil)
 }
 
 // giveByVerdict sets the share of a service by the verdict of a judge, after a call of emit. It
@@ -280,7 +280,7 @@ func (s *Shares) give(override Share) error {
 // know yet overrules it later.
 func (s *Shares) giveByVerdict(override Share, emit func()) error {
 	defer s.emit()
-	return s.Put(override, true, func(effective map[string]Share) error {
+	return s.Store.Put(override, true, func(effective map[string]Share) error {
 		if current := effective[override.Key()]; current.By == ByOperator && s.fits(current) {
 			return errOverruled
 		}
@@ -295,7 +295,7 @@ func (s *Shares) propose(override Share) bool {
 	s.mu.Lock()
 	last := s.proposed[override.Service]
 	s.mu.Unlock()
-	if time.Since(last) < proposeInterval || !s.Propose(override) {
+	if time.Since(last) < proposeInterval || !s.Store.Propose(override) {
 		return false
 	}
 	s.mu.Lock()
@@ -307,13 +307,13 @@ func (s *Shares) propose(override Share) bool {
 // release returns a service to the share of the configuration.
 func (s *Shares) release(service string) error {
 	defer s.emit()
-	_, err := s.End(Key(service), "")
+	_, err := s.Store.End(Key(service), "")
 	return err
 }
 
 // overrideOf returns the override of a service, if it has one that counts.
 func (s *Shares) overrideOf(service string) (override Share, ok bool) {
-	override, ok = s.All()[Key(service)]
+	override, ok = s.Store.All()[Key(service)]
 	if !ok || !s.fits(override) {
 		return Share{}, false
 	}
@@ -323,7 +323,7 @@ func (s *Shares) overrideOf(service string) (override Share, ok bool) {
 // Counting returns the overrides that count, by service.
 func (s *Shares) Counting() map[string]Share {
 	override := make(map[string]Share)
-	for _, share := range s.All() {
+	for _, share := range s.Store.All() {
 		if s.fits(share) {
 			override[share.Service] = share
 		}
@@ -333,12 +333,12 @@ func (s *Shares) Counting() map[string]Share {
 
 // shared returns what this replica knows of the others about a service; nil: it is on its own.
 func (s *Shares) shared(service string) *SharedState {
-	if !s.Shares() {
+	if !s.Store.Shares() {
 		return nil
 	}
 	state := s.judges.state()
-	state.Pending = s.Entry(Key(service)).Pending
-	if err := s.QueryError(); err != nil {
+	state.Pending = s.Store.Entry(Key(service)).Pending
+	if err := s.Store.QueryError(); err != nil {
 		state.Error = err.Error()
 	}
 	return &state
