@@ -44,9 +44,9 @@ type Checker struct {
 	known    []*balancer.Peer           // of the snapshot that targets were made of
 	awaited  map[*balancer.Peer]bool    // peers whose first check is pending
 	first    func()                     // called when awaited is empty; nil: not set
-	records  map[*balancer.Peer]*record // peers that are or were ejected
-	restored []Ejection                 // see Restore; nil: none, or there is a set
-	verdicts []verdict                  // queued for the pool
+	records  records
+	restored []Ejection // see Restore; nil: none, or there is a set
+	verdicts []verdict  // queued for the pool
 	stats    Stats
 
 	detector    *time.Timer                 // nil without detection at intervals
@@ -83,7 +83,7 @@ func (c *Checker) start(pool *balancer.Pool, cancel context.CancelFunc, s Settin
 	c.pool = pool
 	c.cancel = cancel
 	c.targets = make(map[*balancer.Peer]*target)
-	c.records = make(map[*balancer.Peer]*record)
+	c.records = make(records)
 	c.changeLocked(s)
 }
 
@@ -236,7 +236,7 @@ func (c *Checker) sync() {
 		if t := c.targets[p]; t != nil && onProbation(p) && t.startProbation() {
 			c.concludeLocked(t)
 		}
-		if p.Has(balancer.ReasonEjected) && !c.ejectedLocked(p) {
+		if p.Has(balancer.ReasonEjected) && !c.records.ejected(p) {
 			c.queueLocked(balancer.ReasonEjected, p, false, "")
 		}
 	}

@@ -172,7 +172,7 @@ func slower(l *balancer.Latencies, limit time.Duration) sample {
 // lightLocked reports whether p is ejected or has lost weight.
 func (c *Checker) lightLocked(p *balancer.Peer) bool {
 	h := c.histories[p]
-	return c.ejectedLocked(p) || h != nil && h.steps > 0
+	return c.records.ejected(p) || h != nil && h.steps > 0
 }
 
 // stepLocked takes a step down, or up if it is negative, or says anew when the next one is due. The
@@ -181,7 +181,7 @@ func (c *Checker) stepLocked(p *balancer.Peer, h *history, step int) {
 	h.steps += step
 	h.evidence = [NumCauses]evidence{}
 	a := balancer.Adjustment{Peer: p, By: 1 / float64(int(1)<<h.steps)}
-	if h.steps > 0 && !c.ejectedLocked(p) {
+	if h.steps > 0 && !c.records.ejected(p) {
 		a.Why = fmt.Sprintf("%s; 1/%d of its weight for %s until %s", h.why, 1<<h.steps, c.every, time.Now().Add(c.every).UTC().Format(time.RFC3339))
 	}
 	c.adjustLocked(a)

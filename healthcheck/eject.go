@@ -26,6 +26,25 @@ type record struct {
 	timer    *time.Timer
 }
 
+// records are the peers that are or were ejected. Checker.mu guards them.
+type records map[*balancer.Peer]*record
+
+// of returns the record of a peer.
+func (all records) of(p *balancer.Peer) *record {
+	r := all[p]
+	if r == nil {
+		r = &record{peer: p}
+		all[p] = r
+	}
+	return r
+}
+
+// ejected reports whether p is ejected, or its verdict is queued.
+func (all records) ejected(p *balancer.Peer) bool {
+	r := all[p]
+	return r != nil && r.ejected
+}
+
 // Ejection is an ejection that lasts, for the checker in another process.
 type Ejection struct {
 	Key   discovery.Key `json:"key"`
@@ -66,11 +85,11 @@ func (c *Checker) ejectRestoredLocked(s *balancer.Snapshot) {
 	for _, e := range all {
 		n := slices.IndexFunc(s.All, func(p *balancer.Peer) bool { return p.ID == e.Key })
 		left := min(time.Until(e.Until), max(passive.MaxEjection, passive.Ejection)) // the clock may have been put back
-		if n < 0 || left <= 0 || onProbation(s.All[n]) || c.ejectedLocked(s.All[n]) {
+		if n < 0 || left <= 0 || onProbation(s.All[n]) || c.records.ejected(s.All[n]) {
 			continue
 		}
 		if p := s.All[n]; p.State() > balancer.StateWarming || c.mayEjectLocked(p, passive) {
-			r := c.recordLocked(p)
+			r := c.records.of(p)
 			r.times = e.Times
 			c.beginLocked(r, left, e.Why)
 		}
@@ -113,7 +132,7 @@ func (c *Checker) ejectLocked(p *balancer.Peer, cause Cause, why string) {
 	if passive == nil || !c.mayEjectLocked(p, passive) {
 		return
 	}
-	r := c.recordLocked(p)
+	r := c.records.of(p)
 	good := int(time.Since(r.returned) / max(passive.Interval, 1)) // large before the first ejection
 	r.times = max(r.times-good, 0) + 1
 	c.stats.Ejections[cause]++
@@ -122,25 +141,15 @@ func (c *Checker) ejectLocked(p *balancer.Peer, cause Cause, why string) {
 
 // mayEjectLocked reports whether a peer may be ejected, and counts that there is no room for it.
 func (c *Checker) mayEjectLocked(p *balancer.Peer, passive *Passive) bool {
-	if c.stopped || c.ejectedLocked(p) || p.State() > balancer.StateWarming {
+	if c.stopped || c.records.ejected(p) || p.State() > balancer.StateWarming {
 		return false // stopped, or the peer gets no requests
 	}
-	if !onProbation(p) && !c.roomLocked(passive, c.ejectedLocked) {
+	if !onProbation(p) && !c.roomLocked(passive, c.records.ejected) {
 		c.stats.Refused++
 		c.fullUntil.Store(balancer.Now() + int64(fullFor))
 		return false
 	}
 	return true
-}
-
-// recordLocked returns the record of a peer.
-func (c *Checker) recordLocked(p *balancer.Peer) *record {
-	r := c.records[p]
-	if r == nil {
-		r = &record{peer: p}
-		c.records[p] = r
-	}
-	return r
 }
 
 // beginLocked begins an ejection, for d.
@@ -161,12 +170,6 @@ func (c *Checker) beginLocked(r *record, d time.Duration, why string) {
 		why += fmt.Sprintf(", %s time", ordinal(r.times))
 	}
 	c.queueLocked(balancer.ReasonEjected, r.peer, true, why)
-}
-
-// ejectedLocked reports whether p is ejected, or its verdict is queued.
-func (c *Checker) ejectedLocked(p *balancer.Peer) bool {
-	r := c.records[p]
-	return r != nil && r.ejected
 }
 
 // roomLocked reports whether one more peer may be ejected, or lose weight. taken says which are.

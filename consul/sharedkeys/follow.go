@@ -43,13 +43,9 @@ func (k *Keys[V]) Pause() {
 	if stop != nil {
 		stop()
 	}
-	k.forgetProposals()
-}
-
-func (k *Keys[V]) forgetProposals() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	maps.DeleteFunc(k.changes, func(_ string, c *change[V]) bool { return c.proposed })
+	k.locked(func() {
+		maps.DeleteFunc(k.changes, func(_ string, c *change[V]) bool { return c.proposed })
+	})
 }
 
 // follow reads the keys until ctx ends.
@@ -147,7 +143,7 @@ func (k *Keys[V]) restoreLocked(latest map[string]known[V]) {
 		e, c := k.entryLocked(key), k.changes[key]
 		_, still := latest[key]
 		if !still && !e.Absent && (c == nil || c.accepted || c.proposed) {
-			k.restoreKeyLocked(key, e.Value, 0)
+			k.changes[key] = newRestoring(e.Value, 0)
 		}
 	}
 }
@@ -173,7 +169,7 @@ func (k *Keys[V]) revertLocked(latest map[string]known[V], mark uint64, forgot b
 			k.changes[key] = &change[V]{restores: true, version: max(k.version, e.Version) + 1}
 			reverted = append(reverted, key)
 		case !e.Absent && n.version < e.Version:
-			k.restoreKeyLocked(key, e.Value, e.Version)
+			k.changes[key] = newRestoring(e.Value, e.Version)
 			reverted = append(reverted, key)
 		}
 	}
@@ -182,7 +178,7 @@ func (k *Keys[V]) revertLocked(latest map[string]known[V], mark uint64, forgot b
 		e, known := seen(key)
 		// With mark <= k.version, nobody has ended a value since.
 		if _, there := latest[key]; known && !there && !e.Absent && back && mark <= k.version {
-			k.restoreKeyLocked(key, e.Value, e.Version)
+			k.changes[key] = newRestoring(e.Value, e.Version)
 			reverted = append(reverted, key)
 		}
 	}

@@ -168,14 +168,14 @@ func (k *Keys[V]) Put(key string, value V, void Condition[V]) {
 func (k *Keys[V]) RestoreLost(key string, value V, version uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.restoreKeyLocked(key, value, version)
+	k.changes[key] = newRestoring(value, version)
 	k.wake.Send()
 }
 
-// restoreKeyLocked gives a key a lost value, unless Consul has this version or later; 0: any.
-func (k *Keys[V]) restoreKeyLocked(key string, value V, version uint64) {
+// newRestoring gives a key a lost value, unless Consul has this version or later; 0: any.
+func newRestoring[V any](value V, version uint64) *change[V] {
 	there := func(_ V, index uint64) bool { return index > 0 } // another replica was faster
-	k.changes[key] = &change[V]{value: &value, void: there, restores: true, version: version}
+	return &change[V]{value: &value, void: there, restores: true, version: version}
 }
 
 // Delete ends the value of a key. void may be nil.

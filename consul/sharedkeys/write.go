@@ -107,10 +107,7 @@ func (k *Keys[V]) raiseMark(ctx context.Context) error {
 	if err != nil || mark == nil {
 		return err
 	}
-	k.mu.Lock()
-	version := k.version
-	k.mu.Unlock()
-	if mark.Flags < version {
+	if version := k.Seen(); mark.Flags < version {
 		mark.Flags = version
 		_, err = k.options.Consul.KV().Replace(ctx, mark) // or others have
 	}
@@ -189,7 +186,7 @@ func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void,
 		} else {
 			seen, version = pair.ModifyIndex, pair.Flags
 		}
-		void = !accepted && k.isVoid(key, c, pair)
+		void = !accepted && c.isVoid(key, pair, k.options.Decode)
 		if accepted && absent && c.value != nil {
 			mark, _, err := k.options.Consul.KV().Get(ctx, k.name(markKey), 0, 0)
 			if err == nil && mark == nil {
@@ -242,15 +239,15 @@ func (k *Keys[V]) writeKey(ctx context.Context, pair *api.KVPair, c *change[V]) 
 	return done, err
 }
 
-// isVoid reports whether a change has become void by what Consul has.
-func (k *Keys[V]) isVoid(key string, c *change[V], pair *api.KVPair) bool {
+// isVoid reports whether the change of a key has become void by what Consul has.
+func (c *change[V]) isVoid(key string, pair *api.KVPair, decode func(string, []byte) (V, error)) bool {
 	if c.restores && c.version > 0 {
 		return pair.ModifyIndex > 0 && (pair.Flags == 0 || pair.Flags >= c.version)
 	}
 	if c.void == nil {
 		return false
 	}
-	latest, err := k.options.Decode(key, pair.Value)
+	latest, err := decode(key, pair.Value)
 	if err != nil {
 		latest = *new(V)
 	}
