@@ -1,0 +1,66 @@
+//go:build unix
+
+package docs
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"sluice/test/verify"
+)
+
+const (
+	// maxCell is how many characters of a cell a reader takes in at a glance.
+	maxCell = 200
+	// maxText is how much there is to read, in bytes of all pages of docs.
+	maxText = 520_000
+)
+
+// A cell of a table has at most maxCell characters: what needs more is text beside the table.
+func TestCellsAreShort(t *testing.T) {
+	t.Parallel()
+	names := append(verify.Result(pages()).Must(t), "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")
+	for _, name := range names {
+		code := false
+		for n, line := range strings.Split(textOf(t, name), "\n") {
+			line = strings.TrimSpace(line)
+			if strings.HasPrefix(line, "```") {
+				code = !code
+			}
+			if code || !strings.HasPrefix(line, "|") {
+				continue
+			}
+			for _, cell := range cells(line) {
+				verify.That(t, utf8.RuneCountInString(cell) <= maxCell, "%s:%d: a cell has %d characters, want at most %d: %s",
+					name, n+1, utf8.RuneCountInString(cell), maxCell, cell)
+			}
+		}
+	}
+}
+
+var bar = regexp.MustCompile(`(^|[^\\])\|`)
+
+// cells returns the texts between the bars of a row.
+func cells(row string) []string {
+	var all []string
+	for _, cell := range strings.Split(bar.ReplaceAllString(row, "$1\n"), "\n") {
+		all = append(all, strings.TrimSpace(cell))
+	}
+	return all
+}
+
+// The pages together stay short enough to find something in them.
+func TestDocumentsAreShort(t *testing.T) {
+	t.Parallel()
+	names := verify.Result(filepath.Glob(filepath.Join(repository, "docs", "*.md"))).Must(t)
+	var size int64
+	for _, name := range names {
+		info := verify.Result(os.Stat(name)).Must(t)
+		size += info.Size()
+	}
+	verify.That(t, size <= maxText, "docs has %d bytes, want at most %d", size, maxText)
+}
