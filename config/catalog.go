@@ -95,14 +95,14 @@ func isPattern(s string) bool {
 	return err == nil
 }
 
-// Found returns a fragment with the services of these names, each with the defaults and with the
+// Found returns an addition with the services of these names, each with the defaults and with the
 // instances that match filter, an expression in Consul's language. It omits sluice
 // itself, and services that c already has, by name or by their name in Consul, whose case does
 // not count: Consul answers with the same instances. It adds the services that routes of c refer
 // to and c does not have. skipped lists the names that sluice does not allow. c.Catalog must not
 // be nil.
-func (c *Config) Found(names []string, filter string) (f Fragment, skipped []string) {
-	f = Fragment{Origin: "Consul's catalog", Services: make(map[string]Service)}
+func (c *Config) Found(names []string, filter string) (f Addition, skipped []string) {
+	f = Addition{Origin: "Consul's catalog", Services: make(map[string]Service)}
 	taken := make(map[string]bool, len(c.Services)) // in lower case
 	for name, s := range c.Services {
 		taken[strings.ToLower(name)] = true

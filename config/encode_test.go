@@ -134,7 +134,7 @@ func TestKeysOfCredentialsAreMasked(t *testing.T) {
 			}
 		case reflect.String:
 			text := typ
-			if typ.Kind() == reflect.Struct && typ.NumField() > 1 { // a Typed
+			if typ.Kind() == reflect.Struct && typ.NumField() > 1 { // a Parsed
 				text = typ.Field(0).Type
 			}
 			switch {

@@ -21,7 +21,7 @@ type Group = balancer.Selector
 
 // Split divides clients among groups of a service. Its keys are names of groups, whose
 // values are shares, and "key" and "fallback".
-type Split map[string]decoding.Typed[string, Portion]
+type Split map[string]decoding.Parsed[string, Portion]
 
 // Portion is a value of a Split: a share, or what identifies a client.
 type Portion struct {
@@ -117,7 +117,7 @@ func (s *Service) checkJudge(d *decoder, key string) {
 // WithShare returns the split with another share of its one group.
 func (s Split) WithShare(share float64) Split {
 	changed := maps.Clone(s)
-	changed[s.Shares()[0].Group] = decoding.Typed[string, Portion]{Text: strconv.FormatFloat(share, 'g', -1, 64), Value: Portion{Share: share}}
+	changed[s.Shares()[0].Group] = decoding.Parsed[string, Portion]{Text: strconv.FormatFloat(share, 'g', -1, 64), Value: Portion{Share: share}}
 	return changed
 }
 

@@ -12,30 +12,30 @@ import (
 	"sluice/tags"
 )
 
-// Fragment contains the services and routes that one origin adds to a configuration. They
+// Addition contains the services and routes that one origin adds to a configuration. They
 // are complete, as in a [Config].
-type Fragment struct {
+type Addition struct {
 	Origin   string // for messages
 	Services map[string]Service
 	Routes   []Route
 	Streams  []Route // of connections, each with one listener
 }
 
-// Merge returns c with the services, routes and streams of the fragments. c has precedence over
-// the fragments, and an earlier fragment over a later one. Merge omits a later service
+// Merge returns c with the services, routes and streams of the additions. c has precedence over
+// the additions, and an earlier addition over a later one. Merge omits a later service
 // with the same name, a later route for the same requests, and a route whose service,
 // group or listener does not exist, and returns an error for each in conflicts. Of a route it
-// omits a mirror whose service or group does not exist. It changes neither c nor the fragments.
-func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) {
+// omits a mirror whose service or group does not exist. It changes neither c nor the additions.
+func Merge(c *Config, additions ...Addition) (merged *Config, conflicts Errors) {
 	copied := *c
 	services := make(map[string]string) // the origin of each
 	unindexed := make(unindexed)
 	copied.Services, copied.Routes = make(map[string]Service), nil
-	fragments = slices.Insert(slices.Clone(fragments), 0, Fragment{Origin: "the file", Services: c.Services, Routes: c.Routes})
-	refuse := func(f Fragment, key, want string) {
+	additions = slices.Insert(slices.Clone(additions), 0, Addition{Origin: "the file", Services: c.Services, Routes: c.Routes})
+	refuse := func(f Addition, key, want string) {
 		conflicts = append(conflicts, &Error{Origin: f.Origin, Key: key, Want: want})
 	}
-	for _, f := range fragments {
+	for _, f := range additions {
 		for _, name := range slices.Sorted(maps.Keys(f.Services)) {
 			if first, taken := services[name]; taken {
 				refuse(f, decoding.Join("services", name), "ignored: "+first+" has a service with this name")
@@ -45,12 +45,12 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 		}
 	}
 	total := 0
-	for _, f := range fragments {
+	for _, f := range additions {
 		total += len(f.Routes)
 	}
 	first := make(map[string]string, total) // the origin of each, by the requests of the routes
 	copied.Routes = make([]Route, 0, total)
-	for _, f := range fragments {
+	for _, f := range additions {
 		for i, r := range f.Routes {
 			r.Origin = cmp.Or(r.Origin, f.Origin)
 			refuse := func(key, want string) { refuse(f, decoding.Item("routes", i)+key, want) }
@@ -83,16 +83,16 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 	if len(copied.Routes) == 0 {
 		copied.Routes = nil
 	}
-	for _, f := range fragments {
+	for _, f := range additions {
 		conflicts = append(conflicts, copied.addStreams(f)...)
 	}
 	return &copied, conflicts
 }
 
-// addStreams adds the routes of connections of a fragment to copies of their listeners, and returns
+// addStreams adds the routes of connections of an addition to copies of their listeners, and returns
 // an error for each that it omits, or changes: one that says who may use it denies every connection
 // if its service can have none.
-func (c *Config) addStreams(f Fragment) (conflicts Errors) {
+func (c *Config) addStreams(f Addition) (conflicts Errors) {
 	if len(f.Streams) == 0 {
 		return nil
 	}

@@ -16,10 +16,10 @@ func TestTheFirstFragmentHasPrecedence(t *testing.T) {
 	sun, moon := c.Services["star"], c.Services["star"]
 	sun.Peers, moon.Peers = []Peer{{Text: "127.0.0.1:81"}}, []Peer{{Text: "127.0.0.1:82"}}
 	merged, conflicts := Merge(c,
-		Fragment{Origin: "one", Services: map[string]Service{"star": sun, "sun": sun}, Routes: []Route{
+		Addition{Origin: "one", Services: map[string]Service{"star": sun, "sun": sun}, Routes: []Route{
 			{Host: "A.example", Path: "/", Service: "sun"}, {Host: "b.example", Path: "/", Service: "moon"},
 		}},
-		Fragment{Origin: "two", Services: map[string]Service{"moon": moon, "sun": moon}, Routes: []Route{
+		Addition{Origin: "two", Services: map[string]Service{"moon": moon, "sun": moon}, Routes: []Route{
 			{Host: "b.example", Path: "/", Service: "star"}, {Path: "/", Service: "mars"}, {Path: "x", Service: "sun"}, {Path: "/g", Service: "sun", Group: "canary"},
 		}})
 	verify.DeepEqual(t, merged.Services, map[string]Service{"star": c.Services["star"], "sun": sun, "moon": moon}, "services")
@@ -44,7 +44,7 @@ func TestMergeComparesWhatRoutesMatch(t *testing.T) {
 		r.Path, r.Service = "/a", "star"
 		return r
 	}
-	merged, conflicts := Merge(c, Fragment{Origin: "one", Routes: []Route{
+	merged, conflicts := Merge(c, Addition{Origin: "one", Routes: []Route{
 		star(Route{Match: "exact"}),
 		star(Route{Methods: []string{"GET"}}),
 		star(Route{When: &Conditions{Scheme: "https"}}),
@@ -78,11 +78,11 @@ catalog: { tags: [traefik], listeners: [web, tls, empty] }
 	stream := func(protocol, host, listener, service string) Route {
 		return Route{Protocol: protocol, Host: host, Path: "/", Listeners: []string{listener}, Service: service}
 	}
-	merged, conflicts := Merge(c, Fragment{Origin: "one", Streams: []Route{
+	merged, conflicts := Merge(c, Addition{Origin: "one", Streams: []Route{
 		stream("tls", "b.example", "tls", "star"),
 		stream("tls", "", "db", "star"),
 		stream("tcp", "", "empty", "star"),
-	}}, Fragment{Origin: "two", Services: map[string]Service{"found": c.Services["secure"]}, Streams: []Route{
+	}}, Addition{Origin: "two", Services: map[string]Service{"found": c.Services["secure"]}, Streams: []Route{
 		stream("tls", "a.example", "tls", "star"),
 		stream("tls", "B.example", "tls", "star"),
 		stream("tls", "B.example", "empty", "star"),
@@ -135,7 +135,7 @@ catalog: { tags: [traefik] }
 	stream := func(protocol, host string) Route {
 		return Route{Protocol: protocol, Host: host, Path: "/", Listeners: []string{"tls"}, Service: "star"}
 	}
-	merged, conflicts := Merge(c, Fragment{Origin: "tags", Streams: []Route{
+	merged, conflicts := Merge(c, Addition{Origin: "tags", Streams: []Route{
 		stream("tls", "a.example"), stream("tls_ended", "b.example"), stream("tcp", ""), stream("tls", "c.example"), stream("tls_ended", "d.example"),
 	}})
 	diffLines(t, conflicts, []string{
@@ -170,7 +170,7 @@ catalog: { tags: [traefik] }
 	}{
 		{tags.Keys{}, false}, {tags.Keys{"allow": []string{"127.0.0.1"}}, true}, {tags.Keys{"deny": []string{"0.0.0.0/0", "::/0"}}, true},
 	} {
-		merged, conflicts := Merge(c, Fragment{Origin: "tags", Streams: []Route{stream(test.keys)}})
+		merged, conflicts := Merge(c, Addition{Origin: "tags", Streams: []Route{stream(test.keys)}})
 		verify.That(t, len(conflicts) == 1, "%v: conflicts %v", test.keys, conflicts)
 		streams := merged.Listeners[0].Streams
 		verify.Require(t, len(streams) == map[bool]int{true: 1}[test.denies], "%v: the streams %+v", test.keys, streams)

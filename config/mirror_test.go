@@ -46,7 +46,7 @@ func TestWrongMirrors(t *testing.T) {
 // A mirror whose service or group is not there does not take the route with it.
 func TestMergeOmitsMirrors(t *testing.T) {
 	c := mustParse(t, mirrorServices+"routes: [{ service: star }]")
-	merged, conflicts := Merge(c, Fragment{Origin: "one", Routes: []Route{
+	merged, conflicts := Merge(c, Addition{Origin: "one", Routes: []Route{
 		{Path: "/a", Service: "star", Mirror: &Mirror{Service: "mars"}},
 		{Path: "/b", Service: "star", Mirror: &Mirror{Group: "gamma"}},
 		{Path: "/c", Service: "star", Mirror: &Mirror{Group: "rest"}},

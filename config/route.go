@@ -30,7 +30,7 @@ type Route struct {
 	Actions
 
 	// Origin is the place of the route, for people: "sluice.yaml:12". Merge sets an
-	// empty one to the listeners of the fragment.
+	// empty one to the listeners of the addition.
 	Origin    string             `key:"-" origin:"yes"`
 	Variables decoding.Variables `key:"-"`
 	// Parts divide the requests as Services does, for a route that tags of several services ask

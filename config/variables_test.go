@@ -81,7 +81,7 @@ routes:
   - { path: /y, service: b, when: { header: { X-Key: "${TOKEN}" } } }
 `
 	c := verify.Result(buildIn(text, environ("PORT", "8081", "TOKEN", "s3cret"))).Must(t)
-	merged, _ := Merge(c, Fragment{Origin: "tags", Routes: []Route{{Path: "/z", Match: "prefix", Service: "a"}}})
+	merged, _ := Merge(c, Addition{Origin: "tags", Routes: []Route{{Path: "/z", Match: "prefix", Service: "a"}}})
 	merged.Routes = merged.Routes[1:] // as if its service were missing
 	for _, c := range []*Config{c, merged} {
 		asYAML := verify.Result(yaml.Marshal(schema.Encode(*c, true))).Must(t)

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// noteNewest records the age of the newest instance before a loss.
-func (g *Guard) noteNewest() {
+// recordNewest records the age of the newest instance before a loss.
+func (g *Guard) recordNewest() {
 	for _, i := range g.known {
 		g.lost = max(g.lost, i.Registered)
 	}

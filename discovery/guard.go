@@ -157,7 +157,7 @@ func (g *Guard) Accept(now time.Time, set []Instance, forgot bool) []Instance {
 	listed, serving := mapped(set), CountServing(set)
 	missing := g.missing(listed, forgot)
 	if forgot || serving == 0 && len(missing) > 0 {
-		g.noteNewest()
+		g.recordNewest()
 	}
 	set = g.dated(set)
 	g.arrive(now, g.gained(set))

@@ -136,7 +136,7 @@ func (m *Manager) Watch(service string, s Source, known ...WatchState) {
 	for _, k := range known {
 		w.adoptLocked(k)
 	}
-	m.noteProbationLocked(w)
+	m.recordProbationLocked(w)
 	m.starting = append(m.starting, w)
 	m.wake.Send()
 }
@@ -280,10 +280,10 @@ func (m *Manager) startSources(ctx context.Context) {
 				err := panics.Err
 				defer func() {
 					if ctx.Err() == nil {
-						w.take(Report{Err: fmt.Errorf("the watch ended: %w", cmp.Or(err, errSourceEnded))})
+						w.apply(Report{Err: fmt.Errorf("the watch ended: %w", cmp.Or(err, errSourceEnded))})
 					}
 				}()
-				err = w.source.Run(ctx, w.before(), w.take)
+				err = w.source.Run(ctx, w.before(), w.apply)
 			})
 		})
 	}

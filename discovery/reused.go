@@ -156,8 +156,8 @@ func withoutReusedLocked(set []Instance, lost map[endpointOf][]int, other *watch
 	return set
 }
 
-// noteProbationLocked notes whether w has instances on probation.
-func (m *Manager) noteProbationLocked(w *watch) {
+// recordProbationLocked notes whether w has instances on probation.
+func (m *Manager) recordProbationLocked(w *watch) {
 	if w.status.Probation > 0 {
 		m.onProbation[w] = true
 	} else {

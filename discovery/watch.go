@@ -113,9 +113,9 @@ func (w *watch) before() WatchState {
 	return w.savedLocked()
 }
 
-// take processes a report of the source.
-func (w *watch) take(r Report) {
-	told, before, after, retired := w.note(r, Normalize(r.Set))
+// apply processes a report of the source.
+func (w *watch) apply(r Report) {
+	told, before, after, retired := w.record(r, Normalize(r.Set))
 	if retired {
 		return
 	}
@@ -128,20 +128,20 @@ func (w *watch) take(r Report) {
 	}
 }
 
-// note updates the state with r, unless w is retired, and returns what log needs.
-func (w *watch) note(r Report, set []Instance) (told bool, before, after WatchStatus, retired bool) {
+// record updates the state with r, unless w is retired, and returns what log needs.
+func (w *watch) record(r Report, set []Instance) (told bool, before, after WatchStatus, retired bool) {
 	w.manager.mu.Lock()
 	defer w.manager.mu.Unlock()
 	if w.retired {
 		return false, before, after, true
 	}
 	told, before = w.failing && (w.refused || !refuses(r.Err)), w.status
-	w.noteLocked(r, set, time.Now())
+	w.recordLocked(r, set, time.Now())
 	return told, before, w.status, false
 }
 
-// noteLocked updates the state with r. set is r.Set, normalised.
-func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
+// recordLocked updates the state with r. set is r.Set, normalised.
+func (w *watch) recordLocked(r Report, set []Instance, now time.Time) {
 	if r.Known {
 		w.status.Restored, w.status.Endpoint = r.Restored, r.Endpoint
 		if r.Restored.IsZero() {
@@ -268,7 +268,7 @@ func (w *watch) setLatestLocked(set []Instance) {
 		}
 	}
 	w.changed = time.Now()
-	w.manager.noteProbationLocked(w)
+	w.manager.recordProbationLocked(w)
 	w.manager.scheduleLocked(w)
 	w.manager.reuseLocked(w)
 }

@@ -144,8 +144,8 @@ func (g *gathering) options(ctx context.Context) *api.QueryOptions {
 	return o
 }
 
-// note records the metadata of an answer.
-func (g *gathering) note(path string, meta *api.QueryMeta) {
+// record records the metadata of an answer.
+func (g *gathering) record(path string, meta *api.QueryMeta) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if meta.ResultsFilteredByACLs {
@@ -172,7 +172,7 @@ func (g *gathering) catalog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.note("/v1/catalog/nodes", meta)
+	g.record("/v1/catalog/nodes", meta)
 	nodes = present(nodes)
 	if len(names) <= len(nodes) || slices.ContainsFunc(nodes, func(n *api.Node) bool { return unlisted(n.Node) }) {
 		return g.byService(ctx, names)
@@ -192,7 +192,7 @@ func (g *gathering) names(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.note("/v1/catalog/services", meta)
+	g.record("/v1/catalog/services", meta)
 	delete(services, consulItself)
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(services)) {
@@ -211,7 +211,7 @@ func (g *gathering) byService(ctx context.Context, names []string) error {
 		if err != nil {
 			return fmt.Errorf("service %q: %w", names[n], err)
 		}
-		g.note("/v1/health/service", meta)
+		g.record("/v1/health/service", meta)
 		g.add(entries)
 		return nil
 	})
@@ -222,7 +222,7 @@ func (g *gathering) byNode(ctx context.Context, nodes []*api.Node) error {
 	if err != nil {
 		return err
 	}
-	g.note("/v1/health/state/any", meta)
+	g.record("/v1/health/state/any", meta)
 	type owner struct{ node, service string } // the id of a service; "": the node itself
 	byOwner := make(map[owner]api.HealthChecks)
 	for _, c := range present(checks) {
@@ -239,7 +239,7 @@ func (g *gathering) byNode(ctx context.Context, nodes []*api.Node) error {
 		if list == nil {
 			return nil // the node has left
 		}
-		g.note("/v1/catalog/node-services", meta)
+		g.record("/v1/catalog/node-services", meta)
 		g.addNode(nodes[n], byOwner[owner{node: name}])
 		entries := make([]*api.ServiceEntry, 0, len(list.Services))
 		for _, s := range present(list.Services) {

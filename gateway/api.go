@@ -114,6 +114,6 @@ func (g *Gateway) Answer(text json.RawMessage) (any, error) {
 	if err := json.Unmarshal(text, &q); err != nil {
 		return nil, fmt.Errorf("a question of the new process: %w", err)
 	}
-	g.orders.Store.Stand(q.Orders)
+	g.orders.Store.Replace(q.Orders)
 	return admin.InFlight(g.services.pools(), g.orders.Set()), nil
 }

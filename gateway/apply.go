@@ -58,7 +58,7 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) error {
 		}
 		g.tags.Start(c)
 	}
-	asked := g.tags.Ask(c, g.finder.Fragment(c))
+	asked := g.tags.Ask(c, g.finder.Addition(c))
 	merged, conflicts := config.Merge(asked.Config, asked.Found, asked.Routes)
 	for _, conflict := range conflicts {
 		g.log.Warn().Err(conflict).Msg("a part of the configuration is ignored")

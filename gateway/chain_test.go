@@ -42,7 +42,7 @@ func withChain(t *testing.T, c *config.Config, adminPeer, v1Peer string, share f
 		s.Peers[0].Value.Address, s.Peers[0].Value.Port = "127.0.0.1", port(t, peer)
 		return s
 	}
-	fragment := config.Fragment{Origin: "chains", Services: map[string]config.Service{"web@admin": derived(adminPeer), "web@v1": derived(v1Peer)}}
+	fragment := config.Addition{Origin: "chains", Services: map[string]config.Service{"web@admin": derived(adminPeer), "web@v1": derived(v1Peer)}}
 	web.Chain = &config.Chain{Branches: branches}
 	changed.Services["web"] = web
 	merged, conflicts := config.Merge(&changed, fragment)

@@ -103,8 +103,8 @@ func (s *services) deliver(set discovery.Set) {
 	s.snapshot.Changed()
 }
 
-// notePeer passes an event of a pool on. The pool's mutex is held.
-func (s *services) notePeer(e balancer.Event) {
+// recordPeer passes an event of a pool on. The pool's mutex is held.
+func (s *services) recordPeer(e balancer.Event) {
 	s.journal.Note(e)
 	if e.Kind == balancer.EventState && !e.Peer.Instance().Probation.IsZero() {
 		s.snapshot.Changed() // it has failed for good, which is part of the state

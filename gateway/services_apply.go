@@ -124,7 +124,7 @@ func (s *services) newService(name string, p *servicePlan) (*service, error) {
 // poolOptions returns the options of the pool of a service.
 func (s *services) poolOptions(c config.Service, of *service, health healthcheck.Settings) balancer.Options {
 	o := poolOptions(c)
-	o.NewTransport, o.Notify = newTransport(s.proxy, c, of.security, s.intentions), s.notePeer
+	o.NewTransport, o.Notify = newTransport(s.proxy, c, of.security, s.intentions), s.recordPeer
 	if health.Active != nil {
 		o.FailedBefore = s.failedBefore(of)
 	}

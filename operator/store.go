@@ -113,9 +113,9 @@ func (s *Store[V]) Pause() {
 	s.keys.Pause()
 }
 
-// Stand replaces the orders that stand by those of the process that has the orders, until Resume.
+// Replace replaces the orders that stand by those of the process that has the orders, until Resume.
 // It only acts after Pause: nothing is written, and no event is emitted.
-func (s *Store[V]) Stand(orders map[string]V) {
+func (s *Store[V]) Replace(orders map[string]V) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.paused || s.closed {

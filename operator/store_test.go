@@ -209,11 +209,11 @@ func TestOrdersOfTheProcessThatHasThem(t *testing.T) {
 		short.Until = time.Now().Add(time.Second)
 		others := map[string]Order{later.Key(): later, short.Key(): short}
 		const own, both = "drain of star/star-1 (10.0.0.1:81)", "drain of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)"
-		s.Store.Stand(others)
+		s.Store.Replace(others)
 		expectStanding(t, s, own) // it has the orders itself
 		s.Store.Pause()
 		for range 2 {
-			s.Store.Stand(others)
+			s.Store.Replace(others)
 			expectStanding(t, s, both)
 			verify.Equal(t, changes.Load(), 2, "changes")
 		}
@@ -227,7 +227,7 @@ func TestOrdersOfTheProcessThatHasThem(t *testing.T) {
 		expectStanding(t, s, own)
 		s.Store.Close()
 		changes.Store(0)
-		s.Store.Stand(others)
+		s.Store.Replace(others)
 		verify.Equal(t, changes.Load(), 0, "changes after Close")
 	})
 }

@@ -66,13 +66,13 @@ func (s *storage) do(ctx context.Context, a access, operation func(context.Conte
 		changed := s.changed()
 		err := operation(ctx)
 		if a == reads && errors.Is(err, fs.ErrNotExist) {
-			s.note(a, nil)
+			s.record(a, nil)
 			return err
 		}
 		if ctx.Err() != nil || errors.Is(err, errClosed) {
 			return err
 		}
-		s.note(a, err)
+		s.record(a, err)
 		if err == nil || ctx.Value(patience{}) == nil || s.final(err) {
 			return err
 		}
@@ -113,8 +113,8 @@ func (s *storage) once(ctx context.Context, operation func(context.Context) erro
 	return err
 }
 
-// note records the result of an operation, and logs when errors begin and end.
-func (s *storage) note(a access, err error) {
+// record records the result of an operation, and logs when errors begin and end.
+func (s *storage) record(a access, err error) {
 	s.mu.Lock()
 	before := errors.Join(s.errs[:]...)
 	if s.errs[a] = err; err == nil {

@@ -120,7 +120,7 @@ func (p *Prefix) read(a consul.Answer, body []byte) error {
 	}
 	p.Update(keys)
 	p.owner.options.Changed()
-	p.settle()
+	p.setReady()
 	p.save()
 	return nil
 }
@@ -153,7 +153,7 @@ func (p *Prefix) ended(err error) {
 	if p.failing = err != nil; consul.Refused(err) {
 		p.Fail(err)
 		if p.refused++; p.refused >= refusalsLimit {
-			p.settle()
+			p.setReady()
 		}
 		return
 	}
@@ -162,8 +162,8 @@ func (p *Prefix) ended(err error) {
 	}
 }
 
-// settle ends the waits for the first answer.
-func (p *Prefix) settle() { p.isSettled.Do(func() { close(p.settled) }) }
+// setReady ends the waits for the first answer.
+func (p *Prefix) setReady() { p.isSettled.Do(func() { close(p.settled) }) }
 
 // suggest sets what an earlier process had.
 func (p *Prefix) suggest(state certificates.InUse) {
@@ -171,7 +171,7 @@ func (p *Prefix) suggest(state certificates.InUse) {
 		return
 	}
 	p.Suggest(state)
-	p.settle()
+	p.setReady()
 }
 
 // Retain stops the watches of all prefixes that are not in use.

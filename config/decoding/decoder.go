@@ -120,7 +120,7 @@ func (d *Decoder) scalar(n *yaml.Node, v reflect.Value, key *keyPath, r *Rules) 
 	if !ok {
 		return
 	}
-	if Kind(v.Type()) == reflect.String && !isTyped(v.Type()) && r.allow(value) {
+	if Kind(v.Type()) == reflect.String && !isParsed(v.Type()) && r.allow(value) {
 		setText(v, value)
 		return
 	}

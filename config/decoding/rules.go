@@ -10,7 +10,7 @@ import (
 type Format struct {
 	Want  string                    // what is allowed, for an error
 	OK    func(string) bool         // reports whether a text, which is not empty, is allowed
-	Parse func(string) (any, error) // returns the value of a [Typed]; nil: the text is all
+	Parse func(string) (any, error) // returns the value of a [Parsed]; nil: the text is all
 	Tells bool                      // the error of Parse is what is allowed, for an error
 }
 
@@ -63,8 +63,8 @@ const WantText = "a text on one line"
 
 // parse parses text into a value of type t, and reports whether the rules allow it.
 func (r Rules) parse(text string, t reflect.Type) (reflect.Value, bool) {
-	if isTyped(t) {
-		return r.parseTyped(text, t)
+	if isParsed(t) {
+		return r.parseValue(text, t)
 	}
 	v, number, ok := parseScalar(text, t)
 	if !ok {
@@ -84,8 +84,8 @@ func (r Rules) parse(text string, t reflect.Type) (reflect.Value, bool) {
 	return v, least <= number && number <= most
 }
 
-// parseTyped parses text into a [Typed].
-func (r Rules) parseTyped(text string, t reflect.Type) (v reflect.Value, ok bool) {
+// parseValue parses text into a [Parsed].
+func (r Rules) parseValue(text string, t reflect.Type) (v reflect.Value, ok bool) {
 	v = reflect.New(t).Elem()
 	if !isLine(text) || len(r.oneof) > 0 && !slices.Contains(r.oneof, text) {
 		return v, false

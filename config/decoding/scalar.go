@@ -13,7 +13,7 @@ import (
 
 // masked returns a text of type t without secrets.
 func masked(text string, t reflect.Type) string {
-	if isTyped(t) {
+	if isParsed(t) {
 		t = t.Field(0).Type
 	}
 	if v := reflect.New(t).Elem(); isMasked(t) {

@@ -39,7 +39,7 @@ func built(t *testing.T, text string) *Routes {
 	derived := web
 	web.Chain = &config.Chain{Branches: branches}
 	c.Services["web"] = web
-	c, conflicts := config.Merge(c, config.Fragment{Services: map[string]config.Service{"web@v1": derived, "web@admin": derived}})
+	c, conflicts := config.Merge(c, config.Addition{Services: map[string]config.Service{"web@v1": derived, "web@admin": derived}})
 	verify.Require(t, len(conflicts) == 0, "conflicts %v", conflicts)
 	return verify.Result(build(t, c)).Must(t)
 }

@@ -54,15 +54,15 @@ func (r *Registrar) severalAgents(ctx context.Context, p *agentState, want regis
 			return false
 		}
 		if has(services, want.ID) != found {
-			r.noteSeveral(p)
+			r.recordSeveral(p)
 			return true
 		}
 	}
 	return false
 }
 
-// noteSeveral notes that several agents answer at the URL.
-func (r *Registrar) noteSeveral(p *agentState) {
+// recordSeveral notes that several agents answer at the URL.
+func (r *Registrar) recordSeveral(p *agentState) {
 	if !p.several {
 		p.several = true
 		r.Log.Info().Str("agent", p.url).Msg("several agents of Consul answer at this address: the catalog tells which one has the registration")
@@ -145,7 +145,7 @@ func (r *Registrar) atHolder(ctx context.Context, p *agentState, do func(context
 	for n := range holderTries {
 		if err = do(ctx); !errors.Is(err, consul.ErrNotRegistered) {
 			if err == nil && n > 0 {
-				r.noteSeveral(p)
+				r.recordSeveral(p)
 			}
 			return err
 		}

@@ -182,7 +182,7 @@ func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error
 	q.Filter = w.selection.filter()
 	stop := panics.Start(ctx, panics.Watch, func(ctx context.Context) {
 		// ends with ctx
-		_ = w.sources.client.Follow(ctx, consul.FollowOptions{Query: q, Wait: w.selection.Wait, Ended: w.note,
+		_ = w.sources.client.Follow(ctx, consul.FollowOptions{Query: q, Wait: w.selection.Wait, Ended: w.recordError,
 			Read: func(a consul.Answer, body []byte) error { return w.take(ctx, q, a, body) }})
 	})
 	defer stop()
@@ -299,8 +299,8 @@ func readNames(body io.Reader) (names map[string][]string, err error) {
 	return names, nil
 }
 
-// note records the result of a query.
-func (w *Catalog) note(err error) {
+// recordError records the result of a query.
+func (w *Catalog) recordError(err error) {
 	now, text := time.Now(), ""
 	if err != nil {
 		text = err.Error()

@@ -91,7 +91,7 @@ func (b *branch) inherit() {
 	}
 	b.memory = own.Memory[0]
 	b.memory.Part = b.name
-	b.noteSetLocked(discovery.Report{Set: own.Set, Endpoint: own.Endpoint, Index: b.memory.Index, Answered: own.LastSuccess})
+	b.recordSetLocked(discovery.Report{Set: own.Set, Endpoint: own.Endpoint, Index: b.memory.Index, Answered: own.LastSuccess})
 	b.used = b.position
 }
 
@@ -99,10 +99,10 @@ func (b *branch) inherit() {
 func (b *branch) run(ctx context.Context, s discovery.Source) {
 	defer func() {
 		if ctx.Err() == nil {
-			b.note(discovery.Report{Err: panics.Err})
+			b.recordReport(discovery.Report{Err: panics.Err})
 		}
 	}()
-	_ = s.Run(ctx, b.state(), b.note) // ends with ctx: the service has a name
+	_ = s.Run(ctx, b.state(), b.recordReport) // ends with ctx: the service has a name
 }
 
 // state returns what is known about the part.
@@ -135,8 +135,8 @@ func (c *choice) memoriesLocked() []discovery.Memory {
 	return memories
 }
 
-// note records a report.
-func (b *branch) note(r discovery.Report) {
+// recordReport records a report.
+func (b *branch) recordReport(r discovery.Report) {
 	b.record(r)
 	b.changed.Send()
 }
@@ -145,17 +145,17 @@ func (b *branch) record(r discovery.Report) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if r.Known {
-		b.noteSetLocked(r)
+		b.recordSetLocked(r)
 		b.reset = b.reset || r.Reset
 	}
 	if len(r.Memory) > 0 {
 		b.memory = r.Memory[0]
 		b.memory.Part = b.name
 	}
-	b.noteQueryLocked(r.Err)
+	b.recordQueryLocked(r.Err)
 }
 
-func (b *branch) noteSetLocked(r discovery.Report) {
+func (b *branch) recordSetLocked(r discovery.Report) {
 	b.set, b.serving, b.usable = r.Set, discovery.CountServing(r.Set), 0
 	b.invalid = r.Invalid
 	b.endpoint, b.index, b.answered = r.Endpoint, r.Index, cmp.Or(r.Answered, time.Now())
@@ -172,8 +172,8 @@ func (b *branch) noteSetLocked(r discovery.Report) {
 	}
 }
 
-// noteQueryLocked records the result of a query.
-func (b *branch) noteQueryLocked(err error) {
+// recordQueryLocked records the result of a query.
+func (b *branch) recordQueryLocked(err error) {
 	if !b.asked || (err == nil) != (b.err == nil) {
 		b.since = time.Now()
 		if !b.sufficientSince.IsZero() {

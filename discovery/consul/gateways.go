@@ -65,11 +65,11 @@ func (g *gatewayed) Run(ctx context.Context, before discovery.WatchState, report
 			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
 				defer func() {
 					if ctx.Err() == nil {
-						r.note(side, discovery.Report{Err: panics.Err})
+						r.record(side, discovery.Report{Err: panics.Err})
 					}
 				}()
 				// The run ends with ctx.
-				_ = s.Run(ctx, r.state(side), func(report discovery.Report) { r.note(side, report) })
+				_ = s.Run(ctx, r.state(side), func(report discovery.Report) { r.record(side, report) })
 			})
 		})
 	}
@@ -101,8 +101,8 @@ func (r *gatewayReport) state(side *gatewaySide) discovery.WatchState {
 	return side.WatchState
 }
 
-// note records a report about a side, and reports both. There is no set before both have answered.
-func (r *gatewayReport) note(side *gatewaySide, report discovery.Report) {
+// record records a report about a side, and reports both. There is no set before both have answered.
+func (r *gatewayReport) record(side *gatewaySide, report discovery.Report) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	side.err = report.Err

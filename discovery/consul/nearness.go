@@ -81,14 +81,14 @@ func (n *nearness) latest(ctx context.Context) []string {
 			n.read = time.Time{} // of another watch, it may succeed
 			return nil
 		}
-		n.noteError(err)
-		n.note(distances)
+		n.recordError(err)
+		n.record(distances)
 	}
 	return n.order.names
 }
 
-// noteError logs when failures begin and end.
-func (n *nearness) noteError(err error) {
+// recordError logs when failures begin and end.
+func (n *nearness) recordError(err error) {
 	switch {
 	case err != nil && !n.failing:
 		n.log.Warn().Err(err).Msg("the distances of data centres cannot be read: their order stays the same")
@@ -98,9 +98,9 @@ func (n *nearness) noteError(err error) {
 	n.failing = err != nil
 }
 
-// note processes a reading.
-func (n *nearness) note(distances map[string]time.Duration) {
-	if len(distances) == 0 || !n.order.note(distances) {
+// record processes a reading.
+func (n *nearness) record(distances map[string]time.Duration) {
+	if len(distances) == 0 || !n.order.record(distances) {
 		return
 	}
 	event := n.log.Info().Strs("nearest_first", n.order.names)
@@ -117,9 +117,9 @@ type distanceOrder struct {
 	against   int // readings in a row that contradict the order
 }
 
-// note processes a reading, and reports whether the order has changed. A data centre that is
+// record processes a reading, and reports whether the order has changed. A data centre that is
 // not in the reading keeps its distance.
-func (o *distanceOrder) note(reading map[string]time.Duration) (changed bool) {
+func (o *distanceOrder) record(reading map[string]time.Duration) (changed bool) {
 	first := o.names == nil
 	if first {
 		o.distances = make(map[string]time.Duration)

@@ -151,7 +151,7 @@ func TestDistances(t *testing.T) {
 		{"d=1ms b=100ms c=90ms", "a b c d"}, {"d=1ms", "a b c d"}, {"d=1ms", "a d c b"},
 	} {
 		before := slices.Clone(o.names)
-		if changed := o.note(distances(strings.Fields(step.reading)...)); strings.Join(o.names, " ") != step.want || changed == slices.Equal(before, o.names) {
+		if changed := o.record(distances(strings.Fields(step.reading)...)); strings.Join(o.names, " ") != step.want || changed == slices.Equal(before, o.names) {
 			t.Errorf("step %d: got %q, %v, want %q", n, o.names, changed, step.want)
 		}
 	}

@@ -48,7 +48,7 @@ func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answe
 			return Answer{}, err
 		}
 		var order distanceOrder
-		order.note(distances)
+		order.record(distances)
 		o.Datacenters = slices.Clone(o.Datacenters)
 		nearestFirst(o.Datacenters, func(name string) string { return name }, order.names)
 	}

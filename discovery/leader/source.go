@@ -52,13 +52,13 @@ func (s *source) Run(ctx context.Context, before discovery.WatchState, report fu
 	before.Memory = slices.DeleteFunc(slices.Clone(before.Memory), func(m discovery.Memory) bool { return m.Part == memoryPart })
 	r.last.Memory, r.before = before.Memory, before
 	if s.options.Key == "" {
-		return s.of.Run(ctx, before, r.take)
+		return s.of.Run(ctx, before, r.apply)
 	}
 	for _, task := range []func(context.Context){r.follow, r.awaitInstances} {
 		stop := panics.Start(ctx, panics.Watch, task)
 		defer stop()
 	}
-	return s.of.Run(ctx, before, r.take)
+	return s.of.Run(ctx, before, r.apply)
 }
 
 // run is one run of a source.
@@ -104,8 +104,8 @@ func (r *run) awaitInstances(ctx context.Context) {
 	}
 }
 
-// take takes a report of the other source.
-func (r *run) take(from discovery.Report) {
+// apply takes a report of the other source.
+func (r *run) apply(from discovery.Report) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failed = from.Err
@@ -152,7 +152,7 @@ func (r *run) reportLocked() {
 	report := discovery.Report{Err: cmp.Or(r.failed, r.fault), Memory: r.memoriesLocked()}
 	if r.last.Known && r.known {
 		marked, rivals := r.options.mark(discovery.Normalize(r.last.Set), r.memory.Leader)
-		r.noteRivals(rivals)
+		r.recordRivals(rivals)
 		report.Set, report.Known, report.Endpoint, report.Index, report.Reset = marked, true, r.last.Endpoint, r.last.Index, r.last.Reset
 		report.Restored, report.Answered = r.last.Restored, r.last.Answered
 		report.Invalid = slices.Clone(r.last.Invalid)
@@ -163,8 +163,8 @@ func (r *run) reportLocked() {
 	r.report(report)
 }
 
-// noteRivals logs that several instances claim to lead.
-func (r *run) noteRivals(rivals []discovery.Instance) {
+// recordRivals logs that several instances claim to lead.
+func (r *run) recordRivals(rivals []discovery.Instance) {
 	var ids []string
 	for _, i := range rivals {
 		ids = append(ids, i.ID)

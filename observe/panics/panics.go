@@ -105,7 +105,7 @@ func Contain(at Place, fail func()) {
 	if Fatal.Load() {
 		panic(value)
 	}
-	note(at, value)
+	record(at, value)
 	if fail != nil {
 		defer Contain(at, nil)
 		fail()
@@ -145,8 +145,8 @@ func panicked(at Place, run func()) (did bool) {
 	return false
 }
 
-// note counts a panic, and reports it if it is time.
-func note(at Place, value any) {
+// record counts a panic, and reports it if it is time.
+func record(at Place, value any) {
 	p := &places[at]
 	p.total.Add(1)
 	now, next := time.Now().UnixNano(), p.next.Load()

@@ -157,7 +157,7 @@ func (s *KeySet) query(ctx context.Context) bool {
 	}
 	s.mu.Unlock()
 	err := panics.Err
-	defer func() { s.noteEnd(err) }()
+	defer func() { s.recordEnd(err) }()
 	var text []byte
 	if text, err = s.ask(ctx); err == nil {
 		_, err = s.use(text)
@@ -165,16 +165,16 @@ func (s *KeySet) query(ctx context.Context) bool {
 	return err == nil
 }
 
-// noteEnd wakes who waits for a query.
-func (s *KeySet) noteEnd(err error) {
+// recordEnd wakes who waits for a query.
+func (s *KeySet) recordEnd(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = s.begun
 	s.change.Send()
-	s.noteLocked(err)
+	s.recordLocked(err)
 }
 
-func (s *KeySet) noteLocked(err error) {
+func (s *KeySet) recordLocked(err error) {
 	s.status.Reads++
 	if s.status.Err = nil; err != nil { // it may have texts of the issuer, which may repeat the URL
 		s.status.Err = errors.New(excerpt.Of(s.url.MaskIn(err.Error()), maxFault))
@@ -231,7 +231,7 @@ func (s *KeySet) Refresh() (changed bool, err error) {
 	}
 	defer func() {
 		s.mu.Lock()
-		s.noteLocked(err)
+		s.recordLocked(err)
 		s.mu.Unlock()
 	}()
 	f, err := regular.Open(s.path)

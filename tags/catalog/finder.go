@@ -229,19 +229,19 @@ func (f *Finder) watched() *consulsource.Catalog {
 	return f.watch
 }
 
-// Fragment returns the services found, as a part of the configuration beside c.
-func (f *Finder) Fragment(c *config.Config) config.Fragment {
+// Addition returns the services found, as a part of the configuration beside c.
+func (f *Finder) Addition(c *config.Config) config.Addition {
 	services, _ := f.Services()
-	fragment, skipped := fragmentOf(c, services)
+	addition, skipped := additionOf(c, services)
 	if len(skipped) > 0 && !slices.Equal(skipped, f.skipped) {
 		f.log.Warn().Strs("services", skipped).Msg("catalog: services with names that are not allowed")
 	}
 	f.skipped = skipped
-	return fragment
+	return addition
 }
 
-// fragmentOf returns the fragment of services found in the catalog.
-func fragmentOf(c *config.Config, services []consulsource.CatalogService) (f config.Fragment, skipped []string) {
+// additionOf returns the addition of services found in the catalog.
+func additionOf(c *config.Config, services []consulsource.CatalogService) (f config.Addition, skipped []string) {
 	if c.Catalog == nil {
 		return f, nil
 	}
@@ -255,7 +255,7 @@ func fragmentOf(c *config.Config, services []consulsource.CatalogService) (f con
 // BeforeFound returns c as it is before anything is found in the catalog: with a service for
 // each service that a route refers to.
 func BeforeFound(c *config.Config) *config.Config {
-	f, _ := fragmentOf(c, nil)
+	f, _ := additionOf(c, nil)
 	merged, _ := config.Merge(c, f)
 	return merged
 }

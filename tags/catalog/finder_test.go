@@ -45,7 +45,7 @@ func TestFinderFollowsAgain(t *testing.T) {
 		case <-time.After(30 * time.Second):
 			t.Fatal("no service is found")
 		}
-		got := f.Fragment(c).Services
+		got := f.Addition(c).Services
 		verify.Require(t, len(got) == 1, "found %v, want star", got)
 	}
 	for range 2 {

@@ -27,22 +27,22 @@ type Gate struct {
 
 	mu sync.Mutex // guards the fields below, and is held while sets are passed to the pool
 
-	reader  claim.Reader         // of the configuration in use
-	leads   bool                 // the service has one leader, by that configuration
-	known   bool                 // there is a set
-	latest  discovery.Set        // without its instances
-	set     []discovery.Instance // of the latest
-	passed  []discovery.Instance // what the pool has
-	profile string               // of set, for comparison
-	used    map[string]bool      // profiles of instances for which there are routes
-	divides bool                 // a route in use leads to some of the instances only
-	divided bool                 // it was so when used was
-	waits   bool                 // set has profiles for which there are no routes yet
-	kept    []discovery.Instance // that passed has beside set
-	version uint64               // of set and kept
-	settles bool                 // requests may be on former routes: the pool stays until then
-	until   time.Time
-	ended   bool // the service is gone: it waits for nothing
+	reader    claim.Reader         // of the configuration in use
+	leads     bool                 // the service has one leader, by that configuration
+	known     bool                 // there is a set
+	latest    discovery.Set        // without its instances
+	set       []discovery.Instance // of the latest
+	passed    []discovery.Instance // what the pool has
+	profile   string               // of set, for comparison
+	used      map[string]bool      // profiles of instances for which there are routes
+	divides   bool                 // a route in use leads to some of the instances only
+	divided   bool                 // it was so when used was
+	waits     bool                 // set has profiles for which there are no routes yet
+	kept      []discovery.Instance // that passed has beside set
+	version   uint64               // of set and kept
+	afterSwap bool                 // requests may be on former routes: the pool stays until then
+	until     time.Time
+	ended     bool // the service is gone: it waits for nothing
 }
 
 // routeSwapDelay is how long a pool stays as it is after its routes have changed: longer than a
@@ -72,7 +72,7 @@ func (g *Gate) Pass(set discovery.Set) {
 	g.latest, g.set, g.known = discovery.Set{Service: set.Service, Source: set.Source}, set.Instances, true
 	g.version++
 	if profile := profileOf(g.reader, g.set); profile != g.profile {
-		g.profile, g.settles = profile, false
+		g.profile, g.afterSwap = profile, false
 		g.waitLocked(true)
 		g.changed()
 	}
@@ -90,7 +90,7 @@ func (g *Gate) lead(leads bool) {
 func (g *Gate) read(reader claim.Reader) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.reader, g.used, g.settles = reader, nil, false
+	g.reader, g.used, g.afterSwap = reader, nil, false
 	g.profile = profileOf(reader, g.set)
 	g.waitLocked(g.known)
 }
@@ -111,7 +111,7 @@ func (g *Gate) passLocked() {
 		g.kept = nil
 		g.version++
 	}
-	whole := !g.waits && !g.settles || len(g.used) == 0
+	whole := !g.waits && !g.afterSwap || len(g.used) == 0
 	if !whole {
 		set = g.usableLocked()
 	}
@@ -200,7 +200,7 @@ func (g *Gate) markRouted(profile string, divides bool) {
 		g.passLocked()
 		return
 	}
-	g.settles, g.until = true, time.Now().Add(routeSwapDelay)
+	g.afterSwap, g.until = true, time.Now().Add(routeSwapDelay)
 	time.AfterFunc(routeSwapDelay, func() {
 		defer panics.Contain(panics.Task, nil)
 		g.passAlone()
@@ -238,10 +238,10 @@ func (g *Gate) passSettled() {
 }
 
 func (g *Gate) passSettledLocked() {
-	if !g.settles || time.Now().Before(g.until) {
+	if !g.afterSwap || time.Now().Before(g.until) {
 		return
 	}
-	g.settles = false
+	g.afterSwap = false
 	g.useLocked()
 	if len(g.kept) > 0 {
 		g.waitLocked(true)
@@ -255,7 +255,7 @@ func (g *Gate) passSettledLocked() {
 func (g *Gate) release() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.waits || g.settles {
+	if g.waits || g.afterSwap {
 		used := g.used
 		g.used = nil
 		g.passLocked()
@@ -267,7 +267,7 @@ func (g *Gate) release() {
 func (g *Gate) end() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.ended, g.settles = true, false
+	g.ended, g.afterSwap = true, false
 	g.waitLocked(false)
 }
 

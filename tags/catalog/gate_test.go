@@ -50,7 +50,7 @@ func (g *gated) pass(list ...string) {
 }
 
 // apply applies what the tags ask for.
-func (g *gated) apply() { g.reader.Applied(g.reader.Ask(g.c, config.Fragment{})) }
+func (g *gated) apply() { g.reader.Applied(g.reader.Ask(g.c, config.Addition{})) }
 
 // has fails if the pool has other instances, in the form of pass.
 func (g *gated) has(when string, want ...string) {
@@ -263,7 +263,7 @@ func TestGateKeepsNoFormerLeader(t *testing.T) {
 			reader.Start(c)
 			g := reader.Gate("star", c.Services["star"], func(set discovery.Set, _ bool) { pool = discovery.WithoutFollowers(set.Instances) })
 			g.Pass(discovery.Set{Instances: []discovery.Instance{instance("a", "/primary", false), instance("b", "/replica", true)}})
-			reader.Applied(reader.Ask(c, config.Fragment{}))
+			reader.Applied(reader.Ask(c, config.Addition{}))
 			verify.Require(t, len(pool) == 1 && pool[0].ID == "a", "at the begin the pool has %+v", pool)
 			g.Pass(discovery.Set{Instances: set})
 			for _, i := range pool {
@@ -305,7 +305,7 @@ func TestGateOfAnotherReader(t *testing.T) {
 	passed := 0
 	c := configtest.Must(t, "catalog: { tags: [fabio, sluice] }\nservices: { star: { consul: {} }, moon: { consul: {} } }")
 	g.reader.Gate("moon", c.Services["moon"], func(discovery.Set, bool) { passed++ })
-	asked := g.reader.Ask(c, config.Fragment{})
+	asked := g.reader.Ask(c, config.Addition{})
 	verify.Equal(t, fmt.Sprint(len(asked.Routes.Routes)), "1", "routes")
 	g.reader.Applied(asked)
 	g.has("with another reader", "a /x")
@@ -330,7 +330,7 @@ func TestOtherDialects(t *testing.T) {
 	}
 	asks := func(c *config.Config, want int) Asked {
 		t.Helper()
-		asked := g.reader.Ask(c, config.Fragment{})
+		asked := g.reader.Ask(c, config.Addition{})
 		verify.Equal(t, len(asked.Routes.Routes), want, "routes")
 		return asked
 	}
@@ -370,7 +370,7 @@ func TestGateOfOtherInstances(t *testing.T) {
 	verify.That(t, passed == 1 && !moon.seen().waits, "passed %d times, waits: %v", passed, moon.seen().waits)
 
 	g.c = configtest.Must(t, catalog+"{ star: { consul: {} } }")
-	asked := g.reader.Ask(g.c, config.Fragment{})
+	asked := g.reader.Ask(g.c, config.Addition{})
 	before := g.asked.Load()
 	g.pass("e /x") // before the reader that the tags are for
 	g.reader.Applied(asked)

@@ -118,8 +118,8 @@ func (r *Reader) useLocked(reader claim.Reader, c *config.Config) {
 // Asked is what the catalog adds to a configuration.
 type Asked struct {
 	Config *config.Config  // with the groups that Routes need
-	Found  config.Fragment // the services found in the catalog, with what tags ask for
-	Routes config.Fragment // that tags ask for
+	Found  config.Addition // the services found in the catalog, with what tags ask for
+	Routes config.Addition // that tags ask for
 
 	reader   claim.Reader
 	profiles map[string]string // of the services, for which Routes are
@@ -128,7 +128,7 @@ type Asked struct {
 
 // Ask returns what the catalog adds to c. It writes to found, the services found in the catalog.
 // The configuration may be refused: what is in use stays until Applied.
-func (r *Reader) Ask(c *config.Config, found config.Fragment) Asked {
+func (r *Reader) Ask(c *config.Config, found config.Addition) Asked {
 	asked := Asked{Config: c, Found: found, reader: claim.NewReader(c)}
 	asked.Routes.Origin = "tags in Consul's catalog"
 	all := c.Services

@@ -30,7 +30,7 @@ func TestPresentTags(t *testing.T) {
 		}
 		verify.Equal(t, got, want, "the routes")
 	}
-	resolve := func() { all.Applied(all.Ask(c, config.Fragment{})) }
+	resolve := func() { all.Applied(all.Ask(c, config.Addition{})) }
 	take(instance("a", "urlprefix-h/x"))
 	shows("")
 	resolve()
@@ -63,7 +63,7 @@ func TestHoldersOfRoutes(t *testing.T) {
 		for _, service := range []string{"star", "moon", "sun"} {
 			instance := discovery.Instance{Service: service, ID: service, Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{"urlprefix-h/x"}}
 			all.Gate(service, c.Services[service], func(discovery.Set, bool) {}).Pass(discovery.Set{Instances: []discovery.Instance{instance}})
-			all.Applied(all.Ask(c, config.Fragment{}))
+			all.Applied(all.Ask(c, config.Addition{}))
 			if service == test.serveAfter {
 				all.Serve()
 			}

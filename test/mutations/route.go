@@ -200,8 +200,8 @@ var routeFaults = []mutation{
 	{
 		name: "keys-are-forgotten-while-the-issuer-is-away",
 		file: "route/auth/keyset.go",
-		old:  "\tdefer func() { s.noteEnd(err) }()\n",
-		new:  "\tdefer func() { s.noteEnd(err) }()\n\ts.current.Store(nil)\n",
+		old:  "\tdefer func() { s.recordEnd(err) }()\n",
+		new:  "\tdefer func() { s.recordEnd(err) }()\n\ts.current.Store(nil)\n",
 		test: "./route/auth TestOutageOfTheIssuer",
 	},
 	{

@@ -31,7 +31,7 @@ func (s *Subscriber) Answered(nodes, services []string, changed time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, by := range services {
-		v.noteProxyLocked(by, s.service)
+		v.recordProxyLocked(by, s.service)
 	}
 	s.nodes, s.changed = nodes, changed
 	v.endDirectLocked(s)

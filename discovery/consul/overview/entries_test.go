@@ -133,7 +133,7 @@ func TestChangesOfProxies(t *testing.T) {
 	s := &Subscriber{news: make(chan struct{}, 1)}
 	v := &overview{complete: true, subscribers: map[string]map[*Subscriber]bool{"web": {s: true}}, behind: make(map[string]map[string]bool)}
 	instances, checks := newEntries(&v.total), newEntries(&v.total)
-	instances.proxied = v.noteProxy
+	instances.proxied = v.recordProxy
 	news := func() bool {
 		select {
 		case <-s.news:

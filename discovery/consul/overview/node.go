@@ -102,12 +102,12 @@ func (v *overview) startNode(ctx context.Context, name string) *node {
 	ctx, end := context.WithCancel(ctx)
 	n := &node{overview: v, path: "catalog/node-services/" + name, end: end, wake: wake.NewOne(), due: true}
 	instances := newEntries(&v.total)
-	instances.proxied = v.noteProxy
+	instances.proxied = v.recordProxy
 	read := func(a consul.Answer, body []byte) error {
 		n.due = false
-		err := instances.compareInstances(body, n.noteChange)
+		err := instances.compareInstances(body, n.recordChange)
 		if err == nil {
-			n.noteRead(a)
+			n.recordRead(a)
 		}
 		return err
 	}
@@ -121,8 +121,8 @@ func (v *overview) startNode(ctx context.Context, name string) *node {
 	return n
 }
 
-// noteChange records a change of an entry of n.
-func (n *node) noteChange(o owner) {
+// recordChange records a change of an entry of n.
+func (n *node) recordChange(o owner) {
 	v := n.overview
 	v.mu.Lock()
 	if v.complete { // the first answer is no change
@@ -164,8 +164,8 @@ func (n *node) begin(ctx context.Context) (wait time.Duration, err error) {
 	}
 }
 
-// noteRead notes the answer whose list has been read.
-func (n *node) noteRead(a consul.Answer) {
+// recordRead notes the answer whose list has been read.
+func (n *node) recordRead(a consul.Answer) {
 	n.overview.mu.Lock()
 	defer n.overview.mu.Unlock()
 	n.index, n.filtered = a.Index, a.FilteredByACL

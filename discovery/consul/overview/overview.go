@@ -123,7 +123,7 @@ func (v *overview) follow(ctx context.Context, path string, read func(consul.Ans
 			}
 			return err
 		},
-		Ended:               func(err error) { v.note(path, err) },
+		Ended:               func(err error) { v.record(path, err) },
 		Volume:              v.volume,
 		ExcludeFromCapacity: true,
 	})
@@ -200,14 +200,14 @@ func (v *overview) changed(o owner) {
 	}
 }
 
-// noteProxy notes that instances of a service are proxies of another one, as sidecars are.
-func (v *overview) noteProxy(proxy, service string) {
+// recordProxy notes that instances of a service are proxies of another one, as sidecars are.
+func (v *overview) recordProxy(proxy, service string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.noteProxyLocked(proxy, service)
+	v.recordProxyLocked(proxy, service)
 }
 
-func (v *overview) noteProxyLocked(proxy, service string) {
+func (v *overview) recordProxyLocked(proxy, service string) {
 	proxy, service = strings.ToLower(proxy), strings.ToLower(service)
 	if proxy == service || v.behind[proxy][service] || v.pairs >= maxPairs {
 		return
@@ -283,8 +283,8 @@ func (v *overview) add(path string) {
 	v.updateCompleteLocked(false)
 }
 
-// note records the result of a query for a list.
-func (v *overview) note(path string, err error) {
+// record records the result of a query for a list.
+func (v *overview) record(path string, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	before, ok := v.lists[path]
