@@ -4,7 +4,7 @@
 //	go run ./bench                       # every workload, about ten minutes
 //	go run ./bench -run small,post1k     # some of them
 //	go run ./bench -list                 # what there is
-//	go run ./bench -runs 3 -document docs/performance.md
+//	go run ./bench -runs 3 -document bench/results.md
 //	go run ./bench -run small -profile out -proxies sluice
 //	go run ./bench -run small -proxies before=/tmp/sluice-before,sluice
 //

@@ -5,7 +5,7 @@
 //	go run ./bench/cost                  # compares the counts with bounds.txt: the gate of .ci/run
 //	go run ./bench/cost -run small,h2
 //	go run ./bench/cost -sluice /tmp/sluice-before
-//	go run ./bench/cost -features -document docs/performance.md
+//	go run ./bench/cost -features -document bench/cost/results.md
 //
 // It needs Linux and the Debian package strace, and may be run by any user who may trace his own
 // processes.

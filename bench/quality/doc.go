@@ -6,7 +6,7 @@
 //	go run ./bench/quality -list                                # the scenarios
 //	go run ./bench/quality -run 'bimodal*' -proxies 'sluice*,haproxy*'
 //	go run ./bench/quality -run antagonist -proxies before=/tmp/sluice-before,sluice
-//	go run ./bench/quality -document docs/quality.md
+//	go run ./bench/quality -document bench/quality/results.md
 //
 // It needs Linux, and the Debian packages nginx, haproxy and caddy; Traefik is built from the
 // module that bench/rivals pins, once per user, in some minutes. What cannot be had is left out,

@@ -5,7 +5,7 @@
 //	go run ./bench/rivals                                     # everything, about ten minutes
 //	go run ./bench/rivals -run join,kill -rivals sluice,fabio # some of it
 //	go run ./bench/rivals -list                               # the scenarios
-//	go run ./bench/rivals -document docs/comparison.md
+//	go run ./bench/rivals -document bench/rivals/results.md
 //
 // It needs Linux, and the Debian packages nginx and haproxy. Consul, fabio,
 // Traefik and consul-template are built from the modules that are pinned here
