@@ -64,3 +64,15 @@ func TestDocumentsAreShort(t *testing.T) {
 	}
 	verify.That(t, size <= maxText, "docs has %d bytes, want at most %d", size, maxText)
 }
+
+var purpose = regexp.MustCompile(`^# .*\n\n(How|What|Which|Who|Why|Every|To) `)
+
+// A page says first what it is for.
+func TestPagesBeginWithTheirPurpose(t *testing.T) {
+	t.Parallel()
+	names := verify.Result(filepath.Glob(filepath.Join(repository, "docs", "*.md"))).Must(t)
+	for _, name := range names {
+		text := textOf(t, "docs/"+filepath.Base(name))
+		verify.That(t, purpose.MatchString(text), "docs/%s does not begin with a sentence about its purpose: How …, What …, Which …", filepath.Base(name))
+	}
+}
