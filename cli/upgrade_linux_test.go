@@ -16,6 +16,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/long"
+	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
 
@@ -189,7 +190,7 @@ func TestDrainSaysThatTheOldProcessHangs(t *testing.T) {
 	s.signal(syscall.SIGUSR2)
 	s.pid = awaitPID(t, s.pidFile, old)
 	s.awaitLog(`"stopping"`)
-	verify.NoError(t, syscall.Kill(old, syscall.SIGSTOP))
+	verify.NoError(t, subprocess.PauseChild(old)) // without a wait, its other threads may go on and answer
 	defer syscall.Kill(old, syscall.SIGKILL)
 	drain := []string{"drain", requests.peer, "--why", "new disk", "--admin", s.admin, "--wait"}
 	const hangs = "the old process still runs and has not answered"

@@ -52,7 +52,7 @@ routes:
   - { path: /sun, service: sun }
 `, consul.URL(), origin(t, "fixed"))
 	r := start(t, text)
-	r.gets("/moon", "moon")
+	r.answers("/moon", "moon") // a found service has the default timeout of a connection
 	r.gets("/fixed", "fixed")
 	// A route may exist before its service.
 	r.refuses("/sun", http.StatusServiceUnavailable)

@@ -102,5 +102,14 @@ func (p *Process) Kill() error {
 // Unix.
 func (p *Process) Pause() error { return pause(p.handle) }
 
+// PauseChild suspends a child of this process, as Pause does.
+func PauseChild(pid int) error {
+	child, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return pause(child)
+}
+
 // Resume continues a paused process (SIGCONT). Only on Unix.
 func (p *Process) Resume() error { return resume(p.handle) }
