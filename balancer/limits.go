@@ -108,13 +108,15 @@ type terms struct {
 	adaptive    *adaptive // nil if Limits.Adaptive is off
 }
 
+const noLimit = quiesced - 1 // in terms
+
 func newTerms(o *Options) terms {
 	t := terms{Limits: o.Limits, counted: o.Limits.Requests > 0 || o.Policy == PolicyHash, byGroup: o.Policy == PolicyHash && len(o.Groups) > 0, budget: newBudgetTerms(o.RetryBudget)}
 	t.witnessed, t.oneLeader = o.NewWitness != nil, o.OneLeader
 	t.marked = t.byGroup || t.witnessed
 	for _, limit := range []*int{&t.Requests, &t.PeerRequests, &t.PeerConnections, &t.Pending, &t.Retries} {
 		if *limit == 0 {
-			*limit = quiesced - 1
+			*limit = noLimit
 		}
 	}
 	if o.Limits.Adaptive {

@@ -117,6 +117,28 @@ func (p *Pool) Usable(group GroupID) (n, lost int) {
 	return len(part.Eligible), part.lost
 }
 
+// Foresee returns the peers of which Pick would choose one for q, and the errors of the limits with
+// which it fails at times, or the error with which it would fail.
+func (s *Snapshot) Foresee(q *Query) (peers []*Peer, limits []error, err error) {
+	part := s.part(q.Group)
+	if len(part.Eligible) == 0 && q.Fallback != 0 {
+		part = s.part(q.Fallback)
+	}
+	if len(part.Eligible) == 0 {
+		return nil, nil, part.refusal()
+	}
+	if s.terms.adaptive != nil {
+		limits = append(limits, ErrOverload)
+	}
+	if s.terms.Requests < noLimit {
+		limits = append(limits, ErrSaturated)
+	}
+	if s.terms.perPeer < noLimit {
+		limits = append(limits, limitErrors[s.terms.perPeerKind])
+	}
+	return part.Eligible, limits, nil
+}
+
 // Another reports whether a peer that is neither than nor in q.Tried may get the request.
 func (p *Pool) Another(q *Query, than *Peer) bool { return p.snapshot.Load().another(q, than) }
 

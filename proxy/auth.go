@@ -148,7 +148,7 @@ func (x *chosenRoute) denial(answer *auth.Answer) *refusal.Refusal {
 	if len(fields) > maxAuthFields {
 		return refusal.AuthUnavailable
 	}
-	r := refusal.New(answer.Status, "auth_denied", "the authentication server of the route does not allow the request")
+	r := refusal.New(answer.Status, refusal.AuthDenied.Reason, refusal.AuthDenied.Text)
 	return r.Passing(fields, answer.Body)
 }
 

@@ -27,6 +27,7 @@ type chosenRoute struct {
 	query      balancer.Query
 	charged    []*ratelimit.Limiter // that have counted the request
 	newClient  uint64               // the id that the client gets in route.SplitCookieName; 0: none
+	chances    *chances             // of a request that nobody sends; nil: chance decides
 	stripped   bool                 // the route has removed its prefix from the path
 }
 
@@ -56,6 +57,9 @@ func parseStickyID(value []byte) (uint64, error) {
 
 // chooseTarget returns what the request whose head is b gets of a route with targets.
 func (x *chosenRoute) chooseTarget(w *route.Weighted, b []byte) *route.Route {
+	if x.chances.decide(x, w.Key) {
+		return x.chances.target(w)
+	}
 	var memory [16]byte
 	return w.Choose(x.clientKey(w.Key, b, memory[:0])).Route
 }
@@ -64,6 +68,9 @@ func (x *chosenRoute) chooseTarget(w *route.Weighted, b []byte) *route.Route {
 func (x *chosenRoute) chooseGroup(s *route.Split, b []byte) {
 	var memory [16]byte
 	group, id := s.Assign(x.clientKey(s.Key, b, memory[:0]))
+	if x.chances.decide(x, s.Key) {
+		group = x.chances.group(s)
+	}
 	x.query.Group, x.query.Client = group.ID(), s.JudgedClient(id)
 	if s.Fallback != nil {
 		x.query.Fallback = s.Fallback.ID()

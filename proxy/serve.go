@@ -30,49 +30,60 @@ import (
 	"sluice/proxy/transfer"
 )
 
-// phases are what is done with a request, in this order. A phase returns nil, and the next one
-// follows, or why the request ends there, with an answer by sluice.
+// A phase is a step of what is done with a request.
+type phase struct {
+	// do returns nil, and the next phase follows, or why the request ends there, with an answer by
+	// sluice.
+	do func(*exchange) *refusal.Refusal
+	// ask, if not nil, takes the place of do for a request that nobody sends: do would wait, count
+	// it, or need what is not known of it.
+	ask func(*asked) *refusal.Refusal
+}
+
+// phases are what is done with a request, in this order.
 //
 // Before them, a listener has accepted the client's connection (Server.start), its bytes were
 // scanned as a head (request.scan and http2Stream.scan, the two ways in), and begin has decided
 // who has sent the request, and whom to believe about it (identity.go). After them comes the
 // account (account.go). A copy for a mirror has passed them with its request; then it makes one
-// try of its own (mirror.go).
-var phases = [...]func(*exchange) *refusal.Refusal{
-	answerChallenge,
-	requireHTTPS,
-	chooseRoute,
-	endLoops,
-	prepare,
-	keepBody,
-	retarget,
-	mirror,
-	forward,
+// try of its own (mirror.go). Who only asks what would become of a request goes through them too
+// (explain.go).
+var phases = [...]phase{
+	{do: answerChallenge},
+	{do: requireHTTPS},
+	{do: chooseRoute},
+	{do: endLoops},
+	{do: prepare, ask: (*asked).prepare},
+	{do: keepBody, ask: (*asked).pass},
+	{do: retarget, ask: (*asked).pass},
+	{do: mirror, ask: (*asked).pass},
+	{do: forward, ask: (*asked).forward},
 }
 
 // preparations are the phases in which a request becomes what its route makes of it. They come
 // again for another target: see retarget.
-var preparations = [...]func(*exchange) *refusal.Refusal{
-	restrictClients,
-	keepForMaintenance,
-	limitRate,
-	editTarget,
-	limitBody,
-	requirePassword,
-	requireToken,
-	askAuthServer,
-	answerDirectly,
-	followChain,
-	choosePeers,
-	shed,
+var preparations = [...]phase{
+	{do: restrictAddresses},
+	{do: restrictCertificates},
+	{do: keepForMaintenance},
+	{do: limitRate, ask: (*asked).limitRate},
+	{do: editTarget},
+	{do: limitBody, ask: (*asked).limitBody},
+	{do: requirePassword, ask: (*asked).authenticate},
+	{do: requireToken, ask: (*asked).pass},
+	{do: askAuthServer, ask: (*asked).pass},
+	{do: answerDirectly},
+	{do: followChain},
+	{do: choosePeers},
+	{do: shed, ask: (*asked).pass},
 }
 
 // serve serves the request, and reports whether its client is there: it may be that the response is
 // cut.
 func (x *exchange) serve() bool {
 	x.begin()
-	for _, phase := range phases {
-		if r := phase(x); r != nil {
+	for i := range phases {
+		if r := phases[i].do(x); r != nil {
 			return x.refuse(r)
 		}
 	}
@@ -82,8 +93,8 @@ func (x *exchange) serve() bool {
 
 // prepare does the preparations.
 func prepare(x *exchange) *refusal.Refusal {
-	for _, phase := range preparations {
-		if r := phase(x); r != nil {
+	for i := range preparations {
+		if r := preparations[i].do(x); r != nil {
 			return r
 		}
 	}
@@ -119,16 +130,24 @@ func chooseRoute(x *exchange) *refusal.Refusal {
 	return nil
 }
 
-// restrictClients refuses clients that the route is not for, and those whose certificate is
-// revoked. It answers preflights, which come without the certificate and the credentials of who may
-// use it.
-func restrictClients(x *exchange) *refusal.Refusal {
+// restrictAddresses refuses clients that the route is not for, by their address, and those whose
+// certificate is revoked.
+func restrictAddresses(x *exchange) *refusal.Refusal {
 	a, s := x.route.actions, &x.request.identity
 	switch {
 	case s.revoked:
 		return refusal.Revoked
 	case a.Access != nil && !a.Access.Allows(s.client):
 		return refusal.ClientDenied
+	}
+	return nil
+}
+
+// restrictCertificates refuses clients that the route is not for, by their certificate. It answers
+// preflights, which come without the certificate and the credentials of who may use it.
+func restrictCertificates(x *exchange) *refusal.Refusal {
+	a, s := x.route.actions, &x.request.identity
+	switch {
 	case a.CORS != nil && isPreflight(&x.request):
 		return answerPreflight(&x.request, a.CORS)
 	case a.ClientCertificate && s.certificate == nil:
@@ -295,10 +314,12 @@ func (x *exchange) refuse(r *refusal.Refusal) bool {
 }
 
 // refuseMalformed answers a request that http1 has rejected.
-func (x *exchange) refuseMalformed(err error) {
+func (x *exchange) refuseMalformed(err error) { x.refuse(ofMalformed(err)) }
+
+func ofMalformed(err error) *refusal.Refusal {
 	var malformed *http1.Error
 	if !errors.As(err, &malformed) {
 		malformed = http1.ErrResponse
 	}
-	x.refuse(refusal.Of(malformed))
+	return refusal.Of(malformed)
 }

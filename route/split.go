@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -60,6 +61,15 @@ func SplitJudged(judged uint64) (client uint64, mark uint8) { return judged >> 8
 type Share struct {
 	Group *balancer.Group
 	Size  float64 // from 0 to 1
+}
+
+// All returns Shares, and what is left for Rest.
+func (s *Split) All() []Share {
+	rest := 1.
+	for _, share := range s.Shares {
+		rest -= share.Size
+	}
+	return append(slices.Clip(s.Shares), Share{s.Rest, max(rest, 0)})
 }
 
 // ToGroup returns a split that sends every request to one group.

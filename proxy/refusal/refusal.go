@@ -53,6 +53,16 @@ func (r *Refusal) With(name, value string) *Refusal {
 	return &with
 }
 
+// Field returns the value of a header field that With has added; "": there is none.
+func (r *Refusal) Field(name string) string {
+	for _, f := range r.fields {
+		if f[0] == name {
+			return f[1]
+		}
+	}
+	return ""
+}
+
 // Passing returns r with the header fields and the body of another server, which must not change,
 // in place of sluice's.
 func (r *Refusal) Passing(fields [][2]string, body []byte) *Refusal {
@@ -98,6 +108,7 @@ var (
 	KeysUnavailable  = New(503, "keys_unavailable", "the keys of the tokens' issuer could not be read")
 	AuthBusy         = New(503, "auth_busy", "too many passwords are being verified")
 	AuthUnavailable  = New(503, "auth_unavailable", "the authentication server of the route has not answered")
+	AuthDenied       = New(0, "auth_denied", "the authentication server of the route does not allow the request") // with its status
 	RateLimited      = New(429, "rate_limited", "the request exceeds the route's rate limit")
 	RedirectLoop     = New(508, "redirect_loop", "the route redirects this URL to itself")
 	NoHost           = New(400, "no_host", "the request names no host, so that there is no HTTPS URL for it")
