@@ -2,8 +2,10 @@ package admin
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 
 	"sluice/admin/fleet"
 	"sluice/admin/series"
@@ -27,6 +30,7 @@ import (
 	"sluice/healthcheck"
 	"sluice/observe/events"
 	"sluice/operator"
+	"sluice/proxy"
 	"sluice/release"
 	"sluice/route"
 	"sluice/route/auth"
@@ -128,6 +132,29 @@ func pick(t testing.TB, p *balancer.Pool) balancer.Token {
 	return verify.Result(p.Pick(nil)).Must(t)
 }
 
+// explaining returns the routes of a proxy with a table, listeners for http and https by these
+// names, and one for tcp.
+func explaining(t testing.TB, table *route.Table, effective *config.Config, o proxy.Switches, names ...string) Routes {
+	t.Helper()
+	s := proxy.NewServer(proxy.Options{
+		Timeouts: proxy.Timeouts{Head: time.Second, Body: time.Second, Write: time.Second, Idle: time.Second},
+		Limits:   proxy.Limits{Connections: 1, ConnectionsPerAddress: 1, TargetBytes: 8 << 10, HeadBytes: 16 << 10, Fields: 100}, Switches: o,
+	}, zerolog.Nop())
+	t.Cleanup(func() { verify.Succeeds(t, s.Shutdown(context.WithoutCancel(t.Context()), 0)) })
+	s.SetTable(table, nil)
+	listeners := func() (all []Listener) {
+		for i, name := range names {
+			port := fmt.Sprint(8000 + i)
+			all = append(all, Listener{proxy.ListenerOptions{Name: name}, port}, Listener{proxy.ListenerOptions{Name: name + "-secure", TLS: new(tls.Config)}, port + "9"})
+		}
+		return append(all, Listener{proxy.ListenerOptions{Name: "db", Streams: func() *proxy.Streams { return nil }}, "80"})
+	}
+	return Routes{
+		Table: func() *route.Table { return table }, Effective: func() *config.Config { return effective },
+		Listeners: listeners, Explain: s.Explain,
+	}
+}
+
 func poolsOf(pools ...*balancer.Pool) func() []*balancer.Pool {
 	return func() []*balancer.Pool { return pools }
 }
@@ -180,7 +207,8 @@ func complete(o Options) Options {
 			Tags:   func() claim.Result { return claim.Result{} },
 			Chains: func() []Chain { return nil }, Intentions: func() []mesh.IntentionState { return nil }, DeniedBy: func(string) string { return "" },
 			Effective: func() *config.Config { return nil },
-			Keys:      func() []auth.KeySetStatus { return nil },
+			Listeners: func() []Listener { return nil }, Explain: func(proxy.Question) proxy.Explanation { return proxy.Explanation{} },
+			Keys: func() []auth.KeySetStatus { return nil },
 		},
 		Fleet: Fleet{
 			Registration: func() registration.Status { return registration.Status{} },

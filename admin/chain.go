@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"bytes"
 	"encoding/json"
 
 	"sluice/balancer/reading"
@@ -96,67 +95,4 @@ func addChain(described []Branch, service string, c *config.Config) {
 		described[i].Actions = config.ActionsJSON(from.Actions)
 		described[i].Weighted.addActions(from.Parts)
 	}
-}
-
-// branch returns the index of the branch of a route's chain that the request takes; -1: none.
-// unsafe: sluice answers 400, because the route or the branch edits the path, which has two
-// readings.
-func (r *imagined) branch(m *route.Route) (taken int, unsafe bool) {
-	path, fields := []byte(r.url.EscapedPath()), route.Request(r)
-	if a := m.Actions; a != nil {
-		if path, unsafe = r.editedPath(&a.Path, path); unsafe {
-			return -1, true
-		}
-		fields = editedFields{r, &a.RequestHeaders}
-	}
-	if m.Router == nil {
-		return -1, false
-	}
-	if taken = m.Router.Choose(path, fields); taken >= 0 {
-		_, unsafe = r.editedPath(&m.Router.Chain.Branches()[taken].Rewrite, path)
-	}
-	return taken, unsafe
-}
-
-// editedPath returns the path that edits make of path, or that sluice refuses it.
-func (r *imagined) editedPath(edits *route.PathEdits, path []byte) (edited []byte, unsafe bool) {
-	if edits.Empty() {
-		return path, false
-	}
-	target, _, err := edits.Append(nil, path, nil, r.Steps())
-	edited, _, _ = bytes.Cut(target, []byte("?"))
-	return edited, err != nil
-}
-
-// editedFields is a request with the fields that peers get by the edits of a route.
-type editedFields struct {
-	*imagined
-	edits *route.HeaderEdits
-}
-
-func (f editedFields) Field(name string, from int) ([]byte, int) {
-	return f.edits.Field(f.imagined, f.imagined, name, from)
-}
-
-// Variable returns what is known of a request that nobody sent.
-func (r *imagined) Variable(v route.Variable) []byte {
-	switch v {
-	case route.VariableAuthority:
-		return []byte(r.url.Host)
-	case route.VariableHost:
-		return []byte(r.url.Hostname())
-	case route.VariableMethod:
-		return r.Method()
-	case route.VariableQuery:
-		return r.Query()
-	case route.VariableScheme:
-		return []byte(r.Scheme())
-	case route.VariablePath, route.VariableTarget:
-		return []byte(r.url.EscapedPath())
-	case route.VariableClientAddress:
-		if r.client.IsValid() {
-			return []byte(r.client.String())
-		}
-	}
-	return nil
 }

@@ -1,10 +1,13 @@
 package admin
 
 import (
+	"fmt"
 	"net/url"
+	"strings"
 	"testing"
 
 	"sluice/config"
+	"sluice/proxy"
 	"sluice/route"
 	"sluice/test/configtest"
 	"sluice/test/verify"
@@ -26,7 +29,9 @@ func TestRouteShowsTheChain(t *testing.T) {
 			Rewrite: verify.Result(route.NewPathEdits(route.PathOptions{Strip: "/admin", Replacement: "/", IgnoreCase: true})).Must(t)},
 		{Route: route.Route{Path: "/x", Origin: "service-router web, route 3"}},
 	})).Must(t)
-	service := func(name string) *route.Service { return &route.Service{Name: name, Pool: newPool(t, name)} }
+	service := func(name string) *route.Service {
+		return &route.Service{Name: name, Pool: newPool(t, name, instance(name, "a", "10.0.0.1"))}
+	}
 	w := &route.Weighted{Key: route.SplitKey{Source: route.SplitHeader, Header: "x-user"}, Seed: "splitter web", Targets: []route.Target{
 		{Route: &route.Route{Service: service("web@v1"), Origin: "service-splitter web, split 1"}, Share: .1}, {Route: &route.Route{Service: service("web")}, Share: .9},
 	}}
@@ -45,25 +50,35 @@ routes: [{ path: /shop, service: web }]`)
 	web := effective.Services["web"]
 	web.Chain = &config.Chain{Branches: branches}
 	effective.Services["web"] = web
-	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }, Effective: func() *config.Config { return effective }}})
+	h := handlerOf(Options{Routes: explaining(t, table, effective, proxy.Switches{}, "web")})
 	for query, want := range map[string]struct{ origin, service, refused string }{
-		"url=http://a/shop":                                 {},
-		"url=http://a/shop&header=X-Internal:+1":            {},
+		"url=http://a/shop":                                 {"", "web", ""},
+		"url=http://a/shop&header=X-Internal:+1":            {"", "web", ""},
 		"url=http://a/shop/Admin/x":                         {"service-router web, route 2", "web@admin", ""},
-		"url=http://a/shop/admin&method=POST":               {},
-		"url=http://a/shop/x":                               {"service-router web, route 3", "", ""},
+		"url=http://a/shop/admin&method=POST":               {"", "web", ""},
+		"url=http://a/shop/x":                               {"service-router web, route 3", "web@v1 0.1, web 0.9", ""},
 		"url=http://a/shop/x&header=X-User:+7":              {"service-router web, route 3", w.Choose([]byte("7")).Route.Service.Name, ""},
-		"url=" + url.QueryEscape("http://a/shop/../shop/x"): {"", "", "unsafe_path"},
-		"url=" + url.QueryEscape("http://a/sh%6Fp/x"):       {"", "", "unsafe_path"},
-		"url=" + url.QueryEscape("http://a/a/../x/y"):       {"", "", ""}, // nobody edits it
-		"url=" + url.QueryEscape("http://a/shop/%61dmin/x"): {"service-router web, route 2", "web@admin", "unsafe_path"},
+		"url=" + url.QueryEscape("http://a/shop/../shop/x"): {"", "web", "unsafe_path"},
+		"url=" + url.QueryEscape("http://a/sh%6Fp/x"):       {"", "web", "unsafe_path"},
+		"url=" + url.QueryEscape("http://a/a/../x/y"):       {"service-router web, route 3", "web@v1 0.05, web 0.45, plain 0.5", ""}, // nobody edits it
+		"url=" + url.QueryEscape("http://a/shop/%61dmin/x"): {"", "web", "unsafe_path"},
 	} {
 		answer := getJSON[RouteAnswer](t, h, "/api/route?"+query)
 		got := want
-		got.origin, got.service, got.refused = "", answer.Service, answer.Refused
-		if answer.Branch != nil {
-			got.origin = answer.Branch.Origin
+		got.origin, got.service, got.refused = "", "", ""
+		var services []string
+		for _, e := range answer.Ends {
+			if services = append(services, e.Service); len(answer.Ends) > 1 {
+				services[len(services)-1] += fmt.Sprint(" ", e.Share)
+			}
+			if e.Branch != nil {
+				got.origin = e.Branch.Origin
+			}
+			if e.Answer != nil {
+				got.refused = e.Answer.Reason
+			}
 		}
+		got.service = strings.Join(services, ", ")
 		verify.Equal(t, got, want, "%s", query)
 	}
 	routes := getJSON[[]Route](t, h, "/api/routes")

@@ -15,6 +15,7 @@ import (
 	"sluice/config"
 	"sluice/config/live"
 	"sluice/observe/panics"
+	"sluice/proxy"
 	"sluice/route"
 	"sluice/test/configtest"
 	"sluice/test/verify"
@@ -45,7 +46,7 @@ func TestRoutesInTheOrderTheyAreTried(t *testing.T) {
 }
 
 func TestRouteExplainsEveryCandidate(t *testing.T) {
-	service := func(name string) *route.Service { return &route.Service{Name: name} }
+	service := func(name string) *route.Service { return &route.Service{Name: name, Pool: newPool(t, name)} }
 	table := verify.Result(route.NewTable([]route.Route{
 		{Path: "/", Service: service("rest")},
 		{Host: "a.example", Path: "/api", Service: service("api")},
@@ -56,7 +57,7 @@ func TestRouteExplainsEveryCandidate(t *testing.T) {
 		{Host: "b.example", Path: "/", Service: service("b"), Listeners: []string{"internal"}},
 	})).Must(t)
 	c := &config.Config{Listeners: []config.Listener{{Name: "web", Protocol: config.ProtocolHTTP}, {Name: "internal", Protocol: config.ProtocolHTTP}, {Name: "db", Protocol: config.ProtocolTCP}}}
-	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }, Effective: func() *config.Config { return c }}})
+	h := handlerOf(Options{Routes: explaining(t, table, c, proxy.Switches{}, "web", "internal")})
 	for _, test := range []struct{ query, want string }{
 		{"url=http://A.example:80/x/../api/", "secure condition method is PUT; canary condition header x-canary is \"1\"; api chosen; rest later; 1 path, 1 host, /api"},
 		{"url=http://a.example/api&header=x-CANARY:+1&client=10.0.0.1", "secure condition method is PUT; canary chosen; api later; rest later; 1 path, 1 host, /api"},
@@ -89,26 +90,55 @@ func TestRouteExplainsEveryCandidate(t *testing.T) {
 
 // The answer for a path that sluice refuses says so, as the proxy does.
 func TestRouteTellsOfARefusedPath(t *testing.T) {
-	service := &route.Service{Name: "app"}
+	service := &route.Service{Name: "app", Pool: newPool(t, "app", instance("app", "a", "10.0.0.1"))}
 	table := verify.Result(route.NewTable([]route.Route{
 		{Path: "/", Service: service},
 		{Host: "a.example", Path: "/admin", Service: service, Actions: &route.Actions{ClientCertificate: true}},
 	})).Must(t)
-	var c *config.Config
-	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }, Effective: func() *config.Config { return c }}})
-	asks := func(url, want string) {
+	asks := func(o proxy.Switches, url, want string) {
 		t.Helper()
-		answer := getJSON[RouteAnswer](t, h, "/api/route?url="+neturl.QueryEscape(url))
-		verify.That(t, answer.Route != nil && answer.Refused == want, "%s: refused %q, want %q", url, answer.Refused, want)
+		answer := getJSON[RouteAnswer](t, handlerOf(Options{Routes: explaining(t, table, nil, o, "web")}), "/api/route?url="+neturl.QueryEscape(url))
+		got := ""
+		if a := answer.Ends[0].Answer; a != nil {
+			got = a.Reason
+		}
+		verify.That(t, answer.Route != nil && got == want, "%s: refused %q, want %q", url, got, want)
 	}
-	asks("http://a.example/x/../y", "unsafe_path")
-	asks("http://a.example/admin/%2e%2e/y", "unsafe_path")
-	asks("http://a.example/x/y", "")
-	asks("http://b.example/x/../y", "")
-	c = new(config.Config)
-	asks("http://a.example/x/..;a/y", "unsafe_path")
-	c.Client.KeepDotSegments = true
-	asks("http://a.example/x/../y", "")
+	asks(proxy.Switches{}, "http://a.example/x/../y", "unsafe_path")
+	asks(proxy.Switches{}, "http://a.example/admin/%2e%2e/y", "unsafe_path")
+	asks(proxy.Switches{}, "http://a.example/x/y", "")
+	asks(proxy.Switches{}, "http://b.example/x/../y", "")
+	asks(proxy.Switches{}, "http://a.example/x/..;a/y", "unsafe_path")
+	asks(proxy.Switches{KeepDotSegments: true}, "http://a.example/x/../y", "")
+}
+
+// The listener is the one for the scheme, at the port of the URL if there is one, or the one that
+// is named.
+func TestRouteChoosesTheListener(t *testing.T) {
+	h := handlerOf(Options{Routes: explaining(t, new(route.Table), nil, proxy.Switches{}, "web", "internal")})
+	for query, want := range map[string]string{
+		"url=http://a/":                                              "web, not internal",
+		"url=http://a:8001/":                                         "internal, not web",
+		"url=http://a/&listener=internal":                            "internal, not ",
+		"url=https://a/":                                             "web-secure, not internal-secure",
+		"url=https://a:80019/":                                       "internal-secure, not web-secure",
+		"url=https://a:80019/&listener=web-secure":                   "web-secure, not ",
+		"url=https://a/&listener=web":                                `listener "web" is not for https`,
+		"url=http://a/&listener=db":                                  `listener "db" is not for http`,
+		"url=http://a/&listener=x":                                   `listener "x" is not for http`,
+		"url=http://a/&header=" + neturl.QueryEscape("A: b\r\nC: d"): `want "NAME: VALUE"`,
+	} {
+		status, body := get(t, h, "/api/route?"+query)
+		if status != 200 {
+			verify.Contains(t, errorOf(t, body), want, "%s", query)
+			continue
+		}
+		answer := decode[RouteAnswer](t, body)
+		verify.Equal(t, answer.Listener+", not "+strings.Join(answer.OtherListeners, " "), want, "%s", query)
+	}
+	h = handlerOf(Options{Routes: explaining(t, new(route.Table), nil, proxy.Switches{})})
+	status, body := get(t, h, "/api/route?url=http://a/")
+	verify.That(t, status == 400 && strings.Contains(errorOf(t, body), "no listener is for http;"), "got %d %s", status, body)
 }
 
 func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {

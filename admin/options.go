@@ -21,6 +21,7 @@ import (
 	"sluice/healthcheck"
 	"sluice/observe/events"
 	"sluice/operator"
+	"sluice/proxy"
 	"sluice/release"
 	"sluice/route"
 	"sluice/route/auth"
@@ -106,6 +107,11 @@ var ErrNotInConsul = errors.New("the service does not come from Consul")
 type Routes struct {
 	// Table returns the route table in use.
 	Table func() *route.Table
+	// Listeners returns the listeners for clients, in any order but always the same; the caller may
+	// change the slice.
+	Listeners func() []Listener
+	// Explain answers questions about requests.
+	Explain func(proxy.Question) proxy.Explanation
 	// Effective returns the configuration in use, with what was found in registries.
 	Effective func() *config.Config
 	// Tags returns the routes that tags of instances ask for, and the tags that are not

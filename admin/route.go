@@ -6,36 +6,51 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
+	"sluice/balancer"
+	"sluice/balancer/reading"
+	"sluice/proxy"
 	"sluice/route"
 )
 
-// RouteAnswer is the body of /api/route: which route a request would get, and why.
+// RouteAnswer is the body of /api/route: what a request would get, and why.
 type RouteAnswer struct {
-	Host string `json:"host"` // as routes compare it
-	Path string `json:"path"`
-	// Route is the chosen one; null: none, so that the answer is 404.
+	// Listener is the one that gets the request. OtherListeners could get it too: none was named.
+	Listener       string   `json:"listener"`
+	OtherListeners []string `json:"other_listeners,omitempty"`
+	Host           string   `json:"host"` // as routes compare it
+	Path           string   `json:"path"`
+	// Ends is what becomes of the request: one end, or several of which chance chooses one.
+	Ends []End `json:"ends"`
+	// Route is the chosen one; null: none, or sluice answers before it looks for one.
 	Route *Route `json:"route"`
-	// Service is the one of a route with Weighted, or of its service's discovery chain, that gets
-	// the request; empty: chance decides, or the route has neither.
-	Service string `json:"service,omitempty"`
-	// Branch is the branch of the discovery chain that the request takes; null: none.
-	Branch *Branch `json:"branch,omitempty"`
-	// Group is the group of the service's peers that the request would get; empty: the
-	// route has no split, or the request says nothing of what the split goes by.
-	Group string `json:"group,omitempty"`
-	// Denied is why the mesh denies the connections for the request; empty: it does not, or that is
-	// not known.
-	Denied string `json:"denied,omitempty"`
-	// Refused is the reason with which sluice refuses the path; empty: it does not.
-	Refused string `json:"refused,omitempty"`
 	// Candidates are the routes whose host and path match, in order; with ?all=true all.
 	Candidates []Candidate `json:"candidates"`
 	// OtherPath and OtherHost count the routes that do not match for this reason.
 	OtherPath int `json:"other_path"`
 	OtherHost int `json:"other_host"`
 }
+
+// End is what becomes of a request: an answer of sluice's own, or a peer gets it.
+type End struct {
+	Share float64 `json:"share"` // how often chance makes it so
+	// Answer is sluice's own; null: one of Peers gets the request.
+	Answer  *Answer `json:"answer,omitempty"`
+	Service string  `json:"service,omitempty"` // empty: none
+	Group   string  `json:"group,omitempty"`   // of the service's peers; empty: no split
+	// Branch is the branch of the discovery chain that the request takes; null: none.
+	Branch *Branch `json:"branch,omitempty"`
+	// Peers are the ids of the peers of which one gets the request.
+	Peers []string `json:"peers,omitempty"`
+	// Depends are the answers of sluice's own that come instead, depending on what the question
+	// does not say, in the order in which that is decided.
+	Depends []Answer `json:"depends,omitempty"`
+}
+
+// Answer is an answer of sluice's own.
+type Answer = proxy.Answer
 
 // Candidate is a route, and why it gets the request or not.
 type Candidate struct {
@@ -45,23 +60,27 @@ type Candidate struct {
 	Failing string `json:"failing,omitempty"` // the first condition that does not hold
 }
 
+// Listener is a listener for clients.
+type Listener struct {
+	proxy.ListenerOptions
+	Port string // empty: a unix socket
+}
+
 // route answers /api/route?method=&url=&header=&client=&certificate=&listener=&all=.
 func (h routeHandler) route(r *http.Request) (any, error) {
 	query := r.URL.Query()
-	request, err := newImagined(query)
+	u, q, err := newQuestion(query)
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, "%w", err)
 	}
-	if c := h.Effective(); c != nil && request.listener != "" {
-		if want := c.WantListener(request.listener); want != "" {
-			return nil, refuse(http.StatusBadRequest, "listener %q: %s", request.listener, want)
-		}
+	answer := RouteAnswer{Ends: []End{}, Candidates: []Candidate{}}
+	q.Listener, answer.OtherListeners, err = h.listenerFor(u, query.Get("listener"))
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "%w", err)
 	}
-	table, host, path := h.Table(), []byte(request.url.Host), []byte(request.url.EscapedPath())
-	x := table.Explain(host, path, request)
-	readings := h.readingsByName()
-	answer := RouteAnswer{Host: x.Host, Path: x.Path, Candidates: []Candidate{}}
-	for i, v := range x.Verdicts {
+	x, readings := h.Explain(q), h.readingsByName()
+	answer.Listener, answer.Host, answer.Path = q.Listener.Name, x.Routes.Host, x.Routes.Path
+	for i, v := range x.Routes.Verdicts {
 		switch v.Outcome {
 		case route.OutcomeHost:
 			answer.OtherHost++
@@ -72,141 +91,94 @@ func (h routeHandler) route(r *http.Request) (any, error) {
 			continue
 		}
 		c := Candidate{Route: describeRoute(v.Route, readings), Place: i + 1, Outcome: string(v.Outcome), Failing: v.Failing}
-		if v.Outcome == route.OutcomeChosen {
-			table.Match(host, path, request) // takes its steps
-			chosen := request.target(v.Route)
-			taken, unsafe := request.branch(chosen)
-			if taken >= 0 {
-				all := describeChain(chosen.Router, readings)
-				addChain(all, chosen.ServiceName(), h.Effective())
-				answer.Branch, chosen = &all[taken], request.target(&chosen.Router.Ways[taken])
-			}
-			answer.Route, answer.Group = &c.Route, request.group(chosen.Split)
-			if chosen != v.Route {
-				answer.Service = chosen.ServiceName()
-			}
-			answer.Denied = h.DeniedBy(chosen.ServiceName())
-			c := h.Effective()
-			keepsDots := c != nil && c.Client.KeepDotSegments
-			if unsafe || table.Evades(host, path, request, v.Route, keepsDots) {
-				answer.Refused = "unsafe_path" // as chooseRoute and editPath of package proxy
-			}
-			if request.steps.Exceeded() {
-				answer.Refused = "regexp_budget"
-			}
+		if v.Outcome == route.OutcomeChosen && x.Ends[0].Matched != nil {
+			answer.Route = &c.Route
 		}
 		answer.Candidates = append(answer.Candidates, c)
+	}
+	for _, e := range x.Ends {
+		answer.Ends = append(answer.Ends, h.describeEnd(e, readings))
 	}
 	return answer, nil
 }
 
-// imagined is a request that nobody sent. It implements [route.Request].
-type imagined struct {
-	method, listener string
-	url              *url.URL
-	client           netip.Addr
-	certificate      *route.Certificate // nil: none
-	fields           [][2]string        // names in lower case
-	steps            route.Steps
+func (h routeHandler) describeEnd(e proxy.End, readings map[string]*reading.Service) End {
+	end := End{Share: rounded(e.Share), Service: e.Service, Group: e.Group, Answer: e.Answer, Depends: e.Depends}
+	end.Peers = each(e.Peers, func(p *balancer.Peer) string { return p.Instance().ID })
+	if e.Branch >= 0 {
+		all := describeChain(e.Matched.Router, readings)
+		addChain(all, e.Matched.ServiceName(), h.Effective())
+		end.Branch = &all[e.Branch]
+	}
+	if by := h.DeniedBy(e.Service); by != "" && e.Answer == nil {
+		end.Answer, end.Peers = new(proxy.Denied(by)), nil
+	}
+	return end
 }
 
-func newImagined(query url.Values) (*imagined, error) {
-	r := &imagined{method: cmp.Or(query.Get("method"), http.MethodGet), listener: query.Get("listener")}
-	var err error
-	if r.url, err = url.Parse(query.Get("url")); err != nil || r.url.Scheme != "http" && r.url.Scheme != "https" || r.url.Host == "" {
-		return nil, fmt.Errorf("url %q: want http://HOST/PATH or https://HOST/PATH", query.Get("url"))
+// listenerFor returns the listener that gets a request for u: the one with that name, or the first
+// one with its scheme, preferably at its port. others would do too.
+func (h routeHandler) listenerFor(u *url.URL, name string) (l proxy.ListenerOptions, others []string, err error) {
+	if c := h.Effective(); c != nil && name != "" {
+		if want := c.WantListener(name); want != "" {
+			return l, nil, fmt.Errorf("listener %q: %s", name, want)
+		}
+	}
+	fits := slices.DeleteFunc(h.Listeners(), func(l Listener) bool { return l.Streams != nil || (l.TLS != nil) != (u.Scheme == "https") })
+	port := cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	chosen := slices.IndexFunc(fits, func(l Listener) bool { return l.Name == name || name == "" && l.Port == port })
+	switch {
+	case len(fits) == 0, chosen < 0 && name != "":
+		who := "no listener is"
+		if name != "" {
+			who = fmt.Sprintf("listener %q is not", name)
+		}
+		return l, nil, fmt.Errorf("url %q: %s for %s; where a proxy in front of sluice ends TLS, ask as it does: for http, with its address as client and X-Forwarded-Proto", u, who, u.Scheme)
+	case chosen < 0:
+		chosen = 0
+	}
+	for i, other := range fits {
+		if i != chosen && name == "" {
+			others = append(others, other.Name)
+		}
+	}
+	return fits[chosen].ListenerOptions, others, nil
+}
+
+// newQuestion returns the question about the request of a query, without a listener, and its URL.
+func newQuestion(query url.Values) (u *url.URL, q proxy.Question, err error) {
+	if u, err = url.Parse(query.Get("url")); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, q, fmt.Errorf("url %q: want http://HOST/PATH or https://HOST/PATH", query.Get("url"))
 	}
 	if text := query.Get("client"); text != "" {
-		if r.client, err = netip.ParseAddr(text); err != nil {
-			return nil, fmt.Errorf("client %q: want an IP address", text)
+		if q.Client, err = netip.ParseAddr(text); err != nil {
+			return nil, q, fmt.Errorf("client %q: want an IP address", text)
 		}
-		r.client = r.client.Unmap().WithZone("")
+		q.Client = q.Client.Unmap().WithZone("")
 	}
 	for _, text := range query["certificate"] {
 		name, ok := route.ParseCertificateName(text)
 		if !ok {
-			return nil, fmt.Errorf("certificate %q: want any, cn=NAME, dns=NAME, uri=URI, or sha256= and 64 hexadecimal digits", text)
+			return nil, q, fmt.Errorf("certificate %q: want any, cn=NAME, dns=NAME, uri=URI, or sha256= and 64 hexadecimal digits", text)
 		}
-		if r.certificate == nil {
-			r.certificate = new(route.Certificate)
+		if q.Certificate == nil {
+			q.Certificate = new(route.Certificate)
 		}
-		r.certificate.Add(name)
+		q.Certificate.Add(name)
 	}
+	host, fields := u.Host, ""
 	for _, line := range query["header"] {
 		name, value, ok := strings.Cut(line, ":")
-		if !ok || name == "" || strings.ContainsAny(name, " \t") {
-			return nil, fmt.Errorf(`header %q: want "NAME: VALUE"`, line)
+		if !ok || name == "" || strings.ContainsAny(name, " \t") || strings.ContainsAny(line, "\r\n") {
+			return nil, q, fmt.Errorf(`header %q: want "NAME: VALUE"`, line)
 		}
-		if name = strings.ToLower(name); name == "host" {
-			r.url.Host = strings.Trim(value, " \t")
+		if strings.EqualFold(name, "host") {
+			host = strings.Trim(value, " \t")
 			continue
 		}
-		r.fields = append(r.fields, [2]string{name, strings.Trim(value, " \t")})
+		fields += name + ":" + value + "\r\n"
 	}
-	return r, nil
-}
-
-// group returns the name of the group that the request gets by s, which may be nil; "" if
-// there is no split, or by chance.
-func (r *imagined) group(s *route.Split) string {
-	if s == nil {
-		return ""
-	}
-	client := r.clientKey(s.Key)
-	if len(client) == 0 && len(s.Shares) > 0 {
-		return ""
-	}
-	return s.Group(client).Name()
-}
-
-// target returns the route of the target that the request gets by a route, which is m itself
-// without targets; an empty one by chance.
-func (r *imagined) target(m *route.Route) *route.Route {
-	if m.Weighted == nil {
-		return m
-	}
-	if client := r.clientKey(m.Weighted.Key); len(client) > 0 {
-		return m.Weighted.Choose(client).Route
-	}
-	return new(route.Route)
-}
-
-// clientKey returns what identifies the client; empty: the request does not say it.
-func (r *imagined) clientKey(k route.SplitKey) (client []byte) {
-	switch k.Source {
-	case route.SplitCookie:
-		line, _ := r.Field("cookie", 0)
-		cookies, _ := http.ParseCookie(string(line)) // none if they are malformed
-		for _, c := range cookies {
-			if c.Name == route.SplitCookieName {
-				client = []byte(c.Value)
-			}
-		}
-	case route.SplitHeader:
-		client, _ = r.Field(k.Header, 0)
-	case route.SplitClientAddress:
-		if r.client.IsValid() {
-			client = []byte(r.client.String())
-		}
-	}
-	return client
-}
-
-func (r *imagined) Method() []byte     { return []byte(r.method) }
-func (r *imagined) Query() []byte      { return []byte(r.url.RawQuery) }
-func (r *imagined) Scheme() string     { return r.url.Scheme }
-func (r *imagined) Client() netip.Addr { return r.client }
-func (r *imagined) Listener() string   { return r.listener }
-
-func (r *imagined) Steps() *route.Steps { return &r.steps }
-
-func (r *imagined) Certificate() *route.Certificate { return r.certificate }
-
-func (r *imagined) Field(name string, from int) ([]byte, int) {
-	for i := from; i < len(r.fields); i++ {
-		if r.fields[i][0] == name {
-			return []byte(r.fields[i][1]), i + 1
-		}
-	}
-	return nil, -1
+	method := cmp.Or(query.Get("method"), http.MethodGet)
+	q.Head = fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", method, u.RequestURI(), host, fields)
+	return u, q, nil
 }

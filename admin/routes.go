@@ -64,13 +64,8 @@ func describeSplit(s *route.Split, service *reading.Service) *Split {
 		return nil
 	}
 	split := &Split{Key: s.Key.String(), Fallback: s.Fallback.Name()}
-	rest := 1.
-	for _, share := range append(slices.Clone(s.Shares), route.Share{Group: s.Rest}) {
-		size := share.Size
-		if rest -= size; share.Group == s.Rest {
-			size = max(rest, 0)
-		}
-		split.Groups = append(split.Groups, Share{Share: size, Group: groupOf(service, share.Group.Name())})
+	for _, share := range s.All() {
+		split.Groups = append(split.Groups, Share{Share: share.Size, Group: groupOf(service, share.Group.Name())})
 	}
 	return split
 }

@@ -3,12 +3,14 @@ package admin
 import (
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/healthcheck"
+	"sluice/proxy"
 	"sluice/route"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
@@ -58,16 +60,17 @@ func TestGroups(t *testing.T) {
 		{Path: "/canary", Service: service, Split: route.ToGroup(canary)},
 		{Path: "/all", Service: service},
 	})).Must(t)
-	asks := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Routes: Routes{Table: func() *route.Table { return explained }}})
+	asks := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Routes: explaining(t, explained, nil, proxy.Switches{}, "web")})
 	for query, want := range map[string]string{
-		"/all": "", "/canary": "canary", "/cookie": "", "/user": "", "/address": "",
+		"/all": "", "/canary": "canary", "/cookie": "canary rest", "/user": "canary rest", "/address": "canary rest",
 		"/cookie&header=Cookie:+a=b%3B+sluice_client=x":   byUser.Group([]byte("x")).Name(),
 		"/cookie&header=Cookie:+a=b%3B+sluice_client=abc": byUser.Group([]byte("abc")).Name(),
 		"/user&header=X-User:+x":                          byUser.Group([]byte("x")).Name(),
 		"/address&client=10.0.0.7":                        byUser.Group([]byte("10.0.0.7")).Name(),
 	} {
 		got := getJSON[RouteAnswer](t, asks, "/api/route?url=http://a"+query)
-		verify.That(t, got.Group == want, "%s: group %q, want %q", query, got.Group, want)
+		groups := each(got.Ends, func(e End) string { return e.Group })
+		verify.Equal(t, strings.Join(groups, " "), want, "%s: groups", query)
 	}
 	splits := map[string]*Split{
 		"/":       {Groups: []Share{{.05, groups[0]}, {.95, groups[1]}}, Key: "cookie", Fallback: "rest"},

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/admin"
+	"sluice/cli/terminal"
 )
 
 // routeRequest is the request whose route is asked for.
@@ -26,19 +27,17 @@ type routeRequest struct {
 	all              bool // also the routes for other hosts and paths
 }
 
-// errNoRoute is the error for a request without a route.
-var errNoRoute = errors.New("no route matches: sluice answers 404")
-
 func newRoute() *cobra.Command {
 	var a api
 	var r routeRequest
 	var v view
 	command := &cobra.Command{
 		Use:   "route [METHOD] URL",
-		Short: "Show which route a request would get, and why",
-		Long: "Show which route of a running sluice a request would get, which others match its\n" +
-			"host and path, in the order in which they are tried, and why they do not get it.\n" +
-			"No request is sent. The exit status is 0 if there is a route, else 1.\n\n" +
+		Short: "Show what would become of a request, and why",
+		Long: "Show what would become of a request: which peers of a running sluice may get it, or\n" +
+			"with which status sluice answers itself, and what that depends on; which route it\n" +
+			"gets, and which others match its host and path, in the order in which they are tried.\n" +
+			"No request is sent. The exit status is 1 if sluice refuses the request, else 0.\n\n" +
 			"  sluice route http://www.example.com/api\n" +
 			"  sluice route POST https://www.example.com/api -H 'X-Canary: 1' --client 10.0.0.1",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,7 +58,7 @@ func newRoute() *cobra.Command {
 	flags.StringArrayVarP(&r.headers, "header", "H", nil, "header `field` of the request, \"NAME: VALUE\"; may be repeated")
 	flags.StringVar(&r.client, "client", "", "`address` of the client")
 	flags.StringArrayVar(&r.certificate, "certificate", nil, "`name` of the client's certificate: any, cn=NAME, dns=NAME, uri=URI or sha256=HEX; may be repeated")
-	flags.StringVar(&r.listener, "listener", "", "`name` of the listener that gets the request")
+	flags.StringVar(&r.listener, "listener", "", "`name` of the listener that gets the request; without it the first for the scheme of the URL, of those at its port if there are any")
 	flags.BoolVar(&r.all, "all", false, "show the routes for other hosts and paths too")
 	return command
 }
@@ -71,49 +70,32 @@ func (r routeRequest) values() url.Values {
 	}
 }
 
-// writeRoute returns errNoRoute if there is no route.
+// writeRoute returns an error if sluice refuses the request.
 func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
+	var refused error
+	for _, e := range answer.Ends {
+		writeEnd(out, answer, e)
+		if a := e.Answer; a != nil && a.Status >= 400 && a.Reason != "direct_response" {
+			refused = fmt.Errorf("sluice answers %d: %s", a.Status, a.Reason)
+		}
+	}
+	if len(answer.OtherListeners) > 0 {
+		fmt.Fprintf(out, "at listener %s; --listener asks another one: %s\n", printable(answer.Listener), printable(strings.Join(answer.OtherListeners, ", ")))
+	}
 	if r := answer.Route; r != nil {
-		service, group, split, weighted := r.Service, "", r.Split, r.Weighted
-		by := "by the route at " + printable(r.Origin)
-		if r.Weighted != nil {
-			service = answer.Service
-		}
-		if b := answer.Branch; b != nil {
-			service, split, weighted = answer.Service, b.Split, b.Weighted
-			by += " and by " + printable(b.Origin)
-		}
-		switch {
-		case answer.Group != "":
-			group = ", group " + printable(answer.Group)
-		case split != nil:
-			group = ", one of its groups by chance"
-		}
-		switch {
-		case r.Service == "" && r.Weighted == nil: // a redirect or a fixed answer
-			fmt.Fprintf(out, "an answer of sluice's own, %s\n", by)
-		case weighted != nil && service == "":
-			fmt.Fprintf(out, "one of its services by chance, %s\n", by)
-		default:
-			fmt.Fprintf(out, "service %s%s, %s\n", printable(service), group, by)
-		}
-		if answer.Denied != "" {
-			fmt.Fprintf(out, "denied by %s\n", printable(answer.Denied))
-		}
-		if answer.Refused != "" {
-			fmt.Fprintf(out, "refused: sluice answers the request itself, with the reason %s\n", printable(answer.Refused))
-		}
 		if err := writeWeighted(out, r.Weighted); err != nil {
 			return err
 		}
-		if answer.Branch != nil {
-			if err := writeWeighted(out, answer.Branch.Weighted); err != nil {
+		if b := answer.Ends[0].Branch; b != nil {
+			if err := writeWeighted(out, b.Weighted); err != nil {
 				return err
 			}
 		}
 		if m := r.Mirror; m != nil {
 			fmt.Fprintf(out, "copies of %.4g %% of the requests go to %s\n", 100*m.Share, printable(mirrorName(m)))
 		}
+	}
+	if len(answer.Candidates) > 0 {
 		fmt.Fprintln(out)
 	}
 	if len(answer.Candidates) > 0 {
@@ -144,10 +126,44 @@ func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
 	if len(others) > 0 {
 		fmt.Fprintf(out, "\nroutes that do not match: %s\n", strings.Join(others, ", "))
 	}
-	if answer.Route == nil {
-		return errNoRoute
+	return refused
+}
+
+// writeEnd writes what becomes of a request, and what it depends on.
+func writeEnd(out io.Writer, answer admin.RouteAnswer, e admin.End) {
+	if len(answer.Ends) > 1 {
+		fmt.Fprintf(out, "%.4g %%: ", 100*e.Share)
 	}
-	return nil
+	what, by := "service "+e.Service, "the route at "
+	if answer.Route == nil {
+		by = "listener " + answer.Listener
+	} else {
+		by += answer.Route.Origin
+	}
+	if e.Branch != nil {
+		by += " and by " + e.Branch.Origin
+	}
+	switch a := e.Answer; {
+	case a != nil && a.Location != "":
+		what = fmt.Sprintf("%d to %s", a.Status, a.Location)
+	case a != nil:
+		what = fmt.Sprintf("%d %s: %s", a.Status, a.Reason, a.Text)
+	case e.Group != "":
+		what += ", group " + e.Group
+	}
+	fmt.Fprintln(out, terminal.Printable(what+", by "+by, 500))
+	switch n := len(e.Peers); {
+	case n > 20:
+		fmt.Fprintf(out, "to one of %d peers\n", n)
+	case n > 0:
+		fmt.Fprintf(out, "to one of its peers: %s\n", terminal.Printable(strings.Join(e.Peers, ", "), 500))
+	}
+	for i, d := range e.Depends {
+		if i == 0 {
+			fmt.Fprintln(out, "then it depends on, in this order:")
+		}
+		fmt.Fprintf(out, "  %s\n", printableWhy(strings.TrimPrefix(fmt.Sprintf("%d %s: %s", d.Status, d.Reason, d.Text), "0 ")))
+	}
 }
 
 // writeWeighted writes how the requests of a route are divided among services, if they are.

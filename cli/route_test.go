@@ -12,7 +12,9 @@ import (
 func TestRoute(t *testing.T) {
 	var asked *http.Request
 	answer := admin.RouteAnswer{
-		Route: &admin.Route{Service: "star", Origin: "sluice.yaml:12"},
+		Listener: "web",
+		Ends:     []admin.End{{Share: 1, Service: "star", Peers: []string{"a", "b\x1b"}}},
+		Route:    &admin.Route{Service: "star", Origin: "sluice.yaml:12"},
 		Candidates: []admin.Candidate{
 			{Route: admin.Route{Host: "a.example", Path: "/api", Match: "prefix", Service: "canary", Origin: "sluice.yaml:10"}, Place: 1,
 				Outcome: "condition", Failing: `header x-canary is "1"`},
@@ -27,6 +29,7 @@ func TestRoute(t *testing.T) {
 	status, stdout, stderr := execute(t, "route", "POST", "http://a.example/api?x=1", "-H", "X-Canary: 2", "-H", "A: b", "--client", "10.0.0.1",
 		"--listener", "web", "--all", "--admin", address)
 	want := `service star, by the route at sluice.yaml:12
+to one of its peers: a, b?
 
 PLACE  HOST       PATH   MATCH   PRIORITY  SERVICE   ORIGIN          RESULT
 1      a.example  /api   prefix  0         canary    sluice.yaml:10  only if header x-canary is "1"
@@ -46,49 +49,63 @@ routes that do not match: 4 for other hosts, 1 for other paths
 		_, stdout, _ := execute(t, "route", "http://a.example/", "--admin", address)
 		verify.Contains(t, "\n"+stdout, "\n"+want, "the answer")
 	}
-	answer.Route.Service = ""
-	shows("an answer of sluice's own, by the route at sluice.yaml:12\n")
-	answer.Route.Service = "star"
-	answer.Denied = "the intention * → star (precedence 8)"
-	shows("service star, by the route at sluice.yaml:12\ndenied by the intention * → star (precedence 8)\n")
-	answer.Denied, answer.Refused = "", "unsafe_path"
-	shows("service star, by the route at sluice.yaml:12\nrefused: sluice answers the request itself, with the reason unsafe_path\n")
-	answer.Refused = ""
-	answer.Group = "canary"
-	shows("service star, group canary, by the route at ")
+	end := &answer.Ends[0]
+	end.Peers, answer.OtherListeners = nil, []string{"internal", "a\x1b"}
+	shows("service star, by the route at sluice.yaml:12\nat listener web; --listener asks another one: internal, a?\n\nPLACE")
+	answer.OtherListeners = nil
+	end.Group = "canary"
+	end.Depends = []admin.Answer{{Status: 401, Reason: "unauthorized", Text: "the route requires a user and a password"}, {Reason: "auth_denied", Text: "x\x1b"}}
+	shows(`service star, group canary, by the route at sluice.yaml:12
+then it depends on, in this order:
+  401 unauthorized: the route requires a user and a password
+  auth_denied: x?
+
+PLACE`)
+	end.Group, end.Depends = "", nil
+	answer.Ends = []admin.End{{Share: .2, Service: "a", Group: "canary"}, {Share: .8, Service: "b"}}
 	answer.Route.Weighted = &admin.Weighted{Key: "cookie", Targets: []admin.Target{
 		{Service: "a", Group: "canary", Share: .2, Present: 1, UsablePeers: 3, Origin: "sluice.yaml:12"},
 		{Service: "b", Share: .8, Split: &admin.Split{}, Origin: "sluice.yaml:12"},
 	}}
-	shows(`one of its services by chance, by the route at sluice.yaml:12
+	shows(`20 %: service a, group canary, by the route at sluice.yaml:12
+80 %: service b, by the route at sluice.yaml:12
 
 SERVICE  GROUP         SHARE  PEERS  SHARE NOW  ORIGIN
 a        canary        20 %   3      100 %      sluice.yaml:12
 b        by its split  80 %   0      0 %        sluice.yaml:12
 `)
-	answer.Service = "a"
-	shows("service a, group canary, by the route at ")
 	answer.Route.Weighted = nil
-	answer.Group, answer.Route.Split = "", &admin.Split{}
-	shows("service star, one of its groups by chance, by the route at ")
-	answer.Route.Split, answer.Service = nil, "star@v1"
-	answer.Branch = &admin.Branch{Service: "star@v1", Origin: "service-router star, route 2"}
-	shows("service star@v1, by the route at sluice.yaml:12 and by service-router star, route 2\n\nPLACE")
-	answer.Service = ""
-	answer.Branch = &admin.Branch{Origin: "service-splitter star", Weighted: &admin.Weighted{Key: "cookie", Targets: []admin.Target{
+	answer.Ends = []admin.End{{Share: 1, Service: "star@v1", Branch: &admin.Branch{Origin: "service-splitter star", Weighted: &admin.Weighted{Key: "cookie", Targets: []admin.Target{
 		{Service: "star@v1", Share: .1, Present: .1, UsablePeers: 1, Origin: "service-splitter star, split 1"},
-	}}}
-	shows(`one of its services by chance, by the route at sluice.yaml:12 and by service-splitter star
+	}}}}}
+	shows(`service star@v1, by the route at sluice.yaml:12 and by service-splitter star
 
 SERVICE  GROUP  SHARE  PEERS  SHARE NOW  ORIGIN
 star@v1  all    10 %   1      10 %       service-splitter star, split 1
 `)
-	answer.Branch = nil
 	answer.Route.Mirror = &admin.Mirror{Service: "next", Group: "v2", Share: .05}
-	shows("copies of 5 % of the requests go to service next, group v2\n\nPLACE")
+	shows("service star@v1, by the route at sluice.yaml:12 and by service-splitter star\n")
+	_, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address)
+	verify.Contains(t, stdout, "copies of 5 % of the requests go to service next, group v2\n\nPLACE", "mirror")
+	answer.Route.Mirror = nil
+	for _, test := range []struct {
+		end    admin.End
+		status int
+		want   string
+	}{
+		{admin.End{Service: "star", Answer: &admin.Answer{Status: 403, Reason: "client_denied", Text: "not for you"}}, exitFailed, "403 client_denied: not for you, by the route at "},
+		{admin.End{Answer: &admin.Answer{Status: 308, Reason: "redirect", Location: "/new\x1b"}}, exitOK, "308 to /new?, by the route at "},
+		{admin.End{Answer: &admin.Answer{Status: 503, Reason: "direct_response", Text: "the route answers itself"}}, exitOK, "503 direct_response: the route answers itself, by the route at "},
+	} {
+		answer.Ends = []admin.End{test.end}
+		shows(test.want)
+		status, _, stderr := execute(t, "route", "http://a.example/", "--admin", address)
+		verify.Equal(t, status, test.status, "%s%s", test.want, stderr)
+	}
+	answer.Ends = []admin.End{{Answer: &admin.Answer{Status: 404, Reason: "no_route", Text: "no route leads there"}}}
 	answer.Route, answer.Candidates, answer.OtherPath = nil, nil, 0
 	status, stdout, stderr = execute(t, "route", "http://b.example/", "--admin", address)
-	verify.That(t, status == exitFailed && stdout == "\nroutes that do not match: 4 for other hosts\n" && stderr == "sluice: no route matches: sluice answers 404\n", "status %d\n%s%s", status, stdout, stderr)
+	verify.That(t, status == exitFailed && stdout == "404 no_route: no route leads there, by listener web\n\nroutes that do not match: 4 for other hosts\n" && stderr == "sluice: sluice answers 404: no_route\n", "status %d\n%s%s", status, stdout, stderr)
 	query = asked.URL.Query()
 	verify.That(t, query.Get("method") == "GET", "asked for method %q", query.Get("method"))
 	prints(t, exitUsage, "", "route", "--admin", address)

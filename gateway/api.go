@@ -43,7 +43,7 @@ func (g *Gateway) newAPI() http.Handler {
 			Series: g.series, Consul: g.registries.ask, Catalog: g.finder.Status,
 		},
 		Routes: admin.Routes{
-			Table: g.table, Effective: g.effective.Load,
+			Table: g.table, Effective: g.effective.Load, Listeners: g.listeners.describe, Explain: g.proxy.Explain,
 			Tags: func() claim.Result {
 				return g.tags.Present(g.history.Current().Config, g.effective.Load())
 			},

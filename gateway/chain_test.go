@@ -124,7 +124,7 @@ routes:
 		count[side]++
 		count["then "+second[client]]++
 		verify.That(t, side != "v1" || second[client] == "v1", "%s has left v1, whose share grew", client)
-		explained := fetch[admin.RouteAnswer](r, "/api/route?url=http://x/shop/x&header=Cookie:+sluice_client="+client)
+		explained := fetch[admin.RouteAnswer](r, "/api/route?url=http://x/shop/x&header=Cookie:+sluice_client="+client).Ends[0]
 		verify.That(t, explained.Branch != nil && explained.Service == "web"+map[string]string{"v1": "@v1"}[second[client]], "%s: /api/route says %q, and it is at %s", client, explained.Service, second[client])
 	}
 	// The hash of these clients is always the same.

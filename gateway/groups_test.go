@@ -185,7 +185,7 @@ func TestServicesOfARoute(t *testing.T) {
 	first := served()
 	verify.That(t, first["a"] >= 3 && first["b"] >= 25, "the services got %v", first)
 	for user, want := range users {
-		answer := fetch[admin.RouteAnswer](r, "/api/route?url=http://x/&header=X-User:+"+user)
+		answer := fetch[admin.RouteAnswer](r, "/api/route?url=http://x/&header=X-User:+"+user).Ends[0]
 		verify.That(t, answer.Service == want, "/api/route says %q for %s, whose answer is from %s", answer.Service, user, want)
 	}
 	var routes []admin.Route

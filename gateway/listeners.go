@@ -15,6 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/admin"
 	listenertls "sluice/certificates/listeners"
 	"sluice/config"
 	"sluice/discovery"
@@ -285,18 +286,23 @@ func (ls *listeners) serve(l *listener) {
 			return // the old process continues to serve
 		}
 		ls.certificates.Obtain() // challenges are answered from now on
-		options := l.options()
-		if l.tls == nil {
-			options.Challenge = ls.certificates.AnswerChallenge
-		}
-		if err := ls.proxy.Serve(ctx, l.Listener, options); ctx.Err() == nil && !errors.Is(err, proxy.ErrServerClosed) {
+		if err := ls.proxy.Serve(ctx, l.Listener, ls.options(l)); ctx.Err() == nil && !errors.Is(err, proxy.ErrServerClosed) {
 			ls.fail(err)
 		}
 	})
 }
 
-// options returns the settings of the listener in the proxy.
-func (l *listener) options() proxy.ListenerOptions {
+// describe returns the listeners for clients as the admin API shows them.
+func (ls *listeners) describe() (all []admin.Listener) {
+	for _, l := range ls.all() {
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		all = append(all, admin.Listener{ListenerOptions: ls.options(l), Port: port})
+	}
+	return all
+}
+
+// options returns the settings of a listener in the proxy.
+func (ls *listeners) options(l *listener) proxy.ListenerOptions {
 	o := proxy.ListenerOptions{Name: l.config.Name, HTTP2: l.config.HTTP2}
 	if l.config.ProxyProtocol != nil {
 		o.Proxies = config.Values(l.config.ProxyProtocol.From)
@@ -304,7 +310,9 @@ func (l *listener) options() proxy.ListenerOptions {
 	if l.config.Protocol == config.ProtocolTCP {
 		o.Streams = l.streams.Load
 	}
-	if l.tls != nil {
+	if l.tls == nil {
+		o.Challenge = ls.certificates.AnswerChallenge
+	} else {
 		o.TLS = l.tls.Config
 		o.Revocations = l.tls.Revocations
 		o.StrictTransportSecurity = strictTransportSecurity(l.config.TLS.HSTS)

@@ -181,15 +181,35 @@ routes:
 	p.await("the routes again", func() bool { return p.visible("#routes") && len(p.texts("#routes tbody")) == 4 })
 }
 
-// A request that cannot be described gets the API's reason.
-func TestBadRequestOnThePage(t *testing.T) {
+// A request that cannot be described gets the API's reason, and one that sluice refuses its answer.
+// Green is only what reaches a peer for certain.
+func TestEndsOnThePage(t *testing.T) {
 	t.Parallel()
-	g := startSluice(t, options{services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /only, service: fixed }]\n"})
+	g := startSluice(t, options{services: `
+services: { fixed: { peers: ['127.0.0.1:9'] } }
+routes:
+  - { path: /only, service: fixed }
+  - { path: /office, service: fixed, allow: [10.0.0.0/8] }
+  - { path: /old, redirect: { to: /new } }
+`})
 	p := open(t, g.AdminURL()+"/?view=routes&url=http://a/&client=here", "the server responded with a status of 400")
 	p.await("the reason", func() bool { return p.text("#verdict-title") == `client "here": want an IP address` })
-	p.fillIn("#request [name=client]", "")
-	p.click("#request .main")
-	p.await("no route", func() bool { return p.text("#verdict-title") == "No route matches: sluice answers 404." })
+	for _, test := range []struct{ path, client, title, class, note string }{
+		{"", "", "sluice answers 404 no_route: no route leads from this host and path to a service, by listener ", "state failed", ""},
+		{"only", "", "It goes to service fixed, by route ", "state up", "Its peer is 127.0.0.1:9"},
+		{"office", "192.0.2.1", "sluice answers 403 client_denied: the route is not for this client's address, by route ", "state failed", ""},
+		{"office", "", "If nothing of the following ends it, it goes to service fixed, by route ", "", "It depends on 403 client_denied: "},
+		{"office", "10.0.0.1", "It goes to service fixed, by route ", "state up", ""},
+		{"old", "", "It is redirected (308) to /new, by route ", "", ""},
+	} {
+		p.fillIn("#request [name=url]", "http://a/"+test.path)
+		p.fillIn("#request [name=client]", test.client)
+		p.click("#request .main")
+		p.await(test.path+" of "+test.client+": "+test.title, func() bool {
+			return strings.HasPrefix(p.text("#verdict-title"), test.title) && strings.Contains(p.text("#verdict"), test.note) &&
+				evaluate[string](p, `document.getElementById("verdict-title").className`) == test.class
+		})
+	}
 }
 
 // The page shows earlier configurations and their differences, and rolls back.

@@ -97,17 +97,19 @@ function forgetVerdict() {
   renderRoutes();
 }
 
-// explain asks what would happen to the request, and shows it.
+// explain asks what would happen to the request, and shows it: in green only what reaches a peer
+// for certain.
 async function explain() {
   const query = new URLSearchParams([["all", "true"], ...requestFields.flatMap(name => address.getAll(name).map(value => [name, value]))]);
-  let title, lines = [], className = "state up";
+  let title, lines = [], className = "state failed";
   try {
     const answer = await ask("api/route?" + query);
     verdicts = new Map(answer.candidates.map(c => [c.place, c]));
     [title, lines] = await verdictOf(answer);
-    if (!answer.route) className = "state failed";
+    if (answer.ends.every(e => !e.answer && !e.depends)) className = "state up";
+    else if (!answer.ends.some(refuses)) className = "";
   } catch (err) {
-    [title, className, verdicts] = [err.status ? err.message : "no answer from sluice", "state failed", new Map()];
+    [title, verdicts] = [err.status ? err.message : "no answer from sluice", new Map()];
   }
   showIf(byId("verdict"), true);
   show(byId("verdict-title"), title, className);
@@ -115,27 +117,40 @@ async function explain() {
   renderRoutes();
 }
 
-// verdictOf says which route, group and peer a request gets, and why no other peer.
+const refuses = e => e.answer?.status >= 400 && e.answer.reason !== "direct_response";
+const answerOf = a => (a.status ? a.status + " " : "") + a.reason + ": " + a.text;
+const shortened = list => list.slice(0, 20).join(", ") + (list.length > 20 ? " and " + number(list.length - 20) + " more" : "");
+
+// endOf says what becomes of a request, by a route or a listener.
+function endOf(e, by) {
+  if (e.branch) by += " and by " + e.branch.origin;
+  if (!e.answer) return (e.depends ? "If nothing of the following ends it, it" : "It") + " goes to service " + e.service + (e.group ? ", group " + e.group : "") + ", by " + by + ".";
+  if (e.answer.location) return "It is redirected (" + e.answer.status + ") to " + e.answer.location + ", by " + by + ".";
+  return "sluice answers " + answerOf(e.answer) + ", by " + by + ".";
+}
+
+// verdictOf says what becomes of a request, what that depends on, and why it is no other peer's.
 async function verdictOf(answer) {
-  const r = answer.route;
-  if (!r) return ["No route matches: sluice answers 404.", []];
-  const place = answer.candidates.find(c => c.outcome === "chosen").place;
-  const by = "route " + place + " (" + (r.asked_by && r.asked_by.dialect !== "default_rule" ? "tag " + r.asked_by.tag : r.origin) + ")" + (answer.branch ? " and by " + answer.branch.origin : "");
-  const lines = [];
-  if (r.mirror) lines.push("Copies of " + percent(r.mirror.share) + " of the requests go to " + r.mirror.service + ".");
-  const way = answer.branch ?? r, service = r.weighted || answer.branch ? answer.service : r.service;
-  if (way.weighted && !service) return ["It goes to one of these services by chance: " + weightedOf(way) + ", by " + by + ".", lines];
-  if (!service) return ["It is answered by " + by + ", without a service.", lines];
-  const group = answer.group ? ", group " + answer.group : way.split ? ", one of its groups by chance (" + splitOf(way) + ")" : "";
-  const s = last.services.find(s => s.service === service);
-  const peers = (await ask("api/peers?service=" + encodeURIComponent(service))).filter(p => !answer.group || p.group === answer.group);
-  const used = peers.filter(p => p.used), others = peers.filter(p => !p.used);
-  const names = list => list.slice(0, 20).map(p => p.id).join(", ") + (list.length > 20 ? " and " + number(list.length - 20) + " more" : "");
-  if (used.length === 0) lines.push(answer.group && way.split?.fallback ? "The group has no peer that serves: the request goes to group " + way.split.fallback + "." : "No peer serves: sluice answers 503.");
-  else if (used.length === 1) lines.push("Its peer is " + used[0].id + " at " + used[0].address + ".");
-  else lines.push("Its peer is one of " + used.length + ", chosen by " + (s?.policy.replace("_", " ") ?? "the policy") + " when the request comes: " + names(used) + ".");
-  if (s?.panic) lines.push("Panic: failing peers get requests too.");
-  for (const p of others.slice(0, 20)) lines.push("Not " + p.id + ": " + p.state + (p.reasons.length ? ": " + p.reasons.join("; ") : p.state === "up" ? ", but not in the subset or the tier" : ""));
-  if (others.length > 20) lines.push("Nor " + number(others.length - 20) + " more.");
-  return ["It goes to service " + service + group + ", by " + by + ".", lines];
+  const r = answer.route, lines = [];
+  const place = answer.candidates.find(c => c.outcome === "chosen")?.place;
+  const by = r ? "route " + place + " (" + (r.asked_by && r.asked_by.dialect !== "default_rule" ? "tag " + r.asked_by.tag : r.origin) + ")" : "listener " + answer.listener;
+  if (answer.other_listeners) lines.push("Asked of listener " + answer.listener + "; it could also come to " + answer.other_listeners.join(", ") + ".");
+  if (r?.mirror) lines.push("Copies of " + percent(r.mirror.share) + " of the requests go to " + r.mirror.service + ".");
+  const [e] = answer.ends;
+  if (answer.ends.length > 1) {
+    const one = e => percent(e.share) + ": " + endOf(e, by) + (e.depends ? " It depends on " + e.depends.map(answerOf).join("; ") + "." : "");
+    return ["Chance chooses one of these:", [...answer.ends.map(one), ...lines]];
+  }
+  for (const d of e.depends ?? []) lines.push("It depends on " + answerOf(d) + ".");
+  if (e.service && (!e.answer || e.answer.status === 503)) {
+    const s = last.services.find(s => s.service === e.service);
+    const peers = (await ask("api/peers?service=" + encodeURIComponent(e.service))).filter(p => !e.group || p.group === e.group);
+    const used = peers.filter(p => e.peers?.includes(p.id)), others = peers.filter(p => !p.used);
+    if (used.length === 1) lines.push("Its peer is " + used[0].id + " at " + used[0].address + ".");
+    else if (used.length > 1) lines.push("Its peer is one of " + used.length + ", chosen by " + (s?.policy.replace("_", " ") ?? "the policy") + " when the request comes: " + shortened(used.map(p => p.id)) + ".");
+    if (s?.panic) lines.push("Panic: failing peers get requests too.");
+    for (const p of others.slice(0, 20)) lines.push("Not " + p.id + ": " + p.state + (p.reasons.length ? ": " + p.reasons.join("; ") : p.state === "up" ? ", but not in the subset or the tier" : ""));
+    if (others.length > 20) lines.push("Nor " + number(others.length - 20) + " more.");
+  }
+  return [endOf(e, by), lines];
 }

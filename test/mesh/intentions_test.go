@@ -157,7 +157,7 @@ func TestAFlippedIntentionIsExplained(t *testing.T) {
 	load.Wait()
 	verify.That(t, allUp(), "an instance is out of use")
 	for path, want := range map[string]string{
-		"/api/route?url=http://a/web": `"denied": "the intention sluice → web (precedence 9)"`, "/api/mesh": `"verdict": "denied"`,
+		"/api/route?url=http://a/web": `"text": "denied by the intention sluice → web (precedence 9)"`, "/api/mesh": `"verdict": "denied"`,
 		"/metrics": `sluice_mesh_intention{destination="web",verdict="denied"} 1`,
 	} {
 		r := verify.Result(http.Get(s.AdminURL() + path)).Must(t)
