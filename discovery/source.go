@@ -23,6 +23,10 @@ type Report struct {
 	Endpoint string // the origin of Set, such as the agent that answered; may be empty
 	Index    uint64 // of the answer; 0 if the registry has none
 
+	// Partial says that Set lacks a part of the service that has not answered yet. Without an
+	// instance in service it replaces none.
+	Partial bool
+
 	// Restored is as in WatchStatus, if the registry has not confirmed Set yet; else zero.
 	Restored time.Time
 

@@ -135,6 +135,9 @@ func (w *watch) record(r Report, set []Instance) (told bool, before, after Watch
 	if w.retired {
 		return false, before, after, true
 	}
+	if r.Partial && CountServing(set) == 0 && CountServing(w.latest) > 0 {
+		r.Known = false
+	}
 	told, before = w.failing && (w.refused || !refuses(r.Err)), w.status
 	w.recordLocked(r, set, time.Now())
 	return told, before, w.status, false

@@ -290,15 +290,19 @@ func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 		c.used = best
 	}
 	b := c.branches[best]
-	c.passLocked(discovery.Report{Set: b.set, Endpoint: b.endpoint, Index: b.index, Answered: b.answered, Err: c.failureLocked(b)})
-	return wait
+	return sooner(wait, c.passLocked(now, discovery.Report{Set: b.set, Endpoint: b.endpoint, Index: b.index, Answered: b.answered, Err: c.failureLocked(b)}))
 }
 
-// passLocked reports r, a set, with what the watches of all parts know.
-func (c *choice) passLocked(r discovery.Report) {
+// passLocked reports r, a set, with what the watches of all parts know. It returns after what time
+// the set may be complete without another event; 0: never.
+func (c *choice) passLocked(now time.Time, r discovery.Report) (wait time.Duration) {
 	r.Known, r.Reset = true, c.reset
 	for _, b := range c.branches {
 		r.Invalid = append(r.Invalid, b.invalid...)
+		if b.serving < 0 {
+			unreachable, until := b.unreachableLocked(now)
+			r.Partial, wait = r.Partial || !unreachable, sooner(wait, until)
+		}
 	}
 	discovery.SortInvalid(r.Invalid)
 	r.Memory = slices.DeleteFunc(c.memoriesLocked(), func(m discovery.Memory) bool {
@@ -307,6 +311,7 @@ func (c *choice) passLocked(r discovery.Report) {
 	})
 	c.reset = false
 	c.report(r)
+	return wait
 }
 
 // failureLocked returns the error of the data centre in use, or of a preferred one. It

@@ -48,8 +48,7 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 		}
 		all.add(set, b.position, b.part)
 	}
-	c.passLocked(discovery.Report{Set: all.set, Endpoint: first.endpoint, Index: first.index, Answered: answered, Err: failed})
-	return 0
+	return c.passLocked(now, discovery.Report{Set: all.set, Endpoint: first.endpoint, Index: first.index, Answered: answered, Err: failed})
 }
 
 // union is a set of instances without duplicates: of several, the first in service counts, else the

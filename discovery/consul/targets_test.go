@@ -56,6 +56,33 @@ func TestTargetsAreTiersInTheirOrder(t *testing.T) {
 	})
 }
 
+// A chain gets other targets, of which the first has no instance and the second does not answer yet.
+// The instances of the former target stay until it has, or for a minute.
+func TestATargetThatHasNotAnsweredEndsNoUse(t *testing.T) {
+	for name, recovers := range map[string]bool{"it answers": true, "it fails": false} {
+		t.Run(name, func(t *testing.T) {
+			prepare := func(b *bubble) {
+				b.Set("v1", b.entries("a")...)
+				b.setIn("dc2", "x")
+			}
+			o := ServiceOptions{Service: "star", Targets: threeTargets[:1]}
+			watchInBubble(t, o, prepare, func(t *testing.T, b *bubble) {
+				b.expect(10*sec, "0s: a")
+				b.Break(discoverytest.Fault{Status: 500, Only: func(r discoverytest.Request) bool { return r.Datacenter == "dc2" }})
+				o.Targets = threeTargets[1:] // v2 has none
+				b.manager.Watch("star", b.client.Source(o))
+				b.expect(40 * sec)
+				if recovers {
+					b.Heal()
+					b.expectOne(40*sec, 80*sec, "x")
+					return
+				}
+				b.expectOne(60*sec, 3*time.Minute, "")
+			})
+		})
+	}
+}
+
 // A process in several targets is in the first one that may use it.
 func TestProcessInTwoTargets(t *testing.T) {
 	prepare := func(b *bubble) {
