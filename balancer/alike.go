@@ -145,7 +145,7 @@ func (a *alike) worked(p *Peer, endpoint uint32, answered int64) {
 	word := l.results.add(p.number, false)
 	if other := l.alone.Load(); other != nil && other != p && l.alone.CompareAndSwap(other, nil) {
 		if c := compare(word, other.number); c.own > 0 && c.worse() {
-			other.grow(other.failure(), min(c.own, int(other.row.Load())))
+			other.grow(unpackFailure(other.lastClass.Load()), min(c.own, int(other.row.Load())))
 		}
 	}
 }

@@ -165,7 +165,7 @@ func (p *Pool) joinLocked(i discovery.Instance, former *condition) {
 		delete(p.draining, id)
 		p.peers[id] = peer
 		peer.cutTimer.Stop()
-		peer.name(p.stickyKey())
+		peer.stickyID.Store(stickyIDOf(peer.ID, p.options.stickyKey(p.name)))
 		peer.measureLatencies(p.options.MeasureLatencies)
 		p.changeLocked(peer, func(c *condition) {
 			c.leaving, c.orders = false, p.orders(i)
@@ -183,7 +183,7 @@ func (p *Pool) joinLocked(i discovery.Instance, former *condition) {
 	if peer.number = p.numbers; p.alike.until.Load() != 0 {
 		peer.streak.Store(looked)
 	}
-	peer.name(p.stickyKey())
+	peer.stickyID.Store(stickyIDOf(peer.ID, p.options.stickyKey(p.name)))
 	peer.condition.Store(&condition{leaving: true, since: time.Now()})
 	p.changeLocked(peer, func(c *condition) {
 		c.leaving, c.orders = false, p.orders(i)
@@ -275,7 +275,7 @@ func (p *Pool) publishLocked() {
 	p.retallyLocked(prev, next)
 	p.assignTiersLocked(next)
 	for _, peer := range next.used {
-		peer.resume()
+		peer.load.resume()
 	}
 	p.storeLocked(next)
 	for _, peer := range prev.used {

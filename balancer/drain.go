@@ -38,7 +38,7 @@ func (p *Pool) onIdle(peer *Peer) {
 func (p *Pool) finishDrainsLocked(peers ...*Peer) {
 	retired := false
 	for _, peer := range peers {
-		if !peer.idle() {
+		if !peer.load.idle() {
 			continue
 		}
 		c := peer.condition.Load()

@@ -24,7 +24,7 @@ func TestClientErrorsAreAnEndpointOfTheirOwn(t *testing.T) {
 		ask(404, ms/10)
 		ask(200, 40*ms)
 	}
-	verify.Equal(t, time.Duration(p.pool.endpoints.Median(7)), 40*ms, "median of what is there")
+	verify.Equal(t, time.Duration(p.pool.typical.endpoints.Median(7)), 40*ms, "median of what is there")
 }
 
 // A client that makes up paths costs the others hardly more than one that asks for two paths as

@@ -108,7 +108,7 @@ func (p *Pool) noteStateLocked(peer *Peer, was, is *condition) {
 // events. It runs after the snapshot shows both.
 func (p *Pool) flushLocked() {
 	for _, peer := range p.failing {
-		if peer.Transport != nil && peer.isQuiesced() { // in panic it is still in use
+		if peer.Transport != nil && peer.load.isQuiesced() { // in panic it is still in use
 			peer.Transport.Suspect()
 		}
 	}

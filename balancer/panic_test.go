@@ -33,8 +33,8 @@ func expectEligible(t *testing.T, p *Pool, panicking bool, want ...int) {
 	}
 	verify.Equal(t, len(picked), len(want), "peers are picked")
 	for _, peer := range s.All {
-		if peer.isQuiesced() == slices.Contains(keys, peer.ID) {
-			t.Errorf("%v: quiesced %v", peer, peer.isQuiesced())
+		if peer.load.isQuiesced() == slices.Contains(keys, peer.ID) {
+			t.Errorf("%v: quiesced %v", peer, peer.load.isQuiesced())
 		}
 	}
 }

@@ -8,16 +8,20 @@ import (
 	"sluice/discovery"
 )
 
-// quiesced is a bit of Peer.load, above any number of requests in flight. It is set
+// quiesced is a bit of a load, above any number of requests in flight. It is set
 // while the peer may get no requests.
 const quiesced = 1 << 40
 
-// Above the bit quiesced, Peer.load counts how many of the requests in flight are copies.
+// Above the bit quiesced, a load counts how many of the requests in flight are copies.
 const (
 	copyShift    = 41
 	oneCopy      = 1 << copyShift
 	inflightMask = oneCopy - 1
 )
+
+// A load is the number of requests in flight of a peer, the bit quiesced, and how many of the
+// requests are copies: one word, so that acquire and quiesce exclude each other without a lock.
+type load struct{ atomic.Int64 }
 
 // maxWeight is the largest weight of an instance.
 const maxWeight = 65535
@@ -44,10 +48,7 @@ type Peer struct {
 	stickyID   atomic.Uint64
 	// The first 128 bytes end here. Picks read and every request writes the next.
 
-	// load is the number of requests in flight, the bit quiesced, and how many of the
-	// requests are copies: one word, so that acquire and quiesce exclude each other
-	// without a lock.
-	load     atomic.Int64
+	load     load
 	latency  estimate
 	measured atomic.Int64          // latency ignores attempts that started earlier, by nanotime
 	streak   atomic.Uint64         // consecutive failures; see Streak.pack
@@ -88,7 +89,7 @@ func (p *Peer) Since() time.Time { return p.condition.Load().since }
 
 // Used reports whether the peer may get requests: it is eligible, or needed in panic,
 // and in the subset. Its tier's share may still be 0.
-func (p *Peer) Used() bool { return !p.isQuiesced() }
+func (p *Peer) Used() bool { return !p.load.isQuiesced() }
 
 // Reasons returns the reasons against the peer, one line each, such as "consul:
 // critical: http check: connection refused". It is nil for a healthy peer; a peer used
@@ -102,10 +103,7 @@ func (p *Peer) Has(r Reason) bool { return p.condition.Load().reasons&r != 0 }
 func (p *Peer) AwaitsCheck() bool { return p.condition.Load().awaitsCheck() }
 
 // Inflight returns the number of requests in flight.
-func (p *Peer) Inflight() int { return int(p.inflight() &^ quiesced) }
-
-// inflight returns the number of requests in flight, with the bit quiesced.
-func (p *Peer) inflight() int64 { return p.load.Load() & inflightMask }
+func (p *Peer) Inflight() int { return int(p.load.inflight() &^ quiesced) }
 
 // Requests returns the number of finished attempts.
 func (p *Peer) Requests() uint64 {
@@ -173,12 +171,15 @@ func (p *Peer) quiesce() {
 	}
 }
 
-func (p *Peer) resume() {
-	if p.load.Load()&quiesced != 0 {
-		p.load.And(^quiesced)
+func (l *load) resume() {
+	if l.isQuiesced() {
+		l.And(^quiesced)
 	}
 }
 
-func (p *Peer) isQuiesced() bool { return p.load.Load()&quiesced != 0 }
+func (l *load) isQuiesced() bool { return l.Load()&quiesced != 0 }
 
-func (p *Peer) idle() bool { return p.load.Load() == quiesced }
+func (l *load) idle() bool { return l.Load() == quiesced }
+
+// inflight returns the number of requests in flight, with the bit quiesced.
+func (l *load) inflight() int64 { return l.Load() & inflightMask }

@@ -60,7 +60,7 @@ type candidate struct {
 
 // load returns the requests in flight relative to the weight. It is very large for a
 // peer that was quiesced after the snapshot.
-func (c *candidate) load() float64 { return float64(c.peer.inflight()) * c.burden }
+func (c *candidate) load() float64 { return float64(c.peer.load.inflight()) * c.burden }
 
 // pickerInput is what a picker is made of.
 type pickerInput struct {

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/balancer/typical"
 	"sluice/discovery"
 	"sluice/observe/metrics"
 )
@@ -38,12 +37,9 @@ type Pool struct {
 	inflight atomic.Int64 // attempts, if terms.counted
 	_        [128 - 8]byte
 
-	usual typical.Median // latency of all requests
-	_     [128 - 8]byte
-
-	endpoints typical.Endpoints
-	alike     alike
-	_         [128 - 8]byte
+	typical typicalLatencies
+	alike   alike
+	_       [128 - 8]byte
 
 	retries  atomic.Int64 // in flight
 	pending  atomic.Int64 // requests waiting for a peer or a connection
@@ -175,7 +171,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 			return Token{}, part.refusal()
 		}
 		if !peer.acquire(s.terms.perPeer) {
-			if peer.isQuiesced() {
+			if peer.load.isQuiesced() {
 				// It was quiesced after s was loaded, so a newer snapshot exists.
 				s = p.snapshot.Load()
 				continue
@@ -231,7 +227,7 @@ func (p *Pool) Reconfigure(o Options) error {
 		p.forgetGroupsLocked(before) // else the next routes may have groups already that come with another change
 	}
 	for _, peer := range sorted(p.peers) {
-		peer.name(p.stickyKey())
+		peer.stickyID.Store(stickyIDOf(peer.ID, p.options.stickyKey(p.name)))
 		p.adaptLocked(peer)
 		peer.measureLatencies(o.MeasureLatencies)
 	}

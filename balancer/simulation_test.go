@@ -100,7 +100,7 @@ func newBalancerModel(s *simulation, random *rand.Rand) *balancerModel {
 	pool := new(Pool)
 	for i, server := range s.servers {
 		p := &Peer{ID: instance(i, 1).Key(), pool: pool}
-		p.name("key")
+		p.stickyID.Store(stickyIDOf(p.ID, "key"))
 		c := new(condition)
 		c.setInstance(instance(i, max(server.weight, 1)), new(Options))
 		p.condition.Store(c)

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"sync/atomic"
+
+	"sluice/discovery"
 )
 
 // sticky sends a request of a session to the session's peer while it is eligible, in
@@ -39,15 +41,16 @@ func (s *sticky) pick(q Query, now int64, cursor *atomic.Uint64) *Peer {
 // same in replicas with the same key.
 func (p *Peer) StickyID() uint64 { return p.stickyID.Load() }
 
-func (p *Peer) name(key string) {
+// stickyIDOf returns the StickyID of a peer in replicas with this key.
+func stickyIDOf(id discovery.Key, key string) uint64 {
 	mac := hmac.New(sha256.New, []byte(key))
-	for _, part := range []string{p.ID.Service, p.ID.ID, p.ID.Address, p.ID.Machine} {
+	for _, part := range []string{id.Service, id.ID, id.Address, id.Machine} {
 		var length [8]byte
 		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
 		mac.Write(length[:])
 		mac.Write([]byte(part))
 	}
-	p.stickyID.Store(max(1, binary.BigEndian.Uint64(mac.Sum(nil))))
+	return max(1, binary.BigEndian.Uint64(mac.Sum(nil)))
 }
 
-func (p *Pool) stickyKey() string { return cmp.Or(p.options.StickyKey.Reveal(), p.name) }
+func (o *Options) stickyKey(pool string) string { return cmp.Or(o.StickyKey.Reveal(), pool) }

@@ -112,9 +112,8 @@ func (p *Peer) fail(start int64, o Outcome) {
 	p.changeStreak(func(s Streak) Streak { return s.afterUncounted(o) })
 }
 
-// failure returns the last failure.
-func (p *Peer) failure() Outcome {
-	last := p.lastClass.Load()
+// unpackFailure returns the failure of Peer.lastClass.
+func unpackFailure(last uint32) Outcome {
 	return Outcome{Class: OutcomeClass(last >> 16), Status: int(last & math.MaxUint16)}
 }
 

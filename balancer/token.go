@@ -1,6 +1,10 @@
 package balancer
 
-import "time"
+import (
+	"time"
+
+	"sluice/balancer/typical"
+)
 
 // epoch is where nanotime counts from.
 var epoch = time.Now()
@@ -118,21 +122,22 @@ func (p *Peer) measure(o Outcome, start int64) {
 	if start < p.measured.Load() {
 		return
 	}
-	end, usual := start+int64(o.Latency), p.pool.usual.Get()
+	typical := &p.pool.typical
+	end, usual := start+int64(o.Latency), typical.all.Get()
 	switch o.Class {
 	case OutcomeOK:
 		if o.Latency > 0 && !p.begins(end) {
-			p.latency.observe(p.normal(o, end), p.pool.usual.Get(), end)
+			p.latency.observe(typical.normal(o, end), typical.all.Get(), end)
 		}
 	case OutcomeSuperseded:
 		if !p.begins(end) {
-			p.latency.confirm(p.normal(o, end), usual, end)
+			p.latency.confirm(typical.normal(o, end), usual, end)
 		}
 	case OutcomeServerError:
 		// A quick error does not make a peer fast, and a working peer has some. A
 		// peer without a success counts as failing.
 		if p.latency.stamp.Load() != 0 {
-			p.latency.confirm(p.normal(o, end), usual, end)
+			p.latency.confirm(typical.normal(o, end), usual, end)
 			return
 		}
 		fallthrough
@@ -158,23 +163,30 @@ func (p *Peer) begins(end int64) bool {
 // and any client can ask for what is not there.
 const clientErrors = 0x5bd1e995
 
+// typicalLatencies are what the latencies of a pool's answers are compared with.
+type typicalLatencies struct {
+	all       typical.Median // of all requests
+	_         [128 - 8]byte
+	endpoints typical.Endpoints
+}
+
 // normal returns the latency of an answer at the time end, as if the request were a typical one of
 // the pool: a peer is not slow because it has got requests that take long.
-func (p *Peer) normal(o Outcome, end int64) time.Duration {
-	pool, endpoint, typical := p.pool, o.Endpoint, float32(0)
+func (l *typicalLatencies) normal(o Outcome, end int64) time.Duration {
+	endpoint, typical := o.Endpoint, float32(0)
 	if o.Status/100 == 4 {
 		endpoint ^= clientErrors
 	}
-	usual := float32(pool.usual.Get())
+	usual := float32(l.all.Get())
 	if o.Class == OutcomeOK {
-		usual = pool.usual.Add(o.Latency)
+		usual = l.all.Add(o.Latency)
 	}
 	switch {
 	case o.Endpoint == 0:
 	case o.Class == OutcomeOK:
-		typical = pool.endpoints.Add(endpoint, o.Latency, end)
+		typical = l.endpoints.Add(endpoint, o.Latency, end)
 	default:
-		typical = pool.endpoints.Median(endpoint)
+		typical = l.endpoints.Median(endpoint)
 	}
 	if typical == 0 {
 		return o.Latency

@@ -43,7 +43,7 @@ func (p *Pool) viewLocked(s *Snapshot, shares map[*Peer]Share) View {
 		if !known {
 			share.Is = -1
 		}
-		v.Peers = append(v.Peers, PeerView{peer, peer.condition.Load(), !peer.isQuiesced(), share})
+		v.Peers = append(v.Peers, PeerView{peer, peer.condition.Load(), !peer.load.isQuiesced(), share})
 	}
 	return v
 }
@@ -109,20 +109,20 @@ func (l *lately) note(peers []*Peer, now time.Time) {
 	}
 	begun := make(map[*Peer]uint64, len(peers))
 	for _, p := range peers {
-		begun[p] = p.begun()
+		begun[p] = attemptsOn(p)
 	}
 	l[0], l[1] = l[1], attempts{now, begun}
 }
 
-// begun returns how many attempts have begun.
-func (p *Peer) begun() uint64 { return p.Requests() + uint64(p.Inflight()) }
+// attemptsOn returns how many attempts on a peer have begun.
+func attemptsOn(p *Peer) uint64 { return p.Requests() + uint64(p.Inflight()) }
 
 // sharesLocked returns the shares of the peers of s.All.
 func (p *Pool) sharesLocked(s *Snapshot, now time.Time) map[*Peer]Share {
 	before := p.lately[0] // of a peer that was not there then, all attempts are later
 	begun := make(map[*Peer]uint64, len(s.All))
 	for _, peer := range s.All {
-		n := peer.begun()
+		n := attemptsOn(peer)
 		begun[peer] = n - min(before.begun[peer], n)
 	}
 	shares := make(map[*Peer]Share, len(s.All))
@@ -198,7 +198,7 @@ func (p *Pool) whyLocked(s *Snapshot, peer *Peer, share Share, r averages, from,
 	}
 	switch limited := s.terms.perPeer; {
 	case !less:
-	case peer.isQuiesced():
+	case peer.load.isQuiesced():
 		add("not in the subset")
 	case withoutCopies(peer.load.Load()) >= int64(limited):
 		add("at its limit of %d requests", limited)

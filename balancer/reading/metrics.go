@@ -116,7 +116,7 @@ func (s *Service) collectPeers(full metrics.Series) {
 	for i := range s.Peers {
 		p := &s.Peers[i]
 		to.Gauge(peerInflight, float64(p.Inflight), s.Name, p.labels.node, p.labels.id, p.labels.address)
-		to.Gauge(peerLatency, p.Latency().Seconds(), s.Name, p.labels.node, p.labels.id, p.labels.address)
+		to.Gauge(peerLatency, p.Peer.Latency().Seconds(), s.Name, p.labels.node, p.labels.id, p.labels.address)
 		for class, n := range p.Outcomes {
 			// Most outcomes never occur. "ok" is always there, so that a rate over
 			// all outcomes has a series.

@@ -32,7 +32,7 @@ type Service struct {
 
 // Peer is the counters of a peer.
 type Peer struct {
-	*balancer.Peer
+	Peer     *balancer.Peer
 	labels   labels
 	State    balancer.State
 	Inflight int
