@@ -129,7 +129,7 @@ func (h serviceHandler) compare(ctx context.Context, service string) (Comparison
 	}
 	var present, leaving []balancer.PeerView
 	for _, pool := range h.Pools() {
-		if pool.Name() == service {
+		if pool.Name == service {
 			view := pool.View()
 			n := len(view.Snapshot.All)
 			present, leaving = append(present, view.Peers[:n]...), append(leaving, view.Peers[n:]...)

@@ -176,7 +176,7 @@ func (h orderHandler) find(r *http.Request, ended operator.Kind) (one found, err
 	// In the registry the service may have another name, which the instances and the orders have.
 	known, names := false, map[string]bool{service: true, h.nameInRegistry(service): true}
 	for _, pool := range reading.Sorted(h.Pools()) {
-		if pool.Name() != service {
+		if pool.Name != service {
 			continue
 		}
 		known = true
@@ -234,7 +234,7 @@ func (h orderHandler) peersThat(f func(balancer.PeerView) bool) []Peer {
 		view := pool.ViewWithShares()
 		for _, v := range view.Peers[:len(view.Snapshot.All)] {
 			if f(v) {
-				peers = append(peers, describePeer(pool.Name(), v, set))
+				peers = append(peers, describePeer(pool.Name, v, set))
 			}
 		}
 	}

@@ -42,7 +42,7 @@ func (h orderHandler) endMaintenance(r *http.Request, o operator.Order) (any, er
 }
 
 func (h orderHandler) knowsService(name string) bool {
-	return slices.ContainsFunc(h.Pools(), func(p *balancer.Pool) bool { return p.Name() == name })
+	return slices.ContainsFunc(h.Pools(), func(p *balancer.Pool) bool { return p.Name == name })
 }
 
 func (h orderHandler) operatedService(r *http.Request, o operator.Order) OperatedService {

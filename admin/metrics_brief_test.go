@@ -33,7 +33,7 @@ func fleetOf(t *testing.T, mode string, services, peers int) http.Handler {
 			pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: time.Millisecond})
 		}
 		for _, status := range []int{200, 404, 503} {
-			pool.Requests().Observe(0, status, 12345*time.Microsecond, 1234567, 7654321)
+			pool.Requests.Observe(0, status, 12345*time.Microsecond, 1234567, 7654321)
 		}
 		pools = append(pools, pool)
 		watches = append(watches, discovery.WatchStatus{

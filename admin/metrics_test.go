@@ -54,7 +54,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeConnectFailure, Latency: time.Millisecond})
 	flying := pick(t, pool)
 	t.Cleanup(func() { flying.Done(balancer.Outcome{}) })
-	requests := pool.Requests()
+	requests := pool.Requests
 	requests.Observe(0, 200, 3*time.Millisecond, 5, 70)
 	requests.Observe(1, 204, 30*time.Millisecond, 0, 0)
 	requests.Observe(2, 503, 2*time.Minute, 1, 10)

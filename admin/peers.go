@@ -111,12 +111,12 @@ func (h serviceHandler) peersOf(process string, services []string) ([]Peer, erro
 	case "":
 		pools := reading.Sorted(h.Pools())
 		for _, name := range services {
-			if !slices.ContainsFunc(pools, func(p *balancer.Pool) bool { return p.Name() == name }) {
+			if !slices.ContainsFunc(pools, func(p *balancer.Pool) bool { return p.Name == name }) {
 				return nil, refuse(http.StatusNotFound, "no service %q", name)
 			}
 		}
 		if len(services) > 0 {
-			pools = slices.DeleteFunc(pools, func(p *balancer.Pool) bool { return !slices.Contains(services, p.Name()) })
+			pools = slices.DeleteFunc(pools, func(p *balancer.Pool) bool { return !slices.Contains(services, p.Name) })
 		}
 		return describePeers(pools, h.Orders.Set()), nil
 	case "former":
@@ -134,7 +134,7 @@ func describePeers(pools []*balancer.Pool, set operator.Set) []Peer {
 	peers := []Peer{}
 	for _, pool := range pools {
 		for _, peer := range pool.ViewWithShares().Peers {
-			peers = append(peers, describePeer(pool.Name(), peer, set))
+			peers = append(peers, describePeer(pool.Name, peer, set))
 		}
 	}
 	return peers

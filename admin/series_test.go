@@ -26,9 +26,9 @@ func TestSeries(t *testing.T) {
 		go recorder.Run(t.Context()) // the bubble waits for it
 		synctest.Wait()
 		begin := time.Now()
-		star.Requests().Observe(0, 200, 4*time.Millisecond, 0, 0)
-		star.Requests().Observe(0, 503, 4*time.Millisecond, 0, 0)
-		star.Requests().Retry(0)
+		star.Requests.Observe(0, 200, 4*time.Millisecond, 0, 0)
+		star.Requests.Observe(0, 503, 4*time.Millisecond, 0, 0)
+		star.Requests.Retry(0)
 		time.Sleep(series.Interval + time.Second)
 		inUse.Store(&[]*balancer.Pool{star, late})
 		time.Sleep(series.Interval)

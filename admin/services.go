@@ -137,7 +137,7 @@ type serviceHandler struct{ Options }
 
 // serviceNames returns the names of the services that have pools, in order.
 func (h serviceHandler) serviceNames() []string {
-	return slices.Compact(each(reading.Sorted(h.Pools()), (*balancer.Pool).Name))
+	return slices.Compact(each(reading.Sorted(h.Pools()), func(p *balancer.Pool) string { return p.Name }))
 }
 
 // nameInRegistry returns the name that the instances of a service have, also while there are none:

@@ -87,12 +87,12 @@ func TestServices(t *testing.T) {
 	star := newPool(t, "star", instance("star", "a", "10.0.0.1"), bad)
 	verify.NoError(t, star.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin})))
 	defer pick(t, star).Done(balancer.Outcome{})
-	star.Requests().Observe(0, 200, 4*time.Millisecond, 0, 10)
-	star.Requests().Observe(1, 503, 4*time.Millisecond, 0, 10)
-	star.Requests().Retry(0)
+	star.Requests.Observe(0, 200, 4*time.Millisecond, 0, 10)
+	star.Requests.Observe(1, 503, 4*time.Millisecond, 0, 10)
+	star.Requests.Retry(0)
 	var again balancer.Query
 	again.Tried.Add(star.Snapshot().All[1])
-	for star.RetriesLeft() > 0 {
+	for star.Admission.RetriesLeft(star.Snapshot()) > 0 {
 		token := verify.Result(star.Pick(&again)).Must(t)
 		token.Done(balancer.Outcome{})
 	}

@@ -159,7 +159,7 @@ func (p *Pool) Sheds(q *Query) bool {
 			a.tiers[peers[0].tier.Load()].refuse(now)
 		}
 	}
-	_ = p.shed(q.Criticality, false)
+	_ = p.Admission.shed(q.Criticality, false)
 	return true
 }
 
@@ -175,27 +175,26 @@ func (a *adaptive) hasRoom(part *Part, c Criticality) bool {
 }
 
 // shed counts a request that no tier has room for, unless it is one again, and returns its error.
-func (p *Pool) shed(c Criticality, again bool) error {
+func (a *Admission) shed(c Criticality, again bool) error {
 	if !again {
-		p.adaptive.Load().shed[c].Add(1)
+		a.adaptive.Load().shed[c].Add(1)
 	}
-	return p.refuse(LimitAdaptive, again)
+	return a.refuse(LimitAdaptive, again)
 }
 
-// assignTiersLocked tells the peers of a snapshot which limiters they have: tiers are those of the
-// whole pool, in each group. A tier has the limiter that it had before, whatever tiers have come or
-// gone.
-func (p *Pool) assignTiersLocked(s *Snapshot) {
-	a := s.terms.adaptive
+// assign tells the peers of a snapshot which limiters they have: tiers are those of the whole pool,
+// in each group. A tier has the limiter that it had before, whatever tiers have come or gone. a may
+// be nil.
+func (a *adaptive) assign(s *Snapshot, selectors []Selector) {
 	if a == nil {
 		return
 	}
-	tiers := byTier(s.All, nil, p.options.Tiers)
+	tiers := byTier(s.All, nil, selectors)
 	ids, present := make([]tierID, len(tiers)), make(map[tierID]bool, len(tiers))
 	for i, tier := range tiers {
 		if len(tier.all) > 0 {
 			instance := tier.all[0].condition.Load().instance
-			ids[i] = tierID{1 + tierOf(&instance, p.options.Tiers), instance.Priority}
+			ids[i] = tierID{1 + tierOf(&instance, selectors), instance.Priority}
 			present[ids[i]] = true
 		}
 	}
@@ -249,8 +248,7 @@ type TierLoad struct {
 }
 
 // Overload returns the state of Limits.Adaptive; nil if it is off.
-func (p *Pool) Overload() *Overload {
-	s := p.snapshot.Load()
+func (s *Snapshot) Overload() *Overload {
 	a := s.terms.adaptive
 	if a == nil {
 		return nil

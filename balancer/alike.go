@@ -101,7 +101,7 @@ func (a *alike) likesOf(endpoint uint32) *likes { return &a.endpoints[endpoint%l
 func (a *alike) failed(p *Peer, endpoint uint32) int {
 	if a.until.Swap(nanotime()+int64(likeTime)) == 0 {
 		a.forget()
-		p.pool.look(true)
+		p.pool.snapshot.Load().look(true)
 	}
 	row := p.row.Add(1)
 	l := a.likesOf(endpoint)
@@ -133,7 +133,7 @@ func (a *alike) worked(p *Peer, endpoint uint32, answered int64) {
 	p.alone.Store(0)
 	if until := a.until.Load(); answered > until {
 		if until != 0 && a.until.CompareAndSwap(until, 0) {
-			p.pool.look(false)
+			p.pool.snapshot.Load().look(false)
 		}
 		return
 	}
@@ -160,8 +160,7 @@ func (a *alike) forget() {
 }
 
 // look begins or ends the look at the results of the peers.
-func (p *Pool) look(begin bool) {
-	s := p.snapshot.Load()
+func (s *Snapshot) look(begin bool) {
 	for _, peers := range [...][]*Peer{s.All, s.Draining} {
 		for _, peer := range peers {
 			if begin {

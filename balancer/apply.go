@@ -36,14 +36,6 @@ func (p *Pool) apply(set []discovery.Instance, moved bool) discovery.Changes {
 		p.witness.Changing()
 		defer p.witness.Applied(set, nanotime())
 	}
-	return p.applyLocked(set, moved)
-}
-
-// Known reports whether the pool has got a set, which may be empty. Without one nothing is known
-// about the service yet.
-func (p *Pool) Known() bool { return p.known.Load() }
-
-func (p *Pool) applyLocked(set []discovery.Instance, moved bool) discovery.Changes {
 	changes := discovery.Diff(p.set, set)
 	if changes.Empty() {
 		return changes
@@ -62,14 +54,36 @@ func (p *Pool) applyLocked(set []discovery.Instance, moved bool) discovery.Chang
 		p.joinLocked(i, former[i.HostPort()])
 	}
 	for _, u := range changes.Updated {
-		p.updateLocked(u)
+		peer := p.peers[u.New.Key()]
+		was, is := p.changeLocked(peer, func(c *condition) {
+			c.orders = p.orders(u.New)
+			c.setInstance(u.New, &p.options)
+		})
+		if what := describe(u); what != "" {
+			p.notices.add(Event{Peer: peer, Kind: EventUpdated, Was: was.state(), Detail: what, Update: u})
+		}
+		p.notices.noteState(peer, was, is)
 	}
 	p.publishLocked()
-	if p.options.CutRemoved {
-		p.cutLeavingLocked(changes.Removed)
+	if p.options.CutRemoved { // no snapshot has those any more that no longer lead
+		cut := false
+		for _, i := range changes.Removed {
+			if peer := p.draining[i.Key()]; peer != nil {
+				p.retireLocked(peer, EventCut, fmt.Sprintf("it no longer leads, %d in flight", peer.Inflight()))
+				cut = true
+			}
+		}
+		if cut {
+			p.publishDrainingLocked()
+			p.notices.flush()
+		}
 	}
 	return changes
 }
+
+// Known reports whether the pool has got a set, which may be empty. Without one nothing is known
+// about the service yet.
+func (p *Pool) Known() bool { return p.known.Load() }
 
 // Verdict sets or clears a reason of one peer; see [Pool.SetReasons].
 type Verdict struct {
@@ -100,14 +114,14 @@ func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) {
 				c.fail(v.Why)
 			}
 		})
-		p.noteStateLocked(v.Peer, was, is)
+		p.notices.noteState(v.Peer, was, is)
 		differs = differs || is.eligible() != was.eligible() || is.usableInPanic() != was.usableInPanic()
 	}
 	if differs {
 		p.publishLocked()
 		return
 	}
-	p.flushLocked()
+	p.notices.flush()
 }
 
 // failOnProbation takes a peer on probation out of use after a connect failure.
@@ -118,7 +132,7 @@ func (p *Pool) failOnProbation(peer *Peer) {
 		return
 	}
 	was, is := p.changeLocked(peer, func(c *condition) { c.fail("no connection") })
-	p.noteStateLocked(peer, was, is)
+	p.notices.noteState(peer, was, is)
 	if was.eligible() {
 		p.publishLocked()
 	}
@@ -147,9 +161,9 @@ func (p *Pool) WithFailures(set []discovery.Instance) []discovery.Instance {
 
 // FailedChecks returns why active checks of peers in the set fail, of those that get no requests
 // therefore.
-func (p *Pool) FailedChecks() map[discovery.Key]string {
+func (s *Snapshot) FailedChecks() map[discovery.Key]string {
 	failed := make(map[discovery.Key]string)
-	for _, peer := range p.Snapshot().All {
+	for _, peer := range s.All {
 		if c := peer.condition.Load(); c.failsChecks() {
 			failed[peer.ID] = c.whyActive()
 		}
@@ -165,13 +179,13 @@ func (p *Pool) joinLocked(i discovery.Instance, former *condition) {
 		delete(p.draining, id)
 		p.peers[id] = peer
 		peer.cutTimer.Stop()
-		peer.stickyID.Store(stickyIDOf(peer.ID, p.options.stickyKey(p.name)))
+		peer.stickyID.Store(stickyIDOf(peer.ID, p.options.stickyKey(p.Name)))
 		peer.measureLatencies(p.options.MeasureLatencies)
 		p.changeLocked(peer, func(c *condition) {
 			c.leaving, c.orders = false, p.orders(i)
 			c.setInstance(i, &p.options)
 		})
-		p.noteLocked(peer, EventAdded, "returned while draining")
+		p.notices.note(peer, EventAdded, "returned while draining")
 		return
 	}
 	peer := &Peer{ID: id, pool: p}
@@ -183,7 +197,7 @@ func (p *Pool) joinLocked(i discovery.Instance, former *condition) {
 	if peer.number = p.numbers; p.alike.until.Load() != 0 {
 		peer.streak.Store(looked)
 	}
-	peer.stickyID.Store(stickyIDOf(peer.ID, p.options.stickyKey(p.name)))
+	peer.stickyID.Store(stickyIDOf(peer.ID, p.options.stickyKey(p.Name)))
 	peer.condition.Store(&condition{leaving: true, since: time.Now()})
 	p.changeLocked(peer, func(c *condition) {
 		c.leaving, c.orders = false, p.orders(i)
@@ -211,19 +225,7 @@ func (p *Pool) joinLocked(i discovery.Instance, former *condition) {
 	}
 	p.peers[id] = peer
 	reasons := peer.Reasons()
-	p.queueLocked(Event{Peer: peer, Kind: EventAdded, Detail: strings.Join(reasons, "; "), Reasons: reasons})
-}
-
-func (p *Pool) updateLocked(u discovery.Update) {
-	peer := p.peers[u.New.Key()]
-	was, is := p.changeLocked(peer, func(c *condition) {
-		c.orders = p.orders(u.New)
-		c.setInstance(u.New, &p.options)
-	})
-	if what := describe(u); what != "" {
-		p.queueLocked(Event{Peer: peer, Kind: EventUpdated, Was: was.state(), Detail: what, Update: u})
-	}
-	p.noteStateLocked(peer, was, is)
+	p.notices.add(Event{Peer: peer, Kind: EventAdded, Detail: strings.Join(reasons, "; "), Reasons: reasons})
 }
 
 // describe lists what changed in an instance; "" if only the output of a check did.
@@ -266,18 +268,18 @@ func describe(u discovery.Update) string {
 // cannot acquire a peer, a newer snapshot exists.
 func (p *Pool) publishLocked() {
 	if p.retired != nil { // its snapshot stays until it is closed
-		p.flushLocked()
+		p.notices.flush()
 		return
 	}
 	warming := p.endWarmingLocked()
 	prev := p.snapshot.Load()
-	next := build(prev, &p.options, p.currentGroupsLocked(), &p.inflight, sorted(p.peers), sorted(p.draining), time.Now())
-	p.retallyLocked(prev, next)
-	p.assignTiersLocked(next)
+	next := build(prev, &p.options, p.groups.current(p.options.Groups), &p.Admission.inflight, sorted(p.peers), sorted(p.draining), time.Now())
+	next.retally(prev)
+	next.terms.adaptive.assign(next, p.options.Tiers)
 	for _, peer := range next.used {
 		peer.load.resume()
 	}
-	p.storeLocked(next)
+	p.snapshot.replace(next)
 	for _, peer := range prev.used {
 		peer.used = false
 	}
@@ -289,36 +291,31 @@ func (p *Pool) publishLocked() {
 			peer.quiesce()
 		}
 	}
-	p.notePanicLocked(prev, next)
+	p.notices.notePanic(prev, next)
 	p.finishDrainsLocked(next.Draining...)
 	p.finishDrainsLocked(next.All...)
 	switch {
 	case len(next.Eligible) == 0:
-		p.warmSince = time.Time{}
-	case p.warmSince.IsZero():
-		p.warmSince = time.Now()
+		p.warming.since = time.Time{}
+	case p.warming.since.IsZero():
+		p.warming.since = time.Now()
 	}
 	p.scheduleWarmingLocked(warming)
-	p.flushLocked()
+	p.notices.flush()
 }
 
-// retallyLocked makes the attempts on each peer count for its group in next.
-func (p *Pool) retallyLocked(prev, next *Snapshot) {
-	if prev.Groups != nil && next.Groups == nil {
-		for _, peer := range slices.Concat(next.All, next.Draining) { // which may return
+// retally makes the attempts on each peer count for its group in s.
+func (s *Snapshot) retally(prev *Snapshot) {
+	if prev.Groups != nil && s.Groups == nil {
+		for _, peer := range slices.Concat(s.All, s.Draining) { // which may return
 			peer.retally(func(t *tally) { t.group = nil })
 		}
 	}
-	for _, part := range next.Groups {
+	for _, part := range s.Groups {
 		for _, peer := range part.All {
 			peer.retally(func(t *tally) { t.group = part.Group })
 		}
 	}
-}
-
-func (p *Pool) storeLocked(next *Snapshot) {
-	prev := p.snapshot.Swap(next)
-	close(prev.superseded)
 }
 
 func sorted(peers map[discovery.Key]*Peer) []*Peer {

@@ -8,9 +8,9 @@ import "context"
 // gets no more peers. At most Limits.Pending requests wait; further ones fail with
 // [ErrTooManyPending].
 func (p *Pool) Await(ctx context.Context, pick func() (Token, error)) (Token, error) {
-	defer p.pending.Add(-1)
-	if p.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
-		return Token{}, p.refuse(LimitPending, false)
+	defer p.Admission.pending.Add(-1)
+	if p.Admission.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
+		return Token{}, p.Admission.refuse(LimitPending, false)
 	}
 	for {
 		changed := p.Changed()
@@ -39,9 +39,9 @@ func (p *Pool) isClosed() bool {
 // Query.Tried. It returns with [ErrConnectionsSaturated] when ctx ends, and at once with any other
 // error. Limits.Pending bounds the waiting requests, as in Await.
 func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
-	defer p.pending.Add(-1)
-	if p.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
-		return Token{}, p.refuse(LimitPending, false)
+	defer p.Admission.pending.Add(-1)
+	if p.Admission.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
+		return Token{}, p.Admission.refuse(LimitPending, false)
 	}
 	query := Query{first: true}
 	if q != nil {
@@ -67,6 +67,3 @@ func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
 		}
 	}
 }
-
-// Pending returns how many requests wait.
-func (p *Pool) Pending() int { return int(p.pending.Load()) }

@@ -48,9 +48,9 @@ func TestRetriesAreAShareOfTheRequests(t *testing.T) {
 		p.Apply(instances(2))
 		verify.Equal(t, retries(t, p), 0, "retries before any request")
 		requests(t, p, 1001)
-		verify.Equal(t, p.RetriesLeft(), 200, "retries are left after 1001 requests")
+		verify.Equal(t, p.Admission.RetriesLeft(p.Snapshot()), 200, "retries are left after 1001 requests")
 		verify.Equal(t, retries(t, p), 200, "retries after 1001 requests")
-		verify.Equal(t, p.RetriesLeft(), 0, "retries are left after all of them")
+		verify.Equal(t, p.Admission.RetriesLeft(p.Snapshot()), 0, "retries are left after all of them")
 		// If all attempts fail, one in five requests is retried.
 		var first, again int
 		for range 60 {
@@ -111,7 +111,7 @@ func TestAPoolWithoutRetryBudgetHasTheDefault(t *testing.T) {
 		verify.Equal(t, retries(t, p), 0, "retries with a new budget without a reserve")
 		requests(t, p, 100)
 		verify.Equal(t, retries(t, p), 100, "with another ratio: retries after 100 requests")
-		verify.Equal(t, p.Refusals()[LimitRetryBudget], 4, "refusals")
+		verify.Equal(t, p.Admission.Refusals()[LimitRetryBudget], 4, "refusals")
 	})
 }
 

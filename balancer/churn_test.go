@@ -160,7 +160,7 @@ func TestChurn(t *testing.T) {
 	})
 	verify.Equal(t, int64(requests), picked.Load(), "%d requests", requests)
 	var counted uint64
-	for name, g := range p.groups {
+	for name, g := range p.groups.named {
 		verify.Equal(t, g.inflight.Load(), 0, "group %s: in flight", name)
 		attempts := g.attempts.Snapshot()
 		counted += attempts.Total()
@@ -260,7 +260,7 @@ func TestChurnOfRetiredPools(t *testing.T) {
 			})
 		}
 		p.Retire(time.Hour)
-		usable, _ := p.Usable(0)
+		usable, _ := p.Snapshot().Usable(0)
 		err := p.Reconfigure(complete(o))
 		for picks := 20 * usable; picks > 0 && err == nil; picks-- {
 			var token Token

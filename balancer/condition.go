@@ -190,20 +190,20 @@ func (p *Pool) changeLocked(peer *Peer, f func(*condition)) (was, is *condition)
 	was = peer.condition.Load()
 	c := *was
 	f(&c)
-	p.warmLocked(was, &c)
+	p.warming.change(was, &c, p.options.SlowStart.Window)
 	if c.state() != was.state() {
 		c.since = time.Now()
 	}
 	switch failed := was.failing(); {
 	case c.failing() && !failed:
-		p.failing = append(p.failing, peer)
+		p.notices.failing = append(p.notices.failing, peer)
 	case failed && !c.failing():
 		peer.resetLatency()
 	}
 	peer.drained = peer.drained && c.reasons&ReasonDrain != 0
 	peer.condition.Store(&c)
 	if c.refused != "" && c.refused != was.refused {
-		p.noteLocked(peer, EventRefused, c.refused)
+		p.notices.note(peer, EventRefused, c.refused)
 	}
 	return was, &c
 }

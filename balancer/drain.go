@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/discovery"
 	"sluice/observe/panics"
 )
 
@@ -13,7 +12,7 @@ func (p *Pool) leaveLocked(peer *Peer) {
 	delete(p.peers, peer.ID)
 	p.draining[peer.ID] = peer
 	p.changeLocked(peer, func(c *condition) { c.leaving = true })
-	p.noteLocked(peer, EventRemoved, "")
+	p.notices.note(peer, EventRemoved, "")
 }
 
 // limitDrainLocked cuts the requests of a peer that leaves after Options.DrainTimeout.
@@ -31,7 +30,7 @@ func (p *Pool) onIdle(peer *Peer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.finishDrainsLocked(peer)
-	p.flushLocked()
+	p.notices.flush()
 }
 
 // finishDrainsLocked ends the drain of the peers that have no request in flight.
@@ -48,7 +47,7 @@ func (p *Pool) finishDrainsLocked(peers ...*Peer) {
 			retired = true
 		case !c.leaving && c.reasons&ReasonDrain != 0 && !peer.drained:
 			peer.drained = true
-			p.noteLocked(peer, EventDrained, "")
+			p.notices.note(peer, EventDrained, "")
 		}
 	}
 	if retired {
@@ -66,23 +65,7 @@ func (p *Pool) cut(peer *Peer, departure uint16, timeout time.Duration) {
 	}
 	p.retireLocked(peer, EventCut, fmt.Sprintf("its drain took too long, %d in flight after %s", peer.Inflight(), timeout))
 	p.publishDrainingLocked()
-	p.flushLocked()
-}
-
-// cutLeavingLocked ends the drain of peers that have left the set because they no longer lead, at
-// its begin. No snapshot has them any more.
-func (p *Pool) cutLeavingLocked(removed []discovery.Instance) {
-	cut := false
-	for _, i := range removed {
-		if peer := p.draining[i.Key()]; peer != nil {
-			p.retireLocked(peer, EventCut, fmt.Sprintf("it no longer leads, %d in flight", peer.Inflight()))
-			cut = true
-		}
-	}
-	if cut {
-		p.publishDrainingLocked()
-		p.flushLocked()
-	}
+	p.notices.flush()
 }
 
 func (p *Pool) retireLocked(peer *Peer, kind EventKind, detail string) {
@@ -93,7 +76,7 @@ func (p *Pool) retireLocked(peer *Peer, kind EventKind, detail string) {
 	if peer.Transport != nil {
 		peer.Transport.Close()
 	}
-	p.noteLocked(peer, kind, detail)
+	p.notices.note(peer, kind, detail)
 	if p.witness != nil {
 		p.witness.Retired(peer, kind == EventCut)
 	}
@@ -101,7 +84,7 @@ func (p *Pool) retireLocked(peer *Peer, kind EventKind, detail string) {
 
 // publishDrainingLocked stores a snapshot without the retired peers.
 func (p *Pool) publishDrainingLocked() {
-	p.storeLocked(p.snapshot.Load().withDraining(sorted(p.draining)))
+	p.snapshot.replace(p.snapshot.Load().withDraining(sorted(p.draining)))
 	p.signalDrainedLocked()
 }
 
@@ -165,8 +148,8 @@ func (p *Pool) Retire(late time.Duration) {
 		defer panics.Contain(panics.Task, nil)
 		p.Close()
 	})}
-	p.storeLocked(p.snapshot.Load().retired(sorted(p.draining)))
-	p.flushLocked()
+	p.snapshot.replace(p.snapshot.Load().retired(sorted(p.draining)))
+	p.notices.flush()
 }
 
 // leaveAllLocked closes the pool for sets, and returns its peers, which leave.

@@ -237,7 +237,7 @@ func TestRetiredPoolServesLateRequests(t *testing.T) {
 			}
 			expectPick(t, p, q, ErrAllTried)
 			late.Done(Outcome{})
-			n, _ := p.Usable(0)
+			n, _ := p.Snapshot().Usable(0)
 			verify.That(t, n == 2, "%d peers are usable", n)
 
 			if closed {

@@ -60,23 +60,32 @@ type Event struct {
 	Update  discovery.Update // of EventUpdated
 }
 
-// noteLocked queues an event for flushLocked.
-func (p *Pool) noteLocked(peer *Peer, kind EventKind, detail string) {
-	p.queueLocked(Event{Peer: peer, Kind: kind, Detail: detail})
+// notices are what others get to know of a pool when the next snapshot is stored. Pool.mu guards
+// them.
+type notices struct {
+	pool    string
+	notify  func(Event) // Options.Notify
+	events  []Event     // not sent yet
+	failing []*Peer     // began to fail since the last flush
 }
 
-func (p *Pool) queueLocked(e Event) {
-	if p.options.Notify == nil {
+// note queues an event for flush.
+func (n *notices) note(peer *Peer, kind EventKind, detail string) {
+	n.add(Event{Peer: peer, Kind: kind, Detail: detail})
+}
+
+func (n *notices) add(e Event) {
+	if n.notify == nil {
 		return
 	}
-	e.Time, e.Pool = time.Now(), p.name
+	e.Time, e.Pool = time.Now(), n.pool
 	if e.Peer != nil {
 		e.State = e.Peer.State()
 	}
-	p.events = append(p.events, e)
+	n.events = append(n.events, e)
 }
 
-func (p *Pool) notePanicLocked(prev, next *Snapshot) {
+func (n *notices) notePanic(prev, next *Snapshot) {
 	if prev.Panic == next.Panic {
 		return
 	}
@@ -90,10 +99,10 @@ func (p *Pool) notePanicLocked(prev, next *Snapshot) {
 	if next.Panic {
 		kind = EventPanic
 	}
-	p.noteLocked(nil, kind, fmt.Sprintf("%d of %d peers are healthy", eligible, len(next.All)))
+	n.note(nil, kind, fmt.Sprintf("%d of %d peers are healthy", eligible, len(next.All)))
 }
 
-func (p *Pool) noteStateLocked(peer *Peer, was, is *condition) {
+func (n *notices) noteState(peer *Peer, was, is *condition) {
 	if was.state() == is.state() {
 		return
 	}
@@ -101,21 +110,21 @@ func (p *Pool) noteStateLocked(peer *Peer, was, is *condition) {
 	if reasons != nil {
 		detail += ": " + strings.Join(reasons, "; ")
 	}
-	p.queueLocked(Event{Peer: peer, Kind: EventState, Was: was.state(), Detail: detail, Reasons: reasons})
+	n.add(Event{Peer: peer, Kind: EventState, Was: was.state(), Detail: detail, Reasons: reasons})
 }
 
-// flushLocked notifies the transports of peers that began to fail, and sends the queued
+// flush notifies the transports of peers that began to fail, and sends the queued
 // events. It runs after the snapshot shows both.
-func (p *Pool) flushLocked() {
-	for _, peer := range p.failing {
+func (n *notices) flush() {
+	for _, peer := range n.failing {
 		if peer.Transport != nil && peer.load.isQuiesced() { // in panic it is still in use
 			peer.Transport.Suspect()
 		}
 	}
-	clear(p.failing)
-	p.failing = p.failing[:0]
-	for _, e := range p.events {
-		p.options.Notify(e)
+	clear(n.failing)
+	n.failing = n.failing[:0]
+	for _, e := range n.events {
+		n.notify(e)
 	}
-	p.events = nil // thousands of pools have none most of the time
+	n.events = nil // thousands of pools have none most of the time
 }

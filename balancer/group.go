@@ -153,58 +153,64 @@ func (g *Group) count(o Outcome, start int64) {
 func (p *Pool) Group(name string) *Group {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.groupLocked(name)
+	return p.groups.of(name)
 }
 
-func (p *Pool) groupLocked(name string) *Group {
-	g := p.groups[name]
+// groups are those of a pool. Pool.mu guards them.
+type groups struct {
+	random source
+	named  map[string]*Group // also some that the options lack
+	last   GroupID           // that was given
+}
+
+func (all *groups) of(name string) *Group {
+	g := all.named[name]
 	if g == nil {
 		g = &Group{name: name, attempts: metrics.NewRequests()}
-		if len(p.groups) < maxGroups {
-			g.id = p.newGroupIDLocked()
+		if len(all.named) < maxGroups {
+			g.id = all.newID()
 		}
-		g.cursor.Store(p.random.uint64())
-		p.groups[name] = g
+		g.cursor.Store(all.random.uint64())
+		all.named[name] = g
 	}
 	return g
 }
 
-// newGroupIDLocked returns an id that no group has, and that none had for as long as possible:
+// newID returns an id that no group has, and that none had for as long as possible:
 // requests that were routed long ago may still have it.
-func (p *Pool) newGroupIDLocked() GroupID {
+func (all *groups) newID() GroupID {
 	for {
-		p.lastGroup++
-		used := p.lastGroup == 0
-		for _, g := range p.groups {
-			used = used || g.id == p.lastGroup
+		all.last++
+		used := all.last == 0
+		for _, g := range all.named {
+			used = used || g.id == all.last
 		}
 		if !used {
-			return p.lastGroup
+			return all.last
 		}
 	}
 }
 
-// forgetGroupsLocked forgets the groups that neither the options nor the ones before them have:
-// with names that change with each release there would be ever more. The route table in use may
-// have the groups of the options before.
-func (p *Pool) forgetGroupsLocked(before []GroupSelector) {
-	maps.DeleteFunc(p.groups, func(name string, _ *Group) bool {
+// forget forgets the groups that neither the options nor the ones before them have: with names that
+// change with each release there would be ever more. The route table in use may have the groups of
+// the options before.
+func (all *groups) forget(before, now []GroupSelector) {
+	maps.DeleteFunc(all.named, func(name string, _ *Group) bool {
 		has := func(s GroupSelector) bool { return s.Name == name }
-		return name != RestGroup && !slices.ContainsFunc(p.options.Groups, has) && !slices.ContainsFunc(before, has)
+		return name != RestGroup && !slices.ContainsFunc(now, has) && !slices.ContainsFunc(before, has)
 	})
 }
 
-// currentGroupsLocked returns the groups of the options, and RestGroup; nil without
-// groups.
-func (p *Pool) currentGroupsLocked() []*Group {
-	if len(p.options.Groups) == 0 {
+// current returns the groups of the options, and RestGroup; nil without groups.
+func (all *groups) current(selectors []GroupSelector) []*Group {
+	if len(selectors) == 0 {
 		return nil
 	}
-	groups := make([]*Group, 0, len(p.options.Groups)+1)
-	for i := range p.options.Groups {
-		groups = append(groups, p.groupLocked(p.options.Groups[i].Name))
+	groups := make([]*Group, 0, len(selectors)+1)
+	for i := range selectors {
+		groups = append(groups, all.of(selectors[i].Name))
 	}
-	return append(groups, p.groupLocked(RestGroup))
+	return append(groups, all.of(RestGroup))
 }
 
 // tally is where the attempts on a peer are counted, besides the peer itself. It is

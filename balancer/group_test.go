@@ -111,7 +111,7 @@ func TestFormerGroupsAreForgotten(t *testing.T) {
 	last := a
 	for i := range 10 {
 		if i == 5 {
-			p.lastGroup = maxGroups - 1 // as after so many groups
+			p.groups.last = maxGroups - 1 // as after so many groups
 		}
 		name := fmt.Sprint("v", i)
 		group := p.Group(name) // a route table is made before the options change
@@ -121,7 +121,7 @@ func TestFormerGroupsAreForgotten(t *testing.T) {
 		last = group
 		verify.NoError(t, p.Reconfigure(complete(Options{Groups: byTag("a", name)})))
 		verify.That(t, p.Group(name) == group && p.Group("a") == a, "groups in use are forgotten")
-		verify.That(t, len(p.groups) <= 4, "%d groups", len(p.groups)) // with the one before, and RestGroup
+		verify.That(t, len(p.groups.named) <= 4, "%d groups", len(p.groups.named)) // with the one before, and RestGroup
 	}
 }
 

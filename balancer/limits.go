@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
@@ -102,7 +103,7 @@ type terms struct {
 	counted     bool  // requests in flight are counted for the whole pool
 	byGroup     bool  // and for each group
 	witnessed   bool
-	marked      bool // either of the two; see Pool.mark
+	marked      bool // either of the two; see Snapshot.mark
 	oneLeader   bool // Options.OneLeader
 	budget      budgetTerms
 	adaptive    *adaptive // nil if Limits.Adaptive is off
@@ -139,13 +140,29 @@ const (
 	holdsRecord
 )
 
+// Admission is what a pool has taken on, as far as its limits count it.
+type Admission struct {
+	// Every request writes budget, and inflight if it is counted: a cache line each.
+	budget budget
+	_      [128 - 16]byte
+
+	inflight atomic.Int64 // attempts, if terms.counted
+	_        [128 - 8]byte
+
+	retries  atomic.Int64 // in flight
+	pending  atomic.Int64 // requests waiting for a peer or a connection
+	refusals [NumLimits]atomic.Uint64
+	adaptive atomic.Pointer[adaptive] // nil until Limits.Adaptive is on; it stays then
+	_        [128 - 16 - NumLimits*8 - 8]byte
+}
+
 // admit counts an attempt, or returns the error of the pool's limit that forbids it.
-func (p *Pool) admit(t *terms, retry, again bool, now int64) (holds, error) {
+func (a *Admission) admit(t *terms, retry, again bool, now int64) (holds, error) {
 	var h holds
 	if t.counted {
-		if p.inflight.Add(1) > int64(t.Requests) {
-			p.dismiss(holdsRequest)
-			return 0, p.refuse(LimitRequests, again)
+		if a.inflight.Add(1) > int64(t.Requests) {
+			a.dismiss(holdsRequest)
+			return 0, a.refuse(LimitRequests, again)
 		}
 		h = holdsRequest
 	}
@@ -153,57 +170,60 @@ func (p *Pool) admit(t *terms, retry, again bool, now int64) (holds, error) {
 		return h, nil
 	}
 	h |= holdsRetry
-	if p.retries.Add(1) > int64(t.Retries) {
-		p.dismiss(h)
-		return 0, p.refuse(LimitRetries, again)
+	if a.retries.Add(1) > int64(t.Retries) {
+		a.dismiss(h)
+		return 0, a.refuse(LimitRetries, again)
 	}
-	if !p.budget.withdraw(t.budget, now) {
-		p.dismiss(h)
-		return 0, p.refuse(LimitRetryBudget, again)
+	if !a.budget.withdraw(t.budget, now) {
+		a.dismiss(h)
+		return 0, a.refuse(LimitRetryBudget, again)
 	}
 	return h, nil
 }
 
 // unadmit undoes admit.
-func (p *Pool) unadmit(h holds) {
-	p.dismiss(h)
+func (a *Admission) unadmit(h holds) {
+	a.dismiss(h)
 	if h&holdsRetry != 0 {
-		p.budget.refund()
+		a.budget.refund()
 	}
 }
 
 // dismiss undoes the counters of an attempt that ended or was refused.
-func (p *Pool) dismiss(h holds) {
+func (a *Admission) dismiss(h holds) {
 	if h&holdsRequest != 0 {
-		p.inflight.Add(-1)
+		a.inflight.Add(-1)
 	}
 	if h&holdsRetry != 0 {
-		p.retries.Add(-1)
+		a.retries.Add(-1)
 	}
 }
 
 // Held returns how many requests and retries in flight the pool counts for its limits.
-func (p *Pool) Held() (requests, retries int) {
-	return int(p.inflight.Load()), int(p.retries.Load())
+func (a *Admission) Held() (requests, retries int) {
+	return int(a.inflight.Load()), int(a.retries.Load())
 }
 
-// RetriesLeft returns how many retries the retry budget allows now.
-func (p *Pool) RetriesLeft() int { return p.budget.left(p.snapshot.Load().terms.budget, nanotime()) }
+// RetriesLeft returns how many retries the retry budget of the present snapshot allows now.
+func (a *Admission) RetriesLeft(s *Snapshot) int { return a.budget.left(s.terms.budget, nanotime()) }
 
 // refuse counts a refusal by l, unless it is one again, and returns its error.
-func (p *Pool) refuse(l Limit, again bool) error {
+func (a *Admission) refuse(l Limit, again bool) error {
 	if !again {
-		p.refusals[l].Add(1)
+		a.refusals[l].Add(1)
 	}
 	return limitErrors[l]
 }
 
 // Refusals returns how often each [Limit] stopped an attempt or, for [LimitPending], a
 // request that wanted to wait. A request that waits for a connection was stopped first.
-func (p *Pool) Refusals() [NumLimits]uint64 {
+func (a *Admission) Refusals() [NumLimits]uint64 {
 	var n [NumLimits]uint64
 	for l := range n {
-		n[l] = p.refusals[l].Load()
+		n[l] = a.refusals[l].Load()
 	}
 	return n
 }
+
+// Pending returns how many requests wait.
+func (a *Admission) Pending() int { return int(a.pending.Load()) }

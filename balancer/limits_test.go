@@ -43,7 +43,7 @@ func TestARefusedPickDoesNotCount(t *testing.T) {
 	expectPick(t, p, nil, ErrPeersSaturated)
 	q := triedOne()
 	expectPick(t, p, &q, ErrRetryBudget)
-	p.budget.balance.Store(retryPrice)
+	p.Admission.budget.balance.Store(retryPrice)
 	q.Tried.Add(token.Peer)
 	for range 3 { // with a budget for one
 		expectPick(t, p, &q, ErrAllTried)
@@ -51,7 +51,7 @@ func TestARefusedPickDoesNotCount(t *testing.T) {
 	setReason(p, token.Peer.ID, ReasonDrain, true, "")
 	expectPick(t, p, nil, ErrNoEligible)
 	token.Done(Outcome{})
-	verify.That(t, p.inflight.Load() == 0 && p.retries.Load() == 0, "%d in flight, %d retries; want none", p.inflight.Load(), p.retries.Load())
+	verify.That(t, p.Admission.inflight.Load() == 0 && p.Admission.retries.Load() == 0, "%d in flight, %d retries; want none", p.Admission.inflight.Load(), p.Admission.retries.Load())
 }
 
 func TestAFullPeerIsNotPicked(t *testing.T) {
@@ -116,7 +116,7 @@ func TestLimitsChangeWhileRequestsAreInFlight(t *testing.T) {
 	for _, token := range counted {
 		token.Done(Outcome{})
 	}
-	verify.Equal(t, p.inflight.Load(), 0, "are counted when none is in flight")
+	verify.Equal(t, p.Admission.inflight.Load(), 0, "are counted when none is in flight")
 }
 
 // With concurrent requests, no limit is exceeded and no place is lost.
@@ -153,7 +153,7 @@ func TestLimitsUnderConcurrency(t *testing.T) {
 		})
 	}
 	all.Wait()
-	verify.That(t, p.inflight.Load() == 0 && p.retries.Load() == 0, "%d in flight, %d retries; want none", p.inflight.Load(), p.retries.Load())
+	verify.That(t, p.Admission.inflight.Load() == 0 && p.Admission.retries.Load() == 0, "%d in flight, %d retries; want none", p.Admission.inflight.Load(), p.Admission.retries.Load())
 	q := triedOne()
 	hold(t, p, limits.Requests-limits.Retries)
 	for range limits.Retries {
@@ -189,7 +189,7 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		if _, err := p.Await(ctx, pick(p, nil)); err != ErrNoEligible || time.Since(start) != 5*time.Second {
 			t.Errorf("%v after %v, want %v after 5s", err, time.Since(start), ErrNoEligible)
 		}
-		verify.Equal(t, p.Pending(), 0, "pending")
+		verify.Equal(t, p.Admission.Pending(), 0, "pending")
 	})
 }
 
@@ -229,15 +229,15 @@ func TestPendingRequestsAreLimited(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		verify.Equal(t, p.Pending(), 3, "pending")
+		verify.Equal(t, p.Admission.Pending(), 3, "pending")
 		_, err := p.Await(t.Context(), pick(p, nil))
 		verify.That(t, err == ErrTooManyPending, "Await: %v, want %v", err, ErrTooManyPending)
 		p.Apply(instances(1))
 		synctest.Wait()
-		if served.Load() != 3 || gaveUp.Load() != 0 || p.Pending() != 0 {
-			t.Errorf("%d served, %d gave up, %d pending; want 3, 0, 0", served.Load(), gaveUp.Load(), p.Pending())
+		if served.Load() != 3 || gaveUp.Load() != 0 || p.Admission.Pending() != 0 {
+			t.Errorf("%d served, %d gave up, %d pending; want 3, 0, 0", served.Load(), gaveUp.Load(), p.Admission.Pending())
 		}
-		got := p.Refusals()
+		got := p.Admission.Refusals()
 		verify.That(t, got == [NumLimits]uint64{LimitPending: 1}, "refusals %v, want 1 of %v", got, LimitPending)
 	})
 }

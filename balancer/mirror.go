@@ -13,10 +13,10 @@ func (p *Pool) PickMirror(q Query) (Token, error) {
 	q.random = p.random
 	now := nanotime()
 	s := p.snapshot.Load()
-	if p.maintenance.Load() != nil {
+	if p.Maintenance.Load() != nil {
 		return Token{}, ErrNoEligible
 	}
-	if s.terms.counted && p.inflight.Load() >= int64(s.terms.Requests) {
+	if s.terms.counted && p.Admission.inflight.Load() >= int64(s.terms.Requests) {
 		return Token{}, ErrSaturated
 	}
 	part := s.part(q.Group)
@@ -35,7 +35,7 @@ func (p *Pool) PickMirror(q Query) (Token, error) {
 		if peer.acquireCopy(s.terms.perPeer) {
 			t := Token{Peer: peer, start: now, marks: marks{holds: holdsCopy}}
 			if s.terms.witnessed {
-				t = p.mark(t, s, &q)
+				t = s.mark(t, &q)
 			}
 			return t, nil
 		}

@@ -13,10 +13,10 @@ import (
 func TestNoCopiesDuringMaintenance(t *testing.T) {
 	p := newTestPool(t, Options{})
 	p.Apply(instances(1))
-	p.SetMaintenance(new(Maintenance))
+	p.Maintenance.Store(new(Maintenance))
 	_, err := p.PickMirror(Query{})
 	verify.Equal(t, err, ErrNoEligible, "the error of a pick for a copy")
-	p.SetMaintenance(nil)
+	p.Maintenance.Store(nil)
 	mustPickMirror(t, p, Query{}).Done(Outcome{})
 }
 
@@ -54,10 +54,10 @@ func TestCopiesTakeNoPlace(t *testing.T) {
 			for _, token := range held {
 				token.Done(Outcome{})
 			}
-			load, inflight := p.Snapshot().All[0].load.Load(), p.inflight.Load()
+			load, inflight := p.Snapshot().All[0].load.Load(), p.Admission.inflight.Load()
 			verify.That(t, load == 0 && inflight == 0, "%d and %d in flight at the end", load, inflight)
 			refused := uint64(0)
-			for _, n := range p.Refusals() {
+			for _, n := range p.Admission.Refusals() {
 				refused += n
 			}
 			verify.That(t, refused == 1, "%d refusals, want that of the request", refused)
@@ -83,7 +83,7 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 	p.Group("a").OnDone(func(client uint64, _ Outcome) { clients = append(clients, client) })
 	q := Query{Group: p.Group("a").ID()}
 	got := make(map[*Peer]int)
-	before := p.budget.balance.Load()
+	before := p.Admission.budget.balance.Load()
 	for range 20 {
 		copied := mustPickMirror(t, p, Query{Group: q.Group, Client: 7})
 		verify.Require(t, copied.Peer.Group().Name() == "a", "a copy for group a went to %v", copied.Peer)
@@ -93,7 +93,7 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 	if n := p.Group("a").Attempts().Snapshot(); n.Total() != 0 || len(clients) != 0 {
 		t.Errorf("copies count as %d attempts on their group and %d of clients", n.Total(), len(clients))
 	}
-	now := p.budget.balance.Load()
+	now := p.Admission.budget.balance.Load()
 	verify.That(t, now <= before, "copies added %d to the retry budget", now-before)
 	for range 20 {
 		mustPickMirror(t, p, q).Done(Outcome{Latency: time.Millisecond})

@@ -39,7 +39,7 @@ func (p *Pool) SetOrders(of func(discovery.Instance) Orders) {
 			c.orders = orders
 			c.setInstance(c.instance, &p.options)
 		})
-		p.noteStateLocked(peer, was, is)
+		p.notices.noteState(peer, was, is)
 		differs = true
 	}
 	if differs {
@@ -74,10 +74,3 @@ type Maintenance struct {
 func (m *Maintenance) Excepts(client netip.Addr) bool {
 	return slices.ContainsFunc(m.Except, func(p netip.Prefix) bool { return p.Contains(client) })
 }
-
-// SetMaintenance sets the order for who sends requests to the pool; nil: there is none. The pool
-// itself heeds it for copies only.
-func (p *Pool) SetMaintenance(m *Maintenance) { p.maintenance.Store(m) }
-
-// Maintenance returns the order of SetMaintenance.
-func (p *Pool) Maintenance() *Maintenance { return p.maintenance.Load() }

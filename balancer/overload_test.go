@@ -121,7 +121,7 @@ func (o overload) run(t *testing.T, seed uint64) []second {
 					s.critical = append(s.critical, time.Since(w.Picked()))
 				}
 				if s.answered[0]%50 == 0 {
-					s.limits = append(s.limits, p.Overload().Tiers[0].Limit)
+					s.limits = append(s.limits, p.Snapshot().Overload().Tiers[0].Limit)
 				}
 				if busy[w.peer]--; len(queues[w.peer]) > 0 {
 					first := queues[w.peer][0]
@@ -164,7 +164,7 @@ func (o overload) run(t *testing.T, seed uint64) []second {
 		for _, w := range slices.Concat(queues...) {
 			w.Done(Outcome{Class: OutcomeLocal})
 		}
-		for i, tier := range p.Overload().Tiers {
+		for i, tier := range p.Snapshot().Overload().Tiers {
 			verify.Equal(t, tier.Waiting, 0, "attempts wait in tier %d at the end", i)
 		}
 	})
@@ -377,7 +377,7 @@ func TestAdaptiveLimitCountsRight(t *testing.T) {
 				tries = slices.Delete(tries, i, i+1)
 			}
 			for range 3000 {
-				if a := p.adaptive.Load(); a != nil && random.IntN(200) == 0 { // as in an overload
+				if a := p.Admission.adaptive.Load(); a != nil && random.IntN(200) == 0 { // as in an overload
 					a.tiers[random.IntN(2)].limit.Store(2 + int64(random.IntN(10)))
 				}
 				switch dice := random.IntN(100); {
@@ -406,7 +406,7 @@ func TestAdaptiveLimitCountsRight(t *testing.T) {
 						}
 						seen[c]++
 						roomy := slices.ContainsFunc(p.Snapshot().part(q.Group).Eligible, func(peer *Peer) bool {
-							return !q.Tried.Has(peer) && p.Snapshot().terms.perPeer > 3 && p.adaptive.Load().tiers[peer.tier.Load()].hasRoom(c)
+							return !q.Tried.Has(peer) && p.Snapshot().terms.perPeer > 3 && p.Admission.adaptive.Load().tiers[peer.tier.Load()].hasRoom(c)
 						})
 						verify.That(t, !roomy, "refused below the limit")
 					}
@@ -423,11 +423,11 @@ func TestAdaptiveLimitCountsRight(t *testing.T) {
 				end(0)
 			}
 			verify.NoError(t, p.Reconfigure(complete(Options{Limits: Limits{Adaptive: true}})))
-			a := p.adaptive.Load()
+			a := p.Admission.adaptive.Load()
 			for i := range a.tiers {
 				verify.Equal(t, a.tiers[i].waiting.Load(), 0, "attempts wait in tier %d", i)
 			}
-			verify.Equal(t, p.Overload().Shed, seen, "refusals by criticality")
+			verify.Equal(t, p.Snapshot().Overload().Shed, seen, "refusals by criticality")
 			for _, peer := range p.Snapshot().All {
 				verify.Equal(t, peer.Inflight(), 0, "attempts in flight")
 			}
@@ -442,7 +442,7 @@ func TestStandstillEndsTheLimit(t *testing.T) {
 		p := newTestPool(t, Options{Limits: Limits{Adaptive: true}})
 		p.Apply(instances(3))
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeOK, Latency: time.Millisecond})
-		p.adaptive.Load().tiers[0].limit.Store(4)
+		p.Admission.adaptive.Load().tiers[0].limit.Store(4)
 		for range 3 {
 			mustPick(t, p, nil)
 		}
@@ -479,7 +479,7 @@ func TestPauseEndsTheWindow(t *testing.T) {
 				}
 			}
 			answers(100, 10, 10*time.Millisecond)
-			for l := &p.adaptive.Load().tiers[0]; l.gradient.overloads == 0 || limited && p.Overload().Tiers[0].Limit == 0; {
+			for l := &p.Admission.adaptive.Load().tiers[0]; l.gradient.overloads == 0 || limited && p.Snapshot().Overload().Tiers[0].Limit == 0; {
 				answers(1, 10, 40*time.Millisecond)
 			}
 			if off {
@@ -488,7 +488,7 @@ func TestPauseEndsTheWindow(t *testing.T) {
 			time.Sleep(time.Hour)
 			verify.NoError(t, p.Reconfigure(on))
 			answers(100, 2, 40*time.Millisecond)
-			verify.Equal(t, p.Overload().Tiers[0].Limit, 0, "limit after the pause, switched off %t, with a limit before %t", off, limited)
+			verify.Equal(t, p.Snapshot().Overload().Tiers[0].Limit, 0, "limit after the pause, switched off %t, with a limit before %t", off, limited)
 		})
 	}
 }
@@ -504,7 +504,7 @@ func TestFallbackOfAGroupWithoutRoom(t *testing.T) {
 	p.Apply(tagged(2, 1, "main"))
 	snapshot := p.Snapshot()
 	q := Query{Group: snapshot.Groups[0].Group.ID(), Fallback: snapshot.Groups[1].Group.ID()}
-	full, other := &p.adaptive.Load().tiers[snapshot.Groups[0].All[0].tier.Load()], snapshot.Groups[1].All
+	full, other := &p.Admission.adaptive.Load().tiers[snapshot.Groups[0].All[0].tier.Load()], snapshot.Groups[1].All
 	full.limit.Store(2)
 	mustPick(t, p, &q)
 	copied := Query{Group: q.Group}
@@ -513,7 +513,7 @@ func TestFallbackOfAGroupWithoutRoom(t *testing.T) {
 	verify.Equal(t, p.Sheds(&q), false, "it is refused before its body is read")
 	token := mustPick(t, p, &q)
 	verify.That(t, slices.Contains(other, token.Peer), "it went to %v", token.Peer.ID)
-	verify.Equal(t, p.Overload().Shed, [NumCriticalities]uint64{}, "requests refused")
+	verify.Equal(t, p.Snapshot().Overload().Shed, [NumCriticalities]uint64{}, "requests refused")
 	full.limit.Store(unlimited)
 	verify.Result(p.PickMirror(copied)).Must(t).Done(Outcome{})
 	verify.Equal(t, full.waiting.Load(), 1, "attempts that wait")
@@ -548,11 +548,11 @@ func TestTiersKeepTheirLimits(t *testing.T) {
 			send(20 * time.Second)
 			p.Apply(far)
 			send(3 * time.Second)
-			verify.That(t, p.Overload().Tiers[0].Waiting > 0, "nothing waits in the tier that is left")
+			verify.That(t, p.Snapshot().Overload().Tiers[0].Waiting > 0, "nothing waits in the tier that is left")
 		}
 		pass(time.Second)
 		p.Apply(both)
-		verify.Slices(t, p.Overload().Tiers, []TierLoad{{}, {}}, "tiers in the end")
+		verify.Slices(t, p.Snapshot().Overload().Tiers, []TierLoad{{}, {}}, "tiers in the end")
 	})
 }
 

@@ -15,14 +15,17 @@ import (
 // Pool is the peers of one service and the choice among them. It is safe for concurrent
 // use.
 type Pool struct {
-	name      string
-	requests  *metrics.Requests
-	snapshot  atomic.Pointer[Snapshot] // stored with mu held
+	Name     string            // of the service; it never changes
+	Requests *metrics.Requests // the counters of the requests to the service
+
+	snapshot  current
 	onFailure atomic.Pointer[func(*Peer, Outcome, Streak)]
 	random    source
 	queue     queue // of requests waiting for a connection
 
-	maintenance atomic.Pointer[Maintenance]
+	// Maintenance is the order for who sends requests to the pool; nil: there is none. The pool
+	// itself heeds it for copies only.
+	Maintenance atomic.Pointer[Maintenance]
 	_           [128 - 16 - 8 - 8 - 8 - 8 - 24 - 8]byte
 
 	// cursor is the position of round robin, on a cache line of its own. It starts at
@@ -30,21 +33,11 @@ type Pool struct {
 	cursor atomic.Uint64
 	_      [128 - 8]byte
 
-	// Every request writes budget, and inflight if it is counted: a cache line each.
-	budget budget
-	_      [128 - 16]byte
-
-	inflight atomic.Int64 // attempts, if terms.counted
-	_        [128 - 8]byte
+	Admission Admission
 
 	typical typicalLatencies
 	alike   alike
 	_       [128 - 8]byte
-
-	retries  atomic.Int64 // in flight
-	pending  atomic.Int64 // requests waiting for a peer or a connection
-	refusals [NumLimits]atomic.Uint64
-	adaptive atomic.Pointer[adaptive] // nil until Limits.Adaptive is on; it stays then
 
 	copyCursor atomic.Uint64 // as cursor, for copies: requests of clients keep their turns
 
@@ -58,21 +51,18 @@ type Pool struct {
 	options  Options
 	set      []discovery.Instance
 	peers    map[discovery.Key]*Peer // in the set
-	groups   map[string]*Group       // also some that the options lack
+	groups   groups
 	draining map[discovery.Key]*Peer // left the set, not retired yet
 	orders   func(discovery.Instance) Orders
-	failing  []*Peer // began to fail since the last flush
-	events   []Event // not sent yet
+	notices  notices
 	closed   bool
 	retired  *retirement   // a closed pool that still gives its peers; nil otherwise
 	drained  chan struct{} // closed when the pool is closed and nothing drains
 	witness  Witness       // nil: none has been asked for
 
-	lately    lately      // for shares
-	lastGroup GroupID     // that was given
-	numbers   uint8       // the last Peer.number that was given
-	warmSince time.Time   // since when a peer is eligible; zero: none is
-	warmTimer *time.Timer // runs while a peer warms
+	lately  lately // for shares
+	numbers uint8  // the last Peer.number that was given
+	warming warming
 }
 
 // NewPool returns an empty pool for the service name.
@@ -81,15 +71,15 @@ func NewPool(name string, o Options) (*Pool, error) {
 		return nil, fmt.Errorf("pool %q: %w", name, err)
 	}
 	p := &Pool{
-		name:     name,
-		requests: metrics.NewRequests(),
+		Name:     name,
+		Requests: metrics.NewRequests(),
 		random:   o.Random,
 
 		mayConnect:   o.MayConnect,
 		mayUseSocket: o.MayUseSocket,
 
 		peers:    make(map[discovery.Key]*Peer),
-		groups:   make(map[string]*Group),
+		groups:   groups{random: o.Random, named: make(map[string]*Group)},
 		draining: make(map[discovery.Key]*Peer),
 		orders:   func(discovery.Instance) Orders { return Orders{} },
 		drained:  make(chan struct{}),
@@ -97,8 +87,8 @@ func NewPool(name string, o Options) (*Pool, error) {
 	p.setOptionsLocked(o)
 	p.cursor.Store(p.random.uint64())
 	p.copyCursor.Store(p.random.uint64())
-	s := build(&Snapshot{}, &p.options, p.currentGroupsLocked(), &p.inflight, nil, nil, time.Time{})
-	p.budget.open(s.terms.budget, nanotime())
+	s := build(&Snapshot{}, &p.options, p.groups.current(p.options.Groups), &p.Admission.inflight, nil, nil, time.Time{})
+	p.Admission.budget.open(s.terms.budget, nanotime())
 	p.snapshot.Store(s)
 	if o.NewWitness != nil {
 		p.witness = o.NewWitness(p)
@@ -106,12 +96,6 @@ func NewPool(name string, o Options) (*Pool, error) {
 	}
 	return p, nil
 }
-
-// Name returns the service's name.
-func (p *Pool) Name() string { return p.name }
-
-// Requests returns the counters of the requests to the service.
-func (p *Pool) Requests() *metrics.Requests { return p.requests }
 
 // Snapshot returns the current snapshot.
 func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
@@ -139,10 +123,10 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	}
 	now := nanotime()
 	s := p.snapshot.Load()
-	if p.queue.length.Load() > 0 && p.mustQueue(s, &query) {
-		return Token{}, p.refuse(LimitPeerConnections, query.Refused)
+	if p.queue.length.Load() > 0 && p.queue.mustWait(s, &query) {
+		return Token{}, p.Admission.refuse(LimitPeerConnections, query.Refused)
 	}
-	h, err := p.admit(&s.terms, retry, query.Refused, now) // first: a refused attempt does not move the cursor
+	h, err := p.Admission.admit(&s.terms, retry, query.Refused, now) // first: a refused attempt does not move the cursor
 	if err != nil {
 		return Token{}, err
 	}
@@ -164,9 +148,9 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 				query.Group, query.Fallback, query.Client = query.Fallback, 0, 0
 				continue
 			}
-			p.unadmit(h)
+			p.Admission.unadmit(h)
 			if query.full != 0 {
-				return Token{}, p.shed(query.Criticality, query.Refused)
+				return Token{}, p.Admission.shed(query.Criticality, query.Refused)
 			}
 			return Token{}, part.refusal()
 		}
@@ -177,11 +161,11 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 				continue
 			}
 			if peer = part.acquireOther(query, s.terms.perPeer, now, cursor); peer == nil {
-				p.unadmit(h)
+				p.Admission.unadmit(h)
 				if query.full != 0 {
-					return Token{}, p.shed(query.Criticality, query.Refused)
+					return Token{}, p.Admission.shed(query.Criticality, query.Refused)
 				}
-				return Token{}, p.refuse(s.terms.perPeerKind, query.Refused || query.first)
+				return Token{}, p.Admission.refuse(s.terms.perPeerKind, query.Refused || query.first)
 			}
 		}
 		var limiter uint8
@@ -194,14 +178,14 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 			}
 		}
 		if !retry {
-			p.budget.deposit(s.terms.budget, now)
+			p.Admission.budget.deposit(s.terms.budget, now)
 		}
 		if left != nil {
 			left.fallbacks.Add(1)
 		}
 		t := Token{Peer: peer, start: now, marks: marks{h, limiter, query.Group, query.Client}}
 		if s.terms.marked {
-			t = p.mark(t, s, q)
+			t = s.mark(t, q)
 		}
 		return t, nil
 	}
@@ -213,22 +197,29 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 // do not change.
 func (p *Pool) Reconfigure(o Options) error {
 	if err := o.check(); err != nil {
-		return fmt.Errorf("pool %q: %w", p.name, err)
+		return fmt.Errorf("pool %q: %w", p.Name, err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if *o.RetryBudget != *p.options.RetryBudget {
-		p.budget.open(newBudgetTerms(o.RetryBudget), nanotime())
+		p.Admission.budget.open(newBudgetTerms(o.RetryBudget), nanotime())
 	}
 	o.MayConnect, o.MayUseSocket, o.NewWitness = p.mayConnect, p.mayUseSocket, p.options.NewWitness
 	before := p.options.Groups
 	p.setOptionsLocked(o)
 	if !slices.EqualFunc(before, o.Groups, func(a, b GroupSelector) bool { return a.Name == b.Name }) {
-		p.forgetGroupsLocked(before) // else the next routes may have groups already that come with another change
+		p.groups.forget(before, o.Groups) // else the next routes may have groups already that come with another change
 	}
 	for _, peer := range sorted(p.peers) {
-		peer.stickyID.Store(stickyIDOf(peer.ID, p.options.stickyKey(p.name)))
-		p.adaptLocked(peer)
+		peer.stickyID.Store(stickyIDOf(peer.ID, p.options.stickyKey(p.Name)))
+		was, is := p.changeLocked(peer, func(c *condition) {
+			critical := c.reasons&ReasonRegistry != 0 && !c.onProbation()
+			c.setInstance(c.instance, &p.options)
+			if critical && c.reasons&ReasonRegistry == 0 { // not before a check has passed
+				c.awaitCheck()
+			}
+		})
+		p.notices.noteState(peer, was, is)
 		peer.measureLatencies(o.MeasureLatencies)
 	}
 	if p.witness != nil {
@@ -241,28 +232,16 @@ func (p *Pool) Reconfigure(o Options) error {
 	return nil
 }
 
-// adaptLocked applies a changed Options.ActiveOverridesRegistry to a peer, and the end of
-// MustPassFirst.
-func (p *Pool) adaptLocked(peer *Peer) {
-	was, is := p.changeLocked(peer, func(c *condition) {
-		critical := c.reasons&ReasonRegistry != 0 && !c.onProbation()
-		c.setInstance(c.instance, &p.options)
-		if critical && c.reasons&ReasonRegistry == 0 { // not before a check has passed
-			c.awaitCheck()
-		}
-	})
-	p.noteStateLocked(peer, was, is)
-}
-
 func (p *Pool) setOptionsLocked(o Options) {
-	if o.Limits.Adaptive && p.adaptive.Load() == nil {
-		p.adaptive.Store(new(adaptive))
+	if o.Limits.Adaptive && p.Admission.adaptive.Load() == nil {
+		p.Admission.adaptive.Store(new(adaptive))
 	}
-	if o.adaptive = p.adaptive.Load(); o.adaptive != nil {
+	if o.adaptive = p.Admission.adaptive.Load(); o.adaptive != nil {
 		o.adaptive.floor.Store(int64(o.Limits.AdaptiveMin))
 	}
 	o.MustPassFirst = o.MustPassFirst || o.ActiveOverridesRegistry
 	p.options = o
+	p.notices.pool, p.notices.notify = p.Name, o.Notify
 	p.onFailure.Store(nil)
 	if o.OnFailure != nil {
 		p.onFailure.Store(&o.OnFailure)

@@ -73,12 +73,12 @@ func (q *queue) goFirst(id lineID, inGroup bool) bool {
 	return len(q.lines[id]) > 0 || inGroup && len(q.lines[lineID{group: id.group}]) > 0
 }
 
-// mustQueue reports whether requests wait that get a connection before q does, if a peer is there
-// for it at all.
-func (p *Pool) mustQueue(s *Snapshot, q *Query) bool {
-	inGroup := *q
+// mustWait reports whether requests wait that get a connection before this one does, if a peer is
+// there for it at all.
+func (q *queue) mustWait(s *Snapshot, query *Query) bool {
+	inGroup := *query
 	inGroup.Fallback = 0
-	return !q.first && s.terms.perPeerKind == LimitPeerConnections && s.another(q, nil) && p.queue.goFirst(q.line(), s.another(&inGroup, nil))
+	return !query.first && s.terms.perPeerKind == LimitPeerConnections && s.Another(query, nil) && q.goFirst(query.line(), s.Another(&inGroup, nil))
 }
 
 // released is called when a connection may have become free.

@@ -40,7 +40,7 @@ func TestConnectionsAreAwaitedInOrder(t *testing.T) {
 			}()
 			synctest.Wait() // until it waits
 		}
-		verify.Equal(t, p.Pending(), waiters, "pending")
+		verify.Equal(t, p.Admission.Pending(), waiters, "pending")
 		held[0].Done(Outcome{})
 		expectPick(t, p, nil, ErrConnectionsSaturated) // others wait
 		synctest.Wait()
@@ -123,7 +123,7 @@ func TestWaitForAConnectionEnds(t *testing.T) {
 					t.Errorf("%v after %v, want %v after %v", err, time.Since(start), test.err, test.after)
 				}
 				verify.Equal(t, <-behind, test.behind, "for the one behind")
-				verify.Equal(t, p.Pending(), 0, "pending")
+				verify.Equal(t, p.Admission.Pending(), 0, "pending")
 			})
 		})
 	}
@@ -205,7 +205,7 @@ func TestRequestsThatWaitForAConnectionAreLimited(t *testing.T) {
 		held[0].Done(Outcome{})
 		<-done
 		// A waiting request is not refused when it becomes the first.
-		verify.Equal(t, p.Refusals(), [NumLimits]uint64{LimitPending: 1}, "refusals")
+		verify.Equal(t, p.Admission.Refusals(), [NumLimits]uint64{LimitPending: 1}, "refusals")
 	})
 }
 

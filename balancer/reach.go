@@ -46,7 +46,7 @@ func (p *Peer) NoteRefusal(result error) {
 	p.pool.mu.Lock()
 	defer p.pool.mu.Unlock()
 	p.pool.changeLocked(p, func(c *condition) { c.refused = why })
-	p.pool.flushLocked()
+	p.pool.notices.flush()
 }
 
 // RecheckAddresses calls Options.MayConnect again for each peer, whose results may have
@@ -67,7 +67,7 @@ func (p *Pool) RecheckAddresses() {
 	}
 	for _, peer := range sorted(differ) {
 		was, is := p.changeLocked(peer, func(c *condition) { c.checkAddress(&p.options) })
-		p.noteStateLocked(peer, was, is)
+		p.notices.noteState(peer, was, is)
 	}
 	p.publishLocked()
 }

@@ -44,14 +44,19 @@ func (s *SlowStart) step() time.Duration {
 	return min(max(s.Window/50, minWarmingStep), maxWarmingStep)
 }
 
-// warmLocked starts or ends the slow start of a peer whose condition changes from was
-// to c.
-func (p *Pool) warmLocked(was, c *condition) {
+// warming is the slow start of a pool's peers. Pool.mu guards it.
+type warming struct {
+	since time.Time   // since when a peer is eligible; zero: none is
+	timer *time.Timer // runs while a peer warms
+}
+
+// change starts or ends the slow start of a peer whose condition changes from was to c.
+func (w *warming) change(was, c *condition, window time.Duration) {
 	switch {
 	case !c.eligible():
 		c.warmFrom = time.Time{}
 	case was.eligible():
-	case !p.warmSince.IsZero() && time.Since(p.warmSince) >= p.options.SlowStart.Window && p.options.SlowStart.Window > 0:
+	case !w.since.IsZero() && time.Since(w.since) >= window && window > 0:
 		c.warmFrom = time.Now()
 	}
 }
@@ -67,7 +72,7 @@ func (p *Pool) endWarmingLocked() (warming bool) {
 			warming = true
 		default:
 			was, is := p.changeLocked(peer, func(c *condition) { c.warmFrom = time.Time{} })
-			p.noteStateLocked(peer, was, is)
+			p.notices.noteState(peer, was, is)
 		}
 	}
 	return warming
@@ -75,14 +80,14 @@ func (p *Pool) endWarmingLocked() (warming bool) {
 
 // scheduleWarmingLocked starts the timer of the next step.
 func (p *Pool) scheduleWarmingLocked(warming bool) {
-	if !warming || p.warmTimer != nil {
+	if !warming || p.warming.timer != nil {
 		return
 	}
-	p.warmTimer = time.AfterFunc(p.options.SlowStart.step(), func() {
+	p.warming.timer = time.AfterFunc(p.options.SlowStart.step(), func() {
 		defer panics.Contain(panics.Task, nil)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.warmTimer = nil
+		p.warming.timer = nil
 		p.publishLocked()
 	})
 }

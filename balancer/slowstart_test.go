@@ -77,7 +77,7 @@ func TestANewPeersShareGrows(t *testing.T) {
 		// Without a warming peer nothing happens.
 		generation := p.Snapshot().Generation
 		pass(time.Hour)
-		verify.That(t, p.Snapshot().Generation == generation && p.warmTimer == nil, "snapshots are made without need")
+		verify.That(t, p.Snapshot().Generation == generation && p.warming.timer == nil, "snapshots are made without need")
 	})
 }
 
@@ -223,7 +223,7 @@ func TestSlowStartIsReconfigured(t *testing.T) {
 		verify.Equal(t, peerOf(t, p, set[3]).State(), StateUp, "state with slow start turned off")
 		expectShare(t, p, set[3], .25)
 		pass(time.Minute)
-		verify.That(t, p.warmTimer == nil, "the timer runs on")
+		verify.That(t, p.warming.timer == nil, "the timer runs on")
 	})
 }
 
@@ -237,7 +237,7 @@ func TestAClosedPoolDoesNotWarm(t *testing.T) {
 		token := mustPick(t, p, nil)
 		p.Close()
 		pass(10 * time.Second)
-		verify.That(t, p.warmTimer == nil, "the timer runs on")
+		verify.That(t, p.warming.timer == nil, "the timer runs on")
 		token.Done(Outcome{})
 		verify.That(t, drained(p), "not drained")
 	})

@@ -112,8 +112,8 @@ func (s *Snapshot) part(id GroupID) *Part {
 
 // Usable returns the number of peers that may get the requests of a group; 0 is the whole pool.
 // lost is how many of them the registry has lost.
-func (p *Pool) Usable(group GroupID) (n, lost int) {
-	part := p.snapshot.Load().part(group)
+func (s *Snapshot) Usable(group GroupID) (n, lost int) {
+	part := s.part(group)
 	return len(part.Eligible), part.lost
 }
 
@@ -140,9 +140,7 @@ func (s *Snapshot) Foresee(q *Query) (peers []*Peer, limits []error, err error) 
 }
 
 // Another reports whether a peer that is neither than nor in q.Tried may get the request.
-func (p *Pool) Another(q *Query, than *Peer) bool { return p.snapshot.Load().another(q, than) }
-
-func (s *Snapshot) another(q *Query, than *Peer) bool {
+func (s *Snapshot) Another(q *Query, than *Peer) bool {
 	for _, group := range [...]GroupID{q.Group, cmp.Or(q.Fallback, q.Group)} {
 		for _, peer := range s.part(group).Eligible {
 			if peer != than && !q.Tried.Has(peer) {
@@ -168,3 +166,8 @@ func (s *Snapshot) retired(draining []*Peer) *Snapshot {
 	next.All = nil
 	return next
 }
+
+// current is the snapshot that picks use. It is replaced with Pool.mu held.
+type current struct{ atomic.Pointer[Snapshot] }
+
+func (c *current) replace(next *Snapshot) { close(c.Swap(next).superseded) }

@@ -77,7 +77,7 @@ func (t Token) Done(o Outcome) {
 			p.releaseCopy()
 			break
 		}
-		p.pool.dismiss(t.holds)
+		p.pool.Admission.dismiss(t.holds)
 		p.release()
 	}
 	p.pool.queue.released()
@@ -108,7 +108,7 @@ func (t Token) Answered(o Outcome) {
 
 // leave tells the limiter that the attempt does not wait for its answer any more.
 func (t Token) leave(o Outcome) {
-	t.Peer.pool.adaptive.Load().leave(t.limiter, o, t.start+int64(o.Latency))
+	t.Peer.pool.Admission.adaptive.Load().leave(t.limiter, o, t.start+int64(o.Latency))
 }
 
 // resetLatency removes all samples, and ignores attempts that have started.

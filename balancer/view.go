@@ -23,7 +23,7 @@ func (p *Pool) View() View {
 	defer p.mu.Unlock()
 	s := p.snapshot.Load()
 	p.lately.note(s.All, time.Now())
-	return p.viewLocked(s, nil)
+	return newView(s, nil)
 }
 
 // ViewWithShares returns the current view. What View has noted until then tells which part of
@@ -33,10 +33,10 @@ func (p *Pool) ViewWithShares() View {
 	defer p.mu.Unlock()
 	s, now := p.snapshot.Load(), time.Now()
 	p.lately.note(s.All, now)
-	return p.viewLocked(s, p.sharesLocked(s, now))
+	return newView(s, p.lately[0].shares(s, &p.options, now))
 }
 
-func (p *Pool) viewLocked(s *Snapshot, shares map[*Peer]Share) View {
+func newView(s *Snapshot, shares map[*Peer]Share) View {
 	v := View{s, make([]PeerView, 0, len(s.All)+len(s.Draining))}
 	for _, peer := range slices.Concat(s.All, s.Draining) {
 		share, known := shares[peer]
@@ -117,9 +117,9 @@ func (l *lately) note(peers []*Peer, now time.Time) {
 // attemptsOn returns how many attempts on a peer have begun.
 func attemptsOn(p *Peer) uint64 { return p.Requests() + uint64(p.Inflight()) }
 
-// sharesLocked returns the shares of the peers of s.All.
-func (p *Pool) sharesLocked(s *Snapshot, now time.Time) map[*Peer]Share {
-	before := p.lately[0] // of a peer that was not there then, all attempts are later
+// shares returns the shares of the peers of s.All since before: of a peer that was not there then,
+// all attempts are later. The pool's mutex is held.
+func (before *attempts) shares(s *Snapshot, o *Options, now time.Time) map[*Peer]Share {
 	begun := make(map[*Peer]uint64, len(s.All))
 	for _, peer := range s.All {
 		n := attemptsOn(peer)
@@ -135,15 +135,15 @@ func (p *Pool) sharesLocked(s *Snapshot, now time.Time) map[*Peer]Share {
 		for i, all := range part.allInTiers {
 			weights := 0
 			for _, peer := range all {
-				weights += p.dueWeight(peer)
+				weights += dueWeight(peer, o)
 			}
 			for _, peer := range all {
-				share := Share{Due: part.Tiers[i].Share * float64(p.dueWeight(peer)) / float64(max(weights, 1)), Is: -1}
+				share := Share{Due: part.Tiers[i].Share * float64(dueWeight(peer, o)) / float64(max(weights, 1)), Is: -1}
 				if total >= fewAttempts {
 					share.Is = float64(begun[peer]) / float64(total)
 					expected := share.Due * float64(total)
 					if off := math.Abs(float64(begun[peer]) - expected); off > shareTolerance*expected && off > shareChance*math.Sqrt(expected) {
-						share.Why = p.whyLocked(s, peer, share, r, before.at, now)
+						share.Why = r.why(s, o, peer, share, before.at, now)
 					}
 				}
 				shares[peer] = share
@@ -154,9 +154,9 @@ func (p *Pool) sharesLocked(s *Snapshot, now time.Time) map[*Peer]Share {
 }
 
 // dueWeight returns the weight of a healthy peer, 0 of one that is not in the subset.
-func (p *Pool) dueWeight(peer *Peer) int {
+func dueWeight(peer *Peer, o *Options) int {
 	c := peer.condition.Load()
-	if p.options.Subset.Size > 0 && !peer.used && c.eligible() {
+	if o.Subset.Size > 0 && !peer.used && c.eligible() {
 		return 0
 	}
 	return c.usualWeight()
@@ -185,8 +185,8 @@ func (part *Part) averages() (r averages) {
 	return r
 }
 
-// whyLocked returns why a peer has another share than is due to it.
-func (p *Pool) whyLocked(s *Snapshot, peer *Peer, share Share, r averages, from, now time.Time) (why []string) {
+// why returns why a peer has another share than is due to it.
+func (r averages) why(s *Snapshot, o *Options, peer *Peer, share Share, from, now time.Time) (why []string) {
 	c := peer.condition.Load()
 	add := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
 	less := share.Is < share.Due
@@ -204,7 +204,7 @@ func (p *Pool) whyLocked(s *Snapshot, peer *Peer, share Share, r averages, from,
 		add("at its limit of %d requests", limited)
 	}
 	if !c.warmFrom.IsZero() && less {
-		add("slow start: %.0f %% of its weight", 100*p.options.SlowStart.factor(now.Sub(c.warmFrom)))
+		add("slow start: %.0f %% of its weight", 100*o.SlowStart.factor(now.Sub(c.warmFrom)))
 	}
 	if c.factor.value() < 1 && less {
 		add("weight: %s", c.factor.why)

@@ -55,7 +55,7 @@ func (h holds) attempt(start int64) Attempt {
 }
 
 // mark adds to the token of a pick from s what few pools have.
-func (p *Pool) mark(t Token, s *Snapshot, q *Query) Token {
+func (s *Snapshot) mark(t Token, q *Query) Token {
 	if s.terms.byGroup && t.holds&holdsCopy == 0 {
 		if t.group = t.Peer.Group(); t.group != nil {
 			t.group.inflight.Add(1)

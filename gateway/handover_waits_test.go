@@ -38,7 +38,7 @@ shutdown: { grace: 1h }
 			var body string
 			var request sync.WaitGroup
 			request.Go(func() { status, body = old.get("/") })
-			old.await("the request waits", func() bool { return pool.Pending() == 1 })
+			old.await("the request waits", func() bool { return pool.Admission.Pending() == 1 })
 			next := old.upgrade(text, nil)
 			consul.Set("star", star(t, 1, address))
 			verify.NoError(t, os.WriteFile(path, []byte(address+"\n"), 0o600))
@@ -84,7 +84,7 @@ shutdown: { idle: 10m, grace: 1h }
 	var status int
 	var request sync.WaitGroup
 	request.Go(func() { status, body = ask("/") })
-	old.await("the request waits", func() bool { return old.services.pool("star").Pending() == 1 })
+	old.await("the request waits", func() bool { return old.services.pool("star").Admission.Pending() == 1 })
 	consul.Set("star", star(t, 1, origin(t, "late")))
 	request.Wait()
 	verify.That(t, status == 200 && body == "late", "the old process answers %d %s", status, body)

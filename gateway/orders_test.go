@@ -92,7 +92,7 @@ func TestANewServiceObeysTheLatestOrders(t *testing.T) {
 	}}
 	s.applyOrdersTo(pool)
 	<-given
-	verify.That(t, pool.Maintenance() != nil, "there is no maintenance")
+	verify.That(t, pool.Maintenance.Load() != nil, "there is no maintenance")
 }
 
 // An upgrade passes on the orders, that sluice is not ready, and the level of the log. While the

@@ -128,7 +128,7 @@ type outOfService struct {
 func (s *services) save() outOfService {
 	all := outOfService{make(map[string][]failedPeer), make(map[string][]healthcheck.Ejection)}
 	for _, service := range s.all() {
-		for key, why := range service.pool.FailedChecks() {
+		for key, why := range service.pool.Snapshot().FailedChecks() {
 			all.Failed[service.name] = append(all.Failed[service.name], failedPeer{key, why})
 		}
 		if ejected := service.checker.Ejections(); len(ejected) > 0 {
@@ -156,7 +156,7 @@ func (s *services) failedOfFormer(c *config.Config, p *servicePlan) (failed []fa
 		if _, stays := c.Services[service.name]; stays || !reflect.DeepEqual(service.spec, p.spec) {
 			continue
 		}
-		for key, why := range service.pool.FailedChecks() {
+		for key, why := range service.pool.Snapshot().FailedChecks() {
 			failed = append(failed, failedPeer{key, why})
 		}
 	}
@@ -218,7 +218,7 @@ const neededEvery = 200 * time.Millisecond
 func (s *services) followNeeded() {
 	s.discovery.ResumeSome(func(name string) bool {
 		configured, pool := s.registries.config().Services[name], s.pool(name)
-		return configured.Leader() != nil || pool != nil && pool.Pending() > 0
+		return configured.Leader() != nil || pool != nil && pool.Admission.Pending() > 0
 	})
 }
 
@@ -290,7 +290,7 @@ func (s *services) applyOrders() {
 func (s *services) applyOrdersTo(pool *balancer.Pool) {
 	s.applyingOrders.Lock()
 	defer s.applyingOrders.Unlock()
-	pool.SetMaintenance(s.orders().Maintenance(pool.Name()))
+	pool.Maintenance.Store(s.orders().Maintenance(pool.Name))
 	pool.SetOrders(func(i discovery.Instance) balancer.Orders { return s.orders().For(i) })
 }
 

@@ -100,7 +100,7 @@ func (x *exchange) observe(duration time.Duration) {
 	c := x.request.client
 	requests := c.server.requests
 	if x.route.service != nil {
-		requests = x.route.service.Pool.Requests()
+		requests = x.route.service.Pool.Requests
 	}
 	in, out := x.body.bytesIn, x.answer.bytesOut
 	if x.answer.counted {

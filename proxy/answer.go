@@ -240,7 +240,8 @@ func (x *answer) passesCut(err error) bool {
 		return true
 	}
 	pool := x.route.service.Pool
-	return pool.RetriesLeft() == 0 || !pool.Another(&x.route.query, x.tries.token.Peer) || !x.tries.replayable()
+	s := pool.Snapshot()
+	return pool.Admission.RetriesLeft(s) == 0 || !s.Another(&x.route.query, x.tries.token.Peer) || !x.tries.replayable()
 }
 
 var errClientWrite = errors.New("write to client")

@@ -339,7 +339,7 @@ func TestMaintenance(t *testing.T) {
 		BasicAuth:  &route.BasicAuth{Users: verify.Result(auth.OpenUsers(file)).Must(t), Realm: "shop"}, // maintenance comes before
 		ErrorPages: route.ErrorPages{pageOf(t, "503", "back soon", false)},
 	})
-	p.pool.SetMaintenance(&balancer.Maintenance{Why: "new disks", Until: time.Now().Add(time.Hour)})
+	p.pool.Maintenance.Store(&balancer.Maintenance{Why: "new disks", Until: time.Now().Add(time.Hour)})
 	p.answered("GET", "/", 503, "maintenance", "back soon")
 	for _, front := range p.fronts() {
 		r, _ := front.ask(t, "GET", "/", "")
@@ -349,17 +349,17 @@ func TestMaintenance(t *testing.T) {
 		verify.That(t, strings.Contains(body, "the service is in maintenance: new disks"), "%s: %s", front.name, body)
 	}
 	p.setActions(nil)
-	p.pool.SetMaintenance(&balancer.Maintenance{})
+	p.pool.Maintenance.Store(&balancer.Maintenance{})
 	p.answered("GET", "/", 503, "maintenance", "503 Service Unavailable: the service is in maintenance\n")
 	r, _ := p.fronts()[0].ask(t, "GET", "/", "")
 	verify.Equal(t, r.Header.Get("Retry-After"), "60", "Retry-After without an end")
-	p.pool.SetMaintenance(&balancer.Maintenance{Except: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	p.pool.Maintenance.Store(&balancer.Maintenance{Except: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	p.answered("GET", "/", 200, "", "")
-	p.pool.SetMaintenance(&balancer.Maintenance{Except: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
+	p.pool.Maintenance.Store(&balancer.Maintenance{Except: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
 	p.answered("GET", "/", 503, "maintenance", "503 Service Unavailable: the service is in maintenance\n")
 	close(release)
 	verify.Equal(t, <-ended, 200, "the status of the request that was in flight")
-	p.pool.SetMaintenance(nil)
+	p.pool.Maintenance.Store(nil)
 	p.answered("GET", "/", 200, "", "")
 	p.expectNothingCounted()
 }
@@ -417,7 +417,7 @@ func TestAnswersAtRandom(t *testing.T) {
 				actions = corsActions(t, route.CORSOptions{AllowOrigins: []string{randomOrigins[0]}, AllowMethods: []string{"*"}, AllowCredentials: credentials}, a)
 			}
 			p.setActions(actions)
-			p.pool.SetMaintenance(maintenance)
+			p.pool.Maintenance.Store(maintenance)
 
 			method := []string{"GET", "HEAD", "POST", "OPTIONS", "PUT"}[random.IntN(5)]
 			origin := randomOrigins[random.IntN(len(randomOrigins))]

@@ -114,13 +114,13 @@ func TestMaintenanceInAChain(t *testing.T) {
 		of      *route.Service
 		refused string // paths
 	}{{branch, "/branch"}, {target, "/target /shared"}, {web, "/ /branch /target"}} {
-		test.of.Pool.SetMaintenance(&balancer.Maintenance{})
+		test.of.Pool.Maintenance.Store(&balancer.Maintenance{})
 		for _, path := range []string{"/", "/branch", "/target", "/shared"} {
 			response, text := fronts[0].ask(t, "GET", path, "")
 			want := map[bool]string{true: "maintenance"}[slices.Contains(strings.Fields(test.refused), path)]
 			verify.Equal(t, response.Header.Get("X-Sluice-Reason"), want, "maintenance of %s: %s: %s", test.of.Name, path, text)
 		}
-		test.of.Pool.SetMaintenance(nil)
+		test.of.Pool.Maintenance.Store(nil)
 	}
 }
 

@@ -134,7 +134,7 @@ func TestCompresses(t *testing.T) {
 			for _, e := range stats.Encodings {
 				responses, out = responses+int(e.Responses), out+e.BytesOut
 			}
-			return p.inflight() == 0 && responses == asked && uint64(p.pool.Requests().Snapshot().BytesOut) == out
+			return p.inflight() == 0 && responses == asked && uint64(p.pool.Requests.Snapshot().BytesOut) == out
 		})
 		p.expectNothingCounted()
 		for _, e := range stats.Encodings {

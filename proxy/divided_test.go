@@ -296,7 +296,7 @@ func TestAnotherTargetGetsAPeerMeanwhile(t *testing.T) {
 		p.setRoutes(divided)
 		conn := p.dial()
 		verify.Result(io.WriteString(conn, getRequest)).Must(t)
-		eventually(t, "the request waits", func() bool { return a.Pool.Pending() == 1 })
+		eventually(t, "the request waits", func() bool { return a.Pool.Admission.Pending() == 1 })
 		if test.left {
 			client := p.onlyClient()
 			verify.NoError(t, conn.Close())
@@ -310,7 +310,7 @@ func TestAnotherTargetGetsAPeerMeanwhile(t *testing.T) {
 			expectResponse(t, conn, 200)
 		}
 		eventually(t, "the request is counted", func() bool {
-			ofA, ofB := a.Pool.Requests().Snapshot(), b.Pool.Requests().Snapshot()
+			ofA, ofB := a.Pool.Requests.Snapshot(), b.Pool.Requests.Snapshot()
 			return test.left && ofA.Total() == 1 && ofB.Total() == 0 || !test.left && ofA.Total() == 0 && ofB.Total() == 1
 		})
 	})
@@ -334,7 +334,7 @@ func TestAnotherTargetHasAPeerForAMoment(t *testing.T) {
 		verify.Result(io.WriteString(conn, getRequest)).Must(t)
 		clients.Go(func() { expectResponse(t, conn, http.StatusOK) })
 	}
-	eventually(t, "all wait", func() bool { return a.Pool.Pending() == requests })
+	eventually(t, "all wait", func() bool { return a.Pool.Admission.Pending() == requests })
 	for begin := time.Now(); time.Since(begin) < time.Second/2; { // they look after 100 ms
 		b.Pool.Apply(peers)
 		b.Pool.Apply(nil)
@@ -367,7 +367,7 @@ func TestAnotherTargetHasAPeerTooShortly(t *testing.T) {
 	}}})
 	conn := p.dial()
 	verify.Result(io.WriteString(conn, getRequest)).Must(t)
-	eventually(t, "the request waits", func() bool { return a.Pool.Pending() == 1 })
+	eventually(t, "the request waits", func() bool { return a.Pool.Admission.Pending() == 1 })
 	b.Pool.Apply(peers)
 	<-emptied
 	ctx, cancel := context.WithCancel(t.Context())
@@ -375,7 +375,7 @@ func TestAnotherTargetHasAPeerTooShortly(t *testing.T) {
 	other.Go(func() {
 		_, _ = b.Pool.Await(ctx, func() (balancer.Token, error) { return b.Pool.Pick(new(balancer.Query)) })
 	})
-	eventually(t, "nobody else may wait", func() bool { return b.Pool.Pending() == 1 })
+	eventually(t, "nobody else may wait", func() bool { return b.Pool.Admission.Pending() == 1 })
 	close(full)
 	response := verify.Result(http.ReadResponse(bufio.NewReader(conn), nil)).Must(t)
 	verify.Equal(t, response.Header.Get("X-Sluice-Reason"), "no_peers", "reason")
@@ -413,7 +413,7 @@ func TestMirrorOfATargetThatChanges(t *testing.T) {
 			response, text := front.send(t, "PUT", "/", strings.NewReader(strings.Repeat("b", length)), length)
 			verify.That(t, response.StatusCode == http.StatusOK, "%s: %d %s", front.name, response.StatusCode, text)
 		})
-		eventually(t, "the request waits", func() bool { return a.Pool.Pending() == 1 })
+		eventually(t, "the request waits", func() bool { return a.Pool.Admission.Pending() == 1 })
 		b.Pool.Apply(peers)
 		client.Wait()
 		select {

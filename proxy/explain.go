@@ -148,7 +148,7 @@ func (a *asked) isOpen(r *refusal.Refusal) bool {
 	case refusal.ClientDenied.Reason:
 		return anybody
 	case "maintenance":
-		m := a.route.service.Pool.Maintenance()
+		m := a.route.service.Pool.Maintenance.Load()
 		return anybody && (m == nil || len(m.Except) > 0)
 	case refusal.NoCertificate.Reason, refusal.OtherCertificate.Reason:
 		return a.certificates != tls.NoClientCert && a.request.client.certificate == nil

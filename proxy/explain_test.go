@@ -61,14 +61,14 @@ func TestExplain(t *testing.T) {
 		return pool
 	}
 	repaired := pool("repaired", "10.0.0.3:1")
-	repaired.SetMaintenance(&balancer.Maintenance{Why: "new disks", Except: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+	repaired.Maintenance.Store(&balancer.Maintenance{Why: "new disks", Except: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
 	closed := pool("closed", "10.0.0.4:1")
-	closed.SetMaintenance(&balancer.Maintenance{})
+	closed.Maintenance.Store(&balancer.Maintenance{})
 	limited := pool("limited", "10.0.0.5:1")
 	verify.NoError(t, limited.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{Requests: 5, PeerRequests: 2}})))
 	lame := pool("lame", "10.0.0.6:1")
 	lame.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: lame.Snapshot().All[0], Down: true, Why: "503"})
-	service := func(p *balancer.Pool) *route.Service { return &route.Service{Name: p.Name(), Pool: p} }
+	service := func(p *balancer.Pool) *route.Service { return &route.Service{Name: p.Name, Pool: p} }
 	file := filepath.Join(t.TempDir(), "users")
 	verify.Succeeds(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
 	password := &route.BasicAuth{Users: verify.Result(auth.OpenUsers(file)).Must(t), Realm: "r"}

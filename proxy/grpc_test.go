@@ -325,7 +325,7 @@ func TestGRPCOutcomes(t *testing.T) {
 	}
 	var counted metrics.RequestsSnapshot
 	eventually(t, "all calls are counted", func() bool {
-		counted = p.pool.Requests().Snapshot()
+		counted = p.pool.Requests.Snapshot()
 		calls := uint64(0)
 		for _, n := range counted.GRPC {
 			calls += n

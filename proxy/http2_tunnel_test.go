@@ -103,7 +103,7 @@ func TestTunnelIsCountedMeanwhile(t *testing.T) {
 	expect := func(ended uint64, in, out int64) {
 		t.Helper()
 		eventually(t, fmt.Sprintf("%d ended, %d bytes in, %d out", ended, in, out), func() bool {
-			got := p.pool.Requests().Snapshot()
+			got := p.pool.Requests.Snapshot()
 			return got.Total() == ended && got.BytesIn == in && got.BytesOut == out
 		})
 	}
@@ -320,7 +320,7 @@ func TestHTTP2TunnelFlowControl(t *testing.T) {
 	r := c.response(1)
 	verify.That(t, r.ended && r.body == "", "got %+v", r)
 	eventually(t, "all bytes are counted", func() bool {
-		got := p.pool.Requests().Snapshot()
+		got := p.pool.Requests.Snapshot()
 		return got.BytesIn == int64(uploaded) && got.BytesOut == int64(flood+len("ok"))
 	})
 }

@@ -335,8 +335,8 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 	for _, address := range addresses {
 		verify.Equal(t, p.keptBodies.TakenBy(blockAt(t, address)), 0, "%s has bytes at the end", address)
 	}
-	if h := p.Stats().Handshakes; h.InProgress+h.Waiting+p.handshakes.Turns.Taken() != 0 || p.pool.Pending() != 0 {
-		t.Errorf("at the end: %+v, %d wait for a connection", h, p.pool.Pending())
+	if h := p.Stats().Handshakes; h.InProgress+h.Waiting+p.handshakes.Turns.Taken() != 0 || p.pool.Admission.Pending() != 0 {
+		t.Errorf("at the end: %+v, %d wait for a connection", h, p.pool.Admission.Pending())
 	}
 	for _, u := range open {
 		u.conn.Close()

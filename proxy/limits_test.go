@@ -56,7 +56,7 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 	p.limit(balancer.Limits{Pending: 1}, nil)
 	p.setService(route.Service{Retry: route.Retry{Attempts: 1}, WaitForPeer: patience})
 	conn := p.send(getRequest)
-	eventually(t, "a pending request", func() bool { return p.pool.Pending() == 1 })
+	eventually(t, "a pending request", func() bool { return p.pool.Admission.Pending() == 1 })
 	expectReason(t, p.raw(closingRequest), "503", "too_many_pending")
 	p.setPeers(answersOK(t))
 	expectResponse(t, conn, 200)
@@ -77,7 +77,7 @@ func TestWithoutRetryBudgetTheFirstFailureIsTheAnswer(t *testing.T) {
 		expectReason(t, answer, "502", "connect_failed")
 	}
 	verify.Equal(t, failed, 2, "requests failed")
-	verify.Equal(t, p.pool.Refusals()[balancer.LimitRetryBudget], 2, "the budget stopped retries")
+	verify.Equal(t, p.pool.Admission.Refusals()[balancer.LimitRetryBudget], 2, "the budget stopped retries")
 	p.limit(balancer.Limits{}, &balancer.RetryBudget{Ratio: 1, MinPerSecond: 10})
 	for range 4 {
 		p.expect(closingRequest, "200")
@@ -98,13 +98,13 @@ func TestConnectionsPerPeer(t *testing.T) {
 		if i == 0 {
 			<-origin.arrived
 		} else {
-			eventually(t, "it waits", func() bool { return p.pool.Pending() == i })
+			eventually(t, "it waits", func() bool { return p.pool.Admission.Pending() == i })
 		}
 	}
 
 	// Who goes away while it waits is not sent.
 	conns[1].Close()
-	eventually(t, "nobody waits for the client that has gone", func() bool { return p.pool.Pending() == 2 })
+	eventually(t, "nobody waits for the client that has gone", func() bool { return p.pool.Admission.Pending() == 2 })
 	for _, i := range []int{0, 2, 3} {
 		if i > 0 {
 			verify.Equal(t, <-origin.arrived, fmt.Sprintf("/%d", i), "the peer")
@@ -172,7 +172,7 @@ func (p *testProxy) overload() {
 	p.t.Helper()
 	p.limit(balancer.Limits{Adaptive: true, AdaptiveMin: 4}, nil)
 	for _, latency := range []time.Duration{time.Millisecond, time.Second} {
-		for begin := time.Now(); p.pool.Overload().Tiers[0].Limit == 0 && (latency > time.Millisecond || time.Since(begin) < 500*time.Millisecond); {
+		for begin := time.Now(); p.pool.Snapshot().Overload().Tiers[0].Limit == 0 && (latency > time.Millisecond || time.Since(begin) < 500*time.Millisecond); {
 			t, err := p.pool.Pick(nil)
 			verify.NoError(p.t, err)
 			t.Done(balancer.Outcome{Class: balancer.OutcomeOK, Latency: latency})
@@ -195,7 +195,7 @@ func TestOverloadedServiceRefuses(t *testing.T) {
 	origin := startHeldOrigin(t)
 	p := startProxy(t, Options{}, origin.address())
 	p.overload()
-	waiting := func() int { return p.pool.Overload().Tiers[0].Waiting }
+	waiting := func() int { return p.pool.Snapshot().Overload().Tiers[0].Waiting }
 	full := waiting()
 
 	p.setService(route.Service{Retry: route.Retry{Attempts: 2, BodyBytes: 100_000}})
@@ -211,7 +211,7 @@ func TestOverloadedServiceRefuses(t *testing.T) {
 	origin.proceed <- struct{}{}
 	expectResponse(t, conn, 200)
 	eventually(t, "it has its answer", func() bool { return waiting() == full })
-	verify.Equal(t, p.pool.Overload().Shed[balancer.CriticalityNormal] > 0, true, "refusals of normal requests are counted")
+	verify.Equal(t, p.pool.Snapshot().Overload().Shed[balancer.CriticalityNormal] > 0, true, "refusals of normal requests are counted")
 
 	p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target}) // a critical connection goes on too
 	stream := p.stream()

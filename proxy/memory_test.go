@@ -86,7 +86,7 @@ func TestWaitForPeerHoldsNoBuffers(t *testing.T) {
 		conn := p.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 17000\r\n\r\n" + strings.Repeat("a", 17_000))
 		defer conn.Close()
 	}
-	eventually(t, "all wait", func() bool { return p.pool.Pending() == requests })
+	eventually(t, "all wait", func() bool { return p.pool.Admission.Pending() == requests })
 	expectMemory(t, before, requests, limit)
 }
 

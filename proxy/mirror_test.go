@@ -198,8 +198,8 @@ func TestMirrorDisturbsNobody(t *testing.T) {
 			verify.Equal(t, mt.copies.Failed(), test.failed, "copies failed")
 			mt.expectDropped()
 		}
-		eventually(t, "20 counted requests", func() bool { requests := p.pool.Requests().Snapshot(); return requests.Total() == 20 })
-		requests, others := p.pool.Requests().Snapshot(), mt.mirror.Requests().Snapshot()
+		eventually(t, "20 counted requests", func() bool { requests := p.pool.Requests.Snapshot(); return requests.Total() == 20 })
+		requests, others := p.pool.Requests.Snapshot(), mt.mirror.Requests.Snapshot()
 		verify.That(t, requests.Class(metrics.Class2xx) == 20 && requests.Retries == 0 && others.Total() == 0,
 			"%d answers of the class 2xx, %d retries, %d copies that count as requests to their service", requests.Class(metrics.Class2xx), requests.Retries, others.Total())
 		p.expectNothingCounted()

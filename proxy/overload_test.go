@@ -236,26 +236,26 @@ func (o *overloaded) calm(random *rand.Rand) {
 			s.Pool.SetReasons(balancer.ReasonEjected, balancer.Verdict{Peer: p})
 			s.Pool.SetFactors(balancer.Adjustment{Peer: p, By: 1})
 		}
-		verify.Equal(t, len(s.Pool.Overload().Tiers), 4, "tiers")
+		verify.Equal(t, len(s.Pool.Snapshot().Overload().Tiers), 4, "tiers")
 		eventually(t, "nothing is counted in "+s.Name+" any more", func() bool {
-			requests, retries := s.Pool.Held()
-			waits := slices.ContainsFunc(s.Pool.Overload().Tiers, func(l balancer.TierLoad) bool { return l.Waiting != 0 })
-			return requests == 0 && retries == 0 && s.Pool.Pending() == 0 && inflightIn(s.Pool) == 0 && !waits
+			requests, retries := s.Pool.Admission.Held()
+			waits := slices.ContainsFunc(s.Pool.Snapshot().Overload().Tiers, func(l balancer.TierLoad) bool { return l.Waiting != 0 })
+			return requests == 0 && retries == 0 && s.Pool.Admission.Pending() == 0 && inflightIn(s.Pool) == 0 && !waits
 		})
 	}
 	o.route(random)
 	for _, s := range o.services {
 		prefix := map[string]string{"http1": "/", "http2": "/h2/"}[s.Name]
-		shed := s.Pool.Overload().Shed
+		shed := s.Pool.Snapshot().Overload().Shed
 		eventually(t, "the first tier of "+s.Name+" has no limit", func() bool {
 			for i := range balancer.NumCriticalities {
 				response := verify.Result(o.http1.Get(fmt.Sprintf("http://%s%s%d/", o.address, prefix, i))).Must(t)
 				io.Copy(io.Discard, response.Body)
 				response.Body.Close()
 			}
-			return s.Pool.Overload().Tiers[0].Limit == 0
+			return s.Pool.Snapshot().Overload().Tiers[0].Limit == 0
 		})
-		verify.Equal(t, s.Pool.Overload().Shed, shed, "refusals while the load is low")
+		verify.Equal(t, s.Pool.Snapshot().Overload().Shed, shed, "refusals while the load is low")
 	}
 }
 

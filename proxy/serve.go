@@ -163,7 +163,7 @@ func keepForMaintenance(x *exchange) *refusal.Refusal {
 	if x.route.service == nil {
 		return nil
 	}
-	return refusal.OfMaintenance(x.route.service.Pool.Maintenance(), x.request.identity.client)
+	return refusal.OfMaintenance(x.route.service.Pool.Maintenance.Load(), x.request.identity.client)
 }
 
 // refuseOver returns the refusal of a request for which a rate limit has nothing left for a while.
@@ -273,7 +273,7 @@ func forward(x *exchange) *refusal.Refusal {
 		outcome, err = x.tries.attempts.Run(x.route.service, &x.route.query, x)
 	}
 	for range x.tries.attempts.Tries - 1 {
-		x.route.service.Pool.Requests().Retry(c.Shard)
+		x.route.service.Pool.Requests.Retry(c.Shard)
 	}
 	x.body.upload.wait()
 	if x.answer.answered {

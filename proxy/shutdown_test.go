@@ -207,7 +207,7 @@ func TestStreamWithoutAPeerIsCut(t *testing.T) {
 		l, leave := p.serveUntil(ListenerOptions{Name: "drains", Streams: func() *Streams { return streams }})
 		p.address = l.Addr().String()
 		p.stream()
-		eventually(t, "it waits", func() bool { return p.Connections() == 1 && (named || p.pool.Pending() == 1) })
+		eventually(t, "it waits", func() bool { return p.Connections() == 1 && (named || p.pool.Admission.Pending() == 1) })
 		leave()
 		p.Drain(l, 0, time.Millisecond)
 		line := p.lines()[0]
@@ -258,11 +258,11 @@ func TestShutdownDoesNotWaitForPeers(t *testing.T) {
 	p := newUnmanagedProxy(t, Options{})
 	p.setService(route.Service{Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
 	p.send(getRequest)
-	eventually(t, "a request that waits", func() bool { return p.pool.Pending() == 1 })
+	eventually(t, "a request that waits", func() bool { return p.pool.Admission.Pending() == 1 })
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	verify.Equal(t, <-p.shutDown(ctx, 0), context.DeadlineExceeded, "shutdown")
-	verify.Equal(t, p.pool.Pending(), 0, "requests still wait")
+	verify.Equal(t, p.pool.Admission.Pending(), 0, "requests still wait")
 }
 
 // A connection that is accepted while the server begins to stop is served: Shutdown does not return

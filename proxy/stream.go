@@ -201,7 +201,7 @@ func (s *stream) setRoute(matched *route.Route) *refusal.Refusal {
 	if a := matched.Actions; a != nil && a.Access != nil && !a.Access.Allows(client) {
 		return refusal.ClientDenied
 	}
-	return refusal.OfMaintenance(s.service.Pool.Maintenance(), client)
+	return refusal.OfMaintenance(s.service.Pool.Maintenance.Load(), client)
 }
 
 // sendAlert tells the client that no service has its server name. It takes the
@@ -240,7 +240,7 @@ func (s *stream) forward() {
 	}
 	_, err := s.attempts.Run(s.service, &s.query, s)
 	for range s.attempts.Tries - 1 {
-		s.service.Pool.Requests().Retry(s.shard)
+		s.service.Pool.Requests.Retry(s.shard)
 	}
 	switch {
 	case s.connected:
@@ -280,7 +280,7 @@ func (s *stream) Try(t balancer.Token) balancer.Outcome {
 	s.sendProxyHeader(u)
 	tunnel := socket.Tunnel{
 		Client: socket.TunnelEnd{Wire: s.socket, Entry: &s.entry}, Up: u.TunnelEnd(), Sweeper: s.server.sweeper,
-		Timeouts: tunnelTimeouts(s.service.Timeouts), Requests: s.service.Pool.Requests(), Shard: s.shard,
+		Timeouts: tunnelTimeouts(s.service.Timeouts), Requests: s.service.Pool.Requests, Shard: s.shard,
 	}
 	s.cut = tunnel.Run(nil, &s.bytesIn, &s.bytesOut)
 	s.denied = (s.cut != nil || s.bytesOut == 0) && s.cutBy() == nil && brokenByPeer(s.cut) && denial(t, s.cut, s.Waiting) != nil
@@ -360,7 +360,7 @@ func (s *stream) account() {
 	duration := time.Since(s.startTime)
 	requests := s.server.requests
 	if s.service != nil {
-		requests = s.service.Pool.Requests()
+		requests = s.service.Pool.Requests
 	}
 	requests.Observe(s.shard, status, duration, 0, 0) // the tunnel has counted the bytes
 	log := s.server.options.Load().AccessLog

@@ -89,7 +89,7 @@ func TestStream(t *testing.T) {
 	p.expectNothingOpen()
 	eventually(t, "the peer's connection has ended", func() bool { return origin.open() == 0 })
 	p.expectNothingCounted()
-	s := p.pool.Requests().Snapshot()
+	s := p.pool.Requests.Snapshot()
 	verify.That(t, s.Total() == 1 && s.BytesIn == 5 && s.BytesOut == 15, "%d connections with %d and %d bytes, want 1 with 5 and 15", s.Total(), s.BytesIn, s.BytesOut)
 	verify.NoError(t, p.log.Close())
 	line, err := os.ReadFile(p.path)
@@ -143,7 +143,7 @@ func TestStreamToAnotherPeer(t *testing.T) {
 			t.Errorf("%d connect failures of the peer that works", n)
 		}
 	}
-	s := p.pool.Requests().Snapshot()
+	s := p.pool.Requests.Snapshot()
 	verify.That(t, failures != 0 && int(s.Retries) == failures, "%d connect failures, %d retries", failures, s.Retries)
 
 	p.setPeers(nowhere...)
@@ -299,13 +299,13 @@ func TestStreamsDuringMaintenance(t *testing.T) {
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{}, origin.address())
 	conn := p.greeted()
-	p.pool.SetMaintenance(&balancer.Maintenance{})
+	p.pool.Maintenance.Store(&balancer.Maintenance{})
 	got, _ := io.ReadAll(p.stream())
 	verify.That(t, len(got) == 0 && origin.connections() == 1, "during the maintenance: got %q, %d connections", got, origin.connections())
 	io.WriteString(conn, "quit\n")
 	conn.CloseWrite()
 	expectRest(t, conn, "quit\n")
-	p.pool.SetMaintenance(nil)
+	p.pool.Maintenance.Store(nil)
 	p.quit()
 }
 
@@ -334,7 +334,7 @@ func TestStreamBytesAreCountedMeanwhile(t *testing.T) {
 	expect := func(in, out int64) {
 		t.Helper()
 		eventually(t, "the bytes are counted", func() bool {
-			s := p.pool.Requests().Snapshot()
+			s := p.pool.Requests.Snapshot()
 			return s.BytesIn == in && s.BytesOut == out
 		})
 	}
@@ -343,7 +343,7 @@ func TestStreamBytesAreCountedMeanwhile(t *testing.T) {
 	go conn.Write(make([]byte, size))
 	verify.Result(io.ReadFull(conn, make([]byte, size))).Must(t)
 	expect(size, 10+size)
-	s := p.pool.Requests().Snapshot()
+	s := p.pool.Requests.Snapshot()
 	verify.That(t, s.Total() == 0, "the connection has ended")
 	conn.CloseWrite()
 	io.ReadAll(conn)

@@ -187,7 +187,7 @@ type tryTiming struct {
 func (x *tries) tryTiming() (t tryTiming) {
 	t.most = x.headTimeout()
 	if retry := &x.route.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.attempts.Counted+1 < retry.Attempts && x.attempts.Tries < attempt.MaxTries &&
-		x.route.service.Pool.Another(&x.route.query, x.token.Peer) {
+		x.route.service.Pool.Snapshot().Another(&x.route.query, x.token.Peer) {
 		t.rest = max(t.most-retry.PerTryTimeout, 0)
 		t.most -= t.rest
 	}
@@ -209,7 +209,7 @@ func (t *tryTiming) left(s *socket.Sweeper) time.Duration {
 func (x *tries) prolongs(u upstream.Conn, err error) bool {
 	t := &x.timing
 	if t.rest == 0 || x.waitResult(err) != waitTimeout || x.request.deadlineFirst.Load() || x.request.deadlinePassed() || !u.HasSent() ||
-		x.route.service.Pool.Another(&x.route.query, x.token.Peer) {
+		x.route.service.Pool.Snapshot().Another(&x.route.query, x.token.Peer) {
 		return false
 	}
 	u.WaitAtMost(x.request.withinDeadline(t.rest))

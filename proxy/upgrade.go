@@ -130,7 +130,7 @@ func (x *answer) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	up, late := u.Tunnel(&x.body.buffers)
 	t := socket.Tunnel{
 		Up: up, Sweeper: x.request.client.server.sweeper, Timeouts: tunnelTimeouts(x.route.service.Timeouts),
-		Requests: x.route.service.Pool.Requests(), Shard: x.request.client.Shard,
+		Requests: x.route.service.Pool.Requests, Shard: x.request.client.Shard,
 	}
 	var early []byte
 	t.Client, early = x.request.client.downstream.tunnel(&t)

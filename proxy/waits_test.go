@@ -359,11 +359,11 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	defer release()
 	client := kind.client(p)
 	if len(held) > 0 {
-		eventually(t, "the request waits for a connection", func() bool { return p.pool.Pending() == 1 })
+		eventually(t, "the request waits for a connection", func() bool { return p.pool.Admission.Pending() == 1 })
 		if end == "client gone" && random.IntN(2) == 0 {
 			steps = append(steps, "leave")
 			client.leave()
-			eventually(t, "it does not wait any more", func() bool { return p.pool.Pending() == 0 })
+			eventually(t, "it does not wait any more", func() bool { return p.pool.Admission.Pending() == 0 })
 			release()
 			peers.expectNothingOpen(p)
 			return
@@ -466,7 +466,7 @@ func (m *modalPeers) expectNothingOpen(p *testProxy) {
 	p.t.Helper()
 	eventually(p.t, "nothing is open", func() bool {
 		_, open := m.counts()
-		return open == 0 && p.inflight() == 0 && p.pool.Pending() == 0
+		return open == 0 && p.inflight() == 0 && p.pool.Admission.Pending() == 0
 	})
 }
 

@@ -116,7 +116,7 @@ func (j *Judge) update() {
 
 // judgeRelease judges a release by what has happened until now.
 func (j *Judge) judgeRelease(r *canaryRelease, now time.Time) {
-	service := r.pool.Name()
+	service := r.pool.Name
 	s, ok := j.options.Config().Services[service]
 	if !ok || s.Judge == nil || len(s.Split.Shares()) != 1 {
 		return
@@ -153,7 +153,7 @@ func (j *Judge) judgeRelease(r *canaryRelease, now time.Time) {
 
 // emitVerdict adds a verdict to the log and to the feed.
 func (j *Judge) emitVerdict(r *canaryRelease, d judge.Decision, acts bool) {
-	service, group := r.pool.Name(), r.canary.group.Name()
+	service, group := r.pool.Name, r.canary.group.Name()
 	event, level := j.options.Log.Info(), events.Info
 	if d.Verdict == judge.Rollback {
 		event, level = j.options.Log.Warn(), events.Warning
@@ -170,7 +170,7 @@ func (j *Judge) States() []State {
 	c, counting := j.options.Config(), j.shares.Counting()
 	releases := make(map[string]*canaryRelease)
 	for _, r := range j.present() {
-		releases[r.pool.Name()] = r
+		releases[r.pool.Name] = r
 	}
 	states := []State{}
 	for _, service := range slices.Sorted(maps.Keys(c.Services)) {

@@ -99,9 +99,9 @@ func (r *Route) usablePeers() (n, lost int) {
 		}
 		return n, lost
 	case s != nil && len(s.Shares) == 0:
-		return r.Service.Pool.Usable(s.Rest.ID())
+		return r.Service.Pool.Snapshot().Usable(s.Rest.ID())
 	}
-	return r.Service.Pool.Usable(0)
+	return r.Service.Pool.Snapshot().Usable(0)
 }
 
 // Requirements describes the conditions for people, without the path, as of a [Route].

@@ -26,7 +26,7 @@ func target(t testing.TB, name string, n int, share float64) Target {
 func setPeers(pool *balancer.Pool, n int) {
 	var set []discovery.Instance
 	for i := range max(n, -n) {
-		one := discovery.Instance{Service: pool.Name(), ID: strconv.Itoa(i), Address: "127.0.0.1", Port: 9000 + i, Weight: 1, Status: discovery.StatusPassing}
+		one := discovery.Instance{Service: pool.Name, ID: strconv.Itoa(i), Address: "127.0.0.1", Port: 9000 + i, Weight: 1, Status: discovery.StatusPassing}
 		if n < 0 {
 			one.Probation = time.Unix(1, 0)
 		}

@@ -86,7 +86,7 @@ func (r *Recorder) begin(now time.Time) {
 		r.limits[0] = moment(now)
 	}
 	for _, pool := range r.pools() {
-		requests := pool.Requests().Snapshot()
+		requests := pool.Requests.Snapshot()
 		r.counted[pool] = countersOf(&requests)
 	}
 }
@@ -98,12 +98,12 @@ func (r *Recorder) sample(now time.Time) {
 	sums := make(map[string]*sum)
 	counted := make(map[*balancer.Pool]counters)
 	for _, pool := range r.pools() {
-		s := sums[pool.Name()]
+		s := sums[pool.Name]
 		if s == nil {
 			s = new(sum)
-			sums[pool.Name()] = s
+			sums[pool.Name] = s
 		}
-		requests := pool.Requests().Snapshot()
+		requests := pool.Requests.Snapshot()
 		counted[pool] = countersOf(&requests)
 		s.add(counted[pool], r.counted[pool], pool.View())
 	}

@@ -29,22 +29,22 @@ func newPool(t testing.TB, name string, ids ...string) *balancer.Pool {
 func TestSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		star, next := newPool(t, "star", "a", "b"), newPool(t, "star", "c")
-		star.Requests().Observe(0, 200, time.Millisecond, 0, 0) // before the first sample
+		star.Requests.Observe(0, 200, time.Millisecond, 0, 0) // before the first sample
 		pools := []*balancer.Pool{star, newPool(t, "moon")}
 		r := NewRecorder(func() []*balancer.Pool { return pools })
 		begin := moment(time.Now())
 		r.begin(begin)
 		for range 98 {
-			star.Requests().Observe(0, 200, 2*time.Millisecond, 0, 0)
+			star.Requests.Observe(0, 200, 2*time.Millisecond, 0, 0)
 		}
-		star.Requests().Observe(1, 503, 2*time.Second, 0, 0)
-		star.Requests().Observe(1, 502, 2*time.Second, 0, 0)
-		star.Requests().Retry(0)
+		star.Requests.Observe(1, 503, 2*time.Second, 0, 0)
+		star.Requests.Observe(1, 502, 2*time.Second, 0, 0)
+		star.Requests.Retry(0)
 		star.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: star.View().Peers[0].Peer, Down: true})
 		r.sample(begin.Add(5 * time.Second))
 
 		pools = append(pools, next) // both exist while the service is replaced
-		next.Requests().Observe(0, 200, time.Millisecond, 0, 0)
+		next.Requests.Observe(0, 200, time.Millisecond, 0, 0)
 		r.sample(begin.Add(10 * time.Second))
 		pools = []*balancer.Pool{next, newPool(t, "sun")}
 		r.sample(begin.Add(15 * time.Second))
@@ -81,8 +81,8 @@ func TestOldSamplesAreForgotten(t *testing.T) {
 				pools = append(pools, late)
 			}
 			for range n {
-				old.Requests().Observe(0, 200, 0, 0, 0)
-				late.Requests().Observe(0, 200, 0, 0, 0)
+				old.Requests.Observe(0, 200, 0, 0, 0)
+				late.Requests.Observe(0, 200, 0, 0, 0)
 			}
 			r.sample(begin.Add(time.Duration(n) * Interval))
 		}

@@ -53,7 +53,7 @@ type Group struct {
 // Sorted returns pools sorted by name; pools of the same name keep their order.
 func Sorted(pools []*balancer.Pool) []*balancer.Pool {
 	pools = slices.Clone(pools)
-	slices.SortStableFunc(pools, func(a, b *balancer.Pool) int { return cmp.Compare(a.Name(), b.Name()) })
+	slices.SortStableFunc(pools, func(a, b *balancer.Pool) int { return cmp.Compare(a.Name, b.Name) })
 	return pools
 }
 
@@ -63,8 +63,8 @@ func Of(pools []*balancer.Pool) []*Service {
 	var all []*Service
 	for _, pool := range Sorted(pools) {
 		last := len(all) - 1
-		if last < 0 || all[last].Name != pool.Name() {
-			all = append(all, &Service{Name: pool.Name(), Requests: pool.Requests().Snapshot(), Refusals: pool.Refusals()})
+		if last < 0 || all[last].Name != pool.Name {
+			all = append(all, &Service{Name: pool.Name, Requests: pool.Requests.Snapshot(), Refusals: pool.Admission.Refusals()})
 			last++
 		}
 		all[last].add(pool)
@@ -73,7 +73,7 @@ func Of(pools []*balancer.Pool) []*Service {
 }
 
 func (s *Service) add(pool *balancer.Pool) {
-	s.Pending += pool.Pending()
+	s.Pending += pool.Admission.Pending()
 	view := pool.View()
 	snapshot := view.Snapshot
 	s.present = append(s.present, snapshot.All...)
@@ -82,7 +82,7 @@ func (s *Service) add(pool *balancer.Pool) {
 	}
 	s.Panic = s.Panic || snapshot.Panic
 	if len(snapshot.All) > 0 || s.Tiers == nil { // a draining pool has no tiers
-		s.Tiers, s.Policy, s.Retries, s.Overload = snapshot.Tiers, snapshot.Policy, pool.RetriesLeft(), pool.Overload()
+		s.Tiers, s.Policy, s.Retries, s.Overload = snapshot.Tiers, snapshot.Policy, pool.Admission.RetriesLeft(snapshot), snapshot.Overload()
 	}
 	for _, part := range snapshot.Groups {
 		s.addGroup(part)

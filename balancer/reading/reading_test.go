@@ -65,7 +65,7 @@ func TestPoolsOfTheSameName(t *testing.T) {
 	first, again := newPool(t, "star", instance("a", "10.0.0.1")), newPool(t, "star", instance("a", "10.0.0.1"))
 	var inFlight []balancer.Token
 	for _, pool := range []*balancer.Pool{first, first, again} {
-		pool.Requests().Observe(0, 200, time.Millisecond, 5, 0)
+		pool.Requests.Observe(0, 200, time.Millisecond, 5, 0)
 		finished := verify.Result(pool.Pick(nil)).Must(t)
 		finished.Done(balancer.Outcome{Status: 200})
 		inFlight = append(inFlight, verify.Result(pool.Pick(nil)).Must(t))

@@ -94,7 +94,7 @@ func TestRoutesToAServiceWithAChain(t *testing.T) {
 	verify.That(t, own.Router != plain.Router && own.Router.Chain == plain.Router.Chain, "the chain is compiled twice")
 
 	admin, shared := own.Router.Ways[0], own.Router.Ways[1].Weighted
-	verify.That(t, admin.Service.Name == "web@admin" && admin.Service.Pool.Name() == "web@admin", "service %s", admin.Service.Name)
+	verify.That(t, admin.Service.Name == "web@admin" && admin.Service.Pool.Name == "web@admin", "service %s", admin.Service.Name)
 	verify.That(t, admin.Service.Timeouts.ResponseHeader == 5*time.Minute && admin.Service.Timeouts.Idle == 7*time.Second && admin.Service.Retry.Attempts == 4,
 		"timeouts and retries %+v, %+v", admin.Service.Timeouts, admin.Service.Retry)
 	verify.That(t, plain.Router.Ways[0].Service.Timeouts.Idle == 3*time.Second, "idle %s", plain.Router.Ways[0].Service.Timeouts.Idle)

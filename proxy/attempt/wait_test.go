@@ -73,7 +73,7 @@ func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 				verify.That(t, o == ok && x.Tries == 2 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
 				verify.Equal(t, strings.Join(x.calls, " "), "try stay stay leave try", "calls")
 				var refusals uint64
-				for _, n := range p.Refusals() {
+				for _, n := range p.Admission.Refusals() {
 					refusals += n
 				}
 				verify.Equal(t, refusals, 1, "refusals of one request")

@@ -4,8 +4,8 @@ var balancerFaults = []mutation{
 	{
 		name:  "in-flight-count-not-given-back",
 		file:  "balancer/limits.go",
-		old:   "p.inflight.Add(-1)\n\t}\n\tif h&holdsRetry != 0 {\n\t\tp.retries",
-		new:   "p.inflight.Add(0)\n\t}\n\tif h&holdsRetry != 0 {\n\t\tp.retries",
+		old:   "a.inflight.Add(-1)\n\t}\n\tif h&holdsRetry != 0 {\n\t\ta.retries",
+		new:   "a.inflight.Add(0)\n\t}\n\tif h&holdsRetry != 0 {\n\t\ta.retries",
 		test:  "./balancer TestLimitsUnderConcurrency",
 		proof: "in_flight",
 	},
@@ -28,8 +28,8 @@ var balancerFaults = []mutation{
 	{
 		name: "retries-pay-into-their-own-budget",
 		file: "balancer/pool.go",
-		old:  "\t\tif !retry {\n\t\t\tp.budget.deposit",
-		new:  "\t\tif retry {\n\t\t\tp.budget.deposit",
+		old:  "\t\tif !retry {\n\t\t\tp.Admission.budget.deposit",
+		new:  "\t\tif retry {\n\t\t\tp.Admission.budget.deposit",
 		test: "./balancer TestRetriesAreAShareOfTheRequests",
 	},
 	{
@@ -245,7 +245,7 @@ var balancerFaults = []mutation{
 		name: "group-without-room-has-no-fallback",
 		file: "balancer/pool.go",
 		old:  "if peer == nil || query.full.has(peer) {",
-		new:  "if peer != nil && query.full.has(peer) {\n\t\t\tp.unadmit(h)\n\t\t\treturn Token{}, p.shed(query.Criticality)\n\t\t}\n\t\tif peer == nil {",
+		new:  "if peer != nil && query.full.has(peer) {\n\t\t\tp.Admission.unadmit(h)\n\t\t\treturn Token{}, p.Admission.shed(query.Criticality, false)\n\t\t}\n\t\tif peer == nil {",
 		test: "./balancer TestFallbackOfAGroupWithoutRoom",
 	},
 	{
@@ -293,8 +293,8 @@ var balancerFaults = []mutation{
 	{
 		name: "copies-go-on-in-maintenance",
 		file: "balancer/mirror.go",
-		old:  "if p.maintenance.Load() != nil {",
-		new:  "if p.maintenance.Load() != nil && q.Group != 0 {",
+		old:  "if p.Maintenance.Load() != nil {",
+		new:  "if p.Maintenance.Load() != nil && q.Group != 0 {",
 		test: "./balancer TestNoCopiesDuringMaintenance",
 	},
 	{

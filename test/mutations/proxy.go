@@ -299,7 +299,7 @@ var proxyFaults = []mutation{
 	{
 		name: "maintenance-is-for-HTTP-only",
 		file: "proxy/stream.go",
-		old:  "\treturn refusal.OfMaintenance(s.service.Pool.Maintenance(), client)",
+		old:  "\treturn refusal.OfMaintenance(s.service.Pool.Maintenance.Load(), client)",
 		new:  "\treturn nil",
 		test: "./proxy TestStreamsDuringMaintenance",
 	},

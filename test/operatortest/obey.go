@@ -12,7 +12,7 @@ func Obey(pools func() []*balancer.Pool) *operator.Peers {
 	var store *operator.Peers
 	apply := func() {
 		for _, p := range pools() {
-			p.SetMaintenance(store.Set().Maintenance(p.Name()))
+			p.Maintenance.Store(store.Set().Maintenance(p.Name))
 			p.SetOrders(func(i discovery.Instance) balancer.Orders { return store.Set().For(i) })
 		}
 	}

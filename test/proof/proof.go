@@ -110,7 +110,7 @@ func (p *Proof) violate(k Kind, pool *balancer.Pool, peer *balancer.Peer, genera
 	if p.totals[k].Add(1) > 1 {
 		return
 	}
-	text := fmt.Sprintf("%s: %v: %s, in generation %d: %s", pool.Name(), peer, k, generation, fmt.Sprintf(format, args...))
+	text := fmt.Sprintf("%s: %v: %s, in generation %d: %s", pool.Name, peer, k, generation, fmt.Sprintf(format, args...))
 	p.mu.Lock()
 	p.violations = append(p.violations, text)
 	p.mu.Unlock()

@@ -59,7 +59,7 @@ func (w *witness) report(k Kind, peer *balancer.Peer, s *balancer.Snapshot, form
 
 func (w *witness) lateRetries() int {
 	counted := w.retrying.Load() // first: what is counted meanwhile was late
-	_, retries := w.pool.Held()
+	_, retries := w.pool.Admission.Held()
 	return max(0, retries-int(counted))
 }
 
@@ -193,7 +193,7 @@ func (w *witness) Closed() { w.settle(settleSteps) }
 // settle looks until nothing is in flight, so many times. A pick that finds no peer counts for a
 // moment, so one look proves nothing.
 func (w *witness) settle(looks int) {
-	requests, retries := w.pool.Held()
+	requests, retries := w.pool.Admission.Held()
 	own, ownRetries := w.requests.Load(), w.retrying.Load()
 	switch {
 	case requests == 0 && retries == 0 && own == 0 && ownRetries == 0:

@@ -170,7 +170,7 @@ func (w *world) checkEnd() {
 				w.violateLocked("%s: %d in flight at the end, closed: %v", p, p.actual.Inflight(), p.closed)
 			}
 		}
-		if s.waiting != 0 || s.pool.Pending() != 0 {
+		if s.waiting != 0 || s.pool.Admission.Pending() != 0 {
 			w.violateLocked("%s: requests wait at the end", s.name)
 		}
 	}

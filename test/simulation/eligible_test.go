@@ -47,7 +47,7 @@ func (s *service) checkSnapshot() {
 	s.checkTiers(free, inPanic)
 	s.checkGroups()
 	grouped := len(s.options.Groups) > 0 // a request may wait for a peer of its group
-	if n := s.pool.Pending(); n != s.waiting || n > 0 && len(snapshot.Eligible) > 0 && !grouped {
+	if n := s.pool.Admission.Pending(); n != s.waiting || n > 0 && len(snapshot.Eligible) > 0 && !grouped {
 		w.violateLocked("%s: %d requests wait for a peer, want %d; %d are eligible", s.name, n, s.waiting, len(snapshot.Eligible))
 	}
 }
