@@ -203,6 +203,9 @@ func TestHTTPReportsTheFailure(t *testing.T) {
 			}
 		}
 	})
+	t.Run("closed by net/http, since the target has", func(t *testing.T) {
+		verify.Equal(t, failure("answer", &net.OpError{Op: "write", Err: net.ErrClosed}).Error(), "answer: connection closed", "result")
+	})
 	t.Run("refused", func(t *testing.T) {
 		verify.Equal(t, check(t, newHTTP(HTTPOptions{}), nowhere, patience), "connect: connection refused", "result")
 	})

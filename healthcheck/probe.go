@@ -117,7 +117,8 @@ func failure(step string, err error) error {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
 		errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%s: timed out", step)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, net.ErrClosed): // net/http closes it too, once it finds that the peer has
 		return fmt.Errorf("%s: connection closed", step)
 	case errors.As(err, &wrong):
 		return fmt.Errorf("%s: %w", step, wrong)
