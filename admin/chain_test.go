@@ -60,7 +60,8 @@ routes: [{ path: /shop, service: web }]`)
 		"url=http://a/shop/x&header=X-User:+7":              {"service-router web, route 3", w.Choose([]byte("7")).Route.Service.Name, ""},
 		"url=" + url.QueryEscape("http://a/shop/../shop/x"): {"", "web", "unsafe_path"},
 		"url=" + url.QueryEscape("http://a/sh%6Fp/x"):       {"", "web", "unsafe_path"},
-		"url=" + url.QueryEscape("http://a/a/../x/y"):       {"service-router web, route 3", "web@v1 0.05, web 0.45, plain 0.5", ""}, // nobody edits it
+		// Nobody edits it.
+		"url=" + url.QueryEscape("http://a/a/../x/y"):       {"service-router web, route 3", "web@v1 0.05, web 0.45, plain 0.5", ""},
 		"url=" + url.QueryEscape("http://a/shop/%61dmin/x"): {"", "web", "unsafe_path"},
 	} {
 		answer := getJSON[RouteAnswer](t, h, "/api/route?"+query)

@@ -121,7 +121,8 @@ func TestFormerGroupsAreForgotten(t *testing.T) {
 		last = group
 		verify.NoError(t, p.Reconfigure(complete(Options{Groups: byTag("a", name)})))
 		verify.That(t, p.Group(name) == group && p.Group("a") == a, "groups in use are forgotten")
-		verify.That(t, len(p.groups.named) <= 4, "%d groups", len(p.groups.named)) // with the one before, and RestGroup
+		// With the one before, and RestGroup.
+		verify.That(t, len(p.groups.named) <= 4, "%d groups", len(p.groups.named))
 	}
 }
 

@@ -377,7 +377,8 @@ func TestAdaptiveLimitCountsRight(t *testing.T) {
 				tries = slices.Delete(tries, i, i+1)
 			}
 			for range 3000 {
-				if a := p.Admission.adaptive.Load(); a != nil && random.IntN(200) == 0 { // as in an overload
+				// As in an overload.
+				if a := p.Admission.adaptive.Load(); a != nil && random.IntN(200) == 0 {
 					a.tiers[random.IntN(2)].limit.Store(2 + int64(random.IntN(10)))
 				}
 				switch dice := random.IntN(100); {

@@ -126,7 +126,8 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	if p.queue.length.Load() > 0 && p.queue.mustWait(s, &query) {
 		return Token{}, p.Admission.refuse(LimitPeerConnections, query.Refused)
 	}
-	h, err := p.Admission.admit(&s.terms, retry, query.Refused, now) // first: a refused attempt does not move the cursor
+	// It comes first: a refused attempt does not move the cursor.
+	h, err := p.Admission.admit(&s.terms, retry, query.Refused, now)
 	if err != nil {
 		return Token{}, err
 	}
@@ -208,7 +209,8 @@ func (p *Pool) Reconfigure(o Options) error {
 	before := p.options.Groups
 	p.setOptionsLocked(o)
 	if !slices.EqualFunc(before, o.Groups, func(a, b GroupSelector) bool { return a.Name == b.Name }) {
-		p.groups.forget(before, o.Groups) // else the next routes may have groups already that come with another change
+		// Else the next routes may have groups already that come with another change.
+		p.groups.forget(before, o.Groups)
 	}
 	for _, peer := range sorted(p.peers) {
 		peer.stickyID.Store(stickyIDOf(peer.ID, p.options.stickyKey(p.Name)))

@@ -397,7 +397,8 @@ func (q *quality) missed() (marks []string) {
 	return marks
 }
 
-// TestQuality logs the table of bench/quality/results.md and the pass marks that the default policy misses.
+// TestQuality logs the table of bench/quality/results.md and the pass marks that the default policy
+// misses.
 // In each run it checks what holds with a margin.
 func TestQuality(t *testing.T) {
 	t.Parallel()

@@ -190,7 +190,8 @@ func TestDrainSaysThatTheOldProcessHangs(t *testing.T) {
 	s.signal(syscall.SIGUSR2)
 	s.pid = awaitPID(t, s.pidFile, old)
 	s.awaitLog(`"stopping"`)
-	verify.NoError(t, subprocess.PauseChild(old)) // without a wait, its other threads may go on and answer
+	// Without a wait, its other threads might go on and answer.
+	verify.NoError(t, subprocess.PauseChild(old))
 	defer syscall.Kill(old, syscall.SIGKILL)
 	drain := []string{"drain", requests.peer, "--why", "new disk", "--admin", s.admin, "--wait"}
 	const hangs = "the old process still runs and has not answered"

@@ -89,9 +89,9 @@ func Merge(c *Config, additions ...Addition) (merged *Config, conflicts Errors) 
 	return &copied, conflicts
 }
 
-// addStreams adds the routes of connections of an addition to copies of their listeners, and returns
-// an error for each that it omits, or changes: one that says who may use it denies every connection
-// if its service can have none.
+// addStreams adds the routes of connections of an addition to copies of their listeners, and
+// returns an error for each that it omits, or changes: one that says who may use it denies every
+// connection if its service can have none.
 func (c *Config) addStreams(f Addition) (conflicts Errors) {
 	if len(f.Streams) == 0 {
 		return nil

@@ -28,7 +28,7 @@ type (
 
 // The types of keys whose text is parsed.
 type (
-	Header     = decoding.Parsed[Secret, [2]string] // name and value of a field; Secret because of credentials
+	Header     = decoding.Parsed[Secret, [2]string] // name and value of a field, maybe credentials
 	Meta       = decoding.Parsed[string, [2]string] // key and value
 	Network    = decoding.Parsed[string, netip.Prefix]
 	Address    = decoding.Parsed[string, Endpoint]

@@ -24,7 +24,8 @@ type keyFacts struct {
 	key, fallback, allowed string
 }
 
-// maxCell is how many characters of a kind of value are in the table. What is longer is a list below it.
+// maxCell is how many characters of a kind of value are in the table. What is longer is a list
+// below it.
 const maxCell = 200
 
 // words are what the reference writes for what errors say is allowed; $1 is the limits. Its table

@@ -164,7 +164,8 @@ func (c *clientConn) Parties() (client, peer any) { return places.BlockOf(c.clie
 // has timed out.
 func (c *clientConn) OnSweep(now int64) int64 {
 	if socket.Passed(&c.client.Entry.Deadline, now) && c.client.server.idleConns.Take(c) {
-		c.wire.Conn.SetReadDeadline(socket.ALongTimeAgo) // else it would read first, and be idle for as long again
+		// Else it would read first, and be idle for as long again.
+		c.wire.Conn.SetReadDeadline(socket.ALongTimeAgo)
 		go c.Resume()
 	}
 	return socket.Never

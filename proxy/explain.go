@@ -69,12 +69,12 @@ func (s *Server) Explain(q Question) (e Explanation) {
 	if q.Certificate != nil {
 		c.certificate = &clientCertificate{Certificate: q.Certificate}
 	}
-	chances := &chances{share: 1}
+	routing, chances := l.routing(), &chances{share: 1}
 	for again := true; again && len(e.Ends) < maxEnds; again = chances.next() {
 		a := &asked{exchange: newExchange(), certificates: certificatesFor(q.Listener.TLS)}
 		x := &a.request
 		x.open(c)
-		x.in, x.end, x.startTime, x.routing, a.route.chances = q.Head, len(q.Head), time.Now(), l.routing(), chances
+		x.in, x.end, x.startTime, x.routing, a.route.chances = q.Head, len(q.Head), time.Now(), routing, chances
 		if _, err := x.scan(); err != nil {
 			return Explanation{Ends: []End{{Share: 1, Answer: new(answerOf(ofMalformed(err))), Branch: -1}}}
 		}
@@ -97,7 +97,10 @@ func (s *Server) Explain(q Question) (e Explanation) {
 	return e
 }
 
-var noHandshake = refusal.New(0, "tls_handshake_failed", "the listener requires a certificate of its clients")
+var (
+	noHandshake     = refusal.New(0, "tls_handshake_failed", "the listener requires a certificate of its clients")
+	challengeAnswer = refusal.New(200, refusal.ChallengeReason, "the answer to a challenge of ACME, while a certificate is ordered")
+)
 
 // certificatesFor returns which certificates of clients a listener asks for.
 func certificatesFor(c *tls.Config) tls.ClientAuthType {
@@ -158,6 +161,12 @@ func (a *asked) isOpen(r *refusal.Refusal) bool {
 
 // pass is for phases that decide nothing that is known before, or whose answers another one notes.
 func (a *asked) pass() *refusal.Refusal { return nil }
+
+// challenge does not look for the answer: another replica may have it.
+func (a *asked) challenge() *refusal.Refusal {
+	a.may(isChallenge(a.exchange), challengeAnswer)
+	return nil
+}
 
 func (a *asked) prepare() *refusal.Refusal { return a.through(preparations[:]) }
 
@@ -223,7 +232,10 @@ type chances struct {
 	share   float64 // of all requests, that have these choices
 }
 
-type choice struct{ chosen, of int }
+type choice struct {
+	chosen int
+	shares []float64 // as they were at first: they add up, whatever peers come and go
+}
 
 // decide reports whether c decides what chance would, for a client without the key k, or with
 // another one for each request.
@@ -254,19 +266,19 @@ func (c *chances) group(s *route.Split) *balancer.Group {
 // choose returns what is chosen of things with these shares.
 func (c *chances) choose(shares []float64) int {
 	if c.made == len(c.choices) {
-		c.choices = append(c.choices, choice{of: len(shares)})
+		c.choices = append(c.choices, choice{shares: shares})
 	}
-	i := min(c.choices[c.made].chosen, len(shares)-1) // the route table may have changed
+	made := &c.choices[c.made]
 	c.made++
-	c.share *= shares[i]
-	return i
+	c.share *= made.shares[made.chosen]
+	return made.chosen
 }
 
 // next goes on to the next choice, for another exchange, and reports whether there is one.
 func (c *chances) next() bool {
 	for c.made, c.share = 0, 1; len(c.choices) > 0; c.choices = c.choices[:len(c.choices)-1] {
 		last := &c.choices[len(c.choices)-1]
-		if last.chosen++; last.chosen < last.of {
+		if last.chosen++; last.chosen < len(last.shares) {
 			return true
 		}
 	}

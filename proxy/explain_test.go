@@ -101,6 +101,10 @@ func TestExplain(t *testing.T) {
 	strict := ListenerOptions{Name: "strict", TLS: &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert}, nil
 	}}}
+	challenged := ListenerOptions{Challenge: func(string, string) ([]byte, bool) {
+		t.Error("a question looks for the answer to a challenge, which may be a query of Consul")
+		return nil, false
+	}}
 	const peers = "star 10.0.0.1:1 10.0.0.2:1"
 	for _, test := range []struct {
 		at     ListenerOptions
@@ -110,6 +114,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{plain, "", "GET /peers", peers},
 		{plain, "", "GET /nothing", "404 no_route"},
+		{challenged, "", "GET /.well-known/acme-challenge/x", "404 no_route | 200 acme_challenge"},
 		{plain, "", "GET /secure", "404 no_route"},
 		{secure, "", "GET /secure", peers},
 		{plain, "10.9.0.1", "GET /secure|X-Forwarded-Proto: https", peers},

@@ -84,8 +84,8 @@ type http2ClientConn struct {
 	goAwayUntil int64
 }
 
-// canceledStreams are the last http2Streams streams that ended before their request did: the client,
-// which may have as many open, may have sent more of them before it knows.
+// canceledStreams are the last http2Streams streams that ended before their request did: the
+// client, which may have as many open, may have sent more of them before it knows.
 type canceledStreams struct {
 	ids   []uint32
 	count int // so far
@@ -262,7 +262,8 @@ func (h *http2ClientConn) armLocked() {
 	case h.goAway == goAwayAnnounced:
 		c.client.Entry.Arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.Exact()), socket.SweepInterval))
 	case h.isBusyLocked() && len(h.free) > 0:
-		c.client.Entry.Arm(sweeper, idleSetDelay) // to drop the unused streams: what is open may be a tunnel
+		// To drop the unused streams: what is open may be a tunnel.
+		c.client.Entry.Arm(sweeper, idleSetDelay)
 	case h.isBusyLocked():
 		c.client.Entry.Disarm()
 	default:

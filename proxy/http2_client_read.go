@@ -28,7 +28,8 @@ func (h *http2ClientConn) readable(fd uintptr) bool {
 		n, err := c.wire.Receive(fd, space)
 		switch {
 		case err == socket.ErrWouldBlock:
-			h.park(first || c.wire.TLS == nil) // with TLS, only the first call must have asked the socket
+			// With TLS, only the first call must have asked the socket.
+			h.park(first || c.wire.TLS == nil)
 			h.endGoAwayIfDue()
 			return false
 		case err != nil || n == 0:

@@ -274,7 +274,8 @@ func (s *http2Stream) end() {
 	}
 	if len(h.protocol.Streams) > 0 {
 		if !h.partial && h.goAway != goAwayAnnounced {
-			h.conn.client.Entry.Arm(s.client.server.sweeper, idleSetDelay) // to drop the unused streams
+			// To drop the unused streams.
+			h.conn.client.Entry.Arm(s.client.server.sweeper, idleSetDelay)
 		}
 		return
 	}

@@ -19,15 +19,21 @@ const challengePrefix = "/.well-known/acme-challenge/"
 // answerChallenge answers a present ACME challenge for a certificate of the listener (RFC 8555,
 // section 8.3).
 func answerChallenge(x *exchange) *refusal.Refusal {
-	answer, b := x.request.client.listener.Challenge, x.request.bytes()
-	if answer == nil || x.request.head.Method != http1.MethodGet || x.request.upgrade || !bytes.HasPrefix(x.request.head.Path(b), []byte(challengePrefix)) {
+	if !isChallenge(x) {
 		return nil
 	}
-	body, ok := answer(string(x.request.head.Authority(b)), string(x.request.head.Path(b)))
+	b := x.request.bytes()
+	body, ok := x.request.client.listener.Challenge(string(x.request.head.Authority(b)), string(x.request.head.Path(b)))
 	if !ok {
 		return nil
 	}
 	return refusal.New(200, refusal.ChallengeReason, string(body))
+}
+
+// isChallenge reports whether a request may be a challenge of ACME to the listener.
+func isChallenge(x *exchange) bool {
+	return x.request.client.listener.Challenge != nil && x.request.head.Method == http1.MethodGet && !x.request.upgrade &&
+		bytes.HasPrefix(x.request.head.Path(x.request.bytes()), []byte(challengePrefix))
 }
 
 // requireHTTPS redirects to the same URL on the HTTPS port of the listener, if it has one. The

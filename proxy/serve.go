@@ -49,7 +49,7 @@ type phase struct {
 // try of its own (mirror.go). Who only asks what would become of a request goes through them too
 // (explain.go).
 var phases = [...]phase{
-	{do: answerChallenge},
+	{do: answerChallenge, ask: (*asked).challenge},
 	{do: requireHTTPS},
 	{do: chooseRoute},
 	{do: endLoops},

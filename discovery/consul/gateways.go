@@ -101,7 +101,8 @@ func (r *gatewayReport) state(side *gatewaySide) discovery.WatchState {
 	return side.WatchState
 }
 
-// record records a report about a side, and reports both. There is no set before both have answered.
+// record records a report about a side, and reports both. There is no set before both have
+// answered.
 func (r *gatewayReport) record(side *gatewaySide, report discovery.Report) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

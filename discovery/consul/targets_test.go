@@ -56,7 +56,7 @@ func TestTargetsAreTiersInTheirOrder(t *testing.T) {
 	})
 }
 
-// A chain gets other targets, of which the first has no instance and the second does not answer yet.
+// A chain gets other targets: the first has no instance, the second does not answer yet.
 // The instances of the former target stay until it has, or for a minute.
 func TestATargetThatHasNotAnsweredEndsNoUse(t *testing.T) {
 	for name, recovers := range map[string]bool{"it answers": true, "it fails": false} {

@@ -149,17 +149,17 @@ func (r *run) memoriesLocked() []discovery.Memory {
 
 // reportLocked reports the last set with its leader; without it, if the key was never read.
 func (r *run) reportLocked() {
-	report := discovery.Report{Err: cmp.Or(r.failed, r.fault), Memory: r.memoriesLocked()}
+	report := discovery.Report{}
 	if r.last.Known && r.known {
 		marked, rivals := r.options.mark(discovery.Normalize(r.last.Set), r.memory.Leader)
 		r.recordRivals(rivals)
-		report.Set, report.Known, report.Endpoint, report.Index, report.Reset = marked, true, r.last.Endpoint, r.last.Index, r.last.Reset
-		report.Restored, report.Answered = r.last.Restored, r.last.Answered
-		report.Invalid = slices.Clone(r.last.Invalid)
+		report = r.last
+		report.Set, report.Invalid = marked, slices.Clone(r.last.Invalid)
 		for _, i := range rivals {
 			report.Invalid = append(report.Invalid, discovery.Invalid{Key: i.ID, Reason: "it claims to lead, as others do: none leads"})
 		}
 	}
+	report.Err, report.Memory = cmp.Or(r.failed, r.fault), r.memoriesLocked()
 	r.report(report)
 }
 

@@ -32,6 +32,22 @@ func (f fixed) Run(ctx context.Context, _ discovery.WatchState, report func(disc
 	return ctx.Err()
 }
 
+// partial is a source of which a part has not answered.
+type partial struct{}
+
+func (partial) Run(_ context.Context, _ discovery.WatchState, report func(discovery.Report)) error {
+	report(discovery.Report{Known: true, Partial: true})
+	return nil
+}
+
+// What the other source says of its set stays with the set.
+func TestReportOfAPartStaysOne(t *testing.T) {
+	var got discovery.Report
+	source := NewSource(partial{}, Options{Tag: "lead"}, nil, zerolog.Nop())
+	_ = source.Run(t.Context(), discovery.WatchState{}, func(r discovery.Report) { got = r })
+	verify.That(t, got.Known && got.Partial, "got %+v", got)
+}
+
 // An answer about the key.
 type answer struct {
 	index    uint64

@@ -108,7 +108,7 @@ var (
 	KeysUnavailable  = New(503, "keys_unavailable", "the keys of the tokens' issuer could not be read")
 	AuthBusy         = New(503, "auth_busy", "too many passwords are being verified")
 	AuthUnavailable  = New(503, "auth_unavailable", "the authentication server of the route has not answered")
-	AuthDenied       = New(0, "auth_denied", "the authentication server of the route does not allow the request") // with its status
+	AuthDenied       = New(0, "auth_denied", "the authentication server of the route does not allow the request")
 	RateLimited      = New(429, "rate_limited", "the request exceeds the route's rate limit")
 	RedirectLoop     = New(508, "redirect_loop", "the route redirects this URL to itself")
 	NoHost           = New(400, "no_host", "the request names no host, so that there is no HTTPS URL for it")

@@ -13,8 +13,8 @@ import (
 )
 
 // SweepInterval is the precision of the timeouts of the data plane: they are never early, and
-// late by at most one interval. Where a client has more than maxEnds due at once, the others are
-// later.
+// late by at most one interval. Where a client, or a peer, has more due at once than one sweep
+// ends, the others are later.
 const SweepInterval = 50 * time.Millisecond
 
 // longestStep is the maximum step of the coarse clock at a sweep. After a pause of
@@ -27,11 +27,15 @@ const longestStep = 5 * SweepInterval
 // client, do not delay the deadlines of others.
 const maxProbes = 2048
 
-// maxEnds is the number of waits of one client, and of waits for one peer, that end in a sweep. The
-// others end in the next ones.
+// maxEndsOfClient is the number of waits of one client that end in a sweep, and maxEndsOfPeer that
+// of waits for one peer: more, so that one client does not use them up. The others end in the next
+// ones.
 // To end one takes about a microsecond, but the goroutines that go on then run before the next
 // sweep, and before the requests of others.
-const maxEnds = 512
+const (
+	maxEndsOfClient = 512
+	maxEndsOfPeer   = 4 * maxEndsOfClient
+)
 
 // FirstProbe is how long a wait of an entry with probes lasts before it is swept.
 const FirstProbe = 100 * time.Millisecond
@@ -177,8 +181,8 @@ func (e *SweepEntry) sweep(s *Sweeper, now int64) (next int64) {
 	return next
 }
 
-// mayEnd counts the end of a wait of e whose deadline has passed, and returns false if its client or
-// its peer has had its share. A connection that has not noticed its end is not counted again.
+// mayEnd counts the end of a wait of e whose deadline has passed, and returns false if its client
+// or its peer has had its share. A connection that has not noticed its end is not counted again.
 func (s *Sweeper) mayEnd(e *SweepEntry, now int64) bool {
 	var passed int64
 	for _, deadline := range [...]int64{e.Deadline.Load(), e.WriteDeadline.Load()} {
@@ -191,7 +195,7 @@ func (s *Sweeper) mayEnd(e *SweepEntry, now int64) bool {
 	}
 	if e.Owner != nil {
 		client, peer := e.Owner.Parties()
-		if s.hasEnded(client) || s.hasEnded(peer) {
+		if client != nil && s.ends[client] == maxEndsOfClient || peer != nil && s.ends[peer] == maxEndsOfPeer {
 			return false
 		}
 		s.ends[client]++
@@ -200,9 +204,6 @@ func (s *Sweeper) mayEnd(e *SweepEntry, now int64) bool {
 	e.ended = passed
 	return true
 }
-
-// hasEnded reports whether a party has had its share of a sweep.
-func (s *Sweeper) hasEnded(party any) bool { return party != nil && s.ends[party] >= maxEnds }
 
 func Passed(deadline *atomic.Int64, now int64) bool {
 	d := deadline.Load()

@@ -137,8 +137,9 @@ func TestManyDeadlinesAtOnceDelayNobody(t *testing.T) {
 func TestWaitsThatEndAtOnceDelayNobody(t *testing.T) {
 	const many = 8000
 	for name, partiesOf := range map[string]func(i int) waiting{
-		"one client, many peers": func(i int) waiting { return waiting{min(i, many) / many, i} },
-		"many clients, one peer": func(i int) waiting { return waiting{i, min(i, many) / many} },
+		"one client, many peers":             func(i int) waiting { return waiting{min(i, many) / many, i} },
+		"many clients, one peer":             func(i int) waiting { return waiting{i, min(i, many) / many} },
+		"one client, and others at its peer": func(i int) waiting { return waiting{min(i, many) / many, 0} },
 	} {
 		t.Run(name, func(t *testing.T) { waitsThatEndAtOnce(t, many, partiesOf) })
 	}
@@ -175,9 +176,9 @@ func waitsThatEndAtOnce(t *testing.T, many int, partiesOf func(i int) waiting) {
 		close(stop)
 		<-stopped
 		for i, end := range ends {
-			latest := SweepInterval + maxEnds*cost
+			latest := SweepInterval + maxEndsOfPeer*cost
 			if i < many {
-				latest += time.Duration(many/maxEnds) * SweepInterval
+				latest += time.Duration(many/maxEndsOfClient) * SweepInterval
 			}
 			late := end - due(i)
 			verify.Require(t, late >= 0 && late <= latest, "the wait %d was to end after %v, and ended after %v", i, due(i), end)

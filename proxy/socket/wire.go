@@ -65,7 +65,8 @@ func (w *Wire) Read(b []byte) (n int, err error) {
 	return n, err
 }
 
-// WakeReader ends a wait for bytes, whose goroutine then looks why. It is harmless if there is none.
+// WakeReader ends a wait for bytes, whose goroutine then looks why. It is harmless if there is
+// none.
 func (w *Wire) WakeReader() { w.Conn.SetReadDeadline(ALongTimeAgo) }
 
 // Quiet is the function Quiet. With TLS, a peer may have sent records without data, such as session

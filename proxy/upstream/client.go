@@ -19,7 +19,7 @@ type Client struct {
 	Entry    socket.SweepEntry // the deadlines of waits for the client
 	Presence Presence          // that asks whether the client is there
 	Shard    uint32            // for counters and logs
-	Gone     atomic.Bool       // the client has closed its connection, as far as Presence has found out
+	Gone     atomic.Bool       // Presence has found the connection closed
 
 	// KeepsOwn: one connection to a peer on which the client has authenticated itself is kept for
 	// it, until DropOwn. It is one connection too, with one exchange at a time. Others lose such

@@ -39,7 +39,7 @@ type HTTP1Conn struct {
 	// private: a client has authenticated itself on the connection, or was asked to. Nobody but
 	// owner gets it again.
 	private bool
-	ownTo   int64 // coarse time until which it is kept for owner; 0: it is not. Guarded by transport.mu
+	ownTo   int64 // coarse time until which owner has it; 0: not kept. Guarded by transport.mu
 
 	// The state of send.
 	out     outgoing

@@ -238,7 +238,8 @@ func (u *HTTP1Conn) awaitBodyStart(b *socket.Buffers) error {
 		u.end += n
 		switch {
 		case n > 0:
-		case err == errNotYet, errors.Is(err, os.ErrDeadlineExceeded) && !u.entry.Interrupted.Load(): // the head was in time
+		// The head was in time.
+		case err == errNotYet, errors.Is(err, os.ErrDeadlineExceeded) && !u.entry.Interrupted.Load():
 			return nil
 		case err == io.EOF:
 			return socket.ErrClosedEarly
