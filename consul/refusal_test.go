@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -73,6 +74,27 @@ func TestAnswer429BeforeTheRequest(t *testing.T) {
 	}
 	if s := client.Stats(); s.Refused != 2*queries || s.Errors != 2*queries {
 		t.Errorf("%+v: want %d answers 429, each an error", s, 2*queries)
+	}
+}
+
+// net/http closes a refused connection at once: the request that is written to it then fails with
+// the answer 429, and not as a write to a closed connection.
+func TestWriteToARefusedConnection(t *testing.T) {
+	client, agent := net.Pipe()
+	defer agent.Close()
+	var answering sync.WaitGroup
+	defer answering.Wait()
+	answering.Go(func() {
+		_, _ = io.WriteString(agent, "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
+	})
+	conn := &refusableConn{Conn: client}
+	_, read := conn.Read(make([]byte, 1024))
+	must(t, conn.Close())
+	_, written := conn.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+	for operation, err := range map[string]error{"read": read, "write": written} {
+		refused := (*refusal)(nil)
+		verify.Require(t, errors.As(err, &refused), "%s: %v, want a refusal", operation, err)
+		verify.Equal(t, refused.response.StatusCode, http.StatusTooManyRequests, "status")
 	}
 }
 
