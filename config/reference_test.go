@@ -1,12 +1,11 @@
 package config
 
 import (
-	"cmp"
 	"flag"
-	"fmt"
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,13 +27,16 @@ type keyFacts struct {
 // below it.
 const maxCell = 200
 
+// gone stands for a row of a key that is not there any more.
+const gone = "\x00"
+
 // words are what the reference writes for what errors say is allowed; $1 is the limits. Its table
-// of kinds of values has them too.
+// of kinds of values has them too, but for limits alone.
 var words = []struct{ word, want string }{
-	{"duration $1", `a duration with a unit (ms, s, m, h), from $1`},
+	{"$1", `a duration with a unit (ms, s, m, h), from $1`},
 	{"share $1", `a number from $1, or a percentage`},
-	{"size $1", `a number of bytes or a size such as 64KiB or 10MiB, from $1`},
-	{"number $1", `a whole number from $1`},
+	{"$1", `a number of bytes or a size such as 64KiB or 10MiB, from $1`},
+	{"$1", `a whole number from $1`},
 	{"boolean", `true or false`},
 	{"text", `a text on one line`},
 	{"file", `the path of a file`},
@@ -106,53 +108,119 @@ func keysOf(t reflect.Type, key string, r decoding.Rules) []keyFacts {
 	return []keyFacts{{key, r.Default, allowed}}
 }
 
-// The rows of the tables: | `key` | default | allowed | meaning |
-var referenceRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.+) \\| (.+) \\| (.+) \\|$")
+// beginning is a line that says what the keys of a section of the reference begin with: their rows
+// leave it out.
+var beginning = regexp.MustCompile("^The keys begin with `([^`]+)`")
 
-// The reference has a row for each key, with its default and what is allowed. With -update they
-// are written, a new key gets a row behind the one before it, and one that is gone loses its row;
-// what a key means is left to write.
+// referenceRow is the row of a key in a table of the reference:
+// | `key` | default | allowed | meaning |, with who may set the key before its meaning where
+// that is not the file alone in the whole section.
+type referenceRow struct {
+	line   int
+	prefix string // of its key, which the row leaves out
+	cells  []string
+}
+
+// referenceRows returns the rows below the heading of the first section, by key.
+func referenceRows(t *testing.T, lines []string) map[string]referenceRow {
+	rows := make(map[string]referenceRow)
+	prefix := ""
+	first := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "## `log`") })
+	verify.Require(t, first >= 0, "%s has no section about log", reference)
+	for n := first; n < len(lines); n++ {
+		if strings.HasPrefix(lines[n], "## ") {
+			prefix = ""
+		}
+		if found := beginning.FindStringSubmatch(lines[n]); found != nil {
+			prefix = found[1]
+		}
+		if !strings.HasPrefix(lines[n], "| `") {
+			continue
+		}
+		cells := strings.Split(strings.TrimSuffix(strings.TrimPrefix(lines[n], "| "), " |"), " | ")
+		key := prefix + strings.Trim(cells[0], "`")
+		_, twice := rows[key]
+		verify.That(t, !twice && len(cells) >= 4, "%s has two rows, or one that lacks a cell", key)
+		rows[key] = referenceRow{n, prefix, cells}
+	}
+	return rows
+}
+
+// setBy returns who may set a key besides the file, as the reference has it: D, T and M stand for
+// a document, a tag and the meta, and a dagger says that not all values are allowed.
+func setBy(key string) string {
+	for _, r := range rights {
+		if !slices.Contains(strings.Fields(r.keys), strings.TrimPrefix(strings.TrimSuffix(key, ".NAME"), r.section+".")) {
+			continue
+		}
+		var by string
+		for _, s := range []struct {
+			setter Setter
+			letter string
+		}{{ByDocument, "D"}, {ByTag, "T"}, {ByRegistration, "M"}} {
+			if r.setters&s.setter != 0 {
+				by += s.letter
+			}
+		}
+		if r.only != nil {
+			by += "†"
+		}
+		return by
+	}
+	return ""
+}
+
+// The reference has a row for each key, with its default, what is allowed, and who may set it.
+// With -update they are written, a new key gets a row behind the one before it, and one that is
+// gone loses its row; what a key means is left to write.
 func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 	text := string(verify.Result(os.ReadFile(reference)).Must(t))
-	before, table, _ := strings.Cut(text, "\n## `log`")
-	rows := make(map[string]keyFacts)
-	meanings := make(map[string]string)
-	for _, m := range referenceRow.FindAllStringSubmatch(table, -1) {
-		if _, twice := rows[m[1]]; twice {
-			t.Errorf("%s has two rows", m[1])
-		}
-		rows[m[1]], meanings[m[1]] = keyFacts{m[1], m[2], m[3]}, m[4]
-	}
-	last := ""
+	lines := strings.Split(text, "\n")
+	rows := referenceRows(t, lines)
+	var last referenceRow
 	for _, want := range keysOf(reflect.TypeFor[Config](), "", decoding.Rules{}) {
 		row, ok := rows[want.key]
 		delete(rows, want.key)
 		if want.fallback != "" {
 			want.fallback = "`" + want.fallback + "`"
-		} else if want.fallback = "none"; ok && !strings.HasPrefix(row.fallback, "`") {
-			want.fallback = row.fallback // a description in words
+		} else if want.fallback = "none"; ok && !strings.HasPrefix(row.cells[1], "`") {
+			want.fallback = row.cells[1] // a description in words
 		}
-		wanted := fmt.Sprintf("| `%s` | %s | %s | %s |", want.key, want.fallback, want.allowed, cmp.Or(meanings[want.key], "…"))
-		verify.That(t, row == want && !strings.HasSuffix(wanted, "| … |"), "want the row (go test ./config -update writes it, but for its meaning)\n%s", wanted)
-		switch {
-		case ok:
-			table = strings.Replace(table, fmt.Sprintf("| `%s` | %s | %s | %s |", row.key, row.fallback, row.allowed, meanings[row.key]), wanted, 1)
-		case last != "":
-			table = strings.Replace(table, last, last+"\n"+wanted, 1)
+		meaning := "…"
+		if ok {
+			last, meaning = row, row.cells[len(row.cells)-1]
 		}
-		last = wanted
+		cells := []string{"`" + strings.TrimPrefix(want.key, last.prefix) + "`", want.fallback, want.allowed}
+		by := setBy(want.key)
+		if strings.HasPrefix(want.key, "services.") || strings.HasPrefix(want.key, "routes[]") {
+			cells = append(cells, by)
+		} else {
+			verify.That(t, by == "", "%s: its table does not say who may set it", want.key)
+		}
+		wanted := "| " + strings.Join(append(cells, meaning), " | ") + " |"
+		verify.That(t, ok && lines[row.line] == wanted && meaning != "…", "want the row (go test ./config -update writes it, but for its meaning)\n%s", wanted)
+		if ok {
+			lines[row.line] = wanted
+		} else {
+			lines[last.line] += "\n" + wanted
+		}
 	}
 	for key, row := range rows {
 		t.Errorf("row for %s, which is not a key", key)
-		table = strings.Replace(table, fmt.Sprintf("| `%s` | %s | %s | %s |\n", key, row.fallback, row.allowed, meanings[key]), "", 1)
+		lines[row.line] = gone
 	}
 	if *update {
-		verify.NoError(t, os.WriteFile(reference, []byte(before+"\n## `log`"+table), 0o644))
+		lines = slices.DeleteFunc(lines, func(line string) bool { return line == gone })
+		verify.NoError(t, os.WriteFile(reference, []byte(strings.Join(lines, "\n")), 0o644))
 	}
+	before, _, _ := strings.Cut(text, "\n## `log`")
 	for _, w := range words {
 		if len(w.want) > maxCell {
 			verify.Contains(t, before, "\n- "+w.word+": "+w.want+"\n", "below the table of kinds of values: ")
 			continue
+		}
+		if w.word == "$1" {
+			continue // text below the table
 		}
 		row := "| " + strings.ReplaceAll(w.word, "$1", "A to B") + " | " + strings.ReplaceAll(strings.ReplaceAll(w.want, "$1", "A to B"), "|", `\|`) + " |"
 		verify.Contains(t, before, row, "the table of kinds of values: ")

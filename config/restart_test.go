@@ -1,8 +1,6 @@
 package config
 
 import (
-	"os"
-	"strings"
 	"testing"
 
 	"sluice/test/verify"
@@ -44,14 +42,4 @@ func TestRegisterAndOrdersNeedRestart(t *testing.T) {
 		}
 		verify.DeepEqual(t, NeedRestart(mustParse(t, tail+c.running), mustParse(t, tail+c.loaded)), want, "from %q to %q", c.running, c.loaded)
 	}
-}
-
-func TestReferenceGivesTheReasonsForRestarts(t *testing.T) {
-	text := verify.Result(os.ReadFile("../docs/configuration.md")).Must(t)
-	for _, r := range restarts {
-		row := "  | `" + r.key + "` | " + r.why + " |\n"
-		verify.That(t, strings.Contains(string(text), row), "no row: %s", row)
-	}
-	got := strings.Count(string(text), "\n  | `")
-	verify.That(t, got == len(restarts), "%d rows for %d keys", got, len(restarts))
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -46,34 +45,6 @@ func TestEveryKeyHasARow(t *testing.T) {
 	for row, used := range rows {
 		verify.That(t, used, "the row %s is for no key", row)
 	}
-}
-
-// TestTableOfRights: docs/rights.md has the table.
-func TestTableOfRights(t *testing.T) {
-	var want strings.Builder
-	yes := func(is bool, o *decoding.Only) string {
-		switch {
-		case !is:
-			return ""
-		case o == noSocket:
-			return "yes, but no unix sockets"
-		case o == shortCheck:
-			return "yes, up to 10s"
-		case o == noIdentity:
-			return "yes, but no [fields that say who the client is](#fields-that-say-who-the-client-is)"
-		}
-		return "yes"
-	}
-	for _, r := range rights {
-		var keys []string
-		for key := range strings.FieldsSeq(r.keys) {
-			keys = append(keys, "`"+key+"`")
-		}
-		fmt.Fprintf(&want, "| `%s` | %s | %s | %s | %s |\n", r.section, strings.Join(keys, ", "),
-			yes(r.setters&ByDocument != 0, r.only), yes(r.setters&ByTag != 0, r.only), yes(r.setters&ByRegistration != 0, r.only))
-	}
-	page := verify.Result(os.ReadFile("../docs/rights.md")).Must(t)
-	verify.That(t, strings.Contains(string(page), want.String()), "docs/rights.md: want these rows:\n%s", want.String())
 }
 
 // outside returns the keys of v with a value of their own that a setter may not set.
