@@ -2,7 +2,7 @@
 // configuration. Parts of sluice add events; readers of the admin API follow them. An
 // event leads to nothing else.
 //
-// A feed is a ring. To add an event costs a mutex and a copy, whatever the number and
-// the speed of readers: each reader has its own position in the ring, and one that is
-// too slow skips what the ring has lost.
+// To add an event costs a mutex and a copy, whatever the number and the speed of readers: each
+// reader has its own position, and one that is too slow learns how many events it has missed. A
+// service that changes all the time drives out its own events only.
 package events

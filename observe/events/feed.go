@@ -1,6 +1,8 @@
 package events
 
 import (
+	"cmp"
+	"container/list"
 	"fmt"
 	"sync"
 	"time"
@@ -13,6 +15,10 @@ const (
 	Capacity = 10000
 	// Retention is how long a feed keeps an event.
 	Retention = time.Hour
+
+	// share is how many events of a full feed are safe from what happens to others: a service, or a
+	// group of kinds without one, that has as many gives up its own oldest event for a new one.
+	share = Capacity / 8
 )
 
 // Feed keeps the latest events. Its methods may be called concurrently, also on a nil
@@ -22,16 +28,26 @@ type Feed struct {
 
 	mu sync.Mutex // guards the fields below
 
-	ring    []Event // grows up to Capacity; the event at position p is in ring[p%Capacity]
-	oldest  uint64  // position of the oldest event
-	next    uint64  // position of the next event; the event before has this number
+	order   list.List            // of *Event, oldest first
+	parties map[party]*list.List // of the elements of order, oldest first
+	last    uint64               // number of the latest event
 	changed wake.All
 	closed  bool
 }
 
+// A party is what events are about: a service, or else the group of their kind.
+type party struct{ service, group string }
+
+func partyOf(e *Event) party {
+	if e.Service != "" {
+		return party{service: e.Service}
+	}
+	return party{group: e.Kind.Group()}
+}
+
 // New returns an empty feed.
 func New() *Feed {
-	return &Feed{start: uint64(time.Now().UnixMilli())}
+	return &Feed{start: uint64(time.Now().UnixMilli()), parties: make(map[party]*list.List)}
 }
 
 // Add adds e as the latest event, and sets its id, its time, and its level if it has none. It
@@ -41,32 +57,49 @@ func (f *Feed) Add(e Event) {
 		return
 	}
 	e = bounded(e)
-	if e.Level == "" {
-		e.Level = Info
-	}
+	e.Level = cmp.Or(e.Level, Info)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	e.ID, e.Time = ID{f.start, f.next + 1}, time.Now().UTC().Truncate(time.Millisecond)
+	f.last++
+	e.ID, e.Time = ID{f.start, f.last}, time.Now().UTC().Truncate(time.Millisecond)
 	f.forgetLocked(e.Time)
-	if len(f.ring) < Capacity {
-		f.ring = append(f.ring, e)
-	} else {
-		f.ring[f.next%Capacity] = e
+	if f.order.Len() == Capacity {
+		f.makeRoomLocked(partyOf(&e))
 	}
-	f.next++
-	f.oldest = max(f.oldest, f.next-min(f.next, Capacity))
+	of := f.parties[partyOf(&e)]
+	if of == nil {
+		of = list.New()
+		f.parties[partyOf(&e)] = of
+	}
+	of.PushBack(f.order.PushBack(&e))
 	f.changed.Send()
 }
 
-// forgetLocked forgets the events that are too old.
+// forgetLocked removes the events that are too old.
 func (f *Feed) forgetLocked(now time.Time) {
-	for f.oldest < f.next && now.Sub(f.atLocked(f.oldest).Time) >= Retention {
-		*f.atLocked(f.oldest) = Event{}
-		f.oldest++
+	for oldest := f.order.Front(); oldest != nil && now.Sub(eventOf(oldest).Time) >= Retention; oldest = f.order.Front() {
+		f.removeLocked(partyOf(eventOf(oldest)))
 	}
 }
 
-func (f *Feed) atLocked(position uint64) *Event { return &f.ring[position%Capacity] }
+// makeRoomLocked removes the oldest event: of a party that adds one, if it has its share, or of all.
+func (f *Feed) makeRoomLocked(adding party) {
+	if of := f.parties[adding]; of == nil || of.Len() < share {
+		adding = partyOf(eventOf(f.order.Front()))
+	}
+	f.removeLocked(adding)
+}
+
+// removeLocked removes the oldest event of a party.
+func (f *Feed) removeLocked(p party) {
+	of := f.parties[p]
+	f.order.Remove(of.Remove(of.Front()).(*list.Element))
+	if of.Len() == 0 {
+		delete(f.parties, p)
+	}
+}
+
+func eventOf(element *list.Element) *Event { return element.Value.(*Event) }
 
 // All returns the kept events, oldest first.
 func (f *Feed) All() []Event {
@@ -84,44 +117,35 @@ func (f *Feed) Close() {
 
 // Read returns the kept events that filter selects, oldest first, and a reader of those that
 // follow. after, if not zero, is the latest event that the caller knows: the events begin
-// with the next one.
+// with the next one, and one of KindSkipped says how many are missing.
 func (f *Feed) Read(filter Filter, after ID) ([]Event, *Reader) {
 	r := &Reader{feed: f, filter: filter}
-	begin, end, lost := f.since(after)
-	r.position = begin
 	var kept []Event
-	if lost != "" {
-		kept = append(kept, skipped(lost))
+	if after != (ID{}) && after.Start != f.start {
+		kept = append(kept, skipped("Events may be missing: sluice has started again"))
+		after = ID{}
 	}
+	end := f.lastNumber()
+	r.position = min(after.Number, end)
 	for r.position < end {
-		kept = append(kept, r.take()...)
+		kept = append(kept, r.take(after != (ID{}))...)
 	}
 	return kept, r
 }
 
-// since returns the positions of the kept events after the one with an id, the zero one: of all.
-// lost is as of afterLocked.
-func (f *Feed) since(after ID) (begin, end uint64, lost string) {
+func (f *Feed) lastNumber() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.forgetLocked(time.Now())
-	begin = f.oldest
-	if after != (ID{}) {
-		begin, lost = f.afterLocked(after)
-	}
-	return begin, f.next, lost
+	return f.last
 }
 
-// afterLocked returns the position after the event with an id. lost says what is missing; it
-// is empty if nothing is.
-func (f *Feed) afterLocked(id ID) (position uint64, lost string) {
-	switch {
-	case id.Start != f.start:
-		return f.oldest, "Events may be missing: sluice has started again"
-	case id.Number < f.oldest:
-		return f.oldest, missing(f.oldest - id.Number)
+// afterLocked returns the first kept event after the one with a number, nil if there is none.
+func (f *Feed) afterLocked(number uint64) (first *list.Element) {
+	for e := f.order.Back(); e != nil && eventOf(e).ID.Number > number; e = e.Prev() {
+		first = e
 	}
-	return min(id.Number, f.next), ""
+	return first
 }
 
 func missing(n uint64) string {

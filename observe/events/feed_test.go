@@ -55,7 +55,36 @@ func TestFeedIsBounded(t *testing.T) {
 	if len(list) != Capacity || list[0].Text != fmt.Sprint(Capacity+1) || list[Capacity-1].Text != fmt.Sprint(2*Capacity) {
 		t.Errorf("%d events, from %s to %s", len(list), list[0].Text, list[len(list)-1].Text)
 	}
-	verify.Equal(t, len(f.ring), Capacity, "the ring has places")
+}
+
+// A service that flaps, or documents that are refused all the time, drive out events of their own
+// only. A reader learns how many it has missed of them, and where.
+func TestWhoAddsManyEventsDrivesOutItsOwn(t *testing.T) {
+	for what, flood := range map[string]Event{
+		"a service":           {Kind: KindUnhealthy, Service: "a", Text: "a"},
+		"kinds of no service": {Kind: KindRejected, Text: "a"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := New()
+			for i := range share {
+				f.Add(Event{Kind: KindJoined, Service: "b", Text: fmt.Sprint("b", i)})
+			}
+			f.Add(Event{Kind: KindAgentFails, Text: "agent"})
+			for range 3 * Capacity {
+				f.Add(flood)
+			}
+			f.Add(Event{Kind: KindLeft, Service: "b", Text: "last"})
+			list := kept(f, Filter{}, ID{})
+			verify.Equal(t, len(list), Capacity, "events are kept")
+			first := texts(list[:share])
+			verify.That(t, strings.HasPrefix(first, "b1; b2; ") && strings.HasSuffix(first, fmt.Sprintf("b%d; agent", share-1)), "the first events: %s", first)
+			verify.Equal(t, texts(list[Capacity-2:]), "a; last", "the last events")
+
+			resumed := kept(f, Filter{}, ID{f.start, share})
+			want := fmt.Sprintf("agent; %d earlier events of all kinds are not kept any more; a", 3*Capacity-(Capacity-share-1))
+			verify.Equal(t, texts(resumed[:3]), want, "after the event before the flood")
+		})
+	}
 }
 
 func TestFeedForgetsAfterAnHour(t *testing.T) {
@@ -67,7 +96,7 @@ func TestFeedForgetsAfterAnHour(t *testing.T) {
 		verify.Equal(t, texts(kept(f, Filter{}, ID{})), "old; new", "before an hour")
 		time.Sleep(time.Second)
 		verify.Equal(t, texts(kept(f, Filter{}, ID{})), "new", "after an hour")
-		verify.Equal(t, f.ring[0].Text, "", "the text of a forgotten event is still in memory")
+		verify.Equal(t, f.order.Len(), 1, "events in memory")
 		verify.Equal(t, texts(kept(f, Filter{}, ID{f.start, 1})), "new", "after the forgotten event")
 		time.Sleep(Retention)
 		got := kept(f, Filter{}, ID{})

@@ -16,7 +16,7 @@ const takeEvents = 256
 type Reader struct {
 	feed     *Feed
 	filter   Filter
-	position uint64 // of the next event to read
+	position uint64 // number of the latest event that was read, or is known to be lost
 }
 
 // Next waits for events that the filter selects, and returns at least one, oldest first. One of
@@ -26,7 +26,7 @@ func (r *Reader) Next(ctx context.Context) ([]Event, error) {
 	for {
 		changed, closed := r.pending()
 		if changed == nil {
-			if list := r.take(); len(list) > 0 {
+			if list := r.take(true); len(list) > 0 {
 				return list, nil
 			}
 			continue
@@ -48,15 +48,15 @@ func (r *Reader) pending() (changed <-chan struct{}, closed bool) {
 	f := r.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if r.position < f.next {
+	if r.position < f.last {
 		return nil, f.closed
 	}
 	return f.changed.Wait(), f.closed
 }
 
-// take returns the selected ones of the next events.
-func (r *Reader) take() []Event {
-	list := r.next()
+// take returns the selected ones of the next events. counts: also what is lost before them.
+func (r *Reader) take(counts bool) []Event {
+	list := r.next(counts)
 	selected := list[:0]
 	for i := range list {
 		if r.filter.matches(&list[i]) {
@@ -66,18 +66,27 @@ func (r *Reader) take() []Event {
 	return selected
 }
 
-// next returns the next events, at most takeEvents and one that says how many are lost.
-func (r *Reader) next() (list []Event) {
+// next returns at most takeEvents of the next events. counts: before each that follows lost ones
+// there is one that says how many.
+func (r *Reader) next(counts bool) (list []Event) {
 	f := r.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if r.position < f.oldest {
-		list = append(list, skipped(missing(f.oldest-r.position)))
-		r.position = f.oldest
+	to := func(number uint64) {
+		if lost := number - r.position - 1; counts && lost > 0 {
+			list = append(list, skipped(missing(lost)))
+		}
+		r.position = number
 	}
-	for n := 0; n < takeEvents && r.position < f.next; n++ {
-		list = append(list, *f.atLocked(r.position))
-		r.position++
+	element := f.afterLocked(r.position)
+	for n := 0; n < takeEvents && element != nil; n++ {
+		to(eventOf(element).ID.Number)
+		list = append(list, *eventOf(element))
+		element = element.Next()
+	}
+	if element == nil && r.position < f.last { // the latest are too old to be kept
+		to(f.last + 1)
+		r.position = f.last
 	}
 	return list
 }
