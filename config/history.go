@@ -79,7 +79,27 @@ func newest(revisions []Revision) []Revision {
 		}
 		return r.OnlyShares && given >= keepOnlyShares
 	})
-	return revisions[max(0, len(revisions)-keepRevisions):]
+	for len(revisions) > keepRevisions {
+		drop := leastNeeded(revisions)
+		revisions = slices.Delete(revisions, drop, drop+1)
+	}
+	return revisions
+}
+
+// leastNeeded returns the index of the oldest revision that is followed by one with the same text of
+// the file, or else 0. So who writes documents to a registry does not drive out the last revision
+// of a file that was in use before. Those with OnlyShares have their own bound.
+func leastNeeded(revisions []Revision) int {
+	for i := range len(revisions) - 1 {
+		if !revisions[i].OnlyShares && sameFile(revisions[i], revisions[i+1]) {
+			return i
+		}
+	}
+	return 0
+}
+
+func sameFile(a, b Revision) bool {
+	return len(a.Sources) > 0 && len(b.Sources) > 0 && slices.Equal(a.Sources[0].Documents, b.Sources[0].Documents)
 }
 
 // History contains the latest applied revisions, and counts loads. The zero value is

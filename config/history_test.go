@@ -65,6 +65,33 @@ func TestGivenSharesAreFew(t *testing.T) {
 	}
 }
 
+// Who writes documents to a registry does not drive out the last revision of each text of the file,
+// here and in the history's file.
+func TestDocumentsDoNotDriveOutTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	h := kept(t, path)
+	document := 0
+	apply := func(file string, n int) {
+		for range n {
+			document++
+			h.Applied(Revision{Sources: []Source{
+				{Name: "sluice.yaml", Documents: []Document{{Name: "sluice.yaml", Text: file}}},
+				{Name: "consul_kv:sluice/", Documents: []Document{{Name: "shop", Text: fmt.Sprint(document)}}},
+			}})
+		}
+	}
+	apply("first", 3)
+	apply("second", 1)
+	apply("third", 4*keepRevisions)
+	for name, history := range map[string]*History{"here": h, "in the file": kept(t, path)} {
+		all := history.Revisions()
+		verify.Require(t, len(all) == keepRevisions, "%s: %d revisions", name, len(all))
+		oldest := all[len(all)-2:]
+		verify.That(t, oldest[1].Number == 3 && oldest[0].Number == 4 && all[0].Number == uint64(document), "%s: revisions %d, %d, …, %d",
+			name, oldest[1].Number, oldest[0].Number, all[0].Number)
+	}
+}
+
 // The latest revision keeps its Config, older ones up to a number of routes.
 func TestHistoryForgetsOldRoutes(t *testing.T) {
 	var h History
