@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,11 +27,14 @@ func (r *running) watchOf(name string) admin.Watch {
 	return admin.Watch{}
 }
 
-// end stops the gateway, and waits until Run returns.
+// end stops the gateway, and waits until Run returns and nothing listens on its ports: a process that
+// another test starts has copies of the listeners until it becomes its program.
 func (r *running) end() {
 	r.t.Helper()
 	r.stop()
 	r.awaitEnd()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 }
 
 // starWithSnapshot returns a configuration with the service star and a file for its set.

@@ -118,7 +118,7 @@ func (c agentCase) httpCheck() {
 	status.Store(http.StatusOK)
 	c.await("web", api.HealthPassing, "200")
 	app.Close()
-	c.await("web", api.HealthCritical, "connection refused")
+	c.await("web", api.HealthCritical, `Get "`+app.URL+`/health": `) // refused, or cut by Close
 	names, _, err := c.client.Catalog().Services(nil)
 	verify.NoError(c.t, err)
 	verify.Slices(c.t, names["web"], []string{"a"}, "tags in the catalog")
@@ -136,7 +136,7 @@ func (c agentCase) tcpCheck() {
 	checks := c.instances("raw", "")["raw"].Checks
 	verify.Equal(c.t, [...]string{checks[1].CheckID, checks[2].CheckID, checks[2].Name}, [...]string{"service:raw:1", "service:raw:2", "second"}, "checks")
 	listener.Close()
-	c.await("raw", api.HealthCritical, "connection refused")
+	c.await("raw", api.HealthCritical, "dial tcp "+address) // refused, or cut by Close
 }
 
 func (c agentCase) ttlCheck() {
