@@ -1,17 +1,21 @@
 package balancer
 
-import "context"
+import (
+	"context"
+
+	"sluice/route/places"
+)
 
 // Await is pick, which calls [Pool.Pick], for a request that can wait while the pool has no
 // eligible peer. It returns as soon as there is one, with pick's last error when ctx ends, and at
 // once with any error other than [ErrNoPeers] and [ErrNoEligible], or if the pool is closed: it
-// gets no more peers. At most Limits.Pending requests wait; further ones fail with
-// [ErrTooManyPending].
-func (p *Pool) Await(ctx context.Context, pick func() (Token, error)) (Token, error) {
-	defer p.Admission.pending.Add(-1)
-	if p.Admission.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
+// gets no more peers. At most Limits.Pending requests wait, and of one client at most as many as it
+// leaves to others; further ones fail with [ErrTooManyPending].
+func (p *Pool) Await(ctx context.Context, client places.Block, pick func() (Token, error)) (Token, error) {
+	if !p.Admission.waiting.add(client, p.snapshot.Load().terms.Pending) {
 		return Token{}, p.Admission.refuse(LimitPending, false)
 	}
+	defer p.Admission.waiting.remove(client)
 	for {
 		changed := p.Changed()
 		t, err := pick()
@@ -33,16 +37,16 @@ func (p *Pool) isClosed() bool {
 }
 
 // AwaitConnection is [Pool.Pick] for a request that would rather wait than fail
-// while every connection is in use (Limits.PeerConnections). Requests get the
-// connections that become free in the order in which they came, and before those
-// that do not wait; each group has its own order, and others for the retries with an equal
+// while every connection is in use (Limits.PeerConnections). The clients that wait get the
+// connections that become free in turn, each in the order in which its requests came, and before
+// those that do not wait; each group has its own order, and others for the retries with an equal
 // Query.Tried. It returns with [ErrConnectionsSaturated] when ctx ends, and at once with any other
 // error. Limits.Pending bounds the waiting requests, as in Await.
-func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
-	defer p.Admission.pending.Add(-1)
-	if p.Admission.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
+func (p *Pool) AwaitConnection(ctx context.Context, client places.Block, q *Query) (Token, error) {
+	if !p.Admission.waiting.add(client, p.snapshot.Load().terms.Pending) {
 		return Token{}, p.Admission.refuse(LimitPending, false)
 	}
+	defer p.Admission.waiting.remove(client)
 	query := Query{first: true}
 	if q != nil {
 		query = *q
@@ -50,7 +54,7 @@ func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
 	}
 	ready := make(chan struct{}, 1)
 	line := query.line()
-	p.queue.join(line, ready)
+	p.queue.join(line, client, ready)
 	defer p.queue.leave(line, ready)
 	for {
 		changed := p.Changed()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/route/places"
 	"sluice/test/long"
 	"sluice/test/verify"
 )
@@ -219,7 +220,7 @@ func TestNoChangeIsMissed(t *testing.T) {
 		p := newTestPool(t, Options{})
 		go p.Apply(instances(1))
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		token, err := p.Await(ctx, pick(p, nil))
+		token, err := p.Await(ctx, places.Many, pick(p, nil))
 		verify.NoError(t, err)
 		token.Done(Outcome{})
 		cancel()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -282,7 +283,7 @@ func TestNobodyWaitsForAPeerOfARetiredPool(t *testing.T) {
 				defer cancel()
 				time.AfterFunc(time.Second, func() { end(p) })
 				start := time.Now()
-				_, err := p.Await(ctx, func() (Token, error) { return p.Pick(nil) })
+				_, err := p.Await(ctx, places.Many, func() (Token, error) { return p.Pick(nil) })
 				verify.That(t, err == ErrNoPeers && time.Since(start) == time.Second, "%v after %v", err, time.Since(start))
 			})
 		})

@@ -12,6 +12,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/observe/metrics"
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -317,7 +318,7 @@ func TestGroupsWaitInTheirOwnLines(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		waited := make(chan error)
 		go func() {
-			token, err := p.AwaitConnection(ctx, in(p, "a"))
+			token, err := p.AwaitConnection(ctx, places.Many, in(p, "a"))
 			if err == nil {
 				token.Done(Outcome{})
 			}

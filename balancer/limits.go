@@ -25,8 +25,8 @@ type Limits struct {
 	// ConnectionWait is how long a request of [Pool.AwaitConnection] should wait. Its caller
 	// keeps to it.
 	ConnectionWait time.Duration `key:"connection_wait" default:"1s" min:"0s" max:"1m"`
-	// Pending bounds the requests that wait; see [Pool.Await] and
-	// [Pool.AwaitConnection].
+	// Pending bounds the requests that wait; see [Pool.Await] and [Pool.AwaitConnection]. A client
+	// has at most as many of them as it leaves to others: alone, half.
 	Pending int `key:"pending" default:"1024" min:"0" max:"10000000"`
 	// Retries bounds the retries in flight.
 	Retries int `key:"retries" default:"0" min:"0" max:"10000000"`
@@ -150,10 +150,10 @@ type Admission struct {
 	_        [128 - 8]byte
 
 	retries  atomic.Int64 // in flight
-	pending  atomic.Int64 // requests waiting for a peer or a connection
+	waiting  waiting
 	refusals [NumLimits]atomic.Uint64
 	adaptive atomic.Pointer[adaptive] // nil until Limits.Adaptive is on; it stays then
-	_        [128 - 16 - NumLimits*8 - 8]byte
+	_        [128 - 8 - 24 - NumLimits*8 - 8]byte
 }
 
 // admit counts an attempt, or returns the error of the pool's limit that forbids it.
@@ -226,4 +226,4 @@ func (a *Admission) Refusals() [NumLimits]uint64 {
 }
 
 // Pending returns how many requests wait.
-func (a *Admission) Pending() int { return int(a.pending.Load()) }
+func (a *Admission) Pending() int { return a.waiting.count() }

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -175,7 +176,7 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		token, err := p.Await(ctx, pick(p, nil))
+		token, err := p.Await(ctx, places.Many, pick(p, nil))
 		if err != nil || time.Since(start) != 3*time.Second {
 			t.Errorf("%v after %v, want a peer after 3s", err, time.Since(start))
 		}
@@ -186,7 +187,7 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		start = time.Now()
 		ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if _, err := p.Await(ctx, pick(p, nil)); err != ErrNoEligible || time.Since(start) != 5*time.Second {
+		if _, err := p.Await(ctx, places.Many, pick(p, nil)); err != ErrNoEligible || time.Since(start) != 5*time.Second {
 			t.Errorf("%v after %v, want %v after 5s", err, time.Since(start), ErrNoEligible)
 		}
 		verify.Equal(t, p.Admission.Pending(), 0, "pending")
@@ -200,12 +201,12 @@ func TestAwaitDoesNotWaitForLimits(t *testing.T) {
 		p.Apply(instances(1))
 		token := mustPick(t, p, nil)
 		start := time.Now()
-		_, err := p.Await(t.Context(), pick(p, nil))
+		_, err := p.Await(t.Context(), places.Many, pick(p, nil))
 		verify.That(t, err == ErrSaturated, "Await: %v, want %v", err, ErrSaturated)
 		token.Done(Outcome{})
 		var q Query
 		q.Tried.Add(token.Peer)
-		_, err = p.Await(t.Context(), pick(p, &q))
+		_, err = p.Await(t.Context(), places.Many, pick(p, &q))
 		verify.That(t, err == ErrAllTried, "Await: %v, want %v", err, ErrAllTried)
 		verify.Equal(t, time.Since(start), 0, "waited")
 	})
@@ -219,7 +220,7 @@ func TestPendingRequestsAreLimited(t *testing.T) {
 			go func() {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				token, err := p.Await(ctx, pick(p, nil))
+				token, err := p.Await(ctx, places.Many, pick(p, nil))
 				if err != nil {
 					gaveUp.Add(1)
 					return
@@ -230,7 +231,7 @@ func TestPendingRequestsAreLimited(t *testing.T) {
 		}
 		synctest.Wait()
 		verify.Equal(t, p.Admission.Pending(), 3, "pending")
-		_, err := p.Await(t.Context(), pick(p, nil))
+		_, err := p.Await(t.Context(), places.Many, pick(p, nil))
 		verify.That(t, err == ErrTooManyPending, "Await: %v, want %v", err, ErrTooManyPending)
 		p.Apply(instances(1))
 		synctest.Wait()

@@ -4,10 +4,12 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"sluice/route/places"
 )
 
 // A queue is the requests that wait for a connection: a line for each group, and one
-// for the whole pool, in the order in which they came. Retries have lines of their own, by the
+// for the whole pool, in which clients take turns. Retries have lines of their own, by the
 // peers that had the request: what one of them waits for may be free for another. A request is
 // known by a channel with room for one value, and gets one when it should try to pick. The zero
 // value is empty.
@@ -26,17 +28,44 @@ type lineID struct {
 // line returns where a request waits.
 func (q *Query) line() lineID { return lineID{q.Group, q.Tried} }
 
-type line []chan<- struct{}
+type line []waiter
 
-// join puts a request at the end of a line. A connection that becomes free after join
-// wakes the first of each line.
-func (q *queue) join(id lineID, w chan<- struct{}) {
+type waiter struct {
+	client places.Block
+	round  uint64 // of turns; the first of a line has the lowest
+	ready  chan<- struct{}
+}
+
+// turn returns the round in which a new request of a client has its turn: that of the first, or if
+// the client has requests in the line the one after its last. Who knows clients only as
+// [places.Many] has many of them: each has a turn of its own.
+func (l line) turn(client places.Block) (round uint64) {
+	if len(l) > 0 {
+		round = l[0].round
+	}
+	for _, w := range l {
+		if w.client == client && client != places.Many {
+			round = w.round + 1
+		}
+	}
+	return round
+}
+
+// join puts a request of a client in a line: behind those that have their turn before it, or with
+// it. A connection that becomes free after join wakes the first of each line.
+func (q *queue) join(id lineID, client places.Block, w chan<- struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.lines == nil {
 		q.lines = make(map[lineID]line)
 	}
-	q.lines[id] = append(q.lines[id], w)
+	l := q.lines[id]
+	round := l.turn(client)
+	behind := len(l)
+	for behind > 0 && l[behind-1].round > round {
+		behind--
+	}
+	q.lines[id] = slices.Insert(l, behind, waiter{client, round, w})
 	q.length.Add(1)
 }
 
@@ -47,7 +76,7 @@ func (q *queue) leave(id lineID, w chan<- struct{}) {
 	defer q.mu.Unlock()
 	q.length.Add(-1)
 	l := q.lines[id]
-	i := slices.Index(l, w)
+	i := slices.IndexFunc(l, func(other waiter) bool { return other.ready == w })
 	if l = slices.Delete(l, i, i+1); len(l) == 0 {
 		delete(q.lines, id)
 		return
@@ -62,7 +91,7 @@ func (q *queue) leave(id lineID, w chan<- struct{}) {
 func (q *queue) isFirst(id lineID, w chan<- struct{}) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.lines[id][0] == w
+	return q.lines[id][0].ready == w
 }
 
 // goFirst reports whether requests wait before which one that does not wait must not go: those of
@@ -100,7 +129,7 @@ func (q *queue) wake() {
 // wake makes the first request of l, which is not empty, try to pick.
 func (l line) wake() {
 	select {
-	case l[0] <- struct{}{}:
+	case l[0].ready <- struct{}{}:
 	default: // it has yet to try
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -27,7 +28,7 @@ func TestConnectionsAreAwaitedInOrder(t *testing.T) {
 		var served []int
 		for i := range waiters {
 			go func() {
-				token, err := p.AwaitConnection(t.Context(), nil)
+				token, err := p.AwaitConnection(t.Context(), places.Many, nil)
 				if err != nil {
 					t.Error(err)
 					return
@@ -68,7 +69,7 @@ func TestWaitForTheFallbackIsCountedOnce(t *testing.T) {
 		q := in(p, "canary")
 		q.Fallback = p.Group(RestGroup).ID()
 		go func() {
-			token, err := p.AwaitConnection(t.Context(), q)
+			token, err := p.AwaitConnection(t.Context(), places.Many, q)
 			verify.Succeeds(t, err)
 			token.Done(Outcome{})
 		}()
@@ -115,10 +116,10 @@ func TestWaitForAConnectionEnds(t *testing.T) {
 				start := time.Now()
 				behind := make(chan error)
 				time.AfterFunc(time.Millisecond, func() {
-					_, err := p.AwaitConnection(ctx, nil)
+					_, err := p.AwaitConnection(ctx, places.Many, nil)
 					behind <- err
 				})
-				_, err := p.AwaitConnection(ctx, nil)
+				_, err := p.AwaitConnection(ctx, places.Many, nil)
 				if err != test.err || time.Since(start) != test.after {
 					t.Errorf("%v after %v, want %v after %v", err, time.Since(start), test.err, test.after)
 				}
@@ -134,7 +135,7 @@ func TestWaitForAConnectionEnds(t *testing.T) {
 func TestNobodyQueuesWhereNoPeerIs(t *testing.T) {
 	p, held := onePlace(t, 1)
 	var q Query
-	p.queue.join(q.line(), make(chan struct{}, 1))
+	p.queue.join(q.line(), places.Many, make(chan struct{}, 1))
 	expectPick(t, p, &q, ErrConnectionsSaturated)
 	setReason(p, held[0].Peer.ID, ReasonDrain, true, "")
 	expectPick(t, p, &q, ErrNoEligible)
@@ -147,7 +148,7 @@ func TestNobodyQueuesWhereNoOtherPeerIs(t *testing.T) {
 	p.Apply(instances(1))
 	held := hold(t, p, 1)
 	q := Query{Group: p.Group("canary").ID(), Fallback: p.Group("rest").ID()}
-	p.queue.join(q.line(), make(chan struct{}, 1))
+	p.queue.join(q.line(), places.Many, make(chan struct{}, 1))
 	expectPick(t, p, &q, ErrConnectionsSaturated)
 	q.Tried.Add(held[0].Peer)
 	expectPick(t, p, &q, ErrNoPeers)
@@ -160,7 +161,7 @@ func TestNobodyQueuesForThePeersOfOthers(t *testing.T) {
 	p.Apply(set)
 	q := Query{Group: p.Group("canary").ID(), Fallback: p.Group("rest").ID()}
 	held := verify.Result(p.Pick(&q)).Must(t)
-	p.queue.join(q.line(), make(chan struct{}, 1))
+	p.queue.join(q.line(), places.Many, make(chan struct{}, 1))
 	expectPick(t, p, &q, ErrConnectionsSaturated)
 	q.Tried.Add(held.Peer)
 	got := verify.Result(p.Pick(&q)).Must(t)
@@ -174,11 +175,11 @@ func TestTheQueueMovesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, held := onePlace(t, 1)
 		ctx, giveUp := context.WithCancel(t.Context())
-		go p.AwaitConnection(ctx, nil)
+		go p.AwaitConnection(ctx, places.Many, nil)
 		synctest.Wait()
 		got := make(chan error)
 		go func() {
-			_, err := p.AwaitConnection(t.Context(), nil)
+			_, err := p.AwaitConnection(t.Context(), places.Many, nil)
 			got <- err
 		}()
 		synctest.Wait()
@@ -197,10 +198,10 @@ func TestRequestsThatWaitForAConnectionAreLimited(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			p.AwaitConnection(t.Context(), nil)
+			p.AwaitConnection(t.Context(), places.Many, nil)
 		}()
 		synctest.Wait()
-		_, err := p.AwaitConnection(t.Context(), nil)
+		_, err := p.AwaitConnection(t.Context(), places.Many, nil)
 		verify.That(t, err == ErrTooManyPending, "got %v, want %v", err, ErrTooManyPending)
 		held[0].Done(Outcome{})
 		<-done
@@ -220,7 +221,7 @@ func TestRetriesWaitInALineOfTheirOwn(t *testing.T) {
 		await := func(q *Query) <-chan Token {
 			got := make(chan Token)
 			go func() {
-				token, err := p.AwaitConnection(t.Context(), q)
+				token, err := p.AwaitConnection(t.Context(), places.Many, q)
 				verify.That(t, err == nil, "AwaitConnection: %v", err)
 				got <- token
 			}()
@@ -262,7 +263,7 @@ func TestARetryWaitsBehindThoseForTheSamePeers(t *testing.T) {
 			var retry Query
 			retry.Tried.Add(tried)
 			go func() {
-				token, err := p.AwaitConnection(t.Context(), &retry)
+				token, err := p.AwaitConnection(t.Context(), places.Many, &retry)
 				verify.That(t, err == nil, "AwaitConnection: %v", err)
 				got <- token
 			}()
@@ -295,7 +296,7 @@ func TestNoRetryGoesFirst(t *testing.T) {
 		waited := make(chan struct{})
 		go func() {
 			defer close(waited)
-			_, err := p.AwaitConnection(ctx, nil)
+			_, err := p.AwaitConnection(ctx, places.Many, nil)
 			verify.That(t, err == ErrConnectionsSaturated, "AwaitConnection: %v", err)
 		}()
 		synctest.Wait()

@@ -20,6 +20,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/auth"
+	"sluice/route/places"
 	"sluice/route/ratelimit"
 	"sluice/test/verify"
 )
@@ -373,7 +374,7 @@ func TestAnotherTargetHasAPeerTooShortly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var other sync.WaitGroup
 	other.Go(func() {
-		_, _ = b.Pool.Await(ctx, func() (balancer.Token, error) { return b.Pool.Pick(new(balancer.Query)) })
+		_, _ = b.Pool.Await(ctx, places.Many, func() (balancer.Token, error) { return b.Pool.Pick(new(balancer.Query)) })
 	})
 	eventually(t, "nobody else may wait", func() bool { return b.Pool.Admission.Pending() == 1 })
 	close(full)

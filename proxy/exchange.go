@@ -9,6 +9,7 @@ import (
 	"sluice/proxy/grpc"
 	"sluice/proxy/upstream"
 	"sluice/route"
+	"sluice/route/places"
 )
 
 // An exchange is a request and its response, between a downstream and upstreams: a value of five
@@ -107,6 +108,9 @@ func (x *exchange) Started() bool { return x.answer.begun }
 
 // Replayable implements [attempt.Exchange].
 func (x *exchange) Replayable() bool { return x.tries.replayable() }
+
+// Block implements [attempt.Exchange].
+func (x *exchange) Block() places.Block { return x.request.client.block() }
 
 // Waiting implements [attempt.Exchange]. The wait for the first peer also ends when another target
 // has one: forward goes there.

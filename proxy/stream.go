@@ -162,8 +162,7 @@ func (s *stream) startRoute(matched *route.Route) *refusal.Refusal {
 // handshake performs the TLS handshake. It fails if its only purpose is the answer to a challenge
 // of ACME.
 func (s *stream) handshake() (err error) {
-	block := blockOf(s.ends.Client.Addr(), s.server.options.Load().TrustedProxies)
-	s.socket.TLS, err = s.server.handshakes.Accept(s.socket, &s.entry, block, s.listener.TLS)
+	s.socket.TLS, err = s.server.handshakes.Accept(s.socket, &s.entry, s.Block(), s.listener.TLS)
 	if err != nil {
 		return err
 	}
@@ -304,6 +303,11 @@ func (s *stream) Answered() bool { return s.connected }
 
 // Started implements [attempt.Exchange].
 func (s *stream) Started() bool { return s.connected }
+
+// Block implements [attempt.Exchange].
+func (s *stream) Block() places.Block {
+	return blockOf(s.ends.Client.Addr(), s.server.options.Load().TrustedProxies)
+}
 
 // Waiting implements [attempt.Exchange]. The context also ends when the server stops
 // or the client leaves.

@@ -9,6 +9,7 @@ import (
 	"sluice/balancer"
 	"sluice/observe/panics"
 	"sluice/route"
+	"sluice/route/places"
 )
 
 // An Exchange is one request and its response, in whatever protocol.
@@ -26,6 +27,8 @@ type Exchange interface {
 	Answered() bool
 	// Started reports whether a byte of the response was sent to the client.
 	Started() bool
+	// Block returns whose places the request takes while it waits.
+	Block() places.Block
 	// Waiting returns a context for a wait for a peer. It ends after timeout, or when
 	// the client no longer waits for the response. The caller calls end after the wait.
 	Waiting(timeout time.Duration) (ctx context.Context, end context.CancelFunc)
@@ -171,8 +174,8 @@ func (l *Loop) pick() (t balancer.Token, err error) {
 		start := time.Now()
 		ctx, end := l.exchange.Waiting(timeout)
 		if left == &l.forPeer {
-			t, err = pool.Await(ctx, l.pickNow)
-		} else if t, err = pool.AwaitConnection(ctx, l.query); l.retryLeft(err) {
+			t, err = pool.Await(ctx, l.exchange.Block(), l.pickNow)
+		} else if t, err = pool.AwaitConnection(ctx, l.exchange.Block(), l.query); l.retryLeft(err) {
 			t, err = l.pickNow()
 		}
 		waited := time.Since(start)

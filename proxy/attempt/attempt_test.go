@@ -12,6 +12,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/route"
+	"sluice/route/places"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
@@ -76,6 +77,8 @@ func (s *script) Try(t balancer.Token) balancer.Outcome {
 func (s *script) Replayable() bool { return !s.final }
 func (s *script) Answered() bool   { return false }
 func (s *script) Started() bool    { return s.started }
+
+func (s *script) Block() places.Block { return places.Many }
 
 func (s *script) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
 	s.calls = append(s.calls, fmt.Sprint("wait ", timeout))

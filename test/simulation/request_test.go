@@ -8,6 +8,7 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/attempt"
 	"sluice/route"
+	"sluice/route/places"
 )
 
 // request is a request of a client. It implements attempt.Exchange.
@@ -237,6 +238,9 @@ func (r *request) Try(t balancer.Token) balancer.Outcome {
 	r.count(o)
 	return r.end(f, o)
 }
+
+// Block implements attempt.Exchange.
+func (r *request) Block() places.Block { return places.Many }
 
 // Waiting implements attempt.Exchange.
 func (r *request) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
