@@ -2,10 +2,12 @@ package balancer
 
 import (
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"sluice/config/units"
+	"sluice/route/places"
 )
 
 // RetryBudget bounds retries in proportion to requests, so that retries do not overload
@@ -88,4 +90,55 @@ func (b *budget) decay(t budgetTerms, now int64) {
 			return
 		}
 	}
+}
+
+const (
+	// reserveShare is the part of a reserve that a client may use.
+	reserveShare = 8
+	// maxReserve bounds the memory of a reserve: the retries in it.
+	maxReserve = 1024
+)
+
+// reserve is a second MinPerSecond of a [RetryBudget], for clients that use little of it. Requests
+// of one client that fail at every peer may use up the budget: the reserve retries those of others
+// when a peer crashes. The zero value is full. It is safe for concurrent use.
+type reserve struct {
+	mu sync.Mutex
+	// mu guards the fields below.
+	period  int64 // of budgetMemory, in which the rest was used
+	used    int
+	clients map[places.Block]int // how much each has used
+}
+
+// withdraw takes one retry of a client; false if it has used its share, or if nothing is left.
+// Clients that nobody tells apart have the budget only.
+func (r *reserve) withdraw(t budgetTerms, client places.Block, now int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.allowsLocked(t, client, now) {
+		return false
+	}
+	if r.clients == nil {
+		r.clients = make(map[places.Block]int)
+	}
+	r.used++
+	r.clients[client]++
+	return true
+}
+
+// allows reports whether withdraw would take a retry.
+func (r *reserve) allows(t budgetTerms, client places.Block, now int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.allowsLocked(t, client, now)
+}
+
+func (r *reserve) allowsLocked(t budgetTerms, client places.Block, now int64) bool {
+	if period := now / int64(budgetMemory); period != r.period {
+		r.period, r.used = period, 0
+		clear(r.clients)
+	}
+	all := min(int(t.reserve/retryPrice), maxReserve)
+	share := (all + reserveShare - 1) / reserveShare
+	return client != places.Many && r.used < all && r.clients[client] < share
 }

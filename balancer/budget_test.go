@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -63,6 +64,37 @@ func TestRetriesAreAShareOfTheRequests(t *testing.T) {
 		}
 		share := float64(again) / float64(first)
 		verify.That(t, share >= 0.199 && share <= 0.201, "%.1f %% retries, want 20 %%", share*100)
+	})
+}
+
+// A client whose requests fail at every peer uses up the budget. Requests of others are retried
+// nevertheless, and all retries together stay bounded.
+func TestAClientThatFailsEverywhereLeavesRetriesToOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{RetryBudget: &RetryBudget{MinPerSecond: 10}})
+		p.Apply(instances(2))
+		retriesOf := func(client places.Block) (n int) {
+			q := triedOne()
+			for q.Block = client; ; n++ {
+				may := p.Admission.MayRetry(p.Snapshot(), client)
+				token, err := p.Pick(&q)
+				verify.Equal(t, may, err == nil, "MayRetry")
+				if err == ErrRetryBudget {
+					return n
+				}
+				verify.NoError(t, err)
+				token.Done(Outcome{})
+			}
+		}
+		verify.Equal(t, retriesOf(addressed(0)), 100+13, "retries of the client that fails: the budget, and a share of the reserve")
+		for n := range byte(6) {
+			verify.Equal(t, retriesOf(addressed(1+n)), 13, "retries of another client")
+		}
+		verify.Equal(t, retriesOf(addressed(7)), 100-7*13, "the rest of the reserve")
+		verify.Equal(t, retriesOf(places.Many), 0, "retries of clients that nobody tells apart")
+		time.Sleep(budgetMemory)
+		verify.That(t, retriesOf(addressed(0)) > 13, "retries later")
+		verify.Equal(t, retriesOf(addressed(1)), 13, "retries of another client later")
 	})
 }
 

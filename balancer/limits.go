@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"sluice/route/places"
 )
 
 // Limits bound what a pool takes on, so that an overloaded service fails fast. 0 is no
@@ -154,15 +156,16 @@ type Admission struct {
 	refusals [NumLimits]atomic.Uint64
 	adaptive atomic.Pointer[adaptive] // nil until Limits.Adaptive is on; it stays then
 	_        [128 - 8 - 24 - NumLimits*8 - 8]byte
+	reserve  reserve // of retries, where budget is used up
 }
 
 // admit counts an attempt, or returns the error of the pool's limit that forbids it.
-func (a *Admission) admit(t *terms, retry, again bool, now int64) (holds, error) {
+func (a *Admission) admit(t *terms, query *Query, retry bool, now int64) (holds, error) {
 	var h holds
 	if t.counted {
 		if a.inflight.Add(1) > int64(t.Requests) {
 			a.dismiss(holdsRequest)
-			return 0, a.refuse(LimitRequests, again)
+			return 0, a.refuse(LimitRequests, query.Refused)
 		}
 		h = holdsRequest
 	}
@@ -172,11 +175,11 @@ func (a *Admission) admit(t *terms, retry, again bool, now int64) (holds, error)
 	h |= holdsRetry
 	if a.retries.Add(1) > int64(t.Retries) {
 		a.dismiss(h)
-		return 0, a.refuse(LimitRetries, again)
+		return 0, a.refuse(LimitRetries, query.Refused)
 	}
-	if !a.budget.withdraw(t.budget, now) {
+	if !a.budget.withdraw(t.budget, now) && !a.reserve.withdraw(t.budget, query.Block, now) {
 		a.dismiss(h)
-		return 0, a.refuse(LimitRetryBudget, again)
+		return 0, a.refuse(LimitRetryBudget, query.Refused)
 	}
 	return h, nil
 }
@@ -206,6 +209,11 @@ func (a *Admission) Held() (requests, retries int) {
 
 // RetriesLeft returns how many retries the retry budget of the present snapshot allows now.
 func (a *Admission) RetriesLeft(s *Snapshot) int { return a.budget.left(s.terms.budget, nanotime()) }
+
+// MayRetry reports whether the retry budget of s allows a retry of a client now.
+func (a *Admission) MayRetry(s *Snapshot, client places.Block) bool {
+	return a.RetriesLeft(s) > 0 || a.reserve.allows(s.terms.budget, client, nanotime())
+}
 
 // refuse counts a refusal by l, unless it is one again, and returns its error.
 func (a *Admission) refuse(l Limit, again bool) error {

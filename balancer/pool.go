@@ -106,8 +106,8 @@ func (p *Pool) Changed() <-chan struct{} { return p.snapshot.Load().superseded }
 
 // Pick chooses a peer for one attempt; a nil q asks for any. An attempt is a retry if
 // q.Tried is not empty. Pick fails with [ErrNoPeers], [ErrNoEligible], [ErrAllTried],
-// or the error of a limit; see [Limits]. It takes no lock, allocates nothing and reads
-// the clock once.
+// or the error of a limit; see [Limits]. It takes no lock, but for a retry while the budget is
+// used up, allocates nothing and reads the clock once.
 //
 // The peer's transport stays open until the token is done, or Options.DrainTimeout
 // ends.
@@ -127,7 +127,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 		return Token{}, p.Admission.refuse(LimitPeerConnections, query.Refused)
 	}
 	// It comes first: a refused attempt does not move the cursor.
-	h, err := p.Admission.admit(&s.terms, retry, query.Refused, now)
+	h, err := p.Admission.admit(&s.terms, &query, retry, now)
 	if err != nil {
 		return Token{}, err
 	}

@@ -241,7 +241,7 @@ func (x *answer) passesCut(err error) bool {
 	}
 	pool := x.route.service.Pool
 	s := pool.Snapshot()
-	return pool.Admission.RetriesLeft(s) == 0 || !s.Another(&x.route.query, x.tries.token.Peer) || !x.tries.replayable()
+	return !pool.Admission.MayRetry(s, x.request.client.block()) || !s.Another(&x.route.query, x.tries.token.Peer) || !x.tries.replayable()
 }
 
 var errClientWrite = errors.New("write to client")

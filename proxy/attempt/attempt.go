@@ -27,7 +27,7 @@ type Exchange interface {
 	Answered() bool
 	// Started reports whether a byte of the response was sent to the client.
 	Started() bool
-	// Block returns whose places the request takes while it waits.
+	// Block returns the client whose share the request takes while it waits, and when it is retried.
 	Block() places.Block
 	// Waiting returns a context for a wait for a peer. It ends after timeout, or when
 	// the client no longer waits for the response. The caller calls end after the wait.
@@ -85,6 +85,7 @@ func (l *Loop) Run(service *route.Service, query *balancer.Query, x Exchange) (o
 			return o, nil
 		}
 		query.Tried.Add(peer)
+		query.Block = x.Block()
 		l.token, err = l.pick()
 	}
 	return o, err
@@ -106,6 +107,7 @@ func (l *Loop) Leave() (changed <-chan struct{}, left bool) {
 		return changed, false
 	}
 	l.query.Tried.Add(l.token.Peer)
+	l.query.Block = l.exchange.Block()
 	var err error
 	l.next, err = l.pickNow()
 	full := err != nil && err != balancer.ErrAllTried && !lacksPeer(err)
