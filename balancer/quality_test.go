@@ -365,7 +365,7 @@ func qualityTable(all []quality, rivals []rival) string {
 // nginxAndHAProxy are the indices in rivals of the ones that the pass marks name.
 var nginxAndHAProxy = []int{2, 3, 4, 5}
 
-// missed returns which pass marks of docs/quality.md the default policy misses.
+// missed returns which pass marks of bench/quality/results.md the default policy misses.
 func (q *quality) missed() (marks []string) {
 	for _, p := range []struct {
 		name string

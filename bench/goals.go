@@ -16,7 +16,7 @@ type goal struct {
 	figure         func(result, series) float64 // 0: there is none
 }
 
-// goals are in the order of the table. docs/performance.md has those that other commands measure.
+// goals are in the order of the table. results.md has those that other commands measure.
 var goals = []goal{
 	{what: "CPU, × a bare relay", workload: "small", limit: 1.05, figure: ratioTo("relay")},
 	{what: "CPU, × nginx", workload: "small", limit: 1, figure: ratioTo("nginx")},

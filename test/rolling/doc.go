@@ -1,10 +1,10 @@
 // Package rolling tests a rolling deploy: the instances of an application are replaced
 // one after the other, with a real Consul and a whole gateway, under an open-loop load.
-// docs/rolling.md has the results.
+// docs/performance.md has the results.
 //
 //	export SLUICE_TESTS=all                               # without it, nothing runs
 //	go test -v ./test/rolling                             # everything: 1 min
-//	go test -v -run 'TestRollingDeploy$' ./test/rolling   # with the settings of docs/rolling.md
+//	go test -v -run 'TestRollingDeploy$' ./test/rolling   # with the settings of docs/performance.md
 //	go test -v -run WithDefaults ./test/rolling           # without any setting
 //	SLUICE_ROLLING=long go test -v ./test/rolling         # 12 instances, longer pauses: 4 min
 //

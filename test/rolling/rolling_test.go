@@ -32,7 +32,7 @@ import (
 	"sluice/test/verify"
 )
 
-// Settings that lose no request: see docs/rolling.md. %s is for further keys of retry.
+// Settings that lose no request: see docs/performance.md. %s is for further keys of retry.
 const (
 	lossless = `
     retry: { attempts: 3%s }

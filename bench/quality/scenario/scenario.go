@@ -1,6 +1,6 @@
-// Package scenario has the experiment of docs/quality.md as data: peers that differ, requests that
-// differ, and when they arrive. The live benchmark and the simulator of package balancer use the
-// same values. Everything is drawn from a seed, so each proxy and each policy meets the same
+// Package scenario has the experiment of docs/performance.md as data: peers that differ, requests
+// that differ, and when they arrive. The live benchmark and the simulator of package balancer use
+// the same values. Everything is drawn from a seed, so each proxy and each policy meets the same
 // requests and the same disturbances at the same times. Times are durations since the beginning of
 // a run.
 package scenario
