@@ -89,7 +89,7 @@ func TestFalseAlarms(t *testing.T) {
 	}
 }
 
-// The table of docs/health.md: the intervals until one peer is anomalous.
+// How many intervals it takes until one peer is anomalous.
 func TestTimeToDetect(t *testing.T) {
 	random := seeded(t)
 	const never = 30
