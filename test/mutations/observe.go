@@ -25,8 +25,8 @@ var observeFaults = []mutation{
 	{
 		name: "event-is-told-twice",
 		file: "observe/events/feed.go",
-		old:  "return min(id.Number, f.next), \"\"",
-		new:  "return min(max(id.Number, 1)-1, f.next), \"\"",
+		old:  "r.position = min(after.Number, end)",
+		new:  "r.position = min(max(after.Number, 1)-1, end)",
 		test: "./observe/events TestFeedResumesAfterAnEvent",
 	},
 	{
