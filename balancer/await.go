@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"sluice/route/places"
@@ -10,13 +11,14 @@ import (
 // Await is pick, which calls [Pool.Pick], for a request that can wait while the pool has no
 // eligible peer. It returns as soon as there is one, with pick's last error when ctx ends, and at
 // once with any error other than [ErrNoPeers] and [ErrNoEligible], or if the pool is closed: it
-// gets no more peers. At most Limits.Pending requests wait, and of one client at most as many as it
-// leaves to others; further ones fail with [ErrTooManyPending].
+// gets no more peers. At most Limits.Pending requests wait. A further one fails with
+// [ErrTooManyPending], or the latest one of the client that has the most.
 func (p *Pool) Await(ctx context.Context, client places.Block, pick func() (Token, error)) (Token, error) {
-	if !p.Admission.waiting.add(client, p.snapshot.Load().terms.Pending) {
+	over := p.Admission.waiting.add(client, p.snapshot.Load().terms.Pending)
+	if over == nil {
 		return Token{}, p.Admission.refuse(LimitPending, false)
 	}
-	defer p.Admission.waiting.remove(client)
+	defer p.Admission.waiting.remove(client, over)
 	for {
 		changed := p.Changed()
 		t, err := pick()
@@ -25,6 +27,8 @@ func (p *Pool) Await(ctx context.Context, client places.Block, pick func() (Toke
 		}
 		select {
 		case <-changed:
+		case <-over:
+			return Token{}, p.Admission.refuse(LimitPending, false)
 		case <-ctx.Done():
 			return Token{}, err
 		}
@@ -44,10 +48,11 @@ func (p *Pool) isClosed() bool {
 // Query.Tried. It returns with [ErrConnectionsSaturated] when ctx ends, and at once with any other
 // error. Limits.Pending bounds the waiting requests, as in Await.
 func (p *Pool) AwaitConnection(ctx context.Context, client places.Block, q *Query) (Token, error) {
-	if !p.Admission.waiting.add(client, p.snapshot.Load().terms.Pending) {
+	over := p.Admission.waiting.add(client, p.snapshot.Load().terms.Pending)
+	if over == nil {
 		return Token{}, p.Admission.refuse(LimitPending, false)
 	}
-	defer p.Admission.waiting.remove(client)
+	defer p.Admission.waiting.remove(client, over)
 	query := Query{first: true}
 	if q != nil {
 		query = *q
@@ -67,6 +72,8 @@ func (p *Pool) AwaitConnection(ctx context.Context, client places.Block, q *Quer
 		select {
 		case <-ready:
 		case <-changed:
+		case <-over:
+			return Token{}, p.Admission.refuse(LimitPending, false)
 		case <-ctx.Done():
 			return Token{}, ErrConnectionsSaturated
 		}
@@ -79,34 +86,65 @@ type waiting struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	all     int
-	clients map[places.Block]int // that have some
+	clients map[places.Block][]chan struct{} // that have some, in the order in which they came
 }
 
-// add counts a further request of a client, of at most that many. A client may have as many as it
-// leaves to others: so whoever has some, there is room for one that has none. This is the dynamic
-// threshold of Choudhury and Hahne (Dynamic Queue Length Thresholds, 1998) with α = 1.
-// [places.Many] may have all. added: it is counted.
-func (w *waiting) add(client places.Block, most int) (added bool) {
+// add counts a further request of a client, of at most that many. over is closed when the request
+// has to make room for one of another client; nil: there is no room for it.
+func (w *waiting) add(client places.Block, most int) (over chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	left := most - w.all
-	if left <= 0 || client != places.Many && w.clients[client] >= left {
-		return false
+	if w.all >= most && !w.makeRoomLocked(client) {
+		return nil
 	}
 	if w.clients == nil {
-		w.clients = make(map[places.Block]int)
+		w.clients = make(map[places.Block][]chan struct{})
 	}
+	over = make(chan struct{})
+	w.clients[client] = append(w.clients[client], over)
 	w.all++
-	w.clients[client]++
+	return over
+}
+
+// makeRoomLocked ends the latest wait of the client that has most, if another one would still have
+// fewer with one more. So a client alone may have all places, and leaves each other one as many as
+// it has itself: the longest queue is dropped from, as Suter and others do with buffers (Design
+// Considerations for Supporting TCP with Per-flow Queueing, 1998). Clients that nobody tells apart
+// keep theirs, and count as ones that have none.
+func (w *waiting) makeRoomLocked(client places.Block) bool {
+	most := 1
+	if client != places.Many {
+		most += len(w.clients[client])
+	}
+	var longest places.Block
+	for other, waits := range w.clients {
+		if other != places.Many && len(waits) > most {
+			longest, most = other, len(waits)
+		}
+	}
+	if longest == places.Many {
+		return false
+	}
+	w.removeLocked(longest, most-1, true)
 	return true
 }
 
-// remove undoes add.
-func (w *waiting) remove(client places.Block) {
+// remove undoes add, unless the request had to make room.
+func (w *waiting) remove(client places.Block, over chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if i := slices.Index(w.clients[client], over); i >= 0 {
+		w.removeLocked(client, i, false)
+	}
+}
+
+func (w *waiting) removeLocked(client places.Block, i int, over bool) {
+	waits := w.clients[client]
+	if over {
+		close(waits[i])
+	}
 	w.all--
-	if w.clients[client]--; w.clients[client] == 0 {
+	if w.clients[client] = slices.Delete(waits, i, i+1); len(waits) == 1 {
 		delete(w.clients, client)
 	}
 }

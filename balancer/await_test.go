@@ -14,36 +14,44 @@ import (
 // addressed returns the block of the n-th client.
 func addressed(n byte) places.Block { return places.BlockOf(netip.AddrFrom4([4]byte{10, 0, 0, n})) }
 
-// However many requests of a client wait for a first peer, there is room for those of others: each
-// client has at most as many as it leaves to them. Clients that nobody tells apart may have all.
+// However many requests of a client wait for a first peer, there is room for those of others: of the
+// client that has the most, the latest make room. Clients that nobody tells apart keep theirs.
 func TestAClientLeavesRoomToWait(t *testing.T) {
-	a, b, c := addressed(1), addressed(2), addressed(3)
-	type wait struct {
-		client   places.Block
-		requests int
-		refused  int
-	}
-	for name, waits := range map[string][]wait{
-		"one client":                   {{a, 50, 34}},
-		"A does all it can, then B":    {{a, 50, 34}, {b, 10, 2}, {c, 10, 6}},
-		"A goes on while B comes":      {{a, 50, 34}, {b, 1, 0}, {a, 50, 50}, {b, 1, 0}},
-		"clients that are not told":    {{places.Many, 50, 18}},
-		"such clients, after another":  {{a, 50, 34}, {places.Many, 50, 34}},
-		"a client, after many of them": {{places.Many, 30, 0}, {a, 5, 4}},
+	const pending = 32
+	names := map[byte]places.Block{'a': addressed(1), 'b': addressed(2), 'c': addressed(3), 'm': places.Many}
+	for _, test := range []struct {
+		arrive string // each with that many requests
+		each   int
+		want   map[byte]int // that wait
+	}{
+		{"a", 50, map[byte]int{'a': pending}},
+		{"abc", 10, map[byte]int{'a': 10, 'b': 10, 'c': 10}},
+		{"aaaabc", 10, map[byte]int{'a': 12, 'b': 10, 'c': 10}},
+		{"ab", 50, map[byte]int{'a': 16, 'b': 16}},
+		{"aaaaaabaaaaaab", 10, map[byte]int{'a': 16, 'b': 16}},
+		{"m", 50, map[byte]int{'m': pending}},
+		{"am", 50, map[byte]int{'a': 1, 'm': pending - 1}},
+		{"ma", 31, map[byte]int{'m': 31, 'a': 1}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.arrive, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newTestPool(t, Options{Limits: Limits{Pending: 32}})
+				p := newTestPool(t, Options{Limits: Limits{Pending: pending}})
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				for _, w := range waits {
-					before := p.Admission.Refusals()[LimitPending]
-					for range w.requests {
-						go p.Await(ctx, w.client, pick(p, nil))
+				for _, name := range []byte(test.arrive) {
+					for range test.each {
+						go p.Await(ctx, names[name], pick(p, nil))
 						synctest.Wait()
 					}
-					verify.Equal(t, p.Admission.Refusals()[LimitPending]-before, uint64(w.refused), "refused")
 				}
+				all := 0
+				for name, client := range names {
+					n := len(p.Admission.waiting.clients[client])
+					verify.Equal(t, n, test.want[name], "requests of %c that wait", name)
+					all += n
+				}
+				verify.Equal(t, p.Admission.Pending(), all, "requests that wait")
+				verify.Equal(t, p.Admission.Refusals()[LimitPending], uint64(len(test.arrive)*test.each-all), "refused")
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				verify.That(t, p.Admission.Pending() == 0 && len(p.Admission.waiting.clients) == 0, "after all: %d wait, of %d clients", p.Admission.Pending(), len(p.Admission.waiting.clients))

@@ -27,8 +27,8 @@ type Limits struct {
 	// ConnectionWait is how long a request of [Pool.AwaitConnection] should wait. Its caller
 	// keeps to it.
 	ConnectionWait time.Duration `key:"connection_wait" default:"1s" min:"0s" max:"1m"`
-	// Pending bounds the requests that wait; see [Pool.Await] and [Pool.AwaitConnection]. A client
-	// has at most as many of them as it leaves to others: alone, half.
+	// Pending bounds the requests that wait; see [Pool.Await] and [Pool.AwaitConnection]. Of a
+	// client that has more of them than others, the latest make room for theirs.
 	Pending int `key:"pending" default:"1024" min:"0" max:"10000000"`
 	// Retries bounds the retries in flight.
 	Retries int `key:"retries" default:"0" min:"0" max:"10000000"`

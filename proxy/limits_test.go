@@ -148,7 +148,7 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 		io.WriteString(c, okResponse)
 		return answers.Add(1)%7 != 0 // or closes without a word
 	})).address())
-	p.limit(balancer.Limits{PeerConnections: limit, Pending: 2 * clients}, nil)
+	p.limit(balancer.Limits{PeerConnections: limit, Pending: clients}, nil)
 	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2}, ConnectionWait: patience})
 	var wg sync.WaitGroup
 	for range clients {
