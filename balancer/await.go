@@ -125,7 +125,7 @@ func (w *waiting) makeRoomLocked(client places.Block) bool {
 	if longest == places.Many {
 		return false
 	}
-	w.removeLocked(longest, most-1, true)
+	w.endLocked(longest, most-1)
 	return true
 }
 
@@ -134,15 +134,14 @@ func (w *waiting) remove(client places.Block, over chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if i := slices.Index(w.clients[client], over); i >= 0 {
-		w.removeLocked(client, i, false)
+		w.endLocked(client, i)
 	}
 }
 
-func (w *waiting) removeLocked(client places.Block, i int, over bool) {
+// endLocked ends the i-th wait of a client.
+func (w *waiting) endLocked(client places.Block, i int) {
 	waits := w.clients[client]
-	if over {
-		close(waits[i])
-	}
+	close(waits[i])
 	w.all--
 	if w.clients[client] = slices.Delete(waits, i, i+1); len(waits) == 1 {
 		delete(w.clients, client)

@@ -14,8 +14,8 @@ import (
 // addressed returns the block of the n-th client.
 func addressed(n byte) places.Block { return places.BlockOf(netip.AddrFrom4([4]byte{10, 0, 0, n})) }
 
-// However many requests of a client wait for a first peer, there is room for those of others: of the
-// client that has the most, the latest make room. Clients that nobody tells apart keep theirs.
+// However many requests of a client wait for a first peer, there is room for those of others: of
+// the client that has the most, the latest make room. Clients that nobody tells apart keep theirs.
 func TestAClientLeavesRoomToWait(t *testing.T) {
 	const pending = 32
 	names := map[byte]places.Block{'a': addressed(1), 'b': addressed(2), 'c': addressed(3), 'm': places.Many}

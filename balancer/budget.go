@@ -126,6 +126,16 @@ func (r *reserve) withdraw(t budgetTerms, client places.Block, now int64) bool {
 	return true
 }
 
+// refund undoes withdraw.
+func (r *reserve) refund(client places.Block) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.clients[client] > 0 { // else the period is over
+		r.used--
+		r.clients[client]--
+	}
+}
+
 // allows reports whether withdraw would take a retry.
 func (r *reserve) allows(t budgetTerms, client places.Block, now int64) bool {
 	r.mu.Lock()

@@ -86,7 +86,13 @@ func TestAClientThatFailsEverywhereLeavesRetriesToOthers(t *testing.T) {
 				token.Done(Outcome{})
 			}
 		}
+		q := Query{Block: addressed(9)}
+		for _, peer := range p.Snapshot().All {
+			q.Tried.Add(peer)
+		}
+		expectPick(t, p, &q, ErrAllTried)
 		verify.Equal(t, retriesOf(addressed(0)), 100+13, "retries of the client that fails: the budget, and a share of the reserve")
+		expectPick(t, p, &q, ErrAllTried) // takes nothing
 		for n := range byte(6) {
 			verify.Equal(t, retriesOf(addressed(1+n)), 13, "retries of another client")
 		}

@@ -94,7 +94,7 @@ func policyTable(all []scenarios) string {
 	return b.String()
 }
 
-// TestFigures checks the claims about policies in docs/balancing.md, and logs the figures behind them.
+// TestFigures checks the claims about policies in docs/balancing.md, and logs the figures.
 func TestFigures(t *testing.T) {
 	t.Parallel()
 	duration := long.Count(t, 6*time.Second, time.Minute)

@@ -140,6 +140,7 @@ const (
 	holdsRetry
 	holdsCopy // with no other but the next
 	holdsRecord
+	holdsReserve // of a retry: it is from the reserve
 )
 
 // Admission is what a pool has taken on, as far as its limits count it.
@@ -177,17 +178,23 @@ func (a *Admission) admit(t *terms, query *Query, retry bool, now int64) (holds,
 		a.dismiss(h)
 		return 0, a.refuse(LimitRetries, query.Refused)
 	}
-	if !a.budget.withdraw(t.budget, now) && !a.reserve.withdraw(t.budget, query.Block, now) {
-		a.dismiss(h)
-		return 0, a.refuse(LimitRetryBudget, query.Refused)
+	if a.budget.withdraw(t.budget, now) {
+		return h, nil
 	}
-	return h, nil
+	if a.reserve.withdraw(t.budget, query.Block, now) {
+		return h | holdsReserve, nil
+	}
+	a.dismiss(h)
+	return 0, a.refuse(LimitRetryBudget, query.Refused)
 }
 
 // unadmit undoes admit.
-func (a *Admission) unadmit(h holds) {
+func (a *Admission) unadmit(h holds, query *Query) {
 	a.dismiss(h)
-	if h&holdsRetry != 0 {
+	switch {
+	case h&holdsReserve != 0:
+		a.reserve.refund(query.Block)
+	case h&holdsRetry != 0:
 		a.budget.refund()
 	}
 }

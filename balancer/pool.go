@@ -149,7 +149,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 				query.Group, query.Fallback, query.Client = query.Fallback, 0, 0
 				continue
 			}
-			p.Admission.unadmit(h)
+			p.Admission.unadmit(h, &query)
 			if query.full != 0 {
 				return Token{}, p.Admission.shed(query.Criticality, query.Refused)
 			}
@@ -162,7 +162,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 				continue
 			}
 			if peer = part.acquireOther(query, s.terms.perPeer, now, cursor); peer == nil {
-				p.Admission.unadmit(h)
+				p.Admission.unadmit(h, &query)
 				if query.full != 0 {
 					return Token{}, p.Admission.shed(query.Criticality, query.Refused)
 				}

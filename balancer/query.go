@@ -27,8 +27,8 @@ type Query struct {
 	Own *Peer
 	// Tried are the peers that already had this request. None of them is picked.
 	Tried TriedSet
-	// Block is the client of a retry, which has a share of the reserve where the retry budget is used
-	// up. The zero one, places.Many, has none.
+	// Block is the client of a retry, which has a share of the reserve where the retry budget is
+	// used up. The zero one, places.Many, has none.
 	Block places.Block
 	// Waited is how long the request has waited for a peer, in whichever pool. A pick does not look
 	// at it.

@@ -86,8 +86,8 @@ func newest(revisions []Revision) []Revision {
 	return revisions
 }
 
-// leastNeeded returns the index of the oldest revision that is followed by one with the same text of
-// the file, or else 0. So who writes documents to a registry does not drive out the last revision
+// leastNeeded returns the index of the oldest revision that is followed by one with the same text
+// of the file, or else 0. So who writes documents to a registry does not drive out the last revision
 // of a file that was in use before. Those with OnlyShares have their own bound.
 func leastNeeded(revisions []Revision) int {
 	for i := range len(revisions) - 1 {

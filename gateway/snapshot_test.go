@@ -27,8 +27,8 @@ func (r *running) watchOf(name string) admin.Watch {
 	return admin.Watch{}
 }
 
-// end stops the gateway, and waits until Run returns and nothing listens on its ports: a process that
-// another test starts has copies of the listeners until it becomes its program.
+// end stops the gateway, and waits until Run returns and nothing listens on its ports: a process
+// that another test starts has copies of the listeners until it becomes its program.
 func (r *running) end() {
 	r.t.Helper()
 	r.stop()

@@ -82,7 +82,8 @@ func (f *Feed) forgetLocked(now time.Time) {
 	}
 }
 
-// makeRoomLocked removes the oldest event: of a party that adds one, if it has its share, or of all.
+// makeRoomLocked removes the oldest event: of the party that adds one, if it has its share, or of
+// all.
 func (f *Feed) makeRoomLocked(adding party) {
 	if of := f.parties[adding]; of == nil || of.Len() < share {
 		adding = partyOf(eventOf(f.order.Front()))

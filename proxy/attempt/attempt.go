@@ -27,7 +27,7 @@ type Exchange interface {
 	Answered() bool
 	// Started reports whether a byte of the response was sent to the client.
 	Started() bool
-	// Block returns the client whose share the request takes while it waits, and when it is retried.
+	// Block returns the client whose share the request takes: of places to wait, and of retries.
 	Block() places.Block
 	// Waiting returns a context for a wait for a peer. It ends after timeout, or when
 	// the client no longer waits for the response. The caller calls end after the wait.

@@ -245,7 +245,7 @@ var balancerFaults = []mutation{
 		name: "group-without-room-has-no-fallback",
 		file: "balancer/pool.go",
 		old:  "if peer == nil || query.full.has(peer) {",
-		new:  "if peer != nil && query.full.has(peer) {\n\t\t\tp.Admission.unadmit(h)\n\t\t\treturn Token{}, p.Admission.shed(query.Criticality, false)\n\t\t}\n\t\tif peer == nil {",
+		new:  "if peer != nil && query.full.has(peer) {\n\t\t\tp.Admission.unadmit(h, &query)\n\t\t\treturn Token{}, p.Admission.shed(query.Criticality, false)\n\t\t}\n\t\tif peer == nil {",
 		test: "./balancer TestFallbackOfAGroupWithoutRoom",
 	},
 	{
