@@ -162,18 +162,18 @@ func (s *sluice) profile(query string) (string, error) {
 	return string(text), err
 }
 
-// memory reads what sluice has allocated since its start, and after a collection what lives, stacks
-// included.
+// memory reads what sluice has allocated since its start, and after a collection what lives on the
+// heap. Stacks are not in it: a span of stacks stays while one of its goroutines lives, so their size
+// depends on which goroutines have ended, and not on how many live.
 func (s *sluice) memory() (m memory, err error) {
 	text, err := s.profile("heap?debug=1&gc=1")
 	if err != nil {
 		return m, err
 	}
-	var heap, stacks uint64
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "# "), " = ")
 		value, _, _ = strings.Cut(value, " ")
-		for key, field := range map[string]*uint64{"Mallocs": &m.objects, "TotalAlloc": &m.bytes, "HeapAlloc": &heap, "Stack": &stacks} {
+		for key, field := range map[string]*uint64{"Mallocs": &m.objects, "TotalAlloc": &m.bytes, "HeapAlloc": &m.live} {
 			if name == key {
 				if *field, err = strconv.ParseUint(value, 10, 64); err != nil {
 					return m, fmt.Errorf("heap profile: %s: %w", name, err)
@@ -181,10 +181,9 @@ func (s *sluice) memory() (m memory, err error) {
 			}
 		}
 	}
-	if m.objects == 0 || m.bytes == 0 || heap == 0 {
+	if m.objects == 0 || m.bytes == 0 || m.live == 0 {
 		return m, errors.New("the heap profile lacks figures of memory")
 	}
-	m.live = heap + stacks
 	return m, nil
 }
 
