@@ -11,6 +11,7 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/http1"
 	"sluice/route"
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -115,6 +116,11 @@ func TestClientAddressBehindProxies(t *testing.T) {
 		x.in, x.headLength, x.end = head, len(head), len(head)
 		x.decide()
 		verify.Equal(t, string(x.clientAddress()), want, "trusted %v, %q", trusted, lines)
+		shares := places.Many
+		if address, err := netip.ParseAddr(want); err == nil && !contains(x.client.options.TrustedProxies, address) {
+			shares = places.BlockOf(address)
+		}
+		verify.Equal(t, x.block(), shares, "whose share it is: trusted %v, %q", trusted, lines)
 	}
 	f(true, "10.0.0.1")
 	f(false, "10.0.0.1", "X-Forwarded-For: 192.0.2.1")

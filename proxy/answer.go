@@ -241,7 +241,7 @@ func (x *answer) passesCut(err error) bool {
 	}
 	pool := x.route.service.Pool
 	s := pool.Snapshot()
-	return !pool.Admission.MayRetry(s, x.request.client.block()) || !s.Another(&x.route.query, x.tries.token.Peer) || !x.tries.replayable()
+	return !pool.Admission.MayRetry(s, x.request.block()) || !s.Another(&x.route.query, x.tries.token.Peer) || !x.tries.replayable()
 }
 
 var errClientWrite = errors.New("write to client")
@@ -350,7 +350,7 @@ func (x *answer) awaitBody(u upstream.Conn, isWhole bool) {
 // part of the answer was sent.
 func (x *answer) dropSentBody(u upstream.Conn) {
 	if !x.request.streaming && x.body.buffer != nil && u.HasSent() {
-		x.body.dropBody(x.request.client)
+		x.body.dropBody()
 	}
 }
 

@@ -26,7 +26,7 @@ func askAuthServer(x *exchange) *refusal.Refusal {
 	}
 	f := x.route.actions.ForwardAuth
 	ctx, end := x.tries.waiting(f.Timeout())
-	answer, err := f.Ask(ctx, x.request.client.block(), x.route.authHeader(x.request.bytes()))
+	answer, err := f.Ask(ctx, x.request.block(), x.route.authHeader(x.request.bytes()))
 	end()
 	if err == nil {
 		err = scanAnswer(answer)
@@ -175,7 +175,7 @@ func requirePassword(x *exchange) *refusal.Refusal {
 	name, password, ok := credentials(&x.request.head, x.request.bytes())
 	if ok {
 		var err error
-		ok, err = users.Verify(x.request.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.tries.waiting(verifyTimeout) })
+		ok, err = users.Verify(x.request.block(), name, password, func() (context.Context, context.CancelFunc) { return x.tries.waiting(verifyTimeout) })
 		if err != nil {
 			return x.tries.endOfWait(refusal.AuthBusy)
 		}
@@ -225,7 +225,7 @@ func requireToken(x *exchange) *refusal.Refusal {
 	case len(text) == 0:
 		return refusal.TokenMissing
 	}
-	token, err := rules.Check(text, x.request.startTime, x.request.client.block(), func() (context.Context, context.CancelFunc) {
+	token, err := rules.Check(text, x.request.startTime, x.request.block(), func() (context.Context, context.CancelFunc) {
 		return x.tries.waiting(auth.MaxKeyWait)
 	})
 	if fault := (*auth.Fault)(nil); errors.As(err, &fault) {

@@ -137,7 +137,7 @@ func (x *answer) chooseEncoding(s *compression.Settings) compression.Encoding {
 		return encoding
 	}
 	c := x.request.client
-	if x.encoder = c.server.encoders.Acquire(c.block(), encoding, s.Level, int64(c.options.Limits.CompressionBytes)); x.encoder == nil {
+	if x.encoder = c.server.encoders.Acquire(x.request.block(), encoding, s.Level, int64(c.options.Limits.CompressionBytes)); x.encoder == nil {
 		return compression.Identity
 	}
 	x.toCompress = x.response.ContentLength

@@ -115,7 +115,8 @@ func (c *clientConn) handshake() (err error) {
 	return c.client.server.certify(c)
 }
 
-// block returns the address block whose share of the places the connection uses.
+// block returns the address block whose share of the places the connection uses. Its requests have
+// one each: see request.block.
 func (c *client) block() places.Block { return blockOf(c.remote, c.options.TrustedProxies) }
 
 // blockOf returns the address block of a client: a trusted proxy has many.

@@ -77,7 +77,7 @@ func (x *exchange) begin() {
 
 // close releases what the exchange holds.
 func (x *exchange) close() {
-	x.body.dropBody(x.request.client)
+	x.body.dropBody()
 	x.request.client, x.route.matched, x.route.divided, x.route.way, x.route.splitter = nil, nil, nil, nil, nil
 	x.route.service, x.route.actions, x.tries.token = nil, noActions, balancer.Token{}
 	clear(x.route.charged[:cap(x.route.charged)])
@@ -110,7 +110,7 @@ func (x *exchange) Started() bool { return x.answer.begun }
 func (x *exchange) Replayable() bool { return x.tries.replayable() }
 
 // Block implements [attempt.Exchange].
-func (x *exchange) Block() places.Block { return x.request.client.block() }
+func (x *exchange) Block() places.Block { return x.request.block() }
 
 // Waiting implements [attempt.Exchange]. The wait for the first peer also ends when another target
 // has one: forward goes there.

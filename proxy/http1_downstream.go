@@ -40,7 +40,7 @@ func (x *http1Exchange) next() {
 		x.request.end = copy(x.request.in, x.surplus)
 		x.surplus = nil
 	}
-	x.body.dropBody(x.request.client)
+	x.body.dropBody()
 	x.request.reset()
 }
 

@@ -14,6 +14,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
 	"sluice/route"
+	"sluice/route/places"
 )
 
 // A clientIdentity is who has sent a request, and whom sluice believes about it. It is decided
@@ -148,6 +149,12 @@ func parseHop(hop []byte) (netip.Addr, bool) {
 	text, _, _ = strings.Cut(text, "%") // the zone is another machine's
 	address, err := netip.ParseAddr(text)
 	return address.Unmap(), err == nil
+}
+
+// block returns the address block whose share of what clients share the request uses: behind trusted
+// proxies, that of the client that they forward. Connections have a block of their own.
+func (x *request) block() places.Block {
+	return blockOf(x.identity.client, x.client.options.TrustedProxies)
 }
 
 // clientAddress returns the address of who sent the request, as text.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -60,6 +61,40 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 	expectReason(t, p.raw(closingRequest), "503", "too_many_pending")
 	p.setPeers(answersOK(t))
 	expectResponse(t, conn, 200)
+}
+
+// Clients of a trusted proxy are told apart: who fills all places to wait leaves one to another.
+func TestAClientOfAProxyLeavesRoomToWait(t *testing.T) {
+	t.Parallel()
+	const pending, requests = 4, 10
+	p := startProxy(t, Options{TrustedProxies: loopback})
+	p.limit(balancer.Limits{Pending: pending}, nil)
+	p.setService(route.Service{Retry: route.Retry{Attempts: 1}, WaitForPeer: patience})
+	type result struct{ client, status string }
+	results := make(chan result, requests+1)
+	send := func(client string) {
+		conn := p.send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: " + client + "\r\nConnection: close\r\n\r\n")
+		go func() {
+			answer, _ := io.ReadAll(conn)
+			_, answer, _ = bytes.Cut(answer, []byte(" "))
+			status, _, _ := bytes.Cut(answer, []byte(" "))
+			results <- result{client, string(status)}
+		}()
+	}
+	for range requests {
+		send("192.0.2.1")
+	}
+	for range requests - pending {
+		verify.Equal(t, <-results, result{"192.0.2.1", "503"}, "who finds no room")
+	}
+	send("192.0.2.2")
+	verify.Equal(t, <-results, result{"192.0.2.1", "503"}, "who makes room")
+	p.setPeers(answersOK(t))
+	answered := make(map[result]int)
+	for range pending {
+		answered[<-results]++
+	}
+	verify.That(t, answered[result{"192.0.2.1", "200"}] == pending-1 && answered[result{"192.0.2.2", "200"}] == 1, "the end of those that waited: %v", answered)
 }
 
 // Where no retry is to be had, the answer tells of the first failure.

@@ -58,7 +58,7 @@ func mirror(x *exchange) *refusal.Refusal {
 	case length > to.BodyBytes:
 		to.Copies.Skip(route.DroppedBodyTooLong)
 	case to.Copies.Begin(to.InFlight):
-		uploader := x.request.client.block()
+		uploader := x.request.block()
 		if x.request.streaming && !to.Copies.Incomplete.Take(uploader, 1, to.InFlight) {
 			to.Copies.Drop(route.DroppedInFlight)
 			return nil

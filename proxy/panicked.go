@@ -59,7 +59,7 @@ func (x *exchange) fail() (answered bool) {
 func (x *exchange) releaseAll(at panics.Place) {
 	contained(at, x.answer.releaseHeld)
 	contained(at, x.body.upload.wait)
-	contained(at, func() { x.body.leaveBody(x.request.client) })
+	contained(at, func() { x.body.leaveBody() })
 }
 
 // fail lets the exchange fail whose body cannot be sent.

@@ -6,6 +6,7 @@ import (
 
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
+	"sluice/route/places"
 )
 
 // A requestBody is the body of a request on its way: the third part of an exchange. As far as it is
@@ -20,6 +21,7 @@ type requestBody struct {
 
 	bytes  []byte         // the whole body, in the buffer of the request or in buffer; of a streamed one, what was kept
 	buffer *socket.Buffer // for a body that does not fit the buffer of the request; else nil
+	owner  places.Block   // whose memory the buffer is
 	// trailer is the trailer section after bytes, in tries without its reserved fields.
 	trailer []byte
 }
@@ -40,7 +42,7 @@ func (x *tries) bufferBody() bool {
 			}
 			return false
 		}
-		if !x.body.keep(x.request.client, p.Text, length) {
+		if !x.body.keep(p.Text, length) {
 			x.body.upload.unkept, x.body.upload.buffers, x.body.buffers = p, x.body.buffers, socket.Buffers{}
 			x.body.bytesIn = 0
 			return true
@@ -53,11 +55,14 @@ func (x *tries) bufferBody() bool {
 
 // keep adds text to the part of the body that is kept, whose length is given. It reports false,
 // and adds nothing, if there is no memory for it: see Limits.KeptBodyBytes.
-func (x *requestBody) keep(c *client, text []byte, length int64) bool {
-	kept := len(x.bytes)
+func (x *requestBody) keep(text []byte, length int64) bool {
+	c, kept := x.request.client, len(x.bytes)
 	if need, had := kept+len(text), x.keptBytes(); x.buffer == nil || need > had {
 		size := bodyBufferSize(need, length)
-		if !c.server.keptBodies.Take(c.block(), int64(size-had), int64(c.options.Limits.KeptBodyBytes)) {
+		if had == 0 {
+			x.owner = x.request.block()
+		}
+		if !c.server.keptBodies.Take(x.owner, int64(size-had), int64(c.options.Limits.KeptBodyBytes)) {
 			return false
 		}
 		larger := socket.NewBuffer(size)
@@ -78,18 +83,18 @@ func (x *requestBody) keptBytes() int {
 }
 
 // dropBody gives the memory of the body back.
-func (x *requestBody) dropBody(c *client) {
+func (x *requestBody) dropBody() {
 	b := x.buffer
-	x.leaveBody(c)
+	x.leaveBody()
 	b.Free()
 }
 
 // leaveBody is dropBody after a panic: it leaves the memory to the garbage collector.
-func (x *requestBody) leaveBody(c *client) {
+func (x *requestBody) leaveBody() {
 	x.bytes, x.trailer = nil, nil
 	if b := x.buffer; b != nil {
 		x.buffer = nil
-		c.server.keptBodies.Give(c.block(), int64(len(b.Bytes)))
+		x.request.client.server.keptBodies.Give(x.owner, int64(len(b.Bytes)))
 	}
 }
 

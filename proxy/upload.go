@@ -259,7 +259,7 @@ func (l *upload) next(coded bool) (p transfer.Piece, err error) {
 		x.bytes = nil
 		return p, nil
 	case l.unkept.Length > 0:
-		x.dropBody(x.request.client) // it was sent
+		x.dropBody() // it was sent
 		p, l.unkept = l.unkept, transfer.Piece{}
 		return p, nil
 	}
@@ -281,11 +281,11 @@ func (l *upload) take(p transfer.Piece, limit int64) (transfer.Piece, error) {
 		most := int64(x.route.service.Retry.BodyBytes)
 		fits := !l.hasAnswer() && int64(len(x.bytes)+len(p.Text)) <= most
 		if fits && len(p.Text) > 0 {
-			fits = x.keep(x.request.client, p.Text, most)
+			fits = x.keep(p.Text, most)
 		}
 		if x.trailer = bytes.Clone(p.Trailer); !fits {
 			l.kept.Store(false) // before the memory is another's
-			x.dropBody(x.request.client)
+			x.dropBody()
 		}
 	}
 	l.begun.Store(true)
