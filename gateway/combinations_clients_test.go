@@ -49,7 +49,7 @@ const combinedHeader = "PROXY TCP4 127.0.0.9 127.0.0.1 4711 80\r\n"
 func (g *generation) open(ctx context.Context, c combinedClient) (net.Conn, error) {
 	begun := g.terms.begin()
 	at := g.Address(c.listener)
-	conn, err := new(net.Dialer).DialContext(ctx, at.Network(), at.String())
+	conn, err := c.dialer().DialContext(ctx, at.Network(), at.String())
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func newGeneration(c *combinedRun, r *running) *generation {
 	c.t.Helper()
 	g := &generation{running: r, run: c, clients: make(map[combinedClient]*generationClients)}
 	g.terms.all = []terms{c.terms}
-	for _, who := range slices.Concat(openClients, localClients, certifiedClients) {
+	for _, who := range slices.Concat(openClients, localClients, certifiedClients, greedyClients) {
 		clients := &generationClients{http: make(map[bool]*http.Client), calls: g.callsOf(who)}
 		for _, http2 := range []bool{false, true} {
 			protocols, protocol := new(http.Protocols), "http/1.1"
@@ -129,7 +129,7 @@ func newGeneration(c *combinedRun, r *running) *generation {
 			clients.http[http2] = &http.Client{
 				Jar: cookies, Timeout: 10 * patience,
 				Transport: &http.Transport{
-					Protocols: protocols, DisableCompression: true, ExpectContinueTimeout: 10 * patience, MaxIdleConnsPerHost: 10,
+					Protocols: protocols, DisableCompression: true, ExpectContinueTimeout: 10 * patience, MaxIdleConnsPerHost: greedyRequests,
 					DialContext: dial, DialTLSContext: dial,
 				},
 				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -56,6 +56,7 @@ type combinations struct {
 	divided  bool // a document beside the file has routes and their services
 	local    bool // clients use unix sockets too
 	waiting  bool // requests wait for a peer, for a service may have only new ones, which must pass a check first
+	crowded  bool // somebody greedy uses the service one too
 
 	// What the next configuration depends on.
 	healthy   bool     // Consul
@@ -109,6 +110,7 @@ func (c *combinations) newRoutes() {
 		c.crashing = true
 	}
 	c.trusting, c.closing, c.divided, c.waiting, c.plain, c.local = c.one(2), c.one(3), c.one(3), c.one(2), c.one(2), c.one(2)
+	c.crowd()
 	for n := range 5 {
 		path := fmt.Sprint("/r", n)
 		r := &combinedRoute{service: pick(c, web...), got: path, keys: settings{"path": path}, host: "a.example.com", fields: map[string]string{}, header: map[string]string{}}
@@ -189,6 +191,9 @@ func (c *combinations) route(r *combinedRoute, services settings) settings {
 	if keys["service"] = r.service; !r.streamed && c.one(3) {
 		keys["service"] = pick(c, web...)
 	}
+	if c.crowded && !r.streamed && c.one(2) {
+		keys["service"] = "one"
+	}
 	c.match(r, keys)
 	c.varyTokens(keys)
 	if r.keys["direct_response"] != nil || r.keys["redirect"] != nil && c.one(2) {
@@ -223,6 +228,9 @@ func (c *combinations) route(r *combinedRoute, services settings) settings {
 	}
 	if c.one(3) {
 		keys["mirror"] = settings{"service": pick(c, web...), "share": pick(c, "50%", "100%"), "body": pick(c, "0", "64KiB", "1MiB"), "in_flight": pick(c, 1, 100)}
+		if c.crowded {
+			keys["mirror"].(settings)["in_flight"] = 1
+		}
 	}
 	if service, _ := services[fmt.Sprint(keys["service"])].(settings); service["groups"] != nil {
 		switch c.random.IntN(4) {
@@ -231,7 +239,9 @@ func (c *combinations) route(r *combinedRoute, services settings) settings {
 		case 1:
 			keys["split"] = settings{"canary": pick(c, "0%", "30%", "100%"), "key": pick(c, "cookie", "none"), "fallback": "rest"}
 		case 2:
-			keys["mirror"] = settings{"group": pick(c, "canary", "rest"), "share": "50%"}
+			if !c.crowded {
+				keys["mirror"] = settings{"group": pick(c, "canary", "rest"), "share": "50%"}
+			}
 		}
 	}
 	if !r.limited && c.one(3) {
@@ -382,6 +392,9 @@ func (c *combinations) text() (file, document string) {
 		streams["told"].(settings)["file"] = c.dir + "/missing"
 	}
 	routes := append(c.decoys(), c.others()...)
+	if c.crowded {
+		routes = append(routes, settings{"path": "/greedy", "service": "one"})
+	}
 	for _, r := range c.routes {
 		routes = append(routes, c.route(r, services))
 	}

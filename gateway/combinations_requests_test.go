@@ -189,7 +189,10 @@ func (c *combinedRun) pipelined(ctx context.Context, e *entrance, random *rand.R
 // exchange sends a request by a route.
 func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(), route *combinedRoute, http2 bool, random *rand.Rand) (what string, err error) {
 	one := func(of ...int) int { return of[random.IntN(len(of))] }
-	hows := []string{withLength, inChunks, withTrailer, early, withHints, empty, inDrops, zipped, cut, crash, stumble}
+	hows := []string{withLength, inChunks, withTrailer, early, withHints, empty, inDrops, zipped, cut, stumble, crash}
+	if c.crowded && c.crashing { // their share of the reserve is for what a retry helps
+		hows = hows[:len(hows)-1]
+	}
 	a := combinedAsk{path: fmt.Sprint("/p/", random.IntN(50)), how: hows[random.IntN(len(hows))], status: one(200, 200, 201, 404, 418, 500),
 		length: one(0, 1, 900, 5_000, 20_000, 300_000), key: random.IntN(1000), id: random.Int()}
 	method := []string{http.MethodGet, http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPost, http.MethodPut, http.MethodDelete}[random.IntN(7)]

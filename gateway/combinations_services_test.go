@@ -19,6 +19,9 @@ func (c *combinations) retry() settings {
 	if !c.dying && !c.crashing && !c.impatient && c.one(2) { // then nothing uses it up
 		keys["budget"], keys["min_per_second"] = pick(c, 0.0, 0.01, 0.2), pick(c, 0, 1)
 	}
+	if c.crashing && c.crowded {
+		keys["budget"], keys["min_per_second"] = 0, greedyRetries
+	}
 	if c.impatient && c.one(2) {
 		keys["per_try_timeout"] = pick(c, "5ms", "50ms", "1s")
 	}
@@ -107,8 +110,11 @@ func (c *combinations) service(name string) settings {
 	if !c.dying && !c.impatient && !c.crashing && balance["policy"] != "hash" && balance["policy"] != "sticky" && c.one(4) {
 		balance["subset"] = settings{"size": pick(c, 1, 2), "replica": 0, "replicas": pick(c, 1, 3)}
 	}
-	if c.one(3) {
+	if c.crowded || c.one(3) {
 		limits["connections_per_peer"], limits["connection_wait"] = pick(c, 2, 3, 8), "1m"
+	}
+	if c.crowded {
+		limits["pending"] = greedyPending
 	}
 	if c.one(3) {
 		limits["adaptive"], limits["adaptive_min"] = true, 10_000

@@ -71,6 +71,7 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 	all := []*generation{newGeneration(c, r)}
 	c.current.Store(all[0])
 
+	endGreed := c.startGreed()
 	const clients, requests, changes = 6, 20, 4
 	var work sync.WaitGroup
 	done := make(chan struct{}, clients*requests)
@@ -106,6 +107,7 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 		ends.Go(old.end)
 	}
 	work.Wait()
+	endGreed()
 	last := c.current.Load()
 	last.closeClients()
 	for _, g := range all {

@@ -1,0 +1,127 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// greedy is who asks for the service one from an address of its own, in some seeds of
+// TestCombinations: with as many requests at once as fill its places to wait, and in those where
+// peers crash also for crashes, which use up the retries. What the others get stays.
+const greedy, greedyAddress = "greedy", "127.0.0.2"
+
+const (
+	greedyRequests = 36 // at once
+	greedyPending  = 24 // places to wait: more than twice what all others need, with their copies for mirrors
+	greedyRetries  = 20 // each second of the services' budgets, if they are what is to be used up
+)
+
+var greedyClients = []combinedClient{{"web", greedy}, {"secure", greedy}}
+
+// dialer returns what connects a client to its listener.
+func (c combinedClient) dialer() *net.Dialer {
+	if c.who == greedy {
+		return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(greedyAddress)}}
+	}
+	return new(net.Dialer)
+}
+
+// crowd makes the services of a seed ones that somebody greedy uses, and which clients get less than
+// they ask for of.
+func (c *combinations) crowd() {
+	if c.crowded = c.one(2); c.crowded && c.crashing {
+		c.trusting, c.local = false, false // for clients that are not told apart there is no reserve of retries
+	}
+}
+
+// startGreed sends requests of somebody greedy until end is called.
+func (c *combinedRun) startGreed() (end func()) {
+	if !c.crowded {
+		return func() {}
+	}
+	var work sync.WaitGroup
+	over := make(chan struct{})
+	for n := range uint64(greedyRequests) {
+		work.Go(func() {
+			random := rand.New(rand.NewPCG(c.seed, 1_000+n))
+			for !closed(over) && !c.failed.Load() {
+				if err := c.take(random); err != nil && !c.failed.Swap(true) {
+					c.t.Errorf("seed %d: somebody greedy: %v", c.seed, err)
+				}
+			}
+		})
+	}
+	return func() { close(over); work.Wait() }
+}
+
+// take sends a greedy request, and says what is wrong with the answer.
+func (c *combinedRun) take(random *rand.Rand) error {
+	g, arrived := c.begin()
+	defer arrived()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
+	defer cancel()
+	e, http2 := g.enter(greedyClients[random.IntN(len(greedyClients))]), random.IntN(2) == 0
+	a := combinedAsk{how: inDrops, status: http.StatusOK, length: 3_000, key: random.IntN(1000)}
+	switch n := random.IntN(8); {
+	case n == 0:
+		conn, _, err := e.tunnel(ctx, http2, "/greedy/tunnel", false)
+		if err != nil {
+			if c.refuses(err.Error()) {
+				return nil
+			}
+			return err
+		}
+		defer conn.Close()
+		arrived()
+		return echoes(conn, combinedBody(a.key, a.length), 2)
+	case n == 1: // leaves soon
+		leaving, cancel := context.WithTimeout(ctx, time.Duration(random.IntN(10))*time.Millisecond)
+		defer cancel()
+		_, _, err := e.ask(leaving, a, http2)
+		if errors.Is(err, context.DeadlineExceeded) || ctx.Err() == nil && leaving.Err() != nil {
+			return nil
+		}
+		return err
+	case n < 5 && c.crashing:
+		a.how = crash
+	}
+	status, reason, err := e.ask(ctx, a, http2)
+	switch {
+	case err != nil:
+		return err
+	case status == http.StatusOK, a.how == crash && status == http.StatusBadGateway, c.refuses(reason):
+		return nil
+	}
+	return fmt.Errorf("got %d, %s", status, reason)
+}
+
+// refuses reports whether a text has the reason of an answer to who asks for too much: where peers
+// that are slow are left, there may be no room for the retry to wait.
+func (c *combinedRun) refuses(text string) bool {
+	return strings.Contains(text, "too_many_pending") || c.impatient && strings.Contains(text, "upstream_timeout")
+}
+
+// ask sends a request by the route for somebody greedy, and reads the answer.
+func (e *entrance) ask(ctx context.Context, a combinedAsk, http2 bool) (status int, reason string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s://a.example.com/greedy/%d?%s", e.scheme(), a.key, a.query()), nil)
+	if err != nil {
+		return 0, "", err
+	}
+	response, err := e.clients[e.combinedClient].http[http2].Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+		return 0, "", err
+	}
+	return response.StatusCode, response.Header.Get("X-Sluice-Reason"), nil
+}
