@@ -93,6 +93,7 @@ func TestKeys(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	for name, test := range map[string]func(t *testing.T, agent *consultest.Agent){
 		"replicas write at once": replicasWriteAtOnce, "proposals": proposals, "changes without Consul": changesWithoutConsul,
+		"changes that are void":            changesThatAreVoid,
 		"a deletion with a shorter prefix": deletionWithAShorterPrefix, "keys without the mark": keysWithoutTheMark,
 		"a loss while it is restored": lossWhileItIsRestored,
 	} {
@@ -189,6 +190,27 @@ func changesWithoutConsul(t *testing.T, agent *consultest.Agent) {
 	awaitCounting(t, a, "given=a", "kept=b", "yields=b")
 	awaitCounting(t, b, "given=a", "kept=b", "yields=b")
 	consultest.Await(t, "the error is gone", func() bool { query, write := a.Errors(); return query == nil && write == nil })
+}
+
+// changesThatAreVoid: a change that turns out to be void before the replica has seen why undoes
+// nothing: it was not made later than what others have written.
+func changesThatAreVoid(t *testing.T, agent *consultest.Agent) {
+	a, b := startReplica(t, agent.URL()), startReplica(t, agent.URL())
+	b.Put("deleted", "x", nil)
+	b.Put("put", "x", nil)
+	awaitCounting(t, a, "deleted=x", "put=x")
+	a.Pause() // it does not see what b writes
+	others := func(now string, _ uint64) bool { return now == "b" }
+	a.Delete("deleted", others)
+	a.Put("put", "a", others)
+	b.Put("deleted", "b", nil)
+	b.Put("put", "b", nil)
+	awaitAccepted(t, b, "deleted", "put")
+	verify.Succeeds(t, a.writeAll(t.Context()))
+	verify.Slices(t, counting(a.All()), []string{"put=a"}, "before the next answer count")
+	a.Resume()
+	awaitCounting(t, a, "deleted=b", "put=b")
+	awaitCounting(t, b, "deleted=b", "put=b")
 }
 
 // A change that Consul refuses counts here, and is written when Consul accepts it.

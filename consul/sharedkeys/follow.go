@@ -142,7 +142,7 @@ func (k *Keys[V]) restoreLocked(latest map[string]known[V]) {
 	for _, key := range k.keysLocked() {
 		e, c := k.entryLocked(key), k.changes[key]
 		_, still := latest[key]
-		if !still && !e.Absent && (c == nil || c.accepted || c.proposed) {
+		if !still && !e.Absent && (c == nil || c.accepted && !c.isVoid || c.proposed) {
 			k.changes[key] = newRestoring(e.Value, 0)
 		}
 	}
@@ -151,14 +151,14 @@ func (k *Keys[V]) restoreLocked(latest map[string]known[V]) {
 // revertLocked restores what this replica has seen later than latest, the values of an answer with
 // this version of the mark. It returns the keys. See "Versions" in the package comment.
 func (k *Keys[V]) revertLocked(latest map[string]known[V], mark uint64, forgot bool) (reverted []string) {
-	// seen returns what counted before. known is false while that is about to be written.
+	// seen returns what counted before. known is false while that is about to be written, or void.
 	seen := func(key string) (e Entry[V], known bool) {
 		c := k.changes[key]
 		e = k.entryLocked(key)
 		if c != nil && c.accepted {
 			e.Version = c.version
 		}
-		return e, c == nil || c.proposed || c.accepted && (c.due || forgot)
+		return e, c == nil || c.proposed || c.accepted && !c.isVoid && (c.due || forgot)
 	}
 	back := forgot || mark < k.version
 	for key, n := range latest {

@@ -84,6 +84,7 @@ type change[V any] struct {
 	proposed bool         // it counts when Consul has accepted it
 
 	accepted bool   // by Consul, or void
+	isVoid   bool   // with accepted: another replica's value counts, which no answer has shown yet
 	seen     uint64 // with accepted: the index that shows it
 	due      bool   // with accepted: the query under way began after that
 	err      error  // of the last attempt to write it

@@ -141,7 +141,7 @@ func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]
 			})
 		case err == nil:
 			k.update(func() {
-				c.proposed, c.accepted, c.seen, c.version = false, true, seen, max(version, c.version)
+				c.proposed, c.accepted, c.isVoid, c.seen, c.version = false, true, void, seen, max(version, c.version)
 				if absent { // or it has been deleted since
 					c.value = nil
 				}
@@ -186,7 +186,7 @@ func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void,
 		} else {
 			seen, version = pair.ModifyIndex, pair.Flags
 		}
-		void = !accepted && c.isVoid(key, pair, k.options.Decode)
+		void = !accepted && c.voidedBy(key, pair, k.options.Decode)
 		if accepted && absent && c.value != nil {
 			mark, _, err := k.options.Consul.KV().Get(ctx, k.name(markKey), 0, 0)
 			if err == nil && mark == nil {
@@ -239,8 +239,8 @@ func (k *Keys[V]) writeKey(ctx context.Context, pair *api.KVPair, c *change[V]) 
 	return done, err
 }
 
-// isVoid reports whether the change of a key has become void by what Consul has.
-func (c *change[V]) isVoid(key string, pair *api.KVPair, decode func(string, []byte) (V, error)) bool {
+// voidedBy reports whether the change of a key has become void by what Consul has.
+func (c *change[V]) voidedBy(key string, pair *api.KVPair, decode func(string, []byte) (V, error)) bool {
 	if c.restores && c.version > 0 {
 		return pair.ModifyIndex > 0 && (pair.Flags == 0 || pair.Flags >= c.version)
 	}
