@@ -95,7 +95,7 @@ func TestHostileValues(t *testing.T) {
 	cases := hostile.ConsulAnswers()
 	for _, value := range hostile.Values() {
 		body := fmt.Sprintf(`[{"Key":"star","Value":%q}]`, base64.StdEncoding.EncodeToString([]byte(value.Answer)))
-		cases = append(cases, hostile.Case[http.HandlerFunc]{Name: value.Name, Answer: hostile.AsConsul(body), Reason: value.Reason, Set: value.Set})
+		cases = append(cases, hostile.Case[http.HandlerFunc]{Name: value.Name, Answer: hostile.AsConsul(body), Reason: value.Reason, Set: value.Set, Large: value.Large})
 	}
 	for name, body := range map[string]string{
 		"a value that is not base64": `[{"Key":"star","Value":"%%%"}]`,

@@ -26,7 +26,7 @@ func consulHeader(w http.ResponseWriter) {
 // ConsulAnswers are the answers of what poses as Consul, to any query.
 func ConsulAnswers() []Case[http.HandlerFunc] {
 	return []Case[http.HandlerFunc]{
-		{Name: "a text without end", Reason: "longer than 64 MiB", Answer: endless(`[{"Node":{"Node":"`+strings.Repeat("x", 64<<10), http.StatusOK)},
+		{Name: "a text without end", Large: true, Reason: "longer than 64 MiB", Answer: endless(`[{"Node":{"Node":"`+strings.Repeat("x", 64<<10), http.StatusOK)},
 		{Name: "an error without end", Reason: "500 Internal Server Error", Answer: endless(strings.Repeat("x ", 32<<10), http.StatusInternalServerError)},
 		{Name: "a drip", Reason: "no answer within", Answer: func(w http.ResponseWriter, r *http.Request) {
 			consulHeader(w)
@@ -36,9 +36,9 @@ func ConsulAnswers() []Case[http.HandlerFunc] {
 				time.Sleep(time.Second)
 			}
 		}},
-		{Name: "brackets without end", Reason: "the answer", Answer: AsConsul(strings.Repeat("[", 1<<20))},
-		{Name: "objects in each other", Reason: "the answer", Answer: AsConsul(`[` + strings.Repeat(`{"A":`, 1<<20))},
-		{Name: "millions of empty objects", Reason: "the answer", Answer: AsConsul(`[` + strings.Repeat(`{},`, 1<<22) + `{}]`)},
+		{Name: "brackets without end", Large: true, Reason: "the answer", Answer: AsConsul(strings.Repeat("[", 1<<20))},
+		{Name: "objects in each other", Large: true, Reason: "the answer", Answer: AsConsul(`[` + strings.Repeat(`{"A":`, 1<<20))},
+		{Name: "millions of empty objects", Large: true, Reason: "the answer", Answer: AsConsul(`[` + strings.Repeat(`{},`, 1<<22) + `{}]`)},
 		{Name: "a page", Reason: "consul http", Answer: func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, "<html>Log in</html>")
 		}},
@@ -51,7 +51,7 @@ func ConsulAnswers() []Case[http.HandlerFunc] {
 		{Name: "a negative index", Reason: `X-Consul-Index is \"-1\"`, Answer: withIndex("-1")},
 		{Name: "an index of 65 bits", Reason: "X-Consul-Index is", Answer: withIndex("18446744073709551616")},
 		{Name: "two indexes", Reason: "X-Consul-Index is", Answer: withIndex("1,2")},
-		{Name: "a bomb", Reason: "the answer", Answer: func(w http.ResponseWriter, r *http.Request) {
+		{Name: "a bomb", Large: true, Reason: "the answer", Answer: func(w http.ResponseWriter, r *http.Request) {
 			consulHeader(w)
 			w.Header().Set("Content-Encoding", "gzip")
 			_, _ = w.Write(bomb())

@@ -36,6 +36,7 @@ type Case[A any] struct {
 	// Reason is in the error of the watch, or in the log. "": the answer is believed.
 	Reason string
 	Set    string // in use then, by their ports; "": still "a"
+	Large  bool   // megabytes to decode, which takes the race detector minutes: -short leaves it out
 }
 
 // Port is the port of the instance with a name of one letter.
@@ -50,6 +51,9 @@ func Test[A any](t *testing.T, open func(log zerolog.Logger) Registry[A], cases 
 	heap := heapBytes()
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
+			if c.Large && testing.Short() {
+				t.Skip("it is large, and adds no concurrency")
+			}
 			synctest.Test(t, func(t *testing.T) { c.try(t, open) })
 		})
 	}

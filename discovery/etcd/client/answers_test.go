@@ -34,7 +34,7 @@ func valuesInEtcd() (cases []hostile.Case[func(*clientv3.GetResponse)]) {
 		case "a million lines", "a line twice", "lists in each other", "a huge weight of a line": // one instance has one line
 			v.Reason = "want"
 		}
-		cases = append(cases, hostile.Case[func(*clientv3.GetResponse)]{Name: v.Name, Reason: v.Reason, Set: v.Set, Answer: func(r *clientv3.GetResponse) {
+		cases = append(cases, hostile.Case[func(*clientv3.GetResponse)]{Name: v.Name, Reason: v.Reason, Set: v.Set, Large: v.Large, Answer: func(r *clientv3.GetResponse) {
 			r.Kvs[0].Value, r.Kvs[0].ModRevision = []byte(v.Answer), r.Header.Revision
 		}})
 	}
