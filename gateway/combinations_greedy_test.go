@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -70,28 +69,15 @@ func (c *combinedRun) take(random *rand.Rand) error {
 	defer cancel()
 	e, http2 := g.enter(greedyClients[random.IntN(len(greedyClients))]), random.IntN(2) == 0
 	a := combinedAsk{how: inDrops, status: http.StatusOK, length: 3_000, key: random.IntN(1000)}
-	switch n := random.IntN(8); {
-	case n == 0:
-		conn, _, err := e.tunnel(ctx, http2, "/greedy/tunnel", false)
-		if err != nil {
-			if c.refuses(err.Error()) {
-				return nil
-			}
-			return err
-		}
-		defer conn.Close()
-		arrived()
-		return echoes(conn, combinedBody(a.key, a.length), 2)
-	case n == 1: // leaves soon
-		leaving, cancel := context.WithTimeout(ctx, time.Duration(random.IntN(10))*time.Millisecond)
-		defer cancel()
-		_, _, err := e.ask(leaving, a, http2)
-		if errors.Is(err, context.DeadlineExceeded) || ctx.Err() == nil && leaving.Err() != nil {
-			return nil
-		}
-		return err
-	case n < 5 && c.crashing:
+	switch kind := random.IntN(8); {
+	case kind == 0:
+		return c.takeTunnel(ctx, e, arrived, a, http2)
+	case kind == 1:
+		return c.takeAndLeave(ctx, e, a, http2, time.Duration(random.IntN(10))*time.Millisecond)
+	case kind < 5 && c.crashing:
 		a.how = crash
+	case kind < 5 && c.trusting: // by the trusted proxy that others use too
+		e = g.enter(combinedClient{e.listener, ""})
 	}
 	status, reason, err := e.ask(ctx, a, http2)
 	switch {
@@ -101,6 +87,30 @@ func (c *combinedRun) take(random *rand.Rand) error {
 		return nil
 	}
 	return fmt.Errorf("got %d, %s", status, reason)
+}
+
+func (c *combinedRun) takeTunnel(ctx context.Context, e *entrance, arrived func(), a combinedAsk, http2 bool) error {
+	conn, _, err := e.tunnel(ctx, http2, "/greedy/tunnel", false)
+	if err != nil && c.refuses(err.Error()) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	arrived()
+	return echoes(conn, combinedBody(a.key, a.length), 2)
+}
+
+// takeAndLeave does not wait for the answer, or not for all of it.
+func (c *combinedRun) takeAndLeave(ctx context.Context, e *entrance, a combinedAsk, http2 bool, after time.Duration) error {
+	leaving, cancel := context.WithTimeout(ctx, after)
+	defer cancel()
+	_, _, err := e.ask(leaving, a, http2)
+	if leaving.Err() != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
 }
 
 // refuses reports whether a text has the reason of an answer to who asks for too much: where peers
@@ -115,6 +125,7 @@ func (e *entrance) ask(ctx context.Context, a combinedAsk, http2 bool) (status i
 	if err != nil {
 		return 0, "", err
 	}
+	request.Header.Set("X-Forwarded-For", greedyAddress)
 	response, err := e.clients[e.combinedClient].http[http2].Do(request)
 	if err != nil {
 		return 0, "", err
