@@ -332,4 +332,18 @@ var balancerFaults = []mutation{
 		new:  "\tif len(part.inTiers) > 1 {\n\t\treturn nil\n\t}\n\tfor range maxTried {\n\t\tp := part.picker.pick(without",
 		test: "./balancer TestAFullTierOverflows",
 	},
+	{
+		name: "client-fills-the-places-to-wait",
+		file: "balancer/await.go",
+		old:  "if w.all >= most && !w.makeRoomLocked(client) {",
+		new:  "if w.all >= most {",
+		test: "./balancer TestAClientLeavesRoomToWait",
+	},
+	{
+		name: "client-uses-up-the-reserve-of-retries",
+		file: "balancer/budget.go",
+		old:  "r.used < all && r.clients[client] < share",
+		new:  "r.used < all && r.clients[client] < share+all",
+		test: "./balancer TestAClientThatFailsEverywhereLeavesRetriesToOthers",
+	},
 }

@@ -121,6 +121,13 @@ var consulFaults = []mutation{
 		test: "./consul/sharedkeys TestConsulBeginsAnew|TestANewConsulGetsTheMarkLast",
 	},
 	{
+		name: "void-change-undoes-what-others-have-written",
+		file: "consul/sharedkeys/follow.go",
+		old:  "c.accepted && !c.isVoid && (c.due || forgot)",
+		new:  "c.accepted && (c.due || forgot)",
+		test: "./consul/sharedkeys TestKeys/changes_that_are_void",
+	},
+	{
 		name: "mark-is-written-over-a-second-loss",
 		file: "consul/sharedkeys/write.go",
 		old:  "\tif witness == nil {\n",

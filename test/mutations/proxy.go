@@ -450,4 +450,11 @@ var proxyFaults = []mutation{
 		new:  "s.query.Criticality = balancer.CriticalityNormal",
 		test: "./proxy TestOverloadedServiceRefuses",
 	},
+	{
+		name: "clients-of-a-proxy-are-not-told-apart",
+		file: "proxy/identity.go",
+		old:  "return blockOf(x.identity.client, x.client.options.TrustedProxies)",
+		new:  "return x.client.block()",
+		test: "./proxy TestAClientOfAProxyLeavesRoomToWait|TestClientAddressBehindProxies",
+	},
 }
