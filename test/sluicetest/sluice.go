@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,9 @@ const Any = "127.0.0.1:0"
 
 // startTimeout limits the start of sluice, far above its usual duration on a busy machine.
 const startTimeout = 2 * time.Minute
+
+// adminListener is the name of the admin API's listener.
+const adminListener = "admin"
 
 // Options configures a process of sluice. Addresses are "host:port", or Any.
 type Options struct {
@@ -35,9 +39,11 @@ type Options struct {
 // Sluice is a sluice process and a client of its admin API.
 type Sluice struct {
 	*subprocess.Process
-	log    string            // a file
-	at     map[string]string // addresses by listener
+	log    string // a file
 	client *http.Client
+
+	mu sync.Mutex
+	at map[string]string // addresses by listener, guarded by mu
 }
 
 // Start runs "sluice run" and waits until its admin API answers.
@@ -70,8 +76,10 @@ func (s *Sluice) waitAlive(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := s.readAddresses()
-		if err == nil {
+		var err error
+		if s.address("web") == "" || s.address(adminListener) == "" {
+			err = errors.New("it does not listen yet")
+		} else {
 			err = s.Get(ctx, "/healthz", nil)
 		}
 		if err == nil {
@@ -88,34 +96,51 @@ func (s *Sluice) waitAlive(ctx context.Context) error {
 	}
 }
 
-// readAddresses reads the addresses of the listeners from the log.
-func (s *Sluice) readAddresses() error {
-	log, err := os.ReadFile(s.log)
-	if err != nil {
-		return err
-	}
-	s.at = make(map[string]string)
-	for line := range bytes.Lines(log) {
-		var entry struct{ Message, Listener, Address string }
-		if json.Unmarshal(line, &entry) == nil && entry.Message == "listening" {
-			s.at[entry.Listener] = entry.Address
+// Address returns the address of a listener, which has the name web without a configuration of
+// listeners. It waits until sluice listens; "": it does not.
+func (s *Sluice) Address(listener string) string {
+	deadline := time.After(startTimeout)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if address := s.address(listener); address != "" {
+			return address
+		}
+		select {
+		case <-tick.C:
+		case <-s.Exited():
+			return s.address(listener)
+		case <-deadline:
+			return ""
 		}
 	}
-	if s.Address("web") == "" || s.Address("admin") == "" {
-		return errors.New("it does not listen yet")
-	}
-	return nil
 }
 
-// Address returns the address of a listener, which has the name web without a configuration of
-// listeners.
-func (s *Sluice) Address(listener string) string { return s.at[listener] }
+// address returns the address of a listener from the log; "": it has none yet.
+func (s *Sluice) address(listener string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at[listener] == "" {
+		log, err := os.ReadFile(s.log)
+		if err != nil {
+			return ""
+		}
+		s.at = make(map[string]string)
+		for line := range bytes.Lines(log) {
+			var entry struct{ Message, Listener, Address string }
+			if json.Unmarshal(line, &entry) == nil && entry.Message == "listening" {
+				s.at[entry.Listener] = entry.Address
+			}
+		}
+	}
+	return s.at[listener]
+}
 
 // URL returns the URL for clients.
 func (s *Sluice) URL() string { return "http://" + s.Address("web") }
 
 // AdminURL returns the base URL of the admin API.
-func (s *Sluice) AdminURL() string { return "http://" + s.Address("admin") }
+func (s *Sluice) AdminURL() string { return "http://" + s.Address(adminListener) }
 
 // Peer contains the fields of a peer in /api/peers that examples need.
 type Peer struct {
