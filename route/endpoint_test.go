@@ -21,6 +21,9 @@ func TestEndpoints(t *testing.T) {
 		{"/a/b", "/b/a", false},
 		{"/a/b", "/ab", false},
 		{"/a", "/a/", true},
+		{"/a/", "/a", true},
+		{"/a/b/c/d/e/f", "/a/b/c/d/e/f/", true},
+		{"/a/b/c/d/e/f/", "/a/b/c/d/e/f/g", true},
 		{"/users/17", "/users/4711", true},
 		{"/users/17", "/users/0b5c-9", true},
 		{"/users/17/orders", "/users/17/invoices", false},
@@ -31,6 +34,9 @@ func TestEndpoints(t *testing.T) {
 		{"/" + strings.Repeat("x", 200), "/" + strings.Repeat("x", 300), true},
 	} {
 		verify.Equal(t, number(c.a) == number(c.b), c.same, "%s and %s are alike", c.a, c.b)
+		if path := strings.TrimPrefix(c.a, "/"); isKind([]byte(path)) {
+			verify.Equal(t, string(kind(nil, []byte(path))), strings.TrimSuffix(path, "/"), "the kind of %s", c.a)
+		}
 	}
 	verify.That(t, number("/a") != routes[0].Endpoint(2, []byte("/a"), false), "methods are alike")
 	verify.That(t, number("/a") != routes[1].Endpoint(1, []byte("/a"), false), "routes are alike")
@@ -44,8 +50,12 @@ func TestEndpoints(t *testing.T) {
 }
 
 func BenchmarkEndpoint(b *testing.B) {
-	r, path := new(Route), []byte("/api/v1/tenants/17/orders")
-	for b.Loop() {
-		r.Endpoint(1, path, false)
+	for _, path := range []string{"/", "/api/v1/tenants/17/orders", "/api/tenants/some/orders"} {
+		b.Run(path, func(b *testing.B) {
+			r, path := new(Route), []byte(path)
+			for b.Loop() {
+				r.Endpoint(1, path, false)
+			}
+		})
 	}
 }
