@@ -32,28 +32,28 @@ func Merge(c *Config, additions ...Addition) (merged *Config, conflicts Errors) 
 	unindexed := make(unindexed)
 	copied.Services, copied.Routes = make(map[string]Service), nil
 	additions = slices.Insert(slices.Clone(additions), 0, Addition{Origin: "the file", Services: c.Services, Routes: c.Routes})
-	refuse := func(f Addition, key, want string) {
-		conflicts = append(conflicts, &Error{Origin: f.Origin, Key: key, Want: want})
+	refuse := func(added Addition, key, want string) {
+		conflicts = append(conflicts, &Error{Origin: added.Origin, Key: key, Want: want})
 	}
-	for _, f := range additions {
-		for _, name := range slices.Sorted(maps.Keys(f.Services)) {
+	for _, added := range additions {
+		for _, name := range slices.Sorted(maps.Keys(added.Services)) {
 			if first, taken := services[name]; taken {
-				refuse(f, decoding.Join("services", name), "ignored: "+first+" has a service with this name")
+				refuse(added, decoding.Join("services", name), "ignored: "+first+" has a service with this name")
 				continue
 			}
-			services[name], copied.Services[name] = f.Origin, f.Services[name]
+			services[name], copied.Services[name] = added.Origin, added.Services[name]
 		}
 	}
 	total := 0
-	for _, f := range additions {
-		total += len(f.Routes)
+	for _, added := range additions {
+		total += len(added.Routes)
 	}
 	first := make(map[string]string, total) // the origin of each, by the requests of the routes
 	copied.Routes = make([]Route, 0, total)
-	for _, f := range additions {
-		for i, r := range f.Routes {
-			r.Origin = cmp.Or(r.Origin, f.Origin)
-			refuse := func(key, want string) { refuse(f, decoding.Item("routes", i)+key, want) }
+	for _, added := range additions {
+		for i, r := range added.Routes {
+			r.Origin = cmp.Or(r.Origin, added.Origin)
+			refuse := func(key, want string) { refuse(added, decoding.Item("routes", i)+key, want) }
 			checked, err := route.Check(r.Target())
 			if err != nil {
 				refuse("", err.Error())
@@ -76,15 +76,15 @@ func Merge(c *Config, additions ...Addition) (merged *Config, conflicts Errors) 
 					refuse(".mirror", "ignored: "+missing)
 					r.Mirror = nil
 				}
-				first[checked.Key], copied.Routes = f.Origin, append(copied.Routes, r)
+				first[checked.Key], copied.Routes = added.Origin, append(copied.Routes, r)
 			}
 		}
 	}
 	if len(copied.Routes) == 0 {
 		copied.Routes = nil
 	}
-	for _, f := range additions {
-		conflicts = append(conflicts, copied.addStreams(f)...)
+	for _, added := range additions {
+		conflicts = append(conflicts, copied.addStreams(added)...)
 	}
 	return &copied, conflicts
 }
@@ -92,8 +92,8 @@ func Merge(c *Config, additions ...Addition) (merged *Config, conflicts Errors) 
 // addStreams adds the routes of connections of an addition to copies of their listeners, and
 // returns an error for each that it omits, or changes: one that says who may use it denies every
 // connection if its service can have none.
-func (c *Config) addStreams(f Addition) (conflicts Errors) {
-	if len(f.Streams) == 0 {
+func (c *Config) addStreams(added Addition) (conflicts Errors) {
+	if len(added.Streams) == 0 {
 		return nil
 	}
 	c.Listeners = slices.Clone(c.Listeners)
@@ -103,7 +103,7 @@ func (c *Config) addStreams(f Addition) (conflicts Errors) {
 			taken[key] = true
 		}
 	}
-	for i, r := range f.Streams {
+	for i, r := range added.Streams {
 		name := strings.Join(r.Listeners, ",")
 		at := slices.IndexFunc(c.Listeners, func(l Listener) bool { return l.Name == name && l.Protocol == ProtocolTCP })
 		service, found := c.Services[r.Service]
@@ -128,9 +128,9 @@ func (c *Config) addStreams(f Addition) (conflicts Errors) {
 			}
 		}
 		if denies {
-			conflicts = append(conflicts, &Error{Origin: f.Origin, Key: decoding.Item("streams", i), Want: "denies every connection: " + why})
+			conflicts = append(conflicts, &Error{Origin: added.Origin, Key: decoding.Item("streams", i), Want: "denies every connection: " + why})
 		} else if why != "" {
-			conflicts = append(conflicts, &Error{Origin: f.Origin, Key: decoding.Item("streams", i), Want: "ignored: " + why})
+			conflicts = append(conflicts, &Error{Origin: added.Origin, Key: decoding.Item("streams", i), Want: "ignored: " + why})
 			continue
 		}
 		taken[r.StreamKey(name)] = true
