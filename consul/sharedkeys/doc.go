@@ -18,7 +18,8 @@
 //
 // A change counts until an answer of Consul has it or a later one: one that shows the key at that
 // index or after it, or the answer to a query that began after Consul had accepted the change. An
-// earlier answer does not undo it.
+// earlier answer does not undo it. A void change counts as long, so that no value from before it
+// returns for a moment, but it is never later than what others have written.
 //
 // # What an answer means
 //
