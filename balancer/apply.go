@@ -62,7 +62,7 @@ func (p *Pool) apply(set []discovery.Instance, moved bool) discovery.Changes {
 		if what := describe(u); what != "" {
 			p.notices.add(Event{Peer: peer, Kind: EventUpdated, Was: was.state(), Detail: what, Update: u})
 		}
-		p.notices.noteState(peer, was, is)
+		p.notices.queueState(peer, was, is)
 	}
 	p.publishLocked()
 	if p.options.CutRemoved { // no snapshot has those any more that no longer lead
@@ -114,7 +114,7 @@ func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) {
 				c.fail(v.Why)
 			}
 		})
-		p.notices.noteState(v.Peer, was, is)
+		p.notices.queueState(v.Peer, was, is)
 		differs = differs || is.eligible() != was.eligible() || is.usableInPanic() != was.usableInPanic()
 	}
 	if differs {
@@ -132,7 +132,7 @@ func (p *Pool) failOnProbation(peer *Peer) {
 		return
 	}
 	was, is := p.changeLocked(peer, func(c *condition) { c.fail("no connection") })
-	p.notices.noteState(peer, was, is)
+	p.notices.queueState(peer, was, is)
 	if was.eligible() {
 		p.publishLocked()
 	}
@@ -185,7 +185,7 @@ func (p *Pool) joinLocked(i discovery.Instance, former *condition) {
 			c.leaving, c.orders = false, p.orders(i)
 			c.setInstance(i, &p.options)
 		})
-		p.notices.note(peer, EventAdded, "returned while draining")
+		p.notices.queue(peer, EventAdded, "returned while draining")
 		return
 	}
 	peer := &Peer{ID: id, pool: p}
@@ -291,7 +291,7 @@ func (p *Pool) publishLocked() {
 			peer.quiesce()
 		}
 	}
-	p.notices.notePanic(prev, next)
+	p.notices.queuePanic(prev, next)
 	p.finishDrainsLocked(next.Draining...)
 	p.finishDrainsLocked(next.All...)
 	switch {

@@ -203,7 +203,7 @@ func (p *Pool) changeLocked(peer *Peer, f func(*condition)) (was, is *condition)
 	peer.drained = peer.drained && c.reasons&ReasonDrain != 0
 	peer.condition.Store(&c)
 	if c.refused != "" && c.refused != was.refused {
-		p.notices.note(peer, EventRefused, c.refused)
+		p.notices.queue(peer, EventRefused, c.refused)
 	}
 	return was, &c
 }

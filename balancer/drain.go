@@ -12,7 +12,7 @@ func (p *Pool) leaveLocked(peer *Peer) {
 	delete(p.peers, peer.ID)
 	p.draining[peer.ID] = peer
 	p.changeLocked(peer, func(c *condition) { c.leaving = true })
-	p.notices.note(peer, EventRemoved, "")
+	p.notices.queue(peer, EventRemoved, "")
 }
 
 // limitDrainLocked cuts the requests of a peer that leaves after Options.DrainTimeout.
@@ -47,7 +47,7 @@ func (p *Pool) finishDrainsLocked(peers ...*Peer) {
 			retired = true
 		case !c.leaving && c.reasons&ReasonDrain != 0 && !peer.drained:
 			peer.drained = true
-			p.notices.note(peer, EventDrained, "")
+			p.notices.queue(peer, EventDrained, "")
 		}
 	}
 	if retired {
@@ -76,7 +76,7 @@ func (p *Pool) retireLocked(peer *Peer, kind EventKind, detail string) {
 	if peer.Transport != nil {
 		peer.Transport.Close()
 	}
-	p.notices.note(peer, kind, detail)
+	p.notices.queue(peer, kind, detail)
 	if p.witness != nil {
 		p.witness.Retired(peer, kind == EventCut)
 	}

@@ -69,8 +69,8 @@ type notices struct {
 	failing []*Peer     // began to fail since the last flush
 }
 
-// note queues an event for flush.
-func (n *notices) note(peer *Peer, kind EventKind, detail string) {
+// queue adds an event, which flush sends.
+func (n *notices) queue(peer *Peer, kind EventKind, detail string) {
 	n.add(Event{Peer: peer, Kind: kind, Detail: detail})
 }
 
@@ -85,7 +85,7 @@ func (n *notices) add(e Event) {
 	n.events = append(n.events, e)
 }
 
-func (n *notices) notePanic(prev, next *Snapshot) {
+func (n *notices) queuePanic(prev, next *Snapshot) {
 	if prev.Panic == next.Panic {
 		return
 	}
@@ -99,10 +99,10 @@ func (n *notices) notePanic(prev, next *Snapshot) {
 	if next.Panic {
 		kind = EventPanic
 	}
-	n.note(nil, kind, fmt.Sprintf("%d of %d peers are healthy", eligible, len(next.All)))
+	n.queue(nil, kind, fmt.Sprintf("%d of %d peers are healthy", eligible, len(next.All)))
 }
 
-func (n *notices) noteState(peer *Peer, was, is *condition) {
+func (n *notices) queueState(peer *Peer, was, is *condition) {
 	if was.state() == is.state() {
 		return
 	}

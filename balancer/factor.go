@@ -41,7 +41,7 @@ func (p *Pool) SetFactors(adjustments ...Adjustment) {
 		}
 		next := adjustment{min(max(a.By, minFactor), maxFactor), a.Why}
 		was, is := p.changeLocked(a.Peer, func(c *condition) { c.factor = next })
-		p.notices.noteState(a.Peer, was, is)
+		p.notices.queueState(a.Peer, was, is)
 		differs = differs || was.factor.value() != is.factor.value()
 	}
 	if differs {

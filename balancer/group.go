@@ -224,7 +224,7 @@ func (t *tally) count(o Outcome, of Token) {
 	if t.latencies != nil {
 		t.latencies.count(o)
 	}
-	if t.group != nil && of.holds&holdsCopy == 0 {
+	if t.group != nil && of.held&countsCopy == 0 {
 		t.group.count(o, of.start)
 	}
 }

@@ -132,15 +132,15 @@ func newTerms(o *Options) terms {
 	return t
 }
 
-// holds are the pool counters that a token has incremented.
-type holds uint8
+// heldCounts are the counters of a pool that a token has raised, and lowers at its end.
+type heldCounts uint8
 
 const (
-	holdsRequest holds = 1 << iota
-	holdsRetry
-	holdsCopy // with no other but the next
-	holdsRecord
-	holdsReserve // of a retry: it is from the reserve
+	countsRequest heldCounts = 1 << iota
+	countsRetry
+	countsCopy // with no other but the next
+	countsRecord
+	countsReserve // of a retry: it is from the reserve
 )
 
 // Admission is what a pool has taken on, as far as its limits count it.
@@ -161,19 +161,19 @@ type Admission struct {
 }
 
 // admit counts an attempt, or returns the error of the pool's limit that forbids it.
-func (a *Admission) admit(t *terms, query *Query, retry bool, now int64) (holds, error) {
-	var h holds
+func (a *Admission) admit(t *terms, query *Query, retry bool, now int64) (heldCounts, error) {
+	var h heldCounts
 	if t.counted {
 		if a.inflight.Add(1) > int64(t.Requests) {
-			a.dismiss(holdsRequest)
+			a.dismiss(countsRequest)
 			return 0, a.refuse(LimitRequests, query.Refused)
 		}
-		h = holdsRequest
+		h = countsRequest
 	}
 	if !retry {
 		return h, nil
 	}
-	h |= holdsRetry
+	h |= countsRetry
 	if a.retries.Add(1) > int64(t.Retries) {
 		a.dismiss(h)
 		return 0, a.refuse(LimitRetries, query.Refused)
@@ -182,29 +182,29 @@ func (a *Admission) admit(t *terms, query *Query, retry bool, now int64) (holds,
 		return h, nil
 	}
 	if a.reserve.withdraw(t.budget, query.Block, now) {
-		return h | holdsReserve, nil
+		return h | countsReserve, nil
 	}
 	a.dismiss(h)
 	return 0, a.refuse(LimitRetryBudget, query.Refused)
 }
 
 // unadmit undoes admit.
-func (a *Admission) unadmit(h holds, query *Query) {
+func (a *Admission) unadmit(h heldCounts, query *Query) {
 	a.dismiss(h)
 	switch {
-	case h&holdsReserve != 0:
+	case h&countsReserve != 0:
 		a.reserve.refund(query.Block)
-	case h&holdsRetry != 0:
+	case h&countsRetry != 0:
 		a.budget.refund()
 	}
 }
 
 // dismiss undoes the counters of an attempt that ended or was refused.
-func (a *Admission) dismiss(h holds) {
-	if h&holdsRequest != 0 {
+func (a *Admission) dismiss(h heldCounts) {
+	if h&countsRequest != 0 {
 		a.inflight.Add(-1)
 	}
-	if h&holdsRetry != 0 {
+	if h&countsRetry != 0 {
 		a.retries.Add(-1)
 	}
 }

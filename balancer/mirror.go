@@ -33,7 +33,7 @@ func (p *Pool) PickMirror(q Query) (Token, error) {
 			continue
 		}
 		if peer.acquireCopy(s.terms.perPeer) {
-			t := Token{Peer: peer, start: now, marks: marks{holds: holdsCopy}}
+			t := Token{Peer: peer, start: now, marks: marks{held: countsCopy}}
 			if s.terms.witnessed {
 				t = s.mark(t, &q)
 			}

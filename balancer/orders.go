@@ -39,7 +39,7 @@ func (p *Pool) SetOrders(of func(discovery.Instance) Orders) {
 			c.orders = orders
 			c.setInstance(c.instance, &p.options)
 		})
-		p.notices.noteState(peer, was, is)
+		p.notices.queueState(peer, was, is)
 		differs = true
 	}
 	if differs {

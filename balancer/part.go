@@ -26,7 +26,7 @@ type Part struct {
 }
 
 // newPart makes a part of the peers of c: group g, or the whole pool, which has inflight.
-func (s *Snapshot) newPart(o *Options, c census, g *Group, inflight *atomic.Int64, now time.Time) Part {
+func (s *Snapshot) newPart(o *Options, c peerSets, g *Group, inflight *atomic.Int64, now time.Time) Part {
 	part := Part{Group: g, All: c.all}
 	own := int64(0)
 	if g != nil {
@@ -61,15 +61,15 @@ func (s *Snapshot) newPart(o *Options, c census, g *Group, inflight *atomic.Int6
 	return part
 }
 
-// census is the peers of a part, before its subset is chosen.
-type census struct {
+// peerSets is the peers of a part, before its subset is chosen.
+type peerSets struct {
 	all     []*Peer
 	healthy []*Peer // of all, in the same order
 	inPanic []*Peer // of all, in the same order: the ones used in panic
 }
 
-func newCensus(all []*Peer) census {
-	c := census{all: all}
+func newPeerSets(all []*Peer) peerSets {
+	c := peerSets{all: all}
 	for _, p := range all {
 		condition := p.condition.Load()
 		if condition.eligible() {
@@ -83,20 +83,20 @@ func newCensus(all []*Peer) census {
 }
 
 // byGroup divides c among n groups.
-func (c *census) byGroup(n int) []census {
-	groups := make([]census, n)
+func (c *peerSets) byGroup(n int) []peerSets {
+	groups := make([]peerSets, n)
 	for _, p := range c.all {
 		g := &groups[p.condition.Load().group]
 		g.all = append(g.all, p)
 	}
 	for i := range groups {
-		groups[i] = newCensus(groups[i].all)
+		groups[i] = newPeerSets(groups[i].all)
 	}
 	return groups
 }
 
 // panics reports whether too few peers are healthy.
-func (c *census) panics(o *Options) bool {
+func (c *peerSets) panics(o *Options) bool {
 	if float64(len(c.healthy)) >= o.PanicThreshold*float64(len(c.inPanic)) {
 		return false
 	}
@@ -109,7 +109,7 @@ func (c *census) panics(o *Options) bool {
 }
 
 // divide returns the peers that get requests, by tier, and the share of each tier.
-func (c *census) divide(o *Options, panicking bool) (tiers []tierPeers, shares []float64) {
+func (c *peerSets) divide(o *Options, panicking bool) (tiers []tierPeers, shares []float64) {
 	tiers = byTier(c.all, c.healthy, o.Tiers)
 	shares, _ = tierShares(tiers, o.Overprovisioning)
 	if !panicking {

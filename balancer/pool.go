@@ -221,7 +221,7 @@ func (p *Pool) Reconfigure(o Options) error {
 				c.awaitCheck()
 			}
 		})
-		p.notices.noteState(peer, was, is)
+		p.notices.queueState(peer, was, is)
 		peer.measureLatencies(o.MeasureLatencies)
 	}
 	if p.witness != nil {

@@ -67,7 +67,7 @@ func (p *Pool) RecheckAddresses() {
 	}
 	for _, peer := range sorted(differ) {
 		was, is := p.changeLocked(peer, func(c *condition) { c.checkAddress(&p.options) })
-		p.notices.noteState(peer, was, is)
+		p.notices.queueState(peer, was, is)
 	}
 	p.publishLocked()
 }

@@ -72,7 +72,7 @@ func (p *Pool) endWarmingLocked() (warming bool) {
 			warming = true
 		default:
 			was, is := p.changeLocked(peer, func(c *condition) { c.warmFrom = time.Time{} })
-			p.notices.noteState(peer, was, is)
+			p.notices.queueState(peer, was, is)
 		}
 	}
 	return warming

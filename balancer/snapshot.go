@@ -37,7 +37,7 @@ type Snapshot struct {
 // conditions of the peers only, and changes none of them. groups become
 // Snapshot.Groups; now is for slow start, inflight for PolicyHash.
 func build(prev *Snapshot, o *Options, groups []*Group, inflight *atomic.Int64, all, draining []*Peer, now time.Time) *Snapshot {
-	whole := newCensus(all)
+	whole := newPeerSets(all)
 	s := &Snapshot{
 		Generation: prev.Generation + 1,
 		Policy:     o.Policy,
@@ -58,7 +58,7 @@ func build(prev *Snapshot, o *Options, groups []*Group, inflight *atomic.Int64, 
 // divide makes the parts of groups. Panic is decided for the whole pool: while enough of it
 // is healthy, a group without a healthy peer is empty, so that requests can go to
 // another one.
-func (s *Snapshot) divide(o *Options, groups []*Group, members []census, now time.Time) {
+func (s *Snapshot) divide(o *Options, groups []*Group, members []peerSets, now time.Time) {
 	for i, g := range groups {
 		part := s.newPart(o, members[i], g, nil, now)
 		s.Groups = append(s.Groups, &part)

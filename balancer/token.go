@@ -29,7 +29,7 @@ type Token struct {
 
 // marks are what the pick has noted.
 type marks struct {
-	holds    holds
+	held     heldCounts
 	limiter  uint8   // which limiter of the pool counts the attempt, from 1; 0: none
 	assigned GroupID // Query.Group
 	client   uint32  // Query.Client, if the peer is of the group that the split chose
@@ -61,23 +61,23 @@ func (t Token) Done(o Outcome) {
 		t.leave(o)
 	}
 	p.outcomes[o.Class].Add(1)
-	if t.group != nil { // also if the options at the pick did not count in holds yet
+	if t.group != nil { // also if the options at the pick did not count in held yet
 		t.group.inflight.Add(-1)
 	}
-	switch t.holds {
+	switch t.held {
 	case 0:
 		p.release()
-	case holdsCopy:
+	case countsCopy:
 		p.releaseCopy()
 	default:
-		if t.holds&holdsRecord != 0 {
-			p.record.Done(t.holds.attempt(t.start))
+		if t.held&countsRecord != 0 {
+			p.record.Done(t.held.attempt(t.start))
 		}
-		if t.holds&holdsCopy != 0 {
+		if t.held&countsCopy != 0 {
 			p.releaseCopy()
 			break
 		}
-		p.pool.Admission.dismiss(t.holds)
+		p.pool.Admission.dismiss(t.held)
 		p.release()
 	}
 	p.pool.queue.released()

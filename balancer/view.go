@@ -22,17 +22,17 @@ func (p *Pool) View() View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.snapshot.Load()
-	p.lately.note(s.All, time.Now())
+	p.lately.count(s.All, time.Now())
 	return newView(s, nil)
 }
 
-// ViewWithShares returns the current view. What View has noted until then tells which part of
+// ViewWithShares returns the current view. What View has counted until then tells which part of
 // the requests each peer gets.
 func (p *Pool) ViewWithShares() View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s, now := p.snapshot.Load(), time.Now()
-	p.lately.note(s.All, now)
+	p.lately.count(s.All, now)
 	return newView(s, p.lately[0].shares(s, &p.options, now))
 }
 
@@ -102,8 +102,8 @@ type attempts struct {
 // lately are the attempts at two earlier looks at a pool, shareWindow apart or more.
 type lately [2]attempts
 
-// note takes note of the attempts on peers, if it is time to.
-func (l *lately) note(peers []*Peer, now time.Time) {
+// count counts the attempts on peers, if it is time to.
+func (l *lately) count(peers []*Peer, now time.Time) {
 	if now.Sub(l[1].at) < shareWindow {
 		return
 	}

@@ -50,13 +50,13 @@ type Attempt struct {
 // Now returns the time that pools use: nanoseconds of a monotonic clock.
 func Now() int64 { return nanotime() }
 
-func (h holds) attempt(start int64) Attempt {
-	return Attempt{Start: start, Copy: h&holdsCopy != 0, Retry: h&holdsRetry != 0, Counted: h&holdsRequest != 0}
+func (h heldCounts) attempt(start int64) Attempt {
+	return Attempt{Start: start, Copy: h&countsCopy != 0, Retry: h&countsRetry != 0, Counted: h&countsRequest != 0}
 }
 
 // mark adds to the token of a pick from s what few pools have.
 func (s *Snapshot) mark(t Token, q *Query) Token {
-	if s.terms.byGroup && t.holds&holdsCopy == 0 {
+	if s.terms.byGroup && t.held&countsCopy == 0 {
 		if t.group = t.Peer.Group(); t.group != nil {
 			t.group.inflight.Add(1)
 		}
@@ -66,8 +66,8 @@ func (s *Snapshot) mark(t Token, q *Query) Token {
 		if q != nil {
 			query = *q
 		}
-		t.Peer.record.Picked(t.holds.attempt(t.start), s, query)
-		t.holds |= holdsRecord
+		t.Peer.record.Picked(t.held.attempt(t.start), s, query)
+		t.held |= countsRecord
 	}
 	return t
 }

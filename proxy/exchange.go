@@ -19,7 +19,7 @@ import (
 //
 // What needs them all is a function of the exchange. It implements [attempt.Exchange].
 type exchange struct {
-	serving    bool // begin was called, and account was not
+	serving    bool // begin was called, and finish was not
 	retargeted bool // the wait for the first peer ended because another target had one
 
 	answer  answer

@@ -15,9 +15,9 @@ func (x *request) asksForGRPC() bool {
 	return x.head.GRPC && x.head.Method == http1.MethodPost && x.client.isHTTP2 && !x.upgrade
 }
 
-// noteKind notes how to answer a request whose head cannot be scanned: as a call of gRPC, or
+// setKind sets how to answer a request whose head cannot be scanned: as a call of gRPC, or
 // without a body.
-func (x *request) noteKind(method, contentType []byte) {
+func (x *request) setKind(method, contentType []byte) {
 	switch {
 	case string(method) == "HEAD":
 		x.head.Method = http1.MethodHead

@@ -57,7 +57,7 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 	switch bytes := h.protocol.Fields.RequestBytes(); {
 	case bytes > int(s.client.options.Limits.HeadBytes):
 		s.refused = http1.ErrHeadTooLong
-		x.request.noteKind(h.protocol.Fields.Find(":method"), h.protocol.Fields.Find("content-type"))
+		x.request.setKind(h.protocol.Fields.Find(":method"), h.protocol.Fields.Find("content-type"))
 	case bytes > len(x.request.in):
 		x.request.growTo(bytes)
 	}

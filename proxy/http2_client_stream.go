@@ -150,7 +150,7 @@ func (s *http2Stream) scan() error {
 	if err != nil {
 		text := x.request.in[:x.request.end]
 		method, _, _ := bytes.Cut(text, space)
-		x.request.noteKind(method, http1.TrailerField(text, "content-type")) // the scan has not seen all fields
+		x.request.setKind(method, http1.TrailerField(text, "content-type")) // the scan has not seen all fields
 		return err
 	}
 	x.request.headLength = n

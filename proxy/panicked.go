@@ -49,7 +49,7 @@ func (x *exchange) fail() (answered bool) {
 		default:
 			x.answer.interrupted = refusal.Internal.Reason
 			x.request.client.downstream.cut(-1)
-			x.account()
+			x.finish()
 		}
 	})
 	return answered

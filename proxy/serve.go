@@ -45,7 +45,7 @@ type phase struct {
 // Before them, a listener has accepted the client's connection (Server.start), its bytes were
 // scanned as a head (request.scan and http2Stream.scan, the two ways in), and begin has decided
 // who has sent the request, and whom to believe about it (identity.go). After them comes the
-// account (account.go). A copy for a mirror has passed them with its request; then it makes one
+// finish (finish.go). A copy for a mirror has passed them with its request; then it makes one
 // try of its own (mirror.go). Who only asks what would become of a request goes through them too
 // (explain.go).
 var phases = [...]phase{
@@ -87,7 +87,7 @@ func (x *exchange) serve() bool {
 			return x.refuse(r)
 		}
 	}
-	x.account()
+	x.finish()
 	return true
 }
 
@@ -304,12 +304,12 @@ func (x *exchange) refuse(r *refusal.Refusal) bool {
 	x.answer.status = r.Status
 	if r == refusal.ClientGone {
 		x.answer.interrupted = r.Reason
-		x.account()
+		x.finish()
 		return false
 	}
 	x.answer.refused = r.Reason
 	err := x.answer.send(r)
-	x.account()
+	x.finish()
 	return err == nil
 }
 

@@ -293,10 +293,10 @@ func closed[C comparable](s *Server, open map[C]struct{}, c C) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(open, c)
-	s.noteDrainedLocked()
+	s.signalDrainedLocked()
 }
 
-func (s *Server) noteDrainedLocked() {
+func (s *Server) signalDrainedLocked() {
 	if !s.draining.Load() || len(s.conns) > 0 || len(s.streams) > 0 || len(s.arrivals) > 0 || len(s.listeners) > 0 {
 		return
 	}

@@ -24,7 +24,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	for l := range s.listeners {
 		l.close()
 	}
-	s.noteDrainedLocked()
+	s.signalDrainedLocked()
 	for c := range s.conns {
 		c.wire.WakeReader() // to look whether it drains
 	}

@@ -98,14 +98,14 @@ func (s *stream) serve() {
 	if by := s.cutBy(); by != nil && !s.connected { // whatever it waited for
 		s.refusal = by
 	}
-	s.account()
+	s.finish()
 }
 
 // fail accounts for a stream that has panicked, and resets it.
 func (s *stream) fail() {
 	s.cut = errPanicked
 	socket.ResetOnClose(s.socket.Conn)
-	s.account()
+	s.finish()
 }
 
 // chooseService sets the service, or returns why the client gets none.
@@ -347,8 +347,8 @@ func (s *stream) abort() {
 	s.socket.Conn.Close()
 }
 
-// account records the stream in the metrics and the access log.
-func (s *stream) account() {
+// finish records the stream in the metrics and the access log.
+func (s *stream) finish() {
 	status, reason, by := streamForwarded, cutReason(s.cut, s.service), s.cutBy()
 	switch {
 	case s.denied && s.bytesOut == 0: // no byte of the peer came before

@@ -42,18 +42,18 @@ func (x *tries) beginTry(t balancer.Token) {
 	if x.picked = t.Picked(); x.attempts.Tries <= 1 {
 		x.firstPicked = x.picked
 	}
-	noted := x.tried.begin(t.Peer, t.Picked().Sub(x.request.startTime))
+	try := x.tried.begin(t.Peer, t.Picked().Sub(x.request.startTime))
 	if x.request.span.Sampled {
-		noted.span = tracing.NewSpanID()
+		try.span = tracing.NewSpanID()
 	}
 }
 
-// endTry notes the outcome of the try, and returns it with the endpoint.
+// endTry records the outcome of the try, and returns it with the endpoint.
 func (x *tries) endTry(o balancer.Outcome) balancer.Outcome {
 	o.Endpoint = x.request.endpoint
-	noted := x.tried.last()
-	noted.end(o, x.request.startTime)
-	noted.connect, noted.status = x.connectTime, x.upstreamStatus
+	try := x.tried.last()
+	try.end(o, x.request.startTime)
+	try.connect, try.status = x.connectTime, x.upstreamStatus
 	return o
 }
 
@@ -64,7 +64,7 @@ func (x *tries) send(peer upstream.Connector) (u upstream.Conn, o balancer.Outco
 	r := x.requirements(x.picked)
 	for {
 		var err error
-		x.held = nil // connect takes it
+		x.held = nil // it is Connect's now
 		if u, x.connectTime, err = peer.Connect(x.request.client.server.ctx, r, u); err != nil {
 			return nil, x.connectFailed(err)
 		}

@@ -87,7 +87,7 @@ func (u *HTTP1Conn) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text 
 func (u *HTTP1Conn) readMore(b *socket.Buffers) error {
 	limit := int(u.transport.options.HeadBytes)
 	if u.end >= limit {
-		u.transport.refused.note(http1.Fault{Rule: http1.ErrHeadTooLong.Reason, Offset: limit})
+		u.transport.refused.report(http1.Fault{Rule: http1.ErrHeadTooLong.Reason, Offset: limit})
 		return http1.ErrResponseTooLong
 	}
 	n, err := u.read(b.From[u.end:max(limit, socket.ResponseBufferBytes)])
@@ -171,7 +171,7 @@ func (u *HTTP1Conn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, e
 	u.begun = true
 	p, n, err := u.response.Next(b.From[u.start:u.end], coded)
 	if u.start += n; err != nil {
-		u.transport.refused.noteBody(err, u.response.Length())
+		u.transport.refused.reportBody(err, u.response.Length())
 	}
 	return p, err
 }

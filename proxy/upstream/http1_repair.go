@@ -28,7 +28,7 @@ func (u *HTTP1Conn) readRepaired(b *socket.Buffers, head *http1.ResponseHead) (t
 			text, n, fault := http1.RepairResponse(raw, options.Fields)
 			switch {
 			case fault != nil:
-				u.transport.refused.note(*fault)
+				u.transport.refused.report(*fault)
 				if fault.Err == http1.ErrTooManyFields {
 					return nil, http1.ErrResponseTooLong
 				}
@@ -63,8 +63,8 @@ type refusedAnswers struct {
 // maxFieldName is how much of a field name, which the peer chooses, is in a line.
 const maxFieldName = 64
 
-// note logs the fault of a head.
-func (r *refusedAnswers) note(f http1.Fault) {
+// report logs the fault of a head.
+func (r *refusedAnswers) report(f http1.Fault) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,9 +80,9 @@ func (r *refusedAnswers) note(f http1.Fault) {
 	r.answers, r.loggedAt = 0, now
 }
 
-// noteBody logs the error of a chunked body, if it is malformed, after length bytes of its data.
-func (r *refusedAnswers) noteBody(err error, length int64) {
+// reportBody logs the error of a chunked body, if it is malformed, after length bytes of its data.
+func (r *refusedAnswers) reportBody(err error, length int64) {
 	if malformed, ok := errors.AsType[*http1.Error](err); ok {
-		r.note(http1.Fault{Rule: malformed.Reason, Offset: int(length)})
+		r.report(http1.Fault{Rule: malformed.Reason, Offset: int(length)})
 	}
 }

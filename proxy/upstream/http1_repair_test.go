@@ -151,7 +151,7 @@ func TestRefusedAnswersAreLoggedOnceAMinute(t *testing.T) {
 		r := refusedAnswers{peer: pool.Snapshot().All[0], log: zerolog.New(&log)}
 		for range 3 {
 			for i := range 1000 {
-				r.note(http1.Fault{Rule: "bad_field_name", Field: strings.Repeat("X", 1+i), Offset: i})
+				r.report(http1.Fault{Rule: "bad_field_name", Field: strings.Repeat("X", 1+i), Offset: i})
 			}
 			time.Sleep(failureEvery)
 		}

@@ -336,7 +336,7 @@ func (u *http2Stream) Finish(bool) {
 		if c.protocol.Mu.Torn() {
 			c.OnPanic()
 		} else if u.fault != nil {
-			c.transport.refused.note(*u.fault)
+			c.transport.refused.report(*u.fault)
 		}
 	}()
 	c.protocol.Mu.Lock()

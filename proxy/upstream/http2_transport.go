@@ -263,7 +263,7 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, agreed agreem
 		c.protocol.Mu.Unlock()
 		switch err {
 		case errNoStreams:
-			t.tls.note(err)
+			t.tls.report(err)
 			return nil, err
 		case nil:
 			t.mu.Lock()
@@ -280,7 +280,7 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, agreed agreem
 		return nil, ctx.Err()
 	}
 	conn.Close() // ends read
-	t.tls.note(err)
+	t.tls.report(err)
 	return nil, err
 }
 

@@ -109,7 +109,7 @@ func (p *peerTLS) sessionsOf(version any) tls.ClientSessionCache {
 func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, a agreement, protocol string, deadline time.Time) (*socket.TLSConn, error) {
 	terms, err := p.termsOf(a, protocol)
 	if err != nil {
-		p.note(err)
+		p.report(err)
 		return nil, HandshakeError{err}
 	}
 	conn.SetDeadline(deadline)
@@ -123,7 +123,7 @@ func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, a agreement, 
 		err = errNoHTTP2
 	}
 	if err != nil {
-		p.note(fmt.Errorf("TLS handshake: %w", err))
+		p.report(fmt.Errorf("TLS handshake: %w", err))
 		return nil, HandshakeError{err}
 	}
 	return c, nil
@@ -133,8 +133,8 @@ func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, a agreement, 
 // protocols (RFC 7301, section 3.2). crypto/tls does not export its type.
 const alertNoProtocol = "no application protocol"
 
-// note logs why no connection could be used, the same error once a minute, and few others.
-func (p *peerTLS) note(err error) {
+// report logs why no connection could be used, the same error once a minute, and few others.
+func (p *peerTLS) report(err error) {
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		err = errors.New("TLS handshake: it did not end within timeouts.connect")
 	}

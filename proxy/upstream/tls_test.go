@@ -28,11 +28,11 @@ func TestLinesAboutAPeerAreFewAndShort(t *testing.T) {
 		lines := func() int { return strings.Count(log.String(), "\n") }
 
 		for range 3 {
-			p.note(errors.New("certificate is valid for a.test"))
+			p.report(errors.New("certificate is valid for a.test"))
 		}
 		verify.Equal(t, lines(), 1, "lines with the same error")
 		for i := range 1000 {
-			p.note(fmt.Errorf("certificate is valid for %d.test, %s", i, strings.Repeat("é", 50_000)))
+			p.report(fmt.Errorf("certificate is valid for %d.test, %s", i, strings.Repeat("é", 50_000)))
 		}
 		verify.Equal(t, lines(), maxLines, "lines of a minute")
 		verify.That(t, log.Len() < maxLines*1000, "%d lines have %d bytes", lines(), log.Len())
@@ -40,7 +40,7 @@ func TestLinesAboutAPeerAreFewAndShort(t *testing.T) {
 
 		time.Sleep(failureEvery)
 		for i := range 1000 {
-			p.note(fmt.Errorf("certificate is valid for %d.test", i))
+			p.report(fmt.Errorf("certificate is valid for %d.test", i))
 		}
 		verify.Equal(t, lines(), 2*maxLines, "lines of two minutes")
 	})

@@ -4,8 +4,8 @@ var balancerFaults = []mutation{
 	{
 		name:  "in-flight-count-not-given-back",
 		file:  "balancer/limits.go",
-		old:   "a.inflight.Add(-1)\n\t}\n\tif h&holdsRetry != 0 {\n\t\ta.retries",
-		new:   "a.inflight.Add(0)\n\t}\n\tif h&holdsRetry != 0 {\n\t\ta.retries",
+		old:   "a.inflight.Add(-1)\n\t}\n\tif h&countsRetry != 0 {\n\t\ta.retries",
+		new:   "a.inflight.Add(0)\n\t}\n\tif h&countsRetry != 0 {\n\t\ta.retries",
 		test:  "./balancer TestLimitsUnderConcurrency",
 		proof: "in_flight",
 	},

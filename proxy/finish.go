@@ -16,8 +16,8 @@ import (
 	"sluice/proxy/upstream"
 )
 
-// account records the finished exchange in the metrics, its spans and the access log.
-func (x *exchange) account() {
+// finish records the finished exchange in the metrics, its spans and the access log.
+func (x *exchange) finish() {
 	x.serving = false
 	c := x.request.client
 	duration := time.Since(x.request.startTime)
