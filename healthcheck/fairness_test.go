@@ -84,6 +84,9 @@ func TestAHangingServiceDoesNotDelayTheChecksOfOthers(t *testing.T) {
 func TestForeignChecksThatHang(t *testing.T) {
 	for _, services := range []int{600, 6000} {
 		t.Run(fmt.Sprint(services), func(t *testing.T) {
+			if services > 600 && testing.Short() {
+				t.Skip("it adds no concurrency to the smaller one")
+			}
 			synctest.Test(t, func(t *testing.T) {
 				m := NewMonitor(Options{MaxChecks: 512, Random: seeded(t).Float64})
 				defer m.Close()
