@@ -61,7 +61,7 @@ func (s *Snapshot) newPart(o *Options, c peerSets, g *Group, inflight *atomic.In
 	return part
 }
 
-// peerSets is the peers of a part, before its subset is chosen.
+// peerSets are the peers of a part, before its subset is chosen.
 type peerSets struct {
 	all     []*Peer
 	healthy []*Peer // of all, in the same order

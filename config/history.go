@@ -87,8 +87,8 @@ func newest(revisions []Revision) []Revision {
 }
 
 // leastNeeded returns the index of the oldest revision that is followed by one with the same text
-// of the file, or else 0. So who writes documents to a registry does not drive out the last revision
-// of a file that was in use before. Those with OnlyShares have their own bound.
+// of the file, or else 0. So documents that change do not drive out the last revision of an earlier
+// file. Those with OnlyShares have their own bound.
 func leastNeeded(revisions []Revision) int {
 	for i := range len(revisions) - 1 {
 		if !revisions[i].OnlyShares && sameFile(revisions[i], revisions[i+1]) {

@@ -33,8 +33,7 @@ func (c combinedClient) dialer() *net.Dialer {
 	return new(net.Dialer)
 }
 
-// crowd makes the services of a seed ones that somebody greedy uses, and which clients get less than
-// they ask for of.
+// crowd decides whether somebody greedy sends requests in a seed.
 func (c *combinations) crowd() {
 	if c.crowded = c.one(2); c.crowded && c.crashing {
 		c.trusting, c.local = false, false // for clients that are not told apart there is no reserve of retries

@@ -276,9 +276,9 @@ type reply struct {
 	body string
 }
 
-// do sends a request, which must be answered. It sends one without a body again if no connection to a
-// peer was made within timeouts.connect: the machine stood still, and services of the catalog have
-// the default.
+// do sends a request, which must be answered. It sends one without a body again if no connection to
+// a peer was made within timeouts.connect: the machine stood still, and services of the catalog
+// have the default.
 func (r *running) do(request *http.Request) (got reply) {
 	r.t.Helper()
 	for again := true; again; {

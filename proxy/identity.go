@@ -151,8 +151,8 @@ func parseHop(hop []byte) (netip.Addr, bool) {
 	return address.Unmap(), err == nil
 }
 
-// block returns the address block whose share of what clients share the request uses: behind trusted
-// proxies, that of the client that they forward. Connections have a block of their own.
+// block returns the address block of the client, which has a share of what requests share: behind
+// trusted proxies, of the client that they forward. A connection has a block of its own.
 func (x *request) block() places.Block {
 	return blockOf(x.identity.client, x.client.options.TrustedProxies)
 }

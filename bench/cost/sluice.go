@@ -163,8 +163,8 @@ func (s *sluice) profile(query string) (string, error) {
 }
 
 // memory reads what sluice has allocated since its start, and after a collection what lives on the
-// heap. Stacks are not in it: a span of stacks stays while one of its goroutines lives, so their size
-// depends on which goroutines have ended, and not on how many live.
+// heap. Stacks are not in it: a span of stacks stays while one of its goroutines lives, so their
+// size depends on which goroutines have ended, and not on how many live.
 func (s *sluice) memory() (m memory, err error) {
 	text, err := s.profile("heap?debug=1&gc=1")
 	if err != nil {

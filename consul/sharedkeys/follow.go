@@ -151,7 +151,8 @@ func (k *Keys[V]) restoreLocked(latest map[string]known[V]) {
 // revertLocked restores what this replica has seen later than latest, the values of an answer with
 // this version of the mark. It returns the keys. See "Versions" in the package comment.
 func (k *Keys[V]) revertLocked(latest map[string]known[V], mark uint64, forgot bool) (reverted []string) {
-	// seen returns what counted before. known is false while that is about to be written, or void.
+	// seen returns what counted before. known is false while that is about to be written, or
+	// void.
 	seen := func(key string) (e Entry[V], known bool) {
 		c := k.changes[key]
 		e = k.entryLocked(key)
