@@ -81,6 +81,15 @@ type running struct {
 // brokenRule begins a line in the log of a gateway whose pools have not kept a rule.
 const brokenRule = "a rule of the balancer was not kept:"
 
+// checkLog: the log has no panic and no rule of the balancer that was not kept.
+func (r *running) checkLog() {
+	for line := range strings.Lines(r.log.String()) {
+		if strings.Contains(line, "sluice has panicked") || strings.Contains(line, brokenRule) {
+			r.t.Errorf("the log has: %s", line)
+		}
+	}
+}
+
 // preamble configures listeners with free ports on loopback.
 const preamble = `
 listeners: [{ name: web, address: "127.0.0.1:0" }]

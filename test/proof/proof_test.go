@@ -2,6 +2,7 @@ package proof_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/route/places"
 	"sluice/test/balancertest"
 	"sluice/test/proof"
 	"sluice/test/verify"
@@ -192,6 +194,20 @@ func TestEachRuleIsChecked(t *testing.T) {
 			}
 			retry(20) // the reserve of 10, and 10 for the requests
 			retry(20)
+		}, map[proof.Kind]int{proof.RetryBudget: 1}},
+		{"retry budget of clients", balancer.Options{RetryBudget: &balancer.RetryBudget{MinPerSecond: 1}}, func(t *testing.T, l *liar) {
+			r, s := l.records[l.Snapshot().All[0]], l.Snapshot()
+			client := balancer.Query{Block: places.BlockOf(netip.MustParseAddr("192.0.2.1"))}
+			retry := func(n int) {
+				for range n {
+					r.Picked(balancer.Attempt{Start: balancer.Now(), Retry: true}, s, client)
+				}
+				time.Sleep(10 * time.Second) // the reserve of clients begins anew
+				r.Picked(balancer.Attempt{Start: balancer.Now()}, s, balancer.Query{})
+			}
+			retry(20 + 10) // the budget of 10, the reserve of 10, and that of the next period
+			retry(10 + 6)  // the reserve, and what the budget has got again
+			retry(10 + 30) // more than it has got again
 		}, map[proof.Kind]int{proof.RetryBudget: 1}},
 		{"token", balancer.Options{}, func(t *testing.T, l *liar) {
 			a, s := balancer.Attempt{Start: balancer.Now()}, l.Snapshot()

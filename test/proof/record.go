@@ -77,7 +77,7 @@ func (r *record) Picked(a balancer.Attempt, snapshot *balancer.Snapshot, q balan
 			if open := r.retrying.Add(1); open > law.retries && !behind {
 				r.report(Limit, r.peer, snapshot, "%d retries in flight, the limit is %d", open, law.retries)
 			}
-			r.account.retries.Add(1)
+			r.account.retry(q.Block)
 		} else {
 			r.account.firsts.Add(1)
 		}
