@@ -144,7 +144,8 @@ func (r *reserve) allows(t budgetTerms, client places.Block, now int64) bool {
 }
 
 func (r *reserve) allowsLocked(t budgetTerms, client places.Block, now int64) bool {
-	if period := now / int64(budgetMemory); period != r.period {
+	// A pick that began in an earlier period may be late.
+	if period := now / int64(budgetMemory); period > r.period || r.clients == nil {
 		r.period, r.used = period, 0
 		clear(r.clients)
 	}

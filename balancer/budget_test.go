@@ -104,6 +104,19 @@ func TestAClientThatFailsEverywhereLeavesRetriesToOthers(t *testing.T) {
 	})
 }
 
+// A pick may have begun in the period before, and have stood still since.
+func TestALatePickDoesNotRefillTheReserve(t *testing.T) {
+	var r reserve
+	terms := newBudgetTerms(&RetryBudget{MinPerSecond: 10})
+	period := int64(budgetMemory)
+	for range 13 {
+		verify.That(t, r.withdraw(terms, addressed(0), 5*period), "a retry of the client's share")
+	}
+	verify.That(t, r.withdraw(terms, addressed(1), 5*period-1), "a late retry of another client")
+	verify.That(t, !r.withdraw(terms, addressed(0), 5*period), "the client has a second share")
+	verify.That(t, r.withdraw(terms, addressed(0), 6*period), "a retry in the next period")
+}
+
 func TestBudgetAccumulatesForTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{RetryBudget: &RetryBudget{Ratio: 0.2}})

@@ -24,6 +24,7 @@ type account struct {
 	terms                                  balancer.RetryBudget
 	seenFirsts, seenRetries, seenOfClients uint64
 	most                                   float64 // bound of the balance, in retries
+	decayed                                float64 // by the last decay: the part of what differed from the reserve
 	inReserve                              float64 // bound of what the reserve of clients has left
 }
 
@@ -50,7 +51,7 @@ func (a *account) open(terms balancer.RetryBudget, more int) {
 	a.terms = terms
 	a.seenRetries, a.seenOfClients = a.retries.Load(), a.ofClients.Load()
 	a.most = float64(terms.MinPerSecond)*memory + float64(more)
-	a.inReserve = min(float64(terms.MinPerSecond)*memory, maxReserve)
+	a.inReserve, a.decayed = min(float64(terms.MinPerSecond)*memory, maxReserve), 0
 	a.second.Store(balancer.Now() / nano)
 }
 
@@ -74,8 +75,12 @@ func (a *account) audit(now int64, late func() int) (excess float64) {
 	a.inReserve += ofReserve * float64(second/memory-last/memory)
 	byReserve := min(float64(ofClients-a.seenOfClients), a.inReserve)
 	a.inReserve = min(a.inReserve-byReserve, ofReserve)
-	a.most -= float64(retries-a.seenRetries) - byReserve
-	a.most = reserve + (a.most-reserve)*math.Exp(-float64(second-last)/memory)
+	byBudget := float64(retries-a.seenRetries) - byReserve
+	a.most += byBudget * a.decayed // the last decay was perhaps as late as after them
+	a.most -= byBudget
+	keep := math.Exp(-float64(second-last) / memory)
+	a.most = reserve + (a.most-reserve)*keep
+	a.decayed = 1 - keep
 	a.most += float64(a.terms.Ratio)*float64(firsts-a.seenFirsts)*(1+1e-6) + slack
 	a.seenFirsts, a.seenRetries, a.seenOfClients = firsts, retries, ofClients
 	if a.most < -1 {

@@ -202,12 +202,14 @@ func TestEachRuleIsChecked(t *testing.T) {
 				for range n {
 					r.Picked(balancer.Attempt{Start: balancer.Now(), Retry: true}, s, client)
 				}
-				time.Sleep(10 * time.Second) // the reserve of clients begins anew
-				r.Picked(balancer.Attempt{Start: balancer.Now()}, s, balancer.Query{})
+				for range 10 { // then the reserve of clients begins anew
+					time.Sleep(time.Second)
+					r.Picked(balancer.Attempt{Start: balancer.Now()}, s, balancer.Query{})
+				}
 			}
-			retry(20 + 10) // the budget of 10, the reserve of 10, and that of the next period
-			retry(10 + 6)  // the reserve, and what the budget has got again
-			retry(10 + 30) // more than it has got again
+			retry(20) // the budget of 10, and the reserve of 10
+			retry(16) // the reserve, and what the budget has got again
+			retry(24) // more than it has got again
 		}, map[proof.Kind]int{proof.RetryBudget: 1}},
 		{"token", balancer.Options{}, func(t *testing.T, l *liar) {
 			a, s := balancer.Attempt{Start: balancer.Now()}, l.Snapshot()
