@@ -113,9 +113,10 @@ func (c *combinedRun) takeAndLeave(ctx context.Context, e *entrance, a combinedA
 }
 
 // refuses reports whether a text has the reason of an answer to who asks for too much: where peers
-// that are slow are left, there may be no room for the retry to wait.
+// are left, since they are slow or refuse connections, there may be no room for the retry to wait.
 func (c *combinedRun) refuses(text string) bool {
-	return strings.Contains(text, "too_many_pending") || c.impatient && strings.Contains(text, "upstream_timeout")
+	return strings.Contains(text, "too_many_pending") || c.impatient && strings.Contains(text, "upstream_timeout") ||
+		c.dying && strings.Contains(text, "connect_failed")
 }
 
 // ask sends a request by the route for somebody greedy, and reads the answer.
