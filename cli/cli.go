@@ -23,7 +23,7 @@ const (
 
 // Run executes a command line, without the program's name, and returns the exit status.
 func Run(args []string, stdout, stderr io.Writer) int {
-	root := newRoot()
+	root := NewRoot()
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -74,7 +74,8 @@ func (e *exitError) Error() string { return fmt.Sprintf("exit status %d: %v", e.
 
 func (e *exitError) Unwrap() error { return e.err }
 
-func newRoot() *cobra.Command {
+// NewRoot returns the command line, also for its manual.
+func NewRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sluice",
 		Short: "A load balancer for HTTP, gRPC and TCP, driven by Consul",

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -189,4 +190,15 @@ routes: [{ service: star }]
 func TestVersion(t *testing.T) {
 	status, stdout, _ := execute(t, "version")
 	verify.That(t, status == exitOK && strings.HasPrefix(stdout, "sluice ") && strings.Count(stdout, "\n") == 1, "status %d: %s", status, stdout)
+}
+
+// The number is read by packaging/build too.
+func TestVersionNamesItsCommit(t *testing.T) {
+	for want, settings := range map[string][]debug.BuildSetting{
+		releaseVersion:                            nil,
+		releaseVersion + "+0123456789ab":          {{Key: "vcs.revision", Value: "0123456789abcdef"}, {Key: "vcs.modified", Value: "false"}},
+		releaseVersion + "+0123456789ab.modified": {{Key: "vcs.revision", Value: "0123456789abcdef"}, {Key: "vcs.modified", Value: "true"}},
+	} {
+		verify.Equal(t, versionOf(&debug.BuildInfo{Settings: settings}), want, "version")
+	}
 }

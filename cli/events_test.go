@@ -48,7 +48,7 @@ func followUntil(t *testing.T, text string, args ...string) (stdout, stderr stri
 	var out, problems subprocess.Output
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	root := newRoot()
+	root := NewRoot()
 	root.SetArgs(append([]string{"events", "--follow"}, args...))
 	root.SetOut(&out)
 	root.SetErr(&problems)

@@ -55,7 +55,7 @@ func TestWatchInATerminal(t *testing.T) {
 			}
 		}
 	}()
-	root := newRoot()
+	root := NewRoot()
 	root.SetArgs([]string{"peers", "--watch", "--admin", address})
 	root.SetOut(program)
 	ctx, cancel := context.WithCancel(t.Context())

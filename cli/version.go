@@ -20,26 +20,31 @@ func newVersion() *cobra.Command {
 	}
 }
 
-// version is the module's version or, in a build from a checkout, its commit.
+// releaseVersion is that of the next release, or of this one. packaging/build reads it.
+const releaseVersion = "0.1.0"
+
+// version is releaseVersion and, in a build from a checkout, the commit.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return releaseVersion
 	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
+	return versionOf(info)
+}
+
+// versionOf is a version as in semver.org: what follows + does not count in comparisons.
+func versionOf(info *debug.BuildInfo) string {
 	settings := make(map[string]string, len(info.Settings))
 	for _, s := range info.Settings {
 		settings[s.Key] = s.Value
 	}
 	commit := settings["vcs.revision"]
 	if commit == "" {
-		return "devel"
+		return releaseVersion
 	}
-	commit = "devel-" + commit[:min(12, len(commit))]
+	v := releaseVersion + "+" + commit[:min(12, len(commit))]
 	if settings["vcs.modified"] == "true" {
-		commit += "-modified"
+		v += ".modified"
 	}
-	return commit
+	return v
 }

@@ -58,7 +58,7 @@ func importsOfProgram(t *testing.T) map[string][]string {
 			return err
 		case entry.IsDir():
 			if _, err := os.Stat(filepath.Join(path, "go.mod")); path != "." && err == nil || // another module
-				path != "." && strings.HasPrefix(path, ".") || slices.Contains([]string{"test", "bench", "examples"}, path) {
+				path != "." && strings.HasPrefix(path, ".") || slices.Contains([]string{"test", "bench", "examples", "packaging"}, path) {
 				return fs.SkipDir
 			}
 			return nil
