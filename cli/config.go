@@ -21,13 +21,13 @@ import (
 func newConfig() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "config",
-		Short: "Show the applied configurations, and go back to one",
+		Short: "Show the applied configurations, go back to one, describe the file to editors",
 		Args:  noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			return &usageError{errors.New("want history, diff or rollback")}
+			return &usageError{errors.New("want history, diff, rollback or schema")}
 		},
 	}
-	command.AddCommand(newConfigHistory(), newConfigDiff(), newConfigRollback())
+	command.AddCommand(newConfigHistory(), newConfigDiff(), newConfigRollback(), newConfigSchema())
 	return command
 }
 

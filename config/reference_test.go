@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"sluice/config/decoding"
+	"sluice/config/reference"
 	"sluice/test/verify"
 )
 
 var update = flag.Bool("update", false, "write defaults and allowed values into docs/configuration.md, and rows of new keys")
 
-// reference is the page with a row for each key.
-const reference = "../docs/configuration.md"
+// referencePage has a row for each key.
+const referencePage = "../docs/configuration.md"
 
 // keyFacts are the columns of a key in the reference, but for what it means.
 type keyFacts struct {
@@ -108,40 +109,13 @@ func keysOf(t reflect.Type, key string, r decoding.Rules) []keyFacts {
 	return []keyFacts{{key, r.Default, allowed}}
 }
 
-// beginning is a line that says what the keys of a section of the reference begin with: their rows
-// leave it out.
-var beginning = regexp.MustCompile("^The keys begin with `([^`]+)`")
-
-// referenceRow is the row of a key in a table of the reference:
-// | `key` | default | allowed | meaning |, with who may set the key before its meaning where
-// that is not the file alone in the whole section.
-type referenceRow struct {
-	line   int
-	prefix string // of its key, which the row leaves out
-	cells  []string
-}
-
-// referenceRows returns the rows below the heading of the first section, by key.
-func referenceRows(t *testing.T, lines []string) map[string]referenceRow {
-	rows := make(map[string]referenceRow)
-	prefix := ""
-	first := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "## `log`") })
-	verify.Require(t, first >= 0, "%s has no section about log", reference)
-	for n := first; n < len(lines); n++ {
-		if strings.HasPrefix(lines[n], "## ") {
-			prefix = ""
-		}
-		if found := beginning.FindStringSubmatch(lines[n]); found != nil {
-			prefix = found[1]
-		}
-		if !strings.HasPrefix(lines[n], "| `") {
-			continue
-		}
-		cells := strings.Split(strings.TrimSuffix(strings.TrimPrefix(lines[n], "| "), " |"), " | ")
-		key := prefix + strings.Trim(cells[0], "`")
-		_, twice := rows[key]
-		verify.That(t, !twice && len(cells) >= 4, "%s has two rows, or one that lacks a cell", key)
-		rows[key] = referenceRow{n, prefix, cells}
+// referenceRows returns the rows of the page, by key.
+func referenceRows(t *testing.T, page string) map[string]reference.Row {
+	rows := make(map[string]reference.Row)
+	for _, r := range reference.Rows(page) {
+		_, twice := rows[r.Key]
+		verify.That(t, !twice, "%s has two rows", r.Key)
+		rows[r.Key] = r
 	}
 	return rows
 }
@@ -174,44 +148,45 @@ func setBy(key string) string {
 // With -update they are written, a new key gets a row behind the one before it, and one that is
 // gone loses its row; what a key means is left to write.
 func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
-	text := string(verify.Result(os.ReadFile(reference)).Must(t))
+	text := string(verify.Result(os.ReadFile(referencePage)).Must(t))
 	lines := strings.Split(text, "\n")
-	rows := referenceRows(t, lines)
-	var last referenceRow
+	rows := referenceRows(t, text)
+	var last reference.Row
 	for _, want := range keysOf(reflect.TypeFor[Config](), "", decoding.Rules{}) {
 		row, ok := rows[want.key]
 		delete(rows, want.key)
 		if want.fallback != "" {
 			want.fallback = "`" + want.fallback + "`"
-		} else if want.fallback = "none"; ok && !strings.HasPrefix(row.cells[1], "`") {
-			want.fallback = row.cells[1] // a description in words
+		} else if want.fallback = "none"; ok && !strings.HasPrefix(row.Default, "`") {
+			want.fallback = row.Default // a description in words
 		}
-		meaning := "…"
 		if ok {
-			last, meaning = row, row.cells[len(row.cells)-1]
+			last = row
+		} else {
+			row.Meaning = "…"
 		}
-		cells := []string{"`" + strings.TrimPrefix(want.key, last.prefix) + "`", want.fallback, want.allowed}
+		cells := []string{"`" + strings.TrimPrefix(want.key, last.Prefix) + "`", want.fallback, want.allowed}
 		by := setBy(want.key)
 		if strings.HasPrefix(want.key, "services.") || strings.HasPrefix(want.key, "routes[]") {
 			cells = append(cells, by)
 		} else {
 			verify.That(t, by == "", "%s: its table does not say who may set it", want.key)
 		}
-		wanted := "| " + strings.Join(append(cells, meaning), " | ") + " |"
-		verify.That(t, ok && lines[row.line] == wanted && meaning != "…", "want the row (go test ./config -update writes it, but for its meaning)\n%s", wanted)
+		wanted := "| " + strings.Join(append(cells, row.Meaning), " | ") + " |"
+		verify.That(t, ok && lines[row.Line] == wanted && row.Meaning != "…", "want the row (go test ./config -update writes it, but for its meaning)\n%s", wanted)
 		if ok {
-			lines[row.line] = wanted
+			lines[row.Line] = wanted
 		} else {
-			lines[last.line] += "\n" + wanted
+			lines[last.Line] += "\n" + wanted
 		}
 	}
 	for key, row := range rows {
 		t.Errorf("row for %s, which is not a key", key)
-		lines[row.line] = gone
+		lines[row.Line] = gone
 	}
 	if *update {
 		lines = slices.DeleteFunc(lines, func(line string) bool { return line == gone })
-		verify.NoError(t, os.WriteFile(reference, []byte(strings.Join(lines, "\n")), 0o644))
+		verify.NoError(t, os.WriteFile(referencePage, []byte(strings.Join(lines, "\n")), 0o644))
 	}
 	before, _, _ := strings.Cut(text, "\n## `log`")
 	for _, w := range words {
