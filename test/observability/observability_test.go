@@ -148,13 +148,14 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 		if s := r.Labels["severity"]; s != "critical" && s != "warning" {
 			t.Errorf("%s has the severity %q", r.Alert, s)
 		}
-		if r.Annotations["summary"] == "" || r.Annotations["action"] == "" || len(r.Annotations) != 3 {
-			t.Errorf("%s: want summary, action and docs, got %q", r.Alert, r.Annotations)
+		if r.Annotations["summary"] == "" || r.Annotations["description"] == "" || len(r.Annotations) != 3 {
+			t.Errorf("%s: want summary, description and runbook_url, got %q", r.Alert, r.Annotations)
 		}
-		page, anchor, _ := strings.Cut(r.Annotations["docs"], "#")
+		page, ok := strings.CutPrefix(r.Annotations["runbook_url"], "{{ $externalLabels.sluice_manual }}/")
+		page, anchor, _ := strings.Cut(page, "#")
 		text, err := os.ReadFile(filepath.Join("../..", page))
-		if err != nil {
-			t.Errorf("%s: docs: %v", r.Alert, err)
+		if err != nil || !ok {
+			t.Errorf("%s: runbook_url: %v", r.Alert, err)
 			continue
 		}
 		if anchor != "" && !hasHeading(string(text), anchor) {
