@@ -45,6 +45,9 @@ type Actions struct {
 	ForwardAuth        *ForwardAuth      `key:"forward_auth"`
 	Compress           *Compress         `key:"compress"`
 
+	// Variables are those of all keys of the route, or of the named actions.
+	Variables decoding.Variables `key:"-"`
+
 	built *route.Actions `key:"-"` // see Built
 }
 

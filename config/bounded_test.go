@@ -44,7 +44,7 @@ func TestExpressionsOfOthersThanTheFileAreBounded(t *testing.T) {
 		{"path": "/tag", "when": tags.Keys{"header": tags.Keys{"x": "~[ab]*[ab]{1,900}z"}}, "rewrite": tags.Keys{"regexp": "[ab]*[ab]{1,900}z", "to": "/"}},
 		{"path": "/tag/r", "redirect": tags.Keys{"regexp": "[ab]*[ab]{1,900}z", "to": "/"}},
 	} {
-		r := verify.Result(DecodeRoute(keys, ByTag)).Must(t)
+		r := verify.Result(DecodeRoute(keys, ByTag, nil)).Must(t)
 		r.Dialect = "sluice"
 		all = append(all, r)
 	}
@@ -89,7 +89,7 @@ func TestADocumentOfARegistryHasAFewServices(t *testing.T) {
 		n       int
 		refused bool
 	}{{ByDocument, maxServices, false}, {ByDocument, maxServices + 1, true}, {ByFile, maxServices + 1, false}} {
-		f := decodeDocument(writtenDocument{Document{Name: "a.yaml", Text: text(test.n)}, test.by}, new(Consul))
+		f := decodeDocument(writtenDocument{Document{Name: "a.yaml", Text: text(test.n)}, test.by}, new(Config))
 		verify.That(t, len(f.Errs) > 0 == test.refused && len(f.Errs) <= 1, "%d services by %v: %v", test.n, test.by, f.Errs)
 		if test.refused {
 			verify.That(t, strings.Contains(f.Errs[0].Error(), "want at most 1000") && len(f.parts.Services) == 0, "%v", f.Errs)

@@ -236,11 +236,13 @@ func (w *whole) needRoutes() {
 	}
 }
 
-// check checks what depends on nothing but the route itself, and sets checked.
-func (r *Route) check(d *decoder, key string) {
-	if d.Failed(key) {
+// check adds the named actions that the route uses, checks what depends on nothing else but the
+// route itself, and sets checked.
+func (r *Route) check(d *decoder, key string, named map[string]NamedActions) {
+	if d.Failed(key) || len(r.Use) > 0 && d.Failed("actions") {
 		return
 	}
+	r.use(d, key, r.Use, named)
 	r.checked = r.match(d, key)
 	r.build(d, r.Match, key)
 	r.checkCORS(d, key)

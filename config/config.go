@@ -26,23 +26,24 @@ import (
 // A field without a default is optional and empty, unless check.go sets it. A change
 // takes effect when the file is loaded again, except for the keys in restarts.
 type Config struct {
-	Log       Log                `key:"log"`
-	AccessLog AccessLog          `key:"access_log"`
-	Tracing   Tracing            `key:"tracing"`
-	Admin     Admin              `key:"admin"`
-	Listeners []Listener         `key:"listeners"` // empty: one with the name "web" and the address ":8080"
-	Client    Client             `key:"client"`
-	Discovery Discovery          `key:"discovery"`
-	Live      Live               `key:"config"`
-	Consul    Consul             `key:"consul"`
-	Catalog   *Catalog           `key:"catalog"`                // nil: only the services in Services
-	Dynamic   []Dynamic          `key:"dynamic"`                // more sources of Services and Routes
-	Services  map[string]Service `key:"services" format:"name"` // by name in sluice
-	Routes    []Route            `key:"routes"`
-	Shutdown  Shutdown           `key:"shutdown"`
-	Health    Health             `key:"health"`
+	Log       Log                     `key:"log"`
+	AccessLog AccessLog               `key:"access_log"`
+	Tracing   Tracing                 `key:"tracing"`
+	Admin     Admin                   `key:"admin"`
+	Listeners []Listener              `key:"listeners"` // empty: one with the name "web" and the address ":8080"
+	Client    Client                  `key:"client"`
+	Discovery Discovery               `key:"discovery"`
+	Live      Live                    `key:"config"`
+	Consul    Consul                  `key:"consul"`
+	Catalog   *Catalog                `key:"catalog"`                // nil: only the services in Services
+	Dynamic   []Dynamic               `key:"dynamic"`                // more sources of Services and Routes
+	Services  map[string]Service      `key:"services" format:"name"` // by name in sluice
+	Actions   map[string]NamedActions `key:"actions" format:"name"`  // that routes use by name
+	Routes    []Route                 `key:"routes"`
+	Shutdown  Shutdown                `key:"shutdown"`
+	Health    Health                  `key:"health"`
 
-	Variables decoding.Variables `key:"-"` // but those of Routes
+	Variables decoding.Variables `key:"-"` // but those of Actions and Routes
 }
 
 // Log configures the log of sluice on standard error.

@@ -16,29 +16,28 @@ import (
 type Decoded struct {
 	mu sync.Mutex // guards the fields below
 
-	consul       *Consul // of the configuration: defaults of services
+	config       *Config // with what documents depend on: Consul and Actions
 	last, before map[writtenDocument]*fragment
 }
 
 // fragments returns the decoded documents, which must not be changed.
-func (d *Decoded) fragments(documents []writtenDocument, consul *Consul) []*fragment {
+func (d *Decoded) fragments(documents []writtenDocument, c *Config) []*fragment {
 	list := make([]*fragment, len(documents))
 	if d == nil {
-		decodeAll(documents, list, consul)
+		decodeAll(documents, list, c)
 		return list
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !reflect.DeepEqual(d.consul, consul) {
-		copied := *consul
-		d.consul, d.last, d.before = &copied, nil, nil
+	if used := (&Config{Consul: c.Consul, Actions: c.Actions}); !reflect.DeepEqual(d.config, used) {
+		d.config, d.last, d.before = used, nil, nil
 	}
 	for i, doc := range documents {
 		if list[i] = d.last[doc]; list[i] == nil {
 			list[i] = d.before[doc]
 		}
 	}
-	decodeAll(documents, list, d.consul)
+	decodeAll(documents, list, d.config)
 	d.last, d.before = make(map[writtenDocument]*fragment, len(documents)), d.last
 	for i, doc := range documents {
 		if len(list[i].Errs) == 0 {
@@ -49,7 +48,7 @@ func (d *Decoded) fragments(documents []writtenDocument, consul *Consul) []*frag
 }
 
 // decodeAll decodes the documents that are nil in list, on all processors.
-func decodeAll(documents []writtenDocument, list []*fragment, consul *Consul) {
+func decodeAll(documents []writtenDocument, list []*fragment, c *Config) {
 	var decoding errgroup.Group
 	decoding.SetLimit(runtime.GOMAXPROCS(0))
 	for i, doc := range documents {
@@ -58,7 +57,7 @@ func decodeAll(documents []writtenDocument, list []*fragment, consul *Consul) {
 		}
 		decoding.Go(func() (err error) {
 			defer panics.Contain(panics.Task, func() { err = panics.Err })
-			list[i] = decodeDocument(doc, consul)
+			list[i] = decodeDocument(doc, c)
 			return nil
 		})
 	}

@@ -47,8 +47,8 @@ type parts struct {
 }
 
 // decodeDocument decodes a document, and checks what depends on nothing else but
-// consul. Its Errs has all errors. What its writer may not set is not read.
-func decodeDocument(doc writtenDocument, consul *Consul) *fragment {
+// c.Consul and c.Actions. Its Errs has all errors. What its writer may not set is not read.
+func decodeDocument(doc writtenDocument, c *Config) *fragment {
 	f := &fragment{decoder: newRestricted(doc.Name, doc.by, documentRights())}
 	f.Misplaced = onlyInTheFile
 	if root := parse(f.decoder, doc.Document); len(f.Errs) == 0 {
@@ -60,7 +60,7 @@ func decodeDocument(doc writtenDocument, consul *Consul) *fragment {
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.parts.Services)) {
 		s := f.parts.Services[name]
-		s.check(f.decoder, name, consul)
+		s.check(f.decoder, name, &c.Consul)
 		s.ByDocument = doc.by == ByDocument
 		f.parts.Services[name] = s
 	}
@@ -72,7 +72,7 @@ func decodeDocument(doc writtenDocument, consul *Consul) *fragment {
 		if j := r.JWT; j != nil {
 			j.ByDocument = doc.by == ByDocument
 		}
-		r.check(f.decoder, routeAt{index: i}.key())
+		r.check(f.decoder, routeAt{index: i}.key(), c.Actions)
 	}
 	f.Forget(func() *yaml.Node { return parse(newDecoder(doc.Name), doc.Document) })
 	return f
@@ -181,7 +181,7 @@ func (w *whole) addRoutes() {
 	c := w.config
 	file := &fragment{decoder: w.file, parts: parts{Routes: c.Routes}}
 	for i := range c.Routes {
-		c.Routes[i].check(w.file, routeAt{index: i}.key())
+		c.Routes[i].check(w.file, routeAt{index: i}.key(), c.Actions)
 	}
 	unindexed := make(unindexed)
 	total := len(c.Routes)
@@ -301,7 +301,7 @@ func (w *whole) addFragments(sources []Source, decoded *Decoded) {
 			documents = append(documents, writtenDocument{doc, s.writer(doc)})
 		}
 	}
-	fragments := decoded.fragments(documents, &w.config.Consul)
+	fragments := decoded.fragments(documents, w.config)
 	for _, s := range all {
 		for range s.Documents {
 			w.fragments, fragments = append(w.fragments, fragments[0].in(s.level)), fragments[1:]

@@ -58,15 +58,19 @@ func (c *Config) openFiles(d *decoder) {
 		}
 	}
 	for i := range c.Routes {
-		r, key := &c.Routes[i], decoding.Item("routes", i)
-		if r.BasicAuth != nil && r.BasicAuth.UsersFile != "" {
-			_, err := auth.OpenUsers(r.BasicAuth.UsersFile)
-			d.refuseFile(key+".basic_auth.users_file", r.BasicAuth.UsersFile, err)
-		}
-		if r.JWT != nil && r.JWT.JWKSFile != "" {
-			_, err := auth.OpenKeys(r.JWT.JWKSFile)
-			d.refuseFile(key+".jwt.jwks_file", r.JWT.JWKSFile, err)
-		}
+		c.Routes[i].openFiles(d, decoding.Item("routes", i))
+	}
+}
+
+// openFiles checks that the files of users and of keys of actions can be used.
+func (a *Actions) openFiles(d *decoder, key string) {
+	if a.BasicAuth != nil && a.BasicAuth.UsersFile != "" {
+		_, err := auth.OpenUsers(a.BasicAuth.UsersFile)
+		d.refuseFile(key+".basic_auth.users_file", a.BasicAuth.UsersFile, err)
+	}
+	if a.JWT != nil && a.JWT.JWKSFile != "" {
+		_, err := auth.OpenKeys(a.JWT.JWKSFile)
+		d.refuseFile(key+".jwt.jwks_file", a.JWT.JWKSFile, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"reflect"
 	"slices"
+	"strings"
 
 	"sluice/config/decoding"
 )
@@ -52,7 +53,11 @@ func (w *schemaWriter) object(t reflect.Type, key string) map[string]any {
 	for _, f := range decoding.Fields(t) {
 		name := f.Tag.Get("key")
 		below := w.of(f.Type, decoding.Join(key, name), schema.Rules(f.Tag))
-		if text := w.meaning(decoding.Join(key, name)); text != "" {
+		at := decoding.Join(key, name)
+		if rest, ofActions := strings.CutPrefix(at, "actions.NAME."); ofActions && w.meaning(at) == "" {
+			at = "routes[]." + rest // which has the row
+		}
+		if text := w.meaning(at); text != "" {
 			below["description"] = text
 		}
 		properties[name] = below

@@ -145,6 +145,7 @@ func (in Input) build(sources []Source) (*Built, Errors) {
 	c.checkDynamic(d, in.Source())
 	w := &whole{file: d, config: c}
 	c.Consul.check(d, in.tls())
+	c.checkActions(d)
 	w.addFragments(sources[1:], in.Decoded)
 	w.complete()
 	c.checkEtcdDocuments(d)

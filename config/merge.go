@@ -143,7 +143,7 @@ func (c *Config) addStreams(added Addition) (conflicts Errors) {
 // denial returns the actions of a route that lets nobody pass.
 func denial() Actions {
 	everybody := tags.Route{}.Deny()
-	r, err := DecodeRoute(everybody.Keys, ByTag)
+	r, err := DecodeRoute(everybody.Keys, ByTag, nil)
 	if err != nil {
 		panic(err) // its keys are constants
 	}

@@ -160,7 +160,7 @@ catalog: { tags: [traefik] }
 `)
 	stream := func(keys tags.Keys) Route {
 		keys.Set("star.example", "host")
-		r := verify.Result(DecodeRoute(keys, ByTag)).Must(t)
+		r := verify.Result(DecodeRoute(keys, ByTag, nil)).Must(t)
 		r.Protocol, r.Listeners, r.Service = tags.ProtocolTLS, []string{"wires"}, "star"
 		return r
 	}

@@ -90,6 +90,9 @@ func keysOf(t reflect.Type, key string, r decoding.Rules) []keyFacts {
 	case reflect.Struct:
 		var all []keyFacts
 		for _, f := range decoding.Fields(t) {
+			if t == reflect.TypeFor[NamedActions]() && len(f.Index) > 1 {
+				continue // as of routes
+			}
 			switch f.Type {
 			case reflect.PointerTo(t):
 				all = append(all, keyFacts{decoding.Join(key, f.Tag.Get("key")), "", "the keys of `" + key + "`"})

@@ -111,8 +111,11 @@ var rights = []right{
 	{"services.NAME", "split", ByDocument, nil},
 	{"services.NAME.judge", "act steps step max_wait slower", ByDocument, nil},
 
+	{"actions.NAME", "*", 0, nil},
+
 	{"routes[]", "host host_regexp path match methods listeners priority", byRoutes, nil},
 	{"routes[].when", "header query cookie scheme client client_certificates not any", byRoutes, nil},
+	{"routes[]", "use", byRoutes, nil}, // of what actions.NAME.offered_to offers them
 	{"routes[]", "service services group split", ByDocument, nil},
 	{"routes[].mirror", "service group share", ByDocument, nil},
 	{"routes[].mirror", "body in_flight", 0, nil},

@@ -150,7 +150,7 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 		route, _ := randomKeys(r, routeType, 4).(tags.Keys)
 		service, _ := randomKeys(r, reflect.TypeFor[Service](), 4).(tags.Keys)
 		for _, by := range []Setter{ByTag, ByRegistration} {
-			decoded, err := DecodeRoute(route, by)
+			decoded, err := DecodeRoute(route, by, nil)
 			count(err)
 			check(by, route.String(), err, decoded, allRights().Below["routes"])
 		}
@@ -159,7 +159,7 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 		count(err)
 		check(ByTag, service.String(), err, set, allRights().Below["services"].Entry)
 		text := verify.Result(yaml.Marshal(map[string]any{"services": tags.Keys{"x": service}, "routes": []tags.Keys{route}})).Must(t)
-		f := decodeDocument(writtenDocument{Document{Name: "consul_kv:a.yaml", Text: string(text)}, ByDocument}, &c.Consul)
+		f := decodeDocument(writtenDocument{Document{Name: "consul_kv:a.yaml", Text: string(text)}, ByDocument}, c)
 		if len(f.Errs) == 0 {
 			count(nil)
 		} else {

@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"slices"
 
-	"sluice/config/decoding"
 	"sluice/route"
 )
 
@@ -27,12 +26,12 @@ type Route struct {
 	Group      string      `key:"group"`                      // the only group that gets requests; empty: by Split
 	Split      Split       `key:"split" format:"split"`       // empty: the service's
 	Mirror     *Mirror     `key:"mirror"`
+	Use        []string    `key:"use"` // names of [Config.Actions], which count where the route has no key itself
 	Actions
 
 	// Origin is the place of the route, for people: "sluice.yaml:12". Merge sets an
 	// empty one to the listeners of the addition.
-	Origin    string             `key:"-" origin:"yes"`
-	Variables decoding.Variables `key:"-"`
+	Origin string `key:"-" origin:"yes"`
 	// Parts divide the requests as Services does, for a route that tags of several services ask
 	// for, or of instances with other weights. The share of a part is for each usable peer, and
 	// each part may have actions of its own.

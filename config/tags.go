@@ -28,17 +28,19 @@ func isServiceHost(s string) bool {
 	return strings.Contains(s, "{service}") && !strings.Contains(s, "*") && isClaimedHost(s)
 }
 
-// DecodeRoute returns the route with these keys, and the defaults of the others. Only keys that
-// by may set are allowed: see [Setter]. Service and
+// DecodeRoute returns the route with these keys, with the named actions that it uses, and the
+// defaults of the others. Only what by may set and use is allowed: see [Setter]. Service and
 // what needs the rest of the configuration are not checked. Its error names keys and what is
 // allowed, on one line.
-func DecodeRoute(keys tags.Keys, by Setter) (Route, error) {
+func DecodeRoute(keys tags.Keys, by Setter, named map[string]NamedActions) (Route, error) {
 	var r Route
 	d, err := decodeKeys(keys, by, allRights().Below["routes"], &r)
 	if err != nil {
 		return r, err
 	}
-	r.build(d, r.Match, "")
+	if r.use(d, "", r.Use, named); len(d.Errs) == 0 {
+		r.build(d, r.Match, "")
+	}
 	return r, d.Errs.Short()
 }
 

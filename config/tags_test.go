@@ -14,13 +14,13 @@ func TestDecodeRoute(t *testing.T) {
 		"host": "h", "path": "/api", "match": "string_prefix", "strip_prefix": "/api", "listeners": []string{"web"},
 		"when":  tags.Keys{"header": tags.Keys{"x-a": "1"}, "any": []tags.Keys{{"scheme": "https"}}},
 		"retry": tags.Keys{"attempts": "3"},
-	}, ByTag)
+	}, ByTag, nil)
 	verify.NoError(t, err)
 	if r.Host != "h" || r.Match != "string_prefix" || r.StripPrefix != "/api" || r.When.Header["x-a"] != "1" ||
 		r.When.Any[0].Scheme != "https" || *r.Retry.Attempts != 3 || r.Listeners[0] != "web" {
 		t.Errorf("the route is %+v", r)
 	}
-	r, err = DecodeRoute(tags.Keys{"path": "/"}, ByTag)
+	r, err = DecodeRoute(tags.Keys{"path": "/"}, ByTag, nil)
 	verify.That(t, err == nil && r.Match == "prefix", "without more keys: %+v, %v: want the defaults", r, err)
 	for _, test := range []struct {
 		keys tags.Keys
@@ -40,7 +40,7 @@ func TestDecodeRoute(t *testing.T) {
 		{tags.Keys{"path": "/\nhost: other"}, ""},
 		{tags.Keys{"host": "&a *a"}, ""},
 	} {
-		r, err := DecodeRoute(test.keys, ByTag)
+		r, err := DecodeRoute(test.keys, ByTag, nil)
 		if err == nil && (test.want != "" || r.Host == "other") || err != nil && (!strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n")) {
 			t.Errorf("%s: %+v, the error is %v, want %q", test.keys, r, err, test.want)
 		}
@@ -49,7 +49,7 @@ func TestDecodeRoute(t *testing.T) {
 
 // Only sluice's own tags have the short keys.
 func TestShortKeysAreNoKeysOfDocuments(t *testing.T) {
-	_, err := DecodeRoute(tags.Keys{"strp": "/x"}, ByDocument)
+	_, err := DecodeRoute(tags.Keys{"strp": "/x"}, ByDocument, nil)
 	verify.That(t, err != nil && strings.HasSuffix(err.Error(), ", compress)"), "the error is %v", err)
 }
 

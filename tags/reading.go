@@ -200,9 +200,9 @@ func (k Keys) String() string {
 	return string(text)
 }
 
-// Restricts reports whether the keys of a route say who may use it.
+// Restricts reports whether the keys of a route say who may use it, as named actions may.
 func (k Keys) Restricts() bool {
-	for _, key := range []string{"allow", "deny", "client_certificate", "client_certificates", "basic_auth", "jwt", "forward_auth"} {
+	for _, key := range []string{"allow", "deny", "client_certificate", "client_certificates", "basic_auth", "jwt", "forward_auth", "use"} {
 		if k[key] != nil {
 			return true
 		}

@@ -99,7 +99,7 @@ func (t *translation) headerEdits(origin, key string, from *mesh.HeaderModifiers
 	to := config.HeaderEdits{Set: make(map[string]config.Secret), Add: make(map[string]config.Secret)}
 	done := make(map[string]bool) // names in lower case that are set or removed
 	accept := func(kind, name string, value any) bool {
-		_, err := config.DecodeRoute(tags.Keys{key: map[string]any{kind: value}}, config.ByDocument)
+		_, err := config.DecodeRoute(tags.Keys{key: map[string]any{kind: value}}, config.ByDocument, nil)
 		if err != nil {
 			t.problem(origin, "%v", err)
 		}

@@ -129,6 +129,16 @@ func (d *Decoder) variablesBelow(key *keyPath, first int) (all Variables) {
 	return all
 }
 
+// Below returns the values at a key of the struct, and below it.
+func (v Variables) Below(key string) (all Variables) {
+	for _, one := range v {
+		if one.path[0] == key {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
 // hide replaces the values that contain variables in an encoded tree.
 func hide(n *yaml.Node, values Variables) {
 	for _, g := range values {

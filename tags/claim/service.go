@@ -250,23 +250,23 @@ func (r *resolver) whyUnusable(settings tags.Keys, readings []Reading) string {
 // route adds a route to an instance, if the service may have it.
 func (r *resolver) route(m *member, a asked) {
 	problem := func(kind Kind, reason string, harmless bool) { r.add(kind, a, reason, harmless, m.named()) }
-	d := r.decoded.of(a.route)
+	d := r.decode(a.route)
 	if d.wrong == "" && !a.route.Closed {
 		d.wrong = m.whyUnusable
 	}
 	if d.wrong != "" && !a.route.Closed && config.MayRestrict(a.route.Keys) {
 		problem(KindBad, d.wrong+"; the route denies every request", false)
 		a.route = a.route.Deny()
-		d = r.decoded.of(a.route)
+		d = r.decode(a.route)
 	}
 	if d.wrong != "" {
 		problem(KindBad, d.wrong, false)
 		return
 	}
-	if reason := r.rules.forwardAuth(d.route); reason != "" {
+	if reason := r.rules.forwardAuth(d.route); a.route.Keys["forward_auth"] != nil && reason != "" {
 		problem(KindRefused, reason, false)
 		a.route = a.route.Deny()
-		d = r.decoded.of(a.route)
+		d = r.decode(a.route)
 	}
 	a.decoded, a.key, a.parts = d.route, d.key, d.parts
 	a.decoded.Service, a.decoded.Dialect, a.decoded.Protocol = r.service.Name, a.dialect, a.route.Protocol
@@ -322,17 +322,17 @@ func (r *resolver) addRoute(m *member, a asked) {
 	m.routes[a.key] = a
 }
 
-// of checks the keys of a route as in a file, and that tags or the meta may set them.
-func (l decodings) of(asked tags.Route) decoding {
+// decode checks the keys of a route as in a file, and that tags or the meta may set them.
+func (r *resolver) decode(asked tags.Route) decoding {
 	text, by := textOf(asked), config.ByTag
 	if asked.Meta {
 		by = config.ByRegistration
 	}
-	if d, known := l[written{text, by}]; known {
+	if d, known := r.decoded[written{text, by}]; known {
 		return d
 	}
 	d := decoding{text: text}
-	if decoded, err := config.DecodeRoute(asked.Keys, by); err != nil {
+	if decoded, err := config.DecodeRoute(asked.Keys, by, r.rules.Actions); err != nil {
 		d.wrong = err.Error()
 	} else if checked, err := route.Check(withMore(&decoded, asked.More)); err != nil {
 		var list []string
@@ -345,7 +345,7 @@ func (l decodings) of(asked tags.Route) decoding {
 	} else {
 		d.route, d.key, d.parts = decoded, checked.Key, checked.Parts
 	}
-	l[written{text, by}] = d
+	r.decoded[written{text, by}] = d
 	return d
 }
 
@@ -432,7 +432,7 @@ func (r *resolver) closeRoutes(m *member, kind Kind, reason string) {
 		}
 		r.add(kind, a, reason+"; the route denies every request", false, m.named())
 		a.route = a.route.Deny()
-		closed := r.decoded.of(a.route)
+		closed := r.decode(a.route)
 		a.decoded.Actions = closed.route.Actions
 		a.text = fmt.Sprintf("%s %d closed", closed.text, a.decoded.Priority)
 		m.routes[key] = a

@@ -2,10 +2,12 @@
 //
 //	sluice.route=HOST/PATH KEY=VALUE …
 //	sluice.upstream=KEY=VALUE …
+//	sluice.use=NAME,NAME …
 //
 // The keys are the keys of a route and of upstream in the configuration file, with dots between
 // the levels. Their decoder decides which of them a tag may set. With match=regexp, the pattern
-// in PATH begins at the start of the path. The meta key sluice_route, or one that begins with
+// in PATH begins at the start of the path. All routes of the instance use the named actions of
+// sluice.use, below those of their own key use. The meta key sluice_route, or one that begins with
 // sluice_route_, is another spelling of the tag sluice.route.
 package native
 
@@ -22,6 +24,7 @@ import (
 const (
 	Route     = "sluice.route"
 	Upstream  = "sluice.upstream"
+	Use       = "sluice.use"
 	MetaRoute = "sluice_route"
 )
 
@@ -34,10 +37,13 @@ func AsksForRoute(key string) bool { return key == MetaRoute || strings.HasPrefi
 // Read returns what sluice's own tags of i ask for.
 func Read(i tags.Instance) tags.Reading {
 	var reading tags.Reading
+	var uses []reader
 	for _, tag := range i.Tags {
 		// Discovery finds a service with a tag by the same rule.
 		if strings.HasPrefix(strings.ToLower(strings.TrimSpace(tag)), Prefix) {
-			read(&reading, tag, tag)
+			if r := read(&reading, tag, tag); r.use != nil {
+				uses = append(uses, r)
+			}
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(i.Meta)) {
@@ -45,16 +51,33 @@ func Read(i tags.Instance) tags.Reading {
 			read(&reading, key+"="+i.Meta[key], Route+"="+i.Meta[key])
 		}
 	}
+	for i := range reading.Routes {
+		useIn(&reading.Routes[i], uses)
+	}
 	reading.Tags = tags.SortedTags(reading.Tags...)
 	reading.Limit()
 	return reading
 }
 
+// useIn adds the named actions of the tags sluice.use to a route. One that cannot be read may
+// restrict it.
+func useIn(route *tags.Route, uses []reader) {
+	for _, r := range uses {
+		route.Tags = tags.SortedTags(append(route.Tags, r.tag)...)
+		if r.failed && !route.Closed {
+			*route = route.Deny()
+		} else if !route.Closed {
+			own, _ := route.Keys["use"].([]string)
+			route.Keys["use"] = slices.Concat(r.use, own)
+		}
+	}
+}
+
 // read reads a tag, or the entry of the meta that text is another spelling of.
-func read(reading *tags.Reading, tag, text string) {
+func read(reading *tags.Reading, tag, text string) reader {
 	reading.Tags = append(reading.Tags, tag)
 	name, value, _ := strings.Cut(tags.Blanks(text), "=")
-	r := &reader{reading: reading, tag: tag, meta: tag != text}
+	r := reader{reading: reading, tag: tag, meta: tag != text}
 	r.at = len(tag) - len(value)
 	if c := tags.Check(tag); c != nil {
 		reading.Complain(*c)
@@ -65,9 +88,12 @@ func read(reading *tags.Reading, tag, text string) {
 		r.route(value)
 	case Upstream:
 		r.upstream(value)
+	case Use:
+		r.use = list(value)
 	default:
-		r.complain(0, "unknown tag: want "+Route+"=HOST/PATH or "+Upstream+"=KEY=VALUE")
+		r.complain(0, "unknown tag: want "+Route+"=HOST/PATH, "+Upstream+"=KEY=VALUE or "+Use+"=NAME")
 	}
+	return r
 }
 
 // reader reads one tag.
@@ -77,7 +103,8 @@ type reader struct {
 	meta    bool // tag is an entry of the meta
 	at      int  // index of the value in tag
 	failed  bool
-	unread  bool // see tags.Check
+	unread  bool     // see tags.Check
+	use     []string // of a tag sluice.use
 }
 
 // complain complains about the byte at an index of the value.
@@ -89,7 +116,7 @@ func (r *reader) complain(at int, want string) {
 
 // lists are keys whose value is a list.
 var lists = []string{
-	"allow", "deny", "client_certificates", "listeners", "methods", "when.client", "when.not.client",
+	"allow", "deny", "client_certificates", "listeners", "methods", "use", "when.client", "when.not.client",
 	"when.client_certificates", "when.not.client_certificates",
 	"forward_auth.response_headers", "request_headers.remove", "response_headers.remove",
 	"cors.allow_origins", "cors.allow_methods", "cors.allow_headers", "cors.expose_headers",
@@ -139,10 +166,7 @@ func (r *reader) route(value string) {
 			route.Priority = n
 		case slices.Contains(lists, key):
 			known, _ := route.Keys.Get(path...).([]string)
-			for item := range strings.SplitSeq(value, ",") {
-				known = append(known, strings.TrimSpace(item))
-			}
-			route.Keys.Set(known, path...)
+			route.Keys.Set(append(known, list(value)...), path...)
 		case key == "redirect":
 			route.Keys.Set(value, "redirect", "to")
 		default:
@@ -162,6 +186,14 @@ func (r *reader) route(value string) {
 		r.reading.Complain(tags.Complaint{Tag: r.tag, Want: tags.DeniesUnread})
 	}
 	r.reading.Routes = append(r.reading.Routes, route)
+}
+
+// list returns the items of a list.
+func list(value string) (items []string) {
+	for item := range strings.SplitSeq(value, ",") {
+		items = append(items, strings.TrimSpace(item))
+	}
+	return items
 }
 
 // split splits a key into its levels.

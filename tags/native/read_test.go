@@ -36,6 +36,9 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`sluice.route=h rewrite.regexp=^/a/(.*)$ rewrite.to=/b/$1`, `{"host":"h","path":"/","rewrite":{"regexp":"^/a/(.*)$","to":"/b/$1"}}`, ``, ``},
 	{`sluice.route=h allow=10.0.0.0/8 rate_limit.rate=10`, `{"allow":["10.0.0.0/8"],"host":"h","path":"/","rate_limit":{"rate":"10"}}`, ``, ``},
 	{`sluice.route=h direct_response.status=410 direct_response.body="gone for good" direct_response.headers.X-A.B=1`, `{"direct_response":{"body":"gone for good","headers":{"X-A.B":"1"},"status":"410"},"host":"h","path":"/"}`, ``, ``},
+	{`sluice.route=h use=secure,office`, `{"host":"h","path":"/","use":["secure","office"]}`, ``, ``},
+	{`sluice.route=h use=secure strip`, `closed {"deny":["0.0.0.0/0","::/0"],"host":"h","path":"/"}`, ``, `27: want KEY=VALUE`},
+	{`sluice.use=secure`, ``, ``, ``},
 	{`sluice.route=h direct_response.file=/etc/passwd`, `{"direct_response":{"file":"/etc/passwd"},"host":"h","path":"/"}`, ``, ``}, // refused where it is decoded
 	{`sluice.route=h cors.allow_origins=https://a.example,https://b.example cors.allow_credentials=true cors.max_age=1h`, `{"cors":{"allow_credentials":"true","allow_origins":["https://a.example","https://b.example"],"max_age":"1h"},"host":"h","path":"/"}`, ``, ``},
 	{`sluice.route=h strip`, ``, ``, `16: want KEY=VALUE`},
@@ -59,7 +62,7 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{` sluice.route=h/admin allow=10.0.0.0/8`, `{"allow":["10.0.0.0/8"],"host":"h","path":"/admin"}`, ``, ``}, // what a list with ", " is divided into
 	{` Sluice.Route=h strip`, ``, ``, `17: want KEY=VALUE`},
 	{` sluice.upstream=protocol=h2c`, ``, `{"upstream":{"protocol":"h2c"}}`, ``},
-	{`sluice.routes=h/`, ``, ``, `15: unknown tag: want sluice.route=HOST/PATH or sluice.upstream=KEY=VALUE`},
+	{`sluice.routes=h/`, ``, ``, `15: unknown tag: want sluice.route=HOST/PATH, sluice.upstream=KEY=VALUE or sluice.use=NAME`},
 	{"sluice.route=h/\n", ``, ``, `16: has a control character: want printable text`},
 	{"sluice.route=h/admin\tallow=10.0.0.0/8", `closed {"deny":["0.0.0.0/0","::/0"],"host":"h","path":"/admin"}`, ``, `21: has a control character: want printable text | 0: ` + tags.DeniesUnread},
 	{"sluice.route=h/admin when.scheme=https deny=" + strings.Repeat("10.0.0.0/8,", 400), `closed {"deny":["0.0.0.0/0","::/0"],"host":"h","path":"/admin","when":{"scheme":"https"}}`, ``, `4097: is too long: want at most 4096 bytes | 0: ` + tags.DeniesUnread},
@@ -104,6 +107,26 @@ func check(t *testing.T, tag string, i tags.Instance, route, service, complaints
 	verify.Equal(t, strings.Join(list, " | "), complaints, "%q has the complaints", tag)
 }
 
+// The tags sluice.use are for all routes of the instance, below what these use themselves.
+func TestUse(t *testing.T) {
+	for _, test := range []struct{ use, want string }{
+		{"sluice.use=secure,office", `{"host":"h","path":"/a","use":["secure","office"]} {"host":"h","path":"/b","use":["secure","office","limited"]}`},
+		{"Sluice.Use= secure , office ", `{"host":"h","path":"/a","use":["secure","office"]} {"host":"h","path":"/b","use":["secure","office","limited"]}`},
+		{"sluice.use=", `{"host":"h","path":"/a","use":[""]} {"host":"h","path":"/b","use":["","limited"]}`}, // refused where it is decoded
+		{"sluice.use", `{"host":"h","path":"/a","use":[""]} {"host":"h","path":"/b","use":["","limited"]}`},
+		{"sluice.use=a\tb", `{"deny":["0.0.0.0/0","::/0"],"host":"h","path":"/a"} {"deny":["0.0.0.0/0","::/0"],"host":"h","path":"/b"}`},
+	} {
+		r := Read(tags.Instance{Service: "svc", Tags: []string{"sluice.route=h/a", test.use, "sluice.route=h/b use=limited"}})
+		var list []string
+		for _, route := range r.Routes {
+			list = append(list, route.Keys.String())
+			verify.That(t, slices.Contains(route.Tags, test.use), "%q makes a route by %q", test.use, route.Tags)
+			verify.That(t, route.Restricts(), "%q makes an open route: %+v", test.use, route)
+		}
+		verify.Equal(t, strings.Join(list, " "), test.want, "%q makes", test.use)
+	}
+}
+
 func TestMeta(t *testing.T) {
 	for _, test := range []struct{ key, value, route, complaints string }{
 		{"sluice_route", "h/x strip=/x", `{"host":"h","path":"/x","strip_prefix":"/x"}`, ``},
@@ -124,6 +147,9 @@ func FuzzRead(f *testing.F) {
 		f.Add(test.tag)
 	}
 	f.Fuzz(func(t *testing.T, tag string) {
+		if strings.HasPrefix(strings.ToLower(strings.TrimSpace(tag)), Use) {
+			return // it is for all routes
+		}
 		r := Read(tags.Instance{Service: "svc", Tags: []string{tag, "sluice.route=other/"}})
 		n := len(r.Routes)
 		verify.Require(t, n != 0 && n <= 2 && r.Routes[n-1].Keys.String() == `{"host":"other","path":"/"}`, "%q makes %v", tag, r.Routes)

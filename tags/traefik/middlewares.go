@@ -73,10 +73,19 @@ func (e *effects) middleware(from label, name string, depth int) {
 		}
 		return
 	}
+	if named, provider, _ := strings.Cut(name, "@"); strings.EqualFold(provider, "file") {
+		if e.kinds["headers"] == nil {
+			e.close(from, "the named actions of the file are for requests, and not for connections")
+			return
+		}
+		known, _ := e.keys["use"].([]string)
+		e.keys["use"] = append(known, named)
+		return
+	}
 	name, at, elsewhere := strings.Cut(strings.ToLower(name), "@")
 	m := e.of["middlewares"][name]
 	if elsewhere && at != "consulcatalog" || m == nil {
-		e.close(from, "no middleware "+strconv.Quote(name)+" in the tags of the instance, which are the only ones that it can use")
+		e.close(from, "no middleware "+strconv.Quote(name)+" in the tags of the instance: want one of these, or "+name+"@file for named actions of the file")
 		return
 	}
 	if depth > maxChain {
