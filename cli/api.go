@@ -41,9 +41,9 @@ type api struct {
 
 func (a *api) addFlags(c *cobra.Command) {
 	flags := c.Flags()
-	flags.StringVar(&a.address, "admin", "127.0.0.1:8081", "`address` of the admin API: HOST:PORT, https://HOST:PORT or unix:PATH")
+	flags.StringVar(&a.address, "admin", cmp.Or(os.Getenv("SLUICE_ADMIN"), "127.0.0.1:8081"), "`address` of the admin API: HOST:PORT, https://HOST:PORT or unix:PATH; $SLUICE_ADMIN")
 	flags.StringVar(&a.caFile, "ca-file", "", "`file` of certificates to trust, for https (default: the system's)")
-	flags.StringVar(&a.tokenFile, "token-file", "", "`file` with the token of the admin API")
+	flags.StringVar(&a.tokenFile, "token-file", os.Getenv("SLUICE_TOKEN_FILE"), "`file` with the token of the admin API; $SLUICE_TOKEN_FILE")
 }
 
 // askJSON decodes the answer to ask into v.

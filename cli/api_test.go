@@ -60,6 +60,10 @@ func TestCommandsThroughAUnixSocket(t *testing.T) {
 	server.Start()
 	look := writeFile(t, "look", "scraper\n")
 	prints(t, exitOK, "no peers\n", "peers", "--admin", "unix:"+path, "--token-file", look)
+	t.Setenv("SLUICE_ADMIN", "unix:"+path)
+	t.Setenv("SLUICE_TOKEN_FILE", look)
+	prints(t, exitOK, "no peers\n", "peers")
+	prints(t, exitFailed, "no sluice answers at unix:"+path+".none", "peers", "--admin", "unix:"+path+".none") // a flag has precedence
 	server.Close()
 	os.WriteFile(path, nil, 0o600)
 	prints(t, exitFailed, "sluice: no sluice answers at unix:"+path+": is it running? (--admin sets the address)\n", "peers", "--admin", "unix:"+path)

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -10,20 +13,31 @@ import (
 	"sluice/config"
 )
 
+// usualFile is where packages put the configuration.
+const usualFile = "/etc/sluice/sluice.yaml"
+
 func newCheck() *cobra.Command {
 	in := config.Input{Getenv: os.Getenv, OpenFiles: true}
+	var asJSON bool
 	command := &cobra.Command{
-		Use:   "check --config FILE",
+		Use:   "check [FILE]",
 		Short: "Check a configuration file",
 		Long: "Load a configuration file as run does, with the environment, without any effect.\n" +
 			"Print all errors with file and line, key, value and what is allowed. The exit\n" +
-			"status is 0 without errors, else 1.",
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if in.File == "" {
-				return &usageError{errors.New("--config FILE is missing")}
+			"status is 0 without errors, else 1. Without FILE it is " + usualFile + ".",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				if in.File != "" {
+					return &usageError{errors.New("name the file once: as FILE or by --config")}
+				}
+				in.File = args[0]
 			}
+			in.File = cmp.Or(in.File, usualFile)
 			r, err := in.Load()
+			if asJSON {
+				return writeCheck(cmd.OutOrStdout(), in.File, err)
+			}
 			if err != nil {
 				return err
 			}
@@ -33,5 +47,36 @@ func newCheck() *cobra.Command {
 		},
 	}
 	command.Flags().StringVarP(&in.File, "config", "c", "", "configuration `file`")
+	command.Flags().BoolVar(&asJSON, "json", false, "print the errors as JSON")
 	return command
+}
+
+// writeCheck writes what check has found as JSON, and returns an error that sets the status if it
+// is wrong.
+func writeCheck(out io.Writer, file string, err error) error {
+	type mistake struct {
+		Place string `json:"place"` // FILE:LINE, --FLAG or the name of a variable
+		Key   string `json:"key,omitempty"`
+		Value string `json:"value,omitempty"` // quoted
+		Want  string `json:"want"`
+	}
+	result := struct {
+		File   string    `json:"file"`
+		Right  bool      `json:"right"`
+		Errors []mistake `json:"errors"`
+	}{file, err == nil, []mistake{}}
+	if mistakes, ok := errors.AsType[config.Errors](err); ok {
+		for _, m := range mistakes {
+			result.Errors = append(result.Errors, mistake{m.Origin, m.Key, m.Value, m.Want})
+		}
+	} else if err != nil {
+		result.Errors = append(result.Errors, mistake{Place: file, Want: err.Error()})
+	}
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	if failed := e.Encode(result); failed != nil || err == nil {
+		return failed
+	}
+	return &exitError{status: exitFailed}
 }

@@ -85,7 +85,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"run"}, exitUsage, "sluice: nothing to serve: give --config FILE, or --service NAME for a service in Consul\nRun \"sluice run --help\" for help.\n"},
 		{[]string{"run", "-c", "a", "--service", "b"}, exitUsage, "sluice: --service b: not allowed with --config: add the service to a\nRun \"sluice run --help\" for help.\n"},
 		{[]string{"run", "-c", "/nonexistent/a"}, exitFailed, "sluice: read configuration: open /nonexistent/a: no such file or directory\n"},
-		{[]string{"check"}, exitUsage, "sluice: --config FILE is missing\nRun \"sluice check --help\" for help.\n"},
+		{[]string{"check", "a", "-c", "b"}, exitUsage, "sluice: name the file once: as FILE or by --config\nRun \"sluice check --help\" for help.\n"},
 		{[]string{"peers", "--watch", "--json"}, exitUsage, "sluice: --watch and --json exclude each other\nRun \"sluice peers --help\" for help.\n"},
 		{[]string{"drain"}, exitUsage, "sluice: name one peer\nRun \"sluice drain --help\" for help.\n"},
 		{[]string{"enable", "a", "b"}, exitUsage, "sluice: name one peer\nRun \"sluice enable --help\" for help.\n"},
@@ -145,6 +145,16 @@ func TestCheck(t *testing.T) {
 sluice: errors in the configuration: 2
 `, bad)
 	verify.That(t, status == exitFailed && stdout == "" && stderr == want, "status %d\n%s%s want\n%s", status, stdout, stderr, want)
+	prints(t, exitOK, "{\n  \"file\": \""+good+"\",\n  \"right\": true,\n  \"errors\": []\n}\n", "check", good, "--json")
+	var found struct {
+		Right  bool
+		Errors []struct{ Place, Key, Value, Want string }
+	}
+	status, stdout, stderr = execute(t, "check", bad, "--json")
+	verify.Succeeds(t, json.Unmarshal([]byte(stdout), &found))
+	verify.That(t, status == exitFailed && stderr == "" && !found.Right && len(found.Errors) == 2, "status %d\n%s%s", status, stdout, stderr)
+	first := found.Errors[0]
+	verify.That(t, first.Place == bad+":1" && first.Key == "log.level" && first.Value == `"loud"` && first.Want == "want one of debug, info, warn, error", "%+v", first)
 
 	// Files that run opens after it has read the configuration.
 	named := writeFile(t, "files.yaml", `consul: { tls: { ca_path: /nonexistent/cas } }

@@ -103,7 +103,7 @@ func TestCommandsExist(t *testing.T) {
 			words = words[:end]
 		}
 		command := 0 // number of words that name it
-		for command < len(words) && regexp.MustCompile(`^[a-z]+$`).MatchString(words[command]) {
+		for command < len(words) && regexp.MustCompile(`^[a-z-]+$`).MatchString(words[command]) {
 			command++
 		}
 		var help bytes.Buffer
