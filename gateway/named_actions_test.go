@@ -14,7 +14,7 @@ import (
 	"sluice/test/verify"
 )
 
-// Tags name actions of the file, in two dialects. A name that the file does not offer closes the
+// Tags name actions of the file, in each dialect. A name that the file does not offer closes the
 // route, and a change of the file reaches the routes of tags without another one.
 func TestTagsUseNamedActions(t *testing.T) {
 	t.Parallel()
@@ -29,10 +29,11 @@ func TestTagsUseNamedActions(t *testing.T) {
 		"traefik.http.routers.kept.rule=Host(`kept`)", "traefik.http.routers.kept.middlewares=kept@file"))
 	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "sluice.use=secure",
 		"sluice.route=star/", "sluice.route=star/office use=office allow=0.0.0.0/0", "sluice.route=star/missing use=secur"))
+	consul.Set("sun", withTags(t, "sun", "sun-1", origin(t, "sun"), "urlprefix-sun/ auth=secure", "urlprefix-sun/missing auth=secur"))
 	text := func(secure, office string) string {
 		return fmt.Sprintf(`
 consul: { addresses: [%q] }
-catalog: { tags: [sluice, traefik] }
+catalog: { tags: [sluice, fabio, traefik] }
 actions:
   secure: { offered_to: [tags], %s }
   office: { offered_to: [tags], %s }
@@ -49,9 +50,9 @@ actions:
 	}
 	expect(map[string]int{
 		"secure/": 401, "chain/": 401, "missing/": 403, "kept/": 403,
-		"star/": 401, "star/office": 401, "star/missing": 403,
+		"star/": 401, "star/office": 401, "star/missing": 403, "sun/": 401, "sun/missing": 403,
 	})
-	for _, host := range []string{"secure", "chain", "star"} {
+	for _, host := range []string{"secure", "chain", "star", "sun"} {
 		status, body := r.send(http.MethodGet, r.url("web")+"/", "Host", host, "Authorization", "Basic YWRhOnBhc3N3b3Jk")
 		verify.That(t, status == http.StatusOK, "%s with a password: %d %s", host, status, body)
 	}

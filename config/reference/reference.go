@@ -70,6 +70,9 @@ func Below(rows []Row, key string) (below []Row) {
 	if len(below) > 0 {
 		return below
 	}
+	if len(wanted) > 2 && wanted[0] == "actions" { // its other keys are those of routes
+		return Below(rows, "routes."+strings.Join(wanted[2:], "."))
+	}
 	for _, r := range rows {
 		has := parts(r.Key)
 		for at := range has {

@@ -251,6 +251,9 @@ func (r *resolver) whyUnusable(settings tags.Keys, readings []Reading) string {
 func (r *resolver) route(m *member, a asked) {
 	problem := func(kind Kind, reason string, harmless bool) { r.add(kind, a, reason, harmless, m.named()) }
 	d := r.decode(a.route)
+	if a.route.Protocol != "" && a.route.Keys["use"] != nil {
+		d.wrong = "named actions are for requests, and not for connections"
+	}
 	if d.wrong == "" && !a.route.Closed {
 		d.wrong = m.whyUnusable
 	}

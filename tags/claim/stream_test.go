@@ -121,6 +121,12 @@ func TestStreams(t *testing.T) {
 			problems: []string{"a refused: the service has upstream.protocol h2c in the file, which connections for TCP cannot have; the route denies every request"},
 		},
 		{
+			name: "named actions, which may need requests", rules: change(func(r *Rules) { r.Actions = map[string]config.NamedActions{"a": {OfferedTo: []string{"tags"}}} }),
+			services: one(stream("HostSNI(`h`)", "entrypoints=db", "middlewares=a@file")),
+			routes:   []string{"a tls://h priority=12 at [db] denies restricted"},
+			problems: []string{"a bad: named actions are for requests, and not for connections; the route denies every request"},
+		},
+		{
 			name: "two services: the holder, at each listener", rules: allRules(), holders: map[string]string{key(tags.ProtocolTLS, "tls", "h"): "b"},
 			services: []Service{service("a", instance("a", "1", 1, stream("HostSNI(`h`)")...)), service("b", instance("b", "1", 1, stream("HostSNI(`h`)")...))},
 			routes:   []string{"a tls://h priority=12 at [db]", "b tls://h priority=12 at [tls]"},

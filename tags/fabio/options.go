@@ -127,8 +127,8 @@ func (r *reader) paths(values map[string]string) {
 
 // access reads who may use the route.
 func (r *reader) access(values map[string]string) {
-	if name, ok := values["auth"]; ok {
-		r.closeRoute("auth=", "the scheme "+strconv.Quote(name)+" is in fabio's own configuration: want a route in the file with basic_auth")
+	if name, ok := values["auth"]; ok { // a scheme of fabio's own configuration
+		r.route.Keys["use"] = []string{name}
 	}
 	if values["allow"] != "" && values["deny"] != "" {
 		r.closeRoute("allow=", "want allow or deny, not both")

@@ -44,7 +44,7 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`urlprefix-/ allow=ip:10.0.0.0/8,ip:fe80::/10`, `{"allow":["10.0.0.0/8","fe80::/10"],"path":"/"}`, ``, ``},
 	{`urlprefix-/ deny=ip:10.0.0.0/8,ip:fe80::1234`, `{"deny":["10.0.0.0/8","fe80::1234"],"path":"/"}`, ``, ``},
 	{`urlprefix-/ deny=ip:fe80::1234,100.123.0.0/16`, `closed {"deny":["0.0.0.0/0","::/0"],"path":"/"}`, ``, `32: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
-	{`urlprefix-/ proto=https auth=mybasicauth`, `closed {"deny":["0.0.0.0/0","::/0"],"path":"/"}`, `{"upstream":{"tls":{}}}`, `25: the scheme "mybasicauth" is in fabio's own configuration: want a route in the file with basic_auth; the route denies every request`},
+	{`urlprefix-/ proto=https auth=mybasicauth`, `{"path":"/","use":["mybasicauth"]}`, `{"upstream":{"tls":{}}}`, ``},
 	{`urlprefix-/user`, `{"match":"string_prefix","path":"/user"}`, ``, ``},
 	{`urlprefix-/product`, `{"match":"string_prefix","path":"/product"}`, ``, ``},
 	{`urlprefix-/foo`, `{"match":"string_prefix","path":"/foo"}`, ``, ``},
@@ -160,8 +160,8 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`urlprefix-/x deny=ip:::1`, `{"deny":["::1"],"match":"string_prefix","path":"/x"}`, ``, ``},
 	{`urlprefix-/x deny=country:de`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `19: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
 	{`urlprefix-/x allow=ip:10.0.0.0/8 redirect=1,x`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `34: want a code from 300 to 399`},
-	{`urlprefix-/x auth=`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `14: the scheme "" is in fabio's own configuration: want a route in the file with basic_auth; the route denies every request`},
-	{`urlprefix-/x auth=corp strip=/x host=dst`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `14: the scheme "corp" is in fabio's own configuration: want a route in the file with basic_auth; the route denies every request`},
+	{`urlprefix-/x auth=`, `{"match":"string_prefix","path":"/x","use":[""]}`, ``, ``}, // refused where it is decoded
+	{`urlprefix-/x auth=corp strip=/x host=dst`, `{"host_header":"peer","match":"string_prefix","path":"/x","strip_prefix":"/x","use":["corp"]}`, ``, ``},
 	{`urlprefix-/x strip=/a strip=/b`, `{"match":"string_prefix","path":"/x","strip_prefix":"/b"}`, ``, ``},
 	{`urlprefix-/x  strip=/x   prepend=/y `, `{"add_prefix":"/y","match":"string_prefix","path":"/x","strip_prefix":"/x"}`, ``, ``},
 	{`urlprefix-/x proto=https host=backend.example.com`, `{"host_header":"backend.example.com","match":"string_prefix","path":"/x"}`, `{"upstream":{"tls":{}}}`, ``},
@@ -283,7 +283,7 @@ func FuzzRead(f *testing.F) {
 		for _, option := range strings.Fields(options) {
 			key, _, _ := strings.Cut(option, "=")
 			restricts := key == "allow" || key == "deny" || key == "auth"
-			verify.Require(t, !restricts || mine.Keys["allow"] != nil || mine.Keys["deny"] != nil, "%q makes a route that is open: %s", tag, mine.Keys)
+			verify.Require(t, !restricts || mine.Keys["allow"] != nil || mine.Keys["deny"] != nil || key == "auth" && mine.Keys["use"] != nil, "%q makes a route that is open: %s", tag, mine.Keys)
 		}
 	})
 }

@@ -41,7 +41,7 @@ var middlewares = map[string]func(e *effects, kind label, options *part){
 	"grpcweb":        ignored("sluice does not translate gRPC-Web: ignored"),
 	"inflightreq":    ignored("requests at a time are limited per service: ignored; want limits.requests of the service in the file"),
 
-	"basicauth": closed("who can read the tags of a service can read its passwords, so sluice takes none from tags: want a route in the file with basic_auth"),
+	"basicauth": closed("who can read the tags of a service can read its passwords, so sluice takes none from tags: want NAME@file, and named actions of the file with basic_auth"),
 	// The peers believe fields that sluice does not set, so a client could forge them.
 	"passtlsclientcert": closed("the peers believe X-Forwarded-Tls-Client-Cert, which sluice does not set, and clients could: want a listener in the file with tls.client_ca, which tells peers X-Forwarded-Client-Cert"),
 }
@@ -74,10 +74,6 @@ func (e *effects) middleware(from label, name string, depth int) {
 		return
 	}
 	if named, provider, _ := strings.Cut(name, "@"); strings.EqualFold(provider, "file") {
-		if e.kinds["headers"] == nil {
-			e.close(from, "the named actions of the file are for requests, and not for connections")
-			return
-		}
 		known, _ := e.keys["use"].([]string)
 		e.keys["use"] = append(known, named)
 		return
