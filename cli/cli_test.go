@@ -82,7 +82,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"run", "--nope"}, exitUsage, "sluice: unknown flag: --nope\nRun \"sluice run --help\" for help.\n"},
 		{[]string{"run", "file"}, exitUsage, "sluice: unexpected argument \"file\"\nRun \"sluice run --help\" for help.\n"},
 		{[]string{"runn"}, exitUsage, "sluice: unknown command \"runn\" for \"sluice\"\nsluice: Did you mean this?\nsluice: \trun\nRun \"sluice --help\" for help.\n"},
-		{[]string{"run"}, exitUsage, "sluice: nothing to serve: give --config FILE, or --service NAME for a service in Consul\nRun \"sluice run --help\" for help.\n"},
+		{[]string{"run"}, exitUsage, "sluice: nothing to serve: give --config FILE, --service NAME for a service in Consul, or --tags DIALECT for those with tags\nRun \"sluice run --help\" for help.\n"},
 		{[]string{"run", "-c", "a", "--service", "b"}, exitUsage, "sluice: --service b: not allowed with --config: add the service to a\nRun \"sluice run --help\" for help.\n"},
 		{[]string{"run", "-c", "/nonexistent/a"}, exitFailed, "sluice: read configuration: open /nonexistent/a: no such file or directory\n"},
 		{[]string{"check", "a", "-c", "b"}, exitUsage, "sluice: name the file once: as FILE or by --config\nRun \"sluice check --help\" for help.\n"},

@@ -22,16 +22,17 @@ func newRun() *cobra.Command {
 	in := config.Input{Getenv: os.Getenv}
 	var pidFile string
 	command := &cobra.Command{
-		Use:   "run (--config FILE | --service NAME)",
+		Use:   "run (--config FILE | --service NAME | --tags DIALECT)",
 		Short: "Serve requests",
-		Long: "Serve the services of a configuration file or, without one, one Consul service.\n\n" +
+		Long: "Serve the services of a configuration file or, without one, one Consul service, or\n" +
+			"the services in Consul whose tags ask for routes, in the dialects fabio, traefik or\n" +
+			"sluice.\n\n" +
 			"SIGHUP reloads the file, as does a change of it. SIGTERM and SIGINT let the\n" +
 			"requests in flight finish; a second signal cuts them. SIGUSR2 replaces the process\n" +
 			"with a new one from the current binary, without losing a request.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if (in.File == "") == (in.Service == "") {
-				_, err := in.Read()
+			if err := in.CheckFlags(); err != nil {
 				return &usageError{err}
 			}
 			return serve(cmd.Context(), in, pidFile, cmd.ErrOrStderr())
@@ -40,6 +41,7 @@ func newRun() *cobra.Command {
 	flags := command.Flags()
 	flags.StringVarP(&in.File, "config", "c", "", "configuration `file`")
 	flags.StringVar(&in.Service, "service", "", "`name` of a Consul service that gets all requests, instead of a file")
+	flags.StringSliceVar(&in.Tags, "tags", nil, "`dialects` of tags that ask for routes, instead of a file: fabio, traefik, sluice")
 	flags.StringVar(&in.Listen, "listen", "", "`address` for clients (default :8080)")
 	flags.StringVar(&in.Admin, "admin", "", "`address` of the admin API (default 127.0.0.1:8081)")
 	flags.StringVar(&in.Consul, "consul", "", "`URL` of the Consul agent (default http://127.0.0.1:8500)")

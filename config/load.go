@@ -18,9 +18,12 @@ const maxFileBytes = 16 << 20
 type Input struct {
 	File    string // --config
 	Service string // --service; not allowed with File
-	Listen  string // --listen; not allowed if File has listeners
-	Admin   string // --admin
-	Consul  string // --consul
+	// Tags are --tags: the dialects of tags whose services and routes are served, all that they
+	// claim. Not allowed with File.
+	Tags   []string
+	Listen string // --listen; not allowed if File has listeners
+	Admin  string // --admin
+	Consul string // --consul
 
 	// OpenFiles says that Build also reads the files of users, of keys and for TLS to others, which
 	// a start opens later.
@@ -69,15 +72,23 @@ func (in Input) Load() (*Built, error) {
 	return built.unless(errs)
 }
 
+// CheckFlags returns an error unless they say what to serve, once.
+func (in Input) CheckFlags() error {
+	switch {
+	case in.File == "" && in.Service == "" && len(in.Tags) == 0:
+		return errors.New("nothing to serve: give --config FILE, --service NAME for a service in Consul, or --tags DIALECT for those with tags")
+	case in.File != "" && in.Service != "":
+		return fmt.Errorf("--service %s: not allowed with --config: add the service to %s", in.Service, in.File)
+	case in.File != "" && len(in.Tags) > 0:
+		return fmt.Errorf("--tags: not allowed with --config: set catalog.tags in %s", in.File)
+	}
+	return nil
+}
+
 // Read returns the text of the configuration file, or "" without one.
 func (in Input) Read() (string, error) {
-	switch {
-	case in.File == "" && in.Service == "":
-		return "", errors.New("nothing to serve: give --config FILE, or --service NAME for a service in Consul")
-	case in.File != "" && in.Service != "":
-		return "", fmt.Errorf("--service %s: not allowed with --config: add the service to %s", in.Service, in.File)
-	case in.File == "":
-		return "", nil
+	if err := in.CheckFlags(); err != nil || in.File == "" {
+		return "", err
 	}
 	f, err := os.Open(in.File) // it may be a pipe, such as /dev/stdin
 	if err != nil {

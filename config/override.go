@@ -28,6 +28,10 @@ func (in Input) override(d *decoder, root *yaml.Node) {
 		t.Set("--service", keys{"consul": keys{"service": in.Service}}, "services", in.Service)
 		t.Set("--service", []keys{{"service": in.Service}}, "routes")
 	}
+	if len(in.Tags) > 0 { // there is no operator whose routes they could take
+		t.Set("--tags", in.Tags, "catalog", "tags")
+		t.Set("--tags", []keys{{"service": "*", "hosts": []string{"*"}}}, "catalog", "claims")
+	}
 	if in.Listen == "" {
 		return
 	}

@@ -30,6 +30,12 @@ func TestServiceFlagEqualsFile(t *testing.T) {
 	verify.Equal(t, in.Source(), "command line", "source")
 }
 
+func TestTagsFlagEqualsFile(t *testing.T) {
+	flags := verify.Result(Input{Tags: []string{"fabio", "traefik"}}.Load()).Must(t)
+	file := withoutOrigins(mustParse(t, `catalog: { tags: [fabio, traefik], claims: [{ service: "*", hosts: ["*"] }] }`))
+	verify.That(t, reflect.DeepEqual(withoutOrigins(flags.Config), file), "flags %+v\nfile  %+v", flags.Config, file)
+}
+
 func TestPrecedence(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	text := "consul: &c\n  addresses: [\"http://file:1\"]\n  token_file: /file\n  tls: { ca: file }\nadmin: { address: 127.0.0.1:1 }" + tail
@@ -67,11 +73,13 @@ func TestFlagErrorsNameTheFlag(t *testing.T) {
 		in   Input
 		want string
 	}{
-		{Input{}, "nothing to serve: give --config FILE, or --service NAME for a service in Consul"},
+		{Input{}, "nothing to serve: give --config FILE, --service NAME for a service in Consul, or --tags DIALECT for those with tags"},
 		{Input{File: "a.yaml", Service: "b"}, "--service b: not allowed with --config: add the service to a.yaml"},
 		{Input{File: filepath.Join(dir, "no.yaml")}, "read configuration: open " + dir + "/no.yaml: no such file or directory"},
 		{Input{File: dir}, "read configuration: read " + dir + ": is a directory"},
 		{Input{File: file, Listen: ":81"}, `--listen: value ":81": not allowed: the file sets listeners at ` + file + ":1"},
+		{Input{File: "a.yaml", Tags: []string{"fabio"}}, "--tags: not allowed with --config: set catalog.tags in a.yaml"},
+		{Input{Tags: []string{"fabbio"}}, `--tags: catalog.tags[0]: value "fabbio": want one of sluice, fabio, traefik (did you mean fabio?)`},
 		{Input{Service: "a b"}, `--service: services.a b: value "a b": want a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit`},
 		{Input{Service: "a", Listen: "80"}, `--listen: listeners[0].address: value "80": want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`},
 		{Input{Service: "a", Admin: "x"}, `--admin: admin.address: value "x": want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`},
