@@ -14,7 +14,7 @@ import (
 )
 
 // usualFile is where packages put the configuration.
-const usualFile = "/etc/sluice/sluice.yaml"
+var usualFile = "/etc/sluice/sluice.yaml"
 
 func newCheck() *cobra.Command {
 	in := config.Input{Getenv: os.Getenv, OpenFiles: true}

@@ -183,6 +183,16 @@ routes:
 	verify.That(t, status == exitFailed && stdout == "" && strings.HasSuffix(stderr, "errors in the configuration: 7\n"), "status %d\n%s%s", status, stdout, stderr)
 }
 
+// Without a file, run and check take that of the package.
+func TestUsualFile(t *testing.T) {
+	packaged := usualFile
+	t.Cleanup(func() { usualFile = packaged })
+	usualFile = writeFile(t, "sluice.yaml", "services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: b }]\n")
+	for _, command := range []string{"check", "run"} {
+		prints(t, exitFailed, usualFile+":2: routes[0].service", command)
+	}
+}
+
 // A pipeline has no tokens, and neither the files that sluice writes nor those with instances.
 func TestCheckOpensNoTokens(t *testing.T) {
 	t.Parallel()

@@ -22,16 +22,20 @@ func newRun() *cobra.Command {
 	in := config.Input{Getenv: os.Getenv}
 	var pidFile string
 	command := &cobra.Command{
-		Use:   "run (--config FILE | --service NAME | --tags DIALECT)",
+		Use:   "run [--config FILE | --service NAME | --tags DIALECT]",
 		Short: "Serve requests",
 		Long: "Serve the services of a configuration file or, without one, one Consul service, or\n" +
 			"the services in Consul whose tags ask for routes, in the dialects fabio, traefik or\n" +
-			"sluice.\n\n" +
+			"sluice. Without all of these, the file is " + usualFile + " if it\n" +
+			"exists.\n\n" +
 			"SIGHUP reloads the file, as does a change of it. SIGTERM and SIGINT let the\n" +
 			"requests in flight finish; a second signal cuts them. SIGUSR2 replaces the process\n" +
 			"with a new one from the current binary, without losing a request.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := os.Stat(usualFile); err == nil && in.File == "" && in.Service == "" && len(in.Tags) == 0 {
+				in.File = usualFile
+			}
 			if err := in.CheckFlags(); err != nil {
 				return &usageError{err}
 			}
