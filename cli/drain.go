@@ -64,7 +64,8 @@ func newDrain() *cobra.Command {
 		Short: "Drain a peer or a node: no new requests",
 		Long: "Drain a peer of a running sluice: it gets no new requests, and those in flight go\n" +
 			"on. PEER is its id, its address or SERVICE/ID. With --node, all peers of a node are\n" +
-			"drained, also those that are registered later.\n\n" +
+			"drained, also those that are registered later. An instance that several services\n" +
+			"have is drained in all of them.\n\n" +
 			"The drain lasts until \"sluice enable\" or for the time of --for, also when the\n" +
 			"instance deregisters and returns. It survives an upgrade by SIGUSR2, and a restart\n" +
 			"with admin.orders or consul.orders. With consul.orders it reaches all replicas.\n" +
@@ -168,7 +169,7 @@ func userAtHost() string {
 }
 
 func (o *order) carryOut(ctx context.Context, out io.Writer) error {
-	p, err := o.find(ctx)
+	p, shared, err := o.find(ctx)
 	if err != nil {
 		return err
 	}
@@ -199,10 +200,13 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 			}
 		}
 	}
-	if done.Peer == nil {
+	switch {
+	case done.Peer == nil:
 		_, err = fmt.Fprintf(out, "%s/%s (%s) is not registered; it may get requests when it returns\n",
 			printable(done.Service), printable(done.ID), done.Address)
-	} else {
+	case shared:
+		err = o.writeEach(ctx, out, *done.Peer)
+	default:
 		err = o.writeState(out, *done.Peer)
 	}
 	return errors.Join(err, writePending(out, done.Acceptance))
@@ -243,6 +247,17 @@ func writePending(out io.Writer, a admin.Acceptance) (err error) {
 	return err
 }
 
+// writeEach writes the state in each service that has the instance of p.
+func (o *order) writeEach(ctx context.Context, out io.Writer, p admin.Peer) error {
+	peers, err := peersOf(&o.api).get(ctx)
+	for _, other := range peers {
+		if sameInstance(other, p) {
+			err = errors.Join(err, o.writeState(out, other))
+		}
+	}
+	return err
+}
+
 // writeState writes the state of a peer, with its weight after an order about that.
 func (o *order) writeState(out io.Writer, p admin.Peer) error {
 	state := p.State
@@ -260,35 +275,42 @@ func (o *order) writeState(out io.Writer, p admin.Peer) error {
 // ends reports whether o ends another order, of a peer that may be absent.
 func (o *order) ends() bool { return o.path == "enable" || o.path == "weight/release" }
 
-// find returns the peer; to end the order about an absent one, only service and id.
-func (o *order) find(ctx context.Context) (admin.Peer, error) {
+// find returns the peer; to end the order about an absent one, only service and id. shared: it is
+// named without a service, and several have this instance.
+func (o *order) find(ctx context.Context) (found admin.Peer, shared bool, err error) {
 	q := peersOf(&o.api)
 	if o.service != "" {
 		q = peersOf(&o.api, o.service)
 	}
 	peers, err := q.get(ctx)
 	if err != nil {
-		return admin.Peer{}, err
+		return admin.Peer{}, false, err
 	}
 	peers = slices.DeleteFunc(peers, func(p admin.Peer) bool {
 		return o.peer != p.ID && o.peer != p.Address && o.peer != p.Service+"/"+p.ID || slices.Contains(p.Reasons, "removed from the set")
 	})
 	switch {
-	case len(peers) == 1:
-		return peers[0], nil
+	case len(peers) > 0 && !slices.ContainsFunc(peers, func(p admin.Peer) bool { return !sameInstance(p, peers[0]) }):
+		return peers[0], len(peers) > 1, nil // an order about it counts in all its services
 	case len(peers) > 1:
 		message := fmt.Sprintf("several peers match %q: name one by SERVICE/ID, or by its address with --service", o.peer)
 		for _, p := range peers {
 			message += fmt.Sprintf("\n  %s/%s  %s  %s", printable(p.Service), printable(p.ID), printable(p.Node), p.Address)
 		}
-		return admin.Peer{}, errors.New(message)
+		return admin.Peer{}, false, errors.New(message)
 	case o.ends() && o.service != "":
-		return admin.Peer{Service: o.service, ID: strings.TrimPrefix(o.peer, o.service+"/")}, nil
+		return admin.Peer{Service: o.service, ID: strings.TrimPrefix(o.peer, o.service+"/")}, false, nil
 	}
 	if service, id, ok := strings.Cut(o.peer, "/"); ok && o.ends() {
-		return admin.Peer{Service: service, ID: id}, nil
+		return admin.Peer{Service: service, ID: id}, false, nil
 	}
-	return admin.Peer{}, fmt.Errorf("no peer %q: \"sluice peers\" lists all", o.peer)
+	return admin.Peer{}, false, fmt.Errorf("no peer %q: \"sluice peers\" lists all", o.peer)
+}
+
+// sameInstance reports whether two peers are one instance of a registry, which has the nodes.
+func sameInstance(a, b admin.Peer) bool {
+	return (a.Service == b.Service || a.Node != "") &&
+		a.ID == b.ID && a.Node == b.Node && a.Address == b.Address && a.Datacenter == b.Datacenter
 }
 
 // await waits until no request is in flight on the peers that f selects, also in a process that an

@@ -61,17 +61,17 @@ func TestDrainAndEnableCommands(t *testing.T) {
 func TestMaintenanceCommands(t *testing.T) {
 	address, pools := servePools(t, []discovery.Instance{instanceOf("star", "star-1", "a", 1)})
 	do := commandsTo(t, address)
-	do(exitOK, "star is in maintenance: new disk\n", "maintenance", "on", "--service", "star", "--why", "new disk", "--except", "10.0.0.0/8, ::1")
+	do(exitOK, "star is in maintenance: new disk\n", "maintenance", "on", "star", "--why", "new disk", "--except", "10.0.0.0/8, ::1")
 	m := pools[0].Maintenance.Load()
 	verify.Require(t, m != nil && m.Why == "new disk" && len(m.Except) == 2, "the pool has %+v", m)
 	_, stdout, _ := execute(t, "orders", "--admin", address)
 	verify.That(t, regexp.MustCompile(`\nmaintenance +the service star except for 10.0.0.0/8, ::1 +- .* new disk\n`).MatchString(stdout), "orders:\n%s", stdout)
-	do(exitFailed, "sluice: admin API at "+address+": no service \"moon\"\n", "maintenance", "on", "--service", "moon")
-	do(exitFailed, "sluice: admin API at "+address+": except \"home\": want up to 32 addresses and networks, with commas between them\n", "maintenance", "on", "--service", "star", "--except", "home")
-	do(exitOK, "star is in use\n", "maintenance", "off", "--service", "star")
+	do(exitFailed, "sluice: admin API at "+address+": no service \"moon\"\n", "maintenance", "on", "moon")
+	do(exitFailed, "sluice: admin API at "+address+": except \"home\": want up to 32 addresses and networks, with commas between them\n", "maintenance", "on", "star", "--except", "home")
+	do(exitOK, "star is in use\n", "maintenance", "off", "star")
 	verify.That(t, pools[0].Maintenance.Load() == nil, "the pool is still in maintenance")
-	do(exitOK, "star is in use\n", "maintenance", "off", "--service", "star")
-	do(exitUsage, "sluice: --service SERVICE is missing\nRun \"sluice maintenance on --help\" for help.\n", "maintenance", "on")
+	do(exitOK, "star is in use\n", "maintenance", "off", "star")
+	do(exitUsage, "sluice: name one service\nRun \"sluice maintenance on --help\" for help.\n", "maintenance", "on")
 }
 
 func TestDrainWaitsForRequestsInFlight(t *testing.T) {
@@ -107,7 +107,11 @@ func TestDrainWaitsInEachServiceOfAnInstance(t *testing.T) {
 	status, stdout, stderr := execute(t, "drain", "star/star-1", "--wait", "1ms", "--admin", address)
 	verify.That(t, status == exitFailed && stderr == "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after 1ms\n", "status %d\n%s%s", status, stdout, stderr)
 	token.Done(balancer.Outcome{})
-	commandsTo(t, address)(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "star/star-1", "--wait", "1m")
+	do := commandsTo(t, address)
+	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "star/star-1", "--wait", "1m")
+	// Its id alone is enough.
+	do(exitOK, "blue/star-1 (10.0.0.1:1) is up, 0 in flight\nstar/star-1 (10.0.0.1:1) is up, 0 in flight\n", "enable", "star-1")
+	do(exitOK, "blue/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\nstar/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "star-1", "--wait", "1m")
 }
 
 // An instance that is registered with another agent during the wait is the same one, and its drain
@@ -175,7 +179,7 @@ func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {
 	do(exitUsage, `(?s).*want a number from 1 to 65535, or clear.*`, "weight", "star-1", "0")
 	do(exitUsage, `(?s).*--service is for a peer.*`, "drain", "--node", "b", "--service", "star")
 	do(exitUsage, `(?s).*--service is for a peer.*`, "enable", "--node", "b", "--service", "star")
-	for _, command := range [][]string{{"drain", "star-1"}, {"drain", "--node", "b"}, {"weight", "star-1", "5"}, {"maintenance", "on", "--service", "star"}} {
+	for _, command := range [][]string{{"drain", "star-1"}, {"drain", "--node", "b"}, {"weight", "star-1", "5"}, {"maintenance", "on", "star"}} {
 		for _, short := range []string{"0s", "-5m"} { // as of a script that has computed what is left
 			do(exitFailed, `sluice: admin API at .*: for: want a duration from 1s to .*\n`, append(command, "--for", short)...)
 		}

@@ -36,7 +36,7 @@ func newMaintenance() *cobra.Command {
 	}
 	on, off := maintenance{state: "on"}, maintenance{state: "off"}
 	begin := on.command(&cobra.Command{
-		Use:   "on --service SERVICE",
+		Use:   "on SERVICE",
 		Short: "Begin the maintenance of a service",
 		Long: "Begin the maintenance of a service: requests get 503 with the reason maintenance,\n" +
 			"and with the error page of their route. It lasts until \"sluice maintenance off\" or\n" +
@@ -45,7 +45,7 @@ func newMaintenance() *cobra.Command {
 	on.terms.addFlags(begin, "`reason` to show to clients and operators")
 	begin.Flags().StringVar(&on.except, "except", "", "addresses or networks of `clients` whose requests go on, with commas between them")
 	command.AddCommand(begin, off.command(&cobra.Command{
-		Use:   "off --service SERVICE",
+		Use:   "off SERVICE",
 		Short: "End the maintenance of a service",
 		Long:  "End the maintenance of a service: requests go to its peers again.",
 	}))
@@ -55,11 +55,10 @@ func newMaintenance() *cobra.Command {
 // command completes c, which executes o.
 func (o *maintenance) command(c *cobra.Command) *cobra.Command {
 	o.query = url.Values{}
-	c.Args = noArguments
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		if o.service == "" {
-			return &usageError{errors.New("--service SERVICE is missing")}
-		}
+	c.Args = oneService
+	c.ValidArgsFunction = completeServices(&o.api, 1)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		o.service = args[0]
 		if o.except != "" {
 			o.query.Set("except", o.except)
 		}
@@ -69,7 +68,6 @@ func (o *maintenance) command(c *cobra.Command) *cobra.Command {
 		return o.carryOut(ctx, cmd.OutOrStdout())
 	}
 	o.api.addFlags(c)
-	c.Flags().StringVar(&o.service, "service", "", "`service` that is worked on")
 	return c
 }
 

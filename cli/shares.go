@@ -116,13 +116,15 @@ func newSharesSet() *cobra.Command {
 // newSharesVerb returns the command of a verb about a service.
 func newSharesVerb(verb release.Verb, c *cobra.Command) *cobra.Command {
 	o := sharesOrder{path: "/" + string(verb), query: url.Values{}}
-	c.Args = func(_ *cobra.Command, args []string) error {
-		if len(args) != 1 {
-			return &usageError{errors.New("name one service")}
-		}
-		return nil
-	}
+	c.Args = oneService
 	return o.complete(c)
+}
+
+func oneService(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return &usageError{errors.New("name one service")}
+	}
+	return nil
 }
 
 // complete completes c, which carries out o.
