@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -51,14 +54,19 @@ func newCheck() *cobra.Command {
 	return command
 }
 
+// hint is the part of a message that names a similar word.
+var hint = regexp.MustCompile(`did you mean [^?]*\?`)
+
 // writeCheck writes what check has found as JSON, and returns an error that sets the status if it
 // is wrong.
 func writeCheck(out io.Writer, file string, err error) error {
 	type mistake struct {
-		Place string `json:"place"` // FILE:LINE, --FLAG or the name of a variable
-		Key   string `json:"key,omitempty"`
-		Value string `json:"value,omitempty"` // quoted
-		Want  string `json:"want"`
+		File    string `json:"file"` // or --FLAG, or the name of a variable: then line is absent
+		Line    int    `json:"line,omitempty"`
+		Key     string `json:"key,omitempty"`
+		Value   string `json:"value,omitempty"` // quoted
+		Message string `json:"message"`
+		Hint    string `json:"hint,omitempty"`
 	}
 	result := struct {
 		File   string    `json:"file"`
@@ -67,10 +75,16 @@ func writeCheck(out io.Writer, file string, err error) error {
 	}{file, err == nil, []mistake{}}
 	if mistakes, ok := errors.AsType[config.Errors](err); ok {
 		for _, m := range mistakes {
-			result.Errors = append(result.Errors, mistake{m.Origin, m.Key, m.Value, m.Want})
+			found := mistake{File: m.Origin, Key: m.Key, Value: m.Value, Message: m.Want, Hint: hint.FindString(m.Want)}
+			if end := strings.LastIndexByte(m.Origin, ':'); end >= 0 {
+				if line, err := strconv.Atoi(m.Origin[end+1:]); err == nil {
+					found.File, found.Line = m.Origin[:end], line
+				}
+			}
+			result.Errors = append(result.Errors, found)
 		}
 	} else if err != nil {
-		result.Errors = append(result.Errors, mistake{Place: file, Want: err.Error()})
+		result.Errors = append(result.Errors, mistake{File: file, Message: err.Error()})
 	}
 	e := json.NewEncoder(out)
 	e.SetIndent("", "  ")
