@@ -32,7 +32,7 @@ import (
 // examination is one execution of the doctor command.
 type examination struct {
 	api           // of a running sluice
-	askAdmin bool // --admin is set: sluice has to answer
+	askAdmin bool // --admin or SLUICE_ADMIN is set: sluice has to answer
 
 	in             config.Input
 	options        doctor.Options
@@ -60,7 +60,7 @@ func newDoctor() *cobra.Command {
 			"be deregistered, and 2 if the catalog could not be examined.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			e.askAdmin = cmd.Flags().Changed("admin")
+			e.askAdmin = cmd.Flags().Changed("admin") || os.Getenv("SLUICE_ADMIN") != ""
 			ctx, stop := untilSignal(cmd)
 			defer stop()
 			if err := e.checkFlags(logs.IsTerminal(cmd.InOrStdin())); err != nil {

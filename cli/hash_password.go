@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/bcrypt"
@@ -21,8 +22,8 @@ func newHashPassword() *cobra.Command {
 			"standard input. Print the line of the user for the file basic_auth.users_file.\n\n" +
 			"  sluice hash-password ann >> /etc/sluice/users",
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 || args[0] == "" || bytes.ContainsAny([]byte(args[0]), ":\n\r") {
-				return &usageError{errors.New("name one user, without a colon")}
+			if len(args) != 1 || args[0] == "" || args[0][0] == '#' || strings.ContainsAny(args[0], ": \t\n\r") {
+				return &usageError{errors.New("name one user, without a colon, blanks or # in front")}
 			}
 			return nil
 		},

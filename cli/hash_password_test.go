@@ -38,6 +38,8 @@ func TestHashPassword(t *testing.T) {
 		_, err := hashPassword(input, "ann")
 		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%v, want %s", err, want)
 	}
-	_, err := hashPassword("a", "ann:b")
-	verify.That(t, err != nil && strings.Contains(err.Error(), "without a colon"), "%v", err)
+	for _, user := range []string{"", "ann:b", "#ann", " ann", "ann\nb"} {
+		_, err := hashPassword("a", user)
+		verify.That(t, err != nil && strings.Contains(err.Error(), "without a colon"), "%q: %v", user, err)
+	}
 }
