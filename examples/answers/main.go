@@ -153,7 +153,7 @@ func (t *tour) maintain(ctx context.Context) error {
 	if err := t.awaitRequests(ctx, false); err != nil {
 		return err
 	}
-	if err := t.order(ctx, "on", "--service", "star", "--why", "new disks", "--for", "10m"); err != nil {
+	if err := t.order(ctx, "on", "star", "--why", "new disks", "--for", "10m"); err != nil {
 		return err
 	}
 	if err := t.awaitRequests(ctx, true); err != nil {
@@ -167,7 +167,7 @@ func (t *tour) maintain(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := t.order(ctx, "off", "--service", "star"); err != nil {
+	if err := t.order(ctx, "off", "star"); err != nil {
 		return err
 	}
 	if err := t.awaitRequests(ctx, false); err != nil {
