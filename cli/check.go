@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -54,9 +51,6 @@ func newCheck() *cobra.Command {
 	return command
 }
 
-// hint is the part of a message that names a similar word.
-var hint = regexp.MustCompile(`did you mean [^?]*\?`)
-
 // writeCheck writes what check has found as JSON, and returns an error that sets the status if it
 // is wrong.
 func writeCheck(out io.Writer, file string, err error) error {
@@ -66,7 +60,6 @@ func writeCheck(out io.Writer, file string, err error) error {
 		Key     string `json:"key,omitempty"`
 		Value   string `json:"value,omitempty"` // quoted
 		Message string `json:"message"`
-		Hint    string `json:"hint,omitempty"`
 	}
 	result := struct {
 		File   string    `json:"file"`
@@ -75,13 +68,8 @@ func writeCheck(out io.Writer, file string, err error) error {
 	}{file, err == nil, []mistake{}}
 	if mistakes, ok := errors.AsType[config.Errors](err); ok {
 		for _, m := range mistakes {
-			found := mistake{File: m.Origin, Key: m.Key, Value: m.Value, Message: m.Want, Hint: hint.FindString(m.Want)}
-			if end := strings.LastIndexByte(m.Origin, ':'); end >= 0 {
-				if line, err := strconv.Atoi(m.Origin[end+1:]); err == nil {
-					found.File, found.Line = m.Origin[:end], line
-				}
-			}
-			result.Errors = append(result.Errors, found)
+			where, line := m.Line()
+			result.Errors = append(result.Errors, mistake{where, line, m.Key, m.Value, m.Want})
 		}
 	} else if err != nil {
 		result.Errors = append(result.Errors, mistake{File: file, Message: err.Error()})

@@ -103,6 +103,16 @@ func noArguments(_ *cobra.Command, args []string) error {
 	return nil
 }
 
+// oneArgument accepts one argument. want is the error for fewer or more.
+func oneArgument(want string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return &usageError{errors.New(want)}
+		}
+		return nil
+	}
+}
+
 func init() {
 	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
 }

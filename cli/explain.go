@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -24,12 +23,7 @@ func newExplain() *cobra.Command {
 			"  sluice explain services.star.retry\n" +
 			"  sluice explain routes.when\n" +
 			"  sluice explain retry.attempts",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return &usageError{errors.New("name one key, such as services.star.retry")}
-			}
-			return nil
-		},
+		Args: oneArgument("name one key, such as services.star.retry"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rows := reference.Rows(docs.Configuration)
 			below := reference.Below(rows, args[0])
@@ -90,14 +84,11 @@ func newConfigSchema() *cobra.Command {
 			"  # yaml-language-server: $schema=FILE",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			meanings := make(map[string]string)
-			for _, r := range reference.Rows(docs.Configuration) {
-				meanings[r.Key] = plain(r.Meaning)
-			}
+			meaning := reference.Meanings(reference.Rows(docs.Configuration))
 			e := json.NewEncoder(cmd.OutOrStdout())
 			e.SetIndent("", "  ")
 			e.SetEscapeHTML(false)
-			return e.Encode(config.JSONSchema(func(key string) string { return meanings[key] }))
+			return e.Encode(config.JSONSchema(func(key string) string { return plain(meaning(key)) }))
 		},
 	}
 }

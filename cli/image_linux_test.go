@@ -71,6 +71,10 @@ var releaseDir string // of the built program
 
 func TestMain(m *testing.M) {
 	playRole()
+	usualFile = "/nonexistent/sluice.yaml" // this machine may have the package
+	for _, name := range []string{"SLUICE_ADMIN", "SLUICE_TOKEN_FILE"} {
+		os.Unsetenv(name)
+	}
 	parallel.SetDefault(12) // the tests mostly wait for processes and Consul
 	handleIgnored()
 	status := m.Run()

@@ -55,7 +55,7 @@ func newMaintenance() *cobra.Command {
 // command completes c, which executes o.
 func (o *maintenance) command(c *cobra.Command) *cobra.Command {
 	o.query = url.Values{}
-	c.Args = oneService
+	c.Args = oneArgument("name one service")
 	c.ValidArgsFunction = completeServices(&o.api, 1)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		o.service = args[0]

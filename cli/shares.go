@@ -116,15 +116,8 @@ func newSharesSet() *cobra.Command {
 // newSharesVerb returns the command of a verb about a service.
 func newSharesVerb(verb release.Verb, c *cobra.Command) *cobra.Command {
 	o := sharesOrder{path: "/" + string(verb), query: url.Values{}}
-	c.Args = oneService
+	c.Args = oneArgument("name one service")
 	return o.complete(c)
-}
-
-func oneService(_ *cobra.Command, args []string) error {
-	if len(args) != 1 {
-		return &usageError{errors.New("name one service")}
-	}
-	return nil
 }
 
 // complete completes c, which carries out o.

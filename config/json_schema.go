@@ -3,7 +3,6 @@ package config
 import (
 	"reflect"
 	"slices"
-	"strings"
 
 	"sluice/config/decoding"
 )
@@ -52,11 +51,8 @@ func (w *schemaWriter) object(t reflect.Type, key string) map[string]any {
 	var required []string
 	for _, f := range decoding.Fields(t) {
 		name := f.Tag.Get("key")
-		below := w.of(f.Type, decoding.Join(key, name), schema.Rules(f.Tag))
 		at := decoding.Join(key, name)
-		if rest, ofActions := strings.CutPrefix(at, "actions.NAME."); ofActions && w.meaning(at) == "" {
-			at = "routes[]." + rest // which has the row
-		}
+		below := w.of(f.Type, at, schema.Rules(f.Tag))
 		if text := w.meaning(at); text != "" {
 			below["description"] = text
 		}

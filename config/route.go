@@ -26,7 +26,7 @@ type Route struct {
 	Group      string      `key:"group"`                      // the only group that gets requests; empty: by Split
 	Split      Split       `key:"split" format:"split"`       // empty: the service's
 	Mirror     *Mirror     `key:"mirror"`
-	Use        []string    `key:"use"` // names of [Config.Actions], which count where the route has no key itself
+	Use        []string    `key:"use"` // names of [Config.Actions]; see [Actions]
 	Actions
 
 	// Origin is the place of the route, for people: "sluice.yaml:12". Merge sets an

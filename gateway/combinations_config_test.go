@@ -73,6 +73,7 @@ type combinations struct {
 type combinedRoute struct {
 	service  string
 	keys     settings
+	named    []string          // of keys: those that are named actions of the file
 	got      string            // path that peers get, before the rest of the path
 	header   map[string]string // of requests that may use it
 	without  int               // status without header; 0: the same
@@ -396,7 +397,7 @@ func (c *combinations) text() (file, document string) {
 		routes = append(routes, settings{"path": "/greedy", "service": "one"})
 	}
 	for _, r := range c.routes {
-		routes = append(routes, c.route(r, services))
+		routes = append(routes, r.withNames(c.route(r, services)))
 	}
 	if text := asYAML(routes); c.one(2) { // those that are not used
 		maps.DeleteFunc(services, func(name string, _ any) bool {
@@ -433,8 +434,8 @@ func (c *combinations) text() (file, document string) {
 		maps.Copy(services, streams)
 		streams = services
 	}
-	file = fmt.Sprintf("listeners: %s\nadmin: %s\naccess_log: %s\nlog: %s\nconsul: { addresses: [%q] }\ndiscovery: %s\nconfig: %s\ntracing: %s\nclient: %s\nshutdown: { idle: 100ms, grace: %s }\nservices: %s\n",
-		asYAML(listeners), asYAML(admin), asYAML(accessLog), asYAML(log), c.consul.URL(), asYAML(discovery), asYAML(history), asYAML(tracing), asYAML(client), graceOf(len(c.texts)), asYAML(streams))
+	file = fmt.Sprintf("listeners: %s\nadmin: %s\naccess_log: %s\nlog: %s\nconsul: { addresses: [%q] }\ndiscovery: %s\nconfig: %s\ntracing: %s\nclient: %s\nshutdown: { idle: 100ms, grace: %s }\nactions: %s\nservices: %s\n",
+		asYAML(listeners), asYAML(admin), asYAML(accessLog), asYAML(log), c.consul.URL(), asYAML(discovery), asYAML(history), asYAML(tracing), asYAML(client), graceOf(len(c.texts)), asYAML(c.namedActions()), asYAML(streams))
 	if document = fmt.Sprintf("routes: %s\n", asYAML(routes)); c.divided {
 		file += fmt.Sprintf("dynamic: [{ file: %q }]\n", c.dir+"/documents/*.yaml")
 		return file, fmt.Sprintf("services: %s\n", asYAML(services)) + document

@@ -63,6 +63,7 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 		dir: t.TempDir(), consul: discoverytest.Start(t), healthy: true}}
 	c.certify()
 	c.newRoutes()
+	c.nameActions(rand.New(rand.NewPCG(seed, 10_000)))
 	c.register()
 	r := newRunning(t, c.next())
 	r.listen = servers.apart

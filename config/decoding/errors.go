@@ -30,6 +30,15 @@ func (e *Error) Error() string {
 	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" || part == "value " }), ": ")
 }
 
+// Line returns the file of the value and its line, from 1; 0 for a value that is not from a file:
+// where is then as Origin.
+func (e *Error) Line() (where string, line int) {
+	if e.line == 0 {
+		return e.Origin, 0
+	}
+	return strings.TrimSuffix(e.Origin, ":"+strconv.Itoa(e.line)), e.line
+}
+
 // Errors are all errors in a configuration, in the order of the file. Errors that is
 // returned as an error is not empty.
 type Errors []*Error

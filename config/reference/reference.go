@@ -3,6 +3,7 @@
 package reference
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 
@@ -13,7 +14,7 @@ import (
 type Row struct {
 	Key              string // NAME stands for a name that users choose, [] for an entry of a list
 	Default, Allowed string
-	SetBy            string // who may set it besides the file, in the letters of the page; "": nobody
+	SetBy            string // who may besides the file, in the letters of the page; "": nobody
 	Meaning          string
 
 	Prefix string // of Key, which the row leaves out
@@ -57,6 +58,22 @@ func Rows(page string) []Row {
 	return rows
 }
 
+// namedActions is the section whose keys, but for those with rows of their own, are keys of routes.
+const namedActions = "actions"
+
+// Meanings returns a function for the meaning of a key, with NAME and [] as in a row; "": the page
+// has none.
+func Meanings(rows []Row) func(key string) string {
+	meanings := make(map[string]string, len(rows))
+	for _, r := range rows {
+		meanings[r.Key] = r.Meaning
+	}
+	return func(key string) string {
+		ofRoute := strings.Replace(key, namedActions+".NAME", "routes[]", 1)
+		return cmp.Or(meanings[key], meanings[ofRoute])
+	}
+}
+
 // Below returns the row of a key and those of the keys below it. In key stand names of a
 // configuration or NAME, and [], an index or nothing for an entry of a list. A key that no section
 // begins with is looked for in all of them: retry.attempts is services.NAME.retry.attempts.
@@ -70,7 +87,7 @@ func Below(rows []Row, key string) (below []Row) {
 	if len(below) > 0 {
 		return below
 	}
-	if len(wanted) > 2 && wanted[0] == "actions" { // its other keys are those of routes
+	if len(wanted) > 2 && wanted[0] == namedActions {
 		return Below(rows, "routes."+strings.Join(wanted[2:], "."))
 	}
 	for _, r := range rows {

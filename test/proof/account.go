@@ -24,12 +24,12 @@ type account struct {
 	terms                                  balancer.RetryBudget
 	seenFirsts, seenRetries, seenOfClients uint64
 	most                                   float64 // bound of the balance, in retries
-	decayed                                float64 // by the last decay: the part of what differed from the reserve
+	decayed                                float64 // by the last decay: part of the difference
 	inReserve                              float64 // bound of what the reserve of clients has left
 }
 
 const (
-	memory = 10 // seconds: the time constant with which a balance falls to its reserve, and a period of that of clients
+	memory = 10 // seconds: the time constant of the decay to the reserve; a period of that of clients
 	nano   = 1e9
 
 	maxReserve = 1024 // retries in the reserve of clients
