@@ -2,5 +2,5 @@
 //
 //	urlprefix-HOST/PATH OPTION …
 //
-// https://fabiolb.net/quickstart/ describes them. Differences are in docs/fabio.md.
+// https://fabiolb.net/quickstart/ describes them. Differences are in docs/migration.md#from-fabio.
 package fabio

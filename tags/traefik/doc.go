@@ -3,5 +3,5 @@
 //	traefik.http.routers.NAME.rule=Host(`example.com`) && PathPrefix(`/api`)
 //
 // Names of routers, middlewares and services belong to the instance: no tag reaches another
-// one. Differences from Traefik are in docs/traefik.md.
+// one. Differences from Traefik are in docs/migration.md#from-traefik.
 package traefik

@@ -46,8 +46,7 @@ type shifted struct {
 	Percent, Others int // share of sluice, and of each app
 }
 
-// The configurations are from docs/nginx.md and docs/haproxy.md, section "Shifting", and of
-// docs/fabio.md and docs/traefik.md, section "The move".
+// The configurations are those of docs/migration.md below "Shifting".
 func TestShiftFromNginx(t *testing.T) {
 	old{
 		program: func(t *testing.T) string { return debian(t, "nginx") }, file: "nginx.conf", leave: syscall.SIGQUIT,

@@ -40,7 +40,7 @@ type request struct {
 	fields []string // each "NAME: VALUE"
 	body   string
 	want   string // the answer of the other load balancer
-	sluice string // the answer of sluice, where it is another one: docs/fabio.md and docs/traefik.md say why
+	sluice string // the answer of sluice, where it is another one: docs/migration.md says why
 }
 
 // start runs all until the test ends, and returns the addresses of both load balancers.
