@@ -127,7 +127,7 @@ func TestCommandsExist(t *testing.T) {
 	})
 }
 
-// The program has the messages of its log that docs/operations.md explains, each from its last
+// The program has the messages of its log that docs/troubleshooting.md explains, each from its last
 // colon on.
 func TestLogMessagesExist(t *testing.T) {
 	t.Parallel()
@@ -139,8 +139,8 @@ func TestLogMessagesExist(t *testing.T) {
 		return err
 	})
 	verify.NoError(t, err)
-	_, table, found := strings.Cut(textOf(t, "docs/operations.md"), "\n| level | message | |\n|---|---|---|\n")
-	verify.Require(t, found, "docs/operations.md has no table of messages")
+	_, table, found := strings.Cut(textOf(t, "docs/troubleshooting.md"), "\n| level | message | |\n|---|---|---|\n")
+	verify.Require(t, found, "docs/troubleshooting.md has no table of messages")
 	table, _, _ = strings.Cut(table, "\n\n")
 	for row := range strings.Lines(table) {
 		for _, message := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(strings.Split(row, "|")[2], -1) {
