@@ -127,6 +127,30 @@ func TestCommandsExist(t *testing.T) {
 	})
 }
 
+// docs/operations.md lists the commands as sluice help does.
+func TestCommandsAreListed(t *testing.T) {
+	t.Parallel()
+	var help bytes.Buffer
+	cli.Run([]string{"help"}, &help, &help)
+	_, commands, _ := strings.Cut(help.String(), "Available Commands:\n")
+	commands, _, _ = strings.Cut(commands, "\n\n")
+	var rows strings.Builder
+	for _, command := range regexp.MustCompile(`(?m)^  (\S+) +(.*)$`).FindAllStringSubmatch(commands, -1) {
+		if command[1] != "help" {
+			fmt.Fprintf(&rows, "| `sluice %s` | %s |\n", command[1], command[2])
+		}
+	}
+	const name, header = "docs/operations.md", "\n| command | |\n|---|---|\n"
+	page := textOf(t, name)
+	before, table, _ := strings.Cut(page, header)
+	table, after, _ := strings.Cut(table, "\n\n")
+	if table += "\n"; *update && table != rows.String() {
+		verify.NoError(t, os.WriteFile(filepath.Join(repository, name), []byte(before+header+rows.String()+"\n"+after), 0o644))
+		return
+	}
+	verify.Equal(t, table, rows.String(), "the table of commands (-update writes it)")
+}
+
 // The program has the messages of its log that docs/troubleshooting.md explains, each from its last
 // colon on.
 func TestLogMessagesExist(t *testing.T) {
