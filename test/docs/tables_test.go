@@ -17,7 +17,7 @@ const (
 	// maxCell is how many characters of a cell a reader takes in at a glance.
 	maxCell = 200
 	// maxText is how much there is to read, in bytes of all pages of docs.
-	maxText = 370_000
+	maxText = 364_000
 )
 
 // A cell of a table has at most maxCell characters: what needs more is text beside the table.
