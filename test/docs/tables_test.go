@@ -13,12 +13,19 @@ import (
 	"sluice/test/verify"
 )
 
-const (
-	// maxCell is how many characters of a cell a reader takes in at a glance.
-	maxCell = 200
-	// maxText is how much there is to read, in bytes of all pages of docs.
-	maxText = 364_000
-)
+// maxCell is how many characters of a cell a reader takes in at a glance.
+const maxCell = 200
+
+// maxText is how much there is to read, in bytes of all pages together.
+var maxText = []struct {
+	pages string
+	bytes int
+}{
+	{"docs/*.md", 364_000},
+	// What an operator reads who has not seen sluice before.
+	{"README.md docs/words.md docs/recipes.md docs/operations.md docs/troubleshooting.md docs/migration.md", 120_000},
+	{"docs/performance.md", 12_000},
+}
 
 // A cell of a table has at most maxCell characters: what needs more is text beside the table.
 func TestCellsAreShort(t *testing.T) {
@@ -53,16 +60,27 @@ func cells(row string) []string {
 	return all
 }
 
-// The pages together stay short enough to find something in them.
+// The pages stay short enough to find something in them.
 func TestDocumentsAreShort(t *testing.T) {
 	t.Parallel()
-	names := verify.Result(filepath.Glob(filepath.Join(repository, "docs", "*.md"))).Must(t)
-	var size int64
-	for _, name := range names {
-		info := verify.Result(os.Stat(name)).Must(t)
-		size += info.Size()
+	for _, limit := range maxText {
+		size := 0
+		for _, pattern := range strings.Fields(limit.pages) {
+			for _, name := range verify.Result(filepath.Glob(filepath.Join(repository, pattern))).Must(t) {
+				size += len(verify.Result(os.ReadFile(name)).Must(t))
+			}
+		}
+		verify.That(t, 0 < size && size <= limit.bytes, "%s: %d bytes, want at most %d", limit.pages, size, limit.bytes)
 	}
-	verify.That(t, size <= maxText, "docs has %d bytes, want at most %d", size, maxText)
+}
+
+// README.md leads to every page.
+func TestIndexHasEveryPage(t *testing.T) {
+	t.Parallel()
+	index := textOf(t, "README.md")
+	for _, name := range verify.Result(filepath.Glob(filepath.Join(repository, "docs", "*.md"))).Must(t) {
+		verify.That(t, strings.Contains(index, "](docs/"+filepath.Base(name)+")"), "README.md does not link to docs/%s", filepath.Base(name))
+	}
 }
 
 var purpose = regexp.MustCompile(`^# .*\n\n(How|What|Which|Who|Why|Every|To) `)
