@@ -12,6 +12,7 @@ import (
 	"sluice/balancer/reading"
 	"sluice/discovery"
 	"sluice/healthcheck"
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -81,6 +82,7 @@ func TestBriefMetricsSayThatThereIsNoPeer(t *testing.T) {
 
 // Ten peers count as a service. Whoever needs the details of many has them with full.
 func TestMetricsAreFullUnlessThereAreMany(t *testing.T) {
+	long.Sequential(t)
 	for _, row := range []struct {
 		mode            string
 		services, peers int

@@ -96,6 +96,7 @@ func policyTable(all []scenarios) string {
 
 // TestFigures checks the claims about policies in docs/balancing.md, and logs the figures.
 func TestFigures(t *testing.T) {
+	long.Sequential(t)
 	t.Parallel()
 	duration := long.Count(t, 6*time.Second, time.Minute)
 	order := []Policy{PolicyEWMA, PolicyLeastConn, PolicyRoundRobin, PolicyRandom, PolicyHash, PolicySticky}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -67,6 +68,7 @@ func TestCopiesMoveNoHash(t *testing.T) {
 // When a peer joins or leaves, its part of the hashes must move. The table moves a little more,
 // as the paper predicts.
 func TestFewHashesMoveWithThePeers(t *testing.T) {
+	long.Sequential(t)
 	t.Parallel()
 	keys := hashes(10000)
 	for _, n := range []int{3, 10, 100} {

@@ -220,6 +220,7 @@ func tenPeers(service func(*rand.Rand) time.Duration, load func(time.Duration) f
 }
 
 func TestOverload(t *testing.T) {
+	long.Sequential(t)
 	t.Parallel()
 	const from, until = 6, 13 // seconds of twice the capacity
 	load := func(at time.Duration) float64 {
@@ -252,6 +253,7 @@ func TestOverload(t *testing.T) {
 }
 
 func TestCalmServiceRefusesNothing(t *testing.T) {
+	long.Sequential(t)
 	t.Parallel()
 	halfAndHalf := tenPeers(func(r *rand.Rand) time.Duration {
 		return time.Duration(10+490*r.IntN(2)) * time.Millisecond
@@ -296,6 +298,7 @@ func TestSlowerServiceIsNotOverloaded(t *testing.T) {
 
 // Load above the capacity of the first tier goes to the second, and only that.
 func TestSpillOver(t *testing.T) {
+	long.Sequential(t)
 	t.Parallel()
 	for _, test := range []struct {
 		load, least, most float64 // of the capacity of the first tier; what the second one gets

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -28,6 +29,7 @@ var weightCases = [][]int{
 // Without load every policy distributes by weight. Round robin does so exactly: see
 // TestScheduleIsExactAndSmooth.
 func TestSharesFollowTheWeights(t *testing.T) {
+	long.Sequential(t)
 	t.Parallel()
 	for _, policy := range Policies() {
 		for _, weights := range weightCases {

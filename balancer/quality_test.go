@@ -401,6 +401,7 @@ func (q *quality) missed() (marks []string) {
 // misses.
 // In each run it checks what holds with a margin.
 func TestQuality(t *testing.T) {
+	long.Sequential(t)
 	t.Parallel()
 	length, rivals := scenario.Short, rivals()
 	if long.All() {

@@ -68,6 +68,7 @@ func lighter(n, by int) []int {
 // While weights differ, ewma is as good as with equal ones: at low load shares follow the weights,
 // and no peer of less weight costs the others their choice.
 func TestQualityWithDifferentWeights(t *testing.T) {
+	long.Sequential(t)
 	t.Parallel()
 	length := scenario.Short
 	if long.All() {

@@ -22,6 +22,7 @@ func forEachLoad(t *testing.T, f func(t *testing.T, peers int, rate float64)) {
 // After one slow answer a peer gets its next request within seconds, and soon as many requests as
 // the others.
 func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
+	long.Sequential(t)
 	t.Parallel()
 	const (
 		rest  = 30 * time.Second // time for the recovery
@@ -67,6 +68,7 @@ func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 
 // A peer that stays slow gets few requests, although it is tried again.
 func TestASlowPeerGetsFewRequests(t *testing.T) {
+	long.Sequential(t)
 	t.Parallel()
 	seeds := long.Count(t, 4, 10)
 	forEachLoad(t, func(t *testing.T, peers int, rate float64) {

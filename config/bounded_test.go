@@ -10,6 +10,7 @@ import (
 	"sluice/config/decoding"
 	"sluice/route"
 	"sluice/tags"
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -34,6 +35,7 @@ func (r *longRequest) Field(_ string, from int) ([]byte, int) {
 
 // Who wrote an expression decides whether it is bounded: the file's are not, in any place.
 func TestExpressionsOfOthersThanTheFileAreBounded(t *testing.T) {
+	long.Sequential(t)
 	const routes = `routes: [{ path: /%, service: a, when: { header: { x: '~[ab]*[ab]{1,900}z' } }, rewrite: { regexp: '[ab]*[ab]{1,900}z', to: / } },
 		{ path: /%/r, service: a, redirect: { regexp: '[ab]*[ab]{1,900}z', to: / } }]`
 	of := func(name string) string { return strings.ReplaceAll(routes, "%", name) }
@@ -123,6 +125,7 @@ var boundedBy = map[string]string{
 
 // A new key with a regular expression needs a bound.
 func TestEveryKeyWithAnExpressionIsBounded(t *testing.T) {
+	long.Sequential(t)
 	expression, found := formats["regexp"].Want, 0
 	for _, k := range keysOf(reflect.TypeFor[Config](), "", decoding.Rules{}) {
 		if strings.Contains(k.allowed, brief(expression)) {

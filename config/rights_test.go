@@ -12,6 +12,7 @@ import (
 
 	"sluice/config/decoding"
 	"sluice/tags"
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -129,6 +130,7 @@ func randomKeys(r *rand.Rand, t reflect.Type, depth int) any {
 // TestNobodySetsMoreThanTheTableAllows: whatever a document, a tag or the meta sets, no value
 // of a key that is not theirs is decoded, and the error names such a key.
 func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
+	long.Sequential(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))

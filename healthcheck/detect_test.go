@@ -11,6 +11,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/test/balancertest"
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -222,7 +223,7 @@ func TestLossOfWeightOutlivesADrain(t *testing.T) {
 // and reloads: the weight changes by one step at most in an interval, what a peer says fits its
 // state, and all is well again once nothing fails.
 func TestGradedLossMeetsEverything(t *testing.T) {
-	for round := range 6 {
+	for round := range long.Count(t, 3, 6) {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			s := comparing()
 			s.Passive.ConsecutiveFailures = 8

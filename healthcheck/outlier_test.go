@@ -6,6 +6,7 @@ import (
 	"math"
 	"testing"
 
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -70,6 +71,7 @@ func (c *trials) interval(e *evidence) bool {
 // Equal peers, and peers that are worse by no more than ratio or are good enough, are as rarely
 // anomalous as docs/health.md says, with any traffic and number of peers.
 func TestFalseAlarms(t *testing.T) {
+	long.Sequential(t)
 	random := seeded(t)
 	for _, peers := range []int{2, 3, 10} {
 		for _, attempts := range []int{10, 100, 1000, 10000} {
@@ -91,6 +93,7 @@ func TestFalseAlarms(t *testing.T) {
 
 // How many intervals it takes until one peer is anomalous.
 func TestTimeToDetect(t *testing.T) {
+	long.Sequential(t)
 	random := seeded(t)
 	const never = 30
 	// The times that each answer takes are exponentially distributed: 1 in 8 of the others takes 3

@@ -10,6 +10,7 @@ import (
 	"sluice/balancer"
 	"sluice/bench/quality/scenario"
 	"sluice/discovery"
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -104,6 +105,7 @@ func run(t *testing.T, s *scenario.Scenario, settings Settings, failsInTen uint6
 // where peers are of different speed, and nothing changes where all are equal. docs/health.md has
 // the figures of long runs.
 func TestGradedLossInScenarios(t *testing.T) {
+	long.Sequential(t)
 	all := scenario.All(1, scenario.Short, scenario.Exponential)
 	on := comparing()
 	on.Passive.Interval = time.Second

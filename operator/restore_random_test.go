@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/test/long"
 )
 
 // Replicas that give and end orders in turn, and that join, agree with each other, with Consul and
 // with what operators have ordered last, also if backups of Consul are restored and Consul begins
 // anew in between. The name of a failed subtest is its seed.
 func TestRandomHistoriesOfOrders(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range long.Count(t, uint64(8), 30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inFleet(t, func(f *fleet) { randomHistory(f, rand.New(rand.NewPCG(seed, 1))) })
 		})

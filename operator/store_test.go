@@ -20,6 +20,7 @@ import (
 	"sluice/consul/sharedkeys"
 	"sluice/discovery"
 	"sluice/observe/events"
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -104,6 +105,7 @@ func TestKeysAreDifferentAndWhole(t *testing.T) {
 }
 
 func TestRefusedOrders(t *testing.T) {
+	long.Sequential(t)
 	s := New(Options{})
 	for want, o := range map[string]Order{
 		"want drain, weight or maintenance": {Kind: "stop", Node: "n"}, "want its name": {Kind: Maintenance, Node: "n"},

@@ -137,8 +137,11 @@ func TestRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 		{"overview, no leader", 3 * manyServices, 119, discoverytest.Fault{Leaderless: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if tt.nodes > 60 && testing.Short() {
+				t.Skip("it adds no concurrency to fewer nodes")
+			}
 			atBusyAgent(t, tt.services, tt.nodes, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
-				for outage := range 4 {
+				for outage := range long.Count(t, 2, 4) {
 					resume := agent.stop(tt.fault)
 					time.Sleep(5 * time.Second)
 					resume()
@@ -230,7 +233,7 @@ func TestAgentWithFewConnections(t *testing.T) {
 						}
 					}
 				}
-				for outage := range 3 {
+				for outage := range long.Count(t, 2, 3) {
 					soon(fmt.Sprint("all are fresh after outage ", outage), func() bool { return notFresh(m) == 0 })
 					agent.Set(serviceName(outage))
 					soon(fmt.Sprint("a change is seen after outage ", outage), func() bool {

@@ -154,6 +154,9 @@ func (c *overviewBubble) spent(d time.Duration, f func()) map[string]int {
 func fewAndManyNodes(t *testing.T, f func(t *testing.T, c *overviewBubble)) {
 	for name, nodes := range map[string]int{"few nodes": 10, "many nodes": 40} {
 		t.Run(name, func(t *testing.T) {
+			if nodes == 10 && testing.Short() {
+				t.Skip("it adds no concurrency to many nodes")
+			}
 			inOverviewBubble(t, nodes, func(t *testing.T, c *overviewBubble) {
 				got := len(c.slots())
 				verify.Require(t, got == min(nodes, overviewSlots), "the queries on %d of %d nodes block", got, nodes)

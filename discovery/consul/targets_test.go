@@ -14,6 +14,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/test/discoverytest"
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -187,7 +188,7 @@ func (c *churn) decoded(words string) (entries []serviceEntry) {
 // instances.
 func TestTargetsUnderChurn(t *testing.T) {
 	t.Parallel()
-	for n := range 20 {
+	for n := range long.Count(t, 8, 20) {
 		seed := rand.Uint64()
 		if n == 0 {
 			seed = 7334567562996488534 // a chain that only fails comes between two others

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -153,6 +154,7 @@ func decodeChunks(b []byte) (r chunkReading) {
 // What one octet changes is in TestEveryOctetOfChunks. A body that is not all there is neither
 // complete nor malformed.
 func TestChunks(t *testing.T) {
+	long.Sequential(t)
 	x := strings.Repeat("x", 300)
 	for _, test := range []struct {
 		name, body, data, trailer string
@@ -232,6 +234,7 @@ func TestExtensionsInLongBody(t *testing.T) {
 // Every octet of the framing is looked at: with one replaced, left out or put in,
 // a body is read as the grammar has it.
 func TestEveryOctetOfChunks(t *testing.T) {
+	long.Sequential(t)
 	const body = "3;a=b\r\nabc\r\n00A\r\n0123456789\r\n0\r\nX: y\r\n\r\n"
 	check := func(parts ...string) {
 		b := []byte(strings.Join(parts, ""))

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -24,6 +25,7 @@ func repairAsItArrives(t *testing.T, b []byte, feeding []int) (repaired []byte, 
 }
 
 func TestRepairResponse(t *testing.T) {
+	long.Sequential(t)
 	const ok = "HTTP/1.1 200 OK\r\n"
 	for _, test := range []struct{ name, head, want string }{
 		{"nothing to repair", ok + "a:b\r\nContent-Length: \t007 \r\nX:\t\r\n\r\n", ok + "a:b\r\nContent-Length: \t007 \r\nX:\t\r\n\r\n"},
@@ -64,6 +66,7 @@ func TestRepairResponse(t *testing.T) {
 
 // What cannot be repaired is refused as soon as its line is there, and the fault says where.
 func TestRefusedRepairs(t *testing.T) {
+	long.Sequential(t)
 	const ok = "HTTP/1.1 200 OK\n" // all of them are odd besides
 	for _, test := range []struct {
 		name, head, end string // the faulty line begins between the two

@@ -4,12 +4,14 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
 // What looks at eight octets at a time says the same as what looks at one: for
 // each octet at each place of each length, and for random ones.
 func TestWordsAgreeWithOctets(t *testing.T) {
+	long.Sequential(t)
 	check := func(b []byte) {
 		got, want := isValue(b), consistsOf(b, charValue)
 		verify.Require(t, got == want, "isValue(%q): got %v", b, got)

@@ -135,7 +135,10 @@ func TestManyDeadlinesAtOnceDelayNobody(t *testing.T) {
 // What goes on then takes the time of the sweeper too. No wait ends early, all end, and one that
 // does not notice its end stops none.
 func TestWaitsThatEndAtOnceDelayNobody(t *testing.T) {
-	const many = 8000
+	many := 8000
+	if testing.Short() {
+		many = 1000 // as many goroutines at a time, and an eighth of the switches
+	}
 	for name, partiesOf := range map[string]func(i int) waiting{
 		"one client, many peers":             func(i int) waiting { return waiting{min(i, many) / many, i} },
 		"many clients, one peer":             func(i int) waiting { return waiting{i, min(i, many) / many} },

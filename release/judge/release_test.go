@@ -128,6 +128,7 @@ func TestFalseRollbacks(t *testing.T) {
 
 // Failures by the test's own null hypothesis, without end.
 func TestEvidenceIsAWagerAtFairOdds(t *testing.T) {
+	long.Sequential(t)
 	const players, failures = 3000, 500
 	random := rand.New(rand.NewPCG(7, 7))
 	for _, share := range []float64{0.01, 0.05, 0.5, 0.9} {
@@ -148,6 +149,7 @@ func TestEvidenceIsAWagerAtFairOdds(t *testing.T) {
 
 // Worse canaries are rolled back, after few failed requests.
 func TestWorseCanariesAreRolledBack(t *testing.T) {
+	long.Sequential(t)
 	for _, test := range []struct {
 		clients, perSecond int
 		extra              float64

@@ -106,6 +106,7 @@ func TestFalseRollbacksOfSlowCanaries(t *testing.T) {
 
 // Slow canaries are rolled back, most of them in the first step.
 func TestSlowCanariesAreRolledBack(t *testing.T) {
+	long.Sequential(t)
 	releases := long.Count(t, 20, 100)
 	for _, test := range []struct {
 		factor  float64

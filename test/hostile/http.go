@@ -38,7 +38,7 @@ func ConsulAnswers() []Case[http.HandlerFunc] {
 		}},
 		{Name: "brackets without end", Large: true, Reason: "the answer", Answer: AsConsul(strings.Repeat("[", 1<<20))},
 		{Name: "objects in each other", Large: true, Reason: "the answer", Answer: AsConsul(`[` + strings.Repeat(`{"A":`, 1<<20))},
-		{Name: "millions of empty objects", Large: true, Reason: "the answer", Answer: AsConsul(`[` + strings.Repeat(`{},`, 1<<22) + `{}]`)},
+		{Name: "millions of empty objects", Large: true, Reason: "the answer", Answer: AsConsul(`[` + strings.Repeat(`{},`, 1<<20) + `{}]`)},
 		{Name: "a page", Reason: "consul http", Answer: func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, "<html>Log in</html>")
 		}},
@@ -62,7 +62,7 @@ func ConsulAnswers() []Case[http.HandlerFunc] {
 			}
 			http.Redirect(w, r, "http://elsewhere"+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 		}},
-		{Name: "a head without end", Reason: "", Answer: func(w http.ResponseWriter, r *http.Request) {
+		{Name: "a head without end", Large: true, Reason: "", Answer: func(w http.ResponseWriter, r *http.Request) {
 			consulHeader(w)
 			for n := range 1000 {
 				w.Header().Add("X-A", strings.Repeat("x", 20<<10+n))

@@ -19,6 +19,15 @@ func Test(t testing.TB) {
 	}
 }
 
+// Sequential skips t with -short, as the race detector runs it: all that t does is on one goroutine
+// at a time, and much.
+func Sequential(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("one goroutine: the race detector finds nothing here")
+	}
+}
+
 // Count returns how often or how long t does something: usual, or many if all tests run.
 func Count[N ~int | ~int64 | ~uint64](t testing.TB, usual, many N) N {
 	t.Helper()

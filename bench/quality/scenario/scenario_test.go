@@ -7,12 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
 const seed = 1
 
 func TestTheSameSeedGivesTheSameScenarios(t *testing.T) {
+	long.Sequential(t)
 	for _, length := range []Length{Long, Short} {
 		for _, d := range []Distribution{Exponential, Constant} {
 			first, second, other := All(seed, length, d), All(seed, length, d), All(seed+1, length, d)
@@ -45,6 +47,7 @@ func within(t *testing.T, hits, n int, p float64, format string, args ...any) {
 }
 
 func TestRatesSharesAndMeans(t *testing.T) {
+	long.Sequential(t)
 	for _, d := range []Distribution{Exponential, Constant} {
 		for _, s := range All(seed, Long, d) {
 			all := s.Requests()
