@@ -122,8 +122,11 @@ func TestRoutesAndChainsMeet(t *testing.T) {
 	front := p.fronts()[0]
 	compiled := func(e modelEdits) route.HeaderEdits { return headerEdits(t, e.set, e.add, e.remove...) }
 	slash := regexp.MustCompile(`^/r/(.*)$`)
-	taken := 0
-	for seed := range uint64(200) {
+	taken, seeds := 0, uint64(200)
+	if testing.Short() {
+		seeds = 40 // one request at a time
+	}
+	for seed := range seeds {
 		m := chainModel{rand.New(rand.NewPCG(seed, 4))}
 		own := &route.Actions{}
 		var edits, answer modelEdits
@@ -209,5 +212,5 @@ func TestRoutesAndChainsMeet(t *testing.T) {
 			verify.Require(t, slices.Equal(gotAnswer, wantAnswer), "seed %d: GET %s by %+v: the answer has %q, want %q", seed, path, model, gotAnswer, wantAnswer)
 		}
 	}
-	verify.That(t, taken > 400, "only %d of 2,000 requests take a branch", taken)
+	verify.That(t, taken > int(2*seeds), "only %d of %d requests take a branch", taken, 10*seeds)
 }

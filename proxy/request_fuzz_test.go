@@ -94,11 +94,21 @@ func TestPeersOverTLSOracle(t *testing.T) { checkSeeds(t) }
 func checkSeeds(t *testing.T) {
 	t.Parallel()
 	requests, responses := newRequestLane(t), newResponseLane(t)
+	each := 1
+	if testing.Short() {
+		each = 5 // they are one after another: the race detector finds in some what is in all
+	}
 	for i, seed := range requestSeeds() {
+		if i%each != 0 {
+			continue
+		}
 		t.Run(fmt.Sprint("request ", i), func(t *testing.T) { requests.run(t, []byte(seed), uint64(i)) })
 	}
 	for i, seed := range responseSeeds() {
 		for division := range 2 { // different methods
+			if i%each != 0 {
+				continue
+			}
 			t.Run(fmt.Sprint("response ", i, " ", division), func(t *testing.T) { responses.run(t, []byte(seed), uint64(2*i+division)) })
 		}
 	}
