@@ -176,7 +176,7 @@ type documents struct{ history *config.History }
 func (d documents) History() *config.History { return d.history }
 func (d documents) Statuses() []live.Status  { return nil }
 
-func (d documents) Rebuild(config.Revision) (*config.Config, error) {
+func (d documents) Rebuild(config.Revision) (*config.Built, error) {
 	return nil, errors.New("it has no documents")
 }
 

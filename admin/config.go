@@ -128,6 +128,20 @@ func (h configHandler) config(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
+// values answers /api/config/values with the values in use, ?service= with those of a service.
+func (h configHandler) values(r *http.Request) (any, error) {
+	current := h.History().Current()
+	built, err := h.Rebuild(current)
+	if err != nil {
+		return nil, refuse(http.StatusConflict, "the configuration in use cannot be built again: %w", err)
+	}
+	values, err := built.Values(r.URL.Query().Get("service"), h.Effective())
+	if err != nil {
+		return nil, refusal{err, http.StatusNotFound}
+	}
+	return values, nil
+}
+
 func (h configHandler) history(*http.Request) (any, error) {
 	return each(h.History().Revisions(), describeRevision), nil
 }
@@ -158,9 +172,11 @@ func (h configHandler) revision(number string) (config.Revision, error) {
 		return revision, refuse(http.StatusNotFound, "no revision %q", number)
 	}
 	if revision.Config == nil { // of an earlier process
-		if revision.Config, err = h.Rebuild(revision); err != nil {
+		built, err := h.Rebuild(revision)
+		if err != nil {
 			return revision, refuse(http.StatusConflict, "revision %d is not valid any more: %w", n, err)
 		}
+		revision.Config = built.Config
 	}
 	return revision, nil
 }

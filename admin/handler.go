@@ -98,6 +98,7 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 
 	configuration := configHandler{o}
 	look("/api/config", configuration.config)
+	look("/api/config/values", answer(configuration.values))
 	look("/api/config/history", answer(configuration.history))
 	look("/api/config/history/{number}", answer(configuration.numbered))
 	look("/api/config/diff/{from}/{to}", answer(configuration.diff))

@@ -14,7 +14,7 @@ import (
 var everyPath = map[string]bool{
 	"/": false, "/healthz": false, "/readyz": false,
 	"/api": true, "/api/peers": true, "/api/services": true, "/api/routes": true, "/api/route": true, "/api/tags": true,
-	"/api/series": true, "/api/config": true, "/api/config/history": true, "/api/config/history/1": true, "/api/config/diff/1/1": true,
+	"/api/series": true, "/api/config": true, "/api/config/values": true, "/api/config/history": true, "/api/config/history/1": true, "/api/config/diff/1/1": true,
 	"/consul": true, "/consul/star": true, "/metrics": true,
 	"/api/certificates": true, "/api/catalog": true, "/api/replica": true, "/api/replicas": true, "/api/limits": true, "/api/limits/counts": true,
 	"/debug/pprof/": true, "/debug/pprof/heap": true, "/debug/pprof/cmdline": true,

@@ -158,8 +158,8 @@ type Documents interface {
 	History() *config.History
 	// Statuses returns the state of the sources of the configuration.
 	Statuses() []live.Status
-	// Rebuild returns the configuration of a revision of an earlier process.
-	Rebuild(config.Revision) (*config.Config, error)
+	// Rebuild builds the configuration of a revision again, such as one of an earlier process.
+	Rebuild(config.Revision) (*config.Built, error)
 	// RollBack applies the documents of the revision with a number again, if the
 	// configuration in use has the hash match. why is for people.
 	RollBack(ctx context.Context, number uint64, match, why string) (config.Revision, error)

@@ -21,13 +21,13 @@ import (
 func newConfig() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "config",
-		Short: "Show the applied configurations, go back to one, describe the file to editors",
+		Short: "Show the configuration and those before, go back to one, describe the file to editors",
 		Args:  noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			return &usageError{errors.New("want history, diff, rollback or schema")}
+			return &usageError{errors.New("want history, diff, rollback, schema or show")}
 		},
 	}
-	command.AddCommand(newConfigHistory(), newConfigDiff(), newConfigRollback(), newConfigSchema())
+	command.AddCommand(newConfigHistory(), newConfigDiff(), newConfigRollback(), newConfigSchema(), newConfigShow())
 	return command
 }
 

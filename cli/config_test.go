@@ -3,6 +3,9 @@ package cli
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +42,8 @@ func (s *configServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = revisions
 	case r.URL.Path == "/api/config":
 		answer = revisions[1]
+	case r.URL.Path == "/api/config/values" && r.URL.Query().Get("service") == "star":
+		answer = []config.Value{{Key: "services.star.timeouts.idle", Value: "7s", From: "sluice.yaml:3 (defaults)"}, {Key: "routes[0].host", Value: "a\x1b[2J", From: "built in"}}
 	case r.URL.Path == "/api/config/diff/3/11":
 		answer = []config.Change{{Key: "services.search.timeouts.connect", Before: "1s", After: "2s"}, {Key: "routes[/a]", After: "{path: /a}"}, {Key: "consul.token", Before: "***", After: "***"}}
 	case r.URL.Path == "/api/config/diff/11/12":
@@ -69,6 +74,11 @@ func TestConfigCommands(t *testing.T) {
 	// Values that differ at their ends only.
 	do(exitOK, "services.search.consul.filter: "+longFilter+" == a -> "+longFilter+" == b\n", "config", "diff", "11", "12")
 
+	do(exitOK, `KEY                          VALUE  FROM
+services.star.timeouts.idle  7s     sluice.yaml:3 (defaults)
+routes[0].host               a?[2J  built in
+`, "config", "show", "--service", "star")
+
 	s.asked = nil
 	do(exitOK, "revision 12 is in use: rollback to 3: search?[2J fails\nconsul_kv:sluice/ is pinned to its documents of revision 3 until it changes\n",
 		"config", "rollback", "3", "--why", "search fails")
@@ -89,14 +99,29 @@ func TestConfigCommandsNameWhatTheyWant(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"config"}, "want history, diff, rollback or schema"},
+		{[]string{"config"}, "want history, diff, rollback, schema or show"},
 		{[]string{"config", "diff", "1"}, "name two revisions by their numbers"},
 		{[]string{"config", "diff", "1", "two"}, `"two": want the number of a revision`},
 		{[]string{"config", "rollback"}, "name one revision by its number"},
 		{[]string{"config", "rollback", "-1"}, ""},
 		{[]string{"config", "rollback", "latest"}, `"latest": want the number of a revision`},
 		{[]string{"config", "history", "3"}, ""},
+		{[]string{"config", "show", "star"}, ""},
+		{[]string{"config", "show", "--config", "sluice.yaml", "--json"}, "--json prints the answer of a running sluice: want no --config"},
 	} {
 		prints(t, exitUsage, test.want, test.args...)
 	}
+}
+
+func TestConfigShowReadsAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	verify.NoError(t, os.WriteFile(file, []byte("defaults: { service: { timeouts: { idle: 7s } } }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n"), 0o600))
+	status, stdout, _ := execute(t, "config", "show", "--config", file, "--service", "star")
+	lines := strings.Split(strings.Join(strings.FieldsFunc(stdout, func(r rune) bool { return r == ' ' }), " "), "\n")
+	for _, want := range []string{"KEY VALUE FROM", "services.star.timeouts.idle 7s " + file + ":1 (defaults)", "services.star.timeouts.connect 1s built in", "routes[0].service star " + file + ":3"} {
+		verify.That(t, status == exitOK && slices.Contains(lines, want), "status %d, no line %q:\n%s", status, want, stdout)
+	}
+	prints(t, exitFailed, `no service has the name "stra", did you mean "star"?`, "config", "show", "--config", file, "--service", "stra")
+	status, stdout, _ = execute(t, "config", "show", "--config", file)
+	verify.That(t, status == exitOK && strings.Contains(stdout, "\nlog.level "), "status %d: %s", status, stdout)
 }

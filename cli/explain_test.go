@@ -16,6 +16,10 @@ func TestExplain(t *testing.T) {
 	verify.That(t, status == exitOK && strings.Count(stdout, "routes[].when") > 5 && !strings.Contains(stdout, "]("), "status %d: %s", status, stdout)
 	status, stdout, _ = execute(t, "explain", "actions.secure.basic_auth")
 	verify.That(t, status == exitOK && strings.HasPrefix(stdout, "routes[].basic_auth.users_file\n"), "status %d: %s", status, stdout)
+	for asked, want := range map[string]string{"defaults.service.retry": "services.NAME.retry.attempts\n", "defaults.route.compress": "routes[].compress.encodings\n", "defaults": "defaults.service\n"} {
+		status, stdout, _ = execute(t, "explain", asked)
+		verify.That(t, status == exitOK && strings.HasPrefix(stdout, want), "%s: status %d: %s", asked, status, stdout)
+	}
 	status, _, stderr := execute(t, "explain", "services.star.retri")
 	verify.That(t, status == exitFailed && stderr == "sluice: \"services.star.retri\" is no key: did you mean \"services.star.retry\"?\n", "status %d: %s", status, stderr)
 	status, _, stderr = execute(t, "explain", "nothing.like.it.at.all")

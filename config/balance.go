@@ -61,7 +61,10 @@ func (b *Balance) check(d *decoder, key string) {
 	switch {
 	case b.Policy == policyHash && len(b.Hash.Keys) == 0 && !d.Failed(key+".hash.keys"):
 		b.Hash.Keys = []HashKey{byClientAddress}
-	case b.Policy != policyHash && b.Policy != "" && len(b.Hash.Keys) > 0:
+	case b.Policy == policyHash || b.Policy == "" || len(b.Hash.Keys) == 0:
+	case !d.HasKey(key + ".hash.keys"): // the defaults have another policy
+		b.Hash.Keys = nil
+	default:
 		d.Refuse(key+".hash.keys", "", fmt.Sprintf("without effect: balance.policy is %s, want hash", b.Policy))
 	}
 	if bound := b.Hash.Bound; bound > 0 && bound < 1 {
@@ -87,11 +90,14 @@ func (b *Balance) check(d *decoder, key string) {
 }
 
 func (b *Balance) checkSubset(d *decoder, key string) {
-	s := b.Subset
+	s := &b.Subset
 	key += ".subset"
+	forAll := b.Policy == policyHash || b.Policy == policySticky
 	switch {
 	case s.Size == 0:
-	case b.Policy == policyHash || b.Policy == policySticky:
+	case forAll && !d.HasKey(key+".size"): // the defaults have another policy
+		schema.SetDefaults(s)
+	case forAll:
 		d.Refuse(key+".size", fmt.Sprint(s.Size), fmt.Sprintf("not with policy %s, for which all replicas must use the same peers", b.Policy))
 	case s.Replicas == 0:
 		d.Refuse(key+".replicas", "", "required with subset.size: how many replicas of sluice there are")

@@ -95,7 +95,7 @@ func isPattern(s string) bool {
 	return err == nil
 }
 
-// Found returns an addition with the services of these names, each with the defaults and with the
+// Found returns an addition with the services of these names, each with c.Defaults and with the
 // instances that match filter, an expression in Consul's language. It omits sluice
 // itself, and services that c already has, by name or by their name in Consul, whose case does
 // not count: Consul answers with the same instances. It adds the services that routes of c refer
@@ -140,22 +140,16 @@ func (c *Config) Found(names []string, filter string) (f Addition, skipped []str
 	return f, skipped
 }
 
-// DefaultService returns a service with the defaults of all keys, and without a source.
-func DefaultService() (s Service) {
-	schema.SetDefaults(&s)
-	return s
-}
-
 // foundService returns a service with the defaults that selects instances by c.Catalog
 // and by filter.
 func (c *Config) foundService(filter string) Service {
-	s := DefaultService()
+	s := c.newService()
 	s.Consul = new(ConsulService)
 	schema.SetDefaults(s.Consul)
 	if tag := c.Catalog.Select.Tag; tag != "" {
 		s.Consul.Tags = []string{tag}
 	}
 	s.Consul.Filter, s.Consul.Connect = filter, c.Catalog.Connect
-	s.check(newDecoder(""), "", &c.Consul)
+	s.check(newDecoder(""), "", "", &c.Consul)
 	return s
 }

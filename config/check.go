@@ -33,7 +33,7 @@ func (w *whole) complete() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		s := c.Services[name]
-		s.check(w.file, name, &c.Consul)
+		s.check(w.file, decoding.Join("services", name), name, &c.Consul)
 		c.Services[name] = s
 	}
 	w.addServices()
@@ -143,15 +143,15 @@ func (c *Config) checkAdmin(d *decoder) {
 	}
 }
 
-func (s *Service) check(d *decoder, name string, consul *Consul) {
-	key := decoding.Join("services", name)
+// check checks a service, whose keys are below key, and completes it.
+func (s *Service) check(d *decoder, key, name string, consul *Consul) {
 	s.checkSource(d, key, name, consul)
 	s.checkConnect(d, key)
-	s.checkHealth(d, key+".health")
+	s.checkHealth(d, decoding.Join(key, "health"))
 	if t := s.Upstream.TLS; t != nil {
-		needPair(d, key+".upstream.tls", t.Cert, t.Key)
+		needPair(d, decoding.Join(key, "upstream.tls"), t.Cert, t.Key)
 		if s.ProxyProtocol != "" {
-			d.Refuse(key+".proxy_protocol", s.ProxyProtocol, "not with upstream.tls: peers expect the header before the handshake")
+			d.Refuse(decoding.Join(key, "proxy_protocol"), s.ProxyProtocol, "not with upstream.tls: peers expect the header before the handshake")
 		}
 	}
 	connect := s.Consul != nil && s.Consul.Connect
@@ -160,11 +160,11 @@ func (s *Service) check(d *decoder, name string, consul *Consul) {
 	}
 	switch secure := s.Upstream.TLS != nil || connect; {
 	case s.Upstream.Protocol == ProtocolH2C && secure:
-		d.Refuse(key+".upstream.protocol", ProtocolH2C, "not with upstream.tls: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS")
+		d.Refuse(decoding.Join(key, "upstream.protocol"), ProtocolH2C, "not with upstream.tls: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS")
 	case s.Upstream.Protocol == ProtocolH2 && !secure:
-		d.Refuse(key+".upstream.protocol", ProtocolH2, "only with upstream.tls or consul.connect: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS")
+		d.Refuse(decoding.Join(key, "upstream.protocol"), ProtocolH2, "only with upstream.tls or consul.connect: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS")
 	}
-	s.Balance.check(d, key+".balance")
+	s.Balance.check(d, decoding.Join(key, "balance"))
 	s.checkGroups(d, key)
 	first := make(map[string]string, len(s.Peers))
 	for i, peer := range s.Peers {
@@ -175,7 +175,7 @@ func (s *Service) check(d *decoder, name string, consul *Consul) {
 		if peer.Value.Socket == "" {
 			address = strings.ToLower(address)
 		}
-		d.RefuseDuplicate(first, address, fmt.Sprintf("%s.peers[%d]", key, i), peer.Text)
+		d.RefuseDuplicate(first, address, decoding.Item(decoding.Join(key, "peers"), i), peer.Text)
 	}
 }
 
@@ -236,13 +236,13 @@ func (w *whole) needRoutes() {
 	}
 }
 
-// check adds the named actions that the route uses, checks what depends on nothing else but the
-// route itself, and sets checked.
-func (r *Route) check(d *decoder, key string, named map[string]NamedActions) {
+// check adds the named actions that the route uses and the defaults of c, checks what depends on
+// nothing else but the route itself, and sets checked.
+func (r *Route) check(d *decoder, key string, c *Config) {
 	if d.Failed(key) || len(r.Use) > 0 && d.Failed("actions") {
 		return
 	}
-	r.use(d, key, r.Use, named)
+	r.complete(d, key, r.Use, c)
 	r.checked = r.match(d, key)
 	r.build(d, r.Match, key)
 	r.checkCORS(d, key)
@@ -261,9 +261,7 @@ func (r *Route) checkReferences(d *decoder, at routeAt, c *Config) {
 	if r.Mirror != nil {
 		r.checkMirror(d, decoding.Join(at.key(), "mirror"), c)
 	}
-	if l := r.RateLimit; l != nil && l.OfFleet() && c.Consul.Register == nil && !d.Failed("consul.register") {
-		d.Refuse(at.key()+".rate_limit.scope", l.Scope, "needs consul.register, which says who is a replica: want that section, or replica")
-	}
+	r.checkScope(d, at.key(), c)
 	for _, share := range r.Services.Shares() {
 		c.needService(d, decoding.Join(at.key(), "services."+share.Group), share.Group)
 	}
@@ -273,6 +271,13 @@ func (r *Route) checkReferences(d *decoder, at routeAt, c *Config) {
 		c.needService(d, at.key()+".service", r.Service)
 	case r.divides() && !d.awaited[r.Service]:
 		r.checkGroups(d, &s, at.key())
+	}
+}
+
+// checkScope checks that a rate limit of all replicas can be kept.
+func (a *Actions) checkScope(d *decoder, key string, c *Config) {
+	if l := a.RateLimit; l != nil && l.OfFleet() && c.Consul.Register == nil && !d.Failed("consul.register") {
+		d.Refuse(key+".rate_limit.scope", l.Scope, "needs consul.register, which says who is a replica: want that section, or replica")
 	}
 }
 

@@ -37,13 +37,14 @@ type Config struct {
 	Consul    Consul                  `key:"consul"`
 	Catalog   *Catalog                `key:"catalog"`                // nil: only the services in Services
 	Dynamic   []Dynamic               `key:"dynamic"`                // more sources of Services and Routes
+	Defaults  *Defaults               `key:"defaults"`               // nil: the ones of the keys
 	Services  map[string]Service      `key:"services" format:"name"` // by name in sluice
 	Actions   map[string]NamedActions `key:"actions" format:"name"`  // that routes use by name
 	Routes    []Route                 `key:"routes"`
 	Shutdown  Shutdown                `key:"shutdown"`
 	Health    Health                  `key:"health"`
 
-	Variables decoding.Variables `key:"-"` // but those of Actions and Routes
+	Variables decoding.Variables `key:"-"` // but those of Defaults, Services, Actions and Routes
 }
 
 // Log configures the log of sluice on standard error.
@@ -210,8 +211,22 @@ type Service struct {
 	DNS      *dns.Options   `key:"dns"`
 	ConsulKV *KVService     `key:"consul_kv"`
 	// File has the instances, as discovery.ParseValues reads it.
-	File      string             `key:"file" format:"file"`
-	Peers     []Peer             `key:"peers" format:"peer"`
+	File  string `key:"file" format:"file"`
+	Peers []Peer `key:"peers" format:"peer"`
+	ServiceSettings
+	// Groups divide the instances; see Group.
+	Groups map[string]Group `key:"groups" format:"name"`
+	Split  Split            `key:"split" format:"split"` // of routes with neither group nor split
+	Judge  *Judge           `key:"judge"`                // of Split; nil: none
+
+	// ByDocument says that a document of a registry defines the service, and not the file.
+	ByDocument bool `key:"-"`
+	// Chain is the service's discovery chain; nil: requests go to the service's own peers.
+	Chain *Chain `key:"-"`
+}
+
+// ServiceSettings are the keys of a service that do not say which instances it has.
+type ServiceSettings struct {
 	Balance   Balance            `key:"balance"`
 	Timeouts  route.Timeouts     `key:"timeouts"`
 	Keepalive upstream.Keepalive `key:"keepalive"`
@@ -225,15 +240,8 @@ type Service struct {
 	// each connection of a listener for TCP. Empty: none.
 	ProxyProtocol string        `key:"proxy_protocol" oneof:"v1|v2"`
 	Health        ServiceHealth `key:"health"`
-	// Groups divide the instances; see Group.
-	Groups map[string]Group `key:"groups" format:"name"`
-	Split  Split            `key:"split" format:"split"` // of routes with neither group nor split
-	Judge  *Judge           `key:"judge"`                // of Split; nil: none
 
-	// ByDocument says that a document of a registry defines the service, and not the file.
-	ByDocument bool `key:"-"`
-	// Chain is the service's discovery chain; nil: requests go to the service's own peers.
-	Chain *Chain `key:"-"`
+	Variables decoding.Variables `key:"-"` // those of all keys of the service
 }
 
 // NamesAddresses reports whether the operator names the addresses of the instances, in the file or

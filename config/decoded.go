@@ -16,20 +16,20 @@ import (
 type Decoded struct {
 	mu sync.Mutex // guards the fields below
 
-	config       *Config // with what documents depend on: Consul and Actions
+	config       *Config // with what documents depend on: Consul, Defaults and Actions
 	last, before map[writtenDocument]*fragment
 }
 
-// fragments returns the decoded documents, which must not be changed.
-func (d *Decoded) fragments(documents []writtenDocument, c *Config) []*fragment {
+// fragments returns the decoded documents, which must not be changed. file has decoded c.
+func (d *Decoded) fragments(documents []writtenDocument, c *Config, file *decoder) []*fragment {
 	list := make([]*fragment, len(documents))
 	if d == nil {
-		decodeAll(documents, list, c)
+		decodeAll(documents, list, c, file)
 		return list
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if used := (&Config{Consul: c.Consul, Actions: c.Actions}); !reflect.DeepEqual(d.config, used) {
+	if used := (&Config{Consul: c.Consul, Defaults: c.Defaults, Actions: c.Actions}); !reflect.DeepEqual(d.config, used) {
 		d.config, d.last, d.before = used, nil, nil
 	}
 	for i, doc := range documents {
@@ -37,7 +37,7 @@ func (d *Decoded) fragments(documents []writtenDocument, c *Config) []*fragment 
 			list[i] = d.before[doc]
 		}
 	}
-	decodeAll(documents, list, d.config)
+	decodeAll(documents, list, d.config, file)
 	d.last, d.before = make(map[writtenDocument]*fragment, len(documents)), d.last
 	for i, doc := range documents {
 		if len(list[i].Errs) == 0 {
@@ -48,7 +48,7 @@ func (d *Decoded) fragments(documents []writtenDocument, c *Config) []*fragment 
 }
 
 // decodeAll decodes the documents that are nil in list, on all processors.
-func decodeAll(documents []writtenDocument, list []*fragment, c *Config) {
+func decodeAll(documents []writtenDocument, list []*fragment, c *Config, file *decoder) {
 	var decoding errgroup.Group
 	decoding.SetLimit(runtime.GOMAXPROCS(0))
 	for i, doc := range documents {
@@ -57,7 +57,7 @@ func decodeAll(documents []writtenDocument, list []*fragment, c *Config) {
 		}
 		decoding.Go(func() (err error) {
 			defer panics.Contain(panics.Task, func() { err = panics.Err })
-			list[i] = decodeDocument(doc, c)
+			list[i] = decodeDocument(doc, c, file)
 			return nil
 		})
 	}

@@ -47,10 +47,11 @@ type parts struct {
 }
 
 // decodeDocument decodes a document, and checks what depends on nothing else but
-// c.Consul and c.Actions. Its Errs has all errors. What its writer may not set is not read.
-func decodeDocument(doc writtenDocument, c *Config) *fragment {
+// c.Consul, c.Actions and c.Defaults, which file has decoded. Its Errs has all errors. What its
+// writer may not set is not read.
+func decodeDocument(doc writtenDocument, c *Config, file *decoder) *fragment {
 	f := &fragment{decoder: newRestricted(doc.Name, doc.by, documentRights())}
-	f.Misplaced = onlyInTheFile
+	f.Misplaced, f.Absent, f.defaults = onlyInTheFile, c.absent(), file.defaults
 	if root := parse(f.decoder, doc.Document); len(f.Errs) == 0 {
 		f.Decode(root, &f.parts)
 	}
@@ -60,7 +61,7 @@ func decodeDocument(doc writtenDocument, c *Config) *fragment {
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.parts.Services)) {
 		s := f.parts.Services[name]
-		s.check(f.decoder, name, &c.Consul)
+		s.check(f.decoder, decoding.Join("services", name), name, &c.Consul)
 		s.ByDocument = doc.by == ByDocument
 		f.parts.Services[name] = s
 	}
@@ -72,8 +73,9 @@ func decodeDocument(doc writtenDocument, c *Config) *fragment {
 		if j := r.JWT; j != nil {
 			j.ByDocument = doc.by == ByDocument
 		}
-		r.check(f.decoder, routeAt{index: i}.key(), c.Actions)
+		r.check(f.decoder, routeAt{index: i}.key(), c)
 	}
+	f.Absent, f.defaults = nil, nil // they have the file
 	f.Forget(func() *yaml.Node { return parse(newDecoder(doc.Name), doc.Document) })
 	return f
 }
@@ -86,10 +88,10 @@ func parse(d *decoder, doc Document) *yaml.Node {
 	return d.Parse([]byte(doc.Text))
 }
 
-// in returns a copy of f for one configuration, in which further errors can be recorded.
-func (f *fragment) in(level int) *fragment {
+// fork returns a copy of f for one configuration, in which further errors can be recorded.
+func fork(f *fragment, level int, defaults *fileDefaults) *fragment {
 	copied, d := *f, *f.decoder
-	d.Decoder = d.Fork()
+	d.Decoder, d.defaults = d.Fork(), defaults
 	copied.decoder, copied.level = &d, level
 	return &copied
 }
@@ -131,6 +133,7 @@ type whole struct {
 	missing   []string // sources that are not known yet
 
 	owners   map[string]*fragment // of services; nil for services of the file
+	routes   []routeAt            // the places of the routes of config
 	shadowed Errors
 }
 
@@ -181,7 +184,8 @@ func (w *whole) addRoutes() {
 	c := w.config
 	file := &fragment{decoder: w.file, parts: parts{Routes: c.Routes}}
 	for i := range c.Routes {
-		c.Routes[i].check(w.file, routeAt{index: i}.key(), c.Actions)
+		w.routes = append(w.routes, routeAt{file, i})
+		c.Routes[i].check(w.file, w.routes[i].key(), c)
 	}
 	unindexed := make(unindexed)
 	total := len(c.Routes)
@@ -207,7 +211,7 @@ func (w *whole) addRoutes() {
 			case !taken:
 				first[r.checked.Key] = at
 				if f != file {
-					c.Routes = append(c.Routes, *r)
+					c.Routes, w.routes = append(c.Routes, *r), append(w.routes, at)
 				}
 			case before.of == f:
 				f.Refuse(at.key(), cmp.Or(r.Host, r.HostRegexp)+r.Path, "the same as "+before.key()+" at "+f.Place(before.key()).Origin)
@@ -246,8 +250,8 @@ func (w *whole) awaitServices() {
 		if c.Services == nil {
 			c.Services = make(map[string]Service)
 		}
-		s := DefaultService()
-		s.check(newDecoder(""), name, &c.Consul) // that it has no source is meant
+		s := c.newService()
+		s.check(newDecoder(""), "", name, &c.Consul) // that it has no source is meant
 		c.Services[name], awaited[name] = s, true
 	}
 	names := RoutedServices(c.Routes)
@@ -301,10 +305,10 @@ func (w *whole) addFragments(sources []Source, decoded *Decoded) {
 			documents = append(documents, writtenDocument{doc, s.writer(doc)})
 		}
 	}
-	fragments := decoded.fragments(documents, w.config)
+	fragments := decoded.fragments(documents, w.config, w.file)
 	for _, s := range all {
 		for range s.Documents {
-			w.fragments, fragments = append(w.fragments, fragments[0].in(s.level)), fragments[1:]
+			w.fragments, fragments = append(w.fragments, fork(fragments[0], s.level, w.file.defaults)), fragments[1:]
 		}
 	}
 }

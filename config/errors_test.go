@@ -27,7 +27,7 @@ routes:
 `))
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
-		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, tracing, admin, listeners, client, discovery, config, consul, catalog, dynamic, services, actions, routes, shutdown, health)`,
+		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, tracing, admin, listeners, client, discovery, config, consul, catalog, dynamic, defaults, services, actions, routes, shutdown, health)`,
 		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, address, port, datacenters, min_healthy, spill, nearest, namespace, partition, peer, consistency, cached, connect, leader, probation)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
@@ -75,7 +75,7 @@ func TestRefusals(t *testing.T) {
 		{"a key by the name of other programs", "services: { star: { peers: ['127.0.0.1:1'], upstream: { tls: { insecure: true } } } }" + route, []string{
 			`sluice.yaml:1: services.star.upstream.tls.insecure: unknown key, did you mean "skip_verify"? (allowed here: ca, cert, key, server_name, skip_verify)`}},
 		{"a list", "- a\n", []string{`sluice.yaml:1: want a mapping of keys to values, not a list`}},
-		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, tracing, admin, listeners, client, discovery, config, consul, catalog, dynamic, services, actions, routes, shutdown, health)`}},
+		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, tracing, admin, listeners, client, discovery, config, consul, catalog, dynamic, defaults, services, actions, routes, shutdown, health)`}},
 		{"twice", "log: {}\nlog: {}" + tail, []string{`sluice.yaml:2: log: given twice, first in line 1`}},
 		{"no name", "? [a]\n: b" + tail, []string{`sluice.yaml:1: want a name before the colon`}},
 		{"scalar for mapping", "log: debug" + tail, []string{`sluice.yaml:1: log: want a mapping of keys to values, not a single value`}},

@@ -56,23 +56,21 @@ type CheckExpect struct {
 	Within Size     `key:"within" default:"64KiB" min:"1" max:"16MiB"` // size of the part of the response that is searched
 }
 
-// checkKeys are the keys that only some types of active checks have, these types, and
-// whether a check sets the key to another value than the default.
+// checkKeys are the keys that only some types of active checks have, and these types.
 var checkKeys = []struct {
 	key   string
 	types []string
-	set   func(*ActiveCheck) bool
 }{
-	{"method", []string{"http"}, func(a *ActiveCheck) bool { return a.Method != "GET" }},
-	{"path", []string{"http"}, func(a *ActiveCheck) bool { return a.Path.Reveal() != "/" }},
-	{"host", []string{"http"}, func(a *ActiveCheck) bool { return a.Host != "" }},
-	{"headers", []string{"http"}, func(a *ActiveCheck) bool { return a.Headers != nil }},
-	{"reuse_connections", []string{"http", "grpc"}, func(a *ActiveCheck) bool { return a.ReuseConnections }},
-	{"service", []string{"grpc"}, func(a *ActiveCheck) bool { return a.Service != "" }},
-	{"send", []string{"tcp"}, func(a *ActiveCheck) bool { return !a.Send.Text.IsZero() }},
-	{"expect.status", []string{"http"}, func(a *ActiveCheck) bool { return a.Expect.Status.Text != "200-299" }},
-	{"expect.text", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Text != "" }},
-	{"expect.regexp", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Regexp.Text != "" }},
+	{"method", []string{"http"}},
+	{"path", []string{"http"}},
+	{"host", []string{"http"}},
+	{"headers", []string{"http"}},
+	{"reuse_connections", []string{"http", "grpc"}},
+	{"service", []string{"grpc"}},
+	{"send", []string{"tcp"}},
+	{"expect.status", []string{"http"}},
+	{"expect.text", []string{"http", "tcp"}},
+	{"expect.regexp", []string{"http", "tcp"}},
 }
 
 // maxForeignWithin is the largest expect.within of a document of a registry: thousands of checks
@@ -95,12 +93,22 @@ func (a *ActiveCheck) check(d *decoder, s *Service, key string) {
 	if d.Failed(key) {
 		return
 	}
+	copied := false // others may have a
 	for _, k := range checkKeys {
-		if at := key + "." + k.key; k.set(a) && !slices.Contains(k.types, a.Type) {
+		at := decoding.Join(key, k.key)
+		switch {
+		case slices.Contains(k.types, a.Type) || schema.IsDefault(a, k.key):
+		case d.HasKey(at):
 			d.Refuse(at, "", fmt.Sprintf("allowed only with type %s, and the type is %s", strings.Join(k.types, " or "), a.Type))
+		default: // the defaults have another type
+			if !copied {
+				a, copied = new(*a), true
+				s.Health.Active = a
+			}
+			schema.SetDefault(a, k.key)
 		}
 	}
-	if within := a.Expect.Within; within > maxForeignWithin && d.bounded() {
+	if within := a.Expect.Within; within > maxForeignWithin && d.bounded() && d.HasKey(key+".expect.within") {
 		d.Refuse(key+".expect.within", decoding.FormatSize(int64(within)), "want at most "+decoding.FormatSize(maxForeignWithin)+" in a document of Consul or etcd")
 	}
 	if t := a.TLS; t != nil {

@@ -117,6 +117,8 @@ type Built struct {
 	// Missing are the names of the dynamic sources that sources did not contain. Services
 	// that they may define have no peers.
 	Missing []string
+
+	whole *whole // with the trees of all documents
 }
 
 // Hash returns the hash of the configuration in canonical form: see canonicalHash.
@@ -152,18 +154,22 @@ func (in Input) build(sources []Source) (*Built, Errors) {
 		return &Built{Config: c}, d.Errs
 	}
 	in.override(d, root)
+	d.Absent = c.absent()
+	schema.SetDefaults(c)
 	d.Decode(root, c)
+	d.defaults = &fileDefaults{file: d}
 	c.checkDynamic(d, in.Source())
 	w := &whole{file: d, config: c}
 	c.Consul.check(d, in.tls())
 	c.checkActions(d)
+	c.checkDefaults(d)
 	w.addFragments(sources[1:], in.Decoded)
 	w.complete()
 	c.checkEtcdDocuments(d)
 	if in.OpenFiles {
 		c.openFiles(d)
 	}
-	built := &Built{Config: c, Shadowed: w.shadowed, Missing: w.missing}
+	built := &Built{Config: c, Shadowed: w.shadowed, Missing: w.missing, whole: w}
 	return built, w.errors()
 }
 

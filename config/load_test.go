@@ -167,20 +167,20 @@ health: { max_checks: 9 }
 				Consul: &ConsulService{ServiceOptions: consulsource.ServiceOptions{Service: "Star", Poll: 5 * time.Second, Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
 					PassingOnly: true, Address: "wan", Datacenters: []string{"dc2", "dc1"}, MinHealthy: 3, Namespace: "team", Partition: "part",
 					Peer: "cluster-2", Consistency: "stale", Cached: true}, Probation: new(time.Duration(0))},
-				Balance:     starBalance,
-				Timeouts:    route.Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
-				Keepalive:   upstream.Keepalive{IdleTimeout: time.Minute, MaxIdle: 8, ConnectionLimits: socket.ConnectionLimits{MaxRequests: 100, MaxAge: time.Hour}},
-				Upstream:    Upstream{Protocol: "http1"},
-				Retry:       Retry{route.Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, BodyBytes: 1 << 20}, balancer.RetryBudget{Ratio: 0.1, MinPerSecond: 3}},
-				Limits:      Limits{Limits: balancer.Limits{Requests: 100, PeerRequests: 20, PeerConnections: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40, AdaptiveMin: 4}, ResponseLimits: upstream.ResponseLimits{HeadBytes: 32 << 10, Fields: 200}},
-				WaitForPeer: 2 * time.Second,
-				Drain:       Drain{Timeout: 5 * time.Minute},
-				Health:      starHealth,
+				ServiceSettings: ServiceSettings{Balance: starBalance,
+					Timeouts:    route.Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
+					Keepalive:   upstream.Keepalive{IdleTimeout: time.Minute, MaxIdle: 8, ConnectionLimits: socket.ConnectionLimits{MaxRequests: 100, MaxAge: time.Hour}},
+					Upstream:    Upstream{Protocol: "http1"},
+					Retry:       Retry{route.Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, BodyBytes: 1 << 20}, balancer.RetryBudget{Ratio: 0.1, MinPerSecond: 3}},
+					Limits:      Limits{Limits: balancer.Limits{Requests: 100, PeerRequests: 20, PeerConnections: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40, AdaptiveMin: 4}, ResponseLimits: upstream.ResponseLimits{HeadBytes: 32 << 10, Fields: 200}},
+					WaitForPeer: 2 * time.Second,
+					Drain:       Drain{Timeout: 5 * time.Minute},
+					Health:      starHealth},
 			},
 			"origin": {
-				Peers:    typedList[string, discovery.Instance]("peer", "127.0.0.1:19001", "[::1]:19002 weight=3"),
-				Balance:  defaultBalance,
-				Timeouts: timeouts, Keepalive: upstream.Keepalive{IdleTimeout: 4 * time.Second, MaxIdle: 512}, Upstream: Upstream{Protocol: "http1"}, Retry: defaultRetry, Limits: defaultLimits, Drain: Drain{Timeout: 30 * time.Second}, Health: defaultHealth,
+				Peers: typedList[string, discovery.Instance]("peer", "127.0.0.1:19001", "[::1]:19002 weight=3"),
+				ServiceSettings: ServiceSettings{Balance: defaultBalance,
+					Timeouts: timeouts, Keepalive: upstream.Keepalive{IdleTimeout: 4 * time.Second, MaxIdle: 512}, Upstream: Upstream{Protocol: "http1"}, Retry: defaultRetry, Limits: defaultLimits, Drain: Drain{Timeout: 30 * time.Second}, Health: defaultHealth},
 			},
 		},
 		Routes:   []Route{{Host: "*.Example.com", Path: "/api", Match: "prefix", Service: "star"}, {Path: "/", Match: "prefix", Service: "origin"}},
@@ -227,7 +227,7 @@ func TestAliasesAreLimited(t *testing.T) {
 		"many of many":   {"a: &a [x, x, x, x]\nb: &b [*a, *a, *a, *a]\n" + nestedAliases(40), []string{"file.yaml: aliases add too many values: want at most 500000"}},
 		"merged as many": {"services:\n  a: &a { consul: {}, timeouts: {} }\n  b: { <<: [" + strings.Repeat("*a,", 100_001) + "] }\n", []string{"file.yaml: aliases add too many values: want at most 500000"}},
 	} {
-		f := decodeDocument(writtenDocument{Document{Name: "file.yaml", Text: test.text}, ByDocument}, new(Config))
+		f := decodeDocument(writtenDocument{Document{Name: "file.yaml", Text: test.text}, ByDocument}, new(Config), newDecoder(""))
 		if err := f.Errs; len(test.want) > 0 {
 			verify.Require(t, len(err) > 0, "%s: accepted", name)
 			diffLines(t, err, test.want)

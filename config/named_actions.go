@@ -78,7 +78,7 @@ func (a *Actions) use(d *decoder, key string, names []string, named map[string]N
 			want = d.by.String() + " cannot use these actions: want offered_to: [" +
 				map[bool]string{true: "documents", false: "tags"}[d.by == ByDocument] + "] in the file"
 		default:
-			if twice := a.add(&n.Actions); twice != "" {
+			if twice := a.add(&n.Actions, nil); twice != "" {
 				want = "these actions have another " + twice + ", and neither may be lost: want one of them"
 			}
 		}
@@ -90,13 +90,14 @@ func (a *Actions) use(d *decoder, key string, names []string, named map[string]N
 
 // add adds copies of the keys of other that a has not. Restrictions of both count: clients must be
 // in both allow lists and in no deny list, and the smaller body_limit counts. It returns the key of
-// a restriction of which only one can count.
-func (a *Actions) add(other *Actions) (twice string) {
+// a restriction of which only one can count. alone reports whether what a says of a key, or that it
+// says nothing, counts alone; nil: of none.
+func (a *Actions) add(other *Actions, alone func(key string, empty bool) bool) (twice string) {
 	to, from := reflect.ValueOf(a).Elem(), reflect.ValueOf(other).Elem()
 	for _, f := range decoding.Fields(reflect.TypeFor[Actions]()) {
 		mine, theirs := to.FieldByIndex(f.Index), from.FieldByIndex(f.Index)
 		key := f.Tag.Get("key")
-		if theirs.IsZero() {
+		if theirs.IsZero() || alone != nil && alone(key, mine.IsZero()) {
 			continue
 		}
 		if mine.IsZero() {

@@ -111,7 +111,7 @@ services: { a: { peers: ['127.0.0.1:1'] } }
 			"file": by.String() + " cannot use these actions: want offered_to: [tags] in the file",
 			"tag":  `the file has no actions with this name, did you mean "tags"? (known: tags)`, "": "",
 		} {
-			r, err := DecodeRoute(tags.Keys{"path": "/", "allow": []string{"0.0.0.0/0"}, "use": []string{use}}, by, c.Actions)
+			r, err := DecodeRoute(tags.Keys{"path": "/", "allow": []string{"0.0.0.0/0"}, "use": []string{use}}, by, c)
 			switch {
 			case use == "":
 				verify.That(t, err != nil, "%s uses nothing", by)
@@ -121,7 +121,7 @@ services: { a: { peers: ['127.0.0.1:1'] } }
 				verify.That(t, err == nil && len(r.Allow) == 1 && r.Allow[0].Text == "10.0.0.0/8" && r.Built().Restricts(), "%s uses %s: %+v, %v", by, use, r, err)
 			}
 		}
-		_, err := DecodeRoute(tags.Keys{"use": []string{"tags"}, "forward_auth": tags.Keys{"url": "http://evil.example.com/"}}, by, c.Actions)
+		_, err := DecodeRoute(tags.Keys{"use": []string{"tags"}, "forward_auth": tags.Keys{"url": "http://evil.example.com/"}}, by, c)
 		verify.That(t, err != nil && strings.Contains(err.Error(), "another forward_auth"), "%s replaces an authentication server: %v", by, err)
 	}
 	verify.That(t, MayRestrict(tags.Keys{"use": "x"}) && MayRestrict(tags.Keys{"usee": "x"}), "a tag that uses actions may restrict")
@@ -150,7 +150,7 @@ services: { a: { peers: ["127.0.0.1:1"] } }
 routes: [{ service: a, use: [a], redirect: { to: /open } }]
 `
 	c := verify.Result(buildIn(text, environ("TOKEN", "s3cret"))).Must(t)
-	byTag := verify.Result(DecodeRoute(tags.Keys{"path": "/tag", "use": []string{"a"}}, ByTag, c.Actions)).Must(t)
+	byTag := verify.Result(DecodeRoute(tags.Keys{"path": "/tag", "use": []string{"a"}}, ByTag, c)).Must(t)
 	byTag.Service = "a"
 	merged, conflicts := Merge(c, Addition{Origin: "tags", Routes: []Route{byTag}})
 	verify.Equal(t, len(conflicts), 0, "conflicts")

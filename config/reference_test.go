@@ -93,7 +93,13 @@ func keysOf(t reflect.Type, key string, r decoding.Rules) []keyFacts {
 			if t == reflect.TypeFor[NamedActions]() && len(f.Index) > 1 {
 				continue // as of routes
 			}
-			switch f.Type {
+			switch at := decoding.Join(key, f.Tag.Get("key")); f.Type {
+			case reflect.TypeFor[ServiceSettings]():
+				all = append(all, keyFacts{at, "", "the keys of `services.NAME` from `balance` to `health`"})
+				continue
+			case reflect.TypeFor[RouteDefaults]():
+				all = append(all, keyFacts{at, "", "the keys of `routes[]` from `use` to `compress`"})
+				continue
 			case reflect.PointerTo(t):
 				all = append(all, keyFacts{decoding.Join(key, f.Tag.Get("key")), "", "the keys of `" + key + "`"})
 				continue

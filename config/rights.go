@@ -111,7 +111,7 @@ var rights = []right{
 	{"services.NAME", "split", ByDocument, nil},
 	{"services.NAME.judge", "act steps step max_wait slower", ByDocument, nil},
 
-	{"actions.NAME", "*", 0, nil},
+	{"defaults", "*", 0, nil}, {"actions.NAME", "*", 0, nil},
 
 	{"routes[]", "host host_regexp path match methods listeners priority", byRoutes, nil},
 	{"routes[].when", "header query cookie scheme client client_certificates not any", byRoutes, nil},

@@ -28,17 +28,18 @@ func isServiceHost(s string) bool {
 	return strings.Contains(s, "{service}") && !strings.Contains(s, "*") && isClaimedHost(s)
 }
 
-// DecodeRoute returns the route with these keys, with the named actions that it uses, and the
-// defaults of the others. Only what by may set and use is allowed: see [Setter]. Service and
-// what needs the rest of the configuration are not checked. Its error names keys and what is
+// DecodeRoute returns the route with these keys, with the named actions of c that it uses, and the
+// defaults of c; nil: there are none. Only what by may set and use is allowed: see [Setter]. Service
+// and what needs the rest of the configuration are not checked. Its error names keys and what is
 // allowed, on one line.
-func DecodeRoute(keys tags.Keys, by Setter, named map[string]NamedActions) (Route, error) {
+func DecodeRoute(keys tags.Keys, by Setter, c *Config) (Route, error) {
 	var r Route
+	schema.SetDefaults(&r)
 	d, err := decodeKeys(keys, by, allRights().Below["routes"], &r)
 	if err != nil {
 		return r, err
 	}
-	if r.use(d, "", r.Use, named); len(d.Errs) == 0 {
+	if r.complete(d, "", r.Use, c); len(d.Errs) == 0 {
 		r.build(d, r.Match, "")
 	}
 	return r, d.Errs.Short()
@@ -56,16 +57,15 @@ func MayRestrict(keys tags.Keys) bool {
 // DecodeService returns s with the settings at these keys, which tags ask for, instead of its
 // own. Its error is as in DecodeRoute.
 func DecodeService(s Service, keys tags.Keys, c *Config) (Service, error) {
-	var set Service
-	d, err := decodeKeys(keys, ByTag, allRights().Below["services"].Entry, &set)
+	before := s
+	d, err := decodeKeys(keys, ByTag, allRights().Below["services"].Entry, &s)
 	if err != nil {
-		return s, err
+		return before, err
 	}
-	schema.Overlay(&s, &set, func(key string) bool { _, given := keys[key]; return given })
-	if _, given := keys["health"]; given && s.Health.Active != nil {
+	if d.HasKey("health.active") && s.Health.Active != nil {
 		s.Health.Active.ByTag = true
 	}
-	s.check(d, "", &c.Consul)
+	s.check(d, "", "", &c.Consul)
 	return s, d.Errs.Short()
 }
 

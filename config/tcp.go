@@ -188,7 +188,7 @@ func (s *Service) checkStreams(d *decoder, name string) {
 		d.Refuse(decoding.Join("services", name)+".upstream.protocol", s.Upstream.Protocol, "not for a service of a listener with protocol: tcp, which forwards bytes as they are")
 	}
 	key := decoding.Join("services", name) + ".balance"
-	if !d.HasKey(key + ".policy") {
+	if !d.HasKey(key+".policy") && (!d.defaults.gives(d, key+".policy") || s.NoStreams() != "") {
 		s.Balance.Policy = defaultStreamPolicy
 	}
 	switch s.Balance.Policy {

@@ -430,12 +430,13 @@ func (c *combinations) text() (file, document string) {
 	if c.one(3) {
 		history["history"] = c.dir + "/history"
 	}
+	defaults := c.defaults(routes, services, streams)
 	if !c.divided {
 		maps.Copy(services, streams)
 		streams = services
 	}
-	file = fmt.Sprintf("listeners: %s\nadmin: %s\naccess_log: %s\nlog: %s\nconsul: { addresses: [%q] }\ndiscovery: %s\nconfig: %s\ntracing: %s\nclient: %s\nshutdown: { idle: 100ms, grace: %s }\nactions: %s\nservices: %s\n",
-		asYAML(listeners), asYAML(admin), asYAML(accessLog), asYAML(log), c.consul.URL(), asYAML(discovery), asYAML(history), asYAML(tracing), asYAML(client), graceOf(len(c.texts)), asYAML(c.namedActions()), asYAML(streams))
+	file = fmt.Sprintf("listeners: %s\nadmin: %s\naccess_log: %s\nlog: %s\nconsul: { addresses: [%q] }\ndiscovery: %s\nconfig: %s\ntracing: %s\nclient: %s\nshutdown: { idle: 100ms, grace: %s }\nactions: %s\ndefaults: %s\nservices: %s\n",
+		asYAML(listeners), asYAML(admin), asYAML(accessLog), asYAML(log), c.consul.URL(), asYAML(discovery), asYAML(history), asYAML(tracing), asYAML(client), graceOf(len(c.texts)), asYAML(c.namedActions()), asYAML(defaults), asYAML(streams))
 	if document = fmt.Sprintf("routes: %s\n", asYAML(routes)); c.divided {
 		file += fmt.Sprintf("dynamic: [{ file: %q }]\n", c.dir+"/documents/*.yaml")
 		return file, fmt.Sprintf("services: %s\n", asYAML(services)) + document

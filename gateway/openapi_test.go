@@ -167,6 +167,8 @@ routes:
 	r.await("the share is released", func() bool { c := r.history.Current(); return c.Number >= 3 && c.OnlyShares })
 	ask("GET /api/config/history/{number}", "/api/config/history/1", 200)
 	ask("GET /api/config/history/{number}", "/api/config/history/99", 404)
+	ask("GET /api/config/values", "/api/config/values?service=star", 200)
+	ask("GET /api/config/values", "/api/config/values?service=stra", 404)
 	ask("GET /api/config/diff/{from}/{to}", "/api/config/diff/1/2", 200)
 	ask("POST /api/config/rollback", "/api/config/rollback?number=1&why=back", 428)
 	ask("POST /api/config/rollback", "/api/config/rollback?number=1", 412, "If-Match", `"x"`)

@@ -70,7 +70,7 @@ func TestProtocolOfChecks(t *testing.T) {
 		{config.ProtocolH2, 0, "HTTP/2.0"},
 		{config.ProtocolH2C, 8080, "HTTP/1.1"},
 	} {
-		c := &config.Service{Upstream: config.Upstream{Protocol: test.protocol}}
+		c := &config.Service{ServiceSettings: config.ServiceSettings{Upstream: config.Upstream{Protocol: test.protocol}}}
 		c.Health.Active = &config.ActiveCheck{Type: "http", Method: "GET", Path: units.NewLocation("/"), Schedule: healthcheck.Schedule{Port: test.port}}
 		c.Health.Active.Expect.Status.Value, _ = statuses.Parse("200")
 		s := healthSettings(c, nil)

@@ -2,9 +2,12 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -13,6 +16,7 @@ import (
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/config/chain"
+	"sluice/config/decoding"
 	"sluice/config/live"
 	"sluice/consul"
 	"sluice/discovery"
@@ -119,6 +123,20 @@ func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, 
 		return filesource.NewSource(name, o), nil
 	}
 	return discovery.NewStatic(name, spec.peers), nil
+}
+
+// warnUnknown logs if Consul has no service with a name, which may be misspelled.
+func (r *registries) warnUnknown(ctx context.Context, name string) {
+	q := consul.Query{Path: "catalog/services"}
+	q.Datacenter = r.config().Consul.Datacenter
+	var services map[string][]string
+	answer, err := r.consul.Get(ctx, q, func(body io.Reader) error { return json.NewDecoder(body).Decode(&services) })
+	names := slices.Sorted(maps.Keys(services))
+	if err != nil || answer.FilteredByACL || len(names) == 0 || // it is told elsewhere
+		slices.ContainsFunc(names, func(known string) bool { return strings.EqualFold(known, name) }) {
+		return
+	}
+	r.log.Warn().Str("consul_service", name).Msg("consul: there is no service with this name" + decoding.DidYouMean(name, names))
 }
 
 // watchPeers calls changed after each change of a file with peers, until ctx ends. After an error

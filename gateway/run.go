@@ -55,6 +55,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	once(func(ctx context.Context) { g.readiness.awaitRoutes(ctx, func() { g.proxy.LackRoutes(false) }) })
 	always(g.readiness.feedWatchdog)
 	always(g.followDocuments)
+	if name := g.options.Input.Service; name != "" {
+		once(func(ctx context.Context) { g.registries.warnUnknown(ctx, name) })
+	}
 	if g.options.Input.File != "" {
 		always(g.documents.WatchFile)
 	}

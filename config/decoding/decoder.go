@@ -34,6 +34,9 @@ type Decoder struct {
 	AlsoAllowed map[reflect.Type][]string
 	// Misplaced are errors for some unknown keys, by their paths.
 	Misplaced map[string]string
+	// Absent returns what entries of mappings have before their keys are decoded, by their types. Of
+	// other types they have the defaults of the keys.
+	Absent map[reflect.Type]func() any
 
 	schema  *Schema
 	file    string
@@ -74,16 +77,18 @@ func (d *Decoder) Fork() *Decoder {
 // makes it.
 func (d *Decoder) Forget(again func() *yaml.Node) { d.root, d.mappings = again, nil }
 
-// Decode decodes root into what v points to.
+// Decode decodes root into what v points to. As in a JSON Merge Patch (RFC 7396), keys that root
+// does not have keep their values, also in sections, and null stands for the default of a key.
 func (d *Decoder) Decode(root *yaml.Node, v any) {
 	d.root = func() *yaml.Node { return root }
 	d.value(root, reflect.ValueOf(v).Elem(), nil, &Rules{})
 }
 
-// value decodes n into v. If n is nil, the key is absent, and v becomes its default. After an
-// error it is zero.
+// value decodes n into v. If n is nil, the key is null, and v becomes its default. After an error
+// it is zero.
 func (d *Decoder) value(n *yaml.Node, v reflect.Value, key *keyPath, r *Rules) {
 	if n = present(n); n == nil {
+		v.SetZero()
 		d.schema.setDefault(v, r)
 		return
 	}
@@ -95,7 +100,13 @@ func (d *Decoder) value(n *yaml.Node, v reflect.Value, key *keyPath, r *Rules) {
 	case reflect.Struct:
 		d.object(n, v, key)
 	case reflect.Pointer: // optional: absent is nil
-		v.Set(reflect.New(v.Type().Elem()))
+		to := reflect.New(v.Type().Elem()) // others may have what v points to
+		if v.IsNil() {
+			d.schema.setDefault(to.Elem(), r)
+		} else {
+			to.Elem().Set(v.Elem())
+		}
+		v.Set(to)
 		d.value(n, v.Elem(), key, r)
 	case reflect.Slice:
 		d.list(n, v, key, r)
@@ -149,6 +160,7 @@ func (d *Decoder) scalar(n *yaml.Node, v reflect.Value, key *keyPath, r *Rules) 
 var plainTags = map[string]bool{"!!str": true, "!!int": true, "!!float": true, "!!bool": true, "!!timestamp": true}
 
 func (d *Decoder) list(n *yaml.Node, v reflect.Value, key *keyPath, r *Rules) {
+	v.SetZero()
 	if n.Kind != yaml.SequenceNode {
 		d.Fail(d.PlaceOf(n), key.String(), "", "want a list, such as [a, b], not a "+kindOf(n))
 		return
@@ -165,6 +177,7 @@ func (d *Decoder) list(n *yaml.Node, v reflect.Value, key *keyPath, r *Rules) {
 			d.Fail(d.PlaceOf(n.Content[i]), at.String(), "", "empty: write a value, or remove the entry")
 			continue
 		}
+		d.schema.setDefault(list.Index(length), &of)
 		d.value(item, list.Index(length), at, &of)
 		length++
 	}
@@ -174,6 +187,7 @@ func (d *Decoder) list(n *yaml.Node, v reflect.Value, key *keyPath, r *Rules) {
 }
 
 func (d *Decoder) table(n *yaml.Node, v reflect.Value, key *keyPath, r *Rules) {
+	v.SetZero()
 	pairs, ok := d.pairs(n, key)
 	if !ok || len(pairs) == 0 {
 		return
@@ -188,6 +202,11 @@ func (d *Decoder) table(n *yaml.Node, v reflect.Value, key *keyPath, r *Rules) {
 		}
 		entry, mistakes := reflect.New(v.Type().Elem()).Elem(), len(d.Errs)
 		rules := Rules{}
+		if absent := d.Absent[entry.Type()]; absent != nil {
+			entry.Set(reflect.ValueOf(absent()))
+		} else {
+			d.schema.setDefault(entry, &rules)
+		}
 		if ownFormats {
 			rules.format = d.schema.Formats[entries.EntryFormat(p.name)]
 		}
@@ -214,11 +233,12 @@ func (d *Decoder) object(n *yaml.Node, v reflect.Value, key *keyPath) {
 		}
 	}
 	if before := len(d.variables); o.variables != nil {
+		inherited := v.FieldByIndex(o.variables).Interface().(Variables)
 		defer func() {
-			v.FieldByIndex(o.variables).Set(reflect.ValueOf(d.variablesBelow(key, before)))
+			all := append(inherited.unsaid(d, n), d.variablesBelow(key, before)...)
+			v.FieldByIndex(o.variables).Set(reflect.ValueOf(all))
 		}()
 	}
-	v.Set(o.absent)
 	if o.origin != nil {
 		v.FieldByIndex(o.origin).SetString(d.PlaceOf(n).Origin)
 	}

@@ -90,14 +90,20 @@ func (d *Decoder) PlaceOf(n *yaml.Node) Place {
 
 // Place returns the place of key, or of the nearest key above it.
 func (d *Decoder) Place(key string) Place {
-	at, _ := d.find(key)
+	at, _, _ := d.find(key)
 	return d.PlaceOf(at)
 }
 
 // HasKey reports whether key is in the tree.
 func (d *Decoder) HasKey(key string) bool {
-	_, whole := d.find(key)
+	_, whole, _ := d.find(key)
 	return whole
+}
+
+// Says reports whether key is in the tree, or null above it stands for its default.
+func (d *Decoder) Says(key string) bool {
+	_, whole, null := d.find(key)
+	return whole || null
 }
 
 // RefuseDuplicate records an error if identity is already in seen, which maps identities to keys.
@@ -129,11 +135,11 @@ func (d *Decoder) Failed(key string) bool {
 }
 
 // find returns the node at the path key, or the node of the nearest key above it, or nil if there
-// is none. whole reports whether it is the node of key. The node of an entry of a mapping is its
-// name.
-func (d *Decoder) find(key string) (at *yaml.Node, whole bool) {
+// is none. whole reports whether it is the node of key, and null whether the value of the nearest
+// key is null. The node of an entry of a mapping is its name.
+func (d *Decoder) find(key string) (at *yaml.Node, whole, null bool) {
 	if d.root == nil {
-		return nil, false
+		return nil, false, false
 	}
 	errs := d.Errs // pairs has recorded its errors before
 	defer func() { d.Errs = errs }()
@@ -141,21 +147,21 @@ func (d *Decoder) find(key string) (at *yaml.Node, whole bool) {
 }
 
 // findBelow is find in the value n of the node at.
-func (d *Decoder) findBelow(at, n *yaml.Node, key string) (nearest *yaml.Node, whole bool) {
+func (d *Decoder) findBelow(at, n *yaml.Node, key string) (nearest *yaml.Node, whole, null bool) {
 	if n == nil || key == "" {
-		return cmp.Or(n, at), n != nil
+		return cmp.Or(n, at), n != nil, n == nil && at != nil
 	}
 	if n.Kind == yaml.SequenceNode && key[0] == '[' {
 		number, rest, _ := strings.Cut(key[1:], "]")
 		i, err := strconv.Atoi(number)
 		if err != nil || i >= len(n.Content) || present(n.Content[i]) == nil {
-			return at, false
+			return at, false, false
 		}
 		entry := present(n.Content[i])
 		return d.findBelow(entry, entry, strings.TrimPrefix(rest, "."))
 	}
 	if n.Kind != yaml.MappingNode {
-		return at, false
+		return at, false, false
 	}
 	entries := d.entries(n)
 	for end := 1; end <= len(key); end++ { // a name may have dots
@@ -167,13 +173,13 @@ func (d *Decoder) findBelow(at, n *yaml.Node, key string) (nearest *yaml.Node, w
 			continue
 		}
 		if end == len(key) {
-			return p.key, true
+			return p.key, true, false
 		}
-		if at, whole = d.findBelow(p.key, present(p.value), strings.TrimPrefix(key[end:], ".")); whole {
+		if at, whole, null = d.findBelow(p.key, present(p.value), strings.TrimPrefix(key[end:], ".")); whole {
 			break
 		}
 	}
-	return at, whole
+	return at, whole, null
 }
 
 // entries returns the entries of a mapping by their names as in Join.

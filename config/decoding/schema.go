@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -95,15 +96,27 @@ func Fields(t reflect.Type) []reflect.StructField {
 // SetDefaults sets the struct that v points to to the defaults of its keys.
 func (s *Schema) SetDefaults(v any) { s.setDefault(reflect.ValueOf(v).Elem(), nil) }
 
-// Overlay sets the keys that are given in the struct that to points to as they are in from, which
-// points to another.
-func (s *Schema) Overlay(to, from any, given func(key string) bool) {
-	target, source := reflect.ValueOf(to).Elem(), reflect.ValueOf(from).Elem()
-	for _, f := range s.objectOf(target.Type()).fields {
-		if given(f.name) {
-			target.FieldByIndex(f.index).Set(source.FieldByIndex(f.index))
-		}
+// SetDefault sets the key at a path below the struct that v points to.
+func (s *Schema) SetDefault(v any, key string) {
+	field, absent := s.below(v, key)
+	field.Set(absent)
+}
+
+// IsDefault reports whether the key at a path below the struct that v points to has its default.
+func (s *Schema) IsDefault(v any, key string) bool {
+	field, absent := s.below(v, key)
+	return reflect.DeepEqual(field.Interface(), absent.Interface())
+}
+
+// below returns the value of a key in sections that are always there, and its default.
+func (s *Schema) below(v any, key string) (field, absent reflect.Value) {
+	field = reflect.ValueOf(v).Elem()
+	for name := range strings.SplitSeq(key, ".") {
+		o := s.objectOf(field.Type())
+		at := o.fields[slices.Index(o.names(), name)].index
+		field, absent = field.FieldByIndex(at), o.absent.FieldByIndex(at)
 	}
+	return field, absent
 }
 
 // setDefault sets v to the value of an absent key.

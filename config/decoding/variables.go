@@ -129,6 +129,25 @@ func (d *Decoder) variablesBelow(key *keyPath, first int) (all Variables) {
 	return all
 }
 
+// unsaid returns the values of v about which the mapping root says nothing.
+func (v Variables) unsaid(d *Decoder, root *yaml.Node) (all Variables) {
+	for _, one := range v {
+		n := root
+		for _, name := range one.path {
+			if n = present(n); n == nil || n.Kind != yaml.MappingNode {
+				break // it says something of all below
+			}
+			p, found := d.entries(n)[Join("", name)]
+			if !found {
+				all = append(all, one)
+				break
+			}
+			n = p.value
+		}
+	}
+	return all
+}
+
 // Below returns the values at a key of the struct, and below it.
 func (v Variables) Below(key string) (all Variables) {
 	for _, one := range v {

@@ -111,11 +111,5 @@ func (m *Manager) refusedBeside(restored []config.Source) map[string]error {
 	return errs
 }
 
-// Rebuild returns the configuration of a revision of an earlier process.
-func (m *Manager) Rebuild(r config.Revision) (*config.Config, error) {
-	built, err := m.input.Build(r.Sources)
-	if err != nil {
-		return nil, err
-	}
-	return built.Config, nil
-}
+// Rebuild builds the configuration of a revision again, such as one of an earlier process.
+func (m *Manager) Rebuild(r config.Revision) (*config.Built, error) { return m.input.Build(r.Sources) }

@@ -58,8 +58,10 @@ func Rows(page string) []Row {
 	return rows
 }
 
-// namedActions is the section whose keys, but for those with rows of their own, are keys of routes.
-const namedActions = "actions"
+// likeOthers are sections whose keys, but for those with rows of their own, are keys of others.
+var likeOthers = []struct{ section, other string }{
+	{"actions.NAME", "routes[]"}, {"defaults.route", "routes[]"}, {"defaults.service", "services.NAME"},
+}
 
 // Meanings returns a function for the meaning of a key, with NAME and [] as in a row; "": the page
 // has none.
@@ -69,8 +71,12 @@ func Meanings(rows []Row) func(key string) string {
 		meanings[r.Key] = r.Meaning
 	}
 	return func(key string) string {
-		ofRoute := strings.Replace(key, namedActions+".NAME", "routes[]", 1)
-		return cmp.Or(meanings[key], meanings[ofRoute])
+		for _, like := range likeOthers {
+			if name, below := strings.CutPrefix(key, like.section+"."); below {
+				return cmp.Or(meanings[key], meanings[like.other+"."+name])
+			}
+		}
+		return meanings[key]
 	}
 }
 
@@ -87,8 +93,10 @@ func Below(rows []Row, key string) (below []Row) {
 	if len(below) > 0 {
 		return below
 	}
-	if len(wanted) > 2 && wanted[0] == namedActions {
-		return Below(rows, "routes."+strings.Join(wanted[2:], "."))
+	for _, like := range likeOthers {
+		if section := parts(like.section); len(wanted) > len(section) && begins(section, wanted[:len(section)]) {
+			return Below(rows, like.other+"."+strings.Join(wanted[len(section):], "."))
+		}
 	}
 	for _, r := range rows {
 		has := parts(r.Key)

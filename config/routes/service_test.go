@@ -11,7 +11,7 @@ import (
 )
 
 func TestWaitsOfServices(t *testing.T) {
-	s := Service("a", nil, config.Service{WaitForPeer: 1, Limits: config.Limits{Limits: balancer.Limits{ConnectionWait: 2}}})
+	s := Service("a", nil, config.Service{ServiceSettings: config.ServiceSettings{WaitForPeer: 1, Limits: config.Limits{Limits: balancer.Limits{ConnectionWait: 2}}}})
 	verify.That(t, s.WaitForPeer == 1 && s.ConnectionWait == 2, "waits %v and %v", s.WaitForPeer, s.ConnectionWait)
 }
 

@@ -34,8 +34,8 @@ type Rules struct {
 	// Upstream checks the setting upstream of tags; nil: an instance is asked without it too, as in
 	// the mesh, which has its own TLS.
 	Upstream func(tags.Keys) error
-	// Actions are the named actions of the file.
-	Actions map[string]config.NamedActions
+	// Config has the named actions and the defaults of the file.
+	Config *config.Config
 	// ForwardAuth are the URLs of authentication servers that tags may name.
 	ForwardAuth []config.Location
 	// Replicas says that it is known who is a replica, as rate limits of all replicas need.
@@ -70,7 +70,7 @@ func NewRules(c *config.Config) Rules {
 		Reserved: make(map[string]bool), ReservedNames: make(map[string]bool),
 		Defined: make(map[string]bool), HasGroups: make(map[string]bool), Requests: make(map[string]string),
 		EndsTLS: make(map[string]bool), Named: make(map[string]bool), Replicas: c.Consul.Register != nil,
-		Actions: c.Actions,
+		Config: c,
 	}
 	for name, service := range c.Services {
 		rules.Defined[name], rules.Named[name] = true, true

@@ -49,8 +49,9 @@ type resolver struct {
 type decodings map[written]decoding
 
 type written struct {
-	text string
-	by   config.Setter
+	text  string
+	by    config.Setter
+	alone bool // without what the file has for routes
 }
 
 type decoding struct {
@@ -233,7 +234,7 @@ func (r *resolver) whyUnusable(settings tags.Keys, readings []Reading) string {
 	if !ok {
 		return ""
 	}
-	text := written{"upstream " + upstream.String(), config.ByTag}
+	text := written{"upstream " + upstream.String(), config.ByTag, false}
 	checked, known := r.decoded[text]
 	if !known {
 		if err := r.rules.Upstream(upstream); err != nil {
@@ -327,15 +328,19 @@ func (r *resolver) addRoute(m *member, a asked) {
 
 // decode checks the keys of a route as in a file, and that tags or the meta may set them.
 func (r *resolver) decode(asked tags.Route) decoding {
-	text, by := textOf(asked), config.ByTag
+	text, by, c := textOf(asked), config.ByTag, r.rules.Config
 	if asked.Meta {
 		by = config.ByRegistration
 	}
-	if d, known := r.decoded[written{text, by}]; known {
+	if asked.Closed || asked.Protocol != "" {
+		c = nil // it needs no actions, or cannot have those of requests
+	}
+	at := written{text, by, c == nil}
+	if d, known := r.decoded[at]; known {
 		return d
 	}
 	d := decoding{text: text}
-	if decoded, err := config.DecodeRoute(asked.Keys, by, r.rules.Actions); err != nil {
+	if decoded, err := config.DecodeRoute(asked.Keys, by, c); err != nil {
 		d.wrong = err.Error()
 	} else if checked, err := route.Check(withMore(&decoded, asked.More)); err != nil {
 		var list []string
@@ -348,7 +353,7 @@ func (r *resolver) decode(asked tags.Route) decoding {
 	} else {
 		d.route, d.key, d.parts = decoded, checked.Key, checked.Parts
 	}
-	r.decoded[written{text, by}] = d
+	r.decoded[at] = d
 	return d
 }
 

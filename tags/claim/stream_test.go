@@ -121,7 +121,9 @@ func TestStreams(t *testing.T) {
 			problems: []string{"a refused: the service has upstream.protocol h2c in the file, which connections for TCP cannot have; the route denies every request"},
 		},
 		{
-			name: "named actions, which may need requests", rules: change(func(r *Rules) { r.Actions = map[string]config.NamedActions{"a": {OfferedTo: []string{"tags"}}} }),
+			name: "named actions, which may need requests", rules: change(func(r *Rules) {
+				r.Config = &config.Config{Actions: map[string]config.NamedActions{"a": {OfferedTo: []string{"tags"}}}}
+			}),
 			services: one(stream("HostSNI(`h`)", "entrypoints=db", "middlewares=a@file")),
 			routes:   []string{"a tls://h priority=12 at [db] denies restricted"},
 			problems: []string{"a bad: named actions are for requests, and not for connections; the route denies every request"},

@@ -46,9 +46,30 @@ var configFaults = []mutation{
 	{
 		name: "named-actions-of-before-in-documents",
 		file: "config/decoded.go",
-		old:  "&Config{Consul: c.Consul, Actions: c.Actions}",
-		new:  "&Config{Consul: c.Consul}",
+		old:  "&Config{Consul: c.Consul, Defaults: c.Defaults, Actions: c.Actions}",
+		new:  "&Config{Consul: c.Consul, Defaults: c.Defaults}",
 		test: "./config TestNamedActionsChangeUnderDocuments",
+	},
+	{
+		name: "a-document-replaces-a-restriction-of-the-defaults",
+		file: "config/defaults.go",
+		old:  `return byFile && !strings.HasSuffix(name, "_headers")`,
+		new:  `return !strings.HasSuffix(name, "_headers")`,
+		test: "./config TestDefaultsOfRoutes",
+	},
+	{
+		name: "defaults-of-before-in-documents",
+		file: "config/decoded.go",
+		old:  "&Config{Consul: c.Consul, Defaults: c.Defaults, Actions: c.Actions}",
+		new:  "&Config{Consul: c.Consul, Actions: c.Actions}",
+		test: "./config TestDefaultsChangeUnderDocuments",
+	},
+	{
+		name: "variable-of-the-defaults-is-shown",
+		file: "config/decoding/decoder.go",
+		old:  "all := append(inherited.unsaid(d, n), d.variablesBelow(key, before)...)",
+		new:  "all := append(inherited.unsaid(d, n)[:0], d.variablesBelow(key, before)...)",
+		test: "./config TestVariablesOfDefaultsAreNotShown",
 	},
 	{
 		name: "variable-of-named-actions-is-shown",

@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/consul"
+	"sluice/test/discoverytest"
+	"sluice/test/subprocess"
+	"sluice/test/verify"
+)
+
+// A change of the defaults reaches the services and routes of the file, of a document and of tags
+// alike, and no peer begins anew.
+func TestDefaultsChange(t *testing.T) {
+	t.Parallel()
+	serve := func() string { return origin(t, "hello") }
+	consul := discoverytest.Start(t)
+	consul.Set("tagged", withTags(t, "tagged", "tagged-1", serve(), "urlprefix-tagged/"))
+	consul.Set("found", withTags(t, "found", "found-1", serve(), "urlprefix-found/"))
+	document := t.TempDir() + "/a.yaml"
+	replaceFile(t, document, fmt.Sprintf("services: { document: { peers: [%q] }, own: { peers: [%q], balance: { policy: random } } }\n"+
+		"routes: [{ host: document, service: document }, { host: own, service: own, response_headers: null }]", serve(), serve()))
+	file := serve()
+	text := func(defaults string) string {
+		return fmt.Sprintf(`
+consul: { addresses: [%q] }
+catalog: { tags: [fabio] }
+dynamic: [{ file: %q }]
+defaults: { %s }
+services: { file: { peers: [%q] } }
+routes: [{ host: file, service: file }]
+`, consul.URL(), document, defaults, file)
+	}
+	r := start(t, text(""))
+	expect := func(want, from string) {
+		t.Helper()
+		for _, host := range []string{"file", "document", "tagged", "found", "own"} {
+			want, from := want, from
+			if host == "own" {
+				want, from = "", document+":1"
+			}
+			r.await(host+" has the default "+want, func() bool {
+				got := r.do(r.request(http.MethodGet, r.url("web")+"/", nil, "Host", host))
+				cookie, _, _ := strings.Cut(got.Header.Get("Set-Cookie"), "=")
+				return got.StatusCode == http.StatusOK && got.Header.Get("X-Default") == want && cookie == want
+			})
+			is := ""
+			for _, v := range fetch[[]config.Value](r, "/api/config/values?service="+host) {
+				if v.Key == "services."+host+".balance.policy" {
+					is = v.From
+				}
+			}
+			verify.Equal(t, is, from, "%s: the policy is from", host)
+		}
+	}
+	expect("", "built in")
+	before := r.peers()
+	for _, name := range []string{"a", "b"} {
+		r.write(text("service: { balance: { policy: sticky, sticky: { cookie: " + name + " } } }, route: { response_headers: { set: { X-Default: " + name + " } } }"))
+		expect(name, r.file+":5 (defaults)")
+	}
+	for address, p := range r.peers() {
+		verify.That(t, p.Requests > before[address].Requests, "the peer %s has begun anew: %+v, before %+v", address, p, before[address])
+	}
+}
+
+func TestUnknownServiceIsTold(t *testing.T) {
+	t.Parallel()
+	fake := discoverytest.Start(t)
+	fake.Set("star", withTags(t, "star", "star-1", "127.0.0.1:1"))
+	for name, want := range map[string]string{
+		"star": "", "STAR": "",
+		"stra":   `consul: there is no service with this name, did you mean \"star\"?`,
+		"nosuch": `consul: there is no service with this name`,
+	} {
+		log := new(subprocess.Output)
+		client := verify.Result(consul.New(consul.Options{Addresses: []string{fake.URL()}})).Must(t)
+		(&registries{consul: client, config: func() *config.Config { return new(config.Config) }, log: zerolog.New(log)}).warnUnknown(t.Context(), name)
+		verify.That(t, (log.String() == "") == (want == "") && strings.Contains(log.String(), want), "%s: the log is %q, want %q", name, log, want)
+	}
+}
