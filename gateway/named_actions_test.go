@@ -66,6 +66,9 @@ actions:
 	} {
 		verify.That(t, slices.Contains(reasons, want), "no problem %q of %q", want, reasons)
 	}
+	_, body := r.send(http.MethodGet, r.url("web")+"/", "Host", "missing", "Accept", "application/json")
+	verify.Contains(t, body, `"reason":"tag_denied"`, "a route that no one can restrict")
+	r.awaitLog(`"services":["moon","star","sun"]`)
 	// The file changes, and nothing else does.
 	r.write(text(password, "allow: [192.0.2.1]"))
 	expect(map[string]int{"chain/": 403, "star/office": 403, "secure/": 401, "star/": 401})

@@ -100,8 +100,20 @@ func (r *readiness) awaitRoutes(ctx context.Context, known func()) {
 			return
 		}
 		r.tags.Await(ctx, readyTimeout)
+		r.warnOfTags()
 	}
 	known()
+}
+
+// warnOfTags logs which services do not get what their tags ask for: most wait for a right that one
+// key of the file grants.
+func (r *readiness) warnOfTags() {
+	const most = 20
+	result := r.tags.InUse()
+	if lacking := result.Lacking(); len(lacking) > 0 {
+		r.log.Warn().Int("count", len(lacking)).Strs("services", lacking[:min(most, len(lacking))]).
+			Msg("services do not get what their tags ask for: \"sluice tags\" says why, and which key grants it")
+	}
 }
 
 // emitReady adds to the feed that this process is ready, although something is missing.

@@ -290,6 +290,6 @@ access_log: { path: %q }
 	}
 	r.await("the log says why", func() bool {
 		text, err := os.ReadFile(log)
-		return err == nil && strings.Count(string(text), `"reason":"client_denied"`) == 2
+		return err == nil && strings.Contains(string(text), `"reason":"client_denied"`) && strings.Contains(string(text), `"reason":"tag_denied"`)
 	})
 }

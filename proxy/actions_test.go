@@ -130,11 +130,11 @@ func redirectFor(t testing.TB, to string, codes route.RedirectCodes) *route.Redi
 
 // access returns one for networks; "": none.
 func access(allow, deny string) *route.Access {
-	parse := func(s string) []netip.Prefix {
-		if s == "" {
-			return nil
+	parse := func(s string) (all []netip.Prefix) {
+		for word := range strings.FieldsSeq(s) {
+			all = append(all, netip.MustParsePrefix(word))
 		}
-		return []netip.Prefix{netip.MustParsePrefix(s)}
+		return all
 	}
 	return route.NewAccess(parse(allow), parse(deny))
 }

@@ -21,6 +21,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/healthcheck/statuses"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 	"sluice/proxy/upstream"
@@ -76,6 +77,9 @@ func TestDirectResponse(t *testing.T) {
 			DirectResponse: &route.DirectResponse{Status: 503, Fields: edits.Added}, ErrorPages: route.ErrorPages{pageOf(t, "503", "<p>soon", false)}}},
 		route.Route{Path: "/closed", Actions: &route.Actions{
 			DirectResponse: &route.DirectResponse{Status: 200}, Access: access("", "127.0.0.0/8")}},
+		route.Route{Path: "/nobody", Actions: &route.Actions{DirectResponse: &route.DirectResponse{Status: 200}, Access: access("", "0.0.0.0/0 ::/0")}},
+		route.Route{Path: "/tag", Class: route.ClassTag, Actions: &route.Actions{DirectResponse: &route.DirectResponse{Status: 200}, Access: access("", "0.0.0.0/0 ::/0")}},
+		route.Route{Path: "/tag/ipv4", Class: route.ClassTraefik, Actions: &route.Actions{DirectResponse: &route.DirectResponse{Status: 200}, Access: access("", "0.0.0.0/0")}},
 	)
 	p.answered("GET", "/text", 200, "direct_response", "User-agent: *\n")
 	p.answered("POST", "/text", 200, "direct_response", "User-agent: *\n")
@@ -86,6 +90,9 @@ func TestDirectResponse(t *testing.T) {
 	p.answered("GET", "/gone", 410, "direct_response", "410 Gone: the route answers itself\n")
 	p.answered("GET", "/page", 503, "direct_response", "<p>soon")
 	p.answered("GET", "/closed", 403, "client_denied", "403 Forbidden: the route is not for this client's address\n")
+	p.answered("GET", "/nobody", 403, "client_denied", "403 Forbidden: the route is not for this client's address\n")
+	p.answered("GET", "/tag", 403, "tag_denied", "403 Forbidden: "+refusal.TagDenied.Text+"\n")
+	p.answered("GET", "/tag/ipv4", 403, "client_denied", "403 Forbidden: the route is not for this client's address\n")
 	for _, front := range p.fronts() {
 		r, _ := front.ask(t, "HEAD", "/text", "", "Range: bytes=0-1")
 		verify.Equal(t, r.Header.Get("Content-Length"), "14", "%s: Content-Length of HEAD", front.name)

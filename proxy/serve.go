@@ -28,6 +28,7 @@ import (
 	"sluice/proxy/refusal"
 	"sluice/proxy/reserved"
 	"sluice/proxy/transfer"
+	"sluice/route"
 )
 
 // A phase is a step of what is done with a request.
@@ -138,9 +139,17 @@ func restrictAddresses(x *exchange) *refusal.Refusal {
 	case s.revoked:
 		return refusal.Revoked
 	case a.Access != nil && !a.Access.Allows(s.client):
-		return refusal.ClientDenied
+		return deniedBy(a.Access, x.route.matched)
 	}
 	return nil
+}
+
+// deniedBy returns why a does not allow a client of r.
+func deniedBy(a *route.Access, r *route.Route) *refusal.Refusal {
+	if a.Nobody() && r.Class != route.ClassDocument {
+		return refusal.TagDenied
+	}
+	return refusal.ClientDenied
 }
 
 // restrictCertificates refuses clients that the route is not for, by their certificate. It answers

@@ -198,7 +198,7 @@ func (s *stream) setRoute(matched *route.Route) *refusal.Refusal {
 	}
 	client := s.ends.Client.Addr().Unmap().WithZone("")
 	if a := matched.Actions; a != nil && a.Access != nil && !a.Access.Allows(client) {
-		return refusal.ClientDenied
+		return deniedBy(a.Access, matched)
 	}
 	return refusal.OfMaintenance(s.service.Pool.Maintenance.Load(), client)
 }

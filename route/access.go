@@ -2,21 +2,30 @@ package route
 
 import (
 	"net/netip"
+	"slices"
 
 	"sluice/route/auth"
 	"sluice/route/ratelimit"
 )
 
+var allIPv4, allIPv6 = netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+
 // Access says which clients may use a route, by their addresses.
 type Access struct {
 	allow, deny networks
+	nobody      bool
 }
 
 // NewAccess returns the access of clients in one of the networks of allow, which are all
 // if there are none, and in none of deny.
 func NewAccess(allow, deny []netip.Prefix) *Access {
-	return &Access{newNetworks(Unmapped(allow)), newNetworks(Unmapped(deny))}
+	denied := newNetworks(Unmapped(deny))
+	nobody := slices.Contains(denied, allIPv4) && slices.Contains(denied, allIPv6)
+	return &Access{newNetworks(Unmapped(allow)), denied, nobody}
 }
+
+// Nobody reports whether all addresses of IPv4 and IPv6 are denied.
+func (a *Access) Nobody() bool { return a.nobody }
 
 // Unmapped returns networks of IPv4 addresses that are mapped to IPv6 (::ffff:10.0.0.0/104) as
 // networks of IPv4: no address that is compared with them is mapped.

@@ -96,6 +96,7 @@ var (
 	Loop             = New(400, "loop", fmt.Sprintf("the request has come through sluice %d times: a route leads back", MaxHops))
 	HTTPS            = New(308, "https_redirect", "the same URL is served over HTTPS")
 	ClientDenied     = New(403, "client_denied", "the route is not for this client's address")
+	TagDenied        = New(403, "tag_denied", "a tag restricts who may use the route in a way that sluice does not have or the operator does not allow")
 	NoCertificate    = New(403, "certificate_required", "the route is for clients with a certificate that the listener verifies")
 	OtherCertificate = New(403, "certificate_denied", "the route is not for clients with this certificate")
 	Revoked          = New(403, "certificate_revoked", "the client's certificate was revoked after the client has connected")

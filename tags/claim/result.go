@@ -62,6 +62,18 @@ type Result struct {
 	Problems []Problem
 }
 
+// Lacking returns the services whose tags ask for a route that they do not get, or get closed for
+// everybody, sorted.
+func (r *Result) Lacking() (services []string) {
+	for _, p := range r.Problems {
+		if !p.Harmless {
+			services = append(services, p.Service)
+		}
+	}
+	slices.Sort(services)
+	return slices.Compact(services)
+}
+
 // Route is a route of a service.
 type Route struct {
 	config.Route        // complete, but for what needs the whole configuration
