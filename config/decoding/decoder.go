@@ -233,10 +233,12 @@ func (d *Decoder) object(n *yaml.Node, v reflect.Value, key *keyPath) {
 		}
 	}
 	if before := len(d.variables); o.variables != nil {
-		inherited := v.FieldByIndex(o.variables).Interface().(Variables)
+		field := v.FieldByIndex(o.variables)
 		defer func() {
-			all := append(inherited.unsaid(d, n), d.variablesBelow(key, before)...)
-			v.FieldByIndex(o.variables).Set(reflect.ValueOf(all))
+			if all := d.variablesBelow(key, before); len(all)+field.Len() > 0 {
+				inherited := field.Interface().(Variables).unsaid(d, n)
+				field.Set(reflect.ValueOf(append(inherited, all...)))
+			}
 		}()
 	}
 	if o.origin != nil {

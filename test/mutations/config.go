@@ -67,8 +67,8 @@ var configFaults = []mutation{
 	{
 		name: "variable-of-the-defaults-is-shown",
 		file: "config/decoding/decoder.go",
-		old:  "all := append(inherited.unsaid(d, n), d.variablesBelow(key, before)...)",
-		new:  "all := append(inherited.unsaid(d, n)[:0], d.variablesBelow(key, before)...)",
+		old:  "inherited := field.Interface().(Variables).unsaid(d, n)",
+		new:  "inherited := field.Interface().(Variables).unsaid(d, n)[:0]",
 		test: "./config TestVariablesOfDefaultsAreNotShown",
 	},
 	{
