@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -70,18 +71,19 @@ routes: [{ host: file, service: file }]
 	}
 }
 
+// The name of --service may be misspelled. The first answer of Consul is an error.
 func TestUnknownServiceIsTold(t *testing.T) {
 	t.Parallel()
 	fake := discoverytest.Start(t)
 	fake.Set("star", withTags(t, "star", "star-1", "127.0.0.1:1"))
-	for name, want := range map[string]string{
-		"star": "", "STAR": "",
-		"stra":   `consul: there is no service with this name, did you mean \"star\"?`,
-		"nosuch": `consul: there is no service with this name`,
+	var failed atomic.Bool
+	fake.Break(discoverytest.Fault{Status: http.StatusInternalServerError, Only: func(discoverytest.Request) bool { return failed.CompareAndSwap(false, true) }})
+	for _, test := range []struct{ name, want string }{
+		{"stra", `consul: there is no service with this name, did you mean \"star\"?`}, {"nosuch", "consul: there is no service with this name"}, {"star", ""}, {"STAR", ""},
 	} {
 		log := new(subprocess.Output)
 		client := verify.Result(consul.New(consul.Options{Addresses: []string{fake.URL()}})).Must(t)
-		(&registries{consul: client, config: func() *config.Config { return new(config.Config) }, log: zerolog.New(log)}).warnUnknown(t.Context(), name)
-		verify.That(t, (log.String() == "") == (want == "") && strings.Contains(log.String(), want), "%s: the log is %q, want %q", name, log, want)
+		(&registries{consul: client, config: func() *config.Config { return new(config.Config) }, log: zerolog.New(log)}).warnUnknown(t.Context(), test.name)
+		verify.That(t, (log.String() == "") == (test.want == "") && strings.Contains(log.String(), test.want), "%s: the log is %q, want %q", test.name, log, test.want)
 	}
 }

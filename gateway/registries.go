@@ -125,14 +125,25 @@ func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, 
 	return discovery.NewStatic(name, spec.peers), nil
 }
 
-// warnUnknown logs if Consul has no service with a name, which may be misspelled.
+// warnUnknown logs if Consul has no service with a name, which may be misspelled. It waits until
+// Consul answers.
 func (r *registries) warnUnknown(ctx context.Context, name string) {
 	q := consul.Query{Path: "catalog/services"}
 	q.Datacenter = r.config().Consul.Datacenter
 	var services map[string][]string
-	answer, err := r.consul.Get(ctx, q, func(body io.Reader) error { return json.NewDecoder(body).Decode(&services) })
+	ask := func() (consul.Answer, error) {
+		return r.consul.Get(ctx, q, func(body io.Reader) error { return json.NewDecoder(body).Decode(&services) })
+	}
+	answer, err := ask()
+	for ; err != nil && !consul.Denied(err); answer, err = ask() {
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return
+		}
+	}
 	names := slices.Sorted(maps.Keys(services))
-	if err != nil || answer.FilteredByACL || len(names) == 0 || // it is told elsewhere
+	if answer.FilteredByACL || len(names) == 0 || // it is told elsewhere
 		slices.ContainsFunc(names, func(known string) bool { return strings.EqualFold(known, name) }) {
 		return
 	}
