@@ -3,12 +3,16 @@ package admin
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"sluice/config"
+	"sluice/config/decoding"
 	"sluice/config/live"
+	"sluice/config/reference"
+	"sluice/docs"
 	"sluice/observe/panics"
 	"sluice/operator"
 )
@@ -117,9 +121,15 @@ func describeReloads(r config.Reloads) Reloads {
 // configHandler answers about the configuration and its documents.
 type configHandler struct{ Options }
 
-func (h configHandler) config(w http.ResponseWriter, _ *http.Request) {
+// config answers /api/config. ?brief=true leaves out services and routes.
+func (h configHandler) config(w http.ResponseWriter, r *http.Request) {
 	current := h.History().Current()
 	w.Header().Set("ETag", `"`+current.Hash+`"`)
+	if r.URL.Query().Get("brief") == "true" && current.Config != nil {
+		brief := *current.Config
+		brief.Services, brief.Routes = nil, nil
+		current.Config = &brief
+	}
 	writeJSON(w, http.StatusOK, AppliedConfig{
 		Revision: describeRevision(current),
 		Config:   current.Config,
@@ -128,18 +138,42 @@ func (h configHandler) config(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-// values answers /api/config/values with the values in use, ?service= with those of a service.
+// Value is an element of /api/config/values.
+type Value struct {
+	config.Value
+	Meaning string `json:"meaning,omitempty"` // of the key, in Markdown; its links are relative to /docs/
+}
+
+// values answers /api/config/values with the values in use: ?service= with those of a service,
+// ?brief=true without those of services and routes, ?explain=true with their meanings.
 func (h configHandler) values(r *http.Request) (any, error) {
 	current := h.History().Current()
 	built, err := h.Rebuild(current)
 	if err != nil {
 		return nil, refuse(http.StatusConflict, "the configuration in use cannot be built again: %w", err)
 	}
-	values, err := built.Values(r.URL.Query().Get("service"), h.Effective())
+	query := r.URL.Query()
+	service := query.Get("service")
+	values, err := built.Values(service, h.Effective())
 	if err != nil {
 		return nil, refusal{err, http.StatusNotFound}
 	}
-	return values, nil
+	if query.Get("brief") == "true" {
+		values = slices.DeleteFunc(values, func(v config.Value) bool {
+			return strings.HasPrefix(v.Key, "services.") || strings.HasPrefix(v.Key, "routes[")
+		})
+	}
+	meaningOf := func(string) string { return "" }
+	if query.Get("explain") == "true" {
+		meaningOf = reference.Meanings(reference.Rows(docs.Configuration))
+	}
+	return each(values, func(v config.Value) Value {
+		key := v.Key
+		if rest, below := strings.CutPrefix(key, decoding.Join("services", service)+"."); below {
+			key = "services.NAME." + rest // the name may have dots
+		}
+		return Value{v, meaningOf(key)}
+	}), nil
 }
 
 func (h configHandler) history(*http.Request) (any, error) {

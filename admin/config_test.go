@@ -174,6 +174,40 @@ func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {
 	verify.That(t, slices.Equal(refused.LastError.Errors, []string{"permission denied"}), "after another error: got %+v", refused.LastError)
 }
 
+// oneDocument is documents of one text.
+type oneDocument struct {
+	documents
+	text string
+}
+
+func (d oneDocument) Rebuild(config.Revision) (*config.Built, error) {
+	in := config.Input{File: "sluice.yaml"}
+	return in.Build([]config.Source{in.FileSource(d.text)})
+}
+
+// Keys have their meanings; a brief answer leaves out what may be large.
+func TestValuesAreExplained(t *testing.T) {
+	const text = "log: { level: debug }\nservices: { a.b: { peers: ['127.0.0.1:1'], retry: { attempts: 2 } } }\nroutes: [{ service: a.b }]\n"
+	h := handlerOf(Options{Documents: oneDocument{documents{history(t, text)}, text}})
+	for path, want := range map[string]string{
+		"/api/config/values?brief=true&explain=true":  "log.level = debug",
+		"/api/config/values?service=a.b&explain=true": "services.a.b.retry.attempts = 2",
+	} {
+		var lines []string
+		for _, v := range getJSON[[]Value](t, h, path) {
+			verify.That(t, v.Meaning != "" || v.Value.Value == "{}", "%s: %s = %s has no meaning", path, v.Key, v.Value.Value)
+			lines = append(lines, v.Key+" = "+v.Value.Value)
+		}
+		verify.That(t, slices.Contains(lines, want), "%s: %s is not in %q", path, want, lines)
+		brief := !slices.ContainsFunc(lines, func(line string) bool {
+			return strings.HasPrefix(line, "services") || strings.HasPrefix(line, "routes")
+		})
+		verify.Equal(t, brief, strings.Contains(path, "brief"), "%s: %q: neither services nor routes", path, lines)
+	}
+	brief := getJSON[struct{ Config map[string]any }](t, h, "/api/config?brief=true").Config
+	verify.That(t, brief["consul"] != nil && brief["routes"] == nil && len(brief) > 3, "brief: got %v", brief)
+}
+
 func TestConfigHistory(t *testing.T) {
 	h := handlerOf(Options{Documents: documents{history(t, firstConfig, secondConfig)}})
 	list := getJSON[[]Revision](t, h, "/api/config/history")

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/balancer"
+	"sluice/balancer/reading"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	"sluice/observe/excerpt"
@@ -97,7 +98,7 @@ func (h serviceHandler) consulOne(w http.ResponseWriter, r *http.Request) {
 func (h serviceHandler) consulAll(r *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), consulTimeout)
 	defer cancel()
-	names := h.serviceNames()
+	names := namesOf(reading.Sorted(h.Pools()))
 
 	answers := make([]*Comparison, len(names)) // nil: not in Consul
 	var asking errgroup.Group

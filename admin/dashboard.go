@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+
+	"sluice/docs"
 )
 
 //go:embed dashboard
@@ -59,4 +61,17 @@ func dashboard(w http.ResponseWriter, r *http.Request) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Content-Security-Policy", page.policy)
 	w.Write(page.text)
+}
+
+// documentation answers /docs/{page} with a page of this version's documentation, in Markdown.
+func documentation(w http.ResponseWriter, r *http.Request) {
+	text, err := docs.Pages.ReadFile(r.PathValue("page"))
+	if err != nil {
+		writeError(w, http.StatusNotFound, "no page "+r.PathValue("page"))
+		return
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/plain; charset=utf-8")
+	header.Set("X-Content-Type-Options", "nosniff")
+	w.Write(text)
 }

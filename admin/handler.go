@@ -54,6 +54,7 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	open("/healthz", healthz)
 	open("/readyz", program.readyz)
 	open("/{$}", dashboard)
+	open("/docs/{page}", documentation)
 	look("/api/ready", answer(program.ready))
 	look("/api/log", answer(program.logLevel))
 	look("/api/certificates", answer(program.certificates))

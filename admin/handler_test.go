@@ -12,7 +12,7 @@ import (
 
 // everyPath contains the paths, and whether they need a token.
 var everyPath = map[string]bool{
-	"/": false, "/healthz": false, "/readyz": false,
+	"/": false, "/healthz": false, "/readyz": false, "/docs/tags.md": false,
 	"/api": true, "/api/peers": true, "/api/services": true, "/api/routes": true, "/api/route": true, "/api/tags": true,
 	"/api/series": true, "/api/config": true, "/api/config/values": true, "/api/config/history": true, "/api/config/history/1": true, "/api/config/diff/1/1": true,
 	"/consul": true, "/consul/star": true, "/metrics": true,
@@ -63,7 +63,7 @@ func TestHandlerWithEmptyViews(t *testing.T) {
 		status, body := get(t, h, path)
 		verify.That(t, status == http.StatusOK && body == "[]\n", "%s: got %d %q", path, status, body)
 	}
-	for _, path := range []string{"/", "/healthz", "/readyz", "/api/config", "/metrics"} {
+	for _, path := range []string{"/", "/healthz", "/readyz", "/api/config", "/api/config?brief=true", "/docs/tags.md", "/metrics"} {
 		status, body := get(t, h, path)
 		verify.That(t, status == http.StatusOK, "%s: got %d %q", path, status, body)
 	}
@@ -82,6 +82,9 @@ func TestErrorsAreJSON(t *testing.T) {
 		{"POST", "/api/peers", 405, "method POST is not allowed here"},
 		{"DELETE", "/", 405, "method DELETE is not allowed here"},
 		{"GET", "/api/peers?service=x", 404, `no service "x"`},
+		{"GET", "/api/services?service=x", 404, `no service "x"`},
+		{"GET", "/docs/docs.go", 404, "no page docs.go"},
+		{"GET", "/docs/..%2fREADME.md", 404, "no page ../README.md"},
 		{"GET", "/api/config/history/7", 404, `no revision "7"`},
 		{"GET", "/api/config/history/x", 404, `no revision "x"`},
 		{"GET", "/consul/x", 404, `service "x": the service does not come from Consul`},

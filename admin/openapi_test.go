@@ -78,7 +78,7 @@ var goTypes = map[string]any{
 	"POST /api/shares/{service}/resume":             []release.State{},
 	"POST /api/shares/{service}/release":            []release.State{},
 	"GET /api/config":                               AppliedConfig{},
-	"GET /api/config/values":                        []config.Value{},
+	"GET /api/config/values":                        []Value{},
 	"GET /api/config/history":                       []Revision{},
 	"GET /api/config/history/{number}":              RevisionConfig{},
 	"GET /api/config/diff/{from}/{to}":              []config.Change{},

@@ -109,16 +109,8 @@ func (h serviceHandler) peers(r *http.Request) (any, error) {
 func (h serviceHandler) peersOf(process string, services []string) ([]Peer, error) {
 	switch process {
 	case "":
-		pools := reading.Sorted(h.Pools())
-		for _, name := range services {
-			if !slices.ContainsFunc(pools, func(p *balancer.Pool) bool { return p.Name == name }) {
-				return nil, refuse(http.StatusNotFound, "no service %q", name)
-			}
-		}
-		if len(services) > 0 {
-			pools = slices.DeleteFunc(pools, func(p *balancer.Pool) bool { return !slices.Contains(services, p.Name) })
-		}
-		return describePeers(pools, h.Orders.Set()), nil
+		pools, err := h.poolsOf(services)
+		return describePeers(pools, h.Orders.Set()), err
 	case "former":
 		peers, err := h.Former()
 		if err != nil {

@@ -3,7 +3,6 @@ package admin
 import (
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"sluice/admin/series"
@@ -40,16 +39,12 @@ func (h serviceHandler) series(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	names := h.serviceNames()
-	if services := query["service"]; len(services) > 0 {
-		for _, name := range services {
-			if !slices.Contains(names, name) {
-				writeError(w, http.StatusNotFound, fmt.Sprintf("no service %q", name))
-				return
-			}
-		}
-		names = services
+	pools, err := h.poolsOf(query["service"])
+	if err != nil {
+		writeFailure(w, err)
+		return
 	}
+	names := namesOf(pools)
 	s := h.Series.Read(after, names...)
 	answer := SeriesAnswer{Times: list(s.Limits), Services: []ServiceSeries{}}
 	for i, name := range names {

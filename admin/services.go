@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/admin/series"
 	"sluice/balancer"
 	"sluice/balancer/reading"
 	"sluice/discovery"
@@ -29,6 +30,7 @@ type Service struct {
 	Errors   uint64          `json:"errors"`   // of Requests, those with a status of 5xx
 	P50MS    float64         `json:"p50_ms"`   // estimates over all of them
 	P99MS    float64         `json:"p99_ms"`
+	Recent   series.Recent   `json:"recent"`
 
 	Retries          uint64            `json:"retries"`            // attempts after the first
 	RetriesLeft      int               `json:"retries_left"`       // in the retry budget now
@@ -135,9 +137,9 @@ func optionalMoment(t time.Time) *time.Time {
 // serviceHandler answers about services and their peers.
 type serviceHandler struct{ Options }
 
-// serviceNames returns the names of the services that have pools, in order.
-func (h serviceHandler) serviceNames() []string {
-	return slices.Compact(each(reading.Sorted(h.Pools()), func(p *balancer.Pool) string { return p.Name }))
+// namesOf returns the names of the services that have the sorted pools.
+func namesOf(pools []*balancer.Pool) []string {
+	return slices.Compact(each(pools, func(p *balancer.Pool) string { return p.Name }))
 }
 
 // nameInRegistry returns the name that the instances of a service have, also while there are none:
@@ -151,17 +153,36 @@ func (o Options) nameInRegistry(service string) string {
 	return service
 }
 
-func (h serviceHandler) services(*http.Request) (any, error) {
+// poolsOf returns the pools of services, or all if there are none.
+func (h serviceHandler) poolsOf(services []string) ([]*balancer.Pool, error) {
+	pools := reading.Sorted(h.Pools())
+	if len(services) == 0 {
+		return pools, nil
+	}
+	for _, name := range services {
+		if !slices.ContainsFunc(pools, func(p *balancer.Pool) bool { return p.Name == name }) {
+			return nil, refuse(http.StatusNotFound, "no service %q", name)
+		}
+	}
+	return slices.DeleteFunc(pools, func(p *balancer.Pool) bool { return !slices.Contains(services, p.Name) }), nil
+}
+
+// services answers /api/services. ?service= selects, and may be repeated.
+func (h serviceHandler) services(r *http.Request) (any, error) {
+	pools, err := h.poolsOf(r.URL.Query()["service"])
+	if err != nil {
+		return nil, err
+	}
 	watches := make(map[string]*Watch)
 	for _, w := range h.Watches() {
 		watches[w.Service] = describeWatch(w)
 	}
 	services, set := []Service{}, h.Orders.Set()
 	all := set.All()
-	health := h.Health()
-	for _, counters := range reading.Of(h.Pools()) {
+	health, recent := h.Health(), h.Series.Recent()
+	for _, counters := range reading.Of(pools) {
 		s := describeService(counters)
-		s.Watch, s.Maintenance = watches[s.Service], set.OfService(s.Service)
+		s.Recent, s.Watch, s.Maintenance = recent[s.Service], watches[s.Service], set.OfService(s.Service)
 		inRegistry := h.nameInRegistry(s.Service)
 		for _, o := range all {
 			if o.Kind == operator.Drain && (o.Service == inRegistry || counters.Named(o.Service)) && !counters.Has(o.Peer()) {

@@ -209,4 +209,37 @@ func (r *Recorder) Read(after time.Time, services ...string) Series {
 	return s
 }
 
+// Recent is what a service did in about the last minute.
+type Recent struct {
+	Requests int     `json:"requests"` // that ended
+	Errors   int     `json:"errors"`   // of them, the ones with a status of 5xx
+	Seconds  float64 `json:"seconds"`  // that the samples took; 0: there are none yet
+	P50MS    float64 `json:"p50_ms"`   // averages of the samples, by their requests; 0 without requests
+	P99MS    float64 `json:"p99_ms"`
+}
+
+// Recent returns what services did in their samples of the last minute, by name.
+func (r *Recorder) Recent() map[string]Recent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make(map[string]Recent, len(r.services))
+	for name, t := range r.services {
+		from := max(t.first, r.next-min(r.next, uint64(time.Minute/Interval)))
+		s := Recent{Seconds: r.limit(r.next).Sub(r.limit(from)).Seconds()}
+		for n := from; n < r.next; n++ {
+			sample := &t.samples[(n-t.first)%Length]
+			s.Requests += int(sample.Requests)
+			s.Errors += int(sample.Errors)
+			s.P50MS += float64(sample.P50) * float64(sample.Requests)
+			s.P99MS += float64(sample.P99) * float64(sample.Requests)
+		}
+		if s.Requests > 0 {
+			s.P50MS = math.Round(s.P50MS/float64(s.Requests)*1000) / 1000
+			s.P99MS = math.Round(s.P99MS/float64(s.Requests)*1000) / 1000
+		}
+		all[name] = s
+	}
+	return all
+}
+
 func (r *Recorder) limit(n uint64) time.Time { return r.limits[n%uint64(len(r.limits))] }

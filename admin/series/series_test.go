@@ -61,6 +61,9 @@ func TestSamples(t *testing.T) {
 			want := begin.Add(time.Duration(i) * Interval)
 			verify.That(t, limit.Equal(want), "limit %d is %v, want %v", i, limit, want)
 		}
+		recent := r.Recent()
+		verify.That(t, recent["star"] == Recent{Requests: 101, Errors: 2, Seconds: 15, P50MS: 1.755, P99MS: 1732.683}, "recently: %+v", recent["star"])
+		verify.That(t, recent["sun"] == Recent{Seconds: 5} && len(recent) == 2, "recently: %+v", recent)
 		later := r.Read(got.Limits[1], "star", "sun")
 		verify.That(t, slices.Equal(later.Limits, got.Limits[1:]) && slices.Equal(later.Services[0], want[1:]) && len(later.Services[1]) == 1, "after the first sample: %+v", later)
 		last := r.Read(got.Limits[3], "star")

@@ -3,7 +3,6 @@
 package reference
 
 import (
-	"cmp"
 	"regexp"
 	"strings"
 
@@ -63,20 +62,34 @@ var likeOthers = []struct{ section, other string }{
 	{"actions.NAME", "routes[]"}, {"defaults.route", "routes[]"}, {"defaults.service", "services.NAME"},
 }
 
-// Meanings returns a function for the meaning of a key, with NAME and [] as in a row; "": the page
-// has none.
+// Meanings returns a function for the meaning of a key, with names and indexes as a configuration
+// has them, or with NAME and [] as in a row; "": the page has none.
 func Meanings(rows []Row) func(key string) string {
-	meanings := make(map[string]string, len(rows))
-	for _, r := range rows {
-		meanings[r.Key] = r.Meaning
+	keys, exact := make([][]string, len(rows)), make(map[string]string, len(rows))
+	for i, r := range rows {
+		keys[i] = parts(r.Key)
+		exact[strings.Join(keys[i], ".")] = r.Meaning
 	}
-	return func(key string) string {
-		for _, like := range likeOthers {
-			if name, below := strings.CutPrefix(key, like.section+"."); below {
-				return cmp.Or(meanings[key], meanings[like.other+"."+name])
+	find := func(wanted []string) string {
+		if meaning, ok := exact[strings.Join(wanted, ".")]; ok {
+			return meaning
+		}
+		for i, has := range keys {
+			if len(has) == len(wanted) && begins(has, wanted) {
+				return rows[i].Meaning
 			}
 		}
-		return meanings[key]
+		return ""
+	}
+	return func(key string) string {
+		wanted := parts(key)
+		meaning := find(wanted)
+		for _, like := range likeOthers {
+			if section := parts(like.section); meaning == "" && len(wanted) > len(section) && begins(section, wanted[:len(section)]) {
+				meaning = find(append(parts(like.other), wanted[len(section):]...))
+			}
+		}
+		return meaning
 	}
 }
 

@@ -1,6 +1,7 @@
 package reference
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,6 +33,28 @@ func TestBelow(t *testing.T) {
 	}
 	for _, r := range Below(rows, "services.star.retry.attempts") {
 		verify.That(t, r.Default == "`3`" && r.SetBy != "" && r.Meaning != "", "%+v", r)
+	}
+}
+
+// A key has the meaning of its row, with names and indexes too.
+func TestMeanings(t *testing.T) {
+	rows := Rows(docs.Configuration)
+	meaningOf := Meanings(rows)
+	for key, row := range map[string]string{
+		"log.level":                         "log.level",
+		"listeners[2].address":              "listeners[].address",
+		"services.star.retry.attempts":      "services.NAME.retry.attempts",
+		"services.NAME.retry.attempts":      "services.NAME.retry.attempts",
+		"defaults.service.retry.attempts":   "services.NAME.retry.attempts",
+		"actions.office.compress.encodings": "routes[].compress.encodings",
+		"services.star.retry":               "",
+		"no.such":                           "",
+	} {
+		want := ""
+		if at := slices.IndexFunc(rows, func(r Row) bool { return r.Key == row }); at >= 0 {
+			want = rows[at].Meaning
+		}
+		verify.That(t, meaningOf(key) == want && (want != "" || row == ""), "%s: got %q, want %q", key, meaningOf(key), want)
 	}
 }
 
