@@ -22,7 +22,7 @@ var dashboardPage = sync.OnceValue(func() (page struct {
 	policy string
 }) {
 	style := dashboardText("style.css")
-	script := dashboardText("elements.js", "address.js", "peers.js", "series.js", "charts.js", "consul.js", "services.js", "list.js",
+	script := dashboardText("elements.js", "address.js", "peers.js", "series.js", "charts.js", "consul.js", "settings.js", "services.js", "list.js",
 		"routes.js", "revisions.js", "rounds.js", "replicas.js", "orders.js", "happened.js", "start.js")
 	page.text = []byte(strings.NewReplacer(
 		"<style></style>", "<style>"+style+"</style>",

@@ -61,7 +61,7 @@ routes: [{ path: /, service: live }, { path: /fixed, service: fixed }]
 	})
 	title := "(1) sluice " + strings.TrimPrefix(g.AdminURL(), "http://")
 	p.await("services with problems first", func() bool {
-		service := p.text("#services section")
+		service := p.text("#services .service")
 		return slices.Equal(p.services(), []string{"live", "fixed"}) && p.peers()[0].Peer == "live-2" &&
 			strings.Contains(service, "1 of 2 serve") && strings.Contains(service, "1 unhealthy") &&
 			evaluate[string](p, "document.title") == title
@@ -76,7 +76,7 @@ routes: [{ path: /, service: live }, { path: /fixed, service: fixed }]
 	deregister(t, "live-3")
 	deregister(t, "live-2")
 	p.await("a service without peers", func() bool {
-		return strings.Contains(p.text("#services section"), "No peers: requests are answered with 503.")
+		return strings.Contains(p.text("#services .service"), "No peers: requests are answered with 503.")
 	})
 }
 
@@ -93,14 +93,14 @@ routes: [{ path: /, service: stale }]
 	p.await("the peer", func() bool { return p.peer("stale-1").State == "up" })
 	relay.Cut()
 	p.await("it is stale, and why", func() bool {
-		text := p.text("#services section")
+		text := p.text("#services .service")
 		return strings.Contains(text, `consul service "stale": stale for`) && strings.Contains(text, "the peers do not change: ")
 	})
 	if got := p.peer("stale-1").State; got != "up" {
 		t.Errorf("the peer is %s, want it to stay", got)
 	}
 	relay.Heal()
-	p.await("it is fresh again", func() bool { return !strings.Contains(p.text("#services section"), "stale for") })
+	p.await("it is fresh again", func() bool { return !strings.Contains(p.text("#services .service"), "stale for") })
 }
 
 // An instance that the registry has lost is used until it fails, and the page says so.
@@ -113,7 +113,7 @@ func TestHeldInstance(t *testing.T) {
 	p := open(t, g.AdminURL())
 	p.await("both peers", func() bool { return len(p.peers()) == 2 })
 	const note = "2 instances on probation: missing from the registry, used until they fail."
-	if text := p.text("#services section"); strings.Contains(text, "probation") {
+	if text := p.text("#services .service"); strings.Contains(text, "probation") {
 		t.Errorf("nothing is lost, and the service says %q", text)
 	}
 	deregister(t, "held-1")

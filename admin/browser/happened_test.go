@@ -134,7 +134,7 @@ func TestRowFollowsAKilledAppAtOnce(t *testing.T) {
 	p.await("the peer, and the feed", func() bool { return p.peer("prompt-1").State == "up" && evaluate[bool](p, "live") })
 	evaluate[bool](p, `roundEvery = () => 1e9, wake(), true`)
 	evaluate[bool](p, `window.rows = {}, new MutationObserver(() => {
-		const state = document.querySelector('#services td[data-title="state"]')?.textContent;
+		const state = document.querySelector('#services .peers td[data-title="state"]')?.textContent;
 		if (state) rows[state] ??= Date.now();
 	}).observe(document.querySelector("#services"), { subtree: true, childList: true, characterData: true }), true`)
 

@@ -57,7 +57,7 @@ routes: [{ path: /, service: drained }]
 
 	p.click(p.order("drained-2"))
 	p.typeKeys(kb.Enter)
-	p.await("the last one is drained", func() bool { return strings.Contains(p.text("#services section"), "No eligible peer") })
+	p.await("the last one is drained", func() bool { return strings.Contains(p.text("#services .service"), "No eligible peer") })
 	p.click(p.order("drained-2"))
 	p.await("it is enabled", func() bool { got := p.peer("drained-2"); return got.State == "up" && got.Order == "Drain" })
 	g.send(t, 2)

@@ -195,10 +195,10 @@ type peer struct {
 // peers returns the rows as they are shown, from the top.
 func (p *page) peers() []peer {
 	p.t.Helper()
-	return evaluate[[]peer](p, `[...document.querySelectorAll("#services tbody")].map(body => {
+	return evaluate[[]peer](p, `[...document.querySelectorAll("#services .peers tbody")].map(body => {
 		const cell = title => body.querySelector('td[data-title="' + title + '"]').textContent;
 		return {
-			Service: body.closest("section").querySelector("h2").textContent,
+			Service: body.closest(".service").querySelector("th").textContent,
 			Peer: body.querySelector("td").textContent,
 			Address: cell("address"), Node: cell("node"), State: cell("state"), Weight: cell("weight"), Requests: cell("requests"), Tags: cell("tags, meta"),
 			Why: body.querySelector(".reasons:not([hidden]) td")?.textContent ?? "",
@@ -226,7 +226,7 @@ func (p *page) order(id string) string {
 // services returns the names of the services as they are shown, from the top.
 func (p *page) services() []string {
 	p.t.Helper()
-	return evaluate[[]string](p, `[...document.querySelectorAll("#services h2")].map(e => e.textContent)`)
+	return evaluate[[]string](p, `[...document.querySelectorAll("#services .service > tr > th")].map(e => e.textContent)`)
 }
 
 // await waits until something is true of the page.
@@ -243,7 +243,7 @@ func (p *page) await(what string, ok func() bool) {
 func (p *page) fits(width int64) {
 	p.t.Helper()
 	if got := evaluate[int64](p, `Math.max(document.documentElement.scrollWidth,
-		...[...document.querySelectorAll("section")].map(s => s.scrollWidth))`); got > width {
+		...[...document.querySelectorAll("section, .card > td")].map(s => s.scrollWidth))`); got > width {
 		p.t.Errorf("in a window of %d pixels something is %d pixels wide", width, got)
 	}
 }

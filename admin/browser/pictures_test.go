@@ -40,7 +40,7 @@ func TestPictures(t *testing.T) {
 		history = 96
 	}
 	few := startScene(t)
-	p := open(t, few.AdminURL())
+	p := open(t, few.AdminURL()+"/?open=star&open=cart")
 	p.await("both peers that do not serve, and the events that say so", func() bool {
 		told := strings.Join(p.events(), "\n")
 		return p.peer("star-9003").State == "unhealthy" && p.peer("cart-9012").State == "draining" &&
@@ -64,14 +64,14 @@ func TestPictures(t *testing.T) {
 		width, height int64
 		ready         func() bool
 	}{
-		{"page", "", "light", 1280, 1000, nil},
-		{"page-dark", "?consul=star", "dark", 1280, 1000, func() bool { return strings.Contains(p.text("#services"), "agree on") }},
-		{"page-phone", "", "light", 390, 844, nil},
+		{"page", "?open=star", "light", 1280, 1000, nil},
+		{"page-dark", "?open=star&consul=star", "dark", 1280, 1000, func() bool { return strings.Contains(p.text("#services"), "agree on") }},
+		{"page-phone", "?open=star", "light", 390, 844, nil},
 		{"page-phone-dark", "?consul=star&happened=config#star", "dark", 390, 2400, func() bool { return strings.Contains(p.text("#services"), "agree on") }},
 		{"routes", "?view=routes&url=http://www.example.com/cart/7", "light", 1280, 700, func() bool { return p.visible("#verdict") }},
 		{"routes-phone", "?view=routes&url=http://www.example.com/cart/7", "dark", 390, 1400, func() bool { return p.visible("#verdict") }},
-		{"drain", "", "light", 1280, 800, asked},
-		{"drain-phone", "", "dark", 390, 844, asked},
+		{"drain", "?open=star", "light", 1280, 800, asked},
+		{"drain-phone", "?open=star", "dark", 390, 844, asked},
 		{"configuration", "?view=configuration", "light", 1280, 500, func() bool { return len(p.texts("#revisions > li")) == 2 }},
 	} {
 		p.do(chromedp.EmulateViewport(picture.width, picture.height), chromedp.Navigate("about:blank"), chromedp.Navigate(few.AdminURL()+"/"+picture.query))
@@ -80,7 +80,7 @@ func TestPictures(t *testing.T) {
 		})
 		p.await("events, charts and rates", func() bool {
 			return !p.visible("#services") || len(p.events()) > 0 &&
-				evaluate[bool](p, `[...document.querySelectorAll(".charts path.up")].some(e => e.getAttribute("d")) && last.services.some(s => s.rate)`)
+				evaluate[bool](p, `[...document.querySelectorAll(".charts path.up")].some(e => e.getAttribute("d")) && last.services.some(s => s.recent.requests)`)
 		})
 		p.photograph(filepath.Join(dir, picture.name+".png"), picture.scheme, picture.width, picture.height)
 	}

@@ -46,9 +46,9 @@ routes: [{ path: /failing, service: failing }, { service: drawn }]
 			t.Fatalf("%d, %v", status, err)
 		}
 	}
-	p := open(t, g.AdminURL())
+	p := open(t, g.AdminURL()+"/?sort=service")
 	caption := func(service, chart int) string {
-		texts := p.texts(fmt.Sprintf("#services section:nth-child(%d) figure:nth-child(%d) figcaption", service, chart))
+		texts := p.texts(fmt.Sprintf("#services .service:nth-of-type(%d) figure:nth-child(%d) figcaption", service, chart))
 		return strings.Join(texts, "")
 	}
 	drawn := func() bool {
@@ -57,15 +57,15 @@ routes: [{ path: /failing, service: failing }, { service: drawn }]
 			strings.HasSuffix(caption(2, 2), "100% of 5 requests")
 	}
 	p.await("the charts", drawn)
-	if got := p.texts("#services svg"); len(got) != 8 {
+	if got := p.texts("#services .charts svg"); len(got) != 8 {
 		t.Errorf("%d pictures", len(got))
 	}
-	if !evaluate[bool](p, `document.querySelector("#services path.busy").getAttribute("d").startsWith("M")`) {
+	if !evaluate[bool](p, `document.querySelector("#services .charts path.busy").getAttribute("d").startsWith("M")`) {
 		t.Error("nothing is drawn")
 	}
-	p.click("#services section:nth-child(2) .panels summary")
+	p.click("#services .service:nth-of-type(2) .panels summary")
 	p.await("the numbers", func() bool {
-		return strings.Contains(strings.Join(p.texts("#services section:nth-child(2) .panels tbody td"), "|"), "|5|5|0|")
+		return strings.Contains(strings.Join(p.texts("#services .service:nth-of-type(2) .panels tbody td"), "|"), "|5|5|0|")
 	})
 
 	p.do(chromedp.Reload())
@@ -95,10 +95,10 @@ routes: [{ service: beside }]
 `})
 	p := open(t, g.AdminURL())
 	p.await("the peer", func() bool { return p.peer("beside-1").State == "up" })
-	if got := p.texts("#services section:last-child summary"); len(got) != 1 {
+	if got := p.texts("#services .service:last-child summary"); len(got) != 2 {
 		t.Errorf("a static service has %q", got)
 	}
-	p.click("#services section:first-child summary")
+	p.click("#services .service:nth-of-type(1) summary")
 	says := "#services .panels [role=status]"
 	p.await("they agree", func() bool { return strings.HasPrefix(p.text(says), "Consul and the pool agree on 1 instance; ") })
 	if got := evaluate[string](p, "location.search"); got != "?consul=beside" {

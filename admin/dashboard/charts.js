@@ -9,6 +9,8 @@ function svg(name, attributes, ...children) {
   return e;
 }
 
+const clock = time => new Date(time).toLocaleTimeString("en-GB");
+
 // perSecond returns values as rates.
 const perSecond = (s, values) => values.map((n, i) => n === null ? null : n * 1000 / (s.times[i + 1] - s.times[i]));
 
@@ -18,45 +20,70 @@ const ms = n => n === undefined || n === null ? "–" : number(n, n < 10 ? 1 : 0
 const perS = n => number(n ?? 0, n < 10 ? 1 : 0) + "/s";
 const sumOf = values => values.reduce((sum, n) => sum + (n ?? 0), 0);
 
+const at = (s, values, i) => perS(perSecond(s, values)[i]);
+const latencyText = (p50, p99) => "p50 " + ms(p50) + ", p99 " + ms(p99);
+const statesText = countOf => stateOrder.toReversed().map(state => [countOf(state), state]).filter(([n]) => n).map(([n, state]) => n + " " + state).join(", ") || "none";
+
 // What a chart shows: its title; lines(s), from the back to the front, each with its class
-// and values, and stacked if they add up; and what it says in words.
+// and values, and stacked if they add up; what it says in words, and of sample i.
 const chartKinds = [
   {
     title: "Requests",
     lines: s => [["area busy", perSecond(s, s.requests)]],
     text: s => sumOf(s.requests) ? perS(latest(perSecond(s, s.requests))) + ", most " + perS(most(perSecond(s, s.requests))) : "none",
+    at: (s, i) => at(s, s.requests, i),
   },
   {
     title: "Errors",
     lines: s => [["area bad", perSecond(s, s.errors)]],
     text: s => sumOf(s.errors) === 0 ? "none" :
       perS(latest(perSecond(s, s.errors))) + ", " + number(sumOf(s.errors) / Math.max(1, sumOf(s.requests)) * 100, 2) + "% of " + count(sumOf(s.requests), "request"),
+    at: (s, i) => number(s.errors[i] ?? 0) + " of " + count(s.requests[i] ?? 0, "request"),
   },
   {
     title: "Latency",
     lines: s => [["line p99", s.p99_ms], ["line p50", s.p50_ms]],
-    text: s => most(s.p99_ms) ? "p50 " + ms(latest(s.p50_ms)) + ", p99 " + ms(latest(s.p99_ms)) + " (dashed)" : "–",
+    text: s => most(s.p99_ms) ? latencyText(latest(s.p50_ms), latest(s.p99_ms)) + " (dashed)" : "–",
+    at: (s, i) => latencyText(s.p50_ms[i], s.p99_ms[i]),
   },
   {
     title: "Peers",
     stacked: true,
-    lines: s => ["up", "warming", "draining", "ejected", "unhealthy"].map(state => ["area " + state, s[state]]),
-    text: s => ["up", "warming", "draining", "ejected", "unhealthy"].map(state => [latest(s[state]), state]).filter(([n]) => n)
-      .map(([n, state]) => n + " " + state).join(", ") || "none",
+    lines: s => stateOrder.toReversed().map(state => ["area " + state, s[state]]),
+    text: s => statesText(state => latest(s[state])),
+    at: (s, i) => statesText(state => s[state][i]),
   },
 ];
 
-// Chart is one picture. Its values are drawn as steps: each holds for the time of its sample.
-class Chart {
+// The picture in a service's row.
+const sparkline = {
+  lines: s => [["area busy", perSecond(s, s.requests)], ["area bad", perSecond(s, s.errors)]],
+  at: (s, i) => at(s, s.requests, i) + (s.errors[i] ? ", errors " + at(s, s.errors, i) : ""),
+};
+
+// Picture draws values as steps: each holds for the time of its sample. Those below the pointer, or
+// the finger, are shown beside it.
+class Picture {
   constructor(kind) {
     this.kind = kind;
-    this.text = element("span");
-    this.picture = svg("svg", { viewBox: "0 0 " + chartWidth + " " + chartHeight, preserveAspectRatio: "none", "aria-hidden": "true" });
-    this.root = element("figure", {}, element("figcaption", {}, element("b", {}, kind.title), " ", this.text), this.picture);
+    this.root = svg("svg", { viewBox: "0 0 " + chartWidth + " " + chartHeight, preserveAspectRatio: "none", "aria-hidden": "true" });
     this.paths = [];
+    for (const type of ["pointerdown", "pointermove"]) this.root.addEventListener(type, event => this.point(event));
+    for (const type of ["pointerleave", "pointercancel"]) this.root.addEventListener(type, () => showIf(byId("value"), false));
   }
 
-  update(s) {
+  point({ clientX, clientY }) {
+    const s = this.series, box = this.root.getBoundingClientRect();
+    const time = s && s.times.at(-1) - (box.right - clientX) / box.width * seriesSpan;
+    const i = s ? Math.min(s.times.findLastIndex(t => t <= time), s.times.length - 2) : -1, value = byId("value");
+    if (!showIf(value, i >= 0)) return;
+    show(value, clock(s.times[i]) + " " + this.kind.at(s, i));
+    value.style.left = Math.max(0, Math.min(clientX + 12, innerWidth - value.offsetWidth - 8)) + "px";
+    value.style.top = Math.max(0, clientY - value.offsetHeight - 12) + "px";
+  }
+
+  draw(s) {
+    this.series = s;
     const lines = this.kind.lines(s), sums = s.times.slice(1).map(() => 0);
     const below = lines.map(([, values]) => values.map((n, i) => {
       const from = this.kind.stacked ? sums[i] : 0;
@@ -68,11 +95,24 @@ class Chart {
     const x = time => (chartWidth * (1 - (end - time) / seriesSpan)).toFixed(1);
     const y = n => (chartHeight - 1 - n / top * (chartHeight - 3)).toFixed(1);
     lines.forEach(([className, values], i) => {
-      const path = this.paths[i] ??= this.picture.appendChild(svg("path", { class: className, "vector-effect": "non-scaling-stroke" }));
+      const path = this.paths[i] ??= this.root.appendChild(svg("path", { class: className, "vector-effect": "non-scaling-stroke" }));
       const d = (className.startsWith("area") ? area : line)(values, below[i], s.times, x, y);
       if (path.shown !== d) path.setAttribute("d", path.shown = d);
     });
-    show(this.text, this.kind.text(s));
+  }
+}
+
+// Chart is a picture with its title and what it says in words.
+class Chart {
+  constructor(kind) {
+    this.picture = new Picture(kind);
+    this.text = element("span");
+    this.root = element("figure", {}, element("figcaption", {}, element("b", {}, kind.title), " ", this.text), this.picture.root);
+  }
+
+  update(s) {
+    this.picture.draw(s);
+    show(this.text, this.picture.kind.text(s));
   }
 }
 
@@ -123,10 +163,9 @@ class ChartsView {
     const cells = (name, list, kind) => element("tr", { role: "row" }, ...list.map((text, i) => element(name, { role: kind, class: i && i < list.length - 1 ? "number" : "" }, text)));
     const rows = [...byMinute].sort(([a], [b]) => a - b).map(([, list]) => {
       const of = name => list.map(i => s[name][i]);
-      const at = new Date(s.times[list[0]]).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-      return cells("td", [at, number(sumOf(of("requests"))), number(sumOf(of("errors"))), number(sumOf(of("retries"))),
+      return cells("td", [clock(s.times[list[0]]).slice(0, 5), number(sumOf(of("requests"))), number(sumOf(of("errors"))), number(sumOf(of("retries"))),
         ms(latest(of("p50_ms"))), most(of("p99_ms")) ? ms(most(of("p99_ms"))) : "–",
-        stateOrder.toReversed().map(state => [latest(of(state)), state]).filter(([n]) => n).map(([n, state]) => n + " " + state).join(", ")], "cell");
+        statesText(state => latest(of(state)))], "cell");
     });
     this.values.replaceChildren(
       element("thead", { role: "rowgroup" }, cells("th", ["minute from", "requests", "errors", "retries", "p50", "most p99", "peers"], "columnheader")),

@@ -3,7 +3,7 @@
 // The page keeps the latest keptEvents, and shows the latest fewEvents of those that the
 // filter finds, or manyEvents. A stream without a byte for silence ms is broken: three
 // heartbeats.
-const keptEvents = 2000, fewEvents = 5, manyEvents = 300, silence = 45000, againAfter = 1000;
+const keptEvents = 2000, fewEvents = matchMedia("(max-width: 56rem)").matches ? 2 : 5, manyEvents = 300, silence = 45000, againAfter = 1000;
 
 let live = false; // the stream is open
 let happened = [], latestEvent = ""; // oldest first; the id of the latest
@@ -60,6 +60,7 @@ function take(list) {
   happened = happened.concat(list.map(e => ({ ...e, key: String(++eventCount), search: eventText(e) })))
     .filter(e => Date.parse(e.time) > hourAgo).slice(-keptEvents);
   renderHappened();
+  for (const { service } of list) if (service) touched.add(service);
   wake.soon();
   wakeConsul.soon();
   if (list.some(e => /^(config|split|sluice)\./.test(e.kind))) wakeRest.soon();

@@ -40,15 +40,34 @@ function askForOperator(text = "This token is only for looking. Enter the token 
 }
 
 let connected = false; // the latest round was answered
+let wholeAt = 0; // when all services are asked for again
+const touched = new Set(); // the services of events since the latest round
+
+// servicesNow returns the services. While the feed is live, those of many services that have no
+// events are not asked for in each round: their counters are then up to 10 ms a service old.
+async function servicesNow() {
+  const now = performance.now(), names = [...touched], before = last.services;
+  touched.clear();
+  if (!live || now >= wholeAt || names.length > maxRows || !names.every(name => serviceViews.has(name))) {
+    const services = await ask("api/services");
+    wholeAt = now + 10 * services.length;
+    return services;
+  }
+  const due = wholeAt;
+  wholeAt = 0; // if one of them has gone
+  const changed = names.length ? await ask("api/services?" + new URLSearchParams(names.map(name => ["service", name]))) : [];
+  wholeAt = due;
+  return before.map(s => changed.find(c => c.service === s.service) ?? s);
+}
 
 // round asks how things are and shows it.
 async function round() {
   let ready, services, peers;
   try {
-    [ready, services, standing] = await Promise.all([ask("readyz"), ask("api/services"), ask("api/orders")]);
+    [ready, services, standing] = await Promise.all([ask("readyz"), servicesNow(), ask("api/orders")]);
     last = { services, peers: last.peers };
     const open = select().filter(({ peers }) => peers).map(({ s }) => "service=" + encodeURIComponent(s.service));
-    const all = areFew(services) || words().length > 0;
+    const all = services.reduce((n, s) => n + peersOf(s), 0) <= fewPeers || words().length > 0;
     peers = all || open.length > 0 ? await ask("api/peers" + (all ? "" : "?" + open.join("&"))) : [];
   } catch (err) {
     connected = false;
@@ -87,6 +106,7 @@ function showFailure(err) {
 
 let shares = new Map(); // the shares of groups and their judges, by service
 let chains = new Map(); // the discovery chains of services in the mesh, by service
+let tagProblems = new Map(); // the tags that are not used as they are, by service
 
 // rest asks for what changes seldom: the configuration, shares, whether the replicas
 // agree, and what the views of routes and of the configuration show.
@@ -94,11 +114,12 @@ async function rest() {
   if (!connected) return;
   let config, replicas;
   try {
-    config = await ask("api/config");
+    config = await ask("api/config?brief=true");
     shares = Map.groupBy(await ask("api/shares"), s => s.service);
     chains = new Map((await ask("api/mesh")).chains.map(c => [c.service, c]));
+    tagProblems = Map.groupBy(await ask("api/tags"), p => p.service);
     if (currentView() === "routes") await routesRound();
-    if (currentView() === "configuration") await revisionsRound(config);
+    if (currentView() === "configuration") await Promise.all([revisionsRound(config), certificatesRound()]);
     if (config.config.consul?.register) replicas = await ask("api/replicas");
   } catch {
     return; // the rounds tell what is wrong

@@ -45,7 +45,7 @@ const routeColumns = [
   ["result", outcomeOf, r => "long" + (verdicts.get(r.place)?.outcome === "chosen" ? " state up" : " faint")],
 ];
 const routeViews = new Map(), verdictViews = new Map();
-const problemsOf = r => (r.problems ?? []).map(p => p.reason).join("; ");
+const problemsOf = r => (r.problems ?? []).map(tagText).join("; ");
 
 function renderRoutes() {
   const wanted = words(), onlyWrong = byId("wrong").checked, table = byId("routes");
@@ -56,7 +56,8 @@ function renderRoutes() {
   arrange(table, [table.tHead, ...follow(routeViews, list, r => r.key, () => new RowView(routeColumns, problemsOf)).map(row => row.root)]);
   for (const r of list) classify(routeViews.get(r.key).root, verdicts.get(r.place)?.outcome === "chosen" ? "chosen" : "");
   table.classList.toggle("asked", verdicts.size > 0);
-  show(byId("routes-count"), (found.length < routes.length ? number(found.length) + " of " : "") + count(routes.length, "route"));
+  const wrong = routes.filter(r => r.problems).length;
+  show(byId("routes-count"), (found.length < routes.length ? number(found.length) + " of " : "") + count(routes.length, "route") + (wrong ? ", " + number(wrong) + " with problems of tags" : ""));
   if (showIf(byId("routes-more"), found.length > list.length)) show(byId("routes-more"), "and " + number(found.length - list.length) + " more: the filter finds them");
 }
 
@@ -65,7 +66,7 @@ async function routesRound() {
   let place = 0;
   chainBranches = new Map(list.flatMap(r => [r, ...(r.weighted?.targets ?? [])]).filter(r => r.chain).map(r => [r.service, r.chain]));
   routes = list.map((r, i) => ({ ...r, place: r.unused ? -i : ++place, key: JSON.stringify([r.protocol, r.host, r.host_regexp, r.path, r.match, r.conditions, r.service, r.unused]),
-    search: [hostOf(r), r.path, r.service, r.origin, targetOf(r), r.asked_by?.tag, r.asked_by?.service, ...(r.conditions ?? [])].join("\n").toLowerCase() }));
+    search: [hostOf(r), r.path, r.service, r.origin, targetOf(r), r.asked_by?.tag, r.asked_by?.service, problemsOf(r), ...(r.conditions ?? [])].join("\n").toLowerCase() }));
   if (address.has("url")) return explain();
   forgetVerdict();
 }

@@ -41,7 +41,7 @@ function addSeries(times, answer) {
 // seriesRound asks for the samples that are new, and draws them.
 async function seriesRound() {
   if (!connected) return;
-  const views = [...seen].filter(view => view.charts);
+  const views = [...seen];
   const groups = Map.groupBy(views, view => seriesByService.get(view.service.service)?.times.at(-1));
   await Promise.all([...groups].map(async ([end, list]) => {
     const query = list.map(view => ["service", view.service.service]);
@@ -51,5 +51,5 @@ async function seriesRound() {
     const times = answer.times.map(time => Date.parse(time));
     for (const service of answer.services) addSeries(times, service);
   }));
-  for (const view of views) view.charts?.update(seriesByService.get(view.service.service));
+  for (const view of views) view.draw();
 }

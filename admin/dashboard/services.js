@@ -1,17 +1,26 @@
-// A service is a section: a line, notes, and its peers if it is open.
+// A service is a row, below it what is wrong, and on demand its card: facts, charts and peers.
 
 // Of a service, this many peers are shown.
 const maxRows = 200;
 
 const peersOf = s => Object.values(s.peers).reduce((sum, n) => sum + n, 0);
-const areFew = services => services.reduce((n, s) => n + peersOf(s), 0) <= fewPeers;
+
+// A service is failing if this share of the requests of the last minute got 5xx, and badly if the
+// second; slow if the p99 is longer, in ms, as for the alert SluiceSlow.
+const failingShare = 0.01, badShare = 0.1, slow = 1000;
+const errorShare = s => s.recent.requests ? s.recent.errors / s.recent.requests : 0;
+const rateOf = s => s.recent.seconds ? s.recent.requests / s.recent.seconds : 0;
 
 // severity: 0 for a service whose requests fail, 1 for one with something
 // wrong, 2 for the others. What the operator drains is meant so.
 function severity(s) {
-  if (s.eligible === 0 || s.panic) return 0;
-  return s.peers.unhealthy || s.peers.ejected || s.watch && s.watch.state !== "fresh" ? 1 : 2;
+  if (s.eligible === 0 || s.panic || errorShare(s) >= badShare) return 0;
+  return s.peers.unhealthy || s.peers.ejected || s.watch && s.watch.state !== "fresh" || errorShare(s) >= failingShare || s.recent.p99_ms >= slow ||
+    lostTags(s).length ? 1 : 2;
 }
+
+const lostTags = s => (tagProblems.get(s.service) ?? []).filter(p => !p.harmless);
+const tagText = p => "Tag " + p.tag.slice(0, longest) + ": " + p.reason + (p.lost_to ? " (" + p.lost_to.service + " has it)" : "");
 
 // warningsOf says what is wrong with a service, but for single peers.
 function warningsOf(s) {
@@ -19,6 +28,8 @@ function warningsOf(s) {
   if (peersOf(s) === 0) warnings.push("No peers: requests are answered with 503.");
   else if (s.eligible === 0) warnings.push("No eligible peer: requests are answered with 503.");
   if (s.panic) warnings.push("Panic: too few eligible peers, so failing ones get requests too.");
+  if (errorShare(s) >= failingShare) warnings.push("Failing: " + number(s.recent.errors) + " of " + count(s.recent.requests, "request") + " of the last minute got a status of 5xx.");
+  if (s.recent.p99_ms >= slow) warnings.push("Slow: in the last minute, one of 100 requests took " + ms(s.recent.p99_ms) + " or more.");
   for (const limit of s.refusing ?? []) warnings.push(refusalWords[limit] ?? "A limit refuses requests: " + limit);
   if (w?.state === "pending") warnings.push(w.source + ": no answer yet, for " + age(w.since) + error);
   if (w?.state === "stale") warnings.push(w.source + ": stale for " + age(w.since) + ", the peers do not change" + error);
@@ -28,8 +39,11 @@ function warningsOf(s) {
   if (chain?.kept_until) warnings.push("Consul has lost the discovery chain: it stays in use for " + left(chain.kept_until) + " more, or until one is written.");
   for (const problem of chain?.problems ?? []) warnings.push("Not carried out: " + problem + ".");
   if (w?.probation) warnings.push(count(w.probation, "instance") + " on probation: missing from the registry, used until they fail.");
-  return warnings;
+  return warnings.concat(firstOf(lostTags(s).map(tagText)));
 }
+
+// firstOf returns the first texts of a list, and how many more there are.
+const firstOf = texts => texts.length > 3 ? [...texts.slice(0, 3), "and " + number(texts.length - 3) + " more tags: see Routes"] : texts;
 
 // What a limit that refuses attempts means.
 const refusalWords = {
@@ -43,7 +57,9 @@ const refusalWords = {
 
 // factsOf says how the peers of a service are divided, and what was retried, refused and ejected.
 function factsOf(s) {
-  const facts = s.tiers.length < 2 ? [] : s.tiers.map((t, i) => "Tier " + (i + 1) + ": " + t.eligible + " of " + t.peers + " serve, " + percent(t.share) + " of the requests.");
+  const facts = ["Policy " + s.policy.replaceAll("_", " ") + "; " + number(s.inflight) + " in flight; " + count(s.requests, "request") + " since the start" +
+    (s.requests ? ", p50 " + ms(s.p50_ms) + ", p99 " + ms(s.p99_ms) : "") + "."];
+  if (s.tiers.length > 1) s.tiers.forEach((t, i) => facts.push("Tier " + (i + 1) + ": " + t.eligible + " of " + t.peers + " serve, " + percent(t.share) + " of the requests."));
   const splits = shares.get(s.service) ?? [];
   for (const g of s.groups ?? []) facts.push(groupText(g) + splits.filter(split => split.group === g.group).map(shareText).join(""));
   const entries = chains.get(s.service)?.entries ?? [];
@@ -53,7 +69,7 @@ function factsOf(s) {
   if (refused.length) facts.push("Attempts refused by limits: " + refused.join(", ") + ".");
   if (s.ejections || s.ejections_refused) facts.push(count(s.ejections, "ejection") +
     (s.ejections_refused ? "; " + number(s.ejections_refused) + " more refused, because too many peers were ejected (max_ejected)" : "") + ".");
-  return facts;
+  return facts.concat(firstOf((tagProblems.get(s.service) ?? []).filter(p => p.harmless).map(tagText)));
 }
 
 const groupText = g => "Group " + g.group + ": " + g.eligible + " of " + g.peers + " serve, " + count(g.attempts, "attempt") +
@@ -72,22 +88,23 @@ function shareText({ share, configured, given, judge, shared }) {
   return text;
 }
 
-// What stands beside the name: text, class. Numbers of peers by state are the
-// second.
+const stateText = s => [...(s.maintenance ? ["maintenance"] : []), ...(errorShare(s) >= failingShare ? ["failing"] : []), ...(s.recent.p99_ms >= slow ? ["slow"] : []), s.eligible + " of " + peersOf(s) + " serve", ...stateOrder.slice(0, -1).filter(state => s.peers[state]).map(state => s.peers[state] + " " + state)].join(", ");
+
+// Columns: title, text, class, and the number by which rows are sorted, the highest first.
 const serviceColumns = [
-  [s => s.eligible + " of " + peersOf(s) + " serve", s => s.eligible && !s.panic ? "up" : "failed"],
-  [s => number(s.rate, 1) + " requests/s", s => s.rate ? "" : "zero"],
-  [s => number(s.inflight) + " in flight", s => s.inflight ? "" : "zero"],
-  [s => s.requests ? "p50 " + number(s.p50_ms, 1) + ", p99 " + number(s.p99_ms, 1) + " ms" : "", () => "faint"],
-  [s => s.policy, () => "faint"],
+  ["state", stateText, s => "state long " + ["failed", "stale", "up"][severity(s)], s => -severity(s)],
+  ["requests/s", s => number(rateOf(s), 1), s => zero(s.recent.requests), rateOf],
+  ["errors", s => s.recent.requests ? percent(errorShare(s)) : "–", s => zero(s.recent.errors) + (errorShare(s) >= failingShare ? " failed" : ""), errorShare],
+  ["p50", s => s.recent.requests ? ms(s.recent.p50_ms) : "–", s => zero(s.recent.requests), s => s.recent.p50_ms],
+  ["p99", s => s.recent.requests ? ms(s.recent.p99_ms) : "–", s => zero(s.recent.requests) + (s.recent.p99_ms >= slow ? " stale" : ""), s => s.recent.p99_ms],
 ];
 
 let views = 0; // so far, for ids
 
-// ServiceView is a service's section: a line, notes, and the peers if it is open.
+// ServiceView is a service's rows.
 class ServiceView {
   constructor(s) {
-    const id = "service-" + ++views;
+    const id = "service-" + ++views, width = serviceColumns.length + 2;
     this.button = element("button", { type: "button", id, "aria-expanded": "false" }, s.service);
     this.button.addEventListener("click", () => {
       chosen.set(s.service, this.button.ariaExpanded !== "true");
@@ -95,17 +112,17 @@ class ServiceView {
       render();
       wake();
     });
-    this.cells = serviceColumns.map(() => element("span"));
-    this.states = stateOrder.slice(0, -1).map(state => element("span", { class: state }));
-    const [serve, ...others] = this.cells, counts = element("span", { class: "counts" }, ...this.states);
+    this.cells = serviceColumns.map(([title]) => element("td", { role: "cell", "data-title": title }));
+    this.sparkline = new Picture(sparkline);
     this.facts = element("ul", { class: "more" });
     this.factViews = new Map();
     this.notes = element("ul", { class: "notes" });
     this.noteViews = new Map();
     this.drainViews = new Map();
-    this.root = element("section", { class: "service", "aria-labelledby": id },
-      element("div", { class: "line" }, element("h2", {}, this.button), serve, counts, ...others), this.notes, this.facts);
-    this.requests = new Rate();
+    this.reasons = element("tr", { role: "row", class: "reasons" }, element("td", { role: "cell", colspan: width }, this.notes));
+    this.root = element("tbody", { role: "rowgroup", class: "service" },
+      element("tr", { role: "row" }, element("th", { role: "rowheader", scope: "row", class: "long" }, this.button), ...this.cells, element("td", { role: "cell", class: "spark" }, this.sparkline.root)),
+      this.reasons);
     this.peers = new Map();
     watchSight(this);
   }
@@ -114,46 +131,50 @@ class ServiceView {
     if (s === this.service) return;
     s.refusing = Object.keys(s.refusals).filter(limit => this.service && s.refusals[limit] > (this.service.refusals[limit] ?? 0));
     this.service = s;
-    s.rate = this.requests.of(s.requests);
-    serviceColumns.forEach(([text, className], i) => show(this.cells[i], text(s), className(s)));
-    this.states.forEach((e, i) => {
-      const n = s.peers[stateOrder[i]];
-      show(e, n ? n + " " + stateOrder[i] : "");
-    });
+    serviceColumns.forEach(([, text, className], i) => show(this.cells[i], text(s), className(s)));
     classify(this.root, "service " + ["bad", "warn", ""][severity(s)]);
-    if (this.table) this.showFacts();
-    arrange(this.notes, [
+    if (this.card) this.showFacts();
+    const notes = [
       ...followNotes(this.noteViews, warningsOf(s)),
       ...follow(this.drainViews, s.standing_drains.map(d => ({ ...d, service: s.service })), peerKey, () => new StandingDrainView()),
-    ].map(view => view.root));
+    ];
+    arrange(this.notes, notes.map(view => view.root));
+    showIf(this.reasons, notes.length > 0);
+  }
+
+  // draw draws the samples that are known.
+  draw() {
+    const s = seriesByService.get(this.service.service);
+    if (!s) return;
+    if (s !== this.sparkline.series) this.sparkline.draw(s);
+    this.charts?.update(s);
   }
 
   showFacts() {
-    const facts = factsOf(this.service);
-    if (showIf(this.facts, facts.length > 0)) arrange(this.facts, followNotes(this.factViews, facts).map(view => view.root));
+    arrange(this.facts, followNotes(this.factViews, factsOf(this.service)).map(view => view.root));
   }
 
-  // showPeers shows peers, or none if it is undefined.
+  // showPeers shows the card with peers, or no card if they are undefined.
   showPeers(peers) {
     const open = String(peers !== undefined);
     if (this.button.ariaExpanded !== open) this.button.ariaExpanded = open;
     if (!peers) {
-      for (const part of [this.charts?.root, this.table, this.more, this.panels]) part?.remove();
-      this.charts = this.table = this.more = this.comparison = undefined;
-      showIf(this.facts, false);
+      this.card?.remove();
+      this.card = this.charts = this.table = this.comparison = undefined;
       this.peers.clear();
       return;
     }
-    if (!this.table) {
+    if (!this.card) {
       this.charts = new ChartsView();
       if (/^consul/.test(this.service.watch?.source)) this.comparison = new ComparisonView(this.service.service);
-      this.table = element("table", { role: "table", "aria-labelledby": this.button.id }, peerHead());
+      this.table = element("table", { role: "table", class: "peers", "aria-labelledby": this.button.id }, peerHead());
       this.more = element("p", { class: "more" });
-      this.panels = element("div", { class: "panels" }, ...(this.comparison ? [this.comparison.root] : []), this.charts.details);
-      this.root.append(this.charts.root, this.table, this.more, this.panels);
+      const panels = element("div", { class: "panels" }, ...(this.comparison ? [this.comparison.root] : []), this.charts.details, new SettingsView(this.service.service).root);
+      this.card = element("tr", { role: "row", class: "card" },
+        element("td", { role: "cell", colspan: serviceColumns.length + 2 }, this.facts, this.charts.root, this.table, this.more, panels));
+      this.root.append(this.card);
       this.showFacts();
-      this.charts.update(seriesByService.get(this.service.service));
-      wakeSeries.soon();
+      this.draw();
     }
     const worst = peers.toSorted((a, b) => stateOrder.indexOf(a.state) - stateOrder.indexOf(b.state)).slice(0, maxRows);
     showIf(this.table, worst.length > 0);

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -93,6 +94,17 @@ func TestEndpointsExist(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// The admin page links only to pages and headings that there are.
+func TestLinksOfThePageExist(t *testing.T) {
+	t.Parallel()
+	links := regexp.MustCompile(`href="(docs/[^"#]*)(?:#:~:text=([^"]*))?"`).FindAllStringSubmatch(textOf(t, "admin/dashboard/page.html"), -1)
+	verify.That(t, len(links) > 5, "the page has the links %q", links)
+	for _, link := range links {
+		heading := verify.Result(url.PathUnescape(link[2])).Must(t)
+		verify.That(t, strings.Contains(textOf(t, link[1]), heading), "%s has no %q", link[1], heading)
+	}
 }
 
 // Pages name only commands and flags that sluice has, also where they are not run.
