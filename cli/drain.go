@@ -32,6 +32,7 @@ type order struct {
 	service string     // of the peer; "": any
 	query   url.Values // of the order
 	terms
+	force bool          // a drain may leave a service without peers
 	waits bool          // for its requests in flight
 	wait  time.Duration // how long; with 0, there must be none now
 }
@@ -73,6 +74,7 @@ func newDrain() *cobra.Command {
 	})
 	o.terms.addFlags(command, "`reason` to show with the peer")
 	o.addNode(command)
+	command.Flags().BoolVar(&o.force, "force", false, "drain also the last peer of a service that gets requests")
 	command.Flags().DurationVar(&o.wait, "wait", 0, "wait up to this `time` until no request is in flight, else fail")
 	return command
 }
@@ -173,6 +175,9 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := o.refuseLast(ctx, func(other admin.Peer) bool { return sameInstance(other, p) }); err != nil {
+		return err
+	}
 	path := "/api/peers/" + discovery.PathSegment(p.Service) + "/" + discovery.PathSegment(p.ID) + "/" + o.path
 	o.query.Set("node", p.Node)
 	o.query.Set("address", p.Address)
@@ -216,6 +221,10 @@ func (o *order) carryOutForNode(ctx context.Context, out io.Writer) error {
 	var done admin.OperatedNode
 	if o.in != "" {
 		o.query.Set("datacenter", o.in)
+	}
+	inNode := func(p admin.Peer) bool { return p.Node == o.node && (o.in == "" || p.Datacenter == o.in) }
+	if err := o.refuseLast(ctx, inNode); err != nil {
+		return err
 	}
 	if err := o.askJSON(ctx, http.MethodPost, "/api/nodes/"+discovery.PathSegment(o.node)+"/"+o.path, o.query, &done); err != nil {
 		return err

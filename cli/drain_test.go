@@ -35,25 +35,25 @@ func TestDrainAndEnableCommands(t *testing.T) {
 	moon := []discovery.Instance{instanceOf("moon", "star-1", "a", 4), instanceOf("moon", "m/1", "a", 5)}
 	address, pools := servePools(t, star, moon)
 	do := commandsTo(t, address)
-	do(exitOK, "moon/m/1 (10.0.0.1:5) is draining, 0 in flight: drain: by an operator\n", "drain", "m/1")
+	do(exitOK, "moon/m/1 (10.0.0.1:5) is draining, 0 in flight: drain: by an operator\n", "drain", "--force", "m/1")
 	do(exitOK, "moon/m/1 (10.0.0.1:5) is up, 0 in flight\n", "enable", "10.0.0.1:5")
-	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: new disk\n", "drain", "star/star-1", "--why", "new disk")
-	do(exitOK, "moon/star-1 (10.0.0.1:4) is draining, 0 in flight: drain: by an operator\n", "drain", "star-1", "--service", "moon")
-	do(exitOK, "star/star (10.0.0.1:3) is draining, 0 in flight: drain: by an operator\n", "drain", "10.0.0.1:3")
+	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: new disk\n", "drain", "--force", "star/star-1", "--why", "new disk")
+	do(exitOK, "moon/star-1 (10.0.0.1:4) is draining, 0 in flight: drain: by an operator\n", "drain", "--force", "star-1", "--service", "moon")
+	do(exitOK, "star/star (10.0.0.1:3) is draining, 0 in flight: drain: by an operator\n", "drain", "--force", "10.0.0.1:3")
 	do(exitFailed, "sluice: several peers match \"star-1\": name one by SERVICE/ID, or by its address with --service\nsluice:   moon/star-1  a  10.0.0.1:4\nsluice:   star/star-1  a  10.0.0.1:1\n", "enable", "star-1")
 	pools[1].Apply([]discovery.Instance{instanceOf("moon", "m/1", "a", 1)})
 	do(exitFailed, "sluice: several peers match \"10.0.0.1:1\": name one by SERVICE/ID, or by its address with --service\nsluice:   moon/m/1  a  10.0.0.1:1\nsluice:   star/star-1  a  10.0.0.1:1\n", "enable", "10.0.0.1:1")
 	do(exitOK, "moon/m/1 (10.0.0.1:1) is up, 0 in flight\n", "enable", "10.0.0.1:1", "--service", "moon")
 	pools[1].Apply(moon)
-	do(exitFailed, "sluice: no peer \"nope\": \"sluice peers\" lists all\n", "drain", "nope")
-	do(exitFailed, "sluice: no peer \"star/nope\": \"sluice peers\" lists all\n", "drain", "star/nope")
+	do(exitFailed, "sluice: no peer \"nope\": \"sluice peers\" lists all\n", "drain", "--force", "nope")
+	do(exitFailed, "sluice: no peer \"star/nope\": \"sluice peers\" lists all\n", "drain", "--force", "star/nope")
 	do(exitFailed, "sluice: admin API at "+address+": service \"star\" has no peer \"nope\"\n", "enable", "star/nope")
 
 	// Without the instance.
 	pools[0].Apply(star[1:])
 	do(exitOK, "star/star-1 (10.0.0.1:1) is not registered; it may get requests when it returns\n", "enable", "star/star-1")
 	pools[0].Apply(star)
-	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "10.0.0.1:1")
+	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "--force", "10.0.0.1:1")
 	pools[0].Apply(star[1:])
 	do(exitOK, "star/star-1 (10.0.0.1:1) is not registered; it may get requests when it returns\n", "enable", "star-1", "--service", "star")
 }
@@ -78,20 +78,20 @@ func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 	address, pools := servePools(t, []discovery.Instance{instanceOf("star", "star-1", "a", 1)})
 	token := verify.Result(pools[0].Pick(nil)).Must(t)
 	for _, no := range []string{"1ms", "0s", "-5s"} { // as of a script that has computed what is left
-		status, stdout, stderr := execute(t, "drain", "star-1", "--wait", no, "--admin", address)
+		status, stdout, stderr := execute(t, "drain", "--force", "star-1", "--wait", no, "--admin", address)
 		want := "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after " + no + "\n"
 		verify.That(t, status == exitFailed && stderr == want, "status %d\n%s%s want %s", status, stdout, stderr, want)
 	}
-	status, _, stderr := execute(t, "drain", "--node", "a", "--wait", "0s", "--admin", address)
+	status, _, stderr := execute(t, "drain", "--force", "--node", "a", "--wait", "0s", "--admin", address)
 	verify.That(t, status == exitFailed && stderr == "sluice: node a still has 1 in flight after 0s\n", "of the node: status %d\n%s", status, stderr)
 	ended := make(chan string)
 	go func() {
-		_, stdout, stderr := execute(t, "drain", "star-1", "--wait", "1m", "--admin", address)
+		_, stdout, stderr := execute(t, "drain", "--force", "star-1", "--wait", "1m", "--admin", address)
 		ended <- stdout + stderr
 	}()
 	token.Done(balancer.Outcome{})
 	verify.Equal(t, <-ended, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "<-ended")
-	_, stdout, _ := execute(t, "drain", "--help")
+	_, stdout, _ := execute(t, "drain", "--force", "--help")
 	verify.That(t, strings.Contains(stdout, "--wait time"), "no word of --wait in\n%s", stdout)
 }
 
@@ -104,14 +104,14 @@ func TestDrainWaitsInEachServiceOfAnInstance(t *testing.T) {
 	blue.Apply(set)
 	pools[1] = blue
 	token := verify.Result(blue.Pick(nil)).Must(t)
-	status, stdout, stderr := execute(t, "drain", "star/star-1", "--wait", "1ms", "--admin", address)
+	status, stdout, stderr := execute(t, "drain", "--force", "star/star-1", "--wait", "1ms", "--admin", address)
 	verify.That(t, status == exitFailed && stderr == "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after 1ms\n", "status %d\n%s%s", status, stdout, stderr)
 	token.Done(balancer.Outcome{})
 	do := commandsTo(t, address)
-	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "star/star-1", "--wait", "1m")
+	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "--force", "star/star-1", "--wait", "1m")
 	// Its id alone is enough.
 	do(exitOK, "blue/star-1 (10.0.0.1:1) is up, 0 in flight\nstar/star-1 (10.0.0.1:1) is up, 0 in flight\n", "enable", "star-1")
-	do(exitOK, "blue/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\nstar/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "star-1", "--wait", "1m")
+	do(exitOK, "blue/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\nstar/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "--force", "star-1", "--wait", "1m")
 }
 
 // An instance that is registered with another agent during the wait is the same one, and its drain
@@ -135,7 +135,7 @@ func TestDrainWaitsForAnInstanceThatMovesToAnotherAgent(t *testing.T) {
 		if want == exitFailed {
 			verify.Result(pool.Pick(nil)).Must(t)
 		}
-		status, stdout, stderr := execute(t, "drain", "star-1", "--wait", "1ms", "--admin", address)
+		status, stdout, stderr := execute(t, "drain", "--force", "star-1", "--wait", "1ms", "--admin", address)
 		verify.Equal(t, status, want, "%s: %s%s", host, stdout, stderr)
 	}
 }
@@ -146,9 +146,9 @@ func TestDrainOfANodeOfADataCentre(t *testing.T) {
 	here.Datacenter, there.Datacenter = "dc1", "dc2"
 	address, _ := servePools(t, []discovery.Instance{here, there})
 	do := commandsTo(t, address)
-	do(exitFailed, "sluice: admin API at "+address+": several data centres have a node \"n\": choose one with ?datacenter= (dc1, dc2)\n", "drain", "--node", "n")
-	do(exitOK, "star/star-2 (10.0.0.1:2) is draining, 0 in flight: drain: node n: by an operator\n", "drain", "--node", "n", "--datacenter", "dc2")
-	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: node n: by an operator\n", "drain", "--node", "n", "--datacenter", "dc1")
+	do(exitFailed, "sluice: admin API at "+address+": several data centres have a node \"n\": choose one with ?datacenter= (dc1, dc2)\n", "drain", "--force", "--node", "n")
+	do(exitOK, "star/star-2 (10.0.0.1:2) is draining, 0 in flight: drain: node n: by an operator\n", "drain", "--force", "--node", "n", "--datacenter", "dc2")
+	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: node n: by an operator\n", "drain", "--force", "--node", "n", "--datacenter", "dc1")
 	do(exitFailed, "sluice: admin API at "+address+": several data centres have a node \"n\": choose one with ?datacenter= (dc1, dc2)\n", "enable", "--node", "n")
 	do(exitOK, "star/star-1 (10.0.0.1:1) is up, 0 in flight\n", "enable", "--node", "n", "--datacenter", "dc1")
 }
@@ -164,7 +164,7 @@ func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {
 	}
 	do(exitOK, "no orders\n", "orders")
 	do(exitOK, `moon/m .10.0.0.1:3. is draining, 0 in flight: drain: node b: new disks\nstar/star-2 .10.0.0.1:2. is draining, 0 in flight: drain: node b: new disks\n`,
-		"drain", "--node", "b", "--why", "new disks", "--wait", "1m")
+		"drain", "--force", "--node", "b", "--why", "new disks", "--wait", "1m")
 	do(exitOK, `star/star-1 .10.0.0.1:1. is up, weight 5, 0 in flight\n`, "weight", "star-1", "5", "--for", "30m")
 	do(exitOK, `ORDER +ABOUT +NODE +FOR +ENDS IN +BY +REPLICAS +WHY\ndrain +all its peers +b +[0-9]+s +- +.+@.+ +this one +new disks\nweight 5 +star/star-1 .10.0.0.1:1. +a +[0-9]+s +(30m0s|2[0-9]m.+) +.+@.+ +this one +\n`, "orders")
 	do(exitOK, `(?s)SERVICE.*star-1 +10.0.0.1:1 +up +[0-9]+s +5 .*`, "peers")
@@ -172,18 +172,18 @@ func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {
 	do(exitOK, `(?s).*star/star-2 .10.0.0.1:2. is up, 0 in flight\n`, "enable", "--node", "b")
 	do(exitOK, `star/star-1 .10.0.0.1:1. is up, weight 1, 0 in flight\n`, "weight", "star-1", "clear")
 	do(exitOK, "no orders\n", "orders")
-	do(exitFailed, `sluice: admin API at .*: no peer is registered with a node "x"\n`, "drain", "--node", "x")
-	do(exitUsage, `(?s).*name a peer or a node, not both.*`, "drain", "star-1", "--node", "b")
+	do(exitFailed, `sluice: admin API at .*: no peer is registered with a node "x"\n`, "drain", "--force", "--node", "x")
+	do(exitUsage, `(?s).*name a peer or a node, not both.*`, "drain", "--force", "star-1", "--node", "b")
 	do(exitUsage, `(?s).*name one peer.*`, "drain")
-	do(exitUsage, `(?s).*--datacenter is for --node.*`, "drain", "star-1", "--datacenter", "dc2")
+	do(exitUsage, `(?s).*--datacenter is for --node.*`, "drain", "--force", "star-1", "--datacenter", "dc2")
 	do(exitUsage, `(?s).*want a number from 1 to 65535, or clear.*`, "weight", "star-1", "0")
-	do(exitUsage, `(?s).*--service is for a peer.*`, "drain", "--node", "b", "--service", "star")
+	do(exitUsage, `(?s).*--service is for a peer.*`, "drain", "--force", "--node", "b", "--service", "star")
 	do(exitUsage, `(?s).*--service is for a peer.*`, "enable", "--node", "b", "--service", "star")
-	for _, command := range [][]string{{"drain", "star-1"}, {"drain", "--node", "b"}, {"weight", "star-1", "5"}, {"maintenance", "on", "star"}} {
+	for _, command := range [][]string{{"drain", "--force", "star-1"}, {"drain", "--force", "--node", "b"}, {"weight", "star-1", "5"}, {"maintenance", "on", "star"}} {
 		for _, short := range []string{"0s", "-5m"} { // as of a script that has computed what is left
 			do(exitFailed, `sluice: admin API at .*: for: want a duration from 1s to .*\n`, append(command, "--for", short)...)
 		}
 	}
 	do(exitOK, "no orders\n", "orders")
-	do(exitFailed, `(?s).*for: want a duration from 1s.*`, "drain", "star-1", "--for", "1ms")
+	do(exitFailed, `(?s).*for: want a duration from 1s.*`, "drain", "--force", "star-1", "--for", "1ms")
 }

@@ -154,7 +154,7 @@ func TestNoRequestReachesAnInheritedListener(t *testing.T) {
 func TestDrainWaitsForTheOldProcess(t *testing.T) {
 	t.Parallel()
 	s, requests := startWaiting(t)
-	drain := []string{"drain", requests.peer, "--why", "new disk", "--admin", s.admin, "--wait"}
+	drain := []string{"drain", "--force", requests.peer, "--why", "new disk", "--admin", s.admin, "--wait"}
 	for n := range 2 {
 		if n > 0 {
 			s.write("no configuration")
@@ -193,7 +193,7 @@ func TestDrainSaysThatTheOldProcessHangs(t *testing.T) {
 	// Without a wait, its other threads might go on and answer.
 	verify.NoError(t, subprocess.PauseChild(old))
 	defer syscall.Kill(old, syscall.SIGKILL)
-	drain := []string{"drain", requests.peer, "--why", "new disk", "--admin", s.admin, "--wait"}
+	drain := []string{"drain", "--force", requests.peer, "--why", "new disk", "--admin", s.admin, "--wait"}
 	const hangs = "the old process still runs and has not answered"
 	status, body := s.get("http://" + s.admin + "/api/peers?process=former")
 	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(body, hangs), "asked: %d %s", status, body)
