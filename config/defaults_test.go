@@ -195,6 +195,17 @@ func TestErrorsOfDefaults(t *testing.T) {
 	}
 }
 
+// A document is told which value of the file it contradicts, and not that of a variable.
+func TestErrorsOfDocumentsWithDefaults(t *testing.T) {
+	var documents, want []string
+	for _, name := range []string{"a", "b", "c"} {
+		documents = append(documents, name+".yaml", "services:\n  "+name+": { peers: ['127.0.0.1:1'], health: { passive: { ejection: 2h } } }")
+		want = append(want, "consul_kv:sluice/"+name+".yaml:2: services."+name+".health.passive.max_ejection: want at least services."+name+".health.passive.ejection, which is 2h (the value is from sluice.yaml:2)")
+	}
+	_, err := buildIn(dynamicFile+"defaults: { service: { health: { passive: { max_ejection: '${MOST}' } } } }", environ("MOST", "1h"), keys(documents...))
+	diffLines(t, err, want)
+}
+
 // A document that has not changed has the defaults of now.
 func TestDefaultsChangeUnderDocuments(t *testing.T) {
 	in := Input{File: "sluice.yaml", Decoded: new(Decoded)}
