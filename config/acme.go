@@ -14,7 +14,10 @@ import (
 
 // ACME obtains certificates from an authority.
 type ACME struct {
-	Names     []string `key:"names" format:"certificate_name"` // at least one; wildcards only with DNS
+	Names []string `key:"names" format:"certificate_name"` // wildcards only with DNS
+	// Routes are the hosts, with wildcards, that get a certificate as soon as a route has them. Names
+	// or Routes has at least one.
+	Routes    []string `key:"routes" format:"routed_host"`
 	Directory Location `key:"directory" default:"https://acme-v02.api.letsencrypt.org/directory" format:"http_url"`
 	Email     string   `key:"email"` // of the account; may be empty
 	// Storage is a directory. With ConsulKV it has copies, or is empty for none.
@@ -38,6 +41,30 @@ const defaultStorage = "/var/lib/sluice/acme"
 // isCertificateName reports whether s is a name of a certificate by ACME.
 func isCertificateName(s string) bool { return discovery.IsHost(strings.TrimPrefix(s, "*.")) }
 
+// isRoutedHost reports whether s may be one of ACME.Routes.
+func isRoutedHost(s string) bool { return s == "*" || isCertificateName(s) }
+
+// Allows reports whether Routes has a host, which is in lower case.
+func (a *ACME) Allows(host string) bool {
+	return slices.ContainsFunc(a.Routes, func(allowed string) bool {
+		suffix, wildcard := strings.CutPrefix(strings.ToLower(allowed), "*")
+		return wildcard && strings.HasSuffix(host, suffix) || !wildcard && host == suffix
+	})
+}
+
+// RouteHosts returns the host names of the routes of a listener, in lower case, sorted, each once.
+func (c *Config) RouteHosts(listener string) (hosts []string) {
+	for _, r := range c.Routes {
+		host := strings.ToLower(strings.TrimSuffix(r.Host, "."))
+		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		if err != nil && discovery.IsHost(host) && (len(r.Listeners) == 0 || slices.Contains(r.Listeners, listener)) {
+			hosts = append(hosts, host)
+		}
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
+}
+
 // check checks the settings, and completes them. local: the listener is a unix socket.
 func (a *ACME) check(d *decoder, key string, local bool) {
 	if local && a.DNS == nil {
@@ -46,8 +73,8 @@ func (a *ACME) check(d *decoder, key string, local bool) {
 	if a.ConsulKV == "" {
 		a.Storage = cmp.Or(a.Storage, defaultStorage)
 	}
-	if len(a.Names) == 0 {
-		d.Refuse(decoding.Join(key, "names"), "", "empty: want at least one, such as www.example.com")
+	if len(a.Names)+len(a.Routes) == 0 {
+		d.Refuse(decoding.Join(key, "names"), "", "empty: want at least one, such as www.example.com, or acme.routes")
 	}
 	for i, name := range a.Names {
 		at := decoding.Item(decoding.Join(key, "names"), i)

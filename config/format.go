@@ -113,6 +113,7 @@ var formats = map[string]decoding.Format{
 	"consul_meta":      typed(`"KEY=VALUE", the key of letters, digits, '_' and '-', not beginning with "consul-" or "sluice-", the value of up to 512 bytes`, parseConsulMeta),
 	"host":             plain("a host name or an IP address, without a port", discovery.IsHost),
 	"certificate_name": plain("a host name, or with acme.dns a wildcard such as *.example.com", isCertificateName),
+	"routed_host":      plain(`a host name, a wildcard such as *.example.com, or "*"`, isRoutedHost),
 	"target":           plain("HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535", isTarget),
 	"kv_prefix": plain("a prefix of keys such as certs/web, of up to 128 letters, digits, '.', '_', '-' or '/', without a slash at its start and end",
 		upTo(128, `^[A-Za-z0-9._-]([A-Za-z0-9._/-]*[A-Za-z0-9._-])?$`)),

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"sluice/admin"
 	"sluice/test/acmetest"
 	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 	"sluice/test/long"
 	"sluice/test/sluicetest"
 	"sluice/test/subprocess"
@@ -294,4 +296,78 @@ func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
 	replaceFile(t, file, may.SecretID)
 	verify.Equal(t, awaitObtained(t, "the certificate of the other replica", name, answering), first, "the certificate")
 	verify.Equal(t, p.Issued(), 1, "certificates were issued")
+}
+
+// A load balancer in front does not send clients where no handshake succeeds, if it has another
+// replica: for half a minute, since the authority may come through it.
+func TestNotReadyWithoutACertificate(t *testing.T) {
+	t.Parallel()
+	listener := func(more string) string {
+		return fmt.Sprintf(`
+listeners:
+  - { name: web, address: "127.0.0.1:0" }
+  - name: websecure
+    address: "127.0.0.1:0"
+    tls: { %s acme: { names: [www.example], directory: %q, storage: %q } }
+`, more, noAuthority, filepath.Join(t.TempDir(), "acme")) + static("star", origin(t, "star"))
+	}
+	const missing = `listener "websecure": no certificate has been obtained by ACME yet`
+	r := start(t, listener(""))
+	status, v := r.readyz()
+	verify.That(t, status == 503 && slices.Contains(v.Missing, missing), "/readyz: %d %+v", status, v)
+	if long.All() { // half a minute
+		v = r.awaitReady()
+		verify.That(t, slices.Contains(v.Missing, missing), "/readyz: %+v", v)
+	}
+	files := testcert.Write(t, t.TempDir(), "www.example")
+	r = start(t, listener(fmt.Sprintf("certificates: [{ cert: %q, key: %q }],", files.Cert, files.Key)))
+	v = r.awaitReady()
+	verify.Equal(t, len(v.Missing), 0, "missing with a file")
+}
+
+// A service that comes has HTTPS by itself, if the file allows its host, also when it has come back
+// and with an upgrade. What a tag asks for beyond that orders nothing.
+func TestACMEOfRoutes(t *testing.T) {
+	t.Parallel()
+	secure := consultest.ReservePort(t)
+	p := acmetest.Start(t, acmetest.Options{HTTPPort: consultest.ReservePort(t), TLSPort: secure})
+	registry := discoverytest.Start(t)
+	register := func(name, host string) {
+		registry.Set(name, withTags(t, name, name+"-1", origin(t, name), "sluice.route="+host+"/"))
+	}
+	register("star", "Star.routed.example")
+	register("evil", "evil.example")
+	r := start(t, fmt.Sprintf(`
+listeners:
+  - name: websecure
+    address: "127.0.0.1:%d"
+    tls: { acme: { names: [www.example], routes: ["*.routed.example"], directory: %q, storage: %q, ca: %q } }
+consul: { addresses: [%q] }
+catalog: { tags: [sluice] }
+services: { fixed: { peers: [%q] } }
+routes: [{ host: fixed.routed.example, service: fixed }, { host: www.example, service: fixed }]
+`, secure, p.Directory, filepath.Join(t.TempDir(), "acme"), p.CA, registry.URL(), origin(t, "fixed")))
+	serial := func(host string) (serial string) {
+		t.Helper()
+		r.await("the certificate of "+host, func() bool { serial = r.served("websecure", host); return serial != "" })
+		return serial
+	}
+	for _, host := range []string{"star.routed.example", "fixed.routed.example", "www.example"} {
+		serial(host)
+	}
+	register("moon", "moon.routed.example")
+	first := serial("moon.routed.example")
+	names := func() (names []string) {
+		for _, c := range fetch[[]admin.Certificate](r, "/api/certificates") {
+			names = append(names, c.Names...)
+		}
+		slices.Sort(names)
+		return names
+	}
+	verify.Equal(t, fmt.Sprint(names()), "[fixed.routed.example moon.routed.example star.routed.example www.example]", "names")
+	register("moon", "fixed.example")
+	r.await("no route has the name", func() bool { return !slices.Contains(names(), "moon.routed.example") })
+	register("moon", "moon.routed.example")
+	verify.Equal(t, serial("moon.routed.example"), first, "the certificate when the service comes back")
+	verify.That(t, !strings.Contains(p.Log.String(), "evil"), "the authority was asked for a host that is not allowed")
 }

@@ -157,6 +157,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	g.mesh.join(c)
 	g.services.recheckAddresses()
 	g.services.discovery.SetDebounce(c.Discovery.Debounce)
+	g.certificates.UseRoutes(tlsOf(p.listeners), c)
 	serves := g.routes.Load() != nil // there may be requests
 	if serves {
 		g.mesh.await(ctx, g.waits.warm) // instances in the mesh get requests at once

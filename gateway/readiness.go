@@ -49,10 +49,13 @@ type readiness struct {
 	chains    *chains
 	tags      *catalog.Reader
 	effective func() *config.Config // in use
-	process   *operator.Process
-	systemd   *systemd.Manager
-	events    *events.Feed
-	log       zerolog.Logger
+	// lacksCertificates returns the listeners without a certificate, each as a sentence. It does not
+	// count when an old process is replaced: this one has as many.
+	lacksCertificates func() []string
+	process           *operator.Process
+	systemd           *systemd.Manager
+	events            *events.Feed
+	log               zerolog.Logger
 
 	became   chan struct{} // closed when this process is ready: see progress
 	stopping atomic.Bool
@@ -61,8 +64,9 @@ type readiness struct {
 // await waits until this process is ready. It stays ready when a reload adds services.
 func (r *readiness) await(ctx context.Context) {
 	for begin := time.Now(); ; {
-		p := r.progress(time.Since(begin))
-		if p.ready() {
+		p, lacking := r.progress(time.Since(begin)), r.lacksCertificates()
+		if p.ready() && (len(lacking) == 0 || time.Since(begin) > readyTimeout) {
+			p.missing = append(p.missing, lacking...)
 			close(r.became)
 			r.systemd.Ready(r.status())
 			event := r.log.Info()
@@ -73,7 +77,7 @@ func (r *readiness) await(ctx context.Context) {
 			r.emitReady(p.missing)
 			return
 		}
-		r.systemd.Waiting(p.missing)
+		r.systemd.Waiting(append(p.missing, lacking...))
 		if consul.Sleep(ctx, readyEvery) != nil {
 			return
 		}
@@ -190,7 +194,7 @@ func (r *readiness) now() (ready bool, missing []string) {
 	if r.stopping.Load() {
 		return false, []string{"sluice is stopping"}
 	}
-	missing = r.progress(0).missing
+	missing = append(r.progress(0).missing, r.lacksCertificates()...)
 	if o := r.process.State().NotReady; o != nil {
 		return false, append([]string{"an operator has made sluice not ready, since " + o.Since.Format(time.RFC3339) + events.Because(o.Why)}, missing...)
 	}

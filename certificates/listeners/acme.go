@@ -45,6 +45,22 @@ type acmeUse struct {
 	*acme.Manager
 	settings *config.ACME
 	http     bool // HTTP-01 may be used
+	routed   routed
+}
+
+// names returns all names that the listener gets certificates for, or waits to order.
+func (u *acmeUse) names() []string { return slices.Concat(u.settings.Names, u.routed.all()) }
+
+// due returns the names whose certificates may be ordered or renewed now.
+func (u *acmeUse) due() []string {
+	return slices.Concat(u.settings.Names, u.routed.due(func(name string) bool { return len(u.Certificates([]string{name})) > 0 }))
+}
+
+// route gets certificates for hosts of routes, of those that the settings allow.
+func (u *acmeUse) route(hosts []string) {
+	u.routed.set(slices.DeleteFunc(hosts, func(host string) bool {
+		return u.isNamed(host) || u.isNamed(acme.Wildcard(host)) || !u.settings.Allows(host)
+	}))
 }
 
 // suits reports whether the use, or nil, can stay with c, in which its listener is the same.
@@ -56,7 +72,9 @@ func (u *acmeUse) suits(c *config.Config) bool {
 func (u *acmeUse) covers(name string) bool { return u.manages(name) || u.manages(acme.Wildcard(name)) }
 
 // manages reports whether the listener gets the certificate of a name, or wildcard, by ACME.
-func (u *acmeUse) manages(name string) bool {
+func (u *acmeUse) manages(name string) bool { return u.isNamed(name) || u.routed.has(name) }
+
+func (u *acmeUse) isNamed(name string) bool {
 	return slices.ContainsFunc(u.settings.Names, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
@@ -109,7 +127,7 @@ func (a *authorities) acquire(settings *config.ACME, c *config.Config) (*acmeUse
 func (a *authorities) obtain(uses []*acmeUse) {
 	names := make(map[*acme.Manager][]string)
 	for _, u := range uses {
-		names[u.Manager] = append(names[u.Manager], u.settings.Names...)
+		names[u.Manager] = append(names[u.Manager], u.due()...)
 	}
 	for m, all := range names {
 		if err := m.Manage(all); err != nil {

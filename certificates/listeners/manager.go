@@ -13,6 +13,7 @@ import (
 	"sluice/certificates"
 	"sluice/certificates/acme"
 	"sluice/certificates/kv"
+	"sluice/config"
 	"sluice/consul"
 	"sluice/proxy/handover"
 )
@@ -92,6 +93,16 @@ func (m *Manager) Obtain() {
 	m.authorities.obtain(acmeUses(m.used()))
 }
 
+// UseRoutes sets the routes of c, whose hosts listeners with acme.routes get certificates for: call
+// it before Await, and Obtain once challenges are answered.
+func (m *Manager) UseRoutes(all []*TLS, c *config.Config) {
+	for _, t := range all {
+		if t != nil && t.acme != nil && len(t.acme.settings.Routes) > 0 {
+			t.acme.route(c.RouteHosts(t.listener))
+		}
+	}
+}
+
 // AnswerChallenge returns the response to an HTTP challenge of the order of a listener.
 func (m *Manager) AnswerChallenge(host, path string) ([]byte, bool) {
 	for _, u := range acmeUses(m.used()) {
@@ -111,7 +122,7 @@ func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) 
 	loading, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for _, u := range acmeUses(all) {
-		u.Load(loading, u.settings.Names)
+		u.Load(loading, u.names())
 	}
 	awaitAll(ctx, prefixes(all), over)
 }
@@ -125,6 +136,9 @@ func (m *Manager) AwaitPrefixes(ctx context.Context, timeout time.Duration) {
 func (m *Manager) Refresh() {
 	for _, use := range m.uses() {
 		use.Refresh()
+	}
+	if slices.ContainsFunc(acmeUses(m.used()), func(u *acmeUse) bool { return u.routed.waits() }) {
+		m.Obtain()
 	}
 	m.update()
 	m.RotateKeys(time.Now())
@@ -168,7 +182,7 @@ func (m *Manager) Statuses() (all []certificates.Usage) {
 		if t.acme == nil {
 			continue
 		}
-		for _, status := range t.acme.Statuses(t.acme.settings.Names) {
+		for _, status := range t.acme.Statuses(t.acme.names()) {
 			all = append(all, certificates.Usage{UsedBy: t.user, Status: status})
 		}
 	}
@@ -176,6 +190,22 @@ func (m *Manager) Statuses() (all []certificates.Usage) {
 		all = append(all, certificates.Statuses(t.uses)...)
 	}
 	return append(all, certificates.Statuses(m.options.Others())...)
+}
+
+// Missing returns the listeners in use that have no certificate at all, although they are to have
+// one, each as a sentence for people.
+func (m *Manager) Missing() (missing []string) {
+	for _, t := range m.used() {
+		if len(t.ofSources()) > 0 {
+			continue
+		}
+		if t.acme == nil {
+			missing = append(missing, t.user+": there is no certificate in Consul yet")
+		} else if names := t.acme.names(); len(names) > 0 && len(t.acme.Certificates(names)) == 0 {
+			missing = append(missing, t.user+": no certificate has been obtained by ACME yet")
+		}
+	}
+	return missing
 }
 
 // Pause ends the watches of Consul until Resume: a new process watches it.

@@ -19,15 +19,16 @@ import (
 // TLS is the TLS of a listener. It follows its certificates.
 type TLS struct {
 	// Config serves every connection: it chooses current, and has the ticket keys.
-	Config  *tls.Config
-	current atomic.Pointer[tls.Config] // with the certificates
-	user    string                     // for people: "listener …"
-	uses    []certificates.Use
-	pairs   []certificates.Source  // of uses, those with the listener's certificates, best first
-	kv      []*kv.Prefix           // of pairs, the ones in Consul
-	ca      *certificates.Follower // of uses, the one of client_ca and client_crl; nil: none
-	tickets *certificates.Follower // of uses, the one of ticket_keys; nil: none
-	acme    *acmeUse               // nil: none
+	Config   *tls.Config
+	current  atomic.Pointer[tls.Config] // with the certificates
+	listener string                     // its name
+	user     string                     // for people: "listener …"
+	uses     []certificates.Use
+	pairs    []certificates.Source  // of uses, those with the listener's certificates, best first
+	kv       []*kv.Prefix           // of pairs, the ones in Consul
+	ca       *certificates.Follower // of uses, the one of client_ca and client_crl; nil: none
+	tickets  *certificates.Follower // of uses, the one of ticket_keys; nil: none
+	acme     *acmeUse               // nil: none
 
 	policy     certificates.Policy
 	clientAuth tls.ClientAuthType
@@ -48,7 +49,7 @@ func (m *Manager) TLS(l config.Listener, c *config.Config, before *TLS) (*TLS, e
 	if l.TLS == nil {
 		return nil, nil
 	}
-	t := &TLS{user: fmt.Sprintf("listener %q", l.Name), protocols: []string{"h2", "http/1.1"}, policy: l.TLS.Policy()}
+	t := &TLS{listener: l.Name, user: fmt.Sprintf("listener %q", l.Name), protocols: []string{"h2", "http/1.1"}, policy: l.TLS.Policy()}
 	if before != nil {
 		t.revocations = before.revocations
 	} else {

@@ -1,0 +1,79 @@
+package listeners
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	// maxRouted limits the names of routes that a listener gets certificates for.
+	maxRouted = 1000
+	// ordersAtOnce and orderEvery limit the orders for new names of routes: Let's Encrypt takes 300
+	// in three hours from an account, and one service must not take those of others.
+	ordersAtOnce = 100
+	orderEvery   = time.Minute
+)
+
+// routed are the names that a listener gets certificates for because its routes have them. Names
+// without a certificate are ordered in turn. It is safe for concurrent use.
+type routed struct {
+	mu sync.Mutex
+	// mu guards the fields below.
+	names   []string        // sorted; it is replaced, not changed
+	ordered map[string]bool // of names
+	limiter *rate.Limiter
+}
+
+// set replaces the names, which are sorted and in lower case. Those beyond maxRouted are left out.
+func (r *routed) set(names []string) {
+	names = names[:min(len(names), maxRouted)]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ordered := make(map[string]bool)
+	for _, name := range names {
+		if r.ordered[name] {
+			ordered[name] = true
+		}
+	}
+	r.names, r.ordered = names, ordered
+}
+
+// waits reports whether a name waits for its turn.
+func (r *routed) waits() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.ordered) < len(r.names)
+}
+
+func (r *routed) all() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.names
+}
+
+// has reports whether a name, in any case, is one of them.
+func (r *routed) has(name string) bool {
+	_, found := slices.BinarySearch(r.all(), strings.ToLower(name))
+	return found
+}
+
+// due returns the names whose certificates may be ordered or renewed now. obtained reports which
+// names have a certificate: they wait for no turn.
+func (r *routed) due(obtained func(name string) bool) (due []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.limiter == nil {
+		r.limiter = rate.NewLimiter(rate.Every(orderEvery), ordersAtOnce)
+	}
+	for _, name := range r.names {
+		if r.ordered[name] || obtained(name) || r.limiter.Allow() {
+			r.ordered[name] = true
+			due = append(due, name)
+		}
+	}
+	return due
+}
