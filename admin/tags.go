@@ -3,6 +3,7 @@ package admin
 import (
 	"net/http"
 
+	"sluice/tags"
 	"sluice/tags/claim"
 )
 
@@ -24,7 +25,9 @@ type TagAsk struct {
 	Tag       string   `json:"tag"`
 }
 
-func describeAsk(a claim.Ask) TagAsk { return TagAsk{a.Service, list(a.IDs()), a.Dialect, a.Tag} }
+func describeAsk(a claim.Ask) TagAsk {
+	return TagAsk{a.Service, list(a.IDs()), a.Dialect, tags.Masked(a.Tag)}
+}
 
 func describeProblem(p claim.Problem) TagProblem {
 	d := TagProblem{TagAsk: describeAsk(p.Ask), Kind: string(p.Kind), Column: p.Column, Reason: p.Reason, Harmless: p.Harmless}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sluice/config"
+	"sluice/tags"
 	"sluice/tags/catalog"
 	"sluice/tags/claim"
 )
@@ -143,7 +144,7 @@ func tagFinding(p claim.Problem) Finding {
 // origin names what asks for a route: a tag, or the default rule.
 func origin(a claim.Ask) string {
 	if a.Dialect == config.DialectDefault {
-		return a.Tag
+		return tags.Masked(a.Tag)
 	}
-	return fmt.Sprintf("tag %q", a.Tag)
+	return fmt.Sprintf("tag %q", tags.Masked(a.Tag))
 }

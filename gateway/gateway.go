@@ -210,7 +210,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.readiness = &readiness{
 		services: g.services, mesh: g.mesh, documents: g.documents, finder: g.finder, chains: g.chains, tags: g.tags, effective: g.config,
 		process: g.process, systemd: o.Systemd,
-		lacksCertificates: g.certificates.Missing, events: g.events, log: g.log, became: make(chan struct{}),
+		lacksCertificates: g.certificates.Missing, events: g.events, log: g.log, answered: make(chan struct{}), became: make(chan struct{}),
 	}
 	g.shares, g.judge = g.newRelease(c)
 	g.orders = g.newOrders(c)

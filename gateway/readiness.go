@@ -57,7 +57,8 @@ type readiness struct {
 	events            *events.Feed
 	log               zerolog.Logger
 
-	became   chan struct{} // closed when this process is ready: see progress
+	answered chan struct{} // closed when nothing is expected that progress names
+	became   chan struct{} // closed when this process is ready, which it stays
 	stopping atomic.Bool
 }
 
@@ -65,6 +66,9 @@ type readiness struct {
 func (r *readiness) await(ctx context.Context) {
 	for begin := time.Now(); ; {
 		p, lacking := r.progress(time.Since(begin)), r.lacksCertificates()
+		if p.ready() && !closed(r.answered) {
+			close(r.answered)
+		}
 		if p.ready() && (len(lacking) == 0 || time.Since(begin) > readyTimeout) {
 			p.missing = append(p.missing, lacking...)
 			close(r.became)
@@ -99,7 +103,7 @@ func (r *readiness) awaitRoutes(ctx context.Context, known func()) {
 	}
 	if c := r.effective().Catalog; c != nil && (len(c.Tags) > 0 || c.DefaultRule != "") {
 		select {
-		case <-r.became:
+		case <-r.answered:
 		case <-ctx.Done():
 			return
 		}
