@@ -239,12 +239,16 @@ func (p *page) await(what string, ok func() bool) {
 	}
 }
 
-// fits checks that the page, and each table in it, fits into the window.
+// fits checks that the page, and each table in it, fits into the window, and that words fit into the
+// columns of peers.
 func (p *page) fits(width int64) {
 	p.t.Helper()
 	if got := evaluate[int64](p, `Math.max(document.documentElement.scrollWidth,
 		...[...document.querySelectorAll("section, .card > td")].map(s => s.scrollWidth))`); got > width {
 		p.t.Errorf("in a window of %d pixels something is %d pixels wide", width, got)
+	}
+	if got := evaluate[int64](p, `Math.min(100, ...[...document.querySelectorAll(".peers > thead th")].map(th => th.clientWidth).filter(Boolean))`); width > 1152 && got < 50 {
+		p.t.Errorf("in a window of %d pixels a column of peers is %d pixels wide", width, got)
 	}
 }
 

@@ -65,7 +65,7 @@ func TestPictures(t *testing.T) {
 		ready         func() bool
 	}{
 		{"page", "?open=star", "light", 1280, 1000, nil},
-		{"page-dark", "?open=star&consul=star", "dark", 1280, 1000, func() bool { return strings.Contains(p.text("#services"), "agree on") }},
+		{"page-dark", "?open=star&consul=star", "dark", 1280, 1200, func() bool { return strings.Contains(p.text("#services"), "agree on") }},
 		{"page-phone", "?open=star", "light", 390, 844, nil},
 		{"page-phone-dark", "?consul=star&happened=config#star", "dark", 390, 2400, func() bool { return strings.Contains(p.text("#services"), "agree on") }},
 		{"routes", "?view=routes&url=http://www.example.com/cart/7", "light", 1280, 700, func() bool { return p.visible("#verdict") }},

@@ -14,18 +14,18 @@ const peerKey = p => [p.node, p.id, p.address].join("\n");
 
 // Columns: title, width, text, class.
 const peerColumns = [
-  ["peer", "14%", p => p.id, () => "long"],
-  ["address", "13%", p => p.address, () => "long"],
-  ["node", "10%", p => p.node + (p.datacenter ? " (" + p.datacenter + ")" : ""), () => "long faint"],
-  ["state", "88px", p => p.state + (p.state === "up" && !p.used ? ", not used" : ""), p => "state " + p.state],
-  ["for", "60px", p => age(p.since), () => "number"],
-  ["weight", "60px", p => number(p.weight), () => "number"],
-  ["share, due", "92px", p => (p.share === undefined ? "–" : percent(p.share)) + " of " + percent(p.due), () => "number"],
-  ["in flight", "62px", p => number(p.inflight), p => zero(p.inflight)],
-  ["requests/s", "78px", p => number(p.rate, 1), p => zero(p.rate)],
-  ["requests", "80px", p => number(p.requests), p => zero(p.requests)],
-  ["failures", "66px", p => number(p.failures), p => zero(p.failures) + (p.failing ? " failed" : "")],
-  ["latency ms", "82px", p => p.latency_ms ? number(p.latency_ms, 2) : "–", p => zero(p.latency_ms)],
+  ["peer", "11%", p => p.id, () => "long"],
+  ["address", "11%", p => p.address, () => "long"],
+  ["node", "9%", p => p.node + (p.datacenter ? " (" + p.datacenter + ")" : ""), () => "long faint"],
+  ["state", "84px", p => p.state + (p.state === "up" && !p.used ? ", not used" : ""), p => "state " + p.state],
+  ["for", "54px", p => age(p.since), () => "number"],
+  ["weight", "56px", p => number(p.weight), () => "number"],
+  ["share, due", "116px", p => (p.share === undefined ? "–" : percent(p.share)) + " of " + percent(p.due), () => "number"],
+  ["in flight", "60px", p => number(p.inflight), p => zero(p.inflight)],
+  ["requests/s", "74px", p => number(p.rate, 1), p => zero(p.rate)],
+  ["requests", "68px", p => number(p.requests), p => zero(p.requests)],
+  ["failures", "60px", p => number(p.failures), p => zero(p.failures) + (p.failing ? " failed" : "")],
+  ["latency ms", "76px", p => p.latency_ms ? number(p.latency_ms, 2) : "–", p => zero(p.latency_ms)],
   ["tags, meta", "auto", details, () => "long faint"],
 ];
 

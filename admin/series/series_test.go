@@ -99,6 +99,8 @@ func TestOldSamplesAreForgotten(t *testing.T) {
 				verify.Equal(t, sample.Requests, uint32(Length+8+i), "service %d, sample %d has requests", s, i)
 			}
 		}
+		recent := r.Recent()["late"]
+		verify.That(t, recent.Seconds == 60 && recent.Requests == 12*(2*Length+7)-66, "recently: %+v", recent)
 	})
 }
 

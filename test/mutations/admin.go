@@ -64,4 +64,11 @@ var adminFaults = []mutation{
 		new:  "d < 0 || d > maxFor",
 		test: "./admin TestAWeightInPlaceOfTheRegistrys",
 	},
+	{
+		name: "recent-is-all-that-is-kept",
+		file: "admin/series/series.go",
+		old:  "uint64(time.Minute/Interval)",
+		new:  "Length",
+		test: "./admin/series TestOldSamplesAreForgotten",
+	},
 }
