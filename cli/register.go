@@ -86,7 +86,7 @@ func newRegister() *cobra.Command {
 	flags.DurationVar(&r.stopTimeout, "stop-timeout", 20*time.Second, "`time` between the signal and SIGKILL")
 	flags.StringVar(&r.consul, "consul", "", "`URL` of the Consul agent (default $CONSUL_HTTP_ADDR or http://127.0.0.1:8500); CONSUL_HTTP_TOKEN\nand the other variables of Consul's tools count too")
 	flags.BoolVar(&r.passToken, "pass-token", false, "leave CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE and CONSUL_HTTP_AUTH in the environment of the app")
-	flags.StringVar(&r.logFormat, "log", "console", "`format` of sluice's own lines on standard error: console, json or off")
+	flags.StringVar(&r.logFormat, "log", "auto", "`format` of sluice's own lines on standard error: console, json, off, or auto,\nwhich is console on a terminal and json elsewhere")
 	return command
 }
 
@@ -140,18 +140,16 @@ func (r *registering) translate(command []string, log io.Writer) error {
 		o.Consul = consul.Options{Addresses: []string{r.consul}}
 	}
 	switch r.logFormat {
-	case "console":
-		log = zerolog.ConsoleWriter{Out: log, TimeFormat: "15:04:05.000", NoColor: !logs.IsTerminal(log)}
-	case "json":
+	case "auto", "console", "json":
 	case "off":
 		log = io.Discard
 	default:
-		wrong = append(wrong, fmt.Errorf("--log %q: want console, json or off", r.logFormat))
+		wrong = append(wrong, fmt.Errorf("--log %q: want auto, console, json or off", r.logFormat))
 	}
 	if len(wrong) > 0 {
 		return &usageError{errors.Join(wrong...)}
 	}
-	r.log = zerolog.New(log).Level(zerolog.InfoLevel).With().Timestamp().Logger()
+	r.log = logs.New(log, zerolog.InfoLevel, r.logFormat).Logger()
 	o.Log = r.log
 	return nil
 }

@@ -370,7 +370,7 @@ func TestRegisterRefusals(t *testing.T) {
 		{append(someFlags, "--http", "/", "--tcp", "--", "true"), "--http and --tcp: want one of them"},
 		{append(someFlags, "--meta", "a", "--", "true"), `--meta "a": want KEY=VALUE`},
 		{append(someFlags, "--grpc-service", "a", "--", "true"), "--grpc-service is for --grpc"},
-		{append(someFlags, "--log", "xml", "--", "true"), `--log "xml": want console, json or off`},
+		{append(someFlags, "--log", "xml", "--", "true"), `--log "xml": want auto, console, json or off`},
 		{[]string{"--name", "a b", "--port", "70000", "--", "true"}, `sluice: name "a b": want`},
 		{append(someFlags, "--deregister-after", "1s", "--", "true"), "deregister after 1s: want at least 1m0s"},
 	} {

@@ -34,6 +34,7 @@ type serving struct {
 	configuration string // a file
 	pidFile       string
 	logFile       string
+	terminal      *os.File // its standard error; nil: logFile
 
 	command *exec.Cmd // the first process
 	pid     int       // of the current process
@@ -74,7 +75,7 @@ func (s *serving) start() {
 	s.t.Helper()
 	log := verify.Result(os.Create(s.logFile)).Must(s.t)
 	defer log.Close() // the process has a copy
-	s.command.Stdout, s.command.Stderr = log, log
+	s.command.Stdout, s.command.Stderr = log, cmp.Or(s.terminal, log)
 	verify.NoError(s.t, s.command.Start())
 	s.t.Cleanup(func() {
 		if s.pid == 0 {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -45,16 +46,7 @@ func TestWatchInATerminal(t *testing.T) {
 	address := serveJSON(t, func(r *http.Request) any { return answers[r.URL.Path] })
 	program, user := openTerminal(t)
 	var seen subprocess.Output
-	go func() {
-		buffer := make([]byte, 4096)
-		for {
-			n, err := user.Read(buffer)
-			_, _ = seen.Write(buffer[:n])
-			if err != nil {
-				return // the terminal is closed
-			}
-		}
-	}()
+	go io.Copy(&seen, user) // until the terminal is closed
 	root := NewRoot()
 	root.SetArgs([]string{"peers", "--watch", "--admin", address})
 	root.SetOut(program)
@@ -67,4 +59,27 @@ func TestWatchInATerminal(t *testing.T) {
 	screen, _, _ := strings.Cut(seen.String(), wrapLines)
 	verify.Equal(t, strings.Count(screen, "\n"), 29, "the lines of a screen of 30")
 	verify.That(t, strings.Contains(screen, "star-26 ") && strings.Contains(screen, "… 13 more lines"), "the screen is\n%s", screen)
+}
+
+// On a terminal the log is for people, also after a reload and in a new process.
+func TestLogInATerminal(t *testing.T) {
+	t.Parallel()
+	for variable, begin := range map[string]string{"NO_COLOR=": " \x1b[32mINF\x1b[0m \x1b[1m", "NO_COLOR=1": " INF "} {
+		t.Run(variable, func(t *testing.T) {
+			t.Parallel()
+			program, user := openTerminal(t)
+			var seen subprocess.Output
+			go io.Copy(&seen, user) // until the terminal is closed
+			s := newServing(t, "", static("http://127.0.0.1:1"))
+			s.terminal = program
+			s.command.Args = append([]string{"env", variable}, s.command.Args[1:]...)
+			s.serve()
+			s.configure("log: { level: debug }\n" + static("http://127.0.0.1:2"))
+			consultest.Await(t, "the reload", func() bool { return strings.Contains(seen.String(), begin+"configuration applied") })
+			s.replace()
+			s.end()
+			consultest.Await(t, "the end", func() bool { return strings.Contains(seen.String(), begin+"stopped") })
+			verify.That(t, !strings.Contains(seen.String(), `"level":`), "JSON is in\n%s", &seen)
+		})
+	}
 }

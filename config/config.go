@@ -50,7 +50,7 @@ type Config struct {
 // Log configures the log of sluice on standard error.
 type Log struct {
 	Level  LogLevel `key:"level" default:"info" oneof:"debug|info|warn|error" format:"log_level"`
-	Format string   `key:"format" default:"json" oneof:"json|console"`
+	Format string   `key:"format" default:"auto" oneof:"auto|json|console"`
 }
 
 // AccessLog configures the log of requests.

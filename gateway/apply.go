@@ -146,7 +146,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	}
 	g.effective.Store(c)
 	g.shares.Applied(p.merged, time.Now()) // before the waits below: what an operator or the judge gives meanwhile is for c
-	g.process.Configure(c.Log.Level.Value, c.Log.Format == "console")
+	g.process.Configure(c.Log.Level.Value, c.Log.Format)
 	if p.tokens != nil {
 		g.admin.tokens.Store(p.tokens)
 	}

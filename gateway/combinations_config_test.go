@@ -416,7 +416,7 @@ func (c *combinations) text() (file, document string) {
 		client["trusted_proxies"] = []string{"127.0.0.1", "unix:"}
 	}
 	accessLog := settings{"path": pick(c, c.dir+"/access.log", "off"), "format": pick(c, "json", "combined", "$client $target $status"), "sample": pick(c, "10%", "100%")}
-	log := settings{"level": pick(c, "info", "info", "debug", "warn"), "format": pick(c, "json", "console")}
+	log := settings{"level": pick(c, "info", "info", "debug", "warn"), "format": pick(c, "auto", "json", "console")}
 	admin := settings{"address": at}
 	for _, key := range []string{"orders", "shares"} {
 		if c.one(3) {

@@ -168,11 +168,11 @@ func New(o Options) (_ *Gateway, err error) {
 	g.history = g.documents.History()
 	c := g.documents.First()
 	g.started = c
-	g.logs = logs.New(o.Log, c.Log.Level.Value, false)
+	g.logs = logs.New(o.Log, c.Log.Level.Value, c.Log.Format)
 	g.cut, g.Cut = context.WithCancel(context.Background())
 	g.events = events.New()
 	g.process = operator.NewProcess(&g.owner, g.logs, g.events)
-	g.process.Configure(c.Log.Level.Value, c.Log.Format == "console")
+	g.process.Configure(c.Log.Level.Value, c.Log.Format)
 	g.log = g.logs.Logger()
 	g.unobserve = panics.Observe(reportPanics(g.events, g.log))
 	g.machine = locality.New()

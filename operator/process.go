@@ -21,9 +21,9 @@ type Process struct {
 
 	mu sync.Mutex // guards the fields below
 
-	state   ProcessState
-	level   zerolog.Level // of the configuration
-	console bool
+	state  ProcessState
+	level  zerolog.Level // of the configuration
+	format string
 }
 
 // ProcessState are the orders that stand.
@@ -140,9 +140,9 @@ func (p *Process) SetLogLevel(level, by string) error {
 
 // Configure applies the level and the format of the log, as logs.Writer.Set does. Who changes the
 // level in the configuration has the last word: it ends the order about the level.
-func (p *Process) Configure(level zerolog.Level, console bool) {
+func (p *Process) Configure(level zerolog.Level, format string) {
 	p.change(func(s *ProcessState) {
-		p.level, p.console = level, console
+		p.level, p.format = level, format
 		if s.LogLevel != nil && s.LogLevel.Replaces != level.String() {
 			s.LogLevel = nil
 		}
@@ -158,5 +158,5 @@ func (p *Process) useLocked() {
 			level = ordered
 		}
 	}
-	p.logs.Set(level, p.console)
+	p.logs.Set(level, p.format)
 }

@@ -18,12 +18,12 @@ func TestLogLevelBesideAReload(t *testing.T) {
 	t.Parallel()
 	var owner Ownership
 	owner.Set(true)
-	p := NewProcess(&owner, logs.New(io.Discard, zerolog.InfoLevel, false), events.New())
+	p := NewProcess(&owner, logs.New(io.Discard, zerolog.InfoLevel, "json"), events.New())
 	for range 2000 {
-		p.Configure(zerolog.InfoLevel, false)
+		p.Configure(zerolog.InfoLevel, "json")
 		verify.NoError(t, p.SetLogLevel("", ""))
 		var reload sync.WaitGroup
-		reload.Go(func() { p.Configure(zerolog.WarnLevel, false) })
+		reload.Go(func() { p.Configure(zerolog.WarnLevel, "json") })
 		verify.NoError(t, p.SetLogLevel("debug", ""))
 		reload.Wait()
 		order := p.State().LogLevel

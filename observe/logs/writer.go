@@ -67,19 +67,21 @@ func (s *serial) Write(line []byte) (int, error) {
 }
 
 // New returns a writer to out: see [Writer.Set].
-func New(out io.Writer, level zerolog.Level, console bool) *Writer {
+func New(out io.Writer, level zerolog.Level, format string) *Writer {
 	w := &Writer{out: &serial{w: out, turn: make(chan struct{}, 1)}}
-	w.Set(level, console)
+	w.Set(level, format)
 	return w
 }
 
-// Set changes the level and the format of later lines: JSON, or for people.
-func (w *Writer) Set(level zerolog.Level, console bool) {
-	var format io.Writer = w.out
-	if console {
-		format = zerolog.ConsoleWriter{Out: w.out, TimeFormat: "15:04:05.000", NoColor: !IsTerminal(w.out.w), FormatPrepare: quoteMessage}
+// Set changes the level and the format of later lines: json, console for people, or auto, which is
+// console on a terminal and json elsewhere. Lines have colors on a terminal, unless NO_COLOR is set.
+func (w *Writer) Set(level zerolog.Level, format string) {
+	terminal := IsTerminal(w.out.w)
+	var out io.Writer = w.out
+	if format == "console" || format == "auto" && terminal {
+		out = zerolog.ConsoleWriter{Out: w.out, TimeFormat: "15:04:05.000", NoColor: !terminal, FormatPrepare: quoteMessage}
 	}
-	w.format.Store(&format)
+	w.format.Store(&out)
 	w.level.Store(int32(level))
 }
 

@@ -14,15 +14,15 @@ import (
 
 func TestLogFollowsItsSettings(t *testing.T) {
 	var out subprocess.Output
-	w := New(&out, zerolog.WarnLevel, false)
+	w := New(&out, zerolog.WarnLevel, "auto")
 	log := w.Logger()
 	log.Info().Msg("one")
 	log.Warn().Msg("two")
-	w.Set(zerolog.DebugLevel, true)
+	w.Set(zerolog.DebugLevel, "console")
 	log.Debug().Str("key", "value").Msg("three")
 	log.Debug().Msg("an id:\n\x1b[2J")
 	log.Debug().Msg("star-\u202e1 is healthy")
-	w.Set(zerolog.ErrorLevel, false)
+	w.Set(zerolog.ErrorLevel, "auto")
 	log.Warn().Msg("four")
 	got := out.String()
 	for _, text := range []string{`"message":"two"}`, "DBG three key=value", `"an id:\n\x1b[2J"`, `"star-\u202e1 is healthy"`} {
@@ -47,7 +47,7 @@ func (s *stoppable) Write(line []byte) (int, error) {
 func TestBlockedOutputHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := stoppable{goOn: make(chan struct{})}
-		log := New(&out, zerolog.InfoLevel, false).Logger()
+		log := New(&out, zerolog.InfoLevel, "auto").Logger()
 		begin := time.Now()
 		for _, text := range []string{"one", "two", "three"} {
 			log.Info().Msg(text)
@@ -68,7 +68,7 @@ func TestBlockedOutputHoldsNobodyUp(t *testing.T) {
 func TestBlockedOutputWithAClockThatIsSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := stoppable{goOn: make(chan struct{})}
-		w := New(&out, zerolog.InfoLevel, false)
+		w := New(&out, zerolog.InfoLevel, "auto")
 		log := w.Logger()
 		log.Info().Msg("one")
 		w.out.began.Store(time.Now().Add(time.Hour).UnixNano())
