@@ -58,8 +58,8 @@ func (l *Listener) checkProtocol(d *decoder, key string, c *Config) {
 		if l.RedirectHTTPS != nil {
 			d.Refuse(key+".redirect_https", "", "not with protocol: tcp, which has no requests")
 		}
-		if l.Service == "" && len(l.SNI) == 0 && !d.Failed(key+".service") && !c.Catalog.Reads(DialectTraefik) {
-			d.Refuse(key+".service", "", "required with protocol: tcp, unless there is sni, or catalog.tags has traefik: the name of a service")
+		if l.Service == "" && len(l.SNI) == 0 && !d.Failed(key+".service") && !c.Catalog.Reads(DialectTraefik) && !c.Catalog.Reads(DialectFabio) {
+			d.Refuse(key+".service", "", "required with protocol: tcp, unless there is sni, or catalog.tags has traefik or fabio: the name of a service")
 		}
 		c.needStreamService(d, l.Service, key+".service")
 		first := make(map[string]string, len(l.SNI))

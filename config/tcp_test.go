@@ -42,7 +42,7 @@ func TestTCPRefusals(t *testing.T) {
 		{"other protocol", web + "- { address: ':1', protocol: udp, service: db }\n" + services + routes, []string{
 			`sluice.yaml:3: listeners[1].protocol: value "udp": want one of http, tcp`}},
 		{"no service", web + "- { address: ':1', protocol: tcp }\n" + services + routes, []string{
-			`sluice.yaml:3: listeners[1].service: required with protocol: tcp, unless there is sni, or catalog.tags has traefik: the name of a service`}},
+			`sluice.yaml:3: listeners[1].service: required with protocol: tcp, unless there is sni, or catalog.tags has traefik or fabio: the name of a service`}},
 		{"unknown service", web + "- { address: ':1', protocol: tcp, service: dp }\n" + services + routes, []string{
 			`sluice.yaml:3: listeners[1].service: value "dp": no such service, did you mean "db"? (known: db, star)`}},
 		{"service for HTTP", "listeners:\n- { address: ':80', service: db }\n" + services + routes, []string{

@@ -54,6 +54,8 @@ type Route struct {
 	// Protocol is one of those below for a route of connections, whose Keys are
 	// host, host_regexp, listeners, allow and deny; empty: of requests.
 	Protocol string
+	// Port is that of the listeners that the route is for, with ProtocolTCP; empty: by their names.
+	Port string
 	// Keys are the keys of a route in the configuration file, except service, group,
 	// split and priority.
 	Keys Keys

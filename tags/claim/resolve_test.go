@@ -364,7 +364,7 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 	want := Rules{
 		Claims: []config.Claim{{Service: "a", Hosts: []string{"h"}}}, Reserved: map[string]bool{"h": true}, Insecure: true,
 		ForwardAuth: []config.Location{units.NewLocation("http://auth/")}, Listeners: []string{"internal"}, Share: true,
-		StreamListeners: []string{"db"}, EndsTLS: map[string]bool{"tls": true}, ReservedNames: map[string]bool{"git.example.com": true}, Config: c,
+		StreamListeners: []string{"db"}, StreamPorts: map[string][]string{"82": {"db"}}, EndsTLS: map[string]bool{"tls": true}, ReservedNames: map[string]bool{"git.example.com": true}, Config: c,
 		Defined: map[string]bool{"x": true, "y": true, "z": true}, HasGroups: map[string]bool{"x": true, "y": false, "z": false},
 		Requests: map[string]string{"y": "balance.policy sticky"}, Named: map[string]bool{"x": true, "y": true, "z": true},
 		Taken: map[string]string{

@@ -49,6 +49,8 @@ type Rules struct {
 	AllListeners bool
 	// StreamListeners are the listeners whose connections the routes may match.
 	StreamListeners []string
+	// StreamPorts are those of StreamListeners without TLS, by port.
+	StreamPorts map[string][]string
 	// EndsTLS are the listeners that end the TLS of their clients.
 	EndsTLS map[string]bool
 	// Defined are the services of operators, whose settings tags do not change.
@@ -106,6 +108,12 @@ func NewRules(c *config.Config) Rules {
 		}
 		rules.Listeners, rules.AllListeners = c.TagListeners(config.ProtocolHTTP)
 		rules.StreamListeners, _ = c.TagListeners(config.ProtocolTCP)
+		rules.StreamPorts = make(map[string][]string)
+		for _, l := range c.Listeners {
+			if port := l.Address.Value.Port; port != "" && !rules.EndsTLS[l.Name] && slices.Contains(rules.StreamListeners, l.Name) {
+				rules.StreamPorts[port] = append(rules.StreamPorts[port], l.Name)
+			}
+		}
 	}
 	return rules
 }

@@ -287,6 +287,12 @@ func (r *resolver) route(m *member, a asked) {
 		}
 		problem(KindRefused, reason+"; the route denies every request", false) // by config.Merge
 	}
+	if port := a.route.Port; port != "" {
+		if a.decoded.Listeners = r.rules.StreamPorts[port]; len(a.decoded.Listeners) == 0 {
+			problem(KindRefused, "a tag opens no port: want a listener for TCP in the file, { address: ':"+port+"', protocol: tcp }", false)
+			return
+		}
+	}
 	if reason, harmless := r.rules.listeners(&a.decoded); reason != "" {
 		if problem(KindRefused, reason, harmless); !harmless {
 			return

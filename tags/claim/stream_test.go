@@ -91,6 +91,19 @@ func TestStreams(t *testing.T) {
 			routes: []string{"a tcp:// priority=-1 at [db]"},
 		},
 		{
+			name: "a port of fabio's tags", rules: change(func(r *Rules) {
+				r.Claims, r.StreamPorts = []config.Claim{everything}, map[string][]string{"5432": {"db"}}
+			}),
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-:5432 proto=tcp allow=ip:10.0.0.0/8", "urlprefix-:1 proto=tcp"))},
+			routes:   []string{"a tcp:// at [db] restricted"},
+			problems: []string{"a refused: a tag opens no port: want a listener for TCP in the file, { address: ':1', protocol: tcp }"},
+		},
+		{
+			name: "a port of fabio's tags without a claim", rules: change(func(r *Rules) { r.StreamPorts = map[string][]string{"5432": {"db"}} }),
+			services: one([]string{"urlprefix-:5432 proto=tcp"}),
+			problems: []string{"a refused: a route without an exact host could take requests of other services: want an entry of catalog.claims, such as { service: a, hosts: ['*'] }"},
+		},
+		{
 			name: "a claim with paths", rules: claims(config.Claim{Service: "a", Hosts: []string{"h"}, Paths: []string{"/x"}}), services: one(stream("HostSNI(`h`)")),
 			problems: []string{"a refused: the service has no claim to this: want an entry of catalog.claims for the host and the path"},
 		},

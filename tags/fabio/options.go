@@ -20,9 +20,9 @@ const maxWeight = 1000
 
 func isOption(key string) bool { return slices.Contains(optionNames, key) }
 
-// options reads the options, each of the form KEY=VALUE. As in fabio, the last of several with
+// values returns the options, each of the form KEY=VALUE. As in fabio, the last of several with
 // one key counts.
-func (r *reader) options(fields []string) {
+func (r *reader) values(fields []string) map[string]string {
 	values := make(map[string]string)
 	for _, field := range fields {
 		key, value, _ := strings.Cut(field, "=")
@@ -32,6 +32,11 @@ func (r *reader) options(fields []string) {
 		}
 		values[key] = value
 	}
+	return values
+}
+
+// options reads the options of a route of requests.
+func (r *reader) options(values map[string]string) {
 	if !r.unread {
 		r.upstream(values)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sluice/tags"
@@ -92,14 +93,19 @@ func (r *reader) read(text string) {
 	fields := strings.Fields(options)
 	r.route = tags.Route{Tags: []string{r.tag}, Keys: make(tags.Keys)}
 	if slices.Contains(fields, "proto=tcp") {
-		r.tcp(source)
+		r.tcp(source, fields)
 		return
 	}
 	r.source(source)
 	if r.refused {
 		return
 	}
-	r.options(fields)
+	r.options(r.values(fields))
+	r.add()
+}
+
+// add adds the route, if the tag makes one.
+func (r *reader) add() {
 	if r.refused || r.unread {
 		if !r.route.Keys.Restricts() && !r.route.Closed {
 			return
@@ -118,17 +124,26 @@ func (r *reader) read(text string) {
 	r.reading.Routes = append(r.reading.Routes, r.route)
 }
 
-// tcp explains what replaces a route for TCP.
-func (r *reader) tcp(source string) {
+// tcp reads :PORT, a route for the listener with this port, and explains what replaces others.
+func (r *reader) tcp(source string, fields []string) {
 	host, _, _ := strings.Cut(source, "/")
+	port, portAlone := strings.CutPrefix(host, ":")
 	switch {
-	case strings.HasPrefix(host, ":"):
-		r.refuse(source, "a tag opens no port: want a listener for TCP in the file, { address: '"+host+"', protocol: tcp, service: "+r.service+" }")
+	case portAlone:
+		r.route.Protocol, r.route.Port = tags.ProtocolTCP, port
 	case strings.Contains(host, ":"):
 		r.refuse(source, "a tag opens no address: want a listener for TCP in the file, { address: '"+host+"', protocol: tcp, service: "+r.service+" }")
+		return
 	default:
 		r.refuse(source, "a tag passes no TLS through: want a listener for TCP in the file, with sni: [{ host: "+host+", service: "+r.service+" }]")
+		return
 	}
+	values := r.values(fields)
+	r.access(values)
+	if on, _ := strconv.ParseBool(values["pxyproto"]); on && !r.unread {
+		r.reading.Set(tags.Keys{"upstream": tags.Keys{"proxy_protocol": "v1"}}, r.tag)
+	}
+	r.add()
 }
 
 // source reads HOST/PATH.

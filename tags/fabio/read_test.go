@@ -23,9 +23,11 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`urlprefix-/foo/bar proto=https`, `{"match":"string_prefix","path":"/foo/bar"}`, `{"upstream":{"tls":{}}}`, ``},
 	{`urlprefix-/foo/bar proto=https tlsskipverify=true`, `{"match":"string_prefix","path":"/foo/bar"}`, `{"upstream":{"tls":{"skip_verify":"true"}}}`, ``},
 	{`urlprefix-/foo proto=https tlsskipverify=true`, `{"match":"string_prefix","path":"/foo"}`, `{"upstream":{"tls":{"skip_verify":"true"}}}`, ``},
-	{`urlprefix-:3306 proto=tcp`, ``, ``, `11: a tag opens no port: want a listener for TCP in the file, { address: ':3306', protocol: tcp, service: svc }`},
-	{`urlprefix-:3306 proto=tcp pxyproto=true`, ``, ``, `11: a tag opens no port: want a listener for TCP in the file, { address: ':3306', protocol: tcp, service: svc }`},
-	{`urlprefix-:1234 proto=tcp`, ``, ``, `11: a tag opens no port: want a listener for TCP in the file, { address: ':1234', protocol: tcp, service: svc }`},
+	{`urlprefix-:3306 proto=tcp`, `tcp 3306 {}`, ``, ``},
+	{`urlprefix-:3306 proto=tcp pxyproto=true`, `tcp 3306 {}`, `{"upstream":{"proxy_protocol":"v1"}}`, ``},
+	{`urlprefix-:3306 proto=tcp allow=ip:10.0.0.0/8`, `tcp 3306 {"allow":["10.0.0.0/8"]}`, ``, ``},
+	{`urlprefix-:3306 proto=tcp allow=nobody`, `closed tcp 3306 {"deny":["0.0.0.0/0","::/0"]}`, ``, `26: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
+	{`urlprefix-:1234 proto=tcp`, `tcp 1234 {}`, ``, ``},
 	{`urlprefix-127.0.0.1:1234 proto=tcp`, ``, ``, `11: a tag opens no address: want a listener for TCP in the file, { address: '127.0.0.1:1234', protocol: tcp, service: svc }`},
 	{`urlprefix-foo.com/ proto=tcp`, ``, ``, `11: a tag passes no TLS through: want a listener for TCP in the file, with sni: [{ host: foo.com, service: svc }]`},
 	{`urlprefix-foo.com/`, `{"host":"foo.com","path":"/"}`, ``, ``},
@@ -197,7 +199,8 @@ func TestTags(t *testing.T) {
 func routes(r tags.Reading) string {
 	var list []string
 	for _, route := range r.Routes {
-		text := route.Keys.String()
+		text := strings.TrimSpace(route.Protocol+" "+route.Port) + " " + route.Keys.String()
+		text = strings.TrimSpace(text)
 		if route.Weight > 0 {
 			text += fmt.Sprintf(" weight %v", route.Weight)
 		}
