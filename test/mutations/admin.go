@@ -71,4 +71,11 @@ var adminFaults = []mutation{
 		new:  "Length",
 		test: "./admin/series TestOldSamplesAreForgotten",
 	},
+	{
+		name: "brief-configuration-has-all-services",
+		file: "admin/config.go",
+		old:  "brief.Services, brief.Routes = nil, nil",
+		new:  "brief.Routes = nil",
+		test: "./admin TestValuesAreExplained",
+	},
 }
