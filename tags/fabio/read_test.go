@@ -26,7 +26,7 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`urlprefix-:3306 proto=tcp`, `tcp 3306 {}`, ``, ``},
 	{`urlprefix-:3306 proto=tcp pxyproto=true`, `tcp 3306 {}`, `{"upstream":{"proxy_protocol":"v1"}}`, ``},
 	{`urlprefix-:3306 proto=tcp allow=ip:10.0.0.0/8`, `tcp 3306 {"allow":["10.0.0.0/8"]}`, ``, ``},
-	{`urlprefix-:3306 proto=tcp allow=nobody`, `closed tcp 3306 {"deny":["0.0.0.0/0","::/0"]}`, ``, `26: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
+	{`urlprefix-:3306 proto=tcp allow=nobody`, `closed tcp 3306 {"deny":["0.0.0.0/0","::/0"]}`, ``, `33: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
 	{`urlprefix-:1234 proto=tcp`, `tcp 1234 {}`, ``, ``},
 	{`urlprefix-127.0.0.1:1234 proto=tcp`, ``, ``, `11: a tag opens no address: want a listener for TCP in the file, { address: '127.0.0.1:1234', protocol: tcp, service: svc }`},
 	{`urlprefix-foo.com/ proto=tcp`, ``, ``, `11: a tag passes no TLS through: want a listener for TCP in the file, with sni: [{ host: foo.com, service: svc }]`},
