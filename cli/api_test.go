@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"sluice/admin"
+	"sluice/admin/series"
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/config/live"
@@ -36,6 +37,7 @@ func adminOf(pools func() []*balancer.Pool, tokens admin.Tokens, orders *operato
 			Pools:   pools,
 			Watches: func() []discovery.WatchStatus { return nil },
 			Health:  func() map[string]healthcheck.Stats { return nil },
+			Series:  series.NewRecorder(pools),
 		},
 		Routes:    admin.Routes{Effective: func() *config.Config { return nil }},
 		Documents: noDocuments{},

@@ -128,6 +128,8 @@ routes:
 	ask("GET /api/route", "/api/route?url=http://www.example.com/star&header=X-User:a&client=10.0.0.1&listener=web&method=GET&all=true", 200)
 	ask("GET /api/route", "/api/route?url=http://star.example.com/", 200)
 	ask("GET /api/route", "/api/route?url=x", 400)
+	ask("GET /docs/{page}", "/docs/tags.md", 200)
+	ask("GET /docs/{page}", "/docs/nosuch.md", 404)
 	ask("GET /consul/{service}", "/consul/star", 200)
 	ask("GET /consul/{service}", "/consul/origin", 404)
 	ask("POST /api/peers/{service}/{id}/drain", "/api/peers/star/star-1/drain?why=disk&node=&address=", 200)
