@@ -57,6 +57,7 @@ func writeCheck(out io.Writer, file string, err error) error {
 	type mistake struct {
 		File    string `json:"file"` // or --FLAG, or the name of a variable: then line is absent
 		Line    int    `json:"line,omitempty"`
+		Column  int    `json:"column,omitempty"` // of the key, if known
 		Key     string `json:"key,omitempty"`
 		Value   string `json:"value,omitempty"` // quoted
 		Message string `json:"message"`
@@ -68,8 +69,8 @@ func writeCheck(out io.Writer, file string, err error) error {
 	}{file, err == nil, []mistake{}}
 	if mistakes, ok := errors.AsType[config.Errors](err); ok {
 		for _, m := range mistakes {
-			where, line := m.Line()
-			result.Errors = append(result.Errors, mistake{where, line, m.Key, m.Value, m.Want})
+			where, line, column := m.Place()
+			result.Errors = append(result.Errors, mistake{where, line, column, m.Key, m.Value, m.Want})
 		}
 	} else if err != nil {
 		result.Errors = append(result.Errors, mistake{File: file, Message: err.Error()})

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/config"
+	"sluice/observe/logs"
 )
 
 // Exit statuses.
@@ -33,11 +34,11 @@ func Run(args []string, stdout, stderr io.Writer) int {
 	}
 	if exit := new(exitError); errors.As(err, &exit) {
 		if exit.err != nil {
-			report(stderr, exit.err)
+			report(stderr, exit.err, false)
 		}
 		return exit.status
 	}
-	report(stderr, err)
+	report(stderr, err, command.Name() == "check" || logs.IsTerminal(stderr))
 	if usage := new(usageError); errors.As(err, &usage) || !command.Runnable() {
 		fmt.Fprintf(stderr, "Run %q for help.\n", command.CommandPath()+" --help")
 		return exitUsage
@@ -46,10 +47,16 @@ func Run(args []string, stdout, stderr io.Writer) int {
 }
 
 // report writes err for people. Errors of a configuration begin with FILE:LINE, as
-// editors expect.
-func report(w io.Writer, err error) {
+// editors expect, and have the lines below them if quoting is true: a log never has them.
+func report(w io.Writer, err error, quoting bool) {
 	if mistakes, ok := errors.AsType[config.Errors](err); ok {
-		fmt.Fprintf(w, "%v\nsluice: errors in the configuration: %d\n", err, len(mistakes))
+		for _, m := range mistakes {
+			fmt.Fprintln(w, m)
+			if quoting {
+				fmt.Fprint(w, quoted(m.Place()))
+			}
+		}
+		fmt.Fprintf(w, "sluice: errors in the configuration: %d\n", len(mistakes))
 		return
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {

@@ -141,7 +141,11 @@ func TestCheck(t *testing.T) {
 	bad := writeFile(t, "bad.yaml", "log: { level: loud }\nservices: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: b }]\n")
 	status, stdout, stderr = execute(t, "check", "--config", bad)
 	want = fmt.Sprintf(`%s:1: log.level: value "loud": want one of debug, info, warn, error
+  log: { level: loud }
+                ^
 %[1]s:3: routes[0].service: value "b": no such service, did you mean "a"? (known: a)
+  routes: [{ service: b }]
+             ^
 sluice: errors in the configuration: 2
 `, bad)
 	verify.That(t, status == exitFailed && stdout == "" && stderr == want, "status %d\n%s%s want\n%s", status, stdout, stderr, want)
@@ -150,7 +154,7 @@ sluice: errors in the configuration: 2
 		Right  bool
 		Errors []struct {
 			File                string
-			Line                int
+			Line, Column        int
 			Key, Value, Message string
 		}
 	}
@@ -158,7 +162,7 @@ sluice: errors in the configuration: 2
 	verify.Succeeds(t, json.Unmarshal([]byte(stdout), &found))
 	verify.That(t, status == exitFailed && stderr == "" && !found.Right && len(found.Errors) == 2, "status %d\n%s%s", status, stdout, stderr)
 	first := found.Errors[0]
-	verify.That(t, first.File == bad && first.Line == 1 && first.Key == "log.level" && first.Value == `"loud"` && first.Message == "want one of debug, info, warn, error", "%+v", first)
+	verify.That(t, first.File == bad && first.Line == 1 && first.Column == 15 && first.Key == "log.level" && first.Value == `"loud"` && first.Message == "want one of debug, info, warn, error", "%+v", first)
 	verify.That(t, found.Errors[1].Line == 3 && found.Errors[1].File == bad, "%+v", found.Errors[1])
 
 	// Files that run opens after it has read the configuration.

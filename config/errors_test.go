@@ -69,7 +69,7 @@ func TestRefusals(t *testing.T) {
 		{"empty file", "", []string{
 			`sluice.yaml: services: empty: want at least one, such as "star: { consul: { service: star } }"`,
 			`sluice.yaml: routes: empty: want at least one, such as "- { path: /, service: star }"`}},
-		{"not YAML", "a: [1\nb: 2\n", []string{`sluice.yaml:1: not valid YAML: did not find expected ',' or ']'`}},
+		{"not YAML", "a: [1\nb: 2\n", []string{`sluice.yaml:2: not valid YAML: did not find expected ',' or ']'`}},
 		{"tab", "log:\n\tlevel: info\n", []string{`sluice.yaml:2: not valid YAML: found character that cannot start any token`}},
 		{"two documents", tail + "---\nlog: {}\n", []string{`sluice.yaml:4: a second document: a file contains one configuration`}},
 		{"a key by the name of other programs", "services: { star: { peers: ['127.0.0.1:1'], upstream: { tls: { insecure: true } } } }" + route, []string{

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"reflect"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -21,13 +21,13 @@ func (d *Decoder) Parse(data []byte) *yaml.Node {
 	if err := reader.Decode(&doc); errors.Is(err, io.EOF) {
 		return empty
 	} else if err != nil {
-		d.syntax(err)
+		d.syntax(err, reader, data)
 		return nil
 	}
 	if err := reader.Decode(&second); err == nil {
 		d.Fail(d.PlaceOf(&second), "", "", "a second document: a file contains one configuration")
 	} else if !errors.Is(err, io.EOF) {
-		d.syntax(err)
+		d.syntax(err, reader, data)
 	}
 	root := present(&doc)
 	if root.Kind == yaml.DocumentNode {
@@ -75,16 +75,36 @@ func (d *Decoder) limitAliases(root *yaml.Node) {
 	}
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var yamlLine = regexp.MustCompile(`^yaml: (?:line \d+: )?`)
 
-// syntax records an error of the YAML parser, with its line if it has one.
-func (d *Decoder) syntax(err error) {
-	text := err.Error()
-	match := yamlLine.FindStringSubmatch(text)
+// syntax records an error of the YAML parser, with its place if it has one.
+func (d *Decoder) syntax(err error, reader *yaml.Decoder, data []byte) {
 	p := Place{Origin: d.file}
-	if len(match) > 1 && match[1] != "" {
-		line, _ := strconv.Atoi(match[1])
+	if line, column := stoppedAt(reader, data); line > 0 {
 		p = d.AtLine(line)
+		p.column = column
 	}
-	d.Fail(p, "", "", "not valid YAML: "+strings.TrimSpace(yamlLine.ReplaceAllString(text, "")))
+	d.Fail(p, "", "", "not valid YAML: "+strings.TrimSpace(yamlLine.ReplaceAllString(err.Error(), "")))
+}
+
+// The kinds of errors of the YAML parser: a word is wrong, or stands where it must not.
+const scannerError, parserError = 3, 4
+
+// stoppedAt returns where a parser has failed, from 1, or 0, 0. The parser's errors have no column,
+// and often the line before: the place is read from its fields, which it does not export.
+func stoppedAt(reader *yaml.Decoder, data []byte) (line, column int) {
+	parser := reflect.ValueOf(reader).Elem().FieldByName("parser").Elem().FieldByName("parser")
+	at := func(mark string) (line, column int) {
+		m := parser.FieldByName(mark)
+		return int(m.FieldByName("line").Int()) + 1, int(m.FieldByName("column").Int()) + 1
+	}
+	switch parser.FieldByName("error").Int() {
+	case scannerError:
+		return at("context_mark") // where what does not end begins
+	case parserError:
+		if line, column = at("problem_mark"); line > bytes.Count(bytes.TrimSpace(data), []byte("\n"))+1 {
+			return at("context_mark") // the end is missing
+		}
+	}
+	return line, column
 }

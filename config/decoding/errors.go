@@ -21,7 +21,7 @@ type Error struct {
 	Value  string // the text in the file, quoted; may be empty
 	Want   string // what is allowed
 
-	line int // 0 for a value that is not from the file
+	line, column int // 0 for a value that is not from the file
 }
 
 // Error returns "ORIGIN: KEY: value "X": what is allowed" on one line.
@@ -30,13 +30,13 @@ func (e *Error) Error() string {
 	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" || part == "value " }), ": ")
 }
 
-// Line returns the file of the value and its line, from 1; 0 for a value that is not from a file:
-// where is then as Origin.
-func (e *Error) Line() (where string, line int) {
+// Place returns the file of the value and its line and column, from 1; the column is 0 if it is
+// not known, and both are for a value that is not from a file: where is then as Origin.
+func (e *Error) Place() (where string, line, column int) {
 	if e.line == 0 {
-		return e.Origin, 0
+		return e.Origin, 0, 0
 	}
-	return strings.TrimSuffix(e.Origin, ":"+strconv.Itoa(e.line)), e.line
+	return strings.TrimSuffix(e.Origin, ":"+strconv.Itoa(e.line)), e.line, e.column
 }
 
 // Errors are all errors in a configuration, in the order of the file. Errors that is

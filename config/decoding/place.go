@@ -48,6 +48,7 @@ func Join(key, name string) string {
 type Place struct {
 	Origin string // as in Error
 	line   int
+	column int
 }
 
 // Refuse records an error for key, at its place. An empty value is not in the message.
@@ -63,13 +64,13 @@ func (d *Decoder) Fail(p Place, key, value, want string) {
 
 // add records an error with a value as it is shown.
 func (d *Decoder) add(p Place, key, shown, want string) {
-	d.Errs = append(d.Errs, &Error{Origin: p.Origin, Key: key, Value: shown, Want: want, line: p.line})
+	d.Errs = append(d.Errs, &Error{Origin: p.Origin, Key: key, Value: shown, Want: want, line: p.line, column: p.column})
 }
 
 // ErrorAt returns an error for key, at its place. It is not recorded.
 func (d *Decoder) ErrorAt(key, want string) *Error {
 	p := d.Place(key)
-	return &Error{Origin: p.Origin, Key: key, Want: want, line: p.line}
+	return &Error{Origin: p.Origin, Key: key, Want: want, line: p.line, column: p.column}
 }
 
 // AtLine returns the place of a line of the file.
@@ -85,7 +86,9 @@ func (d *Decoder) PlaceOf(n *yaml.Node) Place {
 	if origin, ok := d.origins[n]; ok {
 		return Place{Origin: origin}
 	}
-	return d.AtLine(n.Line)
+	p := d.AtLine(n.Line)
+	p.column = n.Column
+	return p
 }
 
 // Place returns the place of key, or of the nearest key above it.
