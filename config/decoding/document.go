@@ -91,14 +91,31 @@ func (d *Decoder) syntax(err error, reader *yaml.Decoder, data []byte) {
 const scannerError, parserError = 3, 4
 
 // stoppedAt returns where a parser has failed, from 1, or 0, 0. The parser's errors have no column,
-// and often the line before: the place is read from its fields, which it does not export.
+// and often the line before: the place is read from its fields, which it does not export. Without
+// these fields, as in another version, there is no place.
 func stoppedAt(reader *yaml.Decoder, data []byte) (line, column int) {
-	parser := reflect.ValueOf(reader).Elem().FieldByName("parser").Elem().FieldByName("parser")
-	at := func(mark string) (line, column int) {
-		m := parser.FieldByName(mark)
-		return int(m.FieldByName("line").Int()) + 1, int(m.FieldByName("column").Int()) + 1
+	parser := reflect.ValueOf(reader)
+	for _, name := range []string{"parser", "parser"} {
+		if parser = reflect.Indirect(parser); parser.Kind() != reflect.Struct {
+			return 0, 0
+		}
+		parser = parser.FieldByName(name)
 	}
-	switch parser.FieldByName("error").Int() {
+	number := func(names ...string) int {
+		v := parser
+		for _, name := range names {
+			if v.Kind() != reflect.Struct {
+				return -1
+			}
+			v = v.FieldByName(name)
+		}
+		if !v.CanInt() {
+			return -1
+		}
+		return int(v.Int())
+	}
+	at := func(mark string) (line, column int) { return number(mark, "line") + 1, number(mark, "column") + 1 }
+	switch number("error") {
 	case scannerError:
 		return at("context_mark") // where what does not end begins
 	case parserError:
