@@ -52,17 +52,22 @@ func (a *ACME) Allows(host string) bool {
 	})
 }
 
-// RouteHosts returns the host names of the routes of a listener, in lower case, sorted, each once.
+// RouteHosts returns the host names of the routes of a listener, in lower case, each once: first one
+// of each service, then a second one of each, and so on, so that none gets a turn at another's cost.
 func (c *Config) RouteHosts(listener string) (hosts []string) {
+	ranks, of := make(map[string]int), make(map[string]int) // by host, and by service
 	for _, r := range c.Routes {
 		host := strings.ToLower(strings.TrimSuffix(r.Host, "."))
 		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-		if err != nil && discovery.IsHost(host) && (len(r.Listeners) == 0 || slices.Contains(r.Listeners, listener)) {
+		_, twice := ranks[host]
+		if err != nil && !twice && discovery.IsHost(host) && (len(r.Listeners) == 0 || slices.Contains(r.Listeners, listener)) {
+			ranks[host] = of[r.Service]
+			of[r.Service]++
 			hosts = append(hosts, host)
 		}
 	}
-	slices.Sort(hosts)
-	return slices.Compact(hosts)
+	slices.SortFunc(hosts, func(a, b string) int { return cmp.Or(cmp.Compare(ranks[a], ranks[b]), cmp.Compare(a, b)) })
+	return hosts
 }
 
 // check checks the settings, and completes them. local: the listener is a unix socket.

@@ -58,7 +58,7 @@ func (u *acmeUse) due() []string {
 
 // route gets certificates for hosts of routes, of those that the settings allow.
 func (u *acmeUse) route(hosts []string) {
-	u.routed.set(slices.DeleteFunc(hosts, func(host string) bool {
+	u.routed.replace(slices.DeleteFunc(hosts, func(host string) bool {
 		return u.isNamed(host) || u.isNamed(acme.Wildcard(host)) || !u.settings.Allows(host)
 	}))
 }

@@ -23,23 +23,35 @@ const (
 type routed struct {
 	mu sync.Mutex
 	// mu guards the fields below.
-	names   []string        // sorted; it is replaced, not changed
+	names   []string        // in their turn; it is replaced, not changed
+	set     map[string]bool // of names
 	ordered map[string]bool // of names
 	limiter *rate.Limiter
 }
 
-// set replaces the names, which are sorted and in lower case. Those beyond maxRouted are left out.
-func (r *routed) set(names []string) {
-	names = names[:min(len(names), maxRouted)]
+// replace replaces the names, which are in lower case, in the order in which they get a turn. Those
+// beyond maxRouted are left out, but none that had its turn is for one that had none.
+func (r *routed) replace(names []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ordered := make(map[string]bool)
+	var had, others []string
 	for _, name := range names {
+		if r.ordered[name] {
+			had = append(had, name)
+		} else {
+			others = append(others, name)
+		}
+	}
+	names = slices.Concat(had, others)
+	names = names[:min(len(names), maxRouted)]
+	set, ordered := make(map[string]bool), make(map[string]bool)
+	for _, name := range names {
+		set[name] = true
 		if r.ordered[name] {
 			ordered[name] = true
 		}
 	}
-	r.names, r.ordered = names, ordered
+	r.names, r.set, r.ordered = names, set, ordered
 }
 
 // waits reports whether a name waits for its turn.
@@ -57,8 +69,9 @@ func (r *routed) all() []string {
 
 // has reports whether a name, in any case, is one of them.
 func (r *routed) has(name string) bool {
-	_, found := slices.BinarySearch(r.all(), strings.ToLower(name))
-	return found
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.set[strings.ToLower(name)]
 }
 
 // due returns the names whose certificates may be ordered or renewed now. obtained reports which
