@@ -15,8 +15,8 @@ import (
 // ACME obtains certificates from an authority.
 type ACME struct {
 	Names []string `key:"names" format:"certificate_name"` // wildcards only with DNS
-	// Routes are the hosts, with wildcards, that get a certificate as soon as a route has them. Names
-	// or Routes has at least one.
+	// Routes are the hosts, with wildcards, that get a certificate as soon as a route has them.
+	// Names or Routes has at least one.
 	Routes    []string `key:"routes" format:"routed_host"`
 	Directory Location `key:"directory" default:"https://acme-v02.api.letsencrypt.org/directory" format:"http_url"`
 	Email     string   `key:"email"` // of the account; may be empty
@@ -52,8 +52,9 @@ func (a *ACME) Allows(host string) bool {
 	})
 }
 
-// RouteHosts returns the host names of the routes of a listener, in lower case, each once: first one
-// of each service, then a second one of each, and so on, so that none gets a turn at another's cost.
+// RouteHosts returns the host names of the routes of a listener, in lower case, each once: first
+// one of each service, then a second one of each, and so on, so that none gets a turn at another's
+// cost.
 func (c *Config) RouteHosts(listener string) (hosts []string) {
 	ranks, of := make(map[string]int), make(map[string]int) // by host, and by service
 	for _, r := range c.Routes {

@@ -14,8 +14,8 @@ type Defaults struct {
 	Route   RouteDefaults   `key:"route"`
 }
 
-// RouteDefaults are actions that each route of requests uses last. What a route of the file says, or
-// null, counts in their place; to a route of others they are as named actions.
+// RouteDefaults are actions that each route of requests uses last. What a route of the file says,
+// or null, counts in their place; to a route of others they are as named actions.
 type RouteDefaults struct {
 	Use []string `key:"use"` // as [Route.Use]
 	Actions

@@ -29,9 +29,9 @@ func isServiceHost(s string) bool {
 }
 
 // DecodeRoute returns the route with these keys, with the named actions of c that it uses, and the
-// defaults of c; nil: there are none. Only what by may set and use is allowed: see [Setter]. Service
-// and what needs the rest of the configuration are not checked. Its error names keys and what is
-// allowed, on one line.
+// defaults of c; nil: there are none. Only what by may set and use is allowed: see [Setter].
+// Service and what needs the rest of the configuration are not checked. Its error names keys and
+// what is allowed, on one line.
 func DecodeRoute(keys tags.Keys, by Setter, c *Config) (Route, error) {
 	var r Route
 	schema.SetDefaults(&r)

@@ -17,8 +17,8 @@ import (
 type Value struct {
 	Key   string `json:"key"`   // an entry of routes has its index among all routes
 	Value string `json:"value"` // secrets masked
-	// From is FILE:LINE, a flag or a variable, with what stands for Key in brackets; or tags, Consul's
-	// catalog or "built in".
+	// From is FILE:LINE, a flag or a variable, with what stands for Key in brackets; or tags,
+	// Consul's catalog or "built in".
 	From string `json:"from"`
 }
 
@@ -29,8 +29,8 @@ const (
 )
 
 // Values returns the values of all keys, in their order, or those of a service and of the routes to
-// it. running is the configuration with what was found in Consul; nil: only what documents say. Then
-// a service that none of them has is as one that is found in the catalog.
+// it. running is the configuration with what was found in Consul; nil: only what documents say.
+// Then a service that none of them has is as one that is found in the catalog.
 func (b *Built) Values(service string, running *Config) ([]Value, error) {
 	w, c := b.whole, b.Config
 	if service == "" {

@@ -8,7 +8,8 @@ import (
 )
 
 // nameActions chooses which keys of routes are actions that the file names and the route uses: for
-// what a route does it is all the same. random is not that of the other choices, so that those stay.
+// what a route does it is all the same. random is not that of the other choices, so that those
+// stay.
 func (c *combinations) nameActions(random *rand.Rand) {
 	for _, r := range c.routes {
 		for _, key := range slices.Sorted(maps.Keys(r.keys)) {

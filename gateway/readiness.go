@@ -49,8 +49,8 @@ type readiness struct {
 	chains    *chains
 	tags      *catalog.Reader
 	effective func() *config.Config // in use
-	// lacksCertificates returns the listeners without a certificate, each as a sentence. It does not
-	// count when an old process is replaced: this one has as many.
+	// lacksCertificates returns the listeners without a certificate, each as a sentence. It does
+	// not count when an old process is replaced: this one has as many.
 	lacksCertificates func() []string
 	process           *operator.Process
 	systemd           *systemd.Manager

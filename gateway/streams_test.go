@@ -266,7 +266,8 @@ services: { fixed: { peers: [%q] } }
 	verify.Equal(t, smtp.line(), "still here", "the connection from before says")
 }
 
-// TestStreamsByPortsOfTags: the listener of the file with the port of a tag of fabio has its service.
+// TestStreamsByPortsOfTags: the listener of the file with the port of a tag of fabio has its
+// service.
 func TestStreamsByPortsOfTags(t *testing.T) {
 	t.Parallel()
 	registry, port := discoverytest.Start(t), consultest.ReservePort(t)

@@ -239,8 +239,8 @@ func (p *page) await(what string, ok func() bool) {
 	}
 }
 
-// fits checks that the page, and each table in it, fits into the window, and that words fit into the
-// columns of peers.
+// fits checks that the page, and each table in it, fits into the window, and that words fit into
+// the columns of peers.
 func (p *page) fits(width int64) {
 	p.t.Helper()
 	if got := evaluate[int64](p, `Math.max(document.documentElement.scrollWidth,

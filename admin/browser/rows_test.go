@@ -21,7 +21,8 @@ import (
 	"sluice/test/testcert"
 )
 
-// startSlow runs an app whose answers take longer than the page finds good, and returns its address.
+// startSlow runs an app whose answers take longer than the page finds good, and returns its
+// address.
 func startSlow(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-time.After(1200 * time.Millisecond) }))
@@ -63,8 +64,8 @@ func fleet(t *testing.T, n int, broken bool) string {
 	return "services:\n" + services.String() + "routes:\n" + routes.String()
 }
 
-// A service is a row: those that fail come first, then slow ones, with the reason below them. Rows are
-// sorted by any column. The card of a service is there on demand.
+// A service is a row: those that fail come first, then slow ones, with the reason below them. Rows
+// are sorted by any column. The card of a service is there on demand.
 func TestServicesAsRows(t *testing.T) {
 	t.Parallel()
 	dir := os.Getenv(envPictures)

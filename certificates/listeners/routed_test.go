@@ -13,8 +13,8 @@ import (
 )
 
 // A service asks for as many names as there may be, which come before those of others in any order
-// of names: another one's is ordered within a minute, its certificate stays, and what is stored waits
-// for nothing.
+// of names: another one's is ordered within a minute, its certificate stays, and what is stored
+// waits for nothing.
 func TestOrdersForNamesOfRoutesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r routed
@@ -41,7 +41,8 @@ func TestOrdersForNamesOfRoutesTakeTurns(t *testing.T) {
 		}
 		r.replace(c.RouteHosts("web"))
 		verify.That(t, r.has("b.example") && r.has(due[0]), "a certificate in use is left out for a new name")
-		// All that was ordered goes and comes back: no turn is left, and none is needed for what is stored.
+		// All that was ordered goes and comes back: no turn is left, and none is needed for what is
+		// stored.
 		r.replace(nil)
 		r.replace([]string{"a0009.example", "b.example"})
 		verify.Equal(t, fmt.Sprint(r.due(stored)), "[a0009.example]", "due")

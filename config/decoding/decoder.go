@@ -34,8 +34,8 @@ type Decoder struct {
 	AlsoAllowed map[reflect.Type][]string
 	// Misplaced are errors for some unknown keys, by their paths.
 	Misplaced map[string]string
-	// Absent returns what entries of mappings have before their keys are decoded, by their types. Of
-	// other types they have the defaults of the keys.
+	// Absent returns what entries of mappings have before their keys are decoded, by their types.
+	// Of other types they have the defaults of the keys.
 	Absent map[reflect.Type]func() any
 
 	schema  *Schema

@@ -74,7 +74,8 @@ func New(out io.Writer, level zerolog.Level, format string) *Writer {
 }
 
 // Set changes the level and the format of later lines: json, console for people, or auto, which is
-// console on a terminal and json elsewhere. Lines have colors on a terminal, unless NO_COLOR is set.
+// console on a terminal and json elsewhere. Lines have colors on a terminal, unless NO_COLOR is
+// set.
 func (w *Writer) Set(level zerolog.Level, format string) {
 	terminal := IsTerminal(w.out.w)
 	var out io.Writer = w.out
