@@ -59,6 +59,7 @@ func Merge(c *Config, additions ...Addition) (merged *Config, conflicts Errors) 
 				refuse("", err.Error())
 				continue
 			}
+			r.checked = checked
 			before, taken := first[checked.Key]
 			listener, wantListener := c.missingListener(&r)
 			missing := missingTarget(&r, copied.Services)

@@ -42,8 +42,8 @@ type Route struct {
 	// of connections; empty: of requests.
 	Protocol string `key:"-"`
 
-	// checked is set if the route is from a document and valid by itself. The route does not
-	// change after that.
+	// checked is set if the route is from a document and valid by itself, and by [Merge]. What the
+	// route matches does not change after that.
 	checked *route.Checked `key:"-"`
 }
 

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/proxy/attempt"
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
@@ -25,19 +24,18 @@ type answer struct {
 	body    *requestBody
 	tries   *tries
 
-	encoder      *compression.Encoder // of the response that is relayed; nil: it is not compressed
-	refused      string               // the reason of the refusal that was sent
-	interrupted  string               // why the response is incomplete
-	flushDelay   time.Duration        // see maxFlushDelay
-	toCompress   int64                // bytes that the encoder has yet to get; -1: unknown
-	status       int
-	bytesOut     int64     // of the response's body
-	grpcCode     grpc.Code // of the response to a gRPC call; else grpc.Unset
-	begun        bool      // a byte of a response was sent
-	answered     bool      // a byte of the final response was sent
-	peerAnswered bool      // the peer's answer has begun, and its token knows that
-	counted      bool      // a tunnel has counted bytesIn and bytesOut in the metrics
-	response     http1.ResponseHead
+	encoder     *compression.Encoder // of the response that is relayed; nil: it is not compressed
+	refused     string               // the reason of the refusal that was sent
+	interrupted string               // why the response is incomplete
+	flushDelay  time.Duration        // see maxFlushDelay
+	toCompress  int64                // bytes that the encoder has yet to get; -1: unknown
+	status      int
+	bytesOut    int64     // of the response's body
+	grpcCode    grpc.Code // of the response to a gRPC call; else grpc.Unset
+	begun       bool      // a byte of a response was sent
+	answered    bool      // a byte of the final response was sent
+	counted     bool      // a tunnel has counted bytesIn and bytesOut in the metrics
+	response    http1.ResponseHead
 }
 
 // receive reads the response of u and forwards it. It finishes u.
@@ -136,8 +134,7 @@ func (x *answer) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 	if x.response.Status >= 500 {
 		outcome.Class = balancer.OutcomeServerError
 	}
-	x.tries.token.Answered(outcome) // the peer does not work on the request any more, or only sends
-	x.peerAnswered = true
+	x.tries.attempts.Answered(outcome) // the peer does not work on the request any more, or only sends
 	if x.response.Status == 101 {
 		switch {
 		case x.switches(text):
@@ -236,7 +233,7 @@ func (x *answer) passesCut(err error) bool {
 	case x.tries.waitResult(err) != waitBroken, isMalformed(err):
 		return false
 	case x.begun, x.tries.delayedByClient(), err == upstream.ErrRejected,
-		x.tries.attempts.Counted+1 >= x.route.service.Retry.Attempts, x.tries.attempts.Tries >= attempt.MaxTries:
+		!x.tries.attempts.MayRetry():
 		return true
 	}
 	pool := x.route.service.Pool

@@ -54,11 +54,13 @@ func (s *tlsSession) describe(e *accesslog.Entry) {
 	}
 }
 
-// protocol returns the version of HTTP, as in access logs. For HTTP/1.0 requests it is
-// HTTP/1.1.
-func (c *client) protocol() string {
-	if c.isHTTP2 {
+// protocol returns the version of HTTP of the request, as in access logs.
+func (x *request) protocol() string {
+	switch {
+	case x.client.isHTTP2:
 		return "HTTP/2.0"
+	case x.head.HTTP10:
+		return "HTTP/1.0"
 	}
 	return "HTTP/1.1"
 }

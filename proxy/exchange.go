@@ -72,7 +72,7 @@ func (x *exchange) begin() {
 
 	x.answer.status, x.answer.bytesOut, x.answer.grpcCode = 0, 0, grpc.Unset
 	x.answer.refused, x.answer.interrupted = "", ""
-	x.answer.begun, x.answer.answered, x.answer.peerAnswered, x.answer.counted = false, false, false, false
+	x.answer.begun, x.answer.answered, x.answer.counted = false, false, false
 }
 
 // close releases what the exchange holds.
@@ -91,7 +91,6 @@ func (x *exchange) close() {
 // Try implements [attempt.Exchange].
 func (x *exchange) Try(t balancer.Token) balancer.Outcome {
 	x.body.buffers.GiveBack() // to open a connection may take long
-	x.answer.peerAnswered = false
 	x.tries.beginTry(t)
 	u, o := x.tries.send(t.Peer.Transport.(upstream.Connector))
 	if u != nil {
@@ -99,9 +98,6 @@ func (x *exchange) Try(t balancer.Token) balancer.Outcome {
 	}
 	return x.tries.endTry(o)
 }
-
-// Answered implements [attempt.Exchange].
-func (x *exchange) Answered() bool { return x.answer.peerAnswered }
 
 // Started implements [attempt.Exchange].
 func (x *exchange) Started() bool { return x.answer.begun }

@@ -33,7 +33,7 @@ func (x *exchange) finish() {
 	// A literal would be built in a copy, which makes the stack of each new connection grow.
 	var entry accesslog.Entry
 	entry.Time, entry.Duration, entry.Waited, entry.Connect = x.request.startTime, duration, x.waited(duration), x.tries.connectTime
-	entry.Client, entry.User, entry.RequestID, entry.Proto = x.request.clientAddress(), x.route.user, x.request.requestID, c.protocol()
+	entry.Client, entry.User, entry.RequestID, entry.Proto = x.request.clientAddress(), x.route.user, x.request.requestID, x.request.protocol()
 	entry.Status, entry.UpstreamStatus, entry.GRPCStatus = x.answer.status, x.tries.upstreamStatus, x.answer.grpcCode.String()
 	entry.BytesIn, entry.BytesOut, entry.Attempts = x.body.bytesIn, x.answer.bytesOut, x.tries.attempts.Tries
 	entry.Reason, entry.Failed = x.answer.refused, x.answer.statusForMetrics() >= 500
@@ -48,9 +48,6 @@ func (x *exchange) finish() {
 		entry.Reason = x.answer.interrupted
 		// A tunnel may be open as long as its ends like.
 		entry.Failed = entry.Failed || cutBySluice(x.answer.interrupted) || !x.answer.counted && x.answer.interrupted != refusal.ClientGone.Reason
-	}
-	if x.request.head.HTTP10 {
-		entry.Proto = "HTTP/1.0"
 	}
 	c.session.describe(&entry)
 	if x.request.headLength > 0 {
@@ -191,17 +188,14 @@ func (x *answer) record(duration time.Duration) {
 	c, b := x.request.client, x.request.bytes()
 	r := &tracing.Request{
 		Span: x.request.span, Start: x.request.startTime, Duration: duration,
-		Scheme: c.listener.scheme(), Proto: c.protocol()[len("HTTP/"):], Client: string(x.request.clientAddress()), Connected: c.address,
+		Scheme: c.listener.scheme(), Proto: x.request.protocol()[len("HTTP/"):], Client: string(x.request.clientAddress()), Connected: c.address,
 		RequestID: string(x.request.requestID), Status: x.status, GRPC: x.request.identity.grpc, GRPCStatus: x.grpcCode.String(),
 		Failed: x.statusForMetrics() >= 500 || x.interrupted != "", Reason: x.refused,
 	}
 	if x.interrupted != "" {
 		r.Reason = x.interrupted
 	}
-	switch {
-	case x.request.head.HTTP10:
-		r.Proto = "1.0"
-	case c.isHTTP2:
+	if c.isHTTP2 {
 		r.Proto = "2"
 	}
 	if x.request.headLength > 0 {

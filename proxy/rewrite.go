@@ -189,11 +189,8 @@ func appendForwarded(x *request, out, b []byte, seen forwardedFields) []byte {
 		out = append(out, c.certificate.line...)
 	}
 	out = x.appendRequestIDLine(out)
-	if x.head.HTTP10 {
-		return append(out, "Via: 1.0 sluice\r\n"...) // the version of the request
-	}
 	out = append(out, "Via: "...)
-	out = append(out, c.protocol()[len("HTTP/"):]...)
+	out = append(out, x.protocol()[len("HTTP/"):]...)
 	return append(out, " sluice\r\n"...)
 }
 

@@ -275,7 +275,7 @@ func (s *stream) Try(t balancer.Token) balancer.Outcome {
 	s.connected, s.connectTime = true, time.Since(dialStart)
 	s.connectedAfter = time.Since(s.startTime)
 	defer u.Finish(false)
-	t.Connected(s.connectTime)
+	s.attempts.Connected(s.connectTime)
 	s.sendProxyHeader(u)
 	tunnel := socket.Tunnel{
 		Client: socket.TunnelEnd{Wire: s.socket, Entry: &s.entry}, Up: u.TunnelEnd(), Sweeper: s.server.sweeper,
@@ -297,9 +297,6 @@ func (s *stream) sendProxyHeader(u *upstream.HTTP1Conn) {
 // Replayable implements [attempt.Exchange]: before a connection to a peer is open,
 // nothing is read from the client.
 func (s *stream) Replayable() bool { return true }
-
-// Answered implements [attempt.Exchange].
-func (s *stream) Answered() bool { return s.connected }
 
 // Started implements [attempt.Exchange].
 func (s *stream) Started() bool { return s.connected }

@@ -186,7 +186,7 @@ type tryTiming struct {
 // another try may follow, with another peer.
 func (x *tries) tryTiming() (t tryTiming) {
 	t.most = x.headTimeout()
-	if retry := &x.route.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.attempts.Counted+1 < retry.Attempts && x.attempts.Tries < attempt.MaxTries &&
+	if retry := &x.route.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.attempts.MayRetry() &&
 		x.route.service.Pool.Snapshot().Another(&x.route.query, x.token.Peer) {
 		t.rest = max(t.most-retry.PerTryTimeout, 0)
 		t.most -= t.rest

@@ -15,16 +15,14 @@ import (
 // An Exchange is one request and its response, in whatever protocol.
 type Exchange interface {
 	// Try sends the request to the token's peer and passes the response on. It does not
-	// call Done. While it waits for the answer it may ask [Loop.Leave]; if that says so,
-	// it returns [balancer.OutcomeSuperseded].
+	// call Done, and [Loop.Answered] or [Loop.Connected] in place of the token's. While it waits
+	// for the answer it may ask [Loop.Leave]; if that says so, it returns
+	// [balancer.OutcomeSuperseded].
 	Try(t balancer.Token) balancer.Outcome
 	// Replayable reports whether the request can be sent again: there is time
 	// left, nothing of it is lost, and the method allows it or no peer has seen
 	// any of it.
 	Replayable() bool
-	// Answered reports whether the peer of the last token has begun to answer, and
-	// [balancer.Token.Answered] or Connected was called.
-	Answered() bool
 	// Started reports whether a byte of the response was sent to the client.
 	Started() bool
 	// Block returns the client whose share the request takes: of places to wait, and of retries.
@@ -40,15 +38,16 @@ const MaxTries = 5
 
 // A Loop is the tries of one request. The zero value is ready.
 type Loop struct {
-	Tries   int // that have begun
-	Counted int // that have ended, and count as one of Retry.Attempts
+	Tries int // that have begun
 
+	counted  int // tries that have ended, and count as one of Retry.Attempts
 	service  *route.Service
 	query    *balancer.Query
 	exchange Exchange
 	// token is of the present try, and next of the one after it, which Leave has picked. Each has
 	// a peer until its outcome is reported.
 	token, next balancer.Token
+	answered    bool              // the peer of token has begun to answer
 	left        balancer.TriedSet // peers that Leave has left, and that have not failed
 	again       int               // tries of peers that may be tried again
 
@@ -79,9 +78,9 @@ func (l *Loop) Run(service *route.Service, query *balancer.Query, x Exchange) (o
 			continue
 		}
 		if o.Class != balancer.OutcomeConnectFailure || service.Retry.Attempts == 1 {
-			l.Counted++
+			l.counted++
 		}
-		if !retryable(o) || x.Started() || !x.Replayable() || l.Counted >= service.Retry.Attempts || l.Tries >= MaxTries {
+		if !retryable(o) || x.Started() || !x.Replayable() || !l.mayTry(l.counted) {
 			return o, nil
 		}
 		query.Tried.Add(peer)
@@ -91,10 +90,28 @@ func (l *Loop) Run(service *route.Service, query *balancer.Query, x Exchange) (o
 	return o, err
 }
 
+// MayRetry reports whether another try may follow the present one, as far as their number goes.
+func (l *Loop) MayRetry() bool { return l.mayTry(l.counted + 1) }
+
 // MayLeave reports whether Leave may find another peer. Only a request that may be sent twice
 // leaves its peer.
-func (l *Loop) MayLeave() bool {
-	return l.service != nil && l.service.Retry.Attempts > 1 && l.Tries < MaxTries
+func (l *Loop) MayLeave() bool { return l.service != nil && l.mayTry(1) }
+
+// mayTry reports whether there may be one more try, after so many that count.
+func (l *Loop) mayTry(counted int) bool {
+	return counted < l.service.Retry.Attempts && l.Tries < MaxTries
+}
+
+// Answered is [balancer.Token.Answered] of the present try.
+func (l *Loop) Answered(o balancer.Outcome) {
+	l.answered = true
+	l.token.Answered(o)
+}
+
+// Connected is [balancer.Token.Connected] of the present try.
+func (l *Loop) Connected(latency time.Duration) {
+	l.answered = true
+	l.token.Connected(latency)
 }
 
 // Leave picks another peer for a request that waits for one whose health checks fail: where that
@@ -103,7 +120,7 @@ func (l *Loop) MayLeave() bool {
 // soon.
 func (l *Loop) Leave() (changed <-chan struct{}, left bool) {
 	changed = l.service.Pool.Changed()
-	if l.Tries >= MaxTries {
+	if !l.MayLeave() {
 		return changed, false
 	}
 	l.query.Tried.Add(l.token.Peer)
@@ -133,7 +150,7 @@ func soon() <-chan struct{} {
 func (l *Loop) done(t *balancer.Token, o balancer.Outcome) {
 	done := *t
 	*t = balancer.Token{}
-	o.Answered = l.exchange.Answered()
+	o.Answered, l.answered = l.answered, false
 	done.Done(o)
 }
 

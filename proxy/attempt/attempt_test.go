@@ -75,7 +75,6 @@ func (s *script) Try(t balancer.Token) balancer.Outcome {
 }
 
 func (s *script) Replayable() bool { return !s.final }
-func (s *script) Answered() bool   { return false }
 func (s *script) Started() bool    { return s.started }
 
 func (s *script) Block() places.Block { return places.Many }

@@ -286,8 +286,8 @@ var balancerFaults = []mutation{
 	{
 		name: "tunnel-gives-its-place-back-twice",
 		file: "proxy/stream.go",
-		old:  "func (s *stream) Answered() bool { return s.connected }",
-		new:  "func (s *stream) Answered() bool { return false }",
+		old:  "\ts.attempts.Connected(s.connectTime)\n",
+		new:  "\tt.Connected(s.connectTime)\n",
 		test: "./proxy TestOverloadMeetsTheRest",
 	},
 	{

@@ -45,7 +45,7 @@ var discoveryFaults = []mutation{
 	},
 	{
 		name: "loss-makes-instances-new",
-		file: "discovery/age.go",
+		file: "discovery/guard.go",
 		old:  "set[n].Registered = was.Registered",
 		new:  "set[n].Registered += g.lost",
 		test: "./discovery TestInstancesAreAsOldAsBeforeALoss",

@@ -38,7 +38,7 @@ var proxyFaults = []mutation{
 	},
 	{
 		name: "lengths-that-differ-beside-chunks",
-		file: "proxy/http1/repair.go",
+		file: "proxy/http1/response_repair.go",
 		old:  "r.contentLength >= 0 && length != r.contentLength",
 		new:  "r.contentLength >= 0 && !r.chunked && length != r.contentLength",
 		test: "./proxy/http1 TestRefusedRepairs",

@@ -282,9 +282,6 @@ func answers(o balancer.Outcome) bool {
 	return o.Class == balancer.OutcomeOK || o.Class == balancer.OutcomeServerError
 }
 
-// Answered implements attempt.Exchange. No limit of the simulation asks for it.
-func (r *request) Answered() bool { return false }
-
 // Replayable implements attempt.Exchange.
 func (r *request) Replayable() bool {
 	if time.Since(r.begin) >= responseTimeout {
