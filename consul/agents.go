@@ -156,9 +156,7 @@ func (s *agents) probeAfterFailure(ctx context.Context, a *agent) (switched bool
 		if len(s.all) == 1 {
 			return false
 		}
-		select {
-		case <-roundDone:
-		case <-ctx.Done():
+		if wake.Await(ctx, roundDone) != nil {
 			return false
 		}
 	}

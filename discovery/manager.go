@@ -196,9 +196,7 @@ func (m *Manager) await(ctx context.Context, timeout time.Duration, awaited func
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for _, settled := range m.unsettled(awaited) {
-		select {
-		case <-settled:
-		case <-ctx.Done():
+		if wake.Await(ctx, settled) != nil {
 			return
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"sluice/config"
 	"sluice/config/routes"
 	"sluice/observe/tracing"
+	"sluice/observe/wake"
 	"sluice/proxy/accesslog"
 	"sluice/route"
 )
@@ -206,5 +207,5 @@ func (p *plan) routed() (list []*service) {
 
 // lacksPeers reports whether a new service that routes or listeners use has no set yet.
 func (p *plan) lacksPeers() bool {
-	return slices.ContainsFunc(p.routed(), func(s *service) bool { return !closed(s.first) })
+	return slices.ContainsFunc(p.routed(), func(s *service) bool { return !wake.Closed(s.first) })
 }

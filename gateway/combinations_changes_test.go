@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/observe/wake"
 	"sluice/proxy/socket"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
@@ -85,7 +86,7 @@ func (c *combinedRun) disturb(g *generation) {
 		text, _ := c.text()
 		c.lacking = false
 		g.succeed(text, nil, 50*time.Millisecond).fails()
-		verify.That(c.t, !closed(g.ended), "seed %d: the old process has ended too", c.seed)
+		verify.That(c.t, !wake.Closed(g.ended), "seed %d: the old process has ended too", c.seed)
 	}
 }
 

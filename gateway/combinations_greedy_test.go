@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"sluice/observe/wake"
 )
 
 // greedy is who asks for the service one from an address of its own, in some seeds of
@@ -50,7 +52,7 @@ func (c *combinedRun) startGreed() (end func()) {
 	for n := range uint64(greedyRequests) {
 		work.Go(func() {
 			random := rand.New(rand.NewPCG(c.seed, 1_000+n))
-			for !closed(over) && !c.failed.Load() {
+			for !wake.Closed(over) && !c.failed.Load() {
 				if err := c.take(random); err != nil && !c.failed.Swap(true) {
 					c.t.Errorf("seed %d: somebody greedy: %v", c.seed, err)
 				}

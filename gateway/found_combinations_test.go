@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/config"
+	"sluice/observe/wake"
 	"sluice/test/configtest"
 	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
@@ -242,7 +243,7 @@ func (c *foundRun) settle() {
 	verify.That(c.t, c.pooled(g) || c.failed.Load(), "seed %d: the pools have something else again", c.seed)
 	leader := c.leader.latest()
 	for n, g := range c.all {
-		g.await(fmt.Sprintf("generation %d knows that %q leads", n, leader), func() bool { return closed(g.ended) || g.leader() == leader })
+		g.await(fmt.Sprintf("generation %d knows that %q leads", n, leader), func() bool { return wake.Closed(g.ended) || g.leader() == leader })
 	}
 	c.settled()
 	c.trace("settled")

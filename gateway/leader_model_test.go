@@ -22,6 +22,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/observe/wake"
 	"sluice/proxy/proxyprotocol"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
@@ -350,7 +351,7 @@ func (m *leaderModel) check(what string) {
 			case s.at != m.leader && m.cut:
 				m.await(s.end, "after %s: a session of %d to %s ends", what, n, s.at)
 				continue
-			case closed(s.end):
+			case wake.Closed(s.end):
 				m.t.Fatalf("after %s: a session of %d to %s has ended, the leader is %s", what, n, s.at, m.leader)
 				continue
 			}

@@ -21,6 +21,7 @@ import (
 	"sluice/discovery"
 	"sluice/discovery/locality"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/proxy"
 )
 
@@ -277,9 +278,7 @@ func (ls *listeners) serve(l *listener) {
 	ls.serving.Go(func() {
 		defer panics.Contain(panics.Task, nil)
 		defer close(left)
-		select {
-		case <-ls.upgrade.warm:
-		case <-ctx.Done():
+		if wake.Await(ctx, ls.upgrade.warm) != nil {
 			return
 		}
 		if !ls.upgrade.serves() {

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
+	"sluice/observe/wake"
 	"sluice/test/consultest"
 	"sluice/test/long"
 	"sluice/test/meshtest"
@@ -325,7 +326,7 @@ func TestServicesOfTheCatalogInTheMesh(t *testing.T) {
 	r.answers("api.example.com/", "api")
 	r.await("plain has no peers", func() bool {
 		pool := r.services.pool("plain")
-		return pool != nil && closed(r.services.get("plain").first) && len(pool.Snapshot().All) == 0
+		return pool != nil && wake.Closed(r.services.get("plain").first) && len(pool.Snapshot().All) == 0
 	})
 	verify.Slices(t, r.serviceNames(), []string{"api", "plain", "web"}, "services")
 	for _, p := range r.peers() {

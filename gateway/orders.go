@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"sluice/config"
+	"sluice/observe/wake"
 	"sluice/operator"
 	"sluice/release"
 )
@@ -23,7 +24,7 @@ func (g *Gateway) newRelease(c *config.Config) (*release.Shares, *release.Judge)
 		Path:   c.Admin.Shares,
 		Consul: g.registries.consul, Prefix: c.Consul.Shares, Wait: g.registries.wait,
 		Own: g.owner.Do, Replica: func() string { return g.replica.name() },
-		Settled: func() bool { return closed(g.documents.Settled()) && closed(g.finder.Used()) },
+		Settled: func() bool { return wake.Closed(g.documents.Settled()) && wake.Closed(g.finder.Used()) },
 		Changed: g.documents.Reapply,
 		Events:  g.events, Log: g.log,
 	})

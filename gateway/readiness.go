@@ -17,6 +17,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/observe/events"
+	"sluice/observe/wake"
 	"sluice/operator"
 	"sluice/proxy/handover/systemd"
 	"sluice/tags/catalog"
@@ -66,7 +67,7 @@ type readiness struct {
 func (r *readiness) await(ctx context.Context) {
 	for begin := time.Now(); ; {
 		p, lacking := r.progress(time.Since(begin)), r.lacksCertificates()
-		if p.ready() && !closed(r.answered) {
+		if p.ready() && !wake.Closed(r.answered) {
 			close(r.answered)
 		}
 		if p.ready() && (len(lacking) == 0 || time.Since(begin) > readyTimeout) {
@@ -95,16 +96,12 @@ func (r *readiness) routesKnown() bool { return len(r.progress(0).missing) == 0 
 // becomes ready without the sets of some services does not wait for their routes either.
 func (r *readiness) awaitRoutes(ctx context.Context, known func()) {
 	for _, done := range []<-chan struct{}{r.documents.Settled(), r.finder.Used()} {
-		select {
-		case <-done:
-		case <-ctx.Done():
+		if wake.Await(ctx, done) != nil {
 			return
 		}
 	}
 	if c := r.effective().Catalog; c != nil && (len(c.Tags) > 0 || c.DefaultRule != "") {
-		select {
-		case <-r.answered:
-		case <-ctx.Done():
+		if wake.Await(ctx, r.answered) != nil {
 			return
 		}
 		r.tags.Await(ctx, readyTimeout)
@@ -151,7 +148,7 @@ func (p progress) ready() bool { return len(p.missing) == 0 || p.answered && !p.
 func (r *readiness) progress(waited time.Duration) progress {
 	var p progress
 	watches, inTime := r.services.watches(), waited < readyTimeout
-	if !closed(r.finder.Used()) {
+	if !wake.Closed(r.finder.Used()) {
 		p.wait = inTime
 		p.missing = append(p.missing, "catalog: "+r.catalogMissing())
 	}
@@ -165,7 +162,7 @@ func (r *readiness) progress(waited time.Duration) progress {
 	}
 	for _, service := range r.services.all() {
 		watch := watches[service.name]
-		if closed(service.first) {
+		if wake.Closed(service.first) {
 			p.answered = p.answered || watch.Endpoint != "" || !watch.Restored.IsZero()
 			continue
 		}
@@ -202,7 +199,7 @@ func (r *readiness) now() (ready bool, missing []string) {
 	if o := r.process.State().NotReady; o != nil {
 		return false, append([]string{"an operator has made sluice not ready, since " + o.Since.Format(time.RFC3339) + events.Because(o.Why)}, missing...)
 	}
-	return closed(r.became), missing
+	return wake.Closed(r.became), missing
 }
 
 // awaitTakeover waits until this process may replace the old one, at most for timeout: it has a set
@@ -240,7 +237,7 @@ func (r *readiness) awaitTakeover(ctx context.Context, restored bool, timeout ti
 func (r *readiness) missesPeers() bool {
 	return slices.ContainsFunc(r.services.all(), func(s *service) bool {
 		old, _ := r.services.discovery.Former(s.name)
-		return slices.ContainsFunc(old.Set, discovery.Instance.Usable) && !closed(s.first)
+		return slices.ContainsFunc(old.Set, discovery.Instance.Usable) && !wake.Closed(s.first)
 	})
 }
 
@@ -278,7 +275,7 @@ func within(ctx context.Context, c <-chan struct{}) bool {
 	case <-c:
 		return true
 	case <-ctx.Done():
-		return closed(c) || !errors.Is(ctx.Err(), context.DeadlineExceeded)
+		return wake.Closed(c) || !errors.Is(ctx.Err(), context.DeadlineExceeded)
 	}
 }
 
@@ -304,14 +301,4 @@ func (r *readiness) feedWatchdog(ctx context.Context) {
 		r.now()
 		r.systemd.Alive()
 	})
-}
-
-// closed reports whether c, to which nothing is sent, is closed.
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }

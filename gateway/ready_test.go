@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/observe/wake"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -101,7 +102,7 @@ func TestNotReadyWithoutAnyAnswer(t *testing.T) {
 			r := startWithin(t, starAnd(consul.URL(), "  moon: { consul: {} }\n  fixed: { peers: ["+at[0]+"] }"), time.Millisecond)
 			r.await("both queries have failed repeatedly", func() bool {
 				watches := r.services.watches()
-				return watches["star"].Errors > refusalsLimit && watches["moon"].Errors > refusalsLimit && closed(r.services.get("fixed").first)
+				return watches["star"].Errors > refusalsLimit && watches["moon"].Errors > refusalsLimit && wake.Closed(r.services.get("fixed").first)
 			})
 			ready, missing := r.progressAfter(time.Hour)
 			verify.That(t, !ready && strings.Count(missing, "\n") == 1, "ready %v, missing\n%s", ready, missing)

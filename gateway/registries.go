@@ -29,6 +29,7 @@ import (
 	"sluice/discovery/leader"
 	"sluice/discovery/locality"
 	"sluice/observe/events"
+	"sluice/observe/wake"
 )
 
 // registries have the clients of Consul and etcd, and make the sources of instances and of
@@ -136,9 +137,7 @@ func (r *registries) warnUnknown(ctx context.Context, name string) {
 	}
 	answer, err := ask()
 	for ; err != nil && !consul.Denied(err); answer, err = ask() {
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
+		if wake.Await(ctx, time.After(time.Second)) != nil {
 			return
 		}
 	}

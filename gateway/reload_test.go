@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/observe/wake"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -371,7 +372,7 @@ func TestKeysThatNeedARestartDoNotChange(t *testing.T) {
 func TestReloadChangesTheLog(t *testing.T) {
 	t.Parallel()
 	r := start(t, "log: { level: error }\n"+static("a", "127.0.0.1:1"))
-	r.await("readiness", func() bool { return closed(r.readiness.became) })
+	r.await("readiness", func() bool { return wake.Closed(r.readiness.became) })
 	got := r.log.String()
 	verify.Require(t, got == "", "logged at level error: %s", got)
 	r.write("log: { level: info, format: console }\n" + static("a", "127.0.0.1:1"))

@@ -13,6 +13,7 @@ import (
 	"sluice/config"
 	"sluice/consul/registration"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/operator"
 	"sluice/release"
 )
@@ -69,9 +70,7 @@ func (r *replica) register() (leave func(ctx context.Context)) {
 		defer panics.Contain(panics.Task, nil)
 		defer close(ended)
 		for _, wait := range []<-chan struct{}{r.upgrade.warm, r.readiness.became} {
-			select {
-			case <-wait:
-			case <-ctx.Done():
+			if wake.Await(ctx, wait) != nil {
 				return
 			}
 		}

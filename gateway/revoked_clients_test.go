@@ -20,6 +20,7 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
+	"sluice/observe/wake"
 	"sluice/test/subprocess"
 	"sluice/test/testcert"
 	"sluice/test/verify"
@@ -44,7 +45,7 @@ func (l *revokedLink) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func (l *revokedLink) open() bool { return !closed(l.ended) }
+func (l *revokedLink) open() bool { return !wake.Closed(l.ended) }
 
 // dialRevoked connects to a listener.
 func dialRevoked(r *running, kind, listener string, pair tls.Certificate, protocol ...string) *revokedLink {

@@ -10,6 +10,7 @@ import (
 	"sluice/consul"
 	"sluice/observe/events"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // Run serves until ctx ends. Then it waits until the requests in flight end, at most for
@@ -78,7 +79,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case err = <-g.failed:
 	case <-g.options.Replaced:
 	}
-	if closed(g.options.Replaced) { // also if it is to stop: the new process has the registration
+	if wake.Closed(g.options.Replaced) { // also if it is to stop: the new process has the registration
 		g.options.Systemd.Leave()
 		g.log.Info().Msg("replaced by a new process")
 		g.events.Add(events.Event{Kind: events.KindReplaced, Text: "A new process serves: this one finishes its requests"})
@@ -245,9 +246,7 @@ func every(ctx context.Context, interval time.Duration, f func()) {
 	defer ticker.Stop()
 	for {
 		f()
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
+		if wake.Await(ctx, ticker.C) != nil {
 			return
 		}
 	}

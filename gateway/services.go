@@ -24,6 +24,7 @@ import (
 	"sluice/discovery/saved"
 	"sluice/healthcheck"
 	"sluice/observe/events"
+	"sluice/observe/wake"
 	"sluice/operator"
 	"sluice/proxy"
 	"sluice/tags/catalog"
@@ -144,7 +145,7 @@ func (s *services) restore(former outOfService) { s.former = former }
 // the source of p, in this process or in the old one.
 func (s *services) failedOfFormer(c *config.Config, p *servicePlan) (failed []failedPeer) {
 	for name, list := range s.former.Failed {
-		if _, stays := c.Services[name]; stays || closed(s.warm) {
+		if _, stays := c.Services[name]; stays || wake.Closed(s.warm) {
 			continue
 		}
 		former, _ := s.discovery.Former(name)
@@ -170,8 +171,8 @@ func (s *services) failedBefore(of *service) func(discovery.Instance) string {
 		key := i.Key()
 		failed, known := s.former.Failed[of.name]
 		same := func(p failedPeer) bool { return p.Key == key }
-		if closed(s.warm) || !known {
-			if closed(of.first) {
+		if wake.Closed(s.warm) || !known {
+			if wake.Closed(of.first) {
 				return ""
 			}
 			failed = of.failed
@@ -258,7 +259,7 @@ func (s *services) pools() []*balancer.Pool {
 
 // drainingLocked returns the retired pools that have not drained yet, in a new slice.
 func (s *services) drainingLocked() []*balancer.Pool {
-	return slices.DeleteFunc(slices.Clone(s.retired), func(p *balancer.Pool) bool { return closed(p.Drained()) })
+	return slices.DeleteFunc(slices.Clone(s.retired), func(p *balancer.Pool) bool { return wake.Closed(p.Drained()) })
 }
 
 // healthStats returns the counters of health checks by service.
@@ -345,7 +346,7 @@ func (s *services) awaitFirst(ctx context.Context, list []*service, timeout time
 		select {
 		case <-service.first:
 		case <-ctx.Done():
-			if !closed(service.first) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			if !wake.Closed(service.first) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				s.log.Warn().Str("service", service.name).Stringer("waited", timeout).
 					Str("missing", service.missing(s.watches()[service.name])).Msg("no peers yet")
 			}

@@ -15,6 +15,7 @@ import (
 	"sluice/config/chain"
 	"sluice/discovery"
 	"sluice/healthcheck"
+	"sluice/observe/wake"
 )
 
 // servicePlan is a service with its next configuration.
@@ -143,7 +144,7 @@ func (s *services) apply(plans []*servicePlan) error {
 			}
 			s.add(p.service)
 			s.applyOrdersTo(p.pool) // orders may have changed since
-			if !closed(s.warm) {
+			if !wake.Closed(s.warm) {
 				p.checker.Restore(s.former.Ejected[p.name])
 			}
 			p.checker.Start(p.pool, p.health)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/observe/wake"
 	"sluice/release"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
@@ -200,7 +201,7 @@ func TestShareOfALaterConfiguration(t *testing.T) {
 	s.replica(url, "act: report").order("star?share=0", http.StatusOK)
 	older.await("it knows the share", func() bool { return len(older.shares.Store.All()) == 1 })
 	next := older.upgrade(s.text(url, "40%", "act: report"), nil)
-	next.await("all of the configuration is known", func() bool { return closed(next.documents.Settled()) })
+	next.await("all of the configuration is known", func() bool { return wake.Closed(next.documents.Settled()) })
 	next.shares.EndOutdated()
 	verify.That(t, !next.shares.Store.Entry(release.Key("star")).Absent, "it has ended")
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"sluice/observe/wake"
 	"sluice/test/verify"
 )
 
@@ -33,7 +34,7 @@ func hanging(t *testing.T, settings string) (r *running, finish func(), result f
 // awaitEnd waits until Run has returned.
 func (r *running) awaitEnd() {
 	r.t.Helper()
-	r.await("Run returns", func() bool { return closed(r.ended) })
+	r.await("Run returns", func() bool { return wake.Closed(r.ended) })
 }
 
 func TestShutdownFinishesRequests(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"sluice/consul"
 	"sluice/observe/events"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/proxy/handover"
 )
 
@@ -51,7 +52,7 @@ type pausable interface {
 
 // serves reports whether this process serves clients, or is about to: it is warm, and no old
 // process serves in its place.
-func (u *upgrade) serves() bool { return closed(u.warm) && (!u.takingOver || u.served.Load()) }
+func (u *upgrade) serves() bool { return wake.Closed(u.warm) && (!u.takingOver || u.served.Load()) }
 
 // restore restores the state of the old process, if there is one; request is Options.RequestState.
 // The listeners must be bound, because the old process gives its state only once.

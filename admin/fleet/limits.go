@@ -19,6 +19,7 @@ import (
 
 	"sluice/config/routes"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/route/ratelimit"
 )
 
@@ -132,9 +133,7 @@ func (l *Limits) Follow(ctx context.Context) {
 			l.list(ctx)
 			last = time.Now()
 		}
-		select {
-		case <-every.C:
-		case <-ctx.Done():
+		if wake.Await(ctx, every.C) != nil {
 			return
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"sluice/certificates"
 	"sluice/consul"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // Options configure a Manager.
@@ -246,10 +247,8 @@ func (m *Manager) Restore(all map[string]certificates.InUse) {
 // Await waits until certificates are known, from Consul or an earlier process, or Consul refuses
 // them. It reports false if expired gets a value or ctx ends before.
 func (p *Prefix) Await(ctx context.Context, expired <-chan time.Time) bool {
-	select {
-	case <-p.settled:
+	if wake.Closed(p.settled) {
 		return true
-	default:
 	}
 	select {
 	case <-p.settled:

@@ -121,7 +121,7 @@ func (d *documents) startLocked(ctx context.Context, f *followed) {
 func (d *documents) report(f *followed, r Report) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	news := r.Err == nil || !closed(f.first)
+	news := r.Err == nil || !wake.Closed(f.first)
 	f.reports++
 	if f.failed = r.Err; r.Err != nil {
 		f.said = r.Err.Error()
@@ -130,7 +130,7 @@ func (d *documents) report(f *followed, r Report) {
 		f.expireAt(f.memory.Take(r, time.Now()), func() { d.expire(f) })
 	}
 	d.stateLocked(f)
-	if !closed(f.first) {
+	if !wake.Closed(f.first) {
 		close(f.first)
 	}
 	if news {
@@ -238,7 +238,7 @@ func (d *documents) await(ctx context.Context, timeout time.Duration) (silent []
 		select {
 		case <-f.first:
 		case <-ctx.Done():
-			if !closed(f.first) {
+			if !wake.Closed(f.first) {
 				silent = append(silent, f.spec.Name())
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/discovery/etcd/client"
+	"sluice/observe/wake"
 )
 
 // again is the time between attempts to use certificates that cannot be read.
@@ -40,10 +41,8 @@ func (e *Etcd) Run(ctx context.Context, report func(Report)) error {
 	cluster, err := e.Clusters.Cluster(e.Options)
 	for err != nil {
 		report(Report{Err: err})
-		select {
-		case <-time.After(again):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := wake.Await(ctx, time.After(again)); err != nil {
+			return err
 		}
 		cluster, err = e.Clusters.Cluster(e.Options)
 	}

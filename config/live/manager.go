@@ -255,19 +255,9 @@ func (m *Manager) readable() bool {
 func (m *Manager) follow(ctx context.Context) {
 	current := m.history.Current()
 	m.documents.follow(ctx, slices.Concat(m.offered, current.Config.Dynamic), current.Sources)
-	if !closed(m.settled) && len(m.documents.changed) == 0 && len(m.documents.await(ctx, 0)) == 0 {
+	if !wake.Closed(m.settled) && len(m.documents.changed) == 0 && len(m.documents.await(ctx, 0)) == 0 {
 		close(m.settled)
 		m.options.Settled()
-	}
-}
-
-// closed reports whether c, to which nothing is sent, is closed.
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"sluice/config"
 	"sluice/observe/events"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/test/verify"
 )
 
@@ -348,11 +349,11 @@ func TestAgainUntilItSucceeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := manage(t, dir)
 		defer m.wait()
-		verify.That(t, !closed(m.Settled()), "settled before the source has answered")
+		verify.That(t, !wake.Closed(m.Settled()), "settled before the source has answered")
 		missing := m.Missing()
 		verify.That(t, len(missing) == 1 && strings.Contains(missing[0], treeName), "missing: %q", missing)
 		m.say("/a")
-		verify.That(t, closed(m.Settled()) && len(m.Missing()) <= 0, "not settled")
+		verify.That(t, wake.Closed(m.Settled()) && len(m.Missing()) <= 0, "not settled")
 		before, number := m.applied.Load(), m.History().Current().Number
 		m.merges.Store(false)
 		m.Reapply()

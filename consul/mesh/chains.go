@@ -233,9 +233,7 @@ func (c *Chains) Await(ctx context.Context) {
 		if known {
 			return
 		}
-		select {
-		case <-news:
-		case <-ctx.Done():
+		if wake.Await(ctx, news) != nil {
 			return
 		}
 	}

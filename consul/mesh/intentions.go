@@ -346,10 +346,7 @@ func (all *Intentions) AwaitDenial(ctx context.Context, i discovery.Instance) *d
 		if denial != nil || changed == nil {
 			return denial
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-		}
+		_ = wake.Await(ctx, changed)
 	}
 }
 

@@ -294,9 +294,7 @@ func (k *Keys[V]) Await(ctx context.Context, key string, timeout time.Duration) 
 		if done {
 			return err
 		}
-		select {
-		case <-progress:
-		case <-ctx.Done():
+		if wake.Await(ctx, progress) != nil {
 			return context.Cause(ctx)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/discovery/locality"
+	"sluice/observe/wake"
 )
 
 const (
@@ -112,10 +113,8 @@ func (s *source) Run(ctx context.Context, before discovery.WatchState, report fu
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
+		if err := wake.Await(ctx, timer.C); err != nil {
+			return err
 		}
 		timer.Reset(w.poll(ctx))
 	}

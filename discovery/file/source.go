@@ -14,6 +14,7 @@ import (
 
 	"sluice/config/regular"
 	"sluice/discovery"
+	"sluice/observe/wake"
 )
 
 // maxBytes is the maximum length of a file.
@@ -86,9 +87,7 @@ func (w *watch) read(ctx context.Context) ([]discovery.Instance, error) {
 		if len(w.Guard.Absent(set)) == 0 {
 			return set, nil
 		}
-		select {
-		case <-time.After(settleTime):
-		case <-ctx.Done():
+		if wake.Await(ctx, time.After(settleTime)) != nil {
 			return nil, ctx.Err()
 		}
 		var again []byte

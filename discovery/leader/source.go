@@ -15,6 +15,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // NewSource returns a source that reports the instances of another one in Consul, with the mark
@@ -86,9 +87,7 @@ var errSilent = errors.New("the instances are not known yet")
 
 // awaitInstances makes a silent source, such as an agent that hangs, count as failing.
 func (r *run) awaitInstances(ctx context.Context) {
-	select {
-	case <-time.After(patience):
-	case <-ctx.Done():
+	if wake.Await(ctx, time.After(patience)) != nil {
 		return
 	}
 	r.mu.Lock()

@@ -2,7 +2,10 @@
 // woken looks at the latest state.
 package wake
 
-import "sync/atomic"
+import (
+	"context"
+	"sync/atomic"
+)
 
 // One wakes the goroutine that receives of it.
 type One chan struct{}
@@ -39,5 +42,25 @@ func (a *All) Wait() <-chan struct{} {
 func (a *All) Send() {
 	if c := a.next.Swap(nil); c != nil {
 		close(*c)
+	}
+}
+
+// Await waits until c is closed or has a value. It returns the error of ctx if this ends before.
+func Await[T any](ctx context.Context, c <-chan T) error {
+	select {
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Closed reports whether c, to which nothing is sent, is closed.
+func Closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }

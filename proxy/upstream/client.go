@@ -7,6 +7,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/proxy/socket"
 )
 
@@ -121,10 +122,8 @@ func CancelWhenGone(ctx context.Context, cancel context.CancelFunc, isGone func(
 		ticker := time.NewTicker(probeInterval)
 		defer ticker.Stop()
 		for !isGone() {
-			select {
-			case <-ctx.Done():
+			if wake.Await(ctx, ticker.C) != nil {
 				return
-			case <-ticker.C:
 			}
 		}
 		cancel()

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 )
@@ -99,12 +100,7 @@ func (u *HTTP1Conn) HasSent() bool {
 	if u.out.remainder == nil {
 		return len(u.out.request)+len(u.out.body) == 0
 	}
-	select {
-	case <-u.out.remainder:
-		return true
-	default:
-		return false
-	}
+	return wake.Closed(u.out.remainder)
 }
 
 // receiveLast reads what the peer sent before it closed the connection fd, which may

@@ -10,6 +10,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/observe/wake"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
@@ -119,14 +120,7 @@ type Until struct {
 }
 
 // isOver reports whether changed is closed.
-func (w *Until) isOver() bool {
-	select {
-	case <-w.Changed:
-		return true
-	default:
-		return false
-	}
-}
+func (w *Until) isOver() bool { return wake.Closed(w.Changed) }
 
 // ErrSuspected ends a wait because health checks of the peer have begun to fail. The
 // exchange on the upstream continues.

@@ -133,9 +133,7 @@ func (s *KeySet) follow(ctx context.Context) {
 		s.status.NextRead = time.Now().Add(interval)
 		s.mu.Unlock()
 		floor, next := time.After(queryFloor), time.After(interval)
-		select {
-		case <-floor:
-		case <-ctx.Done():
+		if wake.Await(ctx, floor) != nil {
 			return
 		}
 		select {
@@ -267,10 +265,8 @@ func (s *KeySet) await(ctx context.Context, ended uint64) error {
 		if done {
 			return err
 		}
-		select {
-		case <-change:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := wake.Await(ctx, change); err != nil {
+			return err
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"sluice/config"
 	consulsource "sluice/discovery/consul"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // Finder finds services in Consul's catalog. Only the goroutine that applies configurations calls
@@ -58,10 +59,8 @@ func selectionText(c *config.Config) string { return fmt.Sprintf("%+v", Selectio
 func (f *Finder) Save(c *config.Config) *State {
 	services, _ := f.Services()
 	state := &State{Services: services}
-	select {
-	case <-f.used:
+	if wake.Closed(f.used) {
 		state.Selection = selectionText(c)
-	default:
 	}
 	return state
 }
@@ -191,9 +190,7 @@ func (f *Finder) Services() (services []consulsource.CatalogService, answered bo
 func (f *Finder) Used() <-chan struct{} { return f.used }
 
 func (f *Finder) setUsed() {
-	select {
-	case <-f.used:
-	default:
+	if !wake.Closed(f.used) {
 		close(f.used)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/tags"
 	"sluice/tags/claim"
 )
@@ -339,15 +340,7 @@ func (r *Reader) Await(ctx context.Context, timeout time.Duration) { r.waiting.a
 // Settled reports whether the tags of all known instances have effect.
 func (r *Reader) Settled() bool {
 	quiet := r.waiting.latest()
-	if quiet == nil {
-		return true
-	}
-	select {
-	case <-quiet:
-		return true
-	default:
-		return false
-	}
+	return quiet == nil || wake.Closed(quiet)
 }
 
 // InUse returns the result in use.

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 const (
@@ -162,10 +163,7 @@ func (s *Solver) Wait(ctx context.Context, c acme.Challenge) error {
 			last = err
 		}
 		looking = limited
-		select {
-		case <-time.After(pause):
-		case <-limited.Done():
-		}
+		_ = wake.Await(limited, time.After(pause))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
