@@ -206,20 +206,26 @@ func (c *Client) Healthy() bool { return c.agents.healthy() }
 // Jitter returns a random time below d, to spread queries.
 func (c *Client) Jitter(d time.Duration) time.Duration { return c.agents.randomBelow(d) }
 
-// ErrModeChanged is the cause of the end of a context of Oversubscribed.
-var ErrModeChanged = errors.New("watch mode changed: the loops are oversubscribed now, or no longer")
+// errModeChanged is the cause of the end of a context of InMode.
+var errModeChanged = errors.New("watch mode changed: the loops are oversubscribed now, or no longer")
 
-// Oversubscribed reports whether there are more loops than queries that may block at a time.
-// It returns a context that ends with ctx or, with ErrModeChanged, when this changes. The caller
-// calls end.
-func (c *Client) Oversubscribed(ctx context.Context) (oversubscribed bool, lasting context.Context, end func()) {
-	oversubscribed, mode := c.gate.oversubscription()
-	lasting, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(mode, func() { cancel(ErrModeChanged) })
-	return oversubscribed, lasting, func() {
-		stop()
-		cancel(nil)
+// InMode calls f until ctx ends or f returns something else than the cause of the end of mode. mode
+// ends with ctx, and when oversubscribed changes: there are more loops than queries that may block
+// at a time.
+func (c *Client) InMode(ctx context.Context, f func(mode context.Context, oversubscribed bool) error) (err error) {
+	for err = errModeChanged; errors.Is(err, errModeChanged) && ctx.Err() == nil; {
+		err = c.inPresentMode(ctx, f)
 	}
+	return err
+}
+
+func (c *Client) inPresentMode(ctx context.Context, f func(context.Context, bool) error) error {
+	oversubscribed, present := c.gate.oversubscription()
+	mode, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(present, func() { cancel(errModeChanged) })
+	defer stop()
+	return f(mode, oversubscribed)
 }
 
 // Capacity returns the number of queries that may be in flight, and the number of loops.

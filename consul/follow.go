@@ -41,12 +41,8 @@ type FollowOptions struct {
 // The rules are in the package comment. Calls of f's functions do not overlap.
 func (c *Client) Follow(ctx context.Context, f FollowOptions) error {
 	w := followLoop{FollowOptions: f, loop: c.NewLoop(LoopOptions{Remote: f.Query.Datacenter != "" || f.Query.Authority, ExcludeFromCapacity: f.ExcludeFromCapacity})}
-	return w.loop.Run(ctx, func(ctx context.Context) (err error) {
-		// ctx may end together with the mode.
-		for err = ErrModeChanged; errors.Is(err, ErrModeChanged) && ctx.Err() == nil; {
-			err = w.next(ctx)
-		}
-		return err
+	return w.loop.Run(ctx, func(ctx context.Context) error {
+		return c.InMode(ctx, func(mode context.Context, oversubscribed bool) error { return w.next(ctx, mode, oversubscribed) })
 	}, w.fail)
 }
 
@@ -59,8 +55,9 @@ type followLoop struct {
 	failed   int  // consecutive queries
 }
 
-// next sends the next query, when it is time.
-func (f *followLoop) next(ctx context.Context) (err error) {
+// next sends the next query, when it is time. With Await the mode of the loops counts, until mode
+// ends.
+func (f *followLoop) next(ctx, mode context.Context, oversubscribed bool) (err error) {
 	wait := f.Wait
 	if f.BeforeQuery != nil {
 		if wait, err = f.BeforeQuery(ctx); err != nil {
@@ -70,17 +67,15 @@ func (f *followLoop) next(ctx context.Context) (err error) {
 	if f.Await == nil {
 		return f.query(ctx, wait)
 	}
-	oversubscribed, lasting, end := f.loop.client.Oversubscribed(ctx)
-	defer end()
 	if !oversubscribed || f.loop.Index == 0 {
-		return f.query(lasting, wait)
+		return f.query(mode, wait)
 	}
-	waiting, cancel := context.WithTimeout(lasting, wait)
+	waiting, cancel := context.WithTimeout(mode, wait)
 	defer cancel()
-	if f.Await(waiting); lasting.Err() != nil {
-		return context.Cause(lasting)
+	if f.Await(waiting); mode.Err() != nil {
+		return context.Cause(mode)
 	}
-	return f.query(ctx, 0)
+	return f.query(mode, 0)
 }
 
 // query sends one query, and reports its result.

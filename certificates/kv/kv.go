@@ -48,7 +48,7 @@ type Prefix struct {
 	copy      *certificates.Copy // nil: none
 	settled   chan struct{}      // closed when Consul has answered, to any process, or has refused
 	isSettled sync.Once
-	stop      func() // ends the watch, and waits for that; nil: it does not run
+	watch     panics.Task
 
 	// Only the goroutine of the watch uses the fields below.
 
@@ -99,7 +99,7 @@ func (m *Manager) Follow(prefix string) *Prefix {
 
 // start begins the watch. The caller holds the mu of the Manager.
 func (p *Prefix) start() {
-	p.stop = panics.Start(context.Background(), panics.Watch, func(ctx context.Context) {
+	p.watch.Begin(context.Background(), panics.Watch, func(ctx context.Context) {
 		_ = p.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
 			Query:       consul.KeysBelow(p.prefix + "/"),
 			Read:        p.read,
@@ -182,17 +182,9 @@ func (m *Manager) Retain(used []*Prefix) {
 	m.restored = nil
 	for prefix, p := range m.byPrefix {
 		if !slices.Contains(used, p) {
-			p.end()
+			p.watch.End()
 			delete(m.byPrefix, prefix)
 		}
-	}
-}
-
-// end ends the watch, if it runs.
-func (p *Prefix) end() {
-	if p.stop != nil {
-		p.stop()
-		p.stop = nil
 	}
 }
 
@@ -202,7 +194,7 @@ func (m *Manager) Pause() {
 	defer m.mu.Unlock()
 	m.paused = true
 	for _, p := range m.byPrefix {
-		p.end()
+		p.watch.End()
 	}
 }
 
@@ -212,7 +204,7 @@ func (m *Manager) Resume() {
 	defer m.mu.Unlock()
 	m.paused = false
 	for _, p := range m.byPrefix {
-		if p.stop == nil {
+		if !p.watch.Runs() {
 			p.start()
 		}
 	}

@@ -43,7 +43,7 @@ var troubles = [...]struct{ fails, works string }{
 type followed struct {
 	spec  config.Dynamic
 	first chan struct{} // closed after the first report
-	stop  func()        // ends Run, and waits for that; nil: it does not run
+	run   panics.Task   // Run of the source
 
 	// The mu of documents guards the fields below.
 
@@ -93,13 +93,11 @@ func (d *documents) change(ctx context.Context, list []config.Dynamic, used []co
 		d.sources = append(d.sources, f)
 	}
 	for _, f := range before {
-		if f.stop != nil {
-			ended = append(ended, f.stop)
-		}
+		ended = append(ended, f.run.Detach())
 		f.expireAt(time.Time{}, nil)
 	}
 	for _, f := range d.sources {
-		if f.stop == nil && !d.paused {
+		if !f.run.Runs() && !d.paused {
 			d.startLocked(ctx, f)
 		}
 	}
@@ -112,7 +110,7 @@ func (d *documents) startLocked(ctx context.Context, f *followed) {
 	if files, ok := source.(*Files); ok {
 		files.Seen = func() (string, uint64) { return d.lastOf(f) }
 	}
-	f.stop = panics.Start(ctx, panics.Watch, func(ctx context.Context) {
+	f.run.Begin(ctx, panics.Watch, func(ctx context.Context) {
 		_ = source.Run(ctx, func(r Report) { d.report(f, r) }) // ends with ctx
 	})
 }
@@ -284,19 +282,20 @@ func (d *documents) end() {
 
 // pause stops following until resume: a new process follows the sources.
 func (d *documents) pause() {
+	for _, end := range d.beginPause() {
+		end()
+	}
+}
+
+// beginPause returns what ends the sources.
+func (d *documents) beginPause() (ends []func()) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.paused = true
-	var ended []func()
 	for _, f := range d.sources {
-		if f.stop != nil {
-			ended = append(ended, f.stop)
-			f.stop = nil
-		}
+		ends = append(ends, f.run.Detach())
 	}
-	d.mu.Unlock()
-	for _, stop := range ended {
-		stop()
-	}
+	return ends
 }
 
 // resume ends pause. The next follow starts the sources.

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -55,13 +54,10 @@ type ChainOptions struct {
 // called concurrently.
 type Chains struct {
 	options ChainOptions
-	entries *entries
+	watches[ChainID, *followedChain]
 
-	// mu guards the fields below, and those of the chains.
-	mu       sync.Mutex
-	paused   bool
-	news     wake.All // something else is known of a chain
-	byID     map[ChainID]*followedChain
+	// The mu of watches guards the fields below.
+	news     wake.All               // something else is known of a chain
 	restored map[ChainID]ChainState // of the old process, until the first Follow
 }
 
@@ -70,53 +66,39 @@ type followedChain struct {
 	Chain
 	owner *Chains
 	lost  *Compiled // the default chain, answered while Compiled is kept; nil: Compiled is not kept
-	watch running
+	watch panics.Task
 }
 
 // NewChains returns Chains that follow nothing.
 func NewChains(o ChainOptions) *Chains {
-	return &Chains{options: o, entries: newEntries(o.Consul, o.Wait, kindsOfChains), byID: make(map[ChainID]*followedChain)}
+	return &Chains{options: o, watches: watches[ChainID, *followedChain]{
+		entries: newEntries(o.Consul, o.Wait, kindsOfChains), followed: make(map[ChainID]*followedChain),
+	}}
 }
 
 // Follow follows these chains from now on, and forgets the others.
 func (c *Chains) Follow(ids []ChainID) {
-	for _, stop := range c.follow(ids) {
-		stop()
-	}
+	c.ending(func() []func() {
+		wanted := make(map[ChainID]bool, len(ids))
+		for _, id := range ids {
+			if wanted[id] = true; c.followed[id] != nil {
+				continue
+			}
+			f := &followedChain{owner: c, Chain: Chain{ChainID: id}}
+			if state, ok := c.restored[id]; ok {
+				f.restore(state)
+			}
+			c.followed[id] = f
+			if !c.paused {
+				f.start()
+			}
+		}
+		c.restored = nil
+		return c.forgetLocked(func(id ChainID) bool { return wanted[id] })
+	})
 }
 
-// follow is Follow, and returns what ends the watches of the others, which need the mutex to end.
-func (c *Chains) follow(ids []ChainID) (stops []func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	wanted := make(map[ChainID]bool, len(ids))
-	for _, id := range ids {
-		wanted[id] = true
-		if c.byID[id] != nil {
-			continue
-		}
-		f := &followedChain{owner: c, Chain: Chain{ChainID: id}}
-		if state, ok := c.restored[id]; ok {
-			f.restore(state)
-		}
-		c.byID[id] = f
-		if !c.paused {
-			f.start()
-		}
-	}
-	c.restored = nil
-	for id, f := range c.byID {
-		if wanted[id] {
-			continue
-		}
-		delete(c.byID, id)
-		stops = append(stops, f.watch.end()...)
-	}
-	if len(c.byID) == 0 {
-		stops = append(stops, c.entries.watch.end()...)
-	}
-	return stops
-}
+func (f *followedChain) task() *panics.Task { return &f.watch }
 
 // start begins the watch. The caller holds mu.
 func (f *followedChain) start() {
@@ -130,7 +112,7 @@ func (f *followedChain) start() {
 	if f.ChainID == (ChainID{Service: f.Service}) { // else other entries count
 		await = f.owner.entries.await()
 	}
-	f.watch.stop = panics.Start(context.Background(), panics.Watch, func(ctx context.Context) {
+	f.watch.Begin(context.Background(), panics.Watch, func(ctx context.Context) {
 		_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
 			Query: query, Await: await,
 			Read: func(a consul.Answer, body []byte) error {
@@ -242,7 +224,7 @@ func (c *Chains) Await(ctx context.Context) {
 func (c *Chains) settled() (known bool, news <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, f := range c.byID {
+	for _, f := range c.followed {
 		if f.Compiled == nil && !f.Refused {
 			return false, c.news.Wait()
 		}
@@ -254,7 +236,7 @@ func (c *Chains) settled() (known bool, news <-chan struct{}) {
 func (c *Chains) Lookup(id ChainID) Chain {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.byID[id]; f != nil {
+	if f := c.followed[id]; f != nil {
 		return f.Chain
 	}
 	return Chain{ChainID: id, Compiled: c.restored[id].Compiled}
@@ -264,8 +246,8 @@ func (c *Chains) Lookup(id ChainID) Chain {
 func (c *Chains) All() []Chain {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := make([]Chain, 0, len(c.byID))
-	for _, f := range c.byID {
+	all := make([]Chain, 0, len(c.followed))
+	for _, f := range c.followed {
 		all = append(all, f.Chain)
 	}
 	slices.SortFunc(all, func(a, b Chain) int {
@@ -273,36 +255,6 @@ func (c *Chains) All() []Chain {
 			cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Namespace, b.Namespace))
 	})
 	return all
-}
-
-// Pause ends all watches until Resume: a new process watches Consul.
-func (c *Chains) Pause() {
-	for _, stop := range c.pause() {
-		stop()
-	}
-}
-
-func (c *Chains) pause() (stops []func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.paused = true
-	stops = c.entries.watch.end()
-	for _, f := range c.byID {
-		stops = append(stops, f.watch.end()...)
-	}
-	return stops
-}
-
-// Resume begins the watches again, after Pause.
-func (c *Chains) Resume() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.paused = false
-	for _, f := range c.byID {
-		if f.watch.stop == nil {
-			f.start()
-		}
-	}
 }
 
 // ChainState is what a process hands over of a chain.
@@ -320,7 +272,7 @@ func (c *Chains) Save() []ChainState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	states := slices.Collect(maps.Values(c.restored))
-	for _, f := range c.byID {
+	for _, f := range c.followed {
 		if f.Compiled != nil {
 			states = append(states, ChainState{f.ChainID, f.Compiled, f.Index, f.Since, f.lost, f.KeptUntil})
 		}

@@ -23,7 +23,7 @@ type entries struct {
 	consul  *consul.Client
 	wait    func() time.Duration // of its queries
 	kinds   []string
-	watch   running
+	watch   panics.Task
 	changed wake.All
 }
 
@@ -33,33 +33,19 @@ func newEntries(client *consul.Client, wait func() time.Duration, kinds []string
 
 // begin lets it run from now on.
 func (e *entries) begin() {
-	if e.watch.stop == nil {
-		e.watch.stop = panics.Start(context.Background(), panics.Watch, e.run)
+	if !e.watch.Runs() {
+		e.watch.Begin(context.Background(), panics.Watch, e.run)
 	}
-}
-
-// running is a watch that begins and ends. The mutex of its owner guards it.
-type running struct {
-	stop func() // ends the watch, and waits for that; nil: it does not run
-}
-
-// end returns what ends the watch: nothing, if it does not run.
-func (r *running) end() (stops []func()) {
-	if r.stop != nil {
-		stops, r.stop = append(stops, r.stop), nil
-	}
-	return stops
 }
 
 func (e *entries) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		oversubscribed, lasting, end := e.consul.Oversubscribed(ctx)
+	_ = e.consul.InMode(ctx, func(mode context.Context, oversubscribed bool) error { // ends with ctx
 		if oversubscribed {
-			e.follow(lasting)
+			e.follow(mode)
 		}
-		<-lasting.Done()
-		end()
-	}
+		<-mode.Done()
+		return context.Cause(mode)
+	})
 }
 
 // follow tells of changes until ctx ends. Each first answer counts as a change: there may have been
@@ -95,6 +81,69 @@ func (e *entries) await() func(context.Context) {
 		case <-next:
 			next = e.changed.Wait()
 		case <-ctx.Done():
+		}
+	}
+}
+
+// watches are what is followed, by its name, each with a watch of its own.
+type watches[Name comparable, F interface {
+	start()
+	task() *panics.Task
+}] struct {
+	entries *entries
+
+	mu       sync.Mutex // guards the fields below, and those of what is followed
+	paused   bool
+	followed map[Name]F
+}
+
+// ending calls change with mu held, and then what it returns: a watch needs mu to end.
+func (w *watches[Name, F]) ending(change func() (ends []func())) {
+	locked := func() []func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		ends := change()
+		if len(w.followed) == 0 {
+			ends = append(ends, w.entries.watch.Detach())
+		}
+		return ends
+	}
+	for _, end := range locked() {
+		end()
+	}
+}
+
+// forgetLocked forgets what stays does not accept, and returns what ends its watches.
+func (w *watches[Name, F]) forgetLocked(stays func(Name) bool) (ends []func()) {
+	for name, f := range w.followed {
+		if !stays(name) {
+			delete(w.followed, name)
+			ends = append(ends, f.task().Detach())
+		}
+	}
+	return ends
+}
+
+// Pause ends all watches until Resume: a new process watches Consul.
+func (w *watches[Name, F]) Pause() {
+	w.ending(func() []func() {
+		w.paused = true
+		ends := []func(){w.entries.watch.Detach()}
+		for _, f := range w.followed {
+			ends = append(ends, f.task().Detach())
+		}
+		return ends
+	})
+}
+
+// Resume begins the watches again, after Pause.
+func (w *watches[Name, F]) Resume() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.paused = false
+	for _, f := range w.followed {
+		if !f.task().Runs() {
+			f.start()
 		}
 	}
 }

@@ -51,7 +51,7 @@ type Identity struct {
 	following sync.Mutex // guards the fields below, and the beginning and the end of the queries
 	begun     bool       // Configure was called
 	paused    bool
-	stop      func() // ends the queries, and waits for that; nil: they do not run
+	queries   panics.Task
 
 	mu sync.Mutex
 	// mu guards the fields below.
@@ -82,7 +82,7 @@ func (i *Identity) Configure(service string) {
 		return
 	}
 	i.begun = true
-	i.end()
+	i.queries.End()
 	i.rename(service)
 	if service != "" && !i.paused {
 		i.start()
@@ -115,7 +115,7 @@ func (i *Identity) Pause() {
 	i.following.Lock()
 	defer i.following.Unlock()
 	i.paused = true
-	i.end()
+	i.queries.End()
 }
 
 // Resume begins the queries again, after Pause.
@@ -123,7 +123,7 @@ func (i *Identity) Resume() {
 	i.following.Lock()
 	defer i.following.Unlock()
 	i.paused = false
-	if i.stop == nil && i.Service() != "" {
+	if !i.queries.Runs() && i.Service() != "" {
 		i.start()
 	}
 }
@@ -159,7 +159,7 @@ func (i *Identity) start() {
 		}
 		return err
 	}, &i.rootsError)
-	i.stop = panics.Start(context.Background(), panics.Watch, leaf, roots)
+	i.queries.Begin(context.Background(), panics.Watch, leaf, roots)
 }
 
 // leafQuery returns the query of the leaf of a service. readLeaf reads its answer.
@@ -172,14 +172,6 @@ func leafQuery(service string) consul.Query {
 
 // rootsQuery is the query of the roots, which readRoots reads. Its token needs no permission.
 var rootsQuery = consul.Query{Path: "agent/connect/ca/roots", Authority: true}
-
-// end ends the queries, if they run. The caller holds following.
-func (i *Identity) end() {
-	if i.stop != nil {
-		i.stop()
-		i.stop = nil
-	}
-}
 
 // wait returns how long the next query blocks. While nothing is in use or a renewal is due,
 // every second query does not block; again says that the last one did not.

@@ -51,13 +51,10 @@ type IntentionOptions struct {
 // Its methods may be called concurrently.
 type Intentions struct {
 	options IntentionOptions
-	entries *entries
+	watches[Destination, *followedService]
 
-	// mu guards the fields below, and those of the followed services.
-	mu       sync.Mutex
+	// The mu of watches guards the fields below.
 	source   Destination
-	paused   bool
-	byName   map[Destination]*followedService
 	restored map[Destination]IntentionState // of the old process, until the first Follow
 }
 
@@ -82,42 +79,40 @@ type followedService struct {
 	former  *discovery.Denial // until Since; nil: there was none
 	renamed bool              // the open connections may have another name of sluice
 	spared  bool              // Denied, but open connections stay: Consul has lost its state
-	watch   running
+	watch   panics.Task
 }
 
 // NewIntentions returns Intentions that follow nothing.
 func NewIntentions(o IntentionOptions) *Intentions {
-	return &Intentions{options: o, entries: newEntries(o.Consul, o.Wait, kindsOfIntentions), byName: make(map[Destination]*followedService)}
+	return &Intentions{options: o, watches: watches[Destination, *followedService]{
+		entries: newEntries(o.Consul, o.Wait, kindsOfIntentions), followed: make(map[Destination]*followedService),
+	}}
 }
 
 // Follow follows what the intentions say about connections from a service, sluice, to destinations,
 // and forgets all other services.
 func (all *Intentions) Follow(source string, destinations []Destination) {
-	for _, stop := range all.follow(source, destinations) {
-		stop()
-	}
+	all.ending(func() []func() { return all.followLocked(source, destinations) })
 }
 
-// follow is Follow, and returns what ends the watches of the others, which need the mutex to end.
-func (all *Intentions) follow(source string, destinations []Destination) (stops []func()) {
-	all.mu.Lock()
-	defer all.mu.Unlock()
+// followLocked is Follow, and returns what ends the watches of the others.
+func (all *Intentions) followLocked(source string, destinations []Destination) (ends []func()) {
 	from := Destination{all.options.Partition, all.options.Namespace, source}.normal()
 	wanted := make(map[Destination]bool, len(destinations))
 	for _, d := range destinations {
 		wanted[all.complete(d)] = true
 	}
-	for d, f := range all.byName {
-		if !wanted[d] || from != all.source {
-			delete(all.byName, d)
-			f.changed.Send()
-			stops = append(stops, f.watch.end()...)
+	ends = all.forgetLocked(func(d Destination) bool {
+		stays := wanted[d] && from == all.source
+		if !stays {
+			all.followed[d].changed.Send()
 		}
-	}
+		return stays
+	})
 	renamed := all.source.Service != "" && all.source != from
 	all.source = from
 	for d := range wanted {
-		if all.byName[d] != nil {
+		if all.followed[d] != nil {
 			continue
 		}
 		f := &followedService{owner: all, renamed: renamed}
@@ -125,17 +120,16 @@ func (all *Intentions) follow(source string, destinations []Destination) (stops 
 		if old, ok := all.restored[d]; ok && old.Source == f.Source {
 			f.IntentionState = old
 		}
-		all.byName[d] = f
+		all.followed[d] = f
 		if !all.paused {
-			f.startLocked()
+			f.start()
 		}
 	}
 	all.restored = nil
-	if len(all.byName) == 0 {
-		stops = append(stops, all.entries.watch.end()...)
-	}
-	return stops
+	return ends
 }
+
+func (f *followedService) task() *panics.Task { return &f.watch }
 
 // complete returns d with the client's namespace and partition in place of empty ones.
 func (all *Intentions) complete(d Destination) Destination {
@@ -148,15 +142,16 @@ func (all *Intentions) complete(d Destination) Destination {
 	return d.normal()
 }
 
-// startLocked begins the watch.
-func (f *followedService) startLocked() {
+// start begins the watch. The caller holds mu.
+func (f *followedService) start() {
 	f.owner.entries.begin()
 	var await func(context.Context)
 	if f.owner.isOwn(f.Destination) { // else other entries count
 		await = f.owner.entries.await()
 	}
-	var ending sync.WaitGroup
-	stop := panics.Start(context.Background(), panics.Watch, func(ctx context.Context) {
+	f.watch.Begin(context.Background(), panics.Watch, func(ctx context.Context) {
+		var ending sync.WaitGroup
+		defer ending.Wait()
 		_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
 			Query: f.match(), Await: await,
 			BeforeQuery: func(context.Context) (time.Duration, error) { return f.owner.options.Wait(), nil },
@@ -164,10 +159,6 @@ func (f *followedService) startLocked() {
 			Ended:       f.ended,
 		})
 	})
-	f.watch.stop = func() {
-		stop()
-		ending.Wait()
-	}
 }
 
 // isOwn reports whether a service is in the client's namespace and partition.
@@ -238,7 +229,7 @@ func (f *followedService) end(ctx context.Context, ending *sync.WaitGroup) {
 func (f *followedService) denies() bool {
 	f.owner.mu.Lock()
 	defer f.owner.mu.Unlock()
-	return f.Verdict == Denied && f.owner.byName[f.Destination] == f
+	return f.Verdict == Denied && f.owner.followed[f.Destination] == f
 }
 
 // askDefault asks what holds without an intention about sluice: default_intention_policy of
@@ -272,7 +263,7 @@ func (f *followedService) askDefault(ctx context.Context, source Destination) (V
 func (f *followedService) process(v Verdict, why string, index uint64) (end bool) {
 	f.owner.mu.Lock()
 	defer f.owner.mu.Unlock()
-	if f.owner.byName[f.Destination] != f {
+	if f.owner.followed[f.Destination] != f {
 		return false
 	}
 	lost, before := index < f.Index, f.Verdict
@@ -373,7 +364,7 @@ func (all *Intentions) denialOrChange(i discovery.Instance, over bool) (*discove
 // ofLocked returns the followed service of an instance, or nil.
 func (all *Intentions) ofLocked(i discovery.Instance) *followedService {
 	if d, ok := DestinationOf(i); ok {
-		return all.byName[d]
+		return all.followed[d]
 	}
 	return nil
 }
@@ -393,8 +384,8 @@ func (f *followedService) denialLocked() *discovery.Denial {
 func (all *Intentions) All() []IntentionState {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	states := make([]IntentionState, 0, len(all.byName))
-	for _, f := range all.byName {
+	states := make([]IntentionState, 0, len(all.followed))
+	for _, f := range all.followed {
 		states = append(states, f.IntentionState)
 	}
 	slices.SortFunc(states, func(a, b IntentionState) int {
@@ -407,7 +398,7 @@ func (all *Intentions) All() []IntentionState {
 func (all *Intentions) DeniedBy(d Destination) string {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if f := all.byName[all.complete(d)]; f != nil && f.Verdict == Denied {
+	if f := all.followed[all.complete(d)]; f != nil && f.Verdict == Denied {
 		return f.Why
 	}
 	return ""
@@ -421,35 +412,5 @@ func (all *Intentions) Restore(states []IntentionState) {
 	for _, s := range states {
 		s.LastError = ""
 		all.restored[s.Destination] = s
-	}
-}
-
-// Pause ends all watches until Resume: a new process watches Consul.
-func (all *Intentions) Pause() {
-	for _, stop := range all.pause() {
-		stop()
-	}
-}
-
-func (all *Intentions) pause() (stops []func()) {
-	all.mu.Lock()
-	defer all.mu.Unlock()
-	all.paused = true
-	stops = all.entries.watch.end()
-	for _, f := range all.byName {
-		stops = append(stops, f.watch.end()...)
-	}
-	return stops
-}
-
-// Resume begins the watches again, after Pause.
-func (all *Intentions) Resume() {
-	all.mu.Lock()
-	defer all.mu.Unlock()
-	all.paused = false
-	for _, f := range all.byName {
-		if f.watch.stop == nil {
-			f.startLocked()
-		}
 	}
 }

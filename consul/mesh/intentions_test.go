@@ -174,7 +174,7 @@ func testTurns(t *testing.T) {
 	f := newIntentions(nil)
 	f.Pause()
 	f.Follow("sluice", []Destination{{Service: "web"}})
-	web := f.byName[Destination{Service: "web"}]
+	web := f.followed[Destination{Service: "web"}]
 	denied := func() bool { return f.Denial(instanceOf("web")) != nil }
 	verify.That(t, !denied(), "unknown is denied")
 	verify.That(t, !web.process(Allowed, "a", 10) && !denied(), "allowed")
@@ -200,7 +200,7 @@ func testTurns(t *testing.T) {
 	next.Restore(states)
 	next.Follow("sluice", []Destination{{Service: "web"}})
 	verify.Equal(t, *next.Denial(instanceOf("web")), *f.Denial(instanceOf("web")), "in the new process")
-	verify.That(t, !next.byName[Destination{Service: "web"}].process(Denied, "e", 6), "a turn in the new process")
+	verify.That(t, !next.followed[Destination{Service: "web"}].process(Denied, "e", 6), "a turn in the new process")
 	next.Follow("edge", []Destination{{Service: "web"}})
 	verify.That(t, next.Denial(instanceOf("web")) == nil, "what holds for another name counts")
 	verify.Equal(t, len(next.feed.All()), 0, "events of the new process")
@@ -212,7 +212,7 @@ func TestConnectionsThatALossHasSpared(t *testing.T) {
 	f := newIntentions(nil)
 	f.Pause()
 	f.Follow("sluice", []Destination{{Service: "web"}})
-	web := f.byName[Destination{Service: "web"}]
+	web := f.followed[Destination{Service: "web"}]
 	const byDefault = "the default"
 	for _, turn := range []struct {
 		v     Verdict
@@ -249,7 +249,7 @@ func TestEndsOfConnections(t *testing.T) {
 			var running sync.WaitGroup
 			read := func(index uint64, action string) {
 				body := `{"web": [{"SourceNS": "default", "SourceName": "*", "Action": "` + action + `"}]}`
-				verify.NoError(t, f.byName[Destination{Service: "web"}].read(ctx, &running, index, []byte(body)))
+				verify.NoError(t, f.followed[Destination{Service: "web"}].read(ctx, &running, index, []byte(body)))
 			}
 			read(1, "allow")
 			read(2, "deny")
@@ -276,7 +276,7 @@ func TestAnotherNameEndsNoConnection(t *testing.T) {
 			f.Follow(name, []Destination{{Service: "web"}})
 			var running sync.WaitGroup
 			body := `{"web": [{"SourceNS": "default", "SourceName": "` + name + `", "Action": "` + action + `"}]}`
-			verify.NoError(t, f.byName[Destination{Service: "web"}].read(t.Context(), &running, index, []byte(body)))
+			verify.NoError(t, f.followed[Destination{Service: "web"}].read(t.Context(), &running, index, []byte(body)))
 			ends := f.ends.Swap(0)
 			running.Wait()
 			f.ends.Store(0)
@@ -296,7 +296,7 @@ func TestALateAnswerEndsNoConnection(t *testing.T) {
 	f, web := newIntentions(nil), Destination{Service: "web"}
 	f.Pause()
 	f.Follow("sluice", []Destination{web})
-	former := f.byName[web]
+	former := f.followed[web]
 	f.Follow("edge", []Destination{web})
 	verify.NoError(t, former.read(t.Context(), new(sync.WaitGroup), 1, []byte(`{"web": [{"SourceNS": "default", "SourceName": "*", "Action": "deny"}]}`)))
 	verify.Equal(t, f.ends.Load(), 0, "ends")
@@ -311,7 +311,7 @@ func TestAwaitDenial(t *testing.T) {
 		f := newIntentions(nil)
 		f.Pause()
 		f.Follow("sluice", []Destination{{Service: "web"}})
-		web := f.byName[Destination{Service: "web"}]
+		web := f.followed[Destination{Service: "web"}]
 		web.process(Allowed, "a", 10)
 		take := func(after time.Duration, v Verdict) { time.AfterFunc(after, func() { web.process(v, "b", 11) }) }
 		wait := func() (*discovery.Denial, time.Duration) {

@@ -24,25 +24,21 @@ const maxReason = 400
 func (k *Keys[V]) Resume() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.Shared() || k.stop != nil {
+	if !k.Shared() || k.tasks.Runs() {
 		return
 	}
 	tasks := []func(context.Context){k.follow, k.write}
 	if k.options.Beside != nil {
 		tasks = append(tasks, k.options.Beside)
 	}
-	k.stop = panics.Start(context.Background(), panics.Watch, tasks...)
+	k.tasks.Begin(context.Background(), panics.Watch, tasks...)
 }
 
 // Pause ends what Resume began, and forgets proposals.
 func (k *Keys[V]) Pause() {
-	k.mu.Lock()
-	stop := k.stop
-	k.stop, k.current = nil, false
-	k.mu.Unlock()
-	if stop != nil {
-		stop()
-	}
+	var end func()
+	k.locked(func() { end, k.current = k.tasks.Detach(), false })
+	end()
 	k.locked(func() {
 		maps.DeleteFunc(k.changes, func(_ string, c *change[V]) bool { return c.proposed })
 	})

@@ -2,7 +2,6 @@ package consul
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -25,15 +24,12 @@ const (
 
 // next returns the next answer. The query blocks in Consul or, if the loops are
 // oversubscribed and the service has not just changed, follows a change in an overview.
-func (w *watch) next(ctx context.Context) (Answer, error) {
-	for {
-		oversubscribed, limited, end := w.client.Oversubscribed(ctx)
-		answer, err := w.nextWhile(ctx, limited, oversubscribed)
-		end()
-		if !errors.Is(err, consul.ErrModeChanged) {
-			return answer, err
-		}
-	}
+func (w *watch) next(ctx context.Context) (answer Answer, err error) {
+	err = w.client.InMode(ctx, func(mode context.Context, oversubscribed bool) (err error) {
+		answer, err = w.nextWhile(ctx, mode, oversubscribed)
+		return err
+	})
+	return answer, err
 }
 
 // nextWhile is next while oversubscribed is valid. Long waits end with limited, others

@@ -30,7 +30,7 @@ type Finder struct {
 	following sync.Mutex              // guards the fields below, and the start and end of the watch
 	selection *consulsource.Selection // nil: no watch
 	start     func()                  // begins the watch of selection
-	stop      func()                  // ends the watch, and waits for it; nil: it does not run
+	running   panics.Task             // the watch
 	paused    bool
 
 	mu       sync.Mutex // guards the fields below
@@ -94,7 +94,7 @@ func (f *Finder) Follow(ctx context.Context, c *config.Config) {
 		}
 		return
 	}
-	f.end()
+	f.running.End()
 	f.selection = selection
 	if selection == nil {
 		f.mu.Lock()
@@ -103,35 +103,27 @@ func (f *Finder) Follow(ctx context.Context, c *config.Config) {
 		f.setUsed()
 		return
 	}
-	f.start = func() { f.stop = f.run(ctx, *selection) }
+	f.start = func() { f.run(ctx, *selection) }
 	if !f.paused {
 		f.start()
 	}
 }
 
-// run watches the catalog until ctx ends, or stop is called, which waits for the end.
-func (f *Finder) run(ctx context.Context, selection consulsource.Selection) (stop func()) {
+// run watches the catalog until ctx or running ends.
+func (f *Finder) run(ctx context.Context, selection consulsource.Selection) {
 	watch := f.begin(selection)
-	return panics.Start(ctx, panics.Watch, func(ctx context.Context) {
+	f.running.Begin(ctx, panics.Watch, func(ctx context.Context) {
 		if err := watch.Run(ctx, f.found); ctx.Err() == nil {
 			f.log.Error().Err(err).Msg("catalog: the watch has ended, new services are not found")
 		}
 	})
 }
 
-// end ends the watch, if it runs. The caller holds following.
-func (f *Finder) end() {
-	if f.stop != nil {
-		f.stop()
-		f.stop = nil
-	}
-}
-
 // Stop ends what Follow has begun, and waits for it. Follow may begin again, as after a panic.
 func (f *Finder) Stop() {
 	f.following.Lock()
 	defer f.following.Unlock()
-	f.end()
+	f.running.End()
 	f.selection = nil
 }
 
@@ -140,7 +132,7 @@ func (f *Finder) Pause() {
 	f.following.Lock()
 	defer f.following.Unlock()
 	f.paused = true
-	f.end()
+	f.running.End()
 }
 
 // Resume ends Pause.
@@ -148,7 +140,7 @@ func (f *Finder) Resume() {
 	f.following.Lock()
 	defer f.following.Unlock()
 	f.paused = false
-	if f.selection != nil && f.stop == nil {
+	if f.selection != nil && !f.running.Runs() {
 		f.start()
 	}
 }

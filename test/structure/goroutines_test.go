@@ -19,7 +19,7 @@ var uncontained = map[string]string{
 	"AfterFunc(cancel)":   "it ends a context only",
 	"AfterFunc(end)":      "it ends a context only",
 	"AfterFunc(t.cancel)": "it ends a context only",
-	"consul AfterFunc(func() { cancel(ErrModeChanged) })":                                     "it ends a context only",
+	"consul AfterFunc(func() { cancel(errModeChanged) })":                                     "it ends a context only",
 	"consul AfterFunc(func() { cancel(context.Cause(life)) })":                                "it ends a context only",
 	"consul AfterFunc(func() { end(context.Cause(ctx)) })":                                    "it ends a context only",
 	"consul/registration AfterFunc(func() { time.AfterFunc(finishTimeout, cancel) })":         "it ends a context only",
