@@ -51,6 +51,14 @@ func newCheck() *cobra.Command {
 	return command
 }
 
+// writeJSON writes v as JSON for people.
+func writeJSON(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
 // writeCheck writes what check has found as JSON, and returns an error that sets the status if it
 // is wrong.
 func writeCheck(out io.Writer, file string, err error) error {
@@ -75,10 +83,7 @@ func writeCheck(out io.Writer, file string, err error) error {
 	} else if err != nil {
 		result.Errors = append(result.Errors, mistake{File: file, Message: err.Error()})
 	}
-	e := json.NewEncoder(out)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	if failed := e.Encode(result); failed != nil || err == nil {
+	if failed := writeJSON(out, result); failed != nil || err == nil {
 		return failed
 	}
 	return &exitError{status: exitFailed}

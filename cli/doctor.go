@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -153,10 +152,7 @@ func (e *examination) run(ctx context.Context, in io.Reader, out io.Writer) (fai
 		failed = failed || !done
 	}
 	if e.asJSON {
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		err = encoder.Encode(report)
+		err = writeJSON(out, report)
 	}
 	return failed, err
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"regexp"
@@ -85,10 +84,7 @@ func newConfigSchema() *cobra.Command {
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			meaning := reference.Meanings(reference.Rows(docs.Configuration))
-			e := json.NewEncoder(cmd.OutOrStdout())
-			e.SetIndent("", "  ")
-			e.SetEscapeHTML(false)
-			return e.Encode(config.JSONSchema(func(key string) string { return plain(meaning(key)) }))
+			return writeJSON(cmd.OutOrStdout(), config.JSONSchema(func(key string) string { return plain(meaning(key)) }))
 		},
 	}
 }
