@@ -198,7 +198,6 @@ func (h configHandler) diff(r *http.Request) (any, error) {
 	return list(config.Diff(from.Config, to.Config)), nil
 }
 
-// revision returns the revision with a number, with its configuration.
 func (h configHandler) revision(number string) (config.Revision, error) {
 	n, err := strconv.ParseUint(number, 10, 64)
 	revision, kept := h.History().Revision(n)

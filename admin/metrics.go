@@ -32,7 +32,6 @@ func Metrics(mode func() string, pools func() []*balancer.Pool, parts ...prometh
 	})
 }
 
-// serveMetrics returns the handler of /metrics.
 func serveMetrics(o Options) http.HandlerFunc {
 	return promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
 		EnableOpenMetrics: true,

@@ -41,7 +41,6 @@ func (c *condition) failing() bool {
 		c.reasons&ReasonRegistry != 0 && c.instance.Status == discovery.StatusCritical
 }
 
-// failsChecks reports whether active checks fail.
 func (c *condition) failsChecks() bool { return c.reasons&ReasonActive != 0 && !c.unchecked }
 
 // usableInPanic reports whether only our own verdicts exclude the peer, and it has been

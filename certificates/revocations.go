@@ -118,7 +118,6 @@ func (r *Revocations) counting(of authorityKey, now time.Time) []*revocationList
 	return lists
 }
 
-// revoke reports whether one of the lists revokes a certificate.
 func revoke(lists []*revocationList, c *x509.Certificate) bool {
 	return slices.ContainsFunc(lists, func(l *revocationList) bool { return l.serials[string(c.SerialNumber.Bytes())] })
 }

@@ -110,7 +110,6 @@ func equalIn(a, b []Route) (inB, inA []bool) {
 	return inB, inA
 }
 
-// without returns the routes that are not marked.
 func without(routes []Route, marked []bool) (others []Route) {
 	count := 0
 	for i := range marked {

@@ -80,7 +80,6 @@ func decodeDocument(doc writtenDocument, c *Config, file *decoder) *fragment {
 	return f
 }
 
-// parse parses a document.
 func parse(d *decoder, doc Document) *yaml.Node {
 	if doc.Short != "" {
 		return expand(d, doc)

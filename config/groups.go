@@ -99,7 +99,6 @@ func (s *Service) checkGroups(d *decoder, key string) {
 	s.checkJudge(d, decoding.Join(key, "judge"))
 }
 
-// checkJudge checks the judge of a service.
 func (s *Service) checkJudge(d *decoder, key string) {
 	if s.Judge == nil {
 		return

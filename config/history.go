@@ -141,7 +141,6 @@ func (h *History) RecordShares(reason string, diff []Change) Revision {
 	return r
 }
 
-// addLocked adds a revision.
 func (h *History) addLocked(r Revision) Revision {
 	h.highest++
 	r.Number, r.Time = h.highest, time.Now()

@@ -24,7 +24,6 @@ type schemaWriter struct {
 	shared  map[string]any // by name: what contains itself
 }
 
-// of returns the schema of the values of a key.
 func (w *schemaWriter) of(t reflect.Type, key string, r decoding.Rules) map[string]any {
 	switch decoding.Kind(t) {
 	case reflect.Pointer:

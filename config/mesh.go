@@ -39,7 +39,6 @@ func (c *Consul) MeshName() string {
 	return cmp.Or(name, defaultMeshName)
 }
 
-// check checks c.
 func (c *ConsulConnect) check(d *decoder) {
 	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
 		checkCA(d, decoding.Join("consul.connect.peers", name)+".ca", c.Peers[name].CA)

@@ -13,7 +13,6 @@ import (
 	"sluice/tags"
 )
 
-// isClaimedHost reports whether s is a host of a [Claim].
 func isClaimedHost(s string) bool {
 	host := strings.ReplaceAll(s, "{service}", "service")
 	if host == "*" {

@@ -104,7 +104,6 @@ func (p place) below(name string) place {
 	return p
 }
 
-// placeOf returns the place of a route.
 func (w *whole) placeOf(route int) place {
 	at := w.routes[route]
 	return place{of: at.of.decoder, key: at.key(), use: w.config.Routes[route].Use}

@@ -77,7 +77,6 @@ func newAgents(all []*agent, t *token, log zerolog.Logger) *agents {
 	}
 }
 
-// randomBelow returns a random time below d.
 func (s *agents) randomBelow(d time.Duration) time.Duration {
 	return time.Duration(s.random() * float64(d))
 }

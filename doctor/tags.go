@@ -87,7 +87,6 @@ func (t tagged) findings() (findings []Finding) {
 	return findings
 }
 
-// about returns f as a finding about i.
 func (f Finding) about(i Instance) Finding {
 	f.Service, f.ID, f.Node, f.Address = i.Service, i.ID, i.Node, i.address()
 	return f

@@ -61,7 +61,6 @@ func newAdminServer(c config.Admin, feed *events.Feed, log zerolog.Logger) (_ *a
 	return a, nil
 }
 
-// certificates returns the use of the certificate, if there is one.
 func (a *adminServer) certificates() []certificates.Use {
 	if a.certificate == nil {
 		return nil

@@ -68,7 +68,6 @@ func (l *listener) forSameClients(before *listener) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// tlsOf returns the TLS of each listener.
 func tlsOf(all []*listener) []*listenertls.TLS {
 	list := make([]*listenertls.TLS, len(all))
 	for i, l := range all {
@@ -157,7 +156,6 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 	return slices.DeleteFunc(all, func(l *listener) bool { return l == nil }), errors.Join(errs...)
 }
 
-// bind binds the address of the listener of that name.
 func (ls *listeners) bind(name string, address config.Address) (net.Listener, error) {
 	l, err := ls.listen(name, address.Value.Network, address.Value.Address)
 	if err != nil {

@@ -107,7 +107,6 @@ func leaderOptions(s config.ConsulService, c config.Consul) *leader.Options {
 	return &o
 }
 
-// etcdCluster returns the options of a cluster of etcd.
 func etcdCluster(e config.EtcdCluster) client.Options {
 	o := client.Options{Endpoints: strings.Join(revealed(e.Endpoints), ","), User: e.User, PasswordFile: e.PasswordFile}
 	if e.TLS != nil {
@@ -145,7 +144,6 @@ func groupsOf(groups map[string]config.Group) []balancer.GroupSelector {
 	return selectors
 }
 
-// tiersOf returns the selectors of tiers.
 func tiersOf(tiers []config.Tier) []balancer.Selector {
 	var selectors []balancer.Selector
 	for _, t := range tiers {

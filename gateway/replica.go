@@ -53,7 +53,6 @@ func (r *replica) begin(secure bool) {
 // name returns the name of this replica for others.
 func (r *replica) name() string { return r.registrar.Self.Owner.Value }
 
-// status returns the status of the registration.
 func (r *replica) status() registration.Status { return r.registrar.Status() }
 
 // registerAs applies the registration settings of a configuration.

@@ -230,7 +230,6 @@ func (s *services) all() []*service {
 	return slices.SortedFunc(maps.Values(s.byName), func(a, b *service) int { return strings.Compare(a.name, b.name) })
 }
 
-// add adds a new service.
 func (s *services) add(added *service) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -314,7 +313,6 @@ func (s *services) recheckAddresses() {
 	}
 }
 
-// watches returns the statuses of all watches by service.
 func (s *services) watches() map[string]discovery.WatchStatus {
 	statuses := s.discovery.Statuses()
 	watches := make(map[string]discovery.WatchStatus, len(statuses))

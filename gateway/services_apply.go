@@ -122,7 +122,6 @@ func (s *services) newService(name string, p *servicePlan) (*service, error) {
 	return created, nil
 }
 
-// poolOptions returns the options of the pool of a service.
 func (s *services) poolOptions(c config.Service, of *service, health healthcheck.Settings) balancer.Options {
 	o := poolOptions(c)
 	o.NewTransport, o.Notify = newTransport(s.proxy, c, of.security, s.intentions), s.recordPeer

@@ -29,7 +29,6 @@ type record struct {
 // records are the peers that are or were ejected. Checker.mu guards them.
 type records map[*balancer.Peer]*record
 
-// of returns the record of a peer.
 func (all records) of(p *balancer.Peer) *record {
 	r := all[p]
 	if r == nil {

@@ -239,7 +239,6 @@ func IsText(s string) bool {
 	return len(s) <= MaxText && utf8.ValidString(s) && !strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) })
 }
 
-// parse returns the order in the value of a key.
 func parse(key string, value []byte) (o Order, err error) {
 	if err := json.Unmarshal(value, &o); err != nil {
 		return o, fmt.Errorf("not an order: %w", err)

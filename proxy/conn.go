@@ -74,7 +74,6 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 
 func (c *clientConn) at() *listener { return c.client.listener }
 
-// serve serves a new connection.
 func (c *clientConn) serve() {
 	defer panics.Contain(panics.Connection, c.fail)
 	if c.client.listener.TLS != nil {

@@ -203,7 +203,6 @@ func (e *PathEdits) cutFrom(path []byte) (rest []byte, ok bool) {
 	return path, false
 }
 
-// begins reports whether text begins with prefix.
 func (e *PathEdits) begins(text []byte, prefix string) bool {
 	return len(text) >= len(prefix) && equalText(text[:len(prefix)], prefix, e.ignoresCase)
 }

@@ -64,7 +64,6 @@ func newConsulStorage(client *consul.Client, prefix string, cipher *certificates
 	return s
 }
 
-// key returns the key in Consul.
 func (s *consulStorage) key(key string) string { return path.Join(s.prefix, key) }
 
 // read calls operation as do does, with few others at the same time.

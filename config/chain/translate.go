@@ -72,7 +72,6 @@ func SetOf(name string) string {
 // derivedMark is in no name that an operator or a registry can give.
 const derivedMark = "@"
 
-// translation is one translation.
 type translation struct {
 	*mesh.Compiled
 	name     string
@@ -170,7 +169,6 @@ func (t *translation) branches(start mesh.Node) (branches []config.Branch, err e
 	return nil, errNode(t.StartNode, "router, splitter or resolver")
 }
 
-// routes returns the branches of a router.
 func (t *translation) routes(router mesh.Node) (branches []config.Branch, err error) {
 	if len(router.Routes) > maxBranches {
 		return nil, fmt.Errorf("%s has %d routes: want at most %d", t.entryOf(router), len(router.Routes), maxBranches)

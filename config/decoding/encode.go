@@ -122,7 +122,6 @@ func writeJSON(b *bytes.Buffer, n *yaml.Node) {
 // WriteCanonical writes v in canonical form. A hash, which accepts everything, is behind w.
 func (s *Schema) WriteCanonical(w *bufio.Writer, v any) { s.writeCanonical(w, reflect.ValueOf(v), "") }
 
-// writeCanonical writes a value and its name.
 func (s *Schema) writeCanonical(w *bufio.Writer, v reflect.Value, name string) {
 	w.WriteByte('{')
 	writeText(w, name)

@@ -107,7 +107,6 @@ func isLine(text string) bool {
 	return !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f || c == '\uFFFD' })
 }
 
-// allow reports whether the rules allow a text.
 func (r Rules) allow(text string) bool {
 	if !isLine(text) {
 		return false

@@ -15,7 +15,6 @@ type Tree struct {
 // Edit returns root, for edits.
 func (d *Decoder) Edit(root *yaml.Node) Tree { return Tree{d, root} }
 
-// node returns a node for a value from origin.
 func (t Tree) node(origin string, value any) *yaml.Node {
 	n := new(yaml.Node)
 	if err := n.Encode(value); err != nil {

@@ -217,7 +217,6 @@ func (r *Routes) ReadFiles(faults map[string]string, log zerolog.Logger) {
 	}
 }
 
-// readAgain reads a file again, and logs a new fault or a change.
 func readAgain(path string, file interface{ Refresh() (bool, error) }, faults map[string]string, log zerolog.Logger, fault, change string) {
 	changed, err := file.Refresh()
 	if err == nil {

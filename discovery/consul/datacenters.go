@@ -135,7 +135,6 @@ func (c *choice) memoriesLocked() []discovery.Memory {
 	return memories
 }
 
-// recordReport records a report.
 func (b *branch) recordReport(r discovery.Report) {
 	b.record(r)
 	b.changed.Send()

@@ -92,7 +92,6 @@ type value struct {
 	fault    string             // why the value is not usable; empty: it is
 }
 
-// read reports a view.
 func (w *watch) read(v client.View) time.Duration {
 	if w.values == nil {
 		w.begin(v)

@@ -94,7 +94,6 @@ func (r *Request) serverSpan() *tracepb.Span {
 	return s
 }
 
-// attemptSpan returns the span of the attempt i.
 func (r *Request) attemptSpan(i int) *tracepb.Span {
 	t := &r.Attempts[i]
 	method := methodName(r.Method)

@@ -92,7 +92,6 @@ type Route struct {
 // Claims returns the parts of all services in the route; most routes have one.
 func (r *Route) Claims() []Claim { return append([]Claim{{r.By, r.Tags}}, r.With...) }
 
-// services returns the names of the services of the route.
 func (r *Route) services() (names []string) {
 	for _, c := range r.Claims() {
 		names = append(names, c.Service)

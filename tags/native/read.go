@@ -188,7 +188,6 @@ func (r *reader) route(value string) {
 	r.reading.Routes = append(r.reading.Routes, route)
 }
 
-// list returns the items of a list.
 func list(value string) (items []string) {
 	for item := range strings.SplitSeq(value, ",") {
 		items = append(items, strings.TrimSpace(item))

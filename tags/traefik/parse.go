@@ -31,7 +31,6 @@ type matcher struct {
 // term is a conjunction of matchers.
 type term []matcher
 
-// ruleError is an error in a rule.
 type ruleError struct {
 	column int // from 1; 0: unknown
 	want   string

@@ -160,7 +160,6 @@ func (m *match) addPath(one matcher) {
 	}
 }
 
-// pathOf returns the path of a matcher.
 func pathOf(one matcher) route.Path {
 	kinds := map[string]route.PathMatch{"Path": route.PathExact, "PathPrefix": route.PathStringPrefix, "PathRegexp": route.PathRegexp}
 	return route.Path{Match: kinds[one.name], Text: one.values[0]}

@@ -108,7 +108,6 @@ func (r resolver) target(ctx context.Context, name string) (string, error) {
 
 func normal(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
-// zone returns the zone of a name.
 func (r resolver) zone(ctx context.Context, name string) (string, error) {
 	for at := name; at != ""; _, at, _ = strings.Cut(at, ".") {
 		answer, err := r.ask(ctx, at, dns.TypeSOA)
