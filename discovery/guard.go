@@ -17,7 +17,7 @@ const settleTime = 10 * time.Second
 // rules are the same for every source:
 //
 //  1. An error or a doubtful answer changes nothing: the source calls Failed.
-//  2. A removal must be confirmed: if Absent or Loses report that an answer removes
+//  2. A removal must be confirmed: if Absent or Judge say that an answer removes
 //     instances, the source repeats the query with full consistency before it calls
 //     Accept.
 //  3. A removal that leaves the service without an instance, or comes with a loss of the
@@ -80,22 +80,26 @@ func (g *Guard) Absent(set []Instance) []Instance {
 	return absent
 }
 
-// Adds reports whether set has an instance that is not known.
-func (g *Guard) Adds(set []Instance) bool {
-	known := mapped(g.known)
-	return slices.ContainsFunc(set, func(i Instance) bool {
-		_, ok := known[i.Key()]
-		return !ok
-	})
+// A Judgement is what Accept would make of an answer.
+type Judgement struct {
+	Absent  []Instance // as of Guard.Absent
+	Adds    bool       // it has an instance that is not known
+	Differs bool       // it is another set than the known instances
+	Loses   bool       // it is a loss that puts instances on probation
 }
 
-// Differs reports whether set is another one than the known instances.
-func (g *Guard) Differs(set []Instance) bool {
-	return !slices.EqualFunc(g.known, set, Instance.Equal)
+// Judge judges an answer, which is normalised. For forgot see Accept.
+func (g *Guard) Judge(now time.Time, set []Instance, forgot bool) Judgement {
+	absent := g.Absent(set)
+	return Judgement{
+		Absent:  absent,
+		Adds:    len(set) > len(g.known)-len(absent),
+		Differs: !slices.EqualFunc(g.known, set, Instance.Equal),
+		Loses:   g.loses(now, set, forgot),
+	}
 }
 
-// Loses reports whether set is a loss that puts instances on probation. For forgot see Accept.
-func (g *Guard) Loses(now time.Time, set []Instance, forgot bool) bool {
+func (g *Guard) loses(now time.Time, set []Instance, forgot bool) bool {
 	unsettled := now.Before(g.settled) && !g.PassingOnly
 	return (forgot || unsettled || CountServing(set) == 0) && len(g.missing(mapped(set), forgot)) > 0
 }
@@ -162,7 +166,7 @@ func (g *Guard) Accept(now time.Time, set []Instance, forgot bool) []Instance {
 	set = g.dated(set)
 	g.arrive(now, g.gained(set))
 	g.departed = slices.DeleteFunc(g.departed, func(d Departure) bool { return present(listed, d.Instance) })
-	if g.Probation > 0 && g.Loses(now, set, forgot) {
+	if g.Probation > 0 && g.loses(now, set, forgot) {
 		g.lose(now, missing, serving > 0 && !forgot)
 	} else if !g.PassingOnly {
 		g.depart(now, missing)

@@ -312,11 +312,11 @@ func TestAbsentAndLoses(t *testing.T) {
 		{"", "a b c:critical", true},
 	} {
 		set := parseSet(tt.answer)
-		if absent := formatSet(g.Absent(set)); absent != tt.absent || g.Loses(at, set, false) != tt.loses {
-			t.Errorf("%q: absent %q, loses %v; want %q, %v", tt.answer, absent, g.Loses(at, set, false), tt.absent, tt.loses)
+		if absent := formatSet(g.Absent(set)); absent != tt.absent || g.loses(at, set, false) != tt.loses {
+			t.Errorf("%q: absent %q, loses %v; want %q, %v", tt.answer, absent, g.loses(at, set, false), tt.absent, tt.loses)
 		}
 	}
-	verify.That(t, g.Loses(at, parseSet("a:unchecked b c"), true) && g.Loses(at, parseSet("a b"), true) && !g.Loses(at, parseSet("a b c:unchecked"), true),
+	verify.That(t, g.loses(at, parseSet("a:unchecked b c"), true) && g.loses(at, parseSet("a b"), true) && !g.loses(at, parseSet("a b c:unchecked"), true),
 		"want a loss, if the registry has lost its state, of instances that it does not list")
 }
 

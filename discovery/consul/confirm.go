@@ -18,39 +18,40 @@ import (
 // answer costs 20 to 40 µs.
 const maxFilterIDs = 4
 
-// confirmed returns answer, or the leader's instead: if answer removes instances, if a server that
+// confirmed returns answer, or the leader's instead, with what the guard says of it: if answer removes instances, if a server that
 // may lag gave an older one, or in the mode "consistent", which the streaming backend ignores.
 // forgot says that Consul may have lost its state.
-func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answer, error) {
-	absent, loses := w.Guard.Absent(answer.Instances), w.Guard.Loses(time.Now(), answer.Instances, forgot)
+func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (_ Answer, judged discovery.Judgement, err error) {
+	judged = w.Guard.Judge(time.Now(), answer.Instances, forgot)
 	consistent := w.options.Consistency == ConsistencyConsistent
 	switch {
 	case consistent && !answer.Streaming:
-		return answer, nil
-	case consistent || loses || forgot && w.options.Consistency == ConsistencyStale:
-	case len(absent) == 0:
-		w.unhide(ctx, answer)
-		return answer, nil
+		return answer, judged, nil
+	case consistent || judged.Loses || forgot && w.options.Consistency == ConsistencyStale:
+	case len(judged.Absent) == 0:
+		if judged.Adds {
+			w.unhide(ctx, answer)
+		}
+		return answer, judged, nil
 	default:
-		if gone, err := w.confirmGone(ctx, absent); gone || err != nil {
-			return answer, err
+		if gone, err := w.confirmGone(ctx, judged.Absent); gone || err != nil {
+			return answer, judged, err
 		}
 	}
-	answer, err := w.queryLeader(ctx, &w.options)
-	if err != nil {
-		return answer, err
+	if answer, err = w.queryLeader(ctx, &w.options); err == nil {
+		err = w.verify(answer)
 	}
-	if err := w.verify(answer); err != nil {
-		return answer, err
+	if err != nil {
+		return answer, judged, err
 	}
 	w.loop.Advance(answer.Index)
-	return answer, nil
+	return answer, w.Guard.Judge(time.Now(), answer.Instances, forgot), nil
 }
 
-// unhide asks the leader whether ACLs still hide instances, if a view, which does not tell, has new
+// unhide asks the leader whether ACLs still hide instances, as a view, which does not tell, has new
 // ones: else those would go at once when ACLs hide them again. Without an answer nothing changes.
 func (w *watch) unhide(ctx context.Context, answer Answer) {
-	if !w.filtered || !answer.Streaming || !w.Guard.Adds(answer.Instances) {
+	if !w.filtered || !answer.Streaming {
 		return
 	}
 	if all, err := w.queryLeader(ctx, &w.options); err == nil && w.client.Doubt(all.Answer) == nil {

@@ -93,20 +93,21 @@ func (w *watch) poll(ctx context.Context) error {
 		w.changed = time.Now()
 	}
 	forgot := w.loop.Advance(answer.Index) || w.older(answer)
-	counts, err := w.confirmed(ctx, answer, forgot)
-	loses := err == nil && w.Guard.Loses(time.Now(), counts.Instances, forgot)
+	counts, judged, err := w.confirmed(ctx, answer, forgot)
+	loses := err == nil && judged.Loses
 	if loses {
 		_, err = w.deselect(ctx, counts, loses)
+		judged = w.Guard.Judge(time.Now(), counts.Instances, forgot) // without what is deselected
 	}
 	if err != nil {
 		w.loop.Last, w.loop.Forgot = before, reset // a loss of state is not confirmed
 		return fmt.Errorf("confirm the answer: %w", err)
 	}
-	if w.accepted && w.Guard.Differs(counts.Instances) {
+	if w.accepted && judged.Differs {
 		w.differed = time.Now()
 	}
 	// A server that lags has not lost its state.
-	reset = reset && len(w.Guard.Absent(counts.Instances)) > 0
+	reset = reset && len(judged.Absent) > 0
 	w.accept(counts, forgot && (counts.Index < before || reset || w.older(counts)))
 	if !loses { // after an error they stay on probation, until a later answer
 		if found, _ := w.deselect(ctx, counts, loses); found {

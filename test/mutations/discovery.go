@@ -4,7 +4,7 @@ var discoveryFaults = []mutation{
 	{
 		name: "removal-of-all-instances-counts-at-once",
 		file: "discovery/guard.go",
-		old:  "if g.Probation > 0 && g.Loses(now, set, forgot) {",
+		old:  "if g.Probation > 0 && g.loses(now, set, forgot) {",
 		new:  "if g.Probation > 0 && forgot {",
 		test: "./discovery TestGuard$",
 	},
