@@ -109,7 +109,7 @@ var discoveryFaults = []mutation{
 	{
 		name: "removal-is-not-confirmed",
 		file: "discovery/consul/confirm.go",
-		old:  "case len(absent) == 0:",
+		old:  "case len(judged.Absent) == 0:",
 		new:  "case len(absent) >= 0:",
 		test: "./discovery/consul TestEveryRemovalIsConfirmed",
 	},
