@@ -48,7 +48,7 @@ type Prefix struct {
 	copy      *certificates.Copy // nil: none
 	settled   chan struct{}      // closed when Consul has answered, to any process, or has refused
 	isSettled sync.Once
-	watch     panics.Task
+	watch     panics.Running
 
 	// Only the goroutine of the watch uses the fields below.
 

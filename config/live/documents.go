@@ -42,8 +42,8 @@ var troubles = [...]struct{ fails, works string }{
 // followed is a dynamic source that is followed.
 type followed struct {
 	spec  config.Dynamic
-	first chan struct{} // closed after the first report
-	run   panics.Task   // Run of the source
+	first chan struct{}  // closed after the first report
+	run   panics.Running // Run of the source
 
 	// The mu of documents guards the fields below.
 

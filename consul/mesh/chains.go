@@ -66,7 +66,7 @@ type followedChain struct {
 	Chain
 	owner *Chains
 	lost  *Compiled // the default chain, answered while Compiled is kept; nil: Compiled is not kept
-	watch panics.Task
+	watch panics.Running
 }
 
 // NewChains returns Chains that follow nothing.
@@ -98,7 +98,7 @@ func (c *Chains) Follow(ids []ChainID) {
 	})
 }
 
-func (f *followedChain) task() *panics.Task { return &f.watch }
+func (f *followedChain) task() *panics.Running { return &f.watch }
 
 // start begins the watch. The caller holds mu.
 func (f *followedChain) start() {

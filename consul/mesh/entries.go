@@ -23,7 +23,7 @@ type entries struct {
 	consul  *consul.Client
 	wait    func() time.Duration // of its queries
 	kinds   []string
-	watch   panics.Task
+	watch   panics.Running
 	changed wake.All
 }
 
@@ -88,7 +88,7 @@ func (e *entries) await() func(context.Context) {
 // watches are what is followed, by its name, each with a watch of its own.
 type watches[Name comparable, F interface {
 	start()
-	task() *panics.Task
+	task() *panics.Running
 }] struct {
 	entries *entries
 

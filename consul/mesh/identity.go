@@ -51,7 +51,7 @@ type Identity struct {
 	following sync.Mutex // guards the fields below, and the beginning and the end of the queries
 	begun     bool       // Configure was called
 	paused    bool
-	queries   panics.Task
+	queries   panics.Running
 
 	mu sync.Mutex
 	// mu guards the fields below.

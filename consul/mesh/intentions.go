@@ -79,7 +79,7 @@ type followedService struct {
 	former  *discovery.Denial // until Since; nil: there was none
 	renamed bool              // the open connections may have another name of sluice
 	spared  bool              // Denied, but open connections stay: Consul has lost its state
-	watch   panics.Task
+	watch   panics.Running
 }
 
 // NewIntentions returns Intentions that follow nothing.
@@ -129,7 +129,7 @@ func (all *Intentions) followLocked(source string, destinations []Destination) (
 	return ends
 }
 
-func (f *followedService) task() *panics.Task { return &f.watch }
+func (f *followedService) task() *panics.Running { return &f.watch }
 
 // complete returns d with the client's namespace and partition in place of empty ones.
 func (all *Intentions) complete(d Destination) Destination {

@@ -54,15 +54,15 @@ type Keys[V any] struct {
 	known   map[string]known[V]   // what Consul has, or had when this process started
 	changes map[string]*change[V] // what no answer of Consul has shown yet
 	invalid map[string]Invalid
-	index   uint64      // of the last answer
-	marked  bool        // it had the mark
-	mark    uint64      // the version of the mark that it had
-	version uint64      // the highest version of the mark that was seen
-	began   bool        // an answer had the mark
-	current bool        // Consul has answered since Resume
-	failure error       // of the last query
-	refused error       // of the last attempt to write all changes
-	tasks   panics.Task // that Resume has begun
+	index   uint64         // of the last answer
+	marked  bool           // it had the mark
+	mark    uint64         // the version of the mark that it had
+	version uint64         // the highest version of the mark that was seen
+	began   bool           // an answer had the mark
+	current bool           // Consul has answered since Resume
+	failure error          // of the last query
+	refused error          // of the last attempt to write all changes
+	tasks   panics.Running // that Resume has begun
 }
 
 // known is a value in Consul.

@@ -37,7 +37,7 @@ func (w *watch) execute(ctx context.Context) error {
 	if err := w.verify(answer); err != nil {
 		return err
 	}
-	if answer, err = w.confirmed(ctx, answer, false); err != nil {
+	if answer, _, err = w.confirmed(ctx, answer, false); err != nil {
 		return fmt.Errorf("confirm the answer: %w", w.named(err))
 	}
 	w.accept(answer, false)

@@ -138,24 +138,24 @@ func Start(ctx context.Context, at Place, tasks ...func(context.Context)) (stop 
 	}
 }
 
-// A Task is what Start has begun, until it is ended. A mutex of its owner guards it. The zero value
+// Running is what Start has begun, until it is ended. A mutex of its owner guards it. The zero value
 // does not run.
-type Task struct{ stop func() }
+type Running struct{ stop func() }
 
 // Runs reports whether t has begun, and was not ended since.
-func (t *Task) Runs() bool { return t.stop != nil }
+func (t *Running) Runs() bool { return t.stop != nil }
 
 // Begin is Start, for a task that does not run.
-func (t *Task) Begin(ctx context.Context, at Place, tasks ...func(context.Context)) {
+func (t *Running) Begin(ctx context.Context, at Place, tasks ...func(context.Context)) {
 	t.stop = Start(ctx, at, tasks...)
 }
 
 // End ends t, if it runs, and waits for that.
-func (t *Task) End() { t.Detach()() }
+func (t *Running) End() { t.Detach()() }
 
 // Detach returns what ends t, if it runs, and waits for that, for an owner whose mutex t may need to
 // end. From now on t does not run for its owner.
-func (t *Task) Detach() (end func()) {
+func (t *Running) Detach() (end func()) {
 	if end = t.stop; end == nil {
 		end = func() {}
 	}

@@ -30,7 +30,7 @@ type Finder struct {
 	following sync.Mutex              // guards the fields below, and the start and end of the watch
 	selection *consulsource.Selection // nil: no watch
 	start     func()                  // begins the watch of selection
-	running   panics.Task             // the watch
+	running   panics.Running          // the watch
 	paused    bool
 
 	mu       sync.Mutex // guards the fields below
