@@ -35,6 +35,7 @@ func fleetOf(t *testing.T, mode string, services, peers int) http.Handler {
 		}
 		for _, status := range []int{200, 404, 503} {
 			pool.Requests.Observe(0, status, 12345*time.Microsecond, 1234567, 7654321)
+			pool.Requests.ObserveResponse(0, status, map[int]string{503: "no_peers"}[status])
 		}
 		pools = append(pools, pool)
 		watches = append(watches, discovery.WatchStatus{
@@ -60,6 +61,7 @@ func TestMetricsOfManyServicesAreBrief(t *testing.T) {
 	for _, want := range []string{
 		`sluice_peers{service="service-00000",state="up"} 3`,
 		`sluice_requests_total{class="5xx",service="service-09999"} 1`,
+		`sluice_responses_total{reason="no_peers",service="service-09999",status="503"} 1`,
 		`sluice_request_duration_seconds_count{service="service-00000"} 3`,
 		`sluice_request_duration_seconds_sum{service="service-00000"} 0.037035`,
 		`sluice_discovery_state{service="service-00000",state="fresh"} 1`,
@@ -67,7 +69,7 @@ func TestMetricsOfManyServicesAreBrief(t *testing.T) {
 	} {
 		verify.Contains(t, body, "\n"+want+"\n", "no line %s", want)
 	}
-	for _, unwanted := range []string{"sluice_peer_", `le="0`, "\nsluice_refusals_total", "\nsluice_ejections_total", `state="stale"`} {
+	for _, unwanted := range []string{"sluice_peer_", `le="0`, `reason=""`, "\nsluice_refusals_total", "\nsluice_ejections_total", `state="stale"`} {
 		verify.That(t, !strings.Contains(body, unwanted), "unwanted: %s", unwanted)
 	}
 }

@@ -60,10 +60,13 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	requests.Observe(2, 503, 2*time.Minute, 1, 10)
 	requests.Observe(3, 499, time.Millisecond, 0, 0)
 	requests.ObserveGRPC(0, 14)
+	requests.ObserveResponse(0, 200, "")
+	requests.ObserveResponse(1, 503, "no_peers")
 	requests.Retry(0)
 
 	unrouted := metrics.NewRequests()
 	unrouted.Observe(0, 404, time.Millisecond, 0, 0)
+	unrouted.ObserveResponse(0, 404, "no_route")
 
 	copies := route.NewCopies("star", "star", "canary")
 	copies.Begin(2)
@@ -72,8 +75,10 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	copies.Skip(route.DroppedProtocol)
 	target := &route.Service{Name: "star", Pool: pool}
 	mirror := &route.Mirror{Service: target, Share: .5, Copies: copies}
+	named := metrics.NewRequests()
+	named.Observe(0, 200, time.Millisecond, 0, 0)
 	table := verify.Result(route.NewTable([]route.Route{
-		{Path: "/", Service: target, Mirror: mirror}, {Path: "/a", Service: target, Mirror: mirror}, {Path: "/b", Service: target},
+		{Path: "/", Service: target, Mirror: mirror}, {Path: "/a", Service: target, Mirror: mirror}, {Path: "/b", Service: target, Name: "checkout", Requests: named},
 		{Path: "/chain", Service: target, Router: &route.Router{
 			Chain: verify.Result(route.NewChain([]route.Branch{{Route: route.Route{Path: "/", Origin: "service-splitter star"}}})).Must(t),
 			Ways: []route.Route{{Weighted: &route.Weighted{Targets: []route.Target{
@@ -126,7 +131,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		}),
 		proxy.Metrics(func() proxy.Stats {
 			return proxy.Stats{
-				Unrouted:    unrouted.Snapshot(),
+				Unrouted: unrouted.Snapshot(), UnroutedResponses: unrouted.Responses(),
 				Connections: 3, ConnectionLimit: 74, Refused: 75,
 				Ended:      proxy.EndedConnections{MaxRequests: 72, MaxAge: 73},
 				HTTP2:      proxy.HTTP2Stats{ResetsReceived: 66, ResetsSent: 67, RefusedStreams: 68, RefusedConnections: 69, GoAways: 70, Errors: 71},
@@ -232,6 +237,8 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_requests_total{class="5xx",service="star"} 1`,
 		`sluice_requests_total{class="aborted",service="star"} 1`,
 		`sluice_requests_total{class="1xx",service="star"} 0`,
+		`sluice_responses_total{reason="",service="star",status="200"} 1`,
+		`sluice_responses_total{reason="no_peers",service="star",status="503"} 1`,
 		`sluice_grpc_calls_total{service="star",status="UNAVAILABLE"} 1`,
 		`sluice_request_duration_seconds_bucket{service="star",le="0.001"} 1`,
 		`sluice_request_duration_seconds_bucket{service="star",le="0.0025"} 1`,
@@ -248,6 +255,9 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_request_body_bytes_total{service="star"} 6`,
 		`sluice_response_body_bytes_total{service="star"} 80`,
 		`sluice_unrouted_requests_total{class="4xx"} 1`,
+		`sluice_unrouted_responses_total{reason="no_route",status="404"} 1`,
+		`sluice_route_requests_total{class="2xx",route="checkout",service="star"} 1`,
+		`sluice_route_request_duration_seconds_count{route="checkout",service="star"} 1`,
 		`sluice_requests_in_flight{service="star"} 1`,
 		`sluice_peers{service="star",state="up"} 1`,
 		`sluice_peers{service="star",state="unhealthy"} 1`,

@@ -113,7 +113,7 @@ var rights = []right{
 
 	{"defaults", "*", 0, nil}, {"actions.NAME", "*", 0, nil},
 
-	{"routes[]", "host host_regexp path match methods listeners priority", byRoutes, nil},
+	{"routes[]", "host host_regexp path match methods listeners priority name", byRoutes, nil},
 	{"routes[].when", "header query cookie scheme client client_certificates not any", byRoutes, nil},
 	{"routes[]", "use", byRoutes, nil}, // of what actions.NAME.offered_to offers them
 	{"routes[]", "service services group split", ByDocument, nil},

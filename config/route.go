@@ -21,6 +21,7 @@ type Route struct {
 	When       *Conditions `key:"when"`                                                             // nil: no further conditions
 	Listeners  []string    `key:"listeners"`                                                        // names; empty: all with protocol http
 	Priority   int         `key:"priority" default:"0" min:"-1000000" max:"1000000"`
+	Name       string      `key:"name" format:"name"`         // for metrics and the access log
 	Service    string      `key:"service"`                    // empty only with Redirect or Services
 	Services   Split       `key:"services" format:"services"` // shares of several services, instead of Service
 	Group      string      `key:"group"`                      // the only group that gets requests; empty: by Split

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"sluice/observe/metrics"
 	"sluice/test/discoverytest"
 	"sluice/test/long"
 	"sluice/test/verify"
@@ -126,6 +128,10 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 			last.closeClients() // a connection becomes idle some time after its client has left a request
 			return strings.Contains(last.metrics(), "\nsluice_client_connections 0\n")
 		})
+		last.await("each answer is counted once by class, and once by status and reason", func() bool {
+			byClass, byStatus := combinedAnswers(last.metrics())
+			return len(byClass) > 0 && maps.Equal(byClass, byStatus)
+		})
 	}
 	for _, g := range all {
 		g.checkLog()
@@ -138,14 +144,31 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 }
 
 // combinedLeft returns the lines of metrics that count what is in flight.
-func combinedLeft(metrics string) (left string) {
-	for line := range strings.Lines(metrics) {
+func combinedLeft(text string) (left string) {
+	for line := range strings.Lines(text) {
 		name, _, _ := strings.Cut(line, "{")
 		if slices.Contains([]string{"sluice_requests_in_flight", "sluice_peer_requests_in_flight", "sluice_requests_pending", "sluice_mirror_requests_in_flight", "sluice_tier_requests_waiting"}, name) && !strings.HasSuffix(line, " 0\n") {
 			left += line
 		}
 	}
 	return left
+}
+
+var countedAnswers = regexp.MustCompile(`(?m)^sluice_(?:unrouted_)?re(?:quests|sponses)_total\{(?:class="(\w+)"|reason="\w*")(?:,service="([^"]*)")?(?:,status="(\d+)")?\} (\d+)$`)
+
+// combinedAnswers returns how many answers metrics have, by class and service: counted by class,
+// and by status and reason.
+func combinedAnswers(text string) (byClass, byStatus map[string]int) {
+	byClass, byStatus = make(map[string]int), make(map[string]int)
+	for _, found := range countedAnswers.FindAllStringSubmatch(text, -1) {
+		n, _ := strconv.Atoi(found[4])
+		if status, err := strconv.Atoi(found[3]); err == nil {
+			byStatus[metrics.ClassOf(status).String()+" "+found[2]] += n
+		} else if n > 0 {
+			byClass[found[1]+" "+found[2]] += n
+		}
+	}
+	return byClass, byStatus
 }
 
 // begin returns the gateway for a request, and a function for when the request has come to it.

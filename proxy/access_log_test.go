@@ -47,6 +47,7 @@ type logLine struct {
 	Status         int      `json:"status"`
 	UpstreamStatus int      `json:"upstream_status"`
 	DurationMS     float64  `json:"duration_ms"`
+	Route          string   `json:"route"`
 	Peer           string   `json:"peer"`
 	Group          string   `json:"group"`
 	Attempts       int      `json:"attempts"`

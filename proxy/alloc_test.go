@@ -19,6 +19,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
+	"sluice/observe/metrics"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/http2"
 	"sluice/route"
@@ -54,6 +55,9 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 			RequestHeaders:  headerEdits(t, map[string]string{"X-A": "$host $path"}, nil, "Cookie"),
 			ResponseHeaders: headerEdits(t, nil, nil, "Server"),
 		})
+	})
+	withName := set(func(_ *testing.T, p *testProxy) {
+		p.setRoutes(route.Route{Path: "/", Service: p.service, Name: "all", Requests: metrics.NewRequests()})
 	})
 	compressed := set(func(t *testing.T, p *testProxy) { p.setActions(compressing(t, 1000)) })
 	mirrored := set(func(t *testing.T, p *testProxy) { // costs nothing where the mirror does not get a copy
@@ -106,6 +110,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 		{"head and body apart", ordinary, get + "\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n|ok", "ok"},
 		{"chunked response", ordinary, get + "\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "\r\n0\r\n\r\n"},
 		{"100 kB response", ordinary, get + "\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 99_998) + "ok", "ok"},
+		{"a route with a name", withName, get + "\r\n", okResponse, "ok"},
 		{"edits", edited, "GET /api/x?q HTTP/1.1\r\nHost: a\r\nCookie: a\r\n\r\n", okResponse, "ok"},
 		{"compressed", compressed, get + "Accept-Encoding: gzip\r\n\r\n", long("text/plain"), "\r\n0\r\n\r\n"},
 		{"another type is not compressed", compressed, get + "Accept-Encoding: gzip\r\n\r\n", long("image/png"), "ok"},

@@ -38,6 +38,9 @@ type answer struct {
 	response    http1.ResponseHead
 }
 
+// reason returns why the answer is sluice's own, or why it is incomplete; "": neither.
+func (x *answer) reason() string { return cmp.Or(x.interrupted, x.refused) }
+
 // receive reads the response of u and forwards it. It finishes u.
 func (x *answer) receive(u upstream.Conn) balancer.Outcome {
 	if x.body.upload.unasked {

@@ -36,7 +36,7 @@ func (x *exchange) finish() {
 	entry.Client, entry.User, entry.RequestID, entry.Proto = x.request.clientAddress(), x.route.user, x.request.requestID, x.request.protocol()
 	entry.Status, entry.UpstreamStatus, entry.GRPCStatus = x.answer.status, x.tries.upstreamStatus, x.answer.grpcCode.String()
 	entry.BytesIn, entry.BytesOut, entry.Attempts = x.body.bytesIn, x.answer.bytesOut, x.tries.attempts.Tries
-	entry.Reason, entry.Failed = x.answer.refused, x.answer.statusForMetrics() >= 500
+	entry.Reason, entry.Failed = x.answer.reason(), x.answer.statusForMetrics() >= 500
 	if x.tries.upstreamTime > 0 {
 		entry.Upstream = x.tries.upstreamTime - x.tries.picked.Sub(x.request.startTime)
 	}
@@ -45,7 +45,6 @@ func (x *exchange) finish() {
 		entry.TraceID = x.request.span.Trace.Append(trace[:0])
 	}
 	if x.answer.interrupted != "" {
-		entry.Reason = x.answer.interrupted
 		// A tunnel may be open as long as its ends like.
 		entry.Failed = entry.Failed || cutBySluice(x.answer.interrupted) || !x.answer.counted && x.answer.interrupted != refusal.ClientGone.Reason
 	}
@@ -61,6 +60,9 @@ func (x *exchange) finish() {
 	}
 	if x.route.service != nil {
 		entry.Service = x.route.service.Name
+	}
+	if x.route.matched != nil {
+		entry.Route = x.route.matched.Name
 	}
 	if x.tries.token.Peer != nil {
 		entry.Peer = x.tries.token.Peer.Address()
@@ -103,7 +105,12 @@ func (x *exchange) observe(duration time.Duration) {
 	if x.answer.counted {
 		in, out = 0, 0
 	}
-	requests.Observe(c.Shard, x.answer.statusForMetrics(), duration, in, out)
+	status := x.answer.statusForMetrics()
+	requests.Observe(c.Shard, status, duration, in, out)
+	requests.ObserveResponse(c.Shard, status, x.answer.reason())
+	if r := x.route.matched; r != nil && r.Requests != nil {
+		r.Requests.Observe(c.Shard, status, duration, 0, 0)
+	}
 	if x.answer.grpcCode != grpc.Unset {
 		requests.ObserveGRPC(c.Shard, int(x.answer.grpcCode))
 	}
@@ -190,10 +197,7 @@ func (x *answer) record(duration time.Duration) {
 		Span: x.request.span, Start: x.request.startTime, Duration: duration,
 		Scheme: c.listener.scheme(), Proto: x.request.protocol()[len("HTTP/"):], Client: string(x.request.clientAddress()), Connected: c.address,
 		RequestID: string(x.request.requestID), Status: x.status, GRPC: x.request.identity.grpc, GRPCStatus: x.grpcCode.String(),
-		Failed: x.statusForMetrics() >= 500 || x.interrupted != "", Reason: x.refused,
-	}
-	if x.interrupted != "" {
-		r.Reason = x.interrupted
+		Failed: x.statusForMetrics() >= 500 || x.interrupted != "", Reason: x.reason(),
 	}
 	if c.isHTTP2 {
 		r.Proto = "2"

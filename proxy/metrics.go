@@ -12,7 +12,8 @@ import (
 var descriptions metrics.Descriptions
 
 var (
-	unroutedTotal = descriptions.New("unrouted_requests_total", "Requests without a service: no route matched, or they were malformed.", "class")
+	unroutedTotal     = descriptions.New("unrouted_requests_total", "Requests without a service: no route matched, or they were malformed.", "class")
+	unroutedResponses = descriptions.New("unrouted_responses_total", "Answers to requests without a service, by status and reason.", "status", "reason")
 
 	handshakesTotal   = descriptions.New("tls_handshakes_total", "TLS handshakes of clients by result.", "result")
 	handshakesOpen    = descriptions.New("tls_handshakes_in_progress", "TLS handshakes whose ClientHello has arrived.")
@@ -30,20 +31,21 @@ var (
 
 // Stats are the counters of a [Server] that belong to no service.
 type Stats struct {
-	Unrouted        metrics.RequestsSnapshot // requests that match no route or are malformed
-	Handshakes      socket.HandshakeStats
-	HTTP2           HTTP2Stats
-	Connections     int // open ones of clients
-	ConnectionLimit int // of Connections
-	Ended           EndedConnections
-	Refused         uint64 // connections of clients that exceeded a limit
+	Unrouted          metrics.RequestsSnapshot // requests that match no route or are malformed
+	UnroutedResponses []metrics.Response       // of these
+	Handshakes        socket.HandshakeStats
+	HTTP2             HTTP2Stats
+	Connections       int // open ones of clients
+	ConnectionLimit   int // of Connections
+	Ended             EndedConnections
+	Refused           uint64 // connections of clients that exceeded a limit
 }
 
 // Stats returns the counters since the start.
 func (s *Server) Stats() Stats {
 	h := &s.http2
 	return Stats{
-		Unrouted: s.requests.Snapshot(), Handshakes: s.handshakes.Stats(),
+		Unrouted: s.requests.Snapshot(), UnroutedResponses: s.requests.Responses(), Handshakes: s.handshakes.Stats(),
 		HTTP2: HTTP2Stats{
 			ResetsReceived: h.resetsReceived.Load(), ResetsSent: h.resetsSent.Load(),
 			RefusedStreams: h.refusedStreams.Load(), RefusedConnections: h.refusedConnections.Load(),
@@ -61,6 +63,9 @@ func Metrics(read func() Stats) prometheus.Collector {
 		stats := read()
 		for class := range metrics.Class(metrics.NumClasses) {
 			s.Counter(unroutedTotal, stats.Unrouted.Class(class), class.String())
+		}
+		for _, r := range stats.UnroutedResponses {
+			s.Counter(unroutedResponses, r.Count, r.Status, r.Reason)
 		}
 		s.Counter(handshakesTotal, stats.Handshakes.Full, "full")
 		s.Counter(handshakesTotal, stats.Handshakes.Resumed, "resumed")

@@ -364,6 +364,7 @@ func (s *stream) finish() {
 		requests = s.service.Pool.Requests
 	}
 	requests.Observe(s.shard, status, duration, 0, 0) // the tunnel has counted the bytes
+	requests.ObserveResponse(s.shard, status, reason)
 	log := s.server.options.Load().AccessLog
 	if !log.Enabled() {
 		return

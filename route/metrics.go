@@ -17,6 +17,9 @@ var (
 	mirrorDropped  = descriptions.New("mirror_dropped_total", "Requests that were selected for a copy and not sent, by reason.", "service", "mirror", "group", "reason")
 	mirrorInFlight = descriptions.New("mirror_requests_in_flight", "Copies of requests in flight.", "service", "mirror", "group")
 
+	routeRequests = descriptions.New("route_requests_total", "Finished requests of the routes with a name, by class of the status sent to the client.", "service", "route", "class")
+	routeDuration = descriptions.New("route_request_duration_seconds", "Time from a request's arrival to the end of its response, of the routes with a name.", "service", "route")
+
 	routeShare = descriptions.New("route_share", "Share of a service in the requests of a route with several, at present, 0 to 1; of several routes for a host and path, of the first.", "host", "path", "service", "group")
 	chainShare = descriptions.New("chain_share", "Share of a service in the requests of a branch of a discovery chain that a splitter divides, at present, 0 to 1.", "service", "branch", "target")
 )
@@ -26,6 +29,7 @@ func Metrics(read func() *Table) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
 		table := read()
 		collectMirrors(s.PerService(), table)
+		collectNamed(s.PerService(), table)
 		collectShares(s, table)
 		collectChains(s, table)
 	})
@@ -51,6 +55,22 @@ func collectMirrors(s metrics.Series, table *Table) {
 			s.Counter(mirrorDropped, n, c.From, c.To, c.Group, Dropped(why).String())
 		}
 		s.Gauge(mirrorInFlight, float64(c.InFlight()), c.From, c.To, c.Group)
+	}
+}
+
+// collectNamed sends the series of the routes that are counted by name.
+func collectNamed(s metrics.Series, table *Table) {
+	seen := make(map[*metrics.Requests]bool)
+	for _, r := range table.ends() {
+		if r.Requests == nil || seen[r.Requests] {
+			continue
+		}
+		seen[r.Requests] = true
+		requests := r.Requests.Snapshot()
+		for class := range metrics.Class(metrics.NumClasses) {
+			s.Counter(routeRequests, requests.Class(class), r.ServiceName(), r.Name, class.String())
+		}
+		s.Histogram(routeDuration, &requests, r.ServiceName(), r.Name)
 	}
 }
 

@@ -1,5 +1,7 @@
 package route
 
+import "sluice/observe/metrics"
+
 // Route sends the requests that match it to a service. It does not change after it is in
 // a [Table].
 type Route struct {
@@ -28,6 +30,11 @@ type Route struct {
 	Class    Class
 	// Origin says where the route comes from, for people: "sluice.yaml:12".
 	Origin string
+	// Name is the name that who wrote the route has given to it; "": none.
+	Name string
+	// Requests counts the requests of the routes with this name and service; nil: they are not
+	// counted apart.
+	Requests *metrics.Requests
 
 	// Checked, if not nil, is what Check has found out about a route that differs from this
 	// one only in the fields from Priority on. NewTable does not compile it again.

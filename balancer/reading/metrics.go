@@ -14,6 +14,7 @@ var descriptions metrics.Descriptions
 
 var (
 	requestsTotal   = descriptions.New("requests_total", "Finished requests by class of the status sent to the client.", "service", "class")
+	responsesTotal  = descriptions.New("responses_total", "Finished requests by status and by sluice's reason; without a reason the answer was a peer's.", "service", "status", "reason")
 	grpcTotal       = descriptions.New("grpc_calls_total", "Finished calls of gRPC by status.", "service", "status")
 	requestDuration = descriptions.New("request_duration_seconds", "Time from a request's arrival to the end of its response.", "service")
 	retriesTotal    = descriptions.New("retries_total", "Attempts after the first of a request.", "service")
@@ -70,6 +71,11 @@ func Metrics(pools func() []*balancer.Pool) prometheus.Collector {
 func (s *Service) collectRequests(to metrics.Series) {
 	for class := range metrics.Class(metrics.NumClasses) {
 		to.Counter(requestsTotal, s.Requests.Class(class), s.Name, class.String())
+	}
+	for _, r := range s.Responses {
+		if r.Reason != "" || !to.Brief { // of the others the classes are enough
+			to.Counter(responsesTotal, r.Count, s.Name, r.Status, r.Reason)
+		}
 	}
 	for code, n := range s.Requests.GRPC {
 		if n > 0 {

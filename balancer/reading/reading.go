@@ -15,19 +15,20 @@ import (
 
 // Service is what the pools with a name have counted, and what is in them, at one time.
 type Service struct {
-	Name     string
-	Policy   balancer.Policy
-	Requests metrics.RequestsSnapshot
-	Refusals [balancer.NumLimits]uint64
-	Retries  int // that the budget of the pool in use allows now
-	Pending  int
-	Eligible int
-	Panic    bool
-	Tiers    []balancer.Tier    // of the pool in use
-	Overload *balancer.Overload // likewise; nil if it has no adaptive limit
-	Groups   []Group
-	Peers    []Peer           // in the set, then draining; no two with the same labels
-	present  []*balancer.Peer // in the set
+	Name      string
+	Policy    balancer.Policy
+	Requests  metrics.RequestsSnapshot
+	Responses []metrics.Response
+	Refusals  [balancer.NumLimits]uint64
+	Retries   int // that the budget of the pool in use allows now
+	Pending   int
+	Eligible  int
+	Panic     bool
+	Tiers     []balancer.Tier    // of the pool in use
+	Overload  *balancer.Overload // likewise; nil if it has no adaptive limit
+	Groups    []Group
+	Peers     []Peer           // in the set, then draining; no two with the same labels
+	present   []*balancer.Peer // in the set
 }
 
 // Peer is the counters of a peer.
@@ -64,7 +65,7 @@ func Of(pools []*balancer.Pool) []*Service {
 	for _, pool := range Sorted(pools) {
 		last := len(all) - 1
 		if last < 0 || all[last].Name != pool.Name {
-			all = append(all, &Service{Name: pool.Name, Requests: pool.Requests.Snapshot(), Refusals: pool.Admission.Refusals()})
+			all = append(all, &Service{Name: pool.Name, Requests: pool.Requests.Snapshot(), Responses: pool.Requests.Responses(), Refusals: pool.Admission.Refusals()})
 			last++
 		}
 		all[last].add(pool)

@@ -22,8 +22,8 @@ import (
 )
 
 // Routes are the routes of a configuration, with what goes on in the next one: the tokens of rate
-// limits, the counters of mirrors, the users in files, the keys of issuers of tokens, and the
-// clients of authentication servers.
+// limits, the counters of mirrors and of named routes, the users in files, the keys of issuers of
+// tokens, and the clients of authentication servers.
 type Routes struct {
 	Table   *route.Table
 	Streams []*proxy.Streams // of each listener; nil for one with another protocol than tcp
@@ -31,6 +31,7 @@ type Routes struct {
 	limiters    limiters
 	fleetLimits []FleetLimit
 	mirrors     mirrors
+	named       namedRoutes
 	forwards    forwards
 	users       map[string]*auth.Users // of files in use, by path
 	keySets     keySets
@@ -77,7 +78,7 @@ func Build(c *config.Config, services map[string]*route.Service, machine *locali
 	}
 	b := &builder{
 		Routes: &Routes{
-			limiters: make(limiters), mirrors: make(mirrors), forwards: make(forwards), users: make(map[string]*auth.Users),
+			limiters: make(limiters), mirrors: make(mirrors), named: make(namedRoutes), forwards: make(forwards), users: make(map[string]*auth.Users),
 			keySets: make(keySets), pages: make(map[string]*pages.Body),
 		},
 		config: c, services: services, chains: make(map[string]*chain), machine: machine, fleet: fleet, before: before,
@@ -120,6 +121,7 @@ func (b *builder) table() (*route.Table, error) {
 // routeOf returns r, which leads to at most one service, for the route table.
 func (b *builder) routeOf(r *config.Route, actions *route.Actions) (t route.Route, err error) {
 	t = r.Target()
+	t.Name, t.Requests = r.Name, b.requestsOf(r)
 	if target := b.services[r.Service]; target != nil { // else the route redirects, or has several services
 		t.Service = withSettings(target, r)
 		t.Split = splitOf(r, b.config.Services[r.Service], target)

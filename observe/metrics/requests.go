@@ -14,6 +14,8 @@ type Requests struct {
 	shards []shard     // length: a power of two
 	grpc   []grpcShard // as many
 	mask   uint32      // len(shards) - 1
+
+	responses responses
 }
 
 // shardSize is the size of a shard: a power of two, so that the allocator aligns the

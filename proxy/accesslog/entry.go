@@ -37,6 +37,7 @@ type Entry struct {
 	Duration       time.Duration `log:"duration_ms,always"`
 
 	Service  string        `log:"service"`
+	Route    string        `log:"route"` // its name; empty: it has none
 	Peer     string        `log:"peer"`
 	Group    string        `log:"group"` // of the peer; empty: its service has no groups
 	Attempts int           `log:"attempts,always"`

@@ -1,0 +1,62 @@
+package metrics
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"sluice/test/verify"
+)
+
+func TestResponsesCountByStatusAndReason(t *testing.T) {
+	r := NewRequests()
+	for shard := range uint32(3) {
+		r.ObserveResponse(shard, 200, "")
+	}
+	r.ObserveResponse(0, 503, "no_peers")
+	r.ObserveResponse(0, 503, "")
+	verify.Slices(t, r.Responses(), []Response{{"200", "", 3}, {"503", "no_peers", 1}, {"503", "", 1}}, "responses")
+}
+
+// An app that answers with any status takes no room of sluice's reasons, and none is lost.
+func TestResponsesAreBounded(t *testing.T) {
+	r := NewRequests()
+	for range 2 {
+		for status := 200; status < 600; status++ {
+			r.ObserveResponse(0, status, "")
+		}
+	}
+	for n := range 100 {
+		r.ObserveResponse(0, 502, fmt.Sprint("reason_", n))
+	}
+	total, of := uint64(0), make(map[Response]bool)
+	for _, response := range r.Responses() {
+		total += response.Count
+		response.Count = 0
+		of[response] = true
+	}
+	verify.Equal(t, total, 2*400+100, "all")
+	verify.That(t, len(of) <= 2*maxResponses+1, "%d series", len(of))
+	for _, want := range []Response{{Status: "200"}, {Status: "502", Reason: "reason_0"}, {Status: "other", Reason: "other"}} {
+		verify.That(t, of[want], "%+v is not counted apart", want)
+	}
+}
+
+func TestConcurrentResponses(t *testing.T) {
+	const observers, each = 8, 2000
+	r := NewRequests()
+	var wg sync.WaitGroup
+	for i := range uint32(observers) {
+		wg.Go(func() {
+			for n := range each {
+				r.ObserveResponse(i, 200+n%50, "")
+			}
+		})
+	}
+	wg.Wait()
+	total := uint64(0)
+	for _, response := range r.Responses() {
+		total += response.Count
+	}
+	verify.Equal(t, total, observers*each, "all")
+}
