@@ -83,7 +83,7 @@ func readDashboard(t *testing.T) (d dashboard) {
 }
 
 // withoutVariables replaces Grafana's variables by values that PromQL allows there.
-var withoutVariables = strings.NewReplacer("$__rate_interval", "1m", "$job", "sluice", "$service", ".*", "$instance", ".*")
+var withoutVariables = strings.NewReplacer("$__rate_interval", "1m", "$job", "sluice", "$service", ".*", "$route", ".*", "$instance", ".*")
 
 // expressionsOf returns all expressions of rules, of the dashboard and of its variables.
 func expressionsOf(t *testing.T) (all []expression) {
@@ -158,7 +158,7 @@ func (w world) checkSelector(s *parser.VectorSelector) (problems []string) {
 			problems = append(problems, fmt.Sprintf("%s has no label %s", s.Name, m.Name))
 			continue
 		}
-		if !slices.Contains(fixed, m.Name) {
+		if !slices.Contains(fixed, m.Name) || m.Value == "" {
 			continue
 		}
 		wanted := []string{m.Value}

@@ -51,8 +51,8 @@ func TestCheckFindsWhatIsNotThere(t *testing.T) {
 	}
 }
 
-// scrape returns the metrics of a sluice that has one of everything.
-func scrape(t *testing.T) world {
+// start starts a sluice that has one of everything.
+func start(t *testing.T) *sluicetest.Sluice {
 	t.Helper()
 	consul := consultest.Start(t, consultest.Options{})
 	for _, tag := range []string{"v1", "v2"} {
@@ -75,7 +75,7 @@ services:
     split: { canary: 5%%, key: cookie }
     judge: { act: rollback }
   web: { consul: { connect: true } }
-routes: [{ service: star, mirror: { service: star, group: canary }, rate_limit: { rate: 9, scope: fleet } }, { path: /web, service: web }]
+routes: [{ name: all, service: star, mirror: { service: star, group: canary }, rate_limit: { rate: 9, scope: fleet } }, { path: /web, service: web }]
 `, files.Cert, files.Key, consul.URL())
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -98,8 +98,26 @@ routes: [{ service: star, mirror: { service: star, group: canary }, rate_limit: 
 		}
 		_ = s.Stop()
 	})
+	return s
+}
+
+// request sends a request to the service, whose peers do not answer, and one that has no route.
+func request(t *testing.T, s *sluicetest.Sluice) {
+	t.Helper()
+	for _, method := range []string{http.MethodGet, http.MethodTrace} {
+		if _, err := sluicetest.Ask(t.Context(), http.DefaultClient, method, s.URL()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// scrape returns the metrics of a sluice that has one of everything, and clients.
+func scrape(t *testing.T) world {
+	t.Helper()
+	s := start(t)
 	var families map[string]*dto.MetricFamily
 	consultest.Await(t, "sluice has peers, is registered, judges, and follows intentions", func() bool {
+		request(t, s)
 		response, err := http.Get(s.AdminURL() + "/metrics")
 		if err != nil {
 			t.Fatal(err)
@@ -110,6 +128,7 @@ routes: [{ service: star, mirror: { service: star, group: canary }, rate_limit: 
 			t.Fatal(err)
 		}
 		return families["sluice_registered"] != nil && families["sluice_peer_attempts_total"] != nil && families["sluice_judge_evidence"] != nil &&
+			families["sluice_responses_total"] != nil && families["sluice_unrouted_responses_total"] != nil &&
 			families["sluice_mesh_intention"] != nil && families["sluice_fleet_limit_replicas_seen"] != nil
 	})
 	w := world{"up": {"job": {}, "instance": {}}}
@@ -215,15 +234,22 @@ func TestDashboardIsComplete(t *testing.T) {
 	}
 }
 
-// Prometheus' own tool evaluates the rules: alerts_test.yml says which fire when.
-func TestRulesWithPromtool(t *testing.T) {
-	tool, err := exec.LookPath("promtool")
+// find returns the path of a program of Prometheus.
+func find(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
 	if err != nil {
 		if os.Getenv("SLUICE_REQUIRE_PROMTOOL") != "" {
 			t.Fatal(err)
 		}
 		t.Skip(err)
 	}
+	return path
+}
+
+// Prometheus' own tool evaluates the rules: alerts_test.yml says which fire when.
+func TestRulesWithPromtool(t *testing.T) {
+	tool := find(t, "promtool")
 	for _, args := range [][]string{{"check", "config", "prometheus.yml"}, {"test", "rules", "alerts_test.yml"}} {
 		command := exec.Command(tool, args...)
 		command.Dir = directory
