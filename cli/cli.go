@@ -99,7 +99,7 @@ func NewRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newConfig(), newExplain(), newHashPassword(), newPeers(), newRoute(), newTags(), newReplicas(), newEvents(), newShares(), newRegister(), newDrain(), newEnable(), newWeight(), newMaintenance(), newOrders(), newReady(), newLog(), newDoctor(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newConfig(), newExplain(), newImport(), newHashPassword(), newPeers(), newRoute(), newTags(), newReplicas(), newEvents(), newShares(), newRegister(), newDrain(), newEnable(), newWeight(), newMaintenance(), newOrders(), newReady(), newLog(), newDoctor(), newVersion())
 	return root
 }
 

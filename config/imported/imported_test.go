@@ -1,0 +1,284 @@
+package imported
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/config"
+	"sluice/test/testcert"
+)
+
+var update = flag.Bool("update", false, "write the results into testdata")
+
+// cases are realistic files, with the names of their results.
+var cases = []struct{ origin, result, files string }{
+	{"fabio", "fabio", "fabio.properties"},
+	{"traefik", "traefik", "traefik.yml traefik-dynamic.yml"},
+}
+
+// inputs returns the files of a case.
+func inputs(t testing.TB, names string) (files []File) {
+	t.Helper()
+	for name := range strings.FieldsSeq(names) {
+		text, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, File{name, string(text)})
+	}
+	return files
+}
+
+// inDirectory makes a directory with the files that the inputs name the current one.
+func inDirectory(t testing.TB) {
+	t.Helper()
+	dir := t.TempDir()
+	pair := testcert.Write(t, dir, "shop.example.com")
+	for name, from := range map[string]string{"site.pem": pair.Cert, "site.key": pair.Key, "ca.pem": pair.Cert} {
+		text, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, name), string(text))
+	}
+	write(t, filepath.Join(dir, "users"), "ann:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n")
+	t.Chdir(dir)
+}
+
+func write(t testing.TB, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checked returns the configuration, as sluice check reads it.
+func checked(t testing.TB, text []byte) *config.Config {
+	t.Helper()
+	in := config.Input{File: "sluice.yaml", OpenFiles: true}
+	built, err := in.Build([]config.Source{in.FileSource(string(text))})
+	if err != nil {
+		t.Fatalf("sluice check refuses the result:\n%v\n%s", err, text)
+	}
+	return built.Config
+}
+
+func lines(notes []Note) (text string) {
+	for _, n := range notes {
+		text += n.String() + "\n"
+	}
+	return text
+}
+
+func TestTranslate(t *testing.T) {
+	for _, c := range cases {
+		t.Run(c.result, func(t *testing.T) {
+			files := inputs(t, c.files)
+			testdata, err := filepath.Abs("testdata")
+			if err != nil {
+				t.Fatal(err)
+			}
+			inDirectory(t)
+			result, err := Translate(c.origin, files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checked(t, result.YAML)
+			for end, got := range map[string]string{".result.yaml": string(result.YAML), ".notes": lines(result.Notes)} {
+				golden := filepath.Join(testdata, c.result+end)
+				if *update {
+					write(t, golden, got)
+				}
+				if want, err := os.ReadFile(golden); err != nil {
+					t.Error(err)
+				} else if got != string(want) {
+					t.Errorf("%s has\n%s\nand not\n%s", golden, want, got)
+				}
+			}
+		})
+	}
+}
+
+// Without a line, the configuration or the notes are others.
+func TestEveryLineIsUsedOrNoted(t *testing.T) {
+	for _, c := range cases {
+		if c.origin == "traefik" { // its lines are not its values
+			continue
+		}
+		files := inputs(t, c.files)
+		func() {
+			inDirectory(t)
+			whole, err := Translate(c.origin, files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := strings.Split(files[0].Text, "\n")
+			for i, line := range all {
+				line = strings.TrimSpace(line)
+				if line == "" || line[0] == '#' || slices.Contains(asByDefault, line) {
+					continue
+				}
+				without := slices.Clone(all)
+				without[i] = "" // the numbers of the others stay
+				less, err := Translate(c.origin, []File{{files[0].Name, strings.Join(without, "\n")}})
+				if err == nil && string(less.YAML) == string(whole.YAML) && len(less.Notes) == len(whole.Notes) {
+					t.Errorf("%s:%d: %s: neither used nor noted", files[0].Name, i+1, line)
+				}
+			}
+		}()
+	}
+}
+
+// asByDefault are lines that say what would be without them.
+var asByDefault = []string{"proxy.matcher = prefix", "registry.backend = consul"}
+
+// opened returns what a configuration lets everybody use: services by routes and listeners, and
+// those in Consul's catalog, if a listener is there for it.
+func opened(c *config.Config) (open []string) {
+	anonymous, secure := make(map[string]bool), false
+	for _, l := range c.Listeners {
+		secure = secure || l.TLS != nil
+		anonymous[l.Name] = l.TLS == nil || l.TLS.ClientCA == ""
+		if l.Protocol == config.ProtocolTCP && anonymous[l.Name] {
+			open = append(open, "tcp "+l.Service)
+		}
+	}
+	reachable := func(names []string) bool {
+		for name, anybody := range anonymous {
+			if anybody && (len(names) == 0 || slices.Contains(names, name)) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, r := range c.Routes {
+		restricted := len(r.Allow)+len(r.Deny) > 0 || r.BasicAuth != nil || r.JWT != nil || r.ForwardAuth != nil || r.ClientCertificate != ""
+		if r.When != nil && r.When.Scheme == "https" && !secure {
+			continue
+		}
+		conditional := r.When != nil && (len(r.When.Client) > 0 || r.When.Not != nil)
+		if !restricted && !conditional && r.Service != "" && reachable(r.Listeners) {
+			open = append(open, r.Service+" "+r.Host+r.Path)
+		}
+	}
+	if c.Catalog != nil && reachable(c.Catalog.Listeners) {
+		open = append(open, "catalog")
+	}
+	slices.Sort(open)
+	return slices.Compact(open)
+}
+
+// What restricts and does not carry over opens nothing.
+func TestWhatIsShutStaysShut(t *testing.T) {
+	const entry = "entryPoints: { web: { address: ':80' } }\n"
+	router := func(router, middlewares string) string {
+		return entry + "http:\n  routers: { r: { rule: 'Host(`a.com`)', service: s" + router + " } }\n  middlewares: { " + middlewares + " }\n" +
+			"  services: { s: { loadBalancer: { servers: [{ url: 'http://10.0.0.1:80' }] } } }\n"
+	}
+	secured := func(keys, middlewares string) string {
+		return strings.Replace(router(keys, middlewares), "':80'", "':443'", 1)
+	}
+	for _, c := range []struct {
+		name, origin, text string
+		open               string // with a comma between them
+	}{
+		{"fabio", "fabio", "proxy.addr=:80", "catalog"},
+		{"other matcher", "fabio", "proxy.addr=:80\nproxy.matcher=iprefix", ""},
+		{"other registry", "fabio", "proxy.addr=:80\nregistry.backend=static", ""},
+		{"client certificates", "fabio", "proxy.addr=:443;cs=a\nproxy.cs=cs=a;type=file;cert=site.pem;key=site.key;clientca=ca.pem", ""},
+		{"client certificates elsewhere", "fabio", "proxy.addr=:443;cs=a\nproxy.cs=cs=a;type=consul;cert=http://c/v1/kv/x;clientca=http://c/v1/kv/ca", ""},
+		{"certificates that do not carry over", "fabio", "proxy.addr=:443;cs=a\nproxy.cs=cs=a;type=vault;cert=secret/x", ""},
+
+		{"router", "traefik", router("", ""), "s a.com/"},
+		{"allow list", "traefik", router(", middlewares: [m]", "m: { ipAllowList: { sourceRange: [10.0.0.0/8] } }"), ""},
+		{"wrong allow list", "traefik", router(", middlewares: [m]", "m: { ipAllowList: { sourceRange: [x] } }"), ""},
+		{"users", "traefik", router(", middlewares: [m]", "m: { basicAuth: { users: ['a:b'] } }"), ""},
+		{"users and a file", "traefik", router(", middlewares: [m]", "m: { basicAuth: { usersFile: users, users: ['a:b'] } }"), ""},
+		{"digest", "traefik", router(", middlewares: [m]", "m: { digestAuth: { usersFile: users } }"), ""},
+		{"forward", "traefik", router(", middlewares: [m]", "m: { forwardAuth: { address: 'http://a/', tls: { ca: x } } }"), ""},
+		{"plugin", "traefik", router(", middlewares: [m]", "m: { plugin: { jwt: { secret: x } } }"), ""},
+		{"unknown", "traefik", router(", middlewares: [other]", ""), ""},
+		{"of another provider", "traefik", router(", middlewares: [m@docker]", "m: { compress: {} }"), ""},
+		{"unknown in a chain", "traefik", router(", middlewares: [m]", "m: { chain: { middlewares: [other] } }"), ""},
+		{"users in a chain", "traefik", router(", middlewares: [m]", "m: { chain: { middlewares: [n] } }, n: { basicAuth: { users: ['a:b'] } }"), ""},
+		{"without options", "traefik", router(", middlewares: [m]", "m: {}"), ""},
+		{"unknown key", "traefik", router(", midlewares: [m]", ""), ""},
+		{"options of TLS", "traefik", secured(", tls: { options: mtls }", "") + "tls: { certificates: [{ certFile: site.pem, keyFile: site.key }] }", ""},
+		{"client certificates for all", "traefik", secured(", tls: {}", "") +
+			"tls: { certificates: [{ certFile: site.pem, keyFile: site.key }], options: { default: { clientAuth: { caFiles: [ca.pem], clientAuthType: RequireAndVerifyClientCert } } } }", ""},
+		{"unverified certificates for all", "traefik", secured(", tls: {}", "") +
+			"tls: { certificates: [{ certFile: site.pem, keyFile: site.key }], options: { default: { clientAuth: { caFiles: [ca.pem], clientAuthType: RequireAnyClientCert } } } }", ""},
+		{"TLS without a certificate", "traefik", secured(", tls: {}", ""), ""},
+		{"unknown entry point", "traefik", router(", entryPoints: [internal]", ""), ""},
+		{"restricted and not understood", "traefik", strings.Replace(router(", middlewares: [m]", "m: { ipAllowList: { sourceRange: [10.0.0.0/8] } }"),
+			"routers: {", "routers: { open: { rule: 'Host(`a.com`)', service: s },", 1) + "", "s a.com/"},
+		{"rule of version 2", "traefik", strings.ReplaceAll(router(", middlewares: [m]", "m: { ipAllowList: { sourceRange: [10.0.0.0/8] } }"),
+			"Host(`a.com`)", "HostRegexp(`{x:.*}.a.com`)"), ""},
+		{"high priorities", "traefik", router(", priority: 2000000, middlewares: [m]", "m: { ipAllowList: { sourceRange: [10.0.0.0/8] } }"), ""},
+		{"entry point", "traefik", strings.Replace(router("", "m: { ipAllowList: { sourceRange: [10.0.0.0/8] } }"), "':80'", "':80', http: { middlewares: [m] }", 1), ""},
+		{"entry point and tags", "traefik", "entryPoints: { web: { address: ':80', http: { middlewares: [m] } } }\nproviders: { consulCatalog: {} }", ""},
+		{"tags", "traefik", entry + "providers: { consulCatalog: {} }", "catalog"},
+		{"constraints", "traefik", entry + "providers: { consulCatalog: { constraints: '!Tag(`x`)' } }", ""},
+		{"connections", "traefik", entry + "tcp: { routers: { r: { rule: 'HostSNI(`*`)', entryPoints: [web], service: s } } }", ""},
+	} {
+		t.Run(c.origin+" "+c.name, func(t *testing.T) {
+			inDirectory(t)
+			result, err := Translate(c.origin, []File{{"input.yml", c.text}})
+			if result.YAML == nil && c.open == "" && len(result.Notes) > 0 {
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if open := strings.Join(opened(checked(t, result.YAML)), ","); open != c.open {
+				t.Errorf("open is %q, not %q:\n%s\n%s", open, c.open, result.YAML, lines(result.Notes))
+			}
+			if c.open == "" && len(result.Notes) == 0 && !strings.Contains(string(result.YAML), "client_ca") && !strings.Contains(string(result.YAML), "allow") {
+				t.Errorf("no note:\n%s", result.YAML)
+			}
+		})
+	}
+}
+
+// sluice's variables, and YAML's own words, are texts in other programs.
+func TestTextsStayTexts(t *testing.T) {
+	inDirectory(t)
+	result, err := Translate("traefik", []File{{"input.yml", "entryPoints: { web: { address: ':80' } }\n" +
+		"http: { routers: { r: { rule: 'Host(`a.com`) && Header(`X-Key`, `${HOME}`)', service: 'true' } }, services: { 'true': { loadBalancer: { servers: [{ url: 'http://10.0.0.1' }] } } } }"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := checked(t, result.YAML).Routes
+	if len(routes) != 1 || routes[0].Service != "true" || routes[0].When.Header["x-key"] != "${HOME}" {
+		t.Errorf("%s", result.YAML)
+	}
+}
+
+func FuzzFabio(f *testing.F)   { fuzz(f, "fabio") }
+func FuzzTraefik(f *testing.F) { fuzz(f, "traefik") }
+
+// fuzz checks that any text has a result that sluice accepts, or an error.
+func fuzz(f *testing.F, origin string) {
+	for _, c := range cases {
+		for _, file := range inputs(f, c.files) {
+			if c.origin == origin {
+				f.Add(file.Text)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		result, err := Translate(origin, []File{{"input", text}})
+		if err != nil && strings.Contains(err.Error(), "refuses the result") {
+			t.Error(err)
+		}
+		for _, n := range result.Notes {
+			if strings.ContainsAny(n.String(), "\n\r") {
+				t.Errorf("%q has several lines", n)
+			}
+		}
+	})
+}
