@@ -3,21 +3,16 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 
 	"sluice/test/acmetest"
-	"sluice/test/consultest"
 	"sluice/test/dnstest"
-	"sluice/test/long"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -174,128 +169,4 @@ func TestUpgradeDuringAnOrderByDNS(t *testing.T) {
 	next.obtained("www.upgrade.example")
 	verify.Equal(t, b.Issued(), 1, "certificates were issued")
 	verify.Slices(t, b.zones.Left(), nil, "records that are left")
-}
-
-// Two replicas have one wildcard, which one of them has ordered. All values are in Consul.
-func TestReplicasOrderOnceByDNS(t *testing.T) {
-	t.Parallel()
-	long.Test(t)
-	b := startByDNS(t)
-	agent := consultest.Start(t, consultest.Options{})
-	port := consultest.ReservePort(t)
-	text := fmt.Sprintf("consul: { addresses: [%q] }\n", agent.URL()) +
-		b.text("'*.replicas.example'", "consul_kv: sluice-acme", b.provider("exec", 30), origin(t, "star"))
-	startProcess(t, "admin: { address: \"127.0.0.1:0\" }\naccess_log: { path: \"off\" }\n"+strings.Replace(text, `"127.0.0.1:0"`, fmt.Sprintf(`"127.0.0.1:%d"`, port), 1))
-	r := start(t, text)
-	first := awaitObtained(t, "a certificate", "www.replicas.example", port)
-	verify.Equal(t, r.obtained("www.replicas.example"), first, "the certificate of the other replica")
-	verify.Equal(t, b.Issued(), 1, "certificates were issued")
-	verify.Slices(t, b.zones.Left(), nil, "records that are left")
-}
-
-// Whatever fails while a wildcard is ordered, name servers, the provider, Consul, or changes, with
-// reloads and upgrades: the certificate in use stays in use, the wildcard is obtained in the end,
-// and a record that is left was told.
-func TestOrdersByDNSAtRandom(t *testing.T) {
-	t.Parallel()
-	long.Test(t)
-	seed := rand.Uint64()
-	if text := os.Getenv("SLUICE_ACME_SEED"); text != "" {
-		seed = verify.Result(strconv.ParseUint(text, 10, 64)).Must(t)
-	}
-	t.Logf("SLUICE_ACME_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	b := startByDNS(t)
-	agent, own := shared.Agent(t)
-	relay := consultest.StartRelay(t, agent.HTTPAddress())
-	storeCertificate(t, b.Directory, "old.example", func(key string, value []byte) error {
-		put(t, agent, own+"/"+key, string(value))
-		return nil
-	})
-	peer := origin(t, "star")
-	providers := []string{"rfc2136", "exec"}
-	provider, seconds := 0, 30
-	text := func() string {
-		return fmt.Sprintf("consul: { addresses: [%q] }\n", relay.URL()) +
-			b.text("old.example, '*.random.example'", "consul_kv: "+own, b.provider(providers[provider], seconds), peer)
-	}
-	fails := filepath.Join(b.zones.Directory, hookFails)
-	r := start(t, text())
-	first := r.served("websecure", "old.example")
-	verify.Require(t, first != "", "the stored certificate is not served from the beginning")
-	var mu sync.Mutex
-	current, logs := r, []fmt.Stringer{r.log}
-	var asking sync.WaitGroup
-	ctx, stop := context.WithCancel(t.Context())
-	defer asking.Wait()
-	defer stop()
-	asking.Go(func() {
-		for pace := time.Tick(5 * time.Millisecond); ctx.Err() == nil; <-pace {
-			mu.Lock()
-			got := current.served("websecure", "old.example")
-			mu.Unlock()
-			if got != first {
-				t.Errorf("got %q, want %s", got, first)
-				return
-			}
-		}
-	})
-	for step := range 8 {
-		switch choice := random.IntN(6); choice {
-		case 0:
-			b.zones.Freeze(random.IntN(2) == 0)
-		case 1:
-			b.zones.Refuse(random.IntN(2) == 0)
-			if random.IntN(2) == 0 {
-				verify.NoError(t, os.WriteFile(fails, nil, 0o600))
-			} else {
-				os.Remove(fails)
-			}
-		case 2:
-			b.zones.Hide(random.IntN(3))
-		case 3:
-			if random.IntN(2) == 0 {
-				relay.Cut()
-			} else {
-				relay.Heal()
-			}
-		case 4:
-			provider, seconds = random.IntN(2), seconds+1
-			r.replace(text())
-		case 5:
-			old := r
-			r = old.upgrade(text(), nil)
-			mu.Lock()
-			current, logs = r, append(logs, r.log)
-			mu.Unlock()
-			old.end()
-		}
-		r.await(fmt.Sprintf("step %d: an outcome", step), func() bool {
-			c := r.certificates()["acme:*.random.example"]
-			return c.State == "valid" || c.Error != "" || len(b.zones.Left()) > 0
-		})
-	}
-	relay.Heal()
-	b.zones.Freeze(false)
-	b.zones.Refuse(false)
-	b.zones.Hide(0)
-	os.Remove(fails)
-	seconds++
-	r.replace(text())
-	r.obtained("www.random.example")
-	stop()
-	asking.Wait()
-	r.await("the removal of the records", func() bool {
-		removed := true
-		var told strings.Builder
-		for _, log := range logs {
-			told.WriteString(log.String())
-		}
-		for _, name := range b.zones.Left() {
-			for _, value := range b.zones.Texts(name) {
-				removed = removed && strings.Contains(told.String(), value)
-			}
-		}
-		return removed
-	})
 }

@@ -226,31 +226,6 @@ func startDivided(t *testing.T) (agent *consultest.Agent, text string, r *runnin
 	return agent, text, r, pools
 }
 
-// A new process has the chain of before in place of one that cannot be used, as the old process
-// had.
-func TestUnusableChainAcrossAnUpgrade(t *testing.T) {
-	t.Parallel()
-	agent, text, r, pools := startDivided(t)
-	consultest.Await(t, "the chain is in use", func() bool { return len(r.chain().Entries) > 0 })
-	entries := r.chain().Entries
-
-	writeEntries(t, agent, unusableChain("web")...)
-	consultest.Await(t, "the chain is refused", r.refusesChain)
-	r.awaitPooled("web", pools)
-
-	for range 2 {
-		r = r.upgrade(text, nil)
-		consultest.Await(t, "the chain is refused", r.refusesChain)
-		verify.Slices(t, r.chain().Entries, entries, "entries in a new process")
-		verify.Equal(t, r.pooled("web"), pools, "the pools of a new process")
-	}
-	_, err := agent.Client().ConfigEntries().Delete(api.ServiceRouter, "web", nil)
-	verify.NoError(t, err)
-	writeEntries(t, agent, splitChain("web", 90)...)
-	consultest.Await(t, "the chain is in use", func() bool { return r.chain().Refused == "" })
-	r.awaitPooled("web", pools)
-}
-
 // A service whose chain cannot be used, and never could, has no peers: the chain may lead elsewhere
 // than to the instances of the service. This process does not wait for them.
 func TestUnusableChainFromTheStart(t *testing.T) {

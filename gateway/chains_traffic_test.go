@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +18,6 @@ import (
 	"github.com/coder/websocket"
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consul/mesh"
 	"sluice/test/consultest"
 	"sluice/test/meshtest"
 	"sluice/test/verify"
@@ -79,11 +77,11 @@ func (r *running) underLoad(ask func() asked) (stop func() int) {
 	ended, number := make(chan struct{}), 0
 	var running sync.WaitGroup
 	running.Go(func() {
-		for ; ; number++ {
+		for pace := time.Tick(4 * time.Millisecond); ; number++ {
 			select {
 			case <-ended:
 				return
-			default:
+			case <-pace:
 			}
 			if a := ask(); a.err != nil || a.status != http.StatusOK {
 				r.t.Errorf("request %d: %d %s %v", number, a.status, a.Get("X-Sluice-Reason"), a.err)
@@ -165,7 +163,7 @@ func TestEntriesMoveTraffic(t *testing.T) {
 	})
 	// The clients are always the same ones, so their number on a side is, too.
 	clients, second := rand.New(rand.NewPCG(1, 2)), 0
-	const number, share = 2000, 0.1
+	const number, share = 400, 0.1
 	for range number {
 		cookie := "sluice_client=" + strconv.FormatUint(clients.Uint64(), 36)
 		first := r.ask("/", "Cookie", cookie).instance()
@@ -214,189 +212,6 @@ func TestRedefinedSubsets(t *testing.T) {
 	consultest.AwaitPromptly(t, "v2", func() bool { return r.ask("/").instance() == "web-2" && r.pooled("web") == "web=[api-1 web-2]" })
 	write(`Service.Meta.version == "9"`)
 	consultest.AwaitPromptly(t, "no instance: the failover", func() bool { return r.ask("/").instance() == "api-1" })
-}
-
-// version is a chain as Consul had it for a time.
-type version struct {
-	begins time.Time // before it was written
-	ends   time.Time // when the next one was in use; zero: it is the last
-	chain  *mesh.Compiled
-}
-
-// sent is a request with its answer.
-type sent struct {
-	begins, ends time.Time
-	path, try    string
-	instance     string
-}
-
-// allows reports whether a chain leads a request to an instance.
-func allows(c *mesh.Compiled, s sent) bool {
-	at := c.StartNode
-	for _, route := range c.Nodes[at].Routes {
-		m := route.Definition.Match
-		if m == nil || m.HTTP == nil || strings.HasPrefix(s.path, m.HTTP.PathPrefix) && (len(m.HTTP.Header) == 0 || s.try == m.HTTP.Header[0].Exact) {
-			at = route.NextNode
-			break
-		}
-	}
-	resolvers := []string{at}
-	if splits := c.Nodes[at].Splits; len(splits) > 0 {
-		resolvers = nil
-		for _, split := range splits {
-			if split.Weight > 0 {
-				resolvers = append(resolvers, split.NextNode)
-			}
-		}
-	}
-	return slices.ContainsFunc(resolvers, func(resolver string) bool {
-		target := c.Targets[c.Nodes[resolver].Resolver.Target]
-		return strings.HasPrefix(s.instance, target.Service+"-"+strings.TrimPrefix(target.ServiceSubset, "v"))
-	})
-}
-
-// While entries and instances change and the configuration is loaded again, each request is
-// answered by an instance to which a chain leads that Consul has, or had until the next one was in
-// use. None fails.
-func TestChainsThatChangeUnderLoad(t *testing.T) {
-	t.Parallel()
-	m, r := startVersions(t)
-	m.Native(t, meshtest.Service{Name: "api", ID: "api-2"})
-	seed := verify.Seed(t)
-	random := rand.New(rand.NewPCG(seed, 2))
-
-	compiled := func() *mesh.Compiled {
-		var decoded struct{ Chain *mesh.Compiled }
-		_, err := m.Client().Raw().Query("/v1/discovery-chain/web", &decoded, nil)
-		verify.Require(t, err == nil && decoded.Chain != nil, "%v", err)
-		return decoded.Chain
-	}
-	inUse := func() *mesh.Compiled {
-		r.chains.mu.Lock()
-		defer r.chains.mu.Unlock()
-		if s := r.chains.inUse["web"]; s != nil {
-			return s.used
-		}
-		return nil
-	}
-	settle := func(c *mesh.Compiled) {
-		consultest.Await(t, "the chain is in use", func() bool { return reflect.DeepEqual(inUse(), c) })
-	}
-	all := []version{{begins: time.Now(), chain: compiled()}}
-	settle(all[0].chain)
-
-	var mu sync.Mutex // guards answers
-	var answers []sent
-	var stops []func() int
-	for n := range 3 {
-		paths := rand.New(rand.NewPCG(seed, uint64(10+n)))
-		stops = append(stops, r.underLoad(func() asked {
-			s := sent{begins: time.Now(), path: []string{"/", "/api/x"}[paths.IntN(2)], try: []string{"no", "yes"}[paths.IntN(2)]}
-			a := r.ask(s.path, "X-Try", s.try)
-			s.ends, s.instance = time.Now(), a.instance()
-			mu.Lock()
-			defer mu.Unlock()
-			answers = append(answers, s)
-			return a
-		}))
-	}
-	entries := m.Client().ConfigEntries()
-	refused := 0
-	for range 30 {
-		begins := time.Now()
-		entry := changedEntry(random)
-		var err error
-		if random.IntN(3) == 0 {
-			_, err = entries.Delete(entry.GetKind(), entry.GetName(), nil)
-		} else {
-			_, _, err = entries.Set(entry, nil)
-		}
-		if err != nil { // another entry needs it
-			refused++
-		}
-		c := compiled()
-		switch random.IntN(4) {
-		case 0:
-			r.Reload()
-		case 1: // api-1 remains
-			verify.NoError(t, m.Client().Agent().EnableServiceMaintenance("api-2", "test"))
-		case 2:
-			verify.NoError(t, m.Client().Agent().DisableServiceMaintenance("api-2"))
-		}
-		settle(c)
-		all[len(all)-1].ends = time.Now()
-		all = append(all, version{begins: begins, chain: c})
-	}
-	for _, stop := range stops {
-		stop()
-	}
-	for _, s := range answers {
-		possible := 0
-		if !slices.ContainsFunc(all, func(v version) bool {
-			if v.begins.After(s.ends) || !v.ends.IsZero() && v.ends.Before(s.begins) {
-				return false
-			}
-			possible++
-			return allows(v.chain, s)
-		}) && s.instance != "" {
-			t.Errorf("%s x-try %s was answered by %s from %v for %v, which none of %d chains allows", s.path, s.try, s.instance, s.begins.Sub(all[0].begins), s.ends.Sub(s.begins), possible)
-		}
-	}
-	for _, v := range all {
-		t.Logf("from %v to %v: %s", v.begins.Sub(all[0].begins), v.ends.Sub(all[0].begins), outline(v.chain))
-	}
-	t.Logf("%d requests, %d changes, %d refused by Consul", len(answers), len(all)-1, refused)
-}
-
-// outline returns where a chain leads.
-func outline(c *mesh.Compiled) string {
-	var where func(at string) string
-	where = func(at string) string {
-		n := c.Nodes[at]
-		if n.Resolver != nil {
-			return n.Resolver.Target
-		}
-		var ways []string
-		for _, route := range n.Routes {
-			ways = append(ways, where(route.NextNode))
-		}
-		for _, split := range n.Splits {
-			ways = append(ways, fmt.Sprintf("%v %s", split.Weight, where(split.NextNode)))
-		}
-		return fmt.Sprintf("%s%v", n.Type, ways)
-	}
-	return strings.ReplaceAll(where(c.StartNode), ".default.default.dc1", "")
-}
-
-// changedEntry returns an entry of web, which Consul may refuse.
-func changedEntry(r *rand.Rand) api.ConfigEntry {
-	switch r.IntN(3) {
-	case 0:
-		e := &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", Subsets: map[string]api.ServiceResolverSubset{
-			"v1": {Filter: `Service.Meta.version == "1"`}, "v2": {Filter: `Service.Meta.version == "2"`},
-		}}
-		e.DefaultSubset = []string{"", "v1", "v2"}[r.IntN(3)]
-		if r.IntN(4) == 0 {
-			e.Redirect, e.Subsets, e.DefaultSubset = &api.ServiceResolverRedirect{Service: "api"}, nil, ""
-		}
-		return e
-	case 1:
-		weight := float32(r.IntN(3)) * 50
-		e := &api.ServiceSplitterConfigEntry{Kind: api.ServiceSplitter, Name: "web"}
-		e.Splits = []api.ServiceSplit{{Weight: weight, ServiceSubset: "v1"}, {Weight: 100 - weight, ServiceSubset: "v2"}}
-		if r.IntN(2) == 0 {
-			e.Splits = []api.ServiceSplit{{Weight: weight}, {Weight: 100 - weight, Service: "api"}}
-		}
-		return e
-	}
-	e := &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: "web"}
-	e.Routes = append(e.Routes, api.ServiceRoute{Match: &api.ServiceRouteMatch{HTTP: &api.ServiceRouteHTTPMatch{
-		PathPrefix: "/api", Header: []api.ServiceRouteHTTPMatchHeader{{Name: "X-Try", Exact: "yes"}},
-	}}, Destination: &api.ServiceRouteDestination{Service: []string{"api", "web"}[r.IntN(2)]}})
-	if r.IntN(2) == 0 {
-		e.Routes[0].Destination = &api.ServiceRouteDestination{ServiceSubset: "v2"}
-	}
-	return e
 }
 
 // echo opens a WebSocket to the service web, until the test ends, and returns a function that

@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/interop/grpc_testing"
 
+	"sluice/proxy/proxyprotocol"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -342,4 +343,25 @@ func (s *combinedServers) instances(t *testing.T, name string, addresses []strin
 	path := filepath.Join(s.dir, name+".json")
 	replaceFile(t, path, asYAML(list))
 	return path
+}
+
+// readHeader reads the PROXY header at the start of a connection, and reports whether it is about a
+// client.
+func readHeader(in *bufio.Reader, client netip.Addr) (known bool, err error) {
+	for n := 1; ; n++ {
+		start, err := in.Peek(n)
+		if err != nil {
+			return false, err
+		}
+		length, err := proxyprotocol.Length(start)
+		if err != nil || length == 0 {
+			if err != nil {
+				return false, err
+			}
+			continue
+		}
+		of, _, err := proxyprotocol.Parse(start[:length])
+		_, _ = in.Discard(length)
+		return of.Client.Addr() == client, err
+	}
 }

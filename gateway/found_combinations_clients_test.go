@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -271,7 +270,7 @@ func (c *foundRun) refusedAs(since marks, err error) error {
 func newDatabases(t *testing.T) (databases []*database) {
 	t.Helper()
 	for _, name := range []string{"a", "b", "c"} {
-		databases = append(databases, newDatabase(t, name, nil, netip.Addr{}))
+		databases = append(databases, newDatabase(t, name))
 	}
 	verify.Equal(t, len(databases), 3, "databases")
 	return databases

@@ -3,7 +3,6 @@ package gateway
 import (
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -27,52 +26,6 @@ func versions(t *testing.T, consul *discoverytest.Consul, addresses []string, ta
 		entries = append(entries, e)
 	}
 	consul.Set("star", entries...)
-}
-
-// Shares, groups and the tags of instances change during requests, of which none fails.
-func TestGroupsChangeUnderLoad(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	var addresses []string
-	for i := range 4 {
-		addresses = append(addresses, origin(t, fmt.Sprint(i)))
-	}
-	versions(t, consul, addresses, "v1 v1 v1 v2")
-	text := func(groups string) string {
-		return fmt.Sprintf("%s\nconsul: { addresses: [%q] }\nservices: { star: { consul: {}, %s } }\nroutes: [{ service: star }]\n", preamble, consul.URL(), groups)
-	}
-	r := start(t, text("wait_for_peer: 0s"))
-	stop := r.load("web")
-	revision := uint64(1)
-	random := rand.New(rand.NewPCG(1, 0))
-	for _, groups := range []string{
-		"groups: { canary: { tags: [v2] } }",
-		"groups: { canary: { tags: [v2] } }, split: { canary: 5%, fallback: rest }",
-		"groups: { canary: { tags: [v2] } }, split: { canary: 50%, fallback: rest }",
-		"groups: { canary: { tags: [v2] } }, split: { canary: 100%, key: none, fallback: rest }",
-		"groups: { old: { tags: [v1] }, canary: { tags: [v3] } }, split: { canary: 50%, old: 30%, key: none, fallback: rest }",
-		"groups: { next: { tags: [v2] } }, split: { next: 10%, key: client_address, fallback: rest }",
-		"groups: { next: { tags: [v2] } }",
-		"wait_for_peer: 1ms",
-		"groups: { canary: { tags: [v2] } }, split: { canary: 50%, key: none, fallback: rest }",
-	} {
-		r.write(text(groups))
-		revision++
-		r.awaitRevision(revision)
-		// A set that is not that of the end of the test, so that its arrival can be seen.
-		tags := []string{"v1 v1 v2 v2", "v2 v1 v1 v1", "v2 v2 v2 v1", "v1 v3 v2 v1"}[random.IntN(4)]
-		versions(t, consul, addresses, tags)
-		r.await("the instances have the tags", func() bool {
-			peers := r.peers()
-			for i, tag := range strings.Fields(tags) {
-				if p := peers[addresses[i]]; len(p.Tags) != 1 || p.Tags[0] != tag {
-					return false
-				}
-			}
-			return true
-		})
-	}
-	verify.That(t, stop() != 0, "no requests")
 }
 
 // A route has a group of its own, a split of its own, or that of its service. A group can be a

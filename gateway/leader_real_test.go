@@ -1,9 +1,15 @@
 package gateway
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
-	"net/netip"
+	"io"
+	"net"
+	"net/url"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,7 +33,7 @@ func TestLeaderInConsul(t *testing.T) {
 
 func testLeaderInConsul(t *testing.T, agent *consultest.Agent, by, leader string) {
 	service := "by-" + by
-	a, b := newDatabase(t, "a", nil, netip.Addr{}), newDatabase(t, "b", nil, netip.Addr{})
+	a, b := newDatabase(t, "a"), newDatabase(t, "b")
 	name := consulLeader(t, agent.Client(), service, by, a, b)
 	name(a)
 	r := start(t, fmt.Sprintf(`consul: { addresses: [%q] }
@@ -37,20 +43,70 @@ shutdown: { idle: 0s, grace: 0s }
 `, agent.URL(), service, leader))
 	var cuts []time.Duration
 	old, next := a, b
-	m := &leaderModel{t: t}
 	var last *session
-	r.await("the leader a", func() bool { last = m.connect(r); return last.at == "a" })
+	leads := func(d *database) {
+		t.Helper()
+		r.await("the leader "+d.name, func() bool { last = r.session(); return last.at == d.name })
+	}
+	leads(a)
 	for range 5 {
 		demoted := name(next)
-		m.await(last.end, "the session to %s has not ended", old.name)
+		r.await("the end of the session to "+old.name, func() bool { return closed(last.end) })
 		cuts = append(cuts, last.ended.Sub(demoted))
-		r.await("the leader "+next.name, func() bool { last = m.connect(r); return last.at == next.name })
+		leads(next)
 		r.await("no connection to "+old.name, func() bool { return old.open.Load() == 0 })
 		old, next = next, old
 	}
+	r.drain("db", url.PathEscape(service+"/"+old.name)) // by an operator: the leader gets no new session
+	r.await("nobody gets a session", func() bool { return r.session().at == "" })
+	verify.That(t, !closed(last.end), "the session with the leader that drains has ended")
 	last.conn.Close()
 	slices.Sort(cuts)
 	t.Logf("sessions ended %v after Consul had accepted the change, median %v", cuts, cuts[len(cuts)/2])
+}
+
+// A session is a connection of a client that sends a line again and again.
+type session struct {
+	conn net.Conn
+	at   string // the database; "": the connection was refused
+	end  chan struct{}
+
+	ended time.Time // set when end is closed
+}
+
+// session opens a session, and returns it when the database has said its name.
+func (r *running) session() *session {
+	r.t.Helper()
+	conn, err := net.Dial("tcp", r.Address("db").String())
+	if errors.Is(err, syscall.ECONNRESET) { // it was refused before Dial has returned
+		return new(session)
+	}
+	verify.NoError(r.t, err)
+	r.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(2 * patience))
+	s := &session{conn: conn, end: make(chan struct{})}
+	in := bufio.NewReader(conn)
+	line, _ := in.ReadString('\n')
+	if s.at = strings.TrimSpace(line); s.at == "" {
+		conn.Close()
+		return s
+	}
+	go func() {
+		defer close(s.end)
+		defer func() { s.ended = time.Now() }()
+		pace := time.NewTicker(20 * time.Millisecond)
+		defer pace.Stop()
+		for ; ; <-pace.C {
+			conn.SetDeadline(time.Now().Add(2 * patience))
+			if _, err := io.WriteString(conn, "x\n"); err != nil {
+				return
+			}
+			if _, err := in.ReadString('\n'); err != nil {
+				return
+			}
+		}
+	}()
+	return s
 }
 
 // consulLeader registers databases in Consul, and returns a function that makes one of them the

@@ -37,7 +37,7 @@ func (r *running) repeat(url string, fresh bool) (answered *atomic.Uint64, stop 
 	var running sync.WaitGroup
 	running.Go(func() {
 		defer client.CloseIdleConnections()
-		for pace := time.Tick(time.Millisecond); ctx.Err() == nil; <-pace {
+		for pace := time.Tick(4 * time.Millisecond); ctx.Err() == nil; <-pace {
 			response, err := client.Get(url)
 			if err != nil {
 				r.t.Errorf("%s: request %d: %v", url, answered.Load(), err)

@@ -118,34 +118,6 @@ func TestAnUpgradeKeepsOrders(t *testing.T) {
 	verify.That(t, err != nil, "the old process accepts an order")
 }
 
-// An order at one replica is obeyed by all.
-func TestReplicasShareOrders(t *testing.T) {
-	t.Parallel()
-	agent, own := shared.Agent(t)
-	first, second := origin(t, "a"), origin(t, "b")
-	text := fmt.Sprintf("consul: { addresses: [%q], orders: %s }\nservices: { star: { peers: [%q, %q] } }\nroutes: [{ service: star }]", agent.URL(), own, first, second)
-	a, b := start(t, text), start(t, text)
-	for _, r := range []*running{a, b} {
-		r.get("/") // waits for the peers
-	}
-	done := post[admin.Operated](a, "/api/peers/star/"+first+"/drain?why=deploy&by=root@vm")
-	verify.That(t, done.Shared && (done.Pending == "" || done.Pending == "no answer of Consul yet"), "the answer says %+v", done) // it waits for 2 s
-	b.await("the other drains it", func() bool {
-		p := b.peers()[first]
-		return p.State == "draining" && slices.Equal(p.Reasons, []string{"drain: deploy"}) && len(p.Orders) == 1 && p.Orders[0].Replica == a.replica.name()
-	})
-	b.await("its feed says so", func() bool {
-		return slices.ContainsFunc(told(b.events), func(line string) bool {
-			return strings.HasPrefix(line, "info order.given: An operator has ordered: drain of star/"+first) && strings.HasSuffix(line, ": deploy (by root@vm)")
-		})
-	})
-	later := start(t, text)
-	later.gets("/", "b")
-	verify.Equal(t, later.peers()[first].State, "draining", "a later replica has it")
-	post[any](b, "/api/peers/star/"+first+"/enable")
-	a.await("the first has it again", func() bool { return a.peers()[first].State == "up" })
-}
-
 // A replica that is not ready by order serves on.
 func TestNotReadyByOrder(t *testing.T) {
 	t.Parallel()

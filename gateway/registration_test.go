@@ -76,57 +76,6 @@ func TestRegistrationDoesNotAffectServing(t *testing.T) {
 	r.end()
 }
 
-// Two replicas list each other, and agree after each change.
-func TestReplicasConverge(t *testing.T) {
-	t.Parallel()
-	agent, own := shared.Agent(t)
-	register := func(n int) {
-		t.Helper()
-		verify.NoError(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
-			Name: own + "-star", ID: fmt.Sprint(own, "-star-", n), Address: "127.0.0.1", Port: 9000 + n,
-		}))
-	}
-	register(1)
-	text := fmt.Sprintf("discovery: { allow_local: true }\nconsul: { addresses: [%q], register: { service: %[2]s, replica_token_file: %[3]q } }\n"+
-		"services: { star: { consul: { service: %[2]s-star } } }\nroutes: [{ service: star }]\n", agent.URL(), own, replicaSecret(t))
-	a, b := start(t, text), start(t, text)
-	view := func() (v admin.Replicas) {
-		status := a.api("/api/replicas", &v)
-		verify.Require(t, status == 200, "status %d", status)
-		return v
-	}
-	var v admin.Replicas // the last view
-	agree := func(instances int) func() bool {
-		return func() bool {
-			v = view()
-			if v.Converged == nil || !*v.Converged || len(v.Replicas) != 2 || v.Registration.State != "registered" {
-				return false
-			}
-			for _, m := range v.Replicas {
-				if m.Services != 1 || m.Instances != instances {
-					return false
-				}
-			}
-			return true
-		}
-	}
-	a.await("the replicas agree", agree(1))
-	verify.That(t, v.Replicas[0].Self != v.Replicas[1].Self && v.Replicas[0].Version == "test" && v.Replicas[0].ConfigHash == v.Replicas[1].ConfigHash, "got %+v", v)
-	register(2)
-	a.await("the replicas agree after the change", agree(2))
-
-	b.write(text + "shutdown: { grace: 7s }\n")
-	a.await("the replicas report different configurations", func() bool {
-		v = view()
-		return v.Converged != nil && !*v.Converged && len(v.Differences) == 1 && v.Differences[0].Kind == "config"
-	})
-	a.write(text + "shutdown: { grace: 7s }\n")
-	a.await("the replicas agree again", agree(2))
-
-	b.stop()
-	a.await("the other replica has left", func() bool { return len(view().Replicas) == 1 })
-}
-
 // If the watches use all connections to the agent, the registration does not wait for an
 // answer to one of them.
 func TestRegistersWhileWatchesUseAllConnections(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"sluice/balancer"
 	"sluice/observe/wake"
 	"sluice/test/discoverytest"
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -384,7 +385,7 @@ func TestReloadChangesTheLog(t *testing.T) {
 // counters.
 func TestReloadsUnderLoad(t *testing.T) {
 	t.Parallel()
-	const rounds = 30
+	rounds := long.Count(t, 10, 30)
 	var connections atomic.Int64
 	kept := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "kept") }))
 	kept.Config.ConnState = func(_ net.Conn, s http.ConnState) {
@@ -446,7 +447,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 	t.Logf("%d requests of the peer that stays, %d revisions, %d connections", requests[0].Load()+requests[1].Load(), r.history.Current().Number-first, connections.Load())
 	got := r.history.Current().Number - first
-	verify.That(t, got >= rounds, "%d revisions, want %d", got, rounds)
+	verify.That(t, got >= uint64(rounds), "%d revisions, want %d", got, rounds)
 	reloads := r.history.Reloads()
 	verify.That(t, reloads.Refused == 0, "%d refused: %v", reloads.Refused, reloads.Last)
 	verify.That(t, r.services.get("kept").pool == pool && pool.Snapshot().All[0] == peer, "the peer was replaced")

@@ -144,35 +144,6 @@ func TestReplicasShareShares(t *testing.T) {
 	a.await("Consul has no share", s.inConsul(false))
 }
 
-// A rollback takes effect without Consul, and reaches the others later. An operator who has
-// overruled all judges meanwhile stays.
-func TestRollbacksWithoutConsul(t *testing.T) {
-	t.Parallel()
-	for _, overruled := range []bool{false, true} {
-		t.Run(fmt.Sprint(overruled), func(t *testing.T) {
-			t.Parallel()
-			s := newSharers(t)
-			relay := consultest.StartRelay(t, s.agent.HTTPAddress())
-			a, b := s.replica(relay.URL(), "step: 10m"), s.replica(s.agent.URL(), "step: 10m")
-			a.awaitJudges(2)
-			relay.Cut()
-			a.failUntilVerdict()
-			a.awaitShare(0, release.ByJudge)
-			verify.That(t, a.split().Shared.Pending && b.split().Override == nil, "without Consul: %+v, at the other %+v", a.split().Shared, b.split().Override)
-			share, by := 0.0, release.ByJudge
-			if overruled {
-				share, by = 0.3, release.ByOperator
-				b.order("star?share=0.3", http.StatusOK)
-				b.awaitWritten()
-			}
-			relay.Heal()
-			a.awaitShare(share, by)
-			b.awaitShare(share, by)
-			a.awaitWritten()
-		})
-	}
-}
-
 // A share that was given before this replica got its configuration, for another split, has ended:
 // it does not count for the next release with the old split.
 func TestShareOfAnEarlierRelease(t *testing.T) {
@@ -189,38 +160,6 @@ func TestShareOfAnEarlierRelease(t *testing.T) {
 	b.await("the key is gone", s.inConsul(false))
 	b.replace(s.text(url, "50%", "act: report"))
 	b.awaitShare(0.5, "")
-}
-
-// A replica that goes on with an older configuration than others, here by an upgrade, ends no share
-// of theirs.
-func TestShareOfALaterConfiguration(t *testing.T) {
-	t.Parallel()
-	s := newSharers(t)
-	url := s.agent.URL()
-	older := s.run(s.text(url, "40%", "act: report"))
-	s.replica(url, "act: report").order("star?share=0", http.StatusOK)
-	older.await("it knows the share", func() bool { return len(older.shares.Store.All()) == 1 })
-	next := older.upgrade(s.text(url, "40%", "act: report"), nil)
-	next.await("all of the configuration is known", func() bool { return wake.Closed(next.documents.Settled()) })
-	next.shares.EndOutdated()
-	verify.That(t, !next.shares.Store.Entry(release.Key("star")).Absent, "it has ended")
-}
-
-// A new process writes again what Consul loses while it replaces the old one.
-func TestConsulLosesAShareDuringAnUpgrade(t *testing.T) {
-	t.Parallel()
-	s := newSharers(t)
-	relay := consultest.StartRelay(t, s.agent.HTTPAddress())
-	a := s.replica(relay.URL(), "act: report")
-	a.order("star?share=0.2", http.StatusOK)
-	a.awaitWritten()
-	a.await("it is seen", func() bool { return !a.shares.Store.Entry("shares/star").Changing })
-	relay.Cut()
-	a = s.in(a.upgrade(s.text(relay.URL(), "50%", "act: report"), nil))
-	s.agent = consultest.Start(t, consultest.Options{})
-	relay.Redirect(s.agent.HTTPAddress())
-	a.await("the share is written again", s.inConsul(true))
-	a.awaitShare(0.2, release.ByOperator)
 }
 
 // Who sets a share while a reload waits for the first peers of a new service sets it in place of

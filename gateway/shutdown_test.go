@@ -102,7 +102,7 @@ func TestStopWhenReplaced(t *testing.T) {
 	t.Parallel()
 	replaced := make(chan struct{})
 	close(replaced)
-	for range 8 {
+	for range 3 {
 		r := newRunning(t, "shutdown: { delay: 10m }\n"+static("a", "127.0.0.1:1"))
 		r.run(Options{Replaced: replaced}, func(g *Gateway) { g.fail(errors.New("also")) })
 		r.awaitEnd() // without the delay

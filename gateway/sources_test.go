@@ -6,17 +6,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/hashicorp/consul/api"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/net/dns/dnsmessage"
 
 	"sluice/admin"
-	"sluice/balancer"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
@@ -112,40 +109,6 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 	verify.Equal(t, third.watchOf("list").Source, "static", "the new source")
 }
 
-// With spill, requests go to the next data centre while the first one has no room, and come
-// back at once. The first one is that of the list or the nearest one.
-func TestSpill(t *testing.T) {
-	t.Parallel()
-	for _, settings := range []string{"datacenters: [dc1, dc2], spill: true", "datacenters: [dc2, dc1], spill: true, nearest: true"} {
-		t.Run(settings, func(t *testing.T) {
-			t.Parallel()
-			consul := discoverytest.Start(t)
-			consul.SetDistances(discoverytest.Distance{Datacenter: "dc1", Seconds: []float64{0}}, discoverytest.Distance{Datacenter: "dc2", Seconds: []float64{0.01}})
-			a := origin(t, "a")
-			far := star(t, 2, origin(t, "b"))
-			far.Node.Datacenter = "dc2"
-			consul.SetIn("dc2", "star", far)
-			set := func(status string) {
-				consul.SetIn("dc1", "star", discoverytest.Health(star(t, 1, a), status, "its output"))
-			}
-			set(api.HealthPassing)
-			r := start(t, "consul: { addresses: ["+consul.URL()+"] }\nservices: { star: { consul: { "+settings+" } } }\nroutes: [{ service: star }]")
-			tiers := func() []balancer.Tier { return fetch[[]admin.Service](r, "/api/services")[0].Tiers }
-			r.await("both data centres have answered", func() bool {
-				return slices.Equal(tiers(), []balancer.Tier{{Peers: 1, Eligible: 1, Share: 1}, {Peers: 1, Eligible: 1}})
-			})
-			for range 20 {
-				r.gets("/", "a")
-			}
-			set(api.HealthCritical)
-			r.answers("/", "b")
-			verify.Slices(t, tiers(), []balancer.Tier{{Peers: 1}, {Peers: 1, Eligible: 1, Share: 1}}, "tiers")
-			set(api.HealthPassing)
-			r.answers("/", "a")
-		})
-	}
-}
-
 // With spill, a data centre whose peers have all that they may have passes requests on to the next
 // one, though it is healthy.
 func TestSpillByLoad(t *testing.T) {
@@ -197,46 +160,6 @@ func putKey(t *testing.T, c *clientv3.Client, key, value string, options ...clie
 func deleteKey(t *testing.T, c *clientv3.Client, key string) {
 	t.Helper()
 	verify.Result(c.Delete(t.Context(), key)).Must(t)
-}
-
-// A key makes a request succeed that got 404 before, and its end makes it get 404 again.
-func TestKeyInEtcdIsServed(t *testing.T) {
-	t.Parallel()
-	c := etcdtest.Start(t, etcdtest.Options{})
-	client := c.Client(t)
-	a, b := origin(t, "a"), origin(t, "b")
-	r := start(t, below(c))
-	r.refuses("/aa/d", 404)
-	putKey(t, client, "/test/node", node(t, a))
-	r.answers("/aa/d", "a")
-	deleteKey(t, client, "/test/node")
-	r.awaitStatus("/aa/d", 404)
-
-	lease := verify.Result(client.Grant(t.Context(), 3600)).Must(t)
-	putKey(t, client, "/test/node", node(t, b), clientv3.WithLease(lease.ID))
-	r.answers("/aa/d", "b")
-	verify.Result(client.Revoke(t.Context(), lease.ID)).Must(t)
-	r.awaitStatus("/aa/d", 404)
-}
-
-// Who may write instances in etcd takes no route: a document below their prefix has no effect.
-func TestInstancesInEtcdAreNoDocuments(t *testing.T) {
-	t.Parallel()
-	c := etcdtest.Start(t, etcdtest.Options{})
-	client := c.Client(t)
-	shop, other := origin(t, "shop"), origin(t, "other")
-	r := start(t, below(c)+fmt.Sprintf("services: { shop: { peers: [%q] } }\nroutes: [{ path: /shop, service: shop }]\n", shop))
-	putKey(t, client, "/test/one", node(t, other))
-	r.answers("/aa", "other")
-	for _, key := range []string{"/test/one.yaml", "/test/services/shop"} {
-		putKey(t, client, key, "routes: [{ path: /shop, priority: 1000, service: test }, { path: /shop/login, service: test }]")
-	}
-	putKey(t, client, "/test/two", node(t, other)) // after it
-	r.await("the second instance", func() bool { return len(r.services.get("test").pool.Snapshot().All) == 2 })
-	for _, path := range []string{"/shop", "/shop/login"} {
-		r.gets(path, "shop", "a document beside instances")
-	}
-	r.awaitLog("dynamic[].etcd.documents")
 }
 
 // Neither the death of etcd nor an emptied one changes what is served.

@@ -3,20 +3,15 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"sluice/discovery"
 	"sluice/discovery/saved"
 	"sluice/proxy/handover"
-	"sluice/test/discoverytest"
 	"sluice/test/filled"
 	"sluice/test/verify"
 )
@@ -102,61 +97,6 @@ func (idle) Run(ctx context.Context, _ discovery.WatchState, _ func(discovery.Re
 	return ctx.Err()
 }
 
-// Consul loses its state while a new process starts, or none runs. It lists one of three instances;
-// the others have not registered again yet.
-func TestLossOfStateAcrossABoundaryPutsInstancesOnProbation(t *testing.T) {
-	t.Parallel()
-	for _, how := range []string{"upgrade", "restart", "renaming"} {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
-			consul, at := startStar(t, "1", "2", "3")
-			first := star(t, 1, at[0])
-			consul.SetIndex(1000)
-			consul.Set("star", first, star(t, 2, at[1]), star(t, 3, at[2]))
-			before, _ := starWithSnapshot(t, consul)
-			before = strings.Replace(before, "consul: {}", "consul: { service: star }", 1)
-			name := "star"
-			r := start(t, before)
-			r.await("three peers", func() bool { return len(r.peers()) == 3 })
-			if how == "renaming" {
-				name = "sun"
-				consul.Break(discoverytest.Fault{Drop: true})
-				r.await("a stale watch", func() bool { return r.watchOf("star").State == "stale" })
-			}
-			r = r.cross(how, before, func() { consul.Lose(20, "star", first) })
-			r.refuses("/", 200, "afterwards")
-			consul.Heal()
-			r.await("an answer, of which the pool knows", func() bool { // never if an instance was lost
-				w, probation := r.watchOf(name), 0
-				for _, p := range r.peers() {
-					if p.Probation != nil {
-						probation++
-					}
-				}
-				return w.State == "fresh" && w.Index == 20 && len(r.peers()) == 3 && w.Probation == 2 && probation == 2
-			})
-		})
-	}
-}
-
-// cross takes r across a boundary, and calls during meanwhile: an upgrade, a restart, or a renaming
-// of star to sun.
-func (r *running) cross(how, text string, during func()) *running {
-	r.t.Helper()
-	switch how {
-	case "upgrade":
-		return r.upgrade(text, afterHandover(r.t, during))
-	case "restart":
-		r.end()
-		during()
-		return start(r.t, text)
-	default:
-		during()
-		r.replace(strings.NewReplacer("  star:", "  sun:", "[{ service: star }]", "[{ service: sun }]").Replace(text))
-		return r
-	}
-}
-
 // afterHandover calls f after the old process has given its state.
 func afterHandover(t *testing.T, f func()) func(io.ReadCloser) io.ReadCloser {
 	return func(given io.ReadCloser) io.ReadCloser {
@@ -164,73 +104,5 @@ func afterHandover(t *testing.T, f func()) func(io.ReadCloser) io.ReadCloser {
 		verify.Succeeds(t, err)
 		f()
 		return io.NopCloser(bytes.NewReader(state))
-	}
-}
-
-// An instance on probation that has failed is not used again, whoever has its address by then.
-func TestFailureOnProbationPassesEveryBoundary(t *testing.T) {
-	t.Parallel()
-	for _, how := range []string{"upgrade", "restart", "renaming"} {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
-			consul := discoverytest.Start(t)
-			a := origin(t, "a")
-			b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "b") }))
-			address := b.Listener.Addr().String()
-			consul.Set("star", star(t, 1, a), star(t, 2, address))
-			text, _ := starWithSnapshot(t, consul)
-			text = strings.Replace(text, "consul: {}", "consul: { service: star }, balance: { policy: round_robin }", 1)
-			r := start(t, text)
-			r.await("both peers", func() bool { return r.peers()[a].Used && r.peers()[address].Used })
-			consul.Set("star")
-			r.await("both are on probation", func() bool {
-				peers := r.peers()
-				return peers[a].Probation != nil && peers[address].Probation != nil
-			})
-			b.CloseClientConnections()
-			b.Close()
-			r.await("its use has ended for good", func() bool { r.get("/"); return r.peers()[address].State == "unhealthy" })
-			r = r.cross(how, text, func() {})
-			r.await("both are known", func() bool { return len(r.peers()) == 2 })
-			if p := r.peers()[address]; p.Used || p.State != "unhealthy" || !strings.Contains(fmt.Sprint(p.Reasons), "failed since: no connection") {
-				t.Errorf("the peer that has failed: %+v", p)
-			}
-			p := r.peers()[a]
-			verify.That(t, p.Used && p.Probation != nil, "the peer that works: %+v", p)
-		})
-	}
-}
-
-// A token sees only some instances, which is known across a boundary: one of them that is
-// deregistered meanwhile is not hidden.
-func TestPartialSightPassesEveryBoundary(t *testing.T) {
-	t.Parallel()
-	for _, how := range []string{"upgrade", "restart"} { // a restart while Consul is away
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
-			consul := discoverytest.Start(t)
-			consul.DisableStreaming()
-			one, two, three := star(t, 1, origin(t, "1")), star(t, 2, origin(t, "2")), star(t, 3, origin(t, "3"))
-			partial := discoverytest.Fault{Filtered: true, Only: func(discoverytest.Request) bool {
-				time.Sleep(100 * time.Millisecond) // a fault does not block
-				return true
-			}}
-			consul.Set("star", one, two)
-			consul.Break(partial)
-			text, _ := starWithSnapshot(t, consul)
-			r := start(t, text)
-			r.await("two peers", func() bool { return len(r.peers()) == 2 })
-			r = r.cross(how, text, func() {
-				if how == "restart" {
-					consul.Break(discoverytest.Fault{Drop: true})
-				}
-				consul.Set("star", one, three)
-			})
-			if how == "restart" {
-				r.await("the saved set is in use", func() bool { return len(r.peers()) == 2 })
-				consul.Break(partial)
-			}
-			r.await("the deployment is used", func() bool { return len(r.peers()) == 2 && r.peer("star-1").ID+r.peer("star-3").ID == "star-1star-3" })
-		})
 	}
 }

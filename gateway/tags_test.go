@@ -111,28 +111,6 @@ func TestTagsChange(t *testing.T) {
 	r.answers("h/b", "second")
 }
 
-// The dialects that are read change live.
-func TestDialectsChange(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "urlprefix-fabio/", "sluice.route=sluice/",
-		"traefik.enable=true", "traefik.http.routers.star.rule=Host(`traefik`)"))
-	text := func(tags string) string {
-		return fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [%s] }\nservices: { star: { consul: {} } }\n", consul.URL(), tags)
-	}
-	r := start(t, text(""))
-	for _, tags := range []string{"", "fabio", "fabio, traefik", "traefik", "sluice", "sluice, fabio, traefik", ""} {
-		r.write(text(tags))
-		for _, dialect := range []string{"sluice", "fabio", "traefik"} {
-			want := http.StatusNotFound
-			if strings.Contains(tags, dialect) {
-				want = http.StatusOK
-			}
-			r.awaitStatus(dialect+"/", want)
-		}
-	}
-}
-
 // A service whose tags ask for routes gets its instances from elsewhere, and from Consul again. Its
 // routes of tags go and come, and its others lead to the instances that it has.
 func TestSourceOfATaggedServiceChanges(t *testing.T) {

@@ -3,15 +3,12 @@ package gateway
 import (
 	"bytes"
 	"cmp"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/xml"
 	"fmt"
 	"io"
-	"math/big"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -19,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"sluice/admin"
 	"sluice/test/long"
@@ -40,72 +36,6 @@ func writeLeaf(t *testing.T, a *testcert.Authority, dir, name string, change ...
 	t.Helper()
 	chain, key, _ := a.Chain(t, "/"+name, change...)
 	return testcert.Files{Cert: writeFile(t, dir, name+".pem", chain), Key: writeFile(t, dir, name+".key", key)}
-}
-
-// A client whose certificate is revoked has no connection, by HTTP/1.1 and by HTTP/2, also if a
-// reload has changed the listener meanwhile. A list that has expired ends no open connection.
-func TestRevokedClients(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	site, a := testcert.Write(t, dir, "a.example"), testcert.NewAuthority(t, "ca.example")
-	client := writeLeaf(t, a, dir, "web", func(c *x509.Certificate) { c.SerialNumber = big.NewInt(7) })
-	now := time.Now()
-	list := func(until time.Time, revoked ...int64) string {
-		return writeFile(t, dir, "crl.pem", a.CRL(t, now.Add(-2*time.Hour), until, revoked))
-	}
-	text := func(more string) string {
-		return "listeners:\n" + secureListener("web", site, fmt.Sprintf(", client_ca: %q, client_crl: %q%s", writeFile(t, dir, "ca.pem", a.Root), filepath.Join(dir, "crl.pem"), more)) +
-			static("star", origin(t, "star"))
-	}
-	list(now.Add(time.Hour))
-	r := start(t, text(""))
-	var transports [2]*http.Transport
-	for i := range transports {
-		transports[i] = r.show(client.Cert, client.Key)
-		transports[i].DisableKeepAlives, transports[i].ForceAttemptHTTP2 = false, i == 1
-		defer transports[i].CloseIdleConnections()
-	}
-	expect := func(what string, want int, reason string) {
-		t.Helper()
-		for i, transport := range transports {
-			r.client.Transport = transport
-			got := r.do(r.request("GET", r.secureURL("web"), nil))
-			verify.That(t, got.StatusCode == want && got.Header.Get("X-Sluice-Reason") == reason && got.ProtoMajor == i+1, "%s: got %d %q by HTTP/%d", what, got.StatusCode, got.Header.Get("X-Sluice-Reason"), got.ProtoMajor)
-		}
-	}
-	fresh := func(what string, want int) {
-		t.Helper()
-		r.show(client.Cert, client.Key)
-		status, body := r.getSecure("web")
-		verify.That(t, status == want, "%s: got %d %s", what, status, body)
-	}
-	expect("good", 200, "")
-	list(now.Add(-time.Hour))
-	r.Gateway.certificates.Refresh()
-	expect("the list has expired", 200, "")
-	fresh("the list has expired", 0)
-	all := fetch[[]admin.Certificate](r, "/api/certificates")
-	verify.That(t, slices.ContainsFunc(all, func(c admin.Certificate) bool { return c.Kind == "revoked" && c.State == "expired" }), "/api/certificates: %+v", all)
-	r.replace(text(", min_version: 1.3"))
-	list(now.Add(time.Hour), 7)
-	r.Gateway.certificates.Refresh()
-	gone := func(what string) {
-		t.Helper()
-		for i, transport := range transports {
-			r.client.Transport = transport
-			status, body := r.getSecure("web")
-			verify.That(t, status == 0, "%s: got %d %s by HTTP/%d", what, status, body, i+1)
-		}
-		fresh(what, 0)
-	}
-	gone("revoked after a reload")
-	writeFile(t, dir, "crl.pem", []byte("text"))
-	r.Gateway.certificates.Refresh()
-	gone("a bad list changes nothing")
-	list(now.Add(time.Hour))
-	r.Gateway.certificates.Refresh()
-	expect("revoked no more", 200, "")
-	fresh("revoked no more", 200)
 }
 
 // Routes are for clients whose certificate has a name, or chosen by it. sluice route explains it.
@@ -160,37 +90,6 @@ routes:
 		verify.That(t, answer.Route != nil && answer.Route.Service == want && answer.Candidates[0].Conditions[0] == "client certificate is cn=web" &&
 			(want == "other") == (answer.Candidates[0].Failing == ""), "%q: got %+v", names, answer)
 	}
-}
-
-// Replicas with the same file of keys resume each other's sessions. A changed file counts without a
-// reload.
-func TestReplicasShareTicketKeys(t *testing.T) {
-	t.Parallel()
-	dir, peer := t.TempDir(), origin(t, "star")
-	site := testcert.Write(t, dir, "a.example")
-	const one, two = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=\n"
-	keys := writeFile(t, dir, "tickets", []byte(one))
-	text := "listeners:\n" + secureListener("web", site, fmt.Sprintf(", ticket_keys: %q", keys)) + static("star", peer)
-	unasked := func(g *Gateway) { g.waits.certificates = time.Hour } // else they read the file by themselves, too
-	replicas := []*running{start(t, text, unasked), start(t, text, unasked)}
-	config := &tls.Config{InsecureSkipVerify: true, ServerName: "a.example", ClientSessionCache: tls.NewLRUClientSessionCache(1)}
-	for _, r := range replicas {
-		r.show("", "").TLSClientConfig = config
-	}
-	resumes := func(at int) bool {
-		t.Helper()
-		r := replicas[at]
-		return r.do(r.request("GET", r.secureURL("web"), nil)).TLS.DidResume
-	}
-	verify.That(t, !resumes(0), "the first connection resumes a session")
-	verify.That(t, resumes(1), "the other replica does not resume the session")
-	writeFile(t, dir, "tickets", []byte(two+one))
-	replicas[0].Gateway.certificates.Refresh()
-	verify.That(t, resumes(0), "the session is lost with a new key")
-	verify.That(t, !resumes(1), "a replica opens a ticket without the key")
-	writeFile(t, dir, "tickets", []byte(two))
-	replicas[0].Gateway.certificates.Refresh()
-	verify.That(t, !resumes(0), "a session outlives its key")
 }
 
 // sslscan finds what the profiles of Mozilla allow, and nothing else.
