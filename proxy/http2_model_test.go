@@ -31,20 +31,15 @@ import (
 
 // Whatever a client and a peer of HTTP/2 do at a time within the protocol, each stream ends as they
 // say, byte for byte, and when all have ended, nothing of them is left: places, goroutines,
-// buffers, entries of the sweeper. Either may use TLS. SLUICE_MODEL is how many rounds there are,
-// and SLUICE_MODEL_SEED what they do.
+// buffers, entries of the sweeper. Either may use TLS. SLUICE_MODEL is how many rounds there are.
 func TestHTTP2Model(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	rounds, seed := long.Count(t, 8, 25), rand.Uint64()
+	rounds, seed := long.Count(t, 8, 25), verify.Seed(t)
 	if n, err := strconv.Atoi(os.Getenv("SLUICE_MODEL")); err == nil {
 		rounds = n
 	}
-	if n, err := strconv.ParseUint(os.Getenv("SLUICE_MODEL_SEED"), 10, 64); err == nil {
-		seed = n
-	}
-	t.Logf("SLUICE_MODEL_SEED=%d", seed)
 	buffers := countBuffers(t)
 	var sweeper *socket.Sweeper
 	t.Run("rounds", func(t *testing.T) {
@@ -52,7 +47,7 @@ func TestHTTP2Model(t *testing.T) {
 		sweeper = m.proxy.sweeper
 		for round := range uint64(rounds) {
 			if m.round(rand.New(rand.NewPCG(seed, round))); t.Failed() {
-				t.Fatalf("SLUICE_MODEL_SEED=%d, round %d", seed, round)
+				t.Fatalf("SLUICE_SEED=%d, round %d", seed, round)
 			}
 		}
 	})

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -225,22 +224,18 @@ func (u *slowUpload) check(t *testing.T) {
 
 // Whatever slow uploads, retries, clients that leave and the end of sluice do to each other: bodies
 // arrive as they were sent, nobody has more memory than its share, and at the end all memory,
-// places and goroutines are back. SLUICE_BODIES_SEED is what they do.
+// places and goroutines are back.
 func TestKeptBodiesAtRandom(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	seed := rand.Uint64()
-	if n, err := strconv.ParseUint(os.Getenv("SLUICE_BODIES_SEED"), 10, 64); err == nil {
-		seed = n
-	}
-	t.Logf("SLUICE_BODIES_SEED=%d", seed)
+	seed := verify.Seed(t)
 	buffers := countBuffers(t)
 	rounds := long.Count[uint64](t, 3, 8)
 	t.Run("rounds", func(t *testing.T) {
 		for round := range rounds {
 			if testKeptBodies(t, rand.New(rand.NewPCG(seed, round))); t.Failed() {
-				t.Fatalf("SLUICE_BODIES_SEED=%d, round %d", seed, round)
+				t.Fatalf("SLUICE_SEED=%d, round %d", seed, round)
 			}
 		}
 	})

@@ -140,10 +140,7 @@ func (o *overloaded) route(random *rand.Rand) {
 // requests, more than it can do, while its options, routes and peers change, peers fail and hang,
 // and clients leave. Then nothing is counted any more, and nothing is refused.
 func TestOverloadMeetsTheRest(t *testing.T) {
-	duration := long.Count(t, 3*time.Second, 30*time.Second)
-	if testing.Short() {
-		duration = time.Second
-	}
+	duration := long.Count(t, time.Second, 30*time.Second)
 	seed := verify.Seed(t)
 	o := &overloaded{testProxy: startProxy(t, Options{}), http2: http2Client(t)}
 	var broken sync.Map

@@ -8,7 +8,6 @@ import (
 	"io"
 	mathrand "math/rand/v2"
 	"net/http"
-	"os"
 	"strconv"
 	"sync"
 	"testing"
@@ -45,12 +44,7 @@ func (s *triesByNumber) of(number string) []string {
 // that token.
 func TestTokensAtRandom(t *testing.T) {
 	t.Parallel()
-	seed := mathrand.Uint64()
-	if text := os.Getenv("SLUICE_TOKEN_SEED"); text != "" {
-		seed = verify.Result(strconv.ParseUint(text, 10, 64)).Must(t)
-	}
-	t.Logf("SLUICE_TOKEN_SEED=%d", seed)
-	random := mathrand.New(mathrand.NewPCG(seed, 0))
+	random := mathrand.New(mathrand.NewPCG(verify.Seed(t), 0))
 	for _, http2 := range []bool{false, true} {
 		testTokensAtRandom(t, http2, random)
 	}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -301,15 +300,11 @@ func waitKinds() (kinds []waitKind) {
 // fail, peers come, and those that are asked are ejected or removed.
 func TestEveryWaitEnds(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("WAITS_SEED"); text != "" {
-		seed, _ = strconv.ParseUint(text, 10, 64)
-	}
+	seed := verify.Seed(t)
 	for k, kind := range waitKinds() {
 		for e, end := range []string{"answer", "reset", "timeout", "client gone"} {
 			t.Run(kind.name+"/"+end, func(t *testing.T) {
 				t.Parallel()
-				t.Logf("WAITS_SEED=%d", seed)
 				testWait(t, kind, end, rand.New(rand.NewPCG(seed, uint64(100*k+e))))
 			})
 		}

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -290,19 +288,12 @@ func (m *model) check() {
 }
 
 // Whatever happens in whatever order: no program that works leaves, none that has failed comes
-// back, and none is used that Consul has without the tag. SLUICE_SEED repeats a seed.
+// back, and none is used that Consul has without the tag.
 func TestNoBoundaryForgetsInstances(t *testing.T) {
 	t.Parallel()
-	if text := os.Getenv("SLUICE_SEED"); text != "" {
-		seed, err := strconv.ParseUint(text, 10, 64)
-		verify.NoError(t, err)
-		runModel(t, seed)
-		return
-	}
-	base := uint64(time.Now().UnixNano())
+	seed := verify.Seed(t)
 	for n := range long.Count(t, uint64(4), 12) {
-		seed := base + n
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { runModel(t, seed) })
+		t.Run(fmt.Sprint("seed ", seed+n), func(t *testing.T) { runModel(t, seed+n) })
 	}
 }
 

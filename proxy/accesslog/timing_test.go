@@ -45,12 +45,3 @@ func BenchmarkLog(b *testing.B) {
 		})
 	}
 }
-
-func BenchmarkJSONLine(b *testing.B) {
-	e, c, line := typical(), newClock(layoutRFC3339), make([]byte, 0, bufferSize)
-	b.ReportAllocs()
-	for b.Loop() {
-		line = jsonLine(line[:0], e, &c)
-	}
-	b.SetBytes(int64(len(line)))
-}

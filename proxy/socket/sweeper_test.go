@@ -316,28 +316,3 @@ func (s *signalling) SetReadDeadline(time.Time) error {
 	}
 	return nil
 }
-
-// What a sweep costs with idle connections of clients, and the deadlines of a
-// request.
-func BenchmarkSweep(b *testing.B) {
-	s := NewSweeper()
-	entries := make([]SweepEntry, 10_000)
-	for i := range entries {
-		s.Add(&entries[i], nil, uint32(i))
-		entries[i].Arm(s, 75*time.Second)
-	}
-	b.Run("10000 idle", func(b *testing.B) {
-		for n := 0; b.Loop(); n++ {
-			if s.Sweep(SweepInterval); n%1000 == 0 { // in 50 s
-				for i := range entries {
-					entries[i].Arm(s, 75*time.Second)
-				}
-			}
-		}
-	})
-	b.Run("arm", func(b *testing.B) {
-		for b.Loop() {
-			entries[0].Arm(s, time.Second)
-		}
-	})
-}

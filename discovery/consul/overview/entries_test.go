@@ -107,26 +107,6 @@ func TestNodesWithoutAListAreLeftOut(t *testing.T) {
 	verify.Slices(t, slices.Sorted(maps.Keys(all)), []string{"%2e?#", "a/b"}, "nodes")
 }
 
-// BenchmarkEntries compares the checks of 10,000 instances, of which one changes.
-func BenchmarkEntries(b *testing.B) {
-	entries := make([]string, 10_000)
-	answers := make([][]byte, 2)
-	for a := range answers {
-		for n := range entries {
-			entries[n] = check(fmt.Sprint("node-", n%50), fmt.Sprint("service:star-", n), fmt.Sprint("star-", n/10), n)
-		}
-		entries[5000+a] = check("node-x", "service:new", "star-new", 20_000)
-		answers[a] = []byte(answerOf(entries...))
-	}
-	l, turn := newEntries(new(atomic.Int64)), 0
-	b.SetBytes(int64(len(answers[0])))
-	b.ReportAllocs()
-	for b.Loop() {
-		turn++
-		verify.NoError(b, l.compareChecks(answers[turn%2], func(owner) {}))
-	}
-}
-
 // A change of a proxy, or of its check, is one of the service behind it, whatever the proxy is
 // called.
 func TestChangesOfProxies(t *testing.T) {
