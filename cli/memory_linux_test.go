@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/test/long"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
@@ -21,34 +21,10 @@ services: { app: { peers: ["127.0.0.1:9"] } }
 routes: [{ service: app }]
 `
 
-// From the start of the program as released until it is ready.
-func BenchmarkStart(b *testing.B) {
-	program := verify.Result(releaseBinary()).Must(b)
-	file := filepath.Join(b.TempDir(), "sluice.yaml")
-	verify.NoError(b, os.WriteFile(file, []byte(restingConfiguration), 0o600))
-	for b.Loop() {
-		command := exec.Command(program, "run", "--config", file)
-		out := verify.Result(command.StdoutPipe()).Must(b)
-		command.Stderr = command.Stdout
-		verify.NoError(b, command.Start())
-		ready := false
-		for log := bufio.NewScanner(out); !ready && log.Scan(); {
-			ready = strings.Contains(log.Text(), `"message":"ready"`)
-		}
-		b.StopTimer()
-		verify.That(b, ready, "it is not ready")
-		verify.NoError(b, command.Process.Kill())
-		command.Wait() // killed
-		b.StartTimer()
-	}
-}
-
 // The program at rest takes little memory, although its start needs most of its code.
 func TestMemoryAtRest(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("-short: sluice runs in a process of its own")
-	}
+	long.Test(t)           // it links a release
 	const limit = 20 << 10 // kB
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	verify.NoError(t, os.WriteFile(file, []byte(restingConfiguration), 0o600))

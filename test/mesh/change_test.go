@@ -3,10 +3,14 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +22,66 @@ import (
 	"sluice/test/sluicetest"
 	"sluice/test/verify"
 )
+
+func TestMain(m *testing.M) {
+	consultest.ClearEnvironment()
+	os.Exit(m.Run())
+}
+
+// A load sends requests through sluice.
+type load struct {
+	url     string
+	client  *http.Client
+	running sync.WaitGroup
+	sent    atomic.Int64
+
+	// mu guards the fields below.
+	mu     sync.Mutex
+	failed []string
+}
+
+// repeat sends so many times a second until ctx ends, also if earlier requests have not ended.
+func (l *load) repeat(ctx context.Context, perSecond int, send func() error) {
+	l.running.Go(func() {
+		tick := time.NewTicker(time.Second / time.Duration(perSecond))
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				l.running.Go(func() { l.note(send()) })
+			}
+		}
+	})
+}
+
+func (l *load) note(err error) {
+	l.sent.Add(1)
+	if err == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed = append(l.failed, fmt.Sprintf("%s %v", time.Now().Format("15:04:05.000"), err))
+}
+
+// exchange sends a request, and checks how the answer begins.
+func (l *load) exchange(want string) error {
+	response, err := l.client.Get(l.url)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	got, err := io.ReadAll(response.Body)
+	switch {
+	case err != nil:
+		return err
+	case response.StatusCode != http.StatusOK || !strings.HasPrefix(string(got), want):
+		return fmt.Errorf("%s (%s): %.200s", response.Status, response.Header.Get("X-Sluice-Reason"), got)
+	}
+	return nil
+}
 
 // A change of a discovery chain moves the requests. The log has how long after Consul's answer to a
 // blocking query of the test the first request is answered by the other instance; docs/mesh.md
@@ -46,12 +110,12 @@ func TestChangeOfChainMovesRequests(t *testing.T) {
 	s := sluicetest.Run(t, "--config", file)
 	l := &load{url: s.URL(), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}}
 	defer l.client.CloseIdleConnections()
-	answers := func(version string) bool { return l.exchange(http.MethodGet, nil, version) == nil }
+	answers := func(version string) bool { return l.exchange(version) == nil }
 	consultest.Await(t, "v1 answers", func() bool { return answers("v1") })
 	ctx, end := context.WithCancel(t.Context())
 	defer l.running.Wait()
 	defer end()
-	l.repeat(ctx, 100, "GET", func(context.Context) error { return l.exchange(http.MethodGet, nil, "v") })
+	l.repeat(ctx, 100, func() error { return l.exchange("v") })
 
 	_, meta, err := mesh.Client().DiscoveryChain().Get("web", nil, nil)
 	verify.NoError(t, err)
