@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -224,13 +226,13 @@ func (u *slowUpload) check(t *testing.T) {
 
 // Whatever slow uploads, retries, clients that leave and the end of sluice do to each other: bodies
 // arrive as they were sent, nobody has more memory than its share, and at the end all memory,
-// places and goroutines are back.
+// places, goroutines and descriptors are back.
 func TestKeptBodiesAtRandom(t *testing.T) {
 	if !alone(t) {
 		return
 	}
 	seed := verify.Seed(t)
-	buffers := countBuffers(t)
+	buffers, descriptors := countBuffers(t), openDescriptors()+8 // of the runtime itself
 	rounds := long.Count[uint64](t, 3, 8)
 	t.Run("rounds", func(t *testing.T) {
 		for round := range rounds {
@@ -241,6 +243,16 @@ func TestKeptBodiesAtRandom(t *testing.T) {
 	})
 	verify.Succeeds(t, goleak.Find(goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1")))
 	buffers.check(t)
+	eventually(t, "descriptors are closed", func() bool {
+		runtime.GC() // which closes the pipes in a sync.Pool
+		return openDescriptors() <= descriptors
+	})
+}
+
+// openDescriptors returns how many descriptors this process has, or 0 where that cannot be told.
+func openDescriptors() int {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	return len(entries)
 }
 
 func testKeptBodies(t *testing.T, random *rand.Rand) {
