@@ -95,11 +95,12 @@ func (l *Loop) MayRetry() bool { return l.mayTry(l.counted + 1) }
 
 // MayLeave reports whether Leave may find another peer. Only a request that may be sent twice
 // leaves its peer.
-func (l *Loop) MayLeave() bool { return l.service != nil && l.mayTry(1) }
+func (l *Loop) MayLeave() bool { return l.mayTry(1) }
 
-// mayTry reports whether there may be one more try, after so many that count.
+// mayTry reports whether there may be one more try, after so many that count. There is none without
+// Run: a copy for a mirror has one try.
 func (l *Loop) mayTry(counted int) bool {
-	return counted < l.service.Retry.Attempts && l.Tries < MaxTries
+	return l.service != nil && counted < l.service.Retry.Attempts && l.Tries < MaxTries
 }
 
 // Answered is [balancer.Token.Answered] of the present try.

@@ -381,3 +381,9 @@ func TestRunReleasesAfterPanic(t *testing.T) {
 		})
 	}
 }
+
+// A copy for a mirror is tried without Run: no other try follows.
+func TestNoTryFollowsWithoutRun(t *testing.T) {
+	var l Loop
+	verify.That(t, !l.MayRetry() && !l.MayLeave(), "another try may follow: %t, the peer may be left: %t", l.MayRetry(), l.MayLeave())
+}
