@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"golang.org/x/time/rate"
+
+	"sluice/observe/wake"
 )
 
 // The rate of the queries of one loop. A burst has no delay, so that a change does not
@@ -224,10 +226,5 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 { // most answers are within the rate limit of their bytes
 		return ctx.Err()
 	}
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return wake.Await(ctx, time.After(d))
 }

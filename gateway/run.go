@@ -242,12 +242,6 @@ func (g *Gateway) followCertificates(ctx context.Context) {
 
 // every calls f at once and then after each interval, until ctx ends.
 func every(ctx context.Context, interval time.Duration, f func()) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		f()
-		if wake.Await(ctx, ticker.C) != nil {
-			return
-		}
-	}
+	f()
+	wake.Every(ctx, interval, func(time.Time) { f() })
 }

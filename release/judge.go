@@ -14,6 +14,7 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/observe/events"
+	"sluice/observe/wake"
 	"sluice/release/judge"
 )
 
@@ -55,18 +56,7 @@ func NewJudge(o JudgeOptions) *Judge {
 }
 
 // Run looks at all releases every Interval until ctx ends.
-func (j *Judge) Run(ctx context.Context) {
-	ticker := time.NewTicker(j.Interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-ticker.C:
-			j.JudgeAll(now)
-		}
-	}
-}
+func (j *Judge) Run(ctx context.Context) { wake.Every(ctx, j.Interval, j.JudgeAll) }
 
 // JudgeAll judges all releases by what has happened until now.
 func (j *Judge) JudgeAll(now time.Time) {

@@ -233,16 +233,7 @@ func (l *Limits) fail(why string) {
 
 // Run exchanges counts until ctx ends.
 func (l *Limits) Run(ctx context.Context) {
-	rounds := time.NewTicker(ratelimit.Round)
-	defer rounds.Stop()
-	for {
-		select {
-		case <-rounds.C:
-			l.round(ctx)
-		case <-ctx.Done():
-			return
-		}
-	}
+	wake.Every(ctx, ratelimit.Round, func(time.Time) { l.round(ctx) })
 }
 
 // round counts, asks the others, and applies what they have counted.

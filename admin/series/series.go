@@ -10,6 +10,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/observe/metrics"
+	"sluice/observe/wake"
 )
 
 const (
@@ -66,16 +67,7 @@ func NewRecorder(pools func() []*balancer.Pool) *Recorder {
 // Run takes samples until ctx ends.
 func (r *Recorder) Run(ctx context.Context) {
 	r.begin(time.Now())
-	ticker := time.NewTicker(Interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			r.sample(time.Now())
-		}
-	}
+	wake.Every(ctx, Interval, func(time.Time) { r.sample(time.Now()) })
 }
 
 // begin notes where the first sample begins, unless Run has begun before.

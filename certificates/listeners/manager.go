@@ -6,6 +6,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -39,13 +40,13 @@ type Manager struct {
 	updating  sync.Mutex // held by update: the listeners that it read last count
 	obtaining sync.Mutex // held by Obtain: the names that it read last count
 
-	mu    sync.Mutex // guards the field below
-	inUse []*TLS     // the slice is replaced, not changed
+	inUse atomic.Pointer[[]*TLS] // the slice is replaced, not changed
 }
 
 // New returns a Manager without listeners.
 func New(o Options) *Manager {
 	m := &Manager{options: o}
+	m.inUse.Store(new([]*TLS))
 	m.authorities = &authorities{consul: o.Consul, log: o.Log, managers: make(map[authority]*acme.Manager)}
 	m.kv = kv.New(kv.Options{Consul: o.Consul, Wait: o.Wait, Copies: o.Copies, Changed: m.update, Log: o.Log})
 	return m
@@ -53,22 +54,13 @@ func New(o Options) *Manager {
 
 // Use sets the TLS of the listeners in use; nil: without TLS. What others use stays until Retain.
 func (m *Manager) Use(all []*TLS) {
-	m.set(slices.DeleteFunc(slices.Clone(all), func(t *TLS) bool { return t == nil }))
+	all = slices.DeleteFunc(slices.Clone(all), func(t *TLS) bool { return t == nil })
+	m.inUse.Store(&all)
 	m.RotateKeys(time.Now())
 	m.update()
 }
 
-func (m *Manager) set(all []*TLS) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.inUse = all
-}
-
-func (m *Manager) used() []*TLS {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.inUse
-}
+func (m *Manager) used() []*TLS { return *m.inUse.Load() }
 
 // Retain ends what no listener in use uses.
 func (m *Manager) Retain() {
@@ -81,7 +73,7 @@ func (m *Manager) EndChallenges() { m.authorities.retain(nil) }
 
 // Close ends everything.
 func (m *Manager) Close() {
-	m.set(nil)
+	m.inUse.Store(new([]*TLS))
 	m.Retain()
 	m.authorities.removing.Wait()
 }

@@ -5,6 +5,7 @@ package wake
 import (
 	"context"
 	"sync/atomic"
+	"time"
 )
 
 // One wakes the goroutine that receives of it.
@@ -52,6 +53,20 @@ func Await[T any](ctx context.Context, c <-chan T) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// Every calls f after each interval, with the time, until ctx ends.
+func Every(ctx context.Context, interval time.Duration, f func(now time.Time)) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			f(now)
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

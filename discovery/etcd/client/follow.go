@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 const (
@@ -123,7 +124,7 @@ func (c *Cluster) Follow(ctx context.Context, o FollowOptions) error {
 		}
 		delay := min(firstDelay<<min(retries, 10), maxDelay)
 		retries++
-		if err := sleep(ctx, delay/2+rand.N(delay)); err != nil {
+		if err := wake.Await(ctx, time.After(delay/2+rand.N(delay))); err != nil {
 			return err
 		}
 	}
@@ -453,14 +454,4 @@ func (w *watch) takeAnswer(a answer) error {
 	}
 	w.next = w.options.Read(w.view)
 	return nil
-}
-
-// sleep waits for d. It returns the error of ctx if this ends before.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
