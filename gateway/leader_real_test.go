@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/observe/wake"
 	"sluice/test/consultest"
 	"sluice/test/verify"
 )
@@ -51,7 +52,7 @@ shutdown: { idle: 0s, grace: 0s }
 	leads(a)
 	for range 5 {
 		demoted := name(next)
-		r.await("the end of the session to "+old.name, func() bool { return closed(last.end) })
+		r.await("the end of the session to "+old.name, func() bool { return wake.Closed(last.end) })
 		cuts = append(cuts, last.ended.Sub(demoted))
 		leads(next)
 		r.await("no connection to "+old.name, func() bool { return old.open.Load() == 0 })
@@ -59,7 +60,7 @@ shutdown: { idle: 0s, grace: 0s }
 	}
 	r.drain("db", url.PathEscape(service+"/"+old.name)) // by an operator: the leader gets no new session
 	r.await("nobody gets a session", func() bool { return r.session().at == "" })
-	verify.That(t, !closed(last.end), "the session with the leader that drains has ended")
+	verify.That(t, !wake.Closed(last.end), "the session with the leader that drains has ended")
 	last.conn.Close()
 	slices.Sort(cuts)
 	t.Logf("sessions ended %v after Consul had accepted the change, median %v", cuts, cuts[len(cuts)/2])

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/observe/wake"
 	"sluice/release"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
