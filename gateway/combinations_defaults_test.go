@@ -44,7 +44,8 @@ func (c *combinations) defaults(routes []settings, all ...settings) settings {
 	for _, key := range notDefaults {
 		delete(service, key)
 	}
-	if c.divided { // a document meets the defaults of the file before, too, and no WebSocket goes over HTTP/2
+	// A document meets the defaults of the file before, too, and no WebSocket goes over HTTP/2.
+	if c.divided {
 		delete(service, "upstream")
 	}
 	for section, keys := range map[string][]string{"timeouts": {"response_header"}, "retry": {"per_try_timeout", "body"}} {

@@ -58,7 +58,7 @@ shutdown: { idle: 0s, grace: 0s }
 		r.await("no connection to "+old.name, func() bool { return old.open.Load() == 0 })
 		old, next = next, old
 	}
-	r.drain("db", url.PathEscape(service+"/"+old.name)) // by an operator: the leader gets no new session
+	r.drain("db", url.PathEscape(service+"/"+old.name)) // the leader gets no new session
 	r.await("nobody gets a session", func() bool { return r.session().at == "" })
 	verify.That(t, !wake.Closed(last.end), "the session with the leader that drains has ended")
 	last.conn.Close()

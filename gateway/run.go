@@ -79,7 +79,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case err = <-g.failed:
 	case <-g.options.Replaced:
 	}
-	if wake.Closed(g.options.Replaced) { // also if it is to stop: the new process has the registration
+	if wake.Closed(g.options.Replaced) { // also if it is to stop: the new process is registered
 		g.options.Systemd.Leave()
 		g.log.Info().Msg("replaced by a new process")
 		g.events.Add(events.Event{Kind: events.KindReplaced, Text: "A new process serves: this one finishes its requests"})

@@ -138,28 +138,28 @@ func Start(ctx context.Context, at Place, tasks ...func(context.Context)) (stop 
 	}
 }
 
-// Running is what Start has begun, until it is ended. A mutex of its owner guards it. The zero value
-// does not run.
+// Running is what Start has begun, until it is ended. A mutex of its owner guards it. The zero
+// value does not run.
 type Running struct{ stop func() }
 
-// Runs reports whether t has begun, and was not ended since.
-func (t *Running) Runs() bool { return t.stop != nil }
+// Runs reports whether r has begun, and was not ended since.
+func (r *Running) Runs() bool { return r.stop != nil }
 
 // Begin is Start, for a task that does not run.
-func (t *Running) Begin(ctx context.Context, at Place, tasks ...func(context.Context)) {
-	t.stop = Start(ctx, at, tasks...)
+func (r *Running) Begin(ctx context.Context, at Place, tasks ...func(context.Context)) {
+	r.stop = Start(ctx, at, tasks...)
 }
 
-// End ends t, if it runs, and waits for that.
-func (t *Running) End() { t.Detach()() }
+// End ends r, if it runs, and waits for that.
+func (r *Running) End() { r.Detach()() }
 
-// Detach returns what ends t, if it runs, and waits for that, for an owner whose mutex t may need to
-// end. From now on t does not run for its owner.
-func (t *Running) Detach() (end func()) {
-	if end = t.stop; end == nil {
+// Detach returns what ends r, if it runs, and waits for that: for an owner whose mutex r may need
+// to end. From now on r does not run for its owner.
+func (r *Running) Detach() (end func()) {
+	if end = r.stop; end == nil {
 		end = func() {}
 	}
-	t.stop = nil
+	r.stop = nil
 	return end
 }
 
