@@ -3,14 +3,18 @@ package imported
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"sluice/config/decoding"
 )
 
-// leavesOf returns the values of a file in YAML.
+// leavesOf returns the values of a file in TOML, by its name, or in YAML.
 func leavesOf(f File) ([]leaf, error) {
+	if strings.HasSuffix(strings.ToLower(f.Name), ".toml") {
+		return tomlLeaves(f)
+	}
 	d := new(decoding.Schema).Decoder(f.Name)
 	root := d.Parse([]byte(f.Text))
 	if len(d.Errs) > 0 {

@@ -148,20 +148,32 @@ func startPeer(t *testing.T, o subprocess.Options) *subprocess.Process {
 	return p
 }
 
-// startSluice runs sluice with a configuration until the test ends.
-func startSluice(t *testing.T, file, configuration string) *sluicetest.Sluice {
+// buildSluice returns the path of a sluice that it builds.
+func buildSluice(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "sluice"), ".")
+	path := filepath.Join(t.TempDir(), "sluice")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	if err := os.WriteFile(file, []byte(configuration), 0o600); err != nil {
+	return path
+}
+
+func writeFile(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// startSluice runs sluice with a configuration until the test ends.
+func startSluice(t *testing.T, file, configuration string) *sluicetest.Sluice {
+	t.Helper()
+	dir := t.TempDir()
+	writeFile(t, file, configuration)
 	sluice, err := sluicetest.Start(t.Context(), sluicetest.Options{
-		Program: filepath.Join(dir, "sluice"), Admin: sluicetest.Any, Args: []string{"--config", file}, Log: filepath.Join(dir, "log"),
+		Program: buildSluice(t), Admin: sluicetest.Any, Args: []string{"--config", file}, Log: filepath.Join(dir, "log"),
 	})
 	if err != nil {
 		t.Fatal(err)

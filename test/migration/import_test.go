@@ -1,0 +1,170 @@
+package migration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/bench/machine"
+	"sluice/test/consultest"
+	"sluice/test/subprocess"
+)
+
+// users has the password of ann, which is "secret".
+const users = "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"
+
+// withPassword is ann's.
+var withPassword = []string{"Authorization: Basic YW5uOnNlY3JldA=="}
+
+// imports is a load balancer, and what sluice import makes of its files.
+type imports struct {
+	origin   string
+	files    []string // each "NAME\nTEXT", with ADDRESS, CONSUL and DIRECTORY
+	args     func(dir string) []string
+	program  func(t *testing.T) string
+	apps     []app
+	requests []request // want is the beginning of both answers, which are the same
+}
+
+func (i imports) run(t *testing.T) {
+	program := i.program(t)
+	consul := consultest.Start(t, consultest.Options{})
+	for _, a := range i.apps {
+		a.start(t, consul, api.HealthPassing)
+	}
+	addresses, err := machine.FreeAddresses(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "users"), users)
+	write := func(below, address string) (names []string) {
+		if err := os.MkdirAll(filepath.Join(dir, below), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range i.files {
+			name, text, _ := strings.Cut(file, "\n")
+			names = append(names, filepath.Join(dir, below, name))
+			writeFile(t, names[len(names)-1], strings.NewReplacer("ADDRESS", address, "CONSUL", consul.HTTPAddress(), "DIRECTORY", dir).Replace(text))
+		}
+		return names
+	}
+	write("other", addresses[0])
+	startPeer(t, subprocess.Options{Program: program, Args: i.args(filepath.Join(dir, "other")), Dir: dir})
+	imported := exec.CommandContext(t.Context(), buildSluice(t), append([]string{"import", i.origin}, write("own", "127.0.0.1:0")...)...)
+	var notes strings.Builder
+	imported.Stderr = &notes
+	result, err := imported.Output()
+	if err != nil {
+		t.Fatalf("sluice import: %v\n%s", err, &notes)
+	}
+	t.Logf("sluice import:\n%s%s", result, &notes)
+	process := startSluice(t, filepath.Join(dir, "sluice.yaml"), string(result))
+	sluice := process.Address("web")
+	if i.origin == "fabio" {
+		sluice = process.Address("127.0.0.1:0") // the name is the address
+	}
+	for _, r := range i.requests {
+		if strings.HasPrefix(r.want, "200 ") {
+			await(t, addresses[0], r)
+			await(t, sluice, r)
+		}
+	}
+	for _, r := range i.requests {
+		got, err := ask(addresses[0], r)
+		if err != nil || !strings.HasPrefix(got, r.want) {
+			t.Errorf("%s: %s answers %q, %v, not %q", r.line, i.origin, got, err, r.want)
+			continue
+		}
+		check(t, "sluice", sluice, r, got)
+	}
+}
+
+func TestImportFromFabio(t *testing.T) {
+	imports{
+		origin:  "fabio",
+		program: func(t *testing.T) string { return program(t, fabio) },
+		args: func(dir string) []string {
+			return []string{"-insecure", "-cfg", filepath.Join(dir, "fabio.properties")}
+		},
+		files: []string{`fabio.properties
+proxy.addr = ADDRESS
+proxy.strategy = rr
+proxy.auth = name=staff;type=basic;file=DIRECTORY/users;realm=Staff
+proxy.header.clientip = X-Client
+registry.consul.addr = CONSUL
+registry.consul.tagprefix = edge-
+registry.consul.register.enabled = false
+ui.addr = 127.0.0.1:0
+log.level = WARN
+`},
+		apps: []app{
+			{"shop", []string{"edge-shop.com/"}}, {"api", []string{"edge-shop.com/api strip=/api"}}, {"other", []string{"urlprefix-other.com/"}},
+			{"staff", []string{"edge-staff.com/ auth=staff"}}, {"denied", []string{"edge-denied.com/ allow=ip:10.0.0.0/8"}},
+		},
+		requests: []request{
+			{line: "GET shop.com/a?b=c", want: "200 shop /a?b=c"},
+			{line: "GET shop.com/api/x", want: "200 api /x"},
+			{line: "GET other.com/", want: "404"},
+			{line: "GET staff.com/", want: "401"},
+			{line: "GET staff.com/", fields: withPassword, want: "200 staff /"},
+			{line: "GET denied.com/", want: "403"},
+		},
+	}.run(t)
+}
+
+func TestImportFromTraefik(t *testing.T) {
+	imports{
+		origin:  "traefik",
+		program: func(t *testing.T) string { return program(t, traefik) },
+		args:    func(dir string) []string { return []string{"--configfile=" + filepath.Join(dir, "traefik.yml")} },
+		files: []string{`traefik.yml
+global: { checkNewVersion: false, sendAnonymousUsage: false }
+entryPoints: { web: { address: "ADDRESS" } }
+providers:
+  providersThrottleDuration: 100ms
+  consulCatalog: { endpoint: { address: CONSUL }, exposedByDefault: false, watch: true }
+  file: { filename: "DIRECTORY/other/dynamic.yml" }
+log: { level: WARN }
+`, `dynamic.yml
+http:
+  routers:
+    shop: { rule: "Host(` + "`shop.com`" + `)", service: shop@consulcatalog, middlewares: [look] }
+    api: { rule: "Host(` + "`shop.com`) && PathPrefix(`/api`" + `)", service: api@consulcatalog, middlewares: [strip, look] }
+    first: { rule: "PathPrefix(` + "`/first`" + `)", priority: 1000, service: api@consulcatalog }
+    staff: { rule: "Host(` + "`staff.com`" + `)", service: shop@consulcatalog, middlewares: [staff] }
+    office: { rule: "Host(` + "`office.com`" + `)", service: shop@consulcatalog, middlewares: [office] }
+    here: { rule: "Host(` + "`here.com`" + `)", service: shop@consulcatalog, middlewares: [both] }
+    old: { rule: "Host(` + "`old.com`" + `)", service: noop@internal, middlewares: [moved] }
+  middlewares:
+    look: { headers: { frameDeny: true, customRequestHeaders: { X-Script-Name: test } } }
+    strip: { stripPrefix: { prefixes: [/api] } }
+    staff: { basicAuth: { usersFile: DIRECTORY/users, realm: Staff } }
+    office: { ipAllowList: { sourceRange: [10.0.0.0/8] } }
+    here: { ipAllowList: { sourceRange: [127.0.0.0/8] } }
+    both: { chain: { middlewares: [here, look] } }
+    moved: { redirectRegex: { regex: "^http://old.com/(.*)", replacement: "http://shop.com/${1}", permanent: true } }
+`},
+		apps: []app{
+			{"shop", []string{"traefik.enable=true"}}, {"api", []string{"traefik.enable=true"}}, {"hidden", nil},
+			router("tagged", "Host(`tagged.com`)"),
+		},
+		requests: []request{
+			{line: "GET shop.com/a?b=c", want: "200 shop /a?b=c X-Script-Name=test X-Frame-Options=DENY"},
+			{line: "GET shop.com/api/x", want: "200 api /x"},
+			{line: "GET shop.com/first", want: "200 api /first"},
+			{line: "GET tagged.com/", want: "200 tagged /"},
+			{line: "GET hidden/", want: "404"},
+			{line: "GET staff.com/", want: "401"},
+			{line: "GET staff.com/", fields: withPassword, want: "200 shop /"},
+			{line: "GET office.com/", want: "403"},
+			{line: "GET here.com/", want: "200 shop /"},
+			{line: "GET old.com/x?y=z", want: "301 http://shop.com/x?y=z"},
+			{line: "GET none.com/", want: "404"},
+		},
+	}.run(t)
+}
