@@ -118,7 +118,8 @@ func pathTo(n *yaml.Node, line, column int, item bool) (path []string, value str
 			}
 			name, of = child.Value, n.Content[i+1]
 		}
-		if here := child.Line == line && child.Column == column; here && (n.Kind == yaml.MappingNode || item || of.Kind == yaml.ScalarNode) {
+		here := func(n *yaml.Node) bool { return n.Line == line && n.Column == column }
+		if here(child) && (n.Kind == yaml.MappingNode || item) || here(of) && of.Kind == yaml.ScalarNode {
 			return []string{name}, of.Value
 		}
 		if below, value := pathTo(of, line, column, item); below != nil {

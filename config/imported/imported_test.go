@@ -244,6 +244,27 @@ func TestWhatIsShutStaysShut(t *testing.T) {
 	}
 }
 
+// What sluice refuses is a note, and not in the result.
+func TestWhatSluiceRefusesIsNoted(t *testing.T) {
+	inDirectory(t)
+	for text, want := range map[string]string{
+		"proxy.addr = -1, :80":                        "1: listeners.0.address: ",
+		"proxy.addr = :80\nproxy.maxconn = 00":        "2: defaults.service.keepalive.max: ",
+		"proxy.addr = :80\nproxy.dialtimeout = 1x":    "2: defaults.service.timeouts.connect: ",
+		"proxy.auth = name=a b;type=basic;file=users": "1: actions.a b: ",
+	} {
+		result, err := Translate("fabio", []File{{"f", text}})
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		checked(t, result.YAML)
+		if notes := lines(result.Notes); !strings.Contains(notes, "f:"+want) {
+			t.Errorf("%q has the notes %q, want one with %q", text, notes, want)
+		}
+	}
+}
+
 // sluice's variables, and YAML's own words, are texts in other programs.
 func TestTextsStayTexts(t *testing.T) {
 	inDirectory(t)
