@@ -57,6 +57,7 @@ var errTooLarge = fmt.Errorf("too large: want at most %d values", maxValues)
 // origins are the load balancers whose files can be read, by name.
 var origins = map[string]func(d *draft, files []File) error{
 	"fabio":   readFabio,
+	"haproxy": readHAProxy,
 	"traefik": readTraefik,
 }
 

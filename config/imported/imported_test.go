@@ -17,6 +17,7 @@ var update = flag.Bool("update", false, "write the results into testdata")
 // cases are realistic files, with the names of their results.
 var cases = []struct{ origin, result, files string }{
 	{"fabio", "fabio", "fabio.properties"},
+	{"haproxy", "haproxy", "haproxy.cfg"},
 	{"traefik", "traefik", "traefik.yml traefik-dynamic.yml"},
 }
 
@@ -45,6 +46,15 @@ func inDirectory(t testing.TB) {
 		}
 		write(t, filepath.Join(dir, name), string(text))
 	}
+	both, err := os.ReadFile(pair.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(pair.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "both.pem"), string(both)+string(key))
 	write(t, filepath.Join(dir, "users"), "ann:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n")
 	t.Chdir(dir)
 }
@@ -109,8 +119,8 @@ func TestEveryLineIsUsedOrNoted(t *testing.T) {
 		if c.origin == "traefik" { // its lines are not its values
 			continue
 		}
-		files := inputs(t, c.files)
-		func() {
+		t.Run(c.origin, func(t *testing.T) {
+			files := inputs(t, c.files)
 			inDirectory(t)
 			whole, err := Translate(c.origin, files)
 			if err != nil {
@@ -129,12 +139,12 @@ func TestEveryLineIsUsedOrNoted(t *testing.T) {
 					t.Errorf("%s:%d: %s: neither used nor noted", files[0].Name, i+1, line)
 				}
 			}
-		}()
+		})
 	}
 }
 
 // asByDefault are lines that say what would be without them.
-var asByDefault = []string{"proxy.matcher = prefix", "registry.backend = consul"}
+var asByDefault = []string{"proxy.matcher = prefix", "registry.backend = consul", "mode http", "option httplog", "option redispatch", "nameserver local 127.0.0.1:8600"}
 
 // opened returns what a configuration lets everybody use: services by routes and listeners, and
 // those in Consul's catalog, if a listener is there for it.
@@ -179,6 +189,9 @@ func TestWhatIsShutStaysShut(t *testing.T) {
 		return entry + "http:\n  routers: { r: { rule: 'Host(`a.com`)', service: s" + router + " } }\n  middlewares: { " + middlewares + " }\n" +
 			"  services: { s: { loadBalancer: { servers: [{ url: 'http://10.0.0.1:80' }] } } }\n"
 	}
+	front := func(rule string) string {
+		return "frontend f\n bind :80\n " + rule + "\n default_backend s\nbackend s\n server a 10.0.0.1:80"
+	}
 	secured := func(keys, middlewares string) string {
 		return strings.Replace(router(keys, middlewares), "':80'", "':443'", 1)
 	}
@@ -192,6 +205,22 @@ func TestWhatIsShutStaysShut(t *testing.T) {
 		{"client certificates", "fabio", "proxy.addr=:443;cs=a\nproxy.cs=cs=a;type=file;cert=site.pem;key=site.key;clientca=ca.pem", ""},
 		{"client certificates elsewhere", "fabio", "proxy.addr=:443;cs=a\nproxy.cs=cs=a;type=consul;cert=http://c/v1/kv/x;clientca=http://c/v1/kv/ca", ""},
 		{"certificates that do not carry over", "fabio", "proxy.addr=:443;cs=a\nproxy.cs=cs=a;type=vault;cert=secret/x", ""},
+
+		{"haproxy", "haproxy", front(""), "s /"},
+		{"deny", "haproxy", front("http-request deny"), ""},
+		{"deny others", "haproxy", front("http-request deny if !{ src 10.0.0.0/8 }"), "s /"}, // after the route that denies
+		{"deny by what is unknown", "haproxy", front("http-request deny if { req.fhdr(x) -m found }"), ""},
+		{"passwords", "haproxy", front("http-request auth unless { http_auth(staff) }"), ""},
+		{"Lua", "haproxy", front("http-request lua.check"), ""},
+		{"tarpit", "haproxy", front("http-request tarpit if { sc_http_req_rate(0) gt 20 }"), ""},
+		{"reject", "haproxy", front("tcp-request connection reject if !{ src -f list }"), ""},
+		{"deny at the backend", "haproxy", front("") + "\n http-request deny", ""},
+		{"unknown condition to what restricts", "haproxy", strings.Replace(front(""), "default_backend s", "use_backend s if { nbsrv(s) gt 1 }", 1) + "\n http-request deny if { path /x }", ""},
+		{"client certificates", "haproxy", strings.Replace(front(""), ":80", ":443 ssl crt both.pem ca-file ca.pem verify required", 1), ""},
+		{"optional certificates of unknown kind", "haproxy", strings.Replace(front(""), ":80", ":443 ssl crt both.pem crt-list x", 1), ""},
+		{"interface", "haproxy", strings.Replace(front(""), ":80", ":80 interface eth1", 1), ""},
+		{"connections", "haproxy", strings.Replace(front("tcp-request connection reject if !{ src 10.0.0.0/8 }"), "bind", "mode tcp\n bind", 1), ""},
+		{"defaults", "haproxy", "defaults\n http-request deny\n" + front(""), ""},
 
 		{"router", "traefik", router("", ""), "s a.com/"},
 		{"allow list", "traefik", router(", middlewares: [m]", "m: { ipAllowList: { sourceRange: [10.0.0.0/8] } }"), ""},
@@ -280,6 +309,7 @@ func TestTextsStayTexts(t *testing.T) {
 }
 
 func FuzzFabio(f *testing.F)   { fuzz(f, "fabio") }
+func FuzzHAProxy(f *testing.F) { fuzz(f, "haproxy") }
 func FuzzTraefik(f *testing.F) { fuzz(f, "traefik") }
 
 // fuzz checks that any text has a result that sluice accepts, or an error.

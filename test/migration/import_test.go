@@ -1,6 +1,9 @@
 package migration
 
 import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,15 +29,27 @@ type imports struct {
 	files    []string // each "NAME\nTEXT", with ADDRESS, CONSUL and DIRECTORY
 	args     func(dir string) []string
 	program  func(t *testing.T) string
-	apps     []app
+	apps     []app     // in Consul
+	servers  []string  // elsewhere: SERVER-NAME in files is the address of one
 	requests []request // want is the beginning of both answers, which are the same
 }
 
 func (i imports) run(t *testing.T) {
 	program := i.program(t)
-	consul := consultest.Start(t, consultest.Options{})
-	for _, a := range i.apps {
-		a.start(t, consul, api.HealthPassing)
+	var places []string
+	if len(i.apps) > 0 {
+		consul := consultest.Start(t, consultest.Options{})
+		for _, a := range i.apps {
+			a.start(t, consul, api.HealthPassing)
+		}
+		places = append(places, "CONSUL", consul.HTTPAddress())
+	}
+	for _, name := range i.servers {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_ = json.NewEncoder(w).Encode(received{App: name, Target: r.RequestURI, Host: r.Host, Fields: r.Header})
+		}))
+		t.Cleanup(server.Close)
+		places = append(places, "SERVER-"+name, server.Listener.Addr().String())
 	}
 	addresses, err := machine.FreeAddresses(1)
 	if err != nil {
@@ -49,7 +64,7 @@ func (i imports) run(t *testing.T) {
 		for _, file := range i.files {
 			name, text, _ := strings.Cut(file, "\n")
 			names = append(names, filepath.Join(dir, below, name))
-			writeFile(t, names[len(names)-1], strings.NewReplacer("ADDRESS", address, "CONSUL", consul.HTTPAddress(), "DIRECTORY", dir).Replace(text))
+			writeFile(t, names[len(names)-1], strings.NewReplacer(append(places, "ADDRESS", address, "DIRECTORY", dir)...).Replace(text))
 		}
 		return names
 	}
@@ -63,11 +78,9 @@ func (i imports) run(t *testing.T) {
 		t.Fatalf("sluice import: %v\n%s", err, &notes)
 	}
 	t.Logf("sluice import:\n%s%s", result, &notes)
-	process := startSluice(t, filepath.Join(dir, "sluice.yaml"), string(result))
-	sluice := process.Address("web")
-	if i.origin == "fabio" {
-		sluice = process.Address("127.0.0.1:0") // the name is the address
-	}
+	// The names of listeners have the address, where it is all that the other has.
+	named := strings.NewReplacer("web 127.0.0.1:0", "web", "name: 127.0.0.1:0", "name: web").Replace(string(result))
+	sluice := startSluice(t, filepath.Join(dir, "sluice.yaml"), named).Address("web")
 	for _, r := range i.requests {
 		if strings.HasPrefix(r.want, "200 ") {
 			await(t, addresses[0], r)
@@ -100,7 +113,6 @@ registry.consul.addr = CONSUL
 registry.consul.tagprefix = edge-
 registry.consul.register.enabled = false
 ui.addr = 127.0.0.1:0
-log.level = WARN
 `},
 		apps: []app{
 			{"shop", []string{"edge-shop.com/"}}, {"api", []string{"edge-shop.com/api strip=/api"}}, {"other", []string{"urlprefix-other.com/"}},
@@ -129,7 +141,7 @@ providers:
   providersThrottleDuration: 100ms
   consulCatalog: { endpoint: { address: CONSUL }, exposedByDefault: false, watch: true }
   file: { filename: "DIRECTORY/other/dynamic.yml" }
-log: { level: WARN }
+log: { level: INFO }
 `, `dynamic.yml
 http:
   routers:
@@ -165,6 +177,54 @@ http:
 			{line: "GET here.com/", want: "200 shop /"},
 			{line: "GET old.com/x?y=z", want: "301 http://shop.com/x?y=z"},
 			{line: "GET none.com/", want: "404"},
+		},
+	}.run(t)
+}
+
+func TestImportFromHAProxy(t *testing.T) {
+	imports{
+		origin:  "haproxy",
+		program: func(t *testing.T) string { return debian(t, "haproxy") },
+		args:    func(dir string) []string { return []string{"-db", "-f", filepath.Join(dir, "haproxy.cfg")} },
+		servers: []string{"shop", "api", "static"},
+		files: []string{`haproxy.cfg
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 30s
+    timeout server 30s
+frontend web
+    bind ADDRESS
+    acl shop hdr(host) -i shop.com www.shop.com
+    acl admin path_beg /admin
+    acl internal src 10.0.0.0/8
+    http-request redirect location http://shop.com/new code 301 if { path /old }
+    http-request deny if admin !internal
+    use_backend api if shop { path_beg /api /v1 }
+    use_backend static if { path_end .png .jpg }
+    default_backend shop
+backend api
+    balance leastconn
+    http-request deny if { method DELETE }
+    server a SERVER-api check
+backend static
+    server s SERVER-static
+backend shop
+    server s SERVER-shop weight 10
+`},
+		requests: []request{
+			{line: "GET shop.com/a?b=c", want: "200 shop /a?b=c"},
+			{line: "GET other.com/", want: "200 shop /"},
+			{line: "GET SHOP.com/api/x", want: "200 api /api/x"},
+			{line: "GET www.shop.com/v1x", want: "200 api /v1x"},
+			{line: "GET other.com/api", want: "200 shop /api"},
+			{line: "GET any.com/x/a.png", want: "200 static /x/a.png"},
+			{line: "GET shop.com/api/a.png", want: "200 api /api/a.png"},
+			{line: "DELETE shop.com/api/x", want: "403"},
+			{line: "DELETE shop.com/x", want: "200 shop /x"},
+			{line: "GET shop.com/admin/x", want: "403"},
+			{line: "GET shop.com/administer", want: "403"},
+			{line: "GET shop.com/old", want: "301 http://shop.com/new"},
 		},
 	}.run(t)
 }
