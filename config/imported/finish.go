@@ -26,13 +26,13 @@ const maxRounds = 100
 func (d *draft) finish() ([]byte, error) {
 	var refused error
 	for range maxRounds {
-		tcp := func(p *part) bool { return p.keys["protocol"] == "tcp" }
+		http := func(p *part) bool { return p.keys["protocol"] != "tcp" }
 		if len(d.parts["listeners"]) == 0 && (len(d.parts["routes"]) > 0 || d.sections["catalog"] != nil) {
 			d.note(d.top, "no listener carries over: left out are all routes, since the default listener may be another one")
 			delete(d.parts, "routes")
 			delete(d.sections, "catalog")
 		}
-		if d.sections["catalog"] == nil && len(d.parts["routes"]) == 0 && !slices.ContainsFunc(d.parts["listeners"], tcp) {
+		if d.sections["catalog"] == nil && len(d.parts["routes"]) == 0 && (len(d.parts["listeners"]) == 0 || slices.ContainsFunc(d.parts["listeners"], http)) {
 			d.add("routes", "", d.top, shut(tags.Keys{"path": "/"}))
 		}
 		if d.sections["catalog"] == nil && len(d.parts["services"]) == 0 {

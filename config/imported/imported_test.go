@@ -208,7 +208,8 @@ func TestWhatIsShutStaysShut(t *testing.T) {
 
 		{"haproxy", "haproxy", front(""), "s /"},
 		{"deny", "haproxy", front("http-request deny"), ""},
-		{"deny others", "haproxy", front("http-request deny if !{ src 10.0.0.0/8 }"), "s /"}, // after the route that denies
+		// The route that denies comes before.
+		{"deny others", "haproxy", front("http-request deny if !{ src 10.0.0.0/8 }"), "s /"},
 		{"deny by what is unknown", "haproxy", front("http-request deny if { req.fhdr(x) -m found }"), ""},
 		{"passwords", "haproxy", front("http-request auth unless { http_auth(staff) }"), ""},
 		{"Lua", "haproxy", front("http-request lua.check"), ""},
