@@ -48,14 +48,3 @@ func TestEndpoints(t *testing.T) {
 	path := []byte("/api/v1/tenants/17/orders")
 	verify.Equal(t, testing.AllocsPerRun(100, func() { routes[0].Endpoint(1, path, false) }), 0, "allocations")
 }
-
-func BenchmarkEndpoint(b *testing.B) {
-	for _, path := range []string{"/", "/api/v1/tenants/17/orders", "/api/tenants/some/orders"} {
-		b.Run(path, func(b *testing.B) {
-			r, path := new(Route), []byte(path)
-			for b.Loop() {
-				r.Endpoint(1, path, false)
-			}
-		})
-	}
-}

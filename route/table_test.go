@@ -10,6 +10,11 @@ import (
 	"sluice/test/verify"
 )
 
+func newTable(tb testing.TB, routes []Route) *Table {
+	tb.Helper()
+	return verify.Result(NewTable(routes)).Must(tb)
+}
+
 // table builds a table from "host path" pairs. The service of each route has
 // the pair as its name, so that a test can tell routes apart.
 func table(t testing.TB, pairs ...string) *Table {

@@ -1,7 +1,6 @@
 package route
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"testing"
@@ -181,16 +180,5 @@ func TestChooseDoesNotAllocate(t *testing.T) {
 		key := []byte("3w5e11264sgsf")
 		n := testing.AllocsPerRun(100, func() { w.Choose(key) })
 		verify.That(t, n <= 0, "by peers %t: %v allocations", byPeers, n)
-	}
-}
-
-func BenchmarkWeighted(b *testing.B) {
-	for _, byPeers := range []bool{false, true} {
-		b.Run(fmt.Sprintf("by_peers=%t", byPeers), func(b *testing.B) {
-			w := &Weighted{ByPeers: byPeers, Targets: []Target{target(b, "a", 2, .5), target(b, "b", 3, .5)}, Seed: "a b"}
-			for b.Loop() {
-				w.Choose([]byte("3w5e11264sgsf"))
-			}
-		})
 	}
 }

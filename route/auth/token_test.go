@@ -376,31 +376,3 @@ func FuzzKeys(f *testing.F) {
 		}
 	})
 }
-
-// What the check of a token costs: BenchmarkToken/remembered is all that most requests pay.
-func BenchmarkToken(b *testing.B) {
-	for _, test := range []struct {
-		name      string
-		key       string
-		algorithm jose.SignatureAlgorithm
-	}{{"RS256", "rsa", jose.RS256}, {"ES256", "ec", jose.ES256}, {"EdDSA", "ed", jose.EdDSA}} {
-		r := rulesOf(b, setOf("rsa", "ec", "ed"))
-		token := []byte(signed(b, test.algorithm, testKeys()[test.key], `{"alg":"`+string(test.algorithm)+`","kid":"`+test.key+`"}`, goodClaims))
-		b.Run(test.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := r.verify(token, hash{}, places.Many, never); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(test.name+"/remembered", func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := r.Check(token, noon, places.Many, never); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}

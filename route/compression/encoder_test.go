@@ -207,22 +207,3 @@ func TestStateBytes(t *testing.T) {
 		}
 	})
 }
-
-func BenchmarkLevels(b *testing.B) {
-	content := samples()[:64<<10]
-	for _, e := range Encodings {
-		for l := range levels {
-			b.Run(fmt.Sprint(e, " ", levelNames[l]), func(b *testing.B) {
-				s := NewEncoders()
-				b.SetBytes(int64(len(content)))
-				length := 0
-				for b.Loop() {
-					c := s.Acquire(places.Many, e, l, 1<<30)
-					length = len(encode(c, content, 16<<10))
-					c.Release()
-				}
-				b.ReportMetric(float64(len(content))/float64(length), "ratio")
-			})
-		}
-	}
-}

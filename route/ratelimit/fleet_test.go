@@ -386,17 +386,3 @@ func TestSipHash(t *testing.T) {
 		key = append(key, byte(i))
 	}
 }
-
-func BenchmarkTake(b *testing.B) {
-	for name, l := range map[string]*Limiter{"replica": New(1000000, time.Second, 1000000), "fleet": NewShared(1000000, time.Second, 1000000, NewFleet(testSeed))} {
-		b.Run(name, func(b *testing.B) {
-			key := make([]byte, 4)
-			now := l.epoch
-			for i := range b.N {
-				key[0], key[1] = byte(i), byte(i>>8)
-				l.Take(key, now)
-				now = now.Add(100)
-			}
-		})
-	}
-}

@@ -324,28 +324,6 @@ func TestPickDuringAChange(t *testing.T) {
 	})
 }
 
-// A retired pool keeps all rules: its peers have left only when it closes.
-func TestRetiredPoolKeepsTheRules(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		all := proof.New(nil)
-		p := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{NewWitness: all.Witness, DrainTimeout: time.Second}))).Must(t)
-		p.Apply(instances())
-		held := verify.Result(p.Pick(nil)).Must(t)
-		p.Retire(5 * time.Second)
-		for range 4 {
-			time.Sleep(time.Second)
-			verify.Result(p.Pick(nil)).Must(t).Done(ok)
-		}
-		time.Sleep(time.Minute) // it is cut
-		_, err := p.Pick(nil)
-		verify.Equal(t, err, balancer.ErrNoPeers, "the error of a pick")
-		held.Done(ok)
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		verify.That(t, all.Violations() == nil, "violations: %q", all.Violations())
-	})
-}
-
 // A peer that drained as it left, and returned meanwhile, is cut at once where demoted leaders are.
 func TestALeaderThatReturnedIsCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -364,57 +342,6 @@ func TestALeaderThatReturnedIsCut(t *testing.T) {
 		verify.Equal(t, len(pool.Snapshot().Draining), 0, "peers that drain")
 		held.Done(ok)
 		time.Sleep(time.Hour)
-		synctest.Wait()
-		verify.Equal(t, len(told.Violations()), 0, "reports %q", told.Violations())
-	})
-}
-
-// A peer that need not pass a first check any more gets requests by right.
-func TestNobodyWaitsForAFirstCheckAnyMore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		told := proof.New(nil)
-		options := func(first bool) balancer.Options {
-			return balancertest.Complete(balancer.Options{MustPassFirst: first, NewWitness: told.Witness})
-		}
-		pool := verify.Result(balancer.NewPool("star", options(true))).Must(t)
-		pool.Apply(instances())
-		failed := pool.Snapshot().All[0]
-		pool.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: failed, Down: true, Why: "status 500"})
-		_, err := pool.Pick(nil)
-		verify.That(t, err != nil, "a peer gets requests before its first check")
-		time.Sleep(time.Second)
-		verify.NoError(t, pool.Reconfigure(options(false)))
-		time.Sleep(time.Second)
-		for range 20 {
-			token := verify.Result(pool.Pick(nil)).Must(t)
-			verify.That(t, token.Peer != failed, "a peer that has failed its first check gets requests")
-			token.Done(ok)
-		}
-		synctest.Wait()
-		verify.Equal(t, len(told.Violations()), 0, "reports %q", told.Violations())
-	})
-}
-
-// A peer that goes on under another name gets requests by right, before a first check of its own.
-func TestAPeerThatMovesGoesOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		told := proof.New(nil)
-		o := balancertest.Complete(balancer.Options{MustPassFirst: true, NewWitness: told.Witness})
-		pool := verify.Result(balancer.NewPool("star", o)).Must(t)
-		set := instances()
-		pool.Apply(set)
-		for _, p := range pool.Snapshot().All {
-			pool.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: p})
-		}
-		moved := slices.Clone(set)
-		for n := range moved {
-			moved[n].ID = "moved-" + moved[n].ID
-		}
-		pool.ApplyMoved(moved)
-		time.Sleep(time.Second)
-		for range 20 {
-			verify.Result(pool.Pick(nil)).Must(t).Done(ok)
-		}
 		synctest.Wait()
 		verify.Equal(t, len(told.Violations()), 0, "reports %q", told.Violations())
 	})
