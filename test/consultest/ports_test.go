@@ -2,7 +2,6 @@ package consultest
 
 import (
 	"net"
-	"os/exec"
 	"sync"
 	"testing"
 
@@ -65,32 +64,6 @@ func TestTheHTTPPortIsTheOneAskedForIfItIsFree(t *testing.T) {
 	verify.NoError(t, err)
 	other.Close()
 	verify.That(t, again.HTTP != want && again.HTTP != 0, "got %d, want another one than %d", again.HTTP, want)
-}
-
-// A process that starts has no copy of a port that was tried.
-func TestAPortCanBeBoundOnceItWasTried(t *testing.T) {
-	p, reserved, err := reserve(0)
-	verify.NoError(t, err)
-	defer reserved.Close()
-	var starting sync.WaitGroup
-	done := make(chan struct{})
-	for range 4 {
-		starting.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-					_ = exec.Command("go", "version").Run()
-				}
-			}
-		})
-	}
-	for range 2000 {
-		verify.NoError(t, free(p.HTTP))
-	}
-	close(done)
-	starting.Wait()
 }
 
 // An app binds its reserved port only after the reservation.

@@ -18,17 +18,14 @@ import (
 
 // Build compiles packages of this module, such as "sluice" or "sluice/examples/goapp", into dir.
 // The programs are stripped, as a release is, which halves the work of the linker, and kept in the
-// user's cache directory: a program is linked again only when something about it has changed.
+// user's cache directory, in which processes take turns: a program is linked again only when
+// something about it has changed.
 func Build(ctx context.Context, dir string, packages ...string) error {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return err
 	}
-	return build(ctx, filepath.Join(cache, "sluice", "built"), dir, packages...)
-}
-
-// build is Build with the folder that keeps the programs. Processes take turns in it.
-func build(ctx context.Context, kept, dir string, packages ...string) error {
+	kept := filepath.Join(cache, "sluice", "built")
 	if err := os.MkdirAll(kept, 0o755); err != nil {
 		return err
 	}
