@@ -335,7 +335,7 @@ var proxyFaults = []mutation{
 		name: "open-connections-of-revoked-clients-stay",
 		file: "certificates/listeners/manager.go",
 		old:  "if changed {\n\t\tm.options.Revoked()",
-		new:  "if changed && len(used) == 0 {\n\t\tm.options.Revoked()",
+		new:  "if changed && len(m.used()) == 0 {\n\t\tm.options.Revoked()",
 		test: "./certificates/listeners TestRandomHandshakes",
 	},
 	{
