@@ -1,4 +1,4 @@
-// Package docs runs README.md and the pages of docs.
+// Package docs runs README.md, the pages of docs, and the tasks of operators.
 //
 // Every block of a page that is marked as console or sh is run, and every block that is marked as
 // yaml is checked by sluice check. A block that cannot be run says why, in a comment that readers
@@ -7,7 +7,7 @@
 //	<!-- illustration: needs systemd -->
 //
 // The blocks of a page run from top to bottom in one shell, in a directory that has only
-// certificates, with sluice, consul and goapp on the PATH, and app, which answers at a port: app
+// certificates and the examples, with sluice, consul and goapp on the PATH, and app, which answers at a port: app
 // PORT [STATUS [STATUS-OF-/health]]. A command of a console block must print what the page shows
 // below it; a command of an sh block must end with status 0. In what a page shows, … or ... stands
 // for any text, and alone in a line for any lines. Times, durations and counters are not compared:

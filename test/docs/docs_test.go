@@ -44,7 +44,7 @@ func TestCommands(t *testing.T) {
 
 // require skips the test of a page if a program that its commands need is not installed.
 func require(t *testing.T, steps []step) {
-	for _, program := range []string{"bash", "curl", "jq", "openssl", "python3"} {
+	for _, program := range []string{"bash", "curl", "jq", "openssl", "python3", "prometheus"} {
 		_, err := exec.LookPath(program)
 		if err != nil && slices.ContainsFunc(steps, func(s step) bool {
 			return program == "bash" || (s.runs() || s.kind == "setup") && strings.Contains(s.text, program)

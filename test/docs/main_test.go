@@ -48,7 +48,7 @@ func run(m *testing.M) (status int) {
 // withDefaults adds the addresses of the session to the arguments of sluice, where the default of
 // sluice would be used.
 func withDefaults(args []string) []string {
-	if len(args) == 0 || slices.Contains([]string{"check", "doctor", "help", "register", "version"}, args[0]) || slices.Contains(args, "--help") {
+	if len(args) == 0 || slices.Contains([]string{"check", "doctor", "hash-password", "help", "register", "version"}, args[0]) || slices.Contains(args, "--help") {
 		return args
 	}
 	var config []byte

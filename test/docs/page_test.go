@@ -13,10 +13,13 @@ import (
 // repository is the root of the repository, where the pages are.
 const repository = "../.."
 
+// tasks has the scripts of the tasks of operators.
+const tasks = "test/docs/tasks"
+
 // pages returns the names of all pages, relative to the repository.
 func pages() ([]string, error) {
 	names := []string{"README.md"}
-	for _, folder := range []string{"docs", "docs/dev"} {
+	for _, folder := range []string{"docs", "docs/dev", tasks} {
 		found, err := filepath.Glob(filepath.Join(repository, folder, "*.md"))
 		if err != nil {
 			return nil, err

@@ -96,6 +96,8 @@ func newSession(t *testing.T, steps []step) *session {
 	// curl shows its progress unless it writes to a terminal.
 	verify.NoError(t, os.WriteFile(filepath.Join(s.own, ".curlrc"), []byte("silent\nshow-error\n"), 0o600))
 	writeReferenced(t, s.dir)
+	examples := verify.Result(filepath.Abs(filepath.Join(repository, "examples"))).Must(t)
+	verify.NoError(t, os.Symlink(examples, filepath.Join(s.dir, "examples")))
 	for _, s := range steps {
 		if strings.Contains(s.text, "goapp") && s.illustration == "" {
 			program := verify.Result(goapp(t)).Must(t)
