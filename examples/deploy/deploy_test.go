@@ -46,7 +46,7 @@ func TestConfigurations(t *testing.T) {
 	}
 }
 
-// The configuration in the job of Nomad is valid. The job itself is not checked.
+// The configuration in the job of Nomad is valid.
 func TestNomad(t *testing.T) {
 	job := verify.Result(os.ReadFile("sluice.nomad.hcl")).Must(t)
 	_, text, _ := strings.Cut(string(job), "<<EOT\n")
@@ -59,7 +59,7 @@ func check(t *testing.T, from, text string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	token := filepath.Join(t.TempDir(), "token")
-	text = strings.ReplaceAll(text, "/etc/sluice-token/token", token)
+	text = strings.NewReplacer("/etc/sluice-token/token", token, "/run/secrets/token", token).Replace(text)
 	verify.NoError(t, errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(token, []byte("t"), 0o600)))
 	in := config.Input{File: file, Getenv: func(string) string { return "" }}
 	read, err := in.Read()

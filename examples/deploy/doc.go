@@ -1,3 +1,3 @@
 // Package deploy has files that deploy sluice with compose, Kubernetes and Nomad. Its tests check
-// them as far as that is possible without these.
+// the configurations in them, and test/interop the files, with the parsers of these.
 package deploy

@@ -34,10 +34,8 @@ admin: { address: "127.0.0.1:8081" }
 # would ask the machine's address, where the admin API is not.
 consul: { addresses: ["http://127.0.0.1:8500"], register: {} }
 shutdown: { delay: 3s, grace: 30s }
-services:
-  star: { consul: { service: star } }
-routes:
-  - { service: star }
+# Jobs such as app.nomad.hcl ask for their routes by tags: each service for its own host.
+catalog: { tags: [sluice], claims: [{ service: "*", hosts: ["{service}.example.com"] }] }
 EOT
       }
 
