@@ -7,12 +7,12 @@
 //	<!-- illustration: needs systemd -->
 //
 // The blocks of a page run from top to bottom in one shell, in a directory that has only
-// certificates and the examples, with sluice, consul and goapp on the PATH, and app, which answers at a port: app
-// PORT [STATUS [STATUS-OF-/health]]. A command of a console block must print what the page shows
-// below it; a command of an sh block must end with status 0. In what a page shows, … or ... stands
-// for any text, and alone in a line for any lines. Times, durations and counters are not compared:
-// see match_test.go. A command that prints something else is repeated for a while, because a change
-// of Consul takes a moment to arrive.
+// certificates and the examples, with sluice, consul and goapp on the PATH, and app, which answers
+// at a port: app PORT [STATUS [STATUS-OF-/health]]. A command of a console block must print what
+// the page shows below it; a command of an sh block must end with status 0. In what a page shows,
+// … or ... stands for any text, and alone in a line for any lines. Times, durations and counters
+// are not compared: see match_test.go. A command that prints something else is repeated for a
+// while, because a change of Consul takes a moment to arrive.
 //
 // In place of go run ./examples/goapp the test runs goapp, and in place of consul agent -dev
 // nothing. The ports of a page, such as 8080, become free ones, and /etc/sluice and /var/lib/sluice
