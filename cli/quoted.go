@@ -51,6 +51,12 @@ func quoted(file string, line, column int) string {
 	}, strings.TrimSuffix(lines[line-1], "\r")))
 	column = min(column-1, len(text))
 	from, to := max(0, column-widthAround), min(len(text), column+widthAround)
+	if from > 0 {
+		text[from] = '…'
+	}
+	if to < len(text) {
+		text[to-1] = '…'
+	}
 	return fmt.Sprintf("  %s\n  %s^\n", string(text[from:to]), strings.Repeat(" ", column-from))
 }
 

@@ -30,3 +30,11 @@ func TestQuotedLines(t *testing.T) {
 		verify.That(t, !strings.Contains(errors, "^\n"), "a log has a line of the file:\n%s", errors)
 	}
 }
+
+func TestLongLinesAreCut(t *testing.T) {
+	t.Parallel()
+	file := writeFile(t, "sluice.yaml", "log: "+strings.Repeat("a", 55)+"b"+strings.Repeat("c", 60)+"\n")
+	want := "  …" + strings.Repeat("a", widthAround-1) + "b" + strings.Repeat("c", widthAround-2) + "…\n  " + strings.Repeat(" ", widthAround) + "^\n"
+	verify.Equal(t, quoted(file, 1, 61), want, "in the middle")
+	verify.Equal(t, quoted(file, 1, 1), "  log: "+strings.Repeat("a", widthAround-6)+"…\n  ^\n", "at the beginning")
+}

@@ -20,7 +20,8 @@ const maxFilterIDs = 4
 
 // confirmed returns answer, or the leader's instead, with what the guard says of it. The leader is
 // asked if answer removes instances, if a server that may lag gave an older one, and in the mode
-// "consistent", which the streaming backend ignores. forgot says that Consul may have lost its state.
+// "consistent", which the streaming backend ignores. forgot says that Consul may have lost its
+// state.
 func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (_ Answer, judged discovery.Judgement, err error) {
 	judged = w.Guard.Judge(time.Now(), answer.Instances, forgot)
 	consistent := w.options.Consistency == ConsistencyConsistent
