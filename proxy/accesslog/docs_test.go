@@ -13,7 +13,7 @@ import (
 func TestDocumentationListsTheKeys(t *testing.T) {
 	full := typical()
 	full.BytesIn, full.Connect, full.Reason = 1, 1, "reason"
-	full.GRPCStatus, full.Group, full.User, full.Proxy = "UNAVAILABLE", "canary", "ann", "10.0.0.1"
+	full.GRPCStatus, full.Route, full.Group, full.User, full.Proxy = "UNAVAILABLE", "all", "canary", "ann", "10.0.0.1"
 	full.RequestID, full.TraceID, full.UpstreamStatus = []byte("1"), []byte("2"), 503
 	full.TLSVersion, full.TLSCipher, full.TLSServerName, full.Tries = "3", "4", "5", twoTries
 	var want []string
