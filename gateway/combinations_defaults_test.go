@@ -44,9 +44,11 @@ func (c *combinations) defaults(routes []settings, all ...settings) settings {
 	for _, key := range notDefaults {
 		delete(service, key)
 	}
-	// A document meets the defaults of the file before, too, and no WebSocket goes over HTTP/2.
+	// A document meets the defaults of the file before, too, so clients notice none of its defaults.
+	inRoutes := []string{"compress", "timeouts", "retry", "criticality", "body_limit"}
 	if c.divided {
-		delete(service, "upstream")
+		maps.DeleteFunc(service, func(key string, _ any) bool { return key != "balance" && key != "timeouts" })
+		inRoutes = []string{"compress", "timeouts"}
 	}
 	for section, keys := range map[string][]string{"timeouts": {"response_header"}, "retry": {"per_try_timeout", "body"}} {
 		if s, ok := service[section].(settings); ok {
@@ -63,7 +65,7 @@ func (c *combinations) defaults(routes []settings, all ...settings) settings {
 		}
 	}
 	route := settings{}
-	for _, key := range []string{"compress", "timeouts", "retry", "criticality", "body_limit"} {
+	for _, key := range inRoutes {
 		for _, r := range routes {
 			if r[key] != nil && random.IntN(2) == 0 {
 				route[key] = r[key]

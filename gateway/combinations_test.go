@@ -130,7 +130,7 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 		})
 		last.await("each answer is counted once by class, and once by status and reason", func() bool {
 			byClass, byStatus := combinedAnswers(last.metrics())
-			return len(byClass) > 0 && maps.Equal(byClass, byStatus)
+			return maps.Equal(byClass, byStatus) // both may be empty, after an upgrade at the end
 		})
 	}
 	for _, g := range all {
