@@ -43,8 +43,8 @@ type Route struct {
 	// of connections; empty: of requests.
 	Protocol string `key:"-"`
 
-	// checked is set if the route is from a document and valid by itself, and by [Merge]. What the
-	// route matches does not change after that.
+	// checked is set by [Merge], and before it if the route is from a document and valid by
+	// itself. What the route matches does not change after that.
 	checked *route.Checked `key:"-"`
 }
 

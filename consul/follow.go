@@ -75,7 +75,7 @@ func (f *followLoop) next(ctx, mode context.Context, oversubscribed bool) (err e
 	if f.Await(waiting); mode.Err() != nil {
 		return context.Cause(mode)
 	}
-	return f.query(mode, 0)
+	return f.query(ctx, 0)
 }
 
 // query sends one query, and reports its result.

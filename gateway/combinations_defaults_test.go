@@ -44,7 +44,7 @@ func (c *combinations) defaults(routes []settings, all ...settings) settings {
 	for _, key := range notDefaults {
 		delete(service, key)
 	}
-	// A document meets the defaults of the file before, too, so clients notice none of its defaults.
+	// A document meets the defaults of the file before, too, so clients notice none of them.
 	inRoutes := []string{"compress", "timeouts", "retry", "criticality", "body_limit"}
 	if c.divided {
 		maps.DeleteFunc(service, func(key string, _ any) bool { return key != "balance" && key != "timeouts" })

@@ -137,7 +137,7 @@ func (x *answer) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 	if x.response.Status >= 500 {
 		outcome.Class = balancer.OutcomeServerError
 	}
-	x.tries.attempts.Answered(outcome) // the peer does not work on the request any more, or only sends
+	x.tries.attempts.Answered(outcome) // the peer no longer works on the request, or only sends
 	if x.response.Status == 101 {
 		switch {
 		case x.switches(text):

@@ -39,7 +39,8 @@ func (e *entries) begin() {
 }
 
 func (e *entries) run(ctx context.Context) {
-	_ = e.consul.InMode(ctx, func(mode context.Context, oversubscribed bool) error { // ends with ctx
+	// It ends with ctx.
+	_ = e.consul.InMode(ctx, func(mode context.Context, oversubscribed bool) error {
 		if oversubscribed {
 			e.follow(mode)
 		}

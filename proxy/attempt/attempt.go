@@ -14,10 +14,10 @@ import (
 
 // An Exchange is one request and its response, in whatever protocol.
 type Exchange interface {
-	// Try sends the request to the token's peer and passes the response on. It does not
-	// call Done, and [Loop.Answered] or [Loop.Connected] in place of the token's. While it waits
-	// for the answer it may ask [Loop.Leave]; if that says so, it returns
-	// [balancer.OutcomeSuperseded].
+	// Try sends the request to the token's peer and passes the response on. It calls
+	// [Loop.Answered] or [Loop.Connected] instead of the token's methods, and does not call
+	// Done. While it waits for the answer it may ask [Loop.Leave]. If that says so, it
+	// returns [balancer.OutcomeSuperseded].
 	Try(t balancer.Token) balancer.Outcome
 	// Replayable reports whether the request can be sent again: there is time
 	// left, nothing of it is lost, and the method allows it or no peer has seen
