@@ -34,7 +34,8 @@ type Peer struct {
 	Status     string            `json:"status"` // passing, warning, critical, maintenance
 	State      string            `json:"state"`  // up, warming, ejected, unhealthy, draining
 	Reasons    []string          `json:"reasons"`
-	Used       bool              `json:"used"` // may get requests
+	Used       bool              `json:"used"`              // may get requests
+	Leaving    bool              `json:"leaving,omitempty"` // removed from the set: only its requests in flight go on
 	Inflight   int               `json:"inflight"`
 	Requests   uint64            `json:"requests"` // finished attempts
 	Failures   uint64            `json:"failures"` // failed attempts
@@ -78,6 +79,7 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 		State:      v.State().String(),
 		Reasons:    list(v.Reasons()),
 		Used:       v.Used(),
+		Leaving:    v.Leaving(),
 		Inflight:   p.Inflight(),
 		Requests:   p.Requests(),
 		Failures:   p.Failures(),

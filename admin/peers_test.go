@@ -60,7 +60,7 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 			{Service: "web", ID: "c-drained", Node: "n", Address: "[2001:db8::1]:80", Weight: 1, Due: 0.1429, Tags: []string{},
 				Status: "passing", State: "draining", Reasons: []string{"drain: by an operator"}},
 			{Service: "web", ID: "d-leaving", Node: "n", Address: "10.0.0.4:80", Weight: 1, Tags: []string{},
-				Status: "passing", State: "draining", Reasons: []string{"removed from the set"}, Inflight: 1},
+				Status: "passing", State: "draining", Reasons: []string{"removed from the set"}, Leaving: true, Inflight: 1},
 		}
 		for i := range want {
 			verify.That(t, reflect.DeepEqual(got[i], want[i]), "%s:\ngot  %+v\nwant %+v", path, got[i], want[i])

@@ -65,6 +65,9 @@ func (v PeerView) Since() time.Time  { return v.condition.since }
 func (v PeerView) Reasons() []string { return v.condition.reasonLines() }
 func (v PeerView) Used() bool        { return v.used }
 
+// Leaving reports whether the set has the peer no more: only requests in flight keep it.
+func (v PeerView) Leaving() bool { return v.condition.leaving }
+
 // Share returns which part of the requests the peer should get and gets.
 func (v PeerView) Share() Share { return v.share }
 

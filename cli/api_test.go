@@ -17,6 +17,7 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/config/live"
+	"sluice/consul/registration"
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/operator"
@@ -43,6 +44,7 @@ func adminOf(pools func() []*balancer.Pool, tokens admin.Tokens, orders *operato
 		Documents: noDocuments{},
 		Tokens:    func() admin.Tokens { return tokens },
 		Orders:    orders,
+		Fleet:     admin.Fleet{Registration: func() registration.Status { return registration.Status{State: registration.StateOff} }},
 	})
 }
 

@@ -94,12 +94,13 @@ func NewRoot() *cobra.Command {
 			"  sluice events --follow             show what happens, as it happens\n" +
 			"  sluice route URL                   show which route a request would get, and why\n" +
 			"  sluice doctor                      find problems in Consul's catalog\n" +
-			"  sluice register … -- COMMAND       run an app that is registered in Consul",
+			"  sluice register … -- COMMAND       run an app that is registered in Consul\n" +
+			"  sluice roll … -- COMMAND           run a command for each instance in turn, drained",
 		SilenceErrors: true, // Run prints them, without the usage
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newConfig(), newExplain(), newImport(), newHashPassword(), newPeers(), newRoute(), newTags(), newReplicas(), newEvents(), newShares(), newRegister(), newDrain(), newEnable(), newWeight(), newMaintenance(), newOrders(), newReady(), newLog(), newDoctor(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newConfig(), newExplain(), newImport(), newHashPassword(), newPeers(), newRoute(), newTags(), newReplicas(), newEvents(), newShares(), newRegister(), newRoll(), newDrain(), newEnable(), newWeight(), newMaintenance(), newOrders(), newReady(), newLog(), newDoctor(), newVersion())
 	return root
 }
 

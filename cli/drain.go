@@ -178,15 +178,12 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 	if err := o.refuseLast(ctx, func(other admin.Peer) bool { return sameInstance(other, p) }); err != nil {
 		return err
 	}
-	path := "/api/peers/" + discovery.PathSegment(p.Service) + "/" + discovery.PathSegment(p.ID) + "/" + o.path
-	o.query.Set("node", p.Node)
-	o.query.Set("address", p.Address)
-	var done admin.Operated
-	if err := o.askJSON(ctx, http.MethodPost, path, o.query, &done); err != nil {
+	done, err := o.give(ctx, p, o.path, o.query)
+	if err != nil {
 		return err
 	}
 	if o.waits {
-		peers, err := o.await(ctx, printable(done.Service)+"/"+printable(done.ID)+" ("+done.Address+")", func(p *admin.Peer) bool {
+		peers, err := o.await(ctx, out, printable(done.Service)+"/"+printable(done.ID)+" ("+done.Address+")", func(p *admin.Peer) bool {
 			// A registry has the node, and the order counts in each service with this instance.
 			everywhere := done.Node != ""
 			host, _, _ := net.SplitHostPort(p.Address)
@@ -231,7 +228,7 @@ func (o *order) carryOutForNode(ctx context.Context, out io.Writer) error {
 	}
 	if o.waits {
 		var err error
-		if done.Peers, err = o.await(ctx, "node "+printable(o.node), func(p *admin.Peer) bool {
+		if done.Peers, err = o.await(ctx, out, "node "+printable(o.node), func(p *admin.Peer) bool {
 			return p.Node == done.Node && p.Datacenter == done.Datacenter
 		}); err != nil {
 			return err
@@ -296,7 +293,7 @@ func (o *order) find(ctx context.Context) (found admin.Peer, shared bool, err er
 		return admin.Peer{}, false, err
 	}
 	peers = slices.DeleteFunc(peers, func(p admin.Peer) bool {
-		return o.peer != p.ID && o.peer != p.Address && o.peer != p.Service+"/"+p.ID || slices.Contains(p.Reasons, "removed from the set")
+		return o.peer != p.ID && o.peer != p.Address && o.peer != p.Service+"/"+p.ID || p.Leaving
 	})
 	switch {
 	case len(peers) > 0 && !slices.ContainsFunc(peers, func(p admin.Peer) bool { return !sameInstance(p, peers[0]) }):
@@ -322,27 +319,22 @@ func sameInstance(a, b admin.Peer) bool {
 		a.ID == b.ID && a.Node == b.Node && a.Address == b.Address && a.Datacenter == b.Datacenter
 }
 
-// await waits until no request is in flight on the peers that f selects, also in a process that an
-// upgrade has replaced. It returns these peers.
-func (o *order) await(ctx context.Context, what string, f func(*admin.Peer) bool) (peers []admin.Peer, err error) {
+// await waits until no request is in flight on the peers that f selects, in any process and any
+// replica. It returns these peers, and says on out which replica does not tell.
+func (o *order) await(ctx context.Context, out io.Writer, what string, f func(*admin.Peer) bool) (peers []admin.Peer, err error) {
 	deadline := time.Now().Add(o.wait)
-	all, former := peersOf(&o.api), peersOf(&o.api)
-	former.query.Set("process", "former")
-	err = repeat(ctx, 100*time.Millisecond, func() (bool, error) {
-		inflight := 0
-		for _, q := range []query[[]admin.Peer]{former, all} { // the last one is what this returns
-			if peers, err = q.get(ctx); err != nil {
-				return false, err
-			}
-			peers = slices.DeleteFunc(peers, func(p admin.Peer) bool { return !f(&p) })
-			for _, p := range peers {
-				inflight += p.Inflight
-			}
+	err = repeat(ctx, waitInterval, func() (bool, error) {
+		found, busy, unknown, err := o.inFlight(ctx, f)
+		peers = found
+		switch {
+		case err != nil || busy == "" && unknown == "":
+			return true, err
+		case busy != "" && time.Now().After(deadline):
+			return true, fmt.Errorf("%s still has %s after %s", what, busy, o.wait)
+		case busy == "":
+			fmt.Fprintln(out, unknown)
 		}
-		if inflight > 0 && time.Now().After(deadline) {
-			return false, fmt.Errorf("%s still has %d in flight after %s", what, inflight, o.wait)
-		}
-		return inflight == 0, nil
+		return busy == "", nil
 	})
 	return peers, err
 }

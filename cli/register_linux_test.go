@@ -21,7 +21,7 @@ import (
 	"sluice/test/verify"
 )
 
-// envRole makes the test binary run as another program: "sluice", or an app.
+// envRole makes the test binary run as another program: "sluice", an app, or a deployment.
 const envRole = "CLI_TEST_ROLE"
 
 // playRole runs the program that envRole names, if any.
@@ -35,6 +35,8 @@ func playRole() {
 		os.Exit(Run(os.Args[1:], os.Stdout, os.Stderr))
 	case "app":
 		runApp(os.Args[1])
+	case "deploy":
+		runDeploy(os.Args[1])
 	}
 }
 

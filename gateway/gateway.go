@@ -225,7 +225,7 @@ func New(o Options) (_ *Gateway, err error) {
 	}
 	g.replica = &replica{
 		registries: g.registries, services: g.services, history: g.history, orders: g.orders, shares: g.shares,
-		readiness: g.readiness, listeners: g.listeners, upgrade: g.upgrade, version: o.Version, log: g.log,
+		readiness: g.readiness, listeners: g.listeners, upgrade: g.upgrade, former: g.askFormer, version: o.Version, log: g.log,
 	}
 	g.limits = fleet.NewLimits(fleet.LimitsOptions{
 		Limits: func() []routes.FleetLimit { return g.routes.Load().FleetLimits() }, Name: g.replica.name, Survey: g.replica.others, Log: g.log,

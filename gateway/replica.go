@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/admin"
 	"sluice/admin/fleet"
 	"sluice/config"
 	"sluice/consul/registration"
@@ -31,7 +33,8 @@ type replica struct {
 	readiness  *readiness
 	listeners  *listeners
 	upgrade    *upgrade
-	version    string // of the program
+	former     func() ([]admin.Peer, error) // that have requests in flight in the old process
+	version    string                       // of the program
 	log        zerolog.Logger
 
 	// Set by begin.
@@ -127,7 +130,30 @@ func (r *replica) describe() fleet.Replica {
 		}
 		parts[fleet.PartShares] = fleet.Hash(shares)
 	}
+	busy, err := r.former()
+	if err != nil {
+		view.UnfinishedError = err.Error()
+	}
+	view.Unfinished = unfinished(slices.Concat(admin.InFlight(r.services.pools(), r.orders.Set()), busy))
 	return view
+}
+
+// unfinished returns those of peers that are drained, the ones with the most requests in flight
+// first. What two processes have counts together.
+func unfinished(peers []admin.Peer) []fleet.Unfinished {
+	inflight := make(map[fleet.Unfinished]int) // by the rest
+	for _, p := range peers {
+		if slices.ContainsFunc(p.Orders, func(o operator.Order) bool { return o.Kind == operator.Drain }) {
+			inflight[fleet.Unfinished{Service: p.Service, ID: p.ID, Node: p.Node, Datacenter: p.Datacenter, Address: p.Address}] += p.Inflight
+		}
+	}
+	var all []fleet.Unfinished
+	for u, n := range inflight {
+		u.Inflight = n
+		all = append(all, u)
+	}
+	slices.SortFunc(all, func(a, b fleet.Unfinished) int { return cmp.Compare(b.Inflight, a.Inflight) })
+	return all[:min(len(all), fleet.MaxUnfinished)]
 }
 
 // others returns how the other replicas are found and asked; false: sluice is not registered.

@@ -23,6 +23,24 @@ type Replica struct {
 	Instances  int       `json:"instances"` // in the pools of all services
 	// Parts has a hash of each part that replicas compare.
 	Parts map[string]string `json:"parts"`
+	// Unfinished are drained peers with requests in flight: at most MaxUnfinished of them.
+	Unfinished []Unfinished `json:"unfinished,omitempty"`
+	// UnfinishedError is why it is not known which ones the process before this one has.
+	UnfinishedError string `json:"unfinished_error,omitempty"`
+}
+
+// MaxUnfinished bounds the drained peers of an answer.
+const MaxUnfinished = 100
+
+// Unfinished is a drained peer that has requests in flight, in this process or in the one before
+// it.
+type Unfinished struct {
+	Service    string `json:"service"` // sluice's name for it
+	ID         string `json:"id"`
+	Node       string `json:"node"`
+	Datacenter string `json:"datacenter,omitempty"`
+	Address    string `json:"address"`
+	Inflight   int    `json:"inflight"`
 }
 
 // Parts of a replica. Orders and shares are absent if it does not share them.

@@ -42,6 +42,9 @@ type Member struct {
 	Instances int               `json:"instances"`
 	Parts     map[string]string `json:"parts"` // null without an answer
 
+	Unfinished      []Unfinished `json:"unfinished,omitempty"` // see Replica
+	UnfinishedError string       `json:"unfinished_error,omitempty"`
+
 	replica string // MetaReplica
 }
 

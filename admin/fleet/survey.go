@@ -256,6 +256,7 @@ func (m *Member) setAnswer(r Replica) {
 	m.Started = encodable(r.Started)
 	m.Pending = append([]string{}, r.Pending...)
 	m.Services, m.Instances, m.Parts = r.Services, r.Instances, r.Parts
+	m.Unfinished, m.UnfinishedError = r.Unfinished, r.UnfinishedError
 }
 
 func queryReplica(ctx context.Context, client *http.Client, m *Member, secret string) (answer Replica, err error) {

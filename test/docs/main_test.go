@@ -59,7 +59,11 @@ func withDefaults(args []string) []string {
 		return slices.Contains(args, flag) || strings.Contains(string(config), key)
 	}
 	if !has("--admin", "admin:") {
-		args = append(args, "--admin", os.Getenv(envAdmin))
+		end := len(args)
+		if command := slices.Index(args, "--"); command > 0 { // what follows is another program's
+			end = command
+		}
+		args = slices.Insert(args, end, "--admin", os.Getenv(envAdmin))
 	}
 	if args[0] == "run" && !has("--listen", "listeners:") {
 		args = append(args, "--listen", os.Getenv(envListen))
