@@ -18,7 +18,7 @@ import (
 
 	consulapi "github.com/hashicorp/consul/api"
 
-	"sluice/cli/roll"
+	"sluice/admin"
 	"sluice/test/consultest"
 	"sluice/test/long"
 	"sluice/test/subprocess"
@@ -176,7 +176,7 @@ type running struct {
 // startRoll starts "sluice roll" at a replica.
 func (c *cluster) startRoll(s *serving, flags ...string) *running {
 	c.t.Helper()
-	args := append([]string{"roll", "--service", "star", "--admin", s.admin, "--consul", c.agent.URL(), "--judge", "1s", "--settle", "3s"}, flags...)
+	args := append([]string{"roll", "--service", "star", "--admin", s.admin, "--consul", c.agent.URL(), "--judge", "1s", "--settle", "2s"}, flags...)
 	r := &running{c.t, sluiceCommand(append(args, "--", "env", envRole+"=deploy", os.Args[0], c.deploy.URL+"/{id}")...), new(subprocess.Output)}
 	r.command.Stdout, r.command.Stderr = r.output, r.output
 	verify.NoError(c.t, r.command.Start())
@@ -228,7 +228,27 @@ func TestRoll(t *testing.T) {
 	c.onDeploy(func(a *rolledApp) error { a.crash(); return a.start(true) })
 	c.startRoll(s, "--by", "version", "--parallel", "2").ends(exitOK, "finished: 3 instances")
 
-	// The second app crashes, and never comes back.
+	// One at a time, and Ctrl-C while its command runs.
+	release := make(chan struct{})
+	c.onDeploy(func(a *rolledApp) error { <-release; return restart(a) })
+	first := c.startRoll(s)
+	first.awaitText("star-1 (")
+	awaitThat(t, "the command runs", func() bool { return c.deployed() != "" })
+	c.startRoll(s).ends(exitFailed, "another roll of star runs, by ")
+	verify.NoError(t, first.command.Process.Signal(syscall.SIGINT))
+	first.awaitText("the roll ends after the present command")
+	close(release)
+	first.ends(exitFailed, "interrupted", "--resume goes on")
+	verify.That(t, c.deployed() == "star-1" && len(drained(t, s)) == 0, "deployed %s, drained %v", c.deployed(), drained(t, s))
+	c.load.stop()
+	verify.That(t, c.load.served.Load() > 0, "no request was served")
+}
+
+// An app that crashes in its deployment ends the roll, and what is done need not be done again.
+func TestRollMeetsACrash(t *testing.T) {
+	long.Test(t)
+	c, all := startCluster(t, 1)
+	s := all[0]
 	c.onDeploy(func(a *rolledApp) error {
 		if a.id == "star-2" {
 			a.crash()
@@ -244,21 +264,6 @@ func TestRoll(t *testing.T) {
 	verify.NoError(t, c.apps[1].start(false))
 	c.startRoll(s, "--resume").ends(exitOK, "star-1 (", "skipped", "finished: 3 instances")
 	verify.That(t, !strings.Contains(c.deployed(), "star-1"), "deployed %s", c.deployed())
-
-	// One at a time, and Ctrl-C while its command runs.
-	release := make(chan struct{})
-	c.onDeploy(func(a *rolledApp) error { <-release; return restart(a) })
-	first := c.startRoll(s)
-	first.awaitText("star-1 (")
-	awaitThat(t, "the command runs", func() bool { return c.deployed() != "" })
-	c.startRoll(s).ends(exitFailed, "another roll of star runs, by ")
-	verify.NoError(t, first.command.Process.Signal(syscall.SIGINT))
-	first.awaitText("the roll ends after the present command")
-	close(release)
-	first.ends(exitFailed, "interrupted", "--resume goes on")
-	verify.That(t, c.deployed() == "star-1" && len(drained(t, s)) == 0, "deployed %s, drained %v", c.deployed(), drained(t, s))
-	c.load.stop()
-	verify.That(t, c.load.served.Load() > 0, "no request was served")
 }
 
 // An app that hangs after its deployment passes Consul's check until that is late.
@@ -280,7 +285,7 @@ func TestRollMeetsAHang(t *testing.T) {
 // A request of another replica holds up the roll, which only that replica knows of.
 func TestRollWithTwoReplicas(t *testing.T) {
 	c, all := startCluster(t, 2)
-	var held *roll.Instance
+	var held *admin.Peer
 	until := make(chan struct{})
 	gate := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-until }))
 	defer gate.Close()
@@ -291,23 +296,20 @@ func TestRollWithTwoReplicas(t *testing.T) {
 	}()
 	awaitThat(t, "a request in flight at the second replica", func() bool {
 		_, body := tryGet("http://" + all[1].admin + "/api/peers")
-		var peers []struct {
-			ID       string
-			Inflight int
-		}
+		var peers []admin.Peer
 		_ = json.Unmarshal([]byte(body), &peers)
 		for _, p := range peers {
 			if p.Inflight > 0 {
-				held = &roll.Instance{ID: p.ID}
+				held = &p
 			}
 		}
 		return held != nil
 	})
 	c.onDeploy(restart)
-	r := c.startRoll(all[0])
-	awaitThat(t, "the drain of "+held.ID+" reaches the second replica", func() bool { return strings.Contains(strings.Join(drained(t, all[1]), " "), held.ID) })
+	c.startRoll(all[0], "--drain-timeout", "5s").ends(exitFailed, held.ID+" (", "it still has 1 in flight in the replica ")
 	verify.That(t, !strings.Contains(c.deployed(), held.ID), "%s was deployed with a request in flight at the other replica", held.ID)
 	close(until)
-	r.ends(exitOK, "finished: 3 instances")
 	verify.That(t, <-answered == "ok", "the request at the other replica")
+	c.startRoll(all[0], "--resume").ends(exitOK, "finished: 3 instances")
+	verify.That(t, strings.Contains(c.deployed(), held.ID), "deployed %s", c.deployed())
 }
