@@ -37,7 +37,7 @@ type eventsQuery struct {
 	asJSON   bool
 	out      io.Writer
 
-	last string // id of the latest event
+	last string // id of the latest event that has been read; "": none
 }
 
 func newEvents() *cobra.Command {
@@ -54,6 +54,9 @@ func newEvents() *cobra.Command {
 			if cmd.Flags().Changed("limit") && q.limit < 1 {
 				return &usageError{fmt.Errorf("--limit %d: want at least 1", q.limit)}
 			}
+			if q.limit > 0 && q.last != "" {
+				return &usageError{errors.New("--limit and --after exclude each other")}
+			}
 			q.out = cmd.OutOrStdout()
 			if !follow {
 				return look(cmd, view{asJSON: q.asJSON}, query[[]events.Event]{api: &q.api, path: "/api/events", query: q.values("json"), write: q.writeAll})
@@ -69,6 +72,7 @@ func newEvents() *cobra.Command {
 	flags.StringArrayVar(&q.services, "service", nil, "only events of this `service`; may be repeated")
 	flags.StringArrayVar(&q.kinds, "kind", nil, "only events of this `kind`, such as peer.ejected, or of a group of kinds, such as peer; may be repeated")
 	flags.IntVar(&q.limit, "limit", 0, "begin with the latest `n` events instead of the last hour")
+	flags.StringVar(&q.last, "after", "", "begin after the event with this `id`, which --json shows: the last one that was handled")
 	flags.BoolVar(&q.asJSON, "json", false, "print the API's answer; with --follow one object on each line")
 	return command
 }
@@ -77,6 +81,9 @@ func (q *eventsQuery) values(format string) url.Values {
 	values := url.Values{"service": q.services, "kind": q.kinds, "format": {format}}
 	if q.limit > 0 && q.last == "" { // later, nothing is left out
 		values.Set("limit", fmt.Sprint(q.limit))
+	}
+	if q.last != "" {
+		values.Set("after", q.last)
 	}
 	return values
 }
@@ -137,9 +144,6 @@ func (q *eventsQuery) stream(ctx context.Context) (again bool, err error) {
 	request, err := q.request(ctx, http.MethodGet, "/api/events", q.values("sse"))
 	if err != nil {
 		return false, err
-	}
-	if q.last != "" {
-		request.Header.Set("Last-Event-ID", q.last)
 	}
 	response, err := q.send(request)
 	if err != nil {

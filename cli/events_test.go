@@ -65,7 +65,7 @@ func TestFollowContinues(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int32
 	address := serveHandler(t, func(w http.ResponseWriter, r *http.Request) {
-		request, last, limit := requests.Add(1), r.Header.Get("Last-Event-ID"), r.URL.Query().Get("limit")
+		request, last, limit := requests.Add(1), r.URL.Query().Get("after"), r.URL.Query().Get("limit")
 		switch {
 		case request == 1 && last == "" && limit == "1":
 			text, _ := json.Marshal(someEvents[0])
@@ -88,6 +88,15 @@ func TestFollowContinues(t *testing.T) {
 	verify.Equal(t, stderr, "sluice: admin API at "+address+": too many; asking again until Ctrl-C\n", "stderr")
 }
 
+func TestEventsAfterOne(t *testing.T) {
+	t.Parallel()
+	address := serveHandler(t, func(w http.ResponseWriter, r *http.Request) {
+		verify.Equal(t, r.URL.Query().Get("after"), "5-1", "after")
+		_ = json.NewEncoder(w).Encode(someEvents[2:])
+	})
+	prints(t, exitOK, "applied", "events", "--after", "5-1", "--admin", address)
+}
+
 func TestFollowFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	prints(t, exitFailed, "is it running?", "events", "--follow", "--admin", nowhere)
@@ -99,4 +108,5 @@ func TestFollowFailsAtOnce(t *testing.T) {
 	prints(t, exitUsage, "", "events", "star")
 	prints(t, exitUsage, "--limit -1: want at least 1", "events", "--limit", "-1")
 	prints(t, exitUsage, "--limit 0: want at least 1", "events", "--limit", "0") // as in the API
+	prints(t, exitUsage, "--limit and --after exclude each other", "events", "--limit", "1", "--after", "5-1")
 }
