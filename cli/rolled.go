@@ -16,6 +16,7 @@ import (
 	"sluice/admin"
 	"sluice/admin/fleet"
 	"sluice/cli/roll"
+	"sluice/discovery"
 	"sluice/observe/panics"
 	"sluice/operator"
 )
@@ -33,6 +34,18 @@ var _ roll.Sluice = (*rolled)(nil)
 
 func (s *rolled) Peers(ctx context.Context) ([]admin.Peer, error) {
 	return peersOf(&s.api, s.service).get(ctx)
+}
+
+func (s *rolled) Stale(ctx context.Context) (string, error) {
+	q := servicesOf(&s.api)
+	q.query = url.Values{"service": {s.service}}
+	services, err := q.get(ctx)
+	for _, found := range services {
+		if found.Watch != nil && found.Watch.State != discovery.WatchFresh.String() {
+			return fmt.Sprintf("what sluice knows of %s is %s: %s", printable(s.service), found.Watch.State, printableWhy(found.Watch.LastError)), err
+		}
+	}
+	return "", err
 }
 
 // Drain also fails if Consul does not have the drain: other replicas would go on. The roll

@@ -77,6 +77,9 @@ func (s *step) through(ctx, stop context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !slices.ContainsFunc(before, func(p admin.Peer) bool { return InstanceOf(p) == i && isDrained(p) }) {
+		return errors.New("somebody has ended its drain, or it is gone")
+	}
 	if err := s.command(stop); err != nil {
 		return err
 	}
@@ -145,7 +148,11 @@ func (s *step) returned(ctx context.Context, before []admin.Peer, deadline time.
 			again, since = successor, time.Now()
 		}
 		if !since.IsZero() && time.Since(since) >= settle {
-			return true, nil
+			stale, err := s.sluice.Stale(ctx)
+			if err == nil && stale == "" {
+				return true, nil
+			}
+			why, since = stale, time.Time{} // what was seen proves nothing
 		}
 		if !since.IsZero() {
 			why = fmt.Sprintf("it is passing for %v, want %v", time.Since(since).Round(time.Second), settle)
@@ -175,8 +182,8 @@ func (s *step) settle(ctx context.Context, p admin.Peer) (time.Duration, error) 
 	return max(d, time.Second), nil
 }
 
-// successor returns the peer that stands for the instance after its command: the one with its id, or, if there
-// is none, one on its node that was not there before and stands for no other.
+// successor returns the peer that stands for the instance after its command: the one with its id,
+// or, if there is none, one on its node that was not there before and stands for no other.
 func (s *step) successor(before, peers []admin.Peer) (admin.Peer, bool) {
 	p := s.peer
 	peers = slices.DeleteFunc(registered(peers), func(c admin.Peer) bool { return c.Node != p.Node || c.Datacenter != p.Datacenter })

@@ -26,6 +26,8 @@ import (
 type Sluice interface {
 	// Peers returns the peers of the service, in one moment.
 	Peers(ctx context.Context) ([]admin.Peer, error)
+	// Stale returns why what sluice knows of the instances may be old; "": it is not.
+	Stale(ctx context.Context) (string, error)
 	// Drain drains a peer in all replicas, at most for a time; 0: without an end.
 	Drain(ctx context.Context, p admin.Peer, why string, lasts time.Duration) error
 	// Enable ends the drain of a peer, which may be absent.
@@ -172,7 +174,7 @@ func (r *rolling) batch(ctx, stop context.Context, batch []admin.Peer) error {
 	return errors.Join(failed...)
 }
 
-// ready waits until the replicas agree, and so use what is in service, and fails if a batch is all
+// ready waits until sluice knows the instances, and the replicas agree. It fails if a batch is all
 // that the service has.
 func (r *rolling) ready(ctx context.Context, batch []admin.Peer) error {
 	deadline := time.Now().Add(r.ReturnTimeout)
@@ -180,6 +182,9 @@ func (r *rolling) ready(ctx context.Context, batch []admin.Peer) error {
 		why, err := r.sluice.Disagreement(ctx)
 		if err != nil || why != "" {
 			return false, r.late(deadline, err, "the replicas do not agree: "+why)
+		}
+		if why, err = r.sluice.Stale(ctx); err != nil || why != "" {
+			return false, r.late(deadline, err, why)
 		}
 		peers, err := r.sluice.Peers(ctx)
 		if err != nil {

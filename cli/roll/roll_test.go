@@ -57,6 +57,18 @@ func TestVerdicts(t *testing.T) {
 			later(w, 20*time.Second, passing)
 			return nil
 		}, "", false},
+		"the app crashes while Consul is away": {func(w *world) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.stale = "what sluice knows is stale"
+			time.AfterFunc(20*time.Second, func() {
+				w.change("star-1", critical)
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.stale = ""
+			})
+			return nil
+		}, "Consul has it critical", false},
 		"the app is gone": {func(w *world) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -195,6 +207,17 @@ func TestServiceIsNotEmptied(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestDrainThatSomebodyEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		w.left["star-1"] = 10
+		time.AfterFunc(time.Second, func() { w.change("star-1", func(p *admin.Peer) { p.Orders = nil }) })
+		err := w.roll(t.Context(), w.options(nil), Progress{})
+		verify.That(t, err != nil && strings.Contains(err.Error(), "somebody has ended its drain"), "the roll: %v", err)
+		verify.That(t, len(w.steps) > 0 && !slices.Contains(w.steps, "ran star-1"), "steps %v", w.steps)
+	})
 }
 
 func TestReplicasMustAgree(t *testing.T) {

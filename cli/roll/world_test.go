@@ -21,6 +21,7 @@ type world struct {
 	rate  map[string]float64 // failures per request, by id
 	left  map[string]int     // questions until nothing is in flight, by id
 	why   string             // of a disagreement
+	stale string             // why what sluice knows is old
 	empty bool               // once no instance got requests
 	steps []string           // STEP ID, in the order of their reports
 	saved []Progress
@@ -84,6 +85,12 @@ func (w *world) Busy(_ context.Context, p admin.Peer) (string, error) {
 		return "1 in flight", nil
 	}
 	return "", nil
+}
+
+func (w *world) Stale(context.Context) (string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stale, nil
 }
 
 func (w *world) Disagreement(context.Context) (string, error) { return w.why, nil }
