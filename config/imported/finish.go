@@ -156,11 +156,12 @@ func (d *draft) placeOf(path []string) (nearest Place) {
 	return nearest
 }
 
-// conditions are the keys that say which requests a route gets, and where they go. Without one of
-// them it would get others.
-var conditions = []string{
-	"", "host", "host_regexp", "path", "match", "methods", "when", "listeners", "priority", "service", "services", "body_limit", "rate_limit", "direct_response", "redirect",
-}
+// matching are the keys that say which requests a route gets, and essential others without which
+// it would do something else.
+var (
+	matching  = []string{"host", "host_regexp", "path", "match", "methods", "when"}
+	essential = []string{"", "listeners", "priority", "service", "services", "body_limit", "rate_limit", "direct_response", "redirect"}
+)
 
 // without leaves out what a path of a part leads to, or all of the part if less would open what was
 // shut. It returns what it has done, for a note.
@@ -181,7 +182,16 @@ func (d *draft) without(p *part, path []string) string {
 		p.gone = true
 		d.forget(p.keys["name"])
 		return "the listener is left out"
-	case path[0] == "routes" && !denies && (slices.Contains(conditions, first) || (tags.Keys{first: true}).Restricts()):
+	case path[0] == "routes" && slices.Contains(matching, first):
+		if p.keys["direct_response"] == nil && !p.keys.Restricts() {
+			break // its requests get another route
+		}
+		p.keys = shut(p.keys)
+		if delete(p.keys, first); first == "path" {
+			delete(p.keys, "match")
+		}
+		return "the route denies every request, whatever its " + first
+	case path[0] == "routes" && !denies && (slices.Contains(essential, first) || (tags.Keys{first: true}).Restricts()):
 		p.keys = shut(p.keys)
 		return "the route denies every request"
 	case path[0] == "actions" && !denies:

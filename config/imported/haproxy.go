@@ -2,7 +2,6 @@ package imported
 
 import (
 	"cmp"
-	"maps"
 	"net"
 	"regexp"
 	"slices"
@@ -16,7 +15,6 @@ import (
 type haproxy struct {
 	*draft
 	proxies []*proxy
-	rank    int // priority of the last route: the first rule that fits counts
 }
 
 // proxy is a frontend, a backend, or both.
@@ -30,14 +28,6 @@ type proxy struct {
 	service    part
 	options    []string // of all servers
 	checked    bool     // a server has active checks
-}
-
-// decision is what happens to requests that meet a condition.
-type decision struct {
-	when    condition
-	backend string
-	keys    tags.Keys // of a route without a backend; nil: it denies
-	at      Place
 }
 
 // line is a line, as words.
@@ -55,7 +45,7 @@ func (l line) word(i int) string {
 func (l line) from(i int) line { return line{l.words[min(i, len(l.words)):], l.at} }
 
 func readHAProxy(d *draft, files []File) error {
-	h := &haproxy{draft: d, rank: maxPriority}
+	h := &haproxy{draft: d}
 	for _, f := range files {
 		if strings.Count(f.Text, "\n") > maxValues {
 			return errTooLarge
@@ -250,43 +240,25 @@ func (h *haproxy) listen(p *proxy) {
 	if p.tcp || len(names) == 0 {
 		return
 	}
-	// add adds the routes for a decision. nil denies.
-	add := func(before condition, of decision, more tags.Keys) {
-		when := before.and(of.when)
-		if when.wider {
-			h.note(of.at, "the condition has no counterpart: %s", map[bool]string{true: "denied is more than here", false: "left out"}[more == nil])
-		}
-		for _, match := range when.any {
-			h.rank = max(h.rank-1, -maxPriority)
-			keys := match.Clone()
-			keys["listeners"], keys["priority"] = names, strconv.Itoa(h.rank)
-			if maps.Copy(keys, more); more == nil {
-				keys = shut(keys)
-			}
-			if more == nil || !when.wider {
-				h.add("routes", "", of.at, keys)
-			}
-		}
-	}
 	for _, s := range p.stops {
-		add(met, s, s.keys)
+		h.route(names, met, s, s.keys)
 	}
 	for _, b := range p.backends {
 		i := slices.IndexFunc(h.proxies, func(of *proxy) bool { return of.name == b.backend && of.kind != "frontend" })
 		if i < 0 || !h.has("services", b.backend) {
 			h.note(b.at, "no backend %q has servers that carry over: its requests are denied", b.backend)
-			add(met, b, nil)
+			h.route(names, met, b, nil)
 			continue
 		}
 		if of := h.proxies[i]; of != p {
 			for _, s := range of.stops {
-				add(b.when, s, s.keys)
+				h.route(names, b.when, s, s.keys)
 			}
 			if b.when.wider && len(of.stops) > 0 {
-				add(met, b, nil)
+				h.route(names, met, b, nil)
 			}
 		}
-		add(met, b, tags.Keys{"service": b.backend})
+		h.route(names, met, b, tags.Keys{"service": b.backend})
 	}
 }
 

@@ -1,65 +1,12 @@
 package imported
 
 import (
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 
 	"sluice/tags"
 )
-
-// condition is met if one of its alternatives is. With wider they are met by more requests than
-// HAProxy's condition is.
-type condition struct {
-	any   []tags.Keys
-	wider bool
-}
-
-// Conditions that are always met, the second since it has no counterpart.
-var (
-	met     = condition{any: []tags.Keys{{}}}
-	unknown = condition{[]tags.Keys{{}}, true}
-)
-
-// maxAlternatives limits those of a condition.
-const maxAlternatives = 64
-
-// and returns a condition that is met if both are.
-func (c condition) and(other condition) (both condition) {
-	if both.wider = c.wider || other.wider; len(c.any)*len(other.any) > maxAlternatives {
-		return unknown
-	}
-	for _, a := range c.any {
-		for _, b := range other.any {
-			merged := a.Clone()
-			if !merge(merged, b) {
-				merged, both.wider = a, true
-			}
-			both.any = append(both.any, merged)
-		}
-	}
-	return both
-}
-
-// merge adds the keys of other, and returns false if there is another value of one of them.
-func merge(keys, other tags.Keys) bool {
-	for key, value := range other {
-		mine, _ := keys[key].(tags.Keys)
-		theirs, below := value.(tags.Keys)
-		switch {
-		case keys[key] == nil:
-			keys[key] = value
-		case mine != nil && below:
-			if !merge(mine, theirs) {
-				return false
-			}
-		case !reflect.DeepEqual(keys[key], value):
-			return false
-		}
-	}
-	return keys["host"] == nil || keys["host_regexp"] == nil
-}
 
 // condition returns the condition of "if …" or "unless …"; without words it is always met.
 func (p *proxy) condition(l line) condition {

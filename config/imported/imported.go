@@ -103,6 +103,7 @@ type draft struct {
 	parts    map[string][]*part // of listeners, routes, services and actions
 	notes    []Note
 	noted    map[string]bool
+	routes   int // by decisions so far
 }
 
 // part is a listener, a route, a service or named actions.

@@ -210,6 +210,8 @@ func TestWhatIsShutStaysShut(t *testing.T) {
 		{"deny", "haproxy", front("http-request deny"), ""},
 		// The route that denies comes before.
 		{"deny others", "haproxy", front("http-request deny if !{ src 10.0.0.0/8 }"), "s /"},
+		{"deny by another kind of expression", "haproxy", front("http-request deny if { path_reg ^/(?!public) }"), ""},
+		{"deny for a wrong network", "haproxy", front("http-request deny if { src 10.0.0.0/33 }"), ""},
 		{"deny by what is unknown", "haproxy", front("http-request deny if { req.fhdr(x) -m found }"), ""},
 		{"passwords", "haproxy", front("http-request auth unless { http_auth(staff) }"), ""},
 		{"Lua", "haproxy", front("http-request lua.check"), ""},
