@@ -119,7 +119,7 @@ func pathTo(n *yaml.Node, line, column int, item bool) (path []string, value str
 			name, of = child.Value, n.Content[i+1]
 		}
 		here := func(n *yaml.Node) bool { return n.Line == line && n.Column == column }
-		if here(child) && (n.Kind == yaml.MappingNode || item) || here(of) && of.Kind == yaml.ScalarNode {
+		if here(child) && (n.Kind == yaml.MappingNode || item) || here(of) && len(of.Content) == 0 {
 			return []string{name}, of.Value
 		}
 		if below, value := pathTo(of, line, column, item); below != nil {
@@ -321,6 +321,8 @@ func node(value any) *yaml.Node {
 			n.Content = append(n.Content, node(text))
 		}
 		return n
+	case nil: // in place of the value in defaults
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}
 	}
 	text, _ := value.(string)
 	n := decoding.TextNode(variable.ReplaceAllString(text, "$$$${$1"))

@@ -30,20 +30,6 @@ type proxy struct {
 	checked    bool     // a server has active checks
 }
 
-// line is a line, as words.
-type line struct {
-	words []string
-	at    Place
-}
-
-// word returns a word; "": there is none.
-func (l line) word(i int) string {
-	return strings.Join(l.words[min(i, len(l.words)):min(i+1, len(l.words))], "")
-}
-
-// from returns the line from a word on.
-func (l line) from(i int) line { return line{l.words[min(i, len(l.words)):], l.at} }
-
 func readHAProxy(d *draft, files []File) error {
 	h := &haproxy{draft: d}
 	for _, f := range files {
@@ -296,22 +282,19 @@ var serverOptions = map[string]string{
 	"weight": "", "cookie": "", "id": "", "resolvers": "", "init-addr": "", "resolve-prefer": "",
 }
 
-// inConsul is a name of Consul's DNS interface.
-var inConsul = regexp.MustCompile(`^(?:_([a-z0-9-]+)\._tcp|([a-z0-9-]+))\.service\.consul\.?(?::[0-9]+)?$`)
-
 // server adds a server, or the servers of a template.
 func (h *haproxy) server(p *proxy, l line) {
 	first := map[string]int{"server": 2, "server-template": 3}[l.word(0)]
 	address, options, service := l.word(first), line{slices.Concat(l.from(first+1).words, p.options), l.at}, p.service.keys
 	_, _, err := net.SplitHostPort(address)
-	known := inConsul.FindStringSubmatch(address)
+	known := inConsul(address)
 	switch {
-	case slices.Contains(options.words, "backup") || slices.Contains(options.words, "disabled") || err != nil && known == nil:
+	case slices.Contains(options.words, "backup") || slices.Contains(options.words, "disabled") || err != nil && known == "":
 		h.note(l.at, "server %s: a backup, disabled or without a port: left out; see balance.tiers, and sluice drain", l.word(1))
 		return
-	case known != nil:
-		service["consul"] = tags.Keys{"service": known[1] + known[2]}
-		h.note(l.at, "server %s: its instances are from Consul at consul.addresses, and not by DNS", l.word(1))
+	case known != "":
+		service["consul"] = tags.Keys{"service": known}
+		h.note(l.at, "server %s: %s", l.word(1), notByDNS)
 	default:
 		if i := slices.Index(options.words, "weight"); i >= 0 {
 			address += " weight=" + options.word(i+1)
