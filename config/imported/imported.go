@@ -58,6 +58,7 @@ var errTooLarge = fmt.Errorf("too large: want at most %d values", maxValues)
 var origins = map[string]func(d *draft, files []File) error{
 	"fabio":   readFabio,
 	"haproxy": readHAProxy,
+	"nginx":   readNginx,
 	"traefik": readTraefik,
 }
 
