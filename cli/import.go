@@ -24,7 +24,8 @@ func newImport() *cobra.Command {
 			"sluice check accepts. Standard error has a line for each line that does not carry\n" +
 			"over, with what to do. A route whose restriction does not carry over denies every\n" +
 			"request.\n\n" +
-			"  sluice import traefik traefik.yml dynamic/*.yml -o sluice.yaml",
+			"  sluice import traefik traefik.yml dynamic/*.yml -o sluice.yaml\n" +
+			"  sluice import nginx nginx.conf conf.d/*.conf -o sluice.yaml",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return &usageError{errors.New("name the load balancer, and its files")}
