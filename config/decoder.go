@@ -16,7 +16,7 @@ import (
 // schema is what the decoder knows besides the types.
 var schema = &decoding.Schema{
 	Formats:    formats,
-	OtherNames: map[string]string{"insecure": "skip_verify", "insecure_skip_verify": "skip_verify"},
+	OtherNames: map[string]string{"insecure": "skip_verify", "insecure_skip_verify": "skip_verify", "limits": "rate_limit", "limit": "rate_limit"},
 	IsVariable: func(name string) bool { return route.IsVariable(name) || accesslog.IsVariable(name) },
 	Nested: map[reflect.Type]decoding.Nesting{reflect.TypeFor[Conditions](): {
 		Depth: maxConditionsDepth, TooDeep: fmt.Sprintf("nested too deeply: want at most %d levels of not and any", maxConditionsDepth),

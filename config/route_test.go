@@ -84,6 +84,8 @@ func TestRouteErrors(t *testing.T) {
 			`sluice.yaml:4: routes[0].listeners[1]: value "db": has protocol: tcp, which has no routes`}},
 		{"priority", "- { priority: 1e3, service: star }", []string{
 			`sluice.yaml:4: routes[0].priority: value "1e3": want a whole number from -1000000 to 1000000`}},
+		{"the limits of a service", "- { path: /, service: star, limits: { requests: 5 } }", []string{
+			`sluice.yaml:4: routes[0].limits: unknown key, did you mean "rate_limit"? (allowed here: ` + strings.Join(schema.Keys(routeType), ", ") + ")"}},
 		{"the same requests", "- { path: /a, service: star, methods: [GET, HEAD], when: { header: { X-A: 1, x-b: 2 } } }\n" +
 			"- { path: /a, service: star }\n- { path: /%61/, service: star, priority: 1, methods: [HEAD, GET], when: { header: { x-a: '1', X-B: 2 } } }", []string{
 			`sluice.yaml:6: routes[2]: value "/%61/": the same as routes[0] at sluice.yaml:4`}},
