@@ -26,6 +26,10 @@ func (r *reader) values(fields []string) map[string]string {
 	values := make(map[string]string)
 	for _, field := range fields {
 		key, value, _ := strings.Cut(field, "=")
+		if meant := restriction(key); !isOption(key) && meant != "" {
+			r.closeRoute(field, "no option of fabio (did you mean "+meant+"?)")
+			continue
+		}
 		if !isOption(key) {
 			r.complain(field, "no option of fabio: ignored", true)
 			continue
@@ -34,6 +38,25 @@ func (r *reader) values(fields []string) map[string]string {
 	}
 	return values
 }
+
+// restriction returns the option about who may use a route that a key is, with at most one letter
+// that is missing, wrong or too many, or two that are swapped; "": none.
+func restriction(key string) string {
+	for _, option := range []string{"allow", "deny", "auth"} {
+		a, b := strings.ToLower(key), option
+		for a != "" && b != "" && a[0] == b[0] {
+			a, b = a[1:], b[1:]
+		}
+		swapped := len(a) > 1 && len(b) > 1 && a[0] == b[1] && a[1] == b[0] && a[2:] == b[2:]
+		if after(a) == b || a == after(b) || after(a) == after(b) || swapped {
+			return option
+		}
+	}
+	return ""
+}
+
+// after returns a text without its first byte.
+func after(text string) string { return text[min(1, len(text)):] }
 
 // options reads the options of a route of requests.
 func (r *reader) options(values map[string]string) {
