@@ -140,11 +140,11 @@ func (c *http2Conn) reserve(agreed agreement, body, private bool) bool {
 		return false
 	case c.pinged != 0 && now-c.pinged > int64(http2Silence):
 		return false
-	case c.lent > 0:
+	case c.protocol.Open > 0:
 		if c.silentSinceLocked(c.changed) && c.pings < http2Pings {
 			c.pingLocked()
 		}
-	case c.protocol.Last > 0:
+	case c.protocol.Last > 0: // all streams have ended, also if the last exchange has not released its own yet
 		// The peer may have closed it, and the reading goroutine not know yet.
 		if c.wire.Raw.Control(c.onCheck); c.goAway {
 			return false

@@ -170,6 +170,52 @@ func TestUnsentStreamIsUnprocessed(t *testing.T) {
 	}
 }
 
+// A client has its answer before the exchange gives the stream back. A request that comes meanwhile
+// is the only one on a connection, and may be sent again if the peer closes it.
+func TestRequestBeforeAStreamIsGivenBack(t *testing.T) {
+	t.Parallel()
+	transport := startHTTP2(t, func(conn net.Conn) {
+		defer conn.Close()
+		f := xhttp2.NewFramer(conn, conn)
+		f.WriteSettings()
+		io.ReadFull(conn, make([]byte, len(xhttp2.ClientPreface)))
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			if h, ok := frame.(*xhttp2.HeadersFrame); ok {
+				if h.StreamID > 1 {
+					return
+				}
+				f.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true}) // 200
+			}
+		}
+	})
+	send := func(u *http2Stream) error {
+		_, err := u.Send(&socket.Buffers{Out: []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")}, nil, nil, Until{})
+		return err
+	}
+	first := transport.stream(t, &Client{Presence: there{}})
+	verify.NoError(t, send(first))
+	in := func(what string, f func() bool) {
+		eventually(t, what, func() bool {
+			first.conn.protocol.Mu.Lock()
+			defer first.conn.protocol.Mu.Unlock()
+			return f()
+		})
+	}
+	in("the first answer", func() bool { return first.stream.Received })
+	second := transport.stream(t, &Client{Presence: there{}})
+	verify.Require(t, second.conn == first.conn, "the second request is on another connection")
+	_ = send(second) // the peer may have closed the connection already
+	in("the end of the connection", func() bool { return first.conn.protocol.Err != nil })
+	maybe, _ := second.ClosedIdle(socket.ErrClosedEarly)
+	verify.That(t, maybe, "the request is not sent again")
+	second.Finish(false)
+	first.Finish(false)
+}
+
 // After a stream has failed, no more of its body is sent: the peer may end the
 // connection for that.
 func TestNoDataAfterReset(t *testing.T) {

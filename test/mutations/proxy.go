@@ -457,4 +457,11 @@ var proxyFaults = []mutation{
 		new:  "return x.client.block()",
 		test: "./proxy TestAClientOfAProxyLeavesRoomToWait|TestClientAddressBehindProxies",
 	},
+	{
+		name: "answered-stream-counts-until-it-is-given-back",
+		file: "proxy/upstream/http2_conn.go",
+		old:  "case c.protocol.Open > 0:",
+		new:  "case c.lent > 0:",
+		test: "./proxy/upstream TestRequestBeforeAStreamIsGivenBack",
+	},
 }
