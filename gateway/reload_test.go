@@ -141,6 +141,8 @@ func TestRemovedServiceServesLateRequests(t *testing.T) {
 		close(asked)
 		<-allow
 	})
+	let := sync.OnceFunc(func() { close(allow) })
+	t.Cleanup(let) // before the server waits for its requests
 	text := static("a", origin(t, "a"))
 	with := strings.Replace(text, "service: a }", "service: a, forward_auth: { url: 'http://"+server+"/' } }", 1)
 	r := start(t, with, func(g *Gateway) { g.waits.retire = patience })
@@ -155,7 +157,7 @@ func TestRemovedServiceServesLateRequests(t *testing.T) {
 	for _, p := range r.peers() {
 		verify.Equal(t, p.State, map[string]string{"a": "draining", "b": "up"}[p.Service], "state of the peer of %s", p.Service)
 	}
-	close(allow)
+	let()
 	request.Wait()
 	verify.That(t, status == http.StatusOK && body == "a", "%d %q", status, body)
 }
