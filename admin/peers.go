@@ -35,13 +35,18 @@ type Peer struct {
 	State      string            `json:"state"`  // up, warming, ejected, unhealthy, draining
 	Reasons    []string          `json:"reasons"`
 	Used       bool              `json:"used"`              // may get requests
-	Leaving    bool              `json:"leaving,omitempty"` // removed from the set: only its requests in flight go on
+	Leaving    bool              `json:"leaving,omitempty"` // removed from the set
 	Inflight   int               `json:"inflight"`
 	Requests   uint64            `json:"requests"` // finished attempts
 	Failures   uint64            `json:"failures"` // failed attempts
 	LatencyMS  float64           `json:"latency_ms"`
 	Since      time.Time         `json:"since"`               // start of State
 	Probation  *time.Time        `json:"probation,omitempty"` // since when the registry has lost it
+}
+
+// Drained reports whether an operator has drained the peer or its node.
+func (p Peer) Drained() bool {
+	return slices.ContainsFunc(p.Orders, func(o operator.Order) bool { return o.Kind == operator.Drain })
 }
 
 func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {

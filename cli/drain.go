@@ -20,6 +20,7 @@ import (
 	"sluice/admin"
 	"sluice/discovery"
 	"sluice/discovery/locality"
+	"sluice/observe/wake"
 )
 
 // order is a command of an operator about a peer, or about a node.
@@ -323,7 +324,7 @@ func sameInstance(a, b admin.Peer) bool {
 // replica. It returns these peers, and says on out which replica does not tell.
 func (o *order) await(ctx context.Context, out io.Writer, what string, f func(*admin.Peer) bool) (peers []admin.Peer, err error) {
 	deadline := time.Now().Add(o.wait)
-	err = repeat(ctx, waitInterval, func() (bool, error) {
+	err = wake.Repeat(ctx, waitInterval, func() (bool, error) {
 		found, busy, unknown, err := o.inFlight(ctx, f)
 		peers = found
 		switch {

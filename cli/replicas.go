@@ -15,6 +15,7 @@ import (
 	"sluice/admin"
 	"sluice/cli/terminal"
 	"sluice/consul/registration"
+	"sluice/observe/wake"
 )
 
 func newReplicas() *cobra.Command {
@@ -50,7 +51,7 @@ func newReplicas() *cobra.Command {
 // awaitAgreement polls until all replicas agree.
 func awaitAgreement(ctx context.Context, out io.Writer, q query[admin.Replicas], limit time.Duration) error {
 	deadline := time.Now().Add(limit)
-	return repeat(ctx, 500*time.Millisecond, func() (bool, error) {
+	return wake.Repeat(ctx, 500*time.Millisecond, func() (bool, error) {
 		v, err := q.get(ctx)
 		if err != nil {
 			return false, err

@@ -130,11 +130,12 @@ func untilSecondSignal(ctx context.Context, errs io.Writer) (first, second conte
 	go func() {
 		defer close(ended)
 		defer panics.Contain(panics.Task, nil)
-		for _, end := range []context.CancelCauseFunc{endFirst, endSecond} {
+		for n, end := range []context.CancelCauseFunc{endFirst, endSecond} {
 			select {
 			case received := <-signals:
-				end(fmt.Errorf("interrupted: %v", received))
-				fmt.Fprintln(errs, "sluice: the roll ends after the present command; another signal ends that too")
+				if end(fmt.Errorf("interrupted: %v", received)); n == 0 {
+					fmt.Fprintln(errs, "sluice: the roll ends after the present command; another signal ends that too")
+				}
 			case <-second.Done():
 				return
 			}

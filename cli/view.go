@@ -15,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"sluice/observe/wake"
 )
 
 // view is how a command that looks at a running sluice shows what it finds: a table, once
@@ -97,7 +99,7 @@ func untilSignal(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 // redraw writes a table every second until ctx ends. Errors are shown and do not end
 // it.
 func redraw(ctx context.Context, out io.Writer, show func(io.Writer) error) error {
-	err := repeat(ctx, time.Second, func() (bool, error) {
+	err := wake.Repeat(ctx, time.Second, func() (bool, error) {
 		var screen strings.Builder
 		if err := show(&screen); ctx.Err() != nil {
 			return true, nil
@@ -137,20 +139,4 @@ func fit(text string, height int) string {
 		return text
 	}
 	return strings.Join(lines[:height-2], "") + fmt.Sprintf("… %d more lines\n", len(lines)-height+2)
-}
-
-// repeat calls f at once and after each interval until it is done or fails, or ctx ends.
-func repeat(ctx context.Context, interval time.Duration, f func() (done bool, err error)) error {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		if done, err := f(); done || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -131,29 +132,38 @@ func (r *replica) describe() fleet.Replica {
 		parts[fleet.PartShares] = fleet.Hash(shares)
 	}
 	busy, err := r.former()
-	if err != nil {
+	unfinished, whole := unfinished(slices.Concat(admin.InFlight(r.services.pools(), r.orders.Set()), busy))
+	switch view.Unfinished = unfinished; {
+	case err != nil:
 		view.UnfinishedError = err.Error()
+	case !whole:
+		view.UnfinishedError = "too many drained peers have requests in flight to list all"
 	}
-	view.Unfinished = unfinished(slices.Concat(admin.InFlight(r.services.pools(), r.orders.Set()), busy))
 	return view
 }
 
 // unfinished returns those of peers that are drained, the ones with the most requests in flight
-// first. What two processes have counts together.
-func unfinished(peers []admin.Peer) []fleet.Unfinished {
+// first, and whether these are all. What two processes have counts together.
+func unfinished(peers []admin.Peer) (all []fleet.Unfinished, whole bool) {
 	inflight := make(map[fleet.Unfinished]int) // by the rest
 	for _, p := range peers {
-		if slices.ContainsFunc(p.Orders, func(o operator.Order) bool { return o.Kind == operator.Drain }) {
+		if p.Drained() {
 			inflight[fleet.Unfinished{Service: p.Service, ID: p.ID, Node: p.Node, Datacenter: p.Datacenter, Address: p.Address}] += p.Inflight
 		}
 	}
-	var all []fleet.Unfinished
 	for u, n := range inflight {
 		u.Inflight = n
 		all = append(all, u)
 	}
 	slices.SortFunc(all, func(a, b fleet.Unfinished) int { return cmp.Compare(b.Inflight, a.Inflight) })
-	return all[:min(len(all), fleet.MaxUnfinished)]
+	left := fleet.MaxUnfinishedBytes
+	for n, u := range all {
+		text, _ := json.Marshal(u) // cannot fail
+		if left -= len(text) + 1; left < 0 {
+			return all[:n], false
+		}
+	}
+	return all, true
 }
 
 // others returns how the other replicas are found and asked; false: sluice is not registered.

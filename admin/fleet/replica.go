@@ -23,14 +23,15 @@ type Replica struct {
 	Instances  int       `json:"instances"` // in the pools of all services
 	// Parts has a hash of each part that replicas compare.
 	Parts map[string]string `json:"parts"`
-	// Unfinished are drained peers with requests in flight: at most MaxUnfinished of them.
+	// Unfinished are drained peers with requests in flight, in at most MaxUnfinishedBytes of JSON.
 	Unfinished []Unfinished `json:"unfinished,omitempty"`
-	// UnfinishedError is why it is not known which ones the process before this one has.
+	// UnfinishedError is why Unfinished may lack some; "": it has all.
 	UnfinishedError string `json:"unfinished_error,omitempty"`
 }
 
-// MaxUnfinished bounds the drained peers of an answer.
-const MaxUnfinished = 100
+// MaxUnfinishedBytes bounds the drained peers of an answer: registrants choose their names, and a
+// longer answer than maxAnswerBytes is none.
+const MaxUnfinishedBytes = maxAnswerBytes / 2
 
 // Unfinished is a drained peer that has requests in flight, in this process or in the one before
 // it.

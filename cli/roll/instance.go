@@ -10,7 +10,7 @@ import (
 
 	"sluice/admin"
 	"sluice/discovery"
-	"sluice/operator"
+	"sluice/observe/wake"
 )
 
 // errWorse says that an instance is in use and worse than the others: its drain stays.
@@ -23,11 +23,6 @@ type step struct {
 	peer    admin.Peer // after the command, the one that stands in its place
 	drained bool       // by somebody else: that drain stays
 	ours    bool       // this step has drained it, or tried to
-}
-
-// isDrained reports whether a peer or its node is drained.
-func isDrained(p admin.Peer) bool {
-	return slices.ContainsFunc(p.Orders, func(o operator.Order) bool { return o.Kind == operator.Drain })
 }
 
 // roll rolls the instance. Unless it returns nil, the instance is not done.
@@ -77,7 +72,7 @@ func (s *step) through(ctx, stop context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(before, func(p admin.Peer) bool { return InstanceOf(p) == i && isDrained(p) }) {
+	if !slices.ContainsFunc(before, func(p admin.Peer) bool { return InstanceOf(p) == i && p.Drained() }) {
 		return errors.New("somebody has ended its drain, or it is gone")
 	}
 	if err := s.command(stop); err != nil {
@@ -104,7 +99,7 @@ func (s *step) through(ctx, stop context.Context) error {
 // emptied waits until nothing is in flight on a drained peer.
 func (s *step) emptied(ctx context.Context) error {
 	deadline := time.Now().Add(s.DrainTimeout)
-	return s.await(ctx, func() (bool, error) {
+	return wake.Repeat(ctx, interval, func() (bool, error) {
 		busy, err := s.sluice.Busy(ctx, s.peer)
 		if err != nil || busy != "" {
 			return false, s.late(deadline, err, fmt.Sprintf("it still has %s after %v", busy, s.DrainTimeout))
@@ -130,7 +125,7 @@ func (s *step) returned(ctx context.Context, before []admin.Peer, deadline time.
 	var settle time.Duration
 	var since time.Time
 	why := "it is not registered"
-	err = s.await(ctx, func() (bool, error) {
+	err = wake.Repeat(ctx, interval, func() (bool, error) {
 		peers, err := s.sluice.Peers(ctx)
 		if err != nil {
 			return false, s.late(deadline, err, "")
@@ -210,7 +205,7 @@ func (s *step) enable(ctx context.Context, again admin.Peer) error {
 	if err := s.sluice.Enable(ctx, s.peer); err != nil {
 		return err
 	}
-	if InstanceOf(again) != InstanceOf(s.peer) && isDrained(again) {
+	if InstanceOf(again) != InstanceOf(s.peer) && again.Drained() {
 		return s.sluice.Enable(ctx, again)
 	}
 	return nil

@@ -25,7 +25,8 @@ type Plan struct {
 func NewPlan(o Options, peers []admin.Peer, before Progress) (p Plan, err error) {
 	p.Done, p.Ours = before.Done, before.Present
 	var todo []admin.Peer
-	for _, peer := range registered(peers) {
+	all := registered(peers)
+	for _, peer := range all {
 		switch i := InstanceOf(peer); {
 		case slices.Contains(p.Done, i):
 			p.Skipped = append(p.Skipped, i)
@@ -48,6 +49,9 @@ func NewPlan(o Options, peers []admin.Peer, before Progress) (p Plan, err error)
 	})
 	for len(todo) > 0 {
 		n := o.batchSize(todo)
+		if n == len(all) && empties(all, todo) && !o.Force {
+			return p, errNobodyLeft // waiting would change nothing
+		}
 		p.Batches, todo = append(p.Batches, todo[:n:n]), todo[n:]
 	}
 	return p, nil
@@ -91,6 +95,11 @@ func others(peers, batch []admin.Peer) []admin.Peer {
 	return slices.DeleteFunc(registered(peers), func(p admin.Peer) bool {
 		return !p.Used || slices.ContainsFunc(batch, func(b admin.Peer) bool { return b.Node == p.Node && b.ID == p.ID })
 	})
+}
+
+// empties reports whether only instances of a batch get requests. If none does, none is lost.
+func empties(peers, batch []admin.Peer) bool {
+	return len(others(peers, batch)) == 0 && slices.ContainsFunc(registered(peers), func(p admin.Peer) bool { return p.Used })
 }
 
 func compareBools(a, b bool) int {

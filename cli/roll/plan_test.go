@@ -56,15 +56,6 @@ func TestCommandOfAnInstance(t *testing.T) {
 	}
 }
 
-func TestCheckTimes(t *testing.T) {
-	for _, test := range []struct{ interval, timeout, want string }{
-		{"10s", "2s", "12s"}, {"10s", "", "20s"}, {"", "", "10s"}, {"soon", "1s", "10s"},
-	} {
-		got := checkTime(test.interval, test.timeout)
-		verify.That(t, got.String() == test.want, "%+v: %v", test, got)
-	}
-}
-
 func TestContinue(t *testing.T) {
 	done := []Instance{InstanceOf(peerOf(1))}
 	record := &Record{Command: []string{"deploy"}, By: "ops", Progress: Progress{Done: done, Present: done}}

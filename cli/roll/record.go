@@ -14,15 +14,11 @@ import (
 	"sluice/admin"
 	"sluice/consul"
 	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
 )
 
-const (
-	// lockTimeout is how long a roll waits for the lock: longer than the delay after another one.
-	lockTimeout = 3 * time.Second
-
-	usualInterval = 10 * time.Second // of a check that does not tell its interval, such as a TTL check
-	usualTimeout  = 10 * time.Second // Consul's default
-)
+// lockTimeout is how long a roll waits for the lock: longer than the delay after another roll.
+const lockTimeout = 3 * time.Second
 
 // Record is the roll of a service as Consul's KV store has it, from its begin until all instances
 // are done.
@@ -97,22 +93,10 @@ func CheckTime(ctx context.Context, c *consul.Client, service string, p admin.Pe
 	})
 	for _, check := range checks {
 		if check.Node == p.Node && check.ServiceID == p.ID {
-			longest = max(longest, checkTime(check.Interval, check.Timeout))
+			longest = max(longest, consulsource.CheckTime(check.Interval, check.Timeout))
 		}
 	}
 	return longest, err
-}
-
-func checkTime(interval, timeout string) time.Duration {
-	every, _ := time.ParseDuration(interval)
-	limit, _ := time.ParseDuration(timeout)
-	if every <= 0 {
-		return usualInterval
-	}
-	if limit <= 0 {
-		limit = usualTimeout
-	}
-	return every + limit
 }
 
 // Continue returns the progress with which a roll of the command begins, given the record of an

@@ -20,6 +20,7 @@ import (
 
 	"sluice/admin"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 // Sluice is the sluice that a roll drains instances in. Its methods are safe for concurrent use.
@@ -59,7 +60,7 @@ type Options struct {
 
 	// Run runs the command of an instance. Its context ends when the command must.
 	Run func(ctx context.Context, command []string) error
-	// CheckTime returns how long the checks of an instance in Consul may take to notice a failure.
+	// CheckTime returns how long the checks of an instance may take to notice a failure.
 	CheckTime func(ctx context.Context, p admin.Peer) (time.Duration, error)
 	// Report tells what has happened. It is called by one goroutine at a time.
 	Report func(Event)
@@ -166,7 +167,7 @@ func (r *rolling) batch(ctx, stop context.Context, batch []admin.Peer) error {
 		instances.Go(func() {
 			failed[n] = panics.Err
 			defer panics.Contain(panics.Task, nil)
-			s := &step{rolling: r, batch: batch, peer: p, drained: isDrained(p) && !slices.Contains(r.ours, InstanceOf(p))}
+			s := &step{rolling: r, batch: batch, peer: p, drained: p.Drained() && !slices.Contains(r.ours, InstanceOf(p))}
 			failed[n] = s.roll(ctx, stop)
 		})
 	}
@@ -174,11 +175,11 @@ func (r *rolling) batch(ctx, stop context.Context, batch []admin.Peer) error {
 	return errors.Join(failed...)
 }
 
-// ready waits until sluice knows the instances, and the replicas agree. It fails if a batch is all
-// that the service has.
+// ready waits until sluice knows the instances, the replicas agree, and others than the batch get
+// requests.
 func (r *rolling) ready(ctx context.Context, batch []admin.Peer) error {
 	deadline := time.Now().Add(r.ReturnTimeout)
-	return r.await(ctx, func() (bool, error) {
+	return wake.Repeat(ctx, interval, func() (bool, error) {
 		why, err := r.sluice.Disagreement(ctx)
 		if err != nil || why != "" {
 			return false, r.late(deadline, err, "the replicas do not agree: "+why)
@@ -190,7 +191,7 @@ func (r *rolling) ready(ctx context.Context, batch []admin.Peer) error {
 		if err != nil {
 			return false, r.late(deadline, err, "")
 		}
-		if left := others(peers, batch); len(left) == 0 && !r.Force {
+		if empties(peers, batch) && !r.Force {
 			return false, r.late(deadline, errNobodyLeft, "")
 		}
 		return true, nil
@@ -208,22 +209,6 @@ func (r *rolling) late(deadline time.Time, err error, text string) error {
 		return err
 	}
 	return errors.New(text)
-}
-
-// await calls f until it is done or fails, or ctx ends.
-func (r *rolling) await(ctx context.Context, f func() (done bool, err error)) error {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		if done, err := f(); done || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
 }
 
 func (r *rolling) report(step Step, about *Instance, text string) {

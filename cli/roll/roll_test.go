@@ -94,6 +94,15 @@ func TestVerdicts(t *testing.T) {
 			later(w, 4*time.Second, func(p *admin.Peer) { p.State, p.Reasons = "ejected", []string{"3 failures"} })
 			return nil
 		}, "worse than the others: it was ejected: [3 failures]", true},
+		"the new version is away for a moment": {func(w *world) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			one := w.peers[0]
+			one.Orders, one.Used = nil, true
+			time.AfterFunc(4*time.Second, func() { w.mu.Lock(); defer w.mu.Unlock(); w.peers = w.peers[1:] })
+			time.AfterFunc(6*time.Second, func() { w.mu.Lock(); defer w.mu.Unlock(); w.peers = append([]admin.Peer{one}, w.peers...) })
+			return nil
+		}, "", false},
 		"the new version is slow": {func(w *world) error {
 			w.change("star-1", func(p *admin.Peer) { p.LatencyMS = 30 })
 			return nil
@@ -217,6 +226,19 @@ func TestDrainThatSomebodyEnds(t *testing.T) {
 		err := w.roll(t.Context(), w.options(nil), Progress{})
 		verify.That(t, err != nil && strings.Contains(err.Error(), "somebody has ended its drain"), "the roll: %v", err)
 		verify.That(t, len(w.steps) > 0 && !slices.Contains(w.steps, "ran star-1"), "steps %v", w.steps)
+	})
+}
+
+// What gets no requests can be deployed although the service has nothing else.
+func TestOnlyInstanceIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.change("star-1", func(p *admin.Peer) { p.Status = "critical" })
+		err := w.roll(t.Context(), w.options(func(string) error {
+			w.change("star-1", func(p *admin.Peer) { p.Status = "passing" })
+			return nil
+		}), Progress{})
+		verify.That(t, err == nil && len(w.done()) == 1, "the roll: %v, done %v", err, w.done())
 	})
 }
 

@@ -8,19 +8,16 @@ import (
 
 	"sluice/admin"
 	"sluice/balancer"
+	"sluice/observe/wake"
 	"sluice/release/judge"
 )
 
 const (
-	// minTrialRequests is how many requests an instance must have had before its latency counts.
+	// minTrialRequests is how many requests an instance has had before its latency counts.
 	minTrialRequests = 20
 	// minSlowerMS is how many milliseconds slower than the others an instance must be to be
 	// slow: below, the network and the clock decide.
 	minSlowerMS = 5
-	// doubtful is the evidence with which no instance is good, as for a canary.
-	doubtful = 10
-	// maxFailures bounds how many failures between two looks count.
-	maxFailures = 1000
 )
 
 // judged waits until an instance is in use, and was as good as the others for the time of Judge
@@ -29,16 +26,18 @@ const (
 func (s *step) judged(ctx context.Context, deadline time.Time) error {
 	t := newTrial(s.Slower)
 	good, i := time.Time{}, InstanceOf(s.peer)
-	err := s.await(ctx, func() (bool, error) {
+	err := wake.Repeat(ctx, interval, func() (bool, error) {
 		peers, err := s.sluice.Peers(ctx)
 		if err != nil {
 			return false, s.late(deadline, err, "")
 		}
-		present := slices.IndexFunc(registered(peers), func(c admin.Peer) bool { return InstanceOf(c) == i })
-		if present < 0 {
-			return false, fmt.Errorf("%w: it is registered no more", errWorse)
+		peers = registered(peers)
+		present := slices.IndexFunc(peers, func(c admin.Peer) bool { return InstanceOf(c) == i })
+		if present < 0 { // it may come back
+			good = time.Time{}
+			return false, s.late(deadline, nil, "it is registered no more")
 		}
-		this := registered(peers)[present]
+		this := peers[present]
 		worse, doubt := t.look(this, others(peers, append(slices.Clone(s.batch), this)))
 		switch {
 		case worse != "":
@@ -96,7 +95,7 @@ func (t *trial) look(this admin.Peer, others []admin.Peer) (worse, doubt string)
 		return "", fmt.Sprintf("it gets no requests, its state is %s: %v", this.State, this.Reasons)
 	case len(others) == 0:
 		return "", ""
-	case t.release.Evidence() >= doubtful:
+	case t.release.Evidence() >= judge.Doubtful:
 		return "", fmt.Sprintf("it may fail more often than the others: %s", t)
 	case t.this.Requests >= minTrialRequests && slowestMS > 0 && this.LatencyMS > (1+t.slower)*slowestMS && this.LatencyMS > slowestMS+minSlowerMS:
 		return "", fmt.Sprintf("its requests take %.3g ms, those of the slowest other %.3g ms", this.LatencyMS, slowestMS)
@@ -128,11 +127,11 @@ func (t *trial) count(this, others judge.Counts) {
 		return
 	}
 	share := float64(this.Requests) / float64(this.Requests+others.Requests)
-	for range min(this.Failures, maxFailures) {
+	for range this.Failures {
 		t.failures++
 		t.release.Failed(t.failures, true, share)
 	}
-	for range min(others.Failures, maxFailures) {
+	for range others.Failures {
 		t.failures++
 		t.release.Failed(t.failures, false, share)
 	}

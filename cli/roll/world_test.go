@@ -49,7 +49,7 @@ func (w *world) change(id string, f func(p *admin.Peer)) {
 	for i := range w.peers {
 		if w.peers[i].ID == id {
 			f(&w.peers[i])
-			w.peers[i].Used = w.peers[i].Status == "passing" && !isDrained(w.peers[i])
+			w.peers[i].Used = w.peers[i].Status == "passing" && !w.peers[i].Drained()
 		}
 	}
 	w.empty = w.empty || !slices.ContainsFunc(w.peers, func(p admin.Peer) bool { return p.Used })
@@ -141,7 +141,7 @@ func (w *world) done() (ids []string) {
 // drained returns the ids of the instances that are drained.
 func (w *world) drained() (ids []string) {
 	for _, p := range w.peers {
-		if isDrained(p) {
+		if p.Drained() {
 			ids = append(ids, p.ID)
 		}
 	}

@@ -120,16 +120,20 @@ const (
 
 // due returns the time in which the check has its first result: its agent runs it within the
 // first interval.
-func (c *entryCheck) due() time.Duration {
-	interval, _ := time.ParseDuration(c.Interval)
-	timeout, _ := time.ParseDuration(c.Timeout)
-	if interval <= 0 {
+func (c *entryCheck) due() time.Duration { return CheckTime(c.Interval, c.Timeout) }
+
+// CheckTime returns the time in which a check has a result of what happens now, by its interval and
+// its timeout as Consul shows them: durations, or empty.
+func CheckTime(interval, timeout string) time.Duration {
+	every, _ := time.ParseDuration(interval)
+	limit, _ := time.ParseDuration(timeout)
+	if every <= 0 {
 		return usualInterval
 	}
-	if timeout <= 0 {
-		timeout = usualTimeout
+	if limit <= 0 {
+		limit = usualTimeout
 	}
-	return interval + timeout
+	return every + limit
 }
 
 // taggedEntry is a serviceEntry with tagged addresses, which most services do not need.

@@ -70,6 +70,21 @@ func Every(ctx context.Context, interval time.Duration, f func(now time.Time)) {
 	}
 }
 
+// Repeat calls f at once and after each interval until it is done or fails, or ctx ends, of which it
+// then returns the cause.
+func Repeat(ctx context.Context, interval time.Duration, f func() (done bool, err error)) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		if done, err := f(); done || err != nil {
+			return err
+		}
+		if Await(ctx, ticker.C) != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // Closed reports whether c, to which nothing is sent, is closed.
 func Closed(c <-chan struct{}) bool {
 	select {

@@ -188,7 +188,8 @@ func TestRequestBeforeAStreamIsGivenBack(t *testing.T) {
 				if h.StreamID > 1 {
 					return
 				}
-				f.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true}) // 200
+				const status200 = "\x88" // RFC 7541 appendix A
+				f.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte(status200), EndHeaders: true, EndStream: true})
 			}
 		}
 	})

@@ -13,8 +13,8 @@ const (
 	// enough is the evidence for a rollback: at most one release in so many is rolled back
 	// although its canary is no worse.
 	enough = 1000
-	// doubtful is the evidence with which no share grows.
-	doubtful = 10
+	// Doubtful is the evidence with which no share grows.
+	Doubtful = 10
 
 	minFailingClients = 5     // of the canary, for a rollback
 	minRatio          = 1.5   // of the failures per request of canary and baseline, for a rollback
@@ -235,12 +235,12 @@ func (r *Release) obstacle(o Observation) string {
 		return o.Blind
 	case inStep < minRequests:
 		return fmt.Sprintf("the canary had %d requests since the last step, want %d", inStep, minRequests)
-	case r.Evidence() >= doubtful:
+	case r.Evidence() >= Doubtful:
 		canary, baseline := r.describe(o)
-		return fmt.Sprintf("%s of the canary fail, %s of the baseline; evidence %.2g, want less than %d", canary, baseline, r.Evidence(), doubtful)
-	case r.SlowEvidence() >= doubtful:
+		return fmt.Sprintf("%s of the canary fail, %s of the baseline; evidence %.2g, want less than %d", canary, baseline, r.Evidence(), Doubtful)
+	case r.SlowEvidence() >= Doubtful:
 		return fmt.Sprintf("90 %% of the requests take up to %v, %v with the baseline; evidence %.2g, want less than %d",
-			rounded(o.CanaryP90), rounded(o.BaselineP90), r.SlowEvidence(), doubtful)
+			rounded(o.CanaryP90), rounded(o.BaselineP90), r.SlowEvidence(), Doubtful)
 	}
 	return ""
 }
