@@ -124,7 +124,7 @@ func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) {
 	p.notices.flush()
 }
 
-// failOnProbation takes a peer on probation out of use after a connect failure.
+// failOnProbation takes a peer on probation, to which no connection can be made, out of use.
 func (p *Pool) failOnProbation(peer *Peer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

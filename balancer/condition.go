@@ -107,9 +107,12 @@ func (c *condition) setInstance(i discovery.Instance, o *Options) {
 	c.checkAddress(o)
 }
 
-// fail takes a peer on probation out of use. The first failure counts.
+// mayFail reports whether the peer is on probation, and has not failed there.
+func (c *condition) mayFail() bool { return c.onProbation() && c.failed == "" }
+
+// fail takes a peer on probation out of use, for good.
 func (c *condition) fail(why string) {
-	if c.onProbation() && c.failed == "" {
+	if c.mayFail() {
 		c.failed = why
 		c.setReason(ReasonRegistry, true, c.probationLine())
 	}

@@ -68,6 +68,8 @@ type Details struct {
 	// Shared says that another attempt reports the same failure of the peer, which counts once for
 	// its health and its latency.
 	Shared bool
+	// Absent: the host of the peer has answered that no program listens at its address.
+	Absent bool
 	// Answered: [Token.Answered] or [Token.Connected] was called.
 	Answered bool
 	// Endpoint is the same number for requests that should take any peer equally long; 0: not

@@ -55,12 +55,14 @@ type Peer struct {
 	tally    atomic.Pointer[tally] // nil if nothing is counted
 	// lastFailure is when streak last grew, by nanotime.
 	lastFailure atomic.Int64
+	// unconnected is when the first of the connect failures in a row ended, by nanotime.
+	unconnected atomic.Int64
 	alone       atomic.Uint32 // the endpoint of the last failure, if no other peer was asked for it; see alike
 	lastClass   atomic.Uint32 // class and status of the last failure
 	row         atomic.Uint32 // failures after the connection, in a row, while alike looks
 	number      uint8         // from 1 to 127, in the results of alike
 	record      Record        // of Pool.witness; set before a snapshot with terms.witnessed has the peer
-	_           [128 - 8 - 24 - 8 - 8 - 8 - 8 - 8 - 8 - 16]byte
+	_           [128 - 8 - 24 - 8 - 8 - 8 - 8 - 8 - 8 - 8 - 16]byte
 
 	outcomes [NumOutcomes]atomic.Uint64 // finished attempts by class
 	_        [128 - NumOutcomes*8]byte

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/discovery"
@@ -34,7 +35,10 @@ func pickPeer(t *testing.T, p *Pool, i discovery.Instance) Token {
 	return mustPick(t, p, q)
 }
 
-func TestAPeerOnProbationIsUsedUntilAConnectFailure(t *testing.T) {
+// gone is the outcome of an attempt at a host that refuses the connection.
+var gone = Outcome{Class: OutcomeConnectFailure, Details: Details{Absent: true}}
+
+func TestAPeerOnProbationIsUsedUntilItRefusesAConnection(t *testing.T) {
 	var got events
 	p := newTestPool(t, Options{Notify: got.notify})
 	set := instances(2)
@@ -51,7 +55,7 @@ func TestAPeerOnProbationIsUsedUntilAConnectFailure(t *testing.T) {
 		pickPeer(t, p, set[0]).Done(o)
 		expectEligible(t, p, false, 0, 1)
 	}
-	pickPeer(t, p, set[0]).Done(Outcome{Class: OutcomeConnectFailure})
+	pickPeer(t, p, set[0]).Done(gone)
 	expectEligible(t, p, false, 1)
 	if reasons := peer.Reasons(); peer.State() != StateUnhealthy || !slices.Equal(reasons, []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: no connection"}) {
 		t.Errorf("state %v, reasons %q", peer.State(), reasons)
@@ -62,7 +66,7 @@ func TestAPeerOnProbationIsUsedUntilAConnectFailure(t *testing.T) {
 	p.Apply(set)
 	expectEligible(t, p, false, 0, 1)
 	verify.That(t, peer.Reasons() == nil, "reasons %q of a peer that is listed", peer.Reasons())
-	pickPeer(t, p, set[0]).Done(Outcome{Class: OutcomeConnectFailure})
+	pickPeer(t, p, set[0]).Done(gone)
 	expectEligible(t, p, false, 0, 1) // no longer on probation
 	events := slices.DeleteFunc(got.take(), func(line string) bool { return strings.HasPrefix(line, "state") })
 	want := []string{
@@ -70,6 +74,48 @@ func TestAPeerOnProbationIsUsedUntilAConnectFailure(t *testing.T) {
 		"updated star-0000: up: listed again", "updated star-0001: up: listed again",
 	}
 	verify.Slices(t, events, want, "events")
+}
+
+// Attempts that wait for a connection together fail together when sluice itself has stood still:
+// that is one sample. The next one decides, unless the peer has answered since.
+func TestOneMomentWithoutAConnectionDoesNotEndProbation(t *testing.T) {
+	for _, counted := range []bool{false, true} { // Options.OnFailure is set
+		synctest.Test(t, func(t *testing.T) {
+			o := Options{}
+			if counted {
+				o.OnFailure = func(*Peer, Outcome, Streak) {}
+			}
+			p := newTestPool(t, o)
+			set := instances(1)
+			p.Apply(set)
+			p.Apply(lose(set))
+			failure, answer := Outcome{Class: OutcomeConnectFailure}, Outcome{Class: OutcomeOK, Status: 200, Latency: ms}
+			attempts := func(outcomes ...Outcome) {
+				var tokens []Token
+				for range outcomes {
+					tokens = append(tokens, mustPick(t, p, nil))
+				}
+				time.Sleep(time.Second)
+				for n, o := range outcomes {
+					tokens[n].Done(o)
+				}
+			}
+			used := func(want bool) {
+				t.Helper()
+				verify.Equal(t, peerOf(t, p, set[0]).State() == StateUp, want, "the peer is used")
+			}
+			attempts(failure, failure, failure)
+			used(true)
+			attempts(answer)
+			attempts(failure, failure)
+			used(true)
+			attempts(Outcome{Class: OutcomeReset}) // it is there
+			attempts(failure)
+			used(true)
+			attempts(failure)
+			used(false)
+		})
+	}
 }
 
 func TestTheFirstFailedCheckEndsProbation(t *testing.T) {
@@ -115,7 +161,7 @@ func TestEachLossStartsANewProbation(t *testing.T) {
 	set := instances(1)
 	p.Apply(set)
 	p.Apply(lose(set))
-	pickPeer(t, p, set[0]).Done(Outcome{Class: OutcomeConnectFailure})
+	pickPeer(t, p, set[0]).Done(gone)
 	expectEligible(t, p, false)
 	again := lose(set)
 	again[0].Probation = since.Add(time.Hour)

@@ -50,7 +50,8 @@ func unpackStreak(word uint64) Streak {
 	return Streak{Connect: field(0), Gateway: field(16), Any: field(32)}
 }
 
-// Streak returns the consecutive failures, counted only while Options.OnFailure is set.
+// Streak returns the consecutive failures, counted only while Options.OnFailure is set, or the peer
+// is on probation.
 func (p *Peer) Streak() Streak { return unpackStreak(p.streak.Load()) }
 
 // ResetStreak sets the consecutive failures to s. Attempts that started before do not
@@ -88,15 +89,13 @@ func (p *Peer) endStreak(start, answered int64, endpoint uint32) {
 	}
 }
 
-// fail records a failed attempt that started at start, and calls Options.OnFailure if it counts. A
-// peer on probation is out of use after one connect failure.
+// fail records a failed attempt that started at start, and calls Options.OnFailure if it counts. It
+// may end the use of a peer on probation.
 func (p *Peer) fail(start int64, o Outcome) {
-	if o.Class == OutcomeConnectFailure {
-		if c := p.condition.Load(); c.onProbation() && c.failed == "" {
-			p.pool.failOnProbation(p)
-		}
+	if p.pool.onFailure.Load() == nil && !p.condition.Load().mayFail() {
+		return
 	}
-	if p.pool.onFailure.Load() == nil || o.Shared || !o.Class.Failure() || start < p.streakStart.Load() {
+	if o.Shared || !o.Class.Failure() || start < p.streakStart.Load() {
 		return
 	}
 	p.lastFailure.Store(nanotime())
@@ -106,7 +105,9 @@ func (p *Peer) fail(start int64, o Outcome) {
 		failures = p.pool.alike.failed(p, o.Endpoint)
 	}
 	if failures > 0 {
-		p.grow(o, failures)
+		if is := p.grow(o, failures); o.Class == OutcomeConnectFailure && p.isGone(start, o, is) && p.condition.Load().mayFail() {
+			p.pool.failOnProbation(p)
+		}
 		return
 	}
 	p.changeStreak(func(s Streak) Streak { return s.afterUncounted(o) })
@@ -117,9 +118,9 @@ func unpackFailure(last uint32) Outcome {
 	return Outcome{Class: OutcomeClass(last >> 16), Status: int(last & math.MaxUint16)}
 }
 
-// grow counts a failure, and calls Options.OnFailure. least is how many failures in a row there
-// were at like requests, if some of them did not count when they came.
-func (p *Peer) grow(o Outcome, least int) {
+// grow counts a failure, calls Options.OnFailure, and returns the streak. least is how many failures
+// in a row there were at like requests, if some of them did not count when they came.
+func (p *Peer) grow(o Outcome, least int) Streak {
 	is := p.changeStreak(func(s Streak) Streak {
 		next := s.after(o)
 		for range least - cmp.Or(next.Gateway, next.Any) {
@@ -130,4 +131,15 @@ func (p *Peer) grow(o Outcome, least int) {
 	if observe := p.pool.onFailure.Load(); observe != nil {
 		(*observe)(p, o, is)
 	}
+	return is
+}
+
+// isGone reports whether a connect failure, of an attempt that started at start, shows that the
+// peer is not there any more. is is the streak with it. Without an answer of the host, sluice itself
+// may have stood still. So another attempt must have failed before this one started.
+func (p *Peer) isGone(start int64, o Outcome, is Streak) bool {
+	if is.Connect == 1 {
+		p.unconnected.Store(nanotime())
+	}
+	return o.Absent || is.Connect > 1 && start >= p.unconnected.Load()
 }

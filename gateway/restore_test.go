@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -62,7 +61,7 @@ services: { star: { consul: {} } }
 	r.await("the order is in Consul", ordered)
 	verify.Equal(t, r.served("secure", "a.example"), certificate, "the certificate before")
 
-	verify.NoError(t, agent.Client().Snapshot().Restore(nil, bytes.NewReader(backup)))
+	agent.RestoreSnapshot(t, backup)
 	put(t, agent, "own/other.yaml", "routes: [{ path: /other, service: web }]")
 	register("s4", 9004)
 	r.answers("/other", "app")

@@ -404,7 +404,10 @@ func dialFailure(err error) (balancer.Outcome, *refusal.Refusal) {
 		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusal.NotInMesh
 	}
 	var shared upstream.SharedError
-	o := balancer.Outcome{Class: balancer.OutcomeConnectFailure, Details: balancer.Details{Shared: errors.As(err, &shared)}}
+	o := balancer.Outcome{Class: balancer.OutcomeConnectFailure, Details: balancer.Details{
+		Shared: errors.As(err, &shared),
+		Absent: errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT), // ENOENT: of a Unix socket
+	}}
 	if _, ok := errors.AsType[upstream.HandshakeError](err); ok {
 		return o, refusal.PeerTLS
 	}

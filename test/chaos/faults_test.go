@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -89,9 +88,7 @@ var faults = []fault{
 		t.apps.stopOldest()
 		t.awaitCaughtUp()
 		before := t.cluster.index()
-		consultest.Await(t.T, "the cluster restores the snapshot", func() bool {
-			return t.cluster.agent.Client().Snapshot().Restore(nil, strings.NewReader(snapshot)) == nil
-		})
+		t.cluster.agent.RestoreSnapshot(t.T, snapshot)
 		t.awaitIndexBelow(before)
 		return func() {
 			verify.NoError(t.T, t.cluster.agent.Kill())
@@ -133,7 +130,7 @@ func (t *trial) revoke(accessor string) {
 	})
 }
 
-func (t *trial) saveSnapshot() string {
+func (t *trial) saveSnapshot() []byte {
 	t.Helper()
 	var snapshot []byte
 	consultest.Await(t.T, "the cluster saves a snapshot", func() bool {
@@ -145,7 +142,7 @@ func (t *trial) saveSnapshot() string {
 		snapshot, err = io.ReadAll(reader)
 		return err == nil
 	})
-	return string(snapshot)
+	return snapshot
 }
 
 // highIndex shows sluice an index that the cluster does not reach soon after it has lost its state,

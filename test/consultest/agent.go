@@ -1,6 +1,7 @@
 package consultest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -330,6 +331,18 @@ func (a *Agent) giveBackPorts() {
 		a.reserved.Close()
 		a.reserved = nil
 	}
+}
+
+// RestoreSnapshot makes the servers restore a snapshot that was saved before, and fails t after
+// Patience. It asks again if it gets no answer: a request that the servers work at meanwhile may end
+// the wait of Consul for its own entry in the log, and then Consul never answers.
+func (a *Agent) RestoreSnapshot(t testing.TB, saved []byte) {
+	t.Helper()
+	Await(t, "the snapshot is restored", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), Patience/8)
+		defer cancel()
+		return a.client.Snapshot().Restore((&api.WriteOptions{}).WithContext(ctx), bytes.NewReader(saved)) == nil
+	})
 }
 
 // Client returns a client of the agent, which stays valid after restarts.

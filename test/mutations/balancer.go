@@ -33,6 +33,13 @@ var balancerFaults = []mutation{
 		test: "./balancer TestRetriesAreAShareOfTheRequests",
 	},
 	{
+		name: "one-moment-without-a-connection-ends-probation",
+		file: "balancer/streak.go",
+		old:  "is.Connect > 1 && start >= p.unconnected.Load()",
+		new:  "is.Connect > 1",
+		test: "./balancer TestOneMomentWithoutAConnectionDoesNotEndProbation",
+	},
+	{
 		name:  "ejected-peer-is-eligible",
 		file:  "balancer/condition.go",
 		old:   "return c.reasons == 0 && !c.leaving }",

@@ -77,6 +77,7 @@ func (u *upstream) answer(random *rand.Rand) call {
 		c.after = upTo(random, 3*time.Second)
 		c.outcome = balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}
 	case upstreamRefuses:
+		c.outcome.Absent = true
 		if c.outcome.Class = balancer.OutcomeConnectFailure; random.IntN(2) == 0 {
 			c.after = 0
 		}
