@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/config"
 	"sluice/discovery/locality"
 	"sluice/observe/metrics"
 	"sluice/route"
@@ -43,4 +44,19 @@ routes:
 	one := at("/a")
 	r = verify.Result(Build(c, services, locality.New(), nil, r)).Must(t)
 	verify.That(t, at("/a") == one, "the counters begin anew")
+}
+
+// The tags of one service name a thousand routes. Those of another one, which come later, are
+// counted all the same.
+func TestATagsServiceNamesFewRoutes(t *testing.T) {
+	c := configtest.Must(t, `services: { greedy: { peers: ["127.0.0.1:1"] }, modest: { peers: ["127.0.0.1:2"] } }
+routes: [{ service: modest }]
+`)
+	for n := range 2 * maxNamedRoutes {
+		c.Routes = append(c.Routes, config.Route{Path: fmt.Sprintf("/n/%d", n), Service: "greedy", Name: fmt.Sprintf("n%d", n), Dialect: "native"})
+	}
+	c.Routes = append(c.Routes, config.Route{Path: "/modest", Service: "modest", Name: "one", Dialect: "native"})
+	r := verify.Result(build(t, c)).Must(t)
+	verify.Equal(t, len(r.named), maxNamedByTags+1, "names that are counted")
+	verify.That(t, find(t, r, "/modest").Requests != nil, "the route of the other service is not counted")
 }

@@ -67,6 +67,8 @@ type builder struct {
 	machine  *locality.Machine
 	fleet    *ratelimit.Fleet
 	before   *Routes
+
+	namedByTags map[string]int // of Routes.named, by service
 }
 
 // Build returns the routes of c to these services. What has the same settings as in before goes on.
@@ -82,6 +84,7 @@ func Build(c *config.Config, services map[string]*route.Service, machine *locali
 			keySets: make(keySets), pages: make(map[string]*pages.Body),
 		},
 		config: c, services: services, chains: make(map[string]*chain), machine: machine, fleet: fleet, before: before,
+		namedByTags: make(map[string]int),
 	}
 	var err error
 	if b.Table, err = b.table(); err != nil {

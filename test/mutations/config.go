@@ -2,6 +2,13 @@ package main
 
 var configFaults = []mutation{
 	{
+		name: "tags-of-a-service-take-all-names-of-metrics",
+		file: "config/routes/named.go",
+		old:  "b.namedByTags[r.Service] == maxNamedByTags",
+		new:  "b.namedByTags[r.Service] > maxNamedRoutes",
+		test: "./config/routes TestATagsServiceNamesFewRoutes",
+	},
+	{
 		name: "document-reads-any-key",
 		file: "config/rights.go",
 		old:  `{"services.NAME.consul_kv", "*", 0, nil}`,
