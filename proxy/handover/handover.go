@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/proxy/handover/systemd"
 )
 
@@ -161,9 +162,7 @@ func (h *Handover) update(change func()) {
 		return
 	}
 	for _, l := range h.released {
-		select {
-		case <-h.replaced: // the new process may serve with it
-		default:
+		if !wake.Closed(h.replaced) { // else the new process may serve with it
 			// The copy for later processes cannot be closed, but need not listen.
 			how := syscall.SHUT_RD
 			if l.Addr().Network() == "unix" {

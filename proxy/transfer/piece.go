@@ -3,7 +3,12 @@
 // have a socket without TLS, Splice moves a long rest of it within the kernel.
 package transfer
 
-import "sluice/proxy/socket"
+import (
+	"sync/atomic"
+	"time"
+
+	"sluice/proxy/socket"
+)
 
 // A Piece is a part of a body.
 type Piece struct {
@@ -39,4 +44,37 @@ type Sink interface {
 	// SinkSocket returns the socket that the rest of the body can be spliced to, and
 	// its pace; nil: there is none.
 	SinkSocket() (socket.Side, *socket.Pace)
+}
+
+// spliceMinBytes is the minimum length to splice. Copying costs less below it.
+const spliceMinBytes = 64 << 10
+
+// Splice moves the rest of a body within the kernel, if both ends offer a socket
+// and it is worth a pipe. Then it gives b back. done reports whether it did. moved and allRead: see
+// [socket.Splice]; sourceFailed: err is an error of from.
+func Splice(b *socket.Buffers, to Sink, from Source, moved *int64, allRead *atomic.Bool) (done, sourceFailed bool, err error) {
+	out, pace := to.SinkSocket()
+	in, body := from.SourceSocket()
+	if pace == nil || body == nil || body.Left < spliceMinBytes {
+		return false, false, nil
+	}
+	b.GiveBack()
+	done, sourceFailed, err = socket.Splice(out, in, pace, body.Left, moved, allRead)
+	if done && err == nil {
+		body.Left = 0
+	}
+	return done, sourceFailed, err
+}
+
+// EndsShortly waits up to 20 ms for done: a peer may respond before the goroutine that
+// sends the request has recorded the end.
+func EndsShortly(done <-chan struct{}) bool {
+	timer := time.NewTimer(20 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
 }

@@ -1,6 +1,8 @@
 package transfer
 
 import (
+	"strconv"
+
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
 )
@@ -133,14 +135,7 @@ func Send(out []byte, p Piece, chunked, trailers bool, send func([]byte) error) 
 
 // appendChunk appends data, which is not empty, as a chunk.
 func appendChunk(b, data []byte) []byte {
-	const hex = "0123456789abcdef"
-	shift := 28
-	for len(data)>>shift == 0 {
-		shift -= 4
-	}
-	for ; shift >= 0; shift -= 4 {
-		b = append(b, hex[len(data)>>shift&15])
-	}
+	b = strconv.AppendInt(b, int64(len(data)), 16)
 	b = append(append(b, "\r\n"...), data...)
 	return append(b, "\r\n"...)
 }
