@@ -14,7 +14,7 @@ import (
 	"sluice/proxy/upstream"
 )
 
-// A client is the client of an exchange, for every protocol.
+// A client is the client of an exchange or a stream, for every protocol.
 type client struct {
 	upstream.Client
 	downstream downstream

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"maps"
-	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -16,14 +15,9 @@ import (
 // A clientCertificate is the certificate of a client that the listener has verified. All streams of
 // a connection share it.
 type clientCertificate struct {
-	*route.Certificate
-	line string // the X-Forwarded-Client-Cert line of requests, in Envoy's format
-	verification
-}
+	*route.Certificate        // nil for TCP, as line
+	line               string // the X-Forwarded-Client-Cert line of requests, in Envoy's format
 
-// A verification is what a handshake has verified about a client. nil: the client has no
-// certificate, or it is not revoked.
-type verification struct {
 	chains [][]*x509.Certificate
 	// revocations returns the lists of the listener now; nil: it never has any.
 	revocations func() *certificates.Revocations
@@ -43,7 +37,7 @@ func newClientCertificate(state tls.ConnectionState, revocations func() *certifi
 		return nil, nil
 	}
 	leaf := state.VerifiedChains[0][0]
-	c := &clientCertificate{Certificate: route.NewCertificate(leaf), verification: verification{chains: state.VerifiedChains, revocations: revocations}}
+	c := &clientCertificate{Certificate: route.NewCertificate(leaf), chains: state.VerifiedChains, revocations: revocations}
 	line := []byte("X-Forwarded-Client-Cert: Hash=")
 	line = append(line, c.SHA256...)
 	line = append(line, ";Subject="...)
@@ -65,9 +59,10 @@ func newClientCertificate(state tls.ConnectionState, revocations func() *certifi
 	return c, nil
 }
 
-// isRevoked reports whether the present lists of the listener revoke the certificate. The handshake
-// has asked the lists of then.
-func (v *verification) isRevoked() bool {
+// isRevoked reports whether the present lists of the listener revoke the certificate of the client,
+// if it has one. The handshake has asked the lists of then.
+func (c *client) isRevoked() bool {
+	v := c.certificate
 	if v == nil || v.revocations == nil {
 		return false
 	}
@@ -81,7 +76,6 @@ func (v *verification) isRevoked() bool {
 
 // A certified is an open connection whose client has a certificate.
 type certified interface {
-	isRevoked() bool
 	endRevoked() // may be called at any time, also after the end
 }
 
@@ -89,43 +83,32 @@ type certified interface {
 // is in progress on them: requests, streams and tunnels. It must be called after each change of the
 // lists of [ListenerOptions].
 func (s *Server) EndRevoked() {
-	for _, c := range s.allCertified() {
+	for open, c := range s.allCertified() {
 		if c.isRevoked() {
-			c.endRevoked()
+			open.endRevoked()
 		}
 	}
 }
 
-func (s *Server) allCertified() []certified {
+func (s *Server) allCertified() map[certified]*client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.certified))
+	return maps.Clone(s.certified)
 }
 
 var errRevoked = errors.New("the client's certificate has just been revoked")
 
-// certify lets EndRevoked end c from now on. It fails if the certificate has been revoked since the
-// handshake: EndRevoked may have been called before.
-func (s *Server) certify(c certified) error {
-	func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.certified[c] = struct{}{}
-	}()
+// certify lets EndRevoked end the connection of c, which is open, from now on. It fails if the
+// certificate has been revoked since the handshake: EndRevoked may have been called before.
+func (s *Server) certify(c *client, open certified) error {
+	s.mu.Lock()
+	s.certified[open] = c
+	s.mu.Unlock()
 	if c.isRevoked() {
 		return errRevoked
 	}
 	return nil
 }
-
-// isRevoked reports whether the certificate of the client is revoked now.
-func (c *client) isRevoked() bool { return c.certificate != nil && c.certificate.isRevoked() }
-
-// isRevoked implements certified.
-func (c *clientConn) isRevoked() bool { return c.client.isRevoked() }
-
-// isRevoked implements certified.
-func (s *stream) isRevoked() bool { return s.certificate.isRevoked() }
 
 // endRevoked implements certified.
 func (s *stream) endRevoked() { s.abort() }

@@ -111,7 +111,7 @@ func (c *clientConn) handshake() (err error) {
 	if c.client.certificate, err = newClientCertificate(state, c.client.listener.Revocations); err != nil || c.client.certificate == nil {
 		return err
 	}
-	return c.client.server.certify(c)
+	return c.client.server.certify(&c.client, c)
 }
 
 // block returns the address block whose share of the places the connection uses. Its requests have
@@ -222,7 +222,6 @@ func (c *clientConn) close() {
 	c.client.Entry.Remove()
 	c.wire.Conn.Close()
 	c.client.server.admission.leave(c.client.remote)
-	c.client.server.connCount.Add(-1)
 	if c.client.certificate != nil {
 		closed(c.client.server, c.client.server.certified, certified(c))
 	}

@@ -135,7 +135,6 @@ type Server struct {
 	// streamMemory is the memory of streams of HTTP/2: see Limits.StreamBytes.
 	streamMemory *places.Shares
 	encoders     *compression.Encoders
-	connCount    atomic.Int64
 	refused      atomic.Uint64
 	lingering    atomic.Int64 // connections in linger
 	shards       atomic.Uint32
@@ -146,8 +145,8 @@ type Server struct {
 	conns     map[*clientConn]struct{}
 	streams   map[*stream]struct{}
 	arrivals  map[*arrival]struct{}
-	certified map[certified]struct{} // of conns and streams
-	drained   chan struct{}          // closed when the server drains and all maps are empty
+	certified map[certified]*client // of conns and streams
+	drained   chan struct{}         // closed when the server drains and all maps are empty
 }
 
 // NewServer returns a server with an empty route table. The caller must call
@@ -167,7 +166,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 		conns:     make(map[*clientConn]struct{}),
 		streams:   make(map[*stream]struct{}),
 		arrivals:  make(map[*arrival]struct{}),
-		certified: make(map[certified]struct{}),
+		certified: make(map[certified]*client),
 		drained:   make(chan struct{}),
 	}
 	s.connectors = upstream.NewConnectors(s.sweeper, log)
@@ -231,7 +230,11 @@ func (s *Server) withoutRoute() *refusal.Refusal {
 }
 
 // Connections returns the number of open client connections.
-func (s *Server) Connections() int { return int(s.connCount.Load()) }
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns) + len(s.streams)
+}
 
 // Compression returns the counts of compressed responses.
 func (s *Server) Compression() compression.Stats { return s.encoders.Stats() }
@@ -282,14 +285,13 @@ func (s *Server) begin(at *listener, conn socket.Conn, of proxyprotocol.Addresse
 		return net.ErrClosed
 	}
 	s.conns[c] = struct{}{}
-	s.connCount.Add(1)
 	s.sweeper.Add(&c.client.Entry, conn, c.client.Shard)
 	go c.serve()
 	return nil
 }
 
 // closed removes one of the open listeners or connections of one kind.
-func closed[C comparable](s *Server, open map[C]struct{}, c C) {
+func closed[C comparable, V any](s *Server, open map[C]V, c C) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(open, c)

@@ -116,7 +116,7 @@ func (s *Server) cutAfter(l net.Listener, grace time.Duration) bool {
 				c.client.Entry.Interrupt()
 			})
 			eachAcceptedOn(s, s.streams, l, func(c *stream) {
-				c.listener.cut.Store(true)
+				c.client.listener.cut.Store(true)
 				c.abort()
 			})
 		}

@@ -43,19 +43,13 @@ const streamForwarded = 200
 // protocol. It implements [attempt.Exchange]: a try opens a connection to a peer, and
 // if that succeeds, forwards until the end.
 type stream struct {
-	entry       socket.SweepEntry // of the client's connection
-	socket      socket.Wire       // of the client
-	server      *Server
-	listener    *listener
-	shard       uint32
-	ends        proxyprotocol.Addresses
-	address     string         // of the client, as text
-	name        string         // of the server, from the ClientHello; "": none
-	session     *tlsSession    // of TLS that ends here; nil: there is none
-	certificate *verification  // nil: there is none
-	service     *route.Service // nil: none
-	query       balancer.Query
-	token       balancer.Token // of the last try
+	client  client // without options and downstream, which are of HTTP
+	wire    socket.Wire
+	ends    proxyprotocol.Addresses
+	name    string         // of the server, from the ClientHello; "": none
+	service *route.Service // nil: none
+	query   balancer.Query
+	token   balancer.Token // of the last try
 
 	startTime      time.Time
 	attempts       attempt.Loop
@@ -64,28 +58,16 @@ type stream struct {
 	connectTime    time.Duration
 	connectedAfter time.Duration    // from the start
 	refusal        *refusal.Refusal // of the last try
-	gone           bool             // the client has left during a wait for a peer
 	cut            error            // see tunnel.run
 	denied         bool             // the mesh has ended the tunnel
 	bytesIn        int64
 	bytesOut       int64
 }
 
-func newStream(s *Server, l *listener, conn socket.Conn, of proxyprotocol.Addresses, shard uint32) (*stream, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	return &stream{
-		socket: socket.Wire{Conn: conn, Raw: raw}, server: s, listener: l, shard: shard,
-		ends: of, address: addressText(of.Client.Addr()), startTime: time.Now(),
-	}, nil
-}
-
-func (s *stream) at() *listener { return s.listener }
+func (s *stream) at() *listener { return s.client.listener }
 
 // Parties and OnSweep implement sweepOwner of package socket.
-func (s *stream) Parties() (client, peer any) { return places.BlockOf(s.ends.Client.Addr()), nil }
+func (s *stream) Parties() (client, peer any) { return places.BlockOf(s.client.remote), nil }
 func (s *stream) OnSweep(int64) int64         { return socket.Never }
 
 // serve forwards the connection until it ends.
@@ -95,7 +77,7 @@ func (s *stream) serve() {
 	if s.refusal = s.chooseService(); s.refusal == nil {
 		s.forward()
 	}
-	if by := s.cutBy(); by != nil && !s.connected { // whatever it waited for
+	if by := s.client.cutBy(); by != nil && !s.connected { // whatever it waited for
 		s.refusal = by
 	}
 	s.finish()
@@ -104,18 +86,18 @@ func (s *stream) serve() {
 // fail accounts for a stream that has panicked, and resets it.
 func (s *stream) fail() {
 	s.cut = errPanicked
-	socket.ResetOnClose(s.socket.Conn)
+	socket.ResetOnClose(s.wire.Conn)
 	s.finish()
 }
 
 // chooseService sets the service, or returns why the client gets none.
 func (s *stream) chooseService() *refusal.Refusal {
-	streams := s.listener.Streams()
+	streams := s.client.listener.Streams()
 	if streams.Names == nil {
 		return s.startRoute(streams.Other)
 	}
 	name, err := s.lookAtHello()
-	streams = s.listener.Streams() // a reload may have been meanwhile
+	streams = s.client.listener.Streams() // a reload may have been meanwhile
 	matched := streams.Other
 	switch {
 	case err == nil:
@@ -150,10 +132,10 @@ func (s *stream) startRoute(matched *route.Route) *refusal.Refusal {
 	if r := s.setRoute(matched); r != nil || !matched.EndsTLS {
 		return r
 	}
-	s.entry.Arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
+	s.client.Entry.Arm(s.client.server.sweeper, s.client.server.options.Load().Timeouts.Head)
 	err := s.handshake()
-	if s.entry.Disarm(); err != nil {
-		s.server.log.Debug().Err(err).Str("listener", s.listener.Name).Str("client", s.address).Msg("TLS handshake failed")
+	if s.client.Entry.Disarm(); err != nil {
+		s.client.server.log.Debug().Err(err).Str("listener", s.client.listener.Name).Str("client", s.client.address).Msg("TLS handshake failed")
 		return refusal.ClientTLS
 	}
 	return nil
@@ -162,28 +144,20 @@ func (s *stream) startRoute(matched *route.Route) *refusal.Refusal {
 // handshake performs the TLS handshake. It fails if its only purpose is the answer to a challenge
 // of ACME.
 func (s *stream) handshake() (err error) {
-	s.socket.TLS, err = s.server.handshakes.Accept(s.socket, &s.entry, s.Block(), s.listener.TLS)
+	s.wire.TLS, err = s.client.server.handshakes.Accept(s.wire, &s.client.Entry, s.Block(), s.client.listener.TLS)
 	if err != nil {
 		return err
 	}
-	state := s.socket.TLS.ConnectionState()
+	state := s.wire.TLS.ConnectionState()
 	if p := state.NegotiatedProtocol; p != "" {
 		return fmt.Errorf("the client has chosen the protocol %q", p)
 	}
-	s.name, s.session = state.ServerName, newTLSSession(state)
+	s.name, s.client.session = state.ServerName, newTLSSession(state)
 	if len(state.VerifiedChains) == 0 {
 		return nil
 	}
-	s.certificate = &verification{chains: state.VerifiedChains, revocations: s.listener.Revocations}
-	return s.server.certify(s)
-}
-
-// cutBy returns why sluice has cut the stream; nil: it has not.
-func (s *stream) cutBy() *refusal.Refusal {
-	if s.isRevoked() {
-		return refusal.Revoked
-	}
-	return s.listener.cutBy()
+	s.client.certificate = &clientCertificate{chains: state.VerifiedChains, revocations: s.client.listener.Revocations}
+	return s.client.server.certify(&s.client, s)
 }
 
 // setRoute sets the service of a route, and its group. It returns a refusal if the route is not for
@@ -196,7 +170,7 @@ func (s *stream) setRoute(matched *route.Route) *refusal.Refusal {
 	if matched.Actions != nil {
 		s.query.Criticality = matched.Actions.Criticality
 	}
-	client := s.ends.Client.Addr().Unmap().WithZone("")
+	client := s.client.remote.Unmap().WithZone("")
 	if a := matched.Actions; a != nil && a.Access != nil && !a.Access.Allows(client) {
 		return deniedBy(a.Access, matched)
 	}
@@ -209,7 +183,7 @@ func (s *stream) setRoute(matched *route.Route) *refusal.Refusal {
 func (s *stream) sendAlert() {
 	borrowed := socket.RequestBuffers.Get().(*socket.Buffer)
 	defer socket.RequestBuffers.Put(borrowed)
-	_ = s.socket.Raw.Control(func(fd uintptr) {
+	_ = s.wire.Raw.Control(func(fd uintptr) {
 		_, _ = socket.Receive(fd, borrowed.Bytes)
 		_, _ = socket.Send(fd, socket.UnrecognizedName)
 	})
@@ -217,9 +191,9 @@ func (s *stream) sendAlert() {
 
 // lookAtHello returns the server name in the ClientHello, which stays in the socket.
 func (s *stream) lookAtHello() (name string, err error) {
-	s.entry.Arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
-	defer s.entry.Disarm()
-	err = socket.AwaitPrelude(&s.entry, s.socket.Raw, s.server.sweeper, socket.MaxClientHelloBytes, func(b []byte) (bool, error) {
+	s.client.Entry.Arm(s.client.server.sweeper, s.client.server.options.Load().Timeouts.Head)
+	defer s.client.Entry.Disarm()
+	err = socket.AwaitPrelude(&s.client.Entry, s.wire.Raw, s.client.server.sweeper, socket.MaxClientHelloBytes, func(b []byte) (bool, error) {
 		whole, err := socket.WholeClientHello(b)
 		if !whole || err != nil {
 			return false, err
@@ -235,15 +209,15 @@ func (s *stream) lookAtHello() (name string, err error) {
 // forward forwards the connection to a peer of the service until it ends.
 func (s *stream) forward() {
 	if s.service.Affinity != nil {
-		s.query.Hash = max(1, xxhash.Sum64String(s.address))
+		s.query.Hash = max(1, xxhash.Sum64String(s.client.address))
 	}
 	_, err := s.attempts.Run(s.service, &s.query, s)
 	for range s.attempts.Tries - 1 {
-		s.service.Pool.Requests.Retry(s.shard)
+		s.service.Pool.Requests.Retry(s.client.Shard)
 	}
 	switch {
 	case s.connected:
-	case s.gone:
+	case s.client.Gone.Load():
 		s.refusal = refusal.ClientGone
 	case s.refusal == refusal.Connect:
 		s.refusal = refusal.OfConnect(s.service.Pool)
@@ -258,7 +232,7 @@ func (s *stream) Try(t balancer.Token) balancer.Outcome {
 	s.tried.begin(t.Peer, t.Picked().Sub(s.startTime))
 	dialStart := time.Now()
 	ctx, end := s.Waiting(s.service.Timeouts.Connect + socket.SweepInterval)
-	u, err := t.Peer.Transport.(upstream.Connector).DialStream(ctx, t.Picked(), s.service.Timeouts.Connect, s.shard)
+	u, err := t.Peer.Transport.(upstream.Connector).DialStream(ctx, t.Picked(), s.service.Timeouts.Connect, s.client.Shard)
 	if end(); err != nil {
 		var o balancer.Outcome
 		if d := denial(t, err, s.Waiting); d != nil {
@@ -266,7 +240,7 @@ func (s *stream) Try(t balancer.Token) balancer.Outcome {
 		} else {
 			o, s.refusal = dialFailure(err)
 		}
-		if s.gone {
+		if s.client.Gone.Load() {
 			o, s.refusal = balancer.Outcome{Class: balancer.OutcomeClientGone}, refusal.ClientGone
 		}
 		s.tried.last().end(o, s.startTime)
@@ -276,22 +250,16 @@ func (s *stream) Try(t balancer.Token) balancer.Outcome {
 	s.connectedAfter = time.Since(s.startTime)
 	defer u.Finish(false)
 	s.attempts.Connected(s.connectTime)
-	s.sendProxyHeader(u)
+	if version := s.service.ProxyProtocol; version != 0 {
+		u.WriteFirst(proxyprotocol.Header(version, s.ends)) // if it fails, the tunnel finds the broken connection
+	}
 	tunnel := socket.Tunnel{
-		Client: socket.TunnelEnd{Wire: s.socket, Entry: &s.entry}, Up: u.TunnelEnd(), Sweeper: s.server.sweeper,
-		Timeouts: tunnelTimeouts(s.service.Timeouts), Requests: s.service.Pool.Requests, Shard: s.shard,
+		Client: socket.TunnelEnd{Wire: s.wire, Entry: &s.client.Entry}, Up: u.TunnelEnd(), Sweeper: s.client.server.sweeper,
+		Timeouts: tunnelTimeouts(s.service.Timeouts), Requests: s.service.Pool.Requests, Shard: s.client.Shard,
 	}
 	s.cut = tunnel.Run(nil, &s.bytesIn, &s.bytesOut)
-	s.denied = (s.cut != nil || s.bytesOut == 0) && s.cutBy() == nil && brokenByPeer(s.cut) && denial(t, s.cut, s.Waiting) != nil
+	s.denied = (s.cut != nil || s.bytesOut == 0) && s.client.cutBy() == nil && brokenByPeer(s.cut) && denial(t, s.cut, s.Waiting) != nil
 	return balancer.Outcome{Class: balancer.OutcomeOK}
-}
-
-// sendProxyHeader sends the PROXY header that the service asks for, within TLS if there is TLS. If
-// that fails, the connection is broken, and the tunnel finds that.
-func (s *stream) sendProxyHeader(u *upstream.HTTP1Conn) {
-	if version := s.service.ProxyProtocol; version != 0 {
-		u.WriteFirst(proxyprotocol.Header(version, s.ends))
-	}
 }
 
 // Replayable implements [attempt.Exchange]: before a connection to a peer is open,
@@ -303,14 +271,14 @@ func (s *stream) Started() bool { return s.connected }
 
 // Block implements [attempt.Exchange].
 func (s *stream) Block() places.Block {
-	return blockOf(s.ends.Client.Addr(), s.server.options.Load().TrustedProxies)
+	return blockOf(s.client.remote, s.client.server.options.Load().TrustedProxies)
 }
 
 // Waiting implements [attempt.Exchange]. The context also ends when the server stops
 // or the client leaves.
 func (s *stream) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(s.server.ctx, timeout)
-	if s.server.options.Load().KeepForGoneClients {
+	ctx, cancel := context.WithTimeout(s.client.server.ctx, timeout)
+	if s.client.server.options.Load().KeepForGoneClients {
 		return ctx, cancel
 	}
 	return upstream.CancelWhenGone(ctx, cancel, s.isGone)
@@ -321,32 +289,33 @@ func (s *stream) Waiting(timeout time.Duration) (context.Context, context.Cancel
 // before it closed its sending side may wait for an answer.
 func (s *stream) isGone() bool {
 	gone := true // if abort has closed the connection
-	_ = s.socket.Raw.Control(func(fd uintptr) { gone = socket.Ended(fd, false) })
-	s.gone = s.gone || gone
+	_ = s.wire.Raw.Control(func(fd uintptr) { gone = socket.Ended(fd, false) })
+	if gone {
+		s.client.Gone.Store(true)
+	}
 	return gone
 }
 
 // close closes the connection.
 func (s *stream) close() {
-	s.entry.Remove()
-	s.entry.Conn.Close()
-	s.server.admission.leave(s.ends.Client.Addr())
-	s.server.connCount.Add(-1)
-	if s.certificate != nil {
-		closed(s.server, s.server.certified, certified(s))
+	s.client.Entry.Remove()
+	s.client.Entry.Conn.Close()
+	s.client.server.admission.leave(s.client.remote)
+	if s.client.certificate != nil {
+		closed(s.client.server, s.client.server.certified, certified(s))
 	}
-	closed(s.server, s.server.streams, s)
+	closed(s.client.server, s.client.server.streams, s)
 }
 
 // abort resets the connection. It is safe for concurrent use.
 func (s *stream) abort() {
-	socket.ResetOnClose(s.socket.Conn)
-	s.socket.Conn.Close()
+	socket.ResetOnClose(s.wire.Conn)
+	s.wire.Conn.Close()
 }
 
 // finish records the stream in the metrics and the access log.
 func (s *stream) finish() {
-	status, reason, by := streamForwarded, cutReason(s.cut, s.service), s.cutBy()
+	status, reason, by := streamForwarded, cutReason(s.cut, s.service), s.client.cutBy()
 	switch {
 	case s.denied && s.bytesOut == 0: // no byte of the peer came before
 		s.refusal = refusal.Intention
@@ -359,23 +328,23 @@ func (s *stream) finish() {
 		status, reason = s.refusal.Status, s.refusal.Reason
 	}
 	duration := time.Since(s.startTime)
-	requests := s.server.requests
+	requests := s.client.server.requests
 	if s.service != nil {
 		requests = s.service.Pool.Requests
 	}
-	requests.Observe(s.shard, status, duration, 0, 0) // the tunnel has counted the bytes
-	requests.ObserveResponse(s.shard, status, reason)
-	log := s.server.options.Load().AccessLog
+	requests.Observe(s.client.Shard, status, duration, 0, 0) // the tunnel has counted the bytes
+	requests.ObserveResponse(s.client.Shard, status, reason)
+	log := s.client.server.options.Load().AccessLog
 	if !log.Enabled() {
 		return
 	}
 	// A literal would be built in a copy, which makes the stack of each connection grow.
 	var entry accesslog.Entry
 	entry.Time, entry.Duration, entry.Waited, entry.Connect = s.startTime, duration, duration, s.connectTime
-	entry.Client, entry.Host, entry.Proto = []byte(s.address), []byte(s.name), accesslog.ProtoTCP
+	entry.Client, entry.Host, entry.Proto = []byte(s.client.address), []byte(s.name), accesslog.ProtoTCP
 	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.attempts.Tries, cutBySluice(reason)
 	entry.BytesIn, entry.BytesOut = s.bytesIn, s.bytesOut
-	s.session.describe(&entry)
+	s.client.session.describe(&entry)
 	if s.connected {
 		entry.Waited = s.connectedAfter
 	}
@@ -389,7 +358,7 @@ func (s *stream) finish() {
 	if s.tried.count > 1 {
 		entry.Tries = s.tried.appendTries(nil, duration)
 	}
-	log.Log(s.shard, &entry)
+	log.Log(s.client.Shard, &entry)
 }
 
 // dialFailure classifies an error of opening a connection to a peer.
@@ -416,18 +385,23 @@ func dialFailure(err error) (balancer.Outcome, *refusal.Refusal) {
 
 // startStream implements begin for a listener with protocol tcp.
 func (s *Server) startStream(at *listener, conn socket.Conn, of proxyprotocol.Addresses) error {
-	stream, err := newStream(s, at, conn, of, s.shards.Add(1))
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
+	remote := of.Client.Addr()
+	c := &stream{
+		client: client{Client: upstream.Client{Shard: s.shards.Add(1)}, server: s, listener: at, remote: remote, address: addressText(remote)},
+		wire:   socket.Wire{Conn: conn, Raw: raw}, ends: of, startTime: time.Now(),
+	}
+	c.client.Entry.Owner = c
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil { // Shutdown has closed all other connections
 		return net.ErrClosed
 	}
-	s.streams[stream], stream.entry.Owner = struct{}{}, stream
-	s.connCount.Add(1)
-	s.sweeper.Add(&stream.entry, conn, stream.shard)
-	go stream.serve()
+	s.streams[c] = struct{}{}
+	s.sweeper.Add(&c.client.Entry, conn, c.client.Shard)
+	go c.serve()
 	return nil
 }
