@@ -132,7 +132,7 @@ func (x *answer) passInterim(head []byte) error {
 
 // receiveFinal forwards a final response with the head text. It finishes u.
 func (x *answer) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
-	x.tries.upstreamTime, x.tries.upstreamStatus = time.Since(x.request.startTime), x.response.Status
+	x.tries.upstreamTime, x.tries.tried.last().status = time.Since(x.request.startTime), x.response.Status
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.tries.latency(x.request.startTime.Add(x.tries.upstreamTime))}
 	if x.response.Status >= 500 {
 		outcome.Class = balancer.OutcomeServerError
@@ -202,7 +202,7 @@ func (x *answer) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 	}
 	if errors.Is(err, errClientWrite) || x.request.client.Gone.Load() { // or it takes no more
 		if own == nil {
-			x.interrupted = "client_gone"
+			x.interrupted = refusal.ClientGone.Reason
 		}
 		return outcome
 	}
@@ -210,7 +210,10 @@ func (x *answer) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 	switch {
 	case own != nil:
 	case x.body.upload.failed():
-		x.interrupted, code = x.body.upload.reason(), x.body.upload.grpcCode()
+		x.interrupted = refusal.ClientGone.Reason
+		if r := x.body.upload.refusal(); r != nil {
+			x.interrupted, code = r.Reason, r.GRPCCode()
+		}
 	case err == http1.ErrResponseField: // of the trailer section
 		x.interrupted, outcome.Class = "upstream_cut", balancer.OutcomeRefused
 	case isMalformed(err):

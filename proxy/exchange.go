@@ -66,9 +66,8 @@ func (x *exchange) begin() {
 	x.body.bytes, x.body.bytesIn = x.request.in[start:start+x.request.bodyLength], int64(x.request.bodyLength)
 
 	x.tries.token, x.tries.attempts, x.tries.lastRefusal = balancer.Token{}, attempt.Loop{}, nil
-	x.tries.tried.reset()
-	x.tries.connectTime, x.tries.upstreamTime, x.tries.upstreamStatus = 0, 0, 0
-	x.tries.touched, x.tries.mayReplaySent = false, x.request.head.Method.Idempotent()
+	x.tries.tried.count = 0 // the peers of the last exchange stay in memory until close
+	x.tries.upstreamTime, x.tries.touched, x.tries.mayReplaySent = 0, false, x.request.head.Method.Idempotent()
 
 	x.answer.status, x.answer.bytesOut, x.answer.grpcCode = 0, 0, grpc.Unset
 	x.answer.refused, x.answer.interrupted = "", ""
@@ -82,7 +81,7 @@ func (x *exchange) close() {
 	x.route.service, x.route.actions, x.tries.token = nil, noActions, balancer.Token{}
 	clear(x.route.charged[:cap(x.route.charged)])
 	x.request.routing, x.request.requestID, x.tries.held, x.tries.attempts = nil, nil, nil, attempt.Loop{}
-	x.tries.tried.clear()
+	x.tries.tried = triedPeers{}
 	x.request.dropLarge()
 	x.body.buffers.GiveBack()
 	x.route.query = balancer.Query{}

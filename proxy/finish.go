@@ -32,9 +32,9 @@ func (x *exchange) finish() {
 	b := x.request.bytes()
 	// A literal would be built in a copy, which makes the stack of each new connection grow.
 	var entry accesslog.Entry
-	entry.Time, entry.Duration, entry.Waited, entry.Connect = x.request.startTime, duration, x.waited(duration), x.tries.connectTime
+	entry.Time, entry.Duration, entry.Waited = x.request.startTime, duration, x.waited(duration)
 	entry.Client, entry.User, entry.RequestID, entry.Proto = x.request.clientAddress(), x.route.user, x.request.requestID, x.request.protocol()
-	entry.Status, entry.UpstreamStatus, entry.GRPCStatus = x.answer.status, x.tries.upstreamStatus, x.answer.grpcCode.String()
+	entry.Status, entry.GRPCStatus = x.answer.status, x.answer.grpcCode.String()
 	entry.BytesIn, entry.BytesOut, entry.Attempts = x.body.bytesIn, x.answer.bytesOut, x.tries.attempts.Tries
 	entry.Reason, entry.Failed = x.answer.reason(), x.answer.statusForMetrics() >= 500
 	if x.tries.upstreamTime > 0 {
@@ -65,6 +65,8 @@ func (x *exchange) finish() {
 		entry.Route = x.route.matched.Name
 	}
 	if x.tries.token.Peer != nil {
+		last := x.tries.tried.last()
+		entry.Connect, entry.UpstreamStatus = last.connect, last.status
 		entry.Peer = x.tries.token.Peer.Address()
 		entry.Group = x.tries.token.Peer.Group().Name()
 	}
@@ -147,12 +149,6 @@ func (p *triedPeers) begin(peer *balancer.Peer, start time.Duration) *tried {
 func (p *triedPeers) last() *tried { return &p.list[p.count-1] }
 
 func (p *triedPeers) all() []tried { return p.list[:p.count] }
-
-// reset begins with another exchange. The peers of the last one stay in memory until clear.
-func (p *triedPeers) reset() { p.count = 0 }
-
-// clear forgets the peers.
-func (p *triedPeers) clear() { *p = triedPeers{} }
 
 // end records the outcome of a try of an exchange that began at start.
 func (t *tried) end(o balancer.Outcome, exchangeStart time.Time) {
@@ -247,13 +243,11 @@ func (t *tried) attempt(total time.Duration) tracing.Attempt {
 	a := tracing.Attempt{
 		ID: t.span, Start: t.start, Duration: t.took(total), Connect: t.connect,
 		Peer: t.peer.Address(), PeerID: t.peer.ID.ID, Status: t.status, Outcome: outcomeLabels[t.class],
+		Secure: t.peer.Transport.(upstream.Connector).UsesTLS(),
 	}
 	switch t.class {
 	case balancer.OutcomeOK, balancer.OutcomeSuperseded, balancer.OutcomeClientGone:
 		a.OK = true
-	}
-	if p, ok := t.peer.Transport.(upstream.Connector); ok {
-		a.Secure = p.UsesTLS()
 	}
 	return a
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 )
@@ -65,12 +64,6 @@ func (x *tries) resetOutcome() balancer.Outcome {
 	return balancer.Outcome{Class: balancer.OutcomeReset, Latency: x.latency(time.Now())}
 }
 
-// uploadOutcome returns the outcome after the body of the request could not be read.
-func (x *tries) uploadOutcome() balancer.Outcome {
-	x.lastRefusal = x.body.upload.refusal()
-	return balancer.Outcome{Class: balancer.OutcomeClientGone}
-}
-
 // latency returns the time from the end of the request to at. 0: the peer did not
 // have the whole request.
 func (x *tries) latency(at time.Time) time.Duration {
@@ -101,20 +94,4 @@ func (l *upload) refusal() *refusal.Refusal {
 		return refusal.BodyTimeout
 	}
 	return nil
-}
-
-// grpcCode returns the code that a gRPC client gets for it.
-func (l *upload) grpcCode() grpc.Code {
-	if r := l.refusal(); r != nil {
-		return r.GRPCCode()
-	}
-	return grpc.Unavailable
-}
-
-// reason returns the reason for logs why the body could not be read.
-func (l *upload) reason() string {
-	if r := l.refusal(); r != nil {
-		return r.Reason
-	}
-	return "client_gone"
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
 	"sluice/observe/tracing"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
@@ -25,20 +26,17 @@ type tries struct {
 	lastRefusal *refusal.Refusal
 	picked      time.Time // when the peer of token was picked
 	// firstPicked is when the first peer was picked, after the body was buffered.
-	firstPicked    time.Time
-	timing         tryTiming
-	attempts       attempt.Loop
-	connectTime    time.Duration
-	upstreamTime   time.Duration // from the start to the end of the response head
-	upstreamStatus int           // of the peer's response; 0: none
-	mayReplaySent  bool          // the method is idempotent
-	touched        bool          // a peer may have received a part of the request
+	firstPicked   time.Time
+	timing        tryTiming
+	attempts      attempt.Loop
+	upstreamTime  time.Duration // from the start to the end of the response head
+	mayReplaySent bool          // the method is idempotent
+	touched       bool          // a peer may have received a part of the request
 }
 
 // beginTry notes the start of a try.
 func (x *tries) beginTry(t balancer.Token) {
-	x.token, x.lastRefusal, x.timing = t, nil, tryTiming{}
-	x.upstreamTime, x.upstreamStatus = 0, 0
+	x.token, x.lastRefusal, x.timing, x.upstreamTime = t, nil, tryTiming{}, 0
 	if x.picked = t.Picked(); x.attempts.Tries <= 1 {
 		x.firstPicked = x.picked
 	}
@@ -51,9 +49,7 @@ func (x *tries) beginTry(t balancer.Token) {
 // endTry records the outcome of the try, and returns it with the endpoint.
 func (x *tries) endTry(o balancer.Outcome) balancer.Outcome {
 	o.Endpoint = x.request.endpoint
-	try := x.tried.last()
-	try.end(o, x.request.startTime)
-	try.connect, try.status = x.connectTime, x.upstreamStatus
+	x.tried.last().end(o, x.request.startTime)
 	return o
 }
 
@@ -61,11 +57,11 @@ func (x *tries) endTry(o balancer.Outcome) balancer.Outcome {
 // connection by a new one, since that is no failure of the peer. If there is no
 // response, u is nil and o says why.
 func (x *tries) send(peer upstream.Connector) (u upstream.Conn, o balancer.Outcome) {
-	r := x.requirements(x.picked)
+	r, try := x.requirements(), x.tried.last()
 	for {
 		var err error
 		x.held = nil // it is Connect's now
-		if u, x.connectTime, err = peer.Connect(x.request.client.server.ctx, r, u); err != nil {
+		if u, try.connect, err = peer.Connect(x.request.client.server.ctx, r, u); err != nil {
 			return nil, x.connectFailed(err)
 		}
 		x.held = u
@@ -118,11 +114,10 @@ func (x *tries) finish(u upstream.Conn, complete bool) {
 	u.Finish(complete)
 }
 
-// requirements returns what the exchange requires of an upstream to a peer that was
-// picked at that time.
-func (x *tries) requirements(picked time.Time) upstream.Requirements {
+// requirements returns what the exchange requires of an upstream to the peer of its try.
+func (x *tries) requirements() upstream.Requirements {
 	return upstream.Requirements{
-		Picked: picked, Timeout: x.route.service.Timeouts.Connect, Deadline: x.request.deadline, Pause: x.route.pause(),
+		Picked: x.picked, Timeout: x.route.service.Timeouts.Connect, Deadline: x.request.deadline, Pause: x.route.pause(),
 		Client: &x.request.client.Client, KeepForGone: x.request.client.options.KeepForGoneClients, WebSocket: x.request.asksForWebSocket(),
 		Body: x.request.streaming || len(x.body.bytes) > 0, Private: x.request.head.ConnectionAuth, HTTP2: x.route.service.HTTP2,
 	}
@@ -147,6 +142,13 @@ func (x *tries) connectFailed(err error) (o balancer.Outcome) {
 	}
 	o, x.lastRefusal = dialFailure(err)
 	return o
+}
+
+// denial returns why the mesh has ended a connection to the peer of a token with err; nil: it has
+// not. A peer that ends a connection because Consul's intentions deny it is not at fault, and no
+// other one would do better. So the request is refused with the names of both services.
+func denial(t balancer.Token, err error, waiting func(time.Duration) (context.Context, context.CancelFunc)) *discovery.Denial {
+	return t.Peer.Transport.(upstream.Connector).Denial(err, waiting)
 }
 
 // denied reports whether the mesh has ended the connection to the last peer with err, before an
@@ -185,7 +187,10 @@ type tryTiming struct {
 // tryTiming returns the timing of a try, without the end. The per-try timeout applies only if
 // another try may follow, with another peer.
 func (x *tries) tryTiming() (t tryTiming) {
-	t.most = x.headTimeout()
+	t.most = x.route.service.Timeouts.ResponseHeader
+	if x.attempts.Tries > 1 { // the first one has all of it
+		t.most = x.headTimeLeft()
+	}
 	if retry := &x.route.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.attempts.MayRetry() &&
 		x.route.service.Pool.Snapshot().Another(&x.route.query, x.token.Peer) {
 		t.rest = max(t.most-retry.PerTryTimeout, 0)
@@ -216,14 +221,6 @@ func (x *tries) prolongs(u upstream.Conn, err error) bool {
 	t.end += int64(t.rest)
 	t.rest = 0
 	return true
-}
-
-// headTimeout returns the time that a try has for the response head: for the first one, all of it.
-func (x *tries) headTimeout() time.Duration {
-	if x.attempts.Tries > 1 {
-		return x.headTimeLeft()
-	}
-	return x.route.service.Timeouts.ResponseHeader
 }
 
 // headTimeLeft returns what is left of the time for the response head, which is positive.
@@ -279,7 +276,8 @@ func (x *tries) endedOtherwise(err error) (o balancer.Outcome, ended bool) {
 	}
 	switch x.waitResult(err) {
 	case waitRequest:
-		return x.uploadOutcome(), true
+		x.lastRefusal = x.body.upload.refusal()
+		return balancer.Outcome{Class: balancer.OutcomeClientGone}, true
 	case waitClientGone:
 		return balancer.Outcome{Class: balancer.OutcomeClientGone, Latency: x.latency(time.Now())}, true
 	case waitTimeout:

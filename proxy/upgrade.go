@@ -145,8 +145,6 @@ func (x *answer) receiveTunnel(u upstream.Conn) balancer.Outcome {
 		return outcome
 	}
 	x.bytesOut, x.counted = int64(len(late)), true
-	noted := x.tries.tried.last()
-	noted.connect, noted.status = x.tries.connectTime, x.tries.upstreamStatus
 	x.record(x.tries.upstreamTime) // of the handshake
 	t.Requests.Transfer(t.Shard, 0, x.bytesOut)
 	x.body.buffers.GiveBack()
