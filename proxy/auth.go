@@ -13,6 +13,7 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/proxy/reserved"
+	"sluice/route"
 	"sluice/route/auth"
 )
 
@@ -98,7 +99,7 @@ func (x *chosenRoute) authHeader(b []byte) http.Header {
 		if f.Nominated || f.Name != http1.NameOther && dropsRequestField(x.request, f, &seen) || selectsAnswer(name) {
 			continue
 		}
-		if start, end := f.Line(); x.actions.JWT != nil && drops(&x.actions.JWT.Written, b[start:end]) {
+		if x.actions.JWT != nil && hasAlike(x.actions.JWT.Written.Dropped, name) {
 			continue
 		}
 		header.Add(string(name), string(f.Value(b)))
@@ -155,7 +156,7 @@ func (x *chosenRoute) denial(answer *auth.Answer) *refusal.Refusal {
 // dropsOfDenial reports whether clients do not get a field of an answer.
 func (x *chosenRoute) dropsOfDenial(name string) bool {
 	n := http1.NameOf([]byte(name))
-	if x.actions.CORS != nil && isOfCORS([]byte(name)) {
+	if x.actions.CORS != nil && hasAlike(route.CORSFields, []byte(name)) {
 		return true
 	}
 	return n == http1.NameContentLength || n == http1.NameTrailer || n == http1.NameProxyAuthenticate ||

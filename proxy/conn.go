@@ -235,7 +235,8 @@ func (c *clientConn) readable(fd uintptr) bool {
 	c.reading = true
 	c.wire.Wake()
 	if c.exchange == nil {
-		c.exchange = acquireExchange(c)
+		c.exchange = exchanges.Get().(*http1Exchange)
+		c.exchange.request.open(&c.client)
 	}
 	x := c.exchange
 	// drained: the last read emptied the socket, so that the poller reports later
@@ -246,7 +247,7 @@ func (c *clientConn) readable(fd uintptr) bool {
 		result, err := x.request.scan()
 		if err != nil {
 			x.begin()
-			x.refuseMalformed(err)
+			x.refuse(ofMalformed(err))
 		}
 		switch result {
 		case scanWhole:
@@ -378,8 +379,10 @@ func (c *clientConn) hasArrived() bool {
 }
 
 func (c *clientConn) dropExchange() {
-	if c.exchange != nil {
-		releaseExchange(c.exchange)
+	if x := c.exchange; x != nil {
+		x.surplus, x.framed.Section = nil, nil
+		x.close()
+		exchanges.Put(x)
 		c.exchange = nil
 	}
 }

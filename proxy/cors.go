@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"slices"
-
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/route"
@@ -84,9 +82,4 @@ func variesBy(head []byte, name string) bool {
 		}
 	}
 	return false
-}
-
-// isOfCORS reports whether a field of an answer is CORS's alone.
-func isOfCORS(name []byte) bool {
-	return slices.ContainsFunc(route.CORSFields, func(field string) bool { return http1.Alike(name, field) })
 }

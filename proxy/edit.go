@@ -132,6 +132,18 @@ func (x *chosenRoute) sentPath(b []byte) (path, query []byte) {
 	return target, nil
 }
 
+// dropsField reports whether f of the response head b is not forwarded. trailers: the client gets
+// the trailer section.
+func (x *answer) dropsField(f http1.Field, b []byte, trailers bool) bool {
+	switch f.Name {
+	case http1.NameTrailer:
+		return !trailers
+	case http1.NameContentLength:
+		return x.response.Status == 204 || x.response.Status < 200 // RFC 9110, section 8.6
+	}
+	return x.request.reserved().Drop(f.Name, f.FieldName(b), reserved.ToClients)
+}
+
 // dropsOfTrailer reports whether a line of a trailer section does not pass. The route edits the
 // same names as in the head.
 func (x *chosenRoute) dropsOfTrailer(line []byte, to reserved.Direction) bool {
@@ -152,6 +164,12 @@ func (x *chosenRoute) filterTrailer(section []byte, to reserved.Direction) []byt
 		return section
 	}
 	return http1.FilterTrailer(section, func(line []byte) bool { return x.dropsOfTrailer(line, to) })
+}
+
+// hasAlike reports whether a field's name is one of names, in lower case. A name with marks counts
+// as that with hyphens.
+func hasAlike(names []string, name []byte) bool {
+	return slices.ContainsFunc(names, func(other string) bool { return http1.Alike(name, other) })
 }
 
 // drops reports whether e removes a field line. A name with marks counts as that with hyphens.

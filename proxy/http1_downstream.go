@@ -60,18 +60,6 @@ var exchanges = sync.Pool{New: func() any {
 	return x
 }}
 
-func acquireExchange(c *clientConn) *http1Exchange {
-	x := exchanges.Get().(*http1Exchange)
-	x.request.open(&c.client)
-	return x
-}
-
-func releaseExchange(x *http1Exchange) {
-	x.surplus, x.framed.Section = nil, nil
-	x.close()
-	exchanges.Put(x)
-}
-
 // A clientConn is the downstream of its exchanges.
 
 // begin implements downstream.
@@ -281,16 +269,14 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	}
 	out = append(out, b[runStart:runEnd]...)
 
-	if !head.Interim() {
-		out = x.request.appendRequestIDLine(x.tries.appendCookies(out))
+	if head.Interim() {
+		return append(out, "\r\n"...)
 	}
-	if hsts := c.client.listener.StrictTransportSecurity; hsts != "" && !head.Interim() {
+	out = x.request.appendRequestIDLine(x.tries.appendCookies(out))
+	if hsts := c.client.listener.StrictTransportSecurity; hsts != "" {
 		out = http1.AppendLine(out, "Strict-Transport-Security: ", hsts)
 	}
-	switch {
-	case head.Interim():
-		return append(out, "\r\n"...)
-	case head.Status == 101:
+	if head.Status == 101 {
 		return append(out, "Connection: Upgrade\r\n\r\n"...)
 	}
 	if x.framing == framingChunked ||
@@ -311,13 +297,8 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 
 // dropsResponseField reports whether f of the head b is not forwarded.
 func (x *http1Exchange) dropsResponseField(f http1.Field, b []byte) bool {
-	switch f.Name {
-	case http1.NameUpgrade:
+	if f.Name == http1.NameUpgrade {
 		return x.answer.response.Status != 101 && x.answer.response.Status != 426
-	case http1.NameTrailer:
-		return x.framing != framingChunked || !x.request.head.TETrailers
-	case http1.NameContentLength:
-		return x.answer.response.Status == 204 || x.answer.response.Status < 200 // RFC 9110, section 8.6
 	}
-	return x.request.reserved().Drop(f.Name, f.FieldName(b), reserved.ToClients)
+	return x.answer.dropsField(f, b, x.framing == framingChunked && x.request.head.TETrailers)
 }

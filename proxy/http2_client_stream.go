@@ -125,7 +125,7 @@ func (s *http2Stream) serve() {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			x.refuse(refusal.BodyTimeout)
 		} else {
-			x.refuseMalformed(err)
+			x.refuse(ofMalformed(err))
 		}
 	}
 	s.release()

@@ -92,14 +92,15 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 // response, whose head is text. own: sluice has written it, with X-Sluice-Reason.
 func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 	var room [http2.FrameHeaderBytes]byte
-	head := &s.exchange.answer.response
+	x := s.exchange
+	head := &x.answer.response
 	status := head.Status
 	if status == 101 {
 		status = 200 // RFC 8441, section 5
 	}
 	out = http2.AppendStatus(append(out, room[:]...), status)
 	for _, f := range head.Fields() {
-		if reserved.Names[f.Name] != reserved.Free && s.dropsField(f, text) && !(own && f.Name == http1.NameXSluice) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
+		if reserved.Names[f.Name] != reserved.Free && x.answer.dropsField(f, text, x.request.head.TETrailers) && !(own && f.Name == http1.NameXSluice) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
 			continue
 		}
 		out = http2.AppendField(out, f.FieldName(text), f.Value(text))
@@ -108,22 +109,10 @@ func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 		var memory [128]byte
 		out = http2.AppendField(out, hstsName, append(memory[:0], hsts...))
 	}
-	if id := s.exchange.request.requestID; len(id) > 0 && !head.Interim() {
+	if id := x.request.requestID; len(id) > 0 && !head.Interim() {
 		out = http2.AppendField(out, requestIDName, id)
 	}
 	return out
-}
-
-// dropsField reports whether f of the head text is not forwarded (RFC 9113, section 8.2.2).
-func (s *http2Stream) dropsField(f http1.Field, text []byte) bool {
-	x := s.exchange
-	switch f.Name {
-	case http1.NameTrailer:
-		return !x.request.head.TETrailers
-	case http1.NameContentLength:
-		return x.answer.response.Status == 204 || x.answer.response.Status < 200 // RFC 9110, section 8.6
-	}
-	return x.request.reserved().Drop(f.Name, f.FieldName(text), reserved.ToClients)
 }
 
 // writeAnswer implements downstream.
@@ -172,4 +161,29 @@ func (s *http2Stream) IsGone() bool {
 	s.client.Gone.Store(true)
 	s.conn.conn.wire.WakeReader() // its end may have arrived together with the last frames
 	return true
+}
+
+// A tunnel over HTTP/2 (RFC 8441): the DATA frames of a stream in both directions are its
+// bytes, END_STREAM is the end of one direction, and RST_STREAM of both.
+
+// tunnel implements downstream.
+func (s *http2Stream) tunnel(t *socket.Tunnel) (end socket.TunnelEnd, early []byte) {
+	s.inTunnel = t
+	return socket.TunnelEnd{Stream: s, Entry: &s.client.Entry}, nil
+}
+
+// SendTunnel implements tunnelStream: the client's windows allow it.
+func (s *http2Stream) SendTunnel(b []byte, ends bool) error { return s.send(nil, b, nil, ends) }
+
+// AwaitTunnel implements tunnelStream.
+func (s *http2Stream) AwaitTunnel() error {
+	var none socket.Buffers
+	defer s.client.Entry.Disarm()
+	return s.stream.Wait(&none, s.bodyArrived, http2.Wakes{})
+}
+
+// TakeTunnel implements tunnelStream.
+func (s *http2Stream) TakeTunnel(b []byte) (n int, last bool) {
+	n, last, _ = s.takeBody(b)
+	return n, last
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"slices"
 	"time"
 
 	"sluice/proxy/http1"
@@ -85,7 +84,7 @@ func answerWith(page *route.Page, varies bool, x *answer, u upstream.Conn, text 
 	for _, f := range x.response.Fields() {
 		name := f.FieldName(text)
 		switch {
-		case x.route.dropsOfAnswer(name):
+		case hasAlike(x.route.actions.ResponseHeaders.Dropped, name):
 			continue
 		case explains(x.response.Status, f.Name, name):
 			if f.Name == http1.NameUpgrade {
@@ -135,11 +134,6 @@ func ofBody(n http1.Name, name []byte) bool {
 		}
 	}
 	return false
-}
-
-// dropsOfAnswer reports whether the route removes a field of its peers' answers.
-func (x *chosenRoute) dropsOfAnswer(name []byte) bool {
-	return slices.ContainsFunc(x.actions.ResponseHeaders.Dropped, func(dropped string) bool { return http1.Alike(name, dropped) })
 }
 
 // maxDropped is the length of a body that is read for nothing but the connection.

@@ -56,8 +56,11 @@ func (x *tries) bufferBody() bool {
 // keep adds text to the part of the body that is kept, whose length is given. It reports false,
 // and adds nothing, if there is no memory for it: see Limits.KeptBodyBytes.
 func (x *requestBody) keep(text []byte, length int64) bool {
-	c, kept := x.request.client, len(x.bytes)
-	if need, had := kept+len(text), x.keptBytes(); x.buffer == nil || need > had {
+	c, kept, had := x.request.client, len(x.bytes), 0
+	if x.buffer != nil {
+		had = len(x.buffer.Bytes)
+	}
+	if need := kept + len(text); x.buffer == nil || need > had {
 		size := bodyBufferSize(need, length)
 		if had == 0 {
 			x.owner = x.request.block()
@@ -72,14 +75,6 @@ func (x *requestBody) keep(text []byte, length int64) bool {
 	}
 	x.bytes = x.buffer.Bytes[:kept+copy(x.buffer.Bytes[kept:], text)]
 	return true
-}
-
-// keptBytes returns how much memory the body has of what KeptBodyBytes limits.
-func (x *requestBody) keptBytes() int {
-	if x.buffer == nil {
-		return 0
-	}
-	return len(x.buffer.Bytes)
 }
 
 // dropBody gives the memory of the body back.

@@ -104,7 +104,11 @@ func (x *chosenRoute) charge(limit *route.RateLimit, key []byte, now time.Time) 
 		return nil
 	}
 	x.charged = append(x.charged, limit.Limiter)
-	return refuseOver(limit.Take(key, now))
+	wait := limit.Take(key, now)
+	if wait <= 0 {
+		return nil
+	}
+	return refusal.RateLimited.RetryAfter(wait)
 }
 
 // appendClientNetwork appends what identifies a client: an IPv4 address, or the first half

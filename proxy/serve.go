@@ -20,8 +20,6 @@ package proxy
 import (
 	"cmp"
 	"errors"
-	"strconv"
-	"time"
 
 	"sluice/balancer"
 	"sluice/proxy/http1"
@@ -110,7 +108,10 @@ func chooseRoute(x *exchange) *refusal.Refusal {
 	host, path := x.request.head.Authority(b), x.request.head.Path(b)
 	found := table.Match(host, path, &x.request)
 	if found == nil {
-		return x.request.client.server.withoutRoute()
+		if x.request.client.server.lacking.Load() {
+			return refusal.NotReady
+		}
+		return refusal.NoRoute
 	}
 	x.request.endpoint = found.Endpoint(uint8(x.request.head.Method), path, x.request.identity.grpc)
 	matched := found
@@ -173,15 +174,6 @@ func keepForMaintenance(x *exchange) *refusal.Refusal {
 		return nil
 	}
 	return refusal.OfMaintenance(x.route.service.Pool.Maintenance.Load(), x.request.identity.client)
-}
-
-// refuseOver returns the refusal of a request for which a rate limit has nothing left for a while.
-func refuseOver(wait time.Duration) *refusal.Refusal {
-	if wait <= 0 {
-		return nil
-	}
-	seconds := strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10)
-	return refusal.RateLimited.With("Retry-After", seconds)
 }
 
 // editTarget edits the path, and redirects to another URL. Heads are edited as they are written
@@ -322,9 +314,7 @@ func (x *exchange) refuse(r *refusal.Refusal) bool {
 	return err == nil
 }
 
-// refuseMalformed answers a request that http1 has rejected.
-func (x *exchange) refuseMalformed(err error) { x.refuse(ofMalformed(err)) }
-
+// ofMalformed returns the refusal of a request that http1 has rejected.
 func ofMalformed(err error) *refusal.Refusal {
 	var malformed *http1.Error
 	if !errors.As(err, &malformed) {

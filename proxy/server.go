@@ -16,6 +16,7 @@ import (
 	"sluice/observe/metrics"
 	"sluice/observe/panics"
 	"sluice/observe/tracing"
+	"sluice/observe/wake"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/http1"
 	"sluice/proxy/proxyprotocol"
@@ -222,13 +223,6 @@ func (s *Server) SetTable(t *route.Table, names map[net.Listener]string) {
 // answered since the start. Then a request without a route is not told that there is none.
 func (s *Server) LackRoutes(lacking bool) { s.lacking.Store(lacking) }
 
-func (s *Server) withoutRoute() *refusal.Refusal {
-	if s.lacking.Load() {
-		return refusal.NotReady
-	}
-	return refusal.NoRoute
-}
-
 // Connections returns the number of open client connections.
 func (s *Server) Connections() int {
 	s.mu.Lock()
@@ -299,12 +293,8 @@ func closed[C comparable, V any](s *Server, open map[C]V, c C) {
 }
 
 func (s *Server) signalDrainedLocked() {
-	if !s.draining.Load() || len(s.conns) > 0 || len(s.streams) > 0 || len(s.arrivals) > 0 || len(s.listeners) > 0 {
-		return
-	}
-	select {
-	case <-s.drained:
-	default:
+	open := len(s.conns) + len(s.streams) + len(s.arrivals) + len(s.listeners)
+	if s.draining.Load() && open == 0 && !wake.Closed(s.drained) {
 		close(s.drained)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/proxy/http1"
 	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
@@ -151,26 +152,17 @@ func (l *upload) interrupt() {
 // connection to the peer must be closed. If the request was not read to its end, the
 // client's connection is closed after the response.
 func (l *upload) wait() {
-	if !l.started {
-		l.buffers.GiveBack()
-		l.dropCopy()
-		if l.again && !l.read.Load() {
-			l.body.request.client.downstream.closeAfterAnswer()
-		}
-		return
-	}
-	c := l.body.request.client
-	select {
-	case <-l.done:
-	default:
-		if !l.read.Load() {
+	if l.started {
+		if !l.read.Load() && !wake.Closed(l.done) {
 			l.interrupt()
 		}
 		<-l.done
+	} else {
+		l.buffers.GiveBack()
 	}
 	l.dropCopy()
-	if !l.read.Load() {
-		c.downstream.closeAfterAnswer()
+	if (l.started || l.again) && !l.read.Load() {
+		l.body.request.client.downstream.closeAfterAnswer()
 	}
 }
 

@@ -53,6 +53,11 @@ func (r *Refusal) With(name, value string) *Refusal {
 	return &with
 }
 
+// RetryAfter returns r with that field, in whole seconds.
+func (r *Refusal) RetryAfter(wait time.Duration) *Refusal {
+	return r.With("Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
+}
+
 // Field returns the value of a header field that With has added; "": there is none.
 func (r *Refusal) Field(name string) string {
 	for _, f := range r.fields {
@@ -181,7 +186,7 @@ func OfMaintenance(m *balancer.Maintenance, client netip.Addr) *Refusal {
 	if !m.Until.IsZero() {
 		pause = max(time.Until(m.Until), time.Second)
 	}
-	return r.With("Retry-After", strconv.FormatInt(int64((pause+time.Second-1)/time.Second), 10))
+	return r.RetryAfter(pause)
 }
 
 // OfPick returns the refusal for an error of the first pick from a pool. inGroup: it was to
