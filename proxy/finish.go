@@ -34,8 +34,8 @@ func (x *exchange) finish() {
 	var entry accesslog.Entry
 	entry.Time, entry.Duration, entry.Waited = x.request.startTime, duration, x.waited(duration)
 	entry.Client, entry.User, entry.RequestID, entry.Proto = x.request.clientAddress(), x.route.user, x.request.requestID, x.request.protocol()
-	entry.Status, entry.GRPCStatus = x.answer.status, x.answer.grpcCode.String()
-	entry.BytesIn, entry.BytesOut, entry.Attempts = x.body.bytesIn, x.answer.bytesOut, x.tries.attempts.Tries
+	entry.Status, entry.GRPCStatus = int64(x.answer.status), x.answer.grpcCode.String()
+	entry.BytesIn, entry.BytesOut, entry.Attempts = x.body.bytesIn, x.answer.bytesOut, int64(x.tries.attempts.Tries)
 	entry.Reason, entry.Failed = x.answer.reason(), x.answer.statusForMetrics() >= 500
 	if x.tries.upstreamTime > 0 {
 		entry.Upstream = x.tries.upstreamTime - x.tries.picked.Sub(x.request.startTime)
@@ -66,7 +66,7 @@ func (x *exchange) finish() {
 	}
 	if x.tries.token.Peer != nil {
 		last := x.tries.tried.last()
-		entry.Connect, entry.UpstreamStatus = last.connect, last.status
+		entry.Connect, entry.UpstreamStatus = last.connect, int64(last.status)
 		entry.Peer = x.tries.token.Peer.Address()
 		entry.Group = x.tries.token.Peer.Group().Name()
 	}

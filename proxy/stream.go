@@ -342,7 +342,7 @@ func (s *stream) finish() {
 	var entry accesslog.Entry
 	entry.Time, entry.Duration, entry.Waited, entry.Connect = s.startTime, duration, duration, s.connectTime
 	entry.Client, entry.Host, entry.Proto = []byte(s.client.address), []byte(s.name), accesslog.ProtoTCP
-	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.attempts.Tries, cutBySluice(reason)
+	entry.Status, entry.Reason, entry.Attempts, entry.Failed = int64(status), reason, int64(s.attempts.Tries), cutBySluice(reason)
 	entry.BytesIn, entry.BytesOut = s.bytesIn, s.bytesOut
 	s.client.session.describe(&entry)
 	if s.connected {

@@ -67,5 +67,3 @@ func (s *supply) put(b []byte) {
 	}
 	s.free <- b[:0]
 }
-
-func (s *supply) close() { s.closed.Store(true) }

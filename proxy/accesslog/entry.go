@@ -29,9 +29,9 @@ type Entry struct {
 	TLSCipher     string `log:"tls_cipher"`
 	TLSServerName string `log:"tls_server_name"`
 
-	Status         int           `log:"status,always"`
+	Status         int64         `log:"status,always"`
 	GRPCStatus     string        `log:"grpc_status"`     // name of the status code of a gRPC call; empty: none
-	UpstreamStatus int           `log:"upstream_status"` // 0: the last peer has not answered
+	UpstreamStatus int64         `log:"upstream_status"` // 0: the last peer has not answered
 	BytesIn        int64         `log:"bytes_in,always"`
 	BytesOut       int64         `log:"bytes_out,always"`
 	Duration       time.Duration `log:"duration_ms,always"`
@@ -40,7 +40,7 @@ type Entry struct {
 	Route    string        `log:"route"` // its name; empty: it has none
 	Peer     string        `log:"peer"`
 	Group    string        `log:"group"` // of the peer; empty: its service has no groups
-	Attempts int           `log:"attempts,always"`
+	Attempts int64         `log:"attempts,always"`
 	Tries    []Try         `log:"tries"`       // if there were several
 	Upstream time.Duration `log:"upstream_ms"` // 0: no response head arrived
 	Connect  time.Duration `log:"connect_ms"`  // 0: no connection was opened

@@ -7,7 +7,7 @@ import (
 )
 
 // jsonLine appends e as one line of JSON.
-func jsonLine(b []byte, e *Entry, c *clock) []byte {
+func jsonLine(b []byte, e *Entry, c *clocks) []byte {
 	for i := range variables {
 		v := &variables[i]
 		switch v.kind {
@@ -17,8 +17,8 @@ func jsonLine(b []byte, e *Entry, c *clock) []byte {
 				continue
 			}
 			b = append(appendJSON(append(b, v.prefix...), text), '"')
-		case kindInt, kindInt64:
-			if n := v.number(e); v.always || n != 0 {
+		case kindInt:
+			if n := at[int64](v, e); v.always || n != 0 {
 				b = strconv.AppendInt(append(b, v.prefix...), n, 10)
 			}
 		case kindDuration:

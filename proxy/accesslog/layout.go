@@ -56,9 +56,7 @@ func ParseFormat(s string) (f Format, err error) {
 	return append(f, part{text: rest + "\n"}), nil
 }
 
-func isNameCharacter(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '_'
-}
+const nameCharacters = "abcdefghijklmnopqrstuvwxyz0123456789_"
 
 // lookUp returns the variable of that name, and for kindField the name of the field.
 func lookUp(name string) (v variable, field []byte, err error) {
@@ -66,7 +64,7 @@ func lookUp(name string) (v variable, field []byte, err error) {
 		return v, nil, nil
 	}
 	after, isField := strings.CutPrefix(name, fieldPrefix)
-	if isField && after != "" && strings.IndexFunc(after, func(r rune) bool { return r > 0x7f || !isNameCharacter(byte(r)) }) < 0 {
+	if isField && after != "" && strings.Trim(after, nameCharacters) == "" {
 		return variable{kind: kindField}, []byte(strings.ReplaceAll(after, "_", "-")), nil
 	}
 	names := slices.Sorted(maps.Keys(byName))
@@ -94,16 +92,16 @@ func (f Format) line(b []byte, e *Entry, c *clocks) []byte {
 func appendVariable(b []byte, v *variable, e *Entry, c *clocks) []byte {
 	switch v.kind {
 	case kindTime:
-		return c.rfc3339.appendRFC3339(b, e.Time)
+		return c.appendRFC3339(b, e.Time)
 	case kindTimeCombined:
-		return append(b, c.combined.format(e.Time)...)
+		return append(b, c.combined.format(e.Time, layoutCombined)...)
 	case kindText:
 		if v.word {
 			return appendWord(b, v.text(e))
 		}
 		return appendText(b, v.text(e))
-	case kindInt, kindInt64:
-		if n := v.number(e); v.always || n != 0 {
+	case kindInt:
+		if n := at[int64](v, e); v.always || n != 0 {
 			return strconv.AppendInt(b, n, 10)
 		}
 	case kindDuration:
@@ -116,7 +114,8 @@ func appendVariable(b []byte, v *variable, e *Entry, c *clocks) []byte {
 	return append(b, '-')
 }
 
-// findField returns the value of the first field of that name in a request head, or nil.
+// findField returns the value of the first field of that name in a request head, or nil. It is no
+// loop over http1.Lines, which would move what the entry points to onto the heap.
 func findField(head, name []byte) []byte {
 	_, lines, _ := bytes.Cut(head, newline) // without the request line
 	for len(lines) > 0 {

@@ -42,7 +42,7 @@ func TestTemplateLine(t *testing.T) {
 // Every variable has a value for an empty entry, and escapes what it gets.
 func TestTemplateVariables(t *testing.T) {
 	for name, v := range byName {
-		c := newClocks()
+		var c clocks
 		got := appendVariable(nil, &v, &Entry{}, &c)
 		verify.That(t, len(got) != 0, "$%s appends nothing", name)
 		evil := "a\n\"b"

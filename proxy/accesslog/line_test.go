@@ -13,14 +13,12 @@ import (
 )
 
 func lineJSON(e *Entry) string {
-	c := newClock(layoutRFC3339)
-	return string(jsonLine(nil, e, &c))
+	return string(jsonLine(nil, e, new(clocks)))
 }
 
 // lineOf returns the line of e in a format that is not JSON.
 func lineOf(format string, e *Entry) string {
-	c := newClocks()
-	return string(formatOf(format).line(nil, e, &c))
+	return string(formatOf(format).line(nil, e, new(clocks)))
 }
 
 func formatOf(text string) Format {
@@ -109,7 +107,7 @@ func TestCombinedLine(t *testing.T) {
 }
 
 func TestClockFollowsTheTime(t *testing.T) {
-	c := newClock(layoutRFC3339)
+	var c clocks
 	start := time.Date(2026, 12, 31, 23, 59, 58, 0, time.UTC)
 	for i := range 40 {
 		now := start.Add(time.Duration(i*i%37) * 100 * time.Millisecond) // also backwards: shards are shared
@@ -169,9 +167,9 @@ func FuzzJSONLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, method, host, target, agent, referer []byte, status int, in, out, duration, unix int64) {
 		e := &Entry{
 			Time: time.Unix(unix%(1<<37), duration&(1<<29)).UTC(), Client: host, Method: method, Host: host, Target: target, Proto: string(method),
-			UserAgent: agent, Referer: referer, Status: status, BytesIn: in, BytesOut: out,
+			UserAgent: agent, Referer: referer, Status: int64(status), BytesIn: in, BytesOut: out,
 			Duration: time.Duration(duration), Upstream: time.Duration(duration / 2), Connect: time.Duration(duration / 3),
-			Service: string(target), Peer: string(agent), Group: string(host), Attempts: status, Reason: string(referer),
+			Service: string(target), Peer: string(agent), Group: string(host), Attempts: int64(status), Reason: string(referer),
 		}
 		line := lineJSON(e)
 		verify.Require(t, strings.IndexByte(line, '\n') == len(line)-1 && utf8.ValidString(line), "not one line of UTF-8: %q", line)

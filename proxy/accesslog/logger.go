@@ -1,3 +1,15 @@
+// Package accesslog writes one line per request, as JSON, in the combined log format or by
+// a template.
+// docs/access-log.md describes the fields.
+//
+// [Logger.Log] encodes the entry into a buffer: it allocates nothing, waits for no
+// output and shares no lock between shards. One goroutine writes full buffers, and all
+// of them every second. When the output is too slow, lines are dropped and counted
+// ([Logger.Dropped]). Lines of one shard stay in order; lines of different shards may
+// be up to a second apart.
+//
+// In all formats, what a client sends cannot break the line or the reader's terminal:
+// control characters, quotes, backslashes and invalid UTF-8 are escaped.
 package accesslog
 
 import (
@@ -86,9 +98,6 @@ func start(o Options, out *output) *Logger {
 	if !l.everyLine {
 		l.threshold = uint64(math.Ldexp(o.Sample, 64))
 	}
-	for i := range l.shards {
-		l.shards[i].clocks = newClocks()
-	}
 	l.supply = newSupply(max(maxBuffers, len(l.shards)))
 	l.writer = newWriter(l, out, o.Notify)
 	go func() {
@@ -135,7 +144,7 @@ func (l *Logger) Log(shard uint32, e *Entry) {
 	if l.format != nil {
 		s.buf = l.format.line(s.buf, e, &s.clocks)
 	} else {
-		s.buf = jsonLine(s.buf, e, &s.clocks.rfc3339)
+		s.buf = jsonLine(s.buf, e, &s.clocks)
 	}
 	if len(s.buf) >= bufferFull {
 		s.handOverLocked(l.writer.full)
@@ -191,7 +200,7 @@ func (l *Logger) Close() error {
 	if !l.Enabled() {
 		return nil
 	}
-	l.supply.close()
+	l.supply.closed.Store(true)
 	l.writer.stop()
 	select {
 	case <-l.writer.done:

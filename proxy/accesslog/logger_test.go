@@ -61,7 +61,7 @@ func (f *fakeFile) lines() []string {
 // combinedOptions make lines that are easy to compare.
 var combinedOptions = Options{Format: formatOf("combined"), Sample: 1}
 
-func numbered(n int) *Entry { return &Entry{Client: []byte("c"), Status: n} }
+func numbered(n int) *Entry { return &Entry{Client: []byte("c"), Status: int64(n)} }
 
 // numbers returns the status of each line.
 func numbers(t *testing.T, lines []string) []int {

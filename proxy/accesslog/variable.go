@@ -29,7 +29,6 @@ const (
 	kindTimeCombined
 	kindText // string or []byte
 	kindInt
-	kindInt64
 	kindDuration
 	kindTries
 )
@@ -37,8 +36,8 @@ const (
 // variables are the variables of lines of JSON, in their order.
 var variables = func() (all []variable) {
 	kinds := map[reflect.Type]kind{
-		reflect.TypeFor[time.Time](): kindTime, reflect.TypeFor[[]byte](): kindText, reflect.TypeFor[string](): kindText, reflect.TypeFor[int](): kindInt,
-		reflect.TypeFor[int64](): kindInt64, reflect.TypeFor[time.Duration](): kindDuration, reflect.TypeFor[[]Try](): kindTries,
+		reflect.TypeFor[time.Time](): kindTime, reflect.TypeFor[[]byte](): kindText, reflect.TypeFor[string](): kindText,
+		reflect.TypeFor[int64](): kindInt, reflect.TypeFor[time.Duration](): kindDuration, reflect.TypeFor[[]Try](): kindTries,
 	}
 	quotes := map[kind]string{kindTime: `"`, kindText: `"`}
 	start := byte('{')
@@ -76,11 +75,3 @@ func at[T any](v *variable, e *Entry) T { return *(*T)(unsafe.Add(unsafe.Pointer
 
 // text returns the value of a variable of kindText. A []byte begins with the words of a string.
 func (v *variable) text(e *Entry) []byte { return octets(at[string](v, e)) }
-
-// number returns the value of a variable of kindInt or kindInt64.
-func (v *variable) number(e *Entry) int64 {
-	if v.kind == kindInt {
-		return int64(at[int](v, e))
-	}
-	return at[int64](v, e)
-}
