@@ -101,15 +101,15 @@ func (x *chosenRoute) appendClientID(out []byte) []byte {
 	return strconv.AppendUint(out, x.newClient, 36)
 }
 
-// appendSplitCookie appends the value of a Set-Cookie field with the new id of the
-// client. A browser drops it when it closes.
+// appendSplitCookie appends the Set-Cookie field with the new id of the client. A browser drops it
+// when it closes.
 func (x *chosenRoute) appendSplitCookie(out []byte) []byte {
-	out = append(out, route.SplitCookieName+"="...)
+	out = append(out, "Set-Cookie: "+route.SplitCookieName+"="...)
 	out = append(x.appendClientID(out), "; Path=/; HttpOnly; SameSite=Lax"...)
 	if x.request.identity.secure {
 		out = append(out, "; Secure"...)
 	}
-	return out
+	return append(out, "\r\n"...)
 }
 
 // decideFor completes the identity for a request to a service, which may be nil.

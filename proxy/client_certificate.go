@@ -83,17 +83,14 @@ type certified interface {
 // is in progress on them: requests, streams and tunnels. It must be called after each change of the
 // lists of [ListenerOptions].
 func (s *Server) EndRevoked() {
-	for open, c := range s.allCertified() {
+	s.mu.Lock()
+	all := maps.Clone(s.certified)
+	s.mu.Unlock()
+	for open, c := range all {
 		if c.isRevoked() {
 			open.endRevoked()
 		}
 	}
-}
-
-func (s *Server) allCertified() map[certified]*client {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return maps.Clone(s.certified)
 }
 
 var errRevoked = errors.New("the client's certificate has just been revoked")

@@ -298,17 +298,14 @@ func (h *http2ClientConn) announceEnd() {
 	for _, s := range h.protocol.Streams {
 		s.StopLocked(socket.ErrClosedEarly)
 	}
+	c.linger = !h.ended && h.protocol.Err == nil
 	switch {
-	case h.ended || h.protocol.Err != nil:
+	case !c.linger:
 	case h.failure != nil:
 		c.client.server.http2.errors.Add(1)
 		h.protocol.Output.Frames = http2.AppendGoAway(h.protocol.Output.Frames, h.protocol.Last, h.failure.Code)
-		c.linger = true
 	case h.goAway != goAwayFinal: // a timeout
 		h.protocol.Output.Frames = http2.AppendGoAway(h.protocol.Output.Frames, h.protocol.Last, http2.NoError)
-		c.linger = true
-	default:
-		c.linger = true
 	}
 	h.protocol.FlushLocked()
 }

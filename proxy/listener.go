@@ -59,14 +59,6 @@ func (l *listener) cutBy() *refusal.Refusal {
 
 func (l *listener) routing() *routing { return l.server.routing.Load() }
 
-// nameIn returns the name that l has for the routes.
-func (l *listener) nameIn(r *routing) string {
-	if name, ok := r.names[l.Listener]; ok {
-		return name
-	}
-	return l.Name
-}
-
 // ErrServerClosed is what Serve returns after Shutdown.
 var ErrServerClosed = errors.New("server closed")
 

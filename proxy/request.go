@@ -217,7 +217,14 @@ func (x *request) Scheme() string {
 // Client implements route.Request.
 func (x *request) Client() netip.Addr { return x.identity.client }
 
-func (x *request) Listener() string { return x.client.listener.nameIn(x.routing) }
+// Listener implements [route.Request]: the name that the listener has for the routes.
+func (x *request) Listener() string {
+	l := x.client.listener
+	if name, ok := x.routing.names[l.Listener]; ok {
+		return name
+	}
+	return l.Name
+}
 
 // Certificate implements route.Request.
 func (x *request) Certificate() *route.Certificate { return x.identity.certificate }

@@ -345,7 +345,7 @@ func (x *tries) appendCookies(out []byte) []byte {
 		out = x.route.appendStickyCookie(out, x.token.Peer)
 	}
 	if x.route.newClient != 0 {
-		out = append(x.route.appendSplitCookie(append(out, "Set-Cookie: "...)), "\r\n"...)
+		out = x.route.appendSplitCookie(out)
 	}
 	return out
 }
