@@ -18,6 +18,7 @@ import (
 	"sluice/admin"
 	"sluice/cli/terminal"
 	"sluice/observe/events"
+	"sluice/observe/wake"
 )
 
 const (
@@ -126,9 +127,7 @@ func (q *eventsQuery) follow(ctx context.Context, problems io.Writer) error {
 			fmt.Fprintf(problems, "sluice: %v; asking again until Ctrl-C\n", err)
 		}
 		answered, interrupted = true, err != nil
-		select {
-		case <-time.After(eventsRetry):
-		case <-ctx.Done():
+		if wake.Await(ctx, time.After(eventsRetry)) != nil {
 			return nil
 		}
 	}

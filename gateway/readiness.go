@@ -207,7 +207,7 @@ func (r *readiness) now() (ready bool, missing []string) {
 // state of the old process, this one must be ready. After an error the old process must continue.
 func (r *readiness) awaitTakeover(ctx context.Context, restored bool, timeout time.Duration) error {
 	begin := time.Now()
-	for {
+	return wake.Repeat(ctx, readyEvery, func() (bool, error) {
 		p := r.progress(time.Since(begin))
 		may, mayNot := p.ready(), time.Since(begin) > timeout
 		if restored {
@@ -216,21 +216,12 @@ func (r *readiness) awaitTakeover(ctx context.Context, restored bool, timeout ti
 		}
 		switch {
 		case may && p.ready():
-			select {
-			case <-r.became: // very soon; /readyz must not fail after the takeover
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		case may:
-			return nil
-		case mayNot:
-			return errors.New("this process lacks peers that the old one has: " + strings.Join(p.missing, "; "))
+			return true, wake.Await(ctx, r.became) // very soon; /readyz must not fail after the takeover
+		case !may && mayNot:
+			return false, errors.New("this process lacks peers that the old one has: " + strings.Join(p.missing, "; "))
 		}
-		if err := consul.Sleep(ctx, readyEvery); err != nil {
-			return err
-		}
-	}
+		return may, nil
+	})
 }
 
 // missesPeers reports whether a service has peers in the old process and no set in this one.
@@ -261,22 +252,13 @@ func (r *readiness) awaitSources(ctx context.Context, timeout time.Duration) {
 // awaitChains waits until the discovery chains of all services are in use, or Consul refuses them.
 // It reports false if the time of ctx is over before.
 func (r *readiness) awaitChains(ctx context.Context) bool {
-	for !r.chains.settled(r.effective()) {
-		if err := consul.Sleep(ctx, readyEvery); err != nil {
-			return !errors.Is(err, context.DeadlineExceeded)
-		}
-	}
-	return true
+	err := wake.Repeat(ctx, readyEvery, func() (bool, error) { return r.chains.settled(r.effective()), nil })
+	return !errors.Is(err, context.DeadlineExceeded)
 }
 
 // within waits until c is closed or ctx ends, and reports false if the time of ctx is over before.
 func within(ctx context.Context, c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	case <-ctx.Done():
-		return wake.Closed(c) || !errors.Is(ctx.Err(), context.DeadlineExceeded)
-	}
+	return !errors.Is(wake.Await(ctx, c), context.DeadlineExceeded) || wake.Closed(c)
 }
 
 // status returns what `systemctl status` shows of a process that serves.

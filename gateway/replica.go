@@ -67,23 +67,18 @@ func (r *replica) registerAs(c config.Revision) {
 // register keeps sluice registered in Consul once it is ready and serves clients. leave ends
 // that until ctx ends, and removes the registration unless another process has taken it over.
 func (r *replica) register() (leave func(ctx context.Context)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer panics.Contain(panics.Task, nil)
-		defer close(ended)
+	stop := panics.Start(context.Background(), panics.Task, func(ctx context.Context) {
 		for _, wait := range []<-chan struct{}{r.upgrade.warm, r.readiness.became} {
 			if wake.Await(ctx, wait) != nil {
 				return
 			}
 		}
-		panics.Repeat(ctx.Done(), panics.Task, time.Second, func() { r.registrar.Run(ctx) })
-	}()
+		r.registrar.Run(ctx)
+	})
 	return func(leaving context.Context) {
 		leaving, cancelLeave := context.WithTimeout(leaving, leaveTimeout)
 		defer cancelLeave()
-		cancel()
-		<-ended
+		stop()
 		if !r.upgrade.replaced {
 			r.registrar.Leave(leaving)
 		}

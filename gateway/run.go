@@ -227,9 +227,7 @@ func (g *Gateway) own(owns bool) {
 // time when clients may be served until ctx ends, and warns of certificates that are not valid or
 // expire soon.
 func (g *Gateway) followCertificates(ctx context.Context) {
-	select {
-	case <-g.upgrade.warm: // certificates in Consul are not known before
-	case <-ctx.Done():
+	if wake.Await(ctx, g.upgrade.warm) != nil { // certificates in Consul are not known before
 		return
 	}
 	warnings, faults := make(certificates.Warnings), make(map[string]string)
@@ -243,5 +241,5 @@ func (g *Gateway) followCertificates(ctx context.Context) {
 // every calls f at once and then after each interval, until ctx ends.
 func every(ctx context.Context, interval time.Duration, f func()) {
 	f()
-	wake.Every(ctx, interval, func(time.Time) { f() })
+	wake.Every(ctx, interval, f)
 }

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -341,13 +340,9 @@ func (s *services) awaitFirst(ctx context.Context, list []*service, timeout time
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for _, service := range list {
-		select {
-		case <-service.first:
-		case <-ctx.Done():
-			if !wake.Closed(service.first) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				s.log.Warn().Str("service", service.name).Stringer("waited", timeout).
-					Str("missing", service.missing(s.watches()[service.name])).Msg("no peers yet")
-			}
+		if !within(ctx, service.first) {
+			s.log.Warn().Str("service", service.name).Stringer("waited", timeout).
+				Str("missing", service.missing(s.watches()[service.name])).Msg("no peers yet")
 		}
 	}
 }

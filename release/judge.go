@@ -56,7 +56,9 @@ func NewJudge(o JudgeOptions) *Judge {
 }
 
 // Run looks at all releases every Interval until ctx ends.
-func (j *Judge) Run(ctx context.Context) { wake.Every(ctx, j.Interval, j.JudgeAll) }
+func (j *Judge) Run(ctx context.Context) {
+	wake.Every(ctx, j.Interval, func() { j.JudgeAll(time.Now()) })
+}
 
 // JudgeAll judges all releases by what has happened until now.
 func (j *Judge) JudgeAll(now time.Time) {

@@ -233,7 +233,7 @@ func (l *Limits) fail(why string) {
 
 // Run exchanges counts until ctx ends.
 func (l *Limits) Run(ctx context.Context) {
-	wake.Every(ctx, ratelimit.Round, func(time.Time) { l.round(ctx) })
+	wake.Every(ctx, ratelimit.Round, func() { l.round(ctx) })
 }
 
 // round counts, asks the others, and applies what they have counted.

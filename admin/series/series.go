@@ -67,7 +67,7 @@ func NewRecorder(pools func() []*balancer.Pool) *Recorder {
 // Run takes samples until ctx ends.
 func (r *Recorder) Run(ctx context.Context) {
 	r.begin(time.Now())
-	wake.Every(ctx, Interval, func(time.Time) { r.sample(time.Now()) })
+	wake.Every(ctx, Interval, func() { r.sample(time.Now()) })
 }
 
 // begin notes where the first sample begins, unless Run has begun before.

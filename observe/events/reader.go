@@ -3,6 +3,8 @@ package events
 import (
 	"context"
 	"errors"
+
+	"sluice/observe/wake"
 )
 
 // ErrClosed is the error of [Reader.Next] when the feed is closed and has no later event.
@@ -34,10 +36,8 @@ func (r *Reader) Next(ctx context.Context) ([]Event, error) {
 		if closed {
 			return nil, ErrClosed
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := wake.Await(ctx, changed); err != nil {
+			return nil, err
 		}
 	}
 }

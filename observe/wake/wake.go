@@ -56,17 +56,12 @@ func Await[T any](ctx context.Context, c <-chan T) error {
 	}
 }
 
-// Every calls f after each interval, with the time, until ctx ends.
-func Every(ctx context.Context, interval time.Duration, f func(now time.Time)) {
+// Every calls f after each interval until ctx ends.
+func Every(ctx context.Context, interval time.Duration, f func()) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	for {
-		select {
-		case now := <-ticker.C:
-			f(now)
-		case <-ctx.Done():
-			return
-		}
+	for Await(ctx, ticker.C) == nil {
+		f()
 	}
 }
 
