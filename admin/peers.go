@@ -99,7 +99,7 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 func (h serviceHandler) peers(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	services, states, nodes := query["service"], query["state"], query["node"]
-	known := each(reading.States, balancer.State.String)
+	known := each(reading.States[:], balancer.State.String)
 	for _, state := range states {
 		if !slices.Contains(known, state) {
 			return nil, refuse(http.StatusBadRequest, "state %q: want one of %s", state, strings.Join(known, ", "))

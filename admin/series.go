@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/admin/series"
+	"sluice/balancer/reading"
 )
 
 // SeriesAnswer is the body of /api/series: what services did in the last 15 minutes.
@@ -59,7 +60,7 @@ func describeSeries(name string, n int, samples []series.Sample) ServiceSeries {
 		Service: name, Requests: make([]*uint32, n), Errors: make([]*uint32, n), Retries: make([]*uint32, n),
 		P50MS: make([]*float32, n), P99MS: make([]*float32, n), Peers: make(map[string][]*uint16),
 	}
-	for _, state := range series.States {
+	for _, state := range reading.States {
 		d.Peers[state.String()] = make([]*uint16, n)
 	}
 	for i := range samples {
@@ -68,7 +69,7 @@ func describeSeries(name string, n int, samples []series.Sample) ServiceSeries {
 		if s.Requests > 0 {
 			d.P50MS[at], d.P99MS[at] = &s.P50, &s.P99
 		}
-		for j, state := range series.States {
+		for j, state := range reading.States {
 			d.Peers[state.String()][at] = &s.Peers[j]
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/balancer/reading"
 	"sluice/observe/metrics"
 	"sluice/observe/wake"
 )
@@ -20,18 +21,13 @@ const (
 	Length = 180
 )
 
-// States are the states of peers, in the order of Sample.Peers.
-var States = [...]balancer.State{
-	balancer.StateUp, balancer.StateWarming, balancer.StateDraining, balancer.StateEjected, balancer.StateUnhealthy,
-}
-
 // Sample is what a service did in one interval. It has 32 bytes, so a service needs 6 KiB.
 type Sample struct {
-	Requests uint32              // that ended
-	Errors   uint32              // of them, the ones with a status of 5xx
-	Retries  uint32              // attempts after the first of a request
-	P50, P99 float32             // of the durations, in milliseconds; 0 without requests
-	Peers    [len(States)]uint16 // by state, at the end of the interval
+	Requests uint32                      // that ended
+	Errors   uint32                      // of them, the ones with a status of 5xx
+	Retries  uint32                      // attempts after the first of a request
+	P50, P99 float32                     // of the durations, in milliseconds; 0 without requests
+	Peers    [len(reading.States)]uint16 // as in reading.States, at the end of the interval
 }
 
 // Recorder takes a sample of every service in each interval. Its methods may be called
@@ -134,7 +130,7 @@ type sum struct {
 	requests metrics.RequestsSnapshot // only latencies, all in one class
 	errors   uint64
 	retries  uint64
-	peers    [len(States)]int
+	peers    [len(reading.States)]int
 }
 
 func (s *sum) add(now, before counters, view balancer.View) {
@@ -144,7 +140,7 @@ func (s *sum) add(now, before counters, view balancer.View) {
 	s.errors += now.errors - before.errors
 	s.retries += now.retries - before.retries
 	for _, peer := range view.Peers {
-		if i := slices.Index(States[:], peer.State()); i >= 0 {
+		if i := slices.Index(reading.States[:], peer.State()); i >= 0 {
 			s.peers[i]++
 		}
 	}

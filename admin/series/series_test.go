@@ -51,8 +51,8 @@ func TestSamples(t *testing.T) {
 
 		got := r.Read(time.Time{}, "star", "moon", "sun")
 		want := []Sample{
-			{Requests: 100, Errors: 2, Retries: 1, P50: 1.765, P99: 1750, Peers: [5]uint16{1, 0, 0, 0, 1}},
-			{Requests: 1, P50: .75, P99: .995, Peers: [5]uint16{2, 0, 0, 0, 1}},
+			{Requests: 100, Errors: 2, Retries: 1, P50: 1.765, P99: 1750, Peers: [5]uint16{1, 0, 0, 1, 0}},
+			{Requests: 1, P50: .75, P99: .995, Peers: [5]uint16{2, 0, 0, 1, 0}},
 			{Peers: [5]uint16{1}},
 		}
 		verify.That(t, slices.Equal(got.Services[0], want), "star: %+v\nwant %+v", got.Services[0], want)

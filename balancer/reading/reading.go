@@ -151,6 +151,6 @@ func (s *Service) States() map[balancer.State]int {
 }
 
 // States are the states of peers in the order in which they are shown.
-var States = []balancer.State{
+var States = [...]balancer.State{
 	balancer.StateUp, balancer.StateWarming, balancer.StateEjected, balancer.StateUnhealthy, balancer.StateDraining,
 }
