@@ -80,7 +80,7 @@ func newDoctor() *cobra.Command {
 	flags.StringVar(&e.in.Consul, "consul", "", "`URL` of the Consul agent (default http://127.0.0.1:8500)")
 	flags.StringVar(&e.options.Datacenter, "datacenter", "", "`name` of the data centre (default: the agent's)")
 	flags.StringArrayVar(&e.options.Services, "service", nil, "examine only the Consul service with this `name`; may be repeated")
-	flags.DurationVar(&e.options.Thresholds.CriticalFor, "critical-for", time.Hour, "report instances that are critical for longer than this")
+	flags.DurationVar(&e.options.CriticalFor, "critical-for", time.Hour, "report instances that are critical for longer than this")
 	flags.BoolVar(&e.connect, "connect", false, "connect to each instance in service")
 	flags.DurationVar(&e.connectTimeout, "connect-timeout", 2*time.Second, "timeout of each connection attempt")
 	flags.StringArrayVar(&e.agentAddresses, "agent-address", nil, "URL of a node's agent, as `NODE=URL`; may be repeated")
@@ -104,8 +104,8 @@ func (e *examination) checkFlags(terminal bool) error {
 		return &usageError{errors.New("--fix --json cannot prompt: add --yes or --dry-run")}
 	case asks && !terminal:
 		return &usageError{errors.New("--fix prompts, and standard input is not a terminal: add --yes or --dry-run")}
-	case e.options.Thresholds.CriticalFor < 0:
-		return &usageError{fmt.Errorf("--critical-for %v: want 0 or more", e.options.Thresholds.CriticalFor)}
+	case e.options.CriticalFor < 0:
+		return &usageError{fmt.Errorf("--critical-for %v: want 0 or more", e.options.CriticalFor)}
 	case e.connectTimeout <= 0:
 		return &usageError{fmt.Errorf("--connect-timeout %v: want more than 0", e.connectTimeout)}
 	}
@@ -173,7 +173,7 @@ func (e *examination) configure() error {
 	e.options.Consul = gateway.ClientOptions(c.Consul, zerolog.Nop())
 	e.options.Datacenter = cmp.Or(e.options.Datacenter, c.Consul.Datacenter)
 	routed := config.RoutedServices(c.Routes)
-	e.options.Configured, e.options.Config = true, revision.Config
+	e.options.Config = revision.Config
 	e.options.MeshName = c.Consul.MeshName()
 	streams := make(map[string]string) // listeners for TCP, by service
 	for _, l := range c.Listeners {
@@ -211,7 +211,7 @@ func (e *examination) askPeers(ctx context.Context) error {
 		}
 		return nil
 	}
-	e.options.PeersKnown = true
+	e.options.Peers = make([]doctor.Peer, 0, len(peers)) // not nil
 	for _, p := range peers {
 		e.options.Peers = append(e.options.Peers, examined(p))
 	}

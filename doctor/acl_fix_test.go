@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/config"
 	consulsource "sluice/discovery/consul"
 	"sluice/test/consultest"
 	"sluice/test/verify"
@@ -78,7 +79,7 @@ func doctorWith(t *testing.T, server, client *consultest.Agent, name, rules stri
 	t.Helper()
 	secret := token(t, server, name, rules)
 	return newDoctor(t, server, map[string]string{"b": client.URL()}, func(o *Options) {
-		o.Consul.Token, o.Configured = secret, true
+		o.Consul.Token, o.Config = secret, new(config.Config)
 		o.Uses = []Use{{Name: "front", Source: consulsource.ServiceOptions{Service: "star"}, Routed: true}}
 	})
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/config"
 	consulsource "sluice/discovery/consul"
 	"sluice/test/consultest"
 	"sluice/test/verify"
@@ -27,7 +28,7 @@ func testACLs(t *testing.T, agent *consultest.Agent) {
 	look := func(token string) *Report {
 		t.Helper()
 		return examine(t, newDoctor(t, agent, nil, func(o *Options) {
-			o.Consul.Token, o.Uses, o.Configured = token, uses, true
+			o.Consul.Token, o.Uses, o.Config = token, uses, new(config.Config)
 		}))
 	}
 

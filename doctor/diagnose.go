@@ -8,20 +8,15 @@ import (
 	"time"
 )
 
-// Thresholds configure Diagnose.
-type Thresholds struct {
-	CriticalFor time.Duration // after which critical-long is reported
-}
-
-// Diagnose returns the findings, the worst first. It is pure.
-func Diagnose(f *Facts, t Thresholds) []Finding {
+// Diagnose returns the findings, the worst first: critical-long is one after criticalFor. It is pure.
+func Diagnose(f *Facts, criticalFor time.Duration) []Finding {
 	resolved := *f
 	f = &resolved
 	f.tags = f.resolveTags()
 	findings := append(f.agentFindings(), f.tokenFindings()...)
 	if f.Blind == "" {
 		findings = append(findings, slices.Concat(
-			f.useFindings(), f.nameFindings(), f.duplicateFindings(), f.sharedFindings(), f.meshFindings(), f.tags.findings(), f.instanceFindings(t),
+			f.useFindings(), f.nameFindings(), f.duplicateFindings(), f.sharedFindings(), f.meshFindings(), f.tags.findings(), f.instanceFindings(criticalFor),
 		)...)
 	}
 	slices.SortStableFunc(findings, compare)
@@ -120,7 +115,7 @@ func (f *Facts) useFindings() []Finding {
 			})
 		}
 	}
-	if !f.Configured {
+	if f.Config == nil {
 		return findings
 	}
 	found := make(map[string]int)

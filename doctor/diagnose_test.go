@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/config"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	"sluice/test/verify"
@@ -72,7 +73,7 @@ func TestDiagnose(t *testing.T) {
 	}
 	uses := func(more ...Use) func(*Facts) {
 		return func(f *Facts) {
-			f.Configured = true
+			f.Config = new(config.Config)
 			f.Uses = append(f.Uses, Use{Name: "star", Service: "star", Routed: true, Listed: 2, Serving: 2})
 			f.Uses = append(f.Uses, more...)
 		}
@@ -84,7 +85,10 @@ func TestDiagnose(t *testing.T) {
 	}{
 		{"nothing wrong", func(*Facts) {}, nil},
 		{"no leader", func(f *Facts) { f.Agent.Leader = "" }, []string{"error no-leader"}},
-		{"no leader and no catalog", func(f *Facts) { f.Agent.Leader, f.Blind, f.Configured = "", "500", true; f.Uses = []Use{{Name: "x"}} }, []string{"error no-leader"}},
+		{"no leader and no catalog", func(f *Facts) {
+			f.Agent.Leader, f.Blind, f.Config = "", "500", new(config.Config)
+			f.Uses = []Use{{Name: "x"}}
+		}, []string{"error no-leader"}},
 
 		{"no token", func(f *Facts) { f.Token = Token{ACLs: true, DefaultDeny: true, Anonymous: true} }, []string{"error acl-anonymous"}},
 		{"no token and none needed", func(f *Facts) { f.Token = Token{ACLs: true, Anonymous: true} }, nil},
@@ -101,8 +105,8 @@ func TestDiagnose(t *testing.T) {
 		{"service asked for by name", func(f *Facts) { f.Uses = []Use{{Service: "y", Routed: true}} }, []string{"error service-missing y"}},
 		{"service asked for by name that no route uses", uses(Use{Service: "y", Routed: true, Listed: 1, Serving: 1}), nil},
 		{"prepared query without result", uses(Use{Name: "geo", Routed: true}), []string{"error service-missing geo"}},
-		{"service in Consul that no route uses", func(f *Facts) { f.Configured = true }, []string{"notice unused star"}},
-		{"sluice itself needs no route", func(f *Facts) { f.Configured, f.Own = true, "star" }, nil},
+		{"service in Consul that no route uses", func(f *Facts) { f.Config = new(config.Config) }, []string{"notice unused star"}},
+		{"sluice itself needs no route", func(f *Facts) { f.Config, f.Own = new(config.Config), "star" }, nil},
 		{"sidecar that no route uses", func(f *Facts) {
 			uses()(f)
 			add(star(3, "a", "10.0.0.1", 81).with(func(i *Instance) { i.Service, i.Sidecar = "star-sidecar-proxy", true }))(f)
@@ -167,7 +171,7 @@ func TestDiagnose(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			f := healthy()
 			test.change(f)
-			findings := Diagnose(f, Thresholds{CriticalFor: time.Hour})
+			findings := Diagnose(f, time.Hour)
 			got := briefs(findings)
 			verify.That(t, slices.Equal(got, test.want), "got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 			for _, f := range findings {
@@ -276,7 +280,7 @@ func TestDuplicates(t *testing.T) {
 			f := healthy()
 			f.Instances = append(f.Instances, again)
 			test.change(f)
-			findings := Diagnose(f, Thresholds{CriticalFor: time.Hour})
+			findings := Diagnose(f, time.Hour)
 			got := briefs(findings)
 			verify.Require(t, slices.Equal(got, test.want), "got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 			if len(findings) > 0 && findings[0].Fix != nil && !strings.Contains(findings[0].Fix.WhyNot, test.whyNot) {
@@ -375,7 +379,7 @@ func TestCommandsQuoteNames(t *testing.T) {
 	f := healthy()
 	f.Nodes["it's\n$(x)"] = Node{Liveness: NodeWithoutAgent}
 	f.Instances = []Instance{star(1, "it's\n$(x)", "10.0.0.1", 80)}
-	got := Diagnose(f, Thresholds{})[0].Command
+	got := Diagnose(f, 0)[0].Command
 	want := `curl -X PUT -H "X-Consul-Token: $CONSUL_HTTP_TOKEN" -d '{"Node":"it'\''s\n$(x)","ServiceID":"star-1"}' "$CONSUL_HTTP_ADDR/v1/catalog/deregister"`
 	verify.That(t, got == want, "got  %s\nwant %s", got, want)
 }

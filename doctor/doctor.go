@@ -25,16 +25,14 @@ type Options struct {
 	// member list, with the scheme and port of the agent in Consul.
 	AgentURLs map[string]string
 
-	Uses       []Use // services of the configuration; its part before Service is read
-	Configured bool
-	Config     *config.Config // as operators wrote it; nil: tags are not examined
-	Own        string         // service name of sluice's own registration; "": none
-	MeshName   string         // name of sluice in the mesh; required if services are reached by it
+	Config   *config.Config // as operators wrote it; nil: there is none
+	Uses     []Use          // its services; the part before Service is read
+	Own      string         // service name of sluice's own registration; "": none
+	MeshName string         // name of sluice in the mesh; required if services are reached by it
 
-	Peers      []Peer // of a running sluice
-	PeersKnown bool
+	Peers []Peer // of a running sluice; nil: none answers
 
-	Thresholds Thresholds
+	CriticalFor time.Duration // how long an instance may be critical without a finding
 
 	// ConnectTimeout bounds a connection attempt to each serving address; 0: none.
 	ConnectTimeout time.Duration
@@ -76,7 +74,7 @@ func (d *Doctor) Examine(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	findings := Diagnose(f, d.options.Thresholds)
+	findings := Diagnose(f, d.options.CriticalFor)
 	services := make(map[string]bool)
 	for _, i := range f.Instances {
 		services[i.Service] = true

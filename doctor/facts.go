@@ -28,11 +28,9 @@ type Facts struct {
 	// duplicates; nil: they could not be read.
 	NodeAddresses map[string]bool
 
-	Peers      []Peer // of a running sluice
-	PeersKnown bool   // it answered
+	Peers []Peer // of a running sluice; nil: none answers
 
-	Configured bool // there is a configuration
-	// Config is that configuration as operators wrote it; nil: none. Only its part
+	// Config is the configuration as operators wrote it; nil: there is none. Only its part
 	// about routes of tags is read.
 	Config *config.Config
 	Own    string // service name of sluice's own registration; needs no route

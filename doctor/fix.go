@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
+	"sluice/observe/wake"
 )
 
 const (
@@ -124,7 +125,7 @@ func (d *Doctor) again(ctx context.Context, service string) (*Facts, error) {
 	look := *d // the connections are shared
 	look.consistent = true
 	look.options.Services = []string{service}
-	look.options.Uses, look.options.Configured = nil, false
+	look.options.Uses, look.options.Config = nil, nil
 	look.options.ConnectTimeout = 0
 	f, err := look.gather(ctx)
 	if err == nil && f.Agent.Leader == "" {
@@ -153,29 +154,21 @@ var errStillListed = errors.New("the catalog still lists it")
 func (d *Doctor) awaitGone(ctx context.Context, finding Finding) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.goneTimeout, fmt.Errorf("%w after %v", errStillListed, d.goneTimeout))
 	defer cancel()
-	tick := time.NewTicker(gonePoll)
-	defer tick.Stop()
 	unread := errors.New("no answer") // error of the latest query
-	for {
+	err := wake.Repeat(ctx, gonePoll, func() (gone bool, _ error) {
 		o := query(ctx)
 		o.Datacenter, o.RequireConsistent = d.options.Datacenter, true
 		entries, _, err := d.api.Health().Service(finding.Service, "", false, o)
 		listed := slices.ContainsFunc(present(entries), func(e *api.ServiceEntry) bool {
 			return e.Node != nil && e.Service != nil && e.Node.Node == finding.Node && e.Service.ID == finding.ID
 		})
-		switch {
-		case err == nil && !listed:
-			return nil
-		case err == nil || ctx.Err() == nil: // not the error of a query cut by the timeout
+		if err == nil || ctx.Err() == nil { // not the error of a query cut by the timeout
 			unread = err
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			if unread != nil {
-				return fmt.Errorf("the catalog cannot be read: %w", consul.Shorten(unread))
-			}
-			return context.Cause(ctx)
-		}
+		return err == nil && !listed, nil
+	})
+	if err != nil && unread != nil {
+		return fmt.Errorf("the catalog cannot be read: %w", consul.Shorten(unread))
 	}
+	return err
 }

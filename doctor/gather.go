@@ -44,8 +44,7 @@ func (d *Doctor) gather(ctx context.Context) (*Facts, error) {
 	}
 	f := &Facts{
 		Nodes: make(map[string]Node), Only: d.options.Services, Keep: d.options.Keep,
-		Peers: d.options.Peers, PeersKnown: d.options.PeersKnown,
-		Configured: d.options.Configured, Config: d.options.Config, Own: d.options.Own,
+		Peers: d.options.Peers, Config: d.options.Config, Own: d.options.Own,
 	}
 	f.Agent.URL, f.Agent.Leader = d.api.URL, leader
 	if err := d.queryAgent(ctx, f); err != nil {

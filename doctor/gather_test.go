@@ -68,7 +68,7 @@ func examineAnswers(t *testing.T, answers map[string]string) *Report {
 		fmt.Fprint(w, answer)
 	}))
 	defer server.Close()
-	d := New(Options{Consul: consul.Options{Addresses: []string{server.URL}}, Thresholds: Thresholds{CriticalFor: time.Hour}})
+	d := New(Options{Consul: consul.Options{Addresses: []string{server.URL}}, CriticalFor: time.Hour})
 	defer d.Close()
 	return examine(t, d)
 }

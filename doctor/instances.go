@@ -12,7 +12,7 @@ import (
 )
 
 // instanceFindings are about single instances.
-func (f *Facts) instanceFindings(t Thresholds) []Finding {
+func (f *Facts) instanceFindings(criticalFor time.Duration) []Finding {
 	since := make(map[Peer]time.Time, len(f.Peers))
 	refused := make(map[Peer]string) // by id and address
 	for _, p := range f.Peers {
@@ -28,7 +28,7 @@ func (f *Facts) instanceFindings(t Thresholds) []Finding {
 		at, known := since[Peer{Node: i.Node, ID: i.ID, Address: i.contact()}]
 		for _, finding := range slices.Concat(
 			f.addressFindings(i, refused[Peer{ID: i.ID, Address: i.contact()}]), taggedAddressFindings(i), f.unreachableFindings(i),
-			f.sidecarFindings(i), f.nodeFindings(i), checkFindings(i), f.criticalFindings(i, t, at, known),
+			f.sidecarFindings(i), f.nodeFindings(i), checkFindings(i), f.criticalFindings(i, criticalFor, at, known),
 		) {
 			findings = append(findings, finding.about(i))
 		}
@@ -93,7 +93,7 @@ func taggedAddressFindings(i Instance) []Finding {
 
 // routed reports whether a service has a route, or there is no configuration.
 func (f *Facts) routed(service string) bool {
-	return !f.Configured || f.tags.routed[service] || slices.ContainsFunc(f.Uses, func(u Use) bool { return u.Routed && u.Service == service })
+	return f.Config == nil || f.tags.routed[service] || slices.ContainsFunc(f.Uses, func(u Use) bool { return u.Routed && u.Service == service })
 }
 
 // elsewhere reports whether a node is not the machine of the queried agent.
@@ -165,7 +165,7 @@ func checkFindings(i Instance) []Finding {
 
 // criticalFindings are about an instance with failing checks. since is when a running
 // sluice took it out of service, if known.
-func (f *Facts) criticalFindings(i Instance, t Thresholds, since time.Time, known bool) []Finding {
+func (f *Facts) criticalFindings(i Instance, criticalFor time.Duration, since time.Time, known bool) []Finding {
 	if i.Status != discovery.StatusCritical || i.Critical == "" || f.Nodes[i.Node].Liveness == NodeDead {
 		return nil
 	}
@@ -181,7 +181,7 @@ func (f *Facts) criticalFindings(i Instance, t Thresholds, since time.Time, know
 	}
 	if known {
 		age := f.Time.Sub(since)
-		if age < t.CriticalFor {
+		if age < criticalFor {
 			return nil
 		}
 		finding.Seen = fmt.Sprintf("critical for at least %s: %s%s", duration(age), i.Critical, untouched)
@@ -190,7 +190,7 @@ func (f *Facts) criticalFindings(i Instance, t Thresholds, since time.Time, know
 	finding.Severity, finding.Code = SeverityNotice, CodeCritical
 	finding.Seen = "critical: " + i.Critical + untouched
 	finding.Why += " Since when is unknown: Consul does not store it, and "
-	if f.PeersKnown {
+	if f.Peers != nil {
 		finding.Why += "the running sluice does not have it."
 	} else {
 		finding.Why += "no running sluice answered (--admin)."

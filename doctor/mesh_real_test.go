@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/config"
 	consulsource "sluice/discovery/consul"
 	"sluice/test/configtest"
 	"sluice/test/consultest"
@@ -25,7 +26,7 @@ func TestMesh(t *testing.T) {
 	look := func(token string) *Report {
 		t.Helper()
 		return examine(t, newDoctor(t, m.Agent, nil, func(o *Options) {
-			o.Consul.Token, o.Configured, o.MeshName, o.Uses = token, true, "sluice", []Use{use}
+			o.Consul.Token, o.Config, o.MeshName, o.Uses = token, new(config.Config), "sluice", []Use{use}
 		}))
 	}
 	// codes fails if the report has other findings about the mesh.
@@ -127,7 +128,7 @@ func TestMesh(t *testing.T) {
 	})
 	for text, want := range map[string]int{"catalog: { tags: [sluice], connect: true, claims: [{ service: '*', hosts: [h] }] }": 1, "catalog: { tags: [sluice], claims: [{ service: '*', hosts: [h] }] }": 0} {
 		report = examine(t, newDoctor(t, m.Agent, nil, func(o *Options) {
-			o.Consul.Token, o.Configured, o.MeshName, o.Config = m.Token(), true, "sluice", configtest.Must(t, text)
+			o.Consul.Token, o.MeshName, o.Config = m.Token(), "sluice", configtest.Must(t, text)
 		}))
 		missing := report.of(CodeMeshMissing)
 		verify.That(t, len(missing) == want, "%s: %s", text, report.text(t))
@@ -169,7 +170,7 @@ func TestMeshThatIsOff(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"connect": map[string]any{"enabled": false}}})
 	report := examine(t, newDoctor(t, agent, nil, func(o *Options) {
-		o.Configured, o.MeshName = true, "sluice"
+		o.Config, o.MeshName = new(config.Config), "sluice"
 		o.Uses = []Use{{Name: "web", Source: consulsource.ServiceOptions{Service: "web"}, Routed: true, Mesh: true}}
 	}))
 	f := one(t, report, CodeMeshIdentity)

@@ -122,7 +122,7 @@ func TestDiagnoseMesh(t *testing.T) {
 				Services: []MeshService{{Name: "web", Service: "web", Routed: true, Protocol: "tcp", Destinations: []Destination{{Service: "web", Listed: 2, Serving: 1, Apps: 2}}}},
 			}
 			test.change(f.Mesh)
-			findings := Diagnose(f, Thresholds{})
+			findings := Diagnose(f, 0)
 			var want []string
 			if test.want != "" {
 				want = strings.Split(test.want, ";")
@@ -163,7 +163,7 @@ func TestSidecarWithoutItsService(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			f := healthy()
 			test.change(f)
-			verify.Slices(t, briefs(Diagnose(f, Thresholds{})), test.want, "findings")
+			verify.Slices(t, briefs(Diagnose(f, 0)), test.want, "findings")
 		})
 	}
 }

@@ -107,9 +107,9 @@ func registerTwice(t *testing.T, server, client *consultest.Agent) {
 func newDoctor(t *testing.T, agent *consultest.Agent, others map[string]string, change func(*Options)) *Doctor {
 	t.Helper()
 	o := Options{
-		Consul:     consul.Options{Addresses: []string{agent.URL()}},
-		AgentURLs:  others,
-		Thresholds: Thresholds{CriticalFor: time.Hour},
+		Consul:      consul.Options{Addresses: []string{agent.URL()}},
+		AgentURLs:   others,
+		CriticalFor: time.Hour,
 	}
 	if change != nil {
 		change(&o)
@@ -438,14 +438,13 @@ func checkFindingsOfAConfiguration(t *testing.T, agent *consultest.Agent) {
 		return err == nil && failed == nil && len(entries) == 2 && services["sun"] != nil && services["mars"] != nil && services["dark"] != nil
 	})
 	report := examine(t, newDoctor(t, agent, nil, func(o *Options) {
-		o.Configured = true
 		o.Config = configtest.Must(t, "catalog: { tags: [fabio, sluice], claims: [{ service: '*', hosts: [h] }] }")
 		o.Uses = []Use{
 			{Name: "dark", Source: consulsource.ServiceOptions{Service: "dark"}, Routed: true},
 			{Name: "star", Source: consulsource.ServiceOptions{Service: "star", Address: "wan"}, Routed: true},
 			{Name: "filtered", Source: consulsource.ServiceOptions{Service: "star", Filter: "Service.Shape == round"}, Routed: true},
 		}
-		o.Peers, o.PeersKnown = []Peer{{Node: "a", ID: "star-critical", Address: fmt.Sprintf("127.0.0.1:%d", unused), Critical: true, Since: time.Now().Add(-2 * time.Hour)}}, true
+		o.Peers = []Peer{{Node: "a", ID: "star-critical", Address: fmt.Sprintf("127.0.0.1:%d", unused), Critical: true, Since: time.Now().Add(-2 * time.Hour)}}
 	}))
 	for code, want := range map[Code]string{
 		CodeServiceEmpty: "dark ", CodeServiceRefused: "star ", CodeCriticalLong: "star star-critical",

@@ -25,7 +25,7 @@ func asking(service string, n int, tags ...string) Instance {
 // For Consul, Moon and moon are one service, which the operator names.
 func TestDefaultRuleIsNotForAnotherSpellingOfAServiceOfTheFile(t *testing.T) {
 	facts := healthy()
-	facts.Configured, facts.Instances = true, []Instance{asking("Moon", 1)}
+	facts.Instances = []Instance{asking("Moon", 1)}
 	facts.Config = configtest.Must(t, "catalog: { default_rule: '{service}.apps' }\nservices: { moon: { consul: {} } }\nroutes: [{ host: h, service: moon }]")
 	facts.Uses = []Use{{Name: "moon", Service: "moon", Instances: facts.Instances}}
 	verify.Equal(t, len(facts.resolveTags().result.Routes), 0, "routes of the default rule")
@@ -56,8 +56,8 @@ func TestFindingsOfTheDefaultRuleNameNoTag(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := configtest.Must(t, test.config)
 			facts := healthy()
-			facts.Configured, facts.Config, facts.Instances = true, c, test.instances
-			findings := slices.DeleteFunc(Diagnose(facts, Thresholds{}), func(f Finding) bool { return f.Code == CodeUnused })
+			facts.Config, facts.Instances = c, test.instances
+			findings := slices.DeleteFunc(Diagnose(facts, 0), func(f Finding) bool { return f.Code == CodeUnused })
 			if len(findings) != 1 {
 				t.Fatalf("the findings are %q", briefs(findings))
 			}
@@ -176,8 +176,8 @@ func TestTagFindings(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := configtest.Must(t, test.config)
 			facts := healthy()
-			facts.Configured, facts.Config, facts.Instances, facts.Uses = true, c, test.instances, test.uses
-			findings := Diagnose(facts, Thresholds{})
+			facts.Config, facts.Instances, facts.Uses = c, test.instances, test.uses
+			findings := Diagnose(facts, 0)
 			for n, finding := range findings {
 				if finding.Why == "" || finding.Do == "" {
 					t.Errorf("%s: no reason or no remedy: %+v", brief(finding), finding)
@@ -195,7 +195,7 @@ func TestTagFindings(t *testing.T) {
 				t.Errorf("the findings are %q, want %q", briefs(findings), test.want)
 			}
 			slices.Reverse(facts.Instances)
-			if again := Diagnose(facts, Thresholds{}); !slices.Equal(briefs(again), briefs(findings)) {
+			if again := Diagnose(facts, 0); !slices.Equal(briefs(again), briefs(findings)) {
 				t.Errorf("in another order, the findings are %q, not %q", briefs(again), briefs(findings))
 			}
 		})

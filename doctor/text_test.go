@@ -22,7 +22,7 @@ func TestText(t *testing.T) {
 	r := &Report{
 		Agent:    Agent{URL: "http://127.0.0.1:8500", Node: "a", Datacenter: "dc1", Version: "1.22.7", Leader: "10.0.0.1:8300", Token: "anonymous"},
 		Looked:   Looked{Services: 1, Instances: 27, Nodes: 2, Queries: 6, Bytes: 2000, Millis: 7},
-		Findings: Diagnose(f, Thresholds{}),
+		Findings: Diagnose(f, 0),
 	}
 	r.Count = count(r.Findings)
 	text := r.text(t)
@@ -56,7 +56,7 @@ WARNING dead-node
 
 func TestReportWithoutFindings(t *testing.T) {
 	f := healthy()
-	r := &Report{Schema: SchemaVersion, Time: now, Findings: Diagnose(f, Thresholds{CriticalFor: time.Hour})}
+	r := &Report{Schema: SchemaVersion, Time: now, Findings: Diagnose(f, time.Hour)}
 	if !strings.HasSuffix(r.text(t), "\nNo findings.\n") {
 		t.Error(r.text(t))
 	}

@@ -177,7 +177,7 @@ services:
 	found := s.in(r.log.String())
 	verify.That(t, len(found) == 0, "the log shows %q", found)
 
-	d := doctor.New(doctor.Options{Consul: ClientOptions(r.history.Current().Config.Consul, zerolog.Nop()), Configured: true, Config: r.history.Current().Config})
+	d := doctor.New(doctor.Options{Consul: ClientOptions(r.history.Current().Config.Consul, zerolog.Nop()), Config: r.history.Current().Config})
 	defer d.Close()
 	report := verify.Result(d.Examine(t.Context())).Must(t)
 	var out strings.Builder
