@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -29,6 +30,7 @@ import (
 	consulsource "sluice/discovery/consul"
 	"sluice/healthcheck"
 	"sluice/observe/events"
+	"sluice/observe/logs"
 	"sluice/operator"
 	"sluice/proxy"
 	"sluice/release"
@@ -190,7 +192,7 @@ func handlerOf(o Options) http.Handler { return New(complete(o)) }
 func complete(o Options) Options {
 	setMissing(reflect.ValueOf(&o).Elem(), reflect.ValueOf(Options{
 		Process: Process{
-			LogLevel:     func() operator.LogLevel { return operator.LogLevel{Level: "info", Configured: "info"} },
+			Ordered:      operator.NewProcess(new(operator.Ownership), logs.New(io.Discard, zerolog.InfoLevel, "json"), nil),
 			Ready:        func() (bool, []string) { return true, nil },
 			Certificates: func() []certificates.Usage { return nil },
 		},
@@ -199,7 +201,9 @@ func complete(o Options) Options {
 			Former:  func() ([]Peer, error) { return nil, nil },
 			Watches: func() []discovery.WatchStatus { return nil },
 			Health:  func() map[string]healthcheck.Stats { return nil },
-			Consul:  func(context.Context, string) (ConsulAnswer, error) { return ConsulAnswer{}, ErrNotInConsul },
+			Consul: func(context.Context, string) (consulsource.Answer, error) {
+				return consulsource.Answer{}, ErrNotInConsul
+			},
 			Catalog: func() (consulsource.CatalogStatus, bool) { return consulsource.CatalogStatus{}, false },
 		},
 		Routes: Routes{

@@ -136,7 +136,7 @@ func (h serviceHandler) compare(ctx context.Context, service string) (Comparison
 			present, leaving = append(present, view.Peers[:n]...), append(leaving, view.Peers[n:]...)
 		}
 	}
-	used, others := answer.used()
+	used, others := usedOf(answer)
 	c.Instances = compareInstances(used, append(present, leaving...))
 	for _, s := range others {
 		c.Instances = append(c.Instances, ComparedInstance{
@@ -150,8 +150,8 @@ func (h serviceHandler) compare(ctx context.Context, service string) (Comparison
 // maxShown limits the id and the node of an instance that sluice skips.
 const maxShown = 100
 
-// used returns the instances that sluice may use, and the others.
-func (a *ConsulAnswer) used() (used []discovery.Instance, others []consulsource.Skipped) {
+// usedOf returns the instances that sluice may use, and the others.
+func usedOf(a consulsource.Answer) (used []discovery.Instance, others []consulsource.Skipped) {
 	others = slices.Clone(a.Skipped)
 	for _, i := range a.Instances {
 		if why := i.Excess(); why != "" {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/consul"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	"sluice/test/verify"
@@ -27,13 +28,13 @@ func TestConsulMarksDifferences(t *testing.T) {
 	moved := both
 	moved.Address = "10.0.0.9"
 
-	answer := ConsulAnswer{Index: 42, KnownLeader: true, LastContact: 1500 * time.Microsecond}
+	answer := consulsource.Answer{Answer: consul.Answer{Index: 42, KnownLeader: true, LastContact: 1500 * time.Microsecond}}
 	h := handlerOf(Options{
 		Services: Services{
 			Pools: poolsOf(newPool(t, "web", same, both, pooled), newPool(t, "static")),
-			Consul: func(ctx context.Context, service string) (ConsulAnswer, error) {
+			Consul: func(ctx context.Context, service string) (consulsource.Answer, error) {
 				if service != "web" {
-					return ConsulAnswer{}, ErrNotInConsul
+					return consulsource.Answer{}, ErrNotInConsul
 				}
 				_, ok := ctx.Deadline()
 				verify.That(t, ok, "no deadline")
@@ -93,8 +94,8 @@ func TestConsulComparesThePoolInUse(t *testing.T) {
 	token := verify.Result(removed.Pick(nil)).Must(t)
 	defer token.Done(balancer.Outcome{})
 	removed.Close()
-	consul := func(context.Context, string) (ConsulAnswer, error) {
-		return ConsulAnswer{Instances: []discovery.Instance{star}}, nil
+	consul := func(context.Context, string) (consulsource.Answer, error) {
+		return consulsource.Answer{Instances: []discovery.Instance{star}}, nil
 	}
 	for _, pools := range [][]*balancer.Pool{{removed, inUse}, {inUse, removed}} {
 		h := handlerOf(Options{Services: Services{Pools: poolsOf(pools...), Consul: consul}})
@@ -107,11 +108,11 @@ func TestConsulUnreachable(t *testing.T) {
 	h := handlerOf(Options{
 		Services: Services{
 			Pools: poolsOf(newPool(t, "a"), newPool(t, "b")),
-			Consul: func(_ context.Context, service string) (ConsulAnswer, error) {
+			Consul: func(_ context.Context, service string) (consulsource.Answer, error) {
 				if service == "a" {
-					return ConsulAnswer{}, errors.New("connection refused")
+					return consulsource.Answer{}, errors.New("connection refused")
 				}
-				return ConsulAnswer{Index: 7}, nil
+				return consulsource.Answer{Answer: consul.Answer{Index: 7}}, nil
 			},
 		},
 	})
@@ -133,9 +134,9 @@ func TestOneTimeoutForAllServices(t *testing.T) {
 		h := handlerOf(Options{
 			Services: Services{
 				Pools: poolsOf(pools...),
-				Consul: func(ctx context.Context, _ string) (ConsulAnswer, error) {
+				Consul: func(ctx context.Context, _ string) (consulsource.Answer, error) {
 					<-ctx.Done()
-					return ConsulAnswer{}, ctx.Err()
+					return consulsource.Answer{}, ctx.Err()
 				},
 			},
 		})

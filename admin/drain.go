@@ -200,13 +200,10 @@ func (h orderHandler) find(r *http.Request, ended operator.Kind) (one found, err
 	case len(all) == 0:
 		return one, refuse(http.StatusNotFound, "service %q has no peer %q", service, id)
 	case len(all) > 1:
-		return one, refuse(http.StatusConflict, "service %q has several peers %q: choose one with ?node= or ?address= (%s)", service, id, choices(all))
+		choices := each(all, func(f found) string { return strings.TrimSpace(f.node + " " + f.Address) })
+		return one, refuse(http.StatusConflict, "service %q has several peers %q: choose one with ?node= or ?address= (%s)", service, id, strings.Join(choices, ", "))
 	}
 	return all[0], nil
-}
-
-func choices(all []found) string {
-	return strings.Join(each(all, func(f found) string { return strings.TrimSpace(f.node + " " + f.Address) }), ", ")
 }
 
 func (h orderHandler) operated(r *http.Request, f found, key string) Operated {

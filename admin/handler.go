@@ -55,8 +55,8 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	open("/readyz", program.readyz)
 	open("/{$}", dashboard)
 	open("/docs/{page}", documentation)
-	look("/api/ready", answer(program.ready))
-	look("/api/log", answer(program.logLevel))
+	look("/api/ready", value(program.readiness))
+	look("/api/log", value(o.Ordered.LogLevel))
 	look("/api/certificates", answer(program.certificates))
 	look("/api/openapi.json", answer(program.openAPI))
 	order("/api/ready/off", lasting(program.turnReady(true)))
@@ -84,7 +84,7 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	order("/api/nodes/{node}/enable", lasting(orders.enableNode))
 
 	shares := shareHandler{o}
-	look("/api/shares", answer(shares.shares))
+	look("/api/shares", value(o.Splits))
 	order("/api/shares/{service}", answer(shares.set))
 	for _, verb := range []release.Verb{release.Pause, release.Resume, release.Release} {
 		order("/api/shares/{service}/"+string(verb), answer(shares.change(verb)))
@@ -106,9 +106,9 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	order("/api/config/rollback", configuration.rollback)
 
 	replicas := replicaHandler{o}
-	proven("/api/replica", answer(replicas.replica))
+	proven("/api/replica", value(o.Replica))
 	look("/api/replicas", answer(replicas.replicas))
-	look("/api/limits", answer(replicas.limits))
+	look("/api/limits", value(o.Limits.Report))
 	proven("/api/limits/counts", replicas.counts)
 
 	look("/api/events", (&eventHandler{feed: o.Events, tokens: o.Tokens}).events)
@@ -129,6 +129,11 @@ func answer(f func(r *http.Request) (any, error)) http.HandlerFunc {
 		}
 		writeJSON(w, http.StatusOK, v)
 	}
+}
+
+// value returns a handler that answers with what f returns, as JSON.
+func value[T any](f func() T) http.HandlerFunc {
+	return answer(func(*http.Request) (any, error) { return f(), nil })
 }
 
 // A refusal is an error with the status of the answer.

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -61,12 +60,8 @@ type Process struct {
 	Version string
 	// Ready reports whether sluice can serve, and what is missing; see Readiness.
 	Ready func() (ready bool, missing []string)
-	// TurnReady makes sluice not ready, or ready again, by an operator's order.
-	TurnReady func(off bool, why, by string) error
-	// LogLevel returns the level of the log.
-	LogLevel func() operator.LogLevel
-	// SetLogLevel replaces the level of the configuration; "": no longer.
-	SetLogLevel func(level, by string) error
+	// Ordered is what operators have ordered about it.
+	Ordered *operator.Process
 	// Certificates returns the state of all certificates.
 	Certificates func() []certificates.Usage
 }
@@ -86,18 +81,9 @@ type Services struct {
 	Series *series.Recorder
 	// Consul queries the instances of a service, given by sluice's name for it, with the selection
 	// of its watch. The error is ErrNotInConsul for a service from another source.
-	Consul func(ctx context.Context, service string) (ConsulAnswer, error)
+	Consul func(ctx context.Context, service string) (consulsource.Answer, error)
 	// Catalog returns the state of the catalog watch; false: not configured.
 	Catalog func() (consulsource.CatalogStatus, bool)
-}
-
-// ConsulAnswer is Consul's current answer for a service.
-type ConsulAnswer struct {
-	Instances   []discovery.Instance   // in any order
-	Skipped     []consulsource.Skipped // entries that sluice does not use
-	Index       uint64
-	KnownLeader bool
-	LastContact time.Duration // since the answering server heard from the leader
 }
 
 // ErrNotInConsul is the error of Services.Consul for a service from another source.
@@ -138,18 +124,9 @@ type Fleet struct {
 	// Replicas queries all replicas.
 	Replicas func(ctx context.Context) fleet.Report
 	// Limits are the rate limits that the replicas keep together.
-	Limits Limits
+	Limits *fleet.Limits
 	// Proofs are those of the other replicas, and of this one.
 	Proofs *fleet.Proofs
-}
-
-// Limits is a [fleet.Limits].
-type Limits interface {
-	// Report returns their state.
-	Report() fleet.LimitsReport
-	// Counts returns what this replica tells another one, which knows what it has counted until a
-	// round of a process.
-	Counts(process string, after uint64) fleet.Counts
 }
 
 // Documents are the documents of the configuration: a [live.Manager].

@@ -17,10 +17,6 @@ type Replicas struct {
 // replicaHandler answers about this replica and the others.
 type replicaHandler struct{ Options }
 
-func (h replicaHandler) replica(*http.Request) (any, error) { return h.Replica(), nil }
-
-func (h replicaHandler) limits(*http.Request) (any, error) { return h.Limits.Report(), nil }
-
 // counts is asked by each other replica in each second.
 func (h replicaHandler) counts(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()

@@ -9,11 +9,8 @@ import (
 	"sluice/release"
 )
 
-// shareHandler answers about shares, and changes them.
+// shareHandler changes shares.
 type shareHandler struct{ Options }
-
-// shares answers GET /api/shares.
-func (h shareHandler) shares(*http.Request) (any, error) { return h.Splits(), nil }
 
 // set answers POST /api/shares/{service}?share=. ?group= names the group that is meant, and
 // ?why= is shown with the share.

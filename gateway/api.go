@@ -35,8 +35,7 @@ import (
 func (g *Gateway) newAPI() http.Handler {
 	return admin.New(admin.Options{
 		Process: admin.Process{
-			Version: g.options.Version, Ready: g.readiness.now, TurnReady: g.process.TurnReady,
-			LogLevel: g.process.LogLevel, SetLogLevel: g.process.SetLogLevel, Certificates: g.certificates.Statuses,
+			Version: g.options.Version, Ready: g.readiness.now, Ordered: g.process, Certificates: g.certificates.Statuses,
 		},
 		Services: admin.Services{
 			Pools: g.services.pools, Former: g.askFormer, Watches: g.services.discovery.Statuses, Health: g.services.healthStats,

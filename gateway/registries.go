@@ -132,14 +132,14 @@ func (r *registries) warnUnknown(ctx context.Context, name string) {
 	q := consul.Query{Path: "catalog/services"}
 	q.Datacenter = r.config().Consul.Datacenter
 	var services map[string][]string
-	ask := func() (consul.Answer, error) {
-		return r.consul.Get(ctx, q, func(body io.Reader) error { return json.NewDecoder(body).Decode(&services) })
+	var answer consul.Answer
+	ask := func() (answered bool, _ error) {
+		var err error
+		answer, err = r.consul.Get(ctx, q, func(body io.Reader) error { return json.NewDecoder(body).Decode(&services) })
+		return err == nil || consul.Denied(err), nil
 	}
-	answer, err := ask()
-	for ; err != nil && !consul.Denied(err); answer, err = ask() {
-		if wake.Await(ctx, time.After(time.Second)) != nil {
-			return
-		}
+	if wake.Repeat(ctx, time.Second, ask) != nil {
+		return
 	}
 	names := slices.Sorted(maps.Keys(services))
 	if answer.FilteredByACL || len(names) == 0 || // it is told elsewhere
@@ -197,24 +197,14 @@ func (r *registries) certificates() []certificates.Use {
 }
 
 // ask queries the instances of a service whose source is Consul: its catalog, or a key.
-func (r *registries) ask(ctx context.Context, name string) (admin.ConsulAnswer, error) {
+func (r *registries) ask(ctx context.Context, name string) (answer consulsource.Answer, err error) {
 	c := r.config()
-	var set []discovery.Instance
-	var answer consul.Answer
-	var skipped []consulsource.Skipped
-	var err error
 	switch service := c.Services[name]; {
 	case service.ConsulKV != nil:
-		set, answer, err = r.kvSets.Read(ctx, name, service.ConsulKV.Key)
+		answer.Instances, answer.Answer, err = r.kvSets.Read(ctx, name, service.ConsulKV.Key)
+		return answer, err
 	case service.Consul != nil:
-		var health consulsource.Answer
-		health, err = consulsource.Health(ctx, r.consul, ServiceOptions(*service.Consul, r.inUse(c.Consul)))
-		set, answer, skipped = health.Instances, health.Answer, health.Skipped
-	default:
-		err = admin.ErrNotInConsul
+		return consulsource.Health(ctx, r.consul, ServiceOptions(*service.Consul, r.inUse(c.Consul)))
 	}
-	if err != nil {
-		return admin.ConsulAnswer{}, err
-	}
-	return admin.ConsulAnswer{Instances: set, Skipped: skipped, Index: answer.Index, KnownLeader: answer.KnownLeader, LastContact: answer.LastContact}, nil
+	return answer, admin.ErrNotInConsul
 }
