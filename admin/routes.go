@@ -8,7 +8,9 @@ import (
 
 	"sluice/balancer/reading"
 	"sluice/config"
+	"sluice/observe/metrics"
 	"sluice/route"
+	"sluice/tags"
 	"sluice/tags/claim"
 )
 
@@ -233,4 +235,76 @@ func (o *origins) unused() (routes []Route) {
 		routes = append(routes, d)
 	}
 	return routes
+}
+
+// TagProblem is an element of /api/tags: a tag that is not used as it is, or not at all.
+type TagProblem struct {
+	TagAsk
+	Kind     string  `json:"kind"`             // bad, refused, conflict, different
+	Column   int     `json:"column,omitempty"` // of the first wrong byte, from 1
+	Reason   string  `json:"reason"`
+	Harmless bool    `json:"harmless"`          // the route exists, without what the reason names
+	LostTo   *TagAsk `json:"lost_to,omitempty"` // that has the route instead
+}
+
+// TagAsk is what instances of a service ask for with a tag.
+type TagAsk struct {
+	Service   string   `json:"service"`
+	Instances []string `json:"instances"` // ids
+	Dialect   string   `json:"dialect"`   // sluice, fabio, traefik, default_rule
+	Tag       string   `json:"tag"`
+}
+
+func describeAsk(a claim.Ask) TagAsk {
+	return TagAsk{a.Service, list(a.IDs()), a.Dialect, tags.Masked(a.Tag)}
+}
+
+func describeProblem(p claim.Problem) TagProblem {
+	d := TagProblem{TagAsk: describeAsk(p.Ask), Kind: string(p.Kind), Column: p.Column, Reason: p.Reason, Harmless: p.Harmless}
+	if p.Winner != nil {
+		d.LostTo = new(describeAsk(*p.Winner))
+	}
+	return d
+}
+
+func (h routeHandler) tags(*http.Request) (any, error) {
+	return each(h.Tags().Problems, describeProblem), nil
+}
+
+// Mirror is where copies of a route's requests go. The counters are sums over all routes that
+// copy requests to the same service to the same service or group, since the start.
+type Mirror struct {
+	Service   string  `json:"service"`
+	Group     string  `json:"group,omitempty"` // empty: all peers
+	Share     float64 `json:"share"`           // of the requests, 0 to 1
+	BodyBytes int64   `json:"body_bytes"`      // longest body that is copied
+	Limit     int64   `json:"limit"`           // of copies in flight
+
+	InFlight int               `json:"in_flight"`
+	Sent     uint64            `json:"sent"`   // copies that have ended
+	Errors   uint64            `json:"errors"` // of Sent: with a status of 5xx or without an answer
+	Failed   uint64            `json:"failed"` // of Sent: without an answer
+	P50MS    float64           `json:"p50_ms"` // estimates over Sent
+	P99MS    float64           `json:"p99_ms"`
+	Dropped  map[string]uint64 `json:"dropped"` // by reason, above 0
+}
+
+// describeMirror describes the mirror of a route, which may be nil.
+func describeMirror(m *route.Mirror) *Mirror {
+	if m == nil {
+		return nil
+	}
+	answers := m.Copies.Answers().Snapshot()
+	described := &Mirror{
+		Service: m.Copies.To, Group: m.Copies.Group, Share: m.Share, BodyBytes: m.BodyBytes, Limit: m.InFlight,
+		InFlight: m.Copies.InFlight(), Sent: answers.Total(), Errors: answers.Class(metrics.Class5xx), Failed: m.Copies.Failed(),
+		P50MS: millis(answers.Quantile(.5)), P99MS: millis(answers.Quantile(.99)),
+		Dropped: make(map[string]uint64),
+	}
+	for why, n := range m.Copies.Dropped() {
+		if n > 0 {
+			described.Dropped[route.Dropped(why).String()] = n
+		}
+	}
+	return described
 }

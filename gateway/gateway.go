@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -26,6 +27,7 @@ import (
 	"sluice/observe/events"
 	"sluice/observe/logs"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 	"sluice/operator"
 	"sluice/proxy"
 	"sluice/proxy/handover"
@@ -255,13 +257,8 @@ func New(o Options) (_ *Gateway, err error) {
 // config returns the configuration in use or, at the start, the first one.
 func (g *Gateway) config() *config.Config { return cmp.Or(g.effective.Load(), g.started) }
 
-// table returns the route table in use.
-func (g *Gateway) table() *route.Table {
-	if r := g.routes.Load(); r != nil {
-		return r.Table
-	}
-	return nil
-}
+// table returns the route table in use: New has applied one.
+func (g *Gateway) table() *route.Table { return g.routes.Load().Table }
 
 // parts returns what a new process continues with, in the order in which it restores that.
 // abandoned is the number of connections to Consul that the agent still counts: the new process
@@ -286,4 +283,43 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("fleet_limits", g.limits.Save, g.limits.Restore),
 		handover.NewPart("short", func() int { return abandoned + g.registries.consul.Reduction() }, g.registries.consul.Reduce),
 	}, g.certificates.Parts()...)
+}
+
+// reportPanics returns what logs a panic that ended only what its goroutine served, and adds it to
+// the feed.
+func reportPanics(feed *events.Feed, log zerolog.Logger) func(panics.Contained) {
+	return func(c panics.Contained) {
+		line := log.Error().Stringer("at", c.Place).Str("panic", c.Value)
+		if c.Unreported > 0 {
+			line = line.Uint64("unreported", c.Unreported)
+		}
+		line.Str("stack", string(c.Stack)).Msg("sluice has panicked: only what the goroutine served has ended. Please report it")
+		feed.Add(events.Event{Kind: events.KindPanicked, Level: events.Warning, Text: fmt.Sprintf("sluice has panicked (%s): only what the goroutine served has ended; the log has the stack. %s", c.Place, c.Value)})
+	}
+}
+
+// newOrders returns the store of operators' orders about peers.
+func (g *Gateway) newOrders(c *config.Config) *operator.Peers {
+	return operator.New(operator.Options{
+		Path:   c.Admin.Orders,
+		Consul: g.registries.consul, Prefix: c.Consul.OrdersPrefix(), Wait: g.registries.wait,
+		Own: g.owner.Do, Replica: func() string { return g.replica.name() },
+		Changed: func() { g.services.applyOrders() },
+		Events:  g.events, Log: g.log,
+	})
+}
+
+// newRelease returns the given shares, without any, and the judge.
+func (g *Gateway) newRelease(c *config.Config) (*release.Shares, *release.Judge) {
+	shares := release.NewShares(release.Options{
+		Path:   c.Admin.Shares,
+		Consul: g.registries.consul, Prefix: c.Consul.Shares, Wait: g.registries.wait,
+		Own: g.owner.Do, Replica: func() string { return g.replica.name() },
+		Settled: func() bool { return wake.Closed(g.documents.Settled()) && wake.Closed(g.finder.Used()) },
+		Changed: g.documents.Reapply,
+		Events:  g.events, Log: g.log,
+	})
+	return shares, release.NewJudge(release.JudgeOptions{
+		Shares: shares, Config: g.effective.Load, Pool: g.services.pool, Events: g.events, Log: g.log,
+	})
 }

@@ -3,7 +3,6 @@ package metrics
 import (
 	"math"
 	"math/bits"
-	"time"
 )
 
 // NumBuckets is the number of latency buckets, including the unbounded last one.
@@ -42,13 +41,4 @@ func bucketOf(ns int64) int {
 		i++
 	}
 	return i
-}
-
-// BucketBounds returns the NumBuckets-1 inclusive upper bounds in seconds, ascending.
-func BucketBounds() []float64 {
-	s := make([]float64, NumBuckets-1)
-	for i := range s {
-		s[i] = time.Duration(bounds[i]).Seconds()
-	}
-	return s
 }

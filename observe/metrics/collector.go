@@ -96,11 +96,11 @@ func (s Series) Counter(d *prometheus.Desc, n uint64, labels ...string) {
 
 // Histogram sends the latencies of requests.
 func (s Series) Histogram(d *prometheus.Desc, requests *RequestsSnapshot, labels ...string) {
-	cumulative, total := make(map[float64]uint64, len(seconds)), uint64(0)
+	cumulative, total := make(map[float64]uint64, NumBuckets-1), uint64(0) // by their bounds in seconds
 	for i, n := range requests.Buckets() {
 		total += n
-		if i < len(seconds) && !s.sparse {
-			cumulative[seconds[i]] = total
+		if i < NumBuckets-1 && !s.sparse {
+			cumulative[time.Duration(bounds[i]).Seconds()] = total
 		}
 	}
 	if total == 0 && s.sparse {
@@ -109,8 +109,6 @@ func (s Series) Histogram(d *prometheus.Desc, requests *RequestsSnapshot, labels
 	makeValid(labels)
 	s.ch <- prometheus.MustNewConstHistogram(d, total, requests.Latency.Seconds(), cumulative, labels...)
 }
-
-var seconds = BucketBounds()
 
 func (s Series) send(d *prometheus.Desc, t prometheus.ValueType, v float64, labels []string) {
 	if v == 0 && s.sparse {
@@ -129,3 +127,16 @@ func makeValid(labels []string) {
 
 // Label returns the name of v as the value of a label.
 func Label(v fmt.Stringer) string { return strings.ReplaceAll(v.String(), " ", "_") }
+
+var ofPanics Descriptions
+
+var panicsTotal = ofPanics.New("panics_total", "Faults of sluice itself that ended one connection, request or watch, by what it was.", "at")
+
+// Panics returns the collector of the panics, which package panics counts: it is below this one.
+func Panics() prometheus.Collector {
+	return ofPanics.Collector(func(s Series) {
+		for at := range panics.Place(panics.NumPlaces) {
+			s.Counter(panicsTotal, panics.Total(at), at.String())
+		}
+	})
+}
