@@ -25,7 +25,6 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
-	"sluice/proxy/upstream"
 	"sluice/route"
 )
 
@@ -56,11 +55,6 @@ func strictTransportSecurity(h *config.HSTS) string {
 		value += "; preload"
 	}
 	return value
-}
-
-// newTransport returns the transport factory for a service's peers.
-func newTransport(server *proxy.Server, s config.Service, secure func(inMesh bool) certificates.Security, intentions upstream.Intentions) func(*balancer.Peer) balancer.Transport {
-	return server.NewTransport(upstream.Options{Keepalive: s.Keepalive, ResponseLimits: s.Limits.ResponseLimits, TLS: secure, Intentions: intentions})
 }
 
 // revealed returns where to connect.

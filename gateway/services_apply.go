@@ -16,6 +16,7 @@ import (
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/observe/wake"
+	"sluice/proxy/upstream"
 )
 
 // servicePlan is a service with its next configuration.
@@ -124,7 +125,8 @@ func (s *services) newService(name string, p *servicePlan) (*service, error) {
 
 func (s *services) poolOptions(c config.Service, of *service, health healthcheck.Settings) balancer.Options {
 	o := poolOptions(c)
-	o.NewTransport, o.Notify = newTransport(s.proxy, c, of.security, s.intentions), s.recordPeer
+	o.Notify = s.recordPeer
+	o.NewTransport = s.proxy.NewTransport(upstream.Options{Keepalive: c.Keepalive, ResponseLimits: c.Limits.ResponseLimits, TLS: of.security, Intentions: s.intentions})
 	if health.Active != nil {
 		o.FailedBefore = s.failedBefore(of)
 	}

@@ -47,7 +47,7 @@ func TestTraceContextPassesUnchanged(t *testing.T) {
 func startTracer(t *testing.T, sample float64) (*tracing.Tracer, *tracetest.Collector) {
 	t.Helper()
 	collector := tracetest.Start(t)
-	tracer := verify.Result(tracing.New(tracing.Options{Endpoint: units.NewLocation(collector.URL), Sample: sample, Counters: new(tracing.Counters), Service: "test"})).Must(t)
+	tracer := verify.Result(tracing.New(tracing.Options{Endpoint: units.NewLocation(collector.URL), Sample: sample, Counters: new(tracing.Counters), Service: "test", Notify: func(error) {}})).Must(t)
 	t.Cleanup(tracer.Close)
 	return tracer, collector
 }

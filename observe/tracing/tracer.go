@@ -37,8 +37,8 @@ type Options struct {
 
 	Counters *Counters
 
-	// Notify, if not nil, is called with the error when the export begins to fail, and
-	// with nil when it works again.
+	// Notify is called with the error when the export begins to fail, and with nil when it works
+	// again.
 	Notify func(error)
 }
 
@@ -256,9 +256,6 @@ func (t *Tracer) export(b *batch) {
 	count.Add(uint64(len(spans)))
 	if failing := err != nil; failing != t.failing {
 		t.failing = failing
-		if t.notify == nil {
-			return
-		}
 		if failing { // the collector's answer, of up to megabytes, is in it
 			err = errors.New(excerpt.Of(t.endpoint.MaskIn(err.Error()), maxError))
 		}

@@ -25,6 +25,9 @@ func start(t *testing.T, o Options) *Tracer {
 	if o.Counters == nil {
 		o.Counters = new(Counters)
 	}
+	if o.Notify == nil {
+		o.Notify = func(error) {}
+	}
 	tracer := verify.Result(New(o)).Must(t)
 	t.Cleanup(tracer.Close)
 	return tracer
