@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,8 +35,7 @@ func newConfigHistory() *cobra.Command {
 }
 
 func writeRevisions(out io.Writer, revisions []admin.Revision, _ time.Time) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NUMBER\tTIME\tHASH\tREASON")
+	w := newTable(out, "NUMBER\tTIME\tHASH\tREASON")
 	for _, r := range revisions {
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", r.Number, r.Time.Local().Format("2006-01-02 15:04:05"), r.Hash, printableWhy(r.Reason))
 		for _, s := range r.Sources {

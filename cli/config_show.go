@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,8 +56,7 @@ func newConfigShow() *cobra.Command {
 }
 
 func writeValues(out io.Writer, values []config.Value, _ time.Time) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "KEY\tVALUE\tFROM")
+	w := newTable(out, "KEY\tVALUE\tFROM")
 	for _, v := range values {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", terminal.PrintableLong(v.Key), terminal.PrintableLong(v.Value), terminal.PrintableLong(v.From))
 	}

@@ -18,9 +18,7 @@ import (
 // maintenance is an order about a service.
 type maintenance struct {
 	api
-	state   string // on or off
-	service string
-	query   url.Values
+	state string // on or off
 	terms
 	except string
 }
@@ -54,27 +52,26 @@ func newMaintenance() *cobra.Command {
 
 // command completes c, which executes o.
 func (o *maintenance) command(c *cobra.Command) *cobra.Command {
-	o.query = url.Values{}
 	c.Args = oneArgument("name one service")
 	c.ValidArgsFunction = completeServices(&o.api, 1)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		o.service = args[0]
+		query := url.Values{}
 		if o.except != "" {
-			o.query.Set("except", o.except)
+			query.Set("except", o.except)
 		}
-		o.terms.addTo(cmd, o.query)
+		o.terms.addTo(cmd, query)
 		ctx, stop := untilSignal(cmd)
 		defer stop()
-		return o.carryOut(ctx, cmd.OutOrStdout())
+		return o.carryOut(ctx, cmd.OutOrStdout(), args[0], query)
 	}
 	o.api.addFlags(c)
 	return c
 }
 
-func (o *maintenance) carryOut(ctx context.Context, out io.Writer) error {
-	path := "/api/services/" + discovery.PathSegment(o.service) + "/maintenance/" + o.state
+func (o *maintenance) carryOut(ctx context.Context, out io.Writer, service string, query url.Values) error {
+	path := "/api/services/" + discovery.PathSegment(service) + "/maintenance/" + o.state
 	var done admin.OperatedService
-	if err := o.askJSON(ctx, http.MethodPost, path, o.query, &done); err != nil {
+	if err := o.askJSON(ctx, http.MethodPost, path, query, &done); err != nil {
 		return err
 	}
 	state := "is in use"

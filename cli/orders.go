@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,8 +25,7 @@ func writeOrders(out io.Writer, s operator.Status, now time.Time) error {
 	if len(s.Orders) == 0 {
 		fmt.Fprintln(out, "no orders")
 	} else {
-		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "ORDER\tABOUT\tNODE\tFOR\tENDS IN\tBY\tREPLICAS\tWHY")
+		table := newTable(out, "ORDER\tABOUT\tNODE\tFOR\tENDS IN\tBY\tREPLICAS\tWHY")
 		for _, o := range s.Orders {
 			what, about, ends, replicas := string(o.Kind), "all its peers", "-", "all"
 			if o.Kind == operator.Weight {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -109,7 +108,8 @@ func (s *peerScreen) write(out io.Writer, peers []admin.Peer, unconfirmed []admi
 	var notes strings.Builder
 	for _, s := range unconfirmed {
 		if s.Watch.Pending() && !slices.ContainsFunc(peers, func(p admin.Peer) bool { return p.Service == s.Service }) {
-			fmt.Fprintln(&notes, terminal.NothingKnown(s.Service, s.Watch.Source, now.Sub(s.Watch.Since), s.Watch.LastError))
+			fmt.Fprintln(&notes, terminal.Printable(fmt.Sprintf("%s: nothing is known about its instances for %s: %s: %s",
+				printable(s.Service), terminal.Age(now.Sub(s.Watch.Since)), s.Watch.Source, cmp.Or(s.Watch.LastError, "no answer yet")), 500))
 		}
 	}
 	if len(peers) == 0 && notes.Len() == 0 {
@@ -123,12 +123,11 @@ func (s *peerScreen) write(out io.Writer, peers []admin.Peer, unconfirmed []admi
 	}
 	rates := s.rates(peers, now)
 	s.order(peers, rates)
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	title, cell := "", ""
 	if s.live {
 		title = "RATE\t"
 	}
-	fmt.Fprintf(table, "SERVICE\tPEER\tADDRESS\tSTATE\tFOR\tWEIGHT\tSHARE\tINFLIGHT\t%sREQUESTS\tFAILURES\tLATENCY\tWHY\n", title)
+	table := newTable(out, "SERVICE\tPEER\tADDRESS\tSTATE\tFOR\tWEIGHT\tSHARE\tINFLIGHT\t"+title+"REQUESTS\tFAILURES\tLATENCY\tWHY")
 	for _, p := range peers {
 		if s.live {
 			cell = fmt.Sprintf("%.1f\t", rates[peerKey(p)])

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,8 +67,7 @@ func awaitAgreement(ctx context.Context, out io.Writer, q query[admin.Replicas],
 }
 
 func writeReplicas(out io.Writer, v admin.Replicas, now time.Time) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "REPLICA\tNODE\tADDRESS\tSTATUS\tVERSION\tUP\tCONFIG\tSERVICES\tINSTANCES\tWHY")
+	table := newTable(out, "REPLICA\tNODE\tADDRESS\tSTATUS\tVERSION\tUP\tCONFIG\tSERVICES\tINSTANCES\tWHY")
 	for _, m := range v.Replicas {
 		up, services, instances := "-", "-", "-"
 		if m.Started != nil {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,10 +96,7 @@ func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
 	}
 	if len(answer.Candidates) > 0 {
 		fmt.Fprintln(out)
-	}
-	if len(answer.Candidates) > 0 {
-		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "PLACE\tHOST\tPATH\tMATCH\tPRIORITY\tSERVICE\tORIGIN\tRESULT")
+		table := newTable(out, "PLACE\tHOST\tPATH\tMATCH\tPRIORITY\tSERVICE\tORIGIN\tRESULT")
 		for _, c := range answer.Candidates {
 			host := c.Host
 			switch {
@@ -175,8 +171,7 @@ func writeWeighted(out io.Writer, w *admin.Weighted) error {
 	if w.ByPeers {
 		share = "SHARE OF A PEER"
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "\nSERVICE\tGROUP\t%s\tPEERS\tSHARE NOW\tORIGIN\n", share)
+	table := newTable(out, "\nSERVICE\tGROUP\t"+share+"\tPEERS\tSHARE NOW\tORIGIN")
 	for _, t := range w.Targets {
 		asked := fmt.Sprintf("%.4g %%", 100*t.Share)
 		if w.ByPeers && t.Share == 0 {

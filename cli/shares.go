@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,8 +51,7 @@ func writeShares(out io.Writer, splits []release.State, now time.Time) error {
 		_, err := fmt.Fprintln(out, "no service has a split with the share of one group")
 		return err
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SERVICE\tGROUP\tSHARE\tCONFIGURED\tSET BY\tFOR\tJUDGE\tFAILING\tSLOWER\tWHY")
+	table := newTable(out, "SERVICE\tGROUP\tSHARE\tCONFIGURED\tSET BY\tFOR\tJUDGE\tFAILING\tSLOWER\tWHY")
 	for _, s := range splits {
 		by, since, judge, failing, slower, why := "-", "-", "none", "-", "-", ""
 		if j := s.Judge; j != nil {

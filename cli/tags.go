@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -87,8 +86,7 @@ func writeTags(out io.Writer, all []askingTag) error {
 		_, err := fmt.Fprintln(out, "no tag asks for a route")
 		return err
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SERVICE\tTAG\tUSED\tWHY")
+	table := newTable(out, "SERVICE\tTAG\tUSED\tWHY")
 	for _, t := range all {
 		used := "yes"
 		switch {

@@ -11,10 +11,11 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"sluice/observe/wake"
 )
@@ -91,6 +92,14 @@ func lookAt[T any](cmd *cobra.Command, v view, q query[T], show func(context.Con
 	}
 }
 
+// newTable returns a table with these titles, whose columns are parted by tabs. It is written by
+// Flush.
+func newTable(out io.Writer, titles string) *tabwriter.Writer {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, titles)
+	return table
+}
+
 // untilSignal returns a context for a command that a signal ends.
 func untilSignal(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
@@ -124,9 +133,8 @@ const (
 // heightOf returns the number of lines of a terminal, or 0 if out is none.
 func heightOf(out io.Writer) int {
 	if f, ok := out.(*os.File); ok {
-		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
-			return int(size.Row)
-		}
+		_, height, _ := term.GetSize(int(f.Fd())) // 0 with an error
+		return height
 	}
 	return 0
 }

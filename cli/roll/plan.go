@@ -44,8 +44,9 @@ func NewPlan(o Options, peers []admin.Peer, before Progress) (p Plan, err error)
 			return p, err
 		}
 	}
+	rank := map[bool]int{true: 1} // of Used
 	slices.SortStableFunc(todo, func(a, b admin.Peer) int {
-		return cmp.Or(compareBools(a.Used, b.Used), cmp.Compare(o.groupOf(a), o.groupOf(b)), cmp.Compare(a.Node, b.Node), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(rank[a.Used], rank[b.Used]), cmp.Compare(o.groupOf(a), o.groupOf(b)), cmp.Compare(a.Node, b.Node), cmp.Compare(a.ID, b.ID))
 	})
 	for len(todo) > 0 {
 		n := o.batchSize(todo)
@@ -100,16 +101,6 @@ func others(peers, batch []admin.Peer) []admin.Peer {
 // empties reports whether only instances of a batch get requests. If none does, none is lost.
 func empties(peers, batch []admin.Peer) bool {
 	return len(others(peers, batch)) == 0 && slices.ContainsFunc(registered(peers), func(p admin.Peer) bool { return p.Used })
-}
-
-func compareBools(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
 }
 
 // harmless are the characters that no shell gives a meaning to: who registers an instance must not

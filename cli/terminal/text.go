@@ -2,7 +2,6 @@
 package terminal
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -39,12 +38,6 @@ func Age(d time.Duration) string {
 		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
 	}
 	return d.String()
-}
-
-// NothingKnown says why there are no peers yet: source has not told of the instances of
-// service since its watch began, some time ago, because of err; "": no query has failed.
-func NothingKnown(service, source string, ago time.Duration, err string) string {
-	return Printable(fmt.Sprintf("%s: nothing is known about its instances for %s: %s: %s", Printable(service, 100), Age(ago), source, cmp.Or(err, "no answer yet")), 500)
 }
 
 // Milliseconds formats a latency; "-" for none.
