@@ -11,8 +11,8 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
+	"golang.org/x/term"
 
 	"sluice/observe/panics"
 )
@@ -101,7 +101,7 @@ func (w *Writer) Level() zerolog.Level { return zerolog.Level(w.level.Load()) }
 // IsTerminal reports whether a reader or writer is a file that is a terminal.
 func IsTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
-	return ok && isatty.IsTerminal(f.Fd())
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // Write writes a line without a level.
