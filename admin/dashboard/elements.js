@@ -98,8 +98,8 @@ function tableHead(columns) {
 
 // RowView is an item's row, and below it why it is as it is, if whyOf says something.
 class RowView {
-  constructor(columns, whyOf) {
-    [this.columns, this.whyOf] = [columns, whyOf];
+  constructor(columns, whyOf, whyClass = "stale") {
+    [this.columns, this.whyOf, this.whyClass] = [columns, whyOf, whyClass];
     this.cells = columns.map(([title], i) => element("td", { role: "cell", ...(i && { "data-title": title }) }));
     this.root = element("tbody", { role: "rowgroup" }, element("tr", { role: "row" }, ...this.cells));
   }
@@ -108,7 +108,7 @@ class RowView {
     this.columns.forEach(([, text, className], i) => show(this.cells[i], text(item), className?.(item) ?? ""));
     const why = this.whyOf?.(item) ?? "";
     if (why && !this.why) {
-      this.why = element("td", { role: "cell", colspan: this.columns.length, class: "stale" });
+      this.why = element("td", { role: "cell", colspan: this.columns.length, class: this.whyClass });
       this.root.append(element("tr", { role: "row", class: "reasons" }, this.why));
     }
     if (this.why && showIf(this.why.parentNode, why !== "")) show(this.why, why);

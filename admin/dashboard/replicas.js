@@ -1,31 +1,16 @@
 // The replicas of sluice, and whether they agree.
 
 const replicaColumns = [
-  [r => r.name + (r.self ? " (this one)" : ""), () => ""],
-  [r => r.address, () => ""],
-  [r => r.status + (r.duplicate ? ", listed twice" : ""), r => "state " + (r.status === "passing" ? "up" : r.status)],
-  [r => r.started ? age(r.started) : "", () => "number"],
-  [r => r.version, () => ""],
-  [r => r.config_hash + (r.pending?.length ? ", waits for a restart" : ""), r => r.differs || r.pending?.length ? "stale" : ""],
-  [r => r.parts ? number(r.services) : "", () => "number"],
-  [r => r.parts ? number(r.instances) : "", () => "number"],
+  ["replica", r => r.name + (r.self ? " (this one)" : "")],
+  ["address", r => r.address],
+  ["in Consul", r => r.status + (r.duplicate ? ", listed twice" : ""), r => "state " + (r.status === "passing" ? "up" : r.status)],
+  ["up for", r => r.started ? age(r.started) : "", () => "number"],
+  ["version", r => r.version],
+  ["configuration", r => r.config_hash + (r.pending?.length ? ", waits for a restart" : ""), r => r.differs || r.pending?.length ? "stale" : ""],
+  ["services", r => r.parts ? number(r.services) : "", () => "number"],
+  ["instances", r => r.parts ? number(r.instances) : "", () => "number"],
 ];
-
-class ReplicaView {
-  constructor() {
-    this.cells = [...byId("replicas").querySelectorAll("th")].map(th => element("td", { role: "cell", "data-title": th.textContent.trim() }));
-    this.cells[0].removeAttribute("data-title");
-    this.why = element("td", { role: "cell", colspan: replicaColumns.length, class: "failed" });
-    this.reasons = element("tr", { role: "row", class: "reasons" }, this.why);
-    this.root = element("tbody", { role: "rowgroup" }, element("tr", { role: "row" }, ...this.cells), this.reasons);
-  }
-  update(r) {
-    replicaColumns.forEach(([value, className], i) => show(this.cells[i], value(r), className(r)));
-    const why = [r.error, r.status === "passing" ? "" : r.detail].filter(Boolean).join("; ");
-    if (showIf(this.reasons, why !== "")) show(this.why, why);
-  }
-}
-
+const replicaWhy = r => [r.error, r.status === "passing" ? "" : r.detail].filter(Boolean).join("; ");
 const replicaViews = new Map(), replicaNotes = new Map();
 
 function showReplicas(v) {
@@ -42,5 +27,6 @@ function showReplicas(v) {
   const most = Math.max(...[...hashes.values()].map(list => list.length));
   for (const r of v.replicas) r.differs = hashes.size > 1 && (hashes.get(r.config_hash).length < most || hashes.size === v.replicas.length);
   const table = section.querySelector("table");
-  arrange(table, [table.tHead, ...follow(replicaViews, v.replicas, r => r.name, () => new ReplicaView()).map(view => view.root)]);
+  if (!table.tHead) table.append(tableHead(replicaColumns));
+  arrange(table, [table.tHead, ...follow(replicaViews, v.replicas, r => r.name, () => new RowView(replicaColumns, replicaWhy, "failed")).map(row => row.root)]);
 }
