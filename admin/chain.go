@@ -32,25 +32,27 @@ type RouteChain struct {
 	ChainOf string   `json:"chain_of,omitempty"`
 }
 
-// showOnce leaves out the branches of the service's chain if they were shown.
-func (c *RouteChain) showOnce(service string, shown map[string]bool) {
+// showOnce leaves out the branches of the service's chain if they were shown, and else adds the
+// actions that c has of them.
+func (r *RouteChain) showOnce(service string, c *config.Config, shown map[string]bool) {
 	switch {
-	case len(c.Chain) == 0:
+	case len(r.Chain) == 0:
 	case shown[service]:
-		*c = RouteChain{ChainOf: service}
+		*r = RouteChain{ChainOf: service}
 	default:
 		shown[service] = true
+		addActions(r.Chain, service, c)
 	}
 }
 
 // showChainsOnce leaves out the chains of the route that were shown: a chain has many branches, and
-// a service many routes.
-func (d *Route) showChainsOnce(shown map[string]bool) {
-	d.showOnce(d.Service, shown)
+// a service many routes. To the others it adds the actions that c has.
+func (d *Route) showChainsOnce(c *config.Config, shown map[string]bool) {
+	d.showOnce(d.Service, c, shown)
 	if d.Weighted != nil {
 		for i := range d.Weighted.Targets {
 			t := &d.Weighted.Targets[i]
-			t.showOnce(t.Service, shown)
+			t.showOnce(t.Service, c, shown)
 		}
 	}
 }
@@ -71,19 +73,9 @@ func describeChain(r *route.Router, readings map[string]*reading.Service) (all [
 	return all
 }
 
-// addChains adds the actions of all branches that c has.
-func (d *Route) addChains(c *config.Config) {
-	addChain(d.Chain, d.Service, c)
-	if d.Weighted != nil {
-		for _, t := range d.Weighted.Targets {
-			addChain(t.Chain, t.Service, c)
-		}
-	}
-}
-
-// addChain adds the actions of the branches of a service's chain to their descriptions.
-func addChain(described []Branch, service string, c *config.Config) {
-	if len(described) == 0 || c == nil {
+// addActions adds the actions of the branches of a service's chain to their descriptions.
+func addActions(described []Branch, service string, c *config.Config) {
+	if c == nil {
 		return
 	}
 	chain := c.Services[service].Chain

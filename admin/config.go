@@ -111,10 +111,9 @@ func linesOf(err error) []string {
 
 func describeReloads(r config.Reloads) Reloads {
 	d := Reloads{Applied: r.Applied, Refused: r.Refused}
-	if r.Last == nil {
-		return d
+	if r.Last != nil {
+		d.LastError = &Refusal{moment(r.Last.Time), r.Last.Source, linesOf(r.Last.Err)}
 	}
-	d.LastError = &Refusal{moment(r.Last.Time), r.Last.Source, linesOf(r.Last.Err)}
 	return d
 }
 

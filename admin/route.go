@@ -107,7 +107,7 @@ func (h routeHandler) describeEnd(e proxy.End, readings map[string]*reading.Serv
 	end.Peers = each(e.Peers, func(p *balancer.Peer) string { return p.Instance().ID })
 	if e.Branch >= 0 {
 		all := describeChain(e.Matched.Router, readings)
-		addChain(all, e.Matched.ServiceName(), h.Effective())
+		addActions(all, e.Matched.ServiceName(), h.Effective())
 		end.Branch = &all[e.Branch]
 	}
 	if by := h.DeniedBy(e.Service); by != "" && e.Answer == nil {

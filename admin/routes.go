@@ -124,8 +124,7 @@ func (h routeHandler) routes(*http.Request) (any, error) {
 		key := keyOf(route)
 		d.Actions = config.ActionsJSON(configured[key].Actions)
 		d.Weighted.addActions(configured[key].Parts)
-		d.addChains(effective)
-		d.showChainsOnce(shown)
+		d.showChainsOnce(effective, shown)
 		origins.explain(&d, key)
 		routes = append(routes, d)
 	}

@@ -4,7 +4,6 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/consul/mesh"
-	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	"sluice/proxy/upstream"
 )
@@ -50,9 +49,6 @@ func (m *membership) deniedBy(c *config.Config, service string) string {
 	}
 	return m.intentions.DeniedBy(destinationOf(s.Consul.Targets[0]))
 }
-
-// isDenied reports whether the mesh does not let sluice connect to an instance.
-func (s *services) isDenied(i discovery.Instance) bool { return s.intentions.Denial(i) != nil }
 
 // cut ends the connections to the instances of a service in the mesh, in all pools.
 func (s *services) cut(d mesh.Destination) {

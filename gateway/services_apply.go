@@ -50,8 +50,10 @@ func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 			}
 			if active := p.health.Active; active != nil {
 				// An instance that is not as the configuration says is of the former one: it
-				// cannot be checked.
-				active.Denied = func(i discovery.Instance) bool { return (i.Identity != "") != isInMesh(p.next) || s.isDenied(i) }
+				// cannot be checked. Nor can one to which the mesh lets nobody connect.
+				active.Denied = func(i discovery.Instance) bool {
+					return (i.Identity != "") != isInMesh(p.next) || s.intentions.Denial(i) != nil
+				}
 			}
 			p.switched = !p.created && isInMesh(p.config) != isInMesh(p.next)
 		}
