@@ -91,7 +91,7 @@ func TestADocumentOfARegistryHasAFewServices(t *testing.T) {
 		n       int
 		refused bool
 	}{{ByDocument, maxServices, false}, {ByDocument, maxServices + 1, true}, {ByFile, maxServices + 1, false}} {
-		f := decodeDocument(writtenDocument{Document{Name: "a.yaml", Text: text(test.n)}, test.by}, new(Config), newDecoder(""))
+		f := decodeDocument(writtenDocument{Document{Name: "a.yaml", Text: text(test.n)}, test.by}, new(Config), nil)
 		verify.That(t, len(f.Errs) > 0 == test.refused && len(f.Errs) <= 1, "%d services by %v: %v", test.n, test.by, f.Errs)
 		if test.refused {
 			verify.That(t, strings.Contains(f.Errs[0].Error(), "want at most 1000") && len(f.parts.Services) == 0, "%v", f.Errs)

@@ -56,7 +56,7 @@ routes: [{ service: b }, { path: /c, service: c }, { path: /a, service: a }]
 	for i, origin := range []string{"sluice.yaml:3", "routes.d/b.yaml:2", "consul_kv:sluice/x.json:1"} {
 		verify.Equal(t, b.Config.Routes[i].Origin, origin, "route %d is from", i)
 	}
-	verify.That(t, len(b.Missing)+len(b.Shadowed) <= 0, "missing %q, shadowed %v", b.Missing, b.Shadowed)
+	verify.That(t, !b.whole.incomplete && len(b.Shadowed) == 0, "incomplete: %t, shadowed %v", b.whole.incomplete, b.Shadowed)
 }
 
 // Each error names its document and line.
@@ -156,7 +156,7 @@ func TestHigherLevelsShadowLowerOnes(t *testing.T) {
 func TestServicesOfAnUnknownSourceAreAwaited(t *testing.T) {
 	text := dynamicFile + "listeners: [{ address: ':1' }, { address: ':2', protocol: tcp, service: s }]\nroutes: [{ service: a }]"
 	b := verify.Result(build(file(text), files())).Must(t)
-	verify.That(t, reflect.DeepEqual(b.Missing, []string{"consul_kv:sluice/"}) && len(b.Config.Routes) == 1, "missing %q, routes %+v", b.Missing, b.Config.Routes)
+	verify.That(t, b.whole.incomplete && len(b.Config.Routes) == 1, "incomplete: %t, routes %+v", b.whole.incomplete, b.Config.Routes)
 	for _, name := range []string{"a", "s"} {
 		s, ok := b.Config.Services[name]
 		verify.That(t, ok && s.Consul == nil && s.Peers == nil && s.Retry.Attempts == 3, "service %s: %v %+v", name, ok, s)

@@ -38,7 +38,6 @@ func (w *whole) complete() {
 	}
 	w.addServices()
 	w.awaitServices()
-	w.nameServices()
 	c.checkListeners(w.file)
 	c.Client.build(w.file)
 	if c.Catalog != nil {
@@ -269,7 +268,7 @@ func (r *Route) checkReferences(d *decoder, at routeAt, c *Config) {
 	case r.Service == "":
 	case !ok:
 		c.needService(d, at.key()+".service", r.Service)
-	case r.divides() && !d.awaited[r.Service]:
+	case r.divides() && !d.whole.awaited[r.Service]:
 		r.checkGroups(d, &s, at.key())
 	}
 }

@@ -20,11 +20,11 @@ type Decoded struct {
 	last, before map[writtenDocument]*fragment
 }
 
-// fragments returns the decoded documents, which must not be changed. file has decoded c.
-func (d *Decoded) fragments(documents []writtenDocument, c *Config, file *decoder) []*fragment {
-	list := make([]*fragment, len(documents))
+// fragments returns the decoded documents of w, which must not be changed.
+func (d *Decoded) fragments(documents []writtenDocument, w *whole) []*fragment {
+	list, c := make([]*fragment, len(documents)), w.config
 	if d == nil {
-		decodeAll(documents, list, c, file)
+		decodeAll(documents, list, c, w)
 		return list
 	}
 	d.mu.Lock()
@@ -37,7 +37,7 @@ func (d *Decoded) fragments(documents []writtenDocument, c *Config, file *decode
 			list[i] = d.before[doc]
 		}
 	}
-	decodeAll(documents, list, d.config, file)
+	decodeAll(documents, list, d.config, w)
 	d.last, d.before = make(map[writtenDocument]*fragment, len(documents)), d.last
 	for i, doc := range documents {
 		if len(list[i].Errs) == 0 {
@@ -48,7 +48,7 @@ func (d *Decoded) fragments(documents []writtenDocument, c *Config, file *decode
 }
 
 // decodeAll decodes the documents that are nil in list, on all processors.
-func decodeAll(documents []writtenDocument, list []*fragment, c *Config, file *decoder) {
+func decodeAll(documents []writtenDocument, list []*fragment, c *Config, w *whole) {
 	var decoding errgroup.Group
 	decoding.SetLimit(runtime.GOMAXPROCS(0))
 	for i, doc := range documents {
@@ -57,7 +57,7 @@ func decodeAll(documents []writtenDocument, list []*fragment, c *Config, file *d
 		}
 		decoding.Go(func() (err error) {
 			defer panics.Contain(panics.Task, func() { err = panics.Err })
-			list[i] = decodeDocument(doc, c, file)
+			list[i] = decodeDocument(doc, c, w)
 			return nil
 		})
 	}

@@ -27,12 +27,8 @@ var schema = &decoding.Schema{
 // decoder decodes a document, or keys of tags, and checks them.
 type decoder struct {
 	*decoding.Decoder
-	by       Setter        // of the tree
-	defaults *fileDefaults // of the services and routes of the tree; nil: none
-
-	awaited map[string]bool // services that a source may define that is not known yet
-	// serviceNames has the names of all services, once they are put together.
-	serviceNames func() *serviceNames
+	by    Setter // of the tree
+	whole *whole // the configuration that the tree is a part of; nil: none
 }
 
 // newDecoder returns a decoder for the tree of file.

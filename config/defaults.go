@@ -3,7 +3,6 @@ package config
 import (
 	"reflect"
 	"strings"
-	"sync"
 
 	"sluice/config/decoding"
 )
@@ -80,17 +79,11 @@ func (a *Actions) complete(d *decoder, key string, use []string, c *Config) {
 	}
 }
 
-// fileDefaults knows the places of [Config.Defaults]. It may be used concurrently.
-type fileDefaults struct {
-	mu   sync.Mutex // guards file
-	file *decoder
-}
-
-// find returns the place of the defaults' value for a key of a service or of a route, "" without
-// one, and whether there is an error about it.
-func (f *fileDefaults) find(key string) (place string, wrong bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// findDefault returns the place of the value that [Config.Defaults] have for a key of a service or
+// of a route, "" without one, and whether there is an error about it. It may be called concurrently.
+func (w *whole) findDefault(key string) (place string, wrong bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	section, rest, more := strings.Cut(key, ".")
 	at := "defaults.service."
 	if strings.HasPrefix(section, "routes[") {
@@ -99,8 +92,8 @@ func (f *fileDefaults) find(key string) (place string, wrong bool) {
 		return "", false
 	}
 	for ; more; _, rest, more = strings.Cut(rest, ".") { // the name of a service may have dots
-		if wrong = f.file.Failed(at + rest); f.file.HasKey(at + rest) {
-			return f.file.Place(at + rest).Origin, wrong
+		if wrong = w.file.Failed(at + rest); w.file.HasKey(at + rest) {
+			return w.file.Place(at + rest).Origin, wrong
 		} else if wrong {
 			return "", true
 		}
@@ -108,21 +101,21 @@ func (f *fileDefaults) find(key string) (place string, wrong bool) {
 	return "", false
 }
 
-// gives reports whether the value of a key of a service or of a route, which d decodes, is from the
-// defaults. f may be nil.
-func (f *fileDefaults) gives(d *decoder, key string) bool {
-	if f == nil || d.Says(key) {
+// givesDefault reports whether the value of a key of a service or of a route, which d decodes, is
+// from [Config.Defaults].
+func (w *whole) givesDefault(d *decoder, key string) bool {
+	if d.Says(key) {
 		return false
 	}
-	place, _ := f.find(key)
+	place, _ := w.findDefault(key)
 	return place != ""
 }
 
 // Refuse is as [decoding.Decoder.Refuse]. It tells where a value from the defaults is, and is
 // silent about one that is refused there.
 func (d *decoder) Refuse(key, value, want string) {
-	if d.defaults != nil && !d.Says(key) {
-		place, wrong := d.defaults.find(key)
+	if d.whole != nil && !d.Says(key) {
+		place, wrong := d.whole.findDefault(key)
 		if wrong {
 			return
 		}

@@ -47,11 +47,11 @@ type parts struct {
 }
 
 // decodeDocument decodes a document, and checks what depends on nothing else but
-// c.Consul, c.Actions and c.Defaults, which file has decoded. Its Errs has all errors. What its
-// writer may not set is not read.
-func decodeDocument(doc writtenDocument, c *Config, file *decoder) *fragment {
+// c.Consul, c.Actions and c.Defaults, which are w's. Its Errs has all errors. What its writer may
+// not set is not read.
+func decodeDocument(doc writtenDocument, c *Config, w *whole) *fragment {
 	f := &fragment{decoder: newRestricted(doc.Name, doc.by, documentRights())}
-	f.Misplaced, f.Absent, f.defaults = onlyInTheFile, c.absent(), file.defaults
+	f.Misplaced, f.Absent, f.whole = onlyInTheFile, c.absent(), w
 	if root := parse(f.decoder, doc.Document); len(f.Errs) == 0 {
 		f.Decode(root, &f.parts)
 	}
@@ -75,7 +75,7 @@ func decodeDocument(doc writtenDocument, c *Config, file *decoder) *fragment {
 		}
 		r.check(f.decoder, routeAt{index: i}.key(), c)
 	}
-	f.Absent, f.defaults = nil, nil // they have the file
+	f.Absent, f.whole = nil, nil // they have the file
 	f.Forget(func() *yaml.Node { return parse(newDecoder(doc.Name), doc.Document) })
 	return f
 }
@@ -87,10 +87,10 @@ func parse(d *decoder, doc Document) *yaml.Node {
 	return d.Parse([]byte(doc.Text))
 }
 
-// fork returns a copy of f for one configuration, in which further errors can be recorded.
-func fork(f *fragment, level int, defaults *fileDefaults) *fragment {
+// fork returns a copy of f for w, in which further errors can be recorded.
+func (w *whole) fork(f *fragment, level int) *fragment {
 	copied, d := *f, *f.decoder
-	d.Decoder, d.defaults = d.Fork(), defaults
+	d.Decoder, d.whole = d.Fork(), w
 	copied.decoder, copied.level = &d, level
 	return &copied
 }
@@ -125,11 +125,15 @@ func expand(d *decoder, doc Document) *yaml.Node {
 
 // whole puts the fragments of a configuration together.
 type whole struct {
-	file   *decoder // of the file
+	mu     sync.Mutex // guards file while documents are decoded
+	file   *decoder   // of the file
 	config *Config
 	// fragments are the fragments of the documents, by level and then by source.
-	fragments []*fragment
-	missing   []string // sources that are not known yet
+	fragments  []*fragment
+	incomplete bool // a source is not known yet
+
+	awaited map[string]bool // services that a source may define that is not known yet
+	names   *serviceNames   // of all; nil: see serviceNames
 
 	owners   map[string]*fragment // of services; nil for services of the file
 	routes   []routeAt            // the places of the routes of config
@@ -221,27 +225,15 @@ func (w *whole) addRoutes() {
 	}
 }
 
-// nameServices passes the names of all services to the decoders.
-func (w *whole) nameServices() {
-	names := sync.OnceValue(func() *serviceNames { return newServiceNames(w.config.Services) })
-	w.file.serviceNames = names
-	for _, f := range w.fragments {
-		f.serviceNames = names
-	}
-}
-
 // awaitServices adds a service without peers for each name that nothing defines, if a
 // source that may define it is not known yet. Requests get 503 until then: without their
 // routes they would go to the service of a less specific route.
 func (w *whole) awaitServices() {
-	if len(w.missing) == 0 {
+	if !w.incomplete {
 		return
 	}
-	c, awaited := w.config, make(map[string]bool)
-	w.file.awaited = awaited
-	for _, f := range w.fragments {
-		f.awaited = awaited
-	}
+	c := w.config
+	w.awaited = make(map[string]bool)
 	await := func(name string) {
 		if _, ok := c.Services[name]; ok || !formats["name"].OK(name) || c.Catalog != nil {
 			return
@@ -251,7 +243,7 @@ func (w *whole) awaitServices() {
 		}
 		s := c.newService()
 		s.check(newDecoder(""), "", name, &c.Consul) // that it has no source is meant
-		c.Services[name], awaited[name] = s, true
+		c.Services[name], w.awaited[name] = s, true
 	}
 	names := RoutedServices(c.Routes)
 	for _, f := range w.fragments {
@@ -292,7 +284,7 @@ func (w *whole) addFragments(sources []Source, decoded *Decoded) {
 	for _, y := range w.config.Dynamic {
 		i := slices.IndexFunc(sources, func(s Source) bool { return s.Name == y.Name() })
 		if i < 0 {
-			w.missing = append(w.missing, y.Name())
+			w.incomplete = true
 			continue
 		}
 		all = append(all, leveled{slices.Index(levels, y.Kind()), y, sources[i]})
@@ -304,10 +296,10 @@ func (w *whole) addFragments(sources []Source, decoded *Decoded) {
 			documents = append(documents, writtenDocument{doc, s.writer(doc)})
 		}
 	}
-	fragments := decoded.fragments(documents, w.config, w.file)
+	fragments := decoded.fragments(documents, w)
 	for _, s := range all {
 		for range s.Documents {
-			w.fragments, fragments = append(w.fragments, fork(fragments[0], s.level, w.file.defaults)), fragments[1:]
+			w.fragments, fragments = append(w.fragments, w.fork(fragments[0], s.level)), fragments[1:]
 		}
 	}
 }

@@ -29,8 +29,13 @@ type serviceNames struct {
 	wants map[string]string // by name
 }
 
-func newServiceNames(services map[string]Service) *serviceNames {
-	n := &serviceNames{names: slices.Sorted(maps.Keys(services)), wants: make(map[string]string)}
+// serviceNames returns the names of all services. They must be put together.
+func (w *whole) serviceNames() *serviceNames {
+	if w.names != nil {
+		return w.names
+	}
+	n := &serviceNames{names: slices.Sorted(maps.Keys(w.config.Services)), wants: make(map[string]string)}
+	w.names = n
 	if more := len(n.names) - maxKnown; more > 0 {
 		n.known = fmt.Sprintf(" (known: %s and %d more)", strings.Join(n.names[:maxKnown], ", "), more)
 	} else if len(n.names) > 0 {

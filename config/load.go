@@ -114,9 +114,6 @@ type Built struct {
 	// Shadowed are the services and routes that are not used, because a source with
 	// precedence has them too.
 	Shadowed Errors
-	// Missing are the names of the dynamic sources that sources did not contain. Services
-	// that they may define have no peers.
-	Missing []string
 
 	whole *whole // with the trees of all documents
 }
@@ -157,9 +154,9 @@ func (in Input) build(sources []Source) (*Built, Errors) {
 	d.Absent = c.absent()
 	schema.SetDefaults(c)
 	d.Decode(root, c)
-	d.defaults = &fileDefaults{file: d}
-	c.checkDynamic(d, in.Source())
 	w := &whole{file: d, config: c}
+	d.whole = w
+	c.checkDynamic(d, in.Source())
 	c.Consul.check(d, in.tls())
 	c.checkActions(d)
 	c.checkDefaults(d)
@@ -169,7 +166,7 @@ func (in Input) build(sources []Source) (*Built, Errors) {
 	if in.OpenFiles {
 		c.openFiles(d)
 	}
-	built := &Built{Config: c, Shadowed: w.shadowed, Missing: w.missing, whole: w}
+	built := &Built{Config: c, Shadowed: w.shadowed, whole: w}
 	return built, w.errors()
 }
 

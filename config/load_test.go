@@ -227,7 +227,7 @@ func TestAliasesAreLimited(t *testing.T) {
 		"many of many":   {"a: &a [x, x, x, x]\nb: &b [*a, *a, *a, *a]\n" + nestedAliases(40), []string{"file.yaml: aliases add too many values: want at most 500000"}},
 		"merged as many": {"services:\n  a: &a { consul: {}, timeouts: {} }\n  b: { <<: [" + strings.Repeat("*a,", 100_001) + "] }\n", []string{"file.yaml: aliases add too many values: want at most 500000"}},
 	} {
-		f := decodeDocument(writtenDocument{Document{Name: "file.yaml", Text: test.text}, ByDocument}, new(Config), newDecoder(""))
+		f := decodeDocument(writtenDocument{Document{Name: "file.yaml", Text: test.text}, ByDocument}, new(Config), nil)
 		if err := f.Errs; len(test.want) > 0 {
 			verify.Require(t, len(err) > 0, "%s: accepted", name)
 			diffLines(t, err, test.want)

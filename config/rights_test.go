@@ -161,7 +161,7 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 		count(err)
 		check(ByTag, service.String(), err, set, allRights().Below["services"].Entry)
 		text := verify.Result(yaml.Marshal(map[string]any{"services": tags.Keys{"x": service}, "routes": []tags.Keys{route}})).Must(t)
-		f := decodeDocument(writtenDocument{Document{Name: "consul_kv:a.yaml", Text: string(text)}, ByDocument}, c, newDecoder(""))
+		f := decodeDocument(writtenDocument{Document{Name: "consul_kv:a.yaml", Text: string(text)}, ByDocument}, c, nil)
 		if len(f.Errs) == 0 {
 			count(nil)
 		} else {

@@ -92,7 +92,7 @@ func (c *Config) needService(d *decoder, key, name string) {
 	case ok || d.Failed(decoding.Join("services", name)):
 	case c.Catalog != nil && formats["name"].OK(name): // the catalog may have it
 	default:
-		d.Refuse(key, name, d.serviceNames().want(name))
+		d.Refuse(key, name, d.whole.serviceNames().want(name))
 	}
 }
 
@@ -126,7 +126,7 @@ func (r *Route) checkMirror(d *decoder, key string, c *Config) {
 	if name == "" {
 		return // it has several services, and the decoder refuses the group
 	}
-	if s, ok := c.Services[name]; ok && m.Group != "" && !d.awaited[name] {
+	if s, ok := c.Services[name]; ok && m.Group != "" && !d.whole.awaited[name] {
 		s.checkGroup(d, key+".group", m.Group, true)
 	}
 	if m.Service != "" {

@@ -81,7 +81,7 @@ func (l *Listener) checkProtocol(d *decoder, key string, c *Config) {
 // needStreamService checks that the service of a listener for TCP exists.
 func (c *Config) needStreamService(d *decoder, service, key string) {
 	if _, ok := c.Services[service]; !ok && service != "" && !d.Failed(decoding.Join("services", service)) {
-		d.Refuse(key, service, d.serviceNames().want(service))
+		d.Refuse(key, service, d.whole.serviceNames().want(service))
 	}
 }
 
@@ -188,7 +188,7 @@ func (s *Service) checkStreams(d *decoder, name string) {
 		d.Refuse(decoding.Join("services", name)+".upstream.protocol", s.Upstream.Protocol, "not for a service of a listener with protocol: tcp, which forwards bytes as they are")
 	}
 	key := decoding.Join("services", name) + ".balance"
-	if !d.HasKey(key+".policy") && (!d.defaults.gives(d, key+".policy") || s.NoStreams() != "") {
+	if !d.HasKey(key+".policy") && (!d.whole.givesDefault(d, key+".policy") || s.NoStreams() != "") {
 		s.Balance.Policy = defaultStreamPolicy
 	}
 	switch s.Balance.Policy {

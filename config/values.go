@@ -144,7 +144,7 @@ func (w *whole) from(p place) string {
 	if used := w.usedBy(p.use, p.rest); used != "" {
 		return used
 	}
-	if from, _ := w.file.defaults.find(p.key); from != "" {
+	if from, _ := w.findDefault(p.key); from != "" {
 		return from + " (defaults)"
 	}
 	if c := w.config; c.Defaults != nil && strings.HasPrefix(p.key, "routes[") {
