@@ -18,19 +18,14 @@ func (b *builder) streams() ([]*proxy.Streams, error) {
 			continue
 		}
 		all[i] = new(proxy.Streams)
-		if l.Service != "" {
-			all[i].Other = &route.Route{Service: b.services[l.Service], EndsTLS: l.TLS != nil}
-		}
 		var names []route.Route
-		for _, entry := range l.SNI {
-			names = append(names, route.Route{Host: entry.Host, Path: "/", Service: b.services[entry.Service], EndsTLS: l.TLS != nil && !entry.Passthrough})
-		}
-		for _, r := range l.Streams {
+		var err error
+		for _, r := range l.StreamRoutes() {
 			r.Listeners = nil // the listener has a table of its own
 			target := r.Target()
-			target.Service, target.EndsTLS = b.services[r.Service], r.Protocol == tags.ProtocolEndedTLS
+			target.Service = b.services[r.Service]
+			target.EndsTLS = r.Protocol == tags.ProtocolEndedTLS || r.Protocol == tags.ProtocolTCP && l.TLS != nil
 			target.Split = splitOf(&r, config.Service{}, target.Service)
-			var err error
 			if target.Actions, err = b.actionsOf(&r); err != nil {
 				return nil, fmt.Errorf("listener %q: %w", l.Name, err)
 			}
@@ -43,7 +38,6 @@ func (b *builder) streams() ([]*proxy.Streams, error) {
 		if len(names) == 0 && all[i].Other != nil {
 			continue // there is no name to wait for
 		}
-		var err error
 		if all[i].Names, err = route.NewTable(names); err != nil {
 			return nil, fmt.Errorf("listener %q: %w", l.Name, err)
 		}
