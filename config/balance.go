@@ -12,20 +12,14 @@ import (
 
 // Balance configures how a peer is picked for a request.
 type Balance struct {
-	Policy string `key:"policy" default:"ewma" oneof:"ewma|hash|least_conn|random|round_robin|sticky"`
-	Hash   Hash   `key:"hash"`   // of policy hash
-	Sticky Sticky `key:"sticky"` // of policy sticky
+	Policy balancer.Policy `key:"policy" default:"ewma" oneof:"ewma|hash|least_conn|random|round_robin|sticky"`
+	Hash   Hash            `key:"hash"`   // of policy hash
+	Sticky Sticky          `key:"sticky"` // of policy sticky
 
 	Tiers            []Tier          `key:"tiers"`                                            // a peer belongs to the first tier that selects it; the other peers form one more, the last
 	Overprovisioning Ratio           `key:"overprovisioning" default:"1.4" min:"1" max:"100"` // a tier gets its full share while its healthy share times this is at least 1
 	Subset           balancer.Subset `key:"subset"`
 }
-
-// Policies of Balance with their own settings.
-const (
-	policyHash   = "hash"
-	policySticky = "sticky"
-)
 
 // Hash configures the policy hash: requests with the same keys go to the same peer.
 type Hash struct {
@@ -59,9 +53,9 @@ type Sticky struct {
 
 func (b *Balance) check(d *decoder, key string) {
 	switch {
-	case b.Policy == policyHash && len(b.Hash.Keys) == 0 && !d.Failed(key+".hash.keys"):
+	case b.Policy == balancer.PolicyHash && len(b.Hash.Keys) == 0 && !d.Failed(key+".hash.keys"):
 		b.Hash.Keys = []HashKey{byClientAddress}
-	case b.Policy == policyHash || b.Policy == "" || len(b.Hash.Keys) == 0:
+	case b.Policy == balancer.PolicyHash || b.Policy == "" || len(b.Hash.Keys) == 0:
 	case !d.HasKey(key + ".hash.keys"): // the defaults have another policy
 		b.Hash.Keys = nil
 	default:
@@ -92,7 +86,7 @@ func (b *Balance) check(d *decoder, key string) {
 func (b *Balance) checkSubset(d *decoder, key string) {
 	s := &b.Subset
 	key += ".subset"
-	forAll := b.Policy == policyHash || b.Policy == policySticky
+	forAll := b.Policy == balancer.PolicyHash || b.Policy == balancer.PolicySticky
 	switch {
 	case s.Size == 0:
 	case forAll && !d.HasKey(key+".size"): // the defaults have another policy

@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"sluice/balancer"
 	"sluice/tags"
 	"sluice/test/verify"
 )
@@ -67,7 +68,7 @@ func TestDefaultsOfServices(t *testing.T) {
 		verify.DeepEqual(t, addition.Services["star"].ServiceSettings, c.newService().ServiceSettings, "%s: a service without tags, after those of another one", test.name)
 	}
 	// The policy of connections is of its own, unless the defaults have one for them.
-	for policy, want := range map[string]string{"round_robin": "round_robin", "sticky": defaultStreamPolicy} {
+	for policy, want := range map[string]balancer.Policy{"round_robin": balancer.PolicyRoundRobin, "sticky": defaultStreamPolicy} {
 		c := mustParse(t, "listeners: [{ address: ':1', protocol: tcp, service: s }]\ndefaults: { service: { balance: { policy: "+policy+" } } }\nservices: { s: { peers: ['127.0.0.1:1'] } }")
 		verify.Equal(t, c.Services["s"].Balance.Policy, want, "the policy for TCP, with %s for all", policy)
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"sluice/balancer"
 	"sluice/config/decoding"
 	"sluice/tags"
 )
@@ -144,9 +145,9 @@ func (s *Service) NoStreams() string {
 	switch {
 	case s.Upstream.UsesHTTP2():
 		return "upstream.protocol " + s.Upstream.Protocol
-	case s.Balance.Policy == policySticky:
-		return "balance.policy " + policySticky
-	case s.Balance.Policy == policyHash && !slices.Contains(s.Balance.Hash.Keys, byClientAddress):
+	case s.Balance.Policy == balancer.PolicySticky:
+		return "balance.policy " + string(balancer.PolicySticky)
+	case s.Balance.Policy == balancer.PolicyHash && !slices.Contains(s.Balance.Hash.Keys, byClientAddress):
 		return "balance.hash.keys without client_address"
 	}
 	return ""
@@ -179,7 +180,7 @@ func (w *whole) streams() {
 // defaultStreamPolicy is Balance.Policy left out for a service of a listener for TCP:
 // the latency of connecting says little about the load of a peer, its number of
 // connections more.
-const defaultStreamPolicy = "least_conn"
+const defaultStreamPolicy = balancer.PolicyLeastConn
 
 // checkStreams completes the policy of a service of a listener for TCP, and complains
 // about one that needs HTTP.
@@ -192,10 +193,10 @@ func (s *Service) checkStreams(d *decoder, name string) {
 		s.Balance.Policy = defaultStreamPolicy
 	}
 	switch s.Balance.Policy {
-	case policySticky:
-		d.Refuse(key+".policy", policySticky,
+	case balancer.PolicySticky:
+		d.Refuse(key+".policy", string(s.Balance.Policy),
 			"not for a service of a listener with protocol: tcp, which has no cookies: want ewma, hash, least_conn, random or round_robin")
-	case policyHash:
+	case balancer.PolicyHash:
 		if !slices.Contains(s.Balance.Hash.Keys, byClientAddress) {
 			d.Refuse(key+".hash.keys", "",
 				"without client_address, the only key of a connection of a listener with protocol: tcp")

@@ -3,6 +3,7 @@ package config
 import (
 	"testing"
 
+	"sluice/balancer"
 	"sluice/test/verify"
 )
 
@@ -19,7 +20,7 @@ routes: [{ service: star }]
 `)
 	l := c.Listeners
 	verify.That(t, l[0].Protocol == "http" && l[1].Protocol == "tcp" && l[1].Service == "postgres", "got %+v", l)
-	for name, want := range map[string]string{"star": "ewma", "postgres": "least_conn", "redis": "round_robin"} {
+	for name, want := range map[string]balancer.Policy{"star": "ewma", "postgres": "least_conn", "redis": "round_robin"} {
 		verify.Equal(t, c.Services[name].Balance.Policy, want, "the policy of %s", name)
 	}
 }

@@ -112,7 +112,7 @@ func etcdCluster(e config.EtcdCluster) client.Options {
 // poolOptions returns the options of the pool of a service, without what the gateway adds.
 func poolOptions(s config.Service) balancer.Options {
 	return balancer.Options{
-		Policy:           balancer.Policy(s.Balance.Policy),
+		Policy:           s.Balance.Policy,
 		DrainTimeout:     s.Drain.Timeout,
 		OneLeader:        s.Leader() != nil,
 		CutRemoved:       s.Leader().CutsDemoted(),

@@ -165,9 +165,9 @@ func translated(t *testing.T, res Result, r *sent) outcome {
 			texts = append(texts, fmt.Sprintf("%s/%s/%s/%v/%s", to.Service, to.Subset, to.Filter, to.OnlyPassing, to.SNI))
 		}
 		policy := map[string]string{"ewma": "", "least_conn": "least_request", "hash": "maglev"}
-		lb, other := policy[s.Balance.Policy]
+		lb, other := policy[string(s.Balance.Policy)]
 		if !other {
-			lb = s.Balance.Policy
+			lb = string(s.Balance.Policy)
 		}
 		o.Ends[strings.Join(texts, ",")+" "+lb+" "+edits] += share * 100
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/balancer"
 	"sluice/config"
 	"sluice/consul/mesh"
 	"sluice/route"
@@ -57,9 +58,9 @@ func (t *translation) balance(entry string, b *config.Balance, usual config.Bala
 	switch from.Policy {
 	case "":
 	case "random", "round_robin":
-		b.Policy = from.Policy
+		b.Policy = balancer.Policy(from.Policy)
 	case "least_request":
-		b.Policy = "least_conn"
+		b.Policy = balancer.PolicyLeastConn
 	case "ring_hash", "maglev":
 		t.hash(entry, b, from)
 	default:
@@ -97,8 +98,8 @@ func (t *translation) hash(entry string, b *config.Balance, from *mesh.LoadBalan
 		}
 	}
 	if len(keys) == 0 { // Envoy picks any peer then
-		b.Policy = "random"
+		b.Policy = balancer.PolicyRandom
 		return
 	}
-	b.Policy, b.Hash.Keys = "hash", keys
+	b.Policy, b.Hash.Keys = balancer.PolicyHash, keys
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/balancer"
 	"sluice/config"
 	"sluice/config/units"
 	"sluice/consul/mesh"
@@ -101,7 +102,7 @@ func TestSettingsOfResolvers(t *testing.T) {
 	lb := func(lb mesh.LoadBalancer) func(*mesh.Node, *mesh.Compiled) {
 		return func(n *mesh.Node, _ *mesh.Compiled) { n.LoadBalancer = &lb }
 	}
-	policy := func(name string) func(*config.Service) {
+	policy := func(name balancer.Policy) func(*config.Service) {
 		return func(s *config.Service) { s.Balance.Policy = name }
 	}
 	for _, test := range []struct {

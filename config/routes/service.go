@@ -56,7 +56,7 @@ func replace[T any](value, by *T) {
 
 // affinityOf returns the affinity of policies that have one, or nil.
 func affinityOf(b config.Balance) *route.Affinity {
-	switch balancer.Policy(b.Policy) {
+	switch b.Policy {
 	case balancer.PolicyHash:
 		return &route.Affinity{Keys: config.Values(b.Hash.Keys)}
 	case balancer.PolicySticky:
