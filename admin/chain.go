@@ -79,11 +79,11 @@ func addActions(described []Branch, service string, c *config.Config) {
 		return
 	}
 	chain := c.Services[service].Chain
-	if chain == nil || len(chain.Branches) != len(described) {
+	if len(chain) != len(described) {
 		return // the configuration has changed just now
 	}
 	for i := range described {
-		from := &chain.Branches[i].Route
+		from := &chain[i].Route
 		described[i].Actions = config.ActionsJSON(from.Actions)
 		described[i].Weighted.addActions(from.Parts)
 	}

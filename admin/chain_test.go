@@ -48,7 +48,7 @@ routes: [{ path: /shop, service: web }]`)
 	branches := make([]config.Branch, 3)
 	branches[1].Route.RequestHeaders = &config.HeaderEdits{Remove: []string{"X-A"}}
 	web := effective.Services["web"]
-	web.Chain = &config.Chain{Branches: branches}
+	web.Chain = branches
 	effective.Services["web"] = web
 	h := handlerOf(Options{Routes: explaining(t, table, effective, proxy.Switches{}, "web")})
 	for query, want := range map[string]struct{ origin, service, refused string }{

@@ -10,18 +10,13 @@ import (
 	"sluice/route"
 )
 
-// Chain is what the discovery chain of a service does with requests before a peer is picked: a
-// router. A request takes the first branch whose conditions it fulfils, and the way to the
+// Branch is a way of some requests in the discovery chain of a service, which is a router: before a
+// peer is picked, a request takes the first branch whose conditions it fulfils, and the way to the
 // service's own peers if it fulfils none. The conditions are about the request as the route that
 // leads to the service has edited it: its path and its fields.
 //
 // A chain belongs to the routes that name the service, but not to the ones with a group or a split
 // of their own, nor to listeners for TCP.
-type Chain struct {
-	Branches []Branch
-}
-
-// Branch is a way of some requests.
 type Branch struct {
 	// Route has what requests must be, with Path, Match, Methods and When; where they go, with
 	// Service, or with Parts, whose shares add up to 1; and of the actions RequestHeaders,
@@ -93,11 +88,9 @@ func (b *Branch) Services() (names []string) {
 func (c *Config) RoutedServices() map[string]bool {
 	names := RoutedServices(c.Routes)
 	for _, name := range slices.Collect(maps.Keys(names)) {
-		if chain := c.Services[name].Chain; chain != nil {
-			for i := range chain.Branches {
-				for _, to := range chain.Branches[i].Services() {
-					names[to] = true
-				}
+		for _, branch := range c.Services[name].Chain {
+			for _, to := range branch.Services() {
+				names[to] = true
 			}
 		}
 	}

@@ -44,16 +44,16 @@ func TestChainsOfRoutedServices(t *testing.T) {
 	c := mustParse(t, `services: { a: { peers: ["127.0.0.1:1"] }, b: { peers: ["127.0.0.1:2"] }, c: { peers: ["127.0.0.1:2"] } }
 routes: [{ service: a }]`)
 	a, c3 := c.Services["a"], c.Services["c"]
-	a.Chain = &Chain{Branches: []Branch{
+	a.Chain = []Branch{
 		{Route: Route{Path: "/x", Service: "a@v1"}},
 		{Route: Route{Path: "/", Parts: []Part{{Route: Route{Service: "b"}}, {Route: Route{Service: "a@v2"}}}}},
-	}}
-	c3.Chain = &Chain{Branches: []Branch{{Route: Route{Path: "/", Service: "c@v1"}}}} // no route leads to it
+	}
+	c3.Chain = []Branch{{Route: Route{Path: "/", Service: "c@v1"}}} // no route leads to it
 	c.Services["a"], c.Services["c"] = a, c3
 	verify.DeepEqual(t, slices.Sorted(maps.Keys(c.RoutedServices())), []string{"a", "a@v1", "a@v2", "b"}, "services")
 	other := *c
 	other.Services = maps.Clone(c.Services)
-	a.Chain = &Chain{Branches: a.Chain.Branches[:1]}
+	a.Chain = a.Chain[:1]
 	other.Services["a"] = a
 	verify.That(t, !Identical(&other, c), "another chain makes the same configuration")
 }

@@ -221,8 +221,8 @@ type Service struct {
 
 	// ByDocument says that a document of a registry defines the service, and not the file.
 	ByDocument bool `key:"-"`
-	// Chain is the service's discovery chain; nil: requests go to the service's own peers.
-	Chain *Chain `key:"-"`
+	// Chain is the service's discovery chain; empty: requests go to the service's own peers.
+	Chain []Branch `key:"-"`
 }
 
 // ServiceSettings are the keys of a service that do not say which instances it has.

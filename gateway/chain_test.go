@@ -43,7 +43,7 @@ func withChain(t *testing.T, c *config.Config, adminPeer, v1Peer string, share f
 		return s
 	}
 	fragment := config.Addition{Origin: "chains", Services: map[string]config.Service{"web@admin": derived(adminPeer), "web@v1": derived(v1Peer)}}
-	web.Chain = &config.Chain{Branches: branches}
+	web.Chain = branches
 	changed.Services["web"] = web
 	merged, conflicts := config.Merge(&changed, fragment)
 	verify.Require(t, len(conflicts) == 0, "conflicts %v", conflicts)

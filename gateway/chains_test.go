@@ -120,7 +120,7 @@ func TestDiscoveryChains(t *testing.T) {
 	verify.Slices(t, got.Entries, []string{"service-resolver web", "service-router web", "service-splitter web"}, "entries")
 	verify.Slices(t, got.Problems, []string{"service-router web, route 1: retry_on_status_codes is not carried out: an answer of a peer is passed on with any status"}, "problems")
 	verify.That(t, r.chains.problems()["web"] == 1 && got.Protocol == "http" && !got.Default, "chain %+v", got)
-	branches := r.config().Services["web"].Chain.Branches
+	branches := r.config().Services["web"].Chain
 	verify.That(t, len(branches) == 2 && branches[0].Route.Service == "web@v2" && len(branches[1].Route.Parts) == 2, "branches %+v", branches)
 
 	// A reload changes nothing, nor does the loss of the state of Consul.

@@ -219,7 +219,7 @@ func (p *servicePlan) tlsOf(source string) peerTLS {
 // afterSwap reports whether the new source of p starts after the swap of the routes: p has a
 // discovery chain, and the former routes may send all its requests to the former instances; see
 // chain.Translate.
-func (p *servicePlan) afterSwap() bool { return !p.created && p.next.Chain != nil }
+func (p *servicePlan) afterSwap() bool { return !p.created && len(p.next.Chain) > 0 }
 
 // moved returns the names of the services in the mesh, or switched, that get other instances before
 // the routes change.

@@ -23,9 +23,9 @@ const (
 // destination sets what happens to the requests of a branch, as far as sluice can do it.
 func (t *translation) destination(b *config.Branch, d *mesh.RouteDestination) {
 	if d.PrefixRewrite != "" {
-		alone := config.Branch{Route: b.Route, IgnoreCase: b.IgnoreCase, PrefixRewrite: d.PrefixRewrite}
-		alone.Route.Service, alone.Route.Parts = "any", nil
-		if err := alone.Check(); err != nil {
+		with := *b
+		with.PrefixRewrite = d.PrefixRewrite
+		if err := with.Check(); err != nil {
 			t.problem(b.Origin, "%v", err)
 		} else {
 			b.PrefixRewrite = d.PrefixRewrite

@@ -35,12 +35,12 @@ func FuzzTranslate(f *testing.F) {
 		}
 		verify.That(t, len(r.Service.Consul.Targets) > 0, "no targets")
 		for name, s := range r.Derived {
-			verify.That(t, len(s.Consul.Targets) > 0 && s.Chain == nil, "%s: %+v", name, s)
+			verify.That(t, len(s.Consul.Targets) > 0 && len(s.Chain) == 0, "%s: %+v", name, s)
 		}
-		if r.Service.Chain == nil {
+		if len(r.Service.Chain) == 0 {
 			return
 		}
-		for _, b := range r.Service.Chain.Branches {
+		for _, b := range r.Service.Chain {
 			for _, to := range b.Services() {
 				_, ok := r.Derived[to]
 				verify.That(t, ok || to == "web", "there is no service %q", to)

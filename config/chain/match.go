@@ -21,9 +21,7 @@ func match(b *config.Branch, m *mesh.RouteMatch) error {
 			return err
 		}
 	}
-	alone := *b
-	alone.Route.Service = "any"
-	return alone.Check()
+	return b.Check()
 }
 
 func matchHTTP(b *config.Branch, m *mesh.HTTPMatch) error {

@@ -171,11 +171,11 @@ func translated(t *testing.T, res Result, r *sent) outcome {
 		}
 		o.Ends[strings.Join(texts, ",")+" "+lb+" "+edits] += share * 100
 	}
-	if res.Service.Chain == nil {
+	if len(res.Service.Chain) == 0 {
 		end("web", "", 1)
 		return o
 	}
-	for _, b := range res.Service.Chain.Branches {
+	for _, b := range res.Service.Chain {
 		target, path := b.Route.Target(), r.path
 		if b.IgnoreCase {
 			target.Path, target.Checked, path = strings.ToLower(target.Path), nil, strings.ToLower(path)

@@ -117,9 +117,7 @@ func (t *translation) translate() error {
 		t.problem(t.entryOf(start), "not used: services.%s.split of the configuration has precedence", t.name)
 		branches, t.result.Derived = nil, make(map[string]config.Service)
 	}
-	if len(branches) > 0 {
-		t.result.Service.Chain = &config.Chain{Branches: branches}
-	}
+	t.result.Service.Chain = branches
 	for _, extension := range t.EnvoyExtensions {
 		t.problem(entry(kindDefaults, t.ServiceName), "the extension of Envoy %q is not carried out", tags.Shorten(extension.Name))
 	}
@@ -195,10 +193,7 @@ func (t *translation) routes(router mesh.Node) (branches []config.Branch, err er
 		if err := b.Check(); err != nil { // impossible: every part is checked
 			return nil, fmt.Errorf("%s: %w", b.Origin, err)
 		}
-		checked, err := route.Check(b.Route.Target())
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", b.Origin, err)
-		}
+		checked, _ := route.Check(b.Route.Target()) // as b.Check has done
 		if regexps += checked.Parts; regexps > maxRegexps {
 			return nil, fmt.Errorf("the regular expressions of %s have more than %d parts together, which a request may have to try: want at most %d",
 				t.entryOf(router), maxRegexps, maxRegexps)

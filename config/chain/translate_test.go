@@ -291,7 +291,7 @@ func TestRoutesOfRouters(t *testing.T) {
 	} {
 		r := translate(t, web(), routerOf(test.from))
 		verify.Slices(t, r.Problems, test.problems, "problems")
-		branches := r.Service.Chain.Branches
+		branches := r.Service.Chain
 		rest := branches[len(branches)-1]
 		verify.That(t, rest.Route.Service == "web" && rest.Route.Path == "/" && rest.Origin+": " == default_, "the last branch: %+v", rest)
 		if test.want == nil {
@@ -330,8 +330,8 @@ func TestSplitters(t *testing.T) {
 	}
 	c := chainOf(mesh.Node{Type: mesh.NodeSplitter, Name: "web.default.default", Splits: splits}, "web", "v1.web", "web2")
 	r := translate(t, web(), c)
-	verify.That(t, len(r.Service.Chain.Branches) == 1, "branches %+v", r.Service.Chain.Branches)
-	b := r.Service.Chain.Branches[0]
+	verify.That(t, len(r.Service.Chain) == 1, "branches %+v", r.Service.Chain)
+	b := r.Service.Chain[0]
 	verify.That(t, b.Origin == "service-splitter web" && b.Splitter == "web.default.default" && b.Key == (route.SplitKey{}), "branch %+v", b)
 	var parts []string
 	for _, p := range b.Route.Parts {
@@ -348,7 +348,7 @@ func TestSplitters(t *testing.T) {
 		s.Judge = &config.Judge{}
 	})
 	r = translate(t, own, c)
-	verify.That(t, r.Service.Chain == nil && len(r.Derived) == 0 && len(r.Service.Split) == 1 && r.Service.Judge != nil, "%+v", r.Service)
+	verify.That(t, len(r.Service.Chain) == 0 && len(r.Derived) == 0 && len(r.Service.Split) == 1 && r.Service.Judge != nil, "%+v", r.Service)
 	verify.Equal(t, r.Problems[len(r.Problems)-1], "service-splitter web: not used: services.web.split of the configuration has precedence", "problem")
 
 	// Without a resolver of its own, the service has all its instances.

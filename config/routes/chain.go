@@ -20,7 +20,7 @@ type chain struct {
 // chain, or the route chooses peers of the service itself.
 func (b *builder) routerOf(r *config.Route, actions *route.Actions) (*route.Router, error) {
 	configured := b.config.Services[r.Service].Chain
-	if configured == nil || r.Group != "" || len(r.Split) > 0 {
+	if len(configured) == 0 || r.Group != "" || len(r.Split) > 0 {
 		return nil, nil
 	}
 	c := b.chains[r.Service]
@@ -36,9 +36,9 @@ func (b *builder) routerOf(r *config.Route, actions *route.Actions) (*route.Rout
 	if plain && c.plain != nil {
 		return c.plain, nil
 	}
-	router := &route.Router{Chain: c.Chain, Ways: make([]route.Route, len(configured.Branches))}
-	for i := range configured.Branches {
-		router.Ways[i] = b.wayOf(r, actions, &configured.Branches[i])
+	router := &route.Router{Chain: c.Chain, Ways: make([]route.Route, len(configured))}
+	for i := range configured {
+		router.Ways[i] = b.wayOf(r, actions, &configured[i])
 	}
 	if plain {
 		c.plain = router
@@ -48,10 +48,10 @@ func (b *builder) routerOf(r *config.Route, actions *route.Actions) (*route.Rout
 
 // compileChain compiles a chain. It has an error only if the branches are not checked, or their
 // services are missing.
-func (b *builder) compileChain(configured *config.Chain) (*route.Chain, error) {
-	branches := make([]route.Branch, len(configured.Branches))
-	for i := range configured.Branches {
-		from := &configured.Branches[i]
+func (b *builder) compileChain(configured []config.Branch) (*route.Chain, error) {
+	branches := make([]route.Branch, len(configured))
+	for i := range configured {
+		from := &configured[i]
 		for _, name := range from.Services() {
 			if b.services[name] == nil {
 				return nil, fmt.Errorf("%s: there is no service %q", from.Origin, name)

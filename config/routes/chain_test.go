@@ -37,7 +37,7 @@ func built(t *testing.T, text string) *Routes {
 	}
 	web := c.Services["web"]
 	derived := web
-	web.Chain = &config.Chain{Branches: branches}
+	web.Chain = branches
 	c.Services["web"] = web
 	c, conflicts := config.Merge(c, config.Addition{Services: map[string]config.Service{"web@v1": derived, "web@admin": derived}})
 	verify.Require(t, len(conflicts) == 0, "conflicts %v", conflicts)
@@ -115,7 +115,7 @@ func TestRoutesToAServiceWithAChain(t *testing.T) {
 func TestChainToAServiceThatIsMissing(t *testing.T) {
 	c := configtest.Must(t, chainedServices+"routes: [{ service: web }]")
 	web := c.Services["web"]
-	web.Chain = &config.Chain{Branches: []config.Branch{{Route: config.Route{Path: "/", Service: "web@v1"}, Origin: "service-router web, route 1"}}}
+	web.Chain = []config.Branch{{Route: config.Route{Path: "/", Service: "web@v1"}, Origin: "service-router web, route 1"}}
 	c.Services["web"] = web
 	_, err := build(t, c)
 	verify.That(t, err != nil && strings.Contains(err.Error(), `discovery chain of service "web": service-router web, route 1: there is no service "web@v1"`), "error %v", err)

@@ -123,8 +123,8 @@ var configFaults = []mutation{
 	{
 		name: "chain-for-a-route-with-a-group",
 		file: "config/routes/chain.go",
-		old:  `configured == nil || r.Group != "" ||`,
-		new:  `configured == nil ||`,
+		old:  `len(configured) == 0 || r.Group != "" ||`,
+		new:  `len(configured) == 0 ||`,
 		test: "./config/routes TestRoutesToAServiceWithAChain",
 	},
 	{
