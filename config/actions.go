@@ -94,23 +94,18 @@ type ForwardAuth struct {
 // JWT requires a token of a user, with a signature by a key of its issuer. Either JWKSFile or
 // JWKSURL is set.
 type JWT struct {
-	JWKSFile   string              `key:"jwks_file" format:"file"`
-	JWKSURL    Location            `key:"jwks_url" format:"http_url"`
-	Issuer     string              `key:"issuer" format:"text" required:"yes"`
-	Audiences  []string            `key:"audiences" format:"text"` // empty only with Require
-	Algorithms []string            `key:"algorithms" oneof:"RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA"`
-	Leeway     time.Duration       `key:"leeway" default:"1m" min:"0s" max:"10m"`
-	From       TokenPlace          `key:"from" default:"bearer" format:"token_place"`
-	Remove     bool                `key:"remove" default:"false"`    // peers do not get the token
-	Require    map[string][]string `key:"require" format:"quotable"` // claims, each with values of which it must have one
-	Headers    map[string]string   `key:"headers" format:"token"`    // claims by the names of fields that peers get
+	JWKSFile string   `key:"jwks_file" format:"file"`
+	JWKSURL  Location `key:"jwks_url" format:"http_url"`
+	// Audiences is empty only with Require, and Algorithms is not empty after loading.
+	auth.TokenRules
+	From    TokenPlace          `key:"from" default:"bearer" format:"token_place"`
+	Remove  bool                `key:"remove" default:"false"`    // peers do not get the token
+	Require map[string][]string `key:"require" format:"quotable"` // claims, each with values of which it must have one
+	Headers map[string]string   `key:"headers" format:"token"`    // claims by the names of fields that peers get
 
 	// ByDocument says that a document of a registry names the URL, and not the file.
 	ByDocument bool `key:"-"`
 }
-
-// defaultAlgorithms are the [JWT.Algorithms] without a list.
-var defaultAlgorithms = []string{"RS256", "ES256"}
 
 // BasicAuth requires a password.
 type BasicAuth struct {
@@ -326,12 +321,9 @@ func (c *Compress) build() *compression.Settings {
 
 func (j *JWT) build(d *decoder, key string) *route.JWT {
 	if len(j.Algorithms) == 0 {
-		j.Algorithms = defaultAlgorithms
+		j.Algorithms = append(j.Algorithms, "RS256", "ES256")
 	}
-	rules := &auth.Tokens{Issuer: j.Issuer, Audiences: j.Audiences, Leeway: j.Leeway}
-	for _, algorithm := range j.Algorithms {
-		rules.Algorithms = append(rules.Algorithms, auth.Algorithm(algorithm))
-	}
+	rules := &auth.Tokens{TokenRules: j.TokenRules}
 	built := &route.JWT{Tokens: rules, Place: j.From.Value}
 	switch {
 	case (j.JWKSFile == "") == j.JWKSURL.IsZero():

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ func TestTokensOfRoutes(t *testing.T) {
 `)
 	r := c.Routes[0]
 	j := r.Built().JWT
-	verify.Slices(t, r.JWT.Algorithms, []string{"RS256", "ES256"}, "algorithms")
+	verify.Equal(t, fmt.Sprint(r.JWT.Algorithms), "[RS256 ES256]", "algorithms")
 	verify.That(t, j.Leeway == time.Minute && j.Issuer == "https://issuer" && len(j.Require) == 1 && j.Require[0].Claim.String() == "realm.roles" && j.Place.Header == "x-token", "rules %+v", j)
 	verify.Slices(t, j.Written.Dropped, []string{"x-token", "x-user"}, "fields of the token")
 	verify.Slices(t, r.Built().Authorized.Dropped, []string{"x-token", "x-user", "x-level"}, "fields of the client that peers do not get")

@@ -81,8 +81,9 @@ func (i *tokenIssuer) requires(place string, remove ...string) *route.Actions {
 	i.t.Helper()
 	j := &route.JWT{
 		Tokens: &auth.Tokens{
-			Keys: i.keys, Issuer: "issuer", Audiences: []string{"shop"}, Algorithms: []jose.SignatureAlgorithm{jose.ES256}, Leeway: time.Minute,
-			Require: []auth.Requirement{{Claim: auth.NameClaim("role"), Texts: []string{"admin"}}},
+			Keys:       i.keys,
+			TokenRules: auth.TokenRules{Issuer: "issuer", Audiences: []string{"shop"}, Algorithms: []jose.SignatureAlgorithm{jose.ES256}, Leeway: time.Minute},
+			Require:    []auth.Requirement{{Claim: auth.NameClaim("role"), Texts: []string{"admin"}}},
 		},
 		Place:   verify.Result(route.ParseTokenPlace(place)).Must(i.t),
 		Written: headerEdits(i.t, nil, nil, append(remove, "X-User", "X-Groups", "X-Forwarded-Groups")...),

@@ -31,10 +31,6 @@ const (
 	maxRememberedBytes = 4096
 )
 
-// Algorithm returns the signature with a name. A route allows none by which a public key could
-// count as a secret (HMAC), and not the absence of a signature.
-func Algorithm(name string) jose.SignatureAlgorithm { return jose.SignatureAlgorithm(name) }
-
 // keys are the public keys of an issuer (RFC 7517). Only what is remembered of them changes.
 type keys struct {
 	text    []byte

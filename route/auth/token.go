@@ -162,12 +162,19 @@ var (
 // Tokens are the rules for the tokens of a route. They do not change, and are safe for concurrent
 // use.
 type Tokens struct {
-	Keys       *KeySet
-	Issuer     string
-	Audiences  []string // the token is for one of them; empty: any
-	Algorithms []jose.SignatureAlgorithm
-	Leeway     time.Duration // by which clocks may differ
-	Require    []Requirement // all of them
+	Keys *KeySet
+	TokenRules
+	Require []Requirement // all of them
+}
+
+// TokenRules are the settings of [Tokens] that are as in the configuration.
+type TokenRules struct {
+	Issuer    string   `key:"issuer" format:"text" required:"yes"`
+	Audiences []string `key:"audiences" format:"text"` // the token is for one of them; empty: any
+	// Algorithms are of signatures. There is none by which a public key could count as a secret
+	// (HMAC), and not the absence of a signature.
+	Algorithms []jose.SignatureAlgorithm `key:"algorithms" oneof:"RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA"`
+	Leeway     time.Duration             `key:"leeway" default:"1m" min:"0s" max:"10m"` // by which clocks may differ
 }
 
 // Check returns the token with that text, if it allows a request at that time of a client. Else the

@@ -100,9 +100,12 @@ func rulesOf(t testing.TB, set string) *Tokens {
 	s := newKeySet("test")
 	verify.Result(s.use([]byte(set))).Must(t)
 	return &Tokens{
-		Keys: s, Issuer: "https://issuer", Audiences: []string{"shop", "web"}, Leeway: time.Minute,
-		Algorithms: []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.ES384, jose.EdDSA},
-		Require:    []Requirement{{NameClaim("realm.roles"), []string{"admin", "editor"}}},
+		Keys: s,
+		TokenRules: TokenRules{
+			Issuer: "https://issuer", Audiences: []string{"shop", "web"}, Leeway: time.Minute,
+			Algorithms: []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.ES384, jose.EdDSA},
+		},
+		Require: []Requirement{{NameClaim("realm.roles"), []string{"admin", "editor"}}},
 	}
 }
 
