@@ -109,10 +109,14 @@ func linesOf(err error) []string {
 	return []string{err.Error()}
 }
 
-func describeReloads(r config.Reloads) Reloads {
+func describeReloads(r config.Reloads, sources []live.Status) Reloads {
 	d := Reloads{Applied: r.Applied, Refused: r.Refused}
-	if r.Last != nil {
-		d.LastError = &Refusal{moment(r.Last.Time), r.Last.Source, linesOf(r.Last.Err)}
+	var latest time.Time
+	for _, s := range sources {
+		if refused := s.Refused; refused != nil && refused.Time.After(latest) {
+			latest = refused.Time
+			d.LastError = &Refusal{moment(latest), s.Source.Name, linesOf(refused.Err)}
+		}
 	}
 	return d
 }
@@ -129,11 +133,12 @@ func (h configHandler) config(w http.ResponseWriter, r *http.Request) {
 		brief.Services, brief.Routes = nil, nil
 		current.Config = &brief
 	}
+	sources := h.Statuses()
 	writeJSON(w, http.StatusOK, AppliedConfig{
 		Revision: describeRevision(current),
 		Config:   current.Config,
-		Reloads:  describeReloads(h.History().Reloads()),
-		States:   each(h.Statuses(), describeStatus),
+		Reloads:  describeReloads(h.History().Reloads(), sources),
+		States:   each(sources, describeStatus),
 	})
 }
 

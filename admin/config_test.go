@@ -141,9 +141,22 @@ func TestRouteChoosesTheListener(t *testing.T) {
 	verify.That(t, status == 400 && strings.Contains(errorOf(t, body), "no listener is for http;"), "got %d %s", status, body)
 }
 
+// refusedFile are documents of a file that can be refused.
+type refusedFile struct {
+	documents
+	file *live.Status
+}
+
+func (d refusedFile) Statuses() []live.Status { return []live.Status{*d.file} }
+
+func (d refusedFile) refuse(err error) {
+	d.history.Refused()
+	*d.file = live.Status{Source: config.Source{Name: "sluice.yaml"}, Refused: &live.Refusal{Time: time.Now(), Err: err}}
+}
+
 func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {
-	past := history(t, firstConfig, secondConfig)
-	h := handlerOf(Options{Documents: documents{past}})
+	past := refusedFile{documents{history(t, firstConfig, secondConfig)}, new(live.Status)}
+	h := handlerOf(Options{Documents: past})
 
 	type shown struct {
 		Number  uint64
@@ -163,13 +176,13 @@ func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {
 	verify.That(t, got.Reloads.Applied == 2 && got.Reloads.Refused == 0 && got.Reloads.LastError == nil, "reloads: got %+v", got.Reloads)
 
 	_, err := configtest.Build("nonsense: 1\nservices: { star: { peers: [x] } }\nroutes: [ { path: /, service: star } ]\n")
-	past.Refused("sluice.yaml", err)
+	past.refuse(err)
 	refused := getJSON[shown](t, h, "/api/config").Reloads
 	if refused.Refused != 1 || refused.LastError == nil || len(refused.LastError.Errors) != 2 ||
 		!strings.HasPrefix(refused.LastError.Errors[0], "sluice.yaml:1:") || !strings.Contains(refused.LastError.Errors[1], `"x"`) {
 		t.Errorf("after errors in the file: got %+v", refused.LastError)
 	}
-	past.Refused("sluice.yaml", errors.New("permission denied"))
+	past.refuse(errors.New("permission denied"))
 	refused = getJSON[shown](t, h, "/api/config").Reloads
 	verify.That(t, slices.Equal(refused.LastError.Errors, []string{"permission denied"}), "after another error: got %+v", refused.LastError)
 }
@@ -228,7 +241,7 @@ func TestSecretsAreMasked(t *testing.T) {
 func TestSinceOfSources(t *testing.T) {
 	t.Parallel()
 	read, refused := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
-	refusal := &config.Refusal{Time: refused, Source: "sluice.yaml", Err: errors.New("bad")}
+	refusal := &live.Refusal{Time: refused, Err: errors.New("bad")}
 	for _, c := range []struct {
 		status live.Status
 		state  live.SourceState

@@ -92,7 +92,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	})).Must(t)
 
 	past := history(t, firstConfig, secondConfig)
-	past.Refused("sluice.yaml", os.ErrPermission)
+	past.Refused()
 	given := operator.New(operator.Options{Prefix: "orders"})
 	t.Cleanup(given.Store.Pause)
 	for _, o := range []operator.Order{
@@ -117,7 +117,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		reading.Metrics(o.Pools),
 		route.Metrics(o.Table),
 		live.Metrics(past, func() []live.Status {
-			return []live.Status{{Source: config.Source{Name: "consul_kv:sluice/"}, Stale: errors.New("no answer")}}
+			return []live.Status{{Source: config.Source{Name: "consul_kv:sluice/"}, Stale: errors.New("no answer"), Refused: &live.Refusal{Err: os.ErrPermission}}}
 		}),
 		discovery.Metrics(func() []discovery.WatchStatus {
 			return []discovery.WatchStatus{

@@ -31,18 +31,10 @@ type Revision struct {
 	OnlyShares bool `json:"given,omitempty"`
 }
 
-// Refusal is a configuration that was not applied.
-type Refusal struct {
-	Time   time.Time
-	Source string
-	Err    error
-}
-
 // Reloads counts the loads of this process.
 type Reloads struct {
-	Applied uint64   // applied revisions, with the first
-	Refused uint64   // failed loads
-	Last    *Refusal // of the latest load; nil if it succeeded
+	Applied uint64 // applied revisions, with the first
+	Refused uint64 // failed loads
 }
 
 // keepRevisions is the number of revisions in a History, and keepOnlyShares the number with
@@ -121,7 +113,6 @@ type History struct {
 func (h *History) Applied(r Revision) Revision {
 	h.change(func() bool {
 		h.reloads.Applied++
-		h.reloads.Last = nil
 		r = h.addLocked(r)
 		return true
 	})
@@ -213,7 +204,6 @@ func (h *History) joinLocked() {
 // configuration in use.
 func (h *History) Unchanged(sources []Source) {
 	h.change(func() bool {
-		h.reloads.Last = nil
 		last := len(h.revisions) - 1
 		if last < 0 {
 			return false
@@ -222,14 +212,6 @@ func (h *History) Unchanged(sources []Source) {
 		h.revisions[last].Sources = sources
 		return !slices.EqualFunc(before, sources, Source.goesOnAs)
 	})
-}
-
-// RecordStanding records the latest refusal of a source that still offers what was refused; nil:
-// there is none.
-func (h *History) RecordStanding(latest *Refusal) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.reloads.Last = latest
 }
 
 // Resume says that the latest revision, of an earlier process, is in use again, with the
@@ -262,12 +244,11 @@ func (h *History) Restore(other *History) bool {
 	return true
 }
 
-// Refused records that a configuration from source was not applied.
-func (h *History) Refused(source string, err error) {
+// Refused records that a configuration was not applied.
+func (h *History) Refused() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reloads.Refused++
-	h.reloads.Last = &Refusal{Time: time.Now(), Source: source, Err: err}
 }
 
 // Current returns the latest revision, or the zero value before the first. It is the one in

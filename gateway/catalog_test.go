@@ -76,7 +76,7 @@ routes:
 	r.replace(text + "  - { path: /other, service: fixed }\n")
 	verify.Equal(t, r.services.get("moon").pool, pool, "a reload replaced the pool of a found service")
 	r.write(strings.Replace(text, "catalog: { select: { tag: web } }", "", 1) + "\n")
-	r.await("a file with routes without a service is refused", func() bool { return r.history.Reloads().Last != nil })
+	r.await("a file with routes without a service is refused", func() bool { return r.documents.Refuses() })
 	r.write(fmt.Sprintf("consul: { addresses: [%q] }\nservices: { fixed: { peers: [%q] } }\nroutes: [{ service: fixed }]", consul.URL(), origin(t, "fixed")))
 	r.await("only the service of the file", func() bool { return slices.Equal(r.serviceNames(), []string{"fixed"}) })
 	r.await("no catalog", func() bool { return r.api("/api/catalog", &struct{ Error string }{}) == http.StatusNotFound })

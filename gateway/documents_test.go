@@ -158,7 +158,7 @@ func TestConsulTransactionIsSeenWhole(t *testing.T) {
 	}
 	r.await("only the last round is in use", func() bool { return len(r.services.all()) == keys })
 	got := r.history.Reloads()
-	verify.That(t, got.Refused == 0, "%d refused: %v", got.Refused, got.Last)
+	verify.That(t, got.Refused == 0, "%d refused: %+v", got.Refused, r.documents.Statuses())
 }
 
 // What Consul does not say, or does not show, removes nothing.

@@ -91,7 +91,7 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	r.gets("/", "a")
 
 	r.write(static("a", a)) // unchanged: no new revision, and the error ends
-	r.await("the error has ended", func() bool { return r.history.Reloads().Last == nil })
+	r.await("the error has ended", func() bool { return !r.documents.Refuses() })
 	verify.Equal(t, r.history.Current().Number, 1, "revision")
 }
 
@@ -451,7 +451,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	got := r.history.Current().Number - first
 	verify.That(t, got >= uint64(rounds), "%d revisions, want %d", got, rounds)
 	reloads := r.history.Reloads()
-	verify.That(t, reloads.Refused == 0, "%d refused: %v", reloads.Refused, reloads.Last)
+	verify.That(t, reloads.Refused == 0, "%d refused: %+v", reloads.Refused, r.documents.Statuses())
 	verify.That(t, r.services.get("kept").pool == pool && pool.Snapshot().All[0] == peer, "the peer was replaced")
 	r.await("the last request has ended", func() bool { return peer.Inflight() == 0 })
 	got, want := peer.Requests()-before, requests[0].Load()+requests[1].Load()

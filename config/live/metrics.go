@@ -1,6 +1,8 @@
 package live
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/config"
@@ -21,11 +23,11 @@ var (
 // Metrics returns the collector of the history and of the state of all sources.
 func Metrics(history *config.History, read func() []Status) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
-		current, reloads := history.Current(), history.Reloads()
+		current, reloads, sources := history.Current(), history.Reloads(), read()
 		s.Gauge(revision, float64(current.Number))
 		s.Timestamp(lastApplied, current.Time)
-		s.Flag(lastSucceeded, reloads.Last == nil)
-		for _, status := range read() {
+		s.Flag(lastSucceeded, !slices.ContainsFunc(sources, func(status Status) bool { return status.Refused != nil }))
+		for _, status := range sources {
 			for _, state := range []SourceState{SourceInUse, SourcePinned, SourceRefused, SourceStale, SourceWaiting} {
 				s.Flag(sourceState, status.State() == state, status.Source.Name, string(state))
 			}

@@ -18,13 +18,12 @@ func (m *Manager) refuse(errs map[string]error, reload bool) {
 		told = append(told, m.file.Name)
 	}
 	for _, source := range told {
-		m.history.Refused(source, errs[source])
+		m.history.Refused()
 		m.options.Log.Error().Str("source", source).Strs("errors", strings.Split(errs[source].Error(), "\n")).
 			Uint64("in_use", m.history.Current().Number).Msg("configuration refused, the one in use stays")
 		m.options.Events.Add(events.Event{Kind: events.KindRejected, Level: events.Warning, Revision: m.history.Current().Number,
 			Text: fmt.Sprintf("The configuration was refused, revision %d stays in use: %s", m.history.Current().Number, strings.ReplaceAll(errs[source].Error(), "\n", "; "))})
 	}
-	m.history.RecordStanding(m.refusals.latest())
 }
 
 // warn logs what sources with precedence hide, once.

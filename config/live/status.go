@@ -17,7 +17,7 @@ type Status struct {
 	Offered string        // its own revision of its present documents; empty: not known
 	Since   time.Time     // when Stale became what it is
 	Stale   error         // why it cannot be read; nil: it can
-	Refused *config.Refusal
+	Refused *Refusal
 }
 
 // Statuses returns the state of the sources of the configuration in use, and of the sources
