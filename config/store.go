@@ -198,9 +198,7 @@ func (h *History) UnmarshalJSON(data []byte) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.revisions, h.highest = revisions, 0
-	for _, r := range revisions {
-		h.highest = max(h.highest, r.Number)
-	}
+	h.revisions = revisions
+	h.highest = h.lastLocked().Number
 	return nil
 }

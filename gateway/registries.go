@@ -170,12 +170,10 @@ func (r *registries) watchPeers(ctx context.Context, path string, changed func()
 // newDocumentSource returns the source of a key of "dynamic".
 func (r *registries) newDocumentSource(y config.Dynamic, before config.Source) live.Source {
 	if kv := y.ConsulKV; kv != nil {
-		return &live.ConsulKV{
-			Client: r.consul, Name: y.Name(), Key: kv.Key, Prefix: kv.Prefix, AllowEmpty: kv.AllowEmpty, Before: before, Wait: r.wait,
-		}
+		return &live.ConsulKV{Client: r.consul, DynamicConsulKV: *kv, Before: before, Wait: r.wait}
 	}
 	if y.Etcd != nil {
-		return &live.Etcd{Clusters: r.etcd, Options: etcdCluster(y.Etcd.EtcdCluster), Spec: *y.Etcd, Name: y.Name(), Before: before, Log: r.log}
+		return &live.Etcd{Clusters: r.etcd, Options: etcdCluster(y.Etcd.EtcdCluster), Spec: *y.Etcd, Before: before, Log: r.log}
 	}
 	return &live.Files{Pattern: y.File, Problem: func(err error) {
 		r.log.Warn().Err(err).Str("files", y.File).

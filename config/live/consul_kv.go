@@ -26,14 +26,9 @@ const (
 // ConsulKV is a document, or a tree of documents, in Consul's KV store.
 type ConsulKV struct {
 	Client *consul.Client
-	Name   string // of the source
-	// Key is the key of the document; empty: Prefix is the prefix of a tree.
-	Key, Prefix string
-	// AllowEmpty says that a tree without keys, or a key that is deleted, is meant, if Consul's
-	// leader confirms it.
-	AllowEmpty bool
-	// Before is what the source said before Run.
-	Before config.Source
+	// AllowEmpty counts only if Consul's leader confirms that there is no key.
+	config.DynamicConsulKV
+	Before config.Source        // what the source, which it names, said before Run
 	Wait   func() time.Duration // of blocking queries
 }
 
@@ -76,6 +71,7 @@ func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 	defer settled.Stop()
 	var latest answer
 	var first time.Time // of the first answer since the last report
+	said := k.Before    // as reported
 	known := false      // an answer has been reported
 	lost := false       // Consul may have lost its state since
 	for {
@@ -102,12 +98,12 @@ func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 		case <-settled.C:
 		}
 		first, known = time.Time{}, true
-		r := k.check(ctx, latest)
+		r := k.check(ctx, latest, said)
 		r.Forgot = lost
 		if report(r); r.Err != nil {
 			settled.Reset(confirmAgain)
 		} else {
-			lost = false
+			said, lost = r.Said, false
 		}
 	}
 }
@@ -132,10 +128,10 @@ func (k *ConsulKV) query() consul.Query {
 
 // decode returns the documents of an answer. Consul lists keys in their order.
 func (k *ConsulKV) decode(a consul.Answer, body []byte) (answer, error) {
-	said := config.Source{Name: k.Name, Kind: config.KindConsulKV, Revision: strconv.FormatUint(a.Index, 10)}
+	said := config.Source{Name: k.Before.Name, Kind: config.KindConsulKV, Revision: strconv.FormatUint(a.Index, 10)}
 	list, err := consul.DecodeKeys(a, body)
 	if err != nil {
-		return answer{}, fmt.Errorf("%s: %w", k.Name, err)
+		return answer{}, fmt.Errorf("%s: %w", k.Before.Name, err)
 	}
 	for _, pair := range list {
 		said.Documents = append(said.Documents, k.document(pair))
@@ -152,17 +148,16 @@ func (k *ConsulKV) document(pair api.KVPair) config.Document {
 
 // check returns the report of an answer. Nothing where something was must be confirmed by the
 // leader, if it is to be used.
-func (k *ConsulKV) check(ctx context.Context, a answer) Report {
-	if k.AllowEmpty && len(a.said.Documents) == 0 && len(k.Before.Documents) > 0 {
+func (k *ConsulKV) check(ctx context.Context, a answer, before config.Source) Report {
+	if k.AllowEmpty && len(a.said.Documents) == 0 && len(before.Documents) > 0 {
 		header, body, err := k.Client.Confirm(ctx, k.query())
 		if err == nil {
 			a, err = k.decode(header, body)
 		}
 		if err != nil {
-			return Report{Err: fmt.Errorf("%s: empty, which Consul's leader does not confirm: %w", k.Name, err)}
+			return Report{Err: fmt.Errorf("%s: empty, which Consul's leader does not confirm: %w", k.Before.Name, err)}
 		}
 	}
-	k.Before = a.said
 	return Report{Said: a.said}
 }
 

@@ -60,7 +60,7 @@ func TestEmptyTreeIsConfirmedLater(t *testing.T) {
 	defer client.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	reports, ended := make(chan Report), make(chan struct{})
-	k := &ConsulKV{Client: client, Name: "consul_kv:sluice/", Prefix: "sluice/", AllowEmpty: true, Wait: func() time.Duration { return 10 * time.Minute }}
+	k := &ConsulKV{Client: client, DynamicConsulKV: config.DynamicConsulKV{Prefix: "sluice/", AllowEmpty: true}, Wait: func() time.Duration { return 10 * time.Minute }}
 	go func() {
 		defer close(ended)
 		_ = k.Run(ctx, func(r Report) {

@@ -3,6 +3,7 @@ package live
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -167,6 +168,16 @@ func (d *documents) stateLocked(f *followed) {
 // nil: all is well.
 func (f *followed) problem() error { return cmp.Or(f.told[:]...) }
 
+var errNoAnswer = errors.New("no answer yet")
+
+// stale is problem, or that the source has said nothing yet; nil: its documents are known.
+func (f *followed) stale() error {
+	if problem := f.problem(); problem != nil || f.known {
+		return problem
+	}
+	return errNoAnswer
+}
+
 // expire removes what f has lost long ago, unless it cannot be read now: then its next report does.
 func (d *documents) expire(f *followed) {
 	d.mu.Lock()
@@ -253,11 +264,7 @@ func (d *documents) missing(used []config.Source) (missing []string) {
 		if f.known || slices.ContainsFunc(used, func(s config.Source) bool { return s.Name == f.spec.Name() }) {
 			continue
 		}
-		why := "no answer yet"
-		if err := f.problem(); err != nil {
-			why = err.Error()
-		}
-		missing = append(missing, "dynamic source "+f.spec.Name()+": "+why)
+		missing = append(missing, fmt.Sprintf("dynamic source %s: %v", f.spec.Name(), f.stale()))
 	}
 	return missing
 }

@@ -31,8 +31,7 @@ type Etcd struct {
 	Clusters *client.Clusters
 	Options  client.Options
 	Spec     config.DynamicEtcd
-	Name     string        // of the source
-	Before   config.Source // what the source said before Run
+	Before   config.Source // what the source, which it names, said before Run
 	Log      zerolog.Logger
 }
 
@@ -46,7 +45,7 @@ func (e *Etcd) Run(ctx context.Context, report func(Report)) error {
 		}
 		cluster, err = e.Clusters.Cluster(e.Options)
 	}
-	t := newTree(e, report)
+	t := &tree{Etcd: e, report: report}
 	return cluster.Follow(ctx, client.FollowOptions{
 		Range: client.Range{Prefix: e.Spec.Keys()}, Read: t.read, After: positionOf(e.Before),
 		Failed: func(err error) {
@@ -81,10 +80,6 @@ type tree struct {
 	changing time.Time     // since when the documents differ from said; zero: they do not
 	last     config.Source // of the last view
 	moved    time.Time     // when last last changed
-}
-
-func newTree(e *Etcd, report func(Report)) *tree {
-	return &tree{Etcd: e, report: report}
 }
 
 // read reports a view, now or after a short time.
@@ -136,7 +131,7 @@ func (t *tree) hasInstances(s config.Source) bool {
 // there is one, or there is none at all.
 func (t *tree) documents(v client.View) (said config.Source, problem string) {
 	said = config.Source{
-		Name: t.Name, Kind: config.KindEtcd, Revision: strconv.FormatInt(v.Revision, 10), Origin: strconv.FormatUint(v.Cluster, 16),
+		Name: t.Before.Name, Kind: config.KindEtcd, Revision: strconv.FormatInt(v.Revision, 10), Origin: strconv.FormatUint(v.Cluster, 16),
 	}
 	instances, usable := make(map[string]bool), false
 	for _, key := range slices.Sorted(maps.Keys(v.Entries)) {
@@ -158,7 +153,7 @@ func (t *tree) documents(v client.View) (said config.Source, problem string) {
 		if err != nil && !was {
 			problem = fmt.Sprintf("etcd:%s: %v", key, err)
 			if !seen {
-				t.Log.Warn().Str("source", t.Name).Str("etcd_key", key).Err(err).Msg("etcd: a value cannot be used")
+				t.Log.Warn().Str("source", t.Before.Name).Str("etcd_key", key).Err(err).Msg("etcd: a value cannot be used")
 			}
 		}
 		instances[key] = err == nil || was

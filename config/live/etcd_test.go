@@ -39,7 +39,7 @@ func etcdDocuments() *etcdTree { return newEtcdTree(config.DynamicEtcd{Documents
 func newEtcdTree(spec config.DynamicEtcd) *etcdTree {
 	e := &etcdTree{begin: time.Now(), entries: make(map[string]client.Entry)}
 	spec.Endpoints = []config.Location{units.NewLocation("http://127.0.0.1:2379")}
-	e.tree = newTree(&Etcd{Spec: spec, Name: "etcd:/test/", Log: zerolog.New(&e.log)}, func(r Report) {
+	e.tree = &tree{Etcd: &Etcd{Spec: spec, Log: zerolog.New(&e.log)}, report: func(r Report) {
 		line := fmt.Sprint(time.Since(e.begin))
 		if r.Forgot {
 			line += " forgot"
@@ -56,7 +56,7 @@ func newEtcdTree(spec config.DynamicEtcd) *etcdTree {
 			line += " " + name
 		}
 		e.reports = append(e.reports, line)
-	})
+	}}
 	return e
 }
 

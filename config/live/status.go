@@ -1,14 +1,11 @@
 package live
 
 import (
-	"errors"
 	"slices"
 	"time"
 
 	"sluice/config"
 )
-
-var errNoAnswer = errors.New("no answer yet")
 
 // Status is the state of a source of documents.
 type Status struct {
@@ -52,15 +49,36 @@ func (d *documents) statuses(used []config.Source) (list []Status) {
 			i = len(list) - 1
 		}
 		s := &list[i]
-		s.Since = f.since
+		s.Since, s.Stale = f.since, f.stale()
 		if f.known {
 			s.Offered = f.memory.State.Revision
 		}
-		if err := f.problem(); err != nil {
-			s.Stale = err
-		} else if !f.known {
-			s.Stale = errNoAnswer
-		}
 	}
 	return list
+}
+
+// SourceState is the state of a source in one word.
+type SourceState string
+
+const (
+	SourceInUse   SourceState = "in_use"
+	SourcePinned  SourceState = "pinned"
+	SourceRefused SourceState = "refused" // its present documents cannot be used
+	SourceStale   SourceState = "stale"   // it cannot be read
+	SourceWaiting SourceState = "waiting" // it never could
+)
+
+// State returns the state in one word.
+func (s *Status) State() SourceState {
+	switch {
+	case s.Stale != nil && s.Unused:
+		return SourceWaiting
+	case s.Stale != nil:
+		return SourceStale
+	case s.Refused != nil:
+		return SourceRefused
+	case s.Source.Pin != nil:
+		return SourcePinned
+	}
+	return SourceInUse
 }
