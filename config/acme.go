@@ -109,22 +109,19 @@ func checkDNS(d *decoder, key string, a *dns01.Options) {
 		return
 	}
 	needs := ""
-	for _, k := range []struct {
-		name, value string
-		of          []string
-	}{
-		{"token_file", a.TokenFile, []string{dns01.Cloudflare}},
-		{"server", a.Server, []string{dns01.RFC2136}},
-		{"key_file", a.KeyFile, []string{dns01.RFC2136}},
-		{"command", strings.Join(a.Command[:min(1, len(a.Command))], ""), []string{dns01.Exec}},
+	for _, k := range []struct{ name, value, of string }{
+		{"token_file", a.TokenFile, dns01.Cloudflare},
+		{"server", a.Server, dns01.RFC2136},
+		{"key_file", a.KeyFile, dns01.RFC2136},
+		{"command", strings.Join(a.Command[:min(1, len(a.Command))], ""), dns01.Exec},
 	} {
-		switch wanted := slices.Contains(k.of, a.Name); {
+		switch wanted := k.of == a.Name; {
 		case wanted && k.value == "" && !d.Failed(decoding.Join(key, k.name)):
 			d.Refuse(decoding.Join(key, k.name), "", "required with provider: "+a.Name)
 		case wanted:
 			needs = k.name // the one that can be wrong: of several, the last
 		case k.value != "":
-			d.Refuse(decoding.Join(key, k.name), k.value, "only with provider: "+strings.Join(k.of, " or "))
+			d.Refuse(decoding.Join(key, k.name), k.value, "only with provider: "+k.of)
 		}
 	}
 	if d.Failed(key) {

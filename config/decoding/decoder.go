@@ -131,10 +131,6 @@ func (d *Decoder) scalar(n *yaml.Node, v reflect.Value, key *keyPath, r *Rules) 
 	if !ok {
 		return
 	}
-	if Kind(v.Type()) == reflect.String && !isParsed(v.Type()) && r.allow(value) {
-		setText(v, value)
-		return
-	}
 	if parsed, ok := r.parse(value, v.Type()); ok {
 		v.Set(parsed)
 		return

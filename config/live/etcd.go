@@ -123,8 +123,7 @@ func (t *tree) reportWith(r Report, problem string) {
 
 // hasInstances reports whether s has the document of the instances.
 func (t *tree) hasInstances(s config.Source) bool {
-	name := t.Spec.Instances().Name
-	return slices.ContainsFunc(s.Documents, func(d config.Document) bool { return d.Name == name })
+	return hasDocument(s, t.Spec.Instances().Name)
 }
 
 // documents returns what the entries say. problem is why none of the instances is usable; "" if
