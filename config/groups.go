@@ -215,30 +215,29 @@ func missingTarget(r *Route, services map[string]Service) string {
 			return missing
 		}
 	}
-	if _, ok := services[r.Service]; !ok && (r.Service != "" || !r.hasService() && r.needsService()) {
-		return fmt.Sprintf("there is no service %q", r.Service)
-	}
-	return missingGroup(r, services)
+	return missing(services, r.Service, !r.hasService() && r.needsService(), r.groups()...)
 }
 
-// missingGroup says which group of a route its service does not have, the first one, or "".
-func missingGroup(r *Route, services map[string]Service) string {
-	if !r.divides() {
-		return ""
-	}
-	s := services[r.Service]
+// groups returns the names of the groups of its service that a route names; "" is none.
+func (r *Route) groups() []string {
 	names := []string{r.Group, r.Split.Fallback()}
 	for _, share := range r.Split.Shares() {
 		names = append(names, share.Group)
 	}
-	for _, name := range names {
-		if !s.hasGroup(name) {
-			return noGroup(r.Service, name)
+	return names
+}
+
+// missing says which of a service, if it has a name or is needed, and of its groups is not there, the
+// first one, or "".
+func missing(services map[string]Service, name string, needed bool, groups ...string) string {
+	s, ok := services[name]
+	if !ok && (name != "" || needed) {
+		return fmt.Sprintf("there is no service %q", name)
+	}
+	for _, group := range groups {
+		if !s.hasGroup(group) {
+			return fmt.Sprintf("the service %q has no group %q", name, group)
 		}
 	}
 	return ""
-}
-
-func noGroup(service, group string) string {
-	return fmt.Sprintf("the service %q has no group %q", service, group)
 }

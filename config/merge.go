@@ -107,15 +107,13 @@ func (c *Config) addStreams(added Addition) (conflicts Errors) {
 	for i, r := range added.Streams {
 		name := strings.Join(r.Listeners, ",")
 		at := slices.IndexFunc(c.Listeners, func(l Listener) bool { return l.Name == name && l.Protocol == ProtocolTCP })
-		service, found := c.Services[r.Service]
+		service := c.Services[r.Service]
 		why, denies := "", false
 		switch {
 		case at < 0:
 			why = fmt.Sprintf("there is no listener %q with protocol: tcp", name)
-		case !found:
-			why = fmt.Sprintf("there is no service %q", r.Service)
-		case missingGroup(&r, c.Services) != "":
-			why = missingGroup(&r, c.Services)
+		case missing(c.Services, r.Service, true, r.groups()...) != "":
+			why = missing(c.Services, r.Service, true, r.groups()...)
 		case r.Protocol == tags.ProtocolEndedTLS && c.Listeners[at].TLS == nil:
 			why = "the listener has no tls: want it in the file, or tls.passthrough"
 		case r.Protocol == tags.ProtocolTCP && c.Listeners[at].TLS != nil:

@@ -140,12 +140,5 @@ func missingMirror(r *Route, services map[string]Service) string {
 	if r.Mirror == nil {
 		return ""
 	}
-	s, ok := services[r.mirrorTo()]
-	if !ok {
-		return fmt.Sprintf("there is no service %q", r.mirrorTo())
-	}
-	if s.hasGroup(r.Mirror.Group) {
-		return ""
-	}
-	return noGroup(r.mirrorTo(), r.Mirror.Group)
+	return missing(services, r.mirrorTo(), true, r.Mirror.Group)
 }
