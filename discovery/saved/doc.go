@@ -17,7 +17,7 @@
 //
 // # The file
 //
-// JSON: {"version": 1, "checksum": "sha256:…", "services": {…}}, with the checksum of
+// JSON: {"version": 2, "checksum": "sha256:…", "services": {…}}, with the checksum of
 // the bytes of services. A write goes to a temporary file, which is synced and renamed,
 // so a crash leaves the old or the new file. A damaged file, or one of another version,
 // is not used, and is renamed to ….damaged before the next write.

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	version = 1
+	version = 2
 	// maxFileBytes is more than a hundred thousand instances need.
 	maxFileBytes = 256 << 20
 )
@@ -25,34 +25,7 @@ const (
 type file struct {
 	Version  int             `json:"version"`
 	Checksum string          `json:"checksum"` // of the bytes of Services
-	Services json.RawMessage `json:"services"` // an object of entries by name
-}
-
-// entry is the last known good state of the watch of one service.
-type entry struct {
-	discovery.WatchState
-	AsOf time.Time // last confirmation by the registry
-}
-
-// MarshalJSON adds as_of to the members of the state.
-func (e entry) MarshalJSON() ([]byte, error) {
-	type state discovery.WatchState // has no method that would replace this one
-	return json.Marshal(struct {
-		state
-		AsOf time.Time `json:"as_of"`
-	}{state(e.WatchState), e.AsOf})
-}
-
-// UnmarshalJSON is the inverse of MarshalJSON. It rejects invalid instances.
-func (e *entry) UnmarshalJSON(data []byte) error {
-	var times struct {
-		AsOf time.Time `json:"as_of"`
-	}
-	if err := json.Unmarshal(data, &times); err != nil {
-		return err
-	}
-	e.AsOf = times.AsOf
-	return json.Unmarshal(data, &e.WatchState)
+	Services json.RawMessage `json:"services"` // the states, by service
 }
 
 // errDamaged: the file cannot be used.
@@ -60,7 +33,7 @@ var errDamaged = errors.New("the snapshot is damaged")
 
 // read returns the entries of the file, none if there is no file. The error is
 // errDamaged, or an error of opening the file.
-func read(path string) (map[string]entry, error) {
+func read(path string) (map[string]discovery.WatchState, error) {
 	f, err := regular.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -80,7 +53,7 @@ func read(path string) (map[string]entry, error) {
 	return entries, nil
 }
 
-func parse(data []byte) (map[string]entry, error) {
+func parse(data []byte) (map[string]discovery.WatchState, error) {
 	if len(data) > maxFileBytes {
 		return nil, fmt.Errorf("it is larger than %d bytes", maxFileBytes)
 	}
@@ -94,7 +67,7 @@ func parse(data []byte) (map[string]entry, error) {
 	if sum := checksum(f.Services); f.Checksum != sum {
 		return nil, fmt.Errorf("its checksum is %q, its content's is %q", f.Checksum, sum)
 	}
-	var entries map[string]entry
+	var entries map[string]discovery.WatchState
 	if err := json.Unmarshal(f.Services, &entries); err != nil {
 		return nil, err
 	}
@@ -107,7 +80,7 @@ func checksum(b []byte) string {
 }
 
 // format is the inverse of parse.
-func format(entries map[string]entry) ([]byte, error) {
+func format(entries map[string]discovery.WatchState) ([]byte, error) {
 	services, err := json.Marshal(entries)
 	if err != nil {
 		return nil, err

@@ -44,10 +44,10 @@ type Store struct {
 	changed wake.One   // Changed was called
 	writing sync.Mutex // one write at a time
 
-	mu      sync.Mutex // guards the fields below
-	entries map[string]entry
-	watched map[string]bool // services with a watch at the last write
-	damaged bool            // the file is damaged and not replaced yet
+	mu      sync.Mutex                      // guards the fields below
+	entries map[string]discovery.WatchState // Restored is when the registry last confirmed the set
+	watched map[string]bool                 // services with a watch at the last write
+	damaged bool                            // the file is damaged and not replaced yet
 	status  Status
 }
 
@@ -61,7 +61,7 @@ type Status struct {
 // Open reads the file, if there is one. A damaged file is logged and not used. A file that cannot
 // be read, or a missing directory, is an error. Without a path the Store stays empty.
 func Open(o Options) (*Store, error) {
-	s := &Store{options: o, changed: wake.NewOne(), entries: make(map[string]entry)}
+	s := &Store{options: o, changed: wake.NewOne(), entries: make(map[string]discovery.WatchState)}
 	if o.Path == "" {
 		return s, nil
 	}
@@ -88,12 +88,12 @@ func Open(o Options) (*Store, error) {
 func (s *Store) Get(service, source, addresses string) (state discovery.WatchState, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, ok := s.entries[service]
-	if wanted := e.Source; !ok || wanted != source {
+	state, ok = s.entries[service]
+	if wanted := state.Source; !ok || wanted != source {
 		named, renamed := ok, false
 		for _, other := range s.entries {
-			if other.Source == source && other.Addresses == addresses && (!renamed || other.AsOf.After(e.AsOf)) {
-				e, renamed = other, true
+			if other.Source == source && other.Addresses == addresses && (!renamed || other.Restored.After(state.Restored)) {
+				state, renamed = other, true
 			}
 		}
 		if !renamed {
@@ -104,14 +104,12 @@ func (s *Store) Get(service, source, addresses string) (state discovery.WatchSta
 			return discovery.WatchState{}, false
 		}
 	}
-	if age := time.Since(e.AsOf); s.options.MaxAge > 0 && age > s.options.MaxAge {
+	if age := time.Since(state.Restored); s.options.MaxAge > 0 && age > s.options.MaxAge {
 		s.options.Log.Warn().Str("service", service).Stringer("age", age.Round(time.Second)).
 			Msg("snapshot: set not used, it is too old")
 		return discovery.WatchState{}, false
 	}
-	state = e.WatchState
-	state.Known, state.Fresh, state.Restored = true, false, e.AsOf
-	state.LastSuccess, state.Endpoint = time.Time{}, ""
+	state.Known, state.Fresh, state.LastSuccess, state.Endpoint = true, false, time.Time{}, ""
 	state.Memory = slices.Clone(state.Memory)
 	for n := range state.Memory {
 		// The time on probation does not run without a process.
@@ -207,7 +205,7 @@ func (s *Store) wrote(err error) (failed bool) {
 
 // collect updates the entries with states of watches, and returns what to write. good: a registry
 // has reported a set, or a restored one has changed.
-func (s *Store) collect(states map[string]discovery.WatchState) (good bool, entries map[string]entry, damaged bool) {
+func (s *Store) collect(states map[string]discovery.WatchState) (good bool, entries map[string]discovery.WatchState, damaged bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for service := range s.watched {
@@ -225,16 +223,15 @@ func (s *Store) collect(states map[string]discovery.WatchState) (good bool, entr
 			// The registry has not confirmed it, but an instance may have failed, or the
 			// service has another name.
 			if before.Source != state.Source || !slices.EqualFunc(before.Set, state.Set, discovery.Instance.Equal) {
-				s.entries[service], good = entry{state, state.Restored}, true
+				s.entries[service], good = state, true
 			}
 		case state.Endpoint != "":
-			asOf := cmp.Or(state.LastSuccess, before.AsOf, time.Now())
-			s.entries[service] = entry{state, asOf.UTC().Truncate(time.Millisecond)}
-			good = true
+			state.Restored = cmp.Or(state.LastSuccess, before.Restored, time.Now()).UTC().Truncate(time.Millisecond)
+			s.entries[service], good = state, true
 		}
 	}
 	for service, e := range s.entries { // read from the file
-		if !s.watched[service] && s.options.MaxAge > 0 && time.Since(e.AsOf) > s.options.MaxAge {
+		if !s.watched[service] && s.options.MaxAge > 0 && time.Since(e.Restored) > s.options.MaxAge {
 			delete(s.entries, service)
 		}
 	}
@@ -242,7 +239,7 @@ func (s *Store) collect(states map[string]discovery.WatchState) (good bool, entr
 }
 
 // write replaces the file. A damaged one is renamed.
-func write(path string, entries map[string]entry, damaged bool) error {
+func write(path string, entries map[string]discovery.WatchState, damaged bool) error {
 	data, err := format(entries)
 	if err != nil {
 		return err

@@ -154,12 +154,12 @@ var damages = map[string]func([]byte) []byte{
 	"zeros at the end": func(b []byte) []byte {
 		return append(b[:len(b)-100], make([]byte, 100)...)
 	},
-	"another version": func(b []byte) []byte { return bytes.Replace(b, []byte(`"version":1`), []byte(`"version":2`), 1) },
+	"another version": func(b []byte) []byte { return bytes.Replace(b, []byte(`"version":2`), []byte(`"version":3`), 1) },
 	"no JSON":         func([]byte) []byte { return []byte("<html>") },
 	"another JSON":    func([]byte) []byte { return []byte("[]") },
-	"no checksum":     func([]byte) []byte { return []byte(`{"version":1,"services":{}}`) },
+	"no checksum":     func([]byte) []byte { return []byte(`{"version":2,"services":{}}`) },
 	"an invalid instance": func([]byte) []byte {
-		b, _ := format(map[string]entry{"star": {WatchState: discovery.WatchState{Source: source, Set: []discovery.Instance{{ID: "a", Address: "x"}}}}})
+		b, _ := format(map[string]discovery.WatchState{"star": {Source: source, Set: []discovery.Instance{{ID: "a", Address: "x"}}}})
 		return b
 	},
 }
@@ -370,11 +370,11 @@ func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	good, err := format(map[string]entry{"star": {WatchState: discovery.WatchState{Source: source, Set: set("a")}, AsOf: time.Unix(1, 0)}})
+	good, err := format(map[string]discovery.WatchState{"star": {Source: source, Set: set("a"), Restored: time.Unix(1, 0)}})
 	verify.NoError(f, err)
 	f.Add(good)
 	f.Add(good[:len(good)-5])
-	f.Add([]byte(`{"version":1,"checksum":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","services":{}}`))
+	f.Add([]byte(`{"version":2,"checksum":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","services":{}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		entries, err := parse(data)
 		if err != nil {

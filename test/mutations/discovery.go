@@ -151,8 +151,8 @@ var discoveryFaults = []mutation{
 	{
 		name: "snapshot-of-another-source-is-used",
 		file: "discovery/saved/store.go",
-		old:  "if wanted := e.Source; !ok || wanted != source {",
-		new:  "if wanted := e.Source; !ok {",
+		old:  "if wanted := state.Source; !ok || wanted != source {",
+		new:  "if wanted := state.Source; !ok {",
 		test: "./discovery/saved TestSetOfAnotherSourceIsNotUsed",
 	},
 	{
