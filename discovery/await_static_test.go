@@ -10,7 +10,7 @@ import (
 	"sluice/test/verify"
 )
 
-// A configuration is in effect when AwaitStatic returns: no static set waits for its
+// A configuration is in effect when AwaitSources returns: no static set waits for its
 // debounce, even one that replaces another source's.
 func TestAwaitStatic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -24,7 +24,7 @@ func TestAwaitStatic(t *testing.T) {
 		})
 		static := func(texts ...string) *Static { return NewStatic("star", peers(t, texts...)) }
 		m.Watch("star", static("a:1"))
-		m.AwaitStatic(t.Context(), time.Hour) // without Run
+		m.AwaitSources(t.Context(), time.Hour) // without Run
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		defer running.Wait() // Sink may have a set
@@ -35,7 +35,7 @@ func TestAwaitStatic(t *testing.T) {
 		for _, peers := range [][]string{{"a:1"}, {"b:1"}, {"b:1", "c:1"}, {"b:1", "c:1"}, {"b:1", "c:1", "d:1"}} {
 			m.Watch("star", static(peers...))
 			begin := time.Now()
-			m.AwaitStatic(ctx, time.Hour)
+			m.AwaitSources(ctx, time.Hour)
 			if want := describe(static(peers...).set); got == nil || got[len(got)-1] != want {
 				t.Errorf("Sink has got %q, want %q last", got, want)
 			}
@@ -47,18 +47,18 @@ func TestAwaitStatic(t *testing.T) {
 		m.Watch("star", newScripted()) // never reports
 		m.Watch("sun", static("e:1"))
 		m.Unwatch("sun")
-		m.AwaitStatic(ctx, time.Hour)
+		m.AwaitSources(ctx, time.Hour)
 
 		// The first report of any new source has no debounce either, and can be awaited; a service
 		// without one is not.
 		m.Watch("moon", NewStatic("moon", peers(t, "f:1")))
-		m.AwaitStatic(ctx, time.Hour)
+		m.AwaitSources(ctx, time.Hour)
 		m.Watch("moon", NewStatic("moon", peers(t, "f:1", "g:1")))
 		begin := time.Now()
-		m.AwaitSources(ctx, []string{"moon", "sun"}, time.Hour)
+		m.AwaitSources(ctx, time.Hour, "moon", "sun")
 		verify.That(t, got[len(got)-1] == "f:1 g:1" && time.Since(begin) <= 2*time.Second, "Sink has got %q after %v", got, time.Since(begin))
 		begin = time.Now()
-		m.AwaitSources(ctx, []string{"star"}, time.Hour)
+		m.AwaitSources(ctx, time.Hour, "star")
 		verify.Equal(t, time.Since(begin), time.Hour, "the wait for star, whose source has not reported")
 	})
 }

@@ -23,7 +23,7 @@ func (m *Manager) states() map[string]WatchState {
 	defer m.mu.Unlock()
 	states := make(map[string]WatchState, len(m.watches))
 	for service, w := range m.watches {
-		if _, static := w.source.(*Static); !static {
+		if !w.static {
 			states[service] = w.stateLocked()
 		}
 	}
@@ -82,7 +82,10 @@ func (m *Manager) WatchAll(sources map[string]Source) {
 
 // known returns what is known about sources, by service.
 func (m *Manager) known() map[string]WatchState {
-	if former, begun := m.begun(); !begun {
+	m.mu.Lock()
+	former, begun := m.former, m.running
+	m.mu.Unlock()
+	if !begun {
 		return former
 	}
 	states := m.States()
@@ -91,12 +94,6 @@ func (m *Manager) known() map[string]WatchState {
 		states[service] = state
 	}
 	return states
-}
-
-func (m *Manager) begun() (former map[string]WatchState, begun bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.former, m.running
 }
 
 // renamed returns a state for a service of another name.

@@ -173,6 +173,13 @@ type Member struct{ ServerName, Identity, Peer string }
 // Member returns who i is in a service mesh.
 func (i *Instance) Member() Member { return Member{i.ServerName, i.Identity, i.Peer} }
 
+// A Denial is why the mesh does not let sluice connect to an instance.
+type Denial struct {
+	Source      string // sluice's name in the mesh
+	Destination string // the service
+	Why         string // such as "the intention sluice → web (precedence 9)"
+}
+
 // machine returns the address of the machine if the instance's own address depends on
 // the machine, such as a loopback address.
 func (i Instance) machine() string {

@@ -152,68 +152,51 @@ func (m *Manager) Unwatch(service string) {
 	}
 }
 
-// AwaitStatic waits until Sink has the set of every [Static] source that is watched now,
-// at most for timeout or until ctx ends. Without Run, and while m is paused, it returns at once.
-// Sink must not call it.
-func (m *Manager) AwaitStatic(ctx context.Context, timeout time.Duration) {
-	m.await(ctx, timeout, func(w *watch) bool { return w.static })
-}
-
-// AwaitSources is AwaitStatic for the first set from the source of each service.
-func (m *Manager) AwaitSources(ctx context.Context, services []string, timeout time.Duration) {
-	awaited := make(map[string]bool, len(services))
-	for _, service := range services {
-		awaited[service] = true
-	}
-	m.await(ctx, timeout, func(w *watch) bool { return awaited[w.status.Service] })
-}
-
-// AwaitResume waits while m is paused, at most for timeout or until ctx ends. It reports whether m
-// was paused, and is no longer.
-func (m *Manager) AwaitResume(ctx context.Context, timeout time.Duration) bool {
-	again := m.again.Wait() // before the look
-	if !m.isPaused() {
-		return false
-	}
+// AwaitSources waits until Sink has the set of every [Static] source that is watched now, and then
+// for the first set from the source of each of services, at most for timeout or until ctx ends.
+// Without Run, and while m is paused, it returns at once. Sink must not call it.
+func (m *Manager) AwaitSources(ctx context.Context, timeout time.Duration, services ...string) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	select {
-	case <-again:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (m *Manager) isPaused() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.paused
-}
-
-// await waits until Sink has got the first set of the source of each watch that awaited accepts.
-func (m *Manager) await(ctx context.Context, timeout time.Duration, awaited func(*watch) bool) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	for _, settled := range m.unsettled(awaited) {
+	for _, settled := range m.unsettled(services) {
 		if wake.Await(ctx, settled) != nil {
 			return
 		}
 	}
 }
 
-func (m *Manager) unsettled(awaited func(*watch) bool) (pending []chan struct{}) {
+func (m *Manager) unsettled(services []string) (pending []chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.running || m.paused {
 		return nil
 	}
 	for _, w := range m.watches {
-		if w.settled != nil && awaited(w) {
+		if w.static && w.settled != nil {
+			pending = append(pending, w.settled)
+		}
+	}
+	for _, service := range services {
+		if w := m.watches[service]; w != nil && w.settled != nil {
 			pending = append(pending, w.settled)
 		}
 	}
 	return pending
+}
+
+// AwaitResume waits while m is paused, at most for timeout or until ctx ends. It reports whether m
+// was paused, and is no longer.
+func (m *Manager) AwaitResume(ctx context.Context, timeout time.Duration) bool {
+	again := m.again.Wait() // before the look
+	m.mu.Lock()
+	paused := m.paused
+	m.mu.Unlock()
+	if !paused {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return wake.Await(ctx, again) == nil
 }
 
 // UseFallback gives each watch without a set the set of Fallback now: the caller cannot wait for

@@ -84,7 +84,7 @@ func TestSameFirstSetWhileSinkRuns(t *testing.T) {
 		w.set(instances("a"))
 		b.expect(500*ms, call{0, "star", "a"})
 		w.set(instances("a"))
-		b.AwaitSources(t.Context(), []string{"star"}, time.Minute)
+		b.AwaitSources(t.Context(), time.Minute, "star")
 		verify.Equal(t, time.Since(b.begin), time.Second, "time when Sink has the set")
 		b.expect(time.Minute)
 	})

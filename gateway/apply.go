@@ -170,8 +170,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		if p.lacksPeers() && g.services.discovery.AwaitResume(ctx, g.waits.paused) { // the new process, for which nothing is watched, does not serve
 			g.services.awaitFirst(ctx, p.routed(), g.waits.warm)
 		}
-		g.services.discovery.AwaitSources(ctx, moved(p.services), g.waits.warm)
-		g.services.discovery.AwaitStatic(ctx, g.waits.warm)
+		g.services.discovery.AwaitSources(ctx, g.waits.warm, moved(p.services)...)
 		p.routes.AwaitKeys(ctx, g.waits.warm)
 		g.certificates.Await(ctx, tlsOf(p.listeners), g.waits.warm)
 	}

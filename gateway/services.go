@@ -332,7 +332,7 @@ func (s *services) awaitKnown(ctx context.Context, timeout time.Duration) {
 		return !watched || watch.State == discovery.WatchPending
 	})
 	s.awaitFirst(ctx, known, timeout)
-	s.discovery.AwaitStatic(ctx, timeout)
+	s.discovery.AwaitSources(ctx, timeout)
 }
 
 // awaitFirst waits until the pools of the services have their first set, at most for timeout.
