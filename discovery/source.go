@@ -14,6 +14,14 @@ func (e RefusedError) Error() string { return e.Err.Error() }
 // Unwrap is for errors.Is.
 func (e RefusedError) Unwrap() error { return e.Err }
 
+// Refusal returns err, as a RefusedError if refused.
+func Refusal(err error, refused bool) error {
+	if refused {
+		return RefusedError{Err: err}
+	}
+	return err
+}
+
 // Report is the result of a query of a source. It is immutable.
 type Report struct {
 	// Set is the full set of instances, in any order. Known says that there is a set,

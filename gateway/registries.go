@@ -37,9 +37,7 @@ import (
 type registries struct {
 	consul     *consul.Client
 	consulSets *consulsource.Sources
-	kvSets     *kvsource.Sources
 	etcd       *client.Clusters
-	etcdSets   *etcdsource.Sources
 	config     func() *config.Config // in use
 	byOthers   locality.Control      // of what a document or a registration names
 	log        zerolog.Logger
@@ -56,8 +54,7 @@ func newRegistries(config func() *config.Config, machine *locality.Machine, feed
 	}
 	etcd := client.NewClusters(func(endpoints string, err error) { certificates.LogChanges("etcd "+endpoints, log)(err) })
 	r := &registries{
-		consul: consul, consulSets: consulsource.NewSources(consul, log), kvSets: kvsource.NewSources(consul, log),
-		etcd: etcd, etcdSets: etcdsource.NewSources(etcd, log), config: config, log: log,
+		consul: consul, consulSets: consulsource.NewSources(consul, log), etcd: etcd, config: config, log: log,
 		byOthers:  machine.ByOthers(func() bool { return config().Discovery.AllowLocal }),
 		namespace: o.Namespace, partition: o.Partition,
 	}
@@ -110,7 +107,7 @@ func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, 
 		}
 		return r.consulSets.Source(o), nil
 	case etcdsource.Options:
-		return r.etcdSets.Source(name, o)
+		return etcdsource.NewSource(name, o, r.etcd, r.log)
 	case dnssource.Options:
 		control := locality.ByOperator
 		if spec.others {
@@ -118,7 +115,7 @@ func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, 
 		}
 		return dnssource.NewSource(name, o, control), nil
 	case kvsource.Options:
-		return r.kvSets.Source(name, o), nil
+		return kvsource.NewSource(name, o, r.consul, r.log), nil
 	case filesource.Options:
 		o.Watch = r.watchPeers
 		return filesource.NewSource(name, o), nil
@@ -199,7 +196,7 @@ func (r *registries) ask(ctx context.Context, name string) (answer consulsource.
 	c := r.config()
 	switch service := c.Services[name]; {
 	case service.ConsulKV != nil:
-		answer.Instances, answer.Answer, err = r.kvSets.Read(ctx, name, service.ConsulKV.Key)
+		answer.Instances, answer.Answer, err = kvsource.Read(ctx, r.consul, name, service.ConsulKV.Key)
 		return answer, err
 	case service.Consul != nil:
 		return consulsource.Health(ctx, r.consul, ServiceOptions(*service.Consul, r.inUse(c.Consul)))

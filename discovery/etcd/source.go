@@ -28,23 +28,13 @@ type Options struct {
 	Probation time.Duration
 }
 
-// Sources creates sources. It is safe for concurrent use.
-type Sources struct {
-	clusters *client.Clusters
-	log      zerolog.Logger
-}
-
-func NewSources(clusters *client.Clusters, log zerolog.Logger) *Sources {
-	return &Sources{clusters, log}
-}
-
-// Source returns a source for a service of sluice. It reads the files of certificates.
-func (s *Sources) Source(service string, o Options) (discovery.Source, error) {
-	cluster, err := s.clusters.Cluster(o.Cluster)
+// NewSource returns a source for a service of sluice. It reads the files of certificates.
+func NewSource(service string, o Options, clusters *client.Clusters, log zerolog.Logger) (discovery.Source, error) {
+	cluster, err := clusters.Cluster(o.Cluster)
 	if err != nil {
 		return nil, err
 	}
-	return &source{service: service, options: o, cluster: cluster, log: s.log}, nil
+	return &source{service: service, options: o, cluster: cluster, log: log}, nil
 }
 
 type source struct {
@@ -73,7 +63,9 @@ func (s *source) Run(ctx context.Context, before discovery.WatchState, report fu
 	if id, err := strconv.ParseUint(memory.Registry, 16, 64); err == nil {
 		after = client.Position{Cluster: id, Revision: int64(memory.Index)}
 	}
-	return s.cluster.Follow(ctx, client.FollowOptions{Range: s.keys(), After: after, Read: w.read, Failed: w.failed})
+	return s.cluster.Follow(ctx, client.FollowOptions{Range: s.keys(), After: after, Read: w.read, Failed: func(err error) {
+		w.Failed(discovery.Refusal(err, client.Refused(err)))
+	}})
 }
 
 // watch is one run of a source. Only its goroutine uses it.
@@ -171,12 +163,4 @@ func (w *watch) id(key string) string {
 		return key[strings.LastIndexByte(key, '/')+1:]
 	}
 	return key[len(w.options.Prefix):]
-}
-
-// failed reports that the view may be out of date.
-func (w *watch) failed(err error) {
-	if client.Refused(err) {
-		err = discovery.RefusedError{Err: err}
-	}
-	w.Failed(err)
 }

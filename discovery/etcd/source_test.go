@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 func watchService(t *testing.T, o Options, log io.Writer, saved ...discovery.Instance) *discoverytest.Watched {
 	t.Helper()
 	logger := zerolog.New(log)
-	source := verify.Result(NewSources(client.NewClusters(func(string, error) {}), logger).Source("star", o)).Must(t)
+	source := verify.Result(NewSource("star", o, client.NewClusters(func(string, error) {}), logger)).Must(t)
 	return discoverytest.Watch(t, source, logger, saved...)
 }
 

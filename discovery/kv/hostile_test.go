@@ -114,7 +114,7 @@ func TestHostileValues(t *testing.T) {
 		client, err := consul.New(consul.Options{Addresses: []string{"http://agent"}, Token: "secret", Log: log, Dial: pipe.DialContext})
 		verify.NoError(t, err)
 		return hostile.Registry[http.HandlerFunc]{
-			Source: NewSources(client, log).Source("star", Options{Key: "star", Wait: 30 * time.Second}),
+			Source: NewSource("star", Options{Key: "star", Wait: 30 * time.Second}, client, log),
 			Good:   func(words string) { key.set(instances(words), nil) },
 			Say:    func(say http.HandlerFunc) { key.set(nil, say) },
 			Close:  func() { client.Close(); pipe.Close() },

@@ -24,7 +24,7 @@ func watchKey(t *testing.T, url, token string, o Options) *discoverytest.Watched
 		Addresses: []string{url}, Token: token, MaxWatches: 8, Log: log, AnswerGrace: o.Wait / 2, // tests of hangs wait for it
 	})).Must(t)
 	t.Cleanup(client.Close)
-	return discoverytest.Watch(t, NewSources(client, log).Source("star", o), log)
+	return discoverytest.Watch(t, NewSource("star", o, client, log), log)
 }
 
 func put(t *testing.T, agent *consultest.Agent, key, value string) {

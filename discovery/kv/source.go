@@ -20,23 +20,15 @@ type Options struct {
 	Probation time.Duration
 }
 
-// Sources creates the sources that share a client of Consul. It is safe for concurrent use.
-type Sources struct {
-	client *consul.Client
-	log    zerolog.Logger
-}
-
-// NewSources returns sources of client.
-func NewSources(client *consul.Client, log zerolog.Logger) *Sources { return &Sources{client, log} }
-
-// Source returns a source for a service of sluice. It may run several times, but not concurrently.
-func (s *Sources) Source(service string, o Options) discovery.Source {
-	return &source{Sources: s, service: service, options: o}
+// NewSource returns a source for a service of sluice. It may run several times, but not
+// concurrently.
+func NewSource(service string, o Options, client *consul.Client, log zerolog.Logger) discovery.Source {
+	return &source{service: service, options: o, client: client, log: log}
 }
 
 // Read returns the instances that a key has now.
-func (s *Sources) Read(ctx context.Context, service, key string) ([]discovery.Instance, consul.Answer, error) {
-	pair, answer, err := s.client.KV().Get(ctx, key, 0, 0)
+func Read(ctx context.Context, client *consul.Client, service, key string) ([]discovery.Instance, consul.Answer, error) {
+	pair, answer, err := client.KV().Get(ctx, key, 0, 0)
 	if err != nil || pair == nil {
 		return nil, answer, err
 	}
@@ -48,9 +40,10 @@ func (s *Sources) Read(ctx context.Context, service, key string) ([]discovery.In
 }
 
 type source struct {
-	*Sources
 	service string
 	options Options
+	client  *consul.Client
+	log     zerolog.Logger
 }
 
 // String describes the key.
@@ -142,10 +135,7 @@ func (w *watch) ended(err error) {
 	w.asking = false
 	switch {
 	case err != nil:
-		if consul.Refused(err) {
-			err = discovery.RefusedError{Err: err}
-		}
-		w.Failed(err)
+		w.Failed(discovery.Refusal(err, consul.Refused(err)))
 	case w.fault != nil:
 		w.Report(discovery.Report{Err: w.fault})
 	default:

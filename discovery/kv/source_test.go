@@ -40,7 +40,7 @@ func TestProbationWhileAValueCannotBeUsed(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() {
-			source := NewSources(client, zerolog.Nop()).Source("star", Options{Key: "star", Wait: time.Minute, Probation: 5 * time.Minute})
+			source := NewSource("star", Options{Key: "star", Wait: time.Minute, Probation: 5 * time.Minute}, client, zerolog.Nop())
 			_ = source.Run(ctx, discovery.WatchState{}, report)
 		})
 		defer running.Wait()
@@ -79,7 +79,7 @@ func TestInstancesOfBeforeAreInUseWhileAValueCannotBeUsed(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() {
-			source := NewSources(client, zerolog.New(&log)).Source("star", Options{Key: "star", Wait: time.Minute})
+			source := NewSource("star", Options{Key: "star", Wait: time.Minute}, client, zerolog.New(&log))
 			_ = source.Run(ctx, before, func(r discovery.Report) { verify.That(t, !r.Known, "a set is reported: %+v", r) })
 		})
 		time.Sleep(time.Minute)

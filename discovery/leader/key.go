@@ -86,13 +86,10 @@ func (r *run) within(now time.Time) time.Duration {
 
 // fail reports that the key cannot be read. The leader does not change.
 func (r *run) fail(err error) {
-	if consul.Refused(err) {
-		err = discovery.RefusedError{Err: err}
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.fault = err
-	r.report(discovery.Report{Err: err, Memory: r.memoriesLocked()})
+	r.fault = discovery.Refusal(err, consul.Refused(err))
+	r.report(discovery.Report{Err: r.fault, Memory: r.memoriesLocked()})
 }
 
 // accept applies an answer, and reports a change.

@@ -76,7 +76,7 @@ func TestHostileAnswers(t *testing.T) {
 	hostile.Test(t, func(log zerolog.Logger) hostile.Registry[func(*clientv3.GetResponse)] {
 		fake := &hostileCluster{revision: 10}
 		o := client.Options{Endpoints: "http://fake"}
-		source, err := etcd.NewSources(client.Fake(o, fake), log).Source("star", etcd.Options{Cluster: o, Prefix: "/star/"})
+		source, err := etcd.NewSource("star", etcd.Options{Cluster: o, Prefix: "/star/"}, client.Fake(o, fake), log)
 		verify.NoError(t, err)
 		return hostile.Registry[func(*clientv3.GetResponse)]{
 			Source: source,
