@@ -67,7 +67,7 @@ var errLeaderless = errors.New("it knows no leader")
 // newAgent returns the agent at an address, with the other settings of config.
 func newAgent(config api.Config, address string, dial dialFunc, c *certificates.Client, m *meter) (*agent, error) {
 	config.Address = address
-	a := &agent{url: displayURL(&config), meter: m, answerGrace: answerGrace, condition: healthy, logged: healthy, since: time.Now()}
+	a := &agent{url: displayURL(&config), meter: m, condition: healthy, logged: healthy, since: time.Now()}
 	var err error
 	if a.api, a.connections, err = a.newAPI(config, dial, c, m.connections); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -68,13 +67,6 @@ type agents struct {
 	returnAfter time.Duration // for how long a preferred agent must be healthy before its use
 	spread      time.Duration // random time in addition
 	resetAt     time.Time     // when Consul may have lost its state; zero: never
-}
-
-func newAgents(all []*agent, t *token, log zerolog.Logger) *agents {
-	return &agents{
-		all: all, token: t, log: log, random: rand.Float64, current: all[0], probeInterval: defaultProbeInterval, returnMin: returnMin,
-		alarm: wake.NewOne(),
-	}
 }
 
 func (s *agents) randomBelow(d time.Duration) time.Duration {

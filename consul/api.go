@@ -8,9 +8,7 @@ type API struct {
 	*api.Client
 	URL string // of the agent
 
-	agent *agent
-	meter *meter
-	token string
+	client *Client
 }
 
 // Agents returns the addresses in o or the environment, at least one.
@@ -23,33 +21,20 @@ func (o Options) Agents() ([]string, error) {
 // opens at most o.MaxWatches connections and reads the token once. It does not connect
 // yet.
 func (o Options) API(address string) (*API, error) {
-	config, _, token, err := o.settings()
+	o.Addresses = []string{address}
+	client, err := newClient(o, true)
 	if err != nil {
 		return nil, err
 	}
-	connections := o.MaxWatches
-	if connections <= 0 {
-		connections = defaultMaxWatches
-	}
-	files, err := newCertificates(config.TLSConfig, o.Log)
-	if err != nil {
-		return nil, err
-	}
-	config.Token = token.current()
-	m := newMeter(newGate(connections), connections)
-	a, err := newAgent(*config, address, o.Dial, files, m)
-	if err != nil {
-		return nil, err
-	}
-	m.gate.use(&a.multiplexed)
-	return &API{Client: a.api, URL: a.url, agent: a, meter: m, token: config.Token}, nil
+	a := client.agents.all[0]
+	return &API{Client: a.api, URL: a.url, client: client}, nil
 }
 
 // Anonymous reports whether requests have no token.
-func (a *API) Anonymous() bool { return a.token == "" }
+func (a *API) Anonymous() bool { return a.client.token.current() == "" }
 
 // Stats returns the cost of the client for the agent.
-func (a *API) Stats() Stats { return a.meter.stats() }
+func (a *API) Stats() Stats { return a.client.Stats() }
 
 // Close closes the connections.
-func (a *API) Close() { a.agent.close() }
+func (a *API) Close() { a.client.Close() }

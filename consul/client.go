@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"sluice/certificates"
 	"sluice/observe/events"
 	"sluice/observe/panics"
+	"sluice/observe/wake"
 )
 
 const (
@@ -89,10 +91,17 @@ type Client struct {
 }
 
 // New returns a client. It reads the token file and the certificates. It does not connect yet.
-func New(o Options) (*Client, error) {
+func New(o Options) (*Client, error) { return newClient(o, false) }
+
+// newClient is New. If tokened, the clients of the agents' API have the present token, which a
+// query of Client has anyway.
+func newClient(o Options, tokened bool) (*Client, error) {
 	config, addresses, token, err := o.settings()
 	if err != nil {
 		return nil, err
+	}
+	if tokened {
+		config.Token = token.current()
 	}
 	maxWatches := cmp.Or(o.MaxWatches, defaultMaxWatches)
 	if maxWatches < 0 {
@@ -102,7 +111,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	meter := newMeter(newGate(forQueries(maxWatches)), maxWatches)
+	meter := &meter{gate: newGate(forQueries(maxWatches)), connections: maxWatches}
 	all := make([]*agent, len(addresses))
 	for n, address := range addresses {
 		if all[n], err = newAgent(*config, address, o.Dial, files, meter); err != nil {
@@ -111,12 +120,12 @@ func New(o Options) (*Client, error) {
 		all[n].answerGrace = cmp.Or(o.AnswerGrace, answerGrace)
 	}
 	meter.gate.use(&all[0].multiplexed)
-	agents := newAgents(all, token, o.Log)
-	agents.events = o.Events
-	agents.probeInterval = cmp.Or(o.ProbeInterval, agents.probeInterval)
-	agents.returnMin = cmp.Or(o.ReturnAfter, agents.returnMin)
-	if o.Random != nil {
-		agents.random = o.Random
+	agents := &agents{
+		all: all, token: token, log: o.Log, events: o.Events, random: o.Random, current: all[0], alarm: wake.NewOne(),
+		probeInterval: cmp.Or(o.ProbeInterval, defaultProbeInterval), returnMin: cmp.Or(o.ReturnAfter, returnMin),
+	}
+	if o.Random == nil {
+		agents.random = rand.Float64
 	}
 	return &Client{
 		agents:  agents,

@@ -379,7 +379,8 @@ func (g *gate) updateOversubscribedLocked() {
 	}
 }
 
-// oversubscription implements Client.Oversubscribed.
+// oversubscription returns whether there are more loops than queries that may block, and what ends
+// when that changes.
 func (g *gate) oversubscription() (oversubscribed bool, lasting context.Context) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

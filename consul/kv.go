@@ -164,34 +164,30 @@ func (k KV) Replace(ctx context.Context, pair *api.KVPair) (replaced bool, err e
 // CreateBeside writes a key, in one transaction, if there is none and beside still has its
 // ModifyIndex. It reports whether beside has: then the key is there, written now or before.
 func (k KV) CreateBeside(ctx context.Context, pair, beside *api.KVPair) (there bool, err error) {
-	steps := api.TxnOps{
-		{KV: &api.KVTxnOp{Verb: api.KVCheckIndex, Key: beside.Key, Index: beside.ModifyIndex}},
-		{KV: &api.KVTxnOp{Verb: api.KVCAS, Key: pair.Key, Value: pair.Value, Flags: pair.Flags}},
-	}
-	err = k.c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) error {
-		done, answer, _, err := c.Txn().Txn(steps, (&api.QueryOptions{Token: w.Token}).WithContext(w.Context()))
-		there = done || err == nil && len(answer.Errors) > 0 && !slices.ContainsFunc(answer.Errors, func(e *api.TxnError) bool { return e.OpIndex == 0 })
-		return err
-	})
-	return there, err
+	done, failed, err := k.together(ctx,
+		&api.KVTxnOp{Verb: api.KVCheckIndex, Key: beside.Key, Index: beside.ModifyIndex},
+		&api.KVTxnOp{Verb: api.KVCAS, Key: pair.Key, Value: pair.Value, Flags: pair.Flags})
+	return done || len(failed) > 0 && !slices.ContainsFunc(failed, func(e *api.TxnError) bool { return e.OpIndex == 0 }), err
 }
 
 // ReplaceBeside is Replace, in one transaction, if beside still has its ModifyIndex.
 func (k KV) ReplaceBeside(ctx context.Context, pair, beside *api.KVPair) (replaced bool, err error) {
-	return k.together(ctx,
+	replaced, _, err = k.together(ctx,
 		&api.KVTxnOp{Verb: api.KVCheckIndex, Key: beside.Key, Index: beside.ModifyIndex},
 		&api.KVTxnOp{Verb: api.KVCAS, Key: pair.Key, Value: pair.Value, Flags: pair.Flags, Index: pair.ModifyIndex})
+	return replaced, err
 }
 
 // DeleteWith is DeleteIf, together with Replace of another key: both, or none.
 func (k KV) DeleteWith(ctx context.Context, pair, other *api.KVPair) (done bool, err error) {
-	return k.together(ctx,
+	done, _, err = k.together(ctx,
 		&api.KVTxnOp{Verb: api.KVDeleteCAS, Key: pair.Key, Index: pair.ModifyIndex},
 		&api.KVTxnOp{Verb: api.KVCAS, Key: other.Key, Value: other.Value, Flags: other.Flags, Index: other.ModifyIndex})
+	return done, err
 }
 
-// together takes steps at one moment, or none of them if one is not possible.
-func (k KV) together(ctx context.Context, steps ...*api.KVTxnOp) (done bool, err error) {
+// together takes steps at one moment, or none of them if some are not possible: failed.
+func (k KV) together(ctx context.Context, steps ...*api.KVTxnOp) (done bool, failed api.TxnErrors, err error) {
 	var ops api.TxnOps
 	for _, step := range steps {
 		ops = append(ops, &api.TxnOp{KV: step})
@@ -199,18 +195,19 @@ func (k KV) together(ctx context.Context, steps ...*api.KVTxnOp) (done bool, err
 	needs := keyWrite(steps[0].Key)
 	err = k.c.write(ctx, needs, func(c *api.Client, w *api.WriteOptions) error {
 		ok, answer, _, err := c.Txn().Txn(ops, (&api.QueryOptions{Token: w.Token}).WithContext(w.Context()))
-		done = ok
+		done, failed = ok, nil
 		if err != nil || answer == nil {
 			return err
 		}
-		for _, e := range answer.Errors { // its status is 409
+		failed = answer.Errors
+		for _, e := range failed { // its status is 409
 			if strings.Contains(e.What, "Permission denied") {
 				return api.StatusError{Code: http.StatusForbidden, Body: e.What}
 			}
 		}
 		return nil
 	})
-	return done, err
+	return done, failed, err
 }
 
 // DeleteIf deletes a key if it has not changed since it had pair's

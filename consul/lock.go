@@ -62,7 +62,7 @@ func (c *Client) Lock(ctx context.Context, key string) (*Lock, error) {
 	})
 	if err := l.acquire(ctx); err != nil {
 		l.stop(nil)
-		ctx, cancel := extend(ctx, sessionGrace)
+		ctx, cancel := Extend(ctx, sessionGrace)
 		defer cancel()
 		_ = l.destroy(ctx) // else it ends by its TTL
 		return nil, fmt.Errorf("lock %s: %w", key, err)
@@ -142,7 +142,7 @@ func (l *Lock) awaitFree(ctx context.Context) error {
 // knows, ends by its TTL too.
 func (l *Lock) open(ctx context.Context) error {
 	// Without the answer nobody could destroy the session.
-	ctx, cancel := extend(ctx, sessionGrace)
+	ctx, cancel := Extend(ctx, sessionGrace)
 	defer cancel()
 	return l.client.writeAgain(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) (err error) {
 		l.session, _, err = c.Session().CreateNoChecks(&api.SessionEntry{
@@ -152,8 +152,8 @@ func (l *Lock) open(ctx context.Context) error {
 	})
 }
 
-// extend returns a context that ends grace after ctx.
-func extend(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+// Extend returns a context that ends grace after ctx.
+func Extend(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
 	extended, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
 		defer panics.Contain(panics.Watch, nil)

@@ -64,7 +64,7 @@ type LoopOptions struct {
 	// UserDefined: the queries contain a filter, or execute a prepared query, so that
 	// errors of one loop may not be the agent's fault.
 	UserDefined bool
-	// ExcludeFromCapacity: Run does not count the loop for Oversubscribed and Capacity.
+	// ExcludeFromCapacity: Run does not count the loop for InMode and Capacity.
 	// Its queries do not block, or loops that are counted share their answers.
 	ExcludeFromCapacity bool
 }

@@ -25,7 +25,7 @@ type Stats struct {
 	Peak          int    // maximum of Connections
 	Limit         int    // queries that may be in flight now; a 429 lowers it
 	Watches       int    // loops of blocking queries that run; see LoopOptions.ExcludeFromCapacity
-	Shared        bool   // see Client.Oversubscribed
+	Shared        bool   // see Client.InMode
 }
 
 // meter counts the traffic of a client's transports, and reports answers 429 and the
@@ -38,11 +38,6 @@ type meter struct {
 
 	mu         sync.Mutex // guards the fields below
 	open, peak int
-}
-
-// newMeter returns a meter for a number of connections.
-func newMeter(g *gate, connections int) *meter {
-	return &meter{gate: g, connections: connections}
 }
 
 func (m *meter) stats() Stats {

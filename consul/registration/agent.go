@@ -147,11 +147,9 @@ func (r *Registrar) registerAgain(ctx context.Context, p *agentState, want regis
 // register registers want. When ctx ends it waits up to finishTimeout for the answer:
 // the agent may complete an aborted request after the deregistration that follows.
 func (r *Registrar) register(ctx context.Context, url string, want registration) error {
-	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, cancel := consul.Extend(ctx, finishTimeout)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(finishTimeout, cancel) })
-	defer stop()
-	return r.Consul.Register(lasting, url, want.AgentServiceRegistration, want.obsolete...)
+	return r.Consul.Register(ctx, url, want.AgentServiceRegistration, want.obsolete...)
 }
 
 // mayHaveTaken reports whether an agent may have a registration in spite of an error:

@@ -22,7 +22,6 @@ var uncontained = map[string]string{
 	"consul AfterFunc(func() { cancel(errModeChanged) })":                                     "it ends a context only",
 	"consul AfterFunc(func() { cancel(context.Cause(life)) })":                                "it ends a context only",
 	"consul AfterFunc(func() { end(context.Cause(ctx)) })":                                    "it ends a context only",
-	"consul/registration AfterFunc(func() { time.AfterFunc(finishTimeout, cancel) })":         "it ends a context only",
 	"discovery/dns AfterFunc(func() { _ = conn.SetDeadline(time.Unix(1, 0)) })":               "it sets a deadline only",
 	"healthcheck AfterFunc(func() { connection.SetDeadline(longAgo) })":                       "it sets a deadline only",
 	"observe/panics Go(func() { Repeat(ctx.Done(), at, time.Second, func() { task(ctx) }) })": "it is a panics.Repeat",
