@@ -121,11 +121,7 @@ func (w *watch) confirmGone(ctx context.Context, missing []discovery.Instance) (
 	case !answer.KnownLeader || answer.FilteredByACL:
 		return false, nil
 	}
-	return !slices.ContainsFunc(missing, func(i discovery.Instance) bool {
-		return slices.ContainsFunc(answer.Instances, func(there discovery.Instance) bool {
-			return there.Key() == i.Key()
-		})
-	}), nil
+	return len(among(missing, answer.Instances, true)) == 0, nil
 }
 
 // idFilter returns filter, limited to the ids of instances. It is not ok if there are

@@ -10,7 +10,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/discovery"
-	"sluice/observe/panics"
 	"sluice/observe/wake"
 )
 
@@ -47,14 +46,10 @@ type branch struct {
 
 	// The mu of choice guards the fields below.
 
-	position        int // in branches
-	set             []discovery.Instance
-	serving         int // in set; -1: no set yet, in this run or in use before
-	invalid         []discovery.Invalid
-	usable          int // in set
-	endpoint        string
-	index           uint64
-	answered        time.Time        // when the part last answered; zero: it has not
+	position        int              // in branches
+	last            discovery.Report // the last one with a set; Answered is zero if there was none
+	serving         int              // in last.Set; -1: no set yet, in this run or in use before
+	usable          int              // in last.Set
 	memory          discovery.Memory // Part is empty: none yet
 	err             error            // of the last query; nil: it succeeded
 	asked           bool             // there was a query
@@ -95,23 +90,13 @@ func (b *branch) inherit() {
 	b.used = b.position
 }
 
-// run watches the part until ctx ends. After a panic it fails until it runs again.
-func (b *branch) run(ctx context.Context, s discovery.Source) {
-	defer func() {
-		if ctx.Err() == nil {
-			b.recordReport(discovery.Report{Err: panics.Err})
-		}
-	}()
-	_ = s.Run(ctx, b.state(), b.recordReport) // ends with ctx: the service has a name
-}
-
 // state returns what is known about the part.
 func (b *branch) state() discovery.WatchState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	state := b.partOf(b.part)
 	if b.serving >= 0 {
-		state.Known, state.Set = true, b.set
+		state.Known, state.Set = true, b.last.Set
 		state.Memory = []discovery.Memory{b.memory}
 		state.Memory[0].Part = ""
 	}
@@ -155,9 +140,8 @@ func (b *branch) record(r discovery.Report) {
 }
 
 func (b *branch) recordSetLocked(r discovery.Report) {
-	b.set, b.serving, b.usable = r.Set, discovery.CountServing(r.Set), 0
-	b.invalid = r.Invalid
-	b.endpoint, b.index, b.answered = r.Endpoint, r.Index, cmp.Or(r.Answered, time.Now())
+	b.last, b.serving, b.usable = r, discovery.CountServing(r.Set), 0
+	b.last.Answered = cmp.Or(r.Answered, time.Now())
 	for _, i := range r.Set {
 		if i.Usable() {
 			b.usable++
@@ -289,7 +273,8 @@ func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 		c.used = best
 	}
 	b := c.branches[best]
-	return sooner(wait, c.passLocked(now, discovery.Report{Set: b.set, Endpoint: b.endpoint, Index: b.index, Answered: b.answered, Err: c.failureLocked(b)}))
+	last := b.last
+	return sooner(wait, c.passLocked(now, discovery.Report{Set: last.Set, Endpoint: last.Endpoint, Index: last.Index, Answered: last.Answered, Err: c.failureLocked(b)}))
 }
 
 // passLocked reports r, a set, with what the watches of all parts know. It returns after what time
@@ -297,7 +282,7 @@ func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 func (c *choice) passLocked(now time.Time, r discovery.Report) (wait time.Duration) {
 	r.Known, r.Reset = true, c.reset
 	for _, b := range c.branches {
-		r.Invalid = append(r.Invalid, b.invalid...)
+		r.Invalid = append(r.Invalid, b.last.Invalid...)
 		if b.serving < 0 {
 			unreachable, until := b.unreachableLocked(now)
 			r.Partial, wait = r.Partial || !unreachable, sooner(wait, until)

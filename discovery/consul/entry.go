@@ -180,25 +180,9 @@ func (e serviceEntry) useTagged(tag string, ofService map[string]api.ServiceAddr
 // readEntries decodes an answer of /v1/health/service/SERVICE, with the addresses that
 // have the tag; "": the usual ones. The result is nil for null.
 func readEntries(r io.Reader, tag string) ([]serviceEntry, error) {
-	if tag == "" {
-		var entries list[serviceEntry]
-		err := read(r, &entries)
-		return entries, err
-	}
-	var tagged list[taggedEntry]
-	err := read(r, &tagged)
-	return allAt(tagged, tag), err
-}
-
-func allAt(tagged []taggedEntry, tag string) []serviceEntry {
-	if tagged == nil {
-		return nil
-	}
-	entries := make([]serviceEntry, len(tagged))
-	for i, e := range tagged {
-		entries[i] = e.at(tag)
-	}
-	return entries
+	entries := entryList{tag: tag}
+	err := read(r, &entries)
+	return entries.all, err
 }
 
 // shorten returns the fields of e that readEntries would decode.
@@ -234,44 +218,45 @@ func shorten(e *api.ServiceEntry) serviceEntry {
 
 // preparedResult is the result of a prepared query.
 type preparedResult struct {
-	Nodes list[serviceEntry]
+	Nodes entryList
 	DNS   struct{ TTL string }
 }
 
 // readResult decodes the result of a prepared query, with addresses as readEntries does.
 func readResult(r io.Reader, tag string) (preparedResult, error) {
-	var result preparedResult
-	if tag == "" {
-		err := read(r, &result)
-		return result, err
-	}
-	var tagged struct {
-		Nodes list[taggedEntry]
-		DNS   struct{ TTL string }
-	}
-	err := read(r, &tagged)
-	return preparedResult{allAt(tagged.Nodes, tag), tagged.DNS}, err
+	result := preparedResult{Nodes: entryList{tag: tag}}
+	err := read(r, &result)
+	return result, err
 }
 
 // maxEntries limits the entries of an answer: millions of entries of two octets, which an answer
 // may have, take several hundred times as much memory.
 const maxEntries = 100_000
 
-// list is a list of up to maxEntries.
-type list[E any] []E
+// entryList is a list of up to maxEntries, with the addresses that have the tag; "": the usual ones.
+type entryList struct {
+	tag string
+	all []serviceEntry // nil: there was no list
+}
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
-func (l *list[E]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	all := list[E]{}
+func (l *entryList) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	all := []serviceEntry{}
 	there, err := overview.ReadList(d, func() error {
 		if len(all) == maxEntries {
 			return fmt.Errorf("more than %d entries", maxEntries)
 		}
-		all = append(all, *new(E))
+		if l.tag != "" {
+			var e taggedEntry
+			err := json.UnmarshalDecode(d, &e)
+			all = append(all, e.at(l.tag))
+			return err
+		}
+		all = append(all, serviceEntry{})
 		return json.UnmarshalDecode(d, &all[len(all)-1])
 	})
 	if there {
-		*l = all
+		l.all = all
 	}
 	return err
 }

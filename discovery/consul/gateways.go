@@ -59,21 +59,16 @@ func (g *gatewayed) Run(ctx context.Context, before discovery.WatchState, report
 	for n := range before.Set {
 		g.restore(&r.gateways.Set[n])
 	}
-	var running sync.WaitGroup
+	var tasks []func(context.Context)
 	for side, s := range map[*gatewaySide]*source{&r.instances: g.instances, &r.gateways: g.gateways} {
-		running.Go(func() {
-			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-				defer func() {
-					if ctx.Err() == nil {
-						r.record(side, discovery.Report{Err: panics.Err})
-					}
-				}()
-				// The run ends with ctx.
-				_ = s.Run(ctx, r.state(side), func(report discovery.Report) { r.record(side, report) })
-			})
+		before := func() discovery.WatchState { return r.state(side) }
+		tasks = append(tasks, func(ctx context.Context) {
+			runPart(ctx, s, before, func(report discovery.Report) { r.record(side, report) })
 		})
 	}
-	running.Wait()
+	stop := panics.Start(ctx, panics.Watch, tasks...)
+	defer stop()
+	<-ctx.Done()
 	return ctx.Err()
 }
 

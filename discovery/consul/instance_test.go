@@ -144,7 +144,7 @@ func TestTaggedAddress(t *testing.T) {
 		t.Errorf("null: got %v, %v", got, err)
 	}
 	got, err := readResult(strings.NewReader(`{"Nodes": [{"Node": {"Address": "10.9.9.9", "TaggedAddresses": {"wan": "192.0.2.9"}}, "Service": {"Port": 80}}], "DNS": {"TTL": "7s"}}`), "wan")
-	verify.That(t, err == nil && got.DNS.TTL == "7s" && len(got.Nodes) == 1 && got.Nodes[0].address() == "192.0.2.9", "prepared query: %+v, %v", got, err)
+	verify.That(t, err == nil && got.DNS.TTL == "7s" && len(got.Nodes.all) == 1 && got.Nodes.all[0].address() == "192.0.2.9", "prepared query: %+v, %v", got, err)
 }
 
 func TestUnusableEntriesAreSkipped(t *testing.T) {

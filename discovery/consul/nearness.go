@@ -41,10 +41,6 @@ type nearness struct {
 	order   distanceOrder
 }
 
-func newNearness(client *consul.Client, log zerolog.Logger) *nearness {
-	return &nearness{client: client, log: log, reading: make(chan struct{}, 1)}
-}
-
 // follow calls use with the order, nearest first, now and after later readings, until ctx ends.
 func (n *nearness) follow(ctx context.Context, use func(order []string)) {
 	for {

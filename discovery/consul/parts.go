@@ -83,7 +83,7 @@ func (d *parts) Run(ctx context.Context, before discovery.WatchState, report fun
 		b := &branch{choice: c, part: p, listed: n, position: n, serving: -1}
 		b.inherit()
 		c.branches = append(c.branches, b)
-		tasks = append(tasks, func(ctx context.Context) { b.run(ctx, p.source(d.Sources)) })
+		tasks = append(tasks, func(ctx context.Context) { runPart(ctx, p.source(d.Sources), b.state, b.recordReport) })
 	}
 	if d.options.Nearest {
 		tasks = append(tasks, func(ctx context.Context) { d.nearness.follow(ctx, c.reorder) })
@@ -91,4 +91,14 @@ func (d *parts) Run(ctx context.Context, before discovery.WatchState, report fun
 	stop := panics.Start(ctx, panics.Watch, tasks...)
 	defer stop()
 	return c.run(ctx)
+}
+
+// runPart runs a source of a part until ctx ends. After a panic it has failed, until it runs again.
+func runPart(ctx context.Context, s discovery.Source, before func() discovery.WatchState, report func(discovery.Report)) {
+	defer func() {
+		if ctx.Err() == nil {
+			report(discovery.Report{Err: panics.Err})
+		}
+	}()
+	_ = s.Run(ctx, before(), report) // ends with ctx: the service has a name
 }

@@ -130,7 +130,7 @@ func query(ctx context.Context, get get, o *ServiceOptions, q api.QueryOptions) 
 		},
 	}, func(body io.Reader) (err error) {
 		if o.PreparedQuery == "" {
-			result.Nodes, err = readEntries(body, o.Address)
+			result.Nodes.all, err = readEntries(body, o.Address)
 		} else {
 			result, err = readResult(body, o.Address)
 		}
@@ -140,38 +140,31 @@ func query(ctx context.Context, get get, o *ServiceOptions, q api.QueryOptions) 
 	switch {
 	case err != nil:
 		return answer, err
-	case result.Nodes == nil: // null is not an empty list
+	case result.Nodes.all == nil: // null is not an empty list
 		return answer, fmt.Errorf("consul %s: the answer is not a list of instances", header.URL)
 	}
-	answer.Listed = len(result.Nodes)
-	answer.nodes, answer.services = nodesOf(result.Nodes), servicesOf(result.Nodes)
+	entries := result.Nodes.all
+	answer.Listed = len(entries)
+	answer.nodes, answer.services = nodesAndServices(entries)
 	answer.ttl, _ = time.ParseDuration(result.DNS.TTL) // Consul checks it
-	answer.Instances, answer.Skipped = instances(result.Nodes, o)
+	answer.Instances, answer.Skipped = instances(entries, o)
 	return answer, nil
 }
 
-// nodesOf returns the names of the nodes of entries, sorted.
-func nodesOf(entries []serviceEntry) []string {
-	nodes := make([]string, 0, len(entries))
+// nodesAndServices returns the names of the nodes and of the services of entries, sorted.
+func nodesAndServices(entries []serviceEntry) (nodes, services []string) {
+	nodes = make([]string, 0, len(entries))
 	for _, e := range entries {
 		if e.Node != nil {
 			nodes = append(nodes, e.Node.Node)
 		}
-	}
-	slices.Sort(nodes)
-	return slices.Compact(nodes)
-}
-
-// servicesOf returns the names of the services of entries, sorted.
-func servicesOf(entries []serviceEntry) []string {
-	var services []string
-	for _, e := range entries {
 		if e.Service != nil && !slices.Contains(services, e.Service.Service) {
 			services = append(services, e.Service.Service)
 		}
 	}
+	slices.Sort(nodes)
 	slices.Sort(services)
-	return services
+	return slices.Compact(nodes), services
 }
 
 // permissions returns the permissions that a token needs to see o's instances.
@@ -183,12 +176,4 @@ func permissions(o *ServiceOptions) string {
 		return fmt.Sprintf("service:read for %q and for its sidecars, such as %q, and node:read for their nodes", o.Service, o.Service+sidecar)
 	}
 	return fmt.Sprintf("service:read for %q and node:read for its nodes", o.Service)
-}
-
-// classified returns err, as a discovery.RefusedError if consul.Refused says so.
-func classified(err error) error {
-	if consul.Refused(err) {
-		return discovery.RefusedError{Err: err}
-	}
-	return err
 }

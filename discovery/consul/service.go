@@ -27,7 +27,10 @@ type Sources struct {
 
 // NewSources returns sources of client.
 func NewSources(client *consul.Client, log zerolog.Logger) *Sources {
-	return &Sources{client: client, overviews: overview.New(client, log), nearness: newNearness(client, log), shared: make(chan struct{}, overview.Queries), log: log}
+	return &Sources{
+		client: client, overviews: overview.New(client, log), nearness: &nearness{client: client, log: log, reading: make(chan struct{}, 1)},
+		shared: make(chan struct{}, overview.Queries), log: log,
+	}
 }
 
 // Source returns a source for the instances of o.Service. It may run several times, but

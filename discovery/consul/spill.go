@@ -21,8 +21,8 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 	asked := true
 	for _, b := range c.branches {
 		failed = cmp.Or(failed, b.err)
-		if b.answered.After(answered) {
-			answered = b.answered
+		if b.last.Answered.After(answered) {
+			answered = b.last.Answered
 		}
 		switch {
 		case b.serving < 0:
@@ -42,13 +42,13 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 	}
 	var all union
 	for _, b := range c.branches {
-		set := b.set
+		set := b.last.Set
 		if b.serving < 0 {
 			set = c.partOf(b.part).Set
 		}
 		all.add(set, b.position, b.part)
 	}
-	return c.passLocked(now, discovery.Report{Set: all.set, Endpoint: first.endpoint, Index: first.index, Answered: answered, Err: failed})
+	return c.passLocked(now, discovery.Report{Set: all.set, Endpoint: first.last.Endpoint, Index: first.last.Index, Answered: answered, Err: failed})
 }
 
 // union is a set of instances without duplicates: of several, the first in service counts, else the

@@ -76,7 +76,7 @@ func (w *watch) run(ctx context.Context, poll func(context.Context) error) error
 			w.Guard.Failed(time.Now())
 		}
 		return err
-	}, func(err error) { w.Failed(classified(err)) })
+	}, func(err error) { w.Failed(discovery.Refusal(err, consul.Refused(err))) })
 }
 
 // poll queries once and reports the set. An error means that the answer is not used.

@@ -110,7 +110,7 @@ var discoveryFaults = []mutation{
 		name: "removal-is-not-confirmed",
 		file: "discovery/consul/confirm.go",
 		old:  "case len(judged.Absent) == 0:",
-		new:  "case len(absent) >= 0:",
+		new:  "case len(judged.Absent) >= 0:",
 		test: "./discovery/consul TestEveryRemovalIsConfirmed",
 	},
 	{

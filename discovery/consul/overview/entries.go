@@ -39,9 +39,7 @@ func newEntries(total *atomic.Int64) *entries {
 	return &entries{seed: maphash.MakeSeed(), total: total}
 }
 
-// forget makes room for other lists.
-func (l *entries) forget() { l.hold(nil) }
-
+// hold replaces the entries, and so their part of total.
 func (l *entries) hold(owners map[uint64]owner) {
 	l.total.Add(int64(len(owners) - len(l.owners)))
 	l.owners = owners

@@ -116,7 +116,7 @@ func (v *overview) startNode(ctx context.Context, name string) *node {
 		defer end()
 		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { v.follow(ctx, n.path, read, n.begin) })
 		n.endRead()
-		instances.forget()
+		instances.hold(nil) // makes room for other lists
 	})
 	return n
 }
