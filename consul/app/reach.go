@@ -3,16 +3,11 @@ package app
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"io"
 	"net"
 	"strconv"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	"sluice/consul"
-	"sluice/discovery"
 	"sluice/discovery/locality"
 	"sluice/healthcheck"
 )
@@ -57,12 +52,10 @@ func (r *Registration) reach(ctx context.Context) {
 
 // advertised returns the address at which Consul lists the application; "": not yet known.
 func (r *Registration) advertised(ctx context.Context) string {
-	q := consul.Query{Path: "health/service/" + discovery.PathSegment(r.options.Name)}
-	q.Filter = "Service.ID == `" + r.ID() + "`"
-	var entries []*api.ServiceEntry
-	_, err := r.client.Get(ctx, q, func(body io.Reader) error { return json.NewDecoder(body).Decode(&entries) })
-	if err != nil || len(entries) == 0 || entries[0] == nil || entries[0].Service == nil || entries[0].Node == nil {
+	owner := r.registrar.Self.Owner
+	list, err := r.client.Listed(ctx, r.client.URL(), r.options.Name, owner.Key, owner.Value)
+	if err != nil || len(list) == 0 || list[0].Node == nil {
 		return ""
 	}
-	return cmp.Or(entries[0].Service.Address, entries[0].Node.Address)
+	return cmp.Or(list[0].Service.Address, list[0].Node.Address)
 }

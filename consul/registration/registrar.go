@@ -173,7 +173,9 @@ func (r *Registrar) Run(ctx context.Context) {
 		}
 		changed := r.Consul.Changed() // before the round, so that no change is missed
 		begin := time.Now()
-		settings, active := r.wanted()
+		r.mu.Lock()
+		settings, active := r.settings, r.active
+		r.mu.Unlock()
 		if active && follow == nil {
 			follow = r.Consul.KeepProbing()
 		}
@@ -213,13 +215,6 @@ func (r *Registrar) roundUntil(ctx context.Context, changed <-chan struct{}, s *
 		}
 	})
 	return r.round(ctx, s, anew)
-}
-
-// wanted returns the settings, and whether there ever were some.
-func (r *Registrar) wanted() (*Settings, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.settings, r.active
 }
 
 // round updates every agent that is due, and returns when the next one is. With anew all are due.

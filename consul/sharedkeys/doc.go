@@ -1,5 +1,5 @@
-// Package sharedkeys makes replicas agree about values, by keys below a prefix in Consul's KV.
-// KV store.
+// Package sharedkeys makes replicas agree about values, by keys below a prefix in Consul's KV
+// store.
 //
 //	keys := sharedkeys.New(sharedkeys.Options[Order]{Consul: client, Prefix: "orders", …})
 //	keys.Resume()                  // follows Consul

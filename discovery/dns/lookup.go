@@ -139,7 +139,7 @@ func (l *lookup) findServices(ctx context.Context, elsewhere *server) (found, er
 		}
 		for _, address := range addresses {
 			f.set = append(f.set, discovery.Instance{
-				Service: l.service, ID: targetID(r.target, r.port), Address: address.String(), Port: int(r.port),
+				Service: l.service, ID: net.JoinHostPort(r.target, strconv.Itoa(int(r.port))), Address: address.String(), Port: int(r.port),
 				Weight: weight, Priority: int(r.priority),
 			})
 		}
@@ -150,11 +150,6 @@ func (l *lookup) findServices(ctx context.Context, elsewhere *server) (found, er
 		}
 	}
 	return f, nil
-}
-
-// targetID is the id of the instances of an SRV record.
-func targetID(target string, port uint16) string {
-	return net.JoinHostPort(target, strconv.Itoa(int(port)))
 }
 
 // addressesOf returns the addresses of an SRV record: the ones in the answer, or else the ones that

@@ -340,23 +340,14 @@ const maxResponses = 100
 
 // takeAll takes a response and all that have arrived behind it, and passes on one view.
 func (w *watch) takeAll(r clientv3.WatchResponse, ok bool, more clientv3.WatchChan) error {
-	before, n := w.view.Revision, 0
-	var err error
-	for {
-		if err = w.take(r, ok); err != nil {
-			break
-		}
-		if n++; n == maxResponses {
-			break
-		}
-		var waiting bool
+	before := w.view.Revision
+	err := w.take(r, ok)
+	for n := 1; err == nil && n < maxResponses; n++ {
 		select {
-		case r, ok = <-more:
-			waiting = true
+		case r, ok := <-more:
+			err = w.take(r, ok)
 		default:
-		}
-		if !waiting {
-			break
+			n = maxResponses // none waits
 		}
 	}
 	if w.view.Revision > before && err != errTooManyKeys {
