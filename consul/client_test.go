@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"sluice/certificates"
+	"sluice/discovery"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -160,4 +162,23 @@ func TestErrorContainsAgent(t *testing.T) {
 	listener.Close()
 	_, err = countInstances(t, Options{Addresses: []string{url}})
 	verify.That(t, err != nil && strings.Contains(err.Error(), "consul "+url+": ") && strings.Contains(err.Error(), "refused"), "error %v", err)
+}
+
+// Names are escaped once, also those that are a way to another folder.
+func TestNamesInAPath(t *testing.T) {
+	var got string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.URL.Path
+		w.Header().Set("X-Consul-Index", "1")
+		_, _ = w.Write([]byte("[]"))
+	}))
+	defer server.Close()
+	client, err := New(Options{Addresses: []string{server.URL}})
+	verify.NoError(t, err)
+	defer client.Close()
+	for _, name := range []string{"star-1", "a b", "..", "a/b", "100%", "%2E", "ä?#"} {
+		_, err := client.Get(t.Context(), Query{Path: "health/checks/" + discovery.PathSegment(name)}, func(io.Reader) error { return nil })
+		verify.NoError(t, err)
+		verify.Equal(t, got, "/v1/health/checks/"+name, "path")
+	}
 }

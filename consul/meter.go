@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -135,7 +136,7 @@ type bodyReader func(*http.Response) error
 // may find nothing, read is called with the body, and hashicorp/consul/api decodes "null":
 // for a large answer its own decoder takes several times as long.
 func withBody(ctx context.Context, q Query, read bodyReader) context.Context {
-	return context.WithValue(ctx, bodyKey{}, body{read: read, mayBeAbsent: q.MayBeAbsent, blocks: q.WaitIndex > 0})
+	return context.WithValue(ctx, bodyKey{}, body{read: read, mayBeAbsent: q.MayBeAbsent, blocks: q.WaitIndex > 0, escaped: q.Path != ""})
 }
 
 // body is what is done with the body of an answer, and with its request.
@@ -143,12 +144,20 @@ type body struct {
 	read        bodyReader
 	mayBeAbsent bool
 	blocks      bool // the request has an index: it is sent once
+	escaped     bool // its path is Query.Path, which hashicorp/consul/api has escaped again
 }
 
 func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.meter.queries.Add(1)
-	if b, _ := r.Context().Value(bodyKey{}).(body); b.blocks {
+	b, _ := r.Context().Value(bodyKey{}).(body)
+	if b.blocks {
 		r = unrepeated(r)
+	}
+	if path, err := url.PathUnescape(r.URL.Path); b.escaped && err == nil {
+		once := *r.URL
+		once.Path, once.RawPath = path, r.URL.Path
+		r = r.WithContext(r.Context()) // a copy
+		r.URL = &once
 	}
 	var response *http.Response
 	err := t.connections.send(r, func(answer *http.Response) error {

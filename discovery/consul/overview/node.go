@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/consul"
+	"sluice/discovery"
 	"sluice/observe/panics"
 	"sluice/observe/wake"
 )
@@ -100,7 +101,7 @@ func (v *overview) followNodes(ctx context.Context) (crowded bool) {
 
 func (v *overview) startNode(ctx context.Context, name string) *node {
 	ctx, end := context.WithCancel(ctx)
-	n := &node{overview: v, path: "catalog/node-services/" + name, end: end, wake: wake.NewOne(), due: true}
+	n := &node{overview: v, path: "catalog/node-services/" + discovery.PathSegment(name), end: end, wake: wake.NewOne(), due: true}
 	instances := newEntries(&v.total)
 	instances.proxied = v.recordProxy
 	read := func(a consul.Answer, body []byte) error {
