@@ -123,24 +123,18 @@ func (k KV) Names(ctx context.Context, prefix, separator string) ([]string, erro
 		_, _, err := c.KV().Keys(prefix, separator, q)
 		return err
 	}
-	var names []string
-	a, err := k.c.Get(ctx, q, func(body io.Reader) error {
-		names = nil // of an answer that was cut
-		if err := json.NewDecoder(body).Decode(&names); err != nil {
-			return fmt.Errorf("decode the answer: %w", err)
-		}
-		return nil
-	})
-	if err == nil {
-		err = k.c.Doubt(a)
-	}
+	a, body, err := k.c.whole(ctx, q)
 	if err == nil && a.FilteredByACL {
 		err = ErrFiltered
 	}
-	if a.Absent {
-		names = nil
+	if err != nil || a.Absent {
+		return nil, err
 	}
-	return names, err
+	var names []string
+	if err := json.Unmarshal(body, &names); err != nil {
+		return nil, fmt.Errorf("decode the answer: %w", err)
+	}
+	return names, nil
 }
 
 // Put writes a key.

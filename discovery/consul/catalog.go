@@ -301,21 +301,17 @@ func readNames(body io.Reader) (names map[string][]string, err error) {
 
 // recordError records the result of a query.
 func (w *Catalog) recordError(err error) {
-	now, text := time.Now(), ""
-	if err != nil {
-		text = err.Error()
-	}
+	now := time.Now()
 	w.mu.Lock()
-	state, before := discovery.WatchFresh, w.status.State
-	if err != nil {
+	state, before, since := discovery.WatchFresh, w.status.State, w.status.Since
+	if err == nil {
+		w.status.LastSuccess, w.status.LastError = now, ""
+	} else {
+		w.status.LastError = err.Error()
 		if state = discovery.WatchStale; w.status.LastSuccess.IsZero() {
 			state = discovery.WatchPending
 		}
-	} else {
-		w.status.LastSuccess = now
 	}
-	w.status.LastError = text
-	since := w.status.Since
 	if state != before {
 		w.status.State, w.status.Since = state, now
 	}
