@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/certificates"
 	"sluice/discovery"
 	"sluice/test/discoverytest"
@@ -181,4 +183,18 @@ func TestNamesInAPath(t *testing.T) {
 		verify.NoError(t, err)
 		verify.Equal(t, got, "/v1/health/checks/"+name, "path")
 	}
+}
+
+// A step that fails without an error is none.
+func TestNullAmongTheErrorsOfATransaction(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusConflict)
+		_, _ = w.Write([]byte(`{"Errors": [null]}`))
+	}))
+	defer server.Close()
+	client, err := New(Options{Addresses: []string{server.URL}})
+	verify.NoError(t, err)
+	defer client.Close()
+	done, err := client.KV().ReplaceBeside(t.Context(), &api.KVPair{Key: "a"}, &api.KVPair{Key: "b"})
+	verify.That(t, err == nil && !done, "done %v, %v", done, err)
 }

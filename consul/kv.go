@@ -193,7 +193,7 @@ func (k KV) together(ctx context.Context, steps ...*api.KVTxnOp) (done bool, fai
 		if err != nil || answer == nil {
 			return err
 		}
-		failed = answer.Errors
+		failed = slices.DeleteFunc(answer.Errors, func(e *api.TxnError) bool { return e == nil })
 		for _, e := range failed { // its status is 409
 			if strings.Contains(e.What, "Permission denied") {
 				return api.StatusError{Code: http.StatusForbidden, Body: e.What}

@@ -123,7 +123,10 @@ func (r *Registrar) registerAgain(ctx context.Context, p *agentState, want regis
 			want.Check.Status = api.HealthCritical
 		}
 	}
-	err := r.register(ctx, p.url, want)
+	// The agent may complete an aborted request after the deregistration that follows.
+	lasting, cancel := consul.Extend(ctx, finishTimeout)
+	defer cancel()
+	err := r.Consul.Register(lasting, p.url, want.AgentServiceRegistration, want.obsolete...)
 	known := p.made != nil
 	if err == nil || mayHaveTaken(err) {
 		p.made = &want
@@ -142,14 +145,6 @@ func (r *Registrar) registerAgain(ctx context.Context, p *agentState, want regis
 			Str("agent", p.url).Str("check", string(want.check)).Str("why", cmp.Or(why, "new process")).Msg("registered in Consul")
 	}
 	return nil
-}
-
-// register registers want. When ctx ends it waits up to finishTimeout for the answer:
-// the agent may complete an aborted request after the deregistration that follows.
-func (r *Registrar) register(ctx context.Context, url string, want registration) error {
-	ctx, cancel := consul.Extend(ctx, finishTimeout)
-	defer cancel()
-	return r.Consul.Register(ctx, url, want.AgentServiceRegistration, want.obsolete...)
 }
 
 // mayHaveTaken reports whether an agent may have a registration in spite of an error:

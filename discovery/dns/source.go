@@ -157,7 +157,8 @@ func (w *watch) poll(ctx context.Context) time.Duration {
 	}
 	if f.absent != "" && len(w.Guard.Absent(nil)) > 0 {
 		if w.doubts++; w.doubts <= confirmations {
-			return w.doubted(f)
+			w.Failed(fmt.Errorf("%s (from %s, answer %d of %d before the known instances count as lost)", f.absent, f.from.address, w.doubts, confirmations+1))
+			return w.confirmEvery
 		}
 	}
 	switch {
@@ -187,12 +188,6 @@ func (w *watch) failed(err error) time.Duration {
 	wait := min(w.minInterval<<min(w.failures, 5), maxRetry)
 	w.failures++
 	return spread(wait, wait)
-}
-
-// doubted reports that DNS has no instances, before that is confirmed.
-func (w *watch) doubted(f found) time.Duration {
-	w.Failed(fmt.Errorf("%s (from %s, answer %d of %d before the known instances count as lost)", f.absent, f.from.address, w.doubts, confirmations+1))
-	return w.confirmEvery
 }
 
 // confirm repeats the query of an answer that lacks instances, at another server if there is

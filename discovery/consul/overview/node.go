@@ -108,7 +108,9 @@ func (v *overview) startNode(ctx context.Context, name string) *node {
 		n.due = false
 		err := instances.compareInstances(body, n.recordChange)
 		if err == nil {
-			n.recordRead(a)
+			v.mu.Lock()
+			n.index, n.filtered = a.Index, a.FilteredByACL
+			v.mu.Unlock()
 		}
 		return err
 	}
@@ -163,13 +165,6 @@ func (n *node) begin(ctx context.Context) (wait time.Duration, err error) {
 			return 0, ctx.Err()
 		}
 	}
-}
-
-// recordRead notes the answer whose list has been read.
-func (n *node) recordRead(a consul.Answer) {
-	n.overview.mu.Lock()
-	defer n.overview.mu.Unlock()
-	n.index, n.filtered = a.Index, a.FilteredByACL
 }
 
 // lastRead returns the index of the last list, and whether ACLs filtered it; 0: none, or an error.
