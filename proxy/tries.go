@@ -313,7 +313,7 @@ func (x *tries) waitingUnless(timeout time.Duration, other func() bool) (context
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(x.request.client.server.ctx, timeout)
 	r := upstream.Requirements{Client: &x.request.client.Client, Deadline: x.request.deadline, KeepForGone: x.request.client.options.KeepForGoneClients}
-	ctx, end := r.WhileNot(ctx, other)
+	ctx, end := r.WhileThere(ctx, other)
 	return ctx, func() {
 		end()
 		cancel()

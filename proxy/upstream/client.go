@@ -88,14 +88,9 @@ func (p *probe) sweep(u *socket.SweepEntry, client *Client, now int64) int64 {
 }
 
 // WhileThere returns a context that also ends when the client closes its connection, or no
-// longer waits. The caller calls end after the wait.
-func (r Requirements) WhileThere(ctx context.Context) (_ context.Context, end context.CancelFunc) {
-	return r.WhileNot(ctx, nil)
-}
-
-// WhileNot is WhileThere, and the context also ends, soon, when other returns true, if it is not
-// nil. Another goroutine calls it.
-func (r Requirements) WhileNot(ctx context.Context, other func() bool) (_ context.Context, end context.CancelFunc) {
+// longer waits, and soon when other, if it is not nil, returns true. Another goroutine calls that.
+// The caller calls end after the wait.
+func (r Requirements) WhileThere(ctx context.Context, other func() bool) (_ context.Context, end context.CancelFunc) {
 	client := r.Client
 	var cancel context.CancelFunc
 	if r.Deadline.IsZero() {

@@ -63,15 +63,11 @@ type HTTP1Conn struct {
 	repaired   bool // the head of a response was: see readRepaired
 }
 
-func newHTTP1Conn(t *http1Transport, conn socket.Conn) (*HTTP1Conn, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	u := &HTTP1Conn{transport: t, wire: socket.Wire{Conn: conn, Raw: raw}, quickAck: socket.AcknowledgeNow, idleTimeout: t.options.IdleTimeout}
+func newHTTP1Conn(t *http1Transport, w socket.Wire, agreed agreement) *HTTP1Conn {
+	u := &HTTP1Conn{transport: t, wire: w, agreed: agreed, quickAck: socket.AcknowledgeNow, idleTimeout: t.options.IdleTimeout}
 	u.onSocket = u.step
 	u.entry.Probes, u.entry.Owner = true, u
-	return u, nil
+	return u
 }
 
 func (u *HTTP1Conn) close() {
@@ -88,7 +84,7 @@ func (u *HTTP1Conn) close() {
 // endOfWait returns why a wait for the response ends after a wake; nil: the wake was
 // spurious.
 func (u *HTTP1Conn) endOfWait() error {
-	if u.until.Suspicion && u.transport.suspects(u) || u.until.isOver() {
+	if u.until.Suspicion && u.transport.suspectedSince(u.picked) || u.until.isOver() {
 		return ErrSuspected
 	}
 	return nil

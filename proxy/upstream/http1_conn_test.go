@@ -96,7 +96,7 @@ func TestWaitsAreOfTheirClient(t *testing.T) {
 	verify.NoError(t, err)
 	verify.That(t, conn == idle && ofClient(idle, "a client", transport), "who waits")
 	conn.Finish(false)
-	c := &http2Conn{transport: &http2Transport{sweeper: transport.sweeper}}
+	c := &http2Conn{transport: &http2Transport{common: &transport.common}}
 	c.protocol.Init(http2.ConnOptions{Sweeper: transport.sweeper})
 	u := newHTTP2Stream(c, Requirements{Client: client})
 	verify.That(t, ofClient(u, "a client", c.transport), "who waits on a stream")

@@ -137,7 +137,7 @@ func TestRefusedAnswersAreLogged(t *testing.T) {
 		verify.NoError(t, json.Unmarshal(log.Bytes(), &line))
 		field, _ := line["field"].(string)
 		verify.That(t, line["rule"] == test.rule && field == test.field && line["offset"] == test.offset && line["answers"] == 1.0 &&
-			line["service"] == "star" && line["peer"] == "a" && line["address"] == transport.address, "%.100q: got %s", test.answer, log.String())
+			line["service"] == "star" && line["peer"] == "a" && line["address"] == transport.peer.Address(), "%.100q: got %s", test.answer, log.String())
 	}
 }
 

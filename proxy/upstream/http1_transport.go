@@ -6,7 +6,6 @@ import (
 	"math"
 	"net"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -54,39 +53,30 @@ type Options struct {
 // An http1Transport owns the connections to one peer by HTTP/1.1, and for streams. A
 // fasthttp.HostClient is the pool of the idle ones, in LIFO order. It is safe for concurrent use.
 type http1Transport struct {
-	denials
-	address string
-	options Options
-	sweeper *socket.Sweeper
-	pool    fasthttp.HostClient // of slots; it sends no requests
-	tls     peerTLS
-	refused refusedAnswers
-	life    life
+	common
+	pool fasthttp.HostClient // of slots; it sends no requests
 
-	mu sync.Mutex
-	// mu guards the fields below, slot.u and HTTP1Conn.idleUntil. pool's own
-	// mutex may be taken while mu is held.
+	// The mu of common guards the fields below, slot.u and HTTP1Conn.idleUntil. pool's own mutex
+	// may be taken while it is held.
 	idle      int                     // number of idle connections in open
 	open      map[*HTTP1Conn]struct{} // idle or busy
 	drains    int                     // number of calls of Drain
-	suspected time.Time               // of the last call of Suspect
 	lostFirst time.Time               // see countsAsStale
 	lostLast  time.Time
-	cuts      int // number of calls of Cut
-	closed    bool
 }
 
 // newHTTP1Transport returns a transport whose idle connections nobody closes yet.
 func (all *Connectors) newHTTP1Transport(p *balancer.Peer, o Options) *http1Transport {
 	t := &http1Transport{
-		denials: denials{p, o.Intentions}, address: p.Address(), options: o, sweeper: all.sweeper,
-		tls:     peerTLS{peer: p, log: all.log},
-		refused: refusedAnswers{peer: p, log: all.log},
-		life:    newLife(),
-		open:    make(map[*HTTP1Conn]struct{}),
+		common: common{
+			denials: denials{p, o.Intentions}, options: o, sweeper: all.sweeper,
+			tls: peerTLS{peer: p, log: all.log}, refused: refusedAnswers{peer: p, log: all.log},
+		},
+		open: make(map[*HTTP1Conn]struct{}),
 	}
+	t.over, t.end = context.WithCancel(context.Background())
 	t.pool = fasthttp.HostClient{
-		Addr: t.address, MaxConns: math.MaxInt, ConnPoolStrategy: fasthttp.LIFO,
+		Addr: p.Address(), MaxConns: math.MaxInt, ConnPoolStrategy: fasthttp.LIFO,
 		Dial: func(string) (net.Conn, error) { return &slot{transport: t}, nil },
 	}
 	return t
@@ -123,7 +113,7 @@ func (t *http1Transport) Connect(ctx context.Context, r Requirements, stale Conn
 	if u == nil {
 		start := time.Now()
 		var err error
-		ctx, end := r.WhileThere(ctx)
+		ctx, end := r.WhileThere(ctx, nil)
 		u, err = t.dial(ctx, s, r.Picked, r.Timeout, r.Client.Shard, agreed, socket.ALPNHTTP1)
 		if end(); err != nil {
 			return nil, 0, err
@@ -184,38 +174,20 @@ func (t *http1Transport) lendLocked(u *HTTP1Conn, picked time.Time) {
 // dial opens a new connection for s within timeout, with TLS for a protocol if that is agreed. If
 // it fails, it removes s.
 func (t *http1Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, agreed agreement, protocol string) (_ *HTTP1Conn, err error) {
-	var conn socket.Conn
-	defer panics.Contain(panics.Peer, func() {
-		err = panics.Err
-		s.remove()
-		if conn != nil {
-			conn.Close()
+	defer func() {
+		if err != nil {
+			s.remove()
 		}
-	})
-	ctx, end := t.life.during(ctx)
+	}()
+	defer panics.Contain(panics.Peer, func() { err = panics.Err })
+	ctx, end := t.whileOpen(ctx)
 	defer func() { err = end(err) }()
-	start, cuts := t.sweeper.Exact(), t.cutsSoFar()
-	conn, err = socket.Dial(ctx, t.sweeper, t.address, timeout, t.peer.Control)
-	t.peer.NoteRefusal(err)
-	if err != nil {
-		s.remove()
-		return nil, err
-	}
-	u, err := newHTTP1Conn(t, conn)
-	if err == nil && agreed.secure != nil {
-		u.agreed = agreed
-		left := timeout - time.Duration(t.sweeper.Exact()-start)
-		u.wire.TLS, err = t.tls.handshake(ctx, conn, agreed, protocol, time.Now().Add(left))
-	}
-	if err == nil {
-		err = t.add(u, s, picked, shard, cuts)
-	}
-	if err != nil {
-		conn.Close()
-		s.remove()
-		return nil, err
-	}
-	return u, nil
+	var u *HTTP1Conn
+	err = t.openWire(ctx, timeout, agreed, protocol, func(w socket.Wire) {
+		u = newHTTP1Conn(t, w, agreed)
+		t.addLocked(u, s, picked, shard)
+	})
+	return u, err
 }
 
 // DialStream: see [Connector].
@@ -223,21 +195,14 @@ func (t *http1Transport) DialStream(ctx context.Context, picked time.Time, timeo
 	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, t.tls.agreement(&t.options), "")
 }
 
-// add makes u the connection of s, for an exchange, unless Cut was called since there were cuts
-// calls.
-func (t *http1Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint32, cuts int) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed || t.cuts != cuts {
-		return net.ErrClosed
-	}
+// addLocked makes u the connection of s, for an exchange.
+func (t *http1Transport) addLocked(u *HTTP1Conn, s *slot, picked time.Time, shard uint32) {
 	s.u, u.slot, u.drains = u, s, t.drains
 	t.open[u] = struct{}{}
 	t.lendLocked(u, picked)
 	u.lifetime = socket.NewLifetime(t.sweeper, shard)
 	u.lifetime.Begin(t.sweeper, &t.options.ConnectionLimits)
 	t.sweeper.Add(&u.entry, u.wire.Conn, shard)
-	return nil
 }
 
 // release makes a busy connection idle, if the transport may keep it. The last
@@ -382,8 +347,7 @@ func (t *http1Transport) Drain() {
 	t.endOwn(math.MaxInt64)
 }
 
-// Suspect wakes the exchanges that wait for the peer, so that they can be retried
-// with another peer.
+// Suspect notes the suspicion, for both protocols, and wakes the exchanges of its own.
 func (t *http1Transport) Suspect() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -391,14 +355,6 @@ func (t *http1Transport) Suspect() {
 	for u := range t.open {
 		u.wire.WakeReader()
 	}
-}
-
-// suspects reports whether Suspect was called since the peer was picked for the
-// exchange of u.
-func (t *http1Transport) suspects(u *HTTP1Conn) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.suspected.After(u.picked)
 }
 
 // A peer may close an idle connection, because of a restart or a timeout, while a
@@ -422,13 +378,13 @@ func (t *http1Transport) countsAsStale(now time.Time) bool {
 	return now.Sub(t.lostFirst) < staleBurst
 }
 
-// Close closes all connections. Their exchanges fail as if the peer had closed them.
-// It may be called again.
+// Close ends the dials, of both protocols, and closes all connections of its own. It may be called
+// again.
 func (t *http1Transport) Close() {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
-	t.life.end()
+	t.end()
 	t.Cut()
 }
 
@@ -442,12 +398,6 @@ func (t *http1Transport) Cut() {
 		socket.ResetOnClose(u.wire.Conn) // the peer must not take the end for the end of the bytes
 		u.wire.Conn.Close()              // its exchange discards it
 	}
-}
-
-func (t *http1Transport) cutsSoFar() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.cuts
 }
 
 // all returns the open connections. To close one takes until step returns, which may wait for mu.

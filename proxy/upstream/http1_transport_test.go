@@ -117,7 +117,7 @@ func TestCutEndsConnectionsThatAreBeingOpened(t *testing.T) {
 	transport.expect(t, 0, 1, 1)
 	_, err := busy.wire.Conn.Write([]byte("x"))
 	verify.That(t, errors.Is(err, net.ErrClosed), "the busy connection: %v", err)
-	verify.Equal(t, transport.add(busy, busy.slot, time.Now(), 0, before), net.ErrClosed, "a connection of before")
+	verify.Equal(t, transport.admit(before, func() { t.Error("a connection of before is used") }), net.ErrClosed, "a connection of before")
 	transport.discard(busy)
 	transport.discard(transport.opened(t))
 	transport.expect(t, 0, 0, 0)

@@ -204,7 +204,7 @@ func TestHTTP2ResponseWaitsForItsBody(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				u := &http2Stream{conn: &http2Conn{transport: &http2Transport{sweeper: socket.NewSweeper()}}}
+				u := &http2Stream{conn: &http2Conn{transport: &http2Transport{common: &common{sweeper: socket.NewSweeper()}}}}
 				u.conn.protocol.Init(http2.ConnOptions{Sweeper: u.conn.transport.sweeper})
 				u.stream.Init(&u.conn.protocol, u, &u.entry, 0)
 				begin := time.Now()

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"sluice/balancer"
 	"sluice/observe/panics"
 	"sluice/proxy/socket"
 )
@@ -27,24 +26,15 @@ func (e SharedError) Unwrap() error { return e.error }
 // An http2Transport owns the HTTP/2 connections to one peer: few, with many streams. It is safe for
 // concurrent use.
 type http2Transport struct {
-	peer    *balancer.Peer
-	options Options
-	sweeper *socket.Sweeper
-	tls     peerTLS
-	refused *refusedAnswers // of the peer's transport
-	life    life            // of the same
-	readers sync.WaitGroup  // of connections
+	*common                // with the transport for HTTP/1.1
+	readers sync.WaitGroup // of connections
 
-	mu sync.Mutex
-	// mu guards the fields below. A connection's mutex may be taken while it is held.
-	conns     []*http2Conn
-	streams   int       // of a connection, as of the last one; see connect
-	waiting   int       // requests that wait for a dial of another one
-	dials     int       // in progress
-	dialed    *dialEnd  // of the first dial in progress to succeed, or the last one to fail
-	suspected time.Time // of the last call of Suspect
-	cuts      int       // number of calls of Cut
-	shut      bool
+	// The mu of common guards the fields below.
+	conns   []*http2Conn
+	streams int      // of a connection, as of the last one; see connect
+	waiting int      // requests that wait for a dial of another one
+	dials   int      // in progress
+	dialed  *dialEnd // of the first dial in progress to succeed, or the last one to fail
 }
 
 // A dialEnd is the end of a wait for dials.
@@ -55,12 +45,8 @@ type dialEnd struct {
 
 func newDialEnd() *dialEnd { return &dialEnd{ended: make(chan struct{})} }
 
-// newHTTP2Transport returns a transport for the peer of another one, with its options.
-func newHTTP2Transport(of *http1Transport) *http2Transport {
-	return &http2Transport{
-		peer: of.peer, options: of.options, sweeper: of.sweeper, streams: streamsOf(http2Streams, of.options), dialed: newDialEnd(),
-		tls: peerTLS{peer: of.peer, log: of.tls.log}, refused: &of.refused, life: of.life,
-	}
+func newHTTP2Transport(c *common) *http2Transport {
+	return &http2Transport{common: c, streams: streamsOf(http2Streams, c.options), dialed: newDialEnd()}
 }
 
 // streamsOf returns how many requests get a stream of a new connection whose peer accepts limit
@@ -85,7 +71,7 @@ func (t *http2Transport) Connect(ctx context.Context, r Requirements, stale Conn
 	var connectTime time.Duration
 	if c == nil && err == nil {
 		start := time.Now()
-		ctx, end := r.WhileThere(ctx)
+		ctx, end := r.WhileThere(ctx, nil)
 		c, err = t.open(ctx, r)
 		end()
 		connectTime = time.Since(start)
@@ -141,7 +127,7 @@ func (t *http2Transport) free(body, private bool) (*http2Conn, error) {
 
 // reserveLocked returns a connection with a stream for the caller; nil: there is none.
 func (t *http2Transport) reserveLocked(agreed agreement, body, private bool) (*http2Conn, error) {
-	if t.shut {
+	if t.closed {
 		return nil, net.ErrClosed
 	}
 	for _, c := range t.conns {
@@ -227,26 +213,16 @@ func (t *http2Transport) endDialLocked(err error) {
 // dial opens a connection and waits for its first SETTINGS, so that nothing is sent to a
 // peer that does not use HTTP/2, and no more streams than it accepts.
 func (t *http2Transport) dial(ctx context.Context, deadline int64, agreed agreement, shard uint32) (_ *http2Conn, err error) {
-	var conn socket.Conn
-	defer panics.Contain(panics.Peer, func() {
-		err = panics.Err
-		if conn != nil {
-			conn.Close()
-		}
-	})
-	ctx, end := t.life.during(ctx)
+	defer panics.Contain(panics.Peer, func() { err = panics.Err })
+	ctx, end := t.whileOpen(ctx)
 	defer func() { err = end(err) }()
-	t.mu.Lock()
-	cuts := t.cuts
-	t.mu.Unlock()
-	conn, err = socket.Dial(ctx, t.sweeper, t.peer.Address(), t.until(deadline), t.peer.Control)
-	t.peer.NoteRefusal(err)
+	var c *http2Conn
+	err = t.openWire(ctx, t.until(deadline), agreed, socket.ALPNHTTP2, func(w socket.Wire) {
+		c = newHTTP2Conn(t, w, agreed, deadline, shard)
+		t.conns = append(t.conns, c)
+		t.readers.Go(c.read)
+	})
 	if err != nil {
-		return nil, err
-	}
-	c, err := t.add(ctx, conn, deadline, agreed, shard, cuts)
-	if err != nil {
-		conn.Close()
 		return nil, err
 	}
 	select {
@@ -279,32 +255,9 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, agreed agreem
 		c.abandon(ctx.Err())
 		return nil, ctx.Err()
 	}
-	conn.Close() // ends read
+	c.wire.Conn.Close() // ends read
 	t.tls.report(err)
 	return nil, err
-}
-
-// add starts HTTP/2 on conn, unless Cut was called since there were cuts calls.
-func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int64, agreed agreement, shard uint32, cuts int) (*http2Conn, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	w := socket.Wire{Conn: conn, Raw: raw}
-	if agreed.secure != nil {
-		if w.TLS, err = t.tls.handshake(ctx, conn, agreed, socket.ALPNHTTP2, time.Now().Add(t.until(deadline))); err != nil {
-			return nil, err
-		}
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.shut || t.cuts != cuts {
-		return nil, net.ErrClosed
-	}
-	c := newHTTP2Conn(t, w, agreed, deadline, shard)
-	t.conns = append(t.conns, c)
-	t.readers.Go(c.read)
-	return c, nil
 }
 
 // forget removes a connection that has ended.
@@ -355,12 +308,8 @@ func (t *http2Transport) Drain() {
 	}
 }
 
-// Suspect wakes the exchanges that wait for the peer, so that they can be retried with
-// another peer.
-func (t *http2Transport) Suspect() {
-	t.mu.Lock()
-	t.suspected = time.Now()
-	t.mu.Unlock()
+// wake wakes the exchanges that wait for the peer.
+func (t *http2Transport) wake() {
 	for _, c := range t.all() {
 		c.protocol.Mu.Lock()
 		for _, s := range c.protocol.Streams {
@@ -370,28 +319,14 @@ func (t *http2Transport) Suspect() {
 	}
 }
 
-// suspectedSince reports whether Suspect was called after picked.
-func (t *http2Transport) suspectedSince(picked time.Time) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.suspected.After(picked)
-}
-
-// Close closes all connections, and waits for their goroutines. Their exchanges fail as if
-// the peer had closed them. It may be called again.
+// Close closes all connections, and waits for their goroutines. common is closed.
 func (t *http2Transport) Close() {
-	t.mu.Lock()
-	t.shut = true
-	t.mu.Unlock()
 	t.Cut()
 	t.readers.Wait()
 }
 
-// Cut: see [Connector].
+// Cut closes all connections. common has noted it.
 func (t *http2Transport) Cut() {
-	t.mu.Lock()
-	t.cuts++
-	t.mu.Unlock()
 	for _, c := range t.all() {
 		c.wire.Conn.Close()
 	}

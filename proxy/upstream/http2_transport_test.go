@@ -22,7 +22,7 @@ import (
 // startHTTP2 returns a transport for a peer that serves each connection with serve, by HTTP/2.
 func startHTTP2(t *testing.T, serve func(net.Conn)) *http2Transport {
 	t.Helper()
-	return startPeer(t, Options{}, serve).byHTTP2()
+	return startPeer(t, Options{}, serve).http2
 }
 
 // stream returns a stream to the peer for a client.
@@ -51,7 +51,7 @@ func TestConnectionsOfOneRequest(t *testing.T) {
 		}
 		xhttp2.NewFramer(conn, nil).WriteSettings()
 		io.Copy(io.Discard, conn)
-	}).byHTTP2()
+	}).http2
 	var asking sync.WaitGroup
 	for range requests {
 		asking.Go(func() {
@@ -418,7 +418,7 @@ func TestFailedDialBesideAnother(t *testing.T) {
 			act(conn)
 		case <-t.Context().Done():
 		}
-	}).byHTTP2()
+	}).http2
 	errs := transport.connectAll(t, 4)
 	transport.awaitDials(t, 2, 2)
 	acts <- func(net.Conn) {} // it closes the connection

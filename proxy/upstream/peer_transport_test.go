@@ -59,7 +59,7 @@ func TestFirstRequestByHTTP2(t *testing.T) {
 	transport.Close()
 	_, _, err := transport.Connect(t.Context(), by(true), nil)
 	verify.That(t, errors.Is(err, net.ErrClosed), "got %v", err)
-	verify.That(t, transport.byHTTP2().suspectedSince(picked), "it does not know of the suspicion")
+	verify.That(t, transport.http2.suspectedSince(picked), "it does not know of the suspicion")
 }
 
 // A suspicion of the peer ends the waits for its answers by HTTP/2 too.
