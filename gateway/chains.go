@@ -96,8 +96,8 @@ func (c *chains) save() []mesh.ChainState {
 	states := c.watch.Save()
 	for i, state := range states {
 		for _, s := range c.inUse {
-			if s.id == state.ID && s.wrong != nil && s.used != nil {
-				states[i] = mesh.ChainState{ID: s.id, Compiled: s.used} // Consul says soon what it has
+			if s.id == state.ChainID && s.wrong != nil && s.used != nil {
+				states[i] = mesh.ChainState{ChainID: s.id, Compiled: s.used} // Consul says soon what it has
 			}
 		}
 	}

@@ -192,7 +192,7 @@ func TestUnusableChainAndARefusedConfiguration(t *testing.T) {
 	bad := &mesh.Compiled{ServiceName: "web", StartNode: "gone"}
 	c := newChains(mesh.ChainOptions{Log: zerolog.Nop()}, events.New())
 	c.watch.Pause()
-	c.watch.Restore([]mesh.ChainState{{ID: id, Compiled: bad}})
+	c.watch.Restore([]mesh.ChainState{{ChainID: id, Compiled: bad}})
 	c.inUse = map[string]*serviceChain{"web": {id: id, used: good}}
 	inUse := parse(", web: { consul: { connect: true } }")
 	targets := func(when string) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/config"
 	"sluice/config/units"
 	"sluice/consul/mesh"
@@ -85,14 +87,14 @@ func (t *translation) retry(origin string, d *mesh.RouteDestination) *config.Rou
 }
 
 // edits sets the header edits of a route or a split.
-func (t *translation) edits(origin string, a *config.Actions, request, response *mesh.HeaderModifiers) {
+func (t *translation) edits(origin string, a *config.Actions, request, response *api.HTTPHeaderModifiers) {
 	a.RequestHeaders = t.headerEdits(origin, "request_headers", request)
 	a.ResponseHeaders = t.headerEdits(origin, "response_headers", response)
 }
 
 // headerEdits returns those of the edits that sluice can do; nil: none. As Envoy does, it removes
 // first, and what is set replaces what is added.
-func (t *translation) headerEdits(origin, key string, from *mesh.HeaderModifiers) *config.HeaderEdits {
+func (t *translation) headerEdits(origin, key string, from *api.HTTPHeaderModifiers) *config.HeaderEdits {
 	if from == nil {
 		return nil
 	}

@@ -5,6 +5,8 @@ import (
 	"math"
 	"testing"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/consul/mesh"
 	"sluice/test/verify"
 )
@@ -13,7 +15,7 @@ import (
 func FuzzTranslate(f *testing.F) {
 	for _, c := range []*mesh.Compiled{
 		routerOf(mesh.RouteDefinition{Match: &mesh.RouteMatch{HTTP: &mesh.HTTPMatch{PathPrefix: "/a", Header: []mesh.ValueMatch{{Name: "x", Exact: "1"}}}},
-			Destination: &mesh.RouteDestination{PrefixRewrite: "/b", RequestHeaders: &mesh.HeaderModifiers{Set: map[string]string{"x": "%%"}}}}),
+			Destination: &mesh.RouteDestination{PrefixRewrite: "/b", RequestHeaders: &api.HTTPHeaderModifiers{Set: map[string]string{"x": "%%"}}}}),
 		chainOf(mesh.Node{Type: mesh.NodeSplitter, Name: "web.default.default", Splits: []mesh.CompiledSplit{{NextNode: "web", Weight: 1}, {NextNode: "v1.web", Weight: 2}}}, "web", "v1.web"),
 		chainOf(mesh.Node{Type: mesh.NodeSplitter, Name: "web.default.default", Splits: []mesh.CompiledSplit{{NextNode: "web", Weight: 1e308}, {NextNode: "v1.web", Weight: math.MaxFloat64}}}, "web", "v1.web"),
 		resolverOf(func(n *mesh.Node, _ *mesh.Compiled) {

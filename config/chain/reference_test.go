@@ -109,7 +109,7 @@ func instancesOf(c *mesh.Compiled, resolver string) string {
 	return strings.Join(texts, ",") + " " + lb
 }
 
-func editsOf(h *mesh.HeaderModifiers) string {
+func editsOf(h *api.HTTPHeaderModifiers) string {
 	if h == nil {
 		return ""
 	}

@@ -346,7 +346,7 @@ func (t *translation) copy() config.Service {
 func (t *translation) target(from mesh.Target) consulsource.Target {
 	to := consulsource.Target{
 		Service: from.Service, Subset: from.ServiceSubset, Filter: from.Subset.Filter, OnlyPassing: from.Subset.OnlyPassing,
-		Peer: from.Peer, SNI: from.SNI, Gateway: from.MeshGateway.Mode, External: from.External,
+		Peer: from.Peer, SNI: from.SNI, Gateway: string(from.MeshGateway.Mode), External: from.External,
 		Namespace: unlike(from.Namespace, t.Namespace), Partition: unlike(from.Partition, t.Partition), Datacenter: unlike(from.Datacenter, t.local),
 	}
 	if from.Peer != "" && from.Partition == "default" {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/config/units"
@@ -38,7 +40,7 @@ func target(id string) mesh.Target {
 	t := mesh.Target{ID: id, Service: service, ServiceSubset: subset, Namespace: "default", Partition: "default", Datacenter: "dc1",
 		SNI: id + ".default.dc1.internal.td.consul"}
 	if subset != "" {
-		t.Subset = mesh.Subset{Filter: "Service.Meta.version == " + subset}
+		t.Subset = api.ServiceResolverSubset{Filter: "Service.Meta.version == " + subset}
 	}
 	return t
 }
@@ -132,11 +134,11 @@ func TestSettingsOfResolvers(t *testing.T) {
 		{change: lb(mesh.LoadBalancer{Policy: "random"}), want: policy("random")},
 		{change: lb(mesh.LoadBalancer{Policy: "round_robin"}), want: policy("round_robin")},
 		{change: lb(mesh.LoadBalancer{Policy: "round_robin"}), own: policy("sticky"), want: policy("sticky")},
-		{change: lb(mesh.LoadBalancer{Policy: "least_request", LeastRequestConfig: &mesh.LeastRequestConfig{ChoiceCount: 3}}), want: policy("least_conn"),
+		{change: lb(mesh.LoadBalancer{Policy: "least_request", LeastRequestConfig: &api.LeastRequestConfig{ChoiceCount: 3}}), want: policy("least_conn"),
 			problems: []string{"service-resolver web: least_request_config.choice_count is not carried out"}},
 		{change: lb(mesh.LoadBalancer{Policy: "fastest"}), problems: []string{`service-resolver web: the load-balancer policy "fastest" is not carried out`}},
 		{change: lb(mesh.LoadBalancer{Policy: "maglev"}), want: policy("random")},
-		{change: lb(mesh.LoadBalancer{Policy: "ring_hash", RingHashConfig: &mesh.RingHashConfig{MaximumRingSize: 9}, HashPolicies: []mesh.HashPolicy{{SourceIP: true}}}),
+		{change: lb(mesh.LoadBalancer{Policy: "ring_hash", RingHashConfig: &api.RingHashConfig{MaximumRingSize: 9}, HashPolicies: []mesh.HashPolicy{{SourceIP: true}}}),
 			want: hash("client_address"), problems: []string{"service-resolver web: ring_hash_config is not carried out: sluice has no ring of a size"}},
 		{change: lb(mesh.LoadBalancer{Policy: "maglev", HashPolicies: []mesh.HashPolicy{
 			{Field: "header", FieldValue: "X-User", Terminal: true}, {Field: "cookie", FieldValue: "Id", Terminal: true}, {Field: "query_parameter", FieldValue: "q"},
@@ -154,12 +156,12 @@ func TestSettingsOfResolvers(t *testing.T) {
 			problems: []string{`service-resolver web: the load-balancer policy "maglev" is not carried out with balance.subset`}},
 
 		{change: func(n *mesh.Node, c *mesh.Compiled) {
-			n.Resolver.Failover = &mesh.Failover{Targets: []string{"v1.web", "standby", "v1.web"}, Policy: &mesh.FailoverPolicy{Mode: "order-by-locality"}}
+			n.Resolver.Failover = &mesh.Failover{Targets: []string{"v1.web", "standby", "v1.web"}, Policy: &api.ServiceResolverFailoverPolicy{Mode: "order-by-locality"}}
 			east := c.Targets["standby"]
 			east.Datacenter, east.MeshGateway.Mode, east.Namespace, east.Partition = "dc2", "local", "ops", "west"
 			c.Targets["standby"] = east
 			own := c.Targets["web"]
-			own.PrioritizeByLocality, own.MeshGateway.Mode, own.External = &mesh.PrioritizeByLocality{Mode: "failover"}, "sideways", true
+			own.PrioritizeByLocality, own.MeshGateway.Mode, own.External = &api.ServiceResolverPrioritizeByLocality{Mode: "failover"}, "sideways", true
 			c.Targets["web"] = own
 			c.EnvoyExtensions = []mesh.EnvoyExtension{{Name: "builtin/lua"}}
 		}, want: func(s *config.Service) {
@@ -176,7 +178,7 @@ func TestSettingsOfResolvers(t *testing.T) {
 		}},
 		{change: func(n *mesh.Node, c *mesh.Compiled) {
 			n.Resolver.Target = "peered"
-			c.Targets["peered"] = mesh.Target{ID: "peered", Service: "web", Namespace: "default", Partition: "default", Peer: "east", Subset: mesh.Subset{OnlyPassing: true}}
+			c.Targets["peered"] = mesh.Target{ID: "peered", Service: "web", Namespace: "default", Partition: "default", Peer: "east", Subset: api.ServiceResolverSubset{OnlyPassing: true}}
 		}, want: func(s *config.Service) {
 			s.Consul.Targets = []consulsource.Target{{Service: "web", Peer: "east", OnlyPassing: true}}
 		}},
@@ -272,12 +274,12 @@ func TestRoutesOfRouters(t *testing.T) {
 			want:     func(b *config.Branch) { b.Route.Path, b.Route.Match = "/a", "string_prefix" },
 			problems: []string{first + `prefix_rewrite: value "b": must start with a slash`}},
 		{from: to(mesh.RouteDestination{
-			RequestHeaders: &mesh.HeaderModifiers{
+			RequestHeaders: &api.HTTPHeaderModifiers{
 				Set:    map[string]string{"x-a": "$1 %% %%", "Host": "h", "x-real-ip": "1.2.3.4", "x-b": "%PROTOCOL%"},
 				Add:    map[string]string{"X-A": "lost", "x-c": "c"},
 				Remove: []string{"x-a", "x-c", "x-d", "X-D", "connection"},
 			},
-			ResponseHeaders: &mesh.HeaderModifiers{Add: map[string]string{"x-e": "e"}},
+			ResponseHeaders: &api.HTTPHeaderModifiers{Add: map[string]string{"x-e": "e"}},
 		}), want: func(b *config.Branch) {
 			b.Route.RequestHeaders = &config.HeaderEdits{Set: map[string]config.Secret{"x-a": units.NewSecret("$$1 % %")}, Add: map[string]config.Secret{"x-c": units.NewSecret("c")}, Remove: []string{"x-c", "x-d"}}
 			b.Route.ResponseHeaders = &config.HeaderEdits{Set: map[string]config.Secret{}, Add: map[string]config.Secret{"x-e": units.NewSecret("e")}}
@@ -287,7 +289,7 @@ func TestRoutesOfRouters(t *testing.T) {
 			first + `request_headers.set.x-real-ip: value "***": a document cannot set this: want another field: only the file sets fields that say who the client is`,
 			first + `request_headers.remove: value "connection": cannot be edited: it belongs to one connection`,
 		}},
-		{from: to(mesh.RouteDestination{RequestHeaders: &mesh.HeaderModifiers{}}), want: func(*config.Branch) {}},
+		{from: to(mesh.RouteDestination{RequestHeaders: &api.HTTPHeaderModifiers{}}), want: func(*config.Branch) {}},
 	} {
 		r := translate(t, web(), routerOf(test.from))
 		verify.Slices(t, r.Problems, test.problems, "problems")
@@ -325,7 +327,7 @@ func plain(b config.Branch) map[string]any {
 
 func TestSplitters(t *testing.T) {
 	splits := []mesh.CompiledSplit{
-		{NextNode: "web", Weight: 90}, {NextNode: "v1.web", Weight: 9.99, Definition: mesh.SplitDefinition{RequestHeaders: &mesh.HeaderModifiers{Set: map[string]string{"x": "1", "via": "2"}}}},
+		{NextNode: "web", Weight: 90}, {NextNode: "v1.web", Weight: 9.99, Definition: mesh.SplitDefinition{RequestHeaders: &api.HTTPHeaderModifiers{Set: map[string]string{"x": "1", "via": "2"}}}},
 		{NextNode: "web2", Weight: 0},
 	}
 	c := chainOf(mesh.Node{Type: mesh.NodeSplitter, Name: "web.default.default", Splits: splits}, "web", "v1.web", "web2")

@@ -27,15 +27,21 @@ type ChainID struct {
 
 // Chain is what is known of a discovery chain.
 type Chain struct {
-	ChainID
-	Compiled *Compiled // in use; nil: not known
-	Index    uint64    // of Consul's last answer
-	Since    time.Time // when Compiled came into use
-	// KeptUntil, if not zero: Consul has forgotten the chain and answers the default one.
-	// Until then Compiled stays in use.
-	KeptUntil time.Time
+	ChainState
 	LastError error // of the last query; nil: it succeeded, or there was none
 	Refused   bool  // LastError concerns the query or its token, and not the health of Consul
+}
+
+// ChainState is what a process hands over of a chain.
+type ChainState struct {
+	ChainID  `json:"id"`
+	Compiled *Compiled `json:"compiled"` // in use; nil: not known
+	Index    uint64    `json:"index"`    // of Consul's last answer
+	Since    time.Time `json:"since"`    // when Compiled came into use
+	// Lost, if not nil: Consul has forgotten the chain and answers this default one. Compiled stays
+	// in use until KeptUntil.
+	Lost      *Compiled `json:"lost,omitempty"`
+	KeptUntil time.Time `json:"kept_until,omitzero"`
 }
 
 // ChainOptions configure Chains.
@@ -65,7 +71,6 @@ type Chains struct {
 type followedChain struct {
 	Chain
 	owner *Chains
-	lost  *Compiled // the default chain, answered while Compiled is kept; nil: Compiled is not kept
 	watch panics.Running
 }
 
@@ -84,10 +89,9 @@ func (c *Chains) Follow(ids []ChainID) {
 			if wanted[id] = true; c.followed[id] != nil {
 				continue
 			}
-			f := &followedChain{owner: c, Chain: Chain{ChainID: id}}
-			if state, ok := c.restored[id]; ok {
-				f.restore(state)
-			}
+			f := &followedChain{owner: c}
+			f.ChainState = c.restored[id]
+			f.ChainID = id
 			c.followed[id] = f
 			if !c.paused {
 				f.start()
@@ -145,7 +149,7 @@ func (f *followedChain) begin(now time.Time) (wait time.Duration, expired bool) 
 	f.owner.mu.Lock()
 	defer f.owner.mu.Unlock()
 	switch {
-	case f.lost == nil:
+	case f.Lost == nil:
 	case now.Before(f.KeptUntil):
 		// The clock may have been put back.
 		if longest := now.Add(discovery.Stay); f.KeptUntil.After(longest) {
@@ -154,8 +158,8 @@ func (f *followedChain) begin(now time.Time) (wait time.Duration, expired bool) 
 		wait = min(wait, max(f.KeptUntil.Sub(now), time.Second))
 	default:
 		f.log().Warn().Msg("the discovery chain that Consul has lost is no longer in use")
-		f.Compiled, f.Since, expired = f.lost, now, true
-		f.lost, f.KeptUntil = nil, time.Time{}
+		f.Compiled, f.Since, expired = f.Lost, now, true
+		f.Lost, f.KeptUntil = nil, time.Time{}
 	}
 	return wait, expired
 }
@@ -164,19 +168,19 @@ func (f *followedChain) begin(now time.Time) (wait time.Duration, expired bool) 
 func (f *followedChain) process(compiled *Compiled, index uint64, now time.Time) (changed bool) {
 	f.owner.mu.Lock()
 	defer f.owner.mu.Unlock()
-	forgotten := index < f.Index || f.lost != nil
+	forgotten := index < f.Index || f.Lost != nil
 	f.Index = index
 	same := f.Compiled != nil && reflect.DeepEqual(f.Compiled, compiled)
 	if forgotten && compiled.Default && f.Compiled != nil && !same {
-		if f.lost == nil {
+		if f.Lost == nil {
 			f.KeptUntil, changed = now.Add(discovery.Stay), true
 			f.log().Warn().Stringer("for", discovery.Stay).
 				Msg("Consul has lost its state: the discovery chain that it had stays in use until one is written")
 		}
-		f.lost = compiled
+		f.Lost = compiled
 		return changed
 	}
-	f.lost, f.KeptUntil = nil, time.Time{}
+	f.Lost, f.KeptUntil = nil, time.Time{}
 	if same {
 		return false
 	}
@@ -239,7 +243,7 @@ func (c *Chains) Lookup(id ChainID) Chain {
 	if f := c.followed[id]; f != nil {
 		return f.Chain
 	}
-	return Chain{ChainID: id, Compiled: c.restored[id].Compiled}
+	return Chain{ChainState: ChainState{ChainID: id, Compiled: c.restored[id].Compiled}}
 }
 
 // All returns what is known of the chains that are followed, sorted.
@@ -257,16 +261,6 @@ func (c *Chains) All() []Chain {
 	return all
 }
 
-// ChainState is what a process hands over of a chain.
-type ChainState struct {
-	ID        ChainID   `json:"id"`
-	Compiled  *Compiled `json:"compiled"`
-	Index     uint64    `json:"index"`
-	Since     time.Time `json:"since"`
-	Lost      *Compiled `json:"lost,omitempty"` // what Consul answers while Compiled is kept
-	KeptUntil time.Time `json:"kept_until,omitzero"`
-}
-
 // Save returns the chains that are known, for a new process.
 func (c *Chains) Save() []ChainState {
 	c.mu.Lock()
@@ -274,10 +268,10 @@ func (c *Chains) Save() []ChainState {
 	states := slices.Collect(maps.Values(c.restored))
 	for _, f := range c.followed {
 		if f.Compiled != nil {
-			states = append(states, ChainState{f.ChainID, f.Compiled, f.Index, f.Since, f.lost, f.KeptUntil})
+			states = append(states, f.ChainState)
 		}
 	}
-	slices.SortFunc(states, func(a, b ChainState) int { return cmp.Compare(fmt.Sprint(a.ID), fmt.Sprint(b.ID)) })
+	slices.SortFunc(states, func(a, b ChainState) int { return cmp.Compare(fmt.Sprint(a.ChainID), fmt.Sprint(b.ChainID)) })
 	return states
 }
 
@@ -289,12 +283,7 @@ func (c *Chains) Restore(states []ChainState) {
 	c.restored = make(map[ChainID]ChainState, len(states))
 	for _, s := range states {
 		if s.Compiled != nil {
-			c.restored[s.ID] = s
+			c.restored[s.ChainID] = s
 		}
 	}
-}
-
-// restore sets what another process knew of the chain. The caller holds mu.
-func (f *followedChain) restore(s ChainState) {
-	f.Compiled, f.Index, f.Since, f.lost, f.KeptUntil = s.Compiled, s.Index, s.Since, s.Lost, s.KeptUntil
 }

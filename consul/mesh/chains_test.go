@@ -102,7 +102,7 @@ func TestChainsOfConsul(t *testing.T) {
 	splits := split.Compiled.Nodes[split.Compiled.StartNode].Splits
 	verify.That(t, len(splits) == 2 && splits[0].Weight == 90 && splits[1].Weight == 10, "splits %+v", splits)
 	v2 := split.Compiled.Targets[split.Compiled.Nodes[splits[1].NextNode].Resolver.Target]
-	verify.That(t, v2.Subset == Subset{"Service.Meta.version == 2", true} && v2.ServiceSubset == "v2", "v2 is %+v", v2)
+	verify.That(t, v2.Subset == api.ServiceResolverSubset{Filter: "Service.Meta.version == 2", OnlyPassing: true} && v2.ServiceSubset == "v2", "v2 is %+v", v2)
 	verify.That(t, split.Index > first.Index && f.changes.Load() > before, "index %d after %d", split.Index, first.Index)
 	verify.That(t, f.Lookup(api_).Compiled.Default, "another service has the splitter")
 
@@ -190,7 +190,7 @@ func TestHowLongForgottenChainsStay(t *testing.T) {
 	f := begin()
 	verify.That(t, f.process(plain, 11, now) && f.Compiled == plain, "a deletion is not used")
 	verify.That(t, f.process(other, 5, now) && f.Compiled == plain && !f.KeptUntil.IsZero(), "another default chain, with another protocol")
-	verify.That(t, f.process(plain, 12, now) == false && f.lost == nil, "the chain as it was is written")
+	verify.That(t, f.process(plain, 12, now) == false && f.Lost == nil, "the chain as it was is written")
 
 	f = begin()
 	verify.That(t, f.process(plain, 9, now) && f.Compiled == written, "the chain that Consul has forgotten is not kept")

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 )
 
 // Limits of a compiled chain. Consul accepts config entries of 512 KiB; a chain may have many.
@@ -17,7 +19,7 @@ const (
 
 // Compiled is a discovery chain, as Consul has compiled it of config entries: a graph of nodes
 // that begins at StartNode. It has the fields that sluice carries out or reports, also some that
-// hashicorp/consul/api lacks. It does not change.
+// api.CompiledDiscoveryChain lacks. It does not change.
 //
 // https://developer.hashicorp.com/consul/api-docs/discovery-chain, and
 // agent/structs/discovery_chain.go in Consul's source.
@@ -91,22 +93,15 @@ type ValueMatch struct {
 
 // RouteDestination is what happens to the requests of a route.
 type RouteDestination struct {
-	PrefixRewrite         string           `json:",omitempty"`
-	RequestTimeout        Duration         `json:",omitempty"` // negative: none
-	IdleTimeout           Duration         `json:",omitempty"` // likewise
-	NumRetries            uint32           `json:",omitempty"`
-	RetryOnConnectFailure bool             `json:",omitempty"`
-	RetryOn               []string         `json:",omitempty"`
-	RetryOnStatusCodes    []uint32         `json:",omitempty"`
-	RequestHeaders        *HeaderModifiers `json:",omitempty"`
-	ResponseHeaders       *HeaderModifiers `json:",omitempty"`
-}
-
-// HeaderModifiers edit the fields of a message.
-type HeaderModifiers struct {
-	Add    map[string]string `json:",omitempty"`
-	Set    map[string]string `json:",omitempty"`
-	Remove []string          `json:",omitempty"`
+	PrefixRewrite         string                   `json:",omitempty"`
+	RequestTimeout        Duration                 `json:",omitempty"` // negative: none
+	IdleTimeout           Duration                 `json:",omitempty"` // likewise
+	NumRetries            uint32                   `json:",omitempty"`
+	RetryOnConnectFailure bool                     `json:",omitempty"`
+	RetryOn               []string                 `json:",omitempty"`
+	RetryOnStatusCodes    []uint32                 `json:",omitempty"`
+	RequestHeaders        *api.HTTPHeaderModifiers `json:",omitempty"`
+	ResponseHeaders       *api.HTTPHeaderModifiers `json:",omitempty"`
 }
 
 // CompiledSplit is a part of a service-splitter, with the weight that counts, in percent.
@@ -118,8 +113,8 @@ type CompiledSplit struct {
 
 // SplitDefinition is a split as it was written, merged with those of the splitters that lead to it.
 type SplitDefinition struct {
-	RequestHeaders  *HeaderModifiers `json:",omitempty"`
-	ResponseHeaders *HeaderModifiers `json:",omitempty"`
+	RequestHeaders  *api.HTTPHeaderModifiers `json:",omitempty"`
+	ResponseHeaders *api.HTTPHeaderModifiers `json:",omitempty"`
 }
 
 // Resolver says which instances get requests: Target's, else those of Failover's targets in order.
@@ -134,32 +129,15 @@ type Resolver struct {
 // Failover are the targets that stand in.
 type Failover struct {
 	Targets []string
-	Policy  *FailoverPolicy `json:",omitempty"`
-}
-
-// FailoverPolicy is how Consul Enterprise orders targets.
-type FailoverPolicy struct {
-	Mode    string   `json:",omitempty"`
-	Regions []string `json:",omitempty"`
+	Policy  *api.ServiceResolverFailoverPolicy `json:",omitempty"` // how Consul Enterprise orders them
 }
 
 // LoadBalancer is the policy of a resolver.
 type LoadBalancer struct {
-	Policy             string              `json:",omitempty"`
-	RingHashConfig     *RingHashConfig     `json:",omitempty"`
-	LeastRequestConfig *LeastRequestConfig `json:",omitempty"`
-	HashPolicies       []HashPolicy        `json:",omitempty"`
-}
-
-// RingHashConfig has settings of Envoy's hash ring.
-type RingHashConfig struct {
-	MinimumRingSize uint64 `json:",omitempty"`
-	MaximumRingSize uint64 `json:",omitempty"`
-}
-
-// LeastRequestConfig has the number of peers among which Envoy picks.
-type LeastRequestConfig struct {
-	ChoiceCount uint32 `json:",omitempty"`
+	Policy             string                  `json:",omitempty"`
+	RingHashConfig     *api.RingHashConfig     `json:",omitempty"`
+	LeastRequestConfig *api.LeastRequestConfig `json:",omitempty"`
+	HashPolicies       []HashPolicy            `json:",omitempty"`
 }
 
 // HashPolicy is a part of a request that is hashed.
@@ -187,28 +165,12 @@ type Target struct {
 	Partition            string `json:",omitempty"`
 	Datacenter           string `json:",omitempty"`
 	Peer                 string `json:",omitempty"`
-	MeshGateway          MeshGateway
-	Subset               Subset
-	External             bool                  `json:",omitempty"` // behind a terminating gateway
-	SNI                  string                `json:",omitempty"`
-	Name                 string                `json:",omitempty"`
-	PrioritizeByLocality *PrioritizeByLocality `json:",omitempty"`
-}
-
-// MeshGateway has the mode "", "none", "local" or "remote".
-type MeshGateway struct {
-	Mode string `json:",omitempty"`
-}
-
-// Subset are the instances that a filter selects.
-type Subset struct {
-	Filter      string `json:",omitempty"` // in Consul's language; empty: all
-	OnlyPassing bool   `json:",omitempty"`
-}
-
-// PrioritizeByLocality is how Consul Enterprise prefers near instances.
-type PrioritizeByLocality struct {
-	Mode string `json:",omitempty"`
+	MeshGateway          api.MeshGatewayConfig
+	Subset               api.ServiceResolverSubset                // the instances that a filter selects
+	External             bool                                     `json:",omitempty"` // behind a terminating gateway
+	SNI                  string                                   `json:",omitempty"`
+	Name                 string                                   `json:",omitempty"`
+	PrioritizeByLocality *api.ServiceResolverPrioritizeByLocality `json:",omitempty"` // how Consul Enterprise prefers near instances
 }
 
 // EnvoyExtension is an extension of Envoy that an operator asks for.
