@@ -1,6 +1,7 @@
 package certificates
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -15,14 +16,6 @@ import (
 	"sluice/discovery"
 )
 
-// CollectionOptions are required, except Changed.
-type CollectionOptions struct {
-	Source string // of all keys, for people, such as "consul:certs/web"
-	// Changed is called after a change, as in Follow: with nil if other certificates
-	// are in use or an error is over, or with each new error. It must not call the Collection.
-	Changed func(error)
-}
-
 // A Collection has the certificates in the keys of a key-value store, each as of its last
 // good version. It is safe for concurrent use.
 //
@@ -31,11 +24,12 @@ type CollectionOptions struct {
 // [discovery.Stay], or until its keys are written again, it expires, or others are valid for all of
 // its names: a slip of an operator must not close a listener at once.
 type Collection struct {
-	CollectionOptions
+	source       string // of all keys, for people, such as "consul_kv:certs/web"
+	changed      func(error)
 	certificates atomic.Pointer[[]*tls.Certificate]
 
 	mu sync.Mutex
-	// mu guards the fields below, and calls of Changed.
+	// mu guards the fields below, and calls of changed.
 	known  bool                 // keys are from the store
 	keys   map[string]string    // the latest values, by key
 	held   map[string]*held     // by the key of the certificate
@@ -53,12 +47,11 @@ type held struct {
 	fault       error     // why the present version is not in use
 }
 
-// NewCollection returns a collection without certificates.
-func NewCollection(o CollectionOptions) *Collection {
-	if o.Changed == nil {
-		o.Changed = func(error) {}
-	}
-	c := &Collection{CollectionOptions: o, held: make(map[string]*held), unread: errors.New("the keys were not read yet")}
+// NewCollection returns a collection without certificates. changed is called after a change, as in
+// Follow: with nil if other certificates are in use or an error is over, or with each new error. It
+// must not call the Collection.
+func NewCollection(source string, changed func(error)) *Collection {
+	c := &Collection{source: source, changed: changed, held: make(map[string]*held), unread: errors.New("the keys were not read yet")}
 	c.certificates.Store(new([]*tls.Certificate))
 	return c
 }
@@ -183,7 +176,7 @@ func (c *Collection) decideInUse(now time.Time) {
 		if err != nil {
 			err = fmt.Errorf("%s: %w", c.name(name), err)
 			if h.fault == nil || h.fault.Error() != err.Error() {
-				c.Changed(err)
+				c.changed(err)
 			}
 		}
 		recovered = recovered || h.fault != nil && err == nil
@@ -206,12 +199,12 @@ func (c *Collection) decideInUse(now time.Time) {
 		c.certificates.Store(&all)
 	}
 	if changed || recovered {
-		c.Changed(nil)
+		c.changed(nil)
 	}
 }
 
 // name returns the name of a key for people.
-func (c *Collection) name(key string) string { return c.Source + "/" + key }
+func (c *Collection) name(key string) string { return c.source + "/" + key }
 
 // putInUse puts the version p into use if it can be used.
 func (h *held) putInUse(p pair, now time.Time) (used bool, err error) {
@@ -239,7 +232,7 @@ func (c *Collection) drop(now time.Time) (dropped bool) {
 
 // replaced reports whether present certificates are valid for all names of h.
 func (c *Collection) replaced(h *held, now time.Time) bool {
-	for _, name := range names(h.chain[0]) {
+	for _, name := range names(h.chain) {
 		valid := func(other *held) bool {
 			return other.goneSince.IsZero() && other.certificate != nil && validity(other.chain, now) == nil && other.chain[0].VerifyHostname(name) == nil
 		}
@@ -268,16 +261,12 @@ func (c *Collection) Statuses() []Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.unread != nil {
-		return []Status{{File: c.Source, Fault: errors.Join(c.fault, c.unread)}}
+		return []Status{{File: c.source, Fault: errors.Join(c.fault, c.unread)}}
 	}
 	var all []Status
 	for _, name := range slices.Sorted(maps.Keys(c.held)) {
 		h := c.held[name]
-		s := chainStatus(c.name(name), h.chain)
-		if s.Fault = h.fault; s.Fault == nil {
-			s.Fault = c.fault
-		}
-		all = append(all, s)
+		all = append(all, StatusOf(c.name(name), names(h.chain), h.chain, cmp.Or(h.fault, c.fault)))
 	}
 	return all
 }

@@ -58,13 +58,13 @@ func TestCollectionKeepsWhatIsValid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const hour = time.Hour
 		var told []string
-		c := NewCollection(CollectionOptions{Source: "kv:certs", Changed: func(err error) {
+		c := NewCollection("kv:certs", func(err error) {
 			if err == nil {
 				told = append(told, "used")
 			} else {
 				told = append(told, "error")
 			}
-		}})
+		})
 		s := c.Statuses()
 		verify.That(t, len(s) == 1 && s[0].State(time.Now()) == Missing && s[0].Fault != nil, "before the first answer: %+v", s)
 		expired := map[string]string{"a.pem": combined("a", testcert.Lasting(-2*hour, -hour))}
@@ -103,26 +103,26 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		one := map[string]string{"one.pem": combined("one", both)}
 		half := map[string]string{"half.pem": combined("*.example", func(c *x509.Certificate) { c.DNSNames = []string{"a.example"} })}
 		rest := map[string]string{"rest.pem": combined("*.example")}
-		c := NewCollection(CollectionOptions{Source: "kv:certs"})
+		c := NewCollection("kv:certs", func(error) {})
 		c.Update(one)
 		c.Update(nil)
 		verify.Equal(t, len(c.Certificates()), 1, "without keys: certificates")
 		time.Sleep(discovery.Stay / 2)
-		later := NewCollection(CollectionOptions{Source: "kv:certs"})
+		later := NewCollection("kv:certs", func(error) {})
 		later.Suggest(c.InUse())
 		verify.Equal(t, len(later.Certificates()), 1, "after a restart: certificates")
 		later.Update(nil)
 		later.Refresh()
 		n := len(later.Certificates())
 		verify.That(t, n == 1 && later.InUse().Equal(c.InUse()), "after the first answer: %d certificates", n)
-		early := NewCollection(CollectionOptions{Source: "kv:certs"})
+		early := NewCollection("kv:certs", func(error) {})
 		early.Update(nil) // before what it takes over from has told it
 		early.Suggest(c.InUse())
 		n = len(early.Certificates())
 		verify.That(t, n == 1 && early.InUse().Equal(c.InUse()), "told late: %d certificates", n)
-		ahead := NewCollection(CollectionOptions{Source: "kv:certs"}) // the clock was put back since its key was gone
+		ahead := NewCollection("kv:certs", func(error) {}) // the clock was put back since its key was gone
 		ahead.Suggest(InUse{Keys: one, Gone: map[string]time.Time{"one.pem": time.Now().Add(30 * 24 * time.Hour)}})
-		unanswered := NewCollection(CollectionOptions{Source: "kv:certs"})
+		unanswered := NewCollection("kv:certs", func(error) {})
 		unanswered.Suggest(ahead.InUse())
 		ahead.Update(nil)
 		for _, c := range []*Collection{c, later} {
@@ -130,7 +130,7 @@ func TestCollectionWithoutKeys(t *testing.T) {
 			c.Update(nil)
 		}
 		time.Sleep(discovery.Stay - time.Second)
-		later = NewCollection(CollectionOptions{Source: "kv:certs"})
+		later = NewCollection("kv:certs", func(error) {})
 		later.Suggest(c.InUse())
 		c.Refresh()
 		verify.That(t, len(c.Certificates()) == 1 && len(later.Certificates()) == 1, "the certificate is gone within ten minutes")

@@ -80,9 +80,7 @@ func (f *Follower) Statuses() []Status {
 	contents := f.Contents()
 	var all []Status
 	if chain := contents.chain; len(chain) > 0 {
-		s := chainStatus(f.files.Cert, chain)
-		s.Fault = fault
-		all = append(all, s)
+		all = append(all, StatusOf(f.files.Cert, names(chain), chain, fault))
 	}
 	if trusted := contents.trusted; len(trusted) > 0 {
 		all = append(all, StatusOfTrusted(cmp.Or(f.files.CA, f.files.CADirectory), trusted, fault))
@@ -98,26 +96,14 @@ func (f *Follower) Statuses() []Status {
 	return all
 }
 
-// chainStatus returns the status of the certificate in file; an empty chain: it is Missing.
-func chainStatus(file string, chain []*x509.Certificate) Status {
-	s := Status{File: file}
-	if len(chain) == 0 {
-		return s
-	}
-	s.Names = names(chain[0])
-	s.limit(slices.MinFunc(chain, byExpiry))
-	for _, c := range chain {
-		if c.NotBefore.After(s.Begin) {
-			s.Begin = c.NotBefore
-		}
-	}
-	return s
-}
-
 func byExpiry(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }
 
-// names returns the hosts of a certificate, or its subject if it has none.
-func names(c *x509.Certificate) []string {
+// names returns the hosts of the first certificate of a chain, or its subject if it has none.
+func names(chain []*x509.Certificate) []string {
+	if len(chain) == 0 {
+		return nil
+	}
+	c := chain[0]
 	all := slices.Clone(c.DNSNames)
 	for _, ip := range c.IPAddresses {
 		all = append(all, ip.String())
@@ -139,12 +125,17 @@ func (s *Status) between(begin, end time.Time) {
 	s.warnAt = end.Add(-min(longestWarning, end.Sub(begin)/3))
 }
 
-// StatusOf returns the status of a certificate that is not from files. source is in place of the
-// path, fault is why the latest renewal failed. Without a chain it is Missing.
+// StatusOf returns the status of a certificate. source is its path, or in place of one, fault is why
+// the present version or a renewal cannot be used. Without a chain it is Missing.
 func StatusOf(source string, hosts []string, chain []*x509.Certificate, fault error) Status {
 	s := Status{File: source, Names: hosts, Fault: fault}
 	if len(chain) > 0 {
 		s.limit(slices.MinFunc(chain, byExpiry))
+	}
+	for _, c := range chain {
+		if c.NotBefore.After(s.Begin) {
+			s.Begin = c.NotBefore
+		}
 	}
 	return s
 }

@@ -15,14 +15,14 @@ type Use struct {
 	Source
 }
 
-// LogChanges returns what logs changes of the certificates of a user.
-func LogChanges(user string, log zerolog.Logger) func(error) {
+// LogChanges returns what logs changes of certificates, with a field that says which.
+func LogChanges(field, value string, log zerolog.Logger) func(error) {
 	return func(err error) {
 		if err != nil {
-			log.Warn().Str("used_by", user).Err(err).Msg("changed certificates cannot be used: the previous ones stay in use")
+			log.Warn().Str(field, value).Err(err).Msg("changed certificates cannot be used: the previous ones stay in use")
 			return
 		}
-		log.Info().Str("used_by", user).Msg("the certificates have changed: new connections use them")
+		log.Info().Str(field, value).Msg("the certificates have changed: new connections use them")
 	}
 }
 

@@ -54,7 +54,7 @@ func newAdminServer(c config.Admin, feed *events.Feed, log zerolog.Logger) (_ *a
 	a.http.RegisterOnShutdown(feed.Close) // else Shutdown would wait for the streams
 	if c.TLS != nil {
 		files := certificates.Files{Cert: c.TLS.Cert, Key: c.TLS.Key}
-		if a.certificate, err = certificates.Follow(files, certificates.LogChanges(adminUser, log)); err != nil {
+		if a.certificate, err = certificates.Follow(files, certificates.LogChanges("used_by", adminUser, log)); err != nil {
 			return nil, fmt.Errorf("admin.tls: %w", err)
 		}
 	}

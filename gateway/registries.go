@@ -52,7 +52,7 @@ func newRegistries(config func() *config.Config, machine *locality.Machine, feed
 	if err != nil {
 		return nil, fmt.Errorf("consul: %w", err)
 	}
-	etcd := client.NewClusters(func(endpoints string, err error) { certificates.LogChanges("etcd "+endpoints, log)(err) })
+	etcd := client.NewClusters(func(endpoints string, err error) { certificates.LogChanges("used_by", "etcd "+endpoints, log)(err) })
 	r := &registries{
 		consul: consul, consulSets: consulsource.NewSources(consul, log), etcd: etcd, config: config, log: log,
 		byOthers:  machine.ByOthers(func() bool { return config().Discovery.AllowLocal }),

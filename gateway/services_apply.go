@@ -83,7 +83,7 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 		return nil
 	}
 	read := func(user string, t *certificates.ClientTLS) (*certificates.Client, error) {
-		return certificates.NewClient(certificates.ClientOptions{ClientTLS: *t, Changed: certificates.LogChanges(user, log)})
+		return certificates.NewClient(certificates.ClientOptions{ClientTLS: *t, Changed: certificates.LogChanges("used_by", user, log)})
 	}
 	use := func(user string, secure *certificates.Client) {
 		p.uses = append(p.uses, certificates.Use{User: user, Source: secure.Follower})

@@ -73,13 +73,7 @@ func (m *Manager) Follow(prefix string) *Prefix {
 	}
 	source := "consul_kv:" + prefix
 	p := &Prefix{owner: m, prefix: prefix, settled: make(chan struct{}), log: m.options.Log.With().Str("keys", source).Logger()}
-	p.Collection = certificates.NewCollection(certificates.CollectionOptions{Source: source, Changed: func(err error) {
-		if err != nil {
-			p.log.Warn().Err(err).Msg("changed certificates cannot be used: the previous ones stay in use")
-		} else {
-			p.log.Info().Msg("the certificates have changed: new connections use them")
-		}
-	}})
+	p.Collection = certificates.NewCollection(source, certificates.LogChanges("keys", source, m.options.Log))
 	if m.options.Copies != "" {
 		c := certificates.CopyIn(m.options.Copies, source)
 		p.copy = &c

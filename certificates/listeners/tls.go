@@ -61,7 +61,7 @@ func (m *Manager) TLS(l config.Listener, c *config.Config, before *TLS) (*TLS, e
 	case !l.HTTP2:
 		t.protocols = t.protocols[1:]
 	}
-	changed := certificates.LogChanges(t.user, m.options.Log)
+	changed := certificates.LogChanges("used_by", t.user, m.options.Log)
 	add := func(s certificates.Source) {
 		t.uses = append(t.uses, certificates.Use{User: t.user, Source: s})
 		t.pairs = append(t.pairs, s)

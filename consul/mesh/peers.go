@@ -27,7 +27,7 @@ func (i *Identity) Trust(files map[string]string) error {
 			peers[name] = p
 			continue
 		}
-		follower, err := certificates.Follow(certificates.Files{CA: file}, certificates.LogChanges(userOf(name), i.options.Log))
+		follower, err := certificates.Follow(certificates.Files{CA: file}, certificates.LogChanges("used_by", userOf(name), i.options.Log))
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("roots of the peered cluster %q: %w", name, err))
 			continue
