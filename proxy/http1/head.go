@@ -225,7 +225,7 @@ func (h *Head) nextField() *Field {
 func (h *Head) scanCommon(f *Field, value []byte) error {
 	switch f.Name {
 	case NameContentLength:
-		length, ok := parseLength(value)
+		length, ok := ParseLength(value)
 		if !ok || h.ContentLength >= 0 {
 			return ErrContentLength
 		}
@@ -323,7 +323,8 @@ func IsGRPC(value []byte) bool {
 	return len(value) == len(prefix) || bytes.IndexByte([]byte("+; \t"), value[len(prefix)]) >= 0
 }
 
-func parseLength(value []byte) (int64, bool) {
+// ParseLength parses a Content-Length of at most 18 digits.
+func ParseLength(value []byte) (int64, bool) {
 	if len(value) == 0 || len(value) > 18 {
 		return 0, false
 	}

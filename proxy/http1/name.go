@@ -238,14 +238,15 @@ func equalFold(a, b []byte) bool {
 		return false
 	}
 	for i := range a {
-		if lower(a[i]) != lower(b[i]) {
+		if Lower(a[i]) != Lower(b[i]) {
 			return false
 		}
 	}
 	return true
 }
 
-func lower(c byte) byte {
+// Lower returns c, an upper-case ASCII letter as a lower-case one.
+func Lower(c byte) byte {
 	if c >= 'A' && c <= 'Z' {
 		c |= 0x20
 	}

@@ -155,7 +155,7 @@ func (r *repair) appendLength(line, value []byte) error {
 	first, said := []byte(nil), r.contentLength >= 0
 	for element := range bytes.SplitSeq(value, []byte{','}) {
 		element = trimSpace(element)
-		length, ok := parseLength(element)
+		length, ok := ParseLength(element)
 		if !ok || r.contentLength >= 0 && length != r.contentLength {
 			return ErrContentLength
 		}

@@ -52,7 +52,7 @@ func AppendField(out, name, value []byte) []byte {
 	case 0:
 		out = appendInteger(append(out, first), 0, 7, len(name))
 		for _, c := range name {
-			out = append(out, lower(c))
+			out = append(out, http1.Lower(c))
 		}
 	case setCookieIndex, authorizationIndex, proxyAuthorizationIndex:
 		first = 0x10 // never indexed
@@ -84,9 +84,24 @@ func appendInteger(out []byte, first byte, prefix uint8, value int) []byte {
 	return append(out, byte(value))
 }
 
-func lower(c byte) byte {
-	if c >= 'A' && c <= 'Z' {
-		c |= 0x20
+// AppendTrailer appends the frames of a trailer section, and nothing for an empty one: then
+// DATA ends the stream.
+func AppendTrailer(out, section []byte, id uint32) []byte {
+	if len(section) == 0 {
+		return out
 	}
-	return c
+	start := len(out)
+	out = append(out, make([]byte, FrameHeaderBytes)...)
+	for line := range http1.Lines(section) {
+		out = AppendFieldLine(out, line)
+	}
+	if len(out) == start+FrameHeaderBytes {
+		return out[:start]
+	}
+	return EndFieldBlock(out, start, id, true)
+}
+
+// AppendFieldLine appends a field line of HTTP/1.1 as a field of HTTP/2.
+func AppendFieldLine(out, line []byte) []byte {
+	return AppendField(out, http1.LineName(line), http1.LineValue(line))
 }

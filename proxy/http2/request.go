@@ -3,8 +3,6 @@ package http2
 import (
 	"bytes"
 	"errors"
-	"slices"
-	"strconv"
 
 	"sluice/proxy/http1"
 )
@@ -34,10 +32,7 @@ func (f *Fields) RequestBytes() int {
 func (f *Fields) ContentLength() int64 {
 	for i := range f.list {
 		if field := &f.list[i]; field.name == nameContentLength {
-			length, err := strconv.ParseInt(string(f.value(field)), 10, 64)
-			if err != nil {
-				return -1
-			}
+			length, _ := http1.ParseLength(f.value(field))
 			return length
 		}
 	}
@@ -184,7 +179,7 @@ func (f *Fields) request() (head requestHead, err error) {
 				head.cookies++
 			}
 		case nameContentLength:
-			if !isLength(value) || head.length != nil && !bytes.Equal(head.length, value) {
+			if _, ok := http1.ParseLength(value); !ok || head.length != nil && !bytes.Equal(head.length, value) {
 				return head, ErrMalformed
 			}
 			head.length = value
@@ -218,10 +213,6 @@ func (f *Fields) request() (head requestHead, err error) {
 		return head, ErrMalformed
 	}
 	return head, nil
-}
-
-func isLength(value []byte) bool {
-	return len(value) > 0 && len(value) <= 18 && !slices.ContainsFunc(value, func(c byte) bool { return c < '0' || c > '9' })
 }
 
 // validPath reports whether path is in origin form or the asterisk (RFC 9113, section
