@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/discovery"
 )
@@ -23,30 +22,24 @@ type Intentions interface {
 	AwaitDenial(context.Context, discovery.Instance) *discovery.Denial
 }
 
-// denials explain why connections to a peer end.
-type denials struct {
-	peer       *balancer.Peer
-	intentions Intentions // nil: none
-}
-
 // maxDenialWait bounds the context of [Intentions.AwaitDenial], which ends earlier by itself.
 const maxDenialWait = time.Second
 
 // Denial: see [Connector].
-func (d *denials) Denial(err error, waiting func(time.Duration) (context.Context, context.CancelFunc)) *discovery.Denial {
-	if d.intentions == nil {
+func (c *common) Denial(err error, waiting func(time.Duration) (context.Context, context.CancelFunc)) *discovery.Denial {
+	if c.options.Intentions == nil {
 		return nil
 	}
-	instance := d.peer.Instance()
+	instance := c.peer.Instance()
 	switch {
 	case instance.Identity == "", !endedByPeer(err):
 		return nil
 	case rejects(err):
 		ctx, end := waiting(maxDenialWait)
 		defer end()
-		return d.intentions.AwaitDenial(ctx, instance)
+		return c.options.Intentions.AwaitDenial(ctx, instance)
 	}
-	return d.intentions.Denial(instance)
+	return c.options.Intentions.Denial(instance)
 }
 
 // endedByPeer reports whether err may be what becomes of a connection that the mesh denies: the

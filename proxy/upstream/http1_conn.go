@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/observe/wake"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 )
@@ -84,7 +85,7 @@ func (u *HTTP1Conn) close() {
 // endOfWait returns why a wait for the response ends after a wake; nil: the wake was
 // spurious.
 func (u *HTTP1Conn) endOfWait() error {
-	if u.until.Suspicion && u.transport.suspectedSince(u.picked) || u.until.isOver() {
+	if u.until.Suspicion && u.transport.suspectedSince(u.picked) || wake.Closed(u.until.Changed) {
 		return ErrSuspected
 	}
 	return nil

@@ -69,7 +69,7 @@ type http1Transport struct {
 func (all *Connectors) newHTTP1Transport(p *balancer.Peer, o Options) *http1Transport {
 	t := &http1Transport{
 		common: common{
-			denials: denials{p, o.Intentions}, options: o, sweeper: all.sweeper,
+			peer: p, options: o, sweeper: all.sweeper,
 			tls: peerTLS{peer: p, log: all.log}, refused: refusedAnswers{peer: p, log: all.log},
 		},
 		open: make(map[*HTTP1Conn]struct{}),

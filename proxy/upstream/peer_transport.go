@@ -79,7 +79,7 @@ func (t *peerTransport) Connections() (idle, busy int) {
 
 // common is what the transports of both protocols have in common.
 type common struct {
-	denials
+	peer    *balancer.Peer
 	options Options
 	sweeper *socket.Sweeper
 	tls     peerTLS

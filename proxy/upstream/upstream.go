@@ -10,7 +10,6 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/observe/wake"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
@@ -118,9 +117,6 @@ type Until struct {
 	Suspicion bool
 	Changed   <-chan struct{} // ErrSuspected when it is closed, where suspicion was before
 }
-
-// isOver reports whether changed is closed.
-func (w *Until) isOver() bool { return wake.Closed(w.Changed) }
 
 // ErrSuspected ends a wait because health checks of the peer have begun to fail. The
 // exchange on the upstream continues.
