@@ -6,21 +6,17 @@ type ByteQueue struct {
 	start, end int // of the bytes in the first segment and in the last one
 }
 
-// newSegment returns a segment for that many bytes: small for the first ones in a queue.
-func newSegment(bytes int, first bool) *Buffer {
-	if first && bytes <= SmallBodyBytes {
-		return NewBuffer(SmallBodyBytes)
-	}
-	return NewBuffer(RequestBufferBytes)
-}
-
 func (q *ByteQueue) Empty() bool { return len(q.segments) == 0 }
 
 // Append appends b.
 func (q *ByteQueue) Append(b []byte) {
 	for len(b) > 0 {
 		if q.Empty() || q.end == len(q.segments[len(q.segments)-1].Bytes) {
-			q.segments = append(q.segments, newSegment(len(b), q.Empty()))
+			size := RequestBufferBytes
+			if q.Empty() && len(b) <= SmallBodyBytes {
+				size = SmallBodyBytes
+			}
+			q.segments = append(q.segments, NewBuffer(size))
 			q.end = 0
 		}
 		n := copy(q.segments[len(q.segments)-1].Bytes[q.end:], b)

@@ -23,7 +23,6 @@ type HTTP1Conn struct {
 	wire      socket.Wire
 	agreed    agreement
 	onSocket  func(fd uintptr) bool // step as a value: creating it allocates
-	quickAck  func(fd uintptr)      // socket.AcknowledgeNow
 
 	client atomic.Pointer[Client] // the client to probe, or nil
 	probe  probe
@@ -65,7 +64,7 @@ type HTTP1Conn struct {
 }
 
 func newHTTP1Conn(t *http1Transport, w socket.Wire, agreed agreement) *HTTP1Conn {
-	u := &HTTP1Conn{transport: t, wire: w, agreed: agreed, quickAck: socket.AcknowledgeNow, idleTimeout: t.options.IdleTimeout}
+	u := &HTTP1Conn{transport: t, wire: w, agreed: agreed, idleTimeout: t.options.IdleTimeout}
 	u.onSocket = u.step
 	u.entry.Probes, u.entry.Owner = true, u
 	return u

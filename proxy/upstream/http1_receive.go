@@ -83,26 +83,21 @@ func (u *HTTP1Conn) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text 
 	}
 }
 
-// readMore reads more of a head, within its limit.
+// readMore reads more of a head, within its limit. It keeps b.
 func (u *HTTP1Conn) readMore(b *socket.Buffers) error {
 	limit := int(u.transport.options.HeadBytes)
 	if u.end >= limit {
 		u.transport.refused.report(http1.Fault{Rule: http1.ErrHeadTooLong.Reason, Offset: limit})
 		return http1.ErrResponseTooLong
 	}
-	n, err := u.read(b.From[u.end:max(limit, socket.ResponseBufferBytes)])
-	if u.end += n; n == 0 {
-		return err
-	}
-	return nil
-}
-
-// read reads into b without giving buffers back.
-func (u *HTTP1Conn) read(b []byte) (int, error) {
 	for {
-		n, err := u.wire.Read(b)
-		if n > 0 || err == nil || !u.wokenInError(err) {
-			return n, err
+		n, err := u.wire.Read(b.From[u.end:max(limit, socket.ResponseBufferBytes)])
+		u.end += n
+		switch {
+		case n > 0:
+			return nil
+		case !u.wokenInError(err):
+			return err
 		}
 	}
 }
@@ -254,7 +249,7 @@ func (u *HTTP1Conn) awaitBodyStart(b *socket.Buffers) error {
 // separately may delay the body until the head is acknowledged (Nagle's algorithm),
 // and the kernel delays that for up to 40 ms.
 func (u *HTTP1Conn) acknowledge() {
-	u.wire.Raw.Control(u.quickAck)
+	u.wire.Raw.Control(socket.AcknowledgeNow)
 }
 
 // errNotYet ends a short wait in which nothing has arrived.

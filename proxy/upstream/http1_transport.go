@@ -138,7 +138,6 @@ func (t *http1Transport) acquire(picked time.Time) *slot {
 		if u != nil {
 			t.idle--
 			u.idleUntil = 0
-			u.lifetime.Begin(t.sweeper, &t.options.ConnectionLimits)
 			t.lendLocked(u, picked)
 		}
 		t.mu.Unlock()
@@ -166,6 +165,7 @@ func (t *http1Transport) next() *slot {
 // lendLocked prepares u for an exchange.
 func (t *http1Transport) lendLocked(u *HTTP1Conn, picked time.Time) {
 	u.picked, u.complete = picked, false
+	u.lifetime.Begin(t.sweeper, &t.options.ConnectionLimits)
 	if t.suspected.After(picked) {
 		u.wire.WakeReader()
 	}
@@ -199,9 +199,8 @@ func (t *http1Transport) DialStream(ctx context.Context, picked time.Time, timeo
 func (t *http1Transport) addLocked(u *HTTP1Conn, s *slot, picked time.Time, shard uint32) {
 	s.u, u.slot, u.drains = u, s, t.drains
 	t.open[u] = struct{}{}
-	t.lendLocked(u, picked)
 	u.lifetime = socket.NewLifetime(t.sweeper, shard)
-	u.lifetime.Begin(t.sweeper, &t.options.ConnectionLimits)
+	t.lendLocked(u, picked)
 	t.sweeper.Add(&u.entry, u.wire.Conn, shard)
 }
 
@@ -258,7 +257,6 @@ func (t *http1Transport) takeOwn(c *Client) *HTTP1Conn {
 func (t *http1Transport) lendOwn(u *HTTP1Conn, picked time.Time) *slot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	u.lifetime.Begin(t.sweeper, &t.options.ConnectionLimits)
 	t.lendLocked(u, picked)
 	return u.slot
 }
