@@ -113,7 +113,7 @@ type Server struct {
 	log        zerolog.Logger
 	sweeper    *socket.Sweeper
 	connectors *upstream.Connectors
-	idleConns  *socket.IdleSet[*clientConn]
+	idleConns  *socket.IdleSet
 	routing    atomic.Pointer[routing]
 	requests   *metrics.Requests // see Unrouted
 	draining   atomic.Bool
@@ -172,7 +172,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 	}
 	s.connectors = upstream.NewConnectors(s.sweeper, log)
 	s.Configure(o)
-	if s.idleConns, err = socket.NewIdleSet[*clientConn](); err != nil {
+	if s.idleConns, err = socket.NewIdleSet(); err != nil {
 		s.log.Warn().Err(err).Msg("epoll failed: idle connections use more memory")
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

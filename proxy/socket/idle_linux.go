@@ -10,19 +10,19 @@ import (
 // epoll instance for all: a goroutine for each would double the memory of an idle
 // connection. The function that removes a connection, after an event or a timeout,
 // starts its goroutine again. Safe for concurrent use.
-type IdleSet[C idleConn] struct {
+type IdleSet struct {
 	epoll *os.File // nil: epoll is not available, and add fails
 	raw   syscall.RawConn
 	fd    int // of epoll, until closed
 
 	mu sync.Mutex
 	// mu guards the fields below, and watched of the connections.
-	conns  []C // by descriptor
+	conns  []IdleConn // by descriptor
 	closed bool
 }
 
-func NewIdleSet[C idleConn]() (*IdleSet[C], error) {
-	s := new(IdleSet[C])
+func NewIdleSet() (*IdleSet, error) {
+	s := new(IdleSet)
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return s, os.NewSyscallError("epoll_create1", err)
@@ -43,7 +43,7 @@ func NewIdleSet[C idleConn]() (*IdleSet[C], error) {
 
 // Add adds c, whose socket is raw, and reports whether it did; then the goroutine of c must end.
 // Bytes that have arrived before wake c.
-func (s *IdleSet[C]) Add(c C, raw syscall.RawConn) bool {
+func (s *IdleSet) Add(c IdleConn, raw syscall.RawConn) bool {
 	if s.epoll == nil {
 		return false
 	}
@@ -65,7 +65,7 @@ func (s *IdleSet[C]) Add(c C, raw syscall.RawConn) bool {
 		}
 		w.watched = true
 		if more := int(fd) + 1 - len(s.conns); more > 0 {
-			s.conns = append(s.conns, make([]C, more)...)
+			s.conns = append(s.conns, make([]IdleConn, more)...)
 		}
 		s.conns[fd] = c
 		added = true
@@ -74,7 +74,7 @@ func (s *IdleSet[C]) Add(c C, raw syscall.RawConn) bool {
 }
 
 // Take removes c and reports whether c was in the set.
-func (s *IdleSet[C]) Take(c C) bool {
+func (s *IdleSet) Take(c IdleConn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A closed connection may have had the descriptor before.
@@ -82,18 +82,16 @@ func (s *IdleSet[C]) Take(c C) bool {
 	if fd >= len(s.conns) || s.conns[fd] != c {
 		return false
 	}
-	var none C
-	s.conns[fd] = none
+	s.conns[fd] = nil
 	return true
 }
 
 // Len returns how many connections are in the set.
-func (s *IdleSet[C]) Len() (n int) {
+func (s *IdleSet) Len() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var none C
 	for _, c := range s.conns {
-		if c != none {
+		if c != nil {
 			n++
 		}
 	}
@@ -101,7 +99,7 @@ func (s *IdleSet[C]) Len() (n int) {
 }
 
 // Run wakes connections whose clients may have sent bytes or closed, until close.
-func (s *IdleSet[C]) Run() {
+func (s *IdleSet) Run() {
 	if s.epoll == nil {
 		return
 	}
@@ -124,26 +122,24 @@ func (s *IdleSet[C]) Run() {
 
 // wake starts a goroutine for the connection with this descriptor. The descriptor may
 // have been reused since the event; a spurious wake is harmless.
-func (s *IdleSet[C]) wake(fd int32) {
+func (s *IdleSet) wake(fd int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if int(fd) >= len(s.conns) { // closed
 		return
 	}
-	var none C
-	if c := s.conns[fd]; c != none {
-		s.conns[fd] = none
+	if c := s.conns[fd]; c != nil {
+		s.conns[fd] = nil
 		go c.Resume()
 	}
 }
 
 // Close wakes all connections and ends run. Later calls of add fail.
-func (s *IdleSet[C]) Close() {
+func (s *IdleSet) Close() {
 	s.mu.Lock()
 	s.closed = true
-	var none C
 	for _, c := range s.conns {
-		if c != none {
+		if c != nil {
 			go c.Resume()
 		}
 	}

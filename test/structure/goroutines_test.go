@@ -26,7 +26,7 @@ var uncontained = map[string]string{
 	"healthcheck AfterFunc(func() { connection.SetDeadline(longAgo) })":                       "it sets a deadline only",
 	"observe/panics Go(func() { Repeat(ctx.Done(), at, time.Second, func() { task(ctx) }) })": "it is a panics.Repeat",
 	"proxy/upstream AfterFunc(func() { conn.SetDeadline(socket.ALongTimeAgo) })":              "it sets a deadline only",
-	"proxy/socket go c.Resume()":                                                              "of idleConn, which contains",
+	"proxy/socket go c.Resume()":                                                              "of IdleConn, which contains",
 	"proxy/upstream AfterFunc(look)":                                                          "a value of a function that contains",
 	"proxy/http2 go c.onFlush()":                                                              "a value of flush, which contains",
 	"proxy go s.onServe()":                                                                    "a value of serve, which contains",
