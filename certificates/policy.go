@@ -11,7 +11,7 @@ import (
 const MinVersion = tls.VersionTLS12
 
 // Suites are the cipher suites for clients with TLS 1.2: with forward secrecy and authenticated
-// encryption (RFC 9325, section 4.2). TLS 1.3 has no others. Go chooses the order.
+// encryption (RFC 9325, section 4.2), as HTTP/2 needs. TLS 1.3 has no others. Go chooses the order.
 var Suites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,

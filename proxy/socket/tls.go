@@ -5,9 +5,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
+	"sluice/certificates"
 	"sluice/route/places"
 )
 
@@ -251,15 +253,8 @@ const (
 	ALPNHTTP2 = "h2"
 )
 
-// SuitsHTTP2 reports whether HTTP/2 allows the cipher suite (RFC 9113, section 9.2.2): in
-// TLS 1.2, the suites of crypto/tls with ephemeral keys and authenticated encryption.
+// SuitsHTTP2 reports whether HTTP/2 allows the cipher suite (RFC 9113, section 9.2.2).
 func (t *TLSConn) SuitsHTTP2() bool {
 	state := t.ConnectionState()
-	switch state.CipherSuite {
-	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:
-		return true
-	}
-	return state.Version >= tls.VersionTLS13
+	return state.Version >= tls.VersionTLS13 || slices.Contains(certificates.Suites, state.CipherSuite)
 }
