@@ -62,7 +62,7 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 		x.request.growTo(bytes)
 	}
 	if s.refused == nil {
-		text, framing, err := h.protocol.Fields.AppendRequest(x.request.in[:0], ends)
+		text, length, tunnel, err := h.protocol.Fields.AppendRequest(x.request.in[:0], ends)
 		if err != nil {
 			h.free = append(h.free, s)
 			s.release()
@@ -70,11 +70,7 @@ func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http
 			h.refuseLocked(id, http2.ProtocolError)
 			return h.OnFault()
 		}
-		x.request.end = len(text)
-		s.connect = framing == http2.FramingTunnel
-		if framing == http2.FramingLength {
-			s.expected = h.protocol.Fields.ContentLength()
-		}
+		x.request.end, s.expected, s.connect = len(text), length, tunnel
 	}
 	s.stream.OpenLocked(id)
 	h.idle = false

@@ -11,32 +11,10 @@ import (
 // its stream.
 var ErrMalformed = errors.New("HTTP/2: malformed message")
 
-// A Framing is how the body of a request is announced in its HTTP/1.1 text.
-type Framing uint8
-
-const (
-	FramingNone    Framing = iota // there is no body
-	FramingLength                 // Content-Length
-	FramingChunked                // Transfer-Encoding: chunked
-	FramingTunnel                 // the bytes after the head are of another protocol
-)
-
 // RequestBytes returns a bound of the length of the text of AppendRequest.
 func (f *Fields) RequestBytes() int {
 	const perField, fixed = len(": \r\n"), len(" HTTP/1.1\r\ntransfer-encoding: chunked\r\ncookie: \r\n\r\n") + len(upgradeLines)
 	return len(f.text) + perField*len(f.list) + fixed
-}
-
-// ContentLength returns the value of Content-Length in fields that AppendRequest has
-// accepted, or -1.
-func (f *Fields) ContentLength() int64 {
-	for i := range f.list {
-		if field := &f.list[i]; field.name == nameContentLength {
-			length, _ := http1.ParseLength(f.value(field))
-			return length
-		}
-	}
-	return -1
 }
 
 // upgradeLines are what an extended CONNECT has in HTTP/1.1, without the protocol.
@@ -61,7 +39,8 @@ type requestHead struct {
 	method, scheme, path      []byte
 	authority, host           []byte
 	protocol                  []byte
-	length                    []byte // of Content-Length, or nil
+	length                    []byte // Content-Length, or nil
+	contentLength             int64  // length as a number
 	hasAuthority, hasProtocol bool
 	cookies                   int // that are not empty
 }
@@ -71,25 +50,19 @@ type requestHead struct {
 // a status of their own: a CONNECT request, two different hosts, or none. Everything
 // else that could be understood differently in HTTP/1.1 is ErrMalformed.
 //
+// length is that of the body, as far as Content-Length announces it; -1: there is no body, or its
+// end is not announced. tunnel: the bytes after the head are of another protocol.
+//
 // The text of an extended CONNECT (RFC 8441) is a GET request with the fields Upgrade and
 // Connection, and without Sec-WebSocket-Key. No other text has them.
-func (f *Fields) AppendRequest(out []byte, ended bool) ([]byte, Framing, error) {
+func (f *Fields) AppendRequest(out []byte, ended bool) (_ []byte, length int64, tunnel bool, err error) {
 	head, err := f.request()
+	if err == nil && ended && head.contentLength > 0 {
+		err = ErrMalformed
+	}
 	if err != nil {
-		return out, 0, err
+		return out, -1, false, err
 	}
-	framing := FramingChunked
-	switch {
-	case head.hasProtocol:
-		framing = FramingTunnel
-	case ended && len(bytes.Trim(head.length, "0")) > 0:
-		return out, 0, ErrMalformed
-	case ended:
-		framing = FramingNone
-	case head.length != nil:
-		framing = FramingLength
-	}
-
 	out = append(append(out, head.method...), ' ')
 	out = append(out, head.path...)
 	out = append(out, " HTTP/1.1\r\n"...)
@@ -110,17 +83,21 @@ func (f *Fields) AppendRequest(out []byte, ended bool) ([]byte, Framing, error) 
 	if head.cookies > 0 {
 		out = f.appendCookies(out)
 	}
+	length = -1
 	switch {
-	case framing == FramingTunnel:
+	case head.hasProtocol:
 		out = http1.AppendLine(append(out, "connection: upgrade\r\n"...), "upgrade: ", head.protocol)
 	case head.length != nil:
 		out = http1.AppendLine(out, "content-length: ", head.length)
-	case framing == FramingChunked:
+		if !ended {
+			length = head.contentLength
+		}
+	case !ended:
 		out = append(out, "transfer-encoding: chunked\r\n"...)
 	case expectsBody(head.method):
 		out = append(out, "content-length: 0\r\n"...)
 	}
-	return append(out, "\r\n"...), framing, nil
+	return append(out, "\r\n"...), length, head.hasProtocol, nil
 }
 
 // appendField appends a field as a line.
@@ -179,10 +156,11 @@ func (f *Fields) request() (head requestHead, err error) {
 				head.cookies++
 			}
 		case nameContentLength:
-			if _, ok := http1.ParseLength(value); !ok || head.length != nil && !bytes.Equal(head.length, value) {
+			length, ok := http1.ParseLength(value)
+			if !ok || head.length != nil && !bytes.Equal(head.length, value) {
 				return head, ErrMalformed
 			}
-			head.length = value
+			head.length, head.contentLength = value, length
 		}
 		switch {
 		case field.malformed:
