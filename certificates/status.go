@@ -125,8 +125,8 @@ func (s *Status) between(begin, end time.Time) {
 	s.warnAt = end.Add(-min(longestWarning, end.Sub(begin)/3))
 }
 
-// StatusOf returns the status of a certificate. source is its path, or in place of one, fault is why
-// the present version or a renewal cannot be used. Without a chain it is Missing.
+// StatusOf returns the status of a certificate. source is its path, or in place of one, fault is
+// why the present version or a renewal cannot be used. Without a chain it is Missing.
 func StatusOf(source string, hosts []string, chain []*x509.Certificate, fault error) Status {
 	s := Status{File: source, Names: hosts, Fault: fault}
 	if len(chain) > 0 {

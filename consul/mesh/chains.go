@@ -38,8 +38,8 @@ type ChainState struct {
 	Compiled *Compiled `json:"compiled"` // in use; nil: not known
 	Index    uint64    `json:"index"`    // of Consul's last answer
 	Since    time.Time `json:"since"`    // when Compiled came into use
-	// Lost, if not nil: Consul has forgotten the chain and answers this default one. Compiled stays
-	// in use until KeptUntil.
+	// Lost, if not nil: Consul has forgotten the chain and answers this default one.
+	// Until KeptUntil, Compiled stays in use.
 	Lost      *Compiled `json:"lost,omitempty"`
 	KeptUntil time.Time `json:"kept_until,omitzero"`
 }

@@ -129,7 +129,8 @@ type Resolver struct {
 // Failover are the targets that stand in.
 type Failover struct {
 	Targets []string
-	Policy  *api.ServiceResolverFailoverPolicy `json:",omitempty"` // how Consul Enterprise orders them
+	// Policy is how Consul Enterprise orders them.
+	Policy *api.ServiceResolverFailoverPolicy `json:",omitempty"`
 }
 
 // LoadBalancer is the policy of a resolver.
@@ -158,19 +159,20 @@ type CookieConfig struct {
 
 // Target is a set of instances.
 type Target struct {
-	ID                   string
-	Service              string
-	ServiceSubset        string `json:",omitempty"`
-	Namespace            string `json:",omitempty"`
-	Partition            string `json:",omitempty"`
-	Datacenter           string `json:",omitempty"`
-	Peer                 string `json:",omitempty"`
-	MeshGateway          api.MeshGatewayConfig
-	Subset               api.ServiceResolverSubset                // the instances that a filter selects
-	External             bool                                     `json:",omitempty"` // behind a terminating gateway
-	SNI                  string                                   `json:",omitempty"`
-	Name                 string                                   `json:",omitempty"`
-	PrioritizeByLocality *api.ServiceResolverPrioritizeByLocality `json:",omitempty"` // how Consul Enterprise prefers near instances
+	ID            string
+	Service       string
+	ServiceSubset string `json:",omitempty"`
+	Namespace     string `json:",omitempty"`
+	Partition     string `json:",omitempty"`
+	Datacenter    string `json:",omitempty"`
+	Peer          string `json:",omitempty"`
+	MeshGateway   api.MeshGatewayConfig
+	Subset        api.ServiceResolverSubset // the instances that a filter selects
+	External      bool                      `json:",omitempty"` // behind a terminating gateway
+	SNI           string                    `json:",omitempty"`
+	Name          string                    `json:",omitempty"`
+	// PrioritizeByLocality is how Consul Enterprise prefers near instances.
+	PrioritizeByLocality *api.ServiceResolverPrioritizeByLocality `json:",omitempty"`
 }
 
 // EnvoyExtension is an extension of Envoy that an operator asks for.

@@ -56,8 +56,8 @@ type http1Transport struct {
 	common
 	pool fasthttp.HostClient // of slots; it sends no requests
 
-	// The mu of common guards the fields below, slot.u and HTTP1Conn.idleUntil. pool's own mutex
-	// may be taken while it is held.
+	// The mu of common guards the fields below, slot.u and HTTP1Conn.idleUntil. pool's own
+	// mutex may be taken while it is held.
 	idle      int                     // number of idle connections in open
 	open      map[*HTTP1Conn]struct{} // idle or busy
 	drains    int                     // number of calls of Drain

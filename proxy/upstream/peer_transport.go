@@ -63,7 +63,7 @@ func (t *peerTransport) Cut() {
 	t.http2.Cut()
 }
 
-// Close implements [balancer.Transport]. Exchanges fail as if the peer had closed their connections.
+// Close implements [balancer.Transport]. Exchanges fail as if the peer had closed connections.
 func (t *peerTransport) Close() {
 	t.connectors.remove(t)
 	t.http1Transport.Close()
@@ -85,8 +85,9 @@ type common struct {
 	tls     peerTLS
 	refused refusedAnswers
 
-	// over ends with end, when the transports are closed. Nothing may come to the peer afterwards:
-	// it may no longer lead. A dial ends then, so that the request finds another peer at once.
+	// over ends with end, when the transports are closed. Nothing may come to the peer after
+	// that: it may no longer lead. A dial ends then, so that the request finds another peer at
+	// once.
 	over context.Context
 	end  context.CancelFunc
 
@@ -132,8 +133,8 @@ func (c *common) whileOpen(ctx context.Context) (_ context.Context, end func(err
 	}
 }
 
-// openWire opens a connection within timeout, with TLS for a protocol if that is agreed, and calls add
-// with it. If that did not return, also because of a panic, it closes the connection.
+// openWire opens a connection within timeout, with TLS for a protocol if that is agreed, and calls
+// add with it. If that did not return, also because of a panic, it closes the connection.
 func (c *common) openWire(ctx context.Context, timeout time.Duration, agreed agreement, protocol string, add func(socket.Wire)) error {
 	start, cuts := c.sweeper.Exact(), c.cutsSoFar()
 	conn, err := socket.Dial(ctx, c.sweeper, c.peer.Address(), timeout, c.peer.Control)
