@@ -115,7 +115,7 @@ func instance(service, id, address string) discovery.Instance {
 
 func newPool(t testing.TB, name string, set ...discovery.Instance) *balancer.Pool {
 	t.Helper()
-	p := verify.Result(balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))).Must(t)
+	p := balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))
 	t.Cleanup(p.Close)
 	p.Apply(set)
 	return p
@@ -125,7 +125,7 @@ func newPool(t testing.TB, name string, set ...discovery.Instance) *balancer.Poo
 func divide(t testing.TB, p *balancer.Pool) {
 	t.Helper()
 	isA := func(i *discovery.Instance) bool { return i.ID == "a" }
-	verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{Adaptive: true}, Groups: []balancer.GroupSelector{{Name: "canary", Match: isA}}})))
+	p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{Adaptive: true}, Groups: []balancer.GroupSelector{{Name: "canary", Match: isA}}}))
 }
 
 // pick starts an attempt.

@@ -1,8 +1,6 @@
 package balancer
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -19,7 +17,7 @@ const RestGroup = "rest"
 // GroupSelector names a group of a pool and selects its instances: the ones that meet every
 // condition and that no earlier group has.
 type GroupSelector struct {
-	Name string // not empty, and not RestGroup
+	Name string // not RestGroup, nor that of another group
 	Selector
 	// Match must hold too, if it is not nil. It is called once per version of an
 	// instance, with the pool's mutex held: it must not block or call the pool.
@@ -28,21 +26,6 @@ type GroupSelector struct {
 
 func (s *GroupSelector) selects(i *discovery.Instance) bool {
 	return s.Selector.selects(i) && (s.Match == nil || s.Match(i))
-}
-
-func checkGroups(groups []GroupSelector) error {
-	names := make(map[string]bool)
-	for i := range groups {
-		switch name := groups[i].Name; {
-		case name == "" || name == RestGroup:
-			return fmt.Errorf("group %q: this name is not allowed", name)
-		case names[name]:
-			return errors.New("two groups with the name " + name)
-		default:
-			names[name] = true
-		}
-	}
-	return nil
 }
 
 // groupOf returns the index of i's group; len(groups) is RestGroup.

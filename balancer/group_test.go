@@ -82,14 +82,14 @@ func TestGroups(t *testing.T) {
 	expectMembers(t, p, map[string][]int{"a": {0, 3}, "b": {1, 2}, "rest": {4}})
 
 	o.Groups = append(byTag("c"), GroupSelector{Name: "b", Match: func(i *discovery.Instance) bool { return i.Port >= 10003 }})
-	verify.NoError(t, p.Reconfigure(complete(o)))
+	p.Reconfigure(complete(o))
 	expectMembers(t, p, map[string][]int{"c": {4}, "b": {3}, "rest": {0, 1, 2}})
 	verify.Equal(t, held.Peer.Group().Name(), RestGroup, "the peer is in")
 	n := held.Peer.Inflight()
 	verify.That(t, n == 1 && slices.Equal(p.Snapshot().All, before), "the peers are others, or the one with a request has %d", n)
 	held.Done(Outcome{})
 
-	verify.NoError(t, p.Reconfigure(complete(Options{NewTransport: newTestTransport})))
+	p.Reconfigure(complete(Options{NewTransport: newTestTransport}))
 	verify.That(t, p.Snapshot().Groups == nil && held.Peer.Group() == nil, "there are groups after the last was removed")
 	mustPick(t, p, in(p, "b")).Done(Outcome{}) // routed just before
 }
@@ -120,7 +120,7 @@ func TestFormerGroupsAreForgotten(t *testing.T) {
 			verify.That(t, group.ID() != other, "the id %d of %s is in use", group.ID(), name)
 		}
 		last = group
-		verify.NoError(t, p.Reconfigure(complete(Options{Groups: byTag("a", name)})))
+		p.Reconfigure(complete(Options{Groups: byTag("a", name)}))
 		verify.That(t, p.Group(name) == group && p.Group("a") == a, "groups in use are forgotten")
 		// With the one before, and RestGroup.
 		verify.That(t, len(p.groups.named) <= 4, "%d groups", len(p.groups.named))

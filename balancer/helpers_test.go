@@ -96,9 +96,7 @@ func newTestPool(t testing.TB, o Options) *Pool {
 	if _, benchmark := t.(*testing.B); o.Random == nil && !benchmark {
 		o.Random = numbers(seedOf(t))
 	}
-	p, err := NewPool("star", complete(o))
-	verify.Require(t, err == nil, "NewPool: %v", err)
-	return p
+	return NewPool("star", complete(o))
 }
 
 func mustPick(t testing.TB, p *Pool, q *Query) Token {

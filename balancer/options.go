@@ -1,17 +1,15 @@
 package balancer
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
 	"sluice/config/units"
 	"sluice/discovery"
 )
 
-// Options are the settings of a [Pool].
+// Options are the settings of a [Pool]. Package config has checked what users set of them: nothing
+// is refused here.
 type Options struct {
 	// Policy chooses among the eligible peers.
 	Policy Policy
@@ -117,16 +115,4 @@ type Transport interface {
 	Suspect()
 	// Close closes every connection, in use or not. It is called once.
 	Close()
-}
-
-// check returns what is wrong with o. Numbers are within the bounds of their keys.
-func (o Options) check() error {
-	if _, ok := pickers[o.Policy]; !ok {
-		names := make([]string, 0, len(pickers))
-		for _, p := range Policies() {
-			names = append(names, string(p))
-		}
-		return fmt.Errorf("unknown policy %q: want %s", o.Policy, strings.Join(names, ", "))
-	}
-	return errors.Join(checkTiers(o.Tiers), checkGroups(o.Groups), o.Subset.check())
 }

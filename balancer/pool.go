@@ -1,7 +1,6 @@
 package balancer
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -66,10 +65,7 @@ type Pool struct {
 }
 
 // NewPool returns an empty pool for the service name.
-func NewPool(name string, o Options) (*Pool, error) {
-	if err := o.check(); err != nil {
-		return nil, fmt.Errorf("pool %q: %w", name, err)
-	}
+func NewPool(name string, o Options) *Pool {
 	p := &Pool{
 		Name:     name,
 		Requests: metrics.NewRequests(),
@@ -94,7 +90,7 @@ func NewPool(name string, o Options) (*Pool, error) {
 		p.witness = o.NewWitness(p)
 		p.witness.Configured(&p.options)
 	}
-	return p, nil
+	return p
 }
 
 // Snapshot returns the current snapshot.
@@ -196,10 +192,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 // NewTransport or MustPassFirst applies to later peers, a new DrainTimeout to later
 // drains. Without MustPassFirst no peer waits for its first check any more. Random and MayConnect
 // do not change.
-func (p *Pool) Reconfigure(o Options) error {
-	if err := o.check(); err != nil {
-		return fmt.Errorf("pool %q: %w", p.Name, err)
-	}
+func (p *Pool) Reconfigure(o Options) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if *o.RetryBudget != *p.options.RetryBudget {
@@ -231,7 +224,6 @@ func (p *Pool) Reconfigure(o Options) error {
 	if p.witness != nil {
 		p.witness.Configured(&p.options)
 	}
-	return nil
 }
 
 func (p *Pool) setOptionsLocked(o Options) {

@@ -2,7 +2,6 @@ package balancer
 
 import (
 	"cmp"
-	"errors"
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
@@ -26,13 +25,6 @@ type Subset struct {
 	Replica int `key:"replica" default:"-1" min:"-1" max:"100000"`
 	// Replicas is the number of replicas; required with Size.
 	Replicas int `key:"replicas" default:"0" min:"0" max:"100000"`
-}
-
-func (s Subset) check() error {
-	if s.Size < 0 || s.Size > 0 && (s.Replicas < 1 || s.Replica < 0 || s.Replica >= s.Replicas) {
-		return errors.New("subset: want a size of 0 or more, and a replica from 0 to one less than replicas")
-	}
-	return nil
 }
 
 // of returns the peers to use, in the order of all.

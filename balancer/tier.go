@@ -1,8 +1,6 @@
 package balancer
 
 import (
-	"errors"
-	"maps"
 	"slices"
 	"sync/atomic"
 
@@ -29,21 +27,6 @@ func (s *Selector) selects(i *discovery.Instance) bool {
 		}
 	}
 	return len(s.Nodes) == 0 || slices.Contains(s.Nodes, i.Node)
-}
-
-func (s *Selector) equal(o *Selector) bool {
-	return slices.Equal(s.Tags, o.Tags) && maps.Equal(s.Meta, o.Meta) && slices.Equal(s.Nodes, o.Nodes)
-}
-
-func checkTiers(tiers []Selector) error {
-	for i := range tiers {
-		for j := range i {
-			if tiers[i].equal(&tiers[j]) {
-				return errors.New("two tiers with the same conditions")
-			}
-		}
-	}
-	return nil
 }
 
 // Tier is one of the tiers of a snapshot.

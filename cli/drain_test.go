@@ -18,7 +18,7 @@ import (
 func servePools(t *testing.T, sets ...[]discovery.Instance) (address string, pools []*balancer.Pool) {
 	t.Helper()
 	for _, set := range sets {
-		p := verify.Result(balancer.NewPool(set[0].Service, balancertest.Complete(balancer.Options{}))).Must(t)
+		p := balancer.NewPool(set[0].Service, balancertest.Complete(balancer.Options{}))
 		p.Apply(set)
 		pools = append(pools, p)
 	}
@@ -100,7 +100,7 @@ func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 func TestDrainWaitsInEachServiceOfAnInstance(t *testing.T) {
 	set := []discovery.Instance{instanceOf("star", "star-1", "a", 1)}
 	address, pools := servePools(t, set, set)
-	blue := verify.Result(balancer.NewPool("blue", balancertest.Complete(balancer.Options{}))).Must(t)
+	blue := balancer.NewPool("blue", balancertest.Complete(balancer.Options{}))
 	blue.Apply(set)
 	pools[1] = blue
 	token := verify.Result(blue.Pick(nil)).Must(t)
@@ -120,7 +120,7 @@ func TestDrainWaitsForAnInstanceThatMovesToAnotherAgent(t *testing.T) {
 	for host, want := range map[string]int{"10.0.0.1": exitFailed, "127.0.0.1": exitOK} {
 		i := instanceOf("star", "star-1", "a", 1)
 		i.Address, i.NodeAddress = host, "10.0.0.2"
-		pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{}))).Must(t)
+		pool := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
 		pool.Apply([]discovery.Instance{i})
 		all := func() []*balancer.Pool { return []*balancer.Pool{pool} }
 		api, moved := adminOf(all, admin.Tokens{}, operatortest.Obey(all)), i

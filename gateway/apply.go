@@ -77,10 +77,8 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) error {
 		if err := g.prepare(p); err != nil {
 			return err
 		}
-		g.incomplete = true // also if it panics
-		if err := g.carryOut(ctx, p); err != nil {
-			return err
-		}
+		g.incomplete = true // if it panics
+		g.carryOut(ctx, p)
 		g.incomplete = false
 	}
 	applied = true
@@ -140,11 +138,9 @@ func (g *Gateway) prepare(p *plan) (err error) {
 }
 
 // carryOut changes the running program to p, in the order of the package comment.
-func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
+func (g *Gateway) carryOut(ctx context.Context, p *plan) {
 	c := p.config
-	if err := g.services.apply(p.services); err != nil {
-		return err
-	}
+	g.services.apply(p.services)
 	g.effective.Store(c)
 	g.shares.Applied(p.merged, time.Now()) // before the waits below: what an operator or the judge gives meanwhile is for c
 	g.process.Configure(c.Log.Level.Value, c.Log.Format)
@@ -175,9 +171,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		g.certificates.Await(ctx, tlsOf(p.listeners), g.waits.warm)
 	}
 	g.services.useMeshTLS(p.services)
-	if err := g.services.applyGroups(p.services); err != nil {
-		return err
-	}
+	g.services.applyGroups(p.services)
 	former := g.routes.Swap(p.routes)
 	g.proxy.SetTable(p.routes.Table, namesOf(p.listeners))
 	g.requestLog.apply(p, g.proxy) // at once: whom to believe, and whom the routes let in, belong together
@@ -190,7 +184,6 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	g.certificates.Retain()
 	g.services.retain(p.services, g.waits.retire)
 	g.mesh.leave(c)
-	return nil
 }
 
 // routed returns the new services that routes or listeners use.

@@ -67,7 +67,7 @@ routes: [{ service: star }]
 // whichever is slower.
 func TestANewServiceObeysTheLatestOrders(t *testing.T) {
 	t.Parallel()
-	pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{}))).Must(t)
+	pool := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
 	defer pool.Close()
 	store := operator.New(operator.Options{Log: zerolog.Nop()})
 	reads, given := make(chan struct{}, 1), make(chan struct{})

@@ -58,9 +58,7 @@ func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 			p.switched = !p.created && isInMesh(p.config) != isInMesh(p.next)
 		}
 		if p.created {
-			if p.service, err = s.newService(name, p); err != nil {
-				return nil, err
-			}
+			p.service = s.newService(name, p)
 		}
 		if !reflect.DeepEqual(p.spec, p.service.spec) {
 			if p.source, err = s.registries.newSource(name, p.spec); err != nil {
@@ -113,16 +111,13 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 }
 
 // newService returns a service with an empty pool, which is not in use yet.
-func (s *services) newService(name string, p *servicePlan) (*service, error) {
+func (s *services) newService(name string, p *servicePlan) *service {
 	created := newService(name, s.mesh, s.health.NewChecker())
 	o := s.poolOptions(p.next, created, p.health)
 	o.MayConnect, o.MayUseSocket = s.mayConnect(created), s.machine.MayUseSocket
-	var err error
-	if created.pool, err = balancer.NewPool(name, o); err != nil {
-		return nil, err
-	}
+	created.pool = balancer.NewPool(name, o)
 	s.applyOrdersTo(created.pool)
-	return created, nil
+	return created
 }
 
 func (s *services) poolOptions(c config.Service, of *service, health healthcheck.Settings) balancer.Options {
@@ -138,7 +133,7 @@ func (s *services) poolOptions(c config.Service, of *service, health healthcheck
 
 // apply changes the services in use to plans. Left for later are the sources, for watch, groups
 // that change with the routes, for applyGroups, and services that plans lack, for retain.
-func (s *services) apply(plans []*servicePlan) error {
+func (s *services) apply(plans []*servicePlan) {
 	for _, p := range plans {
 		switch {
 		case p.created:
@@ -158,9 +153,7 @@ func (s *services) apply(plans []*servicePlan) error {
 			if p.groupsChange = (p.source == nil || p.afterSwap()) && !reflect.DeepEqual(p.config.Groups, p.next.Groups); p.groupsChange {
 				o.Groups = groupsOf(p.config.Groups)
 			}
-			if err := p.checker.Reconfigure(o, p.health); err != nil {
-				return err // impossible with a checked configuration
-			}
+			p.checker.Reconfigure(o, p.health)
 		}
 		if p.changed {
 			p.certificates.Store(&p.uses)
@@ -169,20 +162,15 @@ func (s *services) apply(plans []*servicePlan) error {
 			}
 		}
 	}
-	return nil
 }
 
 // applyGroups gives the pools the groups of plans, right before the routes that lead to them.
-func (s *services) applyGroups(plans []*servicePlan) error {
+func (s *services) applyGroups(plans []*servicePlan) {
 	for _, p := range plans {
-		if !p.groupsChange {
-			continue
-		}
-		if err := p.pool.Reconfigure(s.poolOptions(p.next, p.service, p.health)); err != nil {
-			return err // impossible with a checked configuration
+		if p.groupsChange {
+			p.pool.Reconfigure(s.poolOptions(p.next, p.service, p.health))
 		}
 	}
-	return nil
 }
 
 // useMeshTLS ends the use of a former TLS in the services of plans that are in the mesh.

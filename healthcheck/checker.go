@@ -18,13 +18,12 @@ import (
 // It completes the options of its pool, then starts with it:
 //
 //	c := monitor.NewChecker()
-//	pool, err := balancer.NewPool(name, c.Adapt(options, settings))
-//	…
+//	pool := balancer.NewPool(name, c.Adapt(options, settings))
 //	c.Start(pool, settings)
 //
 // For new settings it changes both:
 //
-//	err := c.Reconfigure(c.Adapt(options, settings), settings)
+//	c.Reconfigure(c.Adapt(options, settings), settings)
 type Checker struct {
 	monitor  *Monitor
 	pool     *balancer.Pool // nil before Start
@@ -89,31 +88,27 @@ func (c *Checker) start(pool *balancer.Pool, cancel context.CancelFunc, s Settin
 
 // Reconfigure changes the options of the pool and the settings. The state of peers stays; results
 // of running checks do not count if the probe changed. Without active checks or outlier detection
-// their reasons are cleared. After an error nothing has changed.
-func (c *Checker) Reconfigure(o balancer.Options, s Settings) error {
-	old, err := c.change(o, s)
-	if err != nil {
-		return err
-	}
+// their reasons are cleared.
+func (c *Checker) Reconfigure(o balancer.Options, s Settings) {
+	old := c.change(o, s)
 	c.wake.Send()
 	if old != nil && (s.Active == nil || old.Probe != s.Active.Probe) {
 		old.Probe.Close()
 	}
-	return nil
 }
 
 // change changes options and settings, and returns the active checks of before; nil if c is
 // stopped. Nobody compares the peers with the settings meanwhile: a peer that awaits its first
 // check by the options would not await it by the settings of before.
-func (c *Checker) change(o balancer.Options, s Settings) (old *Active, err error) {
+func (c *Checker) change(o balancer.Options, s Settings) (old *Active) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.pool.Reconfigure(o); err != nil || c.stopped {
-		return nil, err
+	if c.pool.Reconfigure(o); c.stopped {
+		return nil
 	}
 	old = c.active
 	c.changeLocked(s)
-	return old, nil
+	return old
 }
 
 func (c *Checker) changeLocked(s Settings) {

@@ -32,7 +32,7 @@ func watched(t *testing.T, m *Monitor, name string, peers int, a Active) (end fu
 	a.Interval, a.FailingInterval, a.UnhealthyThreshold, a.HealthyThreshold = time.Second, time.Second, 1, 1
 	s := Settings{Active: &a}
 	c := m.NewChecker()
-	pool := verify.Result(balancer.NewPool(name, c.Adapt(balancertest.Complete(balancer.Options{}), s))).Must(t)
+	pool := balancer.NewPool(name, c.Adapt(balancertest.Complete(balancer.Options{}), s))
 	var set []discovery.Instance
 	for n := range peers {
 		i := instance(n)

@@ -18,7 +18,6 @@ import (
 	"sluice/discovery"
 	"sluice/healthcheck/statuses"
 	"sluice/test/balancertest"
-	"sluice/test/verify"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -199,7 +198,7 @@ func newFixture(t testing.TB, s Settings, o Options) *fixture {
 	o.MaxChecks = cmp.Or(o.MaxChecks, 512)
 	f.monitor = NewMonitor(o)
 	f.checker = f.monitor.NewChecker()
-	f.Pool = verify.Result(balancer.NewPool("star", f.checker.Adapt(f.options, s))).Must(t)
+	f.Pool = balancer.NewPool("star", f.checker.Adapt(f.options, s))
 	f.checker.Start(f.Pool, s)
 	return f
 }
@@ -239,7 +238,7 @@ func (f *fixture) close() {
 func (f *fixture) reconfigure(s Settings) {
 	f.t.Helper()
 	s = s.clone()
-	verify.NoError(f.t, f.checker.Reconfigure(f.checker.Adapt(f.options, s), s))
+	f.checker.Reconfigure(f.checker.Adapt(f.options, s), s)
 }
 
 // peer returns the peer of instance number n.

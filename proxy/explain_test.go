@@ -51,7 +51,7 @@ func TestExplain(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}}, "10.0.0.1:1", "10.0.0.2:1")
 	unknown := func(name string) *balancer.Pool {
-		pool := verify.Result(balancer.NewPool(name, balancertest.Complete(balancer.Options{}))).Must(t)
+		pool := balancer.NewPool(name, balancertest.Complete(balancer.Options{}))
 		t.Cleanup(pool.Close)
 		return pool
 	}
@@ -65,7 +65,7 @@ func TestExplain(t *testing.T) {
 	closed := pool("closed", "10.0.0.4:1")
 	closed.Maintenance.Store(&balancer.Maintenance{})
 	limited := pool("limited", "10.0.0.5:1")
-	verify.NoError(t, limited.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{Requests: 5, PeerRequests: 2}})))
+	limited.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{Requests: 5, PeerRequests: 2}}))
 	lame := pool("lame", "10.0.0.6:1")
 	lame.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: lame.Snapshot().All[0], Down: true, Why: "503"})
 	service := func(p *balancer.Pool) *route.Service { return &route.Service{Name: p.Name, Pool: p} }

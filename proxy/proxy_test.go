@@ -73,9 +73,9 @@ func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Helper()
 	p := &testProxy{Server: newTestServer(o), t: t}
-	p.pool = verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{
+	p.pool = balancer.NewPool("star", balancertest.Complete(balancer.Options{
 		Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(transportOf(p.t)),
-	}))).Must(t)
+	}))
 	p.setPeers(addresses...)
 	p.setService(route.Service{Retry: route.Retry{Attempts: 3}})
 	l := listen(t)
@@ -200,7 +200,7 @@ func instancesAt(t testing.TB, addresses ...string) (set []discovery.Instance) {
 // newService returns another service, with a pool of its own that has peers at these addresses.
 func (p *testProxy) newService(name string, o balancer.Options, addresses ...string) *route.Service {
 	p.t.Helper()
-	pool := verify.Result(balancer.NewPool(name, balancertest.Complete(o))).Must(p.t)
+	pool := balancer.NewPool(name, balancertest.Complete(o))
 	p.t.Cleanup(pool.Close)
 	pool.Apply(instancesAt(p.t, addresses...))
 	return &route.Service{Name: name, Pool: pool, Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}}
@@ -225,7 +225,7 @@ func (p *testProxy) reconfigure(o balancer.Options) {
 	if o.NewTransport == nil {
 		o.NewTransport = p.NewTransport(transportOf(p.t))
 	}
-	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(o)))
+	p.pool.Reconfigure(balancertest.Complete(o))
 }
 
 // usePeers makes the peers of p those at addresses, by HTTP/2 or HTTP/1.1, in a pool with these

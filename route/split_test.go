@@ -24,10 +24,7 @@ func clients(n int) [][]byte {
 
 // groups are the first, the second and the third group of a pool, and its rest.
 var groups = func() (list [4]*balancer.Group) {
-	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
-	if err != nil {
-		panic(err)
-	}
+	pool := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
 	for i := range list {
 		list[i] = pool.Group(strconv.Itoa(i))
 	}

@@ -15,7 +15,7 @@ import (
 
 func newPool(t testing.TB, name string, ids ...string) *balancer.Pool {
 	t.Helper()
-	p := verify.Result(balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))).Must(t)
+	p := balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))
 	t.Cleanup(p.Close)
 	var set []discovery.Instance
 	for _, id := range ids {

@@ -31,7 +31,7 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 	feed := events.New()
 	j := New(feed, zerolog.Nop())
 	defer j.Close()
-	pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{Notify: j.Note, PanicThreshold: .6}))).Must(t)
+	pool := balancer.NewPool("star", balancertest.Complete(balancer.Options{Notify: j.Note, PanicThreshold: .6}))
 	defer pool.Close()
 	a := discovery.Instance{Service: "star", ID: "a", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1}
 	b := discovery.Instance{Service: "star", ID: "b", Node: "n", Address: "10.0.0.2", Port: 80, Weight: 1}
@@ -111,7 +111,7 @@ func TestWhyAPeerIsCut(t *testing.T) {
 			feed := events.New()
 			j := New(feed, zerolog.New(&log))
 			options := balancer.Options{Notify: j.Note, OneLeader: true, CutRemoved: test.demoted, DrainTimeout: 10 * time.Second}
-			pool := verify.Result(balancer.NewPool("db", balancertest.Complete(options))).Must(t)
+			pool := balancer.NewPool("db", balancertest.Complete(options))
 			pool.Apply(set)
 			session := verify.Result(pool.Pick(&balancer.Query{})).Must(t)
 			pool.Apply(nil)

@@ -19,7 +19,7 @@ import (
 // peerOf returns a peer of a pool.
 func peerOf(t *testing.T) *balancer.Peer {
 	t.Helper()
-	pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{}))).Must(t)
+	pool := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
 	t.Cleanup(pool.Close)
 	pool.Apply([]discovery.Instance{{Service: "star", ID: "star-1", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1}})
 	return pool.Snapshot().All[0]

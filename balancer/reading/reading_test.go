@@ -22,7 +22,7 @@ func instance(id, address string) discovery.Instance {
 
 func newPool(t *testing.T, name string, set ...discovery.Instance) *balancer.Pool {
 	t.Helper()
-	p := verify.Result(balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))).Must(t)
+	p := balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))
 	t.Cleanup(p.Close)
 	p.Apply(set)
 	return p

@@ -48,7 +48,7 @@ func build(t *testing.T, c *config.Config) (*Routes, error) {
 	t.Helper()
 	services := make(map[string]*route.Service)
 	for name, s := range c.Services {
-		pool := verify.Result(balancer.NewPool(name, balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{{Name: "canary"}}}))).Must(t)
+		pool := balancer.NewPool(name, balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{{Name: "canary"}}}))
 		t.Cleanup(pool.Close)
 		services[name] = Service(name, pool, s)
 	}

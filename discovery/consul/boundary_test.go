@@ -57,9 +57,7 @@ func startEdge(t *testing.T, fake *discoverytest.Pipe, path, name string, o Serv
 	if p.client, err = newClient(consul.Options{Addresses: []string{"http://fake"}, Log: log, Dial: fake.DialContext}); err != nil {
 		t.Fatal(err)
 	}
-	if p.pool, err = balancer.NewPool("star", balancertest.Complete(balancer.Options{})); err != nil {
-		t.Fatal(err)
-	}
+	p.pool = balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
 	if p.store, err = saved.Open(saved.Options{Path: path, States: func() map[string]discovery.WatchState { return p.manager.States() }, Log: log, Owner: func(f func()) bool {
 		if p.owns {
 			f()

@@ -95,7 +95,7 @@ func (s *script) run(service *route.Service) (o balancer.Outcome, err error) {
 
 // pool returns one with that many peers.
 func pool(t *testing.T, peers int) *balancer.Pool {
-	p := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{}))).Must(t)
+	p := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
 	t.Cleanup(p.Close)
 	var set []discovery.Instance
 	for i := range peers {
@@ -202,7 +202,7 @@ func TestRunWaits(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := pool(t, test.peers)
-				verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
+				p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}))
 				held, _ := p.Pick(new(balancer.Query))
 				service := &route.Service{Pool: p, WaitForPeer: peer, ConnectionWait: connection, Retry: route.Retry{Attempts: 3}}
 				x := script{outcomes: []balancer.Outcome{ok}}
@@ -232,7 +232,7 @@ func TestRetryWaitsForWhatIsLeft(t *testing.T) {
 	}{{1500 * time.Millisecond, 1500 * time.Millisecond, nil}, {time.Minute, 2 * time.Second, balancer.ErrConnectionsSaturated}} {
 		synctest.Test(t, func(t *testing.T) {
 			p := pool(t, 2)
-			verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
+			p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}))
 			for _, free := range []time.Duration{500 * time.Millisecond, test.free} {
 				held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 				timer := time.AfterFunc(free, func() { held.Done(ok) })
@@ -308,7 +308,7 @@ func TestPeerOfAGroupThatWasLeftIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, 2)
 		one := balancer.GroupSelector{Name: "one", Match: func(i *discovery.Instance) bool { return i.ID == "0" }}
-		verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{one}, Limits: balancer.Limits{Pending: 1}})))
+		p.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{one}, Limits: balancer.Limits{Pending: 1}}))
 		service := &route.Service{Name: "star", Pool: p, WaitForPeer: 3 * time.Second, Retry: route.Retry{Attempts: 3}}
 		x := script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}
 		x.onTry = func() {

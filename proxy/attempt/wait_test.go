@@ -18,7 +18,7 @@ import (
 func TestWhoWaitsForAConnectionOutlivesThePeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, 1)
-		verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 10}})))
+		p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 10}}))
 		set := []discovery.Instance{p.Snapshot().All[0].Instance()}
 		service := &route.Service{Pool: p, WaitForPeer: time.Minute, ConnectionWait: 10 * time.Second, Retry: route.Retry{Attempts: 1}}
 		held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
@@ -53,7 +53,7 @@ func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := pool(t, 2)
-				verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: limits})))
+				p.Reconfigure(balancertest.Complete(balancer.Options{Limits: limits}))
 				held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 				service := &route.Service{Pool: p, Retry: route.Retry{Attempts: 2}}
 				x := script{outcomes: []balancer.Outcome{suspected(ok), ok}}
@@ -100,7 +100,7 @@ func TestAllServicesShareTheTimeForAPeer(t *testing.T) {
 func TestTimeForAConnectionIsNoneForAPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, 1)
-		verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
+		p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}))
 		held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 		var x script
 		var query balancer.Query
@@ -127,7 +127,7 @@ func TestNobodyWaitsForAPeerOfARemovedService(t *testing.T) {
 // Nor does one whose client has left wait again for what is left of its time.
 func TestWhoIsGoneWaitsNoLongerForAConnection(t *testing.T) {
 	p := pool(t, 1)
-	verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
+	p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}))
 	verify.Result(p.Pick(new(balancer.Query))).Must(t)
 	x := script{gone: true}
 	_, err := x.run(&route.Service{Pool: p, ConnectionWait: time.Second})
@@ -140,7 +140,7 @@ func TestWhoIsGoneWaitsNoLongerForAConnection(t *testing.T) {
 func TestPeerThatWasLeftTakesThePlaceOfOneThatIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, 3)
-		verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
+		p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}))
 		held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 		service := &route.Service{Pool: p, ConnectionWait: time.Minute, Retry: route.Retry{Attempts: 3}}
 		x := script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}

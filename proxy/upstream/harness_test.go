@@ -47,9 +47,9 @@ func startPeer(t *testing.T, o Options, serve func(net.Conn)) *peerTransport {
 	sweeper, stop := socket.NewSweeper(), make(chan struct{})
 	running.Go(func() { sweeper.Run(stop) })
 	o.IdleTimeout, o.MaxIdle, o.HeadBytes, o.Fields = time.Minute, 512, 16<<10, http1.UsualFields
-	pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{
+	pool := balancer.NewPool("star", balancertest.Complete(balancer.Options{
 		Policy: balancer.PolicyRoundRobin, NewTransport: NewConnectors(sweeper, zerolog.Nop()).NewTransport(o),
-	}))).Must(t)
+	}))
 	host, port, _ := net.SplitHostPort(l.Addr().String())
 	number, _ := strconv.Atoi(port)
 	pool.Apply([]discovery.Instance{{Service: "star", ID: "a", Address: host, Port: number, Weight: 1}})

@@ -144,7 +144,7 @@ func TestRefusedAnswersAreLogged(t *testing.T) {
 // A peer that answers so again and again has one line a minute.
 func TestRefusedAnswersAreLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{}))).Must(t)
+		pool := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
 		defer pool.Close()
 		pool.Apply([]discovery.Instance{{Service: "star", ID: "a", Address: "127.0.0.1", Port: 1, Weight: 1}})
 		var log bytes.Buffer

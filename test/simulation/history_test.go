@@ -85,9 +85,7 @@ func (s *service) becomePlain() {
 	s.configure, s.now().configured = time.Now(), true
 	options := s.checker.Adapt(s.options, s.settings)
 	s.w.mu.Unlock()
-	if err := s.checker.Reconfigure(options, s.settings); err != nil {
-		panic(err)
-	}
+	s.checker.Reconfigure(options, s.settings)
 }
 
 // loadUntil sends requests until stopLoad is called.

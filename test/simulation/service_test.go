@@ -81,13 +81,9 @@ func (w *world) newService(r *registry) *service {
 	})
 	s.draw()
 	s.checker = w.monitor.NewChecker()
-	pool, err := balancer.NewPool(s.name, s.checker.Adapt(s.options, s.settings))
-	if err != nil {
-		panic(err)
-	}
-	s.pool = pool
+	s.pool = balancer.NewPool(s.name, s.checker.Adapt(s.options, s.settings))
 	s.route()
-	s.checker.Start(pool, s.settings)
+	s.checker.Start(s.pool, s.settings)
 	w.mu.Lock()
 	w.byName[s.name] = s
 	w.logf("%s: in use, %s", s.name, s.describe())
@@ -237,9 +233,7 @@ func (s *service) reload() {
 	s.w.logf("%s: reload, %s", s.name, s.describe())
 	options := s.checker.Adapt(s.options, s.settings)
 	s.w.mu.Unlock()
-	if err := s.checker.Reconfigure(options, s.settings); err != nil {
-		panic(err)
-	}
+	s.checker.Reconfigure(options, s.settings)
 }
 
 // retire removes a service.

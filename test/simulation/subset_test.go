@@ -93,10 +93,7 @@ func (s *service) checkReplicas() {
 	used := make(map[discovery.Key]int)
 	for replica := range subset.Replicas {
 		subset.Replica = replica
-		pool, err := balancer.NewPool(s.name, balancertest.Complete(balancer.Options{Tiers: s.options.Tiers, Subset: subset}))
-		if err != nil {
-			panic(err)
-		}
+		pool := balancer.NewPool(s.name, balancertest.Complete(balancer.Options{Tiers: s.options.Tiers, Subset: subset}))
 		pool.Apply(set)
 		others := pool.Snapshot().Eligible
 		for _, actual := range others {
