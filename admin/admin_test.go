@@ -124,8 +124,20 @@ func newPool(t testing.TB, name string, set ...discovery.Instance) *balancer.Poo
 // divide makes the instance a of a pool the group canary.
 func divide(t testing.TB, p *balancer.Pool) {
 	t.Helper()
-	isA := func(i *discovery.Instance) bool { return i.ID == "a" }
-	p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{Adaptive: true}, Groups: []balancer.GroupSelector{{Name: "canary", Match: isA}}}))
+	tags := []string{"canary"}
+	p.Reconfigure(balancertest.Complete(balancer.Options{
+		Limits: balancer.Limits{Adaptive: true},
+		Groups: []balancer.GroupSelector{{Name: "canary", Selector: balancer.Selector{Tags: tags}}},
+	}))
+	var set []discovery.Instance
+	for _, peer := range p.Snapshot().All {
+		i := peer.Instance()
+		if i.ID == "a" {
+			i.Tags = tags
+		}
+		set = append(set, i)
+	}
+	p.Apply(set)
 }
 
 // pick starts an attempt.

@@ -19,13 +19,6 @@ const RestGroup = "rest"
 type GroupSelector struct {
 	Name string // not RestGroup, nor that of another group
 	Selector
-	// Match must hold too, if it is not nil. It is called once per version of an
-	// instance, with the pool's mutex held: it must not block or call the pool.
-	Match func(*discovery.Instance) bool
-}
-
-func (s *GroupSelector) selects(i *discovery.Instance) bool {
-	return s.Selector.selects(i) && (s.Match == nil || s.Match(i))
 }
 
 // groupOf returns the index of i's group; len(groups) is RestGroup.

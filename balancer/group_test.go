@@ -78,10 +78,12 @@ func TestGroups(t *testing.T) {
 	before := p.Snapshot().All
 	held := mustPick(t, p, in(p, "b"))
 	expectMembers(t, p, map[string][]int{"a": {0, 2}, "b": {1}, "rest": {3, 4}})
-	p.Apply(withTags("a", "b", "b", "a", "c"))
+	set := withTags("a", "b", "b", "a", "c")
+	set[3].Node = "node-2"
+	p.Apply(set)
 	expectMembers(t, p, map[string][]int{"a": {0, 3}, "b": {1, 2}, "rest": {4}})
 
-	o.Groups = append(byTag("c"), GroupSelector{Name: "b", Match: func(i *discovery.Instance) bool { return i.Port >= 10003 }})
+	o.Groups = append(byTag("c"), GroupSelector{Name: "b", Selector: Selector{Nodes: []string{"node-2"}}})
 	p.Reconfigure(complete(o))
 	expectMembers(t, p, map[string][]int{"c": {4}, "b": {3}, "rest": {0, 1, 2}})
 	verify.Equal(t, held.Peer.Group().Name(), RestGroup, "the peer is in")

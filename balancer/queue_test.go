@@ -8,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"sluice/discovery"
 	"sluice/route/places"
 	"sluice/test/verify"
 )
@@ -144,7 +143,7 @@ func TestNobodyQueuesWhereNoPeerIs(t *testing.T) {
 // Nor does a retry for which none is left: with a connection it had nobody to pick, neither in its
 // group nor in the fallback.
 func TestNobodyQueuesWhereNoOtherPeerIs(t *testing.T) {
-	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: []GroupSelector{{Name: "canary", Match: func(*discovery.Instance) bool { return true }}}})
+	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: []GroupSelector{{Name: "canary"}}})
 	p.Apply(instances(1))
 	held := hold(t, p, 1)
 	q := Query{Group: p.Group("canary").ID(), Fallback: p.Group("rest").ID()}
@@ -156,9 +155,8 @@ func TestNobodyQueuesWhereNoOtherPeerIs(t *testing.T) {
 
 // A retry that goes to the fallback does not queue behind those that wait for a peer of its group.
 func TestNobodyQueuesForThePeersOfOthers(t *testing.T) {
-	set := instances(2)
-	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: []GroupSelector{{Name: "canary", Match: func(i *discovery.Instance) bool { return i.ID == set[0].ID }}}})
-	p.Apply(set)
+	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: byTag("canary")})
+	p.Apply(withTags("canary", ""))
 	q := Query{Group: p.Group("canary").ID(), Fallback: p.Group("rest").ID()}
 	held := verify.Result(p.Pick(&q)).Must(t)
 	p.queue.join(q.line(), places.Many, make(chan struct{}, 1))

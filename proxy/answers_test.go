@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/discovery"
 	"sluice/healthcheck/statuses"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
@@ -231,7 +230,7 @@ func TestErrorPagesOfPeersKeepCookies(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, answering("HTTP/1.1 404 No\r\nSet-Cookie: session=1\r\nContent-Length: 1\r\n\r\nx")).address())
 	p.setAffinity(balancer.PolicySticky, &route.Affinity{Cookie: "peer", CookieAttributes: "; Path=/"})
-	p.reconfigure(balancer.Options{Policy: balancer.PolicySticky, Groups: []balancer.GroupSelector{{Name: "canary", Match: func(*discovery.Instance) bool { return true }}}})
+	p.reconfigure(balancer.Options{Policy: balancer.PolicySticky, Groups: []balancer.GroupSelector{{Name: "canary"}}})
 	split := &route.Split{Shares: []route.Share{{Group: p.pool.Group("canary"), Size: 1}}, Rest: p.pool.Group("rest"), Seed: "star"}
 	for _, peers := range []bool{false, true} {
 		p.setRoutes(route.Route{Path: "/", Service: p.service, Split: split, Actions: &route.Actions{ErrorPages: route.ErrorPages{pageOf(t, "404", "page", peers)}}})

@@ -192,7 +192,7 @@ func instancesAt(t testing.TB, addresses ...string) (set []discovery.Instance) {
 	t.Helper()
 	for _, a := range addresses {
 		at := verify.Result(netip.ParseAddrPort(a)).Must(t)
-		set = append(set, discovery.Instance{Service: "star", ID: a, Address: at.Addr().String(), Port: int(at.Port()), Weight: 1})
+		set = append(set, discovery.Instance{Service: "star", ID: a, Address: at.Addr().String(), Port: int(at.Port()), Tags: []string{a}, Weight: 1})
 	}
 	return set
 }

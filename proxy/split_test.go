@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"sluice/balancer"
-	"sluice/discovery"
 	"sluice/observe/metrics"
 	"sluice/proxy/accesslog"
 	"sluice/route"
@@ -27,7 +26,7 @@ func startSplit(t testing.TB, s route.Split, canary float64) (p *testProxy, orig
 	}
 	p = startProxy(t, Options{}, addresses...)
 	p.reconfigure(balancer.Options{Groups: []balancer.GroupSelector{{
-		Name: "canary", Match: func(i *discovery.Instance) bool { return i.HostPort() == addresses[0] },
+		Name: "canary", Selector: balancer.Selector{Tags: addresses[:1]},
 	}}})
 	p.setSplit(s, canary)
 	return p, origins
@@ -167,7 +166,7 @@ func startWeighted(t *testing.T, key route.SplitKey, peer func(service string) (
 	for _, name := range []string{"a", "b"} {
 		service := p.newService(name, balancer.Options{
 			NewTransport: p.NewTransport(transportOf(t)),
-			Groups:       []balancer.GroupSelector{{Name: "canary", Match: func(*discovery.Instance) bool { return true }}},
+			Groups:       []balancer.GroupSelector{{Name: "canary"}},
 		}, peer(name))
 		w.Targets = append(w.Targets, route.Target{Route: &route.Route{Service: service}, Share: .5})
 	}

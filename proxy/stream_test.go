@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/discovery"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -113,7 +112,7 @@ func TestStreamsTellTheTimeOfConnecting(t *testing.T) {
 func TestStreamLineHasGroupAndTLS(t *testing.T) {
 	t.Parallel()
 	p := startLogged(t, Options{}, startOrigin(t, greeting).address())
-	p.reconfigure(balancer.Options{Groups: []balancer.GroupSelector{{Name: "canary", Match: func(*discovery.Instance) bool { return true }}}})
+	p.reconfigure(balancer.Options{Groups: []balancer.GroupSelector{{Name: "canary"}}})
 	p.address = p.serveWith(ListenerOptions{Name: "db", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}}, Streams: func() *Streams {
 		return &Streams{Other: &route.Route{Service: p.service, EndsTLS: true}}
 	}})

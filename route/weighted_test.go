@@ -25,7 +25,7 @@ func target(t testing.TB, name string, n int, share float64) Target {
 func setPeers(pool *balancer.Pool, n int) {
 	var set []discovery.Instance
 	for i := range max(n, -n) {
-		one := discovery.Instance{Service: pool.Name, ID: strconv.Itoa(i), Address: "127.0.0.1", Port: 9000 + i, Weight: 1, Status: discovery.StatusPassing}
+		one := discovery.Instance{Service: pool.Name, ID: strconv.Itoa(i), Address: "127.0.0.1", Port: 9000 + i, Tags: []string{strconv.Itoa(i)}, Weight: 1, Status: discovery.StatusPassing}
 		if n < 0 {
 			one.Probation = time.Unix(1, 0)
 		}
@@ -165,7 +165,7 @@ func TestUsablePeersOfAGroup(t *testing.T) {
 	one := target(t, "a", 0, 1)
 	pool := one.Route.Service.Pool
 	pool.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{
-		{Name: "canary", Match: func(i *discovery.Instance) bool { return i.ID == "0" }},
+		{Name: "canary", Selector: balancer.Selector{Tags: []string{"0"}}},
 	}}))
 	setPeers(pool, 3)
 	for group, want := range map[string]int{"canary": 1, balancer.RestGroup: 2} {

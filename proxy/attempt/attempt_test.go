@@ -99,7 +99,7 @@ func pool(t *testing.T, peers int) *balancer.Pool {
 	t.Cleanup(p.Close)
 	var set []discovery.Instance
 	for i := range peers {
-		set = append(set, discovery.Instance{Service: "star", ID: fmt.Sprint(i), Address: "10.0.0.1", Port: 1 + i, Weight: 1})
+		set = append(set, discovery.Instance{Service: "star", ID: fmt.Sprint(i), Address: "10.0.0.1", Port: 1 + i, Tags: []string{fmt.Sprint(i)}, Weight: 1})
 	}
 	p.Apply(set)
 	return p
@@ -307,7 +307,7 @@ func TestPeerThatWasLeftIsWaitedFor(t *testing.T) {
 func TestPeerOfAGroupThatWasLeftIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, 2)
-		one := balancer.GroupSelector{Name: "one", Match: func(i *discovery.Instance) bool { return i.ID == "0" }}
+		one := balancer.GroupSelector{Name: "one", Selector: balancer.Selector{Tags: []string{"0"}}}
 		p.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{one}, Limits: balancer.Limits{Pending: 1}}))
 		service := &route.Service{Name: "star", Pool: p, WaitForPeer: 3 * time.Second, Retry: route.Retry{Attempts: 3}}
 		x := script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}

@@ -109,7 +109,7 @@ func (w *witness) tierOf(i *discovery.Instance) int {
 
 func (w *witness) groupOf(i *discovery.Instance) int {
 	for n := range w.options.Groups {
-		if g := &w.options.Groups[n]; meets(&g.Selector, i) && (g.Match == nil || g.Match(i)) {
+		if meets(&w.options.Groups[n].Selector, i) {
 			return n
 		}
 	}
