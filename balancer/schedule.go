@@ -1,6 +1,9 @@
 package balancer
 
-import "math"
+import (
+	"container/heap"
+	"math"
+)
 
 // The length of a schedule is the sum of the weights divided by their greatest
 // common divisor, up to the larger of these limits.
@@ -49,70 +52,53 @@ func newSchedule(counts []int) []uint32 {
 		total += n
 	}
 	schedule := make([]uint32, total)
-	had := make([]int, len(counts)) // turns so far
-	open := windows{closes: make([]int, len(counts))}
-	for i := range counts {
-		open.push(uint32(i), (total+counts[i]-1)/counts[i])
+	all := make([]window, len(counts))
+	var open windows
+	for i, n := range counts {
+		all[i] = window{index: uint32(i), closes: (total + n - 1) / n}
+		heap.Push(&open, &all[i])
 	}
-	// Windows that are not open yet, by the turn at which they open: lists linked by
-	// index, where i+1 stands for i and 0 is the end.
-	first := make([]uint32, total)
-	next := make([]uint32, len(counts))
+	first := make([]*window, total) // of those that open at a turn
 	for turn := range schedule {
-		for link := first[turn]; link != 0; link = next[link-1] {
-			i := link - 1
-			open.push(i, ((had[i]+1)*total+counts[i]-1)/counts[i])
+		for w := first[turn]; w != nil; w = w.next {
+			heap.Push(&open, w)
 		}
-		i := open.pop()
-		schedule[turn] = i
-		if had[i]++; had[i] < counts[i] {
-			opens := max(had[i]*total/counts[i], turn+1)
-			next[i], first[opens] = first[opens], i+1
+		w := heap.Pop(&open).(*window)
+		schedule[turn] = w.index
+		if n := counts[w.index]; w.had+1 < n {
+			w.had++
+			w.closes = ((w.had+1)*total + n - 1) / n
+			opens := max(w.had*total/n, turn+1)
+			w.next, first[opens] = first[opens], w
 		}
 	}
 	return schedule
 }
 
+// A window is where the next turn of a candidate lies.
+type window struct {
+	index  uint32 // of the candidate
+	had    int    // its turns before
+	closes int
+	next   *window // that opens at the same turn
+}
+
 // windows is a heap of open windows, ordered by end, then index.
-type windows struct {
-	heap   []uint32
-	closes []int // by index
+type windows []*window
+
+func (w windows) Len() int { return len(w) }
+
+func (w windows) Less(i, j int) bool {
+	return w[i].closes < w[j].closes || w[i].closes == w[j].closes && w[i].index < w[j].index
 }
 
-func (w *windows) before(a, b uint32) bool {
-	return w.closes[a] < w.closes[b] || w.closes[a] == w.closes[b] && a < b
-}
+func (w windows) Swap(i, j int) { w[i], w[j] = w[j], w[i] }
 
-func (w *windows) push(i uint32, closes int) {
-	w.closes[i] = closes
-	w.heap = append(w.heap, i)
-	for child := len(w.heap) - 1; child > 0; {
-		parent := (child - 1) / 2
-		if !w.before(w.heap[child], w.heap[parent]) {
-			break
-		}
-		w.heap[child], w.heap[parent] = w.heap[parent], w.heap[child]
-		child = parent
-	}
-}
+func (w *windows) Push(x any) { *w = append(*w, x.(*window)) }
 
-func (w *windows) pop() uint32 {
-	top := w.heap[0]
-	last := len(w.heap) - 1
-	w.heap[0] = w.heap[last]
-	w.heap = w.heap[:last]
-	for parent := 0; ; {
-		child := 2*parent + 1
-		if child >= last {
-			return top
-		}
-		if right := child + 1; right < last && w.before(w.heap[right], w.heap[child]) {
-			child = right
-		}
-		if !w.before(w.heap[child], w.heap[parent]) {
-			return top
-		}
-		w.heap[child], w.heap[parent] = w.heap[parent], w.heap[child]
-		parent = child
-	}
+func (w *windows) Pop() any {
+	last := len(*w) - 1
+	x := (*w)[last]
+	*w = (*w)[:last]
+	return x
 }
