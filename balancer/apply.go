@@ -179,6 +179,7 @@ func (p *Pool) joinLocked(i discovery.Instance, former *condition) {
 		delete(p.draining, id)
 		p.peers[id] = peer
 		peer.cutTimer.Stop()
+		peer.cutTimer = nil
 		peer.stickyID.Store(stickyIDOf(peer.ID, p.options.stickyKey(p.Name)))
 		peer.measureLatencies(p.options.MeasureLatencies)
 		p.changeLocked(peer, func(c *condition) {

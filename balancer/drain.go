@@ -107,32 +107,26 @@ func (p *Pool) signalDrainedLocked() {
 func (p *Pool) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var leaving []*Peer
 	switch {
 	case p.retired != nil:
-		leaving = p.retired.peers
-		p.retired.timer.Stop()
+		p.retired.Stop()
 		p.retired = nil
 	case p.closed:
 		return
 	default:
-		leaving = p.leaveAllLocked()
+		p.leaveAllLocked()
 	}
 	if p.witness != nil {
 		p.witness.Changing()
 		defer p.witness.Applied(nil, nanotime())
 	}
-	for _, peer := range leaving {
-		p.limitDrainLocked(peer)
+	for _, peer := range sorted(p.draining) {
+		if peer.cutTimer == nil { // else it has left before
+			p.limitDrainLocked(peer)
+		}
 	}
 	p.publishLocked()
 	p.signalDrainedLocked()
-}
-
-// retirement is the time in which a closed pool still gives its peers.
-type retirement struct {
-	peers []*Peer
-	timer *time.Timer
 }
 
 // Retire is Close for a pool that routes have used until now. A request that was matched to it may
@@ -144,23 +138,22 @@ func (p *Pool) Retire(late time.Duration) {
 	if p.closed {
 		return
 	}
-	p.retired = &retirement{p.leaveAllLocked(), time.AfterFunc(late, func() {
+	p.leaveAllLocked()
+	p.retired = time.AfterFunc(late, func() {
 		defer panics.Contain(panics.Task, nil)
 		p.Close()
-	})}
+	})
 	p.snapshot.replace(p.snapshot.Load().retired(sorted(p.draining)))
 	p.notices.flush()
 }
 
-// leaveAllLocked closes the pool for sets, and returns its peers, which leave.
-func (p *Pool) leaveAllLocked() []*Peer {
+// leaveAllLocked closes the pool for sets. Its peers leave.
+func (p *Pool) leaveAllLocked() {
 	p.closed, p.options.OneLeader = true, false // who leaves from now on has not been demoted
-	leaving := sorted(p.peers)
-	for _, peer := range leaving {
+	for _, peer := range sorted(p.peers) {
 		p.leaveLocked(peer)
 	}
 	p.set = nil
-	return leaving
 }
 
 // Drained returns a channel that is closed when the pool and all its transports are

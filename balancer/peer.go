@@ -40,7 +40,7 @@ type Peer struct {
 	streakStart atomic.Int64 // streak ignores attempts that started earlier, by nanotime
 
 	// pool.mu guards the fields below.
-	cutTimer   *time.Timer  // runs while the peer is leaving
+	cutTimer   *time.Timer  // cuts the peer that has left; nil: nothing limits its drain
 	departures uint16       // times it left
 	drained    bool         // EventDrained was sent for an operator's drain
 	used       bool         // in the current snapshot
