@@ -50,7 +50,7 @@ func (p Peer) Drained() bool {
 }
 
 func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
-	i, p, share := v.Instance(), v.Peer, v.Share()
+	i, p, share := v.Instance(), v.Peer, v.Share
 	var is *float64
 	if share.Is >= 0 {
 		is = new(rounded(share.Is))
@@ -83,7 +83,7 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 		Status:     i.Status.String(),
 		State:      v.State().String(),
 		Reasons:    list(v.Reasons()),
-		Used:       v.Used(),
+		Used:       v.Used,
 		Leaving:    v.Leaving(),
 		Inflight:   p.Inflight(),
 		Requests:   p.Requests(),

@@ -219,7 +219,7 @@ func (p *Pool) joinLocked(i discovery.Instance, former *condition) {
 		if peer.condition.Load().failsChecks() {
 			against = ReasonActive
 		}
-		peer.record = p.witness.Joined(peer, former != nil, against, false)
+		peer.record = p.witness.Joined(peer, former != nil, against)
 	}
 	if p.options.NewTransport != nil {
 		peer.Transport = p.options.NewTransport(peer)

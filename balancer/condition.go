@@ -27,11 +27,6 @@ type condition struct {
 	factor    adjustment
 }
 
-// registryWeight returns the peer's weight without an operator's order, from 0 to maxWeight.
-func (c *condition) registryWeight() int {
-	return min(max(c.instance.Weight, c.override, 0), maxWeight)
-}
-
 // eligible reports whether the peer may get requests.
 func (c *condition) eligible() bool { return c.reasons == 0 && !c.leaving }
 

@@ -38,13 +38,7 @@ const (
 
 var eventNames = [...]string{"added", "removed", "updated", "state", "drained", "cut", "panic", "panic_over", "refused"}
 
-// String returns the name of k, or "unknown".
-func (k EventKind) String() string {
-	if int(k) >= len(eventNames) {
-		return "unknown"
-	}
-	return eventNames[k]
-}
+func (k EventKind) String() string { return eventNames[k] }
 
 // Event is one change of a peer or of the pool.
 type Event struct {

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/discovery"
 	"sluice/test/verify"
 )
 
@@ -38,7 +39,7 @@ func TestFactorsMultiplyWeights(t *testing.T) {
 func TestFactorsAreBounded(t *testing.T) {
 	p := newTestPool(t, Options{})
 	defer p.Close()
-	p.Apply(withWeights(maxWeight, 1))
+	p.Apply(withWeights(discovery.MaxWeight, 1))
 	all := p.Snapshot().All
 	for _, c := range []struct{ by, want float64 }{{0, minFactor}, {-1, minFactor}, {math.Inf(1), maxFactor}, {math.NaN(), maxFactor}, {1, 1}} {
 		p.SetFactors(Adjustment{Peer: all[0], By: c.by})

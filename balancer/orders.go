@@ -47,12 +47,13 @@ func (p *Pool) SetOrders(of func(discovery.Instance) Orders) {
 	}
 }
 
-// weight returns the peer's weight, from 0 to maxWeight.
+// weight returns the peer's weight, from 0 to discovery.MaxWeight.
 func (c *condition) weight() int {
+	weight := max(c.instance.Weight, c.override, 0)
 	if c.orders.Weight > 0 {
-		return min(c.orders.Weight, maxWeight)
+		weight = c.orders.Weight
 	}
-	return c.registryWeight()
+	return min(weight, discovery.MaxWeight)
 }
 
 // usualWeight returns the weight of the peer when it is healthy, 1 if it is unknown.
@@ -60,7 +61,7 @@ func (c *condition) usualWeight() int {
 	if c.orders.Weight > 0 {
 		return c.weight()
 	}
-	return min(max(c.usual, 1), maxWeight)
+	return min(max(c.usual, 1), discovery.MaxWeight)
 }
 
 // Maintenance is an operator's order that a service gets no new requests. It does not change.

@@ -118,7 +118,7 @@ func TestNobodyWaitsForAFirstCheckAnyMore(t *testing.T) {
 		expectEligible(t, p, false, 1)
 		p.Reconfigure(complete(Options{NewTransport: newTestTransport}))
 		expectEligible(t, p, false, 1, 2)
-		verify.That(t, !peerOf(t, p, set[2]).AwaitsCheck() && peerOf(t, p, set[2]).Reasons() == nil, "reasons %q", peerOf(t, p, set[2]).Reasons())
+		verify.That(t, peerOf(t, p, set[2]).Reasons() == nil, "reasons %q", peerOf(t, p, set[2]).Reasons())
 		verify.Slices(t, peerOf(t, p, set[0]).Reasons(), []string{"active: status 500"}, "reasons")
 		p.Reconfigure(complete(before))
 		p.Apply(set)

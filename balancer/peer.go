@@ -23,9 +23,6 @@ const (
 // requests are copies: one word, so that acquire and quiesce exclude each other without a lock.
 type load struct{ atomic.Int64 }
 
-// maxWeight is the largest weight of an instance.
-const maxWeight = 65535
-
 // Peer is an instance in a pool. It outlives snapshots. Its methods are safe for
 // concurrent use.
 type Peer struct {
@@ -100,9 +97,6 @@ func (p *Peer) Reasons() []string { return p.condition.Load().reasonLines() }
 
 // Has reports whether the peer has any of the reasons in r.
 func (p *Peer) Has(r Reason) bool { return p.condition.Load().reasons&r != 0 }
-
-// AwaitsCheck reports whether the peer must pass an active check first, and none has had a result.
-func (p *Peer) AwaitsCheck() bool { return p.condition.Load().awaitsCheck() }
 
 // Inflight returns the number of requests in flight.
 func (p *Peer) Inflight() int { return int(p.load.inflight() &^ quiesced) }

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"sluice/discovery"
 	"sluice/test/long"
 	"sluice/test/verify"
 )
@@ -95,10 +96,10 @@ func TestLoadFollowsTheWeights(t *testing.T) {
 
 // The tickets of the lottery give the exact probabilities.
 func TestLotteryIsExact(t *testing.T) {
-	cases := append(slices.Clone(weightCases), []int{maxWeight, 1}, []int{maxWeight, maxWeight, 1, 1, 1})
+	cases := append(slices.Clone(weightCases), []int{discovery.MaxWeight, 1}, []int{discovery.MaxWeight, discovery.MaxWeight, 1, 1, 1})
 	many := make([]int, 1000)
 	for i := range many {
-		many[i] = 1 + i*i%maxWeight
+		many[i] = 1 + i*i%discovery.MaxWeight
 	}
 	for _, weights := range append(cases, many) {
 		candidates := candidatesOf(weights...)
@@ -122,7 +123,7 @@ func TestLotteryIsExact(t *testing.T) {
 }
 
 func TestDrawTwoAreDifferent(t *testing.T) {
-	for _, weights := range [][]int{{1, 1}, {1, 1, 1}, {maxWeight, 1}, {maxWeight, 1, 1}} {
+	for _, weights := range [][]int{{1, 1}, {1, 1, 1}, {discovery.MaxWeight, 1}, {discovery.MaxWeight, 1, 1}} {
 		l := newLottery(candidatesOf(weights...))
 		seen := make(map[[2]int]int)
 		for range 10000 {
@@ -187,10 +188,10 @@ func TestSchedulesAreBounded(t *testing.T) {
 	f([]int{10, 20, 30}, []int{1, 2, 3})
 	f([]int{4000, 96}, []int{125, 3})
 	f([]int{4001, 1}, []int{4001, 1})
-	f([]int{maxWeight, maxWeight - 1, 1}, []int{2048, 2048, 1})
+	f([]int{discovery.MaxWeight, discovery.MaxWeight - 1, 1}, []int{2048, 2048, 1})
 	many := make([]int, 1000)
 	for i := range many {
-		many[i] = maxWeight - i
+		many[i] = discovery.MaxWeight - i
 	}
 	length := 0
 	for i, n := range turns(candidatesOf(many...)) {

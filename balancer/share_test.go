@@ -20,7 +20,7 @@ func gets(p *Pool, counts ...uint64) {
 // viewShares returns what a view says of each peer: due, is, why.
 func viewShares(p *Pool) (due, is []float64, why []string) {
 	for _, v := range p.ViewWithShares().Peers {
-		s := v.Share()
+		s := v.Share
 		due, is, why = append(due, s.Due), append(is, s.Is), append(why, strings.Join(s.Why, "; "))
 	}
 	return due, is, why

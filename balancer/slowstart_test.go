@@ -189,7 +189,7 @@ func TestWarmingKeepsWeightsInProportion(t *testing.T) {
 			}
 		})
 	}
-	candidates := []candidate{{weight: maxWeight}, {weight: 1}}
+	candidates := []candidate{{weight: discovery.MaxWeight}, {weight: 1}}
 	for i := range candidates {
 		candidates[i].peer = &Peer{}
 		candidates[i].peer.condition.Store(&condition{})

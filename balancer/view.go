@@ -43,18 +43,17 @@ func newView(s *Snapshot, shares map[*Peer]Share) View {
 		if !known {
 			share.Is = -1
 		}
-		v.Peers = append(v.Peers, PeerView{peer, peer.condition.Load(), !peer.load.isQuiesced(), share})
+		v.Peers = append(v.Peers, PeerView{peer, peer.Used(), share, peer.condition.Load()})
 	}
 	return v
 }
 
-// PeerView is a peer in a [View]: its methods return what the methods of Peer
-// returned at one moment.
+// PeerView is a peer in a [View]: it has what the methods of Peer returned at one moment.
 type PeerView struct {
 	Peer      *Peer // for its identity and counters
+	Used      bool
+	Share     Share
 	condition *condition
-	used      bool
-	share     Share
 }
 
 func (v PeerView) Instance() discovery.Instance { return v.condition.instance }
@@ -63,13 +62,9 @@ func (v PeerView) Weight() int                  { return v.condition.weight() }
 func (v PeerView) State() State      { return v.condition.state() }
 func (v PeerView) Since() time.Time  { return v.condition.since }
 func (v PeerView) Reasons() []string { return v.condition.reasonLines() }
-func (v PeerView) Used() bool        { return v.used }
 
 // Leaving reports whether the set has the peer no more: only requests in flight keep it.
 func (v PeerView) Leaving() bool { return v.condition.leaving }
-
-// Share returns which part of the requests the peer should get and gets.
-func (v PeerView) Share() Share { return v.share }
 
 // Share is which part of the requests of its service, or of its group, a peer should get and gets.
 type Share struct {

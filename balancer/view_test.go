@@ -54,14 +54,14 @@ func TestViewIsConsistent(t *testing.T) {
 		v := pool.View()
 		used := 0
 		for _, p := range v.Peers {
-			got := fmt.Sprint(p.Instance().Status, p.Weight(), " ", p.State(), " ", p.Reasons(), p.Used())
+			got := fmt.Sprint(p.Instance().Status, p.Weight(), " ", p.State(), " ", p.Reasons(), p.Used)
 			seen[got] = true
 			verify.Require(t, want[got], "%s: %s", p.Peer, got)
-			if p.Used() {
+			if p.Used {
 				used++
 			}
-			if p.Used() != slices.Contains(v.Snapshot.Eligible, p.Peer) {
-				t.Fatalf("%s: used %t, but that is not what picks do", p.Peer, p.Used())
+			if p.Used != slices.Contains(v.Snapshot.Eligible, p.Peer) {
+				t.Fatalf("%s: used %t, but that is not what picks do", p.Peer, p.Used)
 			}
 		}
 		if used != len(v.Snapshot.Eligible) || len(v.Peers) != len(v.Snapshot.All)+len(v.Snapshot.Draining) {

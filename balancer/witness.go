@@ -18,11 +18,10 @@ type Witness interface {
 	Judged(r Reason, verdicts []Verdict)
 	// Ordered is Pool.SetOrders.
 	Ordered(of func(discovery.Instance) Orders)
-	// Joined returns what sees the attempts on a peer. It comes before a snapshot has the peer. If
-	// the peer was in use under another name (Pool.ApplyMoved), these are the reasons against it,
-	// and whether a first check has yet to pass; else against may have ReasonActive, see
-	// Options.FailedBefore.
-	Joined(p *Peer, before bool, against Reason, unchecked bool) Record
+	// Joined returns what sees the attempts on a peer. It comes before a snapshot has the peer.
+	// before: the peer was in use under another name (Pool.ApplyMoved). against may have
+	// ReasonActive, by that or by Options.FailedBefore.
+	Joined(p *Peer, before bool, against Reason) Record
 	// Retired: the transport of a peer is closed. cut: with requests in flight.
 	Retired(p *Peer, cut bool)
 	// Closed: the pool is closed and has drained.

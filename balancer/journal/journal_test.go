@@ -43,7 +43,7 @@ func TestJournalWritesOneLineForEachEvent(t *testing.T) {
 }
 
 func TestEveryKindOfEventHasAMessage(t *testing.T) {
-	for kind := balancer.EventAdded; kind.String() != "unknown"; kind++ {
+	for kind := balancer.EventAdded; kind <= balancer.EventRefused; kind++ {
 		verify.That(t, eventMessages[kind] != "", "no message for %q", kind)
 	}
 }

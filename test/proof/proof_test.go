@@ -25,8 +25,8 @@ type liar struct {
 	records map[*balancer.Peer]balancer.Record
 }
 
-func (l *liar) Joined(p *balancer.Peer, before bool, against balancer.Reason, unchecked bool) balancer.Record {
-	r := l.told.Joined(p, before, against, unchecked)
+func (l *liar) Joined(p *balancer.Peer, before bool, against balancer.Reason) balancer.Record {
+	r := l.told.Joined(p, before, against)
 	l.records[p] = r
 	return r
 }

@@ -144,10 +144,9 @@ func (w *witness) Ordered(of func(discovery.Instance) balancer.Orders) {
 }
 
 // Joined implements balancer.Witness.
-func (w *witness) Joined(p *balancer.Peer, before bool, against balancer.Reason, unchecked bool) balancer.Record {
+func (w *witness) Joined(p *balancer.Peer, before bool, against balancer.Reason) balancer.Record {
 	w.joined++
-	r := &record{witness: w, peer: p, number: w.joined, fresh: !before, whole: !before, unchecked: unchecked, awaits: unchecked && p.AwaitsCheck(),
-		against: against & (balancer.ReasonActive | balancer.ReasonEjected)}
+	r := &record{witness: w, peer: p, number: w.joined, fresh: !before, whole: !before, against: against}
 	r.standing.Store(&standing{since: math.MaxInt64}) // until a set has it
 	w.records[p] = r
 	return r
