@@ -21,7 +21,6 @@ type target struct {
 	fault    string // of the latest failed check
 	why      string // last reported to the pool
 	reported bool   // a verdict was reported to the pool
-	gone     bool
 }
 
 // syncTargetsLocked makes targets of peers, and removes all others.
@@ -52,7 +51,6 @@ func (c *Checker) dropTargetsLocked() {
 }
 
 func (c *Checker) dropTargetLocked(t *target) {
-	t.gone = true
 	delete(c.targets, t.peer)
 	if runs := c.monitor.scheduler.remove(&t.task); !runs && c.active != nil {
 		c.active.Probe.Forget(t.address)
@@ -81,7 +79,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case t.gone || c.stopped:
+	case c.targets[t.peer] != t: // it is gone, or c is stopped
 		active.Probe.Forget(t.address)
 		return 0
 	case c.active != active:

@@ -186,7 +186,7 @@ func (c *Checker) end() *Active {
 	c.passive.Store(nil)
 	c.dropTargetsLocked()
 	for _, r := range c.records {
-		r.stop()
+		r.timer.Stop()
 	}
 	c.stopDetectorLocked()
 	return c.active

@@ -19,11 +19,11 @@ const fullFor = time.Second
 type record struct {
 	peer     *balancer.Peer
 	ejected  bool
-	times    int       // ejections, minus one per Interval without an ejection
-	returned time.Time // from the latest ejection
-	until    time.Time // with ejected: when it ends
-	why      string    // with ejected
-	timer    *time.Timer
+	times    int         // ejections, minus one per Interval without an ejection
+	returned time.Time   // from the latest ejection
+	until    time.Time   // with ejected: when it ends
+	why      string      // with ejected
+	timer    *time.Timer // of the latest ejection
 }
 
 // records are the peers that are or were ejected. Checker.mu guards them.
@@ -92,12 +92,6 @@ func (c *Checker) ejectRestoredLocked(s *balancer.Snapshot) {
 			r.times = e.Times
 			c.beginLocked(r, left, e.Why)
 		}
-	}
-}
-
-func (r *record) stop() {
-	if r.timer != nil {
-		r.timer.Stop()
 	}
 }
 
@@ -224,7 +218,7 @@ func (c *Checker) forgetRecordsLocked(s *balancer.Snapshot) {
 	}
 	for p, r := range c.records {
 		if !known[p] {
-			r.stop()
+			r.timer.Stop()
 			delete(c.records, p)
 		}
 	}
