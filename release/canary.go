@@ -1,6 +1,7 @@
 package release
 
 import (
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -57,7 +58,7 @@ func settingsOf(c config.Service) judge.Settings {
 // fits reports whether r goes on with a pool and a configuration of the service, whatever the share
 // is. The pool may have another group of the name: it forgets one that two configurations lack.
 func (r *canaryRelease) fits(pool *balancer.Pool, c config.Service) bool {
-	return r.pool == pool && r.canary.group == pool.Group(c.Split.Shares()[0].Group) && r.settings.Equal(settingsOf(c))
+	return r.pool == pool && r.canary.group == pool.Group(c.Split.Shares()[0].Group) && reflect.DeepEqual(r.settings, settingsOf(c))
 }
 
 // start begins to count attempts.

@@ -3,7 +3,6 @@ package judge
 import (
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"sluice/config/units"
@@ -57,11 +56,6 @@ func (s Settings) Limits(p90 time.Duration) (canary, baseline time.Duration) {
 // tolerated returns the latency that the canary may have where the baseline has this one.
 func (s Settings) tolerated(latency time.Duration) time.Duration {
 	return time.Duration(float64(1+s.Slower) * float64(latency))
-}
-
-// Equal reports whether both settings are the same.
-func (s Settings) Equal(o Settings) bool {
-	return slices.Equal(s.Steps, o.Steps) && s.Step == o.Step && s.MaxWait == o.MaxWait && s.Slower == o.Slower && s.PerRequest == o.PerRequest
 }
 
 // Counts are attempts and failures of an arm.
