@@ -93,7 +93,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 
 	past := history(t, firstConfig, secondConfig)
 	past.Refused()
-	given := operator.New(operator.Options{Prefix: "orders"})
+	given := operator.New(operator.Options{Backing: operator.Backing{Prefix: "orders"}})
 	t.Cleanup(given.Store.Pause)
 	for _, o := range []operator.Order{
 		{Kind: operator.Drain, Node: "m"}, {Kind: operator.Drain, Service: "star", ID: "z", Address: "10.0.0.9:80"},

@@ -301,23 +301,28 @@ func reportPanics(feed *events.Feed, log zerolog.Logger) func(panics.Contained) 
 // newOrders returns the store of operators' orders about peers.
 func (g *Gateway) newOrders(c *config.Config) *operator.Peers {
 	return operator.New(operator.Options{
-		Path:   c.Admin.Orders,
-		Consul: g.registries.consul, Prefix: c.Consul.OrdersPrefix(), Wait: g.registries.wait,
-		Own: g.owner.Do, Replica: func() string { return g.replica.name() },
+		Backing: g.backing(c.Admin.Orders, c.Consul.OrdersPrefix()),
+		Replica: func() string { return g.replica.name() },
 		Changed: func() { g.services.applyOrders() },
-		Events:  g.events, Log: g.log,
+		Events:  g.events,
 	})
+}
+
+// backing returns where a store has its orders: in a file, and below a prefix in Consul.
+func (g *Gateway) backing(path, prefix string) operator.Backing {
+	return operator.Backing{
+		Path: path, Consul: g.registries.consul, Prefix: prefix, Wait: g.registries.wait, Own: g.owner.Do, Log: g.log,
+	}
 }
 
 // newRelease returns the given shares, without any, and the judge.
 func (g *Gateway) newRelease(c *config.Config) (*release.Shares, *release.Judge) {
 	shares := release.NewShares(release.Options{
-		Path:   c.Admin.Shares,
-		Consul: g.registries.consul, Prefix: c.Consul.Shares, Wait: g.registries.wait,
-		Own: g.owner.Do, Replica: func() string { return g.replica.name() },
+		Backing: g.backing(c.Admin.Shares, c.Consul.Shares),
+		Replica: func() string { return g.replica.name() },
 		Settled: func() bool { return wake.Closed(g.documents.Settled()) && wake.Closed(g.finder.Used()) },
 		Changed: g.documents.Reapply,
-		Events:  g.events, Log: g.log,
+		Events:  g.events,
 	})
 	return shares, release.NewJudge(release.JudgeOptions{
 		Shares: shares, Config: g.effective.Load, Pool: g.services.pool, Events: g.events, Log: g.log,

@@ -69,7 +69,7 @@ func TestANewServiceObeysTheLatestOrders(t *testing.T) {
 	t.Parallel()
 	pool := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
 	defer pool.Close()
-	store := operator.New(operator.Options{Log: zerolog.Nop()})
+	store := operator.New(operator.Options{Backing: operator.Backing{Log: zerolog.Nop()}})
 	reads, given := make(chan struct{}, 1), make(chan struct{})
 	reads <- struct{}{}
 	var s *services

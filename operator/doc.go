@@ -2,7 +2,7 @@
 // registry's, and maintenances of services. An order lasts until it is ended or expires. Whether
 // what it is about exists does not matter.
 //
-//	peers := operator.New(operator.Options{Path: "/var/lib/sluice/orders.json", Changed: apply})
+//	peers := operator.New(operator.Options{Backing: files, Changed: apply})
 //	err := peers.Open()                   // reads the file
 //	peers.Resume()                        // follows Consul
 //	err = peers.Give(operator.Order{Kind: operator.Drain, Node: "n1", Why: "new disks"})

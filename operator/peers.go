@@ -7,9 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rs/zerolog"
-
-	"sluice/consul"
 	"sluice/observe/events"
 )
 
@@ -19,20 +16,15 @@ const Limit = 1000
 // ErrTooMany is the error of an order above Limit.
 var ErrTooMany = fmt.Errorf("%d orders stand already: end some of them first", Limit)
 
-// Options configure Peers. Those without a comment are as in StoreOptions.
+// Options configure Peers.
 type Options struct {
-	Path   string
-	Consul *consul.Client
-	Prefix string
-	Wait   func() time.Duration
-	Own    func(f func()) bool
+	Backing
 
 	// Replica names this replica in its orders.
 	Replica func() string
 	// Changed is called when the set has changed. It may call Set, and no other method.
 	Changed func()
 	Events  *events.Feed
-	Log     zerolog.Logger
 }
 
 // Peers is the store of orders about peers and nodes. Its methods may be called concurrently.
@@ -45,8 +37,7 @@ type Peers struct {
 func New(o Options) *Peers {
 	p := &Peers{options: o}
 	p.Store = NewStore(StoreOptions[Order]{
-		Path: o.Path, Consul: o.Consul, Prefix: o.Prefix, Wait: o.Wait, Own: o.Own, Log: o.Log,
-		Parse: parse, Tell: p.emit, Changed: o.Changed,
+		Backing: o.Backing, Parse: parse, Tell: p.emit, Changed: o.Changed,
 		Name: "operators' orders", Alone: "those that are known stay",
 	})
 	return p

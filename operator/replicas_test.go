@@ -50,8 +50,8 @@ func startReplica(t *testing.T, name, url, path string, before ...func(*Options)
 	log := zerolog.New(r.log)
 	client := verify.Result(consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: log})).Must(t)
 	o := Options{
-		Path: path, Consul: client, Prefix: prefixOf(t), Wait: func() time.Duration { return wait },
-		Replica: func() string { return name }, Log: log,
+		Backing: Backing{Path: path, Consul: client, Prefix: prefixOf(t), Wait: func() time.Duration { return wait }, Log: log},
+		Replica: func() string { return name },
 	}
 	for _, change := range before {
 		change(&o)
@@ -224,7 +224,7 @@ func TestAReplacedOrderDoesNotComeBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			old := New(Options{Prefix: prefixOf(t), Log: zerolog.Nop()})
+			old := New(Options{Backing: Backing{Prefix: prefixOf(t), Log: zerolog.Nop()}})
 			old.Store.keys.Restore(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
 			short := drainOf(star(1))
 			short.Until = time.Now().Add(200 * time.Millisecond)
@@ -365,7 +365,7 @@ func testDocumentedPolicy(t *testing.T, agent *consultest.Agent) {
 		_, token, err := agent.NewToken("orders-"+map[bool]string{true: "allowed", false: "denied"}[allowed], rules)
 		verify.NoError(t, err)
 		client := verify.Result(consul.New(consul.Options{Addresses: []string{agent.URL()}, Token: token.SecretID, Log: zerolog.Nop()})).Must(t)
-		s := New(Options{Consul: client, Prefix: "sluice-orders/sluice", Wait: func() time.Duration { return time.Minute }, Log: zerolog.Nop()})
+		s := New(Options{Backing: Backing{Consul: client, Prefix: "sluice-orders/sluice", Wait: func() time.Duration { return time.Minute }, Log: zerolog.Nop()}})
 		s.Store.Resume()
 		o := drainOf(star(1))
 		verify.NoError(t, s.Give(o))

@@ -49,8 +49,8 @@ func (f *fleet) add() *Peers {
 	verify.NoError(f.t, err)
 	name := fmt.Sprint("replica-", len(f.replicas))
 	p := New(Options{
-		Consul: client, Prefix: "orders", Wait: func() time.Duration { return 5 * time.Minute },
-		Replica: func() string { return name }, Log: zerolog.New(f.log),
+		Backing: Backing{Consul: client, Prefix: "orders", Wait: func() time.Duration { return 5 * time.Minute }, Log: zerolog.New(f.log)},
+		Replica: func() string { return name },
 	})
 	p.Store.Resume()
 	f.replicas = append(f.replicas, p)

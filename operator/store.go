@@ -31,13 +31,22 @@ type Value[V any] interface {
 	Ends() time.Time // when it expires; zero: never
 }
 
+// Backing is where the orders of a store are, besides in this process.
+type Backing struct {
+	Path   string // of the file; "": none
+	Consul *consul.Client
+	Prefix string               // of the keys, no final slash; "": not shared
+	Wait   func() time.Duration // of blocking queries
+	// Own calls f if this process owns, which does not change while f runs, and reports whether it
+	// does; nil: it always does. f does not call it.
+	Own func(f func()) bool
+	Log zerolog.Logger
+}
+
 // StoreOptions configure a Store.
 type StoreOptions[V Value[V]] struct {
-	Path string // of the file; "": none
+	Backing
 
-	Consul *consul.Client
-	Prefix string                                    // of the keys, no final slash; "": not shared
-	Wait   func() time.Duration                      // of blocking queries
 	Select func([]api.KVPair) []api.KVPair           // as in sharedkeys.Options
 	Beside func(context.Context)                     // likewise
 	Parse  func(key string, value []byte) (V, error) // returns the order in the value of a key
@@ -45,9 +54,6 @@ type StoreOptions[V Value[V]] struct {
 	// Yields reports whether an order that was put to yield, or proposed, gives way to current,
 	// which Consul has.
 	Yields func(order, current V) bool
-	// Own calls f if this process owns, which does not change while f runs, and reports whether it
-	// does; nil: it always does. f does not call it.
-	Own func(f func()) bool
 	// Tell is called when other orders stand, before Changed. by says who has ended orders.
 	Tell func(before, after map[string]V, by string)
 	// Changed is called when other orders stand. It may call All, and no other method.
@@ -55,7 +61,6 @@ type StoreOptions[V Value[V]] struct {
 
 	Name  string // of the orders, for people: "operators' orders"
 	Alone string // what it means that Consul does not answer
-	Log   zerolog.Logger
 }
 
 // Store is the orders of one kind that stand. Its methods may be called concurrently.

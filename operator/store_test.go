@@ -140,7 +140,7 @@ func TestRefusedOrders(t *testing.T) {
 func TestOrdersExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed, changes := events.New(), 0
-		s := New(Options{Events: feed, Log: zerolog.Nop(), Changed: func() { changes++ }})
+		s := New(Options{Backing: Backing{Log: zerolog.Nop()}, Events: feed, Changed: func() { changes++ }})
 		defer s.Store.Pause()
 		short, long := drainOf(star(1)), weightOf(star(2), 5)
 		short.Until, long.Until = time.Now().Add(30*time.Minute), time.Now().Add(3*time.Hour)
@@ -175,7 +175,7 @@ func TestOrdersExpire(t *testing.T) {
 func TestOrdersExpireWhileAnotherProcessHasThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed, changes, path := events.New(), 0, newFile(t)
-		s := New(Options{Path: path, Events: feed, Log: zerolog.Nop(), Changed: func() { changes++ }})
+		s := New(Options{Backing: Backing{Path: path, Log: zerolog.Nop()}, Events: feed, Changed: func() { changes++ }})
 		defer s.Store.Close()
 		short := drainOf(star(1))
 		short.Until = time.Now().Add(time.Second)
@@ -204,7 +204,7 @@ func TestOrdersOfTheProcessThatHasThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var changes atomic.Int64
 		feed, path := events.New(), newFile(t)
-		s := New(Options{Path: path, Events: feed, Log: zerolog.Nop(), Changed: func() { changes.Add(1) }})
+		s := New(Options{Backing: Backing{Path: path, Log: zerolog.Nop()}, Events: feed, Changed: func() { changes.Add(1) }})
 		verify.NoError(t, s.Give(drainOf(star(1))))
 		written := verify.Result(os.ReadFile(path)).Must(t)
 		later, short := drainOf(star(2)), drainOf(star(3))
@@ -238,7 +238,7 @@ func TestOrdersOfTheProcessThatHasThem(t *testing.T) {
 func TestNothingExpiresAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		changes := 0
-		s := New(Options{Log: zerolog.Nop(), Changed: func() { changes++ }})
+		s := New(Options{Backing: Backing{Log: zerolog.Nop()}, Changed: func() { changes++ }})
 		short := drainOf(star(1))
 		short.Until = time.Now().Add(time.Second)
 		verify.NoError(t, s.Give(short))
@@ -253,7 +253,7 @@ func TestNothingExpiresAfterClose(t *testing.T) {
 // An order that expires before Consul has it does not bring back the one that it has replaced.
 func TestAnOrderThatConsulLacksExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Options{Prefix: "orders", Log: zerolog.Nop()})
+		s := New(Options{Backing: Backing{Prefix: "orders", Log: zerolog.Nop()}})
 		earlier, short := drainOf(star(1)), drainOf(star(1))
 		earlier.Since, short.Until = time.Now(), time.Now().Add(time.Minute)
 		s.Store.keys.Restore(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
@@ -303,7 +303,7 @@ func TestOrdersSurviveARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "orders.json")
 		open := func() *Peers {
-			s := New(Options{Path: path, Log: zerolog.Nop()})
+			s := New(Options{Backing: Backing{Path: path, Log: zerolog.Nop()}})
 			verify.NoError(t, s.Store.Open())
 			return s
 		}
@@ -337,7 +337,7 @@ func TestOrdersSurviveARestart(t *testing.T) {
 func TestPipeInPlaceOfTheFile(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "orders.json")
 	verify.NoError(t, syscall.Mkfifo(pipe, 0o600))
-	s := New(Options{Path: pipe, Log: zerolog.Nop()})
+	s := New(Options{Backing: Backing{Path: pipe, Log: zerolog.Nop()}})
 	err := s.Store.Open()
 	verify.That(t, err != nil && strings.Contains(err.Error(), "not a regular file"), "%v", err)
 	s.Store.Restore(State[Order]{Version: version}) // of another process
@@ -346,7 +346,7 @@ func TestPipeInPlaceOfTheFile(t *testing.T) {
 }
 
 func TestDamagedFiles(t *testing.T) {
-	good := New(Options{Path: filepath.Join(t.TempDir(), "orders.json")})
+	good := New(Options{Backing: Backing{Path: filepath.Join(t.TempDir(), "orders.json")}})
 	verify.NoError(t, good.Give(weightOf(star(1), 5)))
 	text := verify.Result(os.ReadFile(good.options.Path)).Must(t)
 	for what, data := range map[string]string{
@@ -355,7 +355,7 @@ func TestDamagedFiles(t *testing.T) {
 	} {
 		path := filepath.Join(t.TempDir(), "orders.json")
 		verify.NoError(t, os.WriteFile(path, []byte(data), 0o600))
-		s := New(Options{Path: path, Log: zerolog.Nop()})
+		s := New(Options{Backing: Backing{Path: path, Log: zerolog.Nop()}})
 		err := s.Store.Open()
 		verify.That(t, err != nil && strings.Contains(err.Error(), "damaged"), "%s: %v", what, err)
 		status := s.Status()
@@ -376,7 +376,7 @@ func TestDamagedFiles(t *testing.T) {
 // Without the disk an order takes effect, and is written when the disk is back.
 func TestAFileThatCannotBeWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	s := New(Options{Path: filepath.Join(dir, "orders.json"), Log: zerolog.Nop()})
+	s := New(Options{Backing: Backing{Path: filepath.Join(dir, "orders.json"), Log: zerolog.Nop()}})
 	verify.NoError(t, s.Store.Open())
 	verify.NoError(t, s.Give(drainOf(star(1))))
 	status := s.Status()
@@ -390,7 +390,7 @@ func TestAFileThatCannotBeWritten(t *testing.T) {
 // A process hands over what Consul does not have yet, and what it still has.
 func TestAStateGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		old := New(Options{Prefix: "orders"})
+		old := New(Options{Backing: Backing{Prefix: "orders"}})
 		given, ended, kept, lost := drainOf(star(1)), drainOf(star(2)), drainOf(star(3)), drainOf(star(4))
 		given.Since, ended.Since, kept.Since, lost.Since = time.Now(), time.Now(), time.Now(), time.Now()
 		old.Store.keys.Restore(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given}, sharedkeys.Versions{})
@@ -400,7 +400,7 @@ func TestAStateGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		state := handedOver(t, old)
-		next, other := New(Options{Prefix: "orders"}), New(Options{Prefix: "others"})
+		next, other := New(Options{Backing: Backing{Prefix: "orders"}}), New(Options{Backing: Backing{Prefix: "others"}})
 		next.Store.use(state)
 		other.Store.use(state)
 		for _, s := range []*Peers{next, other} {
@@ -420,7 +420,7 @@ func TestAStateGoesOn(t *testing.T) {
 // shares no orders.
 func TestSharedOrdersReturnFromAProcessThatSharesNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		old, alone, next := New(Options{Prefix: "orders"}), New(Options{}), New(Options{Prefix: "orders"})
+		old, alone, next := New(Options{Backing: Backing{Prefix: "orders"}}), New(Options{}), New(Options{Backing: Backing{Prefix: "orders"}})
 		shared, given := drainOf(star(1)), drainOf(star(2))
 		old.Store.keys.Restore(map[string]Order{shared.Key(): shared}, nil, sharedkeys.Versions{})
 		alone.Store.use(handedOver(t, old))
@@ -436,7 +436,7 @@ func TestSharedOrdersReturnFromAProcessThatSharesNone(t *testing.T) {
 // file. When it serves, it writes what it has adopted.
 func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "orders.json")
-	old := New(Options{Path: path, Log: zerolog.Nop()})
+	old := New(Options{Backing: Backing{Path: path, Log: zerolog.Nop()}})
 	verify.NoError(t, old.Give(drainOf(star(1))))
 	before := verify.Result(os.ReadFile(path)).Must(t)
 	verify.NoError(t, old.Give(drainOf(star(2))))
@@ -444,12 +444,12 @@ func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 	verify.NoError(t, os.WriteFile(path, before, 0o600))
 
 	owns := false
-	next := New(Options{Path: path, Log: zerolog.Nop(), Own: func(f func()) bool {
+	next := New(Options{Backing: Backing{Path: path, Log: zerolog.Nop(), Own: func(f func()) bool {
 		if owns {
 			f()
 		}
 		return owns
-	}})
+	}}})
 	next.Store.use(state)
 	next.Store.Resume()
 	const both = "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
@@ -463,7 +463,7 @@ func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 	verify.That(t, err == nil && string(now) == string(before), "the file is %s, %v", now, err)
 	owns = true
 	next.Store.Refresh()
-	again := New(Options{Path: path, Log: zerolog.Nop()})
+	again := New(Options{Backing: Backing{Path: path, Log: zerolog.Nop()}})
 	verify.NoError(t, again.Store.Open())
 	expectStanding(t, again, both)
 }
@@ -471,7 +471,7 @@ func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 // What has ended while a new process took over is not in the file any more.
 func TestANewProcessWritesThatOrdersHaveEnded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "orders.json")
-	open := func() *Peers { return New(Options{Path: path, Log: zerolog.Nop()}) }
+	open := func() *Peers { return New(Options{Backing: Backing{Path: path, Log: zerolog.Nop()}}) }
 	verify.NoError(t, open().Give(drainOf(star(1))))
 	open().Store.Restore(State[Order]{Version: version})
 	again := open()
@@ -482,11 +482,11 @@ func TestANewProcessWritesThatOrdersHaveEnded(t *testing.T) {
 func TestMaintenanceOfAService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "orders.json")
-		a := New(Options{Path: path, Log: zerolog.Nop()})
+		a := New(Options{Backing: Backing{Path: path, Log: zerolog.Nop()}})
 		o := Order{Kind: Maintenance, Service: "star", Why: "new disks", Except: "10.0.0.0/8, 192.0.2.1", Until: time.Now().Add(time.Hour)}
 		verify.NoError(t, a.Give(o))
 		verify.NoError(t, a.Give(drainOf(star(1))))
-		b := New(Options{Path: path, Log: zerolog.Nop()})
+		b := New(Options{Backing: Backing{Path: path, Log: zerolog.Nop()}})
 		verify.NoError(t, b.Store.Open()) // a has crashed
 		a.Store.Pause()
 		defer b.Store.Pause()

@@ -1,7 +1,7 @@
 // Package release gives canary releases their share of the requests. A canary is a group of a
 // service whose split has the share of that one group.
 //
-//	shares := release.NewShares(release.Options{Prefix: "edge/canary", Consul: client, …})
+//	shares := release.NewShares(release.Options{Backing: keys, …})
 //	shares.Restore(operator.State[Share]{})     // the shares in the file
 //	c = shares.ApplyTo(c)                     // a configuration with the overrides
 //	shares.Applied(configured, time.Now())    // it is in use

@@ -358,7 +358,7 @@ func TestRecordedShares(t *testing.T) {
 // A replica that has just proposed a share waits with the next proposal. A verdict changes nothing
 // if an operator has just set the share, and nothing is emitted of it.
 func TestProposalsAndVerdictsYield(t *testing.T) {
-	s := newSplit(t, "step: 10m", Options{Prefix: "edge/canary"}).shares
+	s := newSplit(t, "step: 10m", Options{Backing: operator.Backing{Prefix: "edge/canary"}}).shares
 	override := Share{Service: "star", Group: "canary", Share: 0.7, Configured: 0.5}
 	for i, want := range []bool{true, false} {
 		got := s.propose(override)

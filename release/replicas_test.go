@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/consul"
+	"sluice/operator"
 	"sluice/test/consultest"
 	"sluice/test/verify"
 )
@@ -20,7 +21,7 @@ func newReplica(t *testing.T, name, url, settings string) (s *split, leave func(
 	t.Helper()
 	client := verify.Result(consul.New(consul.Options{Addresses: []string{url}, Log: zerolog.Nop()})).Must(t)
 	s = newSplit(t, settings, Options{
-		Consul: client, Prefix: "edge/canary", Wait: func() time.Duration { return 2 * time.Second },
+		Backing: operator.Backing{Consul: client, Prefix: "edge/canary", Wait: func() time.Duration { return 2 * time.Second }},
 		Replica: func() string { return name },
 	})
 	s.judge.JudgeAll(time.Now()) // it judges from now on

@@ -11,7 +11,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/config"
-	"sluice/consul"
 	"sluice/observe/events"
 	"sluice/operator"
 )
@@ -25,13 +24,9 @@ var longAgo = time.Unix(0, 0)
 // errOverruled is the error of a verdict about a share that an operator has set.
 var errOverruled = errors.New("an operator has set the share")
 
-// Options configure Shares. Those without a comment are as in operator.StoreOptions.
+// Options configure Shares. Without a prefix of keys each replica is on its own.
 type Options struct {
-	Path   string
-	Consul *consul.Client
-	Prefix string // of the keys; "": each replica is on its own
-	Wait   func() time.Duration
-	Own    func(f func()) bool
+	operator.Backing
 
 	// Replica returns the name of this replica.
 	Replica func() string
@@ -42,7 +37,6 @@ type Options struct {
 	// not call a method of Shares, nor wait for one.
 	Changed func()
 	Events  *events.Feed
-	Log     zerolog.Logger
 }
 
 // Shares are shares of splits that a judge or an operator has given in place of the shares of the
@@ -89,8 +83,8 @@ func NewShares(o Options) *Shares {
 		splits: make(map[string]splitSince), emitted: make(map[string]Share), proposed: make(map[string]time.Time)}
 	s.judges = &judges{shares: s}
 	s.Store = operator.NewStore(operator.StoreOptions[Share]{
-		Path: o.Path, Consul: o.Consul, Prefix: o.Prefix, Wait: o.Wait, Own: o.Own, Log: o.Log,
-		Parse: parse, Select: s.judges.selectShares, Beside: s.judges.holdWhileJudging,
+		Backing: o.Backing,
+		Parse:   parse, Select: s.judges.selectShares, Beside: s.judges.holdWhileJudging,
 		Yields:  func(override, current Share) bool { return current.By == ByOperator && s.fits(current) },
 		Changed: o.Changed,
 		Name:    "given shares", Alone: "this replica judges on its own, and no share grows",

@@ -28,14 +28,14 @@ func share(service string, size float64, by string) Share {
 // have yet still yields then to an operator's share, also below another prefix; one that an
 // operator has resumed does not.
 func TestAStateOfSharesGoesOn(t *testing.T) {
-	old := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
+	old := newStore(operator.StoreOptions[Share]{Backing: operator.Backing{Prefix: "edge"}})
 	verify.NoError(t, old.Put(share("verdict", 0, ByJudge), true, nil))
 	verify.NoError(t, old.Put(share("resumed", 0.2, ByJudge), false, nil))
 	text := verify.Result(json.Marshal(old.State())).Must(t)
 	var state operator.State[Share]
 	verify.NoError(t, json.Unmarshal(text, &state))
 	for _, prefix := range []string{"edge", "others"} {
-		next := newStore(operator.StoreOptions[Share]{Prefix: prefix})
+		next := newStore(operator.StoreOptions[Share]{Backing: operator.Backing{Prefix: prefix}})
 		next.Restore(state)
 		for service, yields := range map[string]bool{"verdict": true, "resumed": false} {
 			e := next.Entry(Key(service))
@@ -46,7 +46,7 @@ func TestAStateOfSharesGoesOn(t *testing.T) {
 
 // A proposal is not in the state: the present share is.
 func TestAProposalIsNotHandedOver(t *testing.T) {
-	s := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
+	s := newStore(operator.StoreOptions[Share]{Backing: operator.Backing{Prefix: "edge"}})
 	present := share("star", 0.2, ByJudge)
 	s.Restore(operator.State[Share]{Version: 1, Prefix: "edge", Orders: []operator.Saved[Share]{{Order: present, Beside: operator.Beside{Shared: true}}}})
 	verify.That(t, s.Propose(share("star", 0.3, ByJudge)) && !s.Propose(share("star", 0.4, ByJudge)), "want one proposal at a time")
