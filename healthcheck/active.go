@@ -70,7 +70,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	limited, cancel := context.WithTimeout(ctx, active.Timeout)
 	instance := t.peer.Instance()
 	c.monitor.scheduler.waits(&t.task)
-	err := active.Probe.Check(limited, Target{t.address, &instance, t.peer.Control})
+	err := active.Probe.Check(limited, Target{t.address, instance, t.peer.Control})
 	cancel()
 	if ctx.Err() != nil {
 		return active.Interval // the monitor is closed

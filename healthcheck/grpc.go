@@ -51,7 +51,7 @@ func (g *GRPC) Check(ctx context.Context, t Target) error {
 	if !ok {
 		secured, dialer := insecure.NewCredentials(), dialer{}
 		if g.o.TLS != nil {
-			terms, err := g.o.TLS.TermsFor(t.Instance)
+			terms, err := g.o.TLS.TermsFor(&t.Instance)
 			if err != nil {
 				return err
 			}

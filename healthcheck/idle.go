@@ -31,7 +31,7 @@ func newIdleConnections[C io.Closer](enabled bool) *idleConnections[C] {
 // address.
 func (k *idleConnections[C]) take(t *Target) (connection C, ok bool) {
 	idle, ok := k.remove(t.Address)
-	if ok && idle.who != t.member() {
+	if ok && idle.who != t.Instance.Member() {
 		idle.connection.Close()
 		return connection, false
 	}
@@ -51,7 +51,7 @@ func (k *idleConnections[C]) remove(address string) (idle idleConnection[C], ok 
 
 // put stores a connection, or closes it if there is one already.
 func (k *idleConnections[C]) put(t *Target, connection C) {
-	if k != nil && k.store(t.Address, idleConnection[C]{connection, t.member()}) {
+	if k != nil && k.store(t.Address, idleConnection[C]{connection, t.Instance.Member()}) {
 		return
 	}
 	connection.Close()

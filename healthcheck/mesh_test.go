@@ -76,7 +76,7 @@ func TestChecksThroughTheMesh(t *testing.T) {
 		checked := func(address, of string) string {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			if err := probe.Check(ctx, Target{Address: address, Control: locality.ByOperator, Instance: &discovery.Instance{Identity: of}}); err != nil {
+			if err := probe.Check(ctx, Target{Address: address, Control: locality.ByOperator, Instance: discovery.Instance{Identity: of}}); err != nil {
 				return err.Error()
 			}
 			return ""

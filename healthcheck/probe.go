@@ -31,17 +31,10 @@ type Probe interface {
 
 // Target is what a probe connects to.
 type Target struct {
-	Address  string              // "host:port" or "unix:/path"
-	Instance *discovery.Instance // for the terms of TLS
+	Address  string             // "host:port" or "unix:/path"
+	Instance discovery.Instance // for the terms of TLS; zero: outside of a mesh
 	// Control is of who has named the address: it may refuse what the address is resolved to.
 	Control locality.Control
-}
-
-func (t *Target) member() (who discovery.Member) {
-	if t.Instance != nil {
-		who = t.Instance.Member()
-	}
-	return who
 }
 
 // dialer opens the connections of checks.
@@ -64,7 +57,7 @@ func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
 	if d.tls == nil {
 		return connection, nil
 	}
-	terms, err := d.tls.TermsFor(t.Instance)
+	terms, err := d.tls.TermsFor(&t.Instance)
 	if err != nil {
 		connection.Close()
 		return nil, err
