@@ -76,14 +76,21 @@ func (d *draft) route(listeners []string, before condition, of decision, more ta
 		d.note(of.at, "the condition has no counterpart: %s", map[bool]string{true: "denied is more than here", false: "left out"}[more == nil])
 	}
 	for _, match := range when.any {
-		d.routes++
-		keys := match.Clone()
-		keys["listeners"], keys["priority"] = listeners, strconv.Itoa(max(maxPriority-d.routes, -maxPriority))
-		if maps.Copy(keys, more); more == nil {
-			keys = shut(keys)
-		}
 		if more == nil || !when.wider {
-			d.add("routes", "", of.at, keys)
+			d.first(listeners, match, more, of.at)
+		} else {
+			d.routes++ // that of the route that is left out
 		}
 	}
+}
+
+// first adds a route before all those that follow. Without keys it denies.
+func (d *draft) first(listeners []string, match, keys tags.Keys, at Place) {
+	d.routes++
+	all := match.Clone()
+	all["listeners"], all["priority"] = listeners, strconv.Itoa(max(maxPriority-d.routes, -maxPriority))
+	if maps.Copy(all, keys); keys == nil {
+		all = shut(all)
+	}
+	d.add("routes", "", at, all)
 }

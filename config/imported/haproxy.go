@@ -5,7 +5,6 @@ import (
 	"net"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"sluice/tags"
@@ -107,14 +106,6 @@ func split(text string) (words []string) {
 	return words
 }
 
-// milliseconds returns a duration, which is in milliseconds if it has no unit.
-func milliseconds(s string) string {
-	if _, err := strconv.Atoi(s); err == nil {
-		return s + "ms"
-	}
-	return s
-}
-
 // durations are the keys of directives: of the service, or below client.
 var durations = map[string][]string{
 	"timeout connect": {"timeouts.connect"}, "timeout server": {"timeouts.response_header", "timeouts.idle"}, "timeout tunnel": {"timeouts.tunnel"},
@@ -134,9 +125,9 @@ func (h *haproxy) directive(p *proxy, l line) {
 	keys := durations[l.word(0)+" "+name]
 	for _, key := range keys {
 		if path := strings.Split(key, "."); path[0] != "client" {
-			service.Set(milliseconds(l.word(2)), path...)
+			service.Set(withUnit(l.word(2), "ms"), path...)
 		} else if p.kind != "backend" {
-			h.set(l.at, milliseconds(l.word(2)), path...)
+			h.set(l.at, withUnit(l.word(2), "ms"), path...)
 		}
 	}
 	switch first := l.word(0); {
@@ -287,21 +278,15 @@ func (h *haproxy) server(p *proxy, l line) {
 	first := map[string]int{"server": 2, "server-template": 3}[l.word(0)]
 	address, options, service := l.word(first), line{slices.Concat(l.from(first+1).words, p.options), l.at}, p.service.keys
 	_, _, err := net.SplitHostPort(address)
-	known := inConsul(address)
-	switch {
-	case slices.Contains(options.words, "backup") || slices.Contains(options.words, "disabled") || err != nil && known == "":
+	if slices.Contains(options.words, "backup") || slices.Contains(options.words, "disabled") || err != nil && inConsul(address) == "" {
 		h.note(l.at, "server %s: a backup, disabled or without a port: left out; see balance.tiers, and sluice drain", l.word(1))
 		return
-	case known != "":
-		service["consul"] = tags.Keys{"service": known}
-		h.note(l.at, "server %s: %s", l.word(1), notByDNS)
-	default:
-		if i := slices.Index(options.words, "weight"); i >= 0 {
-			address += " weight=" + options.word(i+1)
-		}
-		peers, _ := service["peers"].([]string)
-		service["peers"] = append(peers, address)
 	}
+	weight := ""
+	if i := slices.Index(options.words, "weight"); i >= 0 {
+		weight = options.word(i + 1)
+	}
+	l.peer(h.draft, address, weight, service)
 	for i := 0; i < len(options.words); i++ {
 		option, value := options.words[i], options.word(i+1)
 		key, known := serverOptions[option]
@@ -320,7 +305,7 @@ func (h *haproxy) server(p *proxy, l line) {
 			h.note(l.at, "server %s: sluice has no option %s", l.word(1), option)
 		case key != "":
 			if option == "inter" {
-				value = milliseconds(value)
+				value = withUnit(value, "ms")
 			}
 			service.Set(value, strings.Split(key, ".")...)
 			fallthrough

@@ -238,7 +238,7 @@ func (d *draft) words(names map[string]string, path ...string) rule {
 // does not have.
 func (d *draft) duration(path ...string) rule {
 	return func(l leaf, _ []string) {
-		if s := seconds(l.value()); strings.Trim(s, "0.smh") == "" {
+		if s := withUnit(l.value(), "s"); strings.Trim(s, "0.smh") == "" {
 			d.note(l.at, "%s: no limit: sluice always has one, see sluice explain %s", l.key(), strings.Join(path, "."))
 		} else {
 			d.set(l.at, s, path...)
@@ -251,9 +251,10 @@ var logLevels = map[string]string{
 	"trace": "debug", "debug": "debug", "info": "info", "warn": "warn", "error": "error", "fatal": "error", "panic": "error",
 }
 
-func seconds(s string) string {
+// withUnit returns a duration, with a unit if it has none.
+func withUnit(s, unit string) string {
 	if _, err := strconv.Atoi(s); err == nil {
-		return s + "s"
+		return s + unit
 	}
 	return s
 }

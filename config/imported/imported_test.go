@@ -151,7 +151,7 @@ var asByDefault = []string{
 	"sendfile on;", "proxy_http_version 1.1;", "proxy_set_header X-Real-IP $remote_addr;", "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
 	"proxy_set_header X-Forwarded-Proto $scheme;", "default upgrade;", "'' close;", "zone shop 64k;", "keepalive 32;", "listen [::]:80 default_server;",
 	"ssl_protocols TLSv1.2 TLSv1.3;", "proxy_set_header Upgrade $http_upgrade;", "proxy_set_header Connection $connection_upgrade;", "satisfy all;",
-	"proxy_ssl_server_name on;", "server_name _;", "proxy_pass http://10.0.0.10;", "listen 6379;", "deny 10.1.0.0/16;", "proxy_pass 10.0.0.9:6379;",
+	"proxy_ssl_server_name on;", "server_name _;", "proxy_pass http://10.0.0.10;", "proxy_pass http://10.0.0.7:9000;", "proxy_set_header Host $proxy_host;",
 }
 
 // opened returns what a configuration lets everybody use: services by routes and listeners, and
@@ -251,13 +251,12 @@ func TestWhatIsShutStaysShut(t *testing.T) {
 		{"passwords off", "nginx", "auth_basic x; auth_basic_user_file users; " + nginx("auth_basic off;"), "s /"},
 		{"subrequests", "nginx", nginx("auth_request /auth;"), ""},
 		{"subrequests off", "nginx", nginx("auth_request off;"), "s /"},
-		{"Lua", "nginx", nginx("access_by_lua_block { if x then local y = { } end }"), ""},
+		{"Lua", "nginx", nginx("access_by_lua_file x.lua;"), ""},
 		{"unknown module", "nginx", nginx("modsecurity on;"), ""},
 		{"methods", "nginx", nginx("limit_except GET { deny all; }"), ""},
 		{"internal, as it is", "nginx", nginx("internal;"), ""},
 		{"return, as it is", "nginx", nginx("return 403;"), ""},
-		// The route that denies comes before.
-		{"if", "nginx", nginx("if ($http_x = 1) { return 403; }"), "s /"},
+		{"if", "nginx", nginx("if ($http_x = 1) { return 403; }"), ""},
 		{"if by a variable", "nginx", nginx("if ($bad) { return 403; }"), ""},
 		{"if by methods", "nginx", nginx("if ($request_method !~ ^(GET|HEAD)$) { return 405; }"), ""},
 		{"if around", "nginx", strings.Replace(nginx(""), "location", "if ($bad) { return 444; } location", 1), ""},
@@ -268,13 +267,17 @@ func TestWhatIsShutStaysShut(t *testing.T) {
 		{"missing parameters", "nginx", nginx("include proxy_params;"), "s /"},
 		{"missing servers", "nginx", "include conf.d/*.conf; " + nginx(""), "s /"},
 		{"within, as it is", "nginx", nginx("deny all; location /x { proxy_pass http://s; }"), ""},
-		{"within, and open", "nginx", nginx("deny all; location /x { allow all; proxy_pass http://s; }"), "s /x"},
+		{"within, and open", "nginx", nginx("deny all; location /x { allow all; proxy_pass http://s; }"), ""},
+		{"within what is open", "nginx", nginx("location /x { deny all; }"), ""},
 		{"expression within", "nginx", nginx(`location ~ \.git { deny all; proxy_pass http://s; }`), ""},
 		{"expression of Perl", "nginx", strings.Replace(nginx(""), "location", "location ~ ^/(?!public) { deny all; } location", 1), ""},
 		{"open expression of Perl", "nginx", strings.Replace(nginx("deny all;"), "location", "location ~ ^/(?!admin) { proxy_pass http://s; } location", 1), ""},
 		{"below ^~", "nginx", strings.Replace(nginx("deny all;"), "location", "location ^~ /a { deny all; } location /a/b { proxy_pass http://s; } location ~ secret { deny all; } location", 1), ""},
 		{"the same path", "nginx", strings.Replace(nginx("deny all;"), "location", "location = /a { proxy_pass http://s; } location = /a/ { deny all; } location", 1), ""},
-		{"rewrite to what is restricted", "nginx", strings.Replace(nginx("rewrite ^/x /admin last;"), "location", "location /admin { deny all; } location", 1), ""},
+		// The route that denies what the rewrite is for comes before.
+		{"rewrite to what is restricted", "nginx", strings.Replace(nginx("rewrite ^/x /admin last;"), "location", "location /admin { deny all; } location", 1), "s /"},
+		{"every rewrite to what is restricted", "nginx", strings.Replace(nginx("rewrite ^ /admin last;"), "location", "location /admin { deny all; } location", 1), ""},
+		{"another path that is the same", "nginx", strings.Replace(nginx("deny all;"), "location", "location = /a { deny all; } location = /a/ { proxy_pass http://s; } location", 1), ""},
 		{"client certificates", "nginx", strings.Replace(nginx(""), "listen 80;", "listen 443 ssl; ssl_certificate both.pem; ssl_certificate_key both.pem; ssl_client_certificate ca.pem; ssl_verify_client on;", 1), ""},
 		{"client certificates without an authority", "nginx", strings.Replace(nginx(""), "listen 80;", "listen 443 ssl; ssl_certificate both.pem; ssl_certificate_key both.pem; ssl_verify_client on;", 1), ""},
 		{"other authorities", "nginx", "server { listen 443 ssl; ssl_certificate both.pem; ssl_certificate_key both.pem; ssl_client_certificate site.pem; ssl_verify_client on; return 404; }" +
@@ -284,8 +287,7 @@ func TestWhatIsShutStaysShut(t *testing.T) {
 		{"addresses in another header", "nginx", "set_real_ip_from 10.0.0.1; " + nginx("deny 10.0.0.0/8;"), ""},
 		{"PROXY header of anybody", "nginx", strings.Replace(nginx("deny 10.0.0.0/8;"), "80;", "80 proxy_protocol;", 1), ""},
 		{"PROXY header, as it is", "nginx", "set_real_ip_from 10.0.0.1; real_ip_header proxy_protocol; " + strings.Replace(nginx("deny 10.0.0.0/8;"), "listen 80;", "listen 80 proxy_protocol;", 1), ""},
-		{"connections", "nginx", "stream { server { listen 80; proxy_pass 10.0.0.1:80; } } http { }", "tcp 10.0.0.1-80"},
-		{"rules for connections", "nginx", "stream { deny 10.0.0.0/8; server { listen 80; proxy_pass 10.0.0.1:80; } } http { }", ""},
+		{"connections", "nginx", "stream { server { listen 81; proxy_pass 10.0.0.1:80; } } http { " + nginx("") + " }", "s /"},
 
 		{"router", "traefik", router("", ""), "s a.com/"},
 		{"allow list", "traefik", router(", middlewares: [m]", "m: { ipAllowList: { sourceRange: [10.0.0.0/8] } }"), ""},

@@ -3,6 +3,8 @@ package imported
 import (
 	"regexp"
 	"strings"
+
+	"sluice/tags"
 )
 
 // line is a line or a directive, as words.
@@ -19,6 +21,16 @@ func (l line) word(i int) string {
 // from returns the line from a word on.
 func (l line) from(i int) line { return line{l.words[min(i, len(l.words)):], l.at} }
 
+// options returns the words "NAME=VALUE" of a line. One without a value has the value "".
+func (l line) options() map[string]string {
+	all := make(map[string]string)
+	for _, word := range l.words {
+		name, value, _ := strings.Cut(word, "=")
+		all[name] = value
+	}
+	return all
+}
+
 // nameInConsul is a name of Consul's DNS interface.
 var nameInConsul = regexp.MustCompile(`^(?:_([a-z0-9-]+)\._tcp|([a-z0-9-]+))\.service\.consul\.?(?::[0-9]+)?$`)
 
@@ -30,5 +42,21 @@ func inConsul(address string) string {
 	return ""
 }
 
-// notByDNS is the note about a server with a name in Consul.
-const notByDNS = "its instances are from Consul at consul.addresses, and not by DNS"
+// peer adds a server to a service: a peer, or the service in Consul whose name in DNS it has.
+func (l line) peer(d *draft, address, weight string, service tags.Keys) {
+	if known := inConsul(address); known != "" {
+		service["consul"] = tags.Keys{"service": known}
+		d.note(l.at, "server %s: its instances are from Consul at consul.addresses, and not by DNS", l.word(1))
+		return
+	}
+	if weight != "" {
+		address += " weight=" + weight
+	}
+	extend(service, address, "peers")
+}
+
+// extend adds a text to the list at a path of keys.
+func extend(keys tags.Keys, text string, path ...string) {
+	known, _ := keys.Get(path...).([]string)
+	keys.Set(append(known, text), path...)
+}

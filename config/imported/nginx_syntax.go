@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"sluice/tags"
 )
 
 // directive is a directive of nginx, as words, with those in its block.
@@ -13,7 +15,6 @@ type directive struct {
 	block []*directive
 	named map[string][]*directive // those of the block; of "allow" also "deny"
 	shut  bool                    // something in the block may deny, and does not carry over
-	used  bool                    // of an upstream: it is a service
 }
 
 // add adds a directive to the block.
@@ -47,92 +48,68 @@ func (d *directive) value(name string) string {
 	return ""
 }
 
+// String returns what begins the block, for notes.
+func (d *directive) String() string { return tags.Shorten(strings.Join(d.words, " ")) }
+
 // closed reports whether what may deny is in the block, or in one around it.
 func (d *directive) closed() bool { return d != nil && (d.shut || d.in.closed()) }
 
 // maxWord limits a word, as in nginx.
 const maxWord = 4096
 
-// token is a sign or a word, after blanks and comments.
-var token = regexp.MustCompile(`(?s)^(?:\s|#[^\n]*)*(?:([;{}])|("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|` +
-	`(?:\\.|\$\{|[^\s;{}"'#\\])(?:\\.|\$\{|[^\s;{\\])*)|$)`)
+// token is a comment, a sign, a word, or what is none of them.
+var token = regexp.MustCompile(`(?s)#[^\n]*|[;{}]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|(?:\\.|\$\{|[^\s"'\\])(?:\\.|\$\{|[^\s;{\\])*|\S`)
 
 // plain removes the backslashes that nginx removes: those of regular expressions stay.
 var plain = strings.NewReplacer(`\"`, `"`, `\'`, `'`, `\\`, `\`, `\t`, "\t", `\r`, "\r", `\n`, "\n")
 
-// parse adds the directives of a file to in. include is called for those of that name. left is how
-// many words there may be; it is lowered.
-func parse(f File, in *directive, left *int, include func(d *directive) error) error {
-	text, number, depth := f.Text, 1, 0
+// parse adds the directives of a file, and of those that it includes, to a block at that depth.
+func (n *nginx) parse(f File, in *directive, depth int) error {
+	at, seen, top, d := Place{f.Name, 1}, 0, depth, new(directive)
+	n.known[f.Name] = true
 	fail := func(what string) error {
-		if strings.Contains(f.Text, "{{") {
-			what += "; a template of consul-template cannot be read: give the file that it writes"
+		if strings.Contains(f.Text, "{{") || strings.Contains(f.Text, "_by_lua_block") {
+			what += "; Lua, or a template of consul-template, cannot be read: give the file that it writes"
 		}
-		return fmt.Errorf("%s: %s", Place{f.Name, number}, what)
+		return fmt.Errorf("%s: %s", at, what)
 	}
-	for d := new(directive); ; {
-		found := token.FindStringSubmatchIndex(text)
-		if found == nil {
-			return fail("a quote or a word that does not end")
-		}
-		begin := max(found[2], found[4])
-		if begin < 0 { // the end
-			begin = found[1]
-		}
-		number += strings.Count(text[:begin], "\n")
-		next := text[begin:found[1]]
-		text = text[found[1]:]
-		switch named := len(d.words) > 0; {
-		case found[4] >= 0:
-			if *left--; *left < 0 || len(next) > maxWord {
+	for _, found := range token.FindAllStringIndex(f.Text, -1) {
+		at.Line, seen = at.Line+strings.Count(f.Text[seen:found[0]], "\n"), found[0]
+		next, named := f.Text[found[0]:found[1]], len(d.words) > 0
+		switch {
+		case next[0] == '#':
+		case next == "}" && !named && depth > top:
+			in, depth = in.in, depth-1
+		case depth >= maxDepth && (next == "{" || next == ";" && d.word(0) == "include"):
+			return fail("blocks are too deep, or files include each other")
+		case next == ";" && d.word(0) == "include":
+			if err := n.include(d, in, depth+1); err != nil {
+				return err
+			}
+			d = new(directive)
+		case next == ";" && named:
+			in.add(d)
+			d = new(directive)
+		case next == "{" && named:
+			in.add(d)
+			in, d, depth = d, new(directive), depth+1
+		case strings.ContainsAny(next[:1], ";{}") || len(next) == 1 && strings.ContainsAny(next, "\"'\\"):
+			return fail("unexpected " + next)
+		default:
+			if n.room--; n.room < 0 || len(next) > maxWord {
 				return errTooLarge
 			}
 			if !named {
-				d.in, d.at = in, Place{f.Name, number}
+				d.at = at
 			}
-			number += strings.Count(next, "\n")
 			if next[0] == '"' || next[0] == '\'' {
 				next = next[1 : len(next)-1]
 			}
 			d.words = append(d.words, strings.ToValidUTF8(plain.Replace(next), "?"))
-		case next == "}" && !named && depth > 0:
-			in, depth = in.in, depth-1
-		case next == "" && !named && depth == 0:
-			return nil
-		case next == ";" && named:
-			if d.word(0) != "include" {
-				in.add(d)
-			} else if err := include(d); err != nil {
-				return err
-			}
-			d = new(directive)
-		case next == "{" && named:
-			if depth++; depth > maxDepth {
-				return fail("blocks are too deep")
-			}
-			if in.add(d); strings.HasSuffix(d.word(0), "_by_lua_block") {
-				code := lengthOfCode(text)
-				number, text = number+strings.Count(text[:code], "\n"), text[code:]
-			}
-			in, d = d, new(directive)
-		case next == "":
-			return fail("it ends within a directive or a block")
-		default:
-			return fail("unexpected " + next)
 		}
 	}
-}
-
-// lengthOfCode returns how long a block is that has no directives, without its brace at the end.
-func lengthOfCode(text string) int {
-	for i, open := 0, 0; i < len(text); i++ {
-		if text[i] == '{' {
-			open++
-		} else if text[i] == '}' {
-			if open--; open < 0 {
-				return i
-			}
-		}
+	if len(d.words) > 0 || depth > top {
+		return fail("it ends within a directive or a block")
 	}
-	return len(text)
+	return nil
 }

@@ -257,7 +257,7 @@ upstream images { server SERVER-images; }
 server {
     listen ADDRESS;
     server_name shop.com www.shop.com;
-    if ($http_user_agent ~* "badbot") { return 403; }
+    if ($host = www.shop.com) { return 301 http://shop.com$request_uri; }
     rewrite ^/old/(.*)$ /new/$1 permanent;
     location / { proxy_pass http://shop; proxy_set_header X-Script-Name test; proxy_set_header Host $host; }
     location = /exact { proxy_pass http://api; }
@@ -294,8 +294,7 @@ server {
 `},
 		requests: []request{
 			{line: "GET shop.com/a?b=c", want: "200 shop /a?b=c X-Script-Name=test"},
-			{line: "GET www.shop.com/", want: "200 shop /"},
-			{line: "GET shop.com/a", fields: []string{"User-Agent: a BadBot"}, want: "403"},
+			{line: "GET www.shop.com/a?b=c", want: "301 http://shop.com/a?b=c"},
 			{line: "GET shop.com/old/x/y?z=1", want: "301 /new/x/y?z=1"},
 			{line: "GET shop.com/exact", want: "200 api /exact"},
 			{line: "GET shop.com/exact/x", want: "200 shop /exact/x"},
