@@ -2,6 +2,8 @@ package route
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -65,7 +67,7 @@ var variableNames = map[string]Variable{
 // IsVariable reports whether a Template can contain the variable name.
 func IsVariable(name string) bool { return variableNames[name] != variableNone }
 
-const variablesWanted = "$authority, $client_address, $host, $method, $path, $query, $request_id, $scheme, $user"
+var variablesWanted = "$" + strings.Join(slices.Sorted(maps.Keys(variableNames)), ", $")
 
 // Values are the values of variables for one request.
 type Values interface {

@@ -147,6 +147,9 @@ func (u *Users) Restore(saved SavedUsers) {
 	u.loaded.Load().restore(before)
 }
 
+// hashes are the ways in which passwords may be hashed.
+var hashes = []htpasswd.PasswdParser{htpasswd.AcceptMd5, htpasswd.AcceptSha, htpasswd.AcceptBcrypt, htpasswd.AcceptSsha, htpasswd.AcceptCryptSha}
+
 // parseUsers reads lines "NAME:HASH". Passwords that are not hashed are an error, and so
 // is a line that cannot be read: its user would be locked out.
 func parseUsers(text []byte) (*users, error) {
@@ -164,7 +167,6 @@ func parseUsers(text []byte) (*users, error) {
 		if !ok || name == "" || strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 			return nil, fmt.Errorf("line %d: want NAME:HASH", number)
 		}
-		hashes := []htpasswd.PasswdParser{htpasswd.AcceptMd5, htpasswd.AcceptSha, htpasswd.AcceptBcrypt, htpasswd.AcceptSsha, htpasswd.AcceptCryptSha}
 		bad := false
 		if _, err := htpasswd.NewFromReader(strings.NewReader(line+"\n"), hashes, func(error) { bad = true }); err != nil || bad {
 			return nil, fmt.Errorf("line %d: want a password hashed by bcrypt, MD5 (apr1), SHA-1, SSHA, or crypt with SHA-256 or SHA-512", number)
@@ -180,8 +182,7 @@ func parseUsers(text []byte) (*users, error) {
 		return nil, errors.New("has no users") // perhaps it is being written
 	}
 	var err error
-	u.file, err = htpasswd.NewFromReader(strings.NewReader(lines.String()),
-		[]htpasswd.PasswdParser{htpasswd.AcceptMd5, htpasswd.AcceptSha, htpasswd.AcceptBcrypt, htpasswd.AcceptSsha, htpasswd.AcceptCryptSha}, nil)
+	u.file, err = htpasswd.NewFromReader(strings.NewReader(lines.String()), hashes, nil)
 	return u, err
 }
 

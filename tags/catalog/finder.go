@@ -14,6 +14,7 @@ import (
 	consulsource "sluice/discovery/consul"
 	"sluice/observe/panics"
 	"sluice/observe/wake"
+	"sluice/tags/native"
 )
 
 // Finder finds services in Consul's catalog. Only the goroutine that applies configurations calls
@@ -205,17 +206,13 @@ func (f *Finder) Applied(err error, again time.Duration) {
 
 // Status returns the status of the watch, or false if there is none.
 func (f *Finder) Status() (consulsource.CatalogStatus, bool) {
-	watch := f.watched()
+	f.mu.Lock()
+	watch := f.watch
+	f.mu.Unlock()
 	if watch == nil {
 		return consulsource.CatalogStatus{}, false
 	}
 	return watch.Status(), true
-}
-
-func (f *Finder) watched() *consulsource.Catalog {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.watch
 }
 
 // Addition returns the services found, as a part of the configuration beside c.
@@ -247,4 +244,29 @@ func BeforeFound(c *config.Config) *config.Config {
 	f, _ := additionOf(c, nil)
 	merged, _ := config.Merge(c, f)
 	return merged
+}
+
+// SelectionOf returns the catalog selection of c, or nil.
+func SelectionOf(c *config.Config) *consulsource.Selection {
+	if c.Catalog == nil {
+		return nil
+	}
+	want := c.Catalog.Select
+	s := &consulsource.Selection{
+		Name:       want.Name,
+		Tag:        want.Tag,
+		Meta:       config.MetaOf(want.Meta),
+		Typical:    len(c.Catalog.Tags) > 0 || c.Catalog.DefaultRule != "" || c.Catalog.Connect,
+		Datacenter: c.Consul.Datacenter,
+		Wait:       c.Consul.Wait,
+		Probation:  c.Consul.Probation,
+	}
+	if c.Catalog.DefaultRule != "" {
+		return s // also services without tags have routes
+	}
+	s.TagPrefixes = c.Catalog.TagPrefixes()
+	if c.Catalog.Reads(config.DialectSluice) {
+		s.MetaKey = native.MetaRoute
+	}
+	return s
 }

@@ -129,7 +129,7 @@ var routeFaults = []mutation{
 	},
 	{
 		name: "first-address-of-a-network-is-outside",
-		file: "route/networks.go",
+		file: "route/access.go",
 		old:  "n[i].Addr().Compare(a) > 0 })",
 		new:  "n[i].Addr().Compare(a) >= 0 })",
 		test: "./route TestNetworks",
