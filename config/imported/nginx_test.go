@@ -61,6 +61,8 @@ func TestNginxLocations(t *testing.T) {
 		{"rewrite ^/x /y last; location / { proxy_pass http://s; }", `{'deny':['0.0.0.0/0','::/0'],'direct_response':{'status':'403'},'match':'regexp','path':'^/x'}`},
 		{"location / { default_type text/html; add_header X-A b; return 200 'it is $host'; }", `{'direct_response':{'body':'it is $host','content_type':'text/html','status':'200'}}`},
 		{"location / { return 444; }", denied},
+		{"location / { internal; return 200 secret; }", denied},
+		{"location / { rewrite ^ https://a.com break; proxy_pass http://s; }", `{'redirect':{'code':'302','to':'https://a.com'}}`},
 		{"if ($host = a.com) { return 301 https://$host$request_uri; } return 404;", `{'host':'a.com','redirect':{'code':'301','to':'https://$host$path'}}`},
 		{"location / { if ($http_x_key = '') { return 401; } proxy_pass http://s; }", denied},
 		{"location / { if ($cookie_a) { set $b c; } proxy_pass http://s; }", `{'host_header':'s','service':'s'}`},
