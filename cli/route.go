@@ -85,8 +85,8 @@ func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
 		if err := writeWeighted(out, r.Weighted); err != nil {
 			return err
 		}
-		if b := answer.Ends[0].Branch; b != nil {
-			if err := writeWeighted(out, b.Weighted); err != nil {
+		if len(answer.Ends) > 0 && answer.Ends[0].Branch != nil {
+			if err := writeWeighted(out, answer.Ends[0].Branch.Weighted); err != nil {
 				return err
 			}
 		}

@@ -246,8 +246,14 @@ func (r *Route) check(d *decoder, key string, c *Config) {
 	r.build(d, r.Match, key)
 	r.checkCORS(d, key)
 	r.checkServices(d, key)
-	if !r.hasService() && r.needsService() {
+	switch {
+	case r.hasService():
+	case r.needsService():
 		d.Refuse(key+".service", "", "required, except with redirect or direct_response: "+decoding.WantText)
+	case r.Group != "":
+		d.Refuse(key+".group", r.Group, "the route has no service, of which this could be a group")
+	case len(r.Split) > 0:
+		d.Refuse(key+".split", "", "the route has no service, of which these could be groups")
 	}
 }
 

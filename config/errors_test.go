@@ -200,6 +200,9 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:4: routes[1]: value "A.b./": the same as routes[0] at sluice.yaml:3`}},
 		{"route without service", "services: { star: { consul: {} } }\nroutes: [{ path: / }]", []string{
 			`sluice.yaml:2: routes[0].service: required, except with redirect or direct_response: a text on one line`}},
+		{"groups without service", "services: { star: { consul: {} } }\nroutes:\n- { path: /a, redirect: { to: /x }, group: canary }\n- { path: /b, redirect: { to: /x }, split: { canary: 5% } }", []string{
+			`sluice.yaml:3: routes[0].group: value "canary": the route has no service, of which this could be a group`,
+			`sluice.yaml:4: routes[1].split: the route has no service, of which these could be groups`}},
 		{"actions", "services: { star: { consul: {} } }\nroutes:\n- service: star\n  strip_prefix: api\n- path: /b\n  service: star\n  add_prefix: /a/../b\n- path: /c\n  redirect: { to: \"//$host\" }\n- path: /d\n  redirect: { to: /x, code: 304 }\n- path: /e\n  service: star\n  host_header: a b\n  rewrite: { regexp: ^/(.*)$, to: /$2 }\n  request_headers:\n    set: { X-A: a }\n- path: /f\n  service: star\n  response_headers: { remove: [content-length] }", []string{
 			`sluice.yaml:4: routes[0].strip_prefix: value "api": must start with a slash`,
 			`sluice.yaml:7: routes[1].add_prefix: value "/a/../b": has an empty segment or a dot segment`,

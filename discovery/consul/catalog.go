@@ -301,16 +301,17 @@ func readNames(body io.Reader) (names map[string][]string, err error) {
 
 // recordError records the result of a query.
 func (w *Catalog) recordError(err error) {
-	now := time.Now()
+	now, text := time.Now(), ""
+	if err != nil {
+		text = err.Error()
+	}
 	w.mu.Lock()
 	state, before, since := discovery.WatchFresh, w.status.State, w.status.Since
+	w.status.LastError = text
 	if err == nil {
-		w.status.LastSuccess, w.status.LastError = now, ""
-	} else {
-		w.status.LastError = err.Error()
-		if state = discovery.WatchStale; w.status.LastSuccess.IsZero() {
-			state = discovery.WatchPending
-		}
+		w.status.LastSuccess = now
+	} else if state = discovery.WatchStale; w.status.LastSuccess.IsZero() {
+		state = discovery.WatchPending
 	}
 	if state != before {
 		w.status.State, w.status.Since = state, now
