@@ -39,7 +39,7 @@ var (
 
 	peerInflight = descriptions.New("peer_requests_in_flight", "Attempts in flight to a peer.", "service", "node", "id", "address")
 	peerAttempts = descriptions.New("peer_attempts_total", "Finished attempts on a peer by outcome.", "service", "node", "id", "address", "outcome")
-	peerLatency  = descriptions.New("peer_latency_seconds", "Peak-sensitive moving average of the time to a peer's response head.", "service", "node", "id", "address")
+	peerLatency  = descriptions.New("peer_latency_seconds", "Moving average of the time to a peer's response head.", "service", "node", "id", "address")
 )
 
 // manyServices is the number of services from which on their series are too many in full; ten peers
