@@ -146,14 +146,15 @@ func (c *foundRun) move(m moving, quiet bool) moving {
 
 // text returns a configuration as a file.
 func (c *foundRun) text(f *foundFile) string {
+	// They are for services that are only found, too: a machine may stand still for seconds.
 	common := settings{"timeouts": settings{"connect": "5m", "response_header": "10m"}, "drain": settings{"timeout": "10m"}}
 	services := make(settings)
 	for _, name := range foundServices {
 		if !f.defines(name) {
 			continue
 		}
-		keys := maps.Clone(common)
-		if keys["consul"] = (settings{}); f.divided[name] {
+		keys := settings{"consul": settings{}}
+		if f.divided[name] {
 			keys["groups"] = settings{"canary": settings{"tags": []string{"v2"}}}
 		}
 		if m := f.moving; m.name == name {
@@ -169,8 +170,8 @@ func (c *foundRun) text(f *foundFile) string {
 	}
 	leads := settings{"on_demotion": map[bool]string{true: "cut", false: "drain"}[f.cuts]}
 	leads[f.leadsBy] = map[string]any{"tag": "primary", "key": leaderKey, "passing": true}[f.leadsBy]
-	database := maps.Clone(common)
-	if database["consul"] = (settings{"leader": leads}); f.waitsFor {
+	database := settings{"consul": settings{"leader": leads}}
+	if f.waitsFor {
 		database["wait_for_peer"] = "1m"
 	}
 	services["db"] = database
@@ -185,9 +186,10 @@ consul: { addresses: [%q] }
 discovery: { debounce: { quiet: %s }, allow_local: true }
 shutdown: { idle: 100ms, grace: 10m }
 catalog: { tags: [%s], claims: %s, forward_auth: [%q], traefik: { exposed: true } }
+defaults: { service: %s }
 services: %s
 routes: [{ host: %s, service: %s }, { host: %d.example.com, direct_response: { status: 203 } }]
-`, c.server.URL, quiet, strings.Join(f.dialects, ", "), asYAML(claims), c.servers.authURL, asYAML(services), movingHost, f.moving.name, f.number)
+`, c.server.URL, quiet, strings.Join(f.dialects, ", "), asYAML(claims), c.servers.authURL, asYAML(common), asYAML(services), movingHost, f.moving.name, f.number)
 }
 
 // place registers the addresses of a service at its source, and returns where they are.
