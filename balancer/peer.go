@@ -52,7 +52,8 @@ type Peer struct {
 	tally    atomic.Pointer[tally] // nil if nothing is counted
 	// lastFailure is when streak last grew, by nanotime.
 	lastFailure atomic.Int64
-	// unconnected is when the first of the connect failures in a row ended, by nanotime.
+	// unconnected is when the first of the connect failures in a row ended, by nanotime; 0: the
+	// last attempt has connected.
 	unconnected atomic.Int64
 	alone       atomic.Uint32 // the endpoint of the last failure, if no other peer was asked for it; see alike
 	lastClass   atomic.Uint32 // class and status of the last failure

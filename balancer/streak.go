@@ -58,6 +58,7 @@ func (p *Peer) Streak() Streak { return unpackStreak(p.streak.Load()) }
 // count.
 func (p *Peer) ResetStreak(s Streak) {
 	p.streakStart.Store(nanotime())
+	p.unconnected.Store(0)
 	p.changeStreak(func(Streak) Streak { return s })
 }
 
@@ -84,6 +85,7 @@ func (p *Peer) endStreak(start, answered int64, endpoint uint32) {
 		p.pool.alike.worked(p, endpoint, answered)
 	}
 	p.row.Store(0)
+	p.unconnected.Store(0)
 	if word&^looked != 0 {
 		p.changeStreak(func(Streak) Streak { return Streak{} })
 	}
@@ -100,14 +102,17 @@ func (p *Peer) fail(start int64, o Outcome) {
 	}
 	p.lastFailure.Store(nanotime())
 	p.lastClass.Store(uint32(o.Class)<<16 | uint32(o.Status))
+	if o.Class != OutcomeConnectFailure {
+		p.unconnected.Store(0)
+	} else if p.isGone(start, o) && p.condition.Load().mayFail() {
+		p.pool.failOnProbation(p)
+	}
 	failures := 1
 	if o.Class != OutcomeConnectFailure && o.Endpoint != 0 && len(p.pool.snapshot.Load().All) > 1 {
 		failures = p.pool.alike.failed(p, o.Endpoint)
 	}
 	if failures > 0 {
-		if is := p.grow(o, failures); o.Class == OutcomeConnectFailure && p.isGone(start, o, is) && p.condition.Load().mayFail() {
-			p.pool.failOnProbation(p)
-		}
+		p.grow(o, failures)
 		return
 	}
 	p.changeStreak(func(s Streak) Streak { return s.afterUncounted(o) })
@@ -118,9 +123,9 @@ func unpackFailure(last uint32) Outcome {
 	return Outcome{Class: OutcomeClass(last >> 16), Status: int(last & math.MaxUint16)}
 }
 
-// grow counts a failure, calls Options.OnFailure, and returns the streak. least is how many failures
-// in a row there were at like requests, if some of them did not count when they came.
-func (p *Peer) grow(o Outcome, least int) Streak {
+// grow counts a failure, and calls Options.OnFailure. least is how many failures in a row there
+// were at like requests, if some of them did not count when they came.
+func (p *Peer) grow(o Outcome, least int) {
 	is := p.changeStreak(func(s Streak) Streak {
 		next := s.after(o)
 		for range least - cmp.Or(next.Gateway, next.Any) {
@@ -131,15 +136,12 @@ func (p *Peer) grow(o Outcome, least int) Streak {
 	if observe := p.pool.onFailure.Load(); observe != nil {
 		(*observe)(p, o, is)
 	}
-	return is
 }
 
-// isGone reports whether a connect failure, of an attempt that started at start, shows that the
-// peer is not there any more. is is the streak with it. Without an answer of the host, sluice itself
-// may have stood still. So another attempt must have failed before this one started.
-func (p *Peer) isGone(start int64, o Outcome, is Streak) bool {
-	if is.Connect == 1 {
-		p.unconnected.Store(nanotime())
-	}
-	return o.Absent || is.Connect > 1 && start >= p.unconnected.Load()
+// isGone reports whether a connect failure of an attempt that started at start shows that nobody is
+// there any more. Without an answer of the host, sluice itself may have stood still: so another
+// attempt must have failed before this one started, and none has connected since.
+func (p *Peer) isGone(start int64, o Outcome) bool {
+	first := p.unconnected.CompareAndSwap(0, nanotime())
+	return o.Absent || !first && start >= p.unconnected.Load()
 }

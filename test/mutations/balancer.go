@@ -35,8 +35,8 @@ var balancerFaults = []mutation{
 	{
 		name: "one-moment-without-a-connection-ends-probation",
 		file: "balancer/streak.go",
-		old:  "is.Connect > 1 && start >= p.unconnected.Load()",
-		new:  "is.Connect > 1",
+		old:  "!first && start >= p.unconnected.Load()",
+		new:  "!first",
 		test: "./balancer TestOneMomentWithoutAConnectionDoesNotEndProbation",
 	},
 	{
