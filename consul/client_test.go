@@ -186,15 +186,30 @@ func TestNamesInAPath(t *testing.T) {
 }
 
 // A step that fails without an error is none.
-func TestNullAmongTheErrorsOfATransaction(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(http.StatusConflict)
-		_, _ = w.Write([]byte(`{"Errors": [null]}`))
-	}))
-	defer server.Close()
-	client, err := New(Options{Addresses: []string{server.URL}})
-	verify.NoError(t, err)
-	defer client.Close()
-	done, err := client.KV().ReplaceBeside(t.Context(), &api.KVPair{Key: "a"}, &api.KVPair{Key: "b"})
-	verify.That(t, err == nil && !done, "done %v, %v", done, err)
+// What Consul refuses of a transaction, of which only the first step asks whether a key has changed.
+func TestErrorsOfATransaction(t *testing.T) {
+	for _, test := range []struct {
+		answer string
+		there  bool // of CreateBeside
+		denied bool
+	}{
+		{`[null]`, false, false},
+		{`[{"OpIndex": 0, "What": "index is stale"}]`, false, false},
+		{`[{"OpIndex": 1, "What": "failed to set key, index is stale"}]`, true, false},
+		{`[{"OpIndex": 1, "What": "Permission denied"}]`, false, true},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusConflict)
+			_, _ = w.Write([]byte(`{"Errors": ` + test.answer + `}`))
+		}))
+		client, err := New(Options{Addresses: []string{server.URL}})
+		verify.NoError(t, err)
+		a, b := &api.KVPair{Key: "a"}, &api.KVPair{Key: "b"}
+		there, err := client.KV().CreateBeside(t.Context(), a, b)
+		verify.That(t, Refused(err) == test.denied && (err != nil || there == test.there), "%s: there %v, %v", test.answer, there, err)
+		replaced, err := client.KV().ReplaceBeside(t.Context(), a, b)
+		verify.That(t, Refused(err) == test.denied && !replaced, "%s: replaced %v, %v", test.answer, replaced, err)
+		client.Close()
+		server.Close()
+	}
 }
