@@ -55,7 +55,7 @@ type Pool struct {
 	orders   func(discovery.Instance) Orders
 	notices  notices
 	closed   bool
-	retired  *time.Timer   // ends the time in which a closed pool still gives its peers; nil otherwise
+	retired  *time.Timer   // ends the time in which a closed pool still gives its peers
 	drained  chan struct{} // closed when the pool is closed and nothing drains
 	witness  Witness       // nil: none has been asked for
 

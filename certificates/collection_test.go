@@ -120,7 +120,8 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		early.Suggest(c.InUse())
 		n = len(early.Certificates())
 		verify.That(t, n == 1 && early.InUse().Equal(c.InUse()), "told late: %d certificates", n)
-		ahead := NewCollection("kv:certs", func(error) {}) // the clock was put back since its key was gone
+		// The clock was put back since its key was gone.
+		ahead := NewCollection("kv:certs", func(error) {})
 		ahead.Suggest(InUse{Keys: one, Gone: map[string]time.Time{"one.pem": time.Now().Add(30 * 24 * time.Hour)}})
 		unanswered := NewCollection("kv:certs", func(error) {})
 		unanswered.Suggest(ahead.InUse())

@@ -98,10 +98,12 @@ type JWT struct {
 	JWKSURL  Location `key:"jwks_url" format:"http_url"`
 	// Audiences is empty only with Require, and Algorithms is not empty after loading.
 	auth.TokenRules
-	From    TokenPlace          `key:"from" default:"bearer" format:"token_place"`
-	Remove  bool                `key:"remove" default:"false"`    // peers do not get the token
-	Require map[string][]string `key:"require" format:"quotable"` // claims, each with values of which it must have one
-	Headers map[string]string   `key:"headers" format:"token"`    // claims by the names of fields that peers get
+	From   TokenPlace `key:"from" default:"bearer" format:"token_place"`
+	Remove bool       `key:"remove" default:"false"` // peers do not get the token
+	// Require are claims, each with values of which it must have one.
+	Require map[string][]string `key:"require" format:"quotable"`
+	// Headers are claims by the names of fields that peers get.
+	Headers map[string]string `key:"headers" format:"token"`
 
 	// ByDocument says that a document of a registry names the URL, and not the file.
 	ByDocument bool `key:"-"`

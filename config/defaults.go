@@ -80,7 +80,8 @@ func (a *Actions) complete(d *decoder, key string, use []string, c *Config) {
 }
 
 // findDefault returns the place of the value that [Config.Defaults] have for a key of a service or
-// of a route, "" without one, and whether there is an error about it. It may be called concurrently.
+// of a route, "" without one, and whether there is an error about it. It may be called
+// concurrently.
 func (w *whole) findDefault(key string) (place string, wrong bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

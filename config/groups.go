@@ -227,8 +227,8 @@ func (r *Route) groups() []string {
 	return names
 }
 
-// missing says which of a service, if it has a name or is needed, and of its groups is not there, the
-// first one, or "".
+// missing says that there is no service with this name, or that it lacks one of the groups; "": all
+// are there. Without a name only a needed service is missing.
 func missing(services map[string]Service, name string, needed bool, groups ...string) string {
 	s, ok := services[name]
 	if !ok && (name != "" || needed) {

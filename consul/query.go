@@ -23,8 +23,8 @@ type Query struct {
 	// The client sets the token. A WaitIndex above 0 makes the query block for up to WaitTime.
 	api.QueryOptions
 
-	// Path is the path of a list or an object, without "/v1/"; names in it are escaped. Alternatively,
-	// Send is the call of hashicorp/consul/api that sends the query.
+	// Path is the path of a list or an object, without "/v1/"; names in it are escaped.
+	// Alternatively, Send is the call of hashicorp/consul/api that sends the query.
 	Path string
 	Send func(*api.Client, *api.QueryOptions) error
 

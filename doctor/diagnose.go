@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Diagnose returns the findings, the worst first: critical-long is one after criticalFor. It is pure.
+// Diagnose returns the findings, the worst first: critical-long is one after criticalFor. It is
+// pure.
 func Diagnose(f *Facts, criticalFor time.Duration) []Finding {
 	resolved := *f
 	f = &resolved

@@ -97,7 +97,8 @@ func (c *chains) save() []mesh.ChainState {
 	for i, state := range states {
 		for _, s := range c.inUse {
 			if s.id == state.ChainID && s.wrong != nil && s.used != nil {
-				states[i] = mesh.ChainState{ChainID: s.id, Compiled: s.used} // Consul says soon what it has
+				// Consul says soon what it has.
+				states[i] = mesh.ChainState{ChainID: s.id, Compiled: s.used}
 			}
 		}
 	}

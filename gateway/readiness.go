@@ -216,7 +216,8 @@ func (r *readiness) awaitTakeover(ctx context.Context, restored bool, timeout ti
 		}
 		switch {
 		case may && p.ready():
-			return true, wake.Await(ctx, r.became) // very soon; /readyz must not fail after the takeover
+			// It comes very soon, and /readyz must not fail after the takeover.
+			return true, wake.Await(ctx, r.became)
 		case !may && mayNot:
 			return false, errors.New("this process lacks peers that the old one has: " + strings.Join(p.missing, "; "))
 		}

@@ -251,7 +251,8 @@ func (s *stream) Try(t balancer.Token) balancer.Outcome {
 	defer u.Finish(false)
 	s.attempts.Connected(s.connectTime)
 	if version := s.service.ProxyProtocol; version != 0 {
-		u.WriteFirst(proxyprotocol.Header(version, s.ends)) // if it fails, the tunnel finds the broken connection
+		// If it fails, the tunnel finds the broken connection.
+		u.WriteFirst(proxyprotocol.Header(version, s.ends))
 	}
 	tunnel := socket.Tunnel{
 		Client: socket.TunnelEnd{Wire: s.wire, Entry: &s.client.Entry}, Up: u.TunnelEnd(), Sweeper: s.client.server.sweeper,
@@ -375,7 +376,8 @@ func dialFailure(err error) (balancer.Outcome, *refusal.Refusal) {
 	var shared upstream.SharedError
 	o := balancer.Outcome{Class: balancer.OutcomeConnectFailure, Details: balancer.Details{
 		Shared: errors.As(err, &shared),
-		Absent: errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT), // ENOENT: of a Unix socket
+		// ENOENT is of a Unix socket.
+		Absent: errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT),
 	}}
 	if _, ok := errors.AsType[upstream.HandshakeError](err); ok {
 		return o, refusal.PeerTLS

@@ -64,7 +64,8 @@ type RateLimit struct {
 type networks []netip.Prefix
 
 func newNetworks(prefixes []netip.Prefix) (all networks) {
-	for _, p := range slices.SortedFunc(slices.Values(prefixes), netip.Prefix.Compare) { // a network before those within it
+	// A network comes before those within it.
+	for _, p := range slices.SortedFunc(slices.Values(prefixes), netip.Prefix.Compare) {
 		if n := len(all); n == 0 || !all[n-1].Contains(p.Addr()) {
 			all = append(all, p.Masked())
 		}

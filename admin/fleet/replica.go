@@ -23,7 +23,8 @@ type Replica struct {
 	Instances  int       `json:"instances"` // in the pools of all services
 	// Parts has a hash of each part that replicas compare.
 	Parts map[string]string `json:"parts"`
-	// Unfinished are drained peers with requests in flight, in at most MaxUnfinishedBytes of JSON.
+	// Unfinished are drained peers with requests in flight, in at most MaxUnfinishedBytes of
+	// JSON.
 	Unfinished []Unfinished `json:"unfinished,omitempty"`
 	// UnfinishedError is why Unfinished may lack some; "": it has all.
 	UnfinishedError string `json:"unfinished_error,omitempty"`

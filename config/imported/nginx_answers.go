@@ -160,7 +160,8 @@ func redirect(expression, to, code string) tags.Keys {
 		return tags.Keys{"redirect": tags.Keys{"to": text, "code": code}}
 	}
 	begin := origin.FindString(to)
-	base, known := variables(cmp.Or(begin, "/"), inRedirects) // of two slashes at the begin sluice sends one
+	// Of two slashes at the beginning sluice sends one.
+	base, known := variables(cmp.Or(begin, "/"), inRedirects)
 	path, grouped := variables(to[len(begin):], groups)
 	if !known || !grouped || path == "" || expression == "" {
 		return nil

@@ -160,7 +160,8 @@ func (n *nginx) open(p *port) {
 			if n.left -= len(match.String()) + len(a.keys.String()) + 100; n.left < 0 {
 				return
 			}
-			if n.first([]string{p.address}, match, a.keys, a.at); len(match) == len(f.host) { // nothing gets further
+			n.first([]string{p.address}, match, a.keys, a.at)
+			if len(match) == len(f.host) { // nothing gets further
 				break
 			}
 		}

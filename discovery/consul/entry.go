@@ -233,7 +233,8 @@ func readResult(r io.Reader, tag string) (preparedResult, error) {
 // may have, take several hundred times as much memory.
 const maxEntries = 100_000
 
-// entryList is a list of up to maxEntries, with the addresses that have the tag; "": the usual ones.
+// entryList is a list of up to maxEntries, with the addresses that have the tag; "": the usual
+// ones.
 type entryList struct {
 	tag string
 	all []serviceEntry // nil: there was no list

@@ -96,7 +96,8 @@ func (s Series) Counter(d *prometheus.Desc, n uint64, labels ...string) {
 
 // Histogram sends the latencies of requests.
 func (s Series) Histogram(d *prometheus.Desc, requests *RequestsSnapshot, labels ...string) {
-	cumulative, total := make(map[float64]uint64, NumBuckets-1), uint64(0) // by their bounds in seconds
+	// cumulative has the buckets by their bounds in seconds.
+	cumulative, total := make(map[float64]uint64, NumBuckets-1), uint64(0)
 	for i, n := range requests.Buckets() {
 		total += n
 		if i < NumBuckets-1 && !s.sparse {

@@ -174,7 +174,8 @@ type TokenRules struct {
 	// Algorithms are of signatures. There is none by which a public key could count as a secret
 	// (HMAC), and not the absence of a signature.
 	Algorithms []jose.SignatureAlgorithm `key:"algorithms" oneof:"RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA"`
-	Leeway     time.Duration             `key:"leeway" default:"1m" min:"0s" max:"10m"` // by which clocks may differ
+	// Leeway is by how much clocks may differ.
+	Leeway time.Duration `key:"leeway" default:"1m" min:"0s" max:"10m"`
 }
 
 // Check returns the token with that text, if it allows a request at that time of a client. Else the

@@ -334,8 +334,8 @@ func (a *Agent) giveBackPorts() {
 }
 
 // RestoreSnapshot makes the servers restore a snapshot that was saved before, and fails t after
-// Patience. It asks again if it gets no answer: a request that the servers work at meanwhile may end
-// the wait of Consul for its own entry in the log, and then Consul never answers.
+// Patience. It asks again if it gets no answer: Consul 1.22 has been seen not to answer for 19
+// minutes, on a busy machine.
 func (a *Agent) RestoreSnapshot(t testing.TB, saved []byte) {
 	t.Helper()
 	Await(t, "the snapshot is restored", func() bool {
