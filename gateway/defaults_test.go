@@ -28,17 +28,17 @@ func TestDefaultsChange(t *testing.T) {
 	replaceFile(t, document, fmt.Sprintf("services: { document: { peers: [%q] }, own: { peers: [%q], balance: { policy: random } } }\n"+
 		"routes: [{ host: document, service: document }, { host: own, service: own, response_headers: null }]", serve(), serve()))
 	file := serve()
-	text := func(defaults string) string {
+	text := func(service, route string) string {
 		return fmt.Sprintf(`
 consul: { addresses: [%q] }
 catalog: { tags: [fabio] }
 dynamic: [{ file: %q }]
-defaults: { %s }
+defaults: { service: { timeouts: { connect: 5m }%s }, route: { %s } }
 services: { file: { peers: [%q] } }
 routes: [{ host: file, service: file }]
-`, consul.URL(), document, defaults, file)
+`, consul.URL(), document, service, route, file)
 	}
-	r := start(t, text(""))
+	r := start(t, text("", ""))
 	expect := func(want, from string) {
 		t.Helper()
 		for _, host := range []string{"file", "document", "tagged", "found", "own"} {
@@ -63,7 +63,7 @@ routes: [{ host: file, service: file }]
 	expect("", "built in")
 	before := r.peers()
 	for _, name := range []string{"a", "b"} {
-		r.write(text("service: { balance: { policy: sticky, sticky: { cookie: " + name + " } } }, route: { response_headers: { set: { X-Default: " + name + " } } }"))
+		r.write(text(", balance: { policy: sticky, sticky: { cookie: "+name+" } }", "response_headers: { set: { X-Default: "+name+" } }"))
 		expect(name, r.file+":5 (defaults)")
 	}
 	for address, p := range r.peers() {

@@ -24,7 +24,7 @@ func treeBelow(agent, prefix, more string) string {
 
 // serving returns a document with a service that has one peer, and a route for its path.
 func serving(name, peer string) string {
-	return patient(fmt.Sprintf("services: { %s: { peers: [%q] } }\nroutes: [{ path: /%s, service: %s }]\n", name, peer, name, name))
+	return fmt.Sprintf("services: { %s: { peers: [%q] } }\nroutes: [{ path: /%s, service: %s }]\n", name, peer, name, name)
 }
 
 // applied is what /api/config shows.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +21,6 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"go.uber.org/goleak"
-	"go.yaml.in/yaml/v3"
 
 	"sluice/admin"
 	"sluice/config"
@@ -90,11 +87,13 @@ func (r *running) checkLog() {
 	}
 }
 
-// preamble configures listeners with free ports on loopback.
+// preamble configures listeners with free ports on loopback. Services wait long for a connection:
+// the machine may be busy.
 const preamble = `
 listeners: [{ name: web, address: "127.0.0.1:0" }]
 admin: { address: "127.0.0.1:0" }
 access_log: { path: "off" }
+defaults: { service: { timeouts: { connect: 5m } } }
 `
 
 // start runs a gateway with the configuration until the test ends, after a call of each of set. The
@@ -176,7 +175,7 @@ func (r *running) write(text string) {
 	if !strings.Contains(text, "discovery:") && others.MatchString(text) {
 		text += "discovery: { allow_local: true } # origins have loopback addresses\n"
 	}
-	replaceFile(r.t, r.file, patient(text))
+	replaceFile(r.t, r.file, text)
 }
 
 // replaceFile writes a file that nobody reads a part of.
@@ -184,29 +183,6 @@ func replaceFile(t *testing.T, file, text string) {
 	t.Helper()
 	verify.NoError(t, os.WriteFile(file+"~", []byte(text), 0o600))
 	verify.NoError(t, os.Rename(file+"~", file))
-}
-
-// patient returns a configuration whose services, but those with timeouts of their own, wait long
-// for a connection: the machine may be busy.
-func patient(text string) string {
-	var file struct{ Services map[string]yaml.Node }
-	if err := yaml.Unmarshal([]byte(text), &file); err != nil {
-		return text // the test wants it so
-	}
-	lines := strings.SplitAfter(text, "\n")
-	for _, service := range slices.SortedFunc(maps.Values(file.Services), func(a, b yaml.Node) int { return b.Column - a.Column }) {
-		hasTimeouts := slices.ContainsFunc(service.Content, func(n *yaml.Node) bool { return n.Value == "timeouts" })
-		if hasTimeouts || service.Kind != yaml.MappingNode {
-			continue
-		}
-		line, timeouts := &lines[service.Line-1], fmt.Sprintf("timeouts: { connect: %s }", patience)
-		if service.Style == yaml.FlowStyle {
-			*line = (*line)[:service.Column] + " " + timeouts + "," + (*line)[service.Column:]
-		} else {
-			*line = strings.Repeat(" ", service.Column-1) + timeouts + "\n" + *line
-		}
-	}
-	return strings.Join(lines, "")
 }
 
 // gets checks that a request is answered with status 200 and this body; when is for the message.

@@ -328,9 +328,7 @@ func TestNewProcessWithAnotherSelectionOfTheCatalog(t *testing.T) {
 			t.Parallel()
 			consul := discoverytest.Start(t)
 			consul.Set("found", withTags(t, "found", "found-1", origin(t, "found"), "sluice.route=h/x"))
-			// The machine may stand still for seconds while sluice connects.
-			text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }\n", consul.URL()) +
-				"defaults: { service: { timeouts: { connect: 5m } } }"
+			text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }\n", consul.URL())
 			old := start(t, text)
 			old.awaitStatus("h/x", http.StatusOK)
 			next := old.succeed(text, func(given io.ReadCloser) io.ReadCloser {

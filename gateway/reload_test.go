@@ -83,7 +83,7 @@ func TestBadReloadChangesNothing(t *testing.T) {
 
 	shown := r.applied()
 	verify.Require(t, shown.Number == 1 && shown.Reloads.LastError != nil && len(shown.Reloads.LastError.Errors) == 3, "/api/config shows %+v", shown)
-	want := r.file + `:5: services.a.peers[0]: value "x": want "HOST:PORT"`
+	want := r.file + `:6: services.a.peers[0]: value "x": want "HOST:PORT"`
 	got := shown.Reloads.LastError.Errors[0]
 	verify.That(t, strings.HasPrefix(got, want), "first error:\n got  %s\n want %s", got, want)
 	r.awaitLog(`"in_use":`)
