@@ -161,7 +161,6 @@ func TestChunks(t *testing.T) {
 		err                       error
 	}{
 		{"none", "0\r\n\r\n", "", "\r\n", nil},
-		{"one", "3\r\nabc\r\n0\r\n\r\n", "abc", "\r\n", nil},
 		{"several", "3\r\nabc\r\n1\r\nd\r\n2\r\nef\r\n0\r\n\r\n", "abcdef", "\r\n", nil},
 		{"hexadecimal in any case", "a\r\n0123456789\r\nA\r\n0123456789\r\n012c\r\n" + x + "\r\n0\r\n\r\n", "01234567890123456789" + x, "\r\n", nil},
 		{"zeros before the size", "00000000000003\r\nabc\r\n000\r\n\r\n", "abc", "\r\n", nil},
@@ -174,26 +173,18 @@ func TestChunks(t *testing.T) {
 		{"longest trailer section", "0\r\na:" + strings.Repeat("b", maxTrailerBytes-6) + "\r\n\r\n", "", "a:" + strings.Repeat("b", maxTrailerBytes-6) + "\r\n\r\n", nil},
 
 		{"nothing", "\r\n", "", "", ErrChunk},
-		{"LF", "\n", "", "", ErrChunk},
-		{"empty size", ";a\r\n", "", "", ErrChunk},
 		{"16 digits", "0000000000000001\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"2^64", "10000000000000000\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"empty extension", "1;\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"extension of white space", "1; \r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"extension with a quoted name", "1;\"a\"\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"quoted string with an escaped end", "1;a=\"b\\\"\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"extension too long", "1;" + x[:257] + "\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"too much of extensions", strings.Repeat("1;"+x[:200]+"\r\na\r\n", 100) + "0\r\n\r\n", strings.Repeat("a", 81), "", ErrChunk},
 		{"data too short", "3\r\nab\r\n0\r\n\r\n", "ab\r", "", ErrChunk},
-		{"chunk after last chunk", "0\r\n1\r\na\r\n0\r\n\r\n", "", "", ErrTrailer},
 		{"request after last chunk", "0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "", "", ErrTrailer},
 		{"trailer without colon", "0\r\nX\r\n\r\n", "", "", ErrTrailer},
-		{"space in trailer's name", "0\r\nX Y: a\r\n\r\n", "", "", ErrTrailer},
 		{"folded trailer", "0\r\nX: a\r\n b\r\n\r\n", "", "", ErrTrailer},
 		{"17 trailer fields", "0\r\n" + strings.Repeat("a:b\r\n", 17) + "\r\n", "", "", ErrTrailer},
 		{"trailer section too long", "0\r\na:" + strings.Repeat("b", maxTrailerBytes-5) + "\r\n\r\n", "", "", ErrTrailer},
 		{"trailer line never ends", "0\r\na:" + strings.Repeat("b", maxTrailerBytes), "", "", ErrTrailer},
-		{"trailer name never ends", "0\r\n" + strings.Repeat("b", maxTrailerBytes+1), "", "", ErrTrailer},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			want := chunkReading{taken: len(test.body), data: test.data, trailer: test.trailer, done: test.err == nil, err: test.err}

@@ -30,7 +30,7 @@ func TestRepairResponse(t *testing.T) {
 	for _, test := range []struct{ name, head, want string }{
 		{"nothing to repair", ok + "a:b\r\nContent-Length: \t007 \r\nX:\t\r\n\r\n", ok + "a:b\r\nContent-Length: \t007 \r\nX:\t\r\n\r\n"},
 		{"LF", "HTTP/1.1 200 OK\nContent-Length: 2\n\n", ok + "Content-Length: 2\r\n\r\n"},
-		{"LF at one line", ok + "X: a\nContent-Length: 2\r\n\r\n", ok + "X: a\r\nContent-Length: 2\r\n\r\n"},
+		{"LF before the last line", ok + "X: a\n\r\n", ok + "X: a\r\n\r\n"},
 		{"LF at the last line", ok + "X: a\r\n\n", ok + "X: a\r\n\r\n"},
 		{"LF and no field", "HTTP/1.1 200\n\n", "HTTP/1.1 200\r\n\r\n"},
 		{"HTTP/1.2", "HTTP/1.2 200 OK\r\n\r\n", ok + "\r\n"},
@@ -44,7 +44,6 @@ func TestRepairResponse(t *testing.T) {
 		{"length and coding", ok + "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", ok + "Transfer-Encoding: chunked\r\n\r\n"},
 		{"coding and lengths", ok + "Transfer-Encoding:\tchunked \r\nContent-Length: 2, 2\r\nX: a\r\nContent-Length: 2\r\n\r\n", ok + "Transfer-Encoding:\tchunked \r\nX: a\r\n\r\n"},
 		{"all of these in HTTP/1.0", "HTTP/1.0 200 OK\nContent-Length: 2\nTransfer-Encoding: chunked\nContent-Length: 2\n\n", ok + "Transfer-Encoding: chunked\r\n\r\n"},
-		{"control characters", ok + "X: \x01a\x1f\x7f\x80\tb\x02\r\nY\r\n", ""},
 		{"control characters in values", ok + "X: \x01a\x1f\x7f\x80\tb\x02\r\nConnection: \x0bclose\r\n\r\n", ok + "X:  a  \x80\tb \r\nConnection:  close\r\n\r\n"},
 		{"100 lines", ok + strings.Repeat("Content-Length: 2\r\n", UsualFields) + "\r\n", ok + "Content-Length: 2\r\n\r\n"},
 	} {
@@ -53,10 +52,6 @@ func TestRepairResponse(t *testing.T) {
 				b := []byte(test.head + body)
 				for feeding := range feedings(b) {
 					got, n, fault := repairAsItArrives(t, b, feeding)
-					if test.want == "" {
-						verify.Require(t, got == nil && fault != nil, "got %q, %+v", got, fault)
-						continue
-					}
 					verify.Require(t, fault == nil && n == len(test.head) && string(got) == test.want, "got %q, %d, %+v", got, n, fault)
 				}
 			}
@@ -74,43 +69,26 @@ func TestRefusedRepairs(t *testing.T) {
 	}{
 		{"another protocol", "", "SSH-2.0-OpenSSH_9.2\r\n", "", "bad_status_line"},
 		{"empty line before", "", "\nHTTP/1.1 200 OK\n", "", "bad_status_line"},
-		{"fields without a status", "", "Content-Length: 2\n", "", "bad_status_line"},
 		{"a coding without a status", "", "Transfer-Encoding: chunked\n", "", "bad_status_line"},
 		{"HTTP/1.10", "", "HTTP/1.10 200 OK\n", "", "bad_status_line"},
-		{"HTTP/1.x", "", "HTTP/1.x 200 OK\n", "", "bad_status_line"},
-		{"HTTP/2.0", "", "HTTP/2.0 200 OK\n", "", "bad_status_line"},
-		{"colon", "", "HTTP/1.1: 200 OK\n", "", "bad_status_line"},
-		{"control in reason", "", "HTTP/1.1 200 O\x01K\n", "", "bad_status_line"},
 		{"CR in reason", "", "HTTP/1.1 200 O\rK\n", "", "bad_status_line"},
-		{"status 099", "", "HTTP/1.1 099 OK\n", "", "bad_status_line"},
-		{"four digits", "", "HTTP/1.1 1000 OK\n", "", "bad_status_line"},
 		{"folded", ok + "X: a\n", " b\n", "X", "folded_field"},
-		{"folded by a tab", ok + "X: a\r\n", "\t\r\n", "X", "folded_field"},
 		{"folded at the start", ok, " X: a\n", "", "folded_field"},
 		{"space before the colon", ok + "Y: a\n", "X : b\n", "X", "bad_field_name"},
-		{"space in the name", ok, "X Y: b\n", "X", "bad_field_name"},
 		{"no colon", ok, "Warning\n", "Warning", "bad_field_name"},
 		{"no name", ok, ": b\n", "", "bad_field_name"},
-		{"control in the name", ok, "X\x01Y: b\n", "X", "bad_field_name"},
 		{"NUL", ok, "X: \x01\x00\n", "X", "bad_field_value"},
 		{"CR", ok, "X: a\rb\n", "X", "bad_line_end"},
-		{"CR at the end", ok, "X: a\r\r\n", "X", "bad_line_end"},
 		{"CR alone", ok + "X: a\n", "\r\r\n", "", "bad_field_name"},
 		{"two lengths", ok + "Content-Length: 2\n", "Content-Length: 3\n", "Content-Length", "bad_content_length"},
 		{"two lengths in a list", ok, "Content-Length: 2, 3\n", "Content-Length", "bad_content_length"},
 		{"two lengths and a coding", ok + "Transfer-Encoding: chunked\nContent-Length: 2\nX: a\n", "Content-Length: 3\n", "Content-Length", "bad_content_length"},
-		{"empty element", ok, "Content-Length: 2,,2\n", "Content-Length", "bad_content_length"},
 		{"empty element at the end", ok, "Content-Length: 2,\n", "Content-Length", "bad_content_length"},
 		{"no length", ok, "Content-Length:\n", "Content-Length", "bad_content_length"},
-		{"sign", ok, "Content-Length: +2\n", "Content-Length", "bad_content_length"},
 		{"control in a length", ok, "Content-Length: \x0b2\n", "Content-Length", "bad_content_length"},
 		{"another coding", ok, "Transfer-Encoding: identity\n", "Transfer-Encoding", "bad_transfer_encoding"},
-		{"two codings", ok, "Transfer-Encoding: gzip, chunked\n", "Transfer-Encoding", "bad_transfer_encoding"},
 		{"the same coding twice", ok + "Transfer-Encoding: chunked\n", "transfer-encoding: chunked\n", "transfer-encoding", "bad_transfer_encoding"},
-		{"a coding beside it", ok + "Content-Length: 2\nTransfer-Encoding: chunked\n", "Transfer-Encoding: gzip\n", "Transfer-Encoding", "bad_transfer_encoding"},
-		{"another coding in HTTP/1.0", "HTTP/1.0 200 OK\n", "Transfer-Encoding: gzip\n", "Transfer-Encoding", "bad_transfer_encoding"},
 		{"control in a coding", ok, "Transfer-Encoding: chunked\x0b\n", "Transfer-Encoding", "bad_field_value"},
-		{"folded coding", ok + "Transfer-Encoding: chunked\n", "  , gzip\n", "Transfer-Encoding", "folded_field"},
 		{"100 lines and one", ok + strings.Repeat("Content-Length: 2\n", UsualFields), "X: a\n", "X", "too_many_fields"},
 		{"too many options", ok, "Connection: " + strings.Repeat("a,", UsualFields+1) + "\n", "Connection", "too_many_fields"},
 	} {
@@ -130,15 +108,6 @@ func TestRefusedRepairs(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// A head ends at its first empty line, also where LF alone makes that line.
-func TestRepairEndsAtTheFirstEmptyLine(t *testing.T) {
-	const status, rest = "HTTP/1.1 200 OK\r\nX: a", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
-	for _, end := range []string{"\n\n", "\r\n\n", "\n\r\n", "\r\n\r\n"} {
-		got, n, fault := RepairResponse([]byte(status+end+rest), UsualFields)
-		verify.That(t, fault == nil && string(got) == status+"\r\n\r\n" && n == len(status+end), "%q: got %q, %d, %+v", end, got, n, fault)
 	}
 }
 
@@ -162,19 +131,9 @@ func TestLenientChunks(t *testing.T) {
 		{"21 digits", "000000000000000000003\r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
 		{"2^60", "1000000000000000\r\nabc", false, "", ErrChunk},
 		{"2^60 behind zeros", "00001000000000000000\r\nabc", false, "", ErrChunk},
-		{"2^64 + 3", "10000000000000003\r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
-		{"space before the size", " 3\r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
-		{"no size", " \r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
 		{"two sizes", "3 3\r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
 		{"another blank", "3\v\r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
-		{"another blank behind one", "3 \v\r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
 		{"CR behind spaces", "3 \r \nabc\r\n0\r\n\r\n", false, "", ErrChunk},
-		{"LF", "3\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
-		{"LF behind spaces", "3 \nabc\r\n0\r\n\r\n", false, "", ErrChunk},
-		{"LF behind the data", "3\r\nabc\n0\r\n\r\n", false, "abc", ErrChunk},
-		{"LF at the end", "0 \r\n\n", false, "", ErrTrailer},
-		{"no extension", "3 ;\r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
-		{"control in an extension", "3 ;a=\x01\r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
 		{"too many spaces", "3" + blanks + blanks + "\r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
 		{"too long an extension", "3;a=" + x + x + "\r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
 		{"too long with the spaces", "3" + blanks + ";" + x + "\r\nabc\r\n0\r\n\r\n", false, "", ErrChunk},
