@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"testing"
+
+	"sluice/test/verify"
 )
 
 // feedings yields ways in which b may arrive: how many of its bytes are there
@@ -12,6 +15,9 @@ import (
 // place; of longer ones, some places are tried.
 func feedings(b []byte) iter.Seq[[]int] {
 	return func(yield func([]int) bool) {
+		if !yield([]int{len(b)}) {
+			return
+		}
 		step := max(1, len(b)/700)
 		var byteByByte []int
 		for i := 1; i < len(b); i += step {
@@ -34,6 +40,16 @@ type reading struct {
 	length int
 	err    error
 	text   string // what the head says, for comparison
+}
+
+// expect ends the test unless head comes to want, however it arrives.
+func (want reading) expect(t *testing.T, read func(b []byte, feeding ...int) reading, head string) {
+	t.Helper()
+	b := []byte(head)
+	for feeding := range feedings(b) {
+		got := read(b, feeding...)
+		verify.Require(t, got == want, "arriving as %v: got %+v, want %+v", feeding, got, want)
+	}
 }
 
 // readRequest scans b as it arrives by the feeding, until that comes to something.

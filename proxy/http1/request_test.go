@@ -84,13 +84,7 @@ func TestRefusedRequestHeads(t *testing.T) {
 		{"more nominations than fields", get + "Connection: " + strings.Repeat("a,", UsualFields+1) + "\r\n\r\n", ErrTooManyFields},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			b := []byte(test.head)
-			got := readRequest(b, len(b))
-			verify.Require(t, got.err == test.want, "got %v %q, want %v", got.err, got.text, test.want)
-			for feeding := range feedings(b) {
-				got := readRequest(b, feeding...)
-				verify.Require(t, got.err == test.want, "arriving as %v: got %v %q, want %v", feeding, got.err, got.text, test.want)
-			}
+			reading{err: test.want}.expect(t, readRequest, test.head)
 		})
 	}
 }
@@ -105,7 +99,6 @@ func TestAcceptedRequestHeads(t *testing.T) {
 		{"empty line before", "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / host=a\nHost=a"},
 		{"any token is a method", token + " / HTTP/1.1\r\nHost: a\r\n\r\n", token + " / host=a\nHost=a"},
 		{"case of methods matters", "connect / HTTP/1.1\r\nHost: a\r\n\r\n", "connect / host=a\nHost=a"},
-		{"longest registered method", "UPDATEREDIRECTREF / HTTP/1.1\r\nHost: a\r\n\r\n", "UPDATEREDIRECTREF / host=a\nHost=a"},
 		{"odd characters in target", "GET //a/../%2e%zz|\\\"<>[]{}^`\xff??/? HTTP/1.1\r\nHost: a\r\n\r\n",
 			"GET //a/../%2e%zz|\\\"<>[]{}^`\xff??/? path=//a/../%2e%zz|\\\"<>[]{}^`\xff host=a\nHost=a"},
 		{"user in path", "GET //u@b/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET //u@b/ host=a\nHost=a"},
@@ -137,7 +130,6 @@ func TestAcceptedRequestHeads(t *testing.T) {
 		{"length with zeros and spaces", "POST / HTTP/1.1\r\nHost: a\r\ncontent-length:\t007 \r\n\r\n", "POST / host=a body length=7\nHost=a\ncontent-length=007"},
 		{"greatest length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999999999\r\n\r\n",
 			"POST / host=a body length=999999999999999999\nHost=a\nContent-Length=999999999999999999"},
-		{"GET with a body", "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "GET / host=a body length=3\nHost=a\nContent-Length=3"},
 		{"chunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \tCHUNKED \r\n\r\n", "POST / host=a body chunked\nHost=a\nTransfer-Encoding=CHUNKED"},
 		{"names that are nearly something", "POST / HTTP/1.1\r\nHost: a\r\nContent_Length: 3\r\nTransfer-Encodin: x\r\nContent-Lengthy: x\r\nX-Host: u@b\r\n\r\n",
 			"POST / host=a\nHost=a\nContent_Length=3\nTransfer-Encodin=x\nContent-Lengthy=x\nX-Host=u@b"},
@@ -166,17 +158,12 @@ func TestAcceptedRequestHeads(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			length := strings.LastIndex(test.head, "\r\n\r\n") + 4
-			// More than the head may have arrived.
-			for _, more := range []string{"", "\n", "\x00", "GET / HTTP/1.1\r\n\r\n"} {
+			want := reading{length, nil, test.want}
+			for _, more := range []string{"", "\n", "\x00", "GET / HTTP/1.1\r\n\r\n"} { // may have arrived, too
 				b := []byte(test.head[:length] + more)
-				got := readRequest(b, len(b))
-				verify.Require(t, got.err == nil && got.length == length && got.text == test.want, "before %q: got %v, length %d of %d\n%s\nwant\n%s", more, got.err, got.length, length, got.text, test.want)
+				verify.Equal(t, readRequest(b, len(b)), want, "before %q", more)
 			}
-			b := []byte(test.head)
-			for feeding := range feedings(b) {
-				got := readRequest(b, feeding...)
-				verify.Require(t, got.err == nil && got.length == length && got.text == test.want, "arriving as %v: got %v, length %d of %d\n%s\nwant\n%s", feeding, got.err, got.length, length, got.text, test.want)
-			}
+			want.expect(t, readRequest, test.head)
 		})
 	}
 }

@@ -1,29 +1,10 @@
 package http1
 
 import (
-	"strings"
 	"testing"
 
 	"sluice/test/verify"
 )
-
-func TestLines(t *testing.T) {
-	for _, section := range [][]string{
-		{},
-		{"A: b\r\n"},
-		{"A:\r\n", "B: c\r\n", "a: d\r\n"},
-		{"a:\r\n"},
-	} {
-		var got []string
-		for line := range Lines([]byte(strings.Join(section, "") + "\r\n")) {
-			got = append(got, string(line))
-		}
-		verify.Slices(t, got, section, "got")
-		for range Lines([]byte(strings.Join(section, "") + "\r\n")) {
-			break // is allowed
-		}
-	}
-}
 
 func TestForbiddenInTrailer(t *testing.T) {
 	for line, want := range map[string]bool{

@@ -60,12 +60,3 @@ func TestWordsAgreeWithOctets(t *testing.T) {
 		check(b)
 	}
 }
-
-func TestTrimSpace(t *testing.T) {
-	for in, want := range map[string]string{
-		"": "", " ": "", "\t \t": "", "a": "a", " a": "a", "a\t": "a", "\t a b \t": "a b", "\v a": "\v a", "\u00a0a": "\u00a0a", "a\r": "a\r",
-	} {
-		got := trimSpace([]byte(in))
-		verify.That(t, string(got) == want, "%q: got %q, want %q", in, got, want)
-	}
-}
