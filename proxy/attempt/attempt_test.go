@@ -88,14 +88,31 @@ func (s *script) Waiting(timeout time.Duration) (context.Context, context.Cancel
 	return ctx, cancel
 }
 
-// run runs the loop of the exchange.
-func (s *script) run(service *route.Service) (o balancer.Outcome, err error) {
-	return s.Run(service, new(balancer.Query), s)
+// A result is how the loop of an exchange ends.
+type result struct {
+	outcome balancer.Outcome
+	tries   int
+	err     error
+	calls   string // of the exchange
 }
 
+// run runs the loop of the exchange.
+func (s *script) run(service *route.Service) result { return s.runWith(service, new(balancer.Query)) }
+
+func (s *script) runWith(service *route.Service, query *balancer.Query) result {
+	o, err := s.Run(service, query, s)
+	return result{o, s.Tries, err, strings.Join(s.calls, " ")}
+}
+
+// oneEach are limits of one connection to each peer, for which one request may wait.
+var oneEach = balancer.Limits{PeerConnections: 1, Pending: 1}
+
 // pool returns one with that many peers.
-func pool(t *testing.T, peers int) *balancer.Pool {
-	p := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
+func pool(t *testing.T, peers int) *balancer.Pool { return limited(t, peers, balancer.Limits{}) }
+
+// limited is pool with limits.
+func limited(t *testing.T, peers int, limits balancer.Limits) *balancer.Pool {
+	p := balancer.NewPool("star", balancertest.Complete(balancer.Options{Limits: limits}))
 	t.Cleanup(p.Close)
 	var set []discovery.Instance
 	for i := range peers {
@@ -147,9 +164,7 @@ func TestRun(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			service := &route.Service{Name: "star", Pool: pool(t, test.peers), Retry: route.Retry{Attempts: test.attempts}}
-			o, err := test.x.run(service)
-			verify.That(t, o == test.want && test.x.Tries == test.tries && err == test.err, "got %v, %d tries, %v, want %v, %d tries, %v", o.Class, test.x.Tries, err, test.want.Class, test.tries, test.err)
-			verify.Equal(t, strings.Join(test.x.calls, " "), test.calls, "calls")
+			verify.Equal(t, test.x.run(service), result{test.want, test.tries, test.err, test.calls}, "the end")
 			for _, p := range service.Pool.Snapshot().All {
 				verify.Equal(t, p.Inflight(), 0, "tries of a peer have no end")
 			}
@@ -165,7 +180,8 @@ func TestMayLeave(t *testing.T) {
 		l := Loop{Tries: test.tries, service: &route.Service{Retry: route.Retry{Attempts: test.attempts}}}
 		verify.Equal(t, l.MayLeave(), test.want, "%d attempts, %d tries", test.attempts, test.tries)
 	}
-	verify.Equal(t, new(Loop).MayLeave(), false, "without a service")
+	// A copy for a mirror is tried without Run: no other try follows.
+	verify.That(t, !new(Loop).MayRetry() && !new(Loop).MayLeave(), "another try may follow without Run")
 }
 
 // A first peer is waited for where there is none, and a connection to one where all are in use:
@@ -201,8 +217,7 @@ func TestRunWaits(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := pool(t, test.peers)
-				p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}))
+				p := limited(t, test.peers, oneEach)
 				held, _ := p.Pick(new(balancer.Query))
 				service := &route.Service{Pool: p, WaitForPeer: peer, ConnectionWait: connection, Retry: route.Retry{Attempts: 3}}
 				x := script{outcomes: []balancer.Outcome{ok}}
@@ -213,10 +228,9 @@ func TestRunWaits(t *testing.T) {
 					test.event(p, held)
 				}
 				start := time.Now()
-				_, err := x.run(service)
-				if calls := strings.Join(x.calls, " "); err != test.err || calls != test.calls || time.Since(start) != test.after {
-					t.Errorf("%v, %q after %v; want %v, %q after %v", err, calls, time.Since(start), test.err, test.calls, test.after)
-				}
+				got := x.run(service)
+				verify.That(t, got.err == test.err && got.calls == test.calls && time.Since(start) == test.after,
+					"%+v after %v; want %v, %q after %v", got, time.Since(start), test.err, test.calls, test.after)
 			})
 		})
 	}
@@ -228,11 +242,14 @@ func TestRetryWaitsForWhatIsLeft(t *testing.T) {
 	for _, test := range []struct {
 		free  time.Duration // when the second peer is
 		after time.Duration
+		calls string
 		err   error
-	}{{1500 * time.Millisecond, 1500 * time.Millisecond, nil}, {time.Minute, 2 * time.Second, balancer.ErrConnectionsSaturated}} {
+	}{
+		{1500 * time.Millisecond, 1500 * time.Millisecond, "wait 2s try wait 1.5s try", nil},
+		{time.Minute, 2 * time.Second, "wait 2s try wait 1.5s", balancer.ErrConnectionsSaturated},
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			p := pool(t, 2)
-			p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}))
+			p := limited(t, 2, oneEach)
 			for _, free := range []time.Duration{500 * time.Millisecond, test.free} {
 				held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 				timer := time.AfterFunc(free, func() { held.Done(ok) })
@@ -244,13 +261,9 @@ func TestRetryWaitsForWhatIsLeft(t *testing.T) {
 			}
 			service := &route.Service{Pool: p, ConnectionWait: 2 * time.Second, Retry: route.Retry{Attempts: 3}}
 			x, start := script{outcomes: []balancer.Outcome{refused, ok}}, time.Now()
-			_, err := x.run(service)
-			calls := "wait 2s try wait 1.5s"
-			if test.err == nil {
-				calls += " try"
-			}
-			verify.Equal(t, strings.Join(x.calls, " "), calls, "calls")
-			verify.That(t, err == test.err && time.Since(start) == test.after, "%v after %v, want %v after %v", err, time.Since(start), test.err, test.after)
+			got := x.run(service)
+			verify.That(t, got.err == test.err && got.calls == test.calls && time.Since(start) == test.after,
+				"%+v after %v; want %v, %q after %v", got, time.Since(start), test.err, test.calls, test.after)
 		})
 	}
 }
@@ -271,65 +284,43 @@ func TestSuspectedPeerIsLeftForALaterOne(t *testing.T) {
 		}
 		return true
 	}
-	o, err := x.run(service)
-	verify.That(t, o == ok && x.Tries == 2 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
-	verify.Equal(t, strings.Join(x.calls, " "), "try stay leave try", "calls")
+	verify.Equal(t, x.run(service), result{ok, 2, nil, "try stay leave try"}, "the end")
 }
 
-// A request that waits for a peer gets the one that it has left, as soon as this is well again.
+// A request that waits for a peer gets the one that it has left, as soon as this is well again, also
+// where it is the whole group of the request, and the fallback has nobody.
 func TestPeerThatWasLeftIsWaitedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := pool(t, 2)
-		service := &route.Service{Name: "star", Pool: p, WaitForPeer: 3 * time.Second, Retry: route.Retry{Attempts: 3}}
-		x := script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}
-		x.onTry = func() {
-			if x.Tries != 2 {
-				return
+	for _, grouped := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p, query := pool(t, 2), new(balancer.Query)
+			if grouped {
+				one := balancer.GroupSelector{Name: "one", Selector: balancer.Selector{Tags: []string{"0"}}}
+				p.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{one}, Limits: balancer.Limits{Pending: 1}}))
+				query.Group, query.Fallback = p.Group("one").ID(), p.Group(balancer.RestGroup).ID()
 			}
-			// Now neither may get a request.
-			well := []discovery.Instance{x.peers[0].Instance()}
-			critical := []discovery.Instance{x.peers[0].Instance(), x.peers[1].Instance()}
-			for i := range critical {
-				critical[i].Status, critical[i].Weight = discovery.StatusCritical, 0
+			service := &route.Service{Name: "star", Pool: p, WaitForPeer: 3 * time.Second, Retry: route.Retry{Attempts: 3}}
+			x := script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}
+			x.onTry = func() {
+				if x.Tries != 2 {
+					return
+				}
+				// Now neither may get a request.
+				well := []discovery.Instance{x.peers[0].Instance()}
+				critical := []discovery.Instance{x.peers[0].Instance(), x.peers[1].Instance()}
+				for i := range critical {
+					critical[i].Status, critical[i].Weight = discovery.StatusCritical, 0
+				}
+				if grouped {
+					well = append(well, critical[1])
+				}
+				p.Apply(critical)
+				time.AfterFunc(time.Second, func() { p.Apply(well) })
 			}
-			p.Apply(critical)
-			time.AfterFunc(time.Second, func() { p.Apply(well) })
-		}
-		start := time.Now()
-		o, err := x.run(service)
-		verify.That(t, o == ok && x.Tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
-		verify.Equal(t, strings.Join(x.calls, " "), "try leave try wait 3s try 0", "calls")
-		verify.Equal(t, time.Since(start), time.Second, "the wait")
-	})
-}
-
-// Also where it is the whole group of the request, and the fallback has nobody.
-func TestPeerOfAGroupThatWasLeftIsWaitedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := pool(t, 2)
-		one := balancer.GroupSelector{Name: "one", Selector: balancer.Selector{Tags: []string{"0"}}}
-		p.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{one}, Limits: balancer.Limits{Pending: 1}}))
-		service := &route.Service{Name: "star", Pool: p, WaitForPeer: 3 * time.Second, Retry: route.Retry{Attempts: 3}}
-		x := script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}
-		x.onTry = func() {
-			if x.Tries != 2 {
-				return
-			}
-			set := []discovery.Instance{x.peers[0].Instance(), x.peers[1].Instance()}
-			well := set[0]
-			for i := range set {
-				set[i].Status, set[i].Weight = discovery.StatusCritical, 0
-			}
-			p.Apply(set)
-			time.AfterFunc(time.Second, func() { p.Apply([]discovery.Instance{well, set[1]}) })
-		}
-		start := time.Now()
-		query := &balancer.Query{Group: p.Group("one").ID(), Fallback: p.Group(balancer.RestGroup).ID()}
-		o, err := x.Run(service, query, &x)
-		verify.That(t, o == ok && x.Tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
-		verify.Equal(t, strings.Join(x.calls, " "), "try leave try wait 3s try 0", "calls")
-		verify.Equal(t, time.Since(start), time.Second, "the wait")
-	})
+			start := time.Now()
+			verify.Equal(t, x.runWith(service, query), result{ok, 3, nil, "try leave try wait 3s try 0"}, "the end")
+			verify.Equal(t, time.Since(start), time.Second, "the wait")
+		})
+	}
 }
 
 // Also after a reload has removed the service, as long as its pool still gives peers.
@@ -342,9 +333,7 @@ func TestPeerOfARemovedServiceThatWasLeftIsTriedAgain(t *testing.T) {
 			p.Retire(time.Hour)
 		}
 	}
-	o, err := x.run(service)
-	verify.That(t, o == ok && x.Tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
-	verify.Equal(t, strings.Join(x.calls, " "), "try leave try try 0", "calls")
+	verify.Equal(t, x.run(service), result{ok, 3, nil, "try leave try try 0"}, "the end")
 }
 
 // If it fails then, it has failed like any other one.
@@ -352,10 +341,8 @@ func TestPeerThatWasLeftIsTriedOnceMore(t *testing.T) {
 	service := &route.Service{Name: "star", Pool: pool(t, 2), Retry: route.Retry{Attempts: 5}}
 	x := script{outcomes: []balancer.Outcome{suspected(ok), reset, reset, ok}}
 	query := new(balancer.Query)
-	o, err := x.Run(service, query, &x)
-	verify.That(t, o == reset && x.Tries == 3 && err == balancer.ErrAllTried, "got %v, %d tries, %v", o.Class, x.Tries, err)
+	verify.Equal(t, x.runWith(service, query), result{reset, 3, balancer.ErrAllTried, "try leave try try 0"}, "the end")
 	verify.Equal(t, int(query.Tries), query.Tried.Len(), "tries that are a reason not to try a peer again")
-	verify.Equal(t, strings.Join(x.calls, " "), "try leave try try 0", "calls")
 }
 
 // An exchange that panics gives back the places at its peers, each once.
@@ -373,17 +360,11 @@ func TestRunReleasesAfterPanic(t *testing.T) {
 				defer func() {
 					verify.That(t, recover() != nil, "the exchange did not panic")
 				}()
-				_, _ = x.run(service) // the first of an empty list
+				x.run(service) // the first of an empty list
 			}()
 			for _, p := range service.Pool.Snapshot().All {
 				verify.Equal(t, p.Inflight(), 0, "tries of a peer are in flight")
 			}
 		})
 	}
-}
-
-// A copy for a mirror is tried without Run: no other try follows.
-func TestNoTryFollowsWithoutRun(t *testing.T) {
-	var l Loop
-	verify.That(t, !l.MayRetry() && !l.MayLeave(), "another try may follow: %t, the peer may be left: %t", l.MayRetry(), l.MayLeave())
 }

@@ -1,7 +1,6 @@
 package attempt
 
 import (
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,7 +8,6 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/route"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -17,8 +15,7 @@ import (
 // it, and then for the connection again, for what is left of the time.
 func TestWhoWaitsForAConnectionOutlivesThePeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := pool(t, 1)
-		p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 10}}))
+		p := limited(t, 1, balancer.Limits{PeerConnections: 1, Pending: 10})
 		set := []discovery.Instance{p.Snapshot().All[0].Instance()}
 		service := &route.Service{Pool: p, WaitForPeer: time.Minute, ConnectionWait: 10 * time.Second, Retry: route.Retry{Attempts: 1}}
 		held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
@@ -27,8 +24,7 @@ func TestWhoWaitsForAConnectionOutlivesThePeer(t *testing.T) {
 		for range requests {
 			go func() {
 				x := script{outcomes: []balancer.Outcome{ok}, onTry: func() { time.Sleep(time.Second) }}
-				_, err := x.run(service)
-				errs <- err
+				errs <- x.run(service).err
 			}()
 		}
 		synctest.Wait()
@@ -37,9 +33,7 @@ func TestWhoWaitsForAConnectionOutlivesThePeer(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		p.Apply(set)
 		for range requests {
-			if err := <-errs; err != nil {
-				t.Error(err)
-			}
+			verify.Succeeds(t, <-errs)
 		}
 	})
 }
@@ -52,8 +46,7 @@ func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := pool(t, 2)
-				p.Reconfigure(balancertest.Complete(balancer.Options{Limits: limits}))
+				p := limited(t, 2, limits)
 				held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 				service := &route.Service{Pool: p, Retry: route.Retry{Attempts: 2}}
 				x := script{outcomes: []balancer.Outcome{suspected(ok), ok}}
@@ -69,9 +62,7 @@ func TestSuspectedPeerIsLeftForOneThatWasFull(t *testing.T) {
 					}
 					return true
 				}
-				o, err := x.run(service)
-				verify.That(t, o == ok && x.Tries == 2 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
-				verify.Equal(t, strings.Join(x.calls, " "), "try stay stay leave try", "calls")
+				verify.Equal(t, x.run(service), result{ok, 2, nil, "try stay stay leave try"}, "the end")
 				var refusals uint64
 				for _, n := range p.Admission.Refusals() {
 					refusals += n
@@ -99,8 +90,7 @@ func TestAllServicesShareTheTimeForAPeer(t *testing.T) {
 // What it has waited for a connection is not a part of that time.
 func TestTimeForAConnectionIsNoneForAPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := pool(t, 1)
-		p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}))
+		p := limited(t, 1, oneEach)
 		held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 		var x script
 		var query balancer.Query
@@ -119,28 +109,24 @@ func TestNobodyWaitsForAPeerOfARemovedService(t *testing.T) {
 	p := pool(t, 0)
 	p.Retire(time.Hour)
 	var x script
-	_, err := x.run(&route.Service{Pool: p, WaitForPeer: time.Second})
-	verify.That(t, x.Tries == 0 && err == balancer.ErrNoPeers, "%d tries, %v", x.Tries, err)
-	verify.Slices(t, x.calls, []string{"wait 1s"}, "calls")
+	got := x.run(&route.Service{Pool: p, WaitForPeer: time.Second})
+	verify.Equal(t, got, result{err: balancer.ErrNoPeers, calls: "wait 1s"}, "the end")
 }
 
 // Nor does one whose client has left wait again for what is left of its time.
 func TestWhoIsGoneWaitsNoLongerForAConnection(t *testing.T) {
-	p := pool(t, 1)
-	p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}))
+	p := limited(t, 1, oneEach)
 	verify.Result(p.Pick(new(balancer.Query))).Must(t)
 	x := script{gone: true}
-	_, err := x.run(&route.Service{Pool: p, ConnectionWait: time.Second})
-	verify.That(t, x.Tries == 0 && err == balancer.ErrConnectionsSaturated, "%d tries, %v", x.Tries, err)
-	verify.Slices(t, x.calls, []string{"wait 1s"}, "calls")
+	got := x.run(&route.Service{Pool: p, ConnectionWait: time.Second})
+	verify.Equal(t, got, result{err: balancer.ErrConnectionsSaturated, calls: "wait 1s"}, "the end")
 }
 
 // A request that waits for a connection to the only peer that it has not tried goes back to one
 // that it has left, and that is well again, when that only peer leaves.
 func TestPeerThatWasLeftTakesThePlaceOfOneThatIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := pool(t, 3)
-		p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}))
+		p := limited(t, 3, oneEach)
 		held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
 		service := &route.Service{Pool: p, ConnectionWait: time.Minute, Retry: route.Retry{Attempts: 3}}
 		x := script{outcomes: []balancer.Outcome{suspected(ok), reset, ok}}
@@ -154,9 +140,7 @@ func TestPeerThatWasLeftTakesThePlaceOfOneThatIsFull(t *testing.T) {
 			p.Apply([]discovery.Instance{ill, reset, held.Peer.Instance()})
 			time.AfterFunc(time.Second, func() { p.Apply([]discovery.Instance{left, reset}) })
 		}
-		o, err := x.run(service)
-		verify.That(t, o == ok && x.Tries == 3 && err == nil, "got %v, %d tries, %v", o.Class, x.Tries, err)
-		verify.Equal(t, strings.Join(x.calls, " "), "try leave try wait 1m0s try 0", "calls")
+		verify.Equal(t, x.run(service), result{ok, 3, nil, "try leave try wait 1m0s try 0"}, "the end")
 		held.Done(ok)
 	})
 }
