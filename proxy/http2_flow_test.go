@@ -13,7 +13,6 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/proxy/http2"
-	"sluice/proxy/socket"
 	"sluice/test/verify"
 )
 
@@ -264,21 +263,4 @@ func TestHTTP2HeaderListSize(t *testing.T) {
 	}
 	r := c.response(1)
 	verify.That(t, r.status == "431", "got %+v", r)
-}
-
-// A body whose stream is reset after a part of it was found is no complete one.
-func TestHTTP2ResetWithinABodyIsNoEnd(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{}, startOrigin(t, hanging).address())
-	c := p.dialFrames()
-	c.request(1, http2Post, false)
-	eventually(t, "the upload has begun", func() bool { return p.inflight() == 1 })
-	h := p.onlyHTTP2Client()
-	h.protocol.Mu.Lock()
-	defer h.protocol.Mu.Unlock()
-	s := h.protocol.Streams[1]
-	s.Body.Append([]byte("a part"))
-	s.StopLocked(socket.ErrClosedEarly) // between awaitBody, which has found the part, and takeBody
-	n, last := s.TakeLocked(make([]byte, 100))
-	verify.That(t, !last, "%d bytes, and the end", n)
 }

@@ -287,8 +287,8 @@ func TestSuspectedPeerIsLeftForALaterOne(t *testing.T) {
 	verify.Equal(t, x.run(service), result{ok, 2, nil, "try stay leave try"}, "the end")
 }
 
-// A request that waits for a peer gets the one that it has left, as soon as this is well again, also
-// where it is the whole group of the request, and the fallback has nobody.
+// A request that waits for a peer gets the one that it has left, as soon as this is well again, and
+// also where it is the whole group of the request, and the fallback has nobody.
 func TestPeerThatWasLeftIsWaitedFor(t *testing.T) {
 	for _, grouped := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

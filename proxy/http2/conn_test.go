@@ -260,3 +260,12 @@ func TestInterruptedStreamAwaitsNoRoom(t *testing.T) {
 		verify.Equal(t, err, os.ErrDeadlineExceeded, "the error of a send without room")
 	})
 }
+
+// A body whose stream is reset after a part of it was found is no complete one.
+func TestResetWithinABodyIsNoEnd(t *testing.T) {
+	s := newTestConn(false).Streams[1]
+	s.Body.Append([]byte("a part"))
+	s.StopLocked(socket.ErrClosedEarly)
+	n, last := s.TakeLocked(make([]byte, 100))
+	verify.That(t, !last, "%d bytes, and the end", n)
+}

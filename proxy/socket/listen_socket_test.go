@@ -27,17 +27,6 @@ func expectListener(t *testing.T, path string) {
 	conn.Close()
 }
 
-func TestSocketReplacesAnAbandonedOne(t *testing.T) {
-	path := socketPath(t)
-	for range 3 {
-		l := verify.Result(ListenSocket(path)).Must(t)
-		verify.Equal(t, verify.Result(os.Stat(path)).Must(t).Mode(), os.ModeSocket|0o600, "the mode of the file")
-		expectListener(t, path)
-		l.Close()
-		verify.Result(os.Lstat(path)).Must(t) // as after a crash
-	}
-}
-
 func TestSocketOfAnotherProcessStays(t *testing.T) {
 	path := socketPath(t)
 	first := verify.Result(ListenSocket(path)).Must(t)
@@ -79,7 +68,9 @@ func TestManyTakeAnAbandonedSocket(t *testing.T) {
 		close(got)
 		verify.Require(t, len(got) == 1, "%d have it", len(got))
 		l := <-got
+		verify.Equal(t, verify.Result(os.Stat(path)).Must(t).Mode(), os.ModeSocket|0o600, "the mode of the file")
 		expectListener(t, path)
 		l.Close()
+		verify.Result(os.Lstat(path)).Must(t) // as after a crash
 	}
 }

@@ -281,14 +281,19 @@ func TestDeadlinesMeetSweeps(t *testing.T) {
 	})
 	for i := range 4 {
 		waits.Go(func() {
-			conn := &signalling{woken: make(chan struct{}, 1)}
+			woken := make(chan struct{}, 1)
 			var e SweepEntry
-			s.Add(&e, conn, uint32(i))
+			s.Add(&e, &ending{woken: func() {
+				select {
+				case woken <- struct{}{}:
+				default:
+				}
+			}}, uint32(i))
 			for n := range 2000 {
 				e.Arm(s, time.Minute)
 				e.Arm(s, time.Duration(n%3)*SweepInterval+1)
 				select {
-				case <-conn.woken:
+				case <-woken:
 				case <-time.After(time.Minute):
 					t.Error("a deadline was missed")
 					return
@@ -301,18 +306,4 @@ func TestDeadlinesMeetSweeps(t *testing.T) {
 	waits.Wait()
 	close(stop)
 	sweeps.Wait()
-}
-
-// signalling is a connection that says when it was woken.
-type signalling struct {
-	net.Conn
-	woken chan struct{}
-}
-
-func (s *signalling) SetReadDeadline(time.Time) error {
-	select {
-	case s.woken <- struct{}{}:
-	default:
-	}
-	return nil
 }
