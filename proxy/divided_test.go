@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +23,30 @@ import (
 	"sluice/route/ratelimit"
 	"sluice/test/verify"
 )
+
+// asking returns an action for which a server is asked, which allows what handler does not deny.
+func asking(t *testing.T, handler http.HandlerFunc) *route.ForwardAuth {
+	t.Helper()
+	forward := auth.NewForward(units.NewLocation("http://"+startServer(t, handler)), patience, locality.ByOperator)
+	t.Cleanup(forward.Close)
+	return &route.ForwardAuth{Forward: forward}
+}
+
+// emptying is asking where s loses its peers before the answer.
+func emptying(t *testing.T, s *route.Service) *route.ForwardAuth {
+	t.Helper()
+	return asking(t, func(http.ResponseWriter, *http.Request) { s.Pool.Apply(nil) })
+}
+
+// firstOf returns a route that chooses its first target, practically always; where that has no
+// peers, the second, and so on.
+func firstOf(targets ...*route.Route) route.Route {
+	w := new(route.Weighted)
+	for share, i := 1.0, 0; i < len(targets); share, i = share*1e-20, i+1 {
+		w.Targets = append(w.Targets, route.Target{Share: share, Route: targets[i]})
+	}
+	return route.Route{Path: "/", Weighted: w}
+}
 
 // A target that loses its last peer after it was chosen gives the request to another one, as if
 // that had been chosen at once: what the route asks for is done for that one, and nothing twice.
@@ -48,21 +71,19 @@ func TestTargetLosesItsPeersMeanwhile(t *testing.T) {
 		for _, front := range p.fronts() {
 			a, b := p.echoing(t, "a"), p.echoing(t, "b")
 			asked := 0
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			forward := asking(t, func(w http.ResponseWriter, r *http.Request) {
 				if asked++; asked == 1 && !test.late {
 					a.Pool.Apply(nil)
 				}
 				w.Header().Set("X-Role", fmt.Sprint("guest ", asked))
-			}))
-			t.Cleanup(server.Close)
-			forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
-			t.Cleanup(forward.Close)
+			})
+			forward.Copied = []string{"x-role"}
 			limiter := ratelimit.New(1, time.Hour, 1)
 			actions := func() *route.Actions {
 				return &route.Actions{
 					RateLimit:   &route.RateLimit{Limiter: limiter, PerRoute: true},
 					Path:        pathEdits(t, route.PathOptions{Strip: "/shop"}),
-					ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: []string{"x-role"}},
+					ForwardAuth: forward,
 					Authorized:  headerEdits(t, nil, nil, "X-Role"),
 				}
 			}
@@ -121,27 +142,18 @@ func TestTargetDecidesAboutTheKeptBody(t *testing.T) {
 	p := startProxy(t, Options{})
 	for _, front := range p.fronts() {
 		var sent atomic.Int32
-		peer := func() string {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				body := verify.Result(io.ReadAll(r.Body)).Must(t)
-				if sent.Add(1) == 1 {
-					panic(http.ErrAbortHandler)
-				}
-				fmt.Fprint(w, len(body))
-			}))
-			t.Cleanup(server.Close)
-			return strings.TrimPrefix(server.URL, "http://")
+		peer := func(w http.ResponseWriter, r *http.Request) {
+			body := verify.Result(io.ReadAll(r.Body)).Must(t)
+			if sent.Add(1) == 1 {
+				panic(http.ErrAbortHandler)
+			}
+			fmt.Fprint(w, len(body))
 		}
-		first, second := p.echoing(t, "first"), p.newService("second", balancer.Options{NewTransport: p.NewTransport(someTransport)}, peer(), peer())
+		first := p.echoing(t, "first")
+		second := p.newService("second", balancer.Options{NewTransport: p.NewTransport(someTransport)}, startServer(t, peer), startServer(t, peer))
 		second.Retry = route.Retry{Attempts: 2, BodyBytes: 100 << 10}
-		server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { first.Pool.Apply(nil) }))
-		t.Cleanup(server.Close)
-		forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
-		t.Cleanup(forward.Close)
-		p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
-			{Share: 1, Route: &route.Route{Service: first, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}}}},
-			{Share: 1e-30, Route: &route.Route{Service: second}},
-		}}})
+		asks := &route.Actions{ForwardAuth: emptying(t, first)}
+		p.setRoutes(firstOf(&route.Route{Service: first, Actions: asks}, &route.Route{Service: second}))
 		const length = 50 << 10
 		response, text := front.send(t, "PUT", "/", strings.NewReader(strings.Repeat("b", length)), length)
 		verify.That(t, response.StatusCode == http.StatusOK && text == fmt.Sprint(length), "%s: %d %s", front.name, response.StatusCode, text)
@@ -158,17 +170,14 @@ func TestTargetGetsABodyThatIsKeptInPart(t *testing.T) {
 	for i := range whole {
 		whole[i] = byte(i * i >> 5)
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	peer := startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, bytes.Equal(verify.Result(io.ReadAll(r.Body)).Must(t), whole))
-	}))
-	t.Cleanup(server.Close)
+	})
 	for _, front := range p.fronts() {
 		first := p.echoing(t, "first")
-		second := p.newService("second", balancer.Options{NewTransport: p.NewTransport(someTransport)}, strings.TrimPrefix(server.URL, "http://"))
+		second := p.newService("second", balancer.Options{NewTransport: p.NewTransport(someTransport)}, peer)
 		first.Retry.BodyBytes, second.Retry.BodyBytes = size, size
-		p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
-			{Share: 1, Route: &route.Route{Service: first}}, {Share: 1e-30, Route: &route.Route{Service: second}},
-		}}})
+		p.setRoutes(firstOf(&route.Route{Service: first}, &route.Route{Service: second}))
 		const early = 10 << 10
 		body := io.MultiReader(bytes.NewReader(whole[:early]), &lateBody{func() {
 			eventually(t, "a part of the body is kept", func() bool { return p.keptBodies.Taken() > 0 })
@@ -188,23 +197,16 @@ func TestRateLimitsOfTargetsCountOnce(t *testing.T) {
 	shared, own := ratelimit.New(1, time.Hour, 1), ratelimit.New(1, time.Hour, 1)
 	first, second, third := p.echoing(t, "first"), p.echoing(t, "second"), p.echoing(t, "third")
 	leaving := []*route.Service{first, second}
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	forward := asking(t, func(http.ResponseWriter, *http.Request) {
 		if len(leaving) > 0 {
 			leaving[0].Pool.Apply(nil)
 			leaving = leaving[1:]
 		}
-	}))
-	t.Cleanup(server.Close)
-	forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
-	t.Cleanup(forward.Close)
-	target := func(share float64, s *route.Service, limiter *ratelimit.Limiter) route.Target {
-		return route.Target{Share: share, Route: &route.Route{Service: s, Actions: &route.Actions{
-			RateLimit: &route.RateLimit{Limiter: limiter, PerRoute: true}, ForwardAuth: &route.ForwardAuth{Forward: forward},
-		}}}
+	})
+	target := func(s *route.Service, limiter *ratelimit.Limiter) *route.Route {
+		return &route.Route{Service: s, Actions: &route.Actions{RateLimit: &route.RateLimit{Limiter: limiter, PerRoute: true}, ForwardAuth: forward}}
 	}
-	p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
-		target(1, first, shared), target(1e-20, second, own), target(1e-40, third, shared),
-	}}})
+	p.setRoutes(firstOf(target(first, shared), target(second, own), target(third, shared)))
 	front := p.fronts()[0]
 	for n, want := range []int{http.StatusOK, http.StatusTooManyRequests} {
 		response, text := front.ask(t, "GET", "/", "")
@@ -223,16 +225,10 @@ func TestTargetDecidesAboutTheDeadline(t *testing.T) {
 		for _, to := range []*route.Service{modern, p.echoing(t, "old")} {
 			first := p.newService("first", balancer.Options{}, "127.0.0.1:1")
 			first.HTTP2 = !to.HTTP2
-			server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { first.Pool.Apply(nil) }))
-			t.Cleanup(server.Close)
-			forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
-			t.Cleanup(forward.Close)
-			asks := &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}}
+			asks := &route.Actions{ForwardAuth: emptying(t, first)}
 			routes := map[string]route.Route{
-				"target": {Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
-					{Share: 1, Route: &route.Route{Service: first, Actions: asks}}, {Share: 1e-30, Route: &route.Route{Service: to}},
-				}}},
-				"chain": {Path: "/", Service: first, Router: chained(t, []route.Branch{{Route: route.Route{Path: "/"}}}, route.Route{Service: to})},
+				"target": firstOf(&route.Route{Service: first, Actions: asks}, &route.Route{Service: to}),
+				"chain":  {Path: "/", Service: first, Router: chained(t, []route.Branch{{Route: route.Route{Path: "/"}}}, route.Route{Service: to})},
 			}
 			p.setRoutes(routes[front])
 			c := p.dialFrames()
@@ -256,20 +252,14 @@ func TestRequestStaysWithABranchThatHasPeers(t *testing.T) {
 	p := startProxy(t, Options{})
 	usual, canary, other := p.echoing(t, "usual"), p.echoing(t, "canary"), p.echoing(t, "other")
 	asked := 0
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	actions := &route.Actions{ForwardAuth: asking(t, func(http.ResponseWriter, *http.Request) {
 		asked++
 		usual.Pool.Apply(nil)
-	}))
-	t.Cleanup(server.Close)
-	forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
-	t.Cleanup(forward.Close)
-	actions := &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}}
+	})}
 	router := chained(t, []route.Branch{
 		{Route: route.Route{Path: "/", Conditions: route.Conditions{Headers: []route.Value{{Name: "x-canary", Text: "1"}}}}}, {Route: route.Route{Path: "/"}},
 	}, route.Route{Service: canary, Actions: actions}, route.Route{Service: usual, Actions: actions})
-	p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
-		{Share: 1, Route: &route.Route{Service: usual, Router: router, Actions: actions}}, {Share: 1e-30, Route: &route.Route{Service: other, Actions: actions}},
-	}}})
+	p.setRoutes(firstOf(&route.Route{Service: usual, Router: router, Actions: actions}, &route.Route{Service: other, Actions: actions}))
 	_, text := p.fronts()[0].ask(t, "GET", "/", "", "X-Canary: 1")
 	verify.That(t, strings.HasPrefix(text, "canary ") && asked == 1, "asked %d times: %s", asked, text)
 }
@@ -288,9 +278,7 @@ func TestAnotherTargetGetsAPeerMeanwhile(t *testing.T) {
 		address := b.Pool.Snapshot().All[0].Address()
 		b.Pool.Apply(nil)
 		a.WaitForPeer = time.Hour
-		divided := route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
-			{Share: 1, Route: &route.Route{Service: a}}, {Share: 1e-30, Route: &route.Route{Service: b}},
-		}}}
+		divided := firstOf(&route.Route{Service: a}, &route.Route{Service: b})
 		if test.chain {
 			divided = route.Route{Path: "/", Service: p.echoing(t, "web"), Router: chained(t, []route.Branch{{Route: route.Route{Path: "/"}}}, divided)}
 		}
@@ -325,9 +313,7 @@ func TestAnotherTargetHasAPeerForAMoment(t *testing.T) {
 	peers := instancesAt(t, b.Pool.Snapshot().All[0].Address())
 	b.Pool.Apply(nil)
 	a.WaitForPeer, b.WaitForPeer = time.Hour, time.Hour
-	p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
-		{Share: 1, Route: &route.Route{Service: a}}, {Share: 1e-30, Route: &route.Route{Service: b}},
-	}}})
+	p.setRoutes(firstOf(&route.Route{Service: a}, &route.Route{Service: b}))
 	const requests = 20
 	var clients sync.WaitGroup
 	for range requests {
@@ -354,18 +340,12 @@ func TestAnotherTargetHasAPeerTooShortly(t *testing.T) {
 	b.Pool.Apply(nil)
 	a.WaitForPeer, b.WaitForPeer = time.Hour, time.Millisecond // less than it takes to see that b has a peer
 	emptied, full := make(chan struct{}), make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	asks := &route.Actions{ForwardAuth: asking(t, func(http.ResponseWriter, *http.Request) {
 		b.Pool.Apply(nil)
 		close(emptied)
 		<-full
-	}))
-	t.Cleanup(server.Close)
-	forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
-	t.Cleanup(forward.Close)
-	p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
-		{Share: 1, Route: &route.Route{Service: a}},
-		{Share: 1e-30, Route: &route.Route{Service: b, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}}}},
-	}}})
+	})}
+	p.setRoutes(firstOf(&route.Route{Service: a}, &route.Route{Service: b, Actions: asks}))
 	conn := p.dial()
 	verify.Result(io.WriteString(conn, getRequest)).Must(t)
 	eventually(t, "the request waits", func() bool { return a.Pool.Admission.Pending() == 1 })
@@ -396,18 +376,14 @@ func TestMirrorOfATargetThatChanges(t *testing.T) {
 		b.Pool.Apply(nil)
 		a.WaitForPeer, b.Retry.BodyBytes = time.Hour, 100<<10
 		copied := make(chan int, 1)
-		server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		next := p.newService("next", balancer.Options{NewTransport: p.NewTransport(someTransport)}, startServer(t, func(_ http.ResponseWriter, r *http.Request) {
 			copied <- len(verify.Result(io.ReadAll(r.Body)).Must(t))
 		}))
-		t.Cleanup(server.Close)
-		next := p.newService("next", balancer.Options{NewTransport: p.NewTransport(someTransport)}, strings.TrimPrefix(server.URL, "http://"))
 		copies := route.NewCopies("star", "next", "")
 		mirror := &route.Mirror{
 			Share: 1, InFlight: 1, BodyBytes: 1 << 20, Service: route.MirrorService(next), Copies: copies, Actions: route.MirrorActions(nil, "star"),
 		}
-		p.setRoutes(route.Route{Path: "/", Weighted: &route.Weighted{Targets: []route.Target{
-			{Share: 1, Route: &route.Route{Service: a, Mirror: mirror}}, {Share: 1e-30, Route: &route.Route{Service: b, Mirror: mirror}},
-		}}})
+		p.setRoutes(firstOf(&route.Route{Service: a, Mirror: mirror}, &route.Route{Service: b, Mirror: mirror}))
 		const length = 50 << 10
 		var client sync.WaitGroup
 		client.Go(func() {
