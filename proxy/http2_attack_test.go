@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -237,30 +236,6 @@ func TestHTTP2CostsAreForgotten(t *testing.T) {
 				id += 2
 			}
 		})
-	}
-}
-
-// A reader that has to wait for the end of streams goes on with the frames that it has,
-// whenever that end comes.
-func TestHTTP2ReaderGoesOnAfterAPause(t *testing.T) {
-	t.Parallel()
-	const long = 24 * time.Hour
-	p := startProxy(t, Options{Timeouts: Timeouts{Head: long, Body: long, Write: long, Idle: long}}, startLongOrigin(t, 10).address())
-	c := p.dialFrames()
-	var frames bytes.Buffer
-	batch := xhttp2.NewFramer(&frames, nil)
-	id := uint32(1)
-	for range 20 {
-		c.conn.SetDeadline(time.Now().Add(patience))
-		frames.Reset()
-		for range http2Streams + 20 {
-			batch.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(http2GetOf("/none")), EndStream: true, EndHeaders: true})
-			batch.WriteRSTStream(id, xhttp2.ErrCodeCancel)
-			id += 2
-		}
-		c.conn.Write(frames.Bytes())
-		c.expectAnswered(func(xhttp2.Frame) {})
-		p.sweeper.Advance(http2Resets * http2ResetTime)
 	}
 }
 

@@ -28,10 +28,7 @@ type frameClient struct {
 // dialFrames opens a connection and exchanges SETTINGS.
 func (p *testProxy) dialFrames(settings ...xhttp2.Setting) *frameClient {
 	p.t.Helper()
-	conn := verify.Result(net.Dial("tcp", p.address)).Must(p.t)
-	p.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
-	return framesOn(p.t, conn, settings...)
+	return framesOn(p.t, p.stream(), settings...)
 }
 
 // framesOn is dialFrames on a new connection.

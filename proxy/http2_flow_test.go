@@ -92,32 +92,21 @@ func TestHTTP2SlowClientGetsTheEnd(t *testing.T) {
 	}
 }
 
-// When the time of a draining listener is over, so are streams that wait for the client.
+// When the time of a draining listener is over, so is a response for which the client grants no
+// window. TestWhatIsCutBlamesNobody has the requests that wait for the client.
 func TestHTTP2DrainCutsWhatIsLeft(t *testing.T) {
 	t.Parallel()
-	eachCase(t, map[string]func(c *frameClient){
-		"response without a window": func(c *frameClient) { c.request(1, http2Get, true) },
-		"half a body": func(c *frameClient) {
-			c.request(1, http2Post+"|content-length=1000000", false)
-			c.WriteData(1, false, make([]byte, 1000))
-		},
-		"half a small body": func(c *frameClient) {
-			c.request(1, http2Post+"|content-length=1000", false)
-			c.WriteData(1, false, make([]byte, 10))
-		},
-	}, func(t *testing.T, send func(c *frameClient)) {
-		p := startProxy(t, Options{Timeouts: Timeouts{Body: time.Hour, Write: time.Hour}}, startLongOrigin(t, 100_000).address())
-		l, leave := p.serveUntil(ListenerOptions{Name: "drains", HTTP2: true})
-		p.address = l.Addr().String()
-		c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
-		send(c)
-		c.expectAnswered(func(xhttp2.Frame) {})
-		leave()
-		p.Drain(l, 0, 500*time.Millisecond)
-		c.expectEnd(xhttp2.ErrCodeNo)
-		eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
-		p.expectNothingCounted()
-	})
+	p := startProxy(t, Options{Timeouts: Timeouts{Write: time.Hour}}, startLongOrigin(t, 100_000).address())
+	l, leave := p.serveUntil(ListenerOptions{Name: "drains", HTTP2: true})
+	p.address = l.Addr().String()
+	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
+	c.request(1, http2Get, true)
+	c.expectAnswered(func(xhttp2.Frame) {})
+	leave()
+	p.Drain(l, 0, 500*time.Millisecond)
+	c.expectEnd(xhttp2.ErrCodeNo)
+	eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
+	p.expectNothingCounted()
 }
 
 // Frames on many streams that were just reset are no error: the client did not know.

@@ -14,7 +14,6 @@ import (
 
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
-	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/route/places"
 	"sluice/test/verify"
@@ -98,6 +97,18 @@ func (u *uploader) fill(p *testProxy, ids []uint32) {
 	}
 }
 
+// stall opens n uploads to a startStallingPeer, and sends as much as it takes of them.
+func (u *uploader) stall(p *testProxy, n int, requests *atomic.Int64) {
+	u.t.Helper()
+	var ids []uint32
+	for i := range n {
+		ids = append(ids, uint32(2*i+1))
+		u.open(ids[i])
+	}
+	eventually(u.t, "the peer has all of them", func() bool { return requests.Load() == int64(n) })
+	u.fill(p, ids)
+}
+
 // upload sends a whole body, and waits for the answer.
 func (u *uploader) upload(id uint32, bytes int) {
 	u.t.Helper()
@@ -147,13 +158,7 @@ func TestHTTP2StalledUploadsDoNotStopOthers(t *testing.T) {
 			address, requests := startStallingPeer(t, test.stalled, test.taken)
 			p := startProxyToH2C(t, address)
 			u := uploaderOn(p.dialFrames())
-			var ids []uint32
-			for i := range test.stalled {
-				ids = append(ids, uint32(2*i+1))
-				u.open(ids[i])
-			}
-			eventually(t, "the peer has all of them", func() bool { return requests.Load() == int64(test.stalled) })
-			u.fill(p, ids)
+			u.stall(p, test.stalled, requests)
 			u.upload(uint32(2*test.stalled+1), 2_000_000)
 			h := p.onlyHTTP2Client()
 			h.protocol.Mu.Lock()
@@ -161,15 +166,6 @@ func TestHTTP2StalledUploadsDoNotStopOthers(t *testing.T) {
 			verify.That(t, h.protocol.Held <= int64(test.stalled*http2.InitialWindow+http2Growth), "%d bytes are held", h.protocol.Held)
 		})
 	}
-}
-
-// dialFramesFrom is dialFrames from another address of this machine.
-func (p *testProxy) dialFramesFrom(address string) *frameClient {
-	p.t.Helper()
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
-	conn := verify.Result(dialer.Dial("tcp", p.address)).Must(p.t)
-	p.t.Cleanup(func() { conn.Close() })
-	return framesOn(p.t, conn)
 }
 
 // The bytes that wait to be forwarded, and the streams, of one address are bounded in memory: the
@@ -184,19 +180,13 @@ func TestHTTP2StreamsAreBoundedInMemory(t *testing.T) {
 	o.Limits.StreamBytes = 8 * share
 	p.Configure(o)
 	u := uploaderOn(p.dialFrames())
-	var ids []uint32
-	for i := range stalled {
-		ids = append(ids, uint32(2*i+1))
-		u.open(ids[i])
-	}
-	eventually(t, "the peer has all of them", func() bool { return requests.Load() == stalled })
-	u.fill(p, ids)
+	u.stall(p, stalled, requests)
 	a := places.BlockOf(u.conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr())
 	verify.That(t, len(u.resets) > 0 && len(u.resets) < stalled && p.streamMemory.TakenBy(a) <= share, "%d streams were reset, %d bytes taken", len(u.resets), p.streamMemory.TakenBy(a))
 	for id, code := range u.resets {
 		verify.Require(t, code == xhttp2.ErrCodeEnhanceYourCalm, "stream %d was reset with %v", id, code)
 	}
-	b := uploaderOn(p.dialFramesFrom("127.0.0.2"))
+	b := uploaderOn(framesOn(t, p.dialFrom("127.0.0.2")))
 	for i := range 10 {
 		b.upload(uint32(2*i+1), 500_000)
 	}
@@ -226,7 +216,7 @@ func TestHTTP2WaitingStreamsAreBoundedInMemory(t *testing.T) {
 		})
 	}
 	verify.Equal(t, conns*streams-refused, share/http2StreamBytes+conns, "requests that wait, one of each connection besides the share")
-	other := p.dialFramesFrom("127.0.0.2")
+	other := framesOn(t, p.dialFrom("127.0.0.2"))
 	for i := range uint32(10) {
 		other.request(2*i+1, http2Get, true)
 	}
@@ -273,19 +263,13 @@ func startMeanPeer(t *testing.T, conns int64) (address string, opened *atomic.In
 	return l.Addr().String(), opened, grant
 }
 
-func answered204(t *testing.T, answer string) {
-	t.Helper()
-	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 204 "), "got %q", answer)
-}
-
 // uploadUntilStalled sends a long body until the peer takes no more of it.
 func (p *testProxy) uploadUntilStalled() net.Conn {
 	p.t.Helper()
 	conn := p.dial()
 	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
 	io.WriteString(conn, strings.Repeat("x", 2*http2.InitialWindow))
-	transport := p.pool.Snapshot().All[0].Transport.(upstream.Connector)
-	eventually(p.t, "the upload has begun", func() bool { _, busy := transport.Connections(); return busy > 0 })
+	eventually(p.t, "the upload has begun", func() bool { _, busy := p.onlyConnector().Connections(); return busy > 0 })
 	p.sweptFor(2 * socket.SweepInterval)
 	return conn
 }
@@ -300,10 +284,10 @@ func TestStalledUploadDoesNotStopOthersAtItsPeer(t *testing.T) {
 	defer grant()
 	defer p.uploadUntilStalled().Close()
 	for i := range 3 {
-		answered204(t, p.raw(closingRequest))
+		p.expect(closingRequest, "204")
 		verify.Equal(t, opened.Load(), int64(min(1+i, 2)), "connections after a request without a body")
 		for _, body := range []string{"Content-Length: 10\r\n\r\n0123456789", "Transfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n", "Content-Length: 9000\r\n\r\n" + strings.Repeat("x", 9000)} {
-			answered204(t, p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"+body))
+			p.expect("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"+body, "204")
 		}
 		verify.Equal(t, opened.Load(), int64(2), "connections")
 	}
@@ -317,13 +301,13 @@ func TestWithoutAnotherConnectionABodyWaitsForTheWindow(t *testing.T) {
 	address, opened, grant := startMeanPeer(t, 1)
 	p := startProxyToH2C(t, address)
 	upload := p.uploadUntilStalled()
-	answer := make(chan string, 1)
-	go func() {
-		answer <- p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 10\r\n\r\n0123456789")
-	}()
+	var other sync.WaitGroup
+	other.Go(func() {
+		p.expect("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 10\r\n\r\n0123456789", "204")
+	})
 	eventually(t, "it waits on the only connection", func() bool { return opened.Load() > 1 && p.inflight() == 2 })
 	grant()
-	answered204(t, <-answer)
+	other.Wait()
 	io.WriteString(upload, strings.Repeat("x", 1_000_000-2*http2.InitialWindow))
 	readResponse(t, upload)
 }
