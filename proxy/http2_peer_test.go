@@ -186,12 +186,10 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 			io.WriteString(conn, smallPost)
 			expectResponse(t, conn, 204)
 			refuseNext()
-			// In one segment, so that the whole call arrives at once.
-			var segment bytes.Buffer
-			framer := xhttp2.NewFramer(&segment, nil)
-			framer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(grpcPost), EndHeaders: true})
-			framer.WriteData(id, true, make([]byte, 5)) // a message without bytes
-			c.conn.Write(segment.Bytes())
+			c.conn.Write(c.framesOf(func() { // so that the whole call arrives at once
+				c.request(id, grpcPost, false)
+				c.WriteData(id, true, make([]byte, 5)) // a message without bytes
+			}))
 			r := c.response(id)
 			verify.That(t, r.status == "204", "got %+v", r)
 		}
