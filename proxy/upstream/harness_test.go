@@ -112,26 +112,42 @@ func (there) Parties() (client, peer any) { return "a client", nil }
 // exchange sends a request to the peer, and returns the connection, which is idle then.
 func (t *http1Transport) exchange(test *testing.T) *HTTP1Conn {
 	test.Helper()
-	c, _, err := t.Connect(test.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
+	c, _, err := t.Connect(test.Context(), by(false), nil)
 	verify.NoError(test, err)
-	c.WaitAtMost(patience)
-	b := &socket.Buffers{Out: []byte(request)}
-	defer b.GiveBack()
-	var head http1.ResponseHead
-	if _, err = c.Send(b, nil, nil, Until{}); err == nil {
-		var text []byte
-		if text, err = c.ReadHead(b, &head); err == nil {
-			err = c.StartBody(b, &head, text, false)
-		}
-	}
-	for last := false; err == nil && !last; {
-		p, failed := c.ReadBody(b, false)
-		last, err = p.Last, failed
-	}
+	_, _, err = receive(test, c)
 	verify.NoError(test, err)
 	c.Finish(true)
 	t.expect(test, 1, 0, 1)
 	return c.(*HTTP1Conn)
+}
+
+// receive sends a request on u, and returns all that the peer answers.
+func receive(test *testing.T, u Conn) (statuses []int, body string, err error) {
+	test.Helper()
+	u.WaitAtMost(patience)
+	b := new(socket.Buffers)
+	b.Borrow()
+	defer b.GiveBack()
+	b.Out = append(b.Out, request...)
+	_, err = u.Send(b, nil, nil, Until{})
+	verify.NoError(test, err)
+	var head http1.ResponseHead
+	var text []byte
+	for len(statuses) == 0 || head.Interim() {
+		if text, err = u.ReadHead(b, &head); err != nil {
+			return statuses, "", err
+		}
+		statuses = append(statuses, head.Status)
+	}
+	verify.NoError(test, u.StartBody(b, &head, text, head.Bodiless(false)))
+	for last := head.Bodiless(false); !last; {
+		p, err := u.ReadBody(b, false)
+		if err != nil {
+			return statuses, body, err
+		}
+		body, last = body+string(p.Text), p.Last
+	}
+	return statuses, body, nil
 }
 
 // eventually waits until condition holds.

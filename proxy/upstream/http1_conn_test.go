@@ -148,20 +148,8 @@ func TestAnswerBeforeAWriteThatFails(t *testing.T) {
 		_, err := u.wire.Conn.Write([]byte("x"))
 		return err != nil
 	})
-	u.WaitAtMost(patience)
-	b := new(socket.Buffers)
-	b.Borrow()
-	defer b.GiveBack()
-	b.Out = append(b.Out, request...)
-	_, err := u.Send(b, nil, nil, Until{})
-	verify.NoError(t, err)
-	var head http1.ResponseHead
-	text, err := u.ReadHead(b, &head)
-	verify.NoError(t, err)
-	verify.NoError(t, u.StartBody(b, &head, text, false))
-	verify.Equal(t, head.Status, 503, "status")
-	p, err := u.ReadBody(b, false)
-	verify.That(t, err == nil && p.Last, "the body: %+v, %v", p, err)
+	statuses, _, err := receive(t, u)
+	verify.That(t, err == nil && statuses[0] == 503, "got %v, %v", statuses, err)
 	u.Finish(true)
 	transport.expect(t, 0, 0, 0) // the request is not whole
 }

@@ -16,39 +16,9 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/proxy/http1"
-	"sluice/proxy/socket"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
-
-// receive sends a request on a new connection of t, and returns the connection and all that it
-// answers.
-func (t *http1Transport) receive(test *testing.T) (u *HTTP1Conn, statuses []int, body string, err error) {
-	test.Helper()
-	u = t.opened(test)
-	u.WaitAtMost(patience)
-	b := &socket.Buffers{Out: []byte(request)}
-	defer b.GiveBack()
-	_, err = u.Send(b, nil, nil, Until{})
-	verify.NoError(test, err)
-	var head http1.ResponseHead
-	var text []byte
-	for len(statuses) == 0 || head.Interim() {
-		if text, err = u.ReadHead(b, &head); err != nil {
-			return u, statuses, "", err
-		}
-		statuses = append(statuses, head.Status)
-	}
-	verify.NoError(test, u.StartBody(b, &head, text, head.Bodiless(false)))
-	for last := head.Bodiless(false); !last; {
-		p, err := u.ReadBody(b, false)
-		if err != nil {
-			return u, statuses, body, err
-		}
-		body, last = body+string(p.Text), p.Last
-	}
-	return u, statuses, body, nil
-}
 
 // A connection on which a peer has answered oddly is not used again, also if only an interim
 // response was odd.
@@ -73,7 +43,8 @@ func TestConnectionsWithOddAnswersAreNotUsedAgain(t *testing.T) {
 	} {
 		t.Run("", func(t *testing.T) {
 			transport := startTransport(t, Options{}, answering(answer))
-			u, statuses, body, err := transport.receive(t)
+			u := transport.opened(t)
+			statuses, body, err := receive(t, u)
 			verify.That(t, err == nil && (body == "ok" || statuses[len(statuses)-1] < 400 && body == ""), "%q: got %v %q, %v", answer, statuses, body, err)
 			u.Finish(true)
 			idle, busy := transport.Connections()
@@ -95,7 +66,8 @@ func TestRepairWaitsForLines(t *testing.T) {
 	})
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	u, _, body, err := transport.receive(t)
+	u := transport.opened(t)
+	_, body, err := receive(t, u)
 	runtime.ReadMemStats(&after)
 	transport.discard(u)
 	verify.That(t, err == nil && body == "ok", "got %q, %v", body, err)
@@ -126,7 +98,8 @@ func TestRefusedAnswersAreLogged(t *testing.T) {
 		transport := startTransport(t, Options{}, answering(test.answer))
 		var log bytes.Buffer
 		transport.refused.log = zerolog.New(&log)
-		u, _, _, err := transport.receive(t)
+		u := transport.opened(t)
+		_, _, err := receive(t, u)
 		transport.discard(u)
 		verify.That(t, err == test.err, "%.100q: got %v, want %v", test.answer, err, test.err)
 		if test.rule == "" {

@@ -27,11 +27,7 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 	peer.WriteGoAway(lost.stream.ID, xhttp2.ErrCodeNo, nil)
 	accepted.Close() // a reset, since it has not read
 	unwritten := open()
-	eventually(t, "writing has failed", func() bool {
-		c.protocol.Mu.Lock()
-		defer c.protocol.Mu.Unlock()
-		return c.protocol.Err != nil
-	})
+	c.eventually(t, "writing has failed", func() bool { return c.protocol.Err != nil })
 	c.read()
 	for _, test := range []struct {
 		name     string
@@ -68,10 +64,16 @@ func openStream(t *testing.T, c *http2Conn) *http2Stream {
 // awaitWritten waits until all requests are sent.
 func awaitWritten(t *testing.T, c *http2Conn) {
 	t.Helper()
-	eventually(t, "all are written", func() bool {
+	c.eventually(t, "all are written", func() bool { return c.protocol.Written == c.protocol.Last && !c.protocol.Flushing })
+}
+
+// eventually waits until condition holds, which it calls with the mutex of c held.
+func (c *http2Conn) eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	eventually(t, what, func() bool {
 		c.protocol.Mu.Lock()
 		defer c.protocol.Mu.Unlock()
-		return c.protocol.Written == c.protocol.Last && !c.protocol.Flushing
+		return condition()
 	})
 }
 

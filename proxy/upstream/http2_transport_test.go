@@ -28,7 +28,9 @@ func startHTTP2(t *testing.T, serve func(net.Conn)) *http2Transport {
 // stream returns a stream to the peer for a client.
 func (t *http2Transport) stream(test *testing.T, client *Client) *http2Stream {
 	test.Helper()
-	u, _, err := t.Connect(test.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: client}, nil)
+	requirements := by(true)
+	requirements.Client = client
+	u, _, err := t.Connect(test.Context(), requirements, nil)
 	verify.NoError(test, err)
 	u.WaitAtMost(patience)
 	return u.(*http2Stream)
@@ -55,7 +57,7 @@ func TestConnectionsOfOneRequest(t *testing.T) {
 	var asking sync.WaitGroup
 	for range requests {
 		asking.Go(func() {
-			u, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
+			u, _, err := transport.Connect(t.Context(), by(true), nil)
 			if verify.That(t, err == nil, "got %v", err); err == nil {
 				u.Finish(false)
 			}
@@ -92,9 +94,7 @@ func startFull(t *testing.T) (transport *http2Transport, c *http2Conn, acts chan
 		verify.That(t, <-sent != nil, "all of the body was taken")
 		u.Finish(false)
 	})
-	eventually(t, "the connection is full", func() bool {
-		c.protocol.Mu.Lock()
-		defer c.protocol.Mu.Unlock()
+	c.eventually(t, "the connection is full", func() bool {
 		return c.protocol.Flushing && c.entry.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
 	})
 	return transport, c, script
@@ -157,11 +157,7 @@ func TestUnsentStreamIsUnprocessed(t *testing.T) {
 				sent, err := u.Send(&socket.Buffers{Out: []byte(postHead)}, []byte("ok"), nil, Until{})
 				results <- result{sent, err}
 			}()
-			eventually(t, "the request waits", func() bool {
-				c.protocol.Mu.Lock()
-				defer c.protocol.Mu.Unlock()
-				return len(c.protocol.Streams) == 2
-			})
+			c.eventually(t, "the request waits", func() bool { return len(c.protocol.Streams) == 2 })
 			acts <- broken
 			verify.Equal(t, <-results, result{false, ErrUnprocessed}, "what Send returns")
 			maybe, likely := u.ClosedIdle(ErrUnprocessed)
@@ -199,18 +195,12 @@ func TestRequestBeforeAStreamIsGivenBack(t *testing.T) {
 	}
 	first := transport.stream(t, &Client{Presence: there{}})
 	verify.NoError(t, send(first))
-	in := func(what string, f func() bool) {
-		eventually(t, what, func() bool {
-			first.conn.protocol.Mu.Lock()
-			defer first.conn.protocol.Mu.Unlock()
-			return f()
-		})
-	}
-	in("the first answer", func() bool { return first.stream.Received })
+	c := first.conn
+	c.eventually(t, "the first answer", func() bool { return first.stream.Received })
 	second := transport.stream(t, &Client{Presence: there{}})
-	verify.Require(t, second.conn == first.conn, "the second request is on another connection")
+	verify.Require(t, second.conn == c, "the second request is on another connection")
 	_ = send(second) // the peer may have closed the connection already
-	in("the end of the connection", func() bool { return first.conn.protocol.Err != nil })
+	c.eventually(t, "the end of the connection", func() bool { return c.protocol.Err != nil })
 	maybe, _ := second.ClosedIdle(socket.ErrClosedEarly)
 	verify.That(t, maybe, "the request is not sent again")
 	second.Finish(false)
@@ -221,10 +211,7 @@ func TestRequestBeforeAStreamIsGivenBack(t *testing.T) {
 // connection for that.
 func TestNoDataAfterReset(t *testing.T) {
 	t.Parallel()
-	transport := startHTTP2(t, func(conn net.Conn) {
-		xhttp2.NewFramer(conn, nil).WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
-		hanging(conn)
-	})
+	transport := startHTTP2(t, settling(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0}))
 	u := transport.stream(t, &Client{Presence: there{}})
 	defer u.Finish(false)
 	failed := make(chan error, 1)
@@ -232,10 +219,8 @@ func TestNoDataAfterReset(t *testing.T) {
 		_, err := u.Send(&socket.Buffers{Out: []byte(postHead)}, []byte("ok"), nil, Until{})
 		failed <- err
 	}()
-	eventually(t, "the body waits for the window", func() bool {
-		c := u.conn
-		c.protocol.Mu.Lock()
-		defer c.protocol.Mu.Unlock()
+	c := u.conn
+	c.eventually(t, "the body waits for the window", func() bool {
 		if !u.stream.Sender.IsSending() {
 			return false
 		}
@@ -252,10 +237,7 @@ func TestNoDataAfterReset(t *testing.T) {
 // A connection whose mutex is held, by whatever fault, delays no timeout of another one.
 func TestStuckTransportDelaysNoTimeout(t *testing.T) {
 	t.Parallel()
-	transport := startHTTP2(t, func(conn net.Conn) {
-		xhttp2.NewFramer(conn, nil).WriteSettings()
-		hanging(conn)
-	})
+	transport := startHTTP2(t, settled)
 	asked := make(chan struct{}, 1000)
 	u := transport.stream(t, &Client{Presence: presence(func() { asked <- struct{}{} })})
 	ended := make(chan struct{})
@@ -320,10 +302,7 @@ func (f presence) IsGone() bool { f(); return false }
 // the others that use it by then.
 func TestDialIsLeftAsOthersUseIt(t *testing.T) {
 	t.Parallel()
-	transport := startHTTP2(t, func(conn net.Conn) {
-		xhttp2.NewFramer(conn, nil).WriteSettings()
-		hanging(conn)
-	})
+	transport := startHTTP2(t, settled)
 	for range 20 { // both ends of the wait have come, and either is taken
 		ctx, cancel := context.WithCancel(t.Context())
 		var used *http2Conn
@@ -382,7 +361,7 @@ func (t *http2Transport) connectAll(test *testing.T, n int) <-chan error {
 	test.Cleanup(asking.Wait)
 	for range n {
 		asking.Go(func() {
-			u, _, err := t.Connect(test.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
+			u, _, err := t.Connect(test.Context(), by(true), nil)
 			if errs <- err; err == nil {
 				<-test.Context().Done()
 				u.Finish(false)
@@ -402,11 +381,16 @@ func (t *http2Transport) awaitDials(test *testing.T, dials, waiting int) {
 	})
 }
 
-// settled is a peer that has streams.
-func settled(conn net.Conn) {
-	xhttp2.NewFramer(conn, nil).WriteSettings()
-	hanging(conn)
+// settling is a peer that sends these settings, and takes what comes.
+func settling(settings ...xhttp2.Setting) func(net.Conn) {
+	return func(conn net.Conn) {
+		xhttp2.NewFramer(conn, nil).WriteSettings(settings...)
+		hanging(conn)
+	}
 }
+
+// settled is a peer that has streams.
+var settled = settling()
 
 // A dial that fails ends no wait while another one is in progress.
 func TestFailedDialBesideAnother(t *testing.T) {
@@ -443,8 +427,7 @@ func TestFailedDialBesideAFreeStream(t *testing.T) {
 			<-fail
 			return
 		}
-		xhttp2.NewFramer(conn, nil).WriteSettings(xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 2})
-		hanging(conn)
+		settling(xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 2})(conn)
 	})
 	client := &Client{Presence: there{}}
 	defer transport.stream(t, client).Finish(false)
@@ -485,11 +468,8 @@ func TestWaitEndsWithTheFirstDial(t *testing.T) {
 // The log says why a peer that accepts no streams gets no request.
 func TestNoStreamsAreLogged(t *testing.T) {
 	t.Parallel()
-	transport := startHTTP2(t, func(conn net.Conn) {
-		xhttp2.NewFramer(conn, nil).WriteSettings(xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 0})
-		hanging(conn)
-	})
-	_, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
+	transport := startHTTP2(t, settling(xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 0}))
+	_, _, err := transport.Connect(t.Context(), by(true), nil)
 	verify.That(t, errors.Is(err, errNoStreams), "got %v", err)
 	verify.Equal(t, transport.tls.logged, errNoStreams.Error(), "the error in the log")
 }
@@ -507,7 +487,9 @@ func TestPrivateRequestSharesNoConnection(t *testing.T) {
 	client := &Client{Presence: there{}}
 	defer transport.stream(t, client).Finish(false)
 	for _, body := range []bool{false, true} {
-		_, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: client, Body: body, Private: true}, nil)
+		private := by(true)
+		private.Client, private.Body, private.Private = client, body, true
+		_, _, err := transport.Connect(t.Context(), private, nil)
 		verify.That(t, err != nil, "body: %t: it got the connection of another request", body)
 	}
 	verify.Equal(t, opened.Load(), 3, "connections")
