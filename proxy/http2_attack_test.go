@@ -21,24 +21,21 @@ import (
 // A client resets its streams, or makes the proxy reset them.
 func TestHTTP2RapidReset(t *testing.T) {
 	t.Parallel()
-	type test struct {
-		fault func(c *frameClient, id uint32) error
-	}
-	eachCase(t, map[string]test{
-		"CVE-2023-44487": {func(c *frameClient, id uint32) error { return c.WriteRSTStream(id, xhttp2.ErrCodeCancel) }},
+	eachCase(t, map[string]func(c *frameClient, id uint32) error{
+		"CVE-2023-44487": func(c *frameClient, id uint32) error { return c.WriteRSTStream(id, xhttp2.ErrCodeCancel) },
 		// CVE-2025-8671, in several ways.
-		"window overflow":         {func(c *frameClient, id uint32) error { return c.WriteWindowUpdate(id, http2.MaxWindow) }},
-		"too much data":           {func(c *frameClient, id uint32) error { return c.WriteData(id, true, []byte("longer")) }},
-		"malformed trailers":      {func(c *frameClient, id uint32) error { return c.request(id, "x=1\r\n", true) }},
-		"trailers without an end": {func(c *frameClient, id uint32) error { return c.request(id, "x=1", false) }},
-	}, func(t *testing.T, test test) {
+		"window overflow":         func(c *frameClient, id uint32) error { return c.WriteWindowUpdate(id, http2.MaxWindow) },
+		"too much data":           func(c *frameClient, id uint32) error { return c.WriteData(id, true, []byte("longer")) },
+		"malformed trailers":      func(c *frameClient, id uint32) error { return c.request(id, "x=1\r\n", true) },
+		"trailers without an end": func(c *frameClient, id uint32) error { return c.request(id, "x=1", false) },
+	}, func(t *testing.T, fault func(c *frameClient, id uint32) error) {
 		origin := startOrigin(t, hanging)
 		p := startProxy(t, Options{}, origin.address())
 		c := p.dialFrames()
 		var most atomic.Int64
 		go func() {
 			for id := uint32(1); id < 100_000; id += 2 {
-				if c.request(id, http2Post+"|content-length=3|expect=100-continue", false) != nil || test.fault(c, id) != nil {
+				if c.request(id, http2Post+"|content-length=3|expect=100-continue", false) != nil || fault(c, id) != nil {
 					return
 				}
 				most.Store(max(most.Load(), int64(p.inflight())))
@@ -139,26 +136,24 @@ func TestHTTP2SlowFrames(t *testing.T) {
 // A frame of which a part arrives on a connection that was idle has as much time as any other.
 func TestHTTP2SlowFrameAfterIdleness(t *testing.T) {
 	t.Parallel()
-	for name, part := range map[string]string{
+	eachCase(t, map[string]string{
 		"half a frame":         "\x00\x00\x08\x06\x00\x00\x00\x00\x00123",
 		"block without an end": "\x00\x00\x01\x01\x00\x00\x00\x00\x03\x82",
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Minute, Idle: time.Hour}}, answersOK(t))
-			c := p.dialFrames()
-			c.expectAlive(1)
-			eventually(t, "the connection is idle", func() bool { return p.onlyHTTP2Client().idleNow() })
-			io.WriteString(c.conn, part)
-			eventually(t, "the part has arrived", func() bool {
-				h := p.onlyHTTP2Client()
-				h.protocol.Mu.Lock()
-				defer h.protocol.Mu.Unlock()
-				return h.partial
-			})
-			p.skip(time.Minute)
-			c.expectEnd(xhttp2.ErrCodeNo)
+	}, func(t *testing.T, part string) {
+		p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Minute, Idle: time.Hour}}, answersOK(t))
+		c := p.dialFrames()
+		c.expectAlive(1)
+		h := p.onlyHTTP2Client()
+		eventually(t, "the connection is idle", h.idleNow)
+		io.WriteString(c.conn, part)
+		eventually(t, "the part has arrived", func() bool {
+			h.protocol.Mu.Lock()
+			defer h.protocol.Mu.Unlock()
+			return h.partial
 		})
-	}
+		p.skip(time.Minute)
+		c.expectEnd(xhttp2.ErrCodeNo)
+	})
 }
 
 // The preface is read in any pieces, but only as the first bytes of a connection.

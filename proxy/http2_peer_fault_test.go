@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 	"sync"
@@ -27,13 +26,10 @@ func TestHTTP2PeerAnswersEarly(t *testing.T) {
 	}{
 		{"without a reset", func(p *framePeer, stream uint32) { p.headers(stream, true, ":status", "401") }},
 		{"with NO_ERROR", func(p *framePeer, stream uint32) {
-			// In one segment: sluice may end the stream before a reset that arrives later.
-			p.encode(":status", "401")
-			var frames bytes.Buffer
-			together := xhttp2.NewFramer(&frames, nil)
-			together.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block.Bytes(), EndStream: true, EndHeaders: true})
-			together.WriteRSTStream(stream, xhttp2.ErrCodeNo)
-			p.Conn.Write(frames.Bytes())
+			p.Conn.Write(frames(func(p *framePeer) { // in one segment: sluice may end the stream before a reset that arrives later
+				p.headers(stream, true, ":status", "401")
+				p.WriteRSTStream(stream, xhttp2.ErrCodeNo)
+			}))
 		}},
 		{"in parts", func(p *framePeer, stream uint32) {
 			p.headers(stream, false, ":status", "401")

@@ -39,6 +39,7 @@ type framePeer struct {
 type framePeerOptions struct {
 	settings []xhttp2.Setting
 	tls      *tls.Config                            // nil: without TLS
+	accept   func() bool                            // whether a connection is served; nil: it is
 	mute     func() bool                            // whether PINGs get no answer; nil: they get one
 	frame    func(p *framePeer, frame xhttp2.Frame) // gets every frame, if not nil
 	answer   func(p *framePeer, stream uint32)      // for the HEADERS of each request
@@ -59,6 +60,10 @@ func startFramePeerWith(t *testing.T, o framePeerOptions) (address string) {
 			conn, err := l.Accept()
 			if err != nil {
 				return
+			}
+			if o.accept != nil && !o.accept() {
+				conn.Close()
+				continue
 			}
 			if o.tls != nil {
 				conn = tls.Server(conn, o.tls)

@@ -229,38 +229,24 @@ func TestHTTP2WaitingStreamsAreBoundedInMemory(t *testing.T) {
 func startMeanPeer(t *testing.T, conns int64) (address string, opened *atomic.Int64, grant func()) {
 	opened = new(atomic.Int64)
 	granted := make(chan struct{})
-	l := listen(t)
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if opened.Add(1) > conns {
-				conn.Close()
-				continue
-			}
-			go serveFrames(conn, framePeerOptions{
-				settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 24}},
-				frame: func(p *framePeer, frame xhttp2.Frame) {
-					if h, ok := frame.(*xhttp2.HeadersFrame); ok && h.StreamID == 1 {
-						go func() {
-							<-granted
-							xhttp2.NewFramer(p.Conn, nil).WriteWindowUpdate(0, 1<<24) // p writes at the same time
-						}()
-					}
-					if f, ok := frame.(interface{ StreamEnded() bool }); ok && f.StreamEnded() {
-						p.headers(frame.Header().StreamID, true, ":status", "204")
-					}
-				},
-				answer: func(*framePeer, uint32) {},
-			})
-		}
-	}()
 	grant = sync.OnceFunc(func() { close(granted) })
 	t.Cleanup(grant)
-	return l.Addr().String(), opened, grant
+	return startFramePeerWith(t, framePeerOptions{
+		accept:   func() bool { return opened.Add(1) <= conns },
+		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 24}},
+		frame: func(p *framePeer, frame xhttp2.Frame) {
+			if h, ok := frame.(*xhttp2.HeadersFrame); ok && h.StreamID == 1 {
+				go func() {
+					<-granted
+					xhttp2.NewFramer(p.Conn, nil).WriteWindowUpdate(0, 1<<24) // p writes at the same time
+				}()
+			}
+			if f, ok := frame.(interface{ StreamEnded() bool }); ok && f.StreamEnded() {
+				p.headers(frame.Header().StreamID, true, ":status", "204")
+			}
+		},
+		answer: func(*framePeer, uint32) {},
+	}), opened, grant
 }
 
 // uploadUntilStalled sends a long body until the peer takes no more of it.

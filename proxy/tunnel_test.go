@@ -337,6 +337,15 @@ func TestTunnelOfAGoneClient(t *testing.T) {
 	verify.That(t, len(lines) == 1 && lines[0].Status == 101 && lines[0].Reason == "client_gone", "lines %+v", lines)
 }
 
+// ends returns the statuses and reasons of the access log, in their order.
+func (p *loggedProxy) ends() (all []string) {
+	for _, line := range p.lines() {
+		all = append(all, fmt.Sprint(line.Status, " ", line.Reason))
+	}
+	slices.Sort(all)
+	return all
+}
+
 // The access log says of sessions that were cut whether their peer no longer leads, in the way that
 // the service wants. A leader of a service that is removed has not been demoted. Whoever comes then
 // learns that there is no leader.
@@ -378,12 +387,7 @@ func TestWhySessionsOfALeaderEnd(t *testing.T) {
 			p.address = requests
 			verify.Contains(t, p.raw(strings.Replace(getRequest, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)), "X-Sluice-Reason: no_leader\r\n", "the answer of a request")
 		}
-		var got []string
-		for _, line := range p.lines() {
-			got = append(got, fmt.Sprint(line.Status, " ", line.Reason))
-		}
-		slices.Sort(got)
-		verify.Slices(t, got, want, "cut %v, removed %v: the lines of the access log", c.cut, c.removed)
+		verify.Slices(t, p.ends(), want, "cut %v, removed %v: the lines of the access log", c.cut, c.removed)
 	}
 }
 
@@ -422,9 +426,5 @@ func TestLeaderGoesWhileClientsAreConnected(t *testing.T) {
 	close(proceed)
 	expectCut(t, request, "a request")
 	expectCut(t, stream, "a stream")
-	var got []string
-	for _, line := range p.lines() {
-		got = append(got, fmt.Sprint(line.Status, " ", line.Reason))
-	}
-	verify.Slices(t, got, []string{"503 no_leader", "503 no_leader"}, "the lines of the access log")
+	verify.Slices(t, p.ends(), []string{"503 no_leader", "503 no_leader"}, "the lines of the access log")
 }

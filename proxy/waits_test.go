@@ -253,12 +253,8 @@ func (c grpcWaitClient) leave() { c.conn.Close() }
 
 func (c grpcWaitClient) result() string {
 	r := c.response(1)
-	status := r.trailer["grpc-status"]
-	if status == "" {
-		status = r.header["grpc-status"]
-	}
 	switch {
-	case status == "0":
+	case r.grpc("grpc-status") == "0":
 		return "ok"
 	case r.header["x-sluice-reason"] != "":
 		return r.header["x-sluice-reason"]
@@ -289,7 +285,7 @@ func waitKinds() (kinds []waitKind) {
 		waitKind{name: "tunnel", cut: true, stream: true, client: sendText("GET /open" + upgrade)},
 		waitKind{name: "stream of gRPC", http2: true, timeout: "body_timeout", client: func(p *testProxy) waitClient {
 			c := p.dialFrames()
-			c.request(1, http2Post+"|content-type=application/grpc|te=trailers", false)
+			c.request(1, grpcPost, false)
 			return grpcWaitClient{c}
 		}},
 	)
@@ -475,27 +471,21 @@ func TestConnectingEndsWithTheClient(t *testing.T) {
 			t.Run(fmt.Sprintf("TLS %v, deadline %v", secure, byDeadline), func(t *testing.T) {
 				t.Parallel()
 				p := startProxy(t, Options{})
-				transport := p.NewHTTP2Transport(someTransport)
+				options := someTransport
 				if secure {
-					options := someTransport
 					options.TLS = anyCertificate
-					transport = p.NewTransport(options)
 				}
 				p.http2 = true // so that the client may have a deadline
-				if secure {
-					transport = over(false, transport)
-				}
-				p.reconfigure(balancer.Options{NewTransport: transport})
+				p.reconfigure(balancer.Options{NewTransport: over(!secure, p.NewTransport(options))})
 				p.setPeers(silent.address())
 				p.setService(route.Service{Timeouts: route.Timeouts{Connect: time.Hour}, Retry: route.Retry{Attempts: 3}})
 				c := p.dialFrames()
-				fields := http2Post + "|content-type=application/grpc|te=trailers"
 				if byDeadline {
-					c.request(1, fields+"|grpc-timeout=50m", false)
+					c.request(1, grpcPost+"|grpc-timeout=50m", false)
 					r := c.response(1)
 					verify.That(t, r.header["grpc-status"] == "4", "got %+v", r)
 				} else {
-					c.request(1, fields, false)
+					c.request(1, grpcPost, false)
 					eventually(t, "the request is in flight", func() bool { return p.inflight() == 1 })
 				}
 				c.conn.Close()
