@@ -44,15 +44,7 @@ func startScript(t testing.TB, http2 bool) *scriptServer {
 	l := listen(t)
 	s := &scriptServer{address: l.Addr().String(), http2: http2}
 	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() { s.serve(conn) })
-		}
-	})
+	serving.Go(func() { acceptAll(l, s.serve) })
 	t.Cleanup(func() { l.Close(); serving.Wait() })
 	return s
 }

@@ -156,15 +156,7 @@ type model struct {
 func startModel(t *testing.T) *model {
 	m := &model{t: t, random: rand.New(rand.NewPCG(0, 0)), once: make(map[string]bool)}
 	l := listen(t)
-	m.work.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			m.work.Go(func() { m.servePeer(conn) })
-		}
-	})
+	m.work.Go(func() { acceptAll(l, m.servePeer) })
 	t.Cleanup(m.work.Wait)
 	t.Cleanup(func() { l.Close() })
 	m.proxy = startProxy(t, Options{Timeouts: Timeouts{Head: patience, Body: patience, Write: patience, Idle: patience}})

@@ -55,23 +55,31 @@ func startFramePeerWith(t *testing.T, o framePeerOptions) (address string) {
 	t.Helper()
 	l := listen(t)
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if o.accept != nil && !o.accept() {
-				conn.Close()
-				continue
-			}
-			if o.tls != nil {
-				conn = tls.Server(conn, o.tls)
-			}
-			go serveFrames(conn, o)
+	go acceptAll(l, func(conn net.Conn) {
+		if o.accept != nil && !o.accept() {
+			conn.Close()
+			return
 		}
-	}()
+		if o.tls != nil {
+			conn = tls.Server(conn, o.tls)
+		}
+		serveFrames(conn, o)
+	})
 	return l.Addr().String()
+}
+
+// acceptAll calls serve for each connection, each in a goroutine of its own. It returns when l is
+// closed and all of them have ended.
+func acceptAll(l net.Listener, serve func(net.Conn)) {
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		serving.Go(func() { serve(conn) })
+	}
 }
 
 func serveFrames(conn net.Conn, o framePeerOptions) {

@@ -395,28 +395,18 @@ func TestWhySessionsOfALeaderEnd(t *testing.T) {
 // what the next client learns.
 func TestLeaderGoesWhileClientsAreConnected(t *testing.T) {
 	t.Parallel()
-	l := listen(t)
-	defer l.Close()
-	arrived, proceed := make(chan struct{}), make(chan struct{})
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				arrived <- struct{}{}
-				<-proceed
-				io.Copy(io.Discard, tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate()}}))
-			}()
-		}
-	}()
+	arrived, proceed := make(chan struct{}, 10), make(chan struct{})
+	origin := startOrigin(t, func(c *originConn) bool {
+		arrived <- struct{}{}
+		<-proceed
+		io.Copy(io.Discard, tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate()}}))
+		return false
+	})
 	p := startLogged(t, Options{})
 	o := someTransport
 	o.TLS = anyCertificate
 	p.service.Timeouts.Connect = patience
-	p.usePeers(false, o, balancer.Options{OneLeader: true, CutRemoved: true}, l.Addr().String())
+	p.usePeers(false, o, balancer.Options{OneLeader: true, CutRemoved: true}, origin.address())
 	request := p.send(strings.Replace(getRequest, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1))
 	p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
 	stream := p.stream()
