@@ -157,17 +157,26 @@ func FuzzHTTP2Peer(f *testing.F) {
 		f.Add(frames(write), uint8(3))
 	}
 	l := newHostileLane(f)
+	l.fuzz(f, "injected", func(text []byte, parts int) { // a peer may send any field
+		l.hostile.set(hostileInput{peerHTTP2: text})
+		l.hostile.peer2.play(text, parts)
+	}, func() {})
+}
+
+// fuzz plays each input that does not smuggle by itself, sends requests, and ends what they have
+// left open.
+func (l *hostileLane) fuzz(f *testing.F, smuggles string, play func(text []byte, parts int), end func()) {
 	f.Fuzz(func(t *testing.T, text []byte, parts uint8) {
 		defer l.leftovers.enter(t, l.p)()
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.p.t = t
-		if len(text) > 64<<10 || bytes.Contains(bytes.ToLower(text), []byte("injected")) {
-			return // a peer may send any field
+		if len(text) > 64<<10 || bytes.Contains(bytes.ToLower(text), []byte(smuggles)) {
+			return
 		}
-		l.hostile.set(hostileInput{peerHTTP2: text})
-		l.hostile.peer2.play(text, int(parts))
+		play(text, int(parts))
 		l.exchange(t)
+		end()
 		l.expectNothingLeft(t)
 	})
 }
@@ -197,17 +206,5 @@ func FuzzAuthenticationAnswer(f *testing.F) {
 		ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: []string{"x-user", "x-group", "x_user"}},
 		Authorized:  route.HeaderEdits{Dropped: []string{"x-user", "x-group", "x_user"}},
 	}})
-	f.Fuzz(func(t *testing.T, text []byte, parts uint8) {
-		defer l.leftovers.enter(t, l.p)()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.p.t = t
-		if len(text) > 64<<10 || bytes.Contains(bytes.ToLower(text), []byte("\ninjected:")) {
-			return
-		}
-		l.hostile.auth.play(text, int(parts))
-		l.exchange(t)
-		forward.Close()
-		l.expectNothingLeft(t)
-	})
+	l.fuzz(f, "\ninjected:", l.hostile.auth.play, forward.Close)
 }

@@ -83,6 +83,14 @@ func (c *frameClient) read() xhttp2.Frame {
 	}
 }
 
+// next is read where the connection does not end.
+func (c *frameClient) next() xhttp2.Frame {
+	c.t.Helper()
+	frame := c.read()
+	verify.Require(c.t, frame != nil, "the connection has ended")
+	return frame
+}
+
 // An http2Response is what a client gets on a stream.
 type http2Response struct {
 	interim []string // status codes

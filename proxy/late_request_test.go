@@ -238,9 +238,7 @@ func (c *frameClient) framesOf(do func()) []byte {
 func (c *frameClient) awaitGoAway() (ping [8]byte) {
 	c.t.Helper()
 	for {
-		switch f := c.read().(type) {
-		case nil:
-			c.t.Fatal("the connection ended")
+		switch f := c.next().(type) {
 		case *xhttp2.GoAwayFrame:
 			verify.Equal(c.t, f.LastStreamID, http2.MaxWindow, "the last stream of the announcement")
 		case *xhttp2.PingFrame:

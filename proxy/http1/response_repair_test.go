@@ -151,13 +151,6 @@ func TestLenientChunks(t *testing.T) {
 	}
 }
 
-// White space counts as extensions do.
-func TestWhiteSpaceInChunksIsBounded(t *testing.T) {
-	b := []byte(strings.Repeat("1"+strings.Repeat(" ", 300)+"\r\na\r\n", 100) + "0\r\n\r\n")
-	got, _ := readLenientChunks(t, b, []int{len(b)})
-	verify.That(t, got.err == ErrChunk && len(got.data) == maxChunkOverheadBytes/300, "got %d bytes, %v", len(got.data), got.err)
-}
-
 // readLenientChunks scans b as it arrives, and checks that Next stops before and after each line
 // of a size.
 func readLenientChunks(t *testing.T, b []byte, feeding []int) (r chunkReading, odd bool) {
