@@ -114,7 +114,7 @@ func (t *http1Transport) exchange(test *testing.T) *HTTP1Conn {
 	test.Helper()
 	c, _, err := t.Connect(test.Context(), by(false), nil)
 	verify.NoError(test, err)
-	_, _, err = receive(test, c)
+	_, _, err = receive(c)
 	verify.NoError(test, err)
 	c.Finish(true)
 	t.expect(test, 1, 0, 1)
@@ -122,15 +122,15 @@ func (t *http1Transport) exchange(test *testing.T) *HTTP1Conn {
 }
 
 // receive sends a request on u, and returns all that the peer answers.
-func receive(test *testing.T, u Conn) (statuses []int, body string, err error) {
-	test.Helper()
+func receive(u Conn) (statuses []int, body string, err error) {
 	u.WaitAtMost(patience)
 	b := new(socket.Buffers)
 	b.Borrow()
 	defer b.GiveBack()
 	b.Out = append(b.Out, request...)
-	_, err = u.Send(b, nil, nil, Until{})
-	verify.NoError(test, err)
+	if _, err = u.Send(b, nil, nil, Until{}); err != nil {
+		return nil, "", err
+	}
 	var head http1.ResponseHead
 	var text []byte
 	for len(statuses) == 0 || head.Interim() {
@@ -139,7 +139,9 @@ func receive(test *testing.T, u Conn) (statuses []int, body string, err error) {
 		}
 		statuses = append(statuses, head.Status)
 	}
-	verify.NoError(test, u.StartBody(b, &head, text, head.Bodiless(false)))
+	if err = u.StartBody(b, &head, text, head.Bodiless(false)); err != nil {
+		return statuses, "", err
+	}
 	for last := head.Bodiless(false); !last; {
 		p, err := u.ReadBody(b, false)
 		if err != nil {

@@ -148,7 +148,7 @@ func TestAnswerBeforeAWriteThatFails(t *testing.T) {
 		_, err := u.wire.Conn.Write([]byte("x"))
 		return err != nil
 	})
-	statuses, _, err := receive(t, u)
+	statuses, _, err := receive(u)
 	verify.That(t, err == nil && statuses[0] == 503, "got %v, %v", statuses, err)
 	u.Finish(true)
 	transport.expect(t, 0, 0, 0) // the request is not whole

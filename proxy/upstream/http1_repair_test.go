@@ -41,7 +41,7 @@ func TestConnectionsWithOddAnswersAreNotUsedAgain(t *testing.T) {
 		t.Run("", func(t *testing.T) {
 			transport := startTransport(t, Options{}, answering(answer))
 			u := transport.opened(t)
-			statuses, body, err := receive(t, u)
+			statuses, body, err := receive(u)
 			verify.That(t, err == nil && (body == "ok" || statuses[len(statuses)-1] < 400 && body == ""), "%q: got %v %q, %v", answer, statuses, body, err)
 			u.Finish(true)
 			idle, busy := transport.Connections()
@@ -64,7 +64,7 @@ func TestRepairWaitsForLines(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	u := transport.opened(t)
-	_, body, err := receive(t, u)
+	_, body, err := receive(u)
 	runtime.ReadMemStats(&after)
 	transport.discard(u)
 	verify.That(t, err == nil && body == "ok", "got %q, %v", body, err)
@@ -96,7 +96,7 @@ func TestRefusedAnswersAreLogged(t *testing.T) {
 		var log bytes.Buffer
 		transport.refused.log = zerolog.New(&log)
 		u := transport.opened(t)
-		_, _, err := receive(t, u)
+		_, _, err := receive(u)
 		transport.discard(u)
 		verify.That(t, err == test.err, "%.100q: got %v, want %v", test.answer, err, test.err)
 		if test.rule == "" {

@@ -12,9 +12,6 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"sluice/proxy/http1"
-	"sluice/proxy/socket"
-	"sluice/proxy/transfer"
 	"sluice/test/verify"
 )
 
@@ -53,21 +50,8 @@ func (t *http2Transport) exchange(test *testing.T) error {
 	test.Helper()
 	u := t.stream(test, &Client{Presence: there{}})
 	defer u.Finish(false)
-	b := &socket.Buffers{Out: []byte(postHead)}
-	if _, err := u.Send(b, nil, nil, Until{}); err != nil {
-		return err
-	}
-	var head http1.ResponseHead
-	if _, err := u.ReadHead(b, &head); err != nil {
-		return err
-	}
-	for p := (transfer.Piece{}); !p.Last; {
-		var err error
-		if p, err = u.ReadBody(b, false); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, _, err := receive(u)
+	return err
 }
 
 // The log says by which rule an answer in HTTP/2 is refused, and for which field, as of answers in
