@@ -162,42 +162,39 @@ func TestNoEndAfterAWholeResponseWithHTTP2(t *testing.T) {
 func TestNoEndAfterAWholeCompressedResponse(t *testing.T) {
 	t.Parallel()
 	content := words(3000)
-	for name, code := range map[string]xhttp2.ErrCode{"no end": xhttp2.ErrCodeNo, "reset": xhttp2.ErrCodeInternal} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			held := make(chan struct{}, 2) // the client waits for the end
-			p := startProxy(t, Options{Limits: compressionMemory})
-			p.usePeers(true, someTransport, balancer.Options{}, startFramePeer(t, func(p *framePeer, stream uint32) {
-				p.headers(stream, false, ":status", "200", "content-type", "text/plain", "content-length", fmt.Sprint(len(content)))
-				p.WriteData(stream, false, []byte(content))
-				if held <- struct{}{}; code != xhttp2.ErrCodeNo {
-					p.WriteRSTStream(stream, code)
-				}
-			}))
-			p.setService(route.Service{Timeouts: route.Timeouts{Idle: time.Hour}, Retry: route.Retry{Attempts: 1}})
-			p.setActions(compressing(t, 1000))
-			for _, front := range p.fronts() {
-				r := verify.Result(http.NewRequest("GET", front.url, nil)).Must(t)
-				r.Header.Set("Accept-Encoding", "gzip")
-				response := verify.Result(front.client.Do(r)).Must(t)
-				<-held
-				bodies := make(chan string, 1)
-				go func() {
-					body, err := io.ReadAll(response.Body)
-					if err != nil {
-						body = []byte(err.Error())
-					}
-					bodies <- string(body)
-				}()
-				eventually(t, front.name+": the response ends", func() bool {
-					p.skip(endPause)
-					return len(bodies) > 0
-				})
-				response.Body.Close()
-				text, err := io.ReadAll(decode(t, response.Header.Get("Content-Encoding"), strings.NewReader(<-bodies)))
-				verify.That(t, err == nil && string(text) == content, "%s: %q, %v", front.name, text, err)
+	eachCase(t, map[string]xhttp2.ErrCode{"no end": xhttp2.ErrCodeNo, "reset": xhttp2.ErrCodeInternal}, func(t *testing.T, code xhttp2.ErrCode) {
+		held := make(chan struct{}, 2) // the client waits for the end
+		p := startProxy(t, Options{Limits: compressionMemory})
+		p.usePeers(true, someTransport, balancer.Options{}, startFramePeer(t, func(p *framePeer, stream uint32) {
+			p.headers(stream, false, ":status", "200", "content-type", "text/plain", "content-length", fmt.Sprint(len(content)))
+			p.WriteData(stream, false, []byte(content))
+			if held <- struct{}{}; code != xhttp2.ErrCodeNo {
+				p.WriteRSTStream(stream, code)
 			}
-			eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 && p.Compression().InUseBytes == 0 })
-		})
-	}
+		}))
+		p.setService(route.Service{Timeouts: route.Timeouts{Idle: time.Hour}, Retry: route.Retry{Attempts: 1}})
+		p.setActions(compressing(t, 1000))
+		for _, front := range p.fronts() {
+			r := verify.Result(http.NewRequest("GET", front.url, nil)).Must(t)
+			r.Header.Set("Accept-Encoding", "gzip")
+			response := verify.Result(front.client.Do(r)).Must(t)
+			<-held
+			bodies := make(chan string, 1)
+			go func() {
+				body, err := io.ReadAll(response.Body)
+				if err != nil {
+					body = []byte(err.Error())
+				}
+				bodies <- string(body)
+			}()
+			eventually(t, front.name+": the response ends", func() bool {
+				p.skip(endPause)
+				return len(bodies) > 0
+			})
+			response.Body.Close()
+			text, err := io.ReadAll(decode(t, response.Header.Get("Content-Encoding"), strings.NewReader(<-bodies)))
+			verify.That(t, err == nil && string(text) == content, "%s: %q, %v", front.name, text, err)
+		}
+		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 && p.Compression().InUseBytes == 0 })
+	})
 }

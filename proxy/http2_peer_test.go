@@ -328,7 +328,7 @@ func TestPeerEndsConnectionsAtOnce(t *testing.T) {
 func TestPeerAcceptsNoMoreStreams(t *testing.T) {
 	t.Parallel()
 	none := xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 0}
-	for name, answer := range map[string]func(p *framePeer, stream uint32){
+	eachCase(t, map[string]func(p *framePeer, stream uint32){
 		"within a stream": func(p *framePeer, stream uint32) {
 			p.WriteSettings(none)
 			p.headers(stream, true, ":status", "204")
@@ -337,21 +337,18 @@ func TestPeerAcceptsNoMoreStreams(t *testing.T) {
 			p.headers(stream, true, ":status", "204")
 			p.WriteSettings(none)
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p, o := startProxy(t, Options{}), someTransport
-			o.IdleTimeout = time.Hour
-			p.usePeers(true, o, balancer.Options{}, startFramePeer(t, answer))
-			conn := p.dial()
-			for range 3 {
-				io.WriteString(conn, smallPost)
-				expectResponse(t, conn, 204)
-			}
-			eventually(t, "the connections are closed", func() bool { return p.peerConnections() == 0 })
-			p.expectNothingCounted()
-		})
-	}
+	}, func(t *testing.T, answer func(p *framePeer, stream uint32)) {
+		p, o := startProxy(t, Options{}), someTransport
+		o.IdleTimeout = time.Hour
+		p.usePeers(true, o, balancer.Options{}, startFramePeer(t, answer))
+		conn := p.dial()
+		for range 3 {
+			io.WriteString(conn, smallPost)
+			expectResponse(t, conn, 204)
+		}
+		eventually(t, "the connections are closed", func() bool { return p.peerConnections() == 0 })
+		p.expectNothingCounted()
+	})
 }
 
 // The trailer section of a request reaches an HTTP/2 peer, whether or not the request has a

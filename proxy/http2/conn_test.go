@@ -18,8 +18,6 @@ type testRole struct {
 	Conn
 	client bool
 	late   int
-	faults int
-	resets []uint32
 }
 
 func (r *testRole) Side() (socket.Side, *socket.TLSConn) { return socket.Side{}, nil }
@@ -30,8 +28,8 @@ func (r *testRole) OnPong([]byte)                        {}
 func (r *testRole) OnGoAway(uint32)                      {}
 func (r *testRole) OnWritten(error)                      {}
 func (r *testRole) OnFlushed()                           {}
-func (r *testRole) OnReset(s *Stream)                    { r.resets = append(r.resets, s.ID) }
-func (r *testRole) OnFault() *Error                      { r.faults++; return nil }
+func (r *testRole) OnReset(*Stream)                      {}
+func (r *testRole) OnFault() *Error                      { return nil }
 func (r *testRole) OnLate(uint32, *Stream) *Error        { r.late++; return nil }
 func (r *testRole) OnOpen(id uint32, ends bool, err *Error) *Error {
 	if r.client || err != nil {
