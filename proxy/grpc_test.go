@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,12 +20,9 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"sluice/config/units"
-	"sluice/discovery/locality"
 	"sluice/observe/metrics"
 	"sluice/proxy/http1"
 	"sluice/route"
-	"sluice/route/auth"
 	"sluice/test/verify"
 )
 
@@ -221,12 +217,9 @@ func (r *http2Response) grpc(name string) string { return cmp.Or(r.trailer[name]
 // It ends the wait for an authentication server too, which is not to blame.
 func TestGRPCDeadlineWithinAuth(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	defer server.Close()
 	p, _ := startGRPC(t)
-	f := auth.NewForward(units.NewLocation(server.URL), patience, locality.ByOperator)
-	t.Cleanup(f.Close)
-	p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}}})
+	asks := asking(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: &route.Actions{ForwardAuth: asks}})
 	c := p.dialFrames()
 	r := c.ask(1, grpcPost+"|grpc-timeout=100m")
 	verify.That(t, r.header["grpc-status"] == "4" && r.header["x-sluice-reason"] == "grpc_timeout", "got %+v", r)

@@ -19,12 +19,9 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
-	"sluice/config/units"
-	"sluice/discovery/locality"
 	"sluice/proxy/http1"
 	"sluice/proxy/reserved"
 	"sluice/route"
-	"sluice/route/auth"
 	"sluice/test/verify"
 )
 
@@ -249,10 +246,10 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 	o := Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}, Switches: Switches{KeepUnderscores: keep, RequestID: id}}
 	p := startProxy(t, o)
 	p.usePeers(http2Peers, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin}, nowhere[0], startServer(t, recorder.handler("peer", theirs)))
-	f := auth.NewForward(units.NewLocation("http://"+startServer(t, recorder.handler("auth", theirs))+"/"), patience, locality.ByOperator)
-	t.Cleanup(f.Close)
+	asks := asking(t, recorder.handler("auth", theirs))
+	asks.Copied = []string{"x-group"}
 	actions := &route.Actions{
-		ForwardAuth:    &route.ForwardAuth{Forward: f, Copied: []string{"x-group"}},
+		ForwardAuth:    asks,
 		Authorized:     headerEdits(t, nil, nil, "X-Group"),
 		RequestHeaders: headerEdits(t, map[string]string{"X-User": "right"}, nil, "X-Gone"),
 	}
