@@ -296,8 +296,8 @@ func TestGRPCGetsNoPages(t *testing.T) {
 	verify.That(t, r.status == "200" && r.header["grpc-status"] == "7" && r.body == "", "sluice's own answer: got %+v", r)
 }
 
-// What a peer says in grpc-status is its outcome. Without a message, that is the head of the answer,
-// and may be as long as trailers are.
+// What a peer says in grpc-status is its outcome. Without a message, that is the head of the
+// answer, and may be as long as trailers are.
 func TestGRPCOutcomes(t *testing.T) {
 	t.Parallel()
 	origin := startGRPCOrigin(t)

@@ -26,7 +26,8 @@ func TestHTTP2PeerAnswersEarly(t *testing.T) {
 	}{
 		{"without a reset", func(p *framePeer, stream uint32) { p.headers(stream, true, ":status", "401") }},
 		{"with NO_ERROR", func(p *framePeer, stream uint32) {
-			p.Conn.Write(frames(func(p *framePeer) { // in one segment: sluice may end the stream before a reset that arrives later
+			// In one segment: sluice may end the stream before a reset that arrives later.
+			p.Conn.Write(frames(func(p *framePeer) {
 				p.headers(stream, true, ":status", "401")
 				p.WriteRSTStream(stream, xhttp2.ErrCodeNo)
 			}))

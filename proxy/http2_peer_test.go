@@ -39,7 +39,7 @@ type framePeer struct {
 type framePeerOptions struct {
 	settings []xhttp2.Setting
 	tls      *tls.Config                            // nil: without TLS
-	accept   func() bool                            // whether a connection is served; nil: it is
+	accept   func() bool                            // whether to serve a connection; nil: yes
 	mute     func() bool                            // whether PINGs get no answer; nil: they get one
 	frame    func(p *framePeer, frame xhttp2.Frame) // gets every frame, if not nil
 	answer   func(p *framePeer, stream uint32)      // for the HEADERS of each request

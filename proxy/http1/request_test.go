@@ -159,7 +159,8 @@ func TestAcceptedRequestHeads(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			length := strings.LastIndex(test.head, "\r\n\r\n") + 4
 			want := reading{length, nil, test.want}
-			for _, more := range []string{"", "\n", "\x00", "GET / HTTP/1.1\r\n\r\n"} { // may have arrived, too
+			// More than the head may have arrived.
+			for _, more := range []string{"", "\n", "\x00", "GET / HTTP/1.1\r\n\r\n"} {
 				b := []byte(test.head[:length] + more)
 				verify.Equal(t, readRequest(b, len(b)), want, "before %q", more)
 			}
