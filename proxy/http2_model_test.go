@@ -422,17 +422,8 @@ func (m *model) round(random *rand.Rand) {
 	e.mu.Unlock()
 	verify.That(t, !over, "the connection of the client has ended")
 	conn.Close()
-	p := m.proxy
-	eventually(t, "nothing is left", func() bool {
-		p.admission.mu.Lock()
-		open := p.admission.open
-		p.admission.mu.Unlock()
-		if open > 0 || p.Connections() > 0 || p.inflight() > 0 {
-			return false
-		}
-		_, busy := p.onlyConnector().Connections()
-		return busy == 0
-	})
+	m.proxy.expectNothingLeft(t, 0)
+	eventually(t, "no stream of a peer is in use", m.proxy.peersAreIdle)
 }
 
 // ask sends the request r.
