@@ -112,11 +112,7 @@ func TestTrailerAsText(t *testing.T) {
 			t.Errorf("%q: got %q, %v", fields, text, err)
 		}
 	}
-}
-
-// A trailer section without a field is no frame: DATA ends the stream.
-func TestTrailerWithoutFields(t *testing.T) {
-	for _, section := range []string{"", "\r\n"} {
+	for _, section := range []string{"", "\r\n"} { // which is no frame: DATA ends the stream
 		verify.Equal(t, len(AppendTrailer(nil, []byte(section), 1)), 0, "%q: bytes", section)
 	}
 }
