@@ -128,6 +128,14 @@ func redirectFor(t testing.TB, to string, codes route.RedirectCodes) *route.Redi
 	return verify.Result(route.NewRedirect(to, codes)).Must(t)
 }
 
+// annsPassword lets in ann, whose password is "secret".
+func annsPassword(t testing.TB) *route.BasicAuth {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "users")
+	verify.NoError(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
+	return &route.BasicAuth{Users: verify.Result(auth.OpenUsers(file)).Must(t), Realm: "the shop"}
+}
+
 // access returns one for networks; "": none.
 func access(allow, deny string) *route.Access {
 	parse := func(s string) (all []netip.Prefix) {
@@ -169,11 +177,8 @@ func actionCases(t *testing.T) []actionCase {
 			pairs{"X-Add": "more"}, "Cookie", "X-Gone"),
 		ResponseHeaders: headerEdits(t, pairs{"X-Peer": "public", "X-New": "$$"}, pairs{"X-Twice": "3"}, "Content-Type"),
 	}
-	file := filepath.Join(t.TempDir(), "users")
-	verify.NoError(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
-	users := verify.Result(auth.OpenUsers(file)).Must(t)
 	password := route.Actions{
-		BasicAuth:      &route.BasicAuth{Users: users, Realm: "the shop"},
+		BasicAuth:      annsPassword(t),
 		RequestHeaders: headerEdits(t, pairs{"X-User": "$user"}, nil, "Authorization"),
 	}
 	right := base64.StdEncoding.EncodeToString([]byte("ann:secret"))

@@ -9,8 +9,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +23,6 @@ import (
 	"sluice/proxy/transfer"
 	"sluice/proxy/upstream"
 	"sluice/route"
-	"sluice/route/auth"
 	"sluice/route/compression"
 	"sluice/route/pages"
 	"sluice/test/verify"
@@ -339,10 +336,8 @@ func TestMaintenance(t *testing.T) {
 		ended <- r.StatusCode
 	}()
 	<-arrived
-	file := filepath.Join(t.TempDir(), "users")
-	verify.Succeeds(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
 	p.setActions(&route.Actions{
-		BasicAuth:  &route.BasicAuth{Users: verify.Result(auth.OpenUsers(file)).Must(t), Realm: "shop"}, // maintenance comes before
+		BasicAuth:  annsPassword(t), // maintenance comes before
 		ErrorPages: route.ErrorPages{pageOf(t, "503", "back soon", false)},
 	})
 	p.pool.Maintenance.Store(&balancer.Maintenance{Why: "new disks", Until: time.Now().Add(time.Hour)})
@@ -379,9 +374,7 @@ func TestAnswersAtRandom(t *testing.T) {
 	seed := verify.Seed(t)
 	random := rand.New(rand.NewPCG(seed, 0))
 	maybe := func(percent int) bool { return random.IntN(100) < percent }
-	file := filepath.Join(t.TempDir(), "users")
-	verify.Succeeds(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
-	users := verify.Result(auth.OpenUsers(file)).Must(t)
+	password := annsPassword(t)
 	plain, _ := compression.ParseType("text/plain")
 	for _, http2 := range []bool{false, true} {
 		p := startProxyTo(t, http2, Options{}, func(w http.ResponseWriter, r *http.Request) {
@@ -399,7 +392,7 @@ func TestAnswersAtRandom(t *testing.T) {
 			var maintenance *balancer.Maintenance
 			cors, credentials := maybe(70), maybe(50)
 			if maybe(30) {
-				a.BasicAuth = &route.BasicAuth{Users: users, Realm: "r"}
+				a.BasicAuth = password
 			}
 			if maybe(20) {
 				maintenance = &balancer.Maintenance{Why: "why"}
@@ -453,8 +446,8 @@ func TestAnswersAtRandom(t *testing.T) {
 			if maybe(20) {
 				fields = append(fields, "Range: bytes=0-1", "If-Range: x")
 			}
-			password := maybe(50)
-			if password {
+			knows := maybe(50)
+			if knows {
 				fields = append(fields, "Authorization: Basic YW5uOnNlY3JldA==")
 			}
 
@@ -473,7 +466,7 @@ func TestAnswersAtRandom(t *testing.T) {
 				refused(403, "certificate_required")
 			case maintenance != nil:
 				refused(503, "maintenance")
-			case a.BasicAuth != nil && !password:
+			case a.BasicAuth != nil && !knows:
 				refused(401, "unauthorized")
 			case a.DirectResponse != nil:
 				want, reason, body = 200, "direct_response", "direct"

@@ -4,8 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +11,6 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/http1"
 	"sluice/route"
-	"sluice/route/auth"
 	"sluice/route/ratelimit"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
@@ -69,9 +66,7 @@ func TestExplain(t *testing.T) {
 	lame := pool("lame", "10.0.0.6:1")
 	lame.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: lame.Snapshot().All[0], Down: true, Why: "503"})
 	service := func(p *balancer.Pool) *route.Service { return &route.Service{Name: p.Name, Pool: p} }
-	file := filepath.Join(t.TempDir(), "users")
-	verify.Succeeds(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
-	password := &route.BasicAuth{Users: verify.Result(auth.OpenUsers(file)).Must(t), Realm: "r"}
+	password := annsPassword(t)
 	office := access("192.0.2.0/24", "")
 	redirect := verify.Result(route.NewRedirect("https://new.example$path", route.RedirectCodes{Code: 308})).Must(t)
 	limit := &route.RateLimit{Limiter: ratelimit.New(1, 24*time.Hour, 1), PerRoute: true}
