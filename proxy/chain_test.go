@@ -3,17 +3,12 @@ package proxy
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"sluice/balancer"
-	"sluice/config/units"
-	"sluice/discovery/locality"
 	"sluice/route"
-	"sluice/route/auth"
 	"sluice/test/verify"
 )
 
@@ -27,29 +22,24 @@ func chained(t testing.TB, branches []route.Branch, ways ...route.Route) *route.
 // with it.
 func (p *testProxy) echoing(t testing.TB, name string) *route.Service {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-From", name)
+	peer := startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s ", name)
 		echoRequest(w, r)
-	}))
-	t.Cleanup(server.Close)
-	return p.newService(name, balancer.Options{NewTransport: p.NewTransport(transportOf(t))}, strings.TrimPrefix(server.URL, "http://"))
+	})
+	return p.newService(name, balancer.Options{NewTransport: p.NewTransport(transportOf(t))}, peer)
 }
 
 // A chain sees the request that the route sends: with its path and its fields, not with those of
 // the client.
 func TestChainSeesWhatTheRouteSends(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X-Role", "guest") }))
-	t.Cleanup(server.Close)
-	forward := auth.NewForward(units.NewLocation(server.URL), time.Minute, locality.ByOperator)
-	t.Cleanup(forward.Close)
+	server := startServer(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Role", "guest") })
 	p := startProxy(t, Options{})
 	own := &route.Actions{
 		Path:            pathEdits(t, route.PathOptions{Strip: "/shop"}),
 		RequestHeaders:  headerEdits(t, map[string]string{"X-Env": "prod-$method"}, map[string]string{"X-Own": "1"}, "X-Internal"),
 		ResponseHeaders: headerEdits(t, map[string]string{"X-Edited": "route"}, nil, "X-Peer"),
-		ForwardAuth:     &route.ForwardAuth{Forward: forward, Copied: []string{"x-role"}},
+		ForwardAuth:     asking(t, "http://"+server, patience, "x-role"),
 		Authorized:      headerEdits(t, nil, nil, "X-Role"),
 	}
 	inner := &route.Actions{

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,11 +16,19 @@ import (
 	"sluice/test/verify"
 )
 
+// asking lets the authentication server at url decide, whose answer is waited for that long.
+func asking(t testing.TB, url string, timeout time.Duration, copied ...string) *route.ForwardAuth {
+	t.Helper()
+	f := auth.NewForward(units.NewLocation(url), timeout, locality.ByOperator)
+	t.Cleanup(f.Close)
+	return &route.ForwardAuth{Forward: f, Copied: copied}
+}
+
 // An authentication server allows and denies requests, whatever the protocol of the client
 // is. Nothing passes without its permission.
 func TestForwardAuth(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		uri := r.Header.Get("X-Forwarded-Uri")
 		w.Header().Set("X-Asked", fmt.Sprint(r.Method, " ", r.Header.Get("X-Forwarded-Method"), " ", r.Header.Get("X-Forwarded-Host"), uri, " ", r.Header.Get("X-Forwarded-For"),
 			" ", r.ContentLength, " ", r.Header.Get("Content-Type"), r.Header.Get("Cookie")))
@@ -49,21 +56,18 @@ func TestForwardAuth(t *testing.T) {
 			w.WriteHeader(403)
 			fmt.Fprint(w, "no")
 		}
-	}))
-	defer server.Close()
+	})
 	var served atomic.Int64
 	p := startProxyTo(t, false, Options{}, func(w http.ResponseWriter, r *http.Request) {
 		served.Add(1)
 		echoRequest(w, r)
 	})
 	actions := func(url string, timeout time.Duration) *route.Actions {
-		f := auth.NewForward(units.NewLocation(url), timeout, locality.ByOperator)
-		t.Cleanup(f.Close)
-		return &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f, Copied: []string{"x-user", "x-group"}}, Authorized: headerEdits(t, nil, nil, "X-User", "X-Group")}
+		return &route.Actions{ForwardAuth: asking(t, url, timeout, "x-user", "x-group"), Authorized: headerEdits(t, nil, nil, "X-User", "X-Group")}
 	}
 	p.setRoutes(
-		route.Route{Path: "/", Service: p.service, Actions: actions(server.URL, patience)},
-		route.Route{Path: "/silent", Service: p.service, Actions: actions(server.URL, 20*time.Millisecond)},
+		route.Route{Path: "/", Service: p.service, Actions: actions("http://"+server, patience)},
+		route.Route{Path: "/silent", Service: p.service, Actions: actions("http://"+server, 20*time.Millisecond)},
 		route.Route{Path: "/gone", Service: p.service, Actions: actions("http://"+nowhere[0], patience)},
 	)
 	forged := []string{"X-User: forged", "x-group: forged", "X-Forwarded-Uri: /allowed", "X-Forwarded-For: 192.0.2.1", "Cookie: c=d"}
@@ -109,15 +113,12 @@ func TestForwardAuth(t *testing.T) {
 // would deny the request.
 func TestForwardAuthIsAskedWithoutConditions(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"permission"`)
 		http.ServeContent(w, r, "permission.txt", time.Unix(1_700_000_000, 0), strings.NewReader("yes"))
-	}))
-	defer server.Close()
+	})
 	p := startProxyTo(t, false, Options{}, echoRequest)
-	f := auth.NewForward(units.NewLocation(server.URL), patience, locality.ByOperator)
-	t.Cleanup(f.Close)
-	p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}})
+	p.setActions(&route.Actions{ForwardAuth: asking(t, "http://"+server, patience)})
 	for _, front := range p.fronts() {
 		for _, field := range []string{
 			"If-None-Match: *", `If-Match: "1"`, "If-Modified-Since: Wed, 01 Jan 2025 00:00:00 GMT", "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT",
@@ -137,9 +138,7 @@ func TestForwardAuthLearnsTheTarget(t *testing.T) {
 	server := startServer(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header.Get("X-Forwarded-Uri") })
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
-	f := auth.NewForward(units.NewLocation("http://"+server), patience, locality.ByOperator)
-	t.Cleanup(f.Close)
-	p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}})
+	p.setActions(&route.Actions{ForwardAuth: asking(t, "http://"+server, patience)})
 	for sent, want := range map[string]string{
 		"GET http://a": "/", "GET http://a?b=c": "/?b=c", "GET http://a/d?b": "/d?b", "GET /d": "/d", "OPTIONS http://a": "*", "OPTIONS *": "*",
 	} {

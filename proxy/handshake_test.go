@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"runtime"
 	"strings"
@@ -17,11 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/config/units"
-	"sluice/discovery/locality"
 	"sluice/proxy/socket"
 	"sluice/route"
-	"sluice/route/auth"
 	"sluice/route/places"
 	"sluice/test/verify"
 )
@@ -269,21 +265,18 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(verify.Seed(t), 0))
 	released := make(chan struct{})
-	authorizes := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	authorizes := startServer(t, func(_ http.ResponseWriter, r *http.Request) {
 		select {
 		case <-released:
 		case <-r.Context().Done():
 		}
-	}))
-	t.Cleanup(authorizes.Close)
+	})
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: time.Hour}}, answersOK(t))
 	release := sync.OnceFunc(func() { close(released) })
 	t.Cleanup(release)
-	f := auth.NewForward(units.NewLocation(authorizes.URL), patience, locality.ByOperator)
-	t.Cleanup(f.Close)
 	p.setRoutes(
 		route.Route{Path: "/", Service: p.service},
-		route.Route{Path: "/auth", Service: p.service, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}}},
+		route.Route{Path: "/auth", Service: p.service, Actions: &route.Actions{ForwardAuth: asking(t, "http://"+authorizes, patience)}},
 	)
 	secure := serverTLS(t)
 	p.serveTLS(&tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
