@@ -102,15 +102,19 @@ func TestPerTryTimeout(t *testing.T) {
 	}
 }
 
+// minutePerTry are settings with a short time for a try, and a long one for the answer.
+var minutePerTry = route.Service{
+	Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour},
+	Retry:    route.Retry{Attempts: 2, PerTryTimeout: time.Minute, BodyBytes: 16 << 20},
+}
+
 // An attempt without a connection does not count, so the one after it is not the last either.
 func TestPerTryTimeoutAfterConnectFailure(t *testing.T) {
 	t.Parallel()
 	held := startHeldOrigin(t)
 	p := startProxy(t, Options{}, nowhere[0], held.address(), answersOK(t))
 	p.setPolicy(balancer.PolicyRandom)
-	p.setService(route.Service{
-		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 2, PerTryTimeout: time.Minute},
-	})
+	p.setService(minutePerTry)
 	for range 30 { // one in six goes nowhere, then to the peer that is held
 		conn, answered := p.send(heldRequest), make(chan int, 1)
 		go func() {
@@ -129,60 +133,51 @@ func TestPerTryTimeoutAfterConnectFailure(t *testing.T) {
 	}
 }
 
-// The only peer has the whole time: there is none that could answer instead.
+// The only peer has the whole time, also if it is the only one left meanwhile: there is none that
+// could answer instead.
 func TestNoPerTryTimeoutWithoutAnotherPeer(t *testing.T) {
 	t.Parallel()
-	held := startHeldOrigin(t)
-	p := startProxy(t, Options{}, held.address())
-	p.setService(route.Service{
-		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute},
-	})
-	conn := p.send(heldRequest)
-	<-held.arrived
-	p.skip(2 * time.Minute)
-	held.proceed <- struct{}{}
-	expectResponse(t, conn, 200)
+	for peers := 1; peers <= 2; peers++ {
+		arrived, proceed := make(chan string, 1), make(chan struct{})
+		held := afterRequest(func(c *originConn) bool {
+			arrived <- c.LocalAddr().String()
+			<-proceed
+			return c.write(okResponse)
+		})
+		var addresses []string
+		for range peers {
+			addresses = append(addresses, startOrigin(t, held).address())
+		}
+		p := startProxy(t, Options{}, addresses...)
+		p.setService(minutePerTry)
+		conn := p.send(getRequest)
+		p.setPeers(<-arrived)
+		p.skip(2 * time.Minute)
+		close(proceed)
+		expectResponse(t, conn, 200)
+	}
 }
 
-// So has the one that is the only one left meanwhile.
-func TestNoPerTryTimeoutWhenTheOtherPeersHaveLeft(t *testing.T) {
-	t.Parallel()
-	arrived, proceed := make(chan string, 1), make(chan struct{})
-	held := afterRequest(func(c *originConn) bool {
-		arrived <- c.LocalAddr().String()
-		<-proceed
-		return c.write(okResponse)
-	})
-	p := startProxy(t, Options{}, startOrigin(t, held).address(), startOrigin(t, held).address())
-	p.setService(route.Service{
-		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute},
-	})
-	conn := p.send(heldRequest)
-	p.setPeers(<-arrived)
-	p.skip(2 * time.Minute)
-	close(proceed)
-	expectResponse(t, conn, 200)
-}
-
-// A peer whose interim response has reached the client has the whole time: the request cannot be
-// sent again.
+// A peer whose interim response has reached the client has the whole time, also to take the rest of
+// the request: that cannot be sent again.
 func TestNoPerTryTimeoutAfterAnInterimResponse(t *testing.T) {
 	t.Parallel()
-	proceed := make(chan struct{})
-	hinting := afterRequest(func(c *originConn) bool {
-		c.write("HTTP/1.1 103 Early Hints\r\n\r\n")
-		<-proceed
-		return c.write(okResponse)
-	})
-	p := startProxy(t, Options{}, startOrigin(t, hinting).address(), startOrigin(t, hinting).address())
-	p.setService(route.Service{
-		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute},
-	})
-	conn := p.send(heldRequest)
-	expectNext(t, conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
-	p.skip(2 * time.Minute)
-	close(proceed)
-	expectResponse(t, conn, 200)
+	for _, length := range []int{0, 16 << 20} { // the second is more than the buffers of the sockets
+		proceed := make(chan struct{})
+		hinting := withHead(func(c *originConn, r *http.Request) bool {
+			c.write("HTTP/1.1 103 Early Hints\r\n\r\n")
+			<-proceed
+			n, _ := io.Copy(io.Discard, r.Body)
+			return int(n) == length && c.write(okResponse)
+		})
+		p := startProxy(t, Options{}, startOrigin(t, hinting).address(), startOrigin(t, hinting).address())
+		p.setService(minutePerTry)
+		conn := p.send(fmt.Sprintf("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", length, strings.Repeat("x", length)))
+		expectNext(t, conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
+		p.skip(2 * time.Minute)
+		close(proceed)
+		expectResponse(t, conn, 200)
+	}
 }
 
 // A peer that goes on with interim responses gets that time once.
@@ -200,9 +195,7 @@ func TestInterimResponsesDoNotProlongATry(t *testing.T) {
 	}
 	p := startProxy(t, Options{}, startOrigin(t, hinting).address(), startOrigin(t, hinting).address())
 	defer close(proceed)
-	p.setService(route.Service{
-		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute},
-	})
+	p.setService(minutePerTry)
 	conn := p.send(heldRequest)
 	for range 3 {
 		expectNext(t, conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
@@ -212,28 +205,6 @@ func TestInterimResponsesDoNotProlongATry(t *testing.T) {
 	expectNext(t, conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
 	p.skip(7 * time.Hour)
 	expectResponse(t, conn, 504)
-}
-
-// It has that time also to take the rest of the request.
-func TestNoPerTryTimeoutOfABodyAfterAnInterimResponse(t *testing.T) {
-	t.Parallel()
-	const length = 16 << 20 // more than the buffers of the sockets
-	proceed := make(chan struct{})
-	hinting := withHead(func(c *originConn, r *http.Request) bool {
-		c.write("HTTP/1.1 103 Early Hints\r\n\r\n")
-		<-proceed
-		n, _ := io.Copy(io.Discard, r.Body)
-		return n == length && c.write(okResponse)
-	})
-	p := startProxy(t, Options{}, startOrigin(t, hinting).address(), startOrigin(t, hinting).address())
-	p.setService(route.Service{
-		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute, BodyBytes: length},
-	})
-	conn := p.send(fmt.Sprintf("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", length, strings.Repeat("x", length)))
-	expectNext(t, conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
-	p.skip(2 * time.Minute)
-	close(proceed)
-	expectResponse(t, conn, 200)
 }
 
 // All attempts together take no longer than the response header timeout.
