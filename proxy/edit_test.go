@@ -25,23 +25,6 @@ func visibleEdits(t testing.TB) *route.Actions {
 	}
 }
 
-// The response that switches protocols is edited, and the tunnel works.
-func TestEditsOfAnUpgrade(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, echoing)
-	p := startProxy(t, Options{}, origin.address())
-	p.setActions(visibleEdits(t))
-	conn := p.send(strings.Replace(upgradeRequest, "/ws", "/api/ws", 1) + "early")
-	reader := bufio.NewReader(conn)
-	r, err := http.ReadResponse(reader, nil)
-	verify.Require(t, err == nil && r.StatusCode == 101 && r.Header.Get("Upgrade") == "echo" && r.Header.Get("X-Set") == "response" && r.Header.Get("X") == "", "got %+v, %v", r, err)
-	closeWrite(t, conn)
-	expectRest(t, reader, "hello early")
-	if got := origin.got(); !strings.HasPrefix(got, "GET /v1/ws HTTP/1.1\r\nHost: "+origin.address()+"\r\n") || strings.Count(got, "Host: ") != 2 {
-		t.Errorf("the peer got %q", got) // the other one is X-Forwarded-Host
-	}
-}
-
 // Interim responses are not edited, and the cookie for the peer is not removed.
 func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 	t.Parallel()
