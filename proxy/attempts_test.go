@@ -250,3 +250,22 @@ func TestKeptBodyIsSentAgain(t *testing.T) {
 		})
 	}
 }
+
+// The outcome of an attempt says what was asked for, so that a peer is compared with answers to
+// the same.
+func TestOutcomesHaveTheirEndpoint(t *testing.T) {
+	t.Parallel()
+	endpoints := make(chan uint32, 1)
+	p := startProxyTo(t, false, Options{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	p.reconfigure(balancer.Options{OnFailure: func(_ *balancer.Peer, o balancer.Outcome, _ balancer.Streak) { endpoints <- o.Endpoint }})
+	of := func(asked string) uint32 {
+		t.Helper()
+		p.expect(asked+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "500")
+		return <-endpoints
+	}
+	first := of("GET /users/17?a=1")
+	verify.That(t, first != 0 && first == of("GET /users/4711"), "two users differ, or have no number")
+	for _, other := range []string{"POST /users/17", "GET /orders/17"} {
+		verify.That(t, first != of(other), "%s is as GET /users/17", other)
+	}
+}
