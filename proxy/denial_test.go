@@ -133,28 +133,22 @@ func TestDenialThatComesLater(t *testing.T) {
 			})
 		}
 	}
-	t.Run("a peer that breaks off", func(t *testing.T) {
-		t.Parallel()
+	eachCase(t, map[string]func(*consulOfTest, *meshPeer){
+		"a peer that breaks off": func(_ *consulOfTest, bad *meshPeer) { bad.denies.Store(true) },
+		"a peer that is not there": func(consul *consulOfTest, bad *meshPeer) {
+			at := netip.MustParseAddrPort(nowhere[0])
+			bad.Address, bad.Port = at.Addr().String(), int(at.Port())
+			consul.say("web", true) // the good one does not know yet
+		},
+	}, func(t *testing.T, spoil func(*consulOfTest, *meshPeer)) {
 		consul, p := newConsulOfTest(), startProxy(t, Options{})
-		broken, good := startMeshPeer(t, "web", byClose, false), startMeshPeer(t, "web", byClose, false)
-		p.useMesh(consul, false, broken, good)
-		broken.denies.Store(true)
+		bad, good := startMeshPeer(t, "web", byClose, false), startMeshPeer(t, "web", byClose, false)
+		spoil(consul, bad)
+		p.useMesh(consul, false, bad, good)
 		for range 4 {
 			p.expect(closingRequest, "200")
 		}
 		verify.Equal(t, consul.waits.Load(), 0, "waits")
-	})
-	t.Run("a peer that is not there", func(t *testing.T) {
-		t.Parallel()
-		consul, p := newConsulOfTest(), startProxy(t, Options{})
-		gone, good := startMeshPeer(t, "web", byClose, false), startMeshPeer(t, "web", byClose, false)
-		at := netip.MustParseAddrPort(nowhere[0])
-		gone.Address, gone.Port = at.Addr().String(), int(at.Port())
-		consul.say("web", true) // the good one does not know yet
-		p.useMesh(consul, false, gone, good)
-		for range 4 {
-			p.expect(closingRequest, "200")
-		}
 	})
 }
 
