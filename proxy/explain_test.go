@@ -68,7 +68,6 @@ func TestExplain(t *testing.T) {
 	service := func(p *balancer.Pool) *route.Service { return &route.Service{Name: p.Name, Pool: p} }
 	password := annsPassword(t)
 	office := access("192.0.2.0/24", "")
-	redirect := verify.Result(route.NewRedirect("https://new.example$path", route.RedirectCodes{Code: 308})).Must(t)
 	limit := &route.RateLimit{Limiter: ratelimit.New(1, 24*time.Hour, 1), PerRoute: true}
 	web := verify.Result(route.NewChain([]route.Branch{{Route: route.Route{Path: "/chain/closed"}}})).Must(t)
 	part := func(s *route.Service, a *route.Actions) route.Target {
@@ -79,7 +78,7 @@ func TestExplain(t *testing.T) {
 		route.Route{Path: "/office", Service: p.service, Actions: &route.Actions{Access: office, BodyLimit: 10}},
 		route.Route{Path: "/user", Service: p.service, Actions: &route.Actions{Access: office, BasicAuth: password, RateLimit: limit}},
 		route.Route{Path: "/certificate", Service: p.service, Actions: &route.Actions{ClientCertificate: true}},
-		route.Route{Path: "/old", Actions: &route.Actions{Redirect: redirect}},
+		route.Route{Path: "/old", Actions: &route.Actions{Redirect: redirect(t, "https://new.example$path", 308)}},
 		route.Route{Path: "/fixed", Actions: &route.Actions{Access: access("", "198.51.100.0/24"), DirectResponse: &route.DirectResponse{Status: 410}}},
 		route.Route{Path: "/repaired", Service: service(repaired), Actions: &route.Actions{BasicAuth: password}},
 		route.Route{Path: "/closed", Service: service(closed)},
