@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,11 +23,6 @@ import (
 func TestEarlyAnswerToKeptBody(t *testing.T) {
 	t.Parallel()
 	const length = 8 << 20
-	byGo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(401)
-		io.WriteString(w, "who are you?")
-	}))
-	defer byGo.Close()
 	const unauthorized = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 12\r\n\r\nwho are you?"
 	goOn := make(chan struct{})
 	answers := func(then func(c *originConn)) string {
@@ -43,8 +37,11 @@ func TestEarlyAnswerToKeptBody(t *testing.T) {
 		}).address()
 	}
 	tests := map[string]string{
-		"a server of Go's": strings.TrimPrefix(byGo.URL, "http://"),
-		"closes":           answers(func(*originConn) {}),
+		"a server of Go's": startServer(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(401)
+			io.WriteString(w, "who are you?")
+		}),
+		"closes": answers(func(*originConn) {}),
 		"closes its sending side and reads no more": answers(func(c *originConn) {
 			c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 			<-goOn
