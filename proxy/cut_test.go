@@ -20,81 +20,80 @@ import (
 // client has left, nor has the peer failed. Nor is it sent again.
 func TestWhatIsCutBlamesNobody(t *testing.T) {
 	t.Parallel()
-	type test struct{ http2, peerHTTP2, drain bool }
-	tests := make(map[string]test)
-	for _, h2 := range []bool{false, true} {
-		for _, peer := range []bool{false, true} {
-			for _, drain := range []bool{false, true} {
-				tests[fmt.Sprintf("client's HTTP/2 %v, peer's %v, drain %v", h2, peer, drain)] = test{h2, peer, drain}
+	for n := range 8 {
+		http2, peerHTTP2, drain := n&1 != 0, n&2 != 0, n&4 != 0
+		t.Run(fmt.Sprintf("client's HTTP/2 %v, peer's %v, drain %v", http2, peerHTTP2, drain), func(t *testing.T) {
+			t.Parallel()
+			testCut(t, http2, peerHTTP2, drain)
+		})
+	}
+}
+
+func testCut(t *testing.T, http2, peerHTTP2, drain bool) {
+	arrived := make(chan struct{}, 10)
+	var address string
+	if peerHTTP2 {
+		address = startFramePeer(t, func(p *framePeer, stream uint32) {
+			p.headers(stream, false, ":status", "103")
+			arrived <- struct{}{}
+		})
+	} else {
+		address = startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
+			arrived <- struct{}{}
+			io.ReadAll(c.Conn)
+			return false
+		})).address()
+	}
+	path := filepath.Join(t.TempDir(), "access.log")
+	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
+	defer log.Close()
+	p := &loggedProxy{newUnmanagedProxy(t, Options{AccessLog: log}), path, log}
+	defer p.pool.Close()
+	p.usePeers(peerHTTP2, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: patience}, address)
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 16}})
+	l, leave := p.serveUntil(ListenerOptions{Name: "drains", HTTP2: true})
+	p.address = l.Addr().String()
+	requests := []string{
+		"GET /get HTTP/1.1\r\nHost: a\r\n\r\n", "PUT /put HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok",
+		"PUT /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", "POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc",
+	}
+	fields := []string{
+		http2GetOf("/get"), ":method=PUT|:scheme=http|:authority=a|:path=/put|content-length=2",
+		":method=PUT|:scheme=http|:authority=a|:path=/chunked", ":method=POST|:scheme=http|:authority=a|:path=/post|content-length=100000",
+	}
+	if http2 {
+		c := p.dialFrames()
+		for i, f := range fields {
+			id := uint32(2*i + 1)
+			c.request(id, f, i == 0)
+			if i > 0 {
+				c.WriteData(id, i == 1, []byte("ok"))
 			}
+			<-arrived
+		}
+	} else {
+		for _, r := range requests {
+			p.send(r)
+			<-arrived
 		}
 	}
-	eachCase(t, tests, func(t *testing.T, test test) {
-		arrived := make(chan struct{}, 10)
-		var address string
-		if test.peerHTTP2 {
-			address = startFramePeer(t, func(p *framePeer, stream uint32) {
-				p.headers(stream, false, ":status", "103")
-				arrived <- struct{}{}
-			})
-		} else {
-			address = startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
-				arrived <- struct{}{}
-				io.ReadAll(c.Conn)
-				return false
-			})).address()
-		}
-		path := filepath.Join(t.TempDir(), "access.log")
-		log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
-		defer log.Close()
-		p := &loggedProxy{newUnmanagedProxy(t, Options{AccessLog: log}), path, log}
-		defer p.pool.Close()
-		p.usePeers(test.peerHTTP2, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: patience}, address)
-		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 16}})
-		l, leave := p.serveUntil(ListenerOptions{Name: "drains", HTTP2: true})
-		p.address = l.Addr().String()
-		requests := []string{
-			"GET /get HTTP/1.1\r\nHost: a\r\n\r\n", "PUT /put HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok",
-			"PUT /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", "POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc",
-		}
-		fields := []string{
-			http2GetOf("/get"), ":method=PUT|:scheme=http|:authority=a|:path=/put|content-length=2",
-			":method=PUT|:scheme=http|:authority=a|:path=/chunked", ":method=POST|:scheme=http|:authority=a|:path=/post|content-length=100000",
-		}
-		if test.http2 {
-			c := p.dialFrames()
-			for i, f := range fields {
-				id := uint32(2*i + 1)
-				c.request(id, f, i == 0)
-				if i > 0 {
-					c.WriteData(id, i == 1, []byte("ok"))
-				}
-				<-arrived
-			}
-		} else {
-			for _, r := range requests {
-				p.send(r)
-				<-arrived
-			}
-		}
-		if test.drain {
-			leave()
-			p.Drain(l, 0, 20*time.Millisecond)
-			eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
-			verify.Succeeds(t, p.Shutdown(context.Background(), 0))
-		} else {
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-			defer cancel()
-			verify.Equal(t, p.Shutdown(ctx, 0), context.DeadlineExceeded, "shutdown")
-		}
-		var got []string
-		for _, line := range p.lines() {
-			verify.Equal(t, line.Attempts, 1, "tries of %s", line.Target)
-			got = append(got, fmt.Sprint(line.Target, " ", line.Status, " ", line.Reason))
-		}
-		slices.Sort(got)
-		verify.Slices(t, got, []string{"/chunked 503 drain_timeout", "/get 503 drain_timeout", "/post 503 drain_timeout", "/put 503 drain_timeout"}, "the access log")
-		outcomes := p.pool.Snapshot().All[0].Outcomes()
-		verify.Equal(t, int(outcomes[balancer.OutcomeLocal]), len(requests), "outcomes of sluice's own, of %v", outcomes)
-	})
+	if drain {
+		leave()
+		p.Drain(l, 0, 20*time.Millisecond)
+		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+		verify.Succeeds(t, p.Shutdown(context.Background(), 0))
+	} else {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		defer cancel()
+		verify.Equal(t, p.Shutdown(ctx, 0), context.DeadlineExceeded, "shutdown")
+	}
+	var got []string
+	for _, line := range p.lines() {
+		verify.Equal(t, line.Attempts, 1, "tries of %s", line.Target)
+		got = append(got, fmt.Sprint(line.Target, " ", line.Status, " ", line.Reason))
+	}
+	slices.Sort(got)
+	verify.Slices(t, got, []string{"/chunked 503 drain_timeout", "/get 503 drain_timeout", "/post 503 drain_timeout", "/put 503 drain_timeout"}, "the access log")
+	outcomes := p.pool.Snapshot().All[0].Outcomes()
+	verify.Equal(t, int(outcomes[balancer.OutcomeLocal]), len(requests), "outcomes of sluice's own, of %v", outcomes)
 }
