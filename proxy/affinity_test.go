@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,11 +16,11 @@ import (
 	"sluice/test/verify"
 )
 
-// startAffine is startProxy with n peers that each answer with their number.
-func startAffine(t *testing.T, o Options, policy balancer.Policy, a *route.Affinity, n int) *testProxy {
+// startAffine is startProxy with three peers that each answer with their number.
+func startAffine(t *testing.T, o Options, policy balancer.Policy, a *route.Affinity) *testProxy {
 	t.Helper()
 	var addresses []string
-	for i := range n {
+	for i := range 3 {
 		addresses = append(addresses, startOrigin(t, answering(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d", i))).address())
 	}
 	p := startProxy(t, o, addresses...)
@@ -66,7 +67,7 @@ func TestHashKeysOfRequests(t *testing.T) {
 	} {
 		key := verify.Result(route.ParseHashKey(test.key)).Must(t)
 		trusted := Options{TrustedProxies: loopback}
-		p := startAffine(t, trusted, balancer.PolicyHash, &route.Affinity{Keys: []route.HashKey{key}}, 3)
+		p := startAffine(t, trusted, balancer.PolicyHash, &route.Affinity{Keys: []route.HashKey{key}})
 		// Where a value leads depends on the addresses of the peers, which differ from
 		// run to run: so there are as many values as it takes.
 		reached := make(map[string]bool)
@@ -88,7 +89,7 @@ func TestHashKeysOfRequests(t *testing.T) {
 func TestRequestsWithoutAHashKey(t *testing.T) {
 	t.Parallel()
 	keys := []route.HashKey{{Source: route.HashHeader, Name: "x-user"}, {Source: route.HashQuery, Name: "u"}}
-	p := startAffine(t, Options{}, balancer.PolicyHash, &route.Affinity{Keys: keys}, 3)
+	p := startAffine(t, Options{}, balancer.PolicyHash, &route.Affinity{Keys: keys})
 	reached := make(map[string]bool)
 	for n := 0; len(reached) < 3 && n < manyValues; n++ {
 		_, peer := p.get("/?u=", "X-User:")
@@ -155,7 +156,7 @@ var setCookie = regexp.MustCompile("\r\nSet-Cookie: peer=([0-9a-z]+); Path=/; Ht
 func TestStickyCookie(t *testing.T) {
 	t.Parallel()
 	a := &route.Affinity{Cookie: "peer", CookieAttributes: "; Path=/; HttpOnly"}
-	p := startAffine(t, Options{}, balancer.PolicySticky, a, 3)
+	p := startAffine(t, Options{}, balancer.PolicySticky, a)
 	values := make(map[string]string) // by peer
 	for n := 0; n < 10 || len(values) < 3 && n < manyValues; n++ {
 		answer, peer := p.get("/")
@@ -175,12 +176,9 @@ func TestStickyCookie(t *testing.T) {
 		answer, again := p.get("/", "Cookie: peer=1; peer=x; peer="+value, "Cookie: peer=2")
 		verify.That(t, again == peer && !strings.Contains(answer, "Set-Cookie"), "beside other cookies, that of peer %s leads to %s: %q", peer, again, answer)
 		// The peer is out: another one answers, and is the one from then on.
-		var out *balancer.Peer
-		for _, candidate := range p.pool.Snapshot().All {
-			if id, err := parseStickyID([]byte(value)); err == nil && candidate.StickyID() == id {
-				out = candidate
-			}
-		}
+		id := verify.Result(parseStickyID([]byte(value))).Must(t)
+		all := p.pool.Snapshot().All
+		out := all[slices.IndexFunc(all, func(candidate *balancer.Peer) bool { return candidate.StickyID() == id })]
 		p.pool.SetReasons(balancer.ReasonEjected, balancer.Verdict{Peer: out, Down: true})
 		answer, other := p.get("/", "Cookie: peer="+value)
 		m := setCookie.FindStringSubmatch(answer)
@@ -196,13 +194,10 @@ func TestStickyCookie(t *testing.T) {
 	p.setAffinity(balancer.PolicySticky, &refreshing)
 	answer, peer := p.get("/", "Cookie: peer="+values["1"])
 	verify.That(t, peer == "1" && setCookie.FindString(answer) != "", "the cookie is not refreshed: %q", answer)
-}
-
-// An answer that sluice gives by itself comes from no peer.
-func TestNoStickyCookieWithoutAPeer(t *testing.T) {
-	t.Parallel()
-	answer := startAffine(t, Options{}, balancer.PolicySticky, &route.Affinity{Cookie: "peer"}, 0).raw(closingRequest)
-	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 503 ") && !strings.Contains(answer, "Set-Cookie"), "got %q", answer)
+	// An answer that sluice gives by itself comes from no peer.
+	p.setPeers()
+	answer = p.expect(closingRequest, "503")
+	verify.That(t, !strings.Contains(answer, "Set-Cookie"), "got %q", answer)
 }
 
 // The client gets the cookie once, in the final response, and with a protocol

@@ -36,80 +36,85 @@ var requestsToMesh = map[string]string{
 	"upgrade": "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
 }
 
+var denyModes = []denyMode{byAlert, inHandshake, byClose}
+
+// eachDenial calls f beside the others for each of these ways to deny connections, and for each
+// protocol of peers.
+func eachDenial(t *testing.T, modes []denyMode, f func(t *testing.T, mode denyMode, http2 bool)) {
+	for _, mode := range modes {
+		for _, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, HTTP2 %v", mode, http2), func(t *testing.T) {
+				t.Parallel()
+				f(t, mode, http2)
+			})
+		}
+	}
+}
+
 // A request to a service that the intentions deny is answered 403 with both names, by one attempt,
 // whatever way the peer has to deny it and whatever protocol it has; nobody is at fault. An allow
 // counts for the next request.
 func TestDeniedByIntentions(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []denyMode{byAlert, inHandshake, byClose} {
-		for _, http2 := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, HTTP2 %v", mode, http2), func(t *testing.T) {
-				t.Parallel()
-				consul, p := newConsulOfTest(), startProxy(t, Options{})
-				peers := []*meshPeer{startMeshPeer(t, "web", mode, false), startMeshPeer(t, "web", mode, false)}
-				p.useMesh(consul, http2, peers...)
-				connections := func() int64 { return peers[0].accepted.Load() + peers[1].accepted.Load() }
-				client := dialGRPC(t, p.address)
-				p.expect(closingRequest, "200")
-				p.turn(consul, true, peers...)
-				want := uint64(0)
-				for name, request := range requestsToMesh {
-					before := connections()
-					got, reason, body := p.ask(request)
-					verify.That(t, got == 403 && reason == "intention" && strings.Contains(body, allowWeb), "%s: got %d %s %q", name, got, reason, body)
-					verify.Equal(t, connections()-before, 1, "connections for %s", name)
-					want++
-				}
-				if http2 {
-					_, err := client.UnaryCall(patientContext(t), unary(0, 0))
-					verify.That(t, status.Code(err) == codes.PermissionDenied && strings.Contains(err.Error(), allowWeb), "got %v", err)
-					want++
-				}
-				p.expectNothingCounted()
-				denied := uint64(0)
-				for _, peer := range p.pool.Snapshot().All {
-					denied += peer.Outcomes()[balancer.OutcomeDenied]
-				}
-				verify.Equal(t, denied, want, "attempts that were denied")
-
-				p.turn(consul, false, peers...)
-				p.expect(closingRequest, "200")
-				if http2 {
-					verify.Result(client.UnaryCall(patientContext(t), unary(0, 0))).Must(t)
-				}
-			})
+	eachDenial(t, denyModes, func(t *testing.T, mode denyMode, http2 bool) {
+		consul, p := newConsulOfTest(), startProxy(t, Options{})
+		peers := []*meshPeer{startMeshPeer(t, "web", mode, false), startMeshPeer(t, "web", mode, false)}
+		p.useMesh(consul, http2, peers...)
+		connections := func() int64 { return peers[0].accepted.Load() + peers[1].accepted.Load() }
+		client := dialGRPC(t, p.address)
+		p.expect(closingRequest, "200")
+		p.turn(consul, true, peers...)
+		want := uint64(0)
+		for name, request := range requestsToMesh {
+			before := connections()
+			got, reason, body := p.ask(request)
+			verify.That(t, got == 403 && reason == "intention" && strings.Contains(body, allowWeb), "%s: got %d %s %q", name, got, reason, body)
+			verify.Equal(t, connections()-before, 1, "connections for %s", name)
+			want++
 		}
-	}
+		if http2 {
+			_, err := client.UnaryCall(patientContext(t), unary(0, 0))
+			verify.That(t, status.Code(err) == codes.PermissionDenied && strings.Contains(err.Error(), allowWeb), "got %v", err)
+			want++
+		}
+		p.expectNothingCounted()
+		denied := uint64(0)
+		for _, peer := range p.pool.Snapshot().All {
+			denied += peer.Outcomes()[balancer.OutcomeDenied]
+		}
+		verify.Equal(t, denied, want, "attempts that were denied")
+
+		p.turn(consul, false, peers...)
+		p.expect(closingRequest, "200")
+		if http2 {
+			verify.Result(client.UnaryCall(patientContext(t), unary(0, 0))).Must(t)
+		}
+	})
 }
 
 // What denies connections in a peered cluster, whose intentions nobody here knows, is a failure of
 // its instances: another one is tried, and the answer is 502.
 func TestDeniedElsewhere(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []denyMode{byAlert, inHandshake, byClose} {
-		for _, http2 := range []bool{false, true} {
-			want := "upstream_reset"
-			if mode == inHandshake {
-				want = "upstream_tls_failed"
-			} else if http2 {
-				want = "connect_failed" // the peer has ended the connection before its SETTINGS
-			}
-			t.Run(fmt.Sprintf("%s, HTTP2 %v", mode, http2), func(t *testing.T) {
-				t.Parallel()
-				p := startProxy(t, Options{})
-				peers := []*meshPeer{startMeshPeer(t, "web", mode, false), startMeshPeer(t, "web", mode, false)}
-				for _, peer := range peers {
-					peer.denies.Store(true)
-				}
-				p.useMesh(nil, http2, peers...)
-				for range 2 {
-					got, reason, _ := p.ask(closingRequest)
-					verify.That(t, got == 502 && reason == want, "got %d %s", got, reason)
-				}
-				verify.That(t, peers[0].accepted.Load() > 0 && peers[1].accepted.Load() > 0, "one instance only was asked")
-			})
+	eachDenial(t, denyModes, func(t *testing.T, mode denyMode, http2 bool) {
+		want := "upstream_reset"
+		if mode == inHandshake {
+			want = "upstream_tls_failed"
+		} else if http2 {
+			want = "connect_failed" // the peer has ended the connection before its SETTINGS
 		}
-	}
+		p := startProxy(t, Options{})
+		peers := []*meshPeer{startMeshPeer(t, "web", mode, false), startMeshPeer(t, "web", mode, false)}
+		for _, peer := range peers {
+			peer.denies.Store(true)
+		}
+		p.useMesh(nil, http2, peers...)
+		for range 2 {
+			got, reason, _ := p.ask(closingRequest)
+			verify.That(t, got == 502 && reason == want, "got %d %s", got, reason)
+		}
+		verify.That(t, peers[0].accepted.Load() > 0 && peers[1].accepted.Load() > 0, "one instance only was asked")
+	})
 }
 
 // A peer that rejects sluice may know of the denial first: then the request waits for it. Where
@@ -117,22 +122,17 @@ func TestDeniedElsewhere(t *testing.T) {
 // that cannot be reached are never explained by intentions.
 func TestDenialThatComesLater(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []denyMode{byAlert, inHandshake} {
-		for _, http2 := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, HTTP2 %v", mode, http2), func(t *testing.T) {
-				t.Parallel()
-				consul, p := newConsulOfTest(), startProxy(t, Options{})
-				peer := startMeshPeer(t, "web", mode, false)
-				p.useMesh(consul, http2, peer)
-				peer.denies.Store(true)
-				conn := p.send(getRequest)
-				eventually(t, "the request waits for Consul", func() bool { return consul.waits.Load() == 1 })
-				consul.say("web", true)
-				expectResponse(t, conn, 403)
-				p.expectNothingCounted()
-			})
-		}
-	}
+	eachDenial(t, denyModes[:2], func(t *testing.T, mode denyMode, http2 bool) {
+		consul, p := newConsulOfTest(), startProxy(t, Options{})
+		peer := startMeshPeer(t, "web", mode, false)
+		p.useMesh(consul, http2, peer)
+		peer.denies.Store(true)
+		conn := p.send(getRequest)
+		eventually(t, "the request waits for Consul", func() bool { return consul.waits.Load() == 1 })
+		consul.say("web", true)
+		expectResponse(t, conn, 403)
+		p.expectNothingCounted()
+	})
 	eachCase(t, map[string]func(*consulOfTest, *meshPeer){
 		"a peer that breaks off": func(_ *consulOfTest, bad *meshPeer) { bad.denies.Store(true) },
 		"a peer that is not there": func(consul *consulOfTest, bad *meshPeer) {
@@ -260,7 +260,7 @@ func TestDenialOfCutAnswer(t *testing.T) {
 // does one that was open, with status 200.
 func TestDeniedStream(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []denyMode{byAlert, inHandshake, byClose} {
+	for _, mode := range denyModes {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			consul, p := newConsulOfTest(), startLogged(t, Options{})
@@ -294,7 +294,6 @@ func TestIntentionsTurnUnderLoad(t *testing.T) {
 	t.Parallel()
 	seed := verify.Seed(t)
 	consul := newConsulOfTest()
-	modes := []denyMode{byAlert, inHandshake, byClose}
 	type service struct {
 		proxy  *testProxy
 		peers  []*meshPeer
@@ -308,7 +307,7 @@ func TestIntentionsTurnUnderLoad(t *testing.T) {
 	for n := range 4 {
 		s := &service{proxy: startProxy(t, Options{}), http2: n%2 == 1}
 		for range 2 {
-			s.peers = append(s.peers, startMeshPeer(t, fmt.Sprint("web", n), modes[n%len(modes)], false))
+			s.peers = append(s.peers, startMeshPeer(t, fmt.Sprint("web", n), denyModes[n%len(denyModes)], false))
 		}
 		s.proxy.useMesh(consul, s.http2, s.peers...)
 		s.proxy.setService(route.Service{Retry: route.Retry{Attempts: 3}})
