@@ -205,41 +205,38 @@ func TestKeptConnectionEnds(t *testing.T) {
 // for a mirror has no part in it.
 func TestNobodyIsTakenForAnother(t *testing.T) {
 	t.Parallel()
-	for _, http2 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("peers by HTTP/2: %t", http2), func(t *testing.T) {
-			t.Parallel()
-			var users, strangers sync.Map // by the address of a connection
-			mail := func(w http.ResponseWriter, r *http.Request) {
-				if _, user, ok := strings.Cut(r.Header.Get("Authorization"), "Negotiate "); ok {
-					users.Store(r.RemoteAddr, user)
-					_, strange := strangers.Load(r.RemoteAddr)
-					verify.That(t, !http2 || !strange, "Ann's credentials came on a connection of others")
-				}
-				user, ok := users.Load(r.RemoteAddr)
-				if !ok {
-					strangers.Store(r.RemoteAddr, true)
-					w.Header().Set("WWW-Authenticate", "Negotiate")
-					w.WriteHeader(401)
-					user = "nobody"
-				}
-				fmt.Fprintf(w, "the mail of %s", user)
+	eachCase(t, peerProtocols, func(t *testing.T, http2 bool) {
+		var users, strangers sync.Map // by the address of a connection
+		mail := func(w http.ResponseWriter, r *http.Request) {
+			if _, user, ok := strings.Cut(r.Header.Get("Authorization"), "Negotiate "); ok {
+				users.Store(r.RemoteAddr, user)
+				_, strange := strangers.Load(r.RemoteAddr)
+				verify.That(t, !http2 || !strange, "Ann's credentials came on a connection of others")
 			}
-			p := startProxyTo(t, http2, Options{}, mail)
-			mt := startMirror(t, p, route.Mirror{BodyBytes: 1 << 10}, nil, false, answersOK(t))
-			for _, front := range p.fronts() {
-				for _, method := range []string{"GET", "POST"} {
-					r, body := front.ask(t, method, "/", "", "Authorization: Negotiate Ann")
-					verify.That(t, r.StatusCode == 200 && body == "the mail of Ann", "%s, Ann: got %d %q", front.name, r.StatusCode, body)
-				}
+			user, ok := users.Load(r.RemoteAddr)
+			if !ok {
+				strangers.Store(r.RemoteAddr, true)
+				w.Header().Set("WWW-Authenticate", "Negotiate")
+				w.WriteHeader(401)
+				user = "nobody"
 			}
-			for _, front := range p.fronts() {
-				for range 4 {
-					r, body := front.ask(t, "GET", "/", "")
-					verify.That(t, r.StatusCode == 401 && body == "the mail of nobody", "%s, Bob: got %d %q", front.name, r.StatusCode, body)
-				}
-				front.ask(t, "GET", "/", "", "Authorization: Negotiate Ann")
+			fmt.Fprintf(w, "the mail of %s", user)
+		}
+		p := startProxyTo(t, http2, Options{}, mail)
+		mt := startMirror(t, p, route.Mirror{BodyBytes: 1 << 10}, nil, false, answersOK(t))
+		for _, front := range p.fronts() {
+			for _, method := range []string{"GET", "POST"} {
+				r, body := front.ask(t, method, "/", "", "Authorization: Negotiate Ann")
+				verify.That(t, r.StatusCode == 200 && body == "the mail of Ann", "%s, Ann: got %d %q", front.name, r.StatusCode, body)
 			}
-			mt.expectDropped(slices.Repeat([]route.Dropped{route.DroppedProtocol}, 12)...)
-		})
-	}
+		}
+		for _, front := range p.fronts() {
+			for range 4 {
+				r, body := front.ask(t, "GET", "/", "")
+				verify.That(t, r.StatusCode == 401 && body == "the mail of nobody", "%s, Bob: got %d %q", front.name, r.StatusCode, body)
+			}
+			front.ask(t, "GET", "/", "", "Authorization: Negotiate Ann")
+		}
+		mt.expectDropped(slices.Repeat([]route.Dropped{route.DroppedProtocol}, 12)...)
+	})
 }

@@ -122,7 +122,7 @@ func TestDeniedElsewhere(t *testing.T) {
 // that cannot be reached are never explained by intentions.
 func TestDenialThatComesLater(t *testing.T) {
 	t.Parallel()
-	eachDenial(t, denyModes[:2], func(t *testing.T, mode denyMode, http2 bool) {
+	eachDenial(t, []denyMode{byAlert, inHandshake}, func(t *testing.T, mode denyMode, http2 bool) {
 		consul, p := newConsulOfTest(), startProxy(t, Options{})
 		peer := startMeshPeer(t, "web", mode, false)
 		p.useMesh(consul, http2, peer)
@@ -156,67 +156,64 @@ func TestDenialThatComesLater(t *testing.T) {
 // to another service in the same pool stay.
 func TestTurnToDenyEndsConnections(t *testing.T) {
 	t.Parallel()
-	for _, http2 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("HTTP2 %v", http2), func(t *testing.T) {
-			t.Parallel()
-			consul, p := newConsulOfTest(), startLogged(t, Options{})
-			web, other := startMeshPeer(t, "web", byClose, false), startMeshPeer(t, "other", byClose, false)
-			p.useMesh(consul, http2, web, other)
-			var conns []net.Conn // two with the same request are to different peers
-			// An answer has begun when the client has a part of it: before, it may still be denied.
-			begin := func(request string, answers bool) {
-				for range 2 {
-					before := web.begun.Load() + other.begun.Load()
-					conn := p.send(request)
-					eventually(t, "the request has begun", func() bool { return web.begun.Load()+other.begun.Load() == before+1 })
-					if answers {
-						verify.Result(conn.Read(make([]byte, 1))).Must(t)
-					}
-					conns = append(conns, conn)
+	eachCase(t, peerProtocols, func(t *testing.T, http2 bool) {
+		consul, p := newConsulOfTest(), startLogged(t, Options{})
+		web, other := startMeshPeer(t, "web", byClose, false), startMeshPeer(t, "other", byClose, false)
+		p.useMesh(consul, http2, web, other)
+		var conns []net.Conn // two with the same request are to different peers
+		// An answer has begun when the client has a part of it: before, it may still be denied.
+		begin := func(request string, answers bool) {
+			for range 2 {
+				before := web.begun.Load() + other.begun.Load()
+				conn := p.send(request)
+				eventually(t, "the request has begun", func() bool { return web.begun.Load()+other.begun.Load() == before+1 })
+				if answers {
+					verify.Result(conn.Read(make([]byte, 1))).Must(t)
 				}
+				conns = append(conns, conn)
 			}
-			begin("POST /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", false)
-			begin("GET /long HTTP/1.1\r\nHost: a\r\n\r\n", true)
-			ends := int64(2)
-			if !http2 {
-				begin("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n", true)
-				ends++
-			}
-			verify.Equal(t, web.begun.Load(), ends, "requests at the first")
-			ended := make(chan string, len(conns))
-			for _, conn := range conns {
-				go func() {
-					rest, _ := io.ReadAll(conn)
-					ended <- string(rest)
-				}()
-			}
-			p.turn(consul, true, web)
+		}
+		begin("POST /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", false)
+		begin("GET /long HTTP/1.1\r\nHost: a\r\n\r\n", true)
+		ends := int64(2)
+		if !http2 {
+			begin("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n", true)
+			ends++
+		}
+		verify.Equal(t, web.begun.Load(), ends, "requests at the first")
+		ended := make(chan string, len(conns))
+		for _, conn := range conns {
+			go func() {
+				rest, _ := io.ReadAll(conn)
+				ended <- string(rest)
+			}()
+		}
+		p.turn(consul, true, web)
 
-			refused := 0
-			for range ends {
-				if strings.HasPrefix(<-ended, "HTTP/1.1 403 ") { // the one without an answer
-					refused++
-				}
+		refused := 0
+		for range ends {
+			if strings.HasPrefix(<-ended, "HTTP/1.1 403 ") { // the one without an answer
+				refused++
 			}
-			verify.Equal(t, refused, 1, "requests were refused")
-			eventually(t, "nothing of the first is in flight", func() bool { return p.inflight() == int(ends) })
-			verify.Equal(t, len(ended), 0, "requests to the other service have ended")
-			p.turn(consul, false, web)
-			p.expect(closingRequest, "200")
-			p.expect(closingRequest, "200")
-			p.expectNothingCounted()
-			for _, conn := range conns {
-				conn.Close()
+		}
+		verify.Equal(t, refused, 1, "requests were refused")
+		eventually(t, "nothing of the first is in flight", func() bool { return p.inflight() == int(ends) })
+		verify.Equal(t, len(ended), 0, "requests to the other service have ended")
+		p.turn(consul, false, web)
+		p.expect(closingRequest, "200")
+		p.expect(closingRequest, "200")
+		p.expectNothingCounted()
+		for _, conn := range conns {
+			conn.Close()
+		}
+		reasons := 0
+		for _, line := range p.lines() {
+			if line.Reason == "intention" {
+				reasons++
 			}
-			reasons := 0
-			for _, line := range p.lines() {
-				if line.Reason == "intention" {
-					reasons++
-				}
-			}
-			verify.Equal(t, reasons, int(ends), "lines of the log with the reason")
-		})
-	}
+		}
+		verify.Equal(t, reasons, int(ends), "lines of the log with the reason")
+	})
 }
 
 // askedDenial counts the questions why the mesh has ended a connection, each of which may wait.
