@@ -142,38 +142,35 @@ func TestHeadWaitsForItsBody(t *testing.T) {
 // of its connection.
 func TestBrokenOffAnswerKeepsItsStatus(t *testing.T) {
 	t.Parallel()
-	for name, head := range map[string]string{
+	eachCase(t, map[string]string{
 		"head":             "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 999\r\n\r\n",
 		"head and a part":  "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 999\r\n\r\noops",
 		"no chunk":         "HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: chunked\r\n\r\n",
 		"a part of chunks": "HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: chunked\r\n\r\n4\r\noops\r\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var asked atomic.Int64
-			broken := afterRequest(func(c *originConn) bool {
-				asked.Add(1)
-				io.WriteString(c.Conn, head)
-				return false
-			})
-			p := startProxy(t, Options{}, startOrigin(t, broken).address(), startOrigin(t, broken).address())
-			for _, method := range []string{"GET", "POST"} {
-				asked.Store(0)
-				answer, _ := io.ReadAll(p.send(method + " / HTTP/1.1\r\nHost: a\r\n\r\n"))
-				first, _, _ := strings.Cut(string(answer), "\r\n")
-				verify.Equal(t, first, "HTTP/1.1 500 Internal Server Error", "%s: status line", method)
-				verify.Equal(t, strings.Contains(string(answer), "oops"), strings.Contains(head, "oops"), "%s: the body is there", method)
-				verify.That(t, !strings.HasSuffix(string(answer), "0\r\n\r\n"), "%s: the answer looks whole", method)
-				if method == "GET" && strings.Contains(head, "Content-Length") {
-					verify.Equal(t, asked.Load(), int64(2), "peers that were asked")
-				}
-			}
-			client := p.dialFrames()
-			client.request(1, http2Post, true)
-			r := client.response(1)
-			verify.That(t, r.status == "500" && !r.ended && r.reset != xhttp2.ErrCodeNo, "a client with HTTP/2 got %+v", r)
+	}, func(t *testing.T, head string) {
+		var asked atomic.Int64
+		broken := afterRequest(func(c *originConn) bool {
+			asked.Add(1)
+			io.WriteString(c.Conn, head)
+			return false
 		})
-	}
+		p := startProxy(t, Options{}, startOrigin(t, broken).address(), startOrigin(t, broken).address())
+		for _, method := range []string{"GET", "POST"} {
+			asked.Store(0)
+			answer, _ := io.ReadAll(p.send(method + " / HTTP/1.1\r\nHost: a\r\n\r\n"))
+			first, _, _ := strings.Cut(string(answer), "\r\n")
+			verify.Equal(t, first, "HTTP/1.1 500 Internal Server Error", "%s: status line", method)
+			verify.Equal(t, strings.Contains(string(answer), "oops"), strings.Contains(head, "oops"), "%s: the body is there", method)
+			verify.That(t, !strings.HasSuffix(string(answer), "0\r\n\r\n"), "%s: the answer looks whole", method)
+			if method == "GET" && strings.Contains(head, "Content-Length") {
+				verify.Equal(t, asked.Load(), int64(2), "peers that were asked")
+			}
+		}
+		client := p.dialFrames()
+		client.request(1, http2Post, true)
+		r := client.response(1)
+		verify.That(t, r.status == "500" && !r.ended && r.reset != xhttp2.ErrCodeNo, "a client with HTTP/2 got %+v", r)
+	})
 }
 
 // The same from peers with HTTP/2, which reset the stream.
