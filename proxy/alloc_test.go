@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -139,7 +140,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			conn := test.start(t, startRawOrigin(t, strings.Split(test.response, "|"))).dial()
+			conn := test.start(t, startRawOrigin(t, bytes.Split([]byte(test.response), []byte("|"))...)).dial()
 			request, response, end := []byte(test.request), make([]byte, 256<<10), []byte(test.end)
 			wantNoAllocations(t, conn, func() {
 				verify.Result(conn.Write(request)).Must(t)
@@ -163,7 +164,7 @@ func TestHTTP2RequestDoesNotAllocate(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			end := []byte("the end")
 			answered := len(test.answer) + len(end)
-			p := startProxy(t, Options{AccessLog: log}, startRawOrigin(t, []string{fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s", answered, test.answer, end)}))
+			p := startProxy(t, Options{AccessLog: log}, startRawOrigin(t, fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s", answered, test.answer, end)))
 			c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: http2.MaxWindow})
 			c.WriteWindowUpdate(0, 1<<20)
 			c.request(1, test.fields, test.body == "")
@@ -200,7 +201,7 @@ func TestHTTP2RequestDoesNotAllocate(t *testing.T) {
 func TestStreamDoesNotAllocate(t *testing.T) {
 	for _, size := range []int{10, 100_000} {
 		t.Run(fmt.Sprint(size, " bytes"), func(t *testing.T) {
-			p := startStreams(t, Options{}, startRawOrigin(t, []string{strings.Repeat("x", size)}))
+			p := startStreams(t, Options{}, startRawOrigin(t, bytes.Repeat([]byte("x"), size)))
 			conn := p.stream()
 			defer func() { // the origin does not close
 				conn.SetLinger(0)
@@ -244,28 +245,22 @@ func wantNoAllocations(t *testing.T, conn net.Conn, f func()) {
 
 // startRawOrigin answers whatever arrives, without allocating: a request here
 // comes in one piece that a read returns whole.
-func startRawOrigin(t *testing.T, answer []string) (address string) {
+func startRawOrigin(t *testing.T, answer ...[]byte) (address string) {
 	l := listen(t)
 	var wg sync.WaitGroup
-	stop := make(chan struct{})
 	wg.Go(func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			wg.Go(func() { <-stop; conn.Close() })
+			context.AfterFunc(t.Context(), func() { conn.Close() })
 			wg.Go(func() {
-				var parts [][]byte
-				for _, part := range answer {
-					parts = append(parts, []byte(part))
-				}
-				b := make([]byte, 64<<10)
-				for {
+				for b := make([]byte, 64<<10); ; {
 					if _, err := conn.Read(b); err != nil {
 						return
 					}
-					for _, part := range parts {
+					for _, part := range answer {
 						if _, err := conn.Write(part); err != nil {
 							return
 						}
@@ -274,10 +269,6 @@ func startRawOrigin(t *testing.T, answer []string) (address string) {
 			})
 		}
 	})
-	t.Cleanup(func() {
-		l.Close()
-		close(stop)
-		wg.Wait()
-	})
+	t.Cleanup(func() { l.Close(); wg.Wait() })
 	return l.Addr().String()
 }

@@ -106,19 +106,6 @@ func TestHeadWaitsForItsBody(t *testing.T) {
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.dial()
 	const want = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
-	exchange := func() (whole bool) {
-		io.WriteString(conn, getRequest)
-		b := make([]byte, 100)
-		n, err := conn.Read(b)
-		whole = string(b[:n]) == want
-		for err == nil && n < len(want) {
-			var more int
-			more, err = conn.Read(b[n:])
-			n += more
-		}
-		verify.Require(t, string(b[:n]) == want, "got %q, %v", b[:n], err)
-		return whole
-	}
 	// On a starved machine the pieces may be so far apart that they go out one
 	// after the other; but not always, and otherwise it is by chance that they do
 	// not.
@@ -126,7 +113,12 @@ func TestHeadWaitsForItsBody(t *testing.T) {
 	for end := time.Now().Add(patience / 2); ; {
 		whole := 0
 		for range responses {
-			if exchange() {
+			io.WriteString(conn, getRequest)
+			first := make([]byte, len(want))
+			n := verify.Result(conn.Read(first)).Must(t)
+			verify.Require(t, string(first[:n]) == want[:n], "got %q", first[:n])
+			expectNext(t, conn, want[n:])
+			if n == len(want) {
 				whole++
 			}
 		}
