@@ -158,9 +158,7 @@ func TestBrokenOffAnswerKeepsItsStatus(t *testing.T) {
 				verify.Equal(t, asked.Load(), int64(2), "peers that were asked")
 			}
 		}
-		client := p.dialFrames()
-		client.request(1, http2Post, true)
-		r := client.response(1)
+		r := p.dialFrames().ask(1, http2Post)
 		verify.That(t, r.status == "500" && !r.ended && r.reset != xhttp2.ErrCodeNo, "a client with HTTP/2 got %+v", r)
 	})
 }

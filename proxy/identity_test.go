@@ -61,13 +61,10 @@ func TestPausesOfBodiesByKind(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{Timeouts: Timeouts{Body: 100 * time.Millisecond}}, answersOK(t))
 	c := p.dialFrames()
-	for i, fields := range []string{http2Post, http2Post + "|content-type=application/grpc"} {
-		id := uint32(2*i + 1)
-		c.request(id, fields, false)
-		c.WriteData(id, false, []byte("a"))
-		r := c.response(id)
-		verify.That(t, r.status == "408", "%s: got %+v", fields, r)
-	}
+	c.request(1, grpcPost, false)
+	c.WriteData(1, false, []byte("a"))
+	r := c.response(1)
+	verify.Equal(t, r.status, "408", "the status of a request to a peer with HTTP/1.1")
 }
 
 // A client cannot make its peers fail by its own deadline.
@@ -79,9 +76,7 @@ func TestDeadlineOfClientCountsForNobody(t *testing.T) {
 	for i, test := range []struct{ timeout, status string }{
 		{"0m", "4"}, {"0H", "4"}, {"00000000n", "4"}, {"", "13"}, {"m", "13"}, {"-1m", "13"}, {"1", "13"}, {"1x", "13"}, {"123456789S", "13"}, {"1S|grpc-timeout=2S", "13"},
 	} {
-		id := uint32(2*i + 1)
-		c.request(id, http2Post+"|content-type=application/grpc|te=trailers|grpc-timeout="+test.timeout, true)
-		r := c.response(id)
+		r := c.ask(uint32(2*i+1), grpcPost+"|grpc-timeout="+test.timeout)
 		verify.That(t, r.status == "200" && r.header["grpc-status"] == test.status, "%q: got %+v", test.timeout, r)
 	}
 	p.expectNothingCounted()
