@@ -116,11 +116,6 @@ func TestUnusedStreamsGiveTheirPlacesBack(t *testing.T) {
 		io.Copy(c.Conn, c.Reader)
 		return false
 	}))
-	places := func(p *testProxy) int {
-		p.admission.mu.Lock()
-		defer p.admission.mu.Unlock()
-		return p.admission.open
-	}
 	// open opens streams, each with a request whose end is to come, and answered ends them.
 	open := func(c *frameClient, ids ...uint32) {
 		for _, id := range ids {
@@ -179,7 +174,7 @@ func TestUnusedStreamsGiveTheirPlacesBack(t *testing.T) {
 			p := startProxy(t, Options{Connections: test.limits}, origin.address())
 			c := p.dialFrames()
 			test.do(t, p, c)
-			eventually(t, "only the WebSocket has a place", func() bool { return places(p) == 1 })
+			eventually(t, "only the WebSocket has a place", func() bool { return p.admission.total() == 1 })
 		})
 	}
 }
