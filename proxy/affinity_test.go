@@ -51,70 +51,62 @@ func (p *testProxy) get(target string, lines ...string) (answer, peer string) {
 // manyValues reach all of three peers, but once in 10³⁵ times.
 const manyValues = 200
 
-// Requests that agree in the key go to one peer, others to all.
-func TestHashKeysOfRequests(t *testing.T) {
-	for _, test := range []struct {
-		key     string
-		request func(value int) (target string, lines []string)
-	}{
-		{"path", func(v int) (string, []string) { return fmt.Sprintf("/item/%d", v), nil }},
-		{"header X-User", func(v int) (string, []string) { return "/", []string{"A: b", fmt.Sprintf("x-uSER:  user-%d ", v)} }},
-		{"cookie sid", func(v int) (string, []string) {
-			return "/", []string{"Cookie: xsid=1; sidx=2", fmt.Sprintf("Cookie: a=b;  sid=s%d; SID=3", v)}
-		}},
-		{"query user", func(v int) (string, []string) { return fmt.Sprintf("/?xuser=1&user=u%d&user=2", v), nil }},
-		{"client_address", func(v int) (string, []string) { return "/", []string{fmt.Sprintf("X-Forwarded-For: 198.51.%d.1", v)} }},
-	} {
-		key := verify.Result(route.ParseHashKey(test.key)).Must(t)
-		trusted := Options{TrustedProxies: loopback}
-		p := startAffine(t, trusted, balancer.PolicyHash, &route.Affinity{Keys: []route.HashKey{key}})
-		// Where a value leads depends on the addresses of the peers, which differ from
-		// run to run: so there are as many values as it takes.
-		reached := make(map[string]bool)
-		for value := 0; value < 20 || len(reached) < 3 && value < manyValues; value++ {
-			target, lines := test.request(value)
-			_, first := p.get(target, lines...)
-			reached[first] = true
-			for range 3 {
-				target, lines := test.request(value)
-				_, again := p.get(target, append(lines, "X-Other: 1")...)
-				verify.That(t, again == first, "%s: value %d was answered by peers %s and %s", test.key, value, first, again)
-			}
-		}
-		verify.Equal(t, len(reached), 3, "%s: %d values reach of 3 peers", test.key, manyValues)
-	}
-}
-
-// A request without the key is kept nowhere; the next key is asked first.
-func TestRequestsWithoutAHashKey(t *testing.T) {
+// Requests that agree in the first key that they have go to one peer, others to all. A request
+// without a key is kept nowhere.
+func TestRequestsWithHashKeys(t *testing.T) {
 	t.Parallel()
 	keys := []route.HashKey{{Source: route.HashHeader, Name: "x-user"}, {Source: route.HashQuery, Name: "u"}}
 	p := startAffine(t, Options{}, balancer.PolicyHash, &route.Affinity{Keys: keys})
-	reached := make(map[string]bool)
-	for n := 0; len(reached) < 3 && n < manyValues; n++ {
+	reached, without := make(map[string]bool), make(map[string]bool)
+	// Where a value leads depends on the addresses of the peers, which differ from
+	// run to run: so there are as many values as it takes.
+	for n := 0; n < 10 || min(len(reached), len(without)) < 3 && n < manyValues; n++ {
 		_, peer := p.get("/?u=", "X-User:")
+		without[peer] = true
+		_, peer = p.get(fmt.Sprint("/?u=", n))
 		reached[peer] = true
+		_, again := p.get(fmt.Sprint("/x?u=", n), "X-Other: 1")
+		_, byHeader := p.get(fmt.Sprint("/?u=", n+1), fmt.Sprint("X-User: ", n)) // the same value of another key
+		verify.That(t, again == peer && byHeader == peer, "value %d was answered by peers %s, %s and %s", n, peer, again, byHeader)
 	}
-	verify.Equal(t, len(reached), 3, "requests without a key reach of 3 peers")
-	for value := range 10 {
-		_, first := p.get(fmt.Sprintf("/?u=%d", value))
-		_, again := p.get(fmt.Sprintf("/x?u=%d", value))
-		verify.That(t, again == first, "value %d of the second key was answered by peers %s and %s", value, first, again)
+	verify.That(t, len(reached) == 3 && len(without) == 3, "%d values reach %d of 3 peers, and as many requests without one %d", manyValues, len(reached), len(without))
+}
+
+// received returns a request with that head from the trusted proxy 10.0.0.1.
+func received(t testing.TB, target string, lines ...string) *request {
+	t.Helper()
+	head := []byte("GET " + target + " HTTP/1.1\r\nHost: a\r\n" + strings.Join(append(lines, ""), "\r\n") + "\r\n")
+	x := &request{in: head, headLength: len(head), end: len(head)}
+	x.client = &client{listener: new(listener), remote: netip.MustParseAddr("10.0.0.1"), address: "10.0.0.1", proxied: true, options: &Options{
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+	}}
+	x.head.Reset(1000, http1.UsualFields)
+	n, err := x.head.Scan(head)
+	verify.Require(t, n == len(head) && err == nil, "%d, %v", n, err)
+	x.decide()
+	return x
+}
+
+func TestHashKeysOfRequests(t *testing.T) {
+	for _, test := range []struct{ key, target, line, want string }{
+		{"path", "/item/1?q", "A: b", "/item/1"},
+		{"header X-User", "/", "A: b\r\nx-uSER:  user-1 ", "user-1"},
+		{"cookie sid", "/", "Cookie: xsid=1; sidx=2\r\nCookie: a=b;  sid=s1; SID=3", "s1"},
+		{"query user", "/?xuser=1&user=u1&user=2", "A: b", "u1"},
+		{"client_address", "/", "X-Forwarded-For: 198.51.100.1", "198.51.100.1"},
+		{"client_address", "/", "X-Forwarded-For: unknown", ""},
+	} {
+		key := verify.Result(route.ParseHashKey(test.key)).Must(t)
+		x := received(t, test.target, test.line)
+		verify.Equal(t, string(hashKey(x, &key, x.bytes())), test.want, "%s of %s with %q", test.key, test.target, test.line)
 	}
 }
 
 func TestClientAddressBehindProxies(t *testing.T) {
-	x := &request{client: &client{listener: new(listener), remote: netip.MustParseAddr("10.0.0.1"), address: "10.0.0.1", options: &Options{
-		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
-	}}}
 	f := func(trusted bool, want string, lines ...string) {
 		t.Helper()
+		x := received(t, "/", lines...)
 		x.client.proxied = trusted
-		head := []byte("GET / HTTP/1.1\r\nHost: a\r\n" + strings.Join(append(lines, ""), "\r\n") + "\r\n")
-		x.head.Reset(1000, http1.UsualFields)
-		n, err := x.head.Scan(head)
-		verify.Require(t, n == len(head) && err == nil, "%d, %v", n, err)
-		x.in, x.headLength, x.end = head, len(head), len(head)
 		x.decide()
 		verify.Equal(t, string(x.clientAddress()), want, "trusted %v, %q", trusted, lines)
 		shares := places.Many
