@@ -83,6 +83,7 @@ func TestDeadlineOfClientCountsForNobody(t *testing.T) {
 }
 
 // Proxies write ports into X-Forwarded-For, and words. Nobody becomes the proxy by that.
+// TestClientAddressBehindProxies has more of what they write.
 func TestClientThatCannotBeUnderstood(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{TrustedProxies: loopback}, answersOK(t))
@@ -100,13 +101,9 @@ func TestClientThatCannotBeUnderstood(t *testing.T) {
 		{"127.0.0.9", 200, 200, 200, 404},
 		{"9.9.9.9", 403, 403, 404, 200},
 		{"9.9.9.9:1234", 403, 403, 404, 200},
-		{`"9.9.9.9:1234"`, 403, 403, 404, 200},
-		{"9.9.9.9,", 403, 403, 404, 200},
 		{"[2001:db8::1]:80", 403, 200, 404, 200},
-		{"2001:db8::1%eth0", 403, 200, 404, 200},
 		{"unknown", 403, 403, 404, 404},
 		{"9.9.9.9, unknown", 403, 403, 404, 404},
-		{"unknown, 9.9.9.9", 403, 403, 404, 200},
 	} {
 		for path, want := range map[string]int{"/allow": test.allow, "/deny": test.deny, "/when": test.when, "/not": test.not, "/not2": test.not} {
 			p.expect("GET "+path+" HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: "+test.forwarded+"\r\nConnection: close\r\n\r\n", fmt.Sprint(want))
