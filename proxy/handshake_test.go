@@ -69,18 +69,6 @@ func clientHello(t testing.TB, config *tls.Config) []byte {
 	return hello.sent.Bytes()
 }
 
-// inRecords returns the message of one record in records of size bytes.
-func inRecords(record []byte, size int) (records []byte) {
-	for message := record[5:]; len(message) > 0; {
-		n := min(size, len(message))
-		records = append(records, record[:3]...)
-		records = binary.BigEndian.AppendUint16(records, uint16(n))
-		records = append(records, message[:n]...)
-		message = message[n:]
-	}
-	return records
-}
-
 // startHandshakes starts a proxy that waits for long, and has so many places for handshakes left.
 func startHandshakes(t *testing.T, left int) *testProxy {
 	t.Helper()
@@ -133,8 +121,12 @@ func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
 	h := p.Stats().Handshakes
 	verify.That(t, h.InProgress == socket.MaxHandshakes-1 && h.Failed+uint64(h.Waiting) <= 0, "got %+v", h)
 
+	var divided []byte // 6 bytes for each of its own
+	for _, b := range long[5:] {
+		divided = append(divided, 22, 3, 1, 0, 1, b)
+	}
 	for _, tooLong := range [][]byte{
-		inRecords(long, 1), // 6 bytes for each of its own
+		divided,
 		append([]byte{22, 3, 1, 0, 100, 1, 1, 0, 1}, long[:50]...),
 	} {
 		conn := p.dialFrom(goodClient)
