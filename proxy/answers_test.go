@@ -140,8 +140,7 @@ func TestDirectResponseOpensNoWebSocket(t *testing.T) {
 		c.request(1, http2WebSocket, false)
 		r := c.response(1)
 		verify.That(t, r.status == want.status && r.header["x-sluice-reason"] == want.reason && r.ended, "%d: got %+v, want %+v", status, r, want)
-		text := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n")
-		verify.That(t, strings.HasPrefix(text, fmt.Sprintf("HTTP/1.1 %d ", status)), "%d: by HTTP/1.1: %q", status, text)
+		p.expect("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n", fmt.Sprint(status))
 	}
 }
 
@@ -280,9 +279,8 @@ func TestErrorPagesOfSluice(t *testing.T) {
 	p.answered("GET", "/z", 404, "no_route", "none")
 	p.answered("GET", "/z", 404, "no_route", `{"none":true}`, "Accept: application/json")
 	p.answered("GET", "/x", 403, "client_denied", `{"status":403,"reason":"client_denied","message":"the route is not for this client's address"}`+"\n", "Accept: application/json")
-	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\nBad Line\r\n\r\n")
-	text := string(verify.Result(io.ReadAll(conn)).Must(t))
-	verify.That(t, strings.HasPrefix(text, "HTTP/1.1 400") && strings.HasSuffix(text, "\r\n\r\nnone"), "a malformed request gets %q", text)
+	text := p.expect("GET / HTTP/1.1\r\nHost: a\r\nBad Line\r\n\r\n", "400")
+	verify.That(t, strings.HasSuffix(text, "\r\n\r\nnone"), "a malformed request gets %q", text)
 }
 
 func TestMaintenance(t *testing.T) {

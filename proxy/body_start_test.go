@@ -63,21 +63,20 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 		tries, whole := uint64(0), 0
 		for end := time.Now().Add(patience / 2); tries < 5 || whole == 0 && time.Now().Before(end); tries++ {
 			dying.Store(true)
-			conn := p.send(fmt.Sprintf("%s / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", test.method))
-			answer, _ := io.ReadAll(conn)
-			if _, final, ok := strings.Cut(string(answer), "103 Early Hints\r\n\r\n"); ok {
-				answer = []byte(final)
+			answer := p.raw(test.method + " / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+			if _, final, ok := strings.Cut(answer, "103 Early Hints\r\n\r\n"); ok {
+				answer = final
 			}
 			if test.status == 0 {
-				if strings.Contains(string(answer), "\r\nContent-Length: 10\r\n") && !strings.HasSuffix(string(answer), "ok") {
+				if strings.Contains(answer, "\r\nContent-Length: 10\r\n") && !strings.HasSuffix(answer, "ok") {
 					whole++
 				}
 				continue
 			}
 			switch want := fmt.Sprintf("HTTP/1.1 %d ", test.status); {
-			case strings.HasPrefix(string(answer), want) && !strings.HasSuffix(string(answer), "\r\n\r\n") && !strings.HasSuffix(string(answer), "abc"):
+			case strings.HasPrefix(answer, want) && !strings.HasSuffix(answer, "\r\n\r\n") && !strings.HasSuffix(answer, "abc"):
 				whole++
-			case strings.HasPrefix(string(answer), "HTTP/1.1 200 "):
+			case strings.HasPrefix(answer, "HTTP/1.1 200 "):
 			default:
 				t.Errorf("got %q, want a whole response of status %d", answer, test.status)
 			}
