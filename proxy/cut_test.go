@@ -53,29 +53,27 @@ func testCut(t *testing.T, http2, peerHTTP2, drain bool) {
 	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 16}})
 	l, leave := p.serveUntil(ListenerOptions{Name: "drains", HTTP2: true})
 	p.address = l.Addr().String()
-	requests := []string{
-		"GET /get HTTP/1.1\r\nHost: a\r\n\r\n", "PUT /put HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok",
-		"PUT /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", "POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc",
+	requests := []struct{ text, fields string }{
+		{"GET /get HTTP/1.1\r\nHost: a\r\n\r\n", http2GetOf("/get")},
+		{"PUT /put HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok", ":method=PUT|:scheme=http|:authority=a|:path=/put|content-length=2"},
+		{"PUT /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", ":method=PUT|:scheme=http|:authority=a|:path=/chunked"},
+		{"POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc", ":method=POST|:scheme=http|:authority=a|:path=/post|content-length=100000"},
 	}
-	fields := []string{
-		http2GetOf("/get"), ":method=PUT|:scheme=http|:authority=a|:path=/put|content-length=2",
-		":method=PUT|:scheme=http|:authority=a|:path=/chunked", ":method=POST|:scheme=http|:authority=a|:path=/post|content-length=100000",
-	}
+	var c *frameClient
 	if http2 {
-		c := p.dialFrames()
-		for i, f := range fields {
+		c = p.dialFrames()
+	}
+	for i, r := range requests {
+		if http2 {
 			id := uint32(2*i + 1)
-			c.request(id, f, i == 0)
+			c.request(id, r.fields, i == 0)
 			if i > 0 {
 				c.WriteData(id, i == 1, []byte("ok"))
 			}
-			<-arrived
+		} else {
+			p.send(r.text)
 		}
-	} else {
-		for _, r := range requests {
-			p.send(r)
-			<-arrived
-		}
+		<-arrived
 	}
 	if drain {
 		leave()
