@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -134,8 +133,7 @@ func TestClientThatLeavesAmidRequest(t *testing.T) {
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
 	} {
 		for range 20 {
-			conn := verify.Result(net.Dial("tcp", p.address)).Must(t)
-			io.WriteString(conn, half)
+			conn := p.send(half)
 			closeWrite(t, conn)
 			io.Copy(io.Discard, conn)
 			conn.Close()
