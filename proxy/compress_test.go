@@ -73,7 +73,7 @@ func words(length int) string {
 func TestCompresses(t *testing.T) {
 	t.Parallel()
 	eachCase(t, peerProtocols, func(t *testing.T, http2 bool) {
-		content := words(500_000)
+		content := words(200_000)
 		p := startCompressing(t, http2, compressing(t, 1000), func(w http.ResponseWriter, r *http.Request) {
 			length := len(content)
 			if r.URL.Path == "/short" {
