@@ -231,7 +231,7 @@ func TestErrorPagesVary(t *testing.T) {
 			w.WriteHeader(verify.Result(strconv.Atoi(r.URL.Query().Get("status"))).Must(t))
 			io.WriteString(w, "peer")
 		})
-		json := jsonPage(t, "410", `{"gone":true}`)
+		fronts, json := p.fronts(), jsonPage(t, "410", `{"gone":true}`)
 		json.Peers = true
 		kept := headerEdits(t, map[string]string{"Cache-Control": "public, max-age=60"}, nil)
 		p.setRoutes(
@@ -253,7 +253,7 @@ func TestErrorPagesVary(t *testing.T) {
 			{"/direct", "text/html", "page", []string{"Accept"}},
 			{"/direct", "application/json", `{"status":404,"reason":"direct_response","message":"the route answers itself"}` + "\n", []string{"Accept"}},
 		} {
-			for _, front := range p.fronts() {
+			for _, front := range fronts {
 				r, body := front.ask(t, "GET", test.target, "", "Accept: "+test.accept)
 				verify.That(t, body == test.body && slices.Equal(r.Header.Values("Vary"), test.vary), "%s: %s for %s: %q, Vary %q, want %q, %q",
 					front.name, test.target, test.accept, body, r.Header.Values("Vary"), test.body, test.vary)
