@@ -41,7 +41,7 @@ func TestChainSeesWhatTheRouteSends(t *testing.T) {
 		Path:            pathEdits(t, route.PathOptions{Strip: "/shop"}),
 		RequestHeaders:  headerEdits(t, map[string]string{"X-Env": "prod-$method"}, map[string]string{"X-Own": "1"}, "X-Internal"),
 		ResponseHeaders: headerEdits(t, map[string]string{"X-Edited": "route"}, nil, "X-Peer"),
-		ForwardAuth:     asking(t, "http://"+server, patience, "x-role"),
+		ForwardAuth:     authAt(t, "http://"+server, patience, "x-role"),
 		Authorized:      headerEdits(t, nil, nil, "X-Role"),
 	}
 	inner := &route.Actions{

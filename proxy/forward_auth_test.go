@@ -16,8 +16,8 @@ import (
 	"sluice/test/verify"
 )
 
-// asking lets the authentication server at url decide, whose answer is waited for that long.
-func asking(t testing.TB, url string, timeout time.Duration, copied ...string) *route.ForwardAuth {
+// authAt lets the authentication server at url decide, whose answer is waited for that long.
+func authAt(t testing.TB, url string, timeout time.Duration, copied ...string) *route.ForwardAuth {
 	t.Helper()
 	f := auth.NewForward(units.NewLocation(url), timeout, locality.ByOperator)
 	t.Cleanup(f.Close)
@@ -66,7 +66,7 @@ func TestForwardAuth(t *testing.T) {
 		echoRequest(w, r)
 	})
 	actions := func(url string, timeout time.Duration) *route.Actions {
-		return &route.Actions{ForwardAuth: asking(t, url, timeout, "x-user", "x-group"), Authorized: headerEdits(t, nil, nil, "X-User", "X-Group")}
+		return &route.Actions{ForwardAuth: authAt(t, url, timeout, "x-user", "x-group"), Authorized: headerEdits(t, nil, nil, "X-User", "X-Group")}
 	}
 	p.setRoutes(
 		route.Route{Path: "/", Service: p.service, Actions: actions("http://"+server, patience)},
@@ -129,7 +129,7 @@ func TestForwardAuthLearnsTheTarget(t *testing.T) {
 	server := startServer(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header.Get("X-Forwarded-Uri") })
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
-	p.setActions(&route.Actions{ForwardAuth: asking(t, "http://"+server, patience)})
+	p.setActions(&route.Actions{ForwardAuth: authAt(t, "http://"+server, patience)})
 	for sent, want := range map[string]string{
 		"GET http://a": "/", "GET http://a?b=c": "/?b=c", "GET http://a/d?b": "/d?b", "GET /d": "/d", "OPTIONS http://a": "*", "OPTIONS *": "*",
 	} {

@@ -264,7 +264,7 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	t.Cleanup(release)
 	p.setRoutes(
 		route.Route{Path: "/", Service: p.service},
-		route.Route{Path: "/auth", Service: p.service, Actions: &route.Actions{ForwardAuth: asking(t, "http://"+authorizes, patience)}},
+		route.Route{Path: "/auth", Service: p.service, Actions: &route.Actions{ForwardAuth: authAt(t, "http://"+authorizes, patience)}},
 	)
 	secure := serverTLS(t)
 	p.serveTLS(&tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
