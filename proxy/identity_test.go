@@ -208,12 +208,9 @@ func TestRevokedBeforeItsEnd(t *testing.T) {
 		conn.Close()
 		verify.Equal(t, string(got[:n]), want, "TCP")
 	}
-	for _, test := range []struct {
-		protocol string
-		http2    bool
-	}{{"HTTP/1.1", false}, {"HTTP/2.0", true}} {
+	for protocol, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
 		lists.Store(nil)
-		transport := &http.Transport{TLSClientConfig: trust.Clone(), ForceAttemptHTTP2: test.http2}
+		transport := &http.Transport{TLSClientConfig: trust.Clone(), ForceAttemptHTTP2: http2}
 		client := &http.Client{Transport: transport, Timeout: patience}
 		ask := func() (*http.Response, error) {
 			answer, err := client.Get("https://" + web + "/")
@@ -224,12 +221,12 @@ func TestRevokedBeforeItsEnd(t *testing.T) {
 			return answer, err
 		}
 		first := verify.Result(ask()).Must(t)
-		verify.That(t, first.Proto == test.protocol && first.StatusCode != 403, "%s: got %s %s", test.protocol, first.Proto, first.Status)
+		verify.That(t, first.Proto == protocol && first.StatusCode != 403, "%s: got %s %s", protocol, first.Proto, first.Status)
 		lists.Store(contents.Revocations)
 		second := verify.Result(ask()).Must(t)
-		verify.That(t, second.StatusCode == 403 && second.Header.Get("X-Sluice-Reason") == "certificate_revoked", "%s: got %s", test.protocol, second.Status)
+		verify.That(t, second.StatusCode == 403 && second.Header.Get("X-Sluice-Reason") == "certificate_revoked", "%s: got %s", protocol, second.Status)
 		transport.CloseIdleConnections()
 		_, err := ask()
-		verify.That(t, err != nil, "%s: a new connection", test.protocol)
+		verify.That(t, err != nil, "%s: a new connection", protocol)
 	}
 }
