@@ -20,32 +20,18 @@ import (
 func TestAdmission(t *testing.T) {
 	a := &admission{perBlock: make(map[places.Block]int)}
 	a.configure(Limits{Connections: 6, ConnectionsPerAddress: 2}, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
-	for _, step := range []struct {
-		address string
-		leave   bool
-		want    bool
-	}{
-		{address: "1.1.1.1", want: true},
-		{address: "1.1.1.1", want: true},
-		{address: "1.1.1.1", want: false},
-		{address: "1.1.1.2", want: true},
-		{address: "2001:db8::1", want: true},
-		{address: "2001:db8::ffff:1", want: true},
-		{address: "2001:db8::2", want: false}, // the same /64
-		{address: "1.1.1.1", leave: true},
-		{address: "1.1.1.1", want: true},
-		{address: "10.0.0.1", want: true}, // the sixth
-		{address: "10.0.0.1", want: false},
-		{address: "2001:db8::1", leave: true},
-		{address: "10.0.0.1", want: true},
-		{address: "10.0.0.1", leave: true},
-		{address: "10.0.0.1", want: true},
+	for _, step := range []string{
+		"admit 1.1.1.1", "admit 1.1.1.1", "refuse 1.1.1.1", "admit 1.1.1.2",
+		"admit 2001:db8::1", "admit 2001:db8::ffff:1", "refuse 2001:db8::2", // the same /64
+		"leave 1.1.1.1", "admit 1.1.1.1",
+		"admit 10.0.0.1", "refuse 10.0.0.1", // the sixth
+		"leave 2001:db8::1", "admit 10.0.0.1", "leave 10.0.0.1", "admit 10.0.0.1",
 	} {
-		address := netip.MustParseAddr(step.address)
-		if step.leave {
-			a.leave(address)
-		} else if got := a.admit(address, false); got != step.want {
-			t.Errorf("admit %s: %v, want %v", address, got, step.want)
+		do, address, _ := strings.Cut(step, " ")
+		if client := netip.MustParseAddr(address); do == "leave" {
+			a.leave(client)
+		} else {
+			verify.Equal(t, a.admit(client, false), do == "admit", "%s", step)
 		}
 	}
 }

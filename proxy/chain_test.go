@@ -102,17 +102,14 @@ func TestMaintenanceInAChain(t *testing.T) {
 		route.Route{Path: "/shared", Weighted: &route.Weighted{Targets: []route.Target{{Share: 1, Route: &route.Route{Service: target}}}}},
 	)
 	fronts := p.fronts()
-	for _, test := range []struct {
-		of      *route.Service
-		refused string // paths
-	}{{branch, "/branch"}, {target, "/target /shared"}, {web, "/ /branch /target"}} {
-		test.of.Pool.Maintenance.Store(&balancer.Maintenance{})
+	for of, refused := range map[*route.Service]string{branch: "/branch", target: "/target /shared", web: "/ /branch /target"} {
+		of.Pool.Maintenance.Store(&balancer.Maintenance{})
 		for _, path := range []string{"/", "/branch", "/target", "/shared"} {
 			response, text := fronts[0].ask(t, "GET", path, "")
-			want := map[bool]string{true: "maintenance"}[slices.Contains(strings.Fields(test.refused), path)]
-			verify.Equal(t, response.Header.Get("X-Sluice-Reason"), want, "maintenance of %s: %s: %s", test.of.Name, path, text)
+			want := map[bool]string{true: "maintenance"}[slices.Contains(strings.Fields(refused), path)]
+			verify.Equal(t, response.Header.Get("X-Sluice-Reason"), want, "maintenance of %s: %s: %s", of.Name, path, text)
 		}
-		test.of.Pool.Maintenance.Store(nil)
+		of.Pool.Maintenance.Store(nil)
 	}
 }
 
