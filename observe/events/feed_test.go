@@ -46,17 +46,6 @@ func TestFeedKeepsEventsInOrder(t *testing.T) {
 	none.Add(Event{Kind: KindJoined})
 }
 
-func TestFeedIsBounded(t *testing.T) {
-	f := New()
-	for i := range 2*Capacity + 1 {
-		f.Add(Event{Kind: KindJoined, Text: fmt.Sprint(i)})
-	}
-	list := kept(f, Filter{}, ID{})
-	if len(list) != Capacity || list[0].Text != fmt.Sprint(Capacity+1) || list[Capacity-1].Text != fmt.Sprint(2*Capacity) {
-		t.Errorf("%d events, from %s to %s", len(list), list[0].Text, list[len(list)-1].Text)
-	}
-}
-
 // A service that flaps, or documents that are refused all the time, drive out events of their own
 // only. A reader learns how many it has missed of them, and where.
 func TestWhoAddsManyEventsDrivesOutItsOwn(t *testing.T) {
