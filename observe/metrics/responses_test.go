@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 
 	"sluice/test/verify"
@@ -40,23 +39,4 @@ func TestResponsesAreBounded(t *testing.T) {
 	for _, want := range []Response{{Status: "200"}, {Status: "502", Reason: "reason_0"}, {Status: "other", Reason: "other"}} {
 		verify.That(t, of[want], "%+v is not counted apart", want)
 	}
-}
-
-func TestConcurrentResponses(t *testing.T) {
-	const observers, each = 8, 2000
-	r := NewRequests()
-	var wg sync.WaitGroup
-	for i := range uint32(observers) {
-		wg.Go(func() {
-			for n := range each {
-				r.ObserveResponse(i, 200+n%50, "")
-			}
-		})
-	}
-	wg.Wait()
-	total := uint64(0)
-	for _, response := range r.Responses() {
-		total += response.Count
-	}
-	verify.Equal(t, total, observers*each, "all")
 }

@@ -1,6 +1,0 @@
-//go:build race
-
-package metrics
-
-// raceEnabled: the race detector allocates, so allocations are not counted.
-const raceEnabled = true
