@@ -82,6 +82,16 @@ func follow(t *testing.T, saved SavedKeys) (*issuer, *Tokens) {
 	return i, r
 }
 
+// followed is follow with an issuer whose keys of these names are known.
+func followed(t *testing.T, names ...string) (*issuer, *Tokens) {
+	i, r := follow(t, SavedKeys{})
+	i.publishes(names...)
+	r.Keys.Start(t.Context())
+	t.Cleanup(r.Keys.Close)
+	r.Keys.Await(t.Context())
+	return i, r
+}
+
 // waits returns what a request does that waits as long as it may.
 func waits() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), MaxKeyWait)
@@ -101,7 +111,8 @@ func kindOf(err error) string {
 }
 
 // A token with a key that is not known makes the keys be read, once for all requests, and not
-// before a while after the last query. All of them wait for it.
+// before a while after the last query. All of them wait for it, also those of one client that have
+// no place: they wait for no other query.
 func TestRotation(t *testing.T) {
 	testKeys()
 	synctest.Test(t, func(t *testing.T) {
@@ -115,26 +126,33 @@ func TestRotation(t *testing.T) {
 		_, err = r.Check(tokenBy(t, "rsa"), noon, places.Many, never)
 		verify.Equal(t, kindOf(err), "good", "with the first keys")
 
-		i.publishes("rsa", "ec")
 		i.delay.Store(int64(time.Second))
-		start := time.Now()
-		var requests sync.WaitGroup
-		for range 100 {
-			requests.Go(func() {
-				_, err := r.Check(tokenBy(t, "ec"), noon, places.Many, waits)
-				verify.Equal(t, kindOf(err), "good", "with a new key")
-			})
+		for n, of := range []struct {
+			key      string
+			client   places.Block
+			requests int
+		}{{"ec", places.Many, 100}, {"ed", places.BlockOf(netip.MustParseAddr("10.0.0.1")), 10 * maxPerBlock}} {
+			i.publishes("rsa", "ec", of.key)
+			start := time.Now()
+			var requests sync.WaitGroup
+			for range of.requests {
+				requests.Go(func() {
+					_, err := r.Check(tokenBy(t, of.key), noon, of.client, waits)
+					verify.Equal(t, kindOf(err), "good", "with a new key")
+				})
+			}
+			requests.Wait()
+			verify.Equal(t, i.queries(), 2+n, "queries for many tokens with new keys")
+			waited := time.Since(start)
+			verify.That(t, waited <= queryFloor+time.Second, "they have waited %s", waited)
 		}
-		requests.Wait()
-		verify.Equal(t, i.queries(), 2, "queries for 100 tokens with a new key")
-		verify.That(t, time.Since(start) <= queryFloor+time.Second, "they have waited %s", time.Since(start))
 
 		// Who names keys that nobody has gets no more queries than that.
 		for range 10 {
 			_, err := r.Check(tokenBy(t, "other"), noon, places.Many, waits)
 			verify.Equal(t, kindOf(err), "invalid", "with a key of nobody")
 		}
-		verify.Equal(t, i.queries(), 12, "queries")
+		verify.Equal(t, i.queries(), 13, "queries")
 
 		// A key that the issuer withdraws is not known any more when they are read again.
 		i.publishes("ec")
@@ -151,11 +169,7 @@ func TestAnotherKeyWithTheSameName(t *testing.T) {
 	set := fmt.Sprintf(`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"ed","x":"%s"}]}`, base64.RawURLEncoding.EncodeToString(key.Public().(ed25519.PublicKey)))
 	byNew := []byte(signed(t, jose.EdDSA, key, `{"alg":"EdDSA","kid":"ed"}`, goodClaims))
 	synctest.Test(t, func(t *testing.T) {
-		i, r := follow(t, SavedKeys{})
-		i.publishes("ed")
-		r.Keys.Start(t.Context())
-		defer r.Keys.Close()
-		r.Keys.Await(t.Context())
+		i, r := followed(t, "ed")
 		check := func(token []byte, want, when string) {
 			t.Helper()
 			_, err := r.Check(token, noon, places.Many, never)
@@ -223,40 +237,12 @@ func TestOutageOfTheIssuer(t *testing.T) {
 
 func ptr(s string) *string { return &s }
 
-// Of more requests with a new key than have a place, all go on when the keys were read: the others
-// do not wait for one more query.
-func TestRotationForManyRequestsOfOneClient(t *testing.T) {
-	testKeys()
-	synctest.Test(t, func(t *testing.T) {
-		i, r := follow(t, SavedKeys{})
-		i.publishes("rsa")
-		r.Keys.Start(t.Context())
-		defer r.Keys.Close()
-		r.Keys.Await(t.Context())
-		i.publishes("rsa", "ec")
-		start := time.Now()
-		var requests sync.WaitGroup
-		for range 10 * maxPerBlock {
-			requests.Go(func() {
-				_, err := r.Check(tokenBy(t, "ec"), noon, places.BlockOf(netip.MustParseAddr("10.0.0.1")), waits)
-				verify.Equal(t, kindOf(err), "good", "with a new key")
-			})
-		}
-		requests.Wait()
-		verify.That(t, time.Since(start) <= queryFloor && i.queries() == 2, "they have waited %s, for %d queries", time.Since(start), i.queries())
-	})
-}
-
 // One client with tokens of unknown keys leaves places for others, and a request waits no longer
 // than its client.
 func TestWaitsForKeys(t *testing.T) {
 	testKeys()
 	synctest.Test(t, func(t *testing.T) {
-		i, r := follow(t, SavedKeys{})
-		i.publishes("rsa")
-		r.Keys.Start(t.Context())
-		defer r.Keys.Close()
-		r.Keys.Await(t.Context())
+		i, r := followed(t, "rsa")
 		i.publishes("rsa", "ec")
 		ctx, cancel := context.WithCancel(t.Context())
 		var requests sync.WaitGroup
@@ -289,12 +275,8 @@ func TestRandomRotations(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 26))
-			i, r := follow(t, SavedKeys{})
 			published := []string{"rsa"}
-			i.publishes(published...)
-			r.Keys.Start(t.Context())
-			defer r.Keys.Close()
-			r.Keys.Await(t.Context())
+			i, r := followed(t, published...)
 			away, changed := false, time.Now()
 			for step := range 60 {
 				switch random.IntN(6) {
