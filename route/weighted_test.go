@@ -144,22 +144,6 @@ func TestWhichTargetIsBetter(t *testing.T) {
 	verify.That(t, !(*Weighted)(nil).HasOther(nil), "nothing is better than nothing")
 }
 
-// A larger share of the first of two services takes clients from the second one only.
-func TestALargerShareOfAServiceMovesClientsOneWay(t *testing.T) {
-	a, b := target(t, "a", 1, 0), target(t, "b", 1, 0)
-	keys := clients(1000)
-	had := make([]bool, len(keys))
-	for share := 0.; share <= 1; share += .05 {
-		a.Share, b.Share = share, 1-share
-		w := &Weighted{Targets: []Target{a, b}, Seed: "a b"}
-		for i, key := range keys {
-			has := w.Choose(key) == &w.Targets[0]
-			verify.Require(t, !had[i] || has, "at %v client %d goes back", share, i)
-			had[i] = has
-		}
-	}
-}
-
 // The peers of a target with a group are the group's.
 func TestUsablePeersOfAGroup(t *testing.T) {
 	one := target(t, "a", 0, 1)
