@@ -365,12 +365,6 @@ func TestSeed(t *testing.T) {
 	verify.That(t, l.Take(key, l.epoch) == 0 && l.Take(key, l.epoch) > 0, "it has not one token after another seed")
 }
 
-func TestTakeSharedDoesNotAllocate(t *testing.T) {
-	l := NewShared(1, time.Second, 1, NewFleet(testSeed))
-	key, now := []byte("a"), time.Now()
-	verify.Equal(t, testing.AllocsPerRun(100, func() { l.Take(key, now) }), 0, "allocations")
-}
-
 // The first vectors of the authors of SipHash: keys of 0, 1, 2, … with the seed 0, 1, …, 15.
 func TestSipHash(t *testing.T) {
 	var seed Seed

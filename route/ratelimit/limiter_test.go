@@ -90,7 +90,11 @@ func (l *Limiter) len() (n int) {
 }
 
 func TestTakeDoesNotAllocate(t *testing.T) {
-	l := New(1, time.Second, 1)
 	key, now := []byte("a"), time.Now()
-	verify.Equal(t, testing.AllocsPerRun(100, func() { l.Take(key, now) }), 0, "allocations")
+	for name, l := range map[string]*Limiter{
+		"own": New(1, time.Second, 1), "shared": NewShared(1, time.Second, 1, NewFleet(testSeed)),
+	} {
+		allocations := testing.AllocsPerRun(100, func() { l.Take(key, now) })
+		verify.Equal(t, allocations, 0, "allocations, %s", name)
+	}
 }
