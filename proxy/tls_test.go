@@ -69,7 +69,7 @@ func TestOverTLS(t *testing.T) {
 		TestEarlyAnswerToKeptBody, TestKeptBodyGoesOnBehindEarlyAnswer,
 		TestSlowClients, TestTricklingHead, TestClientThatDoesNotRead,
 		TestDrainWithOpenStream, TestClientThatGoesAwayWaiting, TestClientThatWaits,
-		TestLimitsAreAnsweredAtOnce, TestPendingRequestsAreBounded,
+		TestLimitsAreAnsweredAtOnce,
 		TestAnswerReachesClientThatSendsOn, TestLastAnswerOfDrainingServer, TestWhatIsNotForwarded,
 		TestSlowBodyPutsDeadlineOff, TestIdleConnectionsTimeOut,
 		TestShutdownFinishesRequests, TestWhatIsLeftIsCut, TestShutdownOfIdleConnections,
