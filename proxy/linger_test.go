@@ -96,23 +96,6 @@ func (p *testProxy) sendOn(request, more string) (answer string, err error) {
 	return string(data), errors.Join(err, <-stopped)
 }
 
-// So does one that sends its next request when the server drains.
-func TestLastAnswerOfDrainingServer(t *testing.T) {
-	t.Parallel()
-	origin := startHeldOrigin(t)
-	p := newUnmanagedProxy(t, Options{}, origin.address())
-	defer p.pool.Close()
-	conn := p.send(heldRequest)
-	<-origin.arrived
-	ended := p.shutDown(t.Context(), 0)
-	io.WriteString(conn, getRequest) // too late
-	p.onlyClient().awaitArrival(t)
-	close(origin.proceed)
-	expectLast(t, conn)
-	conn.Close()
-	verify.Succeeds(t, <-ended)
-}
-
 // A client cannot keep a connection by sending on, nor by doing nothing, and
 // many of them cannot keep many.
 func TestLingeringIsBounded(t *testing.T) {

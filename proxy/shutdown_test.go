@@ -24,17 +24,21 @@ import (
 	"sluice/test/verify"
 )
 
-// Shutdown lets the request in flight finish, and its connection ends with the
-// answer; idle connections end at once.
+// Shutdown lets requests in flight finish, and their connections end with the answer, also where the
+// client has sent its next request meanwhile; idle connections end at once.
 func TestShutdownFinishesRequests(t *testing.T) {
 	t.Parallel()
 	origin := startHeldOrigin(t)
 	p := newUnmanagedProxy(t, Options{}, origin.address())
+	defer p.pool.Close()
+	late := p.send(heldRequest)
+	<-origin.arrived
+	servesLate := p.onlyClient()
 	idle, busy, silent := p.send(getRequest), p.dial(), p.dial()
 	readResponse(t, idle)
 	io.WriteString(busy, heldRequest)
 	<-origin.arrived
-	eventually(t, "three connections", func() bool { return p.Connections() == 3 })
+	eventually(t, "four connections", func() bool { return p.Connections() == 4 })
 	ended := p.shutDown(context.Background(), 0)
 	for _, conn := range []net.Conn{idle, silent} {
 		expectRest(t, conn, "")
@@ -44,8 +48,13 @@ func TestShutdownFinishesRequests(t *testing.T) {
 		t.Fatalf("shutdown ended with a request in flight: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
+	io.WriteString(late, getRequest)
+	servesLate.awaitArrival(t)
 	close(origin.proceed)
-	expectLast(t, busy)
+	for _, conn := range []net.Conn{busy, late} {
+		expectLast(t, conn)
+		conn.Close()
+	}
 	verify.Succeeds(t, <-ended)
 }
 

@@ -70,7 +70,7 @@ func TestOverTLS(t *testing.T) {
 		TestSlowClients, TestTricklingHead, TestClientThatDoesNotRead,
 		TestDrainWithOpenStream, TestClientThatGoesAwayWaiting, TestClientThatWaits,
 		TestLimitsAreAnsweredAtOnce,
-		TestAnswerReachesClientThatSendsOn, TestLastAnswerOfDrainingServer, TestWhatIsNotForwarded,
+		TestAnswerReachesClientThatSendsOn, TestWhatIsNotForwarded,
 		TestSlowBodyPutsDeadlineOff, TestIdleConnectionsTimeOut,
 		TestShutdownFinishesRequests, TestWhatIsLeftIsCut, TestShutdownOfIdleConnections,
 		TestPeerThatBreaksUsedConnections, TestUsedConnectionIsLostByThePeer,
