@@ -4,10 +4,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,11 +40,8 @@ func silent(t *testing.T) string {
 // test has patience.
 func TestDemotionEndsTheWaitForTheFormerLeader(t *testing.T) {
 	t.Parallel()
-	next := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "next") }))
-	next.Config.ErrorLog = log.New(io.Discard, "", 0)
-	next.EnableHTTP2, next.TLS = true, &tls.Config{Certificates: []tls.Certificate{certificate()}}
-	next.StartTLS()
-	t.Cleanup(next.Close)
+	config := withALPN(&tls.Config{Certificates: []tls.Certificate{certificate()}})
+	next := serveMember(t, config, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "next") })
 	const each = 3 // those by HTTP/2 wait for the dial of one
 	for former, address := range map[string]func(*testing.T) string{"does not accept": full, "says nothing": silent} {
 		for _, by := range []string{"HTTP/1.1", "HTTP/2", "TCP"} {
@@ -64,7 +59,7 @@ func TestDemotionEndsTheWaitForTheFormerLeader(t *testing.T) {
 			}
 			leader := p.pool.Snapshot().All[0]
 			eventually(t, "all wait for the leader", func() bool { return leader.Inflight() == each })
-			p.setPeers(next.Listener.Addr().String())
+			p.setPeers(next)
 			for _, client := range clients {
 				text, err := io.ReadAll(client)
 				what := fmt.Sprintf("%s, the former leader %s: got %q, %v", by, former, text, err)

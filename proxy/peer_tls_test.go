@@ -5,10 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
-	"log"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -76,15 +74,10 @@ func TestPeersOverTLS(t *testing.T) {
 // startSecure starts a peer that answers one request on each connection, and returns its address.
 func startSecure(t *testing.T, config *tls.Config) (address string) {
 	t.Helper()
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return serveMember(t, config, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Connection", "close")
 		io.WriteString(w, "ok")
-	}))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that fail
-	s.TLS = config
-	s.StartTLS()
-	t.Cleanup(s.Close)
-	return s.Listener.Addr().String()
+	})
 }
 
 // useTLS makes p use o for its peers.

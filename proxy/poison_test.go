@@ -18,11 +18,12 @@ import (
 func TestPoisonousURLEjectsNone(t *testing.T) {
 	t.Parallel()
 	const status = "HTTP/1.1 200 OK\r\n"
-	eachCase(t, map[string]struct {
+	type test struct {
 		answer  string // of the poisonous URL; then the peer closes
 		class   balancer.OutcomeClass
 		because string // the status that A gets
-	}{
+	}
+	eachCase(t, map[string]test{
 		"close":              {"", balancer.OutcomeReset, "502"},
 		"not HTTP":           {"nonsense\r\n", balancer.OutcomeReset, "502"},
 		"a wrong length":     {status + "Content-Length: 20\r\n\r\n{}", balancer.OutcomeReset, "200"},
@@ -30,11 +31,7 @@ func TestPoisonousURLEjectsNone(t *testing.T) {
 		"a malformed field":  {status + "A: \x00\r\nContent-Length: 2\r\n\r\nok", balancer.OutcomeRefused, "502"},
 		"a folded line":      {status + "A: b\r\n c\r\nContent-Length: 2\r\n\r\nok", balancer.OutcomeRefused, "502"},
 		"500 head and close": {"HTTP/1.1 500 Oops\r\nContent-Length: 999\r\n\r\n", balancer.OutcomeReset, "500"},
-	}, func(t *testing.T, test struct {
-		answer  string
-		class   balancer.OutcomeClass
-		because string
-	}) {
+	}, func(t *testing.T, test test) {
 		const peers, rounds = 4, 40
 		var addresses []string
 		for range peers {

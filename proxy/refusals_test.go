@@ -88,7 +88,7 @@ var refusedResponses = slices.Concat(
 )
 
 // A path that some server may read as that of a restricted route is refused, in whatever form it is
-// sent. TestEverySpellingIsGuarded and FuzzEverySpellingIsGuarded of package route have the spellings.
+// sent. TestEverySpellingIsGuarded of package route, and its fuzzer, have the spellings.
 func TestPathsPassNoRestriction(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
