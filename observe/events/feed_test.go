@@ -187,9 +187,8 @@ func TestCloseEndsReadersAfterTheLastEvent(t *testing.T) {
 		f.Add(Event{Kind: KindStopping, Text: "last"})
 		f.Close()
 		reading.Wait()
-		if texts(got) != "last" || !errors.Is(err, ErrClosed) {
-			t.Errorf("got %q, %v", texts(got), err)
-		}
+		verify.Equal(t, texts(got), "last", "events")
+		verify.That(t, errors.Is(err, ErrClosed), "the end: %v", err)
 		f.Add(Event{Kind: KindReplaced, Text: "later"})
 		verify.Equal(t, texts(kept(f, Filter{}, ID{})), "last; later", "after Close")
 	})

@@ -66,9 +66,8 @@ func TestContain(t *testing.T) {
 			fails()
 		}()
 		<-done
-		if failed != 1 || Total(Probe) != before+2 {
-			t.Errorf("fail ran %d times, %d panics were counted; want 1 and 2", failed, Total(Probe)-before)
-		}
+		verify.Equal(t, failed, 1, "calls of fail")
+		verify.Equal(t, Total(Probe), before+2, "panics")
 		all := reports()
 		verify.Require(t, len(all) == 1 && all[0].Place == Probe && strings.Contains(all[0].Value, "out of range") && strings.Contains(string(all[0].Stack), "panics.fails"), "reports: %+v", all)
 		time.Sleep(reportEvery)
@@ -98,18 +97,16 @@ func TestRepeat(t *testing.T) {
 				fails()
 			}
 		})
-		if runs != 3 || time.Since(start) != 2*time.Minute {
-			t.Errorf("%d runs in %v, want 3 in 2m", runs, time.Since(start))
-		}
+		verify.Equal(t, runs, 3, "runs")
+		verify.Equal(t, time.Since(start), 2*time.Minute, "took")
 		stopped := make(chan struct{})
 		close(stopped)
 		Repeat(stopped, Watch, time.Minute, func() {
 			runs++
 			fails()
 		})
-		if runs != 4 || time.Since(start) != 2*time.Minute {
-			t.Errorf("after done: %d runs in %v", runs, time.Since(start))
-		}
+		verify.Equal(t, runs, 4, "runs after done")
+		verify.Equal(t, time.Since(start), 2*time.Minute, "took with done")
 	})
 }
 
@@ -130,23 +127,16 @@ func TestStart(t *testing.T) {
 		})
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if runs != 3 || ended != 0 {
-			t.Errorf("%d runs and %d ends, want 3 and none", runs, ended)
-		}
+		verify.That(t, runs == 3 && ended == 0, "%d runs and %d ends, want 3 and none", runs, ended)
 		stop()
-		if runs != 3 || ended != 1 {
-			t.Errorf("%d runs and %d ends after the stop, want 3 and one", runs, ended)
-		}
+		verify.That(t, runs == 3 && ended == 1, "%d runs and %d ends after the stop", runs, ended)
 	})
 }
 
 func TestPlacesHaveNames(t *testing.T) {
 	seen := make(map[string]bool)
 	for p := range Place(NumPlaces) {
-		if name := p.String(); name == "" || seen[name] {
-			t.Errorf("place %d is %q", p, name)
-		} else {
-			seen[name] = true
-		}
+		verify.That(t, p.String() != "" && !seen[p.String()], "place %d is %q", p, p)
+		seen[p.String()] = true
 	}
 }

@@ -2,7 +2,6 @@ package tracing
 
 import (
 	"encoding/hex"
-	"errors"
 	"io"
 	"maps"
 	"net/http"
@@ -125,12 +124,12 @@ func TestExport(t *testing.T) {
 			"network.peer.address": "10.0.0.1", "user_agent.original": "curl", "http.response.status_code": int64(200),
 			"sluice.service": "star", "sluice.request_id": "id-1",
 		}},
-		{"GET", client, text(r.ID), 1_800_000_000_001_000_005, 1_800_000_000_003_000_005, true, attributes{
+		{"GET", client, hex.EncodeToString(r.ID[:]), 1_800_000_000_001_000_005, 1_800_000_000_003_000_005, true, attributes{
 			"http.request.method": "GET", "url.full": "http://10.0.0.7:80/items/1?q=2", "server.address": "10.0.0.7", "server.port": int64(80),
 			"network.peer.address": "10.0.0.7", "network.peer.port": int64(80), "sluice.service": "star", "sluice.peer.id": "star-1",
 			"sluice.attempt.outcome": "connect_failure", "error.type": "connect_failure",
 		}},
-		{"GET", client, text(r.ID), 1_800_000_000_004_000_005, 1_800_000_000_050_000_005, false, attributes{
+		{"GET", client, hex.EncodeToString(r.ID[:]), 1_800_000_000_004_000_005, 1_800_000_000_050_000_005, false, attributes{
 			"http.request.method": "GET", "url.full": "https://[2001:db8::1]:81/items/1?q=2", "server.address": "2001:db8::1", "server.port": int64(81),
 			"network.peer.address": "2001:db8::1", "network.peer.port": int64(81), "http.response.status_code": int64(200), "http.request.resend_count": int64(1),
 			"sluice.service": "star", "sluice.attempt.outcome": "ok", "sluice.attempt.cause": "connect_failure", "sluice.attempt.connect_ms": 1.5,
@@ -141,7 +140,7 @@ func TestExport(t *testing.T) {
 		}},
 	} {
 		s := spans[i]
-		if s.Name != want.name || s.Kind != want.kind || text2(s.ParentSpanId) != want.parent || s.StartTimeUnixNano != want.start || s.EndTimeUnixNano != want.end ||
+		if s.Name != want.name || s.Kind != want.kind || hex.EncodeToString(s.ParentSpanId) != want.parent || s.StartTimeUnixNano != want.start || s.EndTimeUnixNano != want.end ||
 			(s.Status.GetCode() == tracepb.Status_STATUS_CODE_ERROR) != want.fault {
 			t.Errorf("span %d: got %v", i, s)
 		}
@@ -149,17 +148,13 @@ func TestExport(t *testing.T) {
 		verify.That(t, maps.Equal(got, want.attributes), "span %d:\ngot  %v\nwant %v", i, got, want.attributes)
 	}
 	for i, s := range spans[:3] {
-		verify.That(t, text2(s.TraceId) == traceText && s.TraceState == "a=1" && s.Flags&flagSampled != 0, "span %d: got %v", i, s)
+		verify.That(t, hex.EncodeToString(s.TraceId) == traceText && s.TraceState == "a=1" && s.Flags&flagSampled != 0, "span %d: got %v", i, s)
 	}
 	got = tracetest.Attributes(spans[4])
 	verify.That(t, got["rpc.system.name"] == "grpc" && got["rpc.response.status_code"] == "UNAVAILABLE" && got["error.type"] == "UNAVAILABLE", "gRPC: got %v", got)
 	got = tracetest.Attributes(spans[5])
 	verify.That(t, got["error.type"] == "404", "an attempt with 404: got %v", got)
 }
-
-func text(id SpanID) string { return text2(id[:]) }
-
-func text2(id []byte) string { return hex.EncodeToString(id) }
 
 // A collector that does not answer costs memory for some requests, and no time, however long their
 // texts are.
@@ -184,9 +179,8 @@ func TestSlowCollector(t *testing.T) {
 		close(goOn)
 		tracer.Close()
 		got := counters.Read()
-		if got.Exported+got.Dropped+got.Failed != requests || got.Exported > uint64(len(collector.Spans())) {
-			t.Errorf("got %+v, and the collector has %d, of %d", got, len(collector.Spans()), requests)
-		}
+		has := uint64(len(collector.Spans()))
+		verify.That(t, got.Exported+got.Dropped+got.Failed == requests && got.Exported <= has, "%+v, %d collected", got, has)
 		verify.That(t, collector.Longest() < maxBatchBytes+4*long, "an export has %d bytes", collector.Longest())
 		verify.Equal(t, tracer.queued.Load(), 0, "bytes that wait")
 		tracer.Record(&Request{Path: "x"}) // too late
@@ -225,9 +219,7 @@ func TestCollectorThatRefuses(t *testing.T) {
 	record()
 	tracer.Close()
 	verify.Equal(t, counters.Read(), (Counts{Exported: maxBatch, Failed: 2 * maxBatch}), "counters.Read()")
-	if len(told) != 2 || told[0] == nil || told[1] != nil {
-		t.Errorf("told %v, want a failure and its end", errors.Join(told...))
-	}
+	verify.That(t, len(told) == 2 && told[0] != nil && told[1] == nil, "told %v, want a failure and its end", told)
 }
 
 // What a collector, or a proxy in front of it, writes into its answer is only a part of the line of

@@ -51,9 +51,8 @@ func TestTemplateVariables(t *testing.T) {
 			Target: []byte(evil), Proto: evil, UserAgent: []byte(evil), Referer: []byte(evil), TLSServerName: evil, TLSVersion: evil, TLSCipher: evil, Service: evil,
 			Peer: evil, Group: evil, Reason: evil, GRPCStatus: evil, Tries: []Try{{Peer: evil}},
 		}
-		if got := string(appendVariable(nil, &v, e, &c)); strings.ContainsAny(got, "\n\"") {
-			t.Errorf("$%s appends %q", name, got)
-		}
+		got = appendVariable(nil, &v, e, &c)
+		verify.That(t, !strings.ContainsAny(string(got), "\n\""), "$%s appends %q", name, got)
 	}
 }
 

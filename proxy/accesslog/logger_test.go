@@ -131,9 +131,8 @@ func TestCloseWritesBuffers(t *testing.T) {
 	slices.Sort(got)
 	verify.That(t, len(got) == 100 && got[0] == 0 && got[99] == 99, "got lines %v", got)
 	l.Log(0, numbered(1))
-	if n := len(f.lines()); n != 100 || l.Dropped() != 1 {
-		t.Errorf("after Close: %d lines, %d dropped, want 100 and 1", n, l.Dropped())
-	}
+	verify.Equal(t, len(f.lines()), 100, "lines after Close")
+	verify.Equal(t, l.Dropped(), 1, "dropped after Close")
 }
 
 // A slow output drops lines and never blocks, and the log recovers after it.

@@ -24,9 +24,7 @@ func TestReopenFollowsARenamedFile(t *testing.T) {
 	l.Log(0, numbered(3))
 	verify.NoError(t, l.Close())
 	for name, want := range map[string][]int{path + ".1": {1, 2}, path: {3}} {
-		if got := numbers(t, fileLines(t, name)); !slices.Equal(got, want) {
-			t.Errorf("%s: got lines %v, want %v", filepath.Base(name), got, want)
-		}
+		verify.Slices(t, numbers(t, fileLines(t, name)), want, "lines of %s", filepath.Base(name))
 	}
 	err := l.Reopen()
 	verify.That(t, err != nil, "Reopen after Close: no error")
@@ -110,9 +108,8 @@ func TestConcurrentUse(t *testing.T) {
 	}
 	wg.Wait()
 	verify.NoError(t, l.Close())
-	if got := len(numbers(t, fileLines(t, path))); uint64(got)+l.Dropped() != goroutines*each {
-		t.Errorf("%d written, %d dropped, want %d in all", got, l.Dropped(), goroutines*each)
-	}
+	written := uint64(len(numbers(t, fileLines(t, path))))
+	verify.Equal(t, written+l.Dropped(), goroutines*each, "lines written and dropped")
 }
 
 // Whoever has a log whose place another one takes loses no line.

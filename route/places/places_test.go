@@ -58,19 +58,14 @@ func TestBlocksTakeTurns(t *testing.T) {
 		p.Give(greedy)
 		p.Give(greedy)
 		synctest.Wait()
-		if len(order) != 4 || order[2] == order[3] {
-			t.Errorf("the next two places: %v", order[2:])
-		}
+		verify.That(t, len(order) == 4 && order[2] != order[3], "the places, of which two are the next: %v", order)
 		time.Sleep(2 * time.Minute)
-		if p.Waiting() != 0 || p.Taken() != 2 {
-			t.Errorf("%d wait, %d places taken", p.Waiting(), p.Taken())
-		}
+		verify.That(t, p.Waiting() == 0 && p.Taken() == 2, "%d wait, %d places taken", p.Waiting(), p.Taken())
 		for b := range map[Block]bool{greedy: true, other: true} {
 			p.Give(b)
 		}
-		if len(p.clients) != 0 || p.Taken() != 0 {
-			t.Errorf("%d clients, %d places taken", len(p.clients), p.Taken())
-		}
+		verify.Equal(t, len(p.clients), 0, "clients at the end")
+		verify.Equal(t, p.Taken(), 0, "places taken at the end")
 	})
 }
 

@@ -40,9 +40,8 @@ func TestShares(t *testing.T) {
 	}
 	s.Give(a, 10)
 	s.Give(Many, 70)
-	if s.Taken() != 0 || s.TakenBy(a) != 0 || s.TakenBy(b) != 0 {
-		t.Errorf("left: %d, %d and %d", s.Taken(), s.TakenBy(a), s.TakenBy(b))
-	}
+	left := [...]int64{s.Taken(), s.TakenBy(a), s.TakenBy(b)}
+	verify.Equal(t, left, [...]int64{0, 0, 0}, "what is left")
 }
 
 // In any order of calls nobody has more than it may, and what is refused leaves nothing behind.
@@ -72,13 +71,10 @@ func TestSharesAtRandom(t *testing.T) {
 		total := int64(0)
 		for _, h := range have {
 			total += h.n
-			if h.block != Many && s.TakenBy(h.block) > all/clientsPerAll {
-				t.Fatalf("%v has %d", h.block, s.TakenBy(h.block))
-			}
+			of := s.TakenBy(h.block)
+			verify.Require(t, h.block == Many || of <= all/clientsPerAll, "%v has %d", h.block, of)
 		}
-		if total > all || s.Taken() != total {
-			t.Fatalf("%d of %d are taken, %d are counted", total, all, s.Taken())
-		}
+		verify.Require(t, total <= all && s.Taken() == total, "%d of %d are taken, %d are counted", total, all, s.Taken())
 	}
 	for _, h := range have {
 		s.Give(h.block, h.n)
