@@ -332,18 +332,11 @@ type originConn struct {
 
 func (c *originConn) Read(b []byte) (int, error) { return c.Reader.Read(b) }
 
-// recordingReader notes what was read.
-type recordingReader struct {
-	conn   net.Conn
-	origin *origin
-}
-
-func (r *recordingReader) Read(b []byte) (int, error) {
-	n, err := r.conn.Read(b)
-	r.origin.mu.Lock()
-	r.origin.received.Write(b[:n])
-	r.origin.mu.Unlock()
-	return n, err
+// Write notes what was read from a connection.
+func (o *origin) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.received.Write(b)
 }
 
 func startOrigin(t testing.TB, handle func(o *originConn) bool) *origin {
@@ -364,7 +357,7 @@ func startOrigin(t testing.TB, handle func(o *originConn) bool) *origin {
 			}
 			o.accepted++
 			o.conns = append(o.conns, conn)
-			c := &originConn{Conn: conn, Reader: bufio.NewReader(&recordingReader{conn, o}), origin: o, number: o.accepted}
+			c := &originConn{Conn: conn, Reader: bufio.NewReader(io.TeeReader(conn, o)), origin: o, number: o.accepted}
 			o.mu.Unlock()
 			wg.Go(func() {
 				defer func() {
