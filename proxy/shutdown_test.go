@@ -74,6 +74,18 @@ func expectCut(t testing.TB, conn net.Conn, what string) error {
 	return err
 }
 
+// logged has p write an access log from now on.
+func (p *testProxy) logged(o accesslog.Options) *loggedProxy {
+	p.t.Helper()
+	o.Path = filepath.Join(p.t.TempDir(), "access.log")
+	log := verify.Result(accesslog.New(o)).Must(p.t)
+	p.t.Cleanup(func() { log.Close() })
+	options := *p.options.Load()
+	options.AccessLog = log
+	p.Configure(options)
+	return &loggedProxy{p, o.Path, log}
+}
+
 // What is left when the time is over is cut: by Shutdown everything, by Drain what came through
 // that listener.
 func TestWhatIsLeftIsCut(t *testing.T) {
@@ -96,10 +108,7 @@ func TestWhatIsLeftIsCut(t *testing.T) {
 			io.ReadAll(c.Conn) // until cut
 			return false
 		}))
-		path := filepath.Join(t.TempDir(), "access.log")
-		log := verify.Result(accesslog.New(accesslog.Options{Path: path, Slow: time.Hour})).Must(t) // of answers that are no errors, none
-		defer log.Close()
-		p := &loggedProxy{newUnmanagedProxy(t, Options{AccessLog: log}, origin.address()), path, log}
+		p := newUnmanagedProxy(t, Options{}, origin.address()).logged(accesslog.Options{Slow: time.Hour}) // none but errors
 		defer p.pool.Close()
 		other := p.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
 		<-arrived
@@ -178,9 +187,7 @@ func TestRequestThatAwaitsPermissionIsCut(t *testing.T) {
 			<-r.Context().Done()
 		}))
 		defer silent.Close()
-		path := filepath.Join(t.TempDir(), "access.log")
-		log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
-		p := &loggedProxy{newUnmanagedProxy(t, Options{AccessLog: log}, nowhere[0]), path, log}
+		p := newUnmanagedProxy(t, Options{}, nowhere[0]).logged(accesslog.Options{Sample: 1})
 		defer p.pool.Close()
 		f := auth.NewForward(units.NewLocation(silent.URL), patience, locality.ByOperator)
 		defer f.Close()

@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -144,17 +142,10 @@ func TestEmptyGroup(t *testing.T) {
 
 func TestAccessLogNamesTheGroup(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "access.log")
-	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
 	p, _ := startSplit(t, route.Split{}, 1)
-	o := *p.options.Load()
-	o.AccessLog = log
-	p.Configure(o)
+	logged := p.logged(accesslog.Options{Sample: 1})
 	p.get("/")
-	eventually(t, "the request is logged, and its connection closed", func() bool { return p.Connections() == 0 })
-	verify.NoError(t, log.Close())
-	line := verify.Result(os.ReadFile(path)).Must(t)
-	verify.Contains(t, string(line), `,"group":"canary",`, "the line")
+	verify.Equal(t, logged.lines()[0].Group, "canary", "the group")
 }
 
 // startWeighted starts a proxy with a route to two services, each with the peer of its name: "a"
