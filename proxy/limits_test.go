@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -39,8 +38,10 @@ func TestLimitsAreAnsweredAtOnce(t *testing.T) {
 	}{
 		{balancer.Limits{Requests: 1}, "too_many_requests"},
 		{balancer.Limits{PeerRequests: 1}, "peers_saturated"},
+		{balancer.Limits{PeerConnections: 1, Pending: 10}, "connections_saturated"}, // after a wait
 	} {
 		p.limit(test.limits, nil)
+		p.setService(route.Service{Retry: route.Retry{Attempts: 3}, ConnectionWait: time.Millisecond})
 		conn := p.send(heldRequest)
 		<-origin.arrived
 		expectReason(t, p.raw(closingRequest), "503", test.reason)
@@ -108,46 +109,6 @@ func TestWithoutRetryBudgetTheFirstFailureIsTheAnswer(t *testing.T) {
 	for range 4 {
 		p.expect(closingRequest, "200")
 	}
-}
-
-// Beyond the connections that a peer may have, requests wait for one of them.
-func TestConnectionsPerPeer(t *testing.T) {
-	t.Parallel()
-	origin := startHeldOrigin(t)
-	p := startProxy(t, Options{}, origin.address())
-	p.limit(balancer.Limits{PeerConnections: 1, Pending: 10}, nil)
-	service := route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}, ConnectionWait: patience}
-	p.setService(service)
-	var conns []net.Conn
-	for i := range 4 {
-		conns = append(conns, p.send(fmt.Sprintf("GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i)))
-		if i == 0 {
-			<-origin.arrived
-		} else {
-			eventually(t, "it waits", func() bool { return p.pool.Admission.Pending() == i })
-		}
-	}
-
-	// Who goes away while it waits is not sent.
-	conns[1].Close()
-	eventually(t, "nobody waits for the client that has gone", func() bool { return p.pool.Admission.Pending() == 2 })
-	for _, i := range []int{0, 2, 3} {
-		if i > 0 {
-			verify.Equal(t, <-origin.arrived, fmt.Sprintf("/%d", i), "the peer")
-		}
-		origin.proceed <- struct{}{}
-		expectResponse(t, conns[i], 200)
-	}
-	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
-	verify.Equal(t, origin.connections(), 1, "connections to the peer")
-
-	service.ConnectionWait = time.Millisecond
-	p.setService(service)
-	io.WriteString(conns[0], heldRequest)
-	<-origin.arrived
-	expectReason(t, p.raw(closingRequest), "503", "connections_saturated")
-	origin.proceed <- struct{}{}
-	readResponse(t, conns[0])
 }
 
 // Whatever becomes of connections, there are never more of them than allowed.
