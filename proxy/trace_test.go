@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -239,20 +238,6 @@ func TestTraceInAccessLog(t *testing.T) {
 		traces[line.Target] = line.TraceID
 	}
 	verify.That(t, len(traces) == 4 && traces["/sent"] == sentTrace && traces["/invalid"] == "" && traces["/none"] == "" && len(traces["/new"]) == 32, "got %v", traces)
-}
-
-// No request waits for a collector that does not answer.
-func TestSlowCollectorDelaysNothing(t *testing.T) {
-	tracer, collector := startTracer(t, 1)
-	goOn := make(chan struct{})
-	defer close(goOn)
-	collector.Block(goOn)
-	p := startProxy(t, Options{Tracer: tracer}, answersOK(t))
-	conn := p.dial()
-	for range 5_000 { // far more than may wait for the collector
-		io.WriteString(conn, getRequest)
-		expectResponse(t, conn, 200)
-	}
 }
 
 // The state of a trace belongs to it: a new one begins without (W3C Trace Context, section 4.3),

@@ -123,16 +123,6 @@ func TestParseSplitKey(t *testing.T) {
 	verify.Equal(t, (SplitKey{SplitHeader, "x-user"}).String(), "header x-user", "result")
 }
 
-// Requests without a key are divided too. The draw is not seeded, so the test asks for each
-// group once and for no shares.
-func TestSplitWithoutAKey(t *testing.T) {
-	s := split("star", .5)
-	for _, want := range []*balancer.Group{groups[0], groups[3], groups[0]} {
-		for s.Group(nil) != want {
-		}
-	}
-}
-
 // A client that is judged carries the mark of its share, which differs from that of any share with
 // other odds, and never none: a client without it is not judged.
 func TestJudgedClients(t *testing.T) {

@@ -1,7 +1,6 @@
 package route
 
 import (
-	"errors"
 	"regexp/syntax"
 	"slices"
 	"strings"
@@ -167,14 +166,6 @@ func TestNewTableNamesEveryError(t *testing.T) {
 			verify.Slices(t, strings.Split(err.Error(), "\n"), test.want, "errors")
 		})
 	}
-}
-
-func TestErrorSaysWhichRouteAndField(t *testing.T) {
-	_, err := NewTable([]Route{{Host: "", Path: "/", Service: &Service{}}, {Host: "", Path: "x", Service: &Service{}}})
-	var e *Error
-	verify.Require(t, errors.As(err, &e), "%T is not an *Error", err)
-	want := Error{Index: 1, Field: "path", Value: "x", Reason: "must start with a slash"}
-	verify.Equal(t, *e, want, "*e")
 }
 
 // Whoever may register a service may have regular expressions in its tags: of a few characters, a

@@ -7,16 +7,6 @@ import (
 	"sluice/test/verify"
 )
 
-func TestResponsesCountByStatusAndReason(t *testing.T) {
-	r := NewRequests()
-	for shard := range uint32(3) {
-		r.ObserveResponse(shard, 200, "")
-	}
-	r.ObserveResponse(0, 503, "no_peers")
-	r.ObserveResponse(0, 503, "")
-	verify.Slices(t, r.Responses(), []Response{{"200", "", 3}, {"503", "no_peers", 1}, {"503", "", 1}}, "responses")
-}
-
 // An app that answers with any status takes no room of sluice's reasons, and none is lost.
 func TestResponsesAreBounded(t *testing.T) {
 	r := NewRequests()
