@@ -131,13 +131,6 @@ func TestNoRoute(t *testing.T) {
 	}
 }
 
-func TestAnswerAsJSON(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{})
-	p.expect("GET / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n", "503", "\r\nX-Sluice-Reason: no_peers\r\n",
-		"\r\nContent-Type: application/json\r\n", `{"status":503,"reason":"no_peers","message":"the service has no instances"}`)
-}
-
 // Most refusals have the status 400.
 func TestOtherStatusesOfRefusals(t *testing.T) {
 	t.Parallel()

@@ -59,7 +59,7 @@ func closeWrite(t testing.TB, conn net.Conn) {
 func TestOverTLS(t *testing.T) {
 	t.Parallel()
 	runAll(t,
-		TestNoRoute, TestAnswerAsJSON, TestStickyCookie, TestStickyCookieAndInterimResponses,
+		TestNoRoute, TestStickyCookie, TestStickyCookieAndInterimResponses,
 		TestUpstreamConnectionsAreReused, TestStaleConnection,
 		TestRetryAfterConnectFailure, TestPerTryTimeout, TestResponseHeaderTimeoutBoundsAllTries,
 		TestKeptBodyIsSentAgain, TestWhatPeersDoIsCounted,
