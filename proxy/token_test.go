@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -266,8 +265,7 @@ func TestTokensOfWebSockets(t *testing.T) {
 	i := startTokenIssuer(t)
 	p := startProxy(t, Options{}, startWebSocketOrigin(t))
 	p.setActions(i.requires("bearer"))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+	ctx := patientContext(t)
 	for _, front := range p.webSocketFronts() {
 		c, response, _ := front.open(ctx, "/")
 		verify.That(t, c == nil && response.StatusCode == 401, "%s: without a token: %v", front.name, response)

@@ -124,8 +124,7 @@ func TestActionsOfWebSockets(t *testing.T) {
 		}
 		t.Run(test.name, func(t *testing.T) {
 			p.setActions(&test.actions)
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
+			ctx := patientContext(t)
 			for _, front := range fronts {
 				for tries := 0; tries < 2; tries++ { // the connection stays in order
 					c, response, first := front.open(ctx, cmp.Or(test.target, "/"), test.fields...)
@@ -157,8 +156,7 @@ func TestStickyWebSockets(t *testing.T) {
 	p.setPolicy(balancer.PolicySticky)
 	p.setService(route.Service{Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer", CookieAttributes: "; Path=/"}})
 	p.setActions(&route.Actions{HostOfPeer: true, ResponseHeaders: headerEdits(t, nil, map[string]string{"Set-Cookie": "own=1"})})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+	ctx := patientContext(t)
 	peerOf := func(first string) string {
 		_, host, _ := strings.Cut(first, "Host: ")
 		host, _, _ = strings.Cut(host, "\n")
