@@ -86,7 +86,8 @@ func TestAClientOfAProxyLeavesRoomToWait(t *testing.T) {
 	for range pending {
 		answered[<-results]++
 	}
-	verify.That(t, answered[result{"192.0.2.1", "200 "}] == pending-1 && answered[result{"192.0.2.2", "200 "}] == 1, "the end of those that waited: %v", answered)
+	verify.Equal(t, answered[result{"192.0.2.1", "200 "}], pending-1, "answers for the first client")
+	verify.Equal(t, answered[result{"192.0.2.2", "200 "}], 1, "answers for the second one")
 }
 
 // Where no retry is to be had, the answer tells of the first failure.

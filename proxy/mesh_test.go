@@ -96,12 +96,12 @@ func (l plainListener) Accept() (net.Conn, error) {
 }
 
 // Only the right member of the mesh gets requests, whatever it speaks. A wrong one is a failure to
-// connect that names who was expected and who has answered. TestPeersAreVerified of package mesh has
-// all of them.
+// connect that names who was expected and who has answered. TestPeersAreVerified of package mesh
+// has all of them.
 func TestOnlyTheRightMemberOfTheMeshIsAPeer(t *testing.T) {
 	t.Parallel()
 	a, stranger := testcert.NewAuthority(t, trustDomain), testcert.NewAuthority(t, trustDomain)
-	spiffe := "spiffe://" + trustDomain
+	const spiffe, api = "spiffe://" + trustDomain, "/ns/default/dc/dc1/svc/api"
 	for _, test := range []struct {
 		name   string
 		config *tls.Config
@@ -109,7 +109,7 @@ func TestOnlyTheRightMemberOfTheMeshIsAPeer(t *testing.T) {
 	}{
 		{"the right one", a.Member(t, webIdentity), ""},
 		{"with ALPN", withALPN(a.Member(t, webIdentity)), ""},
-		{"another service", a.Member(t, "/ns/default/dc/dc1/svc/api"), "the peer is " + spiffe + "/ns/default/dc/dc1/svc/api and not " + spiffe + webIdentity},
+		{"another service", a.Member(t, api), "the peer is " + spiffe + api + " and not " + spiffe + webIdentity},
 		{"another root", stranger.Member(t, webIdentity), "unknown authority"},
 		{"not yet valid", a.Member(t, webIdentity, testcert.Lasting(time.Hour, 2*time.Hour)), "expired or is not yet valid"},
 	} {

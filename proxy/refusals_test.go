@@ -99,8 +99,9 @@ func TestPathsPassNoRestriction(t *testing.T) {
 	)
 	const evading = "/admin/%2e%2e/x"
 	for target, status := range map[string]string{
-		"/admin": "403", "//admin": "403", "/;/admin": "403", "http://shop.example/admin": "403", "/%61dmin?x": "403",
-		evading: "400", `/x\..\admin`: "400", "/admin/..;a/x": "400", "/%252e%252e/admin": "400", "http://shop.example/x/../admin": "400", `\admin`: "400",
+		"/admin": "403", "//admin": "403", "/;/admin": "403", "/%61dmin?x": "403",
+		"http://shop.example/admin": "403", "http://shop.example/x/../admin": "400",
+		evading: "400", `/x\..\admin`: "400", "/admin/..;a/x": "400", "/%252e%252e/admin": "400", `\admin`: "400",
 	} {
 		p.expect("GET "+target+" HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n", status)
 	}

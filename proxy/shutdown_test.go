@@ -24,8 +24,8 @@ import (
 	"sluice/test/verify"
 )
 
-// Shutdown lets requests in flight finish, and their connections end with the answer, also where the
-// client has sent its next request meanwhile; idle connections end at once.
+// Shutdown lets requests in flight finish, and their connections end with the answer, also where
+// the client has sent its next request meanwhile; idle connections end at once.
 func TestShutdownFinishesRequests(t *testing.T) {
 	t.Parallel()
 	origin := startHeldOrigin(t)
@@ -108,7 +108,8 @@ func TestWhatIsLeftIsCut(t *testing.T) {
 			io.ReadAll(c.Conn) // until cut
 			return false
 		}))
-		p := newUnmanagedProxy(t, Options{}, origin.address()).logged(accesslog.Options{Slow: time.Hour}) // none but errors
+		onlyErrors := accesslog.Options{Slow: time.Hour}
+		p := newUnmanagedProxy(t, Options{}, origin.address()).logged(onlyErrors)
 		defer p.pool.Close()
 		other := p.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
 		<-arrived

@@ -88,7 +88,8 @@ func TestMatchOfEveryShapeDoesNotAllocate(t *testing.T) {
 			routes[i] = s.route(i)
 			routes[i].Service = &Service{}
 		}
-		tab, host, path, steady := newTable(t, routes), []byte(s.host), []byte(s.path), newSteadyRequest(&s.request)
+		tab, host, path := newTable(t, routes), []byte(s.host), []byte(s.path)
+		steady := newSteadyRequest(&s.request)
 		verify.That(t, tab.Match(host, path, steady) != nil, "%s: no route", s.name)
 		verify.Equal(t, testing.AllocsPerRun(100, func() { tab.Match(host, path, steady) }), 0, "%s: allocations", s.name)
 	}

@@ -86,8 +86,9 @@ func TestPathsOfEveryKind(t *testing.T) {
 	}{
 		{PathPrefix, "/api", "/api /api/ /api/x /api?x /api#x /api/v1", "/apix /API / api http://host/api"},
 		{PathPrefix, "/", "/ * /?/../api ", "api"}, // a request without a path, too
-		{PathPrefix, "/admin/", "/admin /admin/x", "/adminx /admin. /.admin /..admin /x/admin /... /admin/.. /admin/../ /admin/..; /admin%2f.. /admin%00 /admin%25 " +
-			"/%2561dmin /%252e%252e/admin /admin% /admin%2 /admin%zz /a%64min/%2e%2e/x"},
+		{PathPrefix, "/admin/", "/admin /admin/x", "/adminx /admin. /.admin /..admin /x/admin /... /admin/.. " +
+			"/admin/../ /admin/..; /admin%2f.. /admin%00 /admin%25 /%2561dmin /%252e%252e/admin /admin% " +
+			"/admin%2 /admin%zz /a%64min/%2e%2e/x"},
 		{PathPrefix, "/caf%c3%a9", "/caf\xc3\xa9/x /caf%C3%A9", "/cafe"},
 		{PathPrefix, "/a.b", "/a.b /a%2eb", "/axb"},
 		{PathPrefix, "/..c", "/..c/d", "/c"},
