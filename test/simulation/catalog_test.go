@@ -1,13 +1,16 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"sluice/balancer"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 )
@@ -17,7 +20,7 @@ import (
 type catalog struct {
 	w         *world
 	consul    *consul
-	selector  selector
+	selection consulsource.Selection
 	probation time.Duration
 	stop      func() // ends watch and waits for that
 
@@ -35,28 +38,17 @@ type wanted struct {
 	seen   time.Time // when it was last listed for so long that it was seen
 }
 
-// selector is a part of a selection, in the language of Consul and as a function.
-type selector struct {
-	consulsource.Selection
-	name     func(string) bool
-	instance func(discovery.Instance) bool
+var possibleSelections = []consulsource.Selection{
+	{},
+	{Name: "app-*"},
+	{Name: "app-[13]"},
+	{Tag: "main"},
+	{Meta: map[string]string{"zone": "a"}},
+	{Name: "app-?", Tag: "canary"},
 }
-
-var possibleSelectors = []selector{
-	{consulsource.Selection{}, anyName, anyInstance},
-	{consulsource.Selection{Name: "app-*"}, anyName, anyInstance},
-	{consulsource.Selection{Name: "app-[13]"}, func(name string) bool { return name != "app-2" }, anyInstance},
-	{consulsource.Selection{Tag: "main"}, anyName, func(i discovery.Instance) bool { return slices.Contains(i.Tags, "main") }},
-	{consulsource.Selection{Meta: map[string]string{"zone": "a"}}, anyName, func(i discovery.Instance) bool { return i.Meta["zone"] == "a" }},
-	{consulsource.Selection{Name: "app-?", Tag: "canary"}, anyName, func(i discovery.Instance) bool { return slices.Contains(i.Tags, "canary") }},
-}
-
-func anyName(string) bool { return true }
-
-func anyInstance(discovery.Instance) bool { return true }
 
 func newCatalog(w *world) *catalog {
-	c := &catalog{w: w, consul: newConsul(w), selector: possibleSelectors[0], stop: func() {}, wanted: make(map[*registry]*wanted)}
+	c := &catalog{w: w, consul: newConsul(w), selection: possibleSelections[0], stop: func() {}, wanted: make(map[*registry]*wanted)}
 	for _, name := range []string{"app-1", "app-2", "app-3"} {
 		r := newRegistry(w, name, c.consul)
 		r.catalog = c
@@ -66,11 +58,13 @@ func newCatalog(w *world) *catalog {
 			r.register()
 		}
 	}
-	c.follow(c.drawSelector(), c.drawProbation())
+	c.follow(c.drawSelection(), c.drawProbation())
 	return c
 }
 
-func (c *catalog) drawSelector() selector { return pick(c.w.random, possibleSelectors...) }
+func (c *catalog) drawSelection() consulsource.Selection {
+	return pick(c.w.random, possibleSelections...)
+}
 
 func (c *catalog) drawProbation() time.Duration {
 	if c.w.random.IntN(4) == 0 {
@@ -80,16 +74,16 @@ func (c *catalog) drawProbation() time.Duration {
 }
 
 // follow changes the selection. The services found before stay until Consul answers.
-func (c *catalog) follow(s selector, probation time.Duration) {
+func (c *catalog) follow(s consulsource.Selection, probation time.Duration) {
 	c.stop()
 	c.w.mu.Lock()
-	c.selector, c.probation = s, probation
-	c.selector.Probation, c.selector.Wait = probation, time.Minute
-	c.w.logf("catalog: looks for %+v", c.selector.Selection)
+	c.selection, c.probation = s, probation
+	c.selection.Probation, c.selection.Wait = probation, time.Minute
+	c.w.logf("catalog: looks for %+v", c.selection)
 	for _, r := range c.consul.registries {
 		wanted := c.wanted[r]
 		wanted.listed, wanted.since, wanted.seen = c.selects(r), time.Now(), time.Time{}
-		if slices.Contains(c.found, r.name) && c.selector.name(r.name) {
+		if slices.Contains(c.found, r.name) && c.names(r) {
 			wanted.seen = time.Now() // it stays as if it had been listed
 		}
 	}
@@ -97,7 +91,7 @@ func (c *catalog) follow(s selector, probation time.Duration) {
 	for i, name := range c.found {
 		known[i].Name = name
 	}
-	watch := c.consul.sources.Catalog(c.selector.Selection, known...)
+	watch := c.consul.sources.Catalog(c.selection, known...)
 	c.w.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -121,7 +115,17 @@ func (c *catalog) note(services []consulsource.CatalogService) {
 
 // selects reports whether the selection matches a registered service.
 func (c *catalog) selects(r *registry) bool {
-	return c.selector.name(r.name) && slices.ContainsFunc(r.entries, c.selector.instance)
+	want := balancer.Selector{Meta: c.selection.Meta}
+	if c.selection.Tag != "" {
+		want.Tags = []string{c.selection.Tag}
+	}
+	return c.names(r) && slices.ContainsFunc(r.entries, func(i discovery.Instance) bool { return meets(i, want) })
+}
+
+// names reports whether the selection matches the name of a service.
+func (c *catalog) names(r *registry) bool {
+	matches, _ := path.Match(cmp.Or(c.selection.Name, "*"), r.name)
+	return matches
 }
 
 // changedLocked records a change of a registry.
@@ -174,7 +178,7 @@ func (c *catalog) checkFound(r *registry) {
 func (c *catalog) checkGone(r *registry) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	if !c.selector.name(r.name) {
+	if !c.names(r) {
 		return
 	}
 	f, now := c.consul.fault, time.Now()
@@ -219,7 +223,7 @@ func (c *catalog) checkLocked() {
 func (c *catalog) loseSight() {
 	const probation = 5 * time.Second
 	w, random := c.w, c.w.random
-	c.follow(possibleSelectors[0], probation)
+	c.follow(possibleSelections[0], probation)
 	r := c.consul.registries[random.IntN(len(c.consul.registries))]
 	r.register()
 	w.pass(2 * look)

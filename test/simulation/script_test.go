@@ -34,7 +34,7 @@ func (w *world) act() {
 		w.log("debounce: %v, %v at most", d.Quiet, d.MaxWait)
 		w.manager.SetDebounce(d)
 	case n < 980 && w.catalog != nil:
-		w.catalog.follow(w.catalog.drawSelector(), w.catalog.drawProbation())
+		w.catalog.follow(w.catalog.drawSelection(), w.catalog.drawProbation())
 	case n < 987:
 		w.log("%s: another source", s.name)
 		w.mu.Lock()

@@ -35,7 +35,6 @@ type service struct {
 	// w.mu guards the fields below.
 
 	options   balancer.Options
-	tiers     []tier // of options
 	settings  healthcheck.Settings
 	routed    *route.Service
 	began     time.Time
@@ -198,7 +197,7 @@ func drawLimits(random *rand.Rand) balancer.Limits {
 func (s *service) describe() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "policy %s, drain timeout %v, slow start %v, panic %.2f, limits %+v, budget %+v", s.options.Policy, s.options.DrainTimeout, s.options.SlowStart.Window, s.options.PanicThreshold, s.options.Limits, s.budget())
-	if len(s.tiers) > 0 {
+	if len(s.options.Tiers) > 0 {
 		fmt.Fprintf(&b, ", tiers %+v × %v", s.options.Tiers, s.options.Overprovisioning)
 	}
 	if s.options.Subset.Size > 0 {

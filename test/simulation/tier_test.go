@@ -9,37 +9,29 @@ import (
 	"sluice/discovery"
 )
 
-// tier is the condition of a tier, for the pool and as a function.
-type tier struct {
-	selector balancer.Selector
-	has      func(discovery.Instance) bool
+var possibleTiers = []balancer.Selector{
+	{Tags: []string{"main"}},
+	{Tags: []string{"main", "canary"}},
+	{Meta: map[string]string{"zone": "a"}},
+	{Tags: []string{"canary"}, Meta: map[string]string{"zone": "b"}},
+	{Nodes: []string{"node-0"}},
 }
 
-var possibleTiers = []tier{
-	{balancer.Selector{Tags: []string{"main"}}, func(i discovery.Instance) bool {
-		return slices.Contains(i.Tags, "main")
-	}},
-	{balancer.Selector{Tags: []string{"main", "canary"}}, func(i discovery.Instance) bool {
-		return slices.Contains(i.Tags, "canary") && slices.Contains(i.Tags, "main")
-	}},
-	{balancer.Selector{Meta: map[string]string{"zone": "a"}}, func(i discovery.Instance) bool {
-		return i.Meta["zone"] == "a"
-	}},
-	{balancer.Selector{Tags: []string{"canary"}, Meta: map[string]string{"zone": "b"}}, func(i discovery.Instance) bool {
-		return i.Meta["zone"] == "b" && slices.Contains(i.Tags, "canary")
-	}},
-	{balancer.Selector{Nodes: []string{"node-0"}}, func(i discovery.Instance) bool { return i.Node == "node-0" }},
+// meets reports whether an instance, with labels of drawLabels, meets all conditions.
+func meets(i discovery.Instance, s balancer.Selector) bool {
+	untagged := slices.ContainsFunc(s.Tags, func(tag string) bool { return !slices.Contains(i.Tags, tag) })
+	zoned := s.Meta == nil || s.Meta["zone"] == i.Meta["zone"]
+	return !untagged && zoned && (s.Nodes == nil || slices.Contains(s.Nodes, i.Node))
 }
 
 // drawTiers chooses tiers and the overprovisioning factor.
 func (s *service) drawTiers(random *rand.Rand) {
-	s.tiers, s.options.Tiers = nil, nil
+	s.options.Tiers = nil
 	if random.IntN(3) > 0 {
 		return
 	}
 	for _, n := range random.Perm(len(possibleTiers))[:1+random.IntN(3)] {
-		s.tiers = append(s.tiers, possibleTiers[n])
-		s.options.Tiers = append(s.options.Tiers, possibleTiers[n].selector)
+		s.options.Tiers = append(s.options.Tiers, possibleTiers[n])
 	}
 	s.options.Overprovisioning = pick(random, 1.4, 1, 1.2, 3)
 }
@@ -59,21 +51,20 @@ func drawLabels(random *rand.Rand, i *discovery.Instance) {
 
 // tierOf returns the number of the first tier whose condition a peer meets, or of the last tier.
 func (s *service) tierOf(actual *balancer.Peer) int {
-	i := actual.Instance()
-	for n, t := range s.tiers {
-		if t.has(i) {
+	for n, t := range s.options.Tiers {
+		if meets(actual.Instance(), t) {
 			return n
 		}
 	}
-	return len(s.tiers)
+	return len(s.options.Tiers)
 }
 
 // byTier splits peers by tier, in the same order.
 func (s *service) byTier(peers []*balancer.Peer) [][]*balancer.Peer {
-	if len(s.tiers) == 0 {
+	if len(s.options.Tiers) == 0 {
 		return [][]*balancer.Peer{peers}
 	}
-	tiers := make([][]*balancer.Peer, len(s.tiers)+1)
+	tiers := make([][]*balancer.Peer, len(s.options.Tiers)+1)
 	for _, actual := range peers {
 		n := s.tierOf(actual)
 		tiers[n] = append(tiers[n], actual)
@@ -88,8 +79,8 @@ func (s *service) checkTiers(free, inPanic []*balancer.Peer) {
 	all, sound := s.byTier(snapshot.All), s.byTier(free)
 	room := s.room(all, sound)
 	enough := float64(len(free)) >= s.options.PanicThreshold*float64(len(inPanic))
-	if certain := len(s.tiers) == 0 || math.Abs(sum(room)-1) > epsilon; certain {
-		if panicking := !enough && !(len(s.tiers) > 0 && sum(room) > 1); snapshot.Panic != panicking {
+	if certain := len(s.options.Tiers) == 0 || math.Abs(sum(room)-1) > epsilon; certain {
+		if panicking := !enough && !(len(s.options.Tiers) > 0 && sum(room) > 1); snapshot.Panic != panicking {
 			w.violateLocked("%s: panic: %v with %d of %d, and room for %.3f", s.name, snapshot.Panic, len(free), len(inPanic), sum(room))
 			return
 		}
@@ -100,7 +91,7 @@ func (s *service) checkTiers(free, inPanic []*balancer.Peer) {
 		if len(free) == 0 {
 			room = s.room(all, usable)
 		}
-		w.counts["panic in tiers"] += min(len(s.tiers), 1)
+		w.counts["panic in tiers"] += min(len(s.options.Tiers), 1)
 	}
 	if len(snapshot.Tiers) != len(all) {
 		w.violateLocked("%s: %d tiers, want %d", s.name, len(snapshot.Tiers), len(all))
@@ -166,7 +157,7 @@ func (s *service) checkShares(room []float64, tiers []balancer.Tier) {
 // checkTierOfTry: a request goes to a tier without a share only after all peers of the tiers
 // above it. First attempts are counted, to be compared with the shares.
 func (s *service) checkTierOfTry(r *request, p *peer) {
-	if len(s.tiers) == 0 || r.group != "" || s.now().shifted() {
+	if len(s.options.Tiers) == 0 || r.group != "" || s.now().shifted() {
 		return
 	}
 	snapshot := s.pool.Snapshot()
