@@ -237,7 +237,7 @@ func (c *catalog) loseSight() {
 	c.consul.becomeLocked(f)
 	w.mu.Unlock()
 	w.pass(2 * probation)
-	c.expect(r, true, "while Consul %s", f.what)
+	c.expect(r, true, "while Consul "+f.what)
 	back := random.IntN(2) == 0
 	if back {
 		r.register()
@@ -251,10 +251,10 @@ func (c *catalog) loseSight() {
 }
 
 // expect fails unless the service is in use, or not.
-func (c *catalog) expect(r *registry, want bool, when string, args ...any) {
+func (c *catalog) expect(r *registry, want bool, when string) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
 	if _, used := c.w.byName[r.name]; used != want {
-		c.w.violateLocked(r.name+": in use: %v, "+when, slices.Concat([]any{used}, args)...)
+		c.w.violateLocked("%s: in use: %v, %s", r.name, used, when)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/observe/wake"
 )
 
 // check compares everything with the model, while all goroutines wait.
@@ -26,18 +27,9 @@ func (w *world) check() {
 	for n := 0; n < len(w.retired); n++ {
 		s := w.retired[n]
 		s.checkCounters()
-		if time.Since(s.closed) > maxDrainTimeout && !drained(s.pool) {
+		if time.Since(s.closed) > maxDrainTimeout && !wake.Closed(s.pool.Drained()) {
 			w.violateLocked("%s: not drained %v after it was closed", s.name, time.Since(s.closed))
 		}
-	}
-}
-
-func drained(p *balancer.Pool) bool {
-	select {
-	case <-p.Drained():
-		return true
-	default:
-		return false
 	}
 }
 
@@ -162,7 +154,7 @@ func (w *world) checkEnd() {
 	defer w.mu.Unlock()
 	w.judgeLocked()
 	for _, s := range w.retired {
-		if !drained(s.pool) {
+		if !wake.Closed(s.pool.Drained()) {
 			w.violateLocked("%s: not drained at the end", s.name)
 		}
 		for _, p := range s.peers {

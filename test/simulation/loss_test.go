@@ -127,17 +127,11 @@ func (l *loss) expect(instances []discovery.Instance) {
 	}
 	for _, actual := range l.pool.Snapshot().All {
 		if got := !actual.Instance().Probation.IsZero(); got != want[actual.ID] {
-			l.fail("%s is on probation: %v", describePeer(actual), got)
+			l.w.violate("%s: %s is on probation: %v", l.name, describePeer(actual), got)
 		}
 		delete(want, actual.ID)
 	}
 	for id := range want {
-		l.fail("%s is not there", id.ID)
+		l.w.violate("%s: %s is not there", l.name, id.ID)
 	}
-}
-
-func (l *loss) fail(format string, args ...any) {
-	l.w.mu.Lock()
-	defer l.w.mu.Unlock()
-	l.w.violateLocked(l.name+": "+format, args...)
 }

@@ -154,32 +154,31 @@ func (r *registry) change() {
 	case n < 67:
 		r.clear()
 	case n < 71:
-		n := random.IntN(len(r.entries))
-		r.update(func() {
-			drawLabels(random, &r.entries[n])
-			r.w.logf("%s: registry has %s", r.name, describeInstance(r.entries[n]))
-		})
+		r.edit(random.IntN(len(r.entries)), func(i *discovery.Instance) { drawLabels(random, i) })
 	case n < 87:
 		n := random.IntN(len(r.entries))
 		status := discovery.Status(pick(random, 0, 0, 0, 1, 2, 3))
-		r.update(func() {
-			i := &r.entries[n]
+		r.edit(n, func(i *discovery.Instance) {
 			i.Status, i.Detail = status, ""
 			if i.Weight = 1; r.consul != nil && status >= discovery.StatusCritical {
 				i.Weight = 0
 			}
-			r.w.logf("%s: registry has %s", r.name, describeInstance(*i))
 		})
 	default:
 		n, weight := random.IntN(len(r.entries)), random.IntN(6)
 		if r.consul != nil && (weight == 0 || r.entries[n].Status >= discovery.StatusCritical) {
 			return // weights of Consul are at least 1, and 0 where it is critical
 		}
-		r.update(func() {
-			r.entries[n].Weight = weight
-			r.w.logf("%s: registry has %s", r.name, describeInstance(r.entries[n]))
-		})
+		r.edit(n, func(i *discovery.Instance) { i.Weight = weight })
 	}
+}
+
+// edit changes a registration.
+func (r *registry) edit(n int, change func(*discovery.Instance)) {
+	r.update(func() {
+		change(&r.entries[n])
+		r.w.logf("%s: registry has %s", r.name, describeInstance(r.entries[n]))
+	})
 }
 
 func (r *registry) add(i discovery.Instance) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/observe/wake"
 	"sluice/proxy/attempt"
 	"sluice/route"
 	"sluice/route/places"
@@ -194,11 +195,11 @@ func (r *request) wait(f *flight, suspected <-chan struct{}) (o balancer.Outcome
 		}
 		// Of what happened at the same time, the same counts whenever it is played.
 		switch {
-		case closed(r.gone):
+		case wake.Closed(r.gone):
 			return balancer.Outcome{Class: balancer.OutcomeClientGone}
-		case closed(f.peer.transport.closed), closed(f.call.broken):
+		case wake.Closed(f.peer.transport.closed), wake.Closed(f.call.broken):
 			return balancer.Outcome{Class: balancer.OutcomeReset}
-		case closed(suspected):
+		case wake.Closed(suspected):
 			return balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)}
 		}
 	}
@@ -206,16 +207,6 @@ func (r *request) wait(f *flight, suspected <-chan struct{}) (o balancer.Outcome
 		o.Latency = time.Since(f.begin)
 	}
 	return o
-}
-
-// closed reports whether a channel, which may be nil, is closed.
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
 
 // Try implements attempt.Exchange.

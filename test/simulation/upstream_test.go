@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"errors"
+	"hash/fnv"
 	"math/rand/v2"
 	"time"
 
@@ -173,13 +174,7 @@ func (w *world) probe(ctx context.Context, address string) error {
 		kind = upstreamKind(random.IntN(numUpstreamKinds))
 	}
 	w.mu.Unlock()
-	switch kind {
-	case upstreamFine, upstreamSlow:
-		if !sleep(ctx, upTo(random, 20*time.Millisecond)) {
-			return ctx.Err()
-		}
-		return nil
-	case upstreamHangs:
+	if kind == upstreamHangs {
 		<-ctx.Done()
 		// Checks that begin together do not end together.
 		time.Sleep(time.Duration(1 + hash(address)%1000))
@@ -188,17 +183,15 @@ func (w *world) probe(ctx context.Context, address string) error {
 	if !sleep(ctx, upTo(random, 20*time.Millisecond)) {
 		return ctx.Err()
 	}
-	w.mu.Lock()
-	w.counts["check failed"]++
-	w.mu.Unlock()
+	if kind == upstreamFine || kind == upstreamSlow {
+		return nil
+	}
+	w.count("check failed")
 	return errors.New(kind.String())
 }
 
-// hash is FNV-1a.
 func hash(s string) uint32 {
-	h := uint32(2166136261)
-	for i := range len(s) {
-		h = (h ^ uint32(s[i])) * 16777619
-	}
-	return h
+	h := fnv.New32a()
+	h.Write([]byte(s))
+	return h.Sum32()
 }

@@ -198,6 +198,13 @@ func (w *world) violateLocked(format string, args ...any) {
 	}
 }
 
+// violate is violateLocked without mu held.
+func (w *world) violate(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.violateLocked(format, args...)
+}
+
 // disprove notes a violation that the proof has found.
 func (w *world) disprove(text string) {
 	w.mu.Lock()
