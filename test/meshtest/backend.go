@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/metadata"
 
 	"sluice/test/consultest"
 	"sluice/test/verify"
@@ -25,14 +24,15 @@ const InstanceHeader = "X-Instance"
 
 // Handler answers as an instance with a name, which is in the header X-Instance of each answer:
 //
-//   - gRPC: grpc.health.v1.Health, whose Watch is a stream that stays open;
+//   - gRPC: grpc.health.v1.Health;
 //   - WebSocket: each message returns;
 //   - a request with a body: the body returns while it arrives;
 //   - every other request: the name is the body.
 //
 // The headers of the request return with the prefix "Got-", except for gRPC.
 func Handler(name string) http.Handler {
-	calls := grpcServer(name)
+	calls := grpc.NewServer()
+	grpc_health_v1.RegisterHealthServer(calls, health.NewServer())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(InstanceHeader, name)
 		switch {
@@ -69,22 +69,6 @@ func answer(w http.ResponseWriter, r *http.Request, name string) {
 			return
 		}
 	}
-}
-
-// grpcServer returns the services that Handler has.
-func grpcServer(name string) *grpc.Server {
-	header := metadata.Pairs(InstanceHeader, name)
-	s := grpc.NewServer(
-		grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-			_ = grpc.SetHeader(ctx, header)
-			return next(ctx, request)
-		}),
-		grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-			_ = stream.SetHeader(header)
-			return next(server, stream)
-		}))
-	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
-	return s
 }
 
 func echoMessages(w http.ResponseWriter, r *http.Request) {

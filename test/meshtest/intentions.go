@@ -24,7 +24,7 @@ func (m *Mesh) allows(destination, source string, r *http.Request) bool {
 	slices.SortStableFunc(found, func(a, b *api.Intention) int { return cmp.Compare(b.Precedence, a.Precedence) })
 	for _, i := range found {
 		switch {
-		case i.SourceName != "*" && !sameName(i.SourceName, source):
+		case i.SourceName != "*" && !strings.EqualFold(i.SourceName, source):
 			continue
 		case len(i.Permissions) == 0:
 			return i.Action == api.IntentionActionAllow

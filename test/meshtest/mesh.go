@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"reflect"
-	"strings"
 	"testing"
 	"time"
 
@@ -34,18 +33,10 @@ func Start(t testing.TB, o consultest.Options) *Mesh {
 	if o.Config["connect"] == nil && o.Mode != consultest.Client {
 		o.Config["connect"] = map[string]any{"enabled": true}
 	}
-	m := Of(consultest.Start(t, o))
-	m.awaitAuthority(t)
-	return m
-}
-
-// Of returns the mesh of an agent that runs already. A dev agent has Connect.
-func Of(a *consultest.Agent) *Mesh { return &Mesh{a} }
-
-// awaitAuthority waits until there is a root, which a server makes after its election.
-func (m *Mesh) awaitAuthority(t testing.TB) {
-	t.Helper()
+	m := &Mesh{consultest.Start(t, o)}
+	// A server makes a root after its election.
 	consultest.Await(t, "Consul has a root certificate", func() bool { return m.activeRoot() != "" })
+	return m
 }
 
 // activeRoot returns the ID of the root that signs new leaves, or "".
@@ -62,31 +53,16 @@ func (m *Mesh) activeRoot() string {
 func (m *Mesh) RotateCA(t testing.TB) {
 	t.Helper()
 	before := m.activeRoot()
-	m.configureCA(t, map[string]any{"PrivateKey": newKey(t), "RootCert": ""})
+	ca := m.Client().Connect()
+	config, _, err := ca.CAGetConfig(nil)
+	verify.NoError(t, err)
+	config.Config["PrivateKey"], config.Config["RootCert"] = newKey(t), ""
+	_, err = ca.CASetConfig(config, nil)
+	verify.NoError(t, err)
 	consultest.Await(t, "the agent knows the new root", func() bool {
 		after := m.activeRoot()
 		return after != "" && after != before
 	})
-}
-
-// SetLeafTTL makes new leaves last for a time in Go's notation, at least an hour.
-func (m *Mesh) SetLeafTTL(t testing.TB, ttl string) {
-	t.Helper()
-	m.configureCA(t, map[string]any{"LeafCertTTL": ttl})
-}
-
-// configureCA changes keys of the configuration of the certificate authority.
-// https://developer.hashicorp.com/consul/api-docs/connect/ca#update-ca-configuration
-func (m *Mesh) configureCA(t testing.TB, change map[string]any) {
-	t.Helper()
-	ca := m.Client().Connect()
-	config, _, err := ca.CAGetConfig(nil)
-	verify.NoError(t, err)
-	for key, value := range change {
-		config.Config[key] = value
-	}
-	_, err = ca.CASetConfig(config, nil)
-	verify.NoError(t, err)
 }
 
 // newKey returns a private key as PEM. Another key is another root for the built-in authority.
@@ -177,6 +153,3 @@ func freePort(t testing.TB) int {
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }
-
-// sameName compares names and SPIFFE URIs as Consul does.
-func sameName(a, b string) bool { return strings.EqualFold(a, b) }

@@ -3,6 +3,7 @@ package meshtest
 import (
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -40,11 +41,6 @@ func (m *Mesh) Native(t testing.TB, s Service) *Native {
 	return &Native{Service: s, Address: l.Addr().String()}
 }
 
-// refused is the error of a connection that the agent does not authorize.
-type refused string
-
-func (r refused) Error() string { return "not authorized: " + string(r) }
-
 // authorize asks the agent whether a client may connect.
 // https://developer.hashicorp.com/consul/api-docs/agent/connect#authorize
 func (m *Mesh) authorize(target string, s tls.ConnectionState) error {
@@ -56,7 +52,7 @@ func (m *Mesh) authorize(target string, s tls.ConnectionState) error {
 	case err != nil:
 		return err
 	case !answer.Authorized:
-		return refused(answer.Reason)
+		return errors.New("not authorized: " + answer.Reason)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package meshtest
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"strconv"
@@ -20,16 +21,9 @@ type Service struct {
 	Port int    // of the application, on 127.0.0.1
 	Tags []string
 	Meta map[string]string
-	// Token is what the built-in proxy has; default: the token of the agent's client.
-	Token string
 }
 
-func (s Service) id() string {
-	if s.ID == "" {
-		return s.Name
-	}
-	return s.ID
-}
+func (s Service) id() string { return cmp.Or(s.ID, s.Name) }
 
 // Sidecar is a service with a built-in proxy, "consul connect proxy", as its sidecar. Methods that
 // start and stop it must not be called concurrently.
@@ -83,15 +77,11 @@ func (m *Mesh) register(t testing.TB, s Service, connect *api.AgentServiceConnec
 // Launch starts the proxy, and waits until it accepts connections.
 func (p *Sidecar) Launch(t testing.TB) {
 	t.Helper()
-	token := p.Token
-	if token == "" {
-		token = p.mesh.Token()
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), consultest.Patience)
 	defer cancel()
 	process, err := StartProxy(ctx, p.Address, subprocess.Options{
 		Args: []string{"-sidecar-for", p.id(), "-log-level", "info"}, Output: p.log,
-		Env: []string{"CONSUL_HTTP_ADDR=" + p.mesh.HTTPAddress(), "CONSUL_HTTP_TOKEN=" + token},
+		Env: []string{"CONSUL_HTTP_ADDR=" + p.mesh.HTTPAddress(), "CONSUL_HTTP_TOKEN=" + p.mesh.Token()},
 	})
 	verify.Require(t, err == nil, "the sidecar of %s: %v\n%s", p.id(), err, p.log)
 	p.process = process
