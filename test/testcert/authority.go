@@ -26,14 +26,18 @@ type Authority struct {
 	key         *ecdsa.PrivateKey
 }
 
-// NewAuthority returns the authority of a trust domain, with a root of its own.
-func NewAuthority(t testing.TB, domain string) *Authority {
+// NewAuthority returns the authority of a trust domain, with a root of its own. Each change is made
+// to the template of the root.
+func NewAuthority(t testing.TB, domain string, change ...func(*x509.Certificate)) *Authority {
 	t.Helper()
 	a := &Authority{Domain: domain, key: newKey(t)}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root of " + domain},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, URIs: []*url.URL{{Scheme: "spiffe", Host: domain}},
+	}
+	for _, f := range change {
+		f(template)
 	}
 	a.certificate, a.Root = a.sign(t, template, template, a.key)
 	return a

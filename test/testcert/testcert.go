@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // Files are the files of a certificate and its key.
@@ -30,11 +32,7 @@ func Write(t testing.TB, dir, host string, change ...func(*x509.Certificate)) Fi
 // WriteRSA is Write with a key for RSA.
 func WriteRSA(t testing.TB, dir, host string) Files {
 	t.Helper()
-	private, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key := signedByItself(private, host)
+	cert, key := signedByItself(verify.Result(rsa.GenerateKey(rand.Reader, 2048)).Must(t), host)
 	return write(t, dir, host, cert, key)
 }
 
@@ -42,9 +40,7 @@ func write(t testing.TB, dir, host string, cert, key []byte) Files {
 	t.Helper()
 	files := Files{filepath.Join(dir, host+".pem"), filepath.Join(dir, host+".key")}
 	for path, data := range map[string][]byte{files.Cert: cert, files.Key: key} {
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.WriteFile(path, data, 0o600))
 	}
 	return files
 }
