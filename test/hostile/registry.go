@@ -4,11 +4,10 @@
 package hostile
 
 import (
-	"context"
+	"cmp"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/discovery"
+	"sluice/test/discoverytest"
 	"sluice/test/subprocess"
 )
 
@@ -70,34 +70,15 @@ func heapBytes() int64 {
 }
 
 func (c *Case[A]) try(t *testing.T, open func(log zerolog.Logger) Registry[A]) {
-	var (
-		log subprocess.Output
-		mu  sync.Mutex
-		set string // guarded by mu
-	)
+	var log subprocess.Output
 	r := open(zerolog.New(&log))
-	m := discovery.NewManager(discovery.ManagerOptions{Log: zerolog.New(&log), Sink: func(all discovery.Set) {
-		mu.Lock()
-		defer mu.Unlock()
-		set = format(all.Instances)
-	}})
-	r.Good("a")
-	m.Watch("star", r.Source)
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { _ = m.Run(ctx) })
-	defer func() {
-		cancel()
-		running.Wait()
+	t.Cleanup(func() {
 		r.Close()
 		time.Sleep(time.Minute) // answers in progress end
-	}()
-	inUse := func() string {
-		mu.Lock()
-		defer mu.Unlock()
-		return set
-	}
-	state := func() discovery.WatchStatus { return m.Statuses()[0] }
+	})
+	r.Good("a")
+	w := discoverytest.Watch(t, r.Source, zerolog.New(&log))
+	inUse := func() string { return format(w.Set()) }
 	await := func(what string, condition func() bool) {
 		t.Helper()
 		for range 600 {
@@ -106,18 +87,15 @@ func (c *Case[A]) try(t *testing.T, open func(log zerolog.Logger) Registry[A]) {
 			}
 			time.Sleep(time.Second)
 		}
-		s := state()
+		s := w.Status()
 		t.Fatalf("%s: in vain; in use %.200q, error %.500q, log %.2000s", what, inUse(), s.LastError, log.String())
 	}
 	await("the first set", func() bool { return inUse() == "a" })
-	want := c.Set
-	if want == "" {
-		want = "a"
-	}
+	want := cmp.Or(c.Set, "a")
 	r.Say(c.Answer)
 	if c.Reason != "" {
 		await("the reason", func() bool {
-			return strings.Contains(state().LastError, c.Reason) || strings.Contains(log.String(), c.Reason)
+			return strings.Contains(w.Status().LastError, c.Reason) || strings.Contains(log.String(), c.Reason)
 		})
 	}
 	await("the set "+want, func() bool { return inUse() == want })
@@ -125,14 +103,14 @@ func (c *Case[A]) try(t *testing.T, open func(log zerolog.Logger) Registry[A]) {
 	if synctest.Wait(); inUse() != want {
 		t.Errorf("after the answer again, %.200q are in use, want %q", inUse(), want)
 	}
-	if text := state().LastError; len(text) > 4<<10 {
+	if text := w.Status().LastError; len(text) > 4<<10 {
 		t.Errorf("an error of %d bytes: %.200q", len(text), text)
 	}
 	if n := len(log.String()); n > 1<<20 {
 		t.Errorf("a log of %d bytes", n)
 	}
 	r.Good("b c")
-	await("the good set", func() bool { return inUse() == "b c" && state().LastError == "" })
+	await("the good set", func() bool { return inUse() == "b c" && w.Status().LastError == "" })
 }
 
 // format returns the names of the usable instances of a set.
