@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/observe/wake"
 )
 
 // app is an instance of an application, with its registration in Consul.
@@ -123,18 +125,9 @@ func (i *instance) do() bool {
 	case <-i.dead:
 		return false
 	}
-	if isClosed(i.hung) {
+	if wake.Closed(i.hung) {
 		<-i.dead
 		return false
 	}
 	return true
-}
-
-func isClosed(c chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }

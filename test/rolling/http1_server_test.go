@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice/observe/wake"
 	"sluice/test/consultest"
 )
 
@@ -106,24 +107,18 @@ func (s *http1Server) take(conn *net.TCPConn) {
 	s.running.Go(func() { s.serve(conn) })
 }
 
-func (s *http1Server) stop() {
+func (s *http1Server) stop() { s.finish(false) }
+
+func (s *http1Server) reset() { s.finish(true) }
+
+// finish ends what connections wait for, with all also what they read, and waits for their end.
+func (s *http1Server) finish(all bool) {
 	s.mu.Lock()
 	s.stopping = true
 	for conn, busy := range s.conns {
-		if !busy {
+		if all || !busy {
 			conn.SetReadDeadline(time.Now())
 		}
-	}
-	s.mu.Unlock()
-	s.listener.SetDeadline(time.Now().Add(lastAccepts))
-	s.running.Wait()
-}
-
-func (s *http1Server) reset() {
-	s.mu.Lock()
-	s.stopping = true
-	for conn := range s.conns {
-		conn.SetReadDeadline(time.Now())
 	}
 	s.mu.Unlock()
 	s.listener.SetDeadline(time.Now().Add(lastAccepts))
@@ -153,7 +148,7 @@ func (s *http1Server) serve(conn *net.TCPConn) {
 
 // woken reports whether stop ended the wait for a request, and a request has arrived.
 func (s *http1Server) woken(conn *net.TCPConn, err error) bool {
-	if isClosed(s.dead) || !errors.Is(err, os.ErrDeadlineExceeded) || received(conn, syscall.MSG_PEEK) == nil {
+	if wake.Closed(s.dead) || !errors.Is(err, os.ErrDeadlineExceeded) || received(conn, syscall.MSG_PEEK) == nil {
 		return false
 	}
 	conn.SetReadDeadline(time.Time{})
@@ -165,7 +160,7 @@ func (s *http1Server) begin(conn *net.TCPConn) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns[conn] = true
-	if !isClosed(s.dead) {
+	if !wake.Closed(s.dead) {
 		conn.SetReadDeadline(time.Time{})
 	}
 	return s.stopping
@@ -210,7 +205,7 @@ func (s *http1Server) close(conn *net.TCPConn) {
 	s.mu.Lock()
 	delete(s.conns, conn)
 	s.mu.Unlock()
-	if isClosed(s.dead) {
+	if wake.Closed(s.dead) {
 		s.ledger.noteLate(s.name, received(conn, 0))
 		conn.SetLinger(0)
 		conn.Close()

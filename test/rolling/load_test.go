@@ -53,9 +53,6 @@ func (k kind) isGRPC() bool { return k.protocol == grpcH2 || k.protocol == grpcH
 // repeatable reports whether the request may be sent twice.
 func (k kind) repeatable() bool { return k.method == http.MethodGet }
 
-// once reports whether the request must not reach two instances.
-func (k kind) once() bool { return !k.repeatable() }
-
 // path returns the target of a request.
 func (k kind) path(id int) string {
 	if k.isGRPC() {

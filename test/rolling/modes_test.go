@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/observe/wake"
 	"sluice/test/consultest"
 	"sluice/test/verify"
 )
@@ -175,7 +176,7 @@ func (d *deploy) end() {
 		var status api.StatusError
 		err := a.deregister()
 		verify.That(d.t, err == nil || errors.As(err, &status), "%v", err) // it is no longer registered
-		if !isClosed(a.dead) {
+		if !wake.Closed(a.dead) {
 			a.end()
 		}
 	}
@@ -311,7 +312,7 @@ func (d *deploy) passing() int {
 // killHung kills the hanging instances, which ends their requests.
 func (d *deploy) killHung() {
 	for _, a := range d.all {
-		if isClosed(a.hung) && !isClosed(a.dead) {
+		if wake.Closed(a.hung) && !wake.Closed(a.dead) {
 			a.die()
 		}
 	}
