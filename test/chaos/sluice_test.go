@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptrace"
 	"os"
@@ -21,6 +20,7 @@ import (
 	"sluice/gateway"
 	"sluice/test/consultest"
 	"sluice/test/proof"
+	"sluice/test/sluicetest"
 	"sluice/test/verify"
 )
 
@@ -105,27 +105,14 @@ func (s *sluice) get() (answer string, connected time.Duration) {
 	begin := time.Now()
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = time.Since(begin) }}
 	ctx := httptrace.WithClientTrace(context.Background(), trace)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.web+"/", nil)
-	if err != nil {
-		return err.Error(), 0
+	got, err := sluicetest.Ask(ctx, s.client, http.MethodGet, "http://"+s.web+"/")
+	switch {
+	case err != nil:
+		return err.Error(), connected
+	case got.StatusCode != http.StatusOK:
+		return fmt.Sprintf("status %d: %s", got.StatusCode, got.Text), connected
 	}
-	return s.do(request), connected
-}
-
-func (s *sluice) do(request *http.Request) string {
-	response, err := s.client.Do(request)
-	if err != nil {
-		return err.Error()
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return err.Error()
-	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Sprintf("status %d: %s", response.StatusCode, body)
-	}
-	return string(body)
+	return got.Text, connected
 }
 
 // pool returns the sorted addresses of the peers, with the states of those that are not up.
@@ -176,32 +163,7 @@ func (l *load) slowest() time.Duration { return time.Duration(l.longest.Load()) 
 // startLoad sends about 100 requests a second until stop, or as many as the machine can.
 func (s *sluice) startLoad() *load {
 	l := new(load)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		tick := time.NewTicker(requestEvery)
-		defer tick.Stop()
-		inFlight := make(chan struct{}, mostRequests)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			select {
-			case inFlight <- struct{}{}:
-				running.Go(func() {
-					l.send(s)
-					<-inFlight
-				})
-			default:
-			}
-		}
-	})
-	l.stop = sync.OnceFunc(func() {
-		cancel()
-		running.Wait()
-	})
+	l.stop = sluicetest.Pace(requestEvery, mostRequests, func() { l.send(s) }, func() {})
 	s.t.Cleanup(l.stop)
 	return l
 }

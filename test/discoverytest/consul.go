@@ -88,12 +88,7 @@ func (c *Consul) URL() string { return c.server.URL }
 
 // Set sets the instances of name, at the next index.
 func (c *Consul) Set(name string, entries ...*api.ServiceEntry) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.index++
-	c.services[name] = service{index: c.index, entries: stamp(c.services[name].entries, entries, c.index), ttl: c.services[name].ttl}
-	c.refreshAllLocked()
-	c.broadcastLocked()
+	c.SetAll(map[string][]*api.ServiceEntry{name: entries})
 }
 
 // SetAll is Set for several services, with one index.

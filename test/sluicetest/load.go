@@ -16,9 +16,7 @@ import (
 type Load struct {
 	url    string
 	client *http.Client
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	places chan struct{} // one element per request in flight
+	stop   func()
 
 	mu    sync.Mutex // guards count
 	count Count
@@ -61,19 +59,26 @@ func more(a, b map[string]int) map[string]int {
 // ended, but with at most the requests of one second in flight. The name of the application is
 // the third word of a response such as "Hello from star-9001".
 func StartLoad(url string, perSecond int) *Load {
-	ctx, cancel := context.WithCancel(context.Background())
 	l := &Load{
-		url:    url,
-		cancel: cancel,
+		url: url,
 		client: &http.Client{
 			Transport: &http.Transport{MaxIdleConnsPerHost: 16},
 			Timeout:   patience,
 		},
-		places: make(chan struct{}, perSecond),
-		count:  Count{Refused: map[string]int{}, ByApp: map[string]int{}, LastSent: map[string]time.Time{}},
+		count: Count{Refused: map[string]int{}, ByApp: map[string]int{}, LastSent: map[string]time.Time{}},
 	}
-	l.wg.Go(func() {
-		tick := time.NewTicker(time.Second / time.Duration(perSecond))
+	l.stop = Pace(time.Second/time.Duration(perSecond), perSecond, l.one, l.noteUnsent)
+	return l
+}
+
+// Pace begins a call of send every so often until stop, which waits for the calls in progress. If
+// most are in progress, it calls unsent.
+func Pace(every time.Duration, most int, send, unsent func()) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	places := make(chan struct{}, most) // one element per call in progress
+	var running sync.WaitGroup
+	running.Go(func() {
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
@@ -82,19 +87,24 @@ func StartLoad(url string, perSecond int) *Load {
 			case <-tick.C:
 			}
 			select {
-			case l.places <- struct{}{}:
-				l.wg.Go(l.one)
+			case places <- struct{}{}:
+				running.Go(func() {
+					send()
+					<-places
+				})
 			default:
-				l.noteUnsent()
+				unsent()
 			}
 		}
 	})
-	return l
+	return sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+	})
 }
 
 // one sends one request. Stop waits for it.
 func (l *Load) one() {
-	defer func() { <-l.places }()
 	sent := time.Now()
 	app, err := l.ask()
 	l.mu.Lock()
@@ -153,7 +163,6 @@ func (l *Load) Count() Count {
 
 // Stop ends the load, and waits for the requests in flight.
 func (l *Load) Stop() {
-	l.cancel()
-	l.wg.Wait()
+	l.stop()
 	l.client.CloseIdleConnections()
 }
