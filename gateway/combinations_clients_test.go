@@ -117,23 +117,12 @@ func newGeneration(c *combinedRun, r *running) *generation {
 	for _, who := range slices.Concat(openClients, localClients, certifiedClients, greedyClients) {
 		clients := &generationClients{http: make(map[bool]*http.Client), calls: g.callsOf(who)}
 		for _, http2 := range []bool{false, true} {
-			protocols, protocol := new(http.Protocols), "http/1.1"
-			protocols.SetHTTP1(!http2)
-			protocols.SetHTTP2(http2)
-			protocols.SetUnencryptedHTTP2(http2)
-			if http2 {
-				protocol = "h2"
-			}
-			dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return g.dial(ctx, who, protocol) }
-			cookies, _ := cookiejar.New(nil)
-			clients.http[http2] = &http.Client{
-				Jar: cookies, Timeout: 10 * patience,
-				Transport: &http.Transport{
-					Protocols: protocols, DisableCompression: true, ExpectContinueTimeout: 10 * patience, MaxIdleConnsPerHost: greedyRequests,
-					DialContext: dial, DialTLSContext: dial,
-				},
-				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			}
+			protocol := map[bool]string{false: "http/1.1", true: "h2"}[http2]
+			client := newCombinedClient(http2, greedyRequests, func(ctx context.Context) (net.Conn, error) {
+				return g.dial(ctx, who, protocol)
+			})
+			client.Jar, _ = cookiejar.New(nil)
+			clients.http[http2] = client
 		}
 		clients.sockets = &xhttp2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
 			return g.dial(ctx, who, "h2")
@@ -142,6 +131,24 @@ func newGeneration(c *combinedRun, r *running) *generation {
 	}
 	c.t.Cleanup(g.closeClients)
 	return g
+}
+
+// newCombinedClient returns a client with one of two protocols, and at most this number of idle
+// connections. dial is to begin TLS where the URL asks for it.
+func newCombinedClient(http2 bool, idle int, dial func(context.Context) (net.Conn, error)) *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!http2)
+	protocols.SetHTTP2(http2)
+	protocols.SetUnencryptedHTTP2(http2)
+	connect := func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }
+	return &http.Client{
+		Timeout: 10 * patience,
+		Transport: &http.Transport{
+			Protocols: protocols, DisableCompression: true, ExpectContinueTimeout: 10 * patience, MaxIdleConnsPerHost: idle,
+			DialContext: connect, DialTLSContext: connect,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // callsOf returns connections of a client for gRPC.

@@ -123,11 +123,7 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 		t.Errorf("seed %d: a peer got a request of a client that the route is not for: %s", seed, *request)
 	}
 	if !t.Failed() {
-		last.await("nothing is in flight", func() bool { return combinedLeft(last.metrics()) == "" })
-		last.await("no client is left", func() bool {
-			last.closeClients() // a connection becomes idle some time after its client has left a request
-			return strings.Contains(last.metrics(), "\nsluice_client_connections 0\n")
-		})
+		last.awaitNobody(last.closeClients)
 		last.await("each answer is counted once by class, and once by status and reason", func() bool {
 			byClass, byStatus := combinedAnswers(last.metrics())
 			return maps.Equal(byClass, byStatus) // both may be empty, after an upgrade at the end
@@ -141,6 +137,15 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 			t.Logf("configuration %d:\n%s", n, text)
 		}
 	}
+}
+
+// awaitNobody waits until nothing is in flight, and no client is left.
+func (r *running) awaitNobody(closeClients func()) {
+	r.await("nothing is in flight", func() bool { return combinedLeft(r.metrics()) == "" })
+	r.await("no client is left", func() bool {
+		closeClients() // a connection becomes idle some time after its client has left a request
+		return strings.Contains(r.metrics(), "\nsluice_client_connections 0\n")
+	})
 }
 
 // combinedLeft returns the lines of metrics that count what is in flight.
@@ -174,11 +179,9 @@ func combinedAnswers(text string) (byClass, byStatus map[string]int) {
 // begin returns the gateway for a request, and a function for when the request has come to it.
 func (c *combinedRun) begin() (g *generation, arrived func()) {
 	for {
-		g = c.current.Load()
-		if !g.starting.TryRLock() {
-			continue
+		if g = c.current.Load(); g.starting.TryRLock() {
+			return g, sync.OnceFunc(g.starting.RUnlock)
 		}
-		return g, sync.OnceFunc(g.starting.RUnlock)
 	}
 }
 

@@ -15,8 +15,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"sluice/test/verify"
 )
 
 // foundServices are the services with tags, each of which has three instances at most.
@@ -89,16 +87,9 @@ type foundGeneration struct {
 func newFoundGeneration(r *running) *foundGeneration {
 	g := &foundGeneration{running: r}
 	for n := range g.clients {
-		protocols := new(http.Protocols)
-		protocols.SetHTTP1(n == 0)
-		protocols.SetUnencryptedHTTP2(n == 1)
-		g.clients[n] = &http.Client{
-			Timeout:       10 * patience,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			Transport: &http.Transport{Protocols: protocols, MaxIdleConnsPerHost: 10, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "tcp", r.Address("web").String())
-			}},
-		}
+		g.clients[n] = newCombinedClient(n == 1, 10, func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", r.Address("web").String())
+		})
 	}
 	return g
 }
@@ -265,13 +256,4 @@ func (c *foundRun) refusedAs(since marks, err error) error {
 		return fmt.Errorf("a session was refused: %w; who may lead is %v", err, leaders)
 	}
 	return nil
-}
-
-func newDatabases(t *testing.T) (databases []*database) {
-	t.Helper()
-	for _, name := range []string{"a", "b", "c"} {
-		databases = append(databases, newDatabase(t, name))
-	}
-	verify.Equal(t, len(databases), 3, "databases")
-	return databases
 }
