@@ -101,7 +101,8 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 	c.current.Load().awaitReady()
 	c.settle()
 
-	stop := make(chan struct{})
+	loading, stop := context.WithCancel(t.Context())
+	defer stop()
 	var clients, ends sync.WaitGroup
 	for n := range uint64(8) {
 		send := c.exchange
@@ -111,7 +112,7 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 		case 6, 7:
 			send = c.connect
 		}
-		clients.Go(func() { c.load(stop, rand.New(rand.NewPCG(seed, 1+n)), send) })
+		clients.Go(func() { c.load(loading, rand.New(rand.NewPCG(seed, 1+n)), send) })
 	}
 	for range 5 {
 		if !c.failed.Load() {
@@ -121,7 +122,7 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 	c.serve()
 	c.settle()
 	c.observe()
-	close(stop)
+	stop()
 	clients.Wait()
 	for _, g := range c.all {
 		g.closeClients()
@@ -131,19 +132,12 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 }
 
 // load sends requests one after the other.
-func (c *foundRun) load(stop chan struct{}, random *rand.Rand, send func(*rand.Rand) error) {
-	pace := time.NewTicker(2 * time.Millisecond)
-	defer pace.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-pace.C:
-		}
+func (c *foundRun) load(ctx context.Context, random *rand.Rand, send func(*rand.Rand) error) {
+	wake.Every(ctx, 2*time.Millisecond, func() {
 		if err := send(random); err != nil && !c.failed.Swap(true) {
 			c.t.Errorf("seed %d, after %s: %v", c.seed, time.Since(c.began), err)
 		}
-	}
+	})
 }
 
 // use makes a generation the one that clients use.

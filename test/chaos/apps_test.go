@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/observe/wake"
 	"sluice/test/consultest"
 )
 
@@ -26,7 +27,7 @@ const reconcileEvery = 500 * time.Millisecond
 type apps struct {
 	t    *testing.T
 	c    *cluster
-	wake chan struct{} // capacity 1: requests a comparison
+	wake wake.One // requests a comparison
 
 	mu   sync.Mutex // guards the fields below
 	made int
@@ -42,7 +43,7 @@ func (a *app) address() string { return a.server.Listener.Addr().String() }
 
 // startApps reconciles the registrations of apps until t ends.
 func startApps(t *testing.T, c *cluster) *apps {
-	a := &apps{t: t, c: c, wake: make(chan struct{}, 1)}
+	a := &apps{t: t, c: c, wake: wake.NewOne()}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -117,7 +118,7 @@ func (a *apps) newApp() *app {
 func (a *apps) start() *app {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	defer a.reconcileSoon()
+	defer a.wake.Send()
 	return a.newApp()
 }
 
@@ -160,18 +161,11 @@ func (a *apps) leave() *app {
 	oldest := a.live[0]
 	a.live = a.live[1:]
 	a.mu.Unlock()
-	defer a.reconcileSoon() // if the agent is not available
+	defer a.wake.Send() // if the agent is not available
 	ctx, cancel := context.WithTimeout(a.t.Context(), time.Second)
 	defer cancel()
 	_ = a.deregister(ctx, oldest.id)
 	return oldest
-}
-
-func (a *apps) reconcileSoon() {
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
 }
 
 // running returns the addresses of the running apps, sorted.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/observe/wake"
 )
 
 // Consul's defaults and bounds of checks.
@@ -166,22 +168,13 @@ func (a *Agent) startLocked(c *agentCheck) {
 
 // check probes until ctx ends.
 func (a *Agent) check(ctx context.Context, c *agentCheck) {
-	next := time.NewTicker(c.interval)
-	defer next.Stop()
-	for {
+	_ = wake.Repeat(ctx, c.interval, func() (done bool, err error) {
 		status, output := c.probe(ctx)
-		if ctx.Err() != nil {
-			return
-		}
 		a.mu.Lock()
+		defer a.mu.Unlock()
 		a.setLocked(c, status, output)
-		a.mu.Unlock()
-		select {
-		case <-next.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+		return false, nil
+	})
 }
 
 // expire notes that nobody has reported the status of a TTL check in time.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"sluice/observe/wake"
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
 )
@@ -48,17 +49,14 @@ func StartProxy(ctx context.Context, address string, options subprocess.Options)
 func awaitProxy(ctx context.Context, address string, process *subprocess.Process) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, proxyPatience, errDeaf)
 	defer cancel()
-	for poll := time.Tick(consultest.Poll); ; {
-		if c, err := new(net.Dialer).DialContext(ctx, "tcp", address); err == nil {
+	return wake.Repeat(ctx, consultest.Poll, func() (listens bool, err error) {
+		if wake.Closed(process.Exited()) {
+			return false, fmt.Errorf("the proxy at %s has ended: %w", address, process.Err())
+		}
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err == nil {
 			c.Close()
-			return nil
 		}
-		select {
-		case <-process.Exited():
-			return fmt.Errorf("the proxy at %s has ended: %w", address, process.Err())
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-poll:
-		}
-	}
+		return err == nil, nil
+	})
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/observe/wake"
 )
 
 // registration is the registration of an instance in Consul. Its methods must not be called
@@ -53,20 +55,13 @@ func (r *registration) send(ctx context.Context) error {
 // keep registers the instance again if Consul has lost it.
 func (r *registration) keep(ctx context.Context) {
 	defer close(r.ended)
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	wake.Every(ctx, time.Second, func() {
 		_, _, err := r.consul.Agent().Service(r.id, (&api.QueryOptions{}).WithContext(ctx))
 		var status api.StatusError
 		if errors.As(err, &status) && status.Code == http.StatusNotFound {
 			_ = r.send(ctx) // or after the next tick
 		}
-	}
+	})
 }
 
 // abandon does not remove the registration, like a process that dies.
@@ -88,20 +83,14 @@ func (r *registration) deregister() error {
 
 // flap changes a TTL check every second until ctx ends.
 func (r *registration) flap(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for passing := false; ; passing = !passing {
-		status := api.HealthCritical
-		if passing {
-			status = api.HealthPassing
-		}
-		if err := r.consul.Agent().UpdateTTL("service:"+r.id, "", status); err != nil {
-			return fmt.Errorf("flap %s: %w", r.id, err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	passing := true
+	err := wake.Repeat(ctx, time.Second, func() (done bool, err error) {
+		passing = !passing
+		status := map[bool]string{true: api.HealthPassing, false: api.HealthCritical}[passing]
+		return false, r.consul.Agent().UpdateTTL("service:"+r.id, "", status)
+	})
+	if ctx.Err() != nil {
+		return nil
 	}
+	return fmt.Errorf("flap %s: %w", r.id, err)
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // Any is a loopback address with a port that the kernel chooses.
@@ -62,58 +63,25 @@ func Start(ctx context.Context, o Options) (*Sluice, error) {
 		return nil, err
 	}
 	s := &Sluice{Process: process, log: o.Log, client: &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second}}
-	if err := s.waitAlive(ctx); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, s.LogTail(20))
+	err = s.Await(ctx, startTimeout, "sluice to answer", func(ctx context.Context) (bool, error) {
+		if s.address("web") == "" || s.address(adminListener) == "" {
+			return false, errors.New("it does not listen yet")
+		}
+		return true, s.Get(ctx, "/healthz", nil)
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.Kill())
 	}
 	return s, nil
-}
-
-// waitAlive waits for the first response of the admin API. After an error the process has
-// ended.
-func (s *Sluice) waitAlive(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		var err error
-		if s.address("web") == "" || s.address(adminListener) == "" {
-			err = errors.New("it does not listen yet")
-		} else {
-			err = s.Get(ctx, "/healthz", nil)
-		}
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-s.Exited():
-			return fmt.Errorf("sluice ended by itself: %v", s.Err())
-		case <-ctx.Done():
-			_ = s.Kill()
-			return fmt.Errorf("sluice does not answer: %w", err)
-		case <-tick.C:
-		}
-	}
 }
 
 // Address returns the address of a listener, which has the name web without a configuration of
 // listeners. It waits until sluice listens; "": it does not.
 func (s *Sluice) Address(listener string) string {
-	deadline := time.After(startTimeout)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if address := s.address(listener); address != "" {
-			return address
-		}
-		select {
-		case <-tick.C:
-		case <-s.Exited():
-			return s.address(listener)
-		case <-deadline:
-			return ""
-		}
-	}
+	_ = s.Await(context.Background(), startTimeout, "a listener", func(context.Context) (bool, error) {
+		return s.address(listener) != "", nil
+	})
+	return s.address(listener)
 }
 
 // address returns the address of a listener from the log; "": it has none yet.
@@ -225,15 +193,10 @@ func IsFree(address string) bool {
 func Run(t testing.TB, args ...string) *Sluice {
 	t.Helper()
 	dir := t.TempDir()
-	if err := Build(t.Context(), dir, "sluice"); err != nil {
-		t.Fatal(err)
-	}
-	s, err := Start(t.Context(), Options{
+	verify.NoError(t, Build(t.Context(), dir, "sluice"))
+	s := verify.Result(Start(t.Context(), Options{
 		Program: filepath.Join(dir, "sluice"), Listen: Any, Admin: Any, Args: args, Log: filepath.Join(dir, "sluice.log"),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	})).Must(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("end of sluice's log:\n%s", s.LogTail(60))
