@@ -89,36 +89,36 @@ func (t terms) standing(c combinedClient) string {
 	return who
 }
 
-// changingTerms are those of a gateway.
+// changingTerms are those of a gateway: those that have come, or may have come into force.
 type changingTerms struct {
-	mu       sync.Mutex
-	all      []terms // in the order in which they have come, or may have come into force
-	possible int     // the first of all that may be in force
+	mu sync.Mutex
+	timeline[terms]
 }
 
 // change does what changes the terms to one of next, and returns the one that has come.
 func (t *changingTerms) change(next []terms, do func() terms) {
 	t.mu.Lock()
-	t.all = append(t.all, next...)
+	t.publish(next...)
 	t.mu.Unlock()
 	now := do()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.possible, t.all = len(t.all), append(t.all, now)
+	t.publish(now)
+	t.settle()
 }
 
 // begin returns what since takes later.
 func (t *changingTerms) begin() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.possible
+	return t.settled
 }
 
 // since returns the terms that may have been in force since begin has returned from.
 func (t *changingTerms) since(from int) []terms {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Clone(t.all[from:])
+	return slices.Clone(t.states[from:])
 }
 
 // An entrance is how a request comes to a gateway: on which terms its connections may have been

@@ -113,7 +113,7 @@ func (g *generation) clientConfig(c combinedClient, protocols ...string) *tls.Co
 func newGeneration(c *combinedRun, r *running) *generation {
 	c.t.Helper()
 	g := &generation{running: r, run: c, clients: make(map[combinedClient]*generationClients)}
-	g.terms.all = []terms{c.terms}
+	g.terms.publish(c.terms)
 	for _, who := range slices.Concat(openClients, localClients, certifiedClients, greedyClients) {
 		clients := &generationClients{http: make(map[bool]*http.Client), calls: g.callsOf(who)}
 		for _, http2 := range []bool{false, true} {

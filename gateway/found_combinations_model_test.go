@@ -18,7 +18,7 @@ type timeline[T any] struct {
 	settled int
 }
 
-func (l *timeline[T]) publish(state T) { l.states = append(l.states, state) }
+func (l *timeline[T]) publish(states ...T) { l.states = append(l.states, states...) }
 
 func (l *timeline[T]) latest() T { return l.states[len(l.states)-1] }
 

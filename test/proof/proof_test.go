@@ -74,6 +74,18 @@ func (l *liar) use(t *testing.T, q balancer.Query) balancer.Token {
 	return verify.Result(l.Pick(&q)).Must(t)
 }
 
+func (l *liar) useLater(t *testing.T) {
+	time.Sleep(time.Second)
+	l.use(t, balancer.Query{}).Done(ok)
+}
+
+// played is an attempt that the witness is told of.
+func (l *liar) played(p *balancer.Peer, q balancer.Query) {
+	a := balancer.Attempt{Start: balancer.Now()}
+	l.records[p].Picked(a, l.Snapshot(), q)
+	l.records[p].Done(a)
+}
+
 // expect: these kinds, and no others, were violated so often.
 func (l *liar) expect(t *testing.T, want map[proof.Kind]int) {
 	t.Helper()
@@ -89,6 +101,12 @@ var ok = balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}
 func TestEachRuleIsChecked(t *testing.T) {
 	tiers := balancer.Options{Tiers: []balancer.Selector{{Tags: []string{"main"}}}}
 	groups := balancer.Options{Groups: []balancer.GroupSelector{{Name: "main", Selector: balancer.Selector{Tags: []string{"main"}}}}}
+	eject := func(t *testing.T, l *liar) {
+		for _, p := range l.Snapshot().All {
+			l.told.Judged(balancer.ReasonEjected, []balancer.Verdict{{Peer: p, Down: true}})
+		}
+		l.useLater(t)
+	}
 	for _, c := range []struct {
 		name    string
 		options balancer.Options
@@ -109,28 +127,14 @@ func TestEachRuleIsChecked(t *testing.T) {
 				set[i].Status = discovery.StatusCritical
 			}
 			l.told.Applied(set, balancer.Now())
-			time.Sleep(time.Second)
-			l.use(t, balancer.Query{}).Done(ok)
+			l.useLater(t)
 		}, map[proof.Kind]int{proof.Ineligible: 1}},
 		{"drained", balancer.Options{}, func(t *testing.T, l *liar) {
 			l.told.Ordered(func(discovery.Instance) balancer.Orders { return balancer.Orders{Drain: true} })
-			time.Sleep(time.Second)
-			l.use(t, balancer.Query{}).Done(ok)
+			l.useLater(t)
 		}, map[proof.Kind]int{proof.Ineligible: 1}},
-		{"ejected", balancer.Options{}, func(t *testing.T, l *liar) {
-			for _, p := range l.Snapshot().All {
-				l.told.Judged(balancer.ReasonEjected, []balancer.Verdict{{Peer: p, Down: true}})
-			}
-			time.Sleep(time.Second)
-			l.use(t, balancer.Query{}).Done(ok)
-		}, map[proof.Kind]int{proof.Ineligible: 1}},
-		{"ejected, in panic", balancer.Options{PanicThreshold: .5}, func(t *testing.T, l *liar) {
-			for _, p := range l.Snapshot().All {
-				l.told.Judged(balancer.ReasonEjected, []balancer.Verdict{{Peer: p, Down: true}})
-			}
-			time.Sleep(time.Second)
-			l.use(t, balancer.Query{}).Done(ok)
-		}, nil},
+		{"ejected", balancer.Options{}, eject, map[proof.Kind]int{proof.Ineligible: 1}},
+		{"ejected, in panic", balancer.Options{PanicThreshold: .5}, eject, nil},
 		{"a pick before the removal", balancer.Options{}, func(t *testing.T, l *liar) {
 			p := l.Snapshot().All[0]
 			start := balancer.Now()
@@ -142,30 +146,23 @@ func TestEachRuleIsChecked(t *testing.T) {
 			l.records[p].Done(a)
 		}, nil},
 		{"tier", tiers, func(t *testing.T, l *liar) {
-			a := balancer.Attempt{Start: balancer.Now()}
-			last := l.Snapshot().All[3]
-			l.records[last].Picked(a, l.Snapshot(), balancer.Query{})
-			l.records[last].Done(a)
+			l.played(l.Snapshot().All[3], balancer.Query{})
 			var q balancer.Query
 			q.Tried.Add(l.Snapshot().All[0])
 			q.Tried.Add(l.Snapshot().All[1])
 			l.use(t, q).Done(ok)
 		}, map[proof.Kind]int{proof.Tier: 1}},
 		{"group", groups, func(t *testing.T, l *liar) {
-			a, s := balancer.Attempt{Start: balancer.Now()}, l.Snapshot()
 			main, rest := l.Group("main").ID(), l.Group(balancer.RestGroup).ID()
 			l.use(t, balancer.Query{Group: main}).Done(ok)
 			for _, q := range []balancer.Query{{Group: main}, {Group: main, Fallback: rest}, {Group: rest}} {
-				l.records[s.All[3]].Picked(a, s, q)
-				l.records[s.All[3]].Done(a)
+				l.played(l.Snapshot().All[3], q)
 			}
 		}, map[proof.Kind]int{proof.Group: 2}},
 		{"tried", balancer.Options{}, func(t *testing.T, l *liar) {
-			a, s := balancer.Attempt{Start: balancer.Now()}, l.Snapshot()
 			var q balancer.Query
-			q.Tried.Add(s.All[2])
-			l.records[s.All[2]].Picked(a, s, q)
-			l.records[s.All[2]].Done(a)
+			q.Tried.Add(l.Snapshot().All[2])
+			l.played(l.Snapshot().All[2], q)
 			q.Tries = 2 // and knows of one peer
 			l.use(t, q).Done(ok)
 		}, map[proof.Kind]int{proof.Tried: 2}},
@@ -254,10 +251,8 @@ func TestEachRuleIsChecked(t *testing.T) {
 			token.Done(ok)
 		}, map[proof.Kind]int{proof.InFlight: 1}},
 		{"outcomes", balancer.Options{}, func(t *testing.T, l *liar) {
-			a, s := balancer.Attempt{Start: balancer.Now()}, l.Snapshot()
-			l.records[s.All[0]].Picked(a, s, balancer.Query{})
-			l.records[s.All[0]].Done(a)
-			l.told.Retired(s.All[0], false)
+			l.played(l.Snapshot().All[0], balancer.Query{})
+			l.told.Retired(l.Snapshot().All[0], false)
 		}, map[proof.Kind]int{proof.Outcomes: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
