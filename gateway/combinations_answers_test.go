@@ -151,7 +151,6 @@ func (c *combinedRun) check(response *http.Response, e *entrance, standings []st
 	return nil
 }
 
-// unzipped returns a body as it was before its encoding.
 func unzipped(response *http.Response, body []byte) ([]byte, error) {
 	switch encoding := response.Header.Get("Content-Encoding"); {
 	case encoding == "" || len(body) == 0:

@@ -56,7 +56,6 @@ type terms struct {
 	port int    // of HTTPS; 0: plain does not redirect
 }
 
-// termsOf returns the terms of a configuration.
 func termsOf(c *config.Config) (t terms) {
 	for _, l := range c.Listeners {
 		switch {
@@ -277,7 +276,6 @@ func identified(told string, standings []string) bool {
 	})
 }
 
-// certify writes another certificate of the listeners.
 func (c *combinations) certify() {
 	c.site = writeLeaf(c.t, c.servers.authority, c.dir, "site", func(l *x509.Certificate) {
 		l.DNSNames, l.SerialNumber = []string{"*.example.com"}, big.NewInt(c.random.Int64N(1<<30))

@@ -86,7 +86,6 @@ func (g *generation) dial(ctx context.Context, c combinedClient, protocols ...st
 	return secure, nil
 }
 
-// endsOf returns the addresses of a connection.
 func endsOf(local, remote net.Addr) string { return local.String() + " " + remote.String() }
 
 // acceptedBy returns the terms on which a connection may have been accepted.
@@ -226,7 +225,6 @@ func (e *entrance) tunnel(ctx context.Context, http2 bool, target string, barred
 	}{in, conn}, response.Header.Get("X-Path"), nil
 }
 
-// notSwitched returns the error of an answer in place of a WebSocket.
 func notSwitched(response *http.Response) error {
 	if outcome := outcomeOf(response); outcome != "" {
 		return turnedAway(outcome)

@@ -314,7 +314,6 @@ func (c *combinations) decoys() (routes []settings) {
 	return routes
 }
 
-// tls returns the TLS of a listener.
 func (c *combinations) tls() settings {
 	keys := settings{"certificates": []settings{{"cert": c.site.Cert, "key": c.site.Key}}}
 	switch c.random.IntN(4) {

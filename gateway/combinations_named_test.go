@@ -21,12 +21,10 @@ func (c *combinations) nameActions(random *rand.Rand) {
 	}
 }
 
-// actionsOf returns the name of the actions of a route.
 func (r *combinedRoute) actionsOf() string {
 	return "of" + strings.ReplaceAll(r.keys["path"].(string), "/", "-")
 }
 
-// namedActions returns the actions of the file.
 func (c *combinations) namedActions() settings {
 	all := settings{}
 	for _, r := range c.routes {

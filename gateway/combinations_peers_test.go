@@ -81,7 +81,6 @@ func combinedBody(key, length int) string { return combinedText[key : key+length
 // combinedSum is how a peer and a client compare bodies.
 func combinedSum(body []byte) string { return fmt.Sprint(len(body), " ", crc32.ChecksumIEEE(body)) }
 
-// combinedCalls answers calls of gRPC.
 type combinedCalls struct {
 	grpc_testing.UnimplementedTestServiceServer
 }

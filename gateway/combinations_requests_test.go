@@ -186,7 +186,6 @@ func (c *combinedRun) pipelined(ctx context.Context, e *entrance, random *rand.R
 	return nil
 }
 
-// exchange sends a request by a route.
 func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(), route *combinedRoute, http2 bool, random *rand.Rand) (what string, err error) {
 	one := func(of ...int) int { return of[random.IntN(len(of))] }
 	hows := []string{withLength, inChunks, withTrailer, early, withHints, empty, inDrops, zipped, cut, stumble, crash}

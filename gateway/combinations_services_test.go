@@ -49,7 +49,6 @@ func (c *combinations) upstream(name string) (addresses []string, upstream, secu
 	return c.servers.plain, nil, nil
 }
 
-// service composes a service for requests.
 func (c *combinations) service(name string) settings {
 	keys := settings{
 		"timeouts": settings{"connect": "5m", "response_header": "10m", "idle": "10m", "tunnel": "10m"}, "drain": settings{"timeout": "10m"},

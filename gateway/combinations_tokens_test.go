@@ -147,7 +147,6 @@ func (s *combinedTokens) settle(keys int) {
 	s.newest = ""
 }
 
-// published returns how many keys the issuer has.
 func (s *combinedTokens) published() int {
 	s.issuer.mu.Lock()
 	defer s.issuer.mu.Unlock()

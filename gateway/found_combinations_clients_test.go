@@ -56,7 +56,6 @@ func startFoundServers(t *testing.T) *foundServers {
 	return s
 }
 
-// foundAnswer tells what a peer got.
 func foundAnswer(w http.ResponseWriter, r *http.Request, name string) {
 	h := w.Header()
 	h.Set("Got-Peer", name)
@@ -100,7 +99,6 @@ func (g *foundGeneration) closeClients() {
 	}
 }
 
-// ask returns a request at random.
 func (c *foundRun) ask(random *rand.Rand) foundRequest {
 	service := foundServices[random.IntN(len(foundServices))]
 	q := foundRequest{method: http.MethodGet, canary: random.IntN(3) == 0, pass: random.IntN(2) == 0}

@@ -144,7 +144,6 @@ func (c *foundRun) move(m moving, quiet bool) moving {
 	return m
 }
 
-// text returns a configuration as a file.
 func (c *foundRun) text(f *foundFile) string {
 	// They are for services that are only found, too: a machine may stand still for seconds.
 	common := settings{"timeouts": settings{"connect": "5m", "response_header": "10m"}, "drain": settings{"timeout": "10m"}}

@@ -41,7 +41,6 @@ func (c *foundRun) again(name string) {
 	}
 }
 
-// named returns the instance with a name.
 func (s *foundService) named(name string) *foundInstance {
 	return &s.instances[slices.IndexFunc(s.instances, func(i foundInstance) bool { return i.name == name })]
 }

@@ -113,7 +113,6 @@ func (c *foundRun) leaders(m marks) (names map[string]bool, cuts bool) {
 	return names, slices.ContainsFunc(c.files.states[m.file:], func(f *foundFile) bool { return f.cuts })
 }
 
-// register registers all services for the first time.
 func (c *foundRun) register() {
 	for _, name := range foundServices {
 		c.services[name] = &timeline[*foundService]{states: []*foundService{{name: name}}}
@@ -179,7 +178,6 @@ func (c *foundRun) registerService(s *foundService) {
 	c.registry.Set(s.name, entries...)
 }
 
-// join adds an instance to a service.
 func (c *foundRun) join(name string) {
 	for n, address := range c.servers.addresses[name] {
 		id := fmt.Sprint(name, "-", n+1)

@@ -128,7 +128,6 @@ func (c *foundRun) connect(random *rand.Rand) error {
 	return nil
 }
 
-// askStream asks a peer for its name.
 func askStream(conn net.Conn, in *bufio.Reader) (peer string, err error) {
 	if _, err := io.WriteString(conn, "GET /x HTTP/1.1\r\nHost: wires.example.com\r\n\r\n"); err != nil {
 		return "", err

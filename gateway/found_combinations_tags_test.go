@@ -226,7 +226,6 @@ func (c *foundRun) askTraefik(a *ask) {
 	a.tags = append(a.tags, "traefik.http.routers."+name+".rule="+rule, "traefik.http.routers."+name+".middlewares="+strings.Join(middlewares, ","))
 }
 
-// dialectOf returns the dialect of a tag.
 func dialectOf(tag string) string {
 	switch {
 	case strings.HasPrefix(tag, "sluice."):

@@ -131,7 +131,6 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 	c.check()
 }
 
-// load sends requests one after the other.
 func (c *foundRun) load(ctx context.Context, random *rand.Rand, send func(*rand.Rand) error) {
 	wake.Every(ctx, 2*time.Millisecond, func() {
 		if err := send(random); err != nil && !c.failed.Swap(true) {
@@ -159,7 +158,6 @@ func (c *foundRun) trace(format string, arguments ...any) {
 	c.traced = append(c.traced, fmt.Sprintf("%s: ", time.Since(c.began))+fmt.Sprintf(format, arguments...))
 }
 
-// write returns a configuration as text.
 func (c *foundRun) write(f *foundFile) string {
 	text := c.text(f)
 	_, err := configtest.Build(text)
@@ -340,7 +338,6 @@ func (c *foundRun) check() {
 	}
 }
 
-// explain logs what a failure is about.
 func (c *foundRun) explain() {
 	if !c.t.Failed() {
 		return

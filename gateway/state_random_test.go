@@ -107,7 +107,6 @@ func (m *stateModel) upgrade(meanwhile func()) {
 	old.end()
 }
 
-// step does something at random.
 func (m *stateModel) step() (what string) {
 	switch m.random.IntN(12) {
 	case 0, 1:

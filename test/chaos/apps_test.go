@@ -94,7 +94,6 @@ func (a *apps) reconcile(ctx context.Context) {
 	}
 }
 
-// register registers an app with a check, whose initial state is status.
 func (a *apps) register(ctx context.Context, app *app, status string) error {
 	return a.c.agent.Client().Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{
 		Name: "star", ID: app.id, Address: "127.0.0.1", Port: app.server.Listener.Addr().(*net.TCPAddr).Port,
@@ -155,7 +154,6 @@ func (a *apps) drainOldest() {
 // drainTime is how long a deregistered app continues to serve.
 const drainTime = 300 * time.Millisecond
 
-// leave deregisters the oldest app.
 func (a *apps) leave() *app {
 	a.mu.Lock()
 	oldest := a.live[0]

@@ -61,7 +61,6 @@ func TestChaos(t *testing.T) {
 
 func random(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) }
 
-// shuffled returns the faults in a random order.
 func shuffled(random *rand.Rand) []fault {
 	order := slices.Clone(faults)
 	random.Shuffle(len(order), func(a, b int) { order[a], order[b] = order[b], order[a] })
@@ -187,7 +186,6 @@ func (t *trial) happen(f fault) (served time.Duration) {
 	return served
 }
 
-// last waits during a fault.
 func (t *trial) last(d time.Duration) { time.Sleep(d) }
 
 // awaitCaughtUp waits until the catalog and the pool contain exactly the running apps.

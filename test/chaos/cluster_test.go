@@ -140,14 +140,12 @@ func (c *cluster) lists(addresses []string) bool {
 	return slices.Equal(passing, addresses)
 }
 
-// index returns the index of the catalog.
 func (c *cluster) index() (index uint64) {
 	c.t.Helper()
 	consultest.Await(c.t, "the catalog answers", func() bool { _, index = c.passing(); return index > 0 })
 	return index
 }
 
-// leader returns the leader of the servers.
 func (c *cluster) leader() *consultest.Agent {
 	c.t.Helper()
 	var leader *consultest.Agent

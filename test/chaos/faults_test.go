@@ -12,7 +12,6 @@ import (
 	"sluice/test/verify"
 )
 
-// fault is a fault of a cluster.
 type fault struct {
 	name string
 	// begin starts the fault, and returns a function that ends it.
@@ -155,7 +154,6 @@ func (t *trial) highIndex() uint64 {
 	return t.cluster.index()
 }
 
-// awaitIndexBelow makes sure that the index goes backwards.
 func (t *trial) awaitIndexBelow(before uint64) {
 	t.Helper()
 	consultest.Await(t.T, "the index goes backwards", func() bool { return t.cluster.index() < before })
@@ -186,7 +184,6 @@ var falseAnswers = []middleware{
 
 var answerHeader = map[string]string{"X-Consul-Index": "100000", "X-Consul-KnownLeader": "true"}
 
-// answer returns the same response to each request.
 func answer(status int, header map[string]string, body string) middleware {
 	return func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -19,7 +19,6 @@ type interceptor struct {
 	answer atomic.Pointer[middleware] // nil: the agent answers
 }
 
-// middleware wraps the handler of the agent.
 type middleware func(agent http.Handler) http.Handler
 
 func startInterceptor(t *testing.T, agent string) *interceptor {
@@ -40,7 +39,6 @@ func (i *interceptor) address() string { return i.server.Listener.Addr().String(
 // intercept answers in place of the agent until pass.
 func (i *interceptor) intercept(m middleware) { i.answer.Store(&m) }
 
-// pass ends intercept.
 func (i *interceptor) pass() { i.answer.Store(nil) }
 
 func (i *interceptor) ServeHTTP(w http.ResponseWriter, r *http.Request) {

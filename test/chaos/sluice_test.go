@@ -143,7 +143,6 @@ func (s *sluice) pool(complete bool) []string {
 	return pool
 }
 
-// load sends requests continuously.
 type load struct {
 	sent, failed atomic.Int64
 	longest      atomic.Int64 // in ns
@@ -151,13 +150,11 @@ type load struct {
 	stop         func()
 }
 
-// heardOf reports whether an app has served a request.
 func (l *load) heardOf(a *app) bool {
 	_, ok := l.answered.Load(a.id)
 	return ok
 }
 
-// slowest returns the longest duration of a request.
 func (l *load) slowest() time.Duration { return time.Duration(l.longest.Load()) }
 
 // startLoad sends about 100 requests a second until stop, or as many as the machine can.

@@ -206,7 +206,6 @@ func (a *Agent) launch(ctx context.Context) error {
 // WaitReady waits until the agent answers queries and has a leader.
 func (a *Agent) WaitReady(ctx context.Context) error { return a.wait(ctx, a.ready) }
 
-// wait waits until ready returns nil.
 func (a *Agent) wait(ctx context.Context, ready func(context.Context) error) error {
 	p := a.process
 	if p == nil {

@@ -67,7 +67,6 @@ type TLS struct {
 	VerifyIncoming bool
 }
 
-// config returns the configuration of the agent as JSON.
 func (o Options) config(p ports, dataDir string) ([]byte, error) {
 	if !o.WAN {
 		p.SerfWAN = -1

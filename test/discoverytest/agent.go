@@ -66,7 +66,6 @@ func NewAgent(node string) *Agent {
 	return a
 }
 
-// ServeHTTP implements [http.Handler].
 func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
 
 // Close ends the checks.

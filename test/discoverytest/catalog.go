@@ -65,7 +65,6 @@ func (c *Consul) catalog(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// refreshAllLocked updates the views.
 func (c *Consul) refreshAllLocked() {
 	for path := range c.views {
 		c.refreshLocked(path)

@@ -174,7 +174,6 @@ func (c *Consul) SetIndex(index uint64) {
 	c.broadcastLocked()
 }
 
-// lastIndex returns the index of the last change.
 func (c *Consul) lastIndex() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

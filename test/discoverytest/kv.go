@@ -101,7 +101,6 @@ func (k *KV) lookLocked(key string, below bool) (list []api.KVPair, index uint64
 	return list, index
 }
 
-// ServeHTTP implements http.Handler.
 func (k *KV) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key, isKey := strings.CutPrefix(r.URL.Path, "/v1/kv/")
 	switch {
@@ -130,7 +129,6 @@ func (k *KV) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// get answers a query.
 func (k *KV) get(w http.ResponseWriter, r *http.Request, key string) {
 	request := parse("", r)
 	wait := time.NewTimer(request.Wait)
@@ -165,7 +163,6 @@ func (k *KV) get(w http.ResponseWriter, r *http.Request, key string) {
 	}
 }
 
-// transact answers a transaction.
 func (k *KV) transact(w http.ResponseWriter, r *http.Request) {
 	var ops []struct {
 		KV struct {

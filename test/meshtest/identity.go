@@ -108,7 +108,6 @@ func (i *Identity) server(alpn ...string) *tls.Config {
 	return config
 }
 
-// verify verifies the certificate of a client.
 func (i *Identity) verify(chain []*x509.Certificate) error {
 	if len(chain) == 0 || len(chain[0].URIs) != 1 {
 		return errors.New("the client has no certificate with one URI")

@@ -198,7 +198,6 @@ func (d *Document) Values(schema, member string) (values []string) {
 	return values
 }
 
-// components returns the components of a kind.
 func (d *Document) components(kind string) map[string]any {
 	components, _ := d.root["components"].(map[string]any)
 	found, _ := components[kind].(map[string]any)

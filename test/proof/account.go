@@ -35,7 +35,6 @@ const (
 	maxReserve = 1024 // retries in the reserve of clients
 )
 
-// retry counts a retry.
 func (a *account) retry(client places.Block) {
 	if client != places.Many {
 		a.ofClients.Add(1)

@@ -61,7 +61,6 @@ const (
 	NumKinds = int(Outcomes) + 1
 )
 
-// String returns the name of k.
 func (k Kind) String() string {
 	return [NumKinds]string{
 		"removed", "ineligible", "group", "tier", "tried", "limit", "retry_budget", "token", "in_flight", "outcomes",

@@ -57,7 +57,6 @@ func (p place) before(o place) bool {
 // settled reports whether what s says has been so for long when a pick began.
 func (s *standing) settled(start int64) bool { return start-s.since > int64(Grace) }
 
-// Picked implements balancer.Record.
 func (r *record) Picked(a balancer.Attempt, snapshot *balancer.Snapshot, q balancer.Query) {
 	r.proof.slot(r.number, a.Start).Add(1)
 	behind := r.changing.Load() // before law and standing: if it is false, they know of the snapshot
@@ -144,7 +143,6 @@ func (w *witness) untried(a balancer.Attempt, q *balancer.Query, wanted func(*st
 	return nil
 }
 
-// Done implements balancer.Record.
 func (r *record) Done(a balancer.Attempt) {
 	if slot := r.proof.slot(r.number, a.Start); slot.Add(-1) < 0 {
 		slot.Add(1)

@@ -63,10 +63,8 @@ func (w *witness) lateRetries() int {
 	return max(0, retries-int(counted))
 }
 
-// Changing implements balancer.Witness.
 func (w *witness) Changing() { w.changing.Store(true) }
 
-// Configured implements balancer.Witness.
 func (w *witness) Configured(o *balancer.Options) {
 	before, wasConfigured := w.options, w.configured
 	w.options, w.configured = *o, true
@@ -85,7 +83,6 @@ func (w *witness) Configured(o *balancer.Options) {
 	w.derive(true)
 }
 
-// Applied implements balancer.Witness.
 func (w *witness) Applied(set []discovery.Instance, began int64) {
 	before := w.set
 	w.set = make(map[discovery.Key]discovery.Instance, len(set))
@@ -114,7 +111,6 @@ func (w *witness) Applied(set []discovery.Instance, began int64) {
 	w.derive(false)
 }
 
-// Judged implements balancer.Witness.
 func (w *witness) Judged(reason balancer.Reason, verdicts []balancer.Verdict) {
 	for _, v := range verdicts {
 		r := w.records[v.Peer]
@@ -132,7 +128,6 @@ func (w *witness) Judged(reason balancer.Reason, verdicts []balancer.Verdict) {
 	w.derive(false)
 }
 
-// Ordered implements balancer.Witness.
 func (w *witness) Ordered(of func(discovery.Instance) balancer.Orders) {
 	w.orders = of
 	for _, r := range w.records {
@@ -143,7 +138,6 @@ func (w *witness) Ordered(of func(discovery.Instance) balancer.Orders) {
 	w.derive(false)
 }
 
-// Joined implements balancer.Witness.
 func (w *witness) Joined(p *balancer.Peer, before bool, against balancer.Reason) balancer.Record {
 	w.joined++
 	r := &record{witness: w, peer: p, number: w.joined, fresh: !before, whole: !before, against: against}
@@ -159,7 +153,6 @@ const (
 	settleSteps = 60
 )
 
-// Retired implements balancer.Witness.
 func (w *witness) Retired(p *balancer.Peer, cut bool) {
 	r := w.records[p]
 	delete(w.records, p)
@@ -186,7 +179,6 @@ func (w *witness) Retired(p *balancer.Peer, cut bool) {
 	})
 }
 
-// Closed implements balancer.Witness.
 func (w *witness) Closed() { w.settle(settleSteps) }
 
 // settle looks until nothing is in flight, so many times. A pick that finds no peer counts for a

@@ -62,7 +62,6 @@ func (s *grpcServer) reset() {
 	<-s.ended
 }
 
-// Check implements grpc.health.v1.
 func (s *grpcServer) Check(context.Context, *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
 	if !s.do() {
 		return nil, errDead
@@ -73,7 +72,6 @@ func (s *grpcServer) Check(context.Context, *grpc_health_v1.HealthCheckRequest) 
 // errDead is the error of a call whose connection has been reset.
 var errDead = status.Error(codes.Aborted, "the instance is dead")
 
-// call serves a call of any kind.
 func (s *grpcServer) call(_ any, stream grpc.ServerStream) error {
 	method, _ := grpc.Method(stream.Context())
 	id, err := strconv.Atoi(strings.TrimPrefix(method, grpcService))

@@ -17,7 +17,6 @@ import (
 	"time"
 )
 
-// http1Sender is a client of HTTP/1.1.
 type http1Sender struct {
 	dial func(context.Context) (net.Conn, error)
 	host string
@@ -30,7 +29,6 @@ type http1Sender struct {
 // errHalf: an answer has begun, and is not complete.
 var errHalf = errors.New("half an answer")
 
-// http1Conn is a connection to the gateway.
 type http1Conn struct {
 	net.Conn
 	reader *bufio.Reader
@@ -58,7 +56,6 @@ func (s *http1Sender) send(id int, k kind, deadline time.Time) error {
 	return nil
 }
 
-// conn returns a connection for a request of the kind.
 func (s *http1Sender) conn(k kind, deadline time.Time) (*http1Conn, error) {
 	s.mu.Lock()
 	if last := len(s.idle) - 1; !k.fresh && last >= 0 {

@@ -96,7 +96,6 @@ func (s *http1Server) acceptRest() {
 	}
 }
 
-// take serves a connection.
 func (s *http1Server) take(conn *net.TCPConn) {
 	s.mu.Lock()
 	s.conns[conn] = false

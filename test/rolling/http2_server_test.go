@@ -81,7 +81,6 @@ func (s *http2Server) reset() {
 // connKey is the key of a request's *trackedConn in its context.
 type connKey struct{}
 
-// ServeHTTP implements http.Handler.
 func (s *http2Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Context().Value(connKey{}).(*trackedConn).served.Store(true)
 	id, err := strconv.Atoi(r.URL.Path[1:])
@@ -116,7 +115,6 @@ func listenTracked() (*trackedListener, error) {
 	return &trackedListener{TCPListener: l, conns: make(map[*trackedConn]bool)}, err
 }
 
-// Accept implements net.Listener.
 func (l *trackedListener) Accept() (net.Conn, error) {
 	conn, err := l.AcceptTCP()
 	if err != nil {
@@ -147,7 +145,6 @@ func (l *trackedListener) reset() {
 	}
 }
 
-// trackedConn is a connection of a trackedListener.
 type trackedConn struct {
 	*net.TCPConn
 	listener *trackedListener
@@ -155,7 +152,6 @@ type trackedConn struct {
 	served   atomic.Bool // a request has arrived
 }
 
-// Close implements net.Conn.
 func (c *trackedConn) Close() error {
 	c.listener.mu.Lock()
 	delete(c.listener.conns, c)

@@ -29,7 +29,6 @@ func newLedger() *ledger {
 	}
 }
 
-// note records that a request reached an instance.
 func (l *ledger) note(instance string, request int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -39,7 +38,6 @@ func (l *ledger) note(instance string, request int) {
 	}
 }
 
-// noteAnswer records the response to a request.
 func (l *ledger) noteAnswer(request int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -14,7 +14,6 @@ import (
 	"time"
 )
 
-// kind is a kind of request.
 type kind struct {
 	protocol protocol
 	method   string // of HTTP, or one of the gRPC methods below
@@ -47,13 +46,11 @@ func (k kind) String() string {
 	return b + ", keep-alive"
 }
 
-// isGRPC reports whether it is a call of gRPC.
 func (k kind) isGRPC() bool { return k.protocol == grpcH2 || k.protocol == grpcH2C }
 
 // repeatable reports whether the request may be sent twice.
 func (k kind) repeatable() bool { return k.method == http.MethodGet }
 
-// path returns the target of a request.
 func (k kind) path(id int) string {
 	if k.isGRPC() {
 		return grpcService + strconv.Itoa(id)
@@ -64,7 +61,6 @@ func (k kind) path(id int) string {
 // mix is the order of kinds of requests in a load, which repeats.
 type mix []kind
 
-// kinds returns the different kinds.
 func (m mix) kinds() (kinds []kind) {
 	for _, k := range m {
 		if !slices.Contains(kinds, k) {
@@ -106,7 +102,6 @@ const requestTimeout = 2 * time.Minute
 // more would accumulate, and all loads of a test together run out of file descriptors.
 func maxInFlight(perSecond int) int64 { return int64(max(perSecond, 100)) }
 
-// result is the result of a request.
 type result struct {
 	id      int
 	kind    kind
@@ -128,7 +123,6 @@ type load struct {
 	results []result
 }
 
-// startLoad sends perSecond requests a second.
 func startLoad(to target, m mix, perSecond int) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{senders: make(map[protocol]sender), cancel: cancel}

@@ -119,7 +119,6 @@ func crash(a *app) error {
 	return nil
 }
 
-// pace contains the durations of the phases.
 type pace struct {
 	replaced   int           // instances per mode, at most
 	before     time.Duration // before the roll
@@ -149,7 +148,6 @@ type deploy struct {
 	all    []*app
 }
 
-// outcome is the result of a mode.
 type outcome struct {
 	mode
 	*ledger
@@ -170,7 +168,6 @@ func (d *deploy) start(ttl bool) *app {
 	return a
 }
 
-// end removes all instances.
 func (d *deploy) end() {
 	for _, a := range d.all {
 		var status api.StatusError
@@ -182,7 +179,6 @@ func (d *deploy) end() {
 	}
 }
 
-// run runs the mode against the gateway.
 func (d *deploy) run(g *runningGateway) outcome {
 	t := d.t
 	o := outcome{mode: d.mode, ledger: d.ledger}
@@ -249,7 +245,6 @@ func (d *deploy) roll() (replacements []string) {
 	return replacements
 }
 
-// replace replaces an old instance with a new one.
 func (d *deploy) replace(old *app) (fresh *app) {
 	fresh = d.start(false)
 	var leaving sync.WaitGroup
@@ -291,7 +286,6 @@ func watchStalls() (longest func() time.Duration) {
 	}
 }
 
-// cpuTime returns the processor time that this process has used.
 func cpuTime() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -309,7 +303,6 @@ func (d *deploy) passing() int {
 	return len(entries)
 }
 
-// killHung kills the hanging instances, which ends their requests.
 func (d *deploy) killHung() {
 	for _, a := range d.all {
 		if wake.Closed(a.hung) && !wake.Closed(a.dead) {

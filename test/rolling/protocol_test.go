@@ -49,7 +49,6 @@ func (t target) sender(p protocol, body []byte) sender {
 	}
 }
 
-// dialer returns a function that opens connections.
 func (t target) dialer(p protocol) func(context.Context) (net.Conn, error) {
 	secure, next := p == https || p == h2 || p == grpcH2, []string{"http/1.1"}
 	if p == h2 {

@@ -30,7 +30,6 @@ type registeredApp struct {
 	output *subprocess.Output
 }
 
-// startRegistered starts an instance of a service.
 func startRegistered(t *testing.T, consulURL, service string) *registeredApp {
 	t.Helper()
 	port := strconv.Itoa(consultest.ReservePort(t))

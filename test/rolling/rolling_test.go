@@ -64,7 +64,6 @@ const controlService = "control"
 // fails, on an idle machine.
 const maxLatency = 4 * time.Second
 
-// TestRollingDeploy is described in the package comment.
 func TestRollingDeploy(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
@@ -110,7 +109,6 @@ type traffic struct {
 
 var plainTraffic = traffic{http1Peers, plainMix, 300, 60}
 
-// paceOf returns the pace of modes, and the modes.
 func paceOf(list []mode) (pace, []mode) {
 	if os.Getenv("SLUICE_ROLLING") == "long" {
 		for i := range list {
@@ -233,7 +231,6 @@ func (o outcome) check(t *testing.T, g *runningGateway) {
 	verify.That(t, wrong <= shown, "%s: %d more", o.name, wrong-shown)
 }
 
-// startControl starts the instances of controlService.
 func startControl(t *testing.T) (addresses []string) {
 	t.Helper()
 	for i := range 2 {
@@ -372,14 +369,12 @@ func (a *additions) Write(line []byte) (int, error) {
 	return a.Output.Write(line)
 }
 
-// has reports whether all instances were added.
 func (a *additions) has(all []*app) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return !slices.ContainsFunc(all, func(i *app) bool { return a.known[i.id].IsZero() })
 }
 
-// times returns when each instance was added.
 func (a *additions) times() map[string]time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()

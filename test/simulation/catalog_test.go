@@ -102,7 +102,6 @@ func (c *catalog) follow(s consulsource.Selection, probation time.Duration) {
 	}
 }
 
-// note records the found services.
 func (c *catalog) note(services []consulsource.CatalogService) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
@@ -113,7 +112,6 @@ func (c *catalog) note(services []consulsource.CatalogService) {
 	c.w.logf("catalog: found %s", strings.Join(c.found, " "))
 }
 
-// selects reports whether the selection matches a registered service.
 func (c *catalog) selects(r *registry) bool {
 	want := balancer.Selector{Meta: c.selection.Meta}
 	if c.selection.Tag != "" {
@@ -122,7 +120,6 @@ func (c *catalog) selects(r *registry) bool {
 	return c.names(r) && slices.ContainsFunc(r.entries, func(i discovery.Instance) bool { return meets(i, want) })
 }
 
-// names reports whether the selection matches the name of a service.
 func (c *catalog) names(r *registry) bool {
 	matches, _ := path.Match(cmp.Or(c.selection.Name, "*"), r.name)
 	return matches

@@ -136,7 +136,6 @@ type written struct {
 	order   int // among all, by the time at which it was last written
 }
 
-// noteWritten notes which registrations have been written.
 func (r *registry) noteWritten(entries []*api.ServiceEntry) {
 	before := r.written
 	r.written = make(map[[2]string]written, len(entries))
@@ -172,7 +171,6 @@ func (c *consul) solid() (since time.Time, ok bool) {
 	return c.known, c.fault.what == "" && !time.Now().Before(c.known)
 }
 
-// disturb makes Consul fail in some way, or work again.
 func (c *consul) disturb() {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
@@ -189,14 +187,12 @@ func (c *consul) disturb() {
 	}
 }
 
-// heal makes Consul work.
 func (c *consul) heal() {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
 	c.becomeLocked(fault{})
 }
 
-// becomeLocked sets the fault.
 func (c *consul) becomeLocked(f fault) {
 	if c.fault.what == f.what {
 		return

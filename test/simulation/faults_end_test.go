@@ -6,7 +6,6 @@ import (
 	"time"
 )
 
-// endFaults ends all faults, and checks the final state.
 func (w *world) endFaults() {
 	w.log("end of faults")
 	w.mu.Lock()

@@ -20,7 +20,6 @@ func (s *service) drawGroups(random *rand.Rand) {
 	}
 }
 
-// groupOf returns the name of the group of an instance.
 func (s *service) groupOf(i discovery.Instance) string {
 	for _, g := range s.options.Groups {
 		if slices.Contains(i.Tags, g.Name) {

@@ -19,7 +19,6 @@ type instant struct {
 	stirred    []*request // which ended, or whose tries or waits began or ended
 }
 
-// now returns the present instant.
 func (s *service) now() *instant {
 	if s.instant == nil || s.instant.at != time.Now() {
 		s.instant = &instant{at: time.Now()}

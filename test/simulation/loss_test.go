@@ -74,7 +74,6 @@ func (l *loss) failOne() {
 	}
 }
 
-// registerOne registers a new instance.
 func (l *loss) registerOne() {
 	l.expect(l.lost)
 	l.register("new", l.registry.address())

@@ -37,7 +37,6 @@ type peer struct {
 
 func (p *peer) String() string { return p.service.name + " " + describePeer(p.actual) }
 
-// newTransport is Options.NewTransport.
 func (s *service) newTransport(actual *balancer.Peer) balancer.Transport {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
@@ -57,7 +56,6 @@ func (p *peer) leavesNow() bool {
 	return !listed
 }
 
-// note is Options.Notify.
 func (s *service) note(e balancer.Event) {
 	w := s.w
 	w.mu.Lock()

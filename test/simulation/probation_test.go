@@ -50,7 +50,6 @@ func (r *registry) settleProbation() {
 	r.add(i)
 }
 
-// dropFromProbationLocked ends the probation of a process.
 func (r *registry) dropFromProbationLocked(i discovery.Instance) {
 	r.onProbation = slices.DeleteFunc(slices.Clone(r.onProbation), func(k discovery.Instance) bool { return sameProcess(k, i) })
 }

@@ -97,7 +97,6 @@ func (r *registry) update(change func()) {
 	}
 }
 
-// note updates present.
 func (r *registry) note() {
 	now := make(map[discovery.Key]time.Time)
 	for key := range processes(r.reportedSet()) {
@@ -127,7 +126,6 @@ func (r *registry) note() {
 // probation.
 func (r *registry) reportedSet() []discovery.Instance { return slices.Concat(r.entries, r.onProbation) }
 
-// change changes one random instance.
 func (r *registry) change() {
 	random := r.w.random
 	if r.keeps && random.IntN(6) == 0 {
@@ -173,7 +171,6 @@ func (r *registry) change() {
 	}
 }
 
-// edit changes a registration.
 func (r *registry) edit(n int, change func(*discovery.Instance)) {
 	r.update(func() {
 		change(&r.entries[n])
@@ -273,7 +270,6 @@ func (r *registry) deregister(n int) {
 	})
 }
 
-// clear removes all instances at once.
 func (r *registry) clear() {
 	r.update(func() {
 		r.w.logf("%s: deregistered all", r.name)
@@ -295,7 +291,6 @@ func (r *registry) restore(kept discovery.Instance) {
 	})
 }
 
-// disturb makes the registry fail, or work again.
 func (r *registry) disturb() {
 	if r.consul != nil {
 		r.consul.disturb()
@@ -325,7 +320,6 @@ func (r *registry) heal() {
 	})
 }
 
-// source queries a registry for a service.
 type source struct {
 	*registry
 	service *service
@@ -333,7 +327,6 @@ type source struct {
 
 func (s *source) String() string { return "simulated registry" }
 
-// Run implements discovery.Source.
 func (s *source) Run(ctx context.Context, _ discovery.WatchState, report func(discovery.Report)) error {
 	for {
 		s.w.mu.Lock()

@@ -110,7 +110,6 @@ func (r *request) run() {
 	r.checkLocked(outcome, r.loop.Tries, err)
 }
 
-// start begins a try.
 func (r *request) start(t balancer.Token) *flight {
 	w := r.w
 	w.mu.Lock()
@@ -142,7 +141,6 @@ func (r *request) start(t balancer.Token) *flight {
 	return &flight{peer: p, call: call, begin: time.Now(), retry: r.tries > 1, suspected: p.transport.suspected}
 }
 
-// end records the end of a try.
 func (r *request) end(f *flight, o balancer.Outcome) balancer.Outcome {
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
@@ -209,7 +207,6 @@ func (r *request) wait(f *flight, suspected <-chan struct{}) (o balancer.Outcome
 	return o
 }
 
-// Try implements attempt.Exchange.
 func (r *request) Try(t balancer.Token) balancer.Outcome {
 	f := r.start(t)
 	var suspected <-chan struct{}
@@ -230,10 +227,8 @@ func (r *request) Try(t balancer.Token) balancer.Outcome {
 	return r.end(f, o)
 }
 
-// Block implements attempt.Exchange.
 func (r *request) Block() places.Block { return places.Many }
 
-// Waiting implements attempt.Exchange.
 func (r *request) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
 	r.noteWaiting(+1)
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -273,7 +268,6 @@ func answers(o balancer.Outcome) bool {
 	return o.Class == balancer.OutcomeOK || o.Class == balancer.OutcomeServerError
 }
 
-// Replayable implements attempt.Exchange.
 func (r *request) Replayable() bool {
 	if time.Since(r.begin) >= responseTimeout {
 		return false
@@ -281,5 +275,4 @@ func (r *request) Replayable() bool {
 	return !r.touched || r.idempotent
 }
 
-// Started implements attempt.Exchange.
 func (r *request) Started() bool { return r.begun }

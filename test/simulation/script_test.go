@@ -5,7 +5,6 @@ import (
 	"time"
 )
 
-// act takes one random step.
 func (w *world) act() {
 	s := w.services[w.random.IntN(len(w.services))]
 	switch n := w.random.IntN(1000); {

@@ -235,7 +235,6 @@ func (s *service) reload() {
 	s.checker.Reconfigure(options, s.settings)
 }
 
-// retire removes a service.
 func (w *world) retire(s *service) {
 	w.log("%s: out of use", s.name)
 	w.manager.Unwatch(s.name)
@@ -290,7 +289,6 @@ func (s *service) drainsAway() (away []discovery.Key) {
 	return away
 }
 
-// reportedLocked records the next report of the source.
 func (s *service) reportedLocked(entries []discovery.Instance) {
 	set := processes(entries)
 	if n := len(s.reports); n > 0 && maps.EqualFunc(s.reports[n-1].set, set, discovery.Instance.Equal) {
@@ -299,7 +297,6 @@ func (s *service) reportedLocked(entries []discovery.Instance) {
 	s.reports = append(s.reports, report{time.Now(), set})
 }
 
-// latest returns the latest report of the source.
 func (s *service) latest() report {
 	if len(s.reports) == 0 {
 		return report{}

@@ -25,7 +25,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// simulate runs a seed.
 func simulate(t *testing.T, seed uint64) (w *world) {
 	synctest.Test(t, func(*testing.T) {
 		w = newWorld(seed)
@@ -34,7 +33,6 @@ func simulate(t *testing.T, seed uint64) (w *world) {
 	return w
 }
 
-// variable returns the number in an environment variable.
 func variable(t *testing.T, name string) (n uint64, ok bool) {
 	text := os.Getenv(name)
 	if text == "" {
@@ -131,7 +129,6 @@ func TestSameSeedSameTrace(t *testing.T) {
 	}
 }
 
-// sortedTrace returns the trace with sorted simultaneous events.
 func (w *world) sortedTrace() []line {
 	return slices.SortedFunc(slices.Values(w.trace), func(a, b line) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.text, b.text))

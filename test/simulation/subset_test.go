@@ -10,7 +10,6 @@ import (
 	"sluice/test/balancertest"
 )
 
-// drawSubset chooses the size of the subset, and the number of the replica.
 func (s *service) drawSubset(random *rand.Rand) {
 	s.options.Subset = balancer.Subset{}
 	if random.IntN(4) == 0 {
@@ -68,7 +67,6 @@ func (s *service) checkStable(tier int, before, now choice) {
 	}
 }
 
-// without returns the elements of a that are not in b.
 func without(a, b []*balancer.Peer) []*balancer.Peer {
 	return slices.DeleteFunc(slices.Clone(a), func(p *balancer.Peer) bool { return slices.Contains(b, p) })
 }

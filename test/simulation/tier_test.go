@@ -24,7 +24,6 @@ func meets(i discovery.Instance, s balancer.Selector) bool {
 	return !untagged && zoned && (s.Nodes == nil || slices.Contains(s.Nodes, i.Node))
 }
 
-// drawTiers chooses tiers and the overprovisioning factor.
 func (s *service) drawTiers(random *rand.Rand) {
 	s.options.Tiers = nil
 	if random.IntN(3) > 0 {

@@ -119,7 +119,6 @@ type transport struct {
 	suspected chan struct{} // closed by Suspect, which makes another one
 }
 
-// Drain implements balancer.Transport.
 func (t *transport) Drain() {
 	t.peer.service.w.mu.Lock()
 	defer t.peer.service.w.mu.Unlock()
@@ -128,7 +127,6 @@ func (t *transport) Drain() {
 	}
 }
 
-// Suspect implements balancer.Transport.
 func (t *transport) Suspect() {
 	w := t.peer.service.w
 	w.mu.Lock()
@@ -138,7 +136,6 @@ func (t *transport) Suspect() {
 	t.suspected = make(chan struct{})
 }
 
-// Close implements balancer.Transport.
 func (t *transport) Close() {
 	w := t.peer.service.w
 	w.mu.Lock()
@@ -161,7 +158,6 @@ func (t *transport) Close() {
 	close(t.closed)
 }
 
-// probe checks the upstream at an address.
 func (w *world) probe(ctx context.Context, address string) error {
 	w.mu.Lock()
 	u := w.upstreams[address]

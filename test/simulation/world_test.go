@@ -74,7 +74,6 @@ var happenings = []string{
 	"service found", "lost sight of a service", "service not listed any more", "try in a group", "try in a fallback",
 }
 
-// line is one of a trace.
 type line struct {
 	at   time.Duration
 	text string
@@ -164,14 +163,12 @@ func (w *world) fallback(name, source, _ string) (state discovery.WatchState, ok
 	return discovery.WatchState{Source: source, Known: true, Set: s.registry.saved, Restored: s.registry.savedAt}, true
 }
 
-// count notes that something happened.
 func (w *world) count(what string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.counts[what]++
 }
 
-// log writes a line of the trace.
 func (w *world) log(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -251,7 +248,6 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-// run plays the script of a seed.
 func (w *world) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -295,7 +291,6 @@ func (w *world) run() {
 	time.Sleep(2 * time.Minute) // the proof waits that long for requests that should have ended
 }
 
-// pause returns how long until the next step.
 func (w *world) pause() time.Duration {
 	switch n := w.random.IntN(100); {
 	case n < 2:

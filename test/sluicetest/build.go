@@ -64,7 +64,6 @@ func linkOrCopy(from, to string) error {
 	return duplicate(from, to) // on another file system
 }
 
-// duplicate copies a program to a new file.
 func duplicate(from, to string) error {
 	source, err := os.Open(from)
 	if err != nil {

@@ -69,7 +69,6 @@ type unclosed struct{ io.Reader }
 
 func (unclosed) Close() error { return nil }
 
-// conn returns a connection for a request.
 func (h *HTTP2) conn(r *http.Request) (*http2.ClientConn, error) {
 	if r.Close {
 		return h.open(r.Context())
