@@ -114,7 +114,10 @@ func (c *combinedRun) disturbIssuer(g *generation) {
 		}
 	case c.one(4):
 		s.issuer.rotate()
-		s.use(s.issuer.token("ada"))
+		token := s.issuer.token("ada")
+		s.mu.Lock()
+		s.newest = token
+		s.mu.Unlock()
 	default:
 		s.answering.Lock()
 		defer s.answering.Unlock()
@@ -128,13 +131,6 @@ func (c *combinedRun) disturbIssuer(g *generation) {
 		fault := combinedIssuerFaults[pick(c.combinations, "fails", "hangs", "breaks", "nonsense", "no keys")]
 		s.fault.Store(&fault)
 	}
-}
-
-// use makes requests use the token of a new key.
-func (s *combinedTokens) use(token string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.newest = token
 }
 
 // settle makes requests use only tokens of keys that sluice has, which has this number of keys.

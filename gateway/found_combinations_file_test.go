@@ -62,8 +62,6 @@ func (f *foundFile) defines(service string) bool {
 	return defined || f.moving.name == service
 }
 
-func (f *foundFile) divides(service string) bool { return f.divided[service] }
-
 func (f *foundFile) inConsul(service string) bool {
 	return f.moving.name != service || f.moving.source == "consul"
 }

@@ -146,7 +146,7 @@ func (s *foundService) targets(f *foundFile) map[*askedKey]target {
 			own, asks := m.asks[key]
 			return asks && own.ask == t.ask && own.closed == t.closed
 		}
-		everybody := f.divides(s.name) || !slices.ContainsFunc(members, func(m member) bool { return !same(m) })
+		everybody := f.divided[s.name] || !slices.ContainsFunc(members, func(m member) bool { return !same(m) })
 		for _, m := range members {
 			if m.usable() && (everybody || same(m) && m.profile(f) == oldest[key].profile(f)) {
 				t.peers = append(t.peers, m.name)

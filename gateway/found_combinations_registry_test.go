@@ -281,7 +281,9 @@ func (c *foundRun) lead(name string) {
 			d.retired.Store(false)
 		}
 	}
-	c.publishLeader(name)
+	c.mu.Lock()
+	c.leader.publish(name)
+	c.mu.Unlock()
 	c.registerLeader(name)
 }
 
@@ -305,12 +307,6 @@ func (c *foundRun) registerLeader(name string) {
 			c.registry.pair = &api.KVPair{Value: []byte(base64.StdEncoding.EncodeToString([]byte(name))), LockIndex: 1, Session: "s"}
 		}
 	})
-}
-
-func (c *foundRun) publishLeader(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.leader.publish(name)
 }
 
 // outage lets Consul fail, or lose what it has, or ends that.

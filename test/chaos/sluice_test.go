@@ -21,6 +21,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/proof"
 	"sluice/test/sluicetest"
+	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
 
@@ -77,7 +78,7 @@ services: { star: { consul: {}, balance: { policy: round_robin }, timeouts: { co
 routes: [{ service: star }]
 `, s.web, s.admin, c.relay.URL(), c.tokenFile)
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-	log := verify.Result(os.Create(filepath.Join(t.TempDir(), "sluice.log"))).Must(t)
+	log := new(subprocess.Output)
 	rules := proof.New(nil)
 	s.Gateway = verify.Result(gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: log, Witness: rules.Witness})).Must(t)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -86,15 +87,13 @@ routes: [{ service: star }]
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
-		lines, _ := os.ReadFile(log.Name())
 		for _, text := range rules.Violations() {
 			s.notice("%s", text)
 			t.Error("the proof has found a violation")
 		}
 		if t.Failed() {
-			t.Logf("sluice's log:\n%s", lines)
+			t.Logf("sluice's log:\n%s", log)
 		}
-		log.Close()
 	})
 	return s
 }

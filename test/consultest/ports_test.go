@@ -1,6 +1,7 @@
 package consultest
 
 import (
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -81,12 +82,13 @@ func TestListenTakesNoPortOfABlock(t *testing.T) {
 // hold uses an address until t ends.
 func hold(t *testing.T, network, address string) {
 	t.Helper()
-	switch network {
-	case "tcp4":
-		l := verify.Result(net.Listen(network, address)).Must(t)
-		t.Cleanup(func() { l.Close() })
-	default:
-		l := verify.Result(net.ListenPacket(network, address)).Must(t)
-		t.Cleanup(func() { l.Close() })
+	var held io.Closer
+	var err error
+	if network == "tcp4" {
+		held, err = net.Listen(network, address)
+	} else {
+		held, err = net.ListenPacket(network, address)
 	}
+	verify.NoError(t, err)
+	t.Cleanup(func() { held.Close() })
 }

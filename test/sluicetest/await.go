@@ -10,9 +10,6 @@ import (
 // Patience limits a step that takes a second or two, or more on a busy machine.
 const Patience = 2 * time.Minute
 
-// ErrTooLate is the error of [Sluice.Await] after its patience.
-var ErrTooLate = errors.New("it did not happen")
-
 // Await calls condition until it returns true without an error, at most for patience. It returns an
 // error of condition only at the end, because processes are stopped and started in between. A
 // sluice that ends by itself ends it.
@@ -32,7 +29,7 @@ func (s *Sluice) Await(ctx context.Context, patience time.Duration, what string,
 		case <-s.Exited():
 			return fmt.Errorf("sluice ended by itself: %v\n%s", s.Err(), s.LogTail(20))
 		case <-timeout.C:
-			return fmt.Errorf("waited %v for %s: %w\nend of sluice's log:\n%s", patience, what, errors.Join(ErrTooLate, err), s.LogTail(20))
+			return fmt.Errorf("waited %v for %s: %w\nend of sluice's log:\n%s", patience, what, errors.Join(errors.New("it did not happen"), err), s.LogTail(20))
 		case <-tick.C:
 		}
 	}
