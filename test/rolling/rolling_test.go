@@ -258,20 +258,16 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 		t: t, web: address(), secure: address(), dir: t.TempDir(), trust: x509.NewCertPool(),
 		added: &additions{known: make(map[string]time.Time)},
 	}
-	control := r.control
 	hosts := []string{controlService}
 	for _, m := range list {
 		hosts = append(hosts, m.name, m.withPatience().name)
 	}
 	files := testcert.Write(t, g.dir, controlService, func(c *x509.Certificate) { c.DNSNames = hosts })
-	pem, err := os.ReadFile(files.Cert)
-	if err != nil || !g.trust.AppendCertsFromPEM(pem) {
-		t.Fatal("the certificate cannot be read: ", err)
-	}
-	var text strings.Builder
-	fmt.Fprintf(&text, "listeners:\n  - { name: web, address: %q }\n  - { name: websecure, address: %q, tls: { certificates: [{ cert: %q, key: %q }] } }\nadmin: { address: '127.0.0.1:0' }\n", g.web, g.secure, files.Cert, files.Key)
-	fmt.Fprintf(&text, "access_log: { path: %q }\nlog: { format: json }\nconsul: { addresses: [%q] }\n", g.accessLog(), r.agent.URL())
-	services := fmt.Sprintf("services:\n  %s:\n    peers: [%q, %q]\n%s", controlService, control[0], control[1], servicePatience)
+	pem := verify.Result(os.ReadFile(files.Cert)).Must(t)
+	verify.Require(t, g.trust.AppendCertsFromPEM(pem), "%s is no certificate", files.Cert)
+	text := fmt.Sprintf("listeners:\n  - { name: web, address: %q }\n  - { name: websecure, address: %q, tls: { certificates: [{ cert: %q, key: %q }] } }\nadmin: { address: '127.0.0.1:0' }\n", g.web, g.secure, files.Cert, files.Key)
+	text += fmt.Sprintf("access_log: { path: %q }\nlog: { format: json }\nconsul: { addresses: [%q] }\n", g.accessLog(), r.agent.URL())
+	services := fmt.Sprintf("services:\n  %s:\n    peers: [%q, %q]\n%s", controlService, r.control[0], r.control[1], servicePatience)
 	routes := fmt.Sprintf("routes:\n  - { host: %s, service: %s }\n", controlService, controlService)
 	for _, m := range list {
 		variants := []mode{m}
@@ -287,9 +283,8 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 			routes += fmt.Sprintf("  - { host: %s, service: %s }\n", m.name, m.name)
 		}
 	}
-	text.WriteString(clientPatience + services + routes)
 	file := filepath.Join(g.dir, "sluice.yaml")
-	verify.NoError(t, os.WriteFile(file, []byte(text.String()), 0o600))
+	verify.NoError(t, os.WriteFile(file, []byte(text+clientPatience+services+routes), 0o600))
 	rules := proof.New(nil)
 	g.Gateway = verify.Result(gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: g.added, Witness: rules.Witness})).Must(t)
 	ctx, cancel := context.WithCancel(context.Background())
