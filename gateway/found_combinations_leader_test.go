@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/consul/api"
 
 	"sluice/test/discoverytest"
 )
@@ -21,7 +20,7 @@ type keyOfLeader struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	index   uint64
-	pair    *api.KVPair // nil: there is none
+	holder  string // of the key; "": there is none
 	broken  bool
 	changed chan struct{}
 }
@@ -48,10 +47,11 @@ func (k *keyOfLeader) look(after uint64) (index uint64, body string, broken bool
 		return 0, "", true, nil
 	case after == k.index:
 		return 0, "", false, k.changed
-	case k.pair == nil:
+	case k.holder == "":
 		return k.index, "", false, nil
 	}
-	return k.index, fmt.Sprintf(`[{"Key":%q,"Value":"%s","LockIndex":%d,"Session":%q}]`, leaderKey, k.pair.Value, k.pair.LockIndex, k.pair.Session), false, nil
+	value := base64.StdEncoding.EncodeToString([]byte(k.holder))
+	return k.index, fmt.Sprintf(`[{"Key":%q,"Value":%q,"LockIndex":1,"Session":"s"}]`, leaderKey, value), false, nil
 }
 
 func (k *keyOfLeader) ServeHTTP(w http.ResponseWriter, r *http.Request) {

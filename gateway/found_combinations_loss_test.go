@@ -28,7 +28,7 @@ func (c *foundRun) lose() {
 		}
 		c.publishService(s)
 	}
-	c.registry.change(func() { c.registry.index, c.registry.pair = c.index, nil })
+	c.registry.change(func() { c.registry.index, c.registry.holder = c.index, "" })
 	c.registry.Lose(c.index, "db")
 	c.leaderLost = true
 	c.server.CloseClientConnections() // a server that starts anew ends all queries, which would wait for an index of before

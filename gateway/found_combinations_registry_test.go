@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"encoding/base64"
-
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/discoverytest"
@@ -303,9 +301,7 @@ func (c *foundRun) registerLeader(name string) {
 	c.registry.Consul.Set("db", entries...)
 	c.registry.change(func() {
 		c.registry.index++
-		if c.registry.pair = nil; name != "" {
-			c.registry.pair = &api.KVPair{Value: []byte(base64.StdEncoding.EncodeToString([]byte(name))), LockIndex: 1, Session: "s"}
-		}
+		c.registry.holder = name
 	})
 }
 
