@@ -174,6 +174,12 @@ type turnedAway string
 
 func (r turnedAway) Error() string { return "turned away: " + string(r) }
 
+// halves are both directions of a connection.
+type halves struct {
+	io.Reader
+	io.WriteCloser
+}
+
 // tunnel opens a WebSocket by HTTP/1.1 or HTTP/2, and returns it with the path that its peer got.
 func (e *entrance) tunnel(ctx context.Context, http2 bool, target string, barred bool) (io.ReadWriteCloser, string, error) {
 	if http2 {
@@ -197,10 +203,7 @@ func (e *entrance) tunnel(ctx context.Context, http2 bool, target string, barred
 			response.Body.Close()
 			return nil, "", notSwitched(response)
 		}
-		return struct {
-			io.Reader
-			io.WriteCloser
-		}{response.Body, up}, response.Header.Get("X-Path"), nil
+		return halves{response.Body, up}, response.Header.Get("X-Path"), nil
 	}
 	conn, err := e.dial(ctx, e.combinedClient, "http/1.1")
 	if err != nil {
@@ -219,10 +222,7 @@ func (e *entrance) tunnel(ctx context.Context, http2 bool, target string, barred
 		conn.Close()
 		return nil, "", err
 	}
-	return struct {
-		io.Reader
-		io.WriteCloser
-	}{in, conn}, response.Header.Get("X-Path"), nil
+	return halves{in, conn}, response.Header.Get("X-Path"), nil
 }
 
 func notSwitched(response *http.Response) error {

@@ -122,10 +122,7 @@ func (c *combinedRun) stream(ctx context.Context, e *entrance, arrived func(), r
 		return err
 	}
 	text := combinedBody(random.IntN(1000), random.IntN(200_000))
-	if err := echoes(struct {
-		io.Reader
-		io.Writer
-	}{in, conn}, text, 1+random.IntN(5)); err != nil {
+	if err := echoes(halves{in, conn}, text, 1+random.IntN(5)); err != nil {
 		return err
 	}
 	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
