@@ -143,7 +143,7 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 func (r *running) awaitNobody(closeClients func()) {
 	r.await("nothing is in flight", func() bool { return combinedLeft(r.metrics()) == "" })
 	r.await("no client is left", func() bool {
-		closeClients() // a connection becomes idle some time after its client has left a request
+		closeClients() // connections become idle some time after a request was left
 		return strings.Contains(r.metrics(), "\nsluice_client_connections 0\n")
 	})
 }

@@ -16,10 +16,11 @@ import (
 // Envoy registers s with a check that always passes, and with a server until t ends that behaves as
 // an Envoy sidecar that Consul has configured, for a service with a protocol:
 //
-//   - "tcp": no ALPN; a client that the intentions deny completes the handshake, and its connection ends then
-//     (network RBAC). Others have what ServeTCP serves.
-//   - "http": ALPN http/1.1; without it also HTTP/2 with prior knowledge. A request that the intentions deny is
-//     answered 403 "RBAC: access denied", by a permission or not (HTTP RBAC). Others get to Handler(s.ID).
+//   - "tcp": no ALPN; a client that the intentions deny completes the handshake, and its connection
+//     ends then (network RBAC). Others have what ServeTCP serves.
+//   - "http": ALPN http/1.1; without it also HTTP/2 with prior knowledge. A request that the
+//     intentions deny is answered 403 "RBAC: access denied", by a permission or not (HTTP RBAC).
+//     Others get to Handler(s.ID).
 //
 // Sources: makeInboundListener and getAlpnProtocols in agent/xds/listeners.go of Consul 1.22, and
 // Envoy's RBAC filters. It reads the intentions when it needs them, so a change counts for the next
