@@ -3,11 +3,11 @@ package migration
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // app is a service of one instance, which answers with what it has received.
@@ -33,22 +34,16 @@ type received struct {
 // start runs the app until the test ends, and registers it with the status of its check.
 func (a app) start(t *testing.T, consul *consultest.Agent, status string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = json.NewEncoder(w).Encode(received{App: a.name, Target: r.RequestURI, Host: r.Host, Fields: r.Header})
-	})}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	t.Cleanup(func() {
-		server.Close()
-		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-			t.Error(err)
-		}
-	})
-	register(t, consul, a.name, a.name, listener.Addr().(*net.TCPAddr).AddrPort(), a.tags, status)
+	register(t, consul, a.name, a.name, serve(t, a.name), a.tags, status)
+}
+
+// serve runs the server of an app until the test ends, and returns its address.
+func serve(t *testing.T, name string) netip.AddrPort {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(received{App: name, Target: r.RequestURI, Host: r.Host, Fields: r.Header})
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().(*net.TCPAddr).AddrPort()
 }
 
 // unchecked is the status of an instance without a check.
@@ -63,9 +58,7 @@ func register(t *testing.T, consul *consultest.Agent, id, service string, addres
 	if status != unchecked {
 		r.Check = &api.AgentServiceCheck{TTL: "1h", Status: status}
 	}
-	if err := consul.Client().Agent().ServiceRegister(r); err != nil {
-		t.Fatalf("register %s: %v", id, err)
-	}
+	verify.NoError(t, consul.Client().Agent().ServiceRegister(r))
 }
 
 // shownRequest and shownResponse are the fields that ask shows of what an app got, and of its

@@ -9,6 +9,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/pinned"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 var fabio = pinned.Program{Name: "fabio", Title: "fabio", Module: "github.com/fabiolb/fabio", Dir: "bench/rivals/fabio"}
@@ -32,18 +33,12 @@ func TestFabioSharesARoute(t *testing.T) {
 		await(t, address, r)
 		seen := make(map[string]bool) // the services come into the table one after the other
 		for begin := time.Now(); len(seen) < 2 && time.Since(begin) < patience; {
-			answer, err := ask(address, r)
-			if err != nil {
-				t.Fatal(err)
-			}
+			answer := verify.Result(ask(address, r)).Must(t)
 			seen[answer] = true
 		}
 		got := make(map[string]int)
 		for range 1000 {
-			answer, err := ask(address, r)
-			if err != nil {
-				t.Fatal(err)
-			}
+			answer := verify.Result(ask(address, r)).Must(t)
 			got[answer]++
 		}
 		t.Logf("%s: %v", address, got)

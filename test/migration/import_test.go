@@ -2,9 +2,6 @@ package migration
 
 import (
 	"cmp"
-	"encoding/json"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +13,7 @@ import (
 	"sluice/bench/machine"
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // users has the password of ann, which is "secret".
@@ -46,22 +44,13 @@ func (i imports) run(t *testing.T) {
 		places = append(places, "CONSUL", consul.HTTPAddress())
 	}
 	for _, name := range i.servers {
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_ = json.NewEncoder(w).Encode(received{App: name, Target: r.RequestURI, Host: r.Host, Fields: r.Header})
-		}))
-		t.Cleanup(server.Close)
-		places = append(places, "SERVER-"+name, server.Listener.Addr().String())
+		places = append(places, "SERVER-"+name, serve(t, name).String())
 	}
-	addresses, err := machine.FreeAddresses(1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	addresses := verify.Result(machine.FreeAddresses(1)).Must(t)
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "users"), users)
 	write := func(below, address string) (names []string) {
-		if err := os.MkdirAll(filepath.Join(dir, below), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.MkdirAll(filepath.Join(dir, below), 0o700))
 		for _, file := range i.files {
 			name, text, _ := strings.Cut(file, "\n")
 			names = append(names, filepath.Join(dir, below, name))

@@ -2,14 +2,12 @@ package migration
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -22,6 +20,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/sluicetest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // old is a load balancer that is replaced. Its configuration sends a share of the requests to
@@ -160,19 +159,14 @@ func (s shifted) Rest() int { return 100 - s.Percent }
 // debian returns the path of a program that has a package of its name.
 func debian(t *testing.T, name string) string {
 	t.Helper()
-	if err := machine.Require(map[string]string{name: name}); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, machine.Require(map[string]string{name: name}))
 	return machine.Program(name)
 }
 
 // replace moves a load to sluice in the steps of docs/migration.md. No request fails.
 func (o old) replace(t *testing.T) {
 	path := o.program(t)
-	addresses, err := machine.FreeAddresses(1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	addresses := verify.Result(machine.FreeAddresses(1)).Must(t)
 	dir := t.TempDir()
 	s := shifted{Listen: addresses[0], Socket: filepath.Join(dir, "socket")}
 	for _, name := range []string{"one", "two"} {
@@ -204,7 +198,7 @@ routes: [{ service: star, request_headers: { set: { X-Through: sluice } } }]
 	s.set(1)
 	o.write(t, dir, s)
 	process := startPeer(t, subprocess.Options{Program: path, Args: o.args(s, filepath.Join(dir, o.file)), Dir: dir})
-	awaitAnswer(t, "http://"+s.Listen, process)
+	await(t, s.Listen, request{line: "GET star.com/"})
 
 	load := sluicetest.StartLoad("http://"+s.Listen, requestsPerSecond)
 	defer load.Stop()
@@ -213,9 +207,7 @@ routes: [{ service: star, request_headers: { set: { X-Through: sluice } } }]
 		s.set(percent)
 		o.write(t, dir, s)
 		if o.shift != nil {
-			if err := o.shift(process, s); err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, o.shift(process, s))
 		}
 		total = report(t, load, total, fmt.Sprint(percent, " %"))
 	}
@@ -225,9 +217,7 @@ routes: [{ service: star, request_headers: { set: { X-Through: sluice } } }]
 	defer direct.Stop()
 	report(t, load, total, "both addresses, by the old one")
 	load.Stop()
-	if err := syscall.Kill(process.PID(), o.leave); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, syscall.Kill(process.PID(), o.leave))
 	select {
 	case <-process.Exited():
 	case <-time.After(patience):
@@ -236,13 +226,10 @@ routes: [{ service: star, request_headers: { set: { X-Through: sluice } } }]
 	report(t, direct, sluicetest.Count{}, "the new address")
 	direct.Stop()
 	for _, c := range []sluicetest.Count{load.Count(), direct.Count()} {
-		if c.Failed > 0 { // a busy machine may not send some
-			t.Errorf("of %d requests %d failed: %s", c.Requests, c.Failed, c.Failures)
-		}
+		// A busy machine may not send some.
+		verify.That(t, c.Failed == 0, "of %d requests %d failed: %s", c.Requests, c.Failed, c.Failures)
 	}
-	if n := load.Count().ByApp["sluice"]; n == 0 {
-		t.Error("no request went to sluice")
-	}
+	verify.That(t, load.Count().ByApp["sluice"] > 0, "no request went to sluice")
 	t.Logf("in all %d requests, %d failed", load.Count().Requests+direct.Count().Requests, load.Count().Failed+direct.Count().Failed)
 }
 
@@ -262,61 +249,19 @@ func (o old) write(t *testing.T, dir string, s shifted) {
 		return
 	}
 	var b bytes.Buffer
-	if err := template.Must(template.New(o.file).Parse(o.text)).Execute(&b, s); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, o.file), b.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, template.Must(template.New(o.file).Parse(o.text)).Execute(&b, s))
+	writeFile(t, filepath.Join(dir, o.file), b.String())
 }
 
 // report waits for the requests of a step, and logs what became of them. It returns the counters.
 func report(t *testing.T, load *sluicetest.Load, before sluicetest.Count, step string) sluicetest.Count {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		count := load.Count()
-		since := count.Since(before)
-		if since.Requests >= requestsPerStep {
-			t.Logf("%-32s %5d requests, %5d by sluice, %d failed", step+":", since.Requests, since.ByApp["sluice"], since.Failed)
-			return count
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("%s: only %d requests", step, since.Requests)
-		}
-	}
-}
-
-// awaitAnswer waits until the URL of a process answers.
-func awaitAnswer(t *testing.T, url string, process *subprocess.Process) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err == nil {
-			response.Body.Close()
-			if response.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-process.Exited():
-			t.Fatalf("it has ended by itself: %v", process.Err())
-		case <-ctx.Done():
-			t.Fatalf("%s does not answer: %v", url, err)
-		}
-	}
+	var count sluicetest.Count
+	consultest.Await(t, step+": the requests of a step", func() bool {
+		count = load.Count()
+		return count.Since(before).Requests >= requestsPerStep
+	})
+	since := count.Since(before)
+	t.Logf("%-32s %5d requests, %5d by sluice, %d failed", step+":", since.Requests, since.ByApp["sluice"], since.Failed)
+	return count
 }

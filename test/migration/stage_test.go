@@ -2,7 +2,6 @@ package migration
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +17,7 @@ import (
 	"sluice/test/pinned"
 	"sluice/test/sluicetest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // patience limits waiting, far above its usual duration.
@@ -49,10 +49,7 @@ func (c comparison) start(t *testing.T) (peer, sluice string) {
 	for _, a := range c.apps {
 		a.start(t, consul, cmp.Or(c.status[a.name], api.HealthPassing))
 	}
-	addresses, err := machine.FreeAddresses(1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	addresses := verify.Result(machine.FreeAddresses(1)).Must(t)
 	startPeer(t, c.peer(t, addresses[0], consul))
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	process := startSluice(t, file, fmt.Sprintf(`
@@ -78,12 +75,8 @@ func (c comparison) run(t *testing.T) {
 		}
 	}
 	for _, r := range c.requests {
-		want := r.sluice
-		if want == "" {
-			want = r.want
-		}
 		check(t, "the other one", peer, r, r.want)
-		check(t, "sluice", sluice, r, want)
+		check(t, "sluice", sluice, r, cmp.Or(r.sluice, r.want))
 	}
 }
 
@@ -101,31 +94,16 @@ func check(t *testing.T, who, address string, r request, want string) {
 // await asks until a table has the route.
 func await(t *testing.T, address string, r request) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	consultest.Await(t, r.line+" at "+address, func() bool {
 		got, err := ask(address, r)
-		if err == nil && got != "404" && got != "503" {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("%s at %s: %s, %v", r.line, address, got, err)
-		}
-	}
+		return err == nil && got != "404" && got != "503"
+	})
 }
 
 // program returns the path of a program that a nested module pins.
 func program(t *testing.T, p pinned.Program) string {
 	t.Helper()
-	path, err := p.Binary(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatalf("build %s: %v", p.Title, err)
-	}
-	return path
+	return verify.Result(p.Binary(t.Context(), os.Stderr)).Must(t)
 }
 
 // startPeer runs a program until the test ends.
@@ -133,10 +111,7 @@ func startPeer(t *testing.T, o subprocess.Options) *subprocess.Process {
 	t.Helper()
 	tail := subprocess.NewTail(8 << 10)
 	o.Output = tail
-	p, err := subprocess.Start(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := verify.Result(subprocess.Start(o)).Must(t)
 	t.Cleanup(func() {
 		if err := p.Stop(); err != nil {
 			t.Logf("stop %s: %v", o.Program, err)
@@ -154,37 +129,28 @@ func buildSluice(t *testing.T) string {
 	path := filepath.Join(t.TempDir(), "sluice")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".")
 	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	out, err := build.CombinedOutput()
+	verify.Require(t, err == nil, "go build: %v\n%s", err, out)
 	return path
 }
 
 func writeFile(t *testing.T, name, text string) {
 	t.Helper()
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(name, []byte(text), 0o600))
 }
 
 // startSluice runs sluice with a configuration until the test ends.
 func startSluice(t *testing.T, file, configuration string) *sluicetest.Sluice {
 	t.Helper()
-	dir := t.TempDir()
 	writeFile(t, file, configuration)
-	sluice, err := sluicetest.Start(t.Context(), sluicetest.Options{
-		Program: buildSluice(t), Admin: sluicetest.Any, Args: []string{"--config", file}, Log: filepath.Join(dir, "log"),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	sluice := verify.Result(sluicetest.Start(t.Context(), sluicetest.Options{
+		Program: buildSluice(t), Admin: sluicetest.Any, Args: []string{"--config", file}, Log: filepath.Join(t.TempDir(), "log"),
+	})).Must(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("end of sluice's log:\n%s", sluice.LogTail(20))
 		}
-		if err := sluice.Stop(); err != nil {
-			t.Errorf("stop sluice: %v", err)
-		}
+		verify.Succeeds(t, sluice.Stop())
 	})
 	return sluice
 }
