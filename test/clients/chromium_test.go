@@ -14,6 +14,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // use makes requests from the page, and returns the protocol of everything that the browser has
@@ -31,10 +32,7 @@ const use = `(async () => {
 })()`
 
 func testChromium(t *testing.T, s *stage) {
-	profile, err := os.MkdirTemp("", "sluice-clients-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	profile := verify.Result(os.MkdirTemp("", "sluice-clients-")).Must(t)
 	t.Cleanup(func() {
 		consultest.Await(t, "no process of the browser writes", func() bool { return os.RemoveAll(profile) == nil })
 	})
@@ -51,43 +49,28 @@ func testChromium(t *testing.T, s *stage) {
 	defer cancelAllocator()
 	browser, cancelBrowser := chromedp.NewContext(allocator)
 	defer cancelBrowser()
-	if err := chromedp.Do(browser); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, chromedp.Do(browser))
 	ctx, cancel := context.WithTimeout(browser, patience)
 	defer cancel()
-	if err := chromedp.Do(ctx, chromedp.Navigate(s.url("/"))); err != nil {
-		t.Fatal(err)
-	}
-	protocols, err := chromedp.Run(ctx, chromedp.Evaluate[[]string](use, chromedp.EvalAwaitPromise))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, chromedp.Do(ctx, chromedp.Navigate(s.url("/"))))
+	protocols := verify.Result(chromedp.Run(ctx, chromedp.Evaluate[[]string](use, chromedp.EvalAwaitPromise))).Must(t)
 	if len(protocols) != 22 || slices.ContainsFunc(protocols, func(p string) bool { return p != "h2" }) {
 		t.Errorf("got %q, want h2 for the page, the script and 20 requests", protocols)
 	}
 	end, cancel := context.WithTimeout(browser, 10*time.Second)
 	defer cancel()
-	if err := chromedp.Cancel(end); err != nil {
-		t.Error(err)
-	}
+	verify.Succeeds(t, chromedp.Cancel(end))
 }
 
 // pin returns what identifies the key of a certificate in a file.
 func pin(t *testing.T, file string) string {
 	t.Helper()
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := verify.Result(os.ReadFile(file)).Must(t)
 	block, _ := pem.Decode(data)
 	if block == nil {
 		t.Fatalf("no certificate in %s", file)
 	}
-	certificate, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	certificate := verify.Result(x509.ParseCertificate(block.Bytes)).Must(t)
 	sum := sha256.Sum256(certificate.RawSubjectPublicKeyInfo)
 	return base64.StdEncoding.EncodeToString(sum[:])
 }

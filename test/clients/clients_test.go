@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/test/pinned"
+	"sluice/test/verify"
 )
 
 // All programs use the same sluice and, but for client certificates, the same listener.
@@ -56,9 +57,7 @@ func run(t *testing.T, stdin, program string, args ...string) outcome {
 func succeed(t *testing.T, program string, args ...string) (stdout string) {
 	t.Helper()
 	o := run(t, "", program, args...)
-	if o.status != 0 {
-		t.Errorf("%s %q ended with status %d:\n%s%s", program, args, o.status, o.stdout, o.stderr)
-	}
+	verify.Equal(t, o.status, 0, "%s %q: %s%s: status", program, args, o.stdout, o.stderr)
 	return o.stdout
 }
 
@@ -66,9 +65,7 @@ func succeed(t *testing.T, program string, args ...string) (stdout string) {
 func expect(t *testing.T, output string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
-		if !strings.Contains(output, text) {
-			t.Errorf("no %q in:\n%s", text, output)
-		}
+		verify.Contains(t, output, text, "output")
 	}
 }
 
@@ -76,19 +73,13 @@ func expect(t *testing.T, output string, texts ...string) {
 func tool(t *testing.T, name, module string) (path string) {
 	t.Helper()
 	p := pinned.Program{Name: name, Title: name, Module: module, Package: module + "/cmd/" + name, Dir: "test/clients"}
-	path, err := p.Binary(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return verify.Result(p.Binary(t.Context(), os.Stderr)).Must(t)
 }
 
 // file writes a file that ends with the test.
 func file(t *testing.T, text string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }

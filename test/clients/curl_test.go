@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // bodies are short and much longer than a window of flow control.
@@ -16,19 +18,13 @@ func testCurl(t *testing.T, s *stage) {
 			t.Helper()
 			args = append([]string{"--silent", "--show-error", flag, "--cacert", s.ca, "--write-out", "%{stderr}%{http_version} %{http_code}\n", s.url(path)}, args...)
 			o := run(t, "", "curl", args...)
-			if o.status != 0 || o.stderr != version+" 200\n" {
-				t.Errorf("curl %q ended with status %d: %q", args, o.status, o.stderr)
-			}
+			verify.That(t, o.status == 0 && o.stderr == version+" 200\n", "curl %q ended with status %d: %q", args, o.status, o.stderr)
 			return o.stdout
 		}
 		t.Run(flag, func(t *testing.T) {
-			if got := curl(t, "/hello"); got != "Hello\n" {
-				t.Errorf("got %q", got)
-			}
+			verify.Equal(t, curl(t, "/hello"), "Hello\n", "answer")
 			expect(t, strings.ToLower(curl(t, "/hello", "--head")), "content-length: 6\r\n")
-			if got := curl(t, "/hello", "--tlsv1.2", "--tls-max", "1.2"); got != "Hello\n" {
-				t.Errorf("with TLS 1.2: got %q", got)
-			}
+			verify.Equal(t, curl(t, "/hello", "--tlsv1.2", "--tls-max", "1.2"), "Hello\n", "with TLS 1.2")
 			for name, body := range bodies {
 				path := file(t, body)
 				for how, args := range map[string][]string{
@@ -38,26 +34,18 @@ func testCurl(t *testing.T, s *stage) {
 					"form":           {"--form", "a=<" + path},
 				} {
 					got := curl(t, "/echo", args...)
+					whole := got == body
 					if how == "form" { // between two lines of the boundary
-						if strings.Contains(got, "\r\n\r\n"+body+"\r\n--") {
-							continue
-						}
-					} else if got == body {
-						continue
+						whole = strings.Contains(got, "\r\n\r\n"+body+"\r\n--")
 					}
-					t.Errorf("%s body, %s: got %d bytes, want %d", name, how, len(got), len(body))
+					verify.That(t, whole, "%s body, %s: got %d bytes, want %d", name, how, len(got), len(body))
 				}
 			}
 
 			head := filepath.Join(t.TempDir(), "head")
 			got := curl(t, "/trailer", "--header", "TE: trailers", "--header", "Connection: TE", "--dump-header", head)
-			if got != "te: trailers\n" {
-				t.Errorf("got %q", got)
-			}
-			fields, err := os.ReadFile(head)
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.Equal(t, got, "te: trailers\n", "answer")
+			fields := verify.Result(os.ReadFile(head)).Must(t)
 			_, trailer, _ := strings.Cut(string(fields), "\r\n\r\n")
 			expect(t, strings.ToLower(trailer), "x-sum: 7\r\n")
 		})
@@ -66,16 +54,13 @@ func testCurl(t *testing.T, s *stage) {
 	t.Run("parallel", func(t *testing.T) {
 		out := succeed(t, "curl", "--silent", "--show-error", "--http2", "--cacert", s.ca, "--parallel",
 			"--write-out", "%{http_version} %{http_code}\n", "--output", filepath.Join(t.TempDir(), "#1"), s.url("/hello?[1-50]"))
-		if got := strings.Count(out, "2 200\n"); got != 50 {
-			t.Errorf("%d of 50 requests succeeded:\n%s", got, out)
-		}
+		verify.Equal(t, strings.Count(out, "2 200\n"), 50, "requests that succeeded")
 	})
 	t.Run("client certificate", func(t *testing.T) {
 		args := []string{"--silent", "--show-error", "--cacert", s.ca, "https://" + s.mutual + "/identity"}
 		got := succeed(t, "curl", append(args, "--cert", s.client.cert, "--key", s.client.key)...)
 		expect(t, got, `Subject="CN=client"`, "DNS=client.example")
-		if o := run(t, "", "curl", args...); o.status == 0 {
-			t.Errorf("without a certificate: got %q", o.stdout)
-		}
+		o := run(t, "", "curl", args...)
+		verify.That(t, o.status != 0, "without a certificate: got %q", o.stdout)
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 const proto = "../../examples/grpc/helloworld.proto"
@@ -17,29 +19,28 @@ func testGRPCurl(t *testing.T, s *stage) {
 		return run(t, "", program, append([]string{"-cacert", s.ca}, args...)...)
 	}
 	// By reflection, a stream in both directions.
-	if o := grpcurl(s.address, "list"); o.status != 0 || !strings.Contains(o.stdout, "helloworld.Greeter\n") {
-		t.Errorf("list: %+v", o)
-	}
-	if o := grpcurl(s.address, "describe", "helloworld.HelloRequest"); o.status != 0 || !strings.Contains(o.stdout, "string name = 1") {
-		t.Errorf("describe: %+v", o)
+	for _, call := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"list"}, "helloworld.Greeter\n"}, {[]string{"describe", "helloworld.HelloRequest"}, "string name = 1"},
+		{[]string{"grpc.health.v1.Health/Check"}, `"SERVING"`},
+	} {
+		o := grpcurl(append([]string{s.address}, call.args...)...)
+		verify.That(t, o.status == 0 && strings.Contains(o.stdout, call.want), "%q: %+v", call.args, o)
 	}
 	for source, args := range map[string][]string{"reflection": nil, "file": {"-import-path", "../..", "-proto", strings.TrimPrefix(proto, "../../")}} {
 		for _, call := range []struct{ method, want string }{
 			{"SayHello", "Hello you"}, {"SayHelloStreamReply", "Hello y, Hello o, Hello u"},
 		} {
 			o := grpcurl(append(args, "-d", `{"name": "you"}`, s.address, "helloworld.Greeter/"+call.method)...)
-			if got := messages(t, o.stdout); o.status != 0 || got != call.want {
-				t.Errorf("%s, %s: got %q, want %q: %+v", source, call.method, got, call.want, o)
-			}
+			got := messages(t, o.stdout)
+			verify.That(t, o.status == 0 && got == call.want, "%s, %s: got %q, want %q: %+v", source, call.method, got, call.want, o)
 		}
 	}
-	if o := grpcurl(s.address, "grpc.health.v1.Health/Check"); o.status != 0 || !strings.Contains(o.stdout, `"SERVING"`) {
-		t.Errorf("health: %+v", o)
-	}
 	const invalidArgument = 64 + 3 // grpcurl ends with 64 and the status
-	if o := grpcurl(s.address, "helloworld.Greeter/SayHello"); o.status != invalidArgument || !strings.Contains(o.stderr, "nobody to greet") {
-		t.Errorf("a call that fails: %+v", o)
-	}
+	o := grpcurl(s.address, "helloworld.Greeter/SayHello")
+	verify.That(t, o.status == invalidArgument && strings.Contains(o.stderr, "nobody to greet"), "a call that fails: %+v", o)
 }
 
 // messages returns the replies in an output.
@@ -52,9 +53,7 @@ func messages(t *testing.T, output string) string {
 		if errors.Is(err, io.EOF) {
 			return strings.Join(all, ", ")
 		}
-		if err != nil {
-			t.Fatalf("%v in:\n%s", err, output)
-		}
+		verify.Require(t, err == nil, "%v in:\n%s", err, output)
 		all = append(all, reply.Message)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 const requests = 2000 // of a load
@@ -40,12 +42,10 @@ func testGhz(t *testing.T, s *stage) {
 				Statuses map[string]int `json:"statusCodeDistribution"`
 				Errors   map[string]int `json:"errorDistribution"`
 			}
-			if err := json.Unmarshal([]byte(out), &report); err != nil {
-				t.Fatalf("%v in:\n%s", err, out)
-			}
-			if report.Count != requests || report.Statuses["OK"] != requests || len(report.Errors) > 0 {
-				t.Errorf("got %+v, want %d calls, all OK", report, requests)
-			}
+			err := json.Unmarshal([]byte(out), &report)
+			verify.Require(t, err == nil, "%v in:\n%s", err, out)
+			all := report.Count == requests && report.Statuses["OK"] == requests && len(report.Errors) == 0
+			verify.That(t, all, "got %+v, want %d calls, all OK", report, requests)
 		})
 	}
 }

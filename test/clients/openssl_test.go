@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 const plainRequest = "GET /identity HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n"
@@ -14,9 +16,7 @@ func testOpenSSL(t *testing.T, s *stage) {
 		t.Helper()
 		args = append([]string{"s_client", "-connect", address, "-CAfile", s.ca, "-verify_return_error", "-servername", "site.example", "-ign_eof"}, args...)
 		o := run(t, plainRequest, "openssl", args...)
-		if o.status != 0 {
-			t.Errorf("openssl %q ended with status %d:\n%s", args, o.status, o.stderr)
-		}
+		verify.Equal(t, o.status, 0, "openssl %q: %s: status", args, o.stderr)
 		return o.stdout
 	}
 	for flag, version := range map[string]string{"-tls1_2": "TLSv1.2", "-tls1_3": "TLSv1.3"} {
@@ -39,9 +39,7 @@ func testOpenSSL(t *testing.T, s *stage) {
 	})
 	t.Run("reconnect", func(t *testing.T) {
 		got := client(t, s.address, "-tls1_2", "-reconnect")
-		if n := strings.Count(got, "Reused, TLSv1.2"); n != 5 {
-			t.Errorf("%d of 5 connections resume the session:\n%s", n, got)
-		}
+		verify.Equal(t, strings.Count(got, "Reused, TLSv1.2"), 5, "%s: connections that resume the session", got)
 		expect(t, got, "HTTP/1.1 200 OK")
 	})
 }

@@ -2,11 +2,11 @@ package clients
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +23,7 @@ import (
 	"sluice/examples/grpc/helloworld"
 	"sluice/test/consultest"
 	"sluice/test/sluicetest"
+	"sluice/test/verify"
 )
 
 // stage is a sluice with a listener with TLS, peers with HTTP/1.1 for all paths but those of
@@ -65,27 +66,19 @@ func start(t *testing.T) *stage {
 	program, file, log := filepath.Join(dir, "sluice"), filepath.Join(dir, "sluice.yaml"), filepath.Join(dir, "sluice.log")
 	build := exec.Command("go", "build", "-o", program, ".")
 	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	out, err := build.CombinedOutput()
+	verify.Require(t, err == nil, "go build: %v\n%s", err, out)
 	text := fmt.Sprintf(configuration, filepath.Join(dir, "access.log"), cert, key, s.ca,
 		startSite(t), startSite(t), startGreeter(t), startGreeter(t))
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	sluice, err := sluicetest.Start(t.Context(), sluicetest.Options{
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	sluice := verify.Result(sluicetest.Start(t.Context(), sluicetest.Options{
 		Program: program, Admin: sluicetest.Any, Args: []string{"--config", file}, Log: log,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	})).Must(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("end of sluice's log:\n%s", sluice.LogTail(20))
 		}
-		if err := sluice.Stop(); err != nil {
-			t.Errorf("stop sluice: %v", err)
-		}
+		verify.Succeeds(t, sluice.Stop())
 	})
 	s.address, s.mutual = sluice.Address("web"), sluice.Address("mutual")
 	return s
@@ -123,29 +116,15 @@ func startSite(t *testing.T) (address string) {
 		fmt.Fprintln(w, "te:", r.Header.Get("TE"))
 		w.Header().Set("X-Sum", "7")
 	})
-	l, err := net.Listen("tcp", sluicetest.Any)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: mux}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
-	t.Cleanup(func() {
-		server.Close()
-		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-			t.Error(err)
-		}
-	})
-	return l.Addr().String()
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
 }
 
 // startGreeter runs a peer with gRPC, health and reflection.
 func startGreeter(t *testing.T) (address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", sluicetest.Any)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := verify.Result(net.Listen("tcp", sluicetest.Any)).Must(t)
 	server := grpc.NewServer()
 	helloworld.RegisterGreeterServer(server, greeter{})
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
@@ -154,9 +133,7 @@ func startGreeter(t *testing.T) (address string) {
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
 		server.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, <-served)
 	})
 	return l.Addr().String()
 }
