@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
+
+	"sluice/test/verify"
 )
 
 // directory has the files that are tested.
@@ -31,22 +33,15 @@ type rule struct {
 // rulesOf returns the rules of a file.
 func rulesOf(t *testing.T, file string) (rules []rule) {
 	t.Helper()
-	text, err := os.ReadFile(directory + file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := verify.Result(os.ReadFile(directory + file)).Must(t)
 	var decoded struct {
 		Groups []struct{ Rules []rule }
 	}
-	if err := yaml.Unmarshal(text, &decoded); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, yaml.Unmarshal(text, &decoded))
 	for _, g := range decoded.Groups {
 		rules = append(rules, g.Rules...)
 	}
-	if len(rules) == 0 {
-		t.Fatalf("%s has no rules", file)
-	}
+	verify.Require(t, len(rules) > 0, "%s has no rules", file)
 	return rules
 }
 
@@ -72,13 +67,8 @@ type panel struct {
 
 func readDashboard(t *testing.T) (d dashboard) {
 	t.Helper()
-	text, err := os.ReadFile(directory + "dashboard.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(text, &d); err != nil {
-		t.Fatal(err)
-	}
+	text := verify.Result(os.ReadFile(directory + "dashboard.json")).Must(t)
+	verify.NoError(t, json.Unmarshal(text, &d))
 	return d
 }
 
@@ -196,10 +186,7 @@ func (w world) checkLabels(expr parser.Expr, names []string) (problems []string)
 // addRecorded adds what the recording rules make.
 func (w world) addRecorded(t *testing.T) {
 	for _, r := range rulesOf(t, "recording.yml") {
-		root, err := parser.NewParser(parser.Options{}).ParseExpr(r.Expr)
-		if err != nil {
-			t.Fatalf("%s: %v", r.Record, err)
-		}
+		root := verify.Result(parser.NewParser(parser.Options{}).ParseExpr(r.Expr)).Must(t)
 		result := make(map[string]map[string]bool)
 		parser.Inspect(root, func(node parser.Node, _ []parser.Node) error {
 			if a, ok := node.(*parser.AggregateExpr); ok {

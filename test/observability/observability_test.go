@@ -2,6 +2,7 @@ package observability
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/sluicetest"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // Every metric, label and fixed value that a rule or a panel names is there in a running sluice.
@@ -25,9 +27,7 @@ func TestExpressionsNameWhatThereIs(t *testing.T) {
 	w := scrape(t)
 	w.addRecorded(t)
 	for _, e := range expressionsOf(t) {
-		for _, problem := range w.check(e.text) {
-			t.Errorf("%s: %s\n%s", e.at, problem, e.text)
-		}
+		verify.Slices(t, w.check(e.text), nil, "%s: %s: problems", e.at, e.text)
 	}
 }
 
@@ -45,9 +45,7 @@ func TestCheckFindsWhatIsNotThere(t *testing.T) {
 		`sum(a`:                         "1:6: parse error: unclosed left parenthesis",
 		`quantile_over_time(.9, a[5m])`: "",
 	} {
-		if got := strings.Join(w.check(expr), "\n"); got != want {
-			t.Errorf("%s: got %q, want %q", expr, got, want)
-		}
+		verify.Equal(t, strings.Join(w.check(expr), "\n"), want, "%s", expr)
 	}
 }
 
@@ -56,9 +54,7 @@ func start(t *testing.T) *sluicetest.Sluice {
 	t.Helper()
 	consul := consultest.Start(t, consultest.Options{})
 	for _, tag := range []string{"v1", "v2"} {
-		if err := consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: tag, Port: 1, Tags: []string{tag}}); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: tag, Port: 1, Tags: []string{tag}}))
 	}
 	dir := t.TempDir()
 	files := testcert.Write(t, dir, "www.example.com")
@@ -77,21 +73,15 @@ services:
   web: { consul: { connect: true } }
 routes: [{ name: all, service: star, mirror: { service: star, group: canary }, rate_limit: { rate: 9, scope: fleet } }, { path: /web, service: web }]
 `, files.Cert, files.Key, consul.URL())
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	program := filepath.Join(dir, "sluice")
 	build := exec.Command("go", "build", "-o", program, ".")
 	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	s, err := sluicetest.Start(t.Context(), sluicetest.Options{
+	out, err := build.CombinedOutput()
+	verify.Require(t, err == nil, "go build: %v\n%s", err, out)
+	s := verify.Result(sluicetest.Start(t.Context(), sluicetest.Options{
 		Program: program, Admin: sluicetest.Any, Args: []string{"--config", file}, Log: filepath.Join(dir, "log"),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	})).Must(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("end of sluice's log:\n%s", s.LogTail(20))
@@ -105,9 +95,7 @@ routes: [{ name: all, service: star, mirror: { service: star, group: canary }, r
 func request(t *testing.T, s *sluicetest.Sluice) {
 	t.Helper()
 	for _, method := range []string{http.MethodGet, http.MethodTrace} {
-		if _, err := sluicetest.Ask(t.Context(), http.DefaultClient, method, s.URL()); err != nil {
-			t.Fatal(err)
-		}
+		verify.Result(sluicetest.Ask(t.Context(), http.DefaultClient, method, s.URL())).Must(t)
 	}
 }
 
@@ -118,15 +106,10 @@ func scrape(t *testing.T) world {
 	var families map[string]*dto.MetricFamily
 	consultest.Await(t, "sluice has peers, is registered, judges, and follows intentions", func() bool {
 		request(t, s)
-		response, err := http.Get(s.AdminURL() + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
+		response := verify.Result(http.Get(s.AdminURL() + "/metrics")).Must(t)
 		defer response.Body.Close()
 		reader := expfmt.NewTextParser(model.UTF8Validation)
-		if families, err = reader.TextToMetricFamilies(response.Body); err != nil {
-			t.Fatal(err)
-		}
+		families = verify.Result(reader.TextToMetricFamilies(response.Body)).Must(t)
 		return families["sluice_registered"] != nil && families["sluice_peer_attempts_total"] != nil && families["sluice_judge_evidence"] != nil &&
 			families["sluice_responses_total"] != nil && families["sluice_unrouted_responses_total"] != nil &&
 			families["sluice_mesh_intention"] != nil && families["sluice_fleet_limit_replicas_seen"] != nil
@@ -145,11 +128,8 @@ func scrape(t *testing.T) world {
 		w[name] = seen
 		if family.GetType() == dto.MetricType_HISTOGRAM {
 			w[name+"_sum"], w[name+"_count"] = seen, seen
-			buckets := map[string]map[string]bool{"le": {}}
-			for label, values := range seen {
-				buckets[label] = values
-			}
-			w[name+"_bucket"] = buckets
+			w[name+"_bucket"] = maps.Clone(seen)
+			w[name+"_bucket"]["le"] = map[string]bool{}
 			delete(w, name)
 		}
 	}
@@ -160,16 +140,12 @@ func scrape(t *testing.T) world {
 func TestAlertsSayWhatToDo(t *testing.T) {
 	names := make(map[string]bool)
 	for _, r := range rulesOf(t, "alerts.yml") {
-		if r.Alert == "" || names[r.Alert] {
-			t.Errorf("%q is there twice, or has no name", r.Alert)
-		}
+		verify.That(t, r.Alert != "" && !names[r.Alert], "%q is there twice, or has no name", r.Alert)
 		names[r.Alert] = true
-		if s := r.Labels["severity"]; s != "critical" && s != "warning" {
-			t.Errorf("%s has the severity %q", r.Alert, s)
-		}
-		if r.Annotations["summary"] == "" || r.Annotations["description"] == "" || len(r.Annotations) != 3 {
-			t.Errorf("%s: want summary, description and runbook_url, got %q", r.Alert, r.Annotations)
-		}
+		severity := r.Labels["severity"]
+		verify.That(t, severity == "critical" || severity == "warning", "%s has the severity %q", r.Alert, severity)
+		complete := r.Annotations["summary"] != "" && r.Annotations["description"] != "" && len(r.Annotations) == 3
+		verify.That(t, complete, "%s: want summary, description and runbook_url, got %q", r.Alert, r.Annotations)
 		page, ok := strings.CutPrefix(r.Annotations["runbook_url"], "{{ $externalLabels.sluice_manual }}/")
 		page, anchor, _ := strings.Cut(page, "#")
 		text, err := os.ReadFile(filepath.Join("../..", page))
@@ -177,18 +153,11 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 			t.Errorf("%s: runbook_url: %v", r.Alert, err)
 			continue
 		}
-		if anchor != "" && !hasHeading(string(text), anchor) {
-			t.Errorf("%s: %s has no heading %s", r.Alert, page, anchor)
-		}
+		verify.That(t, anchor == "" || hasHeading(string(text), anchor), "%s: %s has no heading %s", r.Alert, page, anchor)
 	}
-	manual, err := os.ReadFile("../../docs/metrics.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	manual := verify.Result(os.ReadFile("../../docs/metrics.md")).Must(t)
 	for _, found := range regexp.MustCompile("`(Sluice[A-Z]\\w+)`").FindAllStringSubmatch(string(manual), -1) {
-		if !names[found[1]] {
-			t.Errorf("docs/metrics.md has the alert %s, alerts.yml has not", found[1])
-		}
+		verify.That(t, names[found[1]], "docs/metrics.md has the alert %s, alerts.yml has not", found[1])
 	}
 }
 
@@ -208,26 +177,20 @@ func hasHeading(text, anchor string) bool {
 // The panels of the dashboard have what they need, and none covers another.
 func TestDashboardIsComplete(t *testing.T) {
 	d := readDashboard(t)
-	if d.UID == "" || len(d.Panels) == 0 {
-		t.Fatalf("got %+v", d)
-	}
+	verify.Require(t, d.UID != "" && len(d.Panels) > 0, "got %+v", d)
 	ids, cells := make(map[int]bool), make(map[[2]int]string)
 	for _, p := range d.Panels {
-		if p.ID == 0 || ids[p.ID] || p.Title == "" {
-			t.Errorf("panel %d %q: want an id of its own and a title", p.ID, p.Title)
-		}
+		verify.That(t, p.ID != 0 && !ids[p.ID] && p.Title != "", "panel %d %q: want an id of its own and a title", p.ID, p.Title)
 		ids[p.ID] = true
 		if p.Type == "row" {
 			continue
 		}
-		if len(p.Targets) == 0 || p.Description == "" || p.FieldConfig.Defaults.Unit == "" {
-			t.Errorf("panel %q: want a query, a description and a unit", p.Title)
-		}
+		complete := len(p.Targets) > 0 && p.Description != "" && p.FieldConfig.Defaults.Unit != ""
+		verify.That(t, complete, "panel %q: want a query, a description and a unit", p.Title)
 		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
 			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
-				if other := cells[[2]int{x, y}]; other != "" || x >= 24 {
-					t.Fatalf("panel %q is outside, or covers %q", p.Title, other)
-				}
+				other := cells[[2]int{x, y}]
+				verify.Require(t, other == "" && x < 24, "panel %q is outside, or covers %q", p.Title, other)
 				cells[[2]int{x, y}] = p.Title
 			}
 		}
@@ -239,9 +202,7 @@ func find(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		if os.Getenv("SLUICE_REQUIRE_PROMTOOL") != "" {
-			t.Fatal(err)
-		}
+		verify.Require(t, os.Getenv("SLUICE_REQUIRE_PROMTOOL") == "", "%v", err)
 		t.Skip(err)
 	}
 	return path
@@ -253,8 +214,7 @@ func TestRulesWithPromtool(t *testing.T) {
 	for _, args := range [][]string{{"check", "config", "prometheus.yml"}, {"test", "rules", "alerts_test.yml"}} {
 		command := exec.Command(tool, args...)
 		command.Dir = directory
-		if out, err := command.CombinedOutput(); err != nil {
-			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
+		out, err := command.CombinedOutput()
+		verify.That(t, err == nil, "promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 }

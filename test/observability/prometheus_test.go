@@ -15,6 +15,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // Each expression finds series in a Prometheus that scrapes a sluice with clients, as the files
@@ -24,31 +25,18 @@ func TestExpressionsFindSeries(t *testing.T) {
 	s, dir := start(t), t.TempDir()
 	quick := strings.NewReplacer("15s", "1s", "127.0.0.1:8081", s.Address("admin"))
 	for _, name := range []string{"prometheus.yml", "recording.yml", "alerts.yml"} {
-		text, err := os.ReadFile(directory + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(quick.Replace(string(text))), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		text := verify.Result(os.ReadFile(directory + name)).Must(t)
+		verify.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(quick.Replace(string(text))), 0o600))
 	}
 	port, reserved, err := consultest.ReserveBlock()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer reserved.Close()
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := verify.Result(os.Create(filepath.Join(dir, "log"))).Must(t)
 	defer log.Close()
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	prometheus, err := subprocess.Start(subprocess.Options{Program: program, Output: log, Args: []string{
+	prometheus := verify.Result(subprocess.Start(subprocess.Options{Program: program, Output: log, Args: []string{
 		"--config.file", filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", address,
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}})).Must(t)
 	missing := expressionsOf(t)
 	defer func() {
 		for _, e := range missing {
@@ -69,10 +57,7 @@ func TestExpressionsFindSeries(t *testing.T) {
 // findsSeries reports whether the Prometheus at an address has series for an expression.
 func findsSeries(t *testing.T, address, text string) bool {
 	t.Helper()
-	root, err := parser.NewParser(parser.Options{}).ParseExpr(text)
-	if err != nil {
-		t.Fatalf("%v: %s", err, text)
-	}
+	root := verify.Result(parser.NewParser(parser.Options{}).ParseExpr(text)).Must(t)
 	parser.Inspect(root, func(node parser.Node, _ []parser.Node) error {
 		if e, ok := node.(*parser.BinaryExpr); ok && e.Op.IsComparisonOperator() {
 			e.ReturnBool = true
@@ -91,8 +76,6 @@ func findsSeries(t *testing.T, address, text string) bool {
 	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || response.StatusCode == http.StatusServiceUnavailable {
 		return false // likewise
 	}
-	if answer.Error != "" {
-		t.Fatalf("%s: %s", answer.Error, root)
-	}
+	verify.Require(t, answer.Error == "", "%s: %s", answer.Error, root)
 	return len(answer.Data.Result) > 0
 }
