@@ -17,49 +17,36 @@ import (
 
 	"sluice/tags"
 	"sluice/tags/native"
+	"sluice/test/verify"
 )
 
 const deploy = "../../examples/deploy/"
 
 func TestComposeReadsItsFile(t *testing.T) {
-	project, err := loader.LoadWithContext(t.Context(), types.ConfigDetails{
+	project := verify.Result(loader.LoadWithContext(t.Context(), types.ConfigDetails{
 		WorkingDir: deploy, ConfigFiles: []types.ConfigFile{{Filename: deploy + "compose.yaml"}}, Environment: types.Mapping{"SLUICE_TOKEN": "t"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(project.Services) != 3 {
-		t.Errorf("services %v, want 3", project.ServiceNames())
-	}
+	})).Must(t)
+	verify.Equal(t, len(project.Services), 3, "services")
 }
 
 func TestKubernetesReadsItsFile(t *testing.T) {
-	file, err := os.Open(deploy + "kubernetes.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := verify.Result(os.Open(deploy + "kubernetes.yaml")).Must(t)
 	defer file.Close()
 	kinds := map[string]any{"ConfigMap": new(core.ConfigMap), "Deployment": new(apps.Deployment), "Service": new(core.Service)}
 	for documents := yaml.NewDecoder(file); ; {
 		var document map[string]any
-		if err := documents.Decode(&document); errors.Is(err, io.EOF) {
+		err := documents.Decode(&document)
+		if errors.Is(err, io.EOF) {
 			break
-		} else if err != nil {
-			t.Fatal(err)
 		}
-		text, err := yaml.Marshal(document)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
+		text := verify.Result(yaml.Marshal(document)).Must(t)
 		kind, _ := document["kind"].(string)
-		if err := strict.UnmarshalStrict(text, kinds[kind]); err != nil {
-			t.Errorf("%s: %v", kind, err)
-		}
+		err = strict.UnmarshalStrict(text, kinds[kind])
+		verify.That(t, err == nil, "%s: %v", kind, err)
 		delete(kinds, kind)
 	}
-	if len(kinds) > 0 {
-		t.Errorf("there is none of %v", kinds)
-	}
+	verify.That(t, len(kinds) == 0, "there is none of %v", kinds)
 }
 
 // The tags in the job of an app are ones of sluice.
@@ -69,27 +56,16 @@ func TestNomadReadsItsFiles(t *testing.T) {
 	for _, group := range parseJob(t, "app.nomad.hcl").TaskGroups {
 		for _, service := range group.Services {
 			reading := native.Read(tags.Instance{Service: service.Name, Tags: service.Tags})
-			if len(reading.Complaints) > 0 {
-				t.Errorf("%s: %v", service.Name, reading.Complaints)
-			}
+			verify.That(t, len(reading.Complaints) == 0, "%s: %v", service.Name, reading.Complaints)
 			routes += len(reading.Routes)
 		}
 	}
-	if routes != 1 {
-		t.Errorf("%d routes, want 1", routes)
-	}
+	verify.Equal(t, routes, 1, "routes")
 }
 
 func parseJob(t *testing.T, name string) *api.Job {
 	t.Helper()
-	file, err := os.Open(deploy + name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := verify.Result(os.Open(deploy + name)).Must(t)
 	defer file.Close()
-	job, err := jobspec2.Parse(name, file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return job
+	return verify.Result(jobspec2.Parse(name, file)).Must(t)
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,17 +18,15 @@ import (
 	"google.golang.org/grpc/orca"
 
 	"sluice/test/sluicetest"
+	"sluice/test/verify"
 )
 
 // The cases are the ones of grpc-go's interop_test.sh that need no credentials and no access to
 // grpc-go's internal packages. A case that fails ends the process.
 func TestInterop(t *testing.T) {
-	conn, err := grpc.NewClient("passthrough:///"+startSluice(t, startServer(t), startServer(t)),
+	conn := verify.Result(grpc.NewClient("passthrough:///"+startSluice(t, startServer(t), startServer(t)),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]}`))).Must(t)
 	defer conn.Close()
 	client := grpc_testing.NewTestServiceClient(conn)
 	call := func(do func(context.Context, grpc_testing.TestServiceClient, ...grpc.CallOption)) func(context.Context) {
@@ -69,19 +66,14 @@ func TestInterop(t *testing.T) {
 // startServer runs the server of the interoperability cases.
 func startServer(t *testing.T) (address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", sluicetest.Any)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := verify.Result(net.Listen("tcp", sluicetest.Any)).Must(t)
 	server := grpc.NewServer(orca.CallMetricsServerOption(nil))
 	grpc_testing.RegisterTestServiceServer(server, interop.NewTestServer())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
 		server.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, <-served)
 	})
 	return l.Addr().String()
 }
@@ -93,31 +85,19 @@ func startSluice(t *testing.T, peers ...string) (address string) {
 	program, file, log := filepath.Join(dir, "sluice"), filepath.Join(dir, "sluice.yaml"), filepath.Join(dir, "sluice.log")
 	build := exec.Command("go", "build", "-o", program, ".")
 	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	var quoted []string
-	for _, peer := range peers {
-		quoted = append(quoted, strconv.Quote(peer))
-	}
+	out, err := build.CombinedOutput()
+	verify.Require(t, err == nil, "go build: %v\n%s", err, out)
 	text := fmt.Sprintf("access_log: { path: %q }\nshutdown: { delay: 0s }\nservices:\n  test: { peers: [%s], upstream: { protocol: h2c } }\nroutes: [{ service: test }]\n",
-		filepath.Join(dir, "access.log"), strings.Join(quoted, ", "))
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s, err := sluicetest.Start(t.Context(), sluicetest.Options{
+		filepath.Join(dir, "access.log"), strings.Join(peers, ", "))
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	s := verify.Result(sluicetest.Start(t.Context(), sluicetest.Options{
 		Program: program, Listen: sluicetest.Any, Admin: sluicetest.Any, Args: []string{"--config", file}, Log: log,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	})).Must(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("end of sluice's log:\n%s", s.LogTail(20))
 		}
-		if err := s.Stop(); err != nil {
-			t.Errorf("stop sluice: %v", err)
-		}
+		verify.Succeeds(t, s.Stop())
 	})
 	return strings.TrimPrefix(s.URL(), "http://")
 }
