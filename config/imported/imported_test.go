@@ -10,6 +10,7 @@ import (
 
 	"sluice/config"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 var update = flag.Bool("update", false, "write the results into testdata")
@@ -26,10 +27,7 @@ var cases = []struct{ origin, result, files string }{
 func inputs(t testing.TB, names string) (files []File) {
 	t.Helper()
 	for name := range strings.FieldsSeq(names) {
-		text, err := os.ReadFile(filepath.Join("testdata", name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := verify.Result(os.ReadFile(filepath.Join("testdata", name))).Must(t)
 		files = append(files, File{name, string(text)})
 	}
 	return files
@@ -41,20 +39,11 @@ func inDirectory(t testing.TB) {
 	dir := t.TempDir()
 	pair := testcert.Write(t, dir, "shop.example.com")
 	for name, from := range map[string]string{"site.pem": pair.Cert, "site.key": pair.Key, "ca.pem": pair.Cert} {
-		text, err := os.ReadFile(from)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := verify.Result(os.ReadFile(from)).Must(t)
 		write(t, filepath.Join(dir, name), string(text))
 	}
-	both, err := os.ReadFile(pair.Cert)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := os.ReadFile(pair.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	both := verify.Result(os.ReadFile(pair.Cert)).Must(t)
+	key := verify.Result(os.ReadFile(pair.Key)).Must(t)
 	write(t, filepath.Join(dir, "both.pem"), string(both)+string(key))
 	write(t, filepath.Join(dir, "users"), "ann:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n")
 	t.Chdir(dir)
@@ -62,9 +51,7 @@ func inDirectory(t testing.TB) {
 
 func write(t testing.TB, file, text string) {
 	t.Helper()
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 }
 
 // checked returns the configuration, as sluice check reads it.
@@ -72,9 +59,7 @@ func checked(t testing.TB, text []byte) *config.Config {
 	t.Helper()
 	in := config.Input{File: "sluice.yaml", OpenFiles: true}
 	built, err := in.Build([]config.Source{in.FileSource(string(text))})
-	if err != nil {
-		t.Fatalf("sluice check refuses the result:\n%v\n%s", err, text)
-	}
+	verify.Require(t, err == nil, "sluice check refuses the result:\n%v\n%s", err, text)
 	return built.Config
 }
 
@@ -89,26 +74,17 @@ func TestTranslate(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.result, func(t *testing.T) {
 			files := inputs(t, c.files)
-			testdata, err := filepath.Abs("testdata")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testdata := verify.Result(filepath.Abs("testdata")).Must(t)
 			inDirectory(t)
-			result, err := Translate(c.origin, files)
-			if err != nil {
-				t.Fatal(err)
-			}
+			result := verify.Result(Translate(c.origin, files)).Must(t)
 			checked(t, result.YAML)
 			for end, got := range map[string]string{".result.yaml": string(result.YAML), ".notes": lines(result.Notes)} {
 				golden := filepath.Join(testdata, c.result+end)
 				if *update {
 					write(t, golden, got)
 				}
-				if want, err := os.ReadFile(golden); err != nil {
-					t.Error(err)
-				} else if got != string(want) {
-					t.Errorf("%s has\n%s\nand not\n%s", golden, want, got)
-				}
+				want := string(verify.Result(os.ReadFile(golden)).Must(t))
+				verify.That(t, got == want, "%s has\n%s\nand not\n%s", golden, want, got)
 			}
 		})
 	}
@@ -123,10 +99,7 @@ func TestEveryLineIsUsedOrNoted(t *testing.T) {
 		t.Run(c.origin, func(t *testing.T) {
 			files := inputs(t, c.files)
 			inDirectory(t)
-			whole, err := Translate(c.origin, files)
-			if err != nil {
-				t.Fatal(err)
-			}
+			whole := verify.Result(Translate(c.origin, files)).Must(t)
 			all := strings.Split(files[0].Text, "\n")
 			for i, line := range all {
 				line = strings.TrimSpace(line)
@@ -327,12 +300,8 @@ func TestWhatIsShutStaysShut(t *testing.T) {
 			if result.YAML == nil && c.open == "" && len(result.Notes) > 0 {
 				return
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if open := strings.Join(opened(checked(t, result.YAML)), ","); open != c.open {
-				t.Errorf("open is %q, not %q:\n%s\n%s", open, c.open, result.YAML, lines(result.Notes))
-			}
+			verify.NoError(t, err)
+			verify.Equal(t, strings.Join(opened(checked(t, result.YAML)), ","), c.open, "%s\n%s\nopen", result.YAML, lines(result.Notes))
 			if c.open == "" && len(result.Notes) == 0 && !strings.HasSuffix(c.name, ", as it is") && !strings.Contains(string(result.YAML), "client_ca") && !strings.Contains(string(result.YAML), "allow") {
 				t.Errorf("no note:\n%s", result.YAML)
 			}
@@ -350,14 +319,9 @@ func TestWhatSluiceRefusesIsNoted(t *testing.T) {
 		"proxy.auth = name=a b;type=basic;file=users": "1: actions.a b: ",
 	} {
 		result, err := Translate("fabio", []File{{"f", text}})
-		if err != nil {
-			t.Errorf("%q: %v", text, err)
-			continue
-		}
+		verify.Require(t, err == nil, "%q: %v", text, err)
 		checked(t, result.YAML)
-		if notes := lines(result.Notes); !strings.Contains(notes, "f:"+want) {
-			t.Errorf("%q has the notes %q, want one with %q", text, notes, want)
-		}
+		verify.Contains(t, lines(result.Notes), "f:"+want, "the notes of %q", text)
 	}
 }
 
@@ -366,13 +330,9 @@ func TestTextsStayTexts(t *testing.T) {
 	inDirectory(t)
 	result, err := Translate("traefik", []File{{"input.yml", "entryPoints: { web: { address: ':80' } }\n" +
 		"http: { routers: { r: { rule: 'Host(`a.com`) && Header(`X-Key`, `${HOME}`)', service: 'true' } }, services: { 'true': { loadBalancer: { servers: [{ url: 'http://10.0.0.1' }] } } } }"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	routes := checked(t, result.YAML).Routes
-	if len(routes) != 1 || routes[0].Service != "true" || routes[0].When.Header["x-key"] != "${HOME}" {
-		t.Errorf("%s", result.YAML)
-	}
+	verify.That(t, len(routes) == 1 && routes[0].Service == "true" && routes[0].When.Header["x-key"] == "${HOME}", "%s", result.YAML)
 }
 
 func FuzzFabio(f *testing.F)   { fuzz(f, "fabio") }
@@ -391,13 +351,9 @@ func fuzz(f *testing.F, origin string) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		result, err := Translate(origin, []File{{"input", text}})
-		if err != nil && strings.Contains(err.Error(), "refuses the result") {
-			t.Error(err)
-		}
+		verify.That(t, err == nil || !strings.Contains(err.Error(), "refuses the result"), "%v", err)
 		for _, n := range result.Notes {
-			if strings.ContainsAny(n.String(), "\n\r") {
-				t.Errorf("%q has several lines", n)
-			}
+			verify.That(t, !strings.ContainsAny(n.String(), "\n\r"), "%q has several lines", n)
 		}
 	})
 }

@@ -1,8 +1,9 @@
 package imported
 
 import (
-	"reflect"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // TOML has the same values as YAML.
@@ -41,36 +42,22 @@ http:
 tls: { certificates: [{ certFile: a, more: { x: 1 } }] }
 last: {}
 `
-	got, err := leavesOf(File{"f.TOML", inTOML})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, err := leavesOf(File{"f.yml", inYAML})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(got) != len(want) {
-		t.Fatalf("%v\nand not\n%v", got, want)
-	}
+	got := verify.Result(leavesOf(File{"f.TOML", inTOML})).Must(t)
+	want := verify.Result(leavesOf(File{"f.yml", inYAML})).Must(t)
+	verify.Require(t, len(got) == len(want), "%v\nand not\n%v", got, want)
 	for i := range want {
-		if !reflect.DeepEqual(got[i].path, want[i].path) || !reflect.DeepEqual(got[i].values, want[i].values) {
-			t.Errorf("%v, not %v", got[i], want[i])
-		}
+		verify.DeepEqual(t, got[i].path, want[i].path, "path %d", i)
+		verify.DeepEqual(t, got[i].values, want[i].values, "values %d", i)
 	}
-	if line := got[2].at.Line; line != 5 {
-		t.Errorf("entryPoints are in line %d, want 5", line)
-	}
-	if _, err := leavesOf(File{"f.toml", "a = ["}); err == nil {
-		t.Error("wrong TOML has no error")
-	}
+	verify.Equal(t, got[2].at.Line, 5, "line of entryPoints")
+	_, err := leavesOf(File{"f.toml", "a = ["})
+	verify.That(t, err != nil, "wrong TOML has no error")
 }
 
 func FuzzTOML(f *testing.F) {
 	f.Add("[a.b]\nc = [1, {d = 'x'}]\n[[a.e]]\n[[a.e]]\nf.g = true\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		leaves, err := leavesOf(File{"f.toml", text})
-		if err == nil && len(leaves) > len(text)+1 {
-			t.Errorf("%d values", len(leaves))
-		}
+		verify.That(t, err != nil || len(leaves) <= len(text)+1, "%d values", len(leaves))
 	})
 }
