@@ -24,6 +24,51 @@ import (
 	"sluice/test/verify"
 )
 
+const anAuthority = "https://127.0.0.1:1/dir"
+
+// unreadable is a storage from which nothing comes.
+var unreadable = filepath.Join(os.DevNull, "storage")
+
+func newManager(t *testing.T) *Manager {
+	m := New(Options{Others: func() []certificates.Use { return nil }})
+	t.Cleanup(m.Close)
+	return m
+}
+
+// secure returns a listener with certificates by ACME.
+func secure(directory, storage string, names ...string) config.Listener {
+	return config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
+		Names: names, Directory: units.NewLocation(directory), Storage: storage,
+	}}}
+}
+
+// alone returns what m has for a listener beside which there is none.
+func alone(t *testing.T, m *Manager, l config.Listener) *TLS {
+	t.Helper()
+	return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
+}
+
+func numbered(n int64) func(*x509.Certificate) {
+	return func(c *x509.Certificate) { c.SerialNumber = big.NewInt(n) }
+}
+
+// restore gives l a certificate by ACME, which ends after a time.
+func restore(l *TLS, name string, number int64, ends time.Duration) {
+	cert, key := testcert.PEM(name, testcert.Lasting(-time.Hour, ends), numbered(number))
+	l.acme.Restore(map[string]acme.Pair{name: {Cert: string(cert), Key: string(key)}})
+}
+
+// served returns the number of the certificate that a client gets for a name.
+func served(t *testing.T, l *TLS, name string) int64 {
+	t.Helper()
+	near, far := net.Pipe()
+	defer near.Close()
+	go tls.Server(far, l.Config).Handshake()
+	client := tls.Client(near, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+	verify.NoError(t, client.Handshake())
+	return client.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+}
+
 // HTTP-01 is used if there is a listener for it. Listeners with the same settings share a manager,
 // which ends with the last of them.
 func TestManagersFollowTheListeners(t *testing.T) {
@@ -31,10 +76,7 @@ func TestManagersFollowTheListeners(t *testing.T) {
 	defer client.Close()
 	m := New(Options{Consul: client, Wait: func() time.Duration { return time.Second }})
 	defer m.Close()
-	plain := config.Listener{Name: "web"}
-	secure := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
-		Names: []string{"a.example"}, Directory: units.NewLocation("https://127.0.0.1:1/dir"), Storage: t.TempDir(),
-	}}}
+	plain, secure := config.Listener{Name: "web"}, secure(anAuthority, t.TempDir(), "a.example")
 	use := func(list ...config.Listener) (c *config.Config, last *TLS) {
 		c = &config.Config{Listeners: list}
 		var all []*TLS
@@ -60,15 +102,10 @@ func TestManagersFollowTheListeners(t *testing.T) {
 // wildcard is for clients, and not for challenges, which anyone can ask for with any number of
 // names.
 func TestManagersWithDNS(t *testing.T) {
-	m := New(Options{})
-	defer m.Close()
-	secure := func(dns dns01.Options) config.Listener {
-		return config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
-			Names: []string{"*.A.example"}, Directory: units.NewLocation("https://127.0.0.1:1/dir"), Storage: filepath.Join(os.DevNull, "storage"), DNS: &dns,
-		}}}
-	}
+	m := newManager(t)
 	use := func(dns dns01.Options, others ...config.Listener) *TLS {
-		l := secure(dns)
+		l := secure(anAuthority, unreadable, "*.A.example")
+		l.TLS.ACME.DNS = &dns
 		c := &config.Config{Listeners: append(others, l)}
 		tls := verify.Result(m.TLS(l, c, nil)).Must(t)
 		verify.That(t, tls.Suits(&config.Config{Listeners: []config.Listener{l}}), "a listener for HTTP matters")
@@ -88,17 +125,8 @@ func TestManagersWithDNS(t *testing.T) {
 
 // A call that has begun before a reload does not end what the reload has begun.
 func TestObtainIsForTheLatestListeners(t *testing.T) {
-	m := New(Options{})
-	defer m.Close()
-	secure := func(names ...string) *TLS {
-		l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
-			Names: names, Directory: units.NewLocation("https://127.0.0.1:1/dir"), Storage: filepath.Join(os.DevNull, "storage"),
-		}}}
-		return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
-	}
-	before, after := secure("a.example"), secure("a.example", "b.example")
-	cert, key := testcert.PEM("b.example")
-	pairs := map[string]acme.Pair{"b.example": {Cert: string(cert), Key: string(key)}}
+	m := newManager(t)
+	before, after := alone(t, m, secure(anAuthority, unreadable, "a.example")), alone(t, m, secure(anAuthority, unreadable, "a.example", "b.example"))
 	many := slices.Repeat([]*TLS{before}, 2000) // so that a call for them takes its time
 	for round := range 30 {
 		m.Use(many)
@@ -111,7 +139,7 @@ func TestObtainIsForTheLatestListeners(t *testing.T) {
 		m.Use([]*TLS{after})
 		m.Obtain()
 		<-ended
-		after.acme.Restore(pairs)
+		restore(after, "b.example", 1, time.Hour)
 		verify.Require(t, len(after.acme.Pairs()) == 1, "round %d: the new name is not managed", round)
 	}
 }
@@ -120,30 +148,19 @@ func TestObtainIsForTheLatestListeners(t *testing.T) {
 // in a new process too. One with another authority has that of the old process until it has its
 // own.
 func TestAuthoritiesWithTheSameNameInANewProcess(t *testing.T) {
-	manager := func() (m *Manager, use func(directory string) *TLS) {
-		m = New(Options{Others: func() []certificates.Use { return nil }})
-		t.Cleanup(m.Close)
-		return m, func(directory string) *TLS {
-			l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
-				Names: []string{"a.example"}, Directory: units.NewLocation(directory), Storage: filepath.Join(os.DevNull, "storage"),
-			}}}
-			return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
-		}
-	}
-	old, use := manager()
+	old := newManager(t)
 	directories := []string{"https://127.0.0.1:1/one", "https://127.0.0.1:1/two"}
 	var all []*TLS
 	for n, directory := range directories {
-		all = append(all, use(directory))
-		cert, key := testcert.PEM("a.example", testcert.Lasting(-time.Hour, time.Duration(n+1)*time.Hour), func(c *x509.Certificate) { c.SerialNumber.SetInt64(int64(n)) })
-		all[n].acme.Restore(map[string]acme.Pair{"a.example": {Cert: string(cert), Key: string(key)}})
+		all = append(all, alone(t, old, secure(directory, unreadable, "a.example")))
+		restore(all[n], "a.example", int64(n), time.Duration(n+1)*time.Hour)
 	}
 	old.Use(all)
 	old.Obtain()
-	serial := func(l *TLS) int64 { return l.acme.Certificates([]string{"a.example"})[0].Leaf.SerialNumber.Int64() }
 	pairs := old.authorities.save()
 	for _, late := range []bool{false, true} {
-		next, use := manager()
+		next := newManager(t)
+		use := func(directory string) *TLS { return alone(t, next, secure(directory, unreadable, "a.example")) }
 		if late {
 			next.authorities.restore(pairs)
 		}
@@ -151,79 +168,59 @@ func TestAuthoritiesWithTheSameNameInANewProcess(t *testing.T) {
 		if !late {
 			next.authorities.restore(pairs)
 		}
-		verify.That(t, serial(one) == 0 && serial(two) == 1, "the certificates are %d and %d", serial(one), serial(two))
+		verify.That(t, serialOf(one) == 0 && serialOf(two) == 1, "the certificates are %d and %d", serialOf(one), serialOf(two))
 		verify.Equal(t, len(three.acme.Certificates([]string{"a.example"})), 1, "certificates of the third")
 	}
+}
+
+// serialOf returns the number of the certificate by ACME for a.example.
+func serialOf(l *TLS) int64 {
+	return l.acme.Certificates([]string{"a.example"})[0].Leaf.SerialNumber.Int64()
 }
 
 // Nor does a reload that gives one of them another storage, which may be empty or away, give its
 // clients the certificate of the other one.
 func TestAuthoritiesWithTheSameNameAfterAReload(t *testing.T) {
-	m := New(Options{Others: func() []certificates.Use { return nil }})
-	defer m.Close()
+	m := newManager(t)
 	use := func(directory, storage string) *TLS {
-		l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
-			Names: []string{"a.example"}, Directory: units.NewLocation(directory), Storage: filepath.Join(os.DevNull, storage),
-		}}}
-		return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
+		return alone(t, m, secure(directory, filepath.Join(os.DevNull, storage), "a.example"))
 	}
-	serial := func(l *TLS) int64 { return l.acme.Certificates([]string{"a.example"})[0].Leaf.SerialNumber.Int64() }
 	directories := []string{"https://127.0.0.1:1/long", "https://127.0.0.1:1/short 1"}
 	var all []*TLS
 	for n, directory := range directories {
 		all = append(all, use(directory, "before"))
-		cert, key := testcert.PEM("a.example", testcert.Lasting(-time.Hour, time.Duration(9-n)*time.Hour), func(c *x509.Certificate) { c.SerialNumber.SetInt64(int64(n + 1)) })
-		all[n].acme.Restore(map[string]acme.Pair{"a.example": {Cert: string(cert), Key: string(key)}})
+		restore(all[n], "a.example", int64(n+1), time.Duration(9-n)*time.Hour)
 	}
 	m.Use(all)
 	m.Obtain()
 	for n, directory := range directories {
-		verify.Equal(t, serial(use(directory, "after")), int64(n+1), "certificate of %s", directory)
+		verify.Equal(t, serialOf(use(directory, "after")), int64(n+1), "certificate of %s", directory)
 	}
-	verify.That(t, serial(use("https://127.0.0.1:1/third", "after")) > 0, "another authority has none")
-	next := New(Options{Others: func() []certificates.Use { return nil }})
-	defer next.Close()
+	verify.That(t, serialOf(use("https://127.0.0.1:1/third", "after")) > 0, "another authority has none")
+	next := newManager(t)
 	next.authorities.restore(m.authorities.save())
 	m = next
-	verify.Equal(t, serial(use(directories[1], "before")), 2, "a directory with a space, in a new process")
+	verify.Equal(t, serialOf(use(directories[1], "before")), 2, "a directory with a space, in a new process")
 }
 
 // An expired certificate by ACME, whose renewal fails, does not stand before a valid one for its
 // name.
 func TestExpiredCertificateByACME(t *testing.T) {
-	m := New(Options{Others: func() []certificates.Use { return nil }})
-	defer m.Close()
-	serial := func(n int64) func(*x509.Certificate) {
-		return func(c *x509.Certificate) { c.SerialNumber = big.NewInt(n) }
-	}
-	files := testcert.Write(t, t.TempDir(), "a.example", serial(2))
-	l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{
-		Certificates: []config.Certificate{{Cert: files.Cert, Key: files.Key}},
-		ACME:         &config.ACME{Names: []string{"a.example", "b.example"}, Directory: units.NewLocation("https://127.0.0.1:1/dir"), Storage: filepath.Join(os.DevNull, "storage")},
-	}}
-	listener := verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
+	files := testcert.Write(t, t.TempDir(), "a.example", numbered(2))
+	l := secure(anAuthority, unreadable, "a.example", "b.example")
+	l.TLS.Certificates = []config.Certificate{{Cert: files.Cert, Key: files.Key}}
+	listener := alone(t, newManager(t), l)
 	for _, name := range l.TLS.ACME.Names {
-		cert, key := testcert.PEM(name, testcert.Lasting(-time.Hour, 3*time.Second), serial(1))
-		listener.acme.Restore(map[string]acme.Pair{name: {Cert: string(cert), Key: string(key)}})
+		restore(listener, name, 1, 3*time.Second)
 	}
-	served := func(name string) int64 {
-		near, far := net.Pipe()
-		defer near.Close()
-		go tls.Server(far, listener.Config).Handshake()
-		client := tls.Client(near, &tls.Config{ServerName: name, InsecureSkipVerify: true})
-		verify.NoError(t, client.Handshake())
-		return client.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
-	}
-	consultest.Await(t, "the certificate of the file is served", func() bool { return served("a.example") == 2 })
-	verify.That(t, len(listener.acme.Certificates([]string{"b.example"})) == 0 || served("b.example") == 1, "a certificate for another name is served")
+	consultest.Await(t, "the certificate of the file is served", func() bool { return served(t, listener, "a.example") == 2 })
+	verify.That(t, len(listener.acme.Certificates([]string{"b.example"})) == 0 || served(t, listener, "b.example") == 1, "a certificate for another name is served")
 }
 
 // Of the certificates for a name, the first that is valid now is served, as time passes too;
 // without one, the first. The default is the first of the list, whether it is valid or not.
 func TestCertificateOfAName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := New(Options{Others: func() []certificates.Use { return nil }})
-		defer m.Close()
 		l := config.Listener{Name: "websecure", TLS: new(config.ListenerTLS)}
 		for serial, c := range []struct {
 			host       string
@@ -236,18 +233,13 @@ func TestCertificateOfAName(t *testing.T) {
 			{"b.example", -2 * time.Hour, -time.Hour},
 			{"b.example", -2 * time.Hour, -time.Hour},
 		} {
-			files := testcert.Write(t, t.TempDir(), c.host, testcert.Lasting(c.begin, c.end), func(x *x509.Certificate) { x.SerialNumber = big.NewInt(int64(serial)) })
+			files := testcert.Write(t, t.TempDir(), c.host, testcert.Lasting(c.begin, c.end), numbered(int64(serial)))
 			l.TLS.Certificates = append(l.TLS.Certificates, config.Certificate{Cert: files.Cert, Key: files.Key})
 		}
-		listener := verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
+		listener := alone(t, newManager(t), l)
 		check := func(host string, want int64) {
 			t.Helper()
-			near, far := net.Pipe()
-			defer near.Close()
-			go tls.Server(far, listener.Config).Handshake()
-			client := tls.Client(near, &tls.Config{ServerName: host, InsecureSkipVerify: true})
-			verify.NoError(t, client.Handshake())
-			verify.Equal(t, client.ConnectionState().PeerCertificates[0].SerialNumber.Int64(), want, "certificate for %q", host)
+			verify.Equal(t, served(t, listener, host), want, "certificate for %q", host)
 		}
 		check("a.example", 2)
 		check("b.example", 4)
