@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/rs/zerolog"
 
 	"sluice/certificates"
 	"sluice/certificates/acme/dns01"
@@ -26,7 +25,9 @@ const challengePath = "/.well-known/acme-challenge/"
 
 func newManager(t *testing.T, o Options) *Manager {
 	t.Helper()
-	o.Directory, o.Log = units.NewLocation("https://127.0.0.1:1/dir"), zerolog.Nop()
+	if o.Directory.IsZero() {
+		o.Directory = units.NewLocation("https://127.0.0.1:1/dir")
+	}
 	m := verify.Result(New(o)).Must(t)
 	t.Cleanup(func() {
 		m.Close()

@@ -31,7 +31,7 @@ import (
 
 // newAuthority returns an authority that issues nothing, and a channel with a value for each
 // question.
-func newAuthority(t *testing.T) (directory string, asked chan string) {
+func newAuthority(t *testing.T) (directory units.Location, asked chan string) {
 	t.Helper()
 	asked = make(chan string, 100)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -42,7 +42,7 @@ func newAuthority(t *testing.T) (directory string, asked chan string) {
 		w.WriteHeader(http.StatusForbidden)
 	}))
 	t.Cleanup(server.Close)
-	return server.URL + "/dir", asked
+	return units.NewLocation(server.URL + "/dir"), asked
 }
 
 // storePair stores the certificate of a.example and its private key as certmagic does.
@@ -98,8 +98,7 @@ func TestOrdersDespiteTheDirectory(t *testing.T) {
 	_, key := testcert.PEM("a.example")
 	for name, dir := range map[string]string{"another key": t.TempDir(), "unreadable": filepath.Join(t.TempDir(), "storage")} {
 		directory, asked := newAuthority(t)
-		m := verify.Result(New(Options{Directory: units.NewLocation(directory), Storage: dir, Log: zerolog.Nop()})).Must(t)
-		defer m.Close()
+		m := newManager(t, Options{Directory: directory, Storage: dir})
 		unreadable := name == "unreadable"
 		if unreadable {
 			verify.NoError(t, os.WriteFile(dir, nil, 0o600)) // it is not a directory
@@ -126,12 +125,11 @@ func TestOrdersDespiteDamagedValues(t *testing.T) {
 			for _, place := range []string{"files", "consul"} {
 				directory, asked := newAuthority(t)
 				log := new(subprocess.Output)
-				o := Options{Directory: units.NewLocation(directory), Email: "me@a.example", Storage: t.TempDir(), Log: zerolog.New(log)}
+				o := Options{Directory: directory, Email: "me@a.example", Storage: t.TempDir(), Log: zerolog.New(log)}
 				if place == "consul" {
 					o.Consul, o.Prefix, o.Storage = client, "sluice-acme-"+name+"-"+of, ""
 				}
-				m := verify.Result(New(o)).Must(t)
-				defer m.Close()
+				m := newManager(t, o)
 				issuer, storage := m.issuer.IssuerKey(), m.config.Storage
 				cert, private := testcert.PEM("a.example")
 				account := "acme/" + certmagic.StorageKeys.Safe(issuer) + "/users/me@a.example/me"
@@ -175,8 +173,7 @@ func (s *renewedStorage) Load(ctx context.Context, key string) ([]byte, error) {
 // A certificate that another replica renews while it is read is in use, and costs no order.
 func TestReadAcrossARenewal(t *testing.T) {
 	directory, asked := newAuthority(t)
-	m := verify.Result(New(Options{Directory: units.NewLocation(directory), Storage: t.TempDir(), Log: zerolog.Nop()})).Must(t)
-	defer m.Close()
+	m := newManager(t, Options{Directory: directory, Storage: t.TempDir()})
 	store := func(number int64) {
 		cert, key := testcert.PEM("a.example", func(c *x509.Certificate) { c.SerialNumber.SetInt64(number) })
 		storePair(t, m.files, m.issuer.IssuerKey(), cert, key)
@@ -271,7 +268,7 @@ func TestEndDespiteAHangingAuthority(t *testing.T) {
 	}))
 	defer server.Close()
 	defer close(release)
-	m := verify.Result(New(Options{Directory: units.NewLocation(server.URL + "/dir"), Storage: t.TempDir(), Log: zerolog.Nop(), checkEvery: 10 * time.Millisecond})).Must(t)
+	m := newManager(t, Options{Directory: units.NewLocation(server.URL + "/dir"), Storage: t.TempDir(), checkEvery: 10 * time.Millisecond})
 	cert, key := testcert.PEM("a.example")
 	storePair(t, m.files, m.issuer.IssuerKey(), cert, key)
 	window := fmt.Sprintf(`{"suggestedWindow":{"start":%q,"end":%q}}`, time.Now().Add(time.Hour).Format(time.RFC3339), time.Now().Add(2*time.Hour).Format(time.RFC3339))
