@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,13 @@ func serial(n int64) func(*x509.Certificate) {
 	return func(c *x509.Certificate) { c.SerialNumber = big.NewInt(n) }
 }
 
+// chains are those of a client's certificate with a serial number.
+func chains(t *testing.T, of *testcert.Authority, n int64) [][]*x509.Certificate {
+	t.Helper()
+	_, _, pair := of.Chain(t, "/web", serial(n))
+	return [][]*x509.Certificate{{pair.Leaf, verify.Result(x509.ParseCertificate(pair.Certificate[1])).Must(t)}}
+}
+
 // A list counts for the certificates of who has signed it, between its times. A certificate without
 // a list of its authority is refused, as in nginx and HAProxy.
 func TestRevocations(t *testing.T) {
@@ -31,14 +39,9 @@ func TestRevocations(t *testing.T) {
 		verify.NoError(t, os.WriteFile(name, text, 0o600))
 		return name
 	}
-	both := path(append(append([]byte{}, a.Root...), b.Root...))
+	both := path(slices.Concat(a.Root, b.Root))
 	read := func(crl []byte) (*Contents, error) { return Read(Files{CA: both, CRL: path(crl)}) }
-	chains := func(of *testcert.Authority, n int64) [][]*x509.Certificate {
-		_, _, pair := of.Chain(t, "/web", serial(n))
-		root := verify.Result(x509.ParseCertificate(pair.Certificate[1])).Must(t)
-		return [][]*x509.Certificate{{pair.Leaf, root}}
-	}
-	five, six, other := chains(a, 5), chains(a, 6), chains(b, 5)
+	five, six, other := chains(t, a, 5), chains(t, a, 6), chains(t, b, 5)
 	good := a.CRL(t, now.Add(-time.Hour), now.Add(time.Hour), []int64{5, 7})
 	lists := verify.Result(read(good)).Must(t).Revocations
 	for _, test := range []struct {
@@ -65,7 +68,7 @@ func TestRevocations(t *testing.T) {
 	verify.That(t, !(*Revocations)(nil).Revokes(five), "no lists revoke")
 
 	newer := a.CRL(t, now.Add(-time.Minute), now.Add(time.Hour), nil)
-	for _, order := range [][]byte{append(append([]byte{}, good...), newer...), append(append([]byte{}, newer...), good...)} {
+	for _, order := range [][]byte{slices.Concat(good, newer), slices.Concat(newer, good)} {
 		verify.NoError(t, verify.Result(read(order)).Must(t).Revocations.Verify(five, now))
 	}
 	critical := func(l *x509.RevocationList) {
@@ -102,10 +105,6 @@ func TestRevocations(t *testing.T) {
 // What the next one revokes is revoked at once.
 func TestListThatHasNotBegun(t *testing.T) {
 	a, now := testcert.NewAuthority(t, "a.example"), time.Now()
-	chains := func(n int64) [][]*x509.Certificate {
-		_, _, pair := a.Chain(t, "/web", serial(n))
-		return [][]*x509.Certificate{{pair.Leaf, verify.Result(x509.ParseCertificate(pair.Certificate[1])).Must(t)}}
-	}
 	present, next := a.CRL(t, now.Add(-time.Hour), now.Add(time.Hour), []int64{5}), a.CRL(t, now.Add(30*time.Minute), now.Add(2*time.Hour), []int64{6})
 	files := Files{CA: filepath.Join(t.TempDir(), "ca.pem"), CRL: filepath.Join(t.TempDir(), "crl.pem")}
 	verify.NoError(t, os.WriteFile(files.CA, a.Root, 0o600))
@@ -120,14 +119,14 @@ func TestListThatHasNotBegun(t *testing.T) {
 	for what, c := range map[string]*Contents{"replaced": replaced.Contents(), "both": both} {
 		verify.Equal(t, c.Revocations.status("crl.pem").State(now), Valid, "%s: state", what)
 		for n, want := range map[int64][2]bool{5: {true, false}, 6: {true, true}, 7: {false, false}} {
-			verify.Equal(t, c.Revocations.Revokes(chains(n)), want[0], "%s: %d is revoked for open connections", what, n)
+			verify.Equal(t, c.Revocations.Revokes(chains(t, a, n)), want[0], "%s: %d is revoked for open connections", what, n)
 			for i, at := range []time.Time{now, now.Add(90 * time.Minute)} {
-				err := c.Revocations.Verify(chains(n), at)
+				err := c.Revocations.Verify(chains(t, a, n), at)
 				verify.That(t, errors.Is(err, errRevoked) == want[i] && (err == nil) == !want[i], "%s: %d at %v: %v", what, n, at, err)
 			}
 		}
 	}
-	err := alone.Revocations.Verify(chains(7), now)
+	err := alone.Revocations.Verify(chains(t, a, 7), now)
 	verify.That(t, err != nil && strings.Contains(err.Error(), "is not valid before"), "the next list alone: %v", err)
 }
 

@@ -11,7 +11,6 @@ import (
 	"sluice/test/verify"
 )
 
-// A warning about a certificate comes once a day.
 // missing is a certificate that was not obtained yet.
 type missing struct{ Source }
 
@@ -24,6 +23,7 @@ func TestWarningOfAMissingCertificate(t *testing.T) {
 	verify.Equal(t, log.String(), `{"level":"warn","used_by":"a listener","file":"acme","names":["a.example"],"message":"a certificate is missing"}`+"\n", "log")
 }
 
+// A warning about a certificate comes once a day.
 func TestWarnings(t *testing.T) {
 	files := testcert.Write(t, t.TempDir(), "a.example", testcert.Lasting(-time.Hour, 30*24*time.Hour))
 	follower := verify.Result(Follow(Files{Cert: files.Cert, Key: files.Key}, nil)).Must(t)
