@@ -1,8 +1,6 @@
 package config
 
 import (
-	"reflect"
-	"strings"
 	"testing"
 	"time"
 
@@ -12,13 +10,9 @@ import (
 	"sluice/test/verify"
 )
 
-// parseBalance loads a service with the balance given in flow style.
-func parseBalance(text string) (Balance, error) {
-	c, err := Parse("sluice.yaml", []byte("services: { star: { consul: {}, balance: "+text+" } }\nroutes: [{ service: star }]"))
-	if err != nil {
-		return Balance{}, err
-	}
-	return c.Services["star"].Balance, nil
+// withBalance is a service with the balance given in flow style.
+func withBalance(text string) string {
+	return "services: { star: { consul: {}, balance: " + text + " } }\nroutes: [{ service: star }]"
 }
 
 func TestBalanceReadsEveryKey(t *testing.T) {
@@ -26,12 +20,7 @@ func TestBalanceReadsEveryKey(t *testing.T) {
 		t.Helper()
 		want := defaultBalance
 		change(&want)
-		got, err := parseBalance(text)
-		if err != nil {
-			t.Errorf("%s: %v", text, err)
-		} else if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s\n got  %+v\n want %+v", text, got, want)
-		}
+		verify.DeepEqual(t, mustParse(t, withBalance(text)).Services["star"].Balance, want, "%s", text)
 	}
 	f("{}", func(*Balance) {})
 	f("{ policy: hash }", func(b *Balance) { b.Policy, b.Hash.Keys = "hash", []HashKey{byClientAddress} })
@@ -51,8 +40,7 @@ func TestBalanceReadsEveryKey(t *testing.T) {
 func TestBalanceRefusals(t *testing.T) {
 	f := func(text, want string) {
 		t.Helper()
-		_, err := parseBalance(text)
-		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%s: got %v, want %q", text, err, want)
+		refuses(t, withBalance(text), want)
 	}
 	f("{ hash: { keys: [path] } }", "services.star.balance.hash.keys: without effect: balance.policy is ewma, want hash")
 	f("{ policy: hash, hash: { keys: [header] } }", `hash.keys[0]: value "header": want client_address, path, "header NAME"`)

@@ -44,17 +44,8 @@ func diffLines(t *testing.T, err error, want []string) {
 	t.Helper()
 	var all Errors
 	verify.Require(t, errors.As(err, &all), "error is %T (%v), want Errors", err, err)
-	got := strings.Split(err.Error(), "\n")
-	for i := range max(len(got), len(want)) {
-		var g, w string
-		if i < len(got) {
-			g = got[i]
-		}
-		if i < len(want) {
-			w = want[i]
-		}
-		verify.Equal(t, g, w, "error %d:  got", i)
-	}
+	got, wanted := err.Error(), strings.Join(want, "\n")
+	verify.That(t, got == wanted, "errors:\n%s\nwant:\n%s", got, wanted)
 }
 
 func TestRefusals(t *testing.T) {
@@ -75,7 +66,6 @@ func TestRefusals(t *testing.T) {
 		{"a key by the name of other programs", "services: { star: { peers: ['127.0.0.1:1'], upstream: { tls: { insecure: true } } } }" + route, []string{
 			`sluice.yaml:1: services.star.upstream.tls.insecure: unknown key, did you mean "skip_verify"? (allowed here: ca, cert, key, server_name, skip_verify)`}},
 		{"a list", "- a\n", []string{`sluice.yaml:1: want a mapping of keys to values, not a list`}},
-		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, tracing, admin, listeners, client, discovery, config, consul, catalog, dynamic, defaults, services, actions, routes, shutdown, health)`}},
 		{"twice", "log: {}\nlog: {}" + tail, []string{`sluice.yaml:2: log: given twice, first in line 1`}},
 		{"no name", "? [a]\n: b" + tail, []string{`sluice.yaml:1: want a name before the colon`}},
 		{"scalar for mapping", "log: debug" + tail, []string{`sluice.yaml:1: log: want a mapping of keys to values, not a single value`}},
@@ -88,12 +78,10 @@ func TestRefusals(t *testing.T) {
 		{"control character", `consul: { datacenter: "a\nb" }` + tail, []string{`sluice.yaml:1: consul.datacenter: value "a\nb": want a text on one line`}},
 		{"merge of nothing", "log: { <<: 1 }" + tail, []string{`sluice.yaml:1: log.<<: want an alias of a mapping, such as *defaults`}},
 		{"merge of itself", "log: &a { <<: *a }" + tail, []string{`sluice.yaml:1: value "*a": an alias within what it stands for`}},
-		{"ratio too large", "access_log: { sample: 101% }" + tail, []string{`sluice.yaml:1: access_log.sample: value "101%": want a number from 0 to 1, or a percentage`}},
 		{"log format", "access_log: { format: xml }" + tail, []string{`sluice.yaml:1: access_log.format: value "xml": want json, combined, or a template such as '$client "$method $target" $status'`}},
 		{"log template", "access_log: { format: '$client $remote_user' }" + tail, []string{`sluice.yaml:1: access_log.format: value "$client $remote_user": $remote_user is not a variable: want one of $attempts, $bytes_in, $bytes_out, $client, $connect_ms, $duration_ms, $group, $grpc_status, $host, $method, $peer, $proto, $proxy, $reason, $referer, $request_id, $route, $service, $status, $target, $time, $time_combined, $tls_cipher, $tls_server_name, $tls_version, $trace_id, $tries, $upstream_ms, $upstream_status, $user, $user_agent, $http_NAME for a header of the request, or $$ for a dollar sign`}},
 		{"ratio not a number", "access_log: { sample: .nan }" + tail, []string{`sluice.yaml:1: access_log.sample: value ".nan": want a number from 0 to 1, or a percentage`}},
 		{"duration too long", "shutdown: { grace: 48h }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "48h": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
-		{"duration negative", "shutdown: { grace: -1s }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "-1s": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
 		{"size", "client: { limits: { body: 10M, target: 1MiB } }" + tail, []string{
 			`sluice.yaml:1: client.limits.target: value "1MiB": want a number of bytes or a size such as 64KiB or 10MiB, from 256B to 16KiB`,
 			`sluice.yaml:1: client.limits.body: value "10M": want a number of bytes or a size such as 64KiB or 10MiB, from 0 to 1024GiB`}},
@@ -101,7 +89,6 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:1: client.trusted_proxies[0]: value "10.0.0.0/33": want a network such as 10.0.0.0/8 or fd00::/8, a single IP address, or unix: for who uses a unix socket`}},
 		{"network of clients", "services: { a: { peers: [\"a:1\"] } }\nroutes: [{ service: a, allow: ['unix:'] }]", []string{
 			`sluice.yaml:2: routes[0].allow[0]: value "unix:": want a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`}},
-		{"secret not shown", `consul: { token: "s3cr\tt" }` + tail, []string{`sluice.yaml:1: consul.token: value "***": want a text on one line`}},
 		{"two tokens", "consul:\n  token: s3cret\n  token_file: x" + tail, []string{`sluice.yaml:2: consul.token: give either consul.token or consul.token_file, not both`}},
 		{"prepared query with keys of a service", "services: { star: { consul: { prepared_query: q, service: s, tags: [v1], datacenters: [a, b] } } }\nroutes: [{ service: star }]", []string{
 			"sluice.yaml:1: services.star.consul.service: not allowed with prepared_query, which defines this itself",
@@ -179,16 +166,10 @@ func TestRefusals(t *testing.T) {
 		{"service name", "services: { 'a/b': { consul: {} } }\nroutes: [{ service: a }]", []string{
 			`sluice.yaml:1: services.a/b: value "a/b": ` + name,
 			`sluice.yaml:2: routes[0].service: value "a": no such service`}},
-		{"two sources", "services:\n  star:\n    consul: {}\n    peers: ['a:1']" + route, []string{
-			`sluice.yaml:4: services.star: has several sources, consul and peers: want one`}},
-		{"no source", "services:\n  star:\n    balance: {}" + route, []string{
-			`sluice.yaml:2: services.star: no source: want "consul: { service: NAME }", "etcd: { endpoints: [URL, …], prefix: /NAME/ }", "dns: { name: NAME, server: HOST:PORT }", "consul_kv: { key: KEY }", "file: PATH" or "peers: [HOST:PORT, …]"`}},
 		{"policy", "services:\n  star:\n    consul: {}\n    balance: { policy: roundrobin }" + route, []string{
 			`sluice.yaml:4: services.star.balance.policy: value "roundrobin": want one of ewma, hash, least_conn, random, round_robin, sticky (did you mean round_robin?)`}},
 		{"boolean", "services:\n  star:\n    consul: { passing_only: yes }" + route, []string{
 			`sluice.yaml:3: services.star.consul.passing_only: value "yes": want true or false`}},
-		{"peer without port", "services:\n  star:\n    peers: ['127.0.0.1']" + route, []string{
-			`sluice.yaml:3: services.star.peers[0]: value "127.0.0.1": ` + peer}},
 		{"several wrong peers", "services:\n  star:\n    peers: ['127.0.0.1', ':1']" + route, []string{
 			`sluice.yaml:3: services.star.peers[0]: value "127.0.0.1": ` + peer,
 			`sluice.yaml:3: services.star.peers[1]: value ":1": ` + peer}},
@@ -254,8 +235,9 @@ func TestErrorListsFewNames(t *testing.T) {
 }
 
 // refuses fails the test unless the configuration is refused, with an error that has want.
-func refuses(t *testing.T, text, want string) {
+func refuses(t *testing.T, text, want string) error {
 	t.Helper()
 	_, err := Parse("sluice.yaml", []byte(text))
 	verify.That(t, err != nil && strings.Contains(err.Error(), want), "%s:\n got  %v\n want %s", text, err, want)
+	return err
 }

@@ -1,34 +1,29 @@
 package config
 
 import (
-	"reflect"
-	"strings"
 	"testing"
 
 	"sluice/route"
 	"sluice/test/verify"
 )
 
-// parseGroups loads a service with these keys and a route with those, in flow style.
-func parseGroups(service, route string) (*Config, error) {
-	return Parse("sluice.yaml", []byte("services: { star: { consul: {}, "+service+" } }\nroutes: [{ service: star, "+route+" }]"))
+// withGroups is a service with these keys and a route with those, in flow style.
+func withGroups(service, route string) string {
+	return "services: { star: { consul: {}, " + service + " } }\nroutes: [{ service: star, " + route + " }]"
 }
 
 const twoGroups = "groups: { canary: { tags: [v2] }, beta: { tags: [b], meta: { zone: eu } } }"
 
 func TestGroupsAndSplits(t *testing.T) {
-	c, err := parseGroups(twoGroups+", split: { canary: 5%, beta: 0.25 }", "split: { canary: 100%, key: header X-User, fallback: rest }")
-	verify.NoError(t, err)
+	c := mustParse(t, withGroups(twoGroups+", split: { canary: 5%, beta: 0.25 }", "split: { canary: 100%, key: header X-User, fallback: rest }"))
 	s, r := c.Services["star"], c.Routes[0]
 	verify.DeepEqual(t, s.Groups, map[string]Group{"canary": {Tags: []string{"v2"}}, "beta": {Tags: []string{"b"}, Meta: map[string]string{"zone": "eu"}}}, "groups")
-	if want := []Share{{"beta", .25}, {"canary", .05}}; !reflect.DeepEqual(s.Split.Shares(), want) || s.Split.Key() != (route.SplitKey{}) || s.Split.Fallback() != "" {
-		t.Errorf("split %v: shares %v, key %v, fallback %q", s.Split, s.Split.Shares(), s.Split.Key(), s.Split.Fallback())
-	}
-	if want := []Share{{"canary", 1}}; !reflect.DeepEqual(r.Split.Shares(), want) || r.Split.Key() != (route.SplitKey{Source: route.SplitHeader, Header: "x-user"}) || r.Split.Fallback() != "rest" {
-		t.Errorf("the route's split %v: shares %v, key %q, fallback %q", r.Split, r.Split.Shares(), r.Split.Key(), r.Split.Fallback())
-	}
-	c, err = parseGroups(twoGroups, "group: rest")
-	verify.That(t, err == nil && c.Routes[0].Group == "rest", "%v, %v", c, err)
+	verify.Slices(t, s.Split.Shares(), []Share{{"beta", .25}, {"canary", .05}}, "shares")
+	verify.That(t, s.Split.Key() == route.SplitKey{} && s.Split.Fallback() == "", "key %v, fallback %q", s.Split.Key(), s.Split.Fallback())
+	verify.Slices(t, r.Split.Shares(), []Share{{"canary", 1}}, "shares of the route")
+	verify.Equal(t, r.Split.Key(), route.SplitKey{Source: route.SplitHeader, Header: "x-user"}, "key of the route")
+	verify.Equal(t, r.Split.Fallback(), "rest", "fallback of the route")
+	verify.Equal(t, mustParse(t, withGroups(twoGroups, "group: rest")).Routes[0].Group, "rest", "group")
 }
 
 func TestWrongGroupsAndSplits(t *testing.T) {
@@ -55,7 +50,6 @@ func TestWrongGroupsAndSplits(t *testing.T) {
 		{twoGroups, "group: canary, split: { canary: 5% }", `routes[0].group: value "canary": not with split`},
 		{twoGroups, "split: { gamma: 5% }", `routes[0].split.gamma: value "gamma": no such group`},
 	} {
-		_, err := parseGroups(test.service, test.route)
-		verify.That(t, err != nil && strings.Contains(err.Error(), test.want), "%s, %s:\n got  %v\n want %s", test.service, test.route, err, test.want)
+		refuses(t, withGroups(test.service, test.route), test.want)
 	}
 }

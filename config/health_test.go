@@ -1,10 +1,8 @@
 package config
 
 import (
-	"fmt"
 	"reflect"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -25,13 +23,9 @@ var defaultCheck = ActiveCheck{
 	Expect: CheckExpect{Status: typedList[string, statuses.Set]("statuses", "200-299")[0], Within: 64 << 10},
 }
 
-// parseHealth loads a service with the health given in flow style.
-func parseHealth(text string) (ServiceHealth, error) {
-	c, err := Parse("sluice.yaml", []byte("services: { star: { consul: {}, health: "+text+" } }\nroutes: [{ service: star }]"))
-	if err != nil {
-		return ServiceHealth{}, err
-	}
-	return c.Services["star"].Health, nil
+// withHealth is a service with the health given in flow style.
+func withHealth(text string) string {
+	return "services: { star: { consul: {}, health: " + text + " } }\nroutes: [{ service: star }]"
 }
 
 func TestHealthReadsEveryKey(t *testing.T) {
@@ -41,12 +35,8 @@ func TestHealthReadsEveryKey(t *testing.T) {
 		active := defaultCheck
 		want.Active = &active
 		change(&want)
-		got, err := parseHealth(text)
-		if err != nil {
-			t.Errorf("%s: %v", text, err)
-		} else if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s\n got  %+v %+v\n want %+v %+v", text, got, got.Active, want, want.Active)
-		}
+		got := mustParse(t, withHealth(text)).Services["star"].Health
+		verify.That(t, reflect.DeepEqual(got, want), "%s\n got  %+v %+v\n want %+v %+v", text, got, got.Active, want, want.Active)
 	}
 	f("{}", func(h *ServiceHealth) { h.Active = nil })
 	f("{ active: {} }", func(*ServiceHealth) {})
@@ -97,11 +87,11 @@ func TestHealthReadsEveryKey(t *testing.T) {
 func TestHealthRefusals(t *testing.T) {
 	f := func(text string, want ...string) {
 		t.Helper()
-		_, err := parseHealth(text)
+		_, err := Parse("sluice.yaml", []byte(withHealth(text)))
 		for i := range want {
 			want[i] = "sluice.yaml:1: services.star.health." + want[i]
 		}
-		verify.That(t, err != nil && err.Error() == strings.Join(want, "\n"), "%s:\n got  %v\n want %s", text, err, strings.Join(want, "\n"))
+		diffLines(t, err, want)
 	}
 	f("{ active: { type: icmp } }", `active.type: value "icmp": want one of http, tcp, grpc`)
 	f("{ active: { path: health } }", `active.path: value "health": want a path that begins with /, in printable ASCII without spaces, with two hexadecimal digits after each %`)
@@ -126,34 +116,26 @@ func TestHealthRefusals(t *testing.T) {
 	f("{ passive: { success_rate: { min_peers: 5 } } }", `passive.success_rate.min_peers: unknown key (allowed here: below)`)
 
 	_, err := Parse("sluice.yaml", []byte("services: { star: { peers: ['a:1'], health: { active: { overrides_consul: true } } } }\nroutes: [{ service: star }]"))
-	want := `sluice.yaml:1: services.star.health.active.overrides_consul: value "true": the service does not come from Consul: want false`
-	verify.That(t, fmt.Sprint(err) == want, "got  %v\nwant %s", err, want)
+	diffLines(t, err, []string{`sluice.yaml:1: services.star.health.active.overrides_consul: value "true": the service does not come from Consul: want false`})
 }
 
 func TestUnescape(t *testing.T) {
-	f := func(text, want string, ok bool) {
-		t.Helper()
-		got, err := unescape(text)
-		verify.That(t, string(got) == want && (err == nil) == ok, "%q: %q, %v; want %q, %v", text, got, err, want, ok)
+	for text, want := range map[string]string{
+		`PING\r\n`: "PING\r\n", `\x00\xff\t\\`: "\x00\xff\t\\", `"a" 'b' é`: `"a" 'b' é`, ``: ``,
+	} {
+		verify.Equal(t, string(verify.Result(unescape(text)).Must(t)), want, "%q", text)
 	}
-	f(`PING\r\n`, "PING\r\n", true)
-	f(`\x00\xff\t\\`, "\x00\xff\t\\", true)
-	f(`"a" 'b' é`, `"a" 'b' é`, true)
-	f(``, ``, true)
-	f(`\`, ``, false)
-	f(`\x1`, ``, false)
+	for _, text := range []string{`\`, `\x1`} {
+		_, err := unescape(text)
+		verify.That(t, err != nil, "%q is accepted", text)
+	}
 }
 
 func TestHeader(t *testing.T) {
-	f := func(text, name, value string, ok bool) {
-		t.Helper()
-		if h, gotOK := parseHeader(text); h != [2]string{name, value} || gotOK != ok {
-			t.Errorf("%q: %q, %q, %v", text, h[0], h[1], gotOK)
-		}
+	for text, want := range map[string][2]string{
+		"Host: a:80": {"Host", "a:80"}, "X-Empty:": {"X-Empty", ""}, "no colon": {}, ": no name": {}, "a name: b": {},
+	} {
+		got, ok := parseHeader(text)
+		verify.That(t, got == want && ok == (want[0] != ""), "%q: %q, %v", text, got, ok)
 	}
-	f("Host: a:80", "Host", "a:80", true)
-	f("X-Empty:", "X-Empty", "", true)
-	f("no colon", "", "", false)
-	f(": no name", "", "", false)
-	f("a name: b", "", "", false)
 }

@@ -46,10 +46,7 @@ func TestWrongTokensOfRoutes(t *testing.T) {
 		{"jwt: { " + good + ", headers: { X-User: sub } }, forward_auth: { url: 'http://h/', response_headers: [x-user] }", `routes[0].forward_auth.response_headers: value "x-user": jwt writes or removes this header already`},
 		{"rate_limit: { rate: 1, key: claim sub }", `routes[0].rate_limit.key: value "claim sub": want a route with jwt`},
 	} {
-		if _, err := Parse("sluice.yaml", []byte(oneService+"routes: [{ service: star, "+test.route+" }]")); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s:\n got  %v\n want %s", test.route, err, test.want)
-		} else if strings.Count(err.Error(), "\n") > 0 {
-			t.Errorf("%s: several errors: %v", test.route, err)
-		}
+		err := refuses(t, oneService+"routes: [{ service: star, "+test.route+" }]", test.want)
+		verify.That(t, !strings.Contains(fmt.Sprint(err), "\n"), "%s: several errors: %v", test.route, err)
 	}
 }

@@ -1,7 +1,7 @@
 package config
 
 import (
-	"reflect"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -17,8 +17,7 @@ func TestMirrors(t *testing.T) {
 		{Service: "star", Group: "rest", Share: .05, Body: 1 << 20, InFlight: 7},
 		{Group: "canary", Share: 0, Body: 64 << 10, InFlight: 100},
 	} {
-		got := c.Routes[i].Mirror
-		verify.That(t, reflect.DeepEqual(*got, want), "got %+v, want %+v", *got, want)
+		verify.DeepEqual(t, *c.Routes[i].Mirror, want, "mirror %d", i)
 	}
 }
 
@@ -35,11 +34,8 @@ func TestWrongMirrors(t *testing.T) {
 		{"redirect: { to: 'https://$host/' }, mirror: { service: next }", "routes[0].mirror: only with a service"},
 		{"service: mars, mirror: { group: a }", `routes[0].service: value "mars": no such service`},
 	} {
-		if _, err := Parse("sluice.yaml", []byte(mirrorServices+"routes: [{ "+test.route+" }]")); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s:\n got  %v\n want %s", test.route, err, test.want)
-		} else if strings.Count(err.Error(), "\n") > 0 {
-			t.Errorf("%s: several errors: %v", test.route, err)
-		}
+		err := refuses(t, mirrorServices+"routes: [{ "+test.route+" }]", test.want)
+		verify.That(t, !strings.Contains(fmt.Sprint(err), "\n"), "%s: several errors: %v", test.route, err)
 	}
 }
 
@@ -52,12 +48,10 @@ func TestMergeOmitsMirrors(t *testing.T) {
 		{Path: "/c", Service: "star", Mirror: &Mirror{Group: "rest"}},
 	}})
 	verify.That(t, len(merged.Routes) == 4 && merged.Routes[1].Mirror == nil && merged.Routes[2].Mirror == nil && merged.Routes[3].Mirror != nil, "routes %+v", merged.Routes)
-	for i, want := range []string{
+	diffLines(t, conflicts, []string{
 		`one: routes[0].mirror: ignored: there is no service "mars"`,
 		`one: routes[1].mirror: ignored: the service "star" has no group "gamma"`,
-	} {
-		verify.That(t, i < len(conflicts) && conflicts[i].Error() == want, "conflicts %v, want at %d %q", conflicts, i, want)
-	}
+	})
 }
 
 // With a catalog, a service that only a mirror names is one of Consul's, and a route that only

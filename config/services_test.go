@@ -1,7 +1,6 @@
 package config
 
 import (
-	"maps"
 	"strings"
 	"testing"
 
@@ -9,26 +8,23 @@ import (
 	"sluice/test/verify"
 )
 
-// parseServices loads two services and a route with these keys, in flow style.
-func parseServices(route string) (*Config, error) {
-	return Parse("sluice.yaml", []byte("services: { a: { peers: [127.0.0.1:1] }, b: { peers: [127.0.0.1:2] } }\nroutes: [{ "+route+" }]"))
+// withServices is two services and a route with these keys, in flow style.
+func withServices(route string) string {
+	return "services: { a: { peers: [127.0.0.1:1] }, b: { peers: [127.0.0.1:2] } }\nroutes: [{ " + route + " }]"
 }
 
 func TestServicesOfARoute(t *testing.T) {
-	c, err := parseServices("services: { b: 80%, a: 0.2, key: header X-User }, strip_prefix: /x, mirror: { service: b }")
-	verify.NoError(t, err)
+	c := mustParse(t, withServices("services: { b: 80%, a: 0.2, key: header X-User }, strip_prefix: /x, mirror: { service: b }"))
 	r := c.Routes[0]
-	if r.Services.Key() != (route.SplitKey{Source: route.SplitHeader, Header: "x-user"}) || !maps.Equal(RoutedServices(c.Routes), map[string]bool{"": true, "a": true, "b": true}) {
-		t.Errorf("key %v, services %v", r.Services.Key(), RoutedServices(c.Routes))
-	}
+	verify.Equal(t, r.Services.Key(), route.SplitKey{Source: route.SplitHeader, Header: "x-user"}, "key")
+	verify.DeepEqual(t, RoutedServices(c.Routes), map[string]bool{"": true, "a": true, "b": true}, "services")
 	for i, want := range []Share{{"a", .2}, {"b", .8}} {
 		part := r.Divided()[i]
 		verify.That(t, part.Share == want.Size && part.Route.Service == want.Group && part.Route.StripPrefix == "/x" && len(part.Route.Divided()) == 0, "part %d is %+v, want %v", i, part, want)
 	}
-	c, err = parseServices("services: { a: 100%, b: 0% }")
-	verify.That(t, err == nil && c.Routes[0].Services.Key() == (route.SplitKey{}), "%v, %v", c, err)
-	encoded, err := c.MarshalJSON()
-	verify.That(t, err == nil && strings.Contains(string(encoded), `"services":{"a":"100%","b":"0%"}`), "%s, %v", encoded, err)
+	c = mustParse(t, withServices("services: { a: 100%, b: 0% }"))
+	verify.Equal(t, c.Routes[0].Services.Key(), route.SplitKey{}, "key")
+	verify.Contains(t, string(verify.Result(c.MarshalJSON()).Must(t)), `"services":{"a":"100%","b":"0%"}`, "as JSON")
 }
 
 func TestWrongServicesOfARoute(t *testing.T) {
@@ -47,19 +43,17 @@ func TestWrongServicesOfARoute(t *testing.T) {
 		{"services: { 'a b': 100% }", `the name of a service with its share`},
 		{"services: {}", `routes[0].service: required`},
 	} {
-		_, err := parseServices(test.route)
-		verify.That(t, err != nil && strings.Contains(err.Error(), test.want), "%s: %v, want %s", test.route, err, test.want)
+		refuses(t, withServices(test.route), test.want)
 	}
 }
 
 // A route whose services are not all there is left out of a merged configuration.
 func TestMergeOfSeveralServices(t *testing.T) {
-	c := verify.Result(parseServices("services: { a: 20%, b: 80% }")).Must(t)
-	if merged, conflicts := Merge(c); len(merged.Routes) != 1 || len(conflicts) > 0 {
-		t.Errorf("%d routes, %v", len(merged.Routes), conflicts)
-	}
-	delete(c.Services, "b")
+	c := mustParse(t, withServices("services: { a: 20%, b: 80% }"))
 	merged, conflicts := Merge(c)
+	verify.That(t, len(merged.Routes) == 1 && len(conflicts) == 0, "%d routes, %v", len(merged.Routes), conflicts)
+	delete(c.Services, "b")
+	merged, conflicts = Merge(c)
 	want := `routes[0]: ignored: there is no service "b"`
 	verify.That(t, len(merged.Routes) == 0 && len(conflicts) == 1 && strings.Contains(conflicts[0].Error(), want), "%d routes, %v, want %s", len(merged.Routes), conflicts, want)
 }
