@@ -25,13 +25,6 @@ routes: [{ service: star }]
 	}
 }
 
-func TestTCPListenerWithoutRoutes(t *testing.T) {
-	mustParse(t, `
-listeners: [{ address: ":5432", protocol: tcp, service: postgres }]
-services: { postgres: { peers: ["127.0.0.1:1"], balance: { policy: hash } } }
-`)
-}
-
 func TestTCPRefusals(t *testing.T) {
 	const services = "services: { star: { peers: ['127.0.0.1:1'] }, db: { peers: ['127.0.0.1:2'] } }\n"
 	const routes = "routes: [{ service: star }]\n"
