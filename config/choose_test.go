@@ -32,11 +32,6 @@ func (p *choosing) try(sources []Source) error {
 	return err
 }
 
-// services returns the names of the services in use.
-func (p *choosing) services() string {
-	return strings.Join(slices.Sorted(maps.Keys(p.c.Services)), " ")
-}
-
 func (p *choosing) pins() (names []string) {
 	for _, s := range p.used {
 		if s.Pin != nil {
@@ -48,9 +43,8 @@ func (p *choosing) pins() (names []string) {
 
 func (p *choosing) expect(what, services string, pins ...string) {
 	p.t.Helper()
-	if got := p.services(); got != services || !slices.Equal(p.pins(), pins) {
-		p.t.Errorf("%s: services %q, pins %q, want %q, %q", what, got, p.pins(), services, pins)
-	}
+	verify.Equal(p.t, strings.Join(slices.Sorted(maps.Keys(p.c.Services)), " "), services, "%s: services", what)
+	verify.Slices(p.t, p.pins(), pins, "%s: pins", what)
 }
 
 // service returns a document with a service that has a name.

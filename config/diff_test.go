@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -46,9 +45,8 @@ routes: [{ service: c }, { host: a.example, service: a }]
 		"services.b",
 		"services.c",
 	}
-	verify.That(t, reflect.DeepEqual(got, want), "got:\n%q\nwant:\n%q", got, want)
-	changes := Diff(before, before)
-	verify.That(t, len(changes) <= 0, "the same: %v", changes)
+	verify.Slices(t, got, want, "changes")
+	verify.Equal(t, len(Diff(before, before)), 0, "changes between the same")
 }
 
 // Of many routes that differ a summary has the number, and of everything else what Diff has.
@@ -62,10 +60,6 @@ func TestSummaryCountsManyChanges(t *testing.T) {
 		return mustParse(t, text.String())
 	}
 	few, some := many("info", 500), many("warn", 3)
-	if got, want := fmt.Sprint(Summary(few, some)), fmt.Sprint(Diff(few, some)); got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-	got := fmt.Sprint(Summary(many("info", 600), some))
-	want := "[log.level: info -> warn routes: 600 others -> 3 others]"
-	verify.That(t, got == want, "got  %s\nwant %s", got, want)
+	verify.Equal(t, fmt.Sprint(Summary(few, some)), fmt.Sprint(Diff(few, some)), "few changes")
+	verify.Equal(t, fmt.Sprint(Summary(many("info", 600), some)), "[log.level: info -> warn routes: 600 others -> 3 others]", "many changes")
 }

@@ -45,24 +45,18 @@ func TestPrecedence(t *testing.T) {
 	load := func(in Input) *Config {
 		t.Helper()
 		in.File = file
-		r := verify.Result(in.Load()).Must(t)
-		return r.Config
+		return verify.Result(in.Load()).Must(t).Config
 	}
-	if c := load(Input{}).Consul; c.Addresses[0].Reveal() != "http://file:1" || c.TokenFile != "/file" {
-		t.Errorf("file: %+v", c)
-	}
-	if c := load(Input{Getenv: env}).Consul; len(c.Addresses) != 1 || c.Addresses[0].Reveal() != "https://env:1" || c.Token.Reveal() != "s3cret" || c.TokenFile != "" {
-		t.Errorf("environment over file: %+v", c)
-	} else if want := (consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: "env", ServerName: "name", SkipVerify: true}}); c.TLS != want || c.Namespace != "ns" {
-		t.Errorf("environment over file: %+v", c)
-	}
+	ofFile, ofEnv := load(Input{}).Consul, load(Input{Getenv: env}).Consul
+	verify.That(t, ofFile.Addresses[0].Reveal() == "http://file:1" && ofFile.TokenFile == "/file", "file: %+v", ofFile)
+	verify.That(t, len(ofEnv.Addresses) == 1 && ofEnv.Addresses[0].Reveal() == "https://env:1" && ofEnv.Token.Reveal() == "s3cret" && ofEnv.TokenFile == "" && ofEnv.Namespace == "ns", "environment over file: %+v", ofEnv)
+	verify.Equal(t, ofEnv.TLS, consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: "env", ServerName: "name", SkipVerify: true}}, "TLS of the environment")
 	c := load(Input{Getenv: env, Consul: "http://flag:1", Admin: "127.0.0.1:2", Listen: ":3"})
 	verify.That(t, len(c.Consul.Addresses) == 1 && c.Consul.Addresses[0].Reveal() == "http://flag:1", "flag over environment: %+v", c.Consul)
 	verify.That(t, c.Admin.Address.Text == "127.0.0.1:2" && reflect.DeepEqual(c.Listeners[0], Listener{Name: "web", Address: endpoint(":3"), Protocol: "http", HTTP2: true}), "flags over file: %+v %+v", c.Admin, c.Listeners)
 	both := environ("CONSUL_HTTP_TOKEN", "s3cret", "CONSUL_HTTP_TOKEN_FILE", "/env")
-	if c := load(Input{Getenv: both}).Consul; !c.Token.IsZero() || c.TokenFile != "/env" {
-		t.Errorf("token file over token: %+v", c)
-	}
+	ofBoth := load(Input{Getenv: both}).Consul
+	verify.That(t, ofBoth.Token.IsZero() && ofBoth.TokenFile == "/env", "token file over token: %+v", ofBoth)
 }
 
 func TestFlagErrorsNameTheFlag(t *testing.T) {

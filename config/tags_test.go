@@ -10,17 +10,14 @@ import (
 )
 
 func TestDecodeRoute(t *testing.T) {
-	r, err := DecodeRoute(tags.Keys{
+	r := verify.Result(DecodeRoute(tags.Keys{
 		"host": "h", "path": "/api", "match": "string_prefix", "strip_prefix": "/api", "listeners": []string{"web"},
 		"when":  tags.Keys{"header": tags.Keys{"x-a": "1"}, "any": []tags.Keys{{"scheme": "https"}}},
 		"retry": tags.Keys{"attempts": "3"},
-	}, ByTag, nil)
-	verify.NoError(t, err)
-	if r.Host != "h" || r.Match != "string_prefix" || r.StripPrefix != "/api" || r.When.Header["x-a"] != "1" ||
-		r.When.Any[0].Scheme != "https" || *r.Retry.Attempts != 3 || r.Listeners[0] != "web" {
-		t.Errorf("the route is %+v", r)
-	}
-	r, err = DecodeRoute(tags.Keys{"path": "/"}, ByTag, nil)
+	}, ByTag, nil)).Must(t)
+	verify.That(t, r.Host == "h" && r.Match == "string_prefix" && r.StripPrefix == "/api" && r.When.Header["x-a"] == "1" &&
+		r.When.Any[0].Scheme == "https" && *r.Retry.Attempts == 3 && r.Listeners[0] == "web", "the route is %+v", r)
+	r, err := DecodeRoute(tags.Keys{"path": "/"}, ByTag, nil)
 	verify.That(t, err == nil && r.Match == "prefix", "without more keys: %+v, %v: want the defaults", r, err)
 	for _, test := range []struct {
 		keys tags.Keys
@@ -62,10 +59,8 @@ func TestDecodeService(t *testing.T) {
 		"balance":  tags.Keys{"policy": "sticky", "sticky": tags.Keys{"cookie": "c"}},
 		"health":   tags.Keys{"active": tags.Keys{"type": "http", "path": "/up", "interval": "5s"}},
 	}, c)).Must(t)
-	if s.Upstream.Protocol != ProtocolH2 || s.Upstream.TLS.ServerName != "s" || s.Balance.Sticky.Cookie != "c" ||
-		s.Health.Active.Path.Reveal() != "/up" || s.Consul.Service != "star" || s.Retry != star.Retry {
-		t.Errorf("the service is %+v", s)
-	}
+	verify.That(t, s.Upstream.Protocol == ProtocolH2 && s.Upstream.TLS.ServerName == "s" && s.Balance.Sticky.Cookie == "c" &&
+		s.Health.Active.Path.Reveal() == "/up" && s.Consul.Service == "star" && s.Retry == star.Retry, "the service is %+v", s)
 	same, err := DecodeService(star, tags.Keys{"upstream": tags.Keys{}}, c)
 	verify.That(t, err == nil && reflect.DeepEqual(same, star), "without settings: %+v, %v, want %+v", same, err, star)
 	for want, keys := range map[string]tags.Keys{

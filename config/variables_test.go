@@ -34,11 +34,9 @@ services:
 routes: [{ host: "${HOST}", service: a, request_headers: { set: { X-Host: "${host}", Authorization: "Bearer ${TOKEN}" } } }, { service: b }]
 `, env)).Must(t)
 	set := c.Routes[0].RequestHeaders.Set
-	if c.Log.Level.Text != "debug" || c.Consul.Addresses[0].Reveal() != "http://10.0.0.1:8500" || c.Consul.Token.Reveal() != "s3cret" || c.Consul.MaxWatches != 7 ||
-		c.AccessLog.Sample != 0.05 || c.Services["a"].Peers[0].Text != "10.0.0.1:80" || c.Services["b"].Peers[0].Text != "10.0.0.1:80" ||
-		c.Services["b"].Upstream.TLS.ServerName != "" || c.Routes[0].Host != "a.example.com" || set["X-Host"].Reveal() != "${host}" || set["Authorization"].Reveal() != "Bearer s3cret" {
-		t.Errorf("got %+v", c)
-	}
+	verify.That(t, c.Log.Level.Text == "debug" && c.Consul.Addresses[0].Reveal() == "http://10.0.0.1:8500" && c.Consul.Token.Reveal() == "s3cret" && c.Consul.MaxWatches == 7 &&
+		c.AccessLog.Sample == 0.05 && c.Services["a"].Peers[0].Text == "10.0.0.1:80" && c.Services["b"].Peers[0].Text == "10.0.0.1:80" &&
+		c.Services["b"].Upstream.TLS.ServerName == "" && c.Routes[0].Host == "a.example.com" && set["X-Host"].Reveal() == "${host}" && set["Authorization"].Reveal() == "Bearer s3cret", "got %+v", c)
 }
 
 // No error shows a value from the environment.

@@ -23,9 +23,7 @@ func TestSettingsOfRoutes(t *testing.T) {
 		Retry:    route.Retry{Attempts: 2, PerTryTimeout: 5, BodyBytes: 6},
 	}
 	before := *service
-	if got := withSettings(service, &config.Route{}); got != service {
-		t.Error("a route without settings has a service of its own")
-	}
+	verify.That(t, withSettings(service, &config.Route{}) == service, "a route without settings has a service of its own")
 	five, hour, none := 5, time.Hour, config.Size(0)
 	got := withSettings(service, &config.Route{Actions: config.Actions{
 		Timeouts: &config.RouteTimeouts{Idle: &hour}, Retry: &config.RouteRetry{Attempts: &five, Body: &none},
