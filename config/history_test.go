@@ -27,9 +27,8 @@ func TestHistoryCountsLoads(t *testing.T) {
 	h.Refused()
 	verify.Equal(t, h.Reloads(), Reloads{Applied: 1, Refused: 1}, "after a refusal")
 	h.Unchanged([]Source{{Name: "two"}}) // another text with the same configuration
-	if r := h.Current(); r.Sources[0].Name != "two" || r.Number != 1 {
-		t.Errorf("after Unchanged: %+v", r)
-	}
+	r := h.Current()
+	verify.That(t, r.Sources[0].Name == "two" && r.Number == 1, "after Unchanged: %+v", r)
 	h.Refused()
 	h.Applied(Revision{})
 	verify.Equal(t, h.Reloads(), Reloads{Applied: 2, Refused: 2}, "after another refusal, and Applied")

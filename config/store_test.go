@@ -43,8 +43,7 @@ func TestHistoryOutlivesTheProcess(t *testing.T) {
 	second.Sources = append(second.Sources, keys("services/a", "127.0.0.1:1"))
 	second.Sources[1].Pin = &Pin{Number: 1, Against: "abc"}
 	second = h.Applied(second)
-	info, err := os.Stat(path)
-	verify.That(t, err == nil && info.Mode().Perm() == 0o600, "%v, %v", info, err)
+	verify.Equal(t, verify.Result(os.Stat(path)).Must(t).Mode().Perm(), 0o600, "permissions")
 
 	again := kept(t, path)
 	for i, want := range []Revision{second, first} {
@@ -53,18 +52,9 @@ func TestHistoryOutlivesTheProcess(t *testing.T) {
 		got.Time = want.Time
 		verify.That(t, reflect.DeepEqual(got, want), "got  %+v\nwant %+v", got, want)
 	}
-	third := again.Applied(revisionWith("three"))
-	verify.That(t, third.Number == 3, "the third has the number %d", third.Number)
+	verify.Equal(t, again.Applied(revisionWith("three")).Number, 3, "the number of the third")
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "numbers")
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*.tmp"))
-	verify.That(t, len(left) == 0 && err == nil, "left %q, %v", left, err)
-}
-
-func TestHistoryInADirectory(t *testing.T) {
-	dir := t.TempDir()
-	kept(t, dir).Applied(revisionWith("one"))
-	_, err := os.Stat(filepath.Join(dir, "history.jsonl"))
-	verify.Succeeds(t, err)
+	verify.Slices(t, verify.Result(filepath.Glob(filepath.Join(filepath.Dir(path), "*.tmp"))).Must(t), nil, "what is left")
 }
 
 // Whatever a crash leaves of the last line, the revisions before it remain, and the next one
@@ -79,12 +69,11 @@ func TestHistoryWithATornLine(t *testing.T) {
 	for _, length := range []int{end + 1, end + 20, len(data) - 1} {
 		verify.NoError(t, os.WriteFile(path, data[:length], 0o600))
 		h := kept(t, path)
-		before := numbers(h)
 		want := []uint64{1}
 		if length == len(data)-1 { // only the line break is missing
 			want = []uint64{2, 1}
 		}
-		verify.DeepEqual(t, before, want, "%d bytes: revisions", length)
+		verify.Slices(t, numbers(h), want, "%d bytes: revisions", length)
 		r := h.Applied(revisionWith("three"))
 		got := numbers(kept(t, path))
 		verify.That(t, len(got) == len(want)+1 && got[0] == r.Number, "%d bytes: then revisions %d", length, got)
@@ -149,8 +138,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	h := kept(t, path)
 	for range 3 * keepRevisions {
 		h.Applied(revisionWith("x"))
-		data := verify.Result(os.ReadFile(path)).Must(t)
-		lines := bytes.Count(data, []byte("\n"))
+		lines := bytes.Count(verify.Result(os.ReadFile(path)).Must(t), []byte("\n"))
 		verify.Require(t, lines <= maxHistoryLines, "%d lines", lines)
 	}
 	got := numbers(kept(t, path))
@@ -158,9 +146,8 @@ func TestHistoryIsBounded(t *testing.T) {
 	large := strings.Repeat("x", 3<<20)
 	for range 4 {
 		h.Applied(revisionWith(large))
-		if info, err := os.Stat(path); err != nil || info.Size() > maxHistoryBytes {
-			t.Fatalf("%v bytes, %v", info.Size(), err)
-		}
+		size := verify.Result(os.Stat(path)).Must(t).Size()
+		verify.Require(t, size <= maxHistoryBytes, "%d bytes", size)
 	}
 	h.Applied(revisionWith(strings.Repeat("x", maxHistoryBytes)))
 	got = numbers(kept(t, path))
@@ -176,13 +163,11 @@ func TestHistoryThatCannotBeWritten(t *testing.T) {
 	h.Keep(path, func(err error, _ string) { told = append(told, err) })
 	h.SetOwned(true)
 	h.Applied(revisionWith("one"))
-	if h.Applied(revisionWith("two")); len(told) != 2 || told[1] == nil || !errors.Is(told[0], os.ErrNotExist) {
-		t.Fatalf("told %v", told)
-	}
+	h.Applied(revisionWith("two"))
+	verify.Require(t, len(told) == 2 && told[1] != nil && errors.Is(told[0], os.ErrNotExist), "told %v", told)
 	verify.NoError(t, os.Mkdir(dir, 0o700))
-	if h.Applied(revisionWith("three")); len(told) != 3 || told[2] != nil {
-		t.Errorf("told %v", told)
-	}
+	h.Applied(revisionWith("three"))
+	verify.That(t, len(told) == 3 && told[2] == nil, "told %v", told)
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "revisions")
 }
 
@@ -214,24 +199,26 @@ func TestHistoryIsHandedOverWithinALimit(t *testing.T) {
 	for name, test := range map[string]struct{ applied, length, want int }{
 		"small": {50, 10, 50}, "large": {8, 1 << 20, 5}, "too large": {2, keepHistoryBytes, 1},
 	} {
-		old, received := new(History), new(History)
+		old, received, next := new(History), new(History), new(History)
 		for i := range test.applied {
 			old.Applied(revisionWith(fmt.Sprint(i) + strings.Repeat("x", test.length)))
 		}
 		data := verify.Result(json.Marshal(old)).Must(t)
 		verify.That(t, len(data) <= keepHistoryBytes+1<<10, "%s: %d bytes", name, len(data))
 		verify.NoError(t, json.Unmarshal(data, received))
-		verify.Equal(t, len(received.Revisions()), test.want, "%s: revisions", name)
-		verify.That(t, reflect.DeepEqual(received.Current().Sources, old.Current().Sources), "%s: the latest is another one", name)
-		verify.Equal(t, received.Applied(revisionWith("y")).Number, uint64(test.applied+1), "%s: the next number", name)
+		verify.That(t, next.Restore(received) && !next.Restore(new(History)), "%s: want it adopted, and not one without revisions", name)
+		verify.Equal(t, len(next.Revisions()), test.want, "%s: revisions", name)
+		verify.That(t, reflect.DeepEqual(next.Current().Sources, old.Current().Sources), "%s: the latest is another one", name)
+		verify.Equal(t, next.Resume(new(Config), []Source{file("x")}).Number, uint64(test.applied), "%s: resumed", name)
+		verify.Equal(t, next.Applied(revisionWith("y")).Number, uint64(test.applied+1), "%s: the next number", name)
 	}
 }
 
 // A file that somebody has removed is written again as a whole: no revision is lost, and no number
 // is used again.
 func TestHistoryWhoseFileIsRemoved(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "history")
-	h := kept(t, path)
+	dir := t.TempDir()
+	h, path := kept(t, dir), filepath.Join(dir, "history.jsonl")
 	h.Applied(revisionWith("one"))
 	h.Applied(revisionWith("two"))
 	verify.NoError(t, os.Remove(path))
@@ -239,19 +226,6 @@ func TestHistoryWhoseFileIsRemoved(t *testing.T) {
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "revisions")
 	h.Applied(revisionWith("four"))
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{4, 3, 2, 1}, "revisions")
-}
-
-func TestHistoryIsHandedOver(t *testing.T) {
-	old, h := new(History), new(History)
-	for i := range 3 {
-		old.Applied(revisionWith(fmt.Sprint(i)))
-	}
-	data := verify.Result(json.Marshal(old)).Must(t)
-	received := new(History)
-	verify.NoError(t, json.Unmarshal(data, received))
-	verify.That(t, h.Restore(received) && !h.Restore(new(History)), "want it adopted, and not one without revisions")
-	r := h.Resume(new(Config), []Source{file("x")})
-	verify.That(t, r.Number == 3 && h.Applied(revisionWith("y")).Number == 4, "resumed %d", r.Number)
 }
 
 // Two processes begin with the same file, and only the one that owns it writes. The revisions of
@@ -332,14 +306,12 @@ func TestHistoryWithANumberTwice(t *testing.T) {
 	for i, number := range []uint64{1, 2, 3, 2, 3, 5, 4} {
 		r := revisionWith(fmt.Sprint(i))
 		r.Number = number
-		line := verify.Result(encodeRevision(r)).Must(t)
-		text = append(text, line...)
+		text = append(text, verify.Result(encodeRevision(r)).Must(t)...)
 	}
 	verify.NoError(t, os.WriteFile(path, text, 0o600))
 	h := kept(t, path)
 	verify.DeepEqual(t, numbers(h), []uint64{4, 3, 2, 1}, "revisions")
 	r, _ := h.Revision(3)
 	verify.That(t, r.Sources[0].Documents[0].Text == "4", "%+v", r)
-	r = h.Applied(revisionWith("next"))
-	verify.That(t, r.Number == 6, "the next has the number %d", r.Number)
+	verify.Equal(t, h.Applied(revisionWith("next")).Number, 6, "the next number")
 }
