@@ -224,18 +224,6 @@ func TestWatchSeesReplacedDirectory(t *testing.T) {
 	expectChange(t, changes)
 }
 
-func TestWatchWithoutNotifications(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "sluice.yaml")
-	write(t, file, "a")
-	w := quick(file, "a")
-	w.poll = 20 * time.Millisecond
-	w.notify = func() (*fsnotify.Watcher, error) { return nil, errors.New("too many open files") }
-	changes := watching(t, w)
-	expectNone(t, changes, 100*time.Millisecond)
-	write(t, file, "b")
-	expectChange(t, changes)
-}
-
 // What keeps a watcher from notifications is told once, until there are some again.
 func TestWatchTellsOnceThatTheDirectoryIsMissing(t *testing.T) {
 	directory := filepath.Join(t.TempDir(), "missing")
