@@ -26,9 +26,8 @@ var update = flag.Bool("update", false, "write what commands print into the page
 
 // TestCommands runs the console and sh blocks of all pages.
 func TestCommands(t *testing.T) {
-	names := verify.Result(pages()).Must(t)
-	for _, name := range names {
-		steps := verify.Result(readPage(name)).Must(t)
+	for _, name := range pages(t) {
+		steps := readPage(t, name)
 		if slices.ContainsFunc(steps, func(s step) bool { return s.runs() }) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -57,11 +56,9 @@ func require(t *testing.T, steps []step) {
 // TestMarked finds commands in blocks without a language, which the tests would not run.
 func TestMarked(t *testing.T) {
 	t.Parallel()
-	names := verify.Result(pages()).Must(t)
 	commands := regexp.MustCompile(`(?m)^(\$|sluice|curl|consul|etcdctl|jq|go (run|test)) .*`)
-	for _, name := range names {
-		steps := verify.Result(readPage(name)).Must(t)
-		for _, s := range steps {
+	for _, name := range pages(t) {
+		for _, s := range readPage(t, name) {
 			found := commands.FindString(s.text)
 			verify.That(t, s.kind != "" || found == "", "%s:%d: a block with the command %q is neither console nor sh", name, s.line, found)
 		}
@@ -94,9 +91,7 @@ func runPage(t *testing.T, name string, steps []step) {
 		case part.signal != "":
 			s.signal(name, part)
 		case part.runs():
-			commands, err := part.commands()
-			verify.Require(t, err == nil, "%s: %v", name, err)
-			for _, c := range commands {
+			for _, c := range part.commands(t) {
 				if strings.TrimSpace(c.text) == "" {
 					continue
 				}
@@ -117,8 +112,8 @@ func runPage(t *testing.T, name string, steps []step) {
 // serve starts the command of a block, and waits until it has printed what the page shows.
 func (s *session) serve(name string, block step) {
 	s.t.Helper()
-	commands, err := block.commands()
-	verify.Require(s.t, err == nil && len(commands) == 1, "%s:%d: one command can serve, not %d: %v", name, block.line, len(commands), err)
+	commands := block.commands(s.t)
+	verify.Require(s.t, len(commands) == 1, "%s:%d: one command can serve, not %d", name, block.line, len(commands))
 	s.served, s.shown = filepath.Join(s.own, "served"), 0
 	s.run(": >" + s.served + "; " + commands[0].text + " >>" + s.served + " 2>&1 & served=$!")
 	s.awaitServed(name, commands[0].line, commands[0].shown)
@@ -197,9 +192,7 @@ type correction struct {
 
 // correct writes corrections into a page.
 func correct(t *testing.T, name string, corrections []correction) {
-	file := filepath.Join(repository, name)
-	text := verify.Result(os.ReadFile(file)).Must(t)
-	lines := strings.Split(string(text), "\n")
+	file, lines := filepath.Join(repository, name), strings.Split(textOf(t, name), "\n")
 	for _, c := range slices.Backward(corrections) {
 		first := c.command.line + strings.Count(c.command.text, "\n")
 		lines = slices.Replace(lines, first, first+len(c.command.shown), c.printed...)
@@ -210,16 +203,15 @@ func correct(t *testing.T, name string, corrections []correction) {
 // TestConfigurations checks the yaml blocks of all pages as sluice check does. A block that is not
 // right as it is may lack services and routes: it gets the simplest ones.
 func TestConfigurations(t *testing.T) {
-	names := verify.Result(pages()).Must(t)
 	blocks := make(map[string][]step)
-	for _, name := range names {
-		blocks[name] = verify.Result(readPage(name)).Must(t)
+	for _, name := range pages(t) {
+		blocks[name] = readPage(t, name)
 	}
 	dir := t.TempDir()
 	t.Chdir(dir)
 	writeReferenced(t, dir)
-	for _, name := range names {
-		for _, block := range blocks[name] {
+	for name, steps := range blocks {
+		for _, block := range steps {
 			if block.kind != "yaml" || block.illustration != "" {
 				continue
 			}

@@ -20,14 +20,12 @@ import (
 
 // textOf returns the text of a file of the repository.
 func textOf(t *testing.T, name string) string {
-	text := verify.Result(os.ReadFile(filepath.Join(repository, name))).Must(t)
-	return string(text)
+	return string(verify.Result(os.ReadFile(filepath.Join(repository, name))).Must(t))
 }
 
 // forEach calls check with the first group of each match in the pages.
 func forEach(t *testing.T, pattern string, check func(found string) error) {
-	names := verify.Result(pages()).Must(t)
-	for _, name := range names {
+	for _, name := range pages(t) {
 		for n, line := range strings.Split(textOf(t, name), "\n") {
 			for _, found := range regexp.MustCompile(pattern).FindAllStringSubmatch(line, -1) {
 				err := check(found[1])

@@ -3,11 +3,12 @@
 package docs
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"testing"
+
+	"sluice/test/verify"
 )
 
 // repository is the root of the repository, where the pages are.
@@ -17,18 +18,14 @@ const repository = "../.."
 const tasks = "test/docs/tasks"
 
 // pages returns the names of all pages, relative to the repository.
-func pages() ([]string, error) {
+func pages(t *testing.T) []string {
 	names := []string{"README.md"}
 	for _, folder := range []string{"docs", "docs/dev", tasks} {
-		found, err := filepath.Glob(filepath.Join(repository, folder, "*.md"))
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range found {
+		for _, f := range verify.Result(filepath.Glob(filepath.Join(repository, folder, "*.md"))).Must(t) {
 			names = append(names, folder+"/"+filepath.Base(f))
 		}
 	}
-	return names, nil
+	return names
 }
 
 // step is a part of a page that the tests look at: a block, or a comment that starts something.
@@ -54,21 +51,15 @@ var (
 )
 
 // readPage returns the steps of a page in their order.
-func readPage(name string) ([]step, error) {
-	text, err := os.ReadFile(filepath.Join(repository, name))
-	if err != nil {
-		return nil, err
-	}
-	var steps []step
+func readPage(t *testing.T, name string) (steps []step) {
 	var next step // what comments say about the next block
-	lines := strings.Split(string(text), "\n")
+	lines := strings.Split(textOf(t, name), "\n")
 	for n := 0; n < len(lines); n++ {
 		if found := comment.FindStringSubmatch(lines[n]); found != nil {
 			switch key, value := found[1], found[2]; key {
 			case "illustration":
-				if next.illustration = value; value == "" {
-					return nil, fmt.Errorf("%s:%d: an illustration needs a reason", name, n+1)
-				}
+				verify.Require(t, value != "", "%s:%d: an illustration needs a reason", name, n+1)
+				next.illustration = value
 			case "file":
 				next.file = value
 			case "part":
@@ -85,9 +76,7 @@ func readPage(name string) ([]step, error) {
 				first := n + 1
 				for n++; n < len(lines) && strings.TrimSpace(lines[n]) != "-->"; n++ {
 				}
-				if n == len(lines) {
-					return nil, fmt.Errorf("%s:%d: the comment has no end", name, first)
-				}
+				verify.Require(t, n < len(lines), "%s:%d: the comment has no end", name, first)
 				steps = append(steps, step{line: first + 1, kind: key, text: strings.Join(lines[first:n], "\n")})
 			}
 			continue
@@ -101,14 +90,12 @@ func readPage(name string) ([]step, error) {
 		for n++; n < len(lines) && lines[n] != indent+"```"; n++ {
 			block.WriteString(strings.TrimPrefix(lines[n], indent) + "\n")
 		}
-		if n == len(lines) {
-			return nil, fmt.Errorf("%s:%d: the block has no end", name, first)
-		}
+		verify.Require(t, n < len(lines), "%s:%d: the block has no end", name, first)
 		next.line, next.kind, next.text = first+1, begin[2], block.String()
 		steps = append(steps, next)
 		next = step{}
 	}
-	return steps, nil
+	return steps
 }
 
 // command is a command of a block, with what the page shows below it.
@@ -119,8 +106,7 @@ type command struct {
 }
 
 // commands returns the commands of a block. In a console block they begin with "$ ".
-func (s step) commands() ([]command, error) {
-	var all []command
+func (s step) commands(t *testing.T) (all []command) {
 	continued := false
 	for n, line := range s.lines() {
 		text, isCommand := line, true
@@ -132,12 +118,11 @@ func (s step) commands() ([]command, error) {
 			all[len(all)-1].text += "\n" + text
 		case isCommand:
 			all = append(all, command{line: s.line + n, text: text})
-		case len(all) == 0:
-			return nil, fmt.Errorf("line %d: the block does not begin with a command", s.line+n)
 		default:
+			verify.Require(t, len(all) > 0, "line %d: the block does not begin with a command", s.line+n)
 			all[len(all)-1].shown = append(all[len(all)-1].shown, line)
 		}
 		continued = isCommand && strings.HasSuffix(line, `\`) || continued && strings.HasSuffix(line, `\`)
 	}
-	return all, nil
+	return all
 }

@@ -20,7 +20,6 @@ import (
 // installed.
 func TestRivals(t *testing.T) {
 	t.Parallel()
-	names := verify.Result(pages()).Must(t)
 	dir := t.TempDir()
 	writeReferenced(t, dir)
 	first, reserved, err := consultest.ReserveBlock()
@@ -47,9 +46,8 @@ func TestRivals(t *testing.T) {
 			return exec.Command(program("haproxy"), "-c", "-f", write(t, dir, "haproxy.cfg", text))
 		},
 	}
-	for _, name := range names {
-		steps := verify.Result(readPage(name)).Must(t)
-		for _, s := range steps {
+	for _, name := range pages(t) {
+		for _, s := range readPage(t, name) {
 			check := checks[s.kind]
 			if check == nil || s.illustration != "" {
 				continue

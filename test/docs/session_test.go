@@ -100,8 +100,7 @@ func newSession(t *testing.T, steps []step) *session {
 	verify.NoError(t, os.Symlink(examples, filepath.Join(s.dir, "examples")))
 	for _, s := range steps {
 		if strings.Contains(s.text, "goapp") && s.illustration == "" {
-			program := verify.Result(goapp(t)).Must(t)
-			verify.NoError(t, os.Symlink(program, filepath.Join(bin, "goapp")))
+			verify.NoError(t, os.Symlink(goapp(t), filepath.Join(bin, "goapp")))
 			break
 		}
 	}
@@ -117,8 +116,7 @@ func newSession(t *testing.T, steps []step) *session {
 		envListen+"="+s.ports.real("127.0.0.1:8080"), envAdmin+"="+s.ports.real("127.0.0.1:8081"))
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.stdin = verify.Result(shell.StdinPipe()).Must(t)
-	statuses := verify.Result(shell.StdoutPipe()).Must(t)
-	s.ended = bufio.NewScanner(statuses)
+	s.ended = bufio.NewScanner(verify.Result(shell.StdoutPipe()).Must(t))
 	verify.NoError(t, shell.Start())
 	s.group = shell.Process.Pid
 	t.Cleanup(func() {
@@ -207,17 +205,14 @@ func (s *session) startEtcd(port string) {
 }
 
 // goapp returns the path of the example, built once.
-func goapp(t *testing.T) (string, error) {
-	buildGoapp.Do(func() {
-		goappErr = sluicetest.Build(context.WithoutCancel(t.Context()), programs, "sluice/examples/goapp")
-	})
-	return filepath.Join(programs, "goapp"), goappErr
+func goapp(t *testing.T) string {
+	verify.NoError(t, buildGoapp())
+	return filepath.Join(programs, "goapp")
 }
 
-var (
-	buildGoapp sync.Once
-	goappErr   error
-)
+var buildGoapp = sync.OnceValue(func() error {
+	return sluicetest.Build(context.Background(), programs, "sluice/examples/goapp")
+})
 
 // ports are the free ports that a session uses for the ports of its page, and its directories.
 type ports struct {

@@ -30,8 +30,7 @@ var maxText = []struct {
 // A cell of a table has at most maxCell characters: what needs more is text beside the table.
 func TestCellsAreShort(t *testing.T) {
 	t.Parallel()
-	names := append(verify.Result(pages()).Must(t), "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")
-	for _, name := range names {
+	for _, name := range append(pages(t), "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md") {
 		code := false
 		for n, line := range strings.Split(textOf(t, name), "\n") {
 			line = strings.TrimSpace(line)
@@ -88,8 +87,7 @@ var purpose = regexp.MustCompile(`^# .*\n\n(How|What|Which|Who|Why|Every|To) `)
 // A page says first what it is for.
 func TestPagesBeginWithTheirPurpose(t *testing.T) {
 	t.Parallel()
-	names := verify.Result(filepath.Glob(filepath.Join(repository, "docs", "*.md"))).Must(t)
-	for _, name := range names {
+	for _, name := range verify.Result(filepath.Glob(filepath.Join(repository, "docs", "*.md"))).Must(t) {
 		text := textOf(t, "docs/"+filepath.Base(name))
 		verify.That(t, purpose.MatchString(text), "docs/%s does not begin with a sentence about its purpose: How …, What …, Which …", filepath.Base(name))
 	}

@@ -36,13 +36,13 @@ func TestTasks(t *testing.T) {
 // it.
 func stepsOf(t *testing.T, name, section string) (n int) {
 	first, end := linesOf(textOf(t, name), section)
-	for _, s := range verify.Result(readPage(name)).Must(t) {
+	for _, s := range readPage(t, name) {
 		switch {
 		case s.line < first || s.line >= end:
 		case s.file != "":
 			n++
 		case s.kind == "console" || s.kind == "sh":
-			for _, c := range verify.Result(s.commands()).Must(t) {
+			for _, c := range s.commands(t) {
 				if c.text != "" && !strings.HasPrefix(c.text, "#") {
 					n++
 				}
