@@ -1,6 +1,7 @@
 package structure
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -8,9 +9,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"sluice/test/verify"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // The table of packages in docs/dev/design.md has every package of the program, and each
@@ -84,6 +86,20 @@ func importsOfProgram(t *testing.T) map[string][]string {
 	return imports
 }
 
+// pathsOf returns the files of a package of the program, without tests.
+func pathsOf(t *testing.T, name string) []string {
+	paths := verify.Result(filepath.Glob(filepath.Join(filepath.FromSlash(name), "*.go"))).Must(t)
+	return slices.DeleteFunc(paths, func(path string) bool { return strings.HasSuffix(path, "_test.go") })
+}
+
+// filesOf parses them.
+func filesOf(t *testing.T, files *token.FileSet, name string) (parsed []*ast.File) {
+	for _, path := range pathsOf(t, name) {
+		parsed = append(parsed, verify.Result(parser.ParseFile(files, path, nil, parser.SkipObjectResolution)).Must(t))
+	}
+	return parsed
+}
+
 // The limits of the house: who looks for a line finds its folder. See methods_test.go for those of
 // a type.
 const (
@@ -96,8 +112,7 @@ func TestRoomsAreSmall(t *testing.T) {
 	folders := slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.IsDir() || strings.HasPrefix(e.Name(), ".") })
 	verify.That(t, len(folders) <= maxFolders, "%d folders at the top, want at most %d", len(folders), maxFolders)
 	for folder := range importsOfProgram(t) {
-		paths := verify.Result(filepath.Glob(filepath.Join(folder, "*.go"))).Must(t)
-		paths = slices.DeleteFunc(paths, func(path string) bool { return strings.HasSuffix(path, "_test.go") })
-		verify.That(t, len(paths) <= maxFiles, "%s has %d files, want at most %d", folder, len(paths), maxFiles)
+		n := len(pathsOf(t, folder))
+		verify.That(t, n <= maxFiles, "%s has %d files, want at most %d", folder, n, maxFiles)
 	}
 }

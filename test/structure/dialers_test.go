@@ -2,10 +2,8 @@ package structure
 
 import (
 	"go/ast"
-	"go/parser"
 	"go/token"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,12 +56,8 @@ var mustHave = map[string]string{"net/http.Client": "Transport", "net/http.Trans
 func TestDialersKnowWhoNamedTheAddress(t *testing.T) {
 	used := make(map[string]bool)
 	for name := range importsOfProgram(t) {
-		for _, file := range verify.Result(filepath.Glob(filepath.Join(filepath.FromSlash(name), "*.go"))).Must(t) {
-			if strings.HasSuffix(file, "_test.go") {
-				continue
-			}
-			fset := token.NewFileSet()
-			parsed := verify.Result(parser.ParseFile(fset, file, nil, parser.SkipObjectResolution)).Must(t)
+		fset := token.NewFileSet()
+		for _, parsed := range filesOf(t, fset, name) {
 			imported := make(map[string]string) // paths by the names in this file
 			for _, i := range parsed.Imports {
 				at := verify.Result(strconv.Unquote(i.Path.Value)).Must(t)

@@ -3,15 +3,12 @@ package structure
 import (
 	"errors"
 	"go/ast"
-	"go/parser"
 	"go/token"
 	"go/types"
-	"maps"
 	"os"
-	"path/filepath"
-	"sluice/test/verify"
-	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // uncontained are the goroutines that do not begin with panics.Contain, and why.
@@ -38,15 +35,7 @@ func TestEveryGoroutineContainsItsPanics(t *testing.T) {
 	used := make(map[string]bool)
 	for name := range importsOfProgram(t) {
 		fset := token.NewFileSet()
-		paths := verify.Result(filepath.Glob(filepath.Join(filepath.FromSlash(name), "*.go"))).Must(t)
-		var files []*ast.File
-		for _, path := range paths {
-			if strings.HasSuffix(path, "_test.go") {
-				continue
-			}
-			file := verify.Result(parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)).Must(t)
-			files = append(files, file)
-		}
+		files := filesOf(t, fset, name)
 		g := goroutines{t: t, fset: fset, name: name, used: used, bodies: make(map[types.Object]*ast.BlockStmt)}
 		g.info = &types.Info{Uses: make(map[*ast.Ident]types.Object), Defs: make(map[*ast.Ident]types.Object), Selections: make(map[*ast.SelectorExpr]*types.Selection)}
 		// What is of other packages is unknown here, and so are they: only their names count.
@@ -63,7 +52,7 @@ func TestEveryGoroutineContainsItsPanics(t *testing.T) {
 			ast.Inspect(file, g.inspect)
 		}
 	}
-	for key := range maps.Keys(uncontained) {
+	for key := range uncontained {
 		verify.That(t, used[key], "uncontained has %q, which does not exist", key)
 	}
 }

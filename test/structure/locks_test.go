@@ -2,11 +2,8 @@ package structure
 
 import (
 	"go/ast"
-	"go/parser"
 	"go/token"
-	"io/fs"
-	"path/filepath"
-	"sluice/test/verify"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -26,35 +23,21 @@ var harmless = map[string]bool{
 // Lock, or nothing between the two calls a function that may panic.
 func TestLocksOutliveNoPanic(t *testing.T) {
 	files := token.NewFileSet()
-	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir():
-			for _, skipped := range append([]string{"test", "examples", "bench", ".git"}, locksOfRequests...) {
-				if filepath.ToSlash(path) == skipped {
-					return filepath.SkipDir
-				}
-			}
-			return nil
-		case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
-			return nil
+	for name := range importsOfProgram(t) {
+		if slices.ContainsFunc(locksOfRequests, func(of string) bool { return name == of || strings.HasPrefix(name, of+"/") }) {
+			continue
 		}
-		file, err := parser.ParseFile(files, path, nil, 0)
-		if err != nil {
-			return err
-		}
-		ast.Inspect(file, func(n ast.Node) bool {
-			for i, statement := range statementsOf(n) {
-				if isCall(statement, "Lock", "RLock") && !released(statementsOf(n)[i+1:]) {
-					t.Errorf("%s: a panic may leave this mutex locked: want a deferred Unlock after it, or a section that calls nothing", files.Position(statement.Pos()))
+		for _, file := range filesOf(t, files, name) {
+			ast.Inspect(file, func(n ast.Node) bool {
+				for i, statement := range statementsOf(n) {
+					if isCall(statement, "Lock", "RLock") && !released(statementsOf(n)[i+1:]) {
+						t.Errorf("%s: a panic may leave this mutex locked: want a deferred Unlock after it, or a section that calls nothing", files.Position(statement.Pos()))
+					}
 				}
-			}
-			return true
-		})
-		return nil
-	})
-	verify.NoError(t, err)
+				return true
+			})
+		}
+	}
 }
 
 // statementsOf returns the statements of a block; nil: n is none.
@@ -84,12 +67,7 @@ func isCall(statement ast.Stmt, names ...string) bool {
 		return false
 	}
 	method, ok := c.Fun.(*ast.SelectorExpr)
-	for _, name := range names {
-		if ok && len(c.Args) == 0 && method.Sel.Name == name {
-			return true
-		}
-	}
-	return false
+	return ok && len(c.Args) == 0 && slices.Contains(names, method.Sel.Name)
 }
 
 // released reports whether a mutex that is locked before these statements is unlocked after a panic
