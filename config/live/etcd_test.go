@@ -228,10 +228,7 @@ func TestNoDocumentBesideInstancesInEtcd(t *testing.T) {
 // While no instance can be used, what etcd has lost expires all the same, and the source works
 // again when both are over.
 func TestUnusableInstancesAndLostDocuments(t *testing.T) {
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, dir)
-		defer m.wait()
+	managing(t, func(t *testing.T, m *managed) {
 		said := config.Source{Name: treeName, Kind: config.KindConsulKV}
 		with := said
 		with.Documents = []config.Document{{Name: "consul_kv:sluice/a.yaml", Text: "routes: [{ path: /a, service: s }]"}}
@@ -254,8 +251,7 @@ func TestUnusableInstancesAndLostDocuments(t *testing.T) {
 		unusable := errors.New("nonsense")
 		report("usable", Report{Said: with}, "in use", 0, "/file", "/a")
 		report("lost, and another value is unusable", Report{Said: said, Forgot: true, Unusable: unusable}, "stale", 0, "/file", "/a")
-		time.Sleep(discovery.Stay + time.Second)
-		synctest.Wait()
+		pass(discovery.Stay + time.Second)
 		m.serves("long ago", "/file")
 		verify.Equal(t, works(), 1, "times that the source works again: nothing is lost any more")
 		report("the value is gone", Report{Said: said, Deleted: true}, "in use", 2, "/file")

@@ -161,51 +161,62 @@ func manageFile(t *testing.T, dir, history, path string) *managed {
 	return m
 }
 
-// What is refused is tried again, and the documents in use stay until then: what cannot be applied,
-// and what cannot be built, as a directory is missing.
-func TestWhatIsRefusedIsTriedAgain(t *testing.T) {
+// managing runs a test of a manager in virtual time.
+func managing(t *testing.T, test func(t *testing.T, m *managed)) {
+	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		m := manage(t, dir)
 		defer m.wait()
+		test(t, m)
+	})
+}
+
+// pass lets time pass.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// edit replaces texts of the file by others, and reloads it.
+func (m *managed) edit(pairs ...string) {
+	text := strings.NewReplacer(pairs...).Replace(verify.Result(m.input.Read()).Must(m.t))
+	verify.NoError(m.t, os.WriteFile(m.input.File, []byte(text), 0o600))
+	m.Reload()
+	synctest.Wait()
+}
+
+// What is refused is tried again, and the documents in use stay until then: what cannot be applied,
+// and what cannot be built, as a directory is missing.
+func TestWhatIsRefusedIsTriedAgain(t *testing.T) {
+	managing(t, func(t *testing.T, m *managed) {
 		m.say("/a")
 		m.serves("the first documents", "/file", "/a")
 		m.refuses.Store(true)
 		m.say("/bad")
 		m.serves("what cannot be applied", "/file", "/a")
 		verify.Equal(t, m.state(), "refused", "it")
-		time.Sleep(6 * time.Second)
-		synctest.Wait()
+		pass(6 * time.Second)
 		m.serves("still not", "/file", "/a")
 		m.refuses.Store(false)
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
+		pass(5 * time.Second)
 		m.serves("it can be applied", "/file", "/bad")
 		verify.Equal(t, m.state(), "in use", "it")
-		file, missing := filepath.Join(dir, "sluice.yaml"), filepath.Join(dir, "copies")
-		text := verify.Result(os.ReadFile(file)).Must(t)
-		verify.NoError(t, os.WriteFile(file, fmt.Appendf(text, "\nconsul: { certificates_dir: %q }", missing), 0o600))
-		m.Reload()
-		synctest.Wait()
+		missing := filepath.Join(filepath.Dir(m.input.File), "copies")
+		m.edit("dynamic:", fmt.Sprintf("consul: { certificates_dir: %q }\ndynamic:", missing))
 		verify.That(t, m.Refuses(), "a file that names a missing directory is not refused")
 		verify.NoError(t, os.Mkdir(missing, 0o700))
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
+		pass(5 * time.Second)
 		verify.That(t, !m.Refuses(), "it is refused, now that the directory is there")
 		applied := m.applied.Load()
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		now := m.applied.Load()
-		verify.That(t, now == applied, "applied %d times more, for nothing", now-applied)
+		pass(time.Minute)
+		verify.Equal(t, m.applied.Load(), applied, "times that it is applied")
 	})
 }
 
 // A reload that could not read the file is tried again: the watcher may have read it all the time.
 func TestAFileThatCannotBeReadIsTriedAgain(t *testing.T) {
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, dir)
-		defer m.wait()
+	managing(t, func(t *testing.T, m *managed) {
 		m.say("/a")
 		aside := m.input.File + ".aside"
 		verify.NoError(t, os.Rename(m.input.File, aside))
@@ -214,8 +225,7 @@ func TestAFileThatCannotBeReadIsTriedAgain(t *testing.T) {
 		verify.That(t, m.Refuses(), "a file that is not there is not refused")
 		text := strings.Replace(string(verify.Result(os.ReadFile(aside)).Must(t)), "/file", "/changed", 1)
 		verify.NoError(t, os.WriteFile(m.input.File, []byte(text), 0o600))
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
+		pass(5 * time.Second)
 		m.serves("the file can be read", "/changed", "/a")
 		verify.That(t, !m.Refuses(), "it is refused")
 	})
@@ -226,10 +236,7 @@ func TestARollBackPanics(t *testing.T) {
 	panics.Fatal.Store(false)
 	defer panics.Fatal.Store(true)
 	defer panics.Observe(func(panics.Contained) {})()
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, dir)
-		defer m.wait()
+	managing(t, func(t *testing.T, m *managed) {
 		m.say("/a")
 		first := m.History().Current()
 		m.say("/b")
@@ -238,8 +245,7 @@ func TestARollBackPanics(t *testing.T) {
 		_, err := m.RollBack(t.Context(), first.Number, present.Hash, "")
 		verify.That(t, errors.Is(err, panics.Err), "the rollback: %v", err)
 		m.panics.Store(false)
-		time.Sleep(time.Second) // until the manager goes on
-		synctest.Wait()
+		pass(time.Second) // until the manager goes on
 		m.serves("after the panic", "/file", "/b")
 		verify.Equal(t, m.History().Current().Number, present.Number, "the revision")
 		_, err = m.RollBack(t.Context(), first.Number, present.Hash, "")
@@ -345,10 +351,7 @@ func TestTheFileMoves(t *testing.T) {
 
 // What others add is applied with the documents in use, again and again until it can be.
 func TestAgainUntilItSucceeds(t *testing.T) {
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, dir)
-		defer m.wait()
+	managing(t, func(t *testing.T, m *managed) {
 		verify.That(t, !wake.Closed(m.Settled()), "settled before the source has answered")
 		missing := m.Missing()
 		verify.That(t, len(missing) == 1 && strings.Contains(missing[0], treeName), "missing: %q", missing)
@@ -357,12 +360,10 @@ func TestAgainUntilItSucceeds(t *testing.T) {
 		before, number := m.applied.Load(), m.History().Current().Number
 		m.merges.Store(false)
 		m.Reapply()
-		time.Sleep(11 * time.Second)
-		synctest.Wait()
+		pass(11 * time.Second)
 		verify.Equal(t, m.applied.Load()-before, 3, "times applied")
 		m.merges.Store(true)
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		verify.Equal(t, m.applied.Load()-before, 4, "times applied")
 		verify.Equal(t, m.History().Current().Number, number, "revision: the documents have not changed")
 	})
@@ -370,20 +371,11 @@ func TestAgainUntilItSucceeds(t *testing.T) {
 
 // While another process follows the sources, nothing is applied and nothing recorded.
 func TestPause(t *testing.T) {
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, dir)
-		defer m.wait()
+	managing(t, func(t *testing.T, m *managed) {
 		m.say("/a")
 		number := m.History().Current().Number
 		m.Pause()
-		text, err := m.input.Read()
-		if err == nil {
-			err = os.WriteFile(m.input.File, []byte(strings.Replace(text, "/file", "/changed", 1)), 0o600)
-		}
-		verify.NoError(t, err)
-		m.Reload()
-		synctest.Wait()
+		m.edit("/file", "/changed")
 		m.serves("a reload", "/file", "/a")
 		verify.Equal(t, m.History().Current().Number, number, "revision")
 		m.Resume()
@@ -395,10 +387,7 @@ func TestPause(t *testing.T) {
 // What was being applied when another process began to follow the sources is in use, also when
 // others add to it, although only the history of later has it.
 func TestAPauseWhileAConfigurationIsApplied(t *testing.T) {
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, dir)
-		defer m.wait()
+	managing(t, func(t *testing.T, m *managed) {
 		m.say("/a")
 		number := m.History().Current().Number
 		m.during = m.Pause
@@ -418,25 +407,16 @@ func TestAPauseWhileAConfigurationIsApplied(t *testing.T) {
 // A file that was changed while another process followed the sources comes into use with what its
 // new source says, not before: its routes may have moved there.
 func TestANewSourceInAPause(t *testing.T) {
-	dir := t.TempDir()
-	moved := func(m *managed) {
-		text := verify.Result(m.input.Read()).Must(t)
-		text = strings.Replace(text, "prefix: sluice/", "prefix: other/", 1)
-		verify.NoError(t, os.WriteFile(m.input.File, []byte(strings.Replace(text, "path: /file, ", "path: /changed, ", 1)), 0o600))
-		m.Reload()
-	}
+	moved := func(m *managed) { m.edit("prefix: sluice/", "prefix: other/", "path: /file, ", "path: /changed, ") }
 	for name, pause := range map[string]func(*managed){
 		"before the reload": func(m *managed) { m.Pause(); moved(m) },
-		"during the reload": func(m *managed) { moved(m); synctest.Wait(); m.Pause() },
+		"during the reload": func(m *managed) { moved(m); m.Pause() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := manage(t, dir)
-				defer m.wait()
+			managing(t, func(t *testing.T, m *managed) {
 				m.say("/a")
 				pause(m)
-				time.Sleep(2 * time.Second) // longer than a reload waits
-				synctest.Wait()
+				pass(2 * time.Second) // longer than a reload waits
 				m.serves("in the pause", "/file", "/a")
 				m.Resume()
 				synctest.Wait()
@@ -454,16 +434,10 @@ func TestANewSourceInAPause(t *testing.T) {
 // A rollback depends only on what it restores: not on a source that was never used, whose refusal
 // stands.
 func TestRollBackBesideARefusedSource(t *testing.T) {
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, dir)
-		defer m.wait()
+	managing(t, func(t *testing.T, m *managed) {
 		first := m.History().Current()
-		text := verify.Result(m.input.Read()).Must(t)
 		m.say("nonsense: [")
-		verify.NoError(t, os.WriteFile(m.input.File, []byte(strings.Replace(text, "/file", "/changed", 1)), 0o600))
-		m.Reload()
-		synctest.Wait()
+		m.edit("/file", "/changed")
 		m.serves("the file changes", "/changed")
 		verify.Equal(t, m.state(), "refused", "the tree")
 		before := m.Statuses()

@@ -24,9 +24,11 @@ func said(version int, names ...string) (s config.Source) {
 }
 
 // texts are the texts of the documents that count.
-func (m *Memory) texts() string {
+func (m *Memory) texts() string { return textsOf(m.State) }
+
+func textsOf(s config.Source) string {
 	var all []string
-	for _, d := range m.State.Documents {
+	for _, d := range s.Documents {
 		all = append(all, d.Text)
 	}
 	return strings.Join(all, " ")
@@ -84,22 +86,13 @@ func TestMemory(t *testing.T) {
 			for i, s := range test.steps {
 				now = now.Add(s.after)
 				next := m.Take(s.r, now)
-				if got := m.texts(); got != s.want || next.IsZero() != (len(m.State.Lost) == 0) || (m.Problem() == nil) != next.IsZero() {
-					t.Fatalf("step %d: %q, want %q; until %v; %v", i, got, s.want, next, m.Problem())
-				}
+				told := next.IsZero() == (len(m.State.Lost) == 0) && (m.Problem() == nil) == next.IsZero()
+				verify.Require(t, m.texts() == s.want && told, "step %d: %q, want %q; until %v; %v", i, m.texts(), s.want, next, m.Problem())
 			}
-			if now = now.Add(discovery.Stay); !m.Expire(now).IsZero() || m.Problem() != nil || m.texts() != strings.Join(textsOf(test.steps[len(test.steps)-1].r.Said), " ") {
-				t.Errorf("later %q", m.texts())
-			}
+			expired := m.Expire(now.Add(discovery.Stay)).IsZero() && m.Problem() == nil
+			verify.That(t, expired && m.texts() == textsOf(test.steps[len(test.steps)-1].r.Said), "later %q", m.texts())
 		})
 	}
-}
-
-func textsOf(s config.Source) (texts []string) {
-	for _, d := range s.Documents {
-		texts = append(texts, d.Text)
-	}
-	return texts
 }
 
 // Whatever a source says and forgets, and whenever another process goes on with the state: no
