@@ -23,17 +23,10 @@ func combined(host string, change ...func(*x509.Certificate)) string {
 }
 
 // inUse returns the keys whose version in texts is in use.
-func inUse(c *Collection, texts ...map[string]string) (names []string) {
+func inUse(c *Collection, texts map[string]string) []string {
 	good := c.InUse().Keys
-	for _, text := range texts {
-		for name, value := range text {
-			if good[name] == value {
-				names = append(names, name)
-			}
-		}
-	}
-	slices.Sort(names)
-	return names
+	maps.DeleteFunc(good, func(name, text string) bool { return texts[name] != text })
+	return slices.Sorted(maps.Keys(good))
 }
 
 // The keys are laid out as fabio, Traefik or ACME clients do.
@@ -113,13 +106,11 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		verify.Equal(t, len(later.Certificates()), 1, "after a restart: certificates")
 		later.Update(nil)
 		later.Refresh()
-		n := len(later.Certificates())
-		verify.That(t, n == 1 && later.InUse().Equal(c.InUse()), "after the first answer: %d certificates", n)
+		verify.That(t, len(later.Certificates()) == 1 && later.InUse().Equal(c.InUse()), "after the first answer: %+v", later.InUse())
 		early := NewCollection("kv:certs", func(error) {})
 		early.Update(nil) // before what it takes over from has told it
 		early.Suggest(c.InUse())
-		n = len(early.Certificates())
-		verify.That(t, n == 1 && early.InUse().Equal(c.InUse()), "told late: %d certificates", n)
+		verify.That(t, len(early.Certificates()) == 1 && early.InUse().Equal(c.InUse()), "told late: %+v", early.InUse())
 		// The clock was put back since its key was gone.
 		ahead := NewCollection("kv:certs", func(error) {})
 		ahead.Suggest(InUse{Keys: one, Gone: map[string]time.Time{"one.pem": time.Now().Add(30 * 24 * time.Hour)}})
@@ -148,9 +139,8 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		verify.Equal(t, len(c.Certificates()), 2, "with one name: certificates")
 		maps.Copy(half, rest)
 		c.Update(half)
-		if n := len(c.Certificates()); n != 2 || !slices.Equal(inUse(c, half), []string{"half.pem", "rest.pem"}) {
-			t.Errorf("with both names: %d certificates, in use %q", n, inUse(c, half))
-		}
+		verify.Equal(t, len(c.Certificates()), 2, "with both names: certificates")
+		verify.Slices(t, inUse(c, half), []string{"half.pem", "rest.pem"}, "in use")
 		c.Update(one)
 		time.Sleep(25 * time.Hour)
 		c.Update(nil)
@@ -162,19 +152,17 @@ func TestCollectionWithoutKeys(t *testing.T) {
 func TestCopy(t *testing.T) {
 	dir := t.TempDir()
 	c := CopyIn(dir, "consul_kv:certs/web")
-	if state, err := c.Load(); !state.IsZero() || err != nil {
-		t.Errorf("no file: %v, %v", state, err)
-	}
+	got, err := c.Load()
+	verify.That(t, got.IsZero() && err == nil, "no file: %v, %v", got, err)
 	state := InUse{Keys: map[string]string{"a.pem": "1\n", "b/c.pem": strings.Repeat("2", maxFileBytes)}, Gone: map[string]time.Time{"a.pem": time.Now().UTC()}}
 	verify.NoError(t, c.Save(state))
 	verify.NoError(t, c.Save(InUse{})) // keeps it
-	if got, err := c.Load(); err != nil || !got.Equal(state) {
-		t.Errorf("got %d keys, %v", len(got.Keys), err)
-	}
+	got, err = c.Load()
+	verify.That(t, err == nil && got.Equal(state), "got %d keys, %v", len(got.Keys), err)
 	files := verify.Result(os.ReadDir(dir)).Must(t)
 	verify.Equal(t, len(files), 1, "files %v", files)
 	verify.NoError(t, os.WriteFile(filepath.Join(dir, files[0].Name()), []byte("{"), 0o600))
-	_, err := c.Load()
+	_, err = c.Load()
 	verify.That(t, err != nil, "a damaged file is no error")
 	err = CopyIn(filepath.Join(dir, "none"), "a").Save(state)
 	verify.That(t, err != nil, "no directory is no error")

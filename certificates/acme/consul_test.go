@@ -34,7 +34,6 @@ func newClient(t *testing.T, url, token string) *consul.Client {
 
 // newStorage returns a storage with a client of its own.
 func newStorage(t *testing.T, url, token string) *consulStorage {
-	t.Helper()
 	return newEncryptedStorage(t, url, token, nil)
 }
 
@@ -53,8 +52,7 @@ func newCipher(t *testing.T, files ...string) (*certificates.Cipher, []string) {
 	file := filepath.Join(t.TempDir(), "key")
 	verify.NoError(t, os.WriteFile(file, []byte(base64.StdEncoding.EncodeToString(key)), 0o600))
 	files = append([]string{file}, files...)
-	cipher := verify.Result(certificates.ReadCipher(files)).Must(t)
-	return cipher, files
+	return verify.Result(certificates.ReadCipher(files)).Must(t), files
 }
 
 // The storage behaves as that in a directory, with the documented permissions.
@@ -94,10 +92,9 @@ func TestConsulStorage(t *testing.T) {
 		info, err = s.Stat(ctx, "a/c")
 		verify.That(t, err == nil && !info.IsTerminal, "%s: a directory: %+v, %v", name, info, err)
 		verify.That(t, s.Exists(ctx, "a/c") && s.Exists(ctx, "a/b.pem") && !s.Exists(ctx, "a/b") && !s.Exists(ctx, "c"), "%s: Exists is wrong", name)
-		if keys, err := s.List(ctx, "a", false); err != nil || !slices.Equal(keys, []string{"a/b.pem", "a/c"}) {
-			t.Errorf("%s: %q, %v", name, keys, err)
-		}
-		keys, err := s.List(ctx, "a", true)
+		keys, err := s.List(ctx, "a", false)
+		verify.That(t, err == nil && slices.Equal(keys, []string{"a/b.pem", "a/c"}), "%s: %q, %v", name, keys, err)
+		keys, err = s.List(ctx, "a", true)
 		for _, key := range []string{"a/b.pem", "a/c/d.key", "a/c/e/f.json"} {
 			verify.That(t, err == nil && slices.Contains(keys, key) && !slices.Contains(keys, "ab"), "%s: %q, %v", name, keys, err)
 		}
@@ -226,9 +223,7 @@ func TestManagerEncrypts(t *testing.T) {
 		m.Close()
 	}
 	keys, _, err := agent.Client().KV().Keys("sluice-acme/", "", nil)
-	if err != nil || len(keys) != 3 {
-		t.Errorf("got keys %q, %v", keys, err) // of an account, if there was an order
-	}
+	verify.That(t, err == nil && len(keys) == 3, "got keys %q, %v", keys, err) // of an account, if there was an order
 }
 
 // Locks exclude other storages, and end with theirs.
@@ -256,9 +251,7 @@ func TestLocksEndWithTheStorage(t *testing.T) {
 	a.close()
 	verify.NoError(t, <-locked)
 	verify.NoError(t, a.Unlock(t.Context(), "one")) // by certmagic, later
-	if err := a.Lock(t.Context(), "two"); err == nil {
-		t.Error("a closed storage gives a lock")
-	}
+	verify.That(t, a.Lock(t.Context(), "two") != nil, "a closed storage gives a lock")
 	verify.NoError(t, b.Unlock(t.Context(), "one"))
 	consultest.Await(t, "the sessions end: at once, or by their TTL if Consul is late", func() bool {
 		sessions, _, err := agent.Client().Session().List(nil)
@@ -286,8 +279,7 @@ func TestOrdersWaitForConsul(t *testing.T) {
 	go store()
 	ctx, cancel := context.WithTimeout(patiently(t.Context()), 10*firstPause)
 	defer cancel()
-	err = s.Store(ctx, "b", nil)
-	verify.That(t, err != nil, "a value is stored without Consul")
+	verify.That(t, s.Store(ctx, "b", nil) != nil, "a value is stored without Consul")
 	select {
 	case err := <-loaded:
 		t.Fatalf("an order does not wait: %v", err)
@@ -304,8 +296,7 @@ func TestOrdersWaitForConsul(t *testing.T) {
 	go store()
 	consultest.Await(t, "Consul is away again", func() bool { return s.fault() != nil })
 	s.end()
-	err = <-stored
-	verify.That(t, err != nil, "a value is stored without Consul")
+	verify.That(t, <-stored != nil, "a value is stored without Consul")
 	relay.Heal()
 	consultest.Await(t, "Consul is back", func() bool {
 		_, err := s.Load(t.Context(), "a")

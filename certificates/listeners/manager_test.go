@@ -93,9 +93,8 @@ func TestManagersFollowTheListeners(t *testing.T) {
 	verify.That(t, alone.Suits(without) && !alone.Suits(with) && both.Suits(with) && !both.Suits(without), "HTTP-01 is used without a listener for it, or not with one")
 	_, again := use(plain, secure, secure)
 	verify.That(t, again.acme.Manager == both.acme.Manager && len(m.authorities.managers) == 1, "%d managers, want the one of before", len(m.authorities.managers))
-	if use(plain); len(m.authorities.managers) != 0 {
-		t.Errorf("%d managers without a listener", len(m.authorities.managers))
-	}
+	use(plain)
+	verify.Equal(t, len(m.authorities.managers), 0, "managers without a listener")
 }
 
 // Other settings of DNS-01 are another manager, and listeners for HTTP-01 do not matter to it. A
