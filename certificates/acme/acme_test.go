@@ -16,9 +16,16 @@ import (
 	"sluice/certificates"
 	"sluice/certificates/acme/dns01"
 	"sluice/config/units"
+	"sluice/test/parallel"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
+
+// Tests with a real Consul mostly wait.
+func TestMain(m *testing.M) {
+	parallel.SetDefault(8)
+	os.Exit(m.Run())
+}
 
 // challengePath is the prefix of the paths of the challenge HTTP-01.
 const challengePath = "/.well-known/acme-challenge/"

@@ -1,6 +1,7 @@
 package structure
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -14,6 +15,14 @@ import (
 
 	"sluice/test/verify"
 )
+
+func TestMain(m *testing.M) {
+	if err := os.Chdir("../.."); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
 
 // The table of packages in docs/dev/design.md has every package of the program, and each
 // package imports only those below it in the table, and those that it is below in the
