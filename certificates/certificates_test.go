@@ -15,17 +15,12 @@ import (
 	"sluice/test/verify"
 )
 
-func read(t *testing.T, name string) []byte {
-	t.Helper()
-	return verify.Result(os.ReadFile(name)).Must(t)
-}
-
 func TestFilesThatCannotBeUsed(t *testing.T) {
 	dir := t.TempDir()
 	star, other := testcert.Write(t, dir, "star"), testcert.Write(t, dir, "other")
 	text, half := filepath.Join(dir, "text"), filepath.Join(dir, "half")
 	verify.NoError(t, os.WriteFile(text, []byte("hello"), 0o600))
-	pem := read(t, star.Cert)
+	pem := verify.Result(os.ReadFile(star.Cert)).Must(t)
 	verify.NoError(t, os.WriteFile(half, slices.Concat(pem, pem[:len(pem)/2]), 0o600))
 	large := filepath.Join(dir, "large")
 	verify.NoError(t, os.WriteFile(large, make([]byte, maxFileBytes+1), 0o600))

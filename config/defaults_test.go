@@ -190,9 +190,8 @@ func TestErrorsOfDefaults(t *testing.T) {
 		{"a document", dynamicFile, "consul_kv:sluice/a.yaml:1: defaults: only in the configuration file (allowed here: services, routes)"},
 	} {
 		_, err := buildIn(test.text, environ("MOST", "1h"), keys("a.yaml", "defaults: {}"))
-		if verify.That(t, err != nil, "%s: no error", test.name); err != nil {
-			verify.That(t, strings.HasPrefix(err.Error(), test.want) && (strings.Contains(test.want, "unknown key") || err.Error() == test.want), "%s:\n got  %v\n want %s", test.name, err, test.want)
-		}
+		verify.Require(t, err != nil, "%s: no error", test.name)
+		verify.That(t, strings.HasPrefix(err.Error(), test.want) && (strings.Contains(test.want, "unknown key") || err.Error() == test.want), "%s:\n got  %v\n want %s", test.name, err, test.want)
 	}
 }
 

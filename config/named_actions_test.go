@@ -72,9 +72,8 @@ func TestNamedActions(t *testing.T) {
 		{"a match", "a: { path: /x }", "", `sluice.yaml:1: actions.a.path: unknown key`},
 	} {
 		_, err := used(test.actions, test.route)
-		if verify.That(t, err != nil, "%s: no error", test.name); err != nil {
-			verify.That(t, strings.HasPrefix(err.Error(), test.want) && !strings.Contains(err.Error(), "\n"), "%s:\n got  %v\n want %s", test.name, err, test.want)
-		}
+		verify.Require(t, err != nil, "%s: no error", test.name)
+		verify.That(t, strings.HasPrefix(err.Error(), test.want) && !strings.Contains(err.Error(), "\n"), "%s:\n got  %v\n want %s", test.name, err, test.want)
 	}
 }
 

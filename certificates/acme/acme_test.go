@@ -43,6 +43,26 @@ func newManager(t *testing.T, o Options) *Manager {
 	return m
 }
 
+// numbered returns a certificate with a serial number, which ends after a time.
+func numbered(name string, number int64, ends time.Duration) (cert, key []byte) {
+	return testcert.PEM(name, testcert.Lasting(-2*time.Hour, ends), func(c *x509.Certificate) { c.SerialNumber.SetInt64(number) })
+}
+
+// restore gives m such a certificate.
+func restore(m *Manager, name string, number int64, ends time.Duration) {
+	cert, key := numbered(name, number, ends)
+	m.Restore(map[string]Pair{name: {string(cert), string(key)}})
+}
+
+// inUse returns the serial number of the certificate that m has for a name; "": it has none.
+func inUse(m *Manager, name string) string {
+	c, err := m.Certificate(&tls.ClientHelloInfo{ServerName: name})
+	if err != nil {
+		return ""
+	}
+	return c.Leaf.SerialNumber.String()
+}
+
 // certmagic would start its own server for a challenge at a free address.
 func TestChallengesNeedNoServer(t *testing.T) {
 	for _, http := range []bool{true, false} {
@@ -88,38 +108,25 @@ func TestHTTPChallengeOfAnotherReplica(t *testing.T) {
 // A manager that cannot read its storage has the certificates that it has restored, and hands
 // them on. A name that it no longer manages is forgotten.
 func TestRestoredCertificates(t *testing.T) {
-	serial := func(m *Manager, name string) string {
-		c, err := m.Certificate(&tls.ClientHelloInfo{ServerName: name})
-		if err != nil {
-			return ""
-		}
-		return c.Leaf.SerialNumber.String()
-	}
-	pair := func(number int64, life time.Duration) Pair {
-		cert, key := testcert.PEM("a.example", func(c *x509.Certificate) {
-			c.SerialNumber.SetInt64(number)
-			c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(life)
-		})
-		return Pair{string(cert), string(key)}
-	}
 	blocked := filepath.Join(os.DevNull, "storage")
 	names := []string{"A.example", "b.example"}
 	m := newManager(t, Options{Storage: blocked})
-	m.Restore(map[string]Pair{"a.example": pair(1, -time.Hour), "b.example": {"x", "y"}})
-	verify.Equal(t, serial(m, "a.example"), "", "an expired one")
-	m.Restore(map[string]Pair{"a.example": pair(2, time.Hour)})
-	m.Restore(map[string]Pair{"a.example": pair(3, time.Minute)})
+	m.Restore(map[string]Pair{"b.example": {"x", "y"}})
+	restore(m, "a.example", 1, -time.Hour)
+	verify.Equal(t, inUse(m, "a.example"), "", "an expired one")
+	restore(m, "a.example", 2, time.Hour)
+	restore(m, "a.example", 3, time.Minute)
 	verify.NoError(t, m.Manage(names))
-	verify.Equal(t, serial(m, "A.EXAMPLE"), "2", "result")
+	verify.Equal(t, inUse(m, "A.EXAMPLE"), "2", "result")
 	next := newManager(t, Options{Storage: blocked})
 	next.Restore(m.Pairs())
 	verify.NoError(t, next.Manage(names))
-	verify.Equal(t, serial(next, "a.example"), "2", "the next manager")
+	verify.Equal(t, inUse(next, "a.example"), "2", "the next manager")
 	all := next.Statuses(names)
 	verify.That(t, all[0].State(time.Now()) != certificates.Missing && all[1].State(time.Now()) == certificates.Missing, "statuses: %+v", all)
 	verify.NoError(t, next.Manage(names[1:]))
-	got := serial(next, "a.example")
-	verify.That(t, got == "" && len(next.Pairs()) == 0, "not managed: got %q", got)
+	verify.Equal(t, inUse(next, "a.example"), "", "not managed")
+	verify.Equal(t, len(next.Pairs()), 0, "pairs of what is not managed")
 }
 
 // A name has the certificate of its own, if that is valid, else the one of its wildcard. The
@@ -129,29 +136,19 @@ func TestWildcards(t *testing.T) {
 	verify.That(t, m.issuer.DNS01Solver != nil, "DNS-01 is not used")
 	names := []string{"*.A.example", "www.a.example", "late.a.example"}
 	verify.NoError(t, m.Manage(names))
-	restore := func(name string, number int64, life time.Duration) {
-		cert, key := testcert.PEM(name, func(c *x509.Certificate) { c.SerialNumber.SetInt64(number) }, testcert.Lasting(-time.Hour, life))
-		m.Restore(map[string]Pair{name: {string(cert), string(key)}})
-	}
-	restore("*.a.example", 1, 2*time.Hour)
-	restore("www.a.example", 2, time.Hour)
+	restore(m, "*.a.example", 1, 2*time.Hour)
+	restore(m, "www.a.example", 2, time.Hour)
 	for name, want := range map[string]string{"WWW.a.example": "2", "late.a.example": "1", "other.A.example": "1", "a.example": "", "a.b.a.example": "", "": ""} {
-		got := ""
-		if c, err := m.Certificate(&tls.ClientHelloInfo{ServerName: name}); err == nil {
-			got = c.Leaf.SerialNumber.String()
-		}
-		verify.Equal(t, got, want, "the certificate for %q", name)
+		verify.Equal(t, inUse(m, name), want, "the certificate for %q", name)
 	}
-	for i, want := range []certificates.State{certificates.Expiring, certificates.Expiring, certificates.Missing} {
-		s := m.Statuses(names)[i]
-		verify.That(t, (s.State(time.Now()) == certificates.Missing) == (want == certificates.Missing), "the status of %s: %v", names[i], s.State(time.Now()))
+	for i, missing := range []bool{false, false, true} {
+		verify.Equal(t, m.Statuses(names)[i].State(time.Now()) == certificates.Missing, missing, "%s is missing", names[i])
 	}
 	verify.Equal(t, len(m.Pairs()), 2, "certificates to hand on")
 	m.mu.Lock()
 	m.restored["www.a.example"].Leaf.NotAfter = time.Now().Add(-time.Minute)
 	m.mu.Unlock()
-	c := verify.Result(m.Certificate(&tls.ClientHelloInfo{ServerName: "www.a.example"})).Must(t)
-	verify.Equal(t, c.Leaf.SerialNumber.Int64(), 1, "the certificate in place of an expired one")
+	verify.Equal(t, inUse(m, "www.a.example"), "1", "the certificate in place of an expired one")
 	m.Close()
 	m.AwaitRecords()
 }

@@ -3,8 +3,6 @@ package acme
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -175,15 +173,14 @@ func TestReadAcrossARenewal(t *testing.T) {
 	directory, asked := newAuthority(t)
 	m := newManager(t, Options{Directory: directory, Storage: t.TempDir()})
 	store := func(number int64) {
-		cert, key := testcert.PEM("a.example", func(c *x509.Certificate) { c.SerialNumber.SetInt64(number) })
+		cert, key := numbered("a.example", number, 24*time.Hour)
 		storePair(t, m.files, m.issuer.IssuerKey(), cert, key)
 	}
 	store(1)
 	m.config.Storage = &renewedStorage{Storage: m.files, renew: func() { store(2) }}
 	verify.NoError(t, m.Manage([]string{"a.example"}))
 	consultest.Await(t, "the certificate is in use", func() bool { return m.uses("a.example") })
-	c := verify.Result(m.Certificate(&tls.ClientHelloInfo{ServerName: "a.example"})).Must(t)
-	verify.Equal(t, c.Leaf.SerialNumber.String(), "2", "the certificate")
+	verify.Equal(t, inUse(m, "a.example"), "2", "the certificate")
 	verify.Equal(t, len(asked), 0, "questions to the authority")
 }
 
@@ -195,17 +192,12 @@ func TestStoredCertificatesBeforeRestored(t *testing.T) {
 		want string
 	}{{"valid", time.Hour, "1"}, {"expired", -time.Hour, "2"}} {
 		m := newManager(t, Options{Storage: t.TempDir()})
-		pair := func(number int64, end time.Duration) (cert, key []byte) {
-			return testcert.PEM("a.example", testcert.Lasting(-time.Hour*2, end), func(c *x509.Certificate) { c.SerialNumber.SetInt64(number) })
-		}
-		cert, key := pair(1, test.ends)
+		cert, key := numbered("a.example", 1, test.ends)
 		storePair(t, m.files, m.issuer.IssuerKey(), cert, key)
-		cert, key = pair(2, 2*time.Hour)
-		m.Restore(map[string]Pair{"a.example": {string(cert), string(key)}})
+		restore(m, "a.example", 2, 2*time.Hour)
 		verify.NoError(t, m.Manage([]string{"a.example"}))
 		consultest.Await(t, "the stored one is known", func() bool { return len(m.cache.AllMatchingCertificates("a.example")) > 0 })
-		c := verify.Result(m.Certificate(&tls.ClientHelloInfo{ServerName: "a.example"})).Must(t)
-		verify.Equal(t, c.Leaf.SerialNumber.String(), test.want, "%s: the certificate", test.name)
+		verify.Equal(t, inUse(m, "a.example"), test.want, "%s: the certificate", test.name)
 	}
 }
 
@@ -217,8 +209,7 @@ func TestFailureEndsWithAnotherCertificate(t *testing.T) {
 	m.record("a.example", failed)
 	fault := func() error { return m.Statuses([]string{"a.example"})[0].Fault }
 	verify.That(t, errors.Is(fault(), failed), "the failure is not told: %v", fault())
-	cert, key := testcert.PEM("a.example")
-	m.Restore(map[string]Pair{"a.example": {string(cert), string(key)}})
+	restore(m, "a.example", 1, 24*time.Hour)
 	verify.Succeeds(t, fault())
 	m.record("a.example", failed)
 	verify.That(t, errors.Is(fault(), failed), "the failure of the renewal is not told: %v", fault())
@@ -230,12 +221,11 @@ func TestExpiredCopyIsNotLoaded(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: "sluice-acme", Storage: t.TempDir()})
 	for s, ends := range map[certmagic.Storage]time.Duration{m.files: -time.Hour, m.consul: time.Hour} {
-		cert, key := testcert.PEM("a.example", testcert.Lasting(-2*time.Hour, ends))
+		cert, key := numbered("a.example", 1, ends)
 		storePair(t, s, m.issuer.IssuerKey(), cert, key)
 	}
 	m.Load(patiently(t.Context()), []string{"A.example"})
-	_, err := m.Certificate(&tls.ClientHelloInfo{ServerName: "a.example"})
-	verify.Succeeds(t, err)
+	verify.Equal(t, inUse(m, "a.example"), "1", "the certificate")
 }
 
 // A refusal, such as by a proxy in front of Consul that is being changed, costs no order.

@@ -37,15 +37,13 @@ func inputs(t testing.TB, names string) (files []File) {
 func inDirectory(t testing.TB) {
 	t.Helper()
 	dir := t.TempDir()
-	pair := testcert.Write(t, dir, "shop.example.com")
-	for name, from := range map[string]string{"site.pem": pair.Cert, "site.key": pair.Key, "ca.pem": pair.Cert} {
-		text := verify.Result(os.ReadFile(from)).Must(t)
-		write(t, filepath.Join(dir, name), string(text))
+	cert, key := testcert.PEM("shop.example.com")
+	for name, text := range map[string]string{
+		"site.pem": string(cert), "site.key": string(key), "ca.pem": string(cert), "both.pem": string(cert) + string(key),
+		"users": "ann:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n",
+	} {
+		write(t, filepath.Join(dir, name), text)
 	}
-	both := verify.Result(os.ReadFile(pair.Cert)).Must(t)
-	key := verify.Result(os.ReadFile(pair.Key)).Must(t)
-	write(t, filepath.Join(dir, "both.pem"), string(both)+string(key))
-	write(t, filepath.Join(dir, "users"), "ann:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n")
 	t.Chdir(dir)
 }
 
