@@ -16,15 +16,20 @@ import (
 	"sluice/certificates"
 	"sluice/certificates/acme/dns01"
 	"sluice/config/units"
+	"sluice/test/consultest"
 	"sluice/test/parallel"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
+var shared consultest.Shared
+
 // Tests with a real Consul mostly wait.
 func TestMain(m *testing.M) {
 	parallel.SetDefault(8)
-	os.Exit(m.Run())
+	status := m.Run()
+	_ = shared.Close()
+	os.Exit(status)
 }
 
 // challengePath is the prefix of the paths of the challenge HTTP-01.

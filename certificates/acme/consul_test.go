@@ -32,14 +32,11 @@ func newClient(t *testing.T, url, token string) *consul.Client {
 	return client
 }
 
-// newStorage returns a storage with a client of its own.
-func newStorage(t *testing.T, url, token string) *consulStorage {
-	return newEncryptedStorage(t, url, token, nil)
-}
-
-func newEncryptedStorage(t *testing.T, url, token string, cipher *certificates.Cipher) *consulStorage {
+// newStorage returns a storage with a client of its own. Its values are in plain text if cipher is
+// nil.
+func newStorage(t *testing.T, url, token, prefix string, cipher *certificates.Cipher) *consulStorage {
 	t.Helper()
-	s := newConsulStorage(newClient(t, url, token), "sluice-acme", cipher, zerolog.Nop())
+	s := newConsulStorage(newClient(t, url, token), prefix, cipher, zerolog.Nop())
 	t.Cleanup(s.close)
 	return s
 }
@@ -64,10 +61,11 @@ func TestConsulStorage(t *testing.T) {
 	verify.NoError(t, err)
 	ctx := t.Context()
 	cipher, _ := newCipher(t)
-	encrypted := newEncryptedStorage(t, agent.URL(), token.SecretID, cipher)
-	encrypted.prefix += "/encrypted"
+	open := func(below string, cipher *certificates.Cipher) *consulStorage {
+		return newStorage(t, agent.URL(), token.SecretID, "sluice-acme"+below, cipher)
+	}
 	for name, s := range map[string]certmagic.Storage{
-		"consul": newStorage(t, agent.URL(), token.SecretID), "encrypted": encrypted, "directory": &certmagic.FileStorage{Path: t.TempDir()},
+		"consul": open("", nil), "encrypted": open("/encrypted", cipher), "directory": &certmagic.FileStorage{Path: t.TempDir()},
 	} {
 		missing := func(what string, err error) {
 			t.Helper()
@@ -102,11 +100,11 @@ func TestConsulStorage(t *testing.T) {
 		verify.That(t, !s.Exists(ctx, "a/c/d.key") && !s.Exists(ctx, "a/c") && s.Exists(ctx, "a/b.pem") && s.Exists(ctx, "ab"), "%s: Delete deletes something else", name)
 	}
 	for _, name := range []string{"issue_cert_a.example", "issue_cert_*.example"} {
-		s := newStorage(t, agent.URL(), token.SecretID)
+		s := open("", nil)
 		verify.NoError(t, s.Lock(ctx, name))
 		verify.NoError(t, s.Unlock(ctx, name))
 	}
-	other := newStorage(t, agent.URL(), "")
+	other := newStorage(t, agent.URL(), "", "sluice-acme", nil)
 	other.end() // a write is not repeated
 	err = other.Store(ctx, "a", nil)
 	verify.That(t, consul.Forbidden(err) && consul.Forbidden(other.fault()), "without a token: %v", err)
@@ -116,11 +114,14 @@ func TestConsulStorage(t *testing.T) {
 // Nothing below the prefix shows them then, and a storage without the key cannot read them.
 func TestEncryptionInConsul(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, prefix := shared.Agent(t)
 	ctx := t.Context()
 	first, files := newCipher(t)
 	second, _ := newCipher(t, files...)
-	plain := newStorage(t, agent.URL(), "")
+	with := func(cipher *certificates.Cipher) *consulStorage {
+		return newStorage(t, agent.URL(), "", prefix, cipher)
+	}
+	plain := with(nil)
 	expect := func(s *consulStorage, key, want string) {
 		t.Helper()
 		value, err := s.Load(patiently(ctx), key)
@@ -133,11 +134,11 @@ func TestEncryptionInConsul(t *testing.T) {
 	}
 	stored := func() map[string]*api.KVPair {
 		t.Helper()
-		pairs, _, err := agent.Client().KV().List("sluice-acme/", nil)
+		pairs, _, err := agent.Client().KV().List(prefix+"/", nil)
 		verify.NoError(t, err)
 		all := make(map[string]*api.KVPair)
 		for _, pair := range pairs {
-			all[strings.TrimPrefix(pair.Key, "sluice-acme/")] = pair
+			all[strings.TrimPrefix(pair.Key, prefix+"/")] = pair
 		}
 		return all
 	}
@@ -146,13 +147,13 @@ func TestEncryptionInConsul(t *testing.T) {
 	verify.NoError(t, plain.Lock(ctx, "one"))
 	before := stored()
 
-	a := newEncryptedStorage(t, agent.URL(), "", first)
+	a := with(first)
 	expect(a, "a/b.key", "secret b")
 	verify.NoError(t, a.Store(ctx, "a/d.key", []byte("secret d")))
 	pair := stored()["a/d.key"]
 	verify.That(t, pair != nil && !strings.Contains(string(pair.Value), "secret"), "a value is stored in plain text: %+v", pair)
 	verify.NoError(t, a.encryptAll(ctx))
-	verify.NoError(t, newEncryptedStorage(t, agent.URL(), "", first).encryptAll(ctx)) // changes nothing
+	verify.NoError(t, with(first).encryptAll(ctx)) // changes nothing
 	for key, pair := range stored() {
 		verify.That(t, !strings.Contains(string(pair.Value), "secret"), "%s is in plain text", key)
 		old := before[key]
@@ -163,7 +164,7 @@ func TestEncryptionInConsul(t *testing.T) {
 	expect(a, "a/d.key", "secret d")
 	refused(plain, "a/b.key")
 
-	b := newEncryptedStorage(t, agent.URL(), "", second)
+	b := with(second)
 	expect(b, "a/c.key", "secret c")
 	expect(a, "a/c.key", "secret c")
 	withFirst := stored()
@@ -175,7 +176,7 @@ func TestEncryptionInConsul(t *testing.T) {
 	refused(a, "a/c.key")
 
 	// A value of another name.
-	verify.Result(agent.Client().KV().Put(&api.KVPair{Key: "sluice-acme/a/b.key", Value: stored()["a/c.key"].Value}, nil)).Must(t)
+	verify.Result(agent.Client().KV().Put(&api.KVPair{Key: prefix + "/a/b.key", Value: stored()["a/c.key"].Value}, nil)).Must(t)
 	refused(b, "a/b.key")
 	err := b.encryptAll(ctx)
 	verify.That(t, errors.Is(err, certificates.ErrSealed), "a value that cannot be read: %v", err)
@@ -184,10 +185,10 @@ func TestEncryptionInConsul(t *testing.T) {
 // A manager encrypts what it finds. One that cannot read it says so, and orders nothing.
 func TestManagerEncrypts(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, prefix := shared.Agent(t)
 	names := []string{"a.example"}
 	start := func(cipher *certificates.Cipher) *Manager {
-		m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: "sluice-acme", Cipher: cipher})
+		m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: prefix, Cipher: cipher})
 		verify.NoError(t, m.Manage(names))
 		return m
 	}
@@ -201,13 +202,13 @@ func TestManagerEncrypts(t *testing.T) {
 	inUse := func(s certificates.Status) bool { return !s.Expires.IsZero() && s.Fault == nil }
 	m := newManager(t, Options{Storage: t.TempDir()})
 	cert, key := testcert.PEM("a.example")
-	storePair(t, newStorage(t, agent.URL(), ""), m.issuer.IssuerKey(), cert, key)
+	storePair(t, newStorage(t, agent.URL(), "", prefix, nil), m.issuer.IssuerKey(), cert, key)
 
 	cipher, _ := newCipher(t)
 	m = start(cipher)
 	awaitStatus("the certificate in plain text is in use", m, inUse)
 	consultest.Await(t, "all values are encrypted", func() bool {
-		pairs, _, err := agent.Client().KV().List("sluice-acme/certificates/", nil)
+		pairs, _, err := agent.Client().KV().List(prefix+"/certificates/", nil)
 		return err == nil && len(pairs) == 3 && !slices.ContainsFunc(pairs, func(pair *api.KVPair) bool {
 			return strings.Contains(string(pair.Value), "BEGIN") || strings.Contains(string(pair.Value), "sans")
 		})
@@ -222,7 +223,7 @@ func TestManagerEncrypts(t *testing.T) {
 		awaitStatus("the certificate cannot be read", m, func(s certificates.Status) bool { return errors.Is(s.Fault, certificates.ErrSealed) })
 		m.Close()
 	}
-	keys, _, err := agent.Client().KV().Keys("sluice-acme/", "", nil)
+	keys, _, err := agent.Client().KV().Keys(prefix+"/", "", nil)
 	verify.That(t, err == nil && len(keys) == 3, "got keys %q, %v", keys, err) // of an account, if there was an order
 }
 
@@ -230,7 +231,7 @@ func TestManagerEncrypts(t *testing.T) {
 func TestLocksEndWithTheStorage(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
-	a, b := newStorage(t, agent.URL(), ""), newStorage(t, agent.URL(), "")
+	a, b := newStorage(t, agent.URL(), "", "sluice-acme", nil), newStorage(t, agent.URL(), "", "sluice-acme", nil)
 	verify.NoError(t, a.Lock(t.Context(), "one"))
 	locked := make(chan error, 1)
 	ended := make(chan struct{})
@@ -263,9 +264,9 @@ func TestLocksEndWithTheStorage(t *testing.T) {
 // not.
 func TestOrdersWaitForConsul(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, prefix := shared.Agent(t)
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
-	s := newStorage(t, relay.URL(), "")
+	s := newStorage(t, relay.URL(), "", prefix, nil)
 	relay.Cut()
 	_, err := s.Load(t.Context(), "a")
 	verify.That(t, err != nil && !errors.Is(err, fs.ErrNotExist), "a challenge: %v", err)

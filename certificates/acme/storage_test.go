@@ -57,10 +57,10 @@ func storePair(t *testing.T, s certmagic.Storage, issuer string, cert, key []byt
 // A certificate that does not fit its private key is not there, in both storages.
 func TestMisfitsAreAbsent(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, prefix := shared.Agent(t)
 	var log bytes.Buffer
 	ctx, cancel := context.WithCancel(patiently(t.Context()))
-	inConsul := newConsulStorage(newClient(t, agent.URL(), ""), "sluice-acme", nil, zerolog.New(&log))
+	inConsul := newConsulStorage(newClient(t, agent.URL(), ""), prefix, nil, zerolog.New(&log))
 	defer inConsul.close()
 	inFiles := newFiles(t.TempDir(), false, zerolog.New(&log))
 	defer inFiles.close()
@@ -116,7 +116,7 @@ func TestOrdersDespiteTheDirectory(t *testing.T) {
 // the log has the key, and there is an order, in both storages.
 func TestOrdersDespiteDamagedValues(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, prefix := shared.Agent(t)
 	client := newClient(t, agent.URL(), "")
 	for name, value := range map[string]string{"empty": "", "cut": `{"sans":["a.ex`, "list": "[]", "typeless": `{"sans":1,"contact":1}`} {
 		for _, of := range []string{"certificate", "account", "key"} {
@@ -125,7 +125,7 @@ func TestOrdersDespiteDamagedValues(t *testing.T) {
 				log := new(subprocess.Output)
 				o := Options{Directory: directory, Email: "me@a.example", Storage: t.TempDir(), Log: zerolog.New(log)}
 				if place == "consul" {
-					o.Consul, o.Prefix, o.Storage = client, "sluice-acme-"+name+"-"+of, ""
+					o.Consul, o.Prefix, o.Storage = client, prefix+"-"+name+"-"+of, ""
 				}
 				m := newManager(t, o)
 				issuer, storage := m.issuer.IssuerKey(), m.config.Storage
@@ -218,8 +218,8 @@ func TestFailureEndsWithAnotherCertificate(t *testing.T) {
 // A start with a copy that has expired meanwhile has the certificate that is in Consul.
 func TestExpiredCopyIsNotLoaded(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: "sluice-acme", Storage: t.TempDir()})
+	agent, prefix := shared.Agent(t)
+	m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: prefix, Storage: t.TempDir()})
 	for s, ends := range map[certmagic.Storage]time.Duration{m.files: -time.Hour, m.consul: time.Hour} {
 		cert, key := numbered("a.example", 1, ends)
 		storePair(t, s, m.issuer.IssuerKey(), cert, key)
@@ -239,7 +239,7 @@ func TestOrdersOutliveARefusal(t *testing.T) {
 		fmt.Fprint(w, "true")
 	}))
 	defer server.Close()
-	s := newStorage(t, server.URL, "")
+	s := newStorage(t, server.URL, "", "sluice-acme", nil)
 	verify.NoError(t, s.Store(t.Context(), "a/a.key", nil))
 	verify.Equal(t, refused.Load(), 3, "writes")
 }
