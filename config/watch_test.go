@@ -16,9 +16,11 @@ import (
 	"sluice/test/verify"
 )
 
-// watching runs w until the test ends. The channel receives a value for each change.
+// watching runs w until the test ends, which mostly waits and so runs beside others. The channel
+// receives a value for each change.
 func watching(t *testing.T, w *Watcher) <-chan struct{} {
 	t.Helper()
+	t.Parallel()
 	changes := make(chan struct{}, 100)
 	w.Changed = func() { changes <- struct{}{} }
 	w.Problem = func(err error) { t.Logf("problem: %v", err) }
