@@ -58,13 +58,6 @@ routes:
 	verify.Slices(t, slices.Sorted(maps.Keys(found.Services)), []string{"Later", "sun"}, "services")
 }
 
-func TestCatalogWithoutServicesAndRoutes(t *testing.T) {
-	c := mustParse(t, "catalog: {}")
-	found, _ := c.Found(nil, "")
-	merged, _ := Merge(c, found)
-	verify.That(t, c.Catalog != nil && len(merged.Services) == 0 && len(merged.Routes) == 0, "%+v", merged)
-}
-
 func TestCatalogRefusals(t *testing.T) {
 	for text, want := range map[string]string{
 		"catalog: { select: { name: \"[a\" } }":       "catalog.select.name",

@@ -3,27 +3,8 @@ package config
 import (
 	"testing"
 
-	"sluice/balancer"
 	"sluice/test/verify"
 )
-
-func TestTCPListener(t *testing.T) {
-	c := mustParse(t, `
-listeners:
-  - { name: web, address: ":8080" }
-  - { name: db, address: ":5432", protocol: tcp, service: postgres }
-services:
-  star: { consul: {} }
-  postgres: { consul: {} }
-  redis: { consul: {}, balance: { policy: round_robin } }
-routes: [{ service: star }]
-`)
-	l := c.Listeners
-	verify.That(t, l[0].Protocol == "http" && l[1].Protocol == "tcp" && l[1].Service == "postgres", "got %+v", l)
-	for name, want := range map[string]balancer.Policy{"star": "ewma", "postgres": "least_conn", "redis": "round_robin"} {
-		verify.Equal(t, c.Services[name].Balance.Policy, want, "the policy of %s", name)
-	}
-}
 
 func TestTCPRefusals(t *testing.T) {
 	const services = "services: { star: { peers: ['127.0.0.1:1'] }, db: { peers: ['127.0.0.1:2'] } }\n"
