@@ -89,38 +89,35 @@ services: { a: { peers: ['127.0.0.1:1'] } }
 		return "routes: [{ service: a, use: [" + use + "], allow: [0.0.0.0/0, '::/0'] }]"
 	}
 	for use, refused := range map[string]string{
-		"documents": "", "tags": "a document cannot use these actions: want offered_to: [documents] in the file",
+		"tags":     "a document cannot use these actions: want offered_to: [documents] in the file",
 		"file":     "a document cannot use these actions: want offered_to: [documents] in the file",
 		"document": `the file has no actions with this name, did you mean "documents"? (known: documents)`,
 	} {
-		b, err := build(file(actions), keys("a.yaml", route(use)))
-		if refused != "" {
-			verify.That(t, err != nil && err.Error() == `consul_kv:sluice/a.yaml:1: routes[0].use[0]: value "`+use+`": `+refused, "a document uses %s: %v", use, err)
-			continue
-		}
-		r := verify.Result(b, err).Must(t).Config.Routes[0]
-		verify.That(t, len(r.Allow) == 1 && r.Allow[0].Text == "10.0.0.0/8" && !r.ForwardAuth.ByDocument, "a document uses %s: %+v", use, r)
+		_, err := build(file(actions), keys("a.yaml", route(use)))
+		diffLines(t, err, []string{`consul_kv:sluice/a.yaml:1: routes[0].use[0]: value "` + use + `": ` + refused})
 	}
+	r := verify.Result(build(file(actions), keys("a.yaml", route("documents")))).Must(t).Config.Routes[0]
+	verify.That(t, len(r.Allow) == 1 && r.Allow[0].Text == "10.0.0.0/8" && !r.ForwardAuth.ByDocument, "a document uses documents: %+v", r)
 	// The files of dynamic are the operator's as the file is.
 	c := verify.Result(build(file(actions), files("a.yaml", route("file, tags")))).Must(t).Config
 	verify.Equal(t, len(c.Routes[0].Allow), 1, "networks of a route of a file")
 	for _, by := range []Setter{ByTag, ByRegistration} {
-		for use, refused := range map[string]string{
-			"tags": "", "documents": by.String() + " cannot use these actions: want offered_to: [tags] in the file",
-			"file": by.String() + " cannot use these actions: want offered_to: [tags] in the file",
-			"tag":  `the file has no actions with this name, did you mean "tags"? (known: tags)`, "": "",
-		} {
-			r, err := DecodeRoute(tags.Keys{"path": "/", "allow": []string{"0.0.0.0/0"}, "use": []string{use}}, by, c)
-			switch {
-			case use == "":
-				verify.That(t, err != nil, "%s uses nothing", by)
-			case refused != "":
-				verify.That(t, err != nil && err.Error() == `use[0]: value "`+use+`": `+refused, "%s uses %s: %v", by, use, err)
-			default:
-				verify.That(t, err == nil && len(r.Allow) == 1 && r.Allow[0].Text == "10.0.0.0/8" && r.Built().Restricts(), "%s uses %s: %+v, %v", by, use, r, err)
-			}
+		using := func(use string) (Route, error) {
+			return DecodeRoute(tags.Keys{"path": "/", "allow": []string{"0.0.0.0/0"}, "use": []string{use}}, by, c)
 		}
-		_, err := DecodeRoute(tags.Keys{"use": []string{"tags"}, "forward_auth": tags.Keys{"url": "http://evil.example.com/"}}, by, c)
+		for use, refused := range map[string]string{
+			"documents": by.String() + " cannot use these actions: want offered_to: [tags] in the file",
+			"file":      by.String() + " cannot use these actions: want offered_to: [tags] in the file",
+			"tag":       `the file has no actions with this name, did you mean "tags"? (known: tags)`,
+		} {
+			_, err := using(use)
+			verify.That(t, err != nil && err.Error() == `use[0]: value "`+use+`": `+refused, "%s uses %s: %v", by, use, err)
+		}
+		_, err := using("")
+		verify.That(t, err != nil, "%s uses nothing", by)
+		r := verify.Result(using("tags")).Must(t)
+		verify.That(t, len(r.Allow) == 1 && r.Allow[0].Text == "10.0.0.0/8" && r.Built().Restricts(), "%s uses tags: %+v", by, r)
+		_, err = DecodeRoute(tags.Keys{"use": []string{"tags"}, "forward_auth": tags.Keys{"url": "http://evil.example.com/"}}, by, c)
 		verify.That(t, err != nil && strings.Contains(err.Error(), "another forward_auth"), "%s replaces an authentication server: %v", by, err)
 	}
 	verify.That(t, MayRestrict(tags.Keys{"use": "x"}) && MayRestrict(tags.Keys{"usee": "x"}), "a tag that uses actions may restrict")
