@@ -2,11 +2,9 @@ package live
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +14,7 @@ import (
 
 	"sluice/config"
 	"sluice/consul"
+	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
 
@@ -23,37 +22,15 @@ import (
 // does.
 func TestEmptyTreeIsConfirmedLater(t *testing.T) {
 	t.Parallel()
-	deleted := make(chan struct{})
+	kv := discoverytest.NewKV()
+	kv.Put("sluice/a.yaml", "{}")
 	var questions atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Consul-KnownLeader", "true")
-		q := r.URL.Query()
-		switch {
-		case strings.HasSuffix(r.URL.Path, "/status/leader"):
-			fmt.Fprint(w, `"127.0.0.1:8300"`)
-			return
-		case q.Has("consistent"):
-			if questions.Add(1) == 1 {
-				http.Error(w, "rpc error: No cluster leader", http.StatusInternalServerError)
-				return
-			}
-		case q.Get("index") == "10":
-			select {
-			case <-deleted:
-			case <-r.Context().Done():
-			}
-		case q.Get("index") != "": // nothing changes any more
-			<-r.Context().Done()
+		if r.URL.Query().Has("consistent") && questions.Add(1) == 1 {
+			http.Error(w, "rpc error: No cluster leader", http.StatusInternalServerError)
 			return
 		}
-		select {
-		case <-deleted:
-			w.Header().Set("X-Consul-Index", "11")
-			w.WriteHeader(http.StatusNotFound)
-		default:
-			w.Header().Set("X-Consul-Index", "10")
-			fmt.Fprintf(w, `[{"Key":"sluice/a.yaml","Value":%q,"ModifyIndex":10,"CreateIndex":10}]`, base64.StdEncoding.EncodeToString([]byte("{}")))
-		}
+		kv.ServeHTTP(w, r)
 	}))
 	defer server.Close()
 	client := verify.Result(consul.New(consul.Options{Addresses: []string{server.URL}, Log: zerolog.Nop()})).Must(t)
@@ -76,14 +53,13 @@ func TestEmptyTreeIsConfirmedLater(t *testing.T) {
 	}()
 	r := <-reports
 	verify.Require(t, len(r.Said.Documents) == 1, "%+v", r)
-	close(deleted)
+	kv.Put("sluice/a.yaml", "")
 	for r := range reports {
 		if r.Err == nil && len(r.Said.Documents) == 0 {
 			break
 		}
 	}
-	n := questions.Load()
-	verify.That(t, n >= 2, "the leader was asked %d times", n)
+	verify.That(t, questions.Load() >= 2, "the leader was asked %d times", questions.Load())
 }
 
 // An answer that is older than the last one, or has an old key that is new, is from a Consul that
