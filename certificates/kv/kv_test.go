@@ -3,7 +3,6 @@ package kv
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/consul"
+	"sluice/test/discoverytest"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -47,19 +47,15 @@ func TestRefusedPrefixIsNotAwaited(t *testing.T) {
 		want     int // certificates
 	}{{"once", 1, 1}, {"always", 1 << 60, 0}} {
 		cert, key := testcert.PEM("a.example")
+		kv := discoverytest.NewKV()
+		kv.Put("certs/a.pem", string(cert)+string(key))
 		var asked atomic.Int64
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			switch {
-			case !strings.HasPrefix(r.URL.Path, "/v1/kv/certs"):
-			case asked.Add(1) <= test.refusals:
+			if strings.HasPrefix(r.URL.Path, "/v1/kv/certs") && asked.Add(1) <= test.refusals {
 				http.Error(w, "Permission denied", http.StatusForbidden)
-			case r.URL.Query().Get("index") != "":
-				<-r.Context().Done()
-			default:
-				w.Header().Set("X-Consul-Index", "7")
-				w.Header().Set("X-Consul-Knownleader", "true")
-				_ = json.NewEncoder(w).Encode([]map[string]any{{"Key": "certs/a.pem", "Value": append(cert, key...)}})
+				return
 			}
+			kv.ServeHTTP(w, r)
 		}))
 		client := verify.Result(consul.New(consul.Options{Addresses: []string{server.URL}})).Must(t)
 		var lines bytes.Buffer
