@@ -177,40 +177,35 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 func TestEachKeyOfTheFileIsRefused(t *testing.T) {
 	for _, by := range []Setter{ByDocument, ByTag, ByRegistration} {
 		for section, typ := range map[string]reflect.Type{"routes": routeType, "services": reflect.TypeFor[Service]()} {
-			rights := allRights().Below[section]
-			if rights.Entry != nil {
-				rights = rights.Entry
+			root := allRights().Below[section]
+			if root.Entry != nil {
+				root = root.Entry
 			}
-			var walk func(typ reflect.Type, rights *decoding.Rights, path []string)
-			walk = func(typ reflect.Type, rights *decoding.Rights, path []string) {
-				for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice && decoding.Kind(typ.Elem()) == reflect.Struct {
-					typ = typ.Elem()
+			var walk func(of reflect.Type, rights *decoding.Rights, path []string)
+			walk = func(of reflect.Type, rights *decoding.Rights, path []string) {
+				for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice && decoding.Kind(of.Elem()) == reflect.Struct {
+					of = of.Elem()
 				}
-				if decoding.Kind(typ) == reflect.Struct && rights.Below != nil {
-					for _, f := range decoding.Fields(typ) {
+				if decoding.Kind(of) == reflect.Struct && rights.Below != nil {
+					for _, f := range decoding.Fields(of) {
 						if at := rights.Below[f.Tag.Get("key")]; at != rights {
 							walk(f.Type, at, append(slices.Clip(path), f.Tag.Get("key")))
 						}
 					}
 					return
 				}
-				if typ.Kind() == reflect.Map && decoding.Kind(typ.Elem()) == reflect.Struct {
-					walk(typ.Elem(), rights.Entry, append(slices.Clip(path), "x"))
+				if of.Kind() == reflect.Map && decoding.Kind(of.Elem()) == reflect.Struct {
+					walk(of.Elem(), rights.Entry, append(slices.Clip(path), "x"))
 					return
 				}
 				keys := make(tags.Keys)
 				keys.Set("1", path...)
-				to := reflect.New(map[bool]reflect.Type{true: routeType, false: reflect.TypeFor[Service]()}[section == "routes"])
-				root := allRights().Below[section]
-				if root.Entry != nil {
-					root = root.Entry
-				}
-				_, err := decodeKeys(keys, by, root, to.Interface())
+				_, err := decodeKeys(keys, by, root, reflect.New(typ).Interface())
 				refused := err != nil && strings.Contains(err.Error(), by.String()+" cannot set this")
 				may := rights.Setters&decoding.Setters(by) != 0
 				verify.That(t, refused != may, "%s, %s: %v, the table says %t", by, strings.Join(path, "."), err, may)
 			}
-			walk(typ, rights, nil)
+			walk(typ, root, nil)
 		}
 	}
 }
