@@ -43,7 +43,7 @@ func serve(t *testing.T, name string) netip.AddrPort {
 		_ = json.NewEncoder(w).Encode(received{App: name, Target: r.RequestURI, Host: r.Host, Fields: r.Header})
 	}))
 	t.Cleanup(server.Close)
-	return server.Listener.Addr().(*net.TCPAddr).AddrPort()
+	return netip.MustParseAddrPort(server.Listener.Addr().String())
 }
 
 // unchecked is the status of an instance without a check.
