@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -15,17 +14,14 @@ import (
 )
 
 // longRequest is a request whose header x is long.
-type longRequest struct{ steps route.Steps }
+type longRequest struct {
+	route.Request // nil: no condition asks for more
+	steps         route.Steps
+}
 
 var longText = strings.Repeat("ab", 2000)
 
-func (r *longRequest) Method() []byte                  { return []byte("GET") }
-func (r *longRequest) Query() []byte                   { return nil }
-func (r *longRequest) Scheme() string                  { return "http" }
-func (r *longRequest) Client() netip.Addr              { return netip.Addr{} }
-func (r *longRequest) Listener() string                { return "" }
-func (r *longRequest) Certificate() *route.Certificate { return nil }
-func (r *longRequest) Steps() *route.Steps             { return &r.steps }
+func (r *longRequest) Steps() *route.Steps { return &r.steps }
 func (r *longRequest) Field(_ string, from int) ([]byte, int) {
 	if from > 0 {
 		return nil, -1
