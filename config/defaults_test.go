@@ -93,9 +93,7 @@ func merged(value, patch any) any {
 
 // Whatever the defaults and a service say, it is as if the service said all of it.
 func TestDefaultsAreAsIfSaid(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 1))
+	r := rand.New(rand.NewPCG(verify.Seed(t), 1))
 	accepted := 0
 	for range 4_000 {
 		defaults, own := randomKeys(r, reflect.TypeFor[ServiceSettings](), 4).(tags.Keys), randomKeys(r, reflect.TypeFor[ServiceSettings](), 4).(tags.Keys)

@@ -131,9 +131,7 @@ func randomKeys(r *rand.Rand, t reflect.Type, depth int) any {
 // of a key that is not theirs is decoded, and the error names such a key.
 func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 	long.Sequential(t)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 1))
+	r := rand.New(rand.NewPCG(verify.Seed(t), 1))
 	refused, accepted := 0, 0
 	count := func(err error) {
 		if err == nil {

@@ -8,7 +8,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
-	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -32,17 +31,14 @@ func TestMain(m *testing.M) {
 
 // sent is a request. It is a route.Request.
 type sent struct {
+	route.Request       // nil: no condition asks for more
 	method, path, query string
 	fields              map[string]string // names in lower case
 }
 
-func (r *sent) Method() []byte                  { return []byte(r.method) }
-func (r *sent) Query() []byte                   { return []byte(r.query) }
-func (r *sent) Scheme() string                  { return "http" }
-func (r *sent) Client() netip.Addr              { return netip.Addr{} }
-func (r *sent) Listener() string                { return "web" }
-func (r *sent) Certificate() *route.Certificate { return nil }
-func (r *sent) Steps() *route.Steps             { return nil }
+func (r *sent) Method() []byte      { return []byte(r.method) }
+func (r *sent) Query() []byte       { return []byte(r.query) }
+func (r *sent) Steps() *route.Steps { return nil }
 func (r *sent) Field(name string, from int) ([]byte, int) {
 	value, ok := r.fields[name]
 	if !ok || from > 0 {
@@ -223,9 +219,7 @@ func editsIn(h *config.HeaderEdits) string {
 func TestChainsAsConsulCompilesThem(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	entries := agent.Client().ConfigEntries()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 1))
+	random := rand.New(rand.NewPCG(verify.Seed(t), 1))
 	services := []string{"web", "api", "db"}
 	for _, name := range services {
 		_, _, err := entries.Set(&api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: name, Protocol: "http"}, nil)

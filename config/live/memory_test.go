@@ -99,9 +99,7 @@ func TestMemory(t *testing.T) {
 // document that was not deleted goes before its time, none that was deleted comes back, and what is
 // written is used.
 func TestMemoryAtRandom(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := rand.New(rand.NewPCG(verify.Seed(t), 0))
 	for range 200 {
 		now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 		m := Memory{}
