@@ -70,15 +70,12 @@ func TestJSONSchemaAllowsFilesThatAreUsed(t *testing.T) {
 	}
 	block := regexp.MustCompile("(?s)\n```yaml\n(.*?)```")
 	for _, file := range files {
-		texts := []string{string(verify.Result(os.ReadFile(file)).Must(t))}
-		if strings.HasSuffix(file, ".md") {
-			found := block.FindAllStringSubmatch(texts[0], -1)
-			texts = nil
-			for _, f := range found {
-				texts = append(texts, f[1])
-			}
+		text := string(verify.Result(os.ReadFile(file)).Must(t))
+		if !strings.HasSuffix(file, ".md") {
+			text = "\n```yaml\n" + text + "```"
 		}
-		for _, text := range texts {
+		for _, found := range block.FindAllStringSubmatch(text, -1) {
+			text := found[1]
 			if _, err := (Input{File: file}).Build([]Source{Input{File: file}.FileSource(text)}); err == nil {
 				verify.NoError(t, validateYAML(t, s, text))
 				n++
