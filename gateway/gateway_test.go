@@ -400,18 +400,6 @@ func static(pairs ...string) string {
 	return "services:\n" + services.String() + "routes:\n" + routes.String()
 }
 
-func TestServesStaticPeers(t *testing.T) {
-	t.Parallel()
-	a := origin(t, "a")
-	r := start(t, static("a", a))
-	r.awaitReady()
-	r.gets("/x", "a")
-	r.await("the request is counted", func() bool { return r.peers()[a].Requests == 1 })
-	p := r.peers()[a]
-	verify.That(t, p.Service == "a" && p.State == "up", "peer %+v", p)
-	r.awaitLog(`"event":"added"`)
-}
-
 // gatedConsul starts a Consul that answers after a call of answer.
 func gatedConsul(t *testing.T, consul *discoverytest.Consul) (address string, asked <-chan struct{}, answer func()) {
 	t.Helper()
