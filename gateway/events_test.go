@@ -17,9 +17,9 @@ import (
 	"sluice/test/verify"
 )
 
-// told returns the kinds and texts of what is in a feed, and is about a service if there is one.
-func told(f *events.Feed, service ...string) (lines []string) {
-	kept, _ := f.Read(events.Filter{Services: service}, events.ID{})
+// told returns the kinds and texts of what is in a feed.
+func told(f *events.Feed) (lines []string) {
+	kept, _ := f.Read(events.Filter{}, events.ID{})
 	for _, e := range kept {
 		lines = append(lines, fmt.Sprintf("%s %s: %s", e.Level, e.Kind, e.Text))
 	}

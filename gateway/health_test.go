@@ -43,89 +43,8 @@ func checkedService(health string, peers ...string) string {
 		strings.Join(peers, "', '"), health)
 }
 
-func TestActiveChecksChangeTheStateOfAPeer(t *testing.T) {
-	t.Parallel()
-	good, bad := newCheckedOrigin(t, "good"), newCheckedOrigin(t, "bad")
-	bad.failing.Store(true)
-	active := "{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 1m }, panic_threshold: 0 }"
-	r := start(t, checkedService(active, good.address, bad.address))
-	state := func(p *checkedOrigin) string { return r.peers()[p.address].State }
-
-	r.await("the failing peer is unhealthy", func() bool { return state(bad) == "unhealthy" })
-	got := r.peers()[bad.address].Reasons
-	verify.That(t, len(got) == 1 && got[0] == "active: http GET /health: status 503, want 200-299", "reasons %q", got)
-	for range 10 {
-		r.gets("/", "good")
-	}
-	r.awaitLog("up → unhealthy: active: http GET /health: status 503, want 200-299")
-	bad.failing.Store(false)
-	r.await("the peer is up", func() bool { return state(bad) == "up" })
-
-	// A reload does not change the state of a peer. Without checks no peer is unhealthy.
-	bad.failing.Store(true)
-	r.await("the peer is unhealthy again", func() bool { return state(bad) == "unhealthy" })
-	r.replace(checkedService(strings.ReplaceAll(active, "20ms", "30ms"), good.address, bad.address))
-	verify.Equal(t, state(bad), "unhealthy", "after a reload it")
-	r.replace(checkedService("{}", good.address, bad.address))
-	r.await("no peer is unhealthy", func() bool { return state(bad) == "up" })
-	seen := bad.checks.Load() + good.checks.Load()
-	r.get("/")
-	now := bad.checks.Load() + good.checks.Load()
-	verify.That(t, now <= seen+2, "%d checks after they were disabled", now-seen) // checks in flight
-	for _, want := range []string{`sluice_health_checks_total{result="failed",service="a"} `, `sluice_health_checks_total{result="passed",service="a"} `} {
-		body := r.metrics()
-		verify.That(t, strings.Contains(body, want) && !strings.Contains(body, want+"0\n"), "metrics lack %s", want)
-	}
-}
-
 // metrics returns the response to /metrics.
 func (r *running) metrics() string { r.t.Helper(); return r.text("/metrics") }
-
-// By default a failing peer is ejected, and other peers get its requests.
-func TestFailuresEjectAPeer(t *testing.T) {
-	t.Parallel()
-	good, dead := newCheckedOrigin(t, "good"), "127.0.0.1:1"
-	r := start(t, checkedService("{ passive: { ejection: 1h, max_ejection: 1h } }", good.address, dead))
-	r.await("the dead peer is ejected", func() bool {
-		r.gets("/", "good")
-		return r.peers()[dead].State == "ejected"
-	})
-	got := r.peers()[dead].Reasons
-	verify.That(t, len(got) == 1 && strings.HasPrefix(got[0], "ejected: 5 failures in a row, the last: connect failure; for 1h0m0s until 20"), "reasons %q", got)
-	want := `sluice_ejections_total{cause="consecutive_failures",service="a"} 1`
-	verify.That(t, strings.Contains(r.metrics(), want), "metrics lack %s", want)
-}
-
-// A peer that fails more often than the others loses weight, says so in the API and the feed, and
-// gets it back.
-func TestFailuresTakeWeight(t *testing.T) {
-	t.Parallel()
-	var repaired atomic.Bool
-	var requests atomic.Int32
-	good := newCheckedOrigin(t, "good")
-	bad := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
-		if requests.Add(1)%2 == 0 && !repaired.Load() {
-			w.WriteHeader(http.StatusInternalServerError)
-		}
-	})
-	r := start(t, checkedService("{ passive: { success_rate: {}, interval: 2s, ejection: 100ms, max_ejection: 100ms } }", good.address, bad))
-	r.await("the bad peer has less weight", func() bool {
-		var load sync.WaitGroup
-		for range 50 { // at once: one after the other, a busy machine has few in an interval
-			load.Go(func() { r.get("/") })
-		}
-		load.Wait()
-		p := r.peers()[bad]
-		return p.State == "warming" && strings.HasPrefix(p.Reasons[0], "weight: ") && strings.Contains(p.Reasons[0], " requests failed, 0 of ")
-	})
-	told := strings.Join(told(r.events, "a"), "\n")
-	verify.That(t, strings.Contains(told, "peer.weight: "+bad+" is warming, it was up: weight: "), "the feed says\n%s", told)
-	repaired.Store(true)
-	r.await("the repaired peer has its weight again", func() bool {
-		p := r.peers()[bad]
-		return p.State == "up" && len(p.Reasons) == 0
-	})
-}
 
 // With must_pass_first, sluice is ready after the first check of each peer, and says before what it
 // waits for. Requests go to peers that passed.
@@ -148,18 +67,6 @@ func TestReadyAfterTheFirstChecks(t *testing.T) {
 	for range 4 {
 		r.gets("/", "good")
 	}
-}
-
-// A reload after which no peer must pass a check first lets requests to a peer whose first check
-// has no result yet, at once.
-func TestReloadEndsTheWaitForTheFirstCheck(t *testing.T) {
-	t.Parallel()
-	late := lateChecks(t)
-	active := "{ active: { path: /health, interval: 1h, timeout: 5m, must_pass_first: true } }"
-	r := start(t, checkedService(active, late))
-	r.await("the peer waits for its check", func() bool { return slices.Equal(r.peers()[late].Reasons, []string{"active: not checked yet"}) })
-	r.replace(checkedService(strings.Replace(active, "true", "false", 1), late))
-	r.gets("/", "late")
 }
 
 // A reload that moves a service to another registry, and wants its peers to pass a check first from
