@@ -36,23 +36,53 @@ func newFailingPeer(t *testing.T) *failingPeer {
 	return p
 }
 
-// A peer whose checks fail gets no request from a new process either, although that cannot know yet
-// that they still do: the peer hangs. Its first check that passes puts it to use.
+// A peer whose checks fail gets no request from a new process either, nor from a service that a
+// reload or an upgrade has renamed, although these cannot know yet that they still do: the peer
+// hangs. Its first check that passes puts it to use.
 func TestNewProcessDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
 	t.Parallel()
-	p := newFailingPeer(t)
-	old := start(t, p.text)
-	old.await("the failing peer is unhealthy", func() bool { return old.peers()[p.bad].State == "unhealthy" })
-	p.hangs.Store(true)
-	next := old.upgrade(p.text, nil)
-	for range 10 {
-		next.gets("/", "good")
+	reload := func(r *running, text string) *running {
+		r.replace(text)
+		return r
 	}
-	got := next.peers()[p.bad]
-	verify.That(t, got.State == "unhealthy" && len(got.Reasons) == 1 && got.Reasons[0] == "active: http GET /health: status 503, want 200-299",
-		"the peer %+v", got)
-	close(p.recovers)
-	next.await("the peer is up", func() bool { return next.peers()[p.bad].State == "up" })
+	upgrade := func(r *running, text string) *running { return r.upgrade(text, nil) }
+	for name, test := range map[string]struct {
+		next    func(r *running, text string) *running
+		renames bool
+		file    bool // has the peers, and not the configuration
+	}{
+		"upgrade": {upgrade, false, false},
+		"upgrade renames": {upgrade, true, false}, "upgrade renames with a file": {upgrade, true, true},
+		"reload renames": {reload, true, false}, "reload renames with a file": {reload, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newFailingPeer(t)
+			if test.file {
+				path := filepath.Join(t.TempDir(), "peers")
+				verify.NoError(t, os.WriteFile(path, []byte(p.good+"\n"+p.bad+"\n"), 0o600))
+				p.text = regexp.MustCompile(`peers: \[[^]]*\]`).ReplaceAllString(p.text, "file: "+path)
+			}
+			r := start(t, p.text)
+			r.await("the failing peer is unhealthy", func() bool { return r.peers()[p.bad].State == "unhealthy" })
+			p.hangs.Store(true)
+			text := p.text
+			if test.renames {
+				text = strings.NewReplacer("{ a: {", "{ renamed: {", "service: a }", "service: renamed }").Replace(text)
+			}
+			r = test.next(r, text)
+			for range 10 {
+				r.gets("/", "good")
+			}
+			if !test.renames {
+				got := r.peers()[p.bad]
+				verify.That(t, got.State == "unhealthy" && len(got.Reasons) == 1 &&
+					got.Reasons[0] == "active: http GET /health: status 503, want 200-299", "the peer %+v", got)
+			}
+			close(p.recovers)
+			r.await("the peer is up", func() bool { return r.peers()[p.bad].State == "up" })
+		})
+	}
 }
 
 // A peer that is ejected in the old process gets no request from a new one before its time is over.
@@ -77,40 +107,4 @@ func TestNewProcessDoesNotUseAnEjectedPeer(t *testing.T) {
 	}
 	got := next.peers()[bad]
 	verify.That(t, got.State == "ejected" && len(got.Reasons) == 1 && strings.HasPrefix(got.Reasons[0], "ejected: "), "the peer %+v", got)
-}
-
-// The same is true of a service that a reload, or an upgrade, gives another name.
-func TestRenamedServiceDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
-	t.Parallel()
-	reload := func(r *running, text string) *running {
-		r.replace(text)
-		return r
-	}
-	upgrade := func(r *running, text string) *running { return r.upgrade(text, nil) }
-	for name, test := range map[string]struct {
-		rename func(r *running, text string) *running
-		file   bool // has the peers, and not the configuration
-	}{
-		"reload": {rename: reload}, "reload with a file": {reload, true},
-		"upgrade": {rename: upgrade}, "upgrade with a file": {upgrade, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p := newFailingPeer(t)
-			if test.file {
-				path := filepath.Join(t.TempDir(), "peers")
-				verify.NoError(t, os.WriteFile(path, []byte(p.good+"\n"+p.bad+"\n"), 0o600))
-				p.text = regexp.MustCompile(`peers: \[[^]]*\]`).ReplaceAllString(p.text, "file: "+path)
-			}
-			r := start(t, p.text)
-			r.await("the failing peer is unhealthy", func() bool { return r.peers()[p.bad].State == "unhealthy" })
-			p.hangs.Store(true)
-			r = test.rename(r, strings.NewReplacer("{ a: {", "{ renamed: {", "service: a }", "service: renamed }").Replace(p.text))
-			for range 10 {
-				r.gets("/", "good")
-			}
-			close(p.recovers)
-			r.await("the peer is up", func() bool { return r.peers()[p.bad].State == "up" })
-		})
-	}
 }
