@@ -82,26 +82,6 @@ routes:
 	r.await("no catalog", func() bool { return r.api("/api/catalog", &struct{ Error string }{}) == http.StatusNotFound })
 }
 
-// A start without Consul serves the services found before.
-func TestRestartServesFoundServices(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	tagged(t, consul, "moon", origin(t, "moon"), "web")
-	text := fmt.Sprintf(`
-consul: { addresses: [%q] }
-discovery: { snapshot: %q }
-catalog: { select: { tag: web } }
-routes: [{ path: /, service: moon }]
-`, consul.URL(), filepath.Join(t.TempDir(), "snapshot"))
-	first := start(t, text)
-	first.gets("/", "moon")
-	first.end()
-
-	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
-	second := startWithin(t, text, time.Millisecond) // the catalog does not answer
-	second.answers("/", "moon")
-}
-
 // An unchanged service with an unreadable certificate does not prevent the use of found
 // services. A changed one prevents it only until the next attempt.
 func TestFoundServicesAreUsedDespiteErrorsOfOthers(t *testing.T) {
