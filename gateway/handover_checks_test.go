@@ -51,7 +51,7 @@ func TestNewProcessDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
 		renames bool
 		file    bool // has the peers, and not the configuration
 	}{
-		"upgrade": {upgrade, false, false},
+		"upgrade":         {upgrade, false, false},
 		"upgrade renames": {upgrade, true, false}, "upgrade renames with a file": {upgrade, true, true},
 		"reload renames": {reload, true, false}, "reload renames with a file": {reload, true, true},
 	} {
