@@ -13,9 +13,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/admin"
-	"sluice/consul/registration"
 	"sluice/observe/panics"
-	"sluice/test/configtest"
 	"sluice/test/consultest"
 	"sluice/test/verify"
 )
@@ -88,40 +86,25 @@ func TestRegistersWhileWatchesUseAllConnections(t *testing.T) {
 	r.await("the registration is removed", func() bool { return len(instances(t, agent, own)) == 0 })
 }
 
-func TestConfigurationRefusesReservedMeta(t *testing.T) {
-	t.Parallel()
-	for _, key := range []string{
-		registration.MetaReplica, registration.MetaHost, registration.MetaAdmin,
-		registration.MetaVersion, registration.MetaStarted, registration.MetaConfig,
-	} {
-		_, err := configtest.Build(fmt.Sprintf("consul: { register: { meta: [%s=x] } }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]", key))
-		verify.That(t, err != nil && strings.Contains(err.Error(), "consul.register.meta[0]"), "%s: error %v", key, err)
-	}
-}
-
-// A registration that the new configuration lacks, or has under another name, goes with the
-// old process.
+// A registration that the new configuration has under another name goes with the old process. One
+// that it lacks does, too: see package registration.
 func TestNewProcessRemovesTheRegistration(t *testing.T) {
 	t.Parallel()
-	for name, register := range map[string]string{"no registration": "", "another name": ", register: { service: NAME-edge, check: { interval: 1s } }"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			agent, own := shared.Agent(t)
-			text := func(register string) string {
-				return fmt.Sprintf("shutdown: { idle: 0s }\nconsul: { addresses: [%q]%s }\n", agent.URL(), strings.Replace(register, "NAME", own, 1)) +
-					static("a", origin(t, "a"))
-			}
-			old := start(t, text(", register: { service: NAME, check: { interval: 1s } }"))
-			old.await("the registration", func() bool { return len(instances(t, agent, own)) == 1 })
-			next := old.upgrade(text(register), nil)
-			next.await("the registration of the old process is removed", func() bool { return len(instances(t, agent, own)) == 0 })
-			if register != "" {
-				next.await("the other registration", func() bool { return len(instances(t, agent, own+"-edge")) == 1 })
-			}
-			next.stop()
-			next.await("nothing is registered", func() bool { return len(instances(t, agent, own+"-edge")) == 0 })
-		})
+	agent, own := shared.Agent(t)
+	text := func(name string) string {
+		return fmt.Sprintf("shutdown: { idle: 0s }\nconsul: { addresses: [%q], register: { service: %s, check: { interval: 1s } } }\n",
+			agent.URL(), name) + static("a", origin(t, "a"))
 	}
+	registered := func(name string, n int) func() bool {
+		return func() bool { return len(instances(t, agent, name)) == n }
+	}
+	old := start(t, text(own))
+	old.await("the registration", registered(own, 1))
+	next := old.upgrade(text(own+"-edge"), nil)
+	next.await("the registration of the old process is removed", registered(own, 0))
+	next.await("the other registration", registered(own+"-edge", 1))
+	next.stop()
+	next.await("nothing is registered", registered(own+"-edge", 0))
 }
 
 // A real Consul with the default policy deny, and sluice with a token of the documented policy.
