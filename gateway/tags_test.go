@@ -26,66 +26,6 @@ func withTags(t *testing.T, service, id, address string, tags ...string) *api.Se
 	return e
 }
 
-func TestRoutesFromTags(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	address := func(name string) string {
-		return serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name, " ", r.URL.Path) })
-	}
-	proxy := withTags(t, "star", "star-proxy", address("proxy"), "urlprefix-proxy.example.com/") // in the catalog by the other instance
-	proxy.Service.Kind = api.ServiceKindConnectProxy
-	consul.Set("star", proxy, withTags(t, "star", "star-1", address("star"), "v1",
-		"urlprefix-/star", "urlprefix-star.example.com/", "urlprefix-*.star.example.com/"))
-	consul.Set("moon", withTags(t, "moon", "moon-1", address("moon"),
-		"traefik.enable=true", "traefik.http.routers.moon.rule=Host(`moon.example.com`) && PathPrefix(`/m`)"))
-	consul.Set("sun", withTags(t, "sun", "sun-1", address("sun"), "sluice.route=sun.example.com/s"))
-	consul.Set("evil", withTags(t, "evil", "evil-1", address("evil"),
-		"urlprefix-/x\thttp://192.0.2.1/\nroute\tdel\tstar", "urlprefix-star.example.com/", "urlprefix-fixed.example.com/", "urlprefix-/",
-		"traefik.enable=true", "traefik.http.routers.moon.rule=Host(`moon.example.com`) && PathPrefix(`/m`)",
-		"traefik.http.routers.b.rule=Host(`broken.example.com`", "traefik.http.services.star.loadbalancer.server.port=1",
-		"sluice.route=sun.example.com/s service=star", "urlprefix-evil.example.com/"))
-	consul.Set("plain", withTags(t, "plain", "plain-1", address("plain"), "v1"))
-	sidecar := withTags(t, "star-sidecar-proxy", "star-sidecar-proxy-1", address("sidecar"), "urlprefix-sidecar.example.com/")
-	sidecar.Service.Kind = api.ServiceKindConnectProxy
-	consul.Set("star-sidecar-proxy", sidecar)
-	r := start(t, fmt.Sprintf(`
-consul: { addresses: [%q] }
-catalog:
-  tags: [sluice, fabio, traefik]
-  claims:
-    - { service: star, hosts: ["*"] }
-    - { service: "*", hosts: ["{service}.example.com"] }
-services: { fixed: { peers: [%q] } }
-routes: [{ host: fixed.example.com, service: fixed }]
-`, consul.URL(), address("fixed")))
-	for url, want := range map[string]string{
-		"/star/x":                 "200 star /star/x",
-		"other/starx":             "200 star /starx", // a prefix of characters
-		"star.example.com/y":      "200 star /y",
-		"a.b.star.example.com/":   "200 star /",
-		"moon.example.com/m/1":    "200 moon /m/1",
-		"moon.example.com/n":      "404",
-		"sun.example.com/s/x":     "200 sun /s/x",
-		"sun.example.com/sx":      "404",
-		"fixed.example.com/":      "200 fixed /",
-		"evil.example.com/":       "200 evil /",
-		"broken.example.com/":     "404",
-		"sidecar.example.com/":    "404",
-		"proxy.example.com/":      "404",
-		"other.example.com/plain": "404",
-	} {
-		status, body := r.get(url)
-		got := fmt.Sprintf("%d %s", status, body)
-		verify.That(t, got == want || strings.HasPrefix(got, want+" "), "%s: %s, want %s", url, got, want)
-	}
-	verify.Slices(t, r.serviceNames(), []string{"evil", "fixed", "moon", "star", "sun"}, "the services")
-	problems := fetch[[]admin.TagProblem](r, "/api/tags")
-	verify.That(t, len(problems) >= 7, "%d problems of evil, want one for each bad tag: %+v", len(problems), problems)
-	for _, p := range problems {
-		verify.That(t, p.Service == "evil" && slices.Equal(p.Instances, []string{"evil-1"}) && p.Tag != "" && p.Reason != "", "a problem of another service: %+v", p)
-	}
-}
-
 // settling is how long a route may lead to instances that have just changed their tags: see
 // tags/catalog.
 const settling = 100 * time.Millisecond
