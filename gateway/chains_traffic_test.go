@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -44,56 +42,15 @@ func startVersions(t *testing.T) (*meshtest.Mesh, *running) {
 	return m, r
 }
 
-// asked is an answer.
-type asked struct {
-	http.Header
-	status int
-	err    error
-}
+// asked are the fields of an answer.
+type asked struct{ http.Header }
 
 func (a asked) instance() string { return a.Get(meshtest.InstanceHeader) }
 
 // ask sends a GET by a connection of its own.
-func (r *running) ask(path string, header ...string) (a asked) {
-	request, err := http.NewRequest(http.MethodGet, "http://"+r.listeners.all()[0].Addr().String()+path, nil)
-	if err != nil {
-		return asked{err: err}
-	}
-	for i := 0; i+1 < len(header); i += 2 {
-		request.Header.Set(header[i], header[i+1])
-	}
-	answer, err := r.client.Do(request)
-	if err != nil {
-		return asked{err: err}
-	}
-	defer answer.Body.Close()
-	_, err = io.Copy(io.Discard, answer.Body)
-	return asked{answer.Header, answer.StatusCode, err}
-}
-
-// underLoad sends requests until stop, which waits for them, and returns how many there were. Each
-// must be answered with 200.
-func (r *running) underLoad(ask func() asked) (stop func() int) {
-	ended, number := make(chan struct{}), 0
-	var running sync.WaitGroup
-	running.Go(func() {
-		for pace := time.Tick(4 * time.Millisecond); ; number++ {
-			select {
-			case <-ended:
-				return
-			case <-pace:
-			}
-			if a := ask(); a.err != nil || a.status != http.StatusOK {
-				r.t.Errorf("request %d: %d %s %v", number, a.status, a.Get("X-Sluice-Reason"), a.err)
-				return
-			}
-		}
-	})
-	return func() int {
-		close(ended)
-		running.Wait()
-		return number
-	}
+func (r *running) ask(path string, header ...string) asked {
+	r.t.Helper()
+	return asked{r.do(r.request(http.MethodGet, r.url("web")+path, nil, header...)).Header}
 }
 
 // Every kind of entry moves the requests as soon as Consul has it, and its deletion moves them
@@ -101,7 +58,7 @@ func (r *running) underLoad(ask func() asked) (stop func() int) {
 func TestEntriesMoveTraffic(t *testing.T) {
 	t.Parallel()
 	m, r := startVersions(t)
-	stop := r.underLoad(func() asked { return r.ask("/") })
+	stop := r.load("web")
 	defer func() { t.Logf("%d requests beside", stop()) }()
 	moves := func(what string, change func(), moved func() bool) {
 		t.Helper()
@@ -194,24 +151,6 @@ func TestEntriesMoveTraffic(t *testing.T) {
 		m.Write(t, &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", Redirect: &api.ServiceResolverRedirect{Service: "api"}})
 	}, goesTo("/", "api-1"))
 	moves("the deletion of the resolver", func() { m.Delete(t, api.ServiceResolver, "web") }, func() bool { return goesTo("/", "web-1", "web-2")() })
-}
-
-// A subset with another filter has other instances at once, also if these are none.
-func TestRedefinedSubsets(t *testing.T) {
-	t.Parallel()
-	m, r := startVersions(t)
-	write := func(filter string) {
-		m.Write(t, &api.ServiceResolverConfigEntry{
-			Kind: api.ServiceResolver, Name: "web", DefaultSubset: "v1", Subsets: map[string]api.ServiceResolverSubset{"v1": {Filter: filter}},
-			Failover: map[string]api.ServiceResolverFailover{"*": {Targets: []api.ServiceResolverFailoverTarget{{Service: "api"}}}},
-		})
-	}
-	write(`Service.Meta.version == "1"`)
-	consultest.AwaitPromptly(t, "v1", func() bool { return r.ask("/").instance() == "web-1" && r.pooled("web") == "web=[api-1 web-1]" })
-	write(`Service.Meta.version == "2"`)
-	consultest.AwaitPromptly(t, "v2", func() bool { return r.ask("/").instance() == "web-2" && r.pooled("web") == "web=[api-1 web-2]" })
-	write(`Service.Meta.version == "9"`)
-	consultest.AwaitPromptly(t, "no instance: the failover", func() bool { return r.ask("/").instance() == "api-1" })
 }
 
 // echo opens a WebSocket to the service web, until the test ends, and returns a function that

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -28,44 +27,28 @@ func listening(peer string, listeners ...string) string {
 		strings.Join(listeners, ", "), peer)
 }
 
-// repeat sends requests to url over one persistent connection, or over new ones, until stop, and
-// reports each that fails. answered is the number of answers so far.
-func (r *running) repeat(url string, fresh bool) (answered *atomic.Uint64, stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: fresh}}
-	answered = new(atomic.Uint64)
-	var running sync.WaitGroup
-	running.Go(func() {
-		defer client.CloseIdleConnections()
-		for pace := time.Tick(4 * time.Millisecond); ctx.Err() == nil; <-pace {
-			response, err := client.Get(url)
-			if err != nil {
-				r.t.Errorf("%s: request %d: %v", url, answered.Load(), err)
-				return
-			}
-			status, body := read(response, nil)
-			verify.That(r.t, status == http.StatusOK, "%s: request %d: %d %q", url, answered.Load(), status, body)
-			answered.Add(1)
-		}
-	})
-	return answered, func() { cancel(); running.Wait() }
-}
-
-// load repeats requests to a listener over two persistent connections and over new ones.
+// load sends requests to a listener over two persistent connections and over new ones until stop,
+// which returns how many were answered, and reports each that fails.
 func (r *running) load(listener string) (stop func() (requests int)) {
-	var answered []*atomic.Uint64
-	var stops []func()
+	ctx, cancel := context.WithCancel(context.Background())
+	url, answered := r.url(listener), new(atomic.Int64)
+	var running sync.WaitGroup
 	for _, fresh := range []bool{false, false, true} {
-		n, stop := r.repeat(r.url(listener), fresh)
-		answered, stops = append(answered, n), append(stops, stop)
+		client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: fresh}}
+		running.Go(func() {
+			defer client.CloseIdleConnections()
+			for pace := time.Tick(4 * time.Millisecond); ctx.Err() == nil; <-pace {
+				status, body := read(client.Get(url))
+				if status == 0 {
+					r.t.Errorf("%s: request %d: %s", url, answered.Load(), body)
+					return
+				}
+				verify.That(r.t, status == http.StatusOK, "%s: request %d: %d %q", url, answered.Load(), status, body)
+				answered.Add(1)
+			}
+		})
 	}
-	return func() (requests int) {
-		for i, stop := range stops {
-			stop()
-			requests += int(answered[i].Load())
-		}
-		return requests
-	}
+	return func() int { cancel(); running.Wait(); return int(answered.Load()) }
 }
 
 // slowOrigin starts a server whose answer "slow" to the only request that arrives waits for finish.
@@ -224,33 +207,6 @@ func TestAccessLogChanges(t *testing.T) {
 	verify.That(t, one != 0 && two >= 2 && one+two == requests+1, "%d and %d lines for %d requests", one, two, requests+1)
 	data, err := os.ReadFile(second)
 	verify.That(t, err == nil && strings.Contains(string(data), `"GET /combined HTTP/1.1" 200`), "the second log lacks a line of the other format: %v", err)
-}
-
-func TestLimitsOfClientsChange(t *testing.T) {
-	t.Parallel()
-	a := origin(t, "a")
-	text := func(client string) string {
-		return static("a", a) + "shutdown: { idle: 100ms }\nclient: { " + client + " }\n"
-	}
-	r := start(t, text(""))
-	conn := verify.Result(net.Dial("tcp", r.Address("web").String())).Must(t)
-	defer conn.Close()
-	ask := func() string {
-		fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: a\r\n\r\n", strings.Repeat("x", 300))
-		answer := make([]byte, 4096)
-		n := verify.Result(conn.Read(answer)).Must(t)
-		return string(answer[:min(n, len("HTTP/1.1 200"))])
-	}
-	verify.Equal(t, ask(), "HTTP/1.1 200", "ask()")
-	r.replace(text("limits: { target: 256B }"))
-	verify.Equal(t, ask(), "HTTP/1.1 414", "with a limit")
-	r.replace(text("timeouts: { idle: 1s }"))
-	idle := verify.Result(net.Dial("tcp", r.Address("web").String())).Must(t)
-	defer idle.Close()
-	fmt.Fprint(idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	verify.NoError(t, idle.SetReadDeadline(time.Now().Add(patience)))
-	_, err := io.Copy(io.Discard, idle)
-	verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded), "an idle connection: %v", err) // a reset, if the request came too late
 }
 
 // Whom sluice believes changes with the routes, which say whom they let in: not while a reload

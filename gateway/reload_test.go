@@ -3,7 +3,6 @@ package gateway
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,7 +18,6 @@ import (
 	"sluice/balancer"
 	"sluice/observe/wake"
 	"sluice/test/discoverytest"
-	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -71,28 +69,6 @@ func TestReloadDuringAPauseWaitsForPeers(t *testing.T) {
 	r.waits.warm = patience // nobody reads it before Resume
 	r.services.discovery.Resume()
 	r.await("the other service", serves("b"))
-}
-
-func TestBadReloadChangesNothing(t *testing.T) {
-	t.Parallel()
-	a := origin(t, "a")
-	r := start(t, static("a", a))
-	before := r.table()
-	r.write(preamble + "services: { a: { peers: [x], color: red } }\nroutes: [{ service: b }]")
-	r.await("the file is refused", func() bool { return r.history.Reloads().Refused > 0 })
-
-	shown := r.applied()
-	verify.Require(t, shown.Number == 1 && shown.Reloads.LastError != nil && len(shown.Reloads.LastError.Errors) == 3, "/api/config shows %+v", shown)
-	want := r.file + `:6: services.a.peers[0]: value "x": want "HOST:PORT"`
-	got := shown.Reloads.LastError.Errors[0]
-	verify.That(t, strings.HasPrefix(got, want), "first error:\n got  %s\n want %s", got, want)
-	r.awaitLog(`"in_use":`)
-	verify.Equal(t, r.table(), before, "the route table was replaced")
-	r.gets("/", "a")
-
-	r.write(static("a", a)) // unchanged: no new revision, and the error ends
-	r.await("the error has ended", func() bool { return !r.documents.Refuses() })
-	verify.Equal(t, r.history.Current().Number, 1, "revision")
 }
 
 func TestRemovedServiceFinishesItsRequests(t *testing.T) {
@@ -315,10 +291,7 @@ func TestFilesThatAreChangedBackAfterAReload(t *testing.T) {
 	of := func(lead string) string {
 		return fmt.Sprintf("dynamic: [{ file: %q }]\nservices: { a: { peers: [%q] }, b: { peers: [%q] } }\nroutes: [{ path: /file, service: %s }]\n", file, a, b, lead)
 	}
-	document := func(to string) {
-		verify.NoError(t, os.WriteFile(file+".new", []byte("routes: [{ service: "+to+" }]"), 0o600))
-		verify.NoError(t, os.Rename(file+".new", file))
-	}
+	document := func(to string) { replaceFile(t, file, "routes: [{ service: "+to+" }]") }
 	document("a")
 	r := start(t, of("a"))
 	r.gets("/", "a")
@@ -339,10 +312,7 @@ func TestConfigurationInAPipe(t *testing.T) {
 	a, b := origin(t, "a"), origin(t, "b")
 	r := newRunning(t, "")
 	documents := filepath.Join(t.TempDir(), "routes.yaml")
-	lead := func(to string) {
-		verify.NoError(t, os.WriteFile(documents+".new", []byte("routes: [{ service: "+to+" }]"), 0o600))
-		verify.NoError(t, os.Rename(documents+".new", documents))
-	}
+	lead := func(to string) { replaceFile(t, documents, "routes: [{ service: "+to+" }]") }
 	lead("a")
 	verify.NoError(t, os.Remove(r.file))
 	verify.NoError(t, syscall.Mkfifo(r.file, 0o600))
@@ -380,83 +350,4 @@ func TestReloadChangesTheLog(t *testing.T) {
 	verify.Require(t, got == "", "logged at level error: %s", got)
 	r.write("log: { level: info, format: console }\n" + static("a", "127.0.0.1:1"))
 	r.awaitLog(" INF ")
-}
-
-// The configuration file, a document in a file and one in Consul change ten times a second. No
-// request fails, and the service that does not change keeps its peer, its connections and its
-// counters.
-func TestReloadsUnderLoad(t *testing.T) {
-	t.Parallel()
-	rounds := long.Count(t, 10, 30)
-	var connections atomic.Int64
-	kept := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "kept") }))
-	kept.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			connections.Add(1)
-		}
-	}
-	kept.Start()
-	t.Cleanup(kept.Close)
-	peers := []string{origin(t, "even"), origin(t, "odd")}
-
-	agent, own := shared.Agent(t)
-	document := filepath.Join(t.TempDir(), "document.yaml")
-	changing := func(name string, round int) string {
-		return serving(name, peers[round%2]) + fmt.Sprintf("# %d\n", round)
-	}
-	text := func(round int) string {
-		return fmt.Sprintf("consul: { addresses: [%q] }\ndynamic: [{ file: %q }, { consul_kv: { prefix: %s/ } }]\n", agent.URL(), document, own) + preamble +
-			fmt.Sprintf("services: { kept: { peers: [%q], keepalive: { idle: 1h } } }\nroutes: [{ service: kept }, { path: /round%d, service: kept }]\n",
-				kept.Listener.Addr(), round)
-	}
-	replaceFile(t, document, changing("file", 0))
-	put(t, agent, own+"/kv.yaml", changing("kv", 0))
-	r := start(t, text(0))
-	r.answers("/kv", "even")
-	pool := r.services.get("kept").pool
-	peer := pool.Snapshot().All[0]
-	first := r.history.Current().Number
-	before := peer.Requests()
-
-	paths := []string{"/", "/other", "/file", "/kv"}
-	requests, stop := make([]*atomic.Uint64, len(paths)), make([]func(), len(paths))
-	for i, path := range paths {
-		requests[i], stop[i] = r.repeat(r.url("web")+path, false)
-	}
-	answered := make([]uint64, len(paths)) // when a round began
-	pace := time.Tick(100 * time.Millisecond)
-	for round := 1; round <= rounds; round++ {
-		<-pace
-		for i := range requests {
-			answered[i] = requests[i].Load()
-		}
-		replaceFile(t, document, changing("file", round))
-		put(t, agent, own+"/kv.yaml", changing("kv", round))
-		r.write(text(round))
-		r.Reload()
-		r.await("the file is in use", func() bool {
-			routes := r.effective.Load().Routes
-			return strings.Contains(fmt.Sprint(routes[0].Path, routes[1].Path), fmt.Sprintf("/round%d", round))
-		})
-		for i, path := range paths {
-			r.await(path+" is answered in each round", func() bool { return requests[i].Load() > answered[i] || t.Failed() })
-		}
-	}
-	r.answers("/file", "even")
-	r.answers("/kv", "even")
-	for i := range stop {
-		stop[i]()
-	}
-	t.Logf("%d requests of the peer that stays, %d revisions, %d connections", requests[0].Load()+requests[1].Load(), r.history.Current().Number-first, connections.Load())
-	got := r.history.Current().Number - first
-	verify.That(t, got >= uint64(rounds), "%d revisions, want %d", got, rounds)
-	reloads := r.history.Reloads()
-	verify.That(t, reloads.Refused == 0, "%d refused: %+v", reloads.Refused, r.documents.Statuses())
-	verify.That(t, r.services.get("kept").pool == pool && pool.Snapshot().All[0] == peer, "the peer was replaced")
-	r.await("the last request has ended", func() bool { return peer.Inflight() == 0 })
-	got, want := peer.Requests()-before, requests[0].Load()+requests[1].Load()
-	verify.That(t, got == want, "the peer has counted %d requests of %d", got, want)
-	// Two requests at a time; a client may have the answer before the connection is free again.
-	opened := connections.Load()
-	verify.That(t, opened <= 8, "%d connections to the peer: they were not kept", opened)
 }
