@@ -102,63 +102,6 @@ func (r *running) chain() admin.Chain {
 	return all[0]
 }
 
-// Entries that are written, changed and deleted make services and branches of a service in the
-// mesh, and say what is not carried out. A Consul that has lost them changes nothing.
-func TestDiscoveryChains(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	nativeInstance(t, agent, "web", "1", 1)
-	nativeInstance(t, agent, "web", "2", 2)
-	r := start(t, preamble+"consul: { addresses: ["+agent.URL()+"], wait: 2s }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n")
-	r.awaitPooled("web", "web=[web-1 web-2]")
-	consultest.Await(t, "the default chain is in use", func() bool { return r.chain().Known && r.chain().Default && len(r.chain().Problems) == 0 })
-
-	writeEntries(t, agent, splitChain("web", 90)...)
-	r.awaitPooled("web", "web=[web-1 web-2] web@v1=[web-1] web@v2=[web-2]")
-	consultest.Await(t, "the router is in use", func() bool { return slices.Contains(r.chain().Entries, "service-router web") })
-	got := r.chain()
-	verify.Slices(t, got.Entries, []string{"service-resolver web", "service-router web", "service-splitter web"}, "entries")
-	verify.Slices(t, got.Problems, []string{"service-router web, route 1: retry_on_status_codes is not carried out: an answer of a peer is passed on with any status"}, "problems")
-	verify.That(t, r.chains.problems()["web"] == 1 && got.Protocol == "http" && !got.Default, "chain %+v", got)
-	branches := r.config().Services["web"].Chain
-	verify.That(t, len(branches) == 2 && branches[0].Route.Service == "web@v2" && len(branches[1].Route.Parts) == 2, "branches %+v", branches)
-
-	// A reload changes nothing, nor does the loss of the state of Consul.
-	r.Reload()
-	verify.NoError(t, agent.Restart(t.Context()))
-	nativeInstance(t, agent, "web", "1", 1)
-	nativeInstance(t, agent, "web", "2", 2)
-	consultest.Await(t, "that Consul has forgotten is noticed", func() bool { return !r.chain().KeptUntil.IsZero() })
-	verify.Slices(t, r.chain().Entries, got.Entries, "entries")
-
-	writeEntries(t, agent, splitChain("web", 90)...)
-	consultest.Await(t, "the chain is written again", func() bool { return r.chain().KeptUntil.IsZero() && len(r.chain().Entries) == 3 })
-	for _, kind := range []string{api.ServiceRouter, api.ServiceSplitter} {
-		_, err := agent.Client().ConfigEntries().Delete(kind, "web", nil)
-		verify.NoError(t, err)
-	}
-	r.awaitPooled("web", "web=[web-1 web-2]")
-	for _, want := range []string{"the discovery chain is in use", "parts of the discovery chain are not carried out"} {
-		verify.That(t, strings.Contains(r.log.String(), want), "the log lacks %q", want)
-	}
-	verify.That(t, !strings.Contains(r.log.String(), "services found in the catalog"), "derived services were found")
-}
-
-// Without the right to read the chain a service has no peers, and /readyz names the right.
-func TestDiscoveryChainsWithoutTheRight(t *testing.T) {
-	t.Parallel()
-	agent, name := sharedWithACLs.Agent(t)
-	token, _, err := agent.Client().ACL().TokenCreate(&api.ACLToken{}, nil)
-	verify.NoError(t, err)
-	r := startWithin(t, preamble+"consul: { addresses: ["+agent.URL()+"], token: "+token.SecretID+" }\nservices: { web: { consul: { connect: true, service: "+name+" } } }\nroutes: [{ service: web }]\n", time.Second)
-	consultest.Await(t, "/readyz names the right", func() bool {
-		_, missing := r.readiness.now()
-		return strings.Contains(strings.Join(missing, ""), "no discovery chain yet") &&
-			strings.Contains(strings.Join(missing, ""), fmt.Sprintf("service:read: service %q { policy = \"read\" }", name))
-	})
-	verify.That(t, !r.chain().Known && r.chain().LastError != "", "chain %+v", r.chain())
-}
-
 // A chain that cannot be used leaves the one before in use, with the changed settings of the
 // service.
 func TestUnusableChains(t *testing.T) {
@@ -211,21 +154,6 @@ func TestUnusableChainAndARefusedConfiguration(t *testing.T) {
 	}
 }
 
-// startDivided starts a gateway with a service in the mesh whose chain divides its two instances,
-// and returns its configuration and pools.
-func startDivided(t *testing.T) (agent *consultest.Agent, text string, r *running, pools string) {
-	t.Helper()
-	agent = consultest.Start(t, consultest.Options{})
-	nativeInstance(t, agent, "web", "1", 1)
-	nativeInstance(t, agent, "web", "2", 2)
-	writeEntries(t, agent, splitChain("web", 90)...)
-	text = preamble + "consul: { addresses: [" + agent.URL() + "] }\nservices: { web: { consul: { service: web, connect: true } } }\nroutes: [{ service: web }]\n"
-	r = start(t, text)
-	pools = "web=[web-1 web-2] web@v1=[web-1] web@v2=[web-2]"
-	r.awaitPooled("web", pools)
-	return agent, text, r, pools
-}
-
 // A service whose chain cannot be used, and never could, has no peers: the chain may lead elsewhere
 // than to the instances of the service. This process does not wait for them.
 func TestUnusableChainFromTheStart(t *testing.T) {
@@ -274,7 +202,18 @@ func TestSnapshotOfAServiceInTheMesh(t *testing.T) {
 // is away, and the chain in use in place of one that cannot be used.
 func TestRenamedServiceOfTheMesh(t *testing.T) {
 	t.Parallel()
-	agent, text, r, pools := startDivided(t)
+	agent := consultest.Start(t, consultest.Options{})
+	nativeInstance(t, agent, "web", "1", 1)
+	nativeInstance(t, agent, "web", "2", 2)
+	writeEntries(t, agent, splitChain("web", 90)...)
+	text := preamble + "consul: { addresses: [" + agent.URL() + "] }\nservices: { web: { consul: { service: web, connect: true } } }\nroutes: [{ service: web }]\n"
+	r := start(t, text)
+	const pools = "web=[web-1 web-2] web@v1=[web-1] web@v2=[web-2]"
+	r.awaitPooled("web", pools)
+	used := r.chain()
+	verify.Slices(t, used.Entries, []string{"service-resolver web", "service-router web", "service-splitter web"}, "entries")
+	verify.Slices(t, used.Problems, []string{"service-router web, route 1: retry_on_status_codes is not carried out: an answer of a peer is passed on with any status"}, "problems")
+	verify.That(t, r.chains.problems()["web"] == 1 && used.Protocol == "http" && !used.Default, "chain %+v", used)
 	consultest.Await(t, "a certificate", func() bool { return r.mesh.identity.Current() != nil })
 	writeEntries(t, agent, unusableChain("web")...)
 	consultest.Await(t, "the chain is refused", r.refusesChain)
