@@ -173,37 +173,34 @@ func (r *running) echo() (echoes func() bool) {
 	return echoes
 }
 
+// draining returns the configuration of r with a service whose former peers drain for long.
+func (r *running) draining() string {
+	text := string(verify.Result(os.ReadFile(r.file)).Must(r.t))
+	return strings.Replace(text, "timeouts:", "drain: { timeout: 1h }, timeouts:", 1)
+}
+
 // A service that a chain has dropped has draining peers: their connections end when an intention
-// begins to deny the service, and those to the service that stands in for it do not.
+// begins to deny the service, also those that an old process finishes after an upgrade. Those to
+// the service that stands in for it do not.
 func TestConnectionsToADroppedServiceEndWithADenial(t *testing.T) {
 	t.Parallel()
 	m, r := startVersions(t)
-	text := string(verify.Result(os.ReadFile(r.file)).Must(t))
-	r.replace(strings.Replace(text, "timeouts:", "drain: { timeout: 1h }, timeouts:", 1))
-	dropped := r.echo()
+	text := r.draining()
+	r.replace(text)
+	former := r.echo()
+	next := r.upgrade(text, nil)
+	dropped := next.echo()
+	verify.That(t, former(), "the WebSocket has ended with the upgrade")
 	m.Write(t, &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", Redirect: &api.ServiceResolverRedirect{Service: "api"}})
-	r.await("api stands in for web", func() bool { return r.ask("/").instance() == "api-1" })
+	next.await("api stands in for web", func() bool { return next.ask("/").instance() == "api-1" })
 	m.SetProtocol(t, "other", "http") // what else is written changes nothing
-	stays := r.echo()
+	stays := next.echo()
 	verify.That(t, dropped(), "the WebSocket does not echo")
 
 	m.Intend(t, "web", meshtest.Deny("sluice"))
-	r.await("the connection to web ends", func() bool { return !dropped() })
+	next.await("the connection to web ends", func() bool { return !dropped() })
+	r.await("the connection of the old process ends", func() bool { return !former() })
 	verify.That(t, stays(), "the connection to api has ended")
-}
-
-// Connections that an old process finishes after an upgrade end too when an intention begins to
-// deny them.
-func TestConnectionsOfAReplacedProcessEndWithADenial(t *testing.T) {
-	t.Parallel()
-	m, r := startVersions(t)
-	echoes := r.echo()
-	next := r.upgrade(string(verify.Result(os.ReadFile(r.file)).Must(t)), nil)
-	later := next.echo()
-	verify.That(t, echoes(), "the WebSocket has ended with the upgrade")
-	m.Intend(t, "web", meshtest.Deny("sluice"))
-	next.await("the connection of the new process ends", func() bool { return !later() })
-	r.await("the connection of the old process ends", func() bool { return !echoes() })
 }
 
 // So do those to a service that was the last one in the mesh, after a reload that has moved it out
@@ -211,8 +208,7 @@ func TestConnectionsOfAReplacedProcessEndWithADenial(t *testing.T) {
 func TestConnectionsToTheMeshEndWithADenialAfterItIsLeft(t *testing.T) {
 	t.Parallel()
 	m, r := startVersions(t)
-	text := strings.Replace(string(verify.Result(os.ReadFile(r.file)).Must(t)), "timeouts:", "drain: { timeout: 1h }, timeouts:", 1)
-	text = strings.Replace(text, "consul: { addresses", "consul: { connect: { service: sluice }, register: { service: other }, addresses", 1)
+	text := strings.Replace(r.draining(), "consul: { addresses", "consul: { connect: { service: sluice }, register: { service: other }, addresses", 1)
 	r.replace(text)
 	echoes := r.echo()
 	plain := strings.TrimPrefix(origin(t, "plain"), "http://")
