@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"sluice/admin"
-	"sluice/test/consultest"
 	"sluice/test/verify"
 )
 
@@ -35,72 +34,7 @@ func (r *running) restart() *running {
 	return again
 }
 
-// A rollback pins the tree in Consul until it changes, also after a restart and while Consul
-// is away.
-func TestRollBack(t *testing.T) {
-	t.Parallel()
-	agent, own := shared.Agent(t)
-	relay := consultest.StartRelay(t, agent.HTTPAddress())
-	a, b, c := origin(t, "a"), origin(t, "b"), origin(t, "c")
-	history := filepath.Join(t.TempDir(), "history")
-	text := fmt.Sprintf("config: { history: %s }\n", history) + treeBelow(relay.URL(), own, "")
-	key, source := own+"/s.yaml", "consul_kv:"+own+"/"
-	serving := func(peer string) string { return serving("s", peer) }
-	put(t, agent, key, serving(a))
-	r := start(t, text)
-	r.answers("/s", "a")
-	r.awaitState(source, "in_use")
-	r.awaitRevision(2) // it serves before it is recorded
-	first := r.applied()
-	put(t, agent, key, serving(b))
-	r.answers("/s", "b")
-	r.awaitRevision(first.Number + 1)
-
-	status, _ := r.rollBack(first.Number, first.Hash)
-	verify.Equal(t, status, http.StatusPreconditionFailed, "with an old hash")
-	status, _ = r.rollBack(99, r.applied().Hash)
-	verify.Equal(t, status, http.StatusNotFound, "to an unknown revision")
-	status, done := r.rollBack(first.Number, r.applied().Hash)
-	verify.Require(t, status == http.StatusOK && done.Number == first.Number+2 && done.Hash == first.Hash && done.Reason == fmt.Sprintf("rollback to %d: test", first.Number), "%d %+v", status, done)
-	line := fmt.Sprintf("info config.rolled_back: An operator has returned to revision %d of the configuration: test", first.Number)
-	verify.That(t, slices.Contains(told(r.events), line), "the feed lacks %q:\n%s", line, strings.Join(told(r.events), "\n"))
-	r.gets("/s", "a")
-	r.awaitState(source, "pinned")
-
-	// An edit of the file and the same text again release nothing.
-	put(t, agent, key, serving(b)+"\n")
-	r.answers("/s", "b")
-	r.awaitRevision(done.Number + 1) // the history follows the table
-	status, done = r.rollBack(first.Number, r.applied().Hash)
-	verify.Require(t, status == http.StatusOK, "the second rollback: %d", status)
-	r.write(text + "routes: [{ path: /more, service: s }]")
-	r.answers("/more", "a")
-
-	r = r.restart()
-	r.answers("/s", "a")
-	r.awaitState(source, "pinned")
-	if got := r.applied(); got.Number <= done.Number || !slices.ContainsFunc(got.Sources, func(s admin.SourceInUse) bool { return s.Pinned == first.Number }) {
-		t.Errorf("after a restart: %+v", got.Revision)
-	}
-	relay.Cut()
-	number := r.applied().Number
-	r = r.restart()
-	r.gets("/s", "a")
-	verify.Equal(t, r.applied().Number, number, "the revision after a restart with the same configuration")
-	relay.Heal()
-
-	// A bad text does not end the pin, a good one does.
-	put(t, agent, key, "nonsense")
-	r.awaitState(source, "refused")
-	r.gets("/s", "a")
-	put(t, agent, key, serving(c))
-	r.answers("/s", "c")
-	r.awaitState(source, "in_use")
-	r.await("the revision without the pin", func() bool { return r.applied().Reason == "pin released: "+source })
-	info, err := os.Stat(history)
-	verify.That(t, err == nil && info.Mode().Perm() == 0o600, "history: %v, %v", info, err)
-}
-
+// A rollback pins the file until it changes, also after a restart.
 func TestRollBackOfTheFile(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
@@ -109,6 +43,8 @@ func TestRollBackOfTheFile(t *testing.T) {
 	r.replace(head + static("b", b))
 	status, done := r.rollBack(1, r.applied().Hash)
 	verify.Require(t, status == http.StatusOK && done.Sources[0].Pinned == 1, "%d %+v", status, done)
+	const line = "info config.rolled_back: An operator has returned to revision 1 of the configuration: test"
+	verify.That(t, slices.Contains(told(r.events), line), "the feed lacks %q:\n%s", line, strings.Join(told(r.events), "\n"))
 	r.gets("/", "a")
 	r.Reload()
 	r = r.restart()
