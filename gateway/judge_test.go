@@ -6,13 +6,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"sluice/observe/events"
 	"sluice/release"
 	"sluice/test/verify"
 )
@@ -119,48 +117,6 @@ func (c *canaryRun) failUntilVerdict() {
 		s := c.split()
 		return s.Judge != nil && s.Judge.Verdict != ""
 	})
-}
-
-// A canary that fails loses its share, and gets it back from nobody but the configuration or an
-// operator.
-func TestJudgeRollsBack(t *testing.T) {
-	t.Parallel()
-	c := startCanary(t, "step: 10m")
-	c.failUntilVerdict()
-	c.awaitShare(0, release.ByJudge)
-	s := c.split()
-	verify.That(t, s.Configured == 0.5 && strings.Contains(s.Override.Why, "of the baseline") && s.Override.Why == s.Judge.Verdict, "after the rollback: %+v, %+v, %+v", s, s.Override, s.Judge)
-	c.await("the feed has the verdict and the share", func() bool { // it follows the API
-		var told []string
-		feed, _ := c.events.Read(events.Filter{Kinds: []string{"split"}}, events.ID{})
-		for _, e := range feed {
-			told = append(told, string(e.Kind)+" "+string(e.Level))
-			verify.That(t, strings.Contains(e.Text, s.Judge.Verdict), "event %+v, want the verdict %q", e, s.Judge.Verdict)
-		}
-		return slices.Equal(told, []string{"split.verdict warning", "split.given info"})
-	})
-	c.await("20 requests in turn reach the old version", func() bool { // the route table follows the API
-		for range 20 {
-			if c.request() != "old" {
-				return false
-			}
-		}
-		return true
-	})
-
-	// A configuration that is refused, and one that does not change the share, change nothing.
-	c.write(c.of.text("", "40%", "step: 20m }\n    upstream: { tls: { ca: "+filepath.Join(t.TempDir(), "missing")+" }"))
-	c.await("the configuration is refused", func() bool { return c.history.Reloads().Refused > 0 })
-	verify.Equal(t, c.split().Share, 0, "after a refused reload the share")
-	c.await("the history says why", func() bool {
-		r := c.history.Current()
-		return r.OnlyShares && r.Number == 2 && r.Reason == "judge: services.star.split.canary: 50% -> 0%: "+s.Judge.Verdict && len(r.Diff) == 1
-	})
-	c.replace(c.of.text("", "50%", "step: 20m"))
-	verify.Equal(t, c.split().Share, 0, "after a reload the share")
-	c.of.failing.Store(false)
-	c.write(c.of.text("", "40%", "step: 20m"))
-	c.awaitShare(0.4, "")
 }
 
 // What the API refuses of orders about shares has the status of its kind.

@@ -135,6 +135,19 @@ func TestReplicasShareShares(t *testing.T) {
 	})
 	later := s.replica(s.agent.URL(), "step: 10m")
 	later.awaitShare(0, release.ByJudge)
+	a.await("20 requests in turn reach the old version", func() bool { // the route table follows the API
+		for range 20 {
+			if a.request() != "old" {
+				return false
+			}
+		}
+		return true
+	})
+
+	// A configuration that is refused changes nothing.
+	a.write(s.text(s.agent.URL(), "40%", "step: 20m }\n    upstream: { tls: { ca: "+filepath.Join(t.TempDir(), "missing")+" }"))
+	a.await("the configuration is refused", func() bool { return a.history.Reloads().Refused > 0 })
+	verify.Equal(t, a.split().Share, 0, "after a refused reload the share")
 
 	// Who changes the configuration has the last word, for all.
 	a.write(s.text(s.agent.URL(), "40%", "step: 10m"))
