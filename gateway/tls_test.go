@@ -133,52 +133,6 @@ func TestCertificateOfListenerChanges(t *testing.T) {
 	verify.That(t, len(all) == 1 && all[0].State == "expiring" && all[0].Error == "", "/api/certificates: %+v", all)
 }
 
-// A listener with client_ca accepts clients with a certificate of it, and others only
-// if that is optional. Peers get the identity. The CA is read again.
-func TestClientCertificates(t *testing.T) {
-	t.Parallel()
-	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, "got "+strings.Join(r.Header.Values("X-Forwarded-Client-Cert"), " and "))
-	})
-	dir := t.TempDir()
-	site := testcert.Write(t, dir, "a.example")
-	first, second := consultest.NewAuthority(t, "First CA"), consultest.NewAuthority(t, "Second CA")
-	trusted := dir + "/ca.pem"
-	trust := func(a *consultest.Authority) {
-		t.Helper()
-		data := verify.Result(os.ReadFile(a.File)).Must(t)
-		verify.NoError(t, os.WriteFile(trusted, data, 0o600))
-	}
-	trust(first)
-	ca := fmt.Sprintf(", client_ca: %q", trusted)
-	r := start(t, "listeners:\n"+secureListener("required", site, ca)+secureListener("optional", site, ca+", client_auth: optional")+static("star", peer))
-
-	good, goodKey := first.Issue("good", "client.example")
-	other, otherKey := second.Issue("other")
-	expect := func(listener, what, want string) {
-		t.Helper()
-		status, body := r.getSecure(listener)
-		if want == "" && status != 0 || want != "" && (status != 200 || !strings.HasPrefix(body, "got ") || !strings.HasSuffix(body, want)) {
-			t.Errorf("%s, %s: got %d %q, want the end %q", listener, what, status, body, want)
-		}
-	}
-	const none = "got "
-	r.show("", "")
-	expect("required", "no certificate", "")
-	expect("optional", "no certificate", none)
-	r.show(good, goodKey)
-	expect("required", "a certificate", `;Subject="CN=good";DNS=client.example`)
-	expect("optional", "a certificate", `;Subject="CN=good";DNS=client.example`)
-	r.show(other, otherKey)
-	expect("required", "another CA", "")
-	expect("optional", "another CA", "")
-	trust(second)
-	r.Gateway.certificates.Refresh()
-	expect("required", "the CA has changed", `;Subject="CN=other"`)
-	r.show(good, goodKey)
-	expect("required", "the CA before", "")
-}
-
 // Clients choose among the cipher suites of TLS 1.2 that are safe, and no older version.
 func TestSafeSuitesOnly(t *testing.T) {
 	t.Parallel()
