@@ -30,9 +30,7 @@ import (
 // writeToken writes the file of a token.
 func writeToken(t *testing.T, name, token string) (path string) {
 	t.Helper()
-	path = filepath.Join(t.TempDir(), name)
-	verify.NoError(t, os.WriteFile(path, []byte(token+"\n"), 0o600))
-	return path
+	return writeFile(t, t.TempDir(), name, []byte(token+"\n"))
 }
 
 // statusOf returns the status of an answer of the admin API to a token.

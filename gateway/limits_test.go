@@ -3,8 +3,6 @@ package gateway
 import (
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,9 +14,7 @@ import (
 // replicaSecret returns a file with the secret of replicas, which on one machine also need
 // discovery.allow_local.
 func replicaSecret(t *testing.T) (file string) {
-	file = filepath.Join(t.TempDir(), "secret")
-	verify.NoError(t, os.WriteFile(file, []byte("of the replicas"), 0o600))
-	return file
+	return writeFile(t, t.TempDir(), "secret", []byte("of the replicas"))
 }
 
 // The replicas exchange counts while a route has a limit of the fleet.

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -34,9 +33,7 @@ func (p *plants) of(where string) string {
 // file returns a file with a secret.
 func (p *plants) file(where string) string {
 	p.t.Helper()
-	path := filepath.Join(p.dir, where)
-	verify.NoError(p.t, os.WriteFile(path, []byte(p.of(where)), 0o600))
-	return path
+	return writeFile(p.t, p.dir, where, []byte(p.of(where)))
 }
 
 // in returns which of the secrets, but for some, a text has.
@@ -53,25 +50,12 @@ func (p *plants) in(text string, but ...string) (found []string) {
 // it.
 func echo(t *testing.T) (address string) {
 	t.Helper()
-	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
-	var connections sync.WaitGroup
-	connections.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			connections.Go(func() {
-				defer conn.Close()
-				b := make([]byte, 4096)
-				if n, err := conn.Read(b); err == nil {
-					_, _ = conn.Write(b[:n])
-				}
-			})
+	return listen(t, verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t), func(conn net.Conn) {
+		b := make([]byte, 4096)
+		if n, err := conn.Read(b); err == nil {
+			_, _ = conn.Write(b[:n])
 		}
 	})
-	t.Cleanup(func() { l.Close(); connections.Wait() })
-	return l.Addr().String()
 }
 
 // Whatever fails, no secret of the configuration is in the log or in an answer of the admin API.
