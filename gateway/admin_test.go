@@ -104,14 +104,15 @@ func TestAdminTokens(t *testing.T) {
 	check("no token again", "", 200, 200)
 }
 
-// The admin API listens on a unix socket, whose permissions follow the configuration.
+// The admin API listens on a unix socket, whose permissions follow the configuration, but not while
+// another address waits for a restart.
 func TestAdminOnAUnixSocket(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(socketDirectory(t), "admin.sock")
-	of := func(socket string) string {
+	of := func(path, socket string) string {
 		return fmt.Sprintf("admin: { address: 'unix:%s', socket: { %s } }\n", path, socket) + static("star", "127.0.0.1:1")
 	}
-	r := start(t, of(""))
+	r := start(t, of(path, ""))
 	r.through(path)
 	mode := func(want os.FileMode) {
 		t.Helper()
@@ -123,10 +124,13 @@ func TestAdminOnAUnixSocket(t *testing.T) {
 		verify.Equal(t, r.statusOf("GET", "http://"+host+"/api/peers", ""), want, "host %s", host)
 	}
 	for _, step := range []struct {
-		socket string
-		want   os.FileMode
-	}{{"mode: 0666", 0o666}, {"group: '" + fmt.Sprint(os.Getgid()) + "'", 0o660}, {"", 0o600}} {
-		r.replace(of(step.socket))
+		path, socket string
+		want         os.FileMode
+	}{
+		{path, "group: '" + fmt.Sprint(os.Getgid()) + "'", 0o660}, {path, "mode: 0666", 0o666},
+		{path + "2", "mode: 0600", 0o666}, {path, "mode: 0600", 0o600},
+	} {
+		r.replace(of(step.path, step.socket))
 		mode(step.want)
 	}
 	self := r.replica.name()

@@ -251,24 +251,3 @@ func TestARefusedConfigurationPermitsNothing(t *testing.T) {
 	r.replace(of(with))
 	mode(0o666)
 }
-
-// The permissions of the admin API's socket are those of the configuration, also if they have
-// changed while another address waited for a restart.
-func TestPermissionsOfTheAdminSocket(t *testing.T) {
-	t.Parallel()
-	dir := socketDirectory(t)
-	path := filepath.Join(dir, "admin")
-	of := func(address, mode string) string {
-		return fmt.Sprintf("admin: { address: 'unix:%s', socket: { mode: %s } }\n", address, mode) + static("a", "127.0.0.1:1")
-	}
-	r := start(t, of(path, "0666"))
-	mode := func(when string, want os.FileMode) {
-		t.Helper()
-		verify.Equal(t, verify.Result(os.Stat(path)).Must(t).Mode().Perm(), want, "the mode %s", when)
-	}
-	mode("at the start", 0o666)
-	r.replace(of(filepath.Join(dir, "other"), "0600"))
-	mode("for another address", 0o666)
-	r.replace(of(path, "0600"))
-	mode("for this one", 0o600)
-}
