@@ -2,12 +2,10 @@ package gateway
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -15,7 +13,6 @@ import (
 
 	"sluice/admin"
 	"sluice/test/consultest"
-	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
 	"sluice/test/etcdtest"
 	"sluice/test/verify"
@@ -107,37 +104,6 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 	third.write(strings.NewReplacer("list: { file: "+file+" }", "list: { peers: ["+b+"] }", "key: via }", "key: other, probation: 0s }").Replace(text))
 	third.answers("/list", "b")
 	verify.Equal(t, third.watchOf("list").Source, "static", "the new source")
-}
-
-// With spill, a data centre whose peers have all that they may have passes requests on to the next
-// one, though it is healthy.
-func TestSpillByLoad(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	arrived, proceed := make(chan struct{}), make(chan struct{})
-	held := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/held" {
-			arrived <- struct{}{}
-			<-proceed
-		}
-		io.WriteString(w, "a")
-	})
-	far := star(t, 2, origin(t, "b"))
-	far.Node.Datacenter = "dc2"
-	consul.SetIn("dc1", "star", star(t, 1, held))
-	consul.SetIn("dc2", "star", far)
-	r := start(t, "consul: { addresses: ["+consul.URL()+"] }\nservices: { star: { consul: { datacenters: [dc1, dc2], spill: true }, limits: { requests_per_peer: 1 } } }\nroutes: [{ service: star }]")
-	r.await("both data centres have answered", func() bool { return len(fetch[[]admin.Service](r, "/api/services")[0].Tiers) == 2 })
-	r.gets("/", "a", "with room")
-	var holding sync.WaitGroup
-	holding.Go(func() { r.gets("/held", "a") })
-	<-arrived
-	for range 3 {
-		r.gets("/", "b", "without room")
-	}
-	close(proceed)
-	holding.Wait()
-	r.answers("/", "a")
 }
 
 // below is the configuration of a gateway that follows the instances below /test/, and the
