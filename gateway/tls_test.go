@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -105,32 +104,6 @@ listeners:
 		verify.That(t, got.StatusCode == 200 && got.body == "https", "%s: got %d %q", name, got.StatusCode, got.body)
 		verify.Equal(t, got.Header.Get("Strict-Transport-Security"), "max-age=31536000; includeSubDomains", "%s", name)
 	}
-}
-
-// A listener uses a changed certificate without a reload, and keeps the previous one
-// while the files cannot be used.
-func TestCertificateOfListenerChanges(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	files := testcert.Write(t, dir, "a.example")
-	r := start(t, "listeners:\n"+secureListener("websecure", files, "")+static("star", origin(t, "star")))
-	expect := func(what, trusted string, want int) {
-		t.Helper()
-		r.Gateway.certificates.Refresh()
-		r.trust(trusted, "a.example")
-		status, body := r.getSecure("websecure")
-		verify.That(t, status == want, "%s: got %d %s", what, status, body)
-	}
-	old := filepath.Join(dir, "old.pem")
-	verify.NoError(t, os.Rename(files.Cert, old))
-	expect("no file", old, 200)
-	_, ready := r.readyz()
-	verify.That(t, len(ready.Certificates) == 1 && strings.Contains(ready.Certificates[0], "no such file"), "/readyz: %+v", ready)
-	testcert.Write(t, dir, "a.example", testcert.Lasting(-90*24*time.Hour, 24*time.Hour))
-	expect("changed", files.Cert, 200)
-	expect("the old one", old, 0)
-	all := fetch[[]admin.Certificate](r, "/api/certificates")
-	verify.That(t, len(all) == 1 && all[0].State == "expiring" && all[0].Error == "", "/api/certificates: %+v", all)
 }
 
 // Clients choose among the cipher suites of TLS 1.2 that are safe, and no older version.
