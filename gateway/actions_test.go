@@ -271,25 +271,3 @@ func TestConfigurationWithAMissingFile(t *testing.T) {
 	verify.Equal(t, refusals(), 1, "the log has the times refusal")
 	r.await("no refusal stands", func() bool { return r.applied().Reloads.LastError == nil })
 }
-
-// The client of an authentication server outlives a reload, and ends when no route has it.
-func TestForwardAuthOfRoutes(t *testing.T) {
-	t.Parallel()
-	server := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-User", "ann")
-		if r.Header.Get("X-Forwarded-Uri") != "/open" {
-			w.WriteHeader(http.StatusForbidden)
-		}
-	})
-	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-User")) })
-	text := preamble + "services: { a: { peers: ['" + peer + "'] } }\nroutes: [{ service: a ACTION }]\n"
-	with := strings.Replace(text, "ACTION", ", forward_auth: { url: 'http://"+server+"/', response_headers: [X-User] }", 1)
-	r := start(t, with)
-	for revision := uint64(2); revision < 4; revision++ {
-		r.gets("/open", "ann")
-		r.refuses("/closed", 403)
-		r.replace(with + strings.Repeat("# again\n", int(revision)) + "shutdown: { idle: " + fmt.Sprint(revision) + "s }\n")
-	}
-	r.replace(strings.Replace(text, "ACTION", "", 1))
-	r.gets("/closed", "")
-}
