@@ -95,29 +95,6 @@ func TestANewServiceObeysTheLatestOrders(t *testing.T) {
 	verify.That(t, pool.Maintenance.Load() != nil, "there is no maintenance")
 }
 
-// An upgrade passes on the orders, that sluice is not ready, and the level of the log. While the
-// new process starts, the old one accepts no order.
-func TestAnUpgradeKeepsOrders(t *testing.T) {
-	t.Parallel()
-	consul, at := startStar(t, "a", "b")
-	text := starAnd(consul.URL(), "")
-	old := start(t, text)
-	old.await("star is served", func() bool { return len(old.peers()) == 2 })
-	post[any](old, "/api/peers/star/star-1/weight?weight=7")
-	old.drain("star", "star-2")
-	post[any](old, "/api/ready/off?why=tests")
-	post[any](old, "/api/log/debug?by=root@vm")
-	next := old.upgrade(text, nil)
-	peers := next.peers()
-	verify.That(t, peers[at[0]].Weight == 7 && peers[at[1]].State == "draining", "peers %+v", peers)
-	status, ready := next.readyz()
-	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(ready.Missing[0], "tests"), "readyz %d %+v", status, ready)
-	level := fetch[operator.LogLevel](next, "/api/log")
-	verify.That(t, level.Level == "debug" && level.By == "root@vm" && level.Configured == "info", "log %+v", level)
-	_, err := old.orders.Store.End(next.orders.Set().All()[0].Key(), "")
-	verify.That(t, err != nil, "the old process accepts an order")
-}
-
 // A replica that is not ready by order serves on.
 func TestNotReadyByOrder(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/operator"
 	"sluice/proxy/socket"
 	"sluice/release"
 	"sluice/test/verify"
@@ -35,6 +36,7 @@ func TestNoOrderWhileANewProcessStarts(t *testing.T) {
 	for _, p := range old.peers() {
 		peer = p.ID
 	}
+	verify.Equal(t, old.command("/api/log/debug?by=root@vm"), http.StatusOK, "the level of the log")
 	n := old.of.in(old.upgrade(old.of.text("", "50%", "act: report"), afterHandover(t, func() {
 		for _, path := range []string{
 			"/api/shares/star?share=0", "/api/shares/star/resume", "/api/shares/star/release", "/api/ready/off", "/api/ready/on",
@@ -44,6 +46,8 @@ func TestNoOrderWhileANewProcessStarts(t *testing.T) {
 		}
 	})))
 	verify.Equal(t, n.split().Share, 0.25, "the share")
+	level := fetch[operator.LogLevel](n.running, "/api/log")
+	verify.That(t, level.Level == "debug" && level.By == "root@vm" && level.Configured == "info", "log %+v", level)
 	verify.Equal(t, n.command("/api/ready/off"), http.StatusOK, "the new process answers")
 	status, _ := n.readyz()
 	verify.Equal(t, status, http.StatusServiceUnavailable, "then it is ready")
