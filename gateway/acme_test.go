@@ -29,46 +29,29 @@ import (
 	"sluice/test/verify"
 )
 
-// Certificates are obtained by either challenge, from a real ACME server, and are
-// loaded from the storage after a restart.
-func TestACME(t *testing.T) {
+// A certificate is obtained by HTTP-01, from a real ACME server, and is loaded from the storage after
+// a restart.
+func TestACMEByHTTP(t *testing.T) {
 	t.Parallel()
-	for _, challenge := range []string{"tls-alpn-01", "http-01"} {
-		t.Run(challenge, func(t *testing.T) {
-			t.Parallel()
-			host := challenge + ".example" // certmagic does one job for a name at a time
-			plain, secure := consultest.ReservePort(t), consultest.ReservePort(t)
-			o := acmetest.Options{HTTPPort: plain, TLSPort: secure}
-			listener := fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
-			if challenge == "http-01" {
-				o.TLSPort = consultest.ReservePort(t) // TLS-ALPN-01 fails there
-			} else {
-				listener = ""
-			}
-			p := acmetest.Start(t, o)
-			sluice := fmt.Sprintf(`
+	const host = "http-01.example" // certmagic does one job for a name at a time
+	plain := consultest.ReservePort(t)
+	p := acmetest.Start(t, acmetest.Options{HTTPPort: plain, TLSPort: consultest.ReservePort(t)}) // TLS-ALPN-01 fails there
+	sluice := fmt.Sprintf(`
 listeners:
-%s  - name: websecure
-    address: "127.0.0.1:%d"
+  - { name: web, address: "127.0.0.1:%d", redirect_https: {} }
+  - name: websecure
+    address: "127.0.0.1:0"
     tls: { acme: { names: [%s], directory: %q, storage: %q, ca: %q } }
-`, listener, secure, host, p.Directory, filepath.Join(t.TempDir(), "acme"), p.CA) +
-				static("star", origin(t, "star"))
-			obtained := func(r *running) (serial string) {
-				t.Helper()
-				r.await("the certificate", func() bool { serial = r.served("websecure", host); return serial != "" })
-				return serial
-			}
-			r := start(t, sluice)
-			first := obtained(r)
-			all := fetch[[]admin.Certificate](r, "/api/certificates")
-			verify.That(t, len(all) == 1 && all[0].State == "valid", "/api/certificates: %+v", all)
-			orders := strings.Count(p.Log.String(), "POST /order-plz")
-			r.end()
-			r = start(t, sluice)
-			verify.Equal(t, obtained(r), first, "another certificate after a restart")
-			verify.Equal(t, strings.Count(p.Log.String(), "POST /order-plz"), orders, "orders after a restart")
-		})
-	}
+`, plain, host, p.Directory, filepath.Join(t.TempDir(), "acme"), p.CA) + static("star", origin(t, "star"))
+	r := start(t, sluice)
+	first := r.obtained(host)
+	all := fetch[[]admin.Certificate](r, "/api/certificates")
+	verify.That(t, len(all) == 1 && all[0].State == "valid", "/api/certificates: %+v", all)
+	orders := strings.Count(p.Log.String(), "POST /order-plz")
+	r.end()
+	r = start(t, sluice)
+	verify.Equal(t, r.obtained(host), first, "another certificate after a restart")
+	verify.Equal(t, strings.Count(p.Log.String(), "POST /order-plz"), orders, "orders after a restart")
 }
 
 // noAuthority is the URL of an authority that does not answer.
@@ -176,26 +159,6 @@ listeners:
 	}
 }
 
-// replicaOf returns the configuration of a sluice with a certificate for name by ACME in
-// Consul. Tests that run at the same time need different names: in a process, certmagic does
-// one job for a name at a time. settings are those of consul. plain and secure are the ports
-// of its listeners; without plain it uses TLS-ALPN-01 only.
-func replicaOf(p *acmetest.Server, name, settings string, plain, secure int, peer string) string {
-	listeners := ""
-	if plain > 0 {
-		listeners = fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
-	}
-	return fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
-access_log: { path: "off" }
-consul: { %s }
-listeners:
-%s  - name: websecure
-    address: "127.0.0.1:%d"
-    tls: { acme: { names: [%s], directory: %q, consul_kv: sluice-acme, ca: %q } }
-`, settings, listeners, secure, name, p.Directory, p.CA) + static("star", peer)
-}
-
 // awaitObtained waits until the certificate is served on a port, and returns its serial
 // number.
 func awaitObtained(t *testing.T, what, name string, port int) (serial string) {
@@ -228,8 +191,8 @@ func startProcess(t *testing.T, text string) {
 	})
 }
 
-// Two replicas that start at the same time have one certificate, which one of them has
-// ordered. A third one that comes later orders nothing. All values are encrypted.
+// Two replicas that start at the same time have one certificate, which one of them has ordered by
+// TLS-ALPN-01. A third one that comes later orders nothing. All values are encrypted.
 func TestReplicasOrderOnce(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
@@ -238,13 +201,19 @@ func TestReplicasOrderOnce(t *testing.T) {
 	port := func() int { return consultest.ReservePort(t) }
 	peer := origin(t, "star")
 	p := acmetest.Start(t, acmetest.Options{})
-	settings := fmt.Sprintf("addresses: [%q]", agent.URL())
 	two, three := port(), port()
 	key := filepath.Join(t.TempDir(), "acme.key")
 	verify.NoError(t, os.WriteFile(key, []byte("YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="), 0o600))
 	replica := func(port int) string {
-		text := replicaOf(p, name, settings, 0, port, peer)
-		return strings.Replace(text, "consul_kv: sluice-acme", fmt.Sprintf("consul_kv: sluice-acme, encryption_keys: [%q]", key), 1)
+		return fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+access_log: { path: "off" }
+consul: { addresses: [%q] }
+listeners:
+  - name: websecure
+    address: "127.0.0.1:%d"
+    tls: { acme: { names: [%s], directory: %q, consul_kv: sluice-acme, encryption_keys: [%q], ca: %q } }
+`, agent.URL(), port, name, p.Directory, key, p.CA) + static("star", peer)
 	}
 	startProcess(t, replica(p.TLSPort)) // gets all challenges
 	start(t, replica(two))
@@ -265,37 +234,6 @@ func TestReplicasOrderOnce(t *testing.T) {
 		sessions, _, sessionsErr := agent.Client().Session().List(nil)
 		return err == nil && sessionsErr == nil && len(keys)+len(sessions) == 0
 	})
-}
-
-// A replica that cannot order, since its token may only read, answers the HTTP-01
-// challenges of another one. When it may write, it uses the other's certificate.
-func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
-	t.Parallel()
-	long.Test(t)
-	const name = "challenge.example"
-	agent := consultest.Start(t, consultest.Options{ACLs: true})
-	rules := verify.Result(consultest.DocumentedPolicy("../docs/tls.md", "### Storage in Consul")).Must(t)
-	_, may, err := agent.NewToken("orders", rules)
-	verify.NoError(t, err)
-	_, mayRead, err := agent.NewToken("reads", `key_prefix "sluice-acme/" { policy = "read" }`)
-	verify.NoError(t, err)
-	file := filepath.Join(t.TempDir(), "token")
-	replaceFile(t, file, mayRead.SecretID)
-	port := func() int { return consultest.ReservePort(t) }
-	peer := origin(t, "star")
-	p := acmetest.Start(t, acmetest.Options{}) // nothing listens on its port for TLS: TLS-ALPN-01 fails
-	ordering, answering := port(), port()
-	answers := start(t, replicaOf(p, name, fmt.Sprintf("addresses: [%q], token_file: %q", agent.URL(), file), p.HTTPPort, answering, peer))
-	answers.await("it finds that it may not order", func() bool {
-		c := answers.certificates()["acme:"+name]
-		return c.State == "missing" && strings.Contains(c.Error, "403")
-	})
-	startProcess(t, replicaOf(p, name, fmt.Sprintf("addresses: [%q], token: %q", agent.URL(), may.SecretID), port(), ordering, peer))
-	first := awaitObtained(t, "a certificate by the answer of the other replica", name, ordering)
-	verify.Equal(t, answers.served("websecure", name), "", "the replica without permission has the certificate")
-	replaceFile(t, file, may.SecretID)
-	verify.Equal(t, awaitObtained(t, "the certificate of the other replica", name, answering), first, "the certificate")
-	verify.Equal(t, p.Issued(), 1, "certificates were issued")
 }
 
 // A load balancer in front does not send clients where no handshake succeeds, if it has another
@@ -347,16 +285,11 @@ catalog: { tags: [sluice] }
 services: { fixed: { peers: [%q] } }
 routes: [{ host: fixed.routed.example, service: fixed }, { host: www.example, service: fixed }]
 `, secure, p.Directory, filepath.Join(t.TempDir(), "acme"), p.CA, registry.URL(), origin(t, "fixed")))
-	serial := func(host string) (serial string) {
-		t.Helper()
-		r.await("the certificate of "+host, func() bool { serial = r.served("websecure", host); return serial != "" })
-		return serial
-	}
 	for _, host := range []string{"star.routed.example", "fixed.routed.example", "www.example"} {
-		serial(host)
+		r.obtained(host)
 	}
 	register("moon", "moon.routed.example")
-	first := serial("moon.routed.example")
+	first := r.obtained("moon.routed.example")
 	names := func() (names []string) {
 		for _, c := range fetch[[]admin.Certificate](r, "/api/certificates") {
 			names = append(names, c.Names...)
@@ -368,6 +301,6 @@ routes: [{ host: fixed.routed.example, service: fixed }, { host: www.example, se
 	register("moon", "fixed.example")
 	r.await("no route has the name", func() bool { return !slices.Contains(names(), "moon.routed.example") })
 	register("moon", "moon.routed.example")
-	verify.Equal(t, serial("moon.routed.example"), first, "the certificate when the service comes back")
+	verify.Equal(t, r.obtained("moon.routed.example"), first, "the certificate when the service comes back")
 	verify.That(t, !strings.Contains(p.Log.String(), "evil"), "the authority was asked for a host that is not allowed")
 }
