@@ -18,25 +18,19 @@ import (
 func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 	t.Parallel()
 	type outage struct {
-		private      bool            // it needs a Consul of its own,
-		mode         consultest.Mode // of this kind
 		begin, end   func(*consultest.Agent, *consultest.Relay) error
-		losesItsData bool
+		losesItsData bool // a Consul of its own
 		long         bool // it is noticed at the end of a timeout
 	}
-	cut := func(_ *consultest.Agent, relay *consultest.Relay) error { relay.Cut(); return nil }
-	hang := func(_ *consultest.Agent, relay *consultest.Relay) error { relay.Hang(); return nil }
 	heal := func(_ *consultest.Agent, relay *consultest.Relay) error { relay.Heal(); return nil }
-	pause := func(agent *consultest.Agent, _ *consultest.Relay) error { return agent.Pause() }
-	resume := func(agent *consultest.Agent, _ *consultest.Relay) error { return agent.Resume() }
-	kill := func(agent *consultest.Agent, _ *consultest.Relay) error { return agent.Kill() }
-	launch := func(agent *consultest.Agent, _ *consultest.Relay) error { return agent.Launch(t.Context()) }
 	for name, o := range map[string]outage{
-		"connections are refused":  {begin: cut, end: heal},
-		"connections hang":         {begin: hang, end: heal, long: true},
-		"the agent hangs":          {begin: pause, end: resume, long: true, private: true},
-		"the agent is killed":      {begin: kill, end: launch, private: true, mode: consultest.Server},
-		"the agent loses its data": {begin: kill, end: launch, private: true, losesItsData: true},
+		"connections are refused": {begin: func(_ *consultest.Agent, relay *consultest.Relay) error { relay.Cut(); return nil }, end: heal},
+		"connections hang":        {begin: func(_ *consultest.Agent, relay *consultest.Relay) error { relay.Hang(); return nil }, end: heal, long: true},
+		"the agent loses its data": {
+			begin:        func(agent *consultest.Agent, _ *consultest.Relay) error { return agent.Kill() },
+			end:          func(agent *consultest.Agent, _ *consultest.Relay) error { return agent.Launch(t.Context()) },
+			losesItsData: true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -44,8 +38,8 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 				long.Test(t)
 			}
 			agent, own := shared.Agent(t)
-			if o.private {
-				agent = consultest.Start(t, consultest.Options{Mode: o.mode})
+			if o.losesItsData {
+				agent = consultest.Start(t, consultest.Options{})
 			}
 			source := "consul_kv:" + own + "/"
 			relay := consultest.StartRelay(t, agent.HTTPAddress())
