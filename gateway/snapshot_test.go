@@ -97,21 +97,6 @@ func TestNoClientComesBeforeTheSnapshot(t *testing.T) {
 	startWithin(t, text, time.Nanosecond).gets("/", "a")
 }
 
-func TestDamagedSnapshotIsRefusedWithAWarning(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Break(discoverytest.Fault{Drop: true})
-	text, file := starWithSnapshot(t, consul)
-	const damaged = `{"version":1,`
-	verify.NoError(t, os.WriteFile(file, []byte(damaged), 0o600))
-	r := start(t, text)
-	status, v := r.readyz()
-	verify.That(t, status == 503 && len(v.Restored) == 0, "readyz: %d %+v", status, v)
-	verify.Contains(t, r.log.String(), `"error":"the snapshot is damaged`, "no warning")
-	r.end()
-	verify.Equal(t, string(verify.Result(os.ReadFile(file)).Must(t)), damaged, "the file")
-}
-
 // The old process finishes its requests after the new one has written the file. Its sets are those
 // from before the handover.
 func TestOldProcessDoesNotWriteTheSnapshot(t *testing.T) {
