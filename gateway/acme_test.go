@@ -61,12 +61,6 @@ const noAuthority = "https://127.0.0.1:1/dir"
 func storeCertificate(t *testing.T, directory, host string, store func(key string, value []byte) error, change ...func(*x509.Certificate)) {
 	t.Helper()
 	cert, key := testcert.PEM(host, change...)
-	storeChain(t, directory, host, cert, key, store)
-}
-
-// storeChain is storeCertificate for a certificate with its chain.
-func storeChain(t *testing.T, directory, host string, cert, key []byte, store func(key string, value []byte) error) {
-	t.Helper()
 	cache := certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return nil, errors.New("none") },
 	})

@@ -105,12 +105,6 @@ func TestFormerRoutesKeepTheirGroups(t *testing.T) {
 	}
 }
 
-// getAs asks the proxy as a user, whom a header field names.
-func (r *running) getAs(user string) (status int, body string) {
-	r.t.Helper()
-	return r.send(http.MethodGet, r.url("web"), "X-User", user)
-}
-
 // A route with several services divides its clients among them, and shows how; shares change
 // live without a failed request, and a service without peers gives its share to the others.
 func TestServicesOfARoute(t *testing.T) {
@@ -127,7 +121,7 @@ func TestServicesOfARoute(t *testing.T) {
 		count = make(map[string]int)
 		for i := range 50 {
 			user := fmt.Sprintf("user-%d", i)
-			status, answer := r.getAs(user)
+			status, answer := r.send(http.MethodGet, r.url("web"), "X-User", user)
 			verify.Require(t, status == http.StatusOK, "status %d: %s", status, answer)
 			count[answer]++
 			users[user] = answer

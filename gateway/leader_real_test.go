@@ -141,7 +141,10 @@ func consulLeader(t *testing.T, client *api.Client, service, by string, all ...*
 			locked, _, err = client.Session().Create(&api.SessionEntry{Behavior: api.SessionBehaviorDelete, LockDelay: time.Millisecond}, nil)
 			verify.NoError(t, err)
 			consultest.Await(t, "the lock", func() bool {
-				return verify.Result(acquire(client, "service/"+service+"/leader", leader.name, locked)).Must(t)
+				lock := &api.KVPair{Key: "service/" + service + "/leader", Value: []byte(leader.name), Session: locked}
+				done, _, err := client.KV().Acquire(lock, nil)
+				verify.NoError(t, err)
+				return done
 			})
 			return demoted
 		}
@@ -161,9 +164,4 @@ func consulLeader(t *testing.T, client *api.Client, service, by string, all ...*
 		}
 		return demoted
 	}
-}
-
-func acquire(client *api.Client, key, value, session string) (bool, error) {
-	done, _, err := client.KV().Acquire(&api.KVPair{Key: key, Value: []byte(value), Session: session}, nil)
-	return done, err
 }

@@ -18,27 +18,15 @@ import (
 	"sluice/test/verify"
 )
 
-// startMeshes runs two data centres of one WAN with one mesh.
-func startMeshes(t *testing.T) (one, two *meshtest.Mesh) {
-	t.Helper()
-	config := func(more ...any) map[string]any {
-		c := map[string]any{"connect": map[string]any{"enabled": true}, "primary_datacenter": "dc1"}
-		for n := 0; n < len(more); n += 2 {
-			c[more[n].(string)] = more[n+1]
-		}
-		return c
-	}
-	one = meshtest.Start(t, consultest.Options{Node: "node-1", WAN: true, Config: config()})
-	two = meshtest.Start(t, consultest.Options{Node: "node-2", WAN: true, Datacenter: "dc2",
-		Config: config("retry_join_wan", []string{one.WANAddress()}, "retry_interval_wan", "1s")})
-	return one, two
-}
-
 // A chain fails over to another data centre, through its mesh gateways, through those of the own
 // one, and directly. No request fails, and only an instance of the service is behind a gateway.
 func TestTargetsInOtherDatacenters(t *testing.T) {
 	t.Parallel()
-	one, two := startMeshes(t)
+	connect := map[string]any{"enabled": true}
+	one := meshtest.Start(t, consultest.Options{Node: "node-1", WAN: true, Config: map[string]any{"connect": connect, "primary_datacenter": "dc1"}})
+	two := meshtest.Start(t, consultest.Options{Node: "node-2", WAN: true, Datacenter: "dc2", Config: map[string]any{
+		"connect": connect, "primary_datacenter": "dc1", "retry_join_wan": []string{one.WANAddress()}, "retry_interval_wan": "1s",
+	}})
 	one.Native(t, meshtest.Service{Name: "web", ID: "web-1"})
 	web2 := two.Native(t, meshtest.Service{Name: "web", ID: "web-2"})
 	other := two.Native(t, meshtest.Service{Name: "other"})

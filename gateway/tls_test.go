@@ -55,12 +55,6 @@ func (r *running) show(cert, key string) *http.Transport {
 // secureURL returns the URL of a listener with TLS.
 func (r *running) secureURL(listener string) string { return "https://" + r.Address(listener).String() }
 
-// getSecure sends a request to a listener with TLS. Without an answer, the status is 0.
-func (r *running) getSecure(listener string) (status int, body string) {
-	r.t.Helper()
-	return read(r.client.Get(r.secureURL(listener)))
-}
-
 // read reads a response. Without one, the status is 0.
 func read(response *http.Response, err error) (status int, body string) {
 	if err != nil {
