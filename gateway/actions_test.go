@@ -255,19 +255,3 @@ func TestAnswersOfRoutes(t *testing.T) {
 	verify.Result(r.orders.Store.End("services/a/maintenance", "")).Must(t)
 	verify.That(t, strings.HasPrefix(answer("/y"), "200 "), "after the maintenance: %s", answer("/y"))
 }
-
-// A configuration that names a missing file is used as soon as the file is there.
-func TestConfigurationWithAMissingFile(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users")
-	text := preamble + "services: { a: { peers: ['" + origin(t, "a") + "'] } }\nroutes: [{ service: a"
-	r := start(t, text+" }]\n", func(g *Gateway) { g.waits.applyFound = 10 * time.Millisecond })
-	refusals := func() int { return strings.Count(r.log.String(), "configuration refused") }
-	r.write(text + ", path: /one, basic_auth: { users_file: " + file + " } }]\n")
-	r.await("the configuration is refused", func() bool { return refusals() > 0 })
-	r.refuses("/other", 200)
-	replaceFile(t, file, "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
-	r.awaitStatus("/one", 401)
-	verify.Equal(t, refusals(), 1, "the log has the times refusal")
-	r.await("no refusal stands", func() bool { return r.applied().Reloads.LastError == nil })
-}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/observe/wake"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -340,14 +339,4 @@ func TestKeysThatNeedARestartDoNotChange(t *testing.T) {
 	r.write(static("b", b)) // the first values again
 	got := r.awaitRevision(3).Pending
 	verify.That(t, got == nil, "pending %q", got)
-}
-
-func TestReloadChangesTheLog(t *testing.T) {
-	t.Parallel()
-	r := start(t, "log: { level: error }\n"+static("a", "127.0.0.1:1"))
-	r.await("readiness", func() bool { return wake.Closed(r.readiness.became) })
-	got := r.log.String()
-	verify.Require(t, got == "", "logged at level error: %s", got)
-	r.write("log: { level: info, format: console }\n" + static("a", "127.0.0.1:1"))
-	r.awaitLog(" INF ")
 }
