@@ -187,6 +187,7 @@ listeners:
   - { name: smtp, address: "127.0.0.1:0", protocol: tcp }
   - { name: postgres, address: "127.0.0.1:0", protocol: tcp, service: fixed }
   - { name: closed, address: "127.0.0.1:0", protocol: tcp }
+defaults: { service: { timeouts: { connect: 5m } } } # of services that are found: the machine may be busy
 consul: { addresses: [%q] }
 catalog:
   tags: [traefik]
@@ -245,6 +246,7 @@ func TestStreamsByPortsOfTags(t *testing.T) {
 listeners:
   - { name: db, address: "127.0.0.1:%d", protocol: tcp }
   - { name: other, address: "127.0.0.1:0", protocol: tcp }
+defaults: { service: { timeouts: { connect: 5m } } } # of services that are found: the machine may be busy
 consul: { addresses: [%q] }
 catalog: { tags: [fabio], claims: [{ service: "*", hosts: ["*"] }] }
 `, port, registry.URL()))
@@ -267,6 +269,7 @@ listeners:
   - { name: open, address: "127.0.0.1:0", protocol: tcp }
   - { name: other, address: "127.0.0.1:0", protocol: tcp }
   - { name: wrong, address: "127.0.0.1:0", protocol: tcp }
+defaults: { service: { timeouts: { connect: 5m } } } # of services that are found: the machine may be busy
 consul: { addresses: [%q] }
 catalog: { tags: [traefik], claims: [{ service: "*", hosts: ["*"] }] }
 access_log: { path: %q }
