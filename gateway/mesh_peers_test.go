@@ -307,11 +307,23 @@ routes:
 	}
 }
 
-// Services found in the catalog are reached through the mesh, at the routes that the tags of their
-// sidecars ask for; those outside of the mesh have no peers.
+// Services that are found in the catalog of one mesh, and connections in it.
 func TestServicesOfTheCatalogInTheMesh(t *testing.T) {
 	t.Parallel()
 	m := meshtest.Start(t, consultest.Options{ACLs: true})
+	t.Run("found", func(t *testing.T) {
+		t.Parallel()
+		testServicesOfTheCatalogInTheMesh(t, m)
+	})
+	t.Run("streams", func(t *testing.T) {
+		t.Parallel()
+		testStreamsOfAServiceWithHTTP2InTheMesh(t, m)
+	})
+}
+
+// Services found in the catalog are reached through the mesh, at the routes that the tags of their
+// sidecars ask for; those outside of the mesh have no peers.
+func testServicesOfTheCatalogInTheMesh(t *testing.T, m *meshtest.Mesh) {
 	const tag = "sluice.route=web.example.com/"
 	m.Sidecar(t, meshtest.Service{Name: "web", ID: "web-1", Port: meshtest.ServeHTTP(t, "web-1").Port, Tags: []string{tag}})
 	m.Native(t, meshtest.Service{Name: "api", Tags: []string{"sluice.route=api.example.com/"}})
@@ -335,9 +347,7 @@ func TestServicesOfTheCatalogInTheMesh(t *testing.T) {
 }
 
 // A listener for TCP connects to a service whose chain says HTTP/2: it forwards bytes as they are.
-func TestStreamsOfAServiceWithHTTP2InTheMesh(t *testing.T) {
-	t.Parallel()
-	m := meshtest.Start(t, consultest.Options{ACLs: true})
+func testStreamsOfAServiceWithHTTP2InTheMesh(t *testing.T, m *meshtest.Mesh) {
 	m.Sidecar(t, meshtest.Service{Name: "db", ID: "db-1", Port: meshtest.ServeTCP(t, "db-1").Port})
 	m.Intend(t, "db", meshtest.Allow("sluice"))
 	m.AwaitPassing(t, "db", 1)
