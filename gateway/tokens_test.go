@@ -98,64 +98,25 @@ func (r *running) asks(path, token string) string {
 	return fmt.Sprint(answer.StatusCode, " ", answer.Header.Get("X-Sluice-Reason"))
 }
 
-// Tokens are checked from the first request on, across reloads, rotations, outages of the issuer
-// and upgrades.
-func TestTokensAcrossReloadsAndUpgrades(t *testing.T) {
-	t.Parallel()
-	i := startIssuer(t)
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "user ", r.Header.Get("X-User")) }))
-	defer app.Close()
-	text := func(routes ...string) string {
-		return fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [%s]", strings.TrimPrefix(app.URL, "http://"), strings.Join(routes, ", "))
-	}
-	r := start(t, text(i.route("/")))
-	first := i.token("ada")
-	r.awaitStatus("/", http.StatusUnauthorized)
-	verify.Equal(t, r.asks("/", first), "user ada", "the first request")
-	verify.Equal(t, r.asks("/", ""), "401 token_missing", "without a token")
-	i.rotate()
-	verify.Equal(t, r.asks("/", i.token("bob")), "user bob", "the first request after a rotation")
-
-	var sets []admin.KeySet
-	r.api("/api/keys", &sets)
-	verify.That(t, len(sets) == 1 && sets[0].Source == i.URL && len(sets[0].Keys) == 2 && sets[0].Read != nil && sets[0].Error == "", "/api/keys: %+v", sets)
-
-	other := startIssuer(t)
-	r.replace(text(i.route("/"), other.route("/other")))
-	verify.Equal(t, r.asks("/other", other.token("eve")), "user eve", "a new issuer, after a reload")
-	verify.Equal(t, r.asks("/other", first), "401 token_invalid", "a token of the other issuer") // it has the name of this one
-
-	i.away.Store(true)
-	other.away.Store(true)
-	next := r.upgrade(text(i.route("/"), other.route("/other")), nil)
-	verify.Equal(t, next.asks("/", first), "user ada", "in the new process, without the issuer")
-	verify.Equal(t, next.asks("/other", other.token("eve")), "user eve", "in the new process, without the issuer")
-	verify.Equal(t, next.asks("/", ""), "401 token_missing", "in the new process")
-	i.rotate()
-	verify.Equal(t, next.asks("/", i.token("bob")), "503 keys_unavailable", "a new key that nobody can ask for")
-}
-
 // A process that replaces another one has the keys of an issuer that only its configuration names,
 // as after a reload.
 func TestTokensOfANewIssuerInANewProcess(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t)
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "user ", r.Header.Get("X-User")) }))
-	defer app.Close()
-	text := fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [", strings.TrimPrefix(app.URL, "http://"))
+	app := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "user ", r.Header.Get("X-User")) })
+	text := fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [", app)
 	old := start(t, text+"{ service: star }]")
 	old.awaitStatus("/", http.StatusOK)
 
 	late := make(chan struct{})
-	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	slow := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-late:
 		case <-time.After(time.Second / 2): // after a process that does not wait has taken over
 		}
 		i.Config.Handler.ServeHTTP(w, r)
-	}))
-	defer slow.Close()
-	route := strings.ReplaceAll(i.route("/"), i.URL, slow.URL)
+	})
+	route := strings.ReplaceAll(i.route("/"), i.URL, "http://"+slow)
 	next := old.succeedAfter(text+route+"]", nil, func(g *Gateway) { g.waits.start, g.waits.takeover = 0, patience })
 	verify.NoError(t, <-next.outcome)
 	verify.Equal(t, next.asks("/", i.token("ada")), "user ada", "the first request in the new process")
@@ -173,6 +134,8 @@ func TestTokensOfARemovedIssuer(t *testing.T) {
 	}
 	r := start(t, text(i.route("/")), func(g *Gateway) { g.waits.retire = patience })
 	verify.Equal(t, r.asks("/", i.token("ada")), "star", "with the first key")
+	sets := fetch[[]admin.KeySet](r, "/api/keys")
+	verify.That(t, len(sets) == 1 && sets[0].Source == i.URL && len(sets[0].Keys) == 1 && sets[0].Read != nil && sets[0].Error == "", "/api/keys: %+v", sets)
 	h := &held{make(chan struct{}), make(chan struct{})}
 	i.held.Store(h)
 	i.rotate()
