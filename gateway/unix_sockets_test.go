@@ -35,18 +35,13 @@ func (r *running) through(path string) {
 	}}
 }
 
-// serveSocket serves a handler on a unix socket, after a call of each of set for the server.
-func serveSocket(t *testing.T, path string, handler http.HandlerFunc, set ...func(*httptest.Server)) *httptest.Server {
+// serveSocket serves a handler on a unix socket.
+func serveSocket(t *testing.T, path string, handler http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	server := httptest.NewUnstartedServer(handler)
 	server.Listener.Close()
 	server.Listener = verify.Result(net.Listen("unix", path)).Must(t)
-	for _, f := range set {
-		f(server)
-	}
-	if server.URL == "" {
-		server.Start()
-	}
+	server.Start()
 	t.Cleanup(server.Close)
 	return server
 }
@@ -73,7 +68,8 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 	second := serveSocket(t, two, echo("two"))
 	of := func(listeners, peers string) string {
 		return fmt.Sprintf("listeners: [%s]\nshutdown: { idle: 0s }\n"+
-			"services: { a: { peers: [%s], balance: { policy: round_robin }, health: { active: { type: http, path: /, interval: 100ms, timeout: 1m } } } }\nroutes: [{ service: a }]\n", listeners, peers)
+			"services: { a: { peers: [%s], balance: { policy: round_robin }, health: { active: { type: http, path: /, interval: 100ms, timeout: 1m } } } }\n"+
+			"routes: [{ service: a }, { host: peer.example.com, service: a, host_header: peer }]\n", listeners, peers)
 	}
 	listener := fmt.Sprintf("{ name: web, address: 'unix:%s' }", web)
 	r := start(t, of(listener, fmt.Sprintf("'unix:%s', 'unix:%s'", one, two)))
@@ -86,7 +82,9 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 		verify.That(t, status == http.StatusOK && rest == `example.com "unknown" 100000`, "got %d %s", status, body)
 	}
 	slices.Sort(seen)
-	verify.Equal(t, fmt.Sprint(seen), "[one one two two]", "peers: %v", seen)
+	verify.Slices(t, seen, []string{"one", "one", "two", "two"}, "peers")
+	status, body := r.postBody("http://peer.example.com/", "")
+	verify.That(t, status == http.StatusOK && strings.HasSuffix(body, ` localhost "unknown" 0`), "got %d %s", status, body)
 	for _, p := range r.services.get("a").pool.Snapshot().All {
 		verify.That(t, slices.Contains([]string{"unix:" + one, "unix:" + two}, p.Address()), "address %s", p.Address())
 	}
@@ -164,53 +162,6 @@ func TestClientsOfUnixSocketsHaveNoAddress(t *testing.T) {
 	ask("web", "", "/local", "", "client_denied")
 	ask("web", "", "/", "X-Forwarded-For:\r\n", "[unknown] [unknown]")
 	ask("proxied", strings.ReplaceAll(header, "192.0.2.7", "192.0.2.8"), "/", forwarded, "[192.0.2.8] [192.0.2.8]")
-}
-
-// Unix sockets carry HTTP/2 without TLS, TLS, and TCP.
-func TestUnixSocketsOfEveryProtocol(t *testing.T) {
-	t.Parallel()
-	dir := socketDirectory(t)
-	path := func(name string) string { return filepath.Join(dir, name) }
-	answer := func(w http.ResponseWriter, q *http.Request) {
-		body, _ := io.ReadAll(q.Body)
-		fmt.Fprintf(w, "%s %s %d", q.Proto, q.Host, len(body))
-	}
-	serveSocket(t, path("plain"), answer)
-	serveSocket(t, path("h2c"), answer, func(s *httptest.Server) {
-		s.Config.Protocols = new(http.Protocols)
-		s.Config.Protocols.SetUnencryptedHTTP2(true)
-	})
-	serveSocket(t, path("tls"), answer, (*httptest.Server).StartTLS)
-
-	check := "health: { active: { type: http, path: /, interval: 100ms, timeout: 1m } }"
-	r := start(t, fmt.Sprintf("listeners: [{ name: web, address: 'unix:%s' }, { name: tcp, address: 'unix:%s', protocol: tcp, service: plain }]\n"+
-		"services:\n"+
-		"  plain: { peers: ['unix:%s'], health: { active: { type: tcp, interval: 100ms, timeout: 1m } } }\n"+
-		"  h2c: { peers: ['unix:%s'], upstream: { protocol: h2c }, %s }\n"+
-		"  tls: { peers: ['unix:%s'], upstream: { tls: { skip_verify: true } }, health: { active: { type: tcp, interval: 100ms, timeout: 1m } } }\n"+
-		"routes: [{ host: h2c, service: h2c }, { host: tls, service: tls }, { service: plain, host_header: peer }]\n",
-		path("web"), path("tcp"), path("plain"), path("h2c"), check, path("tls")))
-	for _, c := range []struct{ socket, host, want string }{
-		{"web", "h2c", "HTTP/2.0 h2c 100000"},
-		{"web", "tls", "HTTP/1.1 tls 100000"},
-		{"web", "plain", "HTTP/1.1 localhost 100000"},
-		{"tcp", "plain", "HTTP/1.1 plain 100000"},
-	} {
-		r.through(path(c.socket))
-		status, body := r.postBody("http://"+c.host+"/", strings.Repeat("x", 100_000))
-		verify.That(t, status == http.StatusOK && body == c.want, "%+v: got %d %s", c, status, body)
-	}
-	consultest.Await(t, "a check of each service has passed", func() bool {
-		for _, stats := range r.services.healthStats() {
-			if stats.ChecksPassed == 0 {
-				return false
-			}
-		}
-		return true
-	})
-	for name, stats := range r.services.healthStats() {
-		verify.Equal(t, stats.ChecksFailed, 0, "%s: checks failed", name)
-	}
 }
 
 // A configuration that is refused changes no permissions of a socket, which another process may
