@@ -30,27 +30,6 @@ func withTags(t *testing.T, service, id, address string, tags ...string) *api.Se
 // tags/catalog.
 const settling = 100 * time.Millisecond
 
-func TestTagsChange(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	first, second := origin(t, "first"), origin(t, "second")
-	consul.Set("star", withTags(t, "star", "star-1", first, "urlprefix-h/a"))
-	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio], fabio: { share: false } }", consul.URL()))
-	r.gets("h/a", "first")
-	consul.Set("star", withTags(t, "star", "star-1", first, "urlprefix-h/a", "urlprefix-h/b"))
-	r.answers("h/b", "first")
-	consul.Set("star", withTags(t, "star", "star-1", first, "urlprefix-h/b"))
-	r.awaitStatus("h/a", http.StatusNotFound)
-	// The last instance leaves its route when it fails, not when it is gone.
-	consul.Set("star", discoverytest.Health(withTags(t, "star", "star-1", first, "urlprefix-h/b"), api.HealthCritical, "down"))
-	r.awaitStatus("h/b", http.StatusServiceUnavailable)
-	consul.Set("moon", withTags(t, "moon", "moon-1", second, "urlprefix-h/b", "urlprefix-h/c"))
-	r.answers("h/c", "second")
-	r.refuses("h/b", http.StatusServiceUnavailable)
-	consul.Set("star")
-	r.answers("h/b", "second")
-}
-
 // A service whose tags ask for routes gets its instances from elsewhere, and from Consul again. Its
 // routes of tags go and come, and its others lead to the instances that it has.
 func TestSourceOfATaggedServiceChanges(t *testing.T) {
