@@ -71,12 +71,6 @@ func (c *canaries) run(text string) *canaryRun {
 // in returns a gateway that runs.
 func (c *canaries) in(r *running) *canaryRun { return &canaryRun{running: r, of: c} }
 
-func startCanary(t *testing.T, judge string) *canaryRun {
-	t.Helper()
-	c := newCanaries(t)
-	return c.run(c.text("", "50%", judge))
-}
-
 // request is a request of a new client. It returns which version has answered.
 func (c *canaryRun) request() (body string) {
 	c.t.Helper()
@@ -93,9 +87,9 @@ func (c *canaryRun) split() release.State {
 }
 
 // order is an order of an operator about the split.
-func (c *canaryRun) order(path string, want int) {
+func (c *canaryRun) order(path string) {
 	c.t.Helper()
-	verify.Equal(c.t, c.command("/api/shares/"+path), want, "%s", path)
+	verify.Equal(c.t, c.command("/api/shares/"+path), http.StatusOK, "%s", path)
 }
 
 // awaitShare waits until the gateway uses a share that was given by by.
@@ -117,17 +111,4 @@ func (c *canaryRun) failUntilVerdict() {
 		s := c.split()
 		return s.Judge != nil && s.Judge.Verdict != ""
 	})
-}
-
-// What the API refuses of orders about shares has the status of its kind.
-func TestRefusedOrdersAboutShares(t *testing.T) {
-	t.Parallel()
-	c := startCanary(t, "act: report")
-	c.order("star/release", http.StatusNotFound)
-	c.order("star/resume", http.StatusConflict)
-	c.order("star?share=0.1&group=moon", http.StatusNotFound)
-	c.order("moon?share=0.1", http.StatusNotFound)
-	for _, bad := range []string{"star", "star?share=", "star?share=1.1", "star?share=-1", "star?share=NaN", "star?share=101%25", "star?share=0.1&why=%0a"} {
-		c.order(bad, http.StatusBadRequest)
-	}
 }

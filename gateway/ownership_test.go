@@ -29,15 +29,16 @@ func (r *running) command(path string) (status int) {
 // While a new process starts, no order is accepted: it has the state of before.
 func TestNoOrderWhileANewProcessStarts(t *testing.T) {
 	t.Parallel()
-	old := startCanary(t, "act: report")
+	s := newCanaries(t)
+	old := s.run(s.text("", "50%", "act: report"))
 	old.await("the peers are there", func() bool { return len(old.peers()) == 3 })
-	old.order("star?share=0.25", http.StatusOK)
+	old.order("star?share=0.25")
 	var peer string
 	for _, p := range old.peers() {
 		peer = p.ID
 	}
 	verify.Equal(t, old.command("/api/log/debug?by=root@vm"), http.StatusOK, "the level of the log")
-	n := old.of.in(old.upgrade(old.of.text("", "50%", "act: report"), afterHandover(t, func() {
+	n := s.in(old.upgrade(s.text("", "50%", "act: report"), afterHandover(t, func() {
 		for _, path := range []string{
 			"/api/shares/star?share=0", "/api/shares/star/resume", "/api/shares/star/release", "/api/ready/off", "/api/ready/on",
 			"/api/log/debug", "/api/peers/star/" + peer + "/drain", "/api/config/rollback?number=1",
@@ -62,7 +63,7 @@ func TestANewProcessThatFailsWritesNothing(t *testing.T) {
 	text := strings.Replace(s.text(s.agent.URL(), "50%", "act: report"), "admin: {", fmt.Sprintf("admin: { orders: %q,", dir+"/orders"), 1) +
 		fmt.Sprintf("config: { history: %q }\n", dir+"/history")
 	a := s.in(start(t, text))
-	a.order("star?share=0.2", http.StatusOK)
+	a.order("star?share=0.2")
 	a.await("the peers are there", func() bool { return len(a.peers()) == 3 })
 	for _, peer := range a.peers() {
 		verify.Equal(t, a.command("/api/peers/star/"+peer.ID+"/drain?why=disk"), http.StatusOK, "drain")
