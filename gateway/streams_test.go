@@ -236,24 +236,6 @@ services: { fixed: { peers: [%q] } }
 	verify.Equal(t, smtp.line(), "still here", "the connection from before says")
 }
 
-// TestStreamsByPortsOfTags: the listener of the file with the port of a tag of fabio has its
-// service.
-func TestStreamsByPortsOfTags(t *testing.T) {
-	t.Parallel()
-	registry, port := discoverytest.Start(t), consultest.ReservePort(t)
-	registry.Set("db", withTags(t, "db", "db-1", greeter(t, "db"), fmt.Sprintf("urlprefix-:%d proto=tcp", port)))
-	r := start(t, fmt.Sprintf(`
-listeners:
-  - { name: db, address: "127.0.0.1:%d", protocol: tcp }
-  - { name: other, address: "127.0.0.1:0", protocol: tcp }
-defaults: { service: { timeouts: { connect: 5m } } } # of services that are found: the machine may be busy
-consul: { addresses: [%q] }
-catalog: { tags: [fabio], claims: [{ service: "*", hosts: ["*"] }] }
-`, port, registry.URL()))
-	r.await("the service has the port", func() bool { return r.connect("db").line() == "db" })
-	verify.Equal(t, r.connect("other").line(), "", "another port")
-}
-
 // TestStreamsFromTagsForSomeClients closes connections of clients that a tag does not allow.
 func TestStreamsFromTagsForSomeClients(t *testing.T) {
 	t.Parallel()
