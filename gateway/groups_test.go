@@ -116,25 +116,18 @@ func TestServicesOfARoute(t *testing.T) {
 	}
 	r := start(t, text("a: 20%, b: 80%"))
 	stop := r.load("web")
-	users := make(map[string]string) // the answer for each
 	served := func() (count map[string]int) {
 		count = make(map[string]int)
 		for i := range 50 {
-			user := fmt.Sprintf("user-%d", i)
-			status, answer := r.send(http.MethodGet, r.url("web"), "X-User", user)
+			status, answer := r.send(http.MethodGet, r.url("web"), "X-User", fmt.Sprintf("user-%d", i))
 			verify.Require(t, status == http.StatusOK, "status %d: %s", status, answer)
 			count[answer]++
-			users[user] = answer
 		}
 		return count
 	}
 	// The hash of these users is always the same.
 	first := served()
 	verify.That(t, first["a"] >= 3 && first["b"] >= 25, "the services got %v", first)
-	for user, want := range users {
-		answer := fetch[admin.RouteAnswer](r, "/api/route?url=http://x/&header=X-User:+"+user).Ends[0]
-		verify.That(t, answer.Service == want, "/api/route says %q for %s, whose answer is from %s", answer.Service, user, want)
-	}
 	var routes []admin.Route
 	weighted := func() *admin.Weighted {
 		routes = nil
