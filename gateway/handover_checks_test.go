@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -11,30 +9,6 @@ import (
 
 	"sluice/test/verify"
 )
-
-// A failingPeer is a peer whose checks fail and which must get no requests, beside a good one.
-type failingPeer struct {
-	text      string // the configuration
-	good, bad string // addresses
-	hangs     atomic.Bool
-	recovers  chan struct{} // closed when it does
-}
-
-func newFailingPeer(t *testing.T) *failingPeer {
-	p := &failingPeer{good: newCheckedOrigin(t, "good").address, recovers: make(chan struct{})}
-	p.bad = serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.URL.Path != "/health":
-			t.Errorf("the peer gets a request for %s", r.URL)
-		case p.hangs.Load():
-			<-p.recovers
-		default:
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
-	})
-	p.text = checkedService("{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 5m, unhealthy_threshold: 1 } }", p.good, p.bad)
-	return p
-}
 
 // A peer whose checks fail gets no request from a new process either, nor from a service that a
 // reload or an upgrade has renamed, although these cannot know yet that they still do: the peer
@@ -57,16 +31,27 @@ func TestNewProcessDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newFailingPeer(t)
+			var hangs atomic.Bool
+			recovers := make(chan struct{})
+			good := newCheckedOrigin(t, "good").address
+			bad := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Path != "/health":
+					t.Errorf("the peer gets a request for %s", r.URL)
+				case hangs.Load():
+					<-recovers
+				default:
+					w.WriteHeader(http.StatusServiceUnavailable)
+				}
+			})
+			text := checkedService("{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 5m, unhealthy_threshold: 1 } }", good, bad)
 			if test.file {
-				path := filepath.Join(t.TempDir(), "peers")
-				verify.NoError(t, os.WriteFile(path, []byte(p.good+"\n"+p.bad+"\n"), 0o600))
-				p.text = regexp.MustCompile(`peers: \[[^]]*\]`).ReplaceAllString(p.text, "file: "+path)
+				path := writeFile(t, t.TempDir(), "peers", []byte(good+"\n"+bad+"\n"))
+				text = regexp.MustCompile(`peers: \[[^]]*\]`).ReplaceAllString(text, "file: "+path)
 			}
-			r := start(t, p.text)
-			r.await("the failing peer is unhealthy", func() bool { return r.peers()[p.bad].State == "unhealthy" })
-			p.hangs.Store(true)
-			text := p.text
+			r := start(t, text)
+			r.await("the failing peer is unhealthy", func() bool { return r.peers()[bad].State == "unhealthy" })
+			hangs.Store(true)
 			if test.renames {
 				text = strings.NewReplacer("{ a: {", "{ renamed: {", "service: a }", "service: renamed }").Replace(text)
 			}
@@ -75,12 +60,12 @@ func TestNewProcessDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
 				r.gets("/", "good")
 			}
 			if !test.renames {
-				got := r.peers()[p.bad]
+				got := r.peers()[bad]
 				verify.That(t, got.State == "unhealthy" && len(got.Reasons) == 1 &&
 					got.Reasons[0] == "active: http GET /health: status 503, want 200-299", "the peer %+v", got)
 			}
-			close(p.recovers)
-			r.await("the peer is up", func() bool { return r.peers()[p.bad].State == "up" })
+			close(recovers)
+			r.await("the peer is up", func() bool { return r.peers()[bad].State == "up" })
 		})
 	}
 }

@@ -74,16 +74,6 @@ func TestShutdownCutsRequestsAfterTheGrace(t *testing.T) {
 	verify.Contains(t, r.log.String(), `"level":"warn"`, "the log does not report it")
 }
 
-func TestCutEndsAtOnce(t *testing.T) {
-	t.Parallel()
-	r, _, result := hanging(t, "shutdown: { grace: 1h }\n")
-	r.stop()
-	r.Cut()
-	r.awaitEnd()
-	_, err := result()
-	verify.That(t, err != nil, "the request in flight was answered")
-}
-
 // A permanent error of a listener ends Run, and names the listener.
 func TestRunEndsWhenAListenerFails(t *testing.T) {
 	t.Parallel()
