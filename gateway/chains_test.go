@@ -163,7 +163,7 @@ func TestUnusableChainFromTheStart(t *testing.T) {
 	nativeInstance(t, agent, "plain", "1", 1)
 	writeEntries(t, agent, splitChain("web", 90)[0])
 	writeEntries(t, agent, unusableChain("web")...)
-	r := startWithin(t, preamble+"consul: { addresses: ["+agent.URL()+"] }\nservices: { web: { consul: { connect: true } }, plain: { consul: {} } }\nroutes: [{ service: web }]\n", time.Second)
+	r := startWithin(t, preamble+"consul: { addresses: ["+agent.URL()+"] }\nservices: { web: { consul: { connect: true } }, plain: { consul: {} } }\nroutes: [{ service: web }]\n", time.Millisecond)
 	consultest.Await(t, "the chain is refused", r.refusesChain)
 	r.awaitPooled("plain", "plain=[plain-1]")
 	consultest.AwaitPromptly(t, "this process is ready, and says what is missing", func() bool {

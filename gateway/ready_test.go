@@ -141,18 +141,20 @@ routes: [{ service: consul }]
 	verify.That(t, len(v.Missing) == 2 && strings.Contains(v.Missing[0], "is not valid") && strings.Contains(v.Missing[1], "no match found"), "readyz %q", v.Missing)
 }
 
-// Before Consul's first answer nobody knows whether there are instances. Then there are none.
+// Before Consul's first answer nobody knows whether there are instances. Then there are none. The
+// routes of the file are known from the start: another path is 404.
 func TestRefusalSaysThatNothingIsKnownYet(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
 	consul.Break(discoverytest.Fault{Drop: true})
-	r := startWithin(t, starAnd(consul.URL(), ""), time.Millisecond)
-	status, body := r.get("/")
+	r := startWithin(t, strings.Replace(starAnd(consul.URL(), ""), "[{ service", "[{ path: /star, service", 1), time.Millisecond)
+	status, body := r.get("/star")
 	verify.That(t, status == 503 && strings.Contains(body, "nothing is known about the service's instances yet"), "before the first answer: %d %q", status, body)
+	r.awaitStatus("/other", http.StatusNotFound)
 	consul.Heal()
 	r.await("an answer", func() bool { return r.watchOf("star").State == "fresh" })
 	r.await("it says that there are none", func() bool {
-		status, body := r.get("/")
+		status, body := r.get("/star")
 		return status == 503 && strings.Contains(body, "the service has no instances")
 	})
 }
@@ -195,14 +197,4 @@ catalog: { tags: [sluice], claims: [{ service: "*", hosts: ["*"] }] }
 	second.refuses("/new", http.StatusServiceUnavailable)
 	consul.Heal()
 	second.awaitStatus("/new", http.StatusNotFound)
-}
-
-// Routes of the file are known from the start: another path is 404, whatever is not known of its
-// services.
-func TestARouteThatTheFileLacksIs404(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Break(discoverytest.Fault{Drop: true})
-	r := startWithin(t, strings.Replace(starAnd(consul.URL(), ""), "routes:", "# ", 1)+"\nroutes: [{ path: /star, service: star }]\n", time.Millisecond)
-	r.awaitStatus("/other", http.StatusNotFound)
 }
