@@ -177,8 +177,7 @@ func TestShareGivenDuringAReload(t *testing.T) {
 	c.awaitShare(0.2, release.ByOperator)
 }
 
-// With a file, a given share survives a restart, until it is released or the configuration has
-// another split.
+// With a file, a given share survives a restart, until the configuration has another split.
 func TestSharesSurviveARestart(t *testing.T) {
 	t.Parallel()
 	s := newCanaries(t)
@@ -191,11 +190,6 @@ func TestSharesSurviveARestart(t *testing.T) {
 	c = s.in(c.restart())
 	got := c.split()
 	verify.That(t, got.Share == 0.2 && got.Override != nil && got.Override.Why == "small" && !c.history.Current().OnlyShares, "after a restart: %+v, %+v", got, c.history.Current())
-	c.order("star/release")
-	c = s.in(c.restart())
-	got = c.split()
-	verify.That(t, got.Share == 0.5 && got.Override == nil, "after the release: %+v", got)
-	c.order("star?share=0.3")
 	c.replace(text("40%"))
 	c = s.in(c.restart())
 	c.awaitShare(0.4, "")
