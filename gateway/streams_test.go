@@ -187,7 +187,6 @@ listeners:
   - { name: smtp, address: "127.0.0.1:0", protocol: tcp }
   - { name: postgres, address: "127.0.0.1:0", protocol: tcp, service: fixed }
   - { name: closed, address: "127.0.0.1:0", protocol: tcp }
-defaults: { service: { timeouts: { connect: 5m } } } # of services that are found: the machine may be busy
 consul: { addresses: [%q] }
 catalog:
   tags: [traefik]
@@ -251,7 +250,6 @@ listeners:
   - { name: open, address: "127.0.0.1:0", protocol: tcp }
   - { name: other, address: "127.0.0.1:0", protocol: tcp }
   - { name: wrong, address: "127.0.0.1:0", protocol: tcp }
-defaults: { service: { timeouts: { connect: 5m } } } # of services that are found: the machine may be busy
 consul: { addresses: [%q] }
 catalog: { tags: [traefik], claims: [{ service: "*", hosts: ["*"] }] }
 access_log: { path: %q }

@@ -40,7 +40,6 @@ func TestTLSOfStreams(t *testing.T) {
 	consul.Set("strange", withTags(t, "strange", "strange-1", strange, "traefik.enable=true", "traefik.tcp.routers.s.rule=HostSNI(`strange.example.com`)",
 		"traefik.tcp.routers.s.tls=true", "traefik.tcp.services.s.loadbalancer.server.tls=true"))
 	r := start(t, fmt.Sprintf(`consul: { addresses: [%q] }
-defaults: { service: { timeouts: { connect: 5m } } } # of services that are found: the machine may be busy
 catalog: { tags: [traefik], claims: [{ service: tagged, hosts: [tag.example.com] }, { service: strange, hosts: [strange.example.com] }] }
 listeners:
 - { name: plain, address: "127.0.0.1:0", protocol: tcp }
