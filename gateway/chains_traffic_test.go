@@ -176,7 +176,7 @@ func (r *running) echo() (echoes func() bool) {
 // draining returns the configuration of r with a service whose former peers drain for long.
 func (r *running) draining() string {
 	text := string(verify.Result(os.ReadFile(r.file)).Must(r.t))
-	return strings.Replace(text, "timeouts:", "drain: { timeout: 1h }, timeouts:", 1)
+	return strings.Replace(text, "timeouts: { connect: 10s }", "drain: { timeout: 1h }, timeouts: { connect: 10s }", 1)
 }
 
 // A service that a chain has dropped has draining peers: their connections end when an intention
