@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -304,4 +305,19 @@ func TestOrdersWaitForConsul(t *testing.T) {
 		return errors.Is(err, fs.ErrNotExist)
 	})
 	verify.That(t, s.fault() != nil, "a read hides that nothing could be stored")
+}
+
+// A challenge of another replica is in Consul.
+func TestHTTPChallengeInConsul(t *testing.T) {
+	t.Parallel()
+	agent, prefix := shared.Agent(t)
+	m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: prefix, HTTP: true})
+	verify.NoError(t, m.Manage([]string{"a.example"}))
+	const token = `{"type":"http-01","token":"abc","keyAuthorization":"abc.key","identifier":{"type":"dns","value":"a.example"}}`
+	key := fmt.Sprintf("%s/acme/%s/challenge_tokens/a.example.json", prefix, certmagic.StorageKeys.Safe(m.issuer.IssuerKey()))
+	verify.Result(agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(token)}, nil)).Must(t)
+	body, ok := m.HTTPChallenge("a.example", challengePath+"abc")
+	verify.That(t, ok && string(body) == "abc.key", "got %q, %v", body, ok)
+	body, ok = m.HTTPChallenge("a.example", challengePath+"other")
+	verify.That(t, !ok, "got %q for another token", body)
 }
