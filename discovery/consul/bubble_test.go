@@ -166,6 +166,21 @@ func (b *bubble) status() discovery.WatchStatus {
 	return b.manager.Statuses()[0]
 }
 
+// fresh fails unless the watch is fresh.
+func (b *bubble) fresh() {
+	b.t.Helper()
+	s := b.status()
+	verify.Equal(b.t, s.State, discovery.WatchFresh, "%v after the start: status %+v: the watch is", time.Since(b.begin), s)
+}
+
+// stale fails unless the watch is stale, with an error that contains text.
+func (b *bubble) stale(text string) {
+	b.t.Helper()
+	s := b.status()
+	verify.That(b.t, s.State == discovery.WatchStale && strings.Contains(s.LastError, text),
+		"%v after the start: status %+v, want stale with %q", time.Since(b.begin), s, text)
+}
+
 // since returns the requests after the first n.
 func (b *bubble) since(n int) []discoverytest.Request { return b.Requests()[n:] }
 

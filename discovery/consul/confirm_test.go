@@ -60,8 +60,7 @@ func TestInstanceHiddenByACLsIsNotGone(t *testing.T) {
 		b.expect(60 * sec)
 		got := b.confirmations(n)
 		verify.That(t, len(got) >= 2 && got[0] != "" && got[1] == "", "confirmed with %q, want a query for one instance, then for all", got)
-		s := b.status()
-		verify.That(t, s.State == discovery.WatchStale, "status %+v", s)
+		b.stale("")
 	})
 }
 

@@ -47,10 +47,10 @@ func TestFirstDatacenterWithEnoughInstancesIsUsed(t *testing.T) {
 		b.setIn("dc1", "a b")
 		b.expect(39*sec + 900*ms)
 		b.expect(40*sec, "40s: a b")
-		s := b.status()
-		verify.That(t, s.State == discovery.WatchFresh && strings.Contains(s.Source, `data centres ["dc1" "dc2"]`), "status %+v", s)
-		got := countLines(b.log.String(), `"instead_of":`)
-		verify.That(t, got == 2, "%d log lines about changes, want two:\n%s", got, b.log.String())
+		b.fresh()
+		verify.Contains(t, b.status().Source, `data centres ["dc1" "dc2"]`, "the source")
+		log := b.log.String()
+		verify.Equal(t, countLines(log, `"instead_of":`), 2, "lines about changes in %s", log)
 	})
 }
 
@@ -63,13 +63,8 @@ func TestLossOfStateInADatacenterIsAnEvent(t *testing.T) {
 			b.at(10 * sec)
 			b.SetIndex(7)
 			b.at(3 * time.Minute)
-			resets := 0
-			for _, e := range b.events.All() {
-				if e.Kind == events.KindReset {
-					resets++
-				}
-			}
-			verify.That(t, resets > 0, "data centres %q: no event", o.Datacenters)
+			reset := func(e events.Event) bool { return e.Kind == events.KindReset }
+			verify.That(t, slices.ContainsFunc(b.events.All(), reset), "data centres %q: no event", o.Datacenters)
 		})
 	}
 }
@@ -182,8 +177,7 @@ func TestInstancesOnProbationDoNotCountForADatacenter(t *testing.T) {
 		b.expect(23*sec, "22s: x y:critical") // better than those that may answer
 		b.setIn("dc2", "x:critical y:critical")
 		b.expect(24*sec, "23s: a? b?")
-		s := b.status()
-		verify.That(t, s.Probation == 2, "status %+v", s)
+		verify.Equal(t, b.status().Probation, 2, "on probation")
 	})
 }
 
@@ -224,24 +218,16 @@ func TestDatacenterThatIsUnreachableForAMinuteCountsAsEmpty(t *testing.T) {
 		b.expect(sec, "0s: a b")
 		b.cut("dc1")
 		b.expect(61*sec - ms)
-		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
-			t.Errorf("status %+v", s)
-		}
+		b.stale("No path to datacenter")
 		b.expect(62*sec, "1m1s: x y")
-		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
-			t.Errorf("the preferred data centre fails: status %+v", s)
-		}
+		b.stale("No path to datacenter") // the preferred one fails
 		log := b.log.String()
 		verify.That(t, countLines(log, `"instead_of":`, `"unreachable":`) == 1, "want one log line with the error:\n%s", log)
 		b.expect(20 * time.Minute)
-		if b.Probes() > 20*60 {
-			t.Errorf("%d probes, want one a second at most", b.Probes())
-		}
+		verify.That(t, b.Probes() <= 20*60, "%d probes, want one a second at most", b.Probes())
 		b.Heal()
 		b.expectOne(20*time.Minute+datacenterStableTime, 20*time.Minute+datacenterStableTime+10*sec, "a b")
-		if s := b.status(); s.State != discovery.WatchFresh {
-			t.Errorf("status %+v", s)
-		}
+		b.fresh()
 	})
 }
 
@@ -300,10 +286,9 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 			b.expect(sec, "0s: a b")
 			b.cut("dc2")
 			b.expect(10 * time.Minute)
-			s := b.status()
-			verify.That(t, s.State == discovery.WatchFresh, "status %+v", s)
-			got := countLines(b.log.String(), `"level":"warn"`, `"datacenter":"dc2"`)
-			verify.That(t, got == 1, "%d log lines about dc2, want one:\n%s", got, b.log.String())
+			b.fresh()
+			log := b.log.String()
+			verify.Equal(t, countLines(log, `"level":"warn"`, `"datacenter":"dc2"`), 1, "lines about dc2 in %s", log)
 			b.setIn("dc1", "a b:critical")
 			b.expect(11*time.Minute, "10m0s: a b:critical") // the instances of dc2 may be gone
 			b.setIn("dc1", "a:critical b:critical")
@@ -372,9 +357,7 @@ func TestDatacenterInUseIsNotLeftByABoundary(t *testing.T) {
 				b.cut("dc1")
 				boundary(b)
 				b.expect(50 * sec)
-				if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
-					t.Errorf("status %+v", s)
-				}
+				b.stale("No path to datacenter")
 				b.Heal()
 				b.expect(2 * time.Minute)
 				b.cut("dc1", "dc2")
@@ -447,9 +430,7 @@ func oneDatacenterIsUsed(t *testing.T, one, two *consultest.Agent) {
 	r := watchReal(t, one, ServiceOptions{Service: "star", Datacenters: []string{"dc1", "dc2"}})
 	r.await("a")
 	must(t, one.Client().Agent().UpdateTTL("check-star-a", "refused", api.HealthCritical))
-	if set := r.await("x"); set[0].Datacenter != "dc2" {
-		t.Errorf("got %+v", set[0])
-	}
+	verify.Equal(t, r.await("x")[0].Datacenter, "dc2", "data centre")
 	client, err := newClient(consul.Options{Addresses: []string{one.URL()}})
 	must(t, err)
 	defer client.Close()

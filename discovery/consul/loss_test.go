@@ -27,44 +27,26 @@ func TestLossOfAllInstancesIsConfirmedAndPutsThemOnProbation(t *testing.T) {
 		b.expect(2*sec, "1s: a? b?")
 		r := b.since(n)
 		verify.That(t, len(r) >= 2 && r[0].Consistent && r[0].Index == 0 && !r[1].Consistent, "requests %+v, want one consistent first", r)
-		if s := b.status(); s.State != discovery.WatchFresh || s.Probation != 2 || s.LastError != "" {
-			t.Errorf("status %+v", s)
-		}
-		set := b.latest()
-		if since := set[0].Probation.Sub(b.begin); since != sec || set[0].Serving() {
-			t.Errorf("on probation since %v, serving %v", since, set[0].Serving())
-		}
+		b.fresh()
+		s := b.status()
+		verify.That(t, s.Probation == 2 && s.LastError == "", "status %+v", s)
+		first := b.latest()[0]
+		verify.Equal(t, first.Probation.Sub(b.begin), sec, "on probation since")
+		verify.That(t, !first.Serving(), "%+v is serving", first)
 		b.at(10 * sec)
 		b.set("a:unchecked")
 		b.at(11 * sec)
 		b.set("a")
 		b.expect(12*sec, "11s: a b?")
 		b.expectOne(601*sec, 603*sec, "a")
-		if s := b.status(); s.Probation != 0 {
-			t.Errorf("status %+v", s)
-		}
+		verify.Equal(t, b.status().Probation, 0, "on probation")
+		log := b.log.String()
 		for _, line := range []string{
 			`"level":"warn","service":"star","source":"consul service \"star\"","instances":2`,
 			`"level":"info","service":"star","source":"consul service \"star\""`,
 		} {
-			got := countLines(b.log.String(), line)
-			verify.That(t, got == 1, "%d lines with %s, want one:\n%s", got, line, b.log.String())
+			verify.Equal(t, countLines(log, line), 1, "lines with %s in %s", line, log)
 		}
-	})
-}
-
-// After the restore of a snapshot that is older than the registrations, the agents
-// register them again within minutes.
-func TestProbationLastsLongerThanAntiEntropy(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
-		b.expect(10*sec, "0s: a b")
-		b.SetIndex(7)
-		b.set("")
-		b.at(200 * sec)
-		verify.Equal(t, formatSet(b.latest()), "a? b?", "the pool has after 200 s")
-		b.set("a b")
-		b.at(205 * sec)
-		verify.Equal(t, formatSet(b.latest()), "a b", "the pool has after they have returned")
 	})
 }
 
@@ -200,16 +182,6 @@ func TestInstanceThatRegistersAgainMeanwhileIsUsed(t *testing.T) {
 	}
 }
 
-func TestUnconfirmedLossChangesNothing(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b")
-		b.Break(discoverytest.Fault{Empty: true, Only: func(r discoverytest.Request) bool { return !r.Consistent }})
-		b.expect(60 * sec)
-		b.Heal()
-		b.expect(120 * sec)
-	})
-}
-
 func TestFailedConfirmationChangesNothing(t *testing.T) {
 	t.Parallel()
 	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
@@ -217,16 +189,7 @@ func TestFailedConfirmationChangesNothing(t *testing.T) {
 		b.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader", Only: func(r discoverytest.Request) bool { return r.Consistent }})
 		b.set("")
 		b.expect(5 * time.Minute)
-		s := b.status()
-		verify.That(t, strings.Contains(s.LastError, "confirm the answer"), "status %+v", s)
-	})
-}
-
-func TestWithoutProbationTheLastInstanceIsRemovedAtOnce(t *testing.T) {
-	watchInBubble(t, ServiceOptions{Probation: -1}, having("a"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a")
-		b.set("")
-		b.expect(sec, "1s: ")
+		b.stale("confirm the answer")
 	})
 }
 
@@ -236,14 +199,10 @@ func TestFilteredAnswerRemovesNothing(t *testing.T) {
 		b.Break(discoverytest.Fault{Filtered: true})
 		b.set("a") // b and c may be there: the token cannot see them
 		b.expect(60 * sec)
-		if s := b.status(); s.State != discovery.WatchStale {
-			t.Errorf("status %+v", s)
-		}
+		b.stale("")
 		b.set("a b c d")
-		b.at(90 * sec)
-		if s := b.status(); s.Instances != 4 || s.State != discovery.WatchFresh {
-			t.Errorf("after an addition: %+v", s)
-		}
+		b.expectOne(60*sec, 90*sec, "a b c d")
+		b.fresh()
 	})
 }
 
@@ -266,8 +225,7 @@ func TestRemovalOfACriticalInstanceByTheStreamingBackendIsConfirmed(t *testing.T
 		b.expect(sec, "0s: a:critical")
 		b.Break(discoverytest.Fault{Filtered: true, Empty: true}) // the token has lost its permissions
 		b.expect(20 * sec)
-		s := b.status()
-		verify.That(t, s.State == discovery.WatchStale && s.Instances == 1, "status %+v", s)
+		b.stale("")
 		b.Heal()
 		b.at(40 * sec)
 		b.set("")
@@ -286,9 +244,7 @@ func TestLossOfTheLastInstanceIsConfirmedWithoutStreaming(t *testing.T) {
 		n := len(b.Requests())
 		b.set("")
 		b.expect(50*sec, "50s: a?")
-		if r := b.since(n); !slices.ContainsFunc(r, func(r discoverytest.Request) bool { return r.Consistent }) {
-			t.Errorf("requests %+v, want a consistent one", r)
-		}
+		verify.That(t, len(b.confirmations(n)) > 0, "no consistent request in %+v", b.since(n))
 	})
 }
 
@@ -309,53 +265,45 @@ func TestEveryRemovalIsConfirmed(t *testing.T) {
 				b.set("b")
 				b.expect(sec, "1s: b")
 				r := slices.DeleteFunc(b.since(n), func(r discoverytest.Request) bool { return r.Index > 0 && !r.Consistent })
-				if len(r) == 0 || !r[0].Consistent {
-					t.Errorf("requests %+v, want a consistent one", b.since(n))
-				}
+				verify.That(t, len(r) > 0 && r[0].Consistent, "requests %+v, want a consistent one", b.since(n))
 			})
 		})
 	}
 }
 
+// A token that is missing is logged, once, if there is nothing without it.
 func TestWithoutTokenAnEmptyAnswerPutsInstancesOnProbation(t *testing.T) {
-	denying := func(b *bubble) { b.set("a"); b.Break(discoverytest.Fault{Deny: true}) }
-	watchInBubble(t, ServiceOptions{}, denying, func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a")
-		b.set("")
-		b.expectOne(sec, 2*sec, "a?")
-	})
-}
-
-func TestMissingTokenIsLogged(t *testing.T) {
-	denying := func(b *bubble) { b.Break(discoverytest.Fault{Deny: true}) }
-	watchInBubble(t, ServiceOptions{}, denying, func(t *testing.T, b *bubble) {
-		b.expect(10*sec, "0s: ")
-		got := countLines(b.log.String(), `"default_policy":"deny"`)
-		verify.That(t, got == 1, "%d warnings, want one:\n%s", got, b.log.String())
-	})
+	for first, lines := range map[string]int{"a": 0, "": 1} {
+		denying := func(b *bubble) { b.set(first); b.Break(discoverytest.Fault{Deny: true}) }
+		watchInBubble(t, ServiceOptions{}, denying, func(t *testing.T, b *bubble) {
+			b.expect(10*sec, "0s: "+first)
+			log := b.log.String()
+			verify.Equal(t, countLines(log, `"default_policy":"deny"`), lines, "warnings in %s", log)
+			b.set("")
+			if first != "" {
+				b.expectOne(10*sec, 11*sec, "a?")
+			}
+		})
+	}
 }
 
 func TestWatchFollowsTheVisibleInstancesOfAFilteredService(t *testing.T) {
 	filtered := func(b *bubble) { b.Break(discoverytest.Fault{Filtered: true}) }
 	watchInBubble(t, ServiceOptions{}, filtered, func(t *testing.T, b *bubble) {
 		b.at(20 * sec)
-		if s := b.status(); s.State != discovery.WatchPending || s.Changes != 0 {
-			t.Errorf("empty filtered answer: %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.State == discovery.WatchPending && s.Changes == 0, "empty filtered answer: %+v", s)
 		b.set("a b")
 		b.at(40 * sec)
 		b.set("a")
 		b.at(60 * sec)
-		if s := b.status(); s.Instances != 1 || s.State != discovery.WatchFresh {
-			t.Errorf("status %+v", s)
-		}
-		got := countLines(b.log.String(), `"needs":`)
-		verify.That(t, got == 1, "%d warnings, want one:\n%s", got, b.log.String())
+		b.fresh()
+		verify.Equal(t, formatSet(b.latest()), "a", "the pool")
+		verify.Equal(t, countLines(b.log.String(), `"needs":`), 1, "warnings in %s", b.log.String())
 		b.set("")
 		b.at(80 * sec)
-		if s := b.status(); s.Instances != 1 || s.State != discovery.WatchStale {
-			t.Errorf("empty filtered answer after others: %+v", s)
-		}
+		b.stale("")
+		verify.Equal(t, formatSet(b.latest()), "a", "the pool after an empty filtered answer")
 	})
 }
 

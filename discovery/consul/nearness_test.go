@@ -44,8 +44,7 @@ func (b *bubble) expectPriorities(d time.Duration, want string) {
 func TestNearestDatacenterIsUsed(t *testing.T) {
 	watchInBubble(t, nearestDatacenter, inThree(20*ms, 10*ms), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a") // the agent's own
-		s := b.status()
-		verify.That(t, strings.Contains(s.Source, `data centres ["dc3" "dc2" "dc1"], the nearest first`), "status %+v", s)
+		verify.Contains(t, b.status().Source, `data centres ["dc3" "dc2" "dc1"], the nearest first`, "the source")
 		b.setIn("dc1", "a:critical")
 		b.expect(2*sec, "1s: x")
 		b.far(10*ms, 20*ms)
@@ -95,8 +94,7 @@ func TestUnknownDistances(t *testing.T) {
 		b.expectPriorities(6*sec, "a^0 m^2 x^1")
 		b.Break(refused)
 		b.expectPriorities(time.Hour, "a^0 m^2 x^1")
-		s := b.status()
-		verify.That(t, s.State == discovery.WatchFresh, "status %+v", s)
+		b.fresh()
 		log := b.log.String()
 		failed, again := countLines(log, "cannot be read: their order"), countLines(log, "are read again")
 		verify.That(t, failed == 2 && again == 1, "the log tells %d failures and %d recoveries:\n%s", failed, again, log)
@@ -212,17 +210,5 @@ func eachPrefersItsOwn(t *testing.T, one, two *consultest.Agent) {
 		answer, err := client.Health(t.Context(), o)
 		verify.That(t, err == nil && formatSet(discovery.Normalize(answer.Instances)) == "x", "%+v, %v", answer, err)
 		client.Close()
-	}
-}
-
-// An agent without coordinates refuses to tell them.
-func TestRealDistancesWithoutCoordinates(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"disable_coordinates": true}})
-	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}})
-	must(t, err)
-	defer client.Close()
-	if distances, err := readDistances(t.Context(), client.Client); err == nil || !strings.Contains(err.Error(), "Coordinate support disabled") {
-		t.Errorf("got %v, %v", distances, err)
 	}
 }

@@ -30,8 +30,8 @@ func TestAllDatacentersAreUsed(t *testing.T) {
 	watchInBubble(t, spillingDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b x y")
 		verify.Equal(t, b.priorities(), "a^0 b^0 x^1 y^1", "priorities")
-		s := b.status()
-		verify.That(t, s.State == discovery.WatchFresh && strings.Contains(s.Source, `data centres ["dc1" "dc2"] together`), "status %+v", s)
+		b.fresh()
+		verify.Contains(t, b.status().Source, `data centres ["dc1" "dc2"] together`, "the source")
 		b.setIn("dc2", "x y z")
 		b.expect(2*sec, "1s: a b x y z")
 		b.setIn("dc1", "a b:critical")
@@ -51,9 +51,7 @@ func TestUnreachableDatacenterKeepsItsInstancesIfAllAreUsed(t *testing.T) {
 		for n, datacenter := range []string{"dc1", "dc2"} {
 			b.cut(datacenter)
 			b.expect(time.Duration(n+1) * 10 * time.Minute)
-			if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
-				t.Errorf("without %s: status %+v", datacenter, s)
-			}
+			b.stale("No path to datacenter")
 			b.Heal()
 		}
 		b.at(21 * time.Minute)
@@ -62,9 +60,7 @@ func TestUnreachableDatacenterKeepsItsInstancesIfAllAreUsed(t *testing.T) {
 		b.expect(30*time.Minute, "21m0s: a b x")
 		b.Heal()
 		b.expect(40 * time.Minute)
-		if s := b.status(); s.State != discovery.WatchFresh {
-			t.Errorf("status %+v", s)
-		}
+		b.fresh()
 	})
 }
 

@@ -3,15 +3,10 @@ package consul
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	"sluice/consul"
-	"sluice/discovery"
-	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -47,8 +42,8 @@ func TestTokenReplacedBeforeItsRevocationCausesNoError(t *testing.T) {
 		b.Break(denying("new")) // the query that waits has the old one
 		b.set("a b")
 		b.expect(1500*ms, "1.5s: a b")
-		s := b.status()
-		verify.That(t, s.Errors == 0 && s.State == discovery.WatchFresh, "status %+v", s)
+		b.fresh()
+		verify.Equal(t, b.status().Errors, 0, "errors")
 	})
 }
 
@@ -62,8 +57,7 @@ func TestWatchRecoversAfterTheReplacementOfARevokedToken(t *testing.T) {
 			b.set("a b")
 			at := 5*time.Minute + time.Duration(n)*1100*ms
 			b.expect(at)
-			s := b.status()
-			verify.That(t, s.State == discovery.WatchStale && strings.Contains(s.LastError, `for "star"`), "status %+v", s)
+			b.stale(`for "star"`)
 			file.write("new")
 			b.expectOne(at, at+2*sec, "a b")
 		})
@@ -93,47 +87,4 @@ func TestUnreadableTokenFileKeepsTheToken(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestRealTokenRotation replaces the token in the file, and deletes the old one.
-func TestRealTokenRotation(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "node-1", ACLs: true})
-	acl := agent.Client().ACL()
-	policy, old, err := agent.NewToken("sluice", leastPrivilege(t))
-	must(t, err)
-	newToken := func() *api.ACLToken {
-		token, _, err := acl.TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
-		must(t, err)
-		return token
-	}
-	registerTTL(t, agent, "star", "a", 8001, nil)
-	registerTTL(t, agent, "star", "b", 8002, nil)
-	file := newTokenFile(t, old.SecretID)
-	r := watchRealClient(t, consul.Options{Addresses: []string{agent.URL()}, TokenFile: file.path}, ServiceOptions{Service: "star"})
-	r.await("a b")
-	r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
-
-	for n, id := range []string{"c", "d"} {
-		next := newToken()
-		file.write(next.SecretID)
-		_, err = acl.TokenDelete(old.AccessorID, nil)
-		must(t, err)
-		old = next
-		registerTTL(t, agent, "star", id, 8003+n, nil)
-		r.await([]string{"a b c", "a b c d"}[n])
-	}
-	if s := r.manager.Statuses()[0]; s.Errors > 0 {
-		t.Errorf("status %+v, want no error", s)
-	}
-
-	// Deleted before the replacement.
-	_, err = acl.TokenDelete(old.AccessorID, nil)
-	must(t, err)
-	r.awaitStatus("aware that the token is gone", func(s discovery.WatchStatus) bool {
-		return s.State == discovery.WatchStale && strings.Contains(s.LastError, "403 Forbidden") && strings.Contains(s.LastError, `"star"`)
-	})
-	registerTTL(t, agent, "star", "e", 8005, nil)
-	file.write(newToken().SecretID)
-	r.await("a b c d e")
 }

@@ -94,22 +94,12 @@ func TestConsistentModeConfirmsEachChange(t *testing.T) {
 		n := len(b.Requests())
 		b.set("a b")
 		b.expect(sec, "1s: a b")
-		if r := b.since(n); len(r) != 2 || r[0].Index != 0 || !r[0].Consistent || r[1].Index == 0 {
-			t.Errorf("requests %+v, want one that does not block and the next that does", r)
-		}
+		r := b.since(n)
+		verify.That(t, len(r) == 2 && r[0].Index == 0 && r[0].Consistent && r[1].Index != 0,
+			"requests %+v, want one that does not block and the next that does", r)
 		for _, r := range b.Requests() {
 			verify.That(t, r.Consistent && !r.Stale && !r.Cached, "request %+v", r)
 		}
-	})
-}
-
-func TestChangedIndexWithUnchangedContentIsNoEvent(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a")
-		b.set("a")
-		b.expect(2 * sec)
-		s := b.status()
-		verify.That(t, s.Changes == 1 && s.Queries == 2, "status %+v", s)
 	})
 }
 
@@ -134,18 +124,17 @@ func TestErrorsKeepTheInstances(t *testing.T) {
 				b.expect(sec, "0s: a b")
 				b.Break(tt.fault)
 				b.expect(40 * sec)
+				b.stale(tt.want)
 				s := b.status()
-				if s.State != discovery.WatchStale || s.Instances != 2 || !strings.Contains(s.LastError, tt.want) {
-					t.Errorf("status %+v, want an error with %q", s, tt.want)
-				}
+				verify.Equal(t, s.Instances, 2, "instances")
 				verify.That(t, len(s.LastError) <= 600, "an error of %d bytes", len(s.LastError))
-				got := countLines(b.log.String(), `"level":"warn"`, `"instances_in_use":2`)
-				verify.That(t, got == 1, "%d warnings, want one:\n%s", got, b.log.String())
+				log := b.log.String()
+				verify.Equal(t, countLines(log, `"level":"warn"`, `"instances_in_use":2`), 1, "warnings in %s", log)
 				b.Heal()
 				b.at(56 * sec)
-				if s := b.status(); s.State != discovery.WatchFresh || s.LastError != "" || s.Changes != 1 {
-					t.Errorf("after the fault: %+v", s)
-				}
+				b.fresh()
+				s = b.status()
+				verify.That(t, s.LastError == "" && s.Changes == 1, "after the fault: %+v", s)
 			})
 		})
 	}
@@ -192,8 +181,7 @@ func TestHeldQueryIsRepeated(t *testing.T) {
 		b.Break(discoverytest.Fault{Hang: true, Only: func(r discoverytest.Request) bool { return r.Index == 0 && r.Time.Before(held) }})
 		b.set("a b")
 		b.expectOne(sec, 5*sec, "a b")
-		s := b.status()
-		verify.That(t, s.Errors == 1, "status %+v, want one error", s)
+		verify.Equal(t, b.status().Errors, 1, "errors")
 	})
 }
 
@@ -202,12 +190,10 @@ func TestHalfOpenConnectionIsDetected(t *testing.T) {
 		b.at(sec)
 		b.Break(discoverytest.Fault{Hang: true, Only: func(r discoverytest.Request) bool { return r.Index > 0 }})
 		b.at(79 * sec) // wait, wait/16 and the grace
-		s := b.status()
-		verify.That(t, s.Errors == 1, "status %+v, want one error", s)
+		verify.Equal(t, b.status().Errors, 1, "errors")
 		verify.Contains(t, b.log.String(), "no answer within 1m", "log")
-		if r := b.Requests(); !slices.ContainsFunc(r[2:], func(r discoverytest.Request) bool { return r.Index == 0 }) {
-			t.Error("no query without an index after it")
-		}
+		anew := func(r discoverytest.Request) bool { return r.Index == 0 }
+		verify.That(t, slices.ContainsFunc(b.since(2), anew), "no query without an index after it")
 	})
 }
 
@@ -232,12 +218,10 @@ func TestIndexZeroCausesNoBusyLoop(t *testing.T) {
 		requests := b.Requests()
 		verify.That(t, len(requests) <= 60, "%d requests in a minute", len(requests))
 		for n, r := range requests[2:] {
-			if r.Index != 1 {
-				t.Errorf("request %d with index %d, want 1", n+2, r.Index)
-			}
+			verify.Equal(t, r.Index, 1, "request %d: index", n+2)
 		}
-		s := b.status()
-		verify.That(t, s.Instances == 1 && s.State == discovery.WatchFresh, "status %+v", s)
+		b.fresh()
+		verify.Equal(t, b.status().Instances, 1, "instances")
 	})
 }
 
@@ -249,17 +233,6 @@ func TestSteadyChangesAreLimited(t *testing.T) {
 		}
 		got, limit := len(b.Requests()), consul.QueryBurst+10*consul.QueryRate+1
 		verify.That(t, got <= limit && got >= limit-5, "%d requests in 10 s, want about %d", got, limit)
-	})
-}
-
-func TestSkippedInstanceIsLoggedOnce(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having(""), func(t *testing.T, b *bubble) {
-		for n := range 3 {
-			b.Set("star", discoverytest.Instance("star", "no-port", 0), discoverytest.Instance("star", "a", 8000+n))
-			b.at(time.Duration(n+1) * sec)
-		}
-		got := countLines(b.log.String(), `"id":"no-port"`, `"reason":"it has port 0"`)
-		verify.That(t, got == 1, "%d warnings, want one:\n%s", got, b.log.String())
 	})
 }
 
@@ -303,9 +276,8 @@ func TestOversubscribedServicesAndACatalogTakeTurns(t *testing.T) {
 func TestServiceWithoutNameEndsTheWatch(t *testing.T) {
 	client, err := newClient(consul.Options{})
 	verify.NoError(t, err)
-	if err := client.Source(ServiceOptions{}).Run(t.Context(), discovery.WatchState{}, nil); err == nil || errors.Is(err, context.Canceled) {
-		t.Errorf("Run: %v", err)
-	}
+	err = client.Source(ServiceOptions{}).Run(t.Context(), discovery.WatchState{}, nil)
+	verify.That(t, err != nil && !errors.Is(err, context.Canceled), "Run: %v", err)
 }
 
 // A stream does not report the loss of the leader.
@@ -317,29 +289,20 @@ func TestStreamWithoutALeaderIsNotFresh(t *testing.T) {
 				b.expect(10*sec, "0s: a b")
 				b.Break(discoverytest.Fault{Leaderless: true})
 				b.at(12 * sec)
-				if s := b.status(); s.State != discovery.WatchFresh {
-					t.Errorf("during an election the watch is %v: %s", s.State, s.LastError)
-				}
+				b.fresh() // during an election
 				b.at(16 * sec)
-				if s := b.status(); s.State != discovery.WatchStale {
-					t.Errorf("after 6 s without a leader: %+v", s)
-				}
+				b.stale("")
 				for at := 20 * sec; at < 5*time.Minute; at += 7 * sec {
 					b.at(at)
-					if s := b.status(); s.State != discovery.WatchStale {
-						t.Fatalf("after %v without a leader: %+v", at-10*sec, s)
-					}
+					b.stale("")
 				}
 				n := len(b.Requests())
 				b.Heal()
 				b.set("a b c")
 				b.expectOne(5*time.Minute-8*sec, 5*time.Minute+2*sec, "a b c")
-				if s := b.status(); s.State != discovery.WatchFresh {
-					t.Errorf("with a leader: %+v", s)
-				}
-				if n > 330 { // one in 1 s, give or take a half
-					t.Errorf("%d requests in five minutes without a leader", n)
-				}
+				b.fresh()
+				// One in 1 s, give or take a half.
+				verify.That(t, n <= 330, "%d requests in five minutes without a leader", n)
 			})
 		})
 	}
@@ -371,14 +334,10 @@ func TestAnswerOfAnOutdatedCacheIsNotUsed(t *testing.T) {
 		b.expect(10*sec, "0s: a b")
 		b.Break(discoverytest.Fault{Age: "30", Empty: true})
 		b.expect(60 * sec)
-		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "the agent's cache has not been updated for 30s") {
-			t.Errorf("status %+v", s)
-		}
+		b.stale("the agent's cache has not been updated for 30s")
 		b.Break(discoverytest.Fault{Age: "0"})
 		b.at(70 * sec)
-		if s := b.status(); s.State != discovery.WatchFresh {
-			t.Errorf("status %+v", s)
-		}
+		b.fresh()
 	})
 }
 
@@ -397,24 +356,26 @@ func TestTaggedAddressMoves(t *testing.T) {
 		at(b, "192.0.2.2")
 		b.at(time.Hour)
 		after := b.latest()
-		if len(before) != 1 || len(after) != 1 || before[0].HostPort() != "192.0.2.1:443" || after[0].HostPort() != "192.0.2.2:443" ||
-			after[0].AddressTag != "wan" || before[0].ID != after[0].ID || before[0].Key() == after[0].Key() {
-			t.Errorf("before %+v, after %+v", before, after)
-		}
+		verify.Require(t, len(before) == 1 && len(after) == 1, "before %+v, after %+v", before, after)
+		from, to := before[0], after[0]
+		verify.Equal(t, from.HostPort()+" "+to.HostPort(), "192.0.2.1:443 192.0.2.2:443", "addresses")
+		verify.That(t, to.AddressTag == "wan" && from.ID == to.ID && from.Key() != to.Key(), "%+v, %+v", from, to)
 	})
 }
 
-// What is skipped of an answer is in the state of the watch, for as long as it is.
+// What is skipped of an answer is in the state of the watch, for as long as it is, and logged once.
 func TestSkippedEntriesAreInvalid(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
-		b.expect(time.Second, "0s: a")
+	watchInBubble(t, ServiceOptions{}, having(""), func(t *testing.T, b *bubble) {
 		odd := discoverytest.Instance("star", "z", 0)
-		b.Set("star", discoverytest.Instance("star", "a", 80), odd)
-		b.at(2 * time.Second)
-		s := b.manager.Statuses()[0]
-		verify.That(t, len(s.Invalid) == 1 && s.Invalid[0] == discovery.Invalid{Key: odd.Service.ID, Reason: "it has port 0"}, "invalid: %+v", s.Invalid)
+		for n := range 3 {
+			b.Set("star", odd, discoverytest.Instance("star", "a", 8000+n))
+			b.at(time.Duration(n+1) * sec)
+			want := []discovery.Invalid{{Key: odd.Service.ID, Reason: "it has port 0"}}
+			verify.Slices(t, b.status().Invalid, want, "invalid")
+		}
+		log := b.log.String()
+		verify.Equal(t, countLines(log, `"id":"z"`, `"reason":"it has port 0"`), 1, "warnings in %s", log)
 		b.set("a")
-		b.at(3 * time.Second)
-		verify.Equal(t, len(b.manager.Statuses()[0].Invalid), 0, "invalid at the end")
+		verify.Equal(t, len(b.status().Invalid), 0, "invalid at the end")
 	})
 }
