@@ -1,19 +1,15 @@
 package consul
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
-	"sluice/certificates"
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
@@ -30,38 +26,30 @@ type realOverview struct {
 
 	mu   sync.Mutex
 	sets map[string][]discovery.Instance // the last one of each service
-	news chan struct{}                   // capacity 1
 }
 
-func watchRealOverview(t *testing.T, o consultest.Options, connections, services, nodes int, wait time.Duration) *realOverview {
+func watchRealOverview(t *testing.T, o consultest.Options, connections, services, nodes int) *realOverview {
 	t.Helper()
-	c := &realOverview{t: t, nodes: nodes, sets: make(map[string][]discovery.Instance), news: make(chan struct{}, 1)}
+	c := &realOverview{t: t, nodes: nodes, sets: make(map[string][]discovery.Instance)}
 	c.agent = consultest.Start(t, o)
 	for n := range services {
 		c.register(n, "a", api.HealthPassing, nil)
 		c.register(n, "b", api.HealthPassing, nil)
 	}
-	var err error
-	c.client, err = newClient(consul.Options{
-		Addresses: []string{c.url(o)}, MaxWatches: connections, Log: zerolog.New(zerolog.NewTestWriter(t)),
-		TLS: consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: caOf(o)}},
-	})
-	must(t, err)
+	c.client = verify.Result(newClient(consul.Options{
+		Addresses: []string{c.agent.URL()}, MaxWatches: connections, Log: zerolog.New(zerolog.NewTestWriter(t)),
+	})).Must(t)
 	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(set discovery.Set) {
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		c.sets[set.Service] = set.Instances
-		c.mu.Unlock()
-		select {
-		case c.news <- struct{}{}:
-		default:
-		}
 	}})
 	for n := range services {
 		name := serviceName(n)
 		if n == 10 { // to Consul it is the same
 			name = strings.ToUpper(name)
 		}
-		m.Watch(serviceName(n), c.client.Source(ServiceOptions{Service: name, Wait: wait, Probation: -1}))
+		m.Watch(serviceName(n), c.client.Source(ServiceOptions{Service: name, Wait: maxWait, Probation: -1}))
 	}
 	t.Cleanup(c.client.Close)
 	run(t, m)
@@ -133,34 +121,12 @@ func (c *realOverview) awaitAt(n int, id, address string) {
 
 func (c *realOverview) awaitSet(n int, want string, ok func([]discovery.Instance) bool) {
 	c.t.Helper()
-	deadline := time.After(patience)
-	for {
+	consultest.Await(c.t, serviceName(n)+": "+want, func() bool {
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		set, known := c.sets[serviceName(n)]
-		c.mu.Unlock()
-		if known && ok(set) {
-			return
-		}
-		select {
-		case <-c.news:
-		case <-deadline:
-			c.t.Fatalf("%s: last set of Sink %+v, want %s", serviceName(n), set, want)
-		}
-	}
-}
-
-func (c *realOverview) url(o consultest.Options) string {
-	if o.TLS != nil {
-		return "https://" + c.agent.HTTPSAddress()
-	}
-	return c.agent.URL()
-}
-
-func caOf(o consultest.Options) string {
-	if o.TLS != nil {
-		return o.TLS.CA
-	}
-	return ""
+		return known && ok(set)
+	})
 }
 
 // goesThroughLife makes every kind of change.
@@ -233,7 +199,7 @@ func TestRealOverview(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := watchRealOverview(t, consultest.Options{}, tt.connections, tt.services, tt.nodes, maxWait)
+			c := watchRealOverview(t, consultest.Options{}, tt.connections, tt.services, tt.nodes)
 			c.goesThroughLife()
 			s := c.client.Stats()
 			verify.That(t, s.Peak <= tt.connections && s.Refused <= 0, "%+v: want at most %d connections", s, tt.connections)
@@ -246,7 +212,7 @@ func TestRealAgentWithFewConnections(t *testing.T) {
 	t.Parallel()
 	c := watchRealOverview(t, consultest.Options{Config: map[string]any{
 		"limits": map[string]any{"http_max_conns_per_client": 14},
-	}}, 128, 60, 2, maxWait)
+	}}, 128, 60, 2)
 	c.register(7, "c", api.HealthPassing, nil)
 	c.await(7, "a b c")
 	c.deregister(7, "c")
@@ -255,50 +221,4 @@ func TestRealAgentWithFewConnections(t *testing.T) {
 	verify.That(t, s.Refused != 0 && s.Shared, "%+v: want some refused", s)
 	// One that Consul refuses counts until its refusal has been read.
 	consultest.Await(t, "there are fewer than 14 connections", func() bool { return c.client.Stats().Connections < 14 })
-}
-
-// The catalog and the keys leave the only connection for queries to the services.
-func TestRealAgentWithOneConnection(t *testing.T) {
-	t.Parallel()
-	c := watchRealOverview(t, consultest.Options{}, 1, 3, 2, maxWait)
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-	})
-	var found, value atomic.Value
-	running.Go(func() {
-		_ = c.client.Catalog(Selection{Wait: maxWait}).Run(ctx, func(s []CatalogService) { found.Store(fmt.Sprint(s)) }) // ends with ctx
-	})
-	running.Go(func() {
-		_ = c.client.Follow(ctx, consul.FollowOptions{ // ends with ctx
-			Query: consul.OneKey("documents"), Wait: maxWait,
-			Read:  func(_ consul.Answer, body []byte) error { value.Store(string(body)); return nil },
-			Ended: func(error) {},
-		})
-	})
-	consultest.Await(t, "the catalog", func() bool { return found.Load() != nil })
-	consultest.Await(t, "the key", func() bool { return value.Load() != nil })
-	for n := range 3 {
-		c.register(n, "a", api.HealthWarning, nil) // no change of the catalog
-		c.await(n, "a:warning b")
-	}
-	before, absent := found.Load(), value.Load()
-	c.register(3, "a", api.HealthPassing, nil)
-	consultest.Await(t, "the catalog has another service", func() bool { return found.Load() != before })
-	_, err := c.agent.Client().KV().Put(&api.KVPair{Key: "documents", Value: []byte("a")}, nil)
-	must(t, err)
-	consultest.Await(t, "the key has a value", func() bool { return value.Load() != absent })
-}
-
-// With TLS, queries share connections.
-func TestRealAgentOverHTTP2(t *testing.T) {
-	t.Parallel()
-	authority := consultest.NewAuthority(t, "test")
-	cert, key := authority.Issue("agent", "127.0.0.1")
-	c := watchRealOverview(t, consultest.Options{TLS: &consultest.TLS{CA: authority.File, Cert: cert, Key: key}}, 16, 100, 2, maxWait)
-	c.goesThroughLife()
-	s := c.client.Stats()
-	verify.That(t, !s.Shared && s.Peak <= 6, "%+v: want all on few connections", s)
 }
