@@ -45,8 +45,7 @@ func inMemory(t *testing.T, handler http.Handler, o consul.Options) (*testClient
 		o.Addresses = []string{"http://fake"}
 	}
 	o.Dial = pipe.DialContext
-	client, err := newClient(o)
-	must(t, err)
+	client := verify.Result(newClient(o)).Must(t)
 	t.Cleanup(func() {
 		client.Close()
 		pipe.Close()

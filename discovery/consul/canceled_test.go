@@ -308,9 +308,7 @@ func TestRealRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
 	agent := consultest.Start(t, consultest.Options{})
-	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
-	must(t, err)
-	t.Cleanup(client.Close)
+	client := clientOf(t, agent, "")
 	// An agent that has just been resumed counts the connections of the outage until it has closed
 	// them. It has room for 200 in all: neither for both, nor for what several outages would leave.
 	const services = 110

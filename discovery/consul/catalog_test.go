@@ -153,17 +153,15 @@ func TestCatalogRemovesNothingWhileConsulFails(t *testing.T) {
 				b.expect(sec, "0s: star")
 				b.Break(fault)
 				b.expect(60 * sec)
-				if s := b.watch.Status(); !fault.Filtered && (s.State != discovery.WatchStale || s.LastError == "") {
-					t.Errorf("status %+v", s)
-				}
+				s := b.watch.Status()
+				verify.That(t, fault.Filtered || s.State == discovery.WatchStale && s.LastError != "", "status %+v", s)
 				b.forget("star")
 				b.Heal()
 				b.expect(75 * sec)    // 30 s begin with the first good answer
 				time.Sleep(100 * sec) // a query may block on the index of the fault
 				synctest.Wait()
-				if s := b.watch.Status(); s.State != discovery.WatchFresh || len(s.Services) != 0 {
-					t.Errorf("afterwards %+v", s)
-				}
+				s = b.watch.Status()
+				verify.That(t, s.State == discovery.WatchFresh && len(s.Services) == 0, "afterwards %+v", s)
 			})
 		})
 	}
@@ -232,11 +230,8 @@ func TestCatalogSelectsByMetaWithoutTags(t *testing.T) {
 }
 
 func TestCatalogRejectsInvalidPattern(t *testing.T) {
-	client, err := newClient(consul.Options{})
-	verify.NoError(t, err)
-	if err := client.Catalog(Selection{Name: "[a"}).Run(t.Context(), nil); err == nil {
-		t.Error("no error")
-	}
+	client := verify.Result(newClient(consul.Options{})).Must(t)
+	verify.That(t, client.Catalog(Selection{Name: "[a"}).Run(t.Context(), nil) != nil, "no error")
 }
 
 func TestCatalogQueriesBlockForWait(t *testing.T) {
@@ -252,14 +247,12 @@ func TestCatalogQueriesBlockForWait(t *testing.T) {
 
 // catalogIsFollowed follows the catalog of a real agent by tags and meta.
 func catalogIsFollowed(t *testing.T, agent *consultest.Agent) {
-	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t))})
-	must(t, err)
+	client := clientOf(t, agent, "")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	var running sync.WaitGroup
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
-		client.Close()
 	})
 	follow := func(s Selection) (await func(want string)) {
 		s.Wait, s.Probation = maxWait, -1 // what arrives within a test's patience does so without the end of a wait
@@ -294,8 +287,8 @@ func catalogIsFollowed(t *testing.T, agent *consultest.Agent) {
 	must(t, agent.Client().Agent().ServiceDeregister("cat-1"))
 	await("dog")
 	// The query for the instances filters by the same meta.
-	answer, err := client.Health(t.Context(), ServiceOptions{Service: "dog", Tags: []string{"web"}, Filter: Selection{Meta: yes}.InstanceFilter()})
-	must(t, err)
+	o := ServiceOptions{Service: "dog", Tags: []string{"web"}, Filter: Selection{Meta: yes}.InstanceFilter()}
+	answer := verify.Result(client.Health(t.Context(), o)).Must(t)
 	verify.Equal(t, formatSet(answer.Instances), "dog-1", "instances")
 
 	await = follow(Selection{TagPrefixes: []string{"sluice."}, MetaKey: "sluice_route", Typical: true})

@@ -431,9 +431,7 @@ func oneDatacenterIsUsed(t *testing.T, one, two *consultest.Agent) {
 	r.await("a")
 	must(t, one.Client().Agent().UpdateTTL("check-star-a", "refused", api.HealthCritical))
 	verify.Equal(t, r.await("x")[0].Datacenter, "dc2", "data centre")
-	client, err := newClient(consul.Options{Addresses: []string{one.URL()}})
-	must(t, err)
-	defer client.Close()
+	client := clientOf(t, one, "")
 	for _, tt := range []struct {
 		datacenters []string
 		want        string

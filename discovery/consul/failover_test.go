@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
@@ -23,9 +21,7 @@ func TestRealAgentThatIsStopped(t *testing.T) {
 	server := consultest.Start(t, consultest.Options{Node: "server"})
 	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "client", Join: []string{server.SerfAddress()}})
 	registerTTL(t, server, "star", "a", 8001, nil)
-	client, err := newClient(consul.Options{Addresses: []string{agent.URL(), server.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t)), ReturnAfter: time.Second})
-	must(t, err)
-	t.Cleanup(client.Close)
+	client := realClient(t, consul.Options{Addresses: []string{agent.URL(), server.URL()}, ReturnAfter: time.Second})
 	r := recordClient(t, client, ServiceOptions{Service: "star"})
 	r.await("a")
 	r.awaitStatus("served by the first agent", freshFrom(agent.URL()))

@@ -159,9 +159,7 @@ func TestDistances(t *testing.T) {
 func TestDistanceIsTheMedian(t *testing.T) {
 	f := discoverytest.Start(t)
 	f.SetDistances(discoverytest.Distance{Datacenter: "dc1", Seconds: []float64{0, 0.001}}, discoverytest.Distance{Datacenter: "dc2", Seconds: []float64{0.1, 0.2, 5}})
-	client, err := newClient(consul.Options{Addresses: []string{f.URL()}})
-	must(t, err)
-	defer client.Close()
+	client := realClient(t, consul.Options{Addresses: []string{f.URL()}})
 	got, err := readDistances(t.Context(), client.Client)
 	verify.That(t, err == nil && len(got) == 2 && got["dc1"] == 0 && got["dc2"].Round(ms) == 200*ms, "got %v, %v", got, err)
 }
@@ -171,11 +169,8 @@ func distancesNeedNoPermission(t *testing.T, agent *consultest.Agent) {
 	_, token, err := agent.NewToken("nothing", "")
 	must(t, err)
 	for _, secret := range []string{"", token.SecretID} {
-		client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Token: secret})
-		must(t, err)
-		distances, err := readDistances(t.Context(), client.Client)
+		distances, err := readDistances(t.Context(), clientOf(t, agent, secret).Client)
 		verify.That(t, err == nil && len(distances) == 1 && distances["dc1"] == 0, "got %v, %v", distances, err)
-		client.Close()
 	}
 }
 
@@ -184,10 +179,8 @@ func eachPrefersItsOwn(t *testing.T, one, two *consultest.Agent) {
 	registerTTL(t, one, "star", "a", 8001, nil)
 	registerTTL(t, two, "star", "x", 8002, nil)
 	for _, agent := range []*consultest.Agent{one, two} {
+		client := clientOf(t, agent, "")
 		consultest.Await(t, "the distances are known", func() bool {
-			client, err := newClient(consul.Options{Addresses: []string{agent.URL()}})
-			must(t, err)
-			defer client.Close()
 			distances, err := readDistances(t.Context(), client.Client)
 			return err == nil && len(distances) == 2
 		})
@@ -204,11 +197,8 @@ func eachPrefersItsOwn(t *testing.T, one, two *consultest.Agent) {
 				t.Logf("%q at agent %d: got %+v", list, n, set)
 			}
 		}
-		client, err := newClient(consul.Options{Addresses: []string{two.URL()}})
-		must(t, err)
 		o.Spill = false
-		answer, err := client.Health(t.Context(), o)
+		answer, err := clientOf(t, two, "").Health(t.Context(), o)
 		verify.That(t, err == nil && formatSet(discovery.Normalize(answer.Instances)) == "x", "%+v, %v", answer, err)
-		client.Close()
 	}
 }

@@ -34,16 +34,21 @@ func watchReal(t *testing.T, agent *consultest.Agent, o ServiceOptions) *recorde
 
 func watchRealWith(t *testing.T, agent *consultest.Agent, token string, o ServiceOptions) *recorder {
 	t.Helper()
-	return watchRealClient(t, consul.Options{Addresses: []string{agent.URL()}, Token: token}, o)
+	return recordClient(t, clientOf(t, agent, token), o)
 }
 
-func watchRealClient(t *testing.T, co consul.Options, o ServiceOptions) *recorder {
+// clientOf returns a client of an agent, until t ends.
+func clientOf(t *testing.T, agent *consultest.Agent, token string) *testClient {
 	t.Helper()
-	co.Log = zerolog.New(zerolog.NewTestWriter(t))
-	client, err := newClient(co)
-	verify.NoError(t, err)
+	return realClient(t, consul.Options{Addresses: []string{agent.URL()}, Token: token})
+}
+
+func realClient(t *testing.T, o consul.Options) *testClient {
+	t.Helper()
+	o.Log = zerolog.New(zerolog.NewTestWriter(t))
+	client := verify.Result(newClient(o)).Must(t)
 	t.Cleanup(client.Close)
-	return recordClient(t, client, o)
+	return client
 }
 
 // recordClient watches o with client until t ends. By default, a query blocks for longer
@@ -140,17 +145,13 @@ func TestRealConsul(t *testing.T) {
 		set := r.await("a")
 		want := discovery.Instance{Service: "star", ID: "a", Node: "node-1", Address: "127.0.0.1", Port: 8001, NodeAddress: "127.0.0.1",
 			Tags: []string{"v1"}, Meta: map[string]string{"zone": "eu"}, Weight: 1, Datacenter: "dc1"}
-		if !set[0].Equal(want) {
-			t.Errorf("got %+v, want %+v", set[0], want)
-		}
+		verify.That(t, set[0].Equal(want), "got %+v, want %+v", set[0], want)
 		registerTTL(t, agent, "star", "b", 8002, nil)
 		r.await("a b")
 
 		must(t, local.UpdateTTL("check-star-a", "refused", api.HealthCritical))
-		set = r.await("a:critical b")
-		if set[0].Detail != "Service 'star' check: refused" || set[0].Weight != 0 {
-			t.Errorf("a critical instance: %+v", set[0])
-		}
+		a := r.await("a:critical b")[0]
+		verify.That(t, a.Detail == "Service 'star' check: refused" && a.Weight == 0, "a critical instance: %+v", a)
 		must(t, local.UpdateTTL("check-star-a", "", api.HealthPassing))
 		r.await("a b")
 		must(t, local.ServiceDeregister("a"))
@@ -173,9 +174,7 @@ func TestRealConsul(t *testing.T) {
 		registerTTL(t, agent, "ports", "p", 0, func(r *api.AgentServiceRegistration) {
 			r.Ports = api.ServicePorts{{Name: "http", Port: 8001, Default: true}, {Name: "admin", Port: 9001}}
 		})
-		if set := r.await("p"); set[0].Port != 9001 {
-			t.Errorf("the port named admin: %+v", set[0])
-		}
+		verify.Equal(t, r.await("p")[0].Port, 9001, "the port named admin")
 	})
 
 	t.Run("maintenance mode", func(t *testing.T) {
@@ -183,15 +182,12 @@ func TestRealConsul(t *testing.T) {
 		registerTTL(t, agent, "maint", "m", 8001, nil)
 		r.await("m")
 		must(t, local.EnableServiceMaintenance("m", "disk swap"))
-		if set := r.await("m:maintenance"); set[0].Detail != "service maintenance: disk swap" || set[0].Weight != 0 {
-			t.Errorf("got %+v", set[0])
-		}
+		m := r.await("m:maintenance")[0]
+		verify.That(t, m.Detail == "service maintenance: disk swap" && m.Weight == 0, "got %+v", m)
 		must(t, local.DisableServiceMaintenance("m"))
 		r.await("m")
 		must(t, local.EnableNodeMaintenance("reboot"))
-		if set := r.await("m:maintenance"); set[0].Detail != "node maintenance: reboot" {
-			t.Errorf("got %+v", set[0])
-		}
+		verify.Equal(t, r.await("m:maintenance")[0].Detail, "node maintenance: reboot", "detail")
 		must(t, local.DisableNodeMaintenance())
 		r.await("m")
 	})
@@ -203,17 +199,12 @@ func TestRealConsul(t *testing.T) {
 			r.Weights = &api.AgentWeights{Passing: 10, Warning: 3}
 		})
 		for _, r := range []*recorder{r, strict} {
-			if set := r.await("h"); set[0].Weight != 10 {
-				t.Errorf("passing: %+v", set[0])
-			}
+			verify.Equal(t, r.await("h")[0].Weight, 10, "weight while it passes")
 		}
 		must(t, local.UpdateTTL("check-heavy-h", "slow", api.HealthWarning))
-		if set := r.await("h:warning"); set[0].Weight != 3 || set[0].Detail != "Service 'heavy' check: slow" {
-			t.Errorf("warning: %+v", set[0])
-		}
-		if set := strict.await("h:warning"); set[0].Weight != 0 {
-			t.Errorf("warning, passing only: %+v", set[0])
-		}
+		h := r.await("h:warning")[0]
+		verify.That(t, h.Weight == 3 && h.Detail == "Service 'heavy' check: slow", "warning: %+v", h)
+		verify.Equal(t, strict.await("h:warning")[0].Weight, 0, "weight, passing only")
 	})
 
 	t.Run("tags and filter", func(t *testing.T) {
@@ -244,15 +235,11 @@ func TestRealConsul(t *testing.T) {
 		set := r.await("twice-1")
 		r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
 		index := r.manager.Statuses()[0].Index
-		if set[0].HostPort() != "127.0.0.9:8001" || set[0].Weight != 1 {
-			t.Errorf("got %+v", set[0])
-		}
+		verify.That(t, set[0].HostPort() == "127.0.0.9:8001" && set[0].Weight == 1, "got %+v", set[0])
 		_, err := agent.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "other-2", ServiceID: "twice-1"}, nil)
 		must(t, err)
 		r.awaitStatus("told of the deregistration", func(s discovery.WatchStatus) bool { return s.Index > index })
-		if s := r.manager.Statuses()[0]; s.Instances != 1 {
-			t.Errorf("status %+v", s)
-		}
+		verify.Equal(t, r.manager.Statuses()[0].Instances, 1, "instances")
 	})
 
 	t.Run("ids in a filter", func(t *testing.T) { idsInAFilter(t, agent) })
@@ -260,16 +247,11 @@ func TestRealConsul(t *testing.T) {
 	t.Run("registered again with a check that fails", func(t *testing.T) { registeredAgainWithAFailingCheck(t, agent) })
 	t.Run("the catalog", func(t *testing.T) { catalogIsFollowed(t, agent) })
 	t.Run("health", func(t *testing.T) {
-		client, err := newClient(consul.Options{Addresses: []string{agent.URL()}})
-		must(t, err)
-		defer client.Close()
+		client := clientOf(t, agent, "")
 		registerTTL(t, agent, "asked", "q", 8001, nil)
 		registerTTL(t, agent, "asked", "no-port", 0, nil)
-		answer, err := client.Health(t.Context(), ServiceOptions{Service: "asked"})
-		must(t, err)
-		if formatSet(answer.Instances) != "q" || len(answer.Skipped) != 1 || answer.Index == 0 || !answer.KnownLeader || answer.Listed != 2 {
-			t.Errorf("answer %+v", answer)
-		}
+		a := verify.Result(client.Health(t.Context(), ServiceOptions{Service: "asked"})).Must(t)
+		verify.That(t, formatSet(a.Instances) == "q" && len(a.Skipped) == 1 && a.Index != 0 && a.KnownLeader && a.Listed == 2, "answer %+v", a)
 	})
 }
 

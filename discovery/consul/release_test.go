@@ -56,15 +56,13 @@ func TestReleaseCountsConnectionsThatTheAgentLeavesOpen(t *testing.T) {
 		// Including those of probes, and superfluous ones of net/http.
 		opened := client.Stats().Opened
 		verify.That(t, abandoned >= blocked && uint64(abandoned) <= opened, "%d of %d connections are abandoned", abandoned, opened)
-		next, err := newClient(consul.Options{})
-		must(t, err)
+		next := verify.Result(newClient(consul.Options{})).Must(t)
 		most := next.Stats().Limit
 		total := most + most*3/8
 		for _, step := range []struct{ counted, limit, reduction int }{{abandoned, most, 0}, {total - 40, 40, total - 40}, {total, overview.Needed, total - overview.Needed}} {
 			next.Reduce(step.counted)
-			if limit, reduction := next.Stats().Limit, next.Reduction(); limit != step.limit || reduction != step.reduction {
-				t.Errorf("with %d connections of another client, the next one has %d of %d, reduction %d", step.counted, limit, most, reduction)
-			}
+			verify.Equal(t, next.Stats().Limit, step.limit, "with %d connections of another client, of %d", step.counted, most)
+			verify.Equal(t, next.Reduction(), step.reduction, "with %d connections of another client, reduction", step.counted)
 		}
 	})
 }

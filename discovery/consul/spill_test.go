@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
@@ -94,10 +93,7 @@ func datacentersTogether(t *testing.T, one, two *consultest.Agent) {
 		i := set[n]
 		verify.That(t, i.Datacenter == datacenter && i.Priority == n, "got %+v", i)
 	}
-	client, err := newClient(consul.Options{Addresses: []string{one.URL()}})
-	must(t, err)
-	defer client.Close()
-	answer, err := client.Health(t.Context(), o)
+	answer, err := clientOf(t, one, "").Health(t.Context(), o)
 	verify.That(t, err == nil && formatSet(discovery.Normalize(answer.Instances)) == "a x", "%+v, %v", answer, err)
 	registerTTL(t, two, "star", "y", 8003, nil)
 	r.await("a x y")

@@ -274,9 +274,8 @@ func TestOversubscribedServicesAndACatalogTakeTurns(t *testing.T) {
 }
 
 func TestServiceWithoutNameEndsTheWatch(t *testing.T) {
-	client, err := newClient(consul.Options{})
-	verify.NoError(t, err)
-	err = client.Source(ServiceOptions{}).Run(t.Context(), discovery.WatchState{}, nil)
+	client := verify.Result(newClient(consul.Options{})).Must(t)
+	err := client.Source(ServiceOptions{}).Run(t.Context(), discovery.WatchState{}, nil)
 	verify.That(t, err != nil && !errors.Is(err, context.Canceled), "Run: %v", err)
 }
 
