@@ -46,11 +46,10 @@ func inCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
 		}
 		c.register("a", "b")
 		log := zerolog.New(&c.log)
-		client, err := newClient(consul.Options{Addresses: addresses, Log: log, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 			return pipes[address].DialContext(ctx, network, address)
-		}})
-		verify.NoError(t, err)
-		c.client = client
+		}
+		c.client = verify.Result(newClient(consul.Options{Addresses: addresses, Log: log, Dial: dial})).Must(t)
 		c.manager = discovery.NewManager(discovery.ManagerOptions{
 			Log: log,
 			Sink: func(discovery.Set) {
@@ -59,9 +58,9 @@ func inCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
 				c.sets++
 			},
 		})
-		c.manager.Watch("star", client.Source(ServiceOptions{Service: "star"}))
+		c.manager.Watch("star", c.client.Source(ServiceOptions{Service: "star"}))
 		t.Cleanup(func() {
-			client.Close()
+			c.client.Close()
 			for _, p := range pipes {
 				p.Close()
 			}
@@ -125,17 +124,11 @@ func TestDeadAgentIsReplacedAtOnce(t *testing.T) {
 		c.agents[0].Break(dead)
 		c.at(11 * sec)
 		c.expect(2, discovery.WatchFresh)
-		if s := c.status(); s.Errors != 0 {
-			t.Errorf("status %+v, want no error", s)
-		}
-		if got := countLines(c.log.String(), `"level":"warn"`, `"instead_of":`); got != 1 {
-			t.Errorf("%d log lines about the change, want one:\n%s", got, &c.log)
-		}
+		verify.Equal(t, c.status().Errors, 0, "errors")
+		verify.Equal(t, countLines(c.log.String(), `"level":"warn"`, `"instead_of":`), 1, "lines about the change in %s", &c.log)
 		c.register("a", "b", "c")
 		c.at(11*sec + ms)
-		if s := c.status(); s.Instances != 3 {
-			t.Errorf("status %+v, want 3 instances", s)
-		}
+		verify.Equal(t, c.status().Instances, 3, "instances")
 	})
 }
 
@@ -183,9 +176,7 @@ func TestInvalidQueryDoesNotChangeTheAgent(t *testing.T) {
 		}
 		c.at(60 * sec)
 		c.expect(0, discovery.WatchStale)
-		if countLines(c.log.String(), `"instead_of":`) > 0 {
-			t.Errorf("log:\n%s", &c.log)
-		}
+		verify.Equal(t, countLines(c.log.String(), `"instead_of":`), 0, "lines about a change in %s", &c.log)
 	})
 }
 
@@ -244,8 +235,7 @@ func TestWatchIsStaleIfTheOnlyAgentHangs(t *testing.T) {
 		c.expect(0, discovery.WatchFresh)
 		c.at(16 * sec)
 		c.expect(0, discovery.WatchStale)
-		s := c.status()
-		verify.That(t, strings.Contains(s.LastError, "has not answered for 3s"), "status %+v", s)
+		verify.Contains(t, c.status().LastError, "has not answered for 3s", "the error")
 	})
 }
 
@@ -259,8 +249,7 @@ func TestOnlyAgentIsQueriedAtOnceAfterItsRecovery(t *testing.T) {
 			c.agents[0].Heal()
 			c.at(61*sec + 200*ms + time.Duration(n)*1300*ms) // a probe that hangs, another one, and the spread
 			c.expect(0, discovery.WatchFresh)
-			s := c.status()
-			verify.That(t, s.Instances == 3, "status %+v", s)
+			verify.Equal(t, c.status().Instances, 3, "instances")
 		})
 	}
 }
@@ -297,14 +286,13 @@ func TestViewsAreBypassedAfterAnOutage(t *testing.T) {
 			c.at(at)
 			c.register(ids...)
 			c.at(at + 200*ms) // debounce
-			s := c.status()
-			verify.That(t, s.Instances == len(ids), "at %v: status %+v", at, s)
+			verify.Equal(t, c.status().Instances, len(ids), "instances at %v", at)
 		}
 		c.agents[0].Heal()
 		c.at(5 * time.Minute)
-		if requests := c.agents[0].Requests(); !view(requests[len(requests)-1]) {
-			t.Errorf("views are still bypassed: %+v", requests[len(requests)-1])
-		}
+		requests := c.agents[0].Requests()
+		last := requests[len(requests)-1]
+		verify.That(t, view(last), "views are still bypassed: %+v", last)
 	})
 }
 
@@ -320,17 +308,13 @@ func TestShortHangCancelsNoQueries(t *testing.T) {
 			c.agents[0].Heal()
 			c.at(from + 5*sec)
 		}
-		if after := len(c.agents[0].Requests()); after != before {
-			t.Errorf("%d queries after five short hangs: want none", after-before)
-		}
+		verify.Equal(t, len(c.agents[0].Requests()), before, "queries after five short hangs")
 		c.expect(0, discovery.WatchFresh)
 		c.agents[0].Break(discoverytest.Fault{Hang: true})
 		c.at(39 * sec)
 		c.agents[0].Heal()
 		c.at(42 * sec)
-		if after := len(c.agents[0].Requests()); after == before {
-			t.Error("no query after an outage of 4 s")
-		}
+		verify.That(t, len(c.agents[0].Requests()) > before, "no query after an outage of 4 s")
 	})
 }
 
@@ -367,9 +351,8 @@ func TestViewsAreNotBypassedIfProbesAreDenied(t *testing.T) {
 func TestProbesAreFew(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, c *cluster) {
 		c.at(10 * time.Minute)
-		if got := c.agents[0].Probes(); got > 600 || got < 400 {
-			t.Errorf("%d probes of the agent in use in 600 s", got)
-		}
+		got := c.agents[0].Probes()
+		verify.That(t, got >= 400 && got <= 600, "%d probes of the agent in use in 600 s", got)
 		verify.Equal(t, c.agents[1].Probes()+c.agents[2].Probes(), 0, "probes of the others")
 	})
 }
@@ -413,10 +396,8 @@ func TestLogHasLastingConditionsOnly(t *testing.T) {
 			}
 			time.Sleep(10 * sec)
 			log := c.log.String()
-			bad, good := countLines(log, `"condition":"degraded"`), countLines(log, `"condition":"healthy"`)
-			if bad != tt.bad || good != tt.good {
-				t.Errorf("%s: %d lines with degraded and %d with healthy, want %d and %d:\n%s", tt.name, bad, good, tt.bad, tt.good, log)
-			}
+			verify.Equal(t, countLines(log, `"condition":"degraded"`), tt.bad, "%s: lines with degraded in %s", tt.name, log)
+			verify.Equal(t, countLines(log, `"condition":"healthy"`), tt.good, "%s: lines with healthy in %s", tt.name, log)
 		})
 	}
 }

@@ -124,13 +124,11 @@ func aclsHideOneInstance(t *testing.T, agent *consultest.Agent) {
 	}
 	r := watchRealWith(t, agent, token.SecretID, ServiceOptions{Service: "moon", Wait: time.Second})
 	r.await("on-open on-secret")
-	r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh && s.Queries > 1 })
+	r.awaitFresh(1)
 	policy.Rules = `service "moon" { policy = "read" } node "open" { policy = "read" }`
 	_, _, err = agent.Client().ACL().PolicyUpdate(policy, nil)
 	must(t, err)
-	r.awaitStatus("aware of the ACLs", func(s discovery.WatchStatus) bool {
-		return s.State == discovery.WatchStale && strings.Contains(s.LastError, "filtered by ACLs")
-	})
+	r.awaitError("filtered by ACLs")
 	r.quiet()
 }
 

@@ -12,17 +12,6 @@ import (
 	"sluice/test/verify"
 )
 
-func shortened(entries []*api.ServiceEntry) []serviceEntry {
-	if entries == nil {
-		return nil
-	}
-	short := make([]serviceEntry, len(entries))
-	for n, e := range entries {
-		short[n] = shorten(e)
-	}
-	return short
-}
-
 // FuzzReadEntries reads answers in Consul's format with any content.
 func FuzzReadEntries(f *testing.F) {
 	for _, entries := range [][]*api.ServiceEntry{
@@ -35,9 +24,7 @@ func FuzzReadEntries(f *testing.F) {
 			e.Checks = append(e.Checks, nil)
 		})},
 	} {
-		answer, err := json.MarshalIndent(entries, "", "    ")
-		verify.NoError(f, err)
-		f.Add(answer)
+		f.Add(verify.Result(json.MarshalIndent(entries, "", "    ")).Must(f))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var entries []*api.ServiceEntry
@@ -59,13 +46,14 @@ func FuzzReadEntries(f *testing.F) {
 		}
 		got, err := readEntries(bytes.NewReader(answer), "")
 		verify.Require(t, err == nil, "%s: %v", answer, err)
-		if want := shortened(entries); !same(got, want) {
-			t.Errorf("%s:\ngot  %s\nwant %s", answer, text(got), text(want))
+		want := make([]serviceEntry, len(entries))
+		for n, e := range entries {
+			want[n] = shorten(e)
 		}
+		verify.Equal(t, got == nil, entries == nil, "%s: nil", answer)
+		verify.Equal(t, text(append([]serviceEntry{}, got...)), text(want), "%s", answer)
 	})
 }
-
-func same(a, b []serviceEntry) bool { return (a == nil) == (b == nil) && text(a) == text(b) }
 
 func text(v any) string {
 	b, err := json.Marshal(v)
@@ -76,19 +64,17 @@ func text(v any) string {
 }
 
 func TestReadEntriesRejectsOtherValues(t *testing.T) {
-	whole, err := json.Marshal([]*api.ServiceEntry{entry(nil)})
-	verify.NoError(t, err)
+	answers := []string{"{}", "5", `"x"`, "[1]", "[] []", "[]x", `[{"Node":5}]`, `[{"Service":{"Port":"x"}}]`, `[{"Checks":{}}]`}
+	whole := verify.Result(json.Marshal([]*api.ServiceEntry{entry(nil)})).Must(t)
 	for n := range whole {
-		if got, err := readEntries(bytes.NewReader(whole[:n]), ""); err == nil {
-			t.Errorf("no error for %q: %v", whole[:n], got)
-		}
+		answers = append(answers, string(whole[:n]))
 	}
-	for _, answer := range []string{"{}", "5", `"x"`, "[1]", "[] []", "[]x", `[{"Node":5}]`, `[{"Service":{"Port":"x"}}]`, `[{"Checks":{}}]`} {
-		if got, err := readEntries(strings.NewReader(answer), ""); err == nil {
-			t.Errorf("no error for %q: %v", answer, got)
-		}
+	for _, answer := range answers {
+		got, err := readEntries(strings.NewReader(answer), "")
+		verify.That(t, err != nil, "no error for %q: %v", answer, got)
 	}
-	if got, err := readEntries(strings.NewReader("null"), ""); got != nil || err != nil {
-		t.Errorf("null: got %v, %v", got, err)
+	for _, tag := range []string{"", "wan"} {
+		got, err := readEntries(strings.NewReader("null"), tag)
+		verify.That(t, got == nil && err == nil, "null: got %v, %v", got, err)
 	}
 }

@@ -28,11 +28,14 @@ func entry(change func(*api.ServiceEntry)) *api.ServiceEntry {
 // listed returns entries as read from an answer.
 func listed(t *testing.T, entries ...*api.ServiceEntry) []serviceEntry {
 	t.Helper()
-	answer, err := json.Marshal(entries)
-	verify.NoError(t, err)
-	read, err := readEntries(bytes.NewReader(answer), "")
-	verify.NoError(t, err)
-	return read
+	return listedAt(t, "", entries...)
+}
+
+// listedAt is listed for instances at a tagged address.
+func listedAt(t *testing.T, tag string, entries ...*api.ServiceEntry) []serviceEntry {
+	t.Helper()
+	answer := verify.Result(json.Marshal(entries)).Must(t)
+	return verify.Result(readEntries(bytes.NewReader(answer), tag)).Must(t)
 }
 
 func TestHealthAndWeight(t *testing.T) {
@@ -84,10 +87,9 @@ func TestHealthAndWeight(t *testing.T) {
 			}
 			set, skipped := instances(listed(t, e), &ServiceOptions{Service: "star", PassingOnly: tt.passingOnly})
 			verify.Require(t, len(set) == 1 && len(skipped) == 0, "got %v, skipped %v", set, skipped)
-			i := set[0]
-			if i.Status != tt.status || i.Weight != tt.weight || i.Detail != tt.detail {
-				t.Errorf("got %v, weight %d, %q; want %v, weight %d, %q", i.Status, i.Weight, i.Detail, tt.status, tt.weight, tt.detail)
-			}
+			verify.Equal(t, set[0].Status, tt.status, "status")
+			verify.Equal(t, set[0].Weight, tt.weight, "weight")
+			verify.Equal(t, set[0].Detail, tt.detail, "detail")
 		})
 	}
 }
@@ -128,20 +130,14 @@ func TestTaggedAddress(t *testing.T) {
 			e.Service.Address, e.Node.Address = tt.service, node
 			e.Service.TaggedAddresses, e.Node.TaggedAddresses = tt.ofService, tt.ofNode
 		})
-		answer, err := json.Marshal([]*api.ServiceEntry{e, nil, {Node: e.Node}, {Service: e.Service}})
-		verify.NoError(t, err)
-		entries, err := readEntries(bytes.NewReader(answer), "wan")
-		verify.NoError(t, err)
+		entries := listedAt(t, "wan", e, nil, &api.ServiceEntry{Node: e.Node}, &api.ServiceEntry{Service: e.Service})
 		set, skipped := instances(entries, &ServiceOptions{Service: "star", Address: "wan"})
-		if len(set) != 1 || len(skipped) != 3 || set[0].HostPort() != tt.want || set[0].AddressTag != tt.tag || set[0].NodeAddress != node || set[0].ID != "star-1" {
-			t.Errorf("%s: got %+v, skipped %v, want %s, tag %q", tt.name, set, skipped, tt.want, tt.tag)
-		}
-		if i, unusable := InstanceOf(e, "wan"); unusable != "" || !i.Equal(set[0]) {
-			t.Errorf("%s: %+v is not %+v", tt.name, i, set[0])
-		}
-	}
-	if got, err := readEntries(strings.NewReader("null"), "wan"); got != nil || err != nil {
-		t.Errorf("null: got %v, %v", got, err)
+		verify.Require(t, len(set) == 1 && len(skipped) == 3, "%s: got %+v, skipped %v", tt.name, set, skipped)
+		i := set[0]
+		verify.Equal(t, i.HostPort()+" "+i.AddressTag, tt.want+" "+tt.tag, "%s: address and tag", tt.name)
+		verify.That(t, i.NodeAddress == node && i.ID == "star-1", "%s: got %+v", tt.name, i)
+		same, unusable := InstanceOf(e, "wan")
+		verify.That(t, unusable == "" && same.Equal(i), "%s: %+v is not %+v", tt.name, same, i)
 	}
 	got, err := readResult(strings.NewReader(`{"Nodes": [{"Node": {"Address": "10.9.9.9", "TaggedAddresses": {"wan": "192.0.2.9"}}, "Service": {"Port": 80}}], "DNS": {"TTL": "7s"}}`), "wan")
 	verify.That(t, err == nil && got.DNS.TTL == "7s" && len(got.Nodes.all) == 1 && got.Nodes.all[0].address() == "192.0.2.9", "prepared query: %+v, %v", got, err)
@@ -172,9 +168,8 @@ func TestSameIDOnTwoNodesIsOneInstance(t *testing.T) {
 	verify.That(t, len(set) == 1 && set[0].Status == discovery.StatusMaintenance && set[0].Weight == 0, "maintenance through one agent: got %+v", set)
 	there.Checks = append(there.Checks, &api.HealthCheck{CheckID: serfHealth, Status: api.HealthCritical, Output: "Agent not live or unreachable"})
 	set, _ = instances(listed(t, here, there), &ServiceOptions{Service: "star"})
-	if len(set) != 1 || set[0].Status != discovery.StatusMaintenance || set[0].Unchecked {
-		t.Errorf("maintenance through one agent, the other one failed: got %+v", set)
-	}
+	verify.That(t, len(set) == 1 && set[0].Status == discovery.StatusMaintenance && !set[0].Unchecked,
+		"maintenance through one agent, the other one failed: got %+v", set)
 
 	elsewhere := entry(func(e *api.ServiceEntry) { e.Service.Address = "10.0.0.2" })
 	set, _ = instances(listed(t, here, elsewhere), &ServiceOptions{Service: "star"})
@@ -196,9 +191,10 @@ func TestNewestRegistrationOfAProcessCounts(t *testing.T) {
 			discoverytest.Health(latest, status, "")
 			for _, entries := range [][]*api.ServiceEntry{{old, latest}, {latest, old}} {
 				set, _ := instances(listed(t, entries...), &ServiceOptions{Service: "star"})
-				if len(set) != 1 || !slices.Equal(set[0].Tags, []string{"v2"}) || set[0].Meta["version"] != "2" || set[0].Weight != 7 || set[0].Status != discovery.StatusPassing || set[0].Node != "a" {
-					t.Errorf("nodes %q, the newest is %s: got %+v", nodes, status, set)
-				}
+				verify.Require(t, len(set) == 1, "nodes %q, the newest is %s: got %+v", nodes, status, set)
+				i := set[0]
+				verify.That(t, slices.Equal(i.Tags, []string{"v2"}) && i.Meta["version"] == "2" && i.Weight == 7 &&
+					i.Status == discovery.StatusPassing && i.Node == "a", "nodes %q, the newest is %s: got %+v", nodes, status, i)
 			}
 		}
 	}
@@ -224,9 +220,8 @@ func FuzzInstances(f *testing.F) {
 		set, skipped := instances(entries, &ServiceOptions{Service: "star"})
 		verify.Require(t, len(set)+len(skipped) <= len(entries), "%d instances and %d skipped from %d entries", len(set), len(skipped), len(entries))
 		for _, i := range set {
-			if !discovery.MayBeInstance(i.Address) || i.Port < 1 || i.Port > 65535 || i.Weight < 0 || i.Weight > discovery.MaxWeight {
-				t.Fatalf("unusable instance %+v", i)
-			}
+			verify.Require(t, discovery.MayBeInstance(i.Address) && i.Port >= 1 && i.Port <= 65535 &&
+				i.Weight >= 0 && i.Weight <= discovery.MaxWeight, "unusable instance %+v", i)
 			verify.Require(t, i.Status < discovery.StatusCritical || i.Weight == 0, "traffic for %+v", i)
 		}
 	})
@@ -275,17 +270,13 @@ func TestNamedPorts(t *testing.T) {
 		{"one port without a name", "admin", "", "", func(*api.AgentService) {}},
 	} {
 		e := entry(func(e *api.ServiceEntry) { e.Service.Address = "10.0.0.1"; tt.change(e.Service) })
-		answer, err := json.Marshal([]*api.ServiceEntry{e})
-		verify.NoError(t, err)
-		entries, err := readEntries(bytes.NewReader(answer), tt.tag)
-		verify.NoError(t, err)
-		set, skipped := instances(entries, &ServiceOptions{Service: "star", Address: tt.tag, Port: tt.port})
-		switch {
-		case tt.want == "" && (len(set) != 0 || len(skipped) != 1 || !strings.Contains(skipped[0].Reason, strconv.Quote(tt.port))):
-			t.Errorf("%s: got %+v, skipped %v, want it skipped with the name of the port", tt.name, set, skipped)
-		case tt.want != "" && (len(set) != 1 || set[0].HostPort() != tt.want):
-			t.Errorf("%s: got %+v, skipped %v, want %s", tt.name, set, skipped, tt.want)
+		set, skipped := instances(listedAt(t, tt.tag, e), &ServiceOptions{Service: "star", Address: tt.tag, Port: tt.port})
+		if tt.want != "" {
+			verify.That(t, len(set) == 1 && set[0].HostPort() == tt.want, "%s: got %+v, skipped %v, want %s", tt.name, set, skipped, tt.want)
+			continue
 		}
+		verify.Require(t, len(set) == 0 && len(skipped) == 1, "%s: got %+v, skipped %v", tt.name, set, skipped)
+		verify.Contains(t, skipped[0].Reason, strconv.Quote(tt.port), "%s: why it is skipped", tt.name)
 	}
 }
 

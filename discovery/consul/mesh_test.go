@@ -66,9 +66,7 @@ func TestRealMeshACLs(t *testing.T) {
 	policy, token, err := mesh.NewToken("sluice", one)
 	must(t, err)
 	r := watchRealWith(t, mesh.Agent, token.SecretID, ServiceOptions{Service: "web", Connect: true, Wait: time.Second})
-	r.awaitStatus("aware of the ACLs", func(s discovery.WatchStatus) bool {
-		return s.LastError != "" && strings.Contains(s.LastError, `service:read for "web" and for its sidecars, such as "web-sidecar-proxy"`)
-	})
+	r.awaitError(`service:read for "web" and for its sidecars, such as "web-sidecar-proxy"`)
 	policy.Rules = one + ` service "web-sidecar-proxy" { policy = "read" }`
 	_, _, err = mesh.Client().ACL().PolicyUpdate(policy, nil)
 	must(t, err)

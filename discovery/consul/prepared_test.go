@@ -36,17 +36,16 @@ func TestPreparedQueryIsExecutedAtItsTTL(t *testing.T) {
 					verify.That(t, r.Service == "star" && r.Index == 0 && r.Near == "_agent", "request %d: %+v", n, r)
 					if n > 0 {
 						gap := r.Time.Sub(requests[n-1].Time)
-						if gaps[gap] = true; gap < tt.least || gap > tt.most {
-							t.Errorf("interval %v", gap)
-						}
+						gaps[gap] = true
+						verify.That(t, gap >= tt.least && gap <= tt.most, "interval %v", gap)
 					}
 				}
 				verify.That(t, len(gaps) >= 3, "no jitter: %v", gaps)
 				b.set("a c")
 				b.expectOne(60*sec, 60*sec+tt.most, "a c")
-				s := b.status()
-				verify.That(t, s.State == discovery.WatchFresh && s.Source == `consul prepared query "star"`, "status %+v", s)
-				verify.That(t, b.client.Stats().Watches == 0, "queries that do not block count as loops: %+v", b.client.Stats())
+				b.fresh()
+				verify.Equal(t, b.status().Source, `consul prepared query "star"`, "the source")
+				verify.Equal(t, b.client.Stats().Watches, 0, "loops, without queries that do not block")
 			})
 		})
 	}
@@ -60,8 +59,8 @@ func TestEmptyResultPutsInstancesOnProbation(t *testing.T) {
 			b.at(at)
 			b.Break(f)
 			b.expect(at + 30*sec)
-			s := b.status()
-			verify.That(t, s.State == discovery.WatchStale && s.Instances == 2, "%+v: status %+v", f, s)
+			b.stale("")
+			verify.Equal(t, b.status().Instances, 2, "%+v: instances", f)
 			b.Heal()
 		}
 		b.at(10 * time.Minute)
@@ -131,15 +130,10 @@ func preparedQueryFailsOver(t *testing.T, one, two *consultest.Agent) {
 	for _, id := range []string{"a", "b"} {
 		must(t, one.Client().Agent().UpdateTTL("check-star-"+id, "refused", api.HealthCritical))
 	}
-	if set := r.await("x"); set[0].Datacenter != "dc2" {
-		t.Errorf("got %+v", set[0])
-	}
+	verify.Equal(t, r.await("x")[0].Datacenter, "dc2", "data centre")
 	must(t, two.Client().Agent().ServiceDeregister("x"))
 	r.await("")
-	unknown := watchReal(t, one, ServiceOptions{PreparedQuery: "nope"})
-	unknown.awaitStatus("aware that there is no such query", func(s discovery.WatchStatus) bool {
-		return strings.Contains(s.LastError, `there is no prepared query "nope"`)
-	})
+	watchReal(t, one, ServiceOptions{PreparedQuery: "nope"}).awaitError(`there is no prepared query "nope"`)
 }
 
 // The agent caches the result of a prepared query for three days if the query has no

@@ -91,13 +91,21 @@ func (r *recorder) awaitAs(format func([]discovery.Instance) string, want string
 // awaitStatus waits until the watch's status is ok.
 func (r *recorder) awaitStatus(what string, ok func(discovery.WatchStatus) bool) {
 	r.t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		s := r.manager.Statuses()[0]
-		if ok(s) {
-			return
-		}
-		verify.Require(r.t, !time.Now().After(end), "not %s: %+v", what, s)
-	}
+	consultest.Await(r.t, what, func() bool { return ok(r.manager.Statuses()[0]) })
+}
+
+// awaitError waits until the watch fails with an error that contains text.
+func (r *recorder) awaitError(text string) {
+	r.t.Helper()
+	r.awaitStatus("failing: "+text, func(s discovery.WatchStatus) bool {
+		return s.State != discovery.WatchFresh && s.Errors > 0 && strings.Contains(s.LastError, text)
+	})
+}
+
+// awaitFresh waits until the watch is fresh, after more queries than before.
+func (r *recorder) awaitFresh(before uint64) {
+	r.t.Helper()
+	r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh && s.Queries > before })
 }
 
 // quiet fails if Sink got a set that await has not taken.
@@ -219,8 +227,7 @@ func TestRealConsul(t *testing.T) {
 		tagged.await("t")
 		filtered.await("u")
 
-		bad := watchReal(t, agent, ServiceOptions{Service: "tagged", Filter: `no such ( syntax`})
-		bad.awaitStatus("an error about the filter", func(s discovery.WatchStatus) bool { return s.Errors > 0 })
+		watchReal(t, agent, ServiceOptions{Service: "tagged", Filter: `no such ( syntax`}).awaitError("")
 	})
 
 	t.Run("same id on two nodes", func(t *testing.T) {
@@ -233,7 +240,7 @@ func TestRealConsul(t *testing.T) {
 		}
 		r := watchReal(t, agent, ServiceOptions{Service: "twice"})
 		set := r.await("twice-1")
-		r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
+		r.awaitFresh(0)
 		index := r.manager.Statuses()[0].Index
 		verify.That(t, set[0].HostPort() == "127.0.0.9:8001" && set[0].Weight == 1, "got %+v", set[0])
 		_, err := agent.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "other-2", ServiceID: "twice-1"}, nil)
@@ -266,7 +273,7 @@ func TestRealAgentThatLosesItsCatalog(t *testing.T) {
 	r := watchReal(t, agent, ServiceOptions{Service: "star", Probation: 10 * patience})
 	r.await("a b c")
 	must(t, agent.Kill())
-	r.awaitStatus("stale", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchStale })
+	r.awaitError("")
 	must(t, agent.Launch(t.Context()))
 	r.await("a? b? c?")
 	for n, id := range []string{"a", "b", "c"} { // as applications do: critical until the first check
@@ -292,9 +299,7 @@ func TestRealServerRestart(t *testing.T) {
 	r.await("a b")
 	queries := r.manager.Statuses()[0].Queries
 	must(t, agent.Restart(t.Context()))
-	r.awaitStatus("fresh again", func(s discovery.WatchStatus) bool {
-		return s.State == discovery.WatchFresh && s.Queries > queries
-	})
+	r.awaitFresh(queries)
 	r.quiet()
 	registerTTL(t, agent, "star", "c", 8003, nil)
 	r.await("a b c")
@@ -318,26 +323,22 @@ func permissionsAreRemoved(t *testing.T, agent *consultest.Agent) {
 
 	r := watchRealWith(t, agent, token.SecretID, ServiceOptions{Service: "star", Wait: time.Second})
 	r.await("a")
-	r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh && s.Queries > 1 })
+	r.awaitFresh(1)
 
 	for _, rules := range []string{`service "star" { policy = "read" }`, `node_prefix "" { policy = "read" }`} {
 		policy.Rules = rules
 		_, _, err = acl.PolicyUpdate(policy, nil)
 		must(t, err)
-		r.awaitStatus("aware of the ACLs", func(s discovery.WatchStatus) bool {
-			return s.State == discovery.WatchStale && strings.Contains(s.LastError, `filtered by ACLs: the token lacks service:read for "star"`)
-		})
+		r.awaitError(`filtered by ACLs: the token lacks service:read for "star"`)
 		policy.Rules = leastPrivilege(t)
 		_, _, err = acl.PolicyUpdate(policy, nil)
 		must(t, err)
-		r.awaitStatus("fresh again", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
+		r.awaitFresh(0)
 	}
 
 	_, err = acl.TokenDelete(token.AccessorID, nil)
 	must(t, err)
-	r.awaitStatus("aware that the token is gone", func(s discovery.WatchStatus) bool {
-		return s.State == discovery.WatchStale && strings.Contains(s.LastError, "403 Forbidden: the token is not valid")
-	})
+	r.awaitError("403 Forbidden: the token is not valid")
 	r.quiet()
 }
 
