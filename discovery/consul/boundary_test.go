@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -53,19 +51,17 @@ func startEdge(t *testing.T, fake *discoverytest.Pipe, path, name string, o Serv
 	t.Helper()
 	p := &edge{t: t, name: name, options: o, log: new(subprocess.Output), owns: true}
 	log := zerolog.New(p.log).Level(zerolog.InfoLevel)
-	var err error
-	if p.client, err = newClient(consul.Options{Addresses: []string{"http://fake"}, Log: log, Dial: fake.DialContext}); err != nil {
-		t.Fatal(err)
-	}
+	p.client = verify.Result(newClient(consul.Options{Addresses: []string{"http://fake"}, Log: log, Dial: fake.DialContext})).Must(t)
 	p.pool = balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
-	if p.store, err = saved.Open(saved.Options{Path: path, States: func() map[string]discovery.WatchState { return p.manager.States() }, Log: log, Owner: func(f func()) bool {
-		if p.owns {
-			f()
-		}
-		return p.owns
-	}}); err != nil {
-		t.Fatal(err)
-	}
+	p.store = verify.Result(saved.Open(saved.Options{
+		Path: path, States: func() map[string]discovery.WatchState { return p.manager.States() }, Log: log,
+		Owner: func(f func()) bool {
+			if p.owns {
+				f()
+			}
+			return p.owns
+		},
+	})).Must(t)
 	p.manager = discovery.NewManager(discovery.ManagerOptions{
 		Log: log, Fallback: p.store.Get,
 		Sink:     func(set discovery.Set) { p.pool.Apply(set.Instances) },
@@ -93,8 +89,7 @@ func startEdge(t *testing.T, fake *discoverytest.Pipe, path, name string, o Serv
 // upgrade replaces p.
 func (p *edge) upgrade(fake *discoverytest.Pipe, path string, meanwhile func()) *edge {
 	p.manager.Pause()
-	handed, err := json.Marshal(p.manager.Save())
-	verify.NoError(p.t, err)
+	handed := verify.Result(json.Marshal(p.manager.Save())).Must(p.t)
 	p.owns = false
 	meanwhile()
 	p.stop()
@@ -270,20 +265,19 @@ func (m *model) step() {
 func (m *model) check() {
 	m.t.Helper()
 	used := m.process.used()
-	for id := range m.working {
-		if !used[id] && !(m.away && m.registered[id]) { // one that has registered meanwhile is not known yet
-			m.t.Fatalf("%s works, and gets no requests; used %v, %+v\nsteps:\n%s\nlog:\n%s", id, used, m.process.manager.Statuses(), strings.Join(m.steps, "\n"), m.process.log)
-		}
+	require := func(holds bool, id, what string) {
+		m.t.Helper()
+		verify.Require(m.t, holds, "%s %s; used %v, %+v\nsteps:\n%s\nlog:\n%s", id, what, used,
+			m.process.manager.Statuses(), strings.Join(m.steps, "\n"), m.process.log)
+	}
+	for id := range m.working { // one that has registered meanwhile is not known yet
+		require(used[id] || m.away && m.registered[id], id, "works, and gets no requests")
 	}
 	for id := range m.others {
-		if used[id] && m.registered[id] && !m.away {
-			m.t.Fatalf("%s is there without the tag, and gets requests; %+v\nsteps:\n%s\nlog:\n%s", id, m.process.manager.Statuses(), strings.Join(m.steps, "\n"), m.process.log)
-		}
+		require(!used[id] || !m.registered[id] || m.away, id, "is there without the tag, and gets requests")
 	}
 	for id := range m.failed {
-		if used[id] {
-			m.t.Fatalf("%s has failed, and gets requests\nsteps:\n%s\nlog:\n%s", id, strings.Join(m.steps, "\n"), m.process.log)
-		}
+		require(!used[id], id, "has failed, and gets requests")
 	}
 }
 
@@ -291,16 +285,9 @@ func (m *model) check() {
 // back, and none is used that Consul has without the tag. SLUICE_SEED repeats a seed.
 func TestNoBoundaryForgetsInstances(t *testing.T) {
 	t.Parallel()
-	if text := os.Getenv("SLUICE_SEED"); text != "" {
-		seed, err := strconv.ParseUint(text, 10, 64)
-		verify.NoError(t, err)
-		runModel(t, seed)
-		return
-	}
-	base := uint64(time.Now().UnixNano())
+	first := verify.Seed(t)
 	for n := range long.Count(t, uint64(4), 12) {
-		seed := base + n
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { runModel(t, seed) })
+		t.Run(fmt.Sprint("seed ", first+n), func(t *testing.T) { runModel(t, first+n) })
 	}
 }
 

@@ -116,12 +116,6 @@ func TestLostSidecarsAreOnProbation(t *testing.T) {
 		for _, i := range b.latest() {
 			verify.That(t, i.Service == "star" && i.Identity != "" && i.Usable(), "%+v", i)
 		}
-		b.at(10 * sec)
-		sidecars(b, "a:unchecked")
-		b.at(11 * sec)
-		sidecars(b, "a")
-		b.expect(12*sec, "11s: a b?")
-		b.expectOne(601*sec, 603*sec, "a")
 	})
 }
 

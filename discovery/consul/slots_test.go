@@ -45,9 +45,9 @@ func TestNodesThatChangedLastHaveASlot(t *testing.T) {
 			}
 			time.Sleep(defaultWait + 10*sec)
 			synctest.Wait()
-			if now := c.slots(); len(now) != overviewSlots || !now[changed] || held[changed] {
-				t.Errorf("round %d: %d nodes have a slot, want %d, including %s", round, len(now), overviewSlots, changed)
-			}
+			now := c.slots()
+			verify.Equal(t, len(now), overviewSlots, "round %d: nodes with a slot", round)
+			verify.That(t, now[changed] && !held[changed], "round %d: %s has no slot, or had one before", round, changed)
 		}
 	})
 }
@@ -158,9 +158,7 @@ func TestQueriesForAServiceThatHasJustChangedBlock(t *testing.T) {
 			c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
 			c.expect("an instance comes", 2*soon, "service-07: a-7 b-7 c-7")
 		}
-		if direct := c.direct(); len(direct) != 1 || !direct["service-07"] {
-			t.Errorf("the queries for %v block, want those for service-07", direct)
-		}
+		verify.DeepEqual(t, c.direct(), map[string]bool{"service-07": true}, "the services whose queries block")
 		// The output of a check is no change.
 		for n := range 6 {
 			time.Sleep(10 * time.Second)
@@ -168,9 +166,7 @@ func TestQueriesForAServiceThatHasJustChangedBlock(t *testing.T) {
 		}
 		time.Sleep(soon)
 		synctest.Wait()
-		if direct := c.direct(); len(direct) != 0 {
-			t.Errorf("the queries for %v block, though it has not changed for long", direct)
-		}
+		verify.Equal(t, len(c.direct()), 0, "services whose queries block, though none has changed for long")
 		c.Heal()
 		time.Sleep(slow)
 	})
@@ -189,19 +185,15 @@ func TestFewQueriesForServicesBlock(t *testing.T) {
 		c.expect("all change", 4*time.Second, want...)
 		const most = 4 // an eighth of the connections, without those for probes
 		verify.Equal(t, len(c.direct()), most, "the queries for services block")
-		if s := c.client.Stats(); s.Direct != most {
-			t.Errorf("%d direct in the statistics, want %d", s.Direct, most)
-		}
+		verify.Equal(t, c.client.Stats().Direct, most, "direct in the statistics")
 		// Those that changed last have precedence.
 		c.edit("service-40", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(40, "c")) })
 		c.expect("another one changes", 12*time.Second, "service-40: a-40 b-40 c-40")
-		if direct := c.direct(); len(direct) != most || !direct["service-40"] {
-			t.Errorf("the queries for %v block, want %d, service-40 among them", direct, most)
-		}
+		direct := c.direct()
+		verify.That(t, len(direct) == most && direct["service-40"], "the queries for %v block, want %d, service-40 among them", direct, most)
 		time.Sleep(defaultWait)
 		synctest.Wait()
-		if s := c.client.Stats(); len(c.direct()) != 0 || s.Direct != 0 {
-			t.Errorf("afterwards the queries for %v still block; %d direct in the statistics", c.direct(), s.Direct)
-		}
+		verify.Equal(t, len(c.direct()), 0, "services whose queries still block")
+		verify.Equal(t, c.client.Stats().Direct, 0, "direct in the statistics at the end")
 	})
 }

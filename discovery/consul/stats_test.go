@@ -19,11 +19,9 @@ func TestStatsMatchTheRequestsToConsul(t *testing.T) {
 		want := uint64(len(seen) + probes)
 		verify.That(t, s.Queries == want, "%d queries, Consul got %d", s.Queries, want)
 		verify.Equal(t, s.Probes, uint64(probes), "probes, Consul got %d", probes)
-		if s.Refused == 0 || s.Errors != s.Refused || s.Errors != b.status().Errors {
-			t.Errorf("%+v: want %d errors, one per answer 429", s, b.status().Errors)
-		}
-		if s.Opened != uint64(s.Connections) || s.Opened != 2 || s.Watches != 1 || s.OnOverview != 0 {
-			t.Errorf("%+v: want one connection for the watch and one for probes", s)
-		}
+		errors := b.status().Errors
+		verify.That(t, s.Refused > 0 && s.Errors == s.Refused && s.Errors == errors, "%+v: want %d errors, one per answer 429", s, errors)
+		verify.That(t, s.Opened == uint64(s.Connections) && s.Opened == 2 && s.Watches == 1 && s.OnOverview == 0,
+			"%+v: want one connection for the watch and one for probes", s)
 	})
 }
