@@ -5,7 +5,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,12 +76,14 @@ func newFixture(t *testing.T) *fixture {
 
 func (f *fixture) open() *Store {
 	f.t.Helper()
-	s, err := Open(Options{
-		Path: f.path, MaxAge: f.maxAge, Log: zerolog.New(&f.log),
-		States: f.states,
-	})
-	verify.NoError(f.t, err)
-	return s
+	o := Options{Path: f.path, MaxAge: f.maxAge, Log: zerolog.New(&f.log), States: f.states}
+	return verify.Result(Open(o)).Must(f.t)
+}
+
+// used returns the set of star that a store has.
+func (f *fixture) used(s *Store) (set []discovery.Instance, ok bool) {
+	state, ok := s.Get("star", source, f.addresses)
+	return state.Set, ok
 }
 
 // answered is the status of a watch whose registry answered at a time.
@@ -109,41 +110,31 @@ func TestSetsAreRestored(t *testing.T) {
 	at := time.Now().Add(-time.Hour)
 	s := saved(t, at).open()
 	state, ok := s.Get("star", source, "")
-	want := set("a", "b")
-	verify.That(t, ok && reflect.DeepEqual(state.Set, want) && state.Restored.Sub(at).Abs() <= time.Millisecond, "got %+v, %v; want %+v as of %v", state, ok, want, at)
-	if got, ok := s.Get("other", source, ""); !ok || !got.Known || len(got.Set) != 0 {
-		t.Errorf("an empty set: %v, %v", got, ok)
-	}
-	if _, ok := s.Get("unknown", `consul service "unknown"`, ""); ok {
-		t.Error("an unknown service has a set")
-	}
-	if got := s.Services(); len(got) != 2 {
-		t.Errorf("services %v", got)
-	}
+	verify.That(t, ok && state.Restored.Sub(at).Abs() <= time.Millisecond, "got %+v, %v; want it as of %v", state, ok, at)
+	verify.DeepEqual(t, state.Set, set("a", "b"), "the set")
+	state, ok = s.Get("other", source, "")
+	verify.That(t, ok && state.Known && len(state.Set) == 0, "an empty set: %v, %v", state, ok)
+	_, ok = s.Get("unknown", `consul service "unknown"`, "")
+	verify.That(t, !ok, "an unknown service has a set")
+	verify.Equal(t, len(s.Services()), 2, "services")
 }
 
 func TestSetOfAnotherSourceIsNotUsed(t *testing.T) {
 	f := saved(t, time.Now())
 	_, ok := f.open().Get("star", `consul service "star", datacenter "dc2"`, "")
 	verify.That(t, !ok, "the set is used")
-	if !strings.Contains(f.log.String(), `"wanted":"consul service`) {
-		t.Errorf("log: %s", &f.log)
-	}
+	verify.Contains(t, f.log.String(), `"wanted":"consul service`, "the log")
 }
 
 func TestOldSetIsNotUsed(t *testing.T) {
 	f := saved(t, time.Now().Add(-25*time.Hour))
 	f.maxAge = 24 * time.Hour
-	if _, ok := f.open().Get("star", source, ""); ok {
-		t.Error("the set is used")
-	}
-	if !strings.Contains(f.log.String(), `"age":`) {
-		t.Errorf("log: %s", &f.log)
-	}
+	_, ok := f.used(f.open())
+	verify.That(t, !ok, "the set is used")
+	verify.Contains(t, f.log.String(), `"age":`, "the log")
 	f.maxAge = 26 * time.Hour
-	if _, ok := f.open().Get("star", source, ""); !ok {
-		t.Error("the set is not used, but is recent")
-	}
+	_, ok = f.used(f.open())
+	verify.That(t, ok, "the set is not used, but is recent")
 }
 
 // damages are kinds of damage to a file.
@@ -176,17 +167,13 @@ func TestDamagedFileIsNotUsedAndRenamedByTheNextWrite(t *testing.T) {
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
 			f := saved(t, time.Now())
-			intact, err := os.ReadFile(f.path)
-			verify.NoError(t, err)
-			spoilt := damage(bytes.Clone(intact))
+			spoilt := damage(verify.Result(os.ReadFile(f.path)).Must(t))
 			verify.NoError(t, os.WriteFile(f.path, spoilt, 0o600))
 			s := f.open()
-			if _, ok := s.Get("star", source, ""); ok {
-				t.Error("its set is used")
-			}
-			if got := strings.Count(f.log.String(), `"error":"the snapshot is damaged`); got != 1 || !strings.Contains(f.log.String(), f.path) {
-				t.Errorf("log: %s", &f.log)
-			}
+			_, ok := f.used(s)
+			verify.That(t, !ok, "its set is used")
+			verify.Equal(t, strings.Count(f.log.String(), `"error":"the snapshot is damaged`), 1, "lines in the log %s", &f.log)
+			verify.Contains(t, f.log.String(), f.path, "the log")
 
 			// Sets without an answer of a registry are not written.
 			f.watches = []discovery.WatchStatus{
@@ -194,23 +181,18 @@ func TestDamagedFileIsNotUsedAndRenamedByTheNextWrite(t *testing.T) {
 			}
 			f.put(s, "static", set("s"))
 			s.Save()
-			if got, err := os.ReadFile(f.path); err != nil || !bytes.Equal(got, spoilt) {
-				t.Errorf("the file was touched: %q, %v", got, err)
-			}
+			got := verify.Result(os.ReadFile(f.path)).Must(t)
+			verify.That(t, bytes.Equal(got, spoilt), "the file was touched: %q", got)
 
 			f.watches = append(f.watches, answered("star", time.Now()))
 			f.put(s, "star", set("c"))
 			s.Save()
-			if got, err := os.ReadFile(f.path + ".damaged"); err != nil || !bytes.Equal(got, spoilt) {
-				t.Errorf("the damaged file was not kept: %q, %v", got, err)
-			}
+			got = verify.Result(os.ReadFile(f.path + ".damaged")).Must(t)
+			verify.That(t, bytes.Equal(got, spoilt), "the damaged file was not kept: %q", got)
 			again := f.open()
-			if got, ok := again.Get("star", source, ""); !ok || !reflect.DeepEqual(got.Set, set("c")) {
-				t.Errorf("the good set: %v, %v", got, ok)
-			}
-			if got := again.Services(); len(got) != 1 {
-				t.Errorf("services %v, want star only", got)
-			}
+			good, _ := f.used(again)
+			verify.DeepEqual(t, good, set("c"), "the good set")
+			verify.Equal(t, len(again.Services()), 1, "services")
 		})
 	}
 }
@@ -226,12 +208,10 @@ func TestUnconfirmedSetsKeepTheirTimes(t *testing.T) {
 	f.put(s, "other", set("o"))
 	s.Save()
 	again := f.open()
-	if got, ok := again.Get("star", source, ""); !ok || got.Restored.Sub(at).Abs() > time.Millisecond {
-		t.Errorf("star is as of %v, %v; want %v", got.Restored, ok, at)
-	}
-	if got, ok := again.Get("other", source, ""); !ok || got.Restored.Sub(at) < time.Minute {
-		t.Errorf("other is as of %v, %v; want now", got.Restored, ok)
-	}
+	got, ok := again.Get("star", source, "")
+	verify.That(t, ok && got.Restored.Sub(at).Abs() <= time.Millisecond, "star is as of %v, %v; want %v", got.Restored, ok, at)
+	got, ok = again.Get("other", source, "")
+	verify.That(t, ok && got.Restored.Sub(at) >= time.Minute, "other is as of %v, %v; want now", got.Restored, ok)
 }
 
 func TestUnwatchedServiceIsRemoved(t *testing.T) {
@@ -274,19 +254,15 @@ func TestFailedWriteKeepsTheFileAndIsReported(t *testing.T) {
 	f.put(s, "star", set("c"))
 	s.Save()
 	s.Save()
-	if status := s.Status(); status.Errors != 2 || status.LastError == "" {
-		t.Errorf("status %+v", status)
-	}
-	if got := strings.Count(f.log.String(), `"level":"error"`); got != 1 {
-		t.Errorf("%d errors logged, want one: %s", got, &f.log)
-	}
+	status := s.Status()
+	verify.That(t, status.Errors == 2 && status.LastError != "", "status %+v", status)
+	verify.Equal(t, strings.Count(f.log.String(), `"level":"error"`), 1, "errors in the log %s", &f.log)
 	verify.NoError(t, os.Rename(dir+".away", dir))
-	_, ok := f.open().Get("star", source, "")
+	_, ok := f.used(f.open())
 	verify.That(t, ok, "the old file is gone")
 	s.Save()
-	if status := s.Status(); status.Errors != 2 || status.LastError != "" || status.Written.IsZero() {
-		t.Errorf("after it: %+v", status)
-	}
+	status = s.Status()
+	verify.That(t, status.Errors == 2 && status.LastError == "" && !status.Written.IsZero(), "after it: %+v", status)
 	left, err := filepath.Glob(filepath.Join(dir, "*"))
 	verify.That(t, err == nil && len(left) == 1, "files %v, %v; want one", left, err)
 }
@@ -300,9 +276,8 @@ func TestOpenRejectsInvalidPaths(t *testing.T) {
 		"a file for directory": filepath.Join(file, "snapshot.json"),
 		"a directory for file": dir,
 	} {
-		if _, err := Open(Options{Path: path}); err == nil {
-			t.Errorf("%s: no error", name)
-		}
+		_, err := Open(Options{Path: path})
+		verify.That(t, err != nil, "%s: no error", name)
 	}
 }
 
@@ -315,12 +290,10 @@ func TestUnfinishedFilesAreRemoved(t *testing.T) {
 	hourAgo := time.Now().Add(-time.Hour)
 	verify.NoError(t, os.Chtimes(old, hourAgo, hourAgo))
 	verify.NoError(t, Replace(path, nil))
-	if _, err := os.Stat(old); err == nil {
-		t.Error("the old one is still there")
-	}
-	if _, err := os.Stat(recent); err != nil {
-		t.Error("the recent one, perhaps of another process, is gone")
-	}
+	_, err := os.Stat(old)
+	verify.That(t, err != nil, "the old one is still there")
+	_, err = os.Stat(recent)
+	verify.That(t, err == nil, "the recent one, perhaps of another process, is gone")
 }
 
 func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
@@ -354,24 +327,23 @@ func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 			f.put(s, "star", set("a", "b", "c")[n%3:])
 		}
-		if got := written(time.Since(begin)); got < time.Minute+10*time.Second {
-			t.Errorf("the last write was after %v", got)
-		}
+		last := written(time.Since(begin))
+		verify.That(t, last >= time.Minute+10*time.Second, "the last write was after %v", last)
 		expect(3*time.Minute, written(3*time.Minute))
-		last := written(13 * time.Minute)
+		last = written(13 * time.Minute)
 		verify.That(t, last >= 4*time.Minute, "no write for ten minutes: the last was after %v", last)
 		f.put(s, "star", set("z"))
 		cancel()
 		run.Wait()
-		if got, ok := f.open().Get("star", source, ""); !ok || !reflect.DeepEqual(got.Set, set("z")) {
-			t.Errorf("at the end: %v, %v", got, ok)
-		}
+		got, _ := f.used(f.open())
+		verify.DeepEqual(t, got, set("z"), "the set at the end")
 	})
 }
 
 func FuzzParse(f *testing.F) {
-	good, err := format(map[string]discovery.WatchState{"star": {Source: source, Set: set("a"), Restored: time.Unix(1, 0)}})
-	verify.NoError(f, err)
+	good := verify.Result(format(map[string]discovery.WatchState{
+		"star": {Source: source, Set: set("a"), Restored: time.Unix(1, 0)},
+	})).Must(f)
 	f.Add(good)
 	f.Add(good[:len(good)-5])
 	f.Add([]byte(`{"version":2,"checksum":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","services":{}}`))
@@ -380,10 +352,8 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := format(entries)
-		verify.NoError(t, err)
-		if twice, err := parse(again); err != nil || len(twice) != len(entries) {
-			t.Errorf("%d entries become %d, %v", len(entries), len(twice), err)
-		}
+		again := verify.Result(format(entries)).Must(t)
+		twice := verify.Result(parse(again)).Must(t)
+		verify.Equal(t, len(twice), len(entries), "entries read again")
 	})
 }
