@@ -36,9 +36,8 @@ func TestAwaitStatic(t *testing.T) {
 			m.Watch("star", static(peers...))
 			begin := time.Now()
 			m.AwaitSources(ctx, time.Hour)
-			if want := describe(static(peers...).set); got == nil || got[len(got)-1] != want {
-				t.Errorf("Sink has got %q, want %q last", got, want)
-			}
+			want := describe(static(peers...).set)
+			verify.That(t, got != nil && got[len(got)-1] == want, "Sink has got %q, want %q last", got, want)
 			took := time.Since(begin)
 			verify.That(t, took <= 2*time.Second, "%v: it waited %v, Sink takes a second", peers, took)
 		}

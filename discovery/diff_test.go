@@ -76,15 +76,13 @@ func FuzzDiff(f *testing.F) {
 		verify.Require(t, equalSets(before, beforeCopy) && equalSets(after, afterCopy), "Diff changed its input")
 		applied := index(before)
 		for _, i := range c.Removed {
-			if _, ok := applied[i.Key()]; !ok {
-				t.Fatalf("removed %+v, which was not there", i)
-			}
+			_, ok := applied[i.Key()]
+			verify.Require(t, ok, "removed %+v, which was not there", i)
 			delete(applied, i.Key())
 		}
 		for _, i := range c.Added {
-			if _, ok := applied[i.Key()]; ok {
-				t.Fatalf("added %+v, which was there", i)
-			}
+			_, ok := applied[i.Key()]
+			verify.Require(t, !ok, "added %+v, which was there", i)
 			applied[i.Key()] = i
 		}
 		for _, u := range c.Updated {

@@ -28,14 +28,12 @@ func TestFallbackServesUntilTheSourceReports(t *testing.T) {
 				b.expect(2*time.Second, call{tt.at, "star", "a b"})
 				s := b.status()
 				verify.That(t, s.State == WatchStale && s.Restored.Equal(asOf) && s.Instances == 2 && s.LastSuccess.IsZero(), "status %+v", s)
-				got := strings.Count(b.log.String(), `"as_of":`)
-				verify.That(t, got == 1, "%d log lines with as_of, want one:\n%s", got, b.log.String())
+				verify.Equal(t, strings.Count(b.log.String(), `"as_of":`), 1, "lines with as_of in %s", &b.log)
 				w.fail("refused")
 				w.setAt(1, instances("a", "b"))
 				b.expect(3*time.Second, call{2 * time.Second, "star", "a b"}) // it was the truth
-				if s := b.status(); s.State != WatchFresh || !s.Restored.IsZero() {
-					t.Errorf("after a report: %+v", s)
-				}
+				s = b.status()
+				verify.That(t, s.State == WatchFresh && s.Restored.IsZero(), "after a report: %+v", s)
 			})
 		})
 	}

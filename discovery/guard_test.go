@@ -218,15 +218,12 @@ func TestGuard(t *testing.T) {
 					}
 					answer, forgot := strings.CutPrefix(step.answer, "!")
 					got := g.Accept(now, Normalize(parseSet(answer)), forgot)
-					if formatSet(got) != step.want {
-						t.Fatalf("handed over %v, step %d, answer %q: got %q, want %q", handedOver, n, step.answer, formatSet(got), step.want)
-					}
-					if !slices.IsSortedFunc(got, compareKeys) {
-						t.Fatalf("step %d: %q is not sorted", n, formatSet(got))
-					}
-					if expiry, ok := g.Expiry(); ok != (len(g.probation) > 0) || ok && !expiry.After(now) {
-						t.Fatalf("step %d: %d on probation, expiry %v, %v", n, len(g.probation), expiry, ok)
-					}
+					verify.Require(t, formatSet(got) == step.want, "handed over %v, step %d, answer %q: got %q, want %q",
+						handedOver, n, step.answer, formatSet(got), step.want)
+					verify.Require(t, slices.IsSortedFunc(got, compareKeys), "step %d: %q is not sorted", n, formatSet(got))
+					expiry, ok := g.Expiry()
+					verify.Require(t, ok == (len(g.probation) > 0) && (!ok || expiry.After(now)),
+						"step %d: %d on probation, expiry %v, %v", n, len(g.probation), expiry, ok)
 					if handedOver {
 						memory := g.Memory()
 						g = &Guard{Probation: 10 * time.Minute}
@@ -285,12 +282,8 @@ func TestGuardWithoutProbation(t *testing.T) {
 	g := &Guard{}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	g.Accept(now, parseSet("a b"), false)
-	if got := g.Accept(now, parseSet("a"), true); formatSet(got) != "a" {
-		t.Errorf("got %q", formatSet(got))
-	}
-	if got := g.Accept(now, nil, false); formatSet(got) != "" {
-		t.Errorf("got %q", formatSet(got))
-	}
+	verify.Equal(t, formatSet(g.Accept(now, parseSet("a"), true)), "a", "after a loss of state")
+	verify.Equal(t, formatSet(g.Accept(now, nil, false)), "", "after a loss of all")
 }
 
 // Removals have to be confirmed.
@@ -312,9 +305,8 @@ func TestAbsentAndLoses(t *testing.T) {
 		{"", "a b c:critical", true},
 	} {
 		set := parseSet(tt.answer)
-		if absent := formatSet(g.Absent(set)); absent != tt.absent || g.loses(at, set, false) != tt.loses {
-			t.Errorf("%q: absent %q, loses %v; want %q, %v", tt.answer, absent, g.loses(at, set, false), tt.absent, tt.loses)
-		}
+		verify.Equal(t, formatSet(g.Absent(set)), tt.absent, "%q: absent", tt.answer)
+		verify.Equal(t, g.loses(at, set, false), tt.loses, "%q: loses", tt.answer)
 	}
 	verify.That(t, g.loses(at, parseSet("a:unchecked b c"), true) && g.loses(at, parseSet("a b"), true) && !g.loses(at, parseSet("a b c:unchecked"), true),
 		"want a loss, if the registry has lost its state, of instances that it does not list")
@@ -329,9 +321,7 @@ func TestDeselectedInstancesAreNotLost(t *testing.T) {
 	others, lost := g.Remembered(parseSet("c"))
 	verify.That(t, len(others) == 2 && !lost, "beside c: %q, lost %t", formatSet(others), lost)
 	g.Deselect(parseSet("a b"))
-	if got := g.Accept(now.Add(2*time.Second), nil, false); formatSet(got) != "c?" {
-		t.Errorf("got %q, want only the lost instances", formatSet(got))
-	}
+	verify.Equal(t, formatSet(g.Accept(now.Add(2*time.Second), nil, false)), "c?", "only the lost instances")
 
 	// They are registered again, for others, after all were lost. Then as many in service as were
 	// lost beside them are enough.
@@ -355,12 +345,11 @@ func TestExpiryIsTheEndOfSettleTime(t *testing.T) {
 		g.Failed(now.Add(time.Second))
 		got := formatSet(g.Accept(now.Add(2*time.Second), parseSet("b"), false))
 		end, ok := g.Expiry()
-		switch {
-		case passingOnly && (got != "b" || ok): // a may have failed a check
-			t.Errorf("passing only: got %q, expiry %v, %v", got, end, ok)
-		case !passingOnly && (got != "a? b" || !ok || !end.Equal(now.Add(11*time.Second))):
-			t.Errorf("got %q, expiry %v, %v", got, end, ok)
+		if passingOnly { // a may have failed a check
+			verify.That(t, got == "b" && !ok, "passing only: got %q, expiry %v, %v", got, end, ok)
+			continue
 		}
+		verify.That(t, got == "a? b" && ok && end.Equal(now.Add(11*time.Second)), "got %q, expiry %v, %v", got, end, ok)
 	}
 }
 
@@ -372,12 +361,10 @@ func TestRestoredKeepsProbation(t *testing.T) {
 	g := &Guard{Probation: time.Minute}
 	g.Restore(known, GuardMemory{})
 	got := g.Accept(now, parseSet("b"), false)
-	if formatSet(got) != "a? b" || !got[0].Probation.Equal(now.Add(-time.Hour)) {
-		t.Errorf("got %q since %v", formatSet(got), got[0].Probation)
-	}
-	if got := g.Accept(now.Add(time.Minute), parseSet("b"), false); formatSet(got) != "b" {
-		t.Errorf("got %q after the time on probation", formatSet(got))
-	}
+	verify.Require(t, formatSet(got) == "a? b", "got %q", formatSet(got))
+	verify.That(t, got[0].Probation.Equal(now.Add(-time.Hour)), "since %v", got[0].Probation)
+	got = g.Accept(now.Add(time.Minute), parseSet("b"), false)
+	verify.Equal(t, formatSet(got), "b", "after the time on probation")
 }
 
 // A process continues what another one has noted by a clock that was set back since.

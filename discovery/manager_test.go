@@ -18,31 +18,26 @@ import (
 func TestErrorKeepsTheSet(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.start("star")
-		if s := b.status(); s.State != WatchPending {
-			t.Errorf("state %v, want pending", s.State)
-		}
+		verify.Equal(t, b.status().State, WatchPending, "state")
 		w.fail("connection refused")
-		if s := b.status(); s.State != WatchPending || s.LastError != "connection refused" || s.Errors != 1 {
-			t.Errorf("after a first error: %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.State == WatchPending && s.LastError == "connection refused" && s.Errors == 1, "after a first error: %+v", s)
 		w.setAt(7, instances("a"))
 		b.expect(0, call{0, "star", "a"})
-		if s := b.status(); s.State != WatchFresh || s.Index != 7 || s.Queries != 2 || s.LastError != "" {
-			t.Errorf("after a success: %+v", s)
-		}
+		s = b.status()
+		verify.That(t, s.State == WatchFresh && s.Index == 7 && s.Queries == 2 && s.LastError == "", "after a success: %+v", s)
 
 		b.expect(time.Minute)
 		w.fail("500")
 		w.fail("500")
 		b.expect(2 * time.Minute)
-		s := b.Statuses()[0]
+		s = b.status()
 		verify.That(t, s.State == WatchStale && s.Instances == 1 && s.Errors == 3 && s.LastError == "500", "after errors: %+v", s)
 		verify.Equal(t, s.Since.Sub(b.begin), time.Minute, "stale since")
 		w.setAt(8, instances("a"))
-		if got, want := strings.Count(b.log.String(), `"instances_in_use":`), 2; got != want {
-			t.Errorf("%d failures logged, want one per outage, %d:\n%s", got, want, b.log.String())
-		}
-		verify.Equal(t, strings.Count(b.log.String(), `"after":`), 2, "recoveries logged: %s", b.log.String())
+		log := b.log.String()
+		verify.Equal(t, strings.Count(log, `"instances_in_use":`), 2, "failures, one for each outage, in %s", log)
+		verify.Equal(t, strings.Count(log, `"after":`), 2, "recoveries in %s", log)
 	})
 }
 
@@ -59,19 +54,16 @@ func TestReplacedSourceKeepsTheSet(t *testing.T) {
 		b.Watch("star", second)
 		w := <-second.reports
 		<-first.ended
-		if s := b.status(); s.State != WatchStale || s.Instances != 2 || s.Changes != 1 {
-			t.Errorf("after the replacement: %+v", s)
-		}
-		if before := <-second.before; describe(before.Set) != "a b" {
-			t.Errorf("it knows %q", describe(before.Set))
-		}
+		s := b.status()
+		verify.That(t, s.State == WatchStale && s.Instances == 2 && s.Changes == 1, "after the replacement: %+v", s)
+		before := <-second.before
+		verify.Equal(t, describe(before.Set), "a b", "what it knows")
 		old.setAt(9, nil)
 		b.expect(1500*ms, call{100 * ms, "star", "a b"})
 		w.setAt(1, instances("b"))
 		b.expect(1500*ms, call{1500 * ms, "star", "b"})
-		if s := b.status(); s.State != WatchFresh || s.Index != 1 {
-			t.Errorf("after its answer: %+v", s)
-		}
+		s = b.status()
+		verify.That(t, s.State == WatchFresh && s.Index == 1, "after its answer: %+v", s)
 	})
 }
 
@@ -149,29 +141,12 @@ func TestUnwatchStopsTheSource(t *testing.T) {
 	})
 }
 
-type failingSource struct{}
-
-func (failingSource) Run(context.Context, WatchState, func(Report)) error {
-	return errors.New("no such region")
-}
-
 func TestEndedSourceIsReported(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		b.Watch("star", failingSource{})
+		b.Watch("star", sourceFunc(func(context.Context, WatchState, func(Report)) error { return errors.New("no such region") }))
 		b.expect(0)
-		s := b.Statuses()[0]
-		verify.That(t, s.LastError == "the watch ended: no such region" && s.Source == "discovery.failingSource", "status: %+v", s)
-	})
-}
-
-func TestStaticSource(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		s := NewStatic("origin", peers(t, "127.0.0.1:2", "127.0.0.1:1"))
-		b.Watch("origin", s)
-		b.expect(0, call{0, "origin", "127.0.0.1:1 127.0.0.1:2"})
-		if s := b.Statuses()[0]; s.State != WatchFresh || s.Source != "static" || s.Instances != 2 {
-			t.Errorf("status: %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.LastError == "the watch ended: no such region" && s.Source == "discovery.sourceFunc", "status: %+v", s)
 	})
 }
 

@@ -10,19 +10,9 @@ import (
 	"sluice/test/verify"
 )
 
-// A service in several data centres may have a set, and an error of one of them.
+// A service in several data centres may have a set, and an error of one of them. The set is known,
+// also if it is the first one.
 func TestSetWithAnErrorIsUsed(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		report := b.startWith("a")
-		report(Report{Set: instances("a", "b"), Known: true, Endpoint: "http://c", Index: 7, Err: errors.New("dc1 is away")})
-		b.expect(time.Second, call{100 * ms, "star", "a b"})
-		s := b.status()
-		verify.That(t, s.State == WatchStale && s.LastError == "dc1 is away" && s.Endpoint == "http://c" && s.Index == 0, "status %+v", s)
-	})
-}
-
-// A set with an error is known, also if it is the first one.
-func TestFirstSetWithAnErrorIsStale(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		report := b.start("star")
 		b.expect(time.Second)
@@ -30,6 +20,11 @@ func TestFirstSetWithAnErrorIsStale(t *testing.T) {
 		b.expect(time.Second, call{time.Second, "star", "a"})
 		s := b.status()
 		verify.That(t, s.State == WatchStale && s.Since.Equal(b.begin.Add(time.Second)), "status %+v", s)
+		report.set(instances("a"))
+		report(Report{Set: instances("a", "b"), Known: true, Endpoint: "http://c", Index: 7, Err: errors.New("dc1 is away")})
+		b.expect(2*time.Second, call{1100 * ms, "star", "a b"})
+		s = b.status()
+		verify.That(t, s.State == WatchStale && s.LastError == "dc1 is away" && s.Endpoint == "http://c" && s.Index == 0, "status %+v", s)
 	})
 }
 

@@ -30,33 +30,15 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 		handed["star"] = h
 		next.Restore(handed)
 		next.WatchAll(map[string]Source{"star": newScripted(), "later": sourceFunc(nil), "fixed": &Static{}})
-		if state, ok := next.Former("star"); !ok || !state.Known {
-			t.Errorf("the process before had %+v, %t", state, ok)
-		}
-		if _, ok := next.Former("fixed"); ok {
-			t.Error("the process before had a watch of static peers")
-		}
+		state, ok := next.Former("star")
+		verify.That(t, ok && state.Known, "the process before had %+v, %t", state, ok)
+		_, ok = next.Former("fixed")
+		verify.That(t, !ok, "the process before had a watch of static peers")
 		for _, s := range next.Statuses() {
-			switch s.Service {
-			case "star":
-				verify.That(t, s.State == WatchFresh && s.Instances == 2 && s.Endpoint == "http://c" && s.Restored.Equal(asOf), "adopted as %+v", s)
-			default:
-				verify.Equal(t, s.State, WatchPending, "%s", s.Service)
-			}
+			adopted := s.State == WatchFresh && s.Instances == 2 && s.Endpoint == "http://c" && s.Restored.Equal(asOf)
+			pending := s.State == WatchPending
+			verify.That(t, s.Service == "star" && adopted || s.Service != "star" && pending, "adopted as %+v", s)
 		}
-	})
-}
-
-// A reload has replaced the source, which has not reported yet.
-func TestSetFromBeforeAReloadIsHanded(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.start("star")
-		w(Report{Set: instances("a"), Known: true, Endpoint: "http://c", Index: 7})
-		b.expect(0, call{0, "star", "a"})
-		b.start("star")
-		handed := b.States()
-		s := handed["star"]
-		verify.That(t, len(handed) == 1 && s.Known && len(s.Set) == 1 && !s.Fresh, "handed %+v", handed)
 	})
 }
 

@@ -8,6 +8,12 @@ import (
 
 func TestNewStatic(t *testing.T) {
 	s := NewStatic("origin", peers(t, "127.0.0.1:19001", "[::1]:80 weight=0", "app.example.com:65535 weight=65535"))
+	inBubble(t, func(t *testing.T, b *bubble) {
+		b.Watch("origin", s)
+		b.expect(0, call{0, "origin", "127.0.0.1:19001 [::1]:80 app.example.com:65535*65535"})
+		status := b.status()
+		verify.That(t, status.State == WatchFresh && status.Source == "static" && status.Instances == 3, "status: %+v", status)
+	})
 	want := []Instance{
 		{Service: "origin", ID: "127.0.0.1:19001", Address: "127.0.0.1", Port: 19001, Weight: 1},
 		{Service: "origin", ID: "[::1]:80", Address: "::1", Port: 80},

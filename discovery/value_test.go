@@ -68,11 +68,11 @@ func TestParseValueRefuses(t *testing.T) {
 
 		`{"weight":` + strings.Repeat("9", 1000) + `}`: "cannot unmarshal number 999",
 	} {
-		if got, err := ParseValue("star", "a", []byte(value)); err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 400 {
-			t.Errorf("%q: %+v, %v; want an error with %q", value, got, err, want)
-		} else if !reflect.DeepEqual(got, Instance{}) {
-			t.Errorf("%q: an instance beside the error: %+v", value, got)
-		}
+		got, err := ParseValue("star", "a", []byte(value))
+		verify.Require(t, err != nil, "%q: %+v; want an error with %q", value, got, want)
+		verify.Contains(t, err.Error(), want, "%q: the error", value)
+		verify.That(t, len(err.Error()) <= 400, "%q: an error of %d octets", value, len(err.Error()))
+		verify.DeepEqual(t, got, Instance{}, "%q: beside the error", value)
 	}
 }
 
@@ -96,9 +96,8 @@ func TestParseValues(t *testing.T) {
 			if i.Weight != 1 {
 				word += fmt.Sprintf("*%d", i.Weight)
 			}
-			if got = append(got, word); i.ID != i.HostPort() || i.Service != "star" {
-				t.Errorf("%q: %+v", text, i)
-			}
+			got = append(got, word)
+			verify.That(t, i.ID == i.HostPort() && i.Service == "star", "%q: %+v", text, i)
 		}
 		verify.That(t, strings.Join(got, " ") == want && err == nil, "%q: %q, %v; want %q", text, got, err, want)
 	}
@@ -120,9 +119,9 @@ func TestParseValues(t *testing.T) {
 		"null":                     `line 1: "null"`,
 		strings.Repeat("h\n", 1e5): "100000 values", // the last line end does not count
 	} {
-		if set, err := ParseValues("star", []byte(text)); set != nil || err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %+v, %v; want an error with %q", shortened(text), set, err, want)
-		}
+		set, err := ParseValues("star", []byte(text))
+		verify.That(t, set == nil && err != nil && strings.Contains(err.Error(), want), "%q: %+v, %v; want an error with %q",
+			shortened(text), set, err, want)
 	}
 }
 
@@ -150,9 +149,7 @@ func FuzzParseValue(f *testing.F) {
 			return
 		}
 		verify.That(t, IsHost(i.Address) && i.Port >= 1 && i.Port <= 65535 && i.Weight >= 0 && i.Weight <= MaxWeight, "%q: %+v", value, i)
-		again, err := ParseValue("star", "a", []byte(i.HostPort()))
-		if err != nil || again.Key() != i.Key() {
-			t.Errorf("%q: its address %s gives %+v, %v", value, i.HostPort(), again, err)
-		}
+		again := verify.Result(ParseValue("star", "a", []byte(i.HostPort()))).Must(t)
+		verify.Equal(t, again.Key(), i.Key(), "%q: the key by its address %s", value, i.HostPort())
 	})
 }

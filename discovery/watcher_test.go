@@ -42,7 +42,6 @@ func TestWatcherContinuesFromTheRunBefore(t *testing.T) {
 func TestWatcherWithoutAnswerHasNoMemory(t *testing.T) {
 	var last Report
 	w := NewWatcher(Guard{}, WatchState{Memory: []Memory{{Index: 7}}}, func(r Report) { last = r })
-	if w.Failed(errors.New("away")); last.Err == nil || last.Memory != nil || w.Memory().Index != 0 {
-		t.Errorf("reported %+v", last)
-	}
+	w.Failed(errors.New("away"))
+	verify.That(t, last.Err != nil && last.Memory == nil && w.Memory().Index == 0, "reported %+v", last)
 }
