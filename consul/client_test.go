@@ -14,12 +14,36 @@ import (
 	"testing"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
 
 	"sluice/certificates"
 	"sluice/discovery"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
+
+// inMemory returns a client of a handler, without a network, until t ends.
+func inMemory(t *testing.T, handler http.Handler) *Client {
+	t.Helper()
+	pipe := discoverytest.ServePipe(handler)
+	client := verify.Result(New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})).Must(t)
+	t.Cleanup(func() {
+		client.Close()
+		pipe.Close()
+	})
+	return client
+}
+
+// clientOf returns a client of a server with a handler, until t ends.
+func clientOf(t *testing.T, o Options, handler http.HandlerFunc) *Client {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	o.Addresses = []string{server.URL}
+	client := verify.Result(New(o)).Must(t)
+	t.Cleanup(client.Close)
+	return client
+}
 
 // countInstances returns the number of instances of star that a client with options o gets.
 func countInstances(t *testing.T, o Options) (instances int, err error) {
@@ -55,12 +79,7 @@ func TestClientURL(t *testing.T) {
 		if tt.address != "" {
 			o.Addresses = []string{tt.address, "http://second"}
 		}
-		client, err := New(o)
-		if err != nil {
-			t.Errorf("%+v: %v", tt, err)
-			continue
-		}
-		verify.Equal(t, client.URL(), tt.want, "%+v", tt)
+		verify.Equal(t, verify.Result(New(o)).Must(t).URL(), tt.want, "%+v", tt)
 	}
 }
 
@@ -96,8 +115,7 @@ func TestClientToken(t *testing.T) {
 	} {
 		t.Setenv("CONSUL_HTTP_TOKEN", tt.env)
 		tt.options.Addresses = []string{fake.URL()}
-		client, err := New(tt.options)
-		verify.NoError(t, err)
+		client := verify.Result(New(tt.options)).Must(t)
 		answer, err := client.Get(t.Context(), Query{Path: "health/service/star"}, func(io.Reader) error { return nil })
 		verify.NoError(t, err)
 		requests := fake.Requests()
@@ -120,9 +138,8 @@ func TestClientOverUnixSocket(t *testing.T) {
 	server.Listener = listener
 	server.Start()
 	defer server.Close()
-	if n, err := countInstances(t, Options{Addresses: []string{"unix://" + listener.Addr().String()}}); err != nil || n != 1 {
-		t.Errorf("%d instances, %v", n, err)
-	}
+	n := verify.Result(countInstances(t, Options{Addresses: []string{"unix://" + listener.Addr().String()}})).Must(t)
+	verify.Equal(t, n, 1, "instances")
 }
 
 func TestClientOverTLS(t *testing.T) {
@@ -152,32 +169,23 @@ func TestClientOverTLS(t *testing.T) {
 		verify.That(t, (err == nil) == tt.ok && (!tt.ok || n == 1), "%s: %d instances, %v", tt.name, n, err)
 	}
 	t.Setenv("CONSUL_CACERT", ca)
-	if _, err := countInstances(t, Options{Addresses: []string{server.URL}}); err != nil {
-		t.Errorf("CONSUL_CACERT: %v", err)
-	}
+	verify.Result(countInstances(t, Options{Addresses: []string{server.URL}})).Must(t) // with CONSUL_CACERT
 }
 
 func TestErrorContainsAgent(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
-	url := "http://" + listener.Addr().String()
-	listener.Close()
-	_, err = countInstances(t, Options{Addresses: []string{url}})
+	const url = "http://127.0.0.1:1"
+	_, err := countInstances(t, Options{Addresses: []string{url}})
 	verify.That(t, err != nil && strings.Contains(err.Error(), "consul "+url+": ") && strings.Contains(err.Error(), "refused"), "error %v", err)
 }
 
 // Names are escaped once, also those that are a way to another folder.
 func TestNamesInAPath(t *testing.T) {
 	var got string
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	client := clientOf(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
 		got = r.URL.Path
 		w.Header().Set("X-Consul-Index", "1")
 		_, _ = w.Write([]byte("[]"))
-	}))
-	defer server.Close()
-	client, err := New(Options{Addresses: []string{server.URL}})
-	verify.NoError(t, err)
-	defer client.Close()
+	})
 	for _, name := range []string{"star-1", "a b", "..", "a/b", "100%", "%2E", "ä?#"} {
 		_, err := client.Get(t.Context(), Query{Path: "health/checks/" + discovery.PathSegment(name)}, func(io.Reader) error { return nil })
 		verify.NoError(t, err)
@@ -185,7 +193,6 @@ func TestNamesInAPath(t *testing.T) {
 	}
 }
 
-// A step that fails without an error is none.
 // What Consul refuses of a transaction, of which only the first step asks whether a key has changed.
 func TestErrorsOfATransaction(t *testing.T) {
 	for _, test := range []struct {
@@ -198,18 +205,14 @@ func TestErrorsOfATransaction(t *testing.T) {
 		{`[{"OpIndex": 1, "What": "failed to set key, index is stale"}]`, true, false},
 		{`[{"OpIndex": 1, "What": "Permission denied"}]`, false, true},
 	} {
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		client := clientOf(t, Options{}, func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusConflict)
 			_, _ = w.Write([]byte(`{"Errors": ` + test.answer + `}`))
-		}))
-		client, err := New(Options{Addresses: []string{server.URL}})
-		verify.NoError(t, err)
+		})
 		a, b := &api.KVPair{Key: "a"}, &api.KVPair{Key: "b"}
 		there, err := client.KV().CreateBeside(t.Context(), a, b)
 		verify.That(t, Refused(err) == test.denied && (err != nil || there == test.there), "%s: there %v, %v", test.answer, there, err)
 		replaced, err := client.KV().ReplaceBeside(t.Context(), a, b)
 		verify.That(t, Refused(err) == test.denied && !replaced, "%s: replaced %v, %v", test.answer, replaced, err)
-		client.Close()
-		server.Close()
 	}
 }

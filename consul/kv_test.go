@@ -6,17 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/consul/api"
-	"github.com/rs/zerolog"
 
 	"sluice/test/consultest"
-	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
 
@@ -46,40 +43,33 @@ func testKeys(t *testing.T, agent *consultest.Agent) {
 		key "hidden/b" { policy = "deny" }`)
 	must(t, err)
 	operator, c := realClient(t, agent, agent.Token()), realClient(t, agent, token.SecretID)
-	if pair, a, err := c.KV().Get(t.Context(), "a/none", 0, 0); pair != nil || err != nil || a.Index == 0 {
-		t.Errorf("no key: %+v, %+v, %v", pair, a, err)
-	}
-	if names, a, err := below(t, c, "a/"); len(names) > 0 || err != nil || a.Index == 0 {
-		t.Errorf("no keys: %q, %+v, %v", names, a, err)
-	}
+	pair, a, err := c.KV().Get(t.Context(), "a/none", 0, 0)
+	verify.That(t, pair == nil && err == nil && a.Index != 0, "no key: %+v, %+v, %v", pair, a, err)
+	names, a, err := below(t, c, "a/")
+	verify.That(t, len(names) == 0 && err == nil && a.Index != 0, "no keys: %q, %+v, %v", names, a, err)
 	all := []string{"a/b/c?d e", "a/b/e", "a/f"}
 	for _, key := range append(all, "a/directory/", "ab", "hidden/a", "hidden/b") {
 		must(t, operator.KV().Put(t.Context(), &api.KVPair{Key: key, Value: []byte("value of " + key), Flags: 7}))
 	}
-	if names, _, err := below(t, c, "a/"); err != nil || !slices.Equal(names, all) {
-		t.Errorf("got %q, %v", names, err)
-	}
-	if pair, _, err := c.KV().Get(t.Context(), all[0], 0, 0); err != nil || pair == nil || string(pair.Value) != "value of "+all[0] || pair.Flags != 7 {
-		t.Errorf("%s: %+v, %v", all[0], pair, err)
-	}
-	if names, err := c.KV().Names(t.Context(), "a/", "/"); err != nil || !slices.Equal(names, []string{"a/b/", "a/directory/", "a/f"}) {
-		t.Errorf("with a separator: %q, %v", names, err)
-	}
-	if names, _, err := below(t, c, "hidden/"); !errors.Is(err, ErrFiltered) {
-		t.Errorf("hidden: %q, %v", names, err)
-	}
-	if names, err := c.KV().Names(t.Context(), "hidden/", ""); !errors.Is(err, ErrFiltered) {
-		t.Errorf("hidden names: %q, %v", names, err)
-	}
-	if err := c.KV().Put(t.Context(), &api.KVPair{Key: "ab"}); !Forbidden(err) {
-		t.Errorf("write of another key: %v", err)
-	}
+	names, _, err = below(t, c, "a/")
+	verify.NoError(t, err)
+	verify.Slices(t, names, all, "names")
+	pair, _, err = c.KV().Get(t.Context(), all[0], 0, 0)
+	verify.Require(t, err == nil && pair != nil, "%s: %+v, %v", all[0], pair, err)
+	verify.That(t, string(pair.Value) == "value of "+all[0] && pair.Flags == 7, "%s: %+v", all[0], pair)
+	names = verify.Result(c.KV().Names(t.Context(), "a/", "/")).Must(t)
+	verify.Slices(t, names, []string{"a/b/", "a/directory/", "a/f"}, "names with a separator")
+	names, _, err = below(t, c, "hidden/")
+	verify.That(t, errors.Is(err, ErrFiltered), "hidden: %q, %v", names, err)
+	names, err = c.KV().Names(t.Context(), "hidden/", "")
+	verify.That(t, errors.Is(err, ErrFiltered), "hidden names: %q, %v", names, err)
+	err = c.KV().Put(t.Context(), &api.KVPair{Key: "ab"})
+	verify.That(t, Forbidden(err), "write of another key: %v", err)
 	must(t, c.KV().Delete(t.Context(), "a/f"))
 	must(t, c.KV().Delete(t.Context(), "a/f"))
 	must(t, c.KV().DeleteBelow(t.Context(), "a/b/"))
-	if names, err := operator.KV().Names(t.Context(), "a", ""); err != nil || !slices.Equal(names, []string{"a/directory/", "ab"}) {
-		t.Errorf("after deletion: %q, %v", names, err)
-	}
+	names = verify.Result(operator.KV().Names(t.Context(), "a", "")).Must(t)
+	verify.Slices(t, names, []string{"a/directory/", "ab"}, "names after deletion")
 }
 
 // A recovery of the agent cancels the requests in flight. Those that may happen twice are repeated;
@@ -99,7 +89,7 @@ func TestRequestsInARecovery(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var requests atomic.Int32
-				pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				c := inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					io.Copy(io.Discard, r.Body) // the end of the request is noticed only after it
 					w.Header().Set("X-Consul-Index", "1")
 					w.Header().Set("X-Consul-KnownLeader", "true")
@@ -112,15 +102,11 @@ func TestRequestsInARecovery(t *testing.T) {
 						fmt.Fprint(w, "true")
 					}
 				}))
-				defer pipe.Close()
-				c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
-				verify.NoError(t, err)
-				defer c.Close()
 				ended := make(chan error, 1)
 				go func() { ended <- test.send(t.Context(), c.KV()) }()
 				synctest.Wait()
 				c.CancelQueries()
-				err = <-ended
+				err := <-ended
 				verify.That(t, test.repeated == (err == nil) && (err == nil || canceledByAgents(err)), "error %v, want it repeated: %t", err, test.repeated)
 			})
 		})
@@ -139,7 +125,7 @@ func TestAnswerThatIsCutInARecovery(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var requests atomic.Int32
-				pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				c := inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					w.Header().Set("X-Consul-Index", "1")
 					w.Header().Set("X-Consul-KnownLeader", "true")
 					switch {
@@ -153,10 +139,6 @@ func TestAnswerThatIsCutInARecovery(t *testing.T) {
 						io.WriteString(w, test.second)
 					}
 				}))
-				defer pipe.Close()
-				c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
-				verify.NoError(t, err)
-				defer c.Close()
 				var got []api.KVPair
 				ended := make(chan error, 1)
 				go func() {

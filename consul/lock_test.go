@@ -16,7 +16,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/test/consultest"
-	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
 
@@ -25,8 +24,7 @@ const lockKey = "sluice/locks/a"
 // realClient returns a client of agent.
 func realClient(t *testing.T, agent *consultest.Agent, token string) *Client {
 	t.Helper()
-	c, err := New(Options{Addresses: []string{agent.URL()}, Token: token, Log: zerolog.Nop()})
-	verify.NoError(t, err)
+	c := verify.Result(New(Options{Addresses: []string{agent.URL()}, Token: token, Log: zerolog.Nop()})).Must(t)
 	done := c.KeepProbing()
 	t.Cleanup(func() {
 		done()
@@ -98,9 +96,7 @@ func testLock(t *testing.T, agent *consultest.Agent) {
 	must(t, first.Unlock(t.Context()))
 	verify.That(t, first.Held.Err() != nil, "Held goes on after Unlock")
 	l := <-second
-	if l == nil {
-		t.Fatal("no lock")
-	}
+	verify.Require(t, l != nil, "no lock")
 	must(t, l.Unlock(t.Context()))
 	awaitSessions(t, agent, 0)
 	pair, _, err := a.KV().Get(t.Context(), lockKey, 0, 0)
@@ -140,7 +136,7 @@ func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				var mu sync.Mutex
 				var destroyed []string
-				pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				c := inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					io.Copy(io.Discard, r.Body) // the end of the request is noticed only after it
 					switch {
 					case r.URL.Path == "/v1/session/create":
@@ -159,16 +155,12 @@ func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
 						t.Errorf("%s %s", r.Method, r.URL)
 					}
 				}))
-				c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
-				must(t, err)
 				begin := time.Now()
-				if _, err := c.Lock(ctx, lockKey); !errors.Is(err, context.Canceled) {
-					t.Errorf("error %v", err)
-				}
+				_, err := c.Lock(ctx, lockKey)
+				verify.That(t, errors.Is(err, context.Canceled), "error %v", err)
 				took := time.Since(begin)
 				verify.That(t, took <= sessionGrace, "it took %v", took)
-				c.Close()
-				pipe.Close()
+				synctest.Wait()
 				mu.Lock()
 				defer mu.Unlock()
 				verify.Slices(t, destroyed, test.destroyed, "destroyed")
@@ -180,7 +172,7 @@ func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
 // Who waits for a lock no longer does not wait for Consul either, if that does not answer any more.
 func TestLockIsNotAwaitedFromAConsulThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body) // the end of the request is noticed only after it
 			if r.URL.Path == "/v1/session/create" {
 				io.WriteString(w, `{"ID":"one"}`)
@@ -188,14 +180,10 @@ func TestLockIsNotAwaitedFromAConsulThatHangs(t *testing.T) {
 			}
 			<-r.Context().Done()
 		}))
-		defer pipe.Close()
-		c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
-		must(t, err)
-		defer c.Close()
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		begin := time.Now()
-		_, err = c.Lock(ctx, lockKey)
+		_, err := c.Lock(ctx, lockKey)
 		verify.That(t, errors.Is(err, context.Canceled), "error %v", err)
 		took := time.Since(begin) - time.Second
 		verify.That(t, took <= sessionGrace, "it took %v", took)
@@ -220,7 +208,7 @@ func TestLockIsAwaitedThroughARecovery(t *testing.T) {
 			<-r.Context().Done()
 			return true
 		}
-		pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body) // the end of the request is noticed only after it
 			w.Header().Set("X-Consul-Index", "1")
 			w.Header().Set("X-Consul-KnownLeader", "true")
@@ -247,10 +235,6 @@ func TestLockIsAwaitedThroughARecovery(t *testing.T) {
 				io.WriteString(w, `[{"Key":"`+lockKey+`","Session":"another"}]`)
 			}
 		}))
-		defer pipe.Close()
-		c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
-		verify.NoError(t, err)
-		defer c.Close()
 		recoverThen := func(next int32) {
 			synctest.Wait()
 			hanging.Store(next)
@@ -282,9 +266,7 @@ func lockOfADeadProcess(t *testing.T, agent *consultest.Agent) {
 	second := lockLater(t, c, t.Context())
 	dead.stop(nil) // no renewal, and no Unlock
 	l := <-second
-	if l == nil {
-		t.Fatal("no lock")
-	}
+	verify.Require(t, l != nil, "no lock")
 	session, _, err := agent.Client().Session().Info(l.session, nil)
 	must(t, err)
 	verify.That(t, session != nil && session.TTL == c.lockTTL.String() && len(session.NodeChecks) <= 0, "the session depends on more than its TTL: %+v", session)

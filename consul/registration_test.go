@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -29,42 +28,34 @@ func TestErrRegisteredReportsThatTheAgentHasTheService(t *testing.T) {
 		{"no error", "/v1/agent/checks", false, nil}, // not queried
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			client := clientOf(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
 				switch r.URL.Path {
 				case c.fails:
 					http.Error(w, "rpc error", http.StatusInternalServerError)
 				case "/v1/status/leader":
 					io.WriteString(w, `"127.0.0.1:8300"`)
 				}
-			}))
-			t.Cleanup(server.Close)
-			client, err := New(Options{Addresses: []string{server.URL}})
-			must(t, err)
-			t.Cleanup(client.Close)
-			err = client.Register(t.Context(), server.URL, &api.AgentServiceRegistration{ID: "s", Name: "s"}, c.obsolete...)
+			})
+			err := client.Register(t.Context(), client.URL(), &api.AgentServiceRegistration{ID: "s", Name: "s"}, c.obsolete...)
 			wrong := c.name != "no error"
 			verify.That(t, (err != nil) == wrong && errors.Is(err, ErrRegistered) == c.taken, "error %v", err)
-			verify.That(t, !c.taken || strings.Contains(err.Error(), "consul "+server.URL+": 500"), "error %v", err)
+			verify.That(t, !c.taken || strings.Contains(err.Error(), "consul "+client.URL()+": 500"), "error %v", err)
 		})
 	}
 }
 
 // What an agent answers may lack what it should have.
 func TestRegistrationsWithoutServices(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	client := clientOf(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/agent/services" {
 			io.WriteString(w, `{"a":null,"b":{"ID":"b"}}`)
 			return
 		}
 		io.WriteString(w, `[null,{},{"Service":{"ID":"b"},"Checks":[null]}]`)
-	}))
-	t.Cleanup(server.Close)
-	client, err := New(Options{Addresses: []string{server.URL}})
-	must(t, err)
-	t.Cleanup(client.Close)
-	services, err := client.Registered(t.Context(), server.URL, "owner", "me")
+	})
+	services, err := client.Registered(t.Context(), client.URL(), "owner", "me")
 	verify.That(t, err == nil && len(services) == 1 && services[0].ID == "b", "registered %v, %v", services, err)
-	listed, err := client.Listed(t.Context(), server.URL, "star", "owner", "me")
+	listed, err := client.Listed(t.Context(), client.URL(), "star", "owner", "me")
 	verify.That(t, err == nil && len(listed) == 1 && listed[0].Service.ID == "b" && len(listed[0].Checks) == 0, "listed %v, %v", listed, err)
 }
 
@@ -73,22 +64,17 @@ func TestRegistrationsWithoutServices(t *testing.T) {
 func TestFailedRegistrationTellsOfTheRecovery(t *testing.T) {
 	t.Parallel()
 	var down atomic.Bool
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	client := clientOf(t, Options{ProbeInterval: time.Hour}, func(w http.ResponseWriter, r *http.Request) {
 		if down.Load() {
 			panic(http.ErrAbortHandler)
 		}
 		io.WriteString(w, `"127.0.0.1:8300"`)
-	}))
-	t.Cleanup(server.Close)
-	client, err := New(Options{Addresses: []string{server.URL}, ProbeInterval: time.Hour})
-	must(t, err)
-	t.Cleanup(client.Close)
+	})
 	t.Cleanup(client.KeepProbing())
 	consultest.Await(t, "a probe", func() bool { return client.Stats().Probes > 0 })
 	down.Store(true)
-	if err := client.Register(t.Context(), server.URL, &api.AgentServiceRegistration{ID: "s", Name: "s"}); err == nil {
-		t.Error("no error")
-	}
+	err := client.Register(t.Context(), client.URL(), &api.AgentServiceRegistration{ID: "s", Name: "s"})
+	verify.That(t, err != nil, "no error")
 	consultest.Await(t, "the agent is not healthy", func() bool { return !client.Healthy() })
 	changed := client.Changed()
 	down.Store(false)

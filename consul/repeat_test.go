@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -31,7 +30,7 @@ func TestCutBlockingQueryIsNotRepeatedWithItsIndex(t *testing.T) {
 			var indexes []string
 			repeated, known := make(chan struct{}, 10), make(chan string, 10)
 			ended, end := context.WithCancel(context.Background())
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			client := clientOf(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/v1/status/leader" {
 					fmt.Fprint(w, `"127.0.0.1:8300"`)
 					return
@@ -67,9 +66,7 @@ func TestCutBlockingQueryIsNotRepeatedWithItsIndex(t *testing.T) {
 				default:
 					<-ended.Done()
 				}
-			}))
-			client, err := New(Options{Addresses: []string{server.URL}})
-			must(t, err)
+			})
 			var running sync.WaitGroup
 			running.Go(func() {
 				_ = client.Follow(ended, FollowOptions{ // ends with ended
@@ -82,8 +79,6 @@ func TestCutBlockingQueryIsNotRepeatedWithItsIndex(t *testing.T) {
 					Ended: func(error) {},
 				})
 			})
-			defer server.Close()
-			defer client.Close()
 			defer running.Wait()
 			defer end()
 
