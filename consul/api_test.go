@@ -22,13 +22,11 @@ func TestAPIUsesTheSettingsOfOptions(t *testing.T) {
 		o := Options{Token: test.token}
 		addresses, err := o.Agents()
 		verify.Require(t, err == nil && len(addresses) == 1, "Agents = %q, %v", addresses, err)
-		a, err := o.API(addresses[0])
-		verify.NoError(t, err)
+		a := verify.Result(o.API(addresses[0])).Must(t)
 		defer a.Close()
 		leader, err := a.Status().Leader()
 		verify.That(t, err == nil && leader == "10.0.0.1:8300" && token == test.want, "leader %q, %v, with token %q; want %q", leader, err, token, test.want)
-		if a.URL != server.URL || a.Anonymous() || a.Stats().Queries != 1 {
-			t.Errorf("URL %q, anonymous %v, %+v", a.URL, a.Anonymous(), a.Stats())
-		}
+		verify.That(t, a.URL == server.URL && !a.Anonymous() && a.Stats().Queries == 1,
+			"URL %q, anonymous %v, %+v", a.URL, a.Anonymous(), a.Stats())
 	}
 }

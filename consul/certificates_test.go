@@ -41,9 +41,7 @@ func newSecured(t *testing.T, ca *consultest.Authority, http2 bool) *secured {
 	s := &secured{Consul: discoverytest.New(), t: t, dir: t.TempDir(), shown: make(map[int64]bool)}
 	s.serve(ca)
 	clients := x509.NewCertPool()
-	trusted, err := os.ReadFile(ca.File)
-	must(t, err)
-	clients.AppendCertsFromPEM(trusted)
+	clients.AppendCertsFromPEM(s.read(ca.File))
 	s.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.shown[r.TLS.PeerCertificates[0].SerialNumber.Int64()] = true
@@ -76,8 +74,7 @@ func newSecured(t *testing.T, ca *consultest.Authority, http2 bool) *secured {
 // serve makes the server's certificate one of ca.
 func (s *secured) serve(ca *consultest.Authority) {
 	s.t.Helper()
-	pair, err := tls.LoadX509KeyPair(ca.Issue("server", "127.0.0.1"))
-	must(s.t, err)
+	pair := verify.Result(tls.LoadX509KeyPair(ca.Issue("server", "127.0.0.1"))).Must(s.t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.certificate = pair
@@ -86,9 +83,12 @@ func (s *secured) serve(ca *consultest.Authority) {
 // install copies a file to the name that the client knows, in one step.
 func (s *secured) install(name, from string) {
 	s.t.Helper()
-	content, err := os.ReadFile(from)
-	must(s.t, err)
-	s.write(name, content)
+	s.write(name, s.read(from))
+}
+
+func (s *secured) read(file string) []byte {
+	s.t.Helper()
+	return verify.Result(os.ReadFile(file)).Must(s.t)
 }
 
 func (s *secured) write(name string, content []byte) {
@@ -105,13 +105,12 @@ func (s *secured) installPair(certificate, key string) {
 
 func (s *secured) client() *Client {
 	s.t.Helper()
-	client, err := New(Options{
+	client := verify.Result(New(Options{
 		Addresses: []string{s.server.URL},
 		TLS: TLSOptions{ClientTLS: certificates.ClientTLS{CA: filepath.Join(s.dir, "ca.pem"),
 			Cert: filepath.Join(s.dir, "client.pem"), Key: filepath.Join(s.dir, "client-key.pem")}},
 		Log: zerolog.New(&s.log),
-	})
-	must(s.t, err)
+	})).Must(s.t)
 	s.t.Cleanup(client.Close)
 	return client
 }
@@ -164,8 +163,7 @@ func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
 			must(t, s.ask(client))
 			s.installPair(ca.Issue("second"))
 			must(t, s.ask(client))
-			shown := s.taken()
-			verify.That(t, shown[first] && shown[first+1] && len(shown) == 2, "certificates %v were shown, want %d and the next", shown, first)
+			verify.DeepEqual(t, s.taken(), map[int64]bool{first: true, first + 1: true}, "certificates that were shown")
 			verify.Equal(t, s.protocol, map[bool]int{false: 1, true: 2}[http2], "HTTP/")
 			s.expectLog(1, replaced)
 			s.expectLog(0, kept)
@@ -176,20 +174,12 @@ func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
 func TestCertificatesThatCannotBeUsedLeaveThoseBefore(t *testing.T) {
 	t.Parallel()
 	ca := consultest.NewAuthority(t, "Consul CA")
-	for name, spoil := range map[string]func(s *secured, certificate, key string){
-		"a certificate without its key": func(s *secured, certificate, _ string) { s.install("client.pem", certificate) },
-		"a key without its certificate": func(s *secured, _, key string) { s.install("client-key.pem", key) },
-		"half a certificate": func(s *secured, certificate, _ string) {
-			content, err := os.ReadFile(certificate)
-			must(t, err)
-			s.write("client.pem", content[:len(content)/2])
-		},
-		"an empty file": func(s *secured, _, _ string) { s.write("client-key.pem", nil) },
-		"no file":       func(s *secured, _, _ string) { must(t, os.Remove(filepath.Join(s.dir, "client.pem"))) },
-		"an empty CA":   func(s *secured, _, _ string) { s.write("ca.pem", nil) },
-		"half of the CAs": func(s *secured, _, _ string) {
-			content, err := os.ReadFile(ca.File)
-			must(t, err)
+	// TestFilesThatCannotBeUsed of package certificates has everything that makes files unusable.
+	for name, spoil := range map[string]func(s *secured, certificate string){
+		"a certificate without its key": func(s *secured, certificate string) { s.install("client.pem", certificate) },
+		"no file":                       func(s *secured, _ string) { must(t, os.Remove(filepath.Join(s.dir, "client.pem"))) },
+		"half of the CAs": func(s *secured, _ string) {
+			content := s.read(ca.File)
 			s.write("ca.pem", slices.Concat(content, content[:len(content)/2]))
 		},
 	} {
@@ -201,21 +191,17 @@ func TestCertificatesThatCannotBeUsedLeaveThoseBefore(t *testing.T) {
 			client := s.client()
 			must(t, s.ask(client))
 			certificate, key := ca.Issue("second")
-			spoil(s, certificate, key)
+			spoil(s, certificate)
 			for range 3 {
 				must(t, s.ask(client))
 			}
-			if shown := s.taken(); !shown[first] || len(shown) != 1 {
-				t.Errorf("certificates %v were shown, want %d alone", shown, first)
-			}
+			verify.DeepEqual(t, s.taken(), map[int64]bool{first: true}, "certificates that were shown")
 			s.expectLog(1, kept)
 			s.expectLog(0, replaced)
 			s.install("ca.pem", ca.File)
 			s.installPair(certificate, key)
 			must(t, s.ask(client))
-			if shown := s.taken(); !shown[first+1] || len(shown) != 1 {
-				t.Errorf("certificates %v were shown, want %d alone", shown, first+1)
-			}
+			verify.DeepEqual(t, s.taken(), map[int64]bool{first + 1: true}, "certificates that were shown")
 			s.expectLog(1, kept)
 			s.expectLog(1, replaced)
 		})
@@ -235,11 +221,7 @@ func TestCertificatesAreReplacedWithoutLosingAWatch(t *testing.T) {
 	r := follow(t, client)
 	r.await("a")
 
-	a, err := os.ReadFile(old.File)
-	must(t, err)
-	b, err := os.ReadFile(next.File)
-	must(t, err)
-	s.write("ca.pem", slices.Concat(a, b))
+	s.write("ca.pem", slices.Concat(s.read(old.File), s.read(next.File)))
 	s.installPair(old.Issue("client"))
 	s.Set("star", discoverytest.Instance("star", "a", 80), discoverytest.Instance("star", "b", 81))
 	r.await("a b")
@@ -250,12 +232,11 @@ func TestCertificatesAreReplacedWithoutLosingAWatch(t *testing.T) {
 	s.server.CloseClientConnections() // as a restart does
 	s.Set("star", discoverytest.Instance("star", "b", 81))
 	r.await("b")
-	s.write("ca.pem", b)
+	s.install("ca.pem", next.File)
 	must(t, s.ask(client))
 	s.serve(old)
-	if err := s.ask(client); err == nil || !strings.Contains(err.Error(), "unknown authority") {
-		t.Errorf("error %v: the old CA is trusted still", err)
-	}
+	err := s.ask(client)
+	verify.That(t, err != nil && strings.Contains(err.Error(), "unknown authority"), "error %v: the old CA is trusted still", err)
 	s.serve(next)
 	s.Set("star", discoverytest.Instance("star", "c", 82))
 	r.await("c")

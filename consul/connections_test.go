@@ -60,14 +60,11 @@ func TestRenewClosesOldConnectionsAfterTheirRequests(t *testing.T) {
 		}
 		close(finish)
 		running.Wait()
-		if gone := <-closed; gone != slow || next == slow {
-			t.Errorf("HTTP/2 %v: closed %s, and the next request was on %s; want %s closed", http2, gone, next, slow)
-		}
+		verify.Equal(t, <-closed, slow, "HTTP/2 %v: closed", http2)
+		verify.That(t, next != slow, "HTTP/2 %v: the next request was on the former connection", http2)
 		verify.Equal(t, get("/"), next, "HTTP/2 %v: the last request was on", http2)
 		c.renew()
-		if gone := <-closed; gone != next {
-			t.Errorf("HTTP/2 %v: closed %s, want the idle connection %s", http2, gone, next)
-		}
+		verify.Equal(t, <-closed, next, "HTTP/2 %v: closed, when it is idle", http2)
 		server.Close()
 	}
 }
@@ -92,12 +89,10 @@ func TestRenewLeavesNoIdleConnection(t *testing.T) {
 	for path := range finish {
 		running.Go(func() {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
-			if err := c.send(r, func(response *http.Response) error {
+			verify.Succeeds(t, c.send(r, func(response *http.Response) error {
 				_, err := io.Copy(io.Discard, response.Body)
 				return err
-			}); err != nil {
-				t.Error(err)
-			}
+			}))
 		})
 		<-started
 	}
@@ -120,8 +115,7 @@ func must(t *testing.T, err error) {
 // The agent before continues the queries that were canceled, so they use streams of its connections
 // for a while.
 func TestConnectionsAreReplacedWhenThePreferredAgentReturns(t *testing.T) {
-	client, err := New(Options{Addresses: []string{"http://preferred", "http://other"}})
-	must(t, err)
+	client := verify.Result(New(Options{Addresses: []string{"http://preferred", "http://other"}})).Must(t)
 	defer client.Close()
 	preferred, other := client.agents.all[0], client.agents.all[1]
 	client.agents.current = other

@@ -81,25 +81,22 @@ func Test429LowersTheLimitForAWhile(t *testing.T) {
 			time.Sleep(2 * shrinkInterval)
 			g.refused()
 		}
-		if limit, _ = g.size(); limit != fewest {
-			t.Errorf("limit after many: %d, want %d", limit, fewest)
-		}
+		limit, _ = g.size()
+		verify.Equal(t, limit, fewest, "limit after many")
 		for range 100 {
 			g.leave(false, false)
 		}
 		time.Sleep(growInterval)
 		enter(t, g, 1)
-		if limit, _ = g.size(); limit != fewest+8 {
-			t.Errorf("limit some time later: %d, want %d", limit, fewest+8)
-		}
+		limit, _ = g.size()
+		verify.Equal(t, limit, fewest+8, "limit some time later")
 		for range 40 {
 			time.Sleep(growInterval)
 			g.leave(false, false)
 			enter(t, g, 1)
 		}
-		if limit, _ = g.size(); limit != 128 {
-			t.Errorf("limit long after: %d, want 128", limit)
-		}
+		limit, _ = g.size()
+		verify.Equal(t, limit, 128, "limit long after")
 	})
 }
 

@@ -47,11 +47,9 @@ func startMultiplexing(t *testing.T, streams, services int, handle func(http.Han
 	m.server.StartTLS()
 	t.Cleanup(m.server.Close)
 	t.Cleanup(m.server.CloseClientConnections)
-	var err error
-	m.client, err = consul.New(consul.Options{
+	m.client = verify.Result(consul.New(consul.Options{
 		Addresses: []string{m.server.URL}, TLS: consul.TLSOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}}, Log: zerolog.Nop(),
-	})
-	verify.NoError(t, err)
+	})).Must(t)
 	manager := discovery.NewManager(discovery.ManagerOptions{
 		Sink: func(set discovery.Set) { m.sets <- set.Service + ": " + ids(set.Instances) },
 	})
@@ -119,11 +117,10 @@ func TestLimitAfterAFailover(t *testing.T) {
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	client, err := consul.New(consul.Options{
+	client := verify.Result(consul.New(consul.Options{
 		Addresses: []string{server.URL, other.URL()}, TLS: consul.TLSOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}},
 		ProbeInterval: 10 * time.Millisecond, Log: zerolog.Nop(),
-	})
-	verify.NoError(t, err)
+	})).Must(t)
 	t.Cleanup(client.Close)
 	defer client.KeepProbing()()
 	limit := func() int {

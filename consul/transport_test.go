@@ -18,8 +18,7 @@ import (
 // with an element for each accepted connection that was closed.
 func limitedAgent(t *testing.T, limit int) (address string, closed <-chan struct{}) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	var mu sync.Mutex
 	counted := make(map[net.Conn]bool)
 	gone := make(chan struct{}, 10)
@@ -61,20 +60,17 @@ func limitedAgent(t *testing.T, limit int) (address string, closed <-chan struct
 // soon the answer arrives, it counts as the answer to the request.
 func TestAnswer429BeforeTheRequest(t *testing.T) {
 	address, _ := limitedAgent(t, 0)
-	client, err := New(Options{Addresses: []string{address}})
-	must(t, err)
+	client := verify.Result(New(Options{Addresses: []string{address}})).Must(t)
 	defer client.Close()
 	const queries = 50
 	for range queries {
 		_, err := client.Get(t.Context(), Query{Path: "catalog/nodes"}, func(io.Reader) error { return nil })
 		verify.Require(t, StatusCode(err) == http.StatusTooManyRequests, "query: %v", err)
-		if c, err := client.agents.inUse().probe(t.Context(), time.Minute); c != degraded || StatusCode(err) != http.StatusTooManyRequests {
-			t.Fatalf("probe: %v, %v", c, err)
-		}
+		c, err := client.agents.inUse().probe(t.Context(), time.Minute)
+		verify.Require(t, c == degraded && StatusCode(err) == http.StatusTooManyRequests, "probe: %v, %v", c, err)
 	}
-	if s := client.Stats(); s.Refused != 2*queries || s.Errors != 2*queries {
-		t.Errorf("%+v: want %d answers 429, each an error", s, 2*queries)
-	}
+	s := client.Stats()
+	verify.That(t, s.Refused == 2*queries && s.Errors == 2*queries, "%+v: want %d answers 429, each an error", s, 2*queries)
 }
 
 // net/http closes a refused connection at once: the request that is written to it then fails with
@@ -101,20 +97,17 @@ func TestWriteToARefusedConnection(t *testing.T) {
 // Idle connections of queries do not take the place of the probes' one for long.
 func TestProbesGetAConnectionOfALimitedAgent(t *testing.T) {
 	address, closed := limitedAgent(t, 1)
-	client, err := New(Options{Addresses: []string{address}})
-	must(t, err)
+	client := verify.Result(New(Options{Addresses: []string{address}})).Must(t)
 	defer client.Close()
-	_, err = client.Get(t.Context(), Query{Path: "catalog/nodes"}, func(body io.Reader) error {
+	_, err := client.Get(t.Context(), Query{Path: "catalog/nodes"}, func(body io.Reader) error {
 		_, err := io.Copy(io.Discard, body)
 		return err
 	})
 	must(t, err)
 	agent := client.agents.inUse()
-	if c, err := agent.probe(t.Context(), time.Minute); c != degraded || StatusCode(err) != http.StatusTooManyRequests {
-		t.Fatalf("first probe: %v, %v", c, err)
-	}
+	c, err := agent.probe(t.Context(), time.Minute)
+	verify.Require(t, c == degraded && StatusCode(err) == http.StatusTooManyRequests, "first probe: %v, %v", c, err)
 	<-closed
-	if c, err := agent.probe(t.Context(), time.Minute); c != healthy {
-		t.Fatalf("second probe: %v, %v", c, err)
-	}
+	c, err = agent.probe(t.Context(), time.Minute)
+	verify.Require(t, c == healthy, "second probe: %v, %v", c, err)
 }
