@@ -106,9 +106,7 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 func TestIDsAreValidInURLs(t *testing.T) {
 	r := define(Settings{Name: "sluice", Listener: ":1"}, Replica{Host: "a/b ä`", Admin: ":2"}.Self(), "http://127.0.0.1:8500", nil)
 	verify.Equal(t, r.ID, "sluice-a-b----1", "r.ID")
-	if got := r.Meta[MetaReplica]; got != "a/b ä'/:2" { // it goes into a filter, between backticks
-		t.Errorf("replica %q", got)
-	}
+	verify.Equal(t, r.Meta[MetaReplica], "a/b ä'/:2", "the replica, which goes into a filter, between backticks")
 }
 
 func TestOutbound(t *testing.T) {
@@ -144,8 +142,7 @@ func TestChecksOfAnApplication(t *testing.T) {
 		}
 		same := &api.AgentService{Service: "star", Address: r.Address, Port: 5000, Meta: r.Meta, Weights: api.AgentWeights{Passing: 7, Warning: 1}}
 		verify.Equal(t, r.difference(same), "", "different")
-		if same.Weights.Passing = 1; r.difference(same) != "weight" {
-			t.Errorf("another weight is no difference")
-		}
+		same.Weights.Passing = 1
+		verify.Equal(t, r.difference(same), "weight", "different with another weight")
 	}
 }

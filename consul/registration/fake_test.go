@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
 
 	"sluice/consul"
 )
@@ -53,6 +54,12 @@ func newFake(urls ...string) *fake {
 		f.agents[url] = &fakeAgent{services: make(map[string]*api.AgentServiceRegistration)}
 	}
 	return f
+}
+
+// options returns those of a registrar of f.
+func (f *fake) options() Options {
+	outbound := func(string) string { return "10.0.0.7" }
+	return Options{Consul: f, Self: someSelf.Self(), Ready: f.ready, Log: zerolog.Nop(), Outbound: outbound}
 }
 
 // ready is Options.Ready.

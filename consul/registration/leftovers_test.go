@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
-	"github.com/rs/zerolog"
 
 	"sluice/consul"
 	"sluice/test/verify"
@@ -59,9 +58,8 @@ func TestRegistrationIsNeverMissing(t *testing.T) {
 		verify.Equal(t, f.has("a"), someID, "the previous agent")
 		f.set("b", func(a *fakeAgent) { a.err = nil })
 		time.Sleep(46 * time.Second)
-		if a, b := f.has("a"), f.has("b"); a != "" || b != someID {
-			t.Errorf("the agents have %q and %q", a, b)
-		}
+		verify.Equal(t, f.has("a"), "", "the previous agent")
+		verify.Equal(t, f.has("b"), someID, "the agent in use")
 	})
 }
 
@@ -79,17 +77,26 @@ func TestAnotherID(t *testing.T) {
 		calls := f.take("")
 		register, deregister := slices.Index(calls, "register a"), slices.Index(calls, "deregister a "+someID)
 		verify.That(t, register >= 0 && deregister >= register, "calls %q", calls)
-		if s := r.Status(); s.State != StateRegistered || s.ID != "edge-1" || !slices.Equal(s.Leftovers, []string{"a"}) {
-			t.Errorf("status %+v", s)
-		}
+		status := r.Status()
+		verify.That(t, status.State == StateRegistered && status.ID == "edge-1", "status %+v", status)
+		verify.Slices(t, status.Leftovers, []string{"a"}, "leftovers")
 		time.Sleep(10 * time.Minute)
 		n := len(f.take("report a passing"))
 		verify.That(t, n >= 50, "%d reports in 10 minutes", n)
 		f.set("a", func(a *fakeAgent) { a.keeps = nil })
 		time.Sleep(12 * time.Second)
-		if got := f.has("a"); got != "edge-1" || len(r.Status().Leftovers) > 0 {
-			t.Errorf("the agent has %q, status %+v", got, r.Status())
-		}
+		verify.Equal(t, f.has("a"), "edge-1", "the agent")
+		verify.Slices(t, r.Status().Leftovers, nil, "leftovers")
+	})
+}
+
+// someOther is the owner of another replica's registration.
+const someOther = "web2/127.0.0.1:8081"
+
+// hold makes an agent have a registration.
+func (f *fake) hold(url, id, owner string) {
+	f.set(url, func(a *fakeAgent) {
+		a.services[id] = &api.AgentServiceRegistration{ID: id, Name: "sluice", Meta: map[string]string{MetaReplica: owner}}
 	})
 }
 
@@ -97,10 +104,8 @@ func TestAnotherID(t *testing.T) {
 func TestOtherRegistrationsAreKept(t *testing.T) {
 	f := func() *fake {
 		f := newFake("a", "b")
-		for n, url := range f.urls {
-			id := fmt.Sprintf("other-%d", n)
-			f.agents[url].services[id] = &api.AgentServiceRegistration{ID: id, Name: "sluice", Meta: map[string]string{MetaReplica: "web2/127.0.0.1:8081"}}
-		}
+		f.hold("a", "other-0", someOther)
+		f.hold("b", "other-1", someOther)
 		return f
 	}
 	inBubble(t, f, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, stop func()) {
@@ -120,9 +125,8 @@ func TestStopWhileTheAgentHangs(t *testing.T) {
 		f.set("a", func(a *fakeAgent) { a.takes = true })
 		r.Set(withCheck(CheckNone))
 		time.Sleep(time.Second)
-		if calls := f.take("register"); len(calls) != 1 || r.Status().State != StatePending {
-			t.Errorf("calls %q, status %+v", calls, r.Status())
-		}
+		verify.Equal(t, len(f.take("register")), 1, "calls")
+		verify.Equal(t, r.Status().State, StatePending, "state")
 		begin := time.Now()
 		stop()
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
@@ -130,9 +134,7 @@ func TestStopWhileTheAgentHangs(t *testing.T) {
 		r.Leave(ctx)
 		took := time.Since(begin)
 		verify.That(t, took <= finishTimeout+3*time.Second, "it took %v", took)
-		if calls := f.take("deregister"); len(calls) != 1 {
-			t.Errorf("got %q", calls)
-		}
+		verify.Equal(t, len(f.take("deregister")), 1, "calls to deregister")
 	})
 }
 
@@ -167,9 +169,8 @@ func TestRegistrationWithoutAnswerIsDeregistered(t *testing.T) {
 		verify.That(t, s.Agent == "b" && slices.Equal(s.Leftovers, []string{"a"}), "status %+v", s)
 		f.set("a", func(a *fakeAgent) { a.err = nil })
 		time.Sleep(46 * time.Second) // the longest pause
-		if a := f.has("a"); a != "" || len(r.Status().Leftovers) > 0 {
-			t.Errorf("the previous agent has %q, status %+v", a, r.Status())
-		}
+		verify.Equal(t, f.has("a"), "", "the previous agent")
+		verify.Slices(t, r.Status().Leftovers, nil, "leftovers")
 	})
 	inBubble(t, oneAgent, nil, func(t *testing.T, f *fake, r *Registrar, stop func()) {
 		loses(f)
@@ -222,18 +223,15 @@ func TestInheritedRegistrationIsRemoved(t *testing.T) {
 	for _, owner := range []string{someSelf.Self().Owner.Value, "web1/127.0.0.1:9081"} {
 		f := func() *fake {
 			f := newFake("a", "b")
-			f.agents["a"].services[someID] = &api.AgentServiceRegistration{ID: someID, Name: "sluice", Meta: map[string]string{MetaReplica: owner}}
-			f.agents["b"].services["other"] = &api.AgentServiceRegistration{ID: "other", Name: "sluice", Meta: map[string]string{MetaReplica: "web2/127.0.0.1:8081"}}
+			f.hold("a", someID, owner)
+			f.hold("b", "other", someOther)
 			return f
 		}
 		restored := func(r *Registrar) { r.Restore(owner) }
 		inBubbleAfter(t, f, restored, nil, func(t *testing.T, f *fake, r *Registrar, _ func()) {
-			if a, b := f.has("a"), f.has("b"); a != "" || b != "other" {
-				t.Errorf("the agents have %q and %q", a, b)
-			}
-			f.set("a", func(a *fakeAgent) {
-				a.services[someID] = &api.AgentServiceRegistration{ID: someID, Name: "sluice", Meta: map[string]string{MetaReplica: owner}}
-			})
+			verify.Equal(t, f.has("a"), "", "the agent")
+			verify.Equal(t, f.has("b"), "other", "the other agent")
+			f.hold("a", someID, owner)
 			time.Sleep(time.Minute)
 			verify.Equal(t, f.has("a"), "", "the agent")
 			f.take("")
@@ -251,9 +249,9 @@ func TestInheritedRegistrationIsRemovedByAStop(t *testing.T) {
 	for _, owner := range []string{someSelf.Self().Owner.Value, "web1/127.0.0.1:9081"} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake("a", "b")
-			f.agents["a"].services[someID] = &api.AgentServiceRegistration{ID: someID, Name: "sluice", Meta: map[string]string{MetaReplica: owner}}
-			f.agents["b"].services["other"] = &api.AgentServiceRegistration{ID: "other", Name: "sluice", Meta: map[string]string{MetaReplica: "web2/127.0.0.1:8081"}}
-			r := New(Options{Consul: f, Self: someSelf.Self(), Ready: f.ready, Log: zerolog.Nop(), Outbound: func(string) string { return "10.0.0.7" }})
+			f.hold("a", someID, owner)
+			f.hold("b", "other", someOther)
+			r := New(f.options())
 			r.Restore(owner)
 			r.Set(withCheck(CheckTTL))
 			r.Leave(t.Context()) // it was not ready before

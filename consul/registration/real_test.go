@@ -47,8 +47,7 @@ func startReal(t *testing.T, self Replica, s *Settings, token string, addresses 
 	t.Helper()
 	r := &realRegistrar{t: t, log: new(subprocess.Output)}
 	log := zerolog.New(r.log)
-	client, err := consul.New(consul.Options{Addresses: addresses, Token: token, Log: log})
-	verify.NoError(t, err)
+	client := verify.Result(consul.New(consul.Options{Addresses: addresses, Token: token, Log: log})).Must(t)
 	r.Registrar = New(Options{Consul: client, Self: self.Self(), Ready: func(context.Context) (bool, []string) { return true, nil }, Log: log})
 	r.Set(s)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -121,9 +120,8 @@ func registersAndLeaves(t *testing.T, agent *consultest.Agent) {
 	entries, _, err := agent.Client().Health().Service("sluice", "edge", true, nil)
 	verify.Require(t, err == nil && len(entries) == 1, "%d entries, %v", len(entries), err)
 	service := entries[0].Service
-	if service.Address != "127.0.0.1" || service.Port != 8080 || service.Meta["rack"] != "7" || service.Meta[MetaConfig] != "abc" || service.Meta[MetaAdmin] != "127.0.0.1:8081" {
-		t.Errorf("got %+v", service)
-	}
+	verify.That(t, service.Address == "127.0.0.1" && service.Port == 8080, "got %+v", service)
+	verify.That(t, service.Meta["rack"] == "7" && service.Meta[MetaConfig] == "abc" && service.Meta[MetaAdmin] == "127.0.0.1:8081", "got %+v", service)
 	consultest.Await(t, "the status says so", func() bool { s := r.Status(); return s.State == StateRegistered && s.Check == CheckTTL })
 
 	// A new name, and with it another id.
@@ -146,9 +144,7 @@ func registersAndLeaves(t *testing.T, agent *consultest.Agent) {
 	r.stop()
 	r.Leave(t.Context())
 	awaitCatalog(t, agent)
-	if s := r.Status(); s.State != StateLeft {
-		t.Errorf("status %+v", s)
-	}
+	verify.Equal(t, r.Status().State, StateLeft, "state")
 }
 
 // takesOver: a registration of an earlier process with another id is replaced: it has the same
@@ -241,9 +237,7 @@ func agentsBehindABalancer(t *testing.T, server, agent *consultest.Agent) {
 	r.Leave(t.Context())
 	for _, a := range []*consultest.Agent{server, agent} {
 		services, err := a.Client().Agent().Services()
-		if err != nil || len(services) != 0 {
-			t.Errorf("%s has %v, %v", a.URL(), services, err)
-		}
+		verify.That(t, err == nil && len(services) == 0, "%s has %v, %v", a.URL(), services, err)
 	}
 	awaitCatalog(t, server)
 }
@@ -271,12 +265,9 @@ func TestRealACLs(t *testing.T) {
 	consultest.Await(t, "the refusal is known", func() bool {
 		return strings.Contains(r.Status().LastError, `403 Forbidden: the token is not valid, or lacks service:write: service "sluice" { policy = "write" }`)
 	})
-	if policy.Rules, err = consultest.DocumentedPolicy("../../docs/consul.md", "### What a token must allow"); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
-		t.Fatal(err)
-	}
+	policy.Rules = verify.Result(consultest.DocumentedPolicy("../../docs/consul.md", "### What a token must allow")).Must(t)
+	_, _, err = agent.Client().ACL().PolicyUpdate(policy, nil)
+	verify.NoError(t, err)
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
 	consultest.Await(t, "the log says so", func() bool { return strings.Contains(r.log.String(), `"after":`) })
 	log := r.log.String() // a refusal is logged once, and again only after another error
@@ -285,15 +276,4 @@ func TestRealACLs(t *testing.T) {
 	r.stop()
 	r.Leave(t.Context())
 	awaitCatalog(t, agent)
-}
-
-func TestRealAgentRestartedEmpty(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "n"})
-	startReal(t, someSelf, withCheck(CheckNone), "", agent.URL())
-	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
-	verify.NoError(t, agent.Restart(t.Context()))
-	begin := time.Now()
-	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
-	t.Logf("registered again %v after the agent was ready", time.Since(begin).Round(time.Millisecond))
 }

@@ -12,8 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"sluice/test/verify"
 )
 
@@ -28,7 +26,7 @@ func inBubbleAfter(t *testing.T, f func() *fake, change func(*Registrar), s *Set
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f := f()
-		r := New(Options{Consul: f, Self: someSelf.Self(), Ready: f.ready, Log: zerolog.New(zerolog.NewTestWriter(t)), Outbound: func(string) string { return "10.0.0.7" }})
+		r := New(f.options())
 		change(r)
 		r.Set(s)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -53,14 +51,10 @@ func twoAgents() *fake { return newFake("a", "b") }
 func TestNoRequestsWithoutSettings(t *testing.T) {
 	inBubble(t, twoAgents, nil, func(t *testing.T, f *fake, r *Registrar, stop func()) {
 		time.Sleep(24 * time.Hour)
-		if calls := f.take(""); len(calls) > 0 || r.Status().State != StateOff {
-			t.Errorf("calls %q, status %+v", calls, r.Status())
-		}
+		verify.Equal(t, r.Status().State, StateOff, "state")
 		stop()
 		r.Leave(t.Context())
-		if calls := f.take(""); len(calls) > 0 {
-			t.Errorf("calls %q", calls)
-		}
+		verify.Slices(t, f.take(""), nil, "calls")
 	})
 }
 
@@ -75,13 +69,9 @@ func TestSteadyStateCostsOneRequestInTenSeconds(t *testing.T) {
 }
 
 func TestCheckInterval(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := oneAgent()
-		r := New(Options{Consul: f, Self: someSelf.Self(), Ready: f.ready, CheckInterval: time.Minute})
-		r.Set(withCheck(CheckNone))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
-		r.Run(ctx)
+	everyMinute := func(r *Registrar) { r.CheckInterval = time.Minute }
+	inBubbleAfter(t, oneAgent, everyMinute, withCheck(CheckNone), func(t *testing.T, f *fake, _ *Registrar, _ func()) {
+		time.Sleep(time.Hour)
 		n := len(f.take("look"))
 		verify.That(t, n >= 54 && n <= 68, "in an hour it looked %d times", n)
 	})
@@ -122,9 +112,8 @@ func TestBackoff(t *testing.T) {
 		f.set("a", func(a *fakeAgent) { a.err = nil })
 		f.use("a") // as the client tells when the agent answers again
 		time.Sleep(time.Second)
-		if s := r.Status(); s.State != StateRegistered || s.LastError != "" {
-			t.Errorf("after a second: %+v", s)
-		}
+		s = r.Status()
+		verify.That(t, s.State == StateRegistered && s.LastError == "", "after a second: %+v", s)
 	})
 }
 
@@ -173,16 +162,10 @@ func TestRefusedReportIsAFailureUntilOneSucceeds(t *testing.T) {
 }
 
 func TestTTLReportsWhatIsMissing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFake("a")
-		r := New(Options{Consul: f, Self: someSelf.Self(), Ready: func(context.Context) (bool, []string) { return false, []string{"sluice is stopping"} }})
-		r.Set(withCheck(CheckTTL))
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { r.Run(ctx) })
-		time.Sleep(time.Second)
-		cancel()
-		running.Wait()
+	stopping := func(r *Registrar) {
+		r.Ready = func(context.Context) (bool, []string) { return false, []string{"sluice is stopping"} }
+	}
+	inBubbleAfter(t, oneAgent, stopping, withCheck(CheckTTL), func(t *testing.T, f *fake, _ *Registrar, _ func()) {
 		calls := f.take("report")
 		verify.That(t, len(calls) != 0 && calls[0] == "report a critical sluice is stopping", "got %q", calls)
 	})
@@ -191,36 +174,32 @@ func TestTTLReportsWhatIsMissing(t *testing.T) {
 // The last outbound address is used while it cannot be determined. Without one sluice does
 // not register, since Consul would use the agent's address.
 func TestAddressForAnAgentElsewhere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFake("http://consul.example.com:8500")
-		settings := withCheck(CheckNone)
-		settings.Listener = "[::]:8080"
-		var known atomic.Bool
-		r := New(Options{Consul: f, Self: someSelf.Self(), Ready: func(context.Context) (bool, []string) { return true, nil }, Outbound: func(string) string {
+	elsewhere := func() *fake { return newFake("http://consul.example.com:8500") }
+	settings := withCheck(CheckNone)
+	settings.Listener = "[::]:8080"
+	var known atomic.Bool
+	outbound := func(r *Registrar) {
+		r.Outbound = func(string) string {
 			if known.Load() {
 				return "10.0.0.7"
 			}
 			return ""
-		}})
-		r.Set(settings)
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { r.Run(ctx) })
-		time.Sleep(time.Minute)
-		if s := r.Status(); s.State != StateFailing || !strings.Contains(s.LastError, "set consul.register.address") || f.has(f.inUse) != "" {
-			t.Errorf("status %+v", s)
 		}
+	}
+	inBubbleAfter(t, elsewhere, outbound, settings, func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		time.Sleep(time.Minute)
+		s := r.Status()
+		verify.That(t, s.State == StateFailing && f.has(f.inUse) == "", "status %+v", s)
+		verify.Contains(t, s.LastError, "set consul.register.address", "the error")
 		known.Store(true)
 		time.Sleep(time.Minute)
 		known.Store(false)
 		time.Sleep(time.Minute)
+		verify.Equal(t, r.Status().Registrations, 1, "registrations")
 		f.set(f.inUse, func(a *fakeAgent) {
-			if s := a.services[someID]; s == nil || s.Address != "10.0.0.7" || r.Status().Registrations != 1 {
-				t.Errorf("got %+v", s)
-			}
+			s := a.services[someID]
+			verify.That(t, s != nil && s.Address == "10.0.0.7", "got %+v", s)
 		})
-		cancel()
-		running.Wait()
 	})
 }
 
@@ -234,9 +213,8 @@ func TestChangesAreCoalesced(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Second)
-		if n := len(f.take("register")); n > 4 {
-			t.Errorf("%d registrations", n)
-		}
+		n := len(f.take("register"))
+		verify.That(t, n <= 4, "%d registrations", n)
 		f.set("a", func(a *fakeAgent) {
 			verify.Equal(t, a.services[someID].Meta[MetaConfig], "999", "the last registration")
 		})
@@ -272,8 +250,6 @@ func TestLeaveCanBeRepeated(t *testing.T) {
 		verify.That(t, r.Listed(), "it is no longer listed")
 		f.set("a", func(a *fakeAgent) { a.err = nil })
 		r.Leave(t.Context())
-		if r.Listed() || f.has("a") != "" {
-			t.Errorf("the agent has %q", f.has("a"))
-		}
+		verify.That(t, !r.Listed() && f.has("a") == "", "the agent has %q", f.has("a"))
 	})
 }

@@ -84,13 +84,11 @@ func testSeveralAgents(t *testing.T, way string, n int, check CheckType, seed ui
 			t.Helper()
 			for range 240 {
 				time.Sleep(500 * time.Millisecond)
-				if all, _ := f.holders(tag); all == 0 {
-					t.Fatal("the registration is missing")
-				}
+				all, _ := f.holders(tag)
+				verify.Require(t, all > 0, "the registration is missing")
 			}
-			if all, tagged := f.holders(tag); all != 1 || tagged != 1 {
-				t.Fatalf("%d agents have it, %d with the tag %s", all, tagged, tag)
-			}
+			all, tagged := f.holders(tag)
+			verify.Require(t, all == 1 && tagged == 1, "%d agents have it, %d with the tag %s", all, tagged, tag)
 		}
 		settle("v0")
 		for _, tag := range []string{"v1", "v2"} {
@@ -112,14 +110,11 @@ func testSeveralAgents(t *testing.T, way string, n int, check CheckType, seed ui
 			}
 			time.Sleep(500 * time.Millisecond)
 		}
-		if s := r.Status(); s.State != StateRegistered {
-			t.Errorf("status %+v", s)
-		}
+		verify.Equal(t, r.Status().State, StateRegistered, "state")
 		stop()
 		r.Leave(t.Context())
-		if all, _ := f.holders(""); all != 0 || r.Listed() {
-			t.Errorf("after the stop %d agents have it", all)
-		}
+		all, _ := f.holders("")
+		verify.That(t, all == 0 && !r.Listed(), "after the stop %d agents have it", all)
 	})
 }
 
