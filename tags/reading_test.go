@@ -82,9 +82,10 @@ func TestCheck(t *testing.T) {
 		"a complaint \u2028 about this": 0,
 	} {
 		c := Check(tag)
-		if (c != nil) != (column > 0) || c != nil && c.Column != column {
-			t.Errorf("%q: the complaint is %v, want column %d", Shorten(tag), c, column)
+		verify.Require(t, (c != nil) == (column > 0), "%q: the complaint is %v, want column %d", Shorten(tag), c, column)
+		if c != nil {
+			verify.Equal(t, c.Column, column, "%q: the column of the complaint", Shorten(tag))
+			verify.That(t, !strings.ContainsAny(c.Want, "\n\a\t"), "the complaint has several lines: %v", c)
 		}
-		verify.That(t, c == nil || !strings.ContainsAny(c.Want, "\n\a\t"), "the complaint has several lines: %v", c)
 	}
 }

@@ -73,19 +73,25 @@ func TestHoldersOfRoutes(t *testing.T) {
 	}
 }
 
-// A setting that cannot be used takes no other one away, such as TLS to the instances.
-func TestSettingsThatCannotBeUsed(t *testing.T) {
-	c := configtest.Must(t, "catalog: { tags: [traefik] }")
+// readStar returns a reader of a configuration that has found the service star, with one instance
+// that has tags, and what it asks for.
+func readStar(t *testing.T, text string, tags ...string) (*Reader, Asked) {
+	t.Helper()
+	c := configtest.Must(t, text)
 	found, _ := c.Found([]string{"star"}, "")
 	all := NewReader(func() {})
 	all.Start(c)
-	all.Gate("star", found.Services["star"], func(discovery.Set, bool) {}).Pass(discovery.Set{Instances: []discovery.Instance{{
-		Service: "star", ID: "star-1", Address: "192.0.2.1", Port: 443, Weight: 1, Tags: []string{
-			"traefik.enable=true", "traefik.http.routers.star.rule=Host(`star.example.com`)", "traefik.http.services.star.loadbalancer.server.scheme=https",
-			"traefik.http.services.star.loadbalancer.healthcheck.path=/health", "traefik.http.services.star.loadbalancer.healthcheck.interval=often",
-		},
-	}}})
-	asked := all.Ask(c, found)
+	instance := discovery.Instance{Service: "star", ID: "star-1", Address: "192.0.2.1", Port: 443, Weight: 1, Tags: tags}
+	star := all.Gate("star", found.Services["star"], func(discovery.Set, bool) {})
+	star.Pass(discovery.Set{Instances: []discovery.Instance{instance}})
+	return all, all.Ask(c, found)
+}
+
+// A setting that cannot be used takes no other one away, such as TLS to the instances.
+func TestSettingsThatCannotBeUsed(t *testing.T) {
+	all, asked := readStar(t, "catalog: { tags: [traefik] }", "traefik.enable=true",
+		"traefik.http.routers.star.rule=Host(`star.example.com`)", "traefik.http.services.star.loadbalancer.server.scheme=https",
+		"traefik.http.services.star.loadbalancer.healthcheck.path=/health", "traefik.http.services.star.loadbalancer.healthcheck.interval=often")
 	star := asked.Found.Services["star"]
 	verify.That(t, star.Upstream.TLS != nil && star.Health.Active == nil, "upstream.tls %+v, health.active %+v", star.Upstream.TLS, star.Health.Active)
 	all.Applied(asked)
@@ -116,14 +122,7 @@ func TestUpstreamThatCannotBeUsed(t *testing.T) {
 		{"", []string{"urlprefix-h/x proto=grpcs grpcservername=star\xff"}, "", "cannot be asked"},
 		{", connect: true", []string{"urlprefix-h/x proto=https"}, "/x [];", "the setting upstream cannot be used"},
 	} {
-		c := configtest.Must(t, "catalog: { tags: [sluice, fabio]"+test.catalog+" }")
-		found, _ := c.Found([]string{"star"}, "")
-		all := NewReader(func() {})
-		all.Start(c)
-		all.Gate("star", found.Services["star"], func(discovery.Set, bool) {}).Pass(discovery.Set{Instances: []discovery.Instance{
-			{Service: "star", ID: "star-1", Address: "192.0.2.1", Port: 443, Weight: 1, Tags: test.tags},
-		}})
-		asked := all.Ask(c, found)
+		all, asked := readStar(t, "catalog: { tags: [sluice, fabio]"+test.catalog+" }", test.tags...)
 		routes := ""
 		for _, r := range asked.Routes.Routes {
 			routes += fmt.Sprintf("%s %s;", r.Path, r.Deny)
@@ -141,16 +140,9 @@ func TestUpstreamThatCannotBeUsed(t *testing.T) {
 
 // TLS to the instances stays, also if another dialect asks for what does not go with it.
 func TestUpstreamBeforeOtherSettings(t *testing.T) {
-	c := configtest.Must(t, "listeners: [{ name: web, address: ':8080' }, { name: db, address: ':5432', protocol: tcp, sni: [] }]\ncatalog: { tags: [fabio, traefik] }")
-	found, _ := c.Found([]string{"star"}, "")
-	all := NewReader(func() {})
-	all.Start(c)
-	all.Gate("star", found.Services["star"], func(discovery.Set, bool) {}).Pass(discovery.Set{Instances: []discovery.Instance{{
-		Service: "star", ID: "star-1", Address: "192.0.2.1", Port: 443, Weight: 1, Tags: []string{
-			"urlprefix-h/x proto=https", "traefik.enable=true",
-			"traefik.tcp.routers.star.rule=HostSNI(`*`)", "traefik.tcp.services.star.loadbalancer.proxyprotocol.version=1",
-		},
-	}}})
-	star := all.Ask(c, found).Found.Services["star"]
+	const listeners = "listeners: [{ name: web, address: ':8080' }, { name: db, address: ':5432', protocol: tcp, sni: [] }]\n"
+	_, asked := readStar(t, listeners+"catalog: { tags: [fabio, traefik] }", "urlprefix-h/x proto=https", "traefik.enable=true",
+		"traefik.tcp.routers.star.rule=HostSNI(`*`)", "traefik.tcp.services.star.loadbalancer.proxyprotocol.version=1")
+	star := asked.Found.Services["star"]
 	verify.That(t, star.Upstream.TLS != nil && star.ProxyProtocol == "", "upstream.tls %+v, proxy_protocol %q", star.Upstream.TLS, star.ProxyProtocol)
 }

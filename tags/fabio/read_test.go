@@ -13,44 +13,31 @@ import (
 // tagTests are tags with the route that they make, the settings of the service, and the
 // complaints as "COLUMN: TEXT". A closed route begins with "closed".
 var tagTests = []struct{ tag, route, service, complaints string }{
-	// The documented examples.
+	// Documented examples, one of each kind.
 	{`urlprefix-/css`, `{"match":"string_prefix","path":"/css"}`, ``, ``},
 	{`urlprefix-i.com/static`, `{"host":"i.com","match":"string_prefix","path":"/static"}`, ``, ``},
 	{`urlprefix-mysite.com/`, `{"host":"mysite.com","path":"/"}`, ``, ``},
 	{`urlprefix-/foo/bar strip=/foo`, `{"match":"string_prefix","path":"/foo/bar","strip_prefix":"/foo"}`, ``, ``},
 	{`urlprefix-/bar prepend=/foo`, `{"add_prefix":"/foo","match":"string_prefix","path":"/bar"}`, ``, ``},
-	{`urlprefix-/bar prepend=/baz strip=/foo`, `{"add_prefix":"/baz","match":"string_prefix","path":"/bar","strip_prefix":"/foo"}`, ``, ``},
 	{`urlprefix-/foo/bar proto=https`, `{"match":"string_prefix","path":"/foo/bar"}`, `{"upstream":{"tls":{}}}`, ``},
 	{`urlprefix-/foo/bar proto=https tlsskipverify=true`, `{"match":"string_prefix","path":"/foo/bar"}`, `{"upstream":{"tls":{"skip_verify":"true"}}}`, ``},
-	{`urlprefix-/foo proto=https tlsskipverify=true`, `{"match":"string_prefix","path":"/foo"}`, `{"upstream":{"tls":{"skip_verify":"true"}}}`, ``},
 	{`urlprefix-:3306 proto=tcp`, `tcp 3306 {}`, ``, ``},
 	{`urlprefix-:3306 proto=tcp pxyproto=true`, `tcp 3306 {}`, `{"upstream":{"proxy_protocol":"v1"}}`, ``},
 	{`urlprefix-:3306 proto=tcp allow=ip:10.0.0.0/8`, `tcp 3306 {"allow":["10.0.0.0/8"]}`, ``, ``},
 	{`urlprefix-:3306 proto=tcp allow=nobody`, `closed tcp 3306 {"deny":["0.0.0.0/0","::/0"]}`, ``, `33: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
-	{`urlprefix-:1234 proto=tcp`, `tcp 1234 {}`, ``, ``},
 	{`urlprefix-127.0.0.1:1234 proto=tcp`, ``, ``, `11: a tag opens no address: want a listener for TCP in the file, { address: '127.0.0.1:1234', protocol: tcp, service: svc }`},
 	{`urlprefix-foo.com/ proto=tcp`, ``, ``, `11: a tag passes no TLS through: want a listener for TCP in the file, with sni: [{ host: foo.com, service: svc }]`},
-	{`urlprefix-foo.com/`, `{"host":"foo.com","path":"/"}`, ``, ``},
 	{`urlprefix-/my.service/Method proto=grpc`, `{"match":"string_prefix","path":"/my.service/Method"}`, `{"upstream":{"protocol":"h2c"}}`, ``},
-	{`urlprefix-/my.service proto=grpc`, `{"match":"string_prefix","path":"/my.service"}`, `{"upstream":{"protocol":"h2c"}}`, ``},
 	{`urlprefix-/my.service proto=grpcs`, `{"match":"string_prefix","path":"/my.service"}`, `{"upstream":{"protocol":"h2","tls":{}}}`, ``},
 	{`urlprefix-/my.service proto=grpcs grpcservername=my.service`, `{"match":"string_prefix","path":"/my.service"}`, `{"upstream":{"protocol":"h2","tls":{"server_name":"my.service"}}}`, ``},
 	{`urlprefix-/my.service proto=grpcs tlsskipverify=true`, `{"match":"string_prefix","path":"/my.service"}`, `{"upstream":{"protocol":"h2","tls":{"skip_verify":"true"}}}`, ``},
-	{`urlprefix-testonly/my.service/Method proto=grpc`, `{"host":"testonly","match":"string_prefix","path":"/my.service/Method"}`, `{"upstream":{"protocol":"h2c"}}`, ``},
-	{`urlprefix-/ proto=grpcs grpcservername=my.service.hostname`, `{"path":"/"}`, `{"upstream":{"protocol":"h2","tls":{"server_name":"my.service.hostname"}}}`, ``},
 	{`urlprefix-/path redirect=301,https://www.google.com/`, `{"match":"string_prefix","path":"/path","redirect":{"code":"301","to":"https://www.google.com/"}}`, ``, ``},
 	{`urlprefix-/path redirect=303,https://www.foo.com$path`, `{"match":"string_prefix","path":"/path","redirect":{"code":"303","to":"https://www.foo.com$path"}}`, ``, ``},
 	{`urlprefix-example.com:80/ redirect=301,https://example.com/`, `{"host":"example.com","path":"/","redirect":{"code":"301","to":"https://example.com/"},"when":{"scheme":"http"}}`, ``, ``},
-	{`urlprefix-www.bar.com:80/foo redirect=302,https://www.bar.com`, `{"host":"www.bar.com","match":"string_prefix","path":"/foo","redirect":{"code":"302","to":"https://www.bar.com"},"when":{"scheme":"http"}}`, ``, ``},
 	{`urlprefix-/ allow=ip:192.168.1.0/24,ip:fe80::/10`, `{"allow":["192.168.1.0/24","fe80::/10"],"path":"/"}`, ``, ``},
-	{`urlprefix-/ allow=ip:10.0.0.0/8,ip:fe80::/10`, `{"allow":["10.0.0.0/8","fe80::/10"],"path":"/"}`, ``, ``},
 	{`urlprefix-/ deny=ip:10.0.0.0/8,ip:fe80::1234`, `{"deny":["10.0.0.0/8","fe80::1234"],"path":"/"}`, ``, ``},
 	{`urlprefix-/ deny=ip:fe80::1234,100.123.0.0/16`, `closed {"deny":["0.0.0.0/0","::/0"],"path":"/"}`, ``, `32: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
 	{`urlprefix-/ proto=https auth=mybasicauth`, `{"path":"/","use":["mybasicauth"]}`, `{"upstream":{"tls":{}}}`, ``},
-	{`urlprefix-/user`, `{"match":"string_prefix","path":"/user"}`, ``, ``},
-	{`urlprefix-/product`, `{"match":"string_prefix","path":"/product"}`, ``, ``},
-	{`urlprefix-/foo`, `{"match":"string_prefix","path":"/foo"}`, ``, ``},
-	{`urlprefix-mysite.com/foo`, `{"host":"mysite.com","match":"string_prefix","path":"/foo"}`, ``, ``},
 	{`urlprefix-/foo host=name`, `{"host_header":"name","match":"string_prefix","path":"/foo"}`, ``, ``},
 	{`urlprefix-/foo host=dst`, `{"host_header":"peer","match":"string_prefix","path":"/foo"}`, ``, ``},
 	{`urlprefix-/foo register=name`, `{"match":"string_prefix","path":"/foo"}`, ``, `16: sluice registers nothing for a service: ignored`},
@@ -63,12 +50,7 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{` urlprefix-/`, `{"path":"/"}`, ``, ``},
 	{`urlprefix-/ `, `{"path":"/"}`, ``, ``},
 	{`urlprefix- / `, `{"path":"/"}`, ``, ``},
-	{`urlprefix- /foo`, `{"match":"string_prefix","path":"/foo"}`, ``, ``},
 	{`urlprefix-1.1.1.1:999`, `{"host":"1.1.1.1","path":"/"}`, ``, `18: the port of a host is ignored: the route counts for each listener that may use it`},
-	{`urlprefix-bar/foo`, `{"host":"bar","match":"string_prefix","path":"/foo"}`, ``, ``},
-	{`urlprefix-bar/foo/foo`, `{"host":"bar","match":"string_prefix","path":"/foo/foo"}`, ``, ``},
-	{`urlprefix-www.bar.com/foo/foo`, `{"host":"www.bar.com","match":"string_prefix","path":"/foo/foo"}`, ``, ``},
-	{`urlprefix-WWW.BAR.COM/foo/foo`, `{"host":"www.bar.com","match":"string_prefix","path":"/foo/foo"}`, ``, ``},
 	{`urlprefix-WWW.BAR.COM/Foo/FOO`, `{"host":"www.bar.com","match":"string_prefix","path":"/Foo/FOO"}`, ``, ``},
 	{`urlprefix-bar/foo a b c`, `{"host":"bar","match":"string_prefix","path":"/foo"}`, ``, `12: no option of fabio: ignored | 11: no option of fabio: ignored | 23: no option of fabio: ignored`},
 	{`urlprefix-$x/$y`, `{"path":"/"}`, ``, `11: only $DC is known: $x is removed | 11: only $DC is known: $y is removed`},
@@ -78,19 +60,10 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`urlprefix-$DC/`, `{"host":"dc1","path":"/"}`, ``, ``},
 
 	// Sources of TestTableParse, TestTableLookup and TestParse.
-	{`urlprefix-/one`, `{"match":"string_prefix","path":"/one"}`, ``, ``},
-	{`urlprefix-/two`, `{"match":"string_prefix","path":"/two"}`, ``, ``},
-	{`urlprefix-/a`, `{"match":"string_prefix","path":"/a"}`, ``, ``},
-	{`urlprefix-b.com/`, `{"host":"b.com","path":"/"}`, ``, ``},
-	{`urlprefix-a.com/a`, `{"host":"a.com","match":"string_prefix","path":"/a"}`, ``, ``},
 	{`urlprefix-abc.com/foo/`, `{"host":"abc.com","match":"string_prefix","path":"/foo/"}`, ``, ``},
-	{`urlprefix-abc.com/foo/bar/`, `{"host":"abc.com","match":"string_prefix","path":"/foo/bar/"}`, ``, ``},
-	{`urlprefix-z.abc.com/foo/`, `{"host":"z.abc.com","match":"string_prefix","path":"/foo/"}`, ``, ``},
 	{`urlprefix-*.abc.com/`, `{"host":"*.abc.com","path":"/"}`, ``, ``},
 	{`urlprefix-*.abc.com/foo/`, `{"host":"*.abc.com","match":"string_prefix","path":"/foo/"}`, ``, ``},
-	{`urlprefix-*.aaa.abc.com/`, `{"host":"*.aaa.abc.com","path":"/"}`, ``, ``},
 	{`urlprefix-xyz.com:80/`, `{"host":"xyz.com","path":"/","when":{"scheme":"http"}}`, ``, ``},
-	{`urlprefix-xyz.com:80/ redirect=302,https://xyz.com`, `{"host":"xyz.com","path":"/","redirect":{"code":"302","to":"https://xyz.com"},"when":{"scheme":"http"}}`, ``, ``},
 	{`urlprefix-abc.com:443/`, `{"host":"abc.com","path":"/","when":{"scheme":"https"}}`, ``, ``},
 	{`urlprefix-/ strip=/foo`, `{"path":"/","strip_prefix":"/foo"}`, ``, ``},
 	{`urlprefix-/ weight=0`, `{"path":"/"}`, ``, ``},
@@ -101,39 +74,23 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`urlprefix-vault.company.com`, `{"host":"vault.company.com","path":"/"}`, ``, ``},
 
 	// TestTarget_BuildRedirectURL.
-	{`urlprefix-/ redirect=301,http://bar.com/`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com/"}}`, ``, ``},
 	{`urlprefix-/ redirect=301,http://bar.com/a/b/c?foo=bar`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com/a/b/c?foo=bar"}}`, ``, ``},
 	{`urlprefix-*:80/ redirect=301,https://$host/`, `{"path":"/","redirect":{"code":"301","to":"https://$host/"},"when":{"scheme":"http"}}`, ``, ``},
 	{`urlprefix-/ redirect=301,http://bar.com/$path`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com$path"}}`, ``, ``},
-	{`urlprefix-*:80/ redirect=301,https://$host/$path`, `{"path":"/","redirect":{"code":"301","to":"https://$host$path"},"when":{"scheme":"http"}}`, ``, ``},
-	{`urlprefix-/ redirect=301,http://bar.com$path`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com$path"}}`, ``, ``},
-	{`urlprefix-*:80/ redirect=301,https://$host$path`, `{"path":"/","redirect":{"code":"301","to":"https://$host$path"},"when":{"scheme":"http"}}`, ``, ``},
 	{`urlprefix-/ redirect=301,http://bar.com/bbb/$path`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com/bbb$path"}}`, ``, ``},
-	{`urlprefix-*:80/ redirect=301,https://$host/bbb/$path`, `{"path":"/","redirect":{"code":"301","to":"https://$host/bbb$path"},"when":{"scheme":"http"}}`, ``, ``},
-	{`urlprefix-/ redirect=301,http://bar.com/bbb$path`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com/bbb$path"}}`, ``, ``},
-	{`urlprefix-*:80/ redirect=301,https://$host/bbb$path`, `{"path":"/","redirect":{"code":"301","to":"https://$host/bbb$path"},"when":{"scheme":"http"}}`, ``, ``},
 	{`urlprefix-/stripme redirect=301,http://bar.com/$path strip=/stripme`, `{"match":"string_prefix","path":"/stripme","redirect":{"code":"301","to":"http://bar.com$path"},"strip_prefix":"/stripme"}`, ``, ``},
-	{`urlprefix-*:80/stripme redirect=301,https://bar.com/bbb$path strip=/stripme`, `{"match":"string_prefix","path":"/stripme","redirect":{"code":"301","to":"https://bar.com/bbb$path"},"strip_prefix":"/stripme","when":{"scheme":"http"}}`, ``, ``},
 	{`urlprefix-/ redirect=301,http://bar.com/$path prepend=/prefix`, `{"add_prefix":"/prefix","path":"/","redirect":{"code":"301","to":"http://bar.com$path"}}`, ``, ``},
-	{`urlprefix-/ redirect=301,http://bar.com/$path prepend=/prefix strip=/stripme`, `{"add_prefix":"/prefix","path":"/","redirect":{"code":"301","to":"http://bar.com$path"},"strip_prefix":"/stripme"}`, ``, ``},
 
 	// TestTableLookupIssue448.
-	{`urlprefix-foo.com:80/ redirect=301,https://foo.com/`, `{"host":"foo.com","path":"/","redirect":{"code":"301","to":"https://foo.com/"},"when":{"scheme":"http"}}`, ``, ``},
-	{`urlprefix-aaa.com:80/ redirect=301,http://bbb.com/`, `{"host":"aaa.com","path":"/","redirect":{"code":"301","to":"http://bbb.com/"},"when":{"scheme":"http"}}`, ``, ``},
 	{`urlprefix-ccc.com:443/bar redirect=301,https://ccc.com/baz`, `{"host":"ccc.com","match":"string_prefix","path":"/bar","redirect":{"code":"301","to":"https://ccc.com/baz"},"when":{"scheme":"https"}}`, ``, ``},
 
 	// In use, or asked for.
 	{`urlprefix-/x/ strip=/x`, `{"match":"string_prefix","path":"/x/","strip_prefix":"/x"}`, ``, ``},
-	{`urlprefix-h:80/ redirect=308,https://h$path`, `{"host":"h","path":"/","redirect":{"code":"308","to":"https://h$path"},"when":{"scheme":"http"}}`, ``, ``},
-	{`urlprefix-h:443/`, `{"host":"h","path":"/","when":{"scheme":"https"}}`, ``, ``},
-	{`urlprefix-*.host/`, `{"host":"*.host","path":"/"}`, ``, ``},
 	{`urlprefix-*host.com/`, `{"host_regexp":"^.*host\\.com$","path":"/"}`, ``, ``},
 	{`urlprefix-api-*.example.com/`, `{"host_regexp":"^api-.*\\.example\\.com$","path":"/"}`, ``, ``},
 	{`urlprefix-*/path`, `{"match":"string_prefix","path":"/path"}`, ``, ``},
-	{`urlprefix-h:8080/x`, `{"host":"h","match":"string_prefix","path":"/x"}`, ``, `12: the port of a host is ignored: the route counts for each listener that may use it`},
 	{`urlprefix-[2001:db8::1]/`, `{"host":"[2001:db8::1]","path":"/"}`, ``, ``},
 	{`urlprefix-[2001:db8::1]:80/`, `{"host":"[2001:db8::1]","path":"/","when":{"scheme":"http"}}`, ``, ``},
-	{`urlprefix-192.0.2.1/`, `{"host":"192.0.2.1","path":"/"}`, ``, ``},
 	{`urlprefix-h/api/*`, ``, ``, `11: the path is a prefix, and '*' stands for itself: want /api/`},
 	{`urlprefix-/api*`, ``, ``, `11: the path is a prefix, and '*' stands for itself: want /api`},
 	{`urlprefix-{a,b}.example.com/`, ``, ``, `0: the host {a,b}.example.com is a pattern that sluice does not know: want '*' for any characters`},
@@ -248,13 +205,8 @@ func TestSeveralTags(t *testing.T) {
 		{"a bad tag among others", Options{}, []string{"urlprefix-/x weight=abc", `urlprefix-/y a="b`, "urlprefix-/z"}, 3, []string{"not a number", "no option"}},
 	} {
 		r := Read(tags.Instance{Service: "svc", Port: 80, Tags: test.tags}, test.options)
-		if len(r.Routes) != test.routes {
-			t.Errorf("%s: %d routes, want %d: %s", test.name, len(r.Routes), test.routes, routes(r))
-		}
-		if len(r.Complaints) != len(test.complaints) {
-			t.Errorf("%s: the complaints are %v, want %d", test.name, r.Complaints, len(test.complaints))
-			continue
-		}
+		verify.Equal(t, len(r.Routes), test.routes, "%s: routes of %s", test.name, routes(r))
+		verify.Require(t, len(r.Complaints) == len(test.complaints), "%s: the complaints are %v", test.name, r.Complaints)
 		for i, c := range r.Complaints {
 			verify.Contains(t, c.Want, test.complaints[i], "%s: the complaint is %v", test.name, c)
 		}

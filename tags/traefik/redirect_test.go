@@ -62,8 +62,7 @@ func TestRedirectRegexp(t *testing.T) {
 			if re.MatchString(url) {
 				want = re.ReplaceAllString(url, test[1])
 			}
-			got := string(redirect.Append(nil, requestOf(url), nil))
-			verify.That(t, got == want, "%q: %s becomes %q, in Traefik %q", test, url, got, want)
+			verify.Equal(t, string(redirect.Append(nil, requestOf(url), nil)), want, "%q: what %s becomes in Traefik", test, url)
 		}
 	}
 }
@@ -99,14 +98,13 @@ func TestPathRegexps(t *testing.T) {
 		verify.Require(t, len(r.Routes) == 1, "%q makes no route: %v", test.middleware, r.Complaints)
 		var edits route.PathEdits
 		if keys, ok := r.Routes[0].Keys["rewrite"].(tags.Keys); ok {
-			var err error
-			edits, err = route.NewPathEdits(route.PathOptions{Rewrite: regexp.MustCompile(keys["regexp"].(string)), To: keys["to"].(string)})
-			verify.Require(t, err == nil, "%q: %v", test.middleware, err)
+			o := route.PathOptions{Rewrite: regexp.MustCompile(keys["regexp"].(string)), To: keys["to"].(string)}
+			edits = verify.Result(route.NewPathEdits(o)).Must(t)
 		}
 		for _, path := range test.paths {
-			if got, _, err := edits.Append(nil, []byte(path[0]), nil, nil); string(got) != path[1] || err != nil {
-				t.Errorf("%q: %s becomes %q, %v; in Traefik %q", test.middleware, path[0], got, err, path[1])
-			}
+			got, _, err := edits.Append(nil, []byte(path[0]), nil, nil)
+			verify.NoError(t, err)
+			verify.Equal(t, string(got), path[1], "%q: what %s becomes in Traefik", test.middleware, path[0])
 		}
 	}
 }

@@ -19,11 +19,7 @@ func TestTemplate(t *testing.T) {
 		`{{ normalize (index .Labels "host") }}`: "a-b",
 		`<{{ index .Labels "none" }}>`:           "<>",
 	} {
-		template, err := ParseDefaultRule(text)
-		if err != nil {
-			t.Errorf("%s: %v", text, err)
-			continue
-		}
+		template := verify.Result(ParseDefaultRule(text)).Must(t)
 		verify.Equal(t, template.expand("my service", label), want, "%s", text)
 	}
 	for _, text := range []string{"{{", "{{ .Name", "{{ }}", "{{ .Names }}", "{{ printf .Name }}", "{{ index .Labels }}", `{{ (index .Labels "a" }}`, `{{ index .Labels "a") }}`, "{{ if .Name }}a{{ end }}"} {
