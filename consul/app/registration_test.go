@@ -53,9 +53,7 @@ func start(t *testing.T, consulURL, address string, o Options) *running {
 		o.Address = ""
 	}
 	fmt.Sscan(port, &o.Port)
-	if r.Registration, err = New(o); err != nil {
-		t.Fatal(err)
-	}
+	r.Registration = verify.Result(New(o)).Must(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.leave = cancel
 	go func() {
@@ -170,9 +168,8 @@ func registersAndLeaves(t *testing.T, agent *consultest.Agent) {
 	e := awaitStatus(t, agent, api.HealthPassing)
 	<-r.Registered()
 	s := e.Service
-	if s.ID != r.ID() || s.Address != "127.0.0.1" || strings.Join(s.Tags, " ") != "v1 b" || s.Meta["zone"] != "a" || s.Weights.Passing != 7 {
-		t.Errorf("registered %+v", s)
-	}
+	verify.That(t, s.ID == r.ID() && s.Address == "127.0.0.1" && strings.Join(s.Tags, " ") == "v1 b" && s.Meta["zone"] == "a" && s.Weights.Passing == 7,
+		"registered %+v", s)
 
 	r.leave()
 	awaitNone(t, agent)
@@ -242,8 +239,7 @@ func ttlReportsTheCheck(t *testing.T, agent *consultest.Agent) {
 }
 
 func grpcCheck(t *testing.T, agent *consultest.Agent) {
-	listener, err := consultest.Listen()
-	verify.NoError(t, err)
+	listener := verify.Result(consultest.Listen()).Must(t)
 	server, state := grpc.NewServer(), health.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, state)
 	var serving sync.WaitGroup
@@ -268,8 +264,7 @@ func TestAppThatClientsDoNotReach(t *testing.T) {
 	}
 	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"bind_addr": "127.0.0.2"}})
 	for address, reached := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true} {
-		listener, err := net.Listen("tcp4", address)
-		verify.NoError(t, err)
+		listener := verify.Result(net.Listen("tcp4", address)).Must(t)
 		server := httptest.NewUnstartedServer(http.NotFoundHandler())
 		server.Listener.Close()
 		server.Listener = listener
@@ -293,8 +288,7 @@ func TestAppThatClientsDoNotReach(t *testing.T) {
 func TestACLs(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
-	rules, err := consultest.DocumentedPolicy("../../docs/register.md", "## Consul")
-	verify.NoError(t, err)
+	rules := verify.Result(consultest.DocumentedPolicy("../../docs/register.md", "## Consul")).Must(t)
 	_, token, err := agent.NewToken("app", strings.Replace(rules, `"star"`, strconv.Quote(service(t)), 1))
 	verify.NoError(t, err)
 	r := start(t, agent.URL(), startOrigin(t).address(), Options{Check: healthCheck, Consul: consul.Options{Token: token.SecretID}})
@@ -311,9 +305,8 @@ func TestStartTimeout(t *testing.T) {
 	o.sick.Store(true)
 	r := start(t, "http://127.0.0.1:1", o.address(), Options{Check: healthCheck, StartTimeout: time.Second})
 	<-r.ended
-	if r.err == nil || !strings.Contains(r.err.Error(), `the app has not passed its check "http GET /health" at `+o.address()+" within 1s: ") {
-		t.Errorf("error %v", r.err)
-	}
+	want := `the app has not passed its check "http GET /health" at ` + o.address() + " within 1s: "
+	verify.That(t, r.err != nil && strings.Contains(r.err.Error(), want), "error %v", r.err)
 }
 
 // The context may end before the application works.
@@ -334,8 +327,7 @@ func TestAdvertisedAddressIsNotKnown(t *testing.T) {
 			w.Header().Set("X-Consul-Index", "1")
 			fmt.Fprint(w, answer)
 		}))
-		r, err := New(Options{Name: "star", Port: 80, Consul: consul.Options{Addresses: []string{server.URL}}})
-		verify.NoError(t, err)
+		r := verify.Result(New(Options{Name: "star", Port: 80, Consul: consul.Options{Addresses: []string{server.URL}}})).Must(t)
 		verify.Equal(t, r.advertised(t.Context()), "", "with the answer %s", answer)
 		r.client.Close()
 		server.Close()

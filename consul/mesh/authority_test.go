@@ -86,14 +86,10 @@ func (r *root) leafOf(t testing.TB, service string, life time.Duration, more ...
 
 // crossSigned returns the certificate of r that another root has signed, as PEM.
 func (r *root) crossSigned(t testing.TB, by *root) string {
-	c, _ := sign(t, authorityTemplateOf(r), by, r.key)
-	return pemOf(c)
-}
-
-func authorityTemplateOf(r *root) *x509.Certificate {
 	template := authorityTemplate()
 	template.Subject, template.SubjectKeyId = r.certificate.Subject, r.certificate.SubjectKeyId
-	return template
+	c, _ := sign(t, template, by, r.key)
+	return pemOf(c)
 }
 
 // rootsOf returns roots in Consul's answer.

@@ -35,8 +35,7 @@ type followed struct {
 // follow follows chains until t ends.
 func follow(t *testing.T, url, token string, ids ...ChainID) *followed {
 	t.Helper()
-	client, err := consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})
-	verify.NoError(t, err)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})).Must(t)
 	f := new(followed)
 	f.Chains = NewChains(ChainOptions{
 		Consul: client, Wait: func() time.Duration { return wait }, Changed: func() { f.changes.Add(1) }, Log: zerolog.Nop(),
@@ -153,9 +152,7 @@ func TestChainsWithoutTheRight(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	write(t, agent, splitter("web")...)
-	policy, _, err := agent.Client().ACL().PolicyCreate(&api.ACLPolicy{Name: "sluice", Rules: `service "web" { policy = "read" }`}, nil)
-	verify.NoError(t, err)
-	token, _, err := agent.Client().ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	policy, token, err := agent.NewToken("sluice", `service "web" { policy = "read" }`)
 	verify.NoError(t, err)
 	web, other := ChainID{Service: "web"}, ChainID{Service: "other"}
 	f := follow(t, agent.URL(), token.SecretID, web, other)

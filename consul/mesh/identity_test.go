@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -281,33 +280,27 @@ func TestLeafAndRootsAreOneValue(t *testing.T) {
 		r.set(leafPath, late)
 		uses(first.leaf, one)
 		r.set(rootsPath, rootsOf(one, two))
-		uses(must(parseLeaf(late)), one, two)
+		second := verify.Result(parseLeaf(late)).Must(t)
+		uses(second, one, two)
 		verify.Equal(t, r.leaves.Load()*10+r.rooted.Load(), 22, "leaves and roots put to use")
 		// Roots that the leaf is not of do not count until there is a leaf of them.
 		r.set(rootsPath, rootsOf(one))
-		uses(must(parseLeaf(late)), one, two)
+		uses(second, one, two)
 		time.Sleep(time.Minute)
 		kinds, texts := r.kinds()
 		verify.Slices(t, kinds, []events.Kind{events.KindMeshFails}, "events after a minute")
 		verify.Contains(t, texts, "does not fit together", "event")
 		last := one.leafOf(t, "sluice", 72*time.Hour)
 		r.set(leafPath, last)
-		uses(must(parseLeaf(last)), one)
+		uses(verify.Result(parseLeaf(last)).Must(t), one)
 		// A leaf that a known root has signed across counts before the roots do.
 		three := newRoot(t)
 		crossed := three.leafOf(t, "sluice", 72*time.Hour)
 		crossed.CertPEM += three.crossSigned(t, one)
 		r.set(leafPath, crossed)
-		uses(must(parseLeaf(crossed)), one)
+		uses(verify.Result(parseLeaf(crossed)).Must(t), one)
 		verify.Succeeds(t, r.accepts(t, one))
 	})
-}
-
-func must(l *leaf, err error) *leaf {
-	if err != nil {
-		panic(err)
-	}
-	return l
 }
 
 // A new process has what the old one had, without Consul.
@@ -367,11 +360,7 @@ func TestPeersAreVerified(t *testing.T) {
 		return func(c *x509.Certificate) {
 			c.URIs = nil
 			for _, text := range texts {
-				u, err := url.Parse(text)
-				if err != nil {
-					panic(err)
-				}
-				c.URIs = append(c.URIs, u)
+				c.URIs = append(c.URIs, verify.URL(t, text))
 			}
 		}
 	}
@@ -399,11 +388,8 @@ func TestPeersAreVerified(t *testing.T) {
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			err := connect(t, m.configFor("web.default.dc1.internal."+trustDomain, "/ns/default/dc/dc1/svc/web"), c.leaf, version)
-			if c.refused == "" {
-				verify.That(t, err == nil, "%s: %v", c.name, err)
-			} else {
-				verify.That(t, err != nil && strings.Contains(err.Error(), c.refused), "%s: %v, want an error with %q", c.name, err, c.refused)
-			}
+			verify.That(t, (err == nil) == (c.refused == "") && (err == nil || strings.Contains(err.Error(), c.refused)),
+				"%s: %v, want an error with %q", c.name, err, c.refused)
 		}
 	}
 	verify.That(t, m.roots.verifyPeer(nil, nil, time.Now()) != nil, "a peer without a certificate is accepted")

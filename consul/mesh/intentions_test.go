@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -32,6 +33,23 @@ type followedIntentions struct {
 	ends atomic.Int64 // calls of Denied
 }
 
+// webIs is the destination of what most tests follow.
+var webIs = Destination{Service: "web"}
+
+// newPaused returns intentions of sluice for web, which ask nobody.
+func newPaused() *followedIntentions {
+	f := newIntentions(nil)
+	f.Pause()
+	f.Follow("sluice", []Destination{webIs})
+	return f
+}
+
+// read makes what is followed of web read an answer with one intention.
+func (f *followedIntentions) read(ctx context.Context, running *sync.WaitGroup, index uint64, source, action string) error {
+	body := fmt.Sprintf(`{"web": [{"SourceNS": "default", "SourceName": %q, "Action": %q}]}`, source, action)
+	return f.followed[webIs].read(ctx, running, index, []byte(body))
+}
+
 func newIntentions(client *consul.Client) *followedIntentions {
 	f := &followedIntentions{feed: events.New()}
 	f.Intentions = NewIntentions(IntentionOptions{
@@ -44,8 +62,7 @@ func newIntentions(client *consul.Client) *followedIntentions {
 // followIntentions follows the intentions of sluice for services until t ends.
 func followIntentions(t *testing.T, url, token string, services ...string) *followedIntentions {
 	t.Helper()
-	client, err := consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})
-	verify.NoError(t, err)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})).Must(t)
 	f := newIntentions(client)
 	var destinations []Destination
 	for _, s := range services {
@@ -171,10 +188,8 @@ func TestIntentionsWithACLs(t *testing.T) {
 func TestTurnsOfIntentions(t *testing.T) { synctest.Test(t, testTurns) }
 
 func testTurns(t *testing.T) {
-	f := newIntentions(nil)
-	f.Pause()
-	f.Follow("sluice", []Destination{{Service: "web"}})
-	web := f.followed[Destination{Service: "web"}]
+	f := newPaused()
+	web := f.followed[webIs]
 	denied := func() bool { return f.Denial(instanceOf("web")) != nil }
 	verify.That(t, !denied(), "unknown is denied")
 	verify.That(t, !web.process(Allowed, "a", 10) && !denied(), "allowed")
@@ -198,10 +213,10 @@ func testTurns(t *testing.T) {
 	next := newIntentions(nil)
 	next.Pause()
 	next.Restore(states)
-	next.Follow("sluice", []Destination{{Service: "web"}})
+	next.Follow("sluice", []Destination{webIs})
 	verify.Equal(t, *next.Denial(instanceOf("web")), *f.Denial(instanceOf("web")), "in the new process")
-	verify.That(t, !next.followed[Destination{Service: "web"}].process(Denied, "e", 6), "a turn in the new process")
-	next.Follow("edge", []Destination{{Service: "web"}})
+	verify.That(t, !next.followed[webIs].process(Denied, "e", 6), "a turn in the new process")
+	next.Follow("edge", []Destination{webIs})
 	verify.That(t, next.Denial(instanceOf("web")) == nil, "what holds for another name counts")
 	verify.Equal(t, len(next.feed.All()), 0, "events of the new process")
 }
@@ -209,10 +224,8 @@ func testTurns(t *testing.T) {
 // Connections that a Consul without its state has denied and not ended end when somebody denies
 // them.
 func TestConnectionsThatALossHasSpared(t *testing.T) {
-	f := newIntentions(nil)
-	f.Pause()
-	f.Follow("sluice", []Destination{{Service: "web"}})
-	web := f.followed[Destination{Service: "web"}]
+	f := newPaused()
+	web := f.followed[webIs]
 	const byDefault = "the default"
 	for _, turn := range []struct {
 		v     Verdict
@@ -241,18 +254,12 @@ func TestConnectionsThatALossHasSpared(t *testing.T) {
 func TestEndsOfConnections(t *testing.T) {
 	for _, ended := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			f := newIntentions(nil)
-			f.Pause()
-			f.Follow("sluice", []Destination{{Service: "web"}})
+			f := newPaused()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var running sync.WaitGroup
-			read := func(index uint64, action string) {
-				body := `{"web": [{"SourceNS": "default", "SourceName": "*", "Action": "` + action + `"}]}`
-				verify.NoError(t, f.followed[Destination{Service: "web"}].read(ctx, &running, index, []byte(body)))
-			}
-			read(1, "allow")
-			read(2, "deny")
+			verify.NoError(t, f.read(ctx, &running, 1, "*", "allow"))
+			verify.NoError(t, f.read(ctx, &running, 2, "*", "deny"))
 			verify.Equal(t, f.ends.Load(), 1, "ends at once")
 			if ended {
 				cancel()
@@ -270,13 +277,11 @@ func TestEndsOfConnections(t *testing.T) {
 // name. What is said of the other name afterwards counts as ever.
 func TestAnotherNameEndsNoConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newIntentions(nil)
-		f.Pause()
+		f := newPaused()
 		ends := func(name, action string, index uint64) int64 {
-			f.Follow(name, []Destination{{Service: "web"}})
+			f.Follow(name, []Destination{webIs})
 			var running sync.WaitGroup
-			body := `{"web": [{"SourceNS": "default", "SourceName": "` + name + `", "Action": "` + action + `"}]}`
-			verify.NoError(t, f.followed[Destination{Service: "web"}].read(t.Context(), &running, index, []byte(body)))
+			verify.NoError(t, f.read(t.Context(), &running, index, name, action))
 			ends := f.ends.Swap(0)
 			running.Wait()
 			f.ends.Store(0)
@@ -293,11 +298,9 @@ func TestAnotherNameEndsNoConnection(t *testing.T) {
 // An answer that arrives when sluice has taken another name is of a watch that is over: it ends
 // nothing, and nothing is told of it.
 func TestALateAnswerEndsNoConnection(t *testing.T) {
-	f, web := newIntentions(nil), Destination{Service: "web"}
-	f.Pause()
-	f.Follow("sluice", []Destination{web})
-	former := f.followed[web]
-	f.Follow("edge", []Destination{web})
+	f := newPaused()
+	former := f.followed[webIs]
+	f.Follow("edge", []Destination{webIs})
 	verify.NoError(t, former.read(t.Context(), new(sync.WaitGroup), 1, []byte(`{"web": [{"SourceNS": "default", "SourceName": "*", "Action": "deny"}]}`)))
 	verify.Equal(t, f.ends.Load(), 0, "ends")
 	told, _ := f.feed.Read(events.Filter{}, events.ID{})
@@ -308,10 +311,8 @@ func TestALateAnswerEndsNoConnection(t *testing.T) {
 // short.
 func TestAwaitDenial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newIntentions(nil)
-		f.Pause()
-		f.Follow("sluice", []Destination{{Service: "web"}})
-		web := f.followed[Destination{Service: "web"}]
+		f := newPaused()
+		web := f.followed[webIs]
 		web.process(Allowed, "a", 10)
 		take := func(after time.Duration, v Verdict) { time.AfterFunc(after, func() { web.process(v, "b", 11) }) }
 		wait := func() (*discovery.Denial, time.Duration) {

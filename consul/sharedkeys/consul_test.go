@@ -34,8 +34,7 @@ func prefix(t *testing.T) string { return strings.ReplaceAll(t.Name(), "/", "-")
 // newReplica returns keys below the prefix of t that do not follow Consul yet.
 func newReplica(t *testing.T, url, token string) *Keys[string] {
 	t.Helper()
-	client, err := consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})
-	verify.NoError(t, err)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})).Must(t)
 	k := New(Options[string]{
 		Consul: client, Prefix: prefix(t), Wait: func() time.Duration { return wait }, Decode: decode,
 		Name: "values", Log: zerolog.Nop(),
@@ -54,6 +53,19 @@ func startReplica(t *testing.T, url string) *Keys[string] {
 	k.Resume()
 	k.AwaitFirst(t.Context(), time.Minute)
 	return k
+}
+
+// putKey writes a key below the prefix of t.
+func putKey(t *testing.T, agent *consultest.Agent, key, value string) {
+	t.Helper()
+	pair := &api.KVPair{Key: prefix(t) + "/" + key, Value: []byte(value)}
+	verify.Result(agent.Client().KV().Put(pair, nil)).Must(t)
+}
+
+// awaitMark waits until Consul has the mark of t's keys.
+func awaitMark(t *testing.T, agent *consultest.Agent) {
+	t.Helper()
+	consultest.Await(t, "the mark is there", func() bool { return indexes(t, agent)[markKey] > 0 })
 }
 
 func awaitCounting(t *testing.T, k *Keys[string], want ...string) {
@@ -125,9 +137,7 @@ func replicasWriteAtOnce(t *testing.T, agent *consultest.Agent) {
 		awaitAccepted(t, k, "same", fmt.Sprint("own", n))
 	}
 	pair, _, err := agent.Client().KV().Get(prefix(t)+"/same", nil)
-	if err != nil || pair == nil {
-		t.Fatal(pair, err)
-	}
+	verify.Require(t, err == nil && pair != nil, "%v, %v", pair, err)
 	last, _ := decode("", pair.Value)
 	for _, k := range replicas {
 		awaitCounting(t, k, "own0=19", "own1=19", "own2=19", "same="+last)
@@ -223,15 +233,13 @@ func TestRefusedWrites(t *testing.T) {
 	k.Resume()
 	k.AwaitFirst(t.Context(), time.Minute) // no later answer makes it write
 	k.Put("a", "a!", nil)
-	if err := k.Await(t.Context(), "a", time.Minute); err == nil || !strings.Contains(err.Error(), "lacks key:write") {
-		t.Errorf("got %v", err)
-	}
+	err = k.Await(t.Context(), "a", time.Minute)
+	verify.That(t, err != nil && strings.Contains(err.Error(), "lacks key:write"), "got %v", err)
 	consultest.Await(t, "the write has failed", func() bool { _, write := k.Errors(); return write != nil })
 	verify.Slices(t, counting(k.All()), []string{"a=a!"}, "count")
 	policy.Rules = `key_prefix "TestRefusedWrites/" { policy = "write" }`
-	if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
-		t.Fatal(err)
-	}
+	_, _, err = agent.Client().ACL().PolicyUpdate(policy, nil)
+	verify.NoError(t, err)
 	awaitCounting(t, k, "a=a!")
 	consultest.Await(t, "the error is gone", func() bool { _, write := k.Errors(); return write == nil })
 }
@@ -250,19 +258,15 @@ func TestANewConsulGetsTheMarkLast(t *testing.T) {
 	awaitCounting(t, a, "a=1", "c=19")
 	a.Pause()
 	idle.Restore(map[string]string{"a": "1", "c": "18"}, nil, Versions{})
-	for _, act := range []func() error{
-		agent.Stop, agent.Wipe,
-		func() error { return agent.Launch(t.Context()) }, func() error { return agent.WaitReady(t.Context()) },
-	} {
-		verify.NoError(t, act())
-	}
-	if _, err := agent.Client().KV().Put(&api.KVPair{Key: prefix(t) + "/a", Value: []byte(`"2"`)}, nil); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, agent.Stop())
+	verify.NoError(t, agent.Wipe())
+	verify.NoError(t, agent.Launch(t.Context()))
+	verify.NoError(t, agent.WaitReady(t.Context()))
+	putKey(t, agent, "a", `"2"`)
 	a.Put("new", "1", nil)
 	a.Resume()
 	awaitCounting(t, a, "a=2", "c=19", "new=1")
-	consultest.Await(t, "the mark is there", func() bool { return indexes(t, agent)[markKey] > 0 })
+	awaitMark(t, agent)
 	all := indexes(t, agent)
 	verify.That(t, all[markKey] >= all["c"], "the mark is there before the values: %v", all)
 	idle.Resume()
@@ -367,11 +371,10 @@ func deletionWithAShorterPrefix(t *testing.T, agent *consultest.Agent) {
 	k.Put("a", "1", nil)
 	k.Put("b", "1", nil)
 	awaitAccepted(t, k, "a", "b")
-	consultest.Await(t, "the mark is there", func() bool { return indexes(t, agent)[markKey] > 0 })
+	awaitMark(t, agent)
 	k.Delete("b", nil)
 	awaitCounting(t, k, "a=1")
-	_, err := agent.Client().KV().DeleteTree(prefix(t), nil)
-	verify.NoError(t, err)
+	verify.Result(agent.Client().KV().DeleteTree(prefix(t), nil)).Must(t)
 	consultest.Await(t, "Consul has the value and the mark again", func() bool {
 		now := indexes(t, agent)
 		return now["a"] > 0 && now[markKey] > now["a"]
@@ -381,14 +384,10 @@ func deletionWithAShorterPrefix(t *testing.T, agent *consultest.Agent) {
 
 // keysWithoutTheMark, of an earlier version, count and get one.
 func keysWithoutTheMark(t *testing.T, agent *consultest.Agent) {
-	if _, err := agent.Client().KV().Put(&api.KVPair{Key: prefix(t) + "/a", Value: []byte(`"1"`)}, nil); err != nil {
-		t.Fatal(err)
-	}
+	putKey(t, agent, "a", `"1"`)
 	k := startReplica(t, agent.URL())
 	awaitCounting(t, k, "a=1")
-	consultest.Await(t, "the mark is there", func() bool { return indexes(t, agent)[markKey] > 0 })
-	if _, err := agent.Client().KV().Delete(prefix(t)+"/a", nil); err != nil {
-		t.Fatal(err)
-	}
+	awaitMark(t, agent)
+	verify.Result(agent.Client().KV().Delete(prefix(t)+"/a", nil)).Must(t)
 	awaitCounting(t, k)
 }

@@ -204,18 +204,15 @@ func TestBadValuesAndConditions(t *testing.T) {
 	bad.ModifyIndex = 14
 	u.setKnown(14, []api.KVPair{mark(3), bad}, false)
 	u.expect("bad later", "a=a!")
-	if all := u.Invalid(); len(all) != 1 || all[0].Key != "p/a" || !all[0].InUse || all[0].Reason == "" {
-		t.Errorf("invalid %+v", all)
-	}
+	all := u.Invalid()
+	verify.Require(t, len(all) == 1, "invalid %+v", all)
+	verify.That(t, all[0].Key == "p/a" && all[0].InUse && all[0].Reason != "", "invalid %+v", all)
 	bad.Value, bad.ModifyIndex = []byte(`"`+strings.Repeat("long", 1<<16)+`"`), 15
 	u.setKnown(15, []api.KVPair{mark(3), bad}, false)
-	if reason := u.Invalid()[0].Reason; len(reason) > maxReason || !strings.Contains(reason, "value: longlong") {
-		t.Errorf("a reason of %d bytes: %.500s", len(reason), reason)
-	}
+	reason := u.Invalid()[0].Reason
+	verify.That(t, len(reason) <= maxReason && strings.Contains(reason, "value: longlong"), "a reason of %d bytes: %.500s", len(reason), reason)
 	u.setKnown(15, []api.KVPair{mark(3), pair("a", 15)}, false)
-	if all := u.Invalid(); len(all) != 0 {
-		t.Errorf("invalid %+v", all)
-	}
+	verify.Equal(t, len(u.Invalid()), 0, "invalid")
 	only := func(at uint64) Condition[string] {
 		return func(_ string, index uint64) bool { return index != at }
 	}
@@ -226,9 +223,7 @@ func TestBadValuesAndConditions(t *testing.T) {
 	u.Put("a", "new", nil)
 	u.Delete("a", only(1)) // the pending value must not be written
 	u.expect("deleted")
-	if !u.Of("a").Conditional || !u.Of("a").Pending {
-		t.Errorf("%+v", u.Of("a"))
-	}
+	verify.That(t, u.Of("a").Conditional && u.Of("a").Pending, "%+v", u.Of("a"))
 }
 
 // Without other replicas a change counts for ever, and a deletion at once.
