@@ -96,9 +96,9 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 				verify.Equal(t, r.Check.TLSSkipVerify, strings.HasPrefix(target, "https:"), "check %+v", r.Check)
 				verify.That(t, r.Check.DeregisterCriticalServiceAfter == "1h0m0s" && r.Check.Status == "passing", "check %+v", r.Check)
 			}
-			if r.ID != c.id || r.Address != c.address || r.Port != c.port || string(r.check) != c.check || target != c.target || r.Meta[MetaAdmin] != c.meta || r.Meta[metaAgent] != c.agent {
-				t.Errorf("got id %q, address %q, port %d, check %s %q, meta %v", r.ID, r.Address, r.Port, r.check, target, r.Meta)
-			}
+			verify.That(t, r.ID == c.id && r.Address == c.address && r.Port == c.port, "got id %q, address %q, port %d", r.ID, r.Address, r.Port)
+			verify.That(t, string(r.check) == c.check && target == c.target, "got check %s %q", r.check, target)
+			verify.That(t, r.Meta[MetaAdmin] == c.meta && r.Meta[metaAgent] == c.agent, "got meta %v", r.Meta)
 		})
 	}
 }
@@ -137,9 +137,9 @@ func TestChecksOfAnApplication(t *testing.T) {
 		listener := net.JoinHostPort(c.address, "5000")
 		r := define(Settings{Name: "star", Listener: listener, Weight: 7, Check: c.check}, Self{Host: "web1", Checked: listener}, c.agent,
 			func(string) string { return "10.0.0.7" })
-		if got := r.Check.HTTP + r.Check.GRPC; got != c.target || r.Check.GRPCUseTLS != (c.check.TLS && c.check.Type == CheckGRPC) || r.Check.TLSSkipVerify != c.check.TLS {
-			t.Errorf("%+v, %q, %s: %+v", c.check, c.address, c.agent, r.Check)
-		}
+		verify.Equal(t, r.Check.HTTP+r.Check.GRPC, c.target, "%+v, %q, %s: target", c.check, c.address, c.agent)
+		verify.Equal(t, r.Check.GRPCUseTLS, c.check.TLS && c.check.Type == CheckGRPC, "%+v: TLS of gRPC", c.check)
+		verify.Equal(t, r.Check.TLSSkipVerify, c.check.TLS, "%+v: no verification", c.check)
 		same := &api.AgentService{Service: "star", Address: r.Address, Port: 5000, Meta: r.Meta, Weights: api.AgentWeights{Passing: 7, Warning: 1}}
 		verify.Equal(t, r.difference(same), "", "different")
 		same.Weights.Passing = 1

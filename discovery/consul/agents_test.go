@@ -92,9 +92,8 @@ func (c *cluster) status() discovery.WatchStatus {
 func (c *cluster) expect(agent int, state discovery.Freshness) {
 	c.t.Helper()
 	s := c.status()
-	if s.Endpoint != fmt.Sprintf("http://agent-%d", agent) || s.State != state {
-		c.t.Fatalf("%v after the start: status %+v, want agent %d, %v\n%s", time.Since(c.begin), s, agent, state, &c.log)
-	}
+	verify.Require(c.t, s.Endpoint == fmt.Sprintf("http://agent-%d", agent) && s.State == state,
+		"%v after the start: status %+v, want agent %d, %v\n%s", time.Since(c.begin), s, agent, state, &c.log)
 }
 
 var dead, hanging = discoverytest.Fault{Drop: true}, discoverytest.Fault{Hang: true}

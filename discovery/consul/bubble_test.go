@@ -135,9 +135,8 @@ func (b *bubble) expectOne(earliest, latest time.Duration, want string) {
 	defer b.mu.Unlock()
 	verify.Require(b.t, len(b.sets) == 1, "by %v Sink got %q, want one set", latest, b.sets)
 	moment, set, _ := strings.Cut(b.sets[0], ": ")
-	if d, _ := time.ParseDuration(moment); set != want || d < earliest {
-		b.t.Errorf("Sink got %q, want %q after %v", b.sets[0], want, earliest)
-	}
+	d, _ := time.ParseDuration(moment)
+	verify.That(b.t, set == want && d >= earliest, "Sink got %q, want %q after %v", b.sets[0], want, earliest)
 	b.sets = nil
 }
 
@@ -203,9 +202,7 @@ func (b *bubble) set(words string) { b.Set("star", b.entries(words)...) }
 
 // body returns the body of an answer.
 func (b *bubble) body(words string) string {
-	body, err := json.Marshal(b.entries(words))
-	verify.NoError(b.t, err)
-	return string(body)
+	return string(verify.Result(json.Marshal(b.entries(words))).Must(b.t))
 }
 
 const (

@@ -147,8 +147,7 @@ func TestRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 					resume()
 					time.Sleep(3 * time.Second)
 					synctest.Wait()
-					n := notFresh(m)
-					verify.That(t, n <= 0, "3 s after outage %d: %d watches are not fresh", outage, n)
+					verify.Equal(t, notFresh(m), 0, "watches that are not fresh 3 s after outage %d", outage)
 					time.Sleep(7 * time.Second)
 				}
 				got := agent.peak()
@@ -189,16 +188,12 @@ func TestReplacedConnectionsAreNotCountedTwice(t *testing.T) {
 				running = make(chan struct{})
 				fake.Break(discoverytest.Fault{Pause: true})
 				time.Sleep(6 * time.Second)
-				if n := notFresh(m); n != tt.services {
-					t.Errorf("in the outage %d watches of %d are not fresh", n, tt.services)
-				}
+				verify.Equal(t, notFresh(m), tt.services, "watches that are not fresh in the outage")
 				fake.Heal()
 				close(running)
 				time.Sleep(tt.within)
 				synctest.Wait()
-				if n := notFresh(m); n > 0 {
-					t.Errorf("%v after the outage %d watches of %d are not fresh", tt.within, n, tt.services)
-				}
+				verify.Equal(t, notFresh(m), 0, "%v after the outage, of %d watches those that are not fresh", tt.within, tt.services)
 			}
 			most := pipe.Most()
 			verify.That(t, most < agentLimit, "the agent had %d connections for %d services, busy for %v, want fewer than its limit of %d", most, tt.services, tt.closing, agentLimit)
@@ -228,9 +223,7 @@ func TestAgentWithFewConnections(t *testing.T) {
 				soon := func(what string, holds func() bool) {
 					t.Helper()
 					for end := time.Now().Add(time.Minute); !holds(); time.Sleep(100 * ms) {
-						if time.Now().After(end) {
-							t.Fatalf("%s: not within a minute: %+v", what, client.Stats())
-						}
+						verify.Require(t, time.Now().Before(end), "%s: not within a minute: %+v", what, client.Stats())
 					}
 				}
 				for outage := range long.Count(t, 2, 3) {
@@ -264,8 +257,7 @@ func TestFewQueriesGoToAnAgentThatDoesNotAnswer(t *testing.T) {
 		agent.Heal()
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		n := notFresh(m)
-		verify.That(t, n <= 0, "3 s after the outage %d watches are not fresh", n)
+		verify.Equal(t, notFresh(m), 0, "watches that are not fresh 3 s after the outage")
 	})
 }
 

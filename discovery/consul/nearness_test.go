@@ -134,9 +134,7 @@ func TestDistances(t *testing.T) {
 		all := make(map[string]time.Duration)
 		for _, word := range names {
 			name, distance, _ := strings.Cut(word, "=")
-			d, err := time.ParseDuration(distance)
-			must(t, err)
-			all[name] = d
+			all[name] = verify.Result(time.ParseDuration(distance)).Must(t)
 		}
 		return all
 	}
@@ -149,9 +147,9 @@ func TestDistances(t *testing.T) {
 		{"d=1ms b=100ms c=90ms", "a b c d"}, {"d=1ms", "a b c d"}, {"d=1ms", "a d c b"},
 	} {
 		before := slices.Clone(o.names)
-		if changed := o.record(distances(strings.Fields(step.reading)...)); strings.Join(o.names, " ") != step.want || changed == slices.Equal(before, o.names) {
-			t.Errorf("step %d: got %q, %v, want %q", n, o.names, changed, step.want)
-		}
+		changed := o.record(distances(strings.Fields(step.reading)...))
+		verify.Equal(t, strings.Join(o.names, " "), step.want, "step %d: the order", n)
+		verify.Equal(t, changed, !slices.Equal(before, o.names), "step %d: changed", n)
 	}
 }
 

@@ -112,9 +112,8 @@ func (o *outage) run(t *testing.T, register func(id string), used func(id string
 			if used(id) {
 				break
 			}
-			if waited > 20*time.Second {
-				t.Fatalf("%s gets no requests 20 s after the outage and its registration\nsteps:\n%s", id, strings.Join(o.steps, "\n"))
-			}
+			verify.Require(t, waited <= 20*time.Second, "%s gets no requests 20 s after the outage and its registration\nsteps:\n%s",
+				id, strings.Join(o.steps, "\n"))
 			time.Sleep(100 * time.Millisecond)
 		}
 	}
@@ -127,10 +126,9 @@ func outageInBubble(t *testing.T, services int, random *rand.Rand) {
 		o := &outage{Rand: random, consul: fake, index: 1 << 60}
 		pipe := discoverytest.ServePipe(fake)
 		t.Cleanup(pipe.Close)
-		client, err := newClient(consul.Options{
+		client := verify.Result(newClient(consul.Options{
 			Addresses: []string{"http://fake"}, MaxWatches: overviewConnections, Log: zerolog.Nop(), Dial: o.refusing(pipe.DialContext),
-		})
-		verify.NoError(t, err)
+		})).Must(t)
 		t.Cleanup(client.Close)
 		var latest sync.Map // ids of the first service
 		manager := discovery.NewManager(discovery.ManagerOptions{

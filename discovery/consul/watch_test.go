@@ -43,9 +43,8 @@ func TestQueryParameters(t *testing.T) {
 		requests := b.Requests()
 		for n, r := range requests {
 			verify.That(t, slices.Equal(r.Tags, []string{"v1", "eu"}) && r.Filter == `Node.Meta.zone == "a"` && r.Datacenter == "dc2", "request %d: %+v", n, r)
-			if blocking := n > 0; blocking != (r.Index > 0) || blocking && (r.Wait > 10*time.Minute || r.Wait < 9*time.Minute) {
-				t.Errorf("request %d: index %d, wait %v", n, r.Index, r.Wait)
-			}
+			blocks := r.Index > 0 && r.Wait <= 10*time.Minute && r.Wait >= 9*time.Minute
+			verify.That(t, n == 0 && r.Index == 0 || n > 0 && blocks, "request %d: index %d, wait %v", n, r.Index, r.Wait)
 		}
 		verify.That(t, len(requests) <= 9, "%d requests in an hour without a change", len(requests))
 		waits := make(map[time.Duration]bool)
@@ -152,9 +151,8 @@ func TestRetriesBackOff(t *testing.T) {
 		verify.That(t, len(retries) >= 20 && len(retries) <= 90, "%d retries in a minute", len(retries))
 		for n, r := range retries {
 			verify.Equal(t, r.Index, 0, "retry %d blocks on index", n)
-			if n > 0 && r.Time.Sub(retries[n-1].Time) > 3*sec {
-				t.Errorf("%v before retry %d", r.Time.Sub(retries[n-1].Time), n)
-			}
+			before := retries[max(n-1, 0)].Time
+			verify.That(t, r.Time.Sub(before) <= 3*sec, "%v before retry %d", r.Time.Sub(before), n)
 		}
 		b.set("a b")
 		b.Heal()

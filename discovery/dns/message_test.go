@@ -38,21 +38,18 @@ func FuzzParse(f *testing.F) {
 	f.Add(refers)
 	f.Fuzz(func(t *testing.T, message []byte) {
 		r, err := q.parse(message, 7)
-		if (r == nil) != (err != nil) {
-			t.Fatalf("%v, %v", r, err)
-		}
+		verify.Require(t, (r == nil) == (err != nil), "%v, %v", r, err)
 		if err != nil {
 			return
 		}
-		if len(r.answers)+len(r.additional) > len(message)/11 { // the smallest record
-			t.Errorf("%d octets contain %d records", len(message), len(r.answers)+len(r.additional))
-		}
-		for _, record := range append(r.answers, r.additional...) {
+		records := append(r.answers, r.additional...)
+		const smallest = 11 // octets of a record
+		verify.That(t, len(records) <= len(message)/smallest, "%d octets contain %d records", len(message), len(records))
+		for _, record := range records {
 			verify.That(t, record.ttl >= 0 && len(record.name) <= 255 && len(record.target) <= 255, "%+v", record)
 		}
 		var a answer
-		if owner, err := a.read(r, normal(q.name), q.kind); err == nil && len(a.records) > 0 && a.records[0].name != owner {
-			t.Errorf("the records of %s: %+v", owner, a.records)
-		}
+		owner, err := a.read(r, normal(q.name), q.kind)
+		verify.That(t, err != nil || len(a.records) == 0 || a.records[0].name == owner, "the records of %s: %+v", owner, a.records)
 	})
 }

@@ -68,9 +68,7 @@ func (w *watched) expect(want string) {
 	synctest.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if got := discoverytest.Format(w.set); got != want {
-		w.t.Errorf("the set is %q, want %q; %+v", got, want, w.manager.Statuses())
-	}
+	verify.Equal(w.t, discoverytest.Format(w.set), want, "the set, with %+v", w.manager.Statuses())
 }
 
 // failing checks that the last query has failed with an error that contains text.
@@ -242,11 +240,10 @@ func TestIntervalIsTheTTL(t *testing.T) {
 			w := watchServers(t, Options{}, s)
 			defer w.end()
 			for n := 1; n < 5; n++ {
-				if queries, _ := s.Queries("tcp"); queries != n {
-					t.Errorf("TTL %d: %d queries, want %d", seconds, queries, n)
-				}
+				queries, _ := s.Queries("tcp")
+				verify.Equal(t, queries, n, "TTL %d: queries", seconds)
 				begin := time.Now()
-				for queries := n; queries == n; queries, _ = s.Queries("tcp") {
+				for ; queries == n; queries, _ = s.Queries("tcp") {
 					time.Sleep(10 * time.Millisecond)
 				}
 				waited := time.Since(begin)

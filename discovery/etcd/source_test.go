@@ -35,14 +35,12 @@ func watchService(t *testing.T, o Options, log io.Writer, saved ...discovery.Ins
 
 func put(t *testing.T, c *clientv3.Client, key, value string) {
 	t.Helper()
-	_, err := c.Put(t.Context(), key, value)
-	verify.NoError(t, err)
+	verify.Result(c.Put(t.Context(), key, value)).Must(t)
 }
 
 func del(t *testing.T, c *clientv3.Client, key string) {
 	t.Helper()
-	_, err := c.Delete(t.Context(), key)
-	verify.NoError(t, err)
+	verify.Result(c.Delete(t.Context(), key)).Must(t)
 }
 
 // at returns options for the keys below a prefix of a cluster.
@@ -57,8 +55,7 @@ func TestEtcd(t *testing.T) {
 	client := c.Client(t)
 	for name, test := range map[string]func(*testing.T, *etcdtest.Cluster, *clientv3.Client){
 		"instances of a prefix": testPrefix, "the instance of a key": testKey, "values that cannot be used": testBadValues,
-		"the last instance": testLastInstance, "the end of probation": testEndOfProbation,
-		"a lost instance and a value that cannot be used": testBadValueOfALostInstance,
+		"the end of probation": testEndOfProbation, "a lost instance and a value that cannot be used": testBadValueOfALostInstance,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -124,17 +121,6 @@ func testBadValues(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
 	w.Await("a=127.0.0.1:91 c=127.0.0.1:83", "")
 	w.AwaitStatus("no invalid value", func(s discovery.WatchStatus) bool { return len(s.Invalid) == 0 })
 	verify.Equal(t, strings.Count(log.String(), "a value cannot be used"), 3, "lines in the log about 3 values")
-}
-
-// The last instance is used until it fails, and leaves when another one comes.
-func testLastInstance(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
-	put(t, client, "/last/a", "127.0.0.1:81")
-	w := watchService(t, at(c, "/last/"), io.Discard)
-	w.Await("a=127.0.0.1:81", "")
-	del(t, client, "/last/a")
-	w.Await("a=127.0.0.1:81?", "")
-	put(t, client, "/last/b", "127.0.0.1:82")
-	w.Await("b=127.0.0.1:82", "")
 }
 
 // A key that comes back with a value that cannot be used does not end the probation of its

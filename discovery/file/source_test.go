@@ -98,9 +98,9 @@ func (w *watched) expect(want, failure string) {
 	if w.last.Err != nil {
 		got = w.last.Err.Error()
 	}
-	if strings.Join(ids, " ") != want || !strings.Contains(got, failure) || failure == "" && got != "" || strings.Count(got, w.path) > 1 {
-		w.t.Errorf("the set is %q, want %q; the error %q, want %q", ids, want, got, failure)
-	}
+	verify.Equal(w.t, strings.Join(ids, " "), want, "the set")
+	verify.That(w.t, strings.Contains(got, failure) && (failure != "" || got == "") && strings.Count(got, w.path) <= 1,
+		"the error is %q, want %q", got, failure)
 }
 
 func TestFile(t *testing.T) {

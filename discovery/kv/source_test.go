@@ -13,8 +13,25 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/discoverytest"
+	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
+
+// run runs a source of the key k until t ends, which is in a bubble of synctest.
+func run(t *testing.T, k *oneKey, o Options, log zerolog.Logger, before discovery.WatchState, report func(discovery.Report)) {
+	pipe := discoverytest.ServePipe(k)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://agent"}, Dial: pipe.DialContext})).Must(t)
+	o.Key, o.Wait = "star", time.Minute
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = NewSource("star", o, client, log).Run(ctx, before, report) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		client.Close()
+		pipe.Close()
+	})
+}
 
 // While a value cannot be used, instances on probation stay, and Consul is not asked because their
 // time is over.
@@ -23,29 +40,15 @@ func TestProbationWhileAValueCannotBeUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newOneKey()
 		k.set(new("10.0.0.1:80"), nil)
-		pipe := discoverytest.ServePipe(k)
-		defer pipe.Close()
-		client, err := consul.New(consul.Options{Addresses: []string{"http://agent"}, Dial: pipe.DialContext})
-		verify.NoError(t, err)
-		defer client.Close()
 		var mu sync.Mutex
 		var set []discovery.Instance
-		report := func(r discovery.Report) {
+		run(t, k, Options{Probation: 5 * time.Minute}, zerolog.Nop(), discovery.WatchState{}, func(r discovery.Report) {
 			mu.Lock()
 			defer mu.Unlock()
 			if r.Known {
 				set = r.Set
 			}
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() {
-			source := NewSource("star", Options{Key: "star", Wait: time.Minute, Probation: 5 * time.Minute}, client, zerolog.Nop())
-			_ = source.Run(ctx, discovery.WatchState{}, report)
 		})
-		defer running.Wait()
-		defer cancel()
-
 		inUse := func() []discovery.Instance {
 			mu.Lock()
 			defer mu.Unlock()
@@ -70,21 +73,12 @@ func TestInstancesOfBeforeAreInUseWhileAValueCannotBeUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newOneKey()
 		k.set(new("nonsense"), nil)
-		pipe := discoverytest.ServePipe(k)
-		defer pipe.Close()
-		client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://agent"}, Dial: pipe.DialContext})).Must(t)
-		defer client.Close()
-		var log strings.Builder
-		before := discovery.WatchState{Known: true, Set: verify.Result(discovery.ParseValues("star", []byte("10.0.0.1:80\n10.0.0.2:80"))).Must(t)}
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() {
-			source := NewSource("star", Options{Key: "star", Wait: time.Minute}, client, zerolog.New(&log))
-			_ = source.Run(ctx, before, func(r discovery.Report) { verify.That(t, !r.Known, "a set is reported: %+v", r) })
+		var log subprocess.Output
+		set := verify.Result(discovery.ParseValues("star", []byte("10.0.0.1:80\n10.0.0.2:80"))).Must(t)
+		run(t, k, Options{}, zerolog.New(&log), discovery.WatchState{Known: true, Set: set}, func(r discovery.Report) {
+			verify.That(t, !r.Known, "a set is reported: %+v", r)
 		})
 		time.Sleep(time.Minute)
-		cancel()
-		running.Wait()
 		verify.That(t, strings.Count(log.String(), `"instances_in_use":2`) == 1, "the log has %s", log.String())
 	})
 }

@@ -79,14 +79,12 @@ func TestListenersOfThisSluice(t *testing.T) {
 		for _, from := range []Origin{operator, here, dev} {
 			for _, to := range strings.Fields(test.own) {
 				err := m.MayConnect(netip.MustParseAddrPort(to), from)
-				if err == nil || !strings.HasSuffix(err.Error(), `is the listener "admin" of sluice itself`) {
-					t.Errorf("listener %s, from %+v to %s: %v", test.listener, from, to, err)
-				}
+				verify.That(t, err != nil && strings.HasSuffix(err.Error(), `is the listener "admin" of sluice itself`),
+					"listener %s, from %+v to %s: %v", test.listener, from, to, err)
 			}
 			for _, to := range strings.Fields(test.not) {
-				if err := m.MayConnect(netip.MustParseAddrPort(to), from); err != nil {
-					t.Errorf("listener %s, from %+v to %s: %v", test.listener, from, to, err)
-				}
+				err := m.MayConnect(netip.MustParseAddrPort(to), from)
+				verify.That(t, err == nil, "listener %s, from %+v to %s: %v", test.listener, from, to, err)
 			}
 		}
 	}
@@ -120,17 +118,15 @@ func TestAmbiguousAddresses(t *testing.T) {
 	} {
 		m := machine(test.registries...)
 		for _, to := range strings.Fields(own) {
-			if err := m.MayConnect(netip.MustParseAddrPort(to), test.from); (err == nil) != test.want {
-				t.Errorf("%s, to %s: %v", test.what, to, err)
-			}
+			err := m.MayConnect(netip.MustParseAddrPort(to), test.from)
+			verify.Equal(t, err == nil, test.want, "%s, to %s: it may, with %v", test.what, to, err)
 		}
 		for _, to := range strings.Fields(never) {
 			verify.That(t, m.MayConnect(netip.MustParseAddrPort(to), test.from) != nil, "%s, to %s: it may", test.what, to)
 		}
 		for _, to := range strings.Fields(routable) {
-			if err := m.MayConnect(netip.MustParseAddrPort(to), test.from); err != nil {
-				t.Errorf("%s, to %s: %v", test.what, to, err)
-			}
+			err := m.MayConnect(netip.MustParseAddrPort(to), test.from)
+			verify.That(t, err == nil, "%s, to %s: %v", test.what, to, err)
 		}
 	}
 }
@@ -198,11 +194,7 @@ func TestSocketOfAListener(t *testing.T) {
 	m := New()
 	m.Listen([]Listener{{Name: "tcp", Address: netip.MustParseAddrPort("[::]:8080")}, {Name: "web", Path: own}})
 	for path, want := range map[string]bool{own: false, link: false, dir + "//own": false, other: true, filepath.Join(dir, "none"): true} {
-		if err := m.MayUseSocket(path); (err == nil) != want {
-			t.Errorf("%s: %v", path, err)
-		}
+		verify.Equal(t, m.MayUseSocket(path) == nil, want, "%s may be used", path)
 	}
-	if err := m.MayConnect(netip.MustParseAddrPort("192.0.2.1:0"), Origin{Trusted: true}); err != nil {
-		t.Errorf("a socket is taken for an address: %v", err)
-	}
+	verify.NoError(t, m.MayConnect(netip.MustParseAddrPort("192.0.2.1:0"), operator)) // no socket is taken for an address
 }

@@ -297,17 +297,12 @@ func TestResolve(t *testing.T) {
 			got := lines(r)
 			verify.That(t, slices.Equal(got, test.routes), "the routes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.routes, "\n"))
 			slices.SortStableFunc(r.Problems, func(a, b Problem) int { return strings.Compare(a.Service, b.Service) })
+			verify.Require(t, len(r.Problems) == len(test.problems), "the problems are %+v, want %q", r.Problems, test.problems)
 			for i, p := range r.Problems {
-				if i >= len(test.problems) {
-					t.Errorf("one more problem: %+v", p)
-					continue
-				}
 				name, reason, _ := strings.Cut(test.problems[i], ": ")
-				if p.Service != strings.TrimSuffix(name, ":") || !strings.Contains(p.Reason, reason) || len(p.Instances) == 0 {
-					t.Errorf("the problem is %+v, want %s", p, test.problems[i])
-				}
+				verify.That(t, p.Service == strings.TrimSuffix(name, ":") && strings.Contains(p.Reason, reason) && len(p.Instances) > 0,
+					"the problem is %+v, want %s", p, test.problems[i])
 			}
-			verify.That(t, len(r.Problems) >= len(test.problems), "the problems are %+v, want %q", r.Problems, test.problems)
 		})
 	}
 }
@@ -326,9 +321,8 @@ func TestOldestServesUntilNobodyAsks(t *testing.T) {
 		for _, at := range random.Perm(size) {
 			random.Shuffle(len(instances), func(i, j int) { instances[i], instances[j] = instances[j], instances[i] })
 			r := Resolve([]Service{service("a", instances...)}, allRules(), nil)
-			if len(r.Routes) != 1 || r.Routes[0].StripPrefix != "/x" || r.Settings["a"] == nil {
-				t.Fatalf("seed %d: an old instance asks, and the routes are %q", seed, lines(r))
-			}
+			verify.Require(t, len(r.Routes) == 1 && r.Routes[0].StripPrefix == "/x" && r.Settings["a"] != nil,
+				"seed %d: an old instance asks, and the routes are %q", seed, lines(r))
 			i := slices.IndexFunc(instances, func(i Instance) bool { return i.ID == fmt.Sprint("old-", at+1) })
 			id := instances[i].ID
 			if random.IntN(2) == 0 {
@@ -338,9 +332,9 @@ func TestOldestServesUntilNobodyAsks(t *testing.T) {
 			next++
 		}
 		r := Resolve([]Service{service("a", instances...)}, allRules(), nil)
-		if len(r.Routes) != 1 || r.Routes[0].StripPrefix != "" || r.Settings["a"]["upstream"] != nil && fmt.Sprint(r.Settings["a"]["upstream"]) != "{}" || len(r.Problems) > 0 {
-			t.Fatalf("seed %d: all instances are new, and the routes are %q, the settings %v, the problems %+v", seed, lines(r), r.Settings, r.Problems)
-		}
+		upstream := r.Settings["a"]["upstream"]
+		verify.Require(t, len(r.Routes) == 1 && r.Routes[0].StripPrefix == "" && len(r.Problems) == 0 && (upstream == nil || fmt.Sprint(upstream) == "{}"),
+			"seed %d: all instances are new, and the routes are %q, the settings %v, the problems %+v", seed, lines(r), r.Settings, r.Problems)
 	}
 }
 
@@ -384,10 +378,8 @@ func TestClosedRoutes(t *testing.T) {
 		"urlprefix-h/admin allow=ip:localhost", "sluice.route=h/admin allow=localhost", "sluice.route=h/admin allow=10.0.0.0/8 colour=red",
 	} {
 		r := Resolve([]Service{service("a", instance("a", "1", 1, "urlprefix-h/", tag))}, allRules(), nil)
-		if len(r.Routes) != 2 || len(r.Problems) != 1 || r.Problems[0].Harmless {
-			t.Errorf("%s: the routes are %q, the problems %+v", tag, lines(r), r.Problems)
-			continue
-		}
+		verify.Require(t, len(r.Routes) == 2 && len(r.Problems) == 1 && !r.Problems[0].Harmless,
+			"%s: the routes are %q, the problems %+v", tag, lines(r), r.Problems)
 		admin := r.Routes[slices.IndexFunc(r.Routes, func(r Route) bool { return r.Path != "/" })]
 		verify.That(t, admin.Path == "/admin" && fmt.Sprint(admin.Deny) == "[0.0.0.0/0 ::/0]" && admin.StripPrefix == "", "%s: the route is open: %+v", tag, admin)
 	}
@@ -414,12 +406,12 @@ func TestAsks(t *testing.T) {
 	usual := Ask{"a", []Named{{"a1", "m"}, {"a1", "n"}, {"a3", "n"}}, "fabio", "urlprefix-h/"}
 	other := Ask{"a", named("a2"), "fabio", "urlprefix-h/ strip=/x"}
 	lost := Ask{"b", named("b1", "b2"), "sluice", "sluice.route=h/ timeout=1s"}
-	if len(r.Routes) != 1 {
-		t.Fatalf("the routes are %q", lines(r))
-	}
+	verify.Require(t, len(r.Routes) == 1, "the routes are %q", lines(r))
 	got := r.Routes[0]
-	verify.That(t, reflect.DeepEqual(got.By, usual) && reflect.DeepEqual(got.Over, []Ask{other, lost}) && got.Key != "", "the route %q is of %+v and over %+v, want %+v and %+v", got.Key, got.By, got.Over, usual, []Ask{other, lost})
-	verify.Slices(t, r.Routes[0].By.IDs(), []string{"a1", "a3"}, "the ids")
+	verify.That(t, got.Key != "", "the route has no key: %+v", got)
+	verify.DeepEqual(t, got.By, usual, "who has the route")
+	verify.DeepEqual(t, got.Over, []Ask{other, lost}, "over whom")
+	verify.Slices(t, got.By.IDs(), []string{"a1", "a3"}, "the ids")
 	type brief struct {
 		tag, wanted string
 		kind        Kind
@@ -463,9 +455,7 @@ func TestForwardAuth(t *testing.T) {
 			{"traefik.enable=true", "traefik.http.routers.r.rule=Host(`h`)", "traefik.http.routers.r.middlewares=m", "traefik.http.middlewares.m.forwardauth.address=" + url},
 		} {
 			r := Resolve([]Service{service("a", instance("a", "1", 1, tags...))}, rules, nil)
-			if len(r.Routes) != 1 {
-				t.Fatalf("%s: the routes are %q, the problems %+v", url, lines(r), r.Problems)
-			}
+			verify.Require(t, len(r.Routes) == 1, "%s: the routes are %q, the problems %+v", url, lines(r), r.Problems)
 			asks, denies := r.Routes[0].ForwardAuth != nil, fmt.Sprint(r.Routes[0].Deny) == "[0.0.0.0/0 ::/0]"
 			verify.That(t, asks == allowed && denies != allowed, "%q: the server is asked: %t, every request is denied: %t; want the first to be %t", tags, asks, denies, allowed)
 			refused := slices.ContainsFunc(r.Problems, func(p Problem) bool {
@@ -544,9 +534,8 @@ func TestResolveAgain(t *testing.T) {
 		used := rules[round/20%2]
 		asked := slices.DeleteFunc(slices.Clone(services), func(Service) bool { return random.IntN(8) == 0 })
 		got, want := again.Resolve(asked, used, holders), Resolve(asked, *used, holders)
-		if !reflect.DeepEqual(got, want) {
-			t.Fatalf("seed %d, round %d: the routes are\n%q\nof a new resolver\n%q", seed, round, lines(got), lines(want))
-		}
+		verify.Require(t, reflect.DeepEqual(got, want), "seed %d, round %d: the routes are\n%q\nof a new resolver\n%q",
+			seed, round, lines(got), lines(want))
 		holders = got.Holders
 	}
 }
@@ -576,8 +565,7 @@ func TestOrderHasNoEffect(t *testing.T) {
 			})
 		}
 		got := Resolve(shuffled, allRules(), nil)
-		if !reflect.DeepEqual(got.Routes, want.Routes) || !reflect.DeepEqual(got.Groups, want.Groups) || !maps.Equal(got.Holders, want.Holders) {
-			t.Fatalf("in another order\n%q\ninstead of\n%q", lines(got), lines(want))
-		}
+		verify.Require(t, reflect.DeepEqual(got.Routes, want.Routes) && reflect.DeepEqual(got.Groups, want.Groups) &&
+			maps.Equal(got.Holders, want.Holders), "in another order\n%q\ninstead of\n%q", lines(got), lines(want))
 	}
 }

@@ -3,7 +3,6 @@ package claim
 import (
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"testing"
 
@@ -90,9 +89,7 @@ func TestShare(t *testing.T) {
 		verify.Slices(t, lost, test.lost, "%s: problems of: %+v", test.name, r.Problems)
 		want := map[string]string{"h/": test.after}
 		verify.That(t, maps.Equal(r.Holders, want), "%s: the holders are %q, want %q", test.name, r.Holders, want)
-		if again := Resolve(test.services, test.rules, r.Holders); !reflect.DeepEqual(again, r) {
-			t.Errorf("%s: resolved again, the routes are %q", test.name, sharedLines(again))
-		}
+		verify.DeepEqual(t, Resolve(test.services, test.rules, r.Holders), r, "%s: resolved again", test.name)
 	}
 }
 
@@ -109,9 +106,8 @@ func TestClaimsOfASharedRoute(t *testing.T) {
 		{Ask{"a", []Named{{"a1", "n"}}, "fabio", "urlprefix-h/ strip=/x"}, []string{"urlprefix-h/ strip=/x"}},
 		{Ask{"b", []Named{{"b1", "n"}}, "fabio", "urlprefix-h/ weight=0.2"}, []string{"urlprefix-h/ weight=0.2"}},
 	}
-	if !reflect.DeepEqual(got.Claims(), claims) || len(got.Over) != 1 || got.Over[0].Service != "c" {
-		t.Errorf("the route is of %+v and over %+v", got.Claims(), got.Over)
-	}
+	verify.DeepEqual(t, got.Claims(), claims, "claims")
+	verify.That(t, len(got.Over) == 1 && got.Over[0].Service == "c", "the route is over %+v", got.Over)
 	verify.That(t, got.StripPrefix == "" && got.Parts[0].Route.StripPrefix == "/x" && got.Parts[1].Route.Origin == "tag urlprefix-h/ weight=0.2 of b1", "the route %+v", got.Route)
 }
 

@@ -268,9 +268,8 @@ func TestDelayAfterErrors(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
 		f.set(func() { f.down = errors.New("down") })
 		time.Sleep(5 * time.Minute)
-		if n := len(happened()); n < 40 || n > 140 { // 60 of 5 s, and the short ones
-			t.Errorf("%d queries in 5 minutes", n)
-		}
+		n := len(happened())
+		verify.That(t, n >= 40 && n <= 140, "%d queries in 5 minutes, want 60 of 5 s, and the short ones", n)
 		f.set(func() { f.down = nil })
 		time.Sleep(7500 * time.Millisecond)
 		got := happened()
@@ -323,9 +322,8 @@ func TestForgot(t *testing.T) {
 				got := happened()
 				verify.That(t, len(got) == 1 && strings.HasSuffix(got[0], " ! a=1"), "got %q", got)
 				time.Sleep(time.Minute)
-				if got := strings.Join(happened(), ";"); strings.Contains(got, "!") {
-					t.Errorf("forgot again: %q", got)
-				}
+				again := strings.Join(happened(), ";")
+				verify.That(t, !strings.Contains(again, "!"), "forgot again: %q", again)
 			})
 		})
 	}
@@ -339,9 +337,7 @@ func TestForgot(t *testing.T) {
 				f.revision = 1000
 			})
 			time.Sleep(6 * time.Minute) // the next list
-			if got := happened(); !slices.ContainsFunc(got, func(s string) bool { return strings.HasSuffix(s, " ! a=1") }) {
-				t.Errorf("got %q", got)
-			}
+			verify.Contains(t, strings.Join(happened(), ";")+";", " ! a=1;", "what happened")
 		})
 	})
 }
@@ -369,13 +365,11 @@ func TestListNowAndThen(t *testing.T) {
 		f.set(func() { f.deaf = true })
 		f.put("/p/a", "2")
 		time.Sleep(4 * time.Minute)
-		if got := happened(); !strings.HasSuffix(got[len(got)-1], " a=1") {
-			t.Errorf("got %q", got)
-		}
+		got := happened()
+		verify.That(t, strings.HasSuffix(got[len(got)-1], " a=1"), "got %q", got)
 		time.Sleep(2 * time.Minute)
-		if got := happened(); !strings.HasSuffix(got[len(got)-1], " a=2") {
-			t.Errorf("got %q", got)
-		}
+		got = happened()
+		verify.That(t, strings.HasSuffix(got[len(got)-1], " a=2"), "got %q", got)
 		verify.Equal(t, f.opened, 1, "watches")
 	})
 }
@@ -416,9 +410,8 @@ func TestWatchIsNotConfirmed(t *testing.T) {
 		defer cancel()
 		begin := time.Now()
 		_, err := w.open(ctx, cancel)
-		if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != answerTimeout {
-			t.Errorf("%v after %v", err, time.Since(begin))
-		}
+		verify.That(t, errors.Is(err, context.DeadlineExceeded), "the error is %v", err)
+		verify.Equal(t, time.Since(begin), answerTimeout, "it took")
 	})
 }
 

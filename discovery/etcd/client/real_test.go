@@ -129,14 +129,14 @@ func TestFollow(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, etcdtest.Options{})
 	client := c.Client(t)
-	t.Run("changes", func(t *testing.T) {
-		t.Parallel()
-		testChanges(t, c, client)
-	})
-	t.Run("compacted while away", func(t *testing.T) {
-		t.Parallel()
-		testCompacted(t, c, client)
-	})
+	for name, test := range map[string]func(*testing.T, *etcdtest.Cluster, *clientv3.Client){
+		"changes": testChanges, "compacted while away": testCompacted,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, c, client)
+		})
+	}
 }
 
 func testChanges(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
