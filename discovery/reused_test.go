@@ -24,6 +24,11 @@ func pause(d time.Duration) {
 // of both sluice learns first, and also after that service has left.
 func TestProbationAtAnAddressThatAnotherServiceHas(t *testing.T) {
 	const failed = "the service other is in service at its address"
+	critical, lostToo := at("other", "o", "10.0.0.1", 80), at("other", "o", "10.0.0.1", 80)
+	critical.Status, critical.Weight = StatusCritical, 0
+	lostToo.Probation = time.Unix(1, 0)
+	elsewhere := at("other", "o", "127.0.0.1", 80)
+	elsewhere.NodeAddress = "10.0.0.8"
 	for _, test := range []struct {
 		name     string
 		other    Instance
@@ -37,21 +42,9 @@ func TestProbationAtAnAddressThatAnotherServiceHas(t *testing.T) {
 		{"the same service under another name", at("star", "o", "10.0.0.1", 80), false, "", ""},
 		{"an address in the file", at("other", "o", "10.0.0.1", 80), true, "", ""},
 		{"in a mesh", at("other", "o", "10.0.0.1", 80), false, "/ns/default/dc/dc1/svc/star", ""},
-		{"out of service", func() Instance {
-			i := at("other", "o", "10.0.0.1", 80)
-			i.Status, i.Weight = StatusCritical, 0
-			return i
-		}(), false, "", ""},
-		{"on probation too", func() Instance {
-			i := at("other", "o", "10.0.0.1", 80)
-			i.Probation = time.Unix(1, 0)
-			return i
-		}(), false, "", ""},
-		{"another machine", func() Instance {
-			i := at("other", "o", "127.0.0.1", 80)
-			i.NodeAddress = "10.0.0.8"
-			return i
-		}(), false, "", ""},
+		{"out of service", critical, false, "", ""},
+		{"on probation too", lostToo, false, "", ""},
+		{"another machine", elsewhere, false, "", ""},
 	} {
 		for _, lostFirst := range []bool{false, true} {
 			t.Run(fmt.Sprint(test.name, ", lost first: ", lostFirst), func(t *testing.T) {
@@ -119,6 +112,12 @@ func TestProbationAtAnAddressThatServicesShare(t *testing.T) {
 		i.Probation = time.Now()
 		return []Instance{i}
 	}
+	inService := func(b *bubble) (first, second reports) {
+		first, second = b.start("star"), b.start("other")
+		first.set([]Instance{star})
+		second.set([]Instance{other})
+		return first, second
+	}
 	known := func(source Source, i Instance) WatchState {
 		return WatchState{Source: NameOf(source), Known: true, Set: []Instance{i}}
 	}
@@ -127,18 +126,8 @@ func TestProbationAtAnAddressThatServicesShare(t *testing.T) {
 		begin func(b *bubble) (first, second reports) // of star and of other, both in service
 		wait  time.Duration                           // until the loss
 	}{
-		{"watched for long", func(b *bubble) (first, second reports) {
-			first, second = b.start("star"), b.start("other")
-			first.set([]Instance{star})
-			second.set([]Instance{other})
-			return first, second
-		}, time.Hour},
-		{"just watched", func(b *bubble) (first, second reports) {
-			first, second = b.start("star"), b.start("other")
-			first.set([]Instance{star})
-			second.set([]Instance{other})
-			return first, second
-		}, time.Millisecond},
+		{"watched for long", inService, time.Hour},
+		{"just watched", inService, time.Millisecond},
 		{"came there more than 10 s ago", func(b *bubble) (first, second reports) {
 			first, second = b.start("star"), b.start("other")
 			first.set([]Instance{star})
@@ -154,22 +143,15 @@ func TestProbationAtAnAddressThatServicesShare(t *testing.T) {
 			return <-one.reports, <-two.reports
 		}, time.Millisecond},
 		{"by another source of the service", func(b *bubble) (first, second reports) {
-			b.start("star").set([]Instance{star})
-			b.start("other").set([]Instance{other})
+			inService(b)
 			pause(time.Minute)
-			first, second = b.start("star"), b.start("other")
-			first.set([]Instance{star})
-			second.set([]Instance{other})
-			return first, second
+			return inService(b)
 		}, time.Millisecond},
 		{"by a source in place of addresses in the file", func(b *bubble) (first, second reports) {
 			b.Watch("star", NewStatic("file", nil))
 			b.Watch("other", NewStatic("file", nil))
 			pause(time.Minute)
-			first, second = b.start("star"), b.start("other")
-			first.set([]Instance{star})
-			second.set([]Instance{other})
-			return first, second
+			return inService(b)
 		}, time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {

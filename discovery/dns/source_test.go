@@ -25,10 +25,9 @@ type watched struct {
 	manager *discovery.Manager
 	mu      sync.Mutex
 	set     []discovery.Instance
-	end     func()
 }
 
-// watchServers watches o until the bubble's function calls end. The servers are ns0, ns1, ….
+// watchServers watches o until t ends, which is in a bubble. The servers are ns0, ns1, ….
 func watchServers(t *testing.T, o Options, servers ...*dnstest.Server) *watched {
 	t.Helper()
 	byAddress := make(map[string]*dnstest.Server)
@@ -54,10 +53,10 @@ func watchServers(t *testing.T, o Options, servers ...*dnstest.Server) *watched 
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.manager.Run(ctx) })
-	w.end = func() {
+	t.Cleanup(func() {
 		cancel()
 		running.Wait()
-	}
+	})
 	synctest.Wait()
 	return w
 }
@@ -105,7 +104,6 @@ func TestSRV(t *testing.T) {
 		s := dnstest.New()
 		s.Set(zone(srv("b.example", "10.0.0.2"), srv("A.example", "10.0.0.1", func(r *dnstest.Record) { r.Weight = 5 }))...)
 		w := watchServers(t, Options{}, s)
-		defer w.end()
 		w.expect("a.example:80=10.0.0.1:80*5 b.example:80=10.0.0.2:80")
 		// The order has no meaning; an addition counts after the TTL, which is 0.
 		s.Set(zone(srv("a.example", "10.0.0.1", func(r *dnstest.Record) { r.Weight = 5 }), srv("b.example", "10.0.0.2"), srv("c.example", "10.0.0.3"))...)
@@ -134,7 +132,6 @@ func TestWeightsAndPriorities(t *testing.T) {
 			srv("c.example", "10.0.0.3", at(2, 0)), srv("d.example", "10.0.0.4", at(2, 0)), // only 0: 1 each
 		)...)
 		w := watchServers(t, Options{}, s)
-		defer w.end()
 		w.expect("a.example:80=10.0.0.1:80*0 b.example:80=10.0.0.2:80*3 c.example:80=10.0.0.3:80^2 d.example:80=10.0.0.4:80^2")
 	})
 }
@@ -149,7 +146,6 @@ func TestTargetOfSeveralRecords(t *testing.T) {
 		s := dnstest.New()
 		s.Set(zone(at(2, 7), at(3, 9), at(2, 8))...)
 		w := watchServers(t, Options{}, s)
-		defer w.end()
 		w.expect("a.example:80=10.0.0.1:80*8^2")
 		s.Set(zone(at(3, 9), at(2, 8), at(2, 7))...)
 		time.Sleep(1100 * time.Millisecond)
@@ -172,7 +168,6 @@ func TestLostAddressOfATargetIsConfirmed(t *testing.T) {
 		have(first, "10.0.0.1", "10.0.0.2")
 		have(second, "10.0.0.1", "10.0.0.2")
 		w := watchServers(t, Options{}, first, second)
-		defer w.end()
 		both := "a.example:80=10.0.0.1:80 a.example:80=10.0.0.2:80"
 		w.expect(both)
 		have(first, "10.0.0.1", "10.0.0.3")
@@ -207,7 +202,6 @@ func TestAddresses(t *testing.T) {
 		} {
 			w := watchServers(t, Options{Name: test.name, Type: test.kind, Port: 8080}, s)
 			w.expect(test.want)
-			w.end()
 		}
 	})
 }
@@ -227,7 +221,6 @@ func TestAliases(t *testing.T) {
 			if want == "" {
 				w.failing("more than 8 CNAME records")
 			}
-			w.end()
 		}
 	})
 }
@@ -238,7 +231,6 @@ func TestIntervalIsTheTTL(t *testing.T) {
 			s := dnstest.New()
 			s.Set(srv("a.example", "10.0.0.1", ttl(seconds))...)
 			w := watchServers(t, Options{}, s)
-			defer w.end()
 			for n := 1; n < 5; n++ {
 				queries, _ := s.Queries("tcp")
 				verify.Equal(t, queries, n, "TTL %d: queries", seconds)
@@ -260,7 +252,6 @@ func TestIntervalIsTheTTLOfTheAddressesThatThereAre(t *testing.T) {
 		s := dnstest.New()
 		s.Set(dnstest.Record{Name: "www.example", Address: "10.0.0.1", TTL: 30})
 		w := watchServers(t, Options{Name: "www.example", Type: IP, Port: 80}, s)
-		defer w.end()
 		for n := 1; n < 4; n++ { // each is two queries
 			queries, _ := s.Queries("tcp")
 			verify.Equal(t, queries, 2*n, "queries after about %d TTLs", n-1)
@@ -283,7 +274,6 @@ func TestAbsence(t *testing.T) {
 			both := zone(srv("a.example", "10.0.0.1"), srv("b.example", "10.0.0.2"))
 			s.Set(both...)
 			w := watchServers(t, Options{Probation: time.Minute}, s)
-			defer w.end()
 			const all, lost = "a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80", "a.example:80=10.0.0.1:80? b.example:80=10.0.0.2:80?"
 			w.expect(all)
 
@@ -347,13 +337,11 @@ func TestFailures(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80")
 				w.failing("")
-				w.end()
 
 				// With a second server, the first one's failure is not seen.
 				second := dnstest.New()
 				second.Set(records...)
 				w = watchServers(t, Options{}, s, second)
-				defer w.end()
 				failure.begin(s)
 				second.Set(zone(records, srv("c.example", "10.0.0.3"), srv("b.example", "10.0.0.2"))...)
 				time.Sleep(10 * time.Second)
@@ -371,7 +359,6 @@ func TestSilentServerIsAskedLast(t *testing.T) {
 		first.Freeze(true)
 		second.Set(srv("a.example", "10.0.0.1")...)
 		w := watchServers(t, Options{}, first, second)
-		defer w.end()
 		time.Sleep(25 * time.Second)
 		w.expect("a.example:80=10.0.0.1:80")
 		queries, _ := first.Queries("tcp")
@@ -390,7 +377,6 @@ func TestSlowServer(t *testing.T) {
 		s.Set(srv("a.example", "10.0.0.1")...)
 		s.Delay(1900 * time.Millisecond)
 		w := watchServers(t, Options{}, s)
-		defer w.end()
 		time.Sleep(2 * time.Second)
 		w.expect("a.example:80=10.0.0.1:80")
 		s.Set(srv("b.example", "10.0.0.2")...)
@@ -415,7 +401,6 @@ func TestRemovalIsConfirmedElsewhere(t *testing.T) {
 		first.Set(both...)
 		second.Set(both...)
 		w := watchServers(t, Options{}, first, second)
-		defer w.end()
 		first.Set(srv("a.example", "10.0.0.1")...)
 		time.Sleep(time.Minute)
 		w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80")
@@ -431,7 +416,6 @@ func TestConnectionIsReplaced(t *testing.T) {
 		s := dnstest.New()
 		s.Set(srv("a.example", "10.0.0.1")...)
 		w := watchServers(t, Options{}, s)
-		defer w.end()
 		for range 5 {
 			s.Disconnect()
 			time.Sleep(1200 * time.Millisecond)
@@ -469,7 +453,6 @@ func TestUDP(t *testing.T) {
 			m.Additionals = append(m.Additionals[shift:], m.Additionals[:shift]...)[:19]
 		}))
 		w := watchServers(t, Options{}, s)
-		defer w.end()
 		time.Sleep(time.Minute)
 		w.expect(strings.Join(all, " "))
 		status := w.manager.Statuses()[0]
@@ -504,7 +487,6 @@ func TestAnswersAtTheLimitOfConsul(t *testing.T) {
 			m.Answers = append(m.Answers[shift:], m.Answers[:shift]...)[:min(limit, len(m.Answers))]
 		}))
 		w := watchServers(t, Options{}, s)
-		defer w.end()
 		w.failing("the answer is cut")
 		count := func(want int) {
 			t.Helper()

@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,61 +25,6 @@ import (
 func TestMain(m *testing.M) {
 	consultest.ClearEnvironment()
 	os.Exit(m.Run())
-}
-
-// A load sends requests through sluice.
-type load struct {
-	url     string
-	client  *http.Client
-	running sync.WaitGroup
-	sent    atomic.Int64
-
-	// mu guards the fields below.
-	mu     sync.Mutex
-	failed []string
-}
-
-// repeat sends so many times a second until ctx ends, also if earlier requests have not ended.
-func (l *load) repeat(ctx context.Context, perSecond int, send func() error) {
-	l.running.Go(func() {
-		tick := time.NewTicker(time.Second / time.Duration(perSecond))
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				l.running.Go(func() { l.note(send()) })
-			}
-		}
-	})
-}
-
-func (l *load) note(err error) {
-	l.sent.Add(1)
-	if err == nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.failed = append(l.failed, fmt.Sprintf("%s %v", time.Now().Format("15:04:05.000"), err))
-}
-
-// exchange sends a request, and checks how the answer begins.
-func (l *load) exchange(want string) error {
-	response, err := l.client.Get(l.url)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	got, err := io.ReadAll(response.Body)
-	switch {
-	case err != nil:
-		return err
-	case response.StatusCode != http.StatusOK || !strings.HasPrefix(string(got), want):
-		return fmt.Errorf("%s (%s): %.200s", response.Status, response.Header.Get("X-Sluice-Reason"), got)
-	}
-	return nil
 }
 
 // A change of a discovery chain moves the requests. The log has how long after Consul's answer to a
@@ -108,14 +52,33 @@ func TestChangeOfChainMovesRequests(t *testing.T) {
 	text := fmt.Sprintf("consul: { addresses: [%q], token: %s }\nservices: { web: { consul: { connect: true }, timeouts: { connect: 10s } } }\nroutes: [{ service: web }]\n", mesh.URL(), token.SecretID)
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	s := sluicetest.Run(t, "--config", file)
-	l := &load{url: s.URL(), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}}
-	defer l.client.CloseIdleConnections()
-	answers := func(version string) bool { return l.exchange(version) == nil }
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+	defer client.CloseIdleConnections()
+	exchange := func(want string) error {
+		answer, err := sluicetest.Ask(context.Background(), client, http.MethodGet, s.URL())
+		if err == nil && (answer.StatusCode != http.StatusOK || !strings.HasPrefix(answer.Text, want)) {
+			err = fmt.Errorf("%v: %.200s", answer, answer.Text)
+		}
+		return err
+	}
+	answers := func(version string) bool { return exchange(version) == nil }
 	consultest.Await(t, "v1 answers", func() bool { return answers("v1") })
 	ctx, end := context.WithCancel(t.Context())
-	defer l.running.Wait()
+	var load sync.WaitGroup
+	var sent atomic.Int64
+	defer load.Wait()
 	defer end()
-	l.repeat(ctx, 100, func() error { return l.exchange("v") })
+	load.Go(func() { // 100 requests a second, also if earlier ones have not ended
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			<-tick.C
+			load.Go(func() {
+				err := exchange("v")
+				verify.That(t, err == nil, "%s: request %d failed: %v", time.Now().Format("15:04:05.000"), sent.Add(1), err)
+			})
+		}
+	})
 
 	_, meta, err := mesh.Client().DiscoveryChain().Get("web", nil, nil)
 	verify.NoError(t, err)
@@ -137,8 +100,8 @@ func TestChangeOfChainMovesRequests(t *testing.T) {
 				}
 			}
 		}()
-		before := l.sent.Load()
-		consultest.Await(t, "the next change, a second later", func() bool { return l.sent.Load() >= before+100 })
+		before := sent.Load()
+		consultest.Await(t, "the next change, a second later", func() bool { return sent.Load() >= before+100 })
 		lead(to)
 		for end := time.Now().Add(consultest.Patience); !answers(to); { // without a pause, which would count
 			verify.Require(t, time.Now().Before(end), "%s does not answer", to)
@@ -147,8 +110,7 @@ func TestChangeOfChainMovesRequests(t *testing.T) {
 		took = append(took, max(0, at.Sub(<-answered)))
 	}
 	end()
-	l.running.Wait()
-	verify.That(t, len(l.failed) == 0, "%d of %d requests failed: %q", len(l.failed), l.sent.Load(), l.failed[:min(len(l.failed), 5)])
+	load.Wait()
 	slices.Sort(took)
 	t.Logf("%d changes of the chain: from Consul's answer to the first request that the other instance answers, median %s, largest %s",
 		changes, took[changes/2].Round(100*time.Microsecond), took[changes-1].Round(100*time.Microsecond))

@@ -224,27 +224,6 @@ func TestFollowThroughOutages(t *testing.T) {
 	f.await("a=4")
 }
 
-func TestFollowRestoredData(t *testing.T) {
-	t.Parallel()
-	c := etcdtest.Start(t, etcdtest.Options{})
-	m := c.Members[0]
-	put(t, c.Client(t), "a", "1")
-	verify.NoError(t, m.Stop())
-	backup := m.Save(t)
-	verify.NoError(t, m.Launch())
-	c.Await(t)
-	put(t, c.Client(t), "b", "1")
-	f := follow(t, Options{Endpoints: m.Endpoint})
-	f.await("a=1 b=1")
-	verify.NoError(t, m.Kill())
-	m.Restore(t, backup)
-	verify.NoError(t, m.Launch())
-	c.Await(t)
-	consultest.Await(t, "the loss is noticed", func() bool { return f.seen("!a=1") })
-	put(t, c.Client(t), "c", "1") // the watch works at the lower revision
-	f.await("a=1 c=1")
-}
-
 // The leader is lost with two of three members; the third answers, but only what it knows.
 func TestFollowWithoutALeader(t *testing.T) {
 	t.Parallel()
