@@ -94,8 +94,8 @@ func (s *secured) read(file string) []byte {
 func (s *secured) write(name string, content []byte) {
 	s.t.Helper()
 	path := filepath.Join(s.dir, name)
-	must(s.t, os.WriteFile(path+"~", content, 0o600))
-	must(s.t, os.Rename(path+"~", path))
+	verify.NoError(s.t, os.WriteFile(path+"~", content, 0o600))
+	verify.NoError(s.t, os.Rename(path+"~", path))
 }
 
 func (s *secured) installPair(certificate, key string) {
@@ -160,9 +160,9 @@ func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
 			s.installPair(ca.Issue("first"))
 			first := ca.Issued // its serial number
 			client := s.client()
-			must(t, s.ask(client))
+			verify.NoError(t, s.ask(client))
 			s.installPair(ca.Issue("second"))
-			must(t, s.ask(client))
+			verify.NoError(t, s.ask(client))
 			verify.DeepEqual(t, s.taken(), map[int64]bool{first: true, first + 1: true}, "certificates that were shown")
 			verify.Equal(t, s.protocol, map[bool]int{false: 1, true: 2}[http2], "HTTP/")
 			s.expectLog(1, replaced)
@@ -177,7 +177,7 @@ func TestCertificatesThatCannotBeUsedLeaveThoseBefore(t *testing.T) {
 	// TestFilesThatCannotBeUsed of package certificates has everything that makes files unusable.
 	for name, spoil := range map[string]func(s *secured, certificate string){
 		"a certificate without its key": func(s *secured, certificate string) { s.install("client.pem", certificate) },
-		"no file":                       func(s *secured, _ string) { must(t, os.Remove(filepath.Join(s.dir, "client.pem"))) },
+		"no file":                       func(s *secured, _ string) { verify.NoError(t, os.Remove(filepath.Join(s.dir, "client.pem"))) },
 		"half of the CAs": func(s *secured, _ string) {
 			content := s.read(ca.File)
 			s.write("ca.pem", slices.Concat(content, content[:len(content)/2]))
@@ -189,18 +189,18 @@ func TestCertificatesThatCannotBeUsedLeaveThoseBefore(t *testing.T) {
 			s.installPair(ca.Issue("first"))
 			first := ca.Issued // its serial number
 			client := s.client()
-			must(t, s.ask(client))
+			verify.NoError(t, s.ask(client))
 			certificate, key := ca.Issue("second")
 			spoil(s, certificate)
 			for range 3 {
-				must(t, s.ask(client))
+				verify.NoError(t, s.ask(client))
 			}
 			verify.DeepEqual(t, s.taken(), map[int64]bool{first: true}, "certificates that were shown")
 			s.expectLog(1, kept)
 			s.expectLog(0, replaced)
 			s.install("ca.pem", ca.File)
 			s.installPair(certificate, key)
-			must(t, s.ask(client))
+			verify.NoError(t, s.ask(client))
 			verify.DeepEqual(t, s.taken(), map[int64]bool{first + 1: true}, "certificates that were shown")
 			s.expectLog(1, kept)
 			s.expectLog(1, replaced)
@@ -225,7 +225,7 @@ func TestCertificatesAreReplacedWithoutLosingAWatch(t *testing.T) {
 	s.installPair(old.Issue("client"))
 	s.Set("star", discoverytest.Instance("star", "a", 80), discoverytest.Instance("star", "b", 81))
 	r.await("a b")
-	must(t, s.ask(client))
+	verify.NoError(t, s.ask(client))
 	verify.Equal(t, r.errors.Load(), 0, "errors")
 
 	s.serve(next)
@@ -233,7 +233,7 @@ func TestCertificatesAreReplacedWithoutLosingAWatch(t *testing.T) {
 	s.Set("star", discoverytest.Instance("star", "b", 81))
 	r.await("b")
 	s.install("ca.pem", next.File)
-	must(t, s.ask(client))
+	verify.NoError(t, s.ask(client))
 	s.serve(old)
 	err := s.ask(client)
 	verify.That(t, err != nil && strings.Contains(err.Error(), "unknown authority"), "error %v: the old CA is trusted still", err)

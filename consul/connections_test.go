@@ -40,7 +40,7 @@ func TestRenewClosesOldConnectionsAfterTheirRequests(t *testing.T) {
 		get := func(path string) string {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
 			var address []byte
-			must(t, c.send(r, func(response *http.Response) (err error) {
+			verify.NoError(t, c.send(r, func(response *http.Response) (err error) {
 				address, err = io.ReadAll(response.Body)
 				return err
 			}))
@@ -105,11 +105,6 @@ func TestRenewLeavesNoIdleConnection(t *testing.T) {
 	}
 	close(finish["/b"])
 	running.Wait()
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	verify.NoError(t, err)
 }
 
 // The agent before continues the queries that were canceled, so they use streams of its connections

@@ -234,7 +234,7 @@ func TestFewConnectionsServeManyLoops(t *testing.T) {
 				io.WriteString(w, "[]")
 			}))
 			client, err := New(Options{Addresses: []string{"http://fake"}, MaxWatches: maxWatches, Log: zerolog.Nop(), Dial: pipe.DialContext})
-			must(t, err)
+			verify.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
 			var running sync.WaitGroup
 			var reads atomic.Int64

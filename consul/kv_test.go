@@ -25,7 +25,7 @@ func below(t *testing.T, c *Client, prefix string) ([]string, Answer, error) {
 		body, err = io.ReadAll(r)
 		return err
 	})
-	must(t, err)
+	verify.NoError(t, err)
 	keys, err := DecodeKeys(a, body)
 	var names []string
 	for _, k := range keys {
@@ -41,7 +41,7 @@ func testKeys(t *testing.T, agent *consultest.Agent) {
 		key_prefix "a/" { policy = "write" }
 		key_prefix "hidden/" { policy = "write" }
 		key "hidden/b" { policy = "deny" }`)
-	must(t, err)
+	verify.NoError(t, err)
 	operator, c := realClient(t, agent, agent.Token()), realClient(t, agent, token.SecretID)
 	pair, a, err := c.KV().Get(t.Context(), "a/none", 0, 0)
 	verify.That(t, pair == nil && err == nil && a.Index != 0, "no key: %+v, %+v, %v", pair, a, err)
@@ -49,7 +49,7 @@ func testKeys(t *testing.T, agent *consultest.Agent) {
 	verify.That(t, len(names) == 0 && err == nil && a.Index != 0, "no keys: %q, %+v, %v", names, a, err)
 	all := []string{"a/b/c?d e", "a/b/e", "a/f"}
 	for _, key := range append(all, "a/directory/", "ab", "hidden/a", "hidden/b") {
-		must(t, operator.KV().Put(t.Context(), &api.KVPair{Key: key, Value: []byte("value of " + key), Flags: 7}))
+		verify.NoError(t, operator.KV().Put(t.Context(), &api.KVPair{Key: key, Value: []byte("value of " + key), Flags: 7}))
 	}
 	names, _, err = below(t, c, "a/")
 	verify.NoError(t, err)
@@ -65,9 +65,9 @@ func testKeys(t *testing.T, agent *consultest.Agent) {
 	verify.That(t, errors.Is(err, ErrFiltered), "hidden names: %q, %v", names, err)
 	err = c.KV().Put(t.Context(), &api.KVPair{Key: "ab"})
 	verify.That(t, Forbidden(err), "write of another key: %v", err)
-	must(t, c.KV().Delete(t.Context(), "a/f"))
-	must(t, c.KV().Delete(t.Context(), "a/f"))
-	must(t, c.KV().DeleteBelow(t.Context(), "a/b/"))
+	verify.NoError(t, c.KV().Delete(t.Context(), "a/f"))
+	verify.NoError(t, c.KV().Delete(t.Context(), "a/f"))
+	verify.NoError(t, c.KV().DeleteBelow(t.Context(), "a/b/"))
 	names = verify.Result(operator.KV().Names(t.Context(), "a", "")).Must(t)
 	verify.Slices(t, names, []string{"a/directory/", "ab"}, "names after deletion")
 }

@@ -82,10 +82,10 @@ func testLock(t *testing.T, agent *consultest.Agent) {
 	_, token, err := agent.NewToken("locks", `
 		key_prefix "sluice/" { policy = "write" }
 		session_prefix "" { policy = "write" }`)
-	must(t, err)
+	verify.NoError(t, err)
 	a, b := realClient(t, agent, token.SecretID), realClient(t, agent, token.SecretID)
 	first, err := a.Lock(t.Context(), lockKey)
-	must(t, err)
+	verify.NoError(t, err)
 	second := lockLater(t, b, t.Context())
 	awaitSessions(t, agent, 2)
 	select {
@@ -93,14 +93,14 @@ func testLock(t *testing.T, agent *consultest.Agent) {
 		t.Fatal("two hold the lock")
 	case <-time.After(2 * lockDelay): // a lock that were free would be taken by then
 	}
-	must(t, first.Unlock(t.Context()))
+	verify.NoError(t, first.Unlock(t.Context()))
 	verify.That(t, first.Held.Err() != nil, "Held goes on after Unlock")
 	l := <-second
 	verify.Require(t, l != nil, "no lock")
-	must(t, l.Unlock(t.Context()))
+	verify.NoError(t, l.Unlock(t.Context()))
 	awaitSessions(t, agent, 0)
 	pair, _, err := a.KV().Get(t.Context(), lockKey, 0, 0)
-	must(t, err)
+	verify.NoError(t, err)
 	verify.That(t, pair == nil, "the key is left: %+v", pair)
 	_, err = realClient(t, agent, "").Lock(t.Context(), lockKey)
 	verify.That(t, Forbidden(err), "without a token: %v", err)
@@ -111,14 +111,14 @@ func lockIsNotAwaited(t *testing.T, agent *consultest.Agent) {
 	c := realClient(t, agent, "")
 	c.lockTTL = time.Hour // no session ends by its TTL
 	held, err := c.Lock(t.Context(), lockKey)
-	must(t, err)
+	verify.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	second := lockLater(t, c, ctx)
 	awaitSessions(t, agent, 2)
 	cancel()
 	verify.That(t, <-second == nil, "two hold the lock")
 	awaitSessions(t, agent, 1)
-	must(t, held.Unlock(t.Context()))
+	verify.NoError(t, held.Unlock(t.Context()))
 }
 
 // The session is also destroyed if it is created just when the caller stops waiting. If Consul does
@@ -262,30 +262,30 @@ func lockOfADeadProcess(t *testing.T, agent *consultest.Agent) {
 	mortal, c := realClient(t, agent, ""), realClient(t, agent, "")
 	mortal.lockTTL = 2 * time.Second
 	dead, err := mortal.Lock(t.Context(), lockKey)
-	must(t, err)
+	verify.NoError(t, err)
 	second := lockLater(t, c, t.Context())
 	dead.stop(nil) // no renewal, and no Unlock
 	l := <-second
 	verify.Require(t, l != nil, "no lock")
 	session, _, err := agent.Client().Session().Info(l.session, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	verify.That(t, session != nil && session.TTL == c.lockTTL.String() && len(session.NodeChecks) <= 0, "the session depends on more than its TTL: %+v", session)
-	must(t, dead.Unlock(t.Context())) // of a process that was asleep: it frees nothing
+	verify.NoError(t, dead.Unlock(t.Context())) // of a process that was asleep: it frees nothing
 	pair, _, err := c.KV().Get(t.Context(), lockKey, 0, 0)
-	must(t, err)
+	verify.NoError(t, err)
 	verify.That(t, pair != nil && pair.Session == l.session, "the lock is gone: %+v", pair)
-	must(t, l.Unlock(t.Context()))
+	verify.NoError(t, l.Unlock(t.Context()))
 }
 
 // lockIsLost: the holder is told that its session has ended.
 func lockIsLost(t *testing.T, agent *consultest.Agent) {
 	c := realClient(t, agent, "")
 	l, err := c.Lock(t.Context(), lockKey)
-	must(t, err)
+	verify.NoError(t, err)
 	_, err = agent.Client().Session().Destroy(l.session, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	<-l.Held.Done()
 	cause := context.Cause(l.Held)
 	verify.That(t, errors.Is(cause, ErrLockLost), "the cause is %v", cause)
-	must(t, l.Unlock(t.Context()))
+	verify.NoError(t, l.Unlock(t.Context()))
 }

@@ -85,7 +85,7 @@ func TestWriteToARefusedConnection(t *testing.T) {
 	})
 	conn := &refusableConn{Conn: client}
 	_, read := conn.Read(make([]byte, 1024))
-	must(t, conn.Close())
+	verify.NoError(t, conn.Close())
 	_, written := conn.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
 	for operation, err := range map[string]error{"read": read, "write": written} {
 		refused := (*refusal)(nil)
@@ -103,7 +103,7 @@ func TestProbesGetAConnectionOfALimitedAgent(t *testing.T) {
 		_, err := io.Copy(io.Discard, body)
 		return err
 	})
-	must(t, err)
+	verify.NoError(t, err)
 	agent := client.agents.inUse()
 	c, err := agent.probe(t.Context(), time.Minute)
 	verify.Require(t, c == degraded && StatusCode(err) == http.StatusTooManyRequests, "first probe: %v, %v", c, err)

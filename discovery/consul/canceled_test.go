@@ -309,12 +309,12 @@ func TestRealRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 	consultest.Await(t, "all fresh", fresh)
 	other := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for outage := range 3 {
-		must(t, agent.Pause())
+		verify.NoError(t, agent.Pause())
 		consultest.Await(t, "all stale", func() bool { return notFresh(m) == services })
-		must(t, agent.Resume())
+		verify.NoError(t, agent.Resume())
 		for settled := false; !settled; settled = fresh() {
 			r, err := other.Get(agent.URL() + "/v1/agent/self")
-			must(t, err)
+			verify.NoError(t, err)
 			io.Copy(io.Discard, r.Body)
 			r.Body.Close()
 			verify.Require(t, r.StatusCode == http.StatusOK, "outage %d: another client gets %s", outage, r.Status)

@@ -284,7 +284,7 @@ func catalogIsFollowed(t *testing.T, agent *consultest.Agent) {
 	register("hidden", []string{"web"}, nil)
 	register("dog", []string{"web"}, yes)
 	await("cat dog")
-	must(t, agent.Client().Agent().ServiceDeregister("cat-1"))
+	verify.NoError(t, agent.Client().Agent().ServiceDeregister("cat-1"))
 	await("dog")
 	// The query for the instances filters by the same meta.
 	o := ServiceOptions{Service: "dog", Tags: []string{"web"}, Filter: Selection{Meta: yes}.InstanceFilter()}

@@ -114,20 +114,20 @@ func TestAllInstancesAreQueriedIfTheFilterIsRefused(t *testing.T) {
 func aclsHideOneInstance(t *testing.T, agent *consultest.Agent) {
 	const seesAll = `service "moon" { policy = "read" } node_prefix "" { policy = "read" }`
 	policy, token, err := agent.NewToken("one-instance", seesAll)
-	must(t, err)
+	verify.NoError(t, err)
 	for n, node := range []string{"open", "secret"} {
 		_, err := agent.Client().Catalog().Register(&api.CatalogRegistration{
 			Node: node, Address: fmt.Sprint("10.0.0.", n+1),
 			Service: &api.AgentService{ID: "on-" + node, Service: "moon", Port: 8000},
 		}, nil)
-		must(t, err)
+		verify.NoError(t, err)
 	}
 	r := watchRealWith(t, agent, token.SecretID, ServiceOptions{Service: "moon", Wait: time.Second})
 	r.await("on-open on-secret")
 	r.awaitFresh(1)
 	policy.Rules = `service "moon" { policy = "read" } node "open" { policy = "read" }`
 	_, _, err = agent.Client().ACL().PolicyUpdate(policy, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	r.awaitError("filtered by ACLs")
 	r.quiet()
 }
@@ -140,7 +140,7 @@ func idsInAFilter(t *testing.T, agent *consultest.Agent) {
 			Node: "bench", Address: "127.0.0.1",
 			Service: &api.AgentService{ID: id, Service: "strange", Port: port, Meta: map[string]string{"zone": "1"}},
 		}, nil)
-		must(t, err)
+		verify.NoError(t, err)
 	}
 	register("stays", 8000)
 	for n, id := range ids {
@@ -156,7 +156,7 @@ func idsInAFilter(t *testing.T, agent *consultest.Agent) {
 	size(1 + len(ids))
 	for n, id := range ids {
 		_, err := agent.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "bench", ServiceID: id}, nil)
-		must(t, err)
+		verify.NoError(t, err)
 		size(len(ids) - n)
 	}
 	for line := range strings.Lines(agent.LogTail(1000)) {
@@ -176,7 +176,7 @@ func registeredAgainWithoutTheTag(t *testing.T, agent *consultest.Agent) {
 		register("live")
 		r := watchReal(t, agent, o)
 		r.await("a")
-		must(t, agent.Client().Agent().ServiceDeregister("a"))
+		verify.NoError(t, agent.Client().Agent().ServiceDeregister("a"))
 		r.await("a?")
 		register("next")
 		r.await("")

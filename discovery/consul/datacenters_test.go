@@ -405,15 +405,13 @@ func TestRealDatacenters(t *testing.T) {
 		{"each prefers its own", eachPrefersItsOwn},
 		{"a prepared query fails over", preparedQueryFailsOver},
 		{"a prepared query from the cache", cachedPreparedQueryFollowsChanges},
-		{"together", datacentersTogether},
 		{"targets of a discovery chain", meshTargetsAreReached},
 		{"one is used", oneDatacenterIsUsed},
 	} {
 		for _, agent := range []*consultest.Agent{one, two} {
-			services, err := agent.Client().Agent().Services()
-			must(t, err)
+			services := verify.Result(agent.Client().Agent().Services()).Must(t)
 			for id := range services {
-				must(t, agent.Client().Agent().ServiceDeregister(id))
+				verify.NoError(t, agent.Client().Agent().ServiceDeregister(id))
 			}
 		}
 		if !t.Run(tt.name, func(t *testing.T) { tt.test(t, one, two) }) {
@@ -429,7 +427,7 @@ func oneDatacenterIsUsed(t *testing.T, one, two *consultest.Agent) {
 
 	r := watchReal(t, one, ServiceOptions{Service: "star", Datacenters: []string{"dc1", "dc2"}})
 	r.await("a")
-	must(t, one.Client().Agent().UpdateTTL("check-star-a", "refused", api.HealthCritical))
+	verify.NoError(t, one.Client().Agent().UpdateTTL("check-star-a", "refused", api.HealthCritical))
 	verify.Equal(t, r.await("x")[0].Datacenter, "dc2", "data centre")
 	client := clientOf(t, one, "")
 	for _, tt := range []struct {
@@ -448,12 +446,12 @@ func oneDatacenterIsUsed(t *testing.T, one, two *consultest.Agent) {
 	watchReal(t, one, ServiceOptions{Service: "star", Datacenter: "dc9"}).awaitError("No path to datacenter")
 
 	for _, id := range []string{"x", "y"} { // so that the first data centre is used again at once
-		must(t, two.Client().Agent().UpdateTTL("check-star-"+id, "refused", api.HealthCritical))
+		verify.NoError(t, two.Client().Agent().UpdateTTL("check-star-"+id, "refused", api.HealthCritical))
 	}
 	other.await("x:critical y:critical")
-	must(t, two.Kill())
+	verify.NoError(t, two.Kill())
 	other.awaitError("")
 	verify.Equal(t, other.manager.Statuses()[0].Instances, 2, "instances")
-	must(t, one.Client().Agent().UpdateTTL("check-star-a", "", api.HealthPassing))
+	verify.NoError(t, one.Client().Agent().UpdateTTL("check-star-a", "", api.HealthPassing))
 	r.await("a")
 }

@@ -7,6 +7,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // freshFrom reports whether the agent at url serves the watch.
@@ -26,17 +27,17 @@ func TestRealAgentThatIsStopped(t *testing.T) {
 	r.await("a")
 	r.awaitStatus("served by the first agent", freshFrom(agent.URL()))
 
-	must(t, agent.Pause())
+	verify.NoError(t, agent.Pause())
 	begin := time.Now()
 	registerTTL(t, server, "star", "b", 8002, nil)
 	r.await("a b")
 	t.Logf("a change arrived %v after the agent was paused", time.Since(begin).Round(time.Millisecond))
 	r.awaitStatus("served by the second agent", freshFrom(server.URL()))
 
-	must(t, agent.Resume())
+	verify.NoError(t, agent.Resume())
 	r.awaitStatus("back at the first agent", freshFrom(agent.URL()))
 
-	must(t, agent.Kill())
+	verify.NoError(t, agent.Kill())
 	begin = time.Now()
 	registerTTL(t, server, "star", "c", 8003, nil)
 	r.await("a b c")

@@ -64,20 +64,6 @@ func TestLowerIndexIsRememberedUntilItIsConfirmed(t *testing.T) {
 	})
 }
 
-func TestProbationTimeStopsWhileConsulFails(t *testing.T) {
-	t.Parallel()
-	watchInBubble(t, ServiceOptions{Probation: 90 * sec, Wait: 10 * time.Minute}, having("a b"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b")
-		b.set("")
-		b.expect(10*sec, "1s: a? b?")
-		b.Break(dead)
-		b.expect(20 * time.Minute)
-		b.Heal()
-		b.expect(20*time.Minute + 80*sec)
-		b.expectOne(20*time.Minute+90*sec, 20*time.Minute+95*sec, "")
-	})
-}
-
 // Right after an outage Consul may still be removing instances one by one.
 func TestInstancesRemovedRightAfterAnOutageAreOnProbation(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
@@ -304,29 +290,6 @@ func TestWatchFollowsTheVisibleInstancesOfAFilteredService(t *testing.T) {
 		b.at(80 * sec)
 		b.stale("")
 		verify.Equal(t, formatSet(b.latest()), "a", "the pool after an empty filtered answer")
-	})
-}
-
-func TestSourceInheritsFromOneWithTheSameSelection(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a")
-		client, _ := inMemory(t, discoverytest.New(), consul.Options{Addresses: []string{"http://other"}})
-		b.manager.Watch("star", client.Source(ServiceOptions{Service: "star"}))
-		b.expect(30*sec, "1s: a?")
-		b.manager.Unwatch("star")
-		synctest.Wait()
-	})
-}
-
-// The operator changed consul.service.
-func TestSourceInheritsNothingFromAnotherSelection(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b")
-		b.Break(discoverytest.Fault{Drop: true})
-		b.manager.Watch("star", b.client.Source(ServiceOptions{Service: "moon"}))
-		b.expect(10 * sec) // until Consul has answered
-		b.Heal()
-		b.expectOne(10*sec, 13*sec, "")
 	})
 }
 

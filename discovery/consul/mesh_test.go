@@ -43,7 +43,7 @@ func TestRealMesh(t *testing.T) {
 	registerTTL(t, mesh.Agent, "web", "c", 8003, nil) // outside of the mesh
 	registerTTL(t, mesh.Agent, "web", "d", 8004, func(r *api.AgentServiceRegistration) { r.Connect = &api.AgentServiceConnect{Native: true} })
 	r.await("a-sidecar-proxy b d")
-	must(t, mesh.Client().Agent().ServiceDeregister("a"))
+	verify.NoError(t, mesh.Client().Agent().ServiceDeregister("a"))
 	r.await("b d")
 	registerTTL(t, mesh.Agent, "web", "e", 8005, func(r *api.AgentServiceRegistration) {
 		r.Tags, r.Connect = []string{"v1"}, &api.AgentServiceConnect{Native: true}
@@ -64,12 +64,12 @@ func TestRealMeshACLs(t *testing.T) {
 	})
 	const one = `service "web" { policy = "read" } node_prefix "" { policy = "read" }`
 	policy, token, err := mesh.NewToken("sluice", one)
-	must(t, err)
+	verify.NoError(t, err)
 	r := watchRealWith(t, mesh.Agent, token.SecretID, ServiceOptions{Service: "web", Connect: true, Wait: time.Second})
 	r.awaitError(`service:read for "web" and for its sidecars, such as "web-sidecar-proxy"`)
 	policy.Rules = one + ` service "web-sidecar-proxy" { policy = "read" }`
 	_, _, err = mesh.Client().ACL().PolicyUpdate(policy, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	r.await("a-sidecar-proxy")
 }
 

@@ -165,7 +165,7 @@ func TestDistanceIsTheMedian(t *testing.T) {
 // distancesNeedNoPermission reads them with a token without permissions, and without a token.
 func distancesNeedNoPermission(t *testing.T, agent *consultest.Agent) {
 	_, token, err := agent.NewToken("nothing", "")
-	must(t, err)
+	verify.NoError(t, err)
 	for _, secret := range []string{"", token.SecretID} {
 		distances, err := readDistances(t.Context(), clientOf(t, agent, secret).Client)
 		verify.That(t, err == nil && len(distances) == 1 && distances["dc1"] == 0, "got %v, %v", distances, err)
@@ -195,8 +195,11 @@ func eachPrefersItsOwn(t *testing.T, one, two *consultest.Agent) {
 				t.Logf("%q at agent %d: got %+v", list, n, set)
 			}
 		}
-		o.Spill = false
-		answer, err := clientOf(t, two, "").Health(t.Context(), o)
-		verify.That(t, err == nil && formatSet(discovery.Normalize(answer.Instances)) == "x", "%+v, %v", answer, err)
+		client := clientOf(t, two, "")
+		for spill, want := range map[bool]string{true: "a x", false: "x"} {
+			o.Spill = spill
+			answer := verify.Result(client.Health(t.Context(), o)).Must(t)
+			verify.Equal(t, formatSet(discovery.Normalize(answer.Instances)), want, "together %t: %+v", spill, answer)
+		}
 	}
 }

@@ -122,16 +122,16 @@ func preparedQueryFailsOver(t *testing.T, one, two *consultest.Agent) {
 		Service: api.ServiceQuery{Service: "star", Failover: api.QueryFailoverOptions{Datacenters: []string{"dc2"}}},
 		DNS:     api.QueryDNSOptions{TTL: "1s"},
 	}, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	r := watchReal(t, one, ServiceOptions{PreparedQuery: "geo-star", Probation: -1})
 	r.await("a")
 	registerTTL(t, one, "star", "b", 8003, nil)
 	r.await("a b")
 	for _, id := range []string{"a", "b"} {
-		must(t, one.Client().Agent().UpdateTTL("check-star-"+id, "refused", api.HealthCritical))
+		verify.NoError(t, one.Client().Agent().UpdateTTL("check-star-"+id, "refused", api.HealthCritical))
 	}
 	verify.Equal(t, r.await("x")[0].Datacenter, "dc2", "data centre")
-	must(t, two.Client().Agent().ServiceDeregister("x"))
+	verify.NoError(t, two.Client().Agent().ServiceDeregister("x"))
 	r.await("")
 	watchReal(t, one, ServiceOptions{PreparedQuery: "nope"}).awaitError(`there is no prepared query "nope"`)
 }
@@ -145,7 +145,7 @@ func cachedPreparedQueryFollowsChanges(t *testing.T, agent, _ *consultest.Agent)
 		Service: api.ServiceQuery{Service: "star"},
 		DNS:     api.QueryDNSOptions{TTL: "1s"},
 	}, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	r := watchReal(t, agent, ServiceOptions{PreparedQuery: "any-star", Cached: true})
 	r.await("a")
 	registerTTL(t, agent, "star", "b", 8002, nil)

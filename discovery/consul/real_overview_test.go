@@ -162,7 +162,7 @@ func (c *realOverview) goesThroughLife() {
 		{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: fmt.Sprint("node-", 7%c.nodes), Service: api.AgentService{
 			ID: serviceName(7) + "-a", Service: serviceName(7), Address: "127.0.0.1", Port: 2007}}},
 	}, nil)
-	must(c.t, err)
+	verify.NoError(c.t, err)
 	c.await(6, "a b c")
 	c.awaitAt(7, "a", "127.0.0.1:2007")
 
@@ -173,7 +173,7 @@ func (c *realOverview) goesThroughLife() {
 	c.register(8, "n", api.HealthPassing, func(r *api.CatalogRegistration) { r.Service.Address = "" })
 	c.await(8, "a b n")
 	_, err = c.agent.Client().Catalog().Register(&api.CatalogRegistration{Node: fmt.Sprint("node-", 8%c.nodes), Address: "10.9.9.9"}, nil)
-	must(c.t, err)
+	verify.NoError(c.t, err)
 	c.awaitAt(8, "n", "10.9.9.9:1008")
 
 	// Each service with its number on node 3 of all.
@@ -182,7 +182,7 @@ func (c *realOverview) goesThroughLife() {
 		Node: fmt.Sprint("node-", node), Address: fmt.Sprint("10.0.0.", node+1), SkipNodeUpdate: true,
 		Check: &api.AgentCheck{Node: fmt.Sprint("node-", node), CheckID: "serfHealth", Name: "Serf Health Status", Status: api.HealthCritical},
 	}, nil)
-	must(c.t, err)
+	verify.NoError(c.t, err)
 	c.await(3, "a:critical b:critical")
 	c.await(3+c.nodes, "a:critical b:critical")
 }

@@ -133,11 +133,6 @@ func registerTTL(t *testing.T, agent *consultest.Agent, service, id string, port
 	verify.Require(t, err == nil, "register %s: %v", id, err)
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	verify.NoError(t, err)
-}
-
 // TestRealConsul tests the life of an instance on a dev agent.
 func TestRealConsul(t *testing.T) {
 	t.Parallel()
@@ -157,12 +152,12 @@ func TestRealConsul(t *testing.T) {
 		registerTTL(t, agent, "star", "b", 8002, nil)
 		r.await("a b")
 
-		must(t, local.UpdateTTL("check-star-a", "refused", api.HealthCritical))
+		verify.NoError(t, local.UpdateTTL("check-star-a", "refused", api.HealthCritical))
 		a := r.await("a:critical b")[0]
 		verify.That(t, a.Detail == "Service 'star' check: refused" && a.Weight == 0, "a critical instance: %+v", a)
-		must(t, local.UpdateTTL("check-star-a", "", api.HealthPassing))
+		verify.NoError(t, local.UpdateTTL("check-star-a", "", api.HealthPassing))
 		r.await("a b")
-		must(t, local.ServiceDeregister("a"))
+		verify.NoError(t, local.ServiceDeregister("a"))
 		r.await("b")
 		r.quiet()
 	})
@@ -171,7 +166,7 @@ func TestRealConsul(t *testing.T) {
 		r := watchReal(t, agent, ServiceOptions{Service: "last"})
 		registerTTL(t, agent, "last", "l", 8001, nil)
 		r.await("l")
-		must(t, local.ServiceDeregister("l"))
+		verify.NoError(t, local.ServiceDeregister("l"))
 		r.await("l?")
 		registerTTL(t, agent, "last", "m", 8002, nil)
 		r.await("m")
@@ -189,14 +184,14 @@ func TestRealConsul(t *testing.T) {
 		r := watchReal(t, agent, ServiceOptions{Service: "maint"})
 		registerTTL(t, agent, "maint", "m", 8001, nil)
 		r.await("m")
-		must(t, local.EnableServiceMaintenance("m", "disk swap"))
+		verify.NoError(t, local.EnableServiceMaintenance("m", "disk swap"))
 		m := r.await("m:maintenance")[0]
 		verify.That(t, m.Detail == "service maintenance: disk swap" && m.Weight == 0, "got %+v", m)
-		must(t, local.DisableServiceMaintenance("m"))
+		verify.NoError(t, local.DisableServiceMaintenance("m"))
 		r.await("m")
-		must(t, local.EnableNodeMaintenance("reboot"))
+		verify.NoError(t, local.EnableNodeMaintenance("reboot"))
 		verify.Equal(t, r.await("m:maintenance")[0].Detail, "node maintenance: reboot", "detail")
-		must(t, local.DisableNodeMaintenance())
+		verify.NoError(t, local.DisableNodeMaintenance())
 		r.await("m")
 	})
 
@@ -209,7 +204,7 @@ func TestRealConsul(t *testing.T) {
 		for _, r := range []*recorder{r, strict} {
 			verify.Equal(t, r.await("h")[0].Weight, 10, "weight while it passes")
 		}
-		must(t, local.UpdateTTL("check-heavy-h", "slow", api.HealthWarning))
+		verify.NoError(t, local.UpdateTTL("check-heavy-h", "slow", api.HealthWarning))
 		h := r.await("h:warning")[0]
 		verify.That(t, h.Weight == 3 && h.Detail == "Service 'heavy' check: slow", "warning: %+v", h)
 		verify.Equal(t, strict.await("h:warning")[0].Weight, 0, "weight, passing only")
@@ -236,7 +231,7 @@ func TestRealConsul(t *testing.T) {
 				Node: node, Address: "127.0.0.9",
 				Service: &api.AgentService{ID: "twice-1", Service: "twice", Port: 8001}, // no address: the node's
 			}, nil)
-			must(t, err)
+			verify.NoError(t, err)
 		}
 		r := watchReal(t, agent, ServiceOptions{Service: "twice"})
 		set := r.await("twice-1")
@@ -244,7 +239,7 @@ func TestRealConsul(t *testing.T) {
 		index := r.manager.Statuses()[0].Index
 		verify.That(t, set[0].HostPort() == "127.0.0.9:8001" && set[0].Weight == 1, "got %+v", set[0])
 		_, err := agent.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "other-2", ServiceID: "twice-1"}, nil)
-		must(t, err)
+		verify.NoError(t, err)
 		r.awaitStatus("told of the deregistration", func(s discovery.WatchStatus) bool { return s.Index > index })
 		verify.Equal(t, r.manager.Statuses()[0].Instances, 1, "instances")
 	})
@@ -272,15 +267,15 @@ func TestRealAgentThatLosesItsCatalog(t *testing.T) {
 	}
 	r := watchReal(t, agent, ServiceOptions{Service: "star", Probation: 10 * patience})
 	r.await("a b c")
-	must(t, agent.Kill())
+	verify.NoError(t, agent.Kill())
 	r.awaitError("")
-	must(t, agent.Launch(t.Context()))
+	verify.NoError(t, agent.Launch(t.Context()))
 	r.await("a? b? c?")
 	for n, id := range []string{"a", "b", "c"} { // as applications do: critical until the first check
 		registerTTL(t, agent, "star", id, 8001+n, func(r *api.AgentServiceRegistration) { r.Check.Status = api.HealthCritical })
 	}
 	for _, id := range []string{"a", "b", "c"} {
-		must(t, agent.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
+		verify.NoError(t, agent.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
 	}
 	r.await("a b c")
 }
@@ -293,12 +288,12 @@ func TestRealServerRestart(t *testing.T) {
 	registerTTL(t, agent, "star", "a", 8001, nil)
 	registerTTL(t, agent, "star", "b", 8002, nil)
 	for _, id := range []string{"a", "b"} { // the agent saves what a TTL check is told, not its first status
-		must(t, agent.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
+		verify.NoError(t, agent.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
 	}
 	r := watchReal(t, agent, ServiceOptions{Service: "star"})
 	r.await("a b")
 	queries := r.manager.Statuses()[0].Queries
-	must(t, agent.Restart(t.Context()))
+	verify.NoError(t, agent.Restart(t.Context()))
 	r.awaitFresh(queries)
 	r.quiet()
 	registerTTL(t, agent, "star", "c", 8003, nil)
@@ -318,7 +313,7 @@ func TestRealACLs(t *testing.T) {
 func permissionsAreRemoved(t *testing.T, agent *consultest.Agent) {
 	acl := agent.Client().ACL()
 	policy, token, err := agent.NewToken("sluice", leastPrivilege(t))
-	must(t, err)
+	verify.NoError(t, err)
 	registerTTL(t, agent, "star", "a", 8001, nil)
 
 	r := watchRealWith(t, agent, token.SecretID, ServiceOptions{Service: "star", Wait: time.Second})
@@ -328,16 +323,16 @@ func permissionsAreRemoved(t *testing.T, agent *consultest.Agent) {
 	for _, rules := range []string{`service "star" { policy = "read" }`, `node_prefix "" { policy = "read" }`} {
 		policy.Rules = rules
 		_, _, err = acl.PolicyUpdate(policy, nil)
-		must(t, err)
+		verify.NoError(t, err)
 		r.awaitError(`filtered by ACLs: the token lacks service:read for "star"`)
 		policy.Rules = leastPrivilege(t)
 		_, _, err = acl.PolicyUpdate(policy, nil)
-		must(t, err)
+		verify.NoError(t, err)
 		r.awaitFresh(0)
 	}
 
 	_, err = acl.TokenDelete(token.AccessorID, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	r.awaitError("403 Forbidden: the token is not valid")
 	r.quiet()
 }
@@ -346,7 +341,7 @@ func permissionsAreRemoved(t *testing.T, agent *consultest.Agent) {
 func leastPrivilege(t *testing.T) string {
 	t.Helper()
 	rules, err := consultest.DocumentedPolicy("../../docs/consul.md", "## ACLs")
-	must(t, err)
+	verify.NoError(t, err)
 	return rules
 }
 
@@ -356,7 +351,7 @@ func registeredAgainWithAFailingCheck(t *testing.T, agent *consultest.Agent) {
 	registerTTL(t, agent, "again", "a", 8000, nil)
 	r := watchReal(t, agent, ServiceOptions{Service: "again"})
 	r.await("a")
-	must(t, agent.Client().Agent().ServiceDeregister("a"))
+	verify.NoError(t, agent.Client().Agent().ServiceDeregister("a"))
 	r.await("a?")
 	registerTTL(t, agent, "again", "a", 8000, func(s *api.AgentServiceRegistration) {
 		s.Check = &api.AgentServiceCheck{TCP: "127.0.0.1:1", Interval: "1s", Timeout: "1s"}

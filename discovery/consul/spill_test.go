@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/discovery"
-	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -80,21 +78,4 @@ func TestUnreachableFromTheStartIfAllAreUsed(t *testing.T) {
 			})
 		})
 	}
-}
-
-// datacentersTogether uses a service in two data centres.
-func datacentersTogether(t *testing.T, one, two *consultest.Agent) {
-	registerTTL(t, one, "star", "a", 8001, nil)
-	registerTTL(t, two, "star", "x", 8002, nil)
-	o := ServiceOptions{Service: "star", Datacenters: []string{"dc1", "dc2"}, Spill: true}
-	r := watchReal(t, one, o)
-	set := r.await("a x")
-	for n, datacenter := range []string{"dc1", "dc2"} {
-		i := set[n]
-		verify.That(t, i.Datacenter == datacenter && i.Priority == n, "got %+v", i)
-	}
-	answer, err := clientOf(t, one, "").Health(t.Context(), o)
-	verify.That(t, err == nil && formatSet(discovery.Normalize(answer.Instances)) == "a x", "%+v, %v", answer, err)
-	registerTTL(t, two, "star", "y", 8003, nil)
-	r.await("a x y")
 }

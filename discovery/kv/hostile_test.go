@@ -4,9 +4,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,74 +17,33 @@ import (
 	"sluice/test/verify"
 )
 
-// oneKey is a Consul with one key, whose queries block as Consul's do.
+// oneKey is a Consul with the key star.
 type oneKey struct {
-	mu sync.Mutex
-	// mu guards the fields below.
-	index   uint64
-	value   *string          // nil: there is no key
-	say     http.HandlerFunc // nil: it behaves
-	changed chan struct{}
-	asked   int // queries of the key since the last change
+	*discoverytest.KV
+	say   atomic.Pointer[http.HandlerFunc] // nil: it behaves
+	asked atomic.Int64                     // queries of keys
 }
 
-func newOneKey() *oneKey { return &oneKey{index: 10, changed: make(chan struct{})} }
-
-func (k *oneKey) set(value *string, say http.HandlerFunc) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.index, k.value, k.say, k.asked = k.index+1, value, say, 0
-	close(k.changed)
-	k.changed = make(chan struct{})
-}
-
-func (k *oneKey) queries() int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.asked
-}
+func newOneKey() *oneKey { return &oneKey{KV: discoverytest.NewKV()} }
 
 func (k *oneKey) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !strings.HasPrefix(r.URL.Path, "/v1/kv/") {
-		_, _ = w.Write([]byte(`"10.0.0.1:8300"`)) // the leader
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.asked++
-	wait, _ := time.ParseDuration(r.URL.Query().Get("wait"))
-	if seen, _ := strconv.ParseUint(r.URL.Query().Get("index"), 10, 64); seen == k.index && k.say == nil {
-		changed := k.changed
-		k.mu.Unlock()
-		select {
-		case <-changed:
-		case <-time.After(wait):
-		case <-r.Context().Done():
+	if strings.HasPrefix(r.URL.Path, "/v1/kv/") {
+		k.asked.Add(1)
+		if say := k.say.Load(); say != nil {
+			(*say)(w, r)
+			return
 		}
-		k.mu.Lock()
 	}
-	if say := k.say; say != nil {
-		k.mu.Unlock()
-		defer k.mu.Lock()
-		say(w, r)
-		return
-	}
-	w.Header().Set("X-Consul-Index", strconv.FormatUint(k.index, 10))
-	w.Header().Set("X-Consul-KnownLeader", "true")
-	if k.value == nil {
-		w.WriteHeader(http.StatusNotFound)
-		return
-	}
-	_, _ = fmt.Fprintf(w, `[{"Key":"star","Value":%q}]`, base64.StdEncoding.EncodeToString([]byte(*k.value)))
+	k.KV.ServeHTTP(w, r)
 }
 
-// instances returns the value with the instances that words stand for.
-func instances(words string) *string {
+// instances makes those that words stand for the value.
+func (k *oneKey) instances(words string) {
 	var lines strings.Builder
 	for _, word := range strings.Fields(words) {
 		fmt.Fprintf(&lines, "10.0.0.1:%d\n", hostile.Port(word))
 	}
-	return new(lines.String())
+	k.Put("star", lines.String())
 }
 
 // Whatever is in a key, or poses as Consul, the last good set stays in use, and the state tells
@@ -111,13 +69,20 @@ func TestHostileValues(t *testing.T) {
 	hostile.Test(t, func(log zerolog.Logger) hostile.Registry[http.HandlerFunc] {
 		key := newOneKey()
 		pipe := discoverytest.ServePipe(key)
-		client, err := consul.New(consul.Options{Addresses: []string{"http://agent"}, Token: "secret", Log: log, Dial: pipe.DialContext})
-		verify.NoError(t, err)
+		client := verify.Result(consul.New(consul.Options{
+			Addresses: []string{"http://agent"}, Token: "secret", Log: log, Dial: pipe.DialContext,
+		})).Must(t)
 		return hostile.Registry[http.HandlerFunc]{
 			Source: NewSource("star", Options{Key: "star", Wait: 30 * time.Second}, client, log),
-			Good:   func(words string) { key.set(instances(words), nil) },
-			Say:    func(say http.HandlerFunc) { key.set(nil, say) },
-			Close:  func() { client.Close(); pipe.Close() },
+			Good: func(words string) {
+				key.say.Store(nil)
+				key.instances(words)
+			},
+			Say: func(say http.HandlerFunc) {
+				key.say.Store(&say)
+				key.instances("a") // ends the query that blocks
+			},
+			Close: func() { client.Close(); pipe.Close() },
 		}
 	}, cases)
 }
