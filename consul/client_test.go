@@ -116,8 +116,8 @@ func TestClientToken(t *testing.T) {
 		t.Setenv("CONSUL_HTTP_TOKEN", tt.env)
 		tt.options.Addresses = []string{fake.URL()}
 		client := verify.Result(New(tt.options)).Must(t)
-		answer, err := client.Get(t.Context(), Query{Path: "health/service/star"}, func(io.Reader) error { return nil })
-		verify.NoError(t, err)
+		q := Query{Path: "health/service/star"}
+		answer := verify.Result(client.Get(t.Context(), q, func(io.Reader) error { return nil })).Must(t)
 		requests := fake.Requests()
 		verify.Equal(t, requests[len(requests)-1].Token, tt.want, "%+v: token", tt)
 		verify.Equal(t, answer.Anonymous, (tt.want == ""), "%+v: anonymous", tt)
@@ -126,11 +126,9 @@ func TestClientToken(t *testing.T) {
 }
 
 func TestClientOverUnixSocket(t *testing.T) {
-	dir, err := os.MkdirTemp("", "sluice") // t.TempDir may be too long for a socket
-	verify.NoError(t, err)
+	dir := verify.Result(os.MkdirTemp("", "sluice")).Must(t) // t.TempDir may be too long for a socket
 	defer os.RemoveAll(dir)
-	listener, err := net.Listen("unix", filepath.Join(dir, "consul.sock"))
-	verify.NoError(t, err)
+	listener := verify.Result(net.Listen("unix", filepath.Join(dir, "consul.sock"))).Must(t)
 	fake := discoverytest.New()
 	fake.Set("star", discoverytest.Instance("star", "a", 80))
 	server := httptest.NewUnstartedServer(fake)
@@ -187,8 +185,8 @@ func TestNamesInAPath(t *testing.T) {
 		_, _ = w.Write([]byte("[]"))
 	})
 	for _, name := range []string{"star-1", "a b", "..", "a/b", "100%", "%2E", "ä?#"} {
-		_, err := client.Get(t.Context(), Query{Path: "health/checks/" + discovery.PathSegment(name)}, func(io.Reader) error { return nil })
-		verify.NoError(t, err)
+		q := Query{Path: "health/checks/" + discovery.PathSegment(name)}
+		verify.Result(client.Get(t.Context(), q, func(io.Reader) error { return nil })).Must(t)
 		verify.Equal(t, got, "/v1/health/checks/"+name, "path")
 	}
 }

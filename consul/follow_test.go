@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/time/rate"
 
+	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -26,7 +27,7 @@ import (
 // follower runs Follow for the instances of star.
 type follower struct {
 	t      *testing.T
-	sets   chan string  // ids in each answer
+	ids    atomic.Value // in the last answer
 	errors atomic.Int64 // that are not about time
 }
 
@@ -44,7 +45,7 @@ func idsOf(body []byte) (string, error) {
 
 // follow runs Follow until t ends.
 func follow(t *testing.T, client *Client) *follower {
-	f := &follower{t: t, sets: make(chan string, 100)}
+	f := &follower{t: t}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -53,7 +54,7 @@ func follow(t *testing.T, client *Client) *follower {
 			Wait:  10 * time.Minute,
 			Read: func(_ Answer, body []byte) error {
 				ids, err := idsOf(body)
-				f.sets <- ids
+				f.ids.Store(ids)
 				return err
 			},
 			Ended: func(err error) {
@@ -73,17 +74,7 @@ func follow(t *testing.T, client *Client) *follower {
 // await waits for an answer with the ids.
 func (f *follower) await(want string) {
 	f.t.Helper()
-	timeout := time.After(time.Minute)
-	for {
-		select {
-		case got := <-f.sets:
-			if got == want {
-				return
-			}
-		case <-timeout:
-			f.t.Fatalf("no answer with %q", want)
-		}
-	}
+	consultest.Await(f.t, "an answer with "+want, func() bool { return f.ids.Load() == want })
 }
 
 // followed records the calls of a FollowOptions for star, in virtual time.
@@ -233,8 +224,8 @@ func TestFewConnectionsServeManyLoops(t *testing.T) {
 				w.Header().Set("X-Consul-KnownLeader", "true")
 				io.WriteString(w, "[]")
 			}))
-			client, err := New(Options{Addresses: []string{"http://fake"}, MaxWatches: maxWatches, Log: zerolog.Nop(), Dial: pipe.DialContext})
-			verify.NoError(t, err)
+			o := Options{Addresses: []string{"http://fake"}, MaxWatches: maxWatches, Log: zerolog.Nop(), Dial: pipe.DialContext}
+			client := verify.Result(New(o)).Must(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			var running sync.WaitGroup
 			var reads atomic.Int64

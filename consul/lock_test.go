@@ -84,8 +84,7 @@ func testLock(t *testing.T, agent *consultest.Agent) {
 		session_prefix "" { policy = "write" }`)
 	verify.NoError(t, err)
 	a, b := realClient(t, agent, token.SecretID), realClient(t, agent, token.SecretID)
-	first, err := a.Lock(t.Context(), lockKey)
-	verify.NoError(t, err)
+	first := verify.Result(a.Lock(t.Context(), lockKey)).Must(t)
 	second := lockLater(t, b, t.Context())
 	awaitSessions(t, agent, 2)
 	select {
@@ -110,8 +109,7 @@ func testLock(t *testing.T, agent *consultest.Agent) {
 func lockIsNotAwaited(t *testing.T, agent *consultest.Agent) {
 	c := realClient(t, agent, "")
 	c.lockTTL = time.Hour // no session ends by its TTL
-	held, err := c.Lock(t.Context(), lockKey)
-	verify.NoError(t, err)
+	held := verify.Result(c.Lock(t.Context(), lockKey)).Must(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	second := lockLater(t, c, ctx)
 	awaitSessions(t, agent, 2)
@@ -261,8 +259,7 @@ func TestLockIsAwaitedThroughARecovery(t *testing.T) {
 func lockOfADeadProcess(t *testing.T, agent *consultest.Agent) {
 	mortal, c := realClient(t, agent, ""), realClient(t, agent, "")
 	mortal.lockTTL = 2 * time.Second
-	dead, err := mortal.Lock(t.Context(), lockKey)
-	verify.NoError(t, err)
+	dead := verify.Result(mortal.Lock(t.Context(), lockKey)).Must(t)
 	second := lockLater(t, c, t.Context())
 	dead.stop(nil) // no renewal, and no Unlock
 	l := <-second
@@ -280,10 +277,8 @@ func lockOfADeadProcess(t *testing.T, agent *consultest.Agent) {
 // lockIsLost: the holder is told that its session has ended.
 func lockIsLost(t *testing.T, agent *consultest.Agent) {
 	c := realClient(t, agent, "")
-	l, err := c.Lock(t.Context(), lockKey)
-	verify.NoError(t, err)
-	_, err = agent.Client().Session().Destroy(l.session, nil)
-	verify.NoError(t, err)
+	l := verify.Result(c.Lock(t.Context(), lockKey)).Must(t)
+	verify.Result(agent.Client().Session().Destroy(l.session, nil)).Must(t)
 	<-l.Held.Done()
 	cause := context.Cause(l.Held)
 	verify.That(t, errors.Is(cause, ErrLockLost), "the cause is %v", cause)

@@ -105,10 +105,8 @@ func TestChainsOfConsul(t *testing.T) {
 	verify.That(t, split.Index > first.Index && f.changes.Load() > before, "index %d after %d", split.Index, first.Index)
 	verify.That(t, f.Lookup(api_).Compiled.Default, "another service has the splitter")
 
-	_, err := agent.Client().ConfigEntries().Delete(api.ServiceSplitter, "web", nil)
-	verify.NoError(t, err)
-	_, err = agent.Client().ConfigEntries().Delete(api.ServiceResolver, "web", nil)
-	verify.NoError(t, err)
+	verify.Result(agent.Client().ConfigEntries().Delete(api.ServiceSplitter, "web", nil)).Must(t)
+	verify.Result(agent.Client().ConfigEntries().Delete(api.ServiceResolver, "web", nil)).Must(t)
 	f.await(t, "the default chain again", web, func(c *Compiled) bool { return c.Default && c.Protocol == "http" })
 
 	f.Follow([]ChainID{api_})
@@ -142,8 +140,7 @@ func TestForgottenChains(t *testing.T) {
 			return c.KeptUntil.IsZero() && startsWith(NodeSplitter)(c.Compiled)
 		})
 	}
-	_, err := agent.Client().ConfigEntries().Delete(api.ServiceSplitter, "web", nil)
-	verify.NoError(t, err)
+	verify.Result(agent.Client().ConfigEntries().Delete(api.ServiceSplitter, "web", nil)).Must(t)
 	f.await(t, "the deletion counts", web, startsWith(NodeResolver))
 }
 

@@ -3,7 +3,6 @@ package mesh
 import (
 	"encoding/json"
 	"fmt"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -52,10 +51,8 @@ func many() string {
 func TestEveryFieldOfAChainIsHandedOver(t *testing.T) {
 	var want, got ChainState
 	filled.New(t).Fill(&want)
-	text, err := json.Marshal(want)
-	verify.NoError(t, err)
-	verify.NoError(t, json.Unmarshal(text, &got))
-	verify.That(t, reflect.DeepEqual(got, want), "got\n%+v\nwant\n%+v", got, want)
+	verify.NoError(t, json.Unmarshal(verify.Result(json.Marshal(want)).Must(t), &got))
+	verify.DeepEqual(t, got, want, "the chain")
 }
 
 // No bytes make the decoder panic, and what it accepts, it reads again from what it writes.
@@ -70,11 +67,9 @@ func FuzzDecodeChain(f *testing.F) {
 		if err != nil {
 			return
 		}
-		text, err := json.Marshal(struct{ Chain *Compiled }{c})
-		verify.NoError(t, err)
-		again, err := decodeChain(text, "web")
-		verify.NoError(t, err)
-		twice, err := json.Marshal(struct{ Chain *Compiled }{again})
-		verify.That(t, err == nil && string(twice) == string(text), "read again: %s, was %s", twice, text)
+		text := verify.Result(json.Marshal(struct{ Chain *Compiled }{c})).Must(t)
+		again := verify.Result(decodeChain(text, "web")).Must(t)
+		twice := verify.Result(json.Marshal(struct{ Chain *Compiled }{again})).Must(t)
+		verify.Equal(t, string(twice), string(text), "read again")
 	})
 }

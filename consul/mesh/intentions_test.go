@@ -132,8 +132,7 @@ func TestIntentionsDecideAsConsulDoes(t *testing.T) {
 		if len(sources) > 0 {
 			intend(t, agent, "web", sources...)
 		} else {
-			_, err := agent.Client().ConfigEntries().Delete(api.ServiceIntentions, "web", nil)
-			verify.NoError(t, err)
+			verify.Result(agent.Client().ConfigEntries().Delete(api.ServiceIntentions, "web", nil)).Must(t)
 		}
 		intend(t, agent, "*", wildcard...)
 		_, meta, err := agent.Client().Connect().IntentionMatch(&api.IntentionMatch{By: api.IntentionMatchDestination, Names: []string{"web"}}, nil)
@@ -206,10 +205,8 @@ func testTurns(t *testing.T) {
 	peer.Peer = "elsewhere"
 	verify.That(t, f.Denial(peer) == nil && f.Denial(discovery.Instance{}) == nil && f.Denial(instanceOf("api")) == nil, "others are denied")
 
-	text, err := json.Marshal(f.All())
-	verify.NoError(t, err)
 	var states []IntentionState
-	verify.NoError(t, json.Unmarshal(text, &states))
+	verify.NoError(t, json.Unmarshal(verify.Result(json.Marshal(f.All())).Must(t), &states))
 	next := newIntentions(nil)
 	next.Pause()
 	next.Restore(states)

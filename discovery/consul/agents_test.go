@@ -70,6 +70,14 @@ func inCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
 	})
 }
 
+// inSettledCluster is inCluster, ten seconds after the start.
+func inSettledCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
+	inCluster(t, n, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		f(t, c)
+	})
+}
+
 // register registers the instances of star at every agent.
 func (c *cluster) register(ids ...string) {
 	for _, fake := range c.agents {
@@ -101,8 +109,7 @@ var dead, hanging = discoverytest.Fault{Drop: true}, discoverytest.Fault{Hang: t
 // While another agent answers without an error, the one that has failed may start again empty, and
 // remove its instances one by one.
 func TestInstancesRemovedAfterAChangeOfTheAgentAreOnProbation(t *testing.T) {
-	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		c.at(10 * sec)
+	inSettledCluster(t, 2, func(t *testing.T, c *cluster) {
 		c.agents[0].Break(dead)
 		c.at(11 * sec)
 		c.expect(1, discovery.WatchFresh)
@@ -116,8 +123,7 @@ func TestInstancesRemovedAfterAChangeOfTheAgentAreOnProbation(t *testing.T) {
 }
 
 func TestDeadAgentIsReplacedAtOnce(t *testing.T) {
-	inCluster(t, 3, func(t *testing.T, c *cluster) {
-		c.at(10 * sec)
+	inSettledCluster(t, 3, func(t *testing.T, c *cluster) {
 		c.expect(0, discovery.WatchFresh)
 		c.agents[1].Break(dead)
 		c.agents[0].Break(dead)
@@ -144,8 +150,7 @@ func TestHangingAgentIsReplacedWithinSeconds(t *testing.T) {
 }
 
 func TestAgentWithoutLeaderIsReplaced(t *testing.T) {
-	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		c.at(10 * sec)
+	inSettledCluster(t, 2, func(t *testing.T, c *cluster) {
 		c.agents[0].Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
 		c.at(11 * sec)
 		c.expect(1, discovery.WatchFresh)
@@ -153,8 +158,7 @@ func TestAgentWithoutLeaderIsReplaced(t *testing.T) {
 }
 
 func TestAgentThatFailsOnlyQueriesIsReplaced(t *testing.T) {
-	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		c.at(10 * sec)
+	inSettledCluster(t, 2, func(t *testing.T, c *cluster) {
 		c.agents[0].Break(discoverytest.Fault{Status: 500, Body: "rpc error", Only: func(discoverytest.Request) bool { return true }})
 		c.at(15 * sec)
 		c.expect(1, discovery.WatchFresh)
@@ -168,8 +172,7 @@ func TestAgentThatFailsOnlyQueriesIsReplaced(t *testing.T) {
 }
 
 func TestInvalidQueryDoesNotChangeTheAgent(t *testing.T) {
-	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		c.at(10 * sec)
+	inSettledCluster(t, 2, func(t *testing.T, c *cluster) {
 		for _, fake := range c.agents {
 			fake.Break(discoverytest.Fault{Status: 400, Body: "bad filter", Only: func(discoverytest.Request) bool { return true }})
 		}
@@ -194,8 +197,7 @@ func TestServiceThatFailsAtEveryAgentDoesNotChangeTheAgent(t *testing.T) {
 }
 
 func TestPreferredAgentIsUsedAgainAfterATime(t *testing.T) {
-	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		c.at(10 * sec)
+	inSettledCluster(t, 2, func(t *testing.T, c *cluster) {
 		c.agents[0].Break(dead)
 		c.at(20 * sec)
 		c.agents[0].Heal()
@@ -227,8 +229,7 @@ func TestFlappingAgentIsUsedLessOften(t *testing.T) {
 }
 
 func TestWatchIsStaleIfTheOnlyAgentHangs(t *testing.T) {
-	inCluster(t, 1, func(t *testing.T, c *cluster) {
-		c.at(10 * sec)
+	inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
 		c.agents[0].Break(hanging)
 		c.at(12 * sec)
 		c.expect(0, discovery.WatchFresh)
@@ -240,8 +241,7 @@ func TestWatchIsStaleIfTheOnlyAgentHangs(t *testing.T) {
 
 func TestOnlyAgentIsQueriedAtOnceAfterItsRecovery(t *testing.T) {
 	for n := range 10 { // whether a query hangs at that moment, or a watch waits
-		inCluster(t, 1, func(t *testing.T, c *cluster) {
-			c.at(10 * sec)
+		inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
 			c.agents[0].Break(hanging)
 			c.at(60*sec + time.Duration(n)*1300*ms)
 			c.register("a", "b", "c")
@@ -256,8 +256,7 @@ func TestOnlyAgentIsQueriedAtOnceAfterItsRecovery(t *testing.T) {
 func TestWatchesRetryWhenThereIsALeader(t *testing.T) {
 	t.Parallel()
 	for n := range 10 {
-		inCluster(t, 1, func(t *testing.T, c *cluster) {
-			c.at(10 * sec)
+		inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
 			c.agents[0].Break(discoverytest.Fault{NoLeader: true})
 			at := 20*sec + time.Duration(n)*700*ms
 			c.at(at)
@@ -271,8 +270,7 @@ func TestWatchesRetryWhenThereIsALeader(t *testing.T) {
 }
 
 func TestViewsAreBypassedAfterAnOutage(t *testing.T) {
-	inCluster(t, 1, func(t *testing.T, c *cluster) {
-		c.at(10 * sec)
+	inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
 		c.agents[0].Break(discoverytest.Fault{NoLeader: true})
 		c.at(40 * sec)
 		view := func(r discoverytest.Request) bool { return r.Index > 0 && r.Near == "" }
@@ -297,8 +295,7 @@ func TestViewsAreBypassedAfterAnOutage(t *testing.T) {
 
 // An agent that is slow because it is busy would have to answer all queries again.
 func TestShortHangCancelsNoQueries(t *testing.T) {
-	inCluster(t, 1, func(t *testing.T, c *cluster) {
-		c.at(10 * sec)
+	inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
 		before := len(c.agents[0].Requests())
 		for n := range 5 {
 			from := 10*sec + time.Duration(n)*5*sec
@@ -318,8 +315,7 @@ func TestShortHangCancelsNoQueries(t *testing.T) {
 }
 
 func TestFlappingAgentIsNotHealthy(t *testing.T) {
-	inCluster(t, 1, func(t *testing.T, c *cluster) {
-		c.at(10 * sec)
+	inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
 		for n := range 8 {
 			from := 10*sec + time.Duration(n)*1800*ms
 			c.agents[0].BreakProbes(500)
@@ -358,8 +354,7 @@ func TestProbesAreFew(t *testing.T) {
 
 func TestAllAgentsDown(t *testing.T) {
 	t.Parallel()
-	inCluster(t, 3, func(t *testing.T, c *cluster) {
-		c.at(10 * sec)
+	inSettledCluster(t, 3, func(t *testing.T, c *cluster) {
 		for _, fake := range c.agents {
 			fake.Break(dead)
 		}
@@ -385,8 +380,7 @@ func TestLogHasLastingConditionsOnly(t *testing.T) {
 		{"a long election", 1200 * ms, 700 * ms, 20, 1, 1},
 		{"outages", 10 * sec, 10 * sec, 3, 3, 3},
 	} {
-		inCluster(t, 1, func(t *testing.T, c *cluster) {
-			c.at(10 * sec)
+		inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
 			for range tt.times {
 				c.agents[0].Break(discoverytest.Fault{Leaderless: true})
 				time.Sleep(tt.without)

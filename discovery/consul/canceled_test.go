@@ -313,8 +313,7 @@ func TestRealRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 		consultest.Await(t, "all stale", func() bool { return notFresh(m) == services })
 		verify.NoError(t, agent.Resume())
 		for settled := false; !settled; settled = fresh() {
-			r, err := other.Get(agent.URL() + "/v1/agent/self")
-			verify.NoError(t, err)
+			r := verify.Result(other.Get(agent.URL() + "/v1/agent/self")).Must(t)
 			io.Copy(io.Discard, r.Body)
 			r.Body.Close()
 			verify.Require(t, r.StatusCode == http.StatusOK, "outage %d: another client gets %s", outage, r.Status)

@@ -155,8 +155,7 @@ func idsInAFilter(t *testing.T, agent *consultest.Agent) {
 	}
 	size(1 + len(ids))
 	for n, id := range ids {
-		_, err := agent.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "bench", ServiceID: id}, nil)
-		verify.NoError(t, err)
+		verify.Result(agent.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "bench", ServiceID: id}, nil)).Must(t)
 		size(len(ids) - n)
 	}
 	for line := range strings.Lines(agent.LogTail(1000)) {

@@ -23,8 +23,7 @@ func TestHostileAnswers(t *testing.T) {
 	t.Parallel()
 	cases := hostile.ConsulAnswers()
 	add := func(name, reason, set string, entries ...*api.ServiceEntry) {
-		body, err := json.Marshal(append(entries, hostileEntry("a", nil)))
-		verify.NoError(t, err)
+		body := verify.Result(json.Marshal(append(entries, hostileEntry("a", nil)))).Must(t)
 		cases = append(cases, hostile.Case[http.HandlerFunc]{Name: name, Answer: hostile.AsConsul(string(body)), Reason: reason, Set: set})
 	}
 	for _, host := range hostile.Hosts {
@@ -82,8 +81,9 @@ func TestHostileAnswers(t *testing.T) {
 			}
 			fake.ServeHTTP(w, r)
 		}))
-		client, err := newClient(consul.Options{Addresses: []string{"http://agent"}, Token: "secret", Log: log, Dial: pipe.DialContext})
-		verify.NoError(t, err)
+		client := verify.Result(newClient(consul.Options{
+			Addresses: []string{"http://agent"}, Token: "secret", Log: log, Dial: pipe.DialContext,
+		})).Must(t)
 		good := func(words string) {
 			var entries []*api.ServiceEntry
 			for _, word := range strings.Fields(words) {

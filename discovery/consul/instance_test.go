@@ -143,20 +143,6 @@ func TestTaggedAddress(t *testing.T) {
 	verify.That(t, err == nil && got.DNS.TTL == "7s" && len(got.Nodes.all) == 1 && got.Nodes.all[0].address() == "192.0.2.9", "prepared query: %+v, %v", got, err)
 }
 
-func TestUnusableEntriesAreSkipped(t *testing.T) {
-	set, skipped := instances(listed(t,
-		entry(func(e *api.ServiceEntry) { e.Service.Port = 0 }),
-		entry(func(e *api.ServiceEntry) { e.Service.Address, e.Node.Address = "", "" }),
-		entry(func(e *api.ServiceEntry) { e.Service.Port = 65536 }),
-		entry(func(e *api.ServiceEntry) { e.Node = nil }),
-		nil,
-		entry(func(e *api.ServiceEntry) { e.Checks = append(e.Checks, nil); e.Service.ID = "good" }),
-	), &ServiceOptions{Service: "star"})
-	verify.That(t, len(set) == 1 && set[0].ID == "good", "got %v, want the usable one", set)
-	verify.Equal(t, len(skipped), 5, "skipped %v", skipped)
-	verify.Equal(t, skipped[0], (Skipped{"star-1", "node-1", "it has port 0"}), "skipped")
-}
-
 func TestSameIDOnTwoNodesIsOneInstance(t *testing.T) {
 	routable := func(e *api.ServiceEntry) { e.Service.Address = "10.0.0.1" }
 	here := entry(routable)
@@ -207,9 +193,7 @@ func TestDetailIsOneShortLine(t *testing.T) {
 
 // FuzzInstances converts answers of any form.
 func FuzzInstances(f *testing.F) {
-	good, err := json.Marshal([]*api.ServiceEntry{entry(nil)})
-	verify.NoError(f, err)
-	f.Add(good)
+	f.Add(verify.Result(json.Marshal([]*api.ServiceEntry{entry(nil)})).Must(f))
 	f.Add([]byte(`[{"Node":null}]`))
 	f.Add([]byte(`[{"Node":{},"Service":{"Port":-1},"Checks":[null,{"CheckID":"_service_maintenance:"}]}]`))
 	f.Fuzz(func(t *testing.T, body []byte) {

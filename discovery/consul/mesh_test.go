@@ -85,8 +85,7 @@ func TestReadEntriesOfAPeer(t *testing.T) {
 		{`,"Connect":{"PeerMeta":{"SNI":["x"],"SpiffeID":["%zz"]}}`, "", "", `the peer "east" gives it an identity that is no SPIFFE URI`},
 	} {
 		body := "[" + strings.Replace(entry, "%s", tt.connect, 1) + "]"
-		entries, err := readEntries(strings.NewReader(body), "")
-		verify.NoError(t, err)
+		entries := verify.Result(readEntries(strings.NewReader(body), "")).Must(t)
 		set, skipped := instances(entries, &ServiceOptions{Service: "web", Connect: true, Peer: "east"})
 		if tt.unusable != "" {
 			verify.That(t, len(set) == 0 && len(skipped) == 1 && skipped[0].Reason == tt.unusable, "%s: %v, %v", tt.connect, set, skipped)

@@ -238,8 +238,8 @@ func TestRealConsul(t *testing.T) {
 		r.awaitFresh(0)
 		index := r.manager.Statuses()[0].Index
 		verify.That(t, set[0].HostPort() == "127.0.0.9:8001" && set[0].Weight == 1, "got %+v", set[0])
-		_, err := agent.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "other-2", ServiceID: "twice-1"}, nil)
-		verify.NoError(t, err)
+		gone := &api.CatalogDeregistration{Node: "other-2", ServiceID: "twice-1"}
+		verify.Result(agent.Client().Catalog().Deregister(gone, nil)).Must(t)
 		r.awaitStatus("told of the deregistration", func(s discovery.WatchStatus) bool { return s.Index > index })
 		verify.Equal(t, r.manager.Statuses()[0].Instances, 1, "instances")
 	})
@@ -280,26 +280,6 @@ func TestRealAgentThatLosesItsCatalog(t *testing.T) {
 	r.await("a b c")
 }
 
-// TestRealServerRestart restarts a server with its data: nothing changes, and later changes
-// arrive.
-func TestRealServerRestart(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "node-1"})
-	registerTTL(t, agent, "star", "a", 8001, nil)
-	registerTTL(t, agent, "star", "b", 8002, nil)
-	for _, id := range []string{"a", "b"} { // the agent saves what a TTL check is told, not its first status
-		verify.NoError(t, agent.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
-	}
-	r := watchReal(t, agent, ServiceOptions{Service: "star"})
-	r.await("a b")
-	queries := r.manager.Statuses()[0].Queries
-	verify.NoError(t, agent.Restart(t.Context()))
-	r.awaitFresh(queries)
-	r.quiet()
-	registerTTL(t, agent, "star", "c", 8003, nil)
-	r.await("a b c")
-}
-
 func TestRealACLs(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
@@ -331,8 +311,7 @@ func permissionsAreRemoved(t *testing.T, agent *consultest.Agent) {
 		r.awaitFresh(0)
 	}
 
-	_, err = acl.TokenDelete(token.AccessorID, nil)
-	verify.NoError(t, err)
+	verify.Result(acl.TokenDelete(token.AccessorID, nil)).Must(t)
 	r.awaitError("403 Forbidden: the token is not valid")
 	r.quiet()
 }
@@ -340,9 +319,7 @@ func permissionsAreRemoved(t *testing.T, agent *consultest.Agent) {
 // leastPrivilege is the policy for the service star, as in the documentation.
 func leastPrivilege(t *testing.T) string {
 	t.Helper()
-	rules, err := consultest.DocumentedPolicy("../../docs/consul.md", "## ACLs")
-	verify.NoError(t, err)
-	return rules
+	return verify.Result(consultest.DocumentedPolicy("../../docs/consul.md", "## ACLs")).Must(t)
 }
 
 // An agent defers the output of a check that has never passed by minutes. What Consul lost in

@@ -11,9 +11,7 @@ import (
 // Whatever a server sends, parse returns; and what it accepts answers the question.
 func FuzzParse(f *testing.F) {
 	q := newQuestion("_star._tcp.example", dnsmessage.TypeSRV)
-	query, err := q.pack(7, true)
-	verify.NoError(f, err)
-	f.Add(query)
+	f.Add(verify.Result(q.pack(7, true)).Must(f))
 	name := dnsmessage.MustNewName(q.name)
 	h := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: 1 << 31}
 	m := dnsmessage.Message{
@@ -29,8 +27,7 @@ func FuzzParse(f *testing.F) {
 			{Header: h, Body: &dnsmessage.AAAAResource{}},
 		},
 	}
-	whole, err := m.Pack()
-	verify.NoError(f, err)
+	whole := verify.Result(m.Pack()).Must(f)
 	f.Add(whole)
 	f.Add(whole[:len(whole)/2])
 	referDNS(&m)

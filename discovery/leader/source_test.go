@@ -32,18 +32,10 @@ func (f fixed) Run(ctx context.Context, _ discovery.WatchState, report func(disc
 	return ctx.Err()
 }
 
-// partial is a source of which a part has not answered.
-type partial struct{}
-
-func (partial) Run(_ context.Context, _ discovery.WatchState, report func(discovery.Report)) error {
-	report(discovery.Report{Known: true, Partial: true})
-	return nil
-}
-
 // What the other source says of its set stays with the set.
 func TestReportOfAPartStaysOne(t *testing.T) {
 	var got discovery.Report
-	source := NewSource(partial{}, Options{Tag: "lead"}, nil, zerolog.Nop())
+	source := NewSource(reports{{Known: true, Partial: true}}, Options{Tag: "lead"}, nil, zerolog.Nop())
 	_ = source.Run(t.Context(), discovery.WatchState{}, func(r discovery.Report) { got = r })
 	verify.That(t, got.Known && got.Partial, "got %+v", got)
 }
@@ -122,15 +114,23 @@ func (k *leaderKeeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// clientOf returns a client of a Consul with the key, until t ends.
+func clientOf(t *testing.T, k *leaderKeeper) (*consul.Client, *discoverytest.Pipe) {
+	pipe := discoverytest.ServePipe(k)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://agent"}, Log: zerolog.Nop(), Dial: pipe.DialContext})).Must(t)
+	t.Cleanup(func() {
+		client.Close()
+		pipe.Close()
+	})
+	return client, pipe
+}
+
 // What ends a leader by a key: that the key names another one, or nobody, as the leader of Consul's
 // servers confirms. Not a server that lags, an error, ACLs, or a Consul that has lost its state.
 func TestKeyOfLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &leaderKeeper{changed: make(chan struct{})}
-		pipe := discoverytest.ServePipe(k)
-		defer pipe.Close()
-		client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://agent"}, Log: zerolog.Nop(), Dial: pipe.DialContext})).Must(t)
-		defer client.Close()
+		client, pipe := clientOf(t, k)
 		const keep = 10 * time.Minute
 		source := NewSource(fixed(instances("a b")), Options{Key: "lead", Wait: 5 * time.Minute, Keep: keep}, client, zerolog.Nop())
 
@@ -258,10 +258,7 @@ func TestKeyOfLeaderOfSavedInstances(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			k := &leaderKeeper{changed: make(chan struct{})}
 			k.say(answer{index: 30, named: "b"}, nil)
-			pipe := discoverytest.ServePipe(k)
-			defer pipe.Close()
-			client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://agent"}, Log: zerolog.Nop(), Dial: pipe.DialContext})).Must(t)
-			defer client.Close()
+			client, _ := clientOf(t, k)
 			o := Options{Key: "lead", Wait: 5 * time.Minute, Keep: 10 * time.Minute}
 			source := NewSource(failing{after}, o, client, zerolog.Nop())
 

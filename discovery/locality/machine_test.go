@@ -170,13 +170,10 @@ func TestAddressesAreRefreshed(t *testing.T) {
 func TestThisMachine(t *testing.T) {
 	m := New()
 	m.Ask([]string{agent})
-	l, err := net.Listen("tcp", ":0")
-	verify.NoError(t, err)
+	l := verify.Result(net.Listen("tcp", ":0")).Must(t)
 	defer l.Close()
 	m.Listen([]Listener{{Name: "web", Address: l.Addr().(*net.TCPAddr).AddrPort()}})
-	all, err := net.InterfaceAddrs()
-	verify.NoError(t, err)
-	for _, a := range all {
+	for _, a := range verify.Result(net.InterfaceAddrs()).Must(t) {
 		ip, _ := netip.AddrFromSlice(a.(*net.IPNet).IP)
 		to := netip.AddrPortFrom(ip, uint16(l.Addr().(*net.TCPAddr).Port))
 		verify.That(t, m.MayConnect(to, operator) != nil, "%s is not an address of this machine", to)

@@ -167,8 +167,7 @@ func TestAFlippedIntentionIsExplained(t *testing.T) {
 	}
 
 	dial := func() (echoed bool) {
-		c, err := net.Dial("tcp", s.Address("db"))
-		verify.NoError(t, err)
+		c := verify.Result(net.Dial("tcp", s.Address("db"))).Must(t)
 		defer c.Close()
 		_, _ = io.WriteString(c, "hello")
 		n, _ := io.ReadFull(c, make([]byte, len("hello")))

@@ -76,10 +76,8 @@ func TestHostileAnswers(t *testing.T) {
 	hostile.Test(t, func(log zerolog.Logger) hostile.Registry[func(*clientv3.GetResponse)] {
 		fake := &hostileCluster{revision: 10}
 		o := client.Options{Endpoints: "http://fake"}
-		source, err := etcd.NewSource("star", etcd.Options{Cluster: o, Prefix: "/star/"}, client.Fake(o, fake), log)
-		verify.NoError(t, err)
 		return hostile.Registry[func(*clientv3.GetResponse)]{
-			Source: source,
+			Source: verify.Result(etcd.NewSource("star", etcd.Options{Cluster: o, Prefix: "/star/"}, client.Fake(o, fake), log)).Must(t),
 			Good:   func(words string) { fake.set(words, nil) },
 			Say:    func(say func(*clientv3.GetResponse)) { fake.set("", say) },
 			Close:  func() {},

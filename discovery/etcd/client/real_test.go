@@ -113,15 +113,13 @@ func (f *following) seen(text string) bool {
 func put(t *testing.T, c *clientv3.Client, pairs ...string) {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
-		_, err := c.Put(t.Context(), keysOf(t)+pairs[i], pairs[i+1])
-		verify.NoError(t, err)
+		verify.Result(c.Put(t.Context(), keysOf(t)+pairs[i], pairs[i+1])).Must(t)
 	}
 }
 
 func del(t *testing.T, c *clientv3.Client, key string, options ...clientv3.OpOption) {
 	t.Helper()
-	_, err := c.Delete(t.Context(), keysOf(t)+key, options...)
-	verify.NoError(t, err)
+	verify.Result(c.Delete(t.Context(), keysOf(t)+key, options...)).Must(t)
 }
 
 // TestFollow has tests that share a cluster.

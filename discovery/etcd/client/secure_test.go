@@ -125,9 +125,7 @@ func TestFollowWithTLS(t *testing.T) {
 	named := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: certificates.ClientTLS{CA: server.Cert, Cert: trusted.Cert, Key: trusted.Key, ServerName: "other"}})
 	f.awaitFailing("certificate")
 	for _, copy := range [][2]string{{trusted.Cert, own.Cert}, {trusted.Key, own.Key}} {
-		data, err := os.ReadFile(copy[0])
-		verify.NoError(t, err)
-		write(t, copy[1], string(data))
+		write(t, copy[1], string(verify.Result(os.ReadFile(copy[0])).Must(t)))
 	}
 	f.await("")
 
