@@ -151,6 +151,8 @@ const (
 	replaced = "other certificates are used for new connections from now on"
 )
 
+// Files that cannot be used leave those before: TestFilesThatCannotBeUsed of package certificates has
+// which ones these are.
 func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
 	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
@@ -160,48 +162,17 @@ func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
 			s.installPair(ca.Issue("first"))
 			first := ca.Issued // its serial number
 			client := s.client()
-			verify.NoError(t, s.ask(client))
-			s.installPair(ca.Issue("second"))
-			verify.NoError(t, s.ask(client))
-			verify.DeepEqual(t, s.taken(), map[int64]bool{first: true, first + 1: true}, "certificates that were shown")
-			verify.Equal(t, s.protocol, map[bool]int{false: 1, true: 2}[http2], "HTTP/")
-			s.expectLog(1, replaced)
-			s.expectLog(0, kept)
-		})
-	}
-}
-
-func TestCertificatesThatCannotBeUsedLeaveThoseBefore(t *testing.T) {
-	t.Parallel()
-	ca := consultest.NewAuthority(t, "Consul CA")
-	// TestFilesThatCannotBeUsed of package certificates has everything that makes files unusable.
-	for name, spoil := range map[string]func(s *secured, certificate string){
-		"a certificate without its key": func(s *secured, certificate string) { s.install("client.pem", certificate) },
-		"no file":                       func(s *secured, _ string) { verify.NoError(t, os.Remove(filepath.Join(s.dir, "client.pem"))) },
-		"half of the CAs": func(s *secured, _ string) {
-			content := s.read(ca.File)
-			s.write("ca.pem", slices.Concat(content, content[:len(content)/2]))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newSecured(t, ca, false)
-			s.install("ca.pem", ca.File)
-			s.installPair(ca.Issue("first"))
-			first := ca.Issued // its serial number
-			client := s.client()
-			verify.NoError(t, s.ask(client))
-			certificate, key := ca.Issue("second")
-			spoil(s, certificate)
+			verify.NoError(t, os.Remove(filepath.Join(s.dir, "client.pem")))
 			for range 3 {
 				verify.NoError(t, s.ask(client))
 			}
 			verify.DeepEqual(t, s.taken(), map[int64]bool{first: true}, "certificates that were shown")
 			s.expectLog(1, kept)
 			s.expectLog(0, replaced)
-			s.install("ca.pem", ca.File)
-			s.installPair(certificate, key)
+			s.installPair(ca.Issue("second"))
 			verify.NoError(t, s.ask(client))
 			verify.DeepEqual(t, s.taken(), map[int64]bool{first + 1: true}, "certificates that were shown")
+			verify.Equal(t, s.protocol, map[bool]int{false: 1, true: 2}[http2], "HTTP/")
 			s.expectLog(1, kept)
 			s.expectLog(1, replaced)
 		})

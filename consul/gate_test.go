@@ -19,6 +19,18 @@ func enter(t *testing.T, g *gate, n int) {
 	}
 }
 
+// enterLong enters a query that blocks, and reports whether it may do so for long.
+func enterLong(t *testing.T, g *gate) (wait time.Duration, long bool) {
+	t.Helper()
+	verify.NoError(t, g.enter(t.Context(), true))
+	return g.shorten(time.Minute, false)
+}
+
+func limitOf(g *gate) int {
+	limit, _ := g.size()
+	return limit
+}
+
 // full reports whether g admits no further query.
 func full(g *gate) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
@@ -74,29 +86,25 @@ func Test429LowersTheLimitForAWhile(t *testing.T) {
 		for range 30 { // concurrent ones count once
 			g.refused()
 		}
-		limit, _ := g.size()
-		verify.Equal(t, limit, 75, "limit after a 429 with 100 queries in flight")
+		verify.Equal(t, limitOf(g), 75, "limit after a 429 with 100 queries in flight")
 		verify.That(t, full(g), "the limit is exceeded")
 		for range 60 {
 			time.Sleep(2 * shrinkInterval)
 			g.refused()
 		}
-		limit, _ = g.size()
-		verify.Equal(t, limit, fewest, "limit after many")
+		verify.Equal(t, limitOf(g), fewest, "limit after many")
 		for range 100 {
 			g.leave(false, false)
 		}
 		time.Sleep(growInterval)
 		enter(t, g, 1)
-		limit, _ = g.size()
-		verify.Equal(t, limit, fewest+8, "limit some time later")
+		verify.Equal(t, limitOf(g), fewest+8, "limit some time later")
 		for range 40 {
 			time.Sleep(growInterval)
 			g.leave(false, false)
 			enter(t, g, 1)
 		}
-		limit, _ = g.size()
-		verify.Equal(t, limit, 128, "limit long after")
+		verify.Equal(t, limitOf(g), 128, "limit long after")
 	})
 }
 
@@ -175,14 +183,12 @@ func TestLongQueriesLeaveTheLastPlaces(t *testing.T) {
 	g := newGate(126)
 	const last = 3
 	for n := range 125 {
-		verify.NoError(t, g.enter(t.Context(), true))
-		wait, long := g.shorten(time.Minute, false)
+		wait, long := enterLong(t, g)
 		verify.Equal(t, long, n < 126-last, "query %d blocks for %v, which is long", n, wait)
 		verify.Equal(t, wait > lastWait, long, "query %d blocks for long", n)
 	}
 	g.leave(true, true)
-	verify.NoError(t, g.enter(t.Context(), true))
-	_, long := g.shorten(time.Minute, false)
+	_, long := enterLong(t, g)
 	verify.That(t, long, "the next query of one that was long is not")
 }
 
@@ -190,24 +196,23 @@ func TestLongQueriesLeaveTheLastPlaces(t *testing.T) {
 func TestContinuedQueriesLowerTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(100)
-		limit := func() int { limit, _ := g.size(); return limit }
 		for n := range 90 {
 			g.recordContinued(g.multiplexed, time.Now().Add(time.Duration(n+1)*time.Second))
 		}
-		verify.Equal(t, limit(), 47, "limit")
+		verify.Equal(t, limitOf(g), 47, "limit")
 		oversubscribed, _ := g.oversubscription()
 		verify.That(t, !oversubscribed, "continued queries decide who follows an overview")
 		time.Sleep(20 * time.Second)
 		enter(t, g, 1)
-		verify.Equal(t, limit(), 67, "limit when 20 have ended")
+		verify.Equal(t, limitOf(g), 67, "limit when 20 have ended")
 		other := new(atomic.Bool)
 		g.recordContinued(other, time.Now().Add(time.Hour))
 		g.use(other)
-		verify.Equal(t, limit(), 100, "limit of another agent")
+		verify.Equal(t, limitOf(g), 100, "limit of another agent")
 		time.Sleep(time.Minute)
 		g.use(new(atomic.Bool))
 		enter(t, g, 1)
-		verify.Equal(t, limit(), 100, "limit at the end")
+		verify.Equal(t, limitOf(g), 100, "limit at the end")
 	})
 }
 
@@ -222,17 +227,14 @@ func TestQueriesGiveWayAfterA429(t *testing.T) {
 			defer g.countLoop()()
 		}
 		for range 6 {
-			verify.NoError(t, g.enter(t.Context(), true))
-			_, long := g.shorten(time.Minute, false)
+			_, long := enterLong(t, g)
 			verify.That(t, long, "a query is not long")
 		}
 		enter(t, g, 2)
 		g.refused()
-		limit, _ := g.size()
-		verify.Equal(t, limit, 8, "limit after a 429")
+		verify.Equal(t, limitOf(g), 8, "limit after a 429")
 		g.leave(true, true)
-		verify.NoError(t, g.enter(t.Context(), true))
-		wait, _ := g.shorten(time.Minute, false)
+		wait, _ := enterLong(t, g)
 		verify.Equal(t, wait, lastWait, "the next query blocks for")
 	})
 }
@@ -246,12 +248,10 @@ func TestGateYields(t *testing.T) {
 	}
 	g.releaseConnections()
 	oversubscribed, _ := g.oversubscription()
-	limit, _ := g.size()
-	verify.That(t, !oversubscribed && limit == minConnections, "oversubscribed %t, limit %d", oversubscribed, limit)
+	verify.That(t, !oversubscribed && limitOf(g) == minConnections, "oversubscribed %t, limit %d", oversubscribed, limitOf(g))
 	defer g.countLoop()()
 	oversubscribed, _ = g.oversubscription()
 	verify.That(t, oversubscribed, "not oversubscribed")
 	g.use(new(atomic.Bool))
-	limit, _ = g.size()
-	verify.Equal(t, limit, minConnections, "the limit with another agent")
+	verify.Equal(t, limitOf(g), minConnections, "the limit with another agent")
 }

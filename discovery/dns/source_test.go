@@ -61,6 +61,14 @@ func watchServers(t *testing.T, o Options, servers ...*dnstest.Server) *watched 
 	return w
 }
 
+// serve watches o at one server with records.
+func serve(t *testing.T, o Options, records ...dnstest.Record) (*dnstest.Server, *watched) {
+	t.Helper()
+	s := dnstest.New()
+	s.Set(records...)
+	return s, watchServers(t, o, s)
+}
+
 // expect checks the set, as discoverytest.Format.
 func (w *watched) expect(want string) {
 	w.t.Helper()
@@ -101,9 +109,7 @@ func zone(records ...[]dnstest.Record) (all []dnstest.Record) {
 
 func TestSRV(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := dnstest.New()
-		s.Set(zone(srv("b.example", "10.0.0.2"), srv("A.example", "10.0.0.1", func(r *dnstest.Record) { r.Weight = 5 }))...)
-		w := watchServers(t, Options{}, s)
+		s, w := serve(t, Options{}, zone(srv("b.example", "10.0.0.2"), srv("A.example", "10.0.0.1", func(r *dnstest.Record) { r.Weight = 5 }))...)
 		w.expect("a.example:80=10.0.0.1:80*5 b.example:80=10.0.0.2:80")
 		// The order has no meaning; an addition counts after the TTL, which is 0.
 		s.Set(zone(srv("a.example", "10.0.0.1", func(r *dnstest.Record) { r.Weight = 5 }), srv("b.example", "10.0.0.2"), srv("c.example", "10.0.0.3"))...)
@@ -126,12 +132,10 @@ func TestWeightsAndPriorities(t *testing.T) {
 		return func(r *dnstest.Record) { r.Priority, r.Weight = priority, weight }
 	}
 	synctest.Test(t, func(t *testing.T) {
-		s := dnstest.New()
-		s.Set(zone(
+		_, w := serve(t, Options{}, zone(
 			srv("a.example", "10.0.0.1", at(1, 0)), srv("b.example", "10.0.0.2", at(1, 3)), // 0 beside others: no traffic
 			srv("c.example", "10.0.0.3", at(2, 0)), srv("d.example", "10.0.0.4", at(2, 0)), // only 0: 1 each
 		)...)
-		w := watchServers(t, Options{}, s)
 		w.expect("a.example:80=10.0.0.1:80*0 b.example:80=10.0.0.2:80*3 c.example:80=10.0.0.3:80^2 d.example:80=10.0.0.4:80^2")
 	})
 }
@@ -143,9 +147,7 @@ func TestTargetOfSeveralRecords(t *testing.T) {
 		return srv("a.example", "10.0.0.1", func(r *dnstest.Record) { r.Priority, r.Weight = priority, weight })
 	}
 	synctest.Test(t, func(t *testing.T) {
-		s := dnstest.New()
-		s.Set(zone(at(2, 7), at(3, 9), at(2, 8))...)
-		w := watchServers(t, Options{}, s)
+		s, w := serve(t, Options{}, zone(at(2, 7), at(3, 9), at(2, 8))...)
 		w.expect("a.example:80=10.0.0.1:80*8^2")
 		s.Set(zone(at(3, 9), at(2, 8), at(2, 7))...)
 		time.Sleep(1100 * time.Millisecond)
@@ -228,9 +230,7 @@ func TestAliases(t *testing.T) {
 func TestIntervalIsTheTTL(t *testing.T) {
 	for seconds, want := range map[uint32]time.Duration{0: time.Second, 30: 30 * time.Second, 86400: 5 * time.Minute, 1 << 31: time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			s := dnstest.New()
-			s.Set(srv("a.example", "10.0.0.1", ttl(seconds))...)
-			w := watchServers(t, Options{}, s)
+			s, _ := serve(t, Options{}, srv("a.example", "10.0.0.1", ttl(seconds))...)
 			for n := 1; n < 5; n++ {
 				queries, _ := s.Queries("tcp")
 				verify.Equal(t, queries, n, "TTL %d: queries", seconds)
@@ -249,9 +249,7 @@ func TestIntervalIsTheTTL(t *testing.T) {
 // That a name has no IPv6 address, which a server may say with a TTL of 0, does not count.
 func TestIntervalIsTheTTLOfTheAddressesThatThereAre(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := dnstest.New()
-		s.Set(dnstest.Record{Name: "www.example", Address: "10.0.0.1", TTL: 30})
-		w := watchServers(t, Options{Name: "www.example", Type: IP, Port: 80}, s)
+		s, _ := serve(t, Options{Name: "www.example", Type: IP, Port: 80}, dnstest.Record{Name: "www.example", Address: "10.0.0.1", TTL: 30})
 		for n := 1; n < 4; n++ { // each is two queries
 			queries, _ := s.Queries("tcp")
 			verify.Equal(t, queries, 2*n, "queries after about %d TTLs", n-1)
@@ -270,10 +268,8 @@ func TestAbsence(t *testing.T) {
 		"not availabl": {{Name: "_star._tcp.example", Target: "."}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			s := dnstest.New()
 			both := zone(srv("a.example", "10.0.0.1"), srv("b.example", "10.0.0.2"))
-			s.Set(both...)
-			w := watchServers(t, Options{Probation: time.Minute}, s)
+			s, w := serve(t, Options{Probation: time.Minute}, both...)
 			const all, lost = "a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80", "a.example:80=10.0.0.1:80? b.example:80=10.0.0.2:80?"
 			w.expect(all)
 
@@ -322,10 +318,8 @@ func TestFailures(t *testing.T) {
 	for name, failure := range failures {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := dnstest.New()
 				records := srv("a.example", "10.0.0.1")
-				s.Set(records...)
-				w := watchServers(t, Options{}, s)
+				s, w := serve(t, Options{}, records...)
 				w.expect("a.example:80=10.0.0.1:80")
 				failure.begin(s)
 				time.Sleep(time.Hour)
@@ -413,9 +407,7 @@ func TestRemovalIsConfirmedElsewhere(t *testing.T) {
 // A connection that the server has closed is replaced, without an error.
 func TestConnectionIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := dnstest.New()
-		s.Set(srv("a.example", "10.0.0.1")...)
-		w := watchServers(t, Options{}, s)
+		s, w := serve(t, Options{}, srv("a.example", "10.0.0.1")...)
 		for range 5 {
 			s.Disconnect()
 			time.Sleep(1200 * time.Millisecond)
@@ -432,7 +424,7 @@ func TestConnectionIsReplaced(t *testing.T) {
 func TestUDP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := dnstest.New()
-		s.RefuseTCP(true)
+		s.RefuseTCP()
 		var records []dnstest.Record
 		var all []string
 		for n := range 30 {

@@ -13,10 +13,8 @@ import (
 // address while that fails.
 func TestTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := dnstest.New()
 		records := zone(srv("a.example", ""), srv("b.example", "10.0.0.2"), []dnstest.Record{{Name: "a.example", Address: "10.0.0.1", TTL: 20}})
-		s.Set(records...)
-		w := watchServers(t, Options{}, s)
+		s, w := serve(t, Options{}, records...)
 		w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80")
 		records[3].Address = "10.0.0.9"
 		s.Set(records...)
@@ -44,10 +42,8 @@ func TestTargets(t *testing.T) {
 // queried every second.
 func TestTargetsThatFailAreQueriedLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := dnstest.New()
 		records := zone(srv("a.example", "", ttl(60)), srv("b.example", "10.0.0.2", ttl(60)))
-		s.Set(records...)
-		w := watchServers(t, Options{}, s)
+		s, w := serve(t, Options{}, records...)
 		time.Sleep(5 * time.Minute)
 		queries, _ := s.Queries("tcp") // each time three: one is for the service
 		verify.That(t, queries < 3*80, "%d queries within 5 min", queries)

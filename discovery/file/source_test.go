@@ -117,24 +117,16 @@ func TestFile(t *testing.T) {
 		verify.NoError(t, os.Remove(w.path))
 		w.changes <- struct{}{}
 		w.expect("a:80 b:80 c:80", "no such file")
+		verify.NoError(t, syscall.Mkfifo(w.path, 0o600)) // to open it would wait for a writer
+		w.changes <- struct{}{}
+		w.expect("a:80 b:80 c:80", "not a regular file")
+		verify.NoError(t, os.Remove(w.path))
 		w.change("a:80")
 		w.expect("a:80", "")
 		w.change("[]")
 		w.expect("", "")
 		w.change("d:80")
 		w.expect("d:80", "")
-	})
-}
-
-// A named pipe changes nothing, and ends with the source: to open it would wait for a writer.
-func TestPipeInPlaceOfTheFile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := watchFile(t, nil, "a:80")
-		w.expect("a:80", "")
-		verify.NoError(t, os.Remove(w.path))
-		verify.NoError(t, syscall.Mkfifo(w.path, 0o600))
-		w.changes <- struct{}{}
-		w.expect("a:80", "not a regular file")
 	})
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"sluice/test/verify"
 )
 
 // Server answers from a zone. Its methods may be called concurrently.
@@ -121,12 +123,11 @@ func (s *Server) Delay(d time.Duration) {
 	s.delay = d
 }
 
-// RefuseTCP makes the server refuse new TCP connections, and ends the open ones; or ends that.
-func (s *Server) RefuseTCP(refuse bool) {
+// RefuseTCP makes the server refuse TCP connections from now on.
+func (s *Server) RefuseTCP() {
 	s.mu.Lock()
-	s.noTCP = refuse
-	s.mu.Unlock()
-	s.Disconnect()
+	defer s.mu.Unlock()
+	s.noTCP = true
 }
 
 // Disconnect ends the TCP connections.
@@ -165,10 +166,7 @@ func (s *Server) Dial(_ context.Context, network, _ string) (net.Conn, error) {
 
 // Listen serves TCP on a loopback address, which it returns, until t ends.
 func (s *Server) Listen(t testing.TB) string {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := verify.Result(net.Listen("tcp4", "127.0.0.1:0")).Must(t)
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {

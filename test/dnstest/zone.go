@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"sluice/test/verify"
 )
 
 // The key of changes, by its name, and as the file of a key has it.
@@ -48,10 +50,7 @@ type Zones struct {
 // StartZones serves zones until t ends.
 func StartZones(t testing.TB, names ...string) *Zones {
 	t.Helper()
-	z, err := ServeZones(t.TempDir(), names...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	z := verify.Result(ServeZones(t.TempDir(), names...)).Must(t)
 	t.Cleanup(func() { z.Close() })
 	return z
 }

@@ -20,6 +20,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/pinned"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // EnvBinary is the environment variable with the path of the etcd program.
@@ -169,34 +170,25 @@ func (m *Member) Launch() error {
 func (m *Member) Save(t testing.TB) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(m.dir)); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.CopyFS(dir, os.DirFS(m.dir)))
 	return dir
 }
 
 // Restore replaces the data of a member that does not run by those in dir; empty: by none.
 func (m *Member) Restore(t testing.TB, dir string) {
 	t.Helper()
-	err := os.RemoveAll(m.dir)
-	if err == nil && dir != "" {
-		err = os.CopyFS(m.dir, os.DirFS(dir))
+	verify.NoError(t, os.RemoveAll(m.dir))
+	if dir == "" {
+		return
 	}
-	if err == nil && dir != "" {
-		err = filepath.WalkDir(m.dir, func(path string, e os.DirEntry, err error) error {
-			if err == nil {
-				mode := os.FileMode(0o600)
-				if e.IsDir() {
-					mode = 0o700 // etcd wants no other one
-				}
-				err = os.Chmod(path, mode)
-			}
-			return err
-		})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.CopyFS(m.dir, os.DirFS(dir)))
+	verify.NoError(t, filepath.WalkDir(m.dir, func(path string, e os.DirEntry, err error) error {
+		mode := os.FileMode(0o600)
+		if err == nil && e.IsDir() {
+			mode = 0o700 // etcd wants no other one
+		}
+		return errors.Join(err, os.Chmod(path, mode))
+	}))
 }
 
 func (m *Member) logTail() string {
@@ -249,10 +241,7 @@ func (c *Cluster) Client(t testing.TB, change ...func(*clientv3.Config)) *client
 	for _, f := range change {
 		f(&config)
 	}
-	client, err := clientv3.New(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := verify.Result(clientv3.New(config)).Must(t)
 	t.Cleanup(func() { _ = client.Close() })
 	return client
 }
