@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 
 	"sluice/consul"
 	"sluice/test/consultest"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -390,4 +392,10 @@ func keysWithoutTheMark(t *testing.T, agent *consultest.Agent) {
 	awaitMark(t, agent)
 	verify.Result(agent.Client().KV().Delete(prefix(t)+"/a", nil)).Must(t)
 	awaitCounting(t, k)
+}
+
+// Tests with a real Consul mostly wait.
+func TestMain(m *testing.M) {
+	parallel.SetDefault(8)
+	os.Exit(m.Run())
 }

@@ -1,10 +1,12 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +20,9 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/observe/events"
+	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/parallel"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
@@ -209,3 +213,78 @@ const (
 	ms  = time.Millisecond
 	sec = time.Second
 )
+
+// formatSet formats a set in the notation of bubble.entries, with "?" after instances on
+// probation.
+func formatSet(set []discovery.Instance) string {
+	var words []string
+	for _, i := range set {
+		word := i.ID
+		if i.Status != discovery.StatusPassing {
+			word += ":" + i.Status.String()
+		}
+		if !i.Probation.IsZero() {
+			word += "?"
+		}
+		words = append(words, word)
+	}
+	slices.Sort(words)
+	return strings.Join(words, " ")
+}
+
+// countLines returns the number of lines of a log that contain all of fields, such as
+// `"level":"warn"`.
+func countLines(log string, fields ...string) (n int) {
+	for line := range strings.Lines(log) {
+		if !slices.ContainsFunc(fields, func(field string) bool { return !strings.Contains(line, field) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// testClient is a client and the sources that share it.
+type testClient struct {
+	*consul.Client
+	*Sources
+}
+
+func newClient(o consul.Options) (*testClient, error) {
+	client, err := consul.New(o)
+	if err != nil {
+		return nil, err
+	}
+	return &testClient{client, NewSources(client, o.Log)}, nil
+}
+
+func (c *testClient) Stats() Stats { return c.Sources.Stats() }
+
+func (c *testClient) Health(ctx context.Context, o ServiceOptions) (Answer, error) {
+	o.MinHealthy = cmp.Or(o.MinHealthy, 1)
+	return Health(ctx, c.Client, o)
+}
+
+// Source is Sources.Source with defaults. A negative time means none.
+func (c *testClient) Source(o ServiceOptions) discovery.Source {
+	o.Wait, o.Poll, o.MinHealthy = cmp.Or(o.Wait, defaultWait), cmp.Or(o.Poll, 5*time.Second), cmp.Or(o.MinHealthy, 1)
+	o.Probation = max(cmp.Or(o.Probation, 10*time.Minute), 0)
+	return c.Sources.Source(o)
+}
+
+// Catalog is Sources.Catalog with defaults.
+func (c *testClient) Catalog(s Selection, known ...CatalogService) *Catalog {
+	s.Wait, s.Probation = cmp.Or(s.Wait, defaultWait), max(cmp.Or(s.Probation, 10*time.Minute), 0)
+	return c.Sources.Catalog(s, known...)
+}
+
+const (
+	defaultWait = time.Minute
+	maxWait     = 10 * time.Minute // Consul's limit
+)
+
+// Tests with a real Consul mostly wait.
+func TestMain(m *testing.M) {
+	parallel.SetDefault(16)
+	consultest.ClearEnvironment()
+	os.Exit(m.Run())
+}

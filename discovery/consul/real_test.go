@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
+	"sluice/certificates"
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
@@ -335,4 +336,76 @@ func registeredAgainWithAFailingCheck(t *testing.T, agent *consultest.Agent) {
 	})
 	set := r.await("a:critical")
 	verify.Equal(t, set[0].Detail, "Service 'again' check: it has not passed since it was registered, and Consul has no output of it yet", "detail")
+}
+
+// An agent that requires client certificates. TestClientOverTLS of package consul has what the
+// client itself verifies.
+func TestRealTLS(t *testing.T) {
+	t.Parallel()
+	ca, other := consultest.NewAuthority(t, "Consul CA"), consultest.NewAuthority(t, "Another CA")
+	server, serverKey := ca.Issue("server", "server.dc1.consul")
+	agent := consultest.Start(t, consultest.Options{
+		TLS: &consultest.TLS{CA: ca.File, Cert: server, Key: serverKey, VerifyIncoming: true},
+	})
+	registerTTL(t, agent, "star", "a", 8001, nil)
+	address := "https://" + agent.HTTPSAddress()
+	start := func(certificate, key string) *testClient {
+		o := consul.Options{Addresses: []string{address}, TLS: consul.TLSOptions{ClientTLS: certificates.ClientTLS{
+			CA: ca.File, Cert: certificate, Key: key, ServerName: "server.dc1.consul",
+		}}}
+		client := verify.Result(newClient(o)).Must(t)
+		t.Cleanup(client.Close)
+		return client
+	}
+	// The server rejects them after the handshake, with different texts.
+	for name, client := range map[string]*testClient{"no": start("", ""), "another CA's": start(other.Issue("client"))} {
+		_, err := client.Health(t.Context(), ServiceOptions{Service: "star"})
+		verify.That(t, err != nil && strings.Contains(err.Error(), "consul "+address), "%s certificate: %v", name, err)
+	}
+
+	client := start(ca.Issue("client"))
+	alone, _ := client.Capacity()
+	r := recordClient(t, client, ServiceOptions{Service: "star"})
+	r.await("a")
+	registerTTL(t, agent, "star", "b", 8002, nil)
+	r.await("a b")
+	r.awaitStatus("served over TLS", freshFrom(address))
+	consultest.Await(t, "queries share connections", func() bool {
+		limit, _ := client.Capacity()
+		return limit > alone
+	})
+}
+
+// freshFrom reports whether the agent at url serves the watch.
+func freshFrom(url string) func(discovery.WatchStatus) bool {
+	return func(s discovery.WatchStatus) bool { return s.Endpoint == url && s.State == discovery.WatchFresh }
+}
+
+// TestRealAgentThatIsStopped pauses the agent in use, kills it, and starts it again.
+// Meanwhile the other agent serves.
+func TestRealAgentThatIsStopped(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Node: "server"})
+	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "client", Join: []string{server.SerfAddress()}})
+	registerTTL(t, server, "star", "a", 8001, nil)
+	client := realClient(t, consul.Options{Addresses: []string{agent.URL(), server.URL()}, ReturnAfter: time.Second})
+	r := recordClient(t, client, ServiceOptions{Service: "star"})
+	r.await("a")
+	r.awaitStatus("served by the first agent", freshFrom(agent.URL()))
+
+	verify.NoError(t, agent.Pause())
+	begin := time.Now()
+	registerTTL(t, server, "star", "b", 8002, nil)
+	r.await("a b")
+	t.Logf("a change arrived %v after the agent was paused", time.Since(begin).Round(time.Millisecond))
+	r.awaitStatus("served by the second agent", freshFrom(server.URL()))
+
+	verify.NoError(t, agent.Resume())
+	r.awaitStatus("back at the first agent", freshFrom(agent.URL()))
+
+	verify.NoError(t, agent.Kill())
+	begin = time.Now()
+	registerTTL(t, server, "star", "c", 8003, nil)
+	r.await("a b c")
+	t.Logf("a change arrived %v after the agent was killed", time.Since(begin).Round(time.Millisecond))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	"sluice/discovery/locality"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -159,4 +161,10 @@ func testAddresses(t *testing.T, agent *consultest.Agent) {
 	}
 	w := follow(t, Options{Name: "web.service.consul", Type: IP, Port: 8000, Servers: []string{"127.0.0.1:1", agent.DNSAddress()}})
 	w.Await("127.0.0.1:8000 127.0.0.2:8000 127.0.0.3:8000", "")
+}
+
+// Tests with a real server mostly wait.
+func TestMain(m *testing.M) {
+	parallel.SetDefault(8)
+	os.Exit(m.Run())
 }

@@ -3,6 +3,7 @@ package kv
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -129,4 +131,10 @@ func testDenied(t *testing.T, agent *consultest.Agent) {
 	put(t, agent, "secret", "10.0.0.2:80") // the query ends
 	w.Await("10.0.0.1:80", `lacks key:read: key "secret"`)
 	verify.That(t, w.Status().Refused != 0, "the failure does not count as refused")
+}
+
+// Tests with a real server mostly wait.
+func TestMain(m *testing.M) {
+	parallel.SetDefault(8)
+	os.Exit(m.Run())
 }

@@ -98,3 +98,49 @@ func TestAnotherDialectIsNoOtherSetting(t *testing.T) {
 	r := Resolve([]Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=https"), next)}, allRules(), nil)
 	verify.That(t, len(r.Problems) == 1 && strings.Contains(r.Problems[0].Reason, "other settings"), "problems with and without TLS: %+v", r.Problems)
 }
+
+// A request may have to try all regular expressions of a service: together they are limited, and an
+// instance that asks for too many harms itself only.
+func TestRegularExpressionsOfAServiceAreLimited(t *testing.T) {
+	expressions := func(first, n int) (list []string) {
+		for i := range n {
+			list = append(list, fmt.Sprintf(`sluice.route=h.example.com/(%d|[a-z]*)*%s match=regexp`, first+i, strings.Repeat("a?", 500)))
+		}
+		return list
+	}
+	old, large := instance("star", "a", 1, expressions(0, 5)...), instance("star", "b", 2, expressions(100, 200)...)
+	paths := func(r Result) (n int) {
+		for _, route := range r.Routes {
+			if route.Match == "regexp" {
+				n++
+			}
+		}
+		return n
+	}
+	verify.Equal(t, paths(Resolve([]Service{service("star", large)}, allRules(), nil)), 0, "routes of an instance with 200 large expressions")
+	restricted := instance("star", "b", 2, append(expressions(100, 200), "sluice.route=h.example.com/", "sluice.route=h.example.com/admin allow=10.0.0.0/8")...)
+	verify.Slices(t, lines(Resolve([]Service{service("star", restricted)}, allRules(), nil)), []string{"star h.example.com/admin denies restricted"},
+		"with routes without expressions")
+	result := Resolve([]Service{service("star", large, old), service("sun", instance("sun", "c", 3, expressions(300, 5)...))}, allRules(), nil)
+	verify.Equal(t, paths(result), 10, "routes of others")
+	verify.That(t, slices.ContainsFunc(result.Problems, func(p Problem) bool {
+		return p.Kind == KindRefused && slices.Equal(p.IDs(), []string{"b"}) && strings.Contains(p.Reason, "the limit is 10000")
+	}), "no problem says why: %+v", result.Problems)
+}
+
+// The hosts of the operator's routes are reserved in every spelling, and a claim covers them in
+// every spelling.
+func TestHostsAreComparedInOneSpelling(t *testing.T) {
+	const text = "services: { s: { peers: ['127.0.0.1:1'] } }\nroutes: [{ host: '[2001:db8::1]', path: /app, service: s }, { host: App.example, service: s }]\n"
+	for _, host := range []string{"[2001:db8::1]", "[2001:DB8:0::1]", "[2001:0db8:0:0:0:0:0:1]", "app.example", "APP.example."} {
+		for claims, want := range map[string]bool{
+			"": false,
+			", claims: [{ service: web, hosts: ['[2001:DB8::0:1]', app.EXAMPLE] }]": true,
+		} {
+			c := configtest.Must(t, "catalog: { tags: [sluice]"+claims+" }\n"+text)
+			rules := NewRules(c)
+			_, refused := rules.allow("web", config.Route{Host: host, Path: "/"})
+			verify.That(t, (refused == "") == want, "%s with the claims %q: %q", host, claims, refused)
+		}
+	}
+}

@@ -11,10 +11,12 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
 
 	"sluice/test/consultest"
 	"sluice/test/etcdtest"
 	"sluice/test/long"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -255,4 +257,9 @@ func TestFollowWithoutALeader(t *testing.T) {
 	for _, v := range f.views {
 		verify.That(t, !strings.HasPrefix(v, "!") && v != "", "the loss of a leader was taken for a loss of state: %q", v)
 	}
+}
+
+func TestMain(m *testing.M) {
+	parallel.SetDefault(8)
+	goleak.VerifyTestMain(m)
 }
