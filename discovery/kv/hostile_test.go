@@ -1,19 +1,24 @@
 package kv
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"sluice/consul"
+	"sluice/discovery"
 	"sluice/test/discoverytest"
 	"sluice/test/hostile"
+	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
 
@@ -85,4 +90,72 @@ func TestHostileValues(t *testing.T) {
 			Close: func() { client.Close(); pipe.Close() },
 		}
 	}, cases)
+}
+
+// run runs a source of the key k until t ends, which is in a bubble of synctest.
+func run(t *testing.T, k *oneKey, o Options, log zerolog.Logger, before discovery.WatchState, report func(discovery.Report)) {
+	pipe := discoverytest.ServePipe(k)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://agent"}, Dial: pipe.DialContext})).Must(t)
+	o.Key, o.Wait = "star", time.Minute
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = NewSource("star", o, client, log).Run(ctx, before, report) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		client.Close()
+		pipe.Close()
+	})
+}
+
+// While a value cannot be used, instances on probation stay, and Consul is not asked because their
+// time is over.
+func TestProbationWhileAValueCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := newOneKey()
+		k.Put("star", "10.0.0.1:80")
+		var mu sync.Mutex
+		var set []discovery.Instance
+		run(t, k, Options{Probation: 5 * time.Minute}, zerolog.Nop(), discovery.WatchState{}, func(r discovery.Report) {
+			mu.Lock()
+			defer mu.Unlock()
+			if r.Known {
+				set = r.Set
+			}
+		})
+		inUse := func() []discovery.Instance {
+			mu.Lock()
+			defer mu.Unlock()
+			return set
+		}
+		time.Sleep(time.Minute)
+		k.Put("star", "")
+		time.Sleep(time.Minute)
+		k.Put("star", "nonsense")
+		asked := k.asked.Load()
+		time.Sleep(10 * time.Minute)
+		now := inUse()
+		verify.That(t, len(now) == 1 && !now[0].Probation.IsZero(), "the set is %+v", now)
+		asked = k.asked.Load() - asked
+		verify.That(t, asked < 20, "%d queries in 10 min", asked)
+		k.Put("star", "[]")
+		time.Sleep(time.Second)
+		verify.That(t, len(inUse()) == 0, "after the time on probation the set is %+v", inUse())
+	})
+}
+
+// A source that begins while the value cannot be used logs how many instances of before are in use.
+func TestInstancesOfBeforeAreInUseWhileAValueCannotBeUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newOneKey()
+		k.Put("star", "nonsense")
+		var log subprocess.Output
+		set := verify.Result(discovery.ParseValues("star", []byte("10.0.0.1:80\n10.0.0.2:80"))).Must(t)
+		run(t, k, Options{}, zerolog.New(&log), discovery.WatchState{Known: true, Set: set}, func(r discovery.Report) {
+			verify.That(t, !r.Known, "a set is reported: %+v", r)
+		})
+		time.Sleep(time.Minute)
+		verify.That(t, strings.Count(log.String(), `"instances_in_use":2`) == 1, "the log has %s", log.String())
+	})
 }
