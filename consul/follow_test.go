@@ -331,9 +331,8 @@ func TestCutBlockingQueryIsNotRepeatedWithItsIndex(t *testing.T) {
 				n := len(indexes)
 				if n == 1 {
 					first = r.RemoteAddr
-				} else if n == 2 && r.RemoteAddr != first {
-					t.Errorf("the second query is on another connection")
 				}
+				verify.That(t, n != 2 || r.RemoteAddr == first, "the second query is on another connection")
 				mu.Unlock()
 				w.Header().Set("X-Consul-KnownLeader", "true")
 				switch {

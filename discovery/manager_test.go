@@ -173,10 +173,9 @@ func TestSinkIsCalledInOrder(t *testing.T) {
 				return
 			}
 			defer inSink.Unlock()
-			if set.Instances[0].Port < last[set.Service] {
-				t.Errorf("%s went back from %d to %d", set.Service, last[set.Service], set.Instances[0].Port)
-			}
-			last[set.Service] = set.Instances[0].Port
+			port := set.Instances[0].Port
+			verify.That(t, port >= last[set.Service], "%s went back from %d to %d", set.Service, last[set.Service], port)
+			last[set.Service] = port
 			for _, port := range last {
 				if port != rounds {
 					return

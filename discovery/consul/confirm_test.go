@@ -167,8 +167,8 @@ func idsInAFilter(t *testing.T, agent *consultest.Agent) {
 // registeredAgainWithoutTheTag: a query with a tag or a filter, which no instance has any more,
 // ends when Consul has one again without.
 func registeredAgainWithoutTheTag(t *testing.T, agent *consultest.Agent) {
-	for name, o := range map[string]ServiceOptions{"a tag": {Tags: []string{"live"}}, "a filter": {Filter: `"live" in Service.Tags`}} {
-		o.Service = "again-" + name[2:]
+	for n, o := range live {
+		o.Service = fmt.Sprint("again-", n)
 		register := func(tag string) {
 			registerTTL(t, agent, o.Service, "a", 8000, func(r *api.AgentServiceRegistration) { r.Tags = []string{tag} })
 		}

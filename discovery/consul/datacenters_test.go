@@ -233,18 +233,17 @@ func TestDatacenterThatIsUnreachableForAMinuteCountsAsEmpty(t *testing.T) {
 
 func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T) {
 	t.Parallel()
-	t.Run("none answers", func(t *testing.T) {
-		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
-			b.expect(sec, "0s: a b")
+	for _, tt := range []struct {
+		name, other string
+		test        func(t *testing.T, b *bubble)
+	}{
+		{"none answers", "x y", func(_ *testing.T, b *bubble) {
 			b.cut("dc1", "dc2")
 			b.expect(5 * time.Minute)
 			b.Heal()
 			b.expect(8 * time.Minute)
-		})
-	})
-	t.Run("the other one recovers first", func(t *testing.T) {
-		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
-			b.expect(sec, "0s: a b")
+		}},
+		{"the other one recovers first", "x y", func(_ *testing.T, b *bubble) {
 			b.cut("dc1", "dc2")
 			b.at(3 * time.Minute)
 			b.cut("dc1")
@@ -255,22 +254,16 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 			b.at(9 * time.Minute)
 			b.cut("dc1")
 			b.expectOne(9*time.Minute+60*sec, 9*time.Minute+75*sec, "x y")
-		})
-	})
-	t.Run("the other one has no instance", func(t *testing.T) {
-		watchInBubble(t, twoDatacenters, inTwo("a b", "x:critical"), func(t *testing.T, b *bubble) {
-			b.expect(sec, "0s: a b")
+		}},
+		{"the other one has no instance", "x:critical", func(_ *testing.T, b *bubble) {
 			b.cut("dc1")
 			b.expect(3 * time.Minute)
 			b.setIn("dc2", "x")
 			b.expect(4*time.Minute, "3m0s: x") // less than min_healthy, but more than nothing
 			b.setIn("dc2", "x:critical")
 			b.expect(5*time.Minute, "4m0s: a b") // better than none that may be there
-		})
-	})
-	t.Run("short outages", func(t *testing.T) {
-		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
-			b.expect(sec, "0s: a b")
+		}},
+		{"short outages", "x y", func(_ *testing.T, b *bubble) {
 			for n := range 5 {
 				begin := time.Duration(1+2*n) * time.Minute
 				b.at(begin)
@@ -279,11 +272,8 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 				b.Heal()
 			}
 			b.expect(15 * time.Minute)
-		})
-	})
-	t.Run("a less preferred one", func(t *testing.T) {
-		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
-			b.expect(sec, "0s: a b")
+		}},
+		{"a less preferred one", "x y", func(t *testing.T, b *bubble) {
 			b.cut("dc2")
 			b.expect(10 * time.Minute)
 			b.fresh()
@@ -293,8 +283,15 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 			b.expect(11*time.Minute, "10m0s: a b:critical") // the instances of dc2 may be gone
 			b.setIn("dc1", "a:critical b:critical")
 			b.expect(12*time.Minute, "11m0s: x y") // better than none
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			watchInBubble(t, twoDatacenters, inTwo("a b", tt.other), func(t *testing.T, b *bubble) {
+				b.expect(sec, "0s: a b")
+				tt.test(t, b)
+			})
 		})
-	})
+	}
 }
 
 func TestDatacenterUnreachableFromTheStartIsSkipped(t *testing.T) {

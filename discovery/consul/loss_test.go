@@ -110,27 +110,32 @@ func TestFailedAgentDoesNotEmptyAService(t *testing.T) {
 	})
 }
 
+// setTagged is set for instances with tags.
+func (b *bubble) setTagged(words string, tags ...string) {
+	entries := b.entries(words)
+	for _, e := range entries {
+		e.Service.Tags = tags
+	}
+	b.Set("star", entries...)
+}
+
+// live select the instances with the tag live.
+var live = []ServiceOptions{{Tags: []string{"live"}}, {Filter: `"live" in Service.Tags`}}
+
 // An operator moves the tag to other instances. Consul still has the former ones.
 func TestInstancesWithoutTheTagAreNotOnProbation(t *testing.T) {
-	tagged := func(b *bubble, words string, tags ...string) {
-		entries := b.entries(words)
-		for _, e := range entries {
-			e.Service.Tags = tags
-		}
-		b.Set("star", entries...)
-	}
-	for _, o := range []ServiceOptions{{Tags: []string{"live"}}, {Filter: `"live" in Service.Tags`}} {
-		watchInBubble(t, o, func(b *bubble) { tagged(b, "a b", "live") }, func(t *testing.T, b *bubble) {
+	for _, o := range live {
+		watchInBubble(t, o, func(b *bubble) { b.setTagged("a b", "live") }, func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")
-			tagged(b, "a b")
+			b.setTagged("a b")
 			b.expect(2*sec, "1s: ")
-			tagged(b, "a b", "live")
+			b.setTagged("a b", "live")
 			b.expect(3*sec, "2s: a b")
-			tagged(b, "")
+			b.set("")
 			b.expect(4*sec, "3s: a? b?")
-			tagged(b, "a", "next") // it is deployed anew, and is another one's instance now
+			b.setTagged("a", "next") // it is deployed anew, and is another one's instance now
 			b.expect(5*sec, "4s: b?")
-			tagged(b, "a b", "next")
+			b.setTagged("a b", "next")
 			b.expect(6*sec, "5s: ")
 		})
 	}
@@ -139,30 +144,21 @@ func TestInstancesWithoutTheTagAreNotOnProbation(t *testing.T) {
 // An instance that registers again between two of the queries about a loss has the tag, and is used
 // without a pause.
 func TestInstanceThatRegistersAgainMeanwhileIsUsed(t *testing.T) {
-	for _, o := range []ServiceOptions{{Tags: []string{"live"}}, {Filter: `"live" in Service.Tags`}} {
-		watchInBubble(t, o, func(b *bubble) {}, func(t *testing.T, b *bubble) {
-			live := func(words string) {
-				entries := b.entries(words)
-				for _, e := range entries {
-					e.Service.Tags = []string{"live"}
-				}
-				b.Set("star", entries...)
-			}
-			live("a b")
-			b.at(sec)
-			b.sets = nil
+	for _, o := range live {
+		watchInBubble(t, o, func(b *bubble) { b.setTagged("a b", "live") }, func(t *testing.T, b *bubble) {
+			b.expect(sec, "0s: a b")
 			returning := "a"
 			b.Break(discoverytest.Fault{Only: func(r discoverytest.Request) bool {
 				if r.Consistent && len(r.Tags) == 0 && r.Filter == "" && returning != "" {
-					live(returning)
+					b.setTagged(returning, "live")
 					returning = ""
 				}
 				return false
 			}})
-			live("")
+			b.set("")
 			b.expectLast(2*sec, "1s: a b?")
 			returning = "a b"
-			live("a:warning")
+			b.setTagged("a:warning", "live")
 			b.expectLast(3*sec, "2s: a b")
 		})
 	}
