@@ -40,9 +40,7 @@ func watchCatalog(t *testing.T, s Selection, f func(b *catalogBubble)) {
 			s.Probation = 30 * sec
 		}
 		b.watch = client.Catalog(s)
-		ctx, cancel := context.WithCancel(t.Context())
-		var run sync.WaitGroup
-		run.Go(func() {
+		background(t, func(ctx context.Context) {
 			b.watch.Run(ctx, func(services []CatalogService) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
@@ -50,8 +48,6 @@ func watchCatalog(t *testing.T, s Selection, f func(b *catalogBubble)) {
 			})
 		})
 		f(b)
-		cancel()
-		run.Wait()
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -336,11 +335,7 @@ func TestARestoredSnapshotPutsWhatItLacksOnProbation(t *testing.T) {
 				if c.plain {
 					b.DisableStreaming()
 				}
-				var running sync.WaitGroup
-				ctx, cancel := context.WithCancel(t.Context())
-				defer running.Wait()
-				defer cancel()
-				running.Go(func() {
+				background(t, func(ctx context.Context) {
 					if strings.Contains(name, "alone") {
 						return
 					}

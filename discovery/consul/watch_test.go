@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -239,15 +238,9 @@ func TestOversubscribedServicesAndACatalogTakeTurns(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			fake := discoverytest.New()
 			client, _ := inMemory(t, fake, consul.Options{MaxWatches: connections})
-			ctx, cancel := context.WithCancel(t.Context())
-			var running sync.WaitGroup
 			var found atomic.Int64
-			running.Go(func() {
+			background(t, func(ctx context.Context) {
 				_ = client.Catalog(Selection{Wait: maxWait}).Run(ctx, func(s []CatalogService) { found.Store(int64(len(s))) }) // ends with ctx
-			})
-			t.Cleanup(func() {
-				cancel()
-				running.Wait()
 			})
 			time.Sleep(20 * sec)
 			m := discovery.NewManager(discovery.ManagerOptions{Sink: func(discovery.Set) {}})
