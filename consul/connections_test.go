@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -117,4 +118,103 @@ func TestConnectionsAreReplacedWhenThePreferredAgentReturns(t *testing.T) {
 	before := other.connections.current
 	client.agents.switchToBest(time.Now())
 	verify.That(t, client.agents.inUse() == preferred && before.replaced, "in use %s, connections replaced: %v", client.URL(), before.replaced)
+}
+
+// limitedAgent is an agent that accepts a number of connections and, like Consul's,
+// answers 429 to others before it has a request. It returns its address, and a channel
+// with an element for each accepted connection that was closed.
+func limitedAgent(t *testing.T, limit int) (address string, closed <-chan struct{}) {
+	t.Helper()
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
+	var mu sync.Mutex
+	counted := make(map[net.Conn]bool)
+	gone := make(chan struct{}, 10)
+	server := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Consul-Index", "1")
+			w.Header().Set("X-Consul-KnownLeader", "true")
+			if r.URL.Path == "/v1/status/leader" {
+				fmt.Fprint(w, `"127.0.0.1:8300"`)
+				return
+			}
+			fmt.Fprint(w, "[]")
+		}),
+		ConnState: func(conn net.Conn, state http.ConnState) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case state == http.StateNew && len(counted) < limit:
+				counted[conn] = true
+			case state == http.StateNew:
+				_, _ = io.WriteString(conn, "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlimit")
+				_ = conn.Close()
+			case state == http.StateClosed && counted[conn]:
+				delete(counted, conn)
+				gone <- struct{}{}
+			}
+		},
+	}
+	var running sync.WaitGroup
+	running.Go(func() { _ = server.Serve(l) }) // ends with Close
+	t.Cleanup(func() {
+		_ = server.Close()
+		running.Wait()
+	})
+	return l.Addr().String(), gone
+}
+
+// An agent answers 429 to a connection above its limit before it has a request. However
+// soon the answer arrives, it counts as the answer to the request.
+func TestAnswer429BeforeTheRequest(t *testing.T) {
+	address, _ := limitedAgent(t, 0)
+	client := verify.Result(New(Options{Addresses: []string{address}})).Must(t)
+	defer client.Close()
+	const queries = 50
+	for range queries {
+		_, err := client.Get(t.Context(), Query{Path: "catalog/nodes"}, func(io.Reader) error { return nil })
+		verify.Require(t, StatusCode(err) == http.StatusTooManyRequests, "query: %v", err)
+		c, err := client.agents.inUse().probe(t.Context(), time.Minute)
+		verify.Require(t, c == degraded && StatusCode(err) == http.StatusTooManyRequests, "probe: %v, %v", c, err)
+	}
+	s := client.Stats()
+	verify.That(t, s.Refused == 2*queries && s.Errors == 2*queries, "%+v: want %d answers 429, each an error", s, 2*queries)
+}
+
+// net/http closes a refused connection at once: the request that is written to it then fails with
+// the answer 429, and not as a write to a closed connection.
+func TestWriteToARefusedConnection(t *testing.T) {
+	client, agent := net.Pipe()
+	defer agent.Close()
+	var answering sync.WaitGroup
+	defer answering.Wait()
+	answering.Go(func() {
+		_, _ = io.WriteString(agent, "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
+	})
+	conn := &refusableConn{Conn: client}
+	_, read := conn.Read(make([]byte, 1024))
+	verify.NoError(t, conn.Close())
+	_, written := conn.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+	for operation, err := range map[string]error{"read": read, "write": written} {
+		refused := (*refusal)(nil)
+		verify.Require(t, errors.As(err, &refused), "%s: %v, want a refusal", operation, err)
+		verify.Equal(t, refused.response.StatusCode, http.StatusTooManyRequests, "status")
+	}
+}
+
+// Idle connections of queries do not take the place of the probes' one for long.
+func TestProbesGetAConnectionOfALimitedAgent(t *testing.T) {
+	address, closed := limitedAgent(t, 1)
+	client := verify.Result(New(Options{Addresses: []string{address}})).Must(t)
+	defer client.Close()
+	_, err := client.Get(t.Context(), Query{Path: "catalog/nodes"}, func(body io.Reader) error {
+		_, err := io.Copy(io.Discard, body)
+		return err
+	})
+	verify.NoError(t, err)
+	agent := client.agents.inUse()
+	c, err := agent.probe(t.Context(), time.Minute)
+	verify.Require(t, c == degraded && StatusCode(err) == http.StatusTooManyRequests, "first probe: %v, %v", c, err)
+	<-closed
+	c, err = agent.probe(t.Context(), time.Minute)
+	verify.Require(t, c == healthy, "second probe: %v, %v", c, err)
 }

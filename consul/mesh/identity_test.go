@@ -99,6 +99,14 @@ func inMesh(t *testing.T, do func(t *testing.T, r *rig)) {
 // web is an instance in the mesh.
 var web = discovery.Instance{Service: "web", Identity: "/ns/default/dc/dc1/svc/web"}
 
+// begin makes sluice a member of the mesh, with a leaf of a root.
+func (r *rig) begin(t *testing.T, ca *root, life time.Duration) {
+	r.set(leafPath, ca.leafOf(t, "sluice", life))
+	r.set(rootsPath, rootsOf(ca))
+	r.Configure("sluice")
+	synctest.Wait()
+}
+
 // kinds returns the kinds of the events so far, and what they say.
 func (r *rig) kinds() (kinds []events.Kind, texts string) {
 	for _, e := range r.feed.All() {
@@ -120,12 +128,8 @@ func (r *rig) accepts(t *testing.T, by *root) error {
 func TestALeafThatIsNotRenewed(t *testing.T) {
 	inMesh(t, func(t *testing.T, r *rig) {
 		const life = 10 * time.Hour
-		ca := newRoot(t)
-		r.set(leafPath, ca.leafOf(t, "sluice", life))
-		r.set(rootsPath, rootsOf(ca))
-		begin := time.Now()
-		r.Configure("sluice")
-		synctest.Wait()
+		ca, begin := newRoot(t), time.Now()
+		r.begin(t, ca, life)
 		verify.NoError(t, r.accepts(t, ca))
 		_, err := r.TermsFor(new(discovery.Instance))
 		verify.That(t, err != nil, "an instance that is not in the mesh")
@@ -261,10 +265,7 @@ func TestALackIsToldOnce(t *testing.T) {
 func TestLeafAndRootsAreOneValue(t *testing.T) {
 	inMesh(t, func(t *testing.T, r *rig) {
 		one, two := newRoot(t), newRoot(t)
-		r.set(rootsPath, rootsOf(one))
-		r.set(leafPath, one.leafOf(t, "sluice", 72*time.Hour))
-		r.Configure("sluice")
-		synctest.Wait()
+		r.begin(t, one, 72*time.Hour)
 		first := r.Current()
 		uses := func(l *leaf, roots ...*root) {
 			t.Helper()
@@ -307,10 +308,7 @@ func TestLeafAndRootsAreOneValue(t *testing.T) {
 func TestAnIdentityIsHandedOver(t *testing.T) {
 	inMesh(t, func(t *testing.T, r *rig) {
 		ca := newRoot(t)
-		r.set(rootsPath, rootsOf(ca))
-		r.set(leafPath, ca.leafOf(t, "sluice", 72*time.Hour))
-		r.Configure("sluice")
-		synctest.Wait()
+		r.begin(t, ca, 72*time.Hour)
 		r.Pause()
 		text := verify.Result(json.Marshal(r.Save())).Must(t)
 		r.Configure("")
