@@ -326,7 +326,7 @@ func TestServicesArePolledIfALongListFails(t *testing.T) {
 				c.Heal()
 				time.Sleep(time.Minute)
 				idle := c.spent(time.Minute, func() {})
-				verify.That(t, idle["without news"]+idle["health"] <= overviewServices/2, "afterwards services are still polled: %v", idle)
+				verify.That(t, idle["unchanged"]+idle["health"] <= overviewServices/2, "afterwards services are still polled: %v", idle)
 			})
 		})
 	}
