@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // The page shows added, failing and removed instances without a reload.
@@ -28,20 +29,14 @@ routes: [{ path: /, service: live }, { path: /fixed, service: fixed }]
 	p := open(t, g.AdminURL())
 
 	p.await("both services", func() bool { return len(p.peers()) == 4 && p.text("#ready") == "ready" })
-	if got, want := p.services(), []string{"fixed", "live"}; !slices.Equal(got, want) {
-		t.Errorf("services %q, want %q", got, want)
-	}
-	if got := p.peer("127.0.0.1:10"); got.Weight != "3" || got.State != "up" || got.Service != "fixed" {
-		t.Errorf("a static peer is shown as %+v", got)
-	}
-	if got := p.peer("live-1"); !strings.HasPrefix(got.Address, "127.0.0.1:") || got.State != "up" || got.Tags != "v1, blue, zone=b" || got.Why != "" ||
-		!strings.HasPrefix(got.Node, "node-") || !strings.HasSuffix(got.Node, " (dc1)") {
-		t.Errorf("a peer is shown as %+v", got)
-	}
+	verify.Slices(t, p.services(), []string{"fixed", "live"}, "services")
+	got := p.peer("127.0.0.1:10")
+	verify.That(t, got.Weight == "3" && got.State == "up" && got.Service == "fixed", "a static peer is shown as %+v", got)
+	got = p.peer("live-1")
+	verify.That(t, strings.HasPrefix(got.Address, "127.0.0.1:") && got.State == "up" && got.Tags == "v1, blue, zone=b" && got.Why == "" &&
+		strings.HasPrefix(got.Node, "node-") && strings.HasSuffix(got.Node, " (dc1)"), "a peer is shown as %+v", got)
 	p.await("the configuration", func() bool { return strings.HasPrefix(p.text("#config"), "configuration 1 from ") })
-	if p.visible("#replicas") || p.visible("#login") {
-		t.Error("replicas or a field for the token are shown, and there are none")
-	}
+	verify.That(t, !p.visible("#replicas") && !p.visible("#login"), "replicas or a field for the token are shown, and there are none")
 
 	g.send(t, 10)
 	p.await("10 requests are counted", func() bool {
@@ -96,9 +91,7 @@ routes: [{ path: /, service: stale }]
 		text := p.text("#services .service")
 		return strings.Contains(text, `consul service "stale": stale for`) && strings.Contains(text, "the peers do not change: ")
 	})
-	if got := p.peer("stale-1").State; got != "up" {
-		t.Errorf("the peer is %s, want it to stay", got)
-	}
+	verify.Equal(t, p.peer("stale-1").State, "up", "the peer stays")
 	relay.Heal()
 	p.await("it is fresh again", func() bool { return !strings.Contains(p.text("#services .service"), "stale for") })
 }
@@ -113,9 +106,8 @@ func TestHeldInstance(t *testing.T) {
 	p := open(t, g.AdminURL())
 	p.await("both peers", func() bool { return len(p.peers()) == 2 })
 	const note = "2 instances on probation: missing from the registry, used until they fail."
-	if text := p.text("#services .service"); strings.Contains(text, "probation") {
-		t.Errorf("nothing is lost, and the service says %q", text)
-	}
+	text := p.text("#services .service")
+	verify.That(t, !strings.Contains(text, "probation"), "nothing is lost, and the service says %q", text)
 	deregister(t, "held-1")
 	deregister(t, "held-2")
 	p.await("both are held, and why", func() bool {
@@ -140,15 +132,11 @@ func TestPageWithoutSluice(t *testing.T) {
 	g := startSluice(t, options{services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
 	p := open(t, g.AdminURL(), "net::ERR_")
 	p.await("the peer", func() bool { return len(p.peers()) == 1 })
-	if err := g.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, g.Stop())
 	p.await("the values are marked as old", func() bool {
 		return p.text("#ready") == "no answer from sluice: the values are old" && evaluate[bool](p, `document.body.className === "old"`)
 	})
-	if len(p.peers()) != 1 {
-		t.Error("the peers are not shown")
-	}
+	verify.Equal(t, len(p.peers()), 1, "peers are shown")
 	g.start(t)
 	p.await("the present values", func() bool { return p.text("#ready") == "ready" && evaluate[bool](p, `document.body.className === ""`) })
 }
@@ -180,9 +168,7 @@ func TestToken(t *testing.T) {
 	g := startSluice(t, options{admin: fmt.Sprintf("token_file: %q", file), services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
 	p := open(t, g.AdminURL(), "the server responded with a status of 401")
 	p.await("the field for the token", func() bool { return p.text("#ready") == "a token is needed" && p.visible("#login") })
-	if len(p.services()) > 0 || p.visible("#search") {
-		t.Error("something is shown without a token")
-	}
+	verify.That(t, len(p.services()) == 0 && !p.visible("#search"), "something is shown without a token")
 	p.typeKeys("wrong" + kb.Enter) // the field has the focus
 	p.await("the token is refused", func() bool { return p.text("#ready") == "this token is not accepted" && p.visible("#login") })
 	p.retype("#token", "s3cret"+kb.Enter)
@@ -193,9 +179,7 @@ func TestToken(t *testing.T) {
 	p.do(chromedp.Reload())
 	p.await("the peer, without the field for the token", func() bool { return len(p.peers()) == 1 && !p.visible("#login") })
 	for _, path := range p.paths() {
-		if strings.Contains(path, "s3cret") {
-			t.Errorf("the token is in a URL: %s", path)
-		}
+		verify.That(t, !strings.Contains(path, "s3cret"), "the token is in a URL: %s", path)
 	}
 }
 
@@ -219,8 +203,6 @@ func TestReplicas(t *testing.T) {
 		notes := p.text("#replicas .notes")
 		return p.rest("#converged") == "do not agree" && strings.Contains(notes, "configuration") && strings.Contains(notes, "the instances differ")
 	})
-	if err := b.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, b.Stop())
 	p.await("one is left, which agrees with itself", func() bool { return p.rest("#converged") == "agree" && replicas() == 1 })
 }

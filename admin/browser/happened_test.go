@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // events returns the sentences of the list of what happened, the latest first.
@@ -54,26 +55,20 @@ routes: [{ path: /, service: told }, { path: /fixed, service: fixed }]
 	const markup = `<img src=x onerror="window.broken = 1">`
 	check(t, "told-1", api.HealthCritical, markup)
 	p.await("the failed check, as text", has("told-1 is unhealthy, it was up: consul: critical: Service 'told' check: "+markup))
-	if got := p.text("#happened-list li"); !strings.Contains(got, "warning") || !strings.Contains(got, "told") || !strings.Contains(got, "peer.unhealthy") {
-		t.Errorf("the row is %q", got)
+	for _, part := range []string{"warning", "told", "peer.unhealthy"} {
+		verify.Contains(t, p.text("#happened-list li"), part, "the row")
 	}
-	if evaluate[bool](p, `"broken" in window`) {
-		t.Error("a text was read as HTML")
-	}
+	verify.That(t, !evaluate[bool](p, `"broken" in window`), "a text was read as HTML")
 	check(t, "told-1", api.HealthPassing, "")
 	p.await("the recovery", has("told-1 is up, it was unhealthy"))
-	if n := len(p.events()); n != 5 {
-		t.Errorf("%d events are shown", n)
-	}
+	verify.Equal(t, len(p.events()), 5, "events are shown")
 	p.click("#happened-all")
 	p.await("all events", func() bool { return len(p.events()) == 9 && p.text("#happened-all") == "Show fewer" })
 
 	p.choose("#happened-group", "config")
 	p.await("those of the configuration", func() bool { return len(p.events()) == 1 && has("Revision 1")() })
 	address := evaluate[string](p, "location.href")
-	if !strings.HasSuffix(address, "/?all&happened=config") {
-		t.Errorf("the address is %s", address)
-	}
+	verify.That(t, strings.HasSuffix(address, "/?all&happened=config"), "the address is %s", address)
 	p.retype("#filter", "sluice.yaml")
 	p.await("none with this text", func() bool { return len(p.events()) == 0 && strings.HasPrefix(p.text("#happened-count"), "nothing") })
 	g.write(t, strings.ReplaceAll(g.read(t), "127.0.0.1:11", "127.0.0.1:12"))
@@ -88,10 +83,7 @@ routes: [{ path: /, service: told }, { path: /fixed, service: fixed }]
 	p.await("the events of a service", func() bool { return len(p.events()) == 6 })
 	p.click("#wrong")
 	p.await("problems only", func() bool { return len(p.events()) == 0 })
-	for _, width := range []int64{1280, 400} {
-		p.do(chromedp.EmulateViewport(width, 800))
-		p.fits(width)
-	}
+	p.fitsIn(1280, 400)
 }
 
 // The feed goes on when sluice has restarted, also in a page that was in the background.
@@ -100,13 +92,10 @@ func TestFeedContinuesAfterARestart(t *testing.T) {
 	g := startSluice(t, options{services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
 	p := open(t, g.AdminURL(), "net::ERR_")
 	p.await("the start", func() bool { return len(p.events()) == 4 && evaluate[bool](p, "live") })
-	if err := g.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, g.Stop())
 	p.await("the feed is interrupted", func() bool { return strings.Contains(p.text("#happened-count"), "the feed is interrupted") })
-	if got := p.latest(); !strings.HasPrefix(got, "sluice stops") {
-		t.Errorf("the last event is %q", got)
-	}
+	got := p.latest()
+	verify.That(t, strings.HasPrefix(got, "sluice stops"), "the last event is %q", got)
 	g.start(t)
 	p.await("the events of the new process", func() bool {
 		return evaluate[bool](p, "live") && p.latest() == "sluice is ready" && strings.HasPrefix(p.text("#happened-count"), "10 events")
@@ -122,12 +111,10 @@ func TestRowFollowsAKilledAppAtOnce(t *testing.T) {
 	port := consultest.ReservePort(t) // for the app when it comes back, too
 	address := fmt.Sprint("127.0.0.1:", port)
 	kill := serve(t, address)
-	if err := consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+	verify.NoError(t, consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
 		Name: "prompt", ID: "prompt-1", Address: "127.0.0.1", Port: port,
 		Check: &api.AgentServiceCheck{HTTP: "http://" + address, Interval: interval.String(), Status: api.HealthPassing},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	}))
 	t.Cleanup(func() { deregister(t, "prompt-1") })
 	g := startSluice(t, options{services: "services: { prompt: { consul: { service: prompt } } }\nroutes: [{ path: /, service: prompt }]\n"})
 	p := open(t, g.AdminURL())
@@ -151,9 +138,7 @@ func TestRowFollowsAKilledAppAtOnce(t *testing.T) {
 		if shown < known+slack && shown < interval+slack {
 			return
 		}
-		if time.Since(begin) > patience {
-			t.Fatalf("the row never changed within Consul's interval of checks and %s", slack)
-		}
+		verify.Require(t, time.Since(begin) <= patience, "the row never changed within Consul's interval of checks and %s", slack)
 	}
 }
 
@@ -161,10 +146,7 @@ func TestRowFollowsAKilledAppAtOnce(t *testing.T) {
 // ends.
 func serve(t *testing.T, address string) (kill func()) {
 	t.Helper()
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := verify.Result(net.Listen("tcp", address)).Must(t)
 	server := http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
 	done := make(chan struct{})
 	go func() {
@@ -184,9 +166,7 @@ func awaitVerdict(t *testing.T, service, status string) time.Time {
 	t.Helper()
 	for index := uint64(0); ; {
 		checks, meta, err := consul.Client().Health().Checks(service, &api.QueryOptions{WaitIndex: index, WaitTime: patience})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		if len(checks) == 1 && checks[0].Status == status {
 			return time.Now()
 		}

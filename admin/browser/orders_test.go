@@ -9,6 +9,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/hashicorp/consul/api"
+
+	"sluice/test/verify"
 )
 
 // An operator drains and enables a peer on the page.
@@ -30,9 +32,7 @@ routes: [{ path: /, service: drained }]
 	})
 	p.typeKeys(kb.Escape)
 	p.await("Escape closes the dialog", func() bool { return !p.visible("#order") })
-	if got := p.peer("drained-1").State; got != "up" {
-		t.Errorf("the peer is %s, and the question was not answered", got)
-	}
+	verify.Equal(t, p.peer("drained-1").State, "up", "the peer, whose question was not answered")
 
 	p.click(p.order("drained-1"))
 	p.typeKeys(`new disk, "fast" & <big>` + kb.Enter)
@@ -40,9 +40,8 @@ routes: [{ path: /, service: drained }]
 		got := p.peer("drained-1")
 		return got.State == "draining" && got.Why == `drain: new disk, "fast" & <big>` && got.Order == "Enable" && !p.visible("#order")
 	})
-	if got := g.send(t, 10); slices.Contains(got, "drained-1") {
-		t.Errorf("it still gets requests: %q", got)
-	}
+	got := g.send(t, 10)
+	verify.That(t, !slices.Contains(got, "drained-1"), "it still gets requests: %q", got)
 
 	p.click(p.order("drained-2"))
 	p.await("the warning about the last peer", func() bool { return p.visible("#order-last") })
@@ -110,9 +109,8 @@ routes: [{ path: /, service: rack }]
 	})
 	for _, width := range []int64{1280, 400} {
 		p.do(chromedp.EmulateViewport(width, 800))
-		if !evaluate[bool](p, `(e => e.scrollWidth <= e.clientWidth && e.getBoundingClientRect().right <= innerWidth)(byId("order"))`) {
-			t.Errorf("in a window of %d pixels the dialog is too wide", width)
-		}
+		fits := evaluate[bool](p, `(e => e.scrollWidth <= e.clientWidth && e.getBoundingClientRect().right <= innerWidth)(byId("order"))`)
+		verify.That(t, fits, "in a window of %d pixels the dialog is too wide", width)
 	}
 	p.retype(`#order input[name="for"]`, "soon"+kb.Enter)
 	p.await("the reason of the API", func() bool { return strings.HasPrefix(p.text("#order-problem"), "for: want a duration from 1s to ") })

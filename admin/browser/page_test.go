@@ -20,6 +20,8 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"sluice/test/verify"
 )
 
 // patience is how long a test waits for what should happen.
@@ -44,9 +46,7 @@ func open(t *testing.T, address string, allowed ...string) *page {
 	t.Cleanup(cancel)
 	p := &page{t: t, ctx: ctx}
 	allowed = append(allowed, "/readyz: Failed to load resource: the server responded with a status of 503") // not ready yet
-	if err := chromedp.Listen(ctx, p.notice); err != nil {
-		t.Fatal(err)
-	}
+	p.check(chromedp.Listen(ctx, p.notice))
 	_, err := chromedp.Call(ctx, network.Enable, network.EnableParams{})
 	p.check(err)
 	_, err = chromedp.Call(ctx, log.Enable, cdp.Empty{})
@@ -64,14 +64,12 @@ func open(t *testing.T, address string, allowed ...string) *page {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for _, problem := range p.problems {
-			if !slices.ContainsFunc(allowed, func(a string) bool { return strings.Contains(problem, a) }) {
-				t.Errorf("the browser reports: %s", problem)
-			}
+			known := slices.ContainsFunc(allowed, func(a string) bool { return strings.Contains(problem, a) })
+			verify.That(t, known, "the browser reports: %s", problem)
 		}
 		for _, u := range p.requests {
-			if u.Host != home.Host && u.Scheme != "data" {
-				t.Errorf("the page contacted another host: %s", u)
-			}
+			here := u.Host == home.Host || u.Scheme == "data"
+			verify.That(t, here, "the page contacted another host: %s", u)
 		}
 	})
 	return p
@@ -110,9 +108,7 @@ func (p *page) paths() (paths []string) {
 
 func (p *page) check(err error) {
 	p.t.Helper()
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 }
 
 func (p *page) do(steps ...chromedp.Action[chromedp.Void]) {
@@ -128,9 +124,7 @@ func evaluate[T any](p *page, expression string) T {
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
 	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
-	if err != nil {
-		p.t.Fatalf("%s: %v", expression, err)
-	}
+	verify.Require(p.t, err == nil, "%s: %v", expression, err)
 	return v
 }
 
@@ -233,9 +227,7 @@ func (p *page) services() []string {
 func (p *page) await(what string, ok func() bool) {
 	p.t.Helper()
 	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			p.t.Fatalf("waited in vain: %s", what)
-		}
+		verify.Require(p.t, !time.Now().After(end), "waited in vain: %s", what)
 	}
 }
 
@@ -243,12 +235,19 @@ func (p *page) await(what string, ok func() bool) {
 // the columns of peers.
 func (p *page) fits(width int64) {
 	p.t.Helper()
-	if got := evaluate[int64](p, `Math.max(document.documentElement.scrollWidth,
-		...[...document.querySelectorAll("section, .card > td")].map(s => s.scrollWidth))`); got > width {
-		p.t.Errorf("in a window of %d pixels something is %d pixels wide", width, got)
-	}
-	if got := evaluate[int64](p, `Math.min(100, ...[...document.querySelectorAll(".peers > thead th")].map(th => th.clientWidth).filter(Boolean))`); width > 1152 && got < 50 {
-		p.t.Errorf("in a window of %d pixels a column of peers is %d pixels wide", width, got)
+	got := evaluate[int64](p, `Math.max(document.documentElement.scrollWidth,
+		...[...document.querySelectorAll("section, .card > td")].map(s => s.scrollWidth))`)
+	verify.That(p.t, got <= width, "in a window of %d pixels something is %d pixels wide", width, got)
+	got = evaluate[int64](p, `Math.min(100, ...[...document.querySelectorAll(".peers > thead th")].map(th => th.clientWidth).filter(Boolean))`)
+	verify.That(p.t, width <= 1152 || got >= 50, "in a window of %d pixels a column of peers is %d pixels wide", width, got)
+}
+
+// fitsIn is fits in windows of several widths.
+func (p *page) fitsIn(widths ...int64) {
+	p.t.Helper()
+	for _, width := range widths {
+		p.do(chromedp.EmulateViewport(width, 800))
+		p.fits(width)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/sluicetest"
+	"sluice/test/verify"
 )
 
 // envPictures names the directory that TestPictures writes to, for the documents and for
@@ -114,7 +115,6 @@ func startScene(t *testing.T) *gateway {
 			register(t, api.AgentServiceRegistration{Name: i.service, ID: id, Port: startApp(t, id), Tags: []string{i.tag}, Meta: map[string]string{"zone": "b"}})
 		}
 	}
-	failing := startStatus(t, http.StatusInternalServerError)
 	g := startSluice(t, options{services: fmt.Sprintf(`
 config: { history: %q }
 services:
@@ -122,14 +122,14 @@ services:
   cart: { consul: {} }
   search: { consul: {} }
   login: { consul: {} }
-  legacy: { peers: ["127.0.0.1:%d", "%s weight=2"], health: { passive: { consecutive_failures: 0 } } }
+  legacy: { peers: ["127.0.0.1:%d", "127.0.0.1:%d weight=2"], health: { passive: { consecutive_failures: 0 } } }
 routes:
   - { path: /cart, service: cart }
   - { path: /search, service: search, when: { header: { X-Search: v7 } } }
   - { path: /login, service: login }
   - { host: legacy.example.com, path: /, service: legacy }
   - { service: star }
-`, t.TempDir(), startApp(t, "legacy-1"), strings.TrimPrefix(failing, "http://"))})
+`, t.TempDir(), startApp(t, "legacy-1"), startStatus(t, http.StatusInternalServerError))})
 	load, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	t.Cleanup(func() { stop(); <-done })
@@ -139,21 +139,11 @@ routes:
 	}()
 	// The page shows the latest 5 events: what follows must not be mixed with the peers' joining.
 	consultest.Await(t, "all peers are up", func() bool {
-		peers, err := g.Peers(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		peers := verify.Result(g.Peers(t.Context())).Must(t)
 		return len(peers) == 10 && !slices.ContainsFunc(peers, func(p sluicetest.Peer) bool { return p.State != "up" })
 	})
 	check(t, "star-9003", api.HealthCritical, "Get \"http://127.0.0.1:9003/health\": connect: connection refused")
-	answer, err := http.Post(g.AdminURL()+"/api/peers/cart/cart-9012/drain", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		t.Fatalf("drain cart-9012: %s", answer.Status)
-	}
+	post(t, g.AdminURL()+"/api/peers/cart/cart-9012/drain")
 	return g
 }
 
@@ -202,8 +192,7 @@ func (p *page) photograph(file, scheme string, width, height int64) {
 	p.check(err)
 	decoded, err := png.Decode(bytes.NewReader(picture))
 	p.check(err)
-	if size := decoded.Bounds().Size(); int64(size.X) != width || int64(size.Y) != height {
-		p.t.Errorf("%s: a picture of %v", filepath.Base(file), size)
-	}
+	size := decoded.Bounds().Size()
+	verify.That(p.t, int64(size.X) == width && int64(size.Y) == height, "%s: a picture of %v", filepath.Base(file), size)
 	p.check(os.WriteFile(file, picture, 0o644))
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/hashicorp/consul/api"
+
+	"sluice/test/verify"
 )
 
 // The names of instances are text, not HTML.
@@ -29,23 +31,16 @@ func TestStrangeNames(t *testing.T) {
 	p := open(t, g.AdminURL())
 	p.await("all peers", func() bool { return len(p.peers()) == 4 })
 	for _, id := range ids[:2] {
-		if got := p.peer(id); got.State != "up" || !strings.HasPrefix(got.Tags, markup+", xxx") {
-			t.Errorf("%q is shown as %+v", id, got)
-		}
+		got := p.peer(id)
+		verify.That(t, got.State == "up" && strings.HasPrefix(got.Tags, markup+", xxx"), "%q is shown as %+v", id, got)
 	}
-	if got := p.peer("plain").Why; !strings.Contains(got, markup) {
-		t.Errorf("the check's output is shown as %q", got)
-	}
-	for _, width := range []int64{1280, 1000, 400} {
-		p.do(chromedp.EmulateViewport(width, 800))
-		p.fits(width)
-	}
+	verify.Contains(t, p.peer("plain").Why, markup, "the check's output")
+	p.fitsIn(1280, 1000, 400)
 	p.click(p.order(ids[1]))
 	p.typeKeys(kb.Enter)
 	p.await("an id with every special character can be drained", func() bool { return p.peer(ids[1]).State == "draining" })
-	if evaluate[bool](p, `"broken" in window || document.querySelectorAll("#services script, #services img").length > 0`) {
-		t.Error("a name was read as HTML")
-	}
+	broken := evaluate[bool](p, `"broken" in window || document.querySelectorAll("#services script, #services img").length > 0`)
+	verify.That(t, !broken, "a name was read as HTML")
 }
 
 // The filter finds services and peers by any text of theirs.
@@ -64,9 +59,8 @@ func TestFilter(t *testing.T) {
 	p.await("all services, the one with problems first", func() bool {
 		return len(p.services()) == 101 && p.services()[0] == "found" && len(p.peers()) == 0
 	})
-	if got := p.text("#summary"); !strings.HasPrefix(got, "101 services, 1 with problems; ") {
-		t.Errorf("the summary is %q", got)
-	}
+	got := p.text("#summary")
+	verify.That(t, strings.HasPrefix(got, "101 services, 1 with problems; "), "the summary is %q", got)
 
 	for _, test := range []struct {
 		filter          string
@@ -82,9 +76,8 @@ func TestFilter(t *testing.T) {
 		{"no such thing", nil, nil},
 	} {
 		p.typeKeys("/") // goes to the filter
-		if got := evaluate[string](p, "document.activeElement.id"); got != "filter" {
-			t.Fatalf("/ goes to %q", got)
-		}
+		got := evaluate[string](p, "document.activeElement.id")
+		verify.Require(t, got == "filter", "/ goes to %q", got)
 		p.retype("#filter", test.filter)
 		p.await(fmt.Sprintf("%q finds %q", test.filter, test.peers), func() bool {
 			var ids []string
@@ -127,19 +120,16 @@ func TestManyServices(t *testing.T) {
 	evaluate[bool](p, `document.querySelectorAll("#services th[scope=row] button")[7].focus(), true`)
 	p.typeKeys(kb.Enter)
 	p.await("one is open", func() bool { return len(p.peers()) == 5 })
-	if got := evaluate[string](p, `document.activeElement.ariaExpanded`); got != "true" {
-		t.Errorf("aria-expanded of the open service is %q", got)
-	}
+	verify.Equal(t, evaluate[string](p, `document.activeElement.ariaExpanded`), "true", "aria-expanded of the open service")
 
 	p.paths()
 	requested := func(path string) (n int) {
 		for _, got := range p.paths() {
-			if strings.HasPrefix(got, "/api/peers") && got != path {
-				t.Errorf("the page requests %s", got)
-			}
 			if got == path {
 				n++
+				continue
 			}
+			verify.That(t, !strings.HasPrefix(got, "/api/peers"), "the page requests %s", got)
 		}
 		return n
 	}
@@ -153,9 +143,7 @@ func TestManyServices(t *testing.T) {
 	// services. A round may have been under way when the count began.
 	changes := evaluate[int](p, "changes")
 	rounds += requested("/api/peers?service=s-007")
-	if changes > 5*(rounds+1) {
-		t.Errorf("%d changes of the page in %d rounds in which nothing happened", changes, rounds)
-	}
+	verify.That(t, changes <= 5*(rounds+1), "%d changes of the page in %d rounds in which nothing happened", changes, rounds)
 	p.typeKeys(kb.Enter)
 	p.await("it is closed", func() bool { return len(p.peers()) == 0 })
 }
@@ -184,14 +172,10 @@ routes: [{ path: /, service: one }]
 		role := strings.Trim(string(node.Role.Value), `"`)
 		roles[role]++
 		named := slices.Contains([]string{"button", "link", "searchbox", "checkbox", "combobox", "textbox", "table", "region", "navigation"}, role)
-		if named && (node.Name == nil || string(node.Name.Value) == `""`) {
-			t.Errorf("a %s has no name", role)
-		}
+		verify.That(t, !named || node.Name != nil && string(node.Name.Value) != `""`, "a %s has no name", role)
 	}
 	for role, want := range map[string]int{"button": 15, "table": 3, "columnheader": 35, "rowheader": 2, "searchbox": 1, "combobox": 1, "checkbox": 1, "heading": 2, "link": 17} {
-		if roles[role] != want {
-			t.Errorf("%d times the role %s, want %d: %v", roles[role], role, want, roles)
-		}
+		verify.Equal(t, roles[role], want, "times the role %s of %v", role, roles)
 	}
 
 	for _, width := range []int64{1280, 400} {
@@ -213,9 +197,7 @@ routes: [{ path: /, service: one }]
 			"one", "Weight 1 of 127.0.0.1:11", "Drain 127.0.0.1:11", "Weight 1 of 127.0.0.1:12", "Drain 127.0.0.1:12", "Last 15 minutes in numbers", "Settings in use, in words",
 			"two", "Weight 1 of 127.0.0.1:13", "Drain 127.0.0.1:13",
 		}
-		if !slices.Equal(reached, want) {
-			t.Errorf("in a window of %d pixels Tab goes to %q, want %q", width, reached, want)
-		}
+		verify.Slices(t, reached, want, "in a window of %d pixels Tab goes to", width)
 		p.typeKeys(kb.Enter)
 		p.await("the dialog is open, and the focus in it", func() bool {
 			return p.visible("#order") && evaluate[string](p, "document.activeElement.name") == "why"

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,16 +18,11 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
-// startSlow runs an app whose answers take longer than the page finds good, and returns its
-// address.
-func startSlow(t *testing.T) string {
-	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-time.After(1200 * time.Millisecond) }))
-	t.Cleanup(server.Close)
-	return server.Listener.Addr().String()
-}
+// slow answers later than the page finds good.
+func slow(http.ResponseWriter, *http.Request) { <-time.After(1200 * time.Millisecond) }
 
 // keepSending sends a request now and then until t ends: the page shows the last minute.
 func keepSending(t *testing.T, url string) {
@@ -51,14 +45,14 @@ func keepSending(t *testing.T, url string) {
 // are broken, the one before the last fails, and the last is slow.
 func fleet(t *testing.T, n int, broken bool) string {
 	t.Helper()
-	peers := slices.Repeat([]string{fmt.Sprint("127.0.0.1:", startApp(t, "ok"))}, n)
+	ports := slices.Repeat([]int{startApp(t, "ok")}, n)
 	if broken {
-		peers[n-1] = startSlow(t)
-		peers[max(0, n-2)] = strings.TrimPrefix(startStatus(t, http.StatusBadGateway), "http://")
+		ports[n-1] = startHandler(t, slow)
+		ports[max(0, n-2)] = startStatus(t, http.StatusBadGateway)
 	}
 	var services, routes strings.Builder
-	for i, peer := range peers {
-		fmt.Fprintf(&services, "  s-%03d: { peers: [%q], health: { passive: { consecutive_failures: 0 } } }\n", i, peer)
+	for i, port := range ports {
+		fmt.Fprintf(&services, "  s-%03d: { peers: [\"127.0.0.1:%d\"], health: { passive: { consecutive_failures: 0 } } }\n", i, port)
 		fmt.Fprintf(&routes, "  - { path: /s-%03d, service: s-%03d }\n", i, i)
 	}
 	return "services:\n" + services.String() + "routes:\n" + routes.String()
@@ -102,19 +96,14 @@ func TestServicesAsRows(t *testing.T) {
 			p.await("the picture of the last minutes", func() bool {
 				return evaluate[bool](p, `[...document.querySelectorAll("#services .spark path")].some(e => e.getAttribute("d"))`) || !test.broken && test.services > 5
 			})
-			for _, width := range []int64{1280, 1000, 390} {
-				p.do(chromedp.EmulateViewport(width, 800))
-				p.fits(width)
-			}
+			p.fitsIn(1280, 1000, 390)
 			p.photograph(filepath.Join(dir, name+"-phone.png"), "light", 390, 844)
 			p.photograph(filepath.Join(dir, name+".png"), "light", 1280, 800)
 			if test.services <= fewServices {
 				return
 			}
 
-			if n := len(p.texts("#services .card")); n > 0 {
-				t.Errorf("%d cards are open", n)
-			}
+			verify.Equal(t, len(p.texts("#services .card")), 0, "cards are open")
 			evaluate[bool](p, `document.querySelector("#services th[scope=row] button").focus(), true`)
 			p.typeKeys(kb.Enter)
 			p.await("the card of the first", func() bool { return len(p.peers()) == 1 && len(p.texts("#services .card")) == 1 })
@@ -125,9 +114,7 @@ func TestServicesAsRows(t *testing.T) {
 			sorted := func() string {
 				return evaluate[string](p, `[...document.querySelectorAll("#services [aria-sort]")].map(e => e.textContent + " " + e.ariaSort).join() + " " + (new URLSearchParams(location.search).get("sort") ?? "")`)
 			}
-			if got := sorted(); got != "state descending " {
-				t.Errorf("the rows are sorted by %q", got)
-			}
+			verify.Equal(t, sorted(), "state descending ", "the rows are sorted by")
 			for _, want := range []struct{ column, sorted, first string }{
 				{"service", "service ascending service", "s-000"},
 				{"service", "service descending -service", slowest},
@@ -160,9 +147,7 @@ func TestServicesAsRows(t *testing.T) {
 				}
 				return rounds >= 4
 			})
-			if whole > 1 {
-				t.Errorf("in %d rounds the page asks %d times for all services", rounds, whole)
-			}
+			verify.That(t, whole <= 1, "in %d rounds the page asks %d times for all services", rounds, whole)
 		})
 	}
 }
@@ -205,13 +190,9 @@ func TestTagProblemsOnThePage(t *testing.T) {
 	p.await("the problem of the route", func() bool {
 		return p.visible("#routes .reasons td") && strings.Contains(p.text("#routes .reasons td"), markup) && strings.HasSuffix(p.text("#routes-count"), " 1 with problems of tags")
 	})
-	for _, width := range []int64{1280, 390} {
-		p.do(chromedp.EmulateViewport(width, 800))
-		p.fits(width)
-	}
-	if evaluate[bool](p, `"broken" in window || document.querySelector("#routes img") !== null`) {
-		t.Error("a tag was read as HTML")
-	}
+	p.fitsIn(1280, 390)
+	broken := evaluate[bool](p, `"broken" in window || document.querySelector("#routes img") !== null`)
+	verify.That(t, !broken, "a tag was read as HTML")
 }
 
 // Certificates are listed with their expiry, and the keys in use with what they mean and a link to
@@ -230,11 +211,7 @@ func TestCertificatesAndSettingsOnThePage(t *testing.T) {
 	p.await("the keys, and what they mean", func() bool {
 		return strings.Contains(p.text("#view-configuration .settings"), "log.level\tinfo\tbuilt in\t")
 	})
-	for _, width := range []int64{1280, 390} {
-		p.do(chromedp.EmulateViewport(width, 800))
-		p.fits(width)
-	}
-	p.do(chromedp.EmulateViewport(1280, 800))
+	p.fitsIn(390, 1280)
 	p.click(`#views a[data-view="services"]`)
 	p.await("the card", func() bool { return len(p.peers()) == 1 })
 	p.click("#services .panels details:last-child summary")

@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -15,14 +14,16 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/sluicetest"
+	"sluice/test/verify"
 )
 
 // options of a sluice that a test runs.
 type options struct {
-	services string // the file's text from "services:" on
-	admin    string // keys of "admin"
-	consul   string // further keys of "consul"
-	url      string // of Consul, if it is not the agent itself
+	services  string // the file's text from "services:" on
+	admin     string // keys of "admin"
+	consul    string // further keys of "consul"
+	url       string // of Consul, if it is not the agent itself
+	listeners bool   // services has its own ones
 }
 
 // gateway is a running sluice, and how to run it again.
@@ -40,10 +41,13 @@ func startSluice(t *testing.T, o options) *gateway {
 	}
 	dir := t.TempDir()
 	g := &gateway{file: filepath.Join(dir, "sluice.yaml")}
-	g.write(t, fmt.Sprintf("access_log: { path: off }\nshutdown: { delay: 0s }\nadmin: { %s }\nconsul: { addresses: [%q]%s }\n", o.admin, o.url, o.consul)+o.services)
+	g.write(t, fmt.Sprintf("access_log: { path: off }\nshutdown: { delay: 0s, grace: 1s }\nadmin: { %s }\nconsul: { addresses: [%q]%s }\n", o.admin, o.url, o.consul)+o.services)
 	g.args = sluicetest.Options{
-		Program: program, Listen: sluicetest.Any, Admin: fmt.Sprint("127.0.0.1:", consultest.ReservePort(t)),
+		Program: program, Admin: fmt.Sprint("127.0.0.1:", consultest.ReservePort(t)),
 		Args: []string{"--config", g.file}, Log: filepath.Join(dir, "sluice.log"),
+	}
+	if !o.listeners {
+		g.args.Listen = sluicetest.Any
 	}
 	g.start(t)
 	t.Cleanup(func() {
@@ -63,32 +67,20 @@ func (g *gateway) start(t *testing.T) {
 	if g.Sluice != nil {
 		g.args.Admin = strings.TrimPrefix(g.AdminURL(), "http://")
 	}
-	s, err := sluicetest.Start(t.Context(), g.args)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.Sluice = s
+	g.Sluice = verify.Result(sluicetest.Start(t.Context(), g.args)).Must(t)
 }
 
 // write replaces the configuration's text.
 func (g *gateway) write(t *testing.T, text string) {
 	t.Helper()
-	if err := os.WriteFile(g.file+".new", []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(g.file+".new", g.file); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, g.file+".new", text)
+	verify.NoError(t, os.Rename(g.file+".new", g.file))
 }
 
 // read returns the configuration's text.
 func (g *gateway) read(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile(g.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return string(verify.Result(os.ReadFile(g.file)).Must(t))
 }
 
 // send sends n requests, which must succeed, and returns the answers.
@@ -96,37 +88,31 @@ func (g *gateway) send(t *testing.T, n int) (answers []string) {
 	t.Helper()
 	for range n {
 		status, body, err := fetch(g.URL())
-		if err != nil || status != http.StatusOK {
-			t.Fatalf("request through sluice: %d %s, %v", status, body, err)
-		}
+		ok := err == nil && status == http.StatusOK
+		verify.Require(t, ok, "request through sluice: %d %s, %v", status, body, err)
 		answers = append(answers, body)
 	}
 	return answers
 }
 
-// startApp runs an app that answers with its name until t ends, and returns its
-// port.
-func startApp(t *testing.T, name string) int {
+// startHandler runs an app until t ends, and returns its port.
+func startHandler(t *testing.T, handler http.HandlerFunc) int {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) }))
+	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return server.Listener.Addr().(*net.TCPAddr).Port
 }
 
-// startStatus runs an app that answers with a status until t ends, and returns its URL.
-func startStatus(t *testing.T, status int) string {
+// startApp runs an app that answers with its name.
+func startApp(t *testing.T, name string) int {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
-	t.Cleanup(server.Close)
-	return server.URL
+	return startHandler(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) })
+}
+
+// startStatus runs an app that answers with a status.
+func startStatus(t *testing.T, status int) int {
+	t.Helper()
+	return startHandler(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
 }
 
 // register registers an instance that passes its check, until t ends.
@@ -134,9 +120,7 @@ func register(t *testing.T, r api.AgentServiceRegistration) {
 	t.Helper()
 	r.Address = "127.0.0.1"
 	r.Check = &api.AgentServiceCheck{CheckID: "ttl:" + r.ID, TTL: "1h", Status: api.HealthPassing}
-	if err := consul.Client().Agent().ServiceRegister(&r); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, consul.Client().Agent().ServiceRegister(&r))
 	t.Cleanup(func() { deregister(t, r.ID) })
 }
 
@@ -147,17 +131,21 @@ func deregister(t *testing.T, id string) {
 	}
 }
 
+// post sends an order without the browser.
+func post(t *testing.T, url string) {
+	t.Helper()
+	answer := verify.Result(http.Post(url, "", nil)).Must(t)
+	answer.Body.Close()
+	verify.Require(t, answer.StatusCode == http.StatusOK, "%s: %s", url, answer.Status)
+}
+
 // check sets what Consul's check of an instance says.
 func check(t *testing.T, id, status, output string) {
 	t.Helper()
-	if err := consul.Client().Agent().UpdateTTL("ttl:"+id, output, status); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, consul.Client().Agent().UpdateTTL("ttl:"+id, output, status))
 }
 
 func writeFile(t *testing.T, name, text string) {
 	t.Helper()
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(name, []byte(text), 0o600))
 }

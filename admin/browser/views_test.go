@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // texts returns the texts of all elements that match, as they are seen.
@@ -29,22 +30,16 @@ func (p *page) fillIn(selector, value string) {
 // that is opened later has them all.
 func TestCharts(t *testing.T) {
 	t.Parallel()
-	ok, bad := startApp(t, "ok"), 0
-	app := startStatus(t, http.StatusInternalServerError)
-	if _, err := fmt.Sscanf(app, "http://127.0.0.1:%d", &bad); err != nil {
-		t.Fatal(err)
-	}
 	g := startSluice(t, options{services: fmt.Sprintf(`
 services:
   drawn: { peers: ["127.0.0.1:%d"] }
   failing: { peers: ["127.0.0.1:%d"], health: { passive: { consecutive_failures: 0 } } }
 routes: [{ path: /failing, service: failing }, { service: drawn }]
-`, ok, bad)})
+`, startApp(t, "ok"), startStatus(t, http.StatusInternalServerError))})
 	g.send(t, 20)
 	for range 5 {
-		if status, _, err := fetch(g.URL() + "/failing"); err != nil || status != http.StatusInternalServerError {
-			t.Fatalf("%d, %v", status, err)
-		}
+		status, _, err := fetch(g.URL() + "/failing")
+		verify.Require(t, err == nil && status == http.StatusInternalServerError, "%d, %v", status, err)
 	}
 	p := open(t, g.AdminURL()+"/?sort=service")
 	caption := func(service, chart int) string {
@@ -57,12 +52,9 @@ routes: [{ path: /failing, service: failing }, { service: drawn }]
 			strings.HasSuffix(caption(2, 2), "100% of 5 requests")
 	}
 	p.await("the charts", drawn)
-	if got := p.texts("#services .charts svg"); len(got) != 8 {
-		t.Errorf("%d pictures", len(got))
-	}
-	if !evaluate[bool](p, `document.querySelector("#services .charts path.busy").getAttribute("d").startsWith("M")`) {
-		t.Error("nothing is drawn")
-	}
+	verify.Equal(t, len(p.texts("#services .charts svg")), 8, "pictures")
+	line := evaluate[bool](p, `document.querySelector("#services .charts path.busy").getAttribute("d").startsWith("M")`)
+	verify.That(t, line, "nothing is drawn")
 	p.click("#services .service:nth-of-type(2) .panels summary")
 	p.await("the numbers", func() bool {
 		return strings.Contains(strings.Join(p.texts("#services .service:nth-of-type(2) .panels tbody td"), "|"), "|5|5|0|")
@@ -71,14 +63,10 @@ routes: [{ path: /failing, service: failing }, { service: drawn }]
 	p.do(chromedp.Reload())
 	p.await("the same after a reload", drawn)
 	for _, path := range p.paths() {
-		if path == "/api/series" || strings.HasPrefix(path, "/api/series?") && !strings.Contains(path, "service=") {
-			t.Errorf("the page asks for all services: %s", path)
-		}
+		all := path == "/api/series" || strings.HasPrefix(path, "/api/series?") && !strings.Contains(path, "service=")
+		verify.That(t, !all, "the page asks for all services: %s", path)
 	}
-	for _, width := range []int64{1280, 400} {
-		p.do(chromedp.EmulateViewport(width, 800))
-		p.fits(width)
-	}
+	p.fitsIn(1280, 400)
 }
 
 // Consul's own view of a service is beside the pool's, and a difference is marked. That it is
@@ -95,15 +83,12 @@ routes: [{ service: beside }]
 `})
 	p := open(t, g.AdminURL())
 	p.await("the peer", func() bool { return p.peer("beside-1").State == "up" })
-	if got := p.texts("#services .service:last-child summary"); len(got) != 2 {
-		t.Errorf("a static service has %q", got)
-	}
+	got := p.texts("#services .service:last-child summary")
+	verify.That(t, len(got) == 2, "a static service has %q", got)
 	p.click("#services .service:nth-of-type(1) summary")
 	says := "#services .panels [role=status]"
 	p.await("they agree", func() bool { return strings.HasPrefix(p.text(says), "Consul and the pool agree on 1 instance; ") })
-	if got := evaluate[string](p, "location.search"); got != "?consul=beside" {
-		t.Errorf("the query of the address is %q", got)
-	}
+	verify.Equal(t, evaluate[string](p, "location.search"), "?consul=beside", "the query of the address")
 	// An addition that soon follows another one is not applied for a minute.
 	for _, id := range []string{"beside-2", "beside-3"} {
 		register(t, api.AgentServiceRegistration{Name: "beside", ID: id, Port: startApp(t, id)})
@@ -117,13 +102,8 @@ routes: [{ service: beside }]
 			different++
 		}
 	}
-	if different != 1 {
-		t.Errorf("%d rows say that beside-3 is only in Consul: %q", different, p.text("#services .panels table"))
-	}
-	for _, width := range []int64{1280, 400} {
-		p.do(chromedp.EmulateViewport(width, 800))
-		p.fits(width)
-	}
+	verify.That(t, different == 1, "%d rows say that beside-3 is only in Consul: %q", different, p.text("#services .panels table"))
+	p.fitsIn(1280, 400)
 }
 
 // The page says what would happen to a request, and why no other route and peer gets it. The
@@ -150,10 +130,9 @@ routes:
 		return strings.HasPrefix(p.text("#verdict-title"), "It goes to service one, by route 2 (") &&
 			strings.Contains(p.text("#verdict"), "Its peer is one of 2, chosen by round robin when the request comes: 127.0.0.1:11, 127.0.0.1:12.")
 	})
-	outcomes := strings.Join(p.texts("#routes td:last-child"), "|")
-	if outcomes != `only if header x-canary is "1"|✓ chosen|other host|matches, but a route before it is chosen` {
-		t.Errorf("the routes say %q", outcomes)
-	}
+	verify.Slices(t, p.texts("#routes td:last-child"), []string{
+		`only if header x-canary is "1"`, "✓ chosen", "other host", "matches, but a route before it is chosen",
+	}, "the routes say")
 	p.fillIn("#request [name=header]", "X-Other: a\nX-Canary: 1\n")
 	p.click("#request .main")
 	answered := func() bool {
@@ -161,18 +140,13 @@ routes:
 	}
 	p.await("the answer with the header", answered)
 	const query = "?view=routes&url=http%3A%2F%2Fwww.example.com%2Fx&header=X-Other%3A+a&header=X-Canary%3A+1"
-	if got := evaluate[string](p, "location.search"); got != query {
-		t.Errorf("the query of the address is %q", got)
-	}
+	verify.Equal(t, evaluate[string](p, "location.search"), query, "the query of the address")
 	p.do(chromedp.Reload())
 	p.await("the same after a reload", answered)
 	p.retype("#filter", "other.example")
 	p.await("one route", func() bool { return len(p.texts("#routes tbody")) == 1 && p.text("#routes-count") == "1 of 4 routes" })
 	p.retype("#filter", "")
-	for _, width := range []int64{1280, 400} {
-		p.do(chromedp.EmulateViewport(width, 800))
-		p.fits(width)
-	}
+	p.fitsIn(1280, 400)
 	p.click("#request-clear")
 	p.await("no answer", func() bool { return !p.visible("#verdict") && evaluate[string](p, "location.search") == "?view=routes" })
 	p.click("#views a:nth-child(1)")
@@ -253,10 +227,7 @@ routes: [{ service: fixed }]
 		return p.text("#rollback-problem") == "The configuration has changed meanwhile: close this and look again."
 	})
 	p.typeKeys(kb.Escape)
-	for _, width := range []int64{1280, 400} {
-		p.do(chromedp.EmulateViewport(width, 800))
-		p.fits(width)
-	}
+	p.fitsIn(1280, 400)
 }
 
 // Sentences above the peers tell of groups, shares, their judge, retries, refusals and ejections.
@@ -282,26 +253,18 @@ routes: [{ service: worded }]
 		return strings.Contains(facts(), " It gets 100% of the clients. Its judge has watched it for ")
 	})
 	for range 20 {
-		if _, _, err := fetch(g.URL()); err != nil {
-			t.Fatal(err)
-		}
+		_, _, err := fetch(g.URL())
+		verify.NoError(t, err)
 	}
 	p.await("what was refused and ejected", func() bool {
 		return strings.Contains(facts(), " by retry budget.") && strings.Contains(facts(), "1 ejection.") && p.peer("worded-2").State == "ejected"
 	})
-	answer, err := http.Post(g.AdminURL()+"/api/shares/worded?share=0.25&why=careful", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer.Body.Close()
+	post(t, g.AdminURL()+"/api/shares/worded?share=0.25&why=careful")
 	p.await("the operator's share", func() bool {
 		return strings.Contains(facts(), "It gets 25% of the clients, and 100% in the configuration: set by an operator ") &&
 			strings.Contains(facts(), " ago: careful. Its judge is paused by an operator.")
 	})
-	for _, width := range []int64{1280, 400} {
-		p.do(chromedp.EmulateViewport(width, 800))
-		p.fits(width)
-	}
+	p.fitsIn(1280, 400)
 }
 
 // With a token that only reads, everything is shown but controls, and the page says why. With the
@@ -322,17 +285,14 @@ routes: [{ service: fixed }]
 		return p.peer("127.0.0.1:9").State == "up" && !p.visible("#login") && strings.Contains(p.text("#looking"), "only for looking")
 	})
 	weight := `#services button[aria-label^="Weight"]`
-	if p.visible(p.order("127.0.0.1:9")) || !evaluate[bool](p, `document.querySelector(`+quote(weight)+`).disabled`) {
-		t.Error("there are controls")
-	}
+	disabled := evaluate[bool](p, `document.querySelector(`+quote(weight)+`).disabled`)
+	verify.That(t, !p.visible(p.order("127.0.0.1:9")) && disabled, "there are controls")
 	p.click(`#views a[data-view="configuration"]`)
 	p.await("the first revision", func() bool { return len(p.texts("#revisions > li")) == 1 })
 	g.write(t, strings.ReplaceAll(g.read(t), "round_robin", "random"))
 	p.await("the second one", func() bool { return len(p.texts("#revisions > li")) == 2 })
 	rollBack := `#revisions button[aria-label="Roll back to revision 1"]`
-	if p.visible(rollBack) {
-		t.Error("a rollback is offered")
-	}
+	verify.That(t, !p.visible(rollBack), "a rollback is offered")
 
 	p.click("#operate")
 	p.await("the question for the other token", func() bool { return p.visible("#login") && !p.visible("#looking") })
