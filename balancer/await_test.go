@@ -76,8 +76,7 @@ func TestClientsTakeTurnsAtConnections(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1, Pending: 100}})
-				p.Apply(instances(1))
+				p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1, Pending: 100}}, instances(1)...)
 				held := hold(t, p, 1)
 				names := map[places.Block]string{a: "a", b: "b", c: "c", places.Many: "m"}
 				served := ""

@@ -45,8 +45,7 @@ func requests(t *testing.T, p *Pool, n int) {
 
 func TestRetriesAreAShareOfTheRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{RetryBudget: &RetryBudget{Ratio: 0.2}})
-		p.Apply(instances(2))
+		p := newTestPool(t, Options{RetryBudget: &RetryBudget{Ratio: 0.2}}, instances(2)...)
 		verify.Equal(t, retries(t, p), 0, "retries before any request")
 		requests(t, p, 1001)
 		verify.Equal(t, p.Admission.RetriesLeft(p.Snapshot()), 200, "retries are left after 1001 requests")
@@ -71,8 +70,7 @@ func TestRetriesAreAShareOfTheRequests(t *testing.T) {
 // nevertheless, and all retries together stay bounded.
 func TestAClientThatFailsEverywhereLeavesRetriesToOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{RetryBudget: &RetryBudget{MinPerSecond: 10}})
-		p.Apply(instances(2))
+		p := newTestPool(t, Options{RetryBudget: &RetryBudget{MinPerSecond: 10}}, instances(2)...)
 		retriesOf := func(client places.Block) (n int) {
 			q := triedOne()
 			for q.Block = client; ; n++ {
@@ -119,8 +117,7 @@ func TestALatePickDoesNotRefillTheReserve(t *testing.T) {
 
 func TestBudgetAccumulatesForTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{RetryBudget: &RetryBudget{Ratio: 0.2}})
-		p.Apply(instances(2))
+		p := newTestPool(t, Options{RetryBudget: &RetryBudget{Ratio: 0.2}}, instances(2)...)
 		for range 120 { // two minutes
 			requests(t, p, 400)
 			time.Sleep(time.Second)
@@ -137,8 +134,7 @@ func TestBudgetAccumulatesForTenSeconds(t *testing.T) {
 // With few requests, each may be retried.
 func TestMinimumOfRetriesIsAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{RetryBudget: &RetryBudget{MinPerSecond: 10}})
-		p.Apply(instances(2))
+		p := newTestPool(t, Options{RetryBudget: &RetryBudget{MinPerSecond: 10}}, instances(2)...)
 		verify.Equal(t, retries(t, p), 100, "retries at the start")
 		total := 0
 		for range 100 {
@@ -153,8 +149,7 @@ func TestMinimumOfRetriesIsAllowed(t *testing.T) {
 
 func TestAPoolWithoutRetryBudgetHasTheDefault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{})
-		p.Apply(instances(2))
+		p := newTestPool(t, Options{}, instances(2)...)
 		verify.Equal(t, retries(t, p), 100, "retries at the start")
 		requests(t, p, 100)
 		verify.Equal(t, retries(t, p), 20, "retries after 100 requests")

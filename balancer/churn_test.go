@@ -238,8 +238,7 @@ func TestChurnOfRetiredPools(t *testing.T) {
 			made, peers = append(made, &strictTransport{t: t}), append(peers, peer)
 			return made[len(made)-1]
 		}}
-		p := newTestPool(t, o)
-		p.Apply(instances(5))
+		p := newTestPool(t, o, instances(5)...)
 		stop := make(chan struct{})
 		var running sync.WaitGroup
 		running.Go(func() { churn(p, o, instances(5), rand.New(rand.NewPCG(seed, round)), stop) })

@@ -25,8 +25,7 @@ func drained(p *Pool) bool {
 func TestDrainWithOpenStreamIsCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got events
-		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport, Notify: got.notify})
-		p.Apply(instances(1))
+		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport, Notify: got.notify}, instances(1)...)
 		stream := mustPick(t, p, nil)
 		p.Apply(nil)
 		got.take()
@@ -39,8 +38,7 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 		stream.Done(Outcome{Class: OutcomeReset})
 		verify.Equal(t, stream.Peer.Inflight(), 0, "in flight")
 		verify.Equal(t, transportOf(stream.Peer).closes.Load(), 1, "times closed")
-		e := got.take()
-		verify.That(t, e == nil, "events %q, want none", e)
+		verify.Slices(t, got.take(), nil, "events")
 	})
 }
 
@@ -48,8 +46,7 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 // is closed drains.
 func TestRemovedPeerIsCut(t *testing.T) {
 	var got events
-	p := newTestPool(t, Options{OneLeader: true, CutRemoved: true, NewTransport: newTestTransport, Notify: got.notify})
-	p.Apply(instances(2))
+	p := newTestPool(t, Options{OneLeader: true, CutRemoved: true, NewTransport: newTestTransport, Notify: got.notify}, instances(2)...)
 	kept, cut := mustPick(t, p, nil), Token{}
 	for cut = mustPick(t, p, nil); cut.Peer == kept.Peer; cut = mustPick(t, p, nil) {
 	}
@@ -69,9 +66,8 @@ func TestRemovedPeerIsCut(t *testing.T) {
 
 // What the options have said while a peer drained counts for it when it returns.
 func TestAPeerThatReturnsHasTheOptionsOfNow(t *testing.T) {
-	p := newTestPool(t, Options{Groups: byTag("a")})
 	set := withTags("a")
-	p.Apply(set)
+	p := newTestPool(t, Options{Groups: byTag("a")}, set...)
 	token := mustPick(t, p, nil)
 	p.Apply(nil)
 	p.Reconfigure(complete(Options{MeasureLatencies: true}))
@@ -84,17 +80,15 @@ func TestAPeerThatReturnsHasTheOptionsOfNow(t *testing.T) {
 
 func TestAPeerThatReturnsWhileDrainingIsReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport})
 		set := instances(1)
-		p.Apply(set)
+		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport}, set...)
 		token := mustPick(t, p, nil)
 		peer := token.Peer
 		setReason(p, peer.ID, ReasonEjected, true, "")
 		p.Apply(nil)
 		time.Sleep(9 * time.Second)
 		p.Apply(set)
-		got := peerOf(t, p, set[0])
-		verify.Require(t, got == peer, "another peer replaced it")
+		verify.Require(t, peerOf(t, p, set[0]) == peer, "another peer replaced it")
 		verify.That(t, peer.State() == StateEjected && peer.Inflight() == 1, "state %v, in flight %d; want what it was", peer.State(), peer.Inflight())
 		setReason(p, peer.ID, ReasonEjected, false, "")
 		mustPick(t, p, nil).Done(Outcome{})
@@ -107,19 +101,16 @@ func TestAPeerThatReturnsWhileDrainingIsReused(t *testing.T) {
 		pass(2 * time.Second)
 		verify.Equal(t, transportOf(peer).closes.Load(), 1, "not cut in time")
 		p.Apply(set)
-		got = peerOf(t, p, set[0])
-		verify.That(t, got != peer, "a peer whose transport is closed was taken back")
+		verify.That(t, peerOf(t, p, set[0]) != peer, "a peer whose transport is closed was taken back")
 		token.Done(Outcome{})
-		got = mustPick(t, p, nil).Peer
-		verify.That(t, got != peer, "picked the old peer")
+		verify.That(t, mustPick(t, p, nil).Peer != peer, "picked the old peer")
 	})
 }
 
 // A pick from an old snapshot increments the in-flight count before it notices that the peer
 // has left. If the last request ends in between, the pick must end the drain.
 func TestALatePickDoesNotStopADrain(t *testing.T) {
-	p := newTestPool(t, Options{NewTransport: newTestTransport})
-	p.Apply(instances(1))
+	p := newTestPool(t, Options{NewTransport: newTestTransport}, instances(1)...)
 	peer := mustPick(t, p, nil).Peer
 	p.Apply(nil)
 	verify.Require(t, !peer.acquire(quiesced-1), "a late pick got a peer that has left")
@@ -133,8 +124,7 @@ func TestALatePickDoesNotStopADrain(t *testing.T) {
 
 // A timer that has fired may wait for the mutex while the peer returns and leaves again.
 func TestALateTimerDoesNotCutALaterDrain(t *testing.T) {
-	p := newTestPool(t, Options{NewTransport: newTestTransport})
-	p.Apply(instances(1))
+	p := newTestPool(t, Options{NewTransport: newTestTransport}, instances(1)...)
 	token := mustPick(t, p, nil)
 	p.Apply(nil)
 	departure := token.Peer.departures
@@ -150,13 +140,11 @@ func TestALateTimerDoesNotCutALaterDrain(t *testing.T) {
 func TestAnOperatorDrainsAPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got events
-		p := newTestPool(t, Options{NewTransport: newTestTransport, Notify: got.notify})
-		p.Apply(instances(1))
+		p := newTestPool(t, Options{NewTransport: newTestTransport, Notify: got.notify}, instances(1)...)
 		token := mustPick(t, p, nil)
 		peer := token.Peer
 		setReason(p, peer.ID, ReasonDrain, true, "")
-		_, err := p.Pick(nil)
-		verify.That(t, err == ErrNoEligible, "Pick = %v, want %v", err, ErrNoEligible)
+		expectPick(t, p, nil, ErrNoEligible)
 		got.take()
 		time.Sleep(time.Hour) // a drain by an operator has no timeout
 		token.Done(Outcome{})
@@ -177,14 +165,12 @@ func TestAnOperatorDrainsAPeer(t *testing.T) {
 
 func TestCloseDrainsEveryPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport})
-		p.Apply(instances(3))
+		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport}, instances(3)...)
 		all := p.Snapshot().All
 		first, second := mustPick(t, p, nil), mustPick(t, p, nil)
 		p.Close()
 		p.Close()
-		_, err := p.Pick(nil)
-		verify.That(t, err == ErrNoPeers, "Pick = %v, want %v", err, ErrNoPeers)
+		expectPick(t, p, nil, ErrNoPeers)
 		changes := p.Apply(instances(3))
 		verify.That(t, changes.Empty() && len(p.Snapshot().All) == 0, "a closed pool accepts peers")
 		p.Reconfigure(complete(Options{DrainTimeout: 10 * time.Second}))
@@ -304,8 +290,7 @@ func TestRetiredPoolWithoutPeersHasDrainedWhenItCloses(t *testing.T) {
 // pool is retired.
 func TestRetiredPoolLetsAPeerGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{DrainTimeout: time.Minute, NewTransport: newTestTransport})
-		p.Apply(instances(2))
+		p := newTestPool(t, Options{DrainTimeout: time.Minute, NewTransport: newTestTransport}, instances(2)...)
 		last := mustPick(t, p, nil)
 		p.SetReasons(ReasonEjected, Verdict{Peer: last.Peer, Down: true})
 		p.Retire(time.Second)

@@ -20,14 +20,19 @@ const (
 // near reports whether got is within a thousandth of want.
 func near(got, want float64) bool { return math.Abs(got-want) <= 0.001*math.Abs(want) }
 
-func TestASampleMovesTheMean(t *testing.T) {
-	f := func(sample, after, want time.Duration) {
+// moves returns a check of what a sample, so long after a first one, makes of the mean.
+func moves(t *testing.T, first time.Duration) func(sample, after, want time.Duration) {
+	return func(sample, after, want time.Duration) {
 		t.Helper()
 		var e estimate
-		e.observe(5*ms, 5*ms, begin)
+		e.observe(first, 5*ms, begin)
 		e.observe(sample, 5*ms, begin+int64(after))
 		verify.That(t, near(float64(e.average()), float64(want)), "%v after %v: %v, want %v", sample, after, e.average(), want)
 	}
+}
+
+func TestASampleMovesTheMean(t *testing.T) {
+	f := moves(t, 5*ms)
 	f(10*ms, 10*ms, 5050*time.Microsecond)             // by the smallest share
 	f(10*ms, time.Minute, 6*ms)                        // by the largest
 	f(time.Minute, time.Minute, 6500*time.Microsecond) // as 2.5 times the mean
@@ -38,13 +43,7 @@ func TestASampleMovesTheMean(t *testing.T) {
 
 // What has faded in a pick has faded for the next sample, unless that is slow too.
 func TestAFasterSampleMovesWhatAPickCompares(t *testing.T) {
-	f := func(sample, after, want time.Duration) {
-		t.Helper()
-		var e estimate
-		e.observe(105*ms, 5*ms, begin)
-		e.observe(sample, 5*ms, begin+int64(after))
-		verify.That(t, near(float64(e.average()), float64(want)), "%v after %v: %v, want %v", sample, after, e.average(), want)
-	}
+	f := moves(t, 105*ms)
 	f(5*ms, avoided-step, 85*ms)            // a fifth less of what is above; nothing has faded yet
 	f(5*ms, avoided, 8983*time.Microsecond) // and what is above is 100 ms / e³
 	f(5*ms, time.Minute, 5*ms)
@@ -74,9 +73,7 @@ func TestAnEstimateIsTrustedAsLongAsSamplesConfirmedIt(t *testing.T) {
 	var e estimate
 	fade := func(what string, want time.Duration) {
 		t.Helper()
-		if got := e.decay(); !near(got, float64(want)) {
-			t.Errorf("%s: forgotten after %v, want %v", what, time.Duration(got), want)
-		}
+		verify.That(t, near(e.decay(), float64(want)), "%s: forgotten after %v, want %v", what, time.Duration(e.decay()), want)
 	}
 	fade("no sample", minDecay)
 	e.observe(5*ms, 5*ms, begin)
@@ -94,9 +91,8 @@ func TestAnEstimateIsTrustedAsLongAsSamplesConfirmedIt(t *testing.T) {
 	e.observe(5*ms, 5*ms, begin+int64(time.Minute))
 	fade("for a minute", maxDecay)
 	e.penalize(5*time.Second, begin+int64(time.Minute)-int64(minDecay))
-	if got := e.decay(); got > float64(minDecay+100*ms) {
-		t.Errorf("a failure that is reported late decays after %v", time.Duration(got))
-	}
+	got := time.Duration(e.decay())
+	verify.That(t, got <= minDecay+100*ms, "a failure that is reported late decays after %v", got)
 }
 
 func TestALateFailureCountsWithItsAge(t *testing.T) {
@@ -105,9 +101,7 @@ func TestALateFailureCountsWithItsAge(t *testing.T) {
 	e.penalize(10*ms, begin-int64(time.Minute))
 	verify.Equal(t, e.average(), 5*ms, "e.average()")
 	e.penalize(10*time.Second, begin-int64(minDecay))
-	if got := float64(e.average()); !near(got, float64(10*time.Second)/math.E) {
-		t.Errorf("%v, want 10s/e", e.average())
-	}
+	verify.That(t, near(float64(e.average()), float64(10*time.Second)/math.E), "%v, want 10s/e", e.average())
 	verify.Equal(t, e.stamp.Load(), begin, "time of the last sample after a late failure")
 }
 

@@ -30,14 +30,19 @@ func TestLatencyThatAPickCompares(t *testing.T) {
 	f("faster long ago", 15*ms, time.Minute, 15*ms)
 }
 
+// judged returns what judge says of peers with these estimates.
+func judged(estimates []float64) (usual float64, alone int) {
+	var drawn []drawing
+	for _, e := range estimates {
+		drawn = append(drawn, drawing{estimate: e})
+	}
+	return judge(drawn)
+}
+
 func TestUsualLatencyIsTheLowerMedianOfTheKnown(t *testing.T) {
 	f := func(want float64, estimates ...float64) {
 		t.Helper()
-		var drawn []drawing
-		for _, e := range estimates {
-			drawn = append(drawn, drawing{estimate: e})
-		}
-		usual, _ := judge(drawn)
+		usual, _ := judged(estimates)
 		verify.Equal(t, usual, want, "%v", estimates)
 	}
 	f(0, 0, 0)
@@ -52,11 +57,7 @@ func TestUsualLatencyIsTheLowerMedianOfTheKnown(t *testing.T) {
 func TestWhichPeerIsImplausiblyFast(t *testing.T) {
 	f := func(want int, estimates ...float64) {
 		t.Helper()
-		var drawn []drawing
-		for _, e := range estimates {
-			drawn = append(drawn, drawing{estimate: e})
-		}
-		_, alone := judge(drawn)
+		_, alone := judged(estimates)
 		verify.Equal(t, alone, want, "%v", estimates)
 	}
 	f(0, 1, 20, 19, 21, 22, 18)
@@ -70,8 +71,7 @@ func TestWhichPeerIsImplausiblyFast(t *testing.T) {
 // An implausibly fast peer gets what its weight gives, and less when it keeps its requests.
 func TestAnImplausiblyFastPeerGetsItsShare(t *testing.T) {
 	for _, n := range []int{10, 30} {
-		p := newTestPool(t, Options{})
-		p.Apply(instances(n))
+		p := newTestPool(t, Options{}, instances(n)...)
 		all := p.Snapshot().All
 		candidates := make([]candidate, n)
 		for i, peer := range all {
@@ -106,8 +106,7 @@ func TestAnImplausiblyFastPeerGetsItsShare(t *testing.T) {
 func TestPeersAreDrawnAlike(t *testing.T) {
 	random := generator(t)
 	for _, n := range []int{2, 6, 7, 10, 100} {
-		p := newTestPool(t, Options{})
-		p.Apply(instances(n))
+		p := newTestPool(t, Options{}, instances(n)...)
 		all := p.Snapshot().All
 		candidates := make([]candidate, n)
 		for i := range candidates {
@@ -137,8 +136,7 @@ func TestPeersAreDrawnAlike(t *testing.T) {
 
 // A peer is not slow because it gets the slow requests.
 func TestAPeerIsAsSlowAsByComparisonWithItsRequests(t *testing.T) {
-	p := newTestPool(t, Options{})
-	p.Apply(instances(5))
+	p := newTestPool(t, Options{}, instances(5)...)
 	for step := range 2000 {
 		for i, peer := range p.Snapshot().All {
 			endpoint, latency := uint32(1), 10*ms

@@ -25,9 +25,8 @@ func TestFactorsMultiplyWeights(t *testing.T) {
 			p.SetFactors(Adjustment{Peer: all[1], By: math.NaN()})
 			weights := []float64{.5, .5, 2}
 			for i, w := range weights {
-				want := w / 3
 				got := shareOf(t, p, set[i])
-				verify.That(t, math.Abs(got-want) <= .04, "%s: share of peer %d: %.3f, want %.3f", policy, i, got, want)
+				verify.That(t, math.Abs(got-w/3) <= .04, "%s: share of peer %d: %.3f, want %.3f", policy, i, got, w/3)
 			}
 			by, why := all[0].Factor()
 			verify.That(t, by == .5 && why == "slow", "factor %v because of %q", by, why)
@@ -37,9 +36,8 @@ func TestFactorsMultiplyWeights(t *testing.T) {
 }
 
 func TestFactorsAreBounded(t *testing.T) {
-	p := newTestPool(t, Options{})
+	p := newTestPool(t, Options{}, withWeights(discovery.MaxWeight, 1)...)
 	defer p.Close()
-	p.Apply(withWeights(discovery.MaxWeight, 1))
 	all := p.Snapshot().All
 	for _, c := range []struct{ by, want float64 }{{0, minFactor}, {-1, minFactor}, {math.Inf(1), maxFactor}, {math.NaN(), maxFactor}, {1, 1}} {
 		p.SetFactors(Adjustment{Peer: all[0], By: c.by})
@@ -51,16 +49,12 @@ func TestFactorsAreBounded(t *testing.T) {
 // The health of a peer that leaves and returns before it has drained is known, also if it was found
 // meanwhile.
 func TestFactorsOfPeersThatLeave(t *testing.T) {
-	p := newTestPool(t, Options{})
-	defer p.Close()
 	set := withWeights(1, 1)
-	p.Apply(set)
+	p := newTestPool(t, Options{}, set...)
+	defer p.Close()
 	peer := p.Snapshot().All[1]
 	p.SetFactors(Adjustment{Peer: peer, By: .5})
-	var query Query
-	query.Tried.Add(p.Snapshot().All[0])
-	token, err := p.Pick(&query) // so that the peer drains for a while
-	verify.That(t, err == nil && token.Peer == peer, "picked %v, %v", token.Peer, err)
+	token := pickPeer(t, p, set[1]) // so that the peer drains for a while
 	p.Apply(set[:1])
 	p.SetFactors(Adjustment{Peer: peer, By: .25})
 	p.Apply(set)

@@ -73,13 +73,7 @@ func percent(f float64) string {
 }
 
 // share returns n of all requests of r.
-func (r *result) share(n int) float64 {
-	total := 0
-	for _, k := range r.perServer {
-		total += k
-	}
-	return float64(n) / float64(total)
-}
+func (r *result) share(n int) float64 { return float64(n) / float64(sumOf(r.perServer)) }
 
 func policyTable(all []scenarios) string {
 	var b strings.Builder
@@ -100,9 +94,7 @@ func TestFigures(t *testing.T) {
 	t.Parallel()
 	duration := long.Count(t, 6*time.Second, time.Minute)
 	order := []Policy{PolicyEWMA, PolicyLeastConn, PolicyRoundRobin, PolicyRandom, PolicyHash, PolicySticky}
-	if len(order) != len(Policies()) {
-		t.Errorf("%d policies of %d", len(order), len(Policies()))
-	}
+	verify.Equal(t, len(order), len(Policies()), "policies")
 	byName := make(map[Policy]scenarios)
 	var all []scenarios
 	for _, policy := range order {

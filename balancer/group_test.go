@@ -58,12 +58,10 @@ func expectMembers(t *testing.T, p *Pool, want map[string][]int) {
 	for name, numbers := range want {
 		picked := make(map[int]bool)
 		for range 300 {
-			token, err := p.Pick(in(p, name))
-			if err != nil {
-				break
+			if token, err := p.Pick(in(p, name)); err == nil {
+				picked[token.Peer.Instance().Port-10000] = true
+				token.Done(Outcome{})
 			}
-			picked[token.Peer.Instance().Port-10000] = true
-			token.Done(Outcome{})
 		}
 		verify.Slices(t, slices.Sorted(maps.Keys(picked)), numbers, "group %s: picked", name)
 	}
@@ -73,8 +71,7 @@ func expectMembers(t *testing.T, p *Pool, want map[string][]int) {
 // they change, and the options whenever they do; the peers stay the same ones.
 func TestGroups(t *testing.T) {
 	o := Options{Policy: PolicyRandom, Groups: byTag("a", "b"), NewTransport: newTestTransport}
-	p := newTestPool(t, o)
-	p.Apply(withTags("a", "b", "a,b", "", "c"))
+	p := newTestPool(t, o, withTags("a", "b", "a,b", "", "c")...)
 	before := p.Snapshot().All
 	held := mustPick(t, p, in(p, "b"))
 	expectMembers(t, p, map[string][]int{"a": {0, 2}, "b": {1}, "rest": {3, 4}})
@@ -98,8 +95,7 @@ func TestGroups(t *testing.T) {
 
 // A group that the pool does not have is the whole pool.
 func TestUnknownGroupIsTheWholePool(t *testing.T) {
-	p := newTestPool(t, Options{Groups: byTag("a")})
-	p.Apply(withTags("", ""))
+	p := newTestPool(t, Options{Groups: byTag("a")}, withTags("", "")...)
 	expectPick(t, p, in(p, "b"), nil)
 	expectPick(t, p, in(p, "a"), ErrNoPeers)
 	first := p.Group("a")
@@ -131,9 +127,8 @@ func TestFormerGroupsAreForgotten(t *testing.T) {
 
 // A pick never leaves its group, unless it has a fallback.
 func TestPicksStayInTheirGroup(t *testing.T) {
-	p := newTestPool(t, Options{Groups: byTag("a"), RetryBudget: ampleRetries})
 	set := withTags("a", "", "")
-	p.Apply(set)
+	p := newTestPool(t, Options{Groups: byTag("a"), RetryBudget: ampleRetries}, set...)
 	q := in(p, "a")
 	q.Tried.Add(peerOf(t, p, set[0]))
 	expectPick(t, p, q, ErrAllTried)
@@ -150,9 +145,7 @@ func TestPicksStayInTheirGroup(t *testing.T) {
 	expectPick(t, p, fallback, nil)
 	setReason(p, set[0].Key(), ReasonEjected, false, "")
 	for range 100 {
-		token := mustPick(t, p, fallback)
-		verify.Require(t, token.Peer.Group().Name() == "a", "the fallback is used although the group has a peer")
-		token.Done(Outcome{})
+		verify.Require(t, picked(t, p, fallback).Group().Name() == "a", "the fallback is used although the group has a peer")
 	}
 	fallback.Tried.Add(peerOf(t, p, set[0]))
 	expectPick(t, p, fallback, nil)
@@ -165,9 +158,8 @@ func TestPicksStayInTheirGroup(t *testing.T) {
 // A group without a healthy peer is empty while enough of the pool is healthy. In panic,
 // each group uses its failing peers.
 func TestPanicIsOfTheWholePool(t *testing.T) {
-	p := newTestPool(t, Options{Groups: byTag("a"), PanicThreshold: .5})
 	set := withTags("a", "", "", "")
-	p.Apply(set)
+	p := newTestPool(t, Options{Groups: byTag("a"), PanicThreshold: .5}, set...)
 	setReason(p, set[0].Key(), ReasonActive, true, "")
 	expectMembers(t, p, map[string][]int{"a": nil, "rest": {1, 2, 3}})
 	setReason(p, set[1].Key(), ReasonActive, true, "")
@@ -177,27 +169,20 @@ func TestPanicIsOfTheWholePool(t *testing.T) {
 
 // Tiers share the requests of a group by what is eligible of it.
 func TestTiersOfAGroup(t *testing.T) {
-	p := newTestPool(t, Options{Groups: byTag("a"), Tiers: []Selector{{Tags: []string{"near"}}}, PanicThreshold: 1})
 	set := withTags("a,near", "a", "near", "")
-	p.Apply(set)
+	p := newTestPool(t, Options{Groups: byTag("a"), Tiers: []Selector{{Tags: []string{"near"}}}, PanicThreshold: 1}, set...)
 	share := func(group string) float64 { return p.Snapshot().part(p.Group(group).ID()).Tiers[0].Share }
-	if share("a") != 1 || share(RestGroup) != 1 {
-		t.Errorf("shares of the first tier: %v and %v, want 1", share("a"), share(RestGroup))
-	}
+	verify.Equal(t, share("a"), 1, "share of the first tier")
 	setReason(p, set[0].Key(), ReasonActive, true, "")
-	if share("a") != 0 || share(RestGroup) != 1 {
-		t.Errorf("shares of the first tier: %v and %v, want 0 and 1", share("a"), share(RestGroup))
-	}
-	token := mustPick(t, p, in(p, "a"))
-	verify.Equal(t, token.Peer, peerOf(t, p, set[1]), "picked")
-	token.Done(Outcome{})
+	verify.Equal(t, share("a"), 0, "share of the first tier without its peer")
+	verify.Equal(t, share(RestGroup), 1, "share of the first tier of the rest")
+	verify.Equal(t, picked(t, p, in(p, "a")), peerOf(t, p, set[1]), "picked")
 }
 
 // Each group has a subset of its own, and a peer is in use if any part of the pool uses
 // it.
 func TestSubsetsOfGroups(t *testing.T) {
-	p := newTestPool(t, Options{Groups: byTag("a"), Subset: Subset{Size: 2, Replicas: 1}, NewTransport: newTestTransport})
-	p.Apply(withTags("", "", "", "", "a", "a", "a"))
+	p := newTestPool(t, Options{Groups: byTag("a"), Subset: Subset{Size: 2, Replicas: 1}, NewTransport: newTestTransport}, withTags("", "", "", "", "a", "a", "a")...)
 	s := p.Snapshot()
 	used := slices.Clone(s.Eligible)
 	for _, part := range s.Groups {
@@ -210,15 +195,12 @@ func TestSubsetsOfGroups(t *testing.T) {
 }
 
 func TestGroupsTakeTheirOwnTurns(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyRoundRobin, Groups: byTag("a")})
-	p.Apply(withTags("a", "a", "a", ""))
+	p := newTestPool(t, Options{Policy: PolicyRoundRobin, Groups: byTag("a")}, withTags("a", "a", "a", "")...)
 	turns := make(map[*Peer]int)
 	for range 30 {
-		token := mustPick(t, p, in(p, "a"))
-		turns[token.Peer]++
-		token.Done(Outcome{})
-		mustPick(t, p, nil).Done(Outcome{})
-		mustPick(t, p, in(p, RestGroup)).Done(Outcome{})
+		turns[picked(t, p, in(p, "a"))]++
+		picked(t, p, nil)
+		picked(t, p, in(p, RestGroup))
 	}
 	for peer, n := range turns {
 		verify.Equal(t, n, 10, "%v: turns of 30", peer)
@@ -227,26 +209,23 @@ func TestGroupsTakeTheirOwnTurns(t *testing.T) {
 
 // A session keeps its peer only while it is in the group of the request.
 func TestASessionFollowsItsGroup(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicySticky, Groups: byTag("a")})
 	set := withTags("a", "a", "", "")
-	p.Apply(set)
+	p := newTestPool(t, Options{Policy: PolicySticky, Groups: byTag("a")}, set...)
 	for _, test := range []struct {
 		group string
 		stays bool
 	}{{"a", true}, {RestGroup, false}} {
 		q := in(p, test.group)
 		q.Hash = peerOf(t, p, set[1]).StickyID()
-		token := mustPick(t, p, q)
-		verify.That(t, (token.Peer.StickyID() == q.Hash) == test.stays && token.Peer.Group().Name() == test.group, "group %s: picked %v", test.group, token.Peer)
-		token.Done(Outcome{})
+		got := picked(t, p, q)
+		verify.That(t, (got.StickyID() == q.Hash) == test.stays && got.Group().Name() == test.group, "group %s: picked %v", test.group, got)
 	}
 }
 
 // In a group, no peer has more than its share of the requests that the group's peers
 // have in flight, whichever way they came.
 func TestHashesOfAGroupAreBounded(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyHash, HashBound: 1.25, Groups: byTag("a")})
-	p.Apply(withTags("a", "a", "", "", "", ""))
+	p := newTestPool(t, Options{Policy: PolicyHash, HashBound: 1.25, Groups: byTag("a")}, withTags("a", "a", "", "", "", "")...)
 	var held []Token
 	q := in(p, "a")
 	q.Hash = 4711
@@ -257,9 +236,7 @@ func TestHashesOfAGroupAreBounded(t *testing.T) {
 		n := peer.Inflight()
 		verify.That(t, n >= 140 && n <= 260, "%v has %d of 400 requests", peer, n)
 	}
-	for range 600 {
-		held = append(held, mustPick(t, p, nil))
-	}
+	held = append(held, hold(t, p, 600)...)
 	inflight := 0
 	for _, peer := range p.Snapshot().part(q.Group).All {
 		inflight += peer.Inflight()
@@ -273,8 +250,7 @@ func TestHashesOfAGroupAreBounded(t *testing.T) {
 }
 
 func TestAttemptsOfAGroup(t *testing.T) {
-	p := newTestPool(t, Options{Groups: byTag("a")})
-	p.Apply(withTags("a", ""))
+	p := newTestPool(t, Options{Groups: byTag("a")}, withTags("a", "")...)
 	for _, o := range []Outcome{
 		{Class: OutcomeOK, Status: 204, Latency: time.Millisecond},
 		{Class: OutcomeOK, Status: 404}, // before the end of the request
@@ -314,8 +290,7 @@ func TestAttemptsOfAGroup(t *testing.T) {
 // another.
 func TestGroupsWaitInTheirOwnLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{Groups: byTag("a"), Limits: Limits{PeerConnections: 1}})
-		p.Apply(withTags("a", ""))
+		p := newTestPool(t, Options{Groups: byTag("a"), Limits: Limits{PeerConnections: 1}}, withTags("a", "")...)
 		a := mustPick(t, p, in(p, "a"))
 		ctx, cancel := context.WithCancel(t.Context())
 		waited := make(chan error)
@@ -342,16 +317,11 @@ func TestGroupsWaitInTheirOwnLines(t *testing.T) {
 
 // A group learns of the attempts of clients that a split has assigned to it, and of no others.
 func TestGroupOnDone(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyRandom, Groups: byTag("a", "empty"), NewTransport: newTestTransport})
-	p.Apply(withTags("a", ""))
+	p := newTestPool(t, Options{Policy: PolicyRandom, Groups: byTag("a", "empty"), NewTransport: newTestTransport}, withTags("a", "")...)
 	var got []string
 	a, rest := p.Group("a"), p.Group(RestGroup)
 	a.OnDone(func(client uint64, o Outcome) { got = append(got, fmt.Sprint(client, o.Class)) })
-	try := func(q Query, class OutcomeClass) {
-		t.Helper()
-		token := verify.Result(p.Pick(&q)).Must(t)
-		token.Done(Outcome{Class: class})
-	}
+	try := func(q Query, class OutcomeClass) { mustPick(t, p, &q).Done(Outcome{Class: class}) }
 	try(Query{Group: a.ID(), Client: 1}, OutcomeReset)
 	try(Query{Group: a.ID(), Client: 2}, OutcomeServerError)
 	try(Query{Group: a.ID(), Client: 3}, OutcomeOK)
@@ -362,6 +332,5 @@ func TestGroupOnDone(t *testing.T) {
 	try(Query{Client: 8}, OutcomeReset)
 	a.OnDone(nil)
 	try(Query{Group: a.ID(), Client: 9}, OutcomeReset)
-	want := []string{"1 reset", "2 server error", "3 ok", "4 client gone"}
-	verify.Slices(t, got, want, "the group learns of")
+	verify.Slices(t, got, []string{"1 reset", "2 server error", "3 ok", "4 client gone"}, "the group learns of")
 }

@@ -15,9 +15,7 @@ import (
 
 func newHashPool(t testing.TB, set []discovery.Instance) *Pool {
 	t.Helper()
-	p := newTestPool(t, Options{Policy: PolicyHash, RetryBudget: ampleRetries})
-	p.Apply(set)
-	return p
+	return newTestPool(t, Options{Policy: PolicyHash, RetryBudget: ampleRetries}, set...)
 }
 
 // hashes returns n pseudorandom hashes, the same in each call.
@@ -35,15 +33,12 @@ func owners(t testing.TB, p *Pool, hashes []uint64) []string {
 	t.Helper()
 	list := make([]string, len(hashes))
 	for i, h := range hashes {
-		token := mustPick(t, p, &Query{Hash: h})
-		list[i] = token.Peer.Address()
-		token.Done(Outcome{})
+		list[i] = picked(t, p, &Query{Hash: h}).Address()
 	}
 	return list
 }
 
-// moved returns the share of a that is different in b and the share that was
-// at address from, or "" for any, in a.
+// moved returns the share of a that is different in b.
 func moved(a, b []string) float64 {
 	n := 0
 	for i := range a {
@@ -110,9 +105,7 @@ func TestEjectionDoesNotReshuffle(t *testing.T) {
 		"ejected": func(p *Pool, set []discovery.Instance, down bool) {
 			setReason(p, set[3].Key(), ReasonEjected, down, "")
 		},
-		"drained": func(p *Pool, set []discovery.Instance, down bool) {
-			setReason(p, set[3].Key(), ReasonDrain, down, "")
-		},
+		"drained": func(p *Pool, set []discovery.Instance, down bool) { setReason(p, set[3].Key(), ReasonDrain, down, "") },
 		"critical": func(p *Pool, set []discovery.Instance, down bool) {
 			set = slices.Clone(set)
 			if down {
@@ -151,10 +144,7 @@ func TestEjectionDoesNotReshuffle(t *testing.T) {
 // With any hashes, no peer exceeds the bound.
 func TestLoadIsBounded(t *testing.T) {
 	for _, weights := range [][]int{{1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {1, 2, 3, 4}} {
-		total := 0
-		for _, w := range weights {
-			total += w
-		}
+		total := sumOf(weights)
 		random := generator(t)
 		for name, next := range map[string]func() uint64{
 			"one hash":    func() uint64 { return 42 },
@@ -225,16 +215,13 @@ func TestTheSecondChoiceOfAHashIsTheSameToo(t *testing.T) {
 	for _, h := range hashes(100) {
 		var q Query
 		q.Hash = h
-		first := mustPick(t, p, &q)
-		first.Done(Outcome{Class: OutcomeReset})
-		q.Tried.Add(first.Peer)
-		second := mustPick(t, p, &q)
-		second.Done(Outcome{})
-		setReason(p, first.Peer.ID, ReasonEjected, true, "")
-		third := mustPick(t, p, &Query{Hash: h})
-		third.Done(Outcome{})
-		setReason(p, first.Peer.ID, ReasonEjected, false, "")
-		verify.Require(t, second.Peer == third.Peer, "the retry went to %v, without the first peer requests go to %v", second.Peer, third.Peer)
+		first := picked(t, p, &q)
+		q.Tried.Add(first)
+		second := picked(t, p, &q)
+		setReason(p, first.ID, ReasonEjected, true, "")
+		third := picked(t, p, &Query{Hash: h})
+		setReason(p, first.ID, ReasonEjected, false, "")
+		verify.Require(t, second == third, "the retry went to %v, without the first peer requests go to %v", second, third)
 	}
 }
 

@@ -89,14 +89,18 @@ func numbers(seed uint64) func() uint64 {
 	return func() uint64 { return mix(state.Add(0x9e3779b97f4a7c15)) }
 }
 
-// newTestPool returns a pool. With one goroutine, its choices are the same in each run of a
-// test; in a benchmark they are random.
-func newTestPool(t testing.TB, o Options) *Pool {
+// newTestPool returns a pool, with a set if there is one. With one goroutine, its choices are the
+// same in each run of a test; in a benchmark they are random.
+func newTestPool(t testing.TB, o Options, set ...discovery.Instance) *Pool {
 	t.Helper()
 	if _, benchmark := t.(*testing.B); o.Random == nil && !benchmark {
 		o.Random = numbers(seedOf(t))
 	}
-	return NewPool("star", complete(o))
+	p := NewPool("star", complete(o))
+	if len(set) > 0 {
+		p.Apply(set)
+	}
+	return p
 }
 
 func mustPick(t testing.TB, p *Pool, q *Query) Token {
@@ -106,19 +110,24 @@ func mustPick(t testing.TB, p *Pool, q *Query) Token {
 	return token
 }
 
+// picked returns the peer of a request that is answered at once.
+func picked(t testing.TB, p *Pool, q *Query) *Peer {
+	t.Helper()
+	token := mustPick(t, p, q)
+	token.Done(Outcome{})
+	return token.Peer
+}
+
 // ampleRetries is a budget that no test exhausts.
 var ampleRetries = &RetryBudget{Ratio: 1, MinPerSecond: 1e5}
 
 // peerOf returns the peer of an instance in the set.
 func peerOf(t testing.TB, p *Pool, i discovery.Instance) *Peer {
 	t.Helper()
-	for _, peer := range p.Snapshot().All {
-		if peer.ID == i.Key() {
-			return peer
-		}
-	}
-	t.Fatalf("%v is not in the set", i.Key())
-	return nil
+	all := p.Snapshot().All
+	n := slices.IndexFunc(all, func(peer *Peer) bool { return peer.ID == i.Key() })
+	verify.Require(t, n >= 0, "%v is not in the set", i.Key())
+	return all[n]
 }
 
 // testTransport counts the calls of the pool.
@@ -160,6 +169,27 @@ func (e *events) take() []string {
 	taken := e.lines
 	e.lines = nil
 	return taken
+}
+
+// soonest is a heap of what is over at some time, the earliest first.
+type soonest[T interface{ over() time.Duration }] []T
+
+func (s soonest[T]) Len() int           { return len(s) }
+func (s soonest[T]) Less(i, j int) bool { return s[i].over() < s[j].over() }
+func (s soonest[T]) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
+func (s *soonest[T]) Push(x any)        { *s = append(*s, x.(T)) }
+func (s *soonest[T]) Pop() any {
+	last := (*s)[len(*s)-1]
+	*s = (*s)[:len(*s)-1]
+	return last
+}
+
+// sumOf adds weights.
+func sumOf(weights []int) (sum int) {
+	for _, w := range weights {
+		sum += w
+	}
+	return sum
 }
 
 // complete returns o with values for the options that a test does not set.

@@ -62,10 +62,9 @@ func TestAFullPeerIsNotPicked(t *testing.T) {
 			if i%2 == 1 {
 				limits, full = Limits{PeerRequests: 4, PeerConnections: 3}, ErrConnectionsSaturated
 			}
-			p := newTestPool(t, Options{Policy: policy, Limits: limits})
 			set := instances(n)
 			set[0].Weight = 1000
-			p.Apply(set)
+			p := newTestPool(t, Options{Policy: policy, Limits: limits}, set...)
 			held := hold(t, p, 3*n) // every free place is used
 			for _, peer := range p.Snapshot().All {
 				verify.Equal(t, peer.Inflight(), 3, "%s: in flight on %v", policy, peer)
@@ -87,8 +86,7 @@ func TestAFullPeerIsNotPicked(t *testing.T) {
 // The requests that a full peer does not get are spread over all others, not only over the
 // next one.
 func TestLoadOfAFullPeerIsSpread(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyRoundRobin, Limits: Limits{PeerRequests: 1}})
-	p.Apply(instances(5))
+	p := newTestPool(t, Options{Policy: PolicyRoundRobin, Limits: Limits{PeerRequests: 1}}, instances(5)...)
 	stuck := mustPick(t, p, nil)
 	requests(t, p, 40000)
 	for _, peer := range p.Snapshot().All {
@@ -98,13 +96,9 @@ func TestLoadOfAFullPeerIsSpread(t *testing.T) {
 }
 
 func TestLimitsChangeWhileRequestsAreInFlight(t *testing.T) {
-	p := newTestPool(t, Options{})
-	p.Apply(instances(2))
+	p := newTestPool(t, Options{}, instances(2)...)
 	uncounted := hold(t, p, 5)
-	reconfigure := func(l Limits) {
-		t.Helper()
-		p.Reconfigure(complete(Options{Limits: l}))
-	}
+	reconfigure := func(l Limits) { p.Reconfigure(complete(Options{Limits: l})) }
 	reconfigure(Limits{Requests: 2})
 	counted := hold(t, p, 2)
 	expectPick(t, p, nil, ErrSaturated)
@@ -123,8 +117,7 @@ func TestLimitsChangeWhileRequestsAreInFlight(t *testing.T) {
 // With concurrent requests, no limit is exceeded and no place is lost.
 func TestLimitsUnderConcurrency(t *testing.T) {
 	limits := Limits{Requests: 7, PeerRequests: 3, Retries: 2}
-	p := newTestPool(t, Options{Limits: limits, RetryBudget: ampleRetries})
-	p.Apply(instances(4))
+	p := newTestPool(t, Options{Limits: limits, RetryBudget: ampleRetries}, instances(4)...)
 	var inflight, retries atomic.Int64
 	var all sync.WaitGroup
 	for range 4 {
@@ -162,8 +155,7 @@ func TestLimitsUnderConcurrency(t *testing.T) {
 		mustPick(t, p, &q)
 	}
 	expectPick(t, p, nil, ErrSaturated)
-	p = newTestPool(t, Options{Limits: Limits{Retries: 1}})
-	p.Apply(instances(2))
+	p = newTestPool(t, Options{Limits: Limits{Retries: 1}}, instances(2)...)
 	mustPick(t, p, &q)
 	expectPick(t, p, &q, ErrTooManyRetries)
 	expectPick(t, p, nil, nil) // a first attempt is not a retry
@@ -177,9 +169,7 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		token, err := p.Await(ctx, places.Many, pick(p, nil))
-		if err != nil || time.Since(start) != 3*time.Second {
-			t.Errorf("%v after %v, want a peer after 3s", err, time.Since(start))
-		}
+		verify.That(t, err == nil && time.Since(start) == 3*time.Second, "%v after %v, want a peer after 3s", err, time.Since(start))
 		token.Done(Outcome{})
 
 		// Await also waits for an unhealthy pool, and not longer than allowed.
@@ -187,9 +177,8 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		start = time.Now()
 		ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if _, err := p.Await(ctx, places.Many, pick(p, nil)); err != ErrNoEligible || time.Since(start) != 5*time.Second {
-			t.Errorf("%v after %v, want %v after 5s", err, time.Since(start), ErrNoEligible)
-		}
+		_, err = p.Await(ctx, places.Many, pick(p, nil))
+		verify.That(t, err == ErrNoEligible && time.Since(start) == 5*time.Second, "%v after %v, want %v after 5s", err, time.Since(start), ErrNoEligible)
 		verify.Equal(t, p.Admission.Pending(), 0, "pending")
 	})
 }
@@ -197,17 +186,16 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 // Await waits only if there is no peer.
 func TestAwaitDoesNotWaitForLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{Limits: Limits{Requests: 1}})
-		p.Apply(instances(1))
+		p := newTestPool(t, Options{Limits: Limits{Requests: 1}}, instances(1)...)
 		token := mustPick(t, p, nil)
 		start := time.Now()
 		_, err := p.Await(t.Context(), places.Many, pick(p, nil))
-		verify.That(t, err == ErrSaturated, "Await: %v, want %v", err, ErrSaturated)
+		verify.Equal(t, err, ErrSaturated, "Await")
 		token.Done(Outcome{})
 		var q Query
 		q.Tried.Add(token.Peer)
 		_, err = p.Await(t.Context(), places.Many, pick(p, &q))
-		verify.That(t, err == ErrAllTried, "Await: %v, want %v", err, ErrAllTried)
+		verify.Equal(t, err, ErrAllTried, "Await")
 		verify.Equal(t, time.Since(start), 0, "waited")
 	})
 }
@@ -215,18 +203,15 @@ func TestAwaitDoesNotWaitForLimits(t *testing.T) {
 func TestPendingRequestsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{Limits: Limits{Pending: 3}})
-		var served, gaveUp atomic.Int64
+		var served atomic.Int64
 		for range 3 {
 			go func() {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				token, err := p.Await(ctx, places.Many, pick(p, nil))
-				if err != nil {
-					gaveUp.Add(1)
-					return
+				if token, err := p.Await(ctx, places.Many, pick(p, nil)); err == nil {
+					served.Add(1)
+					token.Done(Outcome{})
 				}
-				served.Add(1)
-				token.Done(Outcome{})
 			}()
 		}
 		synctest.Wait()
@@ -235,10 +220,7 @@ func TestPendingRequestsAreLimited(t *testing.T) {
 		verify.That(t, err == ErrTooManyPending, "Await: %v, want %v", err, ErrTooManyPending)
 		p.Apply(instances(1))
 		synctest.Wait()
-		if served.Load() != 3 || gaveUp.Load() != 0 || p.Admission.Pending() != 0 {
-			t.Errorf("%d served, %d gave up, %d pending; want 3, 0, 0", served.Load(), gaveUp.Load(), p.Admission.Pending())
-		}
-		got := p.Admission.Refusals()
-		verify.That(t, got == [NumLimits]uint64{LimitPending: 1}, "refusals %v, want 1 of %v", got, LimitPending)
+		verify.That(t, served.Load() == 3 && p.Admission.Pending() == 0, "%d served, %d pending; want 3, 0", served.Load(), p.Admission.Pending())
+		verify.Equal(t, p.Admission.Refusals(), [NumLimits]uint64{LimitPending: 1}, "refusals")
 	})
 }

@@ -11,8 +11,7 @@ import (
 
 // During the maintenance of a service, it gets no copies.
 func TestNoCopiesDuringMaintenance(t *testing.T) {
-	p := newTestPool(t, Options{})
-	p.Apply(instances(1))
+	p := newTestPool(t, Options{}, instances(1)...)
 	p.Maintenance.Store(new(Maintenance))
 	_, err := p.PickMirror(Query{})
 	verify.Equal(t, err, ErrNoEligible, "the error of a pick for a copy")
@@ -35,32 +34,24 @@ func TestCopiesTakeNoPlace(t *testing.T) {
 		"connections of a peer": {PeerConnections: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newTestPool(t, Options{Limits: limits})
-			p.Apply(instances(1))
-			var held []Token
-			for range 2 {
-				held = append(held, mustPickMirror(t, p, Query{}))
-			}
+			p := newTestPool(t, Options{Limits: limits}, instances(1)...)
+			held := []Token{mustPickMirror(t, p, Query{}), mustPickMirror(t, p, Query{})}
 			verify.Equal(t, p.Snapshot().All[0].Inflight(), 2, "in flight")
-			for range 2 {
-				held = append(held, mustPick(t, p, nil))
-			}
-			if token, err := p.PickMirror(Query{}); err == nil {
-				t.Error("a copy was sent to a service without a place")
-				token.Done(Outcome{})
-			}
-			_, err := p.Pick(nil)
+			held = append(held, hold(t, p, 2)...)
+			_, err := p.PickMirror(Query{})
+			verify.That(t, err != nil, "a copy was sent to a service without a place")
+			_, err = p.Pick(nil)
 			verify.That(t, err != nil, "more requests than the limit")
 			for _, token := range held {
 				token.Done(Outcome{})
 			}
 			load, inflight := p.Snapshot().All[0].load.Load(), p.Admission.inflight.Load()
 			verify.That(t, load == 0 && inflight == 0, "%d and %d in flight at the end", load, inflight)
-			refused := uint64(0)
-			for _, n := range p.Admission.Refusals() {
+			refusals, refused := p.Admission.Refusals(), uint64(0)
+			for _, n := range refusals {
 				refused += n
 			}
-			verify.That(t, refused == 1, "%d refusals, want that of the request", refused)
+			verify.That(t, refused == 1, "refusals %v, want that of the request", refusals)
 		})
 	}
 }
@@ -111,8 +102,7 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 // A reload removes a mirror's group while the body of a request arrives: its copy does not go to
 // the peers of clients, which have the request already.
 func TestNoCopiesForAGroupThatIsGone(t *testing.T) {
-	p := newTestPool(t, Options{Groups: byTag("a")})
-	p.Apply(withTags("a", ""))
+	p := newTestPool(t, Options{Groups: byTag("a")}, withTags("a", "")...)
 	copied := Query{Group: p.Group("a").ID()}
 	p.Reconfigure(complete(Options{}))
 	_, err := p.PickMirror(copied)
@@ -122,10 +112,11 @@ func TestNoCopiesForAGroupThatIsGone(t *testing.T) {
 
 // Requests never find a place taken by a copy, whatever runs at the same time.
 func TestCopiesBesideRequests(t *testing.T) {
-	p := newTestPool(t, Options{Limits: Limits{PeerRequests: 1}})
-	p.Apply(instances(1))
+	p := newTestPool(t, Options{Limits: Limits{PeerRequests: 1}}, instances(1)...)
 	stop := make(chan struct{})
 	var copying sync.WaitGroup
+	defer copying.Wait()
+	defer close(stop)
 	for range 3 {
 		copying.Go(func() {
 			for {
@@ -141,13 +132,6 @@ func TestCopiesBesideRequests(t *testing.T) {
 		})
 	}
 	for range 20_000 {
-		token, err := p.Pick(nil)
-		if err != nil {
-			t.Errorf("a request without another one in flight: %v", err)
-			break
-		}
-		token.Done(Outcome{})
+		picked(t, p, nil) // without another request in flight
 	}
-	close(stop)
-	copying.Wait()
 }

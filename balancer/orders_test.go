@@ -74,17 +74,14 @@ func TestOrdersFollowTheInstance(t *testing.T) {
 
 // An ordered weight replaces that of the registry, whatever the registry says meanwhile.
 func TestAnOrderedWeight(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyRoundRobin})
 	set := instances(2)
-	p.Apply(set)
+	p := newTestPool(t, Options{Policy: PolicyRoundRobin}, set...)
 	peer := peerOf(t, p, set[0])
 	shares := func() (first int) {
 		for range 120 {
-			token := mustPick(t, p, nil)
-			if token.Peer == peer {
+			if picked(t, p, nil) == peer {
 				first++
 			}
-			token.Done(Outcome{})
 		}
 		return first
 	}
@@ -103,9 +100,8 @@ func TestAnOrderedWeight(t *testing.T) {
 	}
 	expect := func(weight int, state State, requests int) {
 		t.Helper()
-		if got := shares(); peer.Weight() != weight || peer.State() != state || got != requests {
-			t.Errorf("weight %d, state %v, %d of 120 requests; want %d, %v, %d", peer.Weight(), peer.State(), got, weight, state, requests)
-		}
+		verify.Equal(t, shares(), requests, "of 120 requests")
+		verify.That(t, peer.Weight() == weight && peer.State() == state, "weight %d, state %v; want %d, %v", peer.Weight(), peer.State(), weight, state)
 	}
 	expect(1, StateUp, 60)
 	order(5)

@@ -49,17 +49,7 @@ type work struct {
 	peer          int
 }
 
-type works []*work
-
-func (w works) Len() int           { return len(w) }
-func (w works) Less(i, j int) bool { return w[i].ends < w[j].ends }
-func (w works) Swap(i, j int)      { w[i], w[j] = w[j], w[i] }
-func (w *works) Push(x any)        { *w = append(*w, x.(*work)) }
-func (w *works) Pop() any {
-	last := (*w)[len(*w)-1]
-	*w = (*w)[:len(*w)-1]
-	return last
-}
+func (w *work) over() time.Duration { return w.ends }
 
 // capacity returns the requests per second that n peers can do.
 func (o *overload) capacity(n int) float64 { return float64(n*o.slots) / o.mean.Seconds() }
@@ -82,7 +72,7 @@ func (o overload) run(t *testing.T, seed uint64) []second {
 		}
 		queues, busy := make([][]*work, o.peers), make([]int, o.peers)
 		paused := make([]time.Duration, o.peers)
-		var running works
+		var running soonest[*work]
 		begin := time.Now()
 		now := func() time.Duration { return time.Since(begin) }
 		start := func(w *work) {
@@ -443,15 +433,11 @@ func TestAdaptiveLimitCountsRight(t *testing.T) {
 func TestStandstillEndsTheLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{Limits: Limits{Adaptive: true}})
-		p.Apply(instances(3))
+		p := newTestPool(t, Options{Limits: Limits{Adaptive: true}}, instances(3)...)
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeOK, Latency: time.Millisecond})
 		p.Admission.adaptive.Load().tiers[0].limit.Store(4)
-		for range 3 {
-			mustPick(t, p, nil)
-		}
-		_, err := p.Pick(nil)
-		verify.Equal(t, err, ErrOverload, "at the limit")
+		hold(t, p, 3)
+		expectPick(t, p, nil, ErrOverload) // at the limit
 		verify.Equal(t, p.Sheds(&Query{}), true, "normal requests are refused")
 		verify.Equal(t, p.Sheds(&Query{Criticality: CriticalityCritical}), false, "critical requests are refused")
 		time.Sleep(2 * standstill)
@@ -468,14 +454,10 @@ func TestPauseEndsTheWindow(t *testing.T) {
 		off, limited := n%2 == 1, n >= 2
 		synctest.Test(t, func(t *testing.T) {
 			on := complete(Options{Policy: PolicyRoundRobin, Limits: Limits{Adaptive: true}})
-			p := newTestPool(t, on)
-			p.Apply(instances(1))
+			p := newTestPool(t, on, instances(1)...)
 			answers := func(n, together int, latency time.Duration) {
 				for range n {
-					var tokens []Token
-					for range together {
-						tokens = append(tokens, mustPick(t, p, nil))
-					}
+					tokens := hold(t, p, together)
 					time.Sleep(latency)
 					for _, token := range tokens {
 						token.Done(Outcome{Class: OutcomeOK, Latency: latency})
@@ -536,10 +518,7 @@ func TestTiersKeepTheirLimits(t *testing.T) {
 		send := func(d time.Duration) {
 			t.Helper()
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-				token, err := p.Pick(nil)
-				if err != nil {
-					t.Fatalf("Pick: %v", err)
-				}
+				token := mustPick(t, p, nil)
 				latency := 3 * time.Millisecond
 				if token.Peer.Instance().Priority == 1 {
 					latency = 60 * time.Millisecond

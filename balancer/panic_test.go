@@ -24,26 +24,21 @@ func expectEligible(t *testing.T, p *Pool, panicking bool, want ...int) {
 	verify.That(t, s.Panic == panicking && slices.Equal(got, keys), "panic %v, eligible %v; want %v, %v", s.Panic, got, panicking, keys)
 	picked := make(map[*Peer]bool)
 	for range 1000 {
-		token, err := p.Pick(nil)
-		if err != nil {
-			break
+		if token, err := p.Pick(nil); err == nil {
+			picked[token.Peer] = true
+			token.Done(Outcome{})
 		}
-		picked[token.Peer] = true
-		token.Done(Outcome{})
 	}
 	verify.Equal(t, len(picked), len(want), "peers are picked")
 	for _, peer := range s.All {
-		if peer.load.isQuiesced() == slices.Contains(keys, peer.ID) {
-			t.Errorf("%v: quiesced %v", peer, peer.load.isQuiesced())
-		}
+		verify.Equal(t, peer.load.isQuiesced(), !slices.Contains(keys, peer.ID), "%v: quiesced", peer)
 	}
 }
 
 func TestPanicUsesFailingPeers(t *testing.T) {
 	var got events
-	p := newTestPool(t, Options{PanicThreshold: .5, NewTransport: newTestTransport, Notify: got.notify})
 	set := instances(4)
-	p.Apply(set)
+	p := newTestPool(t, Options{PanicThreshold: .5, NewTransport: newTestTransport, Notify: got.notify}, set...)
 	setReasonOf := func(n int, r Reason, down bool) { setReason(p, set[n].Key(), r, down, "") }
 	setReasonOf(0, ReasonActive, true)
 	setReasonOf(1, ReasonEjected, true)
@@ -70,12 +65,11 @@ func TestPanicUsesFailingPeers(t *testing.T) {
 // Panic does not use peers that an operator has drained, that the registry does not allow, or
 // that have never passed a required check. They do not count for the threshold.
 func TestPanicDoesNotUseDrainedAndUncheckedPeers(t *testing.T) {
-	p := newTestPool(t, Options{PanicThreshold: .5, MustPassFirst: true, NewTransport: newTestTransport})
 	set := instances(7)
 	set[0].Status = discovery.StatusCritical
 	set[1].Status = discovery.StatusMaintenance
 	set[2].Weight = 0
-	p.Apply(set)
+	p := newTestPool(t, Options{PanicThreshold: .5, MustPassFirst: true, NewTransport: newTestTransport}, set...)
 	expectEligible(t, p, false) // no peer has passed
 	unchecked := peerOf(t, p, set[6])
 	verify.Slices(t, unchecked.Reasons(), []string{"active: not checked yet"}, "reasons")

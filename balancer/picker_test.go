@@ -35,23 +35,13 @@ func TestSharesFollowTheWeights(t *testing.T) {
 	for _, policy := range Policies() {
 		for _, weights := range weightCases {
 			const picks = 20000
-			p := newTestPool(t, Options{Policy: policy})
-			p.Apply(withWeights(weights...))
-			for range picks {
-				mustPick(t, p, nil).Done(Outcome{})
-			}
-			total := 0
-			for _, w := range weights {
-				total += w
-			}
+			p := newTestPool(t, Options{Policy: policy}, withWeights(weights...)...)
+			requests(t, p, picks)
 			for i, peer := range p.Snapshot().All {
-				share := float64(weights[i]) / float64(total)
+				share := float64(weights[i]) / float64(sumOf(weights))
 				got := float64(peer.Requests())
-				// Six standard deviations: once in 500 million.
-				if limit := 6*math.Sqrt(picks*share*(1-share)) + 1; math.Abs(got-picks*share) > limit {
-					t.Errorf("%s %v: peer %d was picked %v times, want %.0f ± %.0f",
-						policy, weights, i, got, picks*share, limit)
-				}
+				limit := 6*math.Sqrt(picks*share*(1-share)) + 1 // six standard deviations: once in 500 million
+				verify.That(t, math.Abs(got-picks*share) <= limit, "%s %v: peer %d was picked %v times, want %.0f ± %.0f", policy, weights, i, got, picks*share, limit)
 			}
 		}
 	}
@@ -75,16 +65,9 @@ func TestSharesFollowTheWeightsUnderLittleLoad(t *testing.T) {
 func TestLoadFollowsTheWeights(t *testing.T) {
 	for _, policy := range []Policy{PolicyEWMA, PolicyLeastConn} {
 		for _, weights := range weightCases {
-			total := 0
-			for _, w := range weights {
-				total += w
-			}
-			p := newTestPool(t, Options{Policy: policy})
-			p.Apply(withWeights(weights...))
+			p := newTestPool(t, Options{Policy: policy}, withWeights(weights...)...)
 			const perWeight = 50
-			for range perWeight * total {
-				mustPick(t, p, nil)
-			}
+			hold(t, p, perWeight*sumOf(weights))
 			for i, peer := range p.Snapshot().All {
 				got := float64(peer.Inflight()) / float64(weights[i])
 				// Half of the share of a peer does not depend on the comparison.
@@ -203,8 +186,7 @@ func TestSchedulesAreBounded(t *testing.T) {
 
 // In a small pool all peers are compared.
 func TestLeastConnFindsTheOnlyIdlePeer(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyLeastConn})
-	p.Apply(instances(fullScan))
+	p := newTestPool(t, Options{Policy: PolicyLeastConn}, instances(fullScan)...)
 	tokens := make(map[*Peer]Token)
 	for range fullScan {
 		token := mustPick(t, p, nil)
@@ -215,27 +197,20 @@ func TestLeastConnFindsTheOnlyIdlePeer(t *testing.T) {
 	for range 100 {
 		for _, token := range tokens {
 			token.Done(Outcome{})
-			again := mustPick(t, p, nil)
-			verify.Require(t, again.Peer == token.Peer, "picked a busy peer while another was idle")
+			verify.Require(t, mustPick(t, p, nil).Peer == token.Peer, "picked a busy peer while another was idle")
 		}
 	}
 }
 
 func TestTiesAreDecidedAtRandom(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyLeastConn})
-	p.Apply(instances(3))
+	p := newTestPool(t, Options{Policy: PolicyLeastConn}, instances(3)...)
 	var q Query // two idle peers, which get the same share, and a busy one
 	busy := mustPick(t, p, &q)
-	for range 10000 {
-		mustPick(t, p, nil).Done(Outcome{})
-	}
+	requests(t, p, 10000)
 	for _, peer := range p.Snapshot().All {
-		switch got := peer.Requests(); {
-		case peer == busy.Peer && got != 0:
-			t.Errorf("the busy peer was picked %d times", got)
-		case peer != busy.Peer && (got < 4500 || got > 5500):
-			t.Errorf("an idle peer was picked %d times, want about 5000", got)
-		}
+		got := peer.Requests()
+		verify.That(t, peer != busy.Peer || got == 0, "the busy peer was picked %d times", got)
+		verify.That(t, peer == busy.Peer || got >= 4500 && got <= 5500, "an idle peer was picked %d times, want about 5000", got)
 	}
 }
 
@@ -280,17 +255,15 @@ func TestPickDoesNotAllocate(t *testing.T) {
 func TestTokenAndOutcomeStayInRegisters(t *testing.T) {
 	const most = 4
 	for _, value := range []reflect.Type{reflect.TypeFor[Token](), reflect.TypeFor[Outcome](), reflect.TypeFor[marks](), reflect.TypeFor[Details]()} {
-		if value.Size() > most*unsafe.Sizeof(uintptr(0)) || value.NumField() > most {
-			t.Errorf("%v: %d bytes in %d fields", value, value.Size(), value.NumField())
-		}
+		fits := value.Size() <= most*unsafe.Sizeof(uintptr(0)) && value.NumField() <= most
+		verify.That(t, fits, "%v: %d bytes in %d fields", value, value.Size(), value.NumField())
 	}
 }
 
 // Fields that each request writes are on separate cache lines.
 func TestHotFieldsHaveTheirCacheLines(t *testing.T) {
 	const line = 64
-	p := newTestPool(t, Options{})
-	p.Apply(instances(10))
+	p := newTestPool(t, Options{}, instances(10)...)
 	for _, peer := range p.Snapshot().All {
 		addr := uintptr(unsafe.Pointer(peer))
 		verify.That(t, addr%line == 0, "a peer at %#x is not at the start of a cache line", addr)
@@ -299,10 +272,8 @@ func TestHotFieldsHaveTheirCacheLines(t *testing.T) {
 	lineOf := func(offset uintptr) uintptr { return offset / line }
 	load, counters := lineOf(unsafe.Offsetof(peer.load)), lineOf(unsafe.Offsetof(peer.outcomes))
 	verify.Equal(t, lineOf(unsafe.Offsetof(peer.latency)+unsafe.Sizeof(peer.latency)-1), load, "what a pick reads is on two cache lines")
-	if lineOf(unsafe.Offsetof(peer.drained)) >= load || load >= counters ||
-		unsafe.Offsetof(peer.outcomes)%line != 0 || unsafe.Sizeof(peer)%line != 0 {
-		t.Error("fields of a peer share cache lines that should not")
-	}
+	verify.That(t, lineOf(unsafe.Offsetof(peer.drained)) < load && load < counters &&
+		unsafe.Offsetof(peer.outcomes)%line == 0 && unsafe.Sizeof(peer)%line == 0, "fields of a peer share cache lines that should not")
 	before, after := unsafe.Offsetof(p.cursor)-unsafe.Offsetof(p.snapshot), unsafe.Offsetof(p.mu)-unsafe.Offsetof(p.cursor)
 	verify.That(t, before >= line && after >= line, "the cursor shares its cache line")
 }

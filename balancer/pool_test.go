@@ -10,8 +10,7 @@ import (
 
 // The state of a peer survives each change that does not create another peer.
 func TestWeightOnlyChangeKeepsState(t *testing.T) {
-	p := newTestPool(t, Options{NewTransport: newTestTransport})
-	p.Apply(instances(1))
+	p := newTestPool(t, Options{NewTransport: newTestTransport}, instances(1)...)
 	first := mustPick(t, p, nil)
 	first.Done(Outcome{Class: OutcomeServerError, Latency: 7 * time.Millisecond})
 	second := mustPick(t, p, nil)
@@ -25,13 +24,9 @@ func TestWeightOnlyChangeKeepsState(t *testing.T) {
 	verify.That(t, len(changes.Updated) == 1 && len(changes.Added) == 1 && len(changes.Removed) == 0, "changes %+v, want one update and one addition", changes)
 	got := peerOf(t, p, changed)
 	verify.Require(t, got == peer, "the peer was replaced")
-	if peer.Weight() != 5 || peer.Instance().Tags[0] != "v2" || peer.Instance().Meta["zone"] != "b" {
-		t.Errorf("weight %d, instance %+v; want what was applied", peer.Weight(), peer.Instance())
-	}
-	if peer.Inflight() != 1 || peer.Requests() != 1 || peer.Failures() != 1 || peer.Latency() != latency || latency == 0 {
-		t.Errorf("in flight %d, requests %d, failures %d, latency %v; want 1, 1, 1, %v",
-			peer.Inflight(), peer.Requests(), peer.Failures(), peer.Latency(), latency)
-	}
+	verify.That(t, peer.Weight() == 5 && peer.Instance().Tags[0] == "v2" && peer.Instance().Meta["zone"] == "b", "weight %d, instance %+v; want what was applied", peer.Weight(), peer.Instance())
+	verify.That(t, peer.Inflight() == 1 && peer.Requests() == 1 && peer.Failures() == 1, "in flight %d, requests %d, failures %d; want 1, 1, 1", peer.Inflight(), peer.Requests(), peer.Failures())
+	verify.That(t, peer.Latency() == latency && latency != 0, "latency %v, want %v", peer.Latency(), latency)
 	verify.That(t, peer.Transport == transport && transportOf(peer).drains.Load() == 0 && transportOf(peer).closes.Load() == 0, "the transport was replaced, drained or closed")
 	p.Reconfigure(complete(Options{Policy: PolicyRoundRobin}))
 	verify.That(t, peerOf(t, p, changed) == peer && peer.Inflight() == 1 && peer.Transport == transport, "Reconfigure lost state")
@@ -41,10 +36,9 @@ func TestWeightOnlyChangeKeepsState(t *testing.T) {
 func TestHealthOfTheRegistry(t *testing.T) {
 	f := func(status discovery.Status, weight int, detail string, want State, reasons ...string) {
 		t.Helper()
-		p := newTestPool(t, Options{})
 		i := instance(0, weight)
 		i.Status, i.Detail = status, detail
-		p.Apply([]discovery.Instance{i})
+		p := newTestPool(t, Options{}, i)
 		peer := peerOf(t, p, i)
 		verify.Equal(t, peer.State(), want, "%v, weight %d: state", status, weight)
 		verify.Slices(t, peer.Reasons(), reasons, "%v, weight %d: reasons", status, weight)
@@ -63,8 +57,7 @@ func TestHealthOfTheRegistry(t *testing.T) {
 }
 
 func TestOutcomesAreCounted(t *testing.T) {
-	p := newTestPool(t, Options{})
-	p.Apply(instances(1))
+	p := newTestPool(t, Options{}, instances(1)...)
 	var peer *Peer
 	for c := range NumOutcomes {
 		for range c + 1 {
@@ -74,9 +67,7 @@ func TestOutcomesAreCounted(t *testing.T) {
 		}
 	}
 	for c, n := range peer.Outcomes() {
-		if n != uint64(c+1) {
-			t.Errorf("%v: %d, want %d", OutcomeClass(c), n, c+1)
-		}
+		verify.Equal(t, n, uint64(c+1), "%v", OutcomeClass(c))
 	}
 	verify.Equal(t, peer.Requests(), 66, "requests")
 	verify.Equal(t, peer.Failures(), 2+3+4+5, "failures")

@@ -40,16 +40,14 @@ var gone = Outcome{Class: OutcomeConnectFailure, Details: Details{Absent: true}}
 
 func TestAPeerOnProbationIsUsedUntilItRefusesAConnection(t *testing.T) {
 	var got events
-	p := newTestPool(t, Options{Notify: got.notify})
 	set := instances(2)
-	p.Apply(set)
+	p := newTestPool(t, Options{Notify: got.notify}, set...)
 	got.take()
 	p.Apply(lose(set))
 	expectEligible(t, p, false, 0, 1)
 	peer := peerOf(t, p, set[0])
-	if reasons := peer.Reasons(); peer.State() != StateUp || !slices.Equal(reasons, []string{"consul: lost since 2026-01-02T03:04:05Z, used until it fails"}) {
-		t.Errorf("state %v, reasons %q", peer.State(), reasons)
-	}
+	verify.Equal(t, peer.State(), StateUp, "state")
+	verify.Slices(t, peer.Reasons(), []string{"consul: lost since 2026-01-02T03:04:05Z, used until it fails"}, "reasons")
 
 	for _, o := range []Outcome{{Class: OutcomeOK, Status: 200}, {Class: OutcomeServerError, Status: 500}, {Class: OutcomeTimeout}, {Class: OutcomeReset}, {Class: OutcomeStale}, {Class: OutcomeClientGone}, {Class: OutcomeLocal}} {
 		pickPeer(t, p, set[0]).Done(o)
@@ -57,9 +55,8 @@ func TestAPeerOnProbationIsUsedUntilItRefusesAConnection(t *testing.T) {
 	}
 	pickPeer(t, p, set[0]).Done(gone)
 	expectEligible(t, p, false, 1)
-	if reasons := peer.Reasons(); peer.State() != StateUnhealthy || !slices.Equal(reasons, []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: no connection"}) {
-		t.Errorf("state %v, reasons %q", peer.State(), reasons)
-	}
+	verify.Equal(t, peer.State(), StateUnhealthy, "state")
+	verify.Slices(t, peer.Reasons(), []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: no connection"}, "reasons")
 	p.Apply(lose(set)) // the same loss
 	expectEligible(t, p, false, 1)
 
@@ -85,9 +82,8 @@ func TestOneMomentWithoutAConnectionDoesNotEndProbation(t *testing.T) {
 			if counted {
 				o.OnFailure = func(*Peer, Outcome, Streak) {}
 			}
-			p := newTestPool(t, o)
 			set := instances(1)
-			p.Apply(set)
+			p := newTestPool(t, o, set...)
 			p.Apply(lose(set))
 			failure, answer := Outcome{Class: OutcomeConnectFailure}, Outcome{Class: OutcomeOK, Status: 200, Latency: ms}
 			attempts := func(outcomes ...Outcome) {
@@ -121,9 +117,8 @@ func TestOneMomentWithoutAConnectionDoesNotEndProbation(t *testing.T) {
 func TestTheFirstFailedCheckEndsProbation(t *testing.T) {
 	for _, r := range []Reason{ReasonActive, ReasonEjected} {
 		t.Run(r.String(), func(t *testing.T) {
-			p := newTestPool(t, Options{PanicThreshold: 1})
 			set := instances(2)
-			p.Apply(set)
+			p := newTestPool(t, Options{PanicThreshold: 1}, set...)
 			p.Apply(lose(set))
 			setReason(p, set[0].Key(), r, true, "status 500")
 			expectEligible(t, p, false, 1) // also not used in panic
@@ -135,9 +130,8 @@ func TestTheFirstFailedCheckEndsProbation(t *testing.T) {
 }
 
 func TestAPeerThatWasFailingIsNotUsedOnProbation(t *testing.T) {
-	p := newTestPool(t, Options{PanicThreshold: 1})
 	set := instances(2)
-	p.Apply(set)
+	p := newTestPool(t, Options{PanicThreshold: 1}, set...)
 	setReason(p, set[0].Key(), ReasonActive, true, "status 500")
 	p.Apply(lose(set))
 	expectEligible(t, p, false, 1)
@@ -157,9 +151,8 @@ func TestAPeerOnProbationMayHaveToPassFirst(t *testing.T) {
 
 // A peer that left and is lost later is on probation for the second loss.
 func TestEachLossStartsANewProbation(t *testing.T) {
-	p := newTestPool(t, Options{})
 	set := instances(1)
-	p.Apply(set)
+	p := newTestPool(t, Options{}, set...)
 	p.Apply(lose(set))
 	pickPeer(t, p, set[0]).Done(gone)
 	expectEligible(t, p, false)

@@ -39,11 +39,7 @@ func (c *counting) fewer(i, j int) bool {
 
 // draw returns a random peer, by weight.
 func (c *counting) draw() int {
-	sum := 0
-	for _, w := range c.weights {
-		sum += w
-	}
-	at := c.random.IntN(sum)
+	at := c.random.IntN(sumOf(c.weights))
 	for i, w := range c.weights {
 		if at -= w; at < 0 {
 			return i
@@ -97,20 +93,18 @@ func leastInTurn(c *counting) int {
 
 // ofTwo takes the better of two different random peers.
 func ofTwo(c *counting) int {
-	i := c.draw()
-	j := c.draw()
+	i, j := c.draw(), c.draw()
 	for j == i {
 		j = c.draw()
 	}
-	if c.fewer(j, i) {
-		return j
-	}
-	return i
+	return c.better(i, j)
 }
 
 // ofTwoDraws takes the better of two random peers, which may be the same.
-func ofTwoDraws(c *counting) int {
-	i, j := c.draw(), c.draw()
+func ofTwoDraws(c *counting) int { return c.better(c.draw(), c.draw()) }
+
+// better returns the peer with fewer requests in flight, the first one of equal ones.
+func (c *counting) better(i, j int) int {
 	if c.fewer(j, i) {
 		return j
 	}

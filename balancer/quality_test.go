@@ -80,17 +80,7 @@ type flight struct {
 	request *scenario.Request
 }
 
-type flights []*flight
-
-func (f flights) Len() int           { return len(f) }
-func (f flights) Less(i, j int) bool { return f[i].end < f[j].end }
-func (f flights) Swap(i, j int)      { f[i], f[j] = f[j], f[i] }
-func (f *flights) Push(x any)        { *f = append(*f, x.(*flight)) }
-func (f *flights) Pop() any {
-	last := (*f)[len(*f)-1]
-	*f = (*f)[:len(*f)-1]
-	return last
-}
+func (f *flight) over() time.Duration { return f.end }
 
 // atOnce is the latency of an answer that needs no work.
 const atOnce = 500 * time.Microsecond
@@ -110,7 +100,7 @@ func play(s *scenario.Scenario, requests []scenario.Request, by rival) score {
 	}
 	begin(0)
 	var latencies []float64
-	var pending flights
+	var pending soonest[*flight]
 	all := 0
 	end := func(f *flight) {
 		w.inflight[f.peer]--
@@ -398,8 +388,7 @@ func (q *quality) missed() (marks []string) {
 }
 
 // TestQuality logs the table of bench/quality/results.md and the pass marks that the default policy
-// misses.
-// In each run it checks what holds with a margin.
+// misses. In each run it checks what holds with a margin.
 func TestQuality(t *testing.T) {
 	long.Sequential(t)
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,23 +45,16 @@ func playWeighted(name string, length scenario.Length, d scenario.Distribution, 
 		replica = &picking{newOwn(PolicyEWMA, peers, random), make([]int, len(peers))}
 		return replica
 	}})
-	picks, weight := 0, 0
-	for i, w := range weights {
-		picks, weight = picks+replica.picks[i], weight+w
-	}
 	shares := make([]float64, len(weights))
 	for i, w := range weights {
-		shares[i] = float64(replica.picks[i]) / float64(picks) / float64(w) * float64(weight)
+		shares[i] = float64(replica.picks[i]) / float64(sumOf(replica.picks)) / float64(w) * float64(sumOf(weights))
 	}
 	return scored, shares
 }
 
 // lighter returns n weights, of which the last is 1/by of the others.
 func lighter(n, by int) []int {
-	weights := make([]int, n)
-	for i := range weights {
-		weights[i] = by
-	}
+	weights := slices.Repeat([]int{by}, n)
 	weights[n-1] = 1
 	return weights
 }
@@ -77,11 +71,10 @@ func TestQualityWithDifferentWeights(t *testing.T) {
 	for _, busy := range []float64{.1, .3} {
 		for _, weights := range [][]int{{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, lighter(10, 2), lighter(10, 8), lighter(3, 2), lighter(3, 8)} {
 			_, shares := playWeighted("equal", length, scenario.Constant, busy, weights)
-			moved, sum := 0., 0
+			moved := 0.
 			for i, w := range weights {
-				moved, sum = moved+math.Abs(shares[i]-1)*float64(w)/2, sum+w
+				moved += math.Abs(shares[i]-1) * float64(w) / 2 / float64(sumOf(weights))
 			}
-			moved /= float64(sum)
 			t.Logf("weights %v, %.0f %% busy: shares of %.2f of the weights, %.1f %% of the requests elsewhere", weights, busy*100, shares, moved*100)
 			verify.That(t, moved < .06, "weights %v, %.0f %% busy: %.1f %% of the requests are not where the weights want them: %.2f of them", weights, busy*100, moved*100, shares)
 		}

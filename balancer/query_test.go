@@ -10,8 +10,7 @@ import (
 func TestTriedPeersAreNotPickedAgain(t *testing.T) {
 	for _, policy := range Policies() {
 		for _, weights := range [][]int{{1}, {1, 1}, {1, 1, 1, 1}, {1000, 1, 1}, {5000, 5000, 5000, 1}} {
-			p := newTestPool(t, Options{Policy: policy, RetryBudget: ampleRetries})
-			p.Apply(withWeights(weights...))
+			p := newTestPool(t, Options{Policy: policy, RetryBudget: ampleRetries}, withWeights(weights...)...)
 			for range 50 {
 				var q Query
 				for range weights {
@@ -21,8 +20,7 @@ func TestTriedPeersAreNotPickedAgain(t *testing.T) {
 					q.Tried.Add(token.Peer)
 					token.Done(Outcome{})
 				}
-				_, err := p.Pick(&q)
-				verify.That(t, err == ErrAllTried, "%s %v: all tried: %v, want %v", policy, weights, err, ErrAllTried)
+				expectPick(t, p, &q, ErrAllTried)
 			}
 		}
 	}
@@ -35,9 +33,7 @@ func TestTriedSet(t *testing.T) {
 		verify.That(t, !s.Has(&peers[i]), "has peer %d before it was added", i)
 		s.Add(&peers[i])
 		s.Add(&peers[i])
-		if !s.Has(&peers[i]) || s.Len() != i+1 {
-			t.Errorf("after peer %d: has it: %v, length %d", i, s.Has(&peers[i]), s.Len())
-		}
+		verify.That(t, s.Has(&peers[i]) && s.Len() == i+1, "after peer %d: has it: %v, length %d", i, s.Has(&peers[i]), s.Len())
 	}
 	s.Add(&peers[maxTried])
 	verify.That(t, s.Len() == maxTried && !s.Has(&peers[0]) && s.Has(&peers[1]) && s.Has(&peers[maxTried]), "a full set must give up the peer that was added first, and no other")

@@ -2,7 +2,6 @@ package balancer
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,8 +13,7 @@ import (
 
 // onePlace returns a pool of n peers with one connection each, all in use.
 func onePlace(t *testing.T, n int) (*Pool, []Token) {
-	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1, Pending: 10}})
-	p.Apply(instances(n))
+	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1, Pending: 10}}, instances(n)...)
 	return p, hold(t, p, n)
 }
 
@@ -50,9 +48,8 @@ func TestConnectionsAreAwaitedInOrder(t *testing.T) {
 		for range 2 {
 			pass(time.Second)
 		}
-		if !slices.Equal(served, []int{0, 1, 2, 3, 4, 5}) || time.Since(start) != 2*time.Second {
-			t.Errorf("served %v after %v, want all in order after 2s", served, time.Since(start))
-		}
+		verify.Slices(t, served, []int{0, 1, 2, 3, 4, 5}, "served after 2s")
+		verify.Equal(t, time.Since(start), 2*time.Second, "time")
 		pass(time.Second)
 		expectPick(t, p, nil, nil)
 	})
@@ -62,8 +59,7 @@ func TestConnectionsAreAwaitedInOrder(t *testing.T) {
 // pool changes, has gone there once: when it has got one.
 func TestWaitForTheFallbackIsCountedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{Groups: byTag("canary"), Limits: Limits{PeerConnections: 1, Pending: 1}})
-		p.Apply(instances(2))
+		p := newTestPool(t, Options{Groups: byTag("canary"), Limits: Limits{PeerConnections: 1, Pending: 1}}, instances(2)...)
 		held := hold(t, p, 2)
 		q := in(p, "canary")
 		q.Fallback = p.Group(RestGroup).ID()
@@ -85,6 +81,13 @@ func TestWaitForTheFallbackIsCountedOnce(t *testing.T) {
 }
 
 func TestWaitForAConnectionEnds(t *testing.T) {
+	allGet := func(r Reason) func(*Pool, []Token) {
+		return func(p *Pool, held []Token) {
+			for _, token := range held {
+				setReason(p, token.Peer.ID, r, true, "")
+			}
+		}
+	}
 	for _, test := range []struct {
 		name   string
 		end    func(*Pool, []Token)
@@ -93,16 +96,8 @@ func TestWaitForAConnectionEnds(t *testing.T) {
 		behind error // of the request that came after
 	}{
 		{"when its time is over", func(*Pool, []Token) {}, 5 * time.Second, ErrConnectionsSaturated, ErrConnectionsSaturated},
-		{"when the peers are drained", func(p *Pool, held []Token) {
-			for _, token := range held {
-				setReason(p, token.Peer.ID, ReasonDrain, true, "")
-			}
-		}, time.Second, ErrNoEligible, ErrNoEligible},
-		{"when checks fail", func(p *Pool, held []Token) {
-			for _, token := range held {
-				setReason(p, token.Peer.ID, ReasonActive, true, "")
-			}
-		}, time.Second, ErrNoEligible, ErrNoEligible},
+		{"when the peers are drained", allGet(ReasonDrain), time.Second, ErrNoEligible, ErrNoEligible},
+		{"when checks fail", allGet(ReasonActive), time.Second, ErrNoEligible, ErrNoEligible},
 		{"when a peer joins", func(p *Pool, _ []Token) { p.Apply(instances(3)) }, time.Second, nil, ErrConnectionsSaturated},
 		{"when more are allowed", func(p *Pool, _ []Token) { p.Reconfigure(complete(Options{Limits: Limits{PeerConnections: 2}})) }, time.Second, nil, nil},
 	} {
@@ -119,9 +114,8 @@ func TestWaitForAConnectionEnds(t *testing.T) {
 					behind <- err
 				})
 				_, err := p.AwaitConnection(ctx, places.Many, nil)
-				if err != test.err || time.Since(start) != test.after {
-					t.Errorf("%v after %v, want %v after %v", err, time.Since(start), test.err, test.after)
-				}
+				verify.Equal(t, err, test.err, "the error")
+				verify.Equal(t, time.Since(start), test.after, "the time")
 				verify.Equal(t, <-behind, test.behind, "for the one behind")
 				verify.Equal(t, p.Admission.Pending(), 0, "pending")
 			})
@@ -143,8 +137,7 @@ func TestNobodyQueuesWhereNoPeerIs(t *testing.T) {
 // Nor does a retry for which none is left: with a connection it had nobody to pick, neither in its
 // group nor in the fallback.
 func TestNobodyQueuesWhereNoOtherPeerIs(t *testing.T) {
-	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: []GroupSelector{{Name: "canary"}}})
-	p.Apply(instances(1))
+	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: []GroupSelector{{Name: "canary"}}}, instances(1)...)
 	held := hold(t, p, 1)
 	q := Query{Group: p.Group("canary").ID(), Fallback: p.Group("rest").ID()}
 	p.queue.join(q.line(), places.Many, make(chan struct{}, 1))
@@ -155,16 +148,13 @@ func TestNobodyQueuesWhereNoOtherPeerIs(t *testing.T) {
 
 // A retry that goes to the fallback does not queue behind those that wait for a peer of its group.
 func TestNobodyQueuesForThePeersOfOthers(t *testing.T) {
-	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: byTag("canary")})
-	p.Apply(withTags("canary", ""))
+	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: byTag("canary")}, withTags("canary", "")...)
 	q := Query{Group: p.Group("canary").ID(), Fallback: p.Group("rest").ID()}
-	held := verify.Result(p.Pick(&q)).Must(t)
+	held := mustPick(t, p, &q)
 	p.queue.join(q.line(), places.Many, make(chan struct{}, 1))
 	expectPick(t, p, &q, ErrConnectionsSaturated)
 	q.Tried.Add(held.Peer)
-	got := verify.Result(p.Pick(&q)).Must(t)
-	verify.That(t, got.Peer != held.Peer, "the peer that was tried")
-	got.Done(Outcome{})
+	verify.That(t, picked(t, p, &q) != held.Peer, "the peer that was tried")
 	held.Done(Outcome{})
 }
 
@@ -190,8 +180,7 @@ func TestTheQueueMovesUp(t *testing.T) {
 
 func TestRequestsThatWaitForAConnectionAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1, Pending: 1}})
-		p.Apply(instances(1))
+		p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1, Pending: 1}}, instances(1)...)
 		held := hold(t, p, 1)
 		done := make(chan struct{})
 		go func() {
@@ -200,7 +189,7 @@ func TestRequestsThatWaitForAConnectionAreLimited(t *testing.T) {
 		}()
 		synctest.Wait()
 		_, err := p.AwaitConnection(t.Context(), places.Many, nil)
-		verify.That(t, err == ErrTooManyPending, "got %v, want %v", err, ErrTooManyPending)
+		verify.Equal(t, err, ErrTooManyPending, "AwaitConnection")
 		held[0].Done(Outcome{})
 		<-done
 		// A waiting request is not refused when it becomes the first.

@@ -38,9 +38,8 @@ func TestAnAddressThatMayNotBeConnectedTo(t *testing.T) {
 	good, bad := peerOf(t, p, instance(0, 1)), peerOf(t, p, instance(1, 1))
 	expect := func(what string, state State, used bool, reasons ...string) {
 		t.Helper()
-		if bad.State() != state || bad.Used() != used || !slices.Equal(bad.Reasons(), reasons) {
-			t.Errorf("%s: %v, used %v, %q", what, bad.State(), bad.Used(), bad.Reasons())
-		}
+		right := bad.State() == state && bad.Used() == used && slices.Equal(bad.Reasons(), reasons)
+		verify.That(t, right, "%s: %v, used %v, %q", what, bad.State(), bad.Used(), bad.Reasons())
 	}
 	expect("from the start", StateUnhealthy, false, "address: closed")
 
@@ -74,9 +73,8 @@ func TestANameThatMayNotBeConnectedTo(t *testing.T) {
 			notified++
 		}
 	}})
-	i := discovery.Instance{Service: "star", ID: "star-1", Address: "evil.example", Port: 80, Weight: 1}
-	p.Apply([]discovery.Instance{i})
-	peer := peerOf(t, p, i)
+	p.Apply([]discovery.Instance{{Service: "star", ID: "star-1", Address: "evil.example", Port: 80, Weight: 1}})
+	peer := p.Snapshot().All[0]
 	verify.That(t, peer.State() == StateUp && peer.Reasons() == nil, "before it is resolved: %v %q", peer.State(), peer.Reasons())
 	err := peer.Control(t.Context(), "tcp4", "127.0.0.1:80", nil)
 	verify.Require(t, err != nil, "it may be connected to")

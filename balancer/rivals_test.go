@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,9 +22,8 @@ func TestRivals(t *testing.T) {
 		}
 		f := func(name string, o Options, want ...int) {
 			t.Helper()
-			p := newTestPool(t, o)
+			p := newTestPool(t, o, set...)
 			defer p.Close()
-			p.Apply(set)
 			verify.Slices(t, sizes(p), want, "%s: rivals", name)
 		}
 		f("alone", Options{}, 5)
@@ -48,10 +48,9 @@ func TestRivals(t *testing.T) {
 // A peer that has lost weight is warming and says why, also in its event; with all of it back it is
 // up.
 func TestLostWeightIsAState(t *testing.T) {
-	var events []Event
-	p := newTestPool(t, Options{Notify: func(e Event) { events = append(events, e) }})
+	var events []string
+	p := newTestPool(t, Options{Notify: func(e Event) { events = append(events, e.Detail) }}, instances(2)...)
 	defer p.Close()
-	p.Apply(instances(2))
 	peer := p.Snapshot().All[0]
 	for _, c := range []struct {
 		by    float64
@@ -66,10 +65,6 @@ func TestLostWeightIsAState(t *testing.T) {
 		events = nil
 		p.SetFactors(Adjustment{Peer: peer, By: c.by, Why: c.why})
 		verify.Equal(t, peer.State(), c.state, "state")
-		said := ""
-		for _, e := range events {
-			said += e.Detail
-		}
-		verify.Equal(t, said, c.event, "event")
+		verify.Equal(t, strings.Join(events, "; "), c.event, "event")
 	}
 }

@@ -11,8 +11,7 @@ import (
 func TestRoundRobinStartsAtRandom(t *testing.T) {
 	seen := make(map[string]bool)
 	for range 50 {
-		p := newTestPool(t, Options{Policy: PolicyRoundRobin})
-		p.Apply(instances(100))
+		p := newTestPool(t, Options{Policy: PolicyRoundRobin}, instances(100)...)
 		seen[mustPick(t, p, nil).Peer.ID.ID] = true
 	}
 	verify.That(t, len(seen) >= 10, "50 pools start with only %d different peers of 100", len(seen))
@@ -25,12 +24,8 @@ func TestADeadPeerGetsOnlyItsTurns(t *testing.T) {
 		if len(weights) == 1 {
 			continue
 		}
-		p := newTestPool(t, Options{Policy: PolicyRoundRobin, RetryBudget: ampleRetries})
-		p.Apply(withWeights(weights...))
-		total := 0
-		for _, w := range weights {
-			total += w
-		}
+		p := newTestPool(t, Options{Policy: PolicyRoundRobin, RetryBudget: ampleRetries}, withWeights(weights...)...)
+		total := sumOf(weights)
 		all := p.Snapshot().All
 		dead := all[0]
 		const rounds = 200
@@ -39,16 +34,11 @@ func TestADeadPeerGetsOnlyItsTurns(t *testing.T) {
 			met := 0
 			for range total {
 				var q Query
-				token := mustPick(t, p, &q)
-				token.Done(Outcome{})
-				if token.Peer != dead {
-					continue
+				if picked(t, p, &q) == dead {
+					met++
+					q.Tried.Add(dead)
+					retries[picked(t, p, &q)]++
 				}
-				met++
-				q.Tried.Add(dead)
-				again := mustPick(t, p, &q)
-				again.Done(Outcome{})
-				retries[again.Peer]++
 			}
 			verify.Require(t, met == weights[0], "%v: %d of %d requests meet the dead peer, want %d", weights, met, total, weights[0])
 		}
@@ -64,16 +54,13 @@ func TestADeadPeerGetsOnlyItsTurns(t *testing.T) {
 
 // The retries of a dead peer with nearly all turns reach the other peers.
 func TestRetriesOfAHeavyPeerReachAllOthers(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyRoundRobin, RetryBudget: ampleRetries})
-	p.Apply(withWeights(1000, 1, 1, 1))
+	p := newTestPool(t, Options{Policy: PolicyRoundRobin, RetryBudget: ampleRetries}, withWeights(1000, 1, 1, 1)...)
 	heavy := p.Snapshot().All[0]
 	got := make(map[*Peer]int)
 	for range 1000 {
 		var q Query
 		q.Tried.Add(heavy)
-		token := mustPick(t, p, &q)
-		got[token.Peer]++
-		token.Done(Outcome{})
+		got[picked(t, p, &q)]++
 	}
 	for _, peer := range p.Snapshot().All[1:] {
 		verify.That(t, got[peer] >= 100, "%v gets %d of 1000 retries", peer, got[peer])

@@ -117,8 +117,7 @@ func TestSharesOfParts(t *testing.T) {
 	}
 	f("groups", Options{Groups: byTag("a")}, .5, .5, 1./3, 1./3, 1./3)
 	f("tiers", Options{Tiers: []Selector{{Tags: []string{"a"}}}}, .5, .5, 0, 0, 0)
-	p := newTestPool(t, Options{Subset: Subset{Size: 2, Replicas: 2}})
-	p.Apply(instances(4))
+	p := newTestPool(t, Options{Subset: Subset{Size: 2, Replicas: 2}}, instances(4)...)
 	due, _, _ := viewShares(p)
 	got := 0
 	for i, peer := range p.Snapshot().All {

@@ -2,7 +2,6 @@ package balancer
 
 import (
 	"container/heap"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -56,11 +55,6 @@ func (r *result) quantile(q float64) time.Duration {
 	return r.latencies[min(int(q*float64(len(r.latencies))), len(r.latencies)-1)]
 }
 
-func (r *result) String() string {
-	return fmt.Sprintf("n=%d p50=%v p99=%v p99.9=%v shares=%.4f failures=%d",
-		len(r.latencies), r.quantile(.5), r.quantile(.99), r.quantile(.999), r.shares, r.failures)
-}
-
 // ending is a request in flight.
 type ending struct {
 	at, start time.Duration
@@ -70,17 +64,7 @@ type ending struct {
 	by        *balancerModel
 }
 
-type endings []ending
-
-func (e endings) Len() int           { return len(e) }
-func (e endings) Less(i, j int) bool { return e[i].at < e[j].at }
-func (e endings) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
-func (e *endings) Push(x any)        { *e = append(*e, x.(ending)) }
-func (e *endings) Pop() any {
-	last := (*e)[len(*e)-1]
-	*e = (*e)[:len(*e)-1]
-	return last
-}
+func (e ending) over() time.Duration { return e.at }
 
 // balancerModel is one replica of a balancer.
 type balancerModel struct {
@@ -156,7 +140,7 @@ func (s simulation) run() *result {
 	for i := range sessions {
 		sessions[i].id = random.Uint64()
 	}
-	var pending endings
+	var pending soonest[ending]
 	end := func(e ending) {
 		e.peer.measure(Outcome{Class: e.class, Latency: e.at - e.start}, int64(e.start))
 		e.peer.load.Add(-1)
@@ -236,12 +220,8 @@ func (s simulation) run() *result {
 	for len(pending) > 0 {
 		end(heap.Pop(&pending).(ending))
 	}
-	total := 0
-	for _, n := range r.perServer {
-		total += n
-	}
 	for i, n := range r.perServer {
-		r.shares[i] = float64(n) / float64(total)
+		r.shares[i] = r.share(n)
 	}
 	slices.Sort(r.latencies)
 	return r

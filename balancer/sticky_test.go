@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"maps"
 	"math"
 	"testing"
 
@@ -9,14 +10,11 @@ import (
 )
 
 func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicySticky, RetryBudget: ampleRetries})
 	set := instances(5)
-	p.Apply(set)
+	p := newTestPool(t, Options{Policy: PolicySticky, RetryBudget: ampleRetries}, set...)
 	reached := make(map[*Peer]bool)
 	for range 200 { // without a cookie: any peer
-		token := mustPick(t, p, nil)
-		reached[token.Peer] = true
-		token.Done(Outcome{})
+		reached[picked(t, p, nil)] = true
 	}
 	verify.Equal(t, len(reached), 5, "of 5 peers were picked")
 	for _, peer := range p.Snapshot().All {
@@ -31,35 +29,29 @@ func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
 	first := p.Snapshot().All[0]
 	q := Query{Hash: first.StickyID()}
 	setReason(p, first.ID, ReasonEjected, true, "")
-	got := mustPick(t, p, &q).Peer
-	verify.That(t, got != first, "picked an ejected peer")
+	verify.That(t, mustPick(t, p, &q).Peer != first, "picked an ejected peer")
 	setReason(p, first.ID, ReasonEjected, false, "")
 	verify.Equal(t, mustPick(t, p, &q).Peer, first, "picked after it returned")
 	q.Tried.Add(first)
-	got = mustPick(t, p, &q).Peer
-	verify.That(t, got != first, "picked a tried peer")
+	verify.That(t, mustPick(t, p, &q).Peer != first, "picked a tried peer")
 	q = Query{Hash: 12345}
 	mustPick(t, p, &q) // an unknown cookie
 	p.Apply(set[1:])
 	q = Query{Hash: first.StickyID()}
-	got = mustPick(t, p, &q).Peer
-	verify.That(t, got != first, "picked a peer that has left")
+	verify.That(t, mustPick(t, p, &q).Peer != first, "picked a peer that has left")
 }
 
 // A session stays where it is while its peer's tier gets a part of the requests, and
 // when it gets none any more: nothing is wrong with the peer. New clients go where
 // the tiers want them.
 func TestStickyRequestsReturnToTheirPeerInAnyTier(t *testing.T) {
-	p := newTestPool(t, backups(Options{Policy: PolicySticky}))
 	set := tagged(6, 2, "main") // 0 and 1 are backups
-	p.Apply(set)
+	p := newTestPool(t, backups(Options{Policy: PolicySticky}), set...)
 	stay := func() {
 		t.Helper()
 		for _, peer := range p.Snapshot().Eligible {
-			q := Query{Hash: peer.StickyID()}
-			token := mustPick(t, p, &q)
-			token.Done(Outcome{})
-			verify.That(t, token.Peer == peer, "a session moves from %v to %v", peer, token.Peer)
+			got := picked(t, p, &Query{Hash: peer.StickyID()})
+			verify.That(t, got == peer, "a session moves from %v to %v", peer, got)
 		}
 	}
 	stay()
@@ -72,8 +64,7 @@ func TestStickyRequestsReturnToTheirPeerInAnyTier(t *testing.T) {
 	gone := peerOf(t, p, set[2]).StickyID()
 	backup := 0.
 	for range 20000 {
-		token := mustPick(t, p, &Query{Hash: gone})
-		if token.Done(Outcome{}); token.Peer.ID == set[0].Key() || token.Peer.ID == set[1].Key() {
+		if got := picked(t, p, &Query{Hash: gone}).ID; got == set[0].Key() || got == set[1].Key() {
 			backup++
 		}
 	}
@@ -92,20 +83,10 @@ func TestStickyIDs(t *testing.T) {
 		verify.That(t, len(set) == 3 && !set[0], "ids %v of 3 peers", set)
 		return set
 	}
-	same := func(a, b map[uint64]bool) bool {
-		n := 0
-		for id := range a {
-			if b[id] {
-				n++
-			}
-		}
-		return n == 3
-	}
-	verify.That(t, same(ids("star", ""), ids("star", "")) && same(ids("star", "k"), ids("moon", "k")), "replicas with the same key name peers differently")
-	verify.That(t, !same(ids("star", ""), ids("moon", "")) && !same(ids("star", "k"), ids("star", "l")), "names do not depend on the key")
+	verify.That(t, maps.Equal(ids("star", ""), ids("star", "")) && maps.Equal(ids("star", "k"), ids("moon", "k")), "replicas with the same key name peers differently")
+	verify.That(t, !maps.Equal(ids("star", ""), ids("moon", "")) && !maps.Equal(ids("star", "k"), ids("star", "l")), "names do not depend on the key")
 
-	p := newTestPool(t, Options{Policy: PolicySticky})
-	p.Apply(instances(1))
+	p := newTestPool(t, Options{Policy: PolicySticky}, instances(1)...)
 	peer := p.Snapshot().All[0]
 	before := peer.StickyID()
 	p.Reconfigure(complete(Options{Policy: PolicySticky, StickyKey: units.NewSecret("k")}))
@@ -116,12 +97,10 @@ func TestStickyIDs(t *testing.T) {
 // is eligible.
 func TestOwnPeerIsPicked(t *testing.T) {
 	for _, policy := range []Policy{PolicyRoundRobin, PolicyEWMA, PolicySticky, PolicyHash} {
-		p := newTestPool(t, Options{Policy: policy, RetryBudget: ampleRetries})
-		p.Apply(instances(5))
+		p := newTestPool(t, Options{Policy: policy, RetryBudget: ampleRetries}, instances(5)...)
 		own := p.Snapshot().All[3]
 		for range 20 {
-			got := mustPick(t, p, &Query{Own: own, Hash: 1}).Peer
-			verify.Require(t, got == own, "%s: picked %v, want %v", policy, got, own)
+			verify.Equal(t, mustPick(t, p, &Query{Own: own, Hash: 1}).Peer, own, "%s: picked", policy)
 		}
 		q := Query{Own: own}
 		q.Tried.Add(own)

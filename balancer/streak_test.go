@@ -25,8 +25,7 @@ func (f *failures) hear(_ *Peer, _ Outcome, s Streak) {
 
 func TestStreakCountsByKind(t *testing.T) {
 	var heard failures
-	p := newTestPool(t, Options{OnFailure: heard.hear})
-	p.Apply(instances(1))
+	p := newTestPool(t, Options{OnFailure: heard.hear}, instances(1)...)
 	peer := peerOf(t, p, instance(0, 1))
 	f := func(class OutcomeClass, status int, want Streak) {
 		t.Helper()
@@ -70,8 +69,7 @@ func TestStreakStopsAtItsLimit(t *testing.T) {
 func TestAttemptsFromBeforeAResetDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var heard failures
-		p := newTestPool(t, Options{OnFailure: heard.hear})
-		p.Apply(instances(1))
+		p := newTestPool(t, Options{OnFailure: heard.hear}, instances(1)...)
 		early := []Token{mustPick(t, p, nil), mustPick(t, p, nil)}
 		time.Sleep(time.Second)
 		peer := early[0].Peer
@@ -79,8 +77,8 @@ func TestAttemptsFromBeforeAResetDoNotCount(t *testing.T) {
 		peer.ResetStreak(trial)
 		early[0].Done(Outcome{Class: OutcomeOK})
 		early[1].Done(Outcome{Class: OutcomeTimeout})
-		got := peer.Streak()
-		verify.That(t, got == trial && len(heard.streaks) == 0, "%+v, OnFailure got %+v, want %+v and nothing", got, heard.streaks, trial)
+		verify.Equal(t, peer.Streak(), trial, "after the end of early attempts")
+		verify.Equal(t, len(heard.streaks), 0, "calls of OnFailure")
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeTimeout})
 		verify.Slices(t, heard.streaks, []Streak{{0, 5, 5}}, "OnFailure")
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeOK})
@@ -99,29 +97,21 @@ func TestOnFailureMayCallThePool(t *testing.T) {
 	q.Tried.Add(peerOf(t, p, instance(1, 1)))
 	mustPick(t, p, &q).Done(Outcome{Class: OutcomeReset})
 	mustPick(t, p, &q).Done(Outcome{Class: OutcomeReset})
-	_, err := p.Pick(&q)
-	verify.That(t, err == ErrAllTried, "Pick = %v, want %v", err, ErrAllTried)
+	expectPick(t, p, &q, ErrAllTried)
 	p.Reconfigure(complete(Options{}))
 	mustPick(t, p, nil).Done(Outcome{Class: OutcomeReset}) // no call
 }
 
 func TestManyVerdictsAreOneSnapshot(t *testing.T) {
 	var got events
-	p := newTestPool(t, Options{Notify: got.notify})
-	p.Apply(instances(3))
+	p := newTestPool(t, Options{Notify: got.notify}, instances(3)...)
 	held := mustPick(t, p, nil)
 	leaving := held.Peer
-	var stay []discovery.Instance
-	for i := range 3 {
-		if instance(i, 1).Key() != leaving.ID {
-			stay = append(stay, instance(i, 1))
-		}
-	}
+	stay := remove(instances(3), leaving.ID)
 	p.Apply(stay)
 	got.take()
 	before := p.Snapshot().Generation
-	others := newTestPool(t, Options{})
-	others.Apply(instances(1))
+	others := newTestPool(t, Options{}, instances(1)...)
 	verdicts := []Verdict{
 		{Peer: peerOf(t, p, stay[0]), Down: true, Why: "refused"},
 		{Peer: leaving, Down: true},
@@ -149,9 +139,8 @@ func TestActiveChecksMayOverrideTheRegistry(t *testing.T) {
 	peer := peerOf(t, p, i)
 	expect := func(eligible bool, weight int) {
 		t.Helper()
-		if got := len(p.Snapshot().Eligible) == 1; got != eligible || peer.Weight() != weight {
-			t.Errorf("eligible %v with weight %d, want %v, %d (%q)", got, peer.Weight(), eligible, weight, peer.Reasons())
-		}
+		got := len(p.Snapshot().Eligible) == 1
+		verify.That(t, got == eligible && peer.Weight() == weight, "eligible %v with weight %d, want %v, %d (%q)", got, peer.Weight(), eligible, weight, peer.Reasons())
 	}
 	expect(false, 7) // not before it has passed
 	p.SetReasons(ReasonActive, Verdict{Peer: peer})
@@ -177,8 +166,7 @@ func TestActiveChecksMayOverrideTheRegistry(t *testing.T) {
 }
 
 func TestLatenciesAreMeasuredOnRequest(t *testing.T) {
-	p := newTestPool(t, Options{})
-	p.Apply(instances(1))
+	p := newTestPool(t, Options{}, instances(1)...)
 	peer := peerOf(t, p, instance(0, 1))
 	take := func(class OutcomeClass, d time.Duration) {
 		mustPick(t, p, nil).Done(Outcome{Class: class, Latency: d})
@@ -195,9 +183,8 @@ func TestLatenciesAreMeasuredOnRequest(t *testing.T) {
 	take(OutcomeOK, time.Second)
 	take(OutcomeOK, time.Second)
 	since := peer.Latencies().Since(before)
-	if before.Count() != 1 || since.Count() != 2 || since.Median() < 800*time.Millisecond || since.Median() > 1200*time.Millisecond {
-		t.Errorf("%d before, %d since with median %v", before.Count(), since.Count(), since.Median())
-	}
+	near := since.Median() >= 800*ms && since.Median() <= 1200*ms
+	verify.That(t, before.Count() == 1 && since.Count() == 2 && near, "%d before, %d since with median %v", before.Count(), since.Count(), since.Median())
 	p.Reconfigure(complete(Options{}))
 	verify.Equal(t, count(), 0, "latencies are still measured")
 }
@@ -222,19 +209,17 @@ func TestLatencyBuckets(t *testing.T) {
 // A stream reports that its peer works when it begins, not when it ends.
 func TestConnectedEndsAStreak(t *testing.T) {
 	var heard failures
-	p := newTestPool(t, Options{OnFailure: heard.hear, MeasureLatencies: true})
-	p.Apply(instances(1))
+	p := newTestPool(t, Options{OnFailure: heard.hear, MeasureLatencies: true}, instances(1)...)
 	peer := peerOf(t, p, instance(0, 1))
 	mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
 	stream := mustPick(t, p, nil)
 	stream.Connected(time.Millisecond)
-	got := peer.Streak()
-	verify.That(t, got == (Streak{}) && peer.Inflight() == 1, "connected: %+v, %d in flight, want none and 1", got, peer.Inflight())
+	verify.Equal(t, peer.Streak(), Streak{}, "connected")
+	verify.Equal(t, peer.Inflight(), 1, "in flight")
 	mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
 	stream.Done(Outcome{Class: OutcomeOK})
 	latencies := peer.Latencies()
-	n := latencies.Count()
-	verify.That(t, n == 1 && peer.Outcomes()[OutcomeOK] == 1 && peer.Inflight() == 0, "done: %d latencies, %d good outcomes, %d in flight, want 1, 1 and 0", n, peer.Outcomes()[OutcomeOK], peer.Inflight())
+	verify.That(t, latencies.Count() == 1 && peer.Outcomes()[OutcomeOK] == 1 && peer.Inflight() == 0, "done: %d latencies, %d good outcomes, %d in flight, want 1, 1 and 0", latencies.Count(), peer.Outcomes()[OutcomeOK], peer.Inflight())
 }
 
 // The end of a stream, or of a long response, does not end a streak of failures that came
@@ -242,8 +227,7 @@ func TestConnectedEndsAStreak(t *testing.T) {
 // delay its ejection.
 func TestOldAnswersDoNotEndAStreak(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{OnFailure: new(failures).hear})
-		p.Apply(instances(1))
+		p := newTestPool(t, Options{OnFailure: new(failures).hear}, instances(1)...)
 		stream, download, request := mustPick(t, p, nil), mustPick(t, p, nil), mustPick(t, p, nil)
 		peer := stream.Peer
 		stream.Connected(time.Millisecond)

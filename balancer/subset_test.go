@@ -13,8 +13,7 @@ func subsets(t *testing.T, set []discovery.Instance, size, replicas int, out ...
 	t.Helper()
 	var all [][]string
 	for replica := range replicas {
-		p := newTestPool(t, Options{Subset: Subset{Size: size, Replica: replica, Replicas: replicas}})
-		p.Apply(set)
+		p := newTestPool(t, Options{Subset: Subset{Size: size, Replica: replica, Replicas: replicas}}, set...)
 		for _, n := range out {
 			setReason(p, set[n].Key(), ReasonEjected, true, "")
 		}
@@ -67,8 +66,7 @@ func TestSubsetsAreEven(t *testing.T) {
 func TestSubsetsAreStable(t *testing.T) {
 	set := instances(101)
 	before := subsets(t, set[:100], 20, 10)
-	again := subsets(t, set[:100], 20, 10)
-	verify.That(t, slices.EqualFunc(before, again, slices.Equal) != false, "a replica uses other peers each time")
+	verify.DeepEqual(t, subsets(t, set[:100], 20, 10), before, "the peers of replicas, again")
 	expect := func(what string, after [][]string, want int) {
 		t.Helper()
 		most, mean := differences(before, after)
@@ -90,20 +88,15 @@ func TestSubsetsAreStable(t *testing.T) {
 
 // Peers outside of the subset keep no connections and are no failure.
 func TestPeersOutsideOfTheSubset(t *testing.T) {
-	p := newTestPool(t, Options{NewTransport: newTestTransport})
-	p.Apply(instances(10))
-	reconfigure := func(s Subset) {
-		t.Helper()
-		p.Reconfigure(complete(Options{NewTransport: newTestTransport, Subset: s}))
-	}
+	p := newTestPool(t, Options{NewTransport: newTestTransport}, instances(10)...)
+	reconfigure := func(s Subset) { p.Reconfigure(complete(Options{NewTransport: newTestTransport, Subset: s})) }
 	reconfigure(Subset{Size: 4, Replica: 1, Replicas: 3})
 	s := p.Snapshot()
 	verify.That(t, len(s.All) == 10 && len(s.Eligible) == 4 && s.Tiers[0] == (Tier{Peers: 10, Eligible: 4, Share: 1}), "snapshot %+v", s)
 	for _, peer := range s.All {
 		used := slices.Contains(s.Eligible, peer)
-		if peer.State() != StateUp || peer.Used() != used || (transportOf(peer).drains.Load() == 0) != used {
-			t.Errorf("%v: state %v, used %v, want %v; drained %d times", peer, peer.State(), peer.Used(), used, transportOf(peer).drains.Load())
-		}
+		drains := transportOf(peer).drains.Load()
+		verify.That(t, peer.State() == StateUp && peer.Used() == used && (drains == 0) == used, "%v: state %v, used %v, want %v; drained %d times", peer, peer.State(), peer.Used(), used, drains)
 	}
 	requests(t, p, 100)
 	// All of the subset fail: others take their place.

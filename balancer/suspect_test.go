@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 	apply := func(change func(*discovery.Instance)) func(*Pool, []discovery.Instance) {
 		return func(p *Pool, set []discovery.Instance) {
-			set = append([]discovery.Instance(nil), set...)
+			set = slices.Clone(set)
 			change(&set[0])
 			p.Apply(set)
 		}
@@ -52,9 +53,8 @@ func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 		}, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p := newTestPool(t, Options{PanicThreshold: .5, NewTransport: newTestTransport})
 			set := instances(4)
-			p.Apply(set)
+			p := newTestPool(t, Options{PanicThreshold: .5, NewTransport: newTestTransport}, set...)
 			suspect := transportOf(peerOf(t, p, set[0]))
 			test.happen(p, set)
 			verify.Equal(t, suspect.suspicions.Load(), test.want, "times suspected")
@@ -66,13 +66,10 @@ func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 func TestLatencyIsResetWhenChecksPassAgain(t *testing.T) {
 	for _, r := range []string{"consul", "active"} {
 		t.Run(r, func(t *testing.T) {
-			p := newTestPool(t, Options{Policy: PolicyEWMA, NewTransport: newTestTransport})
 			set := instances(1)
-			p.Apply(set)
+			p := newTestPool(t, Options{Policy: PolicyEWMA, NewTransport: newTestTransport}, set...)
 			peer := peerOf(t, p, set[0])
-			pick := func() Token {
-				return verify.Result(p.Pick(nil)).Must(t)
-			}
+			pick := func() Token { return mustPick(t, p, nil) }
 			fail := func(down bool) {
 				if r == "active" {
 					setReason(p, set[0].Key(), ReasonActive, down, "")
@@ -88,8 +85,7 @@ func TestLatencyIsResetWhenChecksPassAgain(t *testing.T) {
 			slow, still := pick(), pick()
 			slow.Done(Outcome{Latency: 5 * time.Second})
 			fail(true)
-			got := peer.Latency()
-			verify.That(t, got >= 4*time.Second, "latency %v before the peer recovers", got)
+			verify.That(t, peer.Latency() >= 4*time.Second, "latency %v before the peer recovers", peer.Latency())
 			fail(false)
 			verify.Equal(t, peer.Latency(), 0, "latency after the peer has recovered")
 			still.Done(Outcome{Latency: 20 * time.Second})

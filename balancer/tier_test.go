@@ -33,11 +33,8 @@ func TestTierSharesFollowEnvoysPriorityLevels(t *testing.T) {
 	f := func(want []float64, counts ...[2]int) {
 		t.Helper()
 		got, _ := tierShares(tiersOf(counts...), complete(Options{}).Overprovisioning)
-		for i := range want {
-			if math.Abs(got[i]-want[i]) > 0.01 { // Envoy rounds to percents
-				t.Errorf("%v: shares %.3f, want %.3f", counts, got, want)
-				return
-			}
+		for i := range want { // Envoy rounds to percents
+			verify.That(t, math.Abs(got[i]-want[i]) <= 0.01, "%v: shares %.3f, want %.3f", counts, got, want)
 		}
 	}
 	f([]float64{1, 0}, [2]int{100, 100}, [2]int{100, 100})
@@ -70,9 +67,8 @@ func FuzzTierShares(f *testing.F) {
 		sum := 0.
 		for i, share := range shares {
 			sum += share
-			if share < 0 || share > 1 || share > 0 && len(tiers[i].eligible) == 0 {
-				t.Errorf("share %v of tier %d with %d of %d", share, i, len(tiers[i].eligible), len(tiers[i].all))
-			}
+			right := share == 0 || share > 0 && share <= 1 && len(tiers[i].eligible) > 0
+			verify.That(t, right, "share %v of tier %d with %d of %d", share, i, len(tiers[i].eligible), len(tiers[i].all))
 			verify.That(t, i <= 0 || share <= 1e-9 || room < 1 || tiers[i-1].left()*overprovisioning < 1, "tier %d has %v, though the one before has room", i, share)
 		}
 		want := map[bool]float64{true: 1, false: 0}[present]
@@ -129,9 +125,8 @@ func sharesOf(t *testing.T, p *Pool, picks int) map[int]float64 {
 func TestBackupPeersGetWhatTheOthersHaveNoRoomFor(t *testing.T) {
 	t.Parallel()
 	for _, policy := range Policies() {
-		p := newTestPool(t, backups(Options{Policy: policy}))
 		set := tagged(6, 2, "main") // 0 and 1 are backups
-		p.Apply(set)
+		p := newTestPool(t, backups(Options{Policy: policy}), set...)
 		expect := func(share float64) {
 			t.Helper()
 			got := sharesOf(t, p, 10000)
@@ -162,9 +157,8 @@ func TestBackupPeersGetWhatTheOthersHaveNoRoomFor(t *testing.T) {
 // A retry may go to a backup peer when the others were tried.
 func TestRetriesGoOnToTheNextTier(t *testing.T) {
 	for _, policy := range Policies() {
-		p := newTestPool(t, backups(Options{Policy: policy, RetryBudget: ampleRetries}))
 		set := tagged(3, 1, "main")
-		p.Apply(set)
+		p := newTestPool(t, backups(Options{Policy: policy, RetryBudget: ampleRetries}), set...)
 		for range 50 {
 			q := Query{Hash: 9}
 			for n := range 3 {
@@ -181,9 +175,8 @@ func TestRetriesGoOnToTheNextTier(t *testing.T) {
 
 // A tier that is full, as its peers have a limit, overflows too.
 func TestAFullTierOverflows(t *testing.T) {
-	p := newTestPool(t, backups(Options{Limits: Limits{PeerRequests: 3}}))
 	set := tagged(12, 2, "main")
-	p.Apply(set)
+	p := newTestPool(t, backups(Options{Limits: Limits{PeerRequests: 3}}), set...)
 	for n := range 36 {
 		token := mustPick(t, p, nil)
 		backup := token.Peer.ID == set[0].Key() || token.Peer.ID == set[1].Key()
@@ -194,9 +187,8 @@ func TestAFullTierOverflows(t *testing.T) {
 
 // Requests of one hash stay together also where a tier overflows.
 func TestTheTierOfAHashIsTheSameEachTime(t *testing.T) {
-	p := newTestPool(t, backups(Options{Policy: PolicyHash}))
 	set := tagged(6, 2, "main")
-	p.Apply(set)
+	p := newTestPool(t, backups(Options{Policy: PolicyHash}), set...)
 	keys := hashes(2000)
 	before := owners(t, p, keys)
 	setReason(p, set[2].Key(), ReasonEjected, true, "")
@@ -216,12 +208,11 @@ func TestTheTierOfAHashIsTheSameEachTime(t *testing.T) {
 
 // Priorities of the registry make tiers without selectors, and divide those of selectors.
 func TestPriorities(t *testing.T) {
-	p := newTestPool(t, Options{PanicThreshold: .5})
 	set := tagged(4, 2, "main")
 	for n := range set {
 		set[n].Priority = 10 + n%2*10 // 10, 20, 10, 20
 	}
-	p.Apply(set)
+	p := newTestPool(t, Options{PanicThreshold: .5}, set...)
 	one := Tier{Peers: 2, Eligible: 2}
 	first := Tier{Peers: 2, Eligible: 2, Share: 1}
 	verify.Slices(t, p.Snapshot().Tiers, []Tier{first, one}, "tiers")
@@ -233,9 +224,7 @@ func TestPriorities(t *testing.T) {
 	got = sharesOf(t, p, 1000)
 	verify.That(t, got[1]+got[3] == 1, "the larger priority gets %v of the requests, want all", got[1]+got[3])
 	setReason(p, set[0].Key(), ReasonActive, false, "")
-	if got := p.Snapshot().Tiers[0].Share; math.Abs(got-.7) > .001 {
-		t.Errorf("with half of its peers the first tier has the share %v, want 0.7", got)
-	}
+	verify.That(t, near(p.Snapshot().Tiers[0].Share, .7), "with half of its peers the first tier has the share %v, want 0.7", p.Snapshot().Tiers[0].Share)
 	changed := slices.Clone(set)
 	for n := range changed {
 		changed[n].Priority = 20
@@ -243,18 +232,15 @@ func TestPriorities(t *testing.T) {
 	p.Apply(changed)
 	verify.Slices(t, p.Snapshot().Tiers, []Tier{{Peers: 4, Eligible: 3, Share: 1}}, "with one priority: tiers")
 
-	p = newTestPool(t, backups(Options{}))
-	p.Apply(set) // 2 and 3 are the main ones
-	if got, one := p.Snapshot().Tiers, (Tier{Peers: 1, Eligible: 1}); !slices.Equal(got, []Tier{{Peers: 1, Eligible: 1, Share: 1}, one, one, one}) {
-		t.Errorf("with a selector: tiers %+v", got)
-	}
+	p = newTestPool(t, backups(Options{}), set...) // 2 and 3 are the main ones
+	one = Tier{Peers: 1, Eligible: 1}
+	verify.Slices(t, p.Snapshot().Tiers, []Tier{{Peers: 1, Eligible: 1, Share: 1}, one, one, one}, "with a selector: tiers")
 }
 
 // As long as another tier has room, unfit peers stay unused.
 func TestNoPanicWhileAnotherTierHasRoom(t *testing.T) {
-	p := newTestPool(t, backups(Options{PanicThreshold: .5}))
 	set := tagged(10, 2, "main")
-	p.Apply(set)
+	p := newTestPool(t, backups(Options{PanicThreshold: .5}), set...)
 	for n := 2; n < 10; n++ {
 		setReason(p, set[n].Key(), ReasonActive, true, "")
 	}

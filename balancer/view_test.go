@@ -19,8 +19,7 @@ func TestViewIsConsistent(t *testing.T) {
 		healthy[i].Weight = 7
 		failing[i].Status, failing[i].Weight, failing[i].Detail = discovery.StatusCritical, 3, "refused"
 	}
-	pool := newTestPool(t, Options{Policy: PolicyHash})
-	pool.Apply(healthy)
+	pool := newTestPool(t, Options{Policy: PolicyHash}, healthy...)
 
 	var writer sync.WaitGroup
 	stop := make(chan struct{})
