@@ -11,7 +11,6 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"sluice/balancer"
-	"sluice/discovery"
 	"sluice/test/verify"
 )
 
@@ -34,16 +33,27 @@ const (
 	unique
 )
 
-// play lets requests come for a time, and returns how many each peer has failed of B's before its
-// first ejection.
-func (p parties) play(t *testing.T, f *fixture, random *rand.Rand, d time.Duration) (before []int, lost int) {
+// play lets requests come for a while, and returns how many each peer has failed of B's before its
+// first ejection, and the most peers that were ejected at a time.
+func (p parties) play(t *testing.T, random *rand.Rand) (before []int, lost int) {
+	bubble(t, passiveSettings(), p.peers, func(t *testing.T, f *fixture) {
+		if p.policy != "" {
+			f.options.Policy = p.policy
+			f.reconfigure(passiveSettings())
+		}
+		before, lost = p.requests(f, random)
+	})
+	return before, lost
+}
+
+func (p parties) requests(f *fixture, random *rand.Rand) (before []int, lost int) {
 	before = make([]int, p.peers)
 	ejected := make([]bool, p.peers)
 	number := make(map[*balancer.Peer]int)
 	for n := range p.peers {
 		number[f.peer(n)] = n
 	}
-	end := time.Now().Add(d)
+	end := time.Now().Add(30 * time.Second)
 	for next := uint32(unique); time.Now().Before(end); {
 		time.Sleep(time.Duration(random.ExpFloat64() * float64(time.Second) / float64(p.a+p.b)))
 		o, tries, query := fine, 1, balancer.Query{}
@@ -96,28 +106,12 @@ func TestWhatEveryPeerFailsEjectsNone(t *testing.T) {
 			} {
 				p.a, p.b, p.fails = rates[0], rates[1], o
 				t.Run(fmt.Sprint(o.Class, rates, n), func(t *testing.T) {
-					bubbleAs(t, p.policy, func(t *testing.T, f *fixture) {
-						f.Apply(instances(p.peers))
-						random := rand.New(rand.NewPCG(seed, uint64(n)))
-						_, lost := p.play(t, f, random, 30*time.Second)
-						verify.Equal(t, lost, 0, "peers ejected at a time")
-					})
+					_, lost := p.play(t, rand.New(rand.NewPCG(seed, uint64(n))))
+					verify.Equal(t, lost, 0, "peers ejected at a time")
 				})
 			}
 		}
 	}
-}
-
-// bubbleAs is bubble with passiveSettings and a policy; the zero value is round robin.
-func bubbleAs(t *testing.T, policy balancer.Policy, run func(*testing.T, *fixture)) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, passiveSettings(), Options{})
-		defer f.close()
-		if f.options.Policy = cmp.Or(policy, balancer.PolicyRoundRobin); policy != "" {
-			f.reconfigure(passiveSettings())
-		}
-		run(t, f)
-	})
 }
 
 // Peers that do fail are ejected after as many failures as before: one of two, one of many, half of
@@ -133,14 +127,11 @@ func TestPeersThatDoWorseAreEjectedAsQuickly(t *testing.T) {
 		} {
 			p.b, p.fails = 10, o
 			t.Run(fmt.Sprint(o.Class, n), func(t *testing.T) {
-				bubbleAs(t, "", func(t *testing.T, f *fixture) {
-					f.Apply(instances(p.peers))
-					before, _ := p.play(t, f, rand.New(rand.NewPCG(seed, uint64(n))), 30*time.Second)
-					for n := range p.broken {
-						verify.That(t, before[n] > 0 && before[n] <= 6, "peer %d failed %d requests of B before its ejection", n, before[n])
-					}
-					t.Log(before)
-				})
+				before, _ := p.play(t, rand.New(rand.NewPCG(seed, uint64(n))))
+				for n := range p.broken {
+					verify.That(t, before[n] > 0 && before[n] <= 6, "peer %d failed %d requests of B before its ejection", n, before[n])
+				}
+				t.Log(before)
 			})
 		}
 	}
@@ -149,8 +140,7 @@ func TestPeersThatDoWorseAreEjectedAsQuickly(t *testing.T) {
 // A peer that hangs has few requests, which fail together: they count when another peer has
 // answered one like them.
 func TestFailuresCountWhenAnotherPeerAnswers(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(3))
+	bubble(t, passiveSettings(), 3, func(t *testing.T, f *fixture) {
 		late := timeout
 		late.Endpoint = usual
 		f.fail(0, 5, late)
@@ -171,8 +161,7 @@ func TestFailuresCountWhenAnotherPeerAnswers(t *testing.T) {
 
 // What sluice knows of like requests is of the time since the first failure.
 func TestFormerResultsDoNotCount(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply([]discovery.Instance{instance(0), instance(1)})
+	bubble(t, passiveSettings(), 2, func(t *testing.T, f *fixture) {
 		bad, well := reset, fine
 		bad.Endpoint, well.Endpoint = usual, usual
 		f.fail(0, 4, bad)

@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -22,10 +23,9 @@ func TestProbeForgetsARemovedPeer(t *testing.T) {
 		time.Sleep(time.Minute)
 		f.Apply(instances(1))
 		synctest.Wait()
-		before, _ := probe.count(instance(1))
+		before := probe.of(1)
 		time.Sleep(time.Minute)
-		after, _ := probe.count(instance(1))
-		verify.That(t, after == before, "%d checks after the peer left", after-before)
+		verify.Equal(t, probe.of(1), before, "checks before and after the peer left")
 		verify.That(t, probe.forgotten[instance(1).HostPort()] != 0, "Forget was not called")
 	})
 }
@@ -48,12 +48,11 @@ func TestPanicOfAChecker(t *testing.T) {
 		pass(time.Minute)
 		f.Apply(instances(2))
 		pass(time.Minute)
-		before, _ := probe.count(instance(3))
+		before := probe.of(3)
 		probe.set(instance(0), true)
 		pass(time.Minute)
-		after, _ := probe.count(instance(3))
 		verify.Equal(t, f.eligible(), 1, "peers are eligible, of which one fails its checks")
-		verify.Equal(t, after, before, "checks of a peer that has left")
+		verify.Equal(t, probe.of(3), before, "checks of a peer that has left")
 	})
 }
 
@@ -69,27 +68,20 @@ func TestAVerdictOnARemovedPeerIsDropped(t *testing.T) {
 		probe.set(instance(0), false)
 		f.Apply(instances(1)) // the same instance, another peer
 		pass(450 * time.Millisecond)
-		if f.eligible() != 1 {
-			t.Errorf("reasons %q", f.peer(0).Reasons())
-		}
-		if s := f.checker.Stats(); s.ChecksFailed != 0 {
-			t.Errorf("stats %+v, want no failed check", s)
-		}
-		before, _ := probe.count(instance(0))
+		verify.That(t, f.eligible() == 1, "reasons %q", f.peer(0).Reasons())
+		verify.Equal(t, f.checker.Stats().ChecksFailed, 0, "failed checks")
+		before := probe.of(0)
 		time.Sleep(105 * time.Second)
-		after, _ := probe.count(instance(0))
-		verify.That(t, after-before <= 11, "%d checks in 105 s: the peer that is gone is still checked", after-before)
+		verify.That(t, probe.of(0)-before <= 11, "%d checks in 105 s: the peer that is gone is still checked", probe.of(0)-before)
 	})
 }
 
 func TestAVerdictByOldSettingsIsDropped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		probe.takes = 500 * time.Millisecond
-		s := activeSettings(probe)
-		s.Active.UnhealthyThreshold = 1
-		f := newFixture(t, s, Options{})
-		defer f.close()
+	probe := newScript()
+	probe.takes = 500 * time.Millisecond
+	s := activeSettings(probe)
+	s.Active.UnhealthyThreshold = 1
+	bubble(t, s, 0, func(t *testing.T, f *fixture) {
 		probe.set(instance(0), true)
 		f.Apply(instances(1))
 		time.Sleep(100 * time.Millisecond) // the check is running
@@ -97,9 +89,7 @@ func TestAVerdictByOldSettingsIsDropped(t *testing.T) {
 		s.Active.Probe = other
 		f.reconfigure(s)
 		pass(time.Second)
-		if n, _ := other.count(instance(0)); f.eligible() != 1 || n == 0 {
-			t.Errorf("%d checks by the new settings, reasons %q", n, f.peer(0).Reasons())
-		}
+		verify.That(t, f.eligible() == 1 && other.of(0) != 0, "%d checks by the new settings, reasons %q", other.of(0), f.peer(0).Reasons())
 	})
 }
 
@@ -118,9 +108,7 @@ func TestAPeerThatReturnsIsCheckedAgain(t *testing.T) {
 		verify.That(t, f.peer(0) == token.Peer && f.eligible() == 0, "the peer lost its state")
 		probe.set(instance(0), false)
 		pass(5 * time.Second)
-		if f.eligible() != 1 {
-			t.Errorf("reasons %q", f.peer(0).Reasons())
-		}
+		verify.That(t, f.eligible() == 1, "reasons %q", f.peer(0).Reasons())
 		token.Done(balancer.Outcome{})
 	})
 }
@@ -139,12 +127,10 @@ func TestReconfigurationPreservesHealth(t *testing.T) {
 		synctest.Wait()
 		verify.That(t, f.eligible() == 2 && probe.closed && !other.closed, "%d eligible, want 2; closed: old %v, new %v", f.eligible(), probe.closed, other.closed)
 		time.Sleep(10*time.Second + time.Millisecond)
-		n, _ := other.count(instance(1))
-		verify.That(t, n >= 9, "%d checks in 10 s with the new interval of 1 s", n)
-		_, before := probe.count(instance(0))
+		verify.That(t, other.of(1) >= 9, "%d checks in 10 s with the new interval of 1 s", other.of(1))
+		before := maps.Clone(probe.checks)
 		time.Sleep(time.Minute)
-		_, after := probe.count(instance(0))
-		verify.That(t, after == before, "the old probe is still used")
+		verify.DeepEqual(t, probe.checks, before, "checks by the old probe")
 		// Without checks no peer is unhealthy.
 		f.reconfigure(Settings{})
 		synctest.Wait()
@@ -166,7 +152,7 @@ func TestReconfigurationPreservesHealth(t *testing.T) {
 // however busy the reload is.
 func TestReloadThatOverridesTheRegistry(t *testing.T) {
 	probe := newScript()
-	bubble(t, Settings{}, func(t *testing.T, f *fixture) {
+	bubble(t, Settings{}, 0, func(t *testing.T, f *fixture) {
 		f.options.SlowStart = balancer.SlowStart{Window: time.Hour, Aggression: 1, MinWeight: 0.1}
 		f.reconfigure(Settings{})
 		f.Apply(instances(1))
@@ -273,7 +259,7 @@ func TestReloadThatEndsTheWaitForFirstChecks(t *testing.T) {
 		verify.Equal(t, f.eligible(), 1, "eligible after the reload")
 		for failed := 0; failed < s.Active.UnhealthyThreshold-1; {
 			pass(time.Millisecond)
-			failed, _ = probe.count(instance(0))
+			failed = probe.of(0)
 		}
 		verify.Equal(t, f.eligible(), 1, "eligible after two failed checks")
 		pass(s.Active.Interval)

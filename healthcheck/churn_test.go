@@ -68,9 +68,7 @@ func TestChurn(t *testing.T) {
 	for !happened() && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
-	if !happened() {
-		t.Errorf("stats %+v: the test does not do what it is for", f.checker.Stats())
-	}
+	verify.That(t, happened(), "stats %+v: the test does not do what it is for", f.checker.Stats())
 	close(stop)
 	all.Wait()
 	// When nothing fails, all peers become eligible again.
@@ -79,17 +77,10 @@ func TestChurn(t *testing.T) {
 	}
 	f.Apply(instances(7))
 	f.reconfigure(s)
-	deadline = time.Now().Add(3 * time.Minute)
-	eligible := f.eligible()
-	for eligible < 7 && time.Now().Before(deadline) {
+	for deadline = time.Now().Add(3 * time.Minute); f.eligible() < 7 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
-		eligible = f.eligible()
 	}
-	if eligible < 7 {
-		for _, p := range f.Snapshot().All {
-			t.Errorf("%v: %q", p, p.Reasons())
-		}
-	}
+	verify.Equal(t, f.eligible(), 7, "eligible")
 	f.close()
 	running, _ := f.monitor.Load()
 	verify.That(t, running == 0, "%d checks run after Close", running)

@@ -25,9 +25,7 @@ func TestChecksOfADeniedServiceTakeNobodyOut(t *testing.T) {
 		Schedule: Schedule{Interval: time.Second, FailingInterval: time.Second, Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1, MustPassFirst: true},
 		Denied:   func(i discovery.Instance) bool { return denied.Load() && i.ID != instance(2).ID },
 	}}
-	bubble(t, settings, func(t *testing.T, f *fixture) {
-		f.Apply(instances(1))
-		synctest.Wait()
+	bubble(t, settings, 1, func(t *testing.T, f *fixture) {
 		verify.Require(t, f.eligible() == 1, "%d eligible, want 1", f.eligible())
 		for n := range 3 {
 			probe.set(instance(n), true)
@@ -49,8 +47,7 @@ func TestChecksOfADeniedServiceTakeNobodyOut(t *testing.T) {
 // While sluice has no certificate for any connection, checks take nobody out.
 func TestChecksWithoutACertificateTakeNobodyOut(t *testing.T) {
 	settings := Settings{Active: &Active{Probe: lacking{newScript()}, Schedule: Schedule{Interval: time.Second, FailingInterval: time.Second, Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1}}}
-	bubble(t, settings, func(t *testing.T, f *fixture) {
-		f.Apply(instances(2))
+	bubble(t, settings, 2, func(t *testing.T, f *fixture) {
 		pass(5 * time.Second)
 		verify.Equal(t, f.eligible(), 2, "eligible")
 	})

@@ -61,9 +61,7 @@ func (f *fixture) factors(peers int) (factors []float64) {
 func TestGradedLossOfWeight(t *testing.T) {
 	s := comparing()
 	s.Passive.Ejection = 9 * time.Second // it returns within an interval
-	bubble(t, s, func(t *testing.T, f *fixture) {
-		f.Apply(instances(3))
-		synctest.Wait()
+	bubble(t, s, 3, func(t *testing.T, f *fixture) {
 		f.events()
 		f.interval(3, 100, failing(2, 3))
 		verify.Slices(t, f.factors(3), []float64{1, 1, 0.5}, "factors")
@@ -103,9 +101,7 @@ func TestGradedLossOfWeight(t *testing.T) {
 
 // Two peers with few requests are enough, if one fails often.
 func TestLittleTraffic(t *testing.T) {
-	bubble(t, comparing(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(2))
-		synctest.Wait()
+	bubble(t, comparing(), 2, func(t *testing.T, f *fixture) {
 		f.interval(2, 10, failing(1, 6))
 		f.interval(2, 10, failing(1, 6))
 		verify.Slices(t, f.factors(2), []float64{1, 1}, "factors")
@@ -115,9 +111,7 @@ func TestLittleTraffic(t *testing.T) {
 }
 
 func TestSlowPeersLoseWeight(t *testing.T) {
-	bubble(t, comparing(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(4))
-		synctest.Wait()
+	bubble(t, comparing(), 4, func(t *testing.T, f *fixture) {
 		slow := func(usual, slow time.Duration) func(peer, request int) balancer.Outcome {
 			return func(peer, request int) balancer.Outcome {
 				latency := usual
@@ -142,9 +136,7 @@ func TestSlowPeersLoseWeight(t *testing.T) {
 
 // At most MaxEjected of the peers lose weight, the worst first.
 func TestMaxEjectedLoseWeight(t *testing.T) {
-	bubble(t, comparing(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(8))
-		synctest.Wait()
+	bubble(t, comparing(), 8, func(t *testing.T, f *fixture) {
 		bad := func(peer, request int) balancer.Outcome {
 			if peer < 3 && request%10 < 4+peer {
 				return internal
@@ -164,9 +156,7 @@ func TestMaxEjectedLoseWeight(t *testing.T) {
 
 // With other settings all weights are back, and a reload does not put off the next step.
 func TestReloadsOfComparisons(t *testing.T) {
-	bubble(t, comparing(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(3))
-		synctest.Wait()
+	bubble(t, comparing(), 3, func(t *testing.T, f *fixture) {
 		f.interval(3, 100, failing(1, 5))
 		time.Sleep(9 * time.Second)
 		f.reconfigure(comparing())
@@ -185,9 +175,7 @@ func TestReloadsOfComparisons(t *testing.T) {
 // A peer that leaves, and returns before its last request has ended, has the weight that it had, as
 // it stays ejected: neither does the loss end by that, nor does a good interval take weight.
 func TestLossOfWeightOutlivesADrain(t *testing.T) {
-	bubble(t, comparing(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(3))
-		synctest.Wait()
+	bubble(t, comparing(), 3, func(t *testing.T, f *fixture) {
 		for range 3 {
 			f.interval(3, 100, failing(2, 3))
 		}
@@ -227,7 +215,7 @@ func TestGradedLossMeetsEverything(t *testing.T) {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			s := comparing()
 			s.Passive.ConsecutiveFailures = 8
-			bubble(t, s, func(t *testing.T, f *fixture) { meetEverything(t, f, s) })
+			bubble(t, s, 0, func(t *testing.T, f *fixture) { meetEverything(t, f, s) })
 		})
 	}
 }

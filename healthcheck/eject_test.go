@@ -45,6 +45,15 @@ func (f *fixture) fail(peer, n int, o balancer.Outcome) {
 	synctest.Wait()
 }
 
+// hold begins n requests to peer 0.
+func (f *fixture) hold(n int) (held []balancer.Token) {
+	for range n {
+		token, _ := f.pick(0)
+		held = append(held, token)
+	}
+	return held
+}
+
 func TestConsecutiveFailuresEject(t *testing.T) {
 	only := func(change func(*Passive)) Settings {
 		s := passiveSettings()
@@ -55,54 +64,49 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 	failures := only(func(p *Passive) { p.ConsecutiveFailures = 5 })
 	connect := only(func(p *Passive) { p.ConsecutiveConnectFailures = 3 })
 	errors := only(func(p *Passive) { p.Consecutive5xx = 4 })
+	harmless := []balancer.Outcome{{Class: balancer.OutcomeClientGone}, {Class: balancer.OutcomeLocal}, {Class: balancer.OutcomeStale}}
 	for _, test := range []struct {
 		name     string
 		settings Settings
 		outcomes []balancer.Outcome
-		ejected  bool
-		why      string
+		why      string // "": it is not ejected
 		cause    Cause
 	}{
-		{"connect failures", failures, []balancer.Outcome{refused, refused, refused, refused, refused}, true,
+		{"connect failures", failures, []balancer.Outcome{refused, refused, refused, refused, refused},
 			"ejected: 5 failures in a row, the last: connect failure; for 10s until 2000-01-01T00:00:10Z", CauseFailures},
-		{"all kinds", failures, []balancer.Outcome{refused, reset, timeout, gateway, gateway}, true,
+		{"all kinds", failures, []balancer.Outcome{refused, reset, timeout, gateway, gateway},
 			"ejected: 5 failures in a row, the last: status 503; for 10s until 2000-01-01T00:00:10Z", CauseFailures},
-		{"too few", failures, []balancer.Outcome{refused, refused, refused, refused}, false, "", 0},
-		{"a success between", failures, []balancer.Outcome{reset, reset, reset, fine, reset, reset, reset, reset}, false, "", 0},
-		{"an answer between", failures, []balancer.Outcome{reset, reset, reset, internal, reset, reset, reset, reset}, false, "", 0},
-		{"errors of the application", failures, slices.Repeat([]balancer.Outcome{internal}, 20), false, "", 0},
-		{"what does not count", failures, slices.Repeat([]balancer.Outcome{
-			{Class: balancer.OutcomeClientGone}, {Class: balancer.OutcomeLocal}, {Class: balancer.OutcomeStale}, {Class: balancer.OutcomeOK, Status: 404},
-		}, 20), false, "", 0},
-		{"what does not count between", failures, []balancer.Outcome{
-			reset, reset, {Class: balancer.OutcomeClientGone}, {Class: balancer.OutcomeLocal}, {Class: balancer.OutcomeStale}, reset, reset, reset,
-		}, true, "ejected: 5 failures in a row, the last: reset; for 10s until 2000-01-01T00:00:10Z", CauseFailures},
-		{"connect failures only", connect, []balancer.Outcome{refused, refused, refused}, true,
+		{"too few", failures, []balancer.Outcome{refused, refused, refused, refused}, "", 0},
+		{"a success between", failures, []balancer.Outcome{reset, reset, reset, fine, reset, reset, reset, reset}, "", 0},
+		{"an answer between", failures, []balancer.Outcome{reset, reset, reset, internal, reset, reset, reset, reset}, "", 0},
+		{"errors of the application", failures, slices.Repeat([]balancer.Outcome{internal}, 20), "", 0},
+		{"what does not count", failures, slices.Repeat(append(harmless, balancer.Outcome{Class: balancer.OutcomeOK, Status: 404}), 20), "", 0},
+		{"what does not count between", failures, slices.Concat([]balancer.Outcome{reset, reset}, harmless, []balancer.Outcome{reset, reset, reset}),
+			"ejected: 5 failures in a row, the last: reset; for 10s until 2000-01-01T00:00:10Z", CauseFailures},
+		{"connect failures only", connect, []balancer.Outcome{refused, refused, refused},
 			"ejected: 3 failures in a row, the last: connect failure; for 10s until 2000-01-01T00:00:10Z", CauseConnectFailures},
-		{"not connect failures", connect, []balancer.Outcome{reset, reset, refused, refused, timeout, gateway}, false, "", 0},
-		{"5xx", errors, []balancer.Outcome{internal, gateway, reset, internal}, true,
+		{"not connect failures", connect, []balancer.Outcome{reset, reset, refused, refused, timeout, gateway}, "", 0},
+		{"5xx", errors, []balancer.Outcome{internal, gateway, reset, internal},
 			"ejected: 4 failures in a row, the last: status 500; for 10s until 2000-01-01T00:00:10Z", Cause5xx},
-		{"nothing", Settings{}, slices.Repeat([]balancer.Outcome{refused}, 20), false, "", 0},
+		{"nothing", Settings{}, slices.Repeat([]balancer.Outcome{refused}, 20), "", 0},
 		{"no peer may be ejected", only(func(p *Passive) { p.ConsecutiveFailures, p.MaxEjected = 1, 0 }),
-			slices.Repeat([]balancer.Outcome{refused}, 20), false, "", 0},
+			slices.Repeat([]balancer.Outcome{refused}, 20), "", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			bubble(t, test.settings, func(t *testing.T, f *fixture) {
-				f.Apply(instances(3))
+			bubble(t, test.settings, 3, func(t *testing.T, f *fixture) {
 				for _, o := range test.outcomes {
 					f.request(0, o)
 				}
 				synctest.Wait()
 				p := f.peer(0)
-				got := p.State() == balancer.StateEjected
-				verify.Require(t, got == test.ejected, "state %v, reasons %q", p.State(), p.Reasons())
+				ejected := p.State() == balancer.StateEjected
+				verify.Require(t, ejected == (test.why != ""), "state %v, reasons %q", p.State(), p.Reasons())
 				verify.Equal(t, strings.Join(p.Reasons(), ""), test.why, "reason")
-				s := f.checker.Stats()
 				var want Stats
-				if test.ejected {
+				if ejected {
 					want.Ejections[test.cause] = 1
 				}
-				verify.Equal(t, s, want, "stats")
+				verify.Equal(t, f.checker.Stats(), want, "stats")
 			})
 		})
 	}
@@ -111,9 +115,7 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 // A checker goes on with the ejections that last in another process: for the rest of their time, as
 // far as there is room, and the next one is longer.
 func TestInheritedEjections(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(4))
-		synctest.Wait()
+	bubble(t, passiveSettings(), 4, func(t *testing.T, f *fixture) {
 		f.fail(0, 5, refused)
 		f.fail(1, 5, refused)
 		pass(10 * time.Second)
@@ -150,8 +152,7 @@ func TestInheritedEjections(t *testing.T) {
 // The end of an ejection that comes late, as a busy machine lets it wait for its turn, does not end
 // the next one of the peer.
 func TestALateEndOfAnEjection(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(3))
+	bubble(t, passiveSettings(), 3, func(t *testing.T, f *fixture) {
 		f.fail(0, 5, refused)
 		again := func() {
 			f.checker.mu.Lock()
@@ -186,7 +187,7 @@ func TestInheritedEjectionsOfPeersThatGetNoRequestsYet(t *testing.T) {
 				settings.Active = activeSettings(probe).Active
 				must(settings.Active)
 			}
-			bubble(t, settings, func(t *testing.T, f *fixture) {
+			bubble(t, settings, 0, func(t *testing.T, f *fixture) {
 				f.checker.Restore([]Ejection{{Key: set[0].Key(), Times: 2, Until: time.Now().Add(10 * time.Second), Why: "5 failures in a row"}})
 				f.Apply(set)
 				ready := false
@@ -205,14 +206,10 @@ func TestInheritedEjectionsOfPeersThatGetNoRequestsYet(t *testing.T) {
 
 // Each ejection is longer, up to a limit. Without ejections the time decreases.
 func TestEjectionTimeGrowsAndDecays(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(3))
-		synctest.Wait()
+	bubble(t, passiveSettings(), 3, func(t *testing.T, f *fixture) {
 		lasts := func(want time.Duration, why string) {
 			t.Helper()
-			if !strings.HasSuffix(f.peer(0).Reasons()[0], why) {
-				t.Errorf("reason %q, want one that ends with %q", f.peer(0).Reasons(), why)
-			}
+			verify.That(t, strings.HasSuffix(f.peer(0).Reasons()[0], why), "reason %q, want one that ends with %q", f.peer(0).Reasons(), why)
 			pass(want - time.Millisecond)
 			verify.Equal(t, f.eligible(), 2, "the peer is back before %v", want)
 			pass(time.Millisecond)
@@ -249,13 +246,8 @@ func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 
 // The outcomes of requests that began before an ejection do not count after it.
 func TestEarlierRequestsDoNotCount(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(3))
-		var held []balancer.Token
-		for range 8 {
-			token, _ := f.pick(0)
-			held = append(held, token)
-		}
+	bubble(t, passiveSettings(), 3, func(t *testing.T, f *fixture) {
+		held := f.hold(8)
 		f.fail(0, 5, timeout)
 		pass(20 * time.Second)
 		for _, token := range held {
@@ -276,16 +268,13 @@ func TestMaxEjected(t *testing.T) {
 		t.Run(fmt.Sprint(test), func(t *testing.T) {
 			s := passiveSettings()
 			s.Passive.MaxEjected, s.Passive.Ejection = units.Ratio(test.share), time.Hour
-			bubble(t, s, func(t *testing.T, f *fixture) {
-				f.Apply(instances(test.peers))
+			bubble(t, s, test.peers, func(t *testing.T, f *fixture) {
 				for n := range test.peers {
 					f.fail(n, 5, refused)
 					time.Sleep(time.Second) // longer than a refused ejection counts
 				}
 				verify.Equal(t, test.peers-f.eligible(), test.want, "ejected")
-				if s := f.checker.Stats(); s.Refused != uint64(test.peers-test.want) {
-					t.Errorf("stats %+v", s)
-				}
+				verify.Equal(t, f.checker.Stats().Refused, uint64(test.peers-test.want), "refused ejections")
 			})
 		})
 	}
@@ -294,8 +283,7 @@ func TestMaxEjected(t *testing.T) {
 // A refused ejection counts for a second of the monotonic clock: the other one may be set back by
 // hours.
 func TestARefusedEjectionAndTheClock(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(1))
+	bubble(t, passiveSettings(), 1, func(t *testing.T, f *fixture) {
 		f.fail(0, 5, refused)
 		verify.Equal(t, f.checker.Stats().Refused, 1, "refused ejections")
 		verify.Equal(t, f.checker.fullUntil.Load(), balancer.Now()+int64(fullFor), "its end")
@@ -304,8 +292,7 @@ func TestARefusedEjectionAndTheClock(t *testing.T) {
 
 // max_ejected is a share of the peers that may get requests.
 func TestMaxEjectedIsAShareOfUsablePeers(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(10))
+	bubble(t, passiveSettings(), 10, func(t *testing.T, f *fixture) {
 		var drained []discovery.Key
 		for n := range 8 {
 			drained = append(drained, instance(n).Key())
@@ -319,28 +306,20 @@ func TestMaxEjectedIsAShareOfUsablePeers(t *testing.T) {
 
 // The last requests of a drained peer do not eject it.
 func TestAPeerWithoutNewRequestsIsNotEjected(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(4))
-		var held []balancer.Token
-		for range 5 {
-			token, _ := f.pick(0)
-			held = append(held, token)
-		}
+	bubble(t, passiveSettings(), 4, func(t *testing.T, f *fixture) {
+		held := f.hold(5)
 		balancertest.Drain(f.Pool, "", instance(0).Key())
 		for _, token := range held {
 			token.Done(refused)
 		}
 		synctest.Wait()
-		if f.peer(0).Has(balancer.ReasonEjected) {
-			t.Errorf("reasons %q", f.peer(0).Reasons())
-		}
+		verify.That(t, !f.peer(0).Has(balancer.ReasonEjected), "reasons %q", f.peer(0).Reasons())
 	})
 }
 
 // Without another eligible peer, an ejected one is used.
 func TestEjectedPeersReturnIfNoOtherIsLeft(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(2))
+	bubble(t, passiveSettings(), 2, func(t *testing.T, f *fixture) {
 		f.fail(0, 5, refused)
 		balancertest.Drain(f.Pool, "", instance(1).Key())
 		synctest.Wait()
@@ -351,36 +330,29 @@ func TestEjectedPeersReturnIfNoOtherIsLeft(t *testing.T) {
 }
 
 func TestAnEjectionEndsWhileThePeerIsAbsent(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(3))
+	bubble(t, passiveSettings(), 3, func(t *testing.T, f *fixture) {
 		token, _ := f.pick(0)
 		f.fail(0, 5, refused)
 		f.Apply(instances(3)[1:]) // it is removed, and drains
 		pass(20 * time.Second)
 		f.Apply(instances(3)) // it returns
-		if f.peer(0) != token.Peer || f.eligible() != 3 {
-			t.Errorf("reasons %q", f.peer(0).Reasons())
-		}
+		verify.That(t, f.peer(0) == token.Peer && f.eligible() == 3, "reasons %q", f.peer(0).Reasons())
 		token.Done(fine)
 		// An ejection does not outlive the peer.
 		f.fail(1, 5, refused)
 		f.Apply(slices.Delete(instances(3), 1, 2))
 		synctest.Wait()
 		f.Apply(instances(3))
-		if f.eligible() != 3 {
-			t.Errorf("reasons %q", f.peer(1).Reasons())
-		}
+		verify.That(t, f.eligible() == 3, "reasons %q", f.peer(1).Reasons())
 		synctest.Wait()
 		f.checker.mu.Lock()
 		defer f.checker.mu.Unlock()
-		n := len(f.checker.records)
-		verify.That(t, n == 1, "%d records, want that of peer 0", n)
+		verify.Equal(t, len(f.checker.records), 1, "records, with that of peer 0")
 	})
 }
 
 func TestReconfiguringPassive(t *testing.T) {
-	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
-		f.Apply(instances(3))
+	bubble(t, passiveSettings(), 3, func(t *testing.T, f *fixture) {
 		f.fail(0, 5, refused)
 		s := passiveSettings()
 		s.Passive.ConsecutiveFailures = 2

@@ -93,7 +93,6 @@ func TestGRPC(t *testing.T) {
 	verify.That(t, a == "grpc" && b == "grpc a", "names %q, %q", a, b)
 }
 
-// A reused connection to a restarted peer fails at most one check.
 // loud is a service with a long reason for each failed check.
 type loud struct {
 	grpc_health_v1.UnimplementedHealthServer
@@ -109,6 +108,7 @@ func TestGRPCReadsNoLongMessage(t *testing.T) {
 	verify.That(t, got != "" && len(got) <= maxHead, "the error of a check has %d bytes, want one of at most %d", len(got), maxHead)
 }
 
+// A reused connection to a restarted peer fails at most one check.
 func TestGRPCAfterARestart(t *testing.T) {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(consultest.ReservePort(t)))
 	l := verify.Result(net.Listen("tcp", address)).Must(t)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ import (
 	"sluice/discovery"
 	"sluice/healthcheck/statuses"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -108,14 +110,11 @@ func (s *script) set(i discovery.Instance, fails bool) {
 	s.fails[i.HostPort()] = fails
 }
 
-// count returns the number of begun checks of an address, and of all.
-func (s *script) count(i discovery.Instance) (one, all int) {
+// of returns the number of begun checks of instance n.
+func (s *script) of(n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, n := range s.checks {
-		all += n
-	}
-	return s.checks[i.HostPort()], all
+	return s.checks[instance(n).HostPort()]
 }
 
 // generator is a source of random numbers for concurrent use.
@@ -154,16 +153,20 @@ type fixture struct {
 	options balancer.Options
 }
 
-// bubble runs a test with a fixture in a bubble.
-func bubble(t *testing.T, s Settings, run func(t *testing.T, f *fixture)) {
+// bubble runs a test with a fixture of n peers in a bubble.
+func bubble(t *testing.T, s Settings, n int, run func(t *testing.T, f *fixture)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, s, Options{})
 		defer f.close()
+		if n > 0 {
+			f.Apply(instances(n))
+			synctest.Wait()
+		}
 		run(t, f)
 	})
 }
 
-// checked is bubble with active checks by a script.
+// checked is bubble with active checks by a script, and without peers.
 func checked(t *testing.T, run func(t *testing.T, f *fixture, probe *script)) {
 	checkedAs(t, Options{}, func(*Active, *script) {}, run)
 }
@@ -244,13 +247,10 @@ func (f *fixture) reconfigure(s Settings) {
 // peer returns the peer of instance number n.
 func (f *fixture) peer(n int) *balancer.Peer {
 	f.t.Helper()
-	for _, p := range f.Snapshot().All {
-		if p.ID == instance(n).Key() {
-			return p
-		}
-	}
-	f.t.Fatalf("no peer %d", n)
-	return nil
+	all := f.Snapshot().All
+	i := slices.IndexFunc(all, func(p *balancer.Peer) bool { return p.ID == instance(n).Key() })
+	verify.Require(f.t, i >= 0, "no peer %d", n)
+	return all[i]
 }
 
 // eligible returns the number of eligible peers.
@@ -279,21 +279,12 @@ func (f *fixture) pick(n int) (balancer.Token, bool) {
 			return token, true
 		}
 		token.Done(balancer.Outcome{Class: balancer.OutcomeClientGone})
-		if f.eligible() == 0 || !contains(f.Snapshot().Eligible, n) {
+		if !slices.Contains(f.Snapshot().Eligible, f.peer(n)) {
 			return token, false
 		}
 	}
 	f.t.Fatalf("peer %d is never picked", n)
 	return balancer.Token{}, false
-}
-
-func contains(peers []*balancer.Peer, n int) bool {
-	for _, p := range peers {
-		if p.ID == instance(n).Key() {
-			return true
-		}
-	}
-	return false
 }
 
 // newHTTP returns a probe with defaults for the options that a test does not set.

@@ -94,19 +94,14 @@ func TestHTTP2Failures(t *testing.T) {
 	ok := func(http.ResponseWriter, *http.Request) {}
 	plain := httptest.NewServer(http.HandlerFunc(ok))
 	defer plain.Close()
-	if got := check(t, newHTTP2(HTTPOptions{}), plain.Listener.Addr().String(), patience); got == "" {
-		t.Error("HTTP/1.1 passes")
-	}
+	verify.That(t, check(t, newHTTP2(HTTPOptions{}), plain.Listener.Addr().String(), patience) != "", "HTTP/1.1 passes")
 	secure := httptest.NewUnstartedServer(http.HandlerFunc(ok))
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer secure.Close()
-	anyCertificate := fixed{&tls.Config{InsecureSkipVerify: true}}
-	if got := check(t, newHTTP2(HTTPOptions{TLS: anyCertificate}), secure.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
-		t.Errorf("HTTP/1.1 over TLS: %q", got)
-	}
-	if got := check(t, newHTTP2(HTTPOptions{TLS: fixed{&tls.Config{}}}), secure.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
-		t.Errorf("unknown CA: %q", got)
+	for what, config := range map[string]*tls.Config{"HTTP/1.1 over TLS": {InsecureSkipVerify: true}, "unknown CA": {}} {
+		got := check(t, newHTTP2(HTTPOptions{TLS: fixed{config}}), secure.Listener.Addr().String(), patience)
+		verify.That(t, strings.HasPrefix(got, "TLS handshake: "), "%s: %q", what, got)
 	}
 
 	large, _ := startHTTP2(t, false, func(w http.ResponseWriter, _ *http.Request) {
@@ -114,9 +109,8 @@ func TestHTTP2Failures(t *testing.T) {
 			w.Header().Set("A"+strconv.Itoa(n), strings.Repeat("a", maxHead/20))
 		}
 	})
-	if got := check(t, newHTTP2(HTTPOptions{}), large.Listener.Addr().String(), patience); !strings.HasPrefix(got, "answer: ") {
-		t.Errorf("head too large: %q", got)
-	}
+	got := check(t, newHTTP2(HTTPOptions{}), large.Listener.Addr().String(), patience)
+	verify.That(t, strings.HasPrefix(got, "answer: "), "head too large: %q", got)
 	server, _ := startHTTP2(t, false, ok)
 	probe := newHTTP2(HTTPOptions{Reuse: true})
 	defer probe.Close()
