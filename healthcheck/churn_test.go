@@ -77,10 +77,11 @@ func TestChurn(t *testing.T) {
 	}
 	f.Apply(instances(7))
 	f.reconfigure(s)
-	for deadline = time.Now().Add(3 * time.Minute); f.eligible() < 7 && time.Now().Before(deadline); {
+	eligible := f.eligible()
+	for deadline = time.Now().Add(3 * time.Minute); eligible < 7 && time.Now().Before(deadline); eligible = f.eligible() {
 		time.Sleep(time.Millisecond)
 	}
-	verify.Equal(t, f.eligible(), 7, "eligible")
+	verify.Equal(t, eligible, 7, "eligible")
 	f.close()
 	running, _ := f.monitor.Load()
 	verify.That(t, running == 0, "%d checks run after Close", running)

@@ -67,6 +67,11 @@ func newSplit(t *testing.T, settings string, o Options) *split {
 	return s
 }
 
+// inSplit runs a test of a split in virtual time.
+func inSplit(t *testing.T, settings string, do func(t *testing.T, s *split)) {
+	synctest.Test(t, func(t *testing.T) { do(t, newSplit(t, settings, Options{})) })
+}
+
 // configure applies another configuration.
 func (s *split) configure(share, settings string) {
 	s.t.Helper()
@@ -174,8 +179,7 @@ func TestRetriesOfARequestCountOnce(t *testing.T) {
 // A canary that fails loses its share, and the feed has why. The release is over then, also if
 // nobody has looked while the canary had no share.
 func TestJudgeRollsBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSplit(t, "step: 10m", Options{})
+	inSplit(t, "step: 10m", func(t *testing.T, s *split) {
 		s.look(0)
 		s.failing()
 		got := s.look(0)
@@ -191,8 +195,7 @@ func TestJudgeRollsBack(t *testing.T) {
 
 // A judge that only reports changes nothing.
 func TestJudgeReports(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSplit(t, "act: report", Options{})
+	inSplit(t, "act: report", func(t *testing.T, s *split) {
 		s.look(0)
 		s.failing()
 		got := s.look(0)
@@ -203,8 +206,7 @@ func TestJudgeReports(t *testing.T) {
 // An operator's share holds until it is released, whatever the judge finds. Then the judge acts on
 // that.
 func TestOperatorOverrulesTheJudge(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSplit(t, "step: 10m", Options{})
+	inSplit(t, "step: 10m", func(t *testing.T, s *split) {
 		s.order(Order{Verb: Set, Share: 0.6, Why: "known failures"}, nil)
 		s.look(0)
 		s.failing()
@@ -224,8 +226,7 @@ func TestOperatorOverrulesTheJudge(t *testing.T) {
 
 // A paused judge changes nothing until it is resumed. Then it acts on what it has found.
 func TestOperatorPausesTheJudge(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSplit(t, "step: 10m", Options{})
+	inSplit(t, "step: 10m", func(t *testing.T, s *split) {
 		s.order(Order{Verb: Pause, Why: "we look at it"}, nil)
 		s.look(0)
 		s.failing()
@@ -243,8 +244,7 @@ func TestOperatorPausesTheJudge(t *testing.T) {
 
 // A canary that is slower than allowed loses its share.
 func TestJudgeFindsSlowCanaries(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSplit(t, "slower: 30%", Options{})
+	inSplit(t, "slower: 30%", func(t *testing.T, s *split) {
 		s.look(0)
 		s.attempts(200, balancer.RestGroup, http.StatusOK, 100*time.Millisecond)
 		s.look(0)
@@ -281,8 +281,7 @@ func TestLatencyThatDoesNotCount(t *testing.T) {
 
 // A release that does not fail goes through the steps, each of which lasts.
 func TestJudgeAdvances(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSplit(t, "steps: [50%, 75%, 100%], step: 10m", Options{})
+	inSplit(t, "steps: [50%, 75%, 100%], step: 10m", func(t *testing.T, s *split) {
 		s.look(0)
 		for _, group := range []string{"canary", balancer.RestGroup} {
 			s.attempts(600, group, http.StatusOK, time.Millisecond)
@@ -296,8 +295,7 @@ func TestJudgeAdvances(t *testing.T) {
 
 // A share ends when the configuration has another one, and not before.
 func TestTheConfigurationHasTheLastWord(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSplit(t, "step: 10m", Options{})
+	inSplit(t, "step: 10m", func(t *testing.T, s *split) {
 		s.order(Order{Verb: Set, Share: 0.2}, nil)
 		s.configure("50%", "step: 20m")
 		got := s.state()
@@ -331,8 +329,7 @@ func TestAConfigurationThatGoesOnEndsNoShare(t *testing.T) {
 // The history gets each share that has changed, and the return to the share of the configuration,
 // once.
 func TestRecordedShares(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSplit(t, "step: 10m", Options{})
+	inSplit(t, "step: 10m", func(t *testing.T, s *split) {
 		want := func(want ...string) {
 			t.Helper()
 			var got []string

@@ -101,12 +101,16 @@ var settings = Settings{Steps: []units.Ratio{0.05, 0.25, 0.5, 1}, Step: 10 * tim
 // Canaries that are no worse are not rolled back: 1 in 1,000 at most, whatever fails. Failures
 // of single clients, which go on, do not count again.
 func TestFalseRollbacks(t *testing.T) {
-	releases := long.Count(t, 100, 1000)
-	for name, make := range map[string]func(seed uint64) *service{
+	fewRollbacks(t, settings, long.Count(t, 100, 1000), map[string]func(seed uint64) *service{
 		"broken clients":     func(seed uint64) *service { return newService(seed, 2000, 0.01, 0.001, 0) },
 		"few clients":        func(seed uint64) *service { return newService(seed, 200, 0.05, 0, 0) },
 		"nothing ever fails": func(seed uint64) *service { return newService(seed, 2000, 0, 0, 0) },
-	} {
+	})
+}
+
+// fewRollbacks runs releases of services whose canary is no worse.
+func fewRollbacks(t *testing.T, settings Settings, releases int, services map[string]func(seed uint64) *service) {
+	for name, make := range services {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rollbacks, unfinished := 0, 0
@@ -301,9 +305,7 @@ func TestAClientCountsOnce(t *testing.T) {
 		r.Failed(7, canary, 0.5)
 		first := r.Evidence()
 		r.Failed(7, canary, 0.5)
-		if first == 1 || r.Evidence() != first {
-			t.Errorf("canary %v: evidence %v after one failure, %v after two of the same client", canary, first, r.Evidence())
-		}
+		verify.That(t, first != 1 && r.Evidence() == first, "canary %v: evidence %v after one failure, %v after two of the same client", canary, first, r.Evidence())
 	}
 }
 
@@ -314,9 +316,7 @@ func TestBounds(t *testing.T) {
 		r.Failed(client+1, true, 1)
 		r.Failed(client+1, false, 0)
 	}
-	if len(r.failures.counted) != maxClients || r.Evidence() != 1 {
-		t.Errorf("%d clients, evidence %v", len(r.failures.counted), r.Evidence())
-	}
+	verify.That(t, len(r.failures.counted) == maxClients && r.Evidence() == 1, "%d clients, evidence %v", len(r.failures.counted), r.Evidence())
 	r = NewRelease(Settings{PerRequest: true}, Observation{})
 	for client := range uint64(3*maxClients + 1) {
 		r.Failed(client+1, client >= 3*maxClients, 0.5)

@@ -80,28 +80,11 @@ var timedSettings = func() Settings {
 // Canaries that are as fast as the baseline, or slower by what is allowed, are not rolled back: 1
 // in 1,000 at most.
 func TestFalseRollbacksOfSlowCanaries(t *testing.T) {
-	releases := long.Count(t, 50, 1000)
-	for name, make := range map[string]func(seed uint64) *service{
+	fewRollbacks(t, timedSettings, long.Count(t, 50, 1000), map[string]func(seed uint64) *service{
 		"as fast, heavy clients": func(seed uint64) *service { return newTimedService(seed, 2000, 0.05, 1) },
 		"as slow as allowed":     func(seed uint64) *service { return newTimedService(seed, 2000, 0.01, 1.5) },
 		"few clients":            func(seed uint64) *service { return newTimedService(seed, 200, 0.08, 1.5) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			rollbacks, unfinished := 0, 0
-			for seed := range releases {
-				switch d := make(uint64(seed)).run(timedSettings, 10); {
-				case d.Verdict == Rollback:
-					rollbacks++
-					t.Logf("seed %d: %s", seed, d.Reason)
-				case d.Share < 1:
-					unfinished++
-				}
-			}
-			t.Logf("%d releases: %d rolled back, %d not complete after 40 minutes", releases, rollbacks, unfinished)
-			verify.That(t, rollbacks <= max(1, releases/1000), "%d of %d rolled back, want 1 in 1,000", rollbacks, releases) // of fixed seeds
-		})
-	}
+	})
 }
 
 // Slow canaries are rolled back, most of them in the first step.
@@ -140,16 +123,14 @@ func slowly(r *Release, o *Observation, canary bool, clients int) {
 
 func TestLookAtLatency(t *testing.T) {
 	slower := func(o *Observation) { o.CanaryP90, o.BaselineP90 = 310*time.Millisecond, 100*time.Millisecond }
+	slow := func(r *Release, o *Observation) { slowly(r, o, true, minSlowClients); slower(o) }
 	for _, test := range []struct {
 		name   string
 		change func(r *Release, o *Observation)
 		want   Verdict
 		reason string
 	}{
-		{"slow", func(r *Release, o *Observation) {
-			slowly(r, o, true, minSlowClients)
-			slower(o)
-		}, Rollback, "90 % of the requests take up to 310ms, 100ms with the baseline; evidence 1.5e+10"},
+		{"slow", slow, Rollback, "90 % of the requests take up to 310ms, 100ms with the baseline; evidence 1.5e+10"},
 		{"both are", func(r *Release, o *Observation) {
 			slowly(r, o, true, 10)
 			slowly(r, o, false, 190)
@@ -164,16 +145,8 @@ func TestLookAtLatency(t *testing.T) {
 			slowly(r, o, true, minSlowClients-1)
 			slower(o)
 		}, Continue, ""},
-		{"with another share", func(r *Release, o *Observation) {
-			slowly(r, o, true, minSlowClients)
-			slower(o)
-			o.Share = 0.06
-		}, Continue, ""},
-		{"in panic", func(r *Release, o *Observation) {
-			slowly(r, o, true, minSlowClients)
-			slower(o)
-			o.Blind = "panic"
-		}, Continue, ""},
+		{"with another share", func(r *Release, o *Observation) { slow(r, o); o.Share = 0.06 }, Continue, ""},
+		{"in panic", func(r *Release, o *Observation) { slow(r, o); o.Blind = "panic" }, Continue, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := look(t, timedSettings, test.change)
@@ -212,9 +185,8 @@ func TestReconsider(t *testing.T) {
 			d := r.Decide(*o)
 			verify.That(t, d.Verdict == want, "look %d: %+v", i+1, d)
 		}
-		if r.RepeatRollback(); r.Decide(*o).Verdict != Rollback {
-			t.Error("not said again")
-		}
+		r.RepeatRollback()
+		verify.Equal(t, r.Decide(*o).Verdict, Rollback, "said again")
 	})
 }
 
@@ -254,7 +226,6 @@ func TestRecent(t *testing.T) {
 	adding.Wait()
 	low, high := r.Quantile(0), r.Quantile(1)
 	verify.That(t, low >= 1000 && high < 2000, "from %d to %d: the first latencies are still there", low, high)
-	if r.Reset(); r.Quantile(0.5) != 0 {
-		t.Error("latencies after Reset")
-	}
+	r.Reset()
+	verify.Equal(t, r.Quantile(0.5), 0, "latencies after Reset")
 }
