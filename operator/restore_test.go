@@ -2,6 +2,7 @@ package operator
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -60,8 +61,11 @@ func (f *fleet) add() *Peers {
 }
 
 // settle waits until nothing happens any more.
-func (f *fleet) settle() {
-	time.Sleep(10 * time.Second)
+func (f *fleet) settle() { pass(10 * time.Second) }
+
+// pass lets time pass in a bubble, and what is due happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
 	synctest.Wait()
 }
 
@@ -86,7 +90,7 @@ func (f *fleet) expect(what string, want ...int) {
 	}
 	slices.Sort(keys)
 	for n, p := range f.replicas {
-		verify.Slices(f.t, keysOf(p.Store.All()), keys, "%s: replica %d", what, n)
+		verify.Slices(f.t, slices.Sorted(maps.Keys(p.Store.All())), keys, "%s: replica %d", what, n)
 		verify.Equal(f.t, p.Status().Pending, 0, "%s: pending in replica %d", what, n)
 	}
 	var there []string
@@ -97,14 +101,6 @@ func (f *fleet) expect(what string, want ...int) {
 	}
 	slices.Sort(there)
 	verify.Slices(f.t, there, keys, "%s: Consul", what)
-}
-
-func keysOf(all map[string]Order) (keys []string) {
-	for key := range all {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // A backup of Consul brings back no order that has ended since, and no earlier one in place of a

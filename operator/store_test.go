@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -148,11 +147,9 @@ func TestOrdersExpire(t *testing.T) {
 		verify.NoError(t, s.Give(long))
 		verify.NoError(t, s.Give(drainOf(star(3))))
 		verify.Equal(t, s.Set().For(star(1)).Why, "by an operator, until 2000-01-01T00:30:00Z", "reason")
-		time.Sleep(30*time.Minute - time.Millisecond)
-		synctest.Wait()
+		pass(30*time.Minute - time.Millisecond)
 		expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)")
-		time.Sleep(time.Millisecond)
-		synctest.Wait()
+		pass(time.Millisecond)
 		expectStanding(t, s, "weight 5 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)")
 		verify.NoError(t, s.Give(weightOf(star(2), 6))) // for ever
 		time.Sleep(24 * time.Hour)
@@ -160,14 +157,19 @@ func TestOrdersExpire(t *testing.T) {
 		_, err := s.Store.End(s.Set().All()[1].Key(), "root")
 		verify.Succeeds(t, err)
 		verify.Equal(t, changes, 6, "changes")
-		var told []string
-		kept, _ := feed.Read(events.Filter{}, events.ID{})
-		for _, e := range kept {
-			told = append(told, string(e.Kind)+" "+e.Peer+": "+e.Text)
-		}
-		want := []string{"order.ended star-3: An operator has ended an order: drain of star/star-3 (10.0.0.1:83) (by root)"}
-		verify.That(t, slices.Equal(told, want), "told\n%s", strings.Join(told, "\n")) // older events are gone
+		verify.Slices(t, told(feed), []string{ // older events are gone
+			"order.ended star-3: An operator has ended an order: drain of star/star-3 (10.0.0.1:83) (by root)",
+		}, "told")
 	})
+}
+
+// told returns what a feed tells.
+func told(feed *events.Feed) (lines []string) {
+	kept, _ := feed.Read(events.Filter{}, events.ID{})
+	for _, e := range kept {
+		lines = append(lines, string(e.Kind)+" "+e.Peer+": "+e.Text)
+	}
+	return lines
 }
 
 // While a new process starts, which has the orders, this one still serves: an order expires here at
@@ -185,8 +187,7 @@ func TestOrdersExpireWhileAnotherProcessHasThem(t *testing.T) {
 		s.Store.Pause()
 		s.Store.Refresh()
 		expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)")
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		expectStanding(t, s, "drain of star/star-2 (10.0.0.1:82)")
 		verify.Equal(t, string(verify.Result(os.ReadFile(path)).Must(t)), string(written), "the file of the other process")
 		s.Store.Resume()
@@ -219,8 +220,7 @@ func TestOrdersOfTheProcessThatHasThem(t *testing.T) {
 			expectStanding(t, s, both)
 			verify.Equal(t, changes.Load(), 2, "changes")
 		}
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		expectStanding(t, s, "drain of star/star-2 (10.0.0.1:82)")
 		verify.Equal(t, string(verify.Result(os.ReadFile(path)).Must(t)), string(written), "the file")
 		told, _ := feed.Read(events.Filter{Kinds: []string{string(events.KindOrderGiven)}}, events.ID{})
@@ -244,8 +244,7 @@ func TestNothingExpiresAfterClose(t *testing.T) {
 		verify.NoError(t, s.Give(short))
 		s.Store.Close()
 		s.Store.Refresh()
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		verify.Equal(t, changes, 1, "changes")
 	})
 }
@@ -259,8 +258,7 @@ func TestAnOrderThatConsulLacksExpires(t *testing.T) {
 		s.Store.keys.Restore(map[string]Order{earlier.Key(): earlier}, nil, sharedkeys.Versions{})
 		s.Store.Refresh()
 		verify.NoError(t, s.Give(short))
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		expectStanding(t, s, "")
 	})
 }
@@ -281,21 +279,13 @@ func TestTheFeedTellsOfOrders(t *testing.T) {
 		o := drainOf(star(1))
 		o.Why, o.By, o.Until = "new disk", "root@vm", time.Now().Add(time.Minute)
 		verify.NoError(t, s.Give(o))
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		verify.NoError(t, s.Give(Order{Kind: Drain, Node: "n1"}))
-		var told []string
-		kept, _ := feed.Read(events.Filter{}, events.ID{})
-		for _, e := range kept {
-			told = append(told, string(e.Kind)+": "+e.Text)
-		}
-		if want := []string{
-			"order.given: An operator has ordered: drain of star/star-1 (10.0.0.1:81): new disk, until 2000-01-01T00:01:00Z (by root@vm)",
-			"order.expired: An order has expired: drain of star/star-1 (10.0.0.1:81)",
-			"order.given: An operator has ordered: drain of the node n1",
-		}; !slices.Equal(told, want) {
-			t.Errorf("told\n%s", strings.Join(told, "\n"))
-		}
+		verify.Slices(t, told(feed), []string{
+			"order.given star-1: An operator has ordered: drain of star/star-1 (10.0.0.1:81): new disk, until 2000-01-01T00:01:00Z (by root@vm)",
+			"order.expired star-1: An order has expired: drain of star/star-1 (10.0.0.1:81)",
+			"order.given : An operator has ordered: drain of the node n1",
+		}, "told")
 	})
 }
 
@@ -365,11 +355,8 @@ func TestDamagedFiles(t *testing.T) {
 		verify.That(t, err == nil && string(kept) == data, "%s: the damaged file: %q, %v", what, kept, err)
 		verify.NoError(t, s.Give(drainOf(star(2))))
 		var state State[Order]
-		data, err := os.ReadFile(path)
-		if err == nil {
-			err = json.Unmarshal(data, &state)
-		}
-		verify.That(t, err == nil && len(state.Orders) == 1 && s.Status().Saved, "%s: after the next order: %s, %v, %+v", what, data, err, s.Status())
+		err = json.Unmarshal(verify.Result(os.ReadFile(path)).Must(t), &state)
+		verify.That(t, err == nil && len(state.Orders) == 1 && s.Status().Saved, "%s: after the next order: %v, %v, %+v", what, state, err, s.Status())
 	}
 }
 
@@ -396,9 +383,7 @@ func TestAStateGoesOn(t *testing.T) {
 		old.Store.keys.Restore(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given}, sharedkeys.Versions{})
 		old.Store.keys.RestoreLost(lost.Key(), lost, 0)
 		old.Store.Refresh()
-		if _, err := old.Store.End(ended.Key(), ""); err != nil {
-			t.Fatal(err)
-		}
+		verify.Result(old.Store.End(ended.Key(), "")).Must(t)
 		state := handedOver(t, old)
 		next, other := New(Options{Backing: Backing{Prefix: "orders"}}), New(Options{Backing: Backing{Prefix: "others"}})
 		next.Store.use(state)
@@ -410,9 +395,8 @@ func TestAStateGoesOn(t *testing.T) {
 		verify.That(t, next.Status().Pending == 3 && e.Absent && e.Pending && !next.Store.keys.Of(kept.Key()).Changing, "next: %+v, %+v", next.Status(), e)
 		e = next.Store.keys.Of(lost.Key())
 		verify.That(t, e.Restores && e.Conditional && e.Pending, "what Consul has lost: %+v", e)
-		if e := other.Store.keys.Of(kept.Key()); other.Status().Pending != 3 || !e.Pending || !e.Restores || other.Store.keys.Of(ended.Key()).Changing {
-			t.Errorf("with another prefix: %+v", other.Status())
-		}
+		e = other.Store.keys.Of(kept.Key())
+		verify.That(t, other.Status().Pending == 3 && e.Pending && e.Restores && !other.Store.keys.Of(ended.Key()).Changing, "with another prefix: %+v", other.Status())
 	})
 }
 
@@ -502,8 +486,7 @@ func TestMaintenanceOfAService(t *testing.T) {
 		text := verify.Result(json.Marshal(b.Set().OfService("star"))).Must(t)
 		parsed, err := parse(key, text)
 		verify.That(t, err == nil && parsed.Same(*b.Set().OfService("star")), "the value of the key is %+v: %v", parsed, err)
-		time.Sleep(time.Hour)
-		synctest.Wait()
+		pass(time.Hour)
 		expectStanding(t, b, "drain of star/star-1 (10.0.0.1:81)")
 	})
 }
