@@ -60,8 +60,7 @@ func testDocumentedPolicy(t *testing.T, server, client *consultest.Agent) {
 	}
 	finding := one(t, report, CodeDuplicate)
 	verify.Require(t, finding.Node == "b" && finding.Fix.KeepNode == "a" && finding.Fix.Possible && finding.Policy == write, "%+v %+v", finding, finding.Fix)
-	fixed := d.Fix(t.Context(), finding, FixOptions{})
-	verify.Require(t, fixed.Result == ResultDone, "%+v", fixed)
+	fixes(t, d, finding, FixOptions{}, ResultDone)
 	checkRegistered(t, server, "star-1@a")
 	// The agents' next full synchronisation would restore their registrations. A restart
 	// triggers it.
@@ -89,23 +88,21 @@ func testMissingPermissions(t *testing.T, server, client *consultest.Agent) {
 	doctor := func(name, rules string) *Doctor { return doctorWith(t, server, client, name, rules) }
 	t.Run("service:write", func(t *testing.T) {
 		d := doctor("looks", readPolicy)
-		finding := one(t, examine(t, d), CodeDuplicate)
+		finding := duplicate(t, d)
 		verify.That(t, finding.Fix.Possible && finding.Policy == writeStar, "%+v %+v", finding, finding.Fix)
-		fixed := d.Fix(t.Context(), finding, FixOptions{})
-		verify.That(t, fixed.Result == ResultFailed && strings.HasPrefix(fixed.Detail, client.URL()) && strings.Contains(fixed.Detail, `the token lacks service:write for "star"`), "%+v", fixed)
+		detail := fixes(t, d, finding, FixOptions{}, ResultFailed)
+		verify.That(t, strings.HasPrefix(detail, client.URL()) && strings.Contains(detail, `the token lacks service:write for "star"`), "%s", detail)
 	})
 	t.Run("service:write for this service", func(t *testing.T) {
 		d := doctor("writes-moon", readPolicy+`service "moon" { policy = "write" }`)
-		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), FixOptions{})
-		verify.That(t, fixed.Result == ResultFailed && strings.Contains(fixed.Detail, `the token lacks service:write for "star"`), "%+v", fixed)
+		verify.Contains(t, fixes(t, d, duplicate(t, d), FixOptions{}, ResultFailed), `the token lacks service:write for "star"`, "the fix")
 	})
 	t.Run("agent:read for the owner", func(t *testing.T) {
 		d := doctor("knows-agent-a", `service_prefix "" { policy = "write" } node_prefix "" { policy = "read" } agent "a" { policy = "read" }`)
-		finding := one(t, examine(t, d), CodeDuplicate)
+		finding := duplicate(t, d)
 		verify.That(t, !finding.Fix.Possible && strings.Contains(finding.Fix.WhyNot, `the token lacks agent:read for "b"`), "%+v", finding.Fix)
 		verify.Equal(t, finding.Policy, "agent \"b\" { policy = \"read\" }\n"+writeStar, "policy")
-		fixed := d.Fix(t.Context(), finding, FixOptions{})
-		verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
+		fixes(t, d, finding, FixOptions{}, ResultLeft)
 	})
 	t.Run("all that sluice itself does not need", func(t *testing.T) {
 		rules := verify.Result(consultest.DocumentedPolicy("../docs/consul.md", "## ACLs")).Must(t)
@@ -129,9 +126,8 @@ func testMissingPermissions(t *testing.T, server, client *consultest.Agent) {
 func testTokenOfTheAgent(t *testing.T, server, client *consultest.Agent) {
 	d := doctorWith(t, server, client, "may-all", readPolicy+writeStar)
 	d.goneTimeout = 500 * time.Millisecond
-	fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), FixOptions{})
-	verify.That(t, fixed.Result == ResultFailed && strings.Contains(fixed.Detail, `the agent's own token (acl.tokens.agent) lacks node:write for "b"`), "%+v", fixed)
+	verify.Contains(t, fixes(t, d, duplicate(t, d), FixOptions{}, ResultFailed), `the agent's own token (acl.tokens.agent) lacks node:write for "b"`, "the fix")
 	checkRegistered(t, server, "star-1@a", "star-1@b")
-	finding := one(t, examine(t, d), CodeDuplicate)
+	finding := duplicate(t, d)
 	verify.That(t, finding.Node == "b" && !finding.Fix.Possible && strings.Contains(finding.Fix.WhyNot, `unless the agent's own token (acl.tokens.agent) lacks node:write for "b"`), "%+v %+v", finding, finding.Fix)
 }

@@ -121,11 +121,15 @@ func TestMesh(t *testing.T) {
 	m.Delete(t, api.ServiceDefaults, "sluice")
 
 	// A service of the catalog, with a route in a tag.
-	verify.NoError(t, m.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "tagged", Port: 1, Tags: []string{"sluice.route=h/"}}))
-	consultest.Await(t, "tagged is in the catalog", func() bool {
-		found, _, err := m.Client().Catalog().Service("tagged", "", nil)
-		return err == nil && len(found) == 1
-	})
+	register := func(r *api.AgentServiceRegistration) {
+		t.Helper()
+		verify.NoError(t, m.Client().Agent().ServiceRegister(r))
+		consultest.Await(t, r.Name+" is in the catalog", func() bool {
+			found, _, err := m.Client().Catalog().Service(r.Name, "", nil)
+			return err == nil && len(found) == 1
+		})
+	}
+	register(&api.AgentServiceRegistration{Name: "tagged", Port: 1, Tags: []string{"sluice.route=h/"}})
 	for text, want := range map[string]int{"catalog: { tags: [sluice], connect: true, claims: [{ service: '*', hosts: [h] }] }": 1, "catalog: { tags: [sluice], claims: [{ service: '*', hosts: [h] }] }": 0} {
 		report = examine(t, newDoctor(t, m.Agent, nil, func(o *Options) {
 			o.Consul.Token, o.MeshName, o.Config = m.Token(), "sluice", configtest.Must(t, text)
@@ -140,13 +144,9 @@ func TestMesh(t *testing.T) {
 	codes("after a rotation", look(ours))
 
 	// A sidecar, and its service is gone.
-	verify.NoError(t, m.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+	register(&api.AgentServiceRegistration{
 		Kind: api.ServiceKindConnectProxy, Name: "gone-sidecar-proxy", ID: "gone-1-proxy", Port: 21000, Address: "127.0.0.1",
 		Proxy: &api.AgentServiceConnectProxyConfig{DestinationServiceName: "gone", DestinationServiceID: "gone-1"},
-	}))
-	consultest.Await(t, "it is in the catalog", func() bool {
-		found, _, err := m.Client().Catalog().Service("gone-sidecar-proxy", "", nil)
-		return err == nil && len(found) == 1
 	})
 	report = look(m.Token())
 	codes("a sidecar without its service", report, CodeMeshSidecar)
@@ -155,11 +155,7 @@ func TestMesh(t *testing.T) {
 	codes("it may be hidden", look(ours))
 
 	// An instance without a sidecar.
-	verify.NoError(t, m.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "plain", Port: 1}))
-	consultest.Await(t, "plain is in the catalog", func() bool {
-		found, _, err := m.Client().Catalog().Service("plain", "", nil)
-		return err == nil && len(found) == 1
-	})
+	register(&api.AgentServiceRegistration{Name: "plain", Port: 1})
 	use.Source.Service = "plain"
 	m.Intend(t, "plain", meshtest.Allow("sluice"))
 	verify.Contains(t, one(t, look(m.Token()), CodeMeshMissing).Seen, "1 instance of it, and none in the mesh", "what is seen")

@@ -146,10 +146,31 @@ func (r *Report) text(t *testing.T) string {
 func one(t *testing.T, r *Report, code Code) Finding {
 	t.Helper()
 	findings := r.of(code)
-	if len(findings) != 1 {
-		t.Fatalf("%d findings %s, want 1:\n%s", len(findings), code, r.text(t))
-	}
+	verify.Require(t, len(findings) == 1, "%d findings %s, want 1:\n%s", len(findings), code, r.text(t))
 	return findings[0]
+}
+
+// duplicate returns the only duplicate that a doctor finds.
+func duplicate(t *testing.T, d *Doctor) Finding {
+	t.Helper()
+	return one(t, examine(t, d), CodeDuplicate)
+}
+
+// fixes fails the test unless a fix has this result, and returns its detail.
+func fixes(t *testing.T, d *Doctor, f Finding, o FixOptions, want Result) string {
+	t.Helper()
+	fixed := d.Fix(t.Context(), f, o)
+	verify.That(t, fixed.Result == want, "%+v, want %s", fixed, want)
+	return fixed.Detail
+}
+
+// awaitStars waits until so many instances of star pass, of those with a tag if it is not "".
+func awaitStars(t *testing.T, agent *consultest.Agent, what, tag string, want int) {
+	t.Helper()
+	consultest.Await(t, what, func() bool {
+		entries, _, err := agent.Client().Health().Service("star", tag, true, nil)
+		return err == nil && len(entries) == want
+	})
 }
 
 // TestTwoAgents has tests with the catalog of a dev agent, on node a, and a client agent, on node
@@ -184,16 +205,13 @@ func testFixThroughTheOwner(t *testing.T, server, client *consultest.Agent) {
 	registerTwice(t, server, client)
 
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
-	finding := one(t, examine(t, d), CodeDuplicate)
+	finding := duplicate(t, d)
 	verify.Require(t, finding.Node == "b" && finding.Fix.KeepNode == "a" && finding.Fix.Possible && finding.Fix.Agent == client.URL(), "%+v %+v", finding, finding.Fix)
-	fixed := d.Fix(t.Context(), finding, FixOptions{DryRun: true})
-	verify.That(t, fixed.Result == ResultWould && strings.Contains(fixed.Detail, client.URL()), "dry run: %+v", fixed)
+	verify.Contains(t, fixes(t, d, finding, FixOptions{DryRun: true}, ResultWould), client.URL(), "dry run")
 	checkRegistered(t, server, "star-1@a", "star-1@b") // after a dry run
-	fixed = d.Fix(t.Context(), finding, FixOptions{})
-	verify.Require(t, fixed.Result == ResultDone, "%+v", fixed)
+	fixes(t, d, finding, FixOptions{}, ResultDone)
 	checkRegistered(t, server, "star-1@a")
-	fixed = d.Fix(t.Context(), finding, FixOptions{})
-	verify.That(t, fixed.Result == ResultLeft && fixed.Detail == "it is not a duplicate any more", "a second time: %+v", fixed)
+	verify.Equal(t, fixes(t, d, finding, FixOptions{}, ResultLeft), "it is not a duplicate any more", "a second time")
 	findings := examine(t, d).of(CodeDuplicate)
 	verify.That(t, len(findings) == 0, "afterwards: %+v", findings)
 }
@@ -201,32 +219,23 @@ func testFixThroughTheOwner(t *testing.T, server, client *consultest.Agent) {
 func testFixExaminesAgain(t *testing.T, server, client *consultest.Agent) {
 	registerTwice(t, server, client)
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
-	finding := one(t, examine(t, d), CodeDuplicate)
+	finding := duplicate(t, d)
 
 	// Now another registration is the live one.
 	registerAt(t, server, machine, "star-7", 9001, api.HealthPassing)
 	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-7@a")
-	fixed := d.Fix(t.Context(), finding, FixOptions{})
-	verify.That(t, fixed.Result == ResultLeft && strings.Contains(fixed.Detail, "is now star-7 on node a"), "%+v", fixed)
+	verify.Contains(t, fixes(t, d, finding, FixOptions{}, ResultLeft), "is now star-7 on node a", "what stays")
 	verify.NoError(t, server.Client().Agent().ServiceDeregister("star-7"))
 	awaitRegistered(t, server, "star-1@a", "star-1@b")
 
 	// The remaining registration fails: now the other one is the live one.
 	verify.NoError(t, server.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
-	consultest.Await(t, "star-1 on node a is critical", func() bool {
-		entries, _, err := server.Client().Health().Service("star", "", true, nil)
-		return err == nil && len(entries) == 1
-	})
-	fixed = d.Fix(t.Context(), finding, FixOptions{})
-	verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
+	awaitStars(t, server, "star-1 on node a is critical", "", 1)
+	fixes(t, d, finding, FixOptions{}, ResultLeft)
 	// Both fail.
 	verify.NoError(t, client.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
-	consultest.Await(t, "star-1 on node b is critical", func() bool {
-		entries, _, err := server.Client().Health().Service("star", "", true, nil)
-		return err == nil && len(entries) == 0
-	})
-	fixed = d.Fix(t.Context(), finding, FixOptions{})
-	verify.That(t, fixed.Result == ResultLeft && strings.Contains(fixed.Detail, "critical"), "%+v", fixed)
+	awaitStars(t, server, "star-1 on node b is critical", "", 0)
+	verify.Contains(t, fixes(t, d, finding, FixOptions{}, ResultLeft), "critical", "both fail")
 	checkRegistered(t, server, "star-1@a", "star-1@b")
 }
 
@@ -237,19 +246,15 @@ func testFixOfAContainer(t *testing.T, server, client *consultest.Agent) {
 	}
 	awaitRegistered(t, server, "star-1@a", "star-1@b")
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
-	finding := one(t, examine(t, d), CodeDuplicate)
+	finding := duplicate(t, d)
 	verify.Require(t, !finding.Fix.Possible && finding.Fix.Confirm, "%+v", finding.Fix)
-	fixed := d.Fix(t.Context(), finding, FixOptions{})
-	verify.That(t, fixed.Result == ResultLeft && fixed.Detail == finding.Fix.WhyNot, "not confirmed: %+v", fixed)
-	fixed = d.Fix(t.Context(), finding, FixOptions{DryRun: true})
-	verify.That(t, fixed.Result == ResultWould && strings.Contains(fixed.Detail, "after you confirm that it is the same process: "+finding.Fix.WhyNot), "dry run: %+v", fixed)
+	verify.Equal(t, fixes(t, d, finding, FixOptions{}, ResultLeft), finding.Fix.WhyNot, "not confirmed")
+	verify.Contains(t, fixes(t, d, finding, FixOptions{DryRun: true}, ResultWould), "after you confirm that it is the same process: "+finding.Fix.WhyNot, "dry run")
 	other := finding
 	other.Fix = &Fix{Confirm: true, WhyNot: "exporter is a name", KeepID: finding.Fix.KeepID, KeepNode: finding.Fix.KeepNode}
-	fixed = d.Fix(t.Context(), other, FixOptions{Confirmed: true})
-	verify.That(t, fixed.Result == ResultLeft && fixed.Detail == finding.Fix.WhyNot, "something else was confirmed: %+v", fixed)
+	verify.Equal(t, fixes(t, d, other, FixOptions{Confirmed: true}, ResultLeft), finding.Fix.WhyNot, "something else was confirmed")
 	checkRegistered(t, server, "star-1@a", "star-1@b")
-	fixed = d.Fix(t.Context(), finding, FixOptions{Confirmed: true})
-	verify.That(t, fixed.Result == ResultDone, "confirmed: %+v", fixed)
+	fixes(t, d, finding, FixOptions{Confirmed: true}, ResultDone)
 	checkRegistered(t, server, "star-1@"+finding.Fix.KeepNode)
 }
 
@@ -261,20 +266,15 @@ func testFixOfDifferentRegistrations(t *testing.T, server, client *consultest.Ag
 		Name: "star", ID: "star-1", Address: machine, Port: 9001, Tags: []string{"v2"},
 		Check: &api.AgentServiceCheck{CheckID: "check-star-1", TTL: "1h", Status: api.HealthPassing},
 	}))
-	consultest.Await(t, "the catalog has the tag", func() bool {
-		entries, _, err := server.Client().Health().Service("star", "v2", true, nil)
-		return err == nil && len(entries) == 1
-	})
+	awaitStars(t, server, "the catalog has the tag", "v2", 1)
 	agents := map[string]string{"a": server.URL(), "b": client.URL()}
-	newest := one(t, examine(t, newDoctor(t, server, agents, nil)), CodeDuplicate)
+	newest := duplicate(t, newDoctor(t, server, agents, nil))
 	verify.That(t, newest.Node == "a" && newest.Fix.Confirm && strings.Contains(newest.Fix.WhyNot, `its tags are [], the ones of star-1 on node b are ["v2"]`), "%+v", newest.Fix)
 	d := newDoctor(t, server, agents, func(o *Options) { o.Keep = "a" })
-	finding := one(t, examine(t, d), CodeDuplicate)
+	finding := duplicate(t, d)
 	verify.Require(t, finding.Node == "b" && finding.Fix.KeepNode == "a" && finding.Fix.Confirm, "%+v", finding.Fix)
-	fixed := d.Fix(t.Context(), finding, FixOptions{})
-	verify.That(t, fixed.Result == ResultLeft, "not confirmed: %+v", fixed)
-	fixed = d.Fix(t.Context(), finding, FixOptions{Confirmed: true})
-	verify.That(t, fixed.Result == ResultDone, "confirmed: %+v", fixed)
+	fixes(t, d, finding, FixOptions{}, ResultLeft) // not confirmed
+	fixes(t, d, finding, FixOptions{Confirmed: true}, ResultDone)
 	checkRegistered(t, server, "star-1@a")
 }
 
@@ -298,8 +298,7 @@ func testFixOfLoopbackAddresses(t *testing.T, server, client *consultest.Agent) 
 		possible.Possible, possible.WhyNot = true, ""
 		for _, fix := range []*Fix{finding.Fix, &possible} { // as somebody might say who does not look
 			finding.Fix = fix
-			fixed := d.Fix(t.Context(), finding, FixOptions{})
-			verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
+			fixes(t, d, finding, FixOptions{}, ResultLeft)
 		}
 	}
 	checkRegistered(t, server, all...)
@@ -311,13 +310,10 @@ func testFixWithoutTheOwner(t *testing.T, server, client *consultest.Agent) {
 	// The doctor expects the agent of node b at its address and the port of the agent in
 	// use, where the agent of node a answers.
 	d := newDoctor(t, server, nil, nil)
-	finding := one(t, examine(t, d), CodeDuplicate)
-	if finding.Node != "b" || finding.Fix.Possible || !strings.Contains(finding.Fix.WhyNot, "answers the agent of node a") {
-		// Node a lists it and node b cannot be queried: a is the live one.
-		t.Fatalf("%+v %+v", finding, finding.Fix)
-	}
-	fixed := d.Fix(t.Context(), finding, FixOptions{})
-	verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
+	finding := duplicate(t, d)
+	// Node a lists it and node b cannot be queried: a is the live one.
+	verify.Require(t, finding.Node == "b" && !finding.Fix.Possible && strings.Contains(finding.Fix.WhyNot, "answers the agent of node a"), "%+v %+v", finding, finding.Fix)
+	fixes(t, d, finding, FixOptions{}, ResultLeft)
 	checkRegistered(t, server, "star-1@a", "star-1@b")
 }
 
@@ -330,7 +326,7 @@ func testTokenForAStranger(t *testing.T, server, _ *consultest.Agent) {
 		Check:   &api.AgentCheck{Node: "trap", CheckID: serfHealth, Name: "Serf Health Status", Status: api.HealthPassing},
 	}, nil)).Must(t)
 	awaitRegistered(t, server, "star-1@a", "star-1@trap")
-	finding := one(t, examine(t, newDoctor(t, server, nil, nil)), CodeDuplicate)
+	finding := duplicate(t, newDoctor(t, server, nil, nil))
 	verify.That(t, finding.Node == "trap" && finding.Fix.Agent == "" && strings.Contains(finding.Fix.WhyNot, "its node is not a member of the agent's cluster"), "%+v %+v", finding, finding.Fix)
 	verify.Result(server.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "trap"}, nil)).Must(t)
 }
@@ -350,8 +346,7 @@ func testDeadNode(t *testing.T, server, client *consultest.Agent) {
 	verify.That(t, len(dead) == 2 && dead[0].ID == "star-1" && dead[1].ID == "star-2" && dead[0].Command == "consul force-leave b", "%+v", dead)
 	finding := one(t, report, CodeDuplicate)
 	verify.That(t, finding.Node == "b" && !finding.Fix.Possible && strings.Contains(finding.Do, "its agent is dead") && finding.Command == "consul force-leave b", "%+v", finding)
-	fixed := d.Fix(t.Context(), finding, FixOptions{})
-	verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
+	fixes(t, d, finding, FixOptions{}, ResultLeft)
 	checkRegistered(t, server, "star-1@a", "star-1@b", "star-2@b")
 }
 
@@ -403,14 +398,11 @@ func TestUnusableAddresses(t *testing.T) {
 	one(t, report, CodeNoAgent)
 	f := report.of(CodeNoCheck)
 	verify.That(t, len(f) == 2, "without check: %+v", f)
-	if f := one(t, report, CodeCritical); f.ID != "star-critical" || !strings.Contains(f.Seen, "has not changed since it was registered") {
-		t.Errorf("%+v", f)
-	}
+	still := one(t, report, CodeCritical)
+	verify.That(t, still.ID == "star-critical" && strings.Contains(still.Seen, "has not changed since it was registered"), "%+v", still)
 
 	connected := examine(t, newDoctor(t, server, nil, func(o *Options) { o.Services, o.ConnectTimeout = []string{"star"}, consultest.Patience }))
-	if f := one(t, connected, CodeUnreachable); f.ID != "star-down" {
-		t.Errorf("unreachable: %+v\n%s", f, connected.text(t))
-	}
+	verify.Equal(t, one(t, connected, CodeUnreachable).ID, "star-down", "unreachable in\n%s", connected.text(t))
 	checkFindingsOfAConfiguration(t, server)
 }
 
