@@ -118,7 +118,5 @@ func TestErrorsOfTheAPIDoNotControlTheTerminal(t *testing.T) {
 		w.WriteHeader(http.StatusConflict)
 		fmt.Fprint(w, `{"error":"choose one (n\u001b[2J 10.0.0.1:80)\nor none"}`)
 	})
-	status, _, stderr := execute(t, "peers", "--admin", address)
-	verify.Equal(t, status, exitFailed, "the status")
-	verify.Equal(t, stderr, "sluice: admin API at "+address+": choose one (n?[2J 10.0.0.1:80)\nsluice: or none\n", "the error")
+	fails(t, "sluice: admin API at "+address+": choose one (n?[2J 10.0.0.1:80)\nsluice: or none\n", "peers", "--admin", address)
 }

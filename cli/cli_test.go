@@ -32,6 +32,13 @@ func prints(t *testing.T, wantStatus int, want string, args ...string) {
 	verify.That(t, status == wantStatus && strings.Contains(got, want), "%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
 }
 
+// fails fails the test unless a command line fails, with this error and no other.
+func fails(t *testing.T, want string, args ...string) {
+	t.Helper()
+	status, stdout, stderr := execute(t, args...)
+	verify.That(t, status == exitFailed && stderr == want, "%q: status %d\n%s%s want\n%s", args, status, stdout, stderr, want)
+}
+
 // commandsTo returns a function that fails the test unless a command to that admin API ends with
 // the status, and writes want.
 func commandsTo(t *testing.T, admin string) func(status int, want string, args ...string) {

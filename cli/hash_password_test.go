@@ -2,8 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -28,10 +26,7 @@ func TestHashPassword(t *testing.T) {
 	line := verify.Result(hashPassword("open sesame\r\nmore", "ann")).Must(t)
 	hash, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "ann:")
 	verify.That(t, ok && bcrypt.CompareHashAndPassword([]byte(hash), []byte("open sesame")) == nil, "%q is not of the password", line)
-	file := filepath.Join(t.TempDir(), "users")
-	verify.Succeeds(t, os.WriteFile(file, []byte(line), 0o600))
-	path := filepath.Join(t.TempDir(), "sluice.yaml")
-	verify.Succeeds(t, os.WriteFile(path, []byte("services: { star: { consul: {} } }\nroutes: [{ service: star, basic_auth: { users_file: "+file+" } }]\n"), 0o600))
+	path := writeFile(t, "sluice.yaml", "services: { star: { consul: {} } }\nroutes: [{ service: star, basic_auth: { users_file: "+writeFile(t, "users", line)+" } }]\n")
 	prints(t, exitOK, path+" is right: listeners 1, services 1, routes 1\n", "check", path)
 
 	for input, want := range map[string]string{"": "it is empty", "\n": "it is empty", strings.Repeat("a", 73): "longer than 72 bytes"} {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,10 +111,9 @@ func listenAnywhere(t *testing.T) (socket *os.File, address string) {
 // systemd opens the socket, and is told of the start, a reload, another process, and the stop.
 func TestUnderSystemd(t *testing.T) {
 	t.Parallel()
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
-	defer origin.Close()
+	origin := serveHandler(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
 	m := startServiceManager(t)
-	s := newServing(t, "", static(origin.URL))
+	s := newServing(t, "", static(origin))
 	m.activate(s.command, "web:spare", []*os.File{listenFile(t, "tcp", s.address), listenFile(t, "tcp", "127.0.0.1:0")}, "WATCHDOG_USEC=300000")
 	s.start()
 	get := func() {
@@ -137,7 +135,7 @@ func TestUnderSystemd(t *testing.T) {
 	s.configure("nonsense")
 	s.signal(syscall.SIGHUP)
 	_, n = m.await(n, "READY=1", "is refused")
-	s.configure(static(origin.URL))
+	s.configure(static(origin))
 	s.signal(syscall.SIGHUP)
 	awaitThat(t, "the configuration is valid again", func() bool {
 		all := m.since(n)
@@ -175,9 +173,8 @@ func TestSocketsOfSystemdArePassedOn(t *testing.T) {
 	addresses := map[string]string{"web": webAddress, "more": moreAddress}
 	services := "services:\n"
 	for name := range addresses {
-		origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) }))
-		defer origin.Close()
-		services += fmt.Sprintf("  %s: { peers: [%q] }\n", name, strings.TrimPrefix(origin.URL, "http://"))
+		origin := serveHandler(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) })
+		services += fmt.Sprintf("  %s: { peers: [%q] }\n", name, origin)
 	}
 	listening := func(others string, names ...string) {
 		text := fmt.Sprintf("admin: { address: %q }\naccess_log: { path: 'off' }\n%s", s.admin, services)

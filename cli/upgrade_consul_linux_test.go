@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
@@ -27,7 +26,6 @@ const manyServices = 115
 type crowd struct {
 	t        *testing.T
 	agent    *consultest.Agent
-	origin   *httptest.Server
 	services int
 	nodes    int // of the services
 }
@@ -35,20 +33,17 @@ type crowd struct {
 func startCrowd(t *testing.T, services, nodes int) *crowd {
 	t.Helper()
 	c := &crowd{t: t, agent: consultest.Start(t, consultest.Options{}), services: services, nodes: nodes}
-	c.origin = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, strings.Split(r.URL.Path, "/")[1])
-	}))
-	t.Cleanup(c.origin.Close)
+	origin := serveHandler(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Split(r.URL.Path, "/")[1]) })
 	for n := range services {
-		c.register(n, c.origin)
+		c.register(n, origin)
 	}
 	return c
 }
 
 // register registers the instance of a service.
-func (c *crowd) register(n int, at *httptest.Server) {
+func (c *crowd) register(n int, at string) {
 	c.t.Helper()
-	address := verify.Result(netip.ParseAddrPort(strings.TrimPrefix(at.URL, "http://"))).Must(c.t)
+	address := verify.Result(netip.ParseAddrPort(at)).Must(c.t)
 	node, name := fmt.Sprint("node-", n%c.nodes), crowdService(n)
 	verify.Result(c.agent.Client().Catalog().Register(&consulapi.CatalogRegistration{
 		Node: node, Address: "127.0.0.1", SkipNodeUpdate: n >= c.nodes,
@@ -74,10 +69,7 @@ func (c *crowd) configuration() string {
 func (c *crowd) ask(s *serving) func(number int) (*http.Request, string) {
 	return func(number int) (*http.Request, string) {
 		name := crowdService(number % c.services)
-		r, err := http.NewRequest(http.MethodGet, "http://"+s.address+"/"+name, nil)
-		if err != nil {
-			panic(err)
-		}
+		r, _ := http.NewRequest(http.MethodGet, "http://"+s.address+"/"+name, nil)
 		return r, name
 	}
 }
@@ -172,9 +164,7 @@ func (s *serving) metrics() string {
 // change moves an instance, and waits until sluice uses the new address.
 func (c *crowd) change(s *serving) {
 	c.t.Helper()
-	moved := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "moved") }))
-	c.t.Cleanup(moved.Close)
-	c.register(7, moved)
+	c.register(7, serveHandler(c.t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "moved") }))
 	awaitThat(c.t, "the new address is used", func() bool {
 		_, body := tryGet("http://" + s.address + "/" + crowdService(7))
 		return body == "moved"

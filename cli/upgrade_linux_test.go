@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,18 +24,10 @@ import (
 func TestReplaceUnderLoad(t *testing.T) {
 	t.Parallel()
 	upgrades := long.Count(t, 3, 10)
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(w, r.Body)
-		io.WriteString(w, "ok")
-	}))
-	defer origin.Close()
-	s := startServing(t, static(origin.URL))
+	s := startServing(t, static(serveHandler(t, repeats)))
 	l := startLoad(t, 8, func(int) (*http.Request, string) {
 		// No client repeats this request automatically.
-		r, err := http.NewRequest(http.MethodPost, "http://"+s.address+"/", bufio.NewReader(strings.NewReader("body")))
-		if err != nil {
-			panic(err)
-		}
+		r, _ := http.NewRequest(http.MethodPost, "http://"+s.address+"/", bufio.NewReader(strings.NewReader("body")))
 		return r, "bodyok"
 	})
 	for range upgrades {
@@ -50,6 +41,12 @@ func TestReplaceUnderLoad(t *testing.T) {
 	// The last one stops, and then no process listens.
 	s.end()
 	verify.That(t, !listens("tcp", s.address), "a process still listens")
+}
+
+// repeats answers with the body of the request.
+func repeats(w http.ResponseWriter, r *http.Request) {
+	io.Copy(w, r.Body)
+	io.WriteString(w, "ok")
 }
 
 // static returns a configuration with one peer.
@@ -86,16 +83,15 @@ func TestLogIsRotatedWhileANewProcessStarts(t *testing.T) {
 	t.Parallel()
 	var upgrading atomic.Bool
 	proceed := make(chan struct{})
-	checked := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	checked := serveHandler(t, func(http.ResponseWriter, *http.Request) {
 		if upgrading.Load() {
 			<-proceed // a new process waits for it
 		}
-	}))
-	defer checked.Close()
+	})
 	path := filepath.Join(t.TempDir(), "access.log")
 	s := newServing(t, "", "")
 	s.accessLog = path
-	s.configure(strings.Replace(static(checked.URL), "] }", "], health: { active: { type: http, path: /, timeout: 5m, must_pass_first: true } } }", 1))
+	s.configure(strings.Replace(static(checked), "] }", "], health: { active: { type: http, path: /, timeout: 5m, must_pass_first: true } } }", 1))
 	s.serve()
 	upgrading.Store(true)
 	old := s.pid
@@ -217,16 +213,14 @@ type waiting struct {
 // startWaiting starts sluice with one peer, whose requests wait.
 func startWaiting(t *testing.T) (*serving, waiting) {
 	w := waiting{arrived: make(chan struct{}), proceed: make(chan struct{})}
-	origin := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	w.peer = serveHandler(t, func(_ http.ResponseWriter, r *http.Request) {
 		w.arrived <- struct{}{}
 		select {
 		case <-w.proceed:
 		case <-r.Context().Done():
 		}
-	}))
-	t.Cleanup(origin.Close)
-	w.peer = strings.TrimPrefix(origin.URL, "http://")
-	return startServing(t, static(origin.URL)), w
+	})
+	return startServing(t, static(w.peer)), w
 }
 
 // begin sends a request that waits, and returns the status of its answer.

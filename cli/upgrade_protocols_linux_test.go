@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"syscall"
@@ -36,22 +35,15 @@ func TestReplaceUnderLoadOfAllProtocols(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
 	const upgrades = 10
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(w, r.Body)
-		io.WriteString(w, "ok")
-	}))
-	defer origin.Close()
 	secure := freeAddress(t)
 	files := testcert.Write(t, t.TempDir(), "sluice.test")
 	s := startListening(t, fmt.Sprintf(", { name: websecure, address: %q, tls: { certificates: [{ cert: %q, key: %q }] } }", secure, files.Cert, files.Key),
 		fmt.Sprintf("shutdown: { grace: 1h }\nservices:\n  star: { peers: [%q] }\n  calls: { peers: [%q], upstream: { protocol: h2c } }\n"+
 			"routes: [{ path: /grpc.testing.TestService, service: calls }, { service: star }]\n",
-			strings.TrimPrefix(origin.URL, "http://"), startEcho(t)))
+			serveHandler(t, repeats), startEcho(t)))
 	trust := &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "sluice.test"}
-	pem, err := os.ReadFile(files.Cert)
-	if err != nil || !trust.RootCAs.AppendCertsFromPEM(pem) {
-		t.Fatal("the certificate cannot be read: ", err)
-	}
+	pem := verify.Result(os.ReadFile(files.Cert)).Must(t)
+	verify.Require(t, trust.RootCAs.AppendCertsFromPEM(pem), "the certificate cannot be read")
 
 	dialTLS := func(protocol string) func(context.Context) (net.Conn, error) {
 		config := trust.Clone()
@@ -82,10 +74,7 @@ func TestReplaceUnderLoadOfAllProtocols(t *testing.T) {
 	} {
 		const clients = 4
 		loads = append(loads, startLoadOn(t, clients, func(i int) (http.RoundTripper, bool) { return with.on(), i > 0 }, func(number int) (*http.Request, string) {
-			r, err := http.NewRequest(http.MethodPost, "https://"+secure, with.body("body"))
-			if err != nil {
-				panic(err)
-			}
+			r, _ := http.NewRequest(http.MethodPost, "https://"+secure, with.body("body"))
 			r.Close = number%clients == 0 // on a new connection
 			return r, "bodyok"
 		}))
@@ -109,8 +98,7 @@ func TestReplaceUnderLoadOfAllProtocols(t *testing.T) {
 		more()
 		var open []*echoStream
 		for _, client := range clients {
-			stream := verify.Result(openStream(t.Context(), client)).Must(t)
-			open = append(open, stream)
+			open = append(open, verify.Result(openStream(t.Context(), client)).Must(t))
 		}
 		old := s.pid
 		s.signal(syscall.SIGUSR2)

@@ -38,95 +38,75 @@ func TestVerdicts(t *testing.T) {
 	critical := func(p *admin.Peer) { p.Status = "critical" }
 	passing := func(p *admin.Peer) { p.Status = "passing" }
 	for name, test := range map[string]struct {
-		command func(w *world) error
-		stopped string // a part of the error; "": the roll goes on
+		command func(w *world) // nil: it fails
+		stopped string         // a part of the error; "": the roll goes on
 		drained bool
 	}{
-		"the command fails":                        {func(*world) error { return errDeploy }, "no such version", false},
-		"the app never comes back":                 {func(w *world) error { w.change("star-1", critical); return nil }, "Consul has it critical, 1m0s after", false},
-		"the app hangs, which a check finds later": {func(w *world) error { later(w, 2*time.Second, critical); return nil }, "Consul has it critical", false},
-		"the app flaps before it is well": {func(w *world) error {
+		"the command fails":                        {nil, "no such version", false},
+		"the app never comes back":                 {func(w *world) { w.change("star-1", critical) }, "Consul has it critical, 1m0s after", false},
+		"the app hangs, which a check finds later": {func(w *world) { later(w, 2*time.Second, critical) }, "Consul has it critical", false},
+		"the app flaps before it is well": {func(w *world) {
 			for s := time.Second; s < 20*time.Second; s += 2 * time.Second {
 				later(w, s, critical)
 				later(w, s+time.Second, passing)
 			}
-			return nil
 		}, "", false},
-		"the app is away for a while": {func(w *world) error {
+		"the app is away for a while": {func(w *world) {
 			w.change("star-1", critical)
 			later(w, 20*time.Second, passing)
-			return nil
 		}, "", false},
-		"the app crashes while Consul is away": {func(w *world) error {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.stale = "what sluice knows is stale"
+		"the app crashes while Consul is away": {func(w *world) {
+			w.locked(func() { w.stale = "what sluice knows is stale" })
 			time.AfterFunc(20*time.Second, func() {
 				w.change("star-1", critical)
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				w.stale = ""
+				w.locked(func() { w.stale = "" })
 			})
-			return nil
 		}, "Consul has it critical", false},
-		"the app is gone": {func(w *world) error {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.peers = w.peers[1:]
-			return nil
-		}, "it is not registered", false},
-		"the app comes back on another port": {func(w *world) error {
+		"the app is gone": {func(w *world) { w.locked(func() { w.peers = w.peers[1:] }) }, "it is not registered", false},
+		"the app comes back on another port": {func(w *world) {
 			w.change("star-1", func(p *admin.Peer) { p.Address, p.Orders = "10.0.0.1:81", nil })
-			return nil
 		}, "", false},
-		"the app comes back with another id": {func(w *world) error {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.peers[0].ID, w.peers[0].Orders, w.peers[0].Used = "star-81", nil, true
-			return nil
+		"the app comes back with another id": {func(w *world) {
+			w.change("star-1", func(p *admin.Peer) { p.ID, p.Orders = "star-81", nil })
 		}, "", false},
-		"the new version fails more often": {func(w *world) error { w.rate["star-1"] = 0.2; return nil }, "worse than the others: ", true},
-		"all fail alike": {func(w *world) error {
+		"the new version fails more often": {func(w *world) { w.rate["star-1"] = 0.2 }, "worse than the others: ", true},
+		"all fail alike": {func(w *world) {
 			w.rate = map[string]float64{"star-1": 0.2, "star-2": 0.2, "star-3": 0.2}
-			return nil
 		}, "", false},
-		"the new version is ejected": {func(w *world) error {
+		"the new version is ejected": {func(w *world) {
 			later(w, 4*time.Second, func(p *admin.Peer) { p.State, p.Reasons = "ejected", []string{"3 failures"} })
-			return nil
 		}, "worse than the others: it was ejected: [3 failures]", true},
-		"the new version is away for a moment": {func(w *world) error {
-			w.mu.Lock()
-			defer w.mu.Unlock()
+		"the new version is away for a moment": {func(w *world) {
 			one := w.peers[0]
 			one.Orders, one.Used = nil, true
-			time.AfterFunc(4*time.Second, func() { w.mu.Lock(); defer w.mu.Unlock(); w.peers = w.peers[1:] })
-			time.AfterFunc(6*time.Second, func() { w.mu.Lock(); defer w.mu.Unlock(); w.peers = append([]admin.Peer{one}, w.peers...) })
-			return nil
+			time.AfterFunc(4*time.Second, func() { w.locked(func() { w.peers = w.peers[1:] }) })
+			time.AfterFunc(6*time.Second, func() { w.locked(func() { w.peers = append([]admin.Peer{one}, w.peers...) }) })
 		}, "", false},
-		"the new version is slow": {func(w *world) error {
+		"the new version is slow": {func(w *world) {
 			w.change("star-1", func(p *admin.Peer) { p.LatencyMS = 30 })
-			return nil
 		}, "worse than the others: its requests take 30 ms, those of the slowest other 10 ms", true},
-		"the new version is slow while it is cold": {func(w *world) error {
+		"the new version is slow while it is cold": {func(w *world) {
 			w.change("star-1", func(p *admin.Peer) { p.LatencyMS = 30 })
 			later(w, 30*time.Second, func(p *admin.Peer) { p.LatencyMS = 12 })
-			return nil
 		}, "", false},
-		"the new version is slower, by less than the network": {func(w *world) error {
+		"the new version is slower, by less than the network": {func(w *world) {
 			w.change("star-1", func(p *admin.Peer) { p.LatencyMS = 14 })
 			w.change("star-2", func(p *admin.Peer) { p.LatencyMS = 9 })
 			w.change("star-3", func(p *admin.Peer) { p.LatencyMS = 9 })
-			return nil
 		}, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 3)
 				err := w.roll(t.Context(), w.options(func(id string) error {
-					if id != "star-1" {
-						return nil
+					switch {
+					case id != "star-1":
+					case test.command == nil:
+						return errDeploy
+					default:
+						test.command(w)
 					}
-					return test.command(w)
+					return nil
 				}), Progress{})
 				if test.stopped == "" {
 					verify.That(t, err == nil && len(w.done()) == 3, "the roll: %v, done %v", err, w.done())

@@ -55,6 +55,12 @@ func (w *world) change(id string, f func(p *admin.Peer)) {
 	w.empty = w.empty || !slices.ContainsFunc(w.peers, func(p admin.Peer) bool { return p.Used })
 }
 
+func (w *world) locked(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
 // Peers also sends each peer in use 20 requests.
 func (w *world) Peers(context.Context) ([]admin.Peer, error) {
 	w.mu.Lock()
