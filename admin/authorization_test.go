@@ -40,19 +40,16 @@ func TestTokenForLooking(t *testing.T) {
 		verify.That(t, (w.Code == http.StatusUnauthorized) == guarded, "%s with another token: %d %s", path, w.Code, w.Body)
 	}
 	for _, path := range everyOrder {
-		if w := ask("POST", path, "scraper"); !refused(w) {
-			t.Errorf("%s with the token for looking: %d %s", path, w.Code, w.Body)
-		}
-		w := ask("POST", path, "s3cre")
+		w := ask("POST", path, "scraper")
+		verify.That(t, refused(w), "%s with the token for looking: %d %s", path, w.Code, w.Body)
+		w = ask("POST", path, "s3cre")
 		verify.That(t, w.Code == http.StatusUnauthorized, "%s with another token: %d %s", path, w.Code, w.Body)
 	}
 	for token, want := range map[string]bool{"scraper": false, "s3cret": true} {
 		got := decode[Orders](t, ask("GET", "/api/orders", token).Body.String())
 		verify.That(t, got.MayOrder == want, "may_order with the token %s: %t", token, got.MayOrder)
 	}
-	if w := ask("POST", everyOrder[0], "s3cret"); w.Code != http.StatusNotFound { // there is no such service
-		t.Errorf("%s with the token for everything: %d %s", everyOrder[0], w.Code, w.Body)
-	}
+	verify.Equal(t, ask("POST", everyOrder[0], "s3cret").Code, http.StatusNotFound, "%s with the token for everything", everyOrder[0]) // there is no such service
 }
 
 // No text is the token of a file that is not configured.

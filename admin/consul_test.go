@@ -29,19 +29,17 @@ func TestConsulMarksDifferences(t *testing.T) {
 	moved.Address = "10.0.0.9"
 
 	answer := consulsource.Answer{Answer: consul.Answer{Index: 42, KnownLeader: true, LastContact: 1500 * time.Microsecond}}
-	h := handlerOf(Options{
-		Services: Services{
-			Pools: poolsOf(newPool(t, "web", same, both, pooled), newPool(t, "static")),
-			Consul: func(ctx context.Context, service string) (consulsource.Answer, error) {
-				if service != "web" {
-					return consulsource.Answer{}, ErrNotInConsul
-				}
-				_, ok := ctx.Deadline()
-				verify.That(t, ok, "no deadline")
-				return answer, nil
-			},
+	h := handlerOf(Options{Services: Services{
+		Pools: poolsOf(newPool(t, "web", same, both, pooled), newPool(t, "static")),
+		Consul: func(ctx context.Context, service string) (consulsource.Answer, error) {
+			if service != "web" {
+				return consulsource.Answer{}, ErrNotInConsul
+			}
+			_, ok := ctx.Deadline()
+			verify.That(t, ok, "no deadline")
+			return answer, nil
 		},
-	})
+	}})
 
 	answer.Instances = []discovery.Instance{registered, changed, same, moved}
 	for _, path := range []string{"/consul/web", "/consul"} {
@@ -83,8 +81,7 @@ func TestConsulMarksDifferences(t *testing.T) {
 	verify.That(t, len(last[1].ID) <= maxShown && last[1].Difference == skipped && strings.HasPrefix(last[1].Reason, "its id has 200000 octets"), "the long one: %.300v", last[1])
 
 	answer.Instances, answer.Skipped = []discovery.Instance{pooled, both, same}, nil
-	got := getJSON[Comparison](t, h, "/consul/web")
-	verify.That(t, got.Same, "equal sets: got %+v", got)
+	verify.That(t, getJSON[Comparison](t, h, "/consul/web").Same, "equal sets are not the same")
 }
 
 // The pool of a service that was removed and added again counts, not the one that still drains.
@@ -105,23 +102,20 @@ func TestConsulComparesThePoolInUse(t *testing.T) {
 }
 
 func TestConsulUnreachable(t *testing.T) {
-	h := handlerOf(Options{
-		Services: Services{
-			Pools: poolsOf(newPool(t, "a"), newPool(t, "b")),
-			Consul: func(_ context.Context, service string) (consulsource.Answer, error) {
-				if service == "a" {
-					return consulsource.Answer{}, errors.New("connection refused")
-				}
-				return consulsource.Answer{Answer: consul.Answer{Index: 7}}, nil
-			},
+	h := handlerOf(Options{Services: Services{
+		Pools: poolsOf(newPool(t, "a"), newPool(t, "b")),
+		Consul: func(_ context.Context, service string) (consulsource.Answer, error) {
+			if service == "a" {
+				return consulsource.Answer{}, errors.New("connection refused")
+			}
+			return consulsource.Answer{Answer: consul.Answer{Index: 7}}, nil
 		},
-	})
+	}})
 	status, body := get(t, h, "/consul/a")
-	if got := decode[Comparison](t, body); status != http.StatusBadGateway || got.Error != "connection refused" || got.Same {
-		t.Errorf("got %d %s", status, body)
-	}
-	got := getJSON[[]Comparison](t, h, "/consul")
-	verify.That(t, len(got) == 2 && got[0].Error == "connection refused" && got[1].Index == 7 && got[1].Same, "got %+v", got)
+	got := decode[Comparison](t, body)
+	verify.That(t, status == http.StatusBadGateway && got.Error == "connection refused" && !got.Same, "got %d %s", status, body)
+	all := getJSON[[]Comparison](t, h, "/consul")
+	verify.That(t, len(all) == 2 && all[0].Error == "connection refused" && all[1].Index == 7 && all[1].Same, "got %+v", all)
 }
 
 // If Consul hangs, the response for many services takes one timeout, not one for each.
@@ -131,15 +125,13 @@ func TestOneTimeoutForAllServices(t *testing.T) {
 		for i := range 50 {
 			pools = append(pools, newPool(t, fmt.Sprint("service", i)))
 		}
-		h := handlerOf(Options{
-			Services: Services{
-				Pools: poolsOf(pools...),
-				Consul: func(ctx context.Context, _ string) (consulsource.Answer, error) {
-					<-ctx.Done()
-					return consulsource.Answer{}, ctx.Err()
-				},
+		h := handlerOf(Options{Services: Services{
+			Pools: poolsOf(pools...),
+			Consul: func(ctx context.Context, _ string) (consulsource.Answer, error) {
+				<-ctx.Done()
+				return consulsource.Answer{}, ctx.Err()
 			},
-		})
+		}})
 		begin := time.Now()
 		got := getJSON[[]Comparison](t, h, "/consul")
 		verify.Equal(t, time.Since(begin), consulTimeout, "answered after")

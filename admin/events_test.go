@@ -121,10 +121,10 @@ func (s *stream) event() events.Event {
 	return e
 }
 
-func newEventServer(t *testing.T, feed *events.Feed) *httptest.Server {
-	server := httptest.NewServer(handlerOf(Options{Events: feed}))
+func newEventServer(t *testing.T, o Options) *httptest.Server {
+	server := httptest.NewServer(handlerOf(o))
 	t.Cleanup(func() {
-		feed.Close()
+		o.Events.Close()
 		server.Close()
 	})
 	return server
@@ -133,12 +133,11 @@ func newEventServer(t *testing.T, feed *events.Feed) *httptest.Server {
 func TestEventsAsAStream(t *testing.T) {
 	t.Parallel()
 	feed := feedOf("one", "two")
-	server := newEventServer(t, feed)
+	server := newEventServer(t, Options{Events: feed})
 	s := openStream(t, server, "")
 	defer s.response.Body.Close()
 	verify.Equal(t, s.next(), "retry: 1000\n", "first message")
-	one := s.event()
-	two := s.event()
+	one, two := s.event(), s.event()
 	verify.That(t, one.Text == "one" && two.Text == "two", "got %+v, %+v", one, two)
 	feed.Add(events.Event{Kind: events.KindLeft, Service: "star", Text: "a\nb <c>"})
 	e := s.event()
@@ -150,14 +149,13 @@ func TestEventsAsAStream(t *testing.T) {
 	e = resumed.event()
 	verify.That(t, e.Kind == events.KindLeft, "after %s: %+v", one.ID, e)
 	feed.Close()
-	if got := resumed.next(); got != "" || resumed.lines.Err() != nil {
-		t.Errorf("after the end of the feed: %q, %v", got, resumed.lines.Err())
-	}
+	verify.Equal(t, resumed.next(), "", "after the end of the feed")
+	verify.Succeeds(t, resumed.lines.Err())
 }
 
 func TestTooManyStreamsOfEventsAreRefused(t *testing.T) {
 	t.Parallel()
-	server := newEventServer(t, events.New())
+	server := newEventServer(t, Options{Events: events.New()})
 	for range maxEventStreams {
 		defer openStream(t, server, "").response.Body.Close()
 	}
@@ -209,11 +207,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 	feed := events.New()
 	var tokens atomic.Pointer[Tokens]
 	tokens.Store(&Tokens{Operate: "s3cret", Look: "leaked"})
-	server := httptest.NewServer(handlerOf(Options{Events: feed, Tokens: func() Tokens { return *tokens.Load() }}))
-	t.Cleanup(func() {
-		feed.Close()
-		server.Close()
-	})
+	server := newEventServer(t, Options{Events: feed, Tokens: func() Tokens { return *tokens.Load() }})
 	leaked, kept := openStream(t, server, "", "Authorization", "Bearer leaked"), openStream(t, server, "", "Authorization", "Bearer s3cret")
 	defer leaked.response.Body.Close()
 	defer kept.response.Body.Close()

@@ -56,7 +56,6 @@ func TestSeries(t *testing.T) {
 			_, body := get(t, h, "/api/series")
 			t.Errorf("got %s", body)
 		}
-
 		after := url.QueryEscape(got.Times[1].Format(time.RFC3339Nano))
 		later := getJSON[SeriesAnswer](t, h, "/api/series?service=star&after="+after)
 		verify.That(t, len(later.Times) == 2 && len(later.Services) == 1 && reflect.DeepEqual(later.Services[0].Requests, []*uint32{n(0)}), "after the first sample: %+v", later)

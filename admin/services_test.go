@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -22,11 +21,7 @@ func TestGroups(t *testing.T) {
 	divide(t, pool)
 	canary, rest := pool.Group("canary"), pool.Group(balancer.RestGroup)
 	q := &balancer.Query{Group: canary.ID(), Fallback: rest.ID()}
-	try := func(o balancer.Outcome) {
-		t.Helper()
-		token := verify.Result(pool.Pick(q)).Must(t)
-		token.Done(o)
-	}
+	try := func(o balancer.Outcome) { verify.Result(pool.Pick(q)).Must(t).Done(o) }
 	try(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: 4 * time.Millisecond})
 	try(balancer.Outcome{Class: balancer.OutcomeServerError, Status: 500, Latency: 4 * time.Millisecond})
 	q.Tried.Add(pool.Snapshot().All[0])
@@ -93,8 +88,7 @@ func TestServices(t *testing.T) {
 	var again balancer.Query
 	again.Tried.Add(star.Snapshot().All[1])
 	for star.Admission.RetriesLeft(star.Snapshot()) > 0 {
-		token := verify.Result(star.Pick(&again)).Must(t)
-		token.Done(balancer.Outcome{})
+		verify.Result(star.Pick(&again)).Must(t).Done(balancer.Outcome{})
 	}
 	_, err := star.Pick(&again)
 	verify.Require(t, err != nil, "the retry budget is not used up")
@@ -124,9 +118,7 @@ func TestServices(t *testing.T) {
 	verify.Require(t, len(got) == 2 && got[0].Service == "origin" && got[1].Service == "star", "got %+v", got)
 	verify.That(t, got[0].Watch == nil && got[0].Policy == "ewma" && got[0].Eligible == 0, "origin: got %+v", got[0])
 	s := got[1]
-	if want := (map[string]int{"up": 1, "warming": 0, "ejected": 0, "unhealthy": 1, "draining": 1}); !maps.Equal(s.Peers, want) {
-		t.Errorf("peers: got %v, want %v", s.Peers, want)
-	}
+	verify.DeepEqual(t, s.Peers, map[string]int{"up": 1, "warming": 0, "ejected": 0, "unhealthy": 1, "draining": 1}, "peers")
 	verify.That(t, s.Policy == "round_robin" && s.Eligible == 1 && s.Inflight == 2 && s.Requests == 2 && s.Errors == 1 && s.P50MS > 2 && s.P99MS <= 5, "got %+v", s)
 	verify.That(t, s.Retries == 1 && s.Refusals["retry_budget"] == 1 && len(s.Refusals) == 1 && s.Ejections == 5 && s.EjectionsRefused == 7, "retries, refusals, ejections: got %+v", s)
 	w := *s.Watch
