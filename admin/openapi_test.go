@@ -146,15 +146,13 @@ func TestOpenAPIHasEveryEndpoint(t *testing.T) {
 		verify.That(t, w.Code != http.StatusMethodNotAllowed && (w.Code == http.StatusUnauthorized) == o.Guarded, "%s: openapi.yaml says that it needs a token: %t; without one the answer is %d %s", o, o.Guarded, w.Code, w.Body)
 		looking := request.Clone(t.Context())
 		looking.Header.Set("Authorization", "Bearer "+look)
-		if w := answerOf(mux, looking); strings.Contains(w.Header().Get("WWW-Authenticate"), "insufficient_scope") != o.Operates {
-			t.Errorf("%s: openapi.yaml says that it needs the token for orders: %t; with the other the answer is %d %s", o, o.Operates, w.Code, w.Body)
-		}
+		w = answerOf(mux, looking)
+		verify.That(t, strings.Contains(w.Header().Get("WWW-Authenticate"), "insufficient_scope") == o.Operates, "%s: openapi.yaml says that it needs the token for orders: %t; with the other the answer is %d %s", o, o.Operates, w.Code, w.Body)
 		other := map[string]string{http.MethodGet: http.MethodPost, http.MethodPost: http.MethodGet}[o.Method]
 		request.Method = other
 		documented := slices.ContainsFunc(d.Operations(), func(p *openapitest.Operation) bool { return p.Path == o.Path && p.Method == other })
-		if w := answerOf(mux, request); (w.Code != http.StatusMethodNotAllowed) != documented {
-			t.Errorf("%s %s: openapi.yaml has it: %t; the answer is %d %s", other, o.Path, documented, w.Code, w.Body)
-		}
+		w = answerOf(mux, request)
+		verify.That(t, (w.Code != http.StatusMethodNotAllowed) == documented, "%s %s: openapi.yaml has it: %t; the answer is %d %s", other, o.Path, documented, w.Code, w.Body)
 	}
 	for path := range missing {
 		t.Errorf("handler.go has the path %s, openapi.yaml has not: add it, its schemas, and its type to goTypes", path)

@@ -32,9 +32,8 @@ func TestAPeerOutlastsTheNodeOfItsRegistration(t *testing.T) {
 	sticky := peer.StickyID()
 	for _, nodes := range [][]string{{"node-b", "node-a"}, {"node-b", "node-c"}, {"node-z"}} {
 		app := through(nodes...)
-		if peerOf(t, p, app) != peer || peer.State() != StateDraining || peer.Inflight() != 1 || peer.StickyID() != sticky {
-			t.Fatalf("registered with %v: another peer: %v", nodes, p.Snapshot().All)
-		}
+		verify.Require(t, peerOf(t, p, app) == peer && peer.State() == StateDraining && peer.Inflight() == 1 && peer.StickyID() == sticky,
+			"registered with %v: another peer: %v", nodes, p.Snapshot().All)
 		verify.Equal(t, peer.Instance().Node, slices.Min(nodes), "registered with %v: the node", nodes)
 	}
 	want := []string{

@@ -59,12 +59,9 @@ func TestViewIsConsistent(t *testing.T) {
 			if p.Used {
 				used++
 			}
-			if p.Used != slices.Contains(v.Snapshot.Eligible, p.Peer) {
-				t.Fatalf("%s: used %t, but that is not what picks do", p.Peer, p.Used)
-			}
+			verify.Require(t, p.Used == slices.Contains(v.Snapshot.Eligible, p.Peer), "%s: used %t, but that is not what picks do", p.Peer, p.Used)
 		}
-		if used != len(v.Snapshot.Eligible) || len(v.Peers) != len(v.Snapshot.All)+len(v.Snapshot.Draining) {
-			t.Fatalf("%d peers, %d of them used; in the snapshot %d and %d", len(v.Peers), used, len(v.Snapshot.All), len(v.Snapshot.Eligible))
-		}
+		verify.Require(t, used == len(v.Snapshot.Eligible) && len(v.Peers) == len(v.Snapshot.All)+len(v.Snapshot.Draining),
+			"%d peers, %d of them used; in the snapshot %d and %d", len(v.Peers), used, len(v.Snapshot.All), len(v.Snapshot.Eligible))
 	}
 }

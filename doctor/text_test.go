@@ -57,9 +57,7 @@ WARNING dead-node
 func TestReportWithoutFindings(t *testing.T) {
 	f := healthy()
 	r := &Report{Schema: SchemaVersion, Time: now, Findings: Diagnose(f, time.Hour)}
-	if !strings.HasSuffix(r.text(t), "\nNo findings.\n") {
-		t.Error(r.text(t))
-	}
+	verify.That(t, strings.HasSuffix(r.text(t), "\nNo findings.\n"), "%s", r.text(t))
 	encoded, err := json.Marshal(r)
 	verify.That(t, err == nil && strings.Contains(string(encoded), `"findings":[]`), "%s, %v", encoded, err)
 }

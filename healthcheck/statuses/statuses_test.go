@@ -28,9 +28,7 @@ func TestParse(t *testing.T) {
 	f("503,503,503-503", "503")
 	s, _ := Parse("2xx,404")
 	for status, want := range map[int]bool{-1: false, 0: false, 100: false, 199: false, 200: true, 299: true, 300: false, 404: true, 599: false, 600: false, 1200: false} {
-		if s.Has(status) != want {
-			t.Errorf("has %d: %v", status, !want)
-		}
+		verify.Equal(t, s.Has(status), want, "has %d", status)
 	}
 }
 
