@@ -49,7 +49,8 @@ func TestTokenForLooking(t *testing.T) {
 		got := decode[Orders](t, ask("GET", "/api/orders", token).Body.String())
 		verify.That(t, got.MayOrder == want, "may_order with the token %s: %t", token, got.MayOrder)
 	}
-	verify.Equal(t, ask("POST", everyOrder[0], "s3cret").Code, http.StatusNotFound, "%s with the token for everything", everyOrder[0]) // there is no such service
+	w := ask("POST", everyOrder[0], "s3cret") // there is no such service
+	verify.Equal(t, w.Code, http.StatusNotFound, "%s with the token for everything", everyOrder[0])
 }
 
 // No text is the token of a file that is not configured.

@@ -24,8 +24,10 @@ func TestCertificates(t *testing.T) {
 	h := handlerOf(Options{Process: Process{Certificates: func() []certificates.Usage { return usages }}})
 	_, body := get(t, h, "/api/certificates")
 	got := decode[[]Certificate](t, body)
-	verify.That(t, len(got) == 3 && got[0].State == "expired" && got[1].State == "not yet valid" && got[1].Error == "no such file" &&
-		got[0].UsedBy == `listener "web"` && got[0].File == "/expired.pem" && got[0].Expires.Equal(moment(now.Add(-time.Hour))), "got %s", body)
+	verify.That(t, len(got) == 3 && got[0].State == "expired" &&
+		got[1].State == "not yet valid" && got[1].Error == "no such file" &&
+		got[0].UsedBy == `listener "web"` && got[0].File == "/expired.pem" &&
+		got[0].Expires.Equal(moment(now.Add(-time.Hour))), "got %s", body)
 	code, body := get(t, h, "/readyz")
 	ready := decode[Readiness](t, body)
 	verify.Require(t, code == 200 && ready.Ready && len(ready.Certificates) == 4, "got %d %s", code, body)

@@ -178,8 +178,11 @@ func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {
 	_, err := configtest.Build("nonsense: 1\nservices: { star: { peers: [x] } }\nroutes: [ { path: /, service: star } ]\n")
 	past.refuse(err)
 	refused := getJSON[shown](t, h, "/api/config").Reloads
-	verify.That(t, refused.Refused == 1 && refused.LastError != nil && len(refused.LastError.Errors) == 2 &&
-		strings.HasPrefix(refused.LastError.Errors[0], "sluice.yaml:1:") && strings.Contains(refused.LastError.Errors[1], `"x"`), "after errors in the file: got %+v", refused.LastError)
+	verify.That(t, refused.Refused == 1 && refused.LastError != nil &&
+		len(refused.LastError.Errors) == 2 &&
+		strings.HasPrefix(refused.LastError.Errors[0], "sluice.yaml:1:") &&
+		strings.Contains(refused.LastError.Errors[1], `"x"`),
+		"after errors in the file: got %+v", refused.LastError)
 	past.refuse(errors.New("permission denied"))
 	refused = getJSON[shown](t, h, "/api/config").Reloads
 	verify.That(t, slices.Equal(refused.LastError.Errors, []string{"permission denied"}), "after another error: got %+v", refused.LastError)

@@ -113,9 +113,13 @@ func TestConsulUnreachable(t *testing.T) {
 	}})
 	status, body := get(t, h, "/consul/a")
 	got := decode[Comparison](t, body)
-	verify.That(t, status == http.StatusBadGateway && got.Error == "connection refused" && !got.Same, "got %d %s", status, body)
+	verify.That(t, status == http.StatusBadGateway && got.Error == "connection refused" &&
+		!got.Same,
+		"got %d %s", status, body)
 	all := getJSON[[]Comparison](t, h, "/consul")
-	verify.That(t, len(all) == 2 && all[0].Error == "connection refused" && all[1].Index == 7 && all[1].Same, "got %+v", all)
+	verify.That(t, len(all) == 2 && all[0].Error == "connection refused" && all[1].Index == 7 &&
+		all[1].Same,
+		"got %+v", all)
 }
 
 // If Consul hangs, the response for many services takes one timeout, not one for each.

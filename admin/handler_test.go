@@ -68,7 +68,8 @@ func TestHandlerWithEmptyViews(t *testing.T) {
 		"/debug/pprof/": "goroutine", "/debug/pprof/goroutine?debug=1": "goroutine",
 	} {
 		status, body := get(t, h, path)
-		verify.That(t, status == http.StatusOK && strings.Contains(body, text), "%s: got %d %q", path, status, body)
+		verify.That(t, status == http.StatusOK && strings.Contains(body, text),
+			"%s: got %d %q", path, status, body)
 	}
 }
 

@@ -336,7 +336,10 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 	} {
 		verify.Contains(t, body, "\n"+want+"\n", "no line %s", want)
 	}
-	for _, unwanted := range []string{`sluice_discovery_last_success_timestamp_seconds{service="never"}`, `id="b",node="n",outcome="connect_failure"`} {
+	for _, unwanted := range []string{
+		`sluice_discovery_last_success_timestamp_seconds{service="never"}`,
+		`id="b",node="n",outcome="connect_failure"`,
+	} {
 		verify.That(t, !strings.Contains(body, unwanted), "unwanted: %s", unwanted)
 	}
 	for _, want := range []string{`sluice_build_info{go_version="go1.`, `version="1.2.3"} 1`} {

@@ -147,12 +147,17 @@ func TestOpenAPIHasEveryEndpoint(t *testing.T) {
 		looking := request.Clone(t.Context())
 		looking.Header.Set("Authorization", "Bearer "+look)
 		w = answerOf(mux, looking)
-		verify.That(t, strings.Contains(w.Header().Get("WWW-Authenticate"), "insufficient_scope") == o.Operates, "%s: openapi.yaml says that it needs the token for orders: %t; with the other the answer is %d %s", o, o.Operates, w.Code, w.Body)
+		refused := strings.Contains(w.Header().Get("WWW-Authenticate"), "insufficient_scope")
+		verify.That(t, refused == o.Operates,
+			"%s: openapi.yaml says that it needs the token for orders: %t; with the other the answer is %d %s",
+			o, o.Operates, w.Code, w.Body)
 		other := map[string]string{http.MethodGet: http.MethodPost, http.MethodPost: http.MethodGet}[o.Method]
 		request.Method = other
 		documented := slices.ContainsFunc(d.Operations(), func(p *openapitest.Operation) bool { return p.Path == o.Path && p.Method == other })
 		w = answerOf(mux, request)
-		verify.That(t, (w.Code != http.StatusMethodNotAllowed) == documented, "%s %s: openapi.yaml has it: %t; the answer is %d %s", other, o.Path, documented, w.Code, w.Body)
+		verify.That(t, (w.Code != http.StatusMethodNotAllowed) == documented,
+			"%s %s: openapi.yaml has it: %t; the answer is %d %s",
+			other, o.Path, documented, w.Code, w.Body)
 	}
 	for path := range missing {
 		t.Errorf("handler.go has the path %s, openapi.yaml has not: add it, its schemas, and its type to goTypes", path)

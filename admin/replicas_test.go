@@ -22,7 +22,10 @@ func TestReplicas(t *testing.T) {
 			return fleet.Replica{Replica: "web1/127.0.0.1:8081", Pending: []string{}, Parts: map[string]string{}}
 		},
 		Replicas: func(context.Context) fleet.Report {
-			return fleet.Report{Converged: &converged, Differences: []fleet.Difference{}, Unknown: []fleet.Unknown{}, Replicas: []fleet.Member{{ID: "a", Status: "passing"}}}
+			return fleet.Report{
+				Converged: &converged, Differences: []fleet.Difference{}, Unknown: []fleet.Unknown{},
+				Replicas: []fleet.Member{{ID: "a", Status: "passing"}},
+			}
 		},
 	}})
 	code, body := get(t, h, "/api/replicas")
@@ -35,5 +38,6 @@ func TestReplicas(t *testing.T) {
 	want := status
 	want.Leftovers = []string{}
 	verify.That(t, reflect.DeepEqual(got.Registration, want) && !(*got.Converged) && len(got.Replicas) == 1, "got %+v", got)
-	verify.Equal(t, getJSON[fleet.Replica](t, h, "/api/replica").Replica, "web1/127.0.0.1:8081", "the replica")
+	verify.Equal(t, getJSON[fleet.Replica](t, h, "/api/replica").Replica, "web1/127.0.0.1:8081",
+		"the replica")
 }

@@ -73,7 +73,8 @@ func TestRoutesOfTags(t *testing.T) {
 	}
 	got := getJSON[[]Route](t, h, "/api/routes")
 	verify.Require(t, len(got) == len(want), "%d routes, want %d", len(got), len(want))
-	verify.DeepEqual(t, decode[any](t, string(got[0].Actions)), decode[any](t, string(want[0].Actions)), "actions")
+	verify.DeepEqual(t, decode[any](t, string(got[0].Actions)), decode[any](t, string(want[0].Actions)),
+		"actions")
 	got[0].Actions, want[0].Actions = nil, nil
 	for i := range got {
 		verify.DeepEqual(t, got[i], want[i], "route %d", i)

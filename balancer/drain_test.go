@@ -25,7 +25,8 @@ func drained(p *Pool) bool {
 func TestDrainWithOpenStreamIsCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got events
-		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport, Notify: got.notify}, instances(1)...)
+		o := Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport, Notify: got.notify}
+		p := newTestPool(t, o, instances(1)...)
 		stream := mustPick(t, p, nil)
 		p.Apply(nil)
 		got.take()
@@ -46,7 +47,8 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 // is closed drains.
 func TestRemovedPeerIsCut(t *testing.T) {
 	var got events
-	p := newTestPool(t, Options{OneLeader: true, CutRemoved: true, NewTransport: newTestTransport, Notify: got.notify}, instances(2)...)
+	o := Options{OneLeader: true, CutRemoved: true, NewTransport: newTestTransport, Notify: got.notify}
+	p := newTestPool(t, o, instances(2)...)
 	kept, cut := mustPick(t, p, nil), Token{}
 	for cut = mustPick(t, p, nil); cut.Peer == kept.Peer; cut = mustPick(t, p, nil) {
 	}
@@ -101,7 +103,8 @@ func TestAPeerThatReturnsWhileDrainingIsReused(t *testing.T) {
 		pass(2 * time.Second)
 		verify.Equal(t, transportOf(peer).closes.Load(), 1, "not cut in time")
 		p.Apply(set)
-		verify.That(t, peerOf(t, p, set[0]) != peer, "a peer whose transport is closed was taken back")
+		verify.That(t, peerOf(t, p, set[0]) != peer,
+			"a peer whose transport is closed was taken back")
 		token.Done(Outcome{})
 		verify.That(t, mustPick(t, p, nil).Peer != peer, "picked the old peer")
 	})

@@ -73,7 +73,8 @@ func TestAnEstimateIsTrustedAsLongAsSamplesConfirmedIt(t *testing.T) {
 	var e estimate
 	fade := func(what string, want time.Duration) {
 		t.Helper()
-		verify.That(t, near(e.decay(), float64(want)), "%s: forgotten after %v, want %v", what, time.Duration(e.decay()), want)
+		verify.That(t, near(e.decay(), float64(want)),
+			"%s: forgotten after %v, want %v", what, time.Duration(e.decay()), want)
 	}
 	fade("no sample", minDecay)
 	e.observe(5*ms, 5*ms, begin)
@@ -101,7 +102,8 @@ func TestALateFailureCountsWithItsAge(t *testing.T) {
 	e.penalize(10*ms, begin-int64(time.Minute))
 	verify.Equal(t, e.average(), 5*ms, "e.average()")
 	e.penalize(10*time.Second, begin-int64(minDecay))
-	verify.That(t, near(float64(e.average()), float64(10*time.Second)/math.E), "%v, want 10s/e", e.average())
+	verify.That(t, near(float64(e.average()), float64(10*time.Second)/math.E),
+		"%v, want 10s/e", e.average())
 	verify.Equal(t, e.stamp.Load(), begin, "time of the last sample after a late failure")
 }
 

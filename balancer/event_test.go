@@ -67,9 +67,12 @@ func TestEventsComeAfterTheSnapshot(t *testing.T) {
 	var p *Pool
 	p = newTestPool(t, Options{Notify: func(e Event) {
 		s := p.Snapshot()
-		verify.That(t, e.Kind != EventAdded || slices.Contains(s.All, e.Peer), "added, but not in the snapshot")
-		verify.That(t, e.Kind != EventRemoved || !slices.Contains(s.All, e.Peer), "removed, but in the snapshot")
-		verify.That(t, e.Kind != EventDrained || !slices.Contains(s.Draining, e.Peer), "drained, but in the snapshot as draining")
+		verify.That(t, e.Kind != EventAdded || slices.Contains(s.All, e.Peer),
+			"added, but not in the snapshot")
+		verify.That(t, e.Kind != EventRemoved || !slices.Contains(s.All, e.Peer),
+			"removed, but in the snapshot")
+		verify.That(t, e.Kind != EventDrained || !slices.Contains(s.Draining, e.Peer),
+			"drained, but in the snapshot as draining")
 		verify.That(t, !e.Time.IsZero() && e.Pool == "star", "no time or pool")
 	}})
 	p.Apply(instances(3))
@@ -95,5 +98,6 @@ func TestSinceIsTheStartOfTheState(t *testing.T) {
 func TestNames(t *testing.T) {
 	verify.Equal(t, (ReasonRegistry | ReasonDrain).String(), "consul,drain", "reasons")
 	verify.Equal(t, OutcomeStale.String(), "stale connection", "an outcome")
-	verify.Equal(t, (&Peer{ID: instance(0, 1).Key()}).String(), "star/star-0000 (127.0.0.1:10000)", "a peer")
+	verify.Equal(t, (&Peer{ID: instance(0, 1).Key()}).String(), "star/star-0000 (127.0.0.1:10000)",
+		"a peer")
 }

@@ -26,7 +26,8 @@ func TestFactorsMultiplyWeights(t *testing.T) {
 			weights := []float64{.5, .5, 2}
 			for i, w := range weights {
 				got := shareOf(t, p, set[i])
-				verify.That(t, math.Abs(got-w/3) <= .04, "%s: share of peer %d: %.3f, want %.3f", policy, i, got, w/3)
+				verify.That(t, math.Abs(got-w/3) <= .04,
+					"%s: share of peer %d: %.3f, want %.3f", policy, i, got, w/3)
 			}
 			by, why := all[0].Factor()
 			verify.That(t, by == .5 && why == "slow", "factor %v because of %q", by, why)

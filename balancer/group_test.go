@@ -145,7 +145,8 @@ func TestPicksStayInTheirGroup(t *testing.T) {
 	expectPick(t, p, fallback, nil)
 	setReason(p, set[0].Key(), ReasonEjected, false, "")
 	for range 100 {
-		verify.Require(t, picked(t, p, fallback).Group().Name() == "a", "the fallback is used although the group has a peer")
+		verify.Require(t, picked(t, p, fallback).Group().Name() == "a",
+			"the fallback is used although the group has a peer")
 	}
 	fallback.Tried.Add(peerOf(t, p, set[0]))
 	expectPick(t, p, fallback, nil)
@@ -170,7 +171,8 @@ func TestPanicIsOfTheWholePool(t *testing.T) {
 // Tiers share the requests of a group by what is eligible of it.
 func TestTiersOfAGroup(t *testing.T) {
 	set := withTags("a,near", "a", "near", "")
-	p := newTestPool(t, Options{Groups: byTag("a"), Tiers: []Selector{{Tags: []string{"near"}}}, PanicThreshold: 1}, set...)
+	o := Options{Groups: byTag("a"), Tiers: []Selector{{Tags: []string{"near"}}}, PanicThreshold: 1}
+	p := newTestPool(t, o, set...)
 	share := func(group string) float64 { return p.Snapshot().part(p.Group(group).ID()).Tiers[0].Share }
 	verify.Equal(t, share("a"), 1, "share of the first tier")
 	setReason(p, set[0].Key(), ReasonActive, true, "")
@@ -182,7 +184,8 @@ func TestTiersOfAGroup(t *testing.T) {
 // Each group has a subset of its own, and a peer is in use if any part of the pool uses
 // it.
 func TestSubsetsOfGroups(t *testing.T) {
-	p := newTestPool(t, Options{Groups: byTag("a"), Subset: Subset{Size: 2, Replicas: 1}, NewTransport: newTestTransport}, withTags("", "", "", "", "a", "a", "a")...)
+	o := Options{Groups: byTag("a"), Subset: Subset{Size: 2, Replicas: 1}, NewTransport: newTestTransport}
+	p := newTestPool(t, o, withTags("", "", "", "", "a", "a", "a")...)
 	s := p.Snapshot()
 	used := slices.Clone(s.Eligible)
 	for _, part := range s.Groups {
@@ -218,14 +221,16 @@ func TestASessionFollowsItsGroup(t *testing.T) {
 		q := in(p, test.group)
 		q.Hash = peerOf(t, p, set[1]).StickyID()
 		got := picked(t, p, q)
-		verify.That(t, (got.StickyID() == q.Hash) == test.stays && got.Group().Name() == test.group, "group %s: picked %v", test.group, got)
+		verify.That(t, (got.StickyID() == q.Hash) == test.stays && got.Group().Name() == test.group,
+			"group %s: picked %v", test.group, got)
 	}
 }
 
 // In a group, no peer has more than its share of the requests that the group's peers
 // have in flight, whichever way they came.
 func TestHashesOfAGroupAreBounded(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyHash, HashBound: 1.25, Groups: byTag("a")}, withTags("a", "a", "", "", "", "")...)
+	o := Options{Policy: PolicyHash, HashBound: 1.25, Groups: byTag("a")}
+	p := newTestPool(t, o, withTags("a", "a", "", "", "", "")...)
 	var held []Token
 	q := in(p, "a")
 	q.Hash = 4711
@@ -317,7 +322,8 @@ func TestGroupsWaitInTheirOwnLines(t *testing.T) {
 
 // A group learns of the attempts of clients that a split has assigned to it, and of no others.
 func TestGroupOnDone(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyRandom, Groups: byTag("a", "empty"), NewTransport: newTestTransport}, withTags("a", "")...)
+	o := Options{Policy: PolicyRandom, Groups: byTag("a", "empty"), NewTransport: newTestTransport}
+	p := newTestPool(t, o, withTags("a", "")...)
 	var got []string
 	a, rest := p.Group("a"), p.Group(RestGroup)
 	a.OnDone(func(client uint64, o Outcome) { got = append(got, fmt.Sprint(client, o.Class)) })
@@ -332,5 +338,6 @@ func TestGroupOnDone(t *testing.T) {
 	try(Query{Client: 8}, OutcomeReset)
 	a.OnDone(nil)
 	try(Query{Group: a.ID(), Client: 9}, OutcomeReset)
-	verify.Slices(t, got, []string{"1 reset", "2 server error", "3 ok", "4 client gone"}, "the group learns of")
+	verify.Slices(t, got, []string{"1 reset", "2 server error", "3 ok", "4 client gone"},
+		"the group learns of")
 }

@@ -221,7 +221,8 @@ func TestTheSecondChoiceOfAHashIsTheSameToo(t *testing.T) {
 		setReason(p, first.ID, ReasonEjected, true, "")
 		third := picked(t, p, &Query{Hash: h})
 		setReason(p, first.ID, ReasonEjected, false, "")
-		verify.Require(t, second == third, "the retry went to %v, without the first peer requests go to %v", second, third)
+		verify.Require(t, second == third,
+			"the retry went to %v, without the first peer requests go to %v", second, third)
 	}
 }
 

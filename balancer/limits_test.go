@@ -169,7 +169,8 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		token, err := p.Await(ctx, places.Many, pick(p, nil))
-		verify.That(t, err == nil && time.Since(start) == 3*time.Second, "%v after %v, want a peer after 3s", err, time.Since(start))
+		verify.That(t, err == nil && time.Since(start) == 3*time.Second,
+			"%v after %v, want a peer after 3s", err, time.Since(start))
 		token.Done(Outcome{})
 
 		// Await also waits for an unhealthy pool, and not longer than allowed.
@@ -178,7 +179,8 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		_, err = p.Await(ctx, places.Many, pick(p, nil))
-		verify.That(t, err == ErrNoEligible && time.Since(start) == 5*time.Second, "%v after %v, want %v after 5s", err, time.Since(start), ErrNoEligible)
+		verify.That(t, err == ErrNoEligible && time.Since(start) == 5*time.Second,
+			"%v after %v, want %v after 5s", err, time.Since(start), ErrNoEligible)
 		verify.Equal(t, p.Admission.Pending(), 0, "pending")
 	})
 }
@@ -220,7 +222,8 @@ func TestPendingRequestsAreLimited(t *testing.T) {
 		verify.That(t, err == ErrTooManyPending, "Await: %v, want %v", err, ErrTooManyPending)
 		p.Apply(instances(1))
 		synctest.Wait()
-		verify.That(t, served.Load() == 3 && p.Admission.Pending() == 0, "%d served, %d pending; want 3, 0", served.Load(), p.Admission.Pending())
+		verify.That(t, served.Load() == 3 && p.Admission.Pending() == 0,
+			"%d served, %d pending; want 3, 0", served.Load(), p.Admission.Pending())
 		verify.Equal(t, p.Admission.Refusals(), [NumLimits]uint64{LimitPending: 1}, "refusals")
 	})
 }

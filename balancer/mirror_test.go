@@ -82,7 +82,8 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 	}
 	verify.Equal(t, streak, 10, "failures of copies in a row on one of two peers")
 	n := p.Group("a").Attempts().Snapshot()
-	verify.That(t, n.Total() == 0 && len(clients) == 0, "copies count as %d attempts on their group and %d of clients", n.Total(), len(clients))
+	verify.That(t, n.Total() == 0 && len(clients) == 0,
+		"copies count as %d attempts on their group and %d of clients", n.Total(), len(clients))
 	now := p.Admission.budget.balance.Load()
 	verify.That(t, now <= before, "copies added %d to the retry budget", now-before)
 	for range 20 {

@@ -32,7 +32,8 @@ func TestAPeerOutlastsTheNodeOfItsRegistration(t *testing.T) {
 	sticky := peer.StickyID()
 	for _, nodes := range [][]string{{"node-b", "node-a"}, {"node-b", "node-c"}, {"node-z"}} {
 		app := through(nodes...)
-		verify.Require(t, peerOf(t, p, app) == peer && peer.State() == StateDraining && peer.Inflight() == 1 && peer.StickyID() == sticky,
+		verify.Require(t, peerOf(t, p, app) == peer && peer.State() == StateDraining &&
+			peer.Inflight() == 1 && peer.StickyID() == sticky,
 			"registered with %v: another peer: %v", nodes, p.Snapshot().All)
 		verify.Equal(t, peer.Instance().Node, slices.Min(nodes), "registered with %v: the node", nodes)
 	}
@@ -100,7 +101,8 @@ func TestAnOrderedWeight(t *testing.T) {
 	expect := func(weight int, state State, requests int) {
 		t.Helper()
 		verify.Equal(t, shares(), requests, "of 120 requests")
-		verify.That(t, peer.Weight() == weight && peer.State() == state, "weight %d, state %v; want %d, %v", peer.Weight(), peer.State(), weight, state)
+		verify.That(t, peer.Weight() == weight && peer.State() == state,
+			"weight %d, state %v; want %d, %v", peer.Weight(), peer.State(), weight, state)
 	}
 	expect(1, StateUp, 60)
 	order(5)

@@ -31,7 +31,8 @@ func expectEligible(t *testing.T, p *Pool, panicking bool, want ...int) {
 	}
 	verify.Equal(t, len(picked), len(want), "peers are picked")
 	for _, peer := range s.All {
-		verify.Equal(t, peer.load.isQuiesced(), !slices.Contains(keys, peer.ID), "%v: quiesced", peer)
+		verify.Equal(t, peer.load.isQuiesced(), !slices.Contains(keys, peer.ID),
+			"%v: quiesced", peer)
 	}
 }
 

@@ -41,7 +41,8 @@ func TestSharesFollowTheWeights(t *testing.T) {
 				share := float64(weights[i]) / float64(sumOf(weights))
 				got := float64(peer.Requests())
 				limit := 6*math.Sqrt(picks*share*(1-share)) + 1 // six standard deviations: once in 500 million
-				verify.That(t, math.Abs(got-picks*share) <= limit, "%s %v: peer %d was picked %v times, want %.0f ± %.0f", policy, weights, i, got, picks*share, limit)
+				verify.That(t, math.Abs(got-picks*share) <= limit,
+					"%s %v: peer %d was picked %v times, want %.0f ± %.0f", policy, weights, i, got, picks*share, limit)
 			}
 		}
 	}
@@ -197,7 +198,8 @@ func TestLeastConnFindsTheOnlyIdlePeer(t *testing.T) {
 	for range 100 {
 		for _, token := range tokens {
 			token.Done(Outcome{})
-			verify.Require(t, mustPick(t, p, nil).Peer == token.Peer, "picked a busy peer while another was idle")
+			verify.Require(t, mustPick(t, p, nil).Peer == token.Peer,
+				"picked a busy peer while another was idle")
 		}
 	}
 }
@@ -210,7 +212,8 @@ func TestTiesAreDecidedAtRandom(t *testing.T) {
 	for _, peer := range p.Snapshot().All {
 		got := peer.Requests()
 		verify.That(t, peer != busy.Peer || got == 0, "the busy peer was picked %d times", got)
-		verify.That(t, peer == busy.Peer || got >= 4500 && got <= 5500, "an idle peer was picked %d times, want about 5000", got)
+		verify.That(t, peer == busy.Peer || got >= 4500 && got <= 5500,
+			"an idle peer was picked %d times, want about 5000", got)
 	}
 }
 
@@ -273,7 +276,8 @@ func TestHotFieldsHaveTheirCacheLines(t *testing.T) {
 	load, counters := lineOf(unsafe.Offsetof(peer.load)), lineOf(unsafe.Offsetof(peer.outcomes))
 	verify.Equal(t, lineOf(unsafe.Offsetof(peer.latency)+unsafe.Sizeof(peer.latency)-1), load, "what a pick reads is on two cache lines")
 	verify.That(t, lineOf(unsafe.Offsetof(peer.drained)) < load && load < counters &&
-		unsafe.Offsetof(peer.outcomes)%line == 0 && unsafe.Sizeof(peer)%line == 0, "fields of a peer share cache lines that should not")
+		unsafe.Offsetof(peer.outcomes)%line == 0 && unsafe.Sizeof(peer)%line == 0,
+		"fields of a peer share cache lines that should not")
 	before, after := unsafe.Offsetof(p.cursor)-unsafe.Offsetof(p.snapshot), unsafe.Offsetof(p.mu)-unsafe.Offsetof(p.cursor)
 	verify.That(t, before >= line && after >= line, "the cursor shares its cache line")
 }

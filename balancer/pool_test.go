@@ -24,9 +24,13 @@ func TestWeightOnlyChangeKeepsState(t *testing.T) {
 	verify.That(t, len(changes.Updated) == 1 && len(changes.Added) == 1 && len(changes.Removed) == 0, "changes %+v, want one update and one addition", changes)
 	got := peerOf(t, p, changed)
 	verify.Require(t, got == peer, "the peer was replaced")
-	verify.That(t, peer.Weight() == 5 && peer.Instance().Tags[0] == "v2" && peer.Instance().Meta["zone"] == "b", "weight %d, instance %+v; want what was applied", peer.Weight(), peer.Instance())
-	verify.That(t, peer.Inflight() == 1 && peer.Requests() == 1 && peer.Failures() == 1, "in flight %d, requests %d, failures %d; want 1, 1, 1", peer.Inflight(), peer.Requests(), peer.Failures())
-	verify.That(t, peer.Latency() == latency && latency != 0, "latency %v, want %v", peer.Latency(), latency)
+	verify.That(t, peer.Weight() == 5 && peer.Instance().Tags[0] == "v2" &&
+		peer.Instance().Meta["zone"] == "b",
+		"weight %d, instance %+v; want what was applied", peer.Weight(), peer.Instance())
+	verify.That(t, peer.Inflight() == 1 && peer.Requests() == 1 && peer.Failures() == 1,
+		"in flight %d, requests %d, failures %d; want 1, 1, 1", peer.Inflight(), peer.Requests(), peer.Failures())
+	verify.That(t, peer.Latency() == latency && latency != 0,
+		"latency %v, want %v", peer.Latency(), latency)
 	verify.That(t, peer.Transport == transport && transportOf(peer).drains.Load() == 0 && transportOf(peer).closes.Load() == 0, "the transport was replaced, drained or closed")
 	p.Reconfigure(complete(Options{Policy: PolicyRoundRobin}))
 	verify.That(t, peerOf(t, p, changed) == peer && peer.Inflight() == 1 && peer.Transport == transport, "Reconfigure lost state")

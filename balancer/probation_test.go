@@ -47,7 +47,8 @@ func TestAPeerOnProbationIsUsedUntilItRefusesAConnection(t *testing.T) {
 	expectEligible(t, p, false, 0, 1)
 	peer := peerOf(t, p, set[0])
 	verify.Equal(t, peer.State(), StateUp, "state")
-	verify.Slices(t, peer.Reasons(), []string{"consul: lost since 2026-01-02T03:04:05Z, used until it fails"}, "reasons")
+	verify.Slices(t, peer.Reasons(), []string{"consul: lost since 2026-01-02T03:04:05Z, used until it fails"},
+		"reasons")
 
 	for _, o := range []Outcome{{Class: OutcomeOK, Status: 200}, {Class: OutcomeServerError, Status: 500}, {Class: OutcomeTimeout}, {Class: OutcomeReset}, {Class: OutcomeStale}, {Class: OutcomeClientGone}, {Class: OutcomeLocal}} {
 		pickPeer(t, p, set[0]).Done(o)
@@ -56,7 +57,8 @@ func TestAPeerOnProbationIsUsedUntilItRefusesAConnection(t *testing.T) {
 	pickPeer(t, p, set[0]).Done(gone)
 	expectEligible(t, p, false, 1)
 	verify.Equal(t, peer.State(), StateUnhealthy, "state")
-	verify.Slices(t, peer.Reasons(), []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: no connection"}, "reasons")
+	verify.Slices(t, peer.Reasons(), []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: no connection"},
+		"reasons")
 	p.Apply(lose(set)) // the same loss
 	expectEligible(t, p, false, 1)
 

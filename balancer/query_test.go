@@ -33,7 +33,8 @@ func TestTriedSet(t *testing.T) {
 		verify.That(t, !s.Has(&peers[i]), "has peer %d before it was added", i)
 		s.Add(&peers[i])
 		s.Add(&peers[i])
-		verify.That(t, s.Has(&peers[i]) && s.Len() == i+1, "after peer %d: has it: %v, length %d", i, s.Has(&peers[i]), s.Len())
+		verify.That(t, s.Has(&peers[i]) && s.Len() == i+1,
+			"after peer %d: has it: %v, length %d", i, s.Has(&peers[i]), s.Len())
 	}
 	s.Add(&peers[maxTried])
 	verify.That(t, s.Len() == maxTried && !s.Has(&peers[0]) && s.Has(&peers[1]) && s.Has(&peers[maxTried]), "a full set must give up the peer that was added first, and no other")

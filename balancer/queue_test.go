@@ -59,7 +59,8 @@ func TestConnectionsAreAwaitedInOrder(t *testing.T) {
 // pool changes, has gone there once: when it has got one.
 func TestWaitForTheFallbackIsCountedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{Groups: byTag("canary"), Limits: Limits{PeerConnections: 1, Pending: 1}}, instances(2)...)
+		o := Options{Groups: byTag("canary"), Limits: Limits{PeerConnections: 1, Pending: 1}}
+		p := newTestPool(t, o, instances(2)...)
 		held := hold(t, p, 2)
 		q := in(p, "canary")
 		q.Fallback = p.Group(RestGroup).ID()
@@ -137,7 +138,8 @@ func TestNobodyQueuesWhereNoPeerIs(t *testing.T) {
 // Nor does a retry for which none is left: with a connection it had nobody to pick, neither in its
 // group nor in the fallback.
 func TestNobodyQueuesWhereNoOtherPeerIs(t *testing.T) {
-	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1}, Groups: []GroupSelector{{Name: "canary"}}}, instances(1)...)
+	o := Options{Limits: Limits{PeerConnections: 1}, Groups: []GroupSelector{{Name: "canary"}}}
+	p := newTestPool(t, o, instances(1)...)
 	held := hold(t, p, 1)
 	q := Query{Group: p.Group("canary").ID(), Fallback: p.Group("rest").ID()}
 	p.queue.join(q.line(), places.Many, make(chan struct{}, 1))

@@ -69,7 +69,8 @@ func TestANewPeersShareGrows(t *testing.T) {
 		}
 		pass(time.Second)
 		expectShare(t, p, set[1], .5)
-		verify.That(t, added.State() == StateUp && added.Since().Sub(start) == 10*time.Second, "%v since %v, want up since 10s", added.State(), added.Since().Sub(start))
+		verify.That(t, added.State() == StateUp && added.Since().Sub(start) == 10*time.Second,
+			"%v since %v, want up since 10s", added.State(), added.Since().Sub(start))
 		want := []string{"added star-0000: up", "added star-0001: warming", "state star-0001: up: warming → up"}
 		verify.Slices(t, got.take(), want, "events")
 		// Without a warming peer nothing happens.

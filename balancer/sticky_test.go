@@ -83,8 +83,12 @@ func TestStickyIDs(t *testing.T) {
 		verify.That(t, len(set) == 3 && !set[0], "ids %v of 3 peers", set)
 		return set
 	}
-	verify.That(t, maps.Equal(ids("star", ""), ids("star", "")) && maps.Equal(ids("star", "k"), ids("moon", "k")), "replicas with the same key name peers differently")
-	verify.That(t, !maps.Equal(ids("star", ""), ids("moon", "")) && !maps.Equal(ids("star", "k"), ids("star", "l")), "names do not depend on the key")
+	verify.That(t, maps.Equal(ids("star", ""), ids("star", "")) &&
+		maps.Equal(ids("star", "k"), ids("moon", "k")),
+		"replicas with the same key name peers differently")
+	verify.That(t, !maps.Equal(ids("star", ""), ids("moon", "")) &&
+		!maps.Equal(ids("star", "k"), ids("star", "l")),
+		"names do not depend on the key")
 
 	p := newTestPool(t, Options{Policy: PolicySticky}, instances(1)...)
 	peer := p.Snapshot().All[0]
@@ -100,7 +104,8 @@ func TestOwnPeerIsPicked(t *testing.T) {
 		p := newTestPool(t, Options{Policy: policy, RetryBudget: ampleRetries}, instances(5)...)
 		own := p.Snapshot().All[3]
 		for range 20 {
-			verify.Equal(t, mustPick(t, p, &Query{Own: own, Hash: 1}).Peer, own, "%s: picked", policy)
+			verify.Equal(t, mustPick(t, p, &Query{Own: own, Hash: 1}).Peer, own,
+				"%s: picked", policy)
 		}
 		q := Query{Own: own}
 		q.Tried.Add(own)

@@ -140,7 +140,8 @@ func TestActiveChecksMayOverrideTheRegistry(t *testing.T) {
 	expect := func(eligible bool, weight int) {
 		t.Helper()
 		got := len(p.Snapshot().Eligible) == 1
-		verify.That(t, got == eligible && peer.Weight() == weight, "eligible %v with weight %d, want %v, %d (%q)", got, peer.Weight(), eligible, weight, peer.Reasons())
+		verify.That(t, got == eligible && peer.Weight() == weight,
+			"eligible %v with weight %d, want %v, %d (%q)", got, peer.Weight(), eligible, weight, peer.Reasons())
 	}
 	expect(false, 7) // not before it has passed
 	p.SetReasons(ReasonActive, Verdict{Peer: peer})
@@ -184,7 +185,8 @@ func TestLatenciesAreMeasuredOnRequest(t *testing.T) {
 	take(OutcomeOK, time.Second)
 	since := peer.Latencies().Since(before)
 	near := since.Median() >= 800*ms && since.Median() <= 1200*ms
-	verify.That(t, before.Count() == 1 && since.Count() == 2 && near, "%d before, %d since with median %v", before.Count(), since.Count(), since.Median())
+	verify.That(t, before.Count() == 1 && since.Count() == 2 && near,
+		"%d before, %d since with median %v", before.Count(), since.Count(), since.Median())
 	p.Reconfigure(complete(Options{}))
 	verify.Equal(t, count(), 0, "latencies are still measured")
 }
@@ -219,7 +221,10 @@ func TestConnectedEndsAStreak(t *testing.T) {
 	mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
 	stream.Done(Outcome{Class: OutcomeOK})
 	latencies := peer.Latencies()
-	verify.That(t, latencies.Count() == 1 && peer.Outcomes()[OutcomeOK] == 1 && peer.Inflight() == 0, "done: %d latencies, %d good outcomes, %d in flight, want 1, 1 and 0", latencies.Count(), peer.Outcomes()[OutcomeOK], peer.Inflight())
+	verify.That(t, latencies.Count() == 1 && peer.Outcomes()[OutcomeOK] == 1 &&
+		peer.Inflight() == 0,
+		"done: %d latencies, %d good outcomes, %d in flight, want 1, 1 and 0",
+		latencies.Count(), peer.Outcomes()[OutcomeOK], peer.Inflight())
 }
 
 // The end of a stream, or of a long response, does not end a streak of failures that came

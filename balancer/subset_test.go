@@ -96,7 +96,8 @@ func TestPeersOutsideOfTheSubset(t *testing.T) {
 	for _, peer := range s.All {
 		used := slices.Contains(s.Eligible, peer)
 		drains := transportOf(peer).drains.Load()
-		verify.That(t, peer.State() == StateUp && peer.Used() == used && (drains == 0) == used, "%v: state %v, used %v, want %v; drained %d times", peer, peer.State(), peer.Used(), used, drains)
+		verify.That(t, peer.State() == StateUp && peer.Used() == used && (drains == 0) == used,
+			"%v: state %v, used %v, want %v; drained %d times", peer, peer.State(), peer.Used(), used, drains)
 	}
 	requests(t, p, 100)
 	// All of the subset fail: others take their place.

@@ -85,7 +85,8 @@ func TestLatencyIsResetWhenChecksPassAgain(t *testing.T) {
 			slow, still := pick(), pick()
 			slow.Done(Outcome{Latency: 5 * time.Second})
 			fail(true)
-			verify.That(t, peer.Latency() >= 4*time.Second, "latency %v before the peer recovers", peer.Latency())
+			verify.That(t, peer.Latency() >= 4*time.Second,
+				"latency %v before the peer recovers", peer.Latency())
 			fail(false)
 			verify.Equal(t, peer.Latency(), 0, "latency after the peer has recovered")
 			still.Done(Outcome{Latency: 20 * time.Second})

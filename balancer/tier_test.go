@@ -34,7 +34,8 @@ func TestTierSharesFollowEnvoysPriorityLevels(t *testing.T) {
 		t.Helper()
 		got, _ := tierShares(tiersOf(counts...), complete(Options{}).Overprovisioning)
 		for i := range want { // Envoy rounds to percents
-			verify.That(t, math.Abs(got[i]-want[i]) <= 0.01, "%v: shares %.3f, want %.3f", counts, got, want)
+			verify.That(t, math.Abs(got[i]-want[i]) <= 0.01,
+				"%v: shares %.3f, want %.3f", counts, got, want)
 		}
 	}
 	f([]float64{1, 0}, [2]int{100, 100}, [2]int{100, 100})
@@ -68,7 +69,8 @@ func FuzzTierShares(f *testing.F) {
 		for i, share := range shares {
 			sum += share
 			right := share == 0 || share > 0 && share <= 1 && len(tiers[i].eligible) > 0
-			verify.That(t, right, "share %v of tier %d with %d of %d", share, i, len(tiers[i].eligible), len(tiers[i].all))
+			verify.That(t, right,
+				"share %v of tier %d with %d of %d", share, i, len(tiers[i].eligible), len(tiers[i].all))
 			verify.That(t, i <= 0 || share <= 1e-9 || room < 1 || tiers[i-1].left()*overprovisioning < 1, "tier %d has %v, though the one before has room", i, share)
 		}
 		want := map[bool]float64{true: 1, false: 0}[present]
@@ -224,7 +226,8 @@ func TestPriorities(t *testing.T) {
 	got = sharesOf(t, p, 1000)
 	verify.That(t, got[1]+got[3] == 1, "the larger priority gets %v of the requests, want all", got[1]+got[3])
 	setReason(p, set[0].Key(), ReasonActive, false, "")
-	verify.That(t, near(p.Snapshot().Tiers[0].Share, .7), "with half of its peers the first tier has the share %v, want 0.7", p.Snapshot().Tiers[0].Share)
+	verify.That(t, near(p.Snapshot().Tiers[0].Share, .7),
+		"with half of its peers the first tier has the share %v, want 0.7", p.Snapshot().Tiers[0].Share)
 	changed := slices.Clone(set)
 	for n := range changed {
 		changed[n].Priority = 20
@@ -234,7 +237,8 @@ func TestPriorities(t *testing.T) {
 
 	p = newTestPool(t, backups(Options{}), set...) // 2 and 3 are the main ones
 	one = Tier{Peers: 1, Eligible: 1}
-	verify.Slices(t, p.Snapshot().Tiers, []Tier{{Peers: 1, Eligible: 1, Share: 1}, one, one, one}, "with a selector: tiers")
+	verify.Slices(t, p.Snapshot().Tiers, []Tier{{Peers: 1, Eligible: 1, Share: 1}, one, one, one},
+		"with a selector: tiers")
 }
 
 // As long as another tier has room, unfit peers stay unused.

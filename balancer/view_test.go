@@ -59,9 +59,11 @@ func TestViewIsConsistent(t *testing.T) {
 			if p.Used {
 				used++
 			}
-			verify.Require(t, p.Used == slices.Contains(v.Snapshot.Eligible, p.Peer), "%s: used %t, but that is not what picks do", p.Peer, p.Used)
+			verify.Require(t, p.Used == slices.Contains(v.Snapshot.Eligible, p.Peer),
+				"%s: used %t, but that is not what picks do", p.Peer, p.Used)
 		}
-		verify.Require(t, used == len(v.Snapshot.Eligible) && len(v.Peers) == len(v.Snapshot.All)+len(v.Snapshot.Draining),
-			"%d peers, %d of them used; in the snapshot %d and %d", len(v.Peers), used, len(v.Snapshot.All), len(v.Snapshot.Eligible))
+		s := v.Snapshot
+		verify.Require(t, used == len(s.Eligible) && len(v.Peers) == len(s.All)+len(s.Draining),
+			"%d peers, %d of them used; in the snapshot %d and %d", len(v.Peers), used, len(s.All), len(s.Eligible))
 	}
 }

@@ -112,7 +112,8 @@ func TestConfigCommandsNameWhatTheyWant(t *testing.T) {
 }
 
 func TestConfigShowReadsAFile(t *testing.T) {
-	file := writeFile(t, "sluice.yaml", "defaults: { service: { timeouts: { idle: 7s } } }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n")
+	file := writeFile(t, "sluice.yaml", "defaults: { service: { timeouts: { idle: 7s } } }\n"+
+		"services: { star: { consul: {} } }\nroutes: [{ service: star }]\n")
 	status, stdout, _ := execute(t, "config", "show", "--config", file, "--service", "star")
 	lines := strings.Split(strings.Join(strings.FieldsFunc(stdout, func(r rune) bool { return r == ' ' }), " "), "\n")
 	for _, want := range []string{"KEY VALUE FROM", "services.star.timeouts.idle 7s " + file + ":1 (defaults)", "services.star.timeouts.connect 1s built in", "routes[0].service star " + file + ":3"} {

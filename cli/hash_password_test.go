@@ -26,7 +26,9 @@ func TestHashPassword(t *testing.T) {
 	line := verify.Result(hashPassword("open sesame\r\nmore", "ann")).Must(t)
 	hash, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "ann:")
 	verify.That(t, ok && bcrypt.CompareHashAndPassword([]byte(hash), []byte("open sesame")) == nil, "%q is not of the password", line)
-	path := writeFile(t, "sluice.yaml", "services: { star: { consul: {} } }\nroutes: [{ service: star, basic_auth: { users_file: "+writeFile(t, "users", line)+" } }]\n")
+	users := writeFile(t, "users", line)
+	path := writeFile(t, "sluice.yaml", "services: { star: { consul: {} } }\n"+
+		"routes: [{ service: star, basic_auth: { users_file: "+users+" } }]\n")
 	prints(t, exitOK, path+" is right: listeners 1, services 1, routes 1\n", "check", path)
 
 	for input, want := range map[string]string{"": "it is empty", "\n": "it is empty", strings.Repeat("a", 73): "longer than 72 bytes"} {

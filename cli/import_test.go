@@ -11,9 +11,11 @@ import (
 
 // The result goes to standard output or a file, notes to standard error. sluice check accepts it.
 func TestImport(t *testing.T) {
-	input, output := writeFile(t, "fabio.properties", "proxy.addr = :80\nproxy.colour = red\n"), filepath.Join(t.TempDir(), "sluice.yaml")
+	input := writeFile(t, "fabio.properties", "proxy.addr = :80\nproxy.colour = red\n")
+	output := filepath.Join(t.TempDir(), "sluice.yaml")
 	status, stdout, stderr := execute(t, "import", "fabio", input)
-	verify.That(t, status == exitOK && strings.HasPrefix(stderr, input+":2: proxy.colour: "), "status %d: %s", status, stderr)
+	verify.That(t, status == exitOK && strings.HasPrefix(stderr, input+":2: proxy.colour: "),
+		"status %d: %s", status, stderr)
 	prints(t, exitOK, "", "import", "fabio", input, "-o", output)
 	verify.Equal(t, string(verify.Result(os.ReadFile(output)).Must(t)), stdout, "the file")
 	prints(t, exitOK, "", "check", output)
@@ -33,6 +35,7 @@ func TestImportThatFails(t *testing.T) {
 		{[]string{"import", "traefik", input}, exitFailed, input + ":1: "},
 	} {
 		status, stdout, stderr := execute(t, c.args...)
-		verify.That(t, status == c.status && strings.Contains(stderr, c.stderr) && stdout == "", "%q: status %d, %q, %q", c.args, status, stdout, stderr)
+		verify.That(t, status == c.status && strings.Contains(stderr, c.stderr) && stdout == "",
+			"%q: status %d, %q, %q", c.args, status, stdout, stderr)
 	}
 }

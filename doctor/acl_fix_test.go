@@ -91,11 +91,14 @@ func testMissingPermissions(t *testing.T, server, client *consultest.Agent) {
 		finding := duplicate(t, d)
 		verify.That(t, finding.Fix.Possible && finding.Policy == writeStar, "%+v %+v", finding, finding.Fix)
 		detail := fixes(t, d, finding, FixOptions{}, ResultFailed)
-		verify.That(t, strings.HasPrefix(detail, client.URL()) && strings.Contains(detail, `the token lacks service:write for "star"`), "%s", detail)
+		verify.That(t, strings.HasPrefix(detail, client.URL()) &&
+			strings.Contains(detail, `the token lacks service:write for "star"`),
+			"%s", detail)
 	})
 	t.Run("service:write for this service", func(t *testing.T) {
 		d := doctor("writes-moon", readPolicy+`service "moon" { policy = "write" }`)
-		verify.Contains(t, fixes(t, d, duplicate(t, d), FixOptions{}, ResultFailed), `the token lacks service:write for "star"`, "the fix")
+		verify.Contains(t, fixes(t, d, duplicate(t, d), FixOptions{}, ResultFailed), `the token lacks service:write for "star"`,
+			"the fix")
 	})
 	t.Run("agent:read for the owner", func(t *testing.T) {
 		d := doctor("knows-agent-a", `service_prefix "" { policy = "write" } node_prefix "" { policy = "read" } agent "a" { policy = "read" }`)
@@ -126,7 +129,8 @@ func testMissingPermissions(t *testing.T, server, client *consultest.Agent) {
 func testTokenOfTheAgent(t *testing.T, server, client *consultest.Agent) {
 	d := doctorWith(t, server, client, "may-all", readPolicy+writeStar)
 	d.goneTimeout = 500 * time.Millisecond
-	verify.Contains(t, fixes(t, d, duplicate(t, d), FixOptions{}, ResultFailed), `the agent's own token (acl.tokens.agent) lacks node:write for "b"`, "the fix")
+	verify.Contains(t, fixes(t, d, duplicate(t, d), FixOptions{}, ResultFailed), `the agent's own token (acl.tokens.agent) lacks node:write for "b"`,
+		"the fix")
 	checkRegistered(t, server, "star-1@a", "star-1@b")
 	finding := duplicate(t, d)
 	verify.That(t, finding.Node == "b" && !finding.Fix.Possible && strings.Contains(finding.Fix.WhyNot, `unless the agent's own token (acl.tokens.agent) lacks node:write for "b"`), "%+v %+v", finding, finding.Fix)

@@ -37,7 +37,9 @@ func testACLs(t *testing.T, agent *consultest.Agent) {
 	for _, enough := range []string{agent.Token(), token(t, agent, "sees-everything", readPolicy)} {
 		report = look(enough)
 		for _, f := range report.Findings {
-			verify.That(t, !strings.HasPrefix(string(f.Code), "acl-") && f.Severity != SeverityError, "%s: %+v", report.Agent.Token, f)
+			verify.That(t, !strings.HasPrefix(string(f.Code), "acl-") &&
+				f.Severity != SeverityError,
+				"%s: %+v", report.Agent.Token, f)
 		}
 	}
 	verify.That(t, report.Agent.Token == "sees-everything" && report.Looked.Instances == 1, "%+v %+v", report.Agent, report.Looked)

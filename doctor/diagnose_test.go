@@ -364,7 +364,9 @@ func TestReusedID(t *testing.T) {
 			"b": {Services: map[string]Registration{"star-1": now}},
 		}
 		findings, why := f.duplicateFindings(), fmt.Sprintf("its agent has this id for %s at %s", now.Service, now.Address)
-		verify.That(t, len(findings) == 1 && findings[0].Node == "b" && !findings[0].Fix.Possible && strings.Contains(findings[0].Fix.WhyNot, why), "%+v: %+v", now, findings)
+		verify.That(t, len(findings) == 1 && findings[0].Node == "b" && !findings[0].Fix.Possible &&
+			strings.Contains(findings[0].Fix.WhyNot, why),
+			"%+v: %+v", now, findings)
 	}
 }
 
@@ -458,7 +460,8 @@ func FuzzDuplicates(f *testing.F) {
 			found[finding.Address]++
 			keep := byKey[instanceKey{finding.Fix.KeepNode, finding.Fix.KeepID}]
 			verify.That(t, keep.address() == finding.Address && (keep.Node != finding.Node || keep.ID != finding.ID), "%+v: the remaining registration is %+v", finding, keep)
-			may := keep.Status == discovery.StatusPassing && facts.Owners[finding.Node].Services[finding.ID] == Registration{"star", finding.Address} &&
+			may := keep.Status == discovery.StatusPassing &&
+				facts.Owners[finding.Node].Services[finding.ID] == Registration{"star", finding.Address} &&
 				facts.Nodes[finding.Node].Liveness == NodeAlive
 			verify.That(t, may || !finding.Fix.Possible, "%+v must not be possible", finding.Fix)
 		}

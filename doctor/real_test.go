@@ -146,7 +146,8 @@ func (r *Report) text(t *testing.T) string {
 func one(t *testing.T, r *Report, code Code) Finding {
 	t.Helper()
 	findings := r.of(code)
-	verify.Require(t, len(findings) == 1, "%d findings %s, want 1:\n%s", len(findings), code, r.text(t))
+	verify.Require(t, len(findings) == 1,
+		"%d findings %s, want 1:\n%s", len(findings), code, r.text(t))
 	return findings[0]
 }
 
@@ -207,11 +208,13 @@ func testFixThroughTheOwner(t *testing.T, server, client *consultest.Agent) {
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := duplicate(t, d)
 	verify.Require(t, finding.Node == "b" && finding.Fix.KeepNode == "a" && finding.Fix.Possible && finding.Fix.Agent == client.URL(), "%+v %+v", finding, finding.Fix)
-	verify.Contains(t, fixes(t, d, finding, FixOptions{DryRun: true}, ResultWould), client.URL(), "dry run")
+	verify.Contains(t, fixes(t, d, finding, FixOptions{DryRun: true}, ResultWould), client.URL(),
+		"dry run")
 	checkRegistered(t, server, "star-1@a", "star-1@b") // after a dry run
 	fixes(t, d, finding, FixOptions{}, ResultDone)
 	checkRegistered(t, server, "star-1@a")
-	verify.Equal(t, fixes(t, d, finding, FixOptions{}, ResultLeft), "it is not a duplicate any more", "a second time")
+	verify.Equal(t, fixes(t, d, finding, FixOptions{}, ResultLeft), "it is not a duplicate any more",
+		"a second time")
 	findings := examine(t, d).of(CodeDuplicate)
 	verify.That(t, len(findings) == 0, "afterwards: %+v", findings)
 }
@@ -224,7 +227,8 @@ func testFixExaminesAgain(t *testing.T, server, client *consultest.Agent) {
 	// Now another registration is the live one.
 	registerAt(t, server, machine, "star-7", 9001, api.HealthPassing)
 	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-7@a")
-	verify.Contains(t, fixes(t, d, finding, FixOptions{}, ResultLeft), "is now star-7 on node a", "what stays")
+	verify.Contains(t, fixes(t, d, finding, FixOptions{}, ResultLeft), "is now star-7 on node a",
+		"what stays")
 	verify.NoError(t, server.Client().Agent().ServiceDeregister("star-7"))
 	awaitRegistered(t, server, "star-1@a", "star-1@b")
 
@@ -248,11 +252,14 @@ func testFixOfAContainer(t *testing.T, server, client *consultest.Agent) {
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := duplicate(t, d)
 	verify.Require(t, !finding.Fix.Possible && finding.Fix.Confirm, "%+v", finding.Fix)
-	verify.Equal(t, fixes(t, d, finding, FixOptions{}, ResultLeft), finding.Fix.WhyNot, "not confirmed")
-	verify.Contains(t, fixes(t, d, finding, FixOptions{DryRun: true}, ResultWould), "after you confirm that it is the same process: "+finding.Fix.WhyNot, "dry run")
+	verify.Equal(t, fixes(t, d, finding, FixOptions{}, ResultLeft), finding.Fix.WhyNot,
+		"not confirmed")
+	verify.Contains(t, fixes(t, d, finding, FixOptions{DryRun: true}, ResultWould), "after you confirm that it is the same process: "+finding.Fix.WhyNot,
+		"dry run")
 	other := finding
 	other.Fix = &Fix{Confirm: true, WhyNot: "exporter is a name", KeepID: finding.Fix.KeepID, KeepNode: finding.Fix.KeepNode}
-	verify.Equal(t, fixes(t, d, other, FixOptions{Confirmed: true}, ResultLeft), finding.Fix.WhyNot, "something else was confirmed")
+	verify.Equal(t, fixes(t, d, other, FixOptions{Confirmed: true}, ResultLeft), finding.Fix.WhyNot,
+		"something else was confirmed")
 	checkRegistered(t, server, "star-1@a", "star-1@b")
 	fixes(t, d, finding, FixOptions{Confirmed: true}, ResultDone)
 	checkRegistered(t, server, "star-1@"+finding.Fix.KeepNode)
@@ -312,7 +319,9 @@ func testFixWithoutTheOwner(t *testing.T, server, client *consultest.Agent) {
 	d := newDoctor(t, server, nil, nil)
 	finding := duplicate(t, d)
 	// Node a lists it and node b cannot be queried: a is the live one.
-	verify.Require(t, finding.Node == "b" && !finding.Fix.Possible && strings.Contains(finding.Fix.WhyNot, "answers the agent of node a"), "%+v %+v", finding, finding.Fix)
+	verify.Require(t, finding.Node == "b" && !finding.Fix.Possible &&
+		strings.Contains(finding.Fix.WhyNot, "answers the agent of node a"),
+		"%+v %+v", finding, finding.Fix)
 	fixes(t, d, finding, FixOptions{}, ResultLeft)
 	checkRegistered(t, server, "star-1@a", "star-1@b")
 }
@@ -399,10 +408,13 @@ func TestUnusableAddresses(t *testing.T) {
 	f := report.of(CodeNoCheck)
 	verify.That(t, len(f) == 2, "without check: %+v", f)
 	still := one(t, report, CodeCritical)
-	verify.That(t, still.ID == "star-critical" && strings.Contains(still.Seen, "has not changed since it was registered"), "%+v", still)
+	verify.That(t, still.ID == "star-critical" &&
+		strings.Contains(still.Seen, "has not changed since it was registered"),
+		"%+v", still)
 
 	connected := examine(t, newDoctor(t, server, nil, func(o *Options) { o.Services, o.ConnectTimeout = []string{"star"}, consultest.Patience }))
-	verify.Equal(t, one(t, connected, CodeUnreachable).ID, "star-down", "unreachable in\n%s", connected.text(t))
+	verify.Equal(t, one(t, connected, CodeUnreachable).ID, "star-down",
+		"unreachable in\n%s", connected.text(t))
 	checkFindingsOfAConfiguration(t, server)
 }
 

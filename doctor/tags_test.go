@@ -60,7 +60,9 @@ func TestFindingsOfTheDefaultRuleNameNoTag(t *testing.T) {
 			findings := slices.DeleteFunc(Diagnose(facts, 0), func(f Finding) bool { return f.Code == CodeUnused })
 			verify.Require(t, len(findings) == 1, "the findings are %q", briefs(findings))
 			f := findings[0]
-			verify.That(t, strings.HasPrefix(brief(f), test.code+" ") && strings.HasPrefix(f.Seen, test.seen) && strings.HasPrefix(f.Do, test.remedy), "%s: %s; %s", brief(f), f.Seen, f.Do)
+			verify.That(t, strings.HasPrefix(brief(f), test.code+" ") &&
+				strings.HasPrefix(f.Seen, test.seen) && strings.HasPrefix(f.Do, test.remedy),
+				"%s: %s; %s", brief(f), f.Seen, f.Do)
 			for _, text := range []string{f.Why, f.Do} {
 				verify.That(t, !strings.Contains(text, "the tag") && !strings.Contains(text, "The tag"), "it speaks of a tag: %s", text)
 			}
@@ -174,11 +176,14 @@ func TestTagFindings(t *testing.T) {
 			facts := healthy()
 			facts.Config, facts.Instances, facts.Uses = c, test.instances, test.uses
 			findings := Diagnose(facts, 0)
-			verify.Require(t, len(findings) == len(test.want), "the findings are %q, want %q", briefs(findings), test.want)
+			verify.Require(t, len(findings) == len(test.want),
+				"the findings are %q, want %q", briefs(findings), test.want)
 			for n, finding := range findings {
-				verify.That(t, finding.Why != "" && finding.Do != "", "%s: no reason or no remedy: %+v", brief(finding), finding)
+				verify.That(t, finding.Why != "" && finding.Do != "",
+					"%s: no reason or no remedy: %+v", brief(finding), finding)
 				what, seen, _ := strings.Cut(test.want[n], ": ")
-				verify.That(t, brief(finding) == what && strings.Contains(finding.Seen, seen), "the finding is %s: %s, want %s", brief(finding), finding.Seen, test.want[n])
+				verify.That(t, brief(finding) == what && strings.Contains(finding.Seen, seen),
+					"the finding is %s: %s, want %s", brief(finding), finding.Seen, test.want[n])
 			}
 			slices.Reverse(facts.Instances)
 			verify.Slices(t, briefs(Diagnose(facts, 0)), briefs(findings), "in another order")

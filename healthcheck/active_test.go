@@ -41,7 +41,8 @@ func TestIntervals(t *testing.T) {
 		probe.set(instance(0), true)
 		pass(20 * time.Second)
 		n = probe.of(0) - n
-		verify.That(t, n >= 11 && n <= 21, "%d checks in 20 s in which they fail, want one a second after the first", n)
+		verify.That(t, n >= 11 && n <= 21,
+			"%d checks in 20 s in which they fail, want one a second after the first", n)
 		probe.set(instance(0), false)
 		pass(3 * time.Second)
 		verify.Equal(t, f.eligible(), 1, "the peer is unhealthy 3 s after its recovery")

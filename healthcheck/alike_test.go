@@ -129,7 +129,8 @@ func TestPeersThatDoWorseAreEjectedAsQuickly(t *testing.T) {
 			t.Run(fmt.Sprint(o.Class, n), func(t *testing.T) {
 				before, _ := p.play(t, rand.New(rand.NewPCG(seed, uint64(n))))
 				for n := range p.broken {
-					verify.That(t, before[n] > 0 && before[n] <= 6, "peer %d failed %d requests of B before its ejection", n, before[n])
+					verify.That(t, before[n] > 0 && before[n] <= 6,
+						"peer %d failed %d requests of B before its ejection", n, before[n])
 				}
 				t.Log(before)
 			})

@@ -72,7 +72,8 @@ func TestAVerdictOnARemovedPeerIsDropped(t *testing.T) {
 		verify.Equal(t, f.checker.Stats().ChecksFailed, 0, "failed checks")
 		before := probe.of(0)
 		time.Sleep(105 * time.Second)
-		verify.That(t, probe.of(0)-before <= 11, "%d checks in 105 s: the peer that is gone is still checked", probe.of(0)-before)
+		verify.That(t, probe.of(0)-before <= 11,
+			"%d checks in 105 s: the peer that is gone is still checked", probe.of(0)-before)
 	})
 }
 
@@ -89,7 +90,8 @@ func TestAVerdictByOldSettingsIsDropped(t *testing.T) {
 		s.Active.Probe = other
 		f.reconfigure(s)
 		pass(time.Second)
-		verify.That(t, f.eligible() == 1 && other.of(0) != 0, "%d checks by the new settings, reasons %q", other.of(0), f.peer(0).Reasons())
+		verify.That(t, f.eligible() == 1 && other.of(0) != 0,
+			"%d checks by the new settings, reasons %q", other.of(0), f.peer(0).Reasons())
 	})
 }
 
@@ -127,7 +129,8 @@ func TestReconfigurationPreservesHealth(t *testing.T) {
 		synctest.Wait()
 		verify.That(t, f.eligible() == 2 && probe.closed && !other.closed, "%d eligible, want 2; closed: old %v, new %v", f.eligible(), probe.closed, other.closed)
 		time.Sleep(10*time.Second + time.Millisecond)
-		verify.That(t, other.of(1) >= 9, "%d checks in 10 s with the new interval of 1 s", other.of(1))
+		verify.That(t, other.of(1) >= 9,
+			"%d checks in 10 s with the new interval of 1 s", other.of(1))
 		before := maps.Clone(probe.checks)
 		time.Sleep(time.Minute)
 		verify.DeepEqual(t, probe.checks, before, "checks by the old probe")

@@ -64,7 +64,9 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 	failures := only(func(p *Passive) { p.ConsecutiveFailures = 5 })
 	connect := only(func(p *Passive) { p.ConsecutiveConnectFailures = 3 })
 	errors := only(func(p *Passive) { p.Consecutive5xx = 4 })
-	harmless := []balancer.Outcome{{Class: balancer.OutcomeClientGone}, {Class: balancer.OutcomeLocal}, {Class: balancer.OutcomeStale}}
+	harmless := []balancer.Outcome{
+		{Class: balancer.OutcomeClientGone}, {Class: balancer.OutcomeLocal}, {Class: balancer.OutcomeStale},
+	}
 	for _, test := range []struct {
 		name     string
 		settings Settings
@@ -100,7 +102,8 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 				synctest.Wait()
 				p := f.peer(0)
 				ejected := p.State() == balancer.StateEjected
-				verify.Require(t, ejected == (test.why != ""), "state %v, reasons %q", p.State(), p.Reasons())
+				verify.Require(t, ejected == (test.why != ""),
+					"state %v, reasons %q", p.State(), p.Reasons())
 				verify.Equal(t, strings.Join(p.Reasons(), ""), test.why, "reason")
 				var want Stats
 				if ejected {
@@ -209,7 +212,8 @@ func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 	bubble(t, passiveSettings(), 3, func(t *testing.T, f *fixture) {
 		lasts := func(want time.Duration, why string) {
 			t.Helper()
-			verify.That(t, strings.HasSuffix(f.peer(0).Reasons()[0], why), "reason %q, want one that ends with %q", f.peer(0).Reasons(), why)
+			verify.That(t, strings.HasSuffix(f.peer(0).Reasons()[0], why),
+				"reason %q, want one that ends with %q", f.peer(0).Reasons(), why)
 			pass(want - time.Millisecond)
 			verify.Equal(t, f.eligible(), 2, "the peer is back before %v", want)
 			pass(time.Millisecond)
@@ -274,7 +278,8 @@ func TestMaxEjected(t *testing.T) {
 					time.Sleep(time.Second) // longer than a refused ejection counts
 				}
 				verify.Equal(t, test.peers-f.eligible(), test.want, "ejected")
-				verify.Equal(t, f.checker.Stats().Refused, uint64(test.peers-test.want), "refused ejections")
+				verify.Equal(t, f.checker.Stats().Refused, uint64(test.peers-test.want),
+					"refused ejections")
 			})
 		})
 	}
@@ -336,7 +341,8 @@ func TestAnEjectionEndsWhileThePeerIsAbsent(t *testing.T) {
 		f.Apply(instances(3)[1:]) // it is removed, and drains
 		pass(20 * time.Second)
 		f.Apply(instances(3)) // it returns
-		verify.That(t, f.peer(0) == token.Peer && f.eligible() == 3, "reasons %q", f.peer(0).Reasons())
+		verify.That(t, f.peer(0) == token.Peer && f.eligible() == 3,
+			"reasons %q", f.peer(0).Reasons())
 		token.Done(fine)
 		// An ejection does not outlive the peer.
 		f.fail(1, 5, refused)

@@ -94,7 +94,8 @@ func TestHTTP2Failures(t *testing.T) {
 	ok := func(http.ResponseWriter, *http.Request) {}
 	plain := httptest.NewServer(http.HandlerFunc(ok))
 	defer plain.Close()
-	verify.That(t, check(t, newHTTP2(HTTPOptions{}), plain.Listener.Addr().String(), patience) != "", "HTTP/1.1 passes")
+	verify.That(t, check(t, newHTTP2(HTTPOptions{}), plain.Listener.Addr().String(), patience) != "",
+		"HTTP/1.1 passes")
 	secure := httptest.NewUnstartedServer(http.HandlerFunc(ok))
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()

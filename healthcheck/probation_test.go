@@ -59,7 +59,11 @@ func TestAFailureFromBeforeCountsOnProbation(t *testing.T) {
 
 // max_ejected and the protection of the last peer do not apply on probation.
 func TestPeersOnProbationAreEjectedWithoutALimit(t *testing.T) {
-	bubble(t, Settings{Passive: Passive{ConsecutiveFailures: 2, Ejection: time.Second, MaxEjection: time.Second, MaxEjected: .5, Interval: time.Second}}, 2, func(t *testing.T, f *fixture) {
+	passive := Passive{
+		ConsecutiveFailures: 2, Ejection: time.Second, MaxEjection: time.Second, MaxEjected: .5,
+		Interval: time.Second,
+	}
+	bubble(t, Settings{Passive: passive}, 2, func(t *testing.T, f *fixture) {
 		f.Apply(lost(2))
 		synctest.Wait()
 		for n := range 2 {

@@ -356,7 +356,8 @@ func TestDamagedFiles(t *testing.T) {
 		verify.NoError(t, s.Give(drainOf(star(2))))
 		var state State[Order]
 		err = json.Unmarshal(verify.Result(os.ReadFile(path)).Must(t), &state)
-		verify.That(t, err == nil && len(state.Orders) == 1 && s.Status().Saved, "%s: after the next order: %v, %v, %+v", what, state, err, s.Status())
+		verify.That(t, err == nil && len(state.Orders) == 1 && s.Status().Saved,
+			"%s: after the next order: %v, %v, %+v", what, state, err, s.Status())
 	}
 }
 
@@ -396,7 +397,9 @@ func TestAStateGoesOn(t *testing.T) {
 		e = next.Store.keys.Of(lost.Key())
 		verify.That(t, e.Restores && e.Conditional && e.Pending, "what Consul has lost: %+v", e)
 		e = other.Store.keys.Of(kept.Key())
-		verify.That(t, other.Status().Pending == 3 && e.Pending && e.Restores && !other.Store.keys.Of(ended.Key()).Changing, "with another prefix: %+v", other.Status())
+		verify.That(t, other.Status().Pending == 3 && e.Pending && e.Restores &&
+			!other.Store.keys.Of(ended.Key()).Changing,
+			"with another prefix: %+v", other.Status())
 	})
 }
 

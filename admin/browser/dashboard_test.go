@@ -31,12 +31,16 @@ routes: [{ path: /, service: live }, { path: /fixed, service: fixed }]
 	p.await("both services", func() bool { return len(p.peers()) == 4 && p.text("#ready") == "ready" })
 	verify.Slices(t, p.services(), []string{"fixed", "live"}, "services")
 	got := p.peer("127.0.0.1:10")
-	verify.That(t, got.Weight == "3" && got.State == "up" && got.Service == "fixed", "a static peer is shown as %+v", got)
+	verify.That(t, got.Weight == "3" && got.State == "up" && got.Service == "fixed",
+		"a static peer is shown as %+v", got)
 	got = p.peer("live-1")
-	verify.That(t, strings.HasPrefix(got.Address, "127.0.0.1:") && got.State == "up" && got.Tags == "v1, blue, zone=b" && got.Why == "" &&
-		strings.HasPrefix(got.Node, "node-") && strings.HasSuffix(got.Node, " (dc1)"), "a peer is shown as %+v", got)
+	verify.That(t, strings.HasPrefix(got.Address, "127.0.0.1:") && got.State == "up" &&
+		got.Tags == "v1, blue, zone=b" && got.Why == "" &&
+		strings.HasPrefix(got.Node, "node-") && strings.HasSuffix(got.Node, " (dc1)"),
+		"a peer is shown as %+v", got)
 	p.await("the configuration", func() bool { return strings.HasPrefix(p.text("#config"), "configuration 1 from ") })
-	verify.That(t, !p.visible("#replicas") && !p.visible("#login"), "replicas or a field for the token are shown, and there are none")
+	verify.That(t, !p.visible("#replicas") && !p.visible("#login"),
+		"replicas or a field for the token are shown, and there are none")
 
 	g.send(t, 10)
 	p.await("10 requests are counted", func() bool {
@@ -107,7 +111,8 @@ func TestHeldInstance(t *testing.T) {
 	p.await("both peers", func() bool { return len(p.peers()) == 2 })
 	const note = "2 instances on probation: missing from the registry, used until they fail."
 	text := p.text("#services .service")
-	verify.That(t, !strings.Contains(text, "probation"), "nothing is lost, and the service says %q", text)
+	verify.That(t, !strings.Contains(text, "probation"),
+		"nothing is lost, and the service says %q", text)
 	deregister(t, "held-1")
 	deregister(t, "held-2")
 	p.await("both are held, and why", func() bool {
@@ -168,7 +173,8 @@ func TestToken(t *testing.T) {
 	g := startSluice(t, options{admin: fmt.Sprintf("token_file: %q", file), services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
 	p := open(t, g.AdminURL(), "the server responded with a status of 401")
 	p.await("the field for the token", func() bool { return p.text("#ready") == "a token is needed" && p.visible("#login") })
-	verify.That(t, len(p.services()) == 0 && !p.visible("#search"), "something is shown without a token")
+	verify.That(t, len(p.services()) == 0 && !p.visible("#search"),
+		"something is shown without a token")
 	p.typeKeys("wrong" + kb.Enter) // the field has the focus
 	p.await("the token is refused", func() bool { return p.text("#ready") == "this token is not accepted" && p.visible("#login") })
 	p.retype("#token", "s3cret"+kb.Enter)

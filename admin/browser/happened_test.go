@@ -68,7 +68,8 @@ routes: [{ path: /, service: told }, { path: /fixed, service: fixed }]
 	p.choose("#happened-group", "config")
 	p.await("those of the configuration", func() bool { return len(p.events()) == 1 && has("Revision 1")() })
 	address := evaluate[string](p, "location.href")
-	verify.That(t, strings.HasSuffix(address, "/?all&happened=config"), "the address is %s", address)
+	verify.That(t, strings.HasSuffix(address, "/?all&happened=config"),
+		"the address is %s", address)
 	p.retype("#filter", "sluice.yaml")
 	p.await("none with this text", func() bool { return len(p.events()) == 0 && strings.HasPrefix(p.text("#happened-count"), "nothing") })
 	g.write(t, strings.ReplaceAll(g.read(t), "127.0.0.1:11", "127.0.0.1:12"))
@@ -138,7 +139,8 @@ func TestRowFollowsAKilledAppAtOnce(t *testing.T) {
 		if shown < known+slack && shown < interval+slack {
 			return
 		}
-		verify.Require(t, time.Since(begin) <= patience, "the row never changed within Consul's interval of checks and %s", slack)
+		verify.Require(t, time.Since(begin) <= patience,
+			"the row never changed within Consul's interval of checks and %s", slack)
 	}
 }
 

@@ -32,7 +32,8 @@ func TestStrangeNames(t *testing.T) {
 	p.await("all peers", func() bool { return len(p.peers()) == 4 })
 	for _, id := range ids[:2] {
 		got := p.peer(id)
-		verify.That(t, got.State == "up" && strings.HasPrefix(got.Tags, markup+", xxx"), "%q is shown as %+v", id, got)
+		verify.That(t, got.State == "up" && strings.HasPrefix(got.Tags, markup+", xxx"),
+			"%q is shown as %+v", id, got)
 	}
 	verify.Contains(t, p.peer("plain").Why, markup, "the check's output")
 	p.fitsIn(1280, 1000, 400)
@@ -60,7 +61,8 @@ func TestFilter(t *testing.T) {
 		return len(p.services()) == 101 && p.services()[0] == "found" && len(p.peers()) == 0
 	})
 	got := p.text("#summary")
-	verify.That(t, strings.HasPrefix(got, "101 services, 1 with problems; "), "the summary is %q", got)
+	verify.That(t, strings.HasPrefix(got, "101 services, 1 with problems; "),
+		"the summary is %q", got)
 
 	for _, test := range []struct {
 		filter          string
@@ -120,7 +122,8 @@ func TestManyServices(t *testing.T) {
 	evaluate[bool](p, `document.querySelectorAll("#services th[scope=row] button")[7].focus(), true`)
 	p.typeKeys(kb.Enter)
 	p.await("one is open", func() bool { return len(p.peers()) == 5 })
-	verify.Equal(t, evaluate[string](p, `document.activeElement.ariaExpanded`), "true", "aria-expanded of the open service")
+	verify.Equal(t, evaluate[string](p, `document.activeElement.ariaExpanded`), "true",
+		"aria-expanded of the open service")
 
 	p.paths()
 	requested := func(path string) (n int) {
@@ -143,7 +146,8 @@ func TestManyServices(t *testing.T) {
 	// services. A round may have been under way when the count began.
 	changes := evaluate[int](p, "changes")
 	rounds += requested("/api/peers?service=s-007")
-	verify.That(t, changes <= 5*(rounds+1), "%d changes of the page in %d rounds in which nothing happened", changes, rounds)
+	verify.That(t, changes <= 5*(rounds+1),
+		"%d changes of the page in %d rounds in which nothing happened", changes, rounds)
 	p.typeKeys(kb.Enter)
 	p.await("it is closed", func() bool { return len(p.peers()) == 0 })
 }
@@ -172,7 +176,8 @@ routes: [{ path: /, service: one }]
 		role := strings.Trim(string(node.Role.Value), `"`)
 		roles[role]++
 		named := slices.Contains([]string{"button", "link", "searchbox", "checkbox", "combobox", "textbox", "table", "region", "navigation"}, role)
-		verify.That(t, !named || node.Name != nil && string(node.Name.Value) != `""`, "a %s has no name", role)
+		verify.That(t, !named || node.Name != nil && string(node.Name.Value) != `""`,
+			"a %s has no name", role)
 	}
 	for role, want := range map[string]int{"button": 15, "table": 3, "columnheader": 35, "rowheader": 2, "searchbox": 1, "combobox": 1, "checkbox": 1, "heading": 2, "link": 17} {
 		verify.Equal(t, roles[role], want, "times the role %s of %v", role, roles)

@@ -41,7 +41,9 @@ func startSluice(t *testing.T, o options) *gateway {
 	}
 	dir := t.TempDir()
 	g := &gateway{file: filepath.Join(dir, "sluice.yaml")}
-	g.write(t, fmt.Sprintf("access_log: { path: off }\nshutdown: { delay: 0s, grace: 1s }\nadmin: { %s }\nconsul: { addresses: [%q]%s }\n", o.admin, o.url, o.consul)+o.services)
+	const head = "access_log: { path: off }\nshutdown: { delay: 0s, grace: 1s }\n" +
+		"admin: { %s }\nconsul: { addresses: [%q]%s }\n"
+	g.write(t, fmt.Sprintf(head, o.admin, o.url, o.consul)+o.services)
 	g.args = sluicetest.Options{
 		Program: program, Admin: fmt.Sprint("127.0.0.1:", consultest.ReservePort(t)),
 		Args: []string{"--config", g.file}, Log: filepath.Join(dir, "sluice.log"),

@@ -90,7 +90,9 @@ func TestOldSamplesAreForgotten(t *testing.T) {
 			r.sample(begin.Add(time.Duration(n) * Interval))
 		}
 		got := r.Read(time.Time{}, "old", "late")
-		verify.Require(t, len(got.Limits) == Length+1 && got.Limits[0].Equal(begin.Add((Length+7)*Interval)) && got.Limits[Length].Equal(begin.Add((2*Length+7)*Interval)),
+		verify.Require(t, len(got.Limits) == Length+1 &&
+			got.Limits[0].Equal(begin.Add((Length+7)*Interval)) &&
+			got.Limits[Length].Equal(begin.Add((2*Length+7)*Interval)),
 			"%d limits, from %v", len(got.Limits), got.Limits[0].Sub(begin))
 		for s, samples := range got.Services {
 			verify.Require(t, len(samples) == Length, "%d samples", len(samples))

@@ -305,7 +305,8 @@ func TestAClientCountsOnce(t *testing.T) {
 		r.Failed(7, canary, 0.5)
 		first := r.Evidence()
 		r.Failed(7, canary, 0.5)
-		verify.That(t, first != 1 && r.Evidence() == first, "canary %v: evidence %v after one failure, %v after two of the same client", canary, first, r.Evidence())
+		verify.That(t, first != 1 && r.Evidence() == first,
+			"canary %v: evidence %v after one failure, %v after two of the same client", canary, first, r.Evidence())
 	}
 }
 
@@ -316,7 +317,8 @@ func TestBounds(t *testing.T) {
 		r.Failed(client+1, true, 1)
 		r.Failed(client+1, false, 0)
 	}
-	verify.That(t, len(r.failures.counted) == maxClients && r.Evidence() == 1, "%d clients, evidence %v", len(r.failures.counted), r.Evidence())
+	verify.That(t, len(r.failures.counted) == maxClients && r.Evidence() == 1,
+		"%d clients, evidence %v", len(r.failures.counted), r.Evidence())
 	r = NewRelease(Settings{PerRequest: true}, Observation{})
 	for client := range uint64(3*maxClients + 1) {
 		r.Failed(client+1, client >= 3*maxClients, 0.5)
