@@ -141,7 +141,7 @@ func (r *running) run(o Options, set ...func(*Gateway)) {
 	if r.Gateway, err = New(o); err != nil {
 		t.Fatal(err)
 	}
-	r.waits.start, r.waits.warm = patience, patience
+	r.waits.start, r.waits.warm = 10*patience, 10*patience // a test may be slow in between
 	for _, f := range set {
 		f(r.Gateway)
 	}

@@ -71,7 +71,6 @@ func play(t *testing.T, probation time.Duration, instances int, f func(h *histor
 // becomePlain sets the default settings.
 func (s *service) becomePlain() {
 	s.w.mu.Lock()
-	s.tiers = nil
 	s.options = balancertest.Complete(balancer.Options{
 		DrainTimeout: maxDrainTimeout, PanicThreshold: .5,
 		NewTransport: s.newTransport, Notify: s.note, Random: s.random.Uint64,
