@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -39,7 +40,7 @@ services:
   plain: { peers: [%q] }
 routes: [{ path: /web, service: web }, { path: /api, service: api }, { service: plain }]
 `, m.URL(), token.SecretID, strings.TrimPrefix(origin(t, "plain"), "http://"))
-	r := start(t, text, func(g *Gateway) { g.waits.start = 0 })
+	r := start(t, text, func(g *Gateway) { g.waits.start, g.waits.warm = 0, time.Second })
 	r.gets("/", "plain")
 	r.await("the missing right is named", func() bool {
 		_, v := r.readyz()
