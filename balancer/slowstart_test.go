@@ -166,7 +166,7 @@ func TestAPeerThatReturnsWarmsAgain(t *testing.T) {
 	}
 }
 
-// A peer gets some requests from its start on, however heavy it is.
+// A peer gets some requests from its start on, however little slow start leaves of its weight.
 func TestWarmingLeavesAWeight(t *testing.T) {
 	candidates := []candidate{{weight: discovery.MaxWeight}, {weight: 1}}
 	for i := range candidates {

@@ -89,3 +89,12 @@ func TestSNI(t *testing.T) {
 		`sluice.yaml:9: listeners[1].sni: only with protocol: tcp; with http, routes choose by host`,
 	})
 }
+
+// The policy hash is for connections too, with the key that they have.
+func TestHashOfConnections(t *testing.T) {
+	for _, balance := range []string{"{ policy: hash }", "{ policy: hash, hash: { keys: [client_address] } }"} {
+		c := mustParse(t, "listeners: [{ address: ':1', protocol: tcp, service: db }]\n"+
+			"services: { db: { peers: ['127.0.0.1:1'], balance: "+balance+" } }\n")
+		verify.Equal(t, c.Services["db"].Balance.Policy, "hash", "%s: the policy", balance)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
@@ -138,8 +139,13 @@ func TestClientOverUnixSocket(t *testing.T) {
 	server.Listener = listener
 	server.Start()
 	defer server.Close()
-	n := verify.Result(countInstances(t, Options{Addresses: []string{"unix://" + listener.Addr().String()}})).Must(t)
+	o := Options{Addresses: []string{"unix://" + listener.Addr().String()}}
+	n := verify.Result(countInstances(t, o)).Must(t)
 	verify.Equal(t, n, 1, "instances")
+	client := verify.Result(New(o)).Must(t)
+	defer client.Close()
+	state, err := client.agents.inUse().probe(t.Context(), time.Minute)
+	verify.That(t, err == nil && state == healthy, "a probe over the socket: %v, %v", state, err)
 }
 
 func TestClientOverTLS(t *testing.T) {
@@ -168,6 +174,10 @@ func TestClientOverTLS(t *testing.T) {
 		n, err := countInstances(t, Options{Addresses: []string{server.URL}, TLS: tt.tls})
 		verify.That(t, (err == nil) == tt.ok && (!tt.ok || n == 1), "%s: %d instances, %v", tt.name, n, err)
 	}
+	// Without a name it must be the host's. The certificate is of example.com and of addresses.
+	byHost := strings.Replace(server.URL, "127.0.0.1", "localhost", 1)
+	_, err := countInstances(t, Options{Addresses: []string{byHost}, TLS: TLSOptions{ClientTLS: certificates.ClientTLS{CA: ca}}})
+	verify.That(t, err != nil && strings.Contains(err.Error(), "not localhost"), "without a name: %v", err)
 	t.Setenv("CONSUL_CACERT", ca)
 	verify.Result(countInstances(t, Options{Addresses: []string{server.URL}})).Must(t) // with CONSUL_CACERT
 }

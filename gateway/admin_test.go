@@ -112,14 +112,14 @@ func TestAdminOnAUnixSocket(t *testing.T) {
 	of := func(path, socket string) string {
 		return fmt.Sprintf("admin: { address: 'unix:%s', socket: { %s } }\n", path, socket) + static("star", "127.0.0.1:1")
 	}
-	r := start(t, of(path, ""))
+	r := start(t, of(path, "mode: 0666"))
 	r.through(path)
 	mode := func(want os.FileMode) {
 		t.Helper()
 		info, err := os.Stat(path)
 		verify.That(t, err == nil && info.Mode().Perm() == want, "got %v, %v", info.Mode(), err)
 	}
-	mode(0o600)
+	mode(0o666)
 	for host, want := range map[string]int{"localhost": 200, "127.0.0.1:8081": 200, "evil.example": 403} {
 		verify.Equal(t, r.statusOf("GET", "http://"+host+"/api/peers", ""), want, "host %s", host)
 	}
@@ -127,7 +127,7 @@ func TestAdminOnAUnixSocket(t *testing.T) {
 		path, socket string
 		want         os.FileMode
 	}{
-		{path, "group: '" + fmt.Sprint(os.Getgid()) + "'", 0o660}, {path, "mode: 0666", 0o666},
+		{path, "", 0o600}, {path, "group: '" + fmt.Sprint(os.Getgid()) + "'", 0o660}, {path, "mode: 0666", 0o666},
 		{path + "2", "mode: 0600", 0o666}, {path, "mode: 0600", 0o600},
 	} {
 		r.replace(of(step.path, step.socket))

@@ -102,6 +102,26 @@ routes: [{ path: /, service: moon }]
 	verify.That(t, !strings.Contains(r.log.String(), `"again_in":`), "an attempt has failed")
 }
 
+// A changed service that cannot be used prevents the use of found ones only until the next attempt.
+func TestFoundServicesAreUsedWhenTheOthersCanBe(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	tagged(t, consul, "moon", origin(t, "moon"), "web")
+	certificate, _ := testcert.PEM("ca.example")
+	ca := writeFile(t, t.TempDir(), "ca.pem", certificate)
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { select: { tag: web } }\n"+
+		"services: { fixed: { peers: [%q], health: { active: { type: tcp, tls: { ca: %q } } } } }\n"+
+		"routes: [{ path: /, service: moon }]\n", consul.URL(), origin(t, "fixed"), ca), func(g *Gateway) {
+		g.waits.start, g.waits.applyFound = time.Millisecond, time.Millisecond
+		g.services.get("fixed").config.Balance.Policy = "random"
+		verify.NoError(t, os.Remove(ca))
+	})
+	r.awaitLog(`"again_in":`)
+	replaceFile(t, ca, string(certificate))
+	r.answers("/", "moon")
+	verify.Equal(t, strings.Count(r.log.String(), `"again_in":`), 1, "the log has the times error")
+}
+
 // A service is found by its meta alone.
 func TestRoutesFromMetaAlone(t *testing.T) {
 	t.Parallel()

@@ -178,6 +178,22 @@ func TestUnusableChainFromTheStart(t *testing.T) {
 	r.awaitPooled("web", "web=[web-1] web@v1=[web-1] web@v2=[]")
 }
 
+// Without the right to read the chain a service has no peers, and /readyz names the right.
+func TestDiscoveryChainsWithoutTheRight(t *testing.T) {
+	t.Parallel()
+	agent, name := sharedWithACLs.Agent(t)
+	token, _, err := agent.Client().ACL().TokenCreate(&api.ACLToken{}, nil)
+	verify.NoError(t, err)
+	r := startWithin(t, fmt.Sprintf(preamble+"consul: { addresses: [%q], token: %s }\n"+
+		"services: { web: { consul: { connect: true, service: %s } } }\nroutes: [{ service: web }]\n", agent.URL(), token.SecretID, name), time.Millisecond)
+	consultest.Await(t, "/readyz names the right", func() bool {
+		_, missing := r.readiness.now()
+		return strings.Contains(strings.Join(missing, ""), "no discovery chain yet") &&
+			strings.Contains(strings.Join(missing, ""), fmt.Sprintf("service:read: service %q { policy = \"read\" }", name))
+	})
+	verify.That(t, !r.chain().Known && r.chain().LastError != "", "chain %+v", r.chain())
+}
+
 // After a restart, a service in the mesh goes on with the instances of the snapshot by the usual
 // rules, as others do.
 func TestSnapshotOfAServiceInTheMesh(t *testing.T) {
@@ -210,6 +226,10 @@ func TestRenamedServiceOfTheMesh(t *testing.T) {
 	r := start(t, text)
 	const pools = "web=[web-1 web-2] web@v1=[web-1] web@v2=[web-2]"
 	r.awaitPooled("web", pools)
+	for _, said := range []string{"the discovery chain is in use", "parts of the discovery chain are not carried out"} {
+		r.awaitLog(said) // the pools have their peers before
+	}
+	verify.That(t, !strings.Contains(r.log.String(), "services found in the catalog"), "derived services were found")
 	used := r.chain()
 	verify.Slices(t, used.Entries, []string{"service-resolver web", "service-router web", "service-splitter web"}, "entries")
 	verify.Slices(t, used.Problems, []string{"service-router web, route 1: retry_on_status_codes is not carried out: an answer of a peer is passed on with any status"}, "problems")

@@ -81,7 +81,10 @@ func TestChurn(t *testing.T) {
 	for deadline = time.Now().Add(3 * time.Minute); eligible < 7 && time.Now().Before(deadline); eligible = f.eligible() {
 		time.Sleep(time.Millisecond)
 	}
-	verify.Equal(t, eligible, 7, "eligible")
+	for _, p := range f.Snapshot().All {
+		verify.That(t, eligible == 7, "%d eligible; %v: %q", eligible, p, p.Reasons())
+	}
+	verify.Equal(t, eligible, 7, "eligible") // also if a peer is missing from the set
 	f.close()
 	running, _ := f.monitor.Load()
 	verify.That(t, running == 0, "%d checks run after Close", running)

@@ -275,6 +275,7 @@ func TestErrorPagesOfSluice(t *testing.T) {
 	p.answered("GET", "/z", 404, "no_route", "none")
 	p.answered("GET", "/z", 404, "no_route", `{"none":true}`, "Accept: application/json")
 	p.answered("GET", "/x", 403, "client_denied", `{"status":403,"reason":"client_denied","message":"the route is not for this client's address"}`+"\n", "Accept: application/json")
+	p.expect("GET /x HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n", "403", "\r\nContent-Type: application/json\r\n")
 	text := p.expect("GET / HTTP/1.1\r\nHost: a\r\nBad Line\r\n\r\n", "400")
 	verify.That(t, strings.HasSuffix(text, "\r\n\r\nnone"), "a malformed request gets %q", text)
 }

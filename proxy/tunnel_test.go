@@ -59,16 +59,20 @@ func TestTunnel(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, echoing)
 	p := startProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, upgradeRequest+"early ") // before the 101
-	reader := bufio.NewReader(conn)
-	r, err := http.ReadResponse(reader, nil)
-	verify.Require(t, err == nil && r.StatusCode == 101 && r.Header.Get("Upgrade") == "echo" && r.Header.Get("Connection") == "Upgrade" && r.Header.Get("X") == "1", "got %+v, %v", r, err)
-	io.WriteString(conn, "late")
-	verify.Equal(t, p.inflight(), 1, "in flight")
-	closeWrite(t, conn) // the other direction goes on
-	expectRest(t, reader, "hello early late")
-	p.expectNothingOpen()
+	edits := headerEdits(t, map[string]string{"X": "1"}, nil, "X-Gone")
+	for _, actions := range []*route.Actions{nil, {RequestHeaders: edits, ResponseHeaders: edits, HostOfPeer: true}} {
+		p.setActions(actions)
+		conn := p.dial()
+		io.WriteString(conn, upgradeRequest+"early ") // before the 101
+		reader := bufio.NewReader(conn)
+		r, err := http.ReadResponse(reader, nil)
+		verify.Require(t, err == nil && r.StatusCode == 101 && r.Header.Get("Upgrade") == "echo" && r.Header.Get("Connection") == "Upgrade" && r.Header.Get("X") == "1", "got %+v, %v", r, err)
+		io.WriteString(conn, "late")
+		verify.Equal(t, p.inflight(), 1, "in flight")
+		closeWrite(t, conn) // the other direction goes on
+		expectRest(t, reader, "hello early late")
+		p.expectNothingOpen()
+	}
 	eventually(t, "connections closed", func() bool { return origin.open() == 0 })
 }
 
@@ -402,6 +406,8 @@ func TestLeaderGoesWhileClientsAreConnected(t *testing.T) {
 		io.Copy(io.Discard, tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate()}}))
 		return false
 	})
+	goOn := sync.OnceFunc(func() { close(proceed) })
+	t.Cleanup(goOn) // before origin waits for its connections
 	p := startLogged(t, Options{})
 	o := someTransport
 	o.TLS = anyCertificate
@@ -413,7 +419,7 @@ func TestLeaderGoesWhileClientsAreConnected(t *testing.T) {
 	<-arrived
 	<-arrived
 	p.setPeers()
-	close(proceed)
+	goOn()
 	expectCut(t, request, "a request")
 	expectCut(t, stream, "a stream")
 	verify.Slices(t, p.ends(), []string{"503 no_leader", "503 no_leader"}, "the lines of the access log")

@@ -220,8 +220,8 @@ func TestExpiredCopyIsNotLoaded(t *testing.T) {
 	t.Parallel()
 	agent, prefix := shared.Agent(t)
 	m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: prefix, Storage: t.TempDir()})
-	for s, ends := range map[certmagic.Storage]time.Duration{m.files: -time.Hour, m.consul: time.Hour} {
-		cert, key := numbered("a.example", 1, ends)
+	for number, s := range []certmagic.Storage{m.files, m.consul} {
+		cert, key := numbered("a.example", int64(number), []time.Duration{-time.Hour, time.Hour}[number])
 		storePair(t, s, m.issuer.IssuerKey(), cert, key)
 	}
 	m.Load(patiently(t.Context()), []string{"A.example"})

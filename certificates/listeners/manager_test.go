@@ -252,3 +252,21 @@ func TestCertificateOfAName(t *testing.T) {
 		check("a.example", 0)
 	})
 }
+
+// A listener uses changed files of its certificate, and the ones before while these cannot be used.
+func TestChangedFilesOfAListener(t *testing.T) {
+	m, dir := newManager(t), t.TempDir()
+	files := testcert.Write(t, dir, "a.example", numbered(1))
+	listener := alone(t, m, config.Listener{Name: "web", TLS: &config.ListenerTLS{
+		Certificates: []config.Certificate{{Cert: files.Cert, Key: files.Key}},
+	}})
+	m.Use([]*TLS{listener})
+	verify.NoError(t, os.Remove(files.Cert))
+	m.Refresh()
+	verify.Equal(t, served(t, listener, "a.example"), 1, "without the file")
+	all := m.Statuses()
+	verify.That(t, len(all) == 1 && all[0].Fault != nil, "the state %+v", all)
+	testcert.Write(t, dir, "a.example", numbered(2))
+	m.Refresh()
+	verify.Equal(t, served(t, listener, "a.example"), 2, "with the changed files")
+}

@@ -374,6 +374,11 @@ func TestRealTLS(t *testing.T) {
 		limit, _ := client.Capacity()
 		return limit > alone
 	})
+	for n := range 20 {
+		recordClient(t, client, ServiceOptions{Service: serviceName(n)}).await("")
+	}
+	s := client.Stats()
+	verify.That(t, s.Peak <= 6, "%+v: want 21 watches on few connections", s)
 }
 
 // freshFrom reports whether the agent at url serves the watch.
@@ -381,11 +386,11 @@ func freshFrom(url string) func(discovery.WatchStatus) bool {
 	return func(s discovery.WatchStatus) bool { return s.Endpoint == url && s.State == discovery.WatchFresh }
 }
 
-// TestRealAgentThatIsStopped pauses the agent in use, kills it, and starts it again.
-// Meanwhile the other agent serves.
+// TestRealAgentThatIsStopped pauses the agent in use, and kills it: the other agent, a server,
+// serves. Then the server starts again with its data: nothing changes, and later changes arrive.
 func TestRealAgentThatIsStopped(t *testing.T) {
 	t.Parallel()
-	server := consultest.Start(t, consultest.Options{Node: "server"})
+	server := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "server"})
 	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "client", Join: []string{server.SerfAddress()}})
 	registerTTL(t, server, "star", "a", 8001, nil)
 	client := realClient(t, consul.Options{Addresses: []string{agent.URL(), server.URL()}, ReturnAfter: time.Second})
@@ -408,4 +413,14 @@ func TestRealAgentThatIsStopped(t *testing.T) {
 	registerTTL(t, server, "star", "c", 8003, nil)
 	r.await("a b c")
 	t.Logf("a change arrived %v after the agent was killed", time.Since(begin).Round(time.Millisecond))
+
+	for _, id := range []string{"a", "b", "c"} { // Consul saves what a TTL check is told, not its first status
+		verify.NoError(t, server.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
+	}
+	queries := r.manager.Statuses()[0].Queries
+	verify.NoError(t, server.Restart(t.Context()))
+	r.awaitFresh(queries)
+	r.quiet()
+	registerTTL(t, server, "star", "d", 8004, nil)
+	r.await("a b c d")
 }

@@ -364,7 +364,7 @@ func TestSkippedEntriesAreInvalid(t *testing.T) {
 			verify.Slices(t, b.status().Invalid, want, "invalid")
 		}
 		log := b.log.String()
-		verify.Equal(t, countLines(log, `"id":"z"`, `"reason":"it has port 0"`), 1, "warnings in %s", log)
+		verify.Equal(t, countLines(log, `"id":"z"`, `"node":"node-1"`, `"reason":"it has port 0"`), 1, "warnings in %s", log)
 		b.set("a")
 		verify.Equal(t, len(b.status().Invalid), 0, "invalid at the end")
 	})

@@ -21,6 +21,8 @@ func TestRefusedResponseHeads(t *testing.T) {
 		{"HTTP/1", "HTTP/1 200 OK\r\n\r\n", ErrResponse},
 		{"no status", "HTTP/1.1\r\n\r\n", ErrResponse},
 		{"two digits", "HTTP/1.1 20 OK\r\n\r\n", ErrResponse},
+		{"status 2x0", "HTTP/1.1 2x0 OK\r\n\r\n", ErrResponse},
+		{"tab before status", "HTTP/1.1\t200 OK\r\n\r\n", ErrResponse},
 		{"four digits", "HTTP/1.1 2000 OK\r\n\r\n", ErrResponse},
 		{"status 099", "HTTP/1.1 099 OK\r\n\r\n", ErrResponse},
 		{"tab after status", "HTTP/1.1 200\tOK\r\n\r\n", ErrResponse},

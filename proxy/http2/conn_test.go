@@ -126,6 +126,8 @@ func TestFramesInBothRoles(t *testing.T) {
 		{name: "window too large", in: AppendWindowUpdate(nil, 0, MaxWindow), err: errWindow},
 		{name: "window of a stream too large", in: AppendWindowUpdate(nil, 1, MaxWindow), out: AppendResetStream(nil, 1, FlowControlError)},
 		{name: "flood", in: bytes.Repeat(AppendWindowUpdate(nil, 0, 1), 2*OverheadBytes/13), err: errFlood},
+		{name: "flood of PRIORITY", in: bytes.Repeat(frame(FramePriority, 0, 1, 0, 0, 0, 3, 1), 2*OverheadBytes/14), err: errFlood},
+		{name: "flood of unknown frames", in: bytes.Repeat(frame(0xee, 0, 0, make([]byte, 1000)...), 2*OverheadBytes/1009), err: errFlood},
 		{name: "flood of SETTINGS", in: bytes.Repeat(settings, MaxAnswers+1), err: errNotRead},
 		{name: "settings in a frame", in: AppendSettings(nil, make([]Setting, 101)...), err: errTooManySettings},
 		{name: "initial window", in: AppendSettings(nil, Setting{SettingInitialWindowSize, 1 << 31}), err: errWindowSetting},

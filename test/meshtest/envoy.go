@@ -35,6 +35,8 @@ func (m *Mesh) Envoy(t testing.TB, s Service, protocol string) {
 		accept(t, l, func(c net.Conn) { m.serveTCP(tls.Server(c, config), s) })
 	case "http":
 		serveTLS(t, l, m.authorized(s.Name, Handler(s.id())), identity.server("http/1.1"))
+	default:
+		t.Fatalf("no Envoy for %q", protocol)
 	}
 	m.register(t, s, &api.AgentServiceConnect{SidecarService: &api.AgentServiceRegistration{
 		Port: l.Addr().(*net.TCPAddr).Port, Address: "127.0.0.1",

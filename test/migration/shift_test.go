@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/bench/machine"
+	"sluice/observe/wake"
 	"sluice/test/consultest"
 	"sluice/test/sluicetest"
 	"sluice/test/subprocess"
@@ -198,7 +199,11 @@ routes: [{ service: star, request_headers: { set: { X-Through: sluice } } }]
 	s.set(1)
 	o.write(t, dir, s)
 	process := startPeer(t, subprocess.Options{Program: path, Args: o.args(s, filepath.Join(dir, o.file)), Dir: dir})
-	await(t, s.Listen, request{line: "GET star.com/"})
+	consultest.Await(t, "the old one answers", func() bool {
+		got, err := ask(s.Listen, request{line: "GET star.com/"})
+		verify.Require(t, !wake.Closed(process.Exited()), "it has ended by itself: %v", process.Err())
+		return err == nil && got == "200"
+	})
 
 	load := sluicetest.StartLoad("http://"+s.Listen, requestsPerSecond)
 	defer load.Stop()
