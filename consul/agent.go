@@ -20,8 +20,7 @@ type agent struct {
 	api         *api.Client
 	connections *connections
 	meter       *meter
-	answerGrace time.Duration // Options.AnswerGrace
-	multiplexed atomic.Bool   // it answers over HTTP/2: queries share connections
+	multiplexed atomic.Bool // it answers over HTTP/2: queries share connections
 
 	// Probes have a connection of their own.
 

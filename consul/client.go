@@ -65,8 +65,6 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// ReturnAfter is how long a preferred agent is healthy before it is used again. Default 10 s.
 	ReturnAfter time.Duration
-	// AnswerGrace is how long after the wait of its query an answer may arrive. Default 10 s.
-	AnswerGrace time.Duration
 }
 
 // TLSOptions are the certificates for an https address. Each connection reads the files.
@@ -117,7 +115,6 @@ func newClient(o Options, tokened bool) (*Client, error) {
 		if all[n], err = newAgent(*config, address, o.Dial, files, meter); err != nil {
 			return nil, err
 		}
-		all[n].answerGrace = cmp.Or(o.AnswerGrace, answerGrace)
 	}
 	meter.gate.use(&all[0].multiplexed)
 	agents := &agents{

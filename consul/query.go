@@ -167,7 +167,7 @@ func (c *Client) Doubt(a Answer) error {
 
 // get sends one query.
 func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (Answer, error) {
-	limited, cancel := limit(ctx, q.QueryOptions, a.answerGrace)
+	limited, cancel := limit(ctx, q.QueryOptions, answerGrace)
 	defer cancel()
 	var (
 		header  http.Header
