@@ -116,8 +116,10 @@ func TestFoundServicesAreUsedWhenTheOthersCanBe(t *testing.T) {
 		g.services.get("fixed").config.Balance.Policy = "random"
 		verify.NoError(t, os.Remove(ca))
 	})
+	tagged(t, consul, "sun", origin(t, "sun"), "web")
 	r.awaitLog(`"again_in":`)
 	replaceFile(t, ca, string(certificate))
+	r.await("sun is found", func() bool { return slices.Contains(r.serviceNames(), "sun") })
 	r.answers("/", "moon")
 	verify.Equal(t, strings.Count(r.log.String(), `"again_in":`), 1, "the log has the times error")
 }
