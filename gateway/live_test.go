@@ -230,9 +230,6 @@ func TestTrustedProxiesChangeWithTheRoutes(t *testing.T) {
 	r.Reload()
 	<-h.asked
 	verify.Equal(t, status("192.0.2.1"), http.StatusOK, "while the reload waits for keys")
-	for range 20 { // the routes of before count
-		verify.Equal(t, status("192.0.2.2"), http.StatusOK, "while the reload waits for keys, another client")
-	}
 	close(h.answer)
 	r.awaitRevision(number + 1)
 	verify.Equal(t, status("192.0.2.1"), http.StatusOK, "afterwards")

@@ -98,6 +98,39 @@ func (r *running) asks(path, token string) string {
 	return fmt.Sprint(answer.StatusCode, " ", answer.Header.Get("X-Sluice-Reason"))
 }
 
+// Tokens are checked from the first request on, across reloads, rotations, outages of the issuer
+// and upgrades.
+func TestTokensAcrossReloadsAndUpgrades(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t)
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "user ", r.Header.Get("X-User")) }))
+	defer app.Close()
+	text := func(routes ...string) string {
+		return fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [%s]", strings.TrimPrefix(app.URL, "http://"), strings.Join(routes, ", "))
+	}
+	r := start(t, text(i.route("/")))
+	first := i.token("ada")
+	r.awaitStatus("/", http.StatusUnauthorized)
+	verify.Equal(t, r.asks("/", first), "user ada", "the first request")
+	verify.Equal(t, r.asks("/", ""), "401 token_missing", "without a token")
+	i.rotate()
+	verify.Equal(t, r.asks("/", i.token("bob")), "user bob", "the first request after a rotation")
+
+	other := startIssuer(t)
+	r.replace(text(i.route("/"), other.route("/other")))
+	verify.Equal(t, r.asks("/other", other.token("eve")), "user eve", "a new issuer, after a reload")
+	verify.Equal(t, r.asks("/other", first), "401 token_invalid", "a token of the other issuer") // it has the name of this one
+
+	i.away.Store(true)
+	other.away.Store(true)
+	next := r.upgrade(text(i.route("/"), other.route("/other")), nil)
+	verify.Equal(t, next.asks("/", first), "user ada", "in the new process, without the issuer")
+	verify.Equal(t, next.asks("/other", other.token("eve")), "user eve", "in the new process, without the issuer")
+	verify.Equal(t, next.asks("/", ""), "401 token_missing", "in the new process")
+	i.rotate()
+	verify.Equal(t, next.asks("/", i.token("bob")), "503 keys_unavailable", "a new key that nobody can ask for")
+}
+
 // A process that replaces another one has the keys of an issuer that only its configuration names,
 // as after a reload.
 func TestTokensOfANewIssuerInANewProcess(t *testing.T) {
