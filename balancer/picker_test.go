@@ -40,7 +40,8 @@ func TestSharesFollowTheWeights(t *testing.T) {
 			for i, peer := range p.Snapshot().All {
 				share := float64(weights[i]) / float64(sumOf(weights))
 				got := float64(peer.Requests())
-				limit := 6*math.Sqrt(picks*share*(1-share)) + 1 // six standard deviations: once in 500 million
+				// Six standard deviations: it fails by chance once in 500 million.
+				limit := 6*math.Sqrt(picks*share*(1-share)) + 1
 				verify.That(t, math.Abs(got-picks*share) <= limit,
 					"%s %v: peer %d was picked %v times, want %.0f ± %.0f", policy, weights, i, got, picks*share, limit)
 			}

@@ -85,7 +85,9 @@ func (p *Peer) endStreak(start, answered int64, endpoint uint32) {
 		p.pool.alike.worked(p, endpoint, answered)
 	}
 	p.row.Store(0)
-	p.unconnected.Store(0)
+	if p.unconnected.Load() != 0 {
+		p.unconnected.Store(0)
+	}
 	if word&^looked != 0 {
 		p.changeStreak(func(Streak) Streak { return Streak{} })
 	}
@@ -142,6 +144,9 @@ func (p *Peer) grow(o Outcome, least int) {
 // there any more. Without an answer of the host, sluice itself may have stood still: so another
 // attempt must have failed before this one started, and none has connected since.
 func (p *Peer) isGone(start int64, o Outcome) bool {
-	first := p.unconnected.CompareAndSwap(0, nanotime())
-	return o.Absent || !first && start >= p.unconnected.Load()
+	before := p.unconnected.Load()
+	if before == 0 {
+		p.unconnected.CompareAndSwap(0, nanotime())
+	}
+	return o.Absent || before != 0 && start >= before
 }

@@ -35,8 +35,8 @@ var balancerFaults = []mutation{
 	{
 		name: "one-moment-without-a-connection-ends-probation",
 		file: "balancer/streak.go",
-		old:  "!first && start >= p.unconnected.Load()",
-		new:  "!first",
+		old:  "before != 0 && start >= before",
+		new:  "before != 0",
 		test: "./balancer TestOneMomentWithoutAConnectionDoesNotEndProbation",
 	},
 	{
