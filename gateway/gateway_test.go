@@ -261,19 +261,12 @@ type reply struct {
 	body string
 }
 
-// do sends a request, which must be answered. It sends one without a body again if no connection to
-// a peer was made within timeouts.connect: the machine stood still, and services of the catalog
-// have the default.
-func (r *running) do(request *http.Request) (got reply) {
+// do sends a request, which must be answered.
+func (r *running) do(request *http.Request) reply {
 	r.t.Helper()
-	for again := true; again; {
-		begun := time.Now()
-		response := verify.Result(r.client.Do(request)).Must(r.t)
-		got = reply{response, string(verify.Result(io.ReadAll(response.Body)).Must(r.t))}
-		response.Body.Close()
-		again = request.Body == nil && time.Since(begun) >= time.Second && response.Header.Get("X-Sluice-Reason") == "connect_failed"
-	}
-	return got
+	response := verify.Result(r.client.Do(request)).Must(r.t)
+	defer response.Body.Close()
+	return reply{response, string(verify.Result(io.ReadAll(response.Body)).Must(r.t))}
 }
 
 // api queries the admin API, checks the response against its OpenAPI document, and decodes it
