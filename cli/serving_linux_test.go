@@ -100,7 +100,8 @@ func (s *serving) serve() {
 func (s *serving) configure(text string) {
 	s.t.Helper()
 	text = fmt.Sprintf("listeners: [{ name: web, address: %q }%s]\nadmin: { address: %q%s }\naccess_log: { path: %q }\n", s.address, s.listeners, s.admin, s.adminKeys, cmp.Or(s.accessLog, "off")) + text
-	text += "\ndefaults: { service: { timeouts: { connect: 5m } } }\n" // the machine may be busy
+	// The machine may be busy.
+	text += "\ndefaults: { service: { timeouts: { connect: 5m } } }\n"
 	s.write(text)
 }
 

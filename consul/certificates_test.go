@@ -151,8 +151,8 @@ const (
 	replaced = "other certificates are used for new connections from now on"
 )
 
-// Files that cannot be used leave those before: TestFilesThatCannotBeUsed of package certificates has
-// which ones these are.
+// Files that cannot be used leave those before. TestFilesThatCannotBeUsed of package certificates
+// shows which ones these are.
 func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
 	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {

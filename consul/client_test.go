@@ -129,7 +129,8 @@ func TestClientToken(t *testing.T) {
 }
 
 func TestClientOverUnixSocket(t *testing.T) {
-	dir := verify.Result(os.MkdirTemp("", "sluice")).Must(t) // t.TempDir may be too long for a socket
+	// The path of t.TempDir may be too long for a socket.
+	dir := verify.Result(os.MkdirTemp("", "sluice")).Must(t)
 	defer os.RemoveAll(dir)
 	listener := verify.Result(net.Listen("unix", filepath.Join(dir, "consul.sock"))).Must(t)
 	fake := discoverytest.New()
@@ -179,7 +180,8 @@ func TestClientOverTLS(t *testing.T) {
 	_, err := countInstances(t, Options{Addresses: []string{byHost}, TLS: TLSOptions{ClientTLS: certificates.ClientTLS{CA: ca}}})
 	verify.That(t, err != nil && strings.Contains(err.Error(), "not localhost"), "without a name: %v", err)
 	t.Setenv("CONSUL_CACERT", ca)
-	verify.Result(countInstances(t, Options{Addresses: []string{server.URL}})).Must(t) // with CONSUL_CACERT
+	// CONSUL_CACERT names the CA.
+	verify.Result(countInstances(t, Options{Addresses: []string{server.URL}})).Must(t)
 }
 
 func TestErrorContainsAgent(t *testing.T) {
@@ -203,7 +205,7 @@ func TestNamesInAPath(t *testing.T) {
 	}
 }
 
-// What Consul refuses of a transaction, of which only the first step asks whether a key has changed.
+// Consul may refuse a step of a transaction. Only the first step asks whether a key has changed.
 func TestErrorsOfATransaction(t *testing.T) {
 	for _, test := range []struct {
 		answer string

@@ -267,7 +267,8 @@ func lockOfADeadProcess(t *testing.T, agent *consultest.Agent) {
 	session, _, err := agent.Client().Session().Info(l.session, nil)
 	verify.NoError(t, err)
 	verify.That(t, session != nil && session.TTL == c.lockTTL.String() && len(session.NodeChecks) <= 0, "the session depends on more than its TTL: %+v", session)
-	verify.NoError(t, dead.Unlock(t.Context())) // of a process that was asleep: it frees nothing
+	// The process was asleep: it frees nothing.
+	verify.NoError(t, dead.Unlock(t.Context()))
 	pair, _, err := c.KV().Get(t.Context(), lockKey, 0, 0)
 	verify.NoError(t, err)
 	verify.That(t, pair != nil && pair.Session == l.session, "the lock is gone: %+v", pair)

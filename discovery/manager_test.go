@@ -276,8 +276,8 @@ func TestAwaitStatic(t *testing.T) {
 		m.Unwatch("sun")
 		m.AwaitSources(ctx, time.Hour)
 
-		// The first report of any new source has no debounce either, and can be awaited; a service
-		// without one is not.
+		// The first report of any new source has no debounce either, and can be awaited. A
+		// service without a source is not awaited.
 		m.Watch("moon", NewStatic("moon", peers(t, "f:1")))
 		m.AwaitSources(ctx, time.Hour)
 		m.Watch("moon", NewStatic("moon", peers(t, "f:1", "g:1")))

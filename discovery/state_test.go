@@ -185,7 +185,8 @@ func TestFallbackServesUntilTheSourceReports(t *testing.T) {
 				verify.Equal(t, strings.Count(b.log.String(), `"as_of":`), 1, "lines with as_of in %s", &b.log)
 				w.fail("refused")
 				w.setAt(1, instances("a", "b"))
-				b.expect(3*time.Second, call{2 * time.Second, "star", "a b"}) // it was the truth
+				// It was the truth.
+				b.expect(3*time.Second, call{2 * time.Second, "star", "a b"})
 				s = b.status()
 				verify.That(t, s.State == WatchFresh && s.Restored.IsZero(), "after a report: %+v", s)
 			})

@@ -29,13 +29,14 @@ import (
 	"sluice/test/verify"
 )
 
-// A certificate is obtained by HTTP-01, from a real ACME server, and is loaded from the storage after
-// a restart.
+// A certificate is obtained by HTTP-01, from a real ACME server. After a restart it is loaded from
+// the storage.
 func TestACMEByHTTP(t *testing.T) {
 	t.Parallel()
 	const host = "http-01.example" // certmagic does one job for a name at a time
 	plain := consultest.ReservePort(t)
-	p := acmetest.Start(t, acmetest.Options{HTTPPort: plain, TLSPort: consultest.ReservePort(t)}) // TLS-ALPN-01 fails there
+	// TLS-ALPN-01 fails there.
+	p := acmetest.Start(t, acmetest.Options{HTTPPort: plain, TLSPort: consultest.ReservePort(t)})
 	sluice := fmt.Sprintf(`
 listeners:
   - { name: web, address: "127.0.0.1:%d", redirect_https: {} }

@@ -156,7 +156,8 @@ routes:
   - { path: /never, service: never }
 `, allow, consul.URL(), port(t, private), dns.Listen(t), private, file, own)
 	}
-	r := start(t, text(false), func(g *Gateway) { g.waits.warm = time.Second }) // for asked, in vain
+	// A reload waits for asked in vain.
+	r := start(t, text(false), func(g *Gateway) { g.waits.warm = time.Second })
 	for _, path := range []string{"/dns", "/list", "/document", "/names", "/never", "/asks", "/asks-name"} {
 		status, body := r.get(path)
 		verify.That(t, status >= 500, "%s: got %d %q", path, status, body)

@@ -134,7 +134,8 @@ func TestReplicasShareShares(t *testing.T) {
 	})
 	later := s.replica(s.agent.URL(), "step: 10m")
 	later.awaitShare(0, release.ByJudge)
-	a.await("20 requests in turn reach the old version", func() bool { // the route table follows the API
+	// The route table follows the API.
+	a.await("20 requests in turn reach the old version", func() bool {
 		for range 20 {
 			if a.request() != "old" {
 				return false

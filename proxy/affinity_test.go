@@ -66,7 +66,8 @@ func TestRequestsWithHashKeys(t *testing.T) {
 		_, peer = p.get(fmt.Sprint("/?u=", n))
 		reached[peer] = true
 		_, again := p.get(fmt.Sprint("/x?u=", n), "X-Other: 1")
-		_, byHeader := p.get(fmt.Sprint("/?u=", n+1), fmt.Sprint("X-User: ", n)) // the same value of another key
+		// It is the same value of another key.
+		_, byHeader := p.get(fmt.Sprint("/?u=", n+1), fmt.Sprint("X-User: ", n))
 		verify.That(t, again == peer && byHeader == peer, "value %d was answered by peers %s, %s and %s", n, peer, again, byHeader)
 	}
 	verify.That(t, len(reached) == 3 && len(without) == 3, "%d values reach %d of 3 peers, and as many requests without one %d", manyValues, len(reached), len(without))

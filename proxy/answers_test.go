@@ -343,9 +343,10 @@ func TestErrorPagesLeaveWhatTheStatusIsAbout(t *testing.T) {
 	t.Parallel()
 	for _, peers := range []bool{false, true} {
 		for answer, want := range map[string]string{
-			"416 No\r\nContent-Range: bytes */5":                    "\r\nContent-Range: bytes */5\r\n",
-			"426 No\r\nConnection: Upgrade\r\nUpgrade: websocket":   "\r\nUpgrade: websocket\r\n",
-			"426 No\r\nUpgrade: TLS/1.0":                            "\r\nConnection: Upgrade\r\n", // RFC 9110, section 7.8
+			"416 No\r\nContent-Range: bytes */5":                  "\r\nContent-Range: bytes */5\r\n",
+			"426 No\r\nConnection: Upgrade\r\nUpgrade: websocket": "\r\nUpgrade: websocket\r\n",
+			// RFC 9110, section 7.8.
+			"426 No\r\nUpgrade: TLS/1.0":                            "\r\nConnection: Upgrade\r\n",
 			"404 No\r\nContent-Range: bytes */5\r\nUpgrade: secret": "\r\n",
 		} {
 			p := startProxy(t, Options{}, startOrigin(t, answering("HTTP/1.1 "+answer+"\r\nContent-Length: 4\r\n\r\npeer")).address())

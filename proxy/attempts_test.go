@@ -162,7 +162,8 @@ func TestNoPerTryTimeoutWithoutAnotherPeer(t *testing.T) {
 // the request: that cannot be sent again.
 func TestNoPerTryTimeoutAfterAnInterimResponse(t *testing.T) {
 	t.Parallel()
-	for _, length := range []int{0, 16 << 20} { // the second is more than the buffers of the sockets
+	// The second is more than the buffers of the sockets.
+	for _, length := range []int{0, 16 << 20} {
 		proceed := make(chan struct{})
 		hinting := withHead(func(c *originConn, r *http.Request) bool {
 			c.write("HTTP/1.1 103 Early Hints\r\n\r\n")

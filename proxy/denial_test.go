@@ -101,7 +101,8 @@ func TestDeniedElsewhere(t *testing.T) {
 		if mode == inHandshake {
 			want = "upstream_tls_failed"
 		} else if http2 {
-			want = "connect_failed" // the peer has ended the connection before its SETTINGS
+			// The peer has ended the connection before its SETTINGS.
+			want = "connect_failed"
 		}
 		p := startProxy(t, Options{})
 		peers := []*meshPeer{startMeshPeer(t, "web", mode, false), startMeshPeer(t, "web", mode, false)}
@@ -161,7 +162,7 @@ func TestTurnToDenyEndsConnections(t *testing.T) {
 		web, other := startMeshPeer(t, "web", byClose, false), startMeshPeer(t, "other", byClose, false)
 		p.useMesh(consul, http2, web, other)
 		var conns []net.Conn // two with the same request are to different peers
-		// An answer has begun when the client has a part of it: before, it may still be denied.
+		// An answer has begun when the client has a part of it. Before, it may be denied.
 		begin := func(request string, answers bool) {
 			for range 2 {
 				before := web.begun.Load() + other.begun.Load()
@@ -192,7 +193,8 @@ func TestTurnToDenyEndsConnections(t *testing.T) {
 
 		refused := 0
 		for range ends {
-			if strings.HasPrefix(<-ended, "HTTP/1.1 403 ") { // the one without an answer
+			// It is the one without an answer.
+			if strings.HasPrefix(<-ended, "HTTP/1.1 403 ") {
 				refused++
 			}
 		}

@@ -73,7 +73,7 @@ func TestForwardAuth(t *testing.T) {
 		route.Route{Path: "/silent", Service: p.service, Actions: actions("http://"+server, 20*time.Millisecond)},
 		route.Route{Path: "/gone", Service: p.service, Actions: actions("http://"+nowhere[0], patience)},
 	)
-	// These are about what the peer has: an authentication server that knows them, too, would deny
+	// These are about what the peer has. An authentication server that knows them would deny
 	// the request.
 	conditions := []string{
 		"If-None-Match: *", `If-Match: "1"`, "If-Modified-Since: Wed, 01 Jan 2025 00:00:00 GMT",

@@ -422,7 +422,8 @@ func TestKeyUpdatesDuringAnUpload(t *testing.T) {
 			}
 			out = k.appendRecord(out, dataRecord, "1\r\na\r\n")
 		}
-		conn.Write(k.appendRecord(out, dataRecord, "0\r\n\r\n")) // sluice may end the connection before
+		// Sluice may end the connection before.
+		conn.Write(k.appendRecord(out, dataRecord, "0\r\n\r\n"))
 		received, _ = io.Copy(io.Discard, conn)
 		eventually(t, "the request has ended", func() bool { return p.inflight() == 0 })
 		return received

@@ -76,7 +76,9 @@ func TestNoEndAfterAWholeResponse(t *testing.T) {
 	}, func(t *testing.T, test test) {
 		received, canceled := make(chan struct{}), make(chan struct{}, 3)
 		p, options := startProxy(t, Options{}), someTransport
-		options.IdleTimeout = time.Hour // a connection that ends, by the clock that is set forward, may take the last frame along
+		// The clock is set forward: a connection that ends by it may take the last frame
+		// along.
+		options.IdleTimeout = time.Hour
 		p.usePeers(true, options, balancer.Options{}, startFramePeerWith(t, framePeerOptions{
 			answer: func(p *framePeer, stream uint32) {
 				p.headers(stream, false, ":status", "200", "content-length", test.length)

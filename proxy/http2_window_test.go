@@ -238,7 +238,8 @@ func startMeanPeer(t *testing.T, conns int64) (address string, opened *atomic.In
 			if h, ok := frame.(*xhttp2.HeadersFrame); ok && h.StreamID == 1 {
 				go func() {
 					<-granted
-					xhttp2.NewFramer(p.Conn, nil).WriteWindowUpdate(0, 1<<24) // p writes at the same time
+					// p writes at the same time.
+					xhttp2.NewFramer(p.Conn, nil).WriteWindowUpdate(0, 1<<24)
 				}()
 			}
 			if f, ok := frame.(interface{ StreamEnded() bool }); ok && f.StreamEnded() {

@@ -38,7 +38,8 @@ func TestLimitsAreAnsweredAtOnce(t *testing.T) {
 	}{
 		{balancer.Limits{Requests: 1}, "too_many_requests"},
 		{balancer.Limits{PeerRequests: 1}, "peers_saturated"},
-		{balancer.Limits{PeerConnections: 1, Pending: 10}, "connections_saturated"}, // after a wait
+		// It is answered after a wait.
+		{balancer.Limits{PeerConnections: 1, Pending: 10}, "connections_saturated"},
 	} {
 		p.limit(test.limits, nil)
 		p.setService(route.Service{Retry: route.Retry{Attempts: 3}, ConnectionWait: time.Millisecond})

@@ -17,7 +17,7 @@ type nginx struct {
 	services map[string]string // names, by how they are asked; empty: it has no servers
 	ports    map[string]*port  // by address
 	blind    bool              // who the client is cannot be said as nginx says it
-	left     int               // bytes of further routes; names, headers and networks count for each
+	left     int               // bytes of further routes and what they name
 }
 
 func readNginx(d *draft, files []File) error {

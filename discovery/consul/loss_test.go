@@ -132,7 +132,8 @@ func TestInstancesWithoutTheTagAreNotOnProbation(t *testing.T) {
 			b.expect(3*sec, "2s: a b")
 			b.set("")
 			b.expect(4*sec, "3s: a? b?")
-			b.setTagged("a", "next") // it is deployed anew, and is another one's instance now
+			// It is deployed anew, and is another one's instance now.
+			b.setTagged("a", "next")
 			b.expect(5*sec, "4s: b?")
 			b.setTagged("a b", "next")
 			b.expect(6*sec, "5s: ")

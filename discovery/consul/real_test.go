@@ -414,7 +414,8 @@ func TestRealAgentThatIsStopped(t *testing.T) {
 	r.await("a b c")
 	t.Logf("a change arrived %v after the agent was killed", time.Since(begin).Round(time.Millisecond))
 
-	for _, id := range []string{"a", "b", "c"} { // Consul saves what a TTL check is told, not its first status
+	// Consul saves what a TTL check is told, not its first status.
+	for _, id := range []string{"a", "b", "c"} {
 		verify.NoError(t, server.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
 	}
 	queries := r.manager.Statuses()[0].Queries

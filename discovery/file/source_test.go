@@ -117,7 +117,8 @@ func TestFile(t *testing.T) {
 		verify.NoError(t, os.Remove(w.path))
 		w.changes <- struct{}{}
 		w.expect("a:80 b:80 c:80", "no such file")
-		verify.NoError(t, syscall.Mkfifo(w.path, 0o600)) // to open it would wait for a writer
+		// To open it would wait for a writer.
+		verify.NoError(t, syscall.Mkfifo(w.path, 0o600))
 		w.changes <- struct{}{}
 		w.expect("a:80 b:80 c:80", "not a regular file")
 		verify.NoError(t, os.Remove(w.path))

@@ -193,7 +193,8 @@ func TestSocketOfAListener(t *testing.T) {
 	for path, want := range map[string]bool{own: false, link: false, dir + "//own": false, other: true, filepath.Join(dir, "none"): true} {
 		verify.Equal(t, m.MayUseSocket(path) == nil, want, "%s may be used", path)
 	}
-	verify.NoError(t, m.MayConnect(netip.MustParseAddrPort("192.0.2.1:0"), operator)) // no socket is taken for an address
+	// No socket is taken for an address.
+	verify.NoError(t, m.MayConnect(netip.MustParseAddrPort("192.0.2.1:0"), operator))
 }
 
 func TestAmbiguousHosts(t *testing.T) {

@@ -65,8 +65,8 @@ func Every(ctx context.Context, interval time.Duration, f func()) {
 	}
 }
 
-// Repeat calls f at once and after each interval until it is done or fails, or ctx ends. Then it
-// returns the cause of ctx.
+// Repeat calls f at once and after each interval until it is done or fails, or ctx ends. If ctx
+// ends, it returns the cause.
 func Repeat(ctx context.Context, interval time.Duration, f func() (done bool, err error)) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()

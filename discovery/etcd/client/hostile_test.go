@@ -109,7 +109,8 @@ func withKey(key string) func(*clientv3.GetResponse) {
 func valuesInEtcd() (cases []hostile.Case[func(*clientv3.GetResponse)]) {
 	for _, v := range hostile.Values() {
 		switch v.Name {
-		case "a million lines", "a line twice", "lists in each other", "a huge weight of a line": // one instance has one line
+		// One instance has one line.
+		case "a million lines", "a line twice", "lists in each other", "a huge weight of a line":
 			v.Reason = "want"
 		}
 		cases = append(cases, hostile.Case[func(*clientv3.GetResponse)]{Name: v.Name, Reason: v.Reason, Set: v.Set, Large: v.Large, Answer: func(r *clientv3.GetResponse) {
