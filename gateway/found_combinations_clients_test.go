@@ -231,11 +231,11 @@ func (c *foundRun) talk(random *rand.Rand) error {
 	pace := time.NewTicker(3 * time.Millisecond)
 	defer pace.Stop()
 	for range random.IntN(60) {
-		_, err := io.WriteString(conn, "x\n")
+		_, err := io.WriteString(conn, sessionLine)
 		if err == nil {
 			line, err = in.ReadString('\n')
 		}
-		if err != nil || line != "x\n" {
+		if err != nil || line != sessionLine {
 			leaders, cuts := c.leaders(since)
 			if delete(leaders, at); len(leaders) == 0 || !cuts {
 				return fmt.Errorf("a session with %s, which leads, has ended: %w; who else may lead is %v, they are cut: %t", at, err, leaders, cuts)
