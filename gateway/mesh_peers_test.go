@@ -189,14 +189,15 @@ func TestPeersOfTheMesh(t *testing.T) {
 		m.Intend(t, service, meshtest.Allow("sluice"))
 		m.AwaitPassing(t, service, n)
 	}
-	const checked = `interval: 100ms, failing_interval: 100ms, timeout: 2s, unhealthy_threshold: 2`
+	// Only what stands still for long fails a check: while one of two has ended, the other must not.
+	const checked = `interval: 100ms, failing_interval: 100ms, timeout: 10s, unhealthy_threshold: 1`
 	text := fmt.Sprintf(`
 listeners: [{ name: web, address: "127.0.0.1:0" }, { name: bytes, address: "127.0.0.1:0", protocol: tcp, service: tcp }]
 shutdown: { grace: 1h }
 consul: { addresses: [%q], token: %s }
 services:
-  web: { consul: { connect: true }, retry: { attempts: 3 }, timeouts: { connect: 10s }, health: { active: { %[3]s }, passive: { consecutive_failures: 2, ejection: 100ms } } }
-  multiplexed: { consul: { service: web, connect: true }, upstream: { protocol: h2 }, retry: { attempts: 3 }, timeouts: { connect: 10s }, health: { active: { %[3]s }, passive: { ejection: 100ms } } }
+  web: { consul: { connect: true }, retry: { attempts: 3 }, timeouts: { connect: 5m }, health: { active: { %[3]s }, passive: { consecutive_failures: 2, ejection: 100ms } } }
+  multiplexed: { consul: { service: web, connect: true }, upstream: { protocol: h2 }, retry: { attempts: 3 }, timeouts: { connect: 5m }, health: { active: { %[3]s }, passive: { ejection: 100ms } } }
   api: { consul: { connect: true }, upstream: { protocol: h2 }, health: { active: { type: grpc, %[3]s } } }
   tcp: { consul: { connect: true }, health: { active: { type: tcp, %[3]s } } }
   socket: { consul: { connect: true } }
