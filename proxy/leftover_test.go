@@ -53,6 +53,8 @@ func (l *leftovers) check(t *testing.T, p *testProxy) {
 	l.running.Lock()
 	defer l.running.Unlock()
 	if l.cases == 1 {
+		// Else one that begins later is one too many.
+		eventually(t, "every goroutine has begun", func() bool { return !strings.Contains(allStacks(), "]:\nsync.(*WaitGroup).Go.func1()") })
 		l.goroutines = ownGoroutines()
 	}
 	start := p.sweeper.Now()
@@ -66,15 +68,7 @@ func (l *leftovers) check(t *testing.T, p *testProxy) {
 // ownGoroutines returns how many goroutines are in this package, or were started by it, other
 // than by tests.
 func ownGoroutines() (n int) {
-	stacks := make([]byte, 1<<20)
-	for {
-		if size := runtime.Stack(stacks, true); size < len(stacks) {
-			stacks = stacks[:size]
-			break
-		}
-		stacks = make([]byte, 2*len(stacks))
-	}
-	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
+	for stack := range strings.SplitSeq(allStacks(), "\n\n") {
 		for line := range strings.SplitSeq(stack, "\n") {
 			if strings.HasPrefix(line, "\t") && strings.Contains(line, "/proxy/") && !strings.Contains(line, "_test.go:") {
 				n++
@@ -83,6 +77,17 @@ func ownGoroutines() (n int) {
 		}
 	}
 	return n
+}
+
+// allStacks returns the stacks of all goroutines.
+func allStacks() string {
+	stacks := make([]byte, 1<<20)
+	for {
+		if size := runtime.Stack(stacks, true); size < len(stacks) {
+			return string(stacks[:size])
+		}
+		stacks = make([]byte, 2*len(stacks))
+	}
 }
 
 // expectNoEntries waits until the sweeper has no entry of a client: one at most for each
