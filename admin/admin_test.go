@@ -216,6 +216,8 @@ func complete(o Options) Options {
 			Consul: func(context.Context, string) (consulsource.Answer, error) {
 				return consulsource.Answer{}, ErrNotInConsul
 			},
+			Raw:     func(context.Context, string) (json.RawMessage, error) { return nil, ErrNotInConsul },
+			Named:   func(string) []string { return nil },
 			Catalog: func() (consulsource.CatalogStatus, bool) { return consulsource.CatalogStatus{}, false },
 		},
 		Routes: Routes{

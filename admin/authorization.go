@@ -14,6 +14,9 @@ import (
 type Tokens struct {
 	Operate string // allows everything; "": no request needs a token
 	Look    string // allows requests that only read; "": none. It differs from Operate
+
+	// routed says that a route has let the requests in. Without a token it alone says who may ask.
+	routed bool
 }
 
 // scope is what a request may do.
@@ -57,6 +60,7 @@ func (t Tokens) denial(r *http.Request, need scope) *denial {
 	case !open && given < need:
 		return &denial{http.StatusForbidden, "this token is only for looking (admin.read_token_file): the token of admin.token_file is required",
 			`Bearer realm="sluice", error="insufficient_scope", scope="operate"`}
+	case t.routed:
 	case open && !isLiteral(r.Host):
 		// The name may belong to another site (DNS rebinding).
 		return &denial{http.StatusForbidden, fmt.Sprintf("host %q: without a token, use an IP address or localhost", r.Host), ""}

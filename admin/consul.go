@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -80,17 +81,45 @@ const (
 )
 
 func (h serviceHandler) consulOne(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("service")
 	ctx, cancel := context.WithTimeout(r.Context(), consulTimeout)
 	defer cancel()
-	c, err := h.compare(ctx, name)
+	name, err := h.nameOf(r.PathValue("service"))
+	if err != nil {
+		writeFailure(w, err)
+		return
+	}
+	var answer any
+	if _, raw := r.URL.Query()["raw"]; raw {
+		answer, err = h.Raw(ctx, name)
+		if err != nil {
+			answer = map[string]string{"error": err.Error()}
+		}
+	} else {
+		answer, err = h.compare(ctx, name)
+	}
 	switch {
 	case errors.Is(err, ErrNotInConsul):
 		writeFailure(w, refuse(http.StatusNotFound, "service %q: %w", name, err))
 	case err != nil:
-		writeJSON(w, http.StatusBadGateway, c)
+		writeJSON(w, http.StatusBadGateway, answer)
 	default:
-		writeJSON(w, http.StatusOK, c)
+		writeJSON(w, http.StatusOK, answer)
+	}
+}
+
+// nameOf returns sluice's name for a service, which has that name or, if none has, that name in
+// Consul.
+func (h serviceHandler) nameOf(name string) (string, error) {
+	if slices.Contains(namesOf(reading.Sorted(h.Pools())), name) {
+		return name, nil
+	}
+	switch named := h.Named(name); len(named) {
+	case 0:
+		return name, nil
+	case 1:
+		return named[0], nil
+	default:
+		return "", refuse(http.StatusNotFound, "service %q: it has several names here: want one of %s", name, strings.Join(named, ", "))
 	}
 }
 

@@ -2,9 +2,11 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -98,6 +100,34 @@ func TestConsulComparesThePoolInUse(t *testing.T) {
 		h := handlerOf(Options{Services: Services{Pools: poolsOf(pools...), Consul: consul}})
 		got := getJSON[Comparison](t, h, "/consul/web")
 		verify.That(t, got.Same && len(got.Instances) == 1 && got.Instances[0].Pool.State == "up", "got %+v, %+v", got, got.Instances[0].Pool)
+	}
+}
+
+// A service is found by its name in Consul too, if that is no other one's here, and ?raw shows what
+// Consul itself says.
+func TestConsulByItsNameAndRaw(t *testing.T) {
+	h := handlerOf(Options{Services: Services{
+		Pools:  poolsOf(newPool(t, "web"), newPool(t, "a"), newPool(t, "b"), newPool(t, "twice")),
+		Named:  func(name string) []string { return map[string][]string{"star": {"web"}, "twice": {"a", "b"}, "both": {"a", "b"}}[name] },
+		Consul: func(context.Context, string) (consulsource.Answer, error) { return consulsource.Answer{}, nil },
+		Raw: func(ctx context.Context, service string) (json.RawMessage, error) {
+			_, ok := ctx.Deadline()
+			verify.That(t, ok, "no deadline")
+			if service != "web" {
+				return nil, errors.New("connection refused")
+			}
+			return json.RawMessage(`[{"Node":{"ID":"n"}}]`), nil
+		},
+	}})
+	verify.Equal(t, getJSON[Comparison](t, h, "/consul/star").Service, "web", "the service that is star in Consul")
+	verify.Equal(t, getJSON[Comparison](t, h, "/consul/twice").Service, "twice", "sluice's own name")
+	status, body := get(t, h, "/consul/both")
+	verify.That(t, status == http.StatusNotFound && strings.Contains(body, "want one of a, b"), "of two services: %d %s", status, body)
+	for path, want := range map[string]string{
+		"/consul/star?raw": `200 [{"Node":{"ID":"n"}}]`, "/consul/web?raw=1": `200 [{"Node":{"ID":"n"}}]`, "/consul/a?raw": `502 {"error":"connectionrefused"}`,
+	} {
+		w := answerOf(h, httptest.NewRequest(http.MethodGet, "http://127.0.0.1:8081"+path, nil)) // no Comparison
+		verify.Equal(t, fmt.Sprint(w.Code, " ", strings.Join(strings.Fields(w.Body.String()), "")), want, "%s", path)
 	}
 }
 

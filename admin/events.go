@@ -58,7 +58,7 @@ func (h *eventHandler) events(w http.ResponseWriter, r *http.Request) {
 	if q.limit > 0 {
 		kept = kept[max(0, len(kept)-q.limit):]
 	}
-	if q.list {
+	if q.list || h.tokens().routed {
 		writeJSON(w, http.StatusOK, list(kept))
 		return
 	}

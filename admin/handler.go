@@ -25,6 +25,30 @@ func New(o Options) http.Handler {
 	for path, f := range endpoints(o) {
 		mux.Handle(path, f)
 	}
+	return contained(mux)
+}
+
+// NewReader returns the handler of routes to what the API answers below /api and /consul to
+// requests that read. Without a token the route alone says who may ask. There are no streams: of
+// events it has those that are kept.
+func NewReader(o Options) http.Handler {
+	tokens := o.Tokens
+	o.Tokens = func() Tokens {
+		t := tokens()
+		t.routed = true
+		return t
+	}
+	mux := http.NewServeMux()
+	for path, f := range endpoints(o) {
+		if first, _, _ := strings.Cut(path[1:], "/"); first == "api" || first == "consul" {
+			mux.Handle(path, only(f, http.MethodGet, http.MethodHead))
+		}
+	}
+	return contained(mux)
+}
+
+// contained returns the handler of mux and of all other paths. A panic ends one request.
+func contained(mux *http.ServeMux) http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, "no such path: "+r.URL.Path)
 	})

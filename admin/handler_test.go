@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/observe/events"
 	"sluice/test/verify"
 )
 
@@ -176,5 +177,47 @@ func TestReadinessNamesNothingToStrangers(t *testing.T) {
 		status, body := get(t, h, "/readyz", "Authorization", "Bearer "+token)
 		got := decode[Readiness](t, body)
 		verify.That(t, status == http.StatusServiceUnavailable && !got.Ready && (len(got.Missing) > 0) == want && got.Missing != nil && got.Restored != nil, "token %q: got %d %s", token, status, body)
+	}
+}
+
+// Routes may lead to what only reads, below /api and /consul. Without a token they alone say who may
+// ask: by any host name, from any page.
+func TestReader(t *testing.T) {
+	token := ""
+	feed := events.New()
+	feed.Add(events.Event{Kind: events.KindPanicked, Text: "something"})
+	h := NewReader(complete(Options{Events: feed, Tokens: func() Tokens { return Tokens{Operate: token} }, Documents: documents{history(t, firstConfig)}}))
+	request := func(method, path string, header ...string) (int, string) {
+		r := httptest.NewRequest(method, "http://shop.example"+path, nil)
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		w := answerOf(h, r)
+		return w.Code, w.Body.String()
+	}
+	_, all := ask(t, handlerOf(Options{Documents: documents{history(t, firstConfig)}}), http.MethodGet, "/api/peers")
+	for path, guarded := range everyPath {
+		token = ""
+		status, body := request(http.MethodGet, path)
+		there := path == "/api" || strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/consul")
+		verify.Equal(t, strings.Contains(body, "no such path"), !there, "%s: %d %.200s", path, status, body)
+		verify.That(t, !there || status != http.StatusForbidden && guarded, "%s: %d %.200s", path, status, body)
+		token = "s3cret"
+		status, body = request(http.MethodGet, path)
+		verify.Equal(t, status == http.StatusUnauthorized, there, "%s, without the token: %d %.200s", path, status, body)
+	}
+	token = ""
+	status, body := request(http.MethodGet, "/api/peers")
+	verify.That(t, status == http.StatusOK && body == all, "got %d %s, want %s", status, body, all)
+	for _, path := range []string{"/api/peers/star/1/drain", "/api/config/rollback", "/api/log/debug", "/api/peers"} {
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
+			status, body := request(method, path)
+			verify.Equal(t, status, http.StatusMethodNotAllowed, "%s %s: %s", method, path, body)
+		}
+	}
+	for _, accept := range []string{"", "text/event-stream"} { // a stream would never end
+		status, body = request(http.MethodGet, "/api/events?format=sse", "Accept", accept)
+		verify.That(t, status == http.StatusOK && strings.HasPrefix(body, "["), "events: %d %s", status, body)
 	}
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -82,6 +83,10 @@ type Services struct {
 	// Consul queries the instances of a service, given by sluice's name for it, with the selection
 	// of its watch. The error is ErrNotInConsul for a service from another source.
 	Consul func(ctx context.Context, service string) (consulsource.Answer, error)
+	// Raw is Consul, and returns Consul's own answer.
+	Raw func(ctx context.Context, service string) (json.RawMessage, error)
+	// Named returns sluice's names for the services with a name in Consul, sorted.
+	Named func(consul string) []string
 	// Catalog returns the state of the catalog watch; false: not configured.
 	Catalog func() (consulsource.CatalogStatus, bool)
 }

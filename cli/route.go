@@ -143,7 +143,7 @@ func writeEnd(out io.Writer, answer admin.RouteAnswer, e admin.End) {
 	case a != nil && a.Location != "":
 		what = fmt.Sprintf("%d to %s", a.Status, a.Location)
 	case a != nil:
-		what = fmt.Sprintf("%d %s: %s", a.Status, a.Reason, a.Text)
+		what = answerText(a)
 	case e.Group != "":
 		what += ", group " + e.Group
 	}
@@ -158,8 +158,13 @@ func writeEnd(out io.Writer, answer admin.RouteAnswer, e admin.End) {
 		if i == 0 {
 			fmt.Fprintln(out, "then it depends on, in this order:")
 		}
-		fmt.Fprintf(out, "  %s\n", printableWhy(strings.TrimPrefix(fmt.Sprintf("%d %s: %s", d.Status, d.Reason, d.Text), "0 ")))
+		fmt.Fprintf(out, "  %s\n", printableWhy(answerText(&d)))
 	}
+}
+
+// answerText describes an answer of sluice's own, whose status may not be known before.
+func answerText(a *admin.Answer) string {
+	return strings.TrimPrefix(fmt.Sprintf("%d %s: %s", a.Status, a.Reason, a.Text), "0 ")
 }
 
 // writeWeighted writes how the requests of a route are divided among services, if they are.

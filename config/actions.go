@@ -23,8 +23,9 @@ type Actions struct {
 	StripPrefix       string             `key:"strip_prefix"` // as in route.PathOptions
 	AddPrefix         string             `key:"add_prefix"`   // likewise
 	Rewrite           *Rewrite           `key:"rewrite"`
-	Redirect          *Redirect          `key:"redirect"`        // such a route may have no service
-	DirectResponse    *DirectResponse    `key:"direct_response"` // likewise
+	Redirect          *Redirect          `key:"redirect"`               // such a route may have no service
+	DirectResponse    *DirectResponse    `key:"direct_response"`        // likewise
+	AdminAPI          string             `key:"admin_api" oneof:"read"` // likewise; empty: it does not answer
 	ErrorPages        []RouteErrorPage   `key:"error_pages"`
 	CORS              *route.CORSOptions `key:"cors"`
 	HostHeader        string             `key:"host_header"` // "peer", an authority, or empty: the client's
@@ -52,8 +53,8 @@ type Actions struct {
 }
 
 // Built returns what the actions do, nil for nothing. A limiter, users, keys of an issuer, a client
-// of an authentication server and what files have, which outlive a configuration, are missing. The
-// caller must not change it.
+// of an authentication server, what files have and the admin API, which outlive a configuration, are
+// missing. The caller must not change it.
 func (a *Actions) Built() *route.Actions { return a.built }
 
 // criticalities are the values of [Actions].Criticality.
@@ -168,7 +169,7 @@ type Redirect struct {
 
 // needsService reports whether not every request is redirected or answered.
 func (a *Actions) needsService() bool {
-	return a.DirectResponse == nil && (a.Redirect == nil || a.Redirect.Regexp.Text != "")
+	return a.DirectResponse == nil && a.AdminAPI == "" && (a.Redirect == nil || a.Redirect.Regexp.Text != "")
 }
 
 // HeaderEdits edit the fields of a message, as in route.NewHeaderEdits. A value may be a
@@ -270,6 +271,9 @@ func (a *Actions) build(d *decoder, match, key string) {
 	}
 	if a.DirectResponse != nil {
 		built.DirectResponse = a.DirectResponse.build(d, decoding.Join(key, "direct_response"))
+	}
+	if a.AdminAPI != "" {
+		built.Handler = new(route.Handler)
 	}
 	built.ErrorPages = buildErrorPages(d, decoding.Join(key, "error_pages"), a.ErrorPages)
 	if !reflect.DeepEqual(*built, route.Actions{}) {

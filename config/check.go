@@ -246,10 +246,13 @@ func (r *Route) check(d *decoder, key string, c *Config) {
 	r.build(d, r.Match, key)
 	r.checkCORS(d, key)
 	r.checkServices(d, key)
+	if r.AdminAPI != "" && !r.Built().Restricts() && c.Admin.TokenFile == "" {
+		d.Refuse(decoding.Join(key, "admin_api"), r.AdminAPI, "everybody could read which instances there are: want allow, a password or a certificate of clients, or admin.token_file")
+	}
 	switch {
 	case r.hasService():
 	case r.needsService():
-		d.Refuse(key+".service", "", "required, except with redirect or direct_response: "+decoding.WantText)
+		d.Refuse(key+".service", "", "required, except with redirect, direct_response or admin_api: "+decoding.WantText)
 	case r.Group != "":
 		d.Refuse(key+".group", r.Group, "the route has no service, of which this could be a group")
 	case len(r.Split) > 0:

@@ -28,7 +28,7 @@ routes:
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
 		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, tracing, admin, listeners, client, discovery, config, consul, catalog, dynamic, defaults, services, actions, routes, shutdown, health)`,
-		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, address, port, datacenters, min_healthy, spill, nearest, namespace, partition, peer, consistency, cached, connect, leader, probation)`,
+		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, address, port, check_port, datacenters, min_healthy, spill, nearest, namespace, partition, peer, consistency, cached, connect, leader, probation)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
 		`sluice.yaml:9: services.star: given twice, first in line 5`,
@@ -180,7 +180,7 @@ func TestRefusals(t *testing.T) {
 		{"route twice", "services: { star: { consul: {} } }\nroutes:\n- { host: a.b, service: star }\n- { host: A.b., path: /, service: star }", []string{
 			`sluice.yaml:4: routes[1]: value "A.b./": the same as routes[0] at sluice.yaml:3`}},
 		{"route without service", "services: { star: { consul: {} } }\nroutes: [{ path: / }]", []string{
-			`sluice.yaml:2: routes[0].service: required, except with redirect or direct_response: a text on one line`}},
+			`sluice.yaml:2: routes[0].service: required, except with redirect, direct_response or admin_api: a text on one line`}},
 		{"groups without service", "services: { star: { consul: {} } }\nroutes:\n- { path: /a, redirect: { to: /x }, group: canary }\n- { path: /b, redirect: { to: /x }, split: { canary: 5% } }", []string{
 			`sluice.yaml:3: routes[0].group: value "canary": the route has no service, of which this could be a group`,
 			`sluice.yaml:4: routes[1].split: the route has no service, of which these could be groups`}},

@@ -81,6 +81,9 @@ const maxForeignWithin = 64 << 10
 func (s *Service) checkHealth(d *decoder, key string) {
 	if a := s.Health.Active; a != nil {
 		a.check(d, s, key+".active")
+		if s.Consul != nil && s.Consul.CheckPort != "" && a.Port != 0 {
+			d.Refuse(key+".active.port", strconv.Itoa(a.Port), "not with consul.check_port: want one of them")
+		}
 	}
 	p := s.Health.Passive
 	if p.MaxEjection < p.Ejection {

@@ -51,7 +51,7 @@ func (s *Service) checkConnect(d *decoder, key string) {
 		return
 	}
 	for _, other := range setKeys([]given{
-		{"prepared_query", s.Consul.PreparedQuery != ""}, {"address", s.Consul.Address != ""}, {"port", s.Consul.Port != ""}, {"spill", s.Consul.Spill},
+		{"prepared_query", s.Consul.PreparedQuery != ""}, {"address", s.Consul.Address != ""}, {"port", s.Consul.Port != ""}, {"check_port", s.Consul.CheckPort != ""}, {"spill", s.Consul.Spill},
 		{"nearest", s.Consul.Nearest}, {"datacenters", len(s.Consul.Datacenters) > 1},
 	}) {
 		d.Refuse(decoding.Join(key, "consul."+other), "", "not with connect: the discovery chain of the service says where its instances are")

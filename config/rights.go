@@ -67,7 +67,7 @@ var rights = []right{
 	{"listeners[]", "*", 0, nil}, {"client", "*", 0, nil}, {"discovery", "*", 0, nil}, {"config", "*", 0, nil},
 	{"consul", "*", 0, nil}, {"catalog", "*", 0, nil}, {"dynamic[]", "*", 0, nil}, {"shutdown", "*", 0, nil}, {"health", "*", 0, nil},
 
-	{"services.NAME.consul", "service prepared_query poll tags filter passing_only address port datacenters min_healthy spill nearest", ByDocument, nil},
+	{"services.NAME.consul", "service prepared_query poll tags filter passing_only address port check_port datacenters min_healthy spill nearest", ByDocument, nil},
 	{"services.NAME.consul", "namespace partition peer consistency cached connect probation", ByDocument, nil},
 	{"services.NAME.consul.leader", "tag passing on_demotion", ByDocument, nil},
 	{"services.NAME.consul.leader", "key", 0, nil}, // as consul_kv
@@ -124,6 +124,7 @@ var rights = []right{
 	{"routes[].redirect", "regexp to code get_code", byRoutes, nil},
 	{"routes[].direct_response", "status body content_type headers", byRoutes, nil},
 	{"routes[].direct_response", "file", 0, nil},
+	{"routes[]", "admin_api", 0, nil},
 	{"routes[].error_pages[]", "*", 0, nil},
 	{"routes[].cors", "allow_origins allow_methods allow_headers expose_headers allow_credentials max_age", byRoutes, nil},
 	{"routes[].request_headers", "set add remove", byRoutes, noIdentity},

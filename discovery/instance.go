@@ -54,6 +54,8 @@ type Instance struct {
 	Node    string `json:"node,omitempty"`
 	Address string `json:"address"` // host name or IP address, without port or brackets
 	Port    int    `json:"port"`    // 1 to 65535
+	// CheckPort is the port that active checks connect to; 0: as they are configured.
+	CheckPort int `json:"check_port,omitempty"`
 	// AddressTag is the tag of Address, if it is one of several tagged addresses.
 	AddressTag string `json:"address_tag,omitempty"`
 	// Socket is the absolute path of a unix socket instead of Address and Port. Only static
@@ -161,7 +163,7 @@ func WithoutFollowers(set []Instance) []Instance {
 // written again and says the same is no change. A nil slice or map equals an empty one.
 func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
-		i.Address == o.Address && i.Port == o.Port && i.AddressTag == o.AddressTag && i.Socket == o.Socket && i.NodeAddress == o.NodeAddress &&
+		i.Address == o.Address && i.Port == o.Port && i.CheckPort == o.CheckPort && i.AddressTag == o.AddressTag && i.Socket == o.Socket && i.NodeAddress == o.NodeAddress &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Priority == o.Priority && i.Detail == o.Detail &&
 		i.Datacenter == o.Datacenter && i.Target == o.Target && i.ServerName == o.ServerName && i.Identity == o.Identity && i.Peer == o.Peer && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.FirstResult == o.FirstResult && i.Probation.Equal(o.Probation) && i.Failed == o.Failed && i.Follower == o.Follower &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/admin"
 	"sluice/operator"
 	"sluice/test/discoverytest"
 	"sluice/test/testcert"
@@ -53,6 +54,36 @@ routes:
 		got := fmt.Sprint(answer.StatusCode, " ", answer.Header.Get("Location"))
 		verify.That(t, got == want && (answer.Header.Get("Server") != "peer" || target != "/api"), "POST %s: got %q, %v, want %q", target, got, answer.Header, want)
 	}
+}
+
+// A route may lead to what the admin API answers to whoever reads. Who may ask is the route's matter,
+// and with a token the API's too.
+func TestRoutesToTheAdminAPI(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	token := writeFile(t, dir, "token", []byte("s3cret"))
+	star := origin(t, "star")
+	routes := `services: { star: { peers: ["` + star + `"] } }
+routes:
+- { service: star }
+- { path: /api, admin_api: read%s }
+- { path: /internal, admin_api: read, strip_prefix: /internal, allow: [10.0.0.0/8] }
+`
+	r := start(t, preamble+fmt.Sprintf(routes, ", allow: [127.0.0.0/8]"))
+	answer := func(method, path string, fields ...string) string {
+		got := r.do(r.request(method, r.url("web")+path, nil, fields...))
+		return fmt.Sprint(got.StatusCode, " ", got.Header.Get("X-Sluice-Reason"), " ", strings.Contains(got.body, star))
+	}
+	verify.Equal(t, answer(http.MethodGet, "/api/peers?service=star"), "200 admin_api true", "the peers")
+	verify.Equal(t, answer(http.MethodPost, "/api/peers/star/"+star+"/drain"), "405 admin_api false", "an order")
+	verify.Equal(t, answer(http.MethodGet, "/internal/api/peers"), "403 client_denied false", "a route for others")
+	verify.Equal(t, answer(http.MethodGet, "/metrics"), "200  false", "what is no route of it")
+	told := fetch[admin.RouteAnswer](r, "/api/route?url="+r.url("web")+"/api/peers")
+	verify.That(t, len(told.Ends) == 1 && told.Ends[0].Answer != nil && told.Ends[0].Answer.Reason == "admin_api", "got %+v", told.Ends)
+
+	r = start(t, strings.Replace(preamble, `admin: { `, "admin: { token_file: "+token+", ", 1)+fmt.Sprintf(routes, ""))
+	verify.Equal(t, answer(http.MethodGet, "/api/peers"), "401 admin_api false", "without the token")
+	verify.Equal(t, answer(http.MethodGet, "/api/peers", "Authorization", "Bearer s3cret"), "200 admin_api true", "with the token")
 }
 
 // What instances ask for by sluice's own tags and by Traefik's reaches clients: fixed answers,

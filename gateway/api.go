@@ -3,7 +3,6 @@ package gateway
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -31,15 +30,15 @@ import (
 	"sluice/tags/claim"
 )
 
-// newAPI returns the handler of the admin API, which reads all parts.
-func (g *Gateway) newAPI() http.Handler {
-	return admin.New(admin.Options{
+// apiOptions are the options of the admin API, which reads all parts.
+func (g *Gateway) apiOptions() admin.Options {
+	return admin.Options{
 		Process: admin.Process{
 			Version: g.options.Version, Ready: g.readiness.now, Ordered: g.process, Certificates: g.certificates.Statuses,
 		},
 		Services: admin.Services{
 			Pools: g.services.pools, Former: g.askFormer, Watches: g.services.discovery.Statuses, Health: g.services.healthStats,
-			Series: g.series, Consul: g.registries.ask, Catalog: g.finder.Status,
+			Series: g.series, Consul: g.registries.ask, Raw: g.registries.raw, Named: g.registries.named, Catalog: g.finder.Status,
 		},
 		Routes: admin.Routes{
 			Table: g.table, Effective: g.effective.Load, Listeners: g.listeners.describe, Explain: g.proxy.Explain,
@@ -58,7 +57,7 @@ func (g *Gateway) newAPI() http.Handler {
 		Metrics:   admin.Metrics(func() string { return g.config().Admin.Metrics }, g.services.pools, g.metrics()...),
 		Tokens:    func() admin.Tokens { return g.admin.tokens.Load().Tokens },
 		Log:       g.log,
-	})
+	}
 }
 
 // metrics returns the metrics of all parts. Each part has its own, beside the values that they

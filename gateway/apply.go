@@ -131,7 +131,7 @@ func (g *Gateway) prepare(p *plan) (err error) {
 	for _, s := range p.services {
 		targets[s.name] = routes.Service(s.name, s.pool, s.next)
 	}
-	if p.routes, err = routes.Build(p.config, targets, g.machine, g.limits.Fleet, cmp.Or(g.routes.Load(), g.restored)); err != nil {
+	if p.routes, err = routes.Build(p.config, targets, g.machine, g.limits.Fleet, g.reader, cmp.Or(g.routes.Load(), g.restored)); err != nil {
 		return err
 	}
 	return g.listeners.permit(p.listeners, g.started.Admin.Socket) // last

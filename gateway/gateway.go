@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/admin"
 	"sluice/admin/fleet"
 	"sluice/admin/series"
 	"sluice/balancer"
@@ -118,6 +119,7 @@ type Gateway struct {
 	certificates *listenertls.Manager
 	listeners    *listeners
 	admin        *adminServer
+	reader       *route.Handler // of the admin API, for routes to it
 	requestLog   *requestLog
 	readiness    *readiness
 	upgrade      *upgrade
@@ -233,7 +235,8 @@ func New(o Options) (_ *Gateway, err error) {
 		Limits: func() []routes.FleetLimit { return g.routes.Load().FleetLimits() }, Name: g.replica.name, Survey: g.replica.others, Log: g.log,
 	})
 	g.series = series.NewRecorder(g.services.pools)
-	g.admin.http.Handler = g.newAPI()
+	api := g.apiOptions()
+	g.admin.http.Handler, g.reader = admin.New(api), route.NewHandler(admin.NewReader(api))
 	defer func() {
 		if err != nil {
 			_ = g.proxy.Shutdown(context.Background(), 0) // it has no clients

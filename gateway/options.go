@@ -209,7 +209,8 @@ func healthSettings(c *config.Service, secure certificates.Security) healthcheck
 	}
 	foreign := c.ByDocument || h.Active.ByTag
 	// Another port may belong to another server.
-	probe := newProbe(h.Active, secure, c.Upstream.UsesHTTP2() && h.Active.Port == 0, foreign)
+	otherPort := h.Active.Port != 0 || c.Consul != nil && c.Consul.CheckPort != ""
+	probe := newProbe(h.Active, secure, c.Upstream.UsesHTTP2() && !otherPort, foreign)
 	s.Active = &healthcheck.Active{Schedule: h.Active.Schedule, Probe: probe, Foreign: foreign}
 	return s
 }

@@ -191,6 +191,29 @@ func (r *registries) certificates() []certificates.Use {
 	return uses
 }
 
+// named returns the services, sorted, that have a name in Consul.
+func (r *registries) named(consul string) (services []string) {
+	for name, service := range r.config().Services {
+		if service.Consul != nil && service.Consul.Service == consul {
+			services = append(services, name)
+		}
+	}
+	slices.Sort(services)
+	return services
+}
+
+// raw returns Consul's own answer about the instances of a service.
+func (r *registries) raw(ctx context.Context, name string) (json.RawMessage, error) {
+	c := r.config()
+	switch service := c.Services[name]; {
+	case service.ConsulKV != nil:
+		return nil, fmt.Errorf("%w as a service, but from the key %q", admin.ErrNotInConsul, service.ConsulKV.Key)
+	case service.Consul != nil:
+		return consulsource.Raw(ctx, r.consul, ServiceOptions(*service.Consul, r.inUse(c.Consul)))
+	}
+	return nil, admin.ErrNotInConsul
+}
+
 // ask queries the instances of a service whose source is Consul: its catalog, or a key.
 func (r *registries) ask(ctx context.Context, name string) (answer consulsource.Answer, err error) {
 	c := r.config()

@@ -28,8 +28,12 @@ func (c *Checker) syncTargetsLocked(peers []*balancer.Peer) {
 	present := make(map[*balancer.Peer]bool, len(peers))
 	for _, p := range peers {
 		present[p] = true
+		address := c.active.address(p)
+		if t := c.targets[p]; t != nil && t.address != address { // then the first check decides
+			c.dropTargetLocked(t)
+		}
 		if c.targets[p] == nil {
-			t := &target{peer: p, address: c.active.address(p), checkState: checkState{down: p.Has(balancer.ReasonActive)}}
+			t := &target{peer: p, address: address, checkState: checkState{down: p.Has(balancer.ReasonActive)}}
 			t.task = *newTask(&c.tasks, func(ctx context.Context) time.Duration { return c.check(ctx, t) })
 			c.targets[p] = t
 			c.monitor.scheduler.schedule(&t.task, 0)

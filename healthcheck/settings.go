@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"cmp"
 	"net"
 	"strconv"
 	"time"
@@ -164,12 +165,13 @@ func (c Cause) String() string { return causeNames[c] }
 
 // address returns the address to check.
 func (a *Active) address(p *balancer.Peer) string {
-	if a.Port == 0 {
+	port := cmp.Or(p.Instance().CheckPort, a.Port)
+	if port == 0 {
 		return p.Address()
 	}
 	host, _, err := net.SplitHostPort(p.Address())
 	if err != nil {
 		return p.Address() // a unix socket
 	}
-	return net.JoinHostPort(host, strconv.Itoa(a.Port))
+	return net.JoinHostPort(host, strconv.Itoa(port))
 }

@@ -135,9 +135,18 @@ func selectsAnswer(name []byte) bool {
 
 // denial returns the answer of the authentication server for the client.
 func (x *chosenRoute) denial(answer *auth.Answer) *refusal.Refusal {
-	var fields [][2]string
-	for name, values := range answer.Header {
-		if x.dropsOfDenial(name) {
+	fields, ok := x.passed(answer.Header)
+	if !ok {
+		return refusal.AuthUnavailable
+	}
+	r := refusal.New(answer.Status, refusal.AuthDenied.Reason, refusal.AuthDenied.Text)
+	return r.Passing(fields, answer.Body)
+}
+
+// passed returns the fields of an answer that clients get. It is not ok if there are too many.
+func (x *chosenRoute) passed(header http.Header) (fields [][2]string, ok bool) {
+	for name, values := range header {
+		if x.dropsOfAnswer(name) {
 			continue
 		}
 		for _, value := range values {
@@ -146,15 +155,11 @@ func (x *chosenRoute) denial(answer *auth.Answer) *refusal.Refusal {
 			fields = append(fields, [2]string{name, string(text)})
 		}
 	}
-	if len(fields) > maxAuthFields {
-		return refusal.AuthUnavailable
-	}
-	r := refusal.New(answer.Status, refusal.AuthDenied.Reason, refusal.AuthDenied.Text)
-	return r.Passing(fields, answer.Body)
+	return fields, len(fields) <= maxAuthFields
 }
 
-// dropsOfDenial reports whether clients do not get a field of an answer.
-func (x *chosenRoute) dropsOfDenial(name string) bool {
+// dropsOfAnswer reports whether clients do not get a field of an answer.
+func (x *chosenRoute) dropsOfAnswer(name string) bool {
 	n := http1.NameOf([]byte(name))
 	if x.actions.CORS != nil && hasAlike(route.CORSFields, []byte(name)) {
 		return true

@@ -192,6 +192,14 @@ func (a *asked) authenticate() *refusal.Refusal {
 	return nil
 }
 
+// handle does not ask the handler: what it answers may differ next time.
+func (a *asked) handle() *refusal.Refusal {
+	if a.route.actions.Handler != nil {
+		return refusal.Handled
+	}
+	return nil
+}
+
 // forward says which peers there are, and which limits, also those of shed.
 func (a *asked) forward() *refusal.Refusal {
 	service, query := a.route.service, &a.route.query

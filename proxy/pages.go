@@ -23,6 +23,8 @@ func (x *chosenRoute) errorPage(status int, json bool) *route.Page {
 	return x.request.client.listener.routing().ErrorPages.Of(status, false, json)
 }
 
+var declinedHere = refusal.New(refusal.Declined.Status, refusal.Declined.Reason, "the route answers itself, as if no WebSocket was asked for")
+
 // answerDirectly answers the requests of a route that does.
 func answerDirectly(x *exchange) *refusal.Refusal {
 	if x.route.actions.DirectResponse == nil {
@@ -30,7 +32,7 @@ func answerDirectly(x *exchange) *refusal.Refusal {
 	}
 	d := x.route.actions.DirectResponse
 	if x.request.wouldOpen(d.Status) {
-		return refusal.New(refusal.Declined.Status, refusal.Declined.Reason, "the route answers itself, as if no WebSocket was asked for")
+		return declinedHere
 	}
 	r := refusal.New(d.Status, "direct_response", "the route answers itself")
 	total := 0

@@ -72,6 +72,7 @@ var preparations = [...]phase{
 	{do: requireToken, ask: (*asked).pass},
 	{do: askAuthServer, ask: (*asked).pass},
 	{do: answerDirectly},
+	{do: answerByHandler, ask: (*asked).handle},
 	{do: followChain},
 	{do: choosePeers},
 	{do: shed, ask: (*asked).pass},
@@ -310,6 +311,7 @@ func (x *exchange) refuse(r *refusal.Refusal) bool {
 	}
 	x.answer.refused = r.Reason
 	err := x.answer.send(r)
+	r.Sent()
 	x.finish()
 	return err == nil
 }

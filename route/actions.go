@@ -35,6 +35,8 @@ type Actions struct {
 	CORS *CORS
 	// DirectResponse, if not nil, answers the requests.
 	DirectResponse *DirectResponse
+	// Handler, if not nil, answers the requests.
+	Handler *Handler
 	// ErrorPages are the bodies of answers of sluice's own with an error, and of peers where they
 	// say so.
 	ErrorPages ErrorPages

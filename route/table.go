@@ -42,7 +42,7 @@ func NewTable(routes []Route) (*Table, error) {
 	unindexed := make(map[string]int)
 	for i, r := range routes {
 		e, key, wrong := entryOf(r)
-		if r.Service == nil && r.Weighted == nil && (r.Actions == nil || r.Actions.Redirect == nil && r.Actions.DirectResponse == nil) {
+		if r.Service == nil && r.Weighted == nil && (r.Actions == nil || r.Actions.Redirect == nil && r.Actions.DirectResponse == nil && r.Actions.Handler == nil) {
 			wrong = append(wrong, &Error{Field: "service", Reason: "is missing"})
 		}
 		for _, err := range wrong {

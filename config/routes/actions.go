@@ -185,6 +185,9 @@ func (b *builder) actionsOf(r *config.Route) (*route.Actions, error) {
 		}
 		a.DirectResponse = &route.DirectResponse{Status: d.Status, Page: page, Fields: built.DirectResponse.Fields}
 	}
+	if r.AdminAPI != "" {
+		a.Handler = b.admin
+	}
 	var err error
 	if a.ErrorPages, err = b.withFiles(built.ErrorPages, func(i int) string { return r.ErrorPages[i].File }); err != nil {
 		return nil, err

@@ -52,7 +52,7 @@ func build(t *testing.T, c *config.Config) (*Routes, error) {
 		t.Cleanup(pool.Close)
 		services[name] = Service(name, pool, s)
 	}
-	r, err := Build(c, services, locality.New(), nil, nil)
+	r, err := Build(c, services, locality.New(), nil, nil, nil)
 	t.Cleanup(func() { r.Close(nil, 0) })
 	return r, err
 }

@@ -42,7 +42,7 @@ routes:
 
 	services := map[string]*route.Service{"a": find(t, r, "/a").Service, "b": find(t, r, "/b").Service}
 	one := at("/a")
-	r = verify.Result(Build(c, services, locality.New(), nil, r)).Must(t)
+	r = verify.Result(Build(c, services, locality.New(), nil, nil, r)).Must(t)
 	verify.That(t, at("/a") == one, "the counters begin anew")
 }
 

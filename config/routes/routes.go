@@ -66,15 +66,16 @@ type builder struct {
 	chains   map[string]*chain // by service
 	machine  *locality.Machine
 	fleet    *ratelimit.Fleet
+	admin    *route.Handler
 	before   *Routes
 
 	namedByTags map[string]int // of Routes.named, by service
 }
 
 // Build returns the routes of c to these services. What has the same settings as in before goes on.
-// machine says where a registry may lead requests, and fleet with whom limits are kept. It changes
-// nothing that is in use.
-func Build(c *config.Config, services map[string]*route.Service, machine *locality.Machine, fleet *ratelimit.Fleet, before *Routes) (*Routes, error) {
+// machine says where a registry may lead requests, fleet with whom limits are kept, and admin is the
+// admin API for routes to it. It changes nothing that is in use.
+func Build(c *config.Config, services map[string]*route.Service, machine *locality.Machine, fleet *ratelimit.Fleet, admin *route.Handler, before *Routes) (*Routes, error) {
 	if before == nil {
 		before = new(Routes)
 	}
@@ -83,7 +84,7 @@ func Build(c *config.Config, services map[string]*route.Service, machine *locali
 			limiters: make(limiters), mirrors: make(mirrors), named: make(namedRoutes), forwards: make(forwards), users: make(map[string]*auth.Users),
 			keySets: make(keySets), pages: make(map[string]*pages.Body),
 		},
-		config: c, services: services, chains: make(map[string]*chain), machine: machine, fleet: fleet, before: before,
+		config: c, services: services, chains: make(map[string]*chain), machine: machine, fleet: fleet, admin: admin, before: before,
 		namedByTags: make(map[string]int),
 	}
 	var err error

@@ -45,8 +45,8 @@ func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance,
 		entry.Checks = slices.DeleteFunc(entry.Checks, func(c *entryCheck) bool { return c == nil })
 		i := instance(entry, o)
 		why := whyUnusable(i)
-		if o.Port != "" && i.Port == 0 {
-			why = fmt.Sprintf("it has no port with the name %q", o.Port)
+		if name := o.missingPort(entry.Service); name != "" {
+			why = fmt.Sprintf("it has no port with the name %q", name)
 		}
 		if o.Connect {
 			why = cmp.Or(why, o.setMeshIdentity(&i, entry.Service.Connect))
@@ -78,6 +78,16 @@ func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance,
 		}
 	}
 	return discovery.Normalize(set), skipped
+}
+
+// missingPort returns the name of a port that s does not have; "": it has all that it needs.
+func (o *ServiceOptions) missingPort(s *entryService) string {
+	for _, name := range [...]string{o.Port, o.CheckPort} {
+		if name != "" && s.port(name) == 0 {
+			return name
+		}
+	}
+	return ""
 }
 
 // process is what [discovery.Key] identifies, without the memory that this needs.
@@ -113,6 +123,9 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		Detail:      reason.detail(),
 		Datacenter:  entry.Node.Datacenter,
 		Kind:        s.Kind,
+	}
+	if o.CheckPort != "" {
+		i.CheckPort = s.port(o.CheckPort)
 	}
 	if status == discovery.StatusCritical {
 		i.Unchecked, i.FirstResult = entry.unchecked()

@@ -264,6 +264,19 @@ func TestNamedPorts(t *testing.T) {
 	}
 }
 
+// Checks may connect to another port than requests. An instance without it is not used: nobody would
+// check it.
+func TestNamedPortsOfChecks(t *testing.T) {
+	e := entry(func(e *api.ServiceEntry) {
+		e.Service.Ports = api.ServicePorts{{Name: "http", Port: 8080, Default: true}, {Name: "admin", Port: 9090}}
+	})
+	set, _ := instances(listed(t, e), &ServiceOptions{Service: "star", CheckPort: "admin"})
+	verify.That(t, len(set) == 1 && set[0].Port == 8080 && set[0].CheckPort == 9090, "got %+v", set)
+	set, skipped := instances(listed(t, e), &ServiceOptions{Service: "star", Port: "http", CheckPort: "grpc"})
+	verify.Require(t, len(set) == 0 && len(skipped) == 1, "without the port of checks: %+v, skipped %v", set, skipped)
+	verify.Contains(t, skipped[0].Reason, `"grpc"`, "why it is skipped")
+}
+
 // Whether a critical check has run is not known without an output, until its first interval is
 // over.
 func TestWhenAChecksFirstResultIsDue(t *testing.T) {

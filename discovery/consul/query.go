@@ -1,8 +1,10 @@
 package consul
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -77,6 +79,43 @@ func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answe
 		return Answer{}, firstErr
 	}
 	return best, nil
+}
+
+// Raw returns what Consul answers to the queries of [Health], as it is. Of several data centres or
+// targets it is one list with the entries of all.
+func Raw(ctx context.Context, client *consul.Client, o ServiceOptions) (json.RawMessage, error) {
+	o = o.normal()
+	asked := []*ServiceOptions{&o}
+	if o.PreparedQuery == "" && o.parts() != nil {
+		asked = nil
+		for _, p := range o.parts() {
+			asked = append(asked, &p.options)
+		}
+	}
+	var body json.RawMessage
+	get := func(ctx context.Context, q consul.Query, read func(io.Reader) error) (consul.Answer, error) {
+		return client.Get(ctx, q, func(r io.Reader) (err error) {
+			if body, err = io.ReadAll(r); err != nil {
+				return err
+			}
+			return read(bytes.NewReader(body))
+		})
+	}
+	var all []json.RawMessage
+	for _, options := range asked {
+		if _, err := query(ctx, get, options, api.QueryOptions{}); err != nil {
+			return nil, err
+		}
+		if len(asked) == 1 {
+			return body, nil
+		}
+		var entries []json.RawMessage
+		if err := json.Unmarshal(body, &entries); err != nil {
+			return nil, err
+		}
+		all = append(all, entries...)
+	}
+	return json.Marshal(all)
 }
 
 // query queries once, without blocking.

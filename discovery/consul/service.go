@@ -96,7 +96,10 @@ type ServiceOptions struct {
 	Address string `key:"address" format:"name"`
 	// Port is the name of one of the ports of each instance, in place of its default port. An
 	// instance without it is not used.
-	Port       string `key:"port" format:"name"`
+	Port string `key:"port" format:"name"`
+	// CheckPort is likewise the name of the port that active checks connect to; empty: the one that
+	// they are configured with.
+	CheckPort  string `key:"check_port" format:"name"`
 	Datacenter string `key:"-"` // default: the agent's
 
 	// Datacenters are data centres in order of preference, in place of Datacenter. The instances
@@ -190,7 +193,7 @@ func (o *ServiceOptions) selection() string {
 		}
 	}
 	for _, p := range []struct{ name, value string }{
-		{"filter", o.Filter}, {"address", o.Address}, {"port", o.Port}, {"data centre", o.Datacenter}, {"namespace", o.Namespace}, {"partition", o.Partition}, {"peer", o.Peer},
+		{"filter", o.Filter}, {"address", o.Address}, {"port", o.Port}, {"port of checks", o.CheckPort}, {"data centre", o.Datacenter}, {"namespace", o.Namespace}, {"partition", o.Partition}, {"peer", o.Peer},
 	} {
 		if p.value != "" {
 			fmt.Fprintf(&b, ", %s %q", p.name, p.value)

@@ -39,6 +39,7 @@ type Refusal struct {
 	contentType string // of body; "": there is none
 	shows       bool   // body is in place of Text
 	others      bool   // likewise, and fields and body are another server's, with nothing of sluice's own
+	sent        func() // see WhenSent; nil: nothing
 }
 
 // New returns a refusal of a status, with a reason of docs/reasons.md.
@@ -74,6 +75,20 @@ func (r *Refusal) Passing(fields [][2]string, body []byte) *Refusal {
 	passing := *r
 	passing.fields, passing.body, passing.others = fields, body, true
 	return &passing
+}
+
+// WhenSent returns r with what is called when it was sent, or could not be.
+func (r *Refusal) WhenSent(f func()) *Refusal {
+	with := *r
+	with.sent = f
+	return &with
+}
+
+// Sent calls what WhenSent has set.
+func (r *Refusal) Sent() {
+	if r.sent != nil {
+		r.sent()
+	}
 }
 
 // Showing returns r with a body, which must not change, in place of sluice's words. Without a type
@@ -114,6 +129,8 @@ var (
 	KeysUnavailable  = New(503, "keys_unavailable", "the keys of the tokens' issuer could not be read")
 	AuthBusy         = New(503, "auth_busy", "too many passwords are being verified")
 	AuthUnavailable  = New(503, "auth_unavailable", "the authentication server of the route has not answered")
+	Handled          = New(0, "admin_api", "the admin API answers")
+	HandlerBusy      = New(503, "admin_busy", "too many requests for the admin API are being answered")
 	AuthDenied       = New(0, "auth_denied", "the authentication server of the route does not allow the request")
 	RateLimited      = New(429, "rate_limited", "the request exceeds the route's rate limit")
 	RedirectLoop     = New(508, "redirect_loop", "the route redirects this URL to itself")
