@@ -90,6 +90,8 @@ type Verdict struct {
 	Peer *Peer
 	Down bool   // set the reason, or clear it
 	Why  string // a short cause for people; may be empty
+	// Other says that another service has the peer's address: not even in panic it gets requests.
+	Other bool
 }
 
 // SetReasons sets or clears reason r, a single bit that the caller owns, of some peers with one
@@ -110,6 +112,9 @@ func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) {
 		}
 		was, is := p.changeLocked(v.Peer, func(c *condition) {
 			c.setReason(r, v.Down, v.Why)
+			if r&ReasonActive != 0 {
+				c.other = v.Down && v.Other
+			}
 			if v.Down && r&(ReasonActive|ReasonEjected) != 0 {
 				c.fail(v.Why)
 			}

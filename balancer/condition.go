@@ -19,10 +19,12 @@ type condition struct {
 	reasons   Reason
 	why       [numReasons]string // for each bit of reasons
 	unchecked bool               // must pass an active check first, and has not
+	other     bool               // another service has its address, as active checks say
 	refused   string             // error of Options.MayConnect; "" if none is known
 	failed    string             // how the peer failed on probation; "" if it has not
 	leaving   bool               // not in the set
 	since     time.Time          // start of the present state
+	recovered int                // times its checks have passed again
 	warmFrom  time.Time          // start of slow start; zero for a peer that is warm or not eligible
 	factor    adjustment
 }
@@ -42,7 +44,7 @@ func (c *condition) failsChecks() bool { return c.reasons&ReasonActive != 0 && !
 // in use.
 func (c *condition) usableInPanic() bool {
 	const ours = ReasonActive | ReasonEjected
-	return c.reasons&^ours == 0 && !c.leaving && !c.unchecked
+	return c.reasons&^ours == 0 && !c.leaving && !c.unchecked && !c.other
 }
 
 // onProbation reports whether the registry has lost the peer.
@@ -196,6 +198,9 @@ func (p *Pool) changeLocked(peer *Peer, f func(*condition)) (was, is *condition)
 		p.notices.failing = append(p.notices.failing, peer)
 	case failed && !c.failing():
 		peer.resetLatency()
+		if !was.leaving {
+			c.recovered++
+		}
 	}
 	peer.drained = peer.drained && c.reasons&ReasonDrain != 0
 	peer.condition.Store(&c)

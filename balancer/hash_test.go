@@ -265,7 +265,7 @@ func TestHashFindsTheLastPeer(t *testing.T) {
 	p := newHashPool(t, set)
 	var verdicts []Verdict
 	for _, peer := range p.Snapshot().All[1:] {
-		verdicts = append(verdicts, Verdict{peer, true, ""})
+		verdicts = append(verdicts, Verdict{Peer: peer, Down: true})
 	}
 	p.SetReasons(ReasonActive, verdicts...)
 	for _, h := range hashes(200) {

@@ -32,7 +32,7 @@ func setReason(p *Pool, id discovery.Key, r Reason, down bool, why string) bool 
 		all := p.Snapshot().All
 		i := slices.IndexFunc(all, func(peer *Peer) bool { return peer.ID == id })
 		if i >= 0 {
-			p.SetReasons(r, Verdict{all[i], down, why})
+			p.SetReasons(r, Verdict{Peer: all[i], Down: down, Why: why})
 		}
 		return i >= 0
 	}

@@ -100,6 +100,24 @@ func TestPanicDoesNotUseDrainedAndUncheckedPeers(t *testing.T) {
 	verify.That(t, !s.Panic && len(s.Eligible) == 0, "an empty pool: %+v", s)
 }
 
+// Panic does not use an address that another service has.
+func TestPanicDoesNotUseWhereAnotherServiceAnswers(t *testing.T) {
+	set := instances(3)
+	p := newTestPool(t, Options{PanicThreshold: 1, NewTransport: newTestTransport}, set...)
+	judge := func(n int, down, other bool) {
+		p.SetReasons(ReasonActive, Verdict{Peer: peerOf(t, p, set[n]), Down: down, Other: other})
+	}
+	judge(0, true, true)
+	expectEligible(t, p, false, 1, 2)
+	judge(1, true, false)
+	expectEligible(t, p, true, 1, 2)
+	judge(0, true, false) // nobody says who answers any more
+	expectEligible(t, p, true, 0, 1, 2)
+	judge(0, true, true)
+	judge(0, false, true)
+	expectEligible(t, p, true, 0, 1, 2)
+}
+
 // Who waits for a first check is used at once when nobody must pass one any more. Who has failed it
 // stays out.
 func TestNobodyWaitsForAFirstCheckAnyMore(t *testing.T) {

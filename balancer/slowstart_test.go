@@ -108,7 +108,7 @@ func TestIfAllPeersAreNewTheyShareTheLoadAtOnce(t *testing.T) {
 		time.Sleep(time.Hour)
 		var down, up []Verdict
 		for _, peer := range p.Snapshot().All {
-			down, up = append(down, Verdict{peer, true, ""}), append(up, Verdict{peer, false, ""})
+			down, up = append(down, Verdict{Peer: peer, Down: true}), append(up, Verdict{Peer: peer})
 		}
 		p.SetReasons(ReasonActive, down...)
 		time.Sleep(time.Hour)

@@ -103,7 +103,7 @@ func TestPeersOutsideOfTheSubset(t *testing.T) {
 	// All of the subset fail: others take their place.
 	var verdicts []Verdict
 	for _, peer := range s.Eligible {
-		verdicts = append(verdicts, Verdict{peer, true, ""})
+		verdicts = append(verdicts, Verdict{Peer: peer, Down: true})
 	}
 	p.SetReasons(ReasonEjected, verdicts...)
 	requests(t, p, 100)

@@ -23,6 +23,7 @@ import (
 	"sluice/discovery"
 	"sluice/doctor"
 	"sluice/gateway"
+	"sluice/healthcheck"
 	"sluice/observe/logs"
 	"sluice/observe/panics"
 	"sluice/tags/catalog"
@@ -226,6 +227,9 @@ func examined(p admin.Peer) doctor.Peer {
 	for _, reason := range p.Reasons {
 		if why, ok := strings.CutPrefix(reason, balancer.ReasonAddress.String()+": "); ok {
 			peer.Refused = why
+		}
+		if _, who, ok := strings.Cut(reason, healthcheck.OtherService); ok {
+			peer.Other = who
 		}
 		peer.Critical = peer.Critical && strings.HasPrefix(reason, balancer.ReasonRegistry.String()+": "+discovery.StatusCritical.String())
 	}

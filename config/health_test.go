@@ -62,12 +62,12 @@ func TestHealthReadsEveryKey(t *testing.T) {
 	f(`{ active: { type: grpc, service: greeter } }`, func(h *ServiceHealth) {
 		h.Active.Type, h.Active.Service = "grpc", "greeter"
 	})
-	f(`{ passive: { consecutive_failures: 1, consecutive_connect_failures: 2, consecutive_5xx: 3, interval: 1s, ejection: 2s,
+	f(`{ passive: { consecutive_failures: 1, consecutive_connect_failures: 2, consecutive_5xx: 3, flaps: 4, interval: 1s, ejection: 2s,
 		max_ejection: 3s, max_ejected: 10%, success_rate: { below: 90% },
 		latency: { factor: 1.5, above: 0s } } }`, func(h *ServiceHealth) {
 		h.Active = nil
 		h.Passive = healthcheck.Passive{
-			ConsecutiveFailures: 1, ConsecutiveConnectFailures: 2, Consecutive5xx: 3,
+			ConsecutiveFailures: 1, ConsecutiveConnectFailures: 2, Consecutive5xx: 3, Flaps: 4,
 			SuccessRate: &healthcheck.SuccessRate{Below: 0.9},
 			Latency:     &healthcheck.Latency{Factor: 1.5},
 			Interval:    time.Second, Ejection: 2 * time.Second, MaxEjection: 3 * time.Second, MaxEjected: 0.1,

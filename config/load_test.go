@@ -75,7 +75,7 @@ var (
 	defaultRetry  = Retry{Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}, RetryBudget: balancer.RetryBudget{Ratio: 0.2, MinPerSecond: 10}}
 	defaultLimits = Limits{Limits: balancer.Limits{ConnectionWait: time.Second, Pending: 1024, AdaptiveMin: 4}, ResponseLimits: upstream.ResponseLimits{HeadBytes: 16 << 10, Fields: 100}}
 	defaultHealth = ServiceHealth{Passive: healthcheck.Passive{
-		ConsecutiveFailures: 5, Interval: 10 * time.Second,
+		ConsecutiveFailures: 5, Flaps: 5, Interval: 10 * time.Second,
 		Ejection: 10 * time.Second, MaxEjection: 5 * time.Minute, MaxEjected: 0.5,
 	}, SlowStart: balancer.SlowStart{Aggression: 1, MinWeight: 0.1}, PanicThreshold: 0.5}
 )

@@ -103,7 +103,7 @@ var rights = []right{
 	{"services.NAME.health.active.tls", "ca cert key", 0, nil},
 	{"services.NAME.health.active.expect", "status", ByDocument | ByTag, nil},
 	{"services.NAME.health.active.expect", "text regexp within", ByDocument, nil},
-	{"services.NAME.health.passive", "consecutive_failures consecutive_connect_failures consecutive_5xx", ByDocument, nil},
+	{"services.NAME.health.passive", "consecutive_failures consecutive_connect_failures consecutive_5xx flaps", ByDocument, nil},
 	{"services.NAME.health.passive", "interval ejection max_ejection max_ejected", ByDocument, nil},
 	{"services.NAME.health.passive.success_rate", "below", ByDocument, nil},
 	{"services.NAME.health.passive.latency", "factor above", ByDocument, nil},

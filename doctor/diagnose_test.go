@@ -159,6 +159,12 @@ func TestDiagnose(t *testing.T) {
 			add(star(3, "a", "10.0.0.1", 81).with(critical))(f)
 		}, nil},
 
+		{"sluice's checks hear another service", func(f *Facts) { f.Peers = []Peer{{Node: "a", ID: "star-1", Address: "10.0.0.1:80", Other: `"moon"`}} },
+			[]string{"error other-service star star-1 on node a, 10.0.0.1:80"}},
+		{"its own check hears another service", func(f *Facts) {
+			f.Instances[0].Status, f.Instances[0].Critical = discovery.StatusCritical, `app: http GET /health: another service answers: "moon/moon-1"`
+		}, []string{"error other-service star star-1 on node a, 10.0.0.1:80", "notice critical star star-1 on node a, 10.0.0.1:80"}},
+
 		{"an address that another service has now", add(star(3, "a", "10.0.0.1", 80).with(func(i *Instance) { i.Service = "other" })),
 			[]string{"notice shared-address star star-1 on node a, 10.0.0.1:80"}},
 		{"out of service at an address that another service has", add(star(3, "a", "10.0.0.1", 80).with(func(i *Instance) { i.Service = "other"; critical(i) })),

@@ -145,6 +145,7 @@ type Peer struct {
 	Node, ID, Address string // "host:port"
 	Refused           string // why sluice opens no connection to it; "": it does
 	Critical          bool   // out of service because of Consul's checks
+	Other             string // who answers sluice's checks in its place; "": nobody else
 	Since             time.Time
 }
 

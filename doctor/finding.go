@@ -48,6 +48,7 @@ const (
 	CodeDuplicate        Code = "duplicate"
 	CodeDuplicateAddress Code = "duplicate-address"
 	CodeSharedAddress    Code = "shared-address"
+	CodeOtherService     Code = "other-service"
 
 	CodeMeshIdentity Code = "mesh-identity"
 	CodeMeshRoot     Code = "mesh-root"
@@ -81,7 +82,7 @@ var codes = []Code{
 	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused, CodeServiceName,
 	CodeNoPort, CodeNoTaggedAddress, CodeLoopback, CodeRefused, CodeUnreachable,
 	CodeMeshIdentity, CodeMeshRoot, CodeMeshRefused, CodeMeshMissing, CodeMeshDenied, CodeMeshProtocol, CodeMeshChain, CodeMeshSource, CodeMeshSidecar,
-	CodeDuplicate, CodeDuplicateAddress, CodeSharedAddress,
+	CodeDuplicate, CodeDuplicateAddress, CodeSharedAddress, CodeOtherService,
 	CodeTagBad, CodeTagConflict, CodeTagRefused, CodeTagsDiffer,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,
 	CodeUnrouted, CodeUnused,

@@ -9,13 +9,16 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/healthcheck"
 )
 
 // instanceFindings are about single instances.
 func (f *Facts) instanceFindings(criticalFor time.Duration) []Finding {
 	since := make(map[Peer]time.Time, len(f.Peers))
 	refused := make(map[Peer]string) // by id and address
+	others := make(map[Peer]string)  // likewise
 	for _, p := range f.Peers {
+		others[Peer{ID: p.ID, Address: p.Address}] = p.Other
 		if p.Refused != "" {
 			refused[Peer{ID: p.ID, Address: p.Address}] = p.Refused
 		}
@@ -28,6 +31,7 @@ func (f *Facts) instanceFindings(criticalFor time.Duration) []Finding {
 		at, known := since[Peer{Node: i.Node, ID: i.ID, Address: i.contact()}]
 		for _, finding := range slices.Concat(
 			f.addressFindings(i, refused[Peer{ID: i.ID, Address: i.contact()}]), taggedAddressFindings(i), f.unreachableFindings(i),
+			f.otherFindings(i, others[Peer{ID: i.ID, Address: i.contact()}]),
 			f.sidecarFindings(i), f.nodeFindings(i), checkFindings(i), f.criticalFindings(i, criticalFor, at, known),
 		) {
 			findings = append(findings, finding.about(i))
@@ -103,6 +107,24 @@ func (f *Facts) elsewhere(node string) bool {
 	}
 	ip, err := netip.ParseAddr(f.Nodes[node].Address)
 	return err != nil || !ip.Unmap().IsLoopback()
+}
+
+// otherFindings are about an instance in whose place another one answers: who, as sluice's checks or
+// those of "sluice register" have heard; "": nobody.
+func (f *Facts) otherFindings(i Instance, who string) []Finding {
+	if _, heard, ok := strings.Cut(i.Critical, healthcheck.OtherService); ok && who == "" {
+		who = heard
+	}
+	if who == "" {
+		return nil
+	}
+	return []Finding{{
+		Severity: SeverityError, Code: CodeOtherService,
+		Seen:    fmt.Sprintf("%s answers at %s, and not %s/%s", who, i.contact(), i.Service, i.ID),
+		Why:     "It has ended, and another program has its port. sluice sends it no request; load balancers that do not ask who answers do.",
+		Do:      "Deregister it through its own agent.",
+		Command: f.agentDeregister(i),
+	}}
 }
 
 // unreachableFindings are about a failed connection attempt.

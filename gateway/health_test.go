@@ -140,6 +140,39 @@ func lateChecks(t *testing.T) (address string) {
 	return address
 }
 
+// A container may get the port of one that has ended, whose registration is still there. As soon as
+// checks hear who answers, no request comes there, also if nobody else is left.
+func TestNoRequestGoesWhereAnotherServiceAnswers(t *testing.T) {
+	t.Parallel()
+	answers := func(name, says string) (address string, requests *atomic.Int64) {
+		requests = new(atomic.Int64)
+		return serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/health" {
+				requests.Add(1)
+			}
+			w.Header().Set("X-Consul-Service", says)
+			fmt.Fprint(w, name)
+		}), requests
+	}
+	own, _ := answers("star", "star/star-1")
+	other, requests := answers("moon", "moon/moon-1")
+	consul := discoverytest.Start(t)
+	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, own)), discoverytest.Instance("star", "star-2", port(t, other)))
+	r := start(t, strings.Replace(fmt.Sprintf(fromConsul, consul.URL()), "consul: {},",
+		"consul: {}, health: { panic_threshold: 100%, active: { path: /health, interval: 10ms, failing_interval: 10ms, timeout: 1m } },", 1))
+	r.await("it is known who answers", func() bool {
+		p := r.peer("star-2")
+		return !p.Used && slices.Contains(p.Reasons, `active: http GET /health: another service answers: "moon/moon-1"`)
+	})
+	before := requests.Load()
+	for range 20 {
+		r.gets("/", "star")
+	}
+	consul.Set("star", discoverytest.Instance("star", "star-2", port(t, other)))
+	r.await("nobody is left", func() bool { status, _ := r.get("/"); return status == http.StatusServiceUnavailable })
+	verify.Equal(t, requests.Load(), before, "requests that the other service has got since")
+}
+
 func TestOldChecksContinueAfterARefusedReload(t *testing.T) {
 	t.Parallel()
 	good := newCheckedOrigin(t, "good")

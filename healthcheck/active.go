@@ -21,6 +21,7 @@ type target struct {
 	fault    string // of the latest failed check
 	why      string // last reported to the pool
 	reported bool   // a verdict was reported to the pool
+	other    bool   // somebody else has answered the latest check
 }
 
 // syncTargetsLocked makes targets of peers, and removes all others.
@@ -74,7 +75,9 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	limited, cancel := context.WithTimeout(ctx, active.Timeout)
 	instance := t.peer.Instance()
 	c.monitor.scheduler.waits(&t.task)
-	err := active.Probe.Check(limited, Target{t.address, instance, t.peer.Control})
+	to := Target{Address: t.address, Instance: instance, Control: t.peer.Control}
+	to.nameIn(instance)
+	err := active.Probe.Check(limited, to)
 	cancel()
 	if ctx.Err() != nil {
 		return active.Interval // the monitor is closed
@@ -95,6 +98,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 		c.stats.ChecksFailed++
 	}
 	passed := err == nil || active.saysNothing(err, instance)
+	t.other = isOther(err)
 	t.take(passed, onProbation(t.peer), active)
 	if !passed {
 		t.fault = excerpt.Of(fmt.Sprintf("%s: %v", active.Probe, err), maxFault)
@@ -130,7 +134,8 @@ func (c *Checker) concludeLocked(t *target) {
 	}
 	if t.down != t.peer.Has(balancer.ReasonActive) || why != t.why || !t.reported && !t.down && !t.failing {
 		t.why, t.reported = why, true
-		c.queueLocked(balancer.ReasonActive, t.peer, t.down, why)
+		c.verdicts = append(c.verdicts, verdict{balancer.Verdict{Peer: t.peer, Down: t.down, Why: why, Other: t.other}, balancer.ReasonActive})
+		c.wake.Send()
 	}
 }
 

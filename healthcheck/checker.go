@@ -44,6 +44,7 @@ type Checker struct {
 	awaited  map[*balancer.Peer]bool    // peers whose first check is pending
 	first    func()                     // called when awaited is empty; nil: not set
 	records  records
+	flaps    map[*balancer.Peer]*flaps
 	restored []Ejection // see Restore; nil: none, or there is a set
 	verdicts []verdict  // queued for the pool
 	stats    Stats
@@ -235,6 +236,7 @@ func (c *Checker) sync() {
 			c.queueLocked(balancer.ReasonEjected, p, false, "")
 		}
 	}
+	c.dampLocked(s)
 	c.forgetRecordsLocked(s)
 	if len(s.Eligible) == 0 {
 		c.readmitAllLocked() // an ejected peer is better than none

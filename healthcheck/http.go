@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -128,7 +129,9 @@ func (h *HTTP) exchange(ctx context.Context, t Target, connection *http.ClientCo
 		}
 		return answerFailure(err)
 	}
-	err = h.answer(response)
+	if err = t.identify(response.Header); err == nil || h.o.Reuse {
+		err = cmp.Or(err, h.answer(response))
+	}
 	response.Body.Close()
 	if h.o.Reuse && !response.Close && ctx.Err() == nil && connection.Err() == nil {
 		h.idle.put(&t, connection)

@@ -61,6 +61,10 @@ type Passive struct {
 	ConsecutiveConnectFailures int `key:"consecutive_connect_failures" default:"0" min:"0" max:"65535"`
 	Consecutive5xx             int `key:"consecutive_5xx" default:"0" min:"0" max:"65535"`
 
+	// Flaps is how often within 5 minutes checks of a peer may fail and pass again. Then it is ejected
+	// when they pass, and once more with each further time, for longer; 0: never.
+	Flaps int `key:"flaps" default:"5" min:"0" max:"1000"`
+
 	SuccessRate *SuccessRate `key:"success_rate"` // nil: off
 	Latency     *Latency     `key:"latency"`      // nil: off
 	// Interval is that of success rates and latencies, and of the steps of weights.
@@ -136,7 +140,7 @@ func (p *Passive) ejection(times int) time.Duration {
 }
 
 func (p *Passive) enabled() bool {
-	return p.MaxEjected > 0 && (p.ConsecutiveConnectFailures > 0 || p.ConsecutiveFailures > 0 || p.Consecutive5xx > 0 || p.detects())
+	return p.MaxEjected > 0 && (p.ConsecutiveConnectFailures > 0 || p.ConsecutiveFailures > 0 || p.Consecutive5xx > 0 || p.Flaps > 0 || p.detects())
 }
 
 // detects reports whether there is detection at intervals.
@@ -151,13 +155,14 @@ const (
 	Cause5xx                          // Consecutive5xx
 	CauseSuccessRate
 	CauseLatency
+	CauseFlaps // Flaps
 
 	// NumCauses is the number of causes; they count from 0.
-	NumCauses = int(CauseLatency) + 1
+	NumCauses = int(CauseFlaps) + 1
 )
 
 var causeNames = [NumCauses]string{
-	"consecutive_connect_failures", "consecutive_failures", "consecutive_5xx", "success_rate", "latency",
+	"consecutive_connect_failures", "consecutive_failures", "consecutive_5xx", "success_rate", "latency", "flaps",
 }
 
 // String returns the configuration key.

@@ -162,7 +162,7 @@ func (r *Registration) check(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.options.Check.Timeout)
 	defer cancel()
-	return r.probe.Check(ctx, healthcheck.Target{Address: r.CheckedAddress(), Control: locality.ByOperator})
+	return r.probe.Check(ctx, healthcheck.Target{Address: r.CheckedAddress(), Service: r.options.Name, ID: r.ID(), Control: locality.ByOperator})
 }
 
 // works tells a registrar whether the application works.

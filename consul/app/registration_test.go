@@ -81,10 +81,11 @@ func (r *running) isRegistered() bool {
 	}
 }
 
-// origin is an HTTP server that can be sick.
+// origin is an HTTP server that can be sick, or another service.
 type origin struct {
 	*httptest.Server
 	sick  atomic.Bool
+	other atomic.Bool
 	asked atomic.Int64
 }
 
@@ -92,6 +93,9 @@ func startOrigin(t *testing.T) *origin {
 	o := new(origin)
 	o.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		o.asked.Add(1)
+		if o.other.Load() {
+			w.Header().Set("X-Consul-Service", "moon/moon-1")
+		}
 		if o.sick.Load() {
 			http.Error(w, "sick", http.StatusServiceUnavailable)
 		}
@@ -298,15 +302,20 @@ func TestACLs(t *testing.T) {
 	awaitNone(t, agent)
 }
 
-// The error says what the check answered last.
+// The error says what the check answered last, or who.
 func TestStartTimeout(t *testing.T) {
 	t.Parallel()
-	o := startOrigin(t)
-	o.sick.Store(true)
-	r := start(t, "http://127.0.0.1:1", o.address(), Options{Check: healthCheck, StartTimeout: time.Second})
-	<-r.ended
-	want := `the app has not passed its check "http GET /health" at ` + o.address() + " within 1s: "
-	verify.That(t, r.err != nil && strings.Contains(r.err.Error(), want), "error %v", r.err)
+	for answer, wrong := range map[string]func(o *origin) *atomic.Bool{
+		"status 503, want 200-299":               func(o *origin) *atomic.Bool { return &o.sick },
+		`another service answers: "moon/moon-1"`: func(o *origin) *atomic.Bool { return &o.other },
+	} {
+		o := startOrigin(t)
+		wrong(o).Store(true)
+		r := start(t, "http://127.0.0.1:1", o.address(), Options{Check: healthCheck, StartTimeout: time.Second})
+		<-r.ended
+		want := `the app has not passed its check "http GET /health" at ` + o.address() + " within 1s: " + answer
+		verify.That(t, r.err != nil && strings.Contains(r.err.Error(), want), "error %v", r.err)
+	}
 }
 
 // The context may end before the application works.

@@ -59,7 +59,7 @@ func run(ctx context.Context, o options) error {
 	}
 	port := listener.Addr().(*net.TCPAddr).Port
 	id := fmt.Sprintf("%s-%d", o.name, port)
-	server := &http.Server{Handler: handler(id), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: handler(o.name, id), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	defer server.Close()
@@ -103,9 +103,10 @@ func run(ctx context.Context, o options) error {
 	fmt.Println(id, "has ended")
 	return nil
 }
-func handler(id string) http.Handler {
+func handler(name, id string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Consul-Service", name+"/"+id) // who gets its port after it is told from it
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

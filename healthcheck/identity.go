@@ -1,0 +1,51 @@
+package healthcheck
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"sluice/discovery"
+)
+
+// IdentityHeader is the field in which an answer to a check by HTTP may say who it is from: SERVICE or
+// SERVICE/ID, as in the registry. A process with several services names each, with commas between.
+const IdentityHeader = "X-Consul-Service"
+
+// OtherService begins the reason of a check that somebody else has answered: the instance has ended,
+// and another program has its port now.
+const OtherService = "another service answers: "
+
+// otherService is the error of such a check.
+type otherService struct{ name string }
+
+func (e *otherService) Error() string { return OtherService + e.name }
+
+// isOther reports whether somebody else has answered a check.
+func isOther(err error) bool {
+	_, other := errors.AsType[*otherService](err)
+	return other
+}
+
+// identify compares who answers with who is checked. An answer that does not say is from anybody.
+func (t *Target) identify(header http.Header) error {
+	said := strings.Join(header.Values(IdentityHeader), ", ")
+	if said == "" || t.Service == "" {
+		return nil
+	}
+	for name := range strings.SplitSeq(said, ",") {
+		if name = strings.TrimSpace(name); name == t.Service || name == t.Service+"/"+t.ID {
+			return nil
+		}
+	}
+	return &otherService{fmt.Sprintf("%q", said)}
+}
+
+// nameIn sets who is checked, if the registry of i has names that an application can know. A sidecar
+// answers for its application.
+func (t *Target) nameIn(i discovery.Instance) {
+	if i.Registered != 0 && i.Kind == "" {
+		t.Service, t.ID = i.Service, i.ID
+	}
+}
