@@ -107,8 +107,10 @@ func TestConsulComparesThePoolInUse(t *testing.T) {
 // Consul itself says.
 func TestConsulByItsNameAndRaw(t *testing.T) {
 	h := handlerOf(Options{Services: Services{
-		Pools:  poolsOf(newPool(t, "web"), newPool(t, "a"), newPool(t, "b"), newPool(t, "twice")),
-		Named:  func(name string) []string { return map[string][]string{"star": {"web"}, "twice": {"a", "b"}, "both": {"a", "b"}}[name] },
+		Pools: poolsOf(newPool(t, "web"), newPool(t, "a"), newPool(t, "b"), newPool(t, "twice")),
+		Named: func(name string) []string {
+			return map[string][]string{"star": {"web"}, "twice": {"a", "b"}, "both": {"a", "b"}}[name]
+		},
 		Consul: func(context.Context, string) (consulsource.Answer, error) { return consulsource.Answer{}, nil },
 		Raw: func(ctx context.Context, service string) (json.RawMessage, error) {
 			_, ok := ctx.Deadline()

@@ -97,7 +97,7 @@ type Verdict struct {
 // SetReasons sets or clears reason r, a single bit that the caller owns, of some peers with one
 // new snapshot. It ignores verdicts on peers of other pools and on peers that have drained.
 // After it has set a reason, no request starts on the peer, except in panic
-// (Options.PanicThreshold).
+// (Options.PanicThreshold) and as of Query.Resort.
 func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

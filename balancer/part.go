@@ -19,6 +19,7 @@ type Part struct {
 	// priorities of its instances.
 	Tiers []Tier
 
+	resort     []*Peer   // see Query.Resort
 	lost       int       // number of Eligible peers on probation
 	inTiers    [][]*Peer // Eligible by tier
 	allInTiers [][]*Peer // All by tier
@@ -53,6 +54,9 @@ func (s *Snapshot) newPart(o *Options, c peerSets, g *Group, inflight *atomic.In
 		if p.condition.Load().onProbation() {
 			part.lost++
 		}
+	}
+	if !s.Panic && o.PanicThreshold > 0 {
+		part.resort = slices.DeleteFunc(slices.Clone(c.inPanic), func(p *Peer) bool { return p.condition.Load().eligible() })
 	}
 	part.picker = newTiered(pickers, shares, part.inTiers)
 	if o.Policy == PolicySticky {
@@ -131,6 +135,21 @@ func (part *Part) own(q *Query) *Peer {
 		return nil
 	}
 	return q.Own
+}
+
+// acquireResort acquires a peer as of q.Resort, or returns nil.
+func (part *Part) acquireResort(q *Query, limit int) *Peer {
+	if !q.Resort || len(part.resort) == 0 {
+		return nil
+	}
+	start := q.random.below(len(part.resort))
+	for i := range min(len(part.resort), maxLooks) {
+		p := part.resort[(start+i)%len(part.resort)]
+		if !q.Tried.Has(p) && p.acquireQuiesced(limit) {
+			return p
+		}
+	}
+	return nil
 }
 
 // acquireOther acquires a peer in place of one at its limit: by the policy in a few

@@ -149,6 +149,16 @@ func (p *Peer) acquire(limit int) bool {
 	return false
 }
 
+// acquireQuiesced is acquire for a peer that is quiesced, unless it leaves or an operator drains it.
+func (p *Peer) acquireQuiesced(limit int) bool {
+	n := p.load.Add(1) // first: who then takes the peer away waits for the attempt
+	if withoutCopies(n&^quiesced) <= int64(limit) && p.condition.Load().usableInPanic() {
+		return true
+	}
+	p.release()
+	return false
+}
+
 // withoutCopies returns a load without the copies.
 func withoutCopies(load int64) int64 { return load&inflightMask - load>>copyShift }
 

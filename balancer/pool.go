@@ -145,13 +145,17 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 				query.Group, query.Fallback, query.Client = query.Fallback, 0, 0
 				continue
 			}
-			p.Admission.unadmit(h, &query)
-			if query.full != 0 {
-				return Token{}, p.Admission.shed(query.Criticality, query.Refused)
+			if query.full == 0 {
+				peer = part.acquireResort(&query, s.terms.perPeer)
 			}
-			return Token{}, part.refusal()
-		}
-		if !peer.acquire(s.terms.perPeer) {
+			if peer == nil || query.full != 0 {
+				p.Admission.unadmit(h, &query)
+				if query.full != 0 {
+					return Token{}, p.Admission.shed(query.Criticality, query.Refused)
+				}
+				return Token{}, part.refusal()
+			}
+		} else if !peer.acquire(s.terms.perPeer) {
 			if peer.load.isQuiesced() {
 				// It was quiesced after s was loaded, so a newer snapshot exists.
 				s = p.snapshot.Load()

@@ -84,7 +84,7 @@ func (l *Loop) Run(service *route.Service, query *balancer.Query, x Exchange) (o
 			return o, nil
 		}
 		query.Tried.Add(peer)
-		query.Block = x.Block()
+		query.Block, query.Resort = x.Block(), true
 		l.token, err = l.pick()
 	}
 	return o, err
@@ -125,7 +125,7 @@ func (l *Loop) Leave() (changed <-chan struct{}, left bool) {
 		return changed, false
 	}
 	l.query.Tried.Add(l.token.Peer)
-	l.query.Block = l.exchange.Block()
+	l.query.Block, l.query.Resort = l.exchange.Block(), false
 	var err error
 	l.next, err = l.pickNow()
 	full := err != nil && err != balancer.ErrAllTried && !lacksPeer(err)

@@ -172,6 +172,29 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A request that has failed everywhere else goes to a peer whose checks fail. None leaves its peer
+// for such a one.
+func TestRunAtAFailingPeer(t *testing.T) {
+	for _, test := range []struct {
+		outcomes []balancer.Outcome
+		want     result
+	}{
+		{[]balancer.Outcome{refused, ok}, result{ok, 2, nil, "try try"}},
+		{[]balancer.Outcome{reset, reset}, result{reset, 2, nil, "try try"}},
+		{[]balancer.Outcome{suspected(ok)}, result{ok, 1, nil, "try stay"}},
+		{[]balancer.Outcome{refused, suspected(ok)}, result{ok, 2, nil, "try try stay"}},
+	} {
+		p := balancer.NewPool("star", balancertest.Complete(balancer.Options{PanicThreshold: .5}))
+		defer p.Close()
+		p.Apply([]discovery.Instance{{Service: "star", ID: "0", Address: "10.0.0.1", Port: 1, Weight: 1}, {Service: "star", ID: "1", Address: "10.0.0.1", Port: 2, Weight: 1}})
+		all := p.Snapshot().All
+		p.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: all[1], Down: true})
+		x := script{outcomes: test.outcomes}
+		verify.Equal(t, x.run(&route.Service{Name: "star", Pool: p, Retry: route.Retry{Attempts: 2}}), test.want, "the end")
+		verify.Equal(t, x.peers[0], all[0], "the first peer")
+	}
+}
+
 func TestMayLeave(t *testing.T) {
 	for _, test := range []struct {
 		attempts, tries int

@@ -37,10 +37,11 @@ type record struct {
 
 // standing is whether a peer may get requests, and which. It is immutable.
 type standing struct {
-	out   bool
-	kind  Kind   // Removed or Ineligible, if out
-	why   string // the same
-	since int64  // by balancer.Now
+	out    bool
+	resort bool   // only sluice's own verdicts are against it
+	kind   Kind   // Removed or Ineligible, if out
+	why    string // the same
+	since  int64  // by balancer.Now
 
 	group balancer.GroupID // 0: the pool has no groups
 	place place
@@ -97,6 +98,9 @@ func (r *record) Picked(a balancer.Attempt, snapshot *balancer.Snapshot, q balan
 		return
 	}
 	if now.out {
+		if now.resort && q.Resort && r.untried(a, &q, func(*standing) bool { return true }) == nil {
+			return
+		}
 		r.report(now.kind, r.peer, snapshot, "a request began %v after the peer was out of use: %s", time.Duration(a.Start-now.since), now.why)
 		return
 	}

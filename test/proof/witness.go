@@ -228,6 +228,7 @@ func (w *witness) derive(configured bool) {
 	for _, r := range all {
 		f := c.facts[r]
 		next := standing{out: f.bad || f.failing && !(panics && f.usable), kind: Ineligible, why: f.why, place: f.place, since: now}
+		next.resort = next.out && f.usable && w.options.PanicThreshold > 0
 		if !f.listed {
 			next.kind = Removed
 		}

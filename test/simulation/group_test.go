@@ -109,6 +109,10 @@ func (s *service) checkGroupOfTry(r *request, p *peer) {
 		s.w.counts["try in a group"]++
 		return
 	}
+	if r.mayResort() && slices.Contains(parts[len(parts)-1].All, p.actual) && !slices.Contains(parts[len(parts)-1].Eligible, p.actual) {
+		s.w.counts["last resort"]++
+		return
+	}
 	if len(parts) < 2 || !slices.Contains(parts[1].Eligible, p.actual) {
 		s.w.doubtLocked(s.now().shifted, "request %d: on %s, which is not in group %s", r.number, p, r.group)
 		return

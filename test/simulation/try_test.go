@@ -32,7 +32,7 @@ func (s *service) checkTry(r *request, p *peer) {
 		w.doubtLocked(instant.shifted, "request %d: on %s, though it belongs to %s", r.number, p, s.peers[named])
 	}
 	against := ^balancer.Reason(0)
-	if s.pool.Snapshot().Panic {
+	if s.pool.Snapshot().Panic || r.mayResort() {
 		against = balancer.ReasonRegistry | balancer.ReasonDrain
 	}
 	if actual.Has(against) && actual.Since() != now {
@@ -56,6 +56,12 @@ func (s *service) checkTry(r *request, p *peer) {
 	if i, listed := latest.set[actual.ID]; latest.at != now && (!listed || !s.wanted(i) && !instant.configured) {
 		w.violateLocked("request %d: on %s, the registry has %s", r.number, p, describeInstance(i))
 	}
+}
+
+// mayResort reports whether the request may go to a peer that only sluice's own verdicts take out of
+// use: it has tried all others.
+func (r *request) mayResort() bool {
+	return r.tries > 1 && len(r.untried()) == 0 && r.service.options.PanicThreshold > 0
 }
 
 func (s *service) inflight() int {
