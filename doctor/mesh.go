@@ -14,7 +14,6 @@ import (
 
 	"sluice/consul"
 	"sluice/consul/mesh"
-	"sluice/discovery"
 )
 
 // Mesh is what Consul says about its service mesh, if the configuration uses it for a service.
@@ -162,7 +161,7 @@ func (d *Doctor) queryChain(ctx context.Context, s *MeshService) error {
 	var answer struct{ Chain *mesh.Compiled }
 	o := query(ctx)
 	o.Datacenter = d.options.Datacenter
-	if _, err := d.api.Raw().Query("/v1/discovery-chain/"+discovery.PathSegment(s.Service), &answer, o); err != nil {
+	if _, err := d.api.Raw().Query("/v1/discovery-chain/"+s.Service, &answer, o); err != nil { // it escapes the path
 		return err
 	}
 	c := answer.Chain
