@@ -15,7 +15,8 @@ type Tokens struct {
 	Operate string // allows everything; "": no request needs a token
 	Look    string // allows requests that only read; "": none. It differs from Operate
 
-	// routed says that a route has let the requests in. Without a token it alone says who may ask.
+	// routed says that a route has let the requests in. Without a token it alone says who may
+	// ask.
 	routed bool
 }
 

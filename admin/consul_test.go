@@ -128,7 +128,7 @@ func TestConsulByItsNameAndRaw(t *testing.T) {
 	for path, want := range map[string]string{
 		"/consul/star?raw": `200 [{"Node":{"ID":"n"}}]`, "/consul/web?raw=1": `200 [{"Node":{"ID":"n"}}]`, "/consul/a?raw": `502 {"error":"connectionrefused"}`,
 	} {
-		w := answerOf(h, httptest.NewRequest(http.MethodGet, "http://127.0.0.1:8081"+path, nil)) // no Comparison
+		w := answerOf(h, httptest.NewRequest(http.MethodGet, "http://127.0.0.1:8081"+path, nil))
 		verify.Equal(t, fmt.Sprint(w.Code, " ", strings.Join(strings.Fields(w.Body.String()), "")), want, "%s", path)
 	}
 }

@@ -180,8 +180,8 @@ func TestReadinessNamesNothingToStrangers(t *testing.T) {
 	}
 }
 
-// Routes may lead to what only reads, below /api and /consul. Without a token they alone say who may
-// ask: by any host name, from any page.
+// Routes may lead to what only reads, below /api and /consul. Without a token they alone say who
+// may ask: by any host name, from any page.
 func TestReader(t *testing.T) {
 	token := ""
 	feed := events.New()

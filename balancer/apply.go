@@ -90,7 +90,8 @@ type Verdict struct {
 	Peer *Peer
 	Down bool   // set the reason, or clear it
 	Why  string // a short cause for people; may be empty
-	// Other says that another service has the peer's address: not even in panic it gets requests.
+	// Other says that another service has the peer's address. The peer gets no requests then,
+	// not even in panic.
 	Other bool
 }
 

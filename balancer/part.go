@@ -56,7 +56,11 @@ func (s *Snapshot) newPart(o *Options, c peerSets, g *Group, inflight *atomic.In
 		}
 	}
 	if !s.Panic && o.PanicThreshold > 0 {
-		part.resort = slices.DeleteFunc(slices.Clone(c.inPanic), func(p *Peer) bool { return p.condition.Load().eligible() })
+		for _, p := range c.inPanic {
+			if !p.condition.Load().eligible() {
+				part.resort = append(part.resort, p)
+			}
+		}
 	}
 	part.picker = newTiered(pickers, shares, part.inTiers)
 	if o.Policy == PolicySticky {

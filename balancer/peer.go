@@ -149,7 +149,8 @@ func (p *Peer) acquire(limit int) bool {
 	return false
 }
 
-// acquireQuiesced is acquire for a peer that is quiesced, unless it leaves or an operator drains it.
+// acquireQuiesced is acquire for a peer that is quiesced, unless it leaves or an operator drains
+// it.
 func (p *Peer) acquireQuiesced(limit int) bool {
 	n := p.load.Add(1) // first: who then takes the peer away waits for the attempt
 	if withoutCopies(n&^quiesced) <= int64(limit) && p.condition.Load().usableInPanic() {

@@ -28,7 +28,7 @@ type Query struct {
 	// Tried are the peers that already had this request. None of them is picked.
 	Tried TriedSet
 	// Resort: if all eligible peers were tried, one may be picked that only active checks or an
-	// ejection take out of use, unless Options.PanicThreshold is 0. What they have found may be over.
+	// ejection take out of use, unless Options.PanicThreshold is 0. They may be wrong, or late.
 	Resort bool
 	// Block is the client of a retry, which has a share of the reserve where the retry budget is
 	// used up. The zero one, places.Many, has none.

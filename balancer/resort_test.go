@@ -69,8 +69,8 @@ func TestLastResort(t *testing.T) {
 	}
 }
 
-// An attempt on a peer that is out of use counts as any: the peer keeps its transport until it ends,
-// and no more come than it may have.
+// An attempt on a peer that is out of use counts as any. The peer keeps its transport until the
+// end, and gets no more attempts than it may have.
 func TestLastResortCounts(t *testing.T) {
 	set := instances(2)
 	p := newTestPool(t, Options{PanicThreshold: .5, Limits: Limits{PeerRequests: 1}, NewTransport: newTestTransport}, set...)

@@ -91,7 +91,8 @@ func (s *Snapshot) Rivals() (sets [][]*Peer) {
 	return sets
 }
 
-// Recovered returns how often the checks of a peer, the registry's or active ones, have passed again.
+// Recovered returns how often the checks of a peer, the registry's or active ones, have passed
+// again.
 func (s *Snapshot) Recovered(p *Peer) int { return p.condition.Load().recovered }
 
 // OneLeader reports whether All has at most the leader of the service.

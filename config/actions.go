@@ -23,9 +23,9 @@ type Actions struct {
 	StripPrefix       string             `key:"strip_prefix"` // as in route.PathOptions
 	AddPrefix         string             `key:"add_prefix"`   // likewise
 	Rewrite           *Rewrite           `key:"rewrite"`
-	Redirect          *Redirect          `key:"redirect"`               // such a route may have no service
-	DirectResponse    *DirectResponse    `key:"direct_response"`        // likewise
-	AdminAPI          string             `key:"admin_api" oneof:"read"` // likewise; empty: it does not answer
+	Redirect          *Redirect          `key:"redirect"`        // such a route may have no service
+	DirectResponse    *DirectResponse    `key:"direct_response"` // likewise
+	AdminAPI          string             `key:"admin_api" oneof:"read"`
 	ErrorPages        []RouteErrorPage   `key:"error_pages"`
 	CORS              *route.CORSOptions `key:"cors"`
 	HostHeader        string             `key:"host_header"` // "peer", an authority, or empty: the client's
@@ -53,8 +53,8 @@ type Actions struct {
 }
 
 // Built returns what the actions do, nil for nothing. A limiter, users, keys of an issuer, a client
-// of an authentication server, what files have and the admin API, which outlive a configuration, are
-// missing. The caller must not change it.
+// of an authentication server, what files have and the admin API are missing: they outlive a
+// configuration. The caller must not change it.
 func (a *Actions) Built() *route.Actions { return a.built }
 
 // criticalities are the values of [Actions].Criticality.

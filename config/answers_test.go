@@ -38,17 +38,19 @@ func TestRefusedAnswers(t *testing.T) {
 	refuses(t, "client:\n  error_pages: [{ status: 5xx, file: "+dir+"/none }]\nroutes: [{ direct_response: {} }]", "sluice.yaml:2: client.error_pages[0].file")
 }
 
-// A route to the admin API says who may ask, or needs the token of that.
+// A route to the admin API says who may ask, whatever tokens the API has: those in use may be of an
+// earlier configuration.
 func TestRoutesToTheAdminAPIAreRestricted(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	verify.NoError(t, os.WriteFile(token, []byte("s3cret"), 0o600))
 	for text, allowed := range map[string]bool{
-		"routes: [{ admin_api: read }]":                                                                                                      false,
-		"routes: [{ admin_api: read, allow: [10.0.0.0/8] }]":                                                                                 true,
-		"routes: [{ admin_api: read, client_certificate: required }]":                                                                        true,
-		"admin: { token_file: " + token + " }\nroutes: [{ admin_api: read }]":                                                                true,
-		"services: { a: { peers: ['127.0.0.1:1'] } }\nactions: { look: { admin_api: read } }\nroutes: [{ use: [look] }]":                     false,
-		"services: { a: { peers: ['127.0.0.1:1'] } }\nactions: { look: { admin_api: read, deny: [10.0.0.0/8] } }\nroutes: [{ use: [look] }]": true,
+		"routes: [{ admin_api: read }]":                                                                                                       false,
+		"routes: [{ admin_api: read, deny: [10.0.0.0/8] }]":                                                                                   false,
+		"routes: [{ admin_api: read, allow: [10.0.0.0/8] }]":                                                                                  true,
+		"routes: [{ admin_api: read, client_certificate: required }]":                                                                         true,
+		"admin: { token_file: " + token + " }\nroutes: [{ admin_api: read }]":                                                                 false,
+		"services: { a: { peers: ['127.0.0.1:1'] } }\nactions: { look: { admin_api: read } }\nroutes: [{ use: [look] }]":                      false,
+		"services: { a: { peers: ['127.0.0.1:1'] } }\nactions: { look: { admin_api: read, allow: [10.0.0.0/8] } }\nroutes: [{ use: [look] }]": true,
 	} {
 		_, err := Parse("sluice.yaml", []byte(text))
 		verify.Equal(t, err == nil, allowed, "%s: %v", text, err)

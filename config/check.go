@@ -246,8 +246,14 @@ func (r *Route) check(d *decoder, key string, c *Config) {
 	r.build(d, r.Match, key)
 	r.checkCORS(d, key)
 	r.checkServices(d, key)
-	if r.AdminAPI != "" && !r.Built().Restricts() && c.Admin.TokenFile == "" {
-		d.Refuse(decoding.Join(key, "admin_api"), r.AdminAPI, "everybody could read which instances there are: want allow, a password or a certificate of clients, or admin.token_file")
+	if built := r.Built(); r.AdminAPI != "" && built != nil {
+		who := *built
+		if len(r.Allow) == 0 { // deny alone leaves everybody else
+			who.Access = nil
+		}
+		if !who.Restricts() {
+			d.Refuse(decoding.Join(key, "admin_api"), r.AdminAPI, "everybody could read which instances there are: want allow, a password, a token or a certificate of clients")
+		}
 	}
 	switch {
 	case r.hasService():

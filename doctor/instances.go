@@ -109,8 +109,8 @@ func (f *Facts) elsewhere(node string) bool {
 	return err != nil || !ip.Unmap().IsLoopback()
 }
 
-// otherFindings are about an instance in whose place another one answers: who, as sluice's checks or
-// those of "sluice register" have heard; "": nobody.
+// otherFindings are about an instance in whose place another one answers. who is what sluice's
+// checks have heard; "": the output of its own check may say it.
 func (f *Facts) otherFindings(i Instance, who string) []Finding {
 	if _, heard, ok := strings.Cut(i.Critical, healthcheck.OtherService); ok && who == "" {
 		who = heard

@@ -161,7 +161,8 @@ func (d *Doctor) queryChain(ctx context.Context, s *MeshService) error {
 	var answer struct{ Chain *mesh.Compiled }
 	o := query(ctx)
 	o.Datacenter = d.options.Datacenter
-	if _, err := d.api.Raw().Query("/v1/discovery-chain/"+s.Service, &answer, o); err != nil { // it escapes the path
+	// Raw escapes the path.
+	if _, err := d.api.Raw().Query("/v1/discovery-chain/"+s.Service, &answer, o); err != nil {
 		return err
 	}
 	c := answer.Chain

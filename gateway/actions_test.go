@@ -56,8 +56,8 @@ routes:
 	}
 }
 
-// A route may lead to what the admin API answers to whoever reads. Who may ask is the route's matter,
-// and with a token the API's too.
+// A route may lead to what the admin API answers to whoever reads. The route says who may ask, and
+// with a token the API does too.
 func TestRoutesToTheAdminAPI(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -81,7 +81,7 @@ routes:
 	told := fetch[admin.RouteAnswer](r, "/api/route?url="+r.url("web")+"/api/peers")
 	verify.That(t, len(told.Ends) == 1 && told.Ends[0].Answer != nil && told.Ends[0].Answer.Reason == "admin_api", "got %+v", told.Ends)
 
-	r = start(t, strings.Replace(preamble, `admin: { `, "admin: { token_file: "+token+", ", 1)+fmt.Sprintf(routes, ""))
+	r = start(t, strings.Replace(preamble, `admin: { `, "admin: { token_file: "+token+", ", 1)+fmt.Sprintf(routes, ", allow: [0.0.0.0/0]"))
 	verify.Equal(t, answer(http.MethodGet, "/api/peers"), "401 admin_api false", "without the token")
 	verify.Equal(t, answer(http.MethodGet, "/api/peers", "Authorization", "Bearer s3cret"), "200 admin_api true", "with the token")
 }

@@ -42,7 +42,8 @@ func newDatabase(t *testing.T, name string) *database {
 		in := bufio.NewReader(conn)
 		for {
 			line, err := in.ReadString('\n')
-			if line == sessionLine && d.retired.Load() { // a client of another test, whose peer had this port, sends others
+			// A client of another test, whose peer had this port, sends other lines.
+			if line == sessionLine && d.retired.Load() {
 				d.late.Add(1)
 			}
 			if err != nil {

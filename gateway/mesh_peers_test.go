@@ -189,7 +189,8 @@ func TestPeersOfTheMesh(t *testing.T) {
 		m.Intend(t, service, meshtest.Allow("sluice"))
 		m.AwaitPassing(t, service, n)
 	}
-	// Only what stands still for long fails a check: while one of two has ended, the other must not.
+	// Only what stands still for long fails a check: while one of two has ended, the other one
+	// must not.
 	const checked = `interval: 100ms, failing_interval: 100ms, timeout: 10s, unhealthy_threshold: 1`
 	text := fmt.Sprintf(`
 listeners: [{ name: web, address: "127.0.0.1:0" }, { name: bytes, address: "127.0.0.1:0", protocol: tcp, service: tcp }]

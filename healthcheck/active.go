@@ -29,12 +29,8 @@ func (c *Checker) syncTargetsLocked(peers []*balancer.Peer) {
 	present := make(map[*balancer.Peer]bool, len(peers))
 	for _, p := range peers {
 		present[p] = true
-		address := c.active.address(p)
-		if t := c.targets[p]; t != nil && t.address != address { // then the first check decides
-			c.dropTargetLocked(t)
-		}
 		if c.targets[p] == nil {
-			t := &target{peer: p, address: address, checkState: checkState{down: p.Has(balancer.ReasonActive)}}
+			t := &target{peer: p, address: c.active.address(p), checkState: checkState{down: p.Has(balancer.ReasonActive)}}
 			t.task = *newTask(&c.tasks, func(ctx context.Context) time.Duration { return c.check(ctx, t) })
 			c.targets[p] = t
 			c.monitor.scheduler.schedule(&t.task, 0)
@@ -62,10 +58,19 @@ func (c *Checker) dropTargetLocked(t *target) {
 	}
 }
 
+// follow takes another address for the checks of its peer, if the registration has another port for
+// them now.
+func (t *target) follow(a *Active) {
+	if address := a.address(t.peer); address != t.address {
+		a.Probe.Forget(t.address)
+		t.address = address
+	}
+}
+
 // check runs one check of a peer and returns the time until the next.
 func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	c.mu.Lock()
-	active, first := c.active, !t.checked
+	active, first, address := c.active, !t.checked, t.address
 	c.mu.Unlock()
 	// Drawn when checks begin: the order in which they end is not repeatable.
 	spread, offset := c.monitor.random(), c.monitor.random()
@@ -75,7 +80,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	limited, cancel := context.WithTimeout(ctx, active.Timeout)
 	instance := t.peer.Instance()
 	c.monitor.scheduler.waits(&t.task)
-	to := Target{Address: t.address, Instance: instance, Control: t.peer.Control}
+	to := Target{Address: address, Instance: instance, Control: t.peer.Control}
 	to.nameIn(instance)
 	err := active.Probe.Check(limited, to)
 	cancel()
@@ -134,8 +139,7 @@ func (c *Checker) concludeLocked(t *target) {
 	}
 	if t.down != t.peer.Has(balancer.ReasonActive) || why != t.why || !t.reported && !t.down && !t.failing {
 		t.why, t.reported = why, true
-		c.verdicts = append(c.verdicts, verdict{balancer.Verdict{Peer: t.peer, Down: t.down, Why: why, Other: t.other}, balancer.ReasonActive})
-		c.wake.Send()
+		c.queueLocked(balancer.ReasonActive, balancer.Verdict{Peer: t.peer, Down: t.down, Why: why, Other: t.other})
 	}
 }
 

@@ -44,7 +44,7 @@ type Checker struct {
 	awaited  map[*balancer.Peer]bool    // peers whose first check is pending
 	first    func()                     // called when awaited is empty; nil: not set
 	records  records
-	flaps    map[*balancer.Peer]*flaps
+	flaps    recoveries
 	restored []Ejection // see Restore; nil: none, or there is a set
 	verdicts []verdict  // queued for the pool
 	stats    Stats
@@ -83,7 +83,7 @@ func (c *Checker) start(pool *balancer.Pool, cancel context.CancelFunc, s Settin
 	c.pool = pool
 	c.cancel = cancel
 	c.targets = make(map[*balancer.Peer]*target)
-	c.records = make(records)
+	c.records, c.flaps = make(records), make(recoveries)
 	c.changeLocked(s)
 }
 
@@ -227,13 +227,15 @@ func (c *Checker) sync() {
 	}
 	for _, p := range s.All {
 		if c.active == nil && p.Has(balancer.ReasonActive) {
-			c.queueLocked(balancer.ReasonActive, p, false, "")
+			c.queueLocked(balancer.ReasonActive, balancer.Verdict{Peer: p})
 		}
-		if t := c.targets[p]; t != nil && onProbation(p) && t.startProbation() {
-			c.concludeLocked(t)
+		if t := c.targets[p]; t != nil {
+			if t.follow(c.active); onProbation(p) && t.startProbation() {
+				c.concludeLocked(t)
+			}
 		}
 		if p.Has(balancer.ReasonEjected) && !c.records.ejected(p) {
-			c.queueLocked(balancer.ReasonEjected, p, false, "")
+			c.queueLocked(balancer.ReasonEjected, balancer.Verdict{Peer: p})
 		}
 	}
 	c.dampLocked(s)
@@ -244,8 +246,8 @@ func (c *Checker) sync() {
 }
 
 // queueLocked queues a verdict for apply.
-func (c *Checker) queueLocked(r balancer.Reason, p *balancer.Peer, down bool, why string) {
-	c.verdicts = append(c.verdicts, verdict{balancer.Verdict{Peer: p, Down: down, Why: why}, r})
+func (c *Checker) queueLocked(r balancer.Reason, v balancer.Verdict) {
+	c.verdicts = append(c.verdicts, verdict{v, r})
 	c.wake.Send()
 }
 

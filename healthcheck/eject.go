@@ -2,6 +2,7 @@ package healthcheck
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -162,7 +163,7 @@ func (c *Checker) beginLocked(r *record, d time.Duration, why string) {
 	if r.times > 1 {
 		why += fmt.Sprintf(", %s time", ordinal(r.times))
 	}
-	c.queueLocked(balancer.ReasonEjected, r.peer, true, why)
+	c.queueLocked(balancer.ReasonEjected, balancer.Verdict{Peer: r.peer, Down: true, Why: why})
 }
 
 // roomLocked reports whether one more peer may be ejected, or lose weight. taken says which are.
@@ -195,7 +196,7 @@ func (c *Checker) readmitLocked(r *record) {
 		trial = passive.streakAfterEjection()
 	}
 	r.peer.ResetStreak(trial)
-	c.queueLocked(balancer.ReasonEjected, r.peer, false, "")
+	c.queueLocked(balancer.ReasonEjected, balancer.Verdict{Peer: r.peer})
 	if h := c.histories[r.peer]; h != nil && h.steps > 0 {
 		c.stepLocked(r.peer, h, 0)
 	}
@@ -207,9 +208,9 @@ func (c *Checker) readmitAllLocked() {
 	}
 }
 
-// forgetRecordsLocked removes the records of peers that left the pool.
+// forgetRecordsLocked removes what is known of peers that left the pool.
 func (c *Checker) forgetRecordsLocked(s *balancer.Snapshot) {
-	if len(c.records) == 0 {
+	if len(c.records)+len(c.flaps) == 0 {
 		return
 	}
 	known := make(map[*balancer.Peer]bool, len(s.All)+len(s.Draining))
@@ -222,6 +223,7 @@ func (c *Checker) forgetRecordsLocked(s *balancer.Snapshot) {
 			delete(c.records, p)
 		}
 	}
+	maps.DeleteFunc(c.flaps, func(p *balancer.Peer, _ *flaps) bool { return !known[p] })
 }
 
 // ordinal returns "1st", "2nd", ….

@@ -70,8 +70,8 @@ func TestFlappingWhileEjected(t *testing.T) {
 	})
 }
 
-// Active checks count as those of the registry do. A first check that fails, maintenance, drains and
-// an instance that leaves and comes back are no flaps.
+// Active checks count as those of the registry do. Maintenance, and an instance that leaves and
+// comes back, are no flaps.
 func TestWhatIsNoFlap(t *testing.T) {
 	probe := newScript()
 	s := flapSettings()
@@ -105,17 +105,18 @@ func TestWhatIsNoFlap(t *testing.T) {
 	})
 }
 
-// The last peer, and more than max_ejected of them, never wait.
-func TestNotAllFlappingPeersWait(t *testing.T) {
-	for peers, want := range map[int]int{1: 1, 2: 1, 4: 2} {
-		bubble(t, flapSettings(), peers, func(t *testing.T, f *fixture) {
+// What all peers do has a cause that they share: nobody waits. Else the last peer and more than
+// max_ejected of them never do.
+func TestWhoDoesNotWait(t *testing.T) {
+	for _, test := range []struct{ peers, flapping, want int }{{1, 1, 1}, {2, 1, 1}, {2, 2, 2}, {3, 2, 3}, {4, 4, 4}, {6, 2, 4}, {9, 4, 5}, {9, 5, 9}} {
+		bubble(t, flapSettings(), test.peers, func(t *testing.T, f *fixture) {
 			for range 10 {
-				for n := range peers {
-					f.flap(n, peers)
-					verify.That(t, f.eligible() > 0, "%d peers: none is left", peers)
+				for n := range test.flapping {
+					f.flap(n, test.peers)
+					verify.That(t, f.eligible() > 0, "%+v: none is left", test)
 				}
 			}
-			verify.Equal(t, f.eligible(), want, "%d peers: those in use", peers)
+			verify.Equal(t, f.eligible(), test.want, "%+v: those in use", test)
 		})
 	}
 	s := flapSettings()
@@ -125,5 +126,24 @@ func TestNotAllFlappingPeersWait(t *testing.T) {
 			f.flap(0, 2)
 		}
 		verify.Equal(t, f.eligible(), 2, "peers that may flap")
+	})
+}
+
+// A registration may have another port for checks than before.
+func TestChecksFollowTheirPort(t *testing.T) {
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
+		set := instances(1)
+		f.Apply(set)
+		pass(10 * time.Second)
+		set = instances(1)
+		set[0].CheckPort = 9
+		f.Apply(set)
+		pass(10 * time.Second)
+		before := probe.of(0)
+		pass(10 * time.Second)
+		probe.mu.Lock()
+		defer probe.mu.Unlock()
+		verify.That(t, before > 0 && probe.checks[instance(0).HostPort()] == before && probe.checks["127.0.0.1:9"] > 0 && probe.forgotten[instance(0).HostPort()] == 1,
+			"checks %v, forgotten %v", probe.checks, probe.forgotten)
 	})
 }

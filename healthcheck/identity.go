@@ -7,14 +7,19 @@ import (
 	"strings"
 
 	"sluice/discovery"
+	"sluice/observe/excerpt"
 )
 
-// IdentityHeader is the field in which an answer to a check by HTTP may say who it is from: SERVICE or
-// SERVICE/ID, as in the registry. A process with several services names each, with commas between.
+// IdentityHeader is the field in which an answer to a check by HTTP may say who it is from: SERVICE
+// or SERVICE/ID, as in the registry. A process with several services names each, with commas
+// between.
 const IdentityHeader = "X-Consul-Service"
 
-// OtherService begins the reason of a check that somebody else has answered: the instance has ended,
-// and another program has its port now.
+// maxSaid bounds what is shown of who answers, in bytes.
+const maxSaid = 200
+
+// OtherService begins the reason of a check that somebody else has answered: the instance has
+// ended, and another program has its port now.
 const OtherService = "another service answers: "
 
 // otherService is the error of such a check.
@@ -39,11 +44,11 @@ func (t *Target) identify(header http.Header) error {
 			return nil
 		}
 	}
-	return &otherService{fmt.Sprintf("%q", said)}
+	return &otherService{fmt.Sprintf("%q", excerpt.Of(said, maxSaid))}
 }
 
-// nameIn sets who is checked, if the registry of i has names that an application can know. A sidecar
-// answers for its application.
+// nameIn sets who is checked, if the registry of i has names that an application can know. A
+// sidecar answers for its application.
 func (t *Target) nameIn(i discovery.Instance) {
 	if i.Registered != 0 && i.Kind == "" {
 		t.Service, t.ID = i.Service, i.ID

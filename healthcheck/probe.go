@@ -33,8 +33,8 @@ type Probe interface {
 type Target struct {
 	Address  string             // "host:port" or "unix:/path"
 	Instance discovery.Instance // for the terms of TLS; zero: outside of a mesh
-	// Service and ID are of the instance in its registry, and for HTTP only: an answer that says that
-	// it is from another one fails the check. Empty: not known.
+	// Service and ID are of the instance in its registry. An answer by HTTP that says that it
+	// is from another one fails the check. Empty: not known.
 	Service, ID string
 	// Control is of who has named the address: it may refuse what the address is resolved to.
 	Control locality.Control

@@ -61,8 +61,9 @@ type Passive struct {
 	ConsecutiveConnectFailures int `key:"consecutive_connect_failures" default:"0" min:"0" max:"65535"`
 	Consecutive5xx             int `key:"consecutive_5xx" default:"0" min:"0" max:"65535"`
 
-	// Flaps is how often within 5 minutes checks of a peer may fail and pass again. Then it is ejected
-	// when they pass, and once more with each further time, for longer; 0: never.
+	// Flaps is how often within 5 minutes checks of a peer fail and pass again until it is
+	// ejected as they pass: each further time for longer, and not if the others do the same.
+	// 0: never.
 	Flaps int `key:"flaps" default:"5" min:"0" max:"1000"`
 
 	SuccessRate *SuccessRate `key:"success_rate"` // nil: off

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -42,7 +43,7 @@ func answerByHandler(x *exchange) *refusal.Refusal {
 		leave()
 		return refusal.Internal
 	}
-	r := refusal.New(answer.status, refusal.Handled.Reason, refusal.Handled.Text)
+	r := refusal.New(cmp.Or(answer.status, http.StatusOK), refusal.Handled.Reason, refusal.Handled.Text)
 	return r.Passing(fields, answer.body.Bytes()).WhenSent(leave)
 }
 

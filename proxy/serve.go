@@ -310,8 +310,8 @@ func (x *exchange) refuse(r *refusal.Refusal) bool {
 		return false
 	}
 	x.answer.refused = r.Reason
+	defer r.Sent() // also if there is a panic
 	err := x.answer.send(r)
-	r.Sent()
 	x.finish()
 	return err == nil
 }

@@ -73,8 +73,8 @@ type builder struct {
 }
 
 // Build returns the routes of c to these services. What has the same settings as in before goes on.
-// machine says where a registry may lead requests, fleet with whom limits are kept, and admin is the
-// admin API for routes to it. It changes nothing that is in use.
+// machine says where a registry may lead requests, fleet with whom limits are kept, and admin is
+// the admin API for routes to it. It changes nothing that is in use.
 func Build(c *config.Config, services map[string]*route.Service, machine *locality.Machine, fleet *ratelimit.Fleet, admin *route.Handler, before *Routes) (*Routes, error) {
 	if before == nil {
 		before = new(Routes)

@@ -264,8 +264,8 @@ func TestNamedPorts(t *testing.T) {
 	}
 }
 
-// Checks may connect to another port than requests. An instance without it is not used: nobody would
-// check it.
+// Checks may connect to another port than requests. An instance without it is not used: nobody
+// would check it.
 func TestNamedPortsOfChecks(t *testing.T) {
 	e := entry(func(e *api.ServiceEntry) {
 		e.Service.Ports = api.ServicePorts{{Name: "http", Port: 8080, Default: true}, {Name: "admin", Port: 9090}}

@@ -80,8 +80,8 @@ type ServiceOptions struct {
 
 	// PreparedQuery is the name or the id of a prepared query, whose result is the set
 	// of instances. The query selects service, tags, health and data centres. Of the
-	// fields below it uses Address, Port, Near, Consistency, Cached, Datacenter, PassingOnly and
-	// Probation. It does not block, and is executed at the interval of its own TTL
+	// fields below it uses Address, Port, CheckPort, Near, Consistency, Cached, Datacenter,
+	// PassingOnly and Probation. It does not block, and is executed at the interval of its own TTL
 	// (DNS.TTL, at least 1 s) or else of Poll, ± 10 %.
 	PreparedQuery string        `key:"prepared_query"`
 	Poll          time.Duration `key:"poll" default:"5s" min:"1s" max:"1h"`
@@ -97,8 +97,8 @@ type ServiceOptions struct {
 	// Port is the name of one of the ports of each instance, in place of its default port. An
 	// instance without it is not used.
 	Port string `key:"port" format:"name"`
-	// CheckPort is likewise the name of the port that active checks connect to; empty: the one that
-	// they are configured with.
+	// CheckPort is likewise the name of the port that active checks connect to. Empty: the one
+	// of their settings.
 	CheckPort  string `key:"check_port" format:"name"`
 	Datacenter string `key:"-"` // default: the agent's
 

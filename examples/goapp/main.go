@@ -106,7 +106,8 @@ func run(ctx context.Context, o options) error {
 func handler(name, id string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Consul-Service", name+"/"+id) // who gets its port after it is told from it
+		// Load balancers do not take a program that gets this port later for this one.
+		w.Header().Set("X-Consul-Service", name+"/"+id)
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

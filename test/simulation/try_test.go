@@ -58,8 +58,8 @@ func (s *service) checkTry(r *request, p *peer) {
 	}
 }
 
-// mayResort reports whether the request may go to a peer that only sluice's own verdicts take out of
-// use: it has tried all others.
+// mayResort reports whether the request may go to a peer that only sluice's own verdicts take out
+// of use: it has tried all others.
 func (r *request) mayResort() bool {
 	return r.tries > 1 && len(r.untried()) == 0 && r.service.options.PanicThreshold > 0
 }
