@@ -110,10 +110,19 @@ type JWT struct {
 	ByDocument bool `key:"-"`
 }
 
-// BasicAuth requires a password.
+// BasicAuth requires a password. Either UsersFile or Users is set.
 type BasicAuth struct {
-	UsersFile string `key:"users_file" format:"file" required:"yes"` // in the format of htpasswd
-	Realm     string `key:"realm" default:"restricted" format:"quotable"`
+	UsersFile string   `key:"users_file" format:"file"` // in the format of htpasswd
+	Users     []Secret `key:"users"`                    // lines of such a file
+	Realm     string   `key:"realm" default:"restricted" format:"quotable"`
+}
+
+// Lines returns the users that are listed, one a line: they are secret.
+func (b *BasicAuth) Lines() (lines []string) {
+	for _, line := range b.Users {
+		lines = append(lines, line.Reveal())
+	}
+	return lines
 }
 
 // RateLimit limits the requests for each key.
@@ -242,7 +251,7 @@ func (a *Actions) build(d *decoder, match, key string) {
 		built.RateLimit = a.RateLimit.build(d, decoding.Join(key, "rate_limit"), a.JWT)
 	}
 	if a.BasicAuth != nil {
-		built.BasicAuth = &route.BasicAuth{Realm: a.BasicAuth.Realm}
+		built.BasicAuth = a.BasicAuth.build(d, decoding.Join(key, "basic_auth"))
 	}
 	if a.JWT != nil {
 		built.JWT = a.JWT.build(d, decoding.Join(key, "jwt"))
@@ -279,6 +288,19 @@ func (a *Actions) build(d *decoder, match, key string) {
 	if !reflect.DeepEqual(*built, route.Actions{}) {
 		a.built = built
 	}
+}
+
+// build checks the users that are listed; those of a file are read when it is used.
+func (b *BasicAuth) build(d *decoder, key string) *route.BasicAuth {
+	switch {
+	case (b.UsersFile == "") == (len(b.Users) == 0):
+		d.Refuse(key, "", "want one of users_file and users")
+	case len(b.Users) > 0:
+		if _, err := auth.ListedUsers(b.Lines()); err != nil {
+			d.Refuse(decoding.Join(key, "users"), "", err.Error())
+		}
+	}
+	return &route.BasicAuth{Realm: b.Realm}
 }
 
 // build checks the limit. tokens is jwt of the route; nil: it has none.

@@ -38,6 +38,7 @@ routes:
     rewrite: { regexp: ".*", to: "/x?key=s3cret" }
     request_headers: { set: { Authorization: "Basic s3cret" }, add: { X-Key: s3cret } }
     response_headers: { set: { X-A: s3cret }, add: { X-B: s3cret } }
+  - { path: /users, service: a, basic_auth: { users: ["s3cret:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="] } }
 tracing: { otlp: "http://127.0.0.1:1/v1?key=s3cret", headers: ["Authorization: Bearer s3cret"] }
 catalog: { tags: [sluice], forward_auth: ["http://127.0.0.1:1/verify?key=s3cret"] }
 listeners: [{ name: web, address: ":1", tls: { acme: { names: [a.example], directory: "https://127.0.0.1:1/directory?key=s3cret" } } }]
@@ -63,6 +64,7 @@ func TestErrorsMaskCredentials(t *testing.T) {
 		`tracing: { otlp: "http://user:s3cret@127.0.0.1/" }`,
 		`tracing: { otlp: "ftp://127.0.0.1/#s3cret" }`,
 		`catalog: { forward_auth: ["ftp://127.0.0.1/?s3cret"] }`,
+		`routes: [{ service: a, basic_auth: { users: ["ann:s3cret"] } }]`,
 		`routes: [{ service: a, forward_auth: { url: "127.0.0.1/?s3cret" } }]`,
 		`routes: [{ service: a, jwt: { jwks_url: "127.0.0.1/?s3cret", issuer: i, audiences: [a] } }]`,
 		`routes: [{ service: a, rewrite: { regexp: ".*", to: "x?s3cret" } }]`,

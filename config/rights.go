@@ -133,7 +133,8 @@ var rights = []right{
 	{"routes[].retry", "attempts per_try_timeout", byRoutes, nil},
 	{"routes[].retry", "body", 0, nil},
 	{"routes[].rate_limit", "rate per burst key scope", byRoutes, nil},
-	{"routes[].basic_auth", "users_file realm", 0, nil},
+	{"routes[].basic_auth", "users realm", ByTag, nil}, // if catalog.basic_auth allows it
+	{"routes[].basic_auth", "users_file", 0, nil},
 	{"routes[].jwt", "jwks_url issuer audiences algorithms leeway from remove require", ByDocument, nil},
 	{"routes[].jwt", "headers", ByDocument, noIdentity},
 	{"routes[].jwt", "jwks_file", 0, nil},

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -240,14 +241,23 @@ func TestVerifiedUsersOfTheOldProcess(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users")
 	replaceFile(t, file, "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
-	text := preamble + "services: { a: { peers: ['" + origin(t, "a") + "'] } }\nroutes: [{ service: a, basic_auth: { users_file: " + file + " } }]\n"
+	text := preamble + "services: { a: { peers: ['" + origin(t, "a") + "'] } }\nroutes:\n- { service: a, basic_auth: { users_file: " + file + " } }\n" +
+		"- { path: /listed, service: a, basic_auth: { users: ['bob:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ='] } }\n"
 	r := start(t, text)
-	request := r.request("GET", r.url("web"), nil)
-	request.SetBasicAuth("ann", "secret")
-	verify.Equal(t, r.do(request).StatusCode, 200, "status")
+	for path, name := range map[string]string{"/": "ann", "/listed": "bob"} {
+		request := r.request("GET", r.url("web")+path, nil)
+		request.SetBasicAuth(name, "secret")
+		verify.Equal(t, r.do(request).StatusCode, 200, "status of %s", path)
+	}
 	next := r.upgrade(text, nil)
-	verified := next.routes.Load().Save().Users[file].Verified
-	verify.That(t, len(verified) == 1 && verified[0].Name == "ann", "verified in the new process: %+v", verified)
+	var verified []string
+	for _, users := range next.routes.Load().Save().Users {
+		for _, user := range users.Verified {
+			verified = append(verified, user.Name)
+		}
+	}
+	slices.Sort(verified)
+	verify.DeepEqual(t, verified, []string{"ann", "bob"}, "verified in the new process")
 }
 
 // A changed page is shown without a reload, and a missing one stays; an order of maintenance

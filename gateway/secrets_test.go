@@ -98,6 +98,7 @@ services:
   - { path: /rewritten, service: star, rewrite: { regexp: ".*", to: "/x?key=%s" } }
   - { path: /tcp, service: tcp }
   - { path: /users, service: star, basic_auth: { users_file: %q } }
+  - { path: /listed, service: star, basic_auth: { users: ["ada:{SHA}%sAAAAAAAAAAAAAA="] } }
   - { path: /asked, service: star, forward_auth: { url: "http://%s/verify?key=%s" } }
   - { path: /one, service: star, jwt: { jwks_url: "http://%s/keys?key=%s", issuer: i, audiences: [a] } }
   - { path: /two, service: star, jwt: { jwks_url: "http://%s/keys?key=%s", issuer: i, audiences: [a] } }
@@ -106,7 +107,7 @@ services:
 			agent.URL(), s.of("consul.token"), own, s.file("replica_token_file"), s.of(checkURL),
 			filepath.Join(s.dir, "acme"), echo(t), s.of("acme.directory"), own, s.of("catalog.forward_auth"),
 			peer, s.of("sticky.secret"), s.of("active.path"), s.of("active.headers"), peer, s.of("active.send"), more,
-			s.of("set"), s.of("add"), s.of("response set"), s.of("response add"), s.of("rewrite.to"), users,
+			s.of("set"), s.of("add"), s.of("response set"), s.of("response add"), s.of("rewrite.to"), users, s.of("users"),
 			echo(t), s.of("forward_auth.url"), issuer, s.of("jwks_url"), issuer, s.of("second jwks_url"))
 	}
 	first := text("")

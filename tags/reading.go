@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -292,12 +293,10 @@ func SortedTags(tags ...string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(tags)))
 }
 
-// Masked returns a tag for whoever need not have the right to read the registry: without the users
-// of Traefik's basicauth and digestauth, whose passwords sluice does not use.
-func Masked(tag string) string {
-	key, _, found := strings.Cut(tag, "=")
-	if found && strings.HasSuffix(strings.TrimSpace(strings.ToLower(key)), "auth.users") {
-		return key + "=***"
-	}
-	return tag
-}
+// usersOf are users and their hashed passwords in a tag: of basic_auth, and of Traefik's basicauth
+// and digestauth.
+var usersOf = regexp.MustCompile(`(?i)(auth\.users\s*=)\S.*`)
+
+// Masked returns a tag for whoever need not have the right to read the registry: without users and
+// what follows.
+func Masked(tag string) string { return usersOf.ReplaceAllString(tag, "$1***") }

@@ -97,6 +97,7 @@ func TestMasked(t *testing.T) {
 		"traefik.http.middlewares.m.basicauth.usersfile=/x":         "traefik.http.middlewares.m.basicauth.usersfile=/x",
 		"sluice.route=/auth.users":                                  "sluice.route=/auth.users",
 		"auth.users":                                                "auth.users",
+		"sluice.route=h/ basic_auth.users=a:$2y$05$x strip=/x":      "sluice.route=h/ basic_auth.users=***",
 	} {
 		verify.Equal(t, Masked(tag), want, "%s", tag)
 	}

@@ -154,12 +154,14 @@ func controlOf(machine *locality.Machine, byDocument, allowLocal bool) locality.
 // actionsOf returns the actions of a route; nil: it has none.
 func (b *builder) actionsOf(r *config.Route) (*route.Actions, error) {
 	built := r.Built()
-	if built == nil {
-		return nil, nil
+	if built == nil || b.asked {
+		return built, nil
 	}
 	a := *built
 	if r.BasicAuth != nil {
-		users, err := keep(b.users, b.before.users, r.BasicAuth.UsersFile, b.before.openUsers)
+		users, err := keep(b.users, b.before.users, nameOfUsers(r.BasicAuth), func(name string) (*auth.Users, error) {
+			return b.before.openUsers(name, r.BasicAuth)
+		})
 		if err != nil {
 			return nil, err
 		}

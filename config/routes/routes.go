@@ -5,9 +5,11 @@ package routes
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -22,7 +24,7 @@ import (
 )
 
 // Routes are the routes of a configuration, with what goes on in the next one: the tokens of rate
-// limits, the counters of mirrors and of named routes, the users in files, the keys of issuers of
+// limits, the counters of mirrors and of named routes, the users, the keys of issuers of
 // tokens, and the clients of authentication servers.
 type Routes struct {
 	Table   *route.Table
@@ -33,7 +35,7 @@ type Routes struct {
 	mirrors     mirrors
 	named       namedRoutes
 	forwards    forwards
-	users       map[string]*auth.Users // of files in use, by path
+	users       map[string]*auth.Users // by nameOfUsers
 	keySets     keySets
 	restored    State                  // of another process; of what Restored returns
 	pages       map[string]*pages.Body // of files in use, by path
@@ -43,16 +45,29 @@ type Routes struct {
 // here too.
 type State struct {
 	Keys  map[string]auth.SavedKeys  `json:"keys"`  // of issuers, by keySetID.name
-	Users map[string]auth.SavedUsers `json:"users"` // of files, by path
+	Users map[string]auth.SavedUsers `json:"users"` // by nameOfUsers
 }
 
 // Restored returns what the first routes of a process begin with, as another process has saved it.
 func Restored(s State) *Routes { return &Routes{restored: s} }
 
-// openUsers returns the users of a file.
-func (r *Routes) openUsers(path string) (*auth.Users, error) {
-	users, err := auth.OpenUsers(path)
-	if saved, known := r.restored.Users[path]; known && err == nil {
+// nameOfUsers returns what the users of a are known by: the path of their file, or what identifies
+// their lines without showing them.
+func nameOfUsers(a *config.BasicAuth) string {
+	if a.UsersFile != "" {
+		return a.UsersFile
+	}
+	return fmt.Sprintf("listed %x", sha256.Sum256([]byte(strings.Join(a.Lines(), "\n"))))
+}
+
+// openUsers returns the users of a, of which another process may have verified some.
+func (r *Routes) openUsers(name string, a *config.BasicAuth) (users *auth.Users, err error) {
+	if a.UsersFile != "" {
+		users, err = auth.OpenUsers(a.UsersFile)
+	} else {
+		users, err = auth.ListedUsers(a.Lines())
+	}
+	if saved, known := r.restored.Users[name]; known && err == nil {
 		users.Restore(saved)
 	}
 	return users, err
@@ -70,6 +85,17 @@ type builder struct {
 	before   *Routes
 
 	namedByTags map[string]int // of Routes.named, by service
+	asked       bool           // see Foresee
+}
+
+func newBuilder(c *config.Config, services map[string]*route.Service, before *Routes) *builder {
+	return &builder{
+		Routes: &Routes{
+			limiters: make(limiters), mirrors: make(mirrors), named: make(namedRoutes), forwards: make(forwards), users: make(map[string]*auth.Users),
+			keySets: make(keySets), pages: make(map[string]*pages.Body),
+		},
+		config: c, services: services, chains: make(map[string]*chain), before: before, namedByTags: make(map[string]int),
+	}
 }
 
 // Build returns the routes of c to these services. What has the same settings as in before goes on.
@@ -79,14 +105,8 @@ func Build(c *config.Config, services map[string]*route.Service, machine *locali
 	if before == nil {
 		before = new(Routes)
 	}
-	b := &builder{
-		Routes: &Routes{
-			limiters: make(limiters), mirrors: make(mirrors), named: make(namedRoutes), forwards: make(forwards), users: make(map[string]*auth.Users),
-			keySets: make(keySets), pages: make(map[string]*pages.Body),
-		},
-		config: c, services: services, chains: make(map[string]*chain), machine: machine, fleet: fleet, admin: admin, before: before,
-		namedByTags: make(map[string]int),
-	}
+	b := newBuilder(c, services, before)
+	b.machine, b.fleet, b.admin = machine, fleet, admin
 	var err error
 	if b.Table, err = b.table(); err != nil {
 		return nil, err
@@ -114,8 +134,8 @@ func (b *builder) table() (*route.Table, error) {
 		}
 	}
 	table, err := route.NewTable(routes)
-	if err != nil {
-		return nil, err
+	if err != nil || b.asked {
+		return table, err
 	}
 	client := &b.config.Client
 	table.ErrorPages, err = b.withFiles(client.BuiltErrorPages(), func(i int) string { return client.ErrorPages[i].File })

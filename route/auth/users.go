@@ -1,4 +1,4 @@
-// Package auth knows who may use a route: users with passwords from a file.
+// Package auth knows who may use a route: users with passwords, from a file or listed.
 package auth
 
 import (
@@ -40,11 +40,10 @@ var turns = places.New(processors, processors)
 
 var processors = max(1, runtime.GOMAXPROCS(0)/2)
 
-// Users are the users of a file in the format of Apache's htpasswd, with passwords hashed
-// by bcrypt, MD5 (apr1), SHA-1, SSHA, or crypt with SHA-256 or SHA-512. They are safe for
-// concurrent use.
+// Users are users as in a file of Apache's htpasswd, with passwords hashed by bcrypt, MD5 (apr1),
+// SHA-1, SSHA, or crypt with SHA-256 or SHA-512. They are safe for concurrent use.
 type Users struct {
-	path   string
+	path   string // empty: they are listed, and do not change
 	loaded atomic.Pointer[users]
 }
 
@@ -72,9 +71,23 @@ func OpenUsers(path string) (*Users, error) {
 	return u, nil
 }
 
+// ListedUsers returns users of which each line is one, as in a file. An error does not show them.
+func ListedUsers(lines []string) (*Users, error) {
+	loaded, err := parseUsers([]byte(strings.Join(lines, "\n")))
+	if err != nil {
+		return nil, err
+	}
+	u := new(Users)
+	u.loaded.Store(loaded)
+	return u, nil
+}
+
 // Refresh reads the file again, and reports whether it has changed. After an error the
 // users stay as they are.
 func (u *Users) Refresh() (changed bool, err error) {
+	if u.path == "" {
+		return false, nil
+	}
 	text, err := regular.ReadUpTo(u.path, maxFileBytes)
 	if err != nil {
 		return false, fmt.Errorf("users: %w", err)

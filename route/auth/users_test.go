@@ -60,6 +60,13 @@ func TestUsers(t *testing.T) {
 		ok, _ := u.Verify(places.Many, "other", "secret", never)
 		verify.That(t, ok, "the users are lost")
 	}
+	listed := verify.Result(ListedUsers(strings.Split(someUsers, "\n"))).Must(t)
+	ok, _ = listed.Verify(places.Many, "sha512", "secret", never)
+	verify.That(t, ok, "a listed user is not known")
+	changed, err = listed.Refresh()
+	verify.That(t, !changed && err == nil, "listed users have changed: %v, %v", changed, err)
+	_, err = ListedUsers([]string{"plain:secret"})
+	verify.That(t, err != nil && !strings.Contains(err.Error(), "secret"), "a listed user without a hash: %v", err)
 	_, err = OpenUsers(path + ".missing")
 	verify.That(t, errors.Is(err, os.ErrNotExist), "a missing file: %v", err)
 }

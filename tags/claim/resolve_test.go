@@ -346,6 +346,7 @@ catalog:
   tags: [fabio]
   listeners: [internal, db]
   insecure: true
+  basic_auth: true
   forward_auth: ["http://auth/"]
   claims: [{ service: a, hosts: [h] }]
 services: { x: { peers: ["127.0.0.1:1"], groups: { g: { tags: [g] } } }, y: { peers: ["127.0.0.1:1"], balance: { policy: sticky } }, z: { peers: ["127.0.0.1:1"] } }
@@ -356,13 +357,13 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 		return checked.Key
 	}
 	want := Rules{
-		Claims: []config.Claim{{Service: "a", Hosts: []string{"h"}}}, Reserved: map[string]bool{"h": true}, Insecure: true,
+		Claims: []config.Claim{{Service: "a", Hosts: []string{"h"}}}, Reserved: map[string]bool{"h": true}, Insecure: true, BasicAuth: true,
 		ForwardAuth: []config.Location{units.NewLocation("http://auth/")}, Listeners: []string{"internal"}, Share: true,
 		StreamListeners: []string{"db"}, StreamPorts: map[string][]string{"82": {"db"}}, EndsTLS: map[string]bool{"tls": true}, ReservedNames: map[string]bool{"git.example.com": true}, Config: c,
 		Defined: map[string]bool{"x": true, "y": true, "z": true}, HasGroups: map[string]bool{"x": true, "y": false, "z": false},
 		Requests: map[string]string{"y": "balance.policy sticky"}, Named: map[string]bool{"x": true, "y": true, "z": true},
 		Taken: map[string]string{
-			key(c.Routes[0]): "sluice.yaml:10", key(c.Routes[1]): "sluice.yaml:10",
+			key(c.Routes[0]): "sluice.yaml:11", key(c.Routes[1]): "sluice.yaml:11",
 			c.Listeners[2].StreamKeys()[0]: "the listener db", c.Listeners[3].StreamKeys()[0]: "the listener tls",
 		},
 	}
@@ -462,6 +463,34 @@ func TestForwardAuth(t *testing.T) {
 				return p.Kind == KindRefused && !p.Harmless && strings.Contains(p.Reason, "catalog.forward_auth")
 			})
 			verify.That(t, refused != allowed, "%q: the problems are %+v", tags, r.Problems)
+		}
+	}
+}
+
+// Users in tags count only if the file allows it: all who read the registry can try their passwords.
+// Without it the route is closed, and so it is where they cannot be read.
+func TestBasicAuth(t *testing.T) {
+	const ann = "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="
+	for _, test := range []struct {
+		users                string
+		allowed, asks, wants bool
+	}{{ann, true, true, false}, {ann, false, false, true}, {"ann:secret", true, false, false}} {
+		rules := allRules()
+		rules.BasicAuth = test.allowed
+		for _, tags := range [][]string{
+			{"sluice.route=h/ strip=/x basic_auth.users=" + test.users},
+			{"traefik.enable=true", "traefik.http.routers.r.rule=Host(`h`)", "traefik.http.routers.r.middlewares=m", "traefik.http.middlewares.m.basicauth.users=" + test.users},
+		} {
+			r := Resolve([]Service{service("a", instance("a", "1", 1, tags...))}, rules, nil)
+			verify.Require(t, len(r.Routes) == 1, "%q: the routes are %q, the problems %+v", tags, lines(r), r.Problems)
+			asks, denies := r.Routes[0].BasicAuth != nil, fmt.Sprint(r.Routes[0].Deny) == "[0.0.0.0/0 ::/0]"
+			verify.That(t, asks == test.asks && denies != test.asks, "%q: a password is asked for: %t, every request is denied: %t; want the first to be %t", tags, asks, denies, test.asks)
+			wants := slices.ContainsFunc(r.Problems, func(p Problem) bool {
+				return p.Kind == KindRefused && !p.Harmless && strings.Contains(p.Reason, "catalog.basic_auth: true")
+			})
+			verify.That(t, wants == test.wants && (len(r.Problems) == 0) == test.asks, "%q: the problems are %+v", tags, r.Problems)
+			shows := slices.ContainsFunc(r.Problems, func(p Problem) bool { return strings.Contains(p.Reason, "secret") })
+			verify.That(t, !shows, "%q: a reason shows the password: %+v", tags, r.Problems)
 		}
 	}
 }

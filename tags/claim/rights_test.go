@@ -61,7 +61,7 @@ func FuzzResolve(f *testing.F) {
 		"urlprefix-h/x strip=/x redirect=301,http://h$path", "sluice.route=h/ rewrite.regexp=^/(.*)$ rewrite.to=/$1 when.header.A=~b",
 		"sluice.route=h/x match=regexp rate_limit.rate=1 allow=10.0.0.0/8", "sluice.route=h/ request_headers.set.A=$host retry.attempts=9",
 		"traefik.enable=true\ntraefik.http.routers.r.rule=Host(`h`) || PathRegexp(`^/x`)\ntraefik.http.routers.r.middlewares=m\ntraefik.http.middlewares.m.headers.customrequestheaders.A=b",
-		"sluice.route=h/ rate_limit.=", "sluice.route=h/ forward_auth.url=http://h/ timeouts.idle=1s body_limit=1MiB", "sluice.upstream=protocol=h2 tls=true",
+		"sluice.route=h/ rate_limit.=", "sluice.route=h/ basic_auth.users=a:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "sluice.route=h/ forward_auth.url=http://h/ timeouts.idle=1s body_limit=1MiB", "sluice.upstream=protocol=h2 tls=true",
 		"urlprefix-kept.example.com/ weight=0.5", "urlprefix-kept.example.com/ deny=ip:0.0.0.0/0",
 		"traefik.enable=true\ntraefik.tcp.routers.r.rule=HostSNI(`h`) || HostSNIRegexp(`^x`)\ntraefik.tcp.routers.r.tls.passthrough=true",
 	} {

@@ -36,6 +36,8 @@ type Rules struct {
 	Upstream func(tags.Keys) error
 	// Config has the named actions and the defaults of the file.
 	Config *config.Config
+	// BasicAuth says that tags may have users with passwords.
+	BasicAuth bool
 	// ForwardAuth are the URLs of authentication servers that tags may name.
 	ForwardAuth []config.Location
 	// Replicas says that it is known who is a replica, as rate limits of all replicas need.
@@ -101,7 +103,8 @@ func NewRules(c *config.Config) Rules {
 		}
 	}
 	if c.Catalog != nil {
-		rules.Claims, rules.Insecure, rules.ForwardAuth = c.Catalog.Claims, c.Catalog.Insecure, c.Catalog.ForwardAuth
+		rules.Claims, rules.Insecure = c.Catalog.Claims, c.Catalog.Insecure
+		rules.BasicAuth, rules.ForwardAuth = c.Catalog.BasicAuth, c.Catalog.ForwardAuth
 		rules.Share = c.Catalog.Fabio.Share && len(rules.Claims) > 0
 		if !c.Catalog.Connect {
 			rules.Upstream = c.CheckTagUpstream
@@ -199,14 +202,18 @@ func coversPath(paths []string, r config.Route) bool {
 	return false
 }
 
-// forwardAuth returns why r may not ask its authentication server; empty: it may, or it asks
-// none. The server need not be one of the service, so a tag could make sluice send requests to
-// any address that sluice reaches.
-func (u *Rules) forwardAuth(r config.Route) (refused string) {
-	if r.ForwardAuth == nil || slices.Contains(u.ForwardAuth, r.ForwardAuth.URL) {
-		return ""
+// auth returns why r may not learn as the keys of its tags say who a client is; empty: it may, or
+// they say nothing. Named actions may, whatever the tags may.
+func (u *Rules) auth(keys tags.Keys, r config.Route) (refused string) {
+	switch {
+	case keys["basic_auth"] != nil && !u.BasicAuth:
+		return "who can read the tags of a service can read its users and their hashed passwords: want catalog.basic_auth: true in the file, or named actions with basic_auth; the route denies every request"
+	// The server need not be one of the service, so a tag could make sluice send requests to any
+	// address that sluice reaches.
+	case keys["forward_auth"] != nil && r.ForwardAuth != nil && !slices.Contains(u.ForwardAuth, r.ForwardAuth.URL):
+		return fmt.Sprintf("forward_auth.url %s is not in catalog.forward_auth of the file, which has the URLs that tags may name; the route denies every request", r.ForwardAuth.URL)
 	}
-	return fmt.Sprintf("forward_auth.url %s is not in catalog.forward_auth of the file, which has the URLs that tags may name; the route denies every request", r.ForwardAuth.URL)
+	return ""
 }
 
 // listeners limits r to the listeners that it may have. reason says what it loses, and harmless

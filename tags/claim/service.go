@@ -267,7 +267,7 @@ func (r *resolver) route(m *member, a asked) {
 		problem(KindBad, d.wrong, false)
 		return
 	}
-	if reason := r.rules.forwardAuth(d.route); a.route.Keys["forward_auth"] != nil && reason != "" {
+	if reason := r.rules.auth(a.route.Keys, d.route); reason != "" {
 		problem(KindRefused, reason, false)
 		a.route = a.route.Deny()
 		d = r.decode(a.route)

@@ -99,6 +99,14 @@ func TestStreams(t *testing.T) {
 			problems: []string{"a refused: a tag opens no port: want a listener for TCP in the file, { address: ':1', protocol: tcp }"},
 		},
 		{
+			name: "a PROXY header by fabio's tags", rules: change(func(r *Rules) {
+				r.Claims, r.StreamPorts = []config.Claim{everything}, map[string][]string{"5432": {"db"}}
+				r.Upstream = new(config.Config{Catalog: new(config.Catalog)}).CheckTagUpstream
+			}),
+			services: one([]string{"urlprefix-:5432 proto=tcp", "urlprefix-:5432 proto=tcp pxyproto=true"}),
+			routes:   []string{"a tcp:// at [db]"},
+		},
+		{
 			name: "a port of fabio's tags without a claim", rules: change(func(r *Rules) { r.StreamPorts = map[string][]string{"5432": {"db"}} }),
 			services: one([]string{"urlprefix-:5432 proto=tcp"}),
 			problems: []string{"a refused: a route without an exact host could take requests of other services: want an entry of catalog.claims, such as { service: a, hosts: ['*'] }"},

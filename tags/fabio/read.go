@@ -25,13 +25,17 @@ type Options struct {
 func Read(i tags.Instance, o Options) tags.Reading {
 	prefix := cmp.Or(o.Prefix, Prefix)
 	var reading tags.Reading
+	forHTTP := slices.ContainsFunc(i.Tags, func(tag string) bool {
+		text, found := strings.CutPrefix(strings.TrimSpace(tag), prefix)
+		return found && !slices.Contains(strings.Fields(text), "proto=tcp")
+	})
 	for _, tag := range i.Tags {
 		text, found := strings.CutPrefix(strings.TrimSpace(tag), prefix)
 		if !found {
 			continue
 		}
 		reading.Tags = append(reading.Tags, tag)
-		r := &reader{reading: &reading, tag: tag, datacenter: o.Datacenter, service: i.Service}
+		r := &reader{reading: &reading, tag: tag, datacenter: o.Datacenter, service: i.Service, forHTTP: forHTTP}
 		if c := tags.Check(tag); c != nil {
 			reading.Complain(*c)
 			r.unread = true
@@ -57,6 +61,7 @@ type reader struct {
 	tag        string
 	datacenter string
 	service    string
+	forHTTP    bool // the instance has routes for HTTP
 
 	route   tags.Route
 	scheme  string // condition by the port of the host; empty: none
@@ -140,8 +145,10 @@ func (r *reader) tcp(source string, fields []string) {
 	}
 	values := r.values(fields)
 	r.access(values)
-	if on, _ := strconv.ParseBool(values["pxyproto"]); on && !r.unread {
-		r.reading.Set(tags.Keys{"upstream": tags.Keys{"proxy_protocol": "v1"}}, r.tag)
+	if on, _ := strconv.ParseBool(values["pxyproto"]); on && r.forHTTP {
+		r.refuse("pxyproto=", "the instance has routes for HTTP too, whose requests share connections: want a service of its own in Consul for TCP")
+	} else if on && !r.unread {
+		r.reading.Set(tags.Keys{"proxy_protocol": "v1"}, r.tag)
 	}
 	r.add()
 }

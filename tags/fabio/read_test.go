@@ -22,7 +22,7 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`urlprefix-/foo/bar proto=https`, `{"match":"string_prefix","path":"/foo/bar"}`, `{"upstream":{"tls":{}}}`, ``},
 	{`urlprefix-/foo/bar proto=https tlsskipverify=true`, `{"match":"string_prefix","path":"/foo/bar"}`, `{"upstream":{"tls":{"skip_verify":"true"}}}`, ``},
 	{`urlprefix-:3306 proto=tcp`, `tcp 3306 {}`, ``, ``},
-	{`urlprefix-:3306 proto=tcp pxyproto=true`, `tcp 3306 {}`, `{"upstream":{"proxy_protocol":"v1"}}`, ``},
+	{`urlprefix-:3306 proto=tcp pxyproto=true`, `tcp 3306 {}`, `{"proxy_protocol":"v1"}`, ``},
 	{`urlprefix-:3306 proto=tcp allow=ip:10.0.0.0/8`, `tcp 3306 {"allow":["10.0.0.0/8"]}`, ``, ``},
 	{`urlprefix-:3306 proto=tcp allow=nobody`, `closed tcp 3306 {"deny":["0.0.0.0/0","::/0"]}`, ``, `33: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
 	{`urlprefix-127.0.0.1:1234 proto=tcp`, ``, ``, `11: a tag opens no address: want a listener for TCP in the file, { address: '127.0.0.1:1234', protocol: tcp, service: svc }`},
@@ -147,7 +147,7 @@ func TestTags(t *testing.T) {
 			verify.That(t, slices.Equal(route.Tags, []string{test.tag}) && route.Priority == 0 && !route.Ranked, "%q makes %+v: want its own tag, and no priority", test.tag, route)
 		}
 		service := ""
-		if upstream, _ := r.Service["upstream"].(tags.Keys); len(upstream) > 0 {
+		if upstream, _ := r.Service["upstream"].(tags.Keys); len(upstream) > 0 || r.Service["proxy_protocol"] != nil {
 			service = r.Service.String()
 		}
 		verify.Equal(t, service, test.service, "%q sets", test.tag)
@@ -191,6 +191,7 @@ func TestSeveralTags(t *testing.T) {
 		{"an option as a tag", Options{}, []string{"urlprefix-/a", "proto=https"}, 1, []string{"write it behind the route"}},
 		{"an option as a tag of others", Options{}, []string{"proto=https"}, 0, nil},
 		{"two protocols", Options{}, []string{"urlprefix-/a", "urlprefix-/b proto=https"}, 1, []string{"another upstream"}},
+		{"a PROXY header for requests", Options{}, []string{"urlprefix-:1 proto=tcp pxyproto=true", "urlprefix-:2 proto=tcp", "urlprefix-/a"}, 2, []string{"share connections"}},
 		{"one protocol twice", Options{}, []string{"urlprefix-/a proto=https", "urlprefix-/b proto=https"}, 2, nil},
 		{
 			"a tag that takes over another service in fabio", Options{},

@@ -116,7 +116,7 @@ func (r *reader) complain(at int, want string) {
 
 // lists are keys whose value is a list.
 var lists = []string{
-	"allow", "deny", "client_certificates", "listeners", "methods", "use", "when.client", "when.not.client",
+	"allow", "deny", "basic_auth.users", "client_certificates", "listeners", "methods", "use", "when.client", "when.not.client",
 	"when.client_certificates", "when.not.client_certificates",
 	"forward_auth.response_headers", "request_headers.remove", "response_headers.remove",
 	"cors.allow_origins", "cors.allow_methods", "cors.allow_headers", "cors.expose_headers",

@@ -1,6 +1,7 @@
 package traefik
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -20,6 +21,7 @@ const (
 // middlewares translate a middleware of the kind, each with its options below the kind.
 var middlewares = map[string]func(e *effects, kind label, options *part){
 	"addprefix":        needs((*effects).addPrefix, "prefix"),
+	"basicauth":        (*effects).basicAuth,
 	"buffering":        (*effects).buffering,
 	"compress":         (*effects).compress,
 	"forwardauth":      (*effects).forwardAuth,
@@ -41,7 +43,6 @@ var middlewares = map[string]func(e *effects, kind label, options *part){
 	"grpcweb":        ignored("sluice does not translate gRPC-Web: ignored"),
 	"inflightreq":    ignored("requests at a time are limited per service: ignored; want limits.requests of the service in the file"),
 
-	"basicauth": closed("who can read the tags of a service can read its passwords, so sluice takes none from tags: want NAME@file, and named actions of the file with basic_auth"),
 	// The peers believe fields that sluice does not set, so a client could forge them.
 	"passtlsclientcert": closed("the peers believe X-Forwarded-Tls-Client-Cert, which sluice does not set, and clients could: want a listener in the file with tls.client_ca, which tells peers X-Forwarded-Client-Cert"),
 }
@@ -167,6 +168,32 @@ func (e *effects) allowList(kind label, options *part) {
 		e.close(kind, "two lists of addresses: want one")
 	default:
 		e.keys["allow"] = networks
+	}
+}
+
+func (e *effects) basicAuth(kind label, options *part) {
+	auth := tags.Keys{"realm": "traefik"}
+	for _, l := range options.labels {
+		switch strings.Join(l.path, ".") {
+		case "users":
+			auth["users"] = list(l.value)
+		case "realm":
+			auth["realm"] = cmp.Or(l.value, "traefik")
+		case "removeheader":
+			if isTrue(l.value) {
+				e.header("request_headers", "Authorization", "")
+			}
+		default: // usersfile is a file of Traefik's machine; peers believe headerfield
+			e.close(l, "sluice has no such key")
+		}
+	}
+	switch known := e.keys["basic_auth"]; {
+	case auth["users"] == nil:
+		e.close(kind, "the middleware needs the key users")
+	case known != nil && !reflect.DeepEqual(known, auth):
+		e.close(kind, "two middlewares with passwords: want one")
+	default:
+		e.keys["basic_auth"] = auth
 	}
 }
 

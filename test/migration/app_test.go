@@ -2,6 +2,7 @@ package migration
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -39,11 +40,13 @@ func (a app) start(t *testing.T, consul *consultest.Agent, status string) {
 
 // serve runs the server of an app until the test ends, and returns its address.
 func serve(t *testing.T, name string) netip.AddrPort {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = json.NewEncoder(w).Encode(received{App: name, Target: r.RequestURI, Host: r.Host, Fields: r.Header})
-	}))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, r, name) }))
 	t.Cleanup(server.Close)
 	return netip.MustParseAddrPort(server.Listener.Addr().String())
+}
+
+func answer(w http.ResponseWriter, r *http.Request, name string) {
+	_ = json.NewEncoder(w).Encode(received{App: name, Target: r.RequestURI, Host: r.Host, Fields: r.Header})
 }
 
 // unchecked is the status of an instance without a check.
@@ -64,8 +67,8 @@ func register(t *testing.T, consul *consultest.Agent, id, service string, addres
 // shownRequest and shownResponse are the fields that ask shows of what an app got, and of its
 // answer.
 var (
-	shownRequest  = []string{"X-Forwarded-Prefix", "X-Script-Name", "X-Remove"}
-	shownResponse = []string{"X-Frame-Options", "X-Content-Type-Options", "X-Added"}
+	shownRequest  = []string{"X-Forwarded-Prefix", "X-Forwarded-User", "X-Script-Name", "X-Remove"}
+	shownResponse = []string{"X-Frame-Options", "X-Content-Type-Options", "X-Added", "X-Robots-Tag"}
 )
 
 // ask sends a request and returns the answer in a line: "200 APP TARGET", with the host if the app
@@ -79,6 +82,9 @@ func ask(address string, r request) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
+	if r.secure {
+		conn = tls.Client(conn, &tls.Config{ServerName: host, InsecureSkipVerify: true})
+	}
 	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		return "", err
 	}

@@ -2,6 +2,7 @@ package migration
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,6 +39,7 @@ type comparison struct {
 type request struct {
 	line   string   // "METHOD HOST/PATH"
 	fields []string // each "NAME: VALUE"
+	secure bool     // over TLS
 	body   string
 	want   string // the answer of the other load balancer
 	sluice string // the answer of sluice, where it is another one: docs/migration.md says why
@@ -152,5 +154,10 @@ func startSluice(t *testing.T, file, configuration string) *sluicetest.Sluice {
 		}
 		verify.Succeeds(t, sluice.Stop())
 	})
+	// Before, it does not know which routes there are.
+	verify.NoError(t, sluice.Await(t.Context(), patience, "sluice is ready", func(ctx context.Context) (bool, error) {
+		var ready struct{ Ready bool }
+		return sluice.Get(ctx, "/readyz", &ready) == nil && ready.Ready, nil
+	}))
 	return sluice
 }

@@ -30,7 +30,7 @@ func TestTraefik(t *testing.T) {
 			return subprocess.Options{Program: program(t, traefik), Args: traefikArgs(address, consul)}
 		},
 		sluice:   "traefik",
-		settings: "  traefik: { exposed: true }\n",
+		settings: "  traefik: { exposed: true }\n  basic_auth: true\n",
 		apps: []app{
 			{"unnamed", nil},
 			{"hidden", []string{"traefik.enable=false"}},
@@ -185,7 +185,9 @@ func TestTraefik(t *testing.T) {
 			{line: "GET tls.com/", want: "404"},
 			{line: "GET passhost.com/", want: "200 passhost / host=INSTANCE"},
 			{line: "GET nomiddleware.com/", want: "404", sluice: "403"},
-			{line: "GET auth.com/", want: "401", sluice: "403"},
+			{line: "GET auth.com/", want: "401"},
+			{line: "GET auth.com/", fields: []string{"Authorization: Basic dGVzdDp0ZXN0"}, want: "200 auth /"},
+			{line: "GET auth.com/", fields: []string{"Authorization: Basic dGVzdDpUZXN0"}, want: "401"},
 			{line: "GET unknownkey.com/", want: "404", sluice: "200 unknownkey /"},
 			{line: "GET wrongrule.com/", want: "404"},
 			{line: "GET host.com/a%20b", want: "200 host /a%20b"},
