@@ -116,6 +116,7 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 
 	routes := routeHandler{o}
 	look("/api/route", answer(routes.route))
+	order("/api/route/against", answer((&foresight{Options: o}).foresee))
 	look("/api/routes", answer(routes.routes))
 	look("/api/tags", answer(routes.tags))
 	look("/api/mesh", answer(routes.mesh))

@@ -69,6 +69,7 @@ var goTypes = map[string]any{
 	"GET /api/series":                               SeriesAnswer{},
 	"GET /api/routes":                               []Route{},
 	"GET /api/route":                                RouteAnswer{},
+	"POST /api/route/against":                       Foresight{},
 	"GET /api/tags":                                 []TagProblem{},
 	"GET /api/mesh":                                 Mesh{},
 	"GET /api/keys":                                 []KeySet{},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -22,6 +23,7 @@ import (
 	"sluice/observe/events"
 	"sluice/operator"
 	"sluice/proxy"
+	"sluice/proxy/recent"
 	"sluice/release"
 	"sluice/route"
 	"sluice/route/auth"
@@ -103,6 +105,12 @@ type Routes struct {
 	Listeners func() []Listener
 	// Explain answers questions about requests.
 	Explain func(proxy.Question) proxy.Explanation
+	// Recent returns a sample of the requests since begin.
+	Recent func(begin time.Time) []recent.Request
+	// Foresee returns how requests would be served with a text in place of the document with that
+	// name, or with "" in place of the configuration file. It changes nothing. Its error is
+	// live.ErrNoSource, or about the text.
+	Foresee func(ctx context.Context, document, text string) (Foreseen, error)
 	// Effective returns the configuration in use, with what was found in registries.
 	Effective func() *config.Config
 	// Tags returns the routes that tags of instances ask for, and the tags that are not

@@ -37,6 +37,7 @@ type api struct {
 	caFile    string // of trusted certificates; "": the system's
 	tokenFile string // "": no token
 	match     string // hash of the configuration that an order is about; "": any
+	body      string // of the request; "": none
 }
 
 func (a *api) addFlags(c *cobra.Command) {
@@ -176,7 +177,7 @@ func (a api) request(ctx context.Context, method, path string, query url.Values)
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, method, base+path+"?"+query.Encode(), nil)
+	request, err := http.NewRequestWithContext(ctx, method, base+path+"?"+query.Encode(), strings.NewReader(a.body))
 	if err != nil {
 		return nil, err
 	}

@@ -23,10 +23,10 @@ func newConfig() *cobra.Command {
 		Short: "Show the configuration and those before, go back to one, describe the file to editors",
 		Args:  noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			return &usageError{errors.New("want history, diff, rollback, schema or show")}
+			return &usageError{errors.New("want history, diff, rollback, schema, show or try")}
 		},
 	}
-	command.AddCommand(newConfigHistory(), newConfigDiff(), newConfigRollback(), newConfigSchema(), newConfigShow())
+	command.AddCommand(newConfigHistory(), newConfigDiff(), newConfigRollback(), newConfigSchema(), newConfigShow(), newConfigTry())
 	return command
 }
 

@@ -97,7 +97,7 @@ func TestConfigCommandsNameWhatTheyWant(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"config"}, "want history, diff, rollback, schema or show"},
+		{[]string{"config"}, "want history, diff, rollback, schema, show or try"},
 		{[]string{"config", "diff", "1"}, "name two revisions by their numbers"},
 		{[]string{"config", "diff", "1", "two"}, `"two": want the number of a revision`},
 		{[]string{"config", "rollback"}, "name one revision by its number"},

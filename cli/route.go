@@ -30,16 +30,27 @@ func newRoute() *cobra.Command {
 	var a api
 	var r routeRequest
 	var v view
+	var against string
 	command := &cobra.Command{
-		Use:   "route [METHOD] URL",
+		Use:   "route [METHOD] URL | route --against FILE",
 		Short: "Show what would become of a request, and why",
 		Long: "Show what would become of a request: which peers of a running sluice may get it, or\n" +
 			"with which status sluice answers itself, and what that depends on; which route it\n" +
 			"gets, and which others match its host and path, in the order in which they are tried.\n" +
 			"No request is sent. The exit status is 1 if sluice refuses the request, else 0.\n\n" +
 			"  sluice route http://www.example.com/api\n" +
-			"  sluice route POST https://www.example.com/api -H 'X-Canary: 1' --client 10.0.0.1",
+			"  sluice route POST https://www.example.com/api -H 'X-Canary: 1' --client 10.0.0.1\n" +
+			"  sluice route --against new.yaml\n\n" +
+			"With --against show which requests of the last hour would be served otherwise with\n" +
+			"another configuration file. They are a sample of each route. The exit status is 1 if\n" +
+			"sluice would refuse some that it serves now.",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case against != "" && len(args) > 0:
+				return &usageError{errors.New("--against is about the requests of the last hour: want no URL")}
+			case against != "":
+				return tryText(cmd, a, v.asJSON, against, "")
+			}
 			switch len(args) {
 			case 1:
 				r.method, r.url = http.MethodGet, args[0]
@@ -59,6 +70,7 @@ func newRoute() *cobra.Command {
 	flags.StringArrayVar(&r.certificate, "certificate", nil, "`name` of the client's certificate: any, cn=NAME, dns=NAME, uri=URI or sha256=HEX; may be repeated")
 	flags.StringVar(&r.listener, "listener", "", "`name` of the listener that gets the request; without it the first for the scheme of the URL, of those at its port if there are any")
 	flags.BoolVar(&r.all, "all", false, "show the routes for other hosts and paths too")
+	flags.StringVar(&against, "against", "", "configuration `file` to try, in place of the one in use")
 	return command
 }
 

@@ -1,6 +1,10 @@
 package config
 
-import "slices"
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+)
 
 // ChooseDocuments finds out which documents can be used. It calls try with the wanted documents,
 // all together. If that fails it tries each source whose documents differ from base beside the ones
@@ -206,4 +210,40 @@ func (in Input) Moved(sources []Source) []Source {
 		file = file.pinned(pin.Number, in.FileSource(pin.Said.Documents[0].Text))
 	}
 	return slices.Concat([]Source{file}, sources[1:])
+}
+
+// PutDocument puts a text in place of the document with that name, or adds it to the source that
+// would have a document with that name: the tree that the key is below, or the files whose pattern
+// fits. It returns false if there is none. The documents of sources are not changed, but replaced.
+func PutDocument(sources []Source, name, text string) bool {
+	for i := range sources {
+		if at := slices.IndexFunc(sources[i].Documents, func(d Document) bool { return d.Name == name }); at >= 0 {
+			sources[i].Documents = slices.Clone(sources[i].Documents)
+			sources[i].Documents[at].Text = text
+			return true
+		}
+	}
+	for i := range sources {
+		if d, fits := sources[i].newDocument(name, text); fits {
+			sources[i].Documents = append(slices.Clip(sources[i].Documents), d)
+			return true
+		}
+	}
+	return false
+}
+
+// newDocument returns the document that s would have by a name that it has not.
+func (s *Source) newDocument(name, text string) (d Document, fits bool) {
+	if s.Kind == KindFile {
+		fits, err := filepath.Match(s.Name, name)
+		return Document{Name: name, Text: text}, fits && err == nil
+	}
+	if name == s.Name { // one key, which is not there now
+		return Document{Name: name, Text: text}, true
+	}
+	rest, below := strings.CutPrefix(name, s.Name)
+	if !below || !strings.HasSuffix(s.Name, "/") || !IsDocument(rest) {
+		return d, false
+	}
+	return TreeDocument(s.Kind, strings.TrimPrefix(name, s.Kind+":"), rest, text), true
 }

@@ -180,3 +180,38 @@ func TestStart(t *testing.T) {
 	_, chosen, _, err := in.Start([]Source{f, files()}, pinned)
 	verify.That(t, err == nil && reflect.DeepEqual(chosen[2], pinned[2]), "a pin does not survive: %+v, %v", chosen, err)
 }
+
+func TestPutDocument(t *testing.T) {
+	for _, test := range []struct{ name, in, short string }{
+		{"consul_kv:sluice/a.yaml", "consul_kv:sluice/", ""},   // there
+		{"consul_kv:sluice/new.yaml", "consul_kv:sluice/", ""}, // below the tree
+		{"consul_kv:sluice/services/x", "consul_kv:sluice/", "services/x"},
+		{"consul_kv:one", "consul_kv:one", ""}, // the key is not there
+		{"routes.d/b.yaml", "routes.d/*.yaml", ""},
+		{"consul_kv:sluice/other", "", ""}, // no document
+		{"consul_kv:other/a.yaml", "", ""},
+		{"routes.d/b.json", "", ""},
+		{"etcd:sluice/a.yaml", "", ""},
+	} {
+		before := []Source{
+			{Name: "consul_kv:sluice/", Kind: KindConsulKV, Documents: []Document{{Name: "consul_kv:sluice/a.yaml", Text: "old"}, {Name: "consul_kv:sluice/b.yaml", Text: "old"}}},
+			{Name: "consul_kv:one", Kind: KindConsulKV},
+			{Name: "routes.d/*.yaml", Kind: KindFile, Documents: []Document{{Name: "routes.d/a.yaml", Text: "old"}}},
+		}
+		sources := append([]Source(nil), before...)
+		verify.Equal(t, PutDocument(sources, test.name, "new"), test.in != "", "%s: there is a source", test.name)
+		in := ""
+		for i, s := range sources {
+			for _, d := range s.Documents {
+				if d.Text == "new" {
+					in = s.Name
+					verify.That(t, d.Name == test.name && d.Short == test.short, "%s: the document is %+v", test.name, d)
+				}
+			}
+			for _, d := range before[i].Documents {
+				verify.Equal(t, d.Text, "old", "%s: the text before", d.Name)
+			}
+		}
+		verify.Equal(t, in, test.in, "%s: the source with the new text", test.name)
+	}
+}

@@ -42,6 +42,7 @@ func (g *Gateway) apiOptions() admin.Options {
 		},
 		Routes: admin.Routes{
 			Table: g.table, Effective: g.effective.Load, Listeners: g.listeners.describe, Explain: g.proxy.Explain,
+			Recent: g.proxy.Recent, Foresee: g.foresee,
 			Tags: func() claim.Result {
 				return g.tags.Present(g.history.Current().Config, g.effective.Load())
 			},

@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/admin"
+	"sluice/proxy"
 	"sluice/test/configtest"
 	"sluice/test/testcert"
 	"sluice/test/verify"
@@ -77,10 +79,18 @@ func TestTheToldEndIsTheReal(t *testing.T) {
 	r := start(t, configuration())
 	r.show("", "")
 	r.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	ends := make(map[string]int)
+	ends, compared := make(map[string]int), 0
 	for round := range 8 {
 		if round > 0 {
-			r.replace(configuration())
+			next := configuration()
+			foreseen := verify.Result(r.foresee(t.Context(), "", next)).Must(t)
+			r.replace(next)
+			for _, request := range r.proxy.Recent(time.Time{}) {
+				q := proxy.Question{Head: request.Head, Client: request.Client, Listener: proxy.ListenerOptions{Name: request.Listener}}
+				was, is := endsOfQuestion(foreseen.Explain(q)), endsOfQuestion(r.proxy.Explain(q))
+				verify.Equal(t, was, is, "seed %d, round %d: what was foreseen of %q", seed, round, request.Head)
+				compared++
+			}
 		}
 		for i, name := range names {
 			if i == 0 {
@@ -142,6 +152,19 @@ func TestTheToldEndIsTheReal(t *testing.T) {
 			ends[kind]++
 		}
 	}
-	t.Log("ends:", ends)
+	t.Log("ends:", ends, "foreseen:", compared)
+	verify.That(t, compared >= 50, "seed %d: %d ends were foreseen", seed, compared)
 	verify.That(t, len(ends) >= 8, "seed %d: few kinds of ends: %v", seed, ends) // of 11 to 13
+}
+
+// endsOfQuestion returns what becomes of a request, as a text.
+func endsOfQuestion(x proxy.Explanation) (text string) {
+	for _, e := range x.Ends {
+		text += fmt.Sprintf("%.2f %s %s %s", e.Share, e.Service, e.Group, e.Target)
+		if e.Answer != nil {
+			text += fmt.Sprint(" ", *e.Answer)
+		}
+		text += fmt.Sprintln(" ", e.Depends)
+	}
+	return text
 }

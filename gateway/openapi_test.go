@@ -32,7 +32,13 @@ var openAPI = sync.OnceValues(func() (*openapitest.Document, error) {
 // Header fields are alternating names and values.
 func (r *running) askAdmin(method, path string, header ...string) openapitest.Answer {
 	r.t.Helper()
-	request := r.request(method, r.url("admin")+path, nil, header...)
+	return r.sendAdmin(method, path, "", header...)
+}
+
+// sendAdmin is askAdmin with a body.
+func (r *running) sendAdmin(method, path, body string, header ...string) openapitest.Answer {
+	r.t.Helper()
+	request := r.request(method, r.url("admin")+path, strings.NewReader(body), header...)
 	got := r.do(request)
 	answer := openapitest.Answer{Method: method, URL: request.URL, Status: got.StatusCode, Header: got.Header, Body: []byte(got.body)}
 	verify.Succeeds(r.t, verify.Result(openAPI()).Must(r.t).Check(answer))
@@ -176,6 +182,8 @@ routes:
 	ask("GET /api/config/values", "/api/config/values?service=star", 200)
 	ask("GET /api/config/values", "/api/config/values?service=stra", 404)
 	ask("GET /api/config/diff/{from}/{to}", "/api/config/diff/1/2", 200)
+	_, status := r.against("", preamble+"services: { x: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: x }]\n")
+	carriedOut["POST /api/route/against"] = status == http.StatusOK
 	ask("POST /api/config/rollback", "/api/config/rollback?number=1&why=back", 428)
 	ask("POST /api/config/rollback", "/api/config/rollback?number=1", 412, "If-Match", `"x"`)
 	ask("POST /api/config/rollback", "/api/config/rollback?number=x", 400)

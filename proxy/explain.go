@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"crypto/tls"
 	"net/netip"
 	"time"
@@ -36,6 +37,7 @@ type End struct {
 	Peers   []*balancer.Peer
 	Service string       // "": none
 	Group   string       // "": any
+	Target  string       // what one of Peers gets as path and query
 	Branch  int          // of the discovery chain of Matched's service; -1: none
 	Matched *route.Route // nil: the request does not get as far as to a route
 	// Depends are the answers of sluice's own that come instead, depending on what nobody knows of
@@ -63,8 +65,16 @@ func Denied(by string) Answer {
 }
 
 // Explain answers q by the phases that serve requests. It waits for nothing, and nobody counts it.
-func (s *Server) Explain(q Question) (e Explanation) {
-	l := &listener{ListenerOptions: q.Listener, server: s}
+func (s *Server) Explain(q Question) Explanation { return s.explain(q, nil) }
+
+// ExplainBy is Explain by the routes of t in place of those in use. The other options are those in
+// use.
+func (s *Server) ExplainBy(t *route.Table, q Question) Explanation {
+	return s.explain(q, &routing{Table: t})
+}
+
+func (s *Server) explain(q Question, instead *routing) (e Explanation) {
+	l := &listener{ListenerOptions: q.Listener, server: s, instead: instead}
 	c := &client{server: s, listener: l, remote: q.Client, address: addressText(q.Client)}
 	if q.Certificate != nil {
 		c.certificate = &clientCertificate{Certificate: q.Certificate}
@@ -214,6 +224,7 @@ func (a *asked) forward() *refusal.Refusal {
 		}
 		return &r
 	}
+	a.end.Target = cmp.Or(string(a.route.target), string(a.request.head.OriginTarget(a.request.bytes())))
 	if a.end.Peers = peers; a.route.way.Split != nil {
 		a.end.Group = peers[0].Group().Name()
 	}

@@ -24,7 +24,8 @@ import (
 type listener struct {
 	net.Listener
 	ListenerOptions
-	server *Server
+	server  *Server
+	instead *routing // of a question, in place of the server's; else nil
 
 	idleUntil atomic.Int64 // coarse time when idle connections end; 0: the listener does not drain
 	cut       atomic.Bool  // the time for its requests is over
@@ -57,7 +58,13 @@ func (l *listener) cutBy() *refusal.Refusal {
 	return nil
 }
 
-func (l *listener) routing() *routing { return l.server.routing.Load() }
+// routing returns the routes of requests.
+func (l *listener) routing() *routing {
+	if l.instead != nil {
+		return l.instead
+	}
+	return l.server.routing.Load()
+}
 
 // ErrServerClosed is what Serve returns after Shutdown.
 var ErrServerClosed = errors.New("server closed")

@@ -108,6 +108,7 @@ func chooseRoute(x *exchange) *refusal.Refusal {
 	x.request.routing = table
 	host, path := x.request.head.Authority(b), x.request.head.Path(b)
 	found := table.Match(host, path, &x.request)
+	x.remember(found)
 	if found == nil {
 		if x.request.client.server.lacking.Load() {
 			return refusal.NotReady

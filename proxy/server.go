@@ -20,6 +20,7 @@ import (
 	"sluice/proxy/accesslog"
 	"sluice/proxy/http1"
 	"sluice/proxy/proxyprotocol"
+	"sluice/proxy/recent"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
@@ -120,6 +121,7 @@ type Server struct {
 	idleUntil  atomic.Int64 // for all listeners, as listener.idleUntil
 	cutting    atomic.Bool  // for all listeners, as listener.cut
 	lacking    atomic.Bool  // see LackRoutes
+	recent     recent.Requests
 
 	ctx    context.Context // ends when connections are cut
 	cancel context.CancelFunc
@@ -210,13 +212,14 @@ func (s *Server) Configure(o Options) {
 type routing struct {
 	*route.Table
 	names map[net.Listener]string
+	reads route.Reads
 }
 
 // SetTable sets the route table of new requests, and the names that listeners have for it, also for
 // connections that they have accepted under another name. One that names does not have keeps its
 // own.
 func (s *Server) SetTable(t *route.Table, names map[net.Listener]string) {
-	s.routing.Store(&routing{t, names})
+	s.routing.Store(&routing{t, names, t.Reads()})
 }
 
 // LackRoutes says whether the route table may lack routes, because what asks for them has not

@@ -59,6 +59,7 @@ type Route struct {
 	Actions *Actions
 
 	number uint64 // of the routes that match the same requests, in Endpoint
+	turn   *Turn  // see Turn
 }
 
 // ServiceName returns the name of the service; "": the route has none.

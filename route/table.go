@@ -56,7 +56,7 @@ func NewTable(routes []Route) (*Table, error) {
 			continue
 		}
 		first[key] = i
-		e.route.number = maphash.String(endpointSeed, key)
+		e.route.number, e.route.turn = maphash.String(endpointSeed, key), new(Turn)
 		if host := e.unindexed(); host != "" {
 			if unindexed[host]++; unindexed[host] == MaxUnindexed+1 {
 				errs = append(errs, unindexedError(e).at(i))

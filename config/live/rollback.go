@@ -27,22 +27,31 @@ var (
 // ErrNoHistory, ErrChanged, ErrInvalid, ErrEnded, panics.Err, or the error of Options.Order.
 func (m *Manager) RollBack(ctx context.Context, number uint64, match, why string) (config.Revision, error) {
 	var revision config.Revision
-	var err error
+	err := m.inTurn(ctx, func(ctx context.Context) (err error) {
+		revision, err = m.rollBack(ctx, number, match, why)
+		return err
+	})
+	return revision, err
+}
+
+// inTurn calls f while no configuration is applied, and returns its error, ErrEnded, panics.Err or
+// the error of ctx.
+func (m *Manager) inTurn(ctx context.Context, f func(ctx context.Context) error) (err error) {
 	done := make(chan struct{})
 	carryOut := func(ctx context.Context) {
 		defer close(done)
 		err = panics.Err
-		revision, err = m.rollBack(ctx, number, match, why)
+		err = f(ctx)
 	}
 	select {
 	case m.orders <- carryOut:
 	case <-m.ended:
-		return revision, ErrEnded
+		return ErrEnded
 	case <-ctx.Done():
-		return revision, ctx.Err()
+		return ctx.Err()
 	}
 	<-done
-	return revision, err
+	return err
 }
 
 func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string) (config.Revision, error) {

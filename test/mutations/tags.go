@@ -18,9 +18,30 @@ var tagsFaults = []mutation{
 	{
 		name: "tag-names-any-authentication-server",
 		file: "tags/claim/rules.go",
-		old:  "r.ForwardAuth == nil || slices.Contains",
-		new:  "r.ForwardAuth != nil || slices.Contains",
+		old:  "r.ForwardAuth != nil && !slices.Contains",
+		new:  "r.ForwardAuth == nil && !slices.Contains",
 		test: "./tags/claim TestForwardAuth",
+	},
+	{
+		name: "tag-has-users-without-leave",
+		file: "tags/claim/rules.go",
+		old:  `keys["basic_auth"] != nil && !u.BasicAuth`,
+		new:  `keys["basic_auth"] == nil && !u.BasicAuth`,
+		test: "./tags/claim TestBasicAuth",
+	},
+	{
+		name: "credentials-of-requests-are-kept",
+		file: "proxy/remember.go",
+		old:  "return !slices.Contains(credential, name) && (",
+		new:  "return (",
+		test: "./proxy TestRecentRequests",
+	},
+	{
+		name: "a-route-has-many-turns",
+		file: "route/reads.go",
+		old:  "now >= next && t.next.CompareAndSwap(next, now+every)",
+		new:  "now >= next && every > 0",
+		test: "./route TestTurn",
 	},
 	{
 		name: "holder-of-a-route-loses-it",
@@ -39,8 +60,8 @@ var tagsFaults = []mutation{
 	{
 		name: "tag-names-one-certificate",
 		file: "tags/native/read.go",
-		old:  `"allow", "deny", "client_certificates", `,
-		new:  `"allow", "deny", `,
+		old:  `"basic_auth.users", "client_certificates", `,
+		new:  `"basic_auth.users", `,
 		test: "./gateway TestActionsOfTags",
 	},
 	{

@@ -1,0 +1,70 @@
+// Package recent keeps a sample of the requests of the last hour, so that operators see what
+// another configuration would do with them.
+package recent
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/route"
+)
+
+const (
+	// Age is how long a request is kept.
+	Age = time.Hour
+	// Every is how many seconds are between two requests of a route in the sample: a client that
+	// sends more leaves the other routes their room.
+	Every = 5
+	// MaxHead is the size of the largest head that is kept, in bytes.
+	MaxHead = 1 << 10
+
+	maxRequests = 4096
+)
+
+// A Request is what conditions of routes read of a request.
+type Request struct {
+	Time        time.Time
+	Listener    string             // its name
+	Client      netip.Addr         // of the connection
+	Certificate *route.Certificate // of the client; nil: none
+	Head        []byte             // in HTTP/1.1, without what no condition reads. It may have secrets.
+}
+
+// Requests are a sample: at most 4096 of the last hour. They are safe for concurrent use. The zero
+// value is empty.
+type Requests struct {
+	// Unrouted is the turn of requests that no route matches.
+	Unrouted route.Turn
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	all []Request
+}
+
+// Add adds a request. If there are too many it takes the place of one that chance chooses: each
+// route adds as often as others, so each has as many.
+func (r *Requests) Add(request Request) {
+	if len(request.Head) > MaxHead {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.all) < maxRequests {
+		r.all = append(r.all, request)
+		return
+	}
+	r.all[rand.IntN(maxRequests)] = request
+}
+
+// Since returns the requests since begin, the oldest first.
+func (r *Requests) Since(begin time.Time) []Request {
+	r.mu.Lock()
+	all := slices.Clone(r.all)
+	r.mu.Unlock()
+	all = slices.DeleteFunc(all, func(request Request) bool { return request.Time.Before(begin) })
+	slices.SortStableFunc(all, func(a, b Request) int { return a.Time.Compare(b.Time) })
+	return all
+}
