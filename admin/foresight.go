@@ -22,7 +22,7 @@ type Foreseen struct {
 	Explain func(proxy.Question) proxy.Explanation
 	// Listeners are the names of the listeners that stay, by their names now.
 	Listeners map[string]string
-	// New are the services whose peers are not known: they are new, or have other peers than now.
+	// New are the services whose peers are not known: they are new, or get others than now.
 	New map[string]bool
 	// Unknown is what else is not known, for people.
 	Unknown []string
@@ -31,9 +31,9 @@ type Foreseen struct {
 // Foresight is the body of the answer to /api/route/against: what becomes of requests of the last
 // hour with another configuration.
 type Foresight struct {
-	Requests int           `json:"requests"`          // that were looked at: a sample of each route
-	Since    time.Time     `json:"since,omitzero"`    // when the first of them began; zero: there are none
-	Changes  []RouteChange `json:"changes"`           // of those that are served otherwise, the most frequent first
+	Requests int           `json:"requests"`          // looked at: a sample of each route
+	Since    time.Time     `json:"since,omitzero"`    // when the first of them began; zero: none has
+	Changes  []RouteChange `json:"changes"`           // those served otherwise, the most frequent first
 	Unknown  []string      `json:"unknown,omitempty"` // what is not known, for people
 }
 

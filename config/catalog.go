@@ -28,8 +28,8 @@ type Catalog struct {
 	Claims   []Claim `key:"claims"`
 	Insecure bool    `key:"insecure" default:"false"` // tags may ask for TLS without verification
 	Connect  bool    `key:"connect" default:"false"`  // as ConsulService.Connect, of the services that are found
-	// BasicAuth says that tags may have users with hashed passwords, which all who read the registry
-	// can read.
+	// BasicAuth says that tags may have users with hashed passwords, which all who read the
+	// registry can read.
 	BasicAuth bool `key:"basic_auth" default:"false"`
 	// ForwardAuth are the URLs of authentication servers that tags may name; empty: none.
 	ForwardAuth []Location `key:"forward_auth" format:"http_url"`

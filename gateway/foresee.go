@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"maps"
 	"reflect"
 
 	"sluice/admin"
@@ -31,13 +32,18 @@ func (g *Gateway) foresee(ctx context.Context, document, text string) (f admin.F
 // foreseen is foresee for a configuration of documents. It is called while nothing is applied.
 func (g *Gateway) foreseen(c *config.Config) (admin.Foreseen, error) {
 	inUse := g.effective.Load()
-	asked := config.Addition{Origin: "tags in Consul's catalog"}
-	for _, r := range g.tags.Present(c, inUse).Routes {
-		if r.Protocol == "" {
+	found, asked := g.finder.Addition(c), config.Addition{Origin: "tags in Consul's catalog"}
+	result := g.tags.Present(c, inUse)
+	for name, groups := range result.Groups {
+		addGroups(c.Services, name, groups)
+		addGroups(found.Services, name, groups)
+	}
+	for _, r := range result.Routes {
+		if r.Group = r.Members; r.Protocol == "" {
 			asked.Routes = append(asked.Routes, r.Route)
 		}
 	}
-	merged, _ := config.Merge(c, g.finder.Addition(c), asked)
+	merged, _ := config.Merge(c, found, asked)
 	completed := g.chains.complete(merged)
 	f := admin.Foreseen{Listeners: renamed(inUse.Listeners, completed.Listeners), New: make(map[string]bool)}
 	targets := make(map[string]*route.Service, len(completed.Services))
@@ -51,6 +57,18 @@ func (g *Gateway) foreseen(c *config.Config) (admin.Foreseen, error) {
 	table, err := routes.Foresee(completed, targets)
 	f.Explain = func(q proxy.Question) proxy.Explanation { return g.proxy.ExplainBy(table, q) }
 	return f, err
+}
+
+// addGroups adds groups to a service, if it is one of all.
+func addGroups(all map[string]config.Service, name string, groups map[string]config.Group) {
+	s, known := all[name]
+	if !known {
+		return
+	}
+	with := maps.Clone(groups)
+	maps.Copy(with, s.Groups)
+	s.Groups = with
+	all[name] = s
 }
 
 // poolFor returns the pool that has the peers of a service with the configuration next; nil: none,

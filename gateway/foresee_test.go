@@ -10,7 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/admin"
+	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
 
@@ -94,4 +97,24 @@ func TestAgainst(t *testing.T) {
 	verify.That(t, os.IsNotExist(err), "a document was written: %v", err)
 	verify.Equal(t, r.history.Current().Number, number, "the revision")
 	r.answers("/removed/x", "a")
+}
+
+// Routes of tags are as another file would allow them, also while instances ask for different ones.
+func TestAgainstWithRoutesOfTags(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	star := func(n int, tag string) *api.ServiceEntry {
+		return withTags(t, "star", fmt.Sprintf("star-%d", n), origin(t, "star"), tag)
+	}
+	consul.Set("star", star(1, "sluice.route=/star strip=/star"), star(2, "sluice.route=/star"))
+	consul.Set("moon", withTags(t, "moon", "moon-1", origin(t, "moon"), "sluice.route=/moon"))
+	text := preamble + fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice], claims: [{ service: \"*\", hosts: [\"*\"] }] }\n", consul.URL())
+	r := start(t, text)
+	r.gets("/star", "star")
+	r.gets("/moon", "moon")
+
+	f, status := r.against("", text)
+	verify.That(t, status == http.StatusOK && f.Requests >= 2 && len(f.Changes) == 0 && len(f.Unknown) == 0, "the same file: %d %+v", status, f)
+	f, _ = r.against("", strings.Replace(text, `service: "*"`, "service: moon", 1))
+	verify.That(t, len(f.Changes) == 1 && f.Changes[0].Then == "404 no_route" && f.Changes[0].Fails && strings.HasSuffix(f.Changes[0].Examples[0], "/star"), "claims of one service: %+v", f)
 }

@@ -50,10 +50,10 @@ func (r *Reads) add(c *Conditions) {
 type Turn struct{ next atomic.Int64 }
 
 // Take reports whether the turn has come at the time now, and makes the next one come after every,
-// both in seconds.
+// both in seconds. If the clock was set back, it has come.
 func (t *Turn) Take(now, every int64) bool {
 	next := t.next.Load()
-	return now >= next && t.next.CompareAndSwap(next, now+every)
+	return (now >= next || next-now > every) && t.next.CompareAndSwap(next, now+every)
 }
 
 // Turn returns the turn of the requests of a route that a table has found.

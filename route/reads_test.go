@@ -28,7 +28,7 @@ func TestTurn(t *testing.T) {
 	for _, test := range []struct {
 		now  int64
 		want int64
-	}{{100, 1}, {100, 0}, {104, 0}, {105, 1}, {106, 0}, {1000, 1}} {
+	}{{100, 1}, {100, 0}, {104, 0}, {105, 1}, {106, 0}, {1000, 1}, {500, 1}, {501, 0}} {
 		var taken atomic.Int64
 		var all sync.WaitGroup
 		for range 8 {

@@ -15,8 +15,8 @@ import (
 const (
 	// Age is how long a request is kept.
 	Age = time.Hour
-	// Every is how many seconds are between two requests of a route in the sample: a client that
-	// sends more leaves the other routes their room.
+	// Every is how many seconds are between two requests of a route in the sample: a client
+	// that sends more leaves the other routes their room.
 	Every = 5
 	// MaxHead is the size of the largest head that is kept, in bytes.
 	MaxHead = 1 << 10
@@ -30,7 +30,7 @@ type Request struct {
 	Listener    string             // its name
 	Client      netip.Addr         // of the connection
 	Certificate *route.Certificate // of the client; nil: none
-	Head        []byte             // in HTTP/1.1, without what no condition reads. It may have secrets.
+	Head        []byte             // in HTTP/1.1, with what conditions read. It may have secrets.
 }
 
 // Requests are a sample: at most 4096 of the last hour. They are safe for concurrent use. The zero

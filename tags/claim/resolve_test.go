@@ -467,8 +467,8 @@ func TestForwardAuth(t *testing.T) {
 	}
 }
 
-// Users in tags count only if the file allows it: all who read the registry can try their passwords.
-// Without it the route is closed, and so it is where they cannot be read.
+// Users in tags count only if the file allows it: all who read the registry can try their
+// passwords. Without it the route is closed, and so it is where they cannot be read.
 func TestBasicAuth(t *testing.T) {
 	const ann = "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="
 	for _, test := range []struct {

@@ -208,8 +208,8 @@ func (u *Rules) auth(keys tags.Keys, r config.Route) (refused string) {
 	switch {
 	case keys["basic_auth"] != nil && !u.BasicAuth:
 		return "who can read the tags of a service can read its users and their hashed passwords: want catalog.basic_auth: true in the file, or named actions with basic_auth; the route denies every request"
-	// The server need not be one of the service, so a tag could make sluice send requests to any
-	// address that sluice reaches.
+	// The server need not be one of the service, so a tag could make sluice send requests to
+	// any address that sluice reaches.
 	case keys["forward_auth"] != nil && r.ForwardAuth != nil && !slices.Contains(u.ForwardAuth, r.ForwardAuth.URL):
 		return fmt.Sprintf("forward_auth.url %s is not in catalog.forward_auth of the file, which has the URLs that tags may name; the route denies every request", r.ForwardAuth.URL)
 	}

@@ -28,9 +28,9 @@ import (
 // that moves asks of both: what the other one serves, sluice serves, and what it refuses, sluice
 // names.
 type fleet struct {
-	file     string                                  // in testdata: a registration a line, as Consul's agent takes it
+	file     string                                  // in testdata: a registration a line
 	ports    map[string]string                       // of tags, each in place of another one
-	listens  map[string]string                       // the addresses of the other one, by the names of the listeners
+	listens  map[string]string                       // the addresses of the other one, by listener
 	peer     func(consul *consultest.Agent) []string // its arguments
 	program  func(t *testing.T) string
 	sluice   string // the configuration but for the agent of Consul
