@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"bufio"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -92,9 +93,15 @@ func (f fleet) register(t *testing.T, consul *consultest.Agent) {
 		if r.Check != nil {
 			status = api.HealthPassing
 		}
+		has := func(option string) bool {
+			return slices.ContainsFunc(r.Tags, func(tag string) bool { return strings.Contains(tag, option) })
+		}
 		start := serve
-		if slices.ContainsFunc(r.Tags, func(tag string) bool { return strings.Contains(tag, "proto=https") }) {
+		switch {
+		case has("proto=https"):
 			start = serveTLS
+		case has("pxyproto=true"):
+			start = serveProxied
 		}
 		register(t, consul, r.ID, r.Name, start(t, r.Name), r.Tags, status)
 	}
@@ -105,6 +112,38 @@ func serveTLS(t *testing.T, name string) netip.AddrPort {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, r, name) }))
 	t.Cleanup(server.Close)
 	return netip.MustParseAddrPort(server.Listener.Addr().String())
+}
+
+// serveProxied is serve for connections that begin with a PROXY header, and only for these.
+func serveProxied(t *testing.T, name string) netip.AddrPort {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, r, name) }))
+	server.Listener = proxied{server.Listener}
+	server.Start()
+	t.Cleanup(server.Close)
+	return netip.MustParseAddrPort(server.Listener.Addr().String())
+}
+
+type proxied struct{ net.Listener }
+
+func (p proxied) Accept() (net.Conn, error) {
+	conn, err := p.Listener.Accept()
+	return &afterHeader{Conn: conn}, err
+}
+
+// afterHeader is a connection without its PROXY header.
+type afterHeader struct {
+	net.Conn
+	rest *bufio.Reader // nil: nothing was read
+}
+
+func (c *afterHeader) Read(b []byte) (int, error) {
+	if c.rest == nil {
+		c.rest = bufio.NewReader(c.Conn)
+		if line, err := c.rest.ReadString('\n'); err != nil || !strings.HasPrefix(line, "PROXY TCP4 127.0.0.1 ") {
+			return 0, fmt.Errorf("no PROXY header: %q, %v", line, err)
+		}
+	}
+	return c.rest.Read(b)
 }
 
 // startAuthentication starts an authentication server, which lets in who has the cookie of ann.
@@ -212,7 +251,7 @@ catalog:
 			// fabio's pattern grafana.*.example.com matches this host too: the two dots are one.
 			{"web", request{line: "GET grafana.example.com/", want: "200 grafana /", sluice: "404"}},
 			{"websecure", request{line: "GET grafana.example.com/", secure: true, want: "200 grafana /"}},
-			{"postgres", request{line: "GET db/", want: "400"}}, // the app gets a PROXY header first
+			{"postgres", request{line: "GET db/", want: "200 postgres /"}},
 			{"web", request{line: "GET any.com/legacy", want: "200 legacy /legacy"}},
 			{"web", request{line: "GET bad.example.com/", want: "200 bad /"}},
 			{"web", request{line: "GET bad.example.com/secret", want: "200 bad /secret", sluice: "403"}},

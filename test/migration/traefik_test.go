@@ -188,7 +188,7 @@ func TestTraefik(t *testing.T) {
 			{line: "GET auth.com/", want: "401"},
 			{line: "GET auth.com/", fields: []string{"Authorization: Basic dGVzdDp0ZXN0"}, want: "200 auth /"},
 			{line: "GET auth.com/", fields: []string{"Authorization: Basic dGVzdDpUZXN0"}, want: "401"},
-			{line: "GET unknownkey.com/", want: "404", sluice: "200 unknownkey /"},
+			{line: "GET unknownkey.com/", want: "404", sluice: "403"},
 			{line: "GET wrongrule.com/", want: "404"},
 			{line: "GET host.com/a%20b", want: "200 host /a%20b"},
 			{line: "GET host.com/a%2Fb", want: "200 host /a%2Fb"},
