@@ -296,7 +296,7 @@ func (b *BasicAuth) build(d *decoder, key string) *route.BasicAuth {
 	case (b.UsersFile == "") == (len(b.Users) == 0):
 		d.Refuse(key, "", "want one of users_file and users")
 	case len(b.Users) > 0:
-		if _, err := auth.ListedUsers(b.Lines()); err != nil {
+		if _, err := auth.ListedUsers(b.Lines(), d.bounded()); err != nil {
 			d.Refuse(decoding.Join(key, "users"), "", err.Error())
 		}
 	}

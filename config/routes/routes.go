@@ -65,7 +65,7 @@ func (r *Routes) openUsers(name string, a *config.BasicAuth) (users *auth.Users,
 	if a.UsersFile != "" {
 		users, err = auth.OpenUsers(a.UsersFile)
 	} else {
-		users, err = auth.ListedUsers(a.Lines())
+		users, err = auth.ListedUsers(a.Lines(), false) // checked before
 	}
 	if saved, known := r.restored.Users[name]; known && err == nil {
 		users.Restore(saved)

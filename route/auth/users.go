@@ -28,10 +28,18 @@ const (
 	// maxPasswordBytes is the length of the longest password that Apache's htpasswd takes. The
 	// time of a hash of crypt grows with the length of the password.
 	maxPasswordBytes = 255
-	// maxCost and maxRounds bound the time of a hash, one to three seconds: whoever tries passwords
-	// takes it each time. A cost of bcrypt that is larger by one takes twice as long.
-	maxCost              = 14
-	minRounds, maxRounds = 1000, 1_000_000 // of crypt
+	minRounds        = 1000 // of crypt
+)
+
+// hashBounds bound the time of a hash: whoever tries passwords takes it each time. A cost of bcrypt
+// that is larger by one takes twice as long.
+type hashBounds struct{ cost, rounds int }
+
+var (
+	// operators takes one to three seconds at most, others a quarter of one: registrants that write
+	// users into tags share the turns with all.
+	operators = hashBounds{cost: 14, rounds: 1_000_000}
+	others    = hashBounds{cost: 12, rounds: 100_000}
 )
 
 // turns bounds the computations of slow hashes: half of the processors are for requests.
@@ -72,8 +80,13 @@ func OpenUsers(path string) (*Users, error) {
 }
 
 // ListedUsers returns users of which each line is one, as in a file. An error does not show them.
-func ListedUsers(lines []string) (*Users, error) {
-	loaded, err := parseUsers([]byte(strings.Join(lines, "\n")))
+// The hashes of those that others than operators have written must take less time.
+func ListedUsers(lines []string, byOthers bool) (*Users, error) {
+	bounds := operators
+	if byOthers {
+		bounds = others
+	}
+	loaded, err := parseUsers([]byte(strings.Join(lines, "\n")), bounds)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +108,7 @@ func (u *Users) Refresh() (changed bool, err error) {
 	if before := u.loaded.Load(); before != nil && bytes.Equal(before.text, text) {
 		return false, nil
 	}
-	loaded, err := parseUsers(text)
+	loaded, err := parseUsers(text, operators)
 	if err != nil {
 		return false, fmt.Errorf("users: %s: %w", u.path, err)
 	}
@@ -165,7 +178,7 @@ var hashes = []htpasswd.PasswdParser{htpasswd.AcceptMd5, htpasswd.AcceptSha, htp
 
 // parseUsers reads lines "NAME:HASH". Passwords that are not hashed are an error, and so
 // is a line that cannot be read: its user would be locked out.
-func parseUsers(text []byte) (*users, error) {
+func parseUsers(text []byte, bounds hashBounds) (*users, error) {
 	u := &users{text: text, hashes: make(map[string]string), verified: make(map[[sha256.Size]byte]string)}
 	rand.Read(u.salt[:]) // it never fails
 	var lines strings.Builder
@@ -184,7 +197,7 @@ func parseUsers(text []byte) (*users, error) {
 		if _, err := htpasswd.NewFromReader(strings.NewReader(line+"\n"), hashes, func(error) { bad = true }); err != nil || bad {
 			return nil, fmt.Errorf("line %d: want a password hashed by bcrypt, MD5 (apr1), SHA-1, SSHA, or crypt with SHA-256 or SHA-512", number)
 		}
-		if err := checkHash(hash); err != nil {
+		if err := bounds.check(hash); err != nil {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
 		u.first = name
@@ -199,8 +212,8 @@ func parseUsers(text []byte) (*users, error) {
 	return u, err
 }
 
-// checkHash fails for a hash by bcrypt or crypt that takes too long, or that no password has.
-func checkHash(hash string) error {
+// check fails for a hash by bcrypt or crypt that takes too long, or that no password has.
+func (b hashBounds) check(hash string) error {
 	scheme, rest, _ := strings.Cut(strings.TrimPrefix(hash, "$"), "$")
 	switch scheme {
 	case "2a", "2b", "2x", "2y":
@@ -208,14 +221,14 @@ func checkHash(hash string) error {
 		if err != nil {
 			return fmt.Errorf("want a hash of bcrypt: %w", err)
 		}
-		if cost > maxCost {
-			return fmt.Errorf("the hash of bcrypt has the cost %d: want at most %d, as by htpasswd -B -C %d", cost, maxCost, maxCost)
+		if cost > b.cost {
+			return fmt.Errorf("the hash of bcrypt has the cost %d: want at most %d, as by htpasswd -B -C %d", cost, b.cost, b.cost)
 		}
 	case "5", "6":
 		parts := strings.Split(rest, "$")
 		if text, has := strings.CutPrefix(parts[0], "rounds="); has {
-			if rounds, err := strconv.Atoi(text); err != nil || rounds < minRounds || rounds > maxRounds {
-				return fmt.Errorf("the hash of crypt has rounds=%s: want from %d to %d", text, minRounds, maxRounds)
+			if rounds, err := strconv.Atoi(text); err != nil || rounds < minRounds || rounds > b.rounds {
+				return fmt.Errorf("the hash of crypt has rounds=%s: want from %d to %d", text, minRounds, b.rounds)
 			}
 			parts = parts[1:]
 		}

@@ -60,12 +60,12 @@ func TestUsers(t *testing.T) {
 		ok, _ := u.Verify(places.Many, "other", "secret", never)
 		verify.That(t, ok, "the users are lost")
 	}
-	listed := verify.Result(ListedUsers(strings.Split(someUsers, "\n"))).Must(t)
+	listed := verify.Result(ListedUsers(strings.Split(someUsers, "\n"), true)).Must(t)
 	ok, _ = listed.Verify(places.Many, "sha512", "secret", never)
 	verify.That(t, ok, "a listed user is not known")
 	changed, err = listed.Refresh()
 	verify.That(t, !changed && err == nil, "listed users have changed: %v, %v", changed, err)
-	_, err = ListedUsers([]string{"plain:secret"})
+	_, err = ListedUsers([]string{"plain:secret"}, false)
 	verify.That(t, err != nil && !strings.Contains(err.Error(), "secret"), "a listed user without a hash: %v", err)
 	_, err = OpenUsers(path + ".missing")
 	verify.That(t, errors.Is(err, os.ErrNotExist), "a missing file: %v", err)
@@ -95,6 +95,13 @@ func TestHashesAreBounded(t *testing.T) {
 		write(t, path, "# users\nslow:"+hash+"\n")
 		_, err := OpenUsers(path)
 		verify.That(t, (err == nil) == (want == "") && (err == nil || strings.Contains(err.Error(), path+": "+want)), "%s: %v, want %q", hash, err, want)
+	}
+	// Who may only register a service has less of the time that all share.
+	for hash, want := range map[string]string{
+		"$2y$12$" + salted: "", "$2y$13$" + salted: "want at most 12", "$6$rounds=100000$salt$hash": "", "$6$rounds=100001$salt$hash": "want from 1000 to 100000",
+	} {
+		_, err := ListedUsers([]string{"slow:" + hash}, true)
+		verify.That(t, (err == nil) == (want == "") && (err == nil || strings.Contains(err.Error(), want)), "%s in a tag: %v, want %q", hash, err, want)
 	}
 }
 

@@ -470,11 +470,11 @@ func TestForwardAuth(t *testing.T) {
 // Users in tags count only if the file allows it: all who read the registry can try their
 // passwords. Without it the route is closed, and so it is where they cannot be read.
 func TestBasicAuth(t *testing.T) {
-	const ann = "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="
+	const ann, slow = "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "ann:$2y$13$6N21KD3VTzF.JZ18AyPfTuYIryLDwNADkL2QPAJWvBqw3AWRCSFPK"
 	for _, test := range []struct {
 		users                string
 		allowed, asks, wants bool
-	}{{ann, true, true, false}, {ann, false, false, true}, {"ann:secret", true, false, false}} {
+	}{{ann, true, true, false}, {ann, false, false, true}, {"ann:secret", true, false, false}, {slow, true, false, false}} {
 		rules := allRules()
 		rules.BasicAuth = test.allowed
 		for _, tags := range [][]string{
