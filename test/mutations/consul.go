@@ -55,7 +55,7 @@ var consulFaults = []mutation{
 		file: "consul/gate.go",
 		old:  "others, last = g.used-1, max(1, g.limit/16)",
 		new:  "others, last = g.used-1, g.limit/16",
-		test: "./consul TestFewConnectionsServeManyLoops",
+		test: "./consul TestFewConnectionsServeManyLoops|TestQueriesGiveWayAfterA429",
 	},
 	{
 		name: "refusal-leaves-no-room-beside-an-overview",
