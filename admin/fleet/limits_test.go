@@ -338,11 +338,13 @@ func TestSeeds(t *testing.T) {
 func TestSeedOfAProcessThatJoins(t *testing.T) {
 	now := time.Now()
 	start := func() *Limits {
-		return NewLimits(LimitsOptions{Limits: func() []routes.FleetLimit { return nil }, Log: zerolog.Nop()})
+		return NewLimits(LimitsOptions{Name: func() string { return "" }, Limits: func() []routes.FleetLimit { return nil }, Log: zerolog.Nop()})
 	}
 	seedOf := func(l *Limits) ratelimit.Seed { return l.Fleet.Standing().Seed }
 	a, b := start(), start()
 	first := seedOf(a)
+	told := verify.Result(parseSeed(a.Counts("", 0).Seed)).Must(t)
+	verify.Equal(t, told, first, "the seed that others hear before the first round")
 	a.conclude(now, true)
 	verify.Equal(t, seedOf(a), first, "the seed before the replicas are known")
 	a.known, a.others = true, []*otherReplica{{Member: Member{Name: "b"}}}

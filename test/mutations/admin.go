@@ -55,7 +55,7 @@ var adminFaults = []mutation{
 		file: "admin/fleet/limits.go",
 		old:  "{{ended: time.Now(), seed: seed}}",
 		new:  "{{ended: time.Now()}}",
-		test: "./admin/fleet TestReplicasExchangeCounts",
+		test: "./admin/fleet TestSeedOfAProcessThatJoins",
 	},
 	{
 		name: "order-for-any-time",
