@@ -6,6 +6,7 @@ import (
 	"time"
 
 	consulsource "sluice/discovery/consul"
+	"sluice/tags"
 )
 
 // Catalog is the body of /api/catalog.
@@ -39,7 +40,7 @@ func (h serviceHandler) catalog(*http.Request) (any, error) {
 		LastChange:  optionalMoment(s.LastChange),
 		LastError:   s.LastError,
 		Services: each(s.Services, func(found consulsource.CatalogService) FoundService {
-			return FoundService{found.Name, list(found.Tags), slices.Contains(s.Probation, found.Name)}
+			return FoundService{found.Name, each(found.Tags, tags.Masked), slices.Contains(s.Probation, found.Name)}
 		}),
 	}, nil
 }

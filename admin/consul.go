@@ -18,6 +18,7 @@ import (
 	consulsource "sluice/discovery/consul"
 	"sluice/observe/excerpt"
 	"sluice/observe/panics"
+	"sluice/tags"
 )
 
 // Comparison compares Consul's answer for a service with its pool.
@@ -72,7 +73,7 @@ type Pooled struct {
 }
 
 func describeInstance(i discovery.Instance) Registered {
-	return Registered{Status: i.Status.String(), Detail: i.Detail, Weight: i.Weight, Tags: list(i.Tags), Meta: i.Meta}
+	return Registered{Status: i.Status.String(), Detail: i.Detail, Weight: i.Weight, Tags: each(i.Tags, tags.Masked), Meta: i.Meta}
 }
 
 const (

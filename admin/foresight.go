@@ -31,10 +31,11 @@ type Foreseen struct {
 // Foresight is the body of the answer to /api/route/against: what becomes of requests of the last
 // hour with another configuration.
 type Foresight struct {
-	Requests int           `json:"requests"`          // looked at: a sample of each route
-	Since    time.Time     `json:"since,omitzero"`    // when the first of them began; zero: none has
-	Changes  []RouteChange `json:"changes"`           // those served otherwise, the most frequent first
-	Unknown  []string      `json:"unknown,omitempty"` // what is not known, for people
+	Requests int       `json:"requests"`       // looked at: a sample of each route
+	Since    time.Time `json:"since,omitzero"` // when the first of them began; zero: none has
+	// Changes are those that are served otherwise, the most frequent first.
+	Changes []RouteChange `json:"changes"`
+	Unknown []string      `json:"unknown,omitempty"` // what is not known, for people
 }
 
 // RouteChange is what becomes of requests that are served alike now, and otherwise then.

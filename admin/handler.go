@@ -54,7 +54,7 @@ func contained(mux *http.ServeMux) http.Handler {
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer panics.Contain(panics.Admin, func() { writeError(w, http.StatusInternalServerError, panics.Err.Error()) })
-		if r.ContentLength != 0 { // most handlers read no body, but the server does, before it answers
+		if r.ContentLength != 0 { // also if no handler reads the body: the server does
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 		}
 		mux.ServeHTTP(w, r)

@@ -108,8 +108,8 @@ type Routes struct {
 	// Recent returns a sample of the requests since begin.
 	Recent func(begin time.Time) []recent.Request
 	// Foresee returns how requests would be served with a text in place of the document with
-	// that name, or with "" in place of the configuration file. It changes nothing. Its error is
-	// live.ErrNoSource, live.ErrEnded, or about the text.
+	// that name, or with "" in place of the configuration file. It changes nothing. Its error
+	// is live.ErrNoSource, live.ErrEnded, or about the text.
 	Foresee func(ctx context.Context, document, text string) (Foreseen, error)
 	// Effective returns the configuration in use, with what was found in registries.
 	Effective func() *config.Config

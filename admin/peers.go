@@ -10,6 +10,7 @@ import (
 	"sluice/balancer"
 	"sluice/balancer/reading"
 	"sluice/operator"
+	"sluice/tags"
 )
 
 // Peer is an element of /api/peers: the state of one moment, with counters.
@@ -78,7 +79,7 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 		ShareWhy:   share.Why,
 		Orders:     ordered,
 		Group:      p.Group().Name(),
-		Tags:       list(i.Tags),
+		Tags:       each(i.Tags, tags.Masked),
 		Meta:       i.Meta,
 		Status:     i.Status.String(),
 		State:      v.State().String(),

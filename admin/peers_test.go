@@ -28,7 +28,7 @@ func ids(peers []Peer) []string {
 
 func TestPeersHasEachPeerWithItsState(t *testing.T) {
 	up := instance("star", "a-up", "10.0.0.1")
-	up.Tags, up.Meta, up.Weight, up.Datacenter = []string{"v1", "blue"}, map[string]string{"rack": "7"}, 5, "dc1"
+	up.Tags, up.Meta, up.Weight, up.Datacenter = []string{"v1", "sluice.basic_auth.users=ann:hash"}, map[string]string{"rack": "7"}, 5, "dc1"
 	critical := instance("star", "b-critical", "10.0.0.2")
 	critical.Status, critical.Weight, critical.Detail = discovery.StatusCritical, 0, "http check: connection refused"
 	drained := instance("star", "c-drained", "2001:db8::1")
@@ -53,7 +53,7 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 			got[i].LatencyMS = 0
 		}
 		want := []Peer{
-			{Service: "web", ID: "a-up", Node: "n", Datacenter: "dc1", Address: "10.0.0.1:80", Weight: 5, Due: 0.7143, Tags: []string{"v1", "blue"}, Meta: map[string]string{"rack": "7"},
+			{Service: "web", ID: "a-up", Node: "n", Datacenter: "dc1", Address: "10.0.0.1:80", Weight: 5, Due: 0.7143, Tags: []string{"v1", "sluice.basic_auth.users=***"}, Meta: map[string]string{"rack": "7"},
 				Status: "passing", State: "up", Reasons: []string{}, Used: true, Inflight: 1, Requests: 2, Failures: 1},
 			{Service: "web", ID: "b-critical", Node: "n", Address: "10.0.0.2:80", Due: 0.1429, Tags: []string{},
 				Status: "critical", State: "unhealthy", Reasons: []string{"consul: critical: http check: connection refused"}},

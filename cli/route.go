@@ -46,8 +46,8 @@ func newRoute() *cobra.Command {
 			"sluice would refuse some that it serves now.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
-			case against != "" && len(args) > 0:
-				return &usageError{errors.New("--against is about the requests of the last hour: want no URL")}
+			case against != "" && (len(args) > 0 || v.watch):
+				return &usageError{errors.New("--against is about the requests of the last hour: want no URL, and no --watch")}
 			case against != "":
 				return tryText(cmd, a, v.asJSON, against, "")
 			}

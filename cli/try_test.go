@@ -47,7 +47,7 @@ REQUESTS  NOW           THEN         SUCH AS
 	answer = admin.Foresight{Changes: []admin.RouteChange{}}
 	status, stdout, _ = execute(t, "route", "--against", file, "--admin", address)
 	verify.That(t, status == exitOK && stdout == "no requests in the last hour\n", "status %d\n%s", status, stdout)
-	for _, args := range [][]string{{"route", "--against", file, "http://a/"}, {"config", "try", file}, {"config", "try", "", file}} {
+	for _, args := range [][]string{{"route", "--against", file, "http://a/"}, {"route", "--against", file, "--watch"}, {"config", "try", file}, {"config", "try", "", file}} {
 		status, _, _ := execute(t, append(args, "--admin", address)...)
 		verify.Equal(t, status, exitUsage, "status of %q", args)
 	}

@@ -24,7 +24,7 @@ func (x *exchange) remember(found *route.Route) {
 		turn = found.Turn()
 	}
 	if x.route.chances == nil && turn.Take(x.request.startTime.Unix(), recent.Every) {
-		s.recent.Add(x.request.forLater())
+		s.recent.Add(x.request.forLater(), found != nil && found.Bounded)
 	}
 }
 

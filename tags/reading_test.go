@@ -97,6 +97,8 @@ func TestMasked(t *testing.T) {
 		"traefik.http.middlewares.m.basicauth.usersfile=/x":         "traefik.http.middlewares.m.basicauth.usersfile=/x",
 		"sluice.route=/auth.users":                                  "sluice.route=/auth.users",
 		"auth.users":                                                "auth.users",
+		"traefik.http.middlewares.m.basicauth.users= ada:x:y":       "traefik.http.middlewares.m.basicauth.users=***",
+		"traefik.http.middlewares.m.basicauth.users=\nada:x:y":      "traefik.http.middlewares.m.basicauth.users=***",
 		"sluice.route=h/ basic_auth.users=a:$2y$05$x strip=/x":      "sluice.route=h/ basic_auth.users=***",
 	} {
 		verify.Equal(t, Masked(tag), want, "%s", tag)

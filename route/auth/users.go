@@ -36,8 +36,8 @@ const (
 type hashBounds struct{ cost, rounds int }
 
 var (
-	// operators takes one to three seconds at most, others a quarter of one: registrants that write
-	// users into tags share the turns with all.
+	// operators takes one to three seconds at most, others a quarter of one: registrants that
+	// write users into tags share the turns with all.
 	operators = hashBounds{cost: 14, rounds: 1_000_000}
 	others    = hashBounds{cost: 12, rounds: 100_000}
 )

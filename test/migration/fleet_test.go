@@ -31,7 +31,7 @@ import (
 type fleet struct {
 	file     string                                  // in testdata: a registration a line
 	ports    map[string]string                       // of tags, each in place of another one
-	listens  map[string]string                       // the addresses of the other one, by listener
+	listens  map[string]string                       // addresses of the other one, by listener
 	peer     func(consul *consultest.Agent) []string // its arguments
 	program  func(t *testing.T) string
 	sluice   string // the configuration but for the agent of Consul
@@ -248,7 +248,7 @@ catalog:
 			{"web", request{line: "GET www.example.com/admin", want: "401"}},
 			{"web", request{line: "GET www.example.com/admin", fields: withPassword, want: "200 admin /admin"}},
 			{"web", request{line: "GET grafana.eu.example.com/", want: "200 grafana /"}},
-			// fabio's pattern grafana.*.example.com matches this host too: the two dots are one.
+			// fabio's pattern grafana.*.example.com matches this host too: two dots are one.
 			{"web", request{line: "GET grafana.example.com/", want: "200 grafana /", sluice: "404"}},
 			{"websecure", request{line: "GET grafana.example.com/", secure: true, want: "200 grafana /"}},
 			{"postgres", request{line: "GET db/", want: "200 postgres /"}},
