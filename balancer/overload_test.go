@@ -446,6 +446,18 @@ func TestStandstillEndsTheLimit(t *testing.T) {
 	})
 }
 
+// Whatever becomes of an attempt, its place in the limit of its tier is free after it.
+func TestEveryOutcomeFreesItsPlace(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Options{Limits: Limits{Adaptive: true}}, instances(3)...)
+	for class := range NumOutcomes {
+		for _, o := range []Outcome{{Class: OutcomeClass(class)}, {Class: OutcomeClass(class), Latency: time.Millisecond}} {
+			mustPick(t, p, nil).Done(o)
+			verify.Equal(t, p.Admission.adaptive.Load().tiers[0].waiting.Load(), 0, "attempts that wait after %v", o)
+		}
+	}
+}
+
 // What was seen before a pause does not count with what is seen after it: the answers per second of
 // both together say nothing.
 func TestPauseEndsTheWindow(t *testing.T) {

@@ -86,6 +86,10 @@ var (
 type ForwardAuth struct {
 	URL             Location      `key:"url" format:"http_url" required:"yes"`
 	ResponseHeaders []string      `key:"response_headers" format:"token"` // of the answer, for peers
+	ClientHeaders   []string      `key:"client_headers" format:"token"`   // of an answer that allows the request, for its client
+	Decides         []string      `key:"decides" oneof:"service|group|path"`
+	Body            Size          `key:"body" default:"0" min:"0" max:"64KiB"` // how much of the body is sent to the server
+	Cache           []string      `key:"cache" format:"token"`                 // headers of the question on which answers depend; empty: they are not kept
 	Timeout         time.Duration `key:"timeout" default:"5s" min:"1ms" max:"1m"`
 
 	// ByDocument says that a document of a registry names the URL, and not the file.
@@ -140,8 +144,12 @@ func (l *RateLimit) OfFleet() bool { return l.Scope == "fleet" }
 // keyOfRoute is the key of a limit that all requests of the route have together.
 const keyOfRoute = "route"
 
-// claimKey begins the key of a limit for each value of a claim.
-const claimKey = "claim "
+// What begins the key of a limit for each value of a claim, and of a header of the answer of the
+// authentication server.
+const (
+	claimKey  = "claim "
+	answerKey = "answer "
+)
 
 // parseRateKey parses a [RateLimit.Key].
 func parseRateKey(s string) (key route.HashKey, err error) {
@@ -150,6 +158,11 @@ func parseRateKey(s string) (key route.HashKey, err error) {
 	}
 	if name, ok := strings.CutPrefix(s, claimKey); ok && isQuotable(name) {
 		return route.HashKey{Source: route.HashClaim, Name: name}, nil
+	}
+	if name, ok := strings.CutPrefix(s, answerKey); ok {
+		key, err = route.ParseHashKey("header " + name)
+		key.Source = route.HashAnswer
+		return key, err
 	}
 	if key, err = route.ParseHashKey(s); err == nil && key.Source != route.HashClientAddress && key.Source != route.HashHeader {
 		err = errors.New("not a key of a rate limit")
@@ -248,7 +261,7 @@ func (a *Actions) build(d *decoder, match, key string) {
 		built.Access = route.NewAccess(Values(a.Allow), Values(a.Deny))
 	}
 	if a.RateLimit != nil {
-		built.RateLimit = a.RateLimit.build(d, decoding.Join(key, "rate_limit"), a.JWT)
+		built.RateLimit = a.RateLimit.build(d, decoding.Join(key, "rate_limit"), a)
 	}
 	if a.BasicAuth != nil {
 		built.BasicAuth = a.BasicAuth.build(d, decoding.Join(key, "basic_auth"))
@@ -261,9 +274,7 @@ func (a *Actions) build(d *decoder, match, key string) {
 		}
 	}
 	if a.ForwardAuth != nil {
-		copied := a.ForwardAuth.build(d, decoding.Join(key, "forward_auth"), built.Authorized)
-		built.ForwardAuth = &route.ForwardAuth{Copied: copied.Dropped}
-		built.Authorized = built.Authorized.Then(copied)
+		built.ForwardAuth = a.ForwardAuth.build(d, decoding.Join(key, "forward_auth"), &built.Authorized)
 	}
 	if a.Compress != nil {
 		built.Compress = a.Compress.build()
@@ -303,37 +314,56 @@ func (b *BasicAuth) build(d *decoder, key string) *route.BasicAuth {
 	return &route.BasicAuth{Realm: b.Realm}
 }
 
-// build checks the limit. tokens is jwt of the route; nil: it has none.
-func (l *RateLimit) build(d *decoder, key string, tokens *JWT) *route.RateLimit {
+// build checks the limit of a route with the actions of.
+func (l *RateLimit) build(d *decoder, key string, of *Actions) *route.RateLimit {
 	l.Burst = cmp.Or(l.Burst, l.Rate)
 	if fill := float64(l.Per) / float64(max(l.Rate, 1)) * float64(l.Burst); fill > float64(maxFill) {
 		d.Refuse(decoding.Join(key, "burst"), strconv.Itoa(l.Burst), "want a burst that the rate allows again within a year")
 	}
 	built := &route.RateLimit{PerRoute: l.Key.Text == keyOfRoute, Key: l.Key.Value}
-	if l.Key.Value.Source == route.HashClaim {
+	switch l.Key.Value.Source {
+	case route.HashClaim:
 		name := auth.NameClaim(l.Key.Value.Name)
 		built.Claim = &name
-		if tokens == nil {
+		if of.JWT == nil {
 			d.Refuse(decoding.Join(key, "key"), l.Key.Text, "want a route with jwt, which checks the token")
+		}
+	case route.HashAnswer:
+		if of.ForwardAuth == nil {
+			d.Refuse(decoding.Join(key, "key"), l.Key.Text, "want a route with forward_auth, whose answer has the header")
 		}
 	}
 	return built
 }
 
-// build returns the fields that peers get from the answer. authorized are the edits by what is
-// checked before.
-func (f *ForwardAuth) build(d *decoder, key string, authorized route.HeaderEdits) (copied route.HeaderEdits) {
-	copied, err := route.NewHeaderEdits(nil, nil, f.ResponseHeaders)
-	if wrong, ok := errors.AsType[*route.OptionError](err); ok {
-		d.Refuse(decoding.Join(key, "response_headers"), wrong.Value, wrong.Err.Error())
+// build checks what depends on nothing but the actions of the route. authorized are the edits by
+// what is checked before, to which it adds its own.
+func (f *ForwardAuth) build(d *decoder, key string, authorized *route.HeaderEdits) *route.ForwardAuth {
+	names := func(list string, names []string) route.HeaderEdits {
+		edits, err := route.NewHeaderEdits(nil, nil, names)
+		if wrong, ok := errors.AsType[*route.OptionError](err); ok {
+			d.Refuse(decoding.Join(key, list), wrong.Value, wrong.Err.Error())
+		}
+		return edits
 	}
+	copied := names("response_headers", f.ResponseHeaders)
 	for _, name := range copied.Dropped {
 		if slices.Contains(authorized.Dropped, name) {
 			d.Refuse(decoding.Join(key, "response_headers"), name, "jwt writes or removes this header already")
 		}
 	}
-	return copied
+	*authorized = authorized.Then(copied)
+	if f.Body > 0 && len(f.Cache) > 0 {
+		d.Refuse(decoding.Join(key, "cache"), strings.Join(f.Cache, ", "), "not with body: want answers that depend on headers only")
+	}
+	return &route.ForwardAuth{
+		Copied: copied.Dropped, ToClients: names("client_headers", f.ClientHeaders).Dropped, BodyBytes: int(f.Body),
+		DecidesService: f.decides("service"), DecidesGroup: f.decides("group"), DecidesPath: f.decides("path"),
+	}
 }
+
+// decides reports whether the answer may choose that; f may be nil.
+func (f *ForwardAuth) decides(what string) bool { return f != nil && slices.Contains(f.Decides, what) }
 
 func (c *Compress) build() *compression.Settings {
 	if len(c.Encodings) == 0 {

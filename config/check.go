@@ -283,8 +283,11 @@ func (r *Route) checkReferences(d *decoder, at routeAt, c *Config) {
 	case r.Service == "":
 	case !ok:
 		c.needService(d, at.key()+".service", r.Service)
-	case r.divides() && !d.whole.awaited[r.Service]:
+	case d.whole.awaited[r.Service]:
+	case r.divides():
 		r.checkGroups(d, &s, at.key())
+	case r.ForwardAuth.decides("group") && len(s.Split) == 0:
+		d.Refuse(decoding.Join(at.key(), "forward_auth.decides"), "group", "only with a split of the route or of its service, from which the answer chooses a group; a share may be 0%")
 	}
 }
 

@@ -105,6 +105,7 @@ var shown = map[string]string{
 	"routes[].host_header":                     "the name of a host",
 	"routes[].jwt.headers.NAME":                "the name of a claim",
 	"routes[].forward_auth.response_headers[]": aName, "routes[].request_headers.remove[]": aName, "routes[].response_headers.remove[]": aName,
+	"routes[].forward_auth.client_headers[]": aName, "routes[].forward_auth.cache[]": aName, "routes[].forward_auth.decides[]": "one of a few words",
 	"routes[].cors.allow_headers[]": aName, "routes[].cors.expose_headers[]": aName,
 	"routes[].basic_auth.realm": "every client gets it",
 }

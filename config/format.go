@@ -144,7 +144,7 @@ var formats = map[string]decoding.Format{
 	"services":         plain("the name of a service with its share from 0% to 100%, or key", isName),
 	"text":             plain("a text on one line", func(string) bool { return true }),
 	"quotable":         plain(`printable ASCII without '"' and '\'`, isQuotable),
-	"rate_key":         typed(`client_address, "header NAME", "claim NAME" or route`, parseRateKey),
+	"rate_key":         typed(`client_address, "header NAME", "claim NAME", "answer NAME" or route`, parseRateKey),
 	"token_place":      typed(`bearer, "header NAME" or "cookie NAME"`, route.ParseTokenPlace),
 	"cookie":           plain("the name of a cookie: letters, digits, '.', '_' and '-'", regexp.MustCompile(`^[A-Za-z0-9._-]+$`).MatchString),
 	"cookie_attribute": plain("printable ASCII without ';', ',' or spaces", regexp.MustCompile(`^[!-+\--:<-~]+$`).MatchString),

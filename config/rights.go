@@ -138,7 +138,9 @@ var rights = []right{
 	{"routes[].jwt", "jwks_url issuer audiences algorithms leeway from remove require", ByDocument, nil},
 	{"routes[].jwt", "headers", ByDocument, noIdentity},
 	{"routes[].jwt", "jwks_file", 0, nil},
-	{"routes[].forward_auth", "url response_headers timeout", byRoutes, nil},
+	{"routes[].forward_auth", "url response_headers client_headers timeout", byRoutes, nil},
+	{"routes[].forward_auth", "decides", ByDocument, nil}, // as services and split
+	{"routes[].forward_auth", "body cache", 0, nil},
 	{"routes[].compress", "encodings types min_length level", byRoutes, nil},
 }
 

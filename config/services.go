@@ -53,6 +53,9 @@ func (r *Route) hasService() bool { return r.Service != "" || len(r.Services) > 
 // checkServices checks what depends on nothing but the services of a route.
 func (r *Route) checkServices(d *decoder, key string) {
 	if len(r.Services) == 0 {
+		if r.ForwardAuth.decides("service") {
+			d.Refuse(decoding.Join(key, "forward_auth.decides"), "service", "only with services, from which the answer chooses one; a share may be 0%")
+		}
 		return
 	}
 	for _, other := range []struct{ key, value string }{{"service", r.Service}, {"group", r.Group}} {

@@ -130,8 +130,12 @@ func (c *combinations) newRoutes() {
 		case 1:
 			c.chooseTokens(r)
 		case 2:
-			r.keys["forward_auth"], r.without = settings{"url": "http://" + c.servers.auth + "/", "timeout": "1m", "response_headers": []string{"X-User"}}, http.StatusForbidden
-			r.header["X-Pass"], r.fields["Got-X-User"] = "yes", "asked"
+			ask := settings{"url": "http://" + c.servers.auth + "/", "timeout": "1m", "response_headers": []string{"X-User"}, "client_headers": []string{"X-Allowed"}}
+			r.keys["forward_auth"], r.without = ask, http.StatusForbidden
+			r.header["X-Pass"], r.fields["Got-X-User"], r.fields["X-Allowed"] = "yes", "asked", "yes"
+			if c.one(2) {
+				ask["decides"], r.got = []string{"path"}, "/decided"
+			}
 		}
 		c.chooseCertificates(r)
 		if c.one(3) {
@@ -197,6 +201,7 @@ func (c *combinations) route(r *combinedRoute, services settings) settings {
 	}
 	c.match(r, keys)
 	c.varyTokens(keys)
+	c.varyQuestions(r, keys)
 	if r.keys["direct_response"] != nil || r.keys["redirect"] != nil && c.one(2) {
 		delete(keys, "service")
 	}
@@ -252,6 +257,22 @@ func (c *combinations) route(r *combinedRoute, services settings) settings {
 		keys["criticality"] = pick(c, "critical", "normal", "sheddable")
 	}
 	return keys
+}
+
+// varyQuestions changes what the authentication server gets, and which of its answers are kept.
+func (c *combinations) varyQuestions(r *combinedRoute, keys settings) {
+	before, ok := keys["forward_auth"].(settings)
+	if !ok {
+		return
+	}
+	ask := maps.Clone(before)
+	switch {
+	case c.one(3) && !r.limited: // else a long body may be refused before the server has denied the request
+		ask["body"] = pick(c, "1KiB", "64KiB")
+	case c.one(2):
+		ask["cache"] = []string{"X-Pass", "X-Forwarded-Uri"}
+	}
+	keys["forward_auth"] = ask
 }
 
 // addressed returns a condition on addresses that all clients keep. At a unix socket they have

@@ -311,7 +311,11 @@ func startCombinedServers(t *testing.T) *combinedServers {
 			io.WriteString(w, "not allowed")
 			return
 		}
+		path, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Uri"), "?")
 		w.Header().Set("X-User", "asked")
+		w.Header().Set("X-Allowed", "yes")
+		w.Header().Set("X-Sluice-Path", "/decided"+path[len("/r0"):])
+		w.Header().Set("Cache-Control", "max-age=60")
 	}))
 	keys := httptest.NewRecorder()
 	s.issuer.Config.Handler.ServeHTTP(keys, nil)

@@ -121,7 +121,7 @@ func (x *answer) askForBody() error {
 // passInterim forwards a 1xx response if the client supports it (RFC 9110, section
 // 15.2).
 func (x *answer) passInterim(head []byte) error {
-	if x.request.head.HTTP10 || x.response.Status == 100 && !x.request.head.ExpectContinue {
+	if x.request.head.HTTP10 || x.response.Status == 100 && (!x.request.head.ExpectContinue || x.body.upload.continued) {
 		return nil
 	}
 	x.begun = true
@@ -269,6 +269,9 @@ func (x *answer) send(r *refusal.Refusal) error {
 			r = r.Showing(page.ContentType, page.Bytes())
 		}
 		r = withCORS(r, x.route)
+		for line := range http1.Lines(x.route.granted) {
+			r = r.With(string(http1.LineName(line)), string(http1.LineValue(line)))
+		}
 		var fields [][2]string
 		if hsts := c.listener.StrictTransportSecurity; hsts != "" {
 			fields = append(fields, [2]string{"Strict-Transport-Security", hsts})

@@ -4,169 +4,13 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
-	"sluice/observe/tracing"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
-	"sluice/proxy/reserved"
-	"sluice/route"
 	"sluice/route/auth"
 )
-
-// maxAuthFields is the maximum number of fields in an answer of an authentication server.
-const maxAuthFields = 80
-
-// askAuthServer asks the authentication server of the route whether the request is allowed.
-func askAuthServer(x *exchange) *refusal.Refusal {
-	if x.route.actions.ForwardAuth == nil {
-		return nil
-	}
-	f := x.route.actions.ForwardAuth
-	ctx, end := x.tries.waiting(f.Timeout())
-	answer, err := f.Ask(ctx, x.request.block(), x.route.authHeader(x.request.bytes()))
-	end()
-	if err == nil {
-		err = scanAnswer(answer)
-	}
-	switch {
-	case err != nil, x.request.client.Gone.Load():
-		return x.tries.endOfWait(refusal.AuthUnavailable)
-	case !answer.Allows():
-		return x.route.denial(answer)
-	}
-	for _, name := range f.Copied {
-		for _, value := range answer.Header.Values(name) {
-			x.route.appendAuthorized(name, value)
-		}
-	}
-	if len(x.route.authorized) > maxEditedHead {
-		return refusal.AuthUnavailable
-	}
-	return nil
-}
-
-// appendAuthorized appends a field line that peers get in place of what the client has sent.
-func (x *chosenRoute) appendAuthorized(name, value string) {
-	x.authorized = append(append(x.authorized, name...), ": "...)
-	start := len(x.authorized)
-	x.authorized = append(x.authorized, value...)
-	http1.Clean(x.authorized[start:])
-	x.authorized = append(x.authorized, "\r\n"...)
-}
-
-// scanAnswer fails for an answer that would be malformed as the response of a peer, so that
-// its fields can be passed on to peers and clients.
-func scanAnswer(answer *auth.Answer) error {
-	text := fmt.Appendf(nil, "HTTP/1.1 %d \r\n", answer.Status)
-	for name, values := range answer.Header {
-		switch http1.NameOf([]byte(name)) {
-		case http1.NameContentLength, http1.NameTransferEncoding: // net/http has read the body
-			continue
-		}
-		for _, value := range values {
-			text = append(append(append(append(text, name...), ": "...), value...), "\r\n"...)
-		}
-	}
-	text = append(text, "\r\n"...)
-	var head http1.ResponseHead
-	head.Reset(maxAuthFields)
-	n, err := head.Scan(text)
-	switch {
-	case err != nil:
-		return err
-	case n != len(text):
-		return http1.ErrResponse
-	}
-	return nil
-}
-
-// authHeader returns the fields of the question: the fields of the request that would be forwarded,
-// without fields about its body and about which answer of the peer is wanted, and what the request
-// is for.
-func (x *chosenRoute) authHeader(b []byte) http.Header {
-	header := make(http.Header)
-	var seen forwardedFields
-	for _, f := range x.request.head.Fields() {
-		switch f.Name {
-		case http1.NameHost, http1.NameContentLength, http1.NameExpect, http1.NameTrailer, http1.NameMaxForwards, http1.NameGRPCTimeout:
-			continue
-		}
-		name := f.FieldName(b)
-		if f.Nominated || f.Name != http1.NameOther && dropsRequestField(x.request, f, &seen) || selectsAnswer(name) {
-			continue
-		}
-		if x.actions.JWT != nil && hasAlike(x.actions.JWT.Written.Dropped, name) {
-			continue
-		}
-		header.Add(string(name), string(f.Value(b)))
-	}
-	for line := range http1.Lines(x.authorized) { // from the token
-		header.Add(string(http1.LineName(line)), string(http1.LineValue(line)))
-	}
-	if !x.request.head.Has(http1.NameUserAgent) {
-		header["User-Agent"] = nil // else net/http adds one
-	}
-	header.Set("X-Forwarded-Method", string(x.request.head.MethodName(b)))
-	header.Set("X-Forwarded-Uri", string(appendTarget(x.request, nil, b)))
-	header.Set("X-Forwarded-Host", string(x.request.head.Authority(b)))
-	header.Set("X-Forwarded-Proto", x.request.Scheme())
-	client := string(x.request.clientAddress())
-	header.Set("X-Forwarded-For", client)
-	header.Set("X-Real-Ip", client)
-	if len(x.request.requestID) > 0 {
-		header.Set("X-Request-Id", string(x.request.requestID))
-	}
-	if s := &x.request.span; !s.ID.IsZero() {
-		header.Set("Traceparent", string(tracing.AppendTraceparent(nil, s.Trace, s.ID, s.Sampled)))
-	}
-	header.Add("Via", "1.1 sluice") // a loop must end
-	return header
-}
-
-// selectsAnswer reports whether a field of a request is a condition on what the peer has, or asks
-// for a part of it. The authentication server would answer for what it has itself: 304, 412 or 416.
-func selectsAnswer(name []byte) bool {
-	return len(name) > 3 && http1.EqualFold(name[:3], "if-") || http1.EqualFold(name, "range")
-}
-
-// denial returns the answer of the authentication server for the client.
-func (x *chosenRoute) denial(answer *auth.Answer) *refusal.Refusal {
-	fields, ok := x.passed(answer.Header)
-	if !ok {
-		return refusal.AuthUnavailable
-	}
-	r := refusal.New(answer.Status, refusal.AuthDenied.Reason, refusal.AuthDenied.Text)
-	return r.Passing(fields, answer.Body)
-}
-
-// passed returns the fields of an answer that clients get. It is not ok if there are too many.
-func (x *chosenRoute) passed(header http.Header) (fields [][2]string, ok bool) {
-	for name, values := range header {
-		if x.dropsOfAnswer(name) {
-			continue
-		}
-		for _, value := range values {
-			text := []byte(value)
-			http1.Clean(text)
-			fields = append(fields, [2]string{name, string(text)})
-		}
-	}
-	return fields, len(fields) <= maxAuthFields
-}
-
-// dropsOfAnswer reports whether clients do not get a field of an answer.
-func (x *chosenRoute) dropsOfAnswer(name string) bool {
-	n := http1.NameOf([]byte(name))
-	if x.actions.CORS != nil && hasAlike(route.CORSFields, []byte(name)) {
-		return true
-	}
-	return n == http1.NameContentLength || n == http1.NameTrailer || n == http1.NameProxyAuthenticate ||
-		x.request.reserved().Drop(n, []byte(name), reserved.ToClients)
-}
 
 // verifyTimeout bounds the wait for the verification of a password to begin.
 const verifyTimeout = 5 * time.Second
@@ -253,4 +97,18 @@ func requireToken(x *exchange) *refusal.Refusal {
 		return x.route.charge(limit, []byte(token.Key(*limit.Claim)), time.Now())
 	}
 	return nil
+}
+
+// appendAuthorized appends a field line that peers get in place of what the client has sent.
+func (x *chosenRoute) appendAuthorized(name, value string) {
+	x.authorized = appendLine(x.authorized, name, value)
+}
+
+// appendLine appends a field line with a value that is cleaned.
+func appendLine(out []byte, name, value string) []byte {
+	out = append(append(out, name...), ": "...)
+	start := len(out)
+	out = append(out, value...)
+	http1.Clean(out[start:])
+	return append(out, "\r\n"...)
 }

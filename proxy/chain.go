@@ -22,16 +22,17 @@ func (x *chosenRoute) take(way *route.Route) *refusal.Refusal {
 // has some. A target with a discovery chain has lost it if neither the branch of the request nor
 // the usual one has any.
 func (x *chosenRoute) hasOther() bool {
-	return x.splitter.HasOther(x.way) || x.divided.HasOther(x.way) && x.divided.HasOther(x.matched)
+	return x.splitter.HasOther(x.way) || !x.fixed && x.divided.HasOther(x.way) && x.divided.HasOther(x.matched)
 }
 
 // chooseAgain chooses a target of the route anew, as followChain does then of the chain. Nothing is
 // done yet of what the route asks for.
 func (x *chosenRoute) chooseAgain() *refusal.Refusal {
-	if x.divided != nil {
+	if x.divided != nil && !x.fixed {
 		x.matched = x.chooseTarget(x.divided, x.request.bytes())
 	}
 	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
+	x.granted, x.group = x.granted[:0], ""
 	x.query, x.splitter = balancer.Query{Waited: x.query.Waited}, nil
 	return x.take(x.matched)
 }
@@ -65,7 +66,16 @@ func followChain(x *exchange) *refusal.Refusal {
 	if r := x.route.take(way); r != nil {
 		return r
 	}
-	return keepForMaintenance(x)
+	return x.route.maintenance()
+}
+
+// maintenance returns why operators who work on the service keep it from the client; nil: they do
+// not.
+func (x *chosenRoute) maintenance() *refusal.Refusal {
+	if x.service == nil {
+		return nil
+	}
+	return refusal.OfMaintenance(x.service.Pool.Maintenance.Load(), x.request.identity.client)
 }
 
 // noActions are those of a route without any, and of a request without a route.

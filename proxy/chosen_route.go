@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 	"unsafe"
@@ -23,12 +24,15 @@ type chosenRoute struct {
 	actions    *route.Actions // of way
 	target     []byte         // after the edits of the path; empty: as the client sent it
 	authorized []byte         // field lines from the claims of the token and of the authentication server
+	granted    []byte         // field lines of the authentication server's answer, for the client
+	group      string         // that the authentication server has chosen; "": none
 	user       string         // who sent the request, if the route authenticates
 	query      balancer.Query
 	charged    []*ratelimit.Limiter // that have counted the request
 	newClient  uint64               // the id that the client gets in route.SplitCookieName; 0: none
 	chances    *chances             // of a request that nobody sends; nil: chance decides
 	stripped   bool                 // the route has removed its prefix from the path
+	fixed      bool                 // the authentication server has chosen the target of divided
 }
 
 // appendStickyCookie appends the Set-Cookie field with the id of the peer, unless
@@ -75,6 +79,24 @@ func (x *chosenRoute) chooseGroup(s *route.Split, b []byte) {
 	if s.Fallback != nil {
 		x.query.Fallback = s.Fallback.ID()
 	}
+}
+
+// takeGroup takes the group that the authentication server has chosen, and reports whether s, which
+// may be nil, has it.
+func (x *chosenRoute) takeGroup(s *route.Split) bool {
+	if s == nil {
+		return false
+	}
+	all := s.All()
+	i := slices.IndexFunc(all, func(share route.Share) bool { return share.Group.Name() == x.group })
+	if i < 0 {
+		return false
+	}
+	x.query.Group = all[i].Group.ID()
+	if s.Fallback != nil {
+		x.query.Fallback = s.Fallback.ID()
+	}
+	return true
 }
 
 // clientKey returns what identifies the client of the request whose head is b, or nothing. It

@@ -182,7 +182,7 @@ func (a *asked) prepare() *refusal.Refusal { return a.through(preparations[:]) }
 
 func (a *asked) limitRate() *refusal.Refusal {
 	limit := a.route.actions.RateLimit
-	a.may(limit != nil && limit.Claim == nil, refusal.RateLimited)
+	a.may(limit != nil && limit.Claim == nil && limit.Key.Source != route.HashAnswer, refusal.RateLimited)
 	return nil
 }
 
@@ -192,13 +192,30 @@ func (a *asked) limitBody() *refusal.Refusal {
 	return limitBody(a.exchange)
 }
 
-// authenticate is for the password, the token and the authentication server.
+// authenticate is for the password and the token.
 func (a *asked) authenticate() *refusal.Refusal {
 	actions := a.route.actions
 	a.may(actions.BasicAuth != nil, refusal.Unauthorized)
 	a.may(actions.JWT != nil, refusal.TokenMissing)
 	a.may(actions.JWT != nil && actions.RateLimit != nil && actions.RateLimit.Claim != nil, refusal.RateLimited)
-	a.may(actions.ForwardAuth != nil, refusal.AuthDenied)
+	return nil
+}
+
+// askAuthServer does not ask what the server would decide: it may decide otherwise next time.
+func (a *asked) askAuthServer() *refusal.Refusal {
+	f := a.route.actions.ForwardAuth
+	if f == nil {
+		return nil
+	}
+	denied := *refusal.AuthDenied
+	if f.DecidesService || f.DecidesGroup || f.DecidesPath {
+		denied.Text += ", or chooses another service, group or path"
+	}
+	a.may(true, &denied)
+	a.may(a.route.actions.RateLimit != nil && a.route.actions.RateLimit.Key.Source == route.HashAnswer, refusal.RateLimited)
+	if f.DecidesService {
+		return a.route.maintenance()
+	}
 	return nil
 }
 

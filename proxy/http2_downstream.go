@@ -25,7 +25,7 @@ func (s *http2Stream) closeAfterAnswer() {}
 // ReadBody implements source.
 func (s *http2Stream) ReadBody(b *socket.Buffers, _ bool) (transfer.Piece, error) {
 	timeout := s.client.options.Timeouts.Body
-	if x := s.exchange; x.request.identity.grpc {
+	if x := s.exchange; x.request.identity.grpc && x.route.service != nil {
 		timeout = max(timeout, x.route.service.Timeouts.Tunnel) // a stream of gRPC may be silent as long as a tunnel
 	}
 	if err := s.awaitBody(b, timeout); err != nil {

@@ -189,7 +189,8 @@ func TestRevokedBeforeItsEnd(t *testing.T) {
 	options := ListenerOptions{Revocations: lists.Load, HTTP2: true, TLS: &tls.Config{
 		Certificates: []tls.Certificate{certificate()}, ClientCAs: contents.Trusted, ClientAuth: tls.RequireAndVerifyClientCert,
 	}}
-	p := startProxy(t, Options{}, startOrigin(t, greeting).address())
+	origin := startOrigin(t, greeting)
+	p := startProxy(t, Options{}, origin.address())
 	streams := options
 	streams.Streams = func() *Streams {
 		ended := *p.target().Other
@@ -223,8 +224,10 @@ func TestRevokedBeforeItsEnd(t *testing.T) {
 		first := verify.Result(ask()).Must(t)
 		verify.That(t, first.Proto == protocol && first.StatusCode != 403, "%s: got %s %s", protocol, first.Proto, first.Status)
 		lists.Store(contents.Revocations)
+		before := origin.got()
 		second := verify.Result(ask()).Must(t)
 		verify.That(t, second.StatusCode == 403 && second.Header.Get("X-Sluice-Reason") == "certificate_revoked", "%s: got %s", protocol, second.Status)
+		verify.Equal(t, origin.got(), before, "%s: what the peer got", protocol)
 		transport.CloseIdleConnections()
 		_, err := ask()
 		verify.That(t, err != nil, "%s: a new connection", protocol)

@@ -1,9 +1,12 @@
 package proxy
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"os"
 
+	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/route/places"
@@ -51,6 +54,31 @@ func (x *tries) bufferBody() bool {
 	}
 	x.request.streaming = false
 	return true
+}
+
+// readStart reads the start of a body, more than so many bytes or all of it, and keeps it. It
+// returns why it could not.
+func (x *tries) readStart(most int) *refusal.Refusal {
+	limit := x.route.bodyLimit()
+	for x.request.streaming && len(x.body.bytes) <= most && x.body.upload.unkept.Length == 0 {
+		p, err := x.request.client.downstream.ReadBody(&x.body.buffers, false)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return cmp.Or(x.request.client.cutBy(), refusal.BodyTimeout)
+		case isMalformed(err):
+			return ofMalformed(err)
+		case err != nil:
+			return cmp.Or(x.request.client.cutBy(), refusal.ClientGone)
+		case !x.body.keep(p.Text, int64(max(most, len(x.body.bytes)+len(p.Text)))):
+			return refusal.AuthUnavailable
+		}
+		x.body.bytesIn, x.body.trailer = int64(len(x.body.bytes)), bytes.Clone(p.Trailer)
+		if limit > 0 && x.body.bytesIn > limit {
+			return refusal.Of(http1.ErrBodyTooLong)
+		}
+		x.request.streaming = !p.Last
+	}
+	return nil
 }
 
 // keep adds text to the part of the body that is kept, whose length is given. It reports false,

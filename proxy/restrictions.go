@@ -82,10 +82,10 @@ func endLoops(x *exchange) *refusal.Refusal {
 
 // limitRate refuses requests over the rate limit of the route.
 func limitRate(x *exchange) *refusal.Refusal {
-	if x.route.actions.RateLimit == nil || x.route.actions.RateLimit.Claim != nil { // see requireToken
+	limit := x.route.actions.RateLimit
+	if limit == nil || limit.Claim != nil || limit.Key.Source == route.HashAnswer { // see requireToken and obey
 		return nil
 	}
-	limit := x.route.actions.RateLimit
 	var memory [16]byte
 	key := memory[:0]
 	switch {

@@ -70,7 +70,7 @@ var preparations = [...]phase{
 	{do: limitBody, ask: (*asked).limitBody},
 	{do: requirePassword, ask: (*asked).authenticate},
 	{do: requireToken, ask: (*asked).pass},
-	{do: askAuthServer, ask: (*asked).pass},
+	{do: askAuthServer, ask: (*asked).askAuthServer},
 	{do: answerDirectly},
 	{do: answerByHandler, ask: (*asked).handle},
 	{do: followChain},
@@ -170,12 +170,13 @@ func restrictCertificates(x *exchange) *refusal.Refusal {
 	return nil
 }
 
-// keepForMaintenance refuses requests to a service that operators work on.
+// keepForMaintenance refuses requests to a service that operators work on, unless the
+// authentication server is to choose the service first.
 func keepForMaintenance(x *exchange) *refusal.Refusal {
-	if x.route.service == nil {
+	if f := x.route.actions.ForwardAuth; f != nil && f.DecidesService {
 		return nil
 	}
-	return refusal.OfMaintenance(x.route.service.Pool.Maintenance.Load(), x.request.identity.client)
+	return x.route.maintenance()
 }
 
 // editTarget edits the path, and redirects to another URL. Heads are edited as they are written
@@ -212,7 +213,13 @@ func limitBody(x *exchange) *refusal.Refusal {
 
 // choosePeers chooses which peers are picked from: a group, and who has an affinity to the client.
 func choosePeers(x *exchange) *refusal.Refusal {
-	if s := x.route.way.Split; s != nil {
+	s := x.route.way.Split
+	switch {
+	case x.route.group != "":
+		if !x.route.takeGroup(s) {
+			return refusal.AuthChoice
+		}
+	case s != nil:
 		x.route.chooseGroup(s, x.request.bytes())
 	}
 	if a := x.route.service.Affinity; a != nil {

@@ -89,10 +89,27 @@ func (l *upload) start(u upstream.Conn) (sent bool, err error) {
 	l.up, l.started, l.done = u, true, make(chan struct{})
 	if !l.begun.Load() {
 		l.kept.Store(x.request.head.ContentLength <= int64(x.route.service.Retry.BodyBytes) && x.route.service.Retry.BodyBytes > 0 && l.unkept.Length == 0)
+		l.beginWithStart()
 	}
 	go l.run()
 	err = l.await(u)
 	return err != upstream.ErrUnprocessed, err
+}
+
+// beginWithStart begins with what readStart has kept of the body, if it has.
+func (l *upload) beginWithStart() {
+	x := l.body
+	switch {
+	case len(x.bytes) == 0:
+	case !l.kept.Load():
+		x.bytesIn = 0 // take counts it
+	default:
+		if l.copy != nil {
+			l.copy = l.copy.add(transfer.Piece{Text: x.bytes, Length: int64(len(x.bytes))})
+		}
+		l.again = true
+		l.begun.Store(true)
+	}
 }
 
 // await waits for the response. A client that waits for a 100 gives the peer half of its own time

@@ -123,9 +123,20 @@ func ParseTokenPlace(text string) (p TokenPlace, err error) {
 	return p, err
 }
 
-// ForwardAuth asks a server whether a request is allowed.
+// ForwardAuth asks a server whether a request is allowed, and what becomes of it. Names of fields
+// are in lower case.
 type ForwardAuth struct {
 	*auth.Forward
-	// Copied are the names, in lower case, of the fields of its answer that peers get.
+	// Answers, if not nil, has answers that count for later requests too.
+	Answers *auth.Answers
+	// Copied are the names of the fields of its answer that peers get.
 	Copied []string
+	// ToClients are the names of the fields of an answer that allows a request, which its client
+	// gets.
+	ToClients []string
+	// What an answer may decide, by its fields X-Sluice-Service, X-Sluice-Group and X-Sluice-Path:
+	// the target of the route's Weighted, the group of its Split, and the path that peers get.
+	DecidesService, DecidesGroup, DecidesPath bool
+	// BodyBytes is how many bytes of the body are sent to the server at most.
+	BodyBytes int
 }

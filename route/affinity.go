@@ -48,9 +48,11 @@ const (
 	HashQuery
 	// HashClaim is a claim of the request's token, for rate limits only.
 	HashClaim
+	// HashAnswer is a header field of the authentication server's answer, likewise.
+	HashAnswer
 )
 
-var hashSourceNames = [...]string{"client_address", "path", "header", "cookie", "query", "claim"}
+var hashSourceNames = [...]string{"client_address", "path", "header", "cookie", "query", "claim", "answer"}
 
 // ParseHashKey reads a key of the configuration: "client_address", "path", "header
 // NAME", "cookie NAME" or "query NAME".
@@ -62,7 +64,7 @@ func ParseHashKey(s string) (HashKey, error) {
 			continue
 		}
 		switch {
-		case k.Source == HashClaim:
+		case k.Source >= HashClaim:
 			continue
 		case named && !isToken(name) && k.Source != HashQuery, named && strings.ContainsAny(name, " &=#") || named && name == "":
 			return HashKey{}, fmt.Errorf("%q is not a valid %s name", name, source)

@@ -168,6 +168,27 @@ func (e *PathEdits) Append(out, path, query []byte, steps *Steps) (target []byte
 	return out, stripped, nil
 }
 
+// ChosenTarget returns the target of a request for which somebody else has chosen a path. The path
+// may have a query, or end with a question mark for none; else the query is that of the request,
+// with its question mark, or none.
+func ChosenTarget(path string, query []byte) ([]byte, error) {
+	if !strings.HasPrefix(path, "/") {
+		return nil, errors.New("must start with a slash")
+	}
+	if i := strings.IndexFunc(path, func(c rune) bool { return c <= ' ' || c > '~' || c == '#' }); i >= 0 {
+		return nil, fmt.Errorf("contains %q: want printable ASCII without spaces and #", path[i])
+	}
+	target := []byte(path)
+	own := bytes.IndexByte(target, '?')
+	if own < 0 {
+		own, target = len(target), append(target, query...)
+	}
+	if climbs(target[:own]) {
+		return nil, ErrDotSegment
+	}
+	return bytes.TrimSuffix(target, []byte("?")), nil
+}
+
 // appendPrefixed appends path with another prefix.
 func (e *PathEdits) appendPrefixed(out, path []byte) (edited []byte, stripped bool, err error) {
 	rest, stripped := path, e.strip == "" && e.replacement != ""

@@ -3,6 +3,7 @@ package routes
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	"sluice/config"
@@ -98,6 +99,28 @@ func (f forwards) closeWithout(next forwards) {
 	}
 }
 
+// answers are the answers of authentication servers that count for later requests too. Those of a
+// route that stays with the same settings go on.
+type answers map[answersID]*auth.Answers
+
+type answersID struct {
+	requests string // that the route matches
+	url      config.Location
+	names    string
+}
+
+// of returns the answers for a route, which it takes from before or creates; nil: none are kept.
+func (a answers) of(r *config.Route, before answers) *auth.Answers {
+	f := r.ForwardAuth
+	if len(f.Cache) == 0 {
+		return nil
+	}
+	kept, _ := keep(a, before, answersID{r.Key(), f.URL, strings.Join(f.Cache, " ")}, func(answersID) (*auth.Answers, error) {
+		return auth.NewAnswers(f.Cache), nil
+	})
+	return kept
+}
+
 // keySets are the keys of issuers, by where they are.
 type keySets map[keySetID]*auth.KeySet
 
@@ -178,7 +201,9 @@ func (b *builder) actionsOf(r *config.Route) (*route.Actions, error) {
 	}
 	if r.ForwardAuth != nil {
 		client := b.forwards.of(r.ForwardAuth, b.before.forwards, b.machine, b.config.Discovery.AllowLocal)
-		a.ForwardAuth = &route.ForwardAuth{Forward: client, Copied: built.ForwardAuth.Copied}
+		forward := *built.ForwardAuth
+		forward.Forward, forward.Answers = client, b.answers.of(r, b.before.answers)
+		a.ForwardAuth = &forward
 	}
 	if d := r.DirectResponse; d != nil && d.File != "" {
 		page, err := b.withFile(built.DirectResponse.Page, d.File)

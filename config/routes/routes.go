@@ -35,6 +35,7 @@ type Routes struct {
 	mirrors     mirrors
 	named       namedRoutes
 	forwards    forwards
+	answers     answers
 	users       map[string]*auth.Users // by nameOfUsers
 	keySets     keySets
 	restored    State                  // of another process; of what Restored returns
@@ -91,7 +92,7 @@ type builder struct {
 func newBuilder(c *config.Config, services map[string]*route.Service, before *Routes) *builder {
 	return &builder{
 		Routes: &Routes{
-			limiters: make(limiters), mirrors: make(mirrors), named: make(namedRoutes), forwards: make(forwards), users: make(map[string]*auth.Users),
+			limiters: make(limiters), mirrors: make(mirrors), named: make(namedRoutes), forwards: make(forwards), answers: make(answers), users: make(map[string]*auth.Users),
 			keySets: make(keySets), pages: make(map[string]*pages.Body),
 		},
 		config: c, services: services, chains: make(map[string]*chain), before: before, namedByTags: make(map[string]int),

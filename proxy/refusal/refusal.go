@@ -129,6 +129,7 @@ var (
 	KeysUnavailable  = New(503, "keys_unavailable", "the keys of the tokens' issuer could not be read")
 	AuthBusy         = New(503, "auth_busy", "too many passwords are being verified")
 	AuthUnavailable  = New(503, "auth_unavailable", "the authentication server of the route has not answered")
+	AuthChoice       = New(503, "auth_unavailable", "the authentication server of the route has chosen a service, a group or a path that the route cannot have")
 	Handled          = New(0, "admin_api", "the admin API answers")
 	HandlerBusy      = New(503, "admin_busy", "too many requests for the admin API are being answered")
 	AuthDenied       = New(0, "auth_denied", "the authentication server of the route does not allow the request")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -65,12 +66,33 @@ func TestFirstRequestByHTTP2(t *testing.T) {
 // A suspicion of the peer ends the waits for its answers by HTTP/2 too.
 func TestSuspicionIsOfBothProtocols(t *testing.T) {
 	t.Parallel()
-	transport := startPeer(t, Options{}, settled)
+	asked := make(chan struct{})
+	transport := startPeer(t, Options{}, func(conn net.Conn) {
+		framer := xhttp2.NewFramer(conn, conn)
+		if _, err := io.ReadFull(conn, make([]byte, len(xhttp2.ClientPreface))); err != nil || framer.WriteSettings() != nil {
+			return
+		}
+		for {
+			switch frame, err := framer.ReadFrame(); frame.(type) {
+			case nil:
+				return
+			case *xhttp2.HeadersFrame:
+				close(asked)
+			default:
+				verify.NoError(t, err)
+			}
+		}
+	})
 	c, _, err := transport.Connect(t.Context(), by(true), nil)
 	verify.NoError(t, err)
 	defer c.Finish(false)
-	transport.Suspect()
-	c.WaitAtMost(time.Second) // a wait without the suspicion
+	var suspecting sync.WaitGroup
+	defer suspecting.Wait()
+	suspecting.Go(func() {
+		<-asked
+		transport.Suspect()
+	})
+	c.WaitAtMost(30 * time.Second) // a wait without the suspicion
 	b := &socket.Buffers{Out: []byte(request)}
 	defer b.GiveBack()
 	_, err = c.Send(b, nil, nil, Until{Suspicion: true})

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -84,15 +85,24 @@ func send(client *http.Client, request *http.Request) (*http.Response, error) {
 // Timeout bounds the time of Ask.
 func (f *Forward) Timeout() time.Duration { return f.timeout }
 
-// Ask sends a GET request with that header, about a request of client, and returns the answer. An
-// answer that could not be passed on to a client is an error.
-func (f *Forward) Ask(ctx context.Context, client places.Block, header http.Header) (*Answer, error) {
+// Ask sends a GET request with that header, about a request of client, and returns the answer. With
+// a body, which may be empty and not nil, it is a POST request. An answer that could not be passed
+// on to a client is an error.
+func (f *Forward) Ask(ctx context.Context, client places.Block, header http.Header, body []byte) (*Answer, error) {
 	if err := f.places.Take(client, func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }); err != nil {
 		return nil, fmt.Errorf("forward auth: too many questions wait for their answers: %w", err)
 	}
 	defer f.places.Give(client)
-	request := &http.Request{Method: http.MethodGet, URL: f.url, Header: header}
-	response, err := send(f.client, request.WithContext(ctx))
+	request := (&http.Request{Method: http.MethodGet, URL: f.url, Header: header}).WithContext(ctx)
+	if body != nil {
+		request.Method, request.ContentLength = http.MethodPost, int64(len(body))
+		request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		request.Body, _ = request.GetBody()
+		if _, has := header["Idempotency-Key"]; !has {
+			header["Idempotency-Key"] = nil // net/http may send the question again, and does not send this field
+		}
+	}
+	response, err := send(f.client, request)
 	if err != nil {
 		return nil, fmt.Errorf("forward auth: %w", err)
 	}
@@ -100,14 +110,14 @@ func (f *Forward) Ask(ctx context.Context, client places.Block, header http.Head
 	if response.StatusCode < 200 || response.StatusCode > 599 || response.StatusCode == http.StatusNotModified {
 		return nil, fmt.Errorf("forward auth: status %d", response.StatusCode)
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBody+1))
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBody+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("forward auth: %w", err)
-	case len(body) > maxAnswerBody:
+	case len(text) > maxAnswerBody:
 		return nil, errors.New("forward auth: the body of the answer is too long")
 	}
-	return &Answer{response.StatusCode, response.Header, body}, nil
+	return &Answer{response.StatusCode, response.Header, text}, nil
 }
 
 // Close closes the idle connections.

@@ -27,7 +27,7 @@ func TestAddressesOfQuestions(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "localhost", "[::ffff:127.0.0.1]"} {
 		for _, allowed := range []bool{false, true} {
 			f := NewForward(units.NewLocation("http://"+host+":"+port), 0, locality.New().ByOthers(func() bool { return allowed }))
-			_, err := f.Ask(t.Context(), places.BlockOf(netip.MustParseAddr("10.0.0.1")), http.Header{})
+			_, err := f.Ask(t.Context(), places.BlockOf(netip.MustParseAddr("10.0.0.1")), http.Header{}, nil)
 			f.Close()
 			verify.That(t, (!allowed || err == nil) && (allowed || err != nil && strings.Contains(err.Error(), "want discovery.allow_local")), "%s, allowed %v: %v", host, allowed, err)
 		}
@@ -54,14 +54,14 @@ func TestQuestionsOfOneClientHaveTheirShare(t *testing.T) {
 	defer cancel()
 	for range maxConnections {
 		asking.Go(func() {
-			_, err := f.Ask(ctx, slow, http.Header{"Slow": {"1"}})
+			_, err := f.Ask(ctx, slow, http.Header{"Slow": {"1"}}, nil)
 			verify.That(t, err != nil, "an answer to a question without one")
 		})
 	}
 	for range maxPerBlock {
 		<-asked
 	}
-	a, err := f.Ask(t.Context(), other, http.Header{})
+	a, err := f.Ask(t.Context(), other, http.Header{}, nil)
 	verify.That(t, err == nil && a.Allows(), "beside them: %v, %v", a, err)
 	verify.Equal(t, len(asked), 0, "the client has questions more than its share")
 }
@@ -82,7 +82,7 @@ func TestQuestionsAfterHandshakesWithoutAnAnswer(t *testing.T) {
 	ask := func(timeout time.Duration) error {
 		ctx, cancel := context.WithTimeout(t.Context(), timeout)
 		defer cancel()
-		_, err := f.Ask(ctx, places.Many, http.Header{})
+		_, err := f.Ask(ctx, places.Many, http.Header{}, nil)
 		return err
 	}
 	var asking sync.WaitGroup
@@ -104,7 +104,7 @@ func TestErrorsOfQuestionsHideTheURL(t *testing.T) {
 	defer closing.Close()
 	for _, to := range []string{closing.URL, "http://127.0.0.1:1"} {
 		f := NewForward(units.NewLocation(strings.Replace(to, "//", "//us3r:s3cret@", 1)+"/?key=s3cret"), time.Minute, locality.ByOperator)
-		_, err := f.Ask(t.Context(), places.Many, http.Header{})
+		_, err := f.Ask(t.Context(), places.Many, http.Header{}, nil)
 		f.Close()
 		verify.That(t, err != nil && !strings.Contains(err.Error(), "s3"), "%s: %v", to, err)
 	}

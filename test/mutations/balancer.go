@@ -281,7 +281,7 @@ var balancerFaults = []mutation{
 		file: "balancer/adaptive.go",
 		old:  "\tl.waiting.Add(-1)\n\tswitch o.Class {",
 		new:  "\tif o.Class != OutcomeSuperseded {\n\t\tl.waiting.Add(-1)\n\t}\n\tswitch o.Class {",
-		test: "./proxy TestOverloadMeetsTheRest",
+		test: "./balancer TestEveryOutcomeFreesItsPlace",
 	},
 	{
 		name: "place-of-a-gone-client-is-kept",

@@ -239,4 +239,25 @@ var routeFaults = []mutation{
 		new:  "parts[3] + parts[4]",
 		test: "./route TestAllowedOrigins",
 	},
+	{
+		name: "one-client-has-all-kept-answers",
+		file: "route/auth/answers.go",
+		old:  "if client == places.Many {",
+		new:  "if client != (places.Block{}) || true {",
+		test: "./route/auth TestKeptAnswersOfOneClientHaveTheirShare",
+	},
+	{
+		name: "answer-for-one-cookie-is-kept",
+		file: "route/auth/answers.go",
+		old:  "if header[\"Set-Cookie\"] != nil {",
+		new:  "if header[\"Set-Cookie\"] == nil && age < 0 {",
+		test: "./proxy TestAnswersAreKept",
+	},
+	{
+		name: "chosen-path-climbs",
+		file: "route/path_edits.go",
+		old:  "if climbs(target[:own]) {",
+		new:  "if climbs(target[:0]) {",
+		test: "./proxy TestAuthServerDecides",
+	},
 }
