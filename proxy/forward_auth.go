@@ -36,9 +36,9 @@ func askAuthServer(x *exchange) *refusal.Refusal {
 		return r
 	}
 	header := x.route.authHeader(x.request.bytes())
-	if f.BodyBytes > 0 {
+	if body != nil {
 		header.Set("X-Sluice-Body", "whole")
-		if x.request.streaming || len(x.body.bytes) > len(body) {
+		if !x.body.bodyRead() || len(x.body.bytes) > len(body) {
 			header.Set("X-Sluice-Body", "partial")
 		}
 	}
@@ -63,12 +63,12 @@ func askAuthServer(x *exchange) *refusal.Refusal {
 }
 
 // bodyForQuestion returns the first bytes of the request's body, at most so many, for which it may
-// wait; nil: none are wanted.
+// wait; nil: none are wanted. What comes after an upgrade is no body.
 func (x *exchange) bodyForQuestion(most int) ([]byte, *refusal.Refusal) {
-	if most == 0 {
+	if most == 0 || x.request.upgrade {
 		return nil, nil
 	}
-	if x.request.streaming && x.request.head.ExpectContinue && !x.body.upload.continued {
+	if !x.body.bodyRead() && x.request.head.ExpectContinue && !x.body.upload.continued {
 		if err := x.answer.askForBody(); err != nil {
 			return nil, refusal.ClientGone
 		}
@@ -263,19 +263,19 @@ func (x *chosenRoute) dropsOfAnswer(name string) bool {
 // other fields in their place.
 func (x *chosenRoute) withGranted(fields []byte) (all []byte) {
 	for line := range http1.Lines(fields) {
-		if http1.HasName(line, "set-cookie") || !x.grants(line) {
+		if !x.grants(http1.LineName(line)) {
 			all = append(all, line...)
 		}
 	}
 	return append(append(all, x.granted...), "\r\n"...)
 }
 
-// grants reports whether the authentication server says something else to the client in place of a
-// field line.
-func (x *chosenRoute) grants(line []byte) bool {
+// grants reports whether the client gets a field of the authentication server in place of one with
+// that name.
+func (x *chosenRoute) grants(name []byte) bool {
 	for own := range http1.Lines(x.granted) {
-		if http1.EqualFold(http1.LineName(line), string(http1.LineName(own))) {
-			return true
+		if http1.EqualFold(name, string(http1.LineName(own))) { // which is in lower case
+			return !http1.EqualFold(name, "set-cookie")
 		}
 	}
 	return false

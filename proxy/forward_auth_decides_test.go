@@ -27,6 +27,9 @@ func (p *testProxy) namedPeer(t testing.TB, name string) *route.Service {
 	return p.newService(name, balancer.Options{NewTransport: p.NewTransport(transportOf(t))}, startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Set-Cookie", "peer="+name)
 		w.Header().Set("Cache-Control", "no-store")
+		if r.URL.Path == "/missing" {
+			w.WriteHeader(http.StatusNotFound)
+		}
 		fmt.Fprint(w, name, " ", r.RequestURI)
 	}))
 }
@@ -51,7 +54,7 @@ func TestAuthServerDecides(t *testing.T) {
 	free := *forward
 	free.DecidesService, free.DecidesPath = true, true
 	divided := func(f *route.ForwardAuth) route.Route {
-		actions := &route.Actions{ForwardAuth: f, Path: pathEdits(t, route.PathOptions{Strip: "/shop"})}
+		actions := &route.Actions{ErrorPages: route.ErrorPages{pageOf(t, "404", "missing", true)}, ForwardAuth: f, Path: pathEdits(t, route.PathOptions{Strip: "/shop"})}
 		return route.Route{Weighted: &route.Weighted{Key: route.SplitKey{Source: route.SplitNone}, Targets: []route.Target{
 			{Share: 1, Route: &route.Route{Service: a, Actions: actions}}, {Share: 0, Route: &route.Route{Service: b, Actions: actions}},
 		}}}
@@ -84,6 +87,7 @@ func TestAuthServerDecides(t *testing.T) {
 			{"/bound/x", []string{"Want-X-Sluice-Service: b", "Want-X-Sluice-Path: /y"}, 200, "a /bound/x"},
 			{"/bound/x", []string{"X-Sluice-Service: b", "X-Sluice-Path: /y"}, 200, "a /bound/x"},
 			{"/alone", nil, 503, "no_peers"},
+			{"/missing", nil, 404, "error_page"},
 		} {
 			response, body := front.ask(t, "GET", test.target, "", append([]string{"Want-Set-Cookie: auth=1", "Want-Cache-Control: private", "Want-X-Sluice-Reason: none"}, test.fields...)...)
 			what := fmt.Sprint(front.name, ": ", test.target, " ", test.fields)
@@ -95,7 +99,7 @@ func TestAuthServerDecides(t *testing.T) {
 				verify.Equal(t, fmt.Sprint(cookies, cached, reason), fmt.Sprint([]string{"peer=" + test.want[:1], "auth=1"}, []string{"private"}), "%s: the fields", what)
 			default:
 				verify.Equal(t, reason, test.want, "%s: the reason", what)
-				verify.Equal(t, fmt.Sprint(cookies, cached), "[auth=1] [private]", "%s: the fields of sluice's own answer", what)
+				verify.Equal(t, fmt.Sprint(cookies[len(cookies)-1:], cached), "[auth=1] [private]", "%s: the fields of sluice's own answer", what)
 			}
 		}
 		// Operators who work on the usual service keep nobody from the one that is chosen.
@@ -259,6 +263,32 @@ func TestBodyOfQuestions(t *testing.T) {
 		}
 	}
 	eventually(t, "the memory of bodies is given back", func() bool { return p.keptBodies.Taken() == 0 })
+}
+
+// A body that is read whole for a question keeps its trailer.
+func TestTrailerOfABodyOfAQuestion(t *testing.T) {
+	t.Parallel()
+	forward := asking(t, func(http.ResponseWriter, *http.Request) {})
+	forward.BodyBytes = 1000
+	p := startProxyTo(t, false, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		text, err := io.ReadAll(r.Body)
+		fmt.Fprint(w, len(text), err, r.Trailer.Get("X-Sum"))
+	})
+	for _, kept := range []units.Size{0, 5000} {
+		service := *p.service
+		service.Retry.BodyBytes = kept
+		p.setRoutes(route.Route{Path: "/", Service: &service, Actions: &route.Actions{ForwardAuth: forward}})
+		for _, front := range p.fronts() {
+			for _, length := range []int{1, 900, 3000, 30_000} {
+				request := verify.Result(http.NewRequest("POST", front.url+"/", &piecewise{make([]byte, length)})).Must(t)
+				request.Trailer = http.Header{"X-Sum": {"right"}}
+				response := verify.Result(front.client.Do(request)).Must(t)
+				text := verify.Result(io.ReadAll(response.Body)).Must(t)
+				response.Body.Close()
+				verify.Equal(t, string(text), fmt.Sprint(length, " <nil>right"), "%s: %d bytes, %d kept: the peer got", front.name, length, kept)
+			}
+		}
+	}
 }
 
 // piecewise is a body that is read in pieces of 700 bytes.

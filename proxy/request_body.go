@@ -34,7 +34,7 @@ type requestBody struct {
 // false if reading failed.
 func (x *tries) bufferBody() bool {
 	length := x.request.head.ContentLength
-	if x.request.head.ExpectContinue || x.body.upload.unkept.Length > 0 || length < 0 || length > int64(x.route.service.Retry.BodyBytes) {
+	if x.body.bodyRead() || x.request.head.ExpectContinue || x.body.upload.unkept.Length > 0 || length < 0 || length > int64(x.route.service.Retry.BodyBytes) {
 		return true
 	}
 	for last := false; !last; {
@@ -60,7 +60,7 @@ func (x *tries) bufferBody() bool {
 // returns why it could not.
 func (x *tries) readStart(most int) *refusal.Refusal {
 	limit := x.route.bodyLimit()
-	for x.request.streaming && len(x.body.bytes) <= most && x.body.upload.unkept.Length == 0 {
+	for !x.body.bodyRead() && len(x.body.bytes) <= most && x.body.upload.unkept.Length == 0 {
 		p, err := x.request.client.downstream.ReadBody(&x.body.buffers, false)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -76,7 +76,9 @@ func (x *tries) readStart(most int) *refusal.Refusal {
 		if limit > 0 && x.body.bytesIn > limit {
 			return refusal.Of(http1.ErrBodyTooLong)
 		}
-		x.request.streaming = !p.Last
+		if x.request.streaming = !p.Last || len(p.Trailer) > 0; p.Last && x.request.streaming { // a trailer needs a streamed body
+			x.body.upload.read.Store(true)
+		}
 	}
 	return nil
 }

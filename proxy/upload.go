@@ -100,12 +100,13 @@ func (l *upload) start(u upstream.Conn) (sent bool, err error) {
 func (l *upload) beginWithStart() {
 	x := l.body
 	switch {
-	case len(x.bytes) == 0:
-	case !l.kept.Load():
+	case len(x.bytes) == 0 && !l.read.Load():
+	case !l.kept.Load() && !l.read.Load():
 		x.bytesIn = 0 // take counts it
 	default:
+		l.kept.Store(true)
 		if l.copy != nil {
-			l.copy = l.copy.add(transfer.Piece{Text: x.bytes, Length: int64(len(x.bytes))})
+			l.copy = l.copy.add(transfer.Piece{Text: x.bytes, Length: int64(len(x.bytes)), Last: l.read.Load()})
 		}
 		l.again = true
 		l.begun.Store(true)

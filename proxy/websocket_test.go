@@ -110,7 +110,7 @@ func TestActionsOfWebSockets(t *testing.T) {
 	})
 	forward := auth.NewForward(units.NewLocation("http://"+server), patience, locality.ByOperator)
 	t.Cleanup(forward.Close)
-	forwardAuth := route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: []string{"x-user"}}, Authorized: headerEdits(t, nil, nil, "X-User")}
+	forwardAuth := route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: []string{"x-user"}, BodyBytes: 1000}, Authorized: headerEdits(t, nil, nil, "X-User")}
 	peer := startWebSocketOrigin(t)
 	p := startProxy(t, Options{}, peer)
 	fronts := p.webSocketFronts()

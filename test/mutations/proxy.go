@@ -492,4 +492,11 @@ var proxyFaults = []mutation{
 		new:  "\treturn nil\n",
 		test: "./proxy TestAuthServerDecides",
 	},
+	{
+		name: "body-of-a-question-loses-its-trailer",
+		file: "proxy/request_body.go",
+		old:  "!p.Last || len(p.Trailer) > 0;",
+		new:  "!p.Last;",
+		test: "./proxy TestTrailerOfABodyOfAQuestion",
+	},
 }
