@@ -31,10 +31,15 @@ func (x *chosenRoute) chooseAgain() *refusal.Refusal {
 	if x.divided != nil && !x.fixed {
 		x.matched = x.chooseTarget(x.divided, x.request.bytes())
 	}
-	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
-	x.granted, x.group = x.granted[:0], ""
+	x.unprepare()
 	x.query, x.splitter = balancer.Query{Waited: x.query.Waited}, nil
 	return x.take(x.matched)
+}
+
+// unprepare forgets what the preparations have made of the request.
+func (x *chosenRoute) unprepare() {
+	x.target, x.authorized, x.granted = x.target[:0], x.authorized[:0], x.granted[:0]
+	x.stripped, x.user, x.group = false, "", ""
 }
 
 // followChain takes the way that the discovery chain of the service has for the request, as it is

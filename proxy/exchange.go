@@ -58,8 +58,8 @@ func (x *exchange) begin() {
 	x.request.beginTrace()
 
 	x.route.matched, x.route.divided, x.route.way, x.route.splitter, x.route.service, x.route.actions = nil, nil, nil, nil, nil, noActions
-	x.route.target, x.route.authorized, x.route.stripped, x.route.user = x.route.target[:0], x.route.authorized[:0], false, ""
-	x.route.granted, x.route.group, x.route.fixed = x.route.granted[:0], "", false
+	x.route.unprepare()
+	x.route.fixed = false
 	x.route.query, x.route.newClient, x.route.charged = balancer.Query{}, 0, x.route.charged[:0]
 
 	x.body.upload.reset()

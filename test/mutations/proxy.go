@@ -250,8 +250,8 @@ var proxyFaults = []mutation{
 	{
 		name: "request-of-a-target-that-lost-its-peers-is-prepared-twice",
 		file: "proxy/chain.go",
-		old:  "	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, \"\"\n	x.query, x.splitter",
-		new:  "	x.query, x.splitter",
+		old:  "\tx.unprepare()\n\tx.query",
+		new:  "\tx.query",
 		test: "./proxy TestTargetLosesItsPeersMeanwhile",
 	},
 	{
@@ -306,7 +306,7 @@ var proxyFaults = []mutation{
 	{
 		name: "branch-goes-on-in-maintenance",
 		file: "proxy/chain.go",
-		old:  "\treturn keepForMaintenance(x)",
+		old:  "\treturn x.route.maintenance()",
 		new:  "\treturn nil",
 		test: "./proxy TestMaintenanceInAChain",
 	},
