@@ -37,7 +37,7 @@ type api struct {
 	caFile    string // of trusted certificates; "": the system's
 	tokenFile string // "": no token
 	match     string // hash of the configuration that an order is about; "": any
-	body      string // of the request; "": none
+	body      string // what a question is about; "": nothing
 }
 
 func (a *api) addFlags(c *cobra.Command) {
@@ -63,7 +63,10 @@ func (a api) askJSON(ctx context.Context, method, path string, query url.Values,
 func (a api) ask(ctx context.Context, method, path string, query url.Values) ([]byte, error) {
 	late, unknown := lookTimeout, ""
 	if method != http.MethodGet {
-		late, unknown = orderTimeout, ": it may still carry out the order"
+		late = orderTimeout
+	}
+	if method != http.MethodGet && a.body == "" {
+		unknown = ": it may still carry out the order"
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, late, fmt.Errorf("no answer within %v%s", late, unknown))
 	defer cancel()
