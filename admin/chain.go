@@ -47,12 +47,12 @@ func (r *RouteChain) showOnce(service string, c *config.Config, shown map[string
 
 // showChainsOnce leaves out the chains of the route that were shown: a chain has many branches, and
 // a service many routes. To the others it adds the actions that c has.
-func (d *Route) showChainsOnce(c *config.Config, shown map[string]bool) {
-	d.showOnce(d.Service, c, shown)
-	if d.Weighted != nil {
-		for i := range d.Weighted.Targets {
-			t := &d.Weighted.Targets[i]
-			t.showOnce(t.Service, c, shown)
+func (described *Route) showChainsOnce(c *config.Config, shown map[string]bool) {
+	described.showOnce(described.Service, c, shown)
+	if described.Weighted != nil {
+		for i := range described.Weighted.Targets {
+			target := &described.Weighted.Targets[i]
+			target.showOnce(target.Service, c, shown)
 		}
 	}
 }

@@ -50,9 +50,9 @@ func tierOf(i *discovery.Instance, tiers []Selector) int {
 // tiered sends requests to the first tier up to its share, the rest to the next. What finds no room
 // in its tier goes to the first one that has some.
 type tiered struct {
-	tiers []picker
-	until []uint64 // tier i gets numbers from until[i-1] to below until[i]
-	some  []*Peer  // one of each tier
+	tiers      []picker
+	until      []uint64 // tier i gets numbers from until[i-1] to below until[i]
+	firstPeers []*Peer  // of each tier
 }
 
 // tierShares divides the requests among tiers, and returns the room of all tiers as a
@@ -87,7 +87,7 @@ func newTiered(tiers []picker, shares []float64, peers [][]*Peer) picker {
 		}
 		sum += shares[i]
 		t.tiers = append(t.tiers, p)
-		t.some = append(t.some, peers[i][0])
+		t.firstPeers = append(t.firstPeers, peers[i][0])
 		t.until = append(t.until, uint64(min(sum, 1)*(1<<63)))
 	}
 	switch len(t.tiers) {
@@ -114,13 +114,13 @@ func (t *tiered) pick(q Query, now int64, cursor *atomic.Uint64) *Peer {
 			first++
 		}
 	}
-	if !q.full.has(t.some[first]) {
+	if !q.full.has(t.firstPeers[first]) {
 		if p := t.tiers[first].pick(q, now, cursor); p != nil {
 			return p
 		}
 	}
 	for i, tier := range t.tiers { // that tier is full, or all of its peers were tried
-		if i == first || q.full.has(t.some[i]) {
+		if i == first || q.full.has(t.firstPeers[i]) {
 			continue
 		}
 		if p := tier.pick(q, now, cursor); p != nil {

@@ -273,16 +273,16 @@ func NeedRestart(running, loaded *Config) []string {
 	return differences(reflect.ValueOf(a), reflect.ValueOf(b), "")
 }
 
-func differences(a, b reflect.Value, key string) []string {
-	if decoding.Kind(a.Type()) != reflect.Struct {
-		if RestartReason(key) != "" && !reflect.DeepEqual(a.Interface(), b.Interface()) {
+func differences(running, loaded reflect.Value, key string) []string {
+	if decoding.Kind(running.Type()) != reflect.Struct {
+		if RestartReason(key) != "" && !reflect.DeepEqual(running.Interface(), loaded.Interface()) {
 			return []string{key}
 		}
 		return nil
 	}
 	var keys []string
-	for i := range a.NumField() {
-		keys = append(keys, differences(a.Field(i), b.Field(i), decoding.Join(key, a.Type().Field(i).Tag.Get("key")))...)
+	for i := range running.NumField() {
+		keys = append(keys, differences(running.Field(i), loaded.Field(i), decoding.Join(key, running.Type().Field(i).Tag.Get("key")))...)
 	}
 	return keys
 }

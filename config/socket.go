@@ -18,7 +18,7 @@ const maxSocketPath = 103
 
 // isSocket reports whether s is unix:/PATH.
 func isSocket(s string) bool {
-	network, path := discovery.Endpoint(s)
+	network, path := discovery.NetworkOf(s)
 	return network == discovery.NetworkUnix && path != "/" && !strings.HasSuffix(s, "/") && len(path) <= maxSocketPath
 }
 
@@ -30,7 +30,7 @@ type Endpoint struct {
 
 // parseEndpoint parses the address of a listener.
 func parseEndpoint(s string) (e Endpoint, err error) {
-	e.Network, e.Address = discovery.Endpoint(s)
+	e.Network, e.Address = discovery.NetworkOf(s)
 	if e.Network == discovery.NetworkUnix {
 		if !isSocket(s) {
 			err = errors.New("not the path of a socket")

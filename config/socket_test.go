@@ -15,7 +15,7 @@ func TestEndpoint(t *testing.T) {
 		"unix:/run/a.sock":   {discovery.NetworkUnix, "/run/a.sock"},
 		"unix:///run/a.sock": {discovery.NetworkUnix, "/run/a.sock"},
 	} {
-		network, at := discovery.Endpoint(address)
+		network, at := discovery.NetworkOf(address)
 		verify.That(t, network == want[0] && at == want[1], "%s: got %s %s", address, network, at)
 	}
 	socket := endpoint("unix:/run/a").Value

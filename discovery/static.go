@@ -38,7 +38,7 @@ func ParsePeer(peer string) (Instance, error) {
 		return Instance{}, errPeer
 	}
 	i := Instance{Weight: 1}
-	if network, path := Endpoint(fields[0]); network == NetworkUnix {
+	if network, path := NetworkOf(fields[0]); network == NetworkUnix {
 		i.Socket = path
 	} else {
 		host, text, err := net.SplitHostPort(fields[0])

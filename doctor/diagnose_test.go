@@ -189,18 +189,18 @@ func TestDiagnose(t *testing.T) {
 
 func TestDuplicates(t *testing.T) {
 	// alive is an agent with registrations at 10.0.0.1:80, or at 10.0.0.9:80.
-	alive := func(ids ...string) Owner {
-		o := Owner{URL: "http://agent", Services: make(map[string]Registration)}
+	alive := func(ids ...string) NodeAgent {
+		o := NodeAgent{URL: "http://agent", Services: make(map[string]Registration)}
 		for _, id := range ids {
 			o.Services[id] = Registration{"star", "10.0.0.1:80"}
 		}
 		return o
 	}
-	moved := func() Owner {
-		return Owner{URL: "http://agent", Services: map[string]Registration{"star-1": {"star", "10.0.0.9:80"}}}
+	moved := func() NodeAgent {
+		return NodeAgent{URL: "http://agent", Services: map[string]Registration{"star-1": {"star", "10.0.0.9:80"}}}
 	}
 	again := star(1, "b", "10.0.0.1", 80).with(func(i *Instance) { i.Modified = 9 }) // star-1, written later
-	both := map[string]Owner{"a": alive("star-1"), "b": alive("star-1")}
+	both := map[string]NodeAgent{"a": alive("star-1"), "b": alive("star-1")}
 	const possible = "star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible true"
 	leftA := []string{"warning duplicate star star-1 on node a, 10.0.0.1:80; star-1@b stays, possible false"}
 	leftB := []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}
@@ -210,65 +210,65 @@ func TestDuplicates(t *testing.T) {
 		want   []string
 		whyNot string // of the first one
 	}{
-		{"both agents have it: the one whose address it is", func(f *Facts) { f.Owners = both }, []string{"warning duplicate " + possible}, ""},
+		{"both agents have it: the one whose address it is", func(f *Facts) { f.NodeAgents = both }, []string{"warning duplicate " + possible}, ""},
 		{"both agents have it: the one written last", func(f *Facts) {
-			f.Owners = map[string]Owner{"a": moved(), "b": moved()}
+			f.NodeAgents = map[string]NodeAgent{"a": moved(), "b": moved()}
 			f.Instances[0].Address, f.Instances[2].Address = "10.0.0.9", "10.0.0.9"
 		}, []string{"warning duplicate star star-1 on node a, 10.0.0.9:80; star-1@b stays, possible true"}, ""},
 		{"both agents have it: the one written last, the other way round", func(f *Facts) {
-			f.Owners = map[string]Owner{"a": moved(), "b": moved()}
+			f.NodeAgents = map[string]NodeAgent{"a": moved(), "b": moved()}
 			f.Instances[0].Address, f.Instances[2].Address = "10.0.0.9", "10.0.0.9"
 			f.Instances[0].Modified = 10
 		}, []string{"warning duplicate star star-1 on node b, 10.0.0.9:80; star-1@a stays, possible true"}, ""},
 		{"both agents have it: the one that passes", func(f *Facts) {
-			f.Owners = both
+			f.NodeAgents = both
 			f.Instances[0].Status = discovery.StatusWarning
 		}, []string{"warning duplicate star star-1 on node a, 10.0.0.1:80; star-1@b stays, possible true"}, ""},
 		{"what would stay does not pass", func(f *Facts) {
-			f.Owners = both
+			f.NodeAgents = both
 			f.Instances[0].Status, f.Instances[2].Status = discovery.StatusWarning, discovery.StatusWarning
 		}, leftB, "is warning"},
 		{"in maintenance mode", func(f *Facts) {
-			f.Owners = both
+			f.NodeAgents = both
 			f.Instances[2].Status = discovery.StatusMaintenance
 		}, leftB, "maintenance"},
-		{"its agent does not know it", func(f *Facts) { f.Owners = map[string]Owner{"a": alive("star-1"), "b": alive()} }, leftB, "anti-entropy"},
+		{"its agent does not know it", func(f *Facts) { f.NodeAgents = map[string]NodeAgent{"a": alive("star-1"), "b": alive()} }, leftB, "anti-entropy"},
 		{"its agent does not answer", func(f *Facts) {
-			f.Owners = map[string]Owner{"a": alive("star-1"), "b": {Problem: "refused"}}
+			f.NodeAgents = map[string]NodeAgent{"a": alive("star-1"), "b": {Problem: "refused"}}
 		}, leftB, "does not answer (refused)"},
-		{"its agent was not asked", func(f *Facts) { f.Owners = map[string]Owner{"a": alive("star-1")} }, leftB, "was not queried"},
+		{"its agent was not asked", func(f *Facts) { f.NodeAgents = map[string]NodeAgent{"a": alive("star-1")} }, leftB, "was not queried"},
 		{"its node is dead", func(f *Facts) {
 			f.Nodes["b"] = Node{Liveness: NodeDead}
-			f.Owners = map[string]Owner{"a": alive("star-1")}
+			f.NodeAgents = map[string]NodeAgent{"a": alive("star-1")}
 			f.Instances = slices.Delete(f.Instances, 1, 2)
 		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false", "warning dead-node star star-1 on node b, 10.0.0.1:80"}, "agent is dead"},
 		{"its node has no agent", func(f *Facts) {
 			f.Nodes["b"] = Node{Liveness: NodeWithoutAgent, Watched: true}
-			f.Owners = map[string]Owner{"a": alive("star-1")}
+			f.NodeAgents = map[string]NodeAgent{"a": alive("star-1")}
 			f.Instances = slices.Delete(f.Instances, 1, 2)
 		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false", "notice no-agent star star-1 on node b, 10.0.0.1:80"}, "has no agent"},
 		{"they differ: the one written last", func(f *Facts) {
-			f.Owners = both
+			f.NodeAgents = both
 			f.Instances[2].Tags = []string{"v2"}
 		}, leftA, `its tags are [], the ones of star-1 on node b are ["v2"]`},
 		{"they differ: the operator keeps the other one", func(f *Facts) {
-			f.Owners, f.Keep = both, "a"
+			f.NodeAgents, f.Keep = both, "a"
 			f.Instances[2].Tags = []string{"v2"}
 		}, leftB, "its tags are"},
 		{"the operator keeps one that does not pass", func(f *Facts) {
-			f.Owners, f.Keep = both, "b"
+			f.NodeAgents, f.Keep = both, "b"
 			f.Instances[2].Status = discovery.StatusCritical
 		}, leftA, "is critical"},
 		{"the operator keeps one whose agent does not know it", func(f *Facts) {
-			f.Owners, f.Keep = map[string]Owner{"a": alive("star-1"), "b": alive()}, "b"
+			f.NodeAgents, f.Keep = map[string]NodeAgent{"a": alive("star-1"), "b": alive()}, "b"
 		}, leftA, "is not the live one"},
-		{"the operator keeps one on a node without any", func(f *Facts) { f.Owners, f.Keep = both, "c" }, leftB, "no registration on node c"},
+		{"the operator keeps one on a node without any", func(f *Facts) { f.NodeAgents, f.Keep = both, "c" }, leftB, "no registration on node c"},
 		{"another id at the address", func(f *Facts) {
-			f.Owners = map[string]Owner{"a": alive("star-1", "star-7")}
+			f.NodeAgents = map[string]NodeAgent{"a": alive("star-1", "star-7")}
 			f.Instances[2] = star(7, "a", "10.0.0.1", 80)
 		}, []string{"warning duplicate-address star star-1 on node a, 10.0.0.1:80; star-7@a stays, possible true"}, ""},
 		{"three", func(f *Facts) {
-			f.Owners = map[string]Owner{"a": alive("star-1"), "b": alive("star-1"), "c": alive("star-1")}
+			f.NodeAgents = map[string]NodeAgent{"a": alive("star-1"), "b": alive("star-1"), "c": alive("star-1")}
 			f.Instances = append(f.Instances, star(1, "c", "10.0.0.1", 80))
 		}, []string{"warning duplicate " + possible, "warning duplicate star star-1 on node c, 10.0.0.1:80; star-1@a stays, possible true"}, ""},
 		{"loopback addresses of two machines are two processes", func(f *Facts) {
@@ -328,8 +328,8 @@ func TestDuplicatesThatMayBeDifferentProcesses(t *testing.T) {
 				test.change(&second)
 			}
 			f.Instances = []Instance{first, second}
-			own := Owner{URL: "http://agent", Services: map[string]Registration{"star-1": {"star", first.address()}}}
-			f.Owners = map[string]Owner{"a": own, "b": own}
+			own := NodeAgent{URL: "http://agent", Services: map[string]Registration{"star-1": {"star", first.address()}}}
+			f.NodeAgents = map[string]NodeAgent{"a": own, "b": own}
 			findings := f.duplicateFindings()
 			verify.Require(t, len(findings) == test.findings, "%d findings: %+v", len(findings), findings)
 			for _, finding := range findings {
@@ -345,8 +345,8 @@ func TestDuplicatesWithUnknownNodes(t *testing.T) {
 	f := healthy()
 	f.NodeAddresses = nil
 	f.Instances = []Instance{star(1, "a", "10.0.0.1", 80), star(1, "b", "10.0.0.1", 80)}
-	own := Owner{Services: map[string]Registration{"star-1": {"star", "10.0.0.1:80"}}}
-	f.Owners = map[string]Owner{"a": own, "b": own}
+	own := NodeAgent{Services: map[string]Registration{"star-1": {"star", "10.0.0.1:80"}}}
+	f.NodeAgents = map[string]NodeAgent{"a": own, "b": own}
 	findings := f.duplicateFindings()
 	verify.That(t, len(findings) == 1 && findings[0].Fix.Confirm && strings.HasPrefix(findings[0].Fix.WhyNot, "the nodes of the catalog could not be read"), "%+v", findings)
 }
@@ -355,7 +355,7 @@ func TestDuplicatesWithUnknownNodes(t *testing.T) {
 func TestTwoIDsWithOneLoopbackAddress(t *testing.T) {
 	f := healthy()
 	f.Instances = []Instance{star(1, "a", "127.0.0.1", 80), star(2, "a", "127.0.0.1", 80)}
-	f.Owners = map[string]Owner{"a": {Services: map[string]Registration{"star-1": {"star", "127.0.0.1:80"}, "star-2": {"star", "127.0.0.1:80"}}}}
+	f.NodeAgents = map[string]NodeAgent{"a": {Services: map[string]Registration{"star-1": {"star", "127.0.0.1:80"}, "star-2": {"star", "127.0.0.1:80"}}}}
 	findings := f.duplicateFindings()
 	verify.That(t, len(findings) == 1 && !findings[0].Fix.Possible && strings.Contains(findings[0].Fix.WhyNot, "127.0.0.1"), "%+v", findings)
 }
@@ -365,7 +365,7 @@ func TestReusedID(t *testing.T) {
 	for _, now := range []Registration{{"moon", "10.0.0.1:80"}, {"star", "10.0.0.1:81"}, {"star", "10.0.0.2:80"}} {
 		f := healthy()
 		f.Instances = []Instance{star(1, "a", "10.0.0.1", 80), star(1, "b", "10.0.0.1", 80)}
-		f.Owners = map[string]Owner{
+		f.NodeAgents = map[string]NodeAgent{
 			"a": {Services: map[string]Registration{"star-1": {"star", "10.0.0.1:80"}}},
 			"b": {Services: map[string]Registration{"star-1": now}},
 		}
@@ -388,7 +388,7 @@ func TestCommandsQuoteNames(t *testing.T) {
 // Another agent may have the same id.
 func TestDeregistrationCommandNamesTheAgent(t *testing.T) {
 	f := healthy()
-	f.Owners = map[string]Owner{"b": {URL: "https://10.0.0.2:8501"}, "c": {URL: "http://10.0.0.3:8500", Problem: "refused"}}
+	f.NodeAgents = map[string]NodeAgent{"b": {URL: "https://10.0.0.2:8501"}, "c": {URL: "http://10.0.0.3:8500", Problem: "refused"}}
 	for node, want := range map[string]string{
 		"a":   "consul services deregister -id=star-1 -http-addr=http://127.0.0.1:8500",
 		"b":   "consul services deregister -id=star-1 -http-addr=https://10.0.0.2:8501",
@@ -433,7 +433,7 @@ func FuzzDuplicates(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0, 16, 16, 80, 80, 255, 17})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		facts := healthy()
-		facts.Instances, facts.Owners = nil, make(map[string]Owner)
+		facts.Instances, facts.NodeAgents = nil, make(map[string]NodeAgent)
 		nodes := []string{"a", "b", "c"}
 		seen := make(map[instanceKey]bool)
 		for n, b := range data {
@@ -448,8 +448,8 @@ func FuzzDuplicates(f *testing.F) {
 			}
 			seen[i.key()] = true
 			facts.Instances = append(facts.Instances, i)
-			if facts.Owners[node].Services == nil && b&1 == 0 {
-				facts.Owners[node] = Owner{Services: map[string]Registration{i.ID: {i.Service, i.address()}}}
+			if facts.NodeAgents[node].Services == nil && b&1 == 0 {
+				facts.NodeAgents[node] = NodeAgent{Services: map[string]Registration{i.ID: {i.Service, i.address()}}}
 			}
 			if b&8 != 0 {
 				facts.Nodes[node] = Node{Name: node, Liveness: Liveness(b % 3)}
@@ -467,7 +467,7 @@ func FuzzDuplicates(f *testing.F) {
 			keep := byKey[instanceKey{finding.Fix.KeepNode, finding.Fix.KeepID}]
 			verify.That(t, keep.address() == finding.Address && (keep.Node != finding.Node || keep.ID != finding.ID), "%+v: the remaining registration is %+v", finding, keep)
 			may := keep.Status == discovery.StatusPassing &&
-				facts.Owners[finding.Node].Services[finding.ID] == Registration{"star", finding.Address} &&
+				facts.NodeAgents[finding.Node].Services[finding.ID] == Registration{"star", finding.Address} &&
 				facts.Nodes[finding.Node].Liveness == NodeAlive
 			verify.That(t, may || !finding.Fix.Possible, "%+v must not be possible", finding.Fix)
 		}

@@ -43,7 +43,7 @@ type Doctor struct {
 	options Options
 	api     *consul.API            // of the chosen agent; nil: not chosen
 	client  *consul.Client         // of the same, for queries as sluice sends them
-	owners  map[string]*consul.API // of other agents, by node
+	agents  map[string]*consul.API // of other agents, by node
 	// consistent selects Consul's consistency mode "consistent".
 	consistent  bool
 	goneTimeout time.Duration // shorter in tests only
@@ -52,7 +52,7 @@ type Doctor struct {
 // New makes a doctor without a connection. The caller calls Close.
 func New(o Options) *Doctor {
 	o.Consul.Log = zerolog.Nop()
-	return &Doctor{options: o, owners: make(map[string]*consul.API), goneTimeout: goneTimeout}
+	return &Doctor{options: o, agents: make(map[string]*consul.API), goneTimeout: goneTimeout}
 }
 
 func (d *Doctor) Close() {
@@ -62,8 +62,8 @@ func (d *Doctor) Close() {
 	if d.api != nil {
 		d.api.Close()
 	}
-	for _, owner := range d.owners {
-		owner.Close()
+	for _, agent := range d.agents {
+		agent.Close()
 	}
 }
 

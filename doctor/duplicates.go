@@ -80,12 +80,12 @@ func (f *Facts) kept(group []Instance) Instance {
 // rank orders registrations by the state of their agents: highest if the agent is alive
 // and lists the registration.
 func (f *Facts) rank(i Instance) int {
-	owner, asked := f.Owners[i.Node]
-	answered := asked && owner.Problem == ""
+	agent, asked := f.NodeAgents[i.Node]
+	answered := asked && agent.Problem == ""
 	switch f.Nodes[i.Node].Liveness {
 	case NodeAlive:
 		switch {
-		case answered && owner.has(i):
+		case answered && agent.has(i):
 			return 4
 		case !answered:
 			return 3
@@ -111,15 +111,15 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 		finding.Seen = fmt.Sprintf("%s on node %s has the same address, %s", keep.ID, keep.Node, f.reason(i, keep))
 		finding.Why = "One process has two peers: it gets twice its share of the requests, and a failure counts twice."
 	}
-	owner := f.Owners[i.Node]
-	finding.Fix.Agent = owner.URL
+	agent := f.NodeAgents[i.Node]
+	finding.Fix.Agent = agent.URL
 	if finding.Fix.WhyNot = f.whyNot(i, keep); finding.Fix.WhyNot == "" {
 		finding.Fix.WhyNot = joined(" and ", f.doubt(i), difference(i, keep))
 		finding.Fix.Confirm = finding.Fix.WhyNot != ""
 	}
 	finding.Fix.Possible = finding.Fix.WhyNot == ""
 	if f.Token.ACLs {
-		finding.Policy = owner.Lacks + fmt.Sprintf("service %q { policy = \"write\" }\n", i.Service)
+		finding.Policy = agent.Lacks + fmt.Sprintf("service %q { policy = \"write\" }\n", i.Service)
 	}
 	switch {
 	case finding.Fix.Possible:
@@ -137,7 +137,7 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 	case f.Nodes[i.Node].Liveness == NodeWithoutAgent:
 		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". If nothing maintains it, remove it from the catalog."
 		finding.Command = catalogDeregister(i)
-	case owner.Problem != "":
+	case agent.Problem != "":
 		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". Deregister it on its node's machine, or give the agent's URL: --agent-address " + shellWord(i.Node) + "=URL."
 		finding.Command = f.agentDeregister(i)
 	default:
@@ -171,7 +171,7 @@ func (f *Facts) reason(i, keep Instance) string {
 
 // whyNot returns why Doctor.Fix does not deregister i, whatever the operator confirms, or "".
 func (f *Facts) whyNot(i, keep Instance) string {
-	owner, asked := f.Owners[i.Node]
+	agent, asked := f.NodeAgents[i.Node]
 	switch {
 	case i.Status == discovery.StatusMaintenance:
 		return "it is in maintenance mode"
@@ -181,12 +181,12 @@ func (f *Facts) whyNot(i, keep Instance) string {
 		return "it has no agent, and the program that wrote it into the catalog may write it again"
 	case !asked:
 		return "its agent was not queried"
-	case owner.Problem != "":
-		return "its agent does not answer (" + owner.Problem + "), and would register it again after a removal from the catalog"
-	case !owner.has(i) && owner.Services[i.ID] != Registration{}:
-		other := owner.Services[i.ID]
+	case agent.Problem != "":
+		return "its agent does not answer (" + agent.Problem + "), and would register it again after a removal from the catalog"
+	case !agent.has(i) && agent.Services[i.ID] != Registration{}:
+		other := agent.Services[i.ID]
 		return fmt.Sprintf("its agent has this id for %s at %s", other.Service, other.Address)
-	case !owner.has(i):
+	case !agent.has(i):
 		why := "its agent does not know it, and removes it from the catalog at its next anti-entropy sync, within minutes"
 		if f.Token.ACLs {
 			why += ", unless " + agentLacks(i.Node)

@@ -19,11 +19,11 @@ type Facts struct {
 	Nodes     map[string]Node // by name
 	Instances []Instance      // without Consul's own service
 
-	Unlisted []string         // names of services whose instances Consul cannot list
-	Keep     string           // node whose registrations of a process stay; "": the live ones
-	Only     []string         // names of the examined services; empty: all
-	Filtered []string         // paths whose answers ACLs filtered
-	Owners   map[string]Owner // by node, of the nodes with duplicates
+	Unlisted   []string             // names of services whose instances Consul cannot list
+	Keep       string               // node whose registrations of a process stay; "": the live ones
+	Only       []string             // names of the examined services; empty: all
+	Filtered   []string             // paths whose answers ACLs filtered
+	NodeAgents map[string]NodeAgent // by node, of the nodes with duplicates
 	// NodeAddresses are the addresses of all nodes of the catalog, if there are
 	// duplicates; nil: they could not be read.
 	NodeAddresses map[string]bool
@@ -121,8 +121,8 @@ func (i Instance) contact() string { return cmp.Or(i.Contact, i.address()) }
 
 type instanceKey struct{ node, id string }
 
-// Owner is the answer of a node's agent.
-type Owner struct {
+// NodeAgent is the answer of a node's agent.
+type NodeAgent struct {
 	URL      string
 	Problem  string                  // why there is no answer; "": there is
 	Lacks    string                  // the missing ACL policy, if that is the problem
@@ -136,7 +136,7 @@ type Registration struct {
 }
 
 // has reports whether the agent has registered i.
-func (o Owner) has(i Instance) bool {
+func (o NodeAgent) has(i Instance) bool {
 	return o.Services[i.ID] == Registration{i.Service, i.address()}
 }
 

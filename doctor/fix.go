@@ -97,21 +97,21 @@ func (d *Doctor) Fix(ctx context.Context, finding Finding, o FixOptions) Fixed {
 		}
 		return finding.Outcome(ResultWould, fmt.Sprintf("would deregister it through %s%s; %s", latest.Fix.Agent, condition, stays))
 	}
-	owner, err := d.ownerOf(finding.Node, map[string]string{f.Agent.Node: ""})
-	if err != nil || owner == nil {
+	agent, err := d.agentOf(finding.Node, map[string]string{f.Agent.Node: ""})
+	if err != nil || agent == nil {
 		return finding.Outcome(ResultFailed, fmt.Sprintf("its agent: %v", err))
 	}
-	if err := deregister(ctx, owner, finding.ID); err != nil {
-		return finding.Outcome(ResultFailed, explainDeregister(err, owner.URL, finding))
+	if err := deregister(ctx, agent, finding.ID); err != nil {
+		return finding.Outcome(ResultFailed, explainDeregister(err, agent.URL, finding))
 	}
 	if err := d.awaitGone(ctx, finding); err != nil {
-		detail := fmt.Sprintf("%s deregistered it, but %v", owner.URL, err)
+		detail := fmt.Sprintf("%s deregistered it, but %v", agent.URL, err)
 		if f.Token.ACLs && errors.Is(err, errStillListed) {
 			detail += ": it may be that " + agentLacks(finding.Node)
 		}
 		return finding.Outcome(ResultFailed, detail)
 	}
-	return finding.Outcome(ResultDone, fmt.Sprintf("deregistered through %s, and gone from the catalog; %s", owner.URL, stays))
+	return finding.Outcome(ResultDone, fmt.Sprintf("deregistered through %s, and gone from the catalog; %s", agent.URL, stays))
 }
 
 // allowed reports whether Doctor.Fix may go on with f, where the operator has seen shown.
@@ -134,10 +134,10 @@ func (d *Doctor) again(ctx context.Context, service string) (*Facts, error) {
 	return f, err
 }
 
-func deregister(ctx context.Context, owner *consul.API, id string) error {
+func deregister(ctx context.Context, agent *consul.API, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	return owner.Agent().ServiceDeregisterOpts(id, query(ctx))
+	return agent.Agent().ServiceDeregisterOpts(id, query(ctx))
 }
 
 func explainDeregister(err error, agent string, finding Finding) string {

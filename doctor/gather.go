@@ -68,7 +68,7 @@ func (d *Doctor) gather(ctx context.Context) (*Facts, error) {
 	f.Filtered = slices.Sorted(maps.Keys(g.filtered))
 	d.queryUses(ctx, f)
 	d.queryMesh(ctx, f)
-	d.queryOwners(ctx, f)
+	d.queryNodeAgents(ctx, f)
 	if d.options.ConnectTimeout > 0 {
 		f.Silent = connectAll(ctx, f.Instances, d.options.ConnectTimeout)
 	}

@@ -237,9 +237,9 @@ func quoted(text string) string {
 // agentDeregister is the command that deregisters i through its own agent.
 func (f *Facts) agentDeregister(i Instance) string {
 	command := "consul services deregister -id=" + shellWord(i.ID)
-	switch owner := f.Owners[i.Node]; {
-	case owner.URL != "" && owner.Problem == "":
-		return command + " -http-addr=" + shellWord(owner.URL)
+	switch agent := f.NodeAgents[i.Node]; {
+	case agent.URL != "" && agent.Problem == "":
+		return command + " -http-addr=" + shellWord(agent.URL)
 	case i.Node == f.Agent.Node && !f.Remote:
 		return command + " -http-addr=" + shellWord(f.Agent.URL)
 	case strings.HasPrefix(i.Node, "-"):

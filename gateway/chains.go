@@ -313,12 +313,13 @@ func describeChain(status *admin.Chain, s *serviceChain) {
 	}
 	status.Known, status.Default, status.Protocol = true, s.used.Default, s.used.Protocol
 	status.Entries, status.Problems = append(status.Entries, s.result.Entries...), append(status.Problems, s.result.Problems...)
-	describe := func(service string, configured config.Service) {
-		for i, t := range configured.Consul.Targets {
-			status.Targets = append(status.Targets, admin.ChainTarget{
-				ServedBy: service, Failover: i > 0, ConsulService: t.Service, Subset: t.Subset, Filter: t.Filter, OnlyPassing: t.OnlyPassing,
-				Namespace: t.Namespace, Partition: t.Partition, Datacenter: t.Datacenter, Peer: t.Peer, SNI: t.SNI, Gateway: t.Gateway, External: t.External,
-			})
+	describe := func(servedBy string, configured config.Service) {
+		for i, target := range configured.Consul.Targets {
+			described := admin.ChainTarget{ServedBy: servedBy, Failover: i > 0, SNI: target.SNI, Gateway: target.Gateway, External: target.External}
+			described.ConsulService, described.Namespace, described.Partition = target.Service, target.Namespace, target.Partition
+			described.Datacenter, described.Peer = target.Datacenter, target.Peer
+			described.Subset, described.Filter, described.OnlyPassing = target.Subset, target.Filter, target.OnlyPassing
+			status.Targets = append(status.Targets, described)
 		}
 	}
 	describe(status.Service, s.result.Service)

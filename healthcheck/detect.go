@@ -53,7 +53,7 @@ type anomaly struct {
 // peers their weights back if it is not.
 func (c *Checker) restartDetectorLocked() {
 	passive := c.passive.Load()
-	if passive == nil || !passive.detects() {
+	if passive == nil || !passive.comparesPeers() {
 		c.stopDetectorLocked()
 		s := c.pool.Snapshot()
 		for _, p := range slices.Concat(s.All, s.Draining) { // draining peers may return

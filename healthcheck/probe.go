@@ -51,7 +51,7 @@ var errNoHTTP2 = errors.New("TLS handshake: the peer does not agree to HTTP/2")
 
 // dial connects to the target, with a TLS handshake if configured.
 func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
-	network, address := discovery.Endpoint(t.Address)
+	network, address := discovery.NetworkOf(t.Address)
 	dialer := locality.NewDialer(t.Control, 0)
 	connection, err := dialer.DialContext(ctx, network, address)
 	if err != nil {

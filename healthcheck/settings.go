@@ -141,11 +141,11 @@ func (p *Passive) ejection(times int) time.Duration {
 }
 
 func (p *Passive) enabled() bool {
-	return p.MaxEjected > 0 && (p.ConsecutiveConnectFailures > 0 || p.ConsecutiveFailures > 0 || p.Consecutive5xx > 0 || p.Flaps > 0 || p.detects())
+	return p.MaxEjected > 0 && (p.ConsecutiveConnectFailures > 0 || p.ConsecutiveFailures > 0 || p.Consecutive5xx > 0 || p.Flaps > 0 || p.comparesPeers())
 }
 
-// detects reports whether there is detection at intervals.
-func (p *Passive) detects() bool { return p.SuccessRate != nil || p.Latency != nil }
+// comparesPeers reports whether peers are compared with each other, at intervals.
+func (p *Passive) comparesPeers() bool { return p.SuccessRate != nil || p.Latency != nil }
 
 // Cause is the limit that ejected a peer.
 type Cause uint8

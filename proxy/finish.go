@@ -203,7 +203,7 @@ func (x *answer) record(duration time.Duration) {
 		r.Method, r.Host, r.Path, r.Query = string(x.request.head.MethodName(b)), string(x.request.head.Authority(b)), string(path), string(query)
 		r.Scheme = x.request.Scheme()
 		r.UserAgent = string(x.request.head.Find(b, http1.NameUserAgent))
-		if !x.request.span.Parent.IsZero() {
+		if x.request.span.Continues() {
 			r.TraceState = traceState(&x.request.head, b)
 		}
 	}

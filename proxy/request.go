@@ -392,7 +392,7 @@ func maxForwards(x *request) int {
 func (x *request) reserved() reserved.Rules {
 	return reserved.Rules{
 		Trusted: x.identity.trusted, RequestID: len(x.requestID) > 0, Span: !x.span.ID.IsZero(),
-		NewTrace: !x.span.ID.IsZero() && x.span.Parent.IsZero(), Deadline: !x.deadline.IsZero(),
+		NewTrace: !x.span.ID.IsZero() && !x.span.Continues(), Deadline: !x.deadline.IsZero(),
 		ListenerSets:    x.client.listener.StrictTransportSecurity != "",
 		DropUnderscores: !x.identity.grpc && !x.client.options.KeepUnderscores,
 	}

@@ -124,7 +124,7 @@ func (s *step) command(stop context.Context) error {
 func (s *step) returned(ctx context.Context, before []admin.Peer, deadline time.Time) (again admin.Peer, err error) {
 	var settle time.Duration
 	var since time.Time
-	why := "it is not registered"
+	waitsFor := "it is not registered"
 	err = wake.Repeat(ctx, interval, func() (bool, error) {
 		peers, err := s.sluice.Peers(ctx)
 		if err != nil {
@@ -133,9 +133,9 @@ func (s *step) returned(ctx context.Context, before []admin.Peer, deadline time.
 		successor, ok := s.successor(before, peers)
 		switch {
 		case !ok:
-			why, since = "it is not registered", time.Time{}
+			waitsFor, since = "it is not registered", time.Time{}
 		case !isWell(successor):
-			why, since = "Consul has it "+successor.Status, time.Time{}
+			waitsFor, since = "Consul has it "+successor.Status, time.Time{}
 		case since.IsZero() || InstanceOf(successor) != InstanceOf(again):
 			if settle, err = s.settle(ctx, successor); err != nil {
 				return false, s.late(deadline, err, "")
@@ -147,12 +147,12 @@ func (s *step) returned(ctx context.Context, before []admin.Peer, deadline time.
 			if err == nil && stale == "" {
 				return true, nil
 			}
-			why, since = stale, time.Time{} // what was seen proves nothing
+			waitsFor, since = stale, time.Time{} // what was seen proves nothing
 		}
 		if !since.IsZero() {
-			why = fmt.Sprintf("it is passing for %v, want %v", time.Since(since).Round(time.Second), settle)
+			waitsFor = fmt.Sprintf("it is passing for %v, want %v", time.Since(since).Round(time.Second), settle)
 		}
-		return false, s.late(deadline, nil, fmt.Sprintf("%s, %v after the command", why, s.ReturnTimeout))
+		return false, s.late(deadline, nil, fmt.Sprintf("%s, %v after the command", waitsFor, s.ReturnTimeout))
 	})
 	if err == nil {
 		i := InstanceOf(again)

@@ -10,6 +10,9 @@ type Span struct {
 	Sampled bool   // the span is exported
 }
 
+// Continues reports whether the span goes on with a trace of the client.
+func (s *Span) Continues() bool { return !s.Parent.IsZero() }
+
 // A Request is a finished request with its attempts, each of which is a span.
 type Request struct {
 	Span

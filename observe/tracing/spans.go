@@ -83,7 +83,7 @@ func (r *Request) serverSpan() *tracepb.Span {
 		Name: nameOf(method, r.Route), Kind: tracepb.Span_SPAN_KIND_SERVER,
 		StartTimeUnixNano: nanoseconds(r.Start), EndTimeUnixNano: nanoseconds(r.Start.Add(r.Duration)),
 	}
-	if !r.Parent.IsZero() {
+	if r.Continues() {
 		s.ParentSpanId = r.Parent[:]
 	}
 	if r.Failed {
@@ -95,46 +95,46 @@ func (r *Request) serverSpan() *tracepb.Span {
 }
 
 func (r *Request) attemptSpan(i int) *tracepb.Span {
-	t := &r.Attempts[i]
+	attempt := &r.Attempts[i]
 	method := methodName(r.Method)
 	scheme := "http"
-	if t.Secure {
+	if attempt.Secure {
 		scheme = "https"
 	}
-	url := scheme + "://" + t.Peer + r.Path
+	url := scheme + "://" + attempt.Peer + r.Path
 	if r.Query != "" {
 		url += "?" + r.Query
 	}
-	host, port := hostPort(t.Peer)
+	host, port := hostPort(attempt.Peer)
 	var a attributes
 	a.text(semconv.HTTPRequestMethodKey, method)
 	if method == otherMethod {
 		a.text(semconv.HTTPRequestMethodOriginalKey, r.Method)
 	}
 	a.text(semconv.URLFullKey, url)
-	a.authority(t.Peer)
+	a.authority(attempt.Peer)
 	a.text(semconv.NetworkPeerAddressKey, host)
 	a.number(semconv.NetworkPeerPortKey, port)
-	a.number(semconv.HTTPResponseStatusCodeKey, int64(t.Status))
+	a.number(semconv.HTTPResponseStatusCodeKey, int64(attempt.Status))
 	a.number(semconv.HTTPRequestResendCountKey, int64(i))
 	a.text(serviceKey, r.Service)
-	a.text(peerIDKey, t.PeerID)
-	a.text(outcomeKey, t.Outcome)
-	a.text(causeKey, t.Cause)
-	if t.Connect > 0 {
-		a.float(connectKey, float64(t.Connect)/float64(time.Millisecond))
+	a.text(peerIDKey, attempt.PeerID)
+	a.text(outcomeKey, attempt.Outcome)
+	a.text(causeKey, attempt.Cause)
+	if attempt.Connect > 0 {
+		a.float(connectKey, float64(attempt.Connect)/float64(time.Millisecond))
 	}
 	s := &tracepb.Span{
-		TraceId: r.Trace[:], SpanId: t.ID[:], ParentSpanId: r.ID[:], TraceState: r.TraceState, Flags: flags(false),
+		TraceId: r.Trace[:], SpanId: attempt.ID[:], ParentSpanId: r.ID[:], TraceState: r.TraceState, Flags: flags(false),
 		Name: nameOf(method, ""), Kind: tracepb.Span_SPAN_KIND_CLIENT,
-		StartTimeUnixNano: nanoseconds(r.Start.Add(t.Start)), EndTimeUnixNano: nanoseconds(r.Start.Add(t.Start + t.Duration)),
+		StartTimeUnixNano: nanoseconds(r.Start.Add(attempt.Start)), EndTimeUnixNano: nanoseconds(r.Start.Add(attempt.Start + attempt.Duration)),
 	}
 	switch {
-	case t.Status >= 400:
-		a.text(semconv.ErrorTypeKey, strconv.Itoa(t.Status))
+	case attempt.Status >= 400:
+		a.text(semconv.ErrorTypeKey, strconv.Itoa(attempt.Status))
 		s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}
-	case !t.OK:
-		a.text(semconv.ErrorTypeKey, t.Outcome)
+	case !attempt.OK:
+		a.text(semconv.ErrorTypeKey, attempt.Outcome)
 		s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}
 	}
 	s.Attributes = a

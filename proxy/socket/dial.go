@@ -15,7 +15,7 @@ import (
 // connection is open, is no failure of the peer.
 func Dial(ctx context.Context, s *Sweeper, address string, timeout time.Duration, control locality.Control) (Conn, error) {
 	start := s.Now()
-	network, address := discovery.Endpoint(address)
+	network, address := discovery.NetworkOf(address)
 	dialer := locality.NewDialer(control, max(timeout, time.Millisecond))
 	for {
 		conn, err := dialer.DialContext(ctx, network, address)

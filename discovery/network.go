@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// The networks of Endpoint.
+// The networks of NetworkOf.
 const (
 	NetworkTCP  = "tcp"
 	NetworkUnix = "unix"
 )
 
-// Endpoint returns the network of an address, and the address in it: the absolute path of
+// NetworkOf returns the network of an address, and the address in it: the absolute path of
 // unix:/PATH, or "host:port".
-func Endpoint(address string) (network, at string) {
+func NetworkOf(address string) (network, at string) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok && strings.HasPrefix(path, "/") {
 		return NetworkUnix, filepath.Clean(path)
 	}
@@ -23,7 +23,7 @@ func Endpoint(address string) (network, at string) {
 
 // Authority returns the Host of requests to an address: a unix socket has none of its own.
 func Authority(address string) string {
-	if network, _ := Endpoint(address); network == NetworkUnix {
+	if network, _ := NetworkOf(address); network == NetworkUnix {
 		return "localhost"
 	}
 	return address

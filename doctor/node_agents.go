@@ -20,8 +20,8 @@ import (
 // https://developer.hashicorp.com/consul/api-docs/agent#list-members
 const memberAlive = 1
 
-// queryOwners queries the agents of the nodes with duplicates.
-func (d *Doctor) queryOwners(ctx context.Context, f *Facts) {
+// queryNodeAgents queries the agents of the nodes with duplicates.
+func (d *Doctor) queryNodeAgents(ctx context.Context, f *Facts) {
 	needed := make(map[string]bool)
 	for _, group := range f.duplicates() {
 		for _, i := range group {
@@ -36,28 +36,28 @@ func (d *Doctor) queryOwners(ctx context.Context, f *Facts) {
 	nodes := slices.Sorted(maps.Keys(needed))
 	f.NodeAddresses = d.nodeAddresses(ctx)
 	members, problem := d.members(ctx, f)
-	f.Owners = make(map[string]Owner, len(nodes))
-	var mu sync.Mutex // guards f.Owners and d.owners
-	ownerOf := func(node string) (*consul.API, error) {
+	f.NodeAgents = make(map[string]NodeAgent, len(nodes))
+	var mu sync.Mutex // guards f.NodeAgents and d.agents
+	agentOf := func(node string) (*consul.API, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		return d.ownerOf(node, members)
+		return d.agentOf(node, members)
 	}
 	_ = each(ctx, maxQueries, len(nodes), func(ctx context.Context, n int) error {
 		node := nodes[n]
-		var owner Owner
-		client, err := ownerOf(node)
+		var agent NodeAgent
+		client, err := agentOf(node)
 		switch {
 		case err != nil:
-			owner.Problem = err.Error()
+			agent.Problem = err.Error()
 		case client == nil:
-			owner.Problem = "its node is not a member of the agent's cluster" + quoted(problem)
+			agent.Problem = "its node is not a member of the agent's cluster" + quoted(problem)
 		default:
-			owner = queryOwner(ctx, client, f.Nodes[node])
+			agent = queryNodeAgent(ctx, client, f.Nodes[node])
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		f.Owners[node] = owner
+		f.NodeAgents[node] = agent
 		return nil
 	})
 }
@@ -90,9 +90,9 @@ func (d *Doctor) members(ctx context.Context, f *Facts) (addresses map[string]st
 	return addresses, problem
 }
 
-// ownerOf returns a client of a node's agent, or nil if its address is unknown.
-func (d *Doctor) ownerOf(node string, members map[string]string) (client *consul.API, err error) {
-	if client, ok := d.owners[node]; ok {
+// agentOf returns a client of a node's agent, or nil if its address is unknown.
+func (d *Doctor) agentOf(node string, members map[string]string) (client *consul.API, err error) {
+	if client, ok := d.agents[node]; ok {
 		return client, nil
 	}
 	at, named := d.options.AgentURLs[node]
@@ -107,7 +107,7 @@ func (d *Doctor) ownerOf(node string, members map[string]string) (client *consul
 		at = agentURL(d.api.URL, address)
 	}
 	if client, err = d.options.Consul.API(at); err == nil {
-		d.owners[node] = client
+		d.agents[node] = client
 	}
 	return client, err
 }
@@ -128,37 +128,37 @@ func agentURL(like, address string) string {
 	return scheme + "://" + net.JoinHostPort(address, port)
 }
 
-// queryOwner reads the registrations of a node's agent, after checking its node.
-func queryOwner(ctx context.Context, client *consul.API, at Node) Owner {
+// queryNodeAgent reads the registrations of a node's agent, after checking its node.
+func queryNodeAgent(ctx context.Context, client *consul.API, at Node) NodeAgent {
 	node := at.Name
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	owner := Owner{URL: client.URL}
+	agent := NodeAgent{URL: client.URL}
 	var s self
 	_, err := client.Raw().Query("/v1/agent/self", &s, query(ctx))
 	switch {
 	case consul.StatusCode(err) == http.StatusForbidden:
-		owner.Problem = fmt.Sprintf("%s: %v: the token lacks agent:read for %q", client.URL, consul.Shorten(err), node)
-		owner.Lacks = fmt.Sprintf("agent %q { policy = \"read\" }\n", node)
-		return owner
+		agent.Problem = fmt.Sprintf("%s: %v: the token lacks agent:read for %q", client.URL, consul.Shorten(err), node)
+		agent.Lacks = fmt.Sprintf("agent %q { policy = \"read\" }\n", node)
+		return agent
 	case err != nil:
-		owner.Problem = fmt.Sprintf("%s: %v", client.URL, consul.Shorten(err))
-		return owner
+		agent.Problem = fmt.Sprintf("%s: %v", client.URL, consul.Shorten(err))
+		return agent
 	case s.Config.NodeName != node:
-		owner.Problem = fmt.Sprintf("at %s answers the agent of node %s", client.URL, s.Config.NodeName)
-		return owner
+		agent.Problem = fmt.Sprintf("at %s answers the agent of node %s", client.URL, s.Config.NodeName)
+		return agent
 	}
 	var services map[string]*api.AgentService
 	if _, err := client.Raw().Query("/v1/agent/services", &services, query(ctx)); err != nil {
-		owner.Problem = fmt.Sprintf("%s: %v", client.URL, consul.Shorten(err))
-		return owner
+		agent.Problem = fmt.Sprintf("%s: %v", client.URL, consul.Shorten(err))
+		return agent
 	}
-	owner.Services = make(map[string]Registration, len(services))
+	agent.Services = make(map[string]Registration, len(services))
 	for id, s := range services {
 		i, _ := consulsource.InstanceOf(&api.ServiceEntry{Node: &api.Node{Node: node, Address: at.Address}, Service: s}, "")
-		owner.Services[id] = Registration{i.Service, i.HostPort()}
+		agent.Services[id] = Registration{i.Service, i.HostPort()}
 	}
-	return owner
+	return agent
 }
 
 // nodeAddresses returns the addresses of the catalog's nodes, or nil.
