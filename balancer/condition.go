@@ -19,6 +19,7 @@ type condition struct {
 	reasons   Reason
 	why       [numReasons]string // for each bit of reasons
 	unchecked bool               // must pass an active check first, and has not
+	awaited   bool               // unchecked, and no check has had a result
 	other     bool               // another service has its address, as active checks say
 	refused   string             // error of Options.MayConnect; "" if none is known
 	failed    string             // how the peer failed on probation; "" if it has not
@@ -76,7 +77,7 @@ func (c *condition) setInstance(i discovery.Instance, o *Options) {
 	if i.Weight > 0 {
 		c.usual = i.Weight
 	}
-	if c.awaitsCheck() && !o.MustPassFirst {
+	if c.awaited && !o.MustPassFirst {
 		c.setReason(ReasonActive, false, "")
 	}
 	weightless := i.Weight <= 0 && c.orders.Weight == 0
@@ -154,7 +155,7 @@ func (c *condition) probationLine() string {
 func (c *condition) setReason(r Reason, down bool, why string) {
 	c.reasons &^= r
 	if r&ReasonActive != 0 {
-		c.unchecked = c.unchecked && down
+		c.unchecked, c.awaited = c.unchecked && down, false
 	}
 	if down {
 		c.reasons |= r
@@ -170,15 +171,8 @@ func (c *condition) setReason(r Reason, down bool, why string) {
 
 // awaitCheck takes the peer out of use until an active check has passed.
 func (c *condition) awaitCheck() {
-	c.setReason(ReasonActive, true, notChecked)
-	c.unchecked = true
-}
-
-const notChecked = "not checked yet"
-
-// awaitsCheck reports whether the peer is out of use because no check has had a result.
-func (c *condition) awaitsCheck() bool {
-	return c.unchecked && c.whyActive() == notChecked
+	c.setReason(ReasonActive, true, "not checked yet")
+	c.unchecked, c.awaited = true, true
 }
 
 // whyActive returns why active checks fail.
