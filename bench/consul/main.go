@@ -25,6 +25,10 @@ type options struct {
 	pause     time.Duration
 	idle      time.Duration
 	profile   string
+
+	replicas, agents int
+	cached, polling  bool
+	loss             time.Duration
 }
 
 func main() {
@@ -57,11 +61,24 @@ func run(ctx context.Context, args []string) error {
 	flags.DurationVar(&o.pause, "pause", time.Second, "between two changes")
 	flags.DurationVar(&o.idle, "idle", 20*time.Second, "how long to watch before the first change")
 	flags.StringVar(&o.profile, "profile", "", "write sluice's CPU profile of the changes to `file`")
+	flags.IntVar(&o.replicas, "replicas", 0, "measure this number of replicas and a cluster of three servers instead")
+	flags.IntVar(&o.agents, "agents", 0, "client agents that the replicas ask in turn; 0: they ask the servers")
+	flags.BoolVar(&o.cached, "cached", false, "replicas have consul.cached")
+	flags.BoolVar(&o.polling, "polling", false, "agents have use_streaming_backend: false")
+	flags.DurationVar(&o.loss, "loss", 0, "then kill the leader, and measure for so long")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 || o.services < 0 || o.services == 1 || o.instances < 1 || o.nodes < 1 || o.changes < 1 || o.mode != "dev" && o.mode != "server" {
 		return errors.New("wrong arguments; see -help")
+	}
+	if o.replicas > 0 {
+		r, err := measureFleet(ctx, o)
+		if err != nil {
+			return fmt.Errorf("%d replicas: %w", o.replicas, err)
+		}
+		r.print(o)
+		return nil
 	}
 	sizes := []options{o}
 	if o.services == 0 {
