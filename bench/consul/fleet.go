@@ -99,7 +99,8 @@ func measureFleet(ctx context.Context, o options) (r fleetResult, err error) {
 	if r.start["replica"], err = f.replicaGroup().cpu(); err != nil {
 		return r, err
 	}
-	return r, f.measure(ctx, &r)
+	err = f.measure(ctx, &r)
+	return r, err
 }
 
 // start starts the replicas, all at once, and waits until each has all sets.

@@ -39,7 +39,7 @@ func (r fleetResult) print(o options) {
 		"The last replica had all sets after %.1f s, and a change after %.0f ms (median; at most %.0f ms).\n",
 		r.idleQueries, r.idleBytes, r.queries, r.bytes/1000, r.replica.Connections, r.replica.Goroutines, float64(r.replica.HeapBytes)/(1<<20),
 		r.first.Seconds(), milliseconds(r.median), milliseconds(r.last))
-	if o.loss > 0 {
+	if r.loss != nil {
 		fmt.Printf("\nThe leader was killed: the next change reached the last replica after %.1f s. In %v each replica sent %.0f queries; CPU in s: follower %.2f, agent %.2f, replica %.2f.\n",
 			r.lossTime.Seconds(), o.loss, r.lossQueries, r.loss["follower"].Seconds(), r.loss["agent"].Seconds(), r.loss["replica"].Seconds())
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -35,6 +36,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == watchCommand {
 		exit(watch(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == memoryCommand {
+		exit(serveMemory(os.Args[2:]))
+	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	exit(run(ctx, os.Args[1:]))
@@ -54,7 +58,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&o.services, "services", 0, "number of services, at least 2; 0: several sizes in turn")
 	flags.IntVar(&o.instances, "instances", 5, "instances of each service")
 	flags.IntVar(&o.nodes, "nodes", 1, "nodes that they are spread over")
-	flags.StringVar(&o.mode, "mode", "dev", "the agent: dev or server")
+	flags.StringVar(&o.mode, "mode", "dev", "the agent: dev, server, or memory for a catalogue in memory")
 	flags.BoolVar(&o.tls, "tls", false, "ask the agent over https, which means HTTP/2")
 	flags.BoolVar(&o.unchecked, "unchecked", false, "instances have no checks")
 	flags.IntVar(&o.changes, "changes", 30, "changes of each kind")
@@ -69,15 +73,17 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || o.services < 0 || o.services == 1 || o.instances < 1 || o.nodes < 1 || o.changes < 1 || o.mode != "dev" && o.mode != "server" {
+	if flags.NArg() > 0 || o.services < 0 || o.services == 1 || o.instances < 1 || o.nodes < 1 || o.changes < 1 || !slices.Contains([]string{"dev", "server", "memory"}, o.mode) {
 		return errors.New("wrong arguments; see -help")
 	}
 	if o.replicas > 0 {
 		r, err := measureFleet(ctx, o)
+		if r.held != nil {
+			r.print(o)
+		}
 		if err != nil {
 			return fmt.Errorf("%d replicas: %w", o.replicas, err)
 		}
-		r.print(o)
 		return nil
 	}
 	sizes := []options{o}

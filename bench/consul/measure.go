@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
-
-	"sluice/test/consultest"
 )
 
 // result is what was measured at one size.
@@ -37,7 +35,7 @@ type kind struct {
 // bench is one size, set up.
 type bench struct {
 	options
-	agent   *consultest.Agent
+	agent   agent
 	catalog catalog
 	*watcher
 }
@@ -48,30 +46,17 @@ func measure(ctx context.Context, o options) (result, error) {
 		return result{}, err
 	}
 	defer os.RemoveAll(dir)
-	agentOptions := consultest.Options{Node: "bench-agent", Progress: os.Stderr}
-	if o.mode == "server" {
-		agentOptions.Mode = consultest.Server
-	}
-	if o.tls {
-		if agentOptions.TLS, err = selfSigned(dir); err != nil {
-			return result{}, err
-		}
-	}
-	agent, err := consultest.StartAgent(ctx, agentOptions)
+	agent, address, ca, err := startAgent(ctx, o, dir)
 	if err != nil {
 		return result{}, err
 	}
-	defer agent.Close()
-	address, ca := agent.URL(), ""
-	if o.tls {
-		address, ca = "https://"+agent.HTTPSAddress(), agentOptions.TLS.CA
-	}
+	defer agent.close()
 	origin, err := startOrigin(o.instances + 1)
 	if err != nil {
 		return result{}, err
 	}
 	defer origin.close()
-	b := &bench{options: o, agent: agent, catalog: catalog{client: agent.Client(), instances: o.instances, nodes: o.nodes, unchecked: o.unchecked, port: origin.port}}
+	b := &bench{options: o, agent: agent, catalog: catalog{client: agent.client, instances: o.instances, nodes: o.nodes, unchecked: o.unchecked, port: origin.port}}
 	if err := b.catalog.fill(ctx, o.services); err != nil {
 		return result{}, fmt.Errorf("fill the catalog: %w", err)
 	}
@@ -229,7 +214,7 @@ func (b *bench) changeAll(ctx context.Context, name string, n int, serving, serv
 }
 
 // consulCPU returns the CPU time of the agent.
-func (b *bench) consulCPU() (time.Duration, error) { return cpuTime(b.agent.Process().PID()) }
+func (b *bench) consulCPU() (time.Duration, error) { return cpuTime(b.agent.pid) }
 
 func wait(ctx context.Context, d time.Duration) error {
 	select {
