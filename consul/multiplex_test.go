@@ -109,6 +109,34 @@ func TestStartOverHTTP2OpensFewConnections(t *testing.T) {
 	verify.That(t, !s.Shared && s.Peak <= most, "%+v: want at most %d connections at a time", s, most)
 }
 
+// After an outage, servers answer in place of the agent's views. They do not get a query for each
+// service from each replica, although HTTP/2 would carry them.
+func TestServersDoNotGetAQueryForEachServiceAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	const services = 300
+	m := startMultiplexing(t, 100, services, unchanged)
+	m.BreakProbes(http.StatusInternalServerError)
+	consultest.Await(t, "services share queries", func() bool { return m.client.Stats().Shared })
+	m.BreakProbes(0)
+	consultest.Await(t, "the agent is healthy", m.client.Healthy)
+	begun := len(m.Requests())
+	m.list(7, "a", "b")
+	for got := ""; got != "service-7: a b"; {
+		select {
+		case got = <-m.sets:
+		case <-time.After(time.Minute):
+			t.Fatal("no set after a change")
+		}
+	}
+	blocking := 0
+	for _, r := range m.Requests()[begun:] {
+		if r.Service != "" && r.Index > 0 {
+			blocking++
+		}
+	}
+	verify.That(t, m.client.Stats().Shared && blocking < services/4, "%d queries for services block", blocking)
+}
+
 // An agent after a failover may not share connections, as the one before does.
 func TestLimitAfterAFailover(t *testing.T) {
 	t.Parallel()

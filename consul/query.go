@@ -230,6 +230,9 @@ func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (A
 		if err != nil {
 			return Answer{}, fmt.Errorf("consul %s: %w", a.url, err)
 		}
+		if answer.KnownLeader && !answer.Streaming && answer.Age == 0 {
+			a.led.Store(time.Now().UnixNano())
+		}
 		answer.Absent = absent
 		if q.Authority && header.Get("X-Consul-KnownLeader") == "" {
 			answer.KnownLeader, answer.Age = true, 0

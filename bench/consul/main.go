@@ -127,6 +127,7 @@ func (r result) print(o options) {
 			k.queries, k.bytes/1000, k.sluiceCPU.Round(10*time.Microsecond), k.consulCPU.Round(100*time.Microsecond))
 	}
 	_ = w.Flush() // standard output
-	fmt.Printf("first request at a new instance, through the whole program: median %v, p95 %v after its registration; %d connections to Consul, %d goroutines, %.1f MiB resident\n",
+	fmt.Printf("the whole program: ready %v after its start, with %v of CPU; first request at a new instance: median %v, p95 %v after its registration; %d connections to Consul, %d goroutines, %.1f MiB resident\n",
+		r.served.ready.Round(time.Millisecond), r.served.readyCPU,
 		r.served.median.Round(10*time.Microsecond), r.served.p95.Round(10*time.Microsecond), r.served.connections, r.served.goroutines, float64(r.served.resident)/(1<<20))
 }
