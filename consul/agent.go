@@ -145,6 +145,15 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	return unreachable, context.Cause(ctx)
 }
 
+// leaveShared lets later queries use other connections, if they are shared, after one that blocks was
+// canceled. The agent continues it, and counts it against the streams of its connection: another one
+// that net/http sends there would wait for the end of it, for up to a minute.
+func (a *agent) leaveShared() {
+	if a.multiplexed.Load() && a.connections.inUse() {
+		a.connections.renew()
+	}
+}
+
 // renewContextsLocked creates the contexts of later queries.
 func (a *agent) renewContextsLocked() {
 	a.life, a.end = context.WithCancelCause(context.Background())

@@ -137,6 +137,45 @@ func TestServersDoNotGetAQueryForEachServiceAfterAnOutage(t *testing.T) {
 	verify.That(t, m.client.Stats().Shared && blocking < services/4, "%d queries for services block", blocking)
 }
 
+// Consul continues a query that was canceled, and its connection has a stream less. As many services
+// as it has streams have their sets at once all the same.
+func TestCanceledQueriesTakeNoStreams(t *testing.T) {
+	t.Parallel()
+	const streams = 20
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	continued := make(chan struct{}, streams)
+	m := startMultiplexing(t, streams, 1, func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/catalog/nodes" {
+				continued <- struct{}{}
+				<-release // also when it is canceled
+			}
+			h.ServeHTTP(w, r)
+		})
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	for range streams - 1 {
+		running.Go(func() {
+			q := consul.Query{Path: "catalog/nodes", QueryOptions: api.QueryOptions{WaitIndex: 1, WaitTime: time.Minute}}
+			_, _ = m.client.Get(ctx, q, func(io.Reader) error { return nil }) // it is canceled
+		})
+	}
+	for range streams - 1 {
+		<-continued
+	}
+	cancel()
+	running.Wait()
+	for range 2 * streams {
+		limited, cancel := context.WithTimeout(t.Context(), consultest.Patience/8)
+		q := consul.Query{Path: "health/service/" + multiplexedService(0)}
+		_, err := m.client.Get(limited, q, func(io.Reader) error { return nil })
+		cancel()
+		verify.Require(t, err == nil, "a query after those that were canceled: %v", err)
+	}
+}
+
 // An agent after a failover may not share connections, as the one before does.
 func TestLimitAfterAFailover(t *testing.T) {
 	t.Parallel()

@@ -119,6 +119,7 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 		defer func() {
 			if ctx.Err() != nil {
 				c.gate.recordContinued(&agent.multiplexed, ends)
+				agent.leaveShared()
 			}
 		}()
 	}
