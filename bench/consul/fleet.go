@@ -31,9 +31,8 @@ type group struct {
 	asks []*consultest.Agent // those of Consul; nil: replicas
 }
 
-// reading is what the processes of a group have used so far, or have now, each of them in the mean.
+// reading is what the processes of a group have now, each of them in the mean.
 type reading struct {
-	cpu                           time.Duration
 	resident                      float64 // bytes
 	sockets                       float64
 	goroutines, blocking, streams float64 // Consul's own figures
