@@ -67,7 +67,6 @@ type agents struct {
 	returnAfter time.Duration // for how long a preferred agent must be healthy before its use
 	spread      time.Duration // random time in addition
 	resetAt     time.Time     // when Consul may have lost its state; zero: never
-	canceledAt  time.Time     // when the queries of all loops were last canceled; zero: never
 }
 
 func (s *agents) randomBelow(d time.Duration) time.Duration {
@@ -108,24 +107,8 @@ func (s *agents) recordReset(now time.Time) {
 	defer s.mu.Unlock()
 	if s.resetAt.IsZero() || now.Sub(s.resetAt) >= resetTime {
 		s.resetAt = now
-		s.cancelQueriesLocked(s.current, false, errReset)
+		s.current.cancelQueriesLocked(false, errReset)
 	}
-}
-
-// cancelQueriesLocked is that of the agent. If it is in use, all loops then bypass views.
-func (s *agents) cancelQueriesLocked(a *agent, all bool, cause error) {
-	if a == s.current {
-		s.canceledAt = time.Now()
-		a.meter.gate.setLagging(true)
-	}
-	a.cancelQueriesLocked(all, cause)
-}
-
-// viewsLag reports whether the loops bypass the views of the agent in use.
-func (s *agents) viewsLag() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return time.Since(s.current.lastOutage) <= viewLag || time.Since(s.canceledAt) <= viewLag
 }
 
 // resetSince reports whether Consul may have lost its state after a time.
@@ -208,14 +191,14 @@ func (s *agents) switchToBest(now time.Time) {
 	if best == current {
 		if why != nil && !current.canceled {
 			current.canceled = true
-			s.cancelQueriesLocked(current, current.condition == unreachable, why)
+			current.cancelQueriesLocked(current.condition == unreachable, why)
 		}
 		best = s.preferredAgainLocked(now)
 	}
 	if best == current {
 		return
 	}
-	s.cancelQueriesLocked(current, true, errOtherAgent) // also if it is healthy: it continues them
+	current.cancelQueriesLocked(true, errOtherAgent) // also if it is healthy: it continues them
 	if current.rankLocked(now) < healthy {
 		s.returnAfter = min(max(2*s.returnAfter, s.returnMin), returnMax)
 		if now.Sub(s.switched) > returnMax {

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -257,7 +256,7 @@ func TestAPIUsesTheSettingsOfOptions(t *testing.T) {
 func (c *Client) CancelQueries() {
 	c.agents.mu.Lock()
 	defer c.agents.mu.Unlock()
-	c.agents.cancelQueriesLocked(c.agents.current, true, errRecovered)
+	c.agents.current.cancelQueriesLocked(true, errRecovered)
 }
 
 // Tests with a real Consul mostly wait.
@@ -265,24 +264,4 @@ func TestMain(m *testing.M) {
 	parallel.SetDefault(8)
 	consultest.ClearEnvironment()
 	os.Exit(m.Run())
-}
-
-// Each loop whose query is canceled bypasses the views for viewLag: so all do, and share queries.
-func TestViewsLagAfterACancellation(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := verify.Result(New(Options{Addresses: []string{"http://one", "http://other"}})).Must(t)
-		defer c.Close()
-		lags := func() bool { return c.agents.viewsLag() && c.gate.lagging }
-		cancelOf := func(a *agent) {
-			c.agents.mu.Lock()
-			defer c.agents.mu.Unlock()
-			c.agents.cancelQueriesLocked(a, true, errOtherAgent)
-		}
-		cancelOf(c.agents.all[1])
-		verify.That(t, !lags(), "views lag after the cancellation of queries to an agent that is not in use")
-		cancelOf(c.agents.all[0])
-		verify.That(t, lags(), "views do not lag after the cancellation of all queries")
-		time.Sleep(viewLag + time.Second)
-		verify.That(t, !c.agents.viewsLag(), "views lag for longer than %v", viewLag)
-	})
 }

@@ -88,7 +88,7 @@ func (s *agents) probeRound(ctx context.Context, preferredAt *time.Time) {
 	}
 	if ctx.Err() == nil {
 		s.switchToBest(time.Now())
-		current.meter.gate.setLagging(s.viewsLag())
+		current.meter.gate.setLagging(time.Since(s.lastOutage()) <= viewLag)
 	}
 }
 
@@ -126,7 +126,7 @@ func (s *agents) recordProbe(a *agent, c condition, err error) {
 	}
 	if lasted && (was == unreachable || c == healthy) {
 		// Their connections may be dead, and the agent's views may lag.
-		s.cancelQueriesLocked(a, was == unreachable, errRecovered)
+		a.cancelQueriesLocked(was == unreachable, errRecovered)
 	}
 	a.canceled = false
 	if c > was {
