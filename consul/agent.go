@@ -20,7 +20,8 @@ type agent struct {
 	api         *api.Client
 	connections *connections
 	meter       *meter
-	multiplexed atomic.Bool // it answers over HTTP/2: queries share connections
+	multiplexed atomic.Bool  // it answers over HTTP/2: queries share connections
+	led         atomic.Int64 // when a server with a leader last answered a query through it, in ns since 1970
 
 	// Probes have a connection of their own.
 
@@ -119,6 +120,7 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
 	ctx = a.idle.trace(ctx)
+	begun := time.Now().UnixNano()
 	a.meter.probes.Add(1)
 	leader, err := a.probeAPI.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
 	switch {
@@ -131,12 +133,25 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 			a.connections.closeIdle() // so that the agent accepts one for the next probe
 		}
 		return degraded, Shorten(err)
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
 	}
 	// The next probe opens a new connection.
 	a.probeConnections.renew()
-	return unreachable, err
+	switch {
+	case ctx.Err() == nil:
+		return unreachable, err
+	case a.led.Load() > begun: // it answers queries: it is busy, as when many replicas start
+		return healthy, nil
+	}
+	return unreachable, context.Cause(ctx)
+}
+
+// leaveShared lets later queries use other connections, if they are shared, after one that blocks was
+// canceled. The agent continues it, and counts it against the streams of its connection: another one
+// that net/http sends there would wait for the end of it, for up to a minute.
+func (a *agent) leaveShared() {
+	if a.multiplexed.Load() && a.connections.inUse() {
+		a.connections.renew()
+	}
 }
 
 // renewContextsLocked creates the contexts of later queries.

@@ -120,6 +120,13 @@ func (c *connections) leave(g *generation) {
 	c.sweep(g)
 }
 
+// inUse reports whether there are connections for later requests.
+func (c *connections) inUse() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.current.open) > 0
+}
+
 // renew replaces all connections: later requests open new ones, and the old ones are
 // closed when their requests have ended. A cancellation is not enough for shared
 // connections. A half-open one would be used again. And Consul continues a canceled

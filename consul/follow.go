@@ -31,6 +31,8 @@ type FollowOptions struct {
 	// Await, if not nil, replaces blocking queries while the loops are oversubscribed. It waits for
 	// a reason to query, which may be from any time since the last query, or until ctx ends.
 	Await func(ctx context.Context)
+	// StaleIfBlocking: any server may answer a query that blocks.
+	StaleIfBlocking bool
 	// Volume bounds the bytes per second; nil: no bound. Several loops may share it.
 	Volume *rate.Limiter
 	// ExcludeFromCapacity: see LoopOptions.
@@ -87,6 +89,7 @@ func (f *followLoop) query(ctx context.Context, wait time.Duration) (err error) 
 		f.loop.Index = 0
 	}
 	f.loop.Block(&q.QueryOptions, wait-f.loop.client.Jitter(wait/10))
+	q.AllowStale = f.StaleIfBlocking && q.WaitIndex > 0
 	buffer := bodies.Get().(*bytes.Buffer)
 	defer bodies.Put(buffer)
 	buffer.Reset() // an answer 404 is not read

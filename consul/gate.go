@@ -63,6 +63,7 @@ type gate struct {
 	waiting    []waiting
 	changed    time.Time // last change of limit by a 429
 
+	lagging        bool            // the agent's views may be out of date, so that servers answer
 	loops          int             // loops that run
 	oversubscribed bool            // more loops than queries that may block
 	lasting        context.Context // ends, and is replaced, when oversubscribed changes
@@ -369,9 +370,23 @@ func (g *gate) count(n int) {
 	g.updateOversubscribedLocked()
 }
 
+// setLagging says whether the agent's views may be out of date. Then the servers answer each query
+// that blocks, and they must not get one for each of thousands of loops of each replica, however
+// many share a connection.
+func (g *gate) setLagging(lagging bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lagging = lagging
+	g.updateOversubscribedLocked()
+}
+
 // updateOversubscribedLocked decides whether there are more loops than queries that may block.
 func (g *gate) updateOversubscribedLocked() {
-	room := g.accepted - g.accepted/16 // the rest is for queries that do not block
+	room := g.accepted
+	if g.lagging {
+		room = min(room, g.connections)
+	}
+	room -= room / 16 // the rest is for queries that do not block
 	if oversubscribed := g.loops > room; oversubscribed != g.oversubscribed {
 		g.oversubscribed = oversubscribed
 		g.endLasting()

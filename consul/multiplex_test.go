@@ -106,7 +106,74 @@ func TestStartOverHTTP2OpensFewConnections(t *testing.T) {
 	// some: what looks like an outage replaces all. If each request dialed, there would be 128.
 	const most = 60
 	s := m.client.Stats()
-	verify.That(t, !s.Shared && s.Peak <= most, "%+v: want at most %d connections at a time", s, most)
+	verify.That(t, s.Peak <= most, "%+v: want at most %d connections at a time", s, most)
+}
+
+// After an outage, servers answer in place of the agent's views. They do not get a query for each
+// service from each replica, although HTTP/2 would carry them.
+func TestServersDoNotGetAQueryForEachServiceAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	const services = 300
+	m := startMultiplexing(t, 100, services, unchanged)
+	m.BreakProbes(http.StatusInternalServerError)
+	consultest.Await(t, "services share queries", func() bool { return m.client.Stats().Shared })
+	m.BreakProbes(0)
+	consultest.Await(t, "the agent is healthy", m.client.Healthy)
+	begun := len(m.Requests())
+	m.list(7, "a", "b")
+	for got := ""; got != "service-7: a b"; {
+		select {
+		case got = <-m.sets:
+		case <-time.After(time.Minute):
+			t.Fatal("no set after a change")
+		}
+	}
+	blocking := 0
+	for _, r := range m.Requests()[begun:] {
+		if r.Service != "" && r.Index > 0 {
+			blocking++
+		}
+	}
+	verify.That(t, m.client.Stats().Shared && blocking < services/4, "%d queries for services block", blocking)
+}
+
+// Consul continues a query that was canceled, and its connection has a stream less. As many services
+// as it has streams have their sets at once all the same.
+func TestCanceledQueriesTakeNoStreams(t *testing.T) {
+	t.Parallel()
+	const streams = 20
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	continued := make(chan struct{}, streams)
+	m := startMultiplexing(t, streams, 1, func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/catalog/nodes" {
+				continued <- struct{}{}
+				<-release // also when it is canceled
+			}
+			h.ServeHTTP(w, r)
+		})
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	for range streams - 1 {
+		running.Go(func() {
+			q := consul.Query{Path: "catalog/nodes", QueryOptions: api.QueryOptions{WaitIndex: 1, WaitTime: time.Minute}}
+			_, _ = m.client.Get(ctx, q, func(io.Reader) error { return nil }) // it is canceled
+		})
+	}
+	for range streams - 1 {
+		<-continued
+	}
+	cancel()
+	running.Wait()
+	for range 2 * streams {
+		limited, cancel := context.WithTimeout(t.Context(), consultest.Patience/8)
+		q := consul.Query{Path: "health/service/" + multiplexedService(0)}
+		_, err := m.client.Get(limited, q, func(io.Reader) error { return nil })
+		cancel()
+		verify.Require(t, err == nil, "a query after those that were canceled: %v", err)
+	}
 }
 
 // An agent after a failover may not share connections, as the one before does.

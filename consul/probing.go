@@ -88,6 +88,7 @@ func (s *agents) probeRound(ctx context.Context, preferredAt *time.Time) {
 	}
 	if ctx.Err() == nil {
 		s.switchToBest(time.Now())
+		current.meter.gate.setLagging(time.Since(s.lastOutage()) <= viewLag)
 	}
 }
 

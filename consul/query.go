@@ -32,6 +32,11 @@ type Query struct {
 	// updates. It does so for the instances of a service.
 	View bool
 
+	// InTurn says that the query, if it does not block, waits while 16 others of the client are in
+	// flight. All watches send it when they start and after an outage, and those of other replicas
+	// do so at the same time: the servers would answer nobody before all, also no probe.
+	InTurn bool
+
 	// MayBeAbsent says that an answer 404 is no error: there is nothing at Path, or Send
 	// finds nothing. Its body is not read.
 	MayBeAbsent bool
@@ -114,9 +119,15 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 		defer func() {
 			if ctx.Err() != nil {
 				c.gate.recordContinued(&agent.multiplexed, ends)
+				agent.leaveShared()
 			}
 		}()
 	}
+	endTurn, err := c.awaitTurn(ctx, q)
+	if err != nil {
+		return Answer{agent: agent}, err
+	}
+	defer endTurn()
 	q.Token = c.token.current()
 	begun := time.Now()
 	answer, err := agent.get(ctx, q, read)
@@ -130,6 +141,23 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 		time.Since(begun) < q.WaitTime.Truncate(time.Millisecond) // as it is sent
 	answer.URL, answer.agent, answer.Anonymous, answer.maxAge, answer.keys = agent.url, agent, q.Token == "", q.MaxAge, q.keys
 	return answer, err
+}
+
+// maxInTurn is the maximum number of queries in flight of those with InTurn. A near agent answers
+// 10,000 of them within seconds.
+const maxInTurn = 16
+
+// awaitTurn waits until q may be in flight. The caller calls end after the query.
+func (c *Client) awaitTurn(ctx context.Context, q Query) (end func(), err error) {
+	if !q.InTurn || q.WaitIndex > 0 {
+		return func() {}, nil
+	}
+	select {
+	case c.inTurn <- struct{}{}:
+		return func() { <-c.inTurn }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // Confirm sends q, without blocking, in the mode "consistent": the leader first confirms that it
@@ -202,6 +230,9 @@ func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (A
 		answer, err := parseHeader(header)
 		if err != nil {
 			return Answer{}, fmt.Errorf("consul %s: %w", a.url, err)
+		}
+		if answer.KnownLeader && !answer.Streaming && answer.Age == 0 {
+			a.led.Store(time.Now().UnixNano())
 		}
 		answer.Absent = absent
 		if q.Authority && header.Get("X-Consul-KnownLeader") == "" {

@@ -232,6 +232,17 @@ func (m *Manager) Statuses() []WatchStatus {
 	return statuses
 }
 
+// Status returns the status of the watch of a service. It costs less than Statuses. Without a watch
+// it is empty.
+func (m *Manager) Status(service string) WatchStatus {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w := m.watches[service]; w != nil {
+		return w.status
+	}
+	return WatchStatus{}
+}
+
 // startSources starts the sources that do not run yet, each in its own goroutine.
 func (m *Manager) startSources(ctx context.Context) {
 	m.mu.Lock()

@@ -147,7 +147,7 @@ func (p progress) ready() bool { return len(p.missing) == 0 || p.answered && !p.
 // refuses the service, if the old process had none either, or after readyTimeout.
 func (r *readiness) progress(waited time.Duration) progress {
 	var p progress
-	watches, inTime := r.services.watches(), waited < readyTimeout
+	inTime := waited < readyTimeout
 	if !wake.Closed(r.finder.Used()) {
 		p.wait = inTime
 		p.missing = append(p.missing, "catalog: "+r.catalogMissing())
@@ -161,9 +161,13 @@ func (r *readiness) progress(waited time.Duration) progress {
 		p.missing = append(p.missing, missing)
 	}
 	for _, service := range r.services.all() {
-		watch := watches[service.name]
-		if wake.Closed(service.first) {
-			p.answered = p.answered || watch.Endpoint != "" || !watch.Restored.IsZero()
+		known := wake.Closed(service.first)
+		if known && p.answered {
+			continue
+		}
+		watch := r.services.discovery.Status(service.name)
+		if known {
+			p.answered = watch.Endpoint != "" || !watch.Restored.IsZero()
 			continue
 		}
 		if watch.Refused < refusalsLimit && !r.unknownBefore(watch) && !r.chains.refuses(r.effective(), service.name) {

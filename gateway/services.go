@@ -335,14 +335,24 @@ func (s *services) awaitKnown(ctx context.Context, timeout time.Duration) {
 	s.discovery.AwaitSources(ctx, timeout)
 }
 
+// maxLateLines limits the lines of awaitFirst about services without a set.
+const maxLateLines = 20
+
 // awaitFirst waits until the pools of the services have their first set, at most for timeout.
 func (s *services) awaitFirst(ctx context.Context, list []*service, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	late := 0
 	for _, service := range list {
-		if !within(ctx, service.first) {
-			s.log.Warn().Str("service", service.name).Stringer("waited", timeout).
-				Str("missing", service.missing(s.watches()[service.name])).Msg("no peers yet")
+		if within(ctx, service.first) {
+			continue
 		}
+		if late++; late <= maxLateLines {
+			s.log.Warn().Str("service", service.name).Stringer("waited", timeout).
+				Str("missing", service.missing(s.discovery.Status(service.name))).Msg("no peers yet")
+		}
+	}
+	if more := late - maxLateLines; more > 0 {
+		s.log.Warn().Int("more", more).Stringer("waited", timeout).Msg("no peers yet")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -25,11 +26,18 @@ type options struct {
 	pause     time.Duration
 	idle      time.Duration
 	profile   string
+
+	replicas, agents int
+	cached, polling  bool
+	loss             time.Duration
 }
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == watchCommand {
 		exit(watch(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == memoryCommand {
+		exit(serveMemory(os.Args[2:]))
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -50,18 +58,33 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&o.services, "services", 0, "number of services, at least 2; 0: several sizes in turn")
 	flags.IntVar(&o.instances, "instances", 5, "instances of each service")
 	flags.IntVar(&o.nodes, "nodes", 1, "nodes that they are spread over")
-	flags.StringVar(&o.mode, "mode", "dev", "the agent: dev or server")
+	flags.StringVar(&o.mode, "mode", "dev", "the agent: dev, server, or memory for a catalogue in memory")
 	flags.BoolVar(&o.tls, "tls", false, "ask the agent over https, which means HTTP/2")
 	flags.BoolVar(&o.unchecked, "unchecked", false, "instances have no checks")
 	flags.IntVar(&o.changes, "changes", 30, "changes of each kind")
 	flags.DurationVar(&o.pause, "pause", time.Second, "between two changes")
 	flags.DurationVar(&o.idle, "idle", 20*time.Second, "how long to watch before the first change")
 	flags.StringVar(&o.profile, "profile", "", "write sluice's CPU profile of the changes to `file`")
+	flags.IntVar(&o.replicas, "replicas", 0, "measure this number of replicas and a cluster of three servers instead")
+	flags.IntVar(&o.agents, "agents", 0, "client agents that the replicas ask in turn; 0: they ask the servers")
+	flags.BoolVar(&o.cached, "cached", false, "replicas have consul.cached")
+	flags.BoolVar(&o.polling, "polling", false, "agents have use_streaming_backend: false")
+	flags.DurationVar(&o.loss, "loss", 0, "then kill the leader, and measure for so long")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || o.services < 0 || o.services == 1 || o.instances < 1 || o.nodes < 1 || o.changes < 1 || o.mode != "dev" && o.mode != "server" {
+	if flags.NArg() > 0 || o.services < 0 || o.services == 1 || o.instances < 1 || o.nodes < 1 || o.changes < 1 || !slices.Contains([]string{"dev", "server", "memory"}, o.mode) {
 		return errors.New("wrong arguments; see -help")
+	}
+	if o.replicas > 0 {
+		r, err := measureFleet(ctx, o)
+		if r.held != nil {
+			r.print(o)
+		}
+		if err != nil {
+			return fmt.Errorf("%d replicas: %w", o.replicas, err)
+		}
+		return nil
 	}
 	sizes := []options{o}
 	if o.services == 0 {
@@ -104,6 +127,7 @@ func (r result) print(o options) {
 			k.queries, k.bytes/1000, k.sluiceCPU.Round(10*time.Microsecond), k.consulCPU.Round(100*time.Microsecond))
 	}
 	_ = w.Flush() // standard output
-	fmt.Printf("first request at a new instance, through the whole program: median %v, p95 %v after its registration; %d connections to Consul, %d goroutines, %.1f MiB resident\n",
+	fmt.Printf("the whole program: ready %v after its start, with %v of CPU; first request at a new instance: median %v, p95 %v after its registration; %d connections to Consul, %d goroutines, %.1f MiB resident\n",
+		r.served.ready.Round(time.Millisecond), r.served.readyCPU,
 		r.served.median.Round(10*time.Microsecond), r.served.p95.Round(10*time.Microsecond), r.served.connections, r.served.goroutines, float64(r.served.resident)/(1<<20))
 }

@@ -3,24 +3,16 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
-
-	"sluice/test/consultest"
-	"sluice/test/subprocess"
 )
 
 // result is what was measured at one size.
@@ -40,27 +32,12 @@ type kind struct {
 	sluiceCPU, consulCPU time.Duration
 }
 
-// set is a line of the watching process.
-type set struct {
-	service string
-	serving int
-	at      time.Time
-}
-
-// withoutProbes returns the number of queries without probes, whose number does not depend on
-// changes.
-func (u usage) withoutProbes() uint64 { return u.Queries - u.Probes }
-
-// setTimeout is how long a set may take to arrive.
-const setTimeout = 2 * time.Minute
-
 // bench is one size, set up.
 type bench struct {
 	options
-	agent   *consultest.Agent
+	agent   agent
 	catalog catalog
-	sets    <-chan set
-	usage   string // URL
+	*watcher
 }
 
 func measure(ctx context.Context, o options) (result, error) {
@@ -69,30 +46,17 @@ func measure(ctx context.Context, o options) (result, error) {
 		return result{}, err
 	}
 	defer os.RemoveAll(dir)
-	agentOptions := consultest.Options{Node: "bench-agent", Progress: os.Stderr}
-	if o.mode == "server" {
-		agentOptions.Mode = consultest.Server
-	}
-	if o.tls {
-		if agentOptions.TLS, err = selfSigned(dir); err != nil {
-			return result{}, err
-		}
-	}
-	agent, err := consultest.StartAgent(ctx, agentOptions)
+	agent, address, ca, err := startAgent(ctx, o, dir)
 	if err != nil {
 		return result{}, err
 	}
-	defer agent.Close()
-	address, ca := agent.URL(), ""
-	if o.tls {
-		address, ca = "https://"+agent.HTTPSAddress(), agentOptions.TLS.CA
-	}
+	defer agent.close()
 	origin, err := startOrigin(o.instances + 1)
 	if err != nil {
 		return result{}, err
 	}
 	defer origin.close()
-	b := &bench{options: o, agent: agent, catalog: catalog{client: agent.Client(), instances: o.instances, nodes: o.nodes, unchecked: o.unchecked, port: origin.port}}
+	b := &bench{options: o, agent: agent, catalog: catalog{client: agent.client, instances: o.instances, nodes: o.nodes, unchecked: o.unchecked, port: origin.port}}
 	if err := b.catalog.fill(ctx, o.services); err != nil {
 		return result{}, fmt.Errorf("fill the catalog: %w", err)
 	}
@@ -117,12 +81,7 @@ func (b *bench) measureSets(ctx context.Context, address, ca string) (result, er
 
 // start starts the process that watches.
 func (b *bench) start(address, ca string) (stop func(), err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	output, input := io.Pipe()
-	args := []string{watchCommand, "-address", address, "-ca", ca, "-services", strconv.Itoa(b.services)}
+	args := []string{"-address", address, "-ca", ca, "-services", strconv.Itoa(b.services)}
 	if b.profile != "" {
 		profile, err := filepath.Abs(b.profile)
 		if err != nil {
@@ -130,43 +89,10 @@ func (b *bench) start(address, ca string) (stop func(), err error) {
 		}
 		args = append(args, "-profile", profile)
 	}
-	p, err := subprocess.Start(subprocess.Options{Program: self, Args: args, Output: input})
-	if err != nil {
+	if b.watcher, err = startWatcher(args...); err != nil {
 		return nil, err
 	}
-	lines := bufio.NewScanner(output)
-	if !lines.Scan() {
-		return nil, errors.New("the watching process ended")
-	}
-	b.usage = "http://" + lines.Text() + "/usage"
-	sets := make(chan set, 100_000)
-	b.sets = sets
-	go func() {
-		defer close(sets)
-		for lines.Scan() {
-			if s, ok := parseSet(lines.Text()); ok {
-				sets <- s
-			} else {
-				fmt.Fprintln(os.Stderr, lines.Text())
-			}
-		}
-	}()
-	return func() {
-		_ = p.Stop() // it is in the way of nothing
-		input.Close()
-		for range sets {
-		}
-	}, nil
-}
-
-func parseSet(line string) (set, bool) {
-	fields := strings.Fields(line)
-	if len(fields) != 3 {
-		return set{}, false
-	}
-	serving, err1 := strconv.Atoi(fields[1])
-	nanos, err2 := strconv.ParseInt(fields[2], 10, 64)
-	return set{fields[0], serving, time.Unix(0, nanos)}, err1 == nil && err2 == nil
+	return b.watcher.stop, nil
 }
 
 // rolled is the service whose instances are replaced one after the other. Other changes
@@ -175,13 +101,11 @@ const rolled = 0
 
 func (b *bench) run(ctx context.Context, begin time.Time) (result, error) {
 	var r result
-	for n := range b.services {
-		s, err := b.next(ctx, func(set) bool { return true })
-		if err != nil {
-			return r, fmt.Errorf("first set %d: %w", n, err)
-		}
-		r.first = max(r.first, s.at.Sub(begin))
+	last, err := b.first(ctx, b.services)
+	if err != nil {
+		return r, err
 	}
+	r.first = last.Sub(begin)
 	if err := wait(ctx, 3*time.Second); err != nil { // what follows the first sets
 		return r, err
 	}
@@ -289,55 +213,8 @@ func (b *bench) changeAll(ctx context.Context, name string, n int, serving, serv
 	}, nil
 }
 
-// next returns the next set that is wanted.
-func (b *bench) next(ctx context.Context, wanted func(set) bool) (set, error) {
-	timeout := time.NewTimer(setTimeout)
-	defer timeout.Stop()
-	for {
-		select {
-		case s, ok := <-b.sets:
-			if !ok {
-				return set{}, errors.New("the watching process ended")
-			}
-			if wanted(s) {
-				return s, nil
-			}
-		case <-timeout.C:
-			return set{}, fmt.Errorf("no set within %v", setTimeout)
-		case <-ctx.Done():
-			return set{}, errors.New("interrupted")
-		}
-	}
-}
-
-// used queries the watching process.
-func (b *bench) used() (usage, error) {
-	response, err := http.Get(b.usage)
-	if err != nil {
-		return usage{}, err
-	}
-	defer response.Body.Close()
-	var u usage
-	err = json.NewDecoder(response.Body).Decode(&u)
-	return u, err
-}
-
-// consulCPU returns the CPU time of the agent: fields 14 and 15 of
-// /proc/PID/stat (proc(5)), in ticks of 10 ms.
-func (b *bench) consulCPU() (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.agent.Process().PID()))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, errors.New("/proc/PID/stat: too few fields")
-	}
-	user, err1 := strconv.Atoi(fields[11])
-	system, err2 := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
-}
+// consulCPU returns the CPU time of the agent.
+func (b *bench) consulCPU() (time.Duration, error) { return cpuTime(b.agent.pid) }
 
 func wait(ctx context.Context, d time.Duration) error {
 	select {

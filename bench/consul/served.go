@@ -25,6 +25,8 @@ import (
 
 // served is what was measured of the whole program.
 type served struct {
+	ready       time.Duration // from the start until it has a set of every service
+	readyCPU    time.Duration
 	median, p95 time.Duration // from a registration to the first request at the new instance
 	connections int           // to Consul
 	goroutines  int
@@ -35,6 +37,7 @@ type served struct {
 // name.
 type program struct {
 	process   *subprocess.Process
+	started   time.Time
 	web       string // URL
 	admin     string // URL
 	transport *http.Transport
@@ -61,6 +64,11 @@ func (b *bench) measureServed(ctx context.Context, dir, consulURL, ca string) (s
 	if err := p.ready(ctx); err != nil {
 		return served{}, err
 	}
+	ready := time.Since(p.started)
+	readyCPU, err := cpuTime(p.process.PID())
+	if err != nil {
+		return served{}, err
+	}
 	if err := wait(ctx, 3*time.Second); err != nil { // what follows the first sets
 		return served{}, err
 	}
@@ -83,6 +91,7 @@ func (b *bench) measureServed(ctx context.Context, dir, consulURL, ca string) (s
 		}
 	}
 	r, err := p.usage()
+	r.ready, r.readyCPU = ready, readyCPU
 	slices.Sort(times)
 	r.median, r.p95 = times[len(times)/2], times[len(times)*95/100]
 	return r, err
@@ -119,6 +128,7 @@ func startProgram(ctx context.Context, dir, consulURL, ca string, services int) 
 	}
 	p := &program{admin: "http://" + addresses[0], web: "http://" + addresses[1], transport: &http.Transport{MaxIdleConnsPerHost: clients}}
 	p.client = &http.Client{Transport: p.transport, Timeout: time.Minute}
+	p.started = time.Now()
 	p.process, err = subprocess.Start(subprocess.Options{Program: binary, Args: []string{"run", "--config", config}, Output: os.Stderr})
 	return p, err
 }

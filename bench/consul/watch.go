@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -42,9 +43,10 @@ type usage struct {
 // instances in service, and the time in nanoseconds since 1970.
 func watch(args []string) error {
 	flags := flag.NewFlagSet(watchCommand, flag.ContinueOnError)
-	address := flags.String("address", "", "Consul's `URL`")
+	addresses := flags.String("address", "", "`URLs` of Consul's agents, separated by commas")
 	ca := flags.String("ca", "", "`file` with the certificates to trust")
 	services := flags.Int("services", 1, "`number` of services")
+	cached := flags.Bool("cached", false, "the agent may answer from its cache")
 	profile := flags.String("profile", "", "write a CPU profile to `file` from the first call of /usage on")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -53,7 +55,7 @@ func watch(args []string) error {
 	defer cancel()
 	log := zerolog.New(os.Stderr).Level(zerolog.WarnLevel)
 	client, err := consul.New(consul.Options{
-		Addresses: []string{*address},
+		Addresses: strings.Split(*addresses, ","),
 		TLS:       consul.TLSOptions{ClientTLS: certificates.ClientTLS{CA: *ca}},
 		Log:       log,
 	})
@@ -95,7 +97,7 @@ func watch(args []string) error {
 		_, _ = os.Stdout.Write(append(line, '\n')) // the parent died, if it fails
 	}})
 	for n := range *services {
-		m.Watch(serviceName(n), sources.Source(consulsource.ServiceOptions{Service: serviceName(n), Wait: time.Minute, MinHealthy: 1, Probation: 10 * time.Minute}))
+		m.Watch(serviceName(n), sources.Source(consulsource.ServiceOptions{Service: serviceName(n), Cached: *cached, Wait: time.Minute, MinHealthy: 1, Probation: 10 * time.Minute}))
 	}
 	_ = m.Run(ctx) // ends with ctx
 	pprof.StopCPUProfile()

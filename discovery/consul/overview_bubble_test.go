@@ -39,6 +39,11 @@ const (
 )
 
 func inOverviewBubble(t *testing.T, nodes int, f func(t *testing.T, c *overviewBubble)) {
+	inOverviewBubbleOf(t, nodes, ServiceOptions{}, f)
+}
+
+// inOverviewBubbleOf is inOverviewBubble for services with options.
+func inOverviewBubbleOf(t *testing.T, nodes int, o ServiceOptions, f func(t *testing.T, c *overviewBubble)) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &overviewBubble{Consul: discoverytest.New(), t: t, nodes: nodes, entries: make(map[string][]*api.ServiceEntry), latest: make(map[string][]discovery.Instance)}
 		for n := range overviewServices {
@@ -56,7 +61,8 @@ func inOverviewBubble(t *testing.T, nodes int, f func(t *testing.T, c *overviewB
 			},
 		})
 		for n := range overviewServices {
-			c.manager.Watch(serviceName(n), c.client.Source(ServiceOptions{Service: serviceName(n)}))
+			o.Service = serviceName(n)
+			c.manager.Watch(o.Service, c.client.Source(o))
 		}
 		t.Cleanup(func() {
 			verify.Equal(t, c.client.Stats().OnOverview, 0, "watches are on an overview after the end")

@@ -68,6 +68,34 @@ func TestOverviewShowsEveryKindOfChange(t *testing.T) {
 	})
 }
 
+// With the consistency stale, the leader does not have the queries of every replica that block. It
+// answers what is read without blocking: another server may not have the change.
+func TestQueriesOfAStaleOverview(t *testing.T) {
+	t.Parallel()
+	for _, consistency := range []Consistency{ConsistencyDefault, ConsistencyStale} {
+		for _, nodes := range []int{5, 2 * overviewSlots} {
+			inOverviewBubbleOf(t, nodes, ServiceOptions{Consistency: consistency}, func(t *testing.T, c *overviewBubble) {
+				begun := len(c.Requests())
+				c.replace("service-08", func(e *api.ServiceEntry) { discoverytest.Health(e, "critical", "refused") })
+				c.expect("a check fails", 2*time.Second, "service-08: a-8:critical b-8")
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				stale := 0
+				for _, r := range c.Requests()[begun:] {
+					if r.Service != "" {
+						continue // not of the overview
+					}
+					verify.Equal(t, r.Stale, consistency == ConsistencyStale && r.Index > 0, "stale: %+v", r)
+					if r.Stale {
+						stale++
+					}
+				}
+				verify.That(t, stale > 0 || consistency != ConsistencyStale, "no query is stale")
+			})
+		}
+	}
+}
+
 // A node's tagged address is that of its instances without an address.
 func TestOverviewShowsTaggedAddressesOfANode(t *testing.T) {
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {

@@ -154,7 +154,9 @@ func query(ctx context.Context, get get, o *ServiceOptions, q api.QueryOptions) 
 	header, err := get(ctx, consul.Query{
 		QueryOptions: q,
 		View:         o.PreparedQuery == "",
-		Needs:        permissions(o),
+		// Another data centre may hold its queries for long.
+		InTurn: o.PreparedQuery == "" && o.Datacenter == "" && o.Peer == "",
+		Needs:  permissions(o),
 		Send: func(c *api.Client, q *api.QueryOptions) (err error) {
 			switch {
 			case o.PreparedQuery != "":

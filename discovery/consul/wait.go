@@ -98,7 +98,10 @@ func (w *watch) await(ctx context.Context) error {
 		return nil
 	}
 	if w.subscriber == nil {
-		w.subscriber = w.overviews.Subscribe(overview.Scope{Datacenter: w.options.Datacenter, Namespace: w.options.Namespace, Partition: w.options.Partition}, w.options.Service, w.options.Wait)
+		scope := overview.Scope{
+			Datacenter: w.options.Datacenter, Namespace: w.options.Namespace, Partition: w.options.Partition, Stale: w.options.Consistency == ConsistencyStale,
+		}
+		w.subscriber = w.overviews.Subscribe(scope, w.options.Service, w.options.Wait)
 		first = true
 	}
 	due := max(w.options.Wait, time.Duration(watches)*recheckEach)

@@ -40,8 +40,13 @@ const (
 	volumeBurst = 64 << 20
 )
 
-// Scope is a part of the catalog.
-type Scope struct{ Datacenter, Namespace, Partition string }
+// Scope is a part of the catalog, and who answers for it.
+type Scope struct {
+	Datacenter, Namespace, Partition string
+	// Stale: any server may answer a query that blocks. The leader would have those of all replicas.
+	// It answers what is read without blocking, so that a server that lags hides no change.
+	Stale bool
+}
 
 // overview follows the names and addresses of all nodes, the instances on each node
 // (see node), and the checks in each state but passing. It is safe for concurrent use.
@@ -123,6 +128,7 @@ func (v *overview) follow(ctx context.Context, path string, read func(consul.Ans
 			}
 			return err
 		},
+		StaleIfBlocking:     v.scope.Stale,
 		Ended:               func(err error) { v.record(path, err) },
 		Volume:              v.volume,
 		ExcludeFromCapacity: true,
