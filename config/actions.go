@@ -84,13 +84,16 @@ var (
 
 // ForwardAuth asks a server about each request.
 type ForwardAuth struct {
-	URL             Location      `key:"url" format:"http_url" required:"yes"`
-	ResponseHeaders []string      `key:"response_headers" format:"token"` // of the answer, for peers
-	ClientHeaders   []string      `key:"client_headers" format:"token"`   // of an answer that allows the request, for its client
-	Decides         []string      `key:"decides" oneof:"service|group|path"`
-	Body            Size          `key:"body" default:"0" min:"0" max:"64KiB"` // how much of the body is sent to the server
-	Cache           []string      `key:"cache" format:"token"`                 // headers of the question on which answers depend; empty: they are not kept
-	Timeout         time.Duration `key:"timeout" default:"5s" min:"1ms" max:"1m"`
+	URL             Location `key:"url" format:"http_url" required:"yes"`
+	ResponseHeaders []string `key:"response_headers" format:"token"` // of the answer, for peers
+	// ClientHeaders are those of an answer that allows the request, for its client.
+	ClientHeaders []string `key:"client_headers" format:"token"`
+	Decides       []string `key:"decides" oneof:"service|group|path"`
+	// Body is how much of the request's body is sent to the server.
+	Body Size `key:"body" default:"0" min:"0" max:"64KiB"`
+	// Cache are the headers of the question on which answers depend; empty: answers are not kept.
+	Cache   []string      `key:"cache" format:"token"`
+	Timeout time.Duration `key:"timeout" default:"5s" min:"1ms" max:"1m"`
 
 	// ByDocument says that a document of a registry names the URL, and not the file.
 	ByDocument bool `key:"-"`

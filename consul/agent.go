@@ -20,8 +20,9 @@ type agent struct {
 	api         *api.Client
 	connections *connections
 	meter       *meter
-	multiplexed atomic.Bool  // it answers over HTTP/2: queries share connections
-	led         atomic.Int64 // when a server with a leader last answered a query through it, in ns since 1970
+	multiplexed atomic.Bool // it answers over HTTP/2: queries share connections
+	// led is when a server with a leader last answered a query through it, in ns since 1970.
+	led atomic.Int64
 
 	// Probes have a connection of their own.
 
@@ -145,9 +146,9 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	return unreachable, context.Cause(ctx)
 }
 
-// leaveShared lets later queries use other connections, if they are shared, after one that blocks was
-// canceled. The agent continues it, and counts it against the streams of its connection: another one
-// that net/http sends there would wait for the end of it, for up to a minute.
+// leaveShared lets later queries use other connections, if they are shared, after a query that
+// blocks was canceled. The agent continues it, and counts it against the streams of its connection:
+// another one that net/http sends there would wait for the end of it, for up to a minute.
 func (a *agent) leaveShared() {
 	if a.multiplexed.Load() && a.connections.inUse() {
 		a.connections.renew()

@@ -63,7 +63,7 @@ type gate struct {
 	waiting    []waiting
 	changed    time.Time // last change of limit by a 429
 
-	lagging        bool            // the agent's views may be out of date, so that servers answer
+	lagging        bool            // the agent's views may be old, so that servers answer
 	loops          int             // loops that run
 	oversubscribed bool            // more loops than queries that may block
 	lasting        context.Context // ends, and is replaced, when oversubscribed changes

@@ -137,8 +137,8 @@ func TestServersDoNotGetAQueryForEachServiceAfterAnOutage(t *testing.T) {
 	verify.That(t, m.client.Stats().Shared && blocking < services/4, "%d queries for services block", blocking)
 }
 
-// Consul continues a query that was canceled, and its connection has a stream less. As many services
-// as it has streams have their sets at once all the same.
+// Consul continues a query that was canceled, and its connection has a stream less. As many
+// services as it has streams have their sets at once all the same.
 func TestCanceledQueriesTakeNoStreams(t *testing.T) {
 	t.Parallel()
 	const streams = 20
@@ -159,7 +159,7 @@ func TestCanceledQueriesTakeNoStreams(t *testing.T) {
 	for range streams - 1 {
 		running.Go(func() {
 			q := consul.Query{Path: "catalog/nodes", QueryOptions: api.QueryOptions{WaitIndex: 1, WaitTime: time.Minute}}
-			_, _ = m.client.Get(ctx, q, func(io.Reader) error { return nil }) // it is canceled
+			_, _ = m.client.Get(ctx, q, func(io.Reader) error { return nil })
 		})
 	}
 	for range streams - 1 {

@@ -32,9 +32,10 @@ type Query struct {
 	// updates. It does so for the instances of a service.
 	View bool
 
-	// InTurn says that the query, if it does not block, waits while 16 others of the client are in
-	// flight. All watches send it when they start and after an outage, and those of other replicas
-	// do so at the same time: the servers would answer nobody before all, also no probe.
+	// InTurn says that the query, if it does not block, waits while 16 others of the client are
+	// in flight. All watches send it when they start and after an outage, and those of other
+	// replicas do so at the same time: the servers would answer nobody before all, also no
+	// probe.
 	InTurn bool
 
 	// MayBeAbsent says that an answer 404 is no error: there is nothing at Path, or Send

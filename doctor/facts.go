@@ -20,7 +20,7 @@ type Facts struct {
 	Instances []Instance      // without Consul's own service
 
 	Unlisted   []string             // names of services whose instances Consul cannot list
-	Keep       string               // node whose registrations of a process stay; "": the live ones
+	Keep       string               // node whose registrations stay; "": the live ones
 	Only       []string             // names of the examined services; empty: all
 	Filtered   []string             // paths whose answers ACLs filtered
 	NodeAgents map[string]NodeAgent // by node, of the nodes with duplicates

@@ -267,7 +267,7 @@ func (c *combinations) varyQuestions(r *combinedRoute, keys settings) {
 	}
 	ask := maps.Clone(before)
 	switch {
-	case c.one(3) && !r.limited: // else a long body may be refused before the server has denied the request
+	case c.one(3) && !r.limited: // else a long body may be refused first
 		ask["body"] = pick(c, "1KiB", "64KiB")
 	case c.one(2):
 		ask["cache"] = []string{"X-Pass", "X-Forwarded-Uri"}

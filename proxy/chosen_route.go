@@ -24,7 +24,7 @@ type chosenRoute struct {
 	actions    *route.Actions // of way
 	target     []byte         // after the edits of the path; empty: as the client sent it
 	authorized []byte         // field lines from the claims of the token and of the authentication server
-	granted    []byte         // field lines of the authentication server's answer, for the client
+	granted    []byte         // field lines of the authentication server, for the client
 	group      string         // that the authentication server has chosen; "": none
 	user       string         // who sent the request, if the route authenticates
 	query      balancer.Query
@@ -32,7 +32,7 @@ type chosenRoute struct {
 	newClient  uint64               // the id that the client gets in route.SplitCookieName; 0: none
 	chances    *chances             // of a request that nobody sends; nil: chance decides
 	stripped   bool                 // the route has removed its prefix from the path
-	fixed      bool                 // the authentication server has chosen the target of divided
+	fixed      bool                 // the authentication server has chosen of divided
 }
 
 // appendStickyCookie appends the Set-Cookie field with the id of the peer, unless

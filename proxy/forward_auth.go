@@ -154,7 +154,7 @@ func scanAnswer(answer *auth.Answer) error {
 	text := fmt.Appendf(nil, "HTTP/1.1 %d \r\n", answer.Status)
 	for name, values := range answer.Header {
 		switch http1.NameOf([]byte(name)) {
-		case http1.NameContentLength, http1.NameTransferEncoding: // net/http has read the body
+		case http1.NameContentLength, http1.NameTransferEncoding: // of a body that is read
 			continue
 		}
 		for _, value := range values {

@@ -76,7 +76,8 @@ func (x *tries) readStart(most int) *refusal.Refusal {
 		if limit > 0 && x.body.bytesIn > limit {
 			return refusal.Of(http1.ErrBodyTooLong)
 		}
-		if x.request.streaming = !p.Last || len(p.Trailer) > 0; p.Last && x.request.streaming { // a trailer needs a streamed body
+		// A trailer needs a streamed body, also if all of it is read.
+		if x.request.streaming = !p.Last || len(p.Trailer) > 0; p.Last && x.request.streaming {
 			x.body.upload.read.Store(true)
 		}
 	}

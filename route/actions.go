@@ -131,11 +131,12 @@ type ForwardAuth struct {
 	Answers *auth.Answers
 	// Copied are the names of the fields of its answer that peers get.
 	Copied []string
-	// ToClients are the names of the fields of an answer that allows a request, which its client
-	// gets.
+	// ToClients are the names of the fields of an answer that allows a request, which its
+	// client gets.
 	ToClients []string
-	// What an answer may decide, by its fields X-Sluice-Service, X-Sluice-Group and X-Sluice-Path:
-	// the target of the route's Weighted, the group of its Split, and the path that peers get.
+	// What an answer may decide, by its fields X-Sluice-Service, X-Sluice-Group and
+	// X-Sluice-Path: the target of the route's Weighted, the group of its Split, and the path
+	// that peers get.
 	DecidesService, DecidesGroup, DecidesPath bool
 	// BodyBytes is how many bytes of the body are sent to the server at most.
 	BodyBytes int

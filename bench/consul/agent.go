@@ -24,7 +24,7 @@ type agent struct {
 	close  func()
 }
 
-// startAgent starts the agent that o says. sluice asks it at address, and trusts the certificates of
+// startAgent starts the agent that o says. sluice asks it at address, and trusts certificates of
 // the file ca. The caller closes the agent.
 func startAgent(ctx context.Context, o options, dir string) (a agent, address, ca string, err error) {
 	var tls *consultest.TLS

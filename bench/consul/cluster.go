@@ -16,7 +16,7 @@ import (
 	"sluice/test/consultest"
 )
 
-// cluster is three servers, and the client agents that replicas ask, if they do not ask the servers.
+// cluster is three servers, and the client agents that replicas ask, if they do not ask servers.
 type cluster struct {
 	servers, agents []*consultest.Agent
 }

@@ -47,9 +47,9 @@ type fleetResult struct {
 	idle, change           phase // with them
 	start, loss            phase // in all
 	lossTime               time.Duration
-	before, held           map[string]reading // without replicas, and with them at the end of idle
+	before, held           map[string]reading // without replicas; with them, after idle
 	first                  time.Duration      // until the last replica has all sets
-	median, last           time.Duration      // from a change to the last replica; median and maximum of the changes
+	median, last           time.Duration      // from a change to the last replica
 	idleQueries, idleBytes float64            // of a replica, a second
 	queries, bytes         float64            // of a replica, for one change
 	lossQueries            float64            // of a replica

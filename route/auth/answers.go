@@ -17,8 +17,8 @@ import (
 
 const (
 	keptAnswers = 4096
-	// answersPerBlock is how many of them one address block has. Blocks with the same hash share
-	// these.
+	// answersPerBlock is how many of them one address block has. Blocks with the same hash
+	// share these.
 	answersPerBlock = keptAnswers / 16
 	maxKeptHead     = 2 << 10
 	maxAnswerAge    = time.Hour

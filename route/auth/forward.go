@@ -99,7 +99,8 @@ func (f *Forward) Ask(ctx context.Context, client places.Block, header http.Head
 		request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		request.Body, _ = request.GetBody()
 		if _, has := header["Idempotency-Key"]; !has {
-			header["Idempotency-Key"] = nil // net/http may send the question again, and does not send this field
+			// net/http may send the question again, and does not send this field.
+			header["Idempotency-Key"] = nil
 		}
 	}
 	response, err := send(f.client, request)

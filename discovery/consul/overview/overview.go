@@ -43,8 +43,9 @@ const (
 // Scope is a part of the catalog, and who answers for it.
 type Scope struct {
 	Datacenter, Namespace, Partition string
-	// Stale: any server may answer a query that blocks. The leader would have those of all replicas.
-	// It answers what is read without blocking, so that a server that lags hides no change.
+	// Stale: any server may answer a query that blocks. The leader would have those of all
+	// replicas. It answers what is read without blocking, so that a server that lags hides no
+	// change.
 	Stale bool
 }
 
