@@ -46,13 +46,19 @@ func built(t *testing.T, text string) *Routes {
 
 func build(t *testing.T, c *config.Config) (*Routes, error) {
 	t.Helper()
+	return buildAfter(t, c, nil)
+}
+
+// buildAfter is build of a configuration that comes after another one.
+func buildAfter(t *testing.T, c *config.Config, before *Routes) (*Routes, error) {
+	t.Helper()
 	services := make(map[string]*route.Service)
 	for name, s := range c.Services {
 		pool := balancer.NewPool(name, balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{{Name: "canary"}}}))
 		t.Cleanup(pool.Close)
 		services[name] = Service(name, pool, s)
 	}
-	r, err := Build(c, services, locality.New(), nil, nil, nil)
+	r, err := Build(c, services, locality.New(), nil, nil, before)
 	t.Cleanup(func() { r.Close(nil, 0) })
 	return r, err
 }
