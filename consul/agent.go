@@ -21,8 +21,9 @@ type agent struct {
 	connections *connections
 	meter       *meter
 	multiplexed atomic.Bool // it answers over HTTP/2: queries share connections
-	// led is when a server with a leader last answered a query through it, in ns since 1970.
-	led atomic.Int64
+	// answeredByLeader is when a server with a leader last answered a query through it, in ns
+	// since 1970.
+	answeredByLeader atomic.Int64
 
 	// Probes have a connection of their own.
 
@@ -140,7 +141,7 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	switch {
 	case ctx.Err() == nil:
 		return unreachable, err
-	case a.led.Load() > begun: // it answers queries: it is busy, as when many replicas start
+	case a.answeredByLeader.Load() > begun: // it answers queries: it is busy, as when many replicas start
 		return healthy, nil
 	}
 	return unreachable, context.Cause(ctx)

@@ -269,7 +269,7 @@ func (x *answer) send(r *refusal.Refusal) error {
 			r = r.Showing(page.ContentType, page.Bytes())
 		}
 		r = withCORS(r, x.route)
-		for line := range http1.Lines(x.route.granted) {
+		for line := range http1.Lines(x.route.clientFields) {
 			r = r.With(string(http1.LineName(line)), string(http1.LineValue(line)))
 		}
 		var fields [][2]string

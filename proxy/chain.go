@@ -22,13 +22,13 @@ func (x *chosenRoute) take(way *route.Route) *refusal.Refusal {
 // has some. A target with a discovery chain has lost it if neither the branch of the request nor
 // the usual one has any.
 func (x *chosenRoute) hasOther() bool {
-	return x.splitter.HasOther(x.way) || !x.fixed && x.divided.HasOther(x.way) && x.divided.HasOther(x.matched)
+	return x.splitter.HasOther(x.way) || !x.targetChosen && x.divided.HasOther(x.way) && x.divided.HasOther(x.matched)
 }
 
 // chooseAgain chooses a target of the route anew, as followChain does then of the chain. Nothing is
 // done yet of what the route asks for.
 func (x *chosenRoute) chooseAgain() *refusal.Refusal {
-	if x.divided != nil && !x.fixed {
+	if x.divided != nil && !x.targetChosen {
 		x.matched = x.chooseTarget(x.divided, x.request.bytes())
 	}
 	x.unprepare()
@@ -38,7 +38,7 @@ func (x *chosenRoute) chooseAgain() *refusal.Refusal {
 
 // unprepare forgets what the preparations have made of the request.
 func (x *chosenRoute) unprepare() {
-	x.target, x.authorized, x.granted = x.target[:0], x.authorized[:0], x.granted[:0]
+	x.target, x.authorized, x.clientFields = x.target[:0], x.authorized[:0], x.clientFields[:0]
 	x.stripped, x.user, x.group = false, "", ""
 }
 

@@ -14,25 +14,25 @@ import (
 
 // A chosenRoute is the route of a request, and what it has decided: the second part of an exchange.
 type chosenRoute struct {
-	request    *request
-	sent       sentFields      // the request, as the discovery chain sees it
-	matched    *route.Route    // nil: none
-	divided    *route.Weighted // what has chosen matched; nil: the route has no targets
-	way        *route.Route    // what the discovery chain of its service leads to; without one, matched itself
-	splitter   *route.Weighted // what has chosen way; nil: it is not one of several
-	service    *route.Service
-	actions    *route.Actions // of way
-	target     []byte         // after the edits of the path; empty: as the client sent it
-	authorized []byte         // field lines from the claims of the token and of the authentication server
-	granted    []byte         // field lines of the authentication server, for the client
-	group      string         // that the authentication server has chosen; "": none
-	user       string         // who sent the request, if the route authenticates
-	query      balancer.Query
-	charged    []*ratelimit.Limiter // that have counted the request
-	newClient  uint64               // the id that the client gets in route.SplitCookieName; 0: none
-	chances    *chances             // of a request that nobody sends; nil: chance decides
-	stripped   bool                 // the route has removed its prefix from the path
-	fixed      bool                 // the authentication server has chosen of divided
+	request      *request
+	sent         sentFields      // the request, as the discovery chain sees it
+	matched      *route.Route    // nil: none
+	divided      *route.Weighted // what has chosen matched; nil: the route has no targets
+	way          *route.Route    // what the discovery chain of its service leads to; without one, matched itself
+	splitter     *route.Weighted // what has chosen way; nil: it is not one of several
+	service      *route.Service
+	actions      *route.Actions // of way
+	target       []byte         // after the edits of the path; empty: as the client sent it
+	authorized   []byte         // field lines from the claims of the token and of the authentication server
+	clientFields []byte         // field lines of the authentication server, for the client
+	group        string         // that the authentication server has chosen; "": none
+	user         string         // who sent the request, if the route authenticates
+	query        balancer.Query
+	charged      []*ratelimit.Limiter // that have counted the request
+	newClient    uint64               // the id that the client gets in route.SplitCookieName; 0: none
+	chances      *chances             // of a request that nobody sends; nil: chance decides
+	stripped     bool                 // the route has removed its prefix from the path
+	targetChosen bool                 // the authentication server has chosen of divided
 }
 
 // appendStickyCookie appends the Set-Cookie field with the id of the peer, unless

@@ -20,12 +20,12 @@ func (x *answer) writeResponseHead(text []byte) error {
 	a := x.route.actions
 	_, varies := pageForPeer(x) // other clients get a page
 	varies = varies && len(x.response.Fields()) < x.response.MaxFields()
-	if varies || !a.ResponseHeaders.Empty() || len(x.route.granted) > 0 {
+	if varies || !a.ResponseHeaders.Empty() || len(x.route.clientFields) > 0 {
 		memory := socket.RequestBuffers.Get().(*socket.Buffer)
 		defer socket.RequestBuffers.Put(memory)
 		line, fields := http1.CutLine(text)
-		if len(x.route.granted) > 0 {
-			fields = x.route.withGranted(fields)
+		if len(x.route.clientFields) > 0 {
+			fields = x.route.withClientFields(fields)
 		}
 		text = x.route.appendEditedFields(append(memory.Bytes[:0], line...), fields, &a.ResponseHeaders)
 		if a.CORS != nil {

@@ -59,7 +59,7 @@ func (x *exchange) begin() {
 
 	x.route.matched, x.route.divided, x.route.way, x.route.splitter, x.route.service, x.route.actions = nil, nil, nil, nil, nil, noActions
 	x.route.unprepare()
-	x.route.fixed = false
+	x.route.targetChosen = false
 	x.route.query, x.route.newClient, x.route.charged = balancer.Query{}, 0, x.route.charged[:0]
 
 	x.body.upload.reset()

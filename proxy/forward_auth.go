@@ -59,7 +59,7 @@ func askAuthServer(x *exchange) *refusal.Refusal {
 		}
 		f.Answers.Keep(x.request.block(), header, answer)
 	}
-	return x.obey(f, answer)
+	return x.applyAnswer(f, answer)
 }
 
 // bodyForQuestion returns the first bytes of the request's body, at most so many, for which it may
@@ -83,8 +83,8 @@ func (x *exchange) bodyForQuestion(most int) ([]byte, *refusal.Refusal) {
 	return x.body.bytes[:min(most, len(x.body.bytes))], nil
 }
 
-// obey does what an answer that allows the request decides.
-func (x *exchange) obey(f *route.ForwardAuth, answer *auth.Answer) *refusal.Refusal {
+// applyAnswer does what an answer that allows the request decides.
+func (x *exchange) applyAnswer(f *route.ForwardAuth, answer *auth.Answer) *refusal.Refusal {
 	for _, name := range f.Copied {
 		for _, value := range answer.Header.Values(name) {
 			x.route.appendAuthorized(name, value)
@@ -95,10 +95,10 @@ func (x *exchange) obey(f *route.ForwardAuth, answer *auth.Answer) *refusal.Refu
 			continue
 		}
 		for _, value := range answer.Header.Values(name) {
-			x.route.granted = appendLine(x.route.granted, name, value)
+			x.route.clientFields = appendLine(x.route.clientFields, name, value)
 		}
 	}
-	if len(x.route.authorized)+len(x.route.granted) > maxEditedHead {
+	if len(x.route.authorized)+len(x.route.clientFields) > maxEditedHead {
 		return refusal.AuthUnavailable
 	}
 	if limit := x.route.actions.RateLimit; limit != nil && limit.Key.Source == route.HashAnswer {
@@ -133,7 +133,7 @@ func (x *chosenRoute) takeTarget(service string) *refusal.Refusal {
 	if i < 0 {
 		return refusal.AuthChoice
 	}
-	x.matched, x.fixed, x.newClient = all[i].Route, true, 0
+	x.matched, x.targetChosen, x.newClient = all[i].Route, true, 0
 	return x.take(x.matched)
 }
 
@@ -258,22 +258,22 @@ func (x *chosenRoute) dropsOfAnswer(name string) bool {
 		x.request.reserved().Drop(n, []byte(name), reserved.ToClients)
 }
 
-// withGranted returns the fields of a response, which end with an empty line, with what the
+// withClientFields returns the fields of a response, which end with an empty line, with what the
 // authentication server says to the client. Its cookies come beside those of the response, its
 // other fields in their place.
-func (x *chosenRoute) withGranted(fields []byte) (all []byte) {
+func (x *chosenRoute) withClientFields(fields []byte) (all []byte) {
 	for line := range http1.Lines(fields) {
-		if !x.grants(http1.LineName(line)) {
+		if !x.replacesForClient(http1.LineName(line)) {
 			all = append(all, line...)
 		}
 	}
-	return append(append(all, x.granted...), "\r\n"...)
+	return append(append(all, x.clientFields...), "\r\n"...)
 }
 
-// grants reports whether the client gets a field of the authentication server in place of one with
-// that name.
-func (x *chosenRoute) grants(name []byte) bool {
-	for own := range http1.Lines(x.granted) {
+// replacesForClient reports whether the client gets a field of the authentication server in place of
+// one with that name.
+func (x *chosenRoute) replacesForClient(name []byte) bool {
+	for own := range http1.Lines(x.clientFields) {
 		if http1.EqualFold(name, string(http1.LineName(own))) { // which is in lower case
 			return !http1.EqualFold(name, "set-cookie")
 		}

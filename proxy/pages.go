@@ -86,7 +86,7 @@ func answerWith(page *route.Page, varies bool, x *answer, u upstream.Conn, text 
 	for _, f := range x.response.Fields() {
 		name := f.FieldName(text)
 		switch {
-		case hasAlike(x.route.actions.ResponseHeaders.Dropped, name), x.route.grants(name):
+		case hasAlike(x.route.actions.ResponseHeaders.Dropped, name), x.route.replacesForClient(name):
 			continue
 		case explains(x.response.Status, f.Name, name):
 			if f.Name == http1.NameUpgrade {

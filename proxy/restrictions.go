@@ -81,7 +81,7 @@ func endLoops(x *exchange) *refusal.Refusal {
 }
 
 // limitRate refuses requests over the rate limit of the route. Of a limit by a claim requireToken
-// does, and obey of one by a field of the authentication server's answer.
+// does, and applyAnswer of one by a field of the authentication server's answer.
 func limitRate(x *exchange) *refusal.Refusal {
 	limit := x.route.actions.RateLimit
 	if limit == nil || limit.Claim != nil || limit.Key.Source == route.HashAnswer {

@@ -460,7 +460,7 @@ var proxyFaults = []mutation{
 	{
 		name: "chosen-service-gives-the-request-away",
 		file: "proxy/chain.go",
-		old:  "!x.fixed && x.divided.HasOther(x.way)",
+		old:  "!x.targetChosen && x.divided.HasOther(x.way)",
 		new:  "x.divided.HasOther(x.way)",
 		test: "./proxy TestChosenServiceKeepsTheRequest",
 	},
