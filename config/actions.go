@@ -91,7 +91,7 @@ type ForwardAuth struct {
 	Decides       []string `key:"decides" oneof:"service|group|path"`
 	// Body is how much of the request's body is sent to the server.
 	Body Size `key:"body" default:"0" min:"0" max:"64KiB"`
-	// Cache are the headers of the question on which answers depend; empty: answers are not kept.
+	// Cache are the headers of the question on which answers depend; empty: none is kept.
 	Cache   []string      `key:"cache" format:"token"`
 	Timeout time.Duration `key:"timeout" default:"5s" min:"1ms" max:"1m"`
 

@@ -21,9 +21,8 @@ type agent struct {
 	connections *connections
 	meter       *meter
 	multiplexed atomic.Bool // it answers over HTTP/2: queries share connections
-	// answeredByLeader is when a server with a leader last answered a query through it, in ns
-	// since 1970.
-	answeredByLeader atomic.Int64
+	// answeredByLeader counts the queries that a server with a leader has answered through it.
+	answeredByLeader atomic.Uint64
 
 	// Probes have a connection of their own.
 
@@ -122,7 +121,7 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
 	ctx = a.idle.trace(ctx)
-	begun := time.Now().UnixNano()
+	answered := a.answeredByLeader.Load()
 	a.meter.probes.Add(1)
 	leader, err := a.probeAPI.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
 	switch {
@@ -141,7 +140,7 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	switch {
 	case ctx.Err() == nil:
 		return unreachable, err
-	case a.answeredByLeader.Load() > begun: // it answers queries: it is busy, as when many replicas start
+	case a.answeredByLeader.Load() > answered: // it is busy, as when many replicas start
 		return healthy, nil
 	}
 	return unreachable, context.Cause(ctx)

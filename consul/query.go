@@ -233,7 +233,7 @@ func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (A
 			return Answer{}, fmt.Errorf("consul %s: %w", a.url, err)
 		}
 		if answer.KnownLeader && !answer.Streaming && answer.Age == 0 {
-			a.answeredByLeader.Store(time.Now().UnixNano())
+			a.answeredByLeader.Add(1)
 		}
 		answer.Absent = absent
 		if q.Authority && header.Get("X-Consul-KnownLeader") == "" {

@@ -18,18 +18,18 @@ type chosenRoute struct {
 	sent         sentFields      // the request, as the discovery chain sees it
 	matched      *route.Route    // nil: none
 	divided      *route.Weighted // what has chosen matched; nil: the route has no targets
-	way          *route.Route    // what the discovery chain of its service leads to; without one, matched itself
+	way          *route.Route    // where its discovery chain leads; without, matched
 	splitter     *route.Weighted // what has chosen way; nil: it is not one of several
 	service      *route.Service
 	actions      *route.Actions // of way
 	target       []byte         // after the edits of the path; empty: as the client sent it
-	authorized   []byte         // field lines from the claims of the token and of the authentication server
+	authorized   []byte         // field lines from the token and the server
 	clientFields []byte         // field lines of the authentication server, for the client
 	group        string         // that the authentication server has chosen; "": none
 	user         string         // who sent the request, if the route authenticates
 	query        balancer.Query
 	charged      []*ratelimit.Limiter // that have counted the request
-	newClient    uint64               // the id that the client gets in route.SplitCookieName; 0: none
+	newClient    uint64               // its id in route.SplitCookieName; 0: none
 	chances      *chances             // of a request that nobody sends; nil: chance decides
 	stripped     bool                 // the route has removed its prefix from the path
 	targetChosen bool                 // the authentication server has chosen of divided

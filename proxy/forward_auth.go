@@ -270,8 +270,8 @@ func (x *chosenRoute) withClientFields(fields []byte) (all []byte) {
 	return append(append(all, x.clientFields...), "\r\n"...)
 }
 
-// replacesForClient reports whether the client gets a field of the authentication server in place of
-// one with that name.
+// replacesForClient reports whether the client gets a field of the authentication server in place
+// of one with that name.
 func (x *chosenRoute) replacesForClient(name []byte) bool {
 	for own := range http1.Lines(x.clientFields) {
 		if http1.EqualFold(name, string(http1.LineName(own))) { // which is in lower case

@@ -300,7 +300,7 @@ var usersOf = regexp.MustCompile(`(?is)(auth\.users\s*=).*`)
 // Masked returns a tag for whoever need not have the right to read the registry: without users and
 // what follows.
 func Masked(tag string) string {
-	if !strings.Contains(strings.ToLower(tag), "auth.users") { // nearly all: an expression is slow
+	if !strings.Contains(strings.ToLower(tag), "auth.users") { // nearly all tags
 		return tag
 	}
 	return usersOf.ReplaceAllString(tag, "$1***")

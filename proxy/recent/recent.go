@@ -31,7 +31,7 @@ type Request struct {
 	Listener    string             // its name
 	Client      netip.Addr         // of the connection
 	Certificate *route.Certificate // of the client; nil: none
-	Head        []byte             // in HTTP/1.1, with what conditions read; it may have secrets
+	Head        []byte             // in HTTP/1.1, with what conditions read; may be secret
 }
 
 // Requests are a sample: at most 4096 of the last hour, half of them by routes of the file, however

@@ -8,8 +8,8 @@ import (
 	"sluice/test/verify"
 )
 
-// The sample is bounded, and who adds as often as another one keeps as much room. The many routes of
-// tags leave the file its half.
+// The sample is bounded, and who adds as often as another one keeps as much room. The many routes
+// of tags leave the file its half.
 func TestRequests(t *testing.T) {
 	var r Requests
 	begin := time.Unix(1000, 0)

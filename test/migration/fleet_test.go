@@ -248,7 +248,7 @@ catalog:
 			{"web", request{line: "GET www.example.com/admin", want: "401"}},
 			{"web", request{line: "GET www.example.com/admin", fields: withPassword, want: "200 admin /admin"}},
 			{"web", request{line: "GET grafana.eu.example.com/", want: "200 grafana /"}},
-			// fabio's pattern grafana.*.example.com matches this host too: two dots are one.
+			// fabio's grafana.*.example.com matches it too.
 			{"web", request{line: "GET grafana.example.com/", want: "200 grafana /", sluice: "404"}},
 			{"websecure", request{line: "GET grafana.example.com/", secure: true, want: "200 grafana /"}},
 			{"postgres", request{line: "GET db/", want: "200 postgres /"}},

@@ -190,4 +190,18 @@ var consulFaults = []mutation{
 		new:  "i.process(func() {})",
 		test: "./gateway TestServicesOfTheMesh",
 	},
+	{
+		name: "late-probe-of-a-busy-agent-is-an-outage",
+		file: "consul/agent.go",
+		old:  "case a.answeredByLeader.Load() > answered:",
+		new:  "case a.answeredByLeader.Load() > answered+1<<40:",
+		test: "./discovery/consul TestABusyAgentIsNotAskedAgain",
+	},
+	{
+		name: "all-watches-query-at-once",
+		file: "consul/query.go",
+		old:  "const maxInTurn = 16",
+		new:  "const maxInTurn = 1600",
+		test: "./discovery/consul TestQueriesThatDoNotBlockTakeTurns",
+	},
 }
