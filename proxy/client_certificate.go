@@ -74,11 +74,6 @@ func (c *client) isRevoked() bool {
 	return last.revoked
 }
 
-// A certified is an open connection whose client has a certificate.
-type certified interface {
-	endRevoked() // may be called at any time, also after the end
-}
-
 // EndRevoked ends the connections whose client has a certificate that is revoked now, with all that
 // is in progress on them: requests, streams and tunnels. It must be called after each change of the
 // lists of [ListenerOptions].
@@ -88,7 +83,7 @@ func (s *Server) EndRevoked() {
 	s.mu.Unlock()
 	for open, c := range all {
 		if c.isRevoked() {
-			open.endRevoked()
+			open.interrupt()
 		}
 	}
 }
@@ -97,7 +92,7 @@ var errRevoked = errors.New("the client's certificate has just been revoked")
 
 // certify lets EndRevoked end the connection of c, which is open, from now on. It fails if the
 // certificate has been revoked since the handshake: EndRevoked may have been called before.
-func (s *Server) certify(c *client, open certified) error {
+func (s *Server) certify(c *client, open connection) error {
 	s.mu.Lock()
 	s.certified[open] = c
 	s.mu.Unlock()
@@ -106,9 +101,6 @@ func (s *Server) certify(c *client, open certified) error {
 	}
 	return nil
 }
-
-// endRevoked implements certified.
-func (s *stream) endRevoked() { s.abort() }
 
 // appendCertificateName quotes a name if necessary.
 func appendCertificateName(out []byte, name string) []byte {

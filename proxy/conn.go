@@ -222,10 +222,34 @@ func (c *clientConn) close() {
 	c.client.Entry.Remove()
 	c.wire.Conn.Close()
 	c.client.server.admission.leave(c.client.remote)
-	if c.client.certificate != nil {
-		closed(c.client.server, c.client.server.certified, certified(c))
+	c.client.server.closed(c)
+}
+
+// drain implements connection: its goroutine looks whether it drains.
+func (c *clientConn) drain(int64) {
+	c.wire.WakeReader()
+	c.resumeIdle()
+}
+
+// interrupt implements connection.
+func (c *clientConn) interrupt() {
+	c.client.Entry.Interrupt()
+	c.resumeIdle()
+}
+
+// abort implements connection.
+func (c *clientConn) abort() {
+	if c.delimits.Load() {
+		socket.ResetOnClose(c.wire.Conn)
 	}
-	closed(c.client.server, c.client.server.conns, c)
+	c.wire.Conn.Close()
+}
+
+// resumeIdle starts the goroutine of a connection that is in the idle set.
+func (c *clientConn) resumeIdle() {
+	if c.client.server.idleConns.Take(c) {
+		go c.Resume()
+	}
 }
 
 // readable is called when the client may have sent bytes. It serves every request

@@ -490,9 +490,19 @@ func countBytes(made *atomic.Int64, pools ...*sync.Pool) {
 
 // eachConn calls do for each connection of a client.
 func (p *testProxy) eachConn(do func(*clientConn)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := range p.conns {
+	for _, c := range connections[*clientConn](p.Server) {
 		do(c)
 	}
+}
+
+// connections returns the open connections of one kind.
+func connections[C connection](s *Server) (all []C) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if of, ok := c.(C); ok {
+			all = append(all, of)
+		}
+	}
+	return all
 }

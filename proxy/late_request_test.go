@@ -18,14 +18,11 @@ import (
 )
 
 // onlyClient returns the connection of the only client.
-func (p *testProxy) onlyClient() (c *clientConn) {
+func (p *testProxy) onlyClient() *clientConn {
 	p.t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	verify.Require(p.t, len(p.conns) == 1, "%d connections", len(p.conns))
-	for c = range p.conns {
-	}
-	return c
+	all := connections[*clientConn](p.Server)
+	verify.Require(p.t, len(all) == 1, "%d connections", len(all))
+	return all[0]
 }
 
 // onlyHTTP2Client is onlyClient after the client has sent by HTTP/2.
@@ -217,9 +214,7 @@ func (p *testProxy) endWithFrame(t *testing.T, c *frameClient, before func(*http
 		return true
 	})
 	eventually(t, "the connection has ended", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return len(p.conns) == 0
+		return p.Connections() == 0
 	})
 }
 

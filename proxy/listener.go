@@ -110,7 +110,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, o ListenerOptions) e
 	}
 	s.listeners[at] = struct{}{}
 	s.mu.Unlock()
-	defer closed(s, s.listeners, at)
+	defer s.left(at)
 	left := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer panics.Contain(panics.Task, nil)
@@ -183,33 +183,32 @@ func (s *Server) awaitProxyHeader(at *listener, conn socket.Conn, from proxyprot
 		return err
 	}
 	a := &arrival{server: s, listener: at, conn: conn, raw: raw, from: from, admitted: from.Client.Addr()}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ctx.Err() != nil {
-		return net.ErrClosed
-	}
-	s.arrivals[a], a.entry.Owner = struct{}{}, a
-	s.sweeper.Add(&a.entry, conn, s.shards.Add(1))
-	a.entry.Arm(s.sweeper, s.options.Load().Timeouts.Head)
-	if s.draining.Load() { // Shutdown has bounded all other arrivals
-		a.boundLocked(s.idleUntil.Load())
-	}
-	go a.serve()
-	return nil
+	a.entry.Owner = a
+	return s.open(a, func() {
+		s.sweeper.Add(&a.entry, conn, s.shards.Add(1))
+		a.entry.Arm(s.sweeper, s.options.Load().Timeouts.Head)
+		if s.draining.Load() { // Shutdown has drained all other connections
+			a.drain(s.idleUntil.Load())
+		}
+		go a.serve()
+	})
 }
 
-// boundLocked makes the wait for the header end at the coarse time until, or earlier. The
-// caller holds the mutex of the server.
-func (a *arrival) boundLocked(until int64) {
+// drain implements connection. The wait for the header ends at the coarse time until, or earlier.
+func (a *arrival) drain(until int64) {
 	if a.entry.Deadline.Load() > until {
 		a.entry.ArmRead(max(until, 1))
 	}
 }
 
+// interrupt and abort implement connection.
+func (a *arrival) interrupt() { a.conn.Close() }
+func (a *arrival) abort()     { a.conn.Close() }
+
 // serve reads the header and begins to serve the client.
 func (a *arrival) serve() {
 	s := a.server
-	defer closed(s, s.arrivals, a)
+	defer s.closed(a)
 	defer panics.Contain(panics.Connection, a.close)
 	of, err := a.read()
 	a.entry.Remove()

@@ -175,9 +175,7 @@ func TestShutdownBeforeAProxyHeader(t *testing.T) {
 func (p *testProxy) awaitArrivals(n int) {
 	p.t.Helper()
 	eventually(p.t, fmt.Sprint(n, " headers are awaited"), func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return len(p.arrivals) == n
+		return len(connections[*arrival](p.Server)) == n
 	})
 }
 
@@ -190,12 +188,10 @@ func TestWaitsAreOfTheirClient(t *testing.T) {
 	block := func(address string) places.Block { return places.BlockOf(netip.MustParseAddr(address)) }
 	conn := p.stream()
 	p.awaitArrivals(1)
-	p.mu.Lock()
-	for a := range p.arrivals {
+	for _, a := range connections[*arrival](p.Server) {
 		client, _ := a.entry.Owner.Parties()
 		verify.Equal(t, client, any(block("127.0.0.1")), "who waits for the header")
 	}
-	p.mu.Unlock()
 	io.WriteString(conn, headerV1)
 	frames := framesOn(t, conn)
 	verify.Equal(t, frames.ask(1, http2Get).body, "203.0.113.7", "the client")

@@ -145,11 +145,9 @@ type Server struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	listeners map[*listener]struct{} // that Serve accepts on
-	conns     map[*clientConn]struct{}
-	streams   map[*stream]struct{}
-	arrivals  map[*arrival]struct{}
-	certified map[certified]*client // of conns and streams
-	drained   chan struct{}         // closed when the server drains and all maps are empty
+	conns     map[connection]struct{}
+	certified map[connection]*client // those of conns whose client has a certificate
+	drained   chan struct{}          // closed when the server drains and all maps are empty
 }
 
 // NewServer returns a server with an empty route table. The caller must call
@@ -166,10 +164,8 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 		requests:  metrics.NewRequests(),
 		stop:      make(chan struct{}),
 		listeners: make(map[*listener]struct{}),
-		conns:     make(map[*clientConn]struct{}),
-		streams:   make(map[*stream]struct{}),
-		arrivals:  make(map[*arrival]struct{}),
-		certified: make(map[certified]*client),
+		conns:     make(map[connection]struct{}),
+		certified: make(map[connection]*client),
 		drained:   make(chan struct{}),
 	}
 	s.connectors = upstream.NewConnectors(s.sweeper, log)
@@ -230,7 +226,7 @@ func (s *Server) LackRoutes(lacking bool) { s.lacking.Store(lacking) }
 func (s *Server) Connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.conns) + len(s.streams)
+	return len(s.conns)
 }
 
 // Compression returns the counts of compressed responses.
@@ -276,28 +272,14 @@ func (s *Server) begin(at *listener, conn socket.Conn, of proxyprotocol.Addresse
 	if err != nil { // the connection is closed already
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ctx.Err() != nil { // Shutdown has closed all other connections
-		return net.ErrClosed
-	}
-	s.conns[c] = struct{}{}
-	s.sweeper.Add(&c.client.Entry, conn, c.client.Shard)
-	go c.serve()
-	return nil
-}
-
-// closed removes one of the open listeners or connections of one kind.
-func closed[C comparable, V any](s *Server, open map[C]V, c C) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(open, c)
-	s.signalDrainedLocked()
+	return s.open(c, func() {
+		s.sweeper.Add(&c.client.Entry, conn, c.client.Shard)
+		go c.serve()
+	})
 }
 
 func (s *Server) signalDrainedLocked() {
-	open := len(s.conns) + len(s.streams) + len(s.arrivals) + len(s.listeners)
-	if s.draining.Load() && open == 0 && !wake.Closed(s.drained) {
+	if s.draining.Load() && len(s.conns)+len(s.listeners) == 0 && !wake.Closed(s.drained) {
 		close(s.drained)
 	}
 }

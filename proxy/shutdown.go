@@ -6,8 +6,49 @@ import (
 	"time"
 
 	"sluice/observe/panics"
-	"sluice/proxy/socket"
 )
+
+// A connection is an open connection of a client, of any protocol. Its methods may be called at any
+// time, also after its end, and wait for nothing.
+type connection interface {
+	at() *listener // that has accepted it
+	// drain ends the connection once it is idle, at the latest at a coarse time.
+	drain(until int64)
+	// interrupt ends what is in progress on the connection, with an answer where one can be given.
+	interrupt()
+	// abort closes the connection at once.
+	abort()
+}
+
+// open adds a connection, and calls begin, which serves it in its own goroutine. That calls closed
+// in the end. It fails if Shutdown has closed all others.
+func (s *Server) open(c connection, begin func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return net.ErrClosed
+	}
+	s.conns[c] = struct{}{}
+	begin()
+	return nil
+}
+
+// closed removes a connection.
+func (s *Server) closed(c connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	delete(s.certified, c)
+	s.signalDrainedLocked()
+}
+
+// left removes a listener that is served no more.
+func (s *Server) left(l *listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+	s.signalDrainedLocked()
+}
 
 // Shutdown stops accepting, waits for the requests in flight and returns when all
 // listeners and connections are closed. If ctx ends first, it closes the remaining
@@ -26,10 +67,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	}
 	s.signalDrainedLocked()
 	for c := range s.conns {
-		c.wire.WakeReader() // to look whether it drains
-	}
-	for a := range s.arrivals {
-		a.boundLocked(s.idleUntil.Load())
+		c.drain(s.idleUntil.Load())
 	}
 	s.idleConns.Close()
 	s.mu.Unlock()
@@ -45,16 +83,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 		s.cutPeers()
 		s.mu.Lock()
 		for c := range s.conns {
-			if c.delimits.Load() {
-				socket.ResetOnClose(c.wire.Conn)
-			}
-			c.wire.Conn.Close()
-		}
-		for c := range s.streams {
 			c.abort()
-		}
-		for a := range s.arrivals {
-			a.conn.Close()
 		}
 		s.mu.Unlock()
 		<-s.drained
@@ -83,17 +112,9 @@ func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 		return
 	}
 	until := s.sweeper.Exact() + int64(idleGrace)
-	// First: one whose header has come becomes a connection meanwhile.
-	eachAcceptedOn(s, s.arrivals, l, func(a *arrival) {
-		a.listener.idleUntil.Store(until)
-		a.boundLocked(until)
-	})
-	eachAcceptedOn(s, s.conns, l, func(c *clientConn) {
-		c.client.listener.idleUntil.Store(until)
-		c.wire.WakeReader()
-		if s.idleConns.Take(c) {
-			go c.Resume()
-		}
+	s.eachAcceptedOn(l, func(c connection) {
+		c.at().idleUntil.Store(until)
+		c.drain(until)
 	})
 }
 
@@ -110,38 +131,22 @@ func (s *Server) cutAfter(l net.Listener, grace time.Duration) bool {
 		select {
 		case <-s.stop:
 		case <-time.After(grace):
-			eachAcceptedOn(s, s.arrivals, l, func(a *arrival) { a.conn.Close() })
-			eachAcceptedOn(s, s.conns, l, func(c *clientConn) {
-				c.client.listener.cut.Store(true)
-				c.client.Entry.Interrupt()
-			})
-			eachAcceptedOn(s, s.streams, l, func(c *stream) {
-				c.client.listener.cut.Store(true)
-				c.abort()
+			s.eachAcceptedOn(l, func(c connection) {
+				c.at().cut.Store(true)
+				c.interrupt()
 			})
 		}
 	})
 	return true
 }
 
-// eachAcceptedOn calls do for those of the open connections of one kind that were accepted on l.
-func eachAcceptedOn[C interface {
-	comparable
-	at() *listener
-}](s *Server, open map[C]struct{}, l net.Listener, do func(C)) {
+// eachAcceptedOn calls do for the open connections that were accepted on l.
+func (s *Server) eachAcceptedOn(l net.Listener, do func(connection)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range open {
+	for c := range s.conns {
 		if c.at().Listener == l {
 			do(c)
 		}
-	}
-}
-
-// endRevoked implements certified.
-func (c *clientConn) endRevoked() {
-	c.client.Entry.Interrupt()
-	if c.client.server.idleConns.Take(c) {
-		go c.Resume()
 	}
 }

@@ -302,13 +302,16 @@ func (s *stream) close() {
 	s.client.Entry.Remove()
 	s.client.Entry.Conn.Close()
 	s.client.server.admission.leave(s.client.remote)
-	if s.client.certificate != nil {
-		closed(s.client.server, s.client.server.certified, certified(s))
-	}
-	closed(s.client.server, s.client.server.streams, s)
+	s.client.server.closed(s)
 }
 
-// abort resets the connection. It is safe for concurrent use.
+// drain implements connection: a stream goes on.
+func (s *stream) drain(int64) {}
+
+// interrupt implements connection.
+func (s *stream) interrupt() { s.abort() }
+
+// abort implements connection: it resets the connection.
 func (s *stream) abort() {
 	socket.ResetOnClose(s.wire.Conn)
 	s.wire.Conn.Close()
@@ -397,13 +400,8 @@ func (s *Server) startStream(at *listener, conn socket.Conn, of proxyprotocol.Ad
 		wire:   socket.Wire{Conn: conn, Raw: raw}, ends: of, startTime: time.Now(),
 	}
 	c.client.Entry.Owner = c
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ctx.Err() != nil { // Shutdown has closed all other connections
-		return net.ErrClosed
-	}
-	s.streams[c] = struct{}{}
-	s.sweeper.Add(&c.client.Entry, conn, c.client.Shard)
-	go c.serve()
-	return nil
+	return s.open(c, func() {
+		s.sweeper.Add(&c.client.Entry, conn, c.client.Shard)
+		go c.serve()
+	})
 }
