@@ -25,6 +25,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -34,7 +35,7 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.
 	limits := c.Limits
 	limits.Connections = cmp.Or(limits.Connections, proxy.HalfOfDescriptors())
 	limits.ConnectionsPerAddress = cmp.Or(limits.ConnectionsPerAddress, (limits.Connections+1)/2)
-	limits.StreamBytes = proxy.MemoryLimit() / 4
+	limits.StreamBytes = socket.MemoryLimit() / 4
 	return proxy.Options{
 		AccessLog: accessLog, Tracer: tracer,
 		Timeouts: c.Timeouts, Limits: limits, Connections: c.Connections,

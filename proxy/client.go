@@ -29,11 +29,23 @@ type client struct {
 
 	shed    atomic.Bool // the stream had no memory left for what it waits to forward
 	proxied bool        // remote is one of TrustedProxies, for request.decide only
-	isHTTP2 bool        // the version of HTTP is 2, not 1.0 or 1.1
+	version httpVersion
 	// mayPreface: nothing has been received on a connection without TLS, so that the
 	// client may use HTTP/2.
 	mayPreface bool
 }
+
+// An httpVersion is the version of HTTP that a client speaks.
+type httpVersion uint8
+
+const (
+	version1 httpVersion = iota // 1.0 or 1.1, as each head says
+	version2
+	version3
+)
+
+// hasStreams reports whether each request has a stream of its own on the connection.
+func (v httpVersion) hasStreams() bool { return v != version1 }
 
 // A tlsSession is what the handshake with a client has agreed on. It does not change.
 type tlsSession struct {
@@ -57,8 +69,10 @@ func (s *tlsSession) describe(e *accesslog.Entry) {
 // protocol returns the version of HTTP of the request, as in access logs.
 func (x *request) protocol() string {
 	switch {
-	case x.client.isHTTP2:
+	case x.client.version == version2:
 		return "HTTP/2.0"
+	case x.client.version == version3:
+		return "HTTP/3.0"
 	case x.head.HTTP10:
 		return "HTTP/1.0"
 	}

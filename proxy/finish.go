@@ -195,8 +195,8 @@ func (x *answer) record(duration time.Duration) {
 		RequestID: string(x.request.requestID), Status: x.status, GRPC: x.request.identity.grpc, GRPCStatus: x.grpcCode.String(),
 		Failed: x.statusForMetrics() >= 500 || x.interrupted != "", Reason: x.reason(),
 	}
-	if c.isHTTP2 {
-		r.Proto = "2"
+	if c.version.hasStreams() {
+		r.Proto = strings.TrimSuffix(r.Proto, ".0")
 	}
 	if x.request.headLength > 0 {
 		path, query, _ := bytes.Cut(x.request.head.OriginTarget(b), questionMark)

@@ -12,7 +12,7 @@ import (
 
 // asksForGRPC reports whether the request is a call of gRPC as far as its head says.
 func (x *request) asksForGRPC() bool {
-	return x.head.GRPC && x.head.Method == http1.MethodPost && x.client.isHTTP2 && !x.upgrade
+	return x.head.GRPC && x.head.Method == http1.MethodPost && x.client.version.hasStreams() && !x.upgrade
 }
 
 // setKind sets how to answer a request whose head cannot be scanned: as a call of gRPC, or

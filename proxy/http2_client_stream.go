@@ -61,7 +61,7 @@ func (h *http2ClientConn) takeStreamLocked() *http2Stream {
 	s := &http2Stream{
 		client: client{
 			Client: upstream.Client{Shard: c.client.Shard}, server: c.client.server, listener: c.client.listener, remote: c.client.remote, address: c.client.address,
-			isHTTP2: true, certificate: c.client.certificate, session: c.client.session,
+			version: version2, certificate: c.client.certificate, session: c.client.session,
 		},
 		conn: h,
 	}

@@ -79,7 +79,7 @@ func copyHead(x *exchange, to *route.Mirror, b []byte) *mirrored {
 	m, from := copies.Get().(*mirrored), x.request.client
 	c := &m.sender
 	c.server, c.listener, c.Shard = from.server, from.listener, from.Shard
-	c.remote, c.address, c.certificate, c.session, c.isHTTP2 = from.remote, from.address, from.certificate, from.session, from.isHTTP2
+	c.remote, c.address, c.certificate, c.session, c.version = from.remote, from.address, from.certificate, from.session, from.version
 	m.mirror = to
 	m.request.open(c)
 	if x.request.headLength > len(m.request.in) {

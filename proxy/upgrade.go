@@ -51,7 +51,7 @@ func appendUpgrade(x *request, out, b []byte) []byte {
 		}
 	}
 	out = append(out, "\r\nConnection: Upgrade\r\n"...)
-	if x.client.isHTTP2 {
+	if x.client.version.hasStreams() {
 		out = http1.AppendLine(out, "Sec-WebSocket-Key: ", x.webSocketKey[:])
 	}
 	return out
@@ -71,11 +71,11 @@ func (x *answer) switches(b []byte) bool {
 	}
 	// A peer that confirms the key that sluice sent has understood the request, and does not repeat
 	// an earlier response.
-	return agreed && (!x.request.client.isHTTP2 || string(x.response.FindOther(b, webSocketAccept)) == x.request.webSocketKey.accept())
+	return agreed && (!x.request.client.version.hasStreams() || string(x.response.FindOther(b, webSocketAccept)) == x.request.webSocketKey.accept())
 }
 
-// Clients with HTTP/2 ask for WebSocket by an extended CONNECT (RFC 8441), whose text is
-// an HTTP/1.1 upgrade. The handshake of RFC 6455 is between sluice and the peer then.
+// Clients with HTTP/2 and HTTP/3 ask for WebSocket by an extended CONNECT (RFC 8441, RFC 9220), whose
+// text is an HTTP/1.1 upgrade. The handshake of RFC 6455 is between sluice and the peer then.
 
 const (
 	webSocket       = "websocket"
@@ -87,9 +87,11 @@ const (
 var errDeclined = errors.New("the peer answers a request for WebSocket with success, and does not switch")
 
 // wouldOpen reports whether the client would take an answer with a status for an open WebSocket.
-func (x *request) wouldOpen(status int) bool { return x.upgrade && x.client.isHTTP2 && status < 300 }
+func (x *request) wouldOpen(status int) bool {
+	return x.upgrade && x.client.version.hasStreams() && status < 300
+}
 
-// offerWebSocket prepares the request for WebSocket of a client with HTTP/2.
+// offerWebSocket prepares the request for WebSocket of a client with streams.
 func offerWebSocket(x *request) error {
 	if !http1.EqualFold(x.head.Find(x.in[x.start:x.end], http1.NameUpgrade), webSocket) {
 		return http1.ErrProtocolRefused

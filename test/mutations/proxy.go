@@ -321,7 +321,7 @@ var proxyFaults = []mutation{
 		name: "open-connection-outlives-its-certificate",
 		file: "proxy/identity.go",
 		old:  "c.certificate.Certificate, c.isRevoked()",
-		new:  "c.certificate.Certificate, c.isRevoked() && !c.isHTTP2",
+		new:  "c.certificate.Certificate, c.isRevoked() && c.version == version1",
 		test: "./proxy TestRevokedBeforeItsEnd",
 	},
 	{
