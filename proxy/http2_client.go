@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/proxy/fields"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/route/places"
@@ -110,11 +111,11 @@ const (
 
 // startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
 func startHTTP2(c *clientConn, received []byte) {
-	listBytes := max(http2ListBytes, http2.ListBytes(int(c.client.options.Limits.HeadBytes), c.client.options.Limits.Fields))
+	listBytes := max(http2ListBytes, fields.ListBytes(int(c.client.options.Limits.HeadBytes), c.client.options.Limits.Fields))
 	h := &http2ClientConn{conn: c, block: c.client.block(), partial: true}
 	h.protocol.Init(http2.ConnOptions{
 		Role: h, Sweeper: c.client.server.sweeper, Place: panics.Connection,
-		ListBytes: max(listBytes, http2.UsualListBytes), BlockBytes: listBytes, Continuations: http2Continuations,
+		ListBytes: max(listBytes, fields.UsualListBytes), BlockBytes: listBytes, Continuations: http2Continuations,
 		Window: http2Window, StreamWindow: http2StreamWindow, Growth: http2Growth, Slack: http2Slack,
 		Settings: []http2.Setting{
 			{ID: http2.SettingMaxConcurrentStreams, Value: http2Streams},

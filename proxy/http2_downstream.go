@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 
+	"sluice/proxy/fields"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/reserved"
@@ -82,7 +83,7 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 	if (x.route.service.Affinity != nil || x.route.newClient != 0) && !x.answer.response.Interim() {
 		var memory [640]byte
 		for line := range http1.Lines(x.tries.appendCookies(memory[:0])) {
-			out = http2.AppendFieldLine(out, line)
+			out = fields.AppendHPACKLine(out, line)
 		}
 	}
 	return http2.EndFieldBlock(out, start, s.stream.ID, false)
@@ -98,19 +99,19 @@ func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 	if status == 101 {
 		status = 200 // RFC 8441, section 5
 	}
-	out = http2.AppendStatus(append(out, room[:]...), status)
+	out = fields.AppendHPACKStatus(append(out, room[:]...), status)
 	for _, f := range head.Fields() {
 		if reserved.Names[f.Name] != reserved.Free && x.answer.dropsField(f, text, x.request.head.TETrailers) && !(own && f.Name == http1.NameXSluice) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
 			continue
 		}
-		out = http2.AppendField(out, f.FieldName(text), f.Value(text))
+		out = fields.AppendHPACKField(out, f.FieldName(text), f.Value(text))
 	}
 	if hsts := s.client.listener.StrictTransportSecurity; hsts != "" && !head.Interim() {
 		var memory [128]byte
-		out = http2.AppendField(out, hstsName, append(memory[:0], hsts...))
+		out = fields.AppendHPACKField(out, hstsName, append(memory[:0], hsts...))
 	}
 	if id := x.request.requestID; len(id) > 0 && !head.Interim() {
-		out = http2.AppendField(out, requestIDName, id)
+		out = fields.AppendHPACKField(out, requestIDName, id)
 	}
 	return out
 }

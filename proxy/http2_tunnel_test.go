@@ -152,7 +152,7 @@ func TestHTTP2TunnelDeclined(t *testing.T) {
 }
 
 // What would be another request in HTTP/1.1, or is no request for WebSocket, reaches no peer.
-// [sluice/proxy/http2] and [sluice/proxy/http1] have the tables of what is refused.
+// [sluice/proxy/fields] and [sluice/proxy/http1] have the tables of what is refused.
 func TestHTTP2Malformed(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, echoingWebSocket)

@@ -1,5 +1,32 @@
 package http2
 
+import (
+	"sluice/proxy/fields"
+	"sluice/proxy/http1"
+)
+
+// Faults in the field blocks of the other side. They end the connection.
+var (
+	errCompression = &Error{CompressionError, "malformed field block"}
+	// ErrListTooLong means that a field list is longer than the decoder accepts. The decoder
+	// is in order: the error may be one of the stream only.
+	ErrListTooLong = &Error{EnhanceYourCalm, "field list is too long"}
+	errExpansion   = &Error{EnhanceYourCalm, "names in a field block make far more text than it has"}
+)
+
+// errorOf returns the error of a connection for one of its decoder.
+func errorOf(err error) *Error {
+	switch err {
+	case nil:
+		return nil
+	case fields.ErrListTooLong:
+		return ErrListTooLong
+	case fields.ErrExpansion:
+		return errExpansion
+	}
+	return errCompression
+}
+
 // A fieldBlock puts the field blocks of a connection together: HEADERS and the CONTINUATION
 // frames that follow it. Both roles use it.
 type fieldBlock struct {
@@ -49,4 +76,21 @@ func (b *fieldBlock) take(frame *FrameHeader, payload []byte) (block []byte, who
 	}
 	block, b.bytes, b.stream = b.bytes, nil, 0
 	return block, true, nil
+}
+
+// AppendTrailer appends the frames of a trailer section, and nothing for an empty one: then
+// DATA ends the stream.
+func AppendTrailer(out, section []byte, id uint32) []byte {
+	if len(section) == 0 {
+		return out
+	}
+	start := len(out)
+	out = append(out, make([]byte, FrameHeaderBytes)...)
+	for line := range http1.Lines(section) {
+		out = fields.AppendHPACKLine(out, line)
+	}
+	if len(out) == start+FrameHeaderBytes {
+		return out[:start]
+	}
+	return EndFieldBlock(out, start, id, true)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/proxy/fields"
 	"sluice/proxy/socket"
 )
 
@@ -33,9 +34,9 @@ type Conn struct {
 	writer  socket.Writer // of the goroutine that sends
 
 	// The fields of the reading goroutine.
-	Fields     Fields // of the last field block
-	Progressed bool   // the last part of a frame or a field block has arrived since the user set it to false
-	decoder    *decoder
+	Fields     fields.Fields // of the last field block
+	Progressed bool          // the last part of a frame or a field block has arrived since the user set it to false
+	decoder    *fields.HPACKDecoder
 	block      fieldBlock
 	overhead   LeakyBucket // bytes of frames, less the allowed ratio of heads and bodies
 
@@ -48,7 +49,7 @@ type Conn struct {
 	Receiving   int32              // streams on which the end has not arrived
 	Settled     bool               // the first SETTINGS has arrived
 	StreamLimit uint32             // how many streams the other side accepts
-	ListLimit   uint32             // the largest field list that the other side accepts, as [ListBytes] counts
+	ListLimit   uint32             // the largest field list that the other side accepts, as [fields.ListBytes] counts
 	Err         error              // nothing more can be sent
 	Output      Output
 	Flushing    bool   // the goroutine that sends runs
@@ -115,7 +116,7 @@ type ConnOptions struct {
 // Init makes c a new connection, whose first frames are in Output.
 func (c *Conn) Init(o ConnOptions) {
 	c.role, c.sweeper, c.place, c.onFlush = o.Role, o.Sweeper, o.Place, c.flush
-	c.decoder = newDecoder(o.ListBytes)
+	c.decoder = fields.NewHPACKDecoder(o.ListBytes)
 	c.block = fieldBlock{maxBytes: o.BlockBytes, maxFrames: o.Continuations}
 	c.streamWindow, c.growth, c.slack, c.received = int64(o.StreamWindow), int64(o.Growth), int64(o.Slack), int64(o.Window)
 	c.StreamLimit, c.ListLimit = math.MaxUint32, math.MaxUint32
@@ -129,7 +130,7 @@ func (c *Conn) Init(o ConnOptions) {
 
 // DiscardLocked gives back memory that a connection without streams does not need.
 func (c *Conn) DiscardLocked() {
-	c.Streams, c.Fields = nil, Fields{}
+	c.Streams, c.Fields = nil, fields.Fields{}
 	c.Output.Discard()
 }
 

@@ -121,7 +121,7 @@ func (c *Conn) headers(frame *FrameHeader, payload []byte) *Error {
 	if err != nil || !whole {
 		return err
 	}
-	if err = c.decoder.decode(block, &c.Fields); err != nil && err != ErrListTooLong {
+	if err = errorOf(c.decoder.Decode(block, &c.Fields)); err != nil && err != ErrListTooLong {
 		return err
 	}
 	s := c.Streams[id]

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"sluice/proxy/fields"
 	"sluice/proxy/socket"
 	"sluice/test/verify"
 )
@@ -56,7 +58,7 @@ func (r testStreamRole) OnHead(ends bool, err *Error) *Error {
 }
 func (r testStreamRole) OnData(_ int, ends bool) error {
 	if ends { // as if Content-Length had announced more
-		return ErrMalformed
+		return fields.ErrMalformed
 	}
 	return nil
 }
@@ -70,7 +72,7 @@ func newTestConn(client bool) *testRole {
 	r := &testRole{client: client}
 	r.Init(ConnOptions{
 		Role: r, Client: client, Sweeper: socket.NewSweeper(),
-		ListBytes: UsualListBytes, BlockBytes: UsualListBytes, Continuations: 8, Window: 1 << 20, Slack: 1 << 19, StreamWindow: InitialWindow,
+		ListBytes: fields.UsualListBytes, BlockBytes: fields.UsualListBytes, Continuations: 8, Window: 1 << 20, Slack: 1 << 19, StreamWindow: InitialWindow,
 	})
 	r.Flushing = true // nothing is to be sent
 	r.open(1)
@@ -87,6 +89,9 @@ func frame(t FrameType, flags uint8, stream uint32, payload ...byte) []byte {
 func TestFramesInBothRoles(t *testing.T) {
 	settings := AppendSettings(nil)
 	ping := []byte("12345678")
+	longFields := frame(FrameHeaders, FlagEndHeaders, 1, bytes.Repeat([]byte{0x82}, 2000)...)
+	longNames := append([]byte{0x40, 0x7f, 0xa1, 0x1e}, strings.Repeat("n", 4000)+"\x00"...) // a name of 4000 bytes, and in the next line that name
+	longNames = frame(FrameHeaders, FlagEndHeaders, 1, append(longNames, bytes.Repeat([]byte{0x0f, 62 - 0x0f, 0}, 300)...)...)
 	for _, test := range []struct {
 		name string
 		room int64  // for bytes of bodies on the connection; 0: enough
@@ -109,8 +114,10 @@ func TestFramesInBothRoles(t *testing.T) {
 		{name: "CONTINUATION alone", in: frame(FrameContinuation, FlagEndHeaders, 1, 0x82), err: errContinuation},
 		{name: "interrupted block", in: append(frame(FrameHeaders, 0, 1, 0x82), settings...), err: errContinuation},
 		{name: "head with an even id", in: frame(FrameHeaders, FlagEndHeaders, 2, 0x82), err: ErrStreamID},
-		{name: "malformed block", in: frame(FrameHeaders, FlagEndHeaders, 1, 0x80), err: errHPACK},
-		{name: "malformed block of a closed stream", in: frame(FrameHeaders, FlagEndHeaders, 3, 0x80), err: errHPACK},
+		{name: "malformed block", in: frame(FrameHeaders, FlagEndHeaders, 1, 0x80), err: errCompression},
+		{name: "malformed block of a closed stream", in: frame(FrameHeaders, FlagEndHeaders, 3, 0x80), err: errCompression},
+		{name: "fields that are too long", in: longFields, err: ErrListTooLong},
+		{name: "names that are too long", in: longNames, err: errExpansion},
 		{name: "DATA", in: frame(FrameData, 0, 1, 1)},
 		{name: "padding beyond the frame", in: frame(FrameData, FlagPadded, 1, 2, 0), err: errPadding},
 		{name: "DATA of a closed stream", in: frame(FrameData, 0, 3, 1)},
@@ -133,7 +140,7 @@ func TestFramesInBothRoles(t *testing.T) {
 		{name: "initial window", in: AppendSettings(nil, Setting{SettingInitialWindowSize, 1 << 31}), err: errWindowSetting},
 		{name: "initial window of all streams", in: append(AppendWindowUpdate(nil, 1, 1<<30), AppendSettings(nil, Setting{SettingInitialWindowSize, 1 << 30})...), err: errWindow},
 		{name: "flood of CONTINUATION", in: append(frame(FrameHeaders, 0, 1, 0x82), bytes.Repeat(frame(FrameContinuation, 0, 1), 9)...), err: errBlockTooLong},
-		{name: "block without an end", in: append(frame(FrameHeaders, 0, 1, 0x82), bytes.Repeat(frame(FrameContinuation, 0, 1, make([]byte, MaxFrameBytes)...), UsualListBytes/MaxFrameBytes+1)...), err: errBlockTooLong},
+		{name: "block without an end", in: append(frame(FrameHeaders, 0, 1, 0x82), bytes.Repeat(frame(FrameContinuation, 0, 1, make([]byte, MaxFrameBytes)...), fields.UsualListBytes/MaxFrameBytes+1)...), err: errBlockTooLong},
 		{name: "flood of empty DATA", in: bytes.Repeat(frame(FrameData, 0, 1), 2*OverheadBytes/9), err: errFlood},
 		{name: "unread answers", in: bytes.Repeat(AppendPing(nil, 0, ping), MaxAnswers+1), err: errNotRead},
 	} {

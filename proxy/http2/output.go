@@ -1,6 +1,10 @@
 package http2
 
-import "bytes"
+import (
+	"bytes"
+
+	"sluice/proxy/fields"
+)
 
 // MaxOutputBytes is the number of unsent bytes above which an Output takes no more bodies.
 const MaxOutputBytes = 64 << 10
@@ -111,7 +115,9 @@ func (o *Output) Enlarge(s *Sender, change Window) *Error {
 
 // SetTableSize notes the maximum size of the other side's dynamic table. The encoder never uses
 // one. But if the other side has reduced it, it expects to be told so in the next field block.
-func (o *Output) SetTableSize(value uint32) { o.reduced = o.reduced || value < InitialTableBytes }
+func (o *Output) SetTableSize(value uint32) {
+	o.reduced = o.reduced || value < fields.InitialTableBytes
+}
 
 // EndBlock is [EndFieldBlock] for a block at the end of Frames.
 func (o *Output) EndBlock(start int, stream uint32, endStream bool) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/proxy/fields"
 	"sluice/test/verify"
 )
 
@@ -73,7 +74,7 @@ func TestOutput(t *testing.T) {
 		o.Frames = append(append(o.Frames, make([]byte, FrameHeaderBytes)...), 0x88)
 		o.EndBlock(start, 1, false)
 	})
-	reduce := step(func(o *Output, _ []*Sender) { o.SetTableSize(InitialTableBytes); o.SetTableSize(0) })
+	reduce := step(func(o *Output, _ []*Sender) { o.SetTableSize(fields.InitialTableBytes); o.SetTableSize(0) })
 	for _, test := range []struct {
 		name    string
 		steps   []step

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/proxy/fields"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 )
@@ -83,7 +84,7 @@ type http2Conn struct {
 // first SETTINGS must arrive before the coarse time deadline.
 func newHTTP2Conn(t *http2Transport, w socket.Wire, agreed agreement, deadline int64, shard uint32) *http2Conn {
 	now := t.sweeper.Now()
-	listBytes := max(http2.UsualListBytes, http2.ListBytes(int(t.options.HeadBytes), t.options.Fields))
+	listBytes := max(fields.UsualListBytes, fields.ListBytes(int(t.options.HeadBytes), t.options.Fields))
 	c := &http2Conn{
 		transport: t, wire: w, agreed: agreed, maxUnread: listBytes,
 		settled: make(chan struct{}), changed: now, heard: now,

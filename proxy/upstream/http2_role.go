@@ -3,6 +3,7 @@ package upstream
 import (
 	"time"
 
+	"sluice/proxy/fields"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
@@ -107,7 +108,7 @@ func (c *http2Conn) stopSendingLocked() {
 func (u *http2Stream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 	c := u.conn
 	c.pings = 0
-	err := error(http2.ErrMalformed)
+	err := error(fields.ErrMalformed)
 	switch {
 	case tooLong != nil && !u.final:
 		u.fault = faultOfLength(c.maxUnread)
@@ -118,7 +119,7 @@ func (u *http2Stream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 		u.trailer, err = c.protocol.Fields.AppendTrailer(nil)
 	default:
 		if err = u.addHead(&c.protocol.Fields); err == nil && ends && !u.final {
-			err = http2.ErrMalformed
+			err = fields.ErrMalformed
 		}
 		if err == nil && len(u.heads) > c.maxUnread {
 			u.fault = faultOfLength(c.maxUnread)

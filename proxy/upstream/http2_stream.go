@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/proxy/fields"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
@@ -119,19 +120,19 @@ var space = []byte(" ")
 // have more fields than a head that is received.
 func (u *http2Stream) appendFields(out, text []byte) (_ []byte, size int) {
 	var room [http2.FrameHeaderBytes]byte
-	line, fields := http1.CutLine(text)
+	line, section := http1.CutLine(text)
 	method, line, _ := bytes.Cut(line, space)
 	target, _, _ := bytes.Cut(line, space)
-	scheme, host := u.conn.scheme(), http1.TrailerField(fields, "host")
-	out = http2.AppendRequestStart(append(out, room[:]...), method, scheme, host, target)
-	size = http2.ListBytes(len(":method:scheme:authority:path")+len(method)+len(scheme)+len(host)+len(target), 4)
-	for line := range http1.Lines(fields) {
+	scheme, host := u.conn.scheme(), http1.TrailerField(section, "host")
+	out = fields.AppendHPACKRequest(append(out, room[:]...), method, scheme, host, target)
+	size = fields.ListBytes(len(":method:scheme:authority:path")+len(method)+len(scheme)+len(host)+len(target), 4)
+	for line := range http1.Lines(section) {
 		switch http1.NameOf(http1.LineName(line)) {
 		case http1.NameHost, http1.NameConnection, http1.NameTransferEncoding, http1.NameUpgrade, http1.NameKeepAlive, http1.NameProxyConnection:
 			continue
 		}
-		out = http2.AppendFieldLine(out, line)
-		size += http2.ListBytes(len(line)-len(": \r\n"), 1)
+		out = fields.AppendHPACKLine(out, line)
+		size += fields.ListBytes(len(line)-len(": \r\n"), 1)
 	}
 	return out, size
 }
@@ -225,8 +226,8 @@ func (u *http2Stream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (tex
 
 // faultOf says why the head text is refused. All that could be repaired in HTTP/1.1 is a length
 // that is given twice.
-func faultOf(text []byte, fields int) *http1.Fault {
-	if _, _, fault := http1.RepairResponse(text, fields); fault != nil {
+func faultOf(text []byte, maxFields int) *http1.Fault {
+	if _, _, fault := http1.RepairResponse(text, maxFields); fault != nil {
 		return fault
 	}
 	return &http1.Fault{Rule: http1.ErrContentLength.Reason, Field: "content-length"}
@@ -237,10 +238,10 @@ func faultOfLength(limit int) *http1.Fault {
 	return &http1.Fault{Rule: http1.ErrHeadTooLong.Reason, Offset: limit}
 }
 
-// addHead adds the response head in fields to heads. conn.Mu is held.
-func (u *http2Stream) addHead(fields *http2.Fields) error {
+// addHead adds the response head to heads. conn.Mu is held.
+func (u *http2Stream) addHead(head *fields.Fields) error {
 	status := len(u.heads) + len("HTTP/1.1 ")
-	heads, err := fields.AppendResponse(u.heads)
+	heads, err := head.AppendResponse(u.heads)
 	if err != nil {
 		return err
 	}

@@ -87,17 +87,17 @@ var proxyFaults = []mutation{
 	},
 	{
 		name: "pseudo-field-behind-others",
-		file: "proxy/http2/request.go",
+		file: "proxy/fields/request.go",
 		old:  "case regular || *pseudo != nil:",
 		new:  "case regular && pseudo == nil || *pseudo != nil:",
-		test: "./proxy/http2 TestRequestAsText",
+		test: "./proxy/fields TestRequestAsText",
 	},
 	{
 		name: "field-list-is-unbounded",
-		file: "proxy/http2/hpack_decode.go",
-		old:  "f.size > d.maxListBytes {",
-		new:  "f.size > 1<<40 {",
-		test: "./proxy/http2 TestListIsBounded",
+		file: "proxy/fields/fields.go",
+		old:  "return f.size <= maxListBytes",
+		new:  "return f.size <= maxListBytes<<40",
+		test: "./proxy/fields TestListIsBounded",
 	},
 	{
 		name: "forwarded-for-of-a-client-is-believed",

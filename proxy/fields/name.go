@@ -1,4 +1,4 @@
-package http2
+package fields
 
 // A name is a field name that the conversion of a head treats specially; any other is
 // nameOther.
@@ -18,13 +18,6 @@ const (
 	nameCookie
 	nameContentLength
 )
-
-var staticNames = func() (names [staticEntries + 1]name) {
-	for i := 1; i <= staticEntries; i++ {
-		names[i], _ = classify([]byte(staticTable[i].name))
-	}
-	return names
-}()
 
 // classify returns the name of b and whether it is malformed.
 func classify(b []byte) (n name, malformed bool) {

@@ -1,15 +1,13 @@
-package http2
+package fields
 
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 
-	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/test/verify"
@@ -53,7 +51,7 @@ func TestDecodesWhatOthersEncode(t *testing.T) {
 	for range 50 {
 		const limit, blocks = 1000, 100
 		var block bytes.Buffer
-		encoder, decoder := hpack.NewEncoder(&block), newDecoder(limit)
+		encoder, decoder := hpack.NewEncoder(&block), NewHPACKDecoder(limit)
 		var fields Fields
 		refused := 0
 		for range blocks {
@@ -69,7 +67,7 @@ func TestDecodesWhatOthersEncode(t *testing.T) {
 				encoder.WriteField(f)
 				size += int(f.Size())
 			}
-			err, got := decoder.decode(block.Bytes(), &fields), fieldsOf(&fields)
+			err, got := decoder.Decode(block.Bytes(), &fields), fieldsOf(&fields)
 			if size > limit {
 				refused++
 				verify.Require(t, err == ErrListTooLong && len(got) == 0, "seed %d: %v, %d fields of a list of %d", seed, err, len(got), size)
@@ -97,7 +95,7 @@ func updateBytes(block []byte) int {
 }
 
 // Two blocks, since the first one fills the dynamic table for the second.
-func FuzzDecode(f *testing.F) {
+func FuzzHPACK(f *testing.F) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 20 {
 		var block bytes.Buffer
@@ -114,10 +112,10 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{0x3f, 0xe1, 0x1f, 0x82}, []byte{0x20, 0x3f, 0xe1, 0x1f, 0x86})
 	f.Add([]byte{0x40, 0x01, 'a', 0x81, 0xff}, []byte{0xbe})
 	f.Fuzz(func(t *testing.T, first, second []byte) {
-		decoder, oracle := newDecoder(UsualListBytes), hpack.NewDecoder(InitialTableBytes, nil)
+		decoder, oracle := NewHPACKDecoder(UsualListBytes), hpack.NewDecoder(InitialTableBytes, nil)
 		var fields Fields
 		for _, block := range [][]byte{first, second} {
-			err := decoder.decode(block, &fields)
+			err := decoder.Decode(block, &fields)
 			for n := updateBytes(block); err == nil && n > 0; n = updateBytes(block) {
 				if _, err := oracle.DecodeFull(block[:n]); err != nil { // x/net refuses the second one in a block
 					t.Fatalf("accepted %x, other: %v", block[:n], err)
@@ -146,11 +144,11 @@ func TestListIsBounded(t *testing.T) {
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
 	encoder.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("v", 4000)})
-	bomb := append(block.Bytes(), bytes.Repeat([]byte{0x80 | staticEntries + 1}, 20)...)
+	bomb := append(block.Bytes(), bytes.Repeat([]byte{0x80 | hpackEntries + 1}, 20)...)
 	var fields Fields
-	verify.Equal(t, newDecoder(UsualListBytes).decode(bomb, &fields), ErrListTooLong, "indexed")
-	empty := append([]byte{0x40, 1, 'x', 0}, bytes.Repeat([]byte{0x80 | staticEntries + 1}, 4000)...)
-	verify.Equal(t, newDecoder(UsualListBytes).decode(empty, &fields), ErrListTooLong, "empty values")
+	verify.Equal(t, NewHPACKDecoder(UsualListBytes).Decode(bomb, &fields), ErrListTooLong, "indexed")
+	empty := append([]byte{0x40, 1, 'x', 0}, bytes.Repeat([]byte{0x80 | hpackEntries + 1}, 4000)...)
+	verify.Equal(t, NewHPACKDecoder(UsualListBytes).Decode(empty, &fields), ErrListTooLong, "empty values")
 	verify.That(t, cap(fields.text) <= 2*UsualListBytes && len(fields.list) <= UsualListBytes/fieldOverhead+1, "%d bytes, %d fields", cap(fields.text), len(fields.list))
 }
 
@@ -161,7 +159,7 @@ func TestNamesOfATooLongListAreBounded(t *testing.T) {
 	names := func(kind byte, bits uint8, length, n int) []byte {
 		first := appendInteger([]byte{0x40}, 0, 7, length)
 		first = append(append(first, strings.Repeat("n", length)...), 1, 1) // a value that is malformed
-		again := append(appendInteger(nil, kind, bits, staticEntries+1), 0)
+		again := append(appendInteger(nil, kind, bits, hpackEntries+1), 0)
 		return append(first, bytes.Repeat(again, n)...)
 	}
 	var fields Fields
@@ -171,39 +169,60 @@ func TestNamesOfATooLongListAreBounded(t *testing.T) {
 		bits uint8
 	}{{"not in the table", 0, 4}, {"never in the table", 0x10, 4}, {"in the table", 0x40, 6}} {
 		bomb := names(literal.kind, literal.bits, long, 1000)
-		verify.Equal(t, newDecoder(UsualListBytes).decode(bomb, &fields), errExpansion, "%s: %d bytes, decoded", literal.what, len(bomb))
+		verify.Equal(t, NewHPACKDecoder(UsualListBytes).Decode(bomb, &fields), ErrExpansion, "%s: %d bytes, decoded", literal.what, len(bomb))
 		many := names(literal.kind, literal.bits, 30, 20_000)
-		verify.Equal(t, newDecoder(UsualListBytes).decode(many, &fields), ErrListTooLong, "%s: %d bytes of a usual name, decoded", literal.what, len(many))
+		verify.Equal(t, NewHPACKDecoder(UsualListBytes).Decode(many, &fields), ErrListTooLong, "%s: %d bytes of a usual name, decoded", literal.what, len(many))
 	}
 }
 
-// What the encoder writes is what others read, also if a long block is divided into frames.
-func TestOthersDecodeWhatIsEncoded(t *testing.T) {
+// randomResponse returns a status and fields with names as servers write them.
+func randomResponse(random *rand.Rand) (status int, list []hpack.HeaderField) {
+	names := []string{"Content-Type", "set-cookie", "Authorization", "proxy-authorization", "X-A", "etag", strings.Repeat("N", 200)}
+	for range random.IntN(10) {
+		list = append(list, hpack.HeaderField{Name: names[random.IntN(len(names))], Value: strings.Repeat("v", random.IntN(300))})
+	}
+	return 100 + random.IntN(500), list
+}
+
+func isSecret(name string) bool {
+	return name == "set-cookie" || name == "authorization" || name == "proxy-authorization"
+}
+
+// What the encoder writes is what others read.
+func TestOthersDecodeHPACK(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	oracle := hpack.NewDecoder(InitialTableBytes, nil)
 	for range 500 {
-		status := 100 + random.IntN(500)
-		out := AppendStatus(append([]byte("before"), make([]byte, FrameHeaderBytes)...), status)
-		want := []hpack.HeaderField{{Name: ":status", Value: fmt.Sprint(status)}}
-		names := []string{"Content-Type", "set-cookie", "X-A", "etag", strings.Repeat("N", 200)}
-		for range random.IntN(10) {
-			length := random.IntN(300)
-			if random.IntN(10) == 0 {
-				length += random.IntN(3) * (MaxFrameBytes - 200)
+		status, list := randomResponse(random)
+		out, want := AppendHPACKStatus(nil, status), []hpack.HeaderField{{Name: ":status", Value: fmt.Sprint(status)}}
+		for i, f := range list {
+			if i%2 == 0 {
+				out = AppendHPACKField(out, []byte(f.Name), []byte(f.Value))
+			} else {
+				out = AppendHPACKLine(out, []byte(f.Name+": "+f.Value+"\r\n"))
 			}
-			name, value := names[random.IntN(len(names))], strings.Repeat("v", length)
-			out = AppendField(out, []byte(name), []byte(value))
-			want = append(want, hpack.HeaderField{Name: strings.ToLower(name), Value: value})
+			want = append(want, hpack.HeaderField{Name: strings.ToLower(f.Name), Value: f.Value})
 		}
-		out = EndFieldBlock(out, len("before"), 3, true)
-		framer := xhttp2.NewFramer(nil, bytes.NewReader(out[len("before"):]))
-		framer.ReadMetaHeaders = oracle
-		head := verify.Result(framer.ReadFrame()).Must(t).(*xhttp2.MetaHeadersFrame)
-		verify.Require(t, head.StreamEnded() && head.StreamID == 3 && equalFields(head.Fields, want), "got %v, want %q", head, want)
-		_, err := framer.ReadFrame()
-		verify.Require(t, err == io.EOF, "another frame, %v", err)
-		for _, f := range head.Fields {
-			verify.Require(t, f.Name != "set-cookie" || f.Sensitive, "set-cookie may be indexed")
+		got := verify.Result(oracle.DecodeFull(out)).Must(t)
+		verify.Require(t, equalFields(got, want), "got %q, want %q", got, want)
+		for _, f := range got {
+			verify.Require(t, f.Sensitive == isSecret(f.Name), "%s: never indexed: %t", f.Name, f.Sensitive)
 		}
 	}
+}
+
+func TestOthersDecodeRequestsInHPACK(t *testing.T) {
+	oracle := hpack.NewDecoder(InitialTableBytes, nil)
+	for _, method := range []string{"GET", "POST", "PUT"} {
+		for _, scheme := range []string{"http", "https"} {
+			for _, path := range []string{"/", "/p?q"} {
+				out := AppendHPACKRequest(nil, []byte(method), scheme, []byte("a:1"), []byte(path))
+				want := []hpack.HeaderField{{Name: ":method", Value: method}, {Name: ":scheme", Value: scheme}, {Name: ":authority", Value: "a:1"}, {Name: ":path", Value: path}}
+				got := verify.Result(oracle.DecodeFull(out)).Must(t)
+				verify.That(t, equalFields(got, want), "got %q, want %q", got, want)
+			}
+		}
+	}
+	got := verify.Result(oracle.DecodeFull(AppendHPACKRequest(nil, []byte("GET"), "http", nil, []byte("/")))).Must(t)
+	verify.Equal(t, len(got), 3, "fields without an authority")
 }

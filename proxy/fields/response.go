@@ -1,4 +1,4 @@
-package http2
+package fields
 
 import "sluice/proxy/http1"
 
@@ -80,44 +80,4 @@ func (f *Fields) Fault(trailer bool) http1.Fault {
 		return http1.Fault{Err: ErrMalformed, Rule: http1.ErrTrailer.Reason}
 	}
 	return http1.Fault{Err: ErrMalformed, Rule: http1.RuleStatusLine} // of an interim response, in a frame that ends the stream
-}
-
-// AppendRequestStart appends the pseudo-header fields of a request (RFC 9113, section
-// 8.3.1).
-func AppendRequestStart(out, method []byte, scheme string, authority, path []byte) []byte {
-	const (
-		authorityIndex = 1
-		getIndex       = 2
-		postIndex      = 3
-		rootIndex      = 4
-		httpIndex      = 6
-		httpsIndex     = 7
-	)
-	switch string(method) {
-	case "GET":
-		out = append(out, 0x80|getIndex)
-	case "POST":
-		out = append(out, 0x80|postIndex)
-	default:
-		out = appendIndexedName(out, getIndex, method)
-	}
-	if scheme == "https" {
-		out = append(out, 0x80|httpsIndex)
-	} else {
-		out = append(out, 0x80|httpIndex)
-	}
-	if len(authority) > 0 {
-		out = appendIndexedName(out, authorityIndex, authority)
-	}
-	if string(path) == "/" {
-		return append(out, 0x80|rootIndex)
-	}
-	return appendIndexedName(out, rootIndex, path)
-}
-
-// appendIndexedName appends a field with a name of the static table, which is not
-// added to the dynamic table.
-func appendIndexedName(out []byte, index int, value []byte) []byte {
-	out = appendInteger(out, 0, 4, index)
-	return append(appendInteger(out, 0, 7, len(value)), value...)
 }

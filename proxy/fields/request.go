@@ -1,15 +1,10 @@
-package http2
+package fields
 
 import (
 	"bytes"
-	"errors"
 
 	"sluice/proxy/http1"
 )
-
-// ErrMalformed means that a message is malformed (RFC 9113, section 8.1.1): an error of
-// its stream.
-var ErrMalformed = errors.New("HTTP/2: malformed message")
 
 // RequestBytes returns a bound of the length of the text of AppendRequest.
 func (f *Fields) RequestBytes() int {
@@ -19,20 +14,6 @@ func (f *Fields) RequestBytes() int {
 
 // upgradeLines are what an extended CONNECT has in HTTP/1.1, without the protocol.
 const upgradeLines = "connection: upgrade\r\nupgrade: \r\n"
-
-// Find returns the value of the first field with that name in lower case; nil: there is
-// none. It is valid until the next field block.
-func (f *Fields) Find(name string) []byte {
-	for i := range f.list {
-		if field := &f.list[i]; string(f.nameOf(field)) == name {
-			return f.value(field)
-		}
-	}
-	return nil
-}
-
-func (f *Fields) value(field *Field) []byte  { return f.text[field.nameEnd:field.end] }
-func (f *Fields) nameOf(field *Field) []byte { return f.text[field.start:field.nameEnd] }
 
 // A requestHead collects what AppendRequest must know before it writes.
 type requestHead struct {
