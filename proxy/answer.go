@@ -276,6 +276,9 @@ func (x *answer) send(r *refusal.Refusal) error {
 		if hsts := c.listener.StrictTransportSecurity; hsts != "" {
 			fields = append(fields, [2]string{"Strict-Transport-Security", hsts})
 		}
+		if services := c.listener.alternativeServices(); services != "" {
+			fields = append(fields, [2]string{"Alt-Svc", services})
+		}
 		if len(x.request.requestID) > 0 {
 			fields = append(fields, [2]string{"X-Request-Id", string(x.request.requestID)})
 		}

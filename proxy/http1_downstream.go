@@ -277,6 +277,9 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	if hsts := c.client.listener.StrictTransportSecurity; hsts != "" {
 		out = http1.AppendLine(out, "Strict-Transport-Security: ", hsts)
 	}
+	if services := c.client.listener.alternativeServices(); services != "" {
+		out = http1.AppendLine(out, "Alt-Svc: ", services)
+	}
 	if head.Status == 101 {
 		return append(out, "Connection: Upgrade\r\n\r\n"...)
 	}

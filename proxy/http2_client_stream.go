@@ -1,16 +1,12 @@
 package proxy
 
 import (
-	"bytes"
-	"errors"
 	"net/netip"
 	"os"
 	"slices"
-	"sync"
 	"time"
 
 	"sluice/observe/panics"
-	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
@@ -43,8 +39,6 @@ type http2Stream struct {
 	trailer  []byte // field lines of the request
 	expected int64  // bytes that Content-Length announces and that have not arrived; -1: unknown
 }
-
-var streamExchanges = sync.Pool{New: func() any { return newExchange() }}
 
 // takeStreamLocked returns an unused stream, or nil: there are too many.
 func (h *http2ClientConn) takeStreamLocked() *http2Stream {
@@ -117,16 +111,10 @@ func (s *http2Stream) serve() {
 	defer panics.Contain(panics.Stream, s.fail)
 	http2.GrowStack(nil)
 	x := s.exchange
-	switch err := s.scan(); {
-	case err == nil:
+	if err := s.scan(); err == nil {
 		x.serve()
-	case err != socket.ErrClosedEarly:
-		x.begin()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			x.refuse(refusal.BodyTimeout)
-		} else {
-			x.refuse(ofMalformed(err))
-		}
+	} else {
+		x.refuseUnscanned(err, refusal.BodyTimeout)
 	}
 	s.release()
 	s.end()
@@ -141,58 +129,18 @@ func (s *http2Stream) release() {
 
 // scan scans the head, and reads a body that fits the buffer of the exchange.
 func (s *http2Stream) scan() error {
-	x := s.exchange
 	if s.refused != nil {
 		return s.refused
 	}
-	x.request.upgrade = s.connect
-	n, err := x.request.head.Scan(x.request.in[:x.request.end])
-	if err != nil {
-		text := x.request.in[:x.request.end]
-		method, _, _ := bytes.Cut(text, space)
-		x.request.setKind(method, http1.TrailerField(text, "content-type")) // the scan has not seen all fields
-		return err
-	}
-	x.request.headLength = n
-	if x.request.upgrade {
-		return offerWebSocket(&x.request)
-	}
-	if !x.request.head.HasBody() {
-		return nil
-	}
-	length := x.request.head.ContentLength
-	if length < 0 && x.request.asksForGRPC() {
-		length = s.wholeBody()
-	}
-	if most := int64(x.request.client.options.Limits.BodyBytes); most > 0 && length > most {
-		return http1.ErrBodyTooLong
-	}
-	if x.request.streaming = true; length < 0 || x.request.head.ExpectContinue || length > int64(socket.RequestBufferBytes-n) {
-		return nil
-	}
-	end := n + int(length)
-	for last := false; !last; {
-		if err := s.awaitBody(&x.body.buffers, s.client.options.Timeouts.Body); err != nil {
-			return err
-		}
-		if x.request.end == len(x.request.in) && x.request.end < end { // not before there are bytes
-			x.request.growTo(x.request.end + 1)
-		}
-		var read int
-		read, last, x.body.trailer = s.takeBody(x.request.in[x.request.end:min(end, len(x.request.in))])
-		x.request.end += read
-	}
-	x.request.bodyLength, x.request.streaming = int(length), false
-	return nil
+	return scanStream(s.exchange, s, s.connect)
 }
 
 // firstMessageWait is how long a call of gRPC waits for its first message, if it does not
 // arrive with the head: some clients write both separately.
 const firstMessageWait = 5 * time.Millisecond
 
-// wholeBody returns the length of the body of a gRPC call if the first bytes that arrive
-// are all of it, without a trailer section; else -1. So a unary call, which announces no
-// length, can be replayed.
+// wholeBody implements streamBody, for a call of gRPC. So a unary one, which announces no length, can
+// be replayed.
 func (s *http2Stream) wholeBody() int64 {
 	var none socket.Buffers
 	whole := int64(-1)
@@ -206,7 +154,7 @@ func (s *http2Stream) wholeBody() int64 {
 	return whole
 }
 
-// awaitBody waits for a part of the body, or its end. While it waits, b is given back.
+// awaitBody implements streamBody.
 func (s *http2Stream) awaitBody(b *socket.Buffers, timeout time.Duration) error {
 	s.client.Entry.Arm(s.client.server.sweeper, timeout)
 	defer s.client.Entry.Disarm()
@@ -218,13 +166,12 @@ func (s *http2Stream) bodyArrived() bool {
 	return !s.stream.Stopped && (s.stream.Received || !s.stream.Body.Empty())
 }
 
-// takeBody moves bytes of the body that have arrived to b, and returns their number. At
-// the end it also returns the trailer section.
-func (s *http2Stream) takeBody(b []byte) (n int, last bool, trailer []byte) {
+// takeBody implements streamBody.
+func (s *http2Stream) takeBody(b []byte) (n int, last bool, trailer []byte, err error) {
 	s.conn.protocol.Mu.Lock()
 	defer s.conn.protocol.Mu.Unlock()
 	n, last = s.stream.TakeLocked(b)
-	return n, last, s.trailer
+	return n, last, s.trailer, nil
 }
 
 // send sends the frames of head, data, and the frames of trailer. ends: the response

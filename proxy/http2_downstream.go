@@ -6,7 +6,6 @@ import (
 	"sluice/proxy/fields"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
-	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 	"sluice/route/places"
@@ -25,15 +24,11 @@ func (s *http2Stream) closeAfterAnswer() {}
 
 // ReadBody implements source.
 func (s *http2Stream) ReadBody(b *socket.Buffers, _ bool) (transfer.Piece, error) {
-	timeout := s.client.options.Timeouts.Body
-	if x := s.exchange; x.request.identity.grpc && x.route.service != nil {
-		timeout = max(timeout, x.route.service.Timeouts.Tunnel) // a stream of gRPC may be silent as long as a tunnel
-	}
-	if err := s.awaitBody(b, timeout); err != nil {
+	if err := s.awaitBody(b, s.exchange.bodyTimeout()); err != nil {
 		return transfer.Piece{}, err
 	}
 	b.Borrow()
-	n, last, trailer := s.takeBody(b.From)
+	n, last, trailer, _ := s.takeBody(b.From)
 	return transfer.Piece{Text: b.From[:n], Length: int64(n), Last: last, Trailer: trailer}, nil
 }
 
@@ -70,50 +65,14 @@ func (s *http2Stream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 // flagsOfFrame is the position of the flags in a frame.
 const flagsOfFrame = 4
 
-var (
-	hstsName      = []byte("strict-transport-security")
-	requestIDName = []byte("x-request-id")
-)
+var http2Encoder = fieldEncoder{status: fields.AppendHPACKStatus, field: fields.AppendHPACKField, line: fields.AppendHPACKLine}
 
 // appendHead implements downstream.
 func (s *http2Stream) appendHead(out, text []byte) []byte {
-	x := s.exchange
-	start := len(out)
-	out = s.appendFields(out, text, false)
-	if (x.route.service.Affinity != nil || x.route.newClient != 0) && !x.answer.response.Interim() {
-		var memory [640]byte
-		for line := range http1.Lines(x.tries.appendCookies(memory[:0])) {
-			out = fields.AppendHPACKLine(out, line)
-		}
-	}
-	return http2.EndFieldBlock(out, start, s.stream.ID, false)
-}
-
-// appendFields appends room for the header of a frame and the field block of the
-// response, whose head is text. own: sluice has written it, with X-Sluice-Reason.
-func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 	var room [http2.FrameHeaderBytes]byte
-	x := s.exchange
-	head := &x.answer.response
-	status := head.Status
-	if status == 101 {
-		status = 200 // RFC 8441, section 5
-	}
-	out = fields.AppendHPACKStatus(append(out, room[:]...), status)
-	for _, f := range head.Fields() {
-		if reserved.Names[f.Name] != reserved.Free && x.answer.dropsField(f, text, x.request.head.TETrailers) && !(own && f.Name == http1.NameXSluice) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
-			continue
-		}
-		out = fields.AppendHPACKField(out, f.FieldName(text), f.Value(text))
-	}
-	if hsts := s.client.listener.StrictTransportSecurity; hsts != "" && !head.Interim() {
-		var memory [128]byte
-		out = fields.AppendHPACKField(out, hstsName, append(memory[:0], hsts...))
-	}
-	if id := x.request.requestID; len(id) > 0 && !head.Interim() {
-		out = fields.AppendHPACKField(out, requestIDName, id)
-	}
-	return out
+	start := len(out)
+	out = s.exchange.appendHeadFields(append(out, room[:]...), text, &http2Encoder)
+	return http2.EndFieldBlock(out, start, s.stream.ID, false)
 }
 
 // writeAnswer implements downstream.
@@ -127,19 +86,16 @@ func (s *http2Stream) writeAnswer(text, body []byte) error {
 	if len(body) == 0 {
 		body = text[n:]
 	}
-	out := http2.EndFieldBlock(s.appendFields(text[len(text):], text, true), 0, s.stream.ID, len(body) == 0)
-	return s.send(out, body, nil, true)
+	var room [http2.FrameHeaderBytes]byte
+	out := x.appendFields(append(text[len(text):], room[:]...), text, true, &http2Encoder)
+	return s.send(http2.EndFieldBlock(out, 0, s.stream.ID, len(body) == 0), body, nil, true)
 }
 
 // waited implements downstream.
 func (s *http2Stream) waited() bool { return s.stream.Delayed }
 
-// isWhole implements downstream. A trailer section may follow, for a client that accepts one.
-func (s *http2Stream) isWhole(sent int64) bool {
-	head := &s.exchange.request.head
-	response := &s.exchange.answer.response
-	return !head.TETrailers && (sent == response.ContentLength || sent == 0 && response.Bodiless(head.Method == http1.MethodHead))
-}
+// isWhole implements downstream.
+func (s *http2Stream) isWhole(sent int64) bool { return s.exchange.isWhole(sent) }
 
 // cut implements downstream. The end of the stream resets it, since the response has no end.
 func (s *http2Stream) cut(int64) {}
@@ -185,6 +141,6 @@ func (s *http2Stream) AwaitTunnel() error {
 
 // TakeTunnel implements tunnelStream.
 func (s *http2Stream) TakeTunnel(b []byte) (n int, last bool) {
-	n, last, _ = s.takeBody(b)
+	n, last, _, _ = s.takeBody(b)
 	return n, last
 }

@@ -81,6 +81,9 @@ type ListenerOptions struct {
 	HTTP2 bool
 	// StrictTransportSecurity is that field of responses; "": the peer's.
 	StrictTransportSecurity string
+	// AltSvc, if not nil, returns that field of responses now (RFC 7838); "": the peer's. It is
+	// safe for concurrent use.
+	AltSvc func() string
 	// HTTPSPort is the port to which requests are redirected, except requests that came to
 	// a trusted proxy by HTTPS; 0: none are.
 	HTTPSPort int
@@ -148,6 +151,14 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, o ListenerOptions) e
 		case <-s.ctx.Done():
 		}
 	}
+}
+
+// alternativeServices returns the field Alt-Svc of responses; "": the peer's.
+func (l *listener) alternativeServices() string {
+	if l.AltSvc == nil {
+		return ""
+	}
+	return l.AltSvc()
 }
 
 // scheme returns http or https.

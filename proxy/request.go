@@ -393,7 +393,7 @@ func (x *request) reserved() reserved.Rules {
 	return reserved.Rules{
 		Trusted: x.identity.trusted, RequestID: len(x.requestID) > 0, Span: !x.span.ID.IsZero(),
 		NewTrace: !x.span.ID.IsZero() && !x.span.Continues(), Deadline: !x.deadline.IsZero(),
-		ListenerSets:    x.client.listener.StrictTransportSecurity != "",
+		HSTS: x.client.listener.StrictTransportSecurity != "", AltSvc: x.client.listener.alternativeServices() != "",
 		DropUnderscores: !x.identity.grpc && !x.client.options.KeepUnderscores,
 	}
 }

@@ -6,6 +6,7 @@ type Name uint8
 const (
 	NameOther Name = iota
 	NameAccept
+	NameAltSvc
 	NameAuthorization
 	NameConnection
 	NameContentLength
@@ -76,6 +77,7 @@ func (k *comparedName) is(name []byte, first, last uint64) bool {
 var namesByLength = func() (table [32][]comparedName) {
 	for _, known := range []knownName{
 		{"accept", NameAccept},
+		{"alt-svc", NameAltSvc},
 		{"authorization", NameAuthorization},
 		{"connection", NameConnection},
 		{"content-length", NameContentLength},

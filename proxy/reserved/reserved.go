@@ -29,6 +29,7 @@ const (
 // Names has the reservation of each name.
 var Names = [http1.NumNames]Reservation{
 	http1.NameAccept:                  Free,
+	http1.NameAltSvc:                  OfListener,
 	http1.NameAuthorization:           Free,
 	http1.NameConnection:              OfConnection,
 	http1.NameContentLength:           OfMessage,
@@ -84,7 +85,8 @@ type Rules struct {
 	Span            bool // the exchange has a span
 	NewTrace        bool // the span begins a trace, of which there is no state yet
 	Deadline        bool // the exchange has a deadline
-	ListenerSets    bool // the listener sets fields with the reservation OfListener
+	HSTS            bool // the listener sets Strict-Transport-Security
+	AltSvc          bool // the listener sets Alt-Svc
 	DropUnderscores bool // names with underscores do not pass to peers
 }
 
@@ -105,7 +107,7 @@ func (r Rules) Drop(n http1.Name, name []byte, to Direction) bool {
 	case OfDeadline:
 		return to == ToPeers && r.Deadline
 	case OfListener:
-		return to == ToClients && r.ListenerSets
+		return to == ToClients && (r.AltSvc && n == http1.NameAltSvc || r.HSTS && n == http1.NameStrictTransportSecurity)
 	case LikeAnother:
 		return r.dropMarked(name, to)
 	}

@@ -170,7 +170,7 @@ func (h *handshake) write(b []byte) (int, error) {
 		return h.n, nil
 	}
 	h.entry.WriteDeadline.Store(0)
-	if !h.entry.resumeWrite() {
+	if !h.entry.ResumeWrite() {
 		return h.n, os.ErrDeadlineExceeded
 	}
 	return h.n, h.proceed()

@@ -180,7 +180,7 @@ func (r *relay) write(b []byte) (err error) {
 				err = r.sendTo
 			}
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && r.to.Entry.resumeWrite() {
+		if errors.Is(err, os.ErrDeadlineExceeded) && r.to.Entry.ResumeWrite() {
 			continue
 		}
 		if err != nil {

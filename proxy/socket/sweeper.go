@@ -288,7 +288,7 @@ func (e *SweepEntry) read(s *Sweeper, raw syscall.RawConn, readable func(fd uint
 // whether its time is over.
 func (e *SweepEntry) write(raw syscall.RawConn, writable func(fd uintptr) bool) error {
 	for {
-		if err := raw.Write(writable); !errors.Is(err, os.ErrDeadlineExceeded) || !e.resumeWrite() {
+		if err := raw.Write(writable); !errors.Is(err, os.ErrDeadlineExceeded) || !e.ResumeWrite() {
 			return err
 		}
 	}
@@ -296,12 +296,12 @@ func (e *SweepEntry) write(raw syscall.RawConn, writable func(fd uintptr) bool) 
 
 // WriteExpired is expired for writing.
 func (e *SweepEntry) WriteExpired(s *Sweeper) bool {
-	return Passed(&e.WriteDeadline, s.Now()) || e.Interrupted.Load() || !e.resumeWrite()
+	return Passed(&e.WriteDeadline, s.Now()) || e.Interrupted.Load() || !e.ResumeWrite()
 }
 
-// resumeWrite makes the connection writable again after a wake. It returns false if
+// ResumeWrite makes the connection writable again after a wake. It returns false if
 // the connection was interrupted.
-func (e *SweepEntry) resumeWrite() bool {
+func (e *SweepEntry) ResumeWrite() bool {
 	e.Conn.SetWriteDeadline(time.Time{})
 	return !e.Interrupted.Load() // a concurrent interrupt may have set that deadline
 }

@@ -1,0 +1,271 @@
+package http3
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+
+	"github.com/quic-go/quic-go"
+
+	"sluice/observe/panics"
+)
+
+// A streamType is the type of a unidirectional stream (RFC 9114, section 6.2).
+type streamType uint64
+
+const (
+	streamControl streamType = 0x0
+	streamPush    streamType = 0x1
+	streamEncoder streamType = 0x2 // of QPACK: RFC 9204, section 4.2
+	streamDecoder streamType = 0x3
+)
+
+// Settings (RFC 9114, section 7.2.4.1).
+const (
+	settingMaxFieldSection = 0x6
+	settingConnectProtocol = 0x8 // RFC 9220
+)
+
+const (
+	// maxUniStreams is how many unidirectional streams a client may have open. It needs three.
+	maxUniStreams = 8
+	// maxUnknownStreams is how many of unknown types it may open in all.
+	maxUnknownStreams = 128
+	// maxSettingsBytes and maxSettings bound the settings of a client, none of which is needed.
+	maxSettingsBytes = 1 << 10
+	maxSettings      = 64
+)
+
+// sendSettings opens the control stream. maxSectionBytes is the limit of field sections, as lists.
+func (c *Conn) sendSettings(maxSectionBytes int) (err error) {
+	if c.control, err = c.quic.OpenUniStream(); err != nil {
+		return err
+	}
+	out := append([]byte{byte(streamControl), byte(frameSettings), 0, settingMaxFieldSection}, 0x80, 0, 0, 0)
+	for i := range 4 {
+		out[4+i] |= byte(maxSectionBytes >> (24 - 8*i))
+	}
+	out = append(out, settingConnectProtocol, 1)
+	out[2] = byte(len(out) - 3)
+	_, err = c.control.Write(out)
+	return err
+}
+
+// acceptUniStreams reads the unidirectional streams of the client until the connection ends.
+func (c *Conn) acceptUniStreams() {
+	unknown := 0
+	for {
+		s, err := c.quic.AcceptUniStream(context.Background())
+		if err != nil {
+			return
+		}
+		t, err := readInteger(s)
+		if err != nil { // it ends before its type: RFC 9114, section 6.2
+			s.ReleaseStreamCredit()
+			continue
+		}
+		switch at := streamType(t); {
+		case at == streamPush:
+			c.CloseWith(errPushStream)
+			return
+		case at > streamDecoder:
+			if unknown++; unknown > maxUnknownStreams {
+				c.CloseWith(errTooManyStreams)
+				return
+			}
+			s.CancelRead(quic.StreamErrorCode(StreamCreationError))
+			s.ReleaseStreamCredit()
+		case slices.Contains(c.critical, at):
+			c.CloseWith(errSecondStream)
+			return
+		default:
+			c.critical = append(c.critical, at)
+			c.work.Go(func() {
+				defer panics.Contain(panics.Connection, c.Abort)
+				c.CloseWith(readCritical(s, at))
+			})
+		}
+	}
+}
+
+// readCritical reads one of the streams that must not end before the connection, and returns the
+// client's fault; nil: the connection has ended.
+func readCritical(s *quic.ReceiveStream, t streamType) *Error {
+	var err error
+	switch t {
+	case streamControl:
+		err = readControl(s)
+	case streamEncoder:
+		err = readEncoder(s)
+	default:
+		err = readDecoder(s)
+	}
+	var fault *Error
+	var reset *quic.StreamError
+	switch {
+	case errors.As(err, &fault):
+		return fault
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &reset):
+		return errCriticalClosed
+	}
+	return nil
+}
+
+// readControl reads the client's control stream (RFC 9114, section 6.2.1).
+func readControl(s io.Reader) error {
+	t, length, err := readFrameHeader(s)
+	switch {
+	case err != nil:
+		return err
+	case t != frameSettings:
+		return errMissingSettings
+	}
+	if err := readSettings(s, length); err != nil {
+		return err
+	}
+	var pushes, goAway uint64
+	toldGoAway := false
+	for {
+		t, length, err := readFrameHeader(s)
+		if err != nil {
+			return err
+		}
+		switch {
+		case t == frameMaxPushID, t == frameGoAway, t == frameCancelPush:
+			id, err := readID(s, length)
+			switch {
+			case err != nil:
+				return err
+			case t == frameCancelPush: // nothing was promised
+				return errID
+			case t == frameMaxPushID && id < pushes, t == frameGoAway && toldGoAway && id > goAway:
+				return errID
+			case t == frameMaxPushID:
+				pushes = id
+			default:
+				goAway, toldGoAway = id, true
+			}
+		case t == frameData, t == frameHeaders, t.isForControl():
+			return errFrameUnexpected
+		default:
+			if _, err := io.CopyN(io.Discard, s, int64(length)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// readSettings reads the payload of SETTINGS (RFC 9114, section 7.2.4).
+func readSettings(s io.Reader, length uint64) error {
+	if length > maxSettingsBytes {
+		return errTooManySettings
+	}
+	payload := make([]byte, length)
+	if _, err := io.ReadFull(s, payload); err != nil {
+		return err
+	}
+	var seen []uint64
+	for len(payload) > 0 {
+		id, rest, ok := cutInteger(payload)
+		if !ok {
+			return errFrameLength
+		}
+		value, rest, ok := cutInteger(rest)
+		switch {
+		case !ok:
+			return errFrameLength
+		case id >= 0x2 && id <= 0x5, id == settingConnectProtocol && value > 1, slices.Contains(seen, id):
+			return errSettings
+		case len(seen) == maxSettings:
+			return errTooManySettings
+		}
+		seen, payload = append(seen, id), rest
+	}
+	return nil
+}
+
+// readEncoder reads the client's encoder stream: without capacity it can only say that there is none
+// (RFC 9204, section 4.3.1).
+func readEncoder(s io.Reader) error {
+	const noCapacity = 0x20
+	var b [1]byte
+	for {
+		if _, err := io.ReadFull(s, b[:]); err != nil {
+			return err
+		}
+		if b[0] != noCapacity {
+			return errEncoder
+		}
+	}
+}
+
+// readDecoder reads the client's decoder stream: it may cancel streams, which says nothing (RFC
+// 9204, section 4.4.2).
+func readDecoder(s io.Reader) error {
+	const cancellation, most = 0x40, 10
+	var b [1]byte
+	for {
+		if _, err := io.ReadFull(s, b[:]); err != nil {
+			return err
+		}
+		if b[0]&0xc0 != cancellation {
+			return errDecoder
+		}
+		for i, more := 0, b[0]&0x3f == 0x3f; more; i++ {
+			if _, err := io.ReadFull(s, b[:]); err != nil {
+				return err
+			}
+			if more = b[0]&0x80 != 0; i == most {
+				return errDecoder
+			}
+		}
+	}
+}
+
+// readFrameHeader reads the type and the length of a frame.
+func readFrameHeader(s io.Reader) (t frameType, length uint64, err error) {
+	v, err := readInteger(s)
+	if err == nil {
+		length, err = readInteger(s)
+	}
+	return frameType(v), length, err
+}
+
+// readID reads the payload of a frame that is one integer.
+func readID(s io.Reader, length uint64) (uint64, error) {
+	var b [8]byte
+	if length == 0 || length > uint64(len(b)) {
+		return 0, errFrameLength
+	}
+	if _, err := io.ReadFull(s, b[:length]); err != nil {
+		return 0, err
+	}
+	id, rest, ok := cutInteger(b[:length])
+	if !ok || len(rest) > 0 {
+		return 0, errFrameLength
+	}
+	return id, nil
+}
+
+// readInteger reads an integer of QUIC (RFC 9000, section 16).
+func readInteger(s io.Reader) (uint64, error) {
+	var b [8]byte
+	if _, err := io.ReadFull(s, b[:1]); err != nil {
+		return 0, err
+	}
+	n := lengthOfInteger(b[0])
+	if _, err := io.ReadFull(s, b[1:n]); err != nil {
+		return 0, err
+	}
+	return integer(b[:n]), nil
+}
+
+// cutInteger cuts the integer that begins b.
+func cutInteger(b []byte) (v uint64, rest []byte, ok bool) {
+	if len(b) == 0 || len(b) < lengthOfInteger(b[0]) {
+		return 0, nil, false
+	}
+	n := lengthOfInteger(b[0])
+	return integer(b[:n]), b[n:], true
+}

@@ -1,0 +1,250 @@
+package http3
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Options are the settings of new connections.
+type Options struct {
+	TLS *tls.Config // its protocols are replaced by h3
+	// Head bounds a handshake, and Idle the time without a packet of a connection.
+	Head, Idle time.Duration
+	// Streams is the number of requests of a connection at a time.
+	Streams int
+	// StreamWindow, that grows to MaxStreamWindow, is how many bytes of a stream may wait to be
+	// read, and Window, that grows to MaxWindow, is that of all streams of a connection.
+	StreamWindow, MaxStreamWindow, Window, MaxWindow int
+	// Grow asks whether the window of a client's connection may grow by a number of bytes. After
+	// true, Shrink is called with all of them in the end.
+	Grow   func(remote netip.Addr, bytes int64) bool
+	Shrink func(remote netip.Addr, bytes int64)
+	// Admit asks whether a client may begin a handshake. verified: it is at that address; else
+	// anybody could have sent the packet. After true, ended is called at the end of the handshake.
+	Admit func(remote netip.Addr, verified bool) (ended func(failed bool), ok bool)
+	// Verify asks whether the next client must prove its address first, which costs it a round trip
+	// (RFC 9000, section 8.1.2).
+	Verify func() bool
+}
+
+// Keys are what all processes of a socket share, one after the other.
+type Keys struct {
+	// Reset makes the tokens by which clients of connections that are not known here learn of
+	// that (RFC 9000, section 10.3). It must not be shared with other machines: who has a
+	// packet sent to one of them could end the connections of another (section 21.11).
+	Reset [32]byte
+	// Token proves addresses. Replicas may share it.
+	Token [32]byte
+}
+
+// An Endpoint is a UDP socket that serves HTTP/3. It is a [net.Listener] of connections whose
+// handshake has ended, a *Conn each. It is safe for concurrent use.
+type Endpoint struct {
+	conn      net.PacketConn
+	transport quic.Transport
+	options   atomic.Pointer[Options]
+	accept    deadline
+	retries   atomic.Uint64
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	listener *quic.Listener // nil: Serve was not called yet
+	conns    int            // of clients, that have not ended
+	closing  bool
+}
+
+// ids makes connection ids of a fixed length.
+type ids struct {
+	next   func() []byte
+	length int
+}
+
+func (g ids) GenerateConnectionID() (quic.ConnectionID, error) {
+	return quic.ConnectionIDFromBytes(g.next()), nil
+}
+
+func (g ids) ConnectionIDLen() int { return g.length }
+
+// NewEndpoint returns the endpoint of a socket, which it closes in the end. next makes connection
+// ids, all of the same length; nothing is read before Serve.
+func NewEndpoint(conn net.PacketConn, next func() []byte, keys Keys) *Endpoint {
+	e := &Endpoint{conn: conn}
+	reset, token := quic.StatelessResetKey(keys.Reset), quic.TokenGeneratorKey(keys.Token)
+	e.transport = quic.Transport{
+		Conn: conn, ConnectionIDGenerator: ids{next, len(next())}, StatelessResetKey: &reset, TokenGeneratorKey: &token,
+		VerifySourceAddress: func(net.Addr) bool {
+			if !e.options.Load().Verify() {
+				return false
+			}
+			e.retries.Add(1)
+			return true
+		},
+		ConnContext: e.begin,
+	}
+	return e
+}
+
+// admittedKey is the key of a connection's *admitted in its context.
+type admittedKey struct{}
+
+// admitted is a connection from the begin of its handshake.
+type admitted struct {
+	remote   netip.Addr
+	once     sync.Once
+	ended    func(failed bool) // of the handshake
+	increase atomic.Int64      // of its window
+}
+
+func (a *admitted) endHandshake(failed bool) { a.once.Do(func() { a.ended(failed) }) }
+
+func admittedOf(c *quic.Conn) *admitted { return c.Context().Value(admittedKey{}).(*admitted) }
+
+var errNotAdmitted = errors.New("too many handshakes or connections")
+
+// begin decides whether a client may begin a handshake.
+func (e *Endpoint) begin(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+	o, remote := e.options.Load(), addressOf(info.RemoteAddr)
+	ended, ok := o.Admit(remote, info.AddrVerified)
+	if !ok {
+		return nil, errNotAdmitted
+	}
+	a := &admitted{remote: remote, ended: ended}
+	context.AfterFunc(ctx, func() {
+		a.endHandshake(true)
+		o.Shrink(remote, a.increase.Load())
+	})
+	return context.WithValue(ctx, admittedKey{}, a), nil
+}
+
+// Serve sets the settings of new connections, and begins to read the socket.
+func (e *Endpoint) Serve(o Options) error {
+	e.options.Store(&o)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return net.ErrClosed
+	}
+	if e.listener != nil {
+		return nil
+	}
+	var err error
+	e.listener, err = e.transport.Listen(&tls.Config{GetConfigForClient: e.tls}, &quic.Config{
+		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return e.config(), nil },
+	})
+	return err
+}
+
+// tls returns the TLS of a new connection: that of the listener, with the protocol of HTTP/3.
+func (e *Endpoint) tls(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	c := e.options.Load().TLS
+	for c.GetConfigForClient != nil {
+		found, err := c.GetConfigForClient(hello)
+		if err != nil {
+			return nil, err
+		}
+		if found == nil {
+			break
+		}
+		c = found
+	}
+	c = c.Clone() // each time: keys of tickets are added to the original
+	c.GetConfigForClient, c.NextProtos = nil, []string{"h3"}
+	return c, nil
+}
+
+func (e *Endpoint) config() *quic.Config {
+	o := e.options.Load()
+	return &quic.Config{
+		HandshakeIdleTimeout: o.Head, MaxIdleTimeout: o.Idle,
+		MaxIncomingStreams: int64(o.Streams), MaxIncomingUniStreams: maxUniStreams, RequireStreamCreditRelease: true,
+		InitialStreamReceiveWindow: uint64(o.StreamWindow), MaxStreamReceiveWindow: uint64(o.MaxStreamWindow),
+		InitialConnectionReceiveWindow: uint64(o.Window), MaxConnectionReceiveWindow: uint64(o.MaxWindow),
+		AllowConnectionWindowIncrease: func(c *quic.Conn, delta uint64) bool {
+			a := admittedOf(c)
+			if !o.Grow(a.remote, int64(delta)) {
+				return false
+			}
+			a.increase.Add(int64(delta))
+			return true
+		},
+	}
+}
+
+// Accept returns the next connection. After the deadline the error is os.ErrDeadlineExceeded.
+func (e *Endpoint) Accept() (net.Conn, error) {
+	e.mu.Lock()
+	l := e.listener
+	e.mu.Unlock()
+	if l == nil {
+		return nil, net.ErrClosed
+	}
+	q, err := l.Accept(e.accept.context())
+	switch {
+	case errors.Is(err, context.Canceled):
+		return nil, os.ErrDeadlineExceeded
+	case err != nil:
+		return nil, net.ErrClosed
+	}
+	admittedOf(q).endHandshake(false)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.conns++
+	return &Conn{quic: q, endpoint: e}, nil
+}
+
+// SetDeadline is the deadline of Accept; zero: none.
+func (e *Endpoint) SetDeadline(t time.Time) error {
+	e.accept.set(t)
+	return nil
+}
+
+// Addr implements net.Listener.
+func (e *Endpoint) Addr() net.Addr { return e.conn.LocalAddr() }
+
+// Socket returns the socket.
+func (e *Endpoint) Socket() net.PacketConn { return e.conn }
+
+// Retries returns how many clients had to prove their address.
+func (e *Endpoint) Retries() uint64 { return e.retries.Load() }
+
+// Close ends Accept and refuses new connections. The socket is closed with the last connection.
+func (e *Endpoint) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return net.ErrClosed
+	}
+	e.closing = true
+	if e.listener != nil {
+		e.listener.Close()
+	}
+	e.closeIfUnusedLocked()
+	return nil
+}
+
+// left ends one of the connections.
+func (e *Endpoint) left() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.conns--
+	e.closeIfUnusedLocked()
+}
+
+func (e *Endpoint) closeIfUnusedLocked() {
+	if !e.closing || e.conns > 0 {
+		return
+	}
+	if e.listener != nil {
+		e.transport.Close()
+	}
+	e.conn.Close()
+}
