@@ -4,8 +4,8 @@ import "errors"
 
 // Errors of field sections.
 var (
-	// ErrMalformed means that a message is malformed (RFC 9113, section 8.1.1; RFC 9114, section
-	// 4.1.2): an error of its stream.
+	// ErrMalformed means that a message is malformed (RFC 9113, section 8.1.1; RFC 9114,
+	// section 4.1.2): an error of its stream.
 	ErrMalformed = errors.New("malformed message")
 	// ErrCompression means that bytes are no encoded fields: an error of the connection.
 	ErrCompression = errors.New("malformed encoding of fields")
@@ -72,7 +72,8 @@ func (f *Fields) appendStatic(s *staticField, n name) {
 	f.list = append(f.list, Field{start: start, nameEnd: start + uint32(len(s.name)), end: uint32(len(f.text)), name: n})
 }
 
-// appendName appends the string that begins b, as the name of field. prefix is that of appendString.
+// appendName appends the string that begins b, as the name of field. prefix is that of
+// appendString.
 func (f *Fields) appendName(field *Field, b []byte, prefix uint8) (rest []byte, ok bool) {
 	if f.text, rest, ok = appendString(f.text, b, prefix); !ok {
 		return nil, false

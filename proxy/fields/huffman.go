@@ -84,8 +84,8 @@ func longCode(word uint64, bits int) (symbol byte, length int, ok bool) {
 	return 0, 0, false
 }
 
-// huffmanCodeBits is the length in bits of the Huffman code of each byte (RFC 7541, appendix B). The
-// code is canonical: the codes follow from the lengths.
+// huffmanCodeBits is the length in bits of the Huffman code of each byte (RFC 7541, appendix B).
+// The code is canonical: the codes follow from the lengths.
 var huffmanCodeBits = [256]uint8{
 	13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28,
 	28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 28,

@@ -4,8 +4,8 @@ import "sluice/proxy/http1"
 
 // What HPACK and QPACK are made of: integers, strings, and static tables.
 
-// readInteger reads an integer with a prefix of that many bits (RFC 7541, section 5.1). One of more
-// than five bytes exceeds every index and length there is.
+// readInteger reads an integer with a prefix of that many bits (RFC 7541, section 5.1). It takes at
+// most five bytes: every index and every length in a section is smaller.
 func readInteger(b []byte, prefix uint8) (value int, rest []byte, ok bool) {
 	if len(b) == 0 {
 		return 0, nil, false
