@@ -3,7 +3,6 @@ package proxy
 import (
 	"fmt"
 
-	"sluice/proxy/fields"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
@@ -65,13 +64,11 @@ func (s *http2Stream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 // flagsOfFrame is the position of the flags in a frame.
 const flagsOfFrame = 4
 
-var http2Encoder = fieldEncoder{status: fields.AppendHPACKStatus, field: fields.AppendHPACKField, line: fields.AppendHPACKLine}
-
 // appendHead implements downstream.
 func (s *http2Stream) appendHead(out, text []byte) []byte {
 	var room [http2.FrameHeaderBytes]byte
 	start := len(out)
-	out = s.exchange.appendHeadFields(append(out, room[:]...), text, &http2Encoder)
+	out = s.exchange.appendHeadFields(append(out, room[:]...), text, hpackCoding)
 	return http2.EndFieldBlock(out, start, s.stream.ID, false)
 }
 
@@ -87,7 +84,7 @@ func (s *http2Stream) writeAnswer(text, body []byte) error {
 		body = text[n:]
 	}
 	var room [http2.FrameHeaderBytes]byte
-	out := x.appendFields(append(text[len(text):], room[:]...), text, true, &http2Encoder)
+	out := x.appendFields(append(text[len(text):], room[:]...), text, true, hpackCoding)
 	return s.send(http2.EndFieldBlock(out, 0, s.stream.ID, len(body) == 0), body, nil, true)
 }
 

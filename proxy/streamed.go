@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/proxy/fields"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/proxy/reserved"
@@ -101,11 +102,26 @@ func (x *exchange) bodyTimeout() time.Duration {
 	return timeout
 }
 
-// A fieldEncoder appends fields in the coding of a protocol.
-type fieldEncoder struct {
-	status func(out []byte, status int) []byte
-	field  func(out, name, value []byte) []byte
-	line   func(out, line []byte) []byte // of HTTP/1.1
+// A fieldCoding is how fields are encoded: [hpackCoding] or [qpackCoding].
+type fieldCoding bool
+
+const (
+	hpackCoding fieldCoding = false // of HTTP/2
+	qpackCoding fieldCoding = true  // of HTTP/3
+)
+
+func (c fieldCoding) appendStatus(out []byte, status int) []byte {
+	if c == qpackCoding {
+		return fields.AppendQPACKStatus(out, status)
+	}
+	return fields.AppendHPACKStatus(out, status)
+}
+
+func (c fieldCoding) appendField(out, name, value []byte) []byte {
+	if c == qpackCoding {
+		return fields.AppendQPACKField(out, name, value)
+	}
+	return fields.AppendHPACKField(out, name, value)
 }
 
 var (
@@ -116,12 +132,12 @@ var (
 
 // appendHeadFields appends the fields of the response of a peer, whose head is text, and those that
 // sluice adds.
-func (x *exchange) appendHeadFields(out, text []byte, e *fieldEncoder) []byte {
-	out = x.appendFields(out, text, false, e)
+func (x *exchange) appendHeadFields(out, text []byte, c fieldCoding) []byte {
+	out = x.appendFields(out, text, false, c)
 	if (x.route.service.Affinity != nil || x.route.newClient != 0) && !x.answer.response.Interim() {
 		var memory [640]byte
 		for line := range http1.Lines(x.tries.appendCookies(memory[:0])) {
-			out = e.line(out, line)
+			out = c.appendField(out, http1.LineName(line), http1.LineValue(line))
 		}
 	}
 	return out
@@ -129,18 +145,18 @@ func (x *exchange) appendHeadFields(out, text []byte, e *fieldEncoder) []byte {
 
 // appendFields appends the fields of the response whose head is text. own: sluice has written it,
 // with X-Sluice-Reason.
-func (x *exchange) appendFields(out, text []byte, own bool, e *fieldEncoder) []byte {
+func (x *exchange) appendFields(out, text []byte, own bool, c fieldCoding) []byte {
 	head := &x.answer.response
 	status := head.Status
 	if status == 101 {
 		status = 200 // RFC 8441, section 5, and RFC 9220
 	}
-	out = e.status(out, status)
+	out = c.appendStatus(out, status)
 	for _, f := range head.Fields() {
 		if reserved.Names[f.Name] != reserved.Free && x.answer.dropsField(f, text, x.request.head.TETrailers) && !(own && f.Name == http1.NameXSluice) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
 			continue
 		}
-		out = e.field(out, f.FieldName(text), f.Value(text))
+		out = c.appendField(out, f.FieldName(text), f.Value(text))
 	}
 	if head.Interim() {
 		return out
@@ -148,13 +164,13 @@ func (x *exchange) appendFields(out, text []byte, own bool, e *fieldEncoder) []b
 	var memory [128]byte
 	listener := x.request.client.listener
 	if hsts := listener.StrictTransportSecurity; hsts != "" {
-		out = e.field(out, hstsName, append(memory[:0], hsts...))
+		out = c.appendField(out, hstsName, append(memory[:0], hsts...))
 	}
 	if services := listener.alternativeServices(); services != "" {
-		out = e.field(out, altSvcName, append(memory[:0], services...))
+		out = c.appendField(out, altSvcName, append(memory[:0], services...))
 	}
 	if id := x.request.requestID; len(id) > 0 {
-		out = e.field(out, requestIDName, id)
+		out = c.appendField(out, requestIDName, id)
 	}
 	return out
 }
