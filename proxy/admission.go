@@ -38,6 +38,13 @@ func (a *admission) admit(address netip.Addr, proxy bool) bool {
 	return a.admitLocked(address, proxy)
 }
 
+// admits reports whether admit would accept a connection from address now.
+func (a *admission) admits(address netip.Addr) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.hasRoomLocked(address, false)
+}
+
 // move reports whether the connection of a proxy that was admitted is accepted as one of its
 // client. If not, it is the proxy's as before.
 func (a *admission) move(proxy, client netip.Addr) bool {
@@ -52,12 +59,16 @@ func (a *admission) move(proxy, client netip.Addr) bool {
 }
 
 func (a *admission) admitLocked(address netip.Addr, proxy bool) bool {
-	block := places.BlockOf(address)
-	if a.open >= a.limit || !proxy && block != places.Many && a.perBlock[block] >= a.perAddressLimit && !contains(a.trusted, address) {
+	if !a.hasRoomLocked(address, proxy) {
 		return false
 	}
-	a.enterLocked(block)
+	a.enterLocked(places.BlockOf(address))
 	return true
+}
+
+func (a *admission) hasRoomLocked(address netip.Addr, proxy bool) bool {
+	block := places.BlockOf(address)
+	return a.open < a.limit && (proxy || block == places.Many || a.perBlock[block] < a.perAddressLimit || contains(a.trusted, address))
 }
 
 func (a *admission) enterLocked(block places.Block) {

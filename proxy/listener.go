@@ -13,6 +13,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/observe/panics"
+	"sluice/proxy/http3"
 	"sluice/proxy/proxyprotocol"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
@@ -114,6 +115,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, o ListenerOptions) e
 	s.listeners[at] = struct{}{}
 	s.mu.Unlock()
 	defer s.left(at)
+	if e, ok := l.(*http3.Endpoint); ok {
+		if err := e.Serve(s.http3Options(at)); err != nil {
+			return fmt.Errorf("listener %q: HTTP/3: %w", o.Name, err)
+		}
+	}
 	left := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer panics.Contain(panics.Task, nil)

@@ -96,8 +96,8 @@ type HTTP2Stats struct {
 	Errors             uint64 // connections that ended by a fault of the client
 }
 
-// http2Counters count HTTP2Stats. It is safe for concurrent use.
-type http2Counters struct {
+// streamCounters count StreamStats. They are safe for concurrent use.
+type streamCounters struct {
 	resetsReceived, resetsSent         atomic.Uint64
 	refusedStreams, refusedConnections atomic.Uint64
 	goAways, errors                    atomic.Uint64

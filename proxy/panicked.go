@@ -96,6 +96,15 @@ func (s *http2Stream) fail() {
 	}
 }
 
+// fail ends a stream: it answers the request, or resets the stream.
+func (s *http3Stream) fail() {
+	s.failed = true
+	if s.exchange != nil {
+		s.exchange.fail()
+	}
+	contained(panics.Stream, s.end)
+}
+
 // OnPanic implements [http2.Role]: it ends the connection and its streams.
 func (h *http2ClientConn) OnPanic() {
 	h.protocol.Mu.Lock()

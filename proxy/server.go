@@ -19,6 +19,7 @@ import (
 	"sluice/observe/wake"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/http1"
+	"sluice/proxy/http3"
 	"sluice/proxy/proxyprotocol"
 	"sluice/proxy/recent"
 	"sluice/proxy/refusal"
@@ -132,7 +133,8 @@ type Server struct {
 
 	admission  admission
 	handshakes *socket.Handshakes
-	http2      http2Counters
+	http2      streamCounters
+	http3      streamCounters
 	ended      endedCounters
 	keptBodies *places.Shares
 	// streamMemory is the memory of streams of HTTP/2: see Limits.StreamBytes.
@@ -234,6 +236,10 @@ func (s *Server) Compression() compression.Stats { return s.encoders.Stats() }
 
 // start serves a new connection in its own goroutine.
 func (s *Server) start(at *listener, conn net.Conn) {
+	if conn, ok := conn.(*http3.Conn); ok {
+		s.startHTTP3(at, conn)
+		return
+	}
 	socket, ok := conn.(socket.Conn)
 	if !ok {
 		conn.Close()

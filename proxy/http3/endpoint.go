@@ -29,8 +29,9 @@ type Options struct {
 	Grow   func(remote netip.Addr, bytes int64) bool
 	Shrink func(remote netip.Addr, bytes int64)
 	// Admit asks whether a client may begin a handshake. verified: it is at that address; else
-	// anybody could have sent the packet. After true, ended is called at the end of the handshake.
-	Admit func(remote netip.Addr, verified bool) (ended func(failed bool), ok bool)
+	// anybody could have sent the packet. After true, ended is called at the end of the handshake,
+	// with what was agreed on, or nil after a failure.
+	Admit func(remote netip.Addr, verified bool) (ended func(*tls.ConnectionState), ok bool)
 	// Verify asks whether the next client must prove its address first, which costs it a round trip
 	// (RFC 9000, section 8.1.2).
 	Verify func() bool
@@ -100,11 +101,11 @@ type admittedKey struct{}
 type admitted struct {
 	remote   netip.Addr
 	once     sync.Once
-	ended    func(failed bool) // of the handshake
-	increase atomic.Int64      // of its window
+	ended    func(*tls.ConnectionState) // of the handshake
+	increase atomic.Int64               // of its window
 }
 
-func (a *admitted) endHandshake(failed bool) { a.once.Do(func() { a.ended(failed) }) }
+func (a *admitted) endHandshake(state *tls.ConnectionState) { a.once.Do(func() { a.ended(state) }) }
 
 func admittedOf(c *quic.Conn) *admitted { return c.Context().Value(admittedKey{}).(*admitted) }
 
@@ -119,7 +120,7 @@ func (e *Endpoint) begin(ctx context.Context, info *quic.ClientInfo) (context.Co
 	}
 	a := &admitted{remote: remote, ended: ended}
 	context.AfterFunc(ctx, func() {
-		a.endHandshake(true)
+		a.endHandshake(nil)
 		o.Shrink(remote, a.increase.Load())
 	})
 	return context.WithValue(ctx, admittedKey{}, a), nil
@@ -194,7 +195,8 @@ func (e *Endpoint) Accept() (net.Conn, error) {
 	case err != nil:
 		return nil, net.ErrClosed
 	}
-	admittedOf(q).endHandshake(false)
+	state := q.ConnectionState().TLS
+	admittedOf(q).endHandshake(&state)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.conns++

@@ -31,7 +31,6 @@ type Stream struct {
 	// Sent says that the end of the response was written.
 	Sent atomic.Bool
 
-	conn    *Conn
 	entry   *socket.SweepEntry
 	sweeper *socket.Sweeper
 	quic    *quic.Stream
@@ -41,6 +40,7 @@ type Stream struct {
 	left     uint64 // of the DATA frame that is being read
 	trailed  bool   // the trailer section was read
 	maxBytes int    // of the trailer section
+	patience func(moved bool) time.Duration
 }
 
 // waits are the reads and writes of a Stream as the connection of its entry: a sweeper may end them
@@ -51,9 +51,10 @@ type waits struct {
 }
 
 // Init prepares a stream of a connection, whose waits are those of entry. maxTrailerBytes bounds
-// trailer sections.
-func (s *Stream) Init(c *Conn, entry *socket.SweepEntry, sweeper *socket.Sweeper, hint uint32, maxTrailerBytes int) {
-	s.conn, s.entry, s.sweeper, s.maxBytes = c, entry, sweeper, maxTrailerBytes
+// trailer sections. patience returns how long a write may wait from now on; 0: no longer. moved: the
+// client has taken bytes since the last call.
+func (s *Stream) Init(c *Conn, entry *socket.SweepEntry, sweeper *socket.Sweeper, hint uint32, maxTrailerBytes int, patience func(moved bool) time.Duration) {
+	s.entry, s.sweeper, s.maxBytes, s.patience = entry, sweeper, maxTrailerBytes, patience
 	s.waits.conn = c
 	sweeper.Add(entry, &s.waits, hint)
 }
@@ -357,22 +358,23 @@ func (s *Stream) again(err *error) bool {
 // maxWriteBytes is how much is written in one piece: only after it a slow client is seen to move.
 const maxWriteBytes = 16 << 10
 
-// Write writes b, and the end of the response if ends. No piece of it may wait longer than timeout.
-func (s *Stream) Write(b []byte, ends bool, timeout time.Duration) error {
+// Write writes b, and the end of the response if ends.
+func (s *Stream) Write(b []byte, ends bool) error {
 	defer s.entry.WriteDeadline.Store(0)
 	begun := s.sweeper.Now()
+	left := s.patience(true)
 	for len(b) > 0 {
-		s.entry.ArmWrite(s.sweeper.Exact() + int64(timeout))
+		s.entry.ArmWrite(s.sweeper.Exact() + int64(left))
 		n, err := s.quic.Write(b[:min(len(b), maxWriteBytes)])
 		b = b[n:]
 		switch {
 		case err == nil:
+			continue
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return socket.ErrClosedEarly
-		case n == 0 && s.entry.WriteExpired(s.sweeper):
+		}
+		if left = s.patience(n > 0); left <= 0 || !s.entry.ResumeWrite() {
 			s.Delayed = true
-			return os.ErrDeadlineExceeded
-		case n > 0 && !s.entry.ResumeWrite():
 			return os.ErrDeadlineExceeded
 		}
 	}

@@ -36,6 +36,7 @@ type Handshakes struct {
 	Places, Turns *places.Places
 
 	full, resumed, failed atomic.Uint64
+	unverified            atomic.Int64 // of QUIC, by clients that have not proven their address
 }
 
 func NewHandshakes(ctx context.Context, s *Sweeper) *Handshakes {
@@ -254,6 +255,44 @@ func AwaitOthers(hello *tls.ClientHelloInfo, wait func()) error {
 	return socket.handshake.proceed()
 }
 
+// Begin begins a handshake that QUIC makes, which waits for nothing here. verified: the client has
+// proven its address, and takes one of the places. Others could stand in the name of anybody, so
+// they take none, and are at most unverified. The caller must call end, with what was agreed on, or
+// nil after a failure.
+func (h *Handshakes) Begin(block places.Block, verified bool, unverified int64) (end func(*tls.ConnectionState), ok bool) {
+	leave := func() { h.unverified.Add(-1) }
+	if verified {
+		leave = func() { h.Places.Give(block) }
+		ok = h.Places.TakeNow(block)
+	} else if ok = h.unverified.Add(1) <= unverified; !ok {
+		leave()
+	}
+	if !ok {
+		h.failed.Add(1)
+		return nil, false
+	}
+	return func(state *tls.ConnectionState) {
+		leave()
+		h.count(state)
+	}, true
+}
+
+// Unverified returns how many handshakes are in progress whose clients have not proven their
+// address.
+func (h *Handshakes) Unverified() int64 { return h.unverified.Load() }
+
+// count counts a handshake that has ended; nil: it has failed.
+func (h *Handshakes) count(state *tls.ConnectionState) {
+	switch {
+	case state == nil:
+		h.failed.Add(1)
+	case state.DidResume:
+		h.resumed.Add(1)
+	default:
+		h.full.Add(1)
+	}
+}
+
 // HandshakeStats are the TLS handshakes of a server's clients.
 type HandshakeStats struct {
 	Full, Resumed, Failed uint64
@@ -265,6 +304,6 @@ type HandshakeStats struct {
 func (h *Handshakes) Stats() HandshakeStats {
 	return HandshakeStats{
 		Full: h.full.Load(), Resumed: h.resumed.Load(), Failed: h.failed.Load(),
-		InProgress: h.Places.Taken(), Waiting: h.Places.Waiting() + h.Turns.Waiting(),
+		InProgress: h.Places.Taken() + int(h.Unverified()), Waiting: h.Places.Waiting() + h.Turns.Waiting(),
 	}
 }

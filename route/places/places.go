@@ -77,6 +77,20 @@ func (p *Places) Take(b Block, waiting func() (context.Context, context.CancelFu
 	return ctx.Err()
 }
 
+// TakeNow is Take without a wait. It reports whether there was a place.
+func (p *Places) TakeNow(b Block) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.clientLocked(b)
+	defer p.forgetLocked(c)
+	if p.taken >= p.all || c.taken >= c.share {
+		return false
+	}
+	p.taken++
+	c.taken++
+	return true
+}
+
 // Give gives a place of a client back.
 func (p *Places) Give(b Block) {
 	p.mu.Lock()

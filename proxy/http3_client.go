@@ -1,0 +1,404 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"sluice/observe/panics"
+	"sluice/proxy/fields"
+	"sluice/proxy/http2"
+	"sluice/proxy/http3"
+	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
+	"sluice/route/places"
+)
+
+// Limits of an HTTP/3 connection of a client. They are those of HTTP/2 where both have them.
+const (
+	// http3Window is how many bytes of bodies may wait to be read: what as many streams as may be
+	// open have at first, so that none stops another one.
+	http3Window = http2Streams * http2.InitialWindow
+	// http3BodyBytes is what the body of a request may hold of it, as Limits.StreamBytes counts it.
+	// One of each connection does not count.
+	http3BodyBytes = http2.InitialWindow
+	// unverifiedHandshakes is how many clients at a time may be in a handshake without a proof of
+	// their address: above it they must prove it.
+	unverifiedHandshakes = socket.MaxHandshakes / 8
+	// http3Linger is how long the end of a connection waits for the client to receive the last
+	// answers: QUIC drops what is not acknowledged.
+	http3Linger = 2 * time.Second
+)
+
+// http3Options returns the settings of new connections of a listener.
+func (s *Server) http3Options(at *listener) http3.Options {
+	timeouts := s.options.Load().Timeouts
+	bytes := func() int64 { return s.options.Load().Limits.StreamBytes }
+	block := func(remote netip.Addr) places.Block { return blockOf(remote, s.options.Load().TrustedProxies) }
+	return http3.Options{
+		TLS: at.TLS, Head: timeouts.Head, Idle: timeouts.Idle, Streams: http2Streams,
+		StreamWindow: http2.InitialWindow, MaxStreamWindow: http2StreamWindow,
+		Window: http3Window, MaxWindow: http3Window + http2Growth,
+		Grow:   func(remote netip.Addr, n int64) bool { return s.streamMemory.Take(block(remote), n, bytes()) },
+		Shrink: func(remote netip.Addr, n int64) { s.streamMemory.Give(block(remote), n) },
+		Admit: func(remote netip.Addr, verified bool) (func(*tls.ConnectionState), bool) {
+			if !s.admission.admits(remote) {
+				s.refused.Add(1)
+				return nil, false
+			}
+			return s.handshakes.Begin(block(remote), verified, unverifiedHandshakes)
+		},
+		Verify: func() bool { return s.handshakes.Unverified() >= unverifiedHandshakes },
+	}
+}
+
+// An http3ClientConn is a connection of a client with HTTP/3. Its goroutine accepts streams; each has
+// a goroutine that serves its request. The Entry of client has the deadlines between requests.
+type http3ClientConn struct {
+	client   client
+	conn     *http3.Conn
+	block    places.Block
+	lifetime socket.Lifetime
+	work     sync.WaitGroup // of streams
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	open     map[*http3Stream]struct{}
+	free     []*http3Stream    // to be reused
+	counted  int               // streams that are open or free; all but one count in the limits
+	bodies   int               // requests whose body has not ended
+	resets   http2.LeakyBucket // see http2Resets
+	idle     bool              // without a stream for idleSetDelay
+	answered int64             // coarse time of the end of the last stream; 0: there was none
+	goAway   goAwayPhase
+	// goAwayUntil is the coarse time when goAwayAnnounced ends.
+	goAwayUntil int64
+}
+
+// startHTTP3 serves a connection in its own goroutine, if the limits allow it.
+func (s *Server) startHTTP3(at *listener, conn *http3.Conn) {
+	remote := conn.Remote()
+	if !s.admission.admit(remote, false) {
+		s.refused.Add(1)
+		conn.Refuse()
+		return
+	}
+	shard := s.shards.Add(1)
+	h := &http3ClientConn{
+		client:   client{Client: upstream.Client{Shard: shard}, server: s, listener: at, remote: remote, address: addressText(remote), version: version3},
+		conn:     conn,
+		lifetime: socket.NewLifetime(s.sweeper, shard), open: make(map[*http3Stream]struct{}),
+	}
+	h.client.takeOptions()
+	h.client.Entry.Owner, h.block = h, h.client.block()
+	err := s.open(h, func() {
+		s.sweeper.Add(&h.client.Entry, conn, shard)
+		go h.serve()
+	})
+	if err != nil {
+		s.admission.leave(remote)
+		conn.Refuse()
+	}
+}
+
+func (h *http3ClientConn) at() *listener { return h.client.listener }
+
+// drain implements connection: its goroutine looks whether it drains.
+func (h *http3ClientConn) drain(int64) { h.conn.SetReadDeadline(socket.ALongTimeAgo) }
+
+// interrupt implements connection.
+func (h *http3ClientConn) interrupt() { h.client.Entry.Interrupt() }
+
+// abort implements connection.
+func (h *http3ClientConn) abort() { h.conn.Abort() }
+
+// Parties and OnSweep implement sweepOwner of package socket.
+func (h *http3ClientConn) Parties() (client, peer any) { return places.BlockOf(h.client.remote), nil }
+func (h *http3ClientConn) OnSweep(int64) int64         { return socket.Never }
+
+// serve serves the connection until it ends.
+func (h *http3ClientConn) serve() {
+	defer h.end()
+	defer panics.Contain(panics.Connection, h.conn.Abort)
+	err := h.begin()
+	for err == nil {
+		err = h.acceptStream()
+	}
+	if fault := (*http3.Error)(nil); errors.As(err, &fault) {
+		h.client.server.http3.errors.Add(1)
+		h.conn.CloseWith(fault)
+	}
+	if err != errHTTP3Over {
+		h.client.server.log.Debug().Err(err).Str("listener", h.client.listener.Name).Str("client", h.client.address).Msg("HTTP/3 connection closed")
+	}
+}
+
+// errHTTP3Over ends a connection that is no longer needed.
+var errHTTP3Over = errors.New("the connection is over")
+
+// begin sends the settings.
+func (h *http3ClientConn) begin() (err error) {
+	state := h.conn.TLS()
+	h.client.session = newTLSSession(state)
+	if h.client.certificate, err = newClientCertificate(state, h.client.listener.Revocations); err != nil {
+		return err
+	}
+	if h.client.certificate != nil {
+		if err := h.client.server.certify(&h.client, h); err != nil {
+			return err
+		}
+	}
+	h.arm()
+	return h.conn.Begin(h.listBytes())
+}
+
+// listBytes is the limit of field lists, as of HTTP/2.
+func (h *http3ClientConn) listBytes() int {
+	limits := &h.client.options.Limits
+	return max(http2ListBytes, fields.ListBytes(int(limits.HeadBytes), limits.Fields))
+}
+
+// acceptStream serves the next stream. An error ends the connection.
+func (h *http3ClientConn) acceptStream() error {
+	if h.client.draining() {
+		h.announceGoAway()
+	}
+	q, err := h.conn.AcceptStream()
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err != nil {
+			return err
+		}
+		return h.openStream(q)
+	}
+	expired := h.client.Entry.Expired(h.client.server.sweeper)
+	if h.client.Entry.Interrupted.Load() {
+		return h.interruptStreams()
+	}
+	if h.isOver() || expired && h.onDeadline() {
+		return errHTTP3Over
+	}
+	return nil
+}
+
+// openStream serves a stream in its own goroutine.
+func (h *http3ClientConn) openStream(q *quic.Stream) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.client.takeOptions()
+	if h.goAway == goAwayFinal {
+		http3.Reject(q)
+		return nil
+	}
+	s := h.takeStreamLocked()
+	if s == nil {
+		h.client.server.http3.refusedConnections.Add(1)
+		http3.Reject(q)
+		return h.countFaultLocked()
+	}
+	s.prepare(q)
+	h.open[s] = struct{}{}
+	if h.idle = false; len(h.open) == 1 {
+		h.armLocked()
+	}
+	if reached := h.lifetime.Begin(h.client.server.sweeper, &h.client.options.Connections); reached != socket.LimitNone {
+		h.client.server.ended.count(reached)
+		h.announceGoAwayLocked()
+	}
+	h.work.Add(1)
+	go s.onServe()
+	return nil
+}
+
+// takeStreamLocked returns an unused stream, or nil: there are too many.
+func (h *http3ClientConn) takeStreamLocked() *http3Stream {
+	if n := len(h.free); n > 0 {
+		s := h.free[n-1]
+		h.free = h.free[:n-1]
+		return s
+	}
+	if h.counted > 0 && !h.client.server.admitStream(h.client.remote, h.block) {
+		return nil
+	}
+	h.counted++
+	return newHTTP3Stream(h)
+}
+
+func (h *http3ClientConn) dropFree() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dropFreeLocked()
+}
+
+// dropFreeLocked releases the unused streams.
+func (h *http3ClientConn) dropFreeLocked() {
+	for _, s := range h.free {
+		s.client.Entry.Remove()
+		if h.counted--; h.counted > 0 {
+			h.client.server.admission.leave(h.client.remote)
+			h.client.server.streamMemory.Give(h.block, http2StreamBytes)
+		}
+	}
+	h.free = nil
+}
+
+// countFaultLocked counts a stream that ends early by the act or fault of the client, and returns an
+// error if there are too many.
+func (h *http3ClientConn) countFaultLocked() error {
+	h.resets.Leak(h.client.server.sweeper.Now(), http2ResetTime)
+	if h.resets.Add(1) > http2Resets {
+		return errHTTP3Resets
+	}
+	return nil
+}
+
+var errHTTP3Resets = &http3.Error{Code: http3.ExcessiveLoad, Reason: "too many streams end early"}
+
+// isOver reports whether the last stream after GOAWAY has ended.
+func (h *http3ClientConn) isOver() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.goAway == goAwayFinal && len(h.open) == 0
+}
+
+// onDeadline handles a timeout between requests, and reports whether the connection ends.
+func (h *http3ClientConn) onDeadline() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	sweeper := h.client.server.sweeper
+	switch {
+	case h.goAway == goAwayAnnounced && sweeper.Now() < h.goAwayUntil:
+		h.armLocked()
+	case h.goAway == goAwayAnnounced:
+		h.goAway = goAwayFinal
+		h.conn.GoAway()
+		h.armLocked()
+	case len(h.open) > 0:
+		h.dropFreeLocked()
+		h.armLocked()
+	case !h.idle:
+		h.idle = true
+		h.dropFreeLocked()
+		h.client.Entry.Arm(sweeper, max(h.client.options.Timeouts.Idle-idleSetDelay, socket.SweepInterval))
+	default:
+		h.announceGoAwayLocked()
+	}
+	return h.goAway == goAwayFinal && len(h.open) == 0
+}
+
+func (h *http3ClientConn) announceGoAway() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.announceGoAwayLocked()
+}
+
+// announceGoAwayLocked announces the end of the connection, once. Streams that are on the way are
+// served: see http2GoAwaySettle.
+func (h *http3ClientConn) announceGoAwayLocked() {
+	if h.goAway != goAwayNone {
+		return
+	}
+	h.goAway = goAwayAnnounced
+	h.goAwayUntil = h.client.server.sweeper.Exact() + int64(http2GoAwaySettle+min(2*h.conn.RoundTrip(), http2GoAwayTimeout))
+	h.client.server.http3.goAways.Add(1)
+	h.conn.AnnounceGoAway()
+	h.armLocked()
+}
+
+func (h *http3ClientConn) arm() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.armLocked()
+}
+
+// armLocked sets the deadline of the connection.
+func (h *http3ClientConn) armLocked() {
+	sweeper := h.client.server.sweeper
+	switch {
+	case h.goAway == goAwayAnnounced:
+		h.client.Entry.Arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.Exact()), socket.SweepInterval))
+	case len(h.open) > 0 && len(h.free) > 0: // to drop the unused streams: what is open may be a tunnel
+		h.client.Entry.Arm(sweeper, idleSetDelay)
+	case len(h.open) > 0 || h.goAway == goAwayFinal:
+		h.client.Entry.Disarm()
+	default:
+		h.client.Entry.Arm(sweeper, min(idleSetDelay, h.client.options.Timeouts.Idle))
+	}
+}
+
+// interruptStreams ends what is in progress.
+func (h *http3ClientConn) interruptStreams() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.goAway = goAwayFinal
+	for s := range h.open {
+		s.client.Entry.Interrupt()
+	}
+	return errHTTP3Over
+}
+
+// end waits for the streams, and closes the connection.
+func (h *http3ClientConn) end() {
+	h.client.Entry.Disarm()
+	h.work.Wait()
+	s := h.client.server
+	if left := time.Duration(h.answered + int64(http3Linger) - s.sweeper.Exact()); h.answered != 0 && left > 0 {
+		h.conn.AwaitEnd(left)
+	}
+	h.dropFree()
+	h.client.Entry.Remove()
+	h.conn.Close()
+	s.admission.leave(h.client.remote)
+	s.closed(h)
+}
+
+// ended ends a stream, which may be reused unless it has panicked. early: it has ended early by the
+// act or fault of the client.
+func (h *http3ClientConn) ended(s *http3Stream, early, panicked bool) (err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.open, s)
+	h.answered = h.client.server.sweeper.Exact()
+	h.free = append(h.free, s)
+	if panicked {
+		h.dropFreeLocked()
+	}
+	if early {
+		err = h.countFaultLocked()
+	} else {
+		h.resets.Add(-1)
+	}
+	if len(h.open) == 0 {
+		h.armLocked()
+		if h.goAway == goAwayFinal {
+			h.conn.SetReadDeadline(socket.ALongTimeAgo)
+		}
+	} else if h.goAway == goAwayNone {
+		h.client.Entry.Arm(h.client.server.sweeper, idleSetDelay) // to drop the unused streams
+	}
+	return err
+}
+
+// holdBody counts a body that has not ended, and reports false if there is no memory for it.
+func (h *http3ClientConn) holdBody() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.bodies > 0 && !h.client.server.streamMemory.Take(h.block, http3BodyBytes, h.client.options.Limits.StreamBytes) {
+		return false
+	}
+	h.bodies++
+	return true
+}
+
+// releaseBody reverts holdBody.
+func (h *http3ClientConn) releaseBody() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.bodies--; h.bodies > 0 {
+		h.client.server.streamMemory.Give(h.block, http3BodyBytes)
+	}
+}

@@ -1,0 +1,411 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"sluice/observe/panics"
+	"sluice/proxy/fields"
+	"sluice/proxy/http1"
+	"sluice/proxy/http2"
+	"sluice/proxy/http3"
+	"sluice/proxy/refusal"
+	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
+	"sluice/proxy/upstream"
+	"sluice/route/places"
+)
+
+// An http3Stream is a stream of an http3ClientConn, and the downstream of its exchange. It is reused
+// for later streams of the connection, all of which but one count as connections for the limits of
+// the server.
+type http3Stream struct {
+	client   client
+	stream   http3.Stream
+	conn     *http3ClientConn
+	exchange *exchange
+
+	onServe  func() // serve as a value: creating it allocates
+	opened   int64  // coarse time
+	expected int64  // bytes that Content-Length announces and that have not arrived; -1: unknown
+	answered bool   // a final response has begun
+	failed   bool   // it has panicked, and is not used again
+	holds    bool   // see http3ClientConn.holdBody
+	fault    error  // of the client: an http3.Error or StreamError; nil: none
+	inTunnel *socket.Tunnel
+}
+
+func newHTTP3Stream(h *http3ClientConn) *http3Stream {
+	c := &h.client
+	s := &http3Stream{
+		client: client{
+			Client: upstream.Client{Shard: c.Shard}, server: c.server, listener: c.listener, remote: c.remote, address: c.address,
+			version: version3, certificate: c.certificate, session: c.session,
+		},
+		conn: h,
+	}
+	s.client.downstream, s.client.Presence, s.client.Entry.Owner, s.onServe = s, s, s, s.serve
+	s.stream.Init(h.conn, &s.client.Entry, c.server.sweeper, c.Shard, maxTrailerBytes, s.patience)
+	return s
+}
+
+// prepare makes s ready for another request. The client may have another address than the one that
+// was admitted (RFC 9000, section 9).
+func (s *http3Stream) prepare(q *quic.Stream) {
+	if remote := s.conn.conn.Remote(); remote != s.client.remote {
+		s.client.remote, s.client.address, s.client.options = remote, addressText(remote), nil
+	}
+	s.opened = s.client.server.sweeper.Now()
+	s.expected, s.answered, s.fault, s.inTunnel = -1, false, nil, nil
+	s.client.Gone.Store(false)
+	s.stream.Open(q)
+	s.exchange = streamExchanges.Get().(*exchange)
+	s.exchange.request.open(&s.client)
+}
+
+// serve serves the request of the stream.
+func (s *http3Stream) serve() {
+	defer s.conn.work.Done()
+	defer panics.Contain(panics.Stream, s.fail)
+	http2.GrowStack(nil)
+	if err := s.scan(); err == nil {
+		s.exchange.serve()
+	} else {
+		s.refuse(err)
+	}
+	s.release()
+	s.end()
+}
+
+// release releases the exchange.
+func (s *http3Stream) release() {
+	s.exchange.close()
+	streamExchanges.Put(s.exchange)
+	s.exchange = nil
+}
+
+// scan reads and scans the head, and reads a body that fits the buffer of the exchange.
+func (s *http3Stream) scan() error {
+	opens, err := s.readHead()
+	if err != nil {
+		return err
+	}
+	if s.stream.Received || opens {
+		return scanStream(s.exchange, s, opens)
+	}
+	if s.holds = s.conn.holdBody(); !s.holds {
+		return errNoStreamMemory
+	}
+	return scanStream(s.exchange, s, opens)
+}
+
+var errNoStreamMemory = errors.New("no memory for the body of a request")
+
+// readHead reads the head, and writes its text to the buffer of the exchange.
+func (s *http3Stream) readHead() (opens bool, err error) {
+	x := s.exchange
+	limits := &s.client.options.Limits
+	s.client.Entry.Arm(s.client.server.sweeper, s.client.options.Timeouts.Head)
+	defer s.client.Entry.Disarm()
+	listBytes := s.conn.listBytes()
+	head, ends, err := s.stream.ReadHead(listBytes, listBytes)
+	if err != nil {
+		return false, s.ofHead(err)
+	}
+	defer head.Release()
+	switch bytes := head.Fields.RequestBytes(); {
+	case bytes > int(limits.HeadBytes):
+		x.request.setKind(head.Fields.Find(":method"), head.Fields.Find("content-type"))
+		return false, http1.ErrHeadTooLong
+	case bytes > len(x.request.in):
+		x.request.growTo(bytes)
+	}
+	if !ends && head.Fields.Find("content-length") == nil && string(head.Fields.Find(":method")) != "CONNECT" {
+		ends = s.stream.EndsSoon()
+	}
+	text, length, opens, err := head.Fields.AppendRequest(x.request.in[:0], ends)
+	if err != nil {
+		return false, s.ofHead(err)
+	}
+	x.request.end, s.expected = len(text), length
+	return opens, nil
+}
+
+// ofHead returns err, of a head, as refuse knows it.
+func (s *http3Stream) ofHead(err error) error {
+	switch err {
+	case fields.ErrListTooLong:
+		return http1.ErrHeadTooLong
+	case fields.ErrMalformed:
+		return s.fail3(&http3.StreamError{Code: http3.MessageError, Reason: "malformed head"})
+	case os.ErrDeadlineExceeded, socket.ErrClosedEarly:
+		return err
+	}
+	return s.fail3(err)
+}
+
+// fail3 records a fault of the client, and returns what the exchange knows of it.
+func (s *http3Stream) fail3(err error) error {
+	s.fault = err
+	return socket.ErrClosedEarly
+}
+
+// refuse answers a request that scan has refused.
+func (s *http3Stream) refuse(err error) {
+	if err == errNoStreamMemory {
+		s.client.server.http3.refusedConnections.Add(1)
+		s.exchange.begin()
+		s.exchange.refuse(refusal.TooManyConnections)
+		return
+	}
+	late := refusal.BodyTimeout
+	if s.exchange.request.headLength == 0 {
+		late = refusal.HeadTimeout
+	}
+	s.exchange.refuseUnscanned(err, late)
+}
+
+// end ends the stream after its request was served.
+func (s *http3Stream) end() {
+	s.client.Entry.Disarm()
+	if s.holds {
+		s.conn.releaseBody()
+		s.holds = false
+	}
+	counts := &s.client.server.http3
+	gone := s.stream.IsGone()
+	early := s.fault != nil || gone && !s.answered && s.client.server.sweeper.Now()-s.opened < int64(http2EarlyReset)
+	code := http3.NoError
+	var ofStream *http3.StreamError
+	switch {
+	case errors.As(s.fault, &ofStream):
+		code = ofStream.Code
+	case gone:
+		counts.resetsReceived.Add(1)
+		code = http3.RequestCancelled
+	case s.inTunnel != nil && !(s.stream.Sent.Load() && s.stream.Received):
+		code = http3.RequestCancelled // RFC 9220, with RFC 8441, section 5
+	case !s.stream.Sent.Load(): // the response is incomplete
+		code = http3.InternalError
+	}
+	if code != http3.NoError {
+		if !gone {
+			counts.resetsSent.Add(1)
+		}
+		s.stream.Reset(code)
+	}
+	s.inTunnel = nil
+	s.stream.Close()
+	var fault *http3.Error
+	if err := s.conn.ended(s, early, s.failed); err != nil && s.fault == nil {
+		s.fault = err
+	}
+	if errors.As(s.fault, &fault) {
+		counts.errors.Add(1)
+		s.conn.conn.CloseWith(fault)
+	}
+}
+
+// awaitBody implements streamBody.
+func (s *http3Stream) awaitBody(b *socket.Buffers, timeout time.Duration) error {
+	if s.stream.HasMore() {
+		return nil
+	}
+	b.GiveBack()
+	s.client.Entry.Arm(s.client.server.sweeper, timeout)
+	defer s.client.Entry.Disarm()
+	return s.ofBody(s.stream.Await())
+}
+
+// takeBody implements streamBody. The body has as many bytes as Content-Length announces.
+func (s *http3Stream) takeBody(b []byte) (n int, last bool, trailer []byte, err error) {
+	n, last, err = s.stream.Take(b)
+	if s.expected >= 0 && err == nil {
+		if s.expected -= int64(n); s.expected < 0 || last && s.expected > 0 {
+			err = &http3.StreamError{Code: http3.MessageError, Reason: "a body of another length than announced"}
+		}
+	}
+	return n, last, s.stream.Trailer, s.ofBody(err)
+}
+
+// wholeBody implements streamBody: it is not known before it is read.
+func (s *http3Stream) wholeBody() int64 { return -1 }
+
+// ofBody returns err, of a body, as the exchange knows it.
+func (s *http3Stream) ofBody(err error) error {
+	if err == nil || err == os.ErrDeadlineExceeded || err == socket.ErrClosedEarly {
+		return err
+	}
+	return s.fail3(err)
+}
+
+// begin, keepsOpen and closeAfterAnswer implement downstream.
+func (s *http3Stream) begin()            {}
+func (s *http3Stream) keepsOpen() bool   { return true }
+func (s *http3Stream) closeAfterAnswer() {}
+
+// ReadBody implements source.
+func (s *http3Stream) ReadBody(b *socket.Buffers, _ bool) (transfer.Piece, error) {
+	if err := s.awaitBody(b, s.exchange.bodyTimeout()); err != nil {
+		return transfer.Piece{}, err
+	}
+	b.Borrow()
+	n, last, trailer, err := s.takeBody(b.From)
+	if err != nil {
+		return transfer.Piece{}, err
+	}
+	return transfer.Piece{Text: b.From[:n], Length: int64(n), Last: last, Trailer: trailer}, nil
+}
+
+// SourceSocket implements source.
+func (s *http3Stream) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }
+
+// SinkSocket implements sink.
+func (s *http3Stream) SinkSocket() (socket.Side, *socket.Pace) { return socket.Side{}, nil }
+
+// TakesCoded implements sink.
+func (s *http3Stream) TakesCoded() bool { return false }
+
+// WriteBody implements sink. It forwards the trailer section to clients that accept one, as in
+// HTTP/1.1.
+func (s *http3Stream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
+	out := b.Out
+	b.Out = out[:0]
+	if len(p.Text) > 0 {
+		out = http3.AppendData(out, len(p.Text))
+		if len(out)+len(p.Text) > cap(out) {
+			if err := s.send(out, false); err != nil {
+				return err
+			}
+			if err := s.send(p.Text, false); err != nil {
+				return err
+			}
+			out = out[:0]
+		} else {
+			out = append(out, p.Text...)
+		}
+	}
+	if p.Last && s.exchange.request.head.TETrailers && len(p.Trailer) > 0 {
+		begin := len(out)
+		out = fields.AppendQPACKPrefix(http3.BeginHeaders(out))
+		for line := range http1.Lines(p.Trailer) {
+			out = fields.AppendQPACKLine(out, line)
+		}
+		out = http3.EndHeaders(out, begin)
+	}
+	return s.send(out, p.Last)
+}
+
+// send sends b, and the end of the response if ends.
+func (s *http3Stream) send(b []byte, ends bool) error {
+	s.answered = s.answered || len(b) > 0 && !s.exchange.answer.response.Interim()
+	err := s.stream.Write(b, ends)
+	if err == os.ErrDeadlineExceeded {
+		s.stream.Reset(http3.RequestCancelled)
+		return socket.ErrClosedEarly
+	}
+	return err
+}
+
+// patience is how long a write may wait from now on. moved: bytes were taken since the last call. A
+// tunnel waits as long as bytes move in the other direction.
+func (s *http3Stream) patience(moved bool) time.Duration {
+	switch {
+	case s.inTunnel != nil:
+		if moved {
+			s.inTunnel.Touch()
+		}
+		return s.inTunnel.Left(s.client.server.sweeper.Exact())
+	case moved:
+		return s.client.options.Timeouts.Write
+	}
+	return 0
+}
+
+// appendHead implements downstream.
+func (s *http3Stream) appendHead(out, text []byte) []byte {
+	begin := len(out)
+	out = fields.AppendQPACKPrefix(http3.BeginHeaders(out))
+	return http3.EndHeaders(s.exchange.appendHeadFields(out, text, qpackCoding), begin)
+}
+
+// writeAnswer implements downstream.
+func (s *http3Stream) writeAnswer(text, body []byte) error {
+	x := s.exchange
+	x.answer.response.Reset(http1.UsualFields)
+	n, err := x.answer.response.Scan(text)
+	if err != nil {
+		return fmt.Errorf("an answer of sluice: %w", err)
+	}
+	if len(body) == 0 {
+		body = text[n:]
+	}
+	out := fields.AppendQPACKPrefix(http3.BeginHeaders(text[len(text):]))
+	out = http3.EndHeaders(x.appendFields(out, text, true, qpackCoding), 0)
+	if len(body) > 0 {
+		out = append(http3.AppendData(out, len(body)), body...)
+	}
+	return s.send(out, true)
+}
+
+// waited implements downstream.
+func (s *http3Stream) waited() bool { return s.stream.Delayed }
+
+// isWhole implements downstream.
+func (s *http3Stream) isWhole(sent int64) bool { return s.exchange.isWhole(sent) }
+
+// cut implements downstream. The end of the stream resets it, since the response has no end.
+func (s *http3Stream) cut(int64) {}
+
+// Parties implements sweepOwner of package socket, and downstream.
+func (s *http3Stream) Parties() (client, peer any) { return places.BlockOf(s.conn.client.remote), nil }
+
+// OnSweep implements sweepOwner of package socket.
+func (s *http3Stream) OnSweep(int64) int64 { return socket.Never }
+
+// IsGone implements downstream.
+func (s *http3Stream) IsGone() bool {
+	if s.client.Gone.Load() {
+		return true
+	}
+	gone := s.stream.IsGone()
+	if gone {
+		s.client.Gone.Store(true)
+	}
+	return gone
+}
+
+// A tunnel over HTTP/3 (RFC 9220): the DATA frames of a stream in both directions are its bytes.
+
+// tunnel implements downstream.
+func (s *http3Stream) tunnel(t *socket.Tunnel) (end socket.TunnelEnd, early []byte) {
+	s.inTunnel = t
+	return socket.TunnelEnd{Stream: s, Entry: &s.client.Entry}, nil
+}
+
+// SendTunnel implements tunnelStream.
+func (s *http3Stream) SendTunnel(b []byte, ends bool) error {
+	if len(b) > 0 {
+		var header [16]byte
+		if err := s.send(http3.AppendData(header[:0], len(b)), false); err != nil {
+			return err
+		}
+	}
+	return s.send(b, ends)
+}
+
+// AwaitTunnel implements tunnelStream.
+func (s *http3Stream) AwaitTunnel() error {
+	defer s.client.Entry.Disarm()
+	return s.ofBody(s.stream.Await())
+}
+
+// TakeTunnel implements tunnelStream.
+func (s *http3Stream) TakeTunnel(b []byte) (n int, last bool) {
+	n, last, _, err := s.takeBody(b)
+	return n, last || err != nil
+}
