@@ -200,13 +200,13 @@ func (s *http3Stream) end() {
 	}
 	s.inTunnel = nil
 	s.stream.Close()
-	var fault *http3.Error
-	if err := s.conn.ended(s, early, s.failed); err != nil && s.fault == nil {
-		s.fault = err
+	h, ofConnection := s.conn, s.fault
+	if err := h.ended(s, early, s.failed); err != nil { // s is another request's from now on
+		ofConnection = err
 	}
-	if errors.As(s.fault, &fault) {
+	if fault := (*http3.Error)(nil); errors.As(ofConnection, &fault) {
 		counts.errors.Add(1)
-		s.conn.conn.CloseWith(fault)
+		h.conn.CloseWith(fault)
 	}
 }
 
