@@ -20,7 +20,7 @@ import (
 func (p *testProxy) serveHTTP3(o ListenerOptions) string {
 	p.t.Helper()
 	conn := verify.Result(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})).Must(p.t)
-	e := own.NewEndpoint(conn, randomIDs, own.Keys{})
+	e := own.NewEndpoint(conn, randomIDs, own.Keys{}, func() { conn.Close() })
 	if o.TLS == nil {
 		o.TLS = &tls.Config{Certificates: []tls.Certificate{certificate()}}
 	}

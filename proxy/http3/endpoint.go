@@ -51,16 +51,21 @@ type Keys struct {
 // handshake has ended, a *Conn each. It is safe for concurrent use.
 type Endpoint struct {
 	conn      net.PacketConn
+	release   func()
 	transport quic.Transport
 	options   atomic.Pointer[Options]
 	accept    deadline
+	serving   atomic.Bool
 	retries   atomic.Uint64
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	listener *quic.Listener // nil: Serve was not called yet
-	conns    int            // of clients, that have not ended
-	closing  bool
+	listener   *quic.Listener // nil: it does not listen
+	conns      int            // of clients, that have not ended
+	handshakes int            // in progress
+	stopping   bool           // see Stop
+	closing    bool           // Close was called
+	closed     bool           // the socket is released
 }
 
 // ids makes connection ids of a fixed length.
@@ -75,10 +80,10 @@ func (g ids) GenerateConnectionID() (quic.ConnectionID, error) {
 
 func (g ids) ConnectionIDLen() int { return g.length }
 
-// NewEndpoint returns the endpoint of a socket, which it closes in the end. next makes connection
-// ids, all of the same length; nothing is read before Serve.
-func NewEndpoint(conn net.PacketConn, next func() []byte, keys Keys) *Endpoint {
-	e := &Endpoint{conn: conn}
+// NewEndpoint returns the endpoint of a socket, for which it calls release in the end. next makes
+// connection ids, all of the same length. Nothing is read before Serve.
+func NewEndpoint(conn net.PacketConn, next func() []byte, keys Keys, release func()) *Endpoint {
+	e := &Endpoint{conn: conn, release: release}
 	reset, token := quic.StatelessResetKey(keys.Reset), quic.TokenGeneratorKey(keys.Token)
 	e.transport = quic.Transport{
 		Conn: conn, ConnectionIDGenerator: ids{next, len(next())}, StatelessResetKey: &reset, TokenGeneratorKey: &token,
@@ -114,17 +119,63 @@ var errNotAdmitted = errors.New("too many handshakes or connections")
 // begin decides whether a client may begin a handshake.
 func (e *Endpoint) begin(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 	o, remote := e.options.Load(), addressOf(info.RemoteAddr)
+	if !e.enter(info.AddrVerified) {
+		return nil, errStopping
+	}
 	ended, ok := o.Admit(remote, info.AddrVerified)
 	if !ok {
+		e.leave()
 		return nil, errNotAdmitted
 	}
-	a := &admitted{remote: remote, ended: ended}
+	a := &admitted{remote: remote, ended: func(state *tls.ConnectionState) {
+		ended(state)
+		e.leave()
+	}}
 	context.AfterFunc(ctx, func() {
 		a.endHandshake(nil)
 		o.Shrink(remote, a.increase.Load())
 	})
 	return context.WithValue(ctx, admittedKey{}, a), nil
 }
+
+var errStopping = errors.New("the endpoint stops")
+
+// enter begins a handshake. While the endpoint stops, only clients that it has asked to prove their
+// address may come back.
+func (e *Endpoint) enter(verified bool) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopping && !verified {
+		return false
+	}
+	e.handshakes++
+	return true
+}
+
+// leave ends a handshake.
+func (e *Endpoint) leave() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.handshakes--; e.stopping && e.handshakes == 0 {
+		e.accept.set(longAgo)
+	}
+}
+
+var longAgo = time.Unix(1, 0)
+
+// Stop ends Accept once no handshake is in progress, or after grace. New ones are refused.
+func (e *Endpoint) Stop(grace time.Duration) {
+	e.serving.Store(false)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopping = true; e.handshakes == 0 {
+		grace = 0
+	}
+	e.accept.set(time.Now().Add(grace))
+}
+
+// IsServing reports whether clients may be told of the endpoint.
+func (e *Endpoint) IsServing() bool { return e.serving.Load() }
 
 // Serve sets the settings of new connections, and begins to read the socket.
 func (e *Endpoint) Serve(o Options) error {
@@ -134,6 +185,7 @@ func (e *Endpoint) Serve(o Options) error {
 	if e.closing {
 		return net.ErrClosed
 	}
+	e.serving.Store(true)
 	if e.listener != nil {
 		return nil
 	}
@@ -212,14 +264,12 @@ func (e *Endpoint) SetDeadline(t time.Time) error {
 // Addr implements net.Listener.
 func (e *Endpoint) Addr() net.Addr { return e.conn.LocalAddr() }
 
-// Socket returns the socket.
-func (e *Endpoint) Socket() net.PacketConn { return e.conn }
-
 // Retries returns how many clients had to prove their address.
 func (e *Endpoint) Retries() uint64 { return e.retries.Load() }
 
-// Close ends Accept and refuses new connections. The socket is closed with the last connection.
+// Close ends Accept and refuses new connections. The socket is released with the last connection.
 func (e *Endpoint) Close() error {
+	e.serving.Store(false)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing {
@@ -228,9 +278,22 @@ func (e *Endpoint) Close() error {
 	e.closing = true
 	if e.listener != nil {
 		e.listener.Close()
+		e.listener = nil
 	}
 	e.closeIfUnusedLocked()
 	return nil
+}
+
+// Reopen reverts Close, and reports whether it could: the socket is not released yet. Then Serve
+// may be called again.
+func (e *Endpoint) Reopen() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return false
+	}
+	e.closing, e.stopping = false, false
+	return true
 }
 
 // left ends one of the connections.
@@ -242,11 +305,10 @@ func (e *Endpoint) left() {
 }
 
 func (e *Endpoint) closeIfUnusedLocked() {
-	if !e.closing || e.conns > 0 {
+	if !e.closing || e.conns > 0 || e.closed {
 		return
 	}
-	if e.listener != nil {
-		e.transport.Close()
-	}
-	e.conn.Close()
+	e.closed = true
+	e.transport.Close()
+	e.release()
 }
