@@ -4,15 +4,12 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 
 	"sluice/config"
-	"sluice/route"
 	"sluice/tags"
 )
 
@@ -298,7 +295,7 @@ func (r *resolver) route(m *member, a asked) {
 		problem(KindRefused, reason+"; the route denies every request", false) // by config.Merge
 	}
 	if port := a.route.Port; port != "" {
-		if a.decoded.Listeners = r.rules.StreamPorts[port]; len(a.decoded.Listeners) == 0 {
+		if a.decoded.Limit(r.rules.StreamPorts[port]...); len(a.decoded.Listeners) == 0 {
 			problem(KindRefused, "a tag opens no port: want a listener for TCP in the file, { address: ':"+port+"', protocol: tcp }", false)
 			return
 		}
@@ -320,7 +317,7 @@ func (r *resolver) route(m *member, a asked) {
 		return
 	}
 	for _, name := range a.decoded.Listeners { // each may be another service's
-		a.decoded.Listeners = []string{name}
+		a.decoded.Limit(name)
 		a.key = a.decoded.StreamKey(name)
 		r.addRoute(m, a)
 	}
@@ -354,32 +351,16 @@ func (r *resolver) decode(asked tags.Route) decoding {
 	if known, ok := r.decoded[at]; ok {
 		return known
 	}
-	if decoded, err := config.DecodeRoute(asked.Keys, by, c); err != nil {
+	decoded, err := config.DecodeRoute(asked.Keys, by, c)
+	if err != nil {
 		d.wrong = err.Error()
-	} else if checked, err := route.Check(withMore(&decoded, asked.More)); err != nil {
-		var list []string
-		for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
-			if wrong, ok := errors.AsType[*route.Error](err); ok {
-				list = append(list, fmt.Sprintf("%s %q: %s", wrong.Field, wrong.Value, wrong.Reason))
-			}
-		}
-		d.wrong = strings.Join(list, "; ")
+	} else if checked, err := decoded.Compile(asked.More); err != nil {
+		d.wrong = err.Error()
 	} else {
 		d.decoded, d.key, d.parts = decoded, checked.Key, checked.Parts
 	}
 	r.decoded[at] = d
 	return d
-}
-
-// withMore adds conditions without keys to r, and returns r for a route table.
-func withMore(r *config.Route, more *route.Conditions) route.Route {
-	if more != nil {
-		if r.When == nil {
-			r.When = new(config.Conditions)
-		}
-		r.When.More = more
-	}
-	return r.Target()
 }
 
 // variant is what some instances of a service ask for with one route.
