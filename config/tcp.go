@@ -136,7 +136,7 @@ func (r Route) StreamKey(listener string) string {
 	if r.Protocol == tags.ProtocolTCP {
 		return r.Protocol + " " + listener
 	}
-	r.Listeners = nil
+	r.Limit()
 	return tags.ProtocolTLS + " " + listener + " " + r.Key()
 }
 

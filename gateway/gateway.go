@@ -97,11 +97,12 @@ type Gateway struct {
 	// effective is the configuration in use: the latest of the history, merged with the
 	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
-	// incomplete says that not all of effective is in use. Only apply uses it.
-	incomplete bool
-	routes     atomic.Pointer[routes.Routes] // of effective
-	restored   *routes.Routes                // of the old process
-	proxy      *proxy.Server
+	// complete is the configuration of the documents, if all of effective is in use; nil: not all
+	// is. Only apply uses it.
+	complete *config.Config
+	routes   atomic.Pointer[routes.Routes] // of effective
+	restored *routes.Routes                // of the old process
+	proxy    *proxy.Server
 
 	finder  *catalog.Finder
 	tags    *catalog.Reader
