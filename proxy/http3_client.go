@@ -53,7 +53,13 @@ func (s *Server) http3Options(at *listener) http3.Options {
 			}
 			return s.handshakes.Begin(block(remote), verified, unverifiedHandshakes)
 		},
-		Verify: func() bool { return s.handshakes.Unverified() >= unverifiedHandshakes },
+		Verify: func() bool {
+			if s.handshakes.Unverified() < unverifiedHandshakes {
+				return false
+			}
+			s.http3Retries.Add(1)
+			return true
+		},
 	}
 }
 

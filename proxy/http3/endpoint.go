@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"sluice/proxy/packets"
 )
 
 // Options are the settings of new connections.
@@ -37,26 +39,15 @@ type Options struct {
 	Verify func() bool
 }
 
-// Keys are what all processes of a socket share, one after the other.
-type Keys struct {
-	// Reset makes the tokens by which clients of connections that are not known here learn of
-	// that (RFC 9000, section 10.3). It must not be shared with other machines: who has a
-	// packet sent to one of them could end the connections of another (section 21.11).
-	Reset [32]byte
-	// Token proves addresses. Replicas may share it.
-	Token [32]byte
-}
-
 // An Endpoint is a UDP socket that serves HTTP/3. It is a [net.Listener] of connections whose
 // handshake has ended, a *Conn each. It is safe for concurrent use.
 type Endpoint struct {
-	conn      net.PacketConn
+	socket    *packets.Socket
 	release   func()
 	transport quic.Transport
 	options   atomic.Pointer[Options]
 	accept    deadline
 	serving   atomic.Bool
-	retries   atomic.Uint64
 
 	mu sync.Mutex
 	// mu guards the fields below.
@@ -68,33 +59,30 @@ type Endpoint struct {
 	closed     bool           // the socket is released
 }
 
-// ids makes connection ids of a fixed length.
-type ids struct {
-	next   func() []byte
-	length int
+// ids are the connection ids of a socket.
+type ids struct{ *packets.Socket }
+
+func (s ids) GenerateConnectionID() (quic.ConnectionID, error) {
+	id := s.NewID()
+	return quic.ConnectionIDFromBytes(id[:]), nil
 }
 
-func (g ids) GenerateConnectionID() (quic.ConnectionID, error) {
-	return quic.ConnectionIDFromBytes(g.next()), nil
-}
+func (s ids) ConnectionIDLen() int { return packets.IDLen }
 
-func (g ids) ConnectionIDLen() int { return g.length }
-
-// NewEndpoint returns the endpoint of a socket, for which it calls release in the end. next makes
-// connection ids, all of the same length. Nothing is read before Serve.
-func NewEndpoint(conn net.PacketConn, next func() []byte, keys Keys, release func()) *Endpoint {
-	e := &Endpoint{conn: conn, release: release}
-	reset, token := quic.StatelessResetKey(keys.Reset), quic.TokenGeneratorKey(keys.Token)
+// NewEndpoint returns the endpoint of a socket, for which it calls release in the end. Nothing is
+// read before Serve.
+//
+// The keys of tokens are secrets of the socket, which a later process has too. They must not be
+// shared with other machines: who has a packet sent to one of them could end the connections of
+// another by a stateless reset (RFC 9000, section 21.11).
+func NewEndpoint(socket *packets.Socket, release func()) *Endpoint {
+	_ = os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true") // see Counts
+	e := &Endpoint{socket: socket, release: release}
+	reset, token := quic.StatelessResetKey(socket.Secret("stateless reset")), quic.TokenGeneratorKey(socket.Secret("token"))
 	e.transport = quic.Transport{
-		Conn: conn, ConnectionIDGenerator: ids{next, len(next())}, StatelessResetKey: &reset, TokenGeneratorKey: &token,
-		VerifySourceAddress: func(net.Addr) bool {
-			if !e.options.Load().Verify() {
-				return false
-			}
-			e.retries.Add(1)
-			return true
-		},
-		ConnContext: e.begin,
+		Conn: socket, ConnectionIDGenerator: ids{socket}, StatelessResetKey: &reset, TokenGeneratorKey: &token,
+		VerifySourceAddress: func(net.Addr) bool { return e.options.Load().Verify() },
+		ConnContext:         e.begin,
 	}
 	return e
 }
@@ -262,10 +250,10 @@ func (e *Endpoint) SetDeadline(t time.Time) error {
 }
 
 // Addr implements net.Listener.
-func (e *Endpoint) Addr() net.Addr { return e.conn.LocalAddr() }
+func (e *Endpoint) Addr() net.Addr { return e.socket.LocalAddr() }
 
-// Retries returns how many clients had to prove their address.
-func (e *Endpoint) Retries() uint64 { return e.retries.Load() }
+// Counts returns what has happened to the packets of the socket.
+func (e *Endpoint) Counts() packets.Counts { return e.socket.Counts() }
 
 // Close ends Accept and refuses new connections. The socket is released with the last connection.
 func (e *Endpoint) Close() error {
