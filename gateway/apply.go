@@ -179,8 +179,8 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) {
 	g.requestLog.apply(p, g.proxy) // at once: whom to believe, and whom the routes let in, belong together
 	g.services.watch(p.services, true)
 	former.Close(p.routes, g.waits.retire)
-	for i, l := range p.listeners {
-		l.streams.Store(p.routes.Streams[i])
+	for i, streams := range p.routes.Streams {
+		p.listeners[i].streams.Store(streams)
 	}
 	g.listeners.apply(p.listeners, c)
 	g.certificates.Retain()
