@@ -55,6 +55,8 @@ type Endpoint struct {
 	conns      int            // of clients, that have not ended
 	handshakes int            // in progress
 	stopping   bool           // see Stop
+	stopFrom   time.Time      // until then, it accepts connections also without handshakes in progress
+	stopBy     time.Time      // after that, it waits for no handshake
 	closing    bool           // Close was called
 	closed     bool           // the socket is released
 }
@@ -129,11 +131,11 @@ func (e *Endpoint) begin(ctx context.Context, info *quic.ClientInfo) (context.Co
 var errStopping = errors.New("the endpoint stops")
 
 // enter begins a handshake. While the endpoint stops, only clients that it has asked to prove their
-// address may come back.
+// address may come back, unless another process reads the socket: what this one gets then is its own.
 func (e *Endpoint) enter(verified bool) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.stopping && !verified {
+	if e.stopping && !verified && !e.socket.IsAside() {
 		return false
 	}
 	e.handshakes++
@@ -145,21 +147,36 @@ func (e *Endpoint) leave() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.handshakes--; e.stopping && e.handshakes == 0 {
-		e.accept.set(longAgo)
+		e.accept.set(e.stopFrom)
 	}
 }
 
-var longAgo = time.Unix(1, 0)
+// asideGrace is how long an endpoint accepts connections after another process reads the socket:
+// packets that were read before may not have been processed.
+const asideGrace = 500 * time.Millisecond
 
 // Stop ends Accept once no handshake is in progress, or after grace. New ones are refused.
 func (e *Endpoint) Stop(grace time.Duration) {
 	e.serving.Store(false)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.stopping = true; e.handshakes == 0 {
-		grace = 0
+	now := time.Now()
+	e.stopping, e.stopFrom, e.stopBy = true, now, now.Add(grace)
+	if e.socket.IsAside() {
+		e.stopFrom = now.Add(asideGrace)
 	}
-	e.accept.set(time.Now().Add(grace))
+	e.accept.set(e.stopFrom)
+}
+
+// awaitsHandshakes reports whether Accept goes on after its deadline.
+func (e *Endpoint) awaitsHandshakes() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.stopping || e.handshakes == 0 || !time.Now().Before(e.stopBy) {
+		return false
+	}
+	e.accept.set(e.stopBy)
+	return true
 }
 
 // IsServing reports whether clients may be told of the endpoint.
@@ -229,6 +246,9 @@ func (e *Endpoint) Accept() (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 	q, err := l.Accept(e.accept.context())
+	for errors.Is(err, context.Canceled) && e.awaitsHandshakes() {
+		q, err = l.Accept(e.accept.context())
+	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return nil, os.ErrDeadlineExceeded

@@ -106,6 +106,13 @@ func (s *Socket) Counts() Counts {
 	return c
 }
 
+// IsAside reports whether the process after this one reads the socket.
+func (s *Socket) IsAside() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newer != nil
+}
+
 // Close closes the socket in this process. An old process reads it again.
 func (s *Socket) Close() error {
 	s.Detach()
