@@ -30,6 +30,9 @@ const (
 	// unverifiedHandshakes is how many clients at a time may be in a handshake without a proof of
 	// their address: above it they must prove it.
 	unverifiedHandshakes = socket.MaxHandshakes / 8
+	// http3Silence is how much longer than Timeouts.Idle a connection may be without a packet: the
+	// end that QUIC makes of it then tells the client nothing.
+	http3Silence = 2 * http2GoAwayTimeout
 	// http3Linger is how long the end of a connection waits for the client to receive the last
 	// answers: QUIC drops what is not acknowledged.
 	http3Linger = 2 * time.Second
@@ -41,7 +44,7 @@ func (s *Server) http3Options(at *listener) http3.Options {
 	bytes := func() int64 { return s.options.Load().Limits.StreamBytes }
 	block := func(remote netip.Addr) places.Block { return blockOf(remote, s.options.Load().TrustedProxies) }
 	return http3.Options{
-		TLS: at.TLS, Head: timeouts.Head, Idle: timeouts.Idle, Streams: http2Streams,
+		TLS: at.TLS, Head: timeouts.Head, Idle: timeouts.Idle + http3Silence, Streams: http2Streams,
 		StreamWindow: http2.InitialWindow, MaxStreamWindow: http2StreamWindow,
 		Window: http3Window, MaxWindow: http3Window + http2Growth,
 		Grow:   func(remote netip.Addr, n int64) bool { return s.streamMemory.Take(block(remote), n, bytes()) },
@@ -136,7 +139,6 @@ func (h *http3ClientConn) serve() {
 		err = h.acceptStream()
 	}
 	if fault := (*http3.Error)(nil); errors.As(err, &fault) {
-		h.client.server.http3.errors.Add(1)
 		h.conn.CloseWith(fault)
 	}
 	if err != errHTTP3Over {
@@ -204,7 +206,7 @@ func (h *http3ClientConn) openStream(q *quic.Stream) error {
 	if s == nil {
 		h.client.server.http3.refusedConnections.Add(1)
 		http3.Reject(q)
-		return h.countFaultLocked()
+		return nil
 	}
 	s.prepare(q)
 	h.open[s] = struct{}{}
@@ -340,7 +342,10 @@ func (h *http3ClientConn) armLocked() {
 func (h *http3ClientConn) interruptStreams() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.goAway = goAwayFinal
+	if h.goAway != goAwayFinal {
+		h.goAway = goAwayFinal
+		h.conn.GoAway()
+	}
 	for s := range h.open {
 		s.client.Entry.Interrupt()
 	}
@@ -358,6 +363,9 @@ func (h *http3ClientConn) end() {
 	h.dropFree()
 	h.client.Entry.Remove()
 	h.conn.Close()
+	if h.conn.Fault() != nil {
+		s.http3.errors.Add(1)
+	}
 	s.admission.leave(h.client.remote)
 	s.closed(h)
 }

@@ -34,6 +34,7 @@ type http3Stream struct {
 	expected int64  // bytes that Content-Length announces and that have not arrived; -1: unknown
 	answered bool   // a final response has begun
 	failed   bool   // it has panicked, and is not used again
+	overdue  bool   // the client has not taken the response in time
 	holds    bool   // see http3ClientConn.holdBody
 	fault    error  // of the client: an http3.Error or StreamError; nil: none
 	inTunnel *socket.Tunnel
@@ -60,7 +61,7 @@ func (s *http3Stream) prepare(q *quic.Stream) {
 		s.client.remote, s.client.address, s.client.options = remote, addressText(remote), nil
 	}
 	s.opened = s.client.server.sweeper.Now()
-	s.expected, s.answered, s.fault, s.inTunnel = -1, false, nil, nil
+	s.expected, s.answered, s.overdue, s.fault, s.inTunnel = -1, false, false, nil, nil
 	s.client.Gone.Store(false)
 	s.stream.Open(q)
 	s.exchange = streamExchanges.Get().(*exchange)
@@ -177,23 +178,26 @@ func (s *http3Stream) end() {
 		s.holds = false
 	}
 	counts := &s.client.server.http3
-	gone := s.stream.IsGone()
-	early := s.fault != nil || gone && !s.answered && s.client.server.sweeper.Now()-s.opened < int64(http2EarlyReset)
+	canceled := !s.overdue && !s.stream.Sent.Load() && s.stream.Canceled()
+	early := s.fault != nil || canceled && !s.answered && s.client.server.sweeper.Now()-s.opened < int64(http2EarlyReset)
 	code := http3.NoError
 	var ofStream *http3.StreamError
 	switch {
 	case errors.As(s.fault, &ofStream):
 		code = ofStream.Code
-	case gone:
+	case canceled:
 		counts.resetsReceived.Add(1)
 		code = http3.RequestCancelled
+	case s.overdue:
+		code = http3.RequestCancelled
+	case s.stream.IsGone(): // with its connection
 	case s.inTunnel != nil && !(s.stream.Sent.Load() && s.stream.Received):
 		code = http3.RequestCancelled // RFC 9220, with RFC 8441, section 5
 	case !s.stream.Sent.Load(): // the response is incomplete
 		code = http3.InternalError
 	}
 	if code != http3.NoError {
-		if !gone {
+		if !canceled {
 			counts.resetsSent.Add(1)
 		}
 		s.stream.Reset(code)
@@ -205,28 +209,30 @@ func (s *http3Stream) end() {
 		ofConnection = err
 	}
 	if fault := (*http3.Error)(nil); errors.As(ofConnection, &fault) {
-		counts.errors.Add(1)
 		h.conn.CloseWith(fault)
 	}
 }
 
 // awaitBody implements streamBody.
 func (s *http3Stream) awaitBody(b *socket.Buffers, timeout time.Duration) error {
-	if s.stream.HasMore() {
-		return nil
-	}
 	b.GiveBack()
 	s.client.Entry.Arm(s.client.server.sweeper, timeout)
 	defer s.client.Entry.Disarm()
-	return s.ofBody(s.stream.Await())
+	err := s.stream.Await()
+	if err == nil && s.expected >= 0 && s.stream.Left() > uint64(s.expected) {
+		err = errHTTP3Length
+	}
+	return s.ofBody(err)
 }
+
+var errHTTP3Length = &http3.StreamError{Code: http3.MessageError, Reason: "a body of another length than announced"}
 
 // takeBody implements streamBody. The body has as many bytes as Content-Length announces.
 func (s *http3Stream) takeBody(b []byte) (n int, last bool, trailer []byte, err error) {
 	n, last, err = s.stream.Take(b)
 	if s.expected >= 0 && err == nil {
-		if s.expected -= int64(n); s.expected < 0 || last && s.expected > 0 {
-			err = &http3.StreamError{Code: http3.MessageError, Reason: "a body of another length than announced"}
+		if s.expected -= int64(n); last && s.expected > 0 {
+			err = errHTTP3Length
 		}
 	}
 	return n, last, s.stream.Trailer, s.ofBody(err)
@@ -305,6 +311,7 @@ func (s *http3Stream) send(b []byte, ends bool) error {
 	s.answered = s.answered || len(b) > 0 && !s.exchange.answer.response.Interim()
 	err := s.stream.Write(b, ends)
 	if err == os.ErrDeadlineExceeded {
+		s.overdue = true
 		s.stream.Reset(http3.RequestCancelled)
 		return socket.ErrClosedEarly
 	}
@@ -383,7 +390,7 @@ func (s *http3Stream) IsGone() bool {
 
 // tunnel implements downstream.
 func (s *http3Stream) tunnel(t *socket.Tunnel) (end socket.TunnelEnd, early []byte) {
-	s.inTunnel = t
+	s.inTunnel, s.stream.OnlyData = t, true
 	return socket.TunnelEnd{Stream: s, Entry: &s.client.Entry}, nil
 }
 

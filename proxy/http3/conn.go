@@ -25,8 +25,8 @@ type Conn struct {
 	endpoint *Endpoint
 	accept   deadline
 	control  *quic.SendStream
-	critical []streamType // that the client has opened; of acceptUniStreams
-	next     uint64       // the id of the next request
+	uni      uniStreams
+	next     uint64 // the id of the next request
 	work     sync.WaitGroup
 	fault    atomic.Pointer[Error]
 	closed   sync.Once
@@ -91,9 +91,12 @@ func (c *Conn) sendGoAway(id uint64) {
 	_ = c.control.TryWriteAll(quicvarint.Append(out, id))
 }
 
-// CloseWith ends the connection because of a fault of the client; nil: it has ended.
+// Fault returns the fault of the client that has ended the connection; nil: none.
+func (c *Conn) Fault() *Error { return c.fault.Load() }
+
+// CloseWith ends the connection because of a fault of the client; nil: there is none.
 func (c *Conn) CloseWith(fault *Error) {
-	if fault != nil && c.fault.CompareAndSwap(nil, fault) {
+	if fault != nil && c.quic.Context().Err() == nil && c.fault.CompareAndSwap(nil, fault) {
 		c.quic.CloseWithError(quic.ApplicationErrorCode(fault.Code), fault.Reason)
 	}
 }

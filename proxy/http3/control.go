@@ -1,10 +1,12 @@
 package http3
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/quic-go/quic-go"
 
@@ -30,8 +32,10 @@ const (
 const (
 	// maxUniStreams is how many unidirectional streams a client may have open. It needs three.
 	maxUniStreams = 8
-	// maxUnknownStreams is how many of unknown types it may open in all.
+	// maxUnknownStreams is how many of unknown types, or without one, it may open in all.
 	maxUnknownStreams = 128
+	// uniBufferBytes is how much of one is read at once.
+	uniBufferBytes = 64
 	// maxSettingsBytes and maxSettings bound the settings of a client, none of which is needed.
 	maxSettingsBytes = 1 << 10
 	maxSettings      = 64
@@ -52,46 +56,73 @@ func (c *Conn) sendSettings(maxSectionBytes int) (err error) {
 	return err
 }
 
-// acceptUniStreams reads the unidirectional streams of the client until the connection ends.
+// acceptUniStreams reads the unidirectional streams of the client until the connection ends. The type
+// of one may come later than all of another.
 func (c *Conn) acceptUniStreams() {
-	unknown := 0
 	for {
 		s, err := c.quic.AcceptUniStream(context.Background())
 		if err != nil {
 			return
 		}
-		t, err := readInteger(s)
-		if err != nil { // it ends before its type: RFC 9114, section 6.2
-			s.ReleaseStreamCredit()
-			continue
-		}
-		switch at := streamType(t); {
-		case at == streamPush:
-			c.CloseWith(errPushStream)
-			return
-		case at > streamDecoder:
-			if unknown++; unknown > maxUnknownStreams {
-				c.CloseWith(errTooManyStreams)
-				return
-			}
-			s.CancelRead(quic.StreamErrorCode(StreamCreationError))
-			s.ReleaseStreamCredit()
-		case slices.Contains(c.critical, at):
-			c.CloseWith(errSecondStream)
-			return
-		default:
-			c.critical = append(c.critical, at)
-			c.work.Go(func() {
-				defer panics.Contain(panics.Connection, c.Abort)
-				c.CloseWith(readCritical(s, at))
-			})
-		}
+		c.work.Go(func() {
+			defer panics.Contain(panics.Connection, c.Abort)
+			c.CloseWith(c.readUniStream(s))
+		})
 	}
+}
+
+// uniStreams are the unidirectional streams that a client has opened.
+type uniStreams struct {
+	mu sync.Mutex
+	// mu guards the fields below.
+	critical []streamType
+	unknown  int // without a known type
+}
+
+// open adds a stream, and returns the client's fault, or nil.
+func (u *uniStreams) open(t streamType) *Error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case t == streamPush:
+		return errPushStream
+	case t > streamDecoder:
+		if u.unknown++; u.unknown > maxUnknownStreams {
+			return errTooManyStreams
+		}
+	case slices.Contains(u.critical, t):
+		return errSecondStream
+	default:
+		u.critical = append(u.critical, t)
+	}
+	return nil
+}
+
+// streamWithoutType stands for the type of a stream that ends before it: RFC 9114, section 6.2.
+const streamWithoutType streamType = 1 << 63
+
+// readUniStream reads a stream, and returns the client's fault; nil: it was not needed, or the
+// connection has ended.
+func (c *Conn) readUniStream(s *quic.ReceiveStream) *Error {
+	in := bufio.NewReaderSize(s, uniBufferBytes)
+	at := streamWithoutType
+	if t, err := readInteger(in); err == nil {
+		at = streamType(t)
+	}
+	if fault := c.uni.open(at); fault != nil {
+		return fault
+	}
+	if at <= streamDecoder {
+		return readCritical(in, at)
+	}
+	s.CancelRead(quic.StreamErrorCode(StreamCreationError))
+	s.ReleaseStreamCredit()
+	return nil
 }
 
 // readCritical reads one of the streams that must not end before the connection, and returns the
 // client's fault; nil: the connection has ended.
-func readCritical(s *quic.ReceiveStream, t streamType) *Error {
+func readCritical(s *bufio.Reader, t streamType) *Error {
 	var err error
 	switch t {
 	case streamControl:
@@ -113,7 +144,7 @@ func readCritical(s *quic.ReceiveStream, t streamType) *Error {
 }
 
 // readControl reads the client's control stream (RFC 9114, section 6.2.1).
-func readControl(s io.Reader) error {
+func readControl(s *bufio.Reader) error {
 	t, length, err := readFrameHeader(s)
 	switch {
 	case err != nil:
@@ -157,7 +188,7 @@ func readControl(s io.Reader) error {
 }
 
 // readSettings reads the payload of SETTINGS (RFC 9114, section 7.2.4).
-func readSettings(s io.Reader, length uint64) error {
+func readSettings(s *bufio.Reader, length uint64) error {
 	if length > maxSettingsBytes {
 		return errTooManySettings
 	}
@@ -187,14 +218,13 @@ func readSettings(s io.Reader, length uint64) error {
 
 // readEncoder reads the client's encoder stream: without capacity it can only say that there is none
 // (RFC 9204, section 4.3.1).
-func readEncoder(s io.Reader) error {
+func readEncoder(s *bufio.Reader) error {
 	const noCapacity = 0x20
-	var b [1]byte
 	for {
-		if _, err := io.ReadFull(s, b[:]); err != nil {
+		switch b, err := s.ReadByte(); {
+		case err != nil:
 			return err
-		}
-		if b[0] != noCapacity {
+		case b != noCapacity:
 			return errEncoder
 		}
 	}
@@ -202,21 +232,21 @@ func readEncoder(s io.Reader) error {
 
 // readDecoder reads the client's decoder stream: it may cancel streams, which says nothing (RFC
 // 9204, section 4.4.2).
-func readDecoder(s io.Reader) error {
-	const cancellation, most = 0x40, 10
-	var b [1]byte
+func readDecoder(s *bufio.Reader) error {
+	const cancellation, most = 0x40, 10 // bytes of an id of 62 bits
 	for {
-		if _, err := io.ReadFull(s, b[:]); err != nil {
+		b, err := s.ReadByte()
+		switch {
+		case err != nil:
 			return err
-		}
-		if b[0]&0xc0 != cancellation {
+		case b&0xc0 != cancellation:
 			return errDecoder
 		}
-		for i, more := 0, b[0]&0x3f == 0x3f; more; i++ {
-			if _, err := io.ReadFull(s, b[:]); err != nil {
+		for i, more := 0, b&0x3f == 0x3f; more; i++ {
+			if b, err = s.ReadByte(); err != nil {
 				return err
 			}
-			if more = b[0]&0x80 != 0; i == most {
+			if more = b&0x80 != 0; i == most {
 				return errDecoder
 			}
 		}
@@ -224,7 +254,7 @@ func readDecoder(s io.Reader) error {
 }
 
 // readFrameHeader reads the type and the length of a frame.
-func readFrameHeader(s io.Reader) (t frameType, length uint64, err error) {
+func readFrameHeader(s *bufio.Reader) (t frameType, length uint64, err error) {
 	v, err := readInteger(s)
 	if err == nil {
 		length, err = readInteger(s)
@@ -233,7 +263,7 @@ func readFrameHeader(s io.Reader) (t frameType, length uint64, err error) {
 }
 
 // readID reads the payload of a frame that is one integer.
-func readID(s io.Reader, length uint64) (uint64, error) {
+func readID(s *bufio.Reader, length uint64) (uint64, error) {
 	var b [8]byte
 	if length == 0 || length > uint64(len(b)) {
 		return 0, errFrameLength
@@ -249,16 +279,20 @@ func readID(s io.Reader, length uint64) (uint64, error) {
 }
 
 // readInteger reads an integer of QUIC (RFC 9000, section 16).
-func readInteger(s io.Reader) (uint64, error) {
-	var b [8]byte
-	if _, err := io.ReadFull(s, b[:1]); err != nil {
+func readInteger(s *bufio.Reader) (uint64, error) {
+	first, err := s.ReadByte()
+	if err != nil {
 		return 0, err
 	}
-	n := lengthOfInteger(b[0])
-	if _, err := io.ReadFull(s, b[1:n]); err != nil {
-		return 0, err
+	v := uint64(first & 0x3f)
+	for range lengthOfInteger(first) - 1 {
+		b, err := s.ReadByte()
+		if err != nil {
+			return 0, err
+		}
+		v = v<<8 | uint64(b)
 	}
-	return integer(b[:n]), nil
+	return v, nil
 }
 
 // cutInteger cuts the integer that begins b.

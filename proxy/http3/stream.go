@@ -1,6 +1,7 @@
 package http3
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -28,6 +29,8 @@ type Stream struct {
 	Trailer []byte
 	// Received says that the end of the request was read.
 	Received bool
+	// OnlyData says that the request is a tunnel: it has no trailer section (RFC 9114, section 4.4).
+	OnlyData bool
 	// Sent says that the end of the response was written.
 	Sent atomic.Bool
 
@@ -39,6 +42,7 @@ type Stream struct {
 	finished bool   // the stream has no more bytes
 	left     uint64 // of the DATA frame that is being read
 	trailed  bool   // the trailer section was read
+	canceled bool   // a read has found that the client has reset the stream
 	maxBytes int    // of the trailer section
 	patience func(moved bool) time.Duration
 }
@@ -61,8 +65,8 @@ func (s *Stream) Init(c *Conn, entry *socket.SweepEntry, sweeper *socket.Sweeper
 
 // Open begins a request.
 func (s *Stream) Open(q *quic.Stream) {
-	s.quic, s.Delayed, s.Trailer, s.Received = q, false, nil, false
-	s.finished, s.left, s.trailed = false, 0, false
+	s.quic, s.Delayed, s.Trailer, s.Received, s.OnlyData = q, false, nil, false, false
+	s.finished, s.left, s.trailed, s.canceled = false, 0, false, false
 	s.Sent.Store(false)
 	s.waits.of.Store(q)
 	s.entry.Resume()
@@ -132,8 +136,10 @@ func (s *Stream) readSection(length uint64, maxBytes, listBytes int) (*Section, 
 	}
 	var arrived []byte // if the client sends it in parts
 	for {
-		if err := s.await(); err != nil {
-			return nil, err
+		if length > 0 {
+			if err := s.await(); err != nil {
+				return nil, err
+			}
 		}
 		section := sections.Get().(*Section)
 		n, err := s.read(section.block[:min(len(section.block), int(length)-len(arrived))])
@@ -169,7 +175,7 @@ func (s *Stream) Await() error {
 			s.Received = true
 		case err != nil:
 			return err
-		case s.trailed:
+		case s.trailed, s.OnlyData && t != frameData:
 			return errFrameUnexpected
 		case t == frameData:
 			s.left = length
@@ -210,8 +216,8 @@ func (s *Stream) Take(b []byte) (n int, last bool, err error) {
 	return n, s.Received, err
 }
 
-// HasMore reports whether Await need not wait, as far as the present frame says.
-func (s *Stream) HasMore() bool { return s.left > 0 || s.Received }
+// Left returns how many bytes of the body Take may return before the next frame.
+func (s *Stream) Left() uint64 { return s.left }
 
 // readHeader reads the header of the next frame, without those that are to be skipped; io.EOF: there
 // is none.
@@ -345,6 +351,7 @@ func (s *Stream) read(b []byte) (n int, err error) {
 // what the caller gets.
 func (s *Stream) again(err *error) bool {
 	if !errors.Is(*err, os.ErrDeadlineExceeded) {
+		s.canceled = s.canceled || isReset(*err)
 		*err = socket.ErrClosedEarly
 		return false
 	}
@@ -408,6 +415,17 @@ func (s *Stream) Close() {
 func (s *Stream) IsGone() bool {
 	q := s.waits.of.Load()
 	return q != nil && !s.Sent.Load() && q.Context().Err() != nil
+}
+
+// Canceled reports whether the client has reset one of the directions, as far as that was seen.
+func (s *Stream) Canceled() bool {
+	return s.canceled || isReset(context.Cause(s.quic.Context()))
+}
+
+// isReset reports whether err says that the client has reset a stream, or stopped one.
+func isReset(err error) bool {
+	var reset *quic.StreamError
+	return errors.As(err, &reset) && reset.Remote
 }
 
 // Read and Write implement net.Conn: nobody calls them.
