@@ -296,6 +296,10 @@ func (ls *listeners) serve(l *listener) {
 		<-left
 	}
 	ls.log.Info().Str("listener", l.config.Name).Str("network", l.Addr().Network()).Str("address", endpoint(l.Addr())).Msg("listening")
+	if e := endpointOf(l); e != nil && e.Counts().HasSmallBuffer() {
+		ls.log.Warn().Str("listener", l.config.Name).Int("bytes", e.Counts().ReceiveBytes).
+			Msg("the kernel's buffer for HTTP/3 is small: raise net.core.rmem_max and wmem_max, or packets are lost under load")
+	}
 	ls.serving.Go(func() {
 		defer panics.Contain(panics.Task, nil)
 		defer close(left)
