@@ -13,6 +13,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"sluice/observe/panics"
 	"sluice/proxy/packets"
 )
 
@@ -122,6 +123,7 @@ func (e *Endpoint) begin(ctx context.Context, info *quic.ClientInfo) (context.Co
 		e.leave()
 	}}
 	context.AfterFunc(ctx, func() {
+		defer panics.Contain(panics.Connection, nil)
 		a.endHandshake(nil)
 		o.Shrink(remote, a.increase.Load())
 	})
