@@ -247,6 +247,8 @@ func (r *http3Request) head(a *http3Response, section []byte) {
 const (
 	http3Get  = ":method=GET|:scheme=https|:authority=a|:path=/"
 	http3Post = ":method=POST|:scheme=https|:authority=a|:path=/"
+
+	http3WebSocket = ":method=CONNECT|:protocol=websocket|:scheme=https|:authority=a|:path=/ws"
 )
 
 // http3GetOf returns the fields of a GET request.
