@@ -69,7 +69,17 @@ func (p *testProxy) fronts() []testFront {
 		p.t.Cleanup(client.CloseIdleConnections)
 		all = append(all, testFront{front.name, front.url, client})
 	}
-	return all
+	client := http3Client(p.t)
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return append(all, testFront{"HTTP/3", "https://" + p.serveHTTP3(ListenerOptions{Name: "secure"}), client})
+}
+
+// close ends the connections of a front, and what it has beside them.
+func (f *testFront) close() {
+	f.client.CloseIdleConnections()
+	if own, ok := f.client.Transport.(io.Closer); ok {
+		own.Close()
+	}
 }
 
 // ask sends a request with that raw target, and returns the response with its body.

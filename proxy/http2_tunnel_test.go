@@ -341,8 +341,12 @@ func TestHTTP2TunnelEndsWithServer(t *testing.T) {
 	p.pool.Close()
 }
 
-// A webSocketTransport makes the handshake of a WebSocket client an extended CONNECT.
-type webSocketTransport struct{ *xhttp2.Transport }
+// A webSocketTransport makes the handshake of a WebSocket client an extended CONNECT. byProto: its
+// client of HTTP/3 knows the protocol from Request.Proto, not from a field.
+type webSocketTransport struct {
+	http.RoundTripper
+	byProto bool
+}
 
 func (t webSocketTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	key := r.Header.Get("Sec-WebSocket-Key")
@@ -352,8 +356,12 @@ func (t webSocketTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	r.Header.Del("Upgrade")
 	r.Header.Del("Connection")
 	r.Header.Del("Sec-WebSocket-Key")
-	r.Header.Set(":protocol", "websocket")
-	response, err := t.Transport.RoundTrip(r)
+	if t.byProto {
+		r.Proto = "websocket"
+	} else {
+		r.Header.Set(":protocol", "websocket")
+	}
+	response, err := t.RoundTripper.RoundTrip(r)
 	if err != nil || response.StatusCode != http.StatusOK {
 		return response, err
 	}

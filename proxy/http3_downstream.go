@@ -231,8 +231,11 @@ var errHTTP3Length = &http3.StreamError{Code: http3.MessageError, Reason: "a bod
 func (s *http3Stream) takeBody(b []byte) (n int, last bool, trailer []byte, err error) {
 	n, last, err = s.stream.Take(b)
 	if s.expected >= 0 && err == nil {
-		if s.expected -= int64(n); last && s.expected > 0 {
+		switch s.expected -= int64(n); {
+		case last && s.expected > 0:
 			err = errHTTP3Length
+		case n > 0 && s.expected == 0 && !last: // the peer may answer what is whole before the end comes
+			last = s.stream.EndsSoon()
 		}
 	}
 	return n, last, s.stream.Trailer, s.ofBody(err)

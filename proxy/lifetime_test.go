@@ -103,15 +103,18 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 		return c.write(okResponse)
 	}))
 	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 10}}, origin.address())
+	of3 := "https://" + p.serveHTTP3(ListenerOptions{Name: "h3"})
 	for name, test := range map[string]struct {
 		client *http.Client
+		url    string
 		body   func() io.Reader
 	}{
 		// A body that cannot be sent again: the end of a connection must be announced.
-		"HTTP/1": {&http.Client{Transport: new(http.Transport), Timeout: patience}, func() io.Reader { return io.MultiReader(strings.NewReader("x")) }},
+		"HTTP/1": {&http.Client{Transport: new(http.Transport), Timeout: patience}, "http://" + p.address, func() io.Reader { return io.MultiReader(strings.NewReader("x")) }},
 		// With connections of several requests at a time, net/http refuses to send such a body
 		// after GOAWAY, even if it has sent nothing of it.
-		"HTTP/2": {http2Client(t), func() io.Reader { return strings.NewReader("x") }},
+		"HTTP/2": {http2Client(t), "http://" + p.address, func() io.Reader { return strings.NewReader("x") }},
+		"HTTP/3": {http3Client(t), of3, func() io.Reader { return strings.NewReader("x") }},
 	} {
 		const clients, requests = 20, 50
 		before := p.Stats().Ended.MaxRequests
@@ -120,7 +123,7 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 		for range clients {
 			wg.Go(func() {
 				for range requests {
-					r, err := test.client.Post("http://"+p.address, "text/plain", test.body())
+					r, err := test.client.Post(test.url, "text/plain", test.body())
 					if err != nil {
 						t.Errorf("%s: %v", name, err)
 						return

@@ -166,7 +166,7 @@ func TestPanickedExchangeEndsAlone(t *testing.T) {
 					verify.Equal(t, panicked()-before, 1, "panics")
 				})
 			}
-			front.client.CloseIdleConnections()
+			front.close()
 			p.expectNothingLeft(t, goroutines)
 			eventually(t, "no connection to the peer is in use", p.peersAreIdle)
 			p.expectNothingCounted()

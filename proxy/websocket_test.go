@@ -55,7 +55,11 @@ func startWebSocketOrigin(t testing.TB) (address string) {
 func (p *testProxy) webSocketFronts() []testFront {
 	all := p.fronts()
 	for i := range all {
-		if !strings.HasPrefix(all[i].name, "HTTP/2") {
+		switch {
+		case all[i].name == "HTTP/3":
+			all[i].client.Transport, all[i].client.Timeout = webSocketTransport{all[i].client.Transport, true}, 0
+			continue
+		case !strings.HasPrefix(all[i].name, "HTTP/2"):
 			continue
 		}
 		transport := &xhttp2.Transport{AllowHTTP: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
@@ -65,7 +69,7 @@ func (p *testProxy) webSocketFronts() []testFront {
 			}
 		}
 		p.t.Cleanup(transport.CloseIdleConnections)
-		all[i].client.Transport, all[i].client.Timeout = webSocketTransport{transport}, 0 // whose end would end the tunnel
+		all[i].client.Transport, all[i].client.Timeout = webSocketTransport{transport, false}, 0 // whose end would end the tunnel
 	}
 	return all
 }

@@ -105,11 +105,11 @@ func (s *Stream) ReadHead(maxBytes, listBytes int) (head *Section, ends bool, er
 }
 
 // endPatience is how long EndsSoon waits for the end of the request: some clients send it after the
-// head.
+// head or the body, in a frame of its own.
 const endPatience = 5 * time.Millisecond
 
-// EndsSoon reports whether the request ends after its head, without a body. Only such a request can
-// be repeated without one.
+// EndsSoon reports whether the request ends here, without more frames. So a request without a body is
+// known to have none.
 func (s *Stream) EndsSoon() bool {
 	if s.Received {
 		return true
