@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -20,18 +21,27 @@ import (
 // freeAddressForHTTP3 returns an address that nobody uses, by TCP or UDP.
 func freeAddressForHTTP3(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
-		address := l.Addr().String()
-		udp, err := net.ListenPacket("udp", address)
-		l.Close()
-		if err == nil {
-			udp.Close()
-			return address
+	l := verify.Result(listenForHTTP3()).Must(t)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// listenForHTTP3 listens at a port where UDP is free too. It is none of those that systems choose,
+// so UDP stays free: the sockets of clients have those.
+func listenForHTTP3() (l net.Listener, err error) {
+	for range 1000 {
+		address := fmt.Sprint("127.0.0.1:", 10_000+rand.IntN(20_000))
+		if l, err = net.Listen("tcp", address); err != nil {
+			continue
 		}
+		udp, failed := net.ListenPacket("udp", address)
+		if err = failed; err == nil {
+			udp.Close()
+			return l, nil
+		}
+		l.Close()
 	}
-	t.Fatal("no port is free for TCP and UDP")
-	return ""
+	return nil, err
 }
 
 // clientOfHTTP3 returns a client that trusts a certificate, with connections of its own.
