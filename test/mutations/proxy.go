@@ -235,8 +235,8 @@ var proxyFaults = []mutation{
 	{
 		name: "one-connection-too-many",
 		file: "proxy/admission.go",
-		old:  "a.perBlock[block] >= a.perAddressLimit",
-		new:  "a.perBlock[block] > a.perAddressLimit",
+		old:  "a.perBlock[block] < a.perAddressLimit",
+		new:  "a.perBlock[block] <= a.perAddressLimit",
 		test: "./proxy TestAdmission",
 	},
 	{
