@@ -85,7 +85,7 @@ type http3ClientConn struct {
 	idle     bool              // without a stream for idleSetDelay
 	answered int64             // coarse time of the end of the last stream; 0: there was none
 	goAway   goAwayPhase
-	// goAwayUntil is the coarse time when goAwayAnnounced ends.
+	// goAwayUntil is the coarse time when goAwayAnnounced ends, or goAwayFinal if nothing is open.
 	goAwayUntil int64
 }
 
@@ -270,7 +270,13 @@ var errHTTP3Resets = &http3.Error{Code: http3.ExcessiveLoad, Reason: "too many s
 func (h *http3ClientConn) isOver() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.goAway == goAwayFinal && len(h.open) == 0
+	return h.isOverLocked()
+}
+
+// isOverLocked is isOver. The client has had time to learn which streams are not served: the end of
+// the connection would overtake that.
+func (h *http3ClientConn) isOverLocked() bool {
+	return h.goAway == goAwayFinal && len(h.open) == 0 && h.client.server.sweeper.Now() >= h.goAwayUntil
 }
 
 // onDeadline handles a timeout between requests, and reports whether the connection ends.
@@ -282,8 +288,10 @@ func (h *http3ClientConn) onDeadline() bool {
 	case h.goAway == goAwayAnnounced && sweeper.Now() < h.goAwayUntil:
 		h.armLocked()
 	case h.goAway == goAwayAnnounced:
-		h.goAway = goAwayFinal
+		h.goAway, h.goAwayUntil = goAwayFinal, h.settledAt()
 		h.conn.GoAway()
+		h.armLocked()
+	case h.goAway == goAwayFinal:
 		h.armLocked()
 	case len(h.open) > 0:
 		h.dropFreeLocked()
@@ -295,7 +303,13 @@ func (h *http3ClientConn) onDeadline() bool {
 	default:
 		h.announceGoAwayLocked()
 	}
-	return h.goAway == goAwayFinal && len(h.open) == 0
+	return h.isOverLocked()
+}
+
+// settledAt returns the coarse time until which the client has got a GOAWAY, and what it has sent
+// before has arrived.
+func (h *http3ClientConn) settledAt() int64 {
+	return h.client.server.sweeper.Exact() + int64(http2GoAwaySettle+min(2*h.conn.RoundTrip(), http2GoAwayTimeout))
 }
 
 func (h *http3ClientConn) announceGoAway() {
@@ -310,8 +324,7 @@ func (h *http3ClientConn) announceGoAwayLocked() {
 	if h.goAway != goAwayNone {
 		return
 	}
-	h.goAway = goAwayAnnounced
-	h.goAwayUntil = h.client.server.sweeper.Exact() + int64(http2GoAwaySettle+min(2*h.conn.RoundTrip(), http2GoAwayTimeout))
+	h.goAway, h.goAwayUntil = goAwayAnnounced, h.settledAt()
 	h.client.server.http3.goAways.Add(1)
 	h.conn.AnnounceGoAway()
 	h.armLocked()
@@ -327,11 +340,11 @@ func (h *http3ClientConn) arm() {
 func (h *http3ClientConn) armLocked() {
 	sweeper := h.client.server.sweeper
 	switch {
-	case h.goAway == goAwayAnnounced:
+	case h.goAway == goAwayAnnounced, h.goAway == goAwayFinal && len(h.open) == 0:
 		h.client.Entry.Arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.Exact()), socket.SweepInterval))
 	case len(h.open) > 0 && len(h.free) > 0: // to drop the unused streams: what is open may be a tunnel
 		h.client.Entry.Arm(sweeper, idleSetDelay)
-	case len(h.open) > 0 || h.goAway == goAwayFinal:
+	case len(h.open) > 0:
 		h.client.Entry.Disarm()
 	default:
 		h.client.Entry.Arm(sweeper, min(idleSetDelay, h.client.options.Timeouts.Idle))

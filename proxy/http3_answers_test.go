@@ -1,0 +1,233 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/protobuf/proto"
+
+	"sluice/balancer"
+	own "sluice/proxy/http3"
+	"sluice/route"
+	"sluice/test/verify"
+)
+
+// Responses of every kind reach the client as the peer has sent them.
+func TestHTTP3Responses(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
+		const head = "HTTP/1.1 200 OK\r\n"
+		switch r.URL.Path {
+		case "/204":
+			return c.write("HTTP/1.1 204 No Content\r\n\r\n")
+		case "/304":
+			return c.write("HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 5\r\n\r\n")
+		case "/head":
+			return c.write(head + "Content-Length: 5\r\n\r\n")
+		case "/hints":
+			return c.write("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: b\r\n\r\n" + head + "Content-Length: 2\r\n\r\nok")
+		case "/empty":
+			return c.write(head + "Content-Length: 0\r\n\r\n")
+		case "/trailer":
+			return c.write(head + "Transfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nok\r\n0\r\nX-T: 1\r\nContent-Length: 9\r\nX-Sluice-Reason: evil\r\n\r\n")
+		case "/only-trailer":
+			return c.write(head + "Transfer-Encoding: chunked\r\n\r\n0\r\nX-T: 1\r\n\r\n")
+		case "/close":
+			c.write(head + "Connection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 1\r\n\r\nok")
+			return false
+		case "/cut":
+			c.write(head + "Content-Length: 10\r\n\r\nok")
+			return false
+		case "/long":
+			return c.write(fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head, 300_000, strings.Repeat("x", 300_000)))
+		}
+		return c.write("HTTP/1.1 418 I'm a teapot\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 3\r\n\r\ntea")
+	}))
+	p, address := startHTTP3Proxy(t, Options{}, origin.address())
+	c := dialHTTP3(t, address)
+	const trailers = "|te=trailers"
+	for _, test := range []struct {
+		fields string
+		want   http3Response
+		header string // "name=value"
+	}{
+		{http3GetOf("/204"), http3Response{status: "204"}, ""},
+		{http3GetOf("/304"), http3Response{status: "304"}, "etag=\"a\""},
+		{strings.Replace(http3GetOf("/head"), "GET", "HEAD", 1), http3Response{status: "200"}, "content-length=5"},
+		{http3GetOf("/hints"), http3Response{interim: []string{"103", "103"}, status: "200", body: "ok"}, ""},
+		{http3GetOf("/empty"), http3Response{status: "200"}, "content-length=0"},
+		{http3GetOf("/trailer"), http3Response{status: "200", body: "ok"}, "transfer-encoding="},
+		{http3GetOf("/trailer") + trailers, http3Response{status: "200", body: "ok", trailer: map[string]string{"x-t": "1"}}, ""},
+		{http3GetOf("/only-trailer"), http3Response{status: "200"}, ""},
+		{http3GetOf("/only-trailer") + trailers, http3Response{status: "200", trailer: map[string]string{"x-t": "1"}}, ""},
+		{http3GetOf("/close"), http3Response{status: "200", body: "ok"}, "x-hop="},
+		{http3GetOf("/close"), http3Response{status: "200", body: "ok"}, "keep-alive="},
+		{http3GetOf("/long"), http3Response{status: "200", body: strings.Repeat("x", 300_000)}, ""},
+		{http3GetOf("/other"), http3Response{status: "418", body: "tea"}, "set-cookie=a, b"},
+	} {
+		a := c.ask(test.fields)
+		what := fmt.Sprintf("%s: got %.500s", test.fields, fmt.Sprintf("%+v", a))
+		verify.That(t, a.ended && a.reset == 0 && a.err == nil && a.status == test.want.status && a.body == test.want.body, "%s", what)
+		verify.That(t, fmt.Sprint(a.interim) == fmt.Sprint(test.want.interim) && fmt.Sprint(a.trailer) == fmt.Sprint(test.want.trailer), "%s", what)
+		if name, value, ok := strings.Cut(test.header, "="); ok {
+			verify.Equal(t, a.header[name], value, "%s: %s", test.fields, name)
+		}
+	}
+	a := c.ask(http3GetOf("/cut"))
+	verify.That(t, a.reset == own.InternalError && !a.ended, "a response that is cut: %+v", a) // which may overtake the head
+	c.expectAlive()
+	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.openHTTP3Streams() == 0 })
+}
+
+// A client may wait for 100 before it sends the body.
+func TestHTTP3ExpectContinue(t *testing.T) {
+	t.Parallel()
+	for _, length := range []int{4, 100_000} {
+		for _, announced := range []bool{true, false} {
+			_, address := startHTTP3Proxy(t, Options{}, startServer(t, echoBody))
+			fields, body := http3Post+"|expect=100-continue", strings.Repeat("b", length)
+			if announced {
+				fields += fmt.Sprint("|content-length=", length)
+			}
+			r := dialHTTP3(t, address).request(fields, false)
+			a := r.nextHead()
+			verify.That(t, len(a.interim) == 1 && a.interim[0] == "100", "got %+v before the body", a)
+			r.send(h3Data(body))
+			r.CloseWrite()
+			a = r.response()
+			verify.That(t, a.status == "200" && a.body == "POST "+body+" ", "%d bytes: got %s, %d bytes", length, a.status, len(a.body))
+		}
+	}
+}
+
+// Answers of sluice's own, to requests whose body is not read.
+func TestHTTP3Refusals(t *testing.T) {
+	t.Parallel()
+	p, address := startHTTP3Proxy(t, Options{Limits: Limits{BodyBytes: 10}})
+	c := dialHTTP3(t, address)
+	for _, test := range []struct{ fields, status, reason string }{
+		{http3Post + "|content-length=1000", "413", "body_too_long"},
+		{http3Post + "|content-length=5", "503", "no_peers"},
+		{http3Get, "503", "no_peers"},
+		{strings.Replace(http3Get, "GET", "HEAD", 1), "503", "no_peers"},
+	} {
+		r := c.request(test.fields, false)
+		if strings.HasSuffix(test.fields, "=5") {
+			r.send(h3Data("12345"))
+			r.CloseWrite()
+		}
+		a := r.response()
+		verify.That(t, a.status == test.status && a.header["x-sluice-reason"] == test.reason && a.ended && a.reset == 0, "%s: got %+v", test.fields, a)
+		verify.That(t, (a.body == "") == strings.Contains(test.fields, "HEAD"), "%s: body %q", test.fields, a.body)
+		r.send(h3Data(strings.Repeat("x", 100))) // on its way
+	}
+	eventually(t, "nothing is open", func() bool { return p.openHTTP3Streams() == 0 })
+	verify.Equal(t, p.http3.resetsSent.Load(), uint64(0), "resets")
+}
+
+// A call of gRPC has its status in the trailer section, or in the head.
+func TestHTTP3GRPC(t *testing.T) {
+	t.Parallel()
+	o := startGRPCOrigin(t)
+	p := startProxyToH2C(t, o.address)
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3}})
+	c := dialHTTP3(t, p.serveHTTP3(ListenerOptions{Name: "h3"}))
+	message := func(request proto.Message) string {
+		b := verify.Result(proto.Marshal(request)).Must(t)
+		return string(append([]byte{0, 0, 0, byte(len(b) >> 8), byte(len(b))}, b...))
+	}
+	call := strings.TrimSuffix(http3Post, "/") + "/grpc.testing.TestService/UnaryCall" + grpcFields
+	for _, test := range []struct{ request, status string }{
+		{message(unary(10, 10)), "0"},
+		{message(unary(10_000, 100)), "0"},
+		{message(&grpc_testing.SimpleRequest{ResponseStatus: &grpc_testing.EchoStatus{Code: 7}}), "7"},
+		{"\x00\x00\x00\x00\x05", "13"}, // the message is cut
+	} {
+		r := c.request(call, false)
+		r.send(h3Data(test.request))
+		r.CloseWrite()
+		a := r.response()
+		got := a.trailer["grpc-status"] + a.header["grpc-status"]
+		verify.That(t, a.status == "200" && a.ended && got == test.status, "%.30q: got %+v", test.request, a)
+	}
+	a := c.ask(call + "|grpc-timeout=1n")
+	verify.That(t, a.status == "200" && a.header["grpc-status"] == "4", "got %+v", a)
+}
+
+// What was not processed is sent again: a request without a body, and one whose body is kept.
+func TestHTTP3RequestsAreSentAgain(t *testing.T) {
+	t.Parallel()
+	var tries atomic.Int64
+	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
+		if c.served == 0 { // a connection that was used before ends instead of an answer
+			return c.write(okResponse)
+		}
+		tries.Add(1)
+		return false
+	}))
+	p := startProxy(t, Options{}, nowhere[0], origin.address())
+	p.reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10}})
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 4, BodyBytes: 1 << 20}})
+	c := dialHTTP3(t, p.serveHTTP3(ListenerOptions{Name: "h3"}))
+	for range 10 {
+		for _, body := range []string{"", "small", strings.Repeat("long", 50_000)} {
+			fields := strings.Replace(http3Post, "POST", "PUT", 1)
+			if body == "" {
+				fields = http3Get
+			}
+			r := c.request(fields, false)
+			if body != "" {
+				r.send(h3Data(body))
+			}
+			r.CloseWrite()
+			a := r.response()
+			verify.That(t, a.status == "200", "%d bytes: got %+v", len(body), a)
+		}
+	}
+	verify.That(t, tries.Load() > 0, "no request was sent twice")
+}
+
+// A client that gives a request up releases the peer, however it says so.
+func TestHTTP3CancelReleasesThePeer(t *testing.T) {
+	t.Parallel()
+	eachCase(t, map[string]func(c *http3Frames, r *http3Request){
+		"both directions": func(_ *http3Frames, r *http3Request) {
+			r.Reset(uint64(own.RequestCancelled))
+			r.StopSending(uint64(own.RequestCancelled))
+		},
+		"the response":   func(_ *http3Frames, r *http3Request) { r.StopSending(uint64(own.RequestCancelled)) },
+		"the request":    func(_ *http3Frames, r *http3Request) { r.Reset(uint64(own.RequestCancelled)) },
+		"the connection": func(c *http3Frames, _ *http3Request) { c.conn.Abort(nil) },
+	}, func(t *testing.T, cancel func(*http3Frames, *http3Request)) {
+		arrived := make(chan struct{})
+		ended := make(chan struct{})
+		origin := startOrigin(t, withHead(func(c *originConn, _ *http.Request) bool {
+			close(arrived)
+			io.Copy(io.Discard, c.Conn)
+			close(ended)
+			return false
+		}))
+		p, address := startHTTP3Proxy(t, Options{Timeouts: Timeouts{Body: time.Hour, Write: time.Hour}}, origin.address())
+		p.setService(route.Service{Timeouts: route.Timeouts{ResponseHeader: time.Hour, Idle: time.Hour}})
+		c := dialHTTP3(t, address)
+		r := c.request(http3Post, false)
+		r.send(h3Data("a part"))
+		<-arrived
+		cancel(c, r)
+		<-ended
+		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 && p.openHTTP3Streams() == 0 })
+		p.expectNothingCounted()
+		if t.Name() != "TestHTTP3CancelReleasesThePeer/the_connection" {
+			verify.Equal(t, p.http3.resetsReceived.Load(), uint64(1), "resets of the client")
+			verify.Equal(t, p.http3.errors.Load(), uint64(0), "faults")
+		} else {
+			p.expectNothingLeft(t, 0)
+		}
+	})
+}
