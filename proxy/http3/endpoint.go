@@ -52,14 +52,14 @@ type Endpoint struct {
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	listener   *quic.Listener // nil: it does not listen
-	conns      int            // of clients, that have not ended
-	handshakes int            // in progress
-	stopping   bool           // see Stop
-	stopFrom   time.Time      // until then, it accepts connections also without handshakes in progress
-	stopBy     time.Time      // after that, it waits for no handshake
-	closing    bool           // Close was called
-	closed     bool           // the socket is released
+	listener   *listening // nil: it does not listen
+	conns      int        // of clients, that have not ended
+	handshakes int        // in progress
+	stopping   bool       // see Stop
+	stopFrom   time.Time  // until then, it accepts connections also without handshakes in progress
+	stopBy     time.Time  // after that, it waits for no handshake
+	closing    bool       // Close was called
+	closed     bool       // the socket is released
 }
 
 // ids are the connection ids of a socket.
@@ -196,11 +196,65 @@ func (e *Endpoint) Serve(o Options) error {
 	if e.listener != nil {
 		return nil
 	}
-	var err error
-	e.listener, err = e.transport.Listen(&tls.Config{GetConfigForClient: e.tls}, &quic.Config{
+	l, err := e.transport.ListenEarly(&tls.Config{GetConfigForClient: e.tls}, &quic.Config{
 		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return e.config(), nil },
 	})
+	if err == nil {
+		e.listener = startListening(l)
+	}
 	return err
+}
+
+// listening takes connections from quic-go before the end of their handshake: its queue of 32
+// afterwards refuses connections when many clients come at once.
+type listening struct {
+	early *quic.EarlyListener
+	ready chan *quic.Conn // whose handshake has ended
+	ctx   context.Context // ends with stop
+	stop  context.CancelFunc
+	work  sync.WaitGroup
+}
+
+func startListening(early *quic.EarlyListener) *listening {
+	l := &listening{early: early, ready: make(chan *quic.Conn)}
+	l.ctx, l.stop = context.WithCancel(context.Background())
+	l.work.Go(func() {
+		defer panics.Contain(panics.Connection, func() { early.Close() })
+		for {
+			q, err := early.Accept(l.ctx)
+			if err != nil {
+				return
+			}
+			l.work.Go(func() {
+				defer panics.Contain(panics.Connection, nil)
+				l.await(q)
+			})
+		}
+	})
+	return l
+}
+
+// await waits for the end of a handshake, and until somebody accepts the connection.
+func (l *listening) await(q *quic.Conn) {
+	select {
+	case <-q.HandshakeComplete():
+	case <-q.Context().Done():
+		return
+	case <-l.ctx.Done():
+	}
+	select {
+	case l.ready <- q:
+	case <-q.Context().Done():
+	case <-l.ctx.Done():
+		q.CloseWithError(quic.ApplicationErrorCode(NoError), "")
+	}
+}
+
+// close refuses all connections that were not accepted.
+func (l *listening) close() {
+	l.stop()
+	l.early.Close()
+	l.work.Wait()
 }
 
 // tls returns the TLS of a new connection: that of the listener, with the protocol of HTTP/3.
@@ -247,15 +301,17 @@ func (e *Endpoint) Accept() (net.Conn, error) {
 	if l == nil {
 		return nil, net.ErrClosed
 	}
-	q, err := l.Accept(e.accept.context())
-	for errors.Is(err, context.Canceled) && e.awaitsHandshakes() {
-		q, err = l.Accept(e.accept.context())
-	}
-	switch {
-	case errors.Is(err, context.Canceled):
-		return nil, os.ErrDeadlineExceeded
-	case err != nil:
-		return nil, net.ErrClosed
+	var q *quic.Conn
+	for q == nil {
+		select {
+		case q = <-l.ready:
+		case <-l.ctx.Done():
+			return nil, net.ErrClosed
+		case <-e.accept.context().Done():
+			if !e.awaitsHandshakes() {
+				return nil, os.ErrDeadlineExceeded
+			}
+		}
 	}
 	state := q.ConnectionState().TLS
 	admittedOf(q).endHandshake(&state)
@@ -287,7 +343,7 @@ func (e *Endpoint) Close() error {
 	}
 	e.closing = true
 	if e.listener != nil {
-		e.listener.Close()
+		e.listener.close()
 		e.listener = nil
 	}
 	e.closeIfUnusedLocked()
