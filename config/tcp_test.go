@@ -81,10 +81,10 @@ routes: [{ service: star }]
 func TestHTTP3(t *testing.T) {
 	const rest = "services: { star: { consul: {} } }\nroutes: [{ service: star }]\n"
 	for listener, want := range map[string]string{
-		"address: ':80', http3: true":                                                                             `sluice.yaml:2: listeners[0].http3: value "true": only with tls`,
-		"address: ':80', http3_port: 443":                                                                         `sluice.yaml:2: listeners[0].http3_port: value "443": only with http3: true`,
-		"address: 'unix:/s', http3: true, tls: { certificates: [{ consul_kv: c }] }":                              `sluice.yaml:2: listeners[0].http3: value "true": not with a unix socket: HTTP/3 needs UDP`,
-		"address: ':80', protocol: tcp, service: star, http3: true":                                               `sluice.yaml:2: listeners[0].http3: value "true": not with protocol: tcp, which forwards every protocol as it is`,
+		"address: ':80', http3: true":                                                                              `sluice.yaml:2: listeners[0].http3: value "true": only with tls`,
+		"address: ':80', http3_port: 443":                                                                          `sluice.yaml:2: listeners[0].http3_port: value "443": only with http3: true`,
+		"address: 'unix:/s', http3: true, tls: { certificates: [{ consul_kv: c }] }":                               `sluice.yaml:2: listeners[0].http3: value "true": not with a unix socket: HTTP/3 needs UDP`,
+		"address: ':80', protocol: tcp, service: star, http3: true":                                                `sluice.yaml:2: listeners[0].http3: value "true": not with protocol: tcp, which forwards every protocol as it is`,
 		"address: ':1', http3: true, tls: { certificates: [{ consul_kv: c }] }, proxy_protocol: { from: ['::1'] }": `sluice.yaml:2: listeners[0].http3: value "true": not with proxy_protocol: QUIC has no such header`,
 	} {
 		_, err := Parse("sluice.yaml", []byte("listeners:\n- { "+listener+" }\n"+rest))
