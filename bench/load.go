@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"sluice/test/testcert"
@@ -28,6 +29,13 @@ type loadResult struct {
 }
 
 func (r loadResult) perSecond() float64 { return float64(r.Requests) / r.Took.Seconds() }
+
+// setLatencies sorts the times of requests, of which there must be one.
+func (r *loadResult) setLatencies(times []time.Duration) {
+	slices.Sort(times)
+	at := func(share float64) time.Duration { return times[int(share*float64(len(times)-1))] }
+	r.P50, r.P99, r.P999, r.Max = at(0.5), at(0.99), at(0.999), at(1)
+}
 
 func (r loadResult) errors() int64 { return r.Failed + r.Status + r.Timeouts }
 
@@ -76,6 +84,8 @@ func (l *load) run(ctx context.Context, w workload, address string, d time.Durat
 		return l.runH2(ctx, w, address, d)
 	case loadDials:
 		return runDials(ctx, w, address, d)
+	case loadH3, loadH3Dials:
+		return runH3(ctx, w, address, d)
 	default:
 		return l.runWrk(ctx, w, address, d)
 	}
