@@ -32,6 +32,9 @@ func runH3(ctx context.Context, w workload, address string, d time.Duration) (lo
 		return loadResult{}, err
 	}
 	r := loadResult{Requests: of.Requests, Bytes: of.Requests * l.Body, Took: of.Took, Failed: of.Failed, Status: of.Wrong, Timeouts: of.Late}
+	if of.Reason != nil {
+		r.Reason = of.Reason.Error()
+	}
 	if r.Requests == 0 {
 		return r, fmt.Errorf("%w: %w", errNothing, of.Reason)
 	}

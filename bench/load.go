@@ -19,10 +19,11 @@ type loadResult struct {
 	Requests int64         `json:"requests"`
 	Bytes    int64         `json:"bytes"`
 	Took     time.Duration `json:"took_ns"`
-	Failed   int64         `json:"failed"`   // connections that could not be made, read or written
-	Status   int64         `json:"status"`   // answers outside 2xx and 3xx
-	Timeouts int64         `json:"timeouts"` // answers later than ten seconds
-	P50      time.Duration `json:"p50_ns"`   // this and the further ones are 0 if h2load was the client
+	Failed   int64         `json:"failed"`           // connections that could not be made, read or written
+	Status   int64         `json:"status"`           // answers outside 2xx and 3xx
+	Timeouts int64         `json:"timeouts"`         // answers later than ten seconds
+	Reason   string        `json:"reason,omitempty"` // of one of those that failed, where it is known
+	P50      time.Duration `json:"p50_ns"`           // this and the further ones are 0 if h2load was the client
 	P99      time.Duration `json:"p99_ns"`
 	P999     time.Duration `json:"p999_ns"`
 	Max      time.Duration `json:"max_ns"`

@@ -79,8 +79,12 @@ func (r result) failures() []string {
 	for _, s := range r.Series {
 		for i, round := range s.Rounds {
 			if l := round.Load; l.errors() > 0 {
-				lines = append(lines, fmt.Sprintf("%s, %s, round %d: %d connections failed, %d answers not 2xx, %d timeouts of %d requests",
-					r.Workload, s.Proxy, i+1, l.Failed, l.Status, l.Timeouts, l.Requests))
+				line := fmt.Sprintf("%s, %s, round %d: %d connections failed, %d answers not 2xx, %d timeouts of %d requests",
+					r.Workload, s.Proxy, i+1, l.Failed, l.Status, l.Timeouts, l.Requests)
+				if l.Reason != "" {
+					line += " (" + l.Reason + ")"
+				}
+				lines = append(lines, line)
 			}
 		}
 	}
