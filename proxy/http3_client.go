@@ -239,22 +239,29 @@ func (h *http3ClientConn) takeStreamLocked() *http3Stream {
 	return newHTTP3Stream(h)
 }
 
-func (h *http3ClientConn) dropFree() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.dropFreeLocked()
-}
-
 // dropFreeLocked releases the unused streams.
 func (h *http3ClientConn) dropFreeLocked() {
 	for _, s := range h.free {
 		s.client.Entry.Remove()
-		if h.counted--; h.counted > 0 {
-			h.client.server.admission.leave(h.client.remote)
-			h.client.server.streamMemory.Give(h.block, http2StreamBytes)
-		}
+		h.uncountLocked()
 	}
 	h.free = nil
+}
+
+func (h *http3ClientConn) uncountLocked() {
+	if h.counted--; h.counted > 0 {
+		h.client.server.admission.leave(h.client.remote)
+		h.client.server.streamMemory.Give(h.block, http2StreamBytes)
+	}
+}
+
+// dropAll releases all streams, also one with which the connection has panicked.
+func (h *http3ClientConn) dropAll() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for h.dropFreeLocked(); h.counted > 0; {
+		h.uncountLocked()
+	}
 }
 
 // countFaultLocked counts a stream that ends early by the act or fault of the client, and returns an
@@ -378,7 +385,7 @@ func (h *http3ClientConn) end() {
 	if left := time.Duration(h.answered + int64(http3Linger) - s.sweeper.Exact()); h.answered != 0 && left > 0 {
 		h.conn.AwaitEnd(left)
 	}
-	h.dropFree()
+	h.dropAll()
 	h.client.Entry.Remove()
 	h.conn.Close()
 	if h.conn.Fault() != nil {

@@ -94,12 +94,20 @@ type http3Request struct {
 // open opens a stream, and sends parts on it, each in a packet of its own.
 func (c *http3Frames) open(parts ...[]byte) *http3Request {
 	c.t.Helper()
-	s := verify.Result(c.conn.NewStream(c.wait())).Must(c.t)
+	return verify.Result(c.tryOpen(parts...)).Must(c.t)
+}
+
+// tryOpen is open on a connection that may have ended.
+func (c *http3Frames) tryOpen(parts ...[]byte) (*http3Request, error) {
+	s, err := c.conn.NewStream(c.wait())
+	if err != nil {
+		return nil, err
+	}
 	s.SetReadContext(c.wait())
 	s.SetWriteContext(c.wait())
 	r := &http3Request{s, c.t, bufio.NewReader(s)}
 	r.send(parts...)
-	return r
+	return r, nil
 }
 
 // send sends parts as far as the server takes them.

@@ -377,12 +377,12 @@ func (s *http3Stream) Parties() (client, peer any) { return places.BlockOf(s.con
 // OnSweep implements sweepOwner of package socket.
 func (s *http3Stream) OnSweep(int64) int64 { return socket.Never }
 
-// IsGone implements downstream.
+// IsGone implements downstream. What sluice cuts waits no longer.
 func (s *http3Stream) IsGone() bool {
 	if s.client.Gone.Load() {
 		return true
 	}
-	gone := s.stream.IsGone()
+	gone := s.stream.IsGone() || s.client.listener.cut.Load() || s.client.isRevoked()
 	if gone {
 		s.client.Gone.Store(true)
 	}

@@ -365,14 +365,15 @@ func (s *Stream) again(err *error) bool {
 // maxWriteBytes is how much is written in one piece: only after it a slow client is seen to move.
 const maxWriteBytes = 16 << 10
 
-// Write writes b, and the end of the response if ends.
+// Write writes b, and the end of the response if ends. After an interruption it writes what the client
+// takes at once.
 func (s *Stream) Write(b []byte, ends bool) error {
 	defer s.entry.WriteDeadline.Store(0)
 	begun := s.sweeper.Now()
 	left := s.patience(true)
 	for len(b) > 0 {
 		s.entry.ArmWrite(s.sweeper.Exact() + int64(left))
-		n, err := s.quic.Write(b[:min(len(b), maxWriteBytes)])
+		n, err := s.write(b[:min(len(b), maxWriteBytes)])
 		b = b[n:]
 		switch {
 		case err == nil:
@@ -391,6 +392,21 @@ func (s *Stream) Write(b []byte, ends bool) error {
 		s.quic.Close()
 	}
 	return nil
+}
+
+// write writes b. It waits for the client unless the stream was interrupted.
+func (s *Stream) write(b []byte) (n int, err error) {
+	if n, err = s.quic.Write(b); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || !s.entry.Interrupted.Load() {
+		return n, err
+	}
+	switch err := s.quic.TryWriteAll(b); err {
+	case nil:
+		return len(b), nil
+	case quic.ErrWouldBlock:
+		return 0, os.ErrDeadlineExceeded
+	default:
+		return 0, err
+	}
 }
 
 // Reset ends both directions with an error, as far as they have not ended.

@@ -1,0 +1,202 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	own "sluice/proxy/http3"
+	"sluice/route"
+	"sluice/test/verify"
+)
+
+// openTunnel opens a tunnel to an echoingWebSocket, and reads its greeting.
+func (c *http3Frames) openTunnel() *http3Request {
+	c.t.Helper()
+	r := c.request(http3WebSocket, false)
+	verify.Equal(c.t, r.nextHead().status, "200", "status of a tunnel")
+	r.expectBytes("hello ")
+	return r
+}
+
+// expectBytes reads DATA frames until they have brought want.
+func (r *http3Request) expectBytes(want string) {
+	r.t.Helper()
+	for got := ""; got != want; {
+		got += string(r.next(0))
+		verify.Require(r.t, strings.HasPrefix(want, got), "got %q, want %q", got, want)
+	}
+}
+
+// An extended CONNECT (RFC 9220) arrives at the peer as an upgrade of HTTP/1.1. Each direction ends by
+// itself.
+func TestHTTP3Tunnel(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, echoingWebSocket)
+	p, address := startHTTP3Proxy(t, Options{}, origin.address())
+	c := dialHTTP3(t, address)
+	r := c.request(http3WebSocket+"|sec-websocket-key=dGhlIHNhbXBsZSBub25jZQ==|sec-websocket-version=13|cookie=a=1|cookie=b=2", false)
+	r.send(h3Data("early ")) // before the response
+	a := r.nextHead()
+	verify.That(t, a.status == "200" && len(a.header) == 1 && a.header["sec-websocket-protocol"] == "b", "got %+v", a)
+	r.expectBytes("hello early ")
+	verify.Equal(t, p.inflight(), 1, "in flight")
+	head := regexp.MustCompile("^GET /ws HTTP/1.1\r\nhost: a\r\nsec-websocket-version: 13\r\ncookie: a=1; b=2\r\n" +
+		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: [A-Za-z0-9+/]{22}==\r\n" +
+		"X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: https\r\nVia: 3.0 sluice\r\n\r\nearly $")
+	verify.That(t, head.MatchString(origin.got()), "the peer got %q", origin.got())
+	r.send(h3Frame(0x21, []byte("grease")), h3Data(""), h3Data("late"))
+	r.CloseWrite() // the other direction goes on
+	got := r.response()
+	verify.That(t, got.body == "late" && got.ended && got.reset == 0, "got %+v", got)
+	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 && origin.open() == 0 })
+	p.expectNothingCounted()
+	c.openTunnel()
+}
+
+// What ends a tunnel early ends both sides.
+func TestHTTP3TunnelBreaks(t *testing.T) {
+	t.Parallel()
+	short := 200 * time.Millisecond
+	type test struct {
+		timeouts route.Timeouts
+		end      func(c *http3Frames, r *http3Request)
+		reset    own.ErrorCode // 0: none is seen
+		fault    own.ErrorCode // of the connection
+	}
+	eachCase(t, map[string]test{
+		"client resets": {end: func(_ *http3Frames, r *http3Request) { r.Reset(uint64(own.RequestCancelled)) }, reset: own.RequestCancelled},
+		"client takes nothing more": {end: func(_ *http3Frames, r *http3Request) {
+			r.StopSending(uint64(own.RequestCancelled))
+			r.send(h3Data("again"))
+		}},
+		"client's connection ends":    {end: func(c *http3Frames, _ *http3Request) { c.conn.Abort(nil) }},
+		"peer resets":                 {end: func(_ *http3Frames, r *http3Request) { r.send(h3Data("reset")) }, reset: own.RequestCancelled},
+		"idle":                        {timeouts: route.Timeouts{Tunnel: short}, end: func(*http3Frames, *http3Request) {}, reset: own.RequestCancelled},
+		"idle after the client's end": {timeouts: route.Timeouts{Idle: short}, end: func(_ *http3Frames, r *http3Request) { r.CloseWrite() }, reset: own.RequestCancelled},
+		"a trailer section":           {end: func(_ *http3Frames, r *http3Request) { r.send(h3Head("x=1")) }, fault: own.FrameUnexpected},
+		"SETTINGS":                    {end: func(_ *http3Frames, r *http3Request) { r.send(h3Frame(4, nil)) }, fault: own.FrameUnexpected},
+		"half a frame":                {end: func(_ *http3Frames, r *http3Request) { r.send([]byte{0, 5, 'x'}); r.CloseWrite() }, fault: own.FrameError},
+	}, func(t *testing.T, test test) {
+		over := make(chan struct{})
+		origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
+			if r.URL.Path != "/ws" {
+				return c.write(okResponse)
+			}
+			c.write(switching(r.Header.Get("Sec-WebSocket-Key")) + "hello ")
+			b := make([]byte, 5)
+			switch n, _ := io.ReadFull(c.Reader, b); string(b[:n]) {
+			case "reset":
+				c.Conn.(*net.TCPConn).SetLinger(0)
+				return false
+			case "again": // it sends until that fails
+				for c.write("hello") {
+				}
+			}
+			<-over
+			return false
+		}))
+		defer close(over)
+		p, address := startHTTP3Proxy(t, Options{}, origin.address())
+		p.setService(route.Service{Timeouts: test.timeouts, Retry: route.Retry{Attempts: 1}})
+		c := dialHTTP3(t, address)
+		r := c.openTunnel()
+		test.end(c, r)
+		if test.reset != 0 {
+			got := r.response()
+			verify.That(t, got.reset == test.reset, "got %+v, want a reset with %#x", got, uint64(test.reset))
+		}
+		if test.fault != 0 {
+			c.expectEnd(test.fault)
+		}
+		eventually(t, "the tunnel has ended", func() bool { return p.inflight() == 0 && p.openHTTP3Streams() == 0 })
+		p.expectNothingCounted()
+		if test.fault == 0 && !strings.HasSuffix(t.Name(), "connection_ends") {
+			c.expectAlive()
+		}
+	})
+}
+
+// A tunnel whose client takes no bytes holds up its peer, and one whose peer takes none its client,
+// but no other stream.
+func TestHTTP3TunnelFlowControl(t *testing.T) {
+	t.Parallel()
+	const flood = 16 << 20
+	sent, takes := make(chan error, 1), make(chan struct{})
+	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
+		if r.URL.Path != "/ws" {
+			return c.write(okResponse)
+		}
+		c.write(switching(r.Header.Get("Sec-WebSocket-Key")))
+		written := make(chan error, 1)
+		go func() {
+			_, err := c.Conn.Write(make([]byte, flood))
+			written <- err
+		}()
+		<-takes
+		io.Copy(io.Discard, c.Reader)
+		sent <- <-written
+		closeWrite(t, c.Conn)
+		return false
+	}))
+	p, address := startHTTP3Proxy(t, Options{}, origin.address())
+	config := quicClient()
+	config.MaxStreamReadBufferSize, config.MaxStreamWriteBufferSize = 1<<16, 1<<16
+	c := verify.Result(dialQUIC(t, "127.0.0.1", address, config)).Must(t)
+	r := c.request(http3WebSocket, false)
+	verify.Equal(t, r.nextHead().status, "200", "status")
+	uploaded := make(chan int, 1)
+	go func() { // more than all windows and sockets take
+		total := 0
+		for range flood >> 14 {
+			n, err := r.Write(h3Data(strings.Repeat("x", 1<<14)))
+			if err == nil && n > 1<<14 {
+				total += 1 << 14
+			}
+		}
+		r.CloseWrite()
+		uploaded <- total
+	}()
+	eventually(t, "sluice waits for the client", func() bool { return p.waitsToWriteHTTP3() })
+	for range 10 {
+		c.expectAlive()
+	}
+	select {
+	case err := <-sent:
+		t.Errorf("the peer could send all: %v", err)
+	case n := <-uploaded:
+		t.Errorf("the client could send all: %d bytes", n)
+	default:
+	}
+	close(takes)
+	got := r.response()
+	verify.That(t, got.ended && len(got.body) == flood, "got %d bytes, reset %#x, %v", len(got.body), uint64(got.reset), got.err)
+	verify.Succeeds(t, <-sent)
+	total := <-uploaded
+	verify.Equal(t, total, flood, "bytes that the client has sent")
+	eventually(t, "all bytes are counted", func() bool {
+		counted := p.pool.Requests.Snapshot()
+		return counted.BytesIn == int64(total) && counted.BytesOut == int64(flood+10*len("ok"))
+	})
+}
+
+// What a peer answers instead of switching is an ordinary response.
+func TestHTTP3TunnelDeclined(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ answer, status, reason string }{
+		{"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno", "403", ""},
+		{"HTTP/1.1 302 No\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", "302", ""},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno", "502", "upgrade_declined"},
+		{"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nno", "502", "bad_response"},
+	} {
+		p, address := startHTTP3Proxy(t, Options{}, startOrigin(t, answering(test.answer)).address())
+		c := dialHTTP3(t, address)
+		a := c.request(http3WebSocket, false).response()
+		verify.That(t, a.status == test.status && a.header["x-sluice-reason"] == test.reason && a.ended, "%q: got %+v", test.answer, a)
+		p.expectNothingCounted()
+	}
+}
