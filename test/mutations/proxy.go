@@ -233,6 +233,13 @@ var proxyFaults = []mutation{
 		test: "./proxy TestClientAddressBehindProxies|TestRealClientAddress",
 	},
 	{
+		name: "handshakes-of-quic-wait-for-each-other",
+		file: "proxy/http3/endpoint.go",
+		old:  "			l.work.Go(func() {\n				defer panics.Contain(panics.Connection, nil)\n				l.await(q)\n			})\n",
+		new:  "			l.await(q)\n",
+		test: "./proxy TestHTTP3ManyClientsAtOnce",
+	},
+	{
 		name: "one-connection-too-many",
 		file: "proxy/admission.go",
 		old:  "a.perBlock[block] < a.perAddressLimit",
