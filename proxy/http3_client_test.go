@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -36,7 +37,13 @@ func quicClient() *quic.Config {
 // dialQUIC opens a connection from a loopback address, without a control stream.
 func dialQUIC(t testing.TB, from, to string, config *quic.Config) (*http3Frames, error) {
 	t.Helper()
-	endpoint := verify.Result(quic.Listen("udp", from+":0", nil)).Must(t)
+	return dialQUICOn(t, verify.Result(net.ListenPacket("udp", from+":0")).Must(t), to, config)
+}
+
+// dialQUICOn is dialQUIC on a socket.
+func dialQUICOn(t testing.TB, socket net.PacketConn, to string, config *quic.Config) (*http3Frames, error) {
+	t.Helper()
+	endpoint := verify.Result(quic.NewEndpoint(socket, nil)).Must(t)
 	t.Cleanup(func() {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
