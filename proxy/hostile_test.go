@@ -238,7 +238,7 @@ func mustEdits(name, value string) (e route.HeaderEdits) {
 
 // Whatever a client, a peer or an authentication server sends, it gets the expected answer or
 // the end of its connection, another client gets its answers at the same time, and nothing is
-// left of it all. Each input meets a client of HTTP/1 and one of HTTP/2.
+// left of it all. Each input meets clients of HTTP/1, HTTP/2 and HTTP/3.
 func TestHostileInputs(t *testing.T) {
 	if !alone(t) { // it counts goroutines
 		return
@@ -249,7 +249,7 @@ func TestHostileInputs(t *testing.T) {
 	for _, input := range hostileInputs {
 		t.Run(input.name, func(t *testing.T) {
 			hostile.set(input)
-			for _, front := range []string{"HTTP/1", "HTTP/2"} {
+			for _, front := range []string{"HTTP/1", "HTTP/2", "HTTP/3"} {
 				got := hostile.send(t, front, input)
 				verify.That(t, strings.HasPrefix(got, input.want) && (input.want != "" || !strings.HasPrefix(got, "5")), "%s: got %q, want %q", front, got, input.want)
 				p.expect("GET /other HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200")
@@ -267,12 +267,13 @@ func TestHostileInputs(t *testing.T) {
 // that has nothing to do with them.
 type hostileRoutes struct {
 	p                 *testProxy
+	address3          string // of clients with HTTP/3
 	peer, peer2, auth *scriptServer
 	http1, http2      *route.Service
 }
 
 func newHostileRoutes(t testing.TB, p *testProxy) *hostileRoutes {
-	h := &hostileRoutes{p: p, peer: startScript(t, false), peer2: startScript(t, true), auth: startScript(t, false)}
+	h := &hostileRoutes{p: p, address3: p.serveHTTP3(ListenerOptions{Name: "h3"}), peer: startScript(t, false), peer2: startScript(t, true), auth: startScript(t, false)}
 	h.http1 = p.newService("hostile", balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(someTransport)}, h.peer.address)
 	h.http2 = p.newService("hostile2", balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewHTTP2Transport(someTransport)}, h.peer2.address)
 	return h
@@ -327,14 +328,19 @@ func (h *hostileRoutes) send(t testing.TB, front string, input hostileInput) str
 		status, _ := bufio.NewReader(conn).ReadString('\n')
 		return strings.TrimPrefix(status, "HTTP/1.1 ")
 	}
-	c := h.p.dialFrames()
-	defer c.conn.Close()
 	fields := strings.TrimSuffix(http2Get, "/") + target
 	for line := range strings.SplitSeq(strings.TrimSuffix(input.fields, "\r\n"), "\r\n") {
 		if name, value, found := strings.Cut(line, ": "); found {
 			fields += "|" + strings.ToLower(name) + "=" + value
 		}
 	}
+	if front == "HTTP/3" {
+		c := dialHTTP3(t, h.address3)
+		defer c.close()
+		return c.ask(fields).status
+	}
+	c := h.p.dialFrames()
+	defer c.conn.Close()
 	verify.NoError(t, c.request(1, fields, true))
 	return c.response(1).status
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -23,6 +24,7 @@ type http3Frames struct {
 	t       testing.TB
 	conn    *quic.Conn
 	control *quic.Stream // nil: it was not opened
+	close   func()       // ends the connection
 }
 
 // quicClient is the configuration of clients that wait for ever.
@@ -36,19 +38,26 @@ func quicClient() *quic.Config {
 // dialQUIC opens a connection from a loopback address, without a control stream.
 func dialQUIC(t testing.TB, from, to string, config *quic.Config) (*http3Frames, error) {
 	t.Helper()
-	endpoint := verify.Result(quic.Listen("udp", from+":0", nil)).Must(t)
-	t.Cleanup(func() {
+	return dialQUICOn(t, verify.Result(net.ListenPacket("udp", from+":0")).Must(t), to, config)
+}
+
+// dialQUICOn is dialQUIC on a socket.
+func dialQUICOn(t testing.TB, socket net.PacketConn, to string, config *quic.Config) (*http3Frames, error) {
+	t.Helper()
+	endpoint := verify.Result(quic.NewEndpoint(socket, nil)).Must(t)
+	end := func() {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
 		endpoint.Close(ended)
-	})
+	}
+	t.Cleanup(end)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn, err := endpoint.Dial(ctx, "udp", to, config)
 	if err != nil {
 		return nil, err
 	}
-	return &http3Frames{t: t, conn: conn}, nil
+	return &http3Frames{t: t, conn: conn, close: end}, nil
 }
 
 // dialBareHTTP3 opens a connection without a control stream.

@@ -19,6 +19,12 @@ import (
 // serveHTTP3 serves HTTP/3 on a socket of its own, and returns its address.
 func (p *testProxy) serveHTTP3(o ListenerOptions) string {
 	p.t.Helper()
+	return p.serveEndpoint(o).Addr().String()
+}
+
+// serveEndpoint is serveHTTP3 for one who needs the endpoint.
+func (p *testProxy) serveEndpoint(o ListenerOptions) *own.Endpoint {
+	p.t.Helper()
 	conn := verify.Result(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})).Must(p.t)
 	socket := verify.Result(packets.New(conn)).Must(p.t)
 	e := own.NewEndpoint(socket, func() { socket.Close() })
@@ -33,7 +39,7 @@ func (p *testProxy) serveHTTP3(o ListenerOptions) string {
 		<-served
 		e.Close()
 	})
-	return conn.LocalAddr().String()
+	return e
 }
 
 // http3Client returns a client of another implementation.

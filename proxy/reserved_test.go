@@ -91,9 +91,10 @@ func hostileFields(random *rand.Rand) (fields []hostileField) {
 
 // A hostileRequest is a request of the random test, with all that says what may pass.
 type hostileRequest struct {
-	trusted, http2, grpc, keep, id, chunked bool
-	upgrade                                 bool
-	fields, trailers                        []hostileField
+	trusted, grpc, keep, id, chunked bool
+	streams, http3                   bool // HTTP/2 or HTTP/3; HTTP/3
+	upgrade                          bool
+	fields, trailers                 []hostileField
 }
 
 // passes is the model: whether the peer gets a field of the request.
@@ -117,7 +118,7 @@ func (r *hostileRequest) passes(t testing.TB, f hostileField, trailer bool) bool
 	case of == reserved.OfProxies:
 		return r.trusted
 	}
-	return of == reserved.OfMessage && f.base == "Sec-WebSocket-Key" && !(r.upgrade && r.http2) || f.base == "Max-Forwards"
+	return of == reserved.OfMessage && f.base == "Sec-WebSocket-Key" && !(r.upgrade && r.streams) || f.base == "Max-Forwards"
 }
 
 // sendable reports whether the test can send the field: others make the request malformed, or
@@ -128,7 +129,7 @@ func (r *hostileRequest) sendable(f hostileField, trailer bool) bool {
 		return true
 	case f.base == "Content-Length", f.base == "Transfer-Encoding":
 		return false
-	case r.http2 && (f.base == "Keep-Alive" || f.base == "Proxy-Connection"):
+	case r.streams && (f.base == "Keep-Alive" || f.base == "Proxy-Connection"):
 		return false
 	}
 	return true
@@ -258,13 +259,16 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 	secure := p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2", "http/1.1"}}})
 	requests := make(map[string]*hostileRequest)
 	type client struct{ trusted, secure bool }
+	address3 := p.serveHTTP3(ListenerOptions{Name: "h3"})
+	clients3 := make(map[bool]*http3Frames) // trusted or not
 	clients := make(map[client]*frameClient)
 	ids := make(map[client]uint32)
 	for n := range 60 {
-		r := &hostileRequest{trusted: random.IntN(2) == 0, http2: random.IntN(2) == 0, keep: keep, id: id, chunked: random.IntN(2) == 0}
+		r := &hostileRequest{trusted: random.IntN(2) == 0, streams: random.IntN(3) != 0, keep: keep, id: id, chunked: random.IntN(2) == 0}
+		r.http3 = r.streams && random.IntN(2) == 0
 		r.upgrade = !r.chunked && random.IntN(4) == 0
 		asksForGRPC := !r.upgrade && random.IntN(3) == 0
-		r.grpc = asksForGRPC && r.http2 && http2Peers
+		r.grpc = asksForGRPC && r.streams && http2Peers
 		for _, f := range hostileFields(random) {
 			if r.sendable(f, false) {
 				r.fields = append(r.fields, f)
@@ -272,7 +276,7 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 		}
 		if r.chunked {
 			for _, f := range hostileFields(random) {
-				if r.sendable(f, true) && (!r.http2 || f.marked() || f.base != "Content-Length") {
+				if r.sendable(f, true) && (!r.streams || f.marked() || f.base != "Content-Length") {
 					r.trailers = append(r.trailers, f)
 				}
 			}
@@ -286,11 +290,12 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 		mu.Unlock()
 		requests[path] = r
 		by := client{r.trusted, random.IntN(3) == 0}
+		from := "127.0.0.1"
+		if by.trusted {
+			from = "127.0.0.2"
+		}
 		dial := func(protocol string) net.Conn {
-			from, to := "127.0.0.1", p.address
-			if by.trusted {
-				from = "127.0.0.2"
-			}
+			to := p.address
 			if by.secure {
 				to = secure
 			}
@@ -301,13 +306,19 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 			return conn
 		}
 		var lines []string // of the answer
-		if r.http2 {
+		switch {
+		case r.http3:
+			if clients3[by.trusted] == nil {
+				clients3[by.trusted] = verify.Result(dialQUIC(t, from, address3, quicClient())).Must(t)
+			}
+			lines = r.sendHTTP3(clients3[by.trusted], path, asksForGRPC)
+		case r.streams:
 			if clients[by] == nil {
 				clients[by], ids[by] = framesOn(t, dial("h2")), 1
 			}
 			lines = r.sendHTTP2(clients[by], ids[by], path, asksForGRPC)
 			ids[by] += 2
-		} else {
+		default:
 			lines = r.sendHTTP1(t, dial("http/1.1"), path, asksForGRPC)
 		}
 		checkAnswer(t, fmt.Sprintf("%s of %+v", path, r), lines, answers[path], id)
@@ -373,33 +384,63 @@ func (r *hostileRequest) encode(fields []hostileField, format string) (text stri
 	return text
 }
 
-func (r *hostileRequest) sendHTTP2(c *frameClient, id uint32, path string, asksForGRPC bool) (lines []string) {
-	fields := strings.ToLower(r.encode(r.fields, "|%s=%s"))
-	start := ":method=POST|:scheme=http|:authority=shop.example|:path=" + path + "|te=trailers"
+// head returns the fields of HTTP/2 and HTTP/3.
+func (r *hostileRequest) head(path string, asksForGRPC bool) (fields string) {
+	fields = ":method=POST|:scheme=http|:authority=shop.example|:path=" + path + "|te=trailers"
 	if r.upgrade {
-		start = ":method=CONNECT|:protocol=websocket|:scheme=http|:authority=shop.example|:path=" + path
+		fields = ":method=CONNECT|:protocol=websocket|:scheme=http|:authority=shop.example|:path=" + path
 	}
 	if asksForGRPC {
-		start += "|content-type=application/grpc"
+		fields += "|content-type=application/grpc"
 	}
+	return fields + strings.ToLower(r.encode(r.fields, "|%s=%s"))
+}
+
+// trailer is head for the trailer section.
+func (r *hostileRequest) trailer() string { return strings.ToLower(r.encode(r.trailers, "|%s=%s"))[1:] }
+
+// answerLines returns the lines of an answer of HTTP/2 or HTTP/3.
+func answerLines(header, trailer map[string]string) (lines []string) {
+	for name, value := range header {
+		lines = append(lines, name+": "+value)
+	}
+	lines = append(lines, "", "body")
+	for name, value := range trailer {
+		lines = append(lines, name+": "+value)
+	}
+	return lines
+}
+
+func (r *hostileRequest) sendHTTP3(c *http3Frames, path string, asksForGRPC bool) (lines []string) {
+	fields := r.head(path, asksForGRPC)
+	s := c.request(fields, false)
+	if !r.upgrade {
+		s.send(h3Data("body"))
+	}
+	if len(r.trailers) > 0 {
+		s.send(h3Head(r.trailer()))
+	}
+	if !r.upgrade {
+		s.CloseWrite()
+	}
+	response := s.response()
+	verify.That(c.t, response.status != "", "no answer to %s: %+v", fields, response)
+	return answerLines(response.header, response.trailer)
+}
+
+func (r *hostileRequest) sendHTTP2(c *frameClient, id uint32, path string, asksForGRPC bool) (lines []string) {
+	fields := r.head(path, asksForGRPC)
 	c.conn.SetDeadline(time.Now().Add(patience))
-	c.request(id, start+fields, false)
+	c.request(id, fields, false)
 	if !r.upgrade {
 		c.WriteData(id, len(r.trailers) == 0, []byte("body"))
 	}
 	if len(r.trailers) > 0 {
-		c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(strings.ToLower(r.encode(r.trailers, "|%s=%s"))[1:]), EndHeaders: true, EndStream: true})
+		c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(r.trailer()), EndHeaders: true, EndStream: true})
 	}
 	response := c.response(id)
-	verify.That(c.t, response.status != "", "no answer to %s%s: %+v", start, fields, response)
-	for name, value := range response.header {
-		lines = append(lines, name+": "+value)
-	}
-	lines = append(lines, "", "body")
-	for name, value := range response.trailer {
-		lines = append(lines, name+": "+value)
-	}
-	return lines
+	verify.That(c.t, response.status != "", "no answer to %s: %+v", fields, response)
+	return answerLines(response.header, response.trailer)
 }
 
 // check compares what servers got with the model.
@@ -407,7 +448,7 @@ func (r *hostileRequest) check(t *testing.T, recorder *fieldRecorder, path strin
 	for _, place := range []string{"peer", "mirror", "auth"} {
 		head, ok := recorder.of(place, path)
 		if !ok {
-			verify.That(t, place != "auth" && (place != "peer" || strings.Contains(path, "denied") || r.upgrade && r.http2), "%s: the %s got nothing of %+v", path, place, r)
+			verify.That(t, place != "auth" && (place != "peer" || strings.Contains(path, "denied") || r.upgrade && r.streams), "%s: the %s got nothing of %+v", path, place, r)
 			continue
 		}
 		trailer, _ := recorder.of(place+" trailer", path)

@@ -180,7 +180,7 @@ func readControl(s *bufio.Reader) error {
 		case t == frameData, t == frameHeaders, t.isForControl():
 			return errFrameUnexpected
 		default:
-			if _, err := io.CopyN(io.Discard, s, int64(length)); err != nil {
+			if err := discard(s, length); err != nil {
 				return err
 			}
 		}
@@ -264,18 +264,30 @@ func readFrameHeader(s *bufio.Reader) (t frameType, length uint64, err error) {
 
 // readID reads the payload of a frame that is one integer.
 func readID(s *bufio.Reader, length uint64) (uint64, error) {
-	var b [8]byte
-	if length == 0 || length > uint64(len(b)) {
+	if length == 0 || length > 8 {
 		return 0, errFrameLength
 	}
-	if _, err := io.ReadFull(s, b[:length]); err != nil {
+	b, err := s.Peek(int(length))
+	if err != nil {
 		return 0, err
 	}
-	id, rest, ok := cutInteger(b[:length])
+	id, rest, ok := cutInteger(b)
 	if !ok || len(rest) > 0 {
 		return 0, errFrameLength
 	}
-	return id, nil
+	return id, discard(s, length)
+}
+
+// discard reads the payload of a frame without a meaning.
+func discard(s *bufio.Reader, length uint64) error {
+	for length > 0 {
+		n, err := s.Discard(int(min(length, 1<<20)))
+		if err != nil {
+			return err
+		}
+		length -= uint64(n)
+	}
+	return nil
 }
 
 // readInteger reads an integer of QUIC (RFC 9000, section 16).
