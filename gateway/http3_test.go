@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/quic-go/quic-go/http3"
 
+	"sluice/test/consultest"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -26,22 +26,20 @@ func freeAddressForHTTP3(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// listenForHTTP3 listens at a port where UDP is free too. It is none of those that systems choose,
-// so UDP stays free: the sockets of clients have those.
-func listenForHTTP3() (l net.Listener, err error) {
-	for range 1000 {
-		address := fmt.Sprint("127.0.0.1:", 10_000+rand.IntN(20_000))
-		if l, err = net.Listen("tcp", address); err != nil {
-			continue
+// listenForHTTP3 listens at a port where UDP is free too. The system assigns it to nobody, so UDP
+// stays free: the sockets of clients have the ports that it assigns.
+func listenForHTTP3() (net.Listener, error) {
+	for {
+		l, err := consultest.Listen()
+		if err != nil {
+			return nil, err
 		}
-		udp, failed := net.ListenPacket("udp", address)
-		if err = failed; err == nil {
+		if udp, err := net.ListenPacket("udp", l.Addr().String()); err == nil {
 			udp.Close()
 			return l, nil
 		}
 		l.Close()
 	}
-	return nil, err
 }
 
 // clientOfHTTP3 returns a client that trusts a certificate, with connections of its own.
