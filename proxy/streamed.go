@@ -143,7 +143,10 @@ var (
 // sluice adds.
 func (x *exchange) appendHeadFields(out, text []byte, c fieldCoding) []byte {
 	out = x.appendFields(out, text, false, c)
-	if (x.route.service.Affinity != nil || x.route.newClient != 0) && !x.answer.response.Interim() {
+	if x.answer.response.Interim() { // a route that asks for a body may have no service
+		return out
+	}
+	if x.route.service.Affinity != nil || x.route.newClient != 0 {
 		var memory [640]byte
 		for line := range http1.Lines(x.tries.appendCookies(memory[:0])) {
 			out = c.appendField(out, http1.LineName(line), http1.LineValue(line))

@@ -21,8 +21,8 @@ type http2Sender struct {
 		http.RoundTripper
 		CloseIdleConnections()
 	}
-	host   string
-	body   []byte // the body of a request is a prefix of it
+	host string
+	body []byte // the body of a request is a prefix of it
 }
 
 func (s *http2Sender) close() { s.client.CloseIdleConnections() }
