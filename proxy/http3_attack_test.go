@@ -36,13 +36,15 @@ func TestHTTP3RapidReset(t *testing.T) {
 		long := time.Hour
 		p, address := startHTTP3Proxy(t, Options{Timeouts: Timeouts{Head: long, Body: long, Write: long, Idle: long}}, startLongOrigin(t, 10).address())
 		c := dialHTTP3(t, address)
-		for {
+		n := 0
+		for ; n < 50*http2Resets; n++ {
 			r, err := c.tryOpen()
 			if err != nil {
 				break
 			}
 			end(r)
 		}
+		verify.Require(t, n < 50*http2Resets, "%d requests have ended early", n)
 		c.expectEnd(own.ExcessiveLoad)
 		p.expectNothingLeft(t, 0)
 		p.expectNothingCounted()
@@ -83,7 +85,8 @@ func TestHTTP3UnknownStreamsAreFew(t *testing.T) {
 	eachCase(t, map[string][]byte{"unknown type": {0x21}, "no type": nil, "half a type": {0x80, 1}}, func(t *testing.T, first []byte) {
 		p, address := startHTTP3Proxy(t, Options{}, answersOK(t))
 		c := dialHTTP3(t, address)
-		for {
+		n := 0
+		for ; n < 1000; n++ {
 			s, err := c.conn.NewSendOnlyStream(c.wait())
 			if err != nil {
 				break
@@ -91,6 +94,7 @@ func TestHTTP3UnknownStreamsAreFew(t *testing.T) {
 			s.Write(first)
 			s.CloseWrite()
 		}
+		verify.Require(t, n < 1000, "%d streams were opened", n)
 		c.expectEnd(own.ExcessiveLoad)
 		p.expectNothingLeft(t, 0)
 	})

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -337,6 +338,9 @@ func h3ReadFrame(in *bufio.Reader) (frame uint64, payload []byte, err error) {
 	length, err := h3ReadInt(in)
 	if err != nil {
 		return 0, nil, err
+	}
+	if length > 1<<24 {
+		return 0, nil, fmt.Errorf("a frame of %d bytes", length)
 	}
 	payload = make([]byte, length)
 	if _, err := io.ReadFull(in, payload); err != nil {

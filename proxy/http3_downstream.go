@@ -125,7 +125,7 @@ func (s *http3Stream) readHead() (opens bool, err error) {
 	case bytes > len(x.request.in):
 		x.request.growTo(bytes)
 	}
-	if !ends && head.Fields.Find("content-length") == nil && string(head.Fields.Find(":method")) != "CONNECT" {
+	if !ends && mayBeBodiless(&head.Fields) {
 		ends = s.stream.EndsSoon()
 	}
 	text, length, opens, err := head.Fields.AppendRequest(x.request.in[:0], ends)
@@ -134,6 +134,12 @@ func (s *http3Stream) readHead() (opens bool, err error) {
 	}
 	x.request.end, s.expected = len(text), length
 	return opens, nil
+}
+
+// mayBeBodiless reports whether a head may be all of a request whose end was not seen.
+func mayBeBodiless(f *fields.Fields) bool {
+	length := f.Find("content-length")
+	return (length == nil || string(length) == "0") && string(f.Find(":method")) != "CONNECT"
 }
 
 // ofHead returns err, of a head, as refuse knows it.

@@ -14,51 +14,92 @@ import (
 	"sluice/test/verify"
 )
 
-// controls are contents of control streams behind their type.
-var controls = []string{
-	"\x04\x00",
-	"\x04\x02\x06\x10",
-	"\x04\x0b\x01\x00\x06\x80\x00\x80\x00\x07\x00\x08\x01",
-	"\x04\x02\x08\x02",
-	"\x04\x02\x02\x00",
-	"\x04\x04\x21\x01\x21\x02",
-	"\x04\x01\x40",
-	"\x04\x44\x01" + strings.Repeat("\x00", 1025),
-	"\x04\x00\x07\x01\x04\x07\x01\x00\x0d\x01\x01\x0d\x02\x40\x05",
-	"\x04\x00\x07\x01\x00\x07\x01\x04",
-	"\x04\x00\x0d\x01\x04\x0d\x01\x00",
-	"\x04\x00\x03\x01\x00",
-	"\x04\x00\x21\x05grease\x40\x52\x40\x03abc\x80\x0f\x07\x00\x04\x00u=1",
-	"\x04\x00\x00\x00",
-	"\x04\x00\x01\x00",
-	"\x04\x00\x04\x00",
-	"\x04\x00\x02\x00",
-	"\x04\x00\x07\x00",
-	"\x04\x00\x07\x02\x00\x00",
-	"\x04\x00\x0d\x08\xc0\x00\x00\x00\x00\x00\x00\x01",
-	"\x04\x00\x21\xff\xff\xff\xff\xff\xff\xff\xff",
-	"\x07\x01\x00",
-	"\x21\x00",
-	"\xc0\x00\x00\x00\x00\x00\x00\x04\xc0\x00\x00\x00\x00\x00\x00\x00",
-	"\xff",
-	"",
+// What may come on a stream that must not end, behind its type, and which fault it is. What is
+// allowed ends with the stream.
+var criticals = []struct {
+	of   streamType
+	text string
+	want *Error
+}{
+	{streamControl, "", errCriticalClosed},
+	{streamControl, "\x04\x00", errCriticalClosed},
+	{streamControl, "\x04\x02\x06\x10", errCriticalClosed},
+	{streamControl, "\x04\x0b\x01\x00\x06\x80\x00\x80\x00\x07\x00\x08\x01", errCriticalClosed},
+	{streamControl, "\xc0\x00\x00\x00\x00\x00\x00\x04\xc0\x00\x00\x00\x00\x00\x00\x00", errCriticalClosed},
+	{streamControl, "\x04\x00\x07\x01\x04\x07\x01\x00\x0d\x01\x01\x0d\x02\x40\x05\x0d\x01\x05", errCriticalClosed},
+	{streamControl, "\x04\x00\x0d\x08\xc0\x00\x00\x00\x00\x00\x00\x01", errCriticalClosed},
+	{streamControl, "\x04\x00\x21\x05grease\x40\x52\x40\x03abc\x80\x0f\x07\x00\x04\x00u=1", errCriticalClosed},
+	{streamControl, "\x04\x00\x21\xff\xff\xff\xff\xff\xff\xff\xff", errCriticalClosed},
+	{streamControl, "\xff", errCriticalClosed},
+	{streamControl, "\x07\x01\x00", errMissingSettings},
+	{streamControl, "\x21\x00", errMissingSettings},
+	{streamControl, "\x04\x02\x08\x02", errSettings},
+	{streamControl, "\x04\x02\x02\x00", errSettings},
+	{streamControl, "\x04\x02\x05\x00", errSettings},
+	{streamControl, "\x04\x04\x21\x01\x21\x02", errSettings},
+	{streamControl, "\x04\x01\x40", errFrameLength},
+	{streamControl, "\x04\x01\x06", errFrameLength},
+	{streamControl, "\x04\x44\x01" + strings.Repeat("\x00", 1025), errTooManySettings},
+	{streamControl, "\x04\x00\x07\x01\x00\x07\x01\x04", errID},
+	{streamControl, "\x04\x00\x0d\x01\x04\x0d\x01\x00", errID},
+	{streamControl, "\x04\x00\x03\x01\x00", errID},
+	{streamControl, "\x04\x00\x07\x00", errFrameLength},
+	{streamControl, "\x04\x00\x07\x02\x00\x00", errFrameLength},
+	{streamControl, "\x04\x00\x07\x01\x40", errFrameLength},
+	{streamControl, "\x04\x00\x00\x00", errFrameUnexpected},
+	{streamControl, "\x04\x00\x01\x00", errFrameUnexpected},
+	{streamControl, "\x04\x00\x02\x00", errFrameUnexpected},
+	{streamControl, "\x04\x00\x04\x00", errFrameUnexpected},
+	{streamControl, "\x04\x00\x05\x00", errFrameUnexpected},
+	{streamControl, "\x04\x00\x06\x00", errFrameUnexpected},
+	{streamControl, "\x04\x00\x08\x00", errFrameUnexpected},
+	{streamControl, "\x04\x00\x09\x00", errFrameUnexpected},
+
+	{streamEncoder, "", errCriticalClosed},
+	{streamEncoder, "\x20\x20", errCriticalClosed},
+	{streamEncoder, "\x3f\x01", errEncoder},
+	{streamEncoder, "\x80", errEncoder},
+	{streamEncoder, "\xc0\x01x", errEncoder},
+	{streamEncoder, "\x20\x00", errEncoder},
+
+	{streamDecoder, "", errCriticalClosed},
+	{streamDecoder, "\x40\x41\x7f\x00\x7f", errCriticalClosed},
+	{streamDecoder, "\x7f\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", errCriticalClosed},
+	{streamDecoder, "\x7f" + strings.Repeat("\xff", 20), errDecoder},
+	{streamDecoder, "\x80", errDecoder},
+	{streamDecoder, "\x40\x01", errDecoder},
+}
+
+func TestCriticalStreams(t *testing.T) {
+	for _, test := range criticals {
+		got := readCritical(bufio.NewReaderSize(strings.NewReader(test.text), uniBufferBytes), test.of)
+		verify.Equal(t, got, test.want, "stream type %d: %.40q", test.of, test.text)
+	}
+}
+
+func TestUniStreams(t *testing.T) {
+	var u uniStreams
+	for _, at := range []streamType{streamControl, streamEncoder, streamDecoder} {
+		verify.Equal(t, u.open(at), nil, "the first stream of type %d", at)
+		verify.Equal(t, u.open(at), errSecondStream, "the second stream of type %d", at)
+	}
+	verify.Equal(t, u.open(streamPush), errPushStream, "a push stream")
+	for range maxUnknownStreams / 2 {
+		verify.Equal(t, u.open(0x21), nil, "an unknown stream")
+		verify.Equal(t, u.open(streamWithoutType), nil, "a stream without a type")
+	}
+	verify.Equal(t, u.open(0x40), errTooManyStreams, "one more")
 }
 
 // Whatever comes on a stream that must not end, its reader ends with it, keeps no more of it than a
 // few settings, and says the same in whichever parts it comes. [FuzzHTTP3] of package proxy has the
 // streams of requests.
 func FuzzCriticalStreams(f *testing.F) {
-	for _, s := range controls {
-		f.Add(uint8(streamControl), []byte(s))
-	}
-	for _, s := range []string{"", "\x20\x20", "\x3f\x01", "\x80", "\xc0\x01x"} {
-		f.Add(uint8(streamEncoder), []byte(s))
-	}
-	for _, s := range []string{"", "\x40\x41\x7f\x00", "\x7f\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\x7f" + strings.Repeat("\xff", 20), "\x80", "\x00", "\x7f"} {
-		f.Add(uint8(streamDecoder), []byte(s))
+	for _, test := range criticals {
+		f.Add(uint8(test.of), []byte(test.text))
 	}
 	f.Fuzz(func(t *testing.T, kind uint8, text []byte) {
-		at := []streamType{streamControl, streamEncoder, streamDecoder}[kind%3]
+		at := map[uint8]streamType{0: streamControl, 2: streamEncoder, 3: streamDecoder}[kind%4]
 		whole := bytes.NewReader(text)
 		fault := readCritical(bufio.NewReaderSize(whole, uniBufferBytes), at)
 		verify.Require(t, fault != nil, "a stream that ends is no fault")
