@@ -18,8 +18,8 @@ import (
 	"sluice/test/verify"
 )
 
-// New processes take over under load with HTTP/3, on kept and on new connections. No request is lost.
-// Nobody repeats a request whose body can be read once.
+// New processes take over under load with HTTP/3, on kept and on new connections. No request is
+// lost. Nobody repeats a request whose body can be read once.
 func TestReplaceUnderLoadOfHTTP3(t *testing.T) {
 	t.Parallel()
 	upgrades := long.Count(t, 2, 20)

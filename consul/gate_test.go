@@ -104,8 +104,8 @@ func TestGateForgetsCanceledTurns(t *testing.T) {
 	})
 }
 
-// Otherwise they would be sent to an agent that is known to fail, a few at a time, and their callers
-// would hear of that last.
+// Otherwise they would be sent to an agent that is known to fail, a few at a time, and their
+// callers would hear of that last.
 func TestQueriesThatWaitFailWithTheAgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(1)

@@ -33,8 +33,8 @@ type Facts struct {
 	// Config is the configuration as operators wrote it; nil: there is none. Only its part
 	// about routes of tags is read.
 	Config *config.Config
-	// ReceiveBuffer is how many bytes of UDP packets this machine's kernel keeps for a socket; 0: no
-	// listener of Config needs it, or it is not known.
+	// ReceiveBuffer is how many bytes of UDP packets this machine's kernel keeps for a socket;
+	// 0: no listener of Config needs it, or it is not known.
 	ReceiveBuffer int
 
 	Own  string // service name of sluice's own registration; needs no route

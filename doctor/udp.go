@@ -14,8 +14,8 @@ import (
 // maxReceiveBuffer is where Linux says how large a process may make the buffer of a socket.
 const maxReceiveBuffer = "/proc/sys/net/core/rmem_max"
 
-// readReceiveBuffer returns how many bytes of received UDP packets this machine's kernel keeps for a
-// socket, if that matters to the configuration; 0: it does not, or is not known.
+// readReceiveBuffer returns how many bytes of received UDP packets this machine's kernel keeps for
+// a socket, if that matters to the configuration; 0: it does not, or is not known.
 func (f *Facts) readReceiveBuffer() int {
 	if f.Config == nil || !slices.ContainsFunc(f.Config.Listeners, func(l config.Listener) bool { return l.HTTP3 }) {
 		return 0

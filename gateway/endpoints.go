@@ -19,8 +19,8 @@ func endpointOf(l *listener) *http3.Endpoint {
 	return e
 }
 
-// openEndpoints returns the listeners of UDP sockets for those of all with HTTP/3, and tells these of
-// them. It reuses unchanged ones of have, and the sockets of changed ones.
+// openEndpoints returns the listeners of UDP sockets for those of all with HTTP/3, and tells these
+// of them. It reuses unchanged ones of have, and the sockets of changed ones.
 func (ls *listeners) openEndpoints(all, have []*listener) (endpoints []*listener, err error) {
 	for _, of := range all {
 		if of == nil || !of.config.HTTP3 {
@@ -49,8 +49,8 @@ func (ls *listeners) openEndpoints(all, have []*listener) (endpoints []*listener
 	return endpoints, err
 }
 
-// addressOfEndpoint returns the address of the UDP socket beside a listener: the configured one, with
-// the port that the listener has. So the next process asks for the same.
+// addressOfEndpoint returns the address of the UDP socket beside a listener: the configured one,
+// with the port that the listener has. So the next process asks for the same.
 func addressOfEndpoint(l *listener) string {
 	host, _, _ := net.SplitHostPort(l.config.Address.Value.Address)
 	_, port, _ := net.SplitHostPort(l.Addr().String())

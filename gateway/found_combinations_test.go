@@ -223,8 +223,8 @@ func (c *foundRun) step(ends *sync.WaitGroup) {
 	}
 }
 
-// leave waits until what has begun to use a generation has come to it, and then until the client with
-// HTTP/3 has left it. What waits for a peer or a leader must get one for that.
+// leave waits until what has begun to use a generation has come to it, and then until the client
+// with HTTP/3 has left it. What waits for a peer or a leader must get one for that.
 func (c *foundRun) leave(g *foundGeneration, ends *sync.WaitGroup) {
 	c.awaitInService(g.starting.TryLock)
 	g.closeClients()

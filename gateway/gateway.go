@@ -69,7 +69,8 @@ type Options struct {
 	// Release closes a listener from Listen that a later configuration does not have, or that was
 	// never used; its Close if nil.
 	Release func(l net.Listener, used bool)
-	// ListenPacket is Listen for the UDP socket of a listener with HTTP/3. ReleasePacket closes it.
+	// ListenPacket is Listen for the UDP socket of a listener with HTTP/3. ReleasePacket closes
+	// it.
 	ListenPacket  func(name, address string) (*packets.Socket, error)
 	ReleasePacket func(*packets.Socket)
 	// RequestState, if not nil, requests the state of the old process. It is called after
@@ -102,8 +103,8 @@ type Gateway struct {
 	// effective is the configuration in use: the latest of the history, merged with the
 	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
-	// complete is the configuration of the documents, if all of effective is in use; nil: not all
-	// is. Only apply uses it.
+	// complete is the configuration of the documents, if all of effective is in use; nil: not
+	// all is. Only apply uses it.
 	complete *config.Config
 	routes   atomic.Pointer[routes.Routes] // of effective
 	restored *routes.Routes                // of the old process

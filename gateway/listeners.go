@@ -114,9 +114,9 @@ func (ls *listeners) reachable() string {
 	return ":0"
 }
 
-// open returns the listeners of c, in its order, and then those of HTTP/3. It reuses unchanged listeners of have, and the sockets of
-// changed ones, and binds the others. The error contains all addresses that cannot be
-// bound.
+// open returns the listeners of c, in its order, and then those of HTTP/3. It reuses unchanged
+// listeners of have, and the sockets of changed ones, and binds the others. The error contains all
+// addresses that cannot be bound.
 func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, err error) {
 	if ls.admin == nil {
 		ls.admin, err = ls.bind(adminName, c.Admin.Address)

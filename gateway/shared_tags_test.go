@@ -67,7 +67,8 @@ catalog: { tags: [sluice, fabio], claims: [{ service: "[bg]*", hosts: [h.example
 	consul.Set("green", instance("green", 1, green, tag+" strip=/x weight=0.9"))
 	shows("bluefalse 0 of 1, now 10;greentrue 0.9 of 1, now 90;")
 
-	// Without any instance, each has its part: what only green restricts stays so for that part.
+	// Without any instance, each has its part: what only green restricts stays so for that
+	// part.
 	down := func(e *api.ServiceEntry) *api.ServiceEntry {
 		return discoverytest.Health(e, api.HealthCritical, "down")
 	}

@@ -265,8 +265,8 @@ func TestBodyOfQuestions(t *testing.T) {
 	eventually(t, "the memory of bodies is given back", func() bool { return p.keptBodies.Taken() == 0 })
 }
 
-// The client is asked for a body of which a question needs the first bytes, also by a route that has
-// no service.
+// The client is asked for a body of which a question needs the first bytes, also by a route that
+// has no service.
 func TestBodyOfAQuestionWithoutService(t *testing.T) {
 	t.Parallel()
 	forward := asking(t, func(http.ResponseWriter, *http.Request) {})

@@ -139,8 +139,8 @@ func (s *http2Stream) scan() error {
 // arrive with the head: some clients write both separately.
 const firstMessageWait = 5 * time.Millisecond
 
-// wholeBody implements streamBody, for a call of gRPC. So a unary one, which announces no length, can
-// be replayed.
+// wholeBody implements streamBody, for a call of gRPC. So a unary one, which announces no length,
+// can be replayed.
 func (s *http2Stream) wholeBody() int64 {
 	var none socket.Buffers
 	whole := int64(-1)

@@ -20,9 +20,9 @@ import (
 	"sluice/route/places"
 )
 
-// An http3Stream is a stream of an http3ClientConn, and the downstream of its exchange. It is reused
-// for later streams of the connection, all of which but one count as connections for the limits of
-// the server.
+// An http3Stream is a stream of an http3ClientConn, and the downstream of its exchange. It is
+// reused for later streams of the connection, all of which but one count as connections for the
+// limits of the server.
 type http3Stream struct {
 	client   client
 	stream   http3.Stream
@@ -148,15 +148,15 @@ func (s *http3Stream) ofHead(err error) error {
 	case fields.ErrListTooLong:
 		return http1.ErrHeadTooLong
 	case fields.ErrMalformed:
-		return s.fail3(&http3.StreamError{Code: http3.MessageError, Reason: "malformed head"})
+		return s.recordFault(&http3.StreamError{Code: http3.MessageError, Reason: "malformed head"})
 	case os.ErrDeadlineExceeded, socket.ErrClosedEarly:
 		return err
 	}
-	return s.fail3(err)
+	return s.recordFault(err)
 }
 
-// fail3 records a fault of the client, and returns what the exchange knows of it.
-func (s *http3Stream) fail3(err error) error {
+// recordFault records a fault of the client, and returns what the exchange knows of it.
+func (s *http3Stream) recordFault(err error) error {
 	s.fault = err
 	return socket.ErrClosedEarly
 }
@@ -255,7 +255,7 @@ func (s *http3Stream) ofBody(err error) error {
 	if err == nil || err == os.ErrDeadlineExceeded || err == socket.ErrClosedEarly {
 		return err
 	}
-	return s.fail3(err)
+	return s.recordFault(err)
 }
 
 // begin, keepsOpen and closeAfterAnswer implement downstream.

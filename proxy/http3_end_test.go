@@ -87,7 +87,8 @@ func TestHTTP3ShutdownIsCut(t *testing.T) {
 	p.pool.Close()
 }
 
-// Drain serves what was sent before its GOAWAY, and cuts what is left after its time with an answer.
+// Drain serves what was sent before its GOAWAY, and cuts what is left after its time with an
+// answer.
 func TestHTTP3Drain(t *testing.T) {
 	t.Parallel()
 	eachCase(t, map[string]bool{"served": false, "cut": true}, func(t *testing.T, cut bool) {

@@ -117,7 +117,8 @@ func Metrics(read func() Stats) prometheus.Collector {
 	})
 }
 
-// StreamStats are what ended streams and connections of a server's clients early, with one protocol.
+// StreamStats are what ended streams and connections of a server's clients early, with one
+// protocol.
 type StreamStats struct {
 	ResetsReceived     uint64 // streams that clients reset
 	ResetsSent         uint64 // streams that sluice reset, without the refused ones

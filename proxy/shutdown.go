@@ -14,7 +14,8 @@ type connection interface {
 	at() *listener // that has accepted it
 	// drain ends the connection once it is idle, at the latest at a coarse time.
 	drain(until int64)
-	// interrupt ends what is in progress on the connection, with an answer where one can be given.
+	// interrupt ends what is in progress on the connection, with an answer where one can be
+	// given.
 	interrupt()
 	// abort closes the connection at once.
 	abort()

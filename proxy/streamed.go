@@ -31,11 +31,11 @@ func (l *Limits) listBytes() int {
 type streamBody interface {
 	// awaitBody waits for a part of the body, or its end. While it waits, b is given back.
 	awaitBody(b *socket.Buffers, timeout time.Duration) error
-	// takeBody moves bytes of the body that have arrived to b, and returns their number. At the end
-	// it also returns the trailer section.
+	// takeBody moves bytes of the body that have arrived to b, and returns their number. At the
+	// end it also returns the trailer section.
 	takeBody(b []byte) (n int, last bool, trailer []byte, err error)
-	// wholeBody returns the length of the body if all of it arrives soon, without a trailer section;
-	// else -1.
+	// wholeBody returns the length of the body if all of it arrives soon, without a trailer
+	// section; else -1.
 	wholeBody() int64
 }
 
@@ -87,8 +87,8 @@ func scanStream(x *exchange, from streamBody, opens bool) error {
 	return nil
 }
 
-// refuseUnscanned answers a request that scanStream has refused with err, unless its client is gone.
-// late is the refusal of one that did not arrive in time.
+// refuseUnscanned answers a request that scanStream has refused with err, unless its client is
+// gone. late is the refusal of one that did not arrive in time.
 func (x *exchange) refuseUnscanned(err error, late *refusal.Refusal) {
 	if err == socket.ErrClosedEarly {
 		return

@@ -74,8 +74,8 @@ func (x *answer) switches(b []byte) bool {
 	return agreed && (!x.request.client.version.hasStreams() || string(x.response.FindOther(b, webSocketAccept)) == x.request.webSocketKey.accept())
 }
 
-// Clients with HTTP/2 and HTTP/3 ask for WebSocket by an extended CONNECT (RFC 8441, RFC 9220), whose
-// text is an HTTP/1.1 upgrade. The handshake of RFC 6455 is between sluice and the peer then.
+// Clients with HTTP/2 and HTTP/3 ask for WebSocket by an extended CONNECT (RFC 8441, RFC 9220),
+// whose text is an HTTP/1.1 upgrade. The handshake of RFC 6455 is between sluice and the peer then.
 
 const (
 	webSocket       = "websocket"

@@ -18,8 +18,8 @@ type Load struct {
 	Path   string
 	Body   int64 // bytes of the body of the right answer
 	Conns  int   // concurrent connections
-	// Streams is the number of concurrent requests of each connection; 0: each connection has one
-	// request, and then the next connection is opened.
+	// Streams is the number of concurrent requests of each connection; 0: each connection has
+	// one request, and then the next connection is opened.
 	Streams int
 }
 
@@ -68,7 +68,8 @@ const inBytes = 32 << 10
 
 var loopback = net.IPv4(127, 0, 0, 1)
 
-// Run repeats requests for d, and waits for the answers to the last. An error is of the load itself.
+// Run repeats requests for d, and waits for the answers to the last. An error is of the load
+// itself.
 func (l Load) Run(ctx context.Context, d time.Duration) (Result, error) {
 	r, err := newRequest(l.Server, l.Path, l.Body)
 	if err != nil {

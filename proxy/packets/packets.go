@@ -97,8 +97,8 @@ type Counts struct {
 	ReceiveBytes int    // the size of the kernel's buffer; 0: unknown
 }
 
-// HasSmallBuffer reports whether the kernel's buffer is smaller than a Socket asks for, of which the
-// kernel makes twice as much, for its own structures.
+// HasSmallBuffer reports whether the kernel's buffer is smaller than a Socket asks for, of which
+// the kernel makes twice as much, for its own structures.
 func (c Counts) HasSmallBuffer() bool { return c.ReceiveBytes > 0 && c.ReceiveBytes < 2*WantedBuffer }
 
 // Counts returns the counts of this process, except for those of the kernel.

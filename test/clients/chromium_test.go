@@ -51,8 +51,9 @@ func testChromium(t *testing.T, s *stage) {
 	}{
 		{"h2", "h2", chromedp.Flag("disable-quic", true)},
 		{"h3", "h3", chromedp.Flag("origin-to-force-quic-on", s.address)},
-		// It learns of HTTP/3 by Alt-Svc only. The flag names another origin: with one of the
-		// host, QUIC takes a certificate of the host that no authority of the system signed.
+		// It learns of HTTP/3 by Alt-Svc only. The flag names another origin: with one of
+		// the host, QUIC takes a certificate of the host that no authority of the system
+		// signed.
 		{"Alt-Svc", "h3", chromedp.Flag("origin-to-force-quic-on", net.JoinHostPort(host, "1"))},
 	} {
 		t.Run(visitor.name, func(t *testing.T) {

@@ -94,7 +94,8 @@ func testGTLSClient(t *testing.T, s *stage) {
 		{"one request", 1, nil, []string{"Negotiated ALPN is h3", request}},
 		{"20 requests", 20, nil, nil},
 		{"a tenth of the packets is lost", 20, []string{"--tx-loss=0.1", "--rx-loss=0.1"}, []string{"Simulated", "packet loss"}},
-		// sluice learns of the new address from the packets that come from it, and checks it.
+		// sluice learns of the new address from the packets that come from it, and checks
+		// it.
 		{"NAT rebinding", 1, []string{later, "--change-local-addr=100ms", "--nat-rebinding"},
 			[]string{"Changing local address", "PATH_CHALLENGE", "PATH_RESPONSE"}},
 		{"migration", 1, []string{later, "--change-local-addr=100ms"},
