@@ -35,6 +35,7 @@ import (
 	"sluice/operator"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
+	"sluice/proxy/packets"
 	"sluice/proxy/socket"
 	"sluice/release"
 	"sluice/route"
@@ -133,8 +134,10 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 			return proxy.Stats{
 				Unrouted: unrouted.Snapshot(), UnroutedResponses: unrouted.Responses(),
 				Connections: 3, ConnectionLimit: 74, Refused: 75,
-				Ended:      proxy.EndedConnections{MaxRequests: 72, MaxAge: 73},
-				HTTP2:      proxy.HTTP2Stats{ResetsReceived: 66, ResetsSent: 67, RefusedStreams: 68, RefusedConnections: 69, GoAways: 70, Errors: 71},
+				Ended:   proxy.EndedConnections{MaxRequests: 72, MaxAge: 73},
+				HTTP2:   proxy.StreamStats{ResetsReceived: 66, ResetsSent: 67, RefusedStreams: 68, RefusedConnections: 69, GoAways: 70, Errors: 71},
+				HTTP3:   proxy.StreamStats{ResetsReceived: 131, ResetsSent: 132, RefusedConnections: 133, GoAways: 134, Errors: 135},
+				Packets: map[string]packets.Counts{"web": {Passed: 137, NotPassed: 138, NotReceived: 139, ReceiveBytes: 140}}, HTTP3Retries: 136,
 				Handshakes: socket.HandshakeStats{Full: 61, Resumed: 62, Failed: 63, InProgress: 64, Waiting: 65},
 			}
 		}),
@@ -205,6 +208,16 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_http2_refused_streams_total{limit="connections"} 69`,
 		`sluice_http2_ended_connections_total{cause="drain"} 70`,
 		`sluice_http2_ended_connections_total{cause="error"} 71`,
+		`sluice_http3_resets_total{by="client"} 131`,
+		`sluice_http3_resets_total{by="sluice"} 132`,
+		`sluice_http3_refused_streams_total{limit="connections"} 133`,
+		`sluice_http3_ended_connections_total{cause="drain"} 134`,
+		`sluice_http3_ended_connections_total{cause="error"} 135`,
+		`sluice_http3_retries_total 136`,
+		`sluice_http3_packets_total{fate="passed",listener="web"} 137`,
+		`sluice_http3_packets_total{fate="not_passed",listener="web"} 138`,
+		`sluice_http3_packets_total{fate="not_received",listener="web"} 139`,
+		`sluice_http3_receive_buffer_bytes{listener="web"} 140`,
 		`sluice_tls_handshakes_waiting 65`,
 		`sluice_compressed_responses_total{encoding="br"} 81`,
 		`sluice_compression_input_bytes_total{encoding="br"} 82`,

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"slices"
 	"sync"
 	"time"
 )
@@ -56,9 +55,7 @@ func runDials(ctx context.Context, w workload, address string, d time.Duration) 
 		}
 		return r, errNothing
 	}
-	slices.Sort(all)
-	at := func(share float64) time.Duration { return all[int(share*float64(len(all)-1))] }
-	r.P50, r.P99, r.P999, r.Max = at(0.5), at(0.99), at(0.999), at(1)
+	r.setLatencies(all)
 	return r, nil
 }
 

@@ -18,6 +18,10 @@ type idle struct {
 	Connections int   `json:"connections"`
 	Before      int64 `json:"before_bytes"` // resident, at rest after one warm-up second of load
 	During      int64 `json:"during_bytes"` // resident, all connections open and silent
+
+	// Of programs in Go, with HTTP/3; else they are 0.
+	GoBefore goHeap `json:"go_before,omitzero"`
+	GoDuring goHeap `json:"go_during,omitzero"`
 }
 
 // perConnection is the KiB that each connection adds.
@@ -25,9 +29,19 @@ func (i idle) perConnection() float64 {
 	return float64(i.During-i.Before) / 1024 / float64(i.Connections)
 }
 
+// heapPerConnection and stacksPerConnection are the parts of it that Go's heap and its stacks add.
+func (i idle) heapPerConnection() float64 {
+	return float64(i.GoDuring.Heap-i.GoBefore.Heap) / 1024 / float64(i.Connections)
+}
+
+func (i idle) stacksPerConnection() float64 {
+	return float64(i.GoDuring.Stacks-i.GoBefore.Stacks) / 1024 / float64(i.Connections)
+}
+
 // settle is how long a proxy has no connections before memory is read, and settleIdle how long
-// connections are idle, so that proxies have released their buffers.
-const settle, settleIdle = 10 * time.Second, 40 * time.Second
+// connections are idle, so that proxies have released their buffers. With HTTP/3 they end after
+// 30 s.
+const settle, settleIdle, settleIdleH3 = 10 * time.Second, 40 * time.Second, 20 * time.Second
 
 // runIdle measures one contender after the other, once each.
 func (b *bench) runIdle(ctx context.Context, w workload) (result, error) {
@@ -53,9 +67,13 @@ func (b *bench) runIdle(ctx context.Context, w workload) (result, error) {
 }
 
 func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, error) {
-	warm := workload{conns: 64, path: w.path, tls: w.tls}
+	warm := w
+	warm.conns = 64
 	if err := b.load.warmUp(ctx, warm, p.settings.Listen); err != nil {
 		return idle{}, err
+	}
+	if w.http3() {
+		return measureIdleH3(ctx, w, p)
 	}
 	before, err := readSettled(ctx, p.process.PID(), settle)
 	if err != nil {
@@ -72,6 +90,31 @@ func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, 
 	}
 	during, err := readSettled(ctx, p.process.PID(), settleIdle)
 	return idle{Connections: len(conns), Before: before, During: during}, err
+}
+
+// measureIdleH3 also reads how large Go's heap and stacks are.
+func measureIdleH3(ctx context.Context, w workload, p *running) (i idle, err error) {
+	if i.Before, err = readSettled(ctx, p.process.PID(), settle); err != nil {
+		return i, err
+	}
+	if i.GoBefore, err = readGoHeap(ctx, p.settings.Admin); err != nil {
+		return i, err
+	}
+	conns, err := w.h3(p.settings.Listen).OpenIdle(ctx, w.conns)
+	defer conns.Close()
+	if err != nil {
+		return i, fmt.Errorf("open idle connections: %w", err)
+	}
+	if i.During, err = readSettled(ctx, p.process.PID(), settleIdleH3); err != nil {
+		return i, err
+	}
+	if i.GoDuring, err = readGoHeap(ctx, p.settings.Admin); err != nil {
+		return i, err
+	}
+	if i.Connections = conns.Open(); i.Connections < w.conns {
+		return i, fmt.Errorf("%d of %d idle connections are open", i.Connections, w.conns)
+	}
+	return i, nil
 }
 
 // readSettled returns the resident bytes of a process after a time.

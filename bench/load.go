@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"sluice/test/testcert"
@@ -18,16 +19,24 @@ type loadResult struct {
 	Requests int64         `json:"requests"`
 	Bytes    int64         `json:"bytes"`
 	Took     time.Duration `json:"took_ns"`
-	Failed   int64         `json:"failed"`   // connections that could not be made, read or written
-	Status   int64         `json:"status"`   // answers outside 2xx and 3xx
-	Timeouts int64         `json:"timeouts"` // answers later than ten seconds
-	P50      time.Duration `json:"p50_ns"`   // this and the further ones are 0 if h2load was the client
+	Failed   int64         `json:"failed"`           // connections that could not be made, read or written
+	Status   int64         `json:"status"`           // answers outside 2xx and 3xx
+	Timeouts int64         `json:"timeouts"`         // answers later than ten seconds
+	Reason   string        `json:"reason,omitempty"` // of one of those that failed, where it is known
+	P50      time.Duration `json:"p50_ns"`           // this and the further ones are 0 if h2load was the client
 	P99      time.Duration `json:"p99_ns"`
 	P999     time.Duration `json:"p999_ns"`
 	Max      time.Duration `json:"max_ns"`
 }
 
 func (r loadResult) perSecond() float64 { return float64(r.Requests) / r.Took.Seconds() }
+
+// setLatencies sorts the times of requests, of which there must be one.
+func (r *loadResult) setLatencies(times []time.Duration) {
+	slices.Sort(times)
+	at := func(share float64) time.Duration { return times[int(share*float64(len(times)-1))] }
+	r.P50, r.P99, r.P999, r.Max = at(0.5), at(0.99), at(0.999), at(1)
+}
 
 func (r loadResult) errors() int64 { return r.Failed + r.Status + r.Timeouts }
 
@@ -76,6 +85,8 @@ func (l *load) run(ctx context.Context, w workload, address string, d time.Durat
 		return l.runH2(ctx, w, address, d)
 	case loadDials:
 		return runDials(ctx, w, address, d)
+	case loadH3, loadH3Dials:
+		return runH3(ctx, w, address, d)
 	default:
 		return l.runWrk(ctx, w, address, d)
 	}

@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	list := flags.Bool("list", false, "list the workloads and exit")
 	names := flags.String("run", "all", "comma-separated `workloads`")
-	proxies := flags.String("proxies", "nginx,haproxy,relay,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, haproxy-splice, relay, sluice, fasthttp, or NAME=PATH for another sluice binary")
+	proxies := flags.String("proxies", "nginx,haproxy,relay,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, haproxy-splice, relay, sluice, caddy, fasthttp, or NAME=PATH for another sluice binary")
 	jsonPath := flags.String("json", "", "also write every round to `file`")
 	documentPath := flags.String("document", "", "also replace the tables of an earlier measurement in `file`, if all was measured")
 	var o options
@@ -88,7 +88,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer stop()
-	d := document{command: "go run ./bench " + strings.Join(args, " "), time: time.Now().UTC(), machine: machine.Describe(machine.Commit(ctx), machine.FirstLine(ctx, machine.Program("nginx"), "-v"), machine.FirstLine(ctx, machine.Program("haproxy"), "-v"))}
+	d := document{command: "go run ./bench " + strings.Join(args, " "), time: time.Now().UTC(), machine: machine.Describe(b.versions(ctx)...)}
 	fmt.Printf("%s; proxy on CPU %d, load and origin on CPU %s; medians of %d rounds of %v\n\n",
 		d.machine, b.proxyCore, b.loadCPUs, b.roundCount, b.time)
 	runErr := b.runs(ctx, &d)
@@ -113,6 +113,17 @@ func (b *bench) runs(ctx context.Context, d *document) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// versions returns what is measured, and nginx, which is the peers.
+func (b *bench) versions(ctx context.Context) []string {
+	all := []string{machine.Commit(ctx), machine.FirstLine(ctx, machine.Program("nginx"), "-v"), machine.FirstLine(ctx, machine.Program("haproxy"), "-v")}
+	for _, c := range b.contenders {
+		if c.version != "" {
+			all = append(all, c.version)
+		}
+	}
+	return all
 }
 
 // check returns an error if options are wrong, or programs are missing.

@@ -24,6 +24,18 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
+func TestParseGoHeap(t *testing.T) {
+	h, err := parseGoHeap("heap profile: 1: 2 [3: 4] @ heap/512\n# runtime.MemStats\n# Alloc = 9\n# HeapAlloc = 1234\n# Stack = 56 / 78\n")
+	if err != nil || h != (goHeap{Heap: 1234, Stacks: 56}) {
+		t.Errorf("parseGoHeap = %+v, %v", h, err)
+	}
+	for _, bad := range []string{"", "# HeapAlloc = 1234\n", "# HeapAlloc = x\n# Stack = 56 / 78\n"} {
+		if _, err := parseGoHeap(bad); err == nil {
+			t.Errorf("parseGoHeap(%q) has no error", bad)
+		}
+	}
+}
+
 func TestParseResident(t *testing.T) {
 	kib, err := parseResident("556a-7ffd ---p 0 00:00 0 [rollup]\nRss:                1740 kB\nPss:                 353 kB\n")
 	if err != nil || kib != 1740 {

@@ -34,7 +34,10 @@ func probeConnection(ctx context.Context, address string) error {
 
 // probe returns the probe of a proxy for w.
 func (w workload) probe() probe {
-	if !w.tls && w.load == loadWrk {
+	switch {
+	case w.http3():
+		return w.probeH3
+	case !w.tls && w.load == loadWrk:
 		return probeHTTP1
 	}
 	return func(ctx context.Context, address string) error {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sluice/bench/machine"
+	"sluice/test/verify"
 )
 
 // burn uses CPU for at least d, as this process's own clock counts it.
@@ -157,6 +158,19 @@ func TestConfigurationsAreAccepted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Caddy accepts its configuration, where it has been built already.
+func TestCaddyfileIsAccepted(t *testing.T) {
+	if !caddy.Built(t.Context()) {
+		t.Skip("Caddy has not been built")
+	}
+	path := verify.Result(caddy.Binary(t.Context(), nil)).Must(t)
+	s := settings{Name: "caddy", Dir: t.TempDir(), Listen: "127.0.0.1:18080", Admin: "127.0.0.1:18081", Peers: []string{"127.0.0.1:19001", "127.0.0.1:19002"}}
+	verify.NoError(t, writeCertificate(s))
+	file := verify.Result(s.render(caddyFile)).Must(t)
+	out, err := exec.Command(path, "validate", "--adapter", "caddyfile", "--config", file).CombinedOutput()
+	verify.That(t, err == nil, "%v\n%s", err, out)
 }
 
 // The reference proxy and the origin for bodies work.

@@ -38,6 +38,7 @@ type settings struct {
 	TCP       bool   // forward connections, without HTTP
 	TLS       bool   // to clients, with Certificate and Key
 	HTTP2     bool   // to clients
+	HTTP3     bool   // to clients, also; with TLS
 	GRPC      bool   // to peers, without TLS
 	SmallBody string
 
@@ -65,17 +66,29 @@ func (s settings) Certificate() string { return filepath.Join(s.Dir, "localhost.
 func (s settings) Key() string         { return filepath.Join(s.Dir, "localhost.key") }
 func (s settings) Bundle() string      { return filepath.Join(s.Dir, "localhost.bundle") } // both
 
+// Port returns the port of Listen.
+func (s settings) Port() string {
+	_, port, _ := net.SplitHostPort(s.Listen)
+	return port
+}
+
 // contender is a proxy in the comparison.
 type contender struct {
 	name    string
 	binary  string // the path of sluice, "" for other proxies
+	version string // where it is built here, and not sluice
 	command func(settings) ([]string, error)
 }
 
+// builds are called only if they are needed.
+type builds struct {
+	sluice func() (path string, err error)
+	caddy  func() (path, version string, err error)
+}
+
 // contenders reads the -proxies list: names, or NAME=PATH for a sluice binary
-// built elsewhere. build gives the path of sluice built from this module; it is
-// called only if it is needed.
-func contenders(list string, build func() (string, error)) ([]contender, error) {
+// built elsewhere.
+func contenders(list string, build builds) ([]contender, error) {
 	var all []contender
 	for item := range strings.SplitSeq(list, ",") {
 		name, path, isBinary := strings.Cut(strings.TrimSpace(item), "=")
@@ -87,11 +100,17 @@ func contenders(list string, build func() (string, error)) ([]contender, error) 
 			}
 			c.binary, c.command = path, sluiceCommand(path)
 		case name == "sluice":
-			path, err := build()
+			path, err := build.sluice()
 			if err != nil {
 				return nil, err
 			}
 			c.binary, c.command = path, sluiceCommand(path)
+		case name == "caddy":
+			path, version, err := build.caddy()
+			if err != nil {
+				return nil, err
+			}
+			c.version, c.command = version, caddyCommand(path)
 		case name == "nginx":
 			c.command = nginxCommand("nginx.conf")
 		case name == "haproxy":
@@ -114,7 +133,7 @@ func contenders(list string, build func() (string, error)) ([]contender, error) 
 		case name == "fasthttp":
 			c.command = bareCommand
 		default:
-			return nil, fmt.Errorf("unknown proxy %q; there are: nginx, haproxy, haproxy-nolog, haproxy-splice, relay, sluice, fasthttp, NAME=PATH", name)
+			return nil, fmt.Errorf("unknown proxy %q; there are: nginx, haproxy, haproxy-nolog, haproxy-splice, relay, sluice, caddy, fasthttp, NAME=PATH", name)
 		}
 		all = append(all, c)
 	}
@@ -207,7 +226,12 @@ func writeBodies(dir string) error {
 			return err
 		}
 	}
-	return nil
+	long, err := os.Create(filepath.Join(dir, "1g"))
+	if err != nil {
+		return err
+	}
+	defer long.Close()
+	return long.Truncate(GiB) // without blocks on the disk
 }
 
 // logSink reads and discards the lines that HAProxy forwards from its ring.

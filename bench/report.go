@@ -14,7 +14,7 @@ import (
 )
 
 // baselines are the proxies that ratios are taken to, when they take part.
-var baselines = []string{"nginx", "haproxy", "haproxy-nolog", "haproxy-splice", "relay"}
+var baselines = []string{"nginx", "haproxy", "haproxy-nolog", "haproxy-splice", "relay", "caddy"}
 
 // median returns the middle of values, the mean of the middle two for an even
 // number, and 0 for none.
@@ -141,15 +141,20 @@ func (r result) loadRows() [][]string {
 		}
 		rows = append(rows, append(row,
 			fmt.Sprintf("%.0f", medianOf(s.Rounds, perSecond)),
-			cmp.Or(strings.TrimPrefix(fmt.Sprintf("%.2f", medianOf(s.Rounds, p50Millis)), "0.00"), "–"),
-			cmp.Or(strings.TrimPrefix(fmt.Sprintf("%.2f", medianOf(s.Rounds, p99Millis)), "0.00"), "–"),
+			orDash(medianOf(s.Rounds, p50Millis)),
+			orDash(medianOf(s.Rounds, p99Millis)),
 			fmt.Sprintf("%.1f", medianOf(s.Rounds, resident))))
 	}
 	return rows
 }
 
+// orDash returns a figure, of which 0 means that there is none.
+func orDash(figure float64) string {
+	return cmp.Or(strings.TrimPrefix(fmt.Sprintf("%.2f", figure), "0.00"), "–")
+}
+
 func (r result) idleRows() [][]string {
-	rows := [][]string{{"proxy", "connections", "MiB before", "MiB during", "KiB per connection"}}
+	rows := [][]string{{"proxy", "connections", "MiB before", "MiB during", "KiB per connection", "of Go's heap", "of stacks"}}
 	for _, s := range r.Series {
 		rows = append(rows, []string{
 			s.Proxy,
@@ -157,6 +162,8 @@ func (r result) idleRows() [][]string {
 			fmt.Sprintf("%.1f", mebibytes(s.Idle.Before)),
 			fmt.Sprintf("%.1f", mebibytes(s.Idle.During)),
 			fmt.Sprintf("%.2f", s.Idle.perConnection()),
+			orDash(s.Idle.heapPerConnection()),
+			orDash(s.Idle.stacksPerConnection()),
 		})
 	}
 	return rows

@@ -79,8 +79,12 @@ func (r result) failures() []string {
 	for _, s := range r.Series {
 		for i, round := range s.Rounds {
 			if l := round.Load; l.errors() > 0 {
-				lines = append(lines, fmt.Sprintf("%s, %s, round %d: %d connections failed, %d answers not 2xx, %d timeouts of %d requests",
-					r.Workload, s.Proxy, i+1, l.Failed, l.Status, l.Timeouts, l.Requests))
+				line := fmt.Sprintf("%s, %s, round %d: %d connections failed, %d answers not 2xx, %d timeouts of %d requests",
+					r.Workload, s.Proxy, i+1, l.Failed, l.Status, l.Timeouts, l.Requests)
+				if l.Reason != "" {
+					line += " (" + l.Reason + ")"
+				}
+				lines = append(lines, line)
 			}
 		}
 	}
@@ -207,7 +211,7 @@ func (b *bench) start(ctx context.Context, c contender, w workload) (*running, e
 	}
 	s := b.base
 	s.Name, s.Listen, s.Admin, s.Threads = c.name, addresses[0], addresses[1], 1
-	s.TLS, s.TCP, s.HTTP2, s.GRPC = w.tls, w.tcp, w.load == loadH2, w.grpc != grpcNone
+	s.TLS, s.TCP, s.HTTP2, s.HTTP3, s.GRPC = w.tls, w.tcp, w.load == loadH2, w.http3(), w.grpc != grpcNone
 	switch {
 	case w.grpc == grpcTogether:
 		s.Peers = b.grpc
@@ -265,11 +269,13 @@ func (b *bench) measure(ctx context.Context, w workload, p *running) (round, err
 
 // newBench starts the origins. The caller calls stop when all is done.
 func newBench(ctx context.Context, o options, list, dir string) (b *bench, stop func(), err error) {
-	build := func() (string, error) {
-		fmt.Fprintln(os.Stderr, "building sluice")
-		return machine.BuildSluice(ctx, dir)
-	}
-	all, err := contenders(list, build)
+	all, err := contenders(list, builds{
+		sluice: func() (string, error) {
+			fmt.Fprintln(os.Stderr, "building sluice")
+			return machine.BuildSluice(ctx, dir)
+		},
+		caddy: func() (path, version string, err error) { return buildCaddy(ctx, os.Stderr) },
+	})
 	if err != nil {
 		return nil, nil, err
 	}

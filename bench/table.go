@@ -21,13 +21,22 @@ type column struct {
 var tables = []table{
 	{
 		title:   "CPU per request, and how many times as much as another proxy needs",
-		work:    func(w workload) bool { return w.kind == kindLoad },
+		work:    func(w workload) bool { return w.kind == kindLoad && !w.http3() },
 		leftOut: func(proxy string) bool { return slices.Contains(baselines, proxy) },
 		columns: []column{
 			{"µs", "%.1f", middle(cpuMicros)},
 			{"× nginx", "%.2f", ratioTo("nginx")},
 			{"× HAProxy", "%.2f", ratioTo("haproxy")},
 			{"× relay", "%.2f", ratioTo("relay")},
+		},
+	},
+	{
+		title:   "HTTP/3: CPU per request",
+		work:    func(w workload) bool { return w.kind == kindLoad && w.http3() },
+		leftOut: never,
+		columns: []column{
+			{"µs", "%.1f", middle(cpuMicros)},
+			{"× Caddy", "%.2f", ratioTo("caddy")},
 		},
 	},
 	{
@@ -50,6 +59,8 @@ var tables = []table{
 			{"MiB before", "%.1f", func(_ result, s series) float64 { return mebibytes(s.Idle.Before) }},
 			{"MiB with the connections", "%.1f", func(_ result, s series) float64 { return mebibytes(s.Idle.During) }},
 			{"KiB for each", "%.2f", func(_ result, s series) float64 { return s.Idle.perConnection() }},
+			{"of Go's heap", "%.2f", func(_ result, s series) float64 { return s.Idle.heapPerConnection() }},
+			{"of stacks", "%.2f", func(_ result, s series) float64 { return s.Idle.stacksPerConnection() }},
 		},
 	},
 	{

@@ -13,6 +13,7 @@ const (
 	smallBytes = 110
 	kB         = 1000
 	MB         = 1000 * kB
+	GiB        = 1 << 30
 )
 
 // workload is one kind of traffic: one table of the report.
@@ -39,6 +40,9 @@ type workload struct {
 	// in a hundred: they wait for 1,000 connections to the peers. At half load the CPU
 	// time of short rounds differs by more than the proxies do.
 	longer int
+
+	streams int   // concurrent requests of a connection of loadH3
+	bytes   int64 // of each response's body of loadH3; 0: smallBytes
 }
 
 // roundTime returns how long a round is, given how long most are.
@@ -60,9 +64,11 @@ const (
 type loadKind uint8
 
 const (
-	loadWrk   loadKind = iota
-	loadH2             // h2load: streamsPerConn requests at a time on each connection
-	loadDials          // a TLS handshake for each request, without a session
+	loadWrk     loadKind = iota
+	loadH2               // h2load: streamsPerConn requests at a time on each connection
+	loadDials            // a TLS handshake for each request, without a session
+	loadH3               // HTTP/3
+	loadH3Dials          // HTTP/3, a connection for each request, without a session
 )
 
 // streamsPerConn is the number of concurrent requests of a connection of [loadH2].
@@ -79,7 +85,12 @@ const (
 
 // skips reports whether a proxy has no configuration for w.
 func (w workload) skips(c contender) bool {
+	if w.http3() {
+		return c.binary == "" && c.name != "caddy"
+	}
 	switch c.name {
+	case "caddy":
+		return !w.tls
 	case "nginx":
 		return w.tcp
 	case "relay":
@@ -111,6 +122,11 @@ var workloads = []workload{
 	{name: "twocores", about: "64 keep-alive connections, 110-byte responses; on one core, and on two of which load and origin share the second", conns: 64, path: "/small", kind: kindWide},
 	{name: "idle10k", about: "10,000 idle keep-alive connections (or what the limit of open files allows), each after one request", conns: 10_000, path: "/small", kind: kindIdle},
 	{name: "idletls10k", about: "10,000 idle connections with TLS 1.3, each after one request", conns: 10_000, path: "/small", tls: true, kind: kindIdle},
+	{name: "h3", about: "HTTP/3, 10 connections of 10 streams, 110-byte responses; HTTP/1.1 to the peers", conns: 10, streams: 10, path: "/small", tls: true, load: loadH3},
+	{name: "h3conns", about: "HTTP/3, 64 connections of one stream at a time, 110-byte responses", conns: 64, streams: 1, path: "/small", tls: true, load: loadH3, longer: 3},
+	{name: "newh3", about: "HTTP/3, 64 clients, a new connection for each request", conns: 64, path: "/small", tls: true, load: loadH3Dials},
+	{name: "h3get1g", about: "HTTP/3, one connection, responses of 1 GiB: a round is at least one", conns: 1, streams: 1, path: "/1g", bytes: GiB, tls: true, load: loadH3},
+	{name: "idleh3", about: "1,000 idle connections of HTTP/3, each after one request", conns: 1000, path: "/small", tls: true, load: loadH3, kind: kindIdle},
 	{name: "pools", about: "sluice only, 64 keep-alive connections: 1 unchanged pool; 1,000 pools of 10 peers, of which 100 change every second", conns: 64, path: "/small", kind: kindPools},
 }
 

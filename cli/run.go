@@ -67,7 +67,7 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 	defer h.Stop()
 	g, err := gateway.New(gateway.Options{
 		Input: in, Version: version(), Log: log,
-		Listen: h.Listen, Release: h.Release, RequestState: h.RequestState, Former: h.AskFormer,
+		Listen: h.Listen, Release: h.Release, ListenPacket: h.ListenPacket, ReleasePacket: h.ReleasePacket, RequestState: h.RequestState, Former: h.AskFormer,
 		Serving: h.Serving, Replaced: h.Replaced(), Systemd: manager,
 	})
 	if err != nil {

@@ -252,7 +252,7 @@ func TestWrongSocketsOfSystemd(t *testing.T) {
 	}{
 		{"tcp", other, fmt.Sprintf("listener \"web\": systemd opens %s for this listener: the configuration must have the same port, or 0, or the same path, not %s", other, s.address)},
 		{"unix", filepath.Join(dir, "s"), fmt.Sprintf("listener \"web\": systemd opens %s for this listener", filepath.Join(dir, "s"))},
-		{"unixpacket", filepath.Join(dir, "p"), `systemd: socket "web": want a listening TCP or unix socket: it is a unixpacket socket`},
+		{"unixpacket", filepath.Join(dir, "p"), `systemd: socket "web": want a listening TCP or unix socket, or a UDP socket: it is a unixpacket socket`},
 	} {
 		command := exec.Command(s.command.Path, s.command.Args[1:]...)
 		m.activate(command, "web", []*os.File{listenFile(t, c.network, c.address)})

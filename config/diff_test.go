@@ -27,7 +27,7 @@ routes: [{ service: c }, { host: a.example, service: a }]
 `)
 	var got []string
 	for _, c := range Diff(before, after) {
-		if len(c.String()) < 100 { // not whole services and listeners
+		if len(c.String()) < 130 { // not whole services and listeners
 			got = append(got, c.String())
 		} else {
 			got = append(got, c.Key)
@@ -35,8 +35,8 @@ routes: [{ service: c }, { host: a.example, service: a }]
 	}
 	want := []string{
 		"consul.token: changed (the value is secret)",
-		"listeners[new]: added {name: new, address: :3, protocol: http, http2: true}",
-		"listeners[old]: removed {name: old, address: :2, protocol: http, http2: true}",
+		"listeners[new]: added {name: new, address: :3, protocol: http, http2: true, http3: false, http3_port: 0}",
+		"listeners[old]: removed {name: old, address: :2, protocol: http, http2: true, http3: false, http3_port: 0}",
 		"listeners[web].address: :1 -> :4",
 		"routes[/].service: a -> c",
 		"routes[b.example /]: removed {host: b.example, path: /, match: prefix, priority: 0, service: b}",

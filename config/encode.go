@@ -84,7 +84,7 @@ func equalBut(a, b *Config, equalRoutes func(a, b *Route) bool) bool {
 
 // equalRoutes reports whether two routes differ in nothing but their places.
 func equalRoutes(a, b *Route) bool {
-	if a.checked != nil && a.checked == b.checked && a.Mirror == b.Mirror {
+	if a.checked != nil && a.checked == b.checked && a.Mirror == b.Mirror && a.Dialect == "" {
 		return true // the same route of a document; Merge has dropped the mirror of both or of none
 	}
 	if a.Host != b.Host || a.Path != b.Path || a.Service != b.Service {

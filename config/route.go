@@ -43,8 +43,8 @@ type Route struct {
 	// of connections; empty: of requests.
 	Protocol string `key:"-"`
 
-	// checked is set by [Merge], and before it if the route is from a document and valid by
-	// itself. What the route matches does not change after that.
+	// checked is set by [Merge], and before it if the route is valid by itself. What the route
+	// matches does not change after that, but by Limit.
 	checked *route.Checked `key:"-"`
 }
 
@@ -104,6 +104,9 @@ func (r Route) Target() route.Route {
 	}
 	return t
 }
+
+// Limit makes r match at these listeners only; without any, at all.
+func (r *Route) Limit(listeners ...string) { r.Listeners, r.checked = listeners, nil }
 
 // Key returns a text that is equal for routes that match the same requests.
 func (r Route) Key() string {

@@ -44,6 +44,21 @@ func DecodeRoute(keys tags.Keys, by Setter, c *Config) (Route, error) {
 	return r, d.Errs.Short()
 }
 
+// Compile checks what a route of DecodeRoute matches, with more conditions, which have no key; nil:
+// none. The route keeps the result. The error is as in DecodeRoute.
+func (r *Route) Compile(more *route.Conditions) (*route.Checked, error) {
+	if more != nil {
+		if r.When == nil {
+			r.When = new(Conditions)
+		}
+		r.When.More = more
+	}
+	d := newDecoder("")
+	d.by = ByTag
+	r.checked = r.match(d, "")
+	return r.checked, d.Errs.Short()
+}
+
 // MayRestrict reports whether keys of a route restrict who may use it, or have an unknown one whose
 // nearest known key does.
 func MayRestrict(keys tags.Keys) bool {

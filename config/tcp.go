@@ -7,6 +7,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/config/decoding"
+	"sluice/discovery"
 	"sluice/tags"
 )
 
@@ -39,6 +40,21 @@ func (c *Config) onlyTCP() bool {
 	return len(c.Listeners) > 0 && !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Protocol != ProtocolTCP })
 }
 
+// checkHTTP3 checks whether the listener can serve HTTP/3.
+func (l *Listener) checkHTTP3(d *decoder, key string) {
+	switch {
+	case !l.HTTP3 && l.HTTP3Port != 0:
+		d.Refuse(key+".http3_port", fmt.Sprint(l.HTTP3Port), "only with http3: true")
+	case !l.HTTP3:
+	case l.TLS == nil && !d.Failed(key+".tls"):
+		d.Refuse(key+".http3", "true", "only with tls")
+	case l.Address.Value.Network == discovery.NetworkUnix:
+		d.Refuse(key+".http3", "true", "not with a unix socket: HTTP/3 needs UDP")
+	case l.ProxyProtocol != nil:
+		d.Refuse(key+".http3", "true", "not with proxy_protocol: QUIC has no such header")
+	}
+}
+
 // checkProtocol checks the keys of a listener that belong to one protocol only.
 func (l *Listener) checkProtocol(d *decoder, key string, c *Config) {
 	switch l.Protocol {
@@ -49,12 +65,16 @@ func (l *Listener) checkProtocol(d *decoder, key string, c *Config) {
 		if l.Service != "" {
 			d.Refuse(key+".service", l.Service, "only with protocol: tcp; with http, routes lead to services")
 		}
+		l.checkHTTP3(d, key)
 	case ProtocolTCP:
 		if l.TLS != nil && l.TLS.HSTS != nil {
 			d.Refuse(key+".tls.hsts", "", "not with protocol: tcp, which has no responses")
 		}
 		if d.HasKey(key + ".http2") {
 			d.Refuse(key+".http2", "", "not with protocol: tcp, which forwards every protocol as it is")
+		}
+		if l.HTTP3 {
+			d.Refuse(key+".http3", "true", "not with protocol: tcp, which forwards every protocol as it is")
 		}
 		if l.RedirectHTTPS != nil {
 			d.Refuse(key+".redirect_https", "", "not with protocol: tcp, which has no requests")
@@ -136,7 +156,7 @@ func (r Route) StreamKey(listener string) string {
 	if r.Protocol == tags.ProtocolTCP {
 		return r.Protocol + " " + listener
 	}
-	r.Listeners = nil
+	r.Limit()
 	return tags.ProtocolTLS + " " + listener + " " + r.Key()
 }
 

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"sluice/test/verify"
@@ -73,6 +75,24 @@ routes: [{ service: star }]
 		_, err := Parse("sluice.yaml", []byte(text))
 		diffLines(t, err, []string{want})
 	}
+}
+
+// HTTP/3 needs TLS and UDP.
+func TestHTTP3(t *testing.T) {
+	const rest = "services: { star: { consul: {} } }\nroutes: [{ service: star }]\n"
+	for listener, want := range map[string]string{
+		"address: ':80', http3: true":                                                                              `sluice.yaml:2: listeners[0].http3: value "true": only with tls`,
+		"address: ':80', http3_port: 443":                                                                          `sluice.yaml:2: listeners[0].http3_port: value "443": only with http3: true`,
+		"address: 'unix:/s', http3: true, tls: { certificates: [{ consul_kv: c }] }":                               `sluice.yaml:2: listeners[0].http3: value "true": not with a unix socket: HTTP/3 needs UDP`,
+		"address: ':80', protocol: tcp, service: star, http3: true":                                                `sluice.yaml:2: listeners[0].http3: value "true": not with protocol: tcp, which forwards every protocol as it is`,
+		"address: ':1', http3: true, tls: { certificates: [{ consul_kv: c }] }, proxy_protocol: { from: ['::1'] }": `sluice.yaml:2: listeners[0].http3: value "true": not with proxy_protocol: QUIC has no such header`,
+	} {
+		_, err := Parse("sluice.yaml", []byte("listeners:\n- { "+listener+" }\n"+rest))
+		text := fmt.Sprint(err)
+		verify.That(t, strings.Contains(text, want), "%s: got %s", listener, text)
+	}
+	c := mustParse(t, "listeners: [{ address: ':443', http3: true, http3_port: 8443, tls: { certificates: [{ consul_kv: c }] } }]\n"+rest)
+	verify.That(t, c.Listeners[0].HTTP3 && c.Listeners[0].HTTP3Port == 8443, "got %+v", c.Listeners[0])
 }
 
 func TestSNI(t *testing.T) {

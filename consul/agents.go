@@ -187,7 +187,10 @@ func (s *agents) switchToBest(now time.Time) {
 		}
 	}
 	why := current.failureLocked(now)
-	current.meter.gate.setUnanswered(best == current && why != nil)
+	if best != current {
+		why = nil // best answers
+	}
+	current.meter.gate.setUnanswered(why)
 	if best == current {
 		if why != nil && !current.canceled {
 			current.canceled = true

@@ -82,7 +82,6 @@ type Client struct {
 	meter        *meter
 	certificates *certificates.Client
 	lockTTL      time.Duration
-	inTurn       chan struct{} // one element per query in flight with Query.InTurn
 
 	mu      sync.Mutex // guards the fields below
 	running int        // calls of KeepProbing that are not done
@@ -131,7 +130,6 @@ func newClient(o Options, tokened bool) (*Client, error) {
 		gate:    meter.gate,
 		meter:   meter,
 		lockTTL: lockTTL,
-		inTurn:  make(chan struct{}, maxInTurn),
 
 		certificates: files,
 	}, nil

@@ -23,10 +23,10 @@
 // A preferred agent is used again when it has been healthy for a while.
 //
 // If no agent is healthy, queries fail. Queries to an agent that has been unreachable for 3 s are
-// canceled, and again when it answers, since its connections may be half-open. Meanwhile at most
-// 8 queries that do not block are in flight. For 70 s after an outage blocking queries bypass the
-// agent's views, which may be out of date. Their waits are a few seconds, because Consul continues
-// a canceled query and counts its connection.
+// canceled, and again when it answers, since its connections may be half-open. Those that wait to
+// be sent fail, too. Meanwhile at most 8 queries that do not block are in flight. For 70 s after an
+// outage blocking queries bypass the agent's views, which may be out of date. Their waits are a few
+// seconds, because Consul continues a canceled query and counts its connection.
 //
 // # Connections
 //

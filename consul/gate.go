@@ -38,10 +38,26 @@ const (
 	// answers 429: Consul continues such a query after its cancellation and counts its
 	// connection until the wait is over, and the agent accepts few.
 	reducedWait = 10 * time.Second
+
+	// maxInTurn is the maximum number of queries of kindInTurn in flight. A near agent answers
+	// 10,000 of them within seconds.
+	maxInTurn = 16
+)
+
+// queryKind says which bounds a query is subject to.
+type queryKind uint8
+
+const (
+	kindNonBlocking queryKind = iota
+	kindBlocking
+	kindInTurn // it does not block: see Query.InTurn
 )
 
 // gate limits the queries in flight, and decides whether each loop may have a blocking
 // query. It is safe for concurrent use.
+//
+// Who waits for a place is behind those that came before. Of kindInTurn at most maxInTurn queries
+// are in flight or wait for a place. The others wait for that, and nobody is behind them.
 type gate struct {
 	resized wake.All // limit has changed
 
@@ -53,14 +69,16 @@ type gate struct {
 	accepted    int          // the limit of answers 429
 	limit       int          // queries that may be in flight: accepted, less with continued ones
 	nonBlocking int          // of the queries in flight
+	inTurn      int          // of the queries in flight: they are of kindInTurn
 	long        int          // of the queries in flight: they block for longer than lastWait
 	// continued has the latest ends of the canceled queries that an agent, known by its
 	// multiplexed, continues.
 	continued  map[*atomic.Bool][]time.Time
-	unanswered bool // the agent does not answer
-	bound      int  // limit of nonBlocking until the agent answers and none waits; 0: no limit
-	used       int  // queries in flight
-	waiting    []waiting
+	unanswered bool      // the agent does not answer
+	bound      int       // limit of nonBlocking until the agent answers and none waits; 0: no limit
+	used       int       // queries in flight
+	waiting    []waiting // for a place, in order of arrival
+	outOfTurn  []waiting // of kindInTurn, in order of arrival, until they are in waiting
 	changed    time.Time // last change of limit by a 429
 
 	lagging        bool            // the agent's views may be old, so that servers answer
@@ -72,8 +90,8 @@ type gate struct {
 
 // waiting is a query that waits for admission.
 type waiting struct {
-	admitted chan struct{}
-	blocks   bool
+	result chan error // of enter, once
+	kind   queryKind
 }
 
 // newGate returns a gate for a number of connections.
@@ -84,39 +102,37 @@ func newGate(connections int) *gate {
 	return g
 }
 
-// enter waits until a query may be in flight. blocks says whether it blocks in Consul.
-// The caller calls leave after the query.
-func (g *gate) enter(ctx context.Context, blocks bool) error {
+// enter waits until a query may be in flight. The caller calls leave after the query.
+// The error is the cause of the end of ctx, or of setUnanswered: the caller does not call leave.
+func (g *gate) enter(ctx context.Context, kind queryKind) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	admitted := g.admitOrQueue(blocks)
-	if admitted == nil {
-		return nil
-	}
+	w := g.queue(kind)
 	select {
-	case <-admitted:
-		return nil
+	case err := <-w.result:
+		return err
 	case <-ctx.Done():
-		g.abandon(admitted, blocks)
+		g.abandon(w)
 		return context.Cause(ctx)
 	}
 }
 
-// admitOrQueue admits a query, or returns a channel that is closed when it is admitted.
-func (g *gate) admitOrQueue(blocks bool) (admitted chan struct{}) {
+// queue lets a query wait, and admits it if there is room.
+func (g *gate) queue(kind queryKind) waiting {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
 	g.forgetContinuedLocked(now)
 	g.growLocked(now)
-	if g.roomLocked(blocks) {
-		g.countLocked(blocks, 1)
-		return nil
+	w := waiting{make(chan error, 1), kind}
+	if kind == kindInTurn {
+		g.outOfTurn = append(g.outOfTurn, w)
+	} else {
+		g.waiting = append(g.waiting, w)
 	}
-	admitted = make(chan struct{})
-	g.waiting = append(g.waiting, waiting{admitted, blocks})
-	return admitted
+	g.admitLocked()
+	return w
 }
 
 // tryEnter is enter for a query that does not block, without a wait. It reports whether
@@ -124,60 +140,86 @@ func (g *gate) admitOrQueue(blocks bool) (admitted chan struct{}) {
 func (g *gate) tryEnter() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	room := g.roomLocked(false)
+	room := g.roomLocked(kindNonBlocking)
 	if room {
-		g.countLocked(false, 1)
+		g.countLocked(kindNonBlocking, 1)
 	}
 	return room
 }
 
-// abandon removes a query from the queue, or undoes its admission.
-func (g *gate) abandon(admitted chan struct{}, blocks bool) {
+// abandon removes a query from those that wait, or undoes its admission.
+func (g *gate) abandon(w waiting) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	before := len(g.waiting)
-	g.waiting = slices.DeleteFunc(g.waiting, func(w waiting) bool { return w.admitted == admitted })
-	if len(g.waiting) == before {
-		g.countLocked(blocks, -1)
+	select {
+	case err := <-w.result:
+		if err == nil {
+			g.countLocked(w.kind, -1)
+		}
+	default:
+		same := func(other waiting) bool { return other == w }
+		g.waiting = slices.DeleteFunc(g.waiting, same)
+		g.outOfTurn = slices.DeleteFunc(g.outOfTurn, same)
 	}
 	g.admitLocked()
 }
 
 // leave ends a query. long is what shorten returned.
-func (g *gate) leave(blocks, long bool) {
+func (g *gate) leave(kind queryKind, long bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.countLocked(blocks, -1)
+	g.countLocked(kind, -1)
 	if long {
 		g.long--
 	}
 	g.admitLocked()
 }
 
-func (g *gate) countLocked(blocks bool, n int) {
+func (g *gate) countLocked(kind queryKind, n int) {
 	g.used += n
-	if !blocks {
+	if kind != kindBlocking {
 		g.nonBlocking += n
+	}
+	if kind == kindInTurn {
+		g.inTurn += n
 	}
 }
 
 // admitLocked admits waiting queries in order of their arrival.
 func (g *gate) admitLocked() {
+	g.giveTurnsLocked()
 	g.waiting = slices.DeleteFunc(g.waiting, func(w waiting) bool {
-		if !g.roomLocked(w.blocks) {
+		if !g.roomLocked(w.kind) {
 			return false
 		}
-		g.countLocked(w.blocks, 1)
-		close(w.admitted)
+		g.countLocked(w.kind, 1)
+		w.result <- nil
 		return true
 	})
-	if !g.unanswered && !slices.ContainsFunc(g.waiting, func(w waiting) bool { return !w.blocks }) {
+	if !g.unanswered && !slices.ContainsFunc(g.waiting, func(w waiting) bool { return w.kind != kindBlocking }) {
 		g.bound = 0
 	}
 }
 
-func (g *gate) roomLocked(blocks bool) bool {
-	return g.used < g.limit && (blocks || g.bound == 0 || g.nonBlocking < g.bound)
+// giveTurnsLocked lets queries of kindInTurn wait for a place, as long as at most maxInTurn of them
+// do so or are in flight.
+func (g *gate) giveTurnsLocked() {
+	if len(g.outOfTurn) == 0 {
+		return
+	}
+	room := maxInTurn - g.inTurn
+	for _, w := range g.waiting {
+		if w.kind == kindInTurn {
+			room--
+		}
+	}
+	n := min(room, len(g.outOfTurn))
+	g.waiting = append(g.waiting, g.outOfTurn[:n]...)
+	g.outOfTurn = g.outOfTurn[n:]
+}
+
+func (g *gate) roomLocked(kind queryKind) bool {
+	return g.used < g.limit && (kind == kindBlocking || g.bound == 0 || g.nonBlocking < g.bound)
 }
 
 // shorten returns how long a query in flight may block, at most wait, and whether that is longer
@@ -224,20 +266,32 @@ func (g *gate) forgetContinuedLocked(now time.Time) {
 	}
 }
 
-// setUnanswered says whether the agent in use does not answer. Queries to it would take
-// the connections of those that replace them. When it answers again, waiting queries
-// are admitted as fast as it answers.
-func (g *gate) setUnanswered(unanswered bool) {
+// setUnanswered says why the agent in use does not answer; nil: it does. The queries that wait fail
+// with that error. Later ones are admitted in small numbers: they would take the connections of
+// those that replace them. When it answers again, waiting queries are admitted as fast as it
+// answers.
+func (g *gate) setUnanswered(why error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if unanswered == g.unanswered {
+	if (why != nil) == g.unanswered {
 		return
 	}
-	if g.bound = minConnections; !unanswered {
+	g.unanswered = why != nil
+	g.bound = minConnections
+	if g.unanswered {
+		g.failLocked(why)
+	} else {
 		g.bound += g.nonBlocking // these may take long
 	}
-	g.unanswered = unanswered
 	g.admitLocked()
+}
+
+// failLocked ends the wait of all queries with an error.
+func (g *gate) failLocked(err error) {
+	for _, w := range slices.Concat(g.waiting, g.outOfTurn) {
+		w.result <- err
+	}
+	g.waiting, g.outOfTurn = nil, nil
 }
 
 // refused lowers the limit after an answer 429.

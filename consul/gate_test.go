@@ -15,14 +15,14 @@ import (
 func enter(t *testing.T, g *gate, n int) {
 	t.Helper()
 	for range n {
-		verify.NoError(t, g.enter(t.Context(), false))
+		verify.NoError(t, g.enter(t.Context(), kindNonBlocking))
 	}
 }
 
 // enterLong enters a query that blocks, and reports whether it may do so for long.
 func enterLong(t *testing.T, g *gate) (wait time.Duration, long bool) {
 	t.Helper()
-	verify.NoError(t, g.enter(t.Context(), true))
+	verify.NoError(t, g.enter(t.Context(), kindBlocking))
 	return g.shorten(time.Minute, false)
 }
 
@@ -35,10 +35,10 @@ func limitOf(g *gate) int {
 func full(g *gate) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
-	if g.enter(ctx, false) != nil {
+	if g.enter(ctx, kindNonBlocking) != nil {
 		return true
 	}
-	g.leave(false, false)
+	g.leave(kindNonBlocking, false)
 	return false
 }
 
@@ -50,14 +50,14 @@ func TestGateAdmitsInOrderOfArrival(t *testing.T) {
 		var waiting sync.WaitGroup
 		for n := range 3 {
 			waiting.Go(func() {
-				if g.enter(t.Context(), false) == nil {
+				if g.enter(t.Context(), kindNonBlocking) == nil {
 					order = append(order, n)
-					g.leave(false, false)
+					g.leave(kindNonBlocking, false)
 				}
 			})
 			synctest.Wait()
 		}
-		g.leave(false, false)
+		g.leave(kindNonBlocking, false)
 		waiting.Wait()
 		verify.That(t, len(order) == 3 && order[0] == 0 && order[1] == 1 && order[2] == 2, "admitted %v", order)
 	})
@@ -70,10 +70,60 @@ func TestGateForgetsCanceledQueries(t *testing.T) {
 		cause := errors.New("canceled")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(cause)
-		err := g.enter(ctx, false)
+		err := g.enter(ctx, kindNonBlocking)
 		verify.That(t, errors.Is(err, cause), "enter: %v, want the cause", err)
 		verify.That(t, full(g), "the limit is exceeded")
-		g.leave(false, false)
+		g.leave(kindNonBlocking, false)
+		verify.That(t, !full(g), "the limit has become lower")
+	})
+}
+
+// Canceled queries leave their turns, and their places before others, to those that came later.
+func TestGateForgetsCanceledTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		enter(t, g, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		var canceled, later sync.WaitGroup
+		for range 2 * maxInTurn {
+			canceled.Go(func() { verify.That(t, g.enter(ctx, kindInTurn) != nil, "a canceled query is admitted") })
+		}
+		synctest.Wait()
+		for range 2 * maxInTurn {
+			later.Go(func() {
+				verify.NoError(t, g.enter(t.Context(), kindInTurn))
+				g.leave(kindInTurn, false)
+			})
+		}
+		synctest.Wait()
+		cancel()
+		canceled.Wait()
+		g.leave(kindNonBlocking, false)
+		later.Wait()
+		verify.That(t, !full(g), "the limit has become lower")
+	})
+}
+
+// Otherwise they would be sent to an agent that is known to fail, a few at a time, and their callers
+// would hear of that last.
+func TestQueriesThatWaitFailWithTheAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		enter(t, g, 1)
+		var failed sync.WaitGroup
+		for _, kind := range []queryKind{kindNonBlocking, kindBlocking, kindInTurn} {
+			for range 2 * maxInTurn {
+				failed.Go(func() {
+					err := g.enter(t.Context(), kind)
+					verify.That(t, errors.Is(err, errNoLeader), "kind %d: %v, want %v", kind, err, errNoLeader)
+				})
+			}
+		}
+		synctest.Wait()
+		g.setUnanswered(errNoLeader)
+		failed.Wait()
+		verify.That(t, full(g), "the limit is exceeded")
+		g.leave(kindNonBlocking, false)
 		verify.That(t, !full(g), "the limit has become lower")
 	})
 }
@@ -94,14 +144,14 @@ func Test429LowersTheLimitForAWhile(t *testing.T) {
 		}
 		verify.Equal(t, limitOf(g), fewest, "limit after many")
 		for range 100 {
-			g.leave(false, false)
+			g.leave(kindNonBlocking, false)
 		}
 		time.Sleep(growInterval)
 		enter(t, g, 1)
 		verify.Equal(t, limitOf(g), fewest+8, "limit some time later")
 		for range 40 {
 			time.Sleep(growInterval)
-			g.leave(false, false)
+			g.leave(kindNonBlocking, false)
 			enter(t, g, 1)
 		}
 		verify.Equal(t, limitOf(g), 128, "limit long after")
@@ -152,7 +202,7 @@ func TestSharedConnectionsRaiseTheLimit(t *testing.T) {
 func TestGateAdmitsFewQueriesWhileTheAgentDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(100)
-		g.setUnanswered(true)
+		g.setUnanswered(errNoLeader)
 		enter(t, g, minConnections)
 		verify.That(t, full(g), "more than minConnections are admitted")
 		const waiting = 50
@@ -160,17 +210,17 @@ func TestGateAdmitsFewQueriesWhileTheAgentDoesNotAnswer(t *testing.T) {
 		var running sync.WaitGroup
 		for range waiting {
 			running.Go(func() {
-				if g.enter(context.Background(), false) == nil {
+				if g.enter(context.Background(), kindNonBlocking) == nil {
 					in <- struct{}{}
 					<-out
-					g.leave(false, false)
+					g.leave(kindNonBlocking, false)
 				}
 			})
 		}
 		synctest.Wait()
-		err := g.enter(t.Context(), true)
+		err := g.enter(t.Context(), kindBlocking)
 		verify.That(t, err == nil && len(in) <= 0, "blocking query: %v; %d other queries were admitted", err, len(in))
-		g.setUnanswered(false)
+		g.setUnanswered(nil)
 		for n := range waiting {
 			synctest.Wait()
 			got, most := len(in), n+minConnections
@@ -193,7 +243,7 @@ func TestLongQueriesLeaveTheLastPlaces(t *testing.T) {
 		verify.Equal(t, long, n < 126-last, "query %d blocks for %v, which is long", n, wait)
 		verify.Equal(t, wait > lastWait, long, "query %d blocks for long", n)
 	}
-	g.leave(true, true)
+	g.leave(kindBlocking, true)
 	_, long := enterLong(t, g)
 	verify.That(t, long, "the next query of one that was long is not")
 }
@@ -239,7 +289,7 @@ func TestQueriesGiveWayAfterA429(t *testing.T) {
 		enter(t, g, 2)
 		g.refused()
 		verify.Equal(t, limitOf(g), 8, "limit after a 429")
-		g.leave(true, true)
+		g.leave(kindBlocking, true)
 		wait, _ := enterLong(t, g)
 		verify.Equal(t, wait, lastWait, "the next query blocks for")
 	})

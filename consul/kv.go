@@ -250,10 +250,10 @@ func (c *Client) writeAgain(ctx context.Context, needs string, send func(*api.Cl
 func (c *Client) write(ctx context.Context, needs string, send func(*api.Client, *api.WriteOptions) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, fmt.Errorf("no answer within %v", writeTimeout))
 	defer cancel()
-	if err := c.gate.enter(ctx, false); err != nil {
+	if err := c.gate.enter(ctx, kindNonBlocking); err != nil {
 		return err
 	}
-	defer c.gate.leave(false, false)
+	defer c.gate.leave(kindNonBlocking, false)
 	agent, limited, done := c.agents.lease(ctx, false)
 	defer done()
 	try := func(token string) error {

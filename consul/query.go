@@ -35,7 +35,7 @@ type Query struct {
 	// InTurn says that the query, if it does not block, waits while 16 others of the client are
 	// in flight. All watches send it when they start and after an outage, and those of other
 	// replicas do so at the same time: the servers would answer nobody before all, also no
-	// probe.
+	// probe. A query without InTurn does not wait for those that wait.
 	InTurn bool
 
 	// MayBeAbsent says that an answer 404 is no error: there is nothing at Path, or Send
@@ -82,8 +82,8 @@ type Answer struct {
 }
 
 // Get sends q to the agent in use and calls read with the body of an answer 200. It
-// waits while the number of queries in flight is at its limit. After an answer 403 it
-// repeats q once if the token has changed.
+// waits while the number of queries in flight is at its limit, and fails if the agent does
+// meanwhile. After an answer 403 it repeats q once if the token has changed.
 //
 // While another agent comes into use, or the same one recovers, it repeats q unless q
 // has an index, which another answer may not know; read must allow that.
@@ -103,11 +103,12 @@ func (c *Client) Get(ctx context.Context, q Query, read func(io.Reader) error) (
 // get is Get for a loop whose last query failed at a time; zero: it succeeded.
 func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(io.Reader) error) (Answer, error) {
 	blocks := q.WaitIndex > 0
-	if err := c.gate.enter(ctx, blocks); err != nil {
+	kind := q.kind()
+	if err := c.gate.enter(ctx, kind); err != nil {
 		return Answer{}, err
 	}
 	long := false
-	defer func() { c.gate.leave(blocks, long) }()
+	defer func() { c.gate.leave(kind, long) }()
 	if blocks {
 		q.WaitTime, long = c.gate.shorten(q.WaitTime, q.View)
 		c.bypassView(&q, failed)
@@ -124,11 +125,6 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 			}
 		}()
 	}
-	endTurn, err := c.awaitTurn(ctx, q)
-	if err != nil {
-		return Answer{agent: agent}, err
-	}
-	defer endTurn()
 	q.Token = c.token.current()
 	begun := time.Now()
 	answer, err := agent.get(ctx, q, read)
@@ -144,21 +140,14 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 	return answer, err
 }
 
-// maxInTurn is the maximum number of queries in flight of those with InTurn. A near agent answers
-// 10,000 of them within seconds.
-const maxInTurn = 16
-
-// awaitTurn waits until q may be in flight. The caller calls end after the query.
-func (c *Client) awaitTurn(ctx context.Context, q Query) (end func(), err error) {
-	if !q.InTurn || q.WaitIndex > 0 {
-		return func() {}, nil
+func (q *Query) kind() queryKind {
+	switch {
+	case q.WaitIndex > 0:
+		return kindBlocking
+	case q.InTurn:
+		return kindInTurn
 	}
-	select {
-	case c.inTurn <- struct{}{}:
-		return func() { <-c.inTurn }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+	return kindNonBlocking
 }
 
 // Confirm sends q, without blocking, in the mode "consistent": the leader first confirms that it

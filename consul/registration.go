@@ -120,7 +120,7 @@ func (c *Client) atAgent(ctx context.Context, url, service string, do func(conte
 	defer cancel()
 	room := c.gate.tryEnter()
 	if room {
-		defer c.gate.leave(false, false)
+		defer c.gate.leave(kindNonBlocking, false)
 	}
 	for _, a := range c.agents.all {
 		if a.url != url {

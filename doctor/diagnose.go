@@ -14,7 +14,7 @@ func Diagnose(f *Facts, criticalFor time.Duration) []Finding {
 	resolved := *f
 	f = &resolved
 	f.tags = f.resolveTags()
-	findings := append(f.agentFindings(), f.tokenFindings()...)
+	findings := append(append(f.agentFindings(), f.tokenFindings()...), f.bufferFindings()...)
 	if f.Blind == "" {
 		findings = append(findings, slices.Concat(
 			f.useFindings(), f.nameFindings(), f.duplicateFindings(), f.sharedFindings(), f.meshFindings(), f.tags.findings(), f.instanceFindings(criticalFor),

@@ -33,8 +33,12 @@ type Facts struct {
 	// Config is the configuration as operators wrote it; nil: there is none. Only its part
 	// about routes of tags is read.
 	Config *config.Config
-	Own    string // service name of sluice's own registration; needs no route
-	Uses   []Use  // its services, and the ones named in Only
+	// ReceiveBuffer is how many bytes of UDP packets this machine's kernel keeps for a socket; 0: no
+	// listener of Config needs it, or it is not known.
+	ReceiveBuffer int
+
+	Own  string // service name of sluice's own registration; needs no route
+	Uses []Use  // its services, and the ones named in Only
 
 	Mesh *Mesh // nil: the configuration reaches nothing through it
 

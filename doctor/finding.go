@@ -73,6 +73,8 @@ const (
 
 	CodeUnrouted Code = "unrouted"
 	CodeUnused   Code = "unused"
+
+	CodeUDPBuffer Code = "udp-buffer"
 )
 
 // codes are in the order of a report.
@@ -85,7 +87,7 @@ var codes = []Code{
 	CodeDuplicate, CodeDuplicateAddress, CodeSharedAddress, CodeOtherService,
 	CodeTagBad, CodeTagConflict, CodeTagRefused, CodeTagsDiffer,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,
-	CodeUnrouted, CodeUnused,
+	CodeUnrouted, CodeUnused, CodeUDPBuffer,
 }
 
 // Finding is one problem.

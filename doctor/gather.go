@@ -46,6 +46,7 @@ func (d *Doctor) gather(ctx context.Context) (*Facts, error) {
 		Nodes: make(map[string]Node), Only: d.options.Services, Keep: d.options.Keep,
 		Peers: d.options.Peers, Config: d.options.Config, Own: d.options.Own,
 	}
+	f.ReceiveBuffer = f.readReceiveBuffer()
 	f.Agent.URL, f.Agent.Leader = d.api.URL, leader
 	if err := d.queryAgent(ctx, f); err != nil {
 		return nil, err

@@ -33,9 +33,10 @@ type plan struct {
 }
 
 // apply merges c, the configuration from the documents, with all other fragments, and changes
-// the running program accordingly. After an error nothing has changed.
+// the running program accordingly. Where only those have changed, as tags, it opens no listener, no
+// log and no tokens. After an error nothing has changed.
 func (g *Gateway) apply(ctx context.Context, c *config.Config) error {
-	p, applied := &plan{config: c}, false
+	p, applied := &plan{config: c, listeners: g.listeners.all()}, false
 	defer func() {
 		if !applied { // for an error or by a panic
 			g.discard(p)
@@ -43,11 +44,13 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) error {
 	}()
 	before := g.effective.Load()
 	whole := before // what need not be opened or changed again
-	if g.incomplete {
+	if g.complete == nil {
 		whole = nil
 	}
-	if err := g.open(p, whole, g.listeners.all()); err != nil {
-		return err
+	if c != g.complete {
+		if err := g.open(p, whole, p.listeners); err != nil {
+			return err
+		}
 	}
 	if before == nil {
 		g.replica.begin(g.started.Admin.TLS != nil)
@@ -77,11 +80,10 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) error {
 		if err := g.prepare(p); err != nil {
 			return err
 		}
-		g.incomplete = true // if it panics
+		g.complete = nil // if it panics
 		g.carryOut(ctx, p)
-		g.incomplete = false
 	}
-	applied = true
+	applied, g.complete = true, c
 	g.tags.Applied(asked)
 	g.chains.applied(completed)
 	return nil
@@ -177,8 +179,8 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) {
 	g.requestLog.apply(p, g.proxy) // at once: whom to believe, and whom the routes let in, belong together
 	g.services.watch(p.services, true)
 	former.Close(p.routes, g.waits.retire)
-	for i, l := range p.listeners {
-		l.streams.Store(p.routes.Streams[i])
+	for i, streams := range p.routes.Streams {
+		p.listeners[i].streams.Store(streams)
 	}
 	g.listeners.apply(p.listeners, c)
 	g.certificates.Retain()

@@ -23,7 +23,7 @@ import (
 // A combinedClient is who sends requests in TestCombinations. All of them offer the sessions of all
 // others.
 type combinedClient struct {
-	listener string // it has both protocols for HTTP at each
+	listener string // it has all protocols for HTTP at each
 	who      string // the common name of its certificate, "" for none; wrong: good, but by another authority
 }
 
@@ -54,6 +54,8 @@ type terms struct {
 	auth string // "": they do not
 	list bool   // revoked is in the list of revoked certificates
 	port int    // of HTTPS; 0: plain does not redirect
+	// http3: the listeners secure and certified have it.
+	http3 bool
 }
 
 func termsOf(c *config.Config) (t terms) {
@@ -61,6 +63,8 @@ func termsOf(c *config.Config) (t terms) {
 		switch {
 		case l.Name == "certified" && l.TLS.ClientCA != "":
 			t.auth, t.list = l.TLS.ClientAuth, l.TLS.ClientCRL != ""
+		case l.Name == "secure":
+			t.http3 = l.HTTP3
 		case l.Name == "plain" && l.RedirectHTTPS != nil:
 			t.port = l.RedirectHTTPS.Port
 		}

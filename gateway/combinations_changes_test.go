@@ -124,10 +124,13 @@ func (c *combinedRun) reload(g *generation, text string) {
 }
 
 // apart listens for a gateway at a unix socket that no other one has, since it gets none of the one
-// before.
+// before, or where HTTP/3 can be.
 func (s *combinedServers) apart(name, network, address string) (net.Listener, error) {
-	if network == "unix" {
+	switch {
+	case network == "unix":
 		address = filepath.Join(s.socketDir, fmt.Sprint("listener", s.socketsMade.Add(1)))
+	case name == "secure" || name == "certified":
+		return listenForHTTP3()
 	}
 	return socket.Listen(network, address)
 }

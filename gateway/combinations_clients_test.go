@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	xhttp2 "golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -38,8 +39,8 @@ type generation struct {
 
 // generationClients are what a client sends requests with.
 type generationClients struct {
-	http    map[bool]*http.Client // of HTTP/2 or not
-	sockets *xhttp2.Transport     // for WebSocket over HTTP/2
+	http    map[string]*http.Client // by protocol
+	sockets *xhttp2.Transport       // for WebSocket over HTTP/2
 	calls   *grpc.ClientConn
 }
 
@@ -78,15 +79,21 @@ func (g *generation) dial(ctx context.Context, c combinedClient, protocols ...st
 		return nil, err
 	}
 	ends := endsOf(conn.LocalAddr(), conn.RemoteAddr())
-	by := g.acceptedBy(ends)
-	g.accepted.Store(ends, func() []terms { return by })
-	if secure.ConnectionState().DidResume && c.asked() && !slices.ContainsFunc(by, func(t terms) bool { return t.auth == "" }) {
-		g.t.Errorf("seed %d: %v has resumed a session, so its certificate is not verified: %v", g.run.seed, c, by)
-	}
+	g.shaken(c, ends, secure.ConnectionState(), g.acceptedBy(ends))
 	return secure, nil
 }
 
-func endsOf(local, remote net.Addr) string { return local.String() + " " + remote.String() }
+// shaken notes what the handshake of a connection between ends has met, and looks at the outcome.
+func (g *generation) shaken(c combinedClient, ends string, state tls.ConnectionState, by []terms) {
+	g.accepted.Store(ends, func() []terms { return by })
+	if state.DidResume && c.asked() && !slices.ContainsFunc(by, func(t terms) bool { return t.auth == "" }) {
+		g.t.Errorf("seed %d: %v has resumed a session, so its certificate is not verified: %v", g.run.seed, c, by)
+	}
+}
+
+func endsOf(local, remote net.Addr) string {
+	return fmt.Sprint(local.Network(), " ", local, " ", remote)
+}
 
 // acceptedBy returns the terms on which a connection may have been accepted.
 func (g *generation) acceptedBy(ends string) []terms {
@@ -114,17 +121,21 @@ func newGeneration(c *combinedRun, r *running) *generation {
 	g := &generation{running: r, run: c, clients: make(map[combinedClient]*generationClients)}
 	g.terms.publish(c.terms)
 	for _, who := range slices.Concat(openClients, localClients, certifiedClients, greedyClients) {
-		clients := &generationClients{http: make(map[bool]*http.Client), calls: g.callsOf(who)}
-		for _, http2 := range []bool{false, true} {
-			protocol := map[bool]string{false: "http/1.1", true: "h2"}[http2]
-			client := newCombinedClient(http2, greedyRequests, func(ctx context.Context) (net.Conn, error) {
+		clients := &generationClients{http: make(map[string]*http.Client), calls: g.callsOf(who)}
+		for _, protocol := range []string{protocolHTTP1, protocolHTTP2, protocolHTTP3} {
+			client := newCombinedClient(protocol != protocolHTTP1, greedyRequests, func(ctx context.Context) (net.Conn, error) {
 				return g.dial(ctx, who, protocol)
 			})
+			if protocol == protocolHTTP3 {
+				client.Transport = newHTTP3Client(clients.http[protocolHTTP2].Transport, func(ctx context.Context, config *quic.Config) (*quic.Conn, error) {
+					return g.dialHTTP3(ctx, who, config)
+				})
+			}
 			client.Jar, _ = cookiejar.New(nil)
-			clients.http[http2] = client
+			clients.http[protocol] = client
 		}
 		clients.sockets = &xhttp2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
-			return g.dial(ctx, who, "h2")
+			return g.dial(ctx, who, protocolHTTP2)
 		}}
 		g.clients[who] = clients
 	}
@@ -163,8 +174,9 @@ func (g *generation) callsOf(c combinedClient) *grpc.ClientConn {
 // closeClients closes the connections that no request uses.
 func (g *generation) closeClients() {
 	for _, c := range g.clients {
-		c.http[false].CloseIdleConnections()
-		c.http[true].CloseIdleConnections()
+		for _, client := range c.http {
+			client.CloseIdleConnections()
+		}
 		c.sockets.CloseIdleConnections()
 	}
 }
@@ -180,22 +192,46 @@ type halves struct {
 	io.WriteCloser
 }
 
-// tunnel opens a WebSocket by HTTP/1.1 or HTTP/2, and returns it with the path that its peer got.
-func (e *entrance) tunnel(ctx context.Context, http2 bool, target string, barred bool) (io.ReadWriteCloser, string, error) {
-	if http2 {
+// lastOf ends a tunnel, and closes the other direction at its end.
+type lastOf struct {
+	io.WriteCloser
+	other io.ReadCloser
+}
+
+func (l lastOf) Close() error {
+	l.WriteCloser.Close()
+	io.Copy(io.Discard, l.other)
+	return l.other.Close()
+}
+
+// tunnel opens a WebSocket, and returns it with the path that its peer got.
+func (e *entrance) tunnel(ctx context.Context, protocol, target string, barred bool) (io.ReadWriteCloser, string, error) {
+	if protocol != protocolHTTP1 {
 		body, up := io.Pipe()
 		r, err := http.NewRequestWithContext(ctx, http.MethodConnect, "https://a.example.com"+target, body)
 		if err != nil {
 			return nil, "", err
 		}
 		r.GetBody = func() (io.ReadCloser, error) { // for a request that no server has got, because its connection was ending
+			up.Close()
 			body, up = io.Pipe()
 			return body, nil
 		}
-		r.Header.Set(":protocol", "websocket")
+		sockets := http.RoundTripper(e.clients[e.combinedClient].sockets)
+		if protocol == protocolHTTP3 {
+			sockets, r.Proto = e.clients[e.combinedClient].http[protocol].Transport, "websocket"
+		} else {
+			r.Header.Set(":protocol", "websocket")
+		}
 		r.Header.Set(isBarred, fmt.Sprint(barred))
 		r.Header.Set("Sec-WebSocket-Version", "13")
-		response, err := e.clients[e.combinedClient].sockets.RoundTrip(r.WithContext(e.traced(ctx)))
+		response, err := sockets.RoundTrip(r.WithContext(e.traced(ctx)))
+		if err != nil || response.StatusCode != http.StatusOK {
+			up.Close()
+		}
+		if errors.As(err, new(unreachable)) {
+			return e.tunnel(ctx, protocolHTTP2, target, barred)
+		}
 		if err != nil {
 			return nil, "", err
 		}
@@ -203,9 +239,12 @@ func (e *entrance) tunnel(ctx context.Context, http2 bool, target string, barred
 			response.Body.Close()
 			return nil, "", notSwitched(response)
 		}
+		if protocol == protocolHTTP3 {
+			return halves{response.Body, lastOf{up, response.Body}}, response.Header.Get("X-Path"), nil
+		}
 		return halves{response.Body, up}, response.Header.Get("X-Path"), nil
 	}
-	conn, err := e.dial(ctx, e.combinedClient, "http/1.1")
+	conn, err := e.dial(ctx, e.combinedClient, protocolHTTP1)
 	if err != nil {
 		return nil, "", err
 	}

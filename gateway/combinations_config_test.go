@@ -375,7 +375,7 @@ func (c *combinations) asking(t terms) settings {
 func (c *combinations) text() (file, document string) {
 	at := "127.0.0.1:0"
 	c.terms = terms{auth: pick(c, "", "optional", "required")}
-	c.terms.list = c.terms.auth != "" && c.one(2)
+	c.terms.list, c.terms.http3 = c.terms.auth != "" && c.one(2), !c.one(4)
 	plain := settings{"name": "plain", "address": at}
 	if c.one(2) {
 		c.terms.port = pick(c, 443, 8443)
@@ -387,8 +387,8 @@ func (c *combinations) text() (file, document string) {
 		{"name": "web", "address": at}, plain,
 		{"name": "local", "address": "unix:" + c.dir + "/local"},
 		{"name": "relayed", "address": "unix:" + c.dir + "/relayed", "proxy_protocol": settings{"from": []string{"unix:"}}},
-		{"name": "secure", "address": at, "tls": c.tls()},
-		{"name": "certified", "address": at, "tls": c.asking(c.terms)},
+		{"name": "secure", "address": at, "tls": c.tls(), "http3": c.terms.http3},
+		{"name": "certified", "address": at, "tls": c.asking(c.terms), "http3": c.terms.http3},
 		{"name": "proxied", "address": at, "proxy_protocol": settings{"from": []string{"127.0.0.0/8"}}},
 		{"name": "db", "address": at, "protocol": "tcp", "service": "streams"},
 		{"name": "told", "address": at, "protocol": "tcp", "service": "told", "proxy_protocol": settings{"from": []string{"127.0.0.0/8"}}},

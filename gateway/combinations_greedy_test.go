@@ -27,10 +27,18 @@ const (
 
 var greedyClients = []combinedClient{{"web", greedy}, {"secure", greedy}}
 
+// from returns the address of a client.
+func (c combinedClient) from() net.IP {
+	if c.who == greedy {
+		return net.ParseIP(greedyAddress)
+	}
+	return net.IPv4(127, 0, 0, 1)
+}
+
 // dialer returns what connects a client to its listener.
 func (c combinedClient) dialer() *net.Dialer {
 	if c.who == greedy {
-		return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(greedyAddress)}}
+		return &net.Dialer{LocalAddr: &net.TCPAddr{IP: c.from()}}
 	}
 	return new(net.Dialer)
 }
@@ -68,19 +76,19 @@ func (c *combinedRun) take(random *rand.Rand) error {
 	defer arrived()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
 	defer cancel()
-	e, http2 := g.enter(greedyClients[random.IntN(len(greedyClients))]), random.IntN(2) == 0
-	a := combinedAsk{how: inDrops, status: http.StatusOK, length: 3_000, key: random.IntN(1000)}
+	e := g.enter(greedyClients[random.IntN(len(greedyClients))])
+	a, protocol := combinedAsk{how: inDrops, status: http.StatusOK, length: 3_000, key: random.IntN(1000)}, e.protocol(random)
 	switch kind := random.IntN(8); {
 	case kind == 0:
-		return c.takeTunnel(ctx, e, arrived, a, http2)
+		return c.takeTunnel(ctx, e, arrived, a, protocol)
 	case kind == 1:
-		return c.takeAndLeave(ctx, e, a, http2, time.Duration(random.IntN(10))*time.Millisecond)
+		return c.takeAndLeave(ctx, e, a, protocol, time.Duration(random.IntN(10))*time.Millisecond)
 	case kind < 5 && c.crashing:
 		a.how = crash
 	case kind < 5 && c.trusting: // by the trusted proxy that others use too
 		e = g.enter(combinedClient{e.listener, ""})
 	}
-	status, reason, err := e.ask(ctx, a, http2)
+	status, reason, err := e.ask(ctx, a, protocol)
 	switch {
 	case err != nil:
 		return err
@@ -90,8 +98,8 @@ func (c *combinedRun) take(random *rand.Rand) error {
 	return fmt.Errorf("got %d, %s", status, reason)
 }
 
-func (c *combinedRun) takeTunnel(ctx context.Context, e *entrance, arrived func(), a combinedAsk, http2 bool) error {
-	conn, _, err := e.tunnel(ctx, http2, "/greedy/tunnel", false)
+func (c *combinedRun) takeTunnel(ctx context.Context, e *entrance, arrived func(), a combinedAsk, protocol string) error {
+	conn, _, err := e.tunnel(ctx, protocol, "/greedy/tunnel", false)
 	if err != nil && c.refuses(err.Error()) {
 		return nil
 	}
@@ -104,10 +112,10 @@ func (c *combinedRun) takeTunnel(ctx context.Context, e *entrance, arrived func(
 }
 
 // takeAndLeave does not wait for the answer, or not for all of it.
-func (c *combinedRun) takeAndLeave(ctx context.Context, e *entrance, a combinedAsk, http2 bool, after time.Duration) error {
+func (c *combinedRun) takeAndLeave(ctx context.Context, e *entrance, a combinedAsk, protocol string, after time.Duration) error {
 	leaving, cancel := context.WithTimeout(ctx, after)
 	defer cancel()
-	_, _, err := e.ask(leaving, a, http2)
+	_, _, err := e.ask(leaving, a, protocol)
 	if leaving.Err() != nil && ctx.Err() == nil {
 		return nil
 	}
@@ -122,13 +130,13 @@ func (c *combinedRun) refuses(text string) bool {
 }
 
 // ask sends a request by the route for somebody greedy, and reads the answer.
-func (e *entrance) ask(ctx context.Context, a combinedAsk, http2 bool) (status int, reason string, err error) {
+func (e *entrance) ask(ctx context.Context, a combinedAsk, protocol string) (status int, reason string, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s://a.example.com/greedy/%d?%s", e.scheme(), a.key, a.query()), nil)
 	if err != nil {
 		return 0, "", err
 	}
 	request.Header.Set("X-Forwarded-For", greedyAddress)
-	response, err := e.clients[e.combinedClient].http[http2].Do(request)
+	response, err := e.clients[e.combinedClient].http[protocol].Do(request)
 	if err != nil {
 		return 0, "", err
 	}

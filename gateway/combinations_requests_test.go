@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quic-go/quic-go/http3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/interop/grpc_testing"
@@ -22,9 +23,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-func (c *combinedRun) webSocket(ctx context.Context, e *entrance, arrived func(), http2 bool, random *rand.Rand) error {
+func (c *combinedRun) webSocket(ctx context.Context, e *entrance, arrived func(), protocol string, random *rand.Rand) error {
 	path, route, instead := fmt.Sprint("/ws/", random.IntN(100)), c.routes[len(c.routes)-2], turnedAway("")
-	conn, got, err := e.tunnel(ctx, http2, path, e.barred(route, false))
+	conn, got, err := e.tunnel(ctx, protocol, path, e.barred(route, false))
 	if err != nil && !errors.As(err, &instead) {
 		return err
 	}
@@ -137,7 +138,7 @@ func (c *combinedRun) stream(ctx context.Context, e *entrance, arrived func(), r
 
 // pipelined sends several requests of a connection at once.
 func (c *combinedRun) pipelined(ctx context.Context, e *entrance, random *rand.Rand) error {
-	conn, err := e.dial(ctx, e.combinedClient, "http/1.1")
+	conn, err := e.dial(ctx, e.combinedClient, protocolHTTP1)
 	if err != nil {
 		return err
 	}
@@ -183,7 +184,7 @@ func (c *combinedRun) pipelined(ctx context.Context, e *entrance, random *rand.R
 	return nil
 }
 
-func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(), route *combinedRoute, http2 bool, random *rand.Rand) (what string, err error) {
+func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(), route *combinedRoute, protocol string, random *rand.Rand) (what string, err error) {
 	one := func(of ...int) int { return of[random.IntN(len(of))] }
 	hows := []string{withLength, inChunks, withTrailer, early, withHints, empty, inDrops, zipped, cut, stumble, crash}
 	if c.crowded && c.crashing { // their share of the reserve is for what a retry helps
@@ -246,7 +247,10 @@ func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(),
 	denied := c.denies(route, client)
 	request.Header.Set(isBarred, fmt.Sprint(without || e.barred(route, denied)))
 	what = fmt.Sprintf("%s %s, body %d of %d, header %v, route %s", method, request.URL, len(body), request.ContentLength, request.Header, asYAML(route.keys))
-	response, err := e.clients[e.combinedClient].http[http2].Do(request)
+	response, err := e.clients[e.combinedClient].http[protocol].Do(request)
+	if fault := (*http3.Error)(nil); a.how == cut && errors.As(err, &fault) && fault.ErrorCode == http3.ErrCodeInternalError {
+		return what, nil // what was on the way is lost with the stream, also the head
+	}
 	if err != nil {
 		return what, err
 	}
@@ -296,7 +300,7 @@ func (c *combinedRun) exchange(ctx context.Context, e *entrance, arrived func(),
 }
 
 // leave sends a request, and does not wait for the end of the answer.
-func (c *combinedRun) leave(ctx context.Context, e *entrance, route *combinedRoute, http2 bool, random *rand.Rand) error {
+func (c *combinedRun) leave(ctx context.Context, e *entrance, route *combinedRoute, protocol string, random *rand.Rand) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a := combinedAsk{how: inDrops, status: http.StatusOK, length: 300_000}
@@ -313,7 +317,7 @@ func (c *combinedRun) leave(ctx context.Context, e *entrance, route *combinedRou
 	}
 	denied := c.denies(route, c.client(e.listener, ""))
 	request.Header.Set(isBarred, fmt.Sprint(e.barred(route, denied)))
-	response, err := e.clients[e.combinedClient].http[http2].Do(request)
+	response, err := e.clients[e.combinedClient].http[protocol].Do(request)
 	if err != nil {
 		return nil
 	}
@@ -334,7 +338,7 @@ type leaving context.CancelFunc
 func (l leaving) Read([]byte) (int, error) { l(); return 0, context.Canceled }
 
 // preflight asks whether a page of another origin may use a route.
-func (c *combinedRun) preflight(ctx context.Context, e *entrance, route *combinedRoute, http2 bool) error {
+func (c *combinedRun) preflight(ctx context.Context, e *entrance, route *combinedRoute, protocol string) error {
 	request, err := http.NewRequestWithContext(e.traced(ctx), http.MethodOptions, fmt.Sprintf("%s://a.example.com%s", e.scheme(), route.keys["path"]), nil)
 	if err != nil {
 		return err
@@ -342,7 +346,7 @@ func (c *combinedRun) preflight(ctx context.Context, e *entrance, route *combine
 	request.Header.Set("Origin", "https://a.example.com")
 	request.Header.Set("Access-Control-Request-Method", "GET")
 	request.Header.Set(isBarred, "false") // which conditions ask for: see addressed
-	response, err := e.clients[e.combinedClient].http[http2].Do(request)
+	response, err := e.clients[e.combinedClient].http[protocol].Do(request)
 	if err != nil {
 		return err
 	}

@@ -192,17 +192,17 @@ func (c *combinedRun) request(random *rand.Rand) (what string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
 	defer cancel()
 	certified := certifiedClients[random.IntN(len(certifiedClients))]
-	e, http2 := g.enter(openClients[random.IntN(len(openClients))]), random.IntN(2) == 0
+	e := g.enter(openClients[random.IntN(len(openClients))])
 	switch n := random.IntN(8); {
 	case n < 2:
 		e = g.enter(certified)
 	case n < 4 && c.local:
 		e = g.enter(localClients[random.IntN(len(localClients))])
 	}
-	route := c.routes[random.IntN(len(c.routes)-2)]
+	route, protocol := c.routes[random.IntN(len(c.routes)-2)], e.protocol(random)
 	switch kind := random.IntN(12); {
 	case kind == 0:
-		what, err = "WebSocket", c.webSocket(ctx, e, arrived, http2, random)
+		what, err = "WebSocket", c.webSocket(ctx, e, arrived, protocol, random)
 	case kind == 1:
 		what, err = "gRPC", c.call(ctx, e, arrived, random)
 	case kind == 2:
@@ -211,14 +211,14 @@ func (c *combinedRun) request(random *rand.Rand) (what string, err error) {
 	case kind == 3:
 		what, err = "pipelined", c.pipelined(ctx, e, random)
 	case random.IntN(10) == 0:
-		what, err = "who leaves", c.leave(ctx, e, route, http2, random)
+		what, err = "who leaves", c.leave(ctx, e, route, protocol, random)
 	case route.keys["cors"] != nil && route.other == nil && random.IntN(5) == 0:
-		what, err = "preflight", c.preflight(ctx, e, route, http2)
+		what, err = "preflight", c.preflight(ctx, e, route, protocol)
 	default:
-		what, err = c.exchange(ctx, e, arrived, route, http2, random)
+		what, err = c.exchange(ctx, e, arrived, route, protocol, random)
 	}
 	if err != nil && !errors.As(err, new(trespass)) && slices.Contains(e.standings(true), rejected) {
 		return "", nil
 	}
-	return fmt.Sprintf("%s with certificate %q, HTTP/2 %t, %s", e.listener, e.who, http2, what), err
+	return fmt.Sprintf("%s with certificate %q, %s, %s", e.listener, e.who, protocol, what), err
 }

@@ -7,8 +7,8 @@
 // A configuration is merged from fragments: the file, and the services found in Consul's
 // catalog. The start, a reload and a change of the catalog all apply it in the same steps:
 //
-//  1. create everything that can fail: listeners, the access log, pools, sources, the route
-//     table. After an error nothing has changed;
+//  1. create everything that can fail: pools, sources, the route table and, if more than the
+//     catalog has changed, listeners and the access log. After an error nothing has changed;
 //  2. watch the new services, and wait a limited time for their first peers;
 //  3. swap the route table and the settings for clients: from now on requests use the new ones;
 //  4. serve new listeners, and drain removed ones;

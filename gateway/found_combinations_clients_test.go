@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/test/testcert"
 )
 
 // foundServices are the services with tags, each of which has three instances at most.
@@ -25,6 +27,7 @@ type foundServers struct {
 	addresses map[string][]string // by service
 	names     map[string]string   // by address
 	authURL   string
+	site      testcert.Files // of the listener with TLS
 }
 
 func startFoundServers(t *testing.T) *foundServers {
@@ -53,6 +56,7 @@ func startFoundServers(t *testing.T) *foundServers {
 		}
 		w.Header().Set("X-User", "asked")
 	}) + "/"
+	s.site = testcert.Write(t, t.TempDir(), "*.example.com")
 	return s
 }
 
@@ -126,7 +130,10 @@ func (c *foundRun) exchange(random *rand.Rand) error {
 	defer arrived()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
 	defer cancel()
-	url := "http://" + q.host + q.path
+	client, url := g.clients[random.IntN(2)], "http://"+q.host+q.path
+	if random.IntN(3) == 0 {
+		client, url = &http.Client{Transport: c.http3, CheckRedirect: client.CheckRedirect}, "https://"+q.host+q.path
+	}
 	if random.IntN(4) == 0 {
 		url += fmt.Sprint("?slow=", random.IntN(50))
 	}
@@ -144,7 +151,7 @@ func (c *foundRun) exchange(random *rand.Rand) error {
 	if q.pass {
 		request.Header.Set("X-Pass", "yes")
 	}
-	response, err := g.clients[random.IntN(2)].Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		return err
 	}

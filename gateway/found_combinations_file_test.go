@@ -178,6 +178,7 @@ func (c *foundRun) text(f *foundFile) string {
 	}
 	quiet := map[bool]string{true: "100ms", false: "0s"}[f.debounces]
 	return fmt.Sprintf(`listeners: [{ name: web, address: "127.0.0.1:0" }, { name: db, address: "127.0.0.1:0", protocol: tcp, service: db },
+  { name: secure, address: "127.0.0.1:0", http3: true, tls: { certificates: [{ cert: %q, key: %q }] } },
   { name: wires, address: "127.0.0.1:0", protocol: tcp, sni: [{ host: db.wires.example.com, service: db }] }]
 consul: { addresses: [%q] }
 discovery: { debounce: { quiet: %s }, allow_local: true }
@@ -186,7 +187,7 @@ catalog: { tags: [%s], claims: %s, forward_auth: [%q], traefik: { exposed: true 
 defaults: { service: %s }
 services: %s
 routes: [{ host: %s, service: %s }, { host: %d.example.com, direct_response: { status: 203 } }]
-`, c.server.URL, quiet, strings.Join(f.dialects, ", "), asYAML(claims), c.servers.authURL, asYAML(common), asYAML(services), movingHost, f.moving.name, f.number)
+`, c.servers.site.Cert, c.servers.site.Key, c.server.URL, quiet, strings.Join(f.dialects, ", "), asYAML(claims), c.servers.authURL, asYAML(common), asYAML(services), movingHost, f.moving.name, f.number)
 }
 
 // place registers the addresses of a service at its source, and returns where they are.

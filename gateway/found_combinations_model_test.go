@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"testing"
 
 	"sluice/config"
+	"sluice/test/verify"
 )
 
 // A timeline has the states of something, the latest last. Those from settled on may be in force.
@@ -229,6 +231,7 @@ func winners(q foundRequest, f *foundFile, services []*foundService, holder map[
 }
 
 // answers returns which answers a request may get from services in a state, by a configuration.
+// While none of the services that share a route has a peer, each keeps its share of the requests.
 func answers(q foundRequest, f *foundFile, services []*foundService, holder map[*askedKey]string) map[string]bool {
 	all := make(map[string]bool)
 	if q.host == movingHost {
@@ -240,10 +243,14 @@ func answers(q foundRequest, f *foundFile, services []*foundService, holder map[
 		if len(found) == 0 {
 			return map[string]bool{"404": true}
 		}
+		served := slices.ContainsFunc(found, func(t target) bool { return len(t.peers) > 0 })
 		for _, t := range found {
 			if !t.asksPeer(q) {
 				all[t.answer(q)] = true
 				continue
+			}
+			if !served {
+				all["503"] = true
 			}
 			for _, peer := range t.peers {
 				all[t.answerOf(peer)] = true
@@ -254,6 +261,34 @@ func answers(q foundRequest, f *foundFile, services []*foundService, holder map[
 		all["503"] = true
 	}
 	return all
+}
+
+// Of services that share a route, each answers by its own options. One that is open has nothing but
+// 503 for its share while none of them has a peer.
+func TestFoundAnswersOfASharedRoute(t *testing.T) {
+	f := &foundFile{dialects: []string{config.DialectFabio}, shares: true}
+	service := func(name string, kind askKind, out string) *foundService {
+		asked := &ask{askedKey: sharedKey, kind: kind}
+		return &foundService{name: name, instances: []foundInstance{{name: name + "-1", asks: []*ask{asked}, out: out}}}
+	}
+	star := peersAnswer(0, "star-1", "HTTP/1.1")
+	for _, test := range []struct {
+		star, sun       askKind
+		starOut, sunOut string
+		want            []string
+	}{
+		{openAsk, nobodyAsk, "critical", "critical", []string{"403", "503"}},
+		{openAsk, closedAsk, "critical", "maintenance", []string{"403", "503"}},
+		{openAsk, openAsk, "critical", "critical", []string{"503"}},
+		{nobodyAsk, closedAsk, "critical", "critical", []string{"403"}},
+		{openAsk, nobodyAsk, "critical", "", []string{"403"}},
+		{openAsk, nobodyAsk, "", "", []string{star, "403"}},
+		{openAsk, openAsk, "", "critical", []string{star}},
+	} {
+		got := answers(foundRequest{host: sharedKey.host, path: "/x"}, f,
+			[]*foundService{service("star", test.star, test.starOut), service("sun", test.sun, test.sunOut)}, nil)
+		verify.Equal(t, fmt.Sprint(slices.Sorted(maps.Keys(got))), fmt.Sprint(test.want), "%+v", test)
+	}
 }
 
 // passing returns which answers, without their peers, a request may get while services and the

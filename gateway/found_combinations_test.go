@@ -46,6 +46,8 @@ type foundRun struct {
 	keys       map[string][]*askedKey // by service
 	names      *dnstest.Server
 	nameServer string
+	port       *passedPort
+	http3      *http3Client // of all generations
 
 	began      time.Time
 	current    atomic.Pointer[foundGeneration]
@@ -97,7 +99,13 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 	c.lead("a")
 	c.files.publish(&foundFile{defined: make(map[string]string), divided: make(map[string]bool), dialects: []string{config.DialectSluice, config.DialectFabio, config.DialectTraefik}, shares: true, leadsBy: "tag", cuts: true,
 		moving: moving{name: pickOf(c.random, foundServices...), source: "consul"}})
-	c.use(newFoundGeneration(start(t, c.write(c.files.latest()))))
+	c.port = newPassedPort(t)
+	c.http3 = newHTTP3Client(nil, c.port.dial)
+	t.Cleanup(c.http3.CloseIdleConnections)
+	first := newRunning(t, c.write(c.files.latest()))
+	first.port = c.port
+	first.run(Options{})
+	c.use(newFoundGeneration(first))
 	c.current.Load().awaitReady()
 	c.settle()
 
@@ -177,6 +185,9 @@ func (c *foundRun) step(ends *sync.WaitGroup) {
 	if c.away && c.files.settled < len(c.files.states)-1 {
 		how = 7 // a new process would wait for what this one does not know yet
 	}
+	if how >= 3 && how <= 6 {
+		old.await("the process before has ended with HTTP/3", func() bool { return c.port.isFree() || c.failed.Load() })
+	}
 	switch how {
 	case 0, 1, 2:
 		f := c.nextFile(c.away, false)
@@ -199,8 +210,7 @@ func (c *foundRun) step(ends *sync.WaitGroup) {
 		next := newFoundGeneration(old.upgrade(c.write(f), afterHandover(c.t, meanwhile)))
 		c.replacing = false
 		c.use(next)
-		c.leave(old)
-		ends.Go(old.end)
+		c.leave(old, ends)
 	case 6: // the new process does not find its peers
 		c.trace("an upgrade that fails")
 		text := strings.Replace(c.text(c.files.latest()), "services: {", fmt.Sprintf("services: {\"missing\":{\"file\":%q},", c.t.TempDir()+"/missing"), 1)
@@ -213,17 +223,24 @@ func (c *foundRun) step(ends *sync.WaitGroup) {
 	}
 }
 
-// leave waits until what has begun to use a generation has come to it. What waits for a peer or a
-// leader must get one for that.
-func (c *foundRun) leave(g *foundGeneration) {
+// leave waits until what has begun to use a generation has come to it, and then until the client with
+// HTTP/3 has left it. What waits for a peer or a leader must get one for that.
+func (c *foundRun) leave(g *foundGeneration, ends *sync.WaitGroup) {
+	c.awaitInService(g.starting.TryLock)
+	g.closeClients()
+	ends.Go(g.end)
+	c.awaitInService(func() bool { return c.port.left() || c.failed.Load() })
+}
+
+// awaitInService waits for a condition, and brings everything into service if that takes long.
+func (c *foundRun) awaitInService(condition func() bool) {
 	pace := time.NewTicker(2 * time.Millisecond)
 	defer pace.Stop()
-	for n := 0; !g.starting.TryLock(); n++ {
+	for n := 0; !condition(); n++ {
 		if <-pace.C; n == 25 {
 			c.serve()
 		}
 	}
-	g.closeClients()
 }
 
 // settle waits until sluice does what the registries and the file say. What was before is not in
@@ -328,7 +345,7 @@ func (c *foundRun) serve() {
 func (c *foundRun) check() {
 	last := c.current.Load()
 	if !c.t.Failed() {
-		last.awaitNobody(last.closeClients)
+		last.awaitNobody(func() { last.closeClients(); c.http3.CloseIdleConnections() })
 	}
 	for _, d := range c.databases {
 		verify.That(c.t, d.late.Load() == 0, "%s got %d lines after it was demoted", d.name, d.late.Load())

@@ -33,6 +33,8 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/handover"
 	"sluice/proxy/handover/systemd"
+	"sluice/proxy/http3"
+	"sluice/proxy/packets"
 	"sluice/proxy/socket"
 	"sluice/release"
 	"sluice/route"
@@ -67,6 +69,9 @@ type Options struct {
 	// Release closes a listener from Listen that a later configuration does not have, or that was
 	// never used; its Close if nil.
 	Release func(l net.Listener, used bool)
+	// ListenPacket is Listen for the UDP socket of a listener with HTTP/3. ReleasePacket closes it.
+	ListenPacket  func(name, address string) (*packets.Socket, error)
+	ReleasePacket func(*packets.Socket)
 	// RequestState, if not nil, requests the state of the old process. It is called after
 	// the listeners are bound. replacing reports whether there is an old process.
 	// state is nil if it sends none.
@@ -97,11 +102,12 @@ type Gateway struct {
 	// effective is the configuration in use: the latest of the history, merged with the
 	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
-	// incomplete says that not all of effective is in use. Only apply uses it.
-	incomplete bool
-	routes     atomic.Pointer[routes.Routes] // of effective
-	restored   *routes.Routes                // of the old process
-	proxy      *proxy.Server
+	// complete is the configuration of the documents, if all of effective is in use; nil: not all
+	// is. Only apply uses it.
+	complete *config.Config
+	routes   atomic.Pointer[routes.Routes] // of effective
+	restored *routes.Routes                // of the old process
+	proxy    *proxy.Server
 
 	finder  *catalog.Finder
 	tags    *catalog.Reader
@@ -158,6 +164,9 @@ func New(o Options) (_ *Gateway, err error) {
 	}
 	if o.Systemd == nil {
 		o.Systemd = new(systemd.Manager)
+	}
+	if o.ListenPacket == nil {
+		o.ListenPacket, o.ReleasePacket = openPacket, func(s *packets.Socket) { _ = s.Close() }
 	}
 	if o.Release == nil {
 		o.Release = func(l net.Listener, _ bool) { _ = l.Close() }
@@ -224,7 +233,8 @@ func New(o Options) (_ *Gateway, err error) {
 		watching: []pausable{g.services.discovery, g.finder, g.mesh.identity, g.mesh.intentions, g.chains.watch, g.certificates, g.shares.Store, g.orders.Store, g.documents},
 	}
 	g.listeners = &listeners{
-		listen: o.Listen, release: o.Release, certificates: g.certificates, proxy: g.proxy, machine: g.machine,
+		listen: o.Listen, release: o.Release, listenPacket: o.ListenPacket, releasePacket: o.ReleasePacket,
+		ending: make(map[string]*http3.Endpoint), certificates: g.certificates, proxy: g.proxy, machine: g.machine,
 		upgrade: g.upgrade, fail: g.fail, log: g.log,
 	}
 	g.replica = &replica{

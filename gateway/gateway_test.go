@@ -71,6 +71,7 @@ type running struct {
 	client *http.Client
 	stop   context.CancelFunc
 	listen func(name, network, address string) (net.Listener, error) // see Options.Listen; that of newer processes too
+	port   *passedPort                                               // see there; nil: it has none
 	ended  chan struct{}                                             // closed when Run has returned
 	err    error                                                     // what it returned
 }
@@ -135,6 +136,9 @@ func (r *running) run(o Options, set ...func(*Gateway)) {
 	o.Input, o.Version, o.Log = config.Input{File: r.file}, "test", r.log
 	if o.Listen == nil {
 		o.Listen = r.listen
+	}
+	if r.port != nil {
+		o.Listen, o.ListenPacket, o.ReleasePacket = r.port.listen, r.port.listenPacket, r.port.releasePacket
 	}
 	o.Witness = proof.New(func(text string) { fmt.Fprintln(r.log, brokenRule, text) }).Witness
 	var err error

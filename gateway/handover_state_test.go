@@ -40,7 +40,7 @@ func (r *running) succeed(text string, pass func(io.ReadCloser) io.ReadCloser, t
 func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadCloser, set func(*Gateway)) *successor {
 	r.t.Helper()
 	s := &successor{running: newRunning(r.t, text), outcome: make(chan error, 1)}
-	s.listen = r.listen
+	s.listen, s.port = r.listen, r.port
 	if text == "" {
 		s.file = r.file
 	}
@@ -78,7 +78,13 @@ func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadClos
 			}
 			return reader, true, nil
 		},
-		Serving: func() error { close(serves); return nil },
+		Serving: func() error {
+			if s.port != nil {
+				s.port.pass(true)
+			}
+			close(serves)
+			return nil
+		},
 	}, set)
 	return s
 }
@@ -88,6 +94,9 @@ func (s *successor) fails() {
 	s.t.Helper()
 	verify.Require(s.t, <-s.outcome != nil, "the new process has taken over")
 	<-s.ended
+	if s.port != nil {
+		s.port.pass(false)
+	}
 }
 
 // drain drains a peer through the admin API.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -23,6 +24,8 @@ import (
 	"sluice/observe/panics"
 	"sluice/observe/wake"
 	"sluice/proxy"
+	"sluice/proxy/http3"
+	"sluice/proxy/packets"
 )
 
 // adminName is the name of the listener of the admin API.
@@ -31,24 +34,28 @@ const adminName = "admin"
 // listeners are the bound sockets, of clients and of the admin API. Their methods may be called
 // concurrently, except open and apply, which only the goroutine that applies configurations calls.
 type listeners struct {
-	listen       func(name, network, address string) (net.Listener, error) // see Options.Listen
-	release      func(l net.Listener, used bool)                           // see Options.Release
-	certificates *listenertls.Manager
-	proxy        *proxy.Server
-	machine      *locality.Machine
-	upgrade      *upgrade
-	fail         func(error) // ends Run
-	log          zerolog.Logger
+	listen        func(name, network, address string) (net.Listener, error) // see Options.Listen
+	release       func(l net.Listener, used bool)                           // see Options.Release
+	listenPacket  func(name, address string) (*packets.Socket, error)       // see Options.ListenPacket
+	releasePacket func(*packets.Socket)                                     // see Options.ReleasePacket
+	certificates  *listenertls.Manager
+	proxy         *proxy.Server
+	machine       *locality.Machine
+	upgrade       *upgrade
+	fail          func(error) // ends Run
+	log           zerolog.Logger
 
-	admin   net.Listener   // of the admin API
-	serving sync.WaitGroup // goroutines that serve clients
+	ending  map[string]*http3.Endpoint // that were removed, by their address; of apply and open
+	admin   net.Listener               // of the admin API
+	serving sync.WaitGroup             // goroutines that serve clients
 
 	mu    sync.Mutex  // guards the field below
 	inUse []*listener // for clients; the slice is replaced, not changed
 }
 
 // listener is a bound socket for clients, and its configuration. A change of the
-// configuration makes a new listener, which may have the same socket.
+// configuration makes a new listener, which may have the same socket. With HTTP/3 there are two
+// listeners, with a socket of TCP and one of UDP, which is an endpoint.
 type listener struct {
 	net.Listener
 	config config.Listener
@@ -56,6 +63,10 @@ type listener struct {
 	// streams is where connections go, with protocol tcp. A reload replaces it. Former listeners
 	// for the same clients have the same one: their connections may still wait for a server name.
 	streams *atomic.Pointer[proxy.Streams]
+
+	endpoint   *http3.Endpoint // with HTTP/3, of both listeners
+	address    string          // of an endpoint, as it was asked for
+	clearUntil time.Time       // until then, clients are told that there is no HTTP/3 any more
 
 	leave func() // stops accepting, and returns when that has ended; set by serve
 }
@@ -103,7 +114,7 @@ func (ls *listeners) reachable() string {
 	return ":0"
 }
 
-// open returns the listeners of c. It reuses unchanged listeners of have, and the sockets of
+// open returns the listeners of c, in its order, and then those of HTTP/3. It reuses unchanged listeners of have, and the sockets of
 // changed ones, and binds the others. The error contains all addresses that cannot be
 // bound.
 func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, err error) {
@@ -112,7 +123,7 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 	}
 	errs := []error{err}
 	all = make([]*listener, len(c.Listeners))
-	free := slices.Clone(have)
+	free := slices.DeleteFunc(slices.Clone(have), func(l *listener) bool { return endpointOf(l) != nil })
 	add := func(i int, socket net.Listener, before *listener) {
 		l := &listener{Listener: socket, config: c.Listeners[i], streams: before.streams}
 		if !l.forSameClients(before) {
@@ -122,6 +133,7 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 		if l.tls, err = ls.certificates.TLS(l.config, c, before.tls); err != nil {
 			errs = append(errs, fmt.Errorf("listener %q: %w", l.config.Name, err))
 		}
+		l.clearAfter(before)
 		all[i] = l
 	}
 	take := func(same func(old, wanted config.Listener) bool) {
@@ -153,7 +165,10 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 		}
 		add(i, l, new(listener))
 	}
-	return slices.DeleteFunc(all, func(l *listener) bool { return l == nil }), errors.Join(errs...)
+	endpoints, err := ls.openEndpoints(all, have)
+	errs = append(errs, err)
+	all = slices.DeleteFunc(all, func(l *listener) bool { return l == nil })
+	return append(all, endpoints...), errors.Join(errs...)
 }
 
 func (ls *listeners) bind(name string, address config.Address) (net.Listener, error) {
@@ -188,7 +203,11 @@ func (ls *listeners) permit(all []*listener, admin *config.Socket) error {
 // discard closes what open has bound, if it is not used.
 func (ls *listeners) discard(all []*listener) {
 	for _, l := range all {
-		if !hasSocket(ls.all(), l) {
+		switch {
+		case hasSocket(ls.all(), l):
+		case endpointOf(l) != nil:
+			ls.releaseEndpoint(l)
+		default:
 			ls.release(l.Listener, false)
 		}
 	}
@@ -255,8 +274,12 @@ func (ls *listeners) apply(all []*listener, c *config.Config) {
 		}
 		old.leave()
 		ls.proxy.Drain(old.Listener, c.Shutdown.Idle, c.Shutdown.Grace)
-		ls.release(old.Listener, true)
-		ls.log.Info().Str("listener", old.config.Name).Str("address", endpoint(old.Addr())).Msg("listener removed: its connections finish")
+		if endpointOf(old) != nil {
+			ls.releaseEndpoint(old)
+		} else {
+			ls.release(old.Listener, true)
+		}
+		ls.log.Info().Str("listener", old.config.Name).Str("network", old.Addr().Network()).Str("address", endpoint(old.Addr())).Msg("listener removed: its connections finish")
 	}
 	if ls.upgrade.serves() {
 		ls.certificates.Obtain()
@@ -272,7 +295,11 @@ func (ls *listeners) serve(l *listener) {
 		cancel()
 		<-left
 	}
-	ls.log.Info().Str("listener", l.config.Name).Str("address", endpoint(l.Addr())).Msg("listening")
+	ls.log.Info().Str("listener", l.config.Name).Str("network", l.Addr().Network()).Str("address", endpoint(l.Addr())).Msg("listening")
+	if e := endpointOf(l); e != nil && e.Counts().HasSmallBuffer() {
+		ls.log.Warn().Str("listener", l.config.Name).Int("bytes", e.Counts().ReceiveBytes).
+			Msg("the kernel's buffer for HTTP/3 is small: raise net.core.rmem_max and wmem_max, or packets are lost under load")
+	}
 	ls.serving.Go(func() {
 		defer panics.Contain(panics.Task, nil)
 		defer close(left)
@@ -292,6 +319,9 @@ func (ls *listeners) serve(l *listener) {
 // describe returns the listeners for clients as the admin API shows them.
 func (ls *listeners) describe() (all []admin.Listener) {
 	for _, l := range ls.all() {
+		if endpointOf(l) != nil {
+			continue
+		}
 		_, port, _ := net.SplitHostPort(l.Addr().String())
 		all = append(all, admin.Listener{ListenerOptions: ls.options(l), Port: port})
 	}
@@ -313,6 +343,7 @@ func (ls *listeners) options(l *listener) proxy.ListenerOptions {
 		o.TLS = l.tls.Config
 		o.Revocations = l.tls.Revocations
 		o.StrictTransportSecurity = strictTransportSecurity(l.config.TLS.HSTS)
+		o.AltSvc = l.altSvc()
 	}
 	if l.config.RedirectHTTPS != nil {
 		o.HTTPSPort = l.config.RedirectHTTPS.Port

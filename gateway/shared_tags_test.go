@@ -66,4 +66,18 @@ catalog: { tags: [sluice, fabio], claims: [{ service: "[bg]*", hosts: [h.example
 	shows("bluefalse 0 of 1, now 50;greentrue 0 of 1, now 50;")
 	consul.Set("green", instance("green", 1, green, tag+" strip=/x weight=0.9"))
 	shows("bluefalse 0 of 1, now 10;greentrue 0.9 of 1, now 90;")
+
+	// Without any instance, each has its part: what only green restricts stays so for that part.
+	down := func(e *api.ServiceEntry) *api.ServiceEntry {
+		return discoverytest.Health(e, api.HealthCritical, "down")
+	}
+	consul.Set("blue", down(instance("blue", 1, blue, tag)))
+	consul.Set("green", down(instance("green", 1, green, tag+" allow=ip:10.0.0.1")))
+	shows("bluefalse 0 of 0, now 50;greentrue 0 of 0, now 50;")
+	statuses := make(map[int]int)
+	for range 200 {
+		status, _ := r.get("h.example.com/x/y")
+		statuses[status]++
+	}
+	verify.That(t, len(statuses) == 2 && statuses[http.StatusServiceUnavailable] > 0 && statuses[http.StatusForbidden] > 0, "statuses %v", statuses)
 }

@@ -228,13 +228,13 @@ func (c *clientConn) close() {
 // drain implements connection: its goroutine looks whether it drains.
 func (c *clientConn) drain(int64) {
 	c.wire.WakeReader()
-	c.resumeIdle()
+	c.client.server.resumeIdle(c)
 }
 
 // interrupt implements connection.
 func (c *clientConn) interrupt() {
 	c.client.Entry.Interrupt()
-	c.resumeIdle()
+	c.client.server.resumeIdle(c)
 }
 
 // abort implements connection.
@@ -245,9 +245,9 @@ func (c *clientConn) abort() {
 	c.wire.Conn.Close()
 }
 
-// resumeIdle starts the goroutine of a connection that is in the idle set.
-func (c *clientConn) resumeIdle() {
-	if c.client.server.idleConns.Take(c) {
+// resumeIdle starts the goroutine of a connection, if that is in the idle set.
+func (s *Server) resumeIdle(c *clientConn) {
+	if s.idleConns.Take(c) {
 		go c.Resume()
 	}
 }

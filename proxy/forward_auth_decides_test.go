@@ -265,6 +265,20 @@ func TestBodyOfQuestions(t *testing.T) {
 	eventually(t, "the memory of bodies is given back", func() bool { return p.keptBodies.Taken() == 0 })
 }
 
+// The client is asked for a body of which a question needs the first bytes, also by a route that has
+// no service.
+func TestBodyOfAQuestionWithoutService(t *testing.T) {
+	t.Parallel()
+	forward := asking(t, func(http.ResponseWriter, *http.Request) {})
+	forward.BodyBytes = 1000
+	p := startProxy(t, Options{})
+	p.setRoutes(route.Route{Path: "/", Actions: &route.Actions{ForwardAuth: forward, DirectResponse: &route.DirectResponse{Status: 204}}})
+	for _, front := range p.fronts() {
+		response, _ := front.send(t, "POST", "/", &piecewise{make([]byte, 20_000)}, -1, "Expect: 100-continue")
+		verify.Equal(t, response.StatusCode, 204, "%s: the status", front.name)
+	}
+}
+
 // A body that is read whole for a question keeps its trailer.
 func TestTrailerOfABodyOfAQuestion(t *testing.T) {
 	t.Parallel()

@@ -34,9 +34,7 @@ const (
 	// http2HeldStep the steps in which others do.
 	http2FreeBytes = 64 << 10
 	http2HeldStep  = 64 << 10
-	// http2ListBytes is the limit of a field list if the limit of heads is not higher, and
-	// http2Continuations the limit of the frames of a field block.
-	http2ListBytes     = 32 << 10
+	// http2Continuations is the limit of the frames of a field block.
 	http2Continuations = 8
 	// http2Resets is how many more streams may end early by the client's act or fault
 	// than end well. Canceled requests cost the peers work. One is forgotten in each
@@ -111,7 +109,7 @@ const (
 
 // startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
 func startHTTP2(c *clientConn, received []byte) {
-	listBytes := max(http2ListBytes, fields.ListBytes(int(c.client.options.Limits.HeadBytes), c.client.options.Limits.Fields))
+	listBytes := c.client.options.Limits.listBytes()
 	h := &http2ClientConn{conn: c, block: c.client.block(), partial: true}
 	h.protocol.Init(http2.ConnOptions{
 		Role: h, Sweeper: c.client.server.sweeper, Place: panics.Connection,

@@ -163,7 +163,7 @@ func TestHTTP2StreamsCountAsConnections(t *testing.T) {
 		r := c.ask(last+2+2*n, http2Get)
 		verify.Require(t, r.reset == xhttp2.ErrCodeRefusedStream, "request %d: got %+v", n, r)
 	}
-	verify.Equal(t, p.Stats().HTTP2, HTTP2Stats{RefusedConnections: http2Resets + 10}, "what is counted")
+	verify.Equal(t, p.Stats().HTTP2, StreamStats{RefusedConnections: http2Resets + 10}, "what is counted")
 	verify.Equal(t, p.admission.total(), limit, "admitted")
 	p.sweptFor(2 * idleSetDelay) // so that no earlier timer ends this
 	close(proceed)

@@ -180,7 +180,7 @@ func TestHTTP3Settings(t *testing.T) {
 	_, address := startHTTP3Proxy(t, Options{})
 	in := dialHTTP3(t, address).serverFrames()
 	frame, payload, err := h3ReadFrame(in)
-	want := append(append(h3Int(6), h3LongInt(http2ListBytes, 2)...), 8, 1)
+	want := append(append(h3Int(6), h3LongInt(streamListBytes, 2)...), 8, 1)
 	verify.That(t, err == nil && frame == 4 && bytes.Equal(payload, want), "got %d %x, %v, want SETTINGS %x", frame, payload, err, want)
 }
 

@@ -169,7 +169,7 @@ func TestHTTP3RequestsAreSentAgain(t *testing.T) {
 	}))
 	p := startProxy(t, Options{}, nowhere[0], origin.address())
 	p.reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10}})
-	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 4, BodyBytes: 1 << 20}})
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 20, BodyBytes: 1 << 20}})
 	c := dialHTTP3(t, p.serveHTTP3(ListenerOptions{Name: "h3"}))
 	for range 10 {
 		for _, body := range []string{"", "small", strings.Repeat("long", 50_000)} {

@@ -11,7 +11,6 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"sluice/observe/panics"
-	"sluice/proxy/fields"
 	"sluice/proxy/http2"
 	"sluice/proxy/http3"
 	"sluice/proxy/socket"
@@ -56,7 +55,13 @@ func (s *Server) http3Options(at *listener) http3.Options {
 			}
 			return s.handshakes.Begin(block(remote), verified, unverifiedHandshakes)
 		},
-		Verify: func() bool { return s.handshakes.Unverified() >= unverifiedHandshakes },
+		Verify: func() bool {
+			if s.handshakes.Unverified() < unverifiedHandshakes {
+				return false
+			}
+			s.http3Retries.Add(1)
+			return true
+		},
 	}
 }
 
@@ -124,11 +129,21 @@ func (h *http3ClientConn) abort() { h.conn.Abort() }
 func (h *http3ClientConn) Parties() (client, peer any) { return places.BlockOf(h.client.remote), nil }
 func (h *http3ClientConn) OnSweep(int64) int64         { return socket.Never }
 
-// serve serves the connection until it ends.
+// serve begins the connection. Another goroutine serves it, because the stack of this one has grown
+// and never shrinks to the initial size.
 func (h *http3ClientConn) serve() {
+	defer panics.Contain(panics.Connection, h.end)
+	if err := h.begin(); err != nil {
+		h.serveOn(err)
+		return
+	}
+	go h.serveOn(nil)
+}
+
+// serveOn serves streams until the connection ends, or ends it because of err.
+func (h *http3ClientConn) serveOn(err error) {
 	defer h.end()
 	defer panics.Contain(panics.Connection, h.conn.Abort)
-	err := h.begin()
 	for err == nil {
 		err = h.acceptStream()
 	}
@@ -156,13 +171,7 @@ func (h *http3ClientConn) begin() (err error) {
 		}
 	}
 	h.arm()
-	return h.conn.Begin(h.listBytes())
-}
-
-// listBytes is the limit of field lists, as of HTTP/2.
-func (h *http3ClientConn) listBytes() int {
-	limits := &h.client.options.Limits
-	return max(http2ListBytes, fields.ListBytes(int(limits.HeadBytes), limits.Fields))
+	return h.conn.Begin(h.client.options.Limits.listBytes())
 }
 
 // acceptStream serves the next stream. An error ends the connection.
@@ -295,10 +304,12 @@ func (h *http3ClientConn) onDeadline() bool {
 	case h.goAway == goAwayFinal:
 		h.armLocked()
 	case len(h.open) > 0:
+		h.conn.Rest()
 		h.dropFreeLocked()
 		h.armLocked()
 	case !h.idle:
 		h.idle = true
+		h.conn.Rest()
 		h.dropFreeLocked()
 		h.client.Entry.Arm(sweeper, max(h.client.options.Timeouts.Idle-idleSetDelay, socket.SweepInterval))
 	default:

@@ -112,7 +112,7 @@ func (s *http3Stream) readHead() (opens bool, err error) {
 	limits := &s.client.options.Limits
 	s.client.Entry.Arm(s.client.server.sweeper, s.client.options.Timeouts.Head)
 	defer s.client.Entry.Disarm()
-	listBytes := s.conn.listBytes()
+	listBytes := limits.listBytes()
 	head, ends, err := s.stream.ReadHead(listBytes, listBytes)
 	if err != nil {
 		return false, s.ofHead(err)
@@ -187,9 +187,9 @@ func (s *http3Stream) end() {
 	canceled := !s.overdue && !s.stream.Sent.Load() && s.stream.Canceled()
 	early := s.fault != nil || canceled && !s.answered && s.client.server.sweeper.Now()-s.opened < int64(http2EarlyReset)
 	code := http3.NoError
-	var ofStream *http3.StreamError
+	ofStream, _ := s.fault.(*http3.StreamError)
 	switch {
-	case errors.As(s.fault, &ofStream):
+	case ofStream != nil:
 		code = ofStream.Code
 	case canceled:
 		counts.resetsReceived.Add(1)
@@ -214,7 +214,7 @@ func (s *http3Stream) end() {
 	if err := h.ended(s, early, s.failed); err != nil { // s is another request's from now on
 		ofConnection = err
 	}
-	if fault := (*http3.Error)(nil); errors.As(ofConnection, &fault) {
+	if fault, ok := ofConnection.(*http3.Error); ok {
 		h.conn.CloseWith(fault)
 	}
 }

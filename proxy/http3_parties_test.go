@@ -66,16 +66,16 @@ func TestHTTP3HandshakesLeaveRoomToOthers(t *testing.T) {
 		}
 	}
 	other("before")
-	verify.Equal(t, e.Retries(), uint64(0), "clients that had to prove their address")
+	verify.Equal(t, p.http3Retries.Load(), uint64(0), "clients that had to prove their address")
 	for range unverifiedHandshakes + 20 {
 		beginHandshake(t, &running, ctx, "127.0.0.1", address, 0)
 	}
 	eventually(t, "the places for what is not verified are taken", func() bool {
-		return p.handshakes.Unverified() == unverifiedHandshakes && e.Retries() > 0
+		return p.handshakes.Unverified() == unverifiedHandshakes && p.http3Retries.Load() > 0
 	})
-	retries := e.Retries()
+	retries := p.http3Retries.Load()
 	other("without proofs")
-	verify.That(t, e.Retries() >= retries+3, "the others did not prove their address")
+	verify.That(t, p.http3Retries.Load() >= retries+3, "the others did not prove their address")
 	for range socket.MaxHandshakesPerBlock + 20 { // they get the Retry, and prove their address
 		beginHandshake(t, &running, ctx, "127.0.0.3", address, 1)
 	}

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"io"
 	"net"
@@ -13,6 +12,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	own "sluice/proxy/http3"
+	"sluice/proxy/packets"
 	"sluice/test/verify"
 )
 
@@ -26,7 +26,8 @@ func (p *testProxy) serveHTTP3(o ListenerOptions) string {
 func (p *testProxy) serveEndpoint(o ListenerOptions) *own.Endpoint {
 	p.t.Helper()
 	conn := verify.Result(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})).Must(p.t)
-	e := own.NewEndpoint(conn, randomIDs, own.Keys{})
+	socket := verify.Result(packets.New(conn)).Must(p.t)
+	e := own.NewEndpoint(socket, func() { socket.Close() })
 	if o.TLS == nil {
 		o.TLS = &tls.Config{Certificates: []tls.Certificate{certificate()}}
 	}
@@ -39,12 +40,6 @@ func (p *testProxy) serveEndpoint(o ListenerOptions) *own.Endpoint {
 		e.Close()
 	})
 	return e
-}
-
-func randomIDs() []byte {
-	b := make([]byte, 8)
-	rand.Read(b)
-	return b
 }
 
 // http3Client returns a client of another implementation.

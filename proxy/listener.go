@@ -36,8 +36,16 @@ type listener struct {
 // resets connections in the backlog.
 const acceptGrace = 20 * time.Millisecond
 
-// close ends Serve after acceptGrace.
+// handshakeGrace is how long a server that ends waits for handshakes of QUIC, whose clients it
+// serves.
+const handshakeGrace = 3 * time.Second
+
+// close ends Serve after acceptGrace, or if the server ends, also after the handshakes of QUIC.
 func (l *listener) close() {
+	if e, ok := l.Listener.(*http3.Endpoint); ok && l.server.draining.Load() {
+		e.Stop(handshakeGrace)
+		return
+	}
 	if l.setDeadline(time.Now().Add(acceptGrace)) != nil {
 		l.Close()
 	}

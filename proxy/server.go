@@ -135,8 +135,10 @@ type Server struct {
 	handshakes *socket.Handshakes
 	http2      streamCounters
 	http3      streamCounters
-	ended      endedCounters
-	keptBodies *places.Shares
+	// http3Retries counts the clients that had to prove their address.
+	http3Retries atomic.Uint64
+	ended        endedCounters
+	keptBodies   *places.Shares
 	// streamMemory is the memory of streams of HTTP/2: see Limits.StreamBytes.
 	streamMemory *places.Shares
 	encoders     *compression.Encoders

@@ -18,6 +18,15 @@ import (
 
 var streamExchanges = sync.Pool{New: func() any { return newExchange() }}
 
+// streamListBytes is the limit of a field list, unless that of heads is higher.
+const streamListBytes = 32 << 10
+
+// listBytes returns the limit of field lists of HTTP/2 and HTTP/3, by the size of
+// SETTINGS_MAX_HEADER_LIST_SIZE and SETTINGS_MAX_FIELD_SECTION_SIZE.
+func (l *Limits) listBytes() int {
+	return max(streamListBytes, fields.ListBytes(int(l.HeadBytes), l.Fields))
+}
+
 // A streamBody is the body of the request of a stream.
 type streamBody interface {
 	// awaitBody waits for a part of the body, or its end. While it waits, b is given back.
@@ -134,7 +143,10 @@ var (
 // sluice adds.
 func (x *exchange) appendHeadFields(out, text []byte, c fieldCoding) []byte {
 	out = x.appendFields(out, text, false, c)
-	if (x.route.service.Affinity != nil || x.route.newClient != 0) && !x.answer.response.Interim() {
+	if x.answer.response.Interim() { // a route that asks for a body may have no service
+		return out
+	}
+	if x.route.service.Affinity != nil || x.route.newClient != 0 {
 		var memory [640]byte
 		for line := range http1.Lines(x.tries.appendCookies(memory[:0])) {
 			out = c.appendField(out, http1.LineName(line), http1.LineValue(line))

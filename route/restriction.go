@@ -9,9 +9,28 @@ type restrictions struct {
 	all   bool
 }
 
+// restricting are the keys of a route that say who may use it, each with whether actions have it.
+var restricting = map[string]func(a *Actions) bool{
+	"allow":               func(a *Actions) bool { return a.Access != nil },
+	"deny":                func(a *Actions) bool { return a.Access != nil },
+	"client_certificate":  func(a *Actions) bool { return a.ClientCertificate },
+	"client_certificates": func(a *Actions) bool { return len(a.CertificateNames) > 0 },
+	"basic_auth":          func(a *Actions) bool { return a.BasicAuth != nil },
+	"jwt":                 func(a *Actions) bool { return a.JWT != nil },
+	"forward_auth":        func(a *Actions) bool { return a.ForwardAuth != nil },
+}
+
+// KeyRestricts reports whether a key of a route says who may use it.
+func KeyRestricts(key string) bool { return restricting[key] != nil }
+
 // Restricts reports whether a says that not every client may use the route.
 func (a *Actions) Restricts() bool {
-	return a != nil && (a.Access != nil || a.BasicAuth != nil || a.JWT != nil || a.ForwardAuth != nil || a.ClientCertificate || len(a.CertificateNames) > 0)
+	for _, has := range restricting {
+		if a != nil && has(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // restricts reports whether the route, or a target of it, is not for every client.

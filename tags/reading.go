@@ -205,8 +205,8 @@ func (k Keys) String() string {
 
 // Restricts reports whether the keys of a route say who may use it, as named actions may.
 func (k Keys) Restricts() bool {
-	for _, key := range []string{"allow", "deny", "client_certificate", "client_certificates", "basic_auth", "jwt", "forward_auth", "use"} {
-		if k[key] != nil {
+	for key, value := range k {
+		if value != nil && (key == "use" || route.KeyRestricts(key)) {
 			return true
 		}
 	}

@@ -21,7 +21,7 @@ func (b *builder) streams() ([]*proxy.Streams, error) {
 		var names []route.Route
 		var err error
 		for _, r := range l.StreamRoutes() {
-			r.Listeners = nil // the listener has a table of its own
+			r.Limit() // the listener has a table of its own
 			target := r.Target()
 			target.Service = b.services[r.Service]
 			target.EndsTLS = r.Protocol == tags.ProtocolEndedTLS || r.Protocol == tags.ProtocolTCP && l.TLS != nil

@@ -1,5 +1,6 @@
 // Package handover passes the listening sockets to a new process, so that a new binary
-// replaces the running one without a refused or reset connection.
+// replaces the running one without a refused or reset connection. UDP sockets pass too:
+// see package packets.
 //
 // The old process starts the new one, which inherits the sockets, loads its
 // configuration, requests the old one's state, finds its peers, and reports that it
@@ -29,7 +30,6 @@ import (
 	"github.com/cloudflare/tableflip"
 	"golang.org/x/sys/unix"
 
-	"sluice/observe/panics"
 	"sluice/observe/wake"
 	"sluice/proxy/handover/systemd"
 )
@@ -55,13 +55,16 @@ type Handover struct {
 	serving  bool                // the old process was told to stop
 	starting bool                // Replace starts a process
 	released []net.Listener      // while another process may serve their sockets: see update
+	packets  []packetSocket      // of ListenPacket
+	// inheritedPackets are the old process's UDP sockets that this one has not taken, by key.
+	inheritedPackets map[string]packetSocket
 }
 
 // New returns a handover. pidFile, if not empty, is written with the id of the serving process.
 // listen makes listeners that are not inherited, nor of systemd, which passes its free sockets on;
 // they must be TCP or Unix ones.
 func New(pidFile string, manager *systemd.Manager, listen func(network, address string) (net.Listener, error)) *Handover {
-	h := &Handover{pidFile: pidFile, systemd: manager, listen: listen, replaced: make(chan struct{}), pipes: make(map[string]*os.File)}
+	h := &Handover{pidFile: pidFile, systemd: manager, listen: listen, replaced: make(chan struct{}), pipes: make(map[string]*os.File), inheritedPackets: make(map[string]packetSocket)}
 	h.stopped, h.stop = context.WithCancel(context.Background())
 	return h
 }
@@ -71,16 +74,8 @@ func New(pidFile string, manager *systemd.Manager, listen func(network, address 
 func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.stopped.Err() != nil { // nobody would serve or close it
-		return nil, errors.New("sluice stops: it opens no more sockets")
-	}
-	if h.starting { // which does not inherit it, so its own Listen would fail
-		return nil, errors.New("a new process is starting, which opens it: this one does if that one fails")
-	}
-	if h.upgrader == nil {
-		if err := h.takeOver(); err != nil {
-			return nil, fmt.Errorf("take over from the old process: %w", err)
-		}
+	if err := h.mayOpen(); err != nil {
+		return nil, err
 	}
 	kind, key := kindOf(network), keyOf(name, address)
 	l, err := h.upgrader.Fds.Listener(kind, key)
@@ -107,6 +102,23 @@ func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 	return l, nil
 }
 
+// mayOpen returns an error if this process may open no sockets now. The first time it takes over
+// those of the old process. The caller holds mu.
+func (h *Handover) mayOpen() error {
+	if h.stopped.Err() != nil { // nobody would serve or close it
+		return errors.New("sluice stops: it opens no more sockets")
+	}
+	if h.starting { // which does not inherit it, so its own Listen would fail
+		return errors.New("a new process is starting, which opens it: this one does if that one fails")
+	}
+	if h.upgrader == nil {
+		if err := h.takeOver(); err != nil {
+			return fmt.Errorf("take over from the old process: %w", err)
+		}
+	}
+	return nil
+}
+
 // takeOver takes over the files of the old process, if there is one.
 func (h *Handover) takeOver() (err error) {
 	if h.upgrader, err = tableflip.New(tableflip.Options{}); err != nil {
@@ -117,6 +129,8 @@ func (h *Handover) takeOver() (err error) {
 		name := strings.TrimSuffix(strings.TrimPrefix(file.Name(), "fd:"), ":") // as tableflip writes it
 		if text, ok := strings.CutPrefix(name, systemdName); ok {
 			err = errors.Join(err, h.systemd.Receive(text, file))
+		} else if text, ok := strings.CutPrefix(name, packetsName); ok {
+			err = errors.Join(err, h.inheritPackets(text, file))
 		} else if name == formerName {
 			h.former = former{file, json.NewDecoder(file), make(chan struct{}, 1)}
 		} else {
@@ -222,7 +236,10 @@ func (h *Handover) Serving() error {
 	if err != nil {
 		err = fmt.Errorf("take over from the old process: %w", err)
 	}
-	h.update(func() { h.serving = true })
+	h.update(func() {
+		h.serving = true
+		h.closeInheritedPackets()
+	})
 	return errors.Join(err, h.writePID())
 }
 
@@ -307,16 +324,10 @@ func (h *Handover) Replace(give func(io.Writer) error, answer Answer) error {
 	if err := upgrader.WaitForParent(ctx); err != nil {
 		return fmt.Errorf("replace the process: the process before has not ended: %w", err)
 	}
+	// Here no process is left that was before this one: so there are never three.
 	h.update(func() { h.starting = true })
 	defer h.update(func() { h.starting = false })
-	err := h.systemd.PassOn(func(text string, l net.Listener) error {
-		file, err := l.(interface{ File() (*os.File, error) }).File()
-		if err != nil {
-			return err
-		}
-		defer file.Close() // Fds has a duplicate
-		return upgrader.Fds.AddFile(systemdName+text, file)
-	})
+	err := h.systemd.PassOn(func(text string, file *os.File) error { return upgrader.Fds.AddFile(systemdName+text, file) })
 	var giving *giving
 	if err == nil {
 		giving, err = startGiving(upgrader.Fds, give)
@@ -340,57 +351,17 @@ func (h *Handover) Replace(give func(io.Writer) error, answer Answer) error {
 func (h *Handover) upgrade(upgrader *tableflip.Upgrader) error {
 	h.deciding.Lock()
 	defer h.deciding.Unlock()
-	err := upgrader.Upgrade()
-	if err == nil {
-		close(h.replaced)
-	}
-	return err
-}
-
-// giving waits for the request of a new process.
-type giving struct {
-	asked, given *os.File
-	ended        chan struct{}
-	err          error // of give; valid once ended is closed
-}
-
-// startGiving adds two pipes to the files that a new process inherits, and answers with
-// give until end.
-func startGiving(fds *tableflip.Fds, give func(io.Writer) error) (*giving, error) {
-	asked, ask, err := os.Pipe()
+	offers, err := h.offerPackets(upgrader.Fds)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer ask.Close() // fds has a duplicate
-	take, given, err := os.Pipe()
-	if err != nil {
-		asked.Close()
-		return nil, err
+	if err := upgrader.Upgrade(); err != nil {
+		offers.withdraw()
+		return err
 	}
-	defer take.Close()
-	g := &giving{asked: asked, given: given, ended: make(chan struct{})}
-	if err := errors.Join(fds.AddFile(askName, ask), fds.AddFile(giveName, take)); err != nil {
-		asked.Close()
-		given.Close()
-		return nil, err
-	}
-	go func() {
-		defer close(g.ended)
-		defer given.Close() // data in the pipe can still be read
-		defer panics.Contain(panics.Task, func() { g.err = panics.Err })
-		if n, _ := asked.Read(make([]byte, 1)); n > 0 {
-			g.err = give(given)
-		}
-	}()
-	return g, nil
-}
-
-// end stops the goroutine of startGiving and returns the error of give.
-func (g *giving) end() error {
-	g.asked.Close()
-	g.given.Close() // ends a blocked write
-	<-g.ended
-	return g.err
+	offers.accepted()
+	close(h.replaced)
+	return nil
 }
 
 func (h *Handover) Replaced() <-chan struct{} { return h.replaced }

@@ -30,6 +30,39 @@ type Conn struct {
 	work     sync.WaitGroup
 	fault    atomic.Pointer[Error]
 	closed   sync.Once
+
+	mu sync.Mutex
+	// mu guards the field below.
+	ended []*quic.Stream // whose credit the client has not got back
+}
+
+// creditBatch is how many requests end before the client gets their credit back: each time costs a
+// packet, and another one that confirms it.
+const creditBatch = 16
+
+// release gives the credit of a request back, soon.
+func (c *Conn) release(s *quic.Stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended = append(c.ended, s); len(c.ended) == creditBatch {
+		c.releaseLocked()
+	}
+}
+
+// Rest gives the credit of all requests back, which have ended.
+func (c *Conn) Rest() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.releaseLocked()
+	c.ended = nil
+}
+
+func (c *Conn) releaseLocked() {
+	for _, s := range c.ended {
+		s.ReleaseStreamCredit()
+	}
+	clear(c.ended)
+	c.ended = c.ended[:0]
 }
 
 // Begin sends the settings, and reads the client's. maxSectionBytes is the limit of field sections,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"sluice/observe/panics"
 )
 
 // A deadline ends waits of others, as that of a net.Conn does. It is safe for concurrent use.
@@ -45,7 +47,11 @@ func (d *deadline) set(t time.Time) {
 	}
 	d.beginLocked()
 	if left := time.Until(t); left > 0 {
-		d.timer = time.AfterFunc(left, d.end)
+		end := d.end
+		d.timer = time.AfterFunc(left, func() {
+			defer panics.Contain(panics.Connection, nil)
+			end()
+		})
 	} else {
 		d.end()
 	}

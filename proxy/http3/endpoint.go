@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"sluice/observe/panics"
+	"sluice/proxy/packets"
 )
 
 // Options are the settings of new connections.
@@ -37,59 +40,52 @@ type Options struct {
 	Verify func() bool
 }
 
-// Keys are what all processes of a socket share, one after the other.
-type Keys struct {
-	// Reset makes the tokens by which clients of connections that are not known here learn of
-	// that (RFC 9000, section 10.3). It must not be shared with other machines: who has a
-	// packet sent to one of them could end the connections of another (section 21.11).
-	Reset [32]byte
-	// Token proves addresses. Replicas may share it.
-	Token [32]byte
-}
-
 // An Endpoint is a UDP socket that serves HTTP/3. It is a [net.Listener] of connections whose
 // handshake has ended, a *Conn each. It is safe for concurrent use.
 type Endpoint struct {
-	conn      net.PacketConn
+	socket    *packets.Socket
+	release   func()
 	transport quic.Transport
 	options   atomic.Pointer[Options]
 	accept    deadline
-	retries   atomic.Uint64
+	serving   atomic.Bool
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	listener *quic.Listener // nil: Serve was not called yet
-	conns    int            // of clients, that have not ended
-	closing  bool
+	listener   *listening // nil: it does not listen
+	conns      int        // of clients, that have not ended
+	handshakes int        // in progress
+	stopping   bool       // see Stop
+	stopFrom   time.Time  // until then, it accepts connections also without handshakes in progress
+	stopBy     time.Time  // after that, it waits for no handshake
+	closing    bool       // Close was called
+	closed     bool       // the socket is released
 }
 
-// ids makes connection ids of a fixed length.
-type ids struct {
-	next   func() []byte
-	length int
+// ids are the connection ids of a socket.
+type ids struct{ *packets.Socket }
+
+func (s ids) GenerateConnectionID() (quic.ConnectionID, error) {
+	id := s.NewID()
+	return quic.ConnectionIDFromBytes(id[:]), nil
 }
 
-func (g ids) GenerateConnectionID() (quic.ConnectionID, error) {
-	return quic.ConnectionIDFromBytes(g.next()), nil
-}
+func (s ids) ConnectionIDLen() int { return packets.IDLen }
 
-func (g ids) ConnectionIDLen() int { return g.length }
-
-// NewEndpoint returns the endpoint of a socket, which it closes in the end. next makes connection
-// ids, all of the same length; nothing is read before Serve.
-func NewEndpoint(conn net.PacketConn, next func() []byte, keys Keys) *Endpoint {
-	e := &Endpoint{conn: conn}
-	reset, token := quic.StatelessResetKey(keys.Reset), quic.TokenGeneratorKey(keys.Token)
+// NewEndpoint returns the endpoint of a socket, for which it calls release in the end. Nothing is
+// read before Serve.
+//
+// The keys of tokens are secrets of the socket, which a later process has too. They must not be
+// shared with other machines: who has a packet sent to one of them could end the connections of
+// another by a stateless reset (RFC 9000, section 21.11).
+func NewEndpoint(socket *packets.Socket, release func()) *Endpoint {
+	_ = os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true") // see Counts
+	e := &Endpoint{socket: socket, release: release}
+	reset, token := quic.StatelessResetKey(socket.Secret("stateless reset")), quic.TokenGeneratorKey(socket.Secret("token"))
 	e.transport = quic.Transport{
-		Conn: conn, ConnectionIDGenerator: ids{next, len(next())}, StatelessResetKey: &reset, TokenGeneratorKey: &token,
-		VerifySourceAddress: func(net.Addr) bool {
-			if !e.options.Load().Verify() {
-				return false
-			}
-			e.retries.Add(1)
-			return true
-		},
-		ConnContext: e.begin,
+		Conn: socket, ConnectionIDGenerator: ids{socket}, StatelessResetKey: &reset, TokenGeneratorKey: &token,
+		VerifySourceAddress: func(net.Addr) bool { return e.options.Load().Verify() },
+		ConnContext:         e.begin,
 	}
 	return e
 }
@@ -114,17 +110,79 @@ var errNotAdmitted = errors.New("too many handshakes or connections")
 // begin decides whether a client may begin a handshake.
 func (e *Endpoint) begin(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 	o, remote := e.options.Load(), addressOf(info.RemoteAddr)
+	if !e.enter(info.AddrVerified) {
+		return nil, errStopping
+	}
 	ended, ok := o.Admit(remote, info.AddrVerified)
 	if !ok {
+		e.leave()
 		return nil, errNotAdmitted
 	}
-	a := &admitted{remote: remote, ended: ended}
+	a := &admitted{remote: remote, ended: func(state *tls.ConnectionState) {
+		ended(state)
+		e.leave()
+	}}
 	context.AfterFunc(ctx, func() {
+		defer panics.Contain(panics.Connection, nil)
 		a.endHandshake(nil)
 		o.Shrink(remote, a.increase.Load())
 	})
 	return context.WithValue(ctx, admittedKey{}, a), nil
 }
+
+var errStopping = errors.New("the endpoint stops")
+
+// enter begins a handshake. While the endpoint stops, only clients that it has asked to prove their
+// address may come back, unless another process reads the socket: what this one gets then is its own.
+func (e *Endpoint) enter(verified bool) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopping && !verified && !e.socket.IsAside() {
+		return false
+	}
+	e.handshakes++
+	return true
+}
+
+// leave ends a handshake.
+func (e *Endpoint) leave() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.handshakes--; e.stopping && e.handshakes == 0 {
+		e.accept.set(e.stopFrom)
+	}
+}
+
+// asideGrace is how long an endpoint accepts connections after another process reads the socket:
+// packets that were read before may not have been processed.
+const asideGrace = 500 * time.Millisecond
+
+// Stop ends Accept once no handshake is in progress, or after grace. New ones are refused.
+func (e *Endpoint) Stop(grace time.Duration) {
+	e.serving.Store(false)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	e.stopping, e.stopFrom, e.stopBy = true, now, now.Add(grace)
+	if e.socket.IsAside() {
+		e.stopFrom = now.Add(asideGrace)
+	}
+	e.accept.set(e.stopFrom)
+}
+
+// awaitsHandshakes reports whether Accept goes on after its deadline.
+func (e *Endpoint) awaitsHandshakes() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.stopping || e.handshakes == 0 || !time.Now().Before(e.stopBy) {
+		return false
+	}
+	e.accept.set(e.stopBy)
+	return true
+}
+
+// IsServing reports whether clients may be told of the endpoint.
+func (e *Endpoint) IsServing() bool { return e.serving.Load() }
 
 // Serve sets the settings of new connections, and begins to read the socket.
 func (e *Endpoint) Serve(o Options) error {
@@ -134,14 +192,69 @@ func (e *Endpoint) Serve(o Options) error {
 	if e.closing {
 		return net.ErrClosed
 	}
+	e.serving.Store(true)
 	if e.listener != nil {
 		return nil
 	}
-	var err error
-	e.listener, err = e.transport.Listen(&tls.Config{GetConfigForClient: e.tls}, &quic.Config{
+	l, err := e.transport.ListenEarly(&tls.Config{GetConfigForClient: e.tls}, &quic.Config{
 		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return e.config(), nil },
 	})
+	if err == nil {
+		e.listener = startListening(l)
+	}
 	return err
+}
+
+// listening takes connections from quic-go before the end of their handshake: its queue of 32
+// afterwards refuses connections when many clients come at once.
+type listening struct {
+	early *quic.EarlyListener
+	ready chan *quic.Conn // whose handshake has ended
+	ctx   context.Context // ends with stop
+	stop  context.CancelFunc
+	work  sync.WaitGroup
+}
+
+func startListening(early *quic.EarlyListener) *listening {
+	l := &listening{early: early, ready: make(chan *quic.Conn)}
+	l.ctx, l.stop = context.WithCancel(context.Background())
+	l.work.Go(func() {
+		defer panics.Contain(panics.Connection, func() { early.Close() })
+		for {
+			q, err := early.Accept(l.ctx)
+			if err != nil {
+				return
+			}
+			l.work.Go(func() {
+				defer panics.Contain(panics.Connection, nil)
+				l.await(q)
+			})
+		}
+	})
+	return l
+}
+
+// await waits for the end of a handshake, and until somebody accepts the connection.
+func (l *listening) await(q *quic.Conn) {
+	select {
+	case <-q.HandshakeComplete():
+	case <-q.Context().Done():
+		return
+	case <-l.ctx.Done():
+	}
+	select {
+	case l.ready <- q:
+	case <-q.Context().Done():
+	case <-l.ctx.Done():
+		q.CloseWithError(quic.ApplicationErrorCode(NoError), "")
+	}
+}
+
+// close refuses all connections that were not accepted.
+func (l *listening) close() {
+	l.stop()
+	l.early.Close()
+	l.work.Wait()
 }
 
 // tls returns the TLS of a new connection: that of the listener, with the protocol of HTTP/3.
@@ -188,12 +301,17 @@ func (e *Endpoint) Accept() (net.Conn, error) {
 	if l == nil {
 		return nil, net.ErrClosed
 	}
-	q, err := l.Accept(e.accept.context())
-	switch {
-	case errors.Is(err, context.Canceled):
-		return nil, os.ErrDeadlineExceeded
-	case err != nil:
-		return nil, net.ErrClosed
+	var q *quic.Conn
+	for q == nil {
+		select {
+		case q = <-l.ready:
+		case <-l.ctx.Done():
+			return nil, net.ErrClosed
+		case <-e.accept.context().Done():
+			if !e.awaitsHandshakes() {
+				return nil, os.ErrDeadlineExceeded
+			}
+		}
 	}
 	state := q.ConnectionState().TLS
 	admittedOf(q).endHandshake(&state)
@@ -210,16 +328,14 @@ func (e *Endpoint) SetDeadline(t time.Time) error {
 }
 
 // Addr implements net.Listener.
-func (e *Endpoint) Addr() net.Addr { return e.conn.LocalAddr() }
+func (e *Endpoint) Addr() net.Addr { return e.socket.LocalAddr() }
 
-// Socket returns the socket.
-func (e *Endpoint) Socket() net.PacketConn { return e.conn }
+// Counts returns what has happened to the packets of the socket.
+func (e *Endpoint) Counts() packets.Counts { return e.socket.Counts() }
 
-// Retries returns how many clients had to prove their address.
-func (e *Endpoint) Retries() uint64 { return e.retries.Load() }
-
-// Close ends Accept and refuses new connections. The socket is closed with the last connection.
+// Close ends Accept and refuses new connections. The socket is released with the last connection.
 func (e *Endpoint) Close() error {
+	e.serving.Store(false)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing {
@@ -227,10 +343,23 @@ func (e *Endpoint) Close() error {
 	}
 	e.closing = true
 	if e.listener != nil {
-		e.listener.Close()
+		e.listener.close()
+		e.listener = nil
 	}
 	e.closeIfUnusedLocked()
 	return nil
+}
+
+// Reopen reverts Close, and reports whether it could: the socket is not released yet. Then Serve
+// may be called again.
+func (e *Endpoint) Reopen() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return false
+	}
+	e.closing, e.stopping = false, false
+	return true
 }
 
 // left ends one of the connections.
@@ -242,11 +371,10 @@ func (e *Endpoint) left() {
 }
 
 func (e *Endpoint) closeIfUnusedLocked() {
-	if !e.closing || e.conns > 0 {
+	if !e.closing || e.conns > 0 || e.closed {
 		return
 	}
-	if e.listener != nil {
-		e.transport.Close()
-	}
-	e.conn.Close()
+	e.closed = true
+	e.transport.Close()
+	e.release()
 }

@@ -422,7 +422,7 @@ func (s *Stream) Close() {
 	if !s.finished {
 		s.quic.CancelRead(quic.StreamErrorCode(NoError))
 	}
-	s.quic.ReleaseStreamCredit()
+	s.waits.conn.release(s.quic)
 	s.quic = nil
 }
 

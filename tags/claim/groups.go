@@ -1,8 +1,10 @@
 package claim
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 
 	"sluice/config"
@@ -15,14 +17,9 @@ const maxGroups = 256
 // oldest returns the group of the oldest of the members with these indexes, and of several the one
 // with the smallest name: all replicas choose the same.
 func oldest(members []member, indexes []int) string {
-	chosen, name := indexes[0], groupName(members[indexes[0]].tags)
-	for _, i := range indexes[1:] {
-		other := groupName(members[i].tags)
-		if members[i].Before(members[chosen].Age) || other < name && !members[chosen].Before(members[i].Age) {
-			chosen, name = i, other
-		}
-	}
-	return name
+	return groupName(members[slices.MinFunc(indexes, func(i, j int) int {
+		return cmp.Or(members[i].Compare(members[j].Age), cmp.Compare(groupName(members[i].tags), groupName(members[j].tags)))
+	})].tags)
 }
 
 // groupName returns the name of the group of instances whose routes are made by tags. An

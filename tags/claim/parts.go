@@ -18,15 +18,7 @@ func (r *resolver) limitParts(members []member) {
 	for i := range members {
 		byAge = append(byAge, &members[i])
 	}
-	slices.SortStableFunc(byAge, func(a, b *member) int {
-		switch {
-		case a.Before(b.Age):
-			return -1
-		case b.Before(a.Age):
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(byAge, func(a, b *member) int { return a.Compare(b.Age) })
 	counted, total := make(map[string]bool), 0
 	for _, m := range byAge {
 		own := 0

@@ -538,6 +538,24 @@ func TestNegations(t *testing.T) {
 	verify.That(t, slices.Equal(got, want) && len(r.Problems) == 0, "the routes are\n%s\nwant\n%s\nwith the problems %+v", strings.Join(got, "\n"), strings.Join(want, "\n"), r.Problems)
 }
 
+// What a tag asks for is compiled once, also for several services: their routes are not the same.
+func TestARouteIsCompiledOnce(t *testing.T) {
+	c := configtest.Must(t, "catalog: { tags: [sluice] }\nservices: { a: { peers: ['127.0.0.1:1'] }, b: { peers: ['127.0.0.1:2'] } }")
+	services := []Service{service("a", instance("a", "1", 1, "sluice.route=h/")), service("b", instance("b", "1", 1, "sluice.route=h/"))}
+	rules := NewRules(c)
+	var resolver Resolver
+	var compiled []*route.Checked
+	var merged []*config.Config
+	for _, holder := range []string{"a", "b"} {
+		r := resolver.Resolve(services, &rules, map[string]string{"h/": holder})
+		m, conflicts := config.Merge(c, config.Addition{Routes: []config.Route{r.Routes[0].Route}})
+		verify.Require(t, len(conflicts) == 0 && m.Routes[0].Service == holder, "the routes of %s: %+v, conflicts %v", holder, m.Routes, conflicts)
+		compiled, merged = append(compiled, r.Routes[0].Target().Checked, m.Routes[0].Target().Checked), append(merged, m)
+	}
+	verify.That(t, compiled[0] != nil && len(slices.Compact(compiled)) == 1, "it is compiled again: %v", compiled)
+	verify.That(t, !config.Equal(merged[0], merged[1]), "another service has the route, and the configurations are equal")
+}
+
 // TestResolveAgain changes services one by one: the result is a new resolver's.
 func TestResolveAgain(t *testing.T) {
 	const seed = 7

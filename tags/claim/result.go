@@ -37,6 +37,17 @@ func (a Age) Before(o Age) bool {
 	return a.Registered < o.Registered
 }
 
+// Compare orders ages by who decides.
+func (a Age) Compare(o Age) int {
+	switch {
+	case a.Before(o):
+		return -1
+	case o.Before(a):
+		return 1
+	}
+	return 0
+}
+
 // Reading is what the tags of an instance in one dialect ask for.
 type Reading struct {
 	Dialect string // as in catalog.tags

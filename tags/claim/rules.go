@@ -229,7 +229,7 @@ func (u *Rules) listeners(r *config.Route) (reason string, harmless bool) {
 	}
 	if len(r.Listeners) == 0 && (len(open) > 0 || r.Protocol == "" && u.AllListeners) {
 		if !u.AllListeners || r.Protocol != "" {
-			r.Listeners = open
+			r.Limit(open...)
 		}
 		return "", true
 	}
@@ -247,6 +247,6 @@ func (u *Rules) listeners(r *config.Route) (reason string, harmless bool) {
 	if len(other) == 0 {
 		return "", true
 	}
-	r.Listeners = allowed
+	r.Limit(allowed...)
 	return "no " + kind + " for tags has the name " + strings.Join(other, " or ") + ": want " + strings.Join(open, " or "), len(allowed) > 0
 }

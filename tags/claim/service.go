@@ -2,15 +2,14 @@ package claim
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
-	"strings"
 
 	"sluice/config"
-	"sluice/route"
 	"sluice/tags"
 )
 
@@ -18,18 +17,20 @@ import (
 type asked struct {
 	dialect string
 	route   tags.Route
-	decoded config.Route
-	key     string // of what it matches
-	text    string // of all of it
-	parts   int    // of its regular expressions
+	decoding
+}
+
+// same reports whether a and o, which match the same requests, differ in their weights at most.
+func (a *asked) same(o *asked) bool {
+	return a.digest == o.digest && a.decoded.Priority == o.decoded.Priority && a.route.Protocol == o.route.Protocol &&
+		a.route.Ranked == o.route.Ranked && a.route.Closed == o.route.Closed
 }
 
 // member is an instance with the routes that it may have.
 type member struct {
 	Instance
-	keys        tags.Keys // its settings
-	settings    string    // text of the ones that count
-	whyUnusable string    // why it cannot be asked as its tags say; empty: it can
+	settings    tags.Keys
+	whyUnusable string // why it cannot be asked as its tags say; empty: it can
 	routes      map[string]asked
 	tags        []string // of all dialects
 }
@@ -45,21 +46,32 @@ type resolver struct {
 	groups   map[string]config.Group // nil: none
 }
 
-// decodings are checked routes, by the text of their keys and who wrote it.
+// decodings are checked routes, by their keys and who wrote these.
 type decodings map[written]decoding
 
 type written struct {
-	text  string
+	digest
 	by    config.Setter
 	alone bool // without what the file has for routes
 }
 
 type decoding struct {
-	text  string // of the keys
-	route config.Route
-	key   string
-	parts int // of the regular expressions
-	wrong string
+	digest  // of the keys and conditions
+	decoded config.Route
+	key     string // of what it matches
+	parts   int    // of the regular expressions
+	wrong   string
+}
+
+// digest is equal for equal values, which a map could not have as keys.
+type digest [sha256.Size]byte
+
+func digestOf(values ...any) digest {
+	text, err := json.Marshal(values)
+	if err != nil {
+		panic(err) // what tags ask for has JSON
+	}
+	return sha256.Sum256(text)
 }
 
 // add records a problem of a route.
@@ -87,18 +99,16 @@ func (r *resolver) resolve() []*want {
 	slices.SortFunc(members, func(a, b member) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node)) })
 	r.resolveSettings(members)
 	r.limitParts(members)
-	variants := make(map[string]map[string]*variant) // by key and text
+	variants := make(map[string][]*variant) // by key
 	for i := range members {
 		for key, a := range members[i].routes {
-			if variants[key] == nil {
-				variants[key] = make(map[string]*variant)
+			at := slices.IndexFunc(variants[key], func(v *variant) bool { return v.same(&a) })
+			if at < 0 {
+				at = len(variants[key])
+				variants[key] = append(variants[key], &variant{asked: a, oldest: members[i].Age})
 			}
-			v := variants[key][a.text]
-			if v == nil {
-				v = &variant{asked: a}
-				variants[key][a.text] = v
-			}
-			if len(v.members) == 0 || members[i].Before(v.oldest) {
+			v := variants[key][at]
+			if members[i].Before(v.oldest) {
 				v.oldest = members[i].Age
 			}
 			v.members = append(v.members, i)
@@ -156,15 +166,15 @@ func (r *resolver) setWeights(w *want, members []member, indexes []int) (divided
 	return true
 }
 
-// chooseVariant returns the route that the service wants to have of several with the same key.
-func (r *resolver) chooseVariant(variants map[string]*variant) (*want, *variant) {
-	chosen := oldestOf(variants)
+// chooseVariant returns the route that the service wants to have of several with the same key: what
+// the oldest instance asks for, and of several the first one, so that all replicas choose the same.
+func (r *resolver) chooseVariant(variants []*variant) (*want, *variant) {
+	chosen := slices.MinFunc(variants, func(a, b *variant) int { return a.oldest.Compare(b.oldest) })
 	w := &want{asked: chosen.asked, service: r.service.Name, used: chosen.decoded, members: chosen.names}
 	w.used.Service, w.used.Dialect = r.service.Name, chosen.dialect
 	w.used.Origin = origin(w)
 	winner := w.ask()
-	for _, text := range slices.Sorted(maps.Keys(variants)) {
-		v := variants[text]
+	for _, v := range variants {
 		if v == chosen {
 			continue
 		}
@@ -180,7 +190,7 @@ func (r *resolver) chooseVariant(variants map[string]*variant) (*want, *variant)
 // member returns an instance with the routes that it may have.
 func (r *resolver) member(i Instance) member {
 	settings := make(tags.Keys)
-	m := member{Instance: i, keys: settings, routes: make(map[string]asked)}
+	m := member{Instance: i, settings: settings, routes: make(map[string]asked)}
 	var read []Reading
 	for _, reading := range i.Readings {
 		if reading.Dialect == config.DialectDefault && r.rules.Named[r.service.Name] {
@@ -191,7 +201,7 @@ func (r *resolver) member(i Instance) member {
 			r.complain(i, reading.Dialect, c.Tag, c.Column, c.Want, c.Harmless)
 		}
 		for key, value := range reading.Service {
-			if known, both := settings[key]; both && fmt.Sprint(known) != fmt.Sprint(value) {
+			if known, both := settings[key]; both && !reflect.DeepEqual(known, value) {
 				r.complain(i, reading.Dialect, reading.Tags[0], 0, "tags of two dialects ask for another "+key+": the first one counts", true)
 				continue
 			}
@@ -204,10 +214,7 @@ func (r *resolver) member(i Instance) member {
 		keys, ok := value.(tags.Keys)
 		return ok && len(keys) == 0
 	})
-	if m.settings = "{}"; !r.rules.Defined[r.service.Name] {
-		if len(settings) > 0 {
-			m.settings = settings.String()
-		}
+	if !r.rules.Defined[r.service.Name] {
 		m.whyUnusable = r.whyUnusable(settings, read)
 	}
 	for _, reading := range read {
@@ -234,13 +241,13 @@ func (r *resolver) whyUnusable(settings tags.Keys, readings []Reading) string {
 	if !ok {
 		return ""
 	}
-	text := written{"upstream " + upstream.String(), config.ByTag, false}
-	checked, known := r.decoded[text]
+	at := written{digestOf("upstream", upstream), config.ByTag, false}
+	checked, known := r.decoded[at]
 	if !known {
 		if err := r.rules.Upstream(upstream); err != nil {
 			checked.wrong = reason + err.Error()
 		}
-		r.decoded[text] = checked
+		r.decoded[at] = checked
 	}
 	if checked.wrong != "" {
 		delete(settings, "upstream")
@@ -267,12 +274,12 @@ func (r *resolver) route(m *member, a asked) {
 		problem(KindBad, d.wrong, false)
 		return
 	}
-	if reason := r.rules.auth(a.route.Keys, d.route); reason != "" {
+	if reason := r.rules.auth(a.route.Keys, d.decoded); reason != "" {
 		problem(KindRefused, reason, false)
 		a.route = a.route.Deny()
 		d = r.decode(a.route)
 	}
-	a.decoded, a.key, a.parts = d.route, d.key, d.parts
+	a.decoding = d
 	a.decoded.Service, a.decoded.Dialect, a.decoded.Protocol = r.service.Name, a.dialect, a.route.Protocol
 	priority, refused := r.rules.allow(r.service.InConsul, a.decoded)
 	if refused != "" {
@@ -288,7 +295,7 @@ func (r *resolver) route(m *member, a asked) {
 		problem(KindRefused, reason+"; the route denies every request", false) // by config.Merge
 	}
 	if port := a.route.Port; port != "" {
-		if a.decoded.Listeners = r.rules.StreamPorts[port]; len(a.decoded.Listeners) == 0 {
+		if a.decoded.Limit(r.rules.StreamPorts[port]...); len(a.decoded.Listeners) == 0 {
 			problem(KindRefused, "a tag opens no port: want a listener for TCP in the file, { address: ':"+port+"', protocol: tcp }", false)
 			return
 		}
@@ -305,13 +312,12 @@ func (r *resolver) route(m *member, a asked) {
 		problem(KindRefused, fmt.Sprintf("the claim of the service allows priorities up to %d: this one counts", priority), true)
 		a.decoded.Priority = priority
 	}
-	a.text = fmt.Sprintf("%s %d %t %t %s", d.text, a.decoded.Priority, a.route.Ranked, a.route.Closed, a.route.Protocol)
 	if a.route.Protocol == "" {
 		r.addRoute(m, a)
 		return
 	}
 	for _, name := range a.decoded.Listeners { // each may be another service's
-		a.decoded.Listeners = []string{name}
+		a.decoded.Limit(name)
 		a.key = a.decoded.StreamKey(name)
 		r.addRoute(m, a)
 	}
@@ -324,7 +330,7 @@ func (r *resolver) addRoute(m *member, a asked) {
 		if a.route.Restricts() && !known.route.Restricts() {
 			m.routes[a.key], a, known = a, known, a
 		}
-		if known.text != a.text || known.route.Weight != a.route.Weight {
+		if !known.same(&a) || known.route.Weight != a.route.Weight {
 			r.add(KindBad, a, "another tag of the instance is a route for the same requests: "+tags.Shorten(tagOf(known.route)), false, m.named())
 		}
 		return
@@ -334,56 +340,27 @@ func (r *resolver) addRoute(m *member, a asked) {
 
 // decode checks the keys of a route as in a file, and that tags or the meta may set them.
 func (r *resolver) decode(asked tags.Route) decoding {
-	text, by, c := textOf(asked), config.ByTag, r.rules.Config
+	d, by, c := decoding{digest: digestOf(asked.Keys, asked.More)}, config.ByTag, r.rules.Config
 	if asked.Meta {
 		by = config.ByRegistration
 	}
 	if asked.Closed || asked.Protocol != "" {
 		c = nil // it needs no actions, or cannot have those of requests
 	}
-	at := written{text, by, c == nil}
-	if d, known := r.decoded[at]; known {
-		return d
+	at := written{d.digest, by, c == nil}
+	if known, ok := r.decoded[at]; ok {
+		return known
 	}
-	d := decoding{text: text}
-	if decoded, err := config.DecodeRoute(asked.Keys, by, c); err != nil {
+	decoded, err := config.DecodeRoute(asked.Keys, by, c)
+	if err != nil {
 		d.wrong = err.Error()
-	} else if checked, err := route.Check(withMore(&decoded, asked.More)); err != nil {
-		var list []string
-		for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
-			if wrong, ok := errors.AsType[*route.Error](err); ok {
-				list = append(list, fmt.Sprintf("%s %q: %s", wrong.Field, wrong.Value, wrong.Reason))
-			}
-		}
-		d.wrong = strings.Join(list, "; ")
+	} else if checked, err := decoded.Compile(asked.More); err != nil {
+		d.wrong = err.Error()
 	} else {
-		d.route, d.key, d.parts = decoded, checked.Key, checked.Parts
+		d.decoded, d.key, d.parts = decoded, checked.Key, checked.Parts
 	}
 	r.decoded[at] = d
 	return d
-}
-
-// textOf returns the keys and conditions of a route as a text.
-func textOf(r tags.Route) string {
-	if r.More == nil {
-		return r.Keys.String()
-	}
-	more, err := json.Marshal(r.More)
-	if err != nil {
-		return r.Keys.String() + fmt.Sprint(r.More)
-	}
-	return r.Keys.String() + string(more)
-}
-
-// withMore adds conditions without keys to r, and returns r for a route table.
-func withMore(r *config.Route, more *route.Conditions) route.Route {
-	if more != nil {
-		if r.When == nil {
-			r.When = new(config.Conditions)
-		}
-		r.When.More = more
-	}
-	return r.Target()
 }
 
 // variant is what some instances of a service ask for with one route.
@@ -394,42 +371,28 @@ type variant struct {
 	names   []Named
 }
 
-// oldestOf returns the variant that the oldest instance asks for, and of several the one with the
-// smallest text: all replicas choose the same one.
-func oldestOf(variants map[string]*variant) *variant {
-	var chosen *variant
-	for _, text := range slices.Sorted(maps.Keys(variants)) {
-		if v := variants[text]; chosen == nil || v.oldest.Before(chosen.oldest) {
-			chosen = v
-		}
-	}
-	return chosen
-}
-
 // resolveSettings takes the settings of the oldest usable instance with routes; those asking for
 // others lose their routes.
 func (r *resolver) resolveSettings(members []member) {
 	var first *member
 	for i := range members {
-		m := &members[i]
-		if len(m.routes) > 0 && m.whyUnusable == "" && (first == nil || m.Before(first.Age) || m.settings < first.settings && !first.Before(m.Age)) {
+		if m := &members[i]; len(m.routes) > 0 && m.whyUnusable == "" && (first == nil || m.Before(first.Age)) {
 			first = m
 		}
 	}
 	if first == nil {
 		return
 	}
-	chosen := first.settings
 	for i := range members {
 		m := &members[i]
 		switch {
 		case len(m.routes) == 0 || m.whyUnusable != "": // its routes deny every request
-		case m.settings != chosen:
+		case !r.rules.Defined[r.service.Name] && !reflect.DeepEqual(m.settings, first.settings):
 			r.closeRoutes(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
-		case !r.rules.Insecure && m.keys.Get("upstream", "tls", "skip_verify") == "true":
+		case !r.rules.Insecure && m.settings.Get("upstream", "tls", "skip_verify") == "true":
 			r.closeRoutes(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls")
 		case r.settings == nil:
-			r.settings = m.keys.Clone()
+			r.settings = m.settings.Clone()
 		}
 	}
 }
@@ -447,8 +410,7 @@ func (r *resolver) closeRoutes(m *member, kind Kind, reason string) {
 		r.add(kind, a, reason+"; the route denies every request", false, m.named())
 		a.route = a.route.Deny()
 		closed := r.decode(a.route)
-		a.decoded.Actions = closed.route.Actions
-		a.text = fmt.Sprintf("%s %d closed", closed.text, a.decoded.Priority)
+		a.decoded.Actions, a.digest = closed.decoded.Actions, closed.digest
 		m.routes[key] = a
 	}
 }

@@ -23,7 +23,7 @@ func TestClients(t *testing.T) {
 		test func(*testing.T, *stage)
 	}{
 		{"curl", testCurl}, {"openssl", testOpenSSL}, {"h2load", testH2Load},
-		{"grpcurl", testGRPCurl}, {"ghz", testGhz}, {"chromium", testChromium},
+		{"grpcurl", testGRPCurl}, {"ghz", testGhz}, {"chromium", testChromium}, {"gtlsclient", testGTLSClient},
 	} {
 		t.Run(client.name, func(t *testing.T) { client.test(t, s) })
 	}

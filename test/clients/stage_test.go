@@ -1,7 +1,9 @@
 package clients
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -29,18 +31,21 @@ import (
 // stage is a sluice with a listener with TLS, peers with HTTP/1.1 for all paths but those of
 // gRPC, and peers with gRPC.
 type stage struct {
-	address string // of the listener, for clients without a certificate
+	address string // of the listener, for clients without a certificate; also by HTTP/3
 	mutual  string // of another one, for clients with a certificate
 	ca      string // file of the authority of all certificates
 	cert    string // file of the certificate of the listener
+	key     string // file of its key
 	client  struct{ cert, key string }
+	program string // file of sluice
+	log     string // file of the access log
 }
 
 const configuration = `
-access_log: { path: %q }
+access_log: { path: %[1]q }
 shutdown: { delay: 0s }
 listeners:
-  - { name: web, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[2]q, key: %[3]q }] } }
+  - { name: web, address: "127.0.0.1:%[9]d", http3: true, tls: { certificates: [{ cert: %[2]q, key: %[3]q }] } }
   - { name: mutual, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[2]q, key: %[3]q }], client_ca: %[4]q } }
 services:
   site: { peers: [%[5]q, %[6]q] }
@@ -59,20 +64,21 @@ func start(t *testing.T) *stage {
 	authority := consultest.NewAuthority(t, "Test CA")
 	s := &stage{ca: authority.File}
 	cert, key := authority.Issue("site", "127.0.0.1", "site.example")
-	s.cert = cert
+	s.cert, s.key = cert, key
 	s.client.cert, s.client.key = authority.Issue("client", "client.example")
 
 	dir := t.TempDir()
-	program, file, log := filepath.Join(dir, "sluice"), filepath.Join(dir, "sluice.yaml"), filepath.Join(dir, "sluice.log")
-	build := exec.Command("go", "build", "-o", program, ".")
+	s.program, s.log = filepath.Join(dir, "sluice"), filepath.Join(dir, "access.log")
+	file, log := filepath.Join(dir, "sluice.yaml"), filepath.Join(dir, "sluice.log")
+	build := exec.Command("go", "build", "-o", s.program, ".")
 	build.Dir = "../.."
 	out, err := build.CombinedOutput()
 	verify.Require(t, err == nil, "go build: %v\n%s", err, out)
-	text := fmt.Sprintf(configuration, filepath.Join(dir, "access.log"), cert, key, s.ca,
-		startSite(t), startSite(t), startGreeter(t), startGreeter(t))
+	text := fmt.Sprintf(configuration, s.log, cert, key, s.ca,
+		startSite(t), startSite(t), startGreeter(t), startGreeter(t), consultest.ReservePort(t))
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	sluice := verify.Result(sluicetest.Start(t.Context(), sluicetest.Options{
-		Program: program, Admin: sluicetest.Any, Args: []string{"--config", file}, Log: log,
+		Program: s.program, Admin: sluicetest.Any, Args: []string{"--config", file}, Log: log,
 	})).Must(t)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -86,6 +92,18 @@ func start(t *testing.T) *stage {
 
 // url returns the URL of a path.
 func (s *stage) url(path string) string { return "https://" + s.address + path }
+
+// logged returns the protocols of the requests for a path in the access log.
+func (s *stage) logged(t *testing.T, path string) (protocols []string) {
+	t.Helper()
+	for line := range bytes.Lines(verify.Result(os.ReadFile(s.log)).Must(t)) {
+		var entry struct{ Target, Proto string }
+		if json.Unmarshal(line, &entry) == nil && entry.Target == path {
+			protocols = append(protocols, entry.Proto)
+		}
+	}
+	return protocols
+}
 
 // startSite runs a peer with HTTP/1.1.
 func startSite(t *testing.T) (address string) {
@@ -104,13 +122,12 @@ func startSite(t *testing.T) (address string) {
 	mux.HandleFunc("GET /identity", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, r.Header.Get("X-Forwarded-Client-Cert"))
 	})
-	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body) // first: net/http loses what is read after the first write
-		if err != nil {
-			panic(http.ErrAbortHandler)
-		}
-		w.Write(body)
+	mux.HandleFunc("GET /image", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "image/svg+xml")
+		fmt.Fprint(w, `<svg xmlns="http://www.w3.org/2000/svg" width="7" height="7"/>`)
 	})
+	mux.HandleFunc("/echo", echo)
+	mux.HandleFunc("/echo/", echo)
 	mux.HandleFunc("GET /trailer", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Trailer", "X-Sum")
 		fmt.Fprintln(w, "te:", r.Header.Get("TE"))
@@ -119,6 +136,14 @@ func startSite(t *testing.T) (address string) {
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String()
+}
+
+func echo(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body) // first: net/http loses what is read after the first write
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	w.Write(body)
 }
 
 // startGreeter runs a peer with gRPC, health and reflection.

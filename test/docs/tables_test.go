@@ -21,7 +21,7 @@ var maxText = []struct {
 	pages string
 	bytes int
 }{
-	{"docs/*.md", 376_000},
+	{"docs/*.md", 384_000},
 	// What an operator reads who has not seen sluice before.
 	{"README.md docs/words.md docs/recipes.md docs/operations.md docs/troubleshooting.md docs/migration.md", 120_000},
 	{"docs/performance.md", 12_000},

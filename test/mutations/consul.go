@@ -199,9 +199,23 @@ var consulFaults = []mutation{
 	},
 	{
 		name: "all-watches-query-at-once",
-		file: "consul/query.go",
-		old:  "const maxInTurn = 16",
-		new:  "const maxInTurn = 1600",
+		file: "consul/gate.go",
+		old:  "maxInTurn = 16",
+		new:  "maxInTurn = 1600",
 		test: "./discovery/consul TestQueriesThatDoNotBlockTakeTurns",
+	},
+	{
+		name: "queries-wait-behind-all-that-take-turns",
+		file: "consul/gate.go",
+		old:  "n := min(room, len(g.outOfTurn))",
+		new:  "n := max(len(g.outOfTurn), min(room, 0))",
+		test: "./discovery/consul TestTurnsDelayNoOtherQuery|TestTurnsAfterAnOutageDelayNoOtherQuery",
+	},
+	{
+		name: "watches-that-wait-for-their-turn-do-not-fail-with-the-agent",
+		file: "consul/gate.go",
+		old:  "g.failLocked(why)",
+		new:  "_ = why",
+		test: "./discovery/consul TestWatchesThatWaitForTheirTurnFailWithTheAgent",
 	},
 }

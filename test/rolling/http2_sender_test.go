@@ -5,24 +5,24 @@ package rolling
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 
-	"sluice/test/sluicetest"
+	"github.com/quic-go/quic-go/http3"
 )
 
-// http2Sender is a client of HTTP/2, with one connection for all requests that are not fresh.
+// http2Sender is a client of HTTP/2 or HTTP/3, with one connection for all requests that are not
+// fresh.
 type http2Sender struct {
-	client *sluicetest.HTTP2
-	host   string
-	body   []byte // the body of a request is a prefix of it
-}
-
-func newHTTP2Sender(dial func(context.Context) (net.Conn, error), host string, body []byte) *http2Sender {
-	return &http2Sender{&sluicetest.HTTP2{Dial: dial}, host, body}
+	client interface {
+		http.RoundTripper
+		CloseIdleConnections()
+	}
+	host string
+	body []byte // the body of a request is a prefix of it
 }
 
 func (s *http2Sender) close() { s.client.CloseIdleConnections() }
@@ -37,6 +37,9 @@ func (s *http2Sender) send(id int, k kind, deadline time.Time) error {
 	}
 	request.Close = k.fresh
 	response, err := s.client.RoundTrip(request)
+	if fault := (*http3.Error)(nil); errors.As(err, &fault) && fault.ErrorCode == http3.ErrCodeInternalError {
+		return fmt.Errorf("%w: %w", errHalf, err) // its beginning is lost with the stream
+	}
 	if err != nil {
 		return fmt.Errorf("no answer: %w", err)
 	}

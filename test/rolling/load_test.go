@@ -87,6 +87,7 @@ var (
 		{https, "GET", 0, false}, {h2, "GET", 0, false}, {h2, "POST", 200, false}, {h2c, "GET", 0, false}, {https, "POST", 200, false},
 		{h2, "GET", 0, true}, {h2, "POST", 100_000, false}, {https, "GET", 0, true}, {h2c, "POST", 200, false}, getKept,
 		{h2, "GET", 0, false}, {https, "POST", 100_000, false}, {h2, "POST", 200, true}, {h2c, "POST", 100_000, false}, postKept,
+		{h3, "GET", 0, false}, {h3, "POST", 200, false}, {h3, "GET", 0, false}, {h3, "POST", 100_000, false},
 	}
 	grpcMix = mix{
 		{grpcH2C, unary, 200, false}, {grpcH2, unary, 200, false}, {grpcH2, bidiStream, 200, false}, {grpcH2, unary, 0, false},

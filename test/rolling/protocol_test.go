@@ -7,6 +7,11 @@ import (
 	"crypto/tls"
 	"net"
 	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+
+	"sluice/test/sluicetest"
 )
 
 // protocol is what a client uses.
@@ -17,6 +22,7 @@ const (
 	https   protocol = "HTTPS/1.1"
 	h2      protocol = "h2"  // HTTP/2 over TLS
 	h2c     protocol = "h2c" // HTTP/2 without TLS
+	h3      protocol = "h3"  // on persistent connections only
 	grpcH2  protocol = "gRPC, h2"
 	grpcH2C protocol = "gRPC, h2c"
 )
@@ -43,10 +49,16 @@ func (t target) sender(p protocol, body []byte) sender {
 	case plain, https:
 		return &http1Sender{dial: t.dialer(p), host: t.host, body: body}
 	case h2, h2c:
-		return newHTTP2Sender(t.dialer(p), t.host, body)
+		return &http2Sender{&sluicetest.HTTP2{Dial: t.dialer(p)}, t.host, body}
+	case h3:
+		return &http2Sender{&http3.Transport{TLSClientConfig: t.tls, Dial: t.dialHTTP3}, t.host, body}
 	default:
 		return newGRPCSender(t, p, body)
 	}
+}
+
+func (t target) dialHTTP3(ctx context.Context, _ string, secure *tls.Config, config *quic.Config) (*quic.Conn, error) {
+	return quic.DialAddr(ctx, t.secure, secure, config)
 }
 
 func (t target) dialer(p protocol) func(context.Context) (net.Conn, error) {

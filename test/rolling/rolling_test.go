@@ -77,7 +77,7 @@ func TestRollingDeployWithDefaults(t *testing.T) {
 	testRolling(t, plainTraffic, "")
 }
 
-// TestRollingDeployHTTPS is the same with clients of HTTPS, HTTP/2 and HTTP/1.1.
+// TestRollingDeployHTTPS is the same with clients of HTTPS, HTTP/3, HTTP/2 and HTTP/1.1.
 func TestRollingDeployHTTPS(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
@@ -265,7 +265,7 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 	files := testcert.Write(t, g.dir, controlService, func(c *x509.Certificate) { c.DNSNames = hosts })
 	pem := verify.Result(os.ReadFile(files.Cert)).Must(t)
 	verify.Require(t, g.trust.AppendCertsFromPEM(pem), "%s is no certificate", files.Cert)
-	text := fmt.Sprintf("listeners:\n  - { name: web, address: %q }\n  - { name: websecure, address: %q, tls: { certificates: [{ cert: %q, key: %q }] } }\nadmin: { address: '127.0.0.1:0' }\n", g.web, g.secure, files.Cert, files.Key)
+	text := fmt.Sprintf("listeners:\n  - { name: web, address: %q }\n  - { name: websecure, address: %q, http3: true, tls: { certificates: [{ cert: %q, key: %q }] } }\nadmin: { address: '127.0.0.1:0' }\n", g.web, g.secure, files.Cert, files.Key)
 	text += fmt.Sprintf("access_log: { path: %q }\nlog: { format: json }\nconsul: { addresses: [%q] }\n", g.accessLog(), r.agent.URL())
 	services := fmt.Sprintf("services:\n  %s:\n    peers: [%q, %q]\n%s", controlService, r.control[0], r.control[1], servicePatience)
 	routes := fmt.Sprintf("routes:\n  - { host: %s, service: %s }\n", controlService, controlService)

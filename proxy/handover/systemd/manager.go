@@ -133,17 +133,23 @@ func (m *Manager) PutBack(l net.Listener) bool {
 	name, ok := m.taken[l]
 	if ok {
 		delete(m.taken, l)
-		m.sockets = append(m.sockets, socket{name, l})
+		m.sockets = append(m.sockets, socket{name: name, listener: l})
 	}
 	return ok
 }
 
-// PassOn calls add with each socket that is free, and a text for Receive.
-func (m *Manager) PassOn(add func(text string, l net.Listener) error) (err error) {
+// PassOn calls add with each socket that is free, and a text for Receive. add does not keep file.
+func (m *Manager) PassOn(add func(text string, file *os.File) error) (err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sockets {
-		err = errors.Join(err, add(s.name+"\n"+s.listener.Addr().String(), s.listener)) // a name has no control characters
+		file, failed := s.file()
+		if failed == nil {
+			// A name has no control characters.
+			failed = add(s.name+"\n"+s.addr().Network()+" "+s.addr().String(), file)
+			file.Close()
+		}
+		err = errors.Join(err, failed)
 	}
 	return err
 }
@@ -166,7 +172,12 @@ func (m *Manager) Unused() (all []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sockets {
-		all = append(all, fmt.Sprintf("%s (%s)", s.name, s.listener.Addr()))
+		a := s.addr()
+		if a.Network() == "udp" {
+			all = append(all, fmt.Sprintf("%s (udp %s)", s.name, a))
+		} else {
+			all = append(all, fmt.Sprintf("%s (%s)", s.name, a))
+		}
 	}
 	return all
 }

@@ -11,13 +11,29 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 )
 
-// socket is a listening socket that systemd has opened.
+// socket is a socket that systemd has opened: a listening one, or one for UDP.
 type socket struct {
 	name     string // FileDescriptorName of the socket unit
 	listener net.Listener
+	udp      *net.UDPConn // if listener is nil
 }
 
-// inherit takes the sockets of systemd. They must be listening TCP or unix sockets.
+func (s socket) addr() net.Addr {
+	if s.listener == nil {
+		return s.udp.LocalAddr()
+	}
+	return s.listener.Addr()
+}
+
+// file returns a duplicate of the descriptor.
+func (s socket) file() (*os.File, error) {
+	if s.listener == nil {
+		return s.udp.File()
+	}
+	return s.listener.(interface{ File() (*os.File, error) }).File()
+}
+
+// inherit takes the sockets of systemd. They must be listening TCP or unix sockets, or UDP sockets.
 func inherit() (sockets []socket, err error) {
 	var errs []error
 	for _, file := range activation.Files(true) {
@@ -33,16 +49,22 @@ func inherit() (sockets []socket, err error) {
 
 // newSocket returns the socket with a name, and closes file.
 func newSocket(name string, file *os.File) (socket, error) {
+	defer file.Close() // the socket has a duplicate
+	if conn, err := net.FilePacketConn(file); err == nil {
+		if udp, ok := conn.(*net.UDPConn); ok {
+			return socket{name: name, udp: udp}, nil
+		}
+		conn.Close()
+	}
 	l, err := net.FileListener(file)
-	file.Close() // l has a duplicate
 	if err == nil && !slices.Contains([]string{"tcp", "unix"}, l.Addr().Network()) {
 		l.Close()
 		err = fmt.Errorf("it is a %s socket", l.Addr().Network())
 	}
 	if err != nil {
-		return socket{}, fmt.Errorf("socket %q: want a listening TCP or unix socket: %w", name, err)
+		return socket{}, fmt.Errorf("socket %q: want a listening TCP or unix socket, or a UDP socket: %w", name, err)
 	}
-	return socket{name, l}, nil
+	return socket{name: name, listener: l}, nil
 }
 
 // TakeSocket returns systemd's socket for a listener, or nil if there is none. It has the
@@ -51,23 +73,51 @@ func newSocket(name string, file *os.File) (socket, error) {
 func (m *Manager) TakeSocket(name, network, address string) (net.Listener, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	s, err := m.take(name, network, address)
+	if s.listener != nil {
+		m.taken[s.listener] = name
+	}
+	return s.listener, err
+}
+
+// TakePacketSocket returns systemd's UDP socket for a listener, or nil if there is none. It has the
+// listener's name and, unless that is 0, the port of the address.
+func (m *Manager) TakePacketSocket(name, address string) (*net.UDPConn, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, err := m.take(name, "udp", address)
+	return s.udp, err
+}
+
+// PutBackPacketSocket makes a socket of TakePacketSocket, in this process or in one before, free
+// for another listener. Unlike a listening one it may have been used: systemd has it open too, so
+// closing it frees no address.
+func (m *Manager) PutBackPacketSocket(name string, udp *net.UDPConn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sockets = append(m.sockets, socket{name: name, udp: udp})
+}
+
+// take removes the socket for a listener from those that are free, and returns it; an empty one:
+// there is none. The caller holds mu.
+func (m *Manager) take(name, network, address string) (socket, error) {
 	var others []string
 	for i, s := range m.sockets {
-		if s.name != name {
+		a := s.addr()
+		if s.name != name || (a.Network() == "udp") != (network == "udp") {
 			continue
 		}
-		if a := s.listener.Addr(); a.Network() == network && suits(a, address) {
+		if a.Network() == network && suits(a, address) {
 			m.sockets = slices.Delete(m.sockets, i, i+1)
-			m.taken[s.listener] = name
-			return s.listener, nil
+			return s, nil
 		}
-		others = append(others, s.listener.Addr().String())
+		others = append(others, a.String())
 	}
 	if others != nil {
-		return nil, fmt.Errorf("systemd opens %s for this listener: the configuration must have the same port, or 0, or the same path, not %s",
+		return socket{}, fmt.Errorf("systemd opens %s for this listener: the configuration must have the same port, or 0, or the same path, not %s",
 			strings.Join(others, ", "), address)
 	}
-	return nil, nil
+	return socket{}, nil
 }
 
 // suits reports whether a bound address is the wanted one: a path, or a port, of which 0 is any.
