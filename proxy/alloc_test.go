@@ -245,7 +245,7 @@ func wantNoAllocations(t *testing.T, conn net.Conn, f func()) {
 
 // startRawOrigin answers whatever arrives, without allocating: a request here
 // comes in one piece that a read returns whole.
-func startRawOrigin(t *testing.T, answer ...[]byte) (address string) {
+func startRawOrigin(t testing.TB, answer ...[]byte) (address string) {
 	l := listen(t)
 	var wg sync.WaitGroup
 	wg.Go(func() {

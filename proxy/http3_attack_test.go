@@ -156,6 +156,7 @@ func TestHTTP3StreamsCountAsConnections(t *testing.T) {
 	t.Parallel()
 	const limit = 10
 	origin, proceed := startGatedOrigin(t)
+	defer proceed()
 	p, address := startHTTP3Proxy(t, Options{Limits: Limits{ConnectionsPerAddress: limit}}, origin.address())
 	c := dialHTTP3(t, address)
 	var all []*http3Request
@@ -173,7 +174,7 @@ func TestHTTP3StreamsCountAsConnections(t *testing.T) {
 	if err == nil {
 		eventually(t, "another connection is refused", func() bool { return p.Connections() == 1 })
 	}
-	close(proceed)
+	proceed()
 	for _, r := range all {
 		a := r.response()
 		verify.Equal(t, a.status, "200", "status")
@@ -187,6 +188,7 @@ func TestHTTP3BodiesAreBoundedInMemory(t *testing.T) {
 	t.Parallel()
 	const share = 8 * http3BodyBytes
 	origin, proceed := startGatedOrigin(t)
+	defer proceed()
 	p, address := startHTTP3Proxy(t, Options{Limits: Limits{StreamBytes: 8 * share}}, origin.address())
 	c := dialHTTP3(t, address)
 	var waiting, refused []*http3Request
@@ -207,7 +209,7 @@ func TestHTTP3BodiesAreBoundedInMemory(t *testing.T) {
 		a := r.response()
 		verify.That(t, a.status == "503" && a.header["x-sluice-reason"] == "too_many_connections" || a.reset == own.RequestRejected, "got %+v", a)
 	}
-	close(proceed)
+	proceed()
 	for _, r := range waiting {
 		r.CloseWrite()
 		a := r.response()
@@ -223,6 +225,7 @@ func TestHTTP3PanicEndsConnection(t *testing.T) {
 	}
 	panicked := survivePanics(t)
 	origin, proceed := startGatedOrigin(t)
+	defer proceed()
 	p, address := startHTTP3Proxy(t, Options{}, origin.address())
 	other := dialHTTP3(t, address)
 	c := dialHTTP3(t, address)
@@ -237,7 +240,7 @@ func TestHTTP3PanicEndsConnection(t *testing.T) {
 	h.mu.Unlock()
 	c.request(http3Get, true)
 	c.expectEnd(own.InternalError)
-	close(proceed)
+	proceed()
 	eventually(t, "the other connection is left", func() bool { return p.Connections() == 1 && p.admission.total() == 1 && p.inflight() == 0 })
 	verify.That(t, panicked() >= 1 && panics.Total(panics.Connection) >= 1, "%d panics", panicked())
 	other.expectAlive()

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,13 +22,14 @@ import (
 	"sluice/test/verify"
 )
 
-// startGatedOrigin starts a peer that answers when proceed is closed.
-func startGatedOrigin(t *testing.T) (o *origin, proceed chan struct{}) {
-	proceed = make(chan struct{})
+// startGatedOrigin starts a peer that answers once proceed was called. It must be, also by a test that
+// fails.
+func startGatedOrigin(t *testing.T) (o *origin, proceed func()) {
+	gate := make(chan struct{})
 	return startOrigin(t, afterRequest(func(c *originConn) bool {
-		<-proceed
+		<-gate
 		return c.write(okResponse)
-	})), proceed
+	})), sync.OnceFunc(func() { close(gate) })
 }
 
 // Shutdown loses no request: those that were sent before the client knew are served, later ones are
@@ -35,6 +37,7 @@ func startGatedOrigin(t *testing.T) (o *origin, proceed chan struct{}) {
 func TestHTTP3Shutdown(t *testing.T) {
 	t.Parallel()
 	origin, proceed := startGatedOrigin(t)
+	defer proceed()
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	address := p.serveHTTP3(ListenerOptions{Name: "h3"})
 	c, idle := dialHTTP3(t, address), dialHTTP3(t, address)
@@ -55,7 +58,7 @@ func TestHTTP3Shutdown(t *testing.T) {
 		verify.Require(t, a.reset == own.RequestRejected, "a later request: got %+v", a)
 	}
 	verify.Equal(t, p.inflight(), 2, "in flight")
-	close(proceed)
+	proceed()
 	for _, r := range []*http3Request{first, second} {
 		a := r.response()
 		verify.That(t, a.status == "200" && a.body == "ok" && a.ended, "got %+v", a)
@@ -70,7 +73,7 @@ func TestHTTP3Shutdown(t *testing.T) {
 func TestHTTP3ShutdownIsCut(t *testing.T) {
 	t.Parallel()
 	origin, proceed := startGatedOrigin(t)
-	defer close(proceed)
+	defer proceed()
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	c := dialHTTP3(t, p.serveHTTP3(ListenerOptions{Name: "h3"}))
 	r := c.request(http3Get, true)
@@ -93,6 +96,7 @@ func TestHTTP3Drain(t *testing.T) {
 	t.Parallel()
 	eachCase(t, map[string]bool{"served": false, "cut": true}, func(t *testing.T, cut bool) {
 		origin, proceed := startGatedOrigin(t)
+		defer proceed()
 		p := startProxy(t, Options{}, origin.address())
 		address := p.serveHTTP3(ListenerOptions{Name: "drains"})
 		other := dialHTTP3(t, p.serveHTTP3(ListenerOptions{Name: "stays"}))
@@ -114,12 +118,12 @@ func TestHTTP3Drain(t *testing.T) {
 			}
 			c.expectEnd(own.NoError)
 			p.expectNothingCounted()
-			close(proceed)
+			proceed()
 		} else {
 			verify.Equal(t, c.readGoAway(control), 1<<62-4, "the first GOAWAY")
 			p.skip(http2GoAwayTimeout + http2GoAwaySettle)
 			verify.Equal(t, c.readGoAway(control), uint64(8), "the second GOAWAY")
-			close(proceed)
+			proceed()
 			upload.CloseWrite()
 			for _, r := range []*http3Request{r, upload} {
 				a := r.response()
