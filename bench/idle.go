@@ -101,10 +101,11 @@ func measureIdleH3(ctx context.Context, w workload, p *running) (i idle, err err
 		return i, err
 	}
 	conns, err := w.h3(p.settings.Listen).OpenIdle(ctx, w.conns)
-	defer conns.Close()
 	if err != nil {
+		conns.Close()
 		return i, fmt.Errorf("open idle connections: %w", err)
 	}
+	defer conns.Close()
 	if i.During, err = readSettled(ctx, p.process.PID(), settleIdleH3); err != nil {
 		return i, err
 	}

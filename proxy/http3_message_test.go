@@ -144,14 +144,6 @@ func TestHTTP3MalformedBodies(t *testing.T) {
 	})
 }
 
-// onlyHTTP3 returns the connection of the only client.
-func (p *testProxy) onlyHTTP3() *http3ClientConn {
-	p.t.Helper()
-	all := connections[*http3ClientConn](p.Server)
-	verify.Require(p.t, len(all) == 1, "%d connections", len(all))
-	return all[0]
-}
-
 // openHTTP3Streams returns how many requests of HTTP/3 are served.
 func (p *testProxy) openHTTP3Streams() (n int) {
 	for _, h := range connections[*http3ClientConn](p.Server) {

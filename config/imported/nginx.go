@@ -149,7 +149,7 @@ var (
 		`add_header|proxy_hide_header|allow|deny|satisfy|auth_basic(_user_file)?|client_max_body_size|proxy_(connect|read)_timeout|` +
 		`limit_req(_zone)?|gzip(_vary|_proxied)?|default_type|real_ip_[a-z]+|types|` +
 		`ssl_(certificate(_key)?|protocols)|proxy_ssl_(verify|server_name)|` +
-		`proxy_http_version|proxy_(request_)?buffering|http2|sendfile|tcp_no(push|delay))$`)
+		`proxy_http_version|proxy_(request_)?buffering|http[23]|sendfile|tcp_no(push|delay))$`)
 	// harmlessDirectives are others that restrict nobody.
 	harmlessDirectives = regexp.MustCompile(`^(absolute_redirect|access_log|add_trailer|a?io|alias|ancient_browser.*|autoindex.*|brotli.*|charset.*|` +
 		`chunked_transfer_encoding|client_(body|header)_.*|connection_pool_size|directio.*|empty_gif|error_(log|page)|etag|expires|fastcgi_.*|geo|geoip.*|` +

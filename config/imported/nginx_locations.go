@@ -218,6 +218,9 @@ func (l *location) headers(d *draft, keys tags.Keys) {
 		}
 	}
 	for _, h := range l.all("add_header") {
+		if strings.EqualFold(h.word(1), "Alt-Svc") { // a listener with http3 sends its own
+			continue
+		}
 		if text, known := variables(h.word(2), inHeaders); !known || keys.Get("response_headers", "add", h.word(1)) != nil {
 			d.note(h.at, "add_header %s: sluice has no such variable, or the header already: left out", h.word(1))
 		} else {

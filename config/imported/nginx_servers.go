@@ -87,6 +87,8 @@ func (n *nginx) listen(server, l *directive) {
 			p.servers = slices.Insert(p.servers, 0, server)
 		case option == "ssl":
 			p.secure = true
+		case option == "quic":
+			p.secure, p.keys["http3"] = true, "true"
 		case option == "proxy_protocol":
 			n.blind = true
 			p.keys["proxy_protocol"] = tags.Keys{"from": everybody}

@@ -147,6 +147,16 @@ func TestNginxChoosesALocation(t *testing.T) {
 	}
 }
 
+// A port of nginx with quic becomes a listener with HTTP/3, which sends Alt-Svc by itself.
+func TestNginxHTTP3(t *testing.T) {
+	d := read(t, "f server { listen 443 ssl; listen 443 quic reuseport; http3 on; ssl_certificate a.pem; ssl_certificate_key a.key; "+
+		"add_header Alt-Svc 'h3=\":443\"; ma=86400'; location / { proxy_pass http://10.0.0.1; } }")
+	listener := strings.Join(texts(d.parts["listeners"]), "\n")
+	verify.That(t, strings.Contains(listener, "'http3':'true'") && strings.Contains(listener, "'tls'"), "the listener: %s", listener)
+	verify.That(t, !strings.Contains(strings.Join(texts(d.parts["routes"]), "\n"), "Alt-Svc"), "the route sends Alt-Svc")
+	verify.That(t, !strings.Contains(fmt.Sprint(d.notes), "quic") && !strings.Contains(fmt.Sprint(d.notes), "http3"), "notes: %v", d.notes)
+}
+
 func TestNginxFiles(t *testing.T) {
 	d := read(t, "/etc/nginx/nginx.conf http { include conf.d/*.conf; include /etc/nginx/mime.types; }",
 		"conf.d/a.conf upstream s { server 10.0.0.1; } server { include snippets/proxy.conf; }", "snippets/proxy.conf location / { proxy_pass http://s; }")
