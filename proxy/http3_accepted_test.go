@@ -24,7 +24,8 @@ func echoBody(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %s %s", r.Method, body, r.Trailer.Get("X-After"))
 }
 
-// What a client may send, however odd: RFC 9114, sections 6.2, 7.2.8 and 9, and RFC 9000, section 16.
+// What a client may send, however odd: RFC 9114, sections 6.2, 7.2.8 and 9, and RFC 9000, section
+// 16.
 func TestHTTP3AcceptsWhatIsAllowed(t *testing.T) {
 	t.Parallel()
 	get, head, data, trailer := h3Head(http3Get), h3Head(http3Post), h3Data("body"), h3Head("x-after=1")
@@ -208,8 +209,8 @@ func TestHTTP3OnABadNetwork(t *testing.T) {
 	all.Wait()
 }
 
-// startBadRelay passes packets of one client to an address and back: a part of them is lost, doubled,
-// or comes after the next one.
+// startBadRelay passes packets of one client to an address and back: a part of them is lost,
+// doubled, or comes after the next one.
 func startBadRelay(t *testing.T, random *rand.Rand, address string) string {
 	front := verify.Result(net.ListenPacket("udp", "127.0.0.1:0")).Must(t)
 	back := verify.Result(net.Dial("udp", address)).Must(t)

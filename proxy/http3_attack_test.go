@@ -19,8 +19,8 @@ func (r *http3Request) cancel() {
 	r.StopSending(uint64(own.RequestCancelled))
 }
 
-// Requests that end early by the client's act or fault end the connection when there are far more of
-// them than of others, whatever ends them.
+// Requests that end early by the client's act or fault end the connection when there are far more
+// of them than of others, whatever ends them.
 func TestHTTP3RapidReset(t *testing.T) {
 	t.Parallel()
 	eachCase(t, map[string]func(r *http3Request){
@@ -100,8 +100,8 @@ func TestHTTP3UnknownStreamsAreFew(t *testing.T) {
 	})
 }
 
-// A hundred requests at a time are served. Another one may come when the work for one has ended, not
-// when the client has given it up.
+// A hundred requests at a time are served. Another one may come when the work for one has ended,
+// not when the client has given it up.
 func TestHTTP3StreamsAtOnce(t *testing.T) {
 	t.Parallel()
 	proceed := make(chan struct{})

@@ -20,17 +20,17 @@ import (
 
 // Limits of an HTTP/3 connection of a client. They are those of HTTP/2 where both have them.
 const (
-	// http3Window is how many bytes of bodies may wait to be read: what as many streams as may be
-	// open have at first, so that none stops another one.
+	// http3Window is how many bytes of bodies may wait to be read: what as many streams as may
+	// be open have at first, so that none stops another one.
 	http3Window = http2Streams * http2.InitialWindow
-	// http3BodyBytes is what the body of a request may hold of it, as Limits.StreamBytes counts it.
-	// One of each connection does not count.
+	// http3BodyBytes is what the body of a request may hold of it, as Limits.StreamBytes counts
+	// it. One of each connection does not count.
 	http3BodyBytes = http2.InitialWindow
-	// unverifiedHandshakes is how many clients at a time may be in a handshake without a proof of
-	// their address: above it they must prove it.
+	// unverifiedHandshakes is how many clients at a time may be in a handshake without a proof
+	// of their address: above it they must prove it.
 	unverifiedHandshakes = socket.MaxHandshakes / 8
-	// http3Silence is how much longer than Timeouts.Idle a connection may be without a packet: the
-	// end that QUIC makes of it then tells the client nothing.
+	// http3Silence is how much longer than Timeouts.Idle a connection may be without a packet:
+	// the end that QUIC makes of it then tells the client nothing.
 	http3Silence = 2 * http2GoAwayTimeout
 	// http3Linger is how long the end of a connection waits for the client to receive the last
 	// answers: QUIC drops what is not acknowledged.
@@ -65,8 +65,8 @@ func (s *Server) http3Options(at *listener) http3.Options {
 	}
 }
 
-// An http3ClientConn is a connection of a client with HTTP/3. Its goroutine accepts streams; each has
-// a goroutine that serves its request. The Entry of client has the deadlines between requests.
+// An http3ClientConn is a connection of a client with HTTP/3. Its goroutine accepts streams; each
+// has a goroutine that serves its request. The Entry of client has the deadlines between requests.
 type http3ClientConn struct {
 	client   client
 	conn     *http3.Conn
@@ -84,7 +84,8 @@ type http3ClientConn struct {
 	idle     bool              // without a stream for idleSetDelay
 	answered int64             // coarse time of the end of the last stream; 0: there was none
 	goAway   goAwayPhase
-	// goAwayUntil is the coarse time when goAwayAnnounced ends, or goAwayFinal if nothing is open.
+	// goAwayUntil is the coarse time when goAwayAnnounced ends, or goAwayFinal if nothing is
+	// open.
 	goAwayUntil int64
 }
 
@@ -264,8 +265,8 @@ func (h *http3ClientConn) dropAll() {
 	}
 }
 
-// countFaultLocked counts a stream that ends early by the act or fault of the client, and returns an
-// error if there are too many.
+// countFaultLocked counts a stream that ends early by the act or fault of the client, and returns
+// an error if there are too many.
 func (h *http3ClientConn) countFaultLocked() error {
 	h.resets.Leak(h.client.server.sweeper.Now(), http2ResetTime)
 	if h.resets.Add(1) > http2Resets {

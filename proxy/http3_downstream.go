@@ -20,9 +20,9 @@ import (
 	"sluice/route/places"
 )
 
-// An http3Stream is a stream of an http3ClientConn, and the downstream of its exchange. It is reused
-// for later streams of the connection, all of which but one count as connections for the limits of
-// the server.
+// An http3Stream is a stream of an http3ClientConn, and the downstream of its exchange. It is
+// reused for later streams of the connection, all of which but one count as connections for the
+// limits of the server.
 type http3Stream struct {
 	client   client
 	stream   http3.Stream

@@ -22,8 +22,8 @@ import (
 	"sluice/test/verify"
 )
 
-// startGatedOrigin starts a peer that answers once proceed was called. It must be, also by a test that
-// fails.
+// startGatedOrigin starts a peer that answers once proceed was called. It must be, also by a test
+// that fails.
 func startGatedOrigin(t *testing.T) (o *origin, proceed func()) {
 	gate := make(chan struct{})
 	return startOrigin(t, afterRequest(func(c *originConn) bool {
@@ -90,7 +90,8 @@ func TestHTTP3ShutdownIsCut(t *testing.T) {
 	p.pool.Close()
 }
 
-// Drain serves what was sent before its GOAWAY, and cuts what is left after its time with an answer.
+// Drain serves what was sent before its GOAWAY, and cuts what is left after its time with an
+// answer.
 func TestHTTP3Drain(t *testing.T) {
 	t.Parallel()
 	eachCase(t, map[string]bool{"served": false, "cut": true}, func(t *testing.T, cut bool) {

@@ -23,8 +23,8 @@ type http3Fault struct {
 	do   func(c *http3Frames)
 }
 
-// Faults that end the connection: RFC 9114, section 8.1, and RFC 9204, section 6. The cases of h3spec
-// are among them.
+// Faults that end the connection: RFC 9114, section 8.1, and RFC 9204, section 6. The cases of
+// h3spec are among them.
 func TestHTTP3ConnectionFaults(t *testing.T) {
 	t.Parallel()
 	head, trailer, data := h3Head(http3Post), h3Head("x=1"), h3Data("body")

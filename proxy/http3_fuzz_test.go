@@ -18,8 +18,8 @@ import (
 )
 
 // Whatever a client sends on the stream of a request, and behind its SETTINGS, the stream or the
-// connection ends, and nothing stays in flight. A peer gets only what net/http takes for requests, and a
-// whole one is that which another decoder finds in the frames.
+// connection ends, and nothing stays in flight. A peer gets only what net/http takes for requests,
+// and a whole one is that which another decoder finds in the frames.
 func FuzzHTTP3(f *testing.F) {
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 	head, data := h3Head(http3Post), h3Data("body")
@@ -116,8 +116,8 @@ func (r *http3Request) drain() {
 	verify.That(r.t, !timedOut(err), "the stream does not end: %v", err)
 }
 
-// withoutBase returns a section whose Base is 0, as quic-go demands: RFC 9204, section 4.5.1.2, allows
-// any, which nothing refers to.
+// withoutBase returns a section whose Base is 0, as quic-go demands: RFC 9204, section 4.5.1.2,
+// allows any, which nothing refers to.
 func withoutBase(section []byte) []byte {
 	if len(section) < 2 || section[0] != 0 {
 		return section

@@ -12,8 +12,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A client that stops within its request gets a 408, wherever it stops, and holds nothing until then
-// but its stream.
+// A client that stops within its request gets a 408, wherever it stops, and holds nothing until
+// then but its stream.
 func TestHTTP3RequestsThatStop(t *testing.T) {
 	t.Parallel()
 	const long, never = time.Hour, 1000 * time.Hour
@@ -101,7 +101,8 @@ func (p *testProxy) hasHTTP3Stream(of func(*http3Stream) bool) (found bool) {
 	return found
 }
 
-// A client that takes nothing of a response is cut after the write timeout, and the peer is released.
+// A client that takes nothing of a response is cut after the write timeout, and the peer is
+// released.
 func TestHTTP3ClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	const long = time.Hour

@@ -32,8 +32,8 @@ func (r *http3Request) expectBytes(want string) {
 	}
 }
 
-// An extended CONNECT (RFC 9220) arrives at the peer as an upgrade of HTTP/1.1. Each direction ends by
-// itself.
+// An extended CONNECT (RFC 9220) arrives at the peer as an upgrade of HTTP/1.1. Each direction ends
+// by itself.
 func TestHTTP3Tunnel(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, echoingWebSocket)

@@ -87,8 +87,8 @@ func (c *Conn) Remote() netip.Addr { return addressOf(c.quic.RemoteAddr()) }
 // RoundTrip returns how long a packet to the client and its acknowledgement take.
 func (c *Conn) RoundTrip() time.Duration { return c.quic.ConnectionStats().SmoothedRTT }
 
-// AcceptStream returns the stream of the next request. The error is os.ErrDeadlineExceeded after the read
-// deadline, and else says why the connection has ended.
+// AcceptStream returns the stream of the next request. The error is os.ErrDeadlineExceeded after
+// the read deadline, and else says why the connection has ended.
 func (c *Conn) AcceptStream() (*quic.Stream, error) {
 	s, err := c.quic.AcceptStream(c.accept.context())
 	switch {

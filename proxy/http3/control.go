@@ -56,8 +56,8 @@ func (c *Conn) sendSettings(maxSectionBytes int) (err error) {
 	return err
 }
 
-// acceptUniStreams reads the unidirectional streams of the client until the connection ends. The type
-// of one may come later than all of another.
+// acceptUniStreams reads the unidirectional streams of the client until the connection ends. The
+// type of one may come later than all of another.
 func (c *Conn) acceptUniStreams() {
 	for {
 		s, err := c.quic.AcceptUniStream(context.Background())
@@ -216,8 +216,8 @@ func readSettings(s *bufio.Reader, length uint64) error {
 	return nil
 }
 
-// readEncoder reads the client's encoder stream: without capacity it can only say that there is none
-// (RFC 9204, section 4.3.1).
+// readEncoder reads the client's encoder stream: without capacity it can only say that there is
+// none (RFC 9204, section 4.3.1).
 func readEncoder(s *bufio.Reader) error {
 	const noCapacity = 0x20
 	for {

@@ -27,16 +27,16 @@ type Options struct {
 	// StreamWindow, that grows to MaxStreamWindow, is how many bytes of a stream may wait to be
 	// read, and Window, that grows to MaxWindow, is that of all streams of a connection.
 	StreamWindow, MaxStreamWindow, Window, MaxWindow int
-	// Grow asks whether the window of a client's connection may grow by a number of bytes. After
-	// true, Shrink is called with all of them in the end.
+	// Grow asks whether the window of a client's connection may grow by a number of bytes.
+	// After true, Shrink is called with all of them in the end.
 	Grow   func(remote netip.Addr, bytes int64) bool
 	Shrink func(remote netip.Addr, bytes int64)
 	// Admit asks whether a client may begin a handshake. verified: it is at that address; else
-	// anybody could have sent the packet. After true, ended is called at the end of the handshake,
-	// with what was agreed on, or nil after a failure.
+	// anybody could have sent the packet. After true, ended is called at the end of the
+	// handshake, with what was agreed on, or nil after a failure.
 	Admit func(remote netip.Addr, verified bool) (ended func(*tls.ConnectionState), ok bool)
-	// Verify asks whether the next client must prove its address first, which costs it a round trip
-	// (RFC 9000, section 8.1.2).
+	// Verify asks whether the next client must prove its address first, which costs it a round
+	// trip (RFC 9000, section 8.1.2).
 	Verify func() bool
 }
 
@@ -133,7 +133,8 @@ func (e *Endpoint) begin(ctx context.Context, info *quic.ClientInfo) (context.Co
 var errStopping = errors.New("the endpoint stops")
 
 // enter begins a handshake. While the endpoint stops, only clients that it has asked to prove their
-// address may come back, unless another process reads the socket: what this one gets then is its own.
+// address may come back, unless another process reads the socket: what this one gets then is its
+// own.
 func (e *Endpoint) enter(verified bool) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -42,8 +42,8 @@ func integer(b []byte) uint64 {
 	return v
 }
 
-// headerOfLength is the beginning of a frame whose length is not known yet, with room for four bytes
-// of it.
+// headerOfLength is the beginning of a frame whose length is not known yet, with room for four
+// bytes of it.
 const headerOfLength = 1 + 4
 
 // beginFrame appends the header of a frame of up to 2³⁰ bytes, for endFrame.

@@ -20,8 +20,8 @@ import (
 // request. One goroutine may read and one may write at a time.
 //
 // A read that waits has no buffer. Reads and writes end with the deadlines of Entry, with
-// os.ErrDeadlineExceeded, and with [socket.ErrClosedEarly] if the client has reset the stream or the
-// connection has ended. A read can also end with an [Error] or a [StreamError].
+// os.ErrDeadlineExceeded, and with [socket.ErrClosedEarly] if the client has reset the stream or
+// the connection has ended. A read can also end with an [Error] or a [StreamError].
 type Stream struct {
 	// Delayed says that a write has waited for the client.
 	Delayed bool
@@ -29,7 +29,8 @@ type Stream struct {
 	Trailer []byte
 	// Received says that the end of the request was read.
 	Received bool
-	// OnlyData says that the request is a tunnel: it has no trailer section (RFC 9114, section 4.4).
+	// OnlyData says that the request is a tunnel: it has no trailer section (RFC 9114, section
+	// 4.4).
 	OnlyData bool
 	// Sent says that the end of the response was written.
 	Sent atomic.Bool
@@ -55,8 +56,8 @@ type waits struct {
 }
 
 // Init prepares a stream of a connection, whose waits are those of entry. maxTrailerBytes bounds
-// trailer sections. patience returns how long a write may wait from now on; 0: no longer. moved: the
-// client has taken bytes since the last call.
+// trailer sections. patience returns how long a write may wait from now on; 0: no longer. moved:
+// the client has taken bytes since the last call.
 func (s *Stream) Init(c *Conn, entry *socket.SweepEntry, sweeper *socket.Sweeper, hint uint32, maxTrailerBytes int, patience func(moved bool) time.Duration) {
 	s.entry, s.sweeper, s.maxBytes, s.patience = entry, sweeper, maxTrailerBytes, patience
 	s.waits.conn = c
@@ -108,8 +109,8 @@ func (s *Stream) ReadHead(maxBytes, listBytes int) (head *Section, ends bool, er
 // head or the body, in a frame of its own.
 const endPatience = 5 * time.Millisecond
 
-// EndsSoon reports whether the request ends here, without more frames. So a request without a body is
-// known to have none.
+// EndsSoon reports whether the request ends here, without more frames. So a request without a body
+// is known to have none.
 func (s *Stream) EndsSoon() bool {
 	if s.Received {
 		return true
@@ -219,8 +220,8 @@ func (s *Stream) Take(b []byte) (n int, last bool, err error) {
 // Left returns how many bytes of the body Take may return before the next frame.
 func (s *Stream) Left() uint64 { return s.left }
 
-// readHeader reads the header of the next frame, without those that are to be skipped; io.EOF: there
-// is none.
+// readHeader reads the header of the next frame, without those that are to be skipped; io.EOF:
+// there is none.
 func (s *Stream) readHeader() (t frameType, length uint64, err error) {
 	for {
 		if t, length, err = s.readAnyHeader(); err != nil || t == frameData || t == frameHeaders {
@@ -365,8 +366,8 @@ func (s *Stream) again(err *error) bool {
 // maxWriteBytes is how much is written in one piece: only after it a slow client is seen to move.
 const maxWriteBytes = 16 << 10
 
-// Write writes b, and the end of the response if ends. After an interruption it writes what the client
-// takes at once.
+// Write writes b, and the end of the response if ends. After an interruption it writes what the
+// client takes at once.
 func (s *Stream) Write(b []byte, ends bool) error {
 	defer s.entry.WriteDeadline.Store(0)
 	begun := s.sweeper.Now()
@@ -426,8 +427,8 @@ func (s *Stream) Close() {
 	s.quic = nil
 }
 
-// IsGone reports whether the client has given up the request, or its connection has ended. It is safe
-// for concurrent use.
+// IsGone reports whether the client has given up the request, or its connection has ended. It is
+// safe for concurrent use.
 func (s *Stream) IsGone() bool {
 	q := s.waits.of.Load()
 	return q != nil && !s.Sent.Load() && q.Context().Err() != nil
