@@ -96,8 +96,8 @@ func allocated() allocations {
 	return all
 }
 
-// What a request costs with one connection and one request at a time, beside HTTP/2: time of the server
-// and of the client, on the same machine.
+// What a request costs with one connection and one request at a time, beside HTTP/2: time of the
+// server and of the client, on the same machine.
 func BenchmarkRequest(b *testing.B) {
 	b.Run("HTTP/2", func(b *testing.B) {
 		p := startProxy(b, Options{}, startRawOrigin(b, []byte(okResponse)))

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	xhttp2 "golang.org/x/net/http2"
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/protobuf/proto"
 
@@ -187,6 +188,38 @@ func TestHTTP3RequestsAreSentAgain(t *testing.T) {
 		}
 	}
 	verify.That(t, tries.Load() > 30, "no request was sent twice")
+}
+
+// A unary call of gRPC that a peer has not processed is sent again, although it announces no length.
+func TestHTTP3UnprocessedCallIsSentAgain(t *testing.T) {
+	t.Parallel()
+	var refused atomic.Bool
+	var got atomic.Value
+	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+		answer: func(p *framePeer, stream uint32) {
+			if refused.CompareAndSwap(false, true) {
+				p.WriteRSTStream(stream, xhttp2.ErrCodeRefusedStream)
+			}
+		},
+		frame: func(p *framePeer, frame xhttp2.Frame) {
+			if f, ok := frame.(*xhttp2.DataFrame); ok && f.StreamEnded() {
+				got.Store(string(f.Data()))
+				p.headers(f.StreamID, true, ":status", "200", "grpc-status", "0")
+			}
+		},
+	}))
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
+	c := dialHTTP3(t, p.serveHTTP3(ListenerOptions{Name: "h3"}))
+	for _, length := range []int{5, 1000} {
+		refused.Store(false)
+		message := strings.Repeat("m", length)
+		r := c.open()
+		r.Write(append(h3Head(http3Post+grpcFields), h3Data(message)...)) // all arrives at once
+		r.CloseWrite()
+		a := r.response()
+		verify.That(t, a.status == "200" && a.header["grpc-status"] == "0" && got.Load() == message, "%d bytes: got %+v, the peer %q", length, a, got.Load())
+	}
+	p.expectNothingCounted()
 }
 
 // A client that gives a request up releases the peer, however it says so.

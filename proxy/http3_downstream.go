@@ -247,8 +247,8 @@ func (s *http3Stream) takeBody(b []byte) (n int, last bool, trailer []byte, err 
 	return n, last, s.stream.Trailer, s.ofBody(err)
 }
 
-// wholeBody implements streamBody: it is not known before it is read.
-func (s *http3Stream) wholeBody() int64 { return -1 }
+// wholeBody implements streamBody, for a call of gRPC, as [http2Stream.wholeBody] does.
+func (s *http3Stream) wholeBody() int64 { return s.stream.WholeSoon() }
 
 // ofBody returns err, of a body, as the exchange knows it.
 func (s *http3Stream) ofBody(err error) error {

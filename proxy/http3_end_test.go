@@ -22,8 +22,8 @@ import (
 	"sluice/test/verify"
 )
 
-// startGatedOrigin starts a peer that answers once proceed was called. It must be, also by a test that
-// fails.
+// startGatedOrigin starts a peer that answers once proceed was called. It must be, also by a test
+// that fails.
 func startGatedOrigin(t *testing.T) (o *origin, proceed func()) {
 	gate := make(chan struct{})
 	return startOrigin(t, afterRequest(func(c *originConn) bool {

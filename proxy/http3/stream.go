@@ -130,6 +130,39 @@ func (s *Stream) EndsSoon() bool {
 	return true
 }
 
+// WholeSoon returns the length of the body if all of it and its end arrive soon, in one frame; else
+// -1. It takes nothing of it.
+func (s *Stream) WholeSoon() int64 {
+	memory := sections.Get().(*Section)
+	defer memory.Release()
+	s.quic.SetReadDeadline(time.Now().Add(endPatience))
+	length := s.peekWhole(memory.block[:])
+	if !s.entry.ResumeRead() {
+		s.quic.SetReadDeadline(socket.ALongTimeAgo)
+	}
+	return length
+}
+
+// peekWhole is WholeSoon until the read deadline.
+func (s *Stream) peekWhole(b []byte) int64 {
+	if _, err := s.quic.Peek(b[:2]); err != nil || frameType(b[0]) != frameData {
+		return -1
+	}
+	header := 1 + lengthOfInteger(b[1])
+	if _, err := s.quic.Peek(b[:header]); err != nil {
+		return -1
+	}
+	length := integer(b[1:header])
+	if length >= uint64(len(b)-header) {
+		return -1
+	}
+	whole := header + int(length)
+	if n, err := s.quic.Peek(b[:whole+1]); err != io.EOF || n != whole {
+		return -1
+	}
+	return int64(length)
+}
+
 // readSection reads the payload of HEADERS.
 func (s *Stream) readSection(length uint64, maxBytes, listBytes int) (*Section, error) {
 	if length > uint64(maxBytes) {
