@@ -49,6 +49,7 @@ type Endpoint struct {
 	options   atomic.Pointer[Options]
 	accept    deadline
 	serving   atomic.Bool
+	changes   sync.Mutex // held by Serve, Close and Reopen; mu may be taken meanwhile
 
 	mu sync.Mutex
 	// mu guards the fields below.
@@ -188,6 +189,8 @@ func (e *Endpoint) IsServing() bool { return e.serving.Load() }
 // Serve sets the settings of new connections, and begins to read the socket.
 func (e *Endpoint) Serve(o Options) error {
 	e.options.Store(&o)
+	e.changes.Lock()
+	defer e.changes.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing {
@@ -337,16 +340,21 @@ func (e *Endpoint) Counts() packets.Counts { return e.socket.Counts() }
 // Close ends Accept and refuses new connections. The socket is released with the last connection.
 func (e *Endpoint) Close() error {
 	e.serving.Store(false)
+	e.changes.Lock()
+	defer e.changes.Unlock()
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closing {
+	l, closed := e.listener, e.closing
+	e.closing = true
+	e.mu.Unlock()
+	if closed {
 		return net.ErrClosed
 	}
-	e.closing = true
-	if e.listener != nil {
-		e.listener.close()
-		e.listener = nil
+	if l != nil {
+		l.close() // not with mu: it waits for handshakes that begin or end, which need that
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.listener = nil
 	e.closeIfUnusedLocked()
 	return nil
 }
@@ -354,6 +362,8 @@ func (e *Endpoint) Close() error {
 // Reopen reverts Close, and reports whether it could: the socket is not released yet. Then Serve
 // may be called again.
 func (e *Endpoint) Reopen() bool {
+	e.changes.Lock()
+	defer e.changes.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -372,7 +382,7 @@ func (e *Endpoint) left() {
 }
 
 func (e *Endpoint) closeIfUnusedLocked() {
-	if !e.closing || e.conns > 0 || e.closed {
+	if !e.closing || e.listener != nil || e.conns > 0 || e.closed {
 		return
 	}
 	e.closed = true
