@@ -40,8 +40,10 @@ func beginHandshake(t *testing.T, running *sync.WaitGroup, ctx context.Context, 
 	s := &deafSocket{PacketConn: verify.Result(net.ListenPacket("udp", from+":0")).Must(t)}
 	s.hears.Store(packets)
 	endpoint := verify.Result(quic.NewEndpoint(s, nil)).Must(t)
+	config := quicClient()
+	config.HandshakeTimeout = -1 // it goes on until ctx ends
 	running.Go(func() {
-		endpoint.Dial(ctx, "udp", to, quicClient())
+		endpoint.Dial(ctx, "udp", to, config)
 		endpoint.Close(ctx)
 	})
 }

@@ -221,10 +221,12 @@ func TestRevokedBeforeItsEnd(t *testing.T) {
 			}
 			return answer, err
 		}
+		before := origin.got()
 		first := verify.Result(ask()).Must(t)
 		verify.That(t, first.Proto == protocol && first.StatusCode != 403, "%s: got %s %s", protocol, first.Proto, first.Status)
+		eventually(t, "the peer has the first request", func() bool { return origin.got() != before })
 		lists.Store(contents.Revocations)
-		before := origin.got()
+		before = origin.got()
 		second := verify.Result(ask()).Must(t)
 		verify.That(t, second.StatusCode == 403 && second.Header.Get("X-Sluice-Reason") == "certificate_revoked", "%s: got %s", protocol, second.Status)
 		verify.Equal(t, origin.got(), before, "%s: what the peer got", protocol)

@@ -49,7 +49,6 @@ type Endpoint struct {
 	options   atomic.Pointer[Options]
 	accept    deadline
 	serving   atomic.Bool
-	changes   sync.Mutex // held by Serve, Close and Reopen; mu may be taken meanwhile
 
 	mu sync.Mutex
 	// mu guards the fields below.
@@ -189,24 +188,44 @@ func (e *Endpoint) IsServing() bool { return e.serving.Load() }
 // Serve sets the settings of new connections, and begins to read the socket.
 func (e *Endpoint) Serve(o Options) error {
 	e.options.Store(&o)
-	e.changes.Lock()
-	defer e.changes.Unlock()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closing {
+	listens, err := e.state()
+	if err != nil || listens {
+		e.serving.Store(err == nil)
+		return err
+	}
+	early, err := e.transport.ListenEarly(&tls.Config{GetConfigForClient: e.tls}, &quic.Config{
+		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return e.config(), nil },
+	})
+	if err != nil {
+		return err
+	}
+	l := startListening(early)
+	if !e.setListener(l) {
+		l.close()
 		return net.ErrClosed
 	}
 	e.serving.Store(true)
-	if e.listener != nil {
-		return nil
+	return nil
+}
+
+// state reports whether the endpoint listens. The error is net.ErrClosed after Close.
+func (e *Endpoint) state() (listens bool, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return false, net.ErrClosed
 	}
-	l, err := e.transport.ListenEarly(&tls.Config{GetConfigForClient: e.tls}, &quic.Config{
-		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return e.config(), nil },
-	})
-	if err == nil {
-		e.listener = startListening(l)
+	return e.listener != nil, nil
+}
+
+func (e *Endpoint) setListener(l *listening) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return false
 	}
-	return err
+	e.listener = l
+	return true
 }
 
 // listening takes connections from quic-go before the end of their handshake: its queue of 32
@@ -319,9 +338,7 @@ func (e *Endpoint) Accept() (net.Conn, error) {
 	}
 	state := q.ConnectionState().TLS
 	admittedOf(q).endHandshake(&state)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.conns++
+	e.countConns(1)
 	return &Conn{quic: q, endpoint: e}, nil
 }
 
@@ -340,30 +357,31 @@ func (e *Endpoint) Counts() packets.Counts { return e.socket.Counts() }
 // Close ends Accept and refuses new connections. The socket is released with the last connection.
 func (e *Endpoint) Close() error {
 	e.serving.Store(false)
-	e.changes.Lock()
-	defer e.changes.Unlock()
-	e.mu.Lock()
-	l, closed := e.listener, e.closing
-	e.closing = true
-	e.mu.Unlock()
-	if closed {
+	l, first := e.beginClose()
+	if !first {
 		return net.ErrClosed
 	}
 	if l != nil {
-		l.close() // not with mu: it waits for handshakes that begin or end, which need that
+		l.close() // it waits for calls of enter
 	}
+	e.closeIfUnused()
+	return nil
+}
+
+// beginClose reports whether this is the first call, and returns what listens; nil: nothing.
+func (e *Endpoint) beginClose() (l *listening, first bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.listener = nil
-	e.closeIfUnusedLocked()
-	return nil
+	if e.closing {
+		return nil, false
+	}
+	l, e.listener, e.closing = e.listener, nil, true
+	return l, true
 }
 
 // Reopen reverts Close, and reports whether it could: the socket is not released yet. Then Serve
 // may be called again.
 func (e *Endpoint) Reopen() bool {
-	e.changes.Lock()
-	defer e.changes.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -375,17 +393,30 @@ func (e *Endpoint) Reopen() bool {
 
 // left ends one of the connections.
 func (e *Endpoint) left() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.conns--
-	e.closeIfUnusedLocked()
+	e.countConns(-1)
+	e.closeIfUnused()
 }
 
-func (e *Endpoint) closeIfUnusedLocked() {
-	if !e.closing || e.listener != nil || e.conns > 0 || e.closed {
-		return
+func (e *Endpoint) countConns(n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.conns += n
+}
+
+// closeIfUnused releases the socket after Close, with the last connection.
+func (e *Endpoint) closeIfUnused() {
+	if e.beginRelease() {
+		e.transport.Close() // it waits for calls of enter
+		e.release()
+	}
+}
+
+func (e *Endpoint) beginRelease() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.closing || e.conns > 0 || e.closed {
+		return false
 	}
 	e.closed = true
-	e.transport.Close()
-	e.release()
+	return true
 }
