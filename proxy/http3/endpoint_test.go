@@ -1,0 +1,62 @@
+package http3
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"sluice/proxy/packets"
+	"sluice/test/verify"
+)
+
+// The end of an endpoint waits for the handshake that begins at that moment, which does not wait for
+// the end.
+func TestEndpointEndsAsAHandshakeBegins(t *testing.T) {
+	conn := verify.Result(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})).Must(t)
+	socket := verify.Result(packets.New(conn)).Must(t)
+	e := NewEndpoint(socket, func() { socket.Close() })
+	begins := make(chan struct{}, 100)
+	verify.NoError(t, e.Serve(Options{
+		TLS:  new(tls.Config),
+		Head: time.Minute, Idle: time.Minute, Streams: 1, StreamWindow: 1 << 16, MaxStreamWindow: 1 << 16, Window: 1 << 16, MaxWindow: 1 << 16,
+		Admit: func(netip.Addr, bool) (func(*tls.ConnectionState), bool) { return nil, false },
+		Verify: func() bool {
+			begins <- struct{}{}
+			for !e.endsOrIsLocked() {
+				runtime.Gosched()
+			}
+			return false
+		},
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	dialed := make(chan struct{})
+	go func() {
+		defer close(dialed)
+		quic.DialAddr(ctx, conn.LocalAddr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}}, nil)
+	}()
+	<-begins
+	ended := make(chan struct{})
+	go func() { e.Close(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(2 * time.Minute):
+		t.Error("Close does not return")
+	}
+	cancel()
+	<-dialed
+}
+
+// endsOrIsLocked reports whether Close has begun.
+func (e *Endpoint) endsOrIsLocked() bool {
+	if !e.mu.TryLock() {
+		return true
+	}
+	defer e.mu.Unlock()
+	return e.closing
+}
