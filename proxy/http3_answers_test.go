@@ -169,7 +169,7 @@ func TestHTTP3RequestsAreSentAgain(t *testing.T) {
 		return tries.Add(1)%3 != 0 && c.write(okResponse) // every third try has no answer
 	}))
 	p := startProxy(t, Options{}, nowhere[0], origin.address())
-	p.reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10}})
+	p.reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 100_000}})
 	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 20, BodyBytes: 1 << 20}})
 	c := dialHTTP3(t, p.serveHTTP3(ListenerOptions{Name: "h3"}))
 	for range 10 {

@@ -77,7 +77,7 @@ func TestHTTP3HandshakesLeaveRoomToOthers(t *testing.T) {
 	})
 	retries := p.http3Retries.Load()
 	other("without proofs")
-	verify.That(t, p.http3Retries.Load() >= retries+3, "the others did not prove their address")
+	verify.That(t, p.http3Retries.Load() >= retries+3, "the others did not prove their address: %d of 3, and %d handshakes without a proof", p.http3Retries.Load()-retries, p.handshakes.Unverified())
 	for range socket.MaxHandshakesPerBlock + 20 { // they get the Retry, and prove their address
 		beginHandshake(t, &running, ctx, "127.0.0.3", address, 1)
 	}

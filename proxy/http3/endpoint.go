@@ -238,23 +238,28 @@ type listening struct {
 	work  sync.WaitGroup
 }
 
+// acceptors is how many goroutines wait for connections: so many are taken at once, also while the
+// processors are busy.
+const acceptors = 64
+
 func startListening(early *quic.EarlyListener) *listening {
 	l := &listening{early: early, ready: make(chan *quic.Conn)}
 	l.ctx, l.stop = context.WithCancel(context.Background())
-	l.work.Go(func() {
-		defer panics.Contain(panics.Connection, func() { early.Close() })
-		for {
-			q, err := early.Accept(l.ctx)
-			if err != nil {
-				return
-			}
-			l.work.Go(func() {
-				defer panics.Contain(panics.Connection, nil)
-				l.await(q)
-			})
-		}
-	})
+	for range acceptors {
+		l.work.Go(l.acceptNext)
+	}
 	return l
+}
+
+// acceptNext takes one connection. Another goroutine waits in place of this one then.
+func (l *listening) acceptNext() {
+	defer panics.Contain(panics.Connection, nil)
+	q, err := l.early.Accept(l.ctx)
+	if err != nil {
+		return
+	}
+	l.work.Go(l.acceptNext)
+	l.await(q)
 }
 
 // await waits for the end of a handshake, and until somebody accepts the connection.

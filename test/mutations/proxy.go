@@ -235,8 +235,8 @@ var proxyFaults = []mutation{
 	{
 		name: "handshakes-of-quic-wait-for-each-other",
 		file: "proxy/http3/endpoint.go",
-		old:  "			l.work.Go(func() {\n				defer panics.Contain(panics.Connection, nil)\n				l.await(q)\n			})\n",
-		new:  "			l.await(q)\n",
+		old:  "	l.work.Go(l.acceptNext)\n	l.await(q)\n",
+		new:  "	l.await(q)\n	l.work.Go(l.acceptNext)\n",
 		test: "./proxy TestHTTP3ManyClientsAtOnce",
 	},
 	{
