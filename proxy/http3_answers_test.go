@@ -165,12 +165,12 @@ func TestHTTP3GRPC(t *testing.T) {
 func TestHTTP3RequestsAreSentAgain(t *testing.T) {
 	t.Parallel()
 	var tries atomic.Int64
-	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
+	answer := withRequest(func(c *originConn, r *http.Request) bool {
 		return tries.Add(1)%3 != 0 && c.write(okResponse) // every third try has no answer
-	}))
-	p := startProxy(t, Options{}, nowhere[0], origin.address())
-	p.reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 100_000}})
-	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 20, BodyBytes: 1 << 20}})
+	})
+	p := startProxy(t, Options{}, startOrigin(t, answer).address(), startOrigin(t, answer).address())
+	p.reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10}})
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 4, BodyBytes: 1 << 20}})
 	c := dialHTTP3(t, p.serveHTTP3(ListenerOptions{Name: "h3"}))
 	for range 10 {
 		for _, body := range []string{"", "small", strings.Repeat("long", 50_000)} {
@@ -190,7 +190,8 @@ func TestHTTP3RequestsAreSentAgain(t *testing.T) {
 	verify.That(t, tries.Load() > 30, "no request was sent twice")
 }
 
-// A unary call of gRPC that a peer has not processed is sent again, although it announces no length.
+// A unary call of gRPC that a peer has not processed is sent again, although it announces no
+// length.
 func TestHTTP3UnprocessedCallIsSentAgain(t *testing.T) {
 	t.Parallel()
 	var refused atomic.Bool

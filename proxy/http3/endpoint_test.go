@@ -15,8 +15,8 @@ import (
 	"sluice/test/verify"
 )
 
-// The end of an endpoint waits for the handshake that begins at that moment, which does not wait for
-// the end.
+// The end of an endpoint waits for the handshake that begins at that moment, which does not wait
+// for the end.
 func TestEndpointEndsAsAHandshakeBegins(t *testing.T) {
 	conn := verify.Result(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})).Must(t)
 	socket := verify.Result(packets.New(conn)).Must(t)
