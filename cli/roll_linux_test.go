@@ -287,13 +287,18 @@ func TestRollWithTwoReplicas(t *testing.T) {
 	c, all := startCluster(t, 2)
 	var held *admin.Peer
 	until := make(chan struct{})
-	gate := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-until }))
+	asked := make(chan struct{}, 1)
+	gate := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-until
+	}))
 	defer gate.Close()
 	answered := make(chan string, 1)
 	go func() {
 		_, body := tryGet("http://" + all[1].address + "/?until=" + gate.URL)
 		answered <- body
 	}()
+	<-asked // an app has the request; a try before may have been at another one
 	awaitThat(t, "a request in flight at the second replica", func() bool {
 		_, body := tryGet("http://" + all[1].admin + "/api/peers")
 		var peers []admin.Peer
