@@ -227,17 +227,7 @@ func (s *http2Stream) OnStop() {
 	}
 }
 
-// Patience implements [http2.StreamRole]. A tunnel waits as long as bytes move in the other
-// direction.
+// Patience implements [http2.StreamRole].
 func (s *http2Stream) Patience(moved bool) time.Duration {
-	switch {
-	case s.inTunnel != nil:
-		if moved {
-			s.inTunnel.Touch()
-		}
-		return s.inTunnel.Left(s.client.server.sweeper.Exact())
-	case moved:
-		return s.client.options.Timeouts.Write
-	}
-	return 0
+	return s.client.writePatience(s.inTunnel, moved)
 }

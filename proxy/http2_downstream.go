@@ -23,12 +23,7 @@ func (s *http2Stream) closeAfterAnswer() {}
 
 // ReadBody implements source.
 func (s *http2Stream) ReadBody(b *socket.Buffers, _ bool) (transfer.Piece, error) {
-	if err := s.awaitBody(b, s.exchange.bodyTimeout()); err != nil {
-		return transfer.Piece{}, err
-	}
-	b.Borrow()
-	n, last, trailer, _ := s.takeBody(b.From)
-	return transfer.Piece{Text: b.From[:n], Length: int64(n), Last: last, Trailer: trailer}, nil
+	return readStreamBody(s.exchange, s, b)
 }
 
 // SourceSocket implements source.

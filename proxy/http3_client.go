@@ -1,14 +1,11 @@
 package proxy
 
 import (
-	"crypto/tls"
 	"errors"
 	"net/netip"
 	"os"
 	"sync"
 	"time"
-
-	"github.com/quic-go/quic-go"
 
 	"sluice/observe/panics"
 	"sluice/proxy/http2"
@@ -39,22 +36,15 @@ const (
 
 // http3Options returns the settings of new connections of a listener.
 func (s *Server) http3Options(at *listener) http3.Options {
-	timeouts := s.options.Load().Timeouts
-	bytes := func() int64 { return s.options.Load().Limits.StreamBytes }
-	block := func(remote netip.Addr) places.Block { return blockOf(remote, s.options.Load().TrustedProxies) }
 	return http3.Options{
-		TLS: at.TLS, Head: timeouts.Head, Idle: timeouts.Idle + http3Silence, Streams: http2Streams,
+		TLS: at.TLS, Streams: http2Streams,
+		Timeouts: func() (handshake, idle time.Duration) {
+			t := &s.options.Load().Timeouts
+			return t.Head, t.Idle + http3Silence
+		},
 		StreamWindow: http2.InitialWindow, MaxStreamWindow: http2StreamWindow,
 		Window: http3Window, MaxWindow: http3Window + http2Growth,
-		Grow:   func(remote netip.Addr, n int64) bool { return s.streamMemory.Take(block(remote), n, bytes()) },
-		Shrink: func(remote netip.Addr, n int64) { s.streamMemory.Give(block(remote), n) },
-		Admit: func(remote netip.Addr, verified bool) (func(*tls.ConnectionState), bool) {
-			if !s.admission.admits(remote) {
-				s.refused.Add(1)
-				return nil, false
-			}
-			return s.handshakes.Begin(block(remote), verified, unverifiedHandshakes)
-		},
+		Admit: s.admitHTTP3,
 		Verify: func() bool {
 			if s.handshakes.Unverified() < unverifiedHandshakes {
 				return false
@@ -63,6 +53,19 @@ func (s *Server) http3Options(at *listener) http3.Options {
 			return true
 		},
 	}
+}
+
+// admitHTTP3 decides whether a client may begin a handshake, and gives it its shares.
+func (s *Server) admitHTTP3(remote netip.Addr, verified bool) (a http3.Admission, ok bool) {
+	if !s.admission.admits(remote) {
+		s.refused.Add(1)
+		return a, false
+	}
+	block := blockOf(remote, s.options.Load().TrustedProxies)
+	a.EndHandshake, ok = s.handshakes.Begin(block, verified, unverifiedHandshakes)
+	a.Grow = func(n int64) bool { return s.streamMemory.Take(block, n, s.options.Load().Limits.StreamBytes) }
+	a.Shrink = func(n int64) { s.streamMemory.Give(block, n) }
+	return a, ok
 }
 
 // An http3ClientConn is a connection of a client with HTTP/3. Its goroutine accepts streams; each
@@ -180,12 +183,12 @@ func (h *http3ClientConn) acceptStream() error {
 	if h.client.draining() {
 		h.announceGoAway()
 	}
-	q, err := h.conn.AcceptStream()
+	stream, err := h.conn.AcceptStream()
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		if err != nil {
 			return err
 		}
-		return h.openStream(q)
+		return h.openStream(stream)
 	}
 	expired := h.client.Entry.Expired(h.client.server.sweeper)
 	if h.client.Entry.Interrupted.Load() {
@@ -198,21 +201,21 @@ func (h *http3ClientConn) acceptStream() error {
 }
 
 // openStream serves a stream in its own goroutine.
-func (h *http3ClientConn) openStream(q *quic.Stream) error {
+func (h *http3ClientConn) openStream(stream http3.Incoming) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.client.takeOptions()
 	if h.goAway == goAwayFinal {
-		http3.Reject(q)
+		stream.Reject()
 		return nil
 	}
 	s := h.takeStreamLocked()
 	if s == nil {
 		h.client.server.http3.refusedConnections.Add(1)
-		http3.Reject(q)
+		stream.Reject()
 		return nil
 	}
-	s.prepare(q)
+	s.prepare(stream)
 	h.open[s] = struct{}{}
 	if h.idle = false; len(h.open) == 1 {
 		h.armLocked()
@@ -305,12 +308,12 @@ func (h *http3ClientConn) onDeadline() bool {
 	case h.goAway == goAwayFinal:
 		h.armLocked()
 	case len(h.open) > 0:
-		h.conn.Rest()
+		h.conn.ReleaseCredit()
 		h.dropFreeLocked()
 		h.armLocked()
 	case !h.idle:
 		h.idle = true
-		h.conn.Rest()
+		h.conn.ReleaseCredit()
 		h.dropFreeLocked()
 		h.client.Entry.Arm(sweeper, max(h.client.options.Timeouts.Idle-idleSetDelay, socket.SweepInterval))
 	default:

@@ -6,8 +6,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"sluice/observe/panics"
 	"sluice/proxy/fields"
 	"sluice/proxy/http1"
@@ -56,14 +54,14 @@ func newHTTP3Stream(h *http3ClientConn) *http3Stream {
 
 // prepare makes s ready for another request. The client may have another address than the one that
 // was admitted (RFC 9000, section 9).
-func (s *http3Stream) prepare(q *quic.Stream) {
+func (s *http3Stream) prepare(stream http3.Incoming) {
 	if remote := s.conn.conn.Remote(); remote != s.client.remote {
 		s.client.remote, s.client.address, s.client.options = remote, addressText(remote), nil
 	}
 	s.opened = s.client.server.sweeper.Now()
 	s.expected, s.answered, s.overdue, s.fault, s.inTunnel = -1, false, false, nil, nil
 	s.client.Gone.Store(false)
-	s.stream.Open(q)
+	s.stream.Open(stream)
 	s.exchange = streamExchanges.Get().(*exchange)
 	s.exchange.request.open(&s.client)
 }
@@ -265,15 +263,7 @@ func (s *http3Stream) closeAfterAnswer() {}
 
 // ReadBody implements source.
 func (s *http3Stream) ReadBody(b *socket.Buffers, _ bool) (transfer.Piece, error) {
-	if err := s.awaitBody(b, s.exchange.bodyTimeout()); err != nil {
-		return transfer.Piece{}, err
-	}
-	b.Borrow()
-	n, last, trailer, err := s.takeBody(b.From)
-	if err != nil {
-		return transfer.Piece{}, err
-	}
-	return transfer.Piece{Text: b.From[:n], Length: int64(n), Last: last, Trailer: trailer}, nil
+	return readStreamBody(s.exchange, s, b)
 }
 
 // SourceSocket implements source.
@@ -327,19 +317,9 @@ func (s *http3Stream) send(b []byte, ends bool) error {
 	return err
 }
 
-// patience is how long a write may wait from now on. moved: bytes were taken since the last call. A
-// tunnel waits as long as bytes move in the other direction.
+// patience is how long a write may wait from now on.
 func (s *http3Stream) patience(moved bool) time.Duration {
-	switch {
-	case s.inTunnel != nil:
-		if moved {
-			s.inTunnel.Touch()
-		}
-		return s.inTunnel.Left(s.client.server.sweeper.Exact())
-	case moved:
-		return s.client.options.Timeouts.Write
-	}
-	return 0
+	return s.client.writePatience(s.inTunnel, moved)
 }
 
 // appendHead implements downstream.

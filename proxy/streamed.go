@@ -12,6 +12,7 @@ import (
 	"sluice/proxy/refusal"
 	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 )
 
 // What requests of HTTP/2 and HTTP/3 have in common, each of which has a stream of its own.
@@ -99,6 +100,35 @@ func (x *exchange) refuseUnscanned(err error, late *refusal.Refusal) {
 	} else {
 		x.refuse(ofMalformed(err))
 	}
+}
+
+// readStreamBody implements ReadBody of a source for a stream.
+func readStreamBody(x *exchange, from streamBody, b *socket.Buffers) (transfer.Piece, error) {
+	if err := from.awaitBody(b, x.bodyTimeout()); err != nil {
+		return transfer.Piece{}, err
+	}
+	b.Borrow()
+	n, last, trailer, err := from.takeBody(b.From)
+	if err != nil {
+		return transfer.Piece{}, err
+	}
+	return transfer.Piece{Text: b.From[:n], Length: int64(n), Last: last, Trailer: trailer}, nil
+}
+
+// writePatience is how long a write to a stream may wait from now on; 0: no longer. moved: the
+// client has taken bytes since the last call. A tunnel waits as long as bytes move in the other
+// direction; nil: there is none.
+func (c *client) writePatience(t *socket.Tunnel, moved bool) time.Duration {
+	switch {
+	case t != nil:
+		if moved {
+			t.Touch()
+		}
+		return t.Left(c.server.sweeper.Exact())
+	case moved:
+		return c.options.Timeouts.Write
+	}
+	return 0
 }
 
 // bodyTimeout is how long the client may pause within the body of its request. A stream of gRPC may

@@ -49,8 +49,8 @@ func (c *Conn) release(s *quic.Stream) {
 	}
 }
 
-// Rest gives the credit of all requests back, which have ended.
-func (c *Conn) Rest() {
+// ReleaseCredit gives the credit of all requests back that have ended.
+func (c *Conn) ReleaseCredit() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.releaseLocked()
@@ -87,28 +87,31 @@ func (c *Conn) Remote() netip.Addr { return addressOf(c.quic.RemoteAddr()) }
 // RoundTrip returns how long a packet to the client and its acknowledgement take.
 func (c *Conn) RoundTrip() time.Duration { return c.quic.ConnectionStats().SmoothedRTT }
 
+// Incoming is the stream of a request that is neither opened by [Stream.Open] nor rejected yet.
+type Incoming struct{ stream *quic.Stream }
+
 // AcceptStream returns the stream of the next request. The error is os.ErrDeadlineExceeded after
 // the read deadline, and else says why the connection has ended.
-func (c *Conn) AcceptStream() (*quic.Stream, error) {
+func (c *Conn) AcceptStream() (Incoming, error) {
 	s, err := c.quic.AcceptStream(c.accept.context())
 	switch {
 	case err == nil:
 		c.next = uint64(s.StreamID()) + 4
-		return s, nil
+		return Incoming{s}, nil
 	case errors.Is(err, context.Canceled):
-		return nil, os.ErrDeadlineExceeded
+		return Incoming{}, os.ErrDeadlineExceeded
 	}
 	if fault := c.fault.Load(); fault != nil {
-		return nil, fault
+		return Incoming{}, fault
 	}
-	return nil, err
+	return Incoming{}, err
 }
 
 // Reject rejects a request that was not read: the client may repeat it (RFC 9114, section 4.1.1).
-func Reject(s *quic.Stream) {
-	s.CancelRead(quic.StreamErrorCode(RequestRejected))
-	s.CancelWrite(quic.StreamErrorCode(RequestRejected))
-	s.ReleaseStreamCredit()
+func (i Incoming) Reject() {
+	i.stream.CancelRead(quic.StreamErrorCode(RequestRejected))
+	i.stream.CancelWrite(quic.StreamErrorCode(RequestRejected))
+	i.stream.ReleaseStreamCredit()
 }
 
 // AnnounceGoAway tells the client to open no more streams; those on the way are served (RFC 9114,

@@ -20,24 +20,31 @@ import (
 // Options are the settings of new connections.
 type Options struct {
 	TLS *tls.Config // its protocols are replaced by h3
-	// Head bounds a handshake, and Idle the time without a packet of a connection.
-	Head, Idle time.Duration
+	// Timeouts returns, for each connection, the bounds of its handshake and of the time without
+	// a packet.
+	Timeouts func() (handshake, idle time.Duration)
 	// Streams is the number of requests of a connection at a time.
 	Streams int
 	// StreamWindow, that grows to MaxStreamWindow, is how many bytes of a stream may wait to be
 	// read, and Window, that grows to MaxWindow, is that of all streams of a connection.
 	StreamWindow, MaxStreamWindow, Window, MaxWindow int
-	// Grow asks whether the window of a client's connection may grow by a number of bytes.
-	// After true, Shrink is called with all of them in the end.
-	Grow   func(remote netip.Addr, bytes int64) bool
-	Shrink func(remote netip.Addr, bytes int64)
 	// Admit asks whether a client may begin a handshake. verified: it is at that address; else
-	// anybody could have sent the packet. After true, ended is called at the end of the
-	// handshake, with what was agreed on, or nil after a failure.
-	Admit func(remote netip.Addr, verified bool) (ended func(*tls.ConnectionState), ok bool)
+	// anybody could have sent the packet.
+	Admit func(remote netip.Addr, verified bool) (Admission, bool)
 	// Verify asks whether the next client must prove its address first, which costs it a round
 	// trip (RFC 9000, section 8.1.2).
 	Verify func() bool
+}
+
+// An Admission is what a client has of that which all share.
+type Admission struct {
+	// EndHandshake is called at the end of the handshake, with what was agreed on, or nil after a
+	// failure.
+	EndHandshake func(*tls.ConnectionState)
+	// Grow asks whether the window of the connection may grow by a number of bytes. Shrink is
+	// called with all of them in the end.
+	Grow   func(bytes int64) bool
+	Shrink func(bytes int64)
 }
 
 // An Endpoint is a UDP socket that serves HTTP/3. It is a [net.Listener] of connections whose
@@ -95,13 +102,18 @@ type admittedKey struct{}
 
 // admitted is a connection from the begin of its handshake.
 type admitted struct {
-	remote   netip.Addr
-	once     sync.Once
-	ended    func(*tls.ConnectionState) // of the handshake
-	increase atomic.Int64               // of its window
+	Admission
+	endpoint *Endpoint
+	ended    sync.Once    // the handshake
+	increase atomic.Int64 // of its window
 }
 
-func (a *admitted) endHandshake(state *tls.ConnectionState) { a.once.Do(func() { a.ended(state) }) }
+func (a *admitted) endHandshake(state *tls.ConnectionState) {
+	a.ended.Do(func() {
+		a.EndHandshake(state)
+		a.endpoint.leave()
+	})
+}
 
 func admittedOf(c *quic.Conn) *admitted { return c.Context().Value(admittedKey{}).(*admitted) }
 
@@ -113,19 +125,16 @@ func (e *Endpoint) begin(ctx context.Context, info *quic.ClientInfo) (context.Co
 	if !e.enter(info.AddrVerified) {
 		return nil, errStopping
 	}
-	ended, ok := o.Admit(remote, info.AddrVerified)
+	admission, ok := o.Admit(remote, info.AddrVerified)
 	if !ok {
 		e.leave()
 		return nil, errNotAdmitted
 	}
-	a := &admitted{remote: remote, ended: func(state *tls.ConnectionState) {
-		ended(state)
-		e.leave()
-	}}
+	a := &admitted{Admission: admission, endpoint: e}
 	context.AfterFunc(ctx, func() {
 		defer panics.Contain(panics.Connection, nil)
 		a.endHandshake(nil)
-		o.Shrink(remote, a.increase.Load())
+		a.Shrink(a.increase.Load())
 	})
 	return context.WithValue(ctx, admittedKey{}, a), nil
 }
@@ -305,14 +314,15 @@ func (e *Endpoint) tls(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 
 func (e *Endpoint) config() *quic.Config {
 	o := e.options.Load()
+	handshake, idle := o.Timeouts()
 	return &quic.Config{
-		HandshakeIdleTimeout: o.Head, MaxIdleTimeout: o.Idle,
+		HandshakeIdleTimeout: handshake, MaxIdleTimeout: idle,
 		MaxIncomingStreams: int64(o.Streams), MaxIncomingUniStreams: maxUniStreams, RequireStreamCreditRelease: true,
 		InitialStreamReceiveWindow: uint64(o.StreamWindow), MaxStreamReceiveWindow: uint64(o.MaxStreamWindow),
 		InitialConnectionReceiveWindow: uint64(o.Window), MaxConnectionReceiveWindow: uint64(o.MaxWindow),
 		AllowConnectionWindowIncrease: func(c *quic.Conn, delta uint64) bool {
 			a := admittedOf(c)
-			if !o.Grow(a.remote, int64(delta)) {
+			if !a.Grow(int64(delta)) {
 				return false
 			}
 			a.increase.Add(int64(delta))

@@ -23,9 +23,9 @@ func TestEndpointEndsAsAHandshakeBegins(t *testing.T) {
 	e := NewEndpoint(socket, func() { socket.Close() })
 	begins := make(chan struct{}, 100)
 	verify.NoError(t, e.Serve(Options{
-		TLS:  new(tls.Config),
-		Head: time.Minute, Idle: time.Minute, Streams: 1, StreamWindow: 1 << 16, MaxStreamWindow: 1 << 16, Window: 1 << 16, MaxWindow: 1 << 16,
-		Admit: func(netip.Addr, bool) (func(*tls.ConnectionState), bool) { return nil, false },
+		TLS:      new(tls.Config),
+		Timeouts: func() (handshake, idle time.Duration) { return time.Minute, time.Minute }, Streams: 1, StreamWindow: 1 << 16, MaxStreamWindow: 1 << 16, Window: 1 << 16, MaxWindow: 1 << 16,
+		Admit: func(netip.Addr, bool) (Admission, bool) { return Admission{}, false },
 		Verify: func() bool {
 			begins <- struct{}{}
 			for !e.endsOrIsLocked() {
@@ -50,6 +50,18 @@ func TestEndpointEndsAsAHandshakeBegins(t *testing.T) {
 	}
 	cancel()
 	<-dialed
+}
+
+// Each connection has the timeouts of its time: a reload may have changed them.
+func TestTimeoutsAreOfEachConnection(t *testing.T) {
+	timeout := time.Second
+	e := new(Endpoint)
+	e.options.Store(&Options{Timeouts: func() (handshake, idle time.Duration) { return timeout, 2 * timeout }})
+	for _, timeout = range []time.Duration{time.Second, time.Minute} {
+		c := e.config()
+		verify.Equal(t, c.HandshakeIdleTimeout, timeout, "the bound of a handshake")
+		verify.Equal(t, c.MaxIdleTimeout, 2*timeout, "the time without a packet")
+	}
 }
 
 // endsOrIsLocked reports whether Close has begun.

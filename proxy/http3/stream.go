@@ -65,11 +65,11 @@ func (s *Stream) Init(c *Conn, entry *socket.SweepEntry, sweeper *socket.Sweeper
 }
 
 // Open begins a request.
-func (s *Stream) Open(q *quic.Stream) {
-	s.quic, s.Delayed, s.Trailer, s.Received, s.OnlyData = q, false, nil, false, false
+func (s *Stream) Open(i Incoming) {
+	s.quic, s.Delayed, s.Trailer, s.Received, s.OnlyData = i.stream, false, nil, false, false
 	s.finished, s.left, s.trailed, s.canceled = false, 0, false, false
 	s.Sent.Store(false)
-	s.waits.of.Store(q)
+	s.waits.of.Store(i.stream)
 	s.entry.Resume()
 }
 

@@ -361,8 +361,8 @@ var proxyFaults = []mutation{
 	{
 		name: "http3-streams-above-the-limits-are-faults",
 		file: "proxy/http3_client.go",
-		old:  "http3.Reject(q)\n\t\treturn nil\n\t}\n\ts.prepare(q)",
-		new:  "http3.Reject(q)\n\t\treturn h.countFaultLocked()\n\t}\n\ts.prepare(q)",
+		old:  "stream.Reject()\n\t\treturn nil\n\t}\n\ts.prepare(stream)",
+		new:  "stream.Reject()\n\t\treturn h.countFaultLocked()\n\t}\n\ts.prepare(stream)",
 		test: "./proxy TestHTTP3StreamsCountAsConnections",
 	},
 	{

@@ -63,6 +63,29 @@ func tableOfDesign(t *testing.T, header string) string {
 // for tests, measurements and examples.
 func importsOfProgram(t *testing.T) map[string][]string {
 	imports := make(map[string][]string)
+	for name, all := range allImports(t) {
+		imports[name] = []string{}
+		for _, path := range all {
+			if imported, ok := strings.CutPrefix(path, "sluice/"); ok {
+				imports[name] = append(imports[name], imported)
+			}
+		}
+	}
+	return imports
+}
+
+// quic-go changes often: one package knows it.
+func TestOnePackageImportsQUIC(t *testing.T) {
+	for name, all := range allImports(t) {
+		for _, path := range all {
+			verify.That(t, name == "proxy/http3" || !strings.HasPrefix(path, "github.com/quic-go/"), "%s imports %s: only proxy/http3 may", name, path)
+		}
+	}
+}
+
+// allImports returns what the packages of the program import.
+func allImports(t *testing.T) map[string][]string {
+	imports := make(map[string][]string)
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -81,13 +104,8 @@ func importsOfProgram(t *testing.T) map[string][]string {
 			return err
 		}
 		name := filepath.ToSlash(filepath.Dir(path))
-		if imports[name] == nil {
-			imports[name] = []string{}
-		}
 		for _, i := range file.Imports {
-			if imported, ok := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), "sluice/"); ok {
-				imports[name] = append(imports[name], imported)
-			}
+			imports[name] = append(imports[name], strings.Trim(i.Path.Value, `"`))
 		}
 		return nil
 	})
