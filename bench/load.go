@@ -19,14 +19,17 @@ type loadResult struct {
 	Requests int64         `json:"requests"`
 	Bytes    int64         `json:"bytes"`
 	Took     time.Duration `json:"took_ns"`
-	Failed   int64         `json:"failed"`           // connections that could not be made, read or written
-	Status   int64         `json:"status"`           // answers outside 2xx and 3xx
-	Timeouts int64         `json:"timeouts"`         // answers later than ten seconds
-	Reason   string        `json:"reason,omitempty"` // of one of those that failed, where it is known
-	P50      time.Duration `json:"p50_ns"`           // this and the further ones are 0 if h2load was the client
-	P99      time.Duration `json:"p99_ns"`
-	P999     time.Duration `json:"p999_ns"`
-	Max      time.Duration `json:"max_ns"`
+	// Connections that could not be made, read or written.
+	Failed   int64 `json:"failed"`
+	Status   int64 `json:"status"`   // answers outside 2xx and 3xx
+	Timeouts int64 `json:"timeouts"` // answers later than ten seconds
+	// Of one of those that failed, where it is known.
+	Reason string `json:"reason,omitempty"`
+	// This and the further ones are 0 if h2load was the client.
+	P50  time.Duration `json:"p50_ns"`
+	P99  time.Duration `json:"p99_ns"`
+	P999 time.Duration `json:"p999_ns"`
+	Max  time.Duration `json:"max_ns"`
 }
 
 func (r loadResult) perSecond() float64 { return float64(r.Requests) / r.Took.Seconds() }

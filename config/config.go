@@ -100,17 +100,24 @@ type AdminTLS struct {
 
 // Listener is an address on which sluice serves clients.
 type Listener struct {
-	Name          string         `key:"name"` // empty: the address
-	Address       Address        `key:"address" format:"listen" required:"yes"`
-	Socket        *Socket        `key:"socket"` // only if Address is a unix socket; nil: the defaults
-	Protocol      string         `key:"protocol" default:"http" oneof:"http|tcp"`
-	Service       string         `key:"service"`                                    // with ProtocolTCP, which has no routes: where the connections go
-	SNI           []ServerName   `key:"sni"`                                        // with ProtocolTCP: where connections with a server name of TLS go
-	HTTP2         bool           `key:"http2" default:"true"`                       // with HTTP: clients may use HTTP/2
-	HTTP3         bool           `key:"http3" default:"false"`                      // with TLS: clients may use HTTP/3, at the UDP socket of the same address
-	HTTP3Port     int            `key:"http3_port" default:"0" min:"0" max:"65535"` // that clients are told; 0: the port of Address
-	TLS           *ListenerTLS   `key:"tls"`                                        // nil: without TLS
-	ProxyProtocol *ProxyProtocol `key:"proxy_protocol"`                             // nil: no connection begins with a PROXY header
+	Name     string  `key:"name"` // empty: the address
+	Address  Address `key:"address" format:"listen" required:"yes"`
+	Socket   *Socket `key:"socket"` // only if Address is a unix socket; nil: the defaults
+	Protocol string  `key:"protocol" default:"http" oneof:"http|tcp"`
+	// Service is where the connections go with ProtocolTCP, which has no routes.
+	Service string `key:"service"`
+	// SNI is where connections with a server name of TLS go with ProtocolTCP.
+	SNI []ServerName `key:"sni"`
+	// HTTP2 says that clients may use HTTP/2.
+	HTTP2 bool `key:"http2" default:"true"`
+	// HTTP3 says that clients may use HTTP/3 too, at the UDP socket of the same address.
+	HTTP3 bool `key:"http3" default:"false"`
+	// HTTP3Port is the port that clients are told; 0: that of Address.
+	HTTP3Port int `key:"http3_port" default:"0" min:"0" max:"65535"`
+	// TLS is nil if there is none.
+	TLS *ListenerTLS `key:"tls"`
+	// ProxyProtocol is nil if no connection begins with a PROXY header.
+	ProxyProtocol *ProxyProtocol `key:"proxy_protocol"`
 	// RedirectHTTPS, if not nil, redirects all requests to HTTPS.
 	RedirectHTTPS *RedirectHTTPS `key:"redirect_https"`
 	// Streams are the routes of connections that tags ask for at this listener. [Merge] sets

@@ -74,12 +74,13 @@ type gate struct {
 	// continued has the latest ends of the canceled queries that an agent, known by its
 	// multiplexed, continues.
 	continued  map[*atomic.Bool][]time.Time
-	unanswered bool      // the agent does not answer
-	bound      int       // limit of nonBlocking until the agent answers and none waits; 0: no limit
-	used       int       // queries in flight
-	waiting    []waiting // for a place, in order of arrival
-	outOfTurn  []waiting // of kindInTurn, in order of arrival, until they are in waiting
-	changed    time.Time // last change of limit by a 429
+	unanswered bool // the agent does not answer
+	// bound is the limit of nonBlocking until the agent answers and none waits; 0: no limit.
+	bound     int
+	used      int       // queries in flight
+	waiting   []waiting // for a place, in order of arrival
+	outOfTurn []waiting // of kindInTurn, in order of arrival, until they are in waiting
+	changed   time.Time // last change of limit by a 429
 
 	lagging        bool            // the agent's views may be old, so that servers answer
 	loops          int             // loops that run

@@ -71,9 +71,10 @@ type running struct {
 	client *http.Client
 	stop   context.CancelFunc
 	listen func(name, network, address string) (net.Listener, error) // see Options.Listen; that of newer processes too
-	port   *passedPort                                               // see there; nil: it has none
-	ended  chan struct{}                                             // closed when Run has returned
-	err    error                                                     // what it returned
+	// See there; nil: it has none.
+	port  *passedPort
+	ended chan struct{} // closed when Run has returned
+	err   error         // what it returned
 }
 
 // brokenRule begins a line in the log of a gateway whose pools have not kept a rule.

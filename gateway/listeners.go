@@ -34,10 +34,11 @@ const adminName = "admin"
 // listeners are the bound sockets, of clients and of the admin API. Their methods may be called
 // concurrently, except open and apply, which only the goroutine that applies configurations calls.
 type listeners struct {
-	listen        func(name, network, address string) (net.Listener, error) // see Options.Listen
-	release       func(l net.Listener, used bool)                           // see Options.Release
-	listenPacket  func(name, address string) (*packets.Socket, error)       // see Options.ListenPacket
-	releasePacket func(*packets.Socket)                                     // see Options.ReleasePacket
+	// These four are the options of the same names.
+	listen        func(name, network, address string) (net.Listener, error)
+	release       func(l net.Listener, used bool)
+	listenPacket  func(name, address string) (*packets.Socket, error)
+	releasePacket func(*packets.Socket)
 	certificates  *listenertls.Manager
 	proxy         *proxy.Server
 	machine       *locality.Machine

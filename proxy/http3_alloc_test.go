@@ -42,7 +42,8 @@ func TestHTTP3RequestDoesNotAllocate(t *testing.T) {
 			for range 100 {
 				ask()
 			}
-			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
+			// A collection empties the pools.
+			defer debug.SetGCPercent(debug.SetGCPercent(-1))
 			const calls = 2000
 			before := allocated()
 			for range calls {
@@ -57,7 +58,8 @@ func TestHTTP3RequestDoesNotAllocate(t *testing.T) {
 					others += n
 				case strings.HasPrefix(stack, "sluice/"):
 					ours += n
-					verify.That(t, n < calls/20, "%d allocations in %d requests: %s", n, calls, stack) // the collections have emptied the pools
+					// The collections have emptied the pools.
+					verify.That(t, n < calls/20, "%d allocations in %d requests: %s", n, calls, stack)
 				}
 			}
 			t.Logf("%s: a request makes %.2f allocations in quic-go and net, %d requests %d in sluice", test.name, float64(others)/calls, calls, ours)

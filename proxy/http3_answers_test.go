@@ -81,7 +81,8 @@ func TestHTTP3Responses(t *testing.T) {
 		}
 	}
 	a := c.ask(http3GetOf("/cut"))
-	verify.That(t, a.reset == own.InternalError && !a.ended, "a response that is cut: %+v", a) // which may overtake the head
+	// Which may overtake the head.
+	verify.That(t, a.reset == own.InternalError && !a.ended, "a response that is cut: %+v", a)
 	c.expectAlive()
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.openHTTP3Streams() == 0 })
 }
@@ -215,7 +216,8 @@ func TestHTTP3UnprocessedCallIsSentAgain(t *testing.T) {
 		refused.Store(false)
 		message := strings.Repeat("m", length)
 		r := c.open()
-		r.Write(append(h3Head(http3Post+grpcFields), h3Data(message)...)) // all arrives at once
+		// All arrives at once.
+		r.Write(append(h3Head(http3Post+grpcFields), h3Data(message)...))
 		r.CloseWrite()
 		a := r.response()
 		verify.That(t, a.status == "200" && a.header["grpc-status"] == "0" && got.Load() == message, "%d bytes: got %+v, the peer %q", length, a, got.Load())

@@ -358,7 +358,8 @@ func (h *http3ClientConn) armLocked() {
 	switch {
 	case h.goAway == goAwayAnnounced, h.goAway == goAwayFinal && len(h.open) == 0:
 		h.client.Entry.Arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.Exact()), socket.SweepInterval))
-	case len(h.open) > 0 && len(h.free) > 0: // to drop the unused streams: what is open may be a tunnel
+	case len(h.open) > 0 && len(h.free) > 0:
+		// To drop the unused streams: what is open may be a tunnel.
 		h.client.Entry.Arm(sweeper, idleSetDelay)
 	case len(h.open) > 0:
 		h.client.Entry.Disarm()
@@ -421,7 +422,8 @@ func (h *http3ClientConn) ended(s *http3Stream, early, panicked bool) (err error
 			h.conn.SetReadDeadline(socket.ALongTimeAgo)
 		}
 	} else if h.goAway == goAwayNone {
-		h.client.Entry.Arm(h.client.server.sweeper, idleSetDelay) // to drop the unused streams
+		// To drop the unused streams.
+		h.client.Entry.Arm(h.client.server.sweeper, idleSetDelay)
 	}
 	return err
 }

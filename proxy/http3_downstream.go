@@ -27,14 +27,15 @@ type http3Stream struct {
 	conn     *http3ClientConn
 	exchange *exchange
 
-	onServe  func() // serve as a value: creating it allocates
-	opened   int64  // coarse time
-	expected int64  // bytes that Content-Length announces and that have not arrived; -1: unknown
-	answered bool   // a final response has begun
-	failed   bool   // it has panicked, and is not used again
-	overdue  bool   // the client has not taken the response in time
-	holds    bool   // see http3ClientConn.holdBody
-	fault    error  // of the client: an http3.Error or StreamError; nil: none
+	onServe func() // serve as a value: creating it allocates
+	opened  int64  // coarse time
+	// expected is how many bytes that Content-Length announces have not arrived; -1: unknown.
+	expected int64
+	answered bool  // a final response has begun
+	failed   bool  // it has panicked, and is not used again
+	overdue  bool  // the client has not taken the response in time
+	holds    bool  // see http3ClientConn.holdBody
+	fault    error // of the client: an http3.Error or StreamError; nil: none
 	inTunnel *socket.Tunnel
 }
 
@@ -238,7 +239,8 @@ func (s *http3Stream) takeBody(b []byte) (n int, last bool, trailer []byte, err 
 		switch s.expected -= int64(n); {
 		case last && s.expected > 0:
 			err = errHTTP3Length
-		case n > 0 && s.expected == 0 && !last: // the peer may answer what is whole before the end comes
+		case n > 0 && s.expected == 0 && !last:
+			// The peer may answer what is whole before the end comes.
 			last = s.stream.EndsSoon()
 		}
 	}

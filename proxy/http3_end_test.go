@@ -52,7 +52,8 @@ func TestHTTP3Shutdown(t *testing.T) {
 	eventually(t, "both are in flight", func() bool { return p.inflight() == 2 })
 	p.skip(http2GoAwayTimeout + http2GoAwaySettle)
 	verify.Equal(t, c.readGoAway(control), uint64(8), "the second GOAWAY")
-	for range 2 * http2Resets { // the client may repeat them elsewhere, and has done nothing wrong
+	// The client may repeat them elsewhere, and has done nothing wrong.
+	for range 2 * http2Resets {
 		late := c.request(http3Post, false)
 		a := late.response()
 		verify.Require(t, a.reset == own.RequestRejected, "a later request: got %+v", a)

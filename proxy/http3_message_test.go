@@ -18,7 +18,8 @@ func TestHTTP3MalformedHeads(t *testing.T) {
 	without := func(field string) string { return strings.Replace(http3Get+"|", field+"|", "", 1) + "x=1" }
 	changed := func(field, to string) string { return strings.Replace(http3Get, field, to, 1) }
 	webSocket := func(field, to string) string { return strings.Replace(http3WebSocket, field, to, 1) }
-	for _, test := range []struct{ fields, status, reason string }{ // no status: the stream is reset
+	// No status: the stream is reset.
+	for _, test := range []struct{ fields, status, reason string }{
 		{fields: without(":method=GET")},
 		{fields: without(":scheme=https")},
 		{fields: without(":path=/")},
@@ -72,7 +73,8 @@ func TestHTTP3MalformedHeads(t *testing.T) {
 		{http3Get + strings.Repeat("|x=1", 101), "431", "too_many_fields"},
 		{http3Get + "|x=" + strings.Repeat("x", 17<<10), "431", "head_too_long"},
 		{http3Get + "|x=" + strings.Repeat("x", 100<<10), "431", "head_too_long"},
-		{http3Get + "|x=" + strings.Repeat("^", 30<<10), "431", "head_too_long"}, // longer in Huffman code
+		// Longer in Huffman code.
+		{http3Get + "|x=" + strings.Repeat("^", 30<<10), "431", "head_too_long"},
 		{changed(":path=/", ":path=/"+strings.Repeat("x", 9<<10)), "414", "target_too_long"},
 		{":method=CONNECT|:authority=a:1", "405", "method_refused"},
 		{webSocket("websocket", "connect-udp"), "501", "protocol_refused"},

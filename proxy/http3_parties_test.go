@@ -80,7 +80,8 @@ func TestHTTP3HandshakesLeaveRoomToOthers(t *testing.T) {
 	verify.That(t, p.http3Retries.Load() > retries, "the others did not prove their address: %d handshakes without a proof", p.handshakes.Unverified())
 	looks := 0 // a handshake without a proof may end meanwhile, and one of these take its place
 	eventually(t, "a client has its share of the places", func() bool {
-		if looks++; looks <= socket.MaxHandshakesPerBlock+20 || looks%16 == 0 { // they get the Retry, and prove their address
+		// They get the Retry, and prove their address.
+		if looks++; looks <= socket.MaxHandshakesPerBlock+20 || looks%16 == 0 {
 			beginHandshake(t, &running, ctx, "127.0.0.3", address, 1)
 		}
 		return p.handshakes.Places.Taken() == socket.MaxHandshakesPerBlock

@@ -153,7 +153,8 @@ func TestHTTP3SlowClientIsNotCut(t *testing.T) {
 	left := length
 	for range 10 { // a piece takes longer than the timeout
 		p.skip(50 * time.Second)
-		n := verify.Result(io.CopyN(io.Discard, r.in, 3000)).Must(t) // more than the client had before
+		// More than the client had before.
+		n := verify.Result(io.CopyN(io.Discard, r.in, 3000)).Must(t)
 		left -= int(n)
 	}
 	for left > -5 { // with the header of DATA frames

@@ -48,7 +48,8 @@ func scanStream(x *exchange, from streamBody, opens bool) error {
 	if err != nil {
 		text := x.request.in[:x.request.end]
 		method, _, _ := bytes.Cut(text, space)
-		x.request.setKind(method, http1.TrailerField(text, "content-type")) // the scan has not seen all fields
+		// The scan has not seen all fields.
+		x.request.setKind(method, http1.TrailerField(text, "content-type"))
 		return err
 	}
 	x.request.headLength = n
@@ -74,7 +75,8 @@ func scanStream(x *exchange, from streamBody, opens bool) error {
 		if err := from.awaitBody(&x.body.buffers, options.Timeouts.Body); err != nil {
 			return err
 		}
-		if x.request.end == len(x.request.in) && x.request.end < end { // not before there are bytes
+		// Not before there are bytes.
+		if x.request.end == len(x.request.in) && x.request.end < end {
 			x.request.growTo(x.request.end + 1)
 		}
 		var read int

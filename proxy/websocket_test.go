@@ -69,7 +69,8 @@ func (p *testProxy) webSocketFronts() []testFront {
 			}
 		}
 		p.t.Cleanup(transport.CloseIdleConnections)
-		all[i].client.Transport, all[i].client.Timeout = webSocketTransport{transport, false}, 0 // whose end would end the tunnel
+		// Whose end would end the tunnel.
+		all[i].client.Transport, all[i].client.Timeout = webSocketTransport{transport, false}, 0
 	}
 	return all
 }

@@ -117,7 +117,8 @@ func TestNobodyAnswers(t *testing.T) {
 
 // Frames that are not known, interim answers and trailers are no part of an answer.
 func TestAnswers(t *testing.T) {
-	status := func(s string) string { return "\x00\x00\x5f\x09" + string(rune(len(s))) + s } // a literal, of :status
+	// A literal, of :status.
+	status := func(s string) string { return "\x00\x00\x5f\x09" + string(rune(len(s))) + s }
 	frame := func(kind byte, payload string) string {
 		return string([]byte{kind, byte(len(payload))}) + payload
 	}

@@ -98,7 +98,8 @@ func peekStatus(in *bufio.Reader, length int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if bytes.HasPrefix(section, []byte{0, 0, 0xc0 | 25}) { // 200 in the static table (RFC 9204, appendix A)
+	// 200 in the static table (RFC 9204, appendix A).
+	if bytes.HasPrefix(section, []byte{0, 0, 0xc0 | 25}) {
 		return 200, nil
 	}
 	next := qpack.NewDecoder().Decode(section)

@@ -105,7 +105,8 @@ func TestUDPSocketsAreHandedOver(t *testing.T) {
 	replace := func() error {
 		for {
 			err := h.Replace(func(io.Writer) error { return nil }, nil)
-			if err == nil || !strings.Contains(err.Error(), "not ready") { // tableflip may learn of Serving later
+			// Tableflip may learn of Serving later.
+			if err == nil || !strings.Contains(err.Error(), "not ready") {
 				return err
 			}
 		}

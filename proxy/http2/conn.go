@@ -34,8 +34,9 @@ type Conn struct {
 	writer  socket.Writer // of the goroutine that sends
 
 	// The fields of the reading goroutine.
-	Fields     fields.Fields // of the last field block
-	Progressed bool          // the last part of a frame or a field block has arrived since the user set it to false
+	Fields fields.Fields // of the last field block
+	// The last part of a frame or a field block has arrived since the user set it to false.
+	Progressed bool
 	decoder    *fields.HPACKDecoder
 	block      fieldBlock
 	overhead   LeakyBucket // bytes of frames, less the allowed ratio of heads and bodies
@@ -49,12 +50,14 @@ type Conn struct {
 	Receiving   int32              // streams on which the end has not arrived
 	Settled     bool               // the first SETTINGS has arrived
 	StreamLimit uint32             // how many streams the other side accepts
-	ListLimit   uint32             // the largest field list that the other side accepts, as [fields.ListBytes] counts
-	Err         error              // nothing more can be sent
-	Output      Output
-	Flushing    bool   // the goroutine that sends runs
-	Written     uint32 // the other side can know streams up to this id only
-	Taken       uint32 // what is being written has the heads of the streams above Written, up to this id
+	// The largest field list that the other side accepts, as [fields.ListBytes] counts.
+	ListLimit uint32
+	Err       error // nothing more can be sent
+	Output    Output
+	Flushing  bool   // the goroutine that sends runs
+	Written   uint32 // the other side can know streams up to this id only
+	// What is being written has the heads of the streams above Written, up to this id.
+	Taken uint32
 
 	streamWindow int64 // to which the window of a stream grows
 	growth       int64 // by how much the windows of streams may still grow, in all

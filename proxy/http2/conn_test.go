@@ -90,7 +90,8 @@ func TestFramesInBothRoles(t *testing.T) {
 	settings := AppendSettings(nil)
 	ping := []byte("12345678")
 	longFields := frame(FrameHeaders, FlagEndHeaders, 1, bytes.Repeat([]byte{0x82}, 2000)...)
-	longNames := append([]byte{0x40, 0x7f, 0xa1, 0x1e}, strings.Repeat("n", 4000)+"\x00"...) // a name of 4000 bytes, and in the next line that name
+	// A name of 4000 bytes, and in the next line that name.
+	longNames := append([]byte{0x40, 0x7f, 0xa1, 0x1e}, strings.Repeat("n", 4000)+"\x00"...)
 	longNames = frame(FrameHeaders, FlagEndHeaders, 1, append(longNames, bytes.Repeat([]byte{0x0f, 62 - 0x0f, 0}, 300)...)...)
 	for _, test := range []struct {
 		name string

@@ -20,8 +20,8 @@ import (
 // Options are the settings of new connections.
 type Options struct {
 	TLS *tls.Config // its protocols are replaced by h3
-	// Timeouts returns, for each connection, the bounds of its handshake and of the time without
-	// a packet.
+	// Timeouts returns, for each connection, the bounds of its handshake and of the time
+	// without a packet.
 	Timeouts func() (handshake, idle time.Duration)
 	// Streams is the number of requests of a connection at a time.
 	Streams int
@@ -38,8 +38,8 @@ type Options struct {
 
 // An Admission is what a client has of that which all share.
 type Admission struct {
-	// EndHandshake is called at the end of the handshake, with what was agreed on, or nil after a
-	// failure.
+	// EndHandshake is called at the end of the handshake, with what was agreed on, or nil after
+	// a failure.
 	EndHandshake func(*tls.ConnectionState)
 	// Grow asks whether the window of the connection may grow by a number of bytes. Shrink is
 	// called with all of them in the end.
@@ -63,10 +63,11 @@ type Endpoint struct {
 	conns      int        // of clients, that have not ended
 	handshakes int        // in progress
 	stopping   bool       // see Stop
-	stopFrom   time.Time  // until then, it accepts connections also without handshakes in progress
-	stopBy     time.Time  // after that, it waits for no handshake
-	closing    bool       // Close was called
-	closed     bool       // the socket is released
+	// Until then, it accepts connections also without handshakes in progress.
+	stopFrom time.Time
+	stopBy   time.Time // after that, it waits for no handshake
+	closing  bool      // Close was called
+	closed   bool      // the socket is released
 }
 
 // ids are the connection ids of a socket.

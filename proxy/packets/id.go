@@ -69,7 +69,8 @@ func destination(packet []byte) []byte {
 		if len(packet) <= lengthAt || packet[lengthAt] != IDLen {
 			return nil
 		}
-		if [4]byte(packet[1:lengthAt]) == [4]byte{} { // Version Negotiation, of servers only
+		// Version Negotiation, of servers only.
+		if [4]byte(packet[1:lengthAt]) == [4]byte{} {
 			return nil
 		}
 		start = lengthAt + 1

@@ -145,7 +145,8 @@ func (s *Socket) endOlder() {
 // have duplicates of the descriptor.
 func end(pair *net.UnixConn) {
 	if pair != nil {
-		_ = errors.Join(pair.CloseRead(), pair.CloseWrite(), pair.Close()) // the other end may have ended
+		// The other end may have ended.
+		_ = errors.Join(pair.CloseRead(), pair.CloseWrite(), pair.Close())
 	}
 }
 
@@ -156,7 +157,8 @@ func (s *Socket) SetReadDeadline(t time.Time) error {
 	s.deadline = t
 	for _, pair := range []*net.UnixConn{s.older, s.newer} {
 		if pair != nil {
-			_ = pair.SetReadDeadline(t) // it fails if it is closed: that ends a read too
+			// It fails if it is closed: that ends a read too.
+			_ = pair.SetReadDeadline(t)
 		}
 	}
 	if s.newer != nil && s.reading {

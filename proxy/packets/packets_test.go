@@ -166,7 +166,8 @@ func TestPassedPacketsHaveControlMessages(t *testing.T) {
 	c := client(t, old)
 	raw := verify.Result(c.SyscallConn()).Must(t)
 	verify.NoError(t, raw.Control(func(fd uintptr) {
-		verify.NoError(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, 2)) // ECT(0)
+		// ECT(0).
+		verify.NoError(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, 2))
 	}))
 	next, o := inherit(t, old)
 	o.Accepted()
@@ -222,7 +223,8 @@ func TestTheOldProcessReadsAgain(t *testing.T) {
 	defer file.Close()
 	verify.NoError(t, next.Close())
 	send(t, c, packetOf(old, "again"))
-	verify.Slices(t, verify.Result(texts(old)).Must(t), []string{"again"}, "read by the old process") // with the same deadline
+	// With the same deadline.
+	verify.Slices(t, verify.Result(texts(old)).Must(t), []string{"again"}, "read by the old process")
 
 	next, o = inherit(t, old) // and another process can replace it
 	accept(t, old, next, o, c)
@@ -281,7 +283,8 @@ func TestAFullQueueStopsNobody(t *testing.T) {
 	passed := counts.Passed - 1 // see accept
 	verify.That(t, passed > 0 && counts.NotPassed > 0 && passed+counts.NotPassed == total, "%+v, want a sum of %d", counts, total)
 	var got []string
-	for uint64(len(got)) < passed-1 { // the rest of the last one may still be in the new process
+	// The rest of the last one may still be in the new process.
+	for uint64(len(got)) < passed-1 {
 		got = append(got, expectText(t, old, text)...)
 	}
 	send(t, c, packetOf(old, "after"), packetOf(next, "own"))

@@ -43,7 +43,8 @@ func serveQUIC(t *testing.T, s *Socket, name byte, config *tls.Config, retry boo
 			go func() {
 				body, err := io.ReadAll(stream)
 				if err == nil {
-					_, _ = stream.Write(append([]byte{name}, body...)) // the client sees an error
+					// The client sees an error.
+					_, _ = stream.Write(append([]byte{name}, body...))
 				}
 				stream.Close()
 			}()

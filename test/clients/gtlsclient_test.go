@@ -59,7 +59,8 @@ func (v *visitor) end(t *testing.T) (output string) {
 	}
 	output = v.output.String()
 	for text, want := range map[string]int{
-		"QUIC handshake has completed": 1, "[:status: 200]": v.requests, "closed with error code 256": v.requests, // H3_NO_ERROR
+		// H3_NO_ERROR.
+		"QUIC handshake has completed": 1, "[:status: 200]": v.requests, "closed with error code 256": v.requests,
 	} {
 		got := strings.Count(output, text)
 		verify.Require(t, v.process.Err() == nil && got == want, "gtlsclient %q: %v: got %d times %q, want %d times:\n%s",
@@ -147,7 +148,8 @@ func testEarlyData(t *testing.T, s *stage) {
 // old process: what the client sends is passed on to it, and the answers are complete.
 func testUpgrade(t *testing.T, s *stage) {
 	const requests = 20
-	answer := bodies["long"][:300_000] // much longer than what is sent before the client confirms it
+	// Much longer than what is sent before the client confirms it.
+	answer := bodies["long"][:300_000]
 	var arrived atomic.Int32
 	proceed := make(chan struct{})
 	peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -183,9 +185,10 @@ func testUpgrade(t *testing.T, s *stage) {
 // upgradable is a sluice that a new process replaces.
 type upgradable struct {
 	address, admin, pidFile string
-	process                 *subprocess.Process // the first one, which ends with the last one: that has its output
-	log                     subprocess.Output
-	pid                     int // of the process that serves
+	// The first one, which ends with the last one: that has its output.
+	process *subprocess.Process
+	log     subprocess.Output
+	pid     int // of the process that serves
 }
 
 // startUpgradable runs a sluice with HTTP/3, whose last process ends with the test.
