@@ -233,17 +233,18 @@ func TestCompressedStreamIsNotHeldBack(t *testing.T) {
 	t.Parallel()
 	for _, contentType := range []string{"text/event-stream", "text/plain"} {
 		eachCase(t, peerProtocols, func(t *testing.T, http2 bool) {
-			next := make(chan string)
+			texts := make(chan chan string, 1) // of the next answer
 			p := startCompressing(t, http2, compressing(t, 1000), func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Content-Type", contentType)
 				w.(http.Flusher).Flush()
-				for text := range next {
+				for text := range <-texts {
 					io.WriteString(w, text)
 					w.(http.Flusher).Flush()
 				}
 			})
 			for _, front := range p.fronts() {
-				next = make(chan string)
+				next := make(chan string)
+				texts <- next
 				r := verify.Result(http.NewRequest("GET", front.url, nil)).Must(t)
 				r.Header.Set("Accept-Encoding", "zstd")
 				response := verify.Result(front.client.Do(r)).Must(t)
