@@ -124,6 +124,13 @@ func startCluster(t *testing.T, replicas int) (c *cluster, all []*serving) {
 		})
 		all = append(all, s)
 	}
+	if replicas > 1 {
+		// A roll asks the replicas that Consul knows. One serves before it is registered.
+		awaitThat(t, "all replicas are registered", func() bool {
+			registered, _, err := c.agent.Client().Health().Service("sluice", "", false, nil)
+			return err == nil && len(registered) == replicas
+		})
+	}
 	c.load = startLoad(t, 4, func(int) (*http.Request, string) {
 		r, _ := http.NewRequest(http.MethodGet, "http://"+all[0].address+"/", nil)
 		return r, "ok"
@@ -298,7 +305,7 @@ func TestRollWithTwoReplicas(t *testing.T) {
 		_, body := tryGet("http://" + all[1].address + "/?until=" + gate.URL)
 		answered <- body
 	}()
-	<-asked // an app has the request; a try before may have been at another one
+	<-asked // an app has the request
 	awaitThat(t, "a request in flight at the second replica", func() bool {
 		_, body := tryGet("http://" + all[1].admin + "/api/peers")
 		var peers []admin.Peer
