@@ -45,11 +45,16 @@ func (c *combinedRun) webSocket(ctx context.Context, e *entrance, arrived func()
 	return nil
 }
 
-func (c *combinedRun) call(ctx context.Context, e *entrance, arrived func(), random *rand.Rand) error {
-	calls, route := e.clients[e.combinedClient].calls, c.routes[len(c.routes)-1]
-	if e.asked() { // else it would remember that it was rejected on other terms
-		calls = e.callsOf(e.combinedClient)
-		defer calls.Close()
+func (c *combinedRun) call(ctx context.Context, e *entrance, arrived func(), protocol string, random *rand.Rand) error {
+	route := c.routes[len(c.routes)-1]
+	calls, ctx := grpc.ClientConnInterface(http3Calls{e.clients[e.combinedClient].http[protocolHTTP3].Transport}), e.traced(ctx)
+	if protocol != protocolHTTP3 {
+		byTCP := e.clients[e.combinedClient].calls
+		if e.asked() { // else it would remember that it was rejected on other terms
+			byTCP = e.callsOf(e.combinedClient)
+			defer byTCP.Close()
+		}
+		calls = byTCP
 	}
 	ctx = metadata.AppendToOutgoingContext(ctx, isBarred, fmt.Sprint(e.barred(route, false)))
 	var at peer.Peer

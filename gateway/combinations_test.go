@@ -204,7 +204,7 @@ func (c *combinedRun) request(random *rand.Rand) (what string, err error) {
 	case kind == 0:
 		what, err = "WebSocket", c.webSocket(ctx, e, arrived, protocol, random)
 	case kind == 1:
-		what, err = "gRPC", c.call(ctx, e, arrived, random)
+		what, err = "gRPC", c.call(ctx, e, arrived, protocol, random)
 	case kind == 2:
 		e = g.enter(combinedClient{[]string{"db", "told", "names"}[random.IntN(3)], certified.who})
 		what, err = "TCP", c.stream(ctx, e, arrived, random)
