@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"sluice/observe/panics"
 	own "sluice/proxy/http3"
 	"sluice/proxy/socket"
+	"sluice/route/places"
 	"sluice/test/verify"
 )
 
@@ -186,7 +188,7 @@ func TestHTTP3StreamsCountAsConnections(t *testing.T) {
 // Bodies that wait to be forwarded are bounded for an address: above that, requests are refused.
 func TestHTTP3BodiesAreBoundedInMemory(t *testing.T) {
 	t.Parallel()
-	const share = 8 * http3BodyBytes
+	const share = 8 * http3RequestBytes
 	origin, proceed := startGatedOrigin(t)
 	defer proceed()
 	p, address := startHTTP3Proxy(t, Options{Limits: Limits{StreamBytes: 8 * share}}, origin.address())
@@ -216,6 +218,32 @@ func TestHTTP3BodiesAreBoundedInMemory(t *testing.T) {
 		verify.Equal(t, a.status, "200", "status")
 	}
 	eventually(t, "the memory is back", func() bool { return p.streamMemory.Taken() == 0 })
+}
+
+// The parts of heads are bounded like bodies. A request that has arrived whole is served all the
+// same, also one of the same address.
+func TestHTTP3HeadsAreBoundedInMemory(t *testing.T) {
+	t.Parallel()
+	const share = 8*http3RequestBytes + 2*http2StreamBytes
+	p, address := startHTTP3Proxy(t, Options{Timeouts: Timeouts{Head: time.Hour}, Limits: Limits{StreamBytes: 8 * share}}, answersOK(t))
+	c := dialHTTP3(t, address)
+	head := h3Head(http3Get)
+	var halves []*http3Request
+	for n := range 20 {
+		halves = append(halves, c.open(head[:len(head)/2]))
+		eventually(t, "it waits, or is refused", func() bool {
+			return p.openHTTP3Streams()+int(p.http3.refusedConnections.Load()) == n+1
+		})
+	}
+	refused := p.http3.refusedConnections.Load()
+	verify.That(t, refused >= 10 && refused <= 13, "%d of 20 half heads are refused", refused)
+	attacker := places.BlockOf(netip.MustParseAddr("127.0.0.1"))
+	verify.That(t, p.streamMemory.TakenBy(attacker) <= share, "they have %d bytes", p.streamMemory.TakenBy(attacker))
+	eventually(t, "a whole request is served beside them", func() bool { return c.ask(http3Get).status == "200" })
+	for _, r := range halves {
+		r.cancel()
+	}
+	eventually(t, "the memory is back", func() bool { return p.openHTTP3Streams() == 0 && p.streamMemory.Taken() == 0 })
 }
 
 // A panic in the goroutine of a connection ends the connection, and nothing stays taken.

@@ -20,9 +20,9 @@ const (
 	// http3Window is how many bytes of bodies may wait to be read: what as many streams as may
 	// be open have at first, so that none stops another one.
 	http3Window = http2Streams * http2.InitialWindow
-	// http3BodyBytes is what the body of a request may hold of it, as Limits.StreamBytes counts
-	// it. One of each connection does not count.
-	http3BodyBytes = http2.InitialWindow
+	// http3RequestBytes is what a request may hold of it, as Limits.StreamBytes counts it. One of
+	// each connection does not count.
+	http3RequestBytes = http2.InitialWindow
 	// unverifiedHandshakes is how many clients at a time may be in a handshake without a proof
 	// of their address: above it they must prove it.
 	unverifiedHandshakes = socket.MaxHandshakes / 8
@@ -82,7 +82,7 @@ type http3ClientConn struct {
 	open     map[*http3Stream]struct{}
 	free     []*http3Stream    // to be reused
 	counted  int               // streams that are open or free; all but one count in the limits
-	bodies   int               // requests whose body has not ended
+	holding  int               // requests that have not arrived whole
 	resets   http2.LeakyBucket // see http2Resets
 	idle     bool              // without a stream for idleSetDelay
 	answered int64             // coarse time of the end of the last stream; 0: there was none
@@ -428,22 +428,22 @@ func (h *http3ClientConn) ended(s *http3Stream, early, panicked bool) (err error
 	return err
 }
 
-// holdBody counts a body that has not ended, and reports false if there is no memory for it.
-func (h *http3ClientConn) holdBody() bool {
+// hold counts a request that has not arrived whole, and reports false if there is no memory for it.
+func (h *http3ClientConn) hold() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.bodies > 0 && !h.client.server.streamMemory.Take(h.block, http3BodyBytes, h.client.options.Limits.StreamBytes) {
+	if h.holding > 0 && !h.client.server.streamMemory.Take(h.block, http3RequestBytes, h.client.options.Limits.StreamBytes) {
 		return false
 	}
-	h.bodies++
+	h.holding++
 	return true
 }
 
-// releaseBody reverts holdBody.
-func (h *http3ClientConn) releaseBody() {
+// release reverts hold.
+func (h *http3ClientConn) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.bodies--; h.bodies > 0 {
-		h.client.server.streamMemory.Give(h.block, http3BodyBytes)
+	if h.holding--; h.holding > 0 {
+		h.client.server.streamMemory.Give(h.block, http3RequestBytes)
 	}
 }

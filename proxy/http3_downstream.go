@@ -34,9 +34,11 @@ type http3Stream struct {
 	answered bool  // a final response has begun
 	failed   bool  // it has panicked, and is not used again
 	overdue  bool  // the client has not taken the response in time
-	holds    bool  // see http3ClientConn.holdBody
+	holds    bool  // see http3ClientConn.hold
 	fault    error // of the client: an http3.Error or StreamError; nil: none
 	inTunnel *socket.Tunnel
+	// unwatch ends the watch of a tunnel's client; nil: there is none.
+	unwatch func()
 }
 
 func newHTTP3Stream(h *http3ClientConn) *http3Stream {
@@ -77,33 +79,44 @@ func (s *http3Stream) serve() {
 	} else {
 		s.refuse(err)
 	}
-	s.release()
+	s.releaseExchange()
 	s.end()
 }
 
-// release releases the exchange.
-func (s *http3Stream) release() {
+func (s *http3Stream) releaseExchange() {
 	s.exchange.close()
 	streamExchanges.Put(s.exchange)
 	s.exchange = nil
 }
 
-// scan reads and scans the head, and reads a body that fits the buffer of the exchange.
+// scan reads and scans the head, and reads a body that fits the buffer of the exchange. What has
+// not arrived whole may fill the window of the stream. So without memory for that, only a request
+// without a body is served whose head is there.
 func (s *http3Stream) scan() error {
+	if s.holds = s.conn.hold(); !s.holds && !s.stream.HeadSoon() {
+		return errNoStreamMemory
+	}
 	opens, err := s.readHead()
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if s.stream.Received || opens {
-		return scanStream(s.exchange, s, opens)
-	}
-	if s.holds = s.conn.holdBody(); !s.holds {
+	case s.stream.Received:
+		s.release()
+	case !s.holds:
 		return errNoStreamMemory
 	}
 	return scanStream(s.exchange, s, opens)
 }
 
-var errNoStreamMemory = errors.New("no memory for the body of a request")
+// release reverts hold.
+func (s *http3Stream) release() {
+	if s.holds {
+		s.conn.release()
+		s.holds = false
+	}
+}
+
+var errNoStreamMemory = errors.New("no memory for a request that has not arrived")
 
 // readHead reads the head, and writes its text to the buffer of the exchange.
 func (s *http3Stream) readHead() (opens bool, err error) {
@@ -124,12 +137,16 @@ func (s *http3Stream) readHead() (opens bool, err error) {
 	case bytes > len(x.request.in):
 		x.request.growTo(bytes)
 	}
+	data := false
 	if !ends && mayBeBodiless(&head.Fields) {
-		ends = s.stream.EndsSoon()
+		ends, data = s.stream.EndsSoon()
 	}
 	text, length, opens, err := head.Fields.AppendRequest(x.request.in[:0], ends)
 	if err != nil {
 		return false, s.ofHead(err)
+	}
+	if length == 0 && data {
+		return false, s.recordFault(errHTTP3Length)
 	}
 	x.request.end, s.expected = len(text), length
 	return opens, nil
@@ -178,9 +195,10 @@ func (s *http3Stream) refuse(err error) {
 // end ends the stream after its request was served.
 func (s *http3Stream) end() {
 	s.client.Entry.Disarm()
-	if s.holds {
-		s.conn.releaseBody()
-		s.holds = false
+	s.release()
+	if s.unwatch != nil {
+		s.unwatch()
+		s.unwatch = nil
 	}
 	counts := &s.client.server.http3
 	canceled := !s.overdue && !s.stream.Sent.Load() && s.stream.Canceled()
@@ -241,7 +259,7 @@ func (s *http3Stream) takeBody(b []byte) (n int, last bool, trailer []byte, err 
 			err = errHTTP3Length
 		case n > 0 && s.expected == 0 && !last:
 			// The peer may answer what is whole before the end comes.
-			last = s.stream.EndsSoon()
+			last, _ = s.stream.EndsSoon()
 		}
 	}
 	return n, last, s.stream.Trailer, s.ofBody(err)
@@ -382,6 +400,7 @@ func (s *http3Stream) IsGone() bool {
 // tunnel implements downstream.
 func (s *http3Stream) tunnel(t *socket.Tunnel) (end socket.TunnelEnd, early []byte) {
 	s.inTunnel, s.stream.OnlyData = t, true
+	s.unwatch = s.stream.OnStopped(t.BreakClient)
 	return socket.TunnelEnd{Stream: s, Entry: &s.client.Entry}, nil
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,6 +111,7 @@ func TestHTTP3MalformedBodies(t *testing.T) {
 		parts [][]byte
 	}
 	eachCase(t, map[string]test{
+		"more than nothing announced":      {own.MessageError, [][]byte{slices.Concat(with("0"), h3Data("x"))}},
 		"more than announced":              {own.MessageError, [][]byte{with("4"), h3Data("body+")}},
 		"more than announced, in parts":    {own.MessageError, [][]byte{with("4"), h3Data("body"), h3Data("+")}},
 		"more than nothing":                {own.MessageError, [][]byte{with("4"), h3Data("bo"), h3Data("dies")}},

@@ -69,8 +69,14 @@ func TestHTTP3TunnelBreaks(t *testing.T) {
 		fault    own.ErrorCode // of the connection
 	}
 	eachCase(t, map[string]test{
-		"client resets": {end: func(_ *http3Frames, r *http3Request) { r.Reset(uint64(own.RequestCancelled)) }, reset: own.RequestCancelled},
-		"client takes nothing more": {end: func(_ *http3Frames, r *http3Request) {
+		"client resets":             {end: func(_ *http3Frames, r *http3Request) { r.Reset(uint64(own.RequestCancelled)) }, reset: own.RequestCancelled},
+		"client takes nothing more": {end: func(_ *http3Frames, r *http3Request) { r.StopSending(uint64(own.RequestCancelled)) }},
+		"client takes nothing more after its end": {end: func(_ *http3Frames, r *http3Request) {
+			r.CloseWrite()
+			r.expectBytes("bye ")
+			r.StopSending(uint64(own.RequestCancelled))
+		}},
+		"client takes nothing more, and sends": {end: func(_ *http3Frames, r *http3Request) {
 			r.StopSending(uint64(own.RequestCancelled))
 			r.send(h3Data("again"))
 		}},
@@ -93,6 +99,8 @@ func TestHTTP3TunnelBreaks(t *testing.T) {
 			case "reset":
 				c.Conn.(*net.TCPConn).SetLinger(0)
 				return false
+			case "":
+				c.write("bye ")
 			case "again": // it sends until that fails
 				for c.write("hello") {
 				}

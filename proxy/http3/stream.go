@@ -12,6 +12,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"sluice/observe/panics"
 	"sluice/proxy/fields"
 	"sluice/proxy/socket"
 )
@@ -105,62 +106,85 @@ func (s *Stream) ReadHead(maxBytes, listBytes int) (head *Section, ends bool, er
 	return head, s.finished, nil
 }
 
-// endPatience is how long EndsSoon waits for the end of the request: some clients send it after the
-// head or the body, in a frame of its own.
-const endPatience = 5 * time.Millisecond
+// soon is how long EndsSoon, WholeSoon and HeadSoon wait: some clients send the end of a request
+// after the head or the body, in a frame of its own.
+const soon = 5 * time.Millisecond
 
-// EndsSoon reports whether the request ends here, without more frames. So a request without a body
-// is known to have none.
-func (s *Stream) EndsSoon() bool {
-	if s.Received {
-		return true
-	}
-	var b [1]byte
-	s.quic.SetReadDeadline(time.Now().Add(endPatience))
-	_, err := s.quic.Peek(b[:])
+// peekSoon calls peek with a read deadline.
+func (s *Stream) peekSoon(peek func()) {
+	s.quic.SetReadDeadline(time.Now().Add(soon))
+	peek()
 	if !s.entry.ResumeRead() {
 		s.quic.SetReadDeadline(socket.ALongTimeAgo)
-		return false
 	}
-	if err != io.EOF {
-		return false
+}
+
+// EndsSoon reports whether the request ends here, without more frames. So a request without a body
+// is known to have none. data: bytes of a body come first.
+func (s *Stream) EndsSoon() (ends, data bool) {
+	if s.Received {
+		return true, false
 	}
-	s.finish()
-	s.Received = true
-	return true
+	s.peekSoon(func() {
+		var b [maxFrameHeaderBytes]byte
+		_, err := s.quic.Peek(b[:1])
+		if ends = err == io.EOF; err == nil {
+			_, length := s.peekHeader(b[:], frameData)
+			data = length > 0
+		}
+	})
+	if ends {
+		s.finish()
+		s.Received = true
+	}
+	return ends, data
 }
 
 // WholeSoon returns the length of the body if all of it and its end arrive soon, in one frame; else
 // -1. It takes nothing of it.
-func (s *Stream) WholeSoon() int64 {
+func (s *Stream) WholeSoon() (length int64) {
 	memory := sections.Get().(*Section)
 	defer memory.Release()
-	s.quic.SetReadDeadline(time.Now().Add(endPatience))
-	length := s.peekWhole(memory.block[:])
-	if !s.entry.ResumeRead() {
-		s.quic.SetReadDeadline(socket.ALongTimeAgo)
-	}
+	length = -1
+	s.peekSoon(func() {
+		b := memory.block[:]
+		header, payload := s.peekHeader(b, frameData)
+		if header == 0 || payload >= uint64(len(b)-header) {
+			return
+		}
+		whole := header + int(payload)
+		if n, err := s.quic.Peek(b[:whole+1]); err == io.EOF && n == whole {
+			length = int64(payload)
+		}
+	})
 	return length
 }
 
-// peekWhole is WholeSoon until the read deadline.
-func (s *Stream) peekWhole(b []byte) int64 {
-	if _, err := s.quic.Peek(b[:2]); err != nil || frameType(b[0]) != frameData {
-		return -1
+// HeadSoon reports whether all of a head of usual length arrives soon. It takes nothing of it.
+func (s *Stream) HeadSoon() (whole bool) {
+	memory := sections.Get().(*Section)
+	defer memory.Release()
+	s.peekSoon(func() {
+		b := memory.block[:]
+		if header, payload := s.peekHeader(b, frameHeaders); header > 0 && payload <= uint64(len(b)-header) {
+			n, _ := s.quic.Peek(b[:header+int(payload)])
+			whole = n == header+int(payload)
+		}
+	})
+	return whole
+}
+
+// peekHeader peeks the header of a frame of type t into b, and returns the lengths of the header and
+// of the payload; 0: it is another frame, or does not arrive before the read deadline.
+func (s *Stream) peekHeader(b []byte, t frameType) (header int, payload uint64) {
+	if _, err := s.quic.Peek(b[:2]); err != nil || frameType(b[0]) != t {
+		return 0, 0
 	}
-	header := 1 + lengthOfInteger(b[1])
+	header = 1 + lengthOfInteger(b[1])
 	if _, err := s.quic.Peek(b[:header]); err != nil {
-		return -1
+		return 0, 0
 	}
-	length := integer(b[1:header])
-	if length >= uint64(len(b)-header) {
-		return -1
-	}
-	whole := header + int(length)
-	if n, err := s.quic.Peek(b[:whole+1]); err != io.EOF || n != whole {
-		return -1
-	}
-	return int64(length)
+	return header, integer(b[1:header])
 }
 
 // readSection reads the payload of HEADERS.
@@ -465,6 +489,24 @@ func (s *Stream) Close() {
 func (s *Stream) IsGone() bool {
 	q := s.waits.of.Load()
 	return q != nil && !s.Sent.Load() && q.Context().Err() != nil
+}
+
+// OnStopped calls f in a goroutine of its own once the client takes no more of the response, also
+// if nothing is written to it. The caller must call stop before Close; f is not called after it.
+func (s *Stream) OnStopped(f func()) (stop func()) {
+	called := make(chan struct{})
+	cancel := context.AfterFunc(s.quic.Context(), func() {
+		defer close(called)
+		defer panics.Contain(panics.Tunnel, nil)
+		if !s.Sent.Load() {
+			f()
+		}
+	})
+	return func() {
+		if !cancel() {
+			<-called
+		}
+	}
 }
 
 // Canceled reports whether the client has reset one of the directions, as far as that was seen.

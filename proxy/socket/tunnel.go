@@ -113,6 +113,9 @@ func (t *Tunnel) Run(early []byte, in, out *int64) (cut error) {
 	return *err
 }
 
+// BreakClient ends both directions, since the client's end is broken. It is safe for concurrent use.
+func (t *Tunnel) BreakClient() { t.cut(BrokenEnd{true, ErrClosedEarly}) }
+
 // cut ends both directions.
 func (t *Tunnel) cut(err error) {
 	t.cutBy.CompareAndSwap(nil, &err)
