@@ -232,8 +232,7 @@ func (a *Admission) refuse(l Limit, again bool) error {
 
 // Refusals returns how often each [Limit] stopped an attempt or, for [LimitPending], a
 // request that wanted to wait. A request that waits for a connection was stopped first.
-func (a *Admission) Refusals() [NumLimits]uint64 {
-	var n [NumLimits]uint64
+func (a *Admission) Refusals() (n [NumLimits]uint64) {
 	for l := range n {
 		n[l] = a.refusals[l].Load()
 	}

@@ -103,28 +103,25 @@ func (p *Peer) Has(r Reason) bool { return p.condition.Load().reasons&r != 0 }
 func (p *Peer) Inflight() int { return int(p.load.inflight() &^ quiesced) }
 
 // Requests returns the number of finished attempts.
-func (p *Peer) Requests() uint64 {
-	var n uint64
-	for i := range p.outcomes {
-		n += p.outcomes[i].Load()
+func (p *Peer) Requests() (n uint64) {
+	for _, finished := range p.Outcomes() {
+		n += finished
 	}
 	return n
 }
 
 // Failures returns the number of failed attempts; see [OutcomeClass.Failure].
-func (p *Peer) Failures() uint64 {
-	var n uint64
-	for i := range p.outcomes {
-		if OutcomeClass(i).Failure() {
-			n += p.outcomes[i].Load()
+func (p *Peer) Failures() (n uint64) {
+	for class, finished := range p.Outcomes() {
+		if OutcomeClass(class).Failure() {
+			n += finished
 		}
 	}
 	return n
 }
 
 // Outcomes returns the number of finished attempts by [OutcomeClass].
-func (p *Peer) Outcomes() [NumOutcomes]uint64 {
-	var n [NumOutcomes]uint64
+func (p *Peer) Outcomes() (n [NumOutcomes]uint64) {
 	for i := range p.outcomes {
 		n[i] = p.outcomes[i].Load()
 	}

@@ -14,9 +14,6 @@ func newRandom(l *pickerInput) picker {
 
 func (r *random) pick(q Query, _ int64, _ *atomic.Uint64) *Peer {
 	i := r.lottery.draw(q.random)
-	if q.Tried.Len() == 0 {
-		return r.candidates[i].peer
-	}
 	for range maxTried {
 		if p := r.candidates[i].peer; !q.Tried.Has(p) {
 			return p

@@ -60,14 +60,10 @@ func (j *Journal) run(ctx context.Context) {
 		case e := <-j.queue:
 			j.write(*e)
 		case <-ctx.Done():
-			for {
-				select {
-				case e := <-j.queue:
-					j.write(*e)
-				default:
-					return
-				}
+			for range len(j.queue) {
+				j.write(*<-j.queue)
 			}
+			return
 		}
 	}
 }
