@@ -47,27 +47,24 @@ func (all *Handshakes) Accept(w Wire, entry *SweepEntry, block places.Block, con
 	if err == ErrTooLong { // than usual
 		err = h.awaitLongHello()
 	}
-	if err != nil {
-		all.failed.Add(1)
-		return nil, err
+	if err == nil {
+		err = h.proceed()
 	}
-	if err := h.proceed(); err != nil {
-		all.failed.Add(1)
+	if err != nil {
+		all.count(nil)
 		return nil, err
 	}
 	socket := &tlsSocket{Conn: w.Conn, handshaking: true, handshake: h}
 	t := &TLSConn{Conn: tls.Server(socket, config), socket: socket}
 	err = t.Handshake()
 	socket.handshaking, socket.handshake = false, nil
-	switch {
-	case err != nil:
-		all.failed.Add(1)
-	case t.ConnectionState().DidResume:
-		all.resumed.Add(1)
-	default:
-		all.full.Add(1)
+	if err != nil {
+		all.count(nil)
+		return t, err
 	}
-	return t, err
+	state := t.ConnectionState()
+	all.count(&state)
+	return t, nil
 }
 
 // ConnectTLS performs the handshake with a peer. The caller has set the deadline of conn.
