@@ -40,12 +40,12 @@ func (x *request) forLater() recent.Request {
 		}
 	}
 	add(x.head.MethodName(b), []byte(" "), x.head.Path(b))
-	mark := []byte("?")
-	for pair := range bytes.SplitSeq(x.Query(), []byte("&")) {
+	mark := questionMark
+	for pair := range bytes.SplitSeq(x.Query(), ampersand) {
 		name, _, _ := bytes.Cut(pair, []byte("="))
 		if decoded, err := url.QueryUnescape(string(name)); err == nil && slices.Contains(reads.Queries, decoded) {
 			add(mark, pair)
-			mark = []byte("&")
+			mark = ampersand
 		}
 	}
 	add([]byte(" HTTP/1.1\r\nHost: "), x.head.Authority(b), []byte("\r\n"))

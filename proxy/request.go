@@ -204,7 +204,7 @@ func (x *request) Query() []byte {
 	return query
 }
 
-var questionMark = []byte("?")
+var questionMark, ampersand = []byte("?"), []byte("&")
 
 // Scheme implements route.Request: what who sent the request used, http or https.
 func (x *request) Scheme() string {
@@ -342,10 +342,8 @@ var semicolon = []byte(";")
 // queryParameter returns the undecoded value of the first parameter with that name
 // in the query of target, or nil.
 func queryParameter(target []byte, name string) []byte {
-	_, query, _ := bytes.Cut(target, []byte("?"))
-	for len(query) > 0 {
-		var pair []byte
-		pair, query, _ = bytes.Cut(query, []byte("&"))
+	_, query, _ := bytes.Cut(target, questionMark)
+	for pair := range bytes.SplitSeq(query, ampersand) {
 		if len(pair) > len(name) && pair[len(name)] == '=' && string(pair[:len(name)]) == name {
 			return pair[len(name)+1:]
 		}
