@@ -18,6 +18,7 @@ import (
 // reused for later streams of the connection. All of a connection but one count as
 // connections for the limits of the server: a request takes as much memory.
 type http2Stream struct {
+	streamSide
 	client   client
 	stream   http2.Stream
 	conn     *http2ClientConn

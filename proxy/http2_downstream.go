@@ -12,25 +12,10 @@ import (
 
 // An http2Stream is the downstream of its exchange.
 
-// begin implements downstream.
-func (s *http2Stream) begin() {}
-
-// keepsOpen implements downstream.
-func (s *http2Stream) keepsOpen() bool { return true }
-
-// closeAfterAnswer implements downstream. The end of the stream does what is necessary.
-func (s *http2Stream) closeAfterAnswer() {}
-
 // ReadBody implements source.
 func (s *http2Stream) ReadBody(b *socket.Buffers, _ bool) (transfer.Piece, error) {
 	return readStreamBody(s.exchange, s, b)
 }
-
-// SourceSocket implements source.
-func (s *http2Stream) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }
-
-// SinkSocket implements sink.
-func (s *http2Stream) SinkSocket() (socket.Side, *socket.Pace) { return socket.Side{}, nil }
 
 // TakesCoded implements sink.
 func (s *http2Stream) TakesCoded() bool { return false }
@@ -89,14 +74,8 @@ func (s *http2Stream) waited() bool { return s.stream.Delayed }
 // isWhole implements downstream.
 func (s *http2Stream) isWhole(sent int64) bool { return s.exchange.isWhole(sent) }
 
-// cut implements downstream. The end of the stream resets it, since the response has no end.
-func (s *http2Stream) cut(int64) {}
-
 // Parties implements sweepOwner of package socket, and downstream.
 func (s *http2Stream) Parties() (client, peer any) { return places.BlockOf(s.client.remote), nil }
-
-// OnSweep implements sweepOwner of package socket.
-func (s *http2Stream) OnSweep(int64) int64 { return socket.Never }
 
 // IsGone implements downstream.
 func (s *http2Stream) IsGone() bool {

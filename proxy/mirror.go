@@ -193,26 +193,21 @@ var errAnswerDropped = errors.New("the rest of the answer is not needed")
 
 // A mirrorDownstream takes the answer to a copy, and drops it.
 type mirrorDownstream struct {
+	streamSide
 	left  int64     // bytes to read
 	until time.Time // when to read no more
 }
 
-func (f *mirrorDownstream) begin()                          {}
-func (f *mirrorDownstream) keepsOpen() bool                 { return true }
-func (f *mirrorDownstream) closeAfterAnswer()               {}
 func (f *mirrorDownstream) appendHead(out, _ []byte) []byte { return out }
 func (f *mirrorDownstream) writeAnswer(_, _ []byte) error   { return nil }
 func (f *mirrorDownstream) waited() bool                    { return false }
 func (f *mirrorDownstream) isWhole(int64) bool              { return false }
-func (f *mirrorDownstream) cut(int64)                       {}
 func (f *mirrorDownstream) tunnel(*socket.Tunnel) (socket.TunnelEnd, []byte) { // a copy asks for no upgrade
 	return socket.TunnelEnd{}, nil
 }
-func (f *mirrorDownstream) IsGone() bool                                  { return false }
-func (f *mirrorDownstream) Parties() (client, peer any)                   { return nil, nil }
-func (f *mirrorDownstream) TakesCoded() bool                              { return true }
-func (f *mirrorDownstream) SinkSocket() (socket.Side, *socket.Pace)       { return socket.Side{}, nil }
-func (f *mirrorDownstream) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }
+func (f *mirrorDownstream) IsGone() bool                { return false }
+func (f *mirrorDownstream) Parties() (client, peer any) { return nil, nil }
+func (f *mirrorDownstream) TakesCoded() bool            { return true }
 func (f *mirrorDownstream) ReadBody(*socket.Buffers, bool) (transfer.Piece, error) {
 	return transfer.Piece{Last: true}, nil
 } // a copy has its body

@@ -40,6 +40,19 @@ type streamBody interface {
 	wholeBody() int64
 }
 
+// A streamSide has the methods that are the same in all downstreams that are no connection: their
+// end does what is necessary, such as to reset a stream whose response has no end, and nothing is
+// spliced. It implements downstream and sweepOwner of package socket in part.
+type streamSide struct{}
+
+func (streamSide) begin()                                        {}
+func (streamSide) keepsOpen() bool                               { return true }
+func (streamSide) closeAfterAnswer()                             {}
+func (streamSide) cut(int64)                                     {}
+func (streamSide) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }
+func (streamSide) SinkSocket() (socket.Side, *socket.Pace)       { return socket.Side{}, nil }
+func (streamSide) OnSweep(int64) int64                           { return socket.Never }
+
 // scanStream scans the head whose text is in x, and reads a body that fits the buffer. opens: the
 // request is an extended CONNECT.
 func scanStream(x *exchange, from streamBody, opens bool) error {
