@@ -1,5 +1,7 @@
 package fields
 
+import "sluice/proxy/http1"
+
 // A name is a field name that the conversion of a head treats specially; any other is
 // nameOther.
 type name uint8
@@ -51,7 +53,6 @@ func classify(b []byte) (n name, malformed bool) {
 
 const (
 	charName  = 1 << iota // allowed in a field name: a token without upper case
-	charValue             // allowed in a field value
 	charToken             // allowed in a method
 )
 
@@ -62,11 +63,6 @@ var chars = func() (table [256]uint8) {
 	}
 	for _, c := range []byte(marks + "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
 		table[c] |= charToken
-	}
-	for c := range table {
-		if c >= ' ' && c != 0x7f || c == '\t' {
-			table[c] |= charValue
-		}
 	}
 	return table
 }()
@@ -87,10 +83,7 @@ func validName(b []byte) bool {
 // validValue reports whether b is a field value: no control characters except tabs, and
 // no surrounding white space (RFC 9113, section 8.2.1).
 func validValue(b []byte) bool {
-	if len(b) == 0 {
-		return true
-	}
-	return consistsOf(b, charValue) && !isSpace(b[0]) && !isSpace(b[len(b)-1])
+	return len(b) == 0 || http1.IsValue(b) && !isSpace(b[0]) && !isSpace(b[len(b)-1])
 }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' }

@@ -193,7 +193,7 @@ func (h *Head) scanField(b []byte, start, end int) (*Field, error) {
 	if colon == start || colon == end || b[colon] != ':' {
 		return nil, ErrFieldName
 	}
-	if value := b[colon+1 : end]; !isValue(value) {
+	if value := b[colon+1 : end]; !IsValue(value) {
 		if bytes.IndexByte(value, '\r') >= 0 {
 			return nil, ErrLineEnd
 		}

@@ -124,5 +124,5 @@ func (h *ResponseHead) scanStatusLine(line []byte) bool {
 	if len(line) > 12 && line[12] != ' ' {
 		return false
 	}
-	return isValue(line[12:])
+	return IsValue(line[12:])
 }

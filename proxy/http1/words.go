@@ -37,8 +37,8 @@ func caseOf(word uint64) uint64 {
 	return ((low + (0x80-'a')*ones) &^ (low + (0x80-'z'-1)*ones) &^ word & highs) >> 2
 }
 
-// isValue reports whether b is allowed in a field value: consistsOf(b, charValue).
-func isValue(b []byte) bool {
+// IsValue reports whether b is allowed in a field value: consistsOf(b, charValue).
+func IsValue(b []byte) bool {
 	if len(b) < 8 {
 		return consistsOf(b, charValue)
 	}

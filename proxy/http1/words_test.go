@@ -13,8 +13,8 @@ import (
 func TestWordsAgreeWithOctets(t *testing.T) {
 	long.Sequential(t)
 	check := func(b []byte) {
-		got, want := isValue(b), consistsOf(b, charValue)
-		verify.Require(t, got == want, "isValue(%q): got %v", b, got)
+		got, want := IsValue(b), consistsOf(b, charValue)
+		verify.Require(t, got == want, "IsValue(%q): got %v", b, got)
 		got, want = isTarget(b), consistsOf(b, charTarget)
 		verify.Require(t, got == want, "isTarget(%q): got %v", b, got)
 	}
