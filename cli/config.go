@@ -48,7 +48,6 @@ func writeRevisions(out io.Writer, revisions []admin.Revision, _ time.Time) erro
 }
 
 func newConfigDiff() *cobra.Command {
-	var a api
 	var v view
 	command := &cobra.Command{
 		Use:   "diff A B",
@@ -56,10 +55,9 @@ func newConfigDiff() *cobra.Command {
 		Long:  "Show the differences between two applied configurations, which have the numbers A\nand B, key by key. Secrets are masked.",
 		Args:  revisions(2, "name two revisions by their numbers"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return look(cmd, v, query[[]config.Change]{api: &a, path: "/api/config/diff/" + args[0] + "/" + args[1], write: writeChanges})
+			return look(cmd, v, query[[]config.Change]{api: &v.api, path: "/api/config/diff/" + args[0] + "/" + args[1], write: writeChanges})
 		},
 	}
-	a.addFlags(command)
 	v.addJSONFlag(command)
 	return command
 }

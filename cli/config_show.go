@@ -15,7 +15,6 @@ import (
 )
 
 func newConfigShow() *cobra.Command {
-	var a api
 	var v view
 	in := config.Input{Getenv: os.Getenv}
 	var service string
@@ -30,7 +29,7 @@ func newConfigShow() *cobra.Command {
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if in.File == "" {
-				values := query[[]config.Value]{api: &a, path: "/api/config/values", query: url.Values{"service": {service}}, write: writeValues}
+				values := query[[]config.Value]{api: &v.api, path: "/api/config/values", query: url.Values{"service": {service}}, write: writeValues}
 				return look(cmd, v, values)
 			}
 			if v.asJSON {
@@ -47,7 +46,6 @@ func newConfigShow() *cobra.Command {
 			return writeValues(cmd.OutOrStdout(), values, time.Time{})
 		},
 	}
-	a.addFlags(command)
 	v.addJSONFlag(command)
 	flags := command.Flags()
 	flags.StringVarP(&in.File, "config", "c", "", "configuration `file`, in place of a running sluice")

@@ -124,16 +124,14 @@ func newWeight() *cobra.Command {
 func (o *order) command(c *cobra.Command) *cobra.Command {
 	o.query = url.Values{}
 	c.Args = func(_ *cobra.Command, args []string) error {
-		if len(args) != 1 && o.node == "" {
+		switch {
+		case len(args) != 1 && o.node == "":
 			return &usageError{errors.New("name one peer")}
-		}
-		if len(args) > 0 && o.node != "" {
+		case len(args) > 0 && o.node != "":
 			return &usageError{errors.New("name a peer or a node, not both")}
-		}
-		if o.service != "" && o.node != "" {
+		case o.service != "" && o.node != "":
 			return &usageError{errors.New("--service is for a peer: a node is drained with the peers of all services")}
-		}
-		if o.in != "" && o.node == "" {
+		case o.in != "" && o.node == "":
 			return &usageError{errors.New("--datacenter is for --node")}
 		}
 		return nil

@@ -31,11 +31,10 @@ const (
 
 // eventsQuery reads the events of a running sluice.
 type eventsQuery struct {
-	api
+	view
 	services []string // empty: all
 	kinds    []string // empty: all
 	limit    int      // of the kept events; 0: all
-	asJSON   bool
 	out      io.Writer
 
 	last string // id of the latest event that has been read; "": none
@@ -60,14 +59,14 @@ func newEvents() *cobra.Command {
 			}
 			q.out = cmd.OutOrStdout()
 			if !follow {
-				return look(cmd, view{asJSON: q.asJSON}, query[[]events.Event]{api: &q.api, path: "/api/events", query: q.values("json"), write: q.writeAll})
+				return look(cmd, q.view, query[[]events.Event]{api: &q.api, path: "/api/events", query: q.values("json"), write: q.writeAll})
 			}
 			ctx, stop := untilSignal(cmd)
 			defer stop()
 			return q.follow(ctx, cmd.ErrOrStderr())
 		},
 	}
-	q.addFlags(command)
+	q.api.addFlags(command)
 	flags := command.Flags()
 	flags.BoolVarP(&follow, "follow", "f", false, "go on with what happens, until Ctrl-C")
 	flags.StringArrayVar(&q.services, "service", nil, "only events of this `service`; may be repeated")

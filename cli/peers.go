@@ -19,7 +19,6 @@ import (
 )
 
 func newPeers() *cobra.Command {
-	var a api
 	var v view
 	var s peerScreen
 	command := &cobra.Command{
@@ -30,16 +29,16 @@ func newPeers() *cobra.Command {
 			"has had lately, and the part that is due to its weight; WHY also says why they differ. Below them are the services of whose\n" +
 			"instances nothing is known yet, and those whose peers are stale, since when, and why.\n" +
 			"With --watch these come first, and RATE is the requests a second since the last screen.",
-		ValidArgsFunction: completeServices(&a, 0),
+		ValidArgsFunction: completeServices(&v.api, 0),
 		RunE: func(cmd *cobra.Command, services []string) error {
 			if _, ok := peerOrders[s.sort]; s.sort != "" && !ok {
 				return &usageError{fmt.Errorf("--sort %s: want one of %s", s.sort, sortNames)}
 			}
 			s.live = v.watch
-			q := peersOf(&a, services...)
+			q := peersOf(&v.api, services...)
 			return lookAt(cmd, v, q, func(ctx context.Context, out io.Writer) error {
 				// First the watches: a service that gets its peers meanwhile is in the table.
-				all, err := servicesOf(&a).get(ctx)
+				all, err := servicesOf(&v.api).get(ctx)
 				if err != nil {
 					return err
 				}
@@ -51,7 +50,6 @@ func newPeers() *cobra.Command {
 			})
 		},
 	}
-	a.addFlags(command)
 	v.addFlags(command)
 	command.Flags().StringVar(&s.sort, "sort", "", "show the largest first: "+sortNames)
 	return command

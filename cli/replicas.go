@@ -18,7 +18,6 @@ import (
 )
 
 func newReplicas() *cobra.Command {
-	var a api
 	var v view
 	var wait time.Duration
 	command := &cobra.Command{
@@ -29,7 +28,7 @@ func newReplicas() *cobra.Command {
 			"needs consul.register.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := query[admin.Replicas]{api: &a, path: "/api/replicas", write: writeReplicas}
+			q := query[admin.Replicas]{api: &v.api, path: "/api/replicas", write: writeReplicas}
 			if !cmd.Flags().Changed("wait") {
 				return look(cmd, v, q)
 			}
@@ -41,7 +40,6 @@ func newReplicas() *cobra.Command {
 			return awaitAgreement(ctx, cmd.OutOrStdout(), q, wait)
 		},
 	}
-	a.addFlags(command)
 	v.addFlags(command)
 	command.Flags().DurationVar(&wait, "wait", 0, "wait up to this `time` until all agree, else fail")
 	return command

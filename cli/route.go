@@ -27,9 +27,8 @@ type routeRequest struct {
 }
 
 func newRoute() *cobra.Command {
-	var a api
-	var r routeRequest
 	var v view
+	var r routeRequest
 	var against string
 	command := &cobra.Command{
 		Use:   "route [METHOD] URL | route --against FILE",
@@ -49,7 +48,7 @@ func newRoute() *cobra.Command {
 			case against != "" && (len(args) > 0 || v.watch):
 				return &usageError{errors.New("--against is about the requests of the last hour: want no URL, and no --watch")}
 			case against != "":
-				return tryText(cmd, a, v.asJSON, against, "")
+				return tryText(cmd, v, against, "")
 			}
 			switch len(args) {
 			case 1:
@@ -59,10 +58,9 @@ func newRoute() *cobra.Command {
 			default:
 				return &usageError{errors.New("want a URL, or a method and a URL")}
 			}
-			return look(cmd, v, query[admin.RouteAnswer]{api: &a, path: "/api/route", query: r.values(), write: writeRoute})
+			return look(cmd, v, query[admin.RouteAnswer]{api: &v.api, path: "/api/route", query: r.values(), write: writeRoute})
 		},
 	}
-	a.addFlags(command)
 	v.addFlags(command)
 	flags := command.Flags()
 	flags.StringArrayVarP(&r.headers, "header", "H", nil, "header `field` of the request, \"NAME: VALUE\"; may be repeated")

@@ -15,7 +15,6 @@ import (
 )
 
 func newTags() *cobra.Command {
-	var a api
 	var v view
 	command := &cobra.Command{
 		Use:   "tags [SERVICE]",
@@ -33,10 +32,9 @@ func newTags() *cobra.Command {
 			write := func(out io.Writer, routes []admin.Route, _ time.Time) error {
 				return writeTags(out, tagsOf(routes, strings.Join(args, "")))
 			}
-			return look(cmd, v, query[[]admin.Route]{api: &a, path: "/api/routes", write: write})
+			return look(cmd, v, query[[]admin.Route]{api: &v.api, path: "/api/routes", write: write})
 		},
 	}
-	a.addFlags(command)
 	v.addFlags(command)
 	return command
 }

@@ -17,8 +17,7 @@ import (
 )
 
 func newConfigTry() *cobra.Command {
-	var a api
-	var asJSON bool
+	var v view
 	command := &cobra.Command{
 		Use:   "try DOCUMENT FILE",
 		Short: "Show what a document would change, before it is written",
@@ -32,32 +31,31 @@ func newConfigTry() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return tryText(cmd, a, asJSON, args[1], args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error { return tryText(cmd, v, args[1], args[0]) },
 	}
-	a.addFlags(command)
-	command.Flags().BoolVar(&asJSON, "json", false, "print the API's answer")
+	v.addJSONFlag(command)
 	return command
 }
 
 // tryText shows what would become of the requests of the last hour with the text of a file in place
 // of a document, or with "" of the configuration file.
-func tryText(cmd *cobra.Command, a api, asJSON bool, file, document string) error {
+func tryText(cmd *cobra.Command, v view, file, document string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	a.body = string(text)
+	v.body = string(text)
 	ctx, stop := untilSignal(cmd)
 	defer stop()
-	body, err := a.ask(ctx, http.MethodPost, "/api/route/against", url.Values{"document": {document}})
+	body, err := v.ask(ctx, http.MethodPost, "/api/route/against", url.Values{"document": {document}})
 	if err != nil {
 		return err
 	}
 	var f admin.Foresight
 	if err := json.Unmarshal(body, &f); err != nil {
-		return fmt.Errorf("admin API at %s: not an answer of sluice: %w", a.address, err)
+		return fmt.Errorf("admin API at %s: not an answer of sluice: %w", v.address, err)
 	}
-	if asJSON {
+	if v.asJSON {
 		_, err = cmd.OutOrStdout().Write(body)
 	} else {
 		err = writeForesight(cmd.OutOrStdout(), f)

@@ -20,9 +20,12 @@ import (
 	"sluice/observe/wake"
 )
 
-// view is how a command that looks at a running sluice shows what it finds: a table, once
-// or repeatedly, or the answer of the API.
-type view struct{ watch, asJSON bool }
+// view is how a command looks at a running sluice, and how it shows what it finds: a table, once or
+// repeatedly, or the answer of the API.
+type view struct {
+	api
+	watch, asJSON bool
+}
 
 func (v *view) addFlags(c *cobra.Command) {
 	flags := c.Flags()
@@ -31,6 +34,7 @@ func (v *view) addFlags(c *cobra.Command) {
 }
 
 func (v *view) addJSONFlag(c *cobra.Command) {
+	v.api.addFlags(c)
 	c.Flags().BoolVar(&v.asJSON, "json", false, "print the API's answer")
 }
 
@@ -49,13 +53,11 @@ func (q query[T]) get(ctx context.Context) (T, error) {
 
 // show completes c, which shows the answer of the admin API at a path.
 func show[T any](c *cobra.Command, path string, write func(out io.Writer, answer T, now time.Time) error) *cobra.Command {
-	var a api
 	var v view
 	c.Args = noArguments
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		return look(cmd, v, query[T]{api: &a, path: path, write: write})
+		return look(cmd, v, query[T]{api: &v.api, path: path, write: write})
 	}
-	a.addFlags(c)
 	v.addFlags(c)
 	return c
 }
