@@ -114,11 +114,6 @@ func names(chain []*x509.Certificate) []string {
 	return all
 }
 
-// limit sets the times during which c is valid.
-func (s *Status) limit(c *x509.Certificate) {
-	s.between(c.NotBefore, c.NotAfter)
-}
-
 // between sets the times of validity.
 func (s *Status) between(begin, end time.Time) {
 	s.Begin, s.Expires = begin, end
@@ -130,7 +125,8 @@ func (s *Status) between(begin, end time.Time) {
 func StatusOf(source string, hosts []string, chain []*x509.Certificate, fault error) Status {
 	s := Status{File: source, Names: hosts, Fault: fault}
 	if len(chain) > 0 {
-		s.limit(slices.MinFunc(chain, byExpiry))
+		first := slices.MinFunc(chain, byExpiry)
+		s.between(first.NotBefore, first.NotAfter)
 	}
 	for _, c := range chain {
 		if c.NotBefore.After(s.Begin) {
@@ -146,7 +142,8 @@ func StatusOfTrusted(source string, trusted []*x509.Certificate, fault error) St
 	for _, c := range trusted {
 		s.Names = append(s.Names, c.Subject.String())
 	}
-	s.limit(slices.MaxFunc(trusted, byExpiry))
+	last := slices.MaxFunc(trusted, byExpiry)
+	s.between(last.NotBefore, last.NotAfter)
 	return s
 }
 

@@ -73,20 +73,13 @@ func (m *Manager) Load(ctx context.Context, names []string) {
 		running.Go(func() {
 			defer panics.Contain(panics.Task, nil)
 			for _, storage := range []certmagic.Storage{m.config.LocalCache, m.config.Storage} {
-				if storage != nil && !m.uses(name) {
+				if storage != nil && len(m.Certificates([]string{name})) == 0 {
 					m.restoreStored(ctx, storage, name)
 				}
 			}
 		})
 	}
 	running.Wait()
-}
-
-// uses reports whether a certificate of a name is in use.
-func (m *Manager) uses(name string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.inUseLocked(name) != nil
 }
 
 // restoreStored restores what a storage has for a name, if it has not expired.

@@ -204,12 +204,8 @@ func (s *Solver) forget(key [2]string) {
 }
 
 func (s *Solver) endLocked() {
-	select {
-	case <-s.empty:
-	default:
-		if s.closed && len(s.present) == 0 {
-			close(s.empty)
-		}
+	if s.closed && len(s.present) == 0 && !wake.Closed(s.empty) {
+		close(s.empty)
 	}
 }
 
