@@ -241,26 +241,33 @@ func (h orderHandler) peersThat(f func(balancer.PeerView) bool) []Peer {
 // drainNode answers POST /api/nodes/{node}/drain, with the parameters of drain. ?datacenter=
 // chooses among nodes with the same name.
 func (h orderHandler) drainNode(r *http.Request, o operator.Order) (any, error) {
-	o, err := h.orderOfNode(r, o, false)
-	if err != nil {
-		return nil, err
-	}
-	if err := h.Orders.Give(o); err != nil {
-		return nil, err
-	}
-	return h.operatedNode(r, o), nil
+	return h.operateNode(r, o, false, h.Orders.Give)
 }
 
 // enableNode answers POST /api/nodes/{node}/enable.
 func (h orderHandler) enableNode(r *http.Request, o operator.Order) (any, error) {
-	o, err := h.orderOfNode(r, o, true)
+	return h.operateNode(r, o, true, func(o operator.Order) error {
+		_, err := h.Orders.Store.End(o.Key(), o.By)
+		return err
+	})
+}
+
+// operateNode carries out a drain of the node that the path names, or ends it.
+func (h orderHandler) operateNode(r *http.Request, o operator.Order, ended bool, carryOut func(operator.Order) error) (any, error) {
+	o, err := h.orderOfNode(r, o, ended)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.Orders.Store.End(o.Key(), o.By); err != nil {
+	if err := carryOut(o); err != nil {
 		return nil, err
 	}
-	return h.operatedNode(r, o), nil
+	return OperatedNode{
+		Node: o.Node, Datacenter: o.Datacenter, Acceptance: h.acceptance(r.Context(), o.Key()),
+		Peers: h.peersThat(func(v balancer.PeerView) bool {
+			i := v.Instance()
+			return i.Node == o.Node && i.Datacenter == o.Datacenter
+		}),
+	}, nil
 }
 
 // orderOfNode returns the drain of the node that the path names. ended: it is to be ended, so a
@@ -295,16 +302,6 @@ func (h orderHandler) orderOfNode(r *http.Request, o operator.Order, ended bool)
 		list[i] = cmp.Or(dc, `""`)
 	}
 	return o, refuse(http.StatusConflict, "several data centres have a node %q: choose one with ?datacenter= (%s)", o.Node, strings.Join(list, ", "))
-}
-
-func (h orderHandler) operatedNode(r *http.Request, o operator.Order) OperatedNode {
-	return OperatedNode{
-		Node: o.Node, Datacenter: o.Datacenter, Acceptance: h.acceptance(r.Context(), o.Key()),
-		Peers: h.peersThat(func(v balancer.PeerView) bool {
-			i := v.Instance()
-			return i.Node == o.Node && i.Datacenter == o.Datacenter
-		}),
-	}
 }
 
 // Orders is the body of /api/orders.

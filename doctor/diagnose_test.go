@@ -476,3 +476,7 @@ func FuzzDuplicates(f *testing.F) {
 		}
 	})
 }
+
+type instanceKey struct{ node, id string }
+
+func (i Instance) key() instanceKey { return instanceKey{i.Node, i.ID} }

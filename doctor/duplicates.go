@@ -42,7 +42,7 @@ func (f *Facts) duplicateFindings() []Finding {
 	for _, group := range f.duplicates() {
 		keep := f.kept(group)
 		for _, i := range group {
-			if i.key() != keep.key() {
+			if i.Node != keep.Node || i.ID != keep.ID {
 				findings = append(findings, f.duplicateFinding(i, keep))
 			}
 		}

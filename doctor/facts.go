@@ -111,8 +111,6 @@ type Instance struct {
 	Modified  uint64 // Raft index of the last change of its registration
 }
 
-func (i Instance) key() instanceKey { return instanceKey{i.Node, i.ID} }
-
 func (i Instance) address() string {
 	if i.Address == "" {
 		return ""
@@ -122,8 +120,6 @@ func (i Instance) address() string {
 
 // contact returns the address to which sluice connects.
 func (i Instance) contact() string { return cmp.Or(i.Contact, i.address()) }
-
-type instanceKey struct{ node, id string }
 
 // NodeAgent is the answer of a node's agent.
 type NodeAgent struct {

@@ -196,16 +196,12 @@ func (s MeshService) missingFindings(to Destination) []Finding {
 	case to.Service == s.Service && to.Datacenter == "": // all are missing: see Use.finding
 		return nil
 	default:
-		finding.Seen = "Consul has no instance of it in the mesh" + inDatacenter(to.Datacenter)
+		finding.Seen = "Consul has no instance of it in the mesh"
+		if to.Datacenter != "" {
+			finding.Seen += ", in the data centre " + to.Datacenter
+		}
 	}
 	return []Finding{finding}
-}
-
-func inDatacenter(name string) string {
-	if name == "" {
-		return ""
-	}
-	return ", in the data centre " + name
 }
 
 // deniedFindings report that sluice gets no connection to a destination.

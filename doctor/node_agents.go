@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -117,13 +118,7 @@ func agentURL(like, address string) string {
 	scheme, port := "http", "8500"
 	if u, err := url.Parse(like); err == nil && u.Host != "" {
 		scheme = u.Scheme
-		if p := u.Port(); p != "" {
-			port = p
-		} else if scheme == "https" {
-			port = "443"
-		} else {
-			port = "80"
-		}
+		port = cmp.Or(u.Port(), map[string]string{"https": "443"}[scheme], "80")
 	}
 	return scheme + "://" + net.JoinHostPort(address, port)
 }
