@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"os"
 	"regexp"
 	"strings"
 	"unicode"
@@ -26,16 +25,10 @@ var firstWord = regexp.MustCompile(`^(- |[a-z_]+:)`)
 // quoted returns a line of a file with a caret below a column, both from 1, for people. It is "" if
 // the line may have a secret, or cannot be read.
 func quoted(file string, line, column int) string {
-	info, err := os.Stat(file)
-	if err != nil || column == 0 || !info.Mode().IsRegular() {
+	if column == 0 { // it is not known
 		return ""
 	}
-	f, err := os.Open(file)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	data, err := regular.ReadAll(f, maxQuotedBytes)
+	data, err := regular.ReadUpTo(file, maxQuotedBytes)
 	lines := strings.Split(string(data), "\n")
 	if err != nil || line > len(lines) || secretAbove(lines[:line]) {
 		return ""
