@@ -246,38 +246,24 @@ func (c *chains) settled(inUse *config.Config) bool {
 	return true
 }
 
-// refuses reports whether a service of c, the configuration in use, has no chain until somebody
-// changes something: Consul refuses it, or it cannot be used.
-func (c *chains) refuses(inUse *config.Config, name string) bool {
+// missing returns why a service of the configuration in use has no chain, and whether that stays so
+// until somebody changes something: Consul refuses it, or it cannot be used. "": it has one, or needs
+// none.
+func (c *chains) missing(inUse *config.Config, name string) (text string, refused bool) {
 	if !lacksChain(inUse.Services[name]) {
-		return false
+		return "", false
 	}
-	if c.watch.Lookup(idOf(inUse.Services[name].Consul)).Refused {
-		return true
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.inUse[name]
-	return s != nil && s.wrong != nil
-}
-
-// missing returns why a service of c, the configuration in use, has no chain; "": it has one, or
-// needs none.
-func (c *chains) missing(inUse *config.Config, name string) string {
-	if !lacksChain(inUse.Services[name]) {
-		return ""
-	}
-	id := idOf(inUse.Services[name].Consul)
-	why := "no answer from Consul"
-	if err := c.watch.Lookup(id).LastError; err != nil {
-		why = err.Error()
+	known := c.watch.Lookup(idOf(inUse.Services[name].Consul))
+	why, refused := "no answer from Consul", known.Refused
+	if known.LastError != nil {
+		why = known.LastError.Error()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.inUse[name]; s != nil && s.wrong != nil {
-		why = s.wrong.Error()
+		why, refused = s.wrong.Error(), true
 	}
-	return "no discovery chain yet: " + why
+	return "no discovery chain yet: " + why, refused
 }
 
 // statuses returns the chains of the services of c, the configuration in use, sorted by service.

@@ -170,10 +170,11 @@ func (r *readiness) progress(waited time.Duration) progress {
 			p.answered = watch.Endpoint != "" || !watch.Restored.IsZero()
 			continue
 		}
-		if watch.Refused < refusalsLimit && !r.unknownBefore(watch) && !r.chains.refuses(r.effective(), service.name) {
+		lacking, refused := r.chains.missing(r.effective(), service.name)
+		if watch.Refused < refusalsLimit && !r.unknownBefore(watch) && !refused {
 			p.wait = p.wait || inTime
 		}
-		p.missing = append(p.missing, fmt.Sprintf("service %q: %s", service.name, cmp.Or(r.chains.missing(r.effective(), service.name), service.missing(watch))))
+		p.missing = append(p.missing, fmt.Sprintf("service %q: %s", service.name, cmp.Or(lacking, service.missing(watch))))
 	}
 	return p
 }
