@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"syscall"
 )
@@ -49,11 +50,4 @@ func ReadAll(f *os.File, most int64) ([]byte, error) {
 }
 
 // ReadFile returns the content of a file.
-func ReadFile(path string) ([]byte, error) {
-	f, err := Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(f)
-}
+func ReadFile(path string) ([]byte, error) { return ReadUpTo(path, math.MaxInt64-1) }
