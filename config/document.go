@@ -196,9 +196,7 @@ func (w *whole) addRoutes() {
 		total += len(f.parts.Routes)
 	}
 	first := make(map[string]routeAt, total) // by the requests of the routes
-	if total > len(c.Routes) {
-		c.Routes = slices.Grow(c.Routes, total-len(c.Routes))
-	}
+	c.Routes = slices.Grow(c.Routes, total-len(c.Routes))
 	for _, f := range slices.Insert(slices.Clone(w.fragments), 0, file) {
 		for i := range f.parts.Routes {
 			r, at := &f.parts.Routes[i], routeAt{f, i}

@@ -140,11 +140,11 @@ func (b *Built) unless(errs Errors) (*Built, error) {
 
 // build is Build. With errors, the configuration is as far as it could be read.
 func (in Input) build(sources []Source) (*Built, Errors) {
+	if in.Getenv == nil {
+		in.Getenv = func(string) string { return "" }
+	}
 	d := newDecoder(in.Source())
 	d.Getenv = in.Getenv
-	if d.Getenv == nil {
-		d.Getenv = func(string) string { return "" }
-	}
 	root := d.Parse([]byte(sources[0].Documents[0].Text))
 	c := new(Config)
 	if len(d.Errs) > 0 {

@@ -15,9 +15,7 @@ import (
 func (in Input) override(d *decoder, root *yaml.Node) {
 	type keys = map[string]any
 	t := d.Edit(root)
-	if in.Getenv != nil {
-		in.environment(t)
-	}
+	in.environment(t)
 	if in.Consul != "" {
 		t.Set("--consul", []string{in.Consul}, "consul", "addresses")
 	}
@@ -87,9 +85,6 @@ func (in Input) environment(t decoding.Tree) {
 
 // tls reports whether the scheme of an address of Consul without one is HTTPS.
 func (in Input) tls() bool {
-	if in.Getenv == nil {
-		return false
-	}
 	on, _ := strconv.ParseBool(strings.TrimSpace(in.Getenv("CONSUL_HTTP_SSL")))
 	return on
 }

@@ -72,11 +72,11 @@ func Values[T decoding.Text, V any](list []decoding.Parsed[T, V]) (values []V) {
 
 // MetaOf returns the entries by key, nil for none.
 func MetaOf(entries []Meta) map[string]string {
-	var meta map[string]string
+	if len(entries) == 0 {
+		return nil
+	}
+	meta := make(map[string]string, len(entries))
 	for _, entry := range entries {
-		if meta == nil {
-			meta = make(map[string]string, len(entries))
-		}
 		meta[entry.Value[0]] = entry.Value[1]
 	}
 	return meta
