@@ -61,10 +61,9 @@ func (t *Table) Explain(host, path []byte, r Request) Explanation {
 // hosts and paths lead to it.
 func (e *entry) verdict(m *matching, fits bool) Verdict {
 	v := Verdict{Route: &e.route}
-	test := e.hostTest
 	host := hostTest{pattern: e.host}
-	if test != nil {
-		host = test.hosts[0]
+	if e.hostTest != nil {
+		host = e.hostTest.hosts[0]
 	}
 	switch {
 	case !host.matches(m, m.host):

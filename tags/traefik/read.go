@@ -226,16 +226,14 @@ func (r *reader) listeners(router *part, e *effects) {
 func (r *reader) secure(router *part, e *effects) {
 	for _, l := range router.labels {
 		switch {
-		case l.path[0] != "tls":
-		case len(l.path) == 1 && isOff(l.value):
+		case l.path[0] != "tls" || len(l.path) == 1 && isOff(l.value):
+			continue
 		case len(l.path) == 1:
-			e.secure = true
 		case l.path[1] == "options" && l.value != "default":
-			e.secure = true
 			e.close(l, "the options may ask clients for certificates, and the listener has the settings of TLS: want a listener in the file with them, and the router without tls.options")
 		default:
-			e.secure = true
 			e.ignore(l, "the listener has the certificates and settings of TLS: ignored")
 		}
+		e.secure = true
 	}
 }
