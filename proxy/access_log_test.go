@@ -24,13 +24,20 @@ type loggedProxy struct {
 	log  *accesslog.Logger
 }
 
+// startLogged is startProxy with an access log of all requests.
 func startLogged(t *testing.T, o Options, addresses ...string) *loggedProxy {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "access.log")
-	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
-	t.Cleanup(func() { log.Close() })
-	o.AccessLog = log
-	return &loggedProxy{startProxy(t, o, addresses...), path, log}
+	return startProxy(t, o, addresses...).logged(accesslog.Options{Sample: 1})
+}
+
+// logged has p write an access log from now on.
+func (p *testProxy) logged(o accesslog.Options) *loggedProxy {
+	p.t.Helper()
+	o.Path = filepath.Join(p.t.TempDir(), "access.log")
+	log := verify.Result(accesslog.New(o)).Must(p.t)
+	p.t.Cleanup(func() { log.Close() })
+	p.change(func(o *Options) { o.AccessLog = log })
+	return &loggedProxy{p, o.Path, log}
 }
 
 // logLine is what these tests read of a line.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -45,8 +44,7 @@ func TestTooManyConnections(t *testing.T) {
 	eventually(t, "a connection", func() bool { return p.Connections() == 1 })
 	second := dialFrom(t, "127.0.0.1", l.Addr().String())
 	io.WriteString(second, closingRequest)
-	served := make(chan error, 1)
-	go func() { served <- p.Serve(context.Background(), l, ListenerOptions{Name: "later"}) }()
+	p.serveOn(l, ListenerOptions{Name: "later"})
 	answer, err := io.ReadAll(second)
 	verify.Succeeds(t, err)
 	expectReason(t, string(answer), "503", "too_many_connections")
@@ -56,8 +54,6 @@ func TestTooManyConnections(t *testing.T) {
 	expectResponse(t, first, 200)
 	eventually(t, "a free place", func() bool { return p.Connections() == 0 })
 	p.expect(closingRequest, "200")
-	l.Close()
-	<-served
 }
 
 // Networks of IPv4-mapped addresses are those of the IPv4 addresses, and so are
@@ -71,22 +67,17 @@ func TestTrustedNetworksOfMappedAddresses(t *testing.T) {
 			t.Skip(err) // no IPv6 here
 		}
 		p := startProxy(t, Options{}, origin.address())
-		served := make(chan error, 1)
-		go func() { served <- p.Serve(context.Background(), l, ListenerOptions{Name: "other"}) }()
+		p.serveOn(l, ListenerOptions{Name: "other"})
 		p.address = fmt.Sprintf("127.0.0.1:%d", l.Addr().(*net.TCPAddr).Port)
 		for network, trusted := range map[string]bool{
 			"::ffff:127.0.0.0/104": true, "::ffff:127.0.0.1/128": true, "127.0.0.1/32": true, "::ffff:127.0.0.0/103": true,
 			"::ffff:10.0.0.0/104": false, "::1/128": false,
 		} {
-			o := *p.options.Load()
-			o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(network)}
-			p.Configure(o)
+			p.change(func(o *Options) { o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(network)} })
 			before := len(origin.got())
 			p.raw("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nConnection: close\r\n\r\n")
 			verify.Equal(t, strings.Contains(origin.got()[before:], "6.6.6.6"), trusted, "%s trusts %s", address, network)
 		}
-		l.Close()
-		<-served
 	}
 }
 

@@ -218,9 +218,7 @@ func TestCookiesAreSecureOverTLS(t *testing.T) {
 		p.setAffinity(balancer.PolicySticky, &route.Affinity{Cookie: "peer", CookieAttributes: "; Path=/", SecureCookie: always})
 		p.setSplit(route.Split{}, .5)
 		for _, trusted := range [][]netip.Prefix{nil, loopback} {
-			o := *p.options.Load()
-			o.TrustedProxies = trusted
-			p.Configure(o)
+			p.change(func(o *Options) { o.TrustedProxies = trusted })
 			for _, front := range p.fronts() {
 				response, _ := front.ask(t, "GET", "/", "", "X-Forwarded-Proto: https")
 				secure := strings.HasPrefix(front.url, "https") || trusted != nil

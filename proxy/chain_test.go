@@ -35,13 +35,14 @@ func (p *testProxy) echoing(t testing.TB, name string) *route.Service {
 // the client.
 func TestChainSeesWhatTheRouteSends(t *testing.T) {
 	t.Parallel()
-	server := startServer(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Role", "guest") })
+	asks := asking(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Role", "guest") })
+	asks.Copied = []string{"x-role"}
 	p := startProxy(t, Options{})
 	own := &route.Actions{
 		Path:            pathEdits(t, route.PathOptions{Strip: "/shop"}),
 		RequestHeaders:  headerEdits(t, map[string]string{"X-Env": "prod-$method"}, map[string]string{"X-Own": "1"}, "X-Internal"),
 		ResponseHeaders: headerEdits(t, map[string]string{"X-Edited": "route"}, nil, "X-Peer"),
-		ForwardAuth:     authAt(t, "http://"+server, patience, "x-role"),
+		ForwardAuth:     asks,
 		Authorized:      headerEdits(t, nil, nil, "X-Role"),
 	}
 	inner := &route.Actions{

@@ -48,7 +48,7 @@ func startMailServer(t testing.TB) *mailServer {
 		case r.URL.Path == "/held":
 			<-m.proceed
 		}
-		c.write(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nthe mail of %s", len("the mail of ")+len(said), said))
+		c.answer("the mail of " + said)
 		return r.URL.Path != "/bye"
 	}))
 	t.Cleanup(func() { close(m.proceed) })

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -44,10 +43,7 @@ func testCut(t *testing.T, http2, peerHTTP2, drain bool) {
 			return false
 		})).address()
 	}
-	path := filepath.Join(t.TempDir(), "access.log")
-	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
-	defer log.Close()
-	p := &loggedProxy{newUnmanagedProxy(t, Options{AccessLog: log}), path, log}
+	p := newUnmanagedProxy(t, Options{}).logged(accesslog.Options{Sample: 1})
 	defer p.pool.Close()
 	p.usePeers(peerHTTP2, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: patience}, address)
 	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 16}})

@@ -14,23 +14,12 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/config/units"
-	"sluice/discovery/locality"
 	"sluice/proxy/socket"
 	"sluice/route"
-	"sluice/route/auth"
 	"sluice/route/places"
 	"sluice/route/ratelimit"
 	"sluice/test/verify"
 )
-
-// asking returns an action for which a server is asked, which allows what handler does not deny.
-func asking(t *testing.T, handler http.HandlerFunc) *route.ForwardAuth {
-	t.Helper()
-	forward := auth.NewForward(units.NewLocation("http://"+startServer(t, handler)), patience, locality.ByOperator)
-	t.Cleanup(forward.Close)
-	return &route.ForwardAuth{Forward: forward}
-}
 
 // emptying is asking where s loses its peers before the answer.
 func emptying(t *testing.T, s *route.Service) *route.ForwardAuth {

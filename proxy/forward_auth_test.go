@@ -24,6 +24,12 @@ func authAt(t testing.TB, url string, timeout time.Duration, copied ...string) *
 	return &route.ForwardAuth{Forward: f, Copied: copied}
 }
 
+// asking returns an action for which a server is asked, which allows what handler does not deny.
+func asking(t *testing.T, handler http.HandlerFunc) *route.ForwardAuth {
+	t.Helper()
+	return authAt(t, "http://"+startServer(t, handler), patience)
+}
+
 // An authentication server allows and denies requests, whatever the protocol of the client
 // is. Nothing passes without its permission.
 func TestForwardAuth(t *testing.T) {
@@ -126,10 +132,10 @@ func TestForwardAuth(t *testing.T) {
 func TestForwardAuthLearnsTheTarget(t *testing.T) {
 	t.Parallel()
 	asked := make(chan string, 1)
-	server := startServer(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header.Get("X-Forwarded-Uri") })
+	asks := asking(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header.Get("X-Forwarded-Uri") })
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
-	p.setActions(&route.Actions{ForwardAuth: authAt(t, "http://"+server, patience)})
+	p.setActions(&route.Actions{ForwardAuth: asks})
 	for sent, want := range map[string]string{
 		"GET http://a": "/", "GET http://a?b=c": "/?b=c", "GET http://a/d?b": "/d?b", "GET /d": "/d", "OPTIONS http://a": "*", "OPTIONS *": "*",
 	} {

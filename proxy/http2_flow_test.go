@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -33,7 +32,7 @@ func startLongOrigin(t *testing.T, length int) *origin {
 			io.Copy(io.Discard, c.Conn)
 			return false
 		}
-		return c.write(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+		return c.answer(body)
 	}))
 }
 

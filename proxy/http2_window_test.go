@@ -176,9 +176,7 @@ func TestHTTP2StreamsAreBoundedInMemory(t *testing.T) {
 	const share, stalled = 1 << 20, 50
 	address, requests := startStallingPeer(t, stalled, 0)
 	p := startProxyToH2C(t, address)
-	o := *p.options.Load()
-	o.Limits.StreamBytes = 8 * share
-	p.Configure(o)
+	p.change(func(o *Options) { o.Limits.StreamBytes = 8 * share })
 	u := uploaderOn(p.dialFrames())
 	u.stall(p, stalled, requests)
 	a := places.BlockOf(u.conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr())

@@ -39,9 +39,7 @@ func TestOptionsOfTheNextRequest(t *testing.T) {
 		limit  units.Size
 		status int
 	}{{100, 200}, {5, 414}} {
-		o := *p.options.Load()
-		o.Limits.TargetBytes = step.limit
-		p.Configure(o)
+		p.change(func(o *Options) { o.Limits.TargetBytes = step.limit })
 		io.WriteString(conn, "GET /abcdefgh HTTP/1.1\r\nHost: a\r\n\r\n")
 		expectResponse(t, conn, step.status)
 	}

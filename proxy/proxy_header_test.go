@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -47,14 +47,7 @@ func (p *testProxy) serveProxies(o ListenerOptions) (l net.Listener) {
 }
 
 // tellAddress answers with the address that sluice forwards.
-func tellAddress(c *originConn) bool {
-	r, ok := c.request()
-	if !ok {
-		return false
-	}
-	body := r.Header.Get("X-Forwarded-For")
-	return c.write("HTTP/1.1 200 OK\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body)
-}
+var tellAddress = withRequest(func(c *originConn, r *http.Request) bool { return c.answer(r.Header.Get("X-Forwarded-For")) })
 
 func TestProxyHeaderBeforeHTTP(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -100,12 +101,24 @@ func (p *testProxy) serveWith(o ListenerOptions) string {
 func (p *testProxy) serveUntil(o ListenerOptions) (l net.Listener, leave func()) {
 	p.t.Helper()
 	l = listen(p.t)
+	return l, p.serveOn(l, o)
+}
+
+// serveOn is serveUntil for a listener that there is, which it closes when the test ends.
+func (p *testProxy) serveOn(l net.Listener, o ListenerOptions) (leave func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(ctx, l, o) }()
 	leave = sync.OnceFunc(func() { cancel(); <-served })
 	p.t.Cleanup(func() { leave(); l.Close() })
-	return l, leave
+	return leave
+}
+
+// change changes options of p.
+func (p *testProxy) change(edit func(o *Options)) {
+	o := *p.options.Load()
+	edit(&o)
+	p.Configure(o)
 }
 
 // newTestServer returns a server with o and what a test leaves to it.
@@ -441,6 +454,17 @@ func (c *originConn) write(text string) bool {
 	_, err := io.WriteString(c.Conn, text)
 	return err == nil
 }
+
+// answer answers with 200 and that body.
+func (c *originConn) answer(body string) bool {
+	return c.write(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+}
+
+// returning answers each request with its body.
+var returning = withHead(func(c *originConn, r *http.Request) bool {
+	body, err := io.ReadAll(r.Body)
+	return err == nil && c.answer(string(body))
+})
 
 // answering returns a handler that gives the same answer to each request.
 func answering(response string) func(*originConn) bool {

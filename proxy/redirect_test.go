@@ -74,9 +74,7 @@ func TestRequestsOverTLSToATrustedProxyAreNotRedirected(t *testing.T) {
 		{"127.0.0.0/8", "", "308"},
 		{"192.0.2.0/24", "X-Forwarded-Proto: https\r\n", "308"},
 	} {
-		o := *p.options.Load()
-		o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(test.trusted)}
-		p.Configure(o)
+		p.change(func(o *Options) { o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(test.trusted)} })
 		p.expect("GET / HTTP/1.1\r\nHost: a.example\r\n"+test.protocol+"Connection: close\r\n\r\n", test.status)
 	}
 }

@@ -109,9 +109,7 @@ func TestPathsPassNoRestriction(t *testing.T) {
 	// Hosts without a restriction keep their paths, and all do if the operator wants it.
 	for _, host := range []string{"other.example", "shop.example"} {
 		p.expect("GET "+evading+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n", "200")
-		o := *p.options.Load()
-		o.KeepDotSegments = true
-		p.Configure(o)
+		p.change(func(o *Options) { o.KeepDotSegments = true })
 	}
 }
 

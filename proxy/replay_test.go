@@ -142,7 +142,7 @@ func TestChunkedBodyIsSentToAnotherPeer(t *testing.T) {
 				if err != nil || requests.Add(1) == 1 && test.breaks {
 					return false
 				}
-				return c.write(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+				return c.answer(string(body))
 			})
 			p := startProxy(t, Options{}, startOrigin(t, handler).address(), startOrigin(t, handler).address())
 			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: 64 << 10}})

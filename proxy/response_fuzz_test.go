@@ -301,8 +301,7 @@ func (o *scriptedOrigin) handle(c *originConn) bool {
 		o.scripts++
 		return o.script.play(c.Conn)
 	}
-	_, err := fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-	return err == nil
+	return c.answer(body)
 }
 
 func (o *scriptedOrigin) set(s script) {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -72,18 +71,6 @@ func expectCut(t testing.TB, conn net.Conn, what string) error {
 	_, err := io.Copy(io.Discard, conn)
 	verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded), "%s is still open", what)
 	return err
-}
-
-// logged has p write an access log from now on.
-func (p *testProxy) logged(o accesslog.Options) *loggedProxy {
-	p.t.Helper()
-	o.Path = filepath.Join(p.t.TempDir(), "access.log")
-	log := verify.Result(accesslog.New(o)).Must(p.t)
-	p.t.Cleanup(func() { log.Close() })
-	options := *p.options.Load()
-	options.AccessLog = log
-	p.Configure(options)
-	return &loggedProxy{p, o.Path, log}
 }
 
 // What is left when the time is over is cut: by Shutdown everything, by Drain what came through

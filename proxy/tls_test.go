@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"reflect"
 	"runtime"
 	"strings"
@@ -121,15 +120,7 @@ func (p *testProxy) dialRecorded(version uint16, most int) (*tls.Conn, *recorder
 // Records may come in pieces, and a piece may have several.
 func TestOverTLSRecordsInPieces(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return false
-		}
-		fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-		return true
-	}))
-	p := startProxy(t, Options{}, origin.address())
+	p := startProxy(t, Options{}, startOrigin(t, returning).address())
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for _, size := range []int{10, 40_000} {
 			for _, most := range []int{1, 700, 100_000} {

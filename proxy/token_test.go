@@ -282,13 +282,11 @@ func TestTokensWithRetriesMirrorsAndAuthServers(t *testing.T) {
 	t.Parallel()
 	i := startTokenIssuer(t)
 	asked := make(chan string, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	asks := asking(t, func(w http.ResponseWriter, r *http.Request) {
 		asked <- fmt.Sprint(r.Header["X-User"], r.Header["Authorization"])
 		w.Header().Set("X-Level", "3")
-	}))
-	defer server.Close()
-	forward := auth.NewForward(units.NewLocation(server.URL), patience, locality.ByOperator)
-	t.Cleanup(forward.Close)
+	})
+	asks.Copied = []string{"x-level"}
 	copied := make(chan string, 1)
 	seen := func(r *http.Request) string {
 		io.Copy(io.Discard, r.Body)
@@ -297,7 +295,7 @@ func TestTokensWithRetriesMirrorsAndAuthServers(t *testing.T) {
 	p := startProxy(t, Options{}, nowhere[0], startServer(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, seen(r)) }))
 	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 20 << 10}})
 	actions := i.requires("bearer", "Authorization")
-	actions.ForwardAuth = &route.ForwardAuth{Forward: forward, Copied: []string{"x-level"}}
+	actions.ForwardAuth = asks
 	actions.Authorized = actions.Authorized.Then(headerEdits(t, nil, nil, "X-Level"))
 	mt := startMirror(t, p, route.Mirror{BodyBytes: 1 << 20}, actions, false, startServer(t, func(_ http.ResponseWriter, r *http.Request) { copied <- seen(r) }))
 	for n, front := range p.fronts() {

@@ -14,10 +14,8 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"sluice/config/units"
-	"sluice/discovery/locality"
 	"sluice/observe/tracing"
 	"sluice/route"
-	"sluice/route/auth"
 	"sluice/test/tracetest"
 	"sluice/test/verify"
 )
@@ -53,9 +51,7 @@ func startTracer(t *testing.T, sample float64) (*tracing.Tracer, *tracetest.Coll
 
 // trace makes the proxy export spans.
 func (p *testProxy) trace(tracer *tracing.Tracer) {
-	o := *p.options.Load()
-	o.Tracer = tracer
-	p.Configure(o)
+	p.change(func(o *Options) { o.Tracer = tracer })
 }
 
 // A traced is a server's span with those of its attempts, in their order.
@@ -248,10 +244,7 @@ func TestNewTracesHaveNoState(t *testing.T) {
 	throughProtocols(t, Options{}, echoRequest, func(t *testing.T, p *testProxy, front testFront) {
 		p.trace(tracer)
 		asked := make(chan http.Header, 1)
-		server := startServer(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header })
-		forward := auth.NewForward(units.NewLocation("http://"+server), patience, locality.ByOperator)
-		t.Cleanup(forward.Close)
-		p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward}})
+		p.setActions(&route.Actions{ForwardAuth: asking(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header })})
 		for sent, want := range map[string][]string{
 			"traceparent: " + traceparent: {tracestate, "zed=1"}, "traceparent: nonsense": nil, "X: without": nil,
 			"traceparent: 00-" + sentTrace + "-0000000000000000-01": nil,

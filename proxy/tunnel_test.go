@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -366,10 +365,7 @@ func TestWhySessionsOfALeaderEnd(t *testing.T) {
 		{true, true, short, "drain_timeout"},
 		{false, true, short, "drain_timeout"},
 	} {
-		path := filepath.Join(t.TempDir(), "access.log")
-		log := verify.Result(accesslog.New(accesslog.Options{Path: path, Slow: time.Hour})).Must(t) // of what has not failed, none
-		defer log.Close()
-		p := &loggedProxy{startProxy(t, Options{AccessLog: log}, startOrigin(t, echoing).address()), path, log}
+		p := startProxy(t, Options{}, startOrigin(t, echoing).address()).logged(accesslog.Options{Slow: time.Hour}) // of what has not failed, none
 		p.reconfigure(balancer.Options{OneLeader: true, CutRemoved: c.cut, DrainTimeout: c.timeout})
 		requests := p.address
 		tunnel := p.send(upgradeRequest)

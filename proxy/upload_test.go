@@ -249,7 +249,7 @@ func TestExpectContinue(t *testing.T) {
 		verify.That(t, strings.EqualFold(r.Header.Get("Expect"), "100-continue"), "Expect is %q", r.Header.Get("Expect"))
 		c.write("HTTP/1.1 100 Continue\r\n\r\n")
 		body, err := io.ReadAll(r.Body)
-		return err == nil && c.write(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+		return err == nil && c.answer(string(body))
 	}))
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.dial()
@@ -278,7 +278,7 @@ func TestExpectantRequestIsSentAgain(t *testing.T) {
 			}
 			c.write("HTTP/1.1 100 Continue\r\n\r\n")
 			body, err := io.ReadAll(r.Body)
-			return err == nil && c.write(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+			return err == nil && c.answer(string(body))
 		})
 		p := startProxy(t, Options{}, startOrigin(t, serve).address(), startOrigin(t, serve).address())
 		conn := p.dial()

@@ -18,10 +18,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
-	"sluice/config/units"
-	"sluice/discovery/locality"
 	"sluice/route"
-	"sluice/route/auth"
 	"sluice/test/verify"
 )
 
@@ -107,15 +104,14 @@ func closeInOrder(t *testing.T, c *websocket.Conn) bool {
 // the client is. A limit of bodies does not bound a tunnel.
 func TestActionsOfWebSockets(t *testing.T) {
 	t.Parallel()
-	server := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+	asks := asking(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-User", r.Header.Get("X-Forwarded-Method"))
 		if strings.HasPrefix(r.Header.Get("X-Forwarded-Uri"), "/denied") {
 			w.WriteHeader(http.StatusForbidden)
 		}
 	})
-	forward := auth.NewForward(units.NewLocation("http://"+server), patience, locality.ByOperator)
-	t.Cleanup(forward.Close)
-	forwardAuth := route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: []string{"x-user"}, BodyBytes: 1000}, Authorized: headerEdits(t, nil, nil, "X-User")}
+	asks.Copied, asks.BodyBytes = []string{"x-user"}, 1000
+	forwardAuth := route.Actions{ForwardAuth: asks, Authorized: headerEdits(t, nil, nil, "X-User")}
 	peer := startWebSocketOrigin(t)
 	p := startProxy(t, Options{}, peer)
 	fronts := p.webSocketFronts()
