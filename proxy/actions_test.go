@@ -336,7 +336,7 @@ func visibleEdits(t testing.TB) *route.Actions {
 	}
 }
 
-// Interim responses are not edited, and the cookie for the peer is not removed.
+// Interim responses are not edited and have no cookie, and the cookie for the peer is not removed.
 func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
@@ -355,6 +355,7 @@ func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 		for _, want := range []string{"100 1 ", "103 2 ", "200  response"} {
 			r := verify.Result(http.ReadResponse(reader, nil)).Must(t)
 			verify.Equal(t, fmt.Sprint(r.StatusCode, " ", r.Header.Get("X"), " ", r.Header.Get("X-Set")), want, "result")
+			verify.Equal(t, len(r.Cookies()) > 0, r.StatusCode == 200, "%d has a cookie", r.StatusCode)
 			if r.StatusCode == 100 {
 				io.WriteString(conn, "4\r\nbody\r\n0\r\n\r\n")
 			}

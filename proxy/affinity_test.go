@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"fmt"
-	"io"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -191,23 +190,6 @@ func TestStickyCookie(t *testing.T) {
 	p.setPeers()
 	answer = p.expect(closingRequest, "503")
 	verify.That(t, !strings.Contains(answer, "Set-Cookie"), "got %q", answer)
-}
-
-// The client gets the cookie once, in the final response, and with a protocol
-// that takes over the connection.
-func TestStickyCookieAndInterimResponses(t *testing.T) {
-	t.Parallel()
-	for _, final := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"} {
-		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-			io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"+final)
-			return false
-		}))
-		p := startProxy(t, Options{}, origin.address())
-		p.setAffinity(balancer.PolicySticky, &route.Affinity{Cookie: "peer"})
-		answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: x\r\n\r\n")
-		head, rest, _ := strings.Cut(answer, "\r\n\r\n")
-		verify.That(t, !strings.Contains(head, "Set-Cookie") && strings.Count(rest, "Set-Cookie: peer=") == 1, "got %q", answer)
-	}
 }
 
 // Cookies for clients with HTTPS are for HTTPS only; behind a trusted proxy, who says so.

@@ -17,7 +17,6 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/proxy/http2"
-	"sluice/route"
 	"sluice/test/pinned"
 	"sluice/test/verify"
 )
@@ -28,34 +27,6 @@ func http2Client(t testing.TB) *http.Client {
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: patience}
-}
-
-// A client that cancels a request ends it at the peer, also if the peer takes no more of the body,
-// long before the end of the pause that a peer may make.
-func TestHTTP2ClientCancelsWhatThePeerDoesNotTake(t *testing.T) {
-	t.Parallel()
-	taken, reset := make(chan struct{}), make(chan struct{})
-	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
-		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 4}},
-		answer:   func(*framePeer, uint32) {},
-		frame: func(_ *framePeer, frame xhttp2.Frame) {
-			switch frame.(type) {
-			case *xhttp2.DataFrame:
-				close(taken)
-			case *xhttp2.RSTStreamFrame:
-				close(reset)
-			}
-		},
-	}))
-	p.setService(route.Service{Timeouts: route.Timeouts{Idle: time.Hour}, Retry: route.Retry{Attempts: 1}})
-	c := p.dialFrames()
-	c.request(1, http2Post, false)
-	c.WriteData(1, false, []byte("somebody"))
-	<-taken
-	c.WriteRSTStream(1, xhttp2.ErrCodeCancel)
-	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
-	<-reset
-	p.expectNothingCounted()
 }
 
 // An answer of sluice's own, to a request whose body is not read.

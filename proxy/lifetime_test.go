@@ -80,20 +80,6 @@ func TestMaxAgeOfAConnection(t *testing.T) {
 	verify.Equal(t, p.Stats().Ended, (EndedConnections{MaxAge: 1}), "p.Stats().Ended")
 }
 
-// HTTP/2 clients are told before the connection ends; what they have sent is served.
-func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 2}}, answersOK(t))
-	c := p.dialFrames()
-	c.request(1, http2Get, true)
-	r := c.response(1)
-	verify.Require(t, r.status == "200", "%+v", r)
-	c.request(3, http2Get, true)
-	c.request(5, http2Get, true) // before the client knows
-	verify.NoError(t, c.servedLast(3, 5))
-	verify.Equal(t, p.Stats().Ended, (EndedConnections{MaxRequests: 1}), "p.Stats().Ended")
-}
-
 // Clients that keep their connections lose no request, and none is served twice.
 func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 	t.Parallel()

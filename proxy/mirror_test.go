@@ -342,38 +342,3 @@ func TestCopiesOfGRPC(t *testing.T) {
 	mt.ended(1)
 	mt.expectDropped(route.DroppedProtocol)
 }
-
-// Changes of the mirror under load fail no request, and lose no copy.
-func TestMirrorChangesUnderLoad(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{}, answersOK(t))
-	mirrors := []string{answersOK(t), nowhere[0]}
-	mt := startMirror(t, p, route.Mirror{BodyBytes: 10}, nil, false, mirrors...)
-	ended := make(chan error, 4)
-	for range cap(ended) {
-		go func() {
-			client := &http.Client{Transport: new(http.Transport), Timeout: patience}
-			defer client.CloseIdleConnections()
-			for range 200 {
-				response, err := client.Post("http://"+p.address+"/", "", strings.NewReader("body"))
-				if err != nil || response.StatusCode != 200 {
-					ended <- fmt.Errorf("%v, %v", response, err)
-					return
-				}
-				io.Copy(io.Discard, response.Body)
-				response.Body.Close()
-			}
-			ended <- nil
-		}()
-	}
-	for i, left := 0, cap(ended); left > 0; i++ {
-		select {
-		case err := <-ended:
-			left--
-			verify.Succeeds(t, err)
-		case <-time.After(time.Millisecond):
-			mt.setMirror(route.Mirror{Share: []float64{1, .5, 1e-9}[i%3], BodyBytes: int64(i % 2 * 10), InFlight: int64(1 + i%5)}, nil)
-		}
-	}
-	eventually(t, "the end of the copies", func() bool { return mt.copies.InFlight() == 0 })
-}

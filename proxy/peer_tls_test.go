@@ -64,8 +64,8 @@ func TestPeersOverTLS(t *testing.T) {
 		TestClientThatDoesNotRead, TestClientThatGoesAwayWaiting, TestClientThatWaits,
 		TestSlowBodyPutsDeadlineOff, TestIdleConnectionsTimeOut,
 		TestShutdownFinishesRequests, TestPeerThatBreaksUsedConnections, TestUsedConnectionIsLostByThePeer,
-		TestTunnel, TestRefusedUpgrade, TestTunnelIdleTimeout, TestTunnelOfStalledReader,
-		TestConnectionGoesOnBehindLostUpload, TestEarlyAnswerToUpload, TestExpectContinue, TestBodyLimitOfARoute,
+		TestTunnel, TestTunnelIdleTimeout, TestTunnelOfStalledReader,
+		TestConnectionGoesOnBehindLostUpload, TestAnswerReachesClientThatSendsOn, TestExpectContinue, TestBodyLimitOfARoute,
 		TestStream, TestStreamToAnotherPeer, TestStreamOfManyBytes, TestStreamHalfClosesAfterAPause, TestStreamsOfADrainingPeer,
 		TestShutdownCutsStreams, TestDrainResetsStreams, TestStreamEndWithTheLastBytes, TestStreamBytesAreCountedMeanwhile, TestProxyHeaderToPeers,
 	)

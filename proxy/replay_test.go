@@ -2,10 +2,8 @@ package proxy
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -122,45 +120,4 @@ func TestBodyOfUnknownLengthIsSentAgain(t *testing.T) {
 		eventually(t, "no memory is kept", func() bool { return p.keptBodies.Taken() == 0 })
 		p.expectNothingCounted()
 	})
-}
-
-// A request that may be sent twice is sent to another peer with all of its body, however it was
-// framed, if the first one breaks; a longer one is not, and goes on in the chunks of its client.
-func TestChunkedBodyIsSentToAnotherPeer(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		bytes    int
-		breaks   bool // the first peer breaks
-		status   int
-		requests int64 // at the peers
-	}{{3000, true, 200, 2}, {64 << 10, true, 200, 2}, {200_000, true, 502, 1}, {200_000, false, 200, 1}} {
-		t.Run(fmt.Sprint(test.bytes, test.breaks), func(t *testing.T) {
-			t.Parallel()
-			var requests atomic.Int64
-			handler := withHead(func(c *originConn, r *http.Request) bool {
-				body, err := io.ReadAll(r.Body)
-				if err != nil || requests.Add(1) == 1 && test.breaks {
-					return false
-				}
-				return c.answer(string(body))
-			})
-			p := startProxy(t, Options{}, startOrigin(t, handler).address(), startOrigin(t, handler).address())
-			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: 64 << 10}})
-			want := strings.Repeat("0123456789", test.bytes/10+1)[:test.bytes]
-			var request strings.Builder
-			request.WriteString("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
-			for rest, n := want, 0; len(rest) > 0; rest = rest[n:] {
-				n = min(1000+len(rest)%29_000, len(rest))
-				fmt.Fprintf(&request, "%x\r\n%s\r\n", n, rest[:n])
-			}
-			request.WriteString("0\r\n\r\n")
-			conn := p.dial()
-			go io.WriteString(conn, request.String())
-			status, body := readResponse(t, conn)
-			verify.That(t, status == test.status && (status != 200 || body == want), "got %d with %d bytes", status, len(body))
-			verify.Equal(t, requests.Load(), test.requests, "requests at the peers")
-			conn.Close()
-			eventually(t, "no memory is kept", func() bool { return p.keptBodies.Taken() == 0 })
-		})
-	}
 }

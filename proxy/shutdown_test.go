@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -15,11 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/config/units"
-	"sluice/discovery/locality"
 	"sluice/proxy/accesslog"
 	"sluice/route"
-	"sluice/route/auth"
 	"sluice/test/verify"
 )
 
@@ -149,73 +145,65 @@ func TestWhatIsLeftIsCut(t *testing.T) {
 	})
 }
 
-// So is a request of which a part is kept: its client was not too slow.
-func TestKeptBodyIsCut(t *testing.T) {
+// So is what has no peer yet, in whatever it waits: its client was not too slow and has not left, and
+// nobody who was asked about it has failed.
+func TestWhatHasNoPeerIsCut(t *testing.T) {
 	t.Parallel()
-	p := startLogged(t, Options{}, nowhere[0])
-	p.setService(route.Service{Retry: route.Retry{BodyBytes: 1 << 20}})
-	l, leave := p.serveUntil(ListenerOptions{Name: "drains"})
-	p.address = l.Addr().String()
-	conn := p.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc")
-	eventually(t, "a part is kept", func() bool { return p.keptBodies.Taken() > 0 })
-	leave()
-	p.Drain(l, 0, time.Millisecond)
-	expectCut(t, conn, "the connection")
-	line := p.lines()[0]
-	verify.That(t, line.Status == 503 && line.Reason == "drain_timeout", "the access log has %d %s", line.Status, line.Reason)
-}
-
-// So is a request about which others are asked: its client has not left, and they have not failed.
-func TestRequestThatAwaitsPermissionIsCut(t *testing.T) {
-	t.Parallel()
-	eachCase(t, map[string]bool{"server": false, "one listener": true}, func(t *testing.T, drain bool) {
-		asked := make(chan struct{})
-		silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			close(asked)
-			<-r.Context().Done()
-		}))
-		defer silent.Close()
-		p := newUnmanagedProxy(t, Options{}, nowhere[0]).logged(accesslog.Options{Sample: 1})
-		defer p.pool.Close()
-		f := auth.NewForward(units.NewLocation(silent.URL), patience, locality.ByOperator)
-		defer f.Close()
-		p.setActions(&route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}})
-		l, leave := p.serveUntil(ListenerOptions{Name: "drains"})
-		p.address = l.Addr().String()
-		p.send(getRequest)
-		<-asked
-		if drain {
-			leave()
-			p.Drain(l, 0, time.Millisecond)
+	type test struct {
+		request string
+		actions func(t *testing.T, asked chan struct{}) *route.Actions
+		streams func(p *testProxy) *Streams
+		waits   func(p *testProxy, asked chan struct{}) bool
+	}
+	forPeer := func(p *testProxy, _ chan struct{}) bool { return p.pool.Admission.Pending() == 1 }
+	eachCase(t, map[string]test{
+		"for a peer": {request: getRequest, waits: forPeer},
+		"for the rest of a kept body": {
+			request: "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc",
+			waits:   func(p *testProxy, _ chan struct{}) bool { return p.keptBodies.Taken() > 0 },
+		},
+		"for a permission": {
+			request: getRequest,
+			actions: func(t *testing.T, asked chan struct{}) *route.Actions {
+				return &route.Actions{ForwardAuth: asking(t, func(_ http.ResponseWriter, r *http.Request) {
+					close(asked)
+					<-r.Context().Done()
+				})}
+			},
+			waits: func(_ *testProxy, asked chan struct{}) bool { <-asked; return true },
+		},
+		"for a peer, by TCP": {streams: (*testProxy).target, waits: forPeer},
+		"for a ClientHello": {
+			streams: func(p *testProxy) *Streams { return &Streams{Names: verify.Result(route.NewTable(nil)).Must(p.t)} },
+			waits:   func(p *testProxy, _ chan struct{}) bool { return p.Connections() == 1 },
+		},
+	}, func(t *testing.T, test test) {
+		for _, drain := range []bool{false, true} {
+			p, asked := newUnmanagedProxy(t, Options{}).logged(accesslog.Options{Sample: 1}), make(chan struct{})
+			defer p.pool.Close()
+			p.setService(route.Service{Retry: route.Retry{Attempts: 1, BodyBytes: 1 << 20}, WaitForPeer: time.Hour})
+			if test.actions != nil {
+				p.setActions(test.actions(t, asked))
+			}
+			o := ListenerOptions{Name: "drains"}
+			if test.streams != nil {
+				streams := test.streams(p.testProxy)
+				o.Streams = func() *Streams { return streams }
+			}
+			l, leave := p.serveUntil(o)
+			p.address = l.Addr().String()
+			p.send(test.request)
+			eventually(t, "it waits", func() bool { return test.waits(p.testProxy, asked) })
+			ctx, cancel := context.WithCancel(context.Background())
+			if cancel(); drain {
+				ctx = context.Background()
+				leave()
+				p.Drain(l, 0, time.Millisecond)
+			}
+			verify.Equal(t, p.Shutdown(ctx, 0), ctx.Err(), "shutdown")
+			verify.Equal(t, p.pool.Admission.Pending(), 0, "requests still wait")
+			verify.Slices(t, p.ends(), []string{"503 drain_timeout"}, "drain %v: the lines of the access log", drain)
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		if cancel(); drain {
-			ctx = context.Background()
-		}
-		p.Shutdown(ctx, 0)
-		line := p.lines()[0]
-		verify.That(t, line.Status == 503 && line.Reason == "drain_timeout", "the access log has %d %s", line.Status, line.Reason)
-	})
-}
-
-// So is a connection for TCP that has no peer yet, in whatever it waits: its client has not left.
-func TestStreamWithoutAPeerIsCut(t *testing.T) {
-	t.Parallel()
-	eachCase(t, map[string]bool{"for a ClientHello": true, "for a peer": false}, func(t *testing.T, named bool) {
-		p := startLogged(t, Options{})
-		p.setService(route.Service{Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
-		streams := p.target()
-		if named {
-			streams.Names = verify.Result(route.NewTable(nil)).Must(t)
-		}
-		l, leave := p.serveUntil(ListenerOptions{Name: "drains", Streams: func() *Streams { return streams }})
-		p.address = l.Addr().String()
-		p.stream()
-		eventually(t, "it waits", func() bool { return p.Connections() == 1 && (named || p.pool.Admission.Pending() == 1) })
-		leave()
-		p.Drain(l, 0, time.Millisecond)
-		line := p.lines()[0]
-		verify.That(t, line.Status == 503 && line.Reason == "drain_timeout", "the access log has %d %s", line.Status, line.Reason)
 	})
 }
 
@@ -253,20 +241,6 @@ func TestShutdownOfIdleConnections(t *testing.T) {
 			cancel()
 		}
 	}
-}
-
-// A request that waits for a peer to come is not waited for any longer than
-// others.
-func TestShutdownDoesNotWaitForPeers(t *testing.T) {
-	t.Parallel()
-	p := newUnmanagedProxy(t, Options{})
-	p.setService(route.Service{Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
-	p.send(getRequest)
-	eventually(t, "a request that waits", func() bool { return p.pool.Admission.Pending() == 1 })
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	verify.Equal(t, <-p.shutDown(ctx, 0), context.DeadlineExceeded, "shutdown")
-	verify.Equal(t, p.pool.Admission.Pending(), 0, "requests still wait")
 }
 
 // A connection that is accepted while the server begins to stop is served: Shutdown does not return

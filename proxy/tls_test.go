@@ -58,7 +58,7 @@ func closeWrite(t testing.TB, conn net.Conn) {
 func TestOverTLS(t *testing.T) {
 	t.Parallel()
 	runAll(t,
-		TestNoRoute, TestStickyCookie, TestStickyCookieAndInterimResponses,
+		TestNoRoute, TestStickyCookie, TestEditsOfInterimResponsesAndCookies,
 		TestUpstreamConnectionsAreReused, TestStaleConnection,
 		TestRetryAfterConnectFailure, TestPerTryTimeout, TestResponseHeaderTimeoutBoundsAllTries,
 		TestKeptBodyIsSentAgain, TestWhatPeersDoIsCounted,
@@ -73,9 +73,9 @@ func TestOverTLS(t *testing.T) {
 		TestSlowBodyPutsDeadlineOff, TestIdleConnectionsTimeOut,
 		TestShutdownFinishesRequests, TestWhatIsLeftIsCut, TestShutdownOfIdleConnections,
 		TestPeerThatBreaksUsedConnections, TestUsedConnectionIsLostByThePeer,
-		TestTunnel, TestRefusedUpgrade, TestTunnelIdleTimeout, TestTunnelOfStalledReader,
+		TestTunnel, TestTunnelIdleTimeout, TestTunnelOfStalledReader,
 		TestUpgradeToOneOfSeveral, TestConnectionGoesOnBehindReadBody, TestConnectionGoesOnBehindLostUpload,
-		TestEarlyAnswerToUpload, TestExpectContinue, TestBodyLimitOfARoute,
+		TestExpectContinue, TestBodyLimitOfARoute,
 	)
 }
 

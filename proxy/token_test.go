@@ -16,9 +16,6 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
 	"sluice/config/units"
 	"sluice/discovery/locality"
@@ -237,42 +234,6 @@ func TestTokensWithoutKeys(t *testing.T) {
 	for _, front := range p.fronts() {
 		response, _ := front.ask(t, "GET", "/", "", "Authorization: Bearer "+token)
 		verify.That(t, response.StatusCode == 503 && response.Header.Get("X-Sluice-Reason") == "keys_unavailable" && response.Header.Get("Retry-After") == "1", "%s: got %d %v", front.name, response.StatusCode, response.Header)
-	}
-}
-
-// Clients of gRPC get statuses that mean the same.
-func TestTokensOfGRPC(t *testing.T) {
-	t.Parallel()
-	i := startTokenIssuer(t)
-	p, client := startGRPC(t, startGRPCOrigin(t).address)
-	p.setActions(i.requires("bearer"))
-	for token, want := range map[string]codes.Code{
-		i.token(nil): codes.OK, "x": codes.Unauthenticated, "": codes.Unauthenticated, i.token(map[string]any{"exp": 1}): codes.Unauthenticated,
-		i.token(map[string]any{"role": "x"}): codes.PermissionDenied,
-	} {
-		ctx := patientContext(t)
-		if token != "" {
-			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
-		}
-		_, err := client.UnaryCall(ctx, unary(1, 1))
-		verify.Equal(t, status.Code(err), want, "%.10s: %v", token, err)
-	}
-}
-
-// A WebSocket needs a token as any request does.
-func TestTokensOfWebSockets(t *testing.T) {
-	t.Parallel()
-	i := startTokenIssuer(t)
-	p := startProxy(t, Options{}, startWebSocketOrigin(t))
-	p.setActions(i.requires("bearer"))
-	ctx := patientContext(t)
-	for _, front := range p.webSocketFronts() {
-		c, response, _ := front.open(ctx, "/")
-		verify.That(t, c == nil && response.StatusCode == 401, "%s: without a token: %v", front.name, response)
-		c, response, first := front.open(ctx, "/", "Authorization: Bearer "+i.token(nil), "X-User: not ada")
-		verify.Require(t, c != nil, "%s: %v", front.name, response)
-		verify.That(t, strings.Contains(first, "X-User: ada") && !strings.Contains(first, "not ada"), "%s: the peer got\n%s", front.name, first)
-		closeInOrder(t, c)
 	}
 }
 

@@ -75,19 +75,6 @@ func TestTunnel(t *testing.T) {
 	eventually(t, "connections closed", func() bool { return origin.open() == 0 })
 }
 
-// An upgrade that the peer does not agree to is an ordinary request.
-func TestRefusedUpgrade(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, echoing)
-	p := startProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	for range 2 {
-		io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", "other", 1))
-		expectResponse(t, conn, 400, "bad")
-	}
-	verify.Equal(t, origin.connections(), 1, "connections to the peer")
-}
-
 // A request for an upgrade may have a body, as docker exec sends it. The peer gets all of it, and
 // then the bytes of the tunnel, whether it agrees before it has read the body or after.
 func TestUpgradeWithBody(t *testing.T) {

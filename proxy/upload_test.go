@@ -110,57 +110,40 @@ func TestConnectionGoesOnBehindLostUpload(t *testing.T) {
 	expectResponse(t, conn, 200, "ok")
 }
 
-// The peer may answer before it has got the whole body; the client gets that
-// answer, and the connection ends, because the rest of the body is still on
-// its way.
-func TestEarlyAnswerToUpload(t *testing.T) {
-	t.Parallel()
-	answered := make(chan struct{})
-	origin := startOrigin(t, withHead(func(c *originConn, _ *http.Request) bool {
-		io.WriteString(c.Conn, "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
-		<-answered // closing before what was sent is read would take the answer back
-		return false
-	}))
-	p := startProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	go func() {
-		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
-		block := make([]byte, 10000)
-		for {
-			if _, err := conn.Write(block); err != nil {
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	// It is told that the rest of its body is of no use (RFC 9110, section 10.1.1).
-	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	close(answered)
-	verify.NoError(t, err)
-	body, err := io.ReadAll(r.Body)
-	verify.That(t, err == nil && r.StatusCode == 413 && string(body) == "big" && r.Close, "got %d %q, %v, close %v", r.StatusCode, body, err, r.Close)
-}
-
-// A client that leaves while the peer takes no more of the body does not hold the peer until
-// timeouts.idle.
+// A client that leaves, or cancels its request, while the peer takes no more of the body ends it at
+// the peer too, which it does not hold until timeouts.idle.
 func TestClientLeavesPeerThatTakesNoBody(t *testing.T) {
 	t.Parallel()
-	for _, http2 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("HTTP/2 %v", http2), func(t *testing.T) {
-			t.Parallel()
-			end := make(chan struct{})
-			p := startProxyTo(t, http2, Options{}, func(http.ResponseWriter, *http.Request) { <-end })
-			t.Cleanup(func() { close(end) })
-			p.setService(route.Service{Timeouts: route.Timeouts{Idle: time.Hour}, Retry: route.Retry{Attempts: 1}})
-			client := &textClient{Conn: p.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")}
+	const put = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n"
+	for name, uploadAndLeave := range map[string]func(p *testProxy){
+		"HTTP/1.1": func(p *testProxy) {
+			client := &textClient{Conn: p.send(put)}
 			for err, block := error(nil), make([]byte, 64<<10); err == nil; { // until nobody takes any more
 				client.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
 				_, err = client.Write(block)
 			}
 			client.leave()
-			eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
-			p.expectNothingCounted()
-		})
+		},
+		"HTTP/2": func(p *testProxy) {
+			u := uploaderOn(p.dialFrames())
+			u.open(1)
+			eventually(p.t, "the peer has it", func() bool { return p.inflight() == 1 })
+			u.fill(p, []uint32{1})
+			verify.Succeeds(p.t, u.WriteRSTStream(1, http2.ErrCodeCancel))
+		},
+	} {
+		for _, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, HTTP/2 to peers %v", name, http2), func(t *testing.T) {
+				t.Parallel()
+				end := make(chan struct{})
+				p := startProxyTo(t, http2, Options{}, func(http.ResponseWriter, *http.Request) { <-end })
+				t.Cleanup(func() { close(end) })
+				p.setService(route.Service{Timeouts: route.Timeouts{Idle: time.Hour}, Retry: route.Retry{Attempts: 1}})
+				uploadAndLeave(p)
+				eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 && p.peersAreIdle() })
+				p.expectNothingCounted()
+			})
+		}
 	}
 }
 

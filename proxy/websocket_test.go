@@ -114,8 +114,11 @@ func TestActionsOfWebSockets(t *testing.T) {
 	forwardAuth := route.Actions{ForwardAuth: asks, Authorized: headerEdits(t, nil, nil, "X-User")}
 	peer := startWebSocketOrigin(t)
 	p := startProxy(t, Options{}, peer)
-	fronts := p.webSocketFronts()
+	fronts, issuer := p.webSocketFronts(), startTokenIssuer(t)
 	for _, test := range append(actionCases(t),
+		actionCase{name: "token", actions: *issuer.requires("bearer"), fields: []string{"Authorization: Bearer " + issuer.token(nil), "X-User: not ada"},
+			want: []string{"X-User: ada"}, absent: []string{"X-User: not ada"}},
+		actionCase{name: "no token", actions: *issuer.requires("bearer"), status: 401, reason: "token_missing"},
 		actionCase{name: "authentication server", actions: forwardAuth, want: []string{"X-User: GET"}},
 		actionCase{name: "denied by the authentication server", actions: forwardAuth, target: "/denied", status: 403, reason: "auth_denied"},
 		actionCase{name: "limit of bodies", actions: route.Actions{BodyLimit: 4}, want: []string{"GET /"}},

@@ -16,6 +16,7 @@ func TestGRPCCodesOfRefusals(t *testing.T) {
 		Connect: codes.Unavailable, Reset: codes.Unavailable, PeerTLS: codes.Unavailable, NotInMesh: codes.Unavailable,
 		Timeout: codes.DeadlineExceeded, Deadline: codes.DeadlineExceeded, BodyTimeout: codes.DeadlineExceeded,
 		BadResponse: codes.Internal, Loop: codes.Internal,
+		New(401, "token_expired", ""): codes.Unauthenticated, New(403, "token_denied", ""): codes.PermissionDenied,
 		New(404, "direct_response", ""): codes.Unimplemented, NoRoute.With("Vary", "Origin"): codes.Unimplemented,
 	} {
 		verify.Equal(t, codes.Code(r.GRPCCode()), want, "%s", r.Reason)
