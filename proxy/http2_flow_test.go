@@ -101,25 +101,6 @@ func TestHTTP2DrainCutsWhatIsLeft(t *testing.T) {
 	p.expectNothingCounted()
 }
 
-// Frames on many streams that were just reset are no error: the client did not know.
-func TestHTTP2FramesOnTheirWayToResetStreams(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{Limits: Limits{BodyBytes: 10}})
-	c := p.dialFrames()
-	for i := range uint32(http2Streams) {
-		c.request(2*i+1, http2Post+"|content-length=1000", false)
-	}
-	for resets := 0; resets < http2Streams; {
-		if c.next().Header().Type == xhttp2.FrameRSTStream {
-			resets++
-		}
-	}
-	for i := range uint32(http2Streams) {
-		c.WriteData(2*i+1, false, make([]byte, 10))
-	}
-	c.expectAlive(2*http2Streams + 1)
-}
-
 // A client that lowers SETTINGS_HEADER_TABLE_SIZE may require that the next field block
 // acknowledges it (RFC 7541, section 4.2).
 func TestHTTP2HeaderTableSize(t *testing.T) {

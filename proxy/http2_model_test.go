@@ -172,7 +172,7 @@ func startModel(t *testing.T) *model {
 	}
 	budget := &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000}
 	m.proxy.usePeers(true, options, balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: budget}, l.Addr().String())
-	m.proxy.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3}})
+	m.proxy.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: modelKept}})
 	return m
 }
 
@@ -200,6 +200,9 @@ const (
 	modelLong      = 'l' // sends a head that is too long
 	modelMalformed = 'm' // sends a malformed head
 )
+
+// modelKept is up to how many bytes of a request's body are kept, so that it is sent again.
+const modelKept = 50_000
 
 // modelTrailer is the rest modulo 3 of the number of a request whose response has a trailer
 // section.
@@ -469,7 +472,7 @@ func (m *model) check(e *modelEnd, r *modelRequest) {
 		verify.That(m.t, refused, "a bad head: %v", s)
 		return
 	}
-	if refused && broken && r.upload >= 0 { // the body was streamed
+	if refused && broken && r.upload > modelKept { // the body was streamed
 		return
 	}
 	verify.That(m.t, status == "200" && s.ended && s.length == r.length && s.header["x-number"] == strconv.Itoa(r.number), "got %v", s)

@@ -17,6 +17,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"sluice/balancer"
 	"sluice/config/units"
 	"sluice/discovery/locality"
 	"sluice/route"
@@ -237,37 +238,49 @@ func TestTokensWithoutKeys(t *testing.T) {
 	}
 }
 
-// A retry, a copy for a mirror and an authentication server get what the token says, and not the
-// token if it is removed.
+// A retry, also after a peer that has had the request, a copy for a mirror and an authentication
+// server get what the token says, and not the token if it is removed. TestRandomRotations of package
+// auth has what the issuer does meanwhile.
 func TestTokensWithRetriesMirrorsAndAuthServers(t *testing.T) {
 	t.Parallel()
-	i := startTokenIssuer(t)
-	asked := make(chan string, 1)
-	asks := asking(t, func(w http.ResponseWriter, r *http.Request) {
-		asked <- fmt.Sprint(r.Header["X-User"], r.Header["Authorization"])
-		w.Header().Set("X-Level", "3")
-	})
-	asks.Copied = []string{"x-level"}
-	copied := make(chan string, 1)
-	seen := func(r *http.Request) string {
-		io.Copy(io.Discard, r.Body)
-		return fmt.Sprint(r.Header["X-User"], r.Header["X-Level"], r.Header["Authorization"])
-	}
-	p := startProxy(t, Options{}, nowhere[0], startServer(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, seen(r)) }))
-	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 20 << 10}})
-	actions := i.requires("bearer", "Authorization")
-	actions.ForwardAuth = asks
-	actions.Authorized = actions.Authorized.Then(headerEdits(t, nil, nil, "X-Level"))
-	mt := startMirror(t, p, route.Mirror{BodyBytes: 1 << 20}, actions, false, startServer(t, func(_ http.ResponseWriter, r *http.Request) { copied <- seen(r) }))
-	for n, front := range p.fronts() {
-		for range 2 { // one of them is tried at a peer that is not there
-			response, body := front.ask(t, "POST", "/", "body", "Authorization: Bearer "+i.token(nil), "X-User: eve", "X-Level: 9", "X_User: eve")
-			verify.That(t, response.StatusCode == 200 && body == "[ada] [3] []", "%s: got %d %s", front.name, response.StatusCode, body)
-			verify.Equal(t, <-asked, "[ada] []", "%s: the authentication server was asked with", front.name)
-			verify.Equal(t, <-copied, "[ada] [3] []", "%s: the copy", front.name)
+	eachCase(t, peerProtocols, func(t *testing.T, http2 bool) {
+		i := startTokenIssuer(t)
+		asked, copied, tried := make(chan string, 1), make(chan string, 1), make(chan string, 2)
+		asks := asking(t, func(w http.ResponseWriter, r *http.Request) {
+			asked <- fmt.Sprint(r.Header["X-User"], r.Header["Authorization"])
+			w.Header().Set("X-Level", "3")
+		})
+		asks.Copied = []string{"x-level"}
+		seen := func(r *http.Request) string {
+			io.Copy(io.Discard, r.Body)
+			return fmt.Sprint(r.Header["X-User"], r.Header["X-Level"], r.Header["Authorization"])
 		}
-		mt.ended(2*n + 2)
-	}
+		var breaks atomic.Bool // the next peer
+		peer := func(_ http.ResponseWriter, r *http.Request) {
+			if tried <- seen(r); breaks.CompareAndSwap(true, false) {
+				panic(http.ErrAbortHandler)
+			}
+		}
+		p := startProxy(t, Options{})
+		p.usePeers(http2, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin}, nowhere[0], startServer(t, peer), startServer(t, peer))
+		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 20 << 10}})
+		actions := i.requires("bearer", "Authorization")
+		actions.ForwardAuth = asks
+		actions.Authorized = actions.Authorized.Then(headerEdits(t, nil, nil, "X-Level"))
+		mt := startMirror(t, p, route.Mirror{BodyBytes: 1 << 20}, actions, http2, startServer(t, func(_ http.ResponseWriter, r *http.Request) { copied <- seen(r) }))
+		for n, front := range p.fronts() {
+			for range 2 { // one of them is tried at a peer that is not there
+				breaks.Store(true)
+				response, body := front.ask(t, "PUT", "/", "body", "Authorization: Bearer "+i.token(nil), "X-User: eve", "X-Level: 9", "X_User: eve")
+				verify.Require(t, response.StatusCode == 200, "%s: got %d %s", front.name, response.StatusCode, body)
+				verify.Equal(t, <-asked, "[ada] []", "%s: the authentication server was asked with", front.name)
+				verify.Equal(t, <-tried, "[ada] [3] []", "%s: the peer that breaks", front.name)
+				verify.Equal(t, <-tried, "[ada] [3] []", "%s: the peer", front.name)
+				verify.Equal(t, <-copied, "[ada] [3] []", "%s: the copy", front.name)
+			}
+			mt.ended(2*n + 2)
+		}
+	})
 }
 
 // A rate limit by a claim counts for each user, after the token is checked.
