@@ -168,3 +168,134 @@ func TestSlowBodyPutsDeadlineOff(t *testing.T) {
 		expectResponse(t, conn, 200)
 	})
 }
+
+// A client that still sends when it is answered for the last time gets the
+// whole answer and the end of the connection, not a reset, which would make
+// many systems throw the answer away.
+func TestAnswerReachesClientThatSendsOn(t *testing.T) {
+	t.Parallel()
+	const post = "POST / HTTP/1.1\r\nHost: a\r\n"
+	block := strings.Repeat("x", 1000)
+	chunk := fmt.Sprintf("%x\r\n%s\r\n", len(block), block)
+	type test struct {
+		request string
+		more    string // is sent again and again
+		answer  string // of the peer, given at once; okResponse if empty
+		status  int
+	}
+	eachCase(t, map[string]test{
+		"malformed head":                     {"POST / HTTP/1.1\r\nHost a\r\n\r\n", block, "", 400},
+		"head too long":                      {"GET / HTTP/1.1\r\nHost: a\r\n", "X-Long: " + block + "\r\n", "", 431},
+		"target too long":                    {"GET /", block, "", 414},
+		"body too long":                      {post + "Content-Length: 1000000\r\n\r\n", block, "", 413},
+		"chunked body too long":              {post + "Transfer-Encoding: chunked\r\n\r\n", chunk, "", 413},
+		"malformed chunk":                    {post + "Transfer-Encoding: chunked\r\n\r\n" + chunk + "x\r\n", chunk, "", 400},
+		"no route":                           {"POST / HTTP/1.1\r\nHost: nowhere\r\nContent-Length: 80000\r\n\r\n", block, "", 404},
+		"early answer":                       {post + "Content-Length: 80000\r\n\r\n", block, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", 403},
+		"early answer of unknown length":     {post + "Content-Length: 80000\r\n\r\n", block, "HTTP/1.1 403 Forbidden\r\n\r\nno", 403},
+		"more than was announced":            {post + "Connection: close\r\nContent-Length: 3\r\n\r\nabc\r\n", "x", "", 200},
+		"more than was announced, in chunks": {post + "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\r\n", "x", "", 200},
+	}, func(t *testing.T, test test) {
+		origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
+			if test.answer == "" {
+				if _, err := io.Copy(io.Discard, r.Body); err != nil {
+					return false
+				}
+				return c.write(okResponse)
+			}
+			io.WriteString(c.Conn, test.answer)
+			c.Conn.(interface{ CloseWrite() error }).CloseWrite()
+			io.Copy(io.Discard, c.Conn)
+			return false
+		}))
+		p := startProxy(t, Options{Limits: Limits{BodyBytes: 100000}}, origin.address())
+		p.setRoutes(route.Route{Host: "a", Path: "/", Service: p.service})
+		for {
+			begin := time.Now()
+			answer, err := p.sendOn(test.request, test.more)
+			if err != nil && time.Since(begin) >= lingerTimeout {
+				continue // the machine has stood still for longer than a client is waited for
+			}
+			verify.Succeeds(t, err)
+			want := fmt.Sprintf("HTTP/1.1 %d ", test.status)
+			// It is told that the rest of its body is of no use (RFC 9110, section 10.1.1).
+			verify.That(t, strings.HasPrefix(answer, want) && strings.Contains(answer, "\r\nConnection: close\r\n"), "got %q, want status %d", answer, test.status)
+			return
+		}
+	})
+}
+
+// sendOn sends a request and then more again and again, also for a while after it
+// has got the answer and the end of the connection.
+func (p *testProxy) sendOn(request, more string) (answer string, err error) {
+	conn := p.dial()
+	defer conn.Close()
+	io.WriteString(conn, request)
+	answered, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for afterwards := 0; afterwards < 30; {
+			if _, err := io.WriteString(conn, more); err != nil {
+				stopped <- fmt.Errorf("sending on: %w", err)
+				return
+			}
+			select {
+			case <-answered:
+				afterwards++
+			default:
+			}
+			time.Sleep(time.Millisecond)
+		}
+		stopped <- nil
+	}()
+	data, err := io.ReadAll(conn)
+	close(answered)
+	return string(data), errors.Join(err, <-stopped)
+}
+
+// A client cannot keep a connection by sending on, nor by doing nothing, and
+// many of them cannot keep many.
+func TestLingeringIsBounded(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	refused := func() net.Conn {
+		conn := p.send("GET / HTTP/1.1\r\n\r\n")
+		expectResponse(t, conn, 400)
+		return conn
+	}
+	t.Run("time", func(t *testing.T) {
+		conn := refused()
+		eventually(t, "no connection", func() bool { return p.Connections() == 0 })
+		conn.Close()
+	})
+	t.Run("bytes", func(t *testing.T) {
+		conn := refused()
+		block := make([]byte, 64<<10)
+		sent := 0
+		for {
+			n, err := conn.Write(block)
+			if sent += n; err != nil {
+				break
+			}
+		}
+		const buffers = 16 << 20 // of the sockets
+		verify.That(t, sent <= lingerBytes+buffers, "%d bytes were taken", sent)
+	})
+	t.Run("connections", func(t *testing.T) {
+		p.lingering.Add(lingerConnections)
+		defer p.lingering.Add(-lingerConnections)
+		// One that is kept is closed by the timeout. A machine that stands still may
+		// make it look as if one was.
+		for tries := 0; ; tries++ {
+			conn := refused()
+			begin := time.Now()
+			eventually(t, "the connection is closed", func() bool {
+				_, err := conn.Write([]byte("x"))
+				return err != nil
+			})
+			if time.Since(begin) < lingerTimeout/2 {
+				return
+			}
+			verify.Require(t, tries != 5, "one more connection was kept")
+		}
+	})
+}

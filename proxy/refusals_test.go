@@ -2,10 +2,15 @@ package proxy
 
 import (
 	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"sluice/proxy/refusal"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -139,4 +144,197 @@ func TestOtherStatusesOfRefusals(t *testing.T) {
 	} {
 		p.expect(request+"\r\nHost: a\r\n\r\n", status, "\r\nConnection: close\r\n")
 	}
+}
+
+// A route that leads back to sluice is found out after a few hops, and what that
+// comes to is not held against the peer.
+func TestLoopIsRefused(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	p.setPeers(p.address)
+	conn := p.send(getRequest)
+	status, body := readResponse(t, conn)
+	verify.That(t, status == 400 && strings.Contains(body, "the request has come through sluice 5 times"), "got %d %q", status, body)
+	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+	peer := p.pool.Snapshot().All[0]
+	verify.Equal(t, peer.Requests(), refusal.MaxHops, "requests to the peer")
+	p.expectNothingCounted()
+}
+
+func TestWhatIsNotForwarded(t *testing.T) {
+	t.Parallel()
+	trusted := Options{TrustedProxies: loopback}
+	for _, test := range []struct {
+		name, lines string
+		options     Options
+		reason      string // none: forwarded
+	}{
+		{name: "a few hops", lines: "Via: 1.1 sluice\r\nVia: 1.0 sluice, 1.1 sluice (x), HTTP/1.1 sluice\r\n"},
+		{name: "one more", lines: "Via: 1.1 sluice\r\nVia: 1.0 sluice, 1.1 sluice (x),\t1.1 SLUICE, HTTP/1.1 sluice\r\n", reason: "loop"},
+		{name: "many others", lines: strings.Repeat("Via: 1.1 a.sluice, 1.1 sluice2, 1.1, sluice, sluice 1.1, 1.1  \r\n", 20)},
+		{name: "as many addresses as allowed", options: trusted, lines: strings.Repeat("X-Forwarded-For: 192.0.2.1, 192.0.2.2\r\n", 50)},
+		{name: "one more address", options: trusted, lines: strings.Repeat("X-Forwarded-For: 192.0.2.1, 192.0.2.2\r\n", 50) + "X-Forwarded-For: 192.0.2.3\r\n", reason: "too_many_addresses"},
+		{name: "in one line", options: trusted, lines: "X-Forwarded-For: 192.0.2.1" + strings.Repeat(", 192.0.2.2", 100) + "\r\n", reason: "too_many_addresses"},
+		{name: "from those whose word is not taken", lines: "X-Forwarded-For: 192.0.2.1" + strings.Repeat(", 192.0.2.2", 100) + "\r\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			origin := startOrigin(t, answering(okResponse))
+			p := startProxy(t, test.options, origin.address())
+			answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + test.lines + "\r\n")
+			if test.reason != "" {
+				expectReason(t, answer, "400", test.reason)
+				verify.Equal(t, origin.got(), "", "the peer")
+			} else {
+				verify.Contains(t, answer, "HTTP/1.1 200 ", "the answer")
+			}
+		})
+	}
+}
+
+// startConditional is startProxy with a route for each of the conditions, on the path
+// /NUMBER, and no other one.
+func startConditional(t *testing.T, o Options, conditions ...route.Conditions) *testProxy {
+	t.Helper()
+	p := startProxy(t, o, answersOK(t))
+	var routes []route.Route
+	for i, c := range conditions {
+		routes = append(routes, route.Route{Path: fmt.Sprintf("/%d", i), Conditions: c, Service: p.service})
+	}
+	p.setRoutes(routes...)
+	return p
+}
+
+func (p *testProxy) wantRouted(want bool, request string) {
+	p.t.Helper()
+	p.expect(request+"Host: a\r\nConnection: close\r\n\r\n", map[bool]string{true: "200", false: "404"}[want])
+}
+
+func TestConditionsOfRequests(t *testing.T) {
+	t.Parallel()
+	p := startConditional(t, Options{},
+		route.Conditions{Methods: []string{"GET", "PATCH"}},
+		route.Conditions{Headers: []route.Value{{Name: "X-A", Text: "1"}}},
+		route.Conditions{Queries: []route.Value{{Name: "v", Text: "a b"}}},
+		route.Conditions{Cookies: []route.Value{{Name: "c", Kind: route.ValueMatches, Text: "^[0-9]+$"}}},
+		route.Conditions{Scheme: "http", Clients: loopback},
+		route.Conditions{Scheme: "https"},
+		route.Conditions{Headers: []route.Value{{Name: "X-Forwarded-For", Kind: route.ValuePresent}}},
+		route.Conditions{Headers: []route.Value{{Name: "x_a", Kind: route.ValuePresent}}},
+		route.Conditions{Headers: []route.Value{{Name: "X-Sluice-Mirror", Kind: route.ValuePresent}}},
+	)
+	for _, test := range []struct {
+		want    bool
+		request string
+	}{
+		{true, "GET /0 HTTP/1.1\r\n"},
+		{false, "DELETE /0 HTTP/1.1\r\n"},
+		{true, "PATCH /0 HTTP/1.1\r\nContent-Length: 0\r\n"},
+		{true, "GET /1 HTTP/1.1\r\nx-a: 2\r\nX-A:  1 \r\n"},
+		{false, "GET /1 HTTP/1.1\r\nX-A: 2\r\nX-AB: 1\r\n"},
+		{true, "GET /2?v=x&v=a%20b HTTP/1.1\r\n"},
+		{true, "GET http://a/2?v=a+b HTTP/1.1\r\n"},
+		{false, "GET /2?vv=a+b HTTP/1.1\r\n"},
+		{true, "GET /3 HTTP/1.1\r\nCookie: a=1\r\nCookie: b=2; c=3\r\n"},
+		{false, "GET /3 HTTP/1.1\r\nCookie: c=x; C=1\r\n"},
+		{true, "GET /4 HTTP/1.1\r\n"},
+		{false, "GET /5 HTTP/1.1\r\nX-Forwarded-Proto: https\r\n"},
+		{false, "GET /6 HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1\r\n"},
+		{false, "GET /7 HTTP/1.1\r\nx_a: 1\r\n"},
+		{false, "GET /8 HTTP/1.1\r\nX-Sluice-Mirror: star\r\n"}, // a forged mark
+	} {
+		p.wantRouted(test.want, test.request)
+	}
+}
+
+func TestConditionsBehindProxies(t *testing.T) {
+	t.Parallel()
+	p := startConditional(t, Options{TrustedProxies: loopback, Switches: Switches{KeepUnderscores: true}},
+		route.Conditions{Scheme: "https"},
+		route.Conditions{Clients: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+		route.Conditions{Headers: []route.Value{{Name: "X-Forwarded-For", Kind: route.ValuePresent}, {Name: "x_a", Kind: route.ValuePresent}}},
+		route.Conditions{Clients: loopback},
+	)
+	for _, test := range []struct {
+		want    bool
+		request string
+	}{
+		{true, "GET /0 HTTP/1.1\r\nX-Forwarded-Proto: https\r\n"},
+		{false, "GET /0 HTTP/1.1\r\nX-Forwarded-Proto: http\r\n"},
+		{false, "GET /0 HTTP/1.1\r\n"},
+		{true, "GET /1 HTTP/1.1\r\nX-Forwarded-For: 198.51.100.1, 192.0.2.1\r\n"},
+		{true, "GET /1 HTTP/1.1\r\nX-Forwarded-For: ::ffff:192.0.2.1\r\n"},
+		{false, "GET /1 HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1, 198.51.100.1\r\n"},
+		{false, "GET /1 HTTP/1.1\r\n"},
+		{true, "GET /2 HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1\r\nx_a: 1\r\n"},
+		{true, "GET /3 HTTP/1.1\r\n"},
+		{false, "GET /3 HTTP/1.1\r\nX-Forwarded-For: nonsense\r\n"}, // nobody is known
+		{true, "GET /1 HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1:1234\r\n"},
+	} {
+		p.wantRouted(test.want, test.request)
+	}
+}
+
+func TestRouteOfOneListener(t *testing.T) {
+	t.Parallel()
+	p := startConditional(t, Options{})
+	for _, test := range []struct {
+		listener string
+		want     bool
+	}{{"other", false}, {"test", true}} {
+		p.setRoutes(route.Route{Path: "/", Listeners: []string{test.listener}, Service: p.service})
+		p.wantRouted(test.want, "GET / HTTP/1.1\r\n")
+	}
+}
+
+// Only a trusted proxy may say what the client uses.
+func TestOverTLSConditions(t *testing.T) {
+	t.Parallel()
+	p := startConditional(t, Options{}, route.Conditions{Scheme: "https"}, route.Conditions{Scheme: "http"})
+	p.wantRouted(true, "GET /0 HTTP/1.1\r\n")
+	p.wantRouted(true, "GET /0 HTTP/1.1\r\nX-Forwarded-Proto: http\r\n")
+	p.wantRouted(false, "GET /1 HTTP/1.1\r\nX-Forwarded-Proto: http\r\n")
+}
+
+// docs/reasons.md has a heading or a row for each reason of the code, and for no other one.
+func TestReasonsAreDocumented(t *testing.T) {
+	t.Parallel()
+	text := string(verify.Result(os.ReadFile("../docs/reasons.md")).Must(t))
+	var inText []string
+	for _, found := range regexp.MustCompile("(?m)^(?:###|\\|) `([a-z0-9_]+)`(?: \\|.*)?$").FindAllStringSubmatch(text, -1) {
+		inText = append(inText, found[1])
+	}
+	inCode := reasonsOf(t, ".", "http1", "refusal")
+	for _, reason := range inCode {
+		verify.That(t, slices.Contains(inText, reason), "docs/reasons.md has no heading or row for %s", reason)
+	}
+	for n, reason := range inText {
+		verify.That(t, slices.Contains(inCode, reason), "docs/reasons.md has a heading or row for %s, which no code gives", reason)
+		verify.That(t, !slices.Contains(inText[:n], reason), "docs/reasons.md has %s twice", reason)
+	}
+}
+
+var (
+	reasonGiven  = regexp.MustCompile(`(?:\bError\{|(?:refusal\.|= )New\()[\w.]+, "(\w+)"|\binterrupted[\w., ]* = "(\w+)"`)
+	cutReasonIn  = regexp.MustCompile(`(?s)\nfunc cutReason\(.*?\n}`)
+	reasonResult = regexp.MustCompile(`\treturn "(\w+)"`)
+)
+
+// reasonsOf returns the reasons in the source text of packages: those of refusals and of errors of
+// package http1, of cut exchanges (the field interrupted), and what cutReason returns.
+func reasonsOf(t *testing.T, dirs ...string) []string {
+	reasons := []string{refusal.ChallengeReason}
+	for _, dir := range dirs {
+		for _, name := range verify.Result(filepath.Glob(filepath.Join(dir, "*.go"))).Must(t) {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			text := string(verify.Result(os.ReadFile(name)).Must(t))
+			found := append(reasonGiven.FindAllStringSubmatch(text, -1), reasonResult.FindAllStringSubmatch(cutReasonIn.FindString(text), -1)...)
+			for _, of := range found {
+				reasons = append(reasons, strings.Join(of[1:], ""))
+			}
+		}
+	}
+	slices.Sort(reasons)
+	return slices.Compact(reasons)
 }
