@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -232,4 +234,13 @@ func TestAnswersCountByReasonAndRoute(t *testing.T) {
 	}, "answers without a service")
 	of := named.Snapshot()
 	verify.Equal(t, of.Class(metrics.Class2xx), 2, "requests of the route")
+}
+
+// ends returns the statuses and reasons of the access log, in their order.
+func (p *loggedProxy) ends() (all []string) {
+	for _, line := range p.lines() {
+		all = append(all, fmt.Sprint(line.Status, " ", line.Reason))
+	}
+	slices.Sort(all)
+	return all
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -26,96 +25,6 @@ import (
 	"sluice/route/ratelimit"
 	"sluice/test/verify"
 )
-
-// echoRequest answers with what a peer got: a line for the request, one for Host, and one
-// for each field.
-func echoRequest(w http.ResponseWriter, r *http.Request) {
-	io.Copy(io.Discard, r.Body)
-	w.Header().Set("X-Peer", "secret")
-	w.Header().Add("X-Twice", "1")
-	w.Header().Add("X-Twice", "2")
-	lines := []string{r.Method + " " + r.RequestURI, "Host: " + r.Host}
-	for name, values := range r.Header {
-		for _, value := range values {
-			lines = append(lines, name+": "+value)
-		}
-	}
-	slices.Sort(lines[2:])
-	io.WriteString(w, strings.Join(lines, "\n")+"\n")
-}
-
-// A testFront is a way to send requests to a testProxy.
-type testFront struct {
-	name, url string
-	client    *http.Client
-}
-
-// fronts returns one front for each protocol of clients.
-func (p *testProxy) fronts() []testFront {
-	secure := p.serveWith(ListenerOptions{Name: "secure", HTTP2: true, TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2", "http/1.1"}}})
-	var all []testFront
-	for _, front := range []struct {
-		name, url string
-		configure func(*http.Protocols)
-	}{
-		{"HTTP/1", "http://" + p.address, func(p *http.Protocols) { p.SetHTTP1(true) }},
-		{"HTTP/1 over TLS", "https://" + secure, func(p *http.Protocols) { p.SetHTTP1(true) }},
-		{"HTTP/2", "http://" + p.address, func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) }},
-		{"HTTP/2 over TLS", "https://" + secure, func(p *http.Protocols) { p.SetHTTP2(true) }},
-	} {
-		transport := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-		front.configure(transport.Protocols)
-		client := &http.Client{Transport: transport, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-		p.t.Cleanup(client.CloseIdleConnections)
-		all = append(all, testFront{front.name, front.url, client})
-	}
-	client := http3Client(p.t)
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return append(all, testFront{"HTTP/3", "https://" + p.serveHTTP3(ListenerOptions{Name: "secure"}), client})
-}
-
-// close ends the connections of a front, and what it has beside them.
-func (f *testFront) close() {
-	f.client.CloseIdleConnections()
-	if own, ok := f.client.Transport.(io.Closer); ok {
-		own.Close()
-	}
-}
-
-// ask sends a request with that raw target, and returns the response with its body.
-func (f *testFront) ask(t testing.TB, method, target, body string, fields ...string) (*http.Response, string) {
-	t.Helper()
-	return f.send(t, method, target, strings.NewReader(body), int64(len(body)), fields...)
-}
-
-// send is ask with a body of that length.
-func (f *testFront) send(t testing.TB, method, target string, body io.Reader, length int64, fields ...string) (*http.Response, string) {
-	t.Helper()
-	r := verify.Result(http.NewRequest(method, f.url, body)).Must(t)
-	r.URL.Opaque, r.Host, r.ContentLength = target, "shop.example", length
-	for _, field := range fields {
-		name, value, _ := strings.Cut(field, ": ")
-		r.Header.Add(name, value)
-	}
-	response, err := f.client.Do(r)
-	verify.Require(t, err == nil, "%s: %s %s: %v", f.name, method, target, err)
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	verify.Require(t, err == nil, "%s: %s %s: %v", f.name, method, target, err)
-	return response, string(text)
-}
-
-// setActions makes one route for all requests.
-func (p *testProxy) setActions(a *route.Actions) {
-	p.t.Helper()
-	p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: a})
-}
-
-func (p *testProxy) setRoutes(routes ...route.Route) {
-	p.t.Helper()
-	table := verify.Result(route.NewTable(routes)).Must(p.t)
-	p.SetTable(table, nil)
-}
 
 func headerEdits(t testing.TB, set, add map[string]string, remove ...string) route.HeaderEdits {
 	t.Helper()

@@ -31,33 +31,12 @@ import (
 	"sluice/test/verify"
 )
 
-// sendFrom sends b from a loopback address, and nothing more.
-func (p *testProxy) sendFrom(address string, b []byte) net.Conn {
-	p.t.Helper()
-	conn := p.dialFrom(address)
-	verify.Result(conn.Write(b)).Must(p.t)
-	return conn
-}
-
 // getFrom performs a handshake and a request from a loopback address.
 func (p *testProxy) getFrom(address string) error {
 	p.t.Helper()
 	raw := p.dialFrom(address)
 	defer raw.Close()
 	return get200(tls.Client(raw, &tls.Config{InsecureSkipVerify: true}))
-}
-
-// get200 performs a request on a connection, which ends then. The error: it is not answered by a
-// 200.
-func get200(conn net.Conn) error {
-	if _, err := io.WriteString(conn, closingRequest); err != nil {
-		return err
-	}
-	answer, err := io.ReadAll(conn)
-	if err == nil && !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") {
-		err = fmt.Errorf("got %q", answer)
-	}
-	return err
 }
 
 // clientHello returns what a client sends first.

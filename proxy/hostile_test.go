@@ -13,7 +13,6 @@ import (
 	"time"
 
 	xhttp2 "golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"sluice/balancer"
 	"sluice/config/units"
@@ -104,28 +103,6 @@ func awaitHeaders(conn net.Conn) bool {
 			}
 		}
 	}
-}
-
-// expectNothingLeft waits until a proxy without clients holds nothing any more.
-func (p *testProxy) expectNothingLeft(t testing.TB, goroutines int) {
-	t.Helper()
-	eventually(t, "all connections of clients have ended", func() bool { return p.Connections() == 0 && p.admission.total() == 0 })
-	eventually(t, "no attempt is in flight", func() bool { return p.inflight() == 0 })
-	eventually(t, "the encoders are back", func() bool { return p.Compression().InUseBytes == 0 })
-	eventually(t, "the memory of bodies is back", func() bool { return p.keptBodies.Taken() == 0 })
-	if goroutines > 0 {
-		eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
-	}
-}
-
-// frames returns the bytes that write writes as frames of HTTP/2.
-func frames(write func(p *framePeer)) []byte {
-	var b bytes.Buffer
-	p := &framePeer{Framer: xhttp2.NewFramer(&b, nil)}
-	p.AllowIllegalWrites = true
-	p.hpack = hpack.NewEncoder(&p.block)
-	write(p)
-	return b.Bytes()
 }
 
 // A hostileInput is what somebody sends to sluice. One of client, peer, peerHTTP2 and

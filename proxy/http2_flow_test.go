@@ -15,11 +15,6 @@ import (
 	"sluice/test/verify"
 )
 
-// http2GetOf returns the fields of a GET request.
-func http2GetOf(path string) string {
-	return ":method=GET|:scheme=http|:authority=a|:path=" + path
-}
-
 // startLongOrigin starts a peer that answers /none with 204, /hang never and others with
 // a body of that length.
 func startLongOrigin(t *testing.T, length int) *origin {
@@ -34,31 +29,6 @@ func startLongOrigin(t *testing.T, length int) *origin {
 		}
 		return c.answer(body)
 	}))
-}
-
-// drain reads n bytes of bodies.
-func (c *frameClient) drain(n int) {
-	c.t.Helper()
-	for n > 0 {
-		if f, ok := c.next().(*xhttp2.DataFrame); ok {
-			n -= len(f.Data())
-		}
-	}
-}
-
-// expectAnswered sends PING and reads until its answer, the frames before which it
-// passes to check.
-func (c *frameClient) expectAnswered(check func(xhttp2.Frame)) {
-	c.t.Helper()
-	c.WritePing(false, [8]byte{1})
-	for {
-		frame := c.next()
-		if ping, ok := frame.(*xhttp2.PingFrame); !ok {
-			check(frame)
-		} else if ping.IsAck() {
-			return
-		}
-	}
 }
 
 // The end of a response that the client has not read yet is not lost when the connection

@@ -142,19 +142,6 @@ func TestHTTP2PeerFaultsOfAStream(t *testing.T) {
 	})
 }
 
-// longHeaders is headers in frames of that many bytes.
-func (p *framePeer) longHeaders(stream uint32, bytes int, fields ...string) {
-	p.encode(fields...)
-	for first := true; p.block.Len() > 0; first = false {
-		part := p.block.Next(bytes)
-		if first {
-			p.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: stream, BlockFragment: part, EndStream: true})
-		} else {
-			p.WriteContinuation(stream, p.block.Len() == 0, part)
-		}
-	}
-}
-
 // Clients that give up requests after a time, as with a deadline, are no attackers, and do not make
 // a peer close a connection that others share: Netty does so after 200 resets.
 func TestHTTP2PeerGetsFewResets(t *testing.T) {

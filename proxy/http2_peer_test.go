@@ -2,12 +2,8 @@ package proxy
 
 import (
 	"bufio"
-	"bytes"
-	"crypto/tls"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,144 +11,12 @@ import (
 	"time"
 
 	xhttp2 "golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"sluice/balancer"
 	"sluice/proxy/http2"
 	"sluice/route"
 	"sluice/test/verify"
 )
-
-// A framePeer is a connection of a peer that speaks HTTP/2 frame by frame.
-type framePeer struct {
-	*xhttp2.Framer
-	net.Conn
-	block bytes.Buffer
-	hpack *hpack.Encoder
-}
-
-// framePeerOptions are what a framePeer does beside answering.
-type framePeerOptions struct {
-	settings []xhttp2.Setting
-	tls      *tls.Config                            // nil: without TLS
-	accept   func() bool                            // whether to serve a connection; nil: yes
-	mute     func() bool                            // whether PINGs get no answer; nil: they get one
-	frame    func(p *framePeer, frame xhttp2.Frame) // gets every frame, if not nil
-	answer   func(p *framePeer, stream uint32)      // for the HEADERS of each request
-}
-
-// startFramePeer calls answer for the HEADERS of each request.
-func startFramePeer(t *testing.T, answer func(p *framePeer, stream uint32)) (address string) {
-	t.Helper()
-	return startFramePeerWith(t, framePeerOptions{answer: answer})
-}
-
-func startFramePeerWith(t *testing.T, o framePeerOptions) (address string) {
-	t.Helper()
-	l := listen(t)
-	t.Cleanup(func() { l.Close() })
-	go acceptAll(l, func(conn net.Conn) {
-		if o.accept != nil && !o.accept() {
-			conn.Close()
-			return
-		}
-		if o.tls != nil {
-			conn = tls.Server(conn, o.tls)
-		}
-		serveFrames(conn, o)
-	})
-	return l.Addr().String()
-}
-
-// acceptAll calls serve for each connection, each in a goroutine of its own. It returns when l is
-// closed and all of them have ended.
-func acceptAll(l net.Listener, serve func(net.Conn)) {
-	var serving sync.WaitGroup
-	defer serving.Wait()
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		serving.Go(func() { serve(conn) })
-	}
-}
-
-func serveFrames(conn net.Conn, o framePeerOptions) {
-	defer conn.Close()
-	if _, err := io.ReadFull(conn, make([]byte, len(http2.Preface))); err != nil {
-		return
-	}
-	p := &framePeer{Framer: xhttp2.NewFramer(conn, conn), Conn: conn}
-	p.hpack = hpack.NewEncoder(&p.block)
-	p.WriteSettings(o.settings...)
-	for {
-		frame, err := p.ReadFrame()
-		if err != nil {
-			return
-		}
-		if o.frame != nil {
-			o.frame(p, frame)
-		}
-		switch frame := frame.(type) {
-		case *xhttp2.HeadersFrame:
-			o.answer(p, frame.StreamID)
-		case *xhttp2.SettingsFrame:
-			if !frame.IsAck() {
-				p.WriteSettingsAck()
-			}
-		case *xhttp2.PingFrame:
-			if o.mute == nil || !o.mute() {
-				p.WritePing(true, frame.Data)
-			}
-		}
-	}
-}
-
-// encode sets block to the field block of pairs of names and values.
-func (p *framePeer) encode(fields ...string) {
-	p.block.Reset()
-	for i := 0; i < len(fields); i += 2 {
-		p.hpack.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
-	}
-}
-
-// headers sends HEADERS with pairs of names and values.
-func (p *framePeer) headers(stream uint32, ends bool, fields ...string) {
-	p.encode(fields...)
-	p.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block.Bytes(), EndStream: ends, EndHeaders: true})
-}
-
-// An h2cOrigin is net/http's server with HTTP/2 by prior knowledge only.
-type h2cOrigin struct {
-	address string
-	opened  atomic.Int64 // connections so far
-}
-
-func startH2COrigin(t *testing.T, handler http.HandlerFunc) *h2cOrigin {
-	t.Helper()
-	o, s := new(h2cOrigin), httptest.NewUnstartedServer(handler)
-	s.Config.Protocols = new(http.Protocols)
-	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			o.opened.Add(1)
-		}
-	}
-	s.Start()
-	t.Cleanup(s.Close)
-	o.address = s.Listener.Addr().String()
-	return o
-}
-
-// startProxyToH2C is startProxy for peers that speak HTTP/2.
-func startProxyToH2C(t *testing.T, addresses ...string) *testProxy {
-	t.Helper()
-	p := startProxy(t, Options{})
-	p.usePeers(true, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: patience}, addresses...)
-	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3}})
-	return p
-}
 
 // smallPost must not be sent twice.
 const smallPost = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok"

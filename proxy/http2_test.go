@@ -6,7 +6,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,14 +19,6 @@ import (
 	"sluice/test/pinned"
 	"sluice/test/verify"
 )
-
-// http2Client returns a client that uses only HTTP/2, without TLS.
-func http2Client(t testing.TB) *http.Client {
-	transport := &http.Transport{Protocols: new(http.Protocols)}
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: patience}
-}
 
 // An answer of sluice's own, to a request whose body is not read.
 func TestHTTP2Refusals(t *testing.T) {

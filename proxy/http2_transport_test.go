@@ -23,20 +23,6 @@ import (
 	"sluice/test/verify"
 )
 
-// onlyConnector returns the connector of the only peer.
-func (p *testProxy) onlyConnector() upstream.Connector {
-	return p.pool.Snapshot().All[0].Transport.(upstream.Connector)
-}
-
-// peerConnections returns how many connections to the peers are open.
-func (p *testProxy) peerConnections() (n int) {
-	for _, peer := range p.pool.Snapshot().All {
-		idle, busy := peer.Transport.(upstream.Connector).Connections()
-		n += idle + busy
-	}
-	return n
-}
-
 // A peer that cannot take a stream by HTTP/2 is a connect failure: even a POST goes to
 // another peer.
 func TestPeerWithoutHTTP2(t *testing.T) {

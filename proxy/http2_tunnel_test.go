@@ -42,27 +42,6 @@ var echoingWebSocket = withRequest(func(c *originConn, r *http.Request) bool {
 	return false
 })
 
-// openTunnel opens a tunnel to an echoingWebSocket and reads its greeting.
-func (c *frameClient) openTunnel(id uint32) {
-	c.t.Helper()
-	c.request(id, http2WebSocket, false)
-	f, ok := c.read().(*xhttp2.MetaHeadersFrame)
-	verify.Require(c.t, ok && f.StreamID == id && f.PseudoValue("status") == "200" && !f.StreamEnded(), "got %v", f)
-	c.expectBytes(id, "hello ")
-}
-
-// expectBytes reads DATA frames until they have brought want.
-func (c *frameClient) expectBytes(id uint32, want string) {
-	c.t.Helper()
-	for got := ""; got != want; {
-		f, ok := c.read().(*xhttp2.DataFrame)
-		verify.Require(c.t, ok && f.StreamID == id, "got %v after %q, want %q", f, got, want)
-		if got += string(f.Data()); !strings.HasPrefix(want, got) || f.StreamEnded() {
-			c.t.Fatalf("got %q, want %q", got, want)
-		}
-	}
-}
-
 // Sample of RFC 6455, section 1.3.
 func TestWebSocketKey(t *testing.T) {
 	verify.Equal(t, newAccept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "result")

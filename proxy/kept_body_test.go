@@ -403,11 +403,6 @@ func TestEarlyAnswerToKeptBody(t *testing.T) {
 	}
 }
 
-// patientTimeouts do not come into play.
-func patientTimeouts() route.Timeouts {
-	return route.Timeouts{Connect: patience, ResponseHeader: patience, Idle: patience}
-}
-
 // A peer that begins to answer while it still reads gets the whole of a body
 // that is kept, and its connection is used again.
 func TestKeptBodyGoesOnBehindEarlyAnswer(t *testing.T) {
@@ -486,23 +481,4 @@ func countBytes(made *atomic.Int64, pools ...*sync.Pool) {
 			return b
 		}
 	}
-}
-
-// eachConn calls do for each connection of a client.
-func (p *testProxy) eachConn(do func(*clientConn)) {
-	for _, c := range connections[*clientConn](p.Server) {
-		do(c)
-	}
-}
-
-// connections returns the open connections of one kind.
-func connections[C connection](s *Server) (all []C) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
-		if of, ok := c.(C); ok {
-			all = append(all, of)
-		}
-	}
-	return all
 }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"runtime"
@@ -12,26 +11,9 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
-	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/test/verify"
 )
-
-// onlyClient returns the connection of the only client.
-func (p *testProxy) onlyClient() *clientConn {
-	p.t.Helper()
-	all := connections[*clientConn](p.Server)
-	verify.Require(p.t, len(all) == 1, "%d connections", len(all))
-	return all[0]
-}
-
-// onlyHTTP2Client is onlyClient after the client has sent by HTTP/2.
-func (p *testProxy) onlyHTTP2Client() *http2ClientConn {
-	p.t.Helper()
-	c := p.onlyClient()
-	c.client.Entry.Deadline.Load() // the race detector sees no order in bytes of a socket
-	return c.http2
-}
 
 // awaitArrival waits until bytes of the client have arrived that sluice has not read.
 func (c *clientConn) awaitArrival(t *testing.T) {
@@ -216,56 +198,4 @@ func (p *testProxy) endWithFrame(t *testing.T, c *frameClient, before func(*http
 	eventually(t, "the connection has ended", func() bool {
 		return p.Connections() == 0
 	})
-}
-
-// framesOf returns the frames that do writes.
-func (c *frameClient) framesOf(do func()) []byte {
-	framer := c.Framer
-	defer func() { c.Framer = framer }()
-	var b bytes.Buffer
-	c.Framer = xhttp2.NewFramer(&b, nil)
-	do()
-	return b.Bytes()
-}
-
-// awaitGoAway reads the announcement of the end, which names no last stream, and returns the PING
-// that comes with it.
-func (c *frameClient) awaitGoAway() (ping [8]byte) {
-	c.t.Helper()
-	for {
-		switch f := c.next().(type) {
-		case *xhttp2.GoAwayFrame:
-			verify.Equal(c.t, f.LastStreamID, http2.MaxWindow, "the last stream of the announcement")
-		case *xhttp2.PingFrame:
-			return f.Data
-		}
-	}
-}
-
-// servedLast reads until the connection ends, and answers PING. The error: not all of these streams
-// are served, or the last GOAWAY does not name the last one.
-func (c *frameClient) servedLast(ids ...uint32) error {
-	c.t.Helper()
-	ended, last := make(map[uint32]bool), uint32(0)
-	for frame := c.read(); frame != nil; frame = c.read() {
-		switch f := frame.(type) {
-		case *xhttp2.DataFrame:
-			ended[f.StreamID] = ended[f.StreamID] || f.StreamEnded()
-		case *xhttp2.PingFrame:
-			c.WritePing(true, f.Data)
-		case *xhttp2.GoAwayFrame:
-			if last = f.LastStreamID; f.ErrCode != xhttp2.ErrCodeNo {
-				return fmt.Errorf("got %v", f)
-			}
-		}
-	}
-	for _, id := range ids {
-		if !ended[id] {
-			return fmt.Errorf("the stream %d was not served: %v", id, ended)
-		}
-	}
-	if want := ids[len(ids)-1]; last != want {
-		return fmt.Errorf("the last stream is %d, want %d", last, want)
-	}
-	return nil
 }

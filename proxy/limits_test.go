@@ -28,11 +28,6 @@ func (p *testProxy) limit(limits balancer.Limits, budget *balancer.RetryBudget) 
 	p.reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin, Limits: limits, RetryBudget: budget})
 }
 
-func expectReason(t *testing.T, answer, status, reason string) {
-	t.Helper()
-	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 "+status+" ") && strings.Contains(answer, "\r\nX-Sluice-Reason: "+reason+"\r\n"), "got %q, want %s and the reason %s", answer, status, reason)
-}
-
 // A service that is too slow for what it gets fails at once beyond its limits.
 func TestLimitsAreAnsweredAtOnce(t *testing.T) {
 	t.Parallel()

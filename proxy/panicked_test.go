@@ -177,16 +177,6 @@ func TestPanickedExchangeEndsAlone(t *testing.T) {
 	}
 }
 
-// peersAreIdle reports whether no exchange holds a connection, or a stream of one.
-func (p *testProxy) peersAreIdle() bool {
-	for _, peer := range p.pool.Snapshot().All {
-		if _, busy := peer.Transport.(upstream.Connector).Connections(); busy != 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // total returns the number of places that are taken.
 func (a *admission) total() (n int) {
 	a.mu.Lock()

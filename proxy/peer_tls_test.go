@@ -7,49 +7,14 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
 	"sluice/balancer"
 	"sluice/certificates"
-	"sluice/proxy/upstream"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
-
-// peersOverTLS reports whether the origins of a test speak TLS: those of tests whose
-// name begins so.
-func peersOverTLS(t testing.TB) bool { return strings.HasPrefix(t.Name(), "TestPeersOverTLS") }
-
-// anyCertificate are TLS settings that accept every peer.
-func anyCertificate(bool) certificates.Security { return acceptsAll() }
-
-var acceptsAll = sync.OnceValue(func() certificates.Security {
-	c, err := certificates.NewClient(certificates.ClientOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}})
-	if err != nil {
-		panic(err)
-	}
-	return c
-})
-
-// transportOf returns someTransport, with TLS if the origins of the test speak it.
-func transportOf(t testing.TB) upstream.Options {
-	o := someTransport
-	if peersOverTLS(t) {
-		o.TLS = anyCertificate
-	}
-	return o
-}
-
-// originSide returns conn as an origin of the test uses it.
-func originSide(t testing.TB, conn net.Conn) net.Conn {
-	if !peersOverTLS(t) {
-		return conn
-	}
-	return tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate()}})
-}
 
 // What holds for peers over TCP holds over TLS. Left out are the tests of what is
 // below: sockets, memory, resets.

@@ -329,20 +329,6 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 	}
 }
 
-// dialFrom opens a connection from a loopback address.
-func (p *testProxy) dialFrom(address string) net.Conn {
-	p.t.Helper()
-	return dialFrom(p.t, address, p.address)
-}
-
-func dialFrom(t testing.TB, from, to string) net.Conn {
-	t.Helper()
-	conn := verify.Result((&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", to)).Must(t)
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
-	return conn
-}
-
 // value returns the value of a field of a request. No id has a space, so that none is taken over.
 func (r *hostileRequest) value(f hostileField) string {
 	if f.base == "X-Request-Id" {

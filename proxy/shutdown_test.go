@@ -2,14 +2,11 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -52,22 +49,6 @@ func TestShutdownFinishesRequests(t *testing.T) {
 		conn.Close()
 	}
 	verify.Succeeds(t, <-ended)
-}
-
-// expectLast checks that okResponse comes, announces the end of the connection, and is followed by
-// it.
-func expectLast(t testing.TB, conn net.Conn) {
-	t.Helper()
-	answer, err := io.ReadAll(conn)
-	verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\nConnection: close\r\n\r\nok"), "got %q, %v", answer, err)
-}
-
-// expectCut waits for the end of the connection, in order, without an error, or not.
-func expectCut(t testing.TB, conn net.Conn, what string) error {
-	t.Helper()
-	_, err := io.Copy(io.Discard, conn)
-	verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded), "%s is still open", what)
-	return err
 }
 
 // What is left when the time is over is cut: by Shutdown everything, by Drain what came through

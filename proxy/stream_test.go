@@ -21,28 +21,6 @@ import (
 	"sluice/test/verify"
 )
 
-// startStreams is startProxy for connections that are forwarded as they are.
-func startStreams(t testing.TB, o Options, addresses ...string) *testProxy {
-	t.Helper()
-	p := startProxy(t, o, addresses...)
-	p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
-	return p
-}
-
-// target sends connections to the service that setService has set.
-func (p *testProxy) target() *Streams {
-	return &Streams{Other: p.routing.Load().Match([]byte("a"), []byte("/"), nil)}
-}
-
-// stream connects without TLS.
-func (p *testProxy) stream() *net.TCPConn {
-	p.t.Helper()
-	conn := verify.Result(net.Dial("tcp", p.address)).Must(p.t)
-	p.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
-	return conn.(*net.TCPConn)
-}
-
 // greeted is stream with a peer whose first words are greeting's, after them.
 func (p *testProxy) greeted() *net.TCPConn {
 	p.t.Helper()
@@ -58,21 +36,6 @@ func (p *testProxy) quit() {
 	io.WriteString(conn, "quit\n") // one that closes without a word may be a health check
 	conn.CloseWrite()
 	expectRest(p.t, conn, "220 ready\nquit\n")
-}
-
-// expectReset ends the test unless the connection ends with a reset.
-func expectReset(t testing.TB, r io.Reader) {
-	t.Helper()
-	_, err := io.Copy(io.Discard, r)
-	verify.Require(t, errors.Is(err, syscall.ECONNRESET), "the connection ended with %v, want a reset", err)
-}
-
-// greeting speaks first, and sends back what it gets until the client has said all.
-func greeting(c *originConn) bool {
-	io.WriteString(c.Conn, "220 ready\n")
-	io.Copy(c.Conn, c.Reader)
-	c.Conn.(interface{ CloseWrite() error }).CloseWrite()
-	return false
 }
 
 func TestStream(t *testing.T) {

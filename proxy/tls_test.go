@@ -14,44 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/test/testcert"
 	"sluice/test/verify"
 )
-
-// certificate is of a listener in tests, whose clients do not check it.
-var certificate = sync.OnceValue(func() tls.Certificate {
-	pair, err := tls.X509KeyPair(testcert.PEM("localhost"))
-	if err != nil {
-		panic(err)
-	}
-	return pair
-})
-
-// overTLS reports whether the listeners of a test speak TLS, and its clients:
-// those of tests whose name begins so.
-func overTLS(t testing.TB) bool { return strings.HasPrefix(t.Name(), "TestOverTLS") }
-
-// serverTLS is the configuration of the test's listeners, or nil.
-func serverTLS(t testing.TB) *tls.Config {
-	if !overTLS(t) {
-		return nil
-	}
-	return &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"http/1.1"}}
-}
-
-// clientSide returns conn as a client of the test uses it.
-func clientSide(t testing.TB, conn net.Conn) net.Conn {
-	if !overTLS(t) {
-		return conn
-	}
-	return tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
-}
-
-// CloseWrite ends what a client or an origin sends.
-func closeWrite(t testing.TB, conn net.Conn) {
-	t.Helper()
-	verify.Succeeds(t, conn.(interface{ CloseWrite() error }).CloseWrite())
-}
 
 // What holds for HTTP/1.1 over TCP holds over TLS. Left out are the tests of what
 // is below: sockets, memory, handing over.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -325,15 +324,6 @@ func TestTunnelOfAGoneClient(t *testing.T) {
 	leave()
 	lines := p.lines()
 	verify.That(t, len(lines) == 1 && lines[0].Status == 101 && lines[0].Reason == "client_gone", "lines %+v", lines)
-}
-
-// ends returns the statuses and reasons of the access log, in their order.
-func (p *loggedProxy) ends() (all []string) {
-	for _, line := range p.lines() {
-		all = append(all, fmt.Sprint(line.Status, " ", line.Reason))
-	}
-	slices.Sort(all)
-	return all
 }
 
 // The access log says of sessions that were cut whether their peer no longer leads, in the way that

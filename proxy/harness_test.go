@@ -1,16 +1,11 @@
 package proxy
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"context"
-	"fmt"
-	"io"
-	"log"
+	"crypto/tls"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -22,14 +17,23 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
+	"sluice/certificates"
 	"sluice/discovery"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/testcert"
 	"sluice/test/verify"
 )
+
+// The harness of these tests: a testProxy between clients and peers. startProxy and those that begin
+// so start one, set… and usePeers change what it does, expect… check what is left.
+// harness_clients_test.go has the clients: bytes, and the fronts of all protocols.
+// harness_peers_test.go has the peers: an origin with its handlers, and servers of net/http.
+// harness_http2_test.go has clients and peers of HTTP/2 that send single frames;
+// http3_client_test.go has such clients of HTTP/3.
 
 // patience bounds every wait of these tests: far more than any step takes, also
 // on a machine that stands still at times.
@@ -148,6 +152,7 @@ func defaultTimeouts() route.Timeouts {
 // inflight returns how many requests are in flight, at peers that drain too.
 func (p *testProxy) inflight() int { return inflightIn(p.pool) }
 
+// inflightIn is inflight for another pool.
 func inflightIn(pool *balancer.Pool) (n int) {
 	snapshot := pool.Snapshot()
 	for _, peer := range slices.Concat(snapshot.All, snapshot.Draining) {
@@ -195,6 +200,7 @@ func (p *testProxy) skip(d time.Duration) {
 	p.sweptFor(2 * socket.SweepInterval)
 }
 
+// setPeers gives the pool peers at these addresses, and no others.
 func (p *testProxy) setPeers(addresses ...string) {
 	p.t.Helper()
 	p.pool.Apply(instancesAt(p.t, addresses...))
@@ -259,44 +265,6 @@ func startProxyTo(t testing.TB, http2 bool, o Options, handler http.HandlerFunc)
 	return p
 }
 
-func (p *testProxy) dial() net.Conn {
-	p.t.Helper()
-	conn := verify.Result(net.Dial("tcp", p.address)).Must(p.t)
-	p.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
-	return clientSide(p.t, conn)
-}
-
-// send sends text on a new connection.
-func (p *testProxy) send(text string) net.Conn {
-	p.t.Helper()
-	conn := p.dial()
-	io.WriteString(conn, text)
-	return conn
-}
-
-// raw sends request on a new connection and returns all that comes back until
-// the connection ends.
-func (p *testProxy) raw(request string) string {
-	p.t.Helper()
-	conn := p.dial()
-	verify.Result(io.WriteString(conn, request)).Must(p.t)
-	answer, _ := io.ReadAll(conn)
-	return string(answer)
-}
-
-// expect sends request on a new connection of its own, and checks that the answer has that status,
-// which may go on with the head, and each of these parts.
-func (p *testProxy) expect(request, status string, parts ...string) (answer string) {
-	p.t.Helper()
-	answer = p.raw(request)
-	verify.That(p.t, strings.HasPrefix(answer, "HTTP/1.1 "+status+" "), "%q: got %q, want %s", request, answer, status)
-	for _, part := range parts {
-		verify.Contains(p.t, answer, part, "the answer to %q", request)
-	}
-	return answer
-}
-
 // shutDown begins to shut the server down, and waits until it accepts no connection.
 func (p *testProxy) shutDown(ctx context.Context, grace time.Duration) (ended <-chan error) {
 	result := make(chan error, 1)
@@ -319,291 +287,162 @@ func (p *testProxy) expectNothingOpen() {
 	eventually(p.t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 })
 }
 
-// An origin answers each request as its handler says and records the bytes it
-// got.
-type origin struct {
-	t        testing.TB
-	listener net.Listener
-	handle   func(o *originConn) bool // reads a request and answers; false closes
-
-	mu       sync.Mutex
-	received bytes.Buffer
-	accepted int
-	ended    int
-	conns    []net.Conn
-	gone     bool
-}
-
-type originConn struct {
-	net.Conn
-	*bufio.Reader
-	origin *origin
-	number int  // of the connection, from 1
-	served int  // requests on it before this one
-	last   bool // it was used for its last request
-}
-
-func (c *originConn) Read(b []byte) (int, error) { return c.Reader.Read(b) }
-
-// Write notes what was read from a connection.
-func (o *origin) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.received.Write(b)
-}
-
-func startOrigin(t testing.TB, handle func(o *originConn) bool) *origin {
-	t.Helper()
-	l := listen(t)
-	o := &origin{t: t, listener: l, handle: handle}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn = originSide(t, conn)
-			o.mu.Lock()
-			if o.gone {
-				conn.Close()
-			}
-			o.accepted++
-			o.conns = append(o.conns, conn)
-			c := &originConn{Conn: conn, Reader: bufio.NewReader(io.TeeReader(conn, o)), origin: o, number: o.accepted}
-			o.mu.Unlock()
-			wg.Go(func() {
-				defer func() {
-					conn.Close()
-					o.mu.Lock()
-					o.ended++
-					o.mu.Unlock()
-				}()
-				for handle(c) {
-					c.served++
-				}
-			})
-		}
-	})
-	t.Cleanup(func() {
-		o.close()
-		wg.Wait()
-	})
-	return o
-}
-
-func (o *origin) close() {
-	o.listener.Close()
-	o.leave() // one may be accepted, and not in conns yet
-}
-
-// leave closes all connections, also those to come. Its address stays its own: another test would
-// answer there.
-func (o *origin) leave() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.gone = true
-	for _, c := range o.conns {
-		c.Close()
-	}
-}
-
-func (o *origin) address() string { return o.listener.Addr().String() }
-
-func (o *origin) got() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.received.String()
-}
-
-// request reads a request with its body, which it drops.
-func (c *originConn) request() (*http.Request, bool) {
-	r, err := http.ReadRequest(c.Reader)
-	if err != nil {
-		return nil, false
-	}
-	if _, err := io.Copy(io.Discard, r.Body); err != nil {
-		return nil, false
-	}
-	return r, true
-}
-
-// afterRequest returns a handler that reads a request before it goes on.
-func afterRequest(goOn func(*originConn) bool) func(*originConn) bool {
-	return withRequest(func(c *originConn, _ *http.Request) bool { return goOn(c) })
-}
-
-// withRequest is afterRequest for one who asks what the request was.
-func withRequest(goOn func(*originConn, *http.Request) bool) func(*originConn) bool {
-	return func(c *originConn) bool {
-		r, ok := c.request()
-		return ok && goOn(c, r)
-	}
-}
-
-// withHead is withRequest for one who reads the body, or leaves it.
-func withHead(goOn func(*originConn, *http.Request) bool) func(*originConn) bool {
-	return func(c *originConn) bool {
-		r, err := http.ReadRequest(c.Reader)
-		return err == nil && goOn(c, r)
-	}
-}
-
-// write sends text. Whether it could is what a handler returns then.
-func (c *originConn) write(text string) bool {
-	_, err := io.WriteString(c.Conn, text)
-	return err == nil
-}
-
-// answer answers with 200 and that body.
-func (c *originConn) answer(body string) bool {
-	return c.write(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
-}
-
-// returning answers each request with its body.
-var returning = withHead(func(c *originConn, r *http.Request) bool {
-	body, err := io.ReadAll(r.Body)
-	return err == nil && c.answer(string(body))
-})
-
-// answering returns a handler that gives the same answer to each request.
-func answering(response string) func(*originConn) bool {
-	return afterRequest(func(c *originConn) bool {
-		return c.write(response)
-	})
-}
-
-// answersOK starts a peer that answers each request with okResponse, and returns its address.
-func answersOK(t testing.TB) (address string) { return startOrigin(t, answering(okResponse)).address() }
-
-// A heldOrigin has all requests wait but those for /: it tells the target of each, and answers with
-// okResponse when it may.
-type heldOrigin struct {
-	*origin
-	arrived chan string
-	proceed chan struct{}
-}
-
-const heldRequest = "GET /held HTTP/1.1\r\nHost: a\r\n\r\n"
-
-func startHeldOrigin(t testing.TB) *heldOrigin {
-	h := &heldOrigin{arrived: make(chan string), proceed: make(chan struct{})}
-	ended := make(chan struct{})
-	h.origin = startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
-		if r.RequestURI == "/" {
-			return c.write(okResponse)
-		}
-		select {
-		case h.arrived <- r.RequestURI:
-		case <-ended:
-			return false
-		}
-		select {
-		case <-h.proceed:
-		case <-ended:
-		}
-		return c.write(okResponse)
-	}))
-	t.Cleanup(func() { close(ended) })
-	return h
-}
-
-// hanging takes a request and never answers.
-func hanging(c *originConn) bool {
-	c.request()
-	io.Copy(io.Discard, c.Conn)
-	return false
-}
-
-// startServer starts a peer by HTTP/1.1 and HTTP/2, and returns its address.
-func startServer(t testing.TB, handler http.HandlerFunc) (address string) {
-	t.Helper()
-	s := httptest.NewUnstartedServer(handler)
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of trailers that net/http does not send
-	s.Config.Protocols = new(http.Protocols)
-	s.Config.Protocols.SetHTTP1(true)
-	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Start()
-	t.Cleanup(s.Close)
-	return s.Listener.Addr().String()
-}
-
 // looks is how long it takes until it has been looked more than once whether the
 // client of an exchange is there.
 const looks = 2 * (socket.FirstProbe + 250*time.Millisecond)
 
-const (
-	okResponse     = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-	getRequest     = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-	closingRequest = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-)
-
-func (o *origin) connections() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.accepted
+// setActions makes one route for all requests.
+func (p *testProxy) setActions(a *route.Actions) {
+	p.t.Helper()
+	p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: a})
 }
 
-// hasAccepted reports whether a client's connection has been accepted.
-func (o *origin) hasAccepted(client net.Addr) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return slices.ContainsFunc(o.conns, func(c net.Conn) bool { return c.RemoteAddr().String() == client.String() })
+// setRoutes makes these the routes of p.
+func (p *testProxy) setRoutes(routes ...route.Route) {
+	p.t.Helper()
+	table := verify.Result(route.NewTable(routes)).Must(p.t)
+	p.SetTable(table, nil)
 }
 
-// open returns how many connections are open.
-func (o *origin) open() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.accepted - o.ended
-}
-
-// oneByteReader keeps a bufio.Reader from reading ahead.
-type oneByteReader struct{ io.Reader }
-
-func (r oneByteReader) Read(b []byte) (int, error) { return r.Reader.Read(b[:1]) }
-
-// readResponse reads a response to a GET, and no byte more.
-func readResponse(t testing.TB, conn net.Conn) (status int, body string) {
+// startProxyToH2C is startProxy for peers that speak HTTP/2.
+func startProxyToH2C(t *testing.T, addresses ...string) *testProxy {
 	t.Helper()
-	return readResponseTo(t, conn, "GET")
+	p := startProxy(t, Options{})
+	p.usePeers(true, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: patience}, addresses...)
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3}})
+	return p
 }
 
-// expectResponse ends the test unless the response to a GET has that status, and that body if one
-// is given.
-func expectResponse(t testing.TB, conn net.Conn, status int, body ...string) {
+// startStreams is startProxy for connections that are forwarded as they are.
+func startStreams(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Helper()
-	got, text := readResponse(t, conn)
-	verify.Require(t, got == status && (len(body) == 0 || text == body[0]), "got %d %q, want %d %q", got, text, status, body)
+	p := startProxy(t, o, addresses...)
+	p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
+	return p
 }
 
-// expectRest ends the test unless what comes until the end is want.
-func expectRest(t testing.TB, r io.Reader, want string) {
-	t.Helper()
-	got, err := io.ReadAll(r)
-	verify.Require(t, err == nil && string(got) == want, "got %q, %v, want %q and the end", got, err, want)
+// target sends connections to the service that setService has set.
+func (p *testProxy) target() *Streams {
+	return &Streams{Other: p.routing.Load().Match([]byte("a"), []byte("/"), nil)}
 }
 
-// expectNext ends the test unless what comes next is want.
-func expectNext(t testing.TB, r io.Reader, want string) {
-	t.Helper()
-	got := make([]byte, len(want))
-	_, err := io.ReadFull(r, got)
-	verify.Require(t, err == nil && string(got) == want, "got %q, %v, want %q", got, err, want)
+// patientTimeouts do not come into play.
+func patientTimeouts() route.Timeouts {
+	return route.Timeouts{Connect: patience, ResponseHeader: patience, Idle: patience}
 }
 
-func readResponseTo(t testing.TB, conn net.Conn, method string) (status int, body string) {
-	t.Helper()
-	return readResponseFrom(t, bufio.NewReader(oneByteReader{conn}), method)
+// eachConn calls do for each connection of a client.
+func (p *testProxy) eachConn(do func(*clientConn)) {
+	for _, c := range connections[*clientConn](p.Server) {
+		do(c)
+	}
 }
 
-// readResponseFrom is for those who read all responses of a connection from one
-// reader, which is faster.
-func readResponseFrom(t testing.TB, reader *bufio.Reader, method string) (status int, body string) {
-	t.Helper()
-	r, err := http.ReadResponse(reader, &http.Request{Method: method})
-	verify.Require(t, err == nil, "read response: %v", err)
-	b, err := io.ReadAll(r.Body)
-	verify.Require(t, err == nil, "read response's body: %v", err)
-	return r.StatusCode, string(b)
+// connections returns the open connections of one kind.
+func connections[C connection](s *Server) (all []C) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if of, ok := c.(C); ok {
+			all = append(all, of)
+		}
+	}
+	return all
 }
+
+// onlyClient returns the connection of the only client.
+func (p *testProxy) onlyClient() *clientConn {
+	p.t.Helper()
+	all := connections[*clientConn](p.Server)
+	verify.Require(p.t, len(all) == 1, "%d connections", len(all))
+	return all[0]
+}
+
+// onlyHTTP2Client is onlyClient after the client has sent by HTTP/2.
+func (p *testProxy) onlyHTTP2Client() *http2ClientConn {
+	p.t.Helper()
+	c := p.onlyClient()
+	c.client.Entry.Deadline.Load() // the race detector sees no order in bytes of a socket
+	return c.http2
+}
+
+// onlyConnector returns the connector of the only peer.
+func (p *testProxy) onlyConnector() upstream.Connector {
+	return p.pool.Snapshot().All[0].Transport.(upstream.Connector)
+}
+
+// peerConnections returns how many connections to the peers are open.
+func (p *testProxy) peerConnections() (n int) {
+	for _, peer := range p.pool.Snapshot().All {
+		idle, busy := peer.Transport.(upstream.Connector).Connections()
+		n += idle + busy
+	}
+	return n
+}
+
+// peersAreIdle reports whether no exchange holds a connection, or a stream of one.
+func (p *testProxy) peersAreIdle() bool {
+	for _, peer := range p.pool.Snapshot().All {
+		if _, busy := peer.Transport.(upstream.Connector).Connections(); busy != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// expectNothingLeft waits until a proxy without clients holds nothing any more.
+func (p *testProxy) expectNothingLeft(t testing.TB, goroutines int) {
+	t.Helper()
+	eventually(t, "all connections of clients have ended", func() bool { return p.Connections() == 0 && p.admission.total() == 0 })
+	eventually(t, "no attempt is in flight", func() bool { return p.inflight() == 0 })
+	eventually(t, "the encoders are back", func() bool { return p.Compression().InUseBytes == 0 })
+	eventually(t, "the memory of bodies is back", func() bool { return p.keptBodies.Taken() == 0 })
+	if goroutines > 0 {
+		eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
+	}
+}
+
+// certificate is of a listener in tests, whose clients do not check it.
+var certificate = sync.OnceValue(func() tls.Certificate {
+	pair, err := tls.X509KeyPair(testcert.PEM("localhost"))
+	if err != nil {
+		panic(err)
+	}
+	return pair
+})
+
+// overTLS reports whether the listeners of a test speak TLS, and its clients:
+// those of tests whose name begins so.
+func overTLS(t testing.TB) bool { return strings.HasPrefix(t.Name(), "TestOverTLS") }
+
+// serverTLS is the configuration of the test's listeners, or nil.
+func serverTLS(t testing.TB) *tls.Config {
+	if !overTLS(t) {
+		return nil
+	}
+	return &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"http/1.1"}}
+}
+
+// peersOverTLS reports whether the origins of a test speak TLS: those of tests whose
+// name begins so.
+func peersOverTLS(t testing.TB) bool { return strings.HasPrefix(t.Name(), "TestPeersOverTLS") }
+
+// transportOf returns someTransport, with TLS if the origins of the test speak it.
+func transportOf(t testing.TB) upstream.Options {
+	o := someTransport
+	if peersOverTLS(t) {
+		o.TLS = anyCertificate
+	}
+	return o
+}
+
+// anyCertificate are TLS settings that accept every peer.
+func anyCertificate(bool) certificates.Security { return acceptsAll() }
+
+var acceptsAll = sync.OnceValue(func() certificates.Security {
+	c, err := certificates.NewClient(certificates.ClientOptions{ClientTLS: certificates.ClientTLS{SkipVerify: true}})
+	if err != nil {
+		panic(err)
+	}
+	return c
+})
