@@ -15,6 +15,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
+	"sluice/config/units"
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/verify"
@@ -187,6 +188,7 @@ func TestBrokenOffStreamKeepsItsStatus(t *testing.T) {
 type refusingPeer struct {
 	refuse  func(p *framePeer, stream uint32)
 	when    string // "head", "part" or "end"
+	asks    bool   // for the body, by a 100
 	left    atomic.Int64
 	refused chan struct{}
 
@@ -222,6 +224,9 @@ func (r *refusingPeer) frame(p *framePeer, frame xhttp2.Frame) {
 		r.refused <- struct{}{}
 		return
 	}
+	if at == "head" && r.asks {
+		p.headers(id, false, ":status", "100")
+	}
 	if ends {
 		p.headers(id, false, ":status", "200")
 		p.WriteData(id, true, []byte(r.bodies[p][id]))
@@ -229,7 +234,8 @@ func (r *refusingPeer) frame(p *framePeer, frame xhttp2.Frame) {
 }
 
 // A request that a peer has not processed is sent again with its body also if nobody knew how long
-// that is, and whatever has arrived of it meanwhile.
+// that is, and whatever has arrived of it meanwhile; and one whose client waits for a 100 also if
+// nothing of it is kept.
 func TestBodyOfUnknownLengthIsSentAgain(t *testing.T) {
 	t.Parallel()
 	refusals := map[string]func(p *framePeer, stream uint32){
@@ -237,30 +243,40 @@ func TestBodyOfUnknownLengthIsSentAgain(t *testing.T) {
 		"GOAWAY":         func(p *framePeer, stream uint32) { p.WriteGoAway(stream-1, xhttp2.ErrCodeNo, nil) },
 	}
 	type test struct {
-		refuse func(p *framePeer, stream uint32)
-		when   string
+		refuse  func(p *framePeer, stream uint32)
+		when    string
+		expects bool // the client waits for a 100
 	}
 	tests := make(map[string]test)
 	for name, refuse := range refusals {
 		for _, when := range []string{"head", "part", "end"} {
-			tests[name+" after the "+when] = test{refuse, when}
+			tests[name+" after the "+when] = test{refuse, when, false}
 		}
+		tests[name+" before the body"] = test{refuse, "head", true}
 	}
 	eachCase(t, tests, func(t *testing.T, test test) {
-		r := &refusingPeer{refuse: test.refuse, when: test.when, refused: make(chan struct{}, 2), bodies: make(map[*framePeer]map[uint32]string)}
+		r := &refusingPeer{refuse: test.refuse, when: test.when, asks: test.expects, refused: make(chan struct{}, 2), bodies: make(map[*framePeer]map[uint32]string)}
 		p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{frame: r.frame, answer: func(*framePeer, uint32) {}}))
-		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1, BodyBytes: 1 << 10}})
+		kept, field1, field2, times := units.Size(1<<10), "", "", 1 // times: refusals
+		if test.expects {
+			kept, field1, field2, times = 0, "Expect: 100-continue\r\n", "|expect=100-continue", 2
+		}
+		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1, BodyBytes: kept}})
 		// between is called after the first part was sent.
 		between := func() {
-			if test.when != "end" {
+			for n := 0; n < times && test.when != "end"; n++ {
 				<-r.refused
 			}
 		}
 		conn := p.dial()
 		in := bufio.NewReader(conn)
 		for range 2 {
-			r.left.Store(1)
-			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6;x=1\r\nhello \r\n")
+			r.left.Store(int64(times))
+			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\n"+field1+"Transfer-Encoding: chunked\r\n\r\n")
+			if test.expects {
+				expectNext(t, in, "HTTP/1.1 100 \r\n\r\n")
+			}
+			io.WriteString(conn, "6;x=1\r\nhello \r\n")
 			between()
 			io.WriteString(conn, "5\r\nworld\r\n0\r\n\r\n")
 			response := verify.Result(http.ReadResponse(in, nil)).Must(t)
@@ -272,8 +288,12 @@ func TestBodyOfUnknownLengthIsSentAgain(t *testing.T) {
 		}
 		c := p.dialFrames()
 		for id := uint32(1); id < 5; id += 2 {
-			r.left.Store(1)
-			c.request(id, http2Post, false)
+			r.left.Store(int64(times))
+			c.request(id, http2Post+field2, false)
+			if test.expects {
+				f, ok := c.read().(*xhttp2.MetaHeadersFrame)
+				verify.Require(t, ok && f.PseudoValue("status") == "100", "got %v before the body", f)
+			}
 			c.WriteData(id, false, []byte("hello "))
 			between()
 			c.WriteData(id, true, []byte("world"))

@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"bufio"
 	"io"
-	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,63 +63,6 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 			}))
 			r := c.response(id)
 			verify.That(t, r.status == "204", "got %+v", r)
-		}
-		p.expectNothingCounted()
-	})
-}
-
-// A request that a peer has not processed is sent again also if it has a body of which nothing was
-// read: its client waits for a 100.
-func TestUnprocessedStreamIsSentAgainBeforeItsBody(t *testing.T) {
-	t.Parallel()
-	eachCase(t, map[string]func(p *framePeer, stream uint32){
-		"REFUSED_STREAM": func(p *framePeer, stream uint32) { p.WriteRSTStream(stream, xhttp2.ErrCodeRefusedStream) },
-		"GOAWAY":         func(p *framePeer, stream uint32) { p.WriteGoAway(stream-1, xhttp2.ErrCodeNo, nil) },
-	}, func(t *testing.T, refuse func(p *framePeer, stream uint32)) {
-		left := make(chan struct{}, 2) // refusals
-		p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
-			answer: func(p *framePeer, stream uint32) {
-				select {
-				case <-left:
-					refuse(p, stream)
-				default:
-					p.headers(stream, false, ":status", "100")
-				}
-			},
-			frame: func(p *framePeer, frame xhttp2.Frame) {
-				if f, ok := frame.(*xhttp2.DataFrame); ok && f.StreamEnded() {
-					p.headers(f.StreamID, false, ":status", "200")
-					p.WriteData(f.StreamID, true, f.Data())
-				}
-			},
-		}))
-		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
-		refuseNext := func() {
-			for range cap(left) {
-				left <- struct{}{}
-			}
-		}
-		conn := p.dial()
-		in := bufio.NewReader(conn)
-		for range 2 {
-			refuseNext()
-			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
-			response := verify.Result(http.ReadResponse(in, nil)).Must(t)
-			verify.Require(t, response.StatusCode == 100, "got %d before the body", response.StatusCode)
-			io.WriteString(conn, "ok")
-			response = verify.Result(http.ReadResponse(in, nil)).Must(t)
-			body, err := io.ReadAll(response.Body)
-			verify.That(t, err == nil && response.StatusCode == 200 && string(body) == "ok", "got %d %q, %v", response.StatusCode, body, err)
-		}
-		c := p.dialFrames()
-		for id := uint32(1); id < 5; id += 2 {
-			refuseNext()
-			c.request(id, http2Post+"|expect=100-continue", false)
-			f, ok := c.read().(*xhttp2.MetaHeadersFrame)
-			verify.Require(t, ok && f.StreamID == id && f.PseudoValue("status") == "100", "got %v before the body", f)
-			c.WriteData(id, true, []byte("ok"))
-			r := c.response(id)
-			verify.That(t, r.status == "200" && r.body == "ok", "got %+v", r)
 		}
 		p.expectNothingCounted()
 	})
