@@ -14,14 +14,11 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cespare/xxhash/v2"
 	xhttp2 "golang.org/x/net/http2"
 
-	"sluice/balancer"
 	"sluice/config/units"
-	"sluice/proxy/accesslog"
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/verify"
@@ -324,76 +321,4 @@ func TestTunnelOfAGoneClient(t *testing.T) {
 	leave()
 	lines := p.lines()
 	verify.That(t, len(lines) == 1 && lines[0].Status == 101 && lines[0].Reason == "client_gone", "lines %+v", lines)
-}
-
-// The access log says of sessions that were cut whether their peer no longer leads, in the way that
-// the service wants. A leader of a service that is removed has not been demoted. Whoever comes then
-// learns that there is no leader.
-func TestWhySessionsOfALeaderEnd(t *testing.T) {
-	t.Parallel()
-	const short = 50 * time.Millisecond
-	for _, c := range []struct {
-		cut, removed bool
-		timeout      time.Duration // of the drain
-		want         string
-	}{
-		{true, false, time.Hour, "demoted"},
-		{false, false, short, "demoted"},
-		{true, true, short, "drain_timeout"},
-		{false, true, short, "drain_timeout"},
-	} {
-		p := startProxy(t, Options{}, startOrigin(t, echoing).address()).logged(accesslog.Options{Slow: time.Hour}) // of what has not failed, none
-		p.reconfigure(balancer.Options{OneLeader: true, CutRemoved: c.cut, DrainTimeout: c.timeout})
-		requests := p.address
-		tunnel := p.send(upgradeRequest)
-		verify.NoError(t, awaitHello(tunnel))
-		p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
-		stream := p.send(strings.Replace(upgradeRequest, "keep-alive, ", "", 1))
-		verify.NoError(t, awaitHello(stream))
-		want := []string{"101 " + c.want, "200 " + c.want}
-		if c.removed {
-			p.pool.Close()
-		} else {
-			p.setPeers()
-			want = append(want, "503 no_leader", "503 no_leader")
-		}
-		expectCut(t, tunnel, "a tunnel")
-		expectCut(t, stream, "a stream")
-		if !c.removed {
-			expectCut(t, p.stream(), "a stream that has no peer")
-			p.address = requests
-			verify.Contains(t, p.raw(strings.Replace(getRequest, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)), "X-Sluice-Reason: no_leader\r\n", "the answer of a request")
-		}
-		verify.Slices(t, p.ends(), want, "cut %v, removed %v: the lines of the access log", c.cut, c.removed)
-	}
-}
-
-// Whoever is connected to a leader that no longer is the one when the connection is open learns
-// what the next client learns.
-func TestLeaderGoesWhileClientsAreConnected(t *testing.T) {
-	t.Parallel()
-	arrived, proceed := make(chan struct{}, 10), make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		arrived <- struct{}{}
-		<-proceed
-		io.Copy(io.Discard, tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate()}}))
-		return false
-	})
-	goOn := sync.OnceFunc(func() { close(proceed) })
-	t.Cleanup(goOn) // before origin waits for its connections
-	p := startLogged(t, Options{})
-	o := someTransport
-	o.TLS = anyCertificate
-	p.service.Timeouts.Connect = patience
-	p.usePeers(false, o, balancer.Options{OneLeader: true, CutRemoved: true}, origin.address())
-	request := p.send(strings.Replace(getRequest, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1))
-	p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
-	stream := p.stream()
-	<-arrived
-	<-arrived
-	p.setPeers()
-	goOn()
-	expectCut(t, request, "a request")
-	expectCut(t, stream, "a stream")
-	verify.Slices(t, p.ends(), []string{"503 no_leader", "503 no_leader"}, "the lines of the access log")
 }
