@@ -115,7 +115,7 @@ func timedOut(err error) bool {
 
 // Whatever a peer of HTTP/2 sends, the exchanges end, and nothing is left of them.
 func FuzzHTTP2Peer(f *testing.F) {
-	for _, input := range hostileInputs {
+	for _, input := range hostileInputs(f) {
 		if input.peerHTTP2 != nil {
 			f.Add(input.peerHTTP2, uint8(1))
 		}
@@ -184,7 +184,7 @@ func (l *hostileLane) fuzz(f *testing.F, smuggles string, play func(text []byte,
 // Whatever an authentication server answers, the requests end, nothing is left of them, and
 // neither a peer nor a client gets a field that the answer has not, or that is not well-formed.
 func FuzzAuthenticationAnswer(f *testing.F) {
-	for _, input := range hostileInputs {
+	for _, input := range hostileInputs(f) {
 		if input.authServer != "" {
 			f.Add([]byte(input.authServer), uint8(1))
 		}

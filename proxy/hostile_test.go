@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -20,7 +21,6 @@ import (
 	"sluice/proxy/http2"
 	"sluice/route"
 	"sluice/route/auth"
-	"sluice/route/compression"
 	"sluice/test/verify"
 )
 
@@ -113,104 +113,78 @@ type hostileInput struct {
 	peer       string // to each connection
 	peerHTTP2  []byte
 	authServer string
-	actions    func(a *route.Actions) // of the route, beside the authentication server
-	target     string                 // of the request, if the client behaves; "" is /
-	fields     string                 // lines of it
-	want       string                 // the start of the status line that the client gets; "" is the end of the connection
+	actions    *route.Actions // of the route
+	target     string         // of the request, if the client behaves; "" is /
+	fields     string         // lines of it
+	want       string         // the start of the status line that the client gets; "" is the end of the connection
 }
 
-// One line or entry is one case: add what has hurt a proxy, or might.
-var hostileInputs = []hostileInput{
-	{name: "a name with a blank from an authentication server", authServer: "HTTP/1.1 401 No\r\nBad Name: x\r\nContent-Length: 0\r\n\r\n", want: "503"},
-	{name: "the same, allowed", authServer: "HTTP/1.1 200 OK\r\nBad Name: x\r\nX-User: a\r\nContent-Length: 0\r\n\r\n", want: "503"},
-	{name: "a name with a colon before it", authServer: "HTTP/1.1 401 No\r\n: x\r\nContent-Length: 0\r\n\r\n", want: "503"},
-	{name: "too many fields from an authentication server", authServer: "HTTP/1.1 401 No\r\n" + strings.Repeat("a: b\r\n", 200) + "Content-Length: 0\r\n\r\n", want: "503"},
-	{name: "control characters from an authentication server", authServer: "HTTP/1.1 401 No\r\nX-A: a\x01b\r\nContent-Length: 0\r\n\r\n", want: "503"},
-	{name: "an authentication server that says nothing", authServer: "", want: "503"},
-	{name: "an authentication server of HTTP/2", authServer: "\x00\x00\x00\x04\x00\x00\x00\x00\x00", want: "503"},
-	{name: "a status of an authentication server that is none", authServer: "HTTP/1.1 999 x\r\nContent-Length: 0\r\n\r\n", want: "503"},
+// hostileInputs returns all. One line or entry is one case: add what has hurt a proxy, or might.
+func hostileInputs(t testing.TB) []hostileInput {
+	compresses := compressing(t, 1)
+	edits := headerEdits(t, map[string]string{"X-A": strings.Repeat("$path", 1000)}, nil)
+	return []hostileInput{
+		{name: "a name with a blank from an authentication server", authServer: "HTTP/1.1 401 No\r\nBad Name: x\r\nContent-Length: 0\r\n\r\n", want: "503"},
+		{name: "the same, allowed", authServer: "HTTP/1.1 200 OK\r\nBad Name: x\r\nX-User: a\r\nContent-Length: 0\r\n\r\n", want: "503"},
+		{name: "a name with a colon before it", authServer: "HTTP/1.1 401 No\r\n: x\r\nContent-Length: 0\r\n\r\n", want: "503"},
+		{name: "too many fields from an authentication server", authServer: "HTTP/1.1 401 No\r\n" + strings.Repeat("a: b\r\n", 200) + "Content-Length: 0\r\n\r\n", want: "503"},
+		{name: "control characters from an authentication server", authServer: "HTTP/1.1 401 No\r\nX-A: a\x01b\r\nContent-Length: 0\r\n\r\n", want: "503"},
+		{name: "an authentication server that says nothing", authServer: "", want: "503"},
+		{name: "an authentication server of HTTP/2", authServer: "\x00\x00\x00\x04\x00\x00\x00\x00\x00", want: "503"},
+		{name: "a status of an authentication server that is none", authServer: "HTTP/1.1 999 x\r\nContent-Length: 0\r\n\r\n", want: "503"},
 
-	{name: "many ETags are compressed", peer: "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n" + strings.Repeat("ETag: \""+strings.Repeat("e", 210)+"\"\r\n", 250) + "\r\nhello",
-		actions: compressesAll, fields: "Accept-Encoding: gzip\r\n", want: "502"},
-	{name: "as many short ETags as fit", peer: "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n" + strings.Repeat("ETag: \"\"\r\n", 60) + "\r\nhello",
-		actions: compressesAll, fields: "Accept-Encoding: gzip\r\n", want: "200"},
-	{name: "a redirect with a long path", target: "/" + strings.Repeat("a", 7300), want: "414", actions: func(a *route.Actions) {
-		a.Redirect = mustRedirect("https://a.example" + strings.Repeat("$path", 9))
-	}},
-	{name: "a redirect with a path ten thousand times", target: "/" + strings.Repeat("a", 7300), want: "414", actions: func(a *route.Actions) {
-		a.Redirect = mustRedirect("https://a.example" + strings.Repeat("$path", 10_000))
-	}},
-	{name: "a field with a path a thousand times", target: "/" + strings.Repeat("a", 7300), want: "431", actions: func(a *route.Actions) {
-		a.RequestHeaders = mustEdits("X-A", strings.Repeat("$path", 1000))
-	}},
-	{name: "the same in a response", target: "/" + strings.Repeat("a", 7300), want: "502", actions: func(a *route.Actions) {
-		a.ResponseHeaders = mustEdits("X-A", strings.Repeat("$path", 1000))
-	}},
+		{name: "many ETags are compressed", peer: "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n" + strings.Repeat("ETag: \""+strings.Repeat("e", 210)+"\"\r\n", 250) + "\r\nhello",
+			actions: compresses, fields: "Accept-Encoding: gzip\r\n", want: "502"},
+		{name: "as many short ETags as fit", peer: "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n" + strings.Repeat("ETag: \"\"\r\n", 60) + "\r\nhello",
+			actions: compresses, fields: "Accept-Encoding: gzip\r\n", want: "200"},
+		{name: "a redirect with a long path", target: "/" + strings.Repeat("a", 7300), want: "414", actions: &route.Actions{Redirect: redirect(t, "https://a.example"+strings.Repeat("$path", 9), 302)}},
+		{name: "a redirect with a path ten thousand times", target: "/" + strings.Repeat("a", 7300), want: "414", actions: &route.Actions{Redirect: redirect(t, "https://a.example"+strings.Repeat("$path", 10_000), 302)}},
+		{name: "a field with a path a thousand times", target: "/" + strings.Repeat("a", 7300), want: "431", actions: &route.Actions{RequestHeaders: edits}},
+		{name: "the same in a response", target: "/" + strings.Repeat("a", 7300), want: "502", actions: &route.Actions{ResponseHeaders: edits}},
 
-	{name: "a peer that closes", peer: "", want: "502"},
-	{name: "a head of a peer without end", peer: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 100<<10), want: "502"},
-	{name: "a peer of another protocol", peer: "220 smtp.example ESMTP\r\n", want: "502"},
-	{name: "a chunk of a peer that is too long to count", peer: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nx", want: "502"},
-	{name: "two lengths from a peer", peer: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxy", want: "502"},
+		{name: "a peer that closes", peer: "", want: "502"},
+		{name: "a head of a peer without end", peer: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 100<<10), want: "502"},
+		{name: "a peer of another protocol", peer: "220 smtp.example ESMTP\r\n", want: "502"},
+		{name: "a chunk of a peer that is too long to count", peer: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nx", want: "502"},
+		{name: "two lengths from a peer", peer: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxy", want: "502"},
 
-	{name: "a client that sends zeros", client: strings.Repeat("\x00", 4096)},
-	{name: "a head of a client that is too long", client: "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 70<<10) + "\r\n\r\n", want: "431"},
-	{name: "many fields of a client", client: "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("x: y\r\n", 2000) + "\r\n", want: "431"},
-	{name: "a window of a client that becomes negative", client: http2.Preface + string(frames(func(p *framePeer) {
-		p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 65535})
-		p.headers(1, true, ":method", "GET", ":scheme", "http", ":authority", "a", ":path", "/")
-		p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
-		p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1<<31 - 1})
-		p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
-	}))},
-	{name: "a block of HPACK that is none", client: http2.Preface + string(frames(func(p *framePeer) {
-		p.WriteSettings()
-		p.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: bytes.Repeat([]byte{0xff}, 500), EndHeaders: true, EndStream: true})
-	}))},
-	{name: "DATA for the connection", client: http2.Preface + string(frames(func(p *framePeer) { p.WriteSettings(); p.WriteData(0, false, []byte("x")) }))},
+		{name: "a client that sends zeros", client: strings.Repeat("\x00", 4096)},
+		{name: "a head of a client that is too long", client: "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 70<<10) + "\r\n\r\n", want: "431"},
+		{name: "many fields of a client", client: "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("x: y\r\n", 2000) + "\r\n", want: "431"},
+		{name: "a window of a client that becomes negative", client: http2.Preface + string(frames(func(p *framePeer) {
+			p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 65535})
+			p.headers(1, true, ":method", "GET", ":scheme", "http", ":authority", "a", ":path", "/")
+			p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
+			p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1<<31 - 1})
+			p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
+		}))},
+		{name: "a block of HPACK that is none", client: http2.Preface + string(frames(func(p *framePeer) {
+			p.WriteSettings()
+			p.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: bytes.Repeat([]byte{0xff}, 500), EndHeaders: true, EndStream: true})
+		}))},
+		{name: "DATA for the connection", client: http2.Preface + string(frames(func(p *framePeer) { p.WriteSettings(); p.WriteData(0, false, []byte("x")) }))},
 
-	{name: "a window of a peer that becomes negative", want: "200", peerHTTP2: frames(func(p *framePeer) {
-		p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 65535})
-		p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
-		p.headers(1, true, ":status", "200")
-	})},
-	{name: "a peer that answers all before it is asked", want: "502", peerHTTP2: frames(func(p *framePeer) { p.WriteSettings(); p.headers(1001, true, ":status", "200") })},
-	{name: "a peer that pushes", want: "502", peerHTTP2: frames(func(p *framePeer) {
-		p.WriteSettings()
-		p.WritePushPromise(xhttp2.PushPromiseParam{StreamID: 1, PromiseID: 2, BlockFragment: []byte{0x82}, EndHeaders: true})
-	})},
-	{name: "a peer that accepts no streams", want: "502", peerHTTP2: frames(func(p *framePeer) {
-		p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 0})
-	})},
-	{name: "a status of a peer that is none", want: "502", peerHTTP2: frames(func(p *framePeer) { p.WriteSettings(); p.headers(1, true, ":status", "abc") })},
-	{name: "two statuses", want: "502", peerHTTP2: frames(func(p *framePeer) { p.WriteSettings(); p.headers(1, true, ":status", "200", ":status", "204") })},
-	{name: "fields of HTTP/1 in HTTP/2", want: "502", peerHTTP2: frames(func(p *framePeer) {
-		p.WriteSettings()
-		p.headers(1, true, ":status", "200", "transfer-encoding", "chunked")
-	})},
-	{name: "a peer that speaks HTTP/1", want: "502", peerHTTP2: []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")},
-}
-
-func compressesAll(a *route.Actions) {
-	types, _ := compression.ParseType("text/*")
-	a.Compress = &compression.Settings{Encodings: compression.Encodings, Types: types, MinBytes: 1, Level: compression.Default}
-}
-
-func mustRedirect(to string) *route.Redirect {
-	r, err := route.NewRedirect(to, route.RedirectCodes{Code: 302})
-	if err != nil {
-		panic(err)
+		{name: "a window of a peer that becomes negative", want: "200", peerHTTP2: frames(func(p *framePeer) {
+			p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 65535})
+			p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
+			p.headers(1, true, ":status", "200")
+		})},
+		{name: "a peer that answers all before it is asked", want: "502", peerHTTP2: frames(func(p *framePeer) { p.WriteSettings(); p.headers(1001, true, ":status", "200") })},
+		{name: "a peer that pushes", want: "502", peerHTTP2: frames(func(p *framePeer) {
+			p.WriteSettings()
+			p.WritePushPromise(xhttp2.PushPromiseParam{StreamID: 1, PromiseID: 2, BlockFragment: []byte{0x82}, EndHeaders: true})
+		})},
+		{name: "a peer that accepts no streams", want: "502", peerHTTP2: frames(func(p *framePeer) {
+			p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 0})
+		})},
+		{name: "a status of a peer that is none", want: "502", peerHTTP2: frames(func(p *framePeer) { p.WriteSettings(); p.headers(1, true, ":status", "abc") })},
+		{name: "two statuses", want: "502", peerHTTP2: frames(func(p *framePeer) { p.WriteSettings(); p.headers(1, true, ":status", "200", ":status", "204") })},
+		{name: "fields of HTTP/1 in HTTP/2", want: "502", peerHTTP2: frames(func(p *framePeer) {
+			p.WriteSettings()
+			p.headers(1, true, ":status", "200", "transfer-encoding", "chunked")
+		})},
+		{name: "a peer that speaks HTTP/1", want: "502", peerHTTP2: []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")},
 	}
-	return r
-}
-
-func mustEdits(name, value string) (e route.HeaderEdits) {
-	t, err := route.ParseTemplate(value, route.NoGroups)
-	if err != nil {
-		panic(err)
-	}
-	e.Added = append(e.Added, route.FieldLine{Name: name, Value: t})
-	return e
 }
 
 // Whatever a client, a peer or an authentication server sends, it gets the expected answer or
@@ -223,7 +197,7 @@ func TestHostileInputs(t *testing.T) {
 	p := startProxy(t, Options{Limits: Limits{CompressionBytes: 64 << 20}}, answersOK(t))
 	hostile := newHostileRoutes(t, p)
 	goroutines := 0
-	for _, input := range hostileInputs {
+	for _, input := range hostileInputs(t) {
 		t.Run(input.name, func(t *testing.T) {
 			hostile.set(input)
 			for _, front := range []string{"HTTP/1", "HTTP/2", "HTTP/3"} {
@@ -258,10 +232,7 @@ func newHostileRoutes(t testing.TB, p *testProxy) *hostileRoutes {
 
 // set makes the route / that of an input; /other does not change.
 func (h *hostileRoutes) set(input hostileInput) {
-	actions := new(route.Actions)
-	if input.actions != nil {
-		input.actions(actions)
-	}
+	actions := cmp.Or(input.actions, new(route.Actions))
 	service := h.p.service
 	switch {
 	case input.client != "":
