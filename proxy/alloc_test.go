@@ -247,28 +247,22 @@ func wantNoAllocations(t *testing.T, conn net.Conn, f func()) {
 // comes in one piece that a read returns whole.
 func startRawOrigin(t testing.TB, answer ...[]byte) (address string) {
 	l := listen(t)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		acceptAll(l, func(conn net.Conn) {
 			context.AfterFunc(t.Context(), func() { conn.Close() })
-			wg.Go(func() {
-				for b := make([]byte, 64<<10); ; {
-					if _, err := conn.Read(b); err != nil {
+			for b := make([]byte, 64<<10); ; {
+				if _, err := conn.Read(b); err != nil {
+					return
+				}
+				for _, part := range answer {
+					if _, err := conn.Write(part); err != nil {
 						return
 					}
-					for _, part := range answer {
-						if _, err := conn.Write(part); err != nil {
-							return
-						}
-					}
 				}
-			})
-		}
+			}
+		})
 	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
+	t.Cleanup(func() { l.Close(); serving.Wait() })
 	return l.Addr().String()
 }

@@ -114,34 +114,28 @@ func startMeshPeer(t *testing.T, service string, mode denyMode, stream bool) *me
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(conns) })
 	serving.Go(func() {
-		for {
-			raw, err := l.Accept()
-			if err != nil {
-				return
-			}
+		acceptAll(l, func(raw net.Conn) {
 			p.accepted.Add(1)
-			serving.Go(func() {
-				c := tls.Server(raw, config)
-				c.SetDeadline(time.Now().Add(patience))
-				err := c.Handshake()
-				c.SetDeadline(time.Time{})
-				switch {
-				case err != nil, p.denies.Load() && mode == byClose:
+			c := tls.Server(raw, config)
+			c.SetDeadline(time.Now().Add(patience))
+			err := c.Handshake()
+			c.SetDeadline(time.Time{})
+			switch {
+			case err != nil, p.denies.Load() && mode == byClose:
+				c.Close()
+			case stream:
+				defer c.Close()
+				stop := context.AfterFunc(t.Context(), func() { c.Close() })
+				defer stop()
+				_, _ = io.Copy(c, c)
+			default:
+				select {
+				case conns.conns <- c:
+				case <-conns.ended:
 					c.Close()
-				case stream:
-					defer c.Close()
-					stop := context.AfterFunc(t.Context(), func() { c.Close() })
-					defer stop()
-					_, _ = io.Copy(c, c)
-				default:
-					select {
-					case conns.conns <- c:
-					case <-conns.ended:
-						c.Close()
-					}
 				}
-			})
-		}
+			}
+		})
 	})
 	t.Cleanup(func() {
 		server.Close()
