@@ -208,7 +208,7 @@ func TestRateLimitsOfTargetsCountOnce(t *testing.T) {
 func TestTargetDecidesAboutTheDeadline(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
-	modern := p.newService("modern", balancer.Options{NewTransport: p.NewHTTP2Transport(someTransport)}, startH2COrigin(t, echoRequest).address)
+	modern := p.newService("modern", balancer.Options{NewTransport: p.NewHTTP2Transport(someTransport)}, startServer(t, echoRequest))
 	modern.HTTP2 = true
 	for _, front := range []string{"target", "chain"} {
 		for _, to := range []*route.Service{modern, p.echoing(t, "old")} {

@@ -47,16 +47,11 @@ func (e Explanation) text() string {
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}}, "10.0.0.1:1", "10.0.0.2:1")
-	unknown := func(name string) *balancer.Pool {
-		pool := balancer.NewPool(name, balancertest.Complete(balancer.Options{}))
-		t.Cleanup(pool.Close)
-		return pool
-	}
 	pool := func(name string, addresses ...string) *balancer.Pool {
-		pool := unknown(name)
-		pool.Apply(instancesAt(t, addresses...))
-		return pool
+		return p.newService(name, balancer.Options{}, addresses...).Pool
 	}
+	unknown := balancer.NewPool("unknown", balancertest.Complete(balancer.Options{}))
+	t.Cleanup(unknown.Close)
 	repaired := pool("repaired", "10.0.0.3:1")
 	repaired.Maintenance.Store(&balancer.Maintenance{Why: "new disks", Except: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
 	closed := pool("closed", "10.0.0.4:1")
@@ -84,7 +79,7 @@ func TestExplain(t *testing.T) {
 		route.Route{Path: "/limited", Service: service(limited)},
 		route.Route{Path: "/lame", Service: service(lame)},
 		route.Route{Path: "/empty", Service: service(pool("empty"))},
-		route.Route{Path: "/unknown", Service: service(unknown("unknown"))},
+		route.Route{Path: "/unknown", Service: service(unknown)},
 		route.Route{Path: "/chain", Service: p.service, Router: &route.Router{Chain: web, Ways: []route.Route{{Service: service(closed)}}}},
 		route.Route{Path: "/half", Weighted: &route.Weighted{Seed: "half", Targets: []route.Target{part(p.service, &route.Actions{Access: office}), part(service(limited), nil)}}},
 		route.Route{Path: "/secure", Service: p.service, Conditions: route.Conditions{Scheme: "https"}},

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 )
 
@@ -256,29 +255,6 @@ func startServer(t testing.TB, handler http.HandlerFunc) (address string) {
 	s.Start()
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().String()
-}
-
-// An h2cOrigin is net/http's server with HTTP/2 by prior knowledge only.
-type h2cOrigin struct {
-	address string
-	opened  atomic.Int64 // connections so far
-}
-
-// startH2COrigin starts a peer by HTTP/2 alone.
-func startH2COrigin(t *testing.T, handler http.HandlerFunc) *h2cOrigin {
-	t.Helper()
-	o, s := new(h2cOrigin), httptest.NewUnstartedServer(handler)
-	s.Config.Protocols = new(http.Protocols)
-	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			o.opened.Add(1)
-		}
-	}
-	s.Start()
-	t.Cleanup(s.Close)
-	o.address = s.Listener.Addr().String()
-	return o
 }
 
 // echoRequest answers with what a peer got: a line for the request, one for Host, and one

@@ -181,8 +181,7 @@ func TestHTTP2Malformed(t *testing.T) {
 // A peer with HTTP/2 gets no request for WebSocket, by whatever protocol.
 func TestNoWebSocketToHTTP2Peers(t *testing.T) {
 	t.Parallel()
-	origin := startH2COrigin(t, func(w http.ResponseWriter, r *http.Request) { t.Errorf("the peer got %v", r) })
-	p := startProxyToH2C(t, origin.address)
+	p := startProxyToH2C(t, startServer(t, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("the peer got %v", r) }))
 	c := p.dialFrames()
 	c.request(1, http2WebSocket, false)
 	r := c.response(1)

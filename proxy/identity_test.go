@@ -83,8 +83,7 @@ func TestPausesOfBodiesByKind(t *testing.T) {
 // A client cannot make its peers fail by its own deadline.
 func TestDeadlineOfClientCountsForNobody(t *testing.T) {
 	t.Parallel()
-	peer := startH2COrigin(t, func(http.ResponseWriter, *http.Request) { t.Error("a peer got the call") })
-	p := startProxyToH2C(t, peer.address)
+	p := startProxyToH2C(t, startServer(t, func(http.ResponseWriter, *http.Request) { t.Error("a peer got the call") }))
 	c := p.dialFrames()
 	for i, test := range []struct{ timeout, status string }{
 		{"0m", "4"}, {"0H", "4"}, {"00000000n", "4"}, {"", "13"}, {"m", "13"}, {"-1m", "13"}, {"1", "13"}, {"1x", "13"}, {"123456789S", "13"}, {"1S|grpc-timeout=2S", "13"},

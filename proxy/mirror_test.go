@@ -312,14 +312,14 @@ func TestShutdownCutsCopies(t *testing.T) {
 func TestCopiesOfGRPC(t *testing.T) {
 	t.Parallel()
 	got := make(chan sight, 8)
-	origin := startH2COrigin(t, func(w http.ResponseWriter, r *http.Request) {
+	origin := startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "application/grpc")
 		w.Header().Set("Grpc-Status", "0")
 	})
-	mirror := startH2COrigin(t, recording(t, got))
-	p := startProxyToH2C(t, origin.address)
-	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, true, mirror.address)
+	mirror := startServer(t, recording(t, got))
+	p := startProxyToH2C(t, origin)
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, true, mirror)
 	call := func(body io.Reader) {
 		t.Helper()
 		request, _ := http.NewRequest("POST", "http://"+p.address+"/service/method", body)

@@ -195,7 +195,7 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 	}
 	panicked := survivePanics(t)
 	asked, answer := make(chan struct{}, 4), make(chan struct{})
-	h2c := startH2COrigin(t, func(w http.ResponseWriter, r *http.Request) {
+	h2c := startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wait" {
 			asked <- struct{}{}
 			<-answer
@@ -211,7 +211,7 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := startProxyToH2C(t, h2c.address)
+			p := startProxyToH2C(t, h2c)
 			c := p.dialFrames()
 			_ = c.request(1, http2Get+"wait", true)
 			_ = c.request(3, http2Get+"wait", true)
