@@ -28,8 +28,8 @@ import (
 	"sluice/test/verify"
 )
 
-// The harness of these tests: a testProxy between clients and peers. startProxy and those that begin
-// so start one, set… and usePeers change what it does, expect… check what is left.
+// The harness of these tests: a testProxy between clients and peers. startProxy and those that
+// begin so start one, set… and usePeers change what it does, expect… check what is left.
 // harness_clients_test.go has the clients: bytes, and the fronts of all protocols.
 // harness_peers_test.go has the peers: an origin with its handlers, and servers of net/http.
 // harness_http2_test.go has clients and peers of HTTP/2 that send single frames;

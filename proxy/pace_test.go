@@ -218,7 +218,7 @@ func TestAnswerReachesClientThatSendsOn(t *testing.T) {
 			}
 			verify.Succeeds(t, err)
 			want := fmt.Sprintf("HTTP/1.1 %d ", test.status)
-			// It is told that the rest of its body is of no use (RFC 9110, section 10.1.1).
+			// It is told that the rest is of no use (RFC 9110, section 10.1.1).
 			verify.That(t, strings.HasPrefix(answer, want) && strings.Contains(answer, "\r\nConnection: close\r\n"), "got %q, want status %d", answer, test.status)
 			return
 		}

@@ -127,8 +127,8 @@ func TestWhatIsLeftIsCut(t *testing.T) {
 	})
 }
 
-// So is what has no peer yet, in whatever it waits: its client was not too slow and has not left, and
-// nobody who was asked about it has failed.
+// So is what has no peer yet, in whatever it waits: its client was not too slow and has not left,
+// and nobody who was asked about it has failed.
 func TestWhatHasNoPeerIsCut(t *testing.T) {
 	t.Parallel()
 	type test struct {

@@ -239,8 +239,8 @@ func TestTokensWithoutKeys(t *testing.T) {
 }
 
 // A retry, also after a peer that has had the request, a copy for a mirror and an authentication
-// server get what the token says, and not the token if it is removed. TestRandomRotations of package
-// auth has what the issuer does meanwhile.
+// server get what the token says, and not the token if it is removed. TestRandomRotations of
+// package auth has what the issuer does meanwhile.
 func TestTokensWithRetriesMirrorsAndAuthServers(t *testing.T) {
 	t.Parallel()
 	eachCase(t, peerProtocols, func(t *testing.T, http2 bool) {
