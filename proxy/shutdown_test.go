@@ -144,6 +144,15 @@ func TestWhatHasNoPeerIsCut(t *testing.T) {
 			request: "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc",
 			waits:   func(p *testProxy, _ chan struct{}) bool { return p.keptBodies.Taken() > 0 },
 		},
+		"for the body of a question": {
+			request: "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc",
+			actions: func(t *testing.T, _ chan struct{}) *route.Actions {
+				asks := asking(t, func(http.ResponseWriter, *http.Request) { t.Error("the question has not its body") })
+				asks.BodyBytes = 1000
+				return &route.Actions{ForwardAuth: asks}
+			},
+			waits: func(p *testProxy, _ chan struct{}) bool { return p.keptBodies.Taken() > 0 },
+		},
 		"for a permission": {
 			request: getRequest,
 			actions: func(t *testing.T, asked chan struct{}) *route.Actions {
