@@ -7,18 +7,19 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+
+	"sluice/test/http3test"
 )
 
 // An http3Client sends requests with HTTP/3, all on one connection. Like a browser, it repeats what
 // the server has not got or has rejected, and may use TCP where there is no HTTP/3.
 type http3Client struct {
-	transport http3.Transport
+	transport http3test.Client
 	byTCP     http.RoundTripper // nil: none
 
 	mu sync.Mutex
@@ -33,7 +34,7 @@ type unreachable struct{ error }
 // newHTTP3Client returns a client whose dial function may return unreachable.
 func newHTTP3Client(byTCP http.RoundTripper, dial func(context.Context, *quic.Config) (*quic.Conn, error)) *http3Client {
 	c := &http3Client{byTCP: byTCP}
-	c.transport = http3.Transport{
+	c.transport.Transport = http3.Transport{
 		DisableCompression: true, TLSClientConfig: new(tls.Config),
 		QUICConfig: &quic.Config{MaxIncomingStreams: -1, KeepAlivePeriod: 10 * time.Second, HandshakeIdleTimeout: 10 * patience, MaxIdleTimeout: 10 * patience},
 		Dial: func(ctx context.Context, _ string, _ *tls.Config, config *quic.Config) (*quic.Conn, error) {
@@ -70,13 +71,8 @@ func dialHTTP3(ctx context.Context, from net.IP, to net.Addr, secure *tls.Config
 func (c *http3Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.use(1)
 	response, err := c.transport.RoundTrip(r)
-	for isUnsent(err) && r.Context().Err() == nil {
-		if r, err = sentAgain(r, err); err == nil {
-			response, err = c.transport.RoundTrip(r)
-		}
-	}
 	if errors.As(err, new(unreachable)) && c.byTCP != nil && r.Method != http.MethodConnect {
-		if r, err = sentAgain(r, err); err == nil {
+		if r, err = http3test.Again(r, err); err == nil {
 			response, err = c.byTCP.RoundTrip(r)
 		}
 	}
@@ -86,35 +82,6 @@ func (c *http3Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	response.Body = &http3Body{ReadCloser: response.Body, closed: sync.OnceFunc(func() { c.use(-1) })}
 	return response, nil
-}
-
-// isUnsent reports whether no server has served a request with this outcome. http3.Transport
-// repeats some of those, but not twice. If it closes a connection as it was told to go away, it may
-// have just begun a request on it.
-func isUnsent(err error) bool {
-	fault, end := (*http3.Error)(nil), (*quic.ApplicationError)(nil)
-	switch {
-	case err == nil:
-		return false
-	case errors.As(err, &end) && end.ErrorCode == quic.ApplicationErrorCode(http3.ErrCodeNoError):
-		return !end.Remote || strings.HasPrefix(err.Error(), "http3: conn unusable")
-	case errors.As(err, &fault):
-		return fault.ErrorCode == http3.ErrCodeRequestRejected
-	}
-	return strings.Contains(err.Error(), "connection in graceful shutdown")
-}
-
-// sentAgain returns a request with the body as at first, or err if there is none.
-func sentAgain(r *http.Request, err error) (*http.Request, error) {
-	again := *r
-	switch {
-	case r.Body == nil || r.Body == http.NoBody:
-		return &again, nil
-	case r.GetBody == nil:
-		return r, errors.Join(errors.New("the body cannot be read again"), err)
-	}
-	again.Body, err = r.GetBody()
-	return &again, err
 }
 
 type http3Body struct {

@@ -13,6 +13,7 @@ import (
 
 	own "sluice/proxy/http3"
 	"sluice/proxy/packets"
+	"sluice/test/http3test"
 	"sluice/test/verify"
 )
 
@@ -44,28 +45,9 @@ func (p *testProxy) serveEndpoint(o ListenerOptions) *own.Endpoint {
 
 // http3Client returns a client of another implementation.
 func http3Client(t testing.TB) *http.Client {
-	transport := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-	t.Cleanup(func() { transport.Close() })
-	return &http.Client{Transport: unsentAgain{transport}, Timeout: patience}
-}
-
-// unsentAgain sends a request again for which quic-go has found only connections that are ending: it
-// does so itself, but not twice.
-type unsentAgain struct{ http.RoundTripper }
-
-func (a unsentAgain) RoundTrip(r *http.Request) (*http.Response, error) {
-	for {
-		response, err := a.RoundTripper.RoundTrip(r)
-		if err == nil || !strings.Contains(err.Error(), "connection in graceful shutdown") || r.Context().Err() != nil {
-			return response, err
-		}
-		r = r.Clone(r.Context())
-		if r.GetBody != nil {
-			if r.Body, err = r.GetBody(); err != nil {
-				return nil, err
-			}
-		}
-	}
+	client := &http3test.Client{Transport: http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	t.Cleanup(func() { client.Close() })
+	return &http.Client{Transport: client, Timeout: patience}
 }
 
 func TestHTTP3(t *testing.T) {
