@@ -94,8 +94,8 @@ func (a *agent) newAPI(config api.Config, dial dialFunc, c *certificates.Client,
 	}
 	connections := newConnections(func(dial dialFunc) *http.Transport {
 		return newTransport(dial, dialTLS(dial, c), proxied.Clone(), most, limit)
-	}, a.meter.dial(dial), shared, limit)
-	config.HttpClient = &http.Client{Transport: meteredTransport{connections, a.meter, &a.multiplexed}, CheckRedirect: refuseRedirect}
+	}, dial, a.meter, shared, limit)
+	config.HttpClient = &http.Client{Transport: meteredTransport{connections, &a.multiplexed}, CheckRedirect: refuseRedirect}
 	if strings.HasPrefix(config.Address, "unix://") {
 		config.Address = "localhost" // the transport dials the socket
 	}

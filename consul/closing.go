@@ -2,14 +2,8 @@ package consul
 
 import (
 	"context"
-	"errors"
-	"io"
 	"maps"
-	"net"
-	"os"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"sluice/observe/panics"
@@ -32,58 +26,9 @@ const (
 	roomTimeout = 500 * time.Millisecond
 )
 
-// generationConn is an open connection of a generation.
-type generationConn struct {
-	net.Conn
-	raw         net.Conn // without what a request needs
-	connections *connections
-	generation  *generation
-	once        sync.Once
-	closed      atomic.Bool
-}
-
-// Read implements net.Conn. It fails after Close: what the agent sends then may be because of it.
-func (c *generationConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if c.closed.Load() {
-		return 0, net.ErrClosed
-	}
-	return n, err
-}
-
-// Close implements net.Conn. It does not wait for the agent.
-func (c *generationConn) Close() (err error) {
-	c.once.Do(func() {
-		c.closed.Store(true)
-		half, ok := c.raw.(interface{ CloseWrite() error })
-		if ok && half.CloseWrite() == nil && c.connections.closeLater(c) {
-			return
-		}
-		err = c.raw.Close()
-		c.connections.free(c, false)
-	})
-	return err
-}
-
-// awaitAgent waits until the agent has closed the connection, or sends too much. It reports whether
-// that was within closeTimeout, which does not run while the agent does not answer.
-func (c *generationConn) awaitAgent() bool {
-	for {
-		silent := c.connections.silent.Load()
-		_ = c.raw.SetReadDeadline(time.Now().Add(closeTimeout))
-		_, err := io.Copy(io.Discard, io.LimitReader(c.raw, maxUnread))
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return true
-		}
-		if !silent && !c.connections.silent.Load() {
-			return false
-		}
-	}
-}
-
 // closeLater closes conn when the agent has closed it, unless c is shut or many wait. It reports
 // whether it does.
-func (c *connections) closeLater(conn *generationConn) bool {
+func (c *connections) closeLater(conn *connection) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.shut || c.most > 0 && len(c.closing) >= counted(c.most) {
@@ -94,14 +39,14 @@ func (c *connections) closeLater(conn *generationConn) bool {
 	c.closers.Go(func() {
 		defer panics.Contain(panics.Watch, nil)
 		inTime := conn.awaitAgent()
-		_ = conn.raw.Close()
+		_ = conn.Conn.Close()
 		c.free(conn, !inTime)
 	})
 	return true
 }
 
 // free notes that a connection, or for nil the attempt to open one, is over.
-func (c *connections) free(conn *generationConn, abandoned bool) {
+func (c *connections) free(conn *connection, abandoned bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.open--
@@ -183,13 +128,13 @@ func (c *connections) forgetAbandoned() {
 func (c *connections) close() {
 	c.renew()
 	for _, conn := range c.shutDown() {
-		_ = conn.raw.Close()
+		_ = conn.Conn.Close()
 	}
 	c.closers.Wait()
 }
 
 // shutDown ends the waits for the agent to come. It returns the connections of the present ones.
-func (c *connections) shutDown() []*generationConn {
+func (c *connections) shutDown() []*connection {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.shut = true

@@ -23,6 +23,7 @@ const dialingLimit = 2
 type connections struct {
 	transport    func(dialFunc) *http.Transport // returns a transport that dials with it
 	dial         dialFunc
+	meter        *meter
 	dialing      chan struct{} // one element per request that waits for a connection
 	exclusive    chan struct{} // closed when each request needs its own connection (HTTP/1.1)
 	setExclusive func()        // closes exclusive
@@ -32,11 +33,11 @@ type connections struct {
 
 	mu        sync.Mutex // guards the fields below
 	current   *generation
-	open      int                          // being opened, open, or closing
-	closing   map[*generationConn]struct{} // closed here, and not by the agent yet
-	freed     wake.All                     // open has decreased
-	abandoned int                          // connections that the agent has not closed in time
-	shut      bool                         // nobody waits for the agent any more
+	open      int                      // being opened, open, or closing
+	closing   map[*connection]struct{} // closed here, and not by the agent yet
+	freed     wake.All                 // open has decreased
+	abandoned int                      // connections that the agent has not closed in time
+	shut      bool                     // nobody waits for the agent any more
 }
 
 // generation is a transport whose connections are replaced together. The mu of
@@ -45,19 +46,20 @@ type generation struct {
 	transport *http.Transport
 	requests  int  // in flight
 	replaced  bool // it gets no further requests
-	open      map[*generationConn]struct{}
+	open      map[*connection]struct{}
 }
 
 // newConnections returns connections of transport, opened with dial. shared says that requests may
 // share connections. While the agent has yet to close some, there are at most most; 0: any number.
-func newConnections(transport func(dialFunc) *http.Transport, dial dialFunc, shared bool, most int) *connections {
+func newConnections(transport func(dialFunc) *http.Transport, dial dialFunc, m *meter, shared bool, most int) *connections {
 	c := &connections{
 		transport: transport,
 		dial:      dial,
+		meter:     m,
 		dialing:   make(chan struct{}, dialingLimit),
 		exclusive: make(chan struct{}),
 		most:      most,
-		closing:   make(map[*generationConn]struct{}),
+		closing:   make(map[*connection]struct{}),
 	}
 	c.setExclusive = sync.OnceFunc(func() { close(c.exclusive) })
 	c.current = c.newGeneration()
@@ -152,7 +154,7 @@ func (c *connections) closeIdle() {
 // sweep closes the connections of g if it is replaced and has no requests.
 func (c *connections) sweep(g *generation) {
 	c.mu.Lock()
-	var unused []*generationConn
+	var unused []*connection
 	if g.replaced && g.requests == 0 {
 		unused = slices.Collect(maps.Keys(g.open))
 	}
@@ -167,7 +169,7 @@ func (c *connections) sweep(g *generation) {
 }
 
 func (c *connections) newGeneration() *generation {
-	g := &generation{open: make(map[*generationConn]struct{})}
+	g := &generation{open: make(map[*connection]struct{})}
 	g.transport = c.transport(func(ctx context.Context, network, address string) (net.Conn, error) {
 		if err := c.awaitRoom(ctx); err != nil {
 			return nil, err
@@ -177,7 +179,9 @@ func (c *connections) newGeneration() *generation {
 			c.free(nil, false)
 			return nil, err
 		}
-		opened := &generationConn{Conn: &refusableConn{Conn: conn}, raw: conn, connections: c, generation: g}
+		c.meter.opened.Add(1)
+		c.meter.countOpen(1)
+		opened := &connection{Conn: conn, connections: c, generation: g}
 		c.mu.Lock()
 		g.open[opened] = struct{}{}
 		c.mu.Unlock()

@@ -37,7 +37,7 @@ func TestRenewClosesOldConnectionsAfterTheirRequests(t *testing.T) {
 			transport := server.Client().Transport.(*http.Transport).Clone()
 			transport.DialContext = dial
 			return transport
-		}, (&net.Dialer{}).DialContext, true, 0)
+		}, (&net.Dialer{}).DialContext, new(meter), true, 0)
 		get := func(path string) string {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
 			var address []byte
@@ -85,7 +85,7 @@ func TestRenewLeavesNoIdleConnection(t *testing.T) {
 	}
 	server.Start()
 	defer server.Close()
-	c := newConnections(func(dial dialFunc) *http.Transport { return &http.Transport{DialContext: dial} }, (&net.Dialer{}).DialContext, false, 0)
+	c := newConnections(func(dial dialFunc) *http.Transport { return &http.Transport{DialContext: dial} }, (&net.Dialer{}).DialContext, new(meter), false, 0)
 	var running sync.WaitGroup
 	for path := range finish {
 		running.Go(func() {
@@ -190,7 +190,8 @@ func TestWriteToARefusedConnection(t *testing.T) {
 	answering.Go(func() {
 		_, _ = io.WriteString(agent, "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
 	})
-	conn := &refusableConn{Conn: client}
+	all := newConnections(func(dialFunc) *http.Transport { return new(http.Transport) }, nil, new(meter), false, 0)
+	conn := &connection{Conn: client, connections: all, generation: all.current}
 	_, read := conn.Read(make([]byte, 1024))
 	verify.NoError(t, conn.Close())
 	_, written := conn.Write([]byte("GET / HTTP/1.1\r\n\r\n"))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -62,98 +61,40 @@ func (m *meter) stats() Stats {
 	}
 }
 
-// dial counts the connections of next.
-func (m *meter) dial(next dialFunc) dialFunc {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := next(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		m.opened.Add(1)
-		m.mu.Lock()
-		m.open++
-		m.peak = max(m.peak, m.open)
-		m.mu.Unlock()
-		return &meteredConn{Conn: conn, meter: m}, nil
-	}
-}
-
-// meteredConn counts its bytes and itself.
-type meteredConn struct {
-	net.Conn
-	meter *meter
-	once  sync.Once
-}
-
-func (c *meteredConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.meter.received.Add(uint64(n))
-	return n, err
-}
-
-func (c *meteredConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.meter.sent.Add(uint64(n))
-	return n, err
-}
-
-func (c *meteredConn) Close() error {
-	c.once.Do(c.meter.closed)
-	return c.Conn.Close()
-}
-
-// CloseWrite closes the connection for the client.
-func (c *meteredConn) CloseWrite() error {
-	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if !ok {
-		return errors.ErrUnsupported
-	}
-	c.once.Do(c.meter.closed)
-	return half.CloseWrite()
-}
-
-// closed counts a connection that the client has closed.
-func (m *meter) closed() {
+// countOpen counts n further connections, which may be negative.
+func (m *meter) countOpen(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.open--
+	m.open += n
+	m.peak = max(m.peak, m.open)
 }
 
-// meteredTransport counts requests, and calls the bodyReader in the context of a
-// request.
+// meteredTransport counts requests, and passes on what a query reads.
 type meteredTransport struct {
 	connections *connections
-	meter       *meter
 	multiplexed *atomic.Bool // of the agent
 }
 
-type bodyKey struct{}
-
-// bodyReader reads the body of an answer.
-type bodyReader func(*http.Response) error
-
-// withBody returns a context for a request of q. If the status is 200, or 404 and the request
-// may find nothing, read is called with the body, and hashicorp/consul/api decodes "null":
-// for a large answer its own decoder takes several times as long.
-func withBody(ctx context.Context, q Query, read bodyReader) context.Context {
-	return context.WithValue(ctx, bodyKey{}, body{read: read, mayBeAbsent: q.MayBeAbsent, blocks: q.WaitIndex > 0, escaped: q.Path != ""})
+// asking is the query of a request, in its context. If the status is 200, or 404 and the query may
+// find nothing, read is called with the answer, and hashicorp/consul/api decodes "null": for a
+// large answer its own decoder takes several times as long.
+type asking struct {
+	query Query
+	read  func(*http.Response) error
 }
 
-// body is what is done with the body of an answer, and with its request.
-type body struct {
-	read        bodyReader
-	mayBeAbsent bool
-	blocks      bool // the request has an index: it is sent once
-	escaped     bool // its path is Query.Path, which hashicorp/consul/api has escaped again
-}
+// askingKey is the key of an asking in a context.
+type askingKey struct{}
 
 func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	t.meter.queries.Add(1)
-	b, _ := r.Context().Value(bodyKey{}).(body)
-	if b.blocks {
+	meter := t.connections.meter
+	meter.queries.Add(1)
+	a, _ := r.Context().Value(askingKey{}).(asking)
+	if a.query.WaitIndex > 0 {
 		r = unrepeated(r)
 	}
-	if path, err := url.PathUnescape(r.URL.Path); b.escaped && err == nil {
+	// hashicorp/consul/api has escaped Query.Path again.
+	if path, err := url.PathUnescape(r.URL.Path); a.query.Path != "" && err == nil {
 		once := *r.URL
 		once.Path, once.RawPath = path, r.URL.Path
 		r = r.WithContext(r.Context()) // a copy
@@ -162,12 +103,16 @@ func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	var response *http.Response
 	err := t.connections.send(r, func(answer *http.Response) error {
 		response = answer
-		t.count(answer)
+		absent := a.query.MayBeAbsent && answer.StatusCode == http.StatusNotFound
+		t.count(answer, absent)
 		answer.Body = limited(answer)
-		return readBody(r.Context(), answer)
+		if a.read == nil || answer.StatusCode != http.StatusOK && !absent {
+			return nil
+		}
+		return replaceBody(answer, a.read)
 	})
 	if response == nil && !errors.Is(r.Context().Err(), context.Canceled) {
-		t.meter.errors.Add(1)
+		meter.errors.Add(1)
 	}
 	if err != nil {
 		return nil, err
@@ -175,28 +120,20 @@ func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// absent reports whether response says that there is nothing, to a request for which this
-// is no error.
-func absent(response *http.Response) bool {
-	if response.StatusCode != http.StatusNotFound || response.Request == nil {
-		return false
-	}
-	b, _ := response.Request.Context().Value(bodyKey{}).(body)
-	return b.mayBeAbsent
-}
-
-// count records the status and the protocol of a response.
-func (t meteredTransport) count(response *http.Response) {
-	if response.StatusCode >= http.StatusBadRequest && !absent(response) {
-		t.meter.errors.Add(1)
+// count records the status and the protocol of a response. absent: it says that there is nothing,
+// which is no error.
+func (t meteredTransport) count(response *http.Response, absent bool) {
+	meter := t.connections.meter
+	if response.StatusCode >= http.StatusBadRequest && !absent {
+		meter.errors.Add(1)
 	}
 	if response.ProtoMajor >= 2 {
 		t.multiplexed.Store(true)
-		t.meter.gate.adapt()
+		meter.gate.adapt()
 	}
 	if response.StatusCode == http.StatusTooManyRequests {
-		t.meter.refused.Add(1)
-		t.meter.gate.refused()
+		meter.refused.Add(1)
+		meter.gate.refused()
 	}
 }
 
@@ -232,14 +169,9 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// readBody calls the bodyReader of ctx, if there is one, and replaces the body by
-// "null".
-func readBody(ctx context.Context, response *http.Response) error {
-	b, ok := ctx.Value(bodyKey{}).(body)
-	if !ok || response.StatusCode != http.StatusOK && !(b.mayBeAbsent && response.StatusCode == http.StatusNotFound) {
-		return nil
-	}
-	err := b.read(response)
+// replaceBody calls read with a response, and replaces its body by "null".
+func replaceBody(response *http.Response, read func(*http.Response) error) error {
+	err := read(response)
 	if err == nil {
 		_, err = io.Copy(io.Discard, response.Body)
 	}

@@ -194,13 +194,13 @@ func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (A
 	)
 	err := a.repeat(limited, q.QueryOptions, func(ctx context.Context) (err error) {
 		readErr = nil
-		options := q.QueryOptions.WithContext(withBody(ctx, q, func(r *http.Response) error {
+		options := q.QueryOptions.WithContext(context.WithValue(ctx, askingKey{}, asking{q, func(r *http.Response) error {
 			header, absent = r.Header, r.StatusCode == http.StatusNotFound
 			if !absent {
 				readErr = read(r.Body)
 			}
 			return nil
-		}))
+		}}))
 		if q.Send != nil {
 			err = q.Send(a.api, options)
 		} else {
