@@ -126,13 +126,6 @@ func (s *agents) lastOutage() time.Time {
 	return s.current.lastOutage
 }
 
-// healthy reports whether the last probe of the agent in use was good.
-func (s *agents) healthy() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.current.condition == healthy
-}
-
 // probeAfterFailure starts a round of probes after a query failed, perhaps because of agent a. If
 // there are other agents, it waits for the result, about a second at most. It reports
 // whether another agent is in use.

@@ -3,7 +3,6 @@ package consul
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -76,9 +75,9 @@ type TLSOptions struct {
 
 // Client queries Consul. It is safe for concurrent use.
 type Client struct {
+	gate         *gate
 	agents       *agents
 	token        *token
-	gate         *gate
 	meter        *meter
 	certificates *certificates.Client
 	lockTTL      time.Duration
@@ -125,9 +124,9 @@ func newClient(o Options, tokened bool) (*Client, error) {
 		agents.random = rand.Float64
 	}
 	return &Client{
+		gate:    meter.gate,
 		agents:  agents,
 		token:   token,
-		gate:    meter.gate,
 		meter:   meter,
 		lockTTL: lockTTL,
 
@@ -171,9 +170,6 @@ func (c *Client) URLs() []string {
 	return urls
 }
 
-// Stats returns the cost of the client for Consul.
-func (c *Client) Stats() Stats { return c.meter.stats() }
-
 // Certificates returns the certificates of the connections to https addresses.
 func (c *Client) Certificates() *certificates.Follower { return c.certificates.Follower }
 
@@ -207,38 +203,14 @@ func (c *Client) KeepProbing() (done func()) {
 func (c *Client) Changed() <-chan struct{} { return c.agents.changed.Wait() }
 
 // Healthy reports whether the agent in use is healthy according to its probes.
-func (c *Client) Healthy() bool { return c.agents.healthy() }
+func (c *Client) Healthy() bool {
+	c.agents.mu.Lock()
+	defer c.agents.mu.Unlock()
+	return c.agents.current.condition == healthy
+}
 
 // Jitter returns a random time below d, to spread queries.
 func (c *Client) Jitter(d time.Duration) time.Duration { return c.agents.randomBelow(d) }
-
-// errModeChanged is the cause of the end of a context of InMode.
-var errModeChanged = errors.New("watch mode changed: the loops are oversubscribed now, or no longer")
-
-// InMode calls f until ctx ends or f returns something else than the cause of the end of mode. mode
-// ends with ctx, and when oversubscribed changes: there are more loops than queries that may block
-// at a time.
-func (c *Client) InMode(ctx context.Context, f func(mode context.Context, oversubscribed bool) error) (err error) {
-	for err = errModeChanged; errors.Is(err, errModeChanged) && ctx.Err() == nil; {
-		err = c.inPresentMode(ctx, f)
-	}
-	return err
-}
-
-func (c *Client) inPresentMode(ctx context.Context, f func(context.Context, bool) error) error {
-	oversubscribed, present := c.gate.oversubscription()
-	mode, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(present, func() { cancel(errModeChanged) })
-	defer stop()
-	return f(mode, oversubscribed)
-}
-
-// Capacity returns the number of queries that may be in flight, and the number of loops.
-func (c *Client) Capacity() (limit, loops int) { return c.gate.size() }
-
-// Resized returns a channel that is closed when the limit of Capacity changes.
-func (c *Client) Resized() <-chan struct{} { return c.gate.resized.Wait() }
 
 // KV returns Consul's KV store.
 func (c *Client) KV() KV { return KV{c} }
@@ -270,21 +242,6 @@ func (c *Client) Release(end func()) (abandoned int) {
 	}
 	return max(abandoned, c.gate.stillContinued())
 }
-
-// Reduction returns what another client at this address passes to Reduce, together with the result
-// of Release. It is 0 unless answers 429 or Reduce have lowered the limit.
-func (c *Client) Reduction() int { return c.gate.reduction() }
-
-// Reduced reports whether the limit of Capacity is below its maximum: by answers 429, by Reduce,
-// or by canceled queries that the agent continues.
-func (c *Client) Reduced() bool { return c.gate.reduced() }
-
-// Reduce lowers the limit of Capacity, as the agent still counts connections of another client:
-// both together may exceed the maximum by three eighths. It grows again as after an answer 429.
-func (c *Client) Reduce(connections int) { c.gate.reduce(connections) }
-
-// ReleaseConnections lets another client at this address have the connections: this one keeps 8.
-func (c *Client) ReleaseConnections() { c.gate.releaseConnections() }
 
 // defaultAddress returns the default address of config. It replaces the name localhost,
 // which may be ::1, where a stock agent does not listen.

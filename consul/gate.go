@@ -16,7 +16,7 @@ const (
 	queriesPerConnection = 100
 
 	// minConnections is the maximum number of queries that do not block while an agent does
-	// not answer, and of all after releaseConnections: an overview and another query need less.
+	// not answer, and of all after ReleaseConnections: an overview and another query need less.
 	minConnections = 8
 
 	// fewest is the lowest limit after answers 429. With one query more than the last place, a
@@ -311,40 +311,12 @@ func (g *gate) refused() {
 	g.resizeLocked(min(g.limit, max(least, min(g.limit, g.used+1)*3/4)))
 }
 
-// reduction returns the argument of reduce that lowers another gate's limit as much as this one's.
-func (g *gate) reduction() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.accepted >= g.most {
-		return 0
-	}
-	return g.total() - g.accepted
-}
-
-// reduced reports whether answers 429, or continued queries, lower the limit.
-func (g *gate) reduced() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.limit < g.most
-}
-
 // stillContinued returns how many canceled queries the agent in use continues.
 func (g *gate) stillContinued() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.forgetContinuedLocked(time.Now())
 	return len(g.continued[g.multiplexed])
-}
-
-// reduce lowers the limit, as an answer 429 does: the agent counts n connections of another client.
-func (g *gate) reduce(n int) {
-	if n <= 0 {
-		return
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.changed = time.Now()
-	g.resizeLocked(min(g.accepted, max(minConnections, g.total()-n)))
 }
 
 // growLocked raises the limit some time after the last 429.
@@ -370,14 +342,6 @@ func (g *gate) use(multiplexed *atomic.Bool) {
 func (g *gate) adapt() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.adaptLocked()
-}
-
-// releaseConnections lowers the limit for good.
-func (g *gate) releaseConnections() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.connections = min(g.connections, minConnections)
 	g.adaptLocked()
 }
 
@@ -463,11 +427,4 @@ func (g *gate) fewLoops() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return 4*g.loops <= min(g.limit, defaultMaxWatches)
-}
-
-// size returns the limit and the number of loops.
-func (g *gate) size() (limit, loops int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.limit, g.loops
 }

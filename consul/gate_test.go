@@ -27,7 +27,7 @@ func enterLong(t *testing.T, g *gate) (wait time.Duration, long bool) {
 }
 
 func limitOf(g *gate) int {
-	limit, _ := g.size()
+	limit, _ := (&Client{gate: g}).Capacity()
 	return limit
 }
 
@@ -302,7 +302,7 @@ func TestGateYields(t *testing.T) {
 	for range minConnections {
 		defer g.countLoop()()
 	}
-	g.releaseConnections()
+	(&Client{gate: g}).ReleaseConnections()
 	oversubscribed, _ := g.oversubscription()
 	verify.That(t, !oversubscribed && limitOf(g) == minConnections, "oversubscribed %t, limit %d", oversubscribed, limitOf(g))
 	defer g.countLoop()()

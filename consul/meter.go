@@ -40,9 +40,11 @@ type meter struct {
 	open, peak int
 }
 
-func (m *meter) stats() Stats {
-	limit, loops := m.gate.size()
-	oversubscribed, _ := m.gate.oversubscription()
+// Stats returns the cost of the client for Consul.
+func (c *Client) Stats() Stats {
+	limit, loops := c.Capacity()
+	oversubscribed, _ := c.gate.oversubscription()
+	m := c.meter
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return Stats{

@@ -313,6 +313,6 @@ func (c *Client) bypassView(q *Query, failed time.Time) {
 		q.UseCache = false
 		q.Near = cmp.Or(q.Near, "_agent") // a view cannot sort by distance
 	}
-	_, loops := c.gate.size()
+	_, loops := c.Capacity()
 	q.WaitTime = min(q.WaitTime, max(bypassWaitMin, time.Duration(loops)*bypassWaitEach))
 }
