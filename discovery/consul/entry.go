@@ -177,15 +177,7 @@ func (e serviceEntry) useTagged(tag string, ofService map[string]api.ServiceAddr
 	}
 }
 
-// readEntries decodes an answer of /v1/health/service/SERVICE, with the addresses that
-// have the tag; "": the usual ones. The result is nil for null.
-func readEntries(r io.Reader, tag string) ([]serviceEntry, error) {
-	entries := entryList{tag: tag}
-	err := read(r, &entries)
-	return entries.all, err
-}
-
-// shorten returns the fields of e that readEntries would decode.
+// shorten returns the fields of e that are decoded of an answer.
 func shorten(e *api.ServiceEntry) serviceEntry {
 	short := serviceEntry{}
 	if e == nil {
@@ -216,17 +208,11 @@ func shorten(e *api.ServiceEntry) serviceEntry {
 	return short
 }
 
-// preparedResult is the result of a prepared query.
+// preparedResult is the result of a prepared query. An answer of /v1/health/service/SERVICE is its
+// Nodes alone.
 type preparedResult struct {
 	Nodes entryList
 	DNS   struct{ TTL string }
-}
-
-// readResult decodes the result of a prepared query, with addresses as readEntries does.
-func readResult(r io.Reader, tag string) (preparedResult, error) {
-	result := preparedResult{Nodes: entryList{tag: tag}}
-	err := read(r, &result)
-	return result, err
 }
 
 // maxEntries limits the entries of an answer: millions of entries of two octets, which an answer

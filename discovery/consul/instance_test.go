@@ -3,6 +3,7 @@ package consul
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +37,14 @@ func listedAt(t *testing.T, tag string, entries ...*api.ServiceEntry) []serviceE
 	t.Helper()
 	answer := verify.Result(json.Marshal(entries)).Must(t)
 	return verify.Result(readEntries(bytes.NewReader(answer), tag)).Must(t)
+}
+
+// readEntries decodes an answer about a service, with the addresses that have the tag; "": the
+// usual ones.
+func readEntries(r io.Reader, tag string) ([]serviceEntry, error) {
+	entries := entryList{tag: tag}
+	err := read(r, &entries)
+	return entries.all, err
 }
 
 func TestHealthAndWeight(t *testing.T) {
@@ -139,7 +148,8 @@ func TestTaggedAddress(t *testing.T) {
 		same, unusable := InstanceOf(e, "wan")
 		verify.That(t, unusable == "" && same.Equal(i), "%s: %+v is not %+v", tt.name, same, i)
 	}
-	got, err := readResult(strings.NewReader(`{"Nodes": [{"Node": {"Address": "10.9.9.9", "TaggedAddresses": {"wan": "192.0.2.9"}}, "Service": {"Port": 80}}], "DNS": {"TTL": "7s"}}`), "wan")
+	got := preparedResult{Nodes: entryList{tag: "wan"}}
+	err := read(strings.NewReader(`{"Nodes": [{"Node": {"Address": "10.9.9.9", "TaggedAddresses": {"wan": "192.0.2.9"}}, "Service": {"Port": 80}}], "DNS": {"TTL": "7s"}}`), &got)
 	verify.That(t, err == nil && got.DNS.TTL == "7s" && len(got.Nodes.all) == 1 && got.Nodes.all[0].address() == "192.0.2.9", "prepared query: %+v, %v", got, err)
 }
 

@@ -12,9 +12,8 @@ import (
 // parts watches a service that has parts, in order of preference: data centres, or the targets of a
 // discovery chain. It reports one set, or the sets of all if they are used together.
 type parts struct {
-	*Sources
-	options ServiceOptions
-	list    []part
+	source
+	list []part
 }
 
 // part is one of several sets of instances.
@@ -58,12 +57,6 @@ func (p *part) has(i *discovery.Instance) bool {
 
 // together reports whether all parts are used, with their positions as Instance.Priority.
 func (o *ServiceOptions) together() bool { return o.Spill || o.Targets != nil }
-
-// String returns the description of the selected instances.
-func (d *parts) String() string { return d.options.selection() }
-
-// NamesServices implements discovery.ServiceNamer.
-func (d *parts) NamesServices() {}
 
 // Run implements discovery.Source.
 func (d *parts) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {

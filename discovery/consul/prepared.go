@@ -10,20 +10,10 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
-	"sluice/discovery"
 )
-
-// prepared watches the result of a prepared query.
-type prepared struct{ source }
 
 // minTTL is the minimum interval between executions.
 const minTTL = time.Second
-
-// Run implements discovery.Source.
-func (s *prepared) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
-	w := s.newWatch(discovery.Guard{Probation: s.options.Probation, PassingOnly: true}, before, report)
-	return w.run(ctx, w.execute)
-}
 
 // execute executes the query once, reports the result, and waits until the next
 // execution. It follows the rules of poll, except that there is no index.

@@ -169,13 +169,12 @@ func query(ctx context.Context, get get, o *ServiceOptions, q api.QueryOptions) 
 			}
 			return err
 		},
-	}, func(body io.Reader) (err error) {
+	}, func(body io.Reader) error {
+		result = preparedResult{Nodes: entryList{tag: o.Address}}
 		if o.PreparedQuery == "" {
-			result.Nodes.all, err = readEntries(body, o.Address)
-		} else {
-			result, err = readResult(body, o.Address)
+			return read(body, &result.Nodes)
 		}
-		return err
+		return read(body, &result)
 	})
 	answer := Answer{Answer: header}
 	switch {

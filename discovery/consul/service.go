@@ -37,13 +37,11 @@ func NewSources(client *consul.Client, log zerolog.Logger) *Sources {
 // not concurrently.
 func (c *Sources) Source(o ServiceOptions) discovery.Source {
 	o = o.normal()
-	if o.PreparedQuery != "" {
-		return &prepared{source{Sources: c, options: o}}
+	one := source{Sources: c, options: o}
+	if list := o.parts(); list != nil && o.PreparedQuery == "" {
+		return &parts{source: one, list: list}
 	}
-	if list := o.parts(); list != nil {
-		return &parts{Sources: c, options: o, list: list}
-	}
-	return &source{Sources: c, options: o}
+	return &one
 }
 
 // Stats are the cost of the sources for Consul, with all other users of their client.
@@ -159,16 +157,14 @@ func (o ServiceOptions) normal() ServiceOptions {
 	return o
 }
 
-// String describes the selected instances. Sources with the same selection have the
-// same description, also with other agents.
-func (s *source) String() string { return s.options.selection() }
-
 // NamesServices implements discovery.ServiceNamer.
 func (s *source) NamesServices() {}
 
-// selection describes the selected instances.
-func (o *ServiceOptions) selection() string {
+// String describes the selected instances. Sources with the same selection have the
+// same description, also with other agents.
+func (s *source) String() string {
 	var b strings.Builder
+	o := &s.options
 	if o.PreparedQuery != "" {
 		fmt.Fprintf(&b, "consul prepared query %q", o.PreparedQuery)
 	} else {

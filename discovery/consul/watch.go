@@ -14,7 +14,7 @@ import (
 	"sluice/discovery/consul/overview"
 )
 
-// source watches one service.
+// source watches one service, or the result of a prepared query.
 type source struct {
 	*Sources
 	options ServiceOptions
@@ -43,17 +43,20 @@ type watch struct {
 
 // Run implements discovery.Source.
 func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
-	if s.options.Service == "" {
+	if s.options.Service == "" && s.options.PreparedQuery == "" {
 		return errors.New("consul: the service has no name")
 	}
-	w := s.newWatch(discovery.Guard{Probation: s.options.Probation}, before, report)
+	w := s.newWatch(before, report)
 	defer w.unsubscribe()
+	if s.options.PreparedQuery != "" {
+		return w.run(ctx, w.execute)
+	}
 	return w.run(ctx, w.poll)
 }
 
 // newWatch returns a watch that continues with the state before.
-func (s *source) newWatch(guard discovery.Guard, before discovery.WatchState, report func(discovery.Report)) *watch {
-	watcher := discovery.NewWatcher(guard, before, report)
+func (s *source) newWatch(before discovery.WatchState, report func(discovery.Report)) *watch {
+	watcher := discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation, PassingOnly: s.options.PreparedQuery != ""}, before, report)
 	w := &watch{
 		source:   s,
 		Watcher:  watcher,
