@@ -61,7 +61,7 @@ func (c *Client) Lock(ctx context.Context, key string) (*Lock, error) {
 		l.renew()
 	})
 	if err := l.acquire(ctx); err != nil {
-		l.stop(nil)
+		l.stop()
 		ctx, cancel := Extend(ctx, sessionGrace)
 		defer cancel()
 		_ = l.destroy(ctx) // else it ends by its TTL
@@ -73,7 +73,7 @@ func (c *Client) Lock(ctx context.Context, key string) (*Lock, error) {
 // Unlock frees the lock. After an error the lock is free after 21 s at the latest. It must
 // be called once. It works after the end of Held.
 func (l *Lock) Unlock(ctx context.Context) error {
-	l.stop(nil)
+	l.stop()
 	// Without the key, the end of the session does not delay the next lock.
 	err := l.client.writeAgain(ctx, keyWrite(l.key), func(c *api.Client, w *api.WriteOptions) error {
 		_, _, _, err := c.Txn().Txn(api.TxnOps{
@@ -89,8 +89,8 @@ func (l *Lock) Unlock(ctx context.Context) error {
 }
 
 // stop ends the renewals.
-func (l *Lock) stop(cause error) {
-	l.end(cause)
+func (l *Lock) stop() {
+	l.end(nil)
 	l.renewed.Wait()
 }
 

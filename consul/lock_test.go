@@ -261,7 +261,7 @@ func lockOfADeadProcess(t *testing.T, agent *consultest.Agent) {
 	mortal.lockTTL = 2 * time.Second
 	dead := verify.Result(mortal.Lock(t.Context(), lockKey)).Must(t)
 	second := lockLater(t, c, t.Context())
-	dead.stop(nil) // no renewal, and no Unlock
+	dead.stop() // no renewal, and no Unlock
 	l := <-second
 	verify.Require(t, l != nil, "no lock")
 	session, _, err := agent.Client().Session().Info(l.session, nil)

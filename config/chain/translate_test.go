@@ -37,7 +37,7 @@ func target(id string) mesh.Target {
 	if !ok {
 		subset, service = "", id
 	}
-	t := mesh.Target{ID: id, Service: service, ServiceSubset: subset, Namespace: "default", Partition: "default", Datacenter: "dc1",
+	t := mesh.Target{Service: service, ServiceSubset: subset, Namespace: "default", Partition: "default", Datacenter: "dc1",
 		SNI: id + ".default.dc1.internal.td.consul"}
 	if subset != "" {
 		t.Subset = api.ServiceResolverSubset{Filter: "Service.Meta.version == " + subset}
@@ -136,7 +136,7 @@ func TestSettingsOfResolvers(t *testing.T) {
 			{Field: "header", FieldValue: "X-User", Terminal: true}, {Field: "cookie", FieldValue: "Id", Terminal: true}, {Field: "query_parameter", FieldValue: "q"},
 		}}), want: hash("header x-user", "cookie Id", "query q")},
 		{change: lb(mesh.LoadBalancer{Policy: "maglev", HashPolicies: []mesh.HashPolicy{
-			{Field: "cookie", FieldValue: "a", CookieConfig: &mesh.CookieConfig{Session: true}}, {SourceIP: true, Terminal: true}, {Field: "path"},
+			{Field: "cookie", FieldValue: "a", CookieConfig: &struct{}{}}, {SourceIP: true, Terminal: true}, {Field: "path"},
 		}}), want: hash("cookie a", "client_address"), problems: []string{
 			"service-resolver web: hash_policies[0] is not terminal: sluice hashes the first of hash_policies that a request has, and not several together",
 			"service-resolver web: hash_policies[0].cookie_config is not carried out: sluice does not set the cookie",
@@ -170,7 +170,7 @@ func TestSettingsOfResolvers(t *testing.T) {
 		}},
 		{change: func(n *mesh.Node, c *mesh.Compiled) {
 			n.Resolver.Target = "peered"
-			c.Targets["peered"] = mesh.Target{ID: "peered", Service: "web", Namespace: "default", Partition: "default", Peer: "east", Subset: api.ServiceResolverSubset{OnlyPassing: true}}
+			c.Targets["peered"] = mesh.Target{Service: "web", Namespace: "default", Partition: "default", Peer: "east", Subset: api.ServiceResolverSubset{OnlyPassing: true}}
 		}, want: func(s *config.Service) {
 			s.Consul.Targets = []consulsource.Target{{Service: "web", Peer: "east", OnlyPassing: true}}
 		}},

@@ -143,23 +143,15 @@ type LoadBalancer struct {
 
 // HashPolicy is a part of a request that is hashed.
 type HashPolicy struct {
-	Field        string        `json:",omitempty"` // "header", "cookie", "query_parameter"; "": IP
-	FieldValue   string        `json:",omitempty"` // its name
-	CookieConfig *CookieConfig `json:",omitempty"`
-	SourceIP     bool          `json:",omitempty"`
-	Terminal     bool          `json:",omitempty"` // a request that has it ignores later policies
-}
-
-// CookieConfig makes Envoy set the cookie.
-type CookieConfig struct {
-	Session bool     `json:",omitempty"`
-	TTL     Duration `json:",omitempty"`
-	Path    string   `json:",omitempty"`
+	Field        string    `json:",omitempty"` // "header", "cookie", "query_parameter"; "": IP
+	FieldValue   string    `json:",omitempty"` // its name
+	CookieConfig *struct{} `json:",omitempty"` // it makes Envoy set the cookie
+	SourceIP     bool      `json:",omitempty"`
+	Terminal     bool      `json:",omitempty"` // a request that has it ignores later policies
 }
 
 // Target is a set of instances.
 type Target struct {
-	ID            string
 	Service       string
 	ServiceSubset string `json:",omitempty"`
 	Namespace     string `json:",omitempty"`
@@ -170,7 +162,6 @@ type Target struct {
 	Subset        api.ServiceResolverSubset // the instances that a filter selects
 	External      bool                      `json:",omitempty"` // behind a terminating gateway
 	SNI           string                    `json:",omitempty"`
-	Name          string                    `json:",omitempty"`
 	// PrioritizeByLocality is how Consul Enterprise prefers near instances.
 	PrioritizeByLocality *api.ServiceResolverPrioritizeByLocality `json:",omitempty"`
 }

@@ -30,6 +30,9 @@ const (
 	overdue
 )
 
+// of returns c with a kind.
+func (c condition) of(kind conditionKind) condition { return condition{kind, c.refusal} }
+
 // Err returns why new connections to members of the mesh fail, or will soon; nil: they do not.
 func (i *Identity) Err() error {
 	i.mu.Lock()
@@ -70,20 +73,15 @@ func (i *Identity) condition(now time.Time) (c condition, err error) {
 	case m == nil && (why == nil || i.leaf == nil && i.leafError == nil):
 		return condition{kind: pending}, fmt.Errorf("no certificate of the mesh for service %q yet: no answer from Consul yet", i.service)
 	case m == nil:
-		c.kind = missing
-		return c, fmt.Errorf("no certificate of the mesh for service %q yet: %w", i.service, why)
+		return c.of(missing), fmt.Errorf("no certificate of the mesh for service %q yet: %w", i.service, why)
 	case now.After(m.Expires()):
-		c.kind = expired
-		return c, fmt.Errorf("the certificate of the mesh for service %q has expired at %s: %w", i.service, utc(m.Expires()), cmp.Or(why, errNoRenewal))
+		return c.of(expired), fmt.Errorf("the certificate of the mesh for service %q has expired at %s: %w", i.service, utc(m.Expires()), cmp.Or(why, errNoRenewal))
 	case refusal != nil:
-		c.kind = refused
-		return c, fmt.Errorf("the certificate of the mesh for service %q is not renewed, and expires at %s: %w", i.service, utc(m.Expires()), refusal)
+		return c.of(refused), fmt.Errorf("the certificate of the mesh for service %q is not renewed, and expires at %s: %w", i.service, utc(m.Expires()), refusal)
 	case i.unfit != nil && now.Sub(i.unfitSince) >= unfitFor:
-		c.kind = unfitting
-		return c, fmt.Errorf("what Consul says about the mesh does not fit together, so what it said before is used: %w", i.unfit)
+		return c.of(unfitting), fmt.Errorf("what Consul says about the mesh does not fit together, so what it said before is used: %w", i.unfit)
 	case now.After(m.partOfLife(overdueAt)):
-		c.kind = overdue
-		return c, fmt.Errorf("the certificate of the mesh for service %q is not renewed, and expires at %s: %w", i.service, utc(m.Expires()), cmp.Or(why, errNoRenewal))
+		return c.of(overdue), fmt.Errorf("the certificate of the mesh for service %q is not renewed, and expires at %s: %w", i.service, utc(m.Expires()), cmp.Or(why, errNoRenewal))
 	}
 	return condition{}, nil
 }

@@ -42,36 +42,33 @@ func (e *entries) run(ctx context.Context) {
 	// It ends with ctx.
 	_ = e.consul.InMode(ctx, func(mode context.Context, oversubscribed bool) error {
 		if oversubscribed {
-			e.follow(mode)
+			defer panics.Start(mode, panics.Watch, e.followers()...)()
 		}
 		<-mode.Done()
 		return context.Cause(mode)
 	})
 }
 
-// follow tells of changes until ctx ends. Each first answer counts as a change: there may have been
-// one before. So does a failure, which the watches then find too.
-func (e *entries) follow(ctx context.Context) {
-	var running sync.WaitGroup
+// followers tell of changes until their context ends. Each first answer counts as a change: there
+// may have been one before. So does a failure, which the watches then find too.
+func (e *entries) followers() (all []func(context.Context)) {
 	for _, kind := range e.kinds {
-		running.Go(func() {
-			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-				_ = e.consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
-					Query: consul.Query{Path: "config/" + kind}, Wait: e.wait(), ExcludeFromCapacity: true,
-					Read: func(consul.Answer, []byte) error {
+		all = append(all, func(ctx context.Context) {
+			_ = e.consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
+				Query: consul.Query{Path: "config/" + kind}, Wait: e.wait(), ExcludeFromCapacity: true,
+				Read: func(consul.Answer, []byte) error {
+					e.changed.Send()
+					return nil
+				},
+				Ended: func(err error) {
+					if err != nil {
 						e.changed.Send()
-						return nil
-					},
-					Ended: func(err error) {
-						if err != nil {
-							e.changed.Send()
-						}
-					},
-				})
+					}
+				},
 			})
 		})
 	}
-	running.Wait()
+	return all
 }
 
 // await returns the Await of one watch, whose first query comes later.

@@ -278,19 +278,16 @@ func (i *Identity) use(used, m *Material) {
 
 // Await waits until there is a certificate, or timeout or ctx ends, and reports whether there is.
 func (i *Identity) Await(ctx context.Context, timeout time.Duration) bool {
+	i.mu.Lock()
+	usable := i.usable
+	i.mu.Unlock()
 	select {
-	case <-i.whenUsable():
+	case <-usable:
 		return true
 	case <-time.After(timeout):
 	case <-ctx.Done():
 	}
 	return i.Current() != nil
-}
-
-func (i *Identity) whenUsable() <-chan struct{} {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.usable
 }
 
 // Current returns what is in use; nil: nothing yet. Its leaf may have expired.

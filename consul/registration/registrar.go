@@ -74,6 +74,7 @@ type Registrar struct {
 	Options
 	poke       wake.One      // settings have changed
 	registered chan struct{} // closed when an agent has the registration for the first time
+	announce   func()        // closes registered
 
 	// Used by Run, and Leave after it.
 	agents []*agentState
@@ -83,7 +84,6 @@ type Registrar struct {
 	mu       sync.Mutex // guards the fields below
 	settings *Settings  // nil: nothing to register
 	active   bool       // settings were once not nil, also in the process before
-	once     bool       // registered is closed
 	status   Status
 }
 
@@ -94,6 +94,7 @@ func New(o Options) *Registrar {
 	}
 	o.CheckInterval = cmp.Or(o.CheckInterval, defaultCheckInterval)
 	r := &Registrar{Options: o, poke: wake.NewOne(), registered: make(chan struct{})}
+	r.announce = sync.OnceFunc(func() { close(r.registered) })
 	for _, url := range o.Consul.URLs() {
 		r.agents = append(r.agents, &agentState{url: url})
 	}
@@ -203,17 +204,12 @@ func (r *Registrar) Run(ctx context.Context) {
 // roundUntil is round, canceled when changed is closed.
 func (r *Registrar) roundUntil(ctx context.Context, changed <-chan struct{}, s *Settings, anew bool) time.Time {
 	ctx, cancel := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	defer cancel()
-	watching.Go(func() {
-		defer panics.Contain(panics.Watch, nil)
-		select {
-		case <-changed:
+	defer panics.Start(ctx, panics.Watch, func(ctx context.Context) {
+		if wake.Await(ctx, changed) == nil {
 			cancel()
-		case <-ctx.Done():
 		}
-	})
+	})()
+	defer cancel()
 	return r.round(ctx, s, anew)
 }
 
@@ -324,11 +320,10 @@ func (r *Registrar) setStatus(status Status) {
 		status.Errors++
 	}
 	r.status = status
-	if status.State == StateRegistered && !r.once {
-		r.once = true
-		close(r.registered)
-	}
 	r.mu.Unlock()
+	if status.State == StateRegistered {
+		r.announce()
+	}
 	switch {
 	case status.LastError != "" && status.LastError != before.LastError:
 		r.Log.Warn().Str("service", status.Service).Str("id", status.ID).Str("error", status.LastError).

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -253,14 +252,10 @@ type watch struct {
 func (w *watch) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	lost := make(chan struct{})
-	var connection sync.WaitGroup
-	connection.Go(func() {
-		defer panics.Contain(panics.Watch, nil)
-		w.observe(ctx, lost)
-	})
+	stop := panics.Start(ctx, panics.Watch, func(ctx context.Context) { w.observe(ctx, lost) })
 	defer func() {
 		cancel()
-		connection.Wait()
+		stop()
 		if w.asking {
 			<-w.answers
 		}
