@@ -108,13 +108,6 @@ func refuseRedirect(to *http.Request, _ []*http.Request) error {
 	return fmt.Errorf("the answer is a redirect to %q, which is not followed", OneLine(to.URL.Redacted()))
 }
 
-// close cancels the queries in flight and closes the connections.
-func (a *agent) close() {
-	a.end(errClosed)
-	a.connections.close()
-	a.probeConnections.close()
-}
-
 // probe queries the address of the leader, which needs no permission and little work. Unlike a
 // blocking query it shows that the agent hangs, or that a connection is half-open.
 func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, error) {

@@ -176,7 +176,9 @@ func (c *Client) Certificates() *certificates.Follower { return c.certificates.F
 // Close closes idle connections. All queries should have returned.
 func (c *Client) Close() {
 	for _, a := range c.agents.all {
-		a.close()
+		a.end(errClosed)
+		a.connections.close()
+		a.probeConnections.close()
 	}
 }
 
@@ -230,7 +232,9 @@ func (c *Client) Release(end func()) (abandoned int) {
 		all = append(all, a.connections, a.probeConnections)
 	}
 	for _, s := range all {
-		s.forgetAbandoned()
+		s.mu.Lock()
+		s.abandoned = 0
+		s.mu.Unlock()
 	}
 	end()
 	for _, s := range all {

@@ -118,12 +118,6 @@ func (c *connections) left() (closing, abandoned int, freed <-chan struct{}) {
 	return len(c.closing), c.abandoned, c.freed.Wait()
 }
 
-func (c *connections) forgetAbandoned() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.abandoned = 0
-}
-
 // close closes all connections without a wait for the agent.
 func (c *connections) close() {
 	c.renew()

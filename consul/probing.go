@@ -117,7 +117,7 @@ func (s *agents) recordProbe(a *agent, c condition, err error) {
 	if a == s.current {
 		s.logConditionLocked(a, now, err)
 	}
-	closed := a.idle.takeLost()
+	closed := a.idle.lost.Swap(false)
 	if c == was {
 		if closed && c == healthy {
 			s.changed.Send() // it may have restarted
@@ -217,7 +217,7 @@ func (s *agents) logToken(before error) error {
 // registrations. It is safe for concurrent use.
 type idleConnection struct {
 	open atomic.Bool // the last request left the connection open
-	lost atomic.Bool // it was closed before the next request
+	lost atomic.Bool // it was closed before the next request, since a probe was last recorded
 }
 
 // trace returns a context for a request on the connection.
@@ -233,6 +233,3 @@ func (i *idleConnection) trace(ctx context.Context) context.Context {
 		PutIdleConn: func(err error) { i.open.Store(err == nil) },
 	})
 }
-
-// takeLost reports whether the connection was lost since the last call.
-func (i *idleConnection) takeLost() bool { return i.lost.Swap(false) }

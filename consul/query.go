@@ -185,7 +185,7 @@ func (c *Client) Doubt(a Answer) error {
 
 // get sends one query.
 func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (Answer, error) {
-	limited, cancel := limit(ctx, q.QueryOptions, answerGrace)
+	limited, cancel := limit(ctx, q.QueryOptions)
 	defer cancel()
 	var (
 		header  http.Header
@@ -252,9 +252,9 @@ func (a *agent) repeat(ctx context.Context, q api.QueryOptions, send func(contex
 	}
 }
 
-// limit returns a context for a query, which ends when its answer is overdue by grace.
-func limit(ctx context.Context, q api.QueryOptions, grace time.Duration) (context.Context, context.CancelFunc) {
-	timeout := grace
+// limit returns a context for a query, which ends when its answer is overdue.
+func limit(ctx context.Context, q api.QueryOptions) (context.Context, context.CancelFunc) {
+	timeout := answerGrace
 	if q.WaitIndex > 0 {
 		// "A small random amount of additional wait time is added to the
 		// supplied maximum wait time [...] up to wait / 16."

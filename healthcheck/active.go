@@ -103,7 +103,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 		c.stats.ChecksFailed++
 	}
 	passed := err == nil || active.saysNothing(err, instance)
-	t.other = isOther(err)
+	_, t.other = errors.AsType[*otherService](err)
 	t.take(passed, onProbation(t.peer), active)
 	if !passed {
 		t.fault = excerpt.Of(fmt.Sprintf("%s: %v", active.Probe, err), maxFault)

@@ -1,7 +1,6 @@
 package healthcheck
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -26,12 +25,6 @@ const OtherService = "another service answers: "
 type otherService struct{ name string }
 
 func (e *otherService) Error() string { return OtherService + e.name }
-
-// isOther reports whether somebody else has answered a check.
-func isOther(err error) bool {
-	_, other := errors.AsType[*otherService](err)
-	return other
-}
 
 // identify compares who answers with who is checked. An answer that does not say is from anybody.
 func (t *Target) identify(header http.Header) error {

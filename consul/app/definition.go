@@ -38,7 +38,10 @@ func (o Options) defaultID(host string) string {
 
 // settings returns the settings of the registration.
 func (o Options) settings(host string) *registration.Settings {
-	kind := registration.CheckType(o.Check.Type)
+	kind, name := registration.CheckType(o.Check.Type), "process" // what Consul's user interface shows
+	if probe := o.probe(); probe != nil {
+		name = probe.String()
+	}
 	if o.Check.TTL {
 		kind = registration.CheckTTL
 	}
@@ -51,7 +54,7 @@ func (o Options) settings(host string) *registration.Settings {
 		Weight:   o.Weight,
 		Check: registration.Check{
 			Type:     kind,
-			Name:     o.checkName(),
+			Name:     name,
 			Path:     o.Check.Path,
 			Service:  o.Check.Service,
 			TLS:      o.Check.TLS,
@@ -60,14 +63,6 @@ func (o Options) settings(host string) *registration.Settings {
 		},
 		DeregisterAfter: o.DeregisterAfter,
 	}
-}
-
-// checkName is what Consul's user interface shows.
-func (o Options) checkName() string {
-	if probe := o.probe(); probe != nil {
-		return probe.String()
-	}
-	return "process"
 }
 
 // anyCertificate is the TLS of checks, as TLSSkipVerify of Consul's.

@@ -145,14 +145,18 @@ func (i *Identity) start() {
 			})
 		}
 	}
-	leaf := follow(leafQuery(service), func(body []byte) error {
+	leaf := follow(consul.Query{
+		Path: "agent/connect/ca/leaf/" + discovery.PathSegment(service), Authority: true,
+		Needs: fmt.Sprintf("service:write: service %q { policy = \"write\" }", service),
+	}, func(body []byte) error {
 		l, err := readLeaf(body, service)
 		if err == nil {
 			i.process(func() { i.leaf = l })
 		}
 		return err
 	}, &i.leafError)
-	roots := follow(rootsQuery, func(body []byte) error {
+	// No permission is needed.
+	roots := follow(consul.Query{Path: "agent/connect/ca/roots", Authority: true}, func(body []byte) error {
 		r, err := readRoots(body)
 		if err == nil {
 			i.process(func() { i.roots = r })
@@ -161,17 +165,6 @@ func (i *Identity) start() {
 	}, &i.rootsError)
 	i.queries.Begin(context.Background(), panics.Watch, leaf, roots)
 }
-
-// leafQuery returns the query of the leaf of a service. readLeaf reads its answer.
-func leafQuery(service string) consul.Query {
-	return consul.Query{
-		Path: "agent/connect/ca/leaf/" + discovery.PathSegment(service), Authority: true,
-		Needs: fmt.Sprintf("service:write: service %q { policy = \"write\" }", service),
-	}
-}
-
-// rootsQuery is the query of the roots, which readRoots reads. Its token needs no permission.
-var rootsQuery = consul.Query{Path: "agent/connect/ca/roots", Authority: true}
 
 // wait returns how long the next query blocks. While nothing is in use or a renewal is due,
 // every second query does not block; again says that the last one did not.

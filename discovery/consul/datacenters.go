@@ -120,12 +120,8 @@ func (c *choice) memoriesLocked() []discovery.Memory {
 	return memories
 }
 
-func (b *branch) recordReport(r discovery.Report) {
-	b.record(r)
-	b.changed.Send()
-}
-
 func (b *branch) record(r discovery.Report) {
+	defer b.changed.Send()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if r.Known {

@@ -42,7 +42,8 @@ func (e serviceEntry) unchecked() (critical bool, first time.Duration) {
 		if c == nil || checkStatus(c.Status) != discovery.StatusCritical {
 			continue
 		}
-		switch due := c.due(); {
+		// Its agent runs it within the first interval.
+		switch due := CheckTime(c.Interval, c.Timeout); {
 		case c.CheckID == serfHealth:
 			gone = true
 		case c.Output != "":
@@ -117,10 +118,6 @@ const (
 	usualInterval = 10 * time.Second // of a check with an unknown interval, such as a TTL check
 	usualTimeout  = 10 * time.Second // Consul's default
 )
-
-// due returns the time in which the check has its first result: its agent runs it within the
-// first interval.
-func (c *entryCheck) due() time.Duration { return CheckTime(c.Interval, c.Timeout) }
 
 // CheckTime returns the time in which a check has a result of what happens now, by its interval and
 // its timeout as Consul shows them: durations, or empty.

@@ -194,11 +194,6 @@ func (c *entryCheck) explains(other *entryCheck) bool {
 	return c.CheckID < other.CheckID
 }
 
-// silent reports whether c has no output.
-func (c *entryCheck) silent() bool {
-	return strings.TrimSpace(c.Output) == "" && !strings.HasPrefix(c.CheckID, api.ServiceMaintPrefix) && c.CheckID != api.NodeMaint
-}
-
 func (c *entryCheck) name() string { return cmp.Or(c.Name, c.CheckID) }
 
 // detail says in one line why c is not passing; "" for nil.
@@ -210,7 +205,7 @@ func (c *entryCheck) detail() string {
 		return detail("service maintenance", c.Notes)
 	case c.CheckID == api.NodeMaint:
 		return detail("node maintenance", c.Notes)
-	case !c.silent():
+	case strings.TrimSpace(c.Output) != "":
 		return detail(c.name(), c.Output)
 	case c.CreateIndex > 0 && c.CreateIndex == c.ModifyIndex && checkStatus(c.Status) == discovery.StatusCritical:
 		return detail(c.name(), "it has not passed since it was registered, and Consul has no output of it yet")

@@ -76,7 +76,7 @@ func (d *parts) Run(ctx context.Context, before discovery.WatchState, report fun
 		b := &branch{choice: c, part: p, listed: n, position: n, serving: -1}
 		b.inherit()
 		c.branches = append(c.branches, b)
-		tasks = append(tasks, func(ctx context.Context) { runPart(ctx, p.source(d.Sources), b.state, b.recordReport) })
+		tasks = append(tasks, func(ctx context.Context) { runPart(ctx, p.source(d.Sources), b.state, b.record) })
 	}
 	if d.options.Nearest {
 		tasks = append(tasks, func(ctx context.Context) { d.nearness.follow(ctx, c.reorder) })

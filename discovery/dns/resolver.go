@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -93,7 +94,7 @@ func (r *resolver) records(ctx context.Context, name string, kind dnsmessage.Typ
 			a.absent, a.ttl = fmt.Sprintf("%s: NXDOMAIN: there is no such name", owner), reply.negative
 			return a, nil
 		case owner == normal(q.name):
-			a.absent, a.ttl = fmt.Sprintf("%s: there are no %s records", owner, kindName(kind)), reply.negative
+			a.absent, a.ttl = fmt.Sprintf("%s: there are no %s records", owner, strings.TrimPrefix(kind.String(), "Type")), reply.negative
 			return a, nil
 		}
 		q = newQuestion(owner, kind)
@@ -122,8 +123,6 @@ func (a *answer) read(r *reply, name string, kind dnsmessage.Type) (owner string
 	}
 	return "", errAliases
 }
-
-func kindName(kind dnsmessage.Type) string { return kind.String()[len("Type"):] }
 
 // confirmedAddresses is addresses. If an answer lacks a known address, it adds a second answer,
 // of another server if there is one.

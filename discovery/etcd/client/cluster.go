@@ -218,7 +218,7 @@ func (c *Cluster) newClient(ctx context.Context, password string) (store, error)
 		}),
 	}
 	if c.tls != nil {
-		options = append(options, grpc.WithTransportCredentials(freshCredentials{c.tls.Config}))
+		options = append(options, grpc.WithTransportCredentials(freshCredentials{credentials.NewTLS(c.tls.Config()), c.tls.Config}))
 	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            strings.Split(c.options.Endpoints, ","),
@@ -291,19 +291,14 @@ func record(ctx context.Context, method string, request, reply any, conn *grpc.C
 }
 
 // freshCredentials take a new TLS configuration for each connection.
-type freshCredentials struct{ config func() *tls.Config }
+type freshCredentials struct {
+	credentials.TransportCredentials // of a client: it says what they are
+	config                           func() *tls.Config
+}
 
 func (c freshCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	config := c.config()
 	return credentials.NewTLS(config).ClientHandshake(ctx, cmp.Or(config.ServerName, authority), raw)
-}
-
-func (c freshCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return credentials.NewTLS(c.config()).ServerHandshake(raw)
-}
-
-func (c freshCredentials) Info() credentials.ProtocolInfo {
-	return credentials.NewTLS(c.config()).Info()
 }
 
 func (c freshCredentials) Clone() credentials.TransportCredentials { return c }
