@@ -80,9 +80,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	limited, cancel := context.WithTimeout(ctx, active.Timeout)
 	instance := t.peer.Instance()
 	c.monitor.scheduler.waits(&t.task)
-	to := Target{Address: address, Instance: instance, Control: t.peer.Control}
-	to.nameIn(instance)
-	err := active.Probe.Check(limited, to)
+	err := active.Probe.Check(limited, Target{Address: address, Instance: instance, Control: t.peer.Control})
 	cancel()
 	if ctx.Err() != nil {
 		return active.Interval // the monitor is closed

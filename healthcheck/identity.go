@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 
-	"sluice/discovery"
 	"sluice/observe/excerpt"
 )
 
@@ -27,23 +26,17 @@ type otherService struct{ name string }
 func (e *otherService) Error() string { return OtherService + e.name }
 
 // identify compares who answers with who is checked. An answer that does not say is from anybody.
+// So is each one if the registry of the instance has no names that an application can know. A
+// sidecar answers for its application.
 func (t *Target) identify(header http.Header) error {
-	said := strings.Join(header.Values(IdentityHeader), ", ")
-	if said == "" || t.Service == "" {
+	i, said := &t.Instance, strings.Join(header.Values(IdentityHeader), ", ")
+	if said == "" || i.Registered == 0 || i.Kind != "" {
 		return nil
 	}
 	for name := range strings.SplitSeq(said, ",") {
-		if name = strings.TrimSpace(name); name == t.Service || name == t.Service+"/"+t.ID {
+		if name = strings.TrimSpace(name); name == i.Service || name == i.Service+"/"+i.ID {
 			return nil
 		}
 	}
 	return &otherService{fmt.Sprintf("%q", excerpt.Of(said, maxSaid))}
-}
-
-// nameIn sets who is checked, if the registry of i has names that an application can know. A
-// sidecar answers for its application.
-func (t *Target) nameIn(i discovery.Instance) {
-	if i.Registered != 0 && i.Kind == "" {
-		t.Service, t.ID = i.Service, i.ID
-	}
 }

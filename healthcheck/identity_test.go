@@ -13,7 +13,10 @@ import (
 // An answer that says that it is from somebody else fails a check, whatever else it says. One that
 // does not say is from anybody.
 func TestAnswersOfOthersFail(t *testing.T) {
-	star := Target{Service: "star", ID: "star-1"}
+	registered := discovery.Instance{Service: "star", ID: "star-1", Registered: 7}
+	slash, sidecar, fixed := registered, registered, registered
+	slash.ID, sidecar.Kind, fixed.Registered = "db/a b", "connect-proxy", 0
+	star := Target{Instance: registered}
 	for _, test := range []struct {
 		target Target
 		said   []string
@@ -29,8 +32,11 @@ func TestAnswersOfOthersFail(t *testing.T) {
 		{star, []string{"star/star-2"}, 200, `another service answers: "star/star-2"`},
 		{star, []string{"moon/star-1"}, 500, `another service answers: "moon/star-1"`},
 		{star, []string{"stars", "Star/star-1"}, 200, `another service answers: "stars, Star/star-1"`},
-		{Target{Service: "star", ID: "db/a b"}, []string{"star/db/a b"}, 200, ""},
+		{Target{Instance: slash}, []string{"star/db/a b"}, 200, ""},
 		{Target{}, []string{"moon"}, 200, ""},
+		// An application knows its names in the registry, and no others.
+		{Target{Instance: sidecar}, []string{"moon"}, 200, ""},
+		{Target{Instance: fixed}, []string{"moon"}, 200, ""},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header()["X-Consul-Service"] = test.said
@@ -48,20 +54,5 @@ func TestAnswersOfOthersFail(t *testing.T) {
 			p.Close()
 		}
 		server.Close()
-	}
-}
-
-// An application knows its names in the registry, and no others.
-func TestWhoMustAnswer(t *testing.T) {
-	registered := discovery.Instance{Service: "star", ID: "star-1", Registered: 7}
-	sidecar, fixed := registered, registered
-	sidecar.Kind, fixed.Registered = "connect-proxy", 0
-	for _, test := range []struct {
-		i    discovery.Instance
-		want string
-	}{{registered, "star"}, {sidecar, ""}, {fixed, ""}} {
-		var to Target
-		to.nameIn(test.i)
-		verify.Equal(t, to.Service, test.want, "who must answer for %+v", test.i)
 	}
 }

@@ -31,11 +31,10 @@ type Probe interface {
 
 // Target is what a probe connects to.
 type Target struct {
-	Address  string             // "host:port" or "unix:/path"
-	Instance discovery.Instance // for the terms of TLS; zero: outside of a mesh
-	// Service and ID are of the instance in its registry. An answer by HTTP that says that it
-	// is from another one fails the check. Empty: not known.
-	Service, ID string
+	Address string // "host:port" or "unix:/path"
+	// Instance is for the terms of TLS. An answer by HTTP that says that it is from another one
+	// fails the check.
+	Instance discovery.Instance
 	// Control is of who has named the address: it may refuse what the address is resolved to.
 	Control locality.Control
 }

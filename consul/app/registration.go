@@ -13,6 +13,7 @@ import (
 
 	"sluice/consul"
 	"sluice/consul/registration"
+	"sluice/discovery"
 	"sluice/discovery/locality"
 	"sluice/healthcheck"
 	"sluice/observe/panics"
@@ -162,7 +163,8 @@ func (r *Registration) check(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.options.Check.Timeout)
 	defer cancel()
-	return r.probe.Check(ctx, healthcheck.Target{Address: r.CheckedAddress(), Service: r.options.Name, ID: r.ID(), Control: locality.ByOperator})
+	own := discovery.Instance{Service: r.options.Name, ID: r.ID(), Registered: 1} // or will be
+	return r.probe.Check(ctx, healthcheck.Target{Address: r.CheckedAddress(), Instance: own, Control: locality.ByOperator})
 }
 
 // works tells a registrar whether the application works.
