@@ -41,13 +41,9 @@ type target struct {
 
 // found is what DNS has.
 type found struct {
-	set      []discovery.Instance // normalised
-	from     *server
-	ttl      time.Duration
-	absent   string // why there are no instances; empty: there are
-	mayBeCut bool   // there may be more instances
-	cut      bool   // see reply.cut
-	missing  error  // of records that the set lacks; nil: none
+	answer                       // its last part; absent: why there are no instances
+	set     []discovery.Instance // normalised
+	missing error                // of records that the set lacks; nil: none
 }
 
 // find queries the instances. elsewhere, if not nil, is the server to ask last. The error means
@@ -102,7 +98,7 @@ func (l *lookup) findServices(ctx context.Context, elsewhere *server) (found, er
 	if err != nil {
 		return found{}, err
 	}
-	f := found{from: a.from, ttl: a.ttl, absent: a.absent, mayBeCut: a.mayBeCut, cut: a.cut}
+	f := found{answer: a}
 	if len(a.records) == 1 && a.records[0].target == "" {
 		f.absent = l.options.Name + `: the target is ".": the service is not available`
 		return f, nil

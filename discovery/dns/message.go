@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -92,18 +93,26 @@ func (q question) parse(message []byte, id uint16) (*reply, error) {
 	if !q.asked(h.RCode, questions) {
 		return nil, errNotAnswer
 	}
-	r := &reply{mayBeCut: h.Truncated}
-	code, referral := h.RCode, false
-	for _, read := range []func() error{
-		func() (err error) { r.answers, err = records(&p, p.AnswerHeader, p.SkipAnswer, nil); return err },
-		func() (err error) { r.negative, referral, err = authority(&p); return err },
-		func() (err error) {
-			r.additional, err = records(&p, p.AdditionalHeader, p.SkipAdditional, &code)
-			return err
-		},
-	} {
-		if err := read(); err != nil {
-			return nil, fmt.Errorf("the answer is damaged: %w", err)
+	answers, err := p.AllAnswers()
+	authorities, errAfter := p.AllAuthorities()
+	additionals, errLast := p.AllAdditionals()
+	if err := cmp.Or(err, errAfter, errLast); err != nil {
+		return nil, fmt.Errorf("the answer is damaged: %w", err)
+	}
+	r := &reply{answers: recordsOf(answers), additional: recordsOf(additionals), mayBeCut: h.Truncated}
+	start, referral := false, false // RFC 2308, section 2.2: it names other servers in place of an answer
+	for _, a := range authorities {
+		switch body := a.Body.(type) {
+		case *dnsmessage.SOAResource:
+			r.negative, start = min(ttlOf(a.Header.TTL), ttlOf(body.MinTTL)), true
+		case *dnsmessage.NSResource:
+			referral = true
+		}
+	}
+	code := h.RCode
+	for _, a := range additionals {
+		if a.Header.Type == dnsmessage.TypeOPT { // it has the upper bits: RFC 6891, section 6.1.3
+			code = a.Header.ExtendedRCode(code)
 		}
 	}
 	switch {
@@ -111,7 +120,7 @@ func (q question) parse(message []byte, id uint16) (*reply, error) {
 		r.nxdomain = true
 	case code != dnsmessage.RCodeSuccess:
 		return nil, fmt.Errorf("%w %s", errRefuses, strings.ToUpper(strings.TrimPrefix(code.String(), "RCode")))
-	case referral && len(r.answers) == 0:
+	case referral && !start && len(r.answers) == 0:
 		return nil, errReferral
 	case h.Truncated && len(r.answers) == 0 && !r.nxdomain:
 		return nil, errCut
@@ -129,80 +138,28 @@ func (q question) asked(code dnsmessage.RCode, questions []dnsmessage.Question) 
 	return len(questions) == 1 && a.Class == dnsmessage.ClassINET && a.Type == q.kind && normal(a.Name.String()) == normal(q.name)
 }
 
-// records reads a section. Records of other types are left out. code gets the upper bits of the
-// result from an OPT record: RFC 6891, section 6.1.3.
-func records(p *dnsmessage.Parser, next func() (dnsmessage.ResourceHeader, error), skip func() error, code *dnsmessage.RCode) ([]record, error) {
-	var list []record
-	for {
-		h, err := next()
-		if errors.Is(err, dnsmessage.ErrSectionDone) {
-			return list, nil
-		}
-		if err != nil {
-			return nil, err
-		}
+// recordsOf returns the records of a section. Those of other types are left out.
+func recordsOf(section []dnsmessage.Resource) (list []record) {
+	for _, from := range section {
+		h := from.Header
 		r := record{name: normal(h.Name.String()), kind: h.Type, ttl: ttlOf(h.TTL)}
-		known, err := h.Class == dnsmessage.ClassINET, error(nil)
-		switch {
-		case h.Type == dnsmessage.TypeOPT && code != nil:
-			*code, known = h.ExtendedRCode(*code), false
-		case !known:
-		case h.Type == dnsmessage.TypeA:
-			var a dnsmessage.AResource
-			a, err = p.AResource()
-			r.address = netip.AddrFrom4(a.A)
-		case h.Type == dnsmessage.TypeAAAA:
-			var a dnsmessage.AAAAResource
-			a, err = p.AAAAResource()
-			r.address = netip.AddrFrom16(a.AAAA).Unmap()
-		case h.Type == dnsmessage.TypeCNAME:
-			var c dnsmessage.CNAMEResource
-			c, err = p.CNAMEResource()
-			r.target = normal(c.CNAME.String())
-		case h.Type == dnsmessage.TypeSRV:
-			var s dnsmessage.SRVResource
-			s, err = p.SRVResource()
-			r.target, r.priority, r.weight, r.port = normal(s.Target.String()), s.Priority, s.Weight, s.Port
+		switch body := from.Body.(type) {
+		case *dnsmessage.AResource:
+			r.address = netip.AddrFrom4(body.A)
+		case *dnsmessage.AAAAResource:
+			r.address = netip.AddrFrom16(body.AAAA).Unmap()
+		case *dnsmessage.CNAMEResource:
+			r.target = normal(body.CNAME.String())
+		case *dnsmessage.SRVResource:
+			r.target, r.priority, r.weight, r.port = normal(body.Target.String()), body.Priority, body.Weight, body.Port
 		default:
-			known = false
+			continue
 		}
-		if !known {
-			err = skip()
-		}
-		if err != nil {
-			return nil, err
-		}
-		if known {
+		if h.Class == dnsmessage.ClassINET {
 			list = append(list, r)
 		}
 	}
-}
-
-// authority reads the authority section. negative is the time of RFC 2308, section 5. referral
-// says that it names other servers in place of an answer: section 2.2.
-func authority(p *dnsmessage.Parser) (negative time.Duration, referral bool, err error) {
-	start := false
-	for {
-		h, err := p.AuthorityHeader()
-		switch {
-		case errors.Is(err, dnsmessage.ErrSectionDone):
-			return negative, referral && !start, nil
-		case err != nil:
-			return 0, false, err
-		case h.Type == dnsmessage.TypeSOA:
-			soa, err := p.SOAResource()
-			if err != nil {
-				return 0, false, err
-			}
-			negative, start = min(ttlOf(h.TTL), ttlOf(soa.MinTTL)), true
-			continue
-		case h.Type == dnsmessage.TypeNS:
-			referral = true
-		}
-		if err := p.SkipAuthority(); err != nil {
-			return 0, false, err
-		}
-	}
+	return list
 }
 
 // ttlOf returns a TTL. One with the highest bit counts as 0: RFC 2181, section 8.
