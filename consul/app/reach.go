@@ -10,6 +10,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery/locality"
 	"sluice/healthcheck"
+	"sluice/observe/wake"
 )
 
 const (
@@ -26,9 +27,7 @@ func (r *Registration) reach(ctx context.Context) {
 	if r.options.Address != "" || r.probe == nil || ctx.Err() != nil {
 		return
 	}
-	select {
-	case <-r.Registered():
-	case <-ctx.Done():
+	if wake.Await(ctx, r.Registered()) != nil {
 		return
 	}
 	for range reachTries {

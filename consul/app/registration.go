@@ -126,9 +126,6 @@ func (r *Registration) Cut() { r.cut() }
 
 // start waits until the application works, or ctx ends.
 func (r *Registration) start(ctx context.Context) error {
-	if r.probe == nil {
-		return nil
-	}
 	limited := ctx
 	if timeout := r.options.StartTimeout; timeout > 0 {
 		var cancel context.CancelFunc

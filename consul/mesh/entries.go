@@ -75,10 +75,8 @@ func (e *entries) followers() (all []func(context.Context)) {
 func (e *entries) await() func(context.Context) {
 	next := e.changed.Wait()
 	return func(ctx context.Context) {
-		select {
-		case <-next:
+		if wake.Await(ctx, next) == nil {
 			next = e.changed.Wait()
-		case <-ctx.Done():
 		}
 	}
 }

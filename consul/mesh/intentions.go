@@ -92,54 +92,45 @@ func NewIntentions(o IntentionOptions) *Intentions {
 // Follow follows what the intentions say about connections from a service, sluice, to destinations,
 // and forgets all other services.
 func (all *Intentions) Follow(source string, destinations []Destination) {
-	all.ending(func() []func() { return all.followLocked(source, destinations) })
-}
-
-// followLocked is Follow, and returns what ends the watches of the others.
-func (all *Intentions) followLocked(source string, destinations []Destination) (ends []func()) {
-	from := Destination{all.options.Partition, all.options.Namespace, source}.normal()
-	wanted := make(map[Destination]bool, len(destinations))
-	for _, d := range destinations {
-		wanted[all.complete(d)] = true
-	}
-	ends = all.forgetLocked(func(d Destination) bool {
-		stays := wanted[d] && from == all.source
-		if !stays {
-			all.followed[d].changed.Send()
+	all.ending(func() (ends []func()) {
+		from := Destination{all.options.Partition, all.options.Namespace, source}.normal()
+		wanted := make(map[Destination]bool, len(destinations))
+		for _, d := range destinations {
+			wanted[all.complete(d)] = true
 		}
-		return stays
+		ends = all.forgetLocked(func(d Destination) bool {
+			stays := wanted[d] && from == all.source
+			if !stays {
+				all.followed[d].changed.Send()
+			}
+			return stays
+		})
+		renamed := all.source.Service != "" && all.source != from
+		all.source = from
+		for d := range wanted {
+			if all.followed[d] != nil {
+				continue
+			}
+			f := &followedService{owner: all, renamed: renamed}
+			f.IntentionState = IntentionState{Destination: d, Source: from.String(), Verdict: Unknown}
+			if old, ok := all.restored[d]; ok && old.Source == f.Source {
+				f.IntentionState = old
+			}
+			all.followed[d] = f
+			if !all.paused {
+				f.start()
+			}
+		}
+		all.restored = nil
+		return ends
 	})
-	renamed := all.source.Service != "" && all.source != from
-	all.source = from
-	for d := range wanted {
-		if all.followed[d] != nil {
-			continue
-		}
-		f := &followedService{owner: all, renamed: renamed}
-		f.IntentionState = IntentionState{Destination: d, Source: from.String(), Verdict: Unknown}
-		if old, ok := all.restored[d]; ok && old.Source == f.Source {
-			f.IntentionState = old
-		}
-		all.followed[d] = f
-		if !all.paused {
-			f.start()
-		}
-	}
-	all.restored = nil
-	return ends
 }
 
 func (f *followedService) task() *panics.Running { return &f.watch }
 
 // complete returns d with the client's namespace and partition in place of empty ones.
 func (all *Intentions) complete(d Destination) Destination {
-	if d.Partition == "" {
-		d.Partition = all.options.Partition
-	}
-	if d.Namespace == "" {
-		d.Namespace = all.options.Namespace
-	}
-	return d.normal()
+	return Destination{cmp.Or(d.Partition, all.options.Partition), cmp.Or(d.Namespace, all.options.Namespace), d.Service}.normal()
 }
 
 // start begins the watch. The caller holds mu.
@@ -215,12 +206,8 @@ func (f *followedService) end(ctx context.Context, ending *sync.WaitGroup) {
 	f.owner.options.Denied(f.Destination)
 	ending.Go(func() {
 		defer panics.Contain(panics.Watch, nil)
-		select {
-		case <-time.After(denialLag):
-			if f.denies() {
-				f.owner.options.Denied(f.Destination)
-			}
-		case <-ctx.Done():
+		if wake.Await(ctx, time.After(denialLag)) == nil && f.denies() {
+			f.owner.options.Denied(f.Destination)
 		}
 	})
 }

@@ -158,12 +158,10 @@ func (n *node) begin(ctx context.Context) (wait time.Duration, err error) {
 			n.endRead()
 			n.due = false
 		}
-		select {
-		case <-n.wake:
-			n.due = true
-		case <-ctx.Done():
-			return 0, ctx.Err()
+		if err := wake.Await(ctx, n.wake); err != nil {
+			return 0, err
 		}
+		n.due = true
 	}
 }
 
