@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,11 +22,7 @@ func (s Set) Of(i discovery.Instance) (drain, weight *Order) {
 		return nil, nil
 	}
 	key := i.Key()
-	drain = s.get(peerKey(key, Drain))
-	if drain == nil {
-		drain = s.OfNode(i)
-	}
-	return drain, s.get(peerKey(key, Weight))
+	return cmp.Or(s.get(peerKey(key, Drain)), s.OfNode(i)), s.get(peerKey(key, Weight))
 }
 
 // For returns what a pool has to obey for an instance.

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -157,9 +158,7 @@ func (s *Shares) Applied(c *config.Config, now time.Time) {
 func (s *Shares) follow(c *config.Config, now time.Time) (ended []Share) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.begun.IsZero() {
-		s.begun = now
-	}
+	s.begun = cmp.Or(s.begun, now)
 	for _, override := range s.Store.All() {
 		if fits(override, s.splits[override.Service].split) && !fits(override, c.Services[override.Service].Split) {
 			ended = append(ended, override)

@@ -110,14 +110,11 @@ func define(s Settings, self Self, agentURL string, outbound func(agentURL strin
 	listenerPort, _ := strconv.Atoi(portText)
 	r := &api.AgentServiceRegistration{
 		Name:    s.Name,
-		ID:      s.ID,
+		ID:      cmp.Or(s.ID, s.Name+"-"+IDPart(self.Host)+"-"+portText),
 		Address: s.Address,
 		Port:    cmp.Or(s.Port, listenerPort),
 		Tags:    slices.Clone(s.Tags),
 		Meta:    map[string]string{self.Owner.Key: self.Owner.Value, metaAgent: agentURL},
-	}
-	if r.ID == "" {
-		r.ID = s.Name + "-" + IDPart(self.Host) + "-" + portText
 	}
 	if r.Address == "" && !isEvery(host) {
 		r.Address = host

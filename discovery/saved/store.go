@@ -146,9 +146,7 @@ func (s *Store) Run(ctx context.Context) {
 			return
 		case <-s.changed:
 			now := time.Now()
-			if first.IsZero() {
-				first = now
-			}
+			first = cmp.Or(first, now)
 			due.Reset(max(min(quiet, maxWait-now.Sub(first)), minGap-now.Sub(last)))
 			continue
 		case <-due.C:
