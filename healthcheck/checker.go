@@ -69,9 +69,9 @@ func (m *Monitor) NewChecker() *Checker {
 // Start begins to check the peers of pool. It must be called once, and Stop later, or
 // the monitor be closed.
 func (c *Checker) Start(pool *balancer.Pool, s Settings) {
-	ctx, cancel := context.WithCancel(c.monitor.ctx)
+	ctx, cancel := context.WithCancel(c.monitor.scheduler.ctx)
 	c.start(pool, cancel, s)
-	c.monitor.following.Go(func() {
+	c.monitor.scheduler.ended.Go(func() {
 		defer close(c.followed)
 		panics.Repeat(ctx.Done(), panics.Probe, time.Second, func() { c.follow(ctx) })
 	})

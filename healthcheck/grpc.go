@@ -28,12 +28,12 @@ type GRPCOptions struct {
 // GRPC is a [Probe] that calls grpc.health.v1.Health
 // (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 type GRPC struct {
-	o    GRPCOptions
-	idle *idleConnections[*grpc.ClientConn]
+	o GRPCOptions
+	*idleConnections[*grpc.ClientConn]
 }
 
 func NewGRPC(o GRPCOptions) *GRPC {
-	return &GRPC{o: o, idle: newIdleConnections[*grpc.ClientConn](o.Reuse)}
+	return &GRPC{o: o, idleConnections: newIdleConnections[*grpc.ClientConn](o.Reuse)}
 }
 
 func (g *GRPC) String() string {
@@ -43,11 +43,8 @@ func (g *GRPC) String() string {
 	return "grpc " + g.o.Service
 }
 
-func (g *GRPC) Forget(address string) { g.idle.forget(address) }
-func (g *GRPC) Close()                { g.idle.close() }
-
 func (g *GRPC) Check(ctx context.Context, t Target) error {
-	connection, ok := g.idle.take(&t)
+	connection, ok := g.take(&t)
 	if !ok {
 		secured, dialer := insecure.NewCredentials(), dialer{}
 		if g.o.TLS != nil {
@@ -81,7 +78,7 @@ func (g *GRPC) Check(ctx context.Context, t Target) error {
 		connection.Close()
 		return rpcFailure(err)
 	}
-	g.idle.put(&t, connection)
+	g.put(&t, connection)
 	if response.Status != grpc_health_v1.HealthCheckResponse_SERVING {
 		return errors.New(response.Status.String())
 	}

@@ -39,11 +39,11 @@ type HTTPOptions struct {
 type HTTP struct {
 	o      HTTPOptions
 	dialer dialer
-	idle   *idleConnections[*http.ClientConn]
+	*idleConnections[*http.ClientConn]
 }
 
 func NewHTTP(o HTTPOptions) *HTTP {
-	h := &HTTP{o: o, dialer: dialer{tls: o.TLS}, idle: newIdleConnections[*http.ClientConn](o.Reuse)}
+	h := &HTTP{o: o, dialer: dialer{tls: o.TLS}, idleConnections: newIdleConnections[*http.ClientConn](o.Reuse)}
 	if o.HTTP2 {
 		h.dialer.protocol = "h2"
 	}
@@ -65,15 +65,12 @@ func (h *HTTP) String() string {
 	return h.scheme() + " " + h.o.Method + " " + path
 }
 
-func (h *HTTP) Forget(address string) { h.idle.forget(address) }
-func (h *HTTP) Close()                { h.idle.close() }
-
 // errStale: a reused connection was closed before an answer, as peers may do with idle
 // ones.
 var errStale = errors.New("stale connection")
 
 func (h *HTTP) Check(ctx context.Context, t Target) error {
-	if connection, ok := h.idle.take(&t); ok {
+	if connection, ok := h.take(&t); ok {
 		if err := h.exchange(ctx, t, connection, true); err != errStale {
 			return err
 		}
@@ -134,7 +131,7 @@ func (h *HTTP) exchange(ctx context.Context, t Target, connection *http.ClientCo
 	}
 	response.Body.Close()
 	if h.o.Reuse && !response.Close && ctx.Err() == nil && connection.Err() == nil {
-		h.idle.put(&t, connection)
+		h.put(&t, connection)
 	} else {
 		connection.Close()
 	}

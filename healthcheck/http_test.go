@@ -318,5 +318,5 @@ func TestHTTPConnections(t *testing.T) {
 	p := newHTTP(HTTPOptions{Reuse: true, Body: body})
 	p.Close()
 	got := check(t, p, address, patience)
-	verify.That(t, got == "" && len(p.idle.idle) == 0, "after Close: %q, %d idle", got, len(p.idle.idle))
+	verify.That(t, got == "" && len(p.idle) == 0, "after Close: %q, %d idle", got, len(p.idle))
 }

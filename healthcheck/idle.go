@@ -7,8 +7,8 @@ import (
 	"sluice/discovery"
 )
 
-// idleConnections stores one idle connection per address for reuse by who it was made for. It is
-// safe for concurrent use. A nil one stores nothing.
+// idleConnections stores one idle connection of a [Probe] per address for reuse by who it was made
+// for. It is safe for concurrent use. A nil one stores nothing.
 type idleConnections[C io.Closer] struct {
 	mu     sync.Mutex // guards the fields below
 	idle   map[string]idleConnection[C]
@@ -67,14 +67,15 @@ func (k *idleConnections[C]) store(address string, idle idleConnection[C]) bool 
 	return true
 }
 
-func (k *idleConnections[C]) forget(address string) {
+// Forget closes the connection to an address.
+func (k *idleConnections[C]) Forget(address string) {
 	if idle, ok := k.remove(address); ok {
 		idle.connection.Close()
 	}
 }
 
-// close closes all connections, and connections that are put later.
-func (k *idleConnections[C]) close() {
+// Close closes all connections, and connections that are put later.
+func (k *idleConnections[C]) Close() {
 	if k == nil {
 		return
 	}

@@ -1,10 +1,6 @@
 package healthcheck
 
-import (
-	"context"
-	"math/rand/v2"
-	"sync"
-)
+import "math/rand/v2"
 
 // Options are the settings of a [Monitor].
 type Options struct {
@@ -20,10 +16,7 @@ type Options struct {
 
 type Monitor struct {
 	scheduler *scheduler
-	random    func() float64  // Options.Random
-	ctx       context.Context // ends when the monitor is closed
-	cancel    context.CancelFunc
-	following sync.WaitGroup // one goroutine per started checker
+	random    func() float64 // Options.Random
 }
 
 // NewMonitor starts a monitor. It must be closed.
@@ -31,17 +24,11 @@ func NewMonitor(o Options) *Monitor {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
-	m := &Monitor{scheduler: newScheduler(o.MaxChecks), random: o.Random}
-	m.ctx, m.cancel = context.WithCancel(context.Background())
-	return m
+	return &Monitor{scheduler: newScheduler(o.MaxChecks), random: o.Random}
 }
 
 // Close ends all checks and waits for the running ones. Reasons of peers stay.
-func (m *Monitor) Close() {
-	m.cancel()
-	m.following.Wait()
-	m.scheduler.close()
-}
+func (m *Monitor) Close() { m.scheduler.close() }
 
 // Load returns the number of active checks that run, and that are overdue because
 // Options.MaxChecks run.

@@ -27,8 +27,8 @@ type scheduler struct {
 
 	ctx   context.Context // ends when the scheduler is closed
 	stop  context.CancelFunc
-	wake  wake.One // the first task changed
-	ended sync.WaitGroup
+	wake  wake.One       // the first task changed
+	ended sync.WaitGroup // what runs until then: dispatch, tasks, and what follows each pool
 
 	mu      sync.Mutex // guards the fields below, and the fields of tasks and groups
 	waiting agenda
