@@ -27,11 +27,10 @@ func (e *statusError) Error() string { return e.text }
 // StatusCode returns the HTTP status in err, from Consul or a proxy in front of it, or
 // 0.
 func StatusCode(err error) int {
-	if status := (*statusError)(nil); errors.As(err, &status) {
+	if status, ok := errors.AsType[*statusError](err); ok {
 		return status.code
 	}
-	var status api.StatusError
-	_ = errors.As(err, &status)
+	status, _ := errors.AsType[api.StatusError](err)
 	return status.Code
 }
 
@@ -67,8 +66,7 @@ func Refused(err error) bool {
 // explain returns the error of an answer other than 200. permissions are the permissions that the
 // query needs.
 func explain(err error, permissions string) error {
-	var status api.StatusError
-	_ = errors.As(err, &status)
+	status, _ := errors.AsType[api.StatusError](err)
 	var meaning string
 	switch status.Code {
 	case http.StatusForbidden:

@@ -39,7 +39,6 @@ const (
 // watch probes the agents until ctx ends.
 func (s *agents) watch(ctx context.Context) {
 	timer := time.NewTimer(0)
-	defer timer.Stop()
 	token := s.token.current()
 	var tokenErr error
 	var preferredAt time.Time // last probes of the preferred agents

@@ -104,7 +104,6 @@ func (m *Manager) Run(ctx context.Context) error {
 
 	defer m.sources.Wait()
 	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
 		m.startSources(ctx)
 		m.handOver(ctx, timer)

@@ -219,7 +219,6 @@ func (s *scheduler) allowedLocked(g *group) bool {
 // dispatch starts tasks as they become due.
 func (s *scheduler) dispatch() {
 	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
 		if wait, ok := s.startDue(); ok {
 			timer.Reset(wait)

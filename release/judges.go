@@ -103,7 +103,6 @@ func (j *judges) holdWhileJudging(ctx context.Context) {
 // ends no session.
 func (j *judges) keepLock(ctx context.Context, lock *consul.Lock) {
 	needed := time.NewTicker(attendInterval)
-	defer needed.Stop()
 	for j.needed.Load() {
 		select {
 		case <-needed.C:

@@ -164,7 +164,6 @@ func (r *Registrar) Run(ctx context.Context) {
 		}
 	}()
 	timer := time.NewTimer(0)
-	defer timer.Stop()
 	anew := true // register even without a difference
 	for {
 		select {

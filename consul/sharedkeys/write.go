@@ -18,7 +18,6 @@ const writeRetry = time.Second
 // write carries out changes until ctx ends.
 func (k *Keys[V]) write(ctx context.Context) {
 	retry := time.NewTimer(0)
-	defer retry.Stop()
 	for {
 		select {
 		case <-k.wake:

@@ -188,7 +188,6 @@ func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error
 	defer stop()
 
 	timer := time.NewTimer(0)
-	defer timer.Stop()
 	var told []CatalogService
 	first := true
 	for {

@@ -222,7 +222,6 @@ func (c *choice) reorder(order []string) {
 // run chooses after each change, until ctx ends.
 func (c *choice) run(ctx context.Context) error {
 	returning := time.NewTimer(0)
-	defer returning.Stop()
 	for {
 		select {
 		case <-ctx.Done():

@@ -66,8 +66,7 @@ func (g *gatewayed) Run(ctx context.Context, before discovery.WatchState, report
 			runPart(ctx, s, before, func(report discovery.Report) { r.record(side, report) })
 		})
 	}
-	stop := panics.Start(ctx, panics.Watch, tasks...)
-	defer stop()
+	defer panics.Start(ctx, panics.Watch, tasks...)()
 	<-ctx.Done()
 	return ctx.Err()
 }

@@ -81,8 +81,7 @@ func (d *parts) Run(ctx context.Context, before discovery.WatchState, report fun
 	if d.options.Nearest {
 		tasks = append(tasks, func(ctx context.Context) { d.nearness.follow(ctx, c.reorder) })
 	}
-	stop := panics.Start(ctx, panics.Watch, tasks...)
-	defer stop()
+	defer panics.Start(ctx, panics.Watch, tasks...)()
 	return c.run(ctx)
 }
 

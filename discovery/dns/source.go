@@ -111,7 +111,6 @@ func (s *source) Run(ctx context.Context, before discovery.WatchState, report fu
 	w := s.newWatch(before, report)
 	defer w.close()
 	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
 		if err := wake.Await(ctx, timer.C); err != nil {
 			return err

@@ -55,10 +55,7 @@ func (s *source) Run(ctx context.Context, before discovery.WatchState, report fu
 	if s.options.Key == "" {
 		return s.of.Run(ctx, before, r.apply)
 	}
-	for _, task := range []func(context.Context){r.follow, r.awaitInstances} {
-		stop := panics.Start(ctx, panics.Watch, task)
-		defer stop()
-	}
+	defer panics.Start(ctx, panics.Watch, r.follow, r.awaitInstances)()
 	return s.of.Run(ctx, before, r.apply)
 }
 

@@ -137,7 +137,6 @@ func (s *Store) Status() Status {
 // Run writes the file after changes, and once more when ctx ends.
 func (s *Store) Run(ctx context.Context) {
 	due := time.NewTimer(refresh)
-	defer due.Stop()
 	var first, last time.Time // first unwritten change, last write; zero: none
 	for {
 		select {

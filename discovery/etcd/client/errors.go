@@ -15,8 +15,7 @@ func Refused(err error) bool { return codeOf(err) == codes.PermissionDenied || n
 
 // codeOf returns the code of a cluster's answer; OK: err is none.
 func codeOf(err error) codes.Code {
-	var answer rpctypes.EtcdError
-	_ = errors.As(err, &answer)
+	answer, _ := errors.AsType[rpctypes.EtcdError](err)
 	return answer.Code()
 }
 

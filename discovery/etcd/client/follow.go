@@ -265,8 +265,6 @@ func (w *watch) run(ctx context.Context) error {
 		return err
 	}
 	heartbeat, relist := time.NewTimer(w.pause()), time.NewTimer(relistEvery*9/10+rand.N(relistEvery/5))
-	defer heartbeat.Stop()
-	defer relist.Stop()
 	for {
 		select {
 		case <-ctx.Done():
