@@ -106,7 +106,7 @@ func NewStore[V Value[V]](o StoreOptions[V]) *Store[V] {
 
 // Resume begins to follow Consul, and to accept orders again after Pause.
 func (s *Store[V]) Resume() {
-	s.setPaused(false)
+	s.set(false, false)
 	s.keys.Resume()
 	s.Refresh()
 }
@@ -114,7 +114,7 @@ func (s *Store[V]) Resume() {
 // Pause refuses orders, since another process has them, and ends what Resume began. Orders still
 // expire: until the other process serves, requests are served here.
 func (s *Store[V]) Pause() {
-	s.setPaused(true)
+	s.set(true, false)
 	s.keys.Pause()
 }
 
@@ -136,21 +136,15 @@ func (s *Store[V]) Replace(orders map[string]V) {
 
 // Close is Pause for good: nothing expires any more.
 func (s *Store[V]) Close() {
-	s.close()
-	s.Pause()
+	s.set(true, true)
+	s.keys.Pause()
 }
 
-func (s *Store[V]) setPaused(paused bool) {
+func (s *Store[V]) set(paused, closed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.paused = paused
-}
-
-func (s *Store[V]) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	if s.timer != nil {
+	s.paused, s.closed = paused, s.closed || closed
+	if s.closed && s.timer != nil {
 		s.timer.Stop()
 	}
 }
