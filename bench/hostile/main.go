@@ -1,0 +1,169 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"sluice/bench/machine"
+	"sluice/bench/markdown"
+)
+
+// section marks the table in a document.
+var section = markdown.WrittenBy("bench/hostile")
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "bench/hostile:", err)
+		}
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("bench/hostile", flag.ContinueOnError)
+	names := flags.String("run", "all", "comma-separated `attacks`")
+	documentPath := flags.String("document", "", "also replace the table of an earlier run in `file`")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	selected, err := selectAttacks(*names)
+	if err != nil {
+		return err
+	}
+	if *documentPath != "" {
+		if err := section.Find(*documentPath); err != nil {
+			return err
+		}
+	}
+	dir, err := os.MkdirTemp("", "sluice-hostile-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	program, err := machine.BuildSluice(ctx, dir)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("<!-- illustration: takes minutes -->\n```sh\n%s\n```\n\nOn %s; %s. CPU in µs and memory in KiB are for each unit; failed is of the visitor's requests.\n\n",
+		strings.TrimSpace("go run ./bench/hostile "+strings.Join(args, " ")), time.Now().UTC().Format(time.DateOnly), machine.Commit(ctx))
+	text += "| attack | HTTP/2: units | CPU | memory | failed | HTTP/3: units | CPU | memory | failed |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+	for _, a := range selected {
+		text += "| " + a.about
+		for _, do := range []attackFunc{a.byTCP, a.byUDP} {
+			if do == nil {
+				text += " | | | |"
+				continue
+			}
+			m, err := measure(ctx, program, dir, a, do)
+			if err != nil {
+				return fmt.Errorf("%s: %w", a.name, err)
+			}
+			text += " | " + m.String()
+		}
+		text += " |\n"
+	}
+	fmt.Print(text)
+	if *documentPath != "" {
+		return section.Replace(*documentPath, text)
+	}
+	return nil
+}
+
+func selectAttacks(names string) ([]attack, error) {
+	if names == "all" {
+		return attacks, nil
+	}
+	var selected []attack
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(attacks, func(a attack) bool { return a.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no attack %q", name)
+		}
+		selected = append(selected, attacks[i])
+	}
+	return selected, nil
+}
+
+// measurement is what an attack has cost.
+type measurement struct {
+	units    int
+	cpu      time.Duration
+	memory   int64 // bytes; 0: nothing is held
+	failed   int
+	requests int
+}
+
+func (m measurement) String() string {
+	memory := ""
+	if m.memory > 0 {
+		memory = fmt.Sprintf("%.1f", float64(m.memory)/1024/float64(m.units))
+	}
+	return fmt.Sprintf("%d | %.1f | %s | %d of %d", m.units, float64(m.cpu.Microseconds())/float64(m.units), memory, m.failed, m.requests)
+}
+
+// settle is how long a held attack lasts before memory is read.
+const settle = time.Second
+
+// measure runs an attack on a new sluice.
+func measure(ctx context.Context, program, dir string, a attack, do attackFunc) (m measurement, err error) {
+	s, err := start(ctx, program, dir)
+	if err != nil {
+		return m, err
+	}
+	defer s.stop()
+	visitor := startVisitor(ctx, s.address)
+	defer visitor.stop()
+	if err := visitor.await(100); err != nil {
+		return m, err
+	}
+	idle, err := s.idleCPU(ctx)
+	if err != nil {
+		return m, err
+	}
+	memory, cpu, begun, err := s.usage()
+	if err != nil {
+		return m, err
+	}
+	units, release, err := do(ctx, s.address, a.units)
+	if err != nil {
+		return m, err
+	}
+	defer release()
+	if a.held {
+		if err := sleep(ctx, settle); err != nil {
+			return m, err
+		}
+	}
+	after, used, now, err := s.usage()
+	if err != nil {
+		return m, err
+	}
+	m.units, m.cpu = units, used-cpu-time.Duration(idle*float64(now.Sub(begun)))
+	if a.held {
+		m.memory = max(after-memory, 1)
+	}
+	m.requests, m.failed = visitor.stop()
+	return m, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
