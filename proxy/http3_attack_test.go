@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"io"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -183,6 +184,31 @@ func TestHTTP3StreamsCountAsConnections(t *testing.T) {
 	}
 	eventually(t, "only the connection counts", func() bool { return p.admission.total() == 1 && p.streamMemory.Taken() == 0 })
 	c.expectAlive()
+}
+
+// A client gets the credit of a request that has ended before it has none left, also if most of its
+// requests last.
+func TestHTTP3CreditComesInTime(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
+		if r.URL.Path == "/hang" {
+			io.Copy(io.Discard, c.Reader)
+			return false
+		}
+		return c.write(okResponse)
+	}))
+	p, address := startHTTP3Proxy(t, Options{}, origin.address())
+	c := dialHTTP3(t, address)
+	for range 3 * http2Streams {
+		verify.Equal(t, c.ask(http3Get).status, "200", "status")
+	}
+	for range http2Streams - 10 {
+		c.request(http3GetOf("/hang"), true)
+	}
+	eventually(t, "most requests last", func() bool { return p.inflight() == http2Streams-10 })
+	for range 3 * http2Streams {
+		verify.Equal(t, c.ask(http3Get).status, "200", "status beside requests that last")
+	}
 }
 
 // Bodies that wait to be forwarded are bounded for an address: above that, requests are refused.

@@ -24,6 +24,7 @@ type Conn struct {
 	quic     *quic.Conn
 	endpoint *Endpoint
 	accept   deadline
+	streams  int // that may be open at a time
 	control  *quic.SendStream
 	uni      uniStreams
 	next     uint64 // the id of the next request
@@ -32,19 +33,33 @@ type Conn struct {
 	closed   sync.Once
 
 	mu sync.Mutex
-	// mu guards the field below.
-	ended []*quic.Stream // whose credit the client has not got back
+	// mu guards the fields below.
+	lent  int            // requests whose credit the client has not got back
+	ended []*quic.Stream // those of them that have ended
 }
 
 // creditBatch is how many requests end before the client gets their credit back: each time costs a
-// packet, and another one that confirms it.
+// packet, and another one that confirms it. A client with little credit gets it at once.
 const creditBatch = 16
+
+// lend counts a request.
+func (c *Conn) lend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lent++
+	c.releaseInTimeLocked()
+}
 
 // release gives the credit of a request back, soon.
 func (c *Conn) release(s *quic.Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended = append(c.ended, s); len(c.ended) == creditBatch {
+	c.ended = append(c.ended, s)
+	c.releaseInTimeLocked()
+}
+
+func (c *Conn) releaseInTimeLocked() {
+	if len(c.ended) >= creditBatch || len(c.ended) > 0 && c.lent > c.streams-2*creditBatch {
 		c.releaseLocked()
 	}
 }
@@ -61,6 +76,7 @@ func (c *Conn) releaseLocked() {
 	for _, s := range c.ended {
 		s.ReleaseStreamCredit()
 	}
+	c.lent -= len(c.ended)
 	clear(c.ended)
 	c.ended = c.ended[:0]
 }
@@ -88,7 +104,10 @@ func (c *Conn) Remote() netip.Addr { return addressOf(c.quic.RemoteAddr()) }
 func (c *Conn) RoundTrip() time.Duration { return c.quic.ConnectionStats().SmoothedRTT }
 
 // Incoming is the stream of a request that is neither opened by [Stream.Open] nor rejected yet.
-type Incoming struct{ stream *quic.Stream }
+type Incoming struct {
+	stream *quic.Stream
+	conn   *Conn
+}
 
 // AcceptStream returns the stream of the next request. The error is os.ErrDeadlineExceeded after
 // the read deadline, and else says why the connection has ended.
@@ -97,7 +116,8 @@ func (c *Conn) AcceptStream() (Incoming, error) {
 	switch {
 	case err == nil:
 		c.next = uint64(s.StreamID()) + 4
-		return Incoming{s}, nil
+		c.lend()
+		return Incoming{s, c}, nil
 	case errors.Is(err, context.Canceled):
 		return Incoming{}, os.ErrDeadlineExceeded
 	}
@@ -111,7 +131,7 @@ func (c *Conn) AcceptStream() (Incoming, error) {
 func (i Incoming) Reject() {
 	i.stream.CancelRead(quic.StreamErrorCode(RequestRejected))
 	i.stream.CancelWrite(quic.StreamErrorCode(RequestRejected))
-	i.stream.ReleaseStreamCredit()
+	i.conn.release(i.stream)
 }
 
 // AnnounceGoAway tells the client to open no more streams; those on the way are served (RFC 9114,

@@ -355,7 +355,7 @@ func (e *Endpoint) Accept() (net.Conn, error) {
 	state := q.ConnectionState().TLS
 	admittedOf(q).endHandshake(&state)
 	e.countConns(1)
-	return &Conn{quic: q, endpoint: e}, nil
+	return &Conn{quic: q, endpoint: e, streams: e.options.Load().Streams}, nil
 }
 
 // SetDeadline is the deadline of Accept; zero: none.

@@ -408,6 +408,13 @@ var proxyFaults = []mutation{
 		test: "./proxy TestHTTP3BodiesAreBoundedInMemory",
 	},
 	{
+		name: "http3-little-credit-waits",
+		file: "proxy/http3/conn.go",
+		old:  "c.lent > c.streams-2*creditBatch",
+		new:  "c.lent > c.streams",
+		test: "./proxy TestHTTP3CreditComesInTime",
+	},
+	{
 		name: "http3-heads-without-bound",
 		file: "proxy/http3_downstream.go",
 		old:  "!s.holds && !s.stream.HeadSoon() {",
