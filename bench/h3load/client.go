@@ -102,9 +102,9 @@ func (r *request) exchange(conn *quic.Conn, in *bufio.Reader) error {
 	if _, err := s.Write(r.frame); err != nil {
 		return err
 	}
-	if err := s.Close(); err != nil {
-		return err
-	}
+	// A server that has answered may not want to see the end (RFC 9114, section 4.1.1). Then this
+	// fails, and the answer is whole.
+	_ = s.Close()
 	in.Reset(s)
 	if err := r.readAnswer(in); err != nil {
 		s.CancelRead(requestCancelled)

@@ -19,6 +19,7 @@ type attack struct {
 	about        string
 	units        int
 	held         bool
+	handshakes   bool       // what is held are handshakes, of which sluice may refuse some
 	byTCP, byUDP attackFunc // nil: there is none
 }
 
@@ -28,14 +29,14 @@ const attackers = 16
 func attackerIP(i int) net.IP { return net.IPv4(127, 0, 1, byte(1+i%attackers)) }
 
 var attacks = []attack{
-	{"beginnings", "handshakes that begin and go no further, held", 1000, true, holdHelloTCP, holdHelloQUIC},
-	{"spoofed", "the same from 1,000 addresses that never answer", 1000, true, nil, holdSpoofedQUIC},
-	{"handshakes", "whole handshakes, and the end", 1000, false, handshakeTCP, handshakeQUIC},
-	{"garbage", "packets of no connection; garbage on new connections", 20_000, false, garbageTCP, garbageQUIC},
-	{"resets", "requests that are canceled at once", 20_000, false, rapidResetHTTP2, rapidResetHTTP3},
-	{"bodies", "requests whose body never comes, held", 1600, true, holdBodiesHTTP2, holdBodiesHTTP3},
-	{"heads", "requests whose head stops halfway, held", 1600, true, holdHeadsHTTP2, holdHeadsHTTP3},
-	{"readers", "answers of 1 MiB of which 1 KiB is taken, held", 1600, true, holdReadersHTTP2, holdReadersHTTP3},
+	{"beginnings", "handshakes that begin and go no further, held", 1000, true, true, holdHelloTCP, holdHelloQUIC},
+	{"spoofed", "the same from 1,000 addresses that never answer", 1000, true, true, nil, holdSpoofedQUIC},
+	{"handshakes", "whole handshakes, and the end", 1000, false, false, handshakeTCP, handshakeQUIC},
+	{"garbage", "packets of no connection; garbage on new connections", 20_000, false, false, garbageTCP, garbageQUIC},
+	{"resets", "requests that are canceled at once", 20_000, false, false, rapidResetHTTP2, rapidResetHTTP3},
+	{"bodies", "requests whose body never comes, held", 1600, true, false, holdBodiesHTTP2, holdBodiesHTTP3},
+	{"heads", "requests whose head stops halfway, held", 1600, true, false, holdHeadsHTTP2, holdHeadsHTTP3},
+	{"readers", "answers of 1 MiB of which 1 KiB is taken, held", 1600, true, false, holdReadersHTTP2, holdReadersHTTP3},
 }
 
 // streams is how many streams a connection of the attacker has.

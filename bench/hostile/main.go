@@ -57,17 +57,21 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("<!-- illustration: takes minutes -->\n```sh\n%s\n```\n\nOn %s; %s. CPU in µs and memory in KiB are for each unit; failed is of the visitor's requests.\n\n",
+	text := fmt.Sprintf("<!-- illustration: takes minutes -->\n```sh\n%s\n```\n\nOn %s; %s. CPU in µs is for each unit, memory in KiB for each that is held; failed is of the visitor's requests.\n\n",
 		strings.TrimSpace("go run ./bench/hostile "+strings.Join(args, " ")), time.Now().UTC().Format(time.DateOnly), machine.Commit(ctx))
 	text += "| attack | HTTP/2: units | CPU | memory | failed | HTTP/3: units | CPU | memory | failed |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
 	for _, a := range selected {
 		text += "| " + a.about
-		for _, do := range []attackFunc{a.byTCP, a.byUDP} {
+		for _, byUDP := range []bool{false, true} {
+			do := a.byTCP
+			if byUDP {
+				do = a.byUDP
+			}
 			if do == nil {
 				text += " | | | |"
 				continue
 			}
-			m, err := measure(ctx, program, dir, a, do)
+			m, err := measure(ctx, program, dir, a, do, byUDP)
 			if err != nil {
 				return fmt.Errorf("%s: %w", a.name, err)
 			}
@@ -100,6 +104,7 @@ func selectAttacks(names string) ([]attack, error) {
 // measurement is what an attack has cost.
 type measurement struct {
 	units    int
+	held     int // of them
 	cpu      time.Duration
 	memory   int64 // bytes; 0: nothing is held
 	failed   int
@@ -109,22 +114,26 @@ type measurement struct {
 func (m measurement) String() string {
 	memory := ""
 	if m.memory > 0 {
-		memory = fmt.Sprintf("%.1f", float64(m.memory)/1024/float64(m.units))
+		memory = fmt.Sprintf("%.1f", float64(m.memory)/1024/float64(max(1, m.held)))
 	}
-	return fmt.Sprintf("%d | %.1f | %s | %d of %d", m.units, float64(m.cpu.Microseconds())/float64(m.units), memory, m.failed, m.requests)
+	units := fmt.Sprint(m.units)
+	if m.held > 0 && m.held != m.units {
+		units += fmt.Sprintf(", %d held", m.held)
+	}
+	return fmt.Sprintf("%s | %.1f | %s | %d of %d", units, float64(m.cpu.Microseconds())/float64(m.units), memory, m.failed, m.requests)
 }
 
 // settle is how long a held attack lasts before memory is read.
 const settle = time.Second
 
 // measure runs an attack on a new sluice.
-func measure(ctx context.Context, program, dir string, a attack, do attackFunc) (m measurement, err error) {
+func measure(ctx context.Context, program, dir string, a attack, do attackFunc, byUDP bool) (m measurement, err error) {
 	s, err := start(ctx, program, dir)
 	if err != nil {
 		return m, err
 	}
 	defer s.stop()
-	visitor := startVisitor(ctx, s.address)
+	visitor := startVisitor(ctx, s.address, byUDP)
 	defer visitor.stop()
 	if err := visitor.await(100); err != nil {
 		return m, err
@@ -153,7 +162,12 @@ func measure(ctx context.Context, program, dir string, a attack, do attackFunc) 
 	}
 	m.units, m.cpu = units, used-cpu-time.Duration(idle*float64(now.Sub(begun)))
 	if a.held {
-		m.memory = max(after-memory, 1)
+		m.memory, m.held = max(after-memory, 1), units
+	}
+	if a.handshakes {
+		if m.held, err = s.handshakes(ctx); err != nil {
+			return m, err
+		}
 	}
 	m.requests, m.failed = visitor.stop()
 	return m, nil

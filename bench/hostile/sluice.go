@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,6 +22,7 @@ import (
 // sluice is a running sluice, with a peer.
 type sluice struct {
 	address string // "host:port" of its listener, by TCP and UDP
+	admin   string // "host:port"
 	process *subprocess.Process
 	peer    *httptest.Server
 }
@@ -34,7 +36,7 @@ func start(ctx context.Context, program, dir string) (*sluice, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sluice{address: addresses[0]}
+	s := &sluice{address: addresses[0], admin: addresses[1]}
 	long := make([]byte, longBytes)
 	s.peer = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -96,6 +98,26 @@ func (s *sluice) usage() (resident int64, cpu time.Duration, now time.Time, err 
 	}
 	cpu, err = machine.ProcessClock(s.process.PID())
 	return resident << 10, cpu, time.Now(), err
+}
+
+// handshakes returns how many handshakes go on.
+func (s *sluice) handshakes(ctx context.Context) (n int, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), "\nsluice_tls_handshakes_in_progress ")
+	_, err = fmt.Sscan(rest, &n)
+	return n, err
 }
 
 // idleCPU returns which share of a processor the visitor costs.

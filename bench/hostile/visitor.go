@@ -6,20 +6,22 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/quic-go/quic-go/http3"
+
 	"sluice/observe/wake"
+	"sluice/test/http3test"
 )
 
 // patience is how long a handshake or an answer may take.
 const patience = 10 * time.Second
 
-// A visitor is a client that means no harm: it sends a request every 10 ms, of HTTP/2, from an
-// address of its own.
+// A visitor is a client that means no harm: it sends a request every 10 ms, from another address
+// than the attacker's.
 type visitor struct {
 	end      context.CancelFunc
 	work     sync.WaitGroup
@@ -27,13 +29,13 @@ type visitor struct {
 	failed   atomic.Int64
 }
 
-func startVisitor(ctx context.Context, address string) *visitor {
+func startVisitor(ctx context.Context, address string, byUDP bool) *visitor {
 	ctx, cancel := context.WithCancel(ctx)
 	v := &visitor{end: cancel}
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 9, 9, 9)}}
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{
-		DialContext: dialer.DialContext, ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
-	}}
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	if byUDP {
+		client.Transport = &http3test.Client{Transport: http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	}
 	v.work.Go(func() {
 		wake.Every(ctx, 10*time.Millisecond, func() {
 			response, err := client.Get("https://" + address + "/")
