@@ -50,9 +50,10 @@ type readiness struct {
 	chains    *chains
 	tags      *catalog.Reader
 	effective func() *config.Config // in use
-	// lacksCertificates returns the listeners without a certificate, each as a sentence. It does
-	// not count when an old process is replaced: this one has as many.
+	// lacksCertificates returns the listeners without a certificate, each as a sentence. It delays
+	// no process that replaces an old one, which serves without them too.
 	lacksCertificates func() []string
+	takingOver        bool // this process replaces an old one
 	process           *operator.Process
 	systemd           *systemd.Manager
 	events            *events.Feed
@@ -70,7 +71,7 @@ func (r *readiness) await(ctx context.Context) {
 		if p.ready() && !wake.Closed(r.answered) {
 			close(r.answered)
 		}
-		if p.ready() && (len(lacking) == 0 || time.Since(begin) > readyTimeout) {
+		if p.ready() && (len(lacking) == 0 || r.takingOver || time.Since(begin) > readyTimeout) {
 			p.missing = append(p.missing, lacking...)
 			close(r.became)
 			r.systemd.Ready(r.status())
