@@ -223,6 +223,7 @@ func drained(t *testing.T, s *serving) (ids []string) {
 
 // Deployments that restart, move and crash the apps of a real Consul, with load: no request fails.
 func TestRoll(t *testing.T) {
+	t.Parallel()
 	c, all := startCluster(t, 1)
 	s := all[0]
 
@@ -253,6 +254,7 @@ func TestRoll(t *testing.T) {
 
 // An app that crashes in its deployment ends the roll, and what is done need not be done again.
 func TestRollMeetsACrash(t *testing.T) {
+	t.Parallel()
 	long.Test(t)
 	c, all := startCluster(t, 1)
 	s := all[0]
@@ -275,6 +277,7 @@ func TestRollMeetsACrash(t *testing.T) {
 
 // An app that hangs after its deployment passes Consul's check until that is late.
 func TestRollMeetsAHang(t *testing.T) {
+	t.Parallel()
 	long.Test(t)
 	c, all := startCluster(t, 1)
 	hung := make(chan struct{})
@@ -291,6 +294,7 @@ func TestRollMeetsAHang(t *testing.T) {
 
 // A request of another replica holds up the roll, which only that replica knows of.
 func TestRollWithTwoReplicas(t *testing.T) {
+	t.Parallel()
 	c, all := startCluster(t, 2)
 	var held *admin.Peer
 	until := make(chan struct{})
