@@ -49,7 +49,7 @@ routes:
   - { path: /moon, service: moon }
   - { path: /sun, service: sun }
 `, consul.URL(), origin(t, "fixed"))
-	r := start(t, text)
+	r := start(t, text, func(g *Gateway) { g.waits.retire = 0 })
 	r.answers("/moon", "moon") // a found service has the default timeout of a connection
 	r.gets("/fixed", "fixed")
 	// A route may exist before its service.

@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"sluice/doctor"
+	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
@@ -74,6 +76,8 @@ func TestNoSecretIsShown(t *testing.T) {
 		_ = r.Write(w) // back, as echo does
 	})
 	issuer := echo(t)
+	pem, keyPEM := testcert.PEM("own.example") // else this is not ready
+	certificate, key := writeFile(t, s.dir, "own.pem", pem), writeFile(t, s.dir, "own.key", keyPEM)
 	text := func(more string) string {
 		return fmt.Sprintf(`
 admin: { address: "127.0.0.1:0", token_file: %q, read_token_file: %q }
@@ -85,7 +89,7 @@ consul:
   register: { service: %s, replica_token_file: %q, check: { type: http, url: "http://127.0.0.1:1/ready?key=%s" } }
 listeners:
   - { name: web, address: "127.0.0.1:0" }
-  - { name: secure, address: "127.0.0.1:0", tls: { acme: { names: [secrets.example], storage: %q, directory: "https://%s/dir?key=%s" } } }
+  - { name: secure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q, key: %q }], acme: { names: [secrets.example], storage: %q, directory: "https://%s/dir?key=%s" } } }
 catalog: { tags: [sluice], select: { name: %s-none }, forward_auth: ["http://127.0.0.1:1/tags?key=%s"] }
 services:
   star:
@@ -105,13 +109,13 @@ services:
 `,
 			operate, s.file("admin.read_token_file"), echo(t), s.of("tracing.otlp"), s.of("tracing.headers"),
 			agent.URL(), s.of("consul.token"), own, s.file("replica_token_file"), s.of(checkURL),
-			filepath.Join(s.dir, "acme"), echo(t), s.of("acme.directory"), own, s.of("catalog.forward_auth"),
+			certificate, key, filepath.Join(s.dir, "acme"), echo(t), s.of("acme.directory"), own, s.of("catalog.forward_auth"),
 			peer, s.of("sticky.secret"), s.of("active.path"), s.of("active.headers"), peer, s.of("active.send"), more,
 			s.of("set"), s.of("add"), s.of("response set"), s.of("response add"), s.of("rewrite.to"), users, s.of("users"),
 			echo(t), s.of("forward_auth.url"), issuer, s.of("jwks_url"), issuer, s.of("second jwks_url"))
 	}
 	first := text("")
-	r := startWithin(t, first, 0)
+	r := start(t, first, func(g *Gateway) { g.waits.start, g.waits.warm, g.waits.certificates = 0, 0, 10*time.Millisecond })
 	for _, path := range []string{"/star", "/rewritten", "/tcp", "/users", "/asked", "/one", "/two"} {
 		r.send(http.MethodGet, r.url("web")+path, "Authorization", "Bearer e30.e30.e30")
 	}
