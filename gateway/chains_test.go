@@ -166,10 +166,11 @@ func TestUnusableChainFromTheStart(t *testing.T) {
 	r := startWithin(t, preamble+"consul: { addresses: ["+agent.URL()+"] }\nservices: { web: { consul: { connect: true } }, plain: { consul: {} } }\nroutes: [{ service: web }]\n", time.Millisecond)
 	consultest.Await(t, "the chain is refused", r.refusesChain)
 	r.awaitPooled("plain", "plain=[plain-1]")
-	consultest.AwaitPromptly(t, "this process is ready, and says what is missing", func() bool {
-		ready, missing := r.readiness.now()
-		return ready && strings.Contains(strings.Join(missing, ""), `service "web": no discovery chain yet: `)
+	consultest.AwaitPromptly(t, "readiness does not wait for the chain, and says what is missing", func() bool {
+		ready, missing := r.progressAfter(0)
+		return ready && strings.Contains(missing, `service "web": no discovery chain yet: `)
 	})
+	r.awaitReady()
 	verify.Equal(t, r.pooled("web"), "web=[]", "the pools")
 
 	_, err := agent.Client().ConfigEntries().Delete(api.ServiceRouter, "web", nil)
@@ -186,10 +187,11 @@ func TestDiscoveryChainsWithoutTheRight(t *testing.T) {
 	verify.NoError(t, err)
 	r := startWithin(t, fmt.Sprintf(preamble+"consul: { addresses: [%q], token: %s }\n"+
 		"services: { web: { consul: { connect: true, service: %s } } }\nroutes: [{ service: web }]\n", agent.URL(), token.SecretID, name), time.Millisecond)
-	consultest.Await(t, "/readyz names the right", func() bool {
-		_, missing := r.readiness.now()
-		return strings.Contains(strings.Join(missing, ""), "no discovery chain yet") &&
-			strings.Contains(strings.Join(missing, ""), fmt.Sprintf("service:read: service %q { policy = \"read\" }", name))
+	consultest.AwaitPromptly(t, "readiness does not wait for the chain, and names the right", func() bool {
+		p := r.readiness.progress(0)
+		missing := strings.Join(p.missing, "")
+		return !p.wait && strings.Contains(missing, "no discovery chain yet") &&
+			strings.Contains(missing, fmt.Sprintf("service:read: service %q { policy = \"read\" }", name))
 	})
 	verify.That(t, !r.chain().Known && r.chain().LastError != "", "chain %+v", r.chain())
 }

@@ -22,6 +22,7 @@ import (
 // reused for later streams of the connection, all of which but one count as connections for the
 // limits of the server.
 type http3Stream struct {
+	streamSide
 	client   client
 	stream   http3.Stream
 	conn     *http3ClientConn
@@ -276,21 +277,10 @@ func (s *http3Stream) ofBody(err error) error {
 	return s.recordFault(err)
 }
 
-// begin, keepsOpen and closeAfterAnswer implement downstream.
-func (s *http3Stream) begin()            {}
-func (s *http3Stream) keepsOpen() bool   { return true }
-func (s *http3Stream) closeAfterAnswer() {}
-
 // ReadBody implements source.
 func (s *http3Stream) ReadBody(b *socket.Buffers, _ bool) (transfer.Piece, error) {
 	return readStreamBody(s.exchange, s, b)
 }
-
-// SourceSocket implements source.
-func (s *http3Stream) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }
-
-// SinkSocket implements sink.
-func (s *http3Stream) SinkSocket() (socket.Side, *socket.Pace) { return socket.Side{}, nil }
 
 // TakesCoded implements sink.
 func (s *http3Stream) TakesCoded() bool { return false }
@@ -374,14 +364,8 @@ func (s *http3Stream) waited() bool { return s.stream.Delayed }
 // isWhole implements downstream.
 func (s *http3Stream) isWhole(sent int64) bool { return s.exchange.isWhole(sent) }
 
-// cut implements downstream. The end of the stream resets it, since the response has no end.
-func (s *http3Stream) cut(int64) {}
-
 // Parties implements sweepOwner of package socket, and downstream.
 func (s *http3Stream) Parties() (client, peer any) { return places.BlockOf(s.conn.client.remote), nil }
-
-// OnSweep implements sweepOwner of package socket.
-func (s *http3Stream) OnSweep(int64) int64 { return socket.Never }
 
 // IsGone implements downstream. What sluice cuts waits no longer.
 func (s *http3Stream) IsGone() bool {

@@ -22,4 +22,18 @@ var gatewayFaults = []mutation{
 		new:  "\t\tg.routes.Load().AwaitKeys(ctx, g.waits.start)",
 		test: "./gateway TestTokensOfANewIssuerInANewProcess",
 	},
+	{
+		name: "readiness-waits-for-a-chain-that-cannot-be-used",
+		file: "gateway/chains.go",
+		old:  "why, refused = s.wrong.Error(), true",
+		new:  "why = s.wrong.Error()",
+		test: "./gateway TestUnusableChainFromTheStart",
+	},
+	{
+		name: "readiness-waits-for-a-chain-that-consul-refuses",
+		file: "gateway/chains.go",
+		old:  "why, refused := \"no answer from Consul\", known.Refused",
+		new:  "why, refused := \"no answer from Consul\", false",
+		test: "./gateway TestDiscoveryChainsWithoutTheRight",
+	},
 }
