@@ -14,8 +14,8 @@ const (
 	// A window lasts for at least windowTime, and until it has windowSamples.
 	windowTime    = 100 * time.Millisecond
 	windowSamples = 40
-	// longestWindow is how long a window may last: what is seen in a longer one says little of any
-	// time in it.
+	// longestWindow is how long a window may last: what is seen in a longer one says little of
+	// any time in it.
 	longestWindow = 10 * time.Second
 	// standstill is how long no answer may come at a limit.
 	standstill = time.Second
@@ -34,14 +34,16 @@ const (
 // (github.com/Netflix/concurrency-limits, Gradient2Limit), with four differences:
 //
 //   - While no overload is seen there is no limit at all, and so none to be too low in calm times.
-//   - What is compared is a quarter and the half of the answers, not their mean: a peer that pauses, and a route whose
-//     few requests take long, do not move both.
-//   - The limit is set in one step, by Little's law: the answers per second times the time that a request takes in calm times,
-//     as BBR does (Cardwell et al., "BBR: Congestion-Based Congestion Control", 2016). A step by the
-//     latency would fall too low, since what is answered while a queue drains has waited in it.
-//   - A limit that does not make answers quicker was wrong: nothing has waited, so what is seen is the normal now. That is
-//     how a service that became slower for good, without being overloaded, gets rid of it. Cinnamon asks by the covariance of
-//     throughput and requests in flight (uber.com/blog/cinnamon-auto-tuner-adaptive-concurrency-in-the-wild).
+//   - What is compared is a quarter and the half of the answers, not their mean: a peer that
+//     pauses, and a route whose few requests take long, do not move both.
+//   - The limit is set in one step, by Little's law: the answers per second times the time that a
+//     request takes in calm times, as BBR does (Cardwell et al., "BBR: Congestion-Based Congestion
+//     Control", 2016). A step by the latency would fall too low, since what is answered while a
+//     queue drains has waited in it.
+//   - A limit that does not make answers quicker was wrong: nothing has waited, so what is seen is
+//     the normal now. That is how a service that became slower for good, without being overloaded,
+//     gets rid of it. Cinnamon asks by the covariance of throughput and requests in flight
+//     (uber.com/blog/cinnamon-auto-tuner-adaptive-concurrency-in-the-wild).
 //
 // It reads no clock and is used by one goroutine at a time. The zero value has seen nothing.
 type gradient struct {

@@ -55,8 +55,8 @@
 //     over one TCP connection to a reader on the load generator's core. This is
 //     its cheapest way of logging every request.
 //   - haproxy-nolog: the same without a log.
-//   - relay: HAProxy in TCP mode, which forwards the bytes of a connection without a look at them: the least that a proxy does.
-//     It takes part in the workload small.
+//   - relay: HAProxy in TCP mode, which forwards the bytes of a connection without a look at them:
+//     the least that a proxy does. It takes part in the workload small.
 //   - haproxy-splice: as haproxy, with bodies that move within the kernel (option
 //     splice-request, splice-response), which is not its default.
 //   - sluice: static peers, JSON access log to a file, everything else by

@@ -247,8 +247,8 @@ func (c *chains) settled(inUse *config.Config) bool {
 }
 
 // missing returns why a service of the configuration in use has no chain, and whether that stays so
-// until somebody changes something: Consul refuses it, or it cannot be used. "": it has one, or needs
-// none.
+// until somebody changes something: Consul refuses it, or it cannot be used. "": it has one, or
+// needs none.
 func (c *chains) missing(inUse *config.Config, name string) (text string, refused bool) {
 	if !lacksChain(inUse.Services[name]) {
 		return "", false

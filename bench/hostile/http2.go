@@ -21,6 +21,15 @@ func dialTCP(ctx context.Context, address string, i int) (net.Conn, error) {
 	return dialer.DialContext(ctx, "tcp", address)
 }
 
+// dialBriefly is dialTCP for a connection that does not stay.
+func dialBriefly(ctx context.Context, address string, i int) (net.Conn, error) {
+	conn, err := dialTCP(ctx, address, i)
+	if err == nil {
+		err = conn.SetDeadline(time.Now().Add(patience))
+	}
+	return conn, err
+}
+
 // A silentConn loses what the server says.
 type silentConn struct {
 	net.Conn
@@ -50,7 +59,7 @@ func holdHelloTCP(ctx context.Context, address string, units int) (int, func(), 
 
 func handshakeTCP(ctx context.Context, address string, units int) (int, func(), error) {
 	done, err := each(units, func(i int) error {
-		conn, err := dialTCP(ctx, address, i)
+		conn, err := dialBriefly(ctx, address, i)
 		if err != nil {
 			return err
 		}
@@ -62,7 +71,7 @@ func handshakeTCP(ctx context.Context, address string, units int) (int, func(), 
 
 func garbageTCP(ctx context.Context, address string, units int) (int, func(), error) {
 	done, err := each(units/10, func(i int) error {
-		conn, err := dialTCP(ctx, address, i)
+		conn, err := dialBriefly(ctx, address, i)
 		if err != nil {
 			return err
 		}

@@ -22,8 +22,8 @@ type Fault struct {
 //   - a version of 1.0 with Transfer-Encoding, which becomes 1.1 (section 6.1);
 //   - equal lengths in several Content-Length fields, or in a list, which become one (section 6.3);
 //   - a Content-Length beside Transfer-Encoding, which goes (section 6.3);
-//   - control characters in the value of a field, except NUL, CR and those of the two fields above, which become
-//     spaces (RFC 9110, section 5.5).
+//   - control characters in the value of a field, except NUL, CR and those of the two fields above,
+//     which become spaces (RFC 9110, section 5.5).
 //
 // The result is a head that Scan accepts, in memory of its own, and the length that it has in b;
 // 0: it is not complete and may become one. A head that Scan accepts stays as it is. The sender

@@ -174,8 +174,8 @@ func (s *Stream) HeadSoon() (whole bool) {
 	return whole
 }
 
-// peekHeader peeks the header of a frame of type t into b, and returns the lengths of the header and
-// of the payload; 0: it is another frame, or does not arrive before the read deadline.
+// peekHeader peeks the header of a frame of type t into b, and returns the lengths of the header
+// and of the payload; 0: it is another frame, or does not arrive before the read deadline.
 func (s *Stream) peekHeader(b []byte, t frameType) (header int, payload uint64) {
 	if _, err := s.quic.Peek(b[:2]); err != nil || frameType(b[0]) != t {
 		return 0, 0

@@ -45,8 +45,9 @@ type tunnelStream interface {
 	// SendTunnel sends b, and then the end of this direction if ends. It returns when the other
 	// side has allowed to send all of b.
 	SendTunnel(b []byte, ends bool) error
-	// AwaitTunnel waits until bytes or their end have arrived, or returns os.ErrDeadlineExceeded
-	// when the read deadline of the Entry has passed, which may change meanwhile. It removes that.
+	// AwaitTunnel waits until bytes or their end have arrived, or returns
+	// os.ErrDeadlineExceeded when the read deadline of the Entry has passed, which may change
+	// meanwhile. It removes that.
 	AwaitTunnel() error
 	// TakeTunnel moves bytes that have arrived to b. last: no more will arrive.
 	TakeTunnel(b []byte) (n int, last bool)
@@ -113,7 +114,8 @@ func (t *Tunnel) Run(early []byte, in, out *int64) (cut error) {
 	return *err
 }
 
-// BreakClient ends both directions, since the client's end is broken. It is safe for concurrent use.
+// BreakClient ends both directions, since the client's end is broken. It is safe for concurrent
+// use.
 func (t *Tunnel) BreakClient() { t.cut(BrokenEnd{true, ErrClosedEarly}) }
 
 // cut ends both directions.

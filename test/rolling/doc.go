@@ -20,11 +20,11 @@
 //
 // # Assertions
 //
-//   - No GET fails, except one whose answer an instance of HTTP/2 had begun when it died: net/http writes head
-//     and body apart, and sluice waits for the body for 100 ms only.
-//   - A POST or a call of gRPC fails only if a part of it reached an instance that was about to die or
-//     hung, so that it must not be sent again (RFC 9110, section 9.2.2). The application records what
-//     reached which instance.
+//   - No GET fails, except one whose answer an instance of HTTP/2 had begun when it died: net/http
+//     writes head and body apart, and sluice waits for the body for 100 ms only.
+//   - A POST or a call of gRPC fails only if a part of it reached an instance that was about to die
+//     or hung, so that it must not be sent again (RFC 9110, section 9.2.2). The application records
+//     what reached which instance.
 //   - No POST and no call reaches two instances.
 //   - Every answer belongs to its request, and to all of its body.
 //   - Every new instance gets requests.
