@@ -8,11 +8,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"sluice/bench/machine"
@@ -26,14 +24,7 @@ func main() {
 	if code, isChild := serveChild(os.Args[1:]); isChild {
 		os.Exit(code)
 	}
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	if err := run(ctx, os.Args[1:]); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-		}
-		os.Exit(1)
-	}
+	machine.RunCommand("bench", run)
 }
 
 func run(ctx context.Context, args []string) error {

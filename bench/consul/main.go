@@ -8,11 +8,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"sluice/bench/machine"
 )
 
 // options say what to measure.
@@ -34,22 +34,12 @@ type options struct {
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == watchCommand {
-		exit(watch(os.Args[2:]))
+		machine.Exit("bench/consul", watch(os.Args[2:]))
 	}
 	if len(os.Args) > 1 && os.Args[1] == memoryCommand {
-		exit(serveMemory(os.Args[2:]))
+		machine.Exit("bench/consul", serveMemory(os.Args[2:]))
 	}
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	exit(run(ctx, os.Args[1:]))
-}
-
-func exit(err error) {
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "bench/consul:", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
+	machine.RunCommand("bench/consul", run)
 }
 
 func run(ctx context.Context, args []string) error {

@@ -9,10 +9,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -24,14 +22,7 @@ import (
 var section = markdown.WrittenBy("bench/cost")
 
 func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	if err := run(ctx, os.Args[1:]); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "bench/cost:", err)
-		}
-		os.Exit(1)
-	}
+	machine.RunCommand("bench/cost", run)
 }
 
 func run(ctx context.Context, args []string) error {

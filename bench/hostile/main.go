@@ -4,14 +4,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"sluice/bench/machine"
@@ -22,14 +19,7 @@ import (
 var section = markdown.WrittenBy("bench/hostile")
 
 func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	if err := run(ctx, os.Args[1:]); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "bench/hostile:", err)
-		}
-		os.Exit(1)
-	}
+	machine.RunCommand("bench/hostile", run)
 }
 
 func run(ctx context.Context, args []string) error {

@@ -8,9 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"sluice/bench/machine"
@@ -19,19 +17,9 @@ import (
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == appCommand {
-		exit(runApp(os.Args[2:]))
+		machine.Exit("bench/rivals", runApp(os.Args[2:]))
 	}
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	exit(run(ctx, os.Args[1:]))
-}
-
-func exit(err error) {
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "bench/rivals:", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
+	machine.RunCommand("bench/rivals", run)
 }
 
 func run(ctx context.Context, args []string) error {
