@@ -4,11 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
-	"strings"
-	"sync"
 	"testing"
 
 	own "sluice/proxy/http3"
@@ -183,92 +179,4 @@ func TestHTTP3Settings(t *testing.T) {
 	frame, payload, err := h3ReadFrame(in)
 	want := append(append(h3Int(6), h3LongInt(streamListBytes, 2)...), 8, 1)
 	verify.That(t, err == nil && frame == 4 && bytes.Equal(payload, want), "got %d %x, %v, want SETTINGS %x", frame, payload, err, want)
-}
-
-// Packets may be lost, doubled and reordered.
-func TestHTTP3OnABadNetwork(t *testing.T) {
-	t.Parallel()
-	_, address := startHTTP3Proxy(t, Options{}, startServer(t, echoBody))
-	random := rand.New(rand.NewPCG(verify.Seed(t), 3))
-	client := http3Client(t)
-	to := startBadRelay(t, random, address)
-	var all sync.WaitGroup
-	for i := range 20 {
-		body := strings.Repeat(string(rune('a'+i)), i*3000)
-		all.Go(func() {
-			answer, err := client.Post("https://"+to+"/", "text/plain", strings.NewReader(body))
-			if err != nil {
-				t.Errorf("request %d: %v", i, err)
-				return
-			}
-			defer answer.Body.Close()
-			got, err := io.ReadAll(answer.Body)
-			verify.That(t, err == nil && string(got) == "POST "+body+" ", "request %d: got %d bytes, %v", i, len(got), err)
-		})
-	}
-	all.Wait()
-}
-
-// startBadRelay passes packets of one client to an address and back: a part of them is lost,
-// doubled, or comes after the next one.
-func startBadRelay(t *testing.T, random *rand.Rand, address string) string {
-	front := verify.Result(net.ListenPacket("udp", "127.0.0.1:0")).Must(t)
-	back := verify.Result(net.Dial("udp", address)).Must(t)
-	var mu sync.Mutex
-	// pass returns what is sent instead of a packet. held is that of its direction.
-	pass := func(packet []byte, held *[]byte) (out [][]byte) {
-		mu.Lock()
-		defer mu.Unlock()
-		switch packet = bytes.Clone(packet); random.IntN(12) {
-		case 0:
-			return nil
-		case 1:
-			return [][]byte{packet, packet}
-		case 2:
-			last := *held
-			if *held = packet; last == nil {
-				return nil
-			}
-			return [][]byte{last}
-		}
-		out = append(out, packet)
-		if *held != nil {
-			out, *held = append(out, *held), nil
-		}
-		return out
-	}
-	var client net.Addr
-	known, b := make(chan struct{}), make([]byte, 1<<16)
-	var relays sync.WaitGroup
-	relays.Go(func() {
-		var held []byte
-		for {
-			n, from, err := front.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			if client == nil {
-				client = from
-				close(known)
-			}
-			for _, packet := range pass(b[:n], &held) {
-				back.Write(packet)
-			}
-		}
-	})
-	relays.Go(func() {
-		var held []byte
-		for b := make([]byte, 1<<16); ; {
-			n, err := back.Read(b)
-			if err != nil {
-				return
-			}
-			<-known
-			for _, packet := range pass(b[:n], &held) {
-				front.WriteTo(packet, client)
-			}
-		}
-	})
-	t.Cleanup(func() { front.Close(); back.Close(); relays.Wait() })
-	return front.LocalAddr().String()
 }

@@ -97,24 +97,3 @@ func allocated() allocations {
 	}
 	return all
 }
-
-// What a request costs with one connection and one request at a time, beside HTTP/2: time of the
-// server and of the client, on the same machine.
-func BenchmarkRequest(b *testing.B) {
-	b.Run("HTTP/2", func(b *testing.B) {
-		p := startProxy(b, Options{}, startRawOrigin(b, []byte(okResponse)))
-		c := p.dialFrames()
-		id := uint32(1)
-		for b.Loop() {
-			c.ask(id, http2Get)
-			id += 2
-		}
-	})
-	b.Run("HTTP/3", func(b *testing.B) {
-		_, address := startHTTP3Proxy(b, Options{}, startRawOrigin(b, []byte(okResponse)))
-		c := dialHTTP3(b, address)
-		for b.Loop() {
-			c.ask(http3Get)
-		}
-	})
-}

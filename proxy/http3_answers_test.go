@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/protobuf/proto"
 
-	"sluice/balancer"
 	own "sluice/proxy/http3"
 	"sluice/route"
 	"sluice/test/verify"
@@ -87,27 +86,6 @@ func TestHTTP3Responses(t *testing.T) {
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.openHTTP3Streams() == 0 })
 }
 
-// A client may wait for 100 before it sends the body.
-func TestHTTP3ExpectContinue(t *testing.T) {
-	t.Parallel()
-	for _, length := range []int{4, 100_000} {
-		for _, announced := range []bool{true, false} {
-			_, address := startHTTP3Proxy(t, Options{}, startServer(t, echoBody))
-			fields, body := http3Post+"|expect=100-continue", strings.Repeat("b", length)
-			if announced {
-				fields += fmt.Sprint("|content-length=", length)
-			}
-			r := dialHTTP3(t, address).request(fields, false)
-			a := r.nextHead()
-			verify.That(t, len(a.interim) == 1 && a.interim[0] == "100", "got %+v before the body", a)
-			r.send(h3Data(body))
-			r.CloseWrite()
-			a = r.response()
-			verify.That(t, a.status == "200" && a.body == "POST "+body+" ", "%d bytes: got %s, %d bytes", length, a.status, len(a.body))
-		}
-	}
-}
-
 // Answers of sluice's own, to requests whose body is not read.
 func TestHTTP3Refusals(t *testing.T) {
 	t.Parallel()
@@ -160,35 +138,6 @@ func TestHTTP3GRPC(t *testing.T) {
 	}
 	a := c.ask(call + "|grpc-timeout=1n")
 	verify.That(t, a.status == "200" && a.header["grpc-status"] == "4", "got %+v", a)
-}
-
-// What was not processed is sent again: a request without a body, and one whose body is kept.
-func TestHTTP3RequestsAreSentAgain(t *testing.T) {
-	t.Parallel()
-	var tries atomic.Int64
-	answer := withRequest(func(c *originConn, r *http.Request) bool {
-		return tries.Add(1)%3 != 0 && c.write(okResponse) // every third try has no answer
-	})
-	p := startProxy(t, Options{}, startOrigin(t, answer).address(), startOrigin(t, answer).address())
-	p.reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10}})
-	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 4, BodyBytes: 1 << 20}})
-	c := dialHTTP3(t, p.serveHTTP3(ListenerOptions{Name: "h3"}))
-	for range 10 {
-		for _, body := range []string{"", "small", strings.Repeat("long", 50_000)} {
-			fields := strings.Replace(http3Post, "POST", "PUT", 1)
-			if body == "" {
-				fields = http3Get
-			}
-			r := c.request(fields, false)
-			if body != "" {
-				r.send(h3Data(body))
-			}
-			r.CloseWrite()
-			a := r.response()
-			verify.That(t, a.status == "200", "%d bytes: got %+v", len(body), a)
-		}
-	}
-	verify.That(t, tries.Load() > 30, "no request was sent twice")
 }
 
 // A unary call of gRPC that a peer has not processed is sent again, although it announces no

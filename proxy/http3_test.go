@@ -3,10 +3,8 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
-	"io"
 	"net"
 	"net/http"
-	"strings"
 	"testing"
 
 	"github.com/quic-go/quic-go/http3"
@@ -48,39 +46,4 @@ func http3Client(t testing.TB) *http.Client {
 	client := &http3test.Client{Transport: http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	t.Cleanup(func() { client.Close() })
 	return &http.Client{Transport: client, Timeout: patience}
-}
-
-func TestHTTP3(t *testing.T) {
-	t.Parallel()
-	origin := startServer(t, func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		w.Header().Set("X-Saw", r.Method+" "+r.Host+" "+r.URL.RequestURI()+" "+r.Header.Get("Via")+" "+r.Trailer.Get("After"))
-		w.Header().Set("Trailer", "Late")
-		w.Write(body)
-		w.Header().Set("Late", "yes")
-	})
-	p := startProxy(t, Options{}, origin)
-	address := p.serveHTTP3(ListenerOptions{Name: "h3"})
-	client := http3Client(t)
-	long := strings.Repeat("0123456789abcdef", 1<<16)
-	for name, test := range map[string]struct{ method, body string }{
-		"GET": {"GET", ""}, "POST": {"POST", "small"}, "long POST": {"POST", long},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var body io.Reader
-			if test.body != "" {
-				body = strings.NewReader(test.body)
-			}
-			request := verify.Result(http.NewRequest(test.method, "https://"+address+"/a?b=c", body)).Must(t)
-			request.Header.Set("TE", "trailers")
-			answer := verify.Result(client.Do(request)).Must(t)
-			defer answer.Body.Close()
-			got := string(verify.Result(io.ReadAll(answer.Body)).Must(t))
-			verify.Equal(t, answer.StatusCode, 200, "status")
-			verify.Equal(t, answer.Proto, "HTTP/3.0", "protocol")
-			verify.That(t, got == test.body, "body of %d bytes, want %d", len(got), len(test.body))
-			verify.Equal(t, answer.Header.Get("X-Saw"), test.method+" "+address+" /a?b=c 3.0 sluice", "what the peer saw")
-			verify.Equal(t, answer.Trailer.Get("Late"), "yes", "trailer")
-		})
-	}
 }

@@ -129,69 +129,6 @@ func TestHTTP3TunnelBreaks(t *testing.T) {
 	})
 }
 
-// A tunnel whose client takes no bytes holds up its peer, and one whose peer takes none its client,
-// but no other stream.
-func TestHTTP3TunnelFlowControl(t *testing.T) {
-	t.Parallel()
-	const flood = 16 << 20
-	sent, takes := make(chan error, 1), make(chan struct{})
-	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
-		if r.URL.Path != "/ws" {
-			return c.write(okResponse)
-		}
-		c.write(switching(r.Header.Get("Sec-WebSocket-Key")))
-		written := make(chan error, 1)
-		go func() {
-			_, err := c.Conn.Write(make([]byte, flood))
-			written <- err
-		}()
-		<-takes
-		io.Copy(io.Discard, c.Reader)
-		sent <- <-written
-		closeWrite(t, c.Conn)
-		return false
-	}))
-	p, address := startHTTP3Proxy(t, Options{}, origin.address())
-	config := quicClient()
-	config.MaxStreamReadBufferSize, config.MaxStreamWriteBufferSize = 1<<16, 1<<16
-	c := verify.Result(dialQUIC(t, "127.0.0.1", address, config)).Must(t)
-	r := c.request(http3WebSocket, false)
-	verify.Equal(t, r.nextHead().status, "200", "status")
-	uploaded := make(chan int, 1)
-	go func() { // more than all windows and sockets take
-		total := 0
-		for range flood >> 14 {
-			n, err := r.Write(h3Data(strings.Repeat("x", 1<<14)))
-			if err == nil && n > 1<<14 {
-				total += 1 << 14
-			}
-		}
-		r.CloseWrite()
-		uploaded <- total
-	}()
-	eventually(t, "sluice waits for the client", func() bool { return p.waitsToWriteHTTP3() })
-	for range 10 {
-		c.expectAlive()
-	}
-	select {
-	case err := <-sent:
-		t.Errorf("the peer could send all: %v", err)
-	case n := <-uploaded:
-		t.Errorf("the client could send all: %d bytes", n)
-	default:
-	}
-	close(takes)
-	got := r.response()
-	verify.That(t, got.ended && len(got.body) == flood, "got %d bytes, reset %#x, %v", len(got.body), uint64(got.reset), got.err)
-	verify.Succeeds(t, <-sent)
-	total := <-uploaded
-	verify.Equal(t, total, flood, "bytes that the client has sent")
-	eventually(t, "all bytes are counted", func() bool {
-		counted := p.pool.Requests.Snapshot()
-		return counted.BytesIn == int64(total) && counted.BytesOut == int64(flood+10*len("ok"))
-	})
-}
-
 // What a peer answers instead of switching is an ordinary response.
 func TestHTTP3TunnelDeclined(t *testing.T) {
 	t.Parallel()
