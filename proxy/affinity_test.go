@@ -287,33 +287,6 @@ func TestSplitByCookie(t *testing.T) {
 	}
 }
 
-func TestSplitByOtherKeys(t *testing.T) {
-	byUser := verify.Result(route.ParseSplitKey("header X-User")).Must(t)
-	p, _ := startSplit(t, route.Split{Key: byUser}, .5)
-	reached := make(map[string]bool)
-	for user := range 60 {
-		field := fmt.Sprintf("X-User: %d", user)
-		answer, peer := p.get("/", field)
-		_, again := p.get("/", field)
-		verify.That(t, again == peer && !strings.Contains(answer, "Set-Cookie"), "user %d: peer %s, then %s; %q", user, peer, again, answer)
-		reached[peer] = true
-	}
-	verify.Equal(t, len(reached), 2, "peers %v were reached", reached)
-	p.setSplit(route.Split{Key: route.SplitKey{Source: route.SplitClientAddress}}, .5)
-	_, first := p.get("/")
-	for range 20 {
-		_, peer := p.get("/")
-		verify.Require(t, peer == first, "the same address is in two groups")
-	}
-	p.setSplit(route.Split{Key: route.SplitKey{Source: route.SplitNone}}, .5)
-	clear(reached)
-	eventually(t, "both peers are reached", func() bool { // the draw is not seeded
-		_, peer := p.get("/")
-		reached[peer] = true
-		return len(reached) == 2
-	})
-}
-
 // A request for a group without a usable peer fails with a reason of its own, unless
 // there is a fallback, which also gets the retry after the group's only peer failed.
 func TestEmptyGroup(t *testing.T) {

@@ -97,42 +97,6 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 	})
 }
 
-// A head and its body that come one after the other go out together.
-func TestHeadWaitsForItsBody(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-		for _, part := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", "bo", "dy"} {
-			io.WriteString(c.Conn, part)
-			time.Sleep(100 * time.Microsecond)
-		}
-		return true
-	}))
-	p := startProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	const want = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
-	// On a starved machine the pieces may be so far apart that they go out one
-	// after the other; but not always, and otherwise it is by chance that they do
-	// not.
-	const responses = 20
-	for end := time.Now().Add(patience / 2); ; {
-		whole := 0
-		for range responses {
-			io.WriteString(conn, getRequest)
-			first := make([]byte, len(want))
-			n := verify.Result(conn.Read(first)).Must(t)
-			verify.Require(t, string(first[:n]) == want[:n], "got %q", first[:n])
-			expectNext(t, conn, want[n:])
-			if n == len(want) {
-				whole++
-			}
-		}
-		if whole > responses*3/4 {
-			return
-		}
-		verify.Require(t, !time.Now().After(end), "%d of %d responses came in one piece", whole, responses)
-	}
-}
-
 // An app that sends a head and then closes has answered: where no other peer may be asked, or none
 // has done better, the client gets the app's status and what there is of the body, and then the end
 // of its connection.

@@ -294,31 +294,6 @@ func TestAnotherTargetGetsAPeerMeanwhile(t *testing.T) {
 	})
 }
 
-// The wait goes on if the other target has lost its peer again when the request goes there.
-func TestAnotherTargetHasAPeerForAMoment(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{})
-	a, b := p.newService("a", balancer.Options{}), p.echoing(t, "b")
-	peers := instancesAt(t, b.Pool.Snapshot().All[0].Address())
-	b.Pool.Apply(nil)
-	a.WaitForPeer, b.WaitForPeer = time.Hour, time.Hour
-	p.setRoutes(firstOf(&route.Route{Service: a}, &route.Route{Service: b}))
-	const requests = 20
-	var clients sync.WaitGroup
-	for range requests {
-		conn := p.dial()
-		verify.Result(io.WriteString(conn, getRequest)).Must(t)
-		clients.Go(func() { expectResponse(t, conn, http.StatusOK) })
-	}
-	eventually(t, "all wait", func() bool { return a.Pool.Admission.Pending() == requests })
-	for begin := time.Now(); time.Since(begin) < time.Second/2; { // they look after 100 ms
-		b.Pool.Apply(peers)
-		b.Pool.Apply(nil)
-	}
-	b.Pool.Apply(peers)
-	clients.Wait()
-}
-
 // If that target has a shorter time, which is over by then, the request does not begin to wait
 // there.
 func TestAnotherTargetHasAPeerTooShortly(t *testing.T) {

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -26,7 +25,6 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"sluice/proxy/socket"
-	"sluice/route"
 	"sluice/route/places"
 	"sluice/test/verify"
 )
@@ -224,86 +222,6 @@ func TestOverTLSNothingFollowsAChallenge(t *testing.T) {
 		err = get200(conn)
 		verify.That(t, (err == nil) == (protocol != "acme-tls/1"), "%q: %v", protocol, err)
 	}
-}
-
-// Whatever clients leave undone, in any order, others are served meanwhile; and at the end
-// every place is free.
-func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
-	t.Parallel()
-	random := rand.New(rand.NewPCG(verify.Seed(t), 0))
-	released := make(chan struct{})
-	authorizes := startServer(t, func(_ http.ResponseWriter, r *http.Request) {
-		select {
-		case <-released:
-		case <-r.Context().Done():
-		}
-	})
-	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: time.Hour}}, answersOK(t))
-	release := sync.OnceFunc(func() { close(released) })
-	t.Cleanup(release)
-	p.setRoutes(
-		route.Route{Path: "/", Service: p.service},
-		route.Route{Path: "/auth", Service: p.service, Actions: &route.Actions{ForwardAuth: authAt(t, "http://"+authorizes, patience)}},
-	)
-	secure := serverTLS(t)
-	p.serveTLS(&tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if hello.ServerName != "challenge" {
-			return secure, nil
-		}
-		if err := socket.AwaitOthers(hello, func() { <-released }); err != nil {
-			return nil, err
-		}
-		return nil, errors.New("there is no challenge")
-	}})
-	takeAllBut(p.handshakes, socket.MaxHandshakesPerBlock+1)
-	hello := clientHello(t, &tls.Config{ServerName: "web"})
-	challenge := clientHello(t, &tls.Config{ServerName: "challenge"})
-	long := clientHello(t, &tls.Config{ServerName: "web", NextProtos: longProtocols()})
-	var opened []net.Conn
-	send := func(b []byte) net.Conn {
-		opened = append(opened, p.sendFrom(badClient, b))
-		return opened[len(opened)-1]
-	}
-	request := func(text string) {
-		conn := tls.Client(send(nil), &tls.Config{InsecureSkipVerify: true})
-		// A client that has its share of the handshakes waits for its own.
-		go io.WriteString(conn, text)
-	}
-	kinds := []func(){
-		func() { send(hello[:1+random.IntN(len(hello)-1)]) },
-		func() { send(hello) },
-		func() { send(long[:1+random.IntN(len(long))]) },
-		func() { send(challenge) },
-		func() { send([]byte("GET / HTTP/1.1\r\n\r\n")) },
-		func() { send(hello).Close() },
-		func() { request("GET /auth HTTP/1.1\r\nHost: a\r\n\r\n") },
-		func() {
-			request(fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", 1+random.IntN(1<<20)))
-		},
-		func() { request("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") },
-	}
-	for n := range 400 {
-		kinds[random.IntN(len(kinds))]()
-		if n%20 == 0 {
-			eventually(t, "a good client is served", func() bool {
-				start := time.Now()
-				err := p.getFrom(goodClient)
-				stoodStill := time.Since(start) >= time.Second // scarcePatience of package socket
-				verify.Require(t, err == nil || stoodStill, "after %d others: %v", n, err)
-				return err == nil
-			})
-		}
-	}
-	release()
-	for _, conn := range opened {
-		conn.Close()
-	}
-	eventually(t, "all connections have ended", func() bool { return p.Connections() == 0 })
-	eventually(t, "all places and turns are free", func() bool {
-		h := p.Stats().Handshakes
-		return h.InProgress == socket.MaxHandshakes-socket.MaxHandshakesPerBlock-1 && h.Waiting == 0 && p.handshakes.Turns.Taken() == 0
-	})
-	eventually(t, "no request is in flight", func() bool { return p.inflight() == 0 })
 }
 
 // A keyUpdater sends records of TLS 1.3 in place of a tls.Conn whose handshake has ended, and so

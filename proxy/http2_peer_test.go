@@ -6,8 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,42 +67,6 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 		}
 		p.expectNothingCounted()
 	})
-}
-
-// Peers may end each connection after a few streams, as nginx does after keepalive_requests, and
-// refuse those that were opened meanwhile: no request fails, whatever its method, and none is
-// served twice.
-func TestPeerEndsConnectionsAfterFewStreams(t *testing.T) {
-	t.Parallel()
-	const streams, clients, requests = 10, 40, 3
-	var served atomic.Int64
-	address := startFramePeer(t, func(p *framePeer, stream uint32) {
-		const last = 2*streams - 1
-		if stream == last {
-			p.WriteGoAway(last, xhttp2.ErrCodeNo, nil)
-		}
-		if stream <= last {
-			served.Add(1)
-			p.headers(stream, true, ":status", "204")
-		}
-	})
-	p := startProxyToH2C(t, address)
-	var wg sync.WaitGroup
-	for range clients {
-		wg.Go(func() {
-			conn := p.dial()
-			for range requests {
-				io.WriteString(conn, smallPost)
-				if status, body := readResponse(t, conn); status != 204 {
-					t.Errorf("got %d %s", status, body)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	verify.Equal(t, served.Load(), clients*requests, "requests were served")
-	p.expectNothingCounted()
 }
 
 // A peer that ends connections before it serves a stream does not get many for a request.

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/proxy/http1"
 	"sluice/test/verify"
 )
 
@@ -156,46 +155,6 @@ func (m *wireMessage) cutSize(line string) (size int64, others int, ok bool) {
 	}
 	size, _ = strconv.ParseInt(hex, 16, 64)
 	return size, others, ok
-}
-
-// Whatever a peer sends, a client gets a message that a strict one takes.
-func TestNothingOddReachesClients(t *testing.T) {
-	t.Parallel()
-	for _, answer := range oddResponses {
-		answer := strings.ReplaceAll(answer, "\xfe", strings.Repeat("x", 20_000))
-		want, _, _ := readResponses(answer, "GET", true)
-		if len(want) == 0 || !want[len(want)-1].complete {
-			continue
-		}
-		final := want[len(want)-1]
-		for _, together := range []bool{true, false} {
-			p := startProxy(t, Options{}, startOrigin(t, func(c *originConn) bool {
-				_, ok := c.request()
-				for rest := answer; ok && rest != ""; {
-					n := min(len(rest), 1+len(answer)/200)
-					if together {
-						n = len(rest)
-					}
-					ok = c.write(rest[:n])
-					rest = rest[n:]
-				}
-				return false
-			}).address())
-			got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close\r\n\r\n")
-			text := got
-			var head http1.ResponseHead
-			for text != "" && (head.Status == 0 || head.Interim()) {
-				head.Reset(http1.UsualFields)
-				n, err := head.Scan([]byte(text))
-				verify.Require(t, err == nil && n > 0, "%.300q: the client got %.300q: %v", answer, got, err)
-				text = text[n:]
-			}
-			m := wireMessage{chunked: head.Chunked}
-			m.ReadBody(text, len(text))
-			verify.That(t, strconv.Itoa(head.Status) == final.status[:3] && m.complete && m.body == final.body, "%.300q: the client got %.300q", answer, got)
-			verify.That(t, head.Chunked || head.ContentLength < 0 || head.Bodiless(false) || int(head.ContentLength) == len(text), "%.300q: the client got %.300q", answer, got)
-		}
-	}
 }
 
 // The bytes behind the head of a switch are the other protocol's, whatever its lines end with.

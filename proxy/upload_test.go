@@ -6,10 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,80 +17,6 @@ import (
 	"sluice/route"
 	"sluice/test/verify"
 )
-
-// A client's connection goes on when all of its request has been read, whether
-// or not all of it has got to the peer: here it cannot, because the peer
-// answers at its first bytes and reads no more.
-func TestConnectionGoesOnBehindReadBody(t *testing.T) {
-	const length = 60000 // one segment on the loopback interface
-	for _, test := range []struct{ name, head, body string }{
-		{"length", fmt.Sprintf("Content-Length: %d", length), strings.Repeat("x", length)},
-		{"spliced", fmt.Sprintf("Content-Length: %d", 2*length), strings.Repeat("x", 2*length)},
-		{"chunked", "Transfer-Encoding: chunked", fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", length, strings.Repeat("x", length))},
-	} {
-		if overTLS(t) && test.name == "spliced" {
-			continue // nothing is spliced, and of so long a body a part is almost always unread
-		}
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			answered := make(chan struct{})
-			origin := startOrigin(t, func(c *originConn) bool {
-				c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-				r, err := http.ReadRequest(c.Reader)
-				if err != nil || r.Method == "GET" {
-					return err == nil && c.write(okResponse)
-				}
-				r.Body.Read(make([]byte, 1))
-				c.write(okResponse)
-				<-answered // closing before what was sent is read would take the answer back
-				return false
-			})
-			t.Cleanup(func() { close(answered) })
-			p := startProxy(t, Options{}, origin.address())
-			// On a starved machine the body may arrive in two pieces, of which the
-			// second has not been read when the peer answers.
-			kept := false
-			for end := time.Now().Add(patience / 2); !kept && time.Now().Before(end); {
-				conn := p.dial()
-				reader := bufio.NewReader(conn)
-				request := func(method, head string) *http.Response {
-					fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n", method, head)
-					if method == "POST" {
-						io.WriteString(conn, test.body)
-					}
-					r := verify.Result(http.ReadResponse(reader, nil)).Must(t)
-					body, err := io.ReadAll(r.Body)
-					verify.Require(t, err == nil && string(body) == "ok", "got %q, %v", body, err)
-					return r
-				}
-				request("GET", "X: y")
-				shrinkWriteBuffers(t, origin.address())
-				closes := request("POST", test.head).Close
-				answered <- struct{}{}
-				if !closes {
-					request("GET", "X: y")
-					kept = true
-				}
-			}
-			verify.That(t, kept, "the connection was closed each time")
-		})
-	}
-}
-
-// shrinkWriteBuffers makes the buffers small of what this process sends to the address.
-func shrinkWriteBuffers(t *testing.T, address string) {
-	t.Helper()
-	to, n := netip.MustParseAddrPort(address), 0
-	for fd := range 1 << 16 {
-		peer, err := syscall.Getpeername(fd)
-		if p, ok := peer.(*syscall.SockaddrInet4); err == nil && ok && p.Port == int(to.Port()) && p.Addr == to.Addr().As4() {
-			if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_SNDBUF, 4<<10); err == nil {
-				n++
-			}
-		}
-	}
-	verify.That(t, n != 0, "there is no connection to the peer")
-}
 
 // So it does where the peer did not answer at all.
 func TestConnectionGoesOnBehindLostUpload(t *testing.T) {

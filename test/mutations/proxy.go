@@ -525,7 +525,7 @@ var proxyFaults = []mutation{
 		file: "proxy/rewrite.go",
 		old:  "x.route.actions == noActions && len(x.route.target) == 0",
 		new:  "x.route.actions == noActions",
-		test: "./proxy TestRoutesAndChainsMeet",
+		test: "./proxy TestChainSeesWhatTheRouteSends",
 	},
 	{
 		name: "client-writes-the-headers-of-claims",
@@ -630,7 +630,7 @@ var proxyFaults = []mutation{
 		file: "proxy/tries.go",
 		old:  "HTTP2: x.route.service.HTTP2,",
 		new:  "HTTP2: x.route.service.HTTP2 && x.request.identity.grpc,",
-		test: "./proxy TestHTTP2PeerAnswers",
+		test: "./proxy TestResponseOfAnotherLength",
 	},
 	{
 		name: "only-one-protocol-is-drained",
