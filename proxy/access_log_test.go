@@ -3,7 +3,6 @@ package proxy
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -175,7 +174,7 @@ func TestLeftPeer(t *testing.T) {
 	conn := p.send(heldRequest)
 	<-held.arrived
 	p.setPeers(held.address(), other)
-	p.suspect(rand.New(rand.NewPCG(0, 0)))
+	p.suspect()
 	expectResponse(t, conn, 200)
 	conn.Close()
 	lines := p.lines()

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"sluice/proxy/refusal"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -41,12 +42,13 @@ func TestClientLeavesPeerThatTakesNoBody(t *testing.T) {
 	const put = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n"
 	for name, uploadAndLeave := range map[string]func(p *testProxy){
 		"HTTP/1.1": func(p *testProxy) {
-			client := &textClient{Conn: p.send(put)}
+			client := p.send(put)
 			for err, block := error(nil), make([]byte, 64<<10); err == nil; { // until nobody takes any more
 				client.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
 				_, err = client.Write(block)
 			}
-			client.leave()
+			socket.ResetOnClose(client.(socket.Conn))
+			client.Close()
 		},
 		"HTTP/2": func(p *testProxy) {
 			u := uploaderOn(p.dialFrames())
