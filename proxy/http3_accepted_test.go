@@ -59,25 +59,7 @@ func TestHTTP3AcceptsWhatIsAllowed(t *testing.T) {
 		}, ""},
 
 		{"a client without a control stream", nil, ""},
-		{"a capacity of nothing", func(c *http3Frames) { c.openUni([]byte{2, 0x20, 0x20}) }, ""},
-		{"canceled sections", func(c *http3Frames) {
-			c.openUni([]byte{3, 0x40, 0x41, 0x7f, 0}, bytes.Repeat([]byte{0x7f, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01}, 100))
-		}, ""},
 		{"QPACK's streams", func(c *http3Frames) { c.openUni([]byte{3}); c.openUni([]byte{2}) }, ""},
-		{"GOAWAY", func(c *http3Frames) { c.control.Write(h3Frame(7, h3Int(8))); c.control.Write(h3Frame(7, h3Int(4))) }, ""},
-		{"push ids", func(c *http3Frames) {
-			for _, id := range []uint64{0, 0, 100, 1 << 40} {
-				c.control.Write(h3Frame(0xd, h3Int(id)))
-			}
-		}, ""},
-		{"an id in eight bytes", func(c *http3Frames) { c.control.Write(h3Frame(0xd, h3LongInt(1, 3))) }, ""},
-		{"unknown frames on the control stream", func(c *http3Frames) {
-			for n := range uint64(50) {
-				c.control.Write(grease(n, int(n)*100))
-			}
-			c.control.Write(h3Frame(0xf0700, []byte{0, 'u', '=', '1'}))
-			c.control.Write(h3Frame(0xf0701, []byte{0}))
-		}, ""},
 		{"unknown streams", func(c *http3Frames) {
 			for n := range 100 {
 				s := c.openUni(h3LongInt(0x21+0x1f*uint64(n), 2+n%2), make([]byte, n))
@@ -125,20 +107,11 @@ func eachByte(parts ...[]byte) (all [][]byte) {
 	return all
 }
 
-// Settings that a client may send, and in which order its streams may come.
-func TestHTTP3AcceptsSettings(t *testing.T) {
+// The order in which the streams of a client may come. TestCriticalStreams of package http3 has what may
+// come on them.
+func TestHTTP3AcceptsStreams(t *testing.T) {
 	t.Parallel()
 	eachCase(t, map[string]func(c *http3Frames){
-		"none": func(c *http3Frames) { c.openUni([]byte{0}, h3Frame(4, nil)) },
-		"all that are known": func(c *http3Frames) {
-			c.openUni([]byte{0}, h3Frame(4, []byte{1, 0x50, 0, 6, 0x80, 1, 0, 0, 7, 0x40, 100, 8, 1, 0x33, 1}))
-		},
-		"reserved ones": func(c *http3Frames) {
-			c.openUni([]byte{0}, h3Frame(4, append(h3LongInt(0x21, 3), h3LongInt(1<<61, 3)...)))
-		},
-		"as many as are read":   func(c *http3Frames) { c.openUni([]byte{0}, h3Frame(4, manySettings(60))) },
-		"byte by byte":          func(c *http3Frames) { s := c.openUni(); sendBytes(s, []byte{0}, h3Frame(4, []byte{6, 0x50, 0})) },
-		"a type in eight bytes": func(c *http3Frames) { c.openUni(h3LongInt(0, 3), h3Frame(4, nil)) },
 		"behind QPACK's streams": func(c *http3Frames) {
 			first, second := c.openUni(), c.openUni() // their ids are lower
 			c.openUni([]byte{0}, h3Frame(4, nil))
@@ -155,7 +128,7 @@ func TestHTTP3AcceptsSettings(t *testing.T) {
 		_, address := startHTTP3Proxy(t, Options{}, answersOK(t))
 		c := dialBareHTTP3(t, address)
 		do(c)
-		if t.Name() != "TestHTTP3AcceptsSettings/behind_a_stream_whose_type_never_comes" {
+		if t.Name() != "TestHTTP3AcceptsStreams/behind_a_stream_whose_type_never_comes" {
 			c.expectAlive()
 		}
 	})
