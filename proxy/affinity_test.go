@@ -268,25 +268,6 @@ func (f *testFront) expectClients(t *testing.T, clients []string, want string) {
 	}
 }
 
-// A client without the cookie gets one, and with it stays in its group while shares
-// grow; each group has clients.
-func TestSplitByCookie(t *testing.T) {
-	t.Parallel()
-	p, _ := startSplit(t, route.Split{}, .5)
-	fronts := p.fronts()
-	for _, front := range []testFront{fronts[0], fronts[2]} { // HTTP/1 and HTTP/2
-		p.setSplit(route.Split{}, .5)
-		clients := front.newClients(t)
-		for peer := range clients {
-			front.expectClients(t, clients[peer], peer)
-		}
-		p.setSplit(route.Split{}, .8)
-		front.expectClients(t, clients["0"], "0")
-		p.setSplit(route.Split{}, 0)
-		front.expectClients(t, clients["0"], "1")
-	}
-}
-
 // A request for a group without a usable peer fails with a reason of its own, unless
 // there is a fallback, which also gets the retry after the group's only peer failed.
 func TestEmptyGroup(t *testing.T) {

@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -59,24 +58,6 @@ func TestHTTP2RapidReset(t *testing.T) {
 		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 		p.expectNothingCounted()
 	})
-}
-
-// A client that does not read the answers to its frames.
-func TestHTTP2AnswersAreNotRead(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{})
-	c := p.dialFrames()
-	c.conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-	pings := make([]byte, 0, 17*1000)
-	for range 1000 {
-		pings = http2.AppendPing(pings, 0, []byte("12345678"))
-	}
-	for range 10_000 {
-		if _, err := c.conn.Write(pings); err != nil {
-			break
-		}
-	}
-	eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
 }
 
 // A client with a window of zero does not hold a peer: its response is read no further

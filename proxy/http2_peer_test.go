@@ -117,17 +117,6 @@ func TestPeerAcceptsNoMoreStreams(t *testing.T) {
 	})
 }
 
-// A request with the maximum number of fields reaches peers with HTTP/2 too.
-func TestManyFieldsToHTTP2Peers(t *testing.T) {
-	t.Parallel()
-	p := startProxyToH2C(t, startServer(t, echoRequest))
-	for _, a := range []*route.Actions{nil, visibleEdits(t)} {
-		p.setActions(a)
-		status, body := readResponse(t, p.send("GET / HTTP/1.1\r\nHost: a\r\n"+strings.Repeat("X-A: 1\r\n", 99)+"\r\n"))
-		verify.That(t, status == 200 && strings.Count(body, "X-A: 1") == 99, "got %d %q", status, body)
-	}
-}
-
 // What an HTTP/1 client would take for another response is not forwarded.
 func TestResponseOfAnotherLength(t *testing.T) {
 	t.Parallel()

@@ -192,23 +192,6 @@ func TestHTTP2SlowClientGetsTheEnd(t *testing.T) {
 	}
 }
 
-// When the time of a draining listener is over, so is a response for which the client grants no
-// window. TestWhatIsCutBlamesNobody has the requests that wait for the client.
-func TestHTTP2DrainCutsWhatIsLeft(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{Timeouts: Timeouts{Write: time.Hour}}, startLongOrigin(t, 100_000).address())
-	l, leave := p.serveUntil(ListenerOptions{Name: "drains", HTTP2: true})
-	p.address = l.Addr().String()
-	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
-	c.request(1, http2Get, true)
-	c.expectAnswered(func(xhttp2.Frame) {})
-	leave()
-	p.Drain(l, 0, 500*time.Millisecond)
-	c.expectEnd(xhttp2.ErrCodeNo)
-	eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
-	p.expectNothingCounted()
-}
-
 // A client that lowers SETTINGS_HEADER_TABLE_SIZE may require that the next field block
 // acknowledges it (RFC 7541, section 4.2).
 func TestHTTP2HeaderTableSize(t *testing.T) {

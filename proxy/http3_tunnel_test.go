@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -30,32 +29,6 @@ func (r *http3Request) expectBytes(want string) {
 		got += string(r.next(0))
 		verify.Require(r.t, strings.HasPrefix(want, got), "got %q, want %q", got, want)
 	}
-}
-
-// An extended CONNECT (RFC 9220) arrives at the peer as an upgrade of HTTP/1.1. Each direction ends
-// by itself.
-func TestHTTP3Tunnel(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, echoingWebSocket)
-	p, address := startHTTP3Proxy(t, Options{}, origin.address())
-	c := dialHTTP3(t, address)
-	r := c.request(http3WebSocket+"|sec-websocket-key=dGhlIHNhbXBsZSBub25jZQ==|sec-websocket-version=13|cookie=a=1|cookie=b=2", false)
-	r.send(h3Data("early ")) // before the response
-	a := r.nextHead()
-	verify.That(t, a.status == "200" && len(a.header) == 1 && a.header["sec-websocket-protocol"] == "b", "got %+v", a)
-	r.expectBytes("hello early ")
-	verify.Equal(t, p.inflight(), 1, "in flight")
-	head := regexp.MustCompile("^GET /ws HTTP/1.1\r\nhost: a\r\nsec-websocket-version: 13\r\ncookie: a=1; b=2\r\n" +
-		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: [A-Za-z0-9+/]{22}==\r\n" +
-		"X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: https\r\nVia: 3.0 sluice\r\n\r\nearly $")
-	verify.That(t, head.MatchString(origin.got()), "the peer got %q", origin.got())
-	r.send(h3Frame(0x21, []byte("grease")), h3Data(""), h3Data("late"))
-	r.CloseWrite() // the other direction goes on
-	got := r.response()
-	verify.That(t, got.body == "late" && got.ended && got.reset == 0, "got %+v", got)
-	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 && origin.open() == 0 })
-	p.expectNothingCounted()
-	c.openTunnel()
 }
 
 // What ends a tunnel early ends both sides.
@@ -127,21 +100,4 @@ func TestHTTP3TunnelBreaks(t *testing.T) {
 			c.expectAlive()
 		}
 	})
-}
-
-// What a peer answers instead of switching is an ordinary response.
-func TestHTTP3TunnelDeclined(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct{ answer, status, reason string }{
-		{"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno", "403", ""},
-		{"HTTP/1.1 302 No\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", "302", ""},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno", "502", "upgrade_declined"},
-		{"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nno", "502", "bad_response"},
-	} {
-		p, address := startHTTP3Proxy(t, Options{}, startOrigin(t, answering(test.answer)).address())
-		c := dialHTTP3(t, address)
-		a := c.request(http3WebSocket, false).response()
-		verify.That(t, a.status == test.status && a.header["x-sluice-reason"] == test.reason && a.ended, "%q: got %+v", test.answer, a)
-		p.expectNothingCounted()
-	}
 }
