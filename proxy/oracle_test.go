@@ -31,7 +31,7 @@ type wireMessage struct {
 	trailers       []wireField
 	complete       bool
 	ofPeer         bool // a response, in which some faults are repaired
-	odd            bool // there was one: see odd_answers_test.go
+	odd            bool // there was one: see oddResponses
 }
 
 func (m *wireMessage) values(name string) (values []string) {

@@ -1,11 +1,20 @@
 package proxy
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
+	"hash/crc32"
+	"io"
+	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"testing"
 
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // divisionsOfSeeds is in how many ways each seed of the fuzzers of the whole
@@ -138,4 +147,201 @@ func responseSeeds() []string {
 		"HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
 	}
 	return slices.Concat(seeds, oddResponses, refusedResponses)
+}
+
+// oddResponses are malformed in ways that sluice repairs in responses of peers, and nowhere else.
+var oddResponses = slices.Concat(
+	each("HTTP/1.1 200 OK%s\r\n\r\nok",
+		"\nContent-Length: 2", "\r\nX: a\nContent-Length: 2", "\nX: a\r\nContent-Length: 2",
+		"\r\nContent-Length: 2\r\nContent-Length: 2", "\r\nContent-Length: 2\r\nX: a\r\ncontent-length: 02", "\r\nContent-Length: 2, 2", "\r\nContent-Length: 2 ,\t2\r\nContent-Length: 2",
+		"\r\nX: a\x01b\r\nContent-Length: 2", "\r\nX: \x7f\x02\r\nContent-Length: 2", "\r\nConnection: close\x01\r\nContent-Length: 2", "\r\nConnection: x-a\x1f\r\nX-A: 1\r\nContent-Length: 2",
+		strings.Repeat("\r\nContent-Length: 2", 100), "\r\nConnection: keep-alive\nKeep-Alive: timeout=60\r\nContent-Length: 2",
+	),
+	each("HTTP/1.1 200 OK%s\r\n\r\n2\r\nok\r\n0\r\nX-T: y\r\n\r\n",
+		"\r\nContent-Length: 2\r\nTransfer-Encoding: chunked", "\r\nTransfer-Encoding: chunked\r\nContent-Length: 5000", "\r\nContent-Length: 3\r\nTransfer-Encoding: Chunked\r\nContent-Length: 3, 3",
+		"\nTransfer-Encoding: chunked", "\r\nX: \x01\r\nTransfer-Encoding: chunked\r\nTE: trailers",
+	),
+	each("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s",
+		"2   \r\nok\r\n0\r\n\r\n", "2\r\nok\r\n0   \r\nX-T: y\r\n\r\n", "2\t;a=b\r\nok\r\n1;c\r\n!\r\n0\r\n\r\n", "00000000000000000002\r\nok\r\n00000000000000000000\r\n\r\n",
+		"2;sig="+strings.Repeat("a", 300)+"\r\nok\r\n0\r\n\r\n", "1\r\no\r\n1 \r\nk\r\n1\r\n!\r\n0 \r\n\r\n", "4e20\r\n\xfe\r\n4e20 \r\n\xfe\r\n4e20\r\n\xfe\r\n0\r\n\r\n",
+		strings.Repeat("2  \r\nok\r\n2\r\nok\r\n", 2000)+"0\r\n\r\n", "2   \r\no",
+	),
+	[]string{
+		"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+		"HTTP/1.1 200 OK\nContent-Length: 2\n\nokHTTP/1.1 200 OK\nContent-Length: 4\n\nEVIL",
+		"HTTP/1.1 200 OK\r\nX: a\nContent-Length: 0\n\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL", // an app that lets others write X
+		"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+		"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+		"HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\nok",
+		"HTTP/1.9 200 OK\nX: \x01\nContent-Length: 2, 2\n\nok",
+		"HTTP/1.1 103 Early\nLink: </a>\n\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+		"HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+		"HTTP/1.1 103 Early\nContent-Length: 5\n\nHTTP/1.1 204 No\r\n\r\n",
+		"HTTP/1.1 204 No Content\nContent-Length: 4\n\nEVIL", "HTTP/1.1 304 Not Modified\nContent-Length: 4\n\nEVIL",
+		"HTTP/1.1 204 No Content\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nEVIL\r\n0\r\n\r\n",
+		"HTTP/1.1 304 Not Modified\r\nContent-Length: 4, 4\r\n\r\n", "HTTP/1.1 200 OK\nContent-Length: 20000\n\n\xfe", "HTTP/1.1 200 OK\n\nuntil closed \xfe",
+		"HTTP/1.1 200 OK\n", "HTTP/1.1 200 OK\nContent-Length: 2\n", "HTTP/1.1 200 OK\nContent-Length: 2\n\n", "HTTP/1.1 200 OK\nContent-Length: 3\n\nok",
+		"HTTP/1.1 200 OK\nX-Long: " + strings.Repeat("y", 15000) + "\nContent-Length: 5\n\nabcde",
+		// Odd, and HTTP/1.1 all the same: the connection is used again.
+		"HTTP/1.1 600 Unparseable\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 999 Denied\r\nContent-Length: 2\r\n\r\nok",
+	},
+)
+
+// The bytes behind the head of a switch are the other protocol's, whatever its lines end with.
+func TestOddSwitch(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{}, startOrigin(t, func(c *originConn) bool {
+		c.request()
+		c.write("HTTP/1.1 101 Switching Protocols\nUpgrade: x\nConnection: upgrade\n\n\n\r\nHTTP/1.1 200 OK\n")
+		return false
+	}).address())
+	answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 101 ") && strings.HasSuffix(answer, "\r\n\r\n\n\r\nHTTP/1.1 200 OK\n"), "the client got %q", answer)
+}
+
+// An echoOrigin answers each request with what it got, and remembers it.
+type echoOrigin struct {
+	*origin
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	working   int                       // connections
+	seen      map[string][]*seenRequest // by X-Forwarded-For
+	ofAborted map[string]bool           // clients that may have left something behind
+	stray     []string                  // what is no request by somebody known
+}
+
+// A seenRequest is a request as net/http reads it.
+type seenRequest struct {
+	raw          string
+	method, host string
+	body         string
+	complete     bool
+}
+
+func startEchoOrigin(t testing.TB) *echoOrigin {
+	o := &echoOrigin{seen: make(map[string][]*seenRequest), ofAborted: make(map[string]bool)}
+	o.origin = startOrigin(t, func(c *originConn) bool {
+		if _, err := c.Peek(1); err != nil {
+			return false
+		}
+		o.work(1)
+		defer o.work(-1)
+		return o.exchange(c)
+	})
+	return o
+}
+
+func (o *echoOrigin) work(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.working += n
+}
+
+// idle returns how many connections are open, or -1 where one is at work.
+func (o *echoOrigin) idle() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.working > 0 {
+		return -1
+	}
+	return o.open()
+}
+
+// take returns what came from a client, and forgets it.
+func (o *echoOrigin) take(t testing.TB, client netip.Addr, aborted bool) []*seenRequest {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for name, late := range o.seen {
+		if name != client.String() && !o.ofAborted[name] && late[0].complete {
+			o.stray = append(o.stray, late[0].raw)
+		}
+	}
+	for _, raw := range o.stray {
+		t.Errorf("the peer got what nobody sent: %.500q", raw)
+	}
+	o.stray = nil
+	seen := o.seen[client.String()]
+	clear(o.seen)
+	o.ofAborted[client.String()] = aborted
+	return seen
+}
+
+// exchange reads one request and answers it.
+func (o *echoOrigin) exchange(c *originConn) bool {
+	var raw bytes.Buffer
+	r := &seenRequest{}
+	target, client, ok := r.read(bufio.NewReader(io.TeeReader(oneByteReader{c.Reader}, &raw)))
+	r.raw = raw.String()
+	o.forget()
+	o.mu.Lock()
+	if ok {
+		o.seen[client] = append(o.seen[client], r)
+	} else if strings.Contains(r.raw, "\r\n\r\n") { // not a head that was cut
+		o.stray = append(o.stray, r.raw)
+	}
+	o.mu.Unlock()
+	if !r.complete {
+		return false
+	}
+	body := echo(r.method, target, r.body)
+	head := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(body))
+	if r.method == "HEAD" {
+		body = ""
+	}
+	return c.write(head + body)
+}
+
+func echo(method, target, body string) string {
+	return fmt.Sprintf("%q %q %d %x", method, target, len(body), crc32.ChecksumIEEE([]byte(body)))
+}
+
+// read reads a request with net/http. That knows no paths but those of a URL,
+// and no announcement of odd trailers: it does not get to see them.
+func (r *seenRequest) read(reader *bufio.Reader) (target, client string, ok bool) {
+	line, err := reader.ReadString('\n')
+	method, rest, _ := strings.Cut(line, " ")
+	target, version, _ := strings.Cut(rest, " ")
+	head := method + " / " + version
+	for err == nil {
+		if line, err = reader.ReadString('\n'); line == "\r\n" {
+			break
+		}
+		if name, value, _ := strings.Cut(line, ":"); strings.EqualFold(name, "X-Forwarded-For") {
+			client = strings.TrimSpace(value)
+		} else if strings.EqualFold(name, "Trailer") {
+			continue
+		}
+		head += line
+	}
+	request, err := http.ReadRequest(bufio.NewReaderSize(io.MultiReader(strings.NewReader(head+"\r\n"), reader), 2*oracleTrailerBytes))
+	if err != nil || client == "" {
+		return target, client, false
+	}
+	r.method, r.host = request.Method, request.Host
+	body, err := io.ReadAll(request.Body)
+	r.body, r.complete = string(body), err == nil
+	return target, client, true
+}
+
+// readWitnessed reads a request whatever its target is, which net/http would
+// not. Its body may take up to mostBytes from the reader that follow the request, and
+// cannot have more bytes of trailers.
+func readWitnessed(reader *bufio.Reader, mostBytes int) (*http.Request, error) {
+	line, err := reader.ReadString('\n')
+	if err != nil {
+		return nil, err
+	}
+	parts := strings.Split(strings.TrimRight(line, "\r\n"), " ")
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("request line %q", line)
+	}
+	// Of a *bufio.Reader that is large enough, ReadRequest takes no copy.
+	joined := bufio.NewReaderSize(io.MultiReader(strings.NewReader(parts[0]+" / "+parts[2]+"\r\n"), reader), mostBytes)
+	r, err := http.ReadRequest(joined)
+	if err != nil {
+		return nil, fmt.Errorf("read request: %w", err)
+	}
+	r.RequestURI = parts[1]
+	return r, nil
 }
