@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
 	"sluice/test/parallel"
 	"sluice/test/subprocess"
@@ -135,81 +134,6 @@ func allStacks() string {
 			return string(stacks[:size])
 		}
 		stacks = make([]byte, 2*len(stacks))
-	}
-}
-
-// countedBuffers count the buffers that pools have made.
-type countedBuffers struct {
-	pools       map[string]*countedPool
-	collections uint32 // before
-}
-
-type countedPool struct {
-	pool *sync.Pool
-	mu   sync.Mutex
-	made int
-}
-
-// countBuffers begins to count. Nothing is collected from then on until the test ends, unless a
-// server returns its memory.
-func countBuffers(t testing.TB) *countedBuffers {
-	percent := debug.SetGCPercent(-1)
-	t.Cleanup(func() { debug.SetGCPercent(percent) })
-	all := map[string]*countedPool{
-		"frame": {pool: frameBuffers}, "request": {pool: socket.RequestBuffers},
-		"body": {pool: socket.BodyBuffers}, "small body": {pool: socket.SmallBodies}, "seal": {pool: socket.SealBuffers}, "scratch": {pool: &socket.Scratches},
-		"exchange": {pool: &streamExchanges},
-	}
-	for _, c := range all {
-		make := c.pool.New
-		t.Cleanup(func() { c.pool.New = make })
-		c.pool.New = func() any {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.made++
-			return make()
-		}
-	}
-	return &countedBuffers{all, collections()}
-}
-
-// collections returns how many there were.
-func collections() uint32 {
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return stats.NumGC
-}
-
-// check checks that all were put back. Each processor may keep one that the others cannot get.
-func (all *countedBuffers) check(t *testing.T) {
-	switch {
-	case raceEnabled: // pools forget some at random
-		return
-	case collections() != all.collections:
-		t.Log("a server has returned its memory, with buffers: they are not counted")
-		return
-	}
-	for name, c := range all.pools {
-		made, got := c.made, 0
-		for {
-			c.pool.Get()
-			if c.made > made {
-				break
-			}
-			got++
-		}
-		lost := made - got
-		verify.That(t, lost <= runtime.GOMAXPROCS(0), "%d of %d %s buffers were not put back", lost, made, name)
-	}
-}
-
-// forget begins anew, after a check.
-func (all *countedBuffers) forget() {
-	all.collections = collections()
-	for _, c := range all.pools {
-		c.mu.Lock()
-		c.made = 0
-		c.mu.Unlock()
 	}
 }
 
