@@ -288,14 +288,14 @@ var balancerFaults = []mutation{
 		file: "balancer/token.go",
 		old:  "if t.limiter != 0 && !o.Answered {",
 		new:  "if t.limiter != 0 && !o.Answered && o.Class != OutcomeClientGone {",
-		test: "./balancer TestEveryOutcomeFreesItsPlace",
+		test: "./proxy TestOverloadMeetsTheRest",
 	},
 	{
 		name: "tunnel-gives-its-place-back-twice",
 		file: "proxy/stream.go",
 		old:  "\ts.attempts.Connected(s.connectTime)\n",
 		new:  "\tt.Connected(s.connectTime)\n",
-		test: "./proxy TestOverloadedServiceRefuses",
+		test: "./proxy TestOverloadMeetsTheRest",
 	},
 	{
 		name: "copies-go-on-in-maintenance",
