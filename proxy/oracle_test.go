@@ -3,14 +3,13 @@ package proxy
 import (
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
-
-	"sluice/proxy/http1"
 )
 
-// The oracle reads messages with all bytes at hand, by package http1: the tests of that compare it with
-// other implementations, with each octet of a message changed. What is forwarded in which parts, what
-// becomes of fields, and what follows on a connection is the oracle's own.
+// The oracle reads messages by the grammar of RFC 9110 and RFC 9112 and by
+// sluice's limits, with all bytes at hand and no thought of speed. It shares
+// nothing with package http1: where the two disagree, one of them is wrong.
 
 // A wireField is a field line.
 type wireField struct{ name, value string }
@@ -78,25 +77,52 @@ const (
 
 // sluice's limits.
 const (
-	oracleHeadBytes    = 16 << 10
-	oracleTargetBytes  = 8 << 10
-	oracleFields       = 100
-	oracleTrailerBytes = 4 << 10
+	oracleHeadBytes          = 16 << 10
+	oracleTargetBytes        = 8 << 10
+	oracleRequestLineBytes   = oracleTargetBytes + 64
+	oracleFields             = 100
+	oracleExtensionBytes     = 256
+	oracleAllExtensionsBytes = 16 << 10
+	oracleTrailerBytes       = 4 << 10
+	oracleTrailers           = 16
 )
+
+const (
+	tokenPattern = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]+"
+	valuePattern = "[\t -~\u0080-\u00ff]*"
+	// extensionPattern is a name and what follows it, with whole quoted strings.
+	extensionPattern = ";[\t ]*[!#$%&'*+\\-.^_`|~0-9A-Za-z]" +
+		`(?:[\t !#-:<-~\x{80}-\x{ff}]|"(?:[\t !#-\[\]-~\x{80}-\x{ff}]|\\[\t -~\x{80}-\x{ff}])*")*`
+)
+
+var (
+	requestLinePattern = regexp.MustCompile("^" + tokenPattern + " [!\"$-~\u0080-\u00ff]+ HTTP/1\\.[01]$")
+	statusLinePattern  = regexp.MustCompile("^HTTP/1\\.[01] [1-9][0-9][0-9](?: " + valuePattern + ")?$")
+	fieldPattern       = regexp.MustCompile("^" + tokenPattern + ":" + valuePattern + "$")
+	absolutePattern    = regexp.MustCompile("^(?i:https?)://([^/?]*)(.*)$")
+	namePattern        = regexp.MustCompile("^[-._~%!$&'()*+;=0-9A-Za-z]+(?::[0-9]{0,5})?$")
+	ipv6Pattern        = regexp.MustCompile(`^\[[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\](?::[0-9]{0,5})?$`)
+	lengthPattern      = regexp.MustCompile("^[0-9]{1,18}$")
+	chunkSizePattern   = regexp.MustCompile("^[0-9A-Fa-f]{1,15}(?:" + extensionPattern + ")*$")
+)
+
+// matches matches bytes: a byte is a character of the same number.
+func matches(pattern *regexp.Regexp, s string) bool {
+	characters := make([]rune, len(s))
+	for i := range len(s) {
+		characters[i] = rune(s[i])
+	}
+	return pattern.MatchString(string(characters))
+}
+
+func isHost(s string) bool {
+	return len(s) <= 261 && (matches(namePattern, s) || matches(ipv6Pattern, s))
+}
 
 // equalASCII is strings.EqualFold without what Unicode knows of letters.
 func equalASCII(a, b string) bool {
 	isASCII := strings.IndexFunc(a+b, func(c rune) bool { return c > 0x7f }) < 0
 	return a == b || isASCII && strings.EqualFold(a, b)
-}
-
-// newWireMessage returns a message with the fields of a head that has been scanned.
-func newWireMessage(h *http1.Head, b []byte) *wireMessage {
-	m := &wireMessage{length: int(h.ContentLength), chunked: h.Chunked}
-	for _, f := range h.Fields() {
-		m.fields = append(m.fields, wireField{string(f.FieldName(b)), string(f.Value(b))})
-	}
-	return m
 }
 
 // readRequests reads what a client sent up to the first thing that ends its
@@ -125,36 +151,133 @@ func readRequestsWithin(s string, headBytes, fields int) (all []*wireMessage, en
 
 // readRequest reads one request, nil if it has no complete and correct head.
 func readRequest(s string, headBytes, fields int) (m *wireMessage, rest string, end wireEnd) {
-	var h http1.RequestHead
-	h.Reset(oracleTargetBytes, fields)
-	b := []byte(s[:min(len(s), headBytes)])
-	n, err := h.Scan(b)
+	after := strings.TrimPrefix(s, "\r\n")
+	room := headBytes - (len(s) - len(after))
 	switch {
-	case err != nil, n == 0 && len(s) >= headBytes:
+	case strings.HasPrefix(after, "\r\n"):
 		return nil, "", endsMalformed
-	case n == 0:
+	case after == "":
 		return nil, "", endsShort
 	}
-	m = newWireMessage(&h.Head, b)
-	m.method, m.target, m.http10 = string(h.MethodName(b)), string(h.OriginTarget(b)), h.HTTP10
-	if h.AbsoluteForm() {
-		switch {
-		case m.target == "" && m.method == "OPTIONS":
-			m.target = "*"
-		case !strings.HasPrefix(m.target, "/"):
-			m.target = "/" + m.target
+	lines, rest, end := cutHead(after, room)
+	if line := lines[0]; len(line) > oracleRequestLineBytes {
+		return nil, "", endsMalformed
+	}
+	if end == endsShort {
+		lines = lines[:len(lines)-1] // the line that is still arriving
+	}
+	m = &wireMessage{length: -1}
+	if len(lines) == 0 || end == endsMalformed {
+		return nil, "", end
+	}
+	if !m.readRequestLine(lines[0]) || !m.readFields(lines[1:], fields) {
+		return nil, "", endsMalformed
+	}
+	for _, expectation := range m.values("Expect") {
+		if !equalASCII(expectation, "100-continue") {
+			return nil, "", endsMalformed
+		}
+	}
+	hosts := m.values("Host")
+	if len(hosts) > 1 || len(hosts) == 1 && !isHost(hosts[0]) {
+		return nil, "", endsMalformed
+	}
+	if end == endsShort {
+		return nil, "", end
+	}
+	if len(hosts) == 0 && !m.http10 || !m.framed() {
+		return nil, "", endsMalformed
+	}
+	if m.method, m.target, _ = cut3(lines[0]); !strings.HasPrefix(m.target, "/") && m.target != "*" {
+		parts := absolutePattern.FindStringSubmatch(m.target)
+		if m.target = parts[2]; !strings.HasPrefix(m.target, "/") {
+			if m.target == "" && m.method == "OPTIONS" {
+				m.target = "*"
+			} else {
+				m.target = "/" + m.target
+			}
 		}
 		m.fields = slices.DeleteFunc(m.fields, func(f wireField) bool { return f.is("Host") })
-		m.fields = slices.Insert(m.fields, 0, wireField{"Host", string(h.Authority(b))})
+		m.fields = slices.Insert(m.fields, 0, wireField{"Host", parts[1]})
 	}
-	rest, end = m.readBody(s[n:], max(m.length, 0))
+	rest, end = m.ReadBody(rest, max(m.length, 0))
 	return m, rest, end
 }
 
-// readBody reads a chunked body, or one of the given length.
-func (m *wireMessage) readBody(s string, length int) (rest string, end wireEnd) {
+// cutHead cuts the lines of a head off. Where it is not all there, the last
+// line is not complete.
+func cutHead(s string, room int) (lines []string, rest string, end wireEnd) {
+	head, rest, ok := strings.Cut(s, "\r\n\r\n")
+	if ok && len(head)+4 <= room {
+		return strings.Split(head, "\r\n"), rest, endsClean
+	}
+	if len(s) >= room {
+		return []string{""}, "", endsMalformed
+	}
+	// A line that is complete may be malformed all the same.
+	lines = strings.Split(s, "\n")
+	for i, line := range lines[:len(lines)-1] {
+		if lines[i] = strings.TrimSuffix(line, "\r"); lines[i] == line {
+			return lines, "", endsMalformed
+		}
+	}
+	last := len(lines) - 1
+	lines[last] = strings.TrimSuffix(lines[last], "\r")
+	return lines, "", endsShort
+}
+
+func cut3(line string) (a, b, c string) {
+	a, b, _ = strings.Cut(line, " ")
+	b, c, _ = strings.Cut(b, " ")
+	return a, b, c
+}
+
+func (m *wireMessage) readRequestLine(line string) bool {
+	method, target, version := cut3(line)
+	m.http10 = version == "HTTP/1.0"
+	if !matches(requestLinePattern, line) || len(target) > oracleTargetBytes || method == "CONNECT" || method == "TRACE" || method == "PRI" {
+		return false
+	}
+	parts := absolutePattern.FindStringSubmatch(target)
+	return strings.HasPrefix(target, "/") || target == "*" && method == "OPTIONS" || parts != nil && isHost(parts[1])
+}
+
+func (m *wireMessage) readFields(lines []string, most int) bool {
+	if len(lines) > most {
+		return false
+	}
+	for _, line := range lines {
+		if !matches(fieldPattern, line) {
+			return false
+		}
+		name, value, _ := strings.Cut(line, ":")
+		f := wireField{name, strings.Trim(value, " \t")}
+		m.fields = append(m.fields, f)
+		switch {
+		case f.is("Content-Length"):
+			if m.length >= 0 || !matches(lengthPattern, f.value) {
+				return false
+			}
+			m.length, _ = strconv.Atoi(f.value)
+		case f.is("Transfer-Encoding"):
+			if m.chunked || !equalASCII(f.value, "chunked") {
+				return false
+			}
+			m.chunked = true
+		}
+	}
+	return len(m.elements("Connection")) <= oracleFields
+}
+
+// framed reports whether the length of the body is said in one way.
+func (m *wireMessage) framed() bool {
+	return !m.chunked || m.length < 0 && !m.http10
+}
+
+// ReadBody reads a chunked body, or one of the given length.
+func (m *wireMessage) ReadBody(s string, length int) (rest string, end wireEnd) {
 	if m.chunked {
-		return m.readChunks([]byte(s))
+		return m.readChunks(s)
 	}
 	m.body = s[:min(length, len(s))]
 	if m.complete = len(m.body) == length; !m.complete {
@@ -163,32 +286,56 @@ func (m *wireMessage) readBody(s string, length int) (rest string, end wireEnd) 
 	return s[length:], endsClean
 }
 
-func (m *wireMessage) readChunks(b []byte) (rest string, end wireEnd) {
-	scanner, section := http1.ChunkScanner{Lenient: m.ofPeer}, 0
-	var body []byte
-	defer func() { m.body, m.odd = string(body), m.odd || scanner.Odd }()
-	for at := 0; at < len(b); {
-		n, data, err := scanner.Next(b[at:])
-		if err != nil {
+func (m *wireMessage) readChunks(s string) (rest string, end wireEnd) {
+	extensions := 0
+	for {
+		line, after, ok := strings.Cut(s, "\n")
+		if !ok {
+			return "", endsShort // or malformed: both mean that it is not complete
+		}
+		line, ok = strings.CutSuffix(line, "\r")
+		size, others, isSize := m.cutSize(line)
+		extensions += others
+		if !ok || !isSize || others > 0 && extensions > oracleAllExtensionsBytes+len(m.body)/16 {
 			return "", endsMalformed
 		}
-		if section == 0 {
-			body = append(body, b[at+data:at+n]...)
+		if size == 0 {
+			return m.readTrailers(after)
 		}
-		if at += n; scanner.InTrailer() && section == 0 {
-			section = at
+		m.body += after[:min(int(size), len(after))]
+		if int(size) > len(after) {
+			return "", endsShort
 		}
-		if scanner.Done() {
-			for line := range strings.SplitSeq(strings.TrimSpace(string(b[section:at])), "\r\n") {
-				if name, value, ok := strings.Cut(line, ":"); ok {
-					m.trailers = append(m.trailers, wireField{name, strings.Trim(value, " \t")})
-				}
+		after = after[size:]
+		if s, ok = strings.CutPrefix(after, "\r\n"); !ok {
+			if strings.HasPrefix("\r\n", after) {
+				return "", endsShort
 			}
-			m.complete = true
-			return string(b[at:]), endsClean
+			return "", endsMalformed
 		}
 	}
-	return "", endsShort
+}
+
+func (m *wireMessage) readTrailers(s string) (rest string, end wireEnd) {
+	section, rest, ok := strings.Cut("\r\n"+s, "\r\n\r\n")
+	if len(section) > oracleTrailerBytes {
+		return "", endsMalformed
+	}
+	if !ok {
+		return "", endsShort
+	}
+	lines := strings.Split(section, "\r\n")[1:]
+	for _, line := range lines {
+		if !matches(fieldPattern, line) {
+			return "", endsMalformed
+		}
+		name, value, _ := strings.Cut(line, ":")
+		m.trailers = append(m.trailers, wireField{name, strings.Trim(value, " \t")})
+	}
+	if m.complete = len(lines) <= oracleTrailers; !m.complete {
+		return "", endsMalformed
+	}
+	return rest, endsClean
 }
 
 // readResponses reads what a peer sent for one request of the given method and
@@ -196,12 +343,17 @@ func (m *wireMessage) readChunks(b []byte) (rest string, end wireEnd) {
 // on the connection after a final one that is odd, or follows one that is.
 func readResponses(s, method string, closed bool) (all []*wireMessage, rest string, end wireEnd) {
 	for {
-		m, after, end := readResponseHead(s)
-		if m == nil {
+		m := &wireMessage{length: -1, ofPeer: true}
+		lines, after, end := m.cutResponse(s)
+		if end != endsClean {
 			return all, "", end
+		}
+		if m.http10 = strings.HasPrefix(lines[0], "HTTP/1.0"); !matches(statusLinePattern, lines[0]) || !m.readFields(lines[1:], oracleFields) || !m.framed() {
+			return all, "", endsMalformed
 		}
 		m.odd = m.odd || len(all) > 0 && all[len(all)-1].odd
 		all = append(all, m)
+		_, m.status, _ = strings.Cut(lines[0], " ")
 		switch code := m.status[:3]; {
 		case code == "101": // was not asked for
 			return all[:len(all)-1], "", endsMalformed
@@ -215,39 +367,9 @@ func readResponses(s, method string, closed bool) (all []*wireMessage, rest stri
 			m.body, m.complete = after, closed
 			return all, "", endsClosed
 		}
-		rest, end = m.readBody(after, max(m.length, 0))
+		rest, end = m.ReadBody(after, max(m.length, 0))
 		return all, rest, end
 	}
-}
-
-// readResponseHead reads a head, which it repairs; nil: there is none.
-func readResponseHead(s string) (m *wireMessage, rest string, end wireEnd) {
-	var h http1.ResponseHead
-	h.Reset(oracleFields)
-	b := []byte(s[:min(len(s), oracleHeadBytes)])
-	n, err := h.Scan(b)
-	odd := err != nil
-	if odd {
-		repaired, length, fault := http1.RepairResponse(b, oracleFields)
-		if fault != nil || err == http1.ErrTooManyFields {
-			return nil, "", endsMalformed
-		}
-		h.Reset(oracleFields)
-		if b, n = repaired, length; n > 0 {
-			if _, err := h.Scan(b); err != nil {
-				return nil, "", endsMalformed
-			}
-		}
-	}
-	switch {
-	case n == 0 && len(s) >= oracleHeadBytes:
-		return nil, "", endsMalformed
-	case n == 0:
-		return nil, "", endsShort
-	}
-	m = newWireMessage(&h.Head, b)
-	m.status, m.http10, m.ofPeer, m.odd = string(h.StatusText(b)), h.HTTP10, true, odd
-	return m, s[n:], endsClean
 }
 
 // endToEnd returns the fields that are to reach the other side. All that sluice
