@@ -3,8 +3,10 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -288,4 +290,207 @@ func TestAClientLeavesPlacesOfAHandler(t *testing.T) {
 	verify.Equal(t, held.Load(), 4, "answers that the other client waits for")
 	close(release)
 	eventually(t, "the client has places again", func() bool { return get200(p.dialFrom("127.0.0.2")) == nil })
+}
+
+// chainModel makes routes and chains of a small vocabulary, so that their edits and conditions
+// meet.
+type chainModel struct{ *rand.Rand }
+
+// modelEdits are edits of one list of fields, in plain words.
+type modelEdits struct {
+	set, add map[string]string
+	remove   []string
+}
+
+// modelBranch is a branch, in plain words.
+type modelBranch struct {
+	path, match   string
+	ignoreCase    bool
+	replacement   string
+	field, value  string // a field that must have the value; empty: none
+	absent        bool   // it must not have it
+	edits, answer modelEdits
+	services      []string // a splitter, if there are two
+}
+
+func (m chainModel) one(of ...string) string { return of[m.IntN(len(of))] }
+
+func (m chainModel) edits(names ...string) (e modelEdits) {
+	e.set, e.add = make(map[string]string), make(map[string]string)
+	for _, name := range names {
+		switch m.IntN(6) {
+		case 0:
+			e.set[name] = m.one("1", "2")
+		case 1:
+			e.add[name] = m.one("1", "2")
+		case 2:
+			e.remove = append(e.remove, name)
+		}
+	}
+	return e
+}
+
+func (m chainModel) branch() modelBranch {
+	b := modelBranch{match: m.one("prefix", "string_prefix", "exact"), path: m.one("/", "/a", "/a/b", "/A", "/p/a", "/a/"), services: []string{m.one("a", "b", "c")}}
+	b.ignoreCase = m.IntN(3) == 0
+	if m.IntN(2) == 0 {
+		b.replacement = m.one("/", "/n", "/n/")
+	}
+	if m.IntN(2) == 0 {
+		b.field, b.value, b.absent = m.one("X-A", "X-B"), m.one("1", "2"), m.IntN(3) == 0
+	}
+	if m.IntN(3) == 0 {
+		b.services = []string{"a", "b"}
+	}
+	b.edits, b.answer = m.edits("X-A", "X-B"), m.edits("X-R")
+	return b
+}
+
+func (e modelEdits) apply(lines []string) (edited []string) {
+	for _, line := range lines {
+		name, _, _ := strings.Cut(line, ": ")
+		if _, set := e.set[name]; !set && !slices.Contains(e.remove, name) {
+			edited = append(edited, line)
+		}
+	}
+	for _, values := range []map[string]string{e.set, e.add} {
+		for name, value := range values {
+			edited = append(edited, name+": "+value)
+		}
+	}
+	return edited
+}
+
+// matches reports whether a request with that path and these fields takes b.
+func (b *modelBranch) matches(path string, lines []string) bool {
+	text, path := b.path, strings.TrimSuffix(path, "/")
+	if b.ignoreCase {
+		text, path = strings.ToLower(text), strings.ToLower(path)
+	}
+	whole := strings.TrimSuffix(text, "/")
+	fits := path == whole
+	if b.match != "exact" {
+		fits = fits || strings.HasPrefix(path, whole+"/")
+	}
+	if b.match == "string_prefix" && whole == text {
+		fits = fits || strings.HasPrefix(path, whole)
+	}
+	return fits && (b.field == "" || slices.Contains(lines, b.field+": "+b.value) != b.absent)
+}
+
+// rewrite returns the path for a peer.
+func (b *modelBranch) rewrite(path string) string {
+	if b.replacement == "" {
+		return path
+	}
+	rest := path[len(strings.TrimSuffix(b.path, "/")):]
+	if strings.HasPrefix(rest, "/") {
+		return strings.TrimSuffix(b.replacement, "/") + rest
+	}
+	return b.replacement + rest
+}
+
+// Whatever a route and a chain do, a request reaches the peer of the branch that it takes after the
+// route's edits, with the edits of both, and so does its answer the client.
+func TestRoutesAndChainsMeet(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	services := make(map[string]*route.Service)
+	for _, name := range []string{"web", "a", "b", "c"} {
+		services[name] = p.echoing(t, name)
+	}
+	front := p.fronts()[0]
+	compiled := func(e modelEdits) route.HeaderEdits { return headerEdits(t, e.set, e.add, e.remove...) }
+	slash := regexp.MustCompile(`^/r/(.*)$`)
+	taken, seeds := 0, uint64(200)
+	if testing.Short() {
+		seeds = 40 // one request at a time
+	}
+	for seed := range seeds {
+		m := chainModel{rand.New(rand.NewPCG(seed, 4))}
+		own := &route.Actions{}
+		var edits, answer modelEdits
+		strip, add := m.one("", "/s"), m.one("", "/p")
+		options := route.PathOptions{Strip: strip, Add: add}
+		if m.IntN(3) == 0 {
+			options.Rewrite, options.To = slash, "/$1"
+		}
+		if m.IntN(4) > 0 {
+			own.Path = pathEdits(t, options)
+			edits, answer = m.edits("X-A", "X-B"), m.edits("X-R")
+			own.RequestHeaders, own.ResponseHeaders = compiled(edits), compiled(answer)
+		} else {
+			own, strip, add, options.Rewrite = nil, "", "", nil
+		}
+		model := make([]modelBranch, 1+m.IntN(4))
+		var branches []route.Branch
+		router := &route.Router{}
+		for i := range model {
+			model[i] = m.branch()
+			b := &model[i]
+			r := route.Route{Path: b.path, PathMatch: route.PathMatch(b.match)}
+			if b.field != "" {
+				values := []route.Value{{Name: b.field, Text: b.value}}
+				if r.Conditions.Headers = values; b.absent {
+					r.Conditions = route.Conditions{Not: &route.Conditions{Headers: values}}
+				}
+			}
+			branch := route.Branch{Route: r, IgnoreCase: b.ignoreCase}
+			if b.replacement != "" {
+				branch.Rewrite = pathEdits(t, route.PathOptions{Strip: b.path, StripString: b.match == "string_prefix", IgnoreCase: b.ignoreCase, Replacement: b.replacement})
+			}
+			branches = append(branches, branch)
+			actions := own.With(&route.Actions{RequestHeaders: compiled(b.edits), ResponseHeaders: compiled(b.answer)})
+			way := route.Route{Service: services[b.services[0]], Actions: actions}
+			if len(b.services) > 1 {
+				w := &route.Weighted{Key: route.SplitKey{Source: route.SplitHeader, Header: "x-user"}, Seed: "splitter"}
+				for _, name := range b.services {
+					w.Targets = append(w.Targets, route.Target{Route: &route.Route{Service: services[name], Actions: actions}, Share: .5})
+				}
+				way = route.Route{Weighted: w}
+			}
+			router.Ways = append(router.Ways, way)
+		}
+		router.Chain = verify.Result(route.NewChain(branches)).Must(t)
+		p.setRoutes(route.Route{Path: "/", Service: services["web"], Router: router, Actions: own})
+		for range 10 {
+			path := m.one("", "/s", "/r") + m.one("/", "/a", "/a/b", "/A/x", "/ab", "/a/", "/x")
+			var lines []string
+			for range m.IntN(4) {
+				lines = append(lines, m.one("X-A: 1", "X-A: 2", "X-B: 1", "X-B: 2"))
+			}
+			user := fmt.Sprint(m.IntN(100))
+
+			wantPath := path
+			if strip != "" && (path == strip || strings.HasPrefix(path, strip+"/")) {
+				wantPath = "/" + strings.TrimPrefix(strings.TrimPrefix(path, strip), "/")
+			}
+			if wantPath = add + wantPath; options.Rewrite != nil {
+				wantPath = slash.ReplaceAllString(wantPath, "/$1")
+			}
+			wantLines, wantAnswer, service := edits.apply(lines), []string(nil), "web"
+			if i := slices.IndexFunc(model, func(b modelBranch) bool { return b.matches(wantPath, wantLines) }); i >= 0 {
+				taken++
+				b := &model[i]
+				wantPath, wantLines, wantAnswer, service = b.rewrite(wantPath), b.edits.apply(wantLines), b.answer.apply(nil), b.services[0]
+				if len(b.services) > 1 {
+					service = router.Ways[i].Weighted.Choose([]byte(user)).Route.Service.Name
+				}
+			}
+			wantAnswer = answer.apply(wantAnswer)
+
+			response, text := front.ask(t, "GET", path+"?q", "", append([]string{"X-User: " + user}, lines...)...)
+			got := strings.Split(text, "\n")
+			gotLines := slices.DeleteFunc(got[1:], func(line string) bool { return !strings.HasPrefix(line, "X-A: ") && !strings.HasPrefix(line, "X-B: ") })
+			slices.Sort(wantLines)
+			verify.Require(t, got[0] == service+" GET "+wantPath+"?q" && slices.Equal(gotLines, wantLines), "seed %d: GET %s %q by %+v and %+v: got %s %q, want %s %s %q",
+				seed, path, lines, options, model, got[0], gotLines, service, wantPath, wantLines)
+			var gotAnswer []string
+			for _, value := range response.Header["X-R"] {
+				gotAnswer = append(gotAnswer, "X-R: "+value)
+			}
+			verify.Require(t, slices.Equal(gotAnswer, wantAnswer), "seed %d: GET %s by %+v: the answer has %q, want %q", seed, path, model, gotAnswer, wantAnswer)
+		}
+	}
+	verify.That(t, taken > int(2*seeds), "only %d of %d requests take a branch", taken, 10*seeds)
 }

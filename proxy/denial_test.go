@@ -5,20 +5,24 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/proxy/upstream"
+	"sluice/route"
 	"sluice/test/verify"
 )
 
@@ -302,4 +306,100 @@ func (p *testProxy) ask(request string) (status int, reason, body string) {
 	defer r.Body.Close()
 	text, _ := io.ReadAll(r.Body)
 	return r.StatusCode, r.Header.Get("X-Sluice-Reason"), string(text)
+}
+
+// While intentions of several services turn, with requests of all kinds and retries, each answer is
+// right: 200 or the peer's bytes where the service is allowed, 403 where it is denied, either
+// around a turn, and nothing else ever.
+func TestIntentionsTurnUnderLoad(t *testing.T) {
+	t.Parallel()
+	seed := verify.Seed(t)
+	consul := newConsulOfTest()
+	type service struct {
+		proxy  *testProxy
+		peers  []*meshPeer
+		http2  bool
+		asking sync.RWMutex // held by a request
+		// turns is odd during a turn, and then again even; its second bit is what holds.
+		turns atomic.Int64
+		done  [2]atomic.Int64 // answers while it was allowed, and denied
+	}
+	var services []*service
+	for n := range 4 {
+		s := &service{proxy: startProxy(t, Options{}), http2: n%2 == 1}
+		for range 2 {
+			s.peers = append(s.peers, startMeshPeer(t, fmt.Sprint("web", n), denyModes[n%len(denyModes)], false))
+		}
+		s.proxy.useMesh(consul, s.http2, s.peers...)
+		s.proxy.setService(route.Service{Retry: route.Retry{Attempts: 3}})
+		services = append(services, s)
+	}
+	var requests []string
+	for _, request := range requestsToMesh {
+		requests = append(requests, request)
+	}
+	var asking sync.WaitGroup
+	stop := make(chan struct{})
+	for n, s := range services {
+		for worker := range 3 {
+			asking.Go(func() {
+				random := rand.New(rand.NewPCG(seed, uint64(10*n+worker)))
+				client := dialGRPC(t, s.proxy.address)
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					s.asking.RLock()
+					before := s.turns.Load()
+					var got int
+					if s.http2 && random.IntN(3) == 0 {
+						_, err := client.UnaryCall(patientContext(t), &grpc_testing.SimpleRequest{})
+						got = map[codes.Code]int{codes.OK: 200, codes.PermissionDenied: 403}[status.Code(err)]
+						if got == 0 {
+							t.Errorf("web%d: %v", n, err)
+						}
+					} else {
+						got, _, _ = s.proxy.ask(requests[random.IntN(len(requests))])
+					}
+					after := s.turns.Load()
+					s.asking.RUnlock()
+					switch {
+					case got != 200 && got != 403:
+						t.Errorf("web%d: status %d", n, got)
+					case before != after || before&1 != 0: // around a turn
+					case (got == 403) != (before&2 != 0):
+						t.Errorf("web%d: status %d, denied %v", n, got, before&2 != 0)
+					default:
+						s.done[before>>1&1].Add(1)
+					}
+				}
+			})
+		}
+	}
+	random := rand.New(rand.NewPCG(seed, 1000))
+	for range 16 {
+		s := services[random.IntN(len(services))]
+		held := s.turns.Add(1) >> 1 & 1 // what held until now
+		s.proxy.turn(consul, held == 0, s.peers...)
+		if held != 0 { // a peer may have denied a connection, and sluice not know yet
+			s.asking.Lock()
+			s.proxy.cut(s.peers[0].Service)
+			eventually(t, "no connection is left", func() bool { return s.proxy.peerConnections() == 0 })
+			s.asking.Unlock()
+		}
+		before := s.done[1-held].Load()
+		s.turns.Add(1)
+		eventually(t, "answers after the turn", func() bool { return s.done[1-held].Load() > before+2 || t.Failed() })
+	}
+	close(stop)
+	asking.Wait()
+	for _, s := range services {
+		s.proxy.expectNothingCounted()
+		eventually(t, "nothing is in flight", func() bool { return s.proxy.inflight() == 0 })
+		for _, peer := range s.proxy.pool.Snapshot().All {
+			verify.Equal(t, peer.State(), balancer.StateUp, "state")
+		}
+	}
 }

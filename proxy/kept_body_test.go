@@ -2,12 +2,17 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,12 +20,14 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/places"
+	"sluice/test/long"
 	"sluice/test/verify"
 )
 
@@ -308,5 +315,170 @@ func countBytes(made *atomic.Int64, pools ...*sync.Pool) {
 			made.Add(int64(len(b.Bytes)))
 			return b
 		}
+	}
+}
+
+// A slowUpload is a PUT request whose body is sent in parts.
+type slowUpload struct {
+	address, path string
+	conn          net.Conn
+	frames        *frameClient // nil: HTTP/1.1
+	body          []byte
+	sent          int
+}
+
+// send sends n bytes more.
+func (u *slowUpload) send(n int) {
+	part := u.body[u.sent : u.sent+n]
+	u.sent += n
+	if u.frames != nil {
+		for first := true; first || len(part) > 0; first = false {
+			n := min(len(part), 16<<10)
+			u.frames.WriteData(1, u.sent == len(u.body) && n == len(part), part[:n])
+			part = part[n:]
+		}
+		return
+	}
+	u.conn.Write(part) // fails if it was answered early
+}
+
+// check checks the answer.
+func (u *slowUpload) check(t *testing.T) {
+	status, got := "cut", ""
+	if u.frames != nil {
+		r := u.frames.response(1)
+		status, got = r.status, r.body
+	} else if r, err := http.ReadResponse(bufio.NewReader(u.conn), nil); err == nil {
+		text, _ := io.ReadAll(r.Body)
+		status, got = strconv.Itoa(r.StatusCode), string(text)
+	}
+	if (status != "200" || got != sumOf(u.body)) && (u.path == "/ok" || status == "200") {
+		t.Errorf("%s%s, %d bytes, HTTP/2 %v: got %s %q", u.address, u.path, len(u.body), u.frames != nil, status, got)
+	}
+}
+
+// Whatever slow uploads, retries, clients that leave and the end of sluice do to each other: bodies
+// arrive as they were sent, nobody has more memory than its share, and at the end all memory,
+// places, goroutines and descriptors are back.
+func TestKeptBodiesAtRandom(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	seed := verify.Seed(t)
+	buffers, descriptors := countBuffers(t), openDescriptors()+8 // of the runtime itself
+	rounds := long.Count[uint64](t, 3, 8)
+	t.Run("rounds", func(t *testing.T) {
+		for round := range rounds {
+			if testKeptBodies(t, rand.New(rand.NewPCG(seed, round))); t.Failed() {
+				t.Fatalf("SLUICE_SEED=%d, round %d", seed, round)
+			}
+		}
+	})
+	verify.Succeeds(t, goleak.Find(goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1")))
+	buffers.check(t)
+	eventually(t, "descriptors are closed", func() bool {
+		runtime.GC() // which closes the pipes in a sync.Pool
+		return openDescriptors() <= descriptors
+	})
+}
+
+// openDescriptors returns how many descriptors this process has, or 0 where that cannot be told.
+func openDescriptors() int {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	return len(entries)
+}
+
+func testKeptBodies(t *testing.T, random *rand.Rand) {
+	const limit = 8 * 2 * socket.RelayBufferBytes
+	p := newUnmanagedProxy(t, Options{Limits: Limits{KeptBodyBytes: limit}, Timeouts: Timeouts{Body: patience}})
+	defer p.pool.Close()
+	options := balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000}}
+	p.usePeers(random.IntN(2) == 0, someTransport, options, startReader(t), startReader(t), startReader(t))
+	p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 100_000}})
+	plain, secure := p.address, p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}}})
+
+	addresses := []string{"127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"}
+	var open []*slowUpload
+	begin := func() {
+		u := &slowUpload{address: addresses[random.IntN(len(addresses))], path: []string{"/ok", "/again", "/early", "/hang"}[random.IntN(4)]}
+		u.body = make([]byte, []int{1, 3000, 20_000, 60_000, 100_000, 200_000}[random.IntN(6)])
+		for i := range u.body {
+			u.body[i] = byte(random.Uint32())
+		}
+		p.address = plain
+		switch random.IntN(3) {
+		case 0:
+			u.address, u.body = addresses[0], u.body[:min(len(u.body), 60_000)] // less than the window
+			u.frames = p.dialFrames()
+			u.conn = u.frames.conn
+			u.frames.request(1, fmt.Sprintf(":method=PUT|:scheme=http|:authority=a|:path=%s|content-length=%d", u.path, len(u.body)), false)
+		case 1:
+			p.address = secure
+			u.conn = tls.Client(p.dialFrom(u.address), &tls.Config{InsecureSkipVerify: true})
+		default:
+			u.conn = p.dialFrom(u.address)
+		}
+		if u.frames == nil {
+			fmt.Fprintf(u.conn, "PUT %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", u.path, len(u.body))
+		}
+		u.send(random.IntN(len(u.body)))
+		open = append(open, u)
+	}
+	take := func() *slowUpload {
+		i := random.IntN(len(open))
+		u := open[i]
+		open = append(open[:i], open[i+1:]...)
+		return u
+	}
+	for range 120 {
+		switch n := random.IntN(10); {
+		case len(open) == 0 || n < 4 && len(open) < 25:
+			begin()
+		case n < 7:
+			u := open[random.IntN(len(open))]
+			u.send(random.IntN(len(u.body) - u.sent))
+		case n == 7:
+			u := take()
+			if c, ok := u.conn.(socket.Conn); ok && random.IntN(2) == 0 {
+				socket.ResetOnClose(c)
+			}
+			u.conn.Close()
+		case n == 8:
+			u := take()
+			u.send(len(u.body) - u.sent)
+			if u.path != "/hang" {
+				u.check(t)
+			}
+			u.conn.Close()
+		default: // a request that is tried again
+			p.address = plain
+			p.expect("GET /again HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200")
+		}
+	}
+	eventually(t, "all have at most their share", func() bool {
+		within := p.keptBodies.Taken() <= limit
+		for _, address := range addresses {
+			within = within && p.keptBodies.TakenBy(blockAt(t, address)) <= limit/8
+		}
+		return within
+	})
+	if random.IntN(2) == 0 { // else the end finds them open
+		for _, u := range open {
+			u.conn.Close()
+		}
+		p.expectNothingLeft(t, 0)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	p.Shutdown(ctx, 0)
+	p.expectNothingLeft(t, 0)
+	for _, address := range addresses {
+		verify.Equal(t, p.keptBodies.TakenBy(blockAt(t, address)), 0, "%s has bytes at the end", address)
+	}
+	if h := p.Stats().Handshakes; h.InProgress+h.Waiting+p.handshakes.Turns.Taken() != 0 || p.pool.Admission.Pending() != 0 {
+		t.Errorf("at the end: %+v, %d wait for a connection", h, p.pool.Admission.Pending())
+	}
+	for _, u := range open {
+		u.conn.Close()
 	}
 }

@@ -5,9 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"testing"
-
-	"sluice/test/verify"
 )
 
 const (
@@ -117,16 +114,4 @@ func (m *wireMessage) cutSize(line string) (size int64, others int, ok bool) {
 	}
 	size, _ = strconv.ParseInt(hex, 16, 64)
 	return size, others, ok
-}
-
-// The bytes behind the head of a switch are the other protocol's, whatever its lines end with.
-func TestOddSwitch(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{}, startOrigin(t, func(c *originConn) bool {
-		c.request()
-		c.write("HTTP/1.1 101 Switching Protocols\nUpgrade: x\nConnection: upgrade\n\n\n\r\nHTTP/1.1 200 OK\n")
-		return false
-	}).address())
-	answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
-	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 101 ") && strings.HasSuffix(answer, "\r\n\r\n\n\r\nHTTP/1.1 200 OK\n"), "the client got %q", answer)
 }
