@@ -1,18 +1,13 @@
 package gateway
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
-
-	"github.com/caddyserver/certmagic"
 
 	"sluice/test/acmetest"
 	"sluice/test/dnstest"
-	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
@@ -98,49 +93,4 @@ func TestACMEByDNS(t *testing.T) {
 			verify.Equal(t, b.Issued(), 2, "certificates were issued")
 		})
 	}
-}
-
-// A wildcard that is about to expire is in use until it is renewed. Slow name servers are waited
-// for.
-func TestRenewalByDNS(t *testing.T) {
-	t.Parallel()
-	b := startByDNS(t)
-	dir := t.TempDir()
-	files := &certmagic.FileStorage{Path: dir}
-	storeCertificate(t, b.Directory, "*.renewal.example", func(key string, value []byte) error {
-		return files.Store(context.Background(), key, value)
-	}, testcert.Lasting(-time.Hour, 10*time.Minute))
-	b.zones.Hide(3)
-	r := start(t, b.text("'*.renewal.example'", dir, "rfc2136", origin(t, "star")))
-	verify.That(t, r.served("websecure", "www.renewal.example") != "", "the stored certificate is not served from the beginning")
-	r.await("the renewed certificate", func() bool {
-		c := r.certificates()["acme:*.renewal.example"]
-		return c.State == "valid"
-	})
-	_, asked := b.zones.Counts()
-	verify.That(t, asked > 3, "the authority was asked to look before the name server had the record")
-	verify.Equal(t, b.Issued(), 1, "certificates were issued")
-	verify.Slices(t, b.zones.Left(), nil, "records that are left")
-}
-
-// The order of a process that is replaced ends, its record is removed, and the new process orders.
-func TestUpgradeDuringAnOrderByDNS(t *testing.T) {
-	t.Parallel()
-	b := startByDNS(t)
-	text := b.text("'*.upgrade.example'", t.TempDir(), "exec", origin(t, "star"))
-	b.zones.Hide(1 << 30)
-	old := start(t, text)
-	var first []string
-	old.await("the record of the order", func() bool { first = b.zones.Left(); return len(first) == 1 })
-	of := b.zones.Texts(first[0])
-	next := old.upgrade(text, nil)
-	old.end()
-	next.await("the record of the new process only", func() bool {
-		now := b.zones.Texts(first[0])
-		return len(now) == 1 && now[0] != of[0]
-	})
-	b.zones.Hide(0)
-	next.obtained("www.upgrade.example")
-	verify.Equal(t, b.Issued(), 1, "certificates were issued")
-	verify.Slices(t, b.zones.Left(), nil, "records that are left")
 }

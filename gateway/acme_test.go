@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,8 +20,6 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/long"
-	"sluice/test/sluicetest"
-	"sluice/test/subprocess"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -152,83 +147,6 @@ listeners:
 			verify.Equal(t, next.served("websecure", host), first, "the new process")
 		})
 	}
-}
-
-// awaitObtained waits until the certificate is served on a port, and returns its serial
-// number.
-func awaitObtained(t *testing.T, what, name string, port int) (serial string) {
-	t.Helper()
-	consultest.Await(t, what, func() bool {
-		serial = servedAt("127.0.0.1:"+strconv.Itoa(port), name)
-		return serial != ""
-	})
-	return serial
-}
-
-// startProcess runs the program with a configuration until the test ends: certmagic keeps
-// the challenges and the orders of all replicas of a process together.
-func startProcess(t *testing.T, text string) {
-	t.Helper()
-	dir := t.TempDir()
-	verify.NoError(t, sluicetest.Build(t.Context(), dir, "sluice"))
-	file := filepath.Join(dir, "sluice.yaml")
-	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-	log := new(subprocess.Output)
-	command := exec.Command(filepath.Join(dir, "sluice"), "run", "--config", file)
-	command.Stdout, command.Stderr = log, log
-	verify.NoError(t, command.Start())
-	t.Cleanup(func() {
-		command.Process.Kill()
-		command.Wait()
-		if t.Failed() {
-			t.Logf("log of the process:\n%s", log)
-		}
-	})
-}
-
-// Two replicas that start at the same time have one certificate, which one of them has ordered by
-// TLS-ALPN-01. A third one that comes later orders nothing. All values are encrypted.
-func TestReplicasOrderOnce(t *testing.T) {
-	t.Parallel()
-	long.Test(t)
-	const name = "once.example"
-	agent := consultest.Start(t, consultest.Options{})
-	port := func() int { return consultest.ReservePort(t) }
-	peer := origin(t, "star")
-	p := acmetest.Start(t, acmetest.Options{})
-	two, three := port(), port()
-	key := filepath.Join(t.TempDir(), "acme.key")
-	verify.NoError(t, os.WriteFile(key, []byte("YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="), 0o600))
-	replica := func(port int) string {
-		return fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
-access_log: { path: "off" }
-consul: { addresses: [%q] }
-listeners:
-  - name: websecure
-    address: "127.0.0.1:%d"
-    tls: { acme: { names: [%s], directory: %q, consul_kv: sluice-acme, encryption_keys: [%q], ca: %q } }
-`, agent.URL(), port, name, p.Directory, key, p.CA) + static("star", peer)
-	}
-	startProcess(t, replica(p.TLSPort)) // gets all challenges
-	start(t, replica(two))
-	first := awaitObtained(t, "a certificate", name, p.TLSPort)
-	verify.Equal(t, awaitObtained(t, "the same certificate", name, two), first, "the certificate of the other replica")
-	start(t, replica(three))
-	verify.Equal(t, awaitObtained(t, "the certificate of the others", name, three), first, "a later replica has the certificate")
-	verify.Equal(t, p.Issued(), 1, "certificates were issued")
-	pairs, _, err := agent.Client().KV().List("sluice-acme/", nil)
-	verify.NoError(t, err)
-	for _, pair := range pairs {
-		text := string(pair.Value)
-		verify.That(t, !strings.Contains(text, "BEGIN") && (!strings.Contains(text, "{") || !strings.Contains(text, name)),
-			"%s is in plain text: %q", pair.Key, text)
-	}
-	consultest.Await(t, "no lock is left", func() bool {
-		keys, _, err := agent.Client().KV().Keys("sluice-acme/locks/", "", nil)
-		sessions, _, sessionsErr := agent.Client().Session().List(nil)
-		return err == nil && sessionsErr == nil && len(keys)+len(sessions) == 0
-	})
 }
 
 // A load balancer in front does not send clients where no handshake succeeds, if it has another

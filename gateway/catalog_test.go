@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	"sluice/admin"
 	"sluice/test/discoverytest"
 	"sluice/test/testcert"
@@ -80,93 +78,33 @@ routes:
 	r.await("no catalog", func() bool { return r.api("/api/catalog", &struct{ Error string }{}) == http.StatusNotFound })
 }
 
-// An unchanged service with an unreadable certificate does not prevent the use of found services.
+// A service with an unreadable certificate does not prevent the use of found services if it is
+// unchanged, else only until the next attempt.
 func TestFoundServicesAreUsedDespiteErrorsOfOthers(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	tagged(t, consul, "moon", origin(t, "moon"), "web")
-	certificate, _ := testcert.PEM("ca.example")
-	ca := writeFile(t, t.TempDir(), "ca.pem", certificate)
-	r := start(t, fmt.Sprintf(`
-consul: { addresses: [%q] }
-catalog: { select: { tag: web } }
-services: { fixed: { peers: [%q], health: { active: { type: tcp, tls: { ca: %q } } } } }
-routes: [{ path: /, service: moon }]
-`, consul.URL(), origin(t, "fixed"), ca), func(g *Gateway) {
-		g.waits.start = time.Millisecond
-		verify.NoError(t, os.Remove(ca))
-	})
-	tagged(t, consul, "sun", origin(t, "sun"), "web")
-	r.await("sun is found", func() bool { return slices.Contains(r.serviceNames(), "sun") })
-	r.answers("/", "moon")
-	verify.That(t, !strings.Contains(r.log.String(), `"again_in":`), "an attempt has failed")
-}
-
-// A changed service that cannot be used prevents the use of found ones only until the next attempt.
-func TestFoundServicesAreUsedWhenTheOthersCanBe(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	tagged(t, consul, "moon", origin(t, "moon"), "web")
-	certificate, _ := testcert.PEM("ca.example")
-	ca := writeFile(t, t.TempDir(), "ca.pem", certificate)
-	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { select: { tag: web } }\n"+
-		"services: { fixed: { peers: [%q], health: { active: { type: tcp, tls: { ca: %q } } } } }\n"+
-		"routes: [{ path: /, service: moon }]\n", consul.URL(), origin(t, "fixed"), ca), func(g *Gateway) {
-		g.waits.start, g.waits.applyFound = time.Millisecond, time.Millisecond
-		g.services.get("fixed").config.Balance.Policy = "random"
-		verify.NoError(t, os.Remove(ca))
-	})
-	tagged(t, consul, "sun", origin(t, "sun"), "web")
-	r.awaitLog(`"again_in":`)
-	replaceFile(t, ca, string(certificate))
-	r.await("sun is found", func() bool { return slices.Contains(r.serviceNames(), "sun") })
-	r.answers("/", "moon")
-	verify.Equal(t, strings.Count(r.log.String(), `"again_in":`), 1, "the log has the times error")
-}
-
-// A service is found by its meta alone.
-func TestRoutesFromMetaAlone(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	tagged(t, consul, "plain", origin(t, "plain"), "v1")
-	withMeta := func(service string, kind api.ServiceKind) {
-		e := withTags(t, service, service+"-1", origin(t, service))
-		e.Service.Kind, e.Service.Meta = kind, map[string]string{"sluice_route": service + ".example.com/"}
-		consul.Set(service, e)
+	for _, changed := range []bool{false, true} {
+		consul := discoverytest.Start(t)
+		tagged(t, consul, "moon", origin(t, "moon"), "web")
+		certificate, _ := testcert.PEM("ca.example")
+		ca := writeFile(t, t.TempDir(), "ca.pem", certificate)
+		r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { select: { tag: web } }\n"+
+			"services: { fixed: { peers: [%q], health: { active: { type: tcp, tls: { ca: %q } } } } }\n"+
+			"routes: [{ path: /, service: moon }]\n", consul.URL(), origin(t, "fixed"), ca), func(g *Gateway) {
+			g.waits.start, g.waits.applyFound = time.Millisecond, time.Millisecond
+			if changed {
+				g.services.get("fixed").config.Balance.Policy = "random"
+			}
+			verify.NoError(t, os.Remove(ca))
+		})
+		tagged(t, consul, "sun", origin(t, "sun"), "web")
+		failures := 0
+		if changed {
+			failures = 1
+			r.awaitLog(`"again_in":`)
+			replaceFile(t, ca, string(certificate))
+		}
+		r.await("sun is found", func() bool { return slices.Contains(r.serviceNames(), "sun") })
+		r.answers("/", "moon")
+		verify.Equal(t, strings.Count(r.log.String(), `"again_in":`), failures, "failed attempts, changed %t", changed)
 	}
-	withMeta("moon", api.ServiceKindTypical)
-	withMeta("sidecar", api.ServiceKindConnectProxy)
-	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL()))
-	r.answers("moon.example.com/", "moon")
-	withMeta("star", api.ServiceKindTypical)
-	r.answers("star.example.com/", "star")
-	verify.Slices(t, r.serviceNames(), []string{"moon", "star"}, "services")
-}
-
-// A service without tags has the route of the default rule, until it has one of its own, which goes
-// to the instances that ask for it, or an operator names it.
-func TestDefaultRuleOfTheCatalog(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	star := origin(t, "star")
-	tagged(t, consul, "star", star, "v1")
-	tagged(t, consul, "moon", origin(t, "moon"))
-	text := fmt.Sprintf("consul: { addresses: [%q] }\n"+
-		"catalog: { tags: [sluice], default_rule: '{service}.apps.example.com' }\n", consul.URL())
-	r := start(t, text)
-	r.answers("star.apps.example.com/", "star")
-	r.answers("moon.apps.example.com/", "moon")
-
-	consul.Set("star", withTags(t, "star", "star-1", star), withTags(t, "star", "star-2", origin(t, "star 2"), "sluice.route=star.example.com/"))
-	r.answers("star.example.com/", "star 2")
-	for range 20 {
-		r.gets("star.apps.example.com/", "star")
-	}
-	consul.Set("star", withTags(t, "star", "star-2", origin(t, "star 3"), "sluice.route=star.example.com/"))
-	r.awaitStatus("star.apps.example.com/", 404)
-	r.answers("star.example.com/", "star 3")
-
-	r.write(text + "routes: [{ host: moon.example.com, service: moon }]\n")
-	r.answers("moon.example.com/", "moon")
-	r.awaitStatus("moon.apps.example.com/", 404)
 }

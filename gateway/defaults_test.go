@@ -23,7 +23,6 @@ func TestDefaultsChange(t *testing.T) {
 	serve := func() string { return origin(t, "hello") }
 	consul := discoverytest.Start(t)
 	consul.Set("tagged", withTags(t, "tagged", "tagged-1", serve(), "urlprefix-tagged/"))
-	consul.Set("found", withTags(t, "found", "found-1", serve(), "urlprefix-found/"))
 	document := t.TempDir() + "/a.yaml"
 	replaceFile(t, document, fmt.Sprintf("services: { document: { peers: [%q] }, own: { peers: [%q], balance: { policy: random } } }\n"+
 		"routes: [{ host: document, service: document }, { host: own, service: own, response_headers: null }]", serve(), serve()))
@@ -39,32 +38,21 @@ routes: [{ host: file, service: file }]
 `, consul.URL(), document, service, route, file)
 	}
 	r := start(t, text("", ""))
-	expect := func(want, from string) {
+	expect := func(want string) {
 		t.Helper()
-		for _, host := range []string{"file", "document", "tagged", "found", "own"} {
-			want, from := want, from
-			if host == "own" {
-				want, from = "", document+":1"
-			}
+		for host, want := range map[string]string{"file": want, "document": want, "tagged": want, "own": ""} {
 			r.await(host+" has the default "+want, func() bool {
 				got := r.do(r.request(http.MethodGet, r.url("web")+"/", nil, "Host", host))
 				cookie, _, _ := strings.Cut(got.Header.Get("Set-Cookie"), "=")
 				return got.StatusCode == http.StatusOK && got.Header.Get("X-Default") == want && cookie == want
 			})
-			is := ""
-			for _, v := range fetch[[]config.Value](r, "/api/config/values?service="+host) {
-				if v.Key == "services."+host+".balance.policy" {
-					is = v.From
-				}
-			}
-			verify.Equal(t, is, from, "%s: the policy is from", host)
 		}
 	}
-	expect("", "built in")
+	expect("")
 	before := r.peers()
 	for _, name := range []string{"a", "b"} {
 		r.write(text(", balance: { policy: sticky, sticky: { cookie: "+name+" } }", "response_headers: { set: { X-Default: "+name+" } }"))
-		expect(name, r.file+":5 (defaults)")
+		expect(name)
 	}
 	for address, p := range r.peers() {
 		verify.That(t, p.Requests > before[address].Requests, "the peer %s has begun anew: %+v, before %+v", address, p, before[address])
