@@ -111,7 +111,7 @@ func TestServicesOfARoute(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
 	text := func(shares string) string {
-		return fmt.Sprintf("%s\nservices: { a: { peers: [%q] }, b: { peers: [%q] } }\n", preamble, a, b) +
+		return fmt.Sprintf("services: { a: { peers: [%q] }, b: { peers: [%q] } }\n", a, b) +
 			"routes: [{ path: /, services: { " + shares + ", key: header X-User }, mirror: { service: b, share: 0 } }]\n"
 	}
 	r := start(t, text("a: 20%, b: 80%"))
@@ -119,8 +119,7 @@ func TestServicesOfARoute(t *testing.T) {
 	served := func() (count map[string]int) {
 		count = make(map[string]int)
 		for i := range 50 {
-			status, answer := r.send(http.MethodGet, r.url("web"), "X-User", fmt.Sprintf("user-%d", i))
-			verify.Require(t, status == http.StatusOK, "status %d: %s", status, answer)
+			_, answer := r.send(http.MethodGet, r.url("web"), "X-User", fmt.Sprintf("user-%d", i))
 			count[answer]++
 		}
 		return count
@@ -128,49 +127,32 @@ func TestServicesOfARoute(t *testing.T) {
 	// The hash of these users is always the same.
 	first := served()
 	verify.That(t, first["a"] >= 3 && first["b"] >= 25, "the services got %v", first)
-	var routes []admin.Route
-	weighted := func() *admin.Weighted {
-		routes = nil
-		r.api("/api/routes", &routes)
-		return routes[0].Weighted
-	}
-	if w := weighted(); w.Key != "header x-user" || w.ByPeers || len(w.Targets) != 2 || routes[0].Service != "" ||
-		w.Targets[0].Service != "a" || w.Targets[0].Share != .2 || w.Targets[0].Present != .2 || w.Targets[0].UsablePeers != 1 {
-		t.Errorf("the API has %+v", w)
-	}
-
-	m := weighted().Targets[0].Mirror
-	verify.That(t, m != nil && m.Service == "b", "the mirror of a is %+v", m)
-	if metrics := r.metrics(); !strings.Contains(metrics, `sluice_mirror_requests_total{class="2xx",group="",mirror="b",service="a"} 0`) ||
-		!strings.Contains(metrics, `sluice_route_share{group="",host="",path="/",service="b"} 0.8`) {
-		t.Error("the metrics have no mirror of a, or no share of b")
-	}
+	verify.Contains(t, r.metrics(), `sluice_mirror_requests_total{class="2xx",group="",mirror="b",service="a"} 0`, "the mirror of a")
+	verify.Contains(t, r.metrics(), `sluice_route_share{group="",host="",path="/",service="b"} 0.8`, "the share")
 
 	r.replace(text("a: 100%, b: 0%"))
-	got := served()
-	verify.That(t, got["a"] == 50, "with 100 %% of a: %v", got)
+	verify.Equal(t, served()["a"], 50, "only of a")
 	r.replace(text("a: 90%, b: 10%"))
 	r.drain("a", a)
-	got = served()
-	verify.That(t, got["b"] == 50, "without peers of a: %v", got)
-	w := weighted()
-	verify.That(t, w.Targets[0].Share == .9 && w.Targets[0].Present == 0 && w.Targets[1].Present == 1, "the API has %+v", w)
+	verify.Equal(t, served()["b"], 50, "without peers of a")
+	w := fetch[[]admin.Route](r, "/api/routes")[0].Weighted
+	verify.That(t, w.Key == "header x-user" && w.Targets[0].Share == .9 && w.Targets[0].Present == 0 && w.Targets[1].Present == 1, "the API has %+v", w)
 	verify.That(t, stop() != 0, "no requests")
 }
 
-// Mirrors of a configuration send copies to services and groups, change live without a failed
-// request, and keep their counters as long as a route has the same mirror.
+// Mirrors send copies, change live without a failed request, and keep their counters as long as a
+// route has the same mirror.
 func TestMirrorsOfRoutes(t *testing.T) {
 	t.Parallel()
 	marks := make(chan string, 100)
 	next := serveOrigin(t, func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		marks <- r.Method + " " + r.URL.Path + " " + r.Host + " " + r.Header.Get("X-Sluice-Mirror") + " " + r.Header.Get("X-Mine") + " " + string(body)
+		marks <- r.Method + " " + r.URL.Path + " " + r.Header.Get("X-Sluice-Mirror") + " " + string(body)
 	})
 	peer := origin(t, "star")
 	text := func(mirror string) string {
-		return fmt.Sprintf("%s\nservices: { star: { peers: [%q] }, star-next: { peers: [%q] } }\n", preamble, peer, next) +
-			"routes: [{ path: /api, service: star, strip_prefix: /api, request_headers: { set: { X-Mine: $path } }, host_header: star.internal" + mirror + " }, { path: /, service: star }]\n"
+		return fmt.Sprintf("services: { star: { peers: [%q] }, star-next: { peers: [%q] } }\n", peer, next) +
+			"routes: [{ path: /api, service: star, strip_prefix: /api" + mirror + " }, { path: /, service: star }]\n"
 	}
 	r := start(t, text(", mirror: { service: star-next }"))
 	mirror := func() *admin.Mirror { return fetch[[]admin.Route](r, "/api/routes")[0].Mirror }
@@ -179,21 +161,13 @@ func TestMirrorsOfRoutes(t *testing.T) {
 		verify.Equal(t, r.do(r.request(http.MethodPost, r.url("web")+"/api/x", strings.NewReader("body"))).body, "star", "the answer")
 	}
 	post()
-	verify.Equal(t, <-marks, "POST /x star.internal star /x body", "the mirror")
+	verify.Equal(t, <-marks, "POST /x star body", "the mirror")
 	r.await("the copy ends", func() bool { m := mirror(); return m.Sent == 1 && m.InFlight == 0 })
-	m := mirror()
-	verify.That(t, m.Service == "star-next" && m.Share == 1 && m.BodyBytes == 64<<10 && m.Limit == 100 && m.Errors == 0 && len(m.Dropped) == 0, "the API has %+v", *m)
-
 	stop := r.load("web")
-	r.replace(text(", mirror: { service: star-next, share: 0 }"))
-	post()
-	m = mirror()
-	verify.That(t, m.Sent == 1 && m.Share == 0, "with a share of 0: %+v", *m)
 	r.replace(text(", mirror: { service: star-next, body: 3 }"))
 	post()
-	m = mirror()
-	verify.That(t, m.Sent == 1 && m.Dropped["body_too_long"] == 1, "with a body of at most 3: %+v", *m)
-	verify.Contains(t, r.metrics(), `sluice_mirror_dropped_total{group="",mirror="star-next",reason="body_too_long",service="star"} 1`, "the metrics do not have it")
+	m := mirror()
+	verify.That(t, m.Sent == 1 && m.BodyBytes == 3 && m.Dropped["body_too_long"] == 1, "with a body of at most 3: %+v", *m)
 	r.replace(text(""))
 	post()
 	verify.That(t, mirror() == nil && !strings.Contains(r.metrics(), "sluice_mirror"), "the mirror is not gone")
