@@ -4,16 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 
 	"sluice/admin"
-	"sluice/balancer"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -25,10 +21,6 @@ func withTags(t *testing.T, service, id, address string, tags ...string) *api.Se
 	e.Service.Tags = tags
 	return e
 }
-
-// settling is how long a route may lead to instances that have just changed their tags: see
-// tags/catalog.
-const settling = 100 * time.Millisecond
 
 // A service whose tags ask for routes gets its instances from elsewhere, and from Consul again. Its
 // routes of tags go and come, and its others lead to the instances that it has.
@@ -56,79 +48,6 @@ func TestSourceOfATaggedServiceChanges(t *testing.T) {
 				r.awaitStatus(path, http.StatusNotFound)
 			}
 		}
-	}
-}
-
-// TestTagsOfARelease replaces the instances of a service by ones with other tags, and back. A route
-// that all of them have must never fail, also if each version wants another path, and one that only
-// some have must go to these, and to nobody else.
-func TestTagsOfARelease(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	versions := []string{"a", "b"}
-	instance := func(n int) *api.ServiceEntry {
-		version := versions[n/2%2]
-		strip, stripped := "", "/api/x"
-		if version == "a" {
-			strip, stripped = " strip=/api", "/x"
-		}
-		address := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-			if !slices.Contains([]string{"/both", "/" + version, stripped}, r.URL.Path) {
-				http.Error(w, "this is version "+version+", not for "+r.URL.Path, http.StatusTeapot)
-			}
-		})
-		return withTags(t, "star", fmt.Sprintf("star-%d", n), address, "urlprefix-h/both", "urlprefix-h/"+version, "urlprefix-h/api"+strip)
-	}
-	set := []*api.ServiceEntry{instance(0), instance(1)}
-	consul.Set("star", set...)
-	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio] }", consul.URL()))
-	r.refuses("h/a", http.StatusOK)
-	stop := make(chan struct{})
-	var asking sync.WaitGroup
-	for path, allowed := range map[string][]int{
-		"h/both":  {http.StatusOK},
-		"h/api/x": {http.StatusOK},
-		"h/a":     {http.StatusOK, http.StatusNotFound, http.StatusServiceUnavailable},
-		"h/b":     {http.StatusOK, http.StatusNotFound, http.StatusServiceUnavailable},
-	} {
-		asking.Go(func() {
-			pace := time.Tick(time.Millisecond)
-			for n := 0; ; n++ {
-				select {
-				case <-stop:
-					return
-				case <-pace:
-				}
-				begin := time.Now()
-				status, body := r.get(path)
-				if !slices.Contains(allowed, status) && time.Since(begin) < settling {
-					t.Errorf("%s, request %d: %d %s", path, n, status, body)
-					return
-				}
-			}
-		})
-	}
-	defer asking.Wait()
-	defer close(stop)
-	pool := r.services.get("star").pool
-	for n := 2; n < 14; n++ {
-		set = append(slices.Clone(set), instance(n))
-		together := n%3 == 0 // the old instance leaves when the new one comes
-		if together {
-			set = set[1:]
-		}
-		consul.Set("star", set...)
-		id := fmt.Sprintf("star-%d", n)
-		r.await(id+" is used", func() bool {
-			return slices.ContainsFunc(pool.Snapshot().All, func(p *balancer.Peer) bool { return p.Instance().ID == id })
-		})
-		if !together {
-			set = slices.Clone(set[1:])
-			consul.Set("star", set...)
-		}
-		r.await("two instances are used", func() bool { return len(pool.Snapshot().All) == 2 })
-		path := "h/" + versions[n/2%2]
-		r.await(path+" is served", func() bool { status, _ := r.get(path); return status == http.StatusOK })
 	}
 }
 

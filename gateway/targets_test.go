@@ -80,47 +80,6 @@ func TestTargetsInOtherDatacenters(t *testing.T) {
 	verify.That(t, stop() > 0, "no request was sent")
 }
 
-// Instances of new versions replace the old ones, and the filter of the subset that has the
-// requests follows them. No request fails.
-func TestSubsetsThatRoll(t *testing.T) {
-	t.Parallel()
-	m := meshtest.Start(t, consultest.Options{})
-	m.SetProtocol(t, "web", "http")
-	version := func(n int) (id string) {
-		id = fmt.Sprintf("web-%02d", n)
-		m.Native(t, meshtest.Service{Name: "web", ID: id, Meta: map[string]string{"version": fmt.Sprint(n)}})
-		return id
-	}
-	current := func(n int) {
-		m.Write(t, &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", DefaultSubset: "current",
-			Subsets: map[string]api.ServiceResolverSubset{
-				"current": {Filter: fmt.Sprintf("Service.Meta.version == %d", n), OnlyPassing: true}, "any": {},
-			},
-			Failover: map[string]api.ServiceResolverFailover{"current": {ServiceSubset: "any"}},
-		})
-	}
-	id := version(0)
-	current(0)
-	r := start(t, preamble+"consul: { addresses: ["+m.URL()+"] }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n")
-	r.await("an answer", func() bool { _, body := r.get("/"); return body == id })
-	stop := r.load("web")
-	for n := 1; n <= 10; n++ {
-		before := id
-		id = version(n)
-		if n%2 == 0 {
-			r.awaitPooled("web", fmt.Sprintf("web=[%s %s]", before, id))
-		}
-		current(n)
-		if n%3 == 0 {
-			verify.NoError(t, m.Client().Agent().EnableServiceMaintenance(before, ""))
-		}
-		r.await("the answers are of "+id, func() bool { _, body := r.get("/"); return body == id })
-		verify.NoError(t, m.Client().Agent().ServiceDeregister(before))
-	}
-	r.awaitPooled("web", "web=[web-10]")
-	verify.That(t, stop() > 0, "no request was sent")
-}
-
 // serveAs serves the name of an instance with the certificate that a service has in a mesh, for any
 // client with a certificate, as a sidecar of an exported service, which knows the roots of the
 // importing clusters. It returns the address.

@@ -68,6 +68,19 @@ func read(response *http.Response, err error) (status int, body string) {
 	return response.StatusCode, string(all)
 }
 
+// A proxyConn is a connection of a proxy, which sends a header before the first bytes of its client.
+type proxyConn struct {
+	net.Conn
+	header []byte
+}
+
+func (c *proxyConn) Write(b []byte) (int, error) {
+	header := c.header
+	c.header = nil
+	_, err := c.Conn.Write(append(header, b...))
+	return len(b), err
+}
+
 // secureListener returns a listener with a certificate, and more settings of tls, as YAML.
 func secureListener(name string, files testcert.Files, more string) string {
 	return fmt.Sprintf("  - { name: %s, address: '127.0.0.1:0', tls: { certificates: [{ cert: %q, key: %q }]%s } }\n", name, files.Cert, files.Key, more)
