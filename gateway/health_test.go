@@ -183,20 +183,3 @@ func TestOldChecksContinueAfterARefusedReload(t *testing.T) {
 	seen := good.checks.Load()
 	r.await("the old checks continue", func() bool { return good.checks.Load() > seen+1 })
 }
-
-// Two instances end at the same time: each reads a request, and closes its connection.
-func TestTwoInstancesThatEndCostNoRequest(t *testing.T) {
-	t.Parallel()
-	var ended atomic.Int32
-	ends := func(http.ResponseWriter, *http.Request) {
-		ended.Add(1)
-		panic(http.ErrAbortHandler)
-	}
-	r := start(t, checkedService("{ passive: { consecutive_failures: 0 } }", serveOrigin(t, ends), serveOrigin(t, ends), origin(t, "good")))
-	r.awaitReady()
-	r.await("a request has met both", func() bool {
-		before := ended.Load()
-		r.gets("/", "good")
-		return ended.Load() == before+2
-	})
-}

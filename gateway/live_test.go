@@ -138,22 +138,6 @@ func TestRoutesForARenamedListener(t *testing.T) {
 	verify.Equal(t, get(open), http.StatusNotFound, "an open connection to the listener that had it")
 }
 
-func TestRequestFinishesOnARemovedListener(t *testing.T) {
-	t.Parallel()
-	slow, arrived, finish := slowOrigin(t)
-	r := start(t, listening(slow, "{ name: web, address: '127.0.0.1:0' }"))
-	var status int
-	var body string
-	var request sync.WaitGroup
-	request.Go(func() { status, body = r.get("/") })
-	<-arrived
-	r.replace(listening(slow, "{ name: other, address: '127.0.0.2:0' }"))
-	r.awaitLog(`"message":"listener removed`)
-	finish()
-	request.Wait()
-	verify.That(t, status == http.StatusOK && body == "slow", "got %d %q", status, body)
-}
-
 func TestRefusedRevisionChangesNothing(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")

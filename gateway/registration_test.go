@@ -65,15 +65,6 @@ func TestRegistersItselfInConsul(t *testing.T) {
 	r.gets("/", "a")
 }
 
-// Without Consul, a registration neither affects requests nor delays a stop.
-func TestRegistrationDoesNotAffectServing(t *testing.T) {
-	t.Parallel()
-	r := startWithin(t, "consul: { addresses: ['127.0.0.1:1'], register: {} }\n"+static("a", origin(t, "a")), 100*time.Millisecond)
-	r.awaitLog(`"service":"sluice","id":`)
-	r.gets("/", "a")
-	r.end()
-}
-
 // If the watches use all connections to the agent, the registration does not wait for an
 // answer to one of them.
 func TestRegistersWhileWatchesUseAllConnections(t *testing.T) {

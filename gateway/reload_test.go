@@ -70,6 +70,7 @@ func TestReloadDuringAPauseWaitsForPeers(t *testing.T) {
 	r.await("the other service", serves("b"))
 }
 
+// A request finishes although its service and its listener are removed.
 func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 	t.Parallel()
 	slow, arrived, finish := slowOrigin(t)
@@ -79,9 +80,10 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 	var request sync.WaitGroup
 	request.Go(func() { _, body = r.get("/slow") })
 	<-arrived
-
-	r.replace(static("a", a))
-	r.gets("/slow", "a")
+	r.replace(static("a", a) + "listeners: [{ name: other, address: '127.0.0.2:0' }]\n")
+	r.awaitLog(`"message":"listener removed`)
+	_, now := r.send(http.MethodGet, r.url("other")+"/slow")
+	verify.Equal(t, now, "a", "the next route")
 	p := r.peers()[slow]
 	verify.That(t, p.State == "draining" && p.Inflight == 1, "the draining peer is not listed: %+v", p)
 	finish()

@@ -156,24 +156,6 @@ func TestReplicasShareShares(t *testing.T) {
 	a.await("Consul has no share", s.inConsul(false))
 }
 
-// A share that was given before this replica got its configuration, for another split, has ended:
-// it does not count for the next release with the old split.
-func TestShareOfAnEarlierRelease(t *testing.T) {
-	t.Parallel()
-	s := newSharers(t)
-	url := s.agent.URL()
-	a := s.replica(url, "act: report")
-	a.order("star?share=1&why=release+1+is+good")
-	a.awaitShare(1, release.ByOperator)
-	a.awaitWritten()
-	a.end()
-	b := s.run(s.text(url, "40%", "act: report"))
-	b.awaitShare(0.4, "")
-	b.await("the key is gone", s.inConsul(false))
-	b.replace(s.text(url, "50%", "act: report"))
-	b.awaitShare(0.5, "")
-}
-
 // Who sets a share while a reload waits for the first peers of a new service sets it in place of
 // the share that the reload brings: it does not end with the reload.
 func TestShareGivenDuringAReload(t *testing.T) {

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +178,10 @@ func TestStreamsFromTags(t *testing.T) {
 	git, gitRoots := secureGreeter(t, "git")
 	consul.Set("db", withTags(t, "db", "db-1", db, router("db", "rule=HostSNI(`db.example.com`) || HostSNI(`sql.example.com`)", "entrypoints=tls", "tls.passthrough=true")...))
 	consul.Set("mail", withTags(t, "mail", "mail-1", greeter(t, "mail"), router("mail", "rule=HostSNI(`*`)", "entrypoints=smtp,postgres")...))
+	for listener, clients := range map[string]string{"office": "127.0.0.1, 192.0.2.0/24", "nobody": "192.0.2.0/24", "wrong": "everybody"} {
+		consul.Set(listener, withTags(t, listener, listener+"-1", greeter(t, listener),
+			append(router(listener, "rule=HostSNI(`*`)", "entrypoints="+listener, "middlewares=m"), "traefik.tcp.middlewares.m.ipallowlist.sourcerange="+clients)...))
+	}
 	r := start(t, fmt.Sprintf(`
 listeners:
   - { name: web, address: "127.0.0.1:0" }
@@ -187,10 +189,13 @@ listeners:
   - { name: smtp, address: "127.0.0.1:0", protocol: tcp }
   - { name: postgres, address: "127.0.0.1:0", protocol: tcp, service: fixed }
   - { name: closed, address: "127.0.0.1:0", protocol: tcp }
+  - { name: office, address: "127.0.0.1:0", protocol: tcp }
+  - { name: nobody, address: "127.0.0.1:0", protocol: tcp }
+  - { name: wrong, address: "127.0.0.1:0", protocol: tcp }
 consul: { addresses: [%q] }
 catalog:
   tags: [traefik]
-  claims: [{ service: mail, hosts: ["*"] }, { service: "*", hosts: ["*.example.com"] }]
+  claims: [{ service: "*", hosts: ["*.example.com", "*"] }]
 services: { fixed: { peers: [%q] } }
 `, consul.URL(), greeter(t, "fixed")))
 	says := func(listener, host string, roots *x509.CertPool, want string) {
@@ -201,7 +206,7 @@ services: { fixed: { peers: [%q] } }
 	says("tls", "sql.example.com", dbRoots, "db sql.example.com")
 	says("tls", "other.org", dbRoots, "unrecognized name")
 	says("closed", "db.example.com", dbRoots, "unrecognized name")
-	for listener, want := range map[string]string{"smtp": "mail", "postgres": "fixed"} {
+	for listener, want := range map[string]string{"smtp": "mail", "postgres": "fixed", "office": "office", "nobody": "", "wrong": ""} {
 		r.await(fmt.Sprintf("%s says %q", listener, want), func() bool { return r.connect(listener).line() == want })
 	}
 	var routes []string
@@ -216,8 +221,8 @@ services: { fixed: { peers: [%q] } }
 		routes = append(routes, fmt.Sprintf("%s %s %q %s %s", route.Protocol, route.Host, route.Listeners, route.Service, asked))
 	}
 	verify.Slices(t, routes, []string{
-		`tls db.example.com ["tls"] db db-1`, `tls fixed.example.com ["tls"] fixed nobody`, `tls sql.example.com ["tls"] db db-1`,
-		`tcp  ["smtp"] mail mail-1`, `tcp  ["postgres"] fixed nobody`,
+		`tls db.example.com ["tls"] db db-1`, `tls fixed.example.com ["tls"] fixed nobody`, `tls sql.example.com ["tls"] db db-1`, `tcp  ["smtp"] mail mail-1`,
+		`tcp  ["postgres"] fixed nobody`, `tcp  ["office"] office office-1`, `tcp  ["nobody"] nobody nobody-1`, `tcp  ["wrong"] wrong wrong-1`,
 	}, "routes")
 	// A connection stays while the routes change.
 	smtp := r.connect("smtp")
@@ -233,32 +238,4 @@ services: { fixed: { peers: [%q] } }
 	}
 	smtp.say("still here")
 	verify.Equal(t, smtp.line(), "still here", "the connection from before says")
-}
-
-// TestStreamsFromTagsForSomeClients closes connections of clients that a tag does not allow.
-func TestStreamsFromTagsForSomeClients(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	sources := map[string]string{"open": "127.0.0.1, 192.0.2.0/24", "other": "192.0.2.0/24", "wrong": "everybody"}
-	for name, list := range sources {
-		consul.Set(name, withTags(t, name, name+"-1", greeter(t, name), "traefik.enable=true", "traefik.tcp.routers.r.rule=HostSNI(`*`)",
-			"traefik.tcp.routers.r.entrypoints="+name, "traefik.tcp.routers.r.middlewares=office", "traefik.tcp.middlewares.office.ipallowlist.sourcerange="+list))
-	}
-	log := filepath.Join(t.TempDir(), "access.log")
-	r := start(t, fmt.Sprintf(`
-listeners:
-  - { name: open, address: "127.0.0.1:0", protocol: tcp }
-  - { name: other, address: "127.0.0.1:0", protocol: tcp }
-  - { name: wrong, address: "127.0.0.1:0", protocol: tcp }
-consul: { addresses: [%q] }
-catalog: { tags: [traefik], claims: [{ service: "*", hosts: ["*"] }] }
-access_log: { path: %q }
-`, consul.URL(), log))
-	for listener, want := range map[string]string{"open": "open", "other": "", "wrong": ""} {
-		verify.Equal(t, r.connect(listener).line(), want, "the listener %s says", listener)
-	}
-	r.await("the log says why", func() bool {
-		text, err := os.ReadFile(log)
-		return err == nil && strings.Contains(string(text), `"reason":"client_denied"`) && strings.Contains(string(text), `"reason":"tag_denied"`)
-	})
 }

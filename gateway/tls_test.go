@@ -15,11 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/health"
-	"google.golang.org/grpc/health/grpc_health_v1"
-
 	"sluice/admin"
 	"sluice/certificates"
 	"sluice/test/consultest"
@@ -270,40 +265,4 @@ routes: [{ service: star }]
 	verify.Contains(t, r.log.String(), "peer.example, not a.example", "the log has no reason")
 	all := fetch[[]admin.Certificate](r, "/api/certificates")
 	verify.That(t, len(all) == 1 && all[0].UsedBy == `peers of service "star"`, "/api/certificates: %+v", all)
-}
-
-// A client of gRPC with TLS, a server with TLS, and sluice's checks of it.
-func TestGRPCOverTLSToPeers(t *testing.T) {
-	t.Parallel()
-	files := testcert.Write(t, t.TempDir(), "a.example")
-	serverTLS := verify.Result(credentials.NewServerTLSFromFile(files.Cert, files.Key)).Must(t)
-	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
-	server := grpc.NewServer(grpc.Creds(serverTLS))
-	healthy := health.NewServer()
-	grpc_health_v1.RegisterHealthServer(server, healthy)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
-	t.Cleanup(func() {
-		server.Stop()
-		verify.Succeeds(t, <-served)
-	})
-
-	r := start(t, "listeners:\n"+secureListener("websecure", files, "")+fmt.Sprintf(`
-services:
-  star:
-    peers: [%q]
-    upstream: { protocol: h2, tls: { ca: %q, server_name: a.example } }
-    timeouts: { connect: 30s }
-    health: { active: { type: grpc, tls: { ca: %[2]q, server_name: a.example }, interval: 50ms, timeout: 1m, must_pass_first: true } }
-routes: [{ service: star }]
-`, l.Addr(), files.Cert))
-	clientTLS := verify.Result(credentials.NewClientTLSFromFile(files.Cert, "a.example")).Must(t)
-	conn := verify.Result(grpc.NewClient("passthrough:///"+r.Address("websecure").String(), grpc.WithTransportCredentials(clientTLS))).Must(t)
-	defer conn.Close()
-	state := func() string { return r.peers()[l.Addr().String()].State }
-	r.await("the peer is up", func() bool { return state() == "up" })
-	answer, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
-	verify.That(t, err == nil && answer.Status == grpc_health_v1.HealthCheckResponse_SERVING, "got %v, %v", answer, err)
-	healthy.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
-	r.await("the check finds the peer not serving", func() bool { return state() != "up" })
 }
