@@ -117,19 +117,16 @@ func TestTheLevelOfTheLogByOrder(t *testing.T) {
 	expect := func(level, configured string, set bool) {
 		t.Helper()
 		l := fetch[operator.LogLevel](r, "/api/log")
-		if l.Level != level || l.Configured != configured || l.Since.IsZero() == set || r.logs.Level().String() != level {
-			t.Errorf("got %+v, and the log has %v", l, r.logs.Level())
-		}
+		verify.That(t, l.Level == level && l.Configured == configured && l.Since.IsZero() != set && r.logs.Level().String() == level,
+			"got %+v, and the log has %v", l, r.logs.Level())
 	}
-	expect("info", "info", false)
-	post[any](r, "/api/log/debug")
-	expect("debug", "info", true)
-	r.replace(services + "\nshutdown: { delay: 1ms }")
-	expect("debug", "info", true)
-	post[any](r, "/api/log/release")
-	expect("info", "info", false)
 	post[any](r, "/api/log/error")
 	verify.Contains(t, r.log.String(), "The level of the log is error", "the log does not say that it says less")
+	r.replace(services + "\nshutdown: { delay: 1ms }")
+	expect("error", "info", true)
+	post[any](r, "/api/log/release")
+	expect("info", "info", false)
+	post[any](r, "/api/log/debug")
 	r.replace(services + "\nlog: { level: warn }")
 	expect("warn", "warn", false)
 }

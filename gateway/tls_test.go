@@ -11,7 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -227,16 +227,15 @@ func TestSessionTickets(t *testing.T) {
 func TestTLSToPeers(t *testing.T) {
 	t.Parallel()
 	files := testcert.Write(t, t.TempDir(), "peer.example")
-	var mu sync.Mutex
-	clients := make(map[string]bool)
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		clients[r.RemoteAddr] = true
-		fmt.Fprint(w, len(clients))
-	}))
+	var opened atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, opened.Load()) }))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{verify.Result(tls.LoadX509KeyPair(files.Cert, files.Key)).Must(t)}}
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
 	server.StartTLS()
 	defer server.Close()
 	peer := server.Listener.Addr().String()
@@ -248,20 +247,17 @@ routes: [{ service: star }]
 	}
 	good := fmt.Sprintf("ca: %q, server_name: peer.example", files.Cert)
 	r := start(t, text(good, ""))
-	expect := func(what string, wantStatus int, wantBody string) {
-		t.Helper()
+	r.gets("/", "1")
+	for _, step := range []struct{ text, want string }{
+		{text(good, ", wait_for_peer: 1s"), "1"}, {text("skip_verify: true", ""), "2"},
+	} {
 		r.await("the end of the request before", func() bool { return r.peers()[peer].Inflight == 0 })
-		status, body := r.get("/")
-		verify.That(t, status == wantStatus && strings.Contains(body, wantBody), "%s: got %d %q, want %d %q", what, status, body, wantStatus, wantBody)
+		r.replace(step.text)
+		r.gets("/", step.want, step.text)
 	}
-	expect("verified", 200, "1")
-	expect("again", 200, "1")
-	r.replace(text(good, ", wait_for_peer: 1s"))
-	expect("another key", 200, "1")
-	r.replace(text("skip_verify: true", ""))
-	expect("other settings", 200, "2")
 	r.replace(text(fmt.Sprintf("ca: %q, server_name: a.example", files.Cert), ""))
-	expect("another name", 502, "no TLS connection")
+	status, body := r.get("/")
+	verify.That(t, status == 502 && strings.Contains(body, "no TLS connection"), "another name: %d %s", status, body)
 	verify.Contains(t, r.log.String(), "peer.example, not a.example", "the log has no reason")
 	all := fetch[[]admin.Certificate](r, "/api/certificates")
 	verify.That(t, len(all) == 1 && all[0].UsedBy == `peers of service "star"`, "/api/certificates: %+v", all)
