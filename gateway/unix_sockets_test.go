@@ -85,9 +85,6 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 	verify.Slices(t, seen, []string{"one", "one", "two", "two"}, "peers")
 	status, body := r.postBody("http://peer.example.com/", "")
 	verify.That(t, status == http.StatusOK && strings.HasSuffix(body, ` localhost "unknown" 0`), "got %d %s", status, body)
-	for _, p := range r.services.get("a").pool.Snapshot().All {
-		verify.That(t, slices.Contains([]string{"unix:" + one, "unix:" + two}, p.Address()), "address %s", p.Address())
-	}
 	second.Close()
 	consultest.Await(t, "the check of the second fails", func() bool {
 		return len(r.services.get("a").pool.Snapshot().Eligible) == 1
@@ -158,9 +155,7 @@ func TestClientsOfUnixSocketsHaveNoAddress(t *testing.T) {
 	ask("proxied", header, "/local", "", "[192.0.2.7] [192.0.2.7]")
 	r.replace(of("127.0.0.1, 'unix:'"))
 	ask("web", "", "/", forwarded, "[192.0.2.1, 127.0.0.1] [192.0.2.1]")
-	ask("web", "", "/local", forwarded, "[192.0.2.1, 127.0.0.1] [192.0.2.1]")
 	ask("web", "", "/local", "", "client_denied")
-	ask("web", "", "/", "X-Forwarded-For:\r\n", "[unknown] [unknown]")
 	ask("proxied", strings.ReplaceAll(header, "192.0.2.7", "192.0.2.8"), "/", forwarded, "[192.0.2.8] [192.0.2.8]")
 }
 
