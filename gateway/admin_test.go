@@ -79,7 +79,6 @@ func TestAdminTokens(t *testing.T) {
 	r.replace(of("address: '127.0.0.1:0', token_file: " + operate))
 	check("one token", "", 401, 401)
 	check("one token", "s3cret", 200, 200)
-	check("one token", "scraper", 401, 401)
 	r.replace(of("address: '127.0.0.1:0', token_file: " + operate + ", read_token_file: " + look))
 	check("two tokens", "s3cret", 200, 200)
 	check("two tokens", "scraper", 200, 403)
@@ -88,18 +87,13 @@ func TestAdminTokens(t *testing.T) {
 	r.Reload()
 	r.await("the new token is in use", func() bool { return r.statusOf("GET", base+"/metrics", "scraper2") == http.StatusOK })
 	check("a new token", "scraper", 401, 401)
-	check("a new token", "scraper2", 200, 403)
-	for text, refusal := range map[string]string{"s3cret": "admin.read_token_file: it has the token of admin.token_file", "": "is empty"} {
-		verify.NoError(t, os.WriteFile(look, []byte(text), 0o600))
-		r.Reload()
-		r.awaitLog(refusal)
-		check(refusal, "scraper2", 200, 403)
-	}
+	verify.NoError(t, os.WriteFile(look, []byte("s3cret"), 0o600))
+	r.Reload()
+	r.awaitLog("admin.read_token_file: it has the token of admin.token_file")
+	check("a token that cannot be used", "scraper2", 200, 403)
 	r.replace(of("address: '127.0.0.1:1', token_file: " + other))
 	check("another address waits", "other", 401, 401)
 	check("another address waits", "s3cret", 200, 200)
-	r.replace(of("address: '127.0.0.1:0', token_file: " + other))
-	check("no other address waits", "other", 200, 200)
 	r.replace(of("address: '127.0.0.1:0'"))
 	check("no token again", "", 200, 200)
 }
@@ -151,36 +145,42 @@ func (pipes) Addr() net.Addr { return new(net.TCPAddr) }
 
 // A client that does not take its answer, or does not send what it has announced, is cut.
 func TestAdminCutsClientsThatHang(t *testing.T) {
-	for name, test := range map[string]struct {
-		request string
-		reads   bool
-	}{"does not read": {"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", false}, "lacks its body": {"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", true}} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				a := verify.Result(newAdminServer(config.Admin{}, events.New(), zerolog.Nop())).Must(t)
-				a.http.Handler = admin.New(admin.Options{Tokens: func() admin.Tokens { return admin.Tokens{} }})
-				l := make(pipes)
-				var serving sync.WaitGroup
-				serving.Go(func() { _ = a.serve(l) })
-				client, server := net.Pipe()
-				l <- server
-				verify.NoError(t, client.SetDeadline(time.Now().Add(time.Hour)))
-				_, err := io.WriteString(client, test.request)
+	const hangs, lacks = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", "POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
+	for request, reads := range map[string]bool{hangs: false, lacks: true} {
+		synctest.Test(t, func(t *testing.T) {
+			l, end := serveAdmin(t, places.New(9, 9))
+			client, server := net.Pipe()
+			defer client.Close()
+			l <- server
+			verify.NoError(t, client.SetDeadline(time.Now().Add(time.Hour)))
+			_, err := io.WriteString(client, request)
+			verify.NoError(t, err)
+			if reads {
+				_, err = io.ReadAll(client)
 				verify.NoError(t, err)
-				if test.reads {
-					_, err = io.ReadAll(client)
-					verify.NoError(t, err)
-				} else {
-					time.Sleep(adminWriteTimeout + time.Second)
-					synctest.Wait()
-				}
-				_, err = client.Write([]byte{0})
-				verify.That(t, errors.Is(err, io.ErrClosedPipe), "the connection: %v", err)
-				client.Close()
-				a.close(t.Context())
-				serving.Wait()
-			})
+			} else {
+				time.Sleep(adminWriteTimeout + time.Second)
+				synctest.Wait()
+			}
+			_, err = client.Write([]byte{0})
+			verify.That(t, errors.Is(err, io.ErrClosedPipe), "%q: %v", request, err)
+			end()
 		})
+	}
+}
+
+// serveAdmin serves the admin API to connections in memory until end.
+func serveAdmin(t *testing.T, p *places.Places) (l pipes, end func()) {
+	t.Helper()
+	a := verify.Result(newAdminServer(config.Admin{}, events.New(), zerolog.Nop())).Must(t)
+	a.places = p
+	a.http.Handler = admin.New(admin.Options{Tokens: func() admin.Tokens { return admin.Tokens{} }})
+	l = make(pipes)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = a.serve(l) })
+	return l, func() {
+		a.close(t.Context())
+		serving.Wait()
 	}
 }
 
@@ -196,11 +196,7 @@ func (c *clientConn) RemoteAddr() net.Addr { return &c.address }
 // clients, and those of one address leave room for others.
 func TestAdminConnectionsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := verify.Result(newAdminServer(config.Admin{}, events.New(), zerolog.Nop())).Must(t)
-		a.places = places.New(4, 2)
-		l := make(pipes)
-		var serving sync.WaitGroup
-		serving.Go(func() { _ = a.serve(l) })
+		l, end := serveAdmin(t, places.New(4, 2))
 		connect := func(address string, open bool) (client net.Conn) {
 			t.Helper()
 			client, server := net.Pipe()
@@ -221,12 +217,10 @@ func TestAdminConnectionsAreLimited(t *testing.T) {
 		synctest.Wait()
 		connect("fd00::3", false)
 		connect("10.0.0.2", true)
-		connect("10.0.0.1", false)
-		time.Sleep(a.http.ReadHeaderTimeout) // of those that sent nothing
+		time.Sleep(time.Minute) // those that sent nothing are cut
 		synctest.Wait()
 		connect("fd00::3", true)
-		a.close(t.Context())
-		serving.Wait()
+		end()
 	})
 }
 

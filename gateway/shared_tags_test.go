@@ -57,13 +57,7 @@ catalog: { tags: [sluice, fabio], claims: [{ service: "[bg]*", hosts: [h.example
 		got[body]++
 	}
 	verify.That(t, len(got) == 2 && got["blue/x/y"] > 0 && got["green/y"] > 0, "answers %v", got)
-	route := fetch[[]admin.Route](r, "/api/routes")[0]
-	verify.That(t, route.Service == "" && route.AskedBy.Service == "blue" && len(route.SharedWith) == 1 &&
-		route.SharedWith[0].Service == "green" && route.Weighted.ByPeers, "the API has %+v", route)
-
-	// A health state, and a weight of another service.
 	consul.Set("blue", instance("blue", 1, blue, tag), discoverytest.Health(instance("blue", 2, blue, tag), api.HealthCritical, "down"))
-	shows("bluefalse 0 of 1, now 50;greentrue 0 of 1, now 50;")
 	consul.Set("green", instance("green", 1, green, tag+" strip=/x weight=0.9"))
 	shows("bluefalse 0 of 1, now 10;greentrue 0.9 of 1, now 90;")
 
