@@ -111,17 +111,16 @@ func TestTheToldEndIsTheReal(t *testing.T) {
 			at += fmt.Sprintf("/p/%d%s", random.IntN(10), []string{"", "/x", "/../y", "?a=b"}[random.IntN(4)])
 			method := []string{"GET", "POST", "OPTIONS"}[random.IntN(3)]
 			fields := []string{"Host", "h.example"}
-			user := maybe(60)
-			if user {
-				fields = append(fields, "X-User", []string{"x", "y", "z"}[random.IntN(3)])
+			with := func(percent int, more ...string) bool {
+				chosen := maybe(percent)
+				if chosen {
+					fields = append(fields, more...)
+				}
+				return chosen
 			}
-			password := maybe(50)
-			if password {
-				fields = append(fields, "Authorization", "Basic YW5uOnNlY3JldA==")
-			}
-			if maybe(20) {
-				fields = append(fields, "Origin", "https://a", "Access-Control-Request-Method", "PUT")
-			}
+			user := with(60, "X-User", []string{"x", "y", "z"}[random.IntN(3)])
+			password := with(50, "Authorization", "Basic YW5uOnNlY3JldA==")
+			with(20, "Origin", "https://a", "Access-Control-Request-Method", "PUT")
 			query := url.Values{"url": {at}, "method": {method}, "client": {"127.0.0.1"}}
 			for i := 0; i < len(fields); i += 2 {
 				query.Add("header", fields[i]+": "+fields[i+1])

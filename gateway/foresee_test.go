@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,35 +65,28 @@ func TestAgainst(t *testing.T) {
   - { path: /password, service: a, basic_auth: { users_file: `+secrets+` } }
   - { path: /new, service: new }
 `)
-	var lines []string
+	var got []string
 	for _, c := range f.Changes {
-		lines = append(lines, fmt.Sprintf("%s -> %s %t %q", c.Now, c.Then, c.Fails, c.Examples))
+		got = append(got, fmt.Sprintf("%s -> %s %t %q", c.Now, c.Then, c.Fails, c.Examples))
 	}
-	got, web := strings.Join(lines, "\n"), r.url("web")
-	for _, want := range []string{
-		fmt.Sprintf("service a -> service b false [%q]", "GET "+web+"/moved"),
-		fmt.Sprintf("service a -> service a, as another path false [%q]", "GET "+web+"/edited (/edited, then /)"),
-		fmt.Sprintf("service a -> service a, or 401 unauthorized false [%q]", "GET "+web+"/password"),
+	slices.Sort(got)
+	web := r.url("web")
+	verify.Slices(t, got, []string{
 		fmt.Sprintf("service a -> 404 no_route true [%q]", "GET "+web+"/removed/x"),
-		fmt.Sprintf("service a -> service new false [%q]", "GET "+web+"/new"),
 		fmt.Sprintf("service a -> no listener: its address is gone true [%q]", "GET "+r.url("old")+"/old"),
-	} {
-		verify.Contains(t, "\n"+got+"\n", "\n"+want+"\n", "the changes")
-	}
-	verify.That(t, len(lines) == 6 && strings.Join(f.Unknown, "") == "the peers of the service new" && !strings.Contains(got, "s3cret"), "the changes: %s\nnot known: %q", got, f.Unknown)
+		fmt.Sprintf("service a -> service a, as another path false [%q]", "GET "+web+"/edited (/edited, then /)"), // without the value of v
+		fmt.Sprintf("service a -> service a, or 401 unauthorized false [%q]", "GET "+web+"/password"),
+		fmt.Sprintf("service a -> service b false [%q]", "GET "+web+"/moved"),
+		fmt.Sprintf("service a -> service new false [%q]", "GET "+web+"/new"),
+	}, "the changes")
+	verify.Slices(t, f.Unknown, []string{"the peers of the service new"}, "what is not known")
 
 	f, _ = r.against(filepath.Join(dir, "one.yaml"), "routes: []\n")
 	verify.That(t, len(f.Changes) == 1 && f.Changes[0].Then == "404 no_route" && f.Changes[0].Fails, "a document without its route: %+v", f)
 	f, _ = r.against(filepath.Join(dir, "two.yaml"), "routes: [{ path: /nothing, service: b }]\n")
 	verify.That(t, len(f.Changes) == 1 && f.Changes[0].Now == "404 no_route" && f.Changes[0].Then == "service b" && !f.Changes[0].Fails, "a new document: %+v", f)
-	for _, wrong := range []struct {
-		document, text string
-		status         int
-	}{{"", "routes: [", 400}, {"", "colour: red", 400}, {filepath.Join(dir, "one.yaml"), "admin: {}", 400}, {"/elsewhere.yaml", "routes: []", 404}} {
-		_, status := r.against(wrong.document, wrong.text)
-		verify.Equal(t, status, wrong.status, "status of %+v", wrong)
-	}
-
+	_, status = r.against("/elsewhere.yaml", "routes: []")
+	verify.Equal(t, status, http.StatusNotFound, "a document that is not configured")
 	_, err := os.Stat(filepath.Join(dir, "two.yaml"))
 	verify.That(t, os.IsNotExist(err), "a document was written: %v", err)
 	verify.Equal(t, r.history.Current().Number, number, "the revision")
