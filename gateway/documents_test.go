@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	"sluice/admin"
 	"sluice/test/consultest"
 	"sluice/test/etcdtest"
@@ -131,34 +129,6 @@ func TestDocumentsAreFollowed(t *testing.T) {
 			verify.Equal(t, r.services.get("a").pool, pool, "the pool of the other service was replaced")
 		})
 	}
-}
-
-// All keys of a transaction take effect together.
-func TestConsulTransactionIsSeenWhole(t *testing.T) {
-	t.Parallel()
-	agent, own := shared.Agent(t)
-	a := origin(t, "a")
-	const keys = 20
-	transaction := func(round int) {
-		t.Helper()
-		var ops api.KVTxnOps
-		for n := range keys { // each document is valid only with the next one
-			text := fmt.Sprintf("services: { s%d-%d: { peers: [%q] } }\nroutes: [{ path: /%d, service: s%d-%d }]", n, round, a, n, (n+1)%keys, round)
-			ops = append(ops, &api.KVTxnOp{Verb: api.KVSet, Key: fmt.Sprintf("%s/%d.yaml", own, n), Value: []byte(text)})
-		}
-		ok, response, _, err := agent.Client().KV().Txn(ops, nil)
-		verify.Require(t, err == nil && ok, "%+v, %v", response, err)
-	}
-	transaction(0)
-	r := start(t, treeBelow(agent.URL(), own, ""))
-	for round := 1; round <= 10; round++ {
-		transaction(round)
-		name := fmt.Sprintf("s0-%d", round)
-		r.await(name, func() bool { return r.services.get(name) != nil })
-	}
-	r.await("only the last round is in use", func() bool { return len(r.services.all()) == keys })
-	got := r.history.Reloads()
-	verify.That(t, got.Refused == 0, "%d refused: %+v", got.Refused, r.documents.Statuses())
 }
 
 // What Consul does not say, or does not show, removes nothing.

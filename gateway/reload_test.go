@@ -283,29 +283,6 @@ func TestFormerPeersStayNamed(t *testing.T) {
 	r.answers("/unnamed", "a")
 }
 
-// A file that is changed back before the watcher has seen the change, which a reload has read, is
-// read again. So is one of dynamic.
-func TestFilesThatAreChangedBackAfterAReload(t *testing.T) {
-	t.Parallel()
-	a, b := origin(t, "a"), origin(t, "b")
-	file := filepath.Join(t.TempDir(), "routes.yaml")
-	of := func(lead string) string {
-		return fmt.Sprintf("dynamic: [{ file: %q }]\nservices: { a: { peers: [%q] }, b: { peers: [%q] } }\nroutes: [{ path: /file, service: %s }]\n", file, a, b, lead)
-	}
-	document := func(to string) { replaceFile(t, file, "routes: [{ service: "+to+" }]") }
-	document("a")
-	r := start(t, of("a"))
-	r.gets("/", "a")
-	for range 3 { // each time the watcher may have seen the change
-		document("b")
-		r.replace(of("b"))
-		document("a")
-		r.write(of("a"))
-		r.answers("/", "a")
-		r.answers("/file", "a")
-	}
-}
-
 // A configuration file that is a pipe is read once. What it names is followed, a reload changes
 // nothing, and a stop waits for no writer.
 func TestConfigurationInAPipe(t *testing.T) {

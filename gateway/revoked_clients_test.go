@@ -1,5 +1,3 @@
-//lint:file-ignore SA1019 net/http refuses the field :protocol.
-
 package gateway
 
 import (
@@ -12,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -57,73 +54,33 @@ func dialRevoked(r *running, kind, listener string, pair tls.Certificate, protoc
 	return l
 }
 
-// revokedKinds are what a client may have in progress on a connection. Each returns when the peer
-// has it.
+// revokedKinds are what a client may have in progress on a connection. Each returns when the client
+// has the first bytes.
 func revokedKinds(r *running, release func(), pair tls.Certificate) (all []*revokedLink) {
 	const get, socket = "GET %s HTTP/1.1\r\nHost: a.example\r\n%s\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-	again := func(l *revokedLink, text string) func() { return func() { io.WriteString(l.Conn, text) } }
-	for _, kind := range []struct{ name, request, first string }{
-		{"idle", fmt.Sprintf(get, "/", ""), "last"},
-		{"a request that waits for its answer", fmt.Sprintf(get, "/wait", ""), ""},
-		{"an answer", fmt.Sprintf(get, "/answer", ""), "first"},
-		{"an upload", "POST /upload HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100000\r\n\r\nbegin", ""},
-		{"a WebSocket", fmt.Sprintf(get, "/tunnel", socket) + "first\n", "first"},
+	for _, kind := range []struct{ name, listener, request, first, more string }{
+		{"idle", "web", fmt.Sprintf(get, "/", ""), "last", fmt.Sprintf(get, "/next", "")},
+		{"an answer", "web", fmt.Sprintf(get, "/answer", ""), "first", ""},
+		{"a WebSocket", "web", fmt.Sprintf(get, "/tunnel", socket) + "first\n", "first", "last\n"},
+		{"TCP", "db", "", "greeting", "last\n"},
 	} {
-		l := dialRevoked(r, kind.name, "web", pair, "http/1.1")
-		l.proceed = release
-		switch kind.name {
-		case "idle":
-			l.proceed = again(l, fmt.Sprintf(get, "/next", ""))
-		case "an upload":
-			l.proceed = again(l, strings.Repeat("x", 100_000-len("begin")))
-		case "a WebSocket":
-			l.proceed = again(l, "last\n")
-		}
+		l := dialRevoked(r, kind.name, kind.listener, pair, "http/1.1")
+		l.proceed = func() { io.WriteString(l.Conn, kind.more); release() }
 		io.WriteString(l.Conn, kind.request)
 		go io.Copy(&l.got, l)
 		r.await("the first bytes of "+kind.name, func() bool { return strings.Contains(l.got.String(), kind.first) })
 		all = append(all, l)
 	}
-	db := dialRevoked(r, "TCP", "db", pair)
-	db.proceed = again(db, "last\n")
-	go io.Copy(&db.got, db)
-	r.await("the greeting", func() bool { return strings.Contains(db.got.String(), "greeting") })
-	all = append(all, db)
-	for _, kind := range []struct{ name, path, first string }{
-		{"idle by HTTP/2", "/", "last"},
-		{"an answer by HTTP/2", "/answer", "first"},
-		{"a WebSocket by HTTP/2", "/tunnel", "first"},
-	} {
-		l := dialRevoked(r, kind.name, "web", pair, "h2")
-		l.proceed = release
-		conn := verify.Result((&xhttp2.Transport{}).NewClientConn(l)).Must(r.t)
-		send := func(path string) {
-			request := verify.Result(http.NewRequestWithContext(r.t.Context(), http.MethodGet, "https://a.example"+path, nil)).Must(r.t)
-			if path == "/tunnel" {
-				body, up := io.Pipe()
-				request.Method, request.Body = http.MethodConnect, body
-				request.Header.Set(":protocol", "websocket")
-				request.Header.Set("Sec-WebSocket-Version", "13")
-				l.proceed = func() { io.WriteString(up, "last\n") }
-				go io.WriteString(up, "first\n")
-			}
-			answer, err := conn.RoundTrip(request)
-			if err != nil {
-				return
-			}
-			go func() {
-				defer answer.Body.Close()
-				io.Copy(&l.got, answer.Body)
-			}()
-		}
-		send(kind.path)
-		r.await("the first bytes of "+kind.name, func() bool { return strings.Contains(l.got.String(), kind.first) })
-		if kind.path == "/" {
-			l.proceed = func() { send("/next") }
-		}
-		all = append(all, l)
-	}
-	return all
+	l := dialRevoked(r, "an answer by HTTP/2", "web", pair, "h2")
+	l.proceed = release
+	conn := verify.Result((&xhttp2.Transport{}).NewClientConn(l)).Must(r.t)
+	answer := verify.Result(conn.RoundTrip(r.request(http.MethodGet, "https://a.example/answer", nil))).Must(r.t)
+	go func() {
+		defer answer.Body.Close()
+		io.Copy(&l.got, answer.Body)
+	}()
+	r.await("the first bytes by HTTP/2", func() bool { return strings.Contains(l.got.String(), "first") })
+	return append(all, l)
 }
 
 // When a client's certificate is revoked, its connections end, whatever is in progress on them,
@@ -140,14 +97,10 @@ func TestConnectionsOfRevokedClientsEnd(t *testing.T) {
 				case "/tunnel":
 					combinedSocket(w, r)
 					return
-				case "/wait":
-					<-released
 				case "/answer":
 					io.WriteString(w, "first\n")
 					http.NewResponseController(w).Flush()
 					<-released
-				case "/upload":
-					io.Copy(io.Discard, r.Body)
 				}
 				io.WriteString(w, "last "+r.URL.Path)
 			})
@@ -177,7 +130,6 @@ func TestConnectionsOfRevokedClientsEnd(t *testing.T) {
 			}
 			r.run(Options{Replaced: replaced}, follows)
 			revoked, good := revokedKinds(r, release, pair(7)), revokedKinds(r, release, pair(8))
-			drains := false
 			switch circumstance {
 			case "a new list after a reload":
 				r.replace(text(crl + ", min_version: 1.3"))
@@ -188,18 +140,14 @@ func TestConnectionsOfRevokedClientsEnd(t *testing.T) {
 				r.upgrade(text(crl), nil)
 				close(replaced)
 				r.await("the drain", func() bool { return r.readiness.stopping.Load() })
-				drains = true
 			}
 			for _, l := range revoked {
-				verify.That(t, l.open() || circumstance == "a first list by a reload" || drains && l.kind == "idle by HTTP/2", "%s has ended before", l.kind)
+				verify.That(t, l.open() || circumstance == "a first list by a reload", "%s has ended before", l.kind)
 			}
 			list(7)
 			for _, l := range revoked {
 				r.await("the end of "+l.kind, func() bool { return !l.open() })
-				verify.That(t, l.kind == "idle" || l.kind == "idle by HTTP/2" || !strings.Contains(l.got.String(), "last"), "%s: got %q", l.kind, l.got.String())
-			}
-			if drains { // it was told to go
-				good = slices.DeleteFunc(good, func(l *revokedLink) bool { return l.kind == "idle by HTTP/2" })
+				verify.That(t, l.kind == "idle" || !strings.Contains(l.got.String(), "last"), "%s: got %q", l.kind, l.got.String())
 			}
 			for _, l := range good {
 				verify.That(t, l.open(), "%s of another client has ended", l.kind)
@@ -207,14 +155,14 @@ func TestConnectionsOfRevokedClientsEnd(t *testing.T) {
 			for _, l := range good {
 				l.proceed()
 				want := "last"
-				if l.kind == "idle" || l.kind == "idle by HTTP/2" {
+				if l.kind == "idle" {
 					want = "last /next"
 				}
 				r.await("the rest of "+l.kind+" of another client", func() bool { return strings.Contains(l.got.String(), want) })
 			}
 			r.await("the reasons", func() bool {
 				all, _ := os.ReadFile(accessLog)
-				return strings.Count(string(all), `"certificate_revoked"`) == len(revoked)-2 // except the idle ones
+				return strings.Count(string(all), `"certificate_revoked"`) == len(revoked)-1 // except the idle one
 			})
 		})
 	}
