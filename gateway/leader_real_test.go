@@ -19,28 +19,37 @@ import (
 	"sluice/test/verify"
 )
 
-// TestLeaderInConsul moves a leader by the three ways in which a real Consul names one.
+// TestLeaderInConsul moves a leader whom a key of a real Consul names, as Patroni's.
 func TestLeaderInConsul(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
-	for by, leader := range map[string]string{"tag": "tag: primary", "key": "key: service/by-key/leader", "passing": "passing: true"} {
-		t.Run(by, func(t *testing.T) {
-			t.Parallel()
-			testLeaderInConsul(t, agent, by, leader)
+	a, b := newDatabase(t, "a"), newDatabase(t, "b")
+	locked := ""
+	name := func(leader *database) { // the lock of a session that is destroyed is deleted
+		t.Helper()
+		client := agent.Client()
+		if locked != "" {
+			verify.Result(client.Session().Destroy(locked, nil)).Must(t)
+		}
+		var err error
+		locked, _, err = client.Session().Create(&api.SessionEntry{Behavior: api.SessionBehaviorDelete, LockDelay: time.Millisecond}, nil)
+		verify.NoError(t, err)
+		consultest.Await(t, "the lock", func() bool {
+			lock := &api.KVPair{Key: "service/db/leader", Value: []byte(leader.name), Session: locked}
+			done, _, err := client.KV().Acquire(lock, nil)
+			verify.NoError(t, err)
+			return done
 		})
 	}
-}
-
-func testLeaderInConsul(t *testing.T, agent *consultest.Agent, by, leader string) {
-	service := "by-" + by
-	a, b := newDatabase(t, "a"), newDatabase(t, "b")
-	name := consulLeader(t, agent.Client(), service, by, a, b)
+	for _, d := range []*database{a, b} {
+		verify.NoError(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{ID: "db/" + d.name, Name: "db", Address: "127.0.0.1", Port: d.port}))
+	}
 	name(a)
 	r := start(t, fmt.Sprintf(`consul: { addresses: [%q] }
 listeners: [{ name: db, address: "127.0.0.1:0", protocol: tcp, service: db }]
-services: { db: { consul: { service: %s, leader: { %s } }, drain: { timeout: 1h } } }
+services: { db: { consul: { leader: { key: service/db/leader } }, drain: { timeout: 1h } } }
 shutdown: { idle: 0s, grace: 0s }
-`, agent.URL(), service, leader))
+`, agent.URL()))
 	old, next := a, b
 	var last *session
 	leads := func(d *database) {
@@ -55,7 +64,7 @@ shutdown: { idle: 0s, grace: 0s }
 		r.await("no connection to "+old.name, func() bool { return old.open.Load() == 0 })
 		old, next = next, old
 	}
-	r.drain("db", url.PathEscape(service+"/"+old.name)) // the leader gets no new session
+	r.drain("db", url.PathEscape("db/"+old.name)) // the leader gets no new session
 	r.await("nobody gets a session", func() bool { return r.session().at == "" })
 	verify.That(t, !wake.Closed(last.end), "the session with the leader that drains has ended")
 	last.conn.Close()
@@ -89,57 +98,4 @@ func (r *running) session() *session {
 		io.Copy(io.Discard, in)
 	}()
 	return s
-}
-
-// consulLeader registers databases in Consul, and returns a function that makes one of them the
-// leader.
-func consulLeader(t *testing.T, client *api.Client, service, by string, all ...*database) func(*database) {
-	register := func(d *database, tag, status string) {
-		r := &api.AgentServiceRegistration{
-			ID: service + "/" + d.name, Name: service, Address: "127.0.0.1", Port: d.port,
-			Check: &api.AgentServiceCheck{CheckID: service + d.name, TTL: "1h", Status: status},
-		}
-		if tag != "" {
-			r.Tags = []string{tag}
-		}
-		verify.NoError(t, client.Agent().ServiceRegister(r))
-	}
-	for _, d := range all {
-		status := api.HealthPassing
-		if by == "passing" {
-			status = api.HealthCritical
-		}
-		register(d, "replica", status)
-	}
-	locked := ""
-	return func(leader *database) {
-		if by == "key" { // as Patroni: the lock of a session that is destroyed is deleted
-			if locked != "" {
-				verify.Result(client.Session().Destroy(locked, nil)).Must(t)
-			}
-			var err error
-			locked, _, err = client.Session().Create(&api.SessionEntry{Behavior: api.SessionBehaviorDelete, LockDelay: time.Millisecond}, nil)
-			verify.NoError(t, err)
-			consultest.Await(t, "the lock", func() bool {
-				lock := &api.KVPair{Key: "service/" + service + "/leader", Value: []byte(leader.name), Session: locked}
-				done, _, err := client.KV().Acquire(lock, nil)
-				verify.NoError(t, err)
-				return done
-			})
-			return
-		}
-		for _, d := range all { // the former one first
-			switch {
-			case by == "tag" && d != leader:
-				register(d, "replica", api.HealthPassing)
-			case by == "passing" && d != leader:
-				verify.NoError(t, client.Agent().UpdateTTL(service+d.name, "replica", api.HealthCritical))
-			}
-		}
-		if by == "tag" {
-			register(leader, "primary", api.HealthPassing)
-		} else {
-			verify.NoError(t, client.Agent().UpdateTTL(service+leader.name, "primary", api.HealthPassing))
-		}
-	}
 }

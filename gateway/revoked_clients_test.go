@@ -73,6 +73,7 @@ func revokedKinds(r *running, release func(), pair tls.Certificate) (all []*revo
 	}
 	l := dialRevoked(r, "an answer by HTTP/2", "web", pair, "h2")
 	l.proceed = release
+	//lint:ignore SA1019 it takes a connection
 	conn := verify.Result((&xhttp2.Transport{}).NewClientConn(l)).Must(r.t)
 	answer := verify.Result(conn.RoundTrip(r.request(http.MethodGet, "https://a.example/answer", nil))).Must(r.t)
 	go func() {

@@ -18,68 +18,6 @@ import (
 	"sluice/test/verify"
 )
 
-// A chain fails over to another data centre, through its mesh gateways, through those of the own
-// one, and directly. No request fails, and only an instance of the service is behind a gateway.
-func TestTargetsInOtherDatacenters(t *testing.T) {
-	t.Parallel()
-	connect := map[string]any{"enabled": true}
-	one := meshtest.Start(t, consultest.Options{Node: "node-1", WAN: true, Config: map[string]any{"connect": connect, "primary_datacenter": "dc1"}})
-	two := meshtest.Start(t, consultest.Options{Node: "node-2", WAN: true, Datacenter: "dc2", Config: map[string]any{
-		"connect": connect, "primary_datacenter": "dc1", "retry_join_wan": []string{one.WANAddress()}, "retry_interval_wan": "1s",
-	}})
-	one.Native(t, meshtest.Service{Name: "web", ID: "web-1"})
-	web2 := two.Native(t, meshtest.Service{Name: "web", ID: "web-2"})
-	other := two.Native(t, meshtest.Service{Name: "other"})
-	remote, local := two.Gateway(t, "mesh-gateway"), one.Gateway(t, "mesh-gateway")
-	two.AwaitPassing(t, "web", 1)
-	mode := func(mode api.MeshGatewayMode) {
-		t.Helper()
-		one.Write(t, &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "web", Protocol: "http", MeshGateway: api.MeshGatewayConfig{Mode: mode}})
-	}
-	mode(api.MeshGatewayModeRemote)
-	one.Write(t, &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web",
-		Failover: map[string]api.ServiceResolverFailover{"*": {Datacenters: []string{"dc2"}}}})
-	roots, _, err := one.Client().Connect().CARoots(nil)
-	verify.NoError(t, err)
-	name := "web.default.dc2.internal." + roots.TrustDomain
-	local.Route(name, remote.Address)
-
-	r := start(t, preamble+"consul: { addresses: ["+one.URL()+"] }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n")
-	r.awaitPooled("web", "web=[mesh-gateway@web.dc2 web-1]")
-	answers := func(want string) {
-		t.Helper()
-		r.await("the answers are of "+want, func() bool { _, body := r.get("/"); return body == want })
-	}
-	answers("web-1")
-	agent := one.Client().Agent()
-	remote.Route(name, other.Address)
-	verify.NoError(t, agent.EnableServiceMaintenance("web-1", ""))
-	r.await("another service behind the gateway is refused", func() bool { status, _ := r.get("/"); return status == http.StatusBadGateway })
-	remote.Route(name, web2.Address)
-	answers("web-2")
-	verify.NoError(t, agent.DisableServiceMaintenance("web-1"))
-	answers("web-1")
-
-	stop := r.load("web")
-	verify.NoError(t, agent.EnableServiceMaintenance("web-1", ""))
-	answers("web-2")
-	verify.That(t, remote.Connections() > 0 && local.Connections() == 0, "%d connections through the gateway of dc2, %d of dc1", remote.Connections(), local.Connections())
-	peer := r.peer("mesh-gateway@web.dc2")
-	verify.That(t, peer.Target == "web.dc2" && peer.ServerName == name && peer.Identity == "/ns/default/dc/dc2/svc/web", "peer %+v", peer)
-	mode(api.MeshGatewayModeLocal)
-	r.await("the gateway of dc1 is used", func() bool { return local.Connections() > 0 })
-	mode(api.MeshGatewayModeNone)
-	r.awaitPooled("web", "web=[web-1 web-2]")
-	answers("web-2")
-	mode(api.MeshGatewayModeRemote)
-	r.awaitPooled("web", "web=[mesh-gateway@web.dc2 web-1]")
-	verify.NoError(t, agent.DisableServiceMaintenance("web-1"))
-	answers("web-1")
-	verify.NoError(t, two.Kill())
-	answers("web-1")
-	verify.That(t, stop() > 0, "no request was sent")
-}
-
 // serveAs serves the name of an instance with the certificate that a service has in a mesh, for any
 // client with a certificate, as a sidecar of an exported service, which knows the roots of the
 // importing clusters. It returns the address.

@@ -17,7 +17,6 @@ import (
 
 	"sluice/admin"
 	"sluice/certificates"
-	"sluice/test/consultest"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -134,62 +133,6 @@ func TestSafeSuitesOnly(t *testing.T) {
 		}
 		verify.That(t, safe >= 3, "%s: clients may use %d suites", listener, safe) // of the kind of the key
 		verify.That(t, !accepts(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}), "%s: a client may use TLS 1.1", listener)
-	}
-}
-
-// A route with client_certificate is closed to clients without one, on every listener. No client
-// can forge an identity, by HTTP/1.1 and by HTTP/2, and connections of listeners with client_ca
-// resume no session: each is verified.
-func TestIdentitiesOfClients(t *testing.T) {
-	t.Parallel()
-	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
-		fmt.Fprintf(w, "%q %q", r.Header.Values("X-Forwarded-Client-Cert"), r.Trailer)
-	})
-	site := testcert.Write(t, t.TempDir(), "a.example")
-	authority := consultest.NewAuthority(t, "CA")
-	r := start(t, "listeners:\n  - { name: plain, address: '127.0.0.1:0' }\n"+secureListener("secure", site, "")+
-		secureListener("optional", site, fmt.Sprintf(", client_ca: %q, client_auth: optional", authority.File))+
-		"client: { trusted_proxies: [127.0.0.0/8], keep_underscores: true }\n"+
-		fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [{ service: star }, { path: /admin, service: star, client_certificate: required }]\n", peer))
-	good, goodKey := authority.Issue("good", "client.example")
-	for _, test := range []struct {
-		listener, cert, key string
-		want, identities    int // want: the status of /admin
-	}{
-		{"plain", "", "", 403, 0}, {"secure", "", "", 403, 0}, {"secure", good, goodKey, 403, 0},
-		{"optional", "", "", 403, 0}, {"optional", good, goodKey, 200, 1},
-	} {
-		url := r.secureURL(test.listener)
-		if test.listener == "plain" {
-			url = r.url(test.listener)
-		}
-		for version := 1; version <= 2; version++ {
-			what := fmt.Sprintf("%s, certificate %v, HTTP/%d", test.listener, test.cert != "", version)
-			transport := r.show(test.cert, test.key)
-			transport.ForceAttemptHTTP2 = version == 2
-			transport.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-			for path, want := range map[string]int{"/": 200, "/admin": test.want, "/admin/x": test.want, "/admin/%2e%2e/x": 400} {
-				got := r.do(r.request("GET", url+path, nil))
-				reason := got.Header.Get("X-Sluice-Reason")
-				if got.StatusCode != want || want == 403 && reason != "certificate_required" || want == 400 && reason != "unsafe_path" {
-					t.Errorf("%s, %s: got %d %q, want %d", what, path, got.StatusCode, reason, want)
-				}
-			}
-			for range 2 {
-				request := r.request(http.MethodPost, url, io.MultiReader(strings.NewReader("body")),
-					"X-Forwarded-Client-Cert", "Hash=forged", "X_forwarded-client-cert", "Hash=forged")
-				if version == 1 || test.listener == "plain" {
-					request.Header.Set("Connection", "X-Forwarded-Client-Cert")
-				}
-				request.Trailer = http.Header{"X-Forwarded-Client-Cert": {"Hash=forged"}}
-				got := r.do(request)
-				verify.That(t, !strings.Contains(got.body, "forged") && strings.Count(got.body, "Hash=") == test.identities, "%s: got %s, want %d identities", what, got.body, test.identities)
-				if test.listener != "plain" {
-					verify.That(t, got.ProtoMajor == version && (test.listener != "optional" || !got.TLS.DidResume), "%s: HTTP/%d, resumes %t", what, got.ProtoMajor, got.TLS.DidResume)
-				}
-			}
-		}
 	}
 }
 
