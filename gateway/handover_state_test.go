@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -206,6 +205,7 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 	t.Parallel()
 	const passing = `"status":"passing"`
 	for name, test := range map[string]struct {
+		old  string // the service in the old process; "": { consul: {} }
 		text string // selection of the new process
 		pass func(io.ReadCloser) io.ReadCloser
 		away bool // Consul answers no query of the new process
@@ -222,6 +222,8 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 			text: "{}", away: true, want: `service "star"`,
 			pass: func(given io.ReadCloser) io.ReadCloser { _, _ = io.Copy(io.Discard, given); return nil },
 		},
+		// The old process does not know a key in its configuration: its peers are in that.
+		"peers of the configuration of the old process": {old: "{ peers: [%q] }", text: "{}", away: true, want: `service "star"`},
 		"a set of another selection, as of a version that describes it otherwise": {
 			text: "{}", away: true, want: `service "star"`,
 			pass: func(given io.ReadCloser) io.ReadCloser {
@@ -231,11 +233,14 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			consul, _ := startStar(t, "a")
-			text := func(selection string) string {
-				return fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: { consul: %s } }\nroutes: [{ service: star }]", consul.URL(), selection)
+			consul, at := startStar(t, "a")
+			text := func(service string) string {
+				return fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: %s }\nroutes: [{ service: star }]", consul.URL(), service)
 			}
-			old := start(t, text("{}"))
+			old := start(t, text("{ consul: {} }"))
+			if test.old != "" {
+				old.replace(text(fmt.Sprintf(test.old, at[0])))
+			}
 			old.awaitStatus("/", 200)
 			refusal := discoverytest.Fault{Status: 500, Body: "Failed to create boolean expression evaluator"}
 			if !test.away {
@@ -246,7 +251,7 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 			if test.away {
 				takeover = 50 * time.Millisecond
 			}
-			next := old.succeed(text(test.text), test.pass, takeover)
+			next := old.succeed(text("{ consul: "+test.text+" }"), test.pass, takeover)
 			next.fails()
 			if next.err == nil || !strings.Contains(next.err.Error(), "lacks peers") || !strings.Contains(next.log.String()+next.err.Error(), test.want) {
 				t.Errorf("error of the new process: %v, its log\n%s", next.err, next.log)
@@ -254,7 +259,7 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 			verify.That(t, !strings.Contains(next.log.String(), "deregister"), "the new process has removed the registration of the old one")
 			consul.Heal()
 			consul.Set("star", star(t, 2, origin(t, "b")))
-			old.answers("/", "b")
+			old.answers("/", map[bool]string{true: "b", false: "a"}[test.old == ""])
 		})
 	}
 }
@@ -288,21 +293,6 @@ func TestNewProcessThatLacksPeersOfAFormerSourceDoesNotTakeOver(t *testing.T) {
 		verify.NoError(t, <-next.outcome)
 		next.gets("/", "a")
 	}
-}
-
-// A new process with a configuration that the old one has not, as that does not know a key in it,
-// does not take over either when it lacks peers: those of the old process are in its configuration.
-func TestNewProcessThatLacksConfiguredPeersDoesNotTakeOver(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Break(discoverytest.Fault{Status: http.StatusForbidden, Body: "Permission denied"})
-	text := fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: { peers: [%q] } }\nroutes: [{ service: star }]", consul.URL(), origin(t, "a"))
-	old := start(t, text)
-	old.gets("/", "a")
-	next := old.succeed(regexp.MustCompile(`peers: \[[^]]*\]`).ReplaceAllString(text, "consul: {}"), nil, patience)
-	next.fails()
-	verify.That(t, next.err != nil && strings.Contains(next.err.Error(), "lacks peers"), "error of the new process: %v", next.err)
-	old.gets("/", "a")
 }
 
 // edited returns the state that is given, with another text in place of one that it must have.
