@@ -76,77 +76,64 @@ func storeCertificate(t *testing.T, directory, host string, store func(key strin
 // long as there is a listener for it.
 func TestACMECertificatesOutliveListeners(t *testing.T) {
 	t.Parallel()
-	for _, storage := range []string{"directory", "consul"} {
-		t.Run(storage, func(t *testing.T) {
-			t.Parallel()
-			random := rand.New(rand.NewPCG(verify.Seed(t), 0))
-			host := storage + ".example"
-			agent, own := shared.Agent(t)
-			relay := consultest.StartRelay(t, agent.HTTPAddress())
-			where := "consul_kv: " + own
-			if storage == "directory" {
-				dir := t.TempDir()
-				where = fmt.Sprintf("storage: %q", dir)
-				files := &certmagic.FileStorage{Path: dir}
-				storeCertificate(t, noAuthority, host, func(key string, value []byte) error { return files.Store(context.Background(), key, value) })
-			} else {
-				storeCertificate(t, noAuthority, host, func(key string, value []byte) error {
-					put(t, agent, own+"/"+key, string(value))
-					return nil
-				})
-			}
-			secure := consultest.ReservePort(t)
-			peer := origin(t, "star")
-			text := func(address int, web, two bool) string {
-				listeners, names := "", host
-				if web {
-					listeners = "  - { name: web, address: \"127.0.0.1:0\" }\n"
-				}
-				if two {
-					names += ", other." + host
-				}
-				return fmt.Sprintf(`
+	random := rand.New(rand.NewPCG(verify.Seed(t), 0))
+	const host = "outlives.example"
+	agent, own := shared.Agent(t)
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	storeCertificate(t, noAuthority, host, func(key string, value []byte) error {
+		put(t, agent, own+"/"+key, string(value))
+		return nil
+	})
+	secure := consultest.ReservePort(t)
+	peer := origin(t, "star")
+	text := func(address int, web, two bool) string {
+		listeners, names := "", host
+		if web {
+			listeners = "  - { name: web, address: \"127.0.0.1:0\" }\n"
+		}
+		if two {
+			names += ", other." + host
+		}
+		return fmt.Sprintf(`
 consul: { addresses: [%q] }
 listeners:
-%s  - { name: websecure, address: "127.0.0.1:%d", tls: { acme: { names: [%s], directory: %q, %s } } }
-`, relay.URL(), listeners, address, names, noAuthority, where) + static("star", peer)
-			}
-			web, two := false, false
-			r := start(t, text(secure, web, two))
-			address := fmt.Sprintf("127.0.0.1:%d", secure)
-			first := servedAt(address, host)
-			verify.Require(t, first != "", "the stored certificate is not served from the beginning")
-			var asking sync.WaitGroup
-			ctx, stop := context.WithCancel(t.Context())
-			defer asking.Wait()
-			defer stop()
-			asking.Go(func() {
-				for pace := time.Tick(2 * time.Millisecond); ctx.Err() == nil; <-pace {
-					if got := servedAt(address, host); got != first {
-						t.Errorf("got %q, want %s", got, first)
-						return
-					}
-				}
-			})
-			for step := range 6 {
-				if random.IntN(2) == 0 {
-					relay.Cut()
-				} else {
-					relay.Heal()
-				}
-				if web = step%2 == 0; random.IntN(2) == 0 {
-					two = !two
-				}
-				r.replace(text(secure, web, two))
-				verify.Equal(t, servedAt(address, host), first, "step %d: the certificate", step)
-				all := r.listeners.all()
-				verify.That(t, all[len(all)-1].tls.Suits(r.effective.Load()), "step %d: HTTP-01 is used without a listener for it, or not with one", step)
-			}
-			relay.Cut()
-			next := r.upgrade(text(0, web, two), nil)
-			verify.Equal(t, next.served("websecure", host), first, "the new process")
-		})
+%s  - { name: websecure, address: "127.0.0.1:%d", tls: { acme: { names: [%s], directory: %q, consul_kv: %s } } }
+`, relay.URL(), listeners, address, names, noAuthority, own) + static("star", peer)
 	}
+	web, two := false, false
+	r := start(t, text(secure, web, two))
+	address := fmt.Sprintf("127.0.0.1:%d", secure)
+	first := servedAt(address, host)
+	verify.Require(t, first != "", "the stored certificate is not served from the beginning")
+	var asking sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	defer asking.Wait()
+	defer stop()
+	asking.Go(func() {
+		for pace := time.Tick(2 * time.Millisecond); ctx.Err() == nil; <-pace {
+			if got := servedAt(address, host); got != first {
+				t.Errorf("got %q, want %s", got, first)
+				return
+			}
+		}
+	})
+	for step := range 6 {
+		if random.IntN(2) == 0 {
+			relay.Cut()
+		} else {
+			relay.Heal()
+		}
+		if web = step%2 == 0; random.IntN(2) == 0 {
+			two = !two
+		}
+		r.replace(text(secure, web, two))
+		verify.Equal(t, servedAt(address, host), first, "step %d: the certificate", step)
+		all := r.listeners.all()
+		verify.That(t, all[len(all)-1].tls.Suits(r.effective.Load()), "step %d: HTTP-01 is used without a listener for it, or not with one", step)
+	}
+	relay.Cut()
+	next := r.upgrade(text(0, web, two), nil)
+	verify.Equal(t, next.served("websecure", host), first, "the new process")
 }
 
 // A load balancer in front does not send clients where no handshake succeeds, if it has another
