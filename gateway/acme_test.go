@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -53,22 +52,18 @@ listeners:
 // noAuthority is the URL of an authority that does not answer.
 const noAuthority = "https://127.0.0.1:1/dir"
 
-// storeCertificate stores a certificate of an authority for host as certmagic does.
-func storeCertificate(t *testing.T, directory, host string, store func(key string, value []byte) error, change ...func(*x509.Certificate)) {
+// storeCertificate stores a certificate of noAuthority for host in Consul as certmagic does.
+func storeCertificate(t *testing.T, agent *consultest.Agent, prefix, host string) {
 	t.Helper()
-	cert, key := testcert.PEM(host, change...)
+	cert, key := testcert.PEM(host)
 	cache := certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return nil, errors.New("none") },
 	})
 	defer cache.Stop()
-	issuer := certmagic.NewACMEIssuer(certmagic.New(cache, certmagic.Config{}), certmagic.ACMEIssuer{CA: directory, TestCA: directory}).IssuerKey()
-	for name, value := range map[string][]byte{
-		certmagic.StorageKeys.SiteCert(issuer, host):       cert,
-		certmagic.StorageKeys.SitePrivateKey(issuer, host): key,
-		certmagic.StorageKeys.SiteMeta(issuer, host):       fmt.Appendf(nil, `{"sans":[%q]}`, host),
-	} {
-		verify.NoError(t, store(name, value))
-	}
+	issuer := certmagic.NewACMEIssuer(certmagic.New(cache, certmagic.Config{}), certmagic.ACMEIssuer{CA: noAuthority, TestCA: noAuthority}).IssuerKey()
+	put(t, agent, prefix+"/"+certmagic.StorageKeys.SiteCert(issuer, host), string(cert))
+	put(t, agent, prefix+"/"+certmagic.StorageKeys.SitePrivateKey(issuer, host), string(key))
+	put(t, agent, prefix+"/"+certmagic.StorageKeys.SiteMeta(issuer, host), fmt.Sprintf(`{"sans":[%q]}`, host))
 }
 
 // Certificates by ACME stay in use, whatever happens to the listeners and the process while their
@@ -80,10 +75,7 @@ func TestACMECertificatesOutliveListeners(t *testing.T) {
 	const host = "outlives.example"
 	agent, own := shared.Agent(t)
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
-	storeCertificate(t, noAuthority, host, func(key string, value []byte) error {
-		put(t, agent, own+"/"+key, string(value))
-		return nil
-	})
+	storeCertificate(t, agent, own, host)
 	secure := consultest.ReservePort(t)
 	peer := origin(t, "star")
 	text := func(address int, web, two bool) string {
