@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -67,15 +66,7 @@ shutdown: { idle: 10m, grace: 1h }
 	old.run(Options{Replaced: replaced})
 	client := http.Client{Transport: new(http.Transport)}
 	defer client.CloseIdleConnections()
-	ask := func(path string) (status int, body string) {
-		response, err := client.Get(old.url("web") + path)
-		if err != nil {
-			return 0, err.Error()
-		}
-		defer response.Body.Close()
-		text, _ := io.ReadAll(response.Body)
-		return response.StatusCode, string(text)
-	}
+	ask := func(path string) (status int, body string) { return read(client.Get(old.url("web") + path)) }
 	old.awaitStatus("/other", 200)
 	_, body := ask("/other")
 	verify.Equal(t, body, "other", "the first request of the connection")
