@@ -222,6 +222,10 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 			text: "{}", away: true, want: `service "star"`,
 			pass: func(given io.ReadCloser) io.ReadCloser { _, _ = io.Copy(io.Discard, given); return nil },
 		},
+		"a state of another version": {
+			text: "{}", away: true, want: "cannot be used",
+			pass: func(given io.ReadCloser) io.ReadCloser { return edited(given, `"version":1`, `"version":2`) },
+		},
 		// The old process does not know a key in its configuration: its peers are in that.
 		"peers of the configuration of the old process": {old: "{ peers: [%q] }", text: "{}", away: true, want: `service "star"`},
 		"a set of another selection, as of a version that describes it otherwise": {
