@@ -108,3 +108,12 @@ func TestFoundServicesAreUsedDespiteErrorsOfOthers(t *testing.T) {
 		verify.Equal(t, strings.Count(r.log.String(), `"again_in":`), failures, "failed attempts, changed %t", changed)
 	}
 }
+
+// A service without tags is found too, and has the route of the default rule.
+func TestDefaultRuleOfTheCatalog(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star")))
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice], default_rule: '{service}.apps.example.com' }\n", consul.URL()))
+	r.answers("star.apps.example.com/", "star")
+}

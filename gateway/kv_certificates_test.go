@@ -124,20 +124,28 @@ func (r *running) text(path string) (body string) {
 	return r.do(r.request(http.MethodGet, r.url("admin")+path, nil)).body
 }
 
-// What is known stays in use while Consul is away. A new process has it from the old one, a restarted
-// one from the copy.
+// What is known stays in use while Consul is away or hides keys. A new process has it from the old
+// one, a restarted one from the copy.
 func TestCertificatesWhileConsulIsAway(t *testing.T) {
 	t.Parallel()
-	agent, own := shared.Agent(t)
+	agent, own := sharedWithACLs.Agent(t)
+	_, token, err := agent.NewToken(own, fmt.Sprintf(`key_prefix "%[1]s/" { policy = "read" } key "%[1]s/hidden.pem" { policy = "deny" }`, own))
+	verify.NoError(t, err)
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	first := kvCertificate(t, agent, own+"/a.pem", "a.example")
 	dir := t.TempDir()
 	text := fmt.Sprintf(`
-consul: { addresses: [%q], wait: 10m, certificates_dir: %q }
+consul: { addresses: [%q], wait: 10m, token: %q, certificates_dir: %q }
 listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: %s }] } }]
-`, relay.URL(), dir, own) + static("star", origin(t, "star"))
+`, relay.URL(), token.SecretID, dir, own) + static("star", origin(t, "star"))
 	r := start(t, text, withoutPolls)
 	r.awaitServed("web", "a.example", first)
+	// ACLs hide a key: the others must not be taken for all.
+	put(t, agent, own+"/hidden.pem", "hidden")
+	r.await("the fault", func() bool {
+		return strings.Contains(r.certificates()["consul_kv:"+own+"/a.pem"].Error, "filtered by ACLs")
+	})
+	verify.Equal(t, r.served("web", "a.example"), first, "hidden: is served")
 	var copies []string
 	r.await("the copy", func() bool { copies, _ = filepath.Glob(filepath.Join(dir, "*.json")); return len(copies) == 1 })
 	info, err := os.Stat(copies[0])
@@ -148,6 +156,7 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 	next := r.upgrade(strings.Replace(text, fmt.Sprintf("certificates_dir: %q", dir), "", 1), nil)
 	verify.Equal(t, next.served("web", "a.example"), first, "in a new process is served")
 	relay.Heal()
+	verify.Result(agent.Client().KV().Delete(own+"/hidden.pem", nil)).Must(t)
 	second := kvCertificate(t, agent, own+"/a.pem", "a.example")
 	restarted.awaitServed("web", "a.example", second)
 	next.awaitServed("web", "a.example", second)

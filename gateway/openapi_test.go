@@ -158,6 +158,15 @@ routes:
 	ask("GET /api/config/diff/{from}/{to}", "/api/config/diff/1/2", 200)
 	_, status := r.against("", preamble+"services: { x: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: x }]\n")
 	carriedOut["POST /api/route/against"] = status == http.StatusOK
+	_, status = r.against("", "colour: red")
+	verify.Equal(t, status, http.StatusBadRequest, "the status for a text with an error")
+	for path, status := range map[string]int{
+		"/api/log/loud": 400, "/api/shares/star?share=NaN": 400, "/api/shares/star?share=0.1&why=%0a": 400,
+		"/api/config/rollback?number=1&why=back": 428, "/api/config/rollback?number=x": 400,
+	} {
+		verify.Equal(t, r.askAdmin(http.MethodPost, path).Status, status, "%s", path)
+	}
+	ask("GET /api/config/values", "/api/config/values?service=stra", 404)
 	ask("POST /api/config/rollback", "/api/config/rollback?number=1&why=back", 200, "If-Match", r.askAdmin("GET", "/api/config").Header.Get("ETag"))
 	ask("GET /debug/pprof/", "/debug/pprof/", 200)
 	ask("GET /debug/pprof/{profile}", "/debug/pprof/goroutine?debug=1", 200)

@@ -41,6 +41,7 @@ func TestOtherSources(t *testing.T) {
 	}
 	use(a)
 	text := fmt.Sprintf(`
+shutdown: { idle: 0s }
 consul: { addresses: [%s] }
 discovery: { allow_local: true }
 services:
@@ -63,7 +64,7 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 	verify.Equal(t, r.api("/consul/list", &struct{ Error string }{}), http.StatusNotFound, "the comparison of a file")
 	verify.That(t, r.api("/consul/via", &c) == http.StatusOK && c.Same && len(c.Instances) == 1 && c.Index != 0, "the comparison of a key: %+v", c)
 
-	// The sources fail: nothing changes.
+	// The sources fail: nothing changes, also in a new process.
 	dns.Fail(dnsmessage.RCodeServerFailure)
 	verify.NoError(t, consul.Kill())
 	verify.NoError(t, etcd.Members[0].Kill())
@@ -71,6 +72,7 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 	for _, name := range []string{"star", "via", "list", "found"} {
 		r.await(name+" is stale", func() bool { w := r.watchOf(name); return w.State == "stale" && w.LastError != "" })
 	}
+	r = r.upgrade(text, nil)
 	for _, path := range paths {
 		r.gets(path, "b")
 	}
@@ -111,14 +113,23 @@ func deleteKey(t *testing.T, c *clientv3.Client, key string) {
 	verify.Result(c.Delete(t.Context(), key)).Must(t)
 }
 
-// Instances in etcd are peers of the service of its keys.
-func TestInstancesOfEtcd(t *testing.T) {
+// The death of etcd changes nothing of what is served, also in a new process.
+func TestEtcdFails(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, etcdtest.Options{})
 	client := c.Client(t)
 	putKey(t, client, "/test/node", node(t, origin(t, "a")))
+	putKey(t, client, "/config/b.yaml", serving("b", origin(t, "b")))
 	r := start(t, below(c))
 	r.gets("/aa/d", "a")
-	putKey(t, client, "/test/node", node(t, origin(t, "b")))
-	r.answers("/aa/d", "b")
+	putKey(t, client, "/test/node", node(t, origin(t, "c")))
+	r.answers("/aa/d", "c")
+	verify.NoError(t, c.Members[0].Kill())
+	for range 2 {
+		r.awaitState("etcd:/test/", "stale")
+		r.awaitState("etcd:/config/", "stale")
+		r.gets("/aa/d", "c")
+		r.gets("/b", "b")
+		r = r.upgrade(below(c), nil)
+	}
 }
