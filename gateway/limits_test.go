@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/admin/fleet"
+	"sluice/test/consultest"
 	"sluice/test/verify"
 )
 
@@ -49,4 +50,23 @@ func TestFleetLimitsFollowTheConfiguration(t *testing.T) {
 	verify.That(t, admitted >= 9 && admitted <= 16, "%d requests admitted, want 10, at most half as many again, and half of one more at each", admitted)
 	a.write(strings.ReplaceAll(text, "SCOPE", "replica"))
 	a.await("nobody is asked any more", func() bool { r := state(a); return r.Replicas == 1 && len(r.Others) == 0 && len(r.Limits) == 0 })
+}
+
+// A new process knows the other replicas from the old one, also while Consul is away: it has its
+// part of the limit at once.
+func TestFleetLimitsAcrossAnUpgrade(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	text := fmt.Sprintf("discovery: { allow_local: true }\nconsul: { addresses: [%q], register: { replica_token_file: %q } }\nservices: { a: { peers: [%q] } }\nroutes: [{ service: a, rate_limit: { rate: 10, per: 1h, scope: fleet } }]\n",
+		agent.URL(), replicaSecret(t), origin(t, "a"))
+	a, b := start(t, text), start(t, text)
+	sees := func(r *running) bool { report := r.limits.Report(); return report.Replicas == 2 && report.Seen == 2 }
+	a.await("both see each other", func() bool { return sees(a) && sees(b) })
+	verify.NoError(t, agent.Stop())
+	for range 2 {
+		a = a.upgrade(text, nil)
+		verify.Equal(t, a.limits.Report().Replicas, 2, "replicas that the new process knows")
+		a.await("the new process sees the other one", func() bool { return sees(a) })
+		verify.Equal(t, a.limits.Fleet.Standing().Seed, b.limits.Fleet.Standing().Seed, "the seed")
+	}
 }
