@@ -94,3 +94,25 @@ func TestACMEByDNS(t *testing.T) {
 		})
 	}
 }
+
+// The order of a process that is replaced ends, its record is removed, and the new process orders.
+func TestUpgradeDuringAnOrderByDNS(t *testing.T) {
+	t.Parallel()
+	b := startByDNS(t)
+	text := b.text("'*.upgrade.example'", t.TempDir(), "exec", origin(t, "star"))
+	b.zones.Hide(1 << 30)
+	old := start(t, text)
+	var first []string
+	old.await("the record of the order", func() bool { first = b.zones.Left(); return len(first) == 1 })
+	of := b.zones.Texts(first[0])
+	next := old.upgrade(text, nil)
+	old.end()
+	next.await("the record of the new process only", func() bool {
+		now := b.zones.Texts(first[0])
+		return len(now) == 1 && now[0] != of[0]
+	})
+	b.zones.Hide(0)
+	next.obtained("www.upgrade.example")
+	verify.Equal(t, b.Issued(), 1, "certificates were issued")
+	verify.Slices(t, b.zones.Left(), nil, "records that are left")
+}
