@@ -2,7 +2,6 @@ package consul
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/discovery/consul/overview"
-	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/long"
 	"sluice/test/verify"
@@ -294,33 +292,6 @@ func notFresh(m *discovery.Manager) (n int) {
 		}
 	}
 	return n
-}
-
-func TestRealRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
-	t.Parallel()
-	long.Test(t)
-	agent := consultest.Start(t, consultest.Options{})
-	client := clientOf(t, agent, "")
-	// An agent that has just been resumed counts the connections of the outage until it has closed
-	// them. It has room for 200 in all: neither for both, nor for what several outages would leave.
-	const services = 110
-	m := watchMany(t, client, services)
-	fresh := func() bool { return notFresh(m) == 0 }
-	consultest.Await(t, "all fresh", fresh)
-	other := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for outage := range 3 {
-		verify.NoError(t, agent.Pause())
-		consultest.Await(t, "all stale", func() bool { return notFresh(m) == services })
-		verify.NoError(t, agent.Resume())
-		for settled := false; !settled; settled = fresh() {
-			r := verify.Result(other.Get(agent.URL() + "/v1/agent/self")).Must(t)
-			io.Copy(io.Discard, r.Body)
-			r.Body.Close()
-			verify.Require(t, r.StatusCode == http.StatusOK, "outage %d: another client gets %s", outage, r.Status)
-		}
-	}
-	s := client.Stats()
-	verify.That(t, s.Refused <= 0 && !s.Shared, "%+v: want none refused, and one connection per watch", s)
 }
 
 const blocked = 20

@@ -43,13 +43,11 @@ func TestRealMesh(t *testing.T) {
 	registerTTL(t, mesh.Agent, "web", "c", 8003, nil) // outside of the mesh
 	registerTTL(t, mesh.Agent, "web", "d", 8004, func(r *api.AgentServiceRegistration) { r.Connect = &api.AgentServiceConnect{Native: true} })
 	r.await("a-sidecar-proxy b d")
-	verify.NoError(t, mesh.Client().Agent().ServiceDeregister("a"))
-	r.await("b d")
 	registerTTL(t, mesh.Agent, "web", "e", 8005, func(r *api.AgentServiceRegistration) {
 		r.Tags, r.Connect = []string{"v1"}, &api.AgentServiceConnect{Native: true}
 	})
-	r.await("b d e")
-	watchReal(t, mesh.Agent, ServiceOptions{Service: "web", Connect: true, Tags: []string{"V1"}}).await("e")
+	r.await("a-sidecar-proxy b d e")
+	watchReal(t, mesh.Agent, ServiceOptions{Service: "web", Connect: true, Tags: []string{"V1"}}).await("a-sidecar-proxy e")
 }
 
 // Without the right to read the sidecars, the answer lacks them. The error names what the token

@@ -144,15 +144,23 @@ func TestRealConsul(t *testing.T) {
 		r := watchReal(t, agent, ServiceOptions{Service: "star"})
 		r.await("")
 		registerTTL(t, agent, "star", "a", 8001, func(r *api.AgentServiceRegistration) {
-			r.Tags, r.Meta = []string{"v1"}, map[string]string{"zone": "eu"}
+			r.Tags, r.Meta, r.Weights = []string{"v1"}, map[string]string{"zone": "eu"}, &api.AgentWeights{Passing: 10, Warning: 3}
 		})
 		set := r.await("a")
 		want := discovery.Instance{Service: "star", ID: "a", Node: "node-1", Address: "127.0.0.1", Port: 8001, NodeAddress: "127.0.0.1",
-			Tags: []string{"v1"}, Meta: map[string]string{"zone": "eu"}, Weight: 1, Datacenter: "dc1"}
+			Tags: []string{"v1"}, Meta: map[string]string{"zone": "eu"}, Weight: 10, Datacenter: "dc1"}
 		verify.That(t, set[0].Equal(want), "got %+v, want %+v", set[0], want)
-		registerTTL(t, agent, "star", "b", 8002, nil)
-		r.await("a b")
+		registerTTL(t, agent, "star", "b", 0, func(r *api.AgentServiceRegistration) {
+			r.Ports = api.ServicePorts{{Name: "http", Port: 8002, Default: true}, {Name: "admin", Port: 9001}}
+		})
+		verify.Equal(t, r.await("a b")[1].Port, 8002, "the default port")
 
+		verify.NoError(t, local.UpdateTTL("check-star-a", "slow", api.HealthWarning))
+		verify.Equal(t, r.await("a:warning b")[0].Weight, 3, "weight with a warning")
+		verify.NoError(t, local.EnableServiceMaintenance("b", "disk swap"))
+		verify.Equal(t, r.await("a:warning b:maintenance")[1].Detail, "service maintenance: disk swap", "detail")
+		verify.NoError(t, local.DisableServiceMaintenance("b"))
+		r.await("a:warning b")
 		verify.NoError(t, local.UpdateTTL("check-star-a", "refused", api.HealthCritical))
 		a := r.await("a:critical b")[0]
 		verify.That(t, a.Detail == "Service 'star' check: refused" && a.Weight == 0, "a critical instance: %+v", a)
@@ -163,122 +171,10 @@ func TestRealConsul(t *testing.T) {
 		r.quiet()
 	})
 
-	t.Run("the last instance", func(t *testing.T) {
-		r := watchReal(t, agent, ServiceOptions{Service: "last"})
-		registerTTL(t, agent, "last", "l", 8001, nil)
-		r.await("l")
-		verify.NoError(t, local.ServiceDeregister("l"))
-		r.await("l?")
-		registerTTL(t, agent, "last", "m", 8002, nil)
-		r.await("m")
-	})
-
-	t.Run("named ports", func(t *testing.T) {
-		r := watchReal(t, agent, ServiceOptions{Service: "ports", Port: "admin"})
-		registerTTL(t, agent, "ports", "p", 0, func(r *api.AgentServiceRegistration) {
-			r.Ports = api.ServicePorts{{Name: "http", Port: 8001, Default: true}, {Name: "admin", Port: 9001}}
-		})
-		verify.Equal(t, r.await("p")[0].Port, 9001, "the port named admin")
-	})
-
-	t.Run("maintenance mode", func(t *testing.T) {
-		r := watchReal(t, agent, ServiceOptions{Service: "maint"})
-		registerTTL(t, agent, "maint", "m", 8001, nil)
-		r.await("m")
-		verify.NoError(t, local.EnableServiceMaintenance("m", "disk swap"))
-		m := r.await("m:maintenance")[0]
-		verify.That(t, m.Detail == "service maintenance: disk swap" && m.Weight == 0, "got %+v", m)
-		verify.NoError(t, local.DisableServiceMaintenance("m"))
-		r.await("m")
-		verify.NoError(t, local.EnableNodeMaintenance("reboot"))
-		verify.Equal(t, r.await("m:maintenance")[0].Detail, "node maintenance: reboot", "detail")
-		verify.NoError(t, local.DisableNodeMaintenance())
-		r.await("m")
-	})
-
-	t.Run("weights and warnings", func(t *testing.T) {
-		r := watchReal(t, agent, ServiceOptions{Service: "heavy"})
-		strict := watchReal(t, agent, ServiceOptions{Service: "heavy", PassingOnly: true})
-		registerTTL(t, agent, "heavy", "h", 8001, func(r *api.AgentServiceRegistration) {
-			r.Weights = &api.AgentWeights{Passing: 10, Warning: 3}
-		})
-		for _, r := range []*recorder{r, strict} {
-			verify.Equal(t, r.await("h")[0].Weight, 10, "weight while it passes")
-		}
-		verify.NoError(t, local.UpdateTTL("check-heavy-h", "slow", api.HealthWarning))
-		h := r.await("h:warning")[0]
-		verify.That(t, h.Weight == 3 && h.Detail == "Service 'heavy' check: slow", "warning: %+v", h)
-		verify.Equal(t, strict.await("h:warning")[0].Weight, 0, "weight, passing only")
-	})
-
-	t.Run("tags and filter", func(t *testing.T) {
-		tagged := watchReal(t, agent, ServiceOptions{Service: "tagged", Tags: []string{"v1", "eu"}})
-		filtered := watchReal(t, agent, ServiceOptions{Service: "tagged", Filter: `Service.Meta.zone == "b"`})
-		tagged.await("")
-		filtered.await("")
-		registerTTL(t, agent, "tagged", "t", 8001, func(r *api.AgentServiceRegistration) { r.Tags = []string{"v1", "eu"} })
-		registerTTL(t, agent, "tagged", "u", 8002, func(r *api.AgentServiceRegistration) {
-			r.Tags, r.Meta = []string{"v1"}, map[string]string{"zone": "b"}
-		})
-		tagged.await("t")
-		filtered.await("u")
-
-		watchReal(t, agent, ServiceOptions{Service: "tagged", Filter: `no such ( syntax`}).awaitError("")
-	})
-
-	t.Run("same id on two nodes", func(t *testing.T) {
-		for _, node := range []string{"other-1", "other-2"} {
-			_, err := agent.Client().Catalog().Register(&api.CatalogRegistration{
-				Node: node, Address: "127.0.0.9",
-				Service: &api.AgentService{ID: "twice-1", Service: "twice", Port: 8001}, // no address: the node's
-			}, nil)
-			verify.NoError(t, err)
-		}
-		r := watchReal(t, agent, ServiceOptions{Service: "twice"})
-		set := r.await("twice-1")
-		r.awaitFresh(0)
-		index := r.manager.Statuses()[0].Index
-		verify.That(t, set[0].HostPort() == "127.0.0.9:8001" && set[0].Weight == 1, "got %+v", set[0])
-		gone := &api.CatalogDeregistration{Node: "other-2", ServiceID: "twice-1"}
-		verify.Result(agent.Client().Catalog().Deregister(gone, nil)).Must(t)
-		r.awaitStatus("told of the deregistration", func(s discovery.WatchStatus) bool { return s.Index > index })
-		verify.Equal(t, r.manager.Statuses()[0].Instances, 1, "instances")
-	})
-
 	t.Run("ids in a filter", func(t *testing.T) { idsInAFilter(t, agent) })
 	t.Run("registered again without the tag", func(t *testing.T) { registeredAgainWithoutTheTag(t, agent) })
 	t.Run("registered again with a check that fails", func(t *testing.T) { registeredAgainWithAFailingCheck(t, agent) })
 	t.Run("the catalog", func(t *testing.T) { catalogIsFollowed(t, agent) })
-	t.Run("health", func(t *testing.T) {
-		client := clientOf(t, agent, "")
-		registerTTL(t, agent, "asked", "q", 8001, nil)
-		registerTTL(t, agent, "asked", "no-port", 0, nil)
-		a := verify.Result(client.Health(t.Context(), ServiceOptions{Service: "asked"})).Must(t)
-		verify.That(t, formatSet(a.Instances) == "q" && len(a.Skipped) == 1 && a.Index != 0 && a.KnownLeader && a.Listed == 2, "answer %+v", a)
-	})
-}
-
-// TestRealAgentThatLosesItsCatalog restarts a dev agent, which empties its catalog. The
-// instances are on probation until they are registered again.
-func TestRealAgentThatLosesItsCatalog(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
-	for n, id := range []string{"a", "b", "c"} {
-		registerTTL(t, agent, "star", id, 8001+n, nil)
-	}
-	r := watchReal(t, agent, ServiceOptions{Service: "star", Probation: 10 * patience})
-	r.await("a b c")
-	verify.NoError(t, agent.Kill())
-	r.awaitError("")
-	verify.NoError(t, agent.Launch(t.Context()))
-	r.await("a? b? c?")
-	for n, id := range []string{"a", "b", "c"} { // as applications do: critical until the first check
-		registerTTL(t, agent, "star", id, 8001+n, func(r *api.AgentServiceRegistration) { r.Check.Status = api.HealthCritical })
-	}
-	for _, id := range []string{"a", "b", "c"} {
-		verify.NoError(t, agent.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
-	}
-	r.await("a b c")
 }
 
 func TestRealACLs(t *testing.T) {
@@ -338,38 +234,25 @@ func registeredAgainWithAFailingCheck(t *testing.T, agent *consultest.Agent) {
 	verify.Equal(t, set[0].Detail, "Service 'again' check: it has not passed since it was registered, and Consul has no output of it yet", "detail")
 }
 
-// An agent that requires client certificates. TestClientOverTLS of package consul has what the
-// client itself verifies.
+// An agent that requires client certificates, as those of TestNewConnectionsUseTheCertificatesOnDisk
+// of package consul do, shares connections by HTTP/2.
 func TestRealTLS(t *testing.T) {
 	t.Parallel()
-	ca, other := consultest.NewAuthority(t, "Consul CA"), consultest.NewAuthority(t, "Another CA")
+	ca := consultest.NewAuthority(t, "Consul CA")
 	server, serverKey := ca.Issue("server", "server.dc1.consul")
 	agent := consultest.Start(t, consultest.Options{
 		TLS: &consultest.TLS{CA: ca.File, Cert: server, Key: serverKey, VerifyIncoming: true},
 	})
 	registerTTL(t, agent, "star", "a", 8001, nil)
-	address := "https://" + agent.HTTPSAddress()
-	start := func(certificate, key string) *testClient {
-		o := consul.Options{Addresses: []string{address}, TLS: consul.TLSOptions{ClientTLS: certificates.ClientTLS{
-			CA: ca.File, Cert: certificate, Key: key, ServerName: "server.dc1.consul",
-		}}}
-		client := verify.Result(newClient(o)).Must(t)
-		t.Cleanup(client.Close)
-		return client
-	}
-	// The server rejects them after the handshake, with different texts.
-	for name, client := range map[string]*testClient{"no": start("", ""), "another CA's": start(other.Issue("client"))} {
-		_, err := client.Health(t.Context(), ServiceOptions{Service: "star"})
-		verify.That(t, err != nil && strings.Contains(err.Error(), "consul "+address), "%s certificate: %v", name, err)
-	}
-
-	client := start(ca.Issue("client"))
+	certificate, key := ca.Issue("client")
+	client := realClient(t, consul.Options{Addresses: []string{"https://" + agent.HTTPSAddress()}, TLS: consul.TLSOptions{ClientTLS: certificates.ClientTLS{
+		CA: ca.File, Cert: certificate, Key: key, ServerName: "server.dc1.consul",
+	}}})
 	alone, _ := client.Capacity()
 	r := recordClient(t, client, ServiceOptions{Service: "star"})
 	r.await("a")
 	registerTTL(t, agent, "star", "b", 8002, nil)
 	r.await("a b")
-	r.awaitStatus("served over TLS", freshFrom(address))
 	consultest.Await(t, "queries share connections", func() bool {
 		limit, _ := client.Capacity()
 		return limit > alone
@@ -379,49 +262,4 @@ func TestRealTLS(t *testing.T) {
 	}
 	s := client.Stats()
 	verify.That(t, s.Peak <= 6, "%+v: want 21 watches on few connections", s)
-}
-
-// freshFrom reports whether the agent at url serves the watch.
-func freshFrom(url string) func(discovery.WatchStatus) bool {
-	return func(s discovery.WatchStatus) bool { return s.Endpoint == url && s.State == discovery.WatchFresh }
-}
-
-// TestRealAgentThatIsStopped pauses the agent in use, and kills it: the other agent, a server,
-// serves. Then the server starts again with its data: nothing changes, and later changes arrive.
-func TestRealAgentThatIsStopped(t *testing.T) {
-	t.Parallel()
-	server := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "server"})
-	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "client", Join: []string{server.SerfAddress()}})
-	registerTTL(t, server, "star", "a", 8001, nil)
-	client := realClient(t, consul.Options{Addresses: []string{agent.URL(), server.URL()}, ReturnAfter: time.Second})
-	r := recordClient(t, client, ServiceOptions{Service: "star"})
-	r.await("a")
-	r.awaitStatus("served by the first agent", freshFrom(agent.URL()))
-
-	verify.NoError(t, agent.Pause())
-	begin := time.Now()
-	registerTTL(t, server, "star", "b", 8002, nil)
-	r.await("a b")
-	t.Logf("a change arrived %v after the agent was paused", time.Since(begin).Round(time.Millisecond))
-	r.awaitStatus("served by the second agent", freshFrom(server.URL()))
-
-	verify.NoError(t, agent.Resume())
-	r.awaitStatus("back at the first agent", freshFrom(agent.URL()))
-
-	verify.NoError(t, agent.Kill())
-	begin = time.Now()
-	registerTTL(t, server, "star", "c", 8003, nil)
-	r.await("a b c")
-	t.Logf("a change arrived %v after the agent was killed", time.Since(begin).Round(time.Millisecond))
-
-	// Consul saves what a TTL check is told, not its first status.
-	for _, id := range []string{"a", "b", "c"} {
-		verify.NoError(t, server.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
-	}
-	queries := r.manager.Statuses()[0].Queries
-	verify.NoError(t, server.Restart(t.Context()))
-	r.awaitFresh(queries)
-	r.quiet()
-	registerTTL(t, server, "star", "d", 8004, nil)
-	r.await("a b c d")
 }
