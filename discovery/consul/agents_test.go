@@ -149,14 +149,6 @@ func TestHangingAgentIsReplacedWithinSeconds(t *testing.T) {
 	}
 }
 
-func TestAgentWithoutLeaderIsReplaced(t *testing.T) {
-	inSettledCluster(t, 2, func(t *testing.T, c *cluster) {
-		c.agents[0].Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
-		c.at(11 * sec)
-		c.expect(1, discovery.WatchFresh)
-	})
-}
-
 func TestAgentThatFailsOnlyQueriesIsReplaced(t *testing.T) {
 	inSettledCluster(t, 2, func(t *testing.T, c *cluster) {
 		c.agents[0].Break(discoverytest.Fault{Status: 500, Body: "rpc error", Only: func(discoverytest.Request) bool { return true }})
@@ -239,33 +231,30 @@ func TestWatchIsStaleIfTheOnlyAgentHangs(t *testing.T) {
 	})
 }
 
+// Whether a query hangs at that moment, or a watch waits.
 func TestOnlyAgentIsQueriedAtOnceAfterItsRecovery(t *testing.T) {
-	for n := range 10 { // whether a query hangs at that moment, or a watch waits
-		inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
-			c.agents[0].Break(hanging)
-			c.at(60*sec + time.Duration(n)*1300*ms)
-			c.register("a", "b", "c")
-			c.agents[0].Heal()
-			c.at(61*sec + 200*ms + time.Duration(n)*1300*ms) // a probe that hangs, another one, and the spread
-			c.expect(0, discovery.WatchFresh)
-			verify.Equal(t, c.status().Instances, 3, "instances")
-		})
-	}
-}
-
-func TestWatchesRetryWhenThereIsALeader(t *testing.T) {
 	t.Parallel()
-	for n := range 10 {
-		inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
-			c.agents[0].Break(discoverytest.Fault{NoLeader: true})
-			at := 20*sec + time.Duration(n)*700*ms
-			c.at(at)
-			c.expect(0, discovery.WatchStale)
-			c.register("a", "b", "c")
-			c.agents[0].Heal()
-			c.at(at + 900*ms) // a probe and the spread
-			c.expect(0, discovery.WatchFresh)
-		})
+	for _, outage := range []struct {
+		fault  discoverytest.Fault
+		every  time.Duration // another moment
+		within time.Duration
+	}{
+		{hanging, 1300 * ms, 1200 * ms},                           // a probe that hangs, another one, and the spread
+		{discoverytest.Fault{NoLeader: true}, 700 * ms, 900 * ms}, // a probe and the spread
+	} {
+		for n := range 10 {
+			inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
+				c.agents[0].Break(outage.fault)
+				at := 20*sec + time.Duration(n)*outage.every
+				c.at(at)
+				c.expect(0, discovery.WatchStale)
+				c.register("a", "b", "c")
+				c.agents[0].Heal()
+				c.at(at + outage.within)
+				c.expect(0, discovery.WatchFresh)
+				verify.Equal(t, c.status().Instances, 3, "instances")
+			})
+		}
 	}
 }
 
@@ -314,56 +303,12 @@ func TestShortHangCancelsNoQueries(t *testing.T) {
 	})
 }
 
-func TestFlappingAgentIsNotHealthy(t *testing.T) {
-	inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
-		for n := range 8 {
-			from := 10*sec + time.Duration(n)*1800*ms
-			c.agents[0].BreakProbes(500)
-			c.at(from + 900*ms)
-			c.agents[0].Heal()
-			c.at(from + 1800*ms)
-		}
-		c.at(30 * sec)
-		requests := c.agents[0].Requests()
-		last := requests[len(requests)-1]
-		verify.That(t, last.Index != 0 && last.Near != "", "the last query does not bypass views: %+v", last)
-	})
-}
-
-// A proxy in front of Consul may deny some paths.
-func TestViewsAreNotBypassedIfProbesAreDenied(t *testing.T) {
-	t.Parallel()
-	inCluster(t, 1, func(t *testing.T, c *cluster) {
-		c.agents[0].BreakProbes(403)
-		c.at(10 * time.Minute)
-		c.expect(0, discovery.WatchFresh)
-		for _, r := range c.agents[0].Requests() {
-			verify.Require(t, r.Index <= 0 || r.Near == "", "a view is bypassed: %+v", r)
-		}
-	})
-}
-
 func TestProbesAreFew(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, c *cluster) {
 		c.at(10 * time.Minute)
 		got := c.agents[0].Probes()
 		verify.That(t, got >= 400 && got <= 600, "%d probes of the agent in use in 600 s", got)
 		verify.Equal(t, c.agents[1].Probes()+c.agents[2].Probes(), 0, "probes of the others")
-	})
-}
-
-func TestAllAgentsDown(t *testing.T) {
-	t.Parallel()
-	inSettledCluster(t, 3, func(t *testing.T, c *cluster) {
-		for _, fake := range c.agents {
-			fake.Break(dead)
-		}
-		c.at(5 * time.Minute)
-		s := c.status()
-		verify.That(t, s.State == discovery.WatchStale && s.Instances == 2, "status %+v", s)
-		c.agents[2].Heal()
-		c.at(5*time.Minute + 2*sec)
-		c.expect(2, discovery.WatchFresh)
 	})
 }
 

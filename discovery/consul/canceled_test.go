@@ -242,23 +242,6 @@ func TestAgentWithFewConnections(t *testing.T) {
 	}
 }
 
-func TestFewQueriesGoToAnAgentThatDoesNotAnswer(t *testing.T) {
-	t.Parallel()
-	atBusyAgent(t, manyServices, 60, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
-		agent.Break(discoverytest.Fault{Hang: true})
-		time.Sleep(5 * time.Second)
-		before := len(agent.Requests())
-		time.Sleep(55 * time.Second)
-		// Each query fails after 10 s.
-		got := len(agent.Requests()) - before
-		verify.That(t, got <= 8*overview.Needed, "%d queries in 55 s", got)
-		agent.Heal()
-		time.Sleep(3 * time.Second)
-		synctest.Wait()
-		verify.Equal(t, notFresh(m), 0, "watches that are not fresh 3 s after the outage")
-	})
-}
-
 // An agent may be slow because it is busy.
 func TestManyHeldQueriesAreNotRepeated(t *testing.T) {
 	t.Parallel()

@@ -188,12 +188,16 @@ func TestProbationDoesNotEndWhileConsulFails(t *testing.T) {
 	}
 }
 
-func TestCatalogFiltersByMetaInConsul(t *testing.T) {
-	watchCatalog(t, Selection{Meta: map[string]string{"public": `say "yes"`, "a": "b"}}, func(b *catalogBubble) {
+func TestCatalogFiltersByMetaInConsulAndBlocks(t *testing.T) {
+	o := Selection{Meta: map[string]string{"public": `say "yes"`, "a": "b"}, Wait: 5 * time.Minute}
+	watchCatalog(t, o, func(b *catalogBubble) {
 		time.Sleep(sec)
 		synctest.Wait()
 		want := "ServiceMeta[`a`] == `b` and ServiceMeta[`public`] == `say \"yes\"`"
-		verify.Equal(b.t, b.Requests()[0].Filter, want, "filter")
+		all := b.Requests()
+		verify.Equal(b.t, all[0].Filter, want, "filter")
+		last := all[len(all)-1]
+		verify.That(t, last.Index != 0 && last.Wait <= 5*time.Minute && last.Wait >= 4*time.Minute, "the last query waits %v, want a little less than 5m", last.Wait)
 		want = strings.ReplaceAll(want, "ServiceMeta", "Service.Meta")
 		verify.Equal(b.t, b.watch.selection.InstanceFilter(), want, "filter of instances")
 	})
@@ -228,17 +232,6 @@ func TestCatalogSelectsByMetaWithoutTags(t *testing.T) {
 func TestCatalogRejectsInvalidPattern(t *testing.T) {
 	client := verify.Result(newClient(consul.Options{})).Must(t)
 	verify.That(t, client.Catalog(Selection{Name: "[a"}).Run(t.Context(), nil) != nil, "no error")
-}
-
-func TestCatalogQueriesBlockForWait(t *testing.T) {
-	watchCatalog(t, Selection{Wait: 5 * time.Minute}, func(b *catalogBubble) {
-		b.tagged("star")
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		all := b.Requests()
-		last := all[len(all)-1]
-		verify.That(t, last.Index != 0 && last.Wait <= 5*time.Minute && last.Wait >= 4*time.Minute, "the last query waits %v, want a little less than 5m", last.Wait)
-	})
 }
 
 // catalogIsFollowed follows the catalog of a real agent by tags and meta.

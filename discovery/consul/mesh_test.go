@@ -96,26 +96,6 @@ func TestReadEntriesOfAPeer(t *testing.T) {
 	verify.Equal(t, identity("team", "other", "dc1", "web"), "/ap/other/ns/team/dc/dc1/svc/web", "the identity in a partition")
 }
 
-// What is believed about a service is the same in the mesh: a loss is confirmed, and puts its
-// sidecars on probation.
-func TestLostSidecarsAreOnProbation(t *testing.T) {
-	sidecars := func(b *bubble, words string) {
-		entries := b.entries(words)
-		for _, e := range entries {
-			e.Service.Service, e.Service.Kind = "star-sidecar-proxy", api.ServiceKindConnectProxy
-		}
-		b.Set("star-sidecar-proxy", entries...)
-	}
-	watchInBubble(t, ServiceOptions{Connect: true, Probation: 10 * time.Minute}, func(b *bubble) { b.set("plain"); sidecars(b, "a b") }, func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b")
-		sidecars(b, "")
-		b.expect(2*sec, "1s: a? b?")
-		for _, i := range b.latest() {
-			verify.That(t, i.Service == "star" && i.Identity != "" && i.Usable(), "%+v", i)
-		}
-	})
-}
-
 // With more services than connections, a change of a sidecar is seen in the overview.
 func TestOverviewShowsChangesOfSidecars(t *testing.T) {
 	t.Parallel()

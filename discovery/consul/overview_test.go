@@ -250,18 +250,6 @@ func TestOverviewAfterConsulLostItsState(t *testing.T) {
 	})
 }
 
-// A proxy in front of Consul may deny some paths.
-func TestWithoutAnOverviewServicesArePolled(t *testing.T) {
-	t.Parallel()
-	inOverviewBubble(t, 2, func(t *testing.T, c *overviewBubble) {
-		c.Break(discoverytest.Fault{Status: http.StatusForbidden, Body: "Permission denied",
-			Only: func(r discoverytest.Request) bool { return r.Service == "" }})
-		time.Sleep(10 * time.Second)
-		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
-		c.expect("one after the other", 10*time.Second, "service-07: a-7 b-7 c-7")
-	})
-}
-
 // After an answer 429, services are queried beside the lists whose queries block.
 func TestServicesAreQueriedAfterAnAgentRefusesConnections(t *testing.T) {
 	t.Parallel()

@@ -9,9 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
-	"github.com/rs/zerolog"
 
-	"sluice/consul"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -49,36 +47,6 @@ func TestNodesThatChangedLastHaveASlot(t *testing.T) {
 			verify.Equal(t, len(now), overviewSlots, "round %d: nodes with a slot", round)
 			verify.That(t, now[changed] && !held[changed], "round %d: %s has no slot, or had one before", round, changed)
 		}
-	})
-}
-
-// By default 119 nodes have a slot each: a change costs the list of one of them.
-func TestChangeOnOneOfManyNodesCostsFewQueries(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		const services, instances, nodes = 200, 10, 119
-		fake := discoverytest.New()
-		all := make(map[string][]*api.ServiceEntry)
-		for n := range services * instances {
-			name := serviceName(n / instances)
-			e := discoverytest.Instance(name, fmt.Sprint("i-", n), 1000)
-			all[name] = append(all[name], discoverytest.OnNode(e, fmt.Sprint("node-", n%nodes), fmt.Sprint("10.0.0.", n%nodes)))
-		}
-		fake.SetAll(all)
-		client, _ := inMemory(t, fake, consul.Options{Log: zerolog.Nop()})
-		watchMany(t, client, services)
-		time.Sleep(20 * sec)
-		synctest.Wait()
-		before := client.Stats()
-		e := discoverytest.Instance(serviceName(7), "new", 1000)
-		fake.Set(serviceName(7), append(all[serviceName(7)], discoverytest.OnNode(e, "node-7", "10.0.0.7"))...)
-		time.Sleep(15 * sec)
-		synctest.Wait()
-		after := client.Stats()
-		queries := after.Queries - after.Probes - (before.Queries - before.Probes)
-		received := after.BytesReceived - before.BytesReceived
-		verify.That(t, queries <= 10 && received <= 100_000, "a change costs %d queries and %d bytes", queries, received)
-		verify.Equal(t, after.Direct, 0, "direct services, of which there is no place for any")
 	})
 }
 

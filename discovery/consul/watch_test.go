@@ -3,15 +3,11 @@ package consul
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
 	"sluice/discovery"
@@ -233,37 +229,6 @@ func TestSteadyChangesAreLimited(t *testing.T) {
 	})
 }
 
-func TestOversubscribedServicesAndACatalogTakeTurns(t *testing.T) {
-	for _, connections := range []int{1, 4} { // for one query, and for two
-		synctest.Test(t, func(t *testing.T) {
-			fake := discoverytest.New()
-			client, _ := inMemory(t, fake, consul.Options{MaxWatches: connections})
-			var found atomic.Int64
-			background(t, func(ctx context.Context) {
-				_ = client.Catalog(Selection{Wait: maxWait}).Run(ctx, func(s []CatalogService) { found.Store(int64(len(s))) }) // ends with ctx
-			})
-			time.Sleep(20 * sec)
-			m := discovery.NewManager(discovery.ManagerOptions{Sink: func(discovery.Set) {}})
-			for n := range 6 {
-				m.Watch(fmt.Sprint(n), client.Source(ServiceOptions{Service: fmt.Sprint(n)}))
-			}
-			run(t, m)
-			time.Sleep(20 * sec)
-			synctest.Wait()
-			verify.That(t, notFresh(m) == 0, "%d services are not fresh", notFresh(m))
-			for n := 5; n >= 0; n-- { // the queue for the connections is in the other order
-				fake.Set(fmt.Sprint(n), discoverytest.Instance(fmt.Sprint(n), "a", 80))
-				time.Sleep(5 * sec)
-				synctest.Wait()
-				s := m.Statuses()[n]
-				verify.That(t, s.Instances == 1 && s.State == discovery.WatchFresh, "status %+v", s)
-				got := found.Load()
-				verify.That(t, got == int64(6-n), "the catalog has %d services, want %d", got, 6-n)
-			}
-		})
-	}
-}
-
 func TestServiceWithoutNameEndsTheWatch(t *testing.T) {
 	client := verify.Result(newClient(consul.Options{})).Must(t)
 	err := client.Source(ServiceOptions{}).Run(t.Context(), discovery.WatchState{}, nil)
@@ -314,6 +279,9 @@ func TestDeniedProbesCancelNoQueries(t *testing.T) {
 			b.expect(3*time.Minute, "3m0s: a b c")
 			s := b.status()
 			verify.That(t, s.State == discovery.WatchFresh && s.Errors <= 0, "%d: status %+v", status, s)
+			for _, r := range b.Requests() {
+				verify.Require(t, r.Index <= 0 || r.Near == "", "%d: a view is bypassed: %+v", status, r)
+			}
 		})
 	}
 }
@@ -328,28 +296,6 @@ func TestAnswerOfAnOutdatedCacheIsNotUsed(t *testing.T) {
 		b.Break(discoverytest.Fault{Age: "0"})
 		b.at(70 * sec)
 		b.fresh()
-	})
-}
-
-// An instance whose tagged address changes is another one: requests in flight to the old
-// address must not be counted for the new one.
-func TestTaggedAddressMoves(t *testing.T) {
-	t.Parallel()
-	at := func(b *bubble, wan string) {
-		e := b.entries("a")
-		e[0].Service.TaggedAddresses = map[string]api.ServiceAddress{"wan": {Address: wan, Port: 443}}
-		b.Set("star", e...)
-	}
-	watchInBubble(t, ServiceOptions{Address: "wan"}, func(b *bubble) { at(b, "192.0.2.1") }, func(t *testing.T, b *bubble) {
-		b.at(0)
-		before := b.latest()
-		at(b, "192.0.2.2")
-		b.at(time.Hour)
-		after := b.latest()
-		verify.Require(t, len(before) == 1 && len(after) == 1, "before %+v, after %+v", before, after)
-		from, to := before[0], after[0]
-		verify.Equal(t, from.HostPort()+" "+to.HostPort(), "192.0.2.1:443 192.0.2.2:443", "addresses")
-		verify.That(t, to.AddressTag == "wan" && from.ID == to.ID && from.Key() != to.Key(), "%+v, %+v", from, to)
 	})
 }
 

@@ -111,7 +111,7 @@ var discoveryFaults = []mutation{
 		file: "discovery/consul/confirm.go",
 		old:  "case len(judged.Absent) == 0:",
 		new:  "case len(judged.Absent) >= 0:",
-		test: "./discovery/consul TestEveryRemovalIsConfirmed",
+		test: "./discovery/consul TestRemovalWithoutStreamingIsConfirmed",
 	},
 	{
 		name: "instance-hidden-by-acls-is-gone",
