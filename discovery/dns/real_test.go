@@ -1,20 +1,15 @@
 package dns
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"os"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
-	"sluice/discovery"
 	"sluice/discovery/locality"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
@@ -66,26 +61,10 @@ func instances(ports ...string) string {
 	return strings.Join(words, " ")
 }
 
-// TestConsulDNS has tests with services of their own in one Consul, and one Consul for the loss of
-// its data.
+// TestUDP and TestAbsence have what Consul does without TCP, and when it has lost its data.
 func TestConsulDNS(t *testing.T) {
 	t.Parallel()
-	agents := consultest.StartAll(t, consultest.Options{}, consultest.Options{})
-	agent, other := agents[0], agents[1]
-	for name, test := range map[string]func(*testing.T){
-		"weights and checks":          func(t *testing.T) { testWeights(t, agent) },
-		"the agent has lost its data": func(t *testing.T) { testLostData(t, agent, other) },
-		"without TCP":                 func(t *testing.T) { testWithoutTCP(t, agent) },
-		"addresses":                   func(t *testing.T) { testAddresses(t, agent) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t)
-		})
-	}
-}
-
-func testWeights(t *testing.T, agent *consultest.Agent) {
+	agent := consultest.Start(t, consultest.Options{})
 	register(t, agent, "heavy", 8000)
 	register(t, agent, "heavy", 8001, weights(7, 3))
 	w := followService(t, "heavy", agent.DNSAddress())
@@ -98,69 +77,6 @@ func testWeights(t *testing.T, agent *consultest.Agent) {
 	verify.NoError(t, local.UpdateTTL("heavy-8000", "", api.HealthPassing))
 	w.Await(instances("8000", "8001*3"), "")
 	verify.Equal(t, w.Set()[0].Priority, 1, "priority")
-}
-
-// No instance is lost with the data of the agent: here another one answers.
-func testLostData(t *testing.T, agent, other *consultest.Agent) {
-	relay := consultest.StartRelay(t, agent.DNSAddress())
-	register(t, agent, "data", 8000)
-	register(t, agent, "data", 8001, weights(3, 1))
-	w := followService(t, "data", relay.Address())
-	w.Await(instances("8000", "8001*3"), "")
-	relay.Cut()
-	w.Await(instances("8000", "8001*3"), relay.Address())
-	relay.Redirect(other.DNSAddress())
-	w.Await(instances("8000?", "8001*3?"), "")
-	register(t, other, "data", 8000)
-	register(t, other, "data", 8001)
-	w.Await(instances("8000", "8001"), "")
-}
-
-// Without TCP the instances arrive in datagrams that Consul cuts.
-func testWithoutTCP(t *testing.T, agent *consultest.Agent) {
-	for n := range 30 {
-		register(t, agent, "cut", 8000+n)
-	}
-	s := NewSource("star", Options{Name: "_cut._tcp.service.consul", Type: SRV, Servers: []string{agent.DNSAddress()}}, locality.ByOperator).(*source)
-	s.minInterval = 100 * time.Millisecond
-	dial := s.dial
-	s.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if network == "tcp" {
-			return nil, syscall.ECONNREFUSED
-		}
-		return dial(ctx, network, address)
-	}
-	reports := make(chan discovery.Report)
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() {
-		_ = s.Run(ctx, discovery.WatchState{}, func(r discovery.Report) {
-			select {
-			case reports <- r:
-			case <-ctx.Done():
-			}
-		})
-	})
-	defer running.Wait()
-	defer cancel()
-	counts := make(map[int]int)
-	for count := 0; count < 30; {
-		r := <-reports
-		verify.NoError(t, r.Err)
-		verify.Require(t, len(r.Set) >= count, "%d instances after %d", len(r.Set), count)
-		count = len(r.Set)
-		counts[count]++
-	}
-	t.Logf("answers by instances known: %v", counts)
-}
-
-// The server in front is not there.
-func testAddresses(t *testing.T, agent *consultest.Agent) {
-	for n := range 3 {
-		register(t, agent, "web", 8000+n, func(r *api.AgentServiceRegistration) { r.Address, r.Port = fmt.Sprintf("127.0.0.%d", n+1), 8000 })
-	}
-	w := follow(t, Options{Name: "web.service.consul", Type: IP, Port: 8000, Servers: []string{"127.0.0.1:1", agent.DNSAddress()}})
-	w.Await("127.0.0.1:8000 127.0.0.2:8000 127.0.0.3:8000", "")
 }
 
 // Tests with a real server mostly wait.

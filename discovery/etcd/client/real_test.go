@@ -15,7 +15,6 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/etcdtest"
-	"sluice/test/long"
 	"sluice/test/parallel"
 	"sluice/test/verify"
 )
@@ -124,22 +123,11 @@ func del(t *testing.T, c *clientv3.Client, key string, options ...clientv3.OpOpt
 	verify.Result(c.Delete(t.Context(), keysOf(t)+key, options...)).Must(t)
 }
 
-// TestFollow has tests that share a cluster.
+// TestCompaction has what happens when the changes of an outage are compacted.
 func TestFollow(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, etcdtest.Options{})
 	client := c.Client(t)
-	for name, test := range map[string]func(*testing.T, *etcdtest.Cluster, *clientv3.Client){
-		"changes": testChanges, "compacted while away": testCompacted,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, c, client)
-		})
-	}
-}
-
-func testChanges(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
 	put(t, client, "a", "1")
 	f := follow(t, Options{Endpoints: c.Endpoints()[0]})
 	f.await("a=1")
@@ -169,23 +157,6 @@ func testChanges(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
 			t.Error(err)
 		}
 	}
-}
-
-func testCompacted(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
-	put(t, client, "a", "1", "b", "1")
-	relay := consultest.StartRelay(t, strings.TrimPrefix(c.Endpoints()[0], "http://"))
-	f := follow(t, Options{Endpoints: relay.URL()})
-	f.await("a=1 b=1")
-	relay.Cut()
-	f.awaitFailing("")
-	del(t, client, "b")
-	for i := range 10 {
-		put(t, client, "a", fmt.Sprint(i))
-	}
-	now := verify.Result(client.Get(t.Context(), "a")).Must(t)
-	verify.Result(client.Compact(t.Context(), now.Header.Revision, clientv3.WithCompactPhysical())).Must(t)
-	relay.Heal()
-	f.await("a=9")
 }
 
 // A member that does not answer is noticed. A restart is no loss; the loss of all data is one.
@@ -222,41 +193,6 @@ func TestFollowThroughOutages(t *testing.T) {
 	verify.That(t, !f.seen("b=3") && !f.seen("!b=3") && !f.seen("!a=3"), "the last keys were not removed together")
 	put(t, c.Client(t), "a", "4")
 	f.await("a=4")
-}
-
-// The leader is lost with two of three members; the third answers, but only what it knows.
-func TestFollowWithoutALeader(t *testing.T) {
-	t.Parallel()
-	long.Test(t)
-	c := etcdtest.Start(t, etcdtest.Options{Members: 3})
-	client := c.Client(t)
-	put(t, client, "a", "1")
-	f := follow(t, Options{Endpoints: strings.Join(c.Endpoints(), ",")})
-	f.await("a=1")
-	for _, m := range c.Members[:2] {
-		verify.NoError(t, m.Kill())
-	}
-	f.awaitFailing("")
-	for _, m := range c.Members[:2] {
-		verify.NoError(t, m.Launch())
-	}
-	c.Await(t)
-	put(t, client, "a", "2")
-	f.await("a=2")
-	// One of three may fail.
-	verify.NoError(t, c.Members[2].Kill())
-	consultest.Await(t, "a write with two members", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		_, err := client.Put(ctx, keysOf(t)+"a", "3")
-		return err == nil
-	})
-	f.await("a=3")
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, v := range f.views {
-		verify.That(t, !strings.HasPrefix(v, "!") && v != "", "the loss of a leader was taken for a loss of state: %q", v)
-	}
 }
 
 func TestMain(m *testing.M) {
