@@ -178,37 +178,3 @@ func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
 		})
 	}
 }
-
-// A watch goes on on the connection that it has, and survives the change of the
-// CA: first both are trusted, then the servers change, then the old one goes.
-func TestCertificatesAreReplacedWithoutLosingAWatch(t *testing.T) {
-	t.Parallel()
-	old, next := consultest.NewAuthority(t, "Old CA"), consultest.NewAuthority(t, "New CA")
-	s := newSecured(t, old, false)
-	s.install("ca.pem", old.File)
-	s.installPair(old.Issue("client"))
-	s.Set("star", discoverytest.Instance("star", "a", 80))
-	client := s.client()
-	r := follow(t, client)
-	r.await("a")
-
-	s.write("ca.pem", slices.Concat(s.read(old.File), s.read(next.File)))
-	s.installPair(old.Issue("client"))
-	s.Set("star", discoverytest.Instance("star", "a", 80), discoverytest.Instance("star", "b", 81))
-	r.await("a b")
-	verify.NoError(t, s.ask(client))
-	verify.Equal(t, r.errors.Load(), 0, "errors")
-
-	s.serve(next)
-	s.server.CloseClientConnections() // as a restart does
-	s.Set("star", discoverytest.Instance("star", "b", 81))
-	r.await("b")
-	s.install("ca.pem", next.File)
-	verify.NoError(t, s.ask(client))
-	s.serve(old)
-	err := s.ask(client)
-	verify.That(t, err != nil && strings.Contains(err.Error(), "unknown authority"), "error %v: the old CA is trusted still", err)
-	s.serve(next)
-	s.Set("star", discoverytest.Instance("star", "c", 82))
-	r.await("c")
-}

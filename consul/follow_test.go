@@ -20,17 +20,9 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/time/rate"
 
-	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
-
-// follower runs Follow for the instances of star.
-type follower struct {
-	t      *testing.T
-	ids    atomic.Value // in the last answer
-	errors atomic.Int64 // that are not about time
-}
 
 // idsOf returns the ids of the instances in an answer, sorted.
 func idsOf(body []byte) (string, error) {
@@ -42,40 +34,6 @@ func idsOf(body []byte) (string, error) {
 	}
 	slices.Sort(ids)
 	return strings.Join(ids, " "), err
-}
-
-// follow runs Follow until t ends.
-func follow(t *testing.T, client *Client) *follower {
-	f := &follower{t: t}
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() {
-		_ = client.Follow(ctx, FollowOptions{ // ends with ctx
-			Query: Query{Path: "health/service/star", View: true},
-			Wait:  10 * time.Minute,
-			Read: func(_ Answer, body []byte) error {
-				ids, err := idsOf(body)
-				f.ids.Store(ids)
-				return err
-			},
-			Ended: func(err error) {
-				if err != nil && !late(err) {
-					f.errors.Add(1)
-				}
-			},
-		})
-	})
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-	})
-	return f
-}
-
-// await waits for an answer with the ids.
-func (f *follower) await(want string) {
-	f.t.Helper()
-	consultest.Await(f.t, "an answer with "+want, func() bool { return f.ids.Load() == want })
 }
 
 // followed records the calls of a FollowOptions for star, in virtual time.

@@ -159,33 +159,6 @@ func TestRotationsFailNoConnection(t *testing.T) {
 	t.Logf("%d rotations, %d connections, %d leaves", rotations, connections, last.leaves.Load())
 }
 
-// A restart of the agent costs nothing, not even one that loses everything, with which the mesh is
-// another one.
-func TestAnAgentThatStartsAgain(t *testing.T) {
-	t.Parallel()
-	for name, mode := range map[string]consultest.Mode{"with its data": consultest.Server, "without data": consultest.Dev} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			m := meshtest.Start(t, consultest.Options{Mode: mode})
-			i := identify(t, m, "")
-			awaitIdentity(t, i)
-			first := i.Current()
-			stop := watched(t, i, nil, time.Hour)
-			defer stop()
-			verify.NoError(t, m.Stop())
-			verify.That(t, i.Current() == first && i.Err() == nil, "without the agent: %v", i.Err())
-			verify.NoError(t, m.Launch(t.Context()))
-			if mode == consultest.Dev {
-				consultest.Await(t, "the new mesh", func() bool { return i.Current().roots.text.TrustDomain != first.roots.text.TrustDomain })
-				return
-			}
-			m.RotateCA(t)
-			consultest.Await(t, "the new root", func() bool { return len(i.Current().roots.trusted) == 2 })
-			verify.Equal(t, i.Current().roots.text.TrustDomain, first.roots.text.TrustDomain, "the trust domain")
-		})
-	}
-}
-
 // The token needs what the docs say, and no restart when it gets that.
 func TestTheTokenNeedsServiceWrite(t *testing.T) {
 	t.Parallel()

@@ -3,12 +3,9 @@ package registration
 import (
 	"context"
 	"fmt"
-	"net/http/httptest"
-	"net/http/httputil"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,14 +101,6 @@ func TestRealAgent(t *testing.T) {
 	}
 }
 
-func TestRealAgents(t *testing.T) {
-	t.Parallel()
-	server := consultest.Start(t, consultest.Options{Node: "server"})
-	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()}})
-	t.Run("behind a balancer", func(t *testing.T) { agentsBehindABalancer(t, server, agent) })
-	t.Run("failover", func(t *testing.T) { failoverLeavesNoDuplicate(t, server, agent) })
-}
-
 func registersAndLeaves(t *testing.T, agent *consultest.Agent) {
 	s := withCheck(CheckTTL)
 	s.Tags, s.Meta = []string{"edge"}, map[string]string{"rack": "7", MetaConfig: "abc"}
@@ -124,17 +113,6 @@ func registersAndLeaves(t *testing.T, agent *consultest.Agent) {
 	verify.That(t, service.Meta["rack"] == "7" && service.Meta[MetaConfig] == "abc" && service.Meta[MetaAdmin] == "127.0.0.1:8081", "got %+v", service)
 	consultest.Await(t, "the status says so", func() bool { s := r.Status(); return s.State == StateRegistered && s.Check == CheckTTL })
 
-	// A new name, and with it another id.
-	edge := *s
-	edge.Name, edge.Meta = "edge", map[string]string{MetaConfig: "def"}
-	r.Set(&edge)
-	awaitCatalog(t, agent)
-	consultest.Await(t, "the new name is there", func() bool {
-		e, _, err := agent.Client().Health().Service("edge", "", true, nil)
-		return err == nil && len(e) == 1 && e[0].Service.ID == "edge-web1-8080" && e[0].Service.Meta[MetaConfig] == "def"
-	})
-	r.Set(s)
-	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
 	r.Set(nil)
 	awaitCatalog(t, agent)
 	consultest.Await(t, "the status says so", func() bool { return r.Status().State == StateOff })
@@ -188,58 +166,6 @@ func keepsMaintenance(t *testing.T, agent *consultest.Agent) {
 	}
 	checks, err := agent.Client().Agent().ChecksWithFilter("ServiceID == `sluice-web1-8080`")
 	verify.That(t, err == nil && len(checks) == 2 && checks["sluice-tcp:sluice-web1-8080"] != nil, "checks %v, %v", checks, err)
-}
-
-// failoverLeavesNoDuplicate: the first agent dies, and sluice registers with the second. After the
-// first one is back with the old registration on its disk, sluice is listed once.
-func failoverLeavesNoDuplicate(t *testing.T, server, agent *consultest.Agent) {
-	r := startReal(t, someSelf, withCheck(CheckNone), "", agent.URL(), server.URL())
-	awaitCatalog(t, server, "sluice-web1-8080@agent passing")
-	verify.NoError(t, agent.Kill())
-	begin := time.Now()
-	consultest.Await(t, "the second agent has it", func() bool { return slices.Contains(catalog(server), "sluice-web1-8080@server passing") })
-	t.Logf("registered with the second agent %v after the first one was killed", time.Since(begin).Round(time.Millisecond))
-	consultest.Await(t, "the status says so", func() bool {
-		s := r.Status()
-		return s.Agent == server.URL() && slices.Equal(s.Leftovers, []string{agent.URL()})
-	})
-	verify.NoError(t, agent.Launch(t.Context()))
-	// Back at the first agent, if the second one was slow meanwhile.
-	consultest.Await(t, "it is listed once, at the agent in use", func() bool {
-		node := map[string]string{agent.URL(): "agent", server.URL(): "server"}[r.Status().Agent]
-		return slices.Equal(catalog(server), []string{"sluice-web1-8080@" + node + " passing"})
-	})
-	consultest.Await(t, "nothing is left over", func() bool { return len(r.Status().Leftovers) == 0 })
-}
-
-// agentsBehindABalancer are two at one address, which takes them in turn.
-func agentsBehindABalancer(t *testing.T, server, agent *consultest.Agent) {
-	var turn atomic.Int64
-	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.Out.URL.Scheme = "http"
-		r.Out.URL.Host = []string{server.HTTPAddress(), agent.HTTPAddress()}[turn.Add(1)%2]
-	}})
-	t.Cleanup(proxy.Close)
-	r := startReal(t, someSelf, withCheck(CheckTTL), "", proxy.URL)
-	once := func() bool {
-		list := catalog(server)
-		return len(list) == 1 && strings.HasSuffix(list[0], " passing")
-	}
-	consultest.Await(t, "it is listed once", once)
-	s := withCheck(CheckTTL)
-	s.Tags = []string{"changed"}
-	r.Set(s)
-	consultest.Await(t, "it is listed once, changed", func() bool {
-		entries, _, err := server.Client().Health().Service("sluice", "changed", true, nil)
-		return err == nil && len(entries) == 1 && once()
-	})
-	r.stop()
-	r.Leave(t.Context())
-	for _, a := range []*consultest.Agent{server, agent} {
-		services, err := a.Client().Agent().Services()
-		verify.That(t, err == nil && len(services) == 0, "%s has %v, %v", a.URL(), services, err)
-	}
-	awaitCatalog(t, server)
 }
 
 // agentWithTwoAddresses: a registration at one is not removed through the other.

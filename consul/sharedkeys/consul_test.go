@@ -246,36 +246,6 @@ func TestRefusedWrites(t *testing.T) {
 	consultest.Await(t, "the error is gone", func() bool { _, write := k.Errors(); return write == nil })
 }
 
-// What Consul has lost is written again before the mark. A replica that has not done it yet, and
-// one that is new, lose nothing meanwhile.
-func TestANewConsulGetsTheMarkLast(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	a, idle := startReplica(t, agent.URL()), newReplica(t, agent.URL(), "")
-	for n := range 20 {
-		a.Put("c", fmt.Sprint(n), nil)
-		awaitAccepted(t, a, "c")
-	}
-	a.Put("a", "1", nil)
-	awaitCounting(t, a, "a=1", "c=19")
-	a.Pause()
-	idle.Restore(map[string]string{"a": "1", "c": "18"}, nil, Versions{})
-	verify.NoError(t, agent.Stop())
-	verify.NoError(t, agent.Wipe())
-	verify.NoError(t, agent.Launch(t.Context()))
-	verify.NoError(t, agent.WaitReady(t.Context()))
-	putKey(t, agent, "a", `"2"`)
-	a.Put("new", "1", nil)
-	a.Resume()
-	awaitCounting(t, a, "a=2", "c=19", "new=1")
-	awaitMark(t, agent)
-	all := indexes(t, agent)
-	verify.That(t, all[markKey] >= all["c"], "the mark is there before the values: %v", all)
-	idle.Resume()
-	awaitCounting(t, idle, "a=2", "c=19", "new=1")
-	awaitCounting(t, startReplica(t, agent.URL()), "a=2", "c=19", "new=1")
-}
-
 // A change that Consul loses between its acceptance and the next answer is no deletion: it is
 // written again.
 func TestConsulLosesAnAcceptedChange(t *testing.T) {
