@@ -147,20 +147,6 @@ func TestMinimumOfRetriesIsAllowed(t *testing.T) {
 	})
 }
 
-func TestAPoolWithoutRetryBudgetHasTheDefault(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{}, instances(2)...)
-		verify.Equal(t, retries(t, p), 100, "retries at the start")
-		requests(t, p, 100)
-		verify.Equal(t, retries(t, p), 20, "retries after 100 requests")
-		p.Reconfigure(complete(Options{RetryBudget: &RetryBudget{Ratio: 1}}))
-		verify.Equal(t, retries(t, p), 0, "retries with a new budget without a reserve")
-		requests(t, p, 100)
-		verify.Equal(t, retries(t, p), 100, "with another ratio: retries after 100 requests")
-		verify.Equal(t, p.Admission.Refusals()[LimitRetryBudget], 4, "refusals")
-	})
-}
-
 // Concurrent retries together do not exceed the budget.
 func TestConcurrentRetriesDoNotExceedTheBudget(t *testing.T) {
 	const goroutines, each = 8, 2000

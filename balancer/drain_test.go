@@ -279,16 +279,6 @@ func TestNobodyWaitsForAPeerOfARetiredPool(t *testing.T) {
 	}
 }
 
-func TestRetiredPoolWithoutPeersHasDrainedWhenItCloses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{})
-		p.Retire(time.Second)
-		expectPick(t, p, nil, ErrNoPeers)
-		pass(time.Second)
-		verify.That(t, drained(p), "not drained")
-	})
-}
-
 // The last request on a peer that gets no others any more, because it is down, may end while the
 // pool is retired.
 func TestRetiredPoolLetsAPeerGo(t *testing.T) {

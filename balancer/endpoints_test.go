@@ -44,7 +44,7 @@ func TestMadeUpPathsCostOthersNothing(t *testing.T) {
 	s.Rates = []scenario.Rate{{PerSecond: 1000}}
 	requests := s.Requests()
 	same, up := play(&s, requests, ownPolicy(PolicyEWMA)), play(&s, requests, rival{
-		new: func(peers []scenario.Peer, random *rand.Rand, _ *servers) chooser {
+		new: func(peers []scenario.Peer, random *rand.Rand) chooser {
 			return &makingUp{newOwn(PolicyEWMA, peers, random), made}
 		},
 	})

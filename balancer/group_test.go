@@ -156,60 +156,6 @@ func TestPicksStayInTheirGroup(t *testing.T) {
 	expectPick(t, p, fallback, ErrNoEligible)
 }
 
-// A group without a healthy peer is empty while enough of the pool is healthy. In panic,
-// each group uses its failing peers.
-func TestPanicIsOfTheWholePool(t *testing.T) {
-	set := withTags("a", "", "", "")
-	p := newTestPool(t, Options{Groups: byTag("a"), PanicThreshold: .5}, set...)
-	setReason(p, set[0].Key(), ReasonActive, true, "")
-	expectMembers(t, p, map[string][]int{"a": nil, "rest": {1, 2, 3}})
-	setReason(p, set[1].Key(), ReasonActive, true, "")
-	setReason(p, set[2].Key(), ReasonActive, true, "")
-	expectMembers(t, p, map[string][]int{"a": {0}, "rest": {1, 2, 3}})
-}
-
-// Tiers share the requests of a group by what is eligible of it.
-func TestTiersOfAGroup(t *testing.T) {
-	set := withTags("a,near", "a", "near", "")
-	o := Options{Groups: byTag("a"), Tiers: []Selector{{Tags: []string{"near"}}}, PanicThreshold: 1}
-	p := newTestPool(t, o, set...)
-	share := func(group string) float64 { return p.Snapshot().part(p.Group(group).ID()).Tiers[0].Share }
-	verify.Equal(t, share("a"), 1, "share of the first tier")
-	setReason(p, set[0].Key(), ReasonActive, true, "")
-	verify.Equal(t, share("a"), 0, "share of the first tier without its peer")
-	verify.Equal(t, share(RestGroup), 1, "share of the first tier of the rest")
-	verify.Equal(t, picked(t, p, in(p, "a")), peerOf(t, p, set[1]), "picked")
-}
-
-// Each group has a subset of its own, and a peer is in use if any part of the pool uses
-// it.
-func TestSubsetsOfGroups(t *testing.T) {
-	o := Options{Groups: byTag("a"), Subset: Subset{Size: 2, Replicas: 1}, NewTransport: newTestTransport}
-	p := newTestPool(t, o, withTags("", "", "", "", "a", "a", "a")...)
-	s := p.Snapshot()
-	used := slices.Clone(s.Eligible)
-	for _, part := range s.Groups {
-		verify.Equal(t, len(part.Eligible), 2, "group %s uses peers", part.Group.Name())
-		used = append(used, part.Eligible...)
-	}
-	for _, peer := range s.All {
-		verify.Equal(t, peer.Used(), slices.Contains(used, peer), "%v: used", peer)
-	}
-}
-
-func TestGroupsTakeTheirOwnTurns(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyRoundRobin, Groups: byTag("a")}, withTags("a", "a", "a", "")...)
-	turns := make(map[*Peer]int)
-	for range 30 {
-		turns[picked(t, p, in(p, "a"))]++
-		picked(t, p, nil)
-		picked(t, p, in(p, RestGroup))
-	}
-	for peer, n := range turns {
-		verify.Equal(t, n, 10, "%v: turns of 30", peer)
-	}
-}
-
 // A session keeps its peer only while it is in the group of the request.
 func TestASessionFollowsItsGroup(t *testing.T) {
 	set := withTags("a", "a", "", "")

@@ -49,17 +49,6 @@ func moved(a, b []string) float64 {
 	return float64(n) / float64(len(a))
 }
 
-// Copies take no place from requests: no hash moves from a peer that has many.
-func TestCopiesMoveNoHash(t *testing.T) {
-	t.Parallel()
-	keys, p := hashes(200), newHashPool(t, instances(4))
-	before := owners(t, p, keys)
-	for range 100 {
-		defer mustPickMirror(t, p, Query{}).Done(Outcome{})
-	}
-	verify.Equal(t, moved(before, owners(t, p, keys)), 0.0, "the share that moved")
-}
-
 // When a peer joins or leaves, its part of the hashes must move. The table moves a little more,
 // as the paper predicts.
 func TestFewHashesMoveWithThePeers(t *testing.T) {
@@ -257,23 +246,6 @@ func TestHashesMoveToAWarmingPeerGradually(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 	})
-}
-
-// With few eligible peers of many, a hash finds one.
-func TestHashFindsTheLastPeer(t *testing.T) {
-	set := instances(300)
-	p := newHashPool(t, set)
-	var verdicts []Verdict
-	for _, peer := range p.Snapshot().All[1:] {
-		verdicts = append(verdicts, Verdict{Peer: peer, Down: true})
-	}
-	p.SetReasons(ReasonActive, verdicts...)
-	for _, h := range hashes(200) {
-		mustPick(t, p, &Query{Hash: h})
-	}
-	var q Query
-	q.Tried.Add(p.Snapshot().All[0])
-	expectPick(t, p, &q, ErrAllTried)
 }
 
 // Each slot has an owner, and each owner has its share.

@@ -185,23 +185,6 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 	})
 }
 
-// Await waits only if there is no peer.
-func TestAwaitDoesNotWaitForLimits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{Limits: Limits{Requests: 1}}, instances(1)...)
-		token := mustPick(t, p, nil)
-		start := time.Now()
-		_, err := p.Await(t.Context(), places.Many, pick(p, nil))
-		verify.Equal(t, err, ErrSaturated, "Await")
-		token.Done(Outcome{})
-		var q Query
-		q.Tried.Add(token.Peer)
-		_, err = p.Await(t.Context(), places.Many, pick(p, &q))
-		verify.Equal(t, err, ErrAllTried, "Await")
-		verify.Equal(t, time.Since(start), 0, "waited")
-	})
-}
-
 func TestPendingRequestsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{Limits: Limits{Pending: 3}})

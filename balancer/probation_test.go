@@ -116,21 +116,6 @@ func TestOneMomentWithoutAConnectionDoesNotEndProbation(t *testing.T) {
 	}
 }
 
-func TestTheFirstFailedCheckEndsProbation(t *testing.T) {
-	for _, r := range []Reason{ReasonActive, ReasonEjected} {
-		t.Run(r.String(), func(t *testing.T) {
-			set := instances(2)
-			p := newTestPool(t, Options{PanicThreshold: 1}, set...)
-			p.Apply(lose(set))
-			setReason(p, set[0].Key(), r, true, "status 500")
-			expectEligible(t, p, false, 1) // also not used in panic
-			setReason(p, set[0].Key(), r, false, "")
-			expectEligible(t, p, false, 1) // one failure is enough
-			verify.Slices(t, peerOf(t, p, set[0]).Reasons(), []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: status 500"}, "reasons")
-		})
-	}
-}
-
 func TestAPeerThatWasFailingIsNotUsedOnProbation(t *testing.T) {
 	set := instances(2)
 	p := newTestPool(t, Options{PanicThreshold: 1}, set...)

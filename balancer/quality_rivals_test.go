@@ -1,9 +1,7 @@
 package balancer
 
 import (
-	"math"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"sluice/bench/quality/scenario"
@@ -50,7 +48,7 @@ func (c *counting) draw() int {
 
 // taking makes a rival of a function that chooses by the requests in flight.
 func taking(name string, choose func(*counting) int) rival {
-	return rival{name: name, forgets: name[0] == 'n' || name[0] == 'H', new: func(peers []scenario.Peer, random *rand.Rand, _ *servers) chooser {
+	return rival{name: name, forgets: name[0] == 'n' || name[0] == 'H', new: func(peers []scenario.Peer, random *rand.Rand) chooser {
 		return &choosing{newCounting(peers, random), choose}
 	}}
 }
@@ -111,145 +109,6 @@ func (c *counting) better(i, j int) int {
 	return i
 }
 
-// weightedRoundRobin is Envoy's client-side weighted round robin: requests per second divided by
-// the utilisation that servers report, every second.
-type weightedRoundRobin struct {
-	counting
-	worked, answers []float64 // since the last update
-	rates, due      []float64
-	updated         time.Duration
-}
-
-func newWeightedRoundRobin(peers []scenario.Peer, random *rand.Rand, _ *servers) chooser {
-	n := len(peers)
-	w := &weightedRoundRobin{counting: newCounting(peers, random), worked: make([]float64, n), answers: make([]float64, n), rates: make([]float64, n), due: make([]float64, n)}
-	for i := range w.rates {
-		w.rates[i], w.due[i] = 1, random.Float64()
-	}
-	return w
-}
-
-func (w *weightedRoundRobin) pick(now time.Duration, _ *scenario.Request) int {
-	if now-w.updated >= time.Second {
-		w.updated = now
-		sum, known := 0., 0.
-		for i := range w.rates {
-			if w.answers[i] > 0 && w.worked[i] > 0 {
-				w.rates[i] = w.answers[i] / w.worked[i]
-				sum, known = sum+w.rates[i], known+1
-			} else {
-				w.rates[i] = 0
-			}
-			w.answers[i], w.worked[i] = 0, 0
-		}
-		for i := range w.rates {
-			if known == 0 {
-				w.rates[i] = 1
-			} else if w.rates[i] == 0 {
-				w.rates[i] = sum / known
-			}
-		}
-	}
-	first := 0 // earliest deadline first
-	for i := range w.due {
-		if w.due[i] < w.due[first] {
-			first = i
-		}
-	}
-	least := w.due[first]
-	for i := range w.due {
-		w.due[i] -= least
-	}
-	w.due[first] += 1 / w.rates[first]
-	return w.take(first)
-}
-
-func (w *weightedRoundRobin) done(i int, a *answered) {
-	w.counting.done(i, a)
-	if a.class == OutcomeOK {
-		w.answers[i]++
-		w.worked[i] += a.service.Seconds()
-	}
-}
-
-// prequal is the hot-cold rule of Prequal (NSDI 2024): three probes a request, a pool of 16, hot
-// above the quantile 0.84 of requests in flight, then the lowest latency. Probes are answered at
-// once.
-type prequal struct {
-	counting
-	servers *servers
-	probes  []probed
-	oldest  bool // whether the next removal is of the oldest
-}
-
-type probed struct {
-	peer, inflight int
-	latency        float64
-	at             time.Duration
-	uses           int
-}
-
-func newPrequal(peers []scenario.Peer, random *rand.Rand, w *servers) chooser {
-	return &prequal{counting: newCounting(peers, random), servers: w}
-}
-
-func (p *prequal) probe(now time.Duration) {
-	i := p.random.IntN(len(p.inflight))
-	n := p.servers.inflight[i]
-	latency, distance := 0., math.MaxInt
-	for at, l := range p.servers.recent[i] {
-		if d := max(at-n, n-at); d < distance || d == distance && l < latency {
-			latency, distance = l, d
-		}
-	}
-	if len(p.probes) == 16 {
-		p.probes = slices.Delete(p.probes, 0, 1)
-	}
-	p.probes = append(p.probes, probed{i, n, latency, now, 0})
-}
-
-func (p *prequal) pick(now time.Duration, _ *scenario.Request) int {
-	for range 3 {
-		p.probe(now)
-	}
-	p.probes = slices.DeleteFunc(p.probes, func(b probed) bool { return now-b.at > time.Second })
-	counts := make([]int, len(p.probes))
-	for i, b := range p.probes {
-		counts[i] = b.inflight
-	}
-	slices.Sort(counts)
-	hot := counts[min(int(.84*float64(len(counts))), len(counts)-1)]
-	best, worst := -1, 0
-	for i, b := range p.probes {
-		if w := p.probes[worst]; b.inflight > w.inflight || b.inflight == w.inflight && b.latency > w.latency {
-			worst = i
-		}
-		if b.inflight > hot || b.inflight == hot && hot > counts[0] {
-			continue
-		}
-		if best < 0 || b.latency < p.probes[best].latency {
-			best = i
-		}
-	}
-	if best < 0 {
-		best = 0
-	}
-	b := &p.probes[best]
-	peer := b.peer
-	b.inflight++
-	b.uses++
-	switch used := b.uses >= 2; {
-	case used:
-		p.probes = slices.Delete(p.probes, best, best+1)
-	case p.oldest:
-		p.probes = slices.Delete(p.probes, 0, 1)
-	case len(p.probes) > 3:
-		p.probes = slices.Delete(p.probes, worst, worst+1)
-	}
-	p.oldest = !p.oldest
-	return p.take(peer)
-}
-
 // own is sluice's own picker.
 type own struct {
 	balancer *balancerModel
@@ -257,7 +116,7 @@ type own struct {
 }
 
 func ownPolicy(p Policy) rival {
-	return rival{name: "`" + string(p) + "`", new: func(peers []scenario.Peer, random *rand.Rand, _ *servers) chooser {
+	return rival{name: "`" + string(p) + "`", new: func(peers []scenario.Peer, random *rand.Rand) chooser {
 		return newOwn(p, peers, random)
 	}}
 }
@@ -302,6 +161,5 @@ func rivals() []rival {
 		ownPolicy(PolicyEWMA), ownPolicy(PolicyLeastConn),
 		taking("nginx round robin", inTurn), taking("nginx `least_conn`, HAProxy `leastconn`", leastInTurn),
 		taking("nginx `random two`, Traefik `p2c`, YARP", ofTwo), taking("HAProxy `random(2)`, Envoy least request", ofTwoDraws),
-		{name: "client-side weighted round robin", new: newWeightedRoundRobin}, {name: "Prequal", new: newPrequal},
 	}
 }

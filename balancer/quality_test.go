@@ -29,7 +29,6 @@ type answered struct {
 	route   int
 	start   time.Duration // of the pick
 	latency time.Duration // until the head of the answer
-	service time.Duration // the part of the latency that the peer has worked
 	end     time.Duration // of the exchange
 	class   OutcomeClass
 }
@@ -37,18 +36,9 @@ type answered struct {
 // rival is a load balancer to simulate.
 type rival struct {
 	name string
-	// new returns one replica. servers is what servers would report about themselves.
-	new func(peers []scenario.Peer, random *rand.Rand, servers *servers) chooser
+	new  func(peers []scenario.Peer, random *rand.Rand) chooser // returns one replica
 	// forgets says that a reload begins with a new process or new state.
 	forgets bool
-}
-
-// servers are the peers of a scenario at work.
-type servers struct {
-	peers    []scenario.Peer
-	free     [][]time.Duration // when each slot is free
-	inflight []int
-	recent   []map[int]float64 // of each peer: mean latency in seconds by the number in flight at arrival
 }
 
 // score is the result of a scenario for the first route, in seconds from intent. A failed request
@@ -74,10 +64,8 @@ func scoreOf(latencies []float64, all int) score {
 // flight is a request on its way.
 type flight struct {
 	answered
-	by      chooser
-	peer    int
-	ahead   int // in flight at the peer when it arrived
-	request *scenario.Request
+	by   chooser
+	peer int
 }
 
 func (f *flight) over() time.Duration { return f.end }
@@ -87,30 +75,20 @@ const atOnce = 500 * time.Microsecond
 
 // play simulates a scenario, in virtual time.
 func play(s *scenario.Scenario, requests []scenario.Request, by rival) score {
-	w := &servers{peers: s.Peers, inflight: make([]int, len(s.Peers))}
+	free := make([][]time.Duration, len(s.Peers)) // when each slot is free
 	for i := range s.Peers {
-		w.free = append(w.free, make([]time.Duration, s.Peers[i].Slots))
-		w.recent = append(w.recent, make(map[int]float64))
+		free[i] = make([]time.Duration, s.Peers[i].Slots)
 	}
 	replicas := make([]chooser, s.Replicas)
 	begin := func(seed uint64) {
 		for i := range replicas {
-			replicas[i] = by.new(s.Peers, rand.New(rand.NewPCG(s.Seed+seed, uint64(i))), w)
+			replicas[i] = by.new(s.Peers, rand.New(rand.NewPCG(s.Seed+seed, uint64(i))))
 		}
 	}
 	begin(0)
 	var latencies []float64
 	var pending soonest[*flight]
 	all := 0
-	end := func(f *flight) {
-		w.inflight[f.peer]--
-		mean, known := w.recent[f.peer][f.ahead]
-		if !known {
-			mean = f.latency.Seconds()
-		}
-		w.recent[f.peer][f.ahead] = mean + (f.latency.Seconds()-mean)*.1
-		f.by.done(f.peer, &f.answered)
-	}
 	reload := s.Reload
 	picks, starts := make([][]time.Duration, len(s.Peers)), make([]int, len(s.Peers))
 	first := make([]time.Duration, len(s.Peers))
@@ -131,7 +109,8 @@ func play(s *scenario.Scenario, requests []scenario.Request, by rival) score {
 			}
 		}
 		for len(pending) > 0 && pending[0].end <= r.At {
-			end(heap.Pop(&pending).(*flight))
+			f := heap.Pop(&pending).(*flight)
+			f.by.done(f.peer, &f.answered)
 		}
 		if by.forgets && reload > 0 && r.At >= reload {
 			begin(1)
@@ -140,17 +119,16 @@ func play(s *scenario.Scenario, requests []scenario.Request, by rival) score {
 		b := replicas[r.Replica]
 		p := b.pick(r.At, r)
 		peer := &s.Peers[p]
-		f := &flight{by: b, peer: p, ahead: w.inflight[p], request: r, answered: answered{route: r.Route, start: r.At}}
-		w.inflight[p]++
+		f := &flight{by: b, peer: p, answered: answered{route: r.Route, start: r.At}}
 		picks[p] = append(picks[p], r.At)
 		switch peer.Answer {
 		case scenario.Works:
-			slot := slices.Index(w.free[p], slices.Min(w.free[p]))
-			start := max(r.At, w.free[p][slot])
-			w.free[p][slot] = peer.End(start, r.Work+first[p])
+			slot := slices.Index(free[p], slices.Min(free[p]))
+			start := max(r.At, free[p][slot])
+			free[p][slot] = peer.End(start, r.Work+first[p])
 			first[p] = 0
-			f.latency, f.service = w.free[p][slot]-r.At, w.free[p][slot]-start
-			f.end = w.free[p][slot] + s.Routes[r.Route].Stream
+			f.latency = free[p][slot] - r.At
+			f.end = free[p][slot] + s.Routes[r.Route].Stream
 		default:
 			f.latency, f.end = atOnce, r.At+atOnce
 			if peer.Answer == scenario.Unavailable {
@@ -395,8 +373,6 @@ func TestQuality(t *testing.T) {
 	length, rivals := scenario.Short, rivals()
 	if long.All() {
 		length = scenario.Long
-	} else {
-		rivals = rivals[:6]
 	}
 	all := playAll(1, length, rivals)
 	t.Log("\n" + qualityTable(all, rivals))

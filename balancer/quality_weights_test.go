@@ -41,7 +41,7 @@ func playWeighted(name string, length scenario.Length, d scenario.Distribution, 
 	for i := range s.Peers {
 		s.Peers[i].Weight = weights[i]
 	}
-	scored := play(&s, s.Requests(), rival{new: func(peers []scenario.Peer, random *rand.Rand, _ *servers) chooser {
+	scored := play(&s, s.Requests(), rival{new: func(peers []scenario.Peer, random *rand.Rand) chooser {
 		replica = &picking{newOwn(PolicyEWMA, peers, random), make([]int, len(peers))}
 		return replica
 	}})

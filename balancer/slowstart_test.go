@@ -204,21 +204,6 @@ func TestSlowStartIsReconfigured(t *testing.T) {
 	})
 }
 
-// A pool that is closed while a peer warms does not change.
-func TestAClosedPoolDoesNotWarm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{SlowStart: SlowStart{Window: time.Minute}}, instances(1)...)
-		time.Sleep(time.Hour)
-		p.Apply(instances(3))
-		token := mustPick(t, p, nil)
-		p.Close()
-		pass(10 * time.Second)
-		verify.That(t, p.warming.timer == nil, "the timer runs on")
-		token.Done(Outcome{})
-		verify.That(t, drained(p), "not drained")
-	})
-}
-
 // No policy gives a warming peer more than its share, although it is idle.
 func TestAWarmingPeerIsNotFlooded(t *testing.T) {
 	for _, policy := range Policies() {

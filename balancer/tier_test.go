@@ -156,25 +156,6 @@ func TestBackupPeersGetWhatTheOthersHaveNoRoomFor(t *testing.T) {
 	}
 }
 
-// A retry may go to a backup peer when the others were tried.
-func TestRetriesGoOnToTheNextTier(t *testing.T) {
-	for _, policy := range Policies() {
-		set := tagged(3, 1, "main")
-		p := newTestPool(t, backups(Options{Policy: policy, RetryBudget: ampleRetries}), set...)
-		for range 50 {
-			q := Query{Hash: 9}
-			for n := range 3 {
-				token := mustPick(t, p, &q)
-				backup := token.Peer.ID == set[0].Key()
-				verify.Require(t, backup == (n == 2), "%s: attempt %d went to %v", policy, n+1, token.Peer)
-				q.Tried.Add(token.Peer)
-				token.Done(Outcome{})
-			}
-			expectPick(t, p, &q, ErrAllTried)
-		}
-	}
-}
-
 // A tier that is full, as its peers have a limit, overflows too.
 func TestAFullTierOverflows(t *testing.T) {
 	set := tagged(12, 2, "main")
@@ -239,22 +220,4 @@ func TestPriorities(t *testing.T) {
 	one = Tier{Peers: 1, Eligible: 1}
 	verify.Slices(t, p.Snapshot().Tiers, []Tier{{Peers: 1, Eligible: 1, Share: 1}, one, one, one},
 		"with a selector: tiers")
-}
-
-// As long as another tier has room, unfit peers stay unused.
-func TestNoPanicWhileAnotherTierHasRoom(t *testing.T) {
-	set := tagged(10, 2, "main")
-	p := newTestPool(t, backups(Options{PanicThreshold: .5}), set...)
-	for n := 2; n < 10; n++ {
-		setReason(p, set[n].Key(), ReasonActive, true, "")
-	}
-	expectEligible(t, p, false, 0, 1)
-	setReason(p, set[0].Key(), ReasonActive, true, "")
-	s := p.Snapshot()
-	verify.That(t, s.Panic && len(s.Eligible) == 10 && s.Tiers[1].Share == 1, "with one of two backups left: %+v", s)
-	got := sharesOf(t, p, 1000)
-	verify.Equal(t, got[0]+got[1], 1, "the backups get of the requests")
-	setReason(p, set[1].Key(), ReasonActive, true, "")
-	s = p.Snapshot()
-	verify.That(t, s.Panic && s.Tiers[0].Share == 1, "without a healthy peer: %+v", s)
 }
