@@ -59,26 +59,6 @@ func TestLowerIndexIsRememberedUntilItIsConfirmed(t *testing.T) {
 	})
 }
 
-// Right after an outage Consul may still be removing instances one by one.
-func TestInstancesRemovedRightAfterAnOutageAreOnProbation(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
-		b.expect(10*sec, "0s: a b c")
-		b.Break(dead)
-		b.at(15 * sec)
-		b.set("a:unchecked c")
-		b.Heal()
-		b.at(18 * sec)
-		verify.Equal(t, formatSet(b.latest()), "a? b? c", "the pool")
-		b.at(26 * sec)
-		verify.Equal(t, formatSet(b.latest()), "a:critical c", "10 s later the pool")
-		b.set("a b c")
-		b.at(40 * sec)
-		b.set("a c")
-		b.at(41 * sec)
-		verify.Equal(t, formatSet(b.latest()), "a c", "long after the outage the pool")
-	})
-}
-
 // setTagged is set for instances with tags.
 func (b *bubble) setTagged(words string, tags ...string) {
 	entries := b.entries(words)
@@ -142,19 +122,6 @@ func TestFailedConfirmationChangesNothing(t *testing.T) {
 		b.set("")
 		b.expect(5 * time.Minute)
 		b.stale("confirm the answer")
-	})
-}
-
-func TestFilteredAnswerRemovesNothing(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b c")
-		b.Break(discoverytest.Fault{Filtered: true})
-		b.set("a") // b and c may be there: the token cannot see them
-		b.expect(60 * sec)
-		b.stale("")
-		b.set("a b c d")
-		b.expectOne(60*sec, 90*sec, "a b c d")
-		b.fresh()
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 
 	"sluice/discovery"
 	"sluice/test/consultest"
-	"sluice/test/discoverytest"
 	"sluice/test/meshtest"
 	"sluice/test/verify"
 )
@@ -94,30 +93,4 @@ func TestReadEntriesOfAPeer(t *testing.T) {
 	}
 	verify.Equal(t, identity("", "", "dc1", "web"), "/ns/default/dc/dc1/svc/web", "the identity")
 	verify.Equal(t, identity("team", "other", "dc1", "web"), "/ap/other/ns/team/dc/dc1/svc/web", "the identity in a partition")
-}
-
-// With more services than connections, a change of a sidecar is seen in the overview.
-func TestOverviewShowsChangesOfSidecars(t *testing.T) {
-	t.Parallel()
-	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
-		sidecar := func(id string) *api.ServiceEntry {
-			e := c.instance(7, id)
-			e.Service.Service, e.Service.Kind = "service-07-sidecar-proxy", api.ServiceKindConnectProxy
-			return e
-		}
-		set := func(all ...*api.ServiceEntry) {
-			c.edit("service-07-sidecar-proxy", func([]*api.ServiceEntry) []*api.ServiceEntry { return all })
-		}
-		set(sidecar("a"))
-		c.manager.Watch("service-07", c.client.Source(ServiceOptions{Service: "service-07", Connect: true}))
-		c.expect("the service is reached through the mesh", 5*time.Second, "service-07: a-7")
-		set(sidecar("a"), sidecar("c"))
-		c.expect("a sidecar comes", 5*time.Second, "service-07: a-7 c-7")
-		set(sidecar("c"))
-		c.expect("a sidecar goes", 5*time.Second, "service-07: c-7")
-		critical := sidecar("c")
-		discoverytest.Health(critical, "critical", "refused")
-		set(critical)
-		c.expect("its check fails", 5*time.Second, "service-07: c-7:critical")
-	})
 }

@@ -228,27 +228,6 @@ func TestAllDatacentersAreUsed(t *testing.T) {
 	})
 }
 
-// An unreachable data centre keeps its instances, whatever the other one does.
-func TestUnreachableDatacenterKeepsItsInstancesIfAllAreUsed(t *testing.T) {
-	t.Parallel()
-	watchInBubble(t, spillingDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b x y")
-		for n, datacenter := range []string{"dc1", "dc2"} {
-			b.cut(datacenter)
-			b.expect(time.Duration(n+1) * 10 * time.Minute)
-			b.stale("No path to datacenter")
-			b.Heal()
-		}
-		b.at(21 * time.Minute)
-		b.cut("dc1")
-		b.setIn("dc2", "x")
-		b.expect(30*time.Minute, "21m0s: a b x")
-		b.Heal()
-		b.expect(40 * time.Minute)
-		b.fresh()
-	})
-}
-
 // One that is unreachable from the start does not delay the others, and joins later.
 func TestUnreachableFromTheStartIfAllAreUsed(t *testing.T) {
 	for name, fault := range map[string]discoverytest.Fault{"refusing": {Status: 500, Body: "No path to datacenter"}, "hanging": {Hang: true}} {

@@ -3,7 +3,6 @@ package consul
 import (
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -114,42 +113,6 @@ func TestOverviewShowsTaggedAddressesOfANode(t *testing.T) {
 			})
 		})
 		verify.That(t, spent["health"] != 0, "the service was not queried: %v", spent)
-	})
-}
-
-// The checks of a node apply to every instance on it.
-func TestOverviewShowsFailureOfANode(t *testing.T) {
-	t.Parallel()
-	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
-		want := make(map[string][]*api.ServiceEntry)
-		for service, entries := range c.entries {
-			for i, e := range entries {
-				if e.Node.Node != "node-1" {
-					continue
-				}
-				if want[service] == nil {
-					want[service] = slices.Clone(entries)
-				}
-				dead := *e
-				dead.Checks = slices.Clone(e.Checks)
-				serf := *dead.Checks[0]
-				serf.Status = "critical"
-				dead.Checks[0] = &serf
-				want[service][i] = &dead
-			}
-		}
-		c.SetAll(want)
-		time.Sleep(15 * time.Second)
-		synctest.Wait()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for service := range want {
-			if !slices.ContainsFunc(c.sets, func(s string) bool {
-				return strings.HasPrefix(s, service+":") && strings.Contains(s, ":critical")
-			}) {
-				t.Errorf("%s: no set with the instance of the failed node", service)
-			}
-		}
 	})
 }
 
@@ -284,37 +247,6 @@ func TestWatchesMoveBetweenConnectionAndOverview(t *testing.T) {
 		c.mu.Unlock()
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return e[:2] })
 		c.expect("on the overview", soon, "service-07: a-7 b-7")
-	})
-}
-
-// Instances without an address have that of their node.
-func TestOverviewShowsNewAddressOfANode(t *testing.T) {
-	t.Parallel()
-	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
-		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry {
-			n := c.instance(7, "c")
-			n.Service.Address = ""
-			return append(e, n)
-		})
-		c.expect("an instance at its node's address", soon, "service-07: a-7 b-7 c-7")
-		time.Sleep(time.Minute) // then its query does not block any more
-		node := c.entries["service-07"][2].Node.Node
-		moved := make(map[string][]*api.ServiceEntry)
-		for service, entries := range c.entries {
-			for _, e := range entries {
-				copied := *e
-				if e.Node.Node == node {
-					there := *e.Node
-					there.Address = "10.9.9.9"
-					copied.Node = &there
-				}
-				moved[service] = append(moved[service], &copied)
-			}
-		}
-		c.SetAll(moved)
-		time.Sleep(soon)
-		synctest.Wait()
-		verify.Equal(t, c.address("service-07", "c-7"), "10.9.9.9", "the instance is at")
 	})
 }
 

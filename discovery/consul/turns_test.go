@@ -136,22 +136,6 @@ func TestTurnsDelayNoOtherQuery(t *testing.T) {
 	}
 }
 
-// After an outage all watches wait for the agent. A query that joins them does not wait for all.
-func TestTurnsAfterAnOutageDelayNoOtherQuery(t *testing.T) {
-	t.Parallel()
-	inTurns(t, turningServices*5/4, 100*time.Millisecond, func(t *testing.T, s *turns) {
-		s.Break(discoverytest.Fault{Hang: true})
-		run(t, s.watches)
-		time.Sleep(6 * time.Second)
-		s.Heal()
-		s.names(t)
-		n := s.states(discovery.WatchFresh)
-		verify.That(t, n <= 16, "%d watches were answered before the query", n)
-		time.Sleep(10 * time.Second)
-		verify.Equal(t, s.states(discovery.WatchFresh), turningServices, "fresh watches in the end")
-	})
-}
-
 // An agent whose servers are busy with queries answers probes late. That is no outage, after which
 // everything would be asked again.
 func TestABusyAgentIsNotAskedAgain(t *testing.T) {

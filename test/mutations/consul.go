@@ -209,7 +209,7 @@ var consulFaults = []mutation{
 		file: "consul/gate.go",
 		old:  "n := min(room, len(g.outOfTurn))",
 		new:  "n := max(len(g.outOfTurn), min(room, 0))",
-		test: "./discovery/consul TestTurnsDelayNoOtherQuery|TestTurnsAfterAnOutageDelayNoOtherQuery",
+		test: "./discovery/consul TestTurnsDelayNoOtherQuery",
 	},
 	{
 		name: "watches-that-wait-for-their-turn-do-not-fail-with-the-agent",
