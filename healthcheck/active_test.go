@@ -19,19 +19,6 @@ func activeSettings(p Probe) Settings {
 	}}
 }
 
-func TestANewPeerIsCheckedAtOnce(t *testing.T) {
-	checked(t, func(t *testing.T, f *fixture, probe *script) {
-		f.Apply(instances(1))
-		synctest.Wait()
-		verify.Equal(t, probe.of(0), 1, "checks at once")
-		verify.Equal(t, f.eligible(), 1, "a new peer without must_pass_first is not eligible")
-		time.Sleep(5 * time.Second)
-		f.Apply(instances(2))
-		synctest.Wait()
-		verify.Equal(t, probe.of(1), 1, "checks of the second peer")
-	})
-}
-
 func TestIntervals(t *testing.T) {
 	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(1))
@@ -109,28 +96,6 @@ func TestMustPassFirst(t *testing.T) {
 		verify.Equal(t, f.eligible(), 1, "one pass after a failure makes a peer healthy")
 		pass(time.Millisecond)
 		verify.Equal(t, f.eligible(), 2, "two passes do not make a peer healthy")
-	})
-}
-
-func TestOverridesRegistry(t *testing.T) {
-	probe := newScript()
-	s := activeSettings(probe)
-	s.Active.OverridesRegistry = true
-	bubble(t, s, 0, func(t *testing.T, f *fixture) {
-		critical := instance(0)
-		critical.Status, critical.Weight, critical.Detail = discovery.StatusCritical, 0, "agent lost"
-		f.Apply([]discovery.Instance{critical})
-		synctest.Wait()
-		verify.That(t, f.eligible() == 1, "a critical peer that passes: %q", f.peer(0).Reasons())
-		probe.set(instance(0), true)
-		pass(13 * time.Second)
-		verify.Equal(t, f.eligible(), 0, "a peer that fails its checks gets requests")
-		// From now on the registry and the check must pass.
-		probe.set(instance(0), false)
-		s.Active.OverridesRegistry = false
-		f.reconfigure(s)
-		pass(30 * time.Second)
-		verify.Slices(t, f.peer(0).Reasons(), []string{"consul: critical: agent lost"}, "reasons")
 	})
 }
 

@@ -99,17 +99,6 @@ func TestGradedLossOfWeight(t *testing.T) {
 	})
 }
 
-// Two peers with few requests are enough, if one fails often.
-func TestLittleTraffic(t *testing.T) {
-	bubble(t, comparing(), 2, func(t *testing.T, f *fixture) {
-		f.interval(2, 10, failing(1, 6))
-		f.interval(2, 10, failing(1, 6))
-		verify.Slices(t, f.factors(2), []float64{1, 1}, "factors")
-		f.interval(2, 10, failing(1, 6))
-		verify.Slices(t, f.factors(2), []float64{1, 0.5}, "factors")
-	})
-}
-
 func TestSlowPeersLoseWeight(t *testing.T) {
 	bubble(t, comparing(), 4, func(t *testing.T, f *fixture) {
 		slow := func(usual, slow time.Duration) func(peer, request int) balancer.Outcome {

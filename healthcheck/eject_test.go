@@ -295,20 +295,6 @@ func TestARefusedEjectionAndTheClock(t *testing.T) {
 	})
 }
 
-// max_ejected is a share of the peers that may get requests.
-func TestMaxEjectedIsAShareOfUsablePeers(t *testing.T) {
-	bubble(t, passiveSettings(), 10, func(t *testing.T, f *fixture) {
-		var drained []discovery.Key
-		for n := range 8 {
-			drained = append(drained, instance(n).Key())
-		}
-		balancertest.Drain(f.Pool, "", drained...)
-		f.fail(8, 5, refused)
-		f.fail(9, 5, refused)
-		verify.Equal(t, f.eligible(), 1, "eligible")
-	})
-}
-
 // The last requests of a drained peer do not eject it.
 func TestAPeerWithoutNewRequestsIsNotEjected(t *testing.T) {
 	bubble(t, passiveSettings(), 4, func(t *testing.T, f *fixture) {

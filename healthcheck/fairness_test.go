@@ -55,29 +55,6 @@ func onTime(t *testing.T, m *Monitor, foreign bool) {
 	verify.That(t, n >= 59 && n <= 62, "a peer of another service was checked %d times in a minute, want 60; foreign: %v", n, foreign)
 }
 
-// A service with more hanging peers than checks may wait for does not delay the checks of other
-// services.
-func TestAHangingServiceDoesNotDelayTheChecksOfOthers(t *testing.T) {
-	for _, services := range []int{1, 20} {
-		t.Run(fmt.Sprint(services), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := NewMonitor(Options{MaxChecks: 256, Random: seeded(t).Float64})
-				defer m.Close()
-				defer watched(t, m, "works as well", 1, Active{Probe: hanging{below: "z"}, Schedule: Schedule{Timeout: 10 * time.Second}})()
-				for n := range services {
-					defer watched(t, m, fmt.Sprint("hangs-", n), 4000/services, Active{Probe: hanging{}, Schedule: Schedule{Timeout: 10 * time.Second}})()
-				}
-				time.Sleep(time.Minute + 3*time.Second)
-				onTime(t, m, false)
-				running, overdue := m.Load()
-				t.Logf("%d running, %d overdue", running, overdue)
-				const waits = 256 * awaitPerWorker
-				verify.That(t, running >= waits+128 && running <= waits+256, "%d checks run, want at least half of 256 besides %d that wait", running, waits)
-			})
-		})
-	}
-}
-
 // Who registers services with tags has peers that hang, one of each service. The checks of the
 // operator's services are on time however many there are, and those of others with tags while not
 // too many wait.

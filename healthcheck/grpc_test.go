@@ -2,11 +2,8 @@ package healthcheck
 
 import (
 	"context"
-	"crypto/tls"
 	"io"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -14,7 +11,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -138,20 +134,4 @@ func TestGRPCTimesOut(t *testing.T) {
 	cancel()
 	err := NewGRPC(GRPCOptions{}).Check(ctx, Target{Address: address, Control: locality.ByOperator})
 	verify.That(t, err != nil, "no error after the end of the context")
-}
-
-func TestGRPCSpeaksTLS(t *testing.T) {
-	donor := httptest.NewTLSServer(nil) // for its certificate
-	defer donor.Close()
-	address, _ := serveGRPC(t, func(s *grpc.Server) { grpc_health_v1.RegisterHealthServer(s, health.NewServer()) },
-		grpc.Creds(credentials.NewServerTLSFromCert(&donor.TLS.Certificates[0])))
-	trusting := &tls.Config{RootCAs: donor.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
-	f := func(config *tls.Config, want string) {
-		t.Helper()
-		got := check(t, NewGRPC(GRPCOptions{TLS: fixed{config}}), address, patience)
-		verify.That(t, strings.Contains(got, want) && (want != "" || got == ""), "got %q, want %q", got, want)
-	}
-	f(trusting, "")
-	f(&tls.Config{InsecureSkipVerify: true}, "")
-	f(&tls.Config{}, "certificate")
 }

@@ -37,8 +37,8 @@ func write(t *testing.T, file string, data []byte) {
 	verify.NoError(t, os.WriteFile(file, data, 0o600))
 }
 
-// A certificate that the files had not at the start is shown, and trusted, by the
-// next check.
+// A certificate that the files had not at the start is shown, and trusted, by the next check.
+// TestFilesThatCannotBeUsed of package certificates has files that cannot be used.
 func TestCertificatesAreReadAgain(t *testing.T) {
 	loopback := func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} }
 	oldCert, oldKey := testcert.PEM("old", loopback)
@@ -95,12 +95,6 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 			expect("the key is still to come", "certificate", "certificate: ")
 			write(t, key, newKey)
 			expect("all there", "", "used")
-			write(t, ca, append(slices.Clone(newCert), oldCert[:len(oldCert)/2]...))
-			expect("half a file", "", "ends within a certificate")
-			verify.NoError(t, os.Remove(ca))
-			expect("no file", "", "no such file")
-			write(t, ca, append(slices.Clone(oldCert), newCert...))
-			expect("as before", "", "used")
 			write(t, ca, oldCert)
 			expect("not trusted any more", "certificate", "used")
 		})

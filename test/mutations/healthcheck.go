@@ -48,7 +48,7 @@ var healthcheckFaults = []mutation{
 		file: "healthcheck/outlier.go",
 		old:  "memory*e.bad+now.bad",
 		new:  "now.bad",
-		test: "./healthcheck TestEvidence|TestLittleTraffic",
+		test: "./healthcheck TestEvidence",
 	},
 	{
 		name: "any-number-of-peers-loses-weight",
