@@ -160,26 +160,6 @@ func TestNobodyQueuesForThePeersOfOthers(t *testing.T) {
 	held.Done(Outcome{})
 }
 
-// If the first request in the queue gives up, the next one gets the connection.
-func TestTheQueueMovesUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, held := onePlace(t, 1)
-		ctx, giveUp := context.WithCancel(t.Context())
-		go p.AwaitConnection(ctx, places.Many, nil)
-		synctest.Wait()
-		got := make(chan error)
-		go func() {
-			_, err := p.AwaitConnection(t.Context(), places.Many, nil)
-			got <- err
-		}()
-		synctest.Wait()
-		giveUp()
-		held[0].Done(Outcome{})
-		verify.Succeeds(t, <-got)
-		expectPick(t, p, nil, ErrConnectionsSaturated)
-	})
-}
-
 func TestRequestsThatWaitForAConnectionAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1, Pending: 1}}, instances(1)...)

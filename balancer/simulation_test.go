@@ -16,9 +16,6 @@ type server struct {
 	class   OutcomeClass  // of its answers
 	hangs   bool          // never answers
 	once    time.Duration // latency of the first request after the warm-up; 0: as usual
-	more    int           // how many further ones take as long
-	joins   time.Duration // when it becomes one of the peers
-	cold    time.Duration // from then on it answers nothing for so long
 }
 
 // simulation sends requests with exponentially distributed intervals to
@@ -71,16 +68,14 @@ type balancerModel struct {
 	peers      []*Peer
 	candidates []candidate
 	index      map[*Peer]int
-	policy     Policy
-	picker     picker        // of those that have joined
-	joins      time.Duration // when the next one does; negative: all have
+	picker     picker
 
 	inflight atomic.Int64
 	cursor   atomic.Uint64
 }
 
 func newBalancerModel(s *simulation, random *rand.Rand) *balancerModel {
-	b := &balancerModel{index: make(map[*Peer]int), policy: s.policy}
+	b := &balancerModel{index: make(map[*Peer]int)}
 	pool := new(Pool)
 	for i, server := range s.servers {
 		p := &Peer{ID: instance(i, 1).Key(), pool: pool}
@@ -92,29 +87,14 @@ func newBalancerModel(s *simulation, random *rand.Rand) *balancerModel {
 		b.index[p] = i
 		b.candidates = append(b.candidates, candidate{peer: p, weight: p.Weight(), factor: 1})
 	}
-	b.admit(s.servers, 0)
+	b.picker = newPicker(s.policy, &pickerInput{
+		candidates: b.candidates, all: b.peers, hashBound: complete(Options{}).HashBound, inflight: &b.inflight, tables: new(maglevs),
+	})
+	if s.policy == PolicySticky {
+		b.picker = newSticky(b.peers, b.picker)
+	}
 	b.cursor.Store(random.Uint64())
 	return b
-}
-
-// admit makes a picker of the servers that have joined at this time since the beginning.
-func (b *balancerModel) admit(servers []server, now time.Duration) {
-	var candidates []candidate
-	var all []*Peer
-	b.joins = -1
-	for i, c := range b.candidates {
-		if at := servers[i].joins; at <= now {
-			candidates, all = append(candidates, c), append(all, c.peer)
-		} else if b.joins < 0 || at < b.joins {
-			b.joins = at
-		}
-	}
-	b.picker = newPicker(b.policy, &pickerInput{
-		candidates: candidates, all: all, hashBound: complete(Options{}).HashBound, inflight: &b.inflight, tables: new(maglevs),
-	})
-	if b.policy == PolicySticky {
-		b.picker = newSticky(all, b.picker)
-	}
 }
 
 func (s simulation) run() *result {
@@ -163,9 +143,6 @@ func (s simulation) run() *result {
 			end(heap.Pop(&pending).(ending))
 		}
 		b := balancers[random.IntN(len(balancers))]
-		if b.joins >= 0 && now-begin >= b.joins {
-			b.admit(s.servers, now-begin)
-		}
 		q := Query{random: random.Uint64}
 		var from *session
 		if len(sessions) > 0 {
@@ -208,12 +185,7 @@ func (s simulation) run() *result {
 		if server.once > 0 && now >= s.warmUp {
 			at = now + server.once
 			r.answered = at - begin
-			if s.servers[i].more--; s.servers[i].more < 0 {
-				s.servers[i].once = 0
-			}
-		}
-		if server.cold > 0 {
-			at = max(at, begin+server.joins+server.cold)
+			s.servers[i].once = 0
 		}
 		heap.Push(&pending, ending{at: at, start: now, server: i, class: server.class, peer: peer, by: b})
 	}

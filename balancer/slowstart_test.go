@@ -1,7 +1,6 @@
 package balancer
 
 import (
-	"fmt"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -202,35 +201,4 @@ func TestSlowStartIsReconfigured(t *testing.T) {
 		pass(time.Minute)
 		verify.That(t, p.warming.timer == nil, "the timer runs on")
 	})
-}
-
-// No policy gives a warming peer more than its share, although it is idle.
-func TestAWarmingPeerIsNotFlooded(t *testing.T) {
-	for _, policy := range Policies() {
-		t.Run(fmt.Sprint(policy), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p := newTestPool(t, Options{Policy: policy, SlowStart: SlowStart{Window: time.Minute}})
-				defer p.Close()
-				set := instances(10)
-				p.Apply(set[:9])
-				time.Sleep(time.Hour)
-				p.Apply(set)
-				// Requests begin and end, with 30 in flight.
-				var held []Token
-				for range 20000 {
-					held = append(held, mustPick(t, p, nil))
-					if len(held) > 30 {
-						held[0].Done(Outcome{Latency: ms})
-						held = held[1:]
-					}
-				}
-				added := peerOf(t, p, set[9])
-				for _, token := range held {
-					token.Done(Outcome{Latency: ms})
-				}
-				share := float64(added.Requests()) / 20000
-				verify.That(t, share >= .002 && share <= .03, "share %.3f, want about 0.011, and at least some", share)
-			})
-		})
-	}
 }

@@ -124,38 +124,6 @@ func sharesOf(t *testing.T, p *Pool, picks int) map[int]float64 {
 	return shares
 }
 
-func TestBackupPeersGetWhatTheOthersHaveNoRoomFor(t *testing.T) {
-	t.Parallel()
-	for _, policy := range Policies() {
-		set := tagged(6, 2, "main") // 0 and 1 are backups
-		p := newTestPool(t, backups(Options{Policy: policy}), set...)
-		expect := func(share float64) {
-			t.Helper()
-			got := sharesOf(t, p, 10000)
-			backup := got[0] + got[1]
-			verify.That(t, math.Abs(backup-(1-share)) <= .02, "%s: the backup peers get %.3f, want %.3f", policy, backup, 1-share)
-			tier := p.Snapshot().Tiers[0]
-			verify.That(t, math.Abs(tier.Share-share) <= .001, "%s: the share of the first tier is %.3f, want %.3f", policy, tier.Share, share)
-		}
-		down := func(n int, is bool) { setReason(p, set[n].Key(), ReasonActive, is, "") }
-		expect(1)
-		down(2, true) // 3 of 4: enough
-		expect(1)
-		down(3, true)
-		expect(.7)
-		down(4, true)
-		expect(.35)
-		down(5, true)
-		expect(0)
-		down(4, false)
-		down(5, false)
-		expect(.7)
-		p.Apply(set[:2]) // only backups are left
-		verify.Slices(t, p.Snapshot().Tiers, []Tier{{}, {Peers: 2, Eligible: 2, Share: 1}}, "%s: tiers", policy)
-		requests(t, p, 100)
-	}
-}
-
 // A tier that is full, as its peers have a limit, overflows too.
 func TestAFullTierOverflows(t *testing.T) {
 	set := tagged(12, 2, "main")

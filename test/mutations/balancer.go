@@ -174,7 +174,7 @@ var balancerFaults = []mutation{
 		file: "balancer/estimate.go",
 		old:  "from = max(sample, e.faded(value, float64(usual), elapsed))",
 		new:  "from = value",
-		test: "./balancer TestAColdStartIsForgotten|TestAFasterSample",
+		test: "./balancer TestAFasterSample",
 	},
 	{
 		name:  "sticky-session-follows-an-ineligible-peer",
