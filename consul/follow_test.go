@@ -21,6 +21,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sluice/test/discoverytest"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -77,9 +78,7 @@ func followStar(t *testing.T, volume *rate.Limiter, do func(f *followed)) {
 		f := &followed{Consul: discoverytest.New(), t: t, begin: time.Now()}
 		f.set("a")
 		client := inMemory(t, f.Consul)
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() {
+		parallel.Run(t, func(ctx context.Context) {
 			err := client.Follow(ctx, FollowOptions{
 				Query: Query{Path: "health/service/star", View: true},
 				Wait:  time.Minute,
@@ -103,8 +102,6 @@ func followStar(t *testing.T, volume *rate.Limiter, do func(f *followed)) {
 			verify.That(t, errors.Is(err, context.Canceled), "Follow: %v", err)
 		})
 		do(f)
-		cancel()
-		running.Wait()
 	})
 }
 

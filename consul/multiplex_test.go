@@ -22,6 +22,7 @@ import (
 	consulsource "sluice/discovery/consul"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -57,14 +58,8 @@ func startMultiplexing(t *testing.T, streams, services int, handle func(http.Han
 	for n := range services {
 		manager.Watch(multiplexedService(n), sources.Source(consulsource.ServiceOptions{Service: multiplexedService(n), Wait: time.Minute, Probation: time.Minute}))
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { _ = manager.Run(ctx) }) // ends with ctx
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-		m.client.Close()
-	})
+	t.Cleanup(m.client.Close)
+	parallel.Run(t, func(ctx context.Context) { _ = manager.Run(ctx) })
 	for n := range services {
 		select {
 		case <-m.sets:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -105,15 +106,11 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
 				time.Sleep(b.slow)
 			},
 		})
-		ctx, cancel := context.WithCancel(t.Context())
-		var run sync.WaitGroup
-		run.Go(func() {
+		parallel.Run(t, func(ctx context.Context) {
 			err := b.Run(ctx)
 			verify.That(t, errors.Is(err, context.Canceled), "Run: %v", err)
 		})
 		f(t, b)
-		cancel()
-		run.Wait()
 	})
 }
 

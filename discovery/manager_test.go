@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -253,11 +254,8 @@ func TestAwaitStatic(t *testing.T) {
 		static := func(texts ...string) *Static { return NewStatic("star", peers(t, texts...)) }
 		m.Watch("star", static("a:1"))
 		m.AwaitSources(t.Context(), time.Hour) // without Run
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		defer running.Wait() // Sink may have a set
-		defer cancel()
-		running.Go(func() { _ = m.Run(ctx) }) // ends with ctx
+		parallel.Run(t, func(ctx context.Context) { _ = m.Run(ctx) })
+		ctx := t.Context()
 		synctest.Wait()
 
 		for _, peers := range [][]string{{"a:1"}, {"b:1"}, {"b:1", "c:1"}, {"b:1", "c:1"}, {"b:1", "c:1", "d:1"}} {

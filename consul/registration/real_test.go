@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -47,20 +46,13 @@ func startReal(t *testing.T, self Replica, s *Settings, token string, addresses 
 	client := verify.Result(consul.New(consul.Options{Addresses: addresses, Token: token, Log: log})).Must(t)
 	r.Registrar = New(Options{Consul: client, Self: self.Self(), Ready: func(context.Context) (bool, []string) { return true, nil }, Log: log})
 	r.Set(s)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { r.Run(ctx) })
-	r.stop = func() {
-		cancel()
-		running.Wait()
-	}
 	t.Cleanup(func() {
-		r.stop()
 		client.Close()
 		if t.Failed() {
 			t.Logf("log:\n%s", r.log)
 		}
 	})
+	r.stop = parallel.Run(t, r.Run)
 	return r
 }
 

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -29,14 +29,7 @@ func inBubbleAfter(t *testing.T, f func() *fake, change func(*Registrar), s *Set
 		r := New(f.options())
 		change(r)
 		r.Set(s)
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { r.Run(ctx) })
-		stop := func() {
-			cancel()
-			running.Wait()
-		}
-		defer stop()
+		stop := parallel.Run(t, r.Run)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		test(t, f, r, stop)

@@ -57,20 +57,9 @@ func inMemory(t *testing.T, handler http.Handler, o consul.Options) (*testClient
 	return client, pipe
 }
 
-// background runs f until t ends.
-func background(t testing.TB, f func(ctx context.Context)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { f(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-	})
-}
-
 // run runs m until t ends.
 func run(t testing.TB, m *discovery.Manager) {
-	background(t, func(ctx context.Context) { m.Run(ctx) })
+	parallel.Run(t, func(ctx context.Context) { m.Run(ctx) })
 }
 
 func watchInBubble(t *testing.T, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {

@@ -16,6 +16,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -40,7 +41,7 @@ func watchCatalog(t *testing.T, s Selection, f func(b *catalogBubble)) {
 			s.Probation = 30 * sec
 		}
 		b.watch = client.Catalog(s)
-		background(t, func(ctx context.Context) {
+		parallel.Run(t, func(ctx context.Context) {
 			b.watch.Run(ctx, func(services []CatalogService) {
 				b.mu.Lock()
 				defer b.mu.Unlock()

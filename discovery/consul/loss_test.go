@@ -9,6 +9,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/discoverytest"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -242,7 +243,7 @@ func TestARestoredSnapshotPutsWhatItLacksOnProbation(t *testing.T) {
 				if c.plain {
 					b.DisableStreaming()
 				}
-				background(t, func(ctx context.Context) {
+				parallel.Run(t, func(ctx context.Context) {
 					if strings.Contains(name, "alone") {
 						return
 					}

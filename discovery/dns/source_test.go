@@ -16,6 +16,7 @@ import (
 	"sluice/discovery/locality"
 	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -50,13 +51,7 @@ func watchServers(t *testing.T, o Options, servers ...*dnstest.Server) *watched 
 		return byAddress[address].Dial(ctx, network, address)
 	}
 	w.manager.Watch("star", source)
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { _ = w.manager.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-	})
+	parallel.Run(t, func(ctx context.Context) { _ = w.manager.Run(ctx) })
 	synctest.Wait()
 	return w
 }

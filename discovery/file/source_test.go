@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -30,9 +31,7 @@ type watched struct {
 func watchFile(t *testing.T, inUse []discovery.Instance, text string) *watched {
 	w := &watched{t: t, path: filepath.Join(t.TempDir(), "peers"), changes: make(chan struct{}), set: inUse}
 	w.write(text)
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() {
+	parallel.Run(t, func(ctx context.Context) {
 		err := NewSource("star", Options{Path: w.path, Watch: func(ctx context.Context, path string, changed func() error) {
 			for {
 				select {
@@ -47,10 +46,6 @@ func watchFile(t *testing.T, inUse []discovery.Instance, text string) *watched {
 			}
 		}}).Run(ctx, discovery.WatchState{Known: inUse != nil, Set: inUse}, w.report)
 		verify.That(t, errors.Is(err, context.Canceled), "Run returned %v", err)
-	})
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
 	})
 	return w
 }

@@ -18,6 +18,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/discoverytest"
 	"sluice/test/hostile"
+	"sluice/test/parallel"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
@@ -97,15 +98,11 @@ func run(t *testing.T, k *oneKey, o Options, log zerolog.Logger, before discover
 	pipe := discoverytest.ServePipe(k)
 	client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://agent"}, Dial: pipe.DialContext})).Must(t)
 	o.Key, o.Wait = "star", time.Minute
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { _ = NewSource("star", o, client, log).Run(ctx, before, report) })
 	t.Cleanup(func() {
-		cancel()
-		running.Wait()
 		client.Close()
 		pipe.Close()
 	})
+	parallel.Run(t, func(ctx context.Context) { _ = NewSource("star", o, client, log).Run(ctx, before, report) })
 }
 
 // While a value cannot be used, instances on probation stay, and Consul is not asked because their

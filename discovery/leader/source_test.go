@@ -20,6 +20,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/discoverytest"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -138,9 +139,7 @@ func TestKeyOfLeader(t *testing.T) {
 		var last discovery.Report // with a set
 		var memory []discovery.Memory
 		run := func(before discovery.WatchState) (end func()) {
-			ctx, cancel := context.WithCancel(t.Context())
-			var running sync.WaitGroup
-			running.Go(func() {
+			return parallel.Run(t, func(ctx context.Context) {
 				_ = source.Run(ctx, before, func(r discovery.Report) {
 					mu.Lock()
 					defer mu.Unlock()
@@ -150,10 +149,6 @@ func TestKeyOfLeader(t *testing.T) {
 					memory = r.Memory
 				})
 			})
-			return func() {
-				cancel()
-				running.Wait()
-			}
 		}
 		leads := func(what, want string) {
 			t.Helper()
@@ -279,9 +274,7 @@ func TestKeyOfLeaderOfSavedInstances(t *testing.T) {
 				},
 			})
 			manager.Watch("star", source)
-			ctx, cancel := context.WithCancel(t.Context())
-			var running sync.WaitGroup
-			running.Go(func() { manager.Run(ctx) })
+			parallel.Run(t, func(ctx context.Context) { _ = manager.Run(ctx) })
 			for n, step := range []struct{ named, want string }{{"b", "b"}, {"c", ""}, {"a", "a"}} {
 				k.say(answer{index: 30 + uint64(n), named: step.named}, nil)
 				time.Sleep(2 * time.Second)
@@ -292,8 +285,6 @@ func TestKeyOfLeaderOfSavedInstances(t *testing.T) {
 				s := manager.Statuses()[0]
 				verify.That(t, s.State == discovery.WatchStale && s.Restored.Equal(asOf) && s.Instances == 2, "status %+v", s)
 			}
-			cancel()
-			running.Wait()
 		})
 	}
 }

@@ -2,7 +2,6 @@ package saved
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/discovery"
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -296,9 +296,7 @@ func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		s := f.open()
-		ctx, cancel := context.WithCancel(t.Context())
-		var run sync.WaitGroup
-		run.Go(func() { s.Run(ctx) })
+		stop := parallel.Run(t, s.Run)
 		written := func(at time.Duration) time.Duration {
 			time.Sleep(time.Until(begin.Add(at)))
 			synctest.Wait()
@@ -328,8 +326,7 @@ func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
 		last = written(13 * time.Minute)
 		verify.That(t, last >= 4*time.Minute, "no write for ten minutes: the last was after %v", last)
 		f.put(s, "star", set("z"))
-		cancel()
-		run.Wait()
+		stop()
 		got, _ := f.used(f.open())
 		verify.DeepEqual(t, got, set("z"), "the set at the end")
 	})

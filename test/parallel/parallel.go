@@ -1,5 +1,5 @@
 // Package parallel lets packages whose tests mostly wait run more of them at a time than there
-// are processors.
+// are processors, and tests run something beside them.
 package parallel
 
 import (

@@ -19,6 +19,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"sluice/test/parallel"
 	"sluice/test/verify"
 )
 
@@ -415,30 +416,6 @@ func TestWatchIsNotConfirmed(t *testing.T) {
 	})
 }
 
-// The connection is shared, and made again with a new password.
-func TestOneConnectionForAllFollowers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		connected := 0
-		f := newFake()
-		c := &Cluster{turn: make(chan struct{}, 1), connect: func(context.Context, string) (store, error) {
-			connected++
-			return f, nil
-		}}
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		for range 3 {
-			running.Go(func() {
-				_ = c.Follow(ctx, FollowOptions{Range: Range{Prefix: "/p/"}, Read: func(View) time.Duration { return 0 }, Failed: func(error) {}})
-			})
-		}
-		synctest.Wait()
-		verify.That(t, connected == 1 && f.opened == 3 && c.users.Load() > 0, "%d connections, %d watches", connected, f.opened)
-		cancel()
-		running.Wait()
-		verify.That(t, f.closed == 1 && c.store == nil && c.users.Load() == 0, "closed %d times", f.closed)
-	})
-}
-
 // A password file that is empty for a moment, or has a password before etcd has it, ends no
 // connection: the services that are followed go on, and so does one that a reload adds.
 func TestPasswordThatIsNotValidYet(t *testing.T) {
@@ -452,10 +429,8 @@ func TestPasswordThatIsNotValidYet(t *testing.T) {
 			}
 			return f, nil
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
 		follow := func() {
-			running.Go(func() {
+			parallel.Run(t, func(ctx context.Context) {
 				_ = c.Follow(ctx, FollowOptions{
 					Range: Range{Prefix: "/p/"}, Read: func(View) time.Duration { return 0 },
 					Failed: func(err error) { t.Error(err) },
@@ -473,8 +448,6 @@ func TestPasswordThatIsNotValidYet(t *testing.T) {
 		valid = "second"
 		follow()
 		verify.That(t, f.opened == 4 && f.closed == 1, "%d watches, closed %d times", f.opened, f.closed)
-		cancel()
-		running.Wait()
 	})
 }
 
@@ -504,12 +477,10 @@ func TestADeadLoginMakesANewClient(t *testing.T) {
 					all = append(all, f)
 					return f, nil
 				}
-				ctx, cancel := context.WithCancel(t.Context())
-				var running sync.WaitGroup
 				var mu sync.Mutex
 				latest := make(map[int]string)
 				for n := range 3 {
-					running.Go(func() {
+					parallel.Run(t, func(ctx context.Context) {
 						_ = cluster.Follow(ctx, FollowOptions{Range: Range{Prefix: "/p/"}, Failed: func(error) {}, Read: func(v View) time.Duration {
 							mu.Lock()
 							defer mu.Unlock()
@@ -527,12 +498,10 @@ func TestADeadLoginMakesANewClient(t *testing.T) {
 				synctest.Wait()
 				verify.Equal(t, logins, c.want, "logins")
 				mu.Lock()
+				defer mu.Unlock()
 				for n := range 3 {
 					verify.Equal(t, latest[n], fmt.Sprint(c.want), "follower %d sees the login", n)
 				}
-				mu.Unlock()
-				cancel()
-				running.Wait()
 			})
 		})
 	}
