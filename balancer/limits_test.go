@@ -184,29 +184,3 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		verify.Equal(t, p.Admission.Pending(), 0, "pending")
 	})
 }
-
-func TestPendingRequestsAreLimited(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{Limits: Limits{Pending: 3}})
-		var served atomic.Int64
-		for range 3 {
-			go func() {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-				defer cancel()
-				if token, err := p.Await(ctx, places.Many, pick(p, nil)); err == nil {
-					served.Add(1)
-					token.Done(Outcome{})
-				}
-			}()
-		}
-		synctest.Wait()
-		verify.Equal(t, p.Admission.Pending(), 3, "pending")
-		_, err := p.Await(t.Context(), places.Many, pick(p, nil))
-		verify.That(t, err == ErrTooManyPending, "Await: %v, want %v", err, ErrTooManyPending)
-		p.Apply(instances(1))
-		synctest.Wait()
-		verify.That(t, served.Load() == 3 && p.Admission.Pending() == 0,
-			"%d served, %d pending; want 3, 0", served.Load(), p.Admission.Pending())
-		verify.Equal(t, p.Admission.Refusals(), [NumLimits]uint64{LimitPending: 1}, "refusals")
-	})
-}

@@ -359,29 +359,6 @@ func TestSilentServerIsAskedLast(t *testing.T) {
 	})
 }
 
-// A slow server is waited for, but not for longer than 2 s.
-func TestSlowServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := dnstest.New()
-		s.Set(srv("a.example", "10.0.0.1")...)
-		s.Delay(1900 * time.Millisecond)
-		w := watchServers(t, Options{}, s)
-		time.Sleep(2 * time.Second)
-		w.expect("a.example:80=10.0.0.1:80")
-		s.Set(srv("b.example", "10.0.0.2")...)
-		time.Sleep(10 * time.Second)
-		w.expect("b.example:80=10.0.0.2:80")
-		s.Delay(2100 * time.Millisecond)
-		s.Set(srv("a.example", "10.0.0.1")...)
-		time.Sleep(time.Minute)
-		w.expect("b.example:80=10.0.0.2:80")
-		w.failing("no answer within 2s")
-		s.Delay(0)
-		time.Sleep(10 * time.Second)
-		w.expect("a.example:80=10.0.0.1:80")
-	})
-}
-
 // A removal needs both servers: one of them may lag.
 func TestRemovalIsConfirmedElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
