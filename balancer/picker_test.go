@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 	"unsafe"
 
 	"sluice/discovery"
@@ -44,6 +45,20 @@ func TestSharesFollowTheWeights(t *testing.T) {
 				verify.That(t, math.Abs(got-picks*share) <= limit,
 					"%s %v: peer %d was picked %v times, want %.0f ± %.0f", policy, weights, i, got, picks*share, limit)
 			}
+		}
+	}
+}
+
+// With little load, a peer of low weight is mostly idle, but must not get more than its share.
+func TestSharesFollowTheWeightsUnderLittleLoad(t *testing.T) {
+	for _, policy := range Policies() {
+		for _, rate := range []float64{50, 300} {
+			got := simulation{
+				policy: policy, rate: rate, duration: 5000 * time.Second / time.Duration(rate),
+				servers: []server{{weight: 9, service: 5 * ms}, {weight: 1, service: 5 * ms}},
+			}.run()
+			share := got.shares[1]
+			verify.That(t, share >= 0.06 && share <= 0.15, "%s, %v requests a second: a peer with a tenth of the weight has a share of %.3f", policy, rate, share)
 		}
 	}
 }

@@ -220,17 +220,6 @@ func TestFlappingAgentIsUsedLessOften(t *testing.T) {
 	})
 }
 
-func TestWatchIsStaleIfTheOnlyAgentHangs(t *testing.T) {
-	inSettledCluster(t, 1, func(t *testing.T, c *cluster) {
-		c.agents[0].Break(hanging)
-		c.at(12 * sec)
-		c.expect(0, discovery.WatchFresh)
-		c.at(16 * sec)
-		c.expect(0, discovery.WatchStale)
-		verify.Contains(t, c.status().LastError, "has not answered for 3s", "the error")
-	})
-}
-
 // Whether a query hangs at that moment, or a watch waits.
 func TestOnlyAgentIsQueriedAtOnceAfterItsRecovery(t *testing.T) {
 	t.Parallel()

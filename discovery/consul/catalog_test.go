@@ -179,6 +179,31 @@ func TestCatalogFiltersByMetaInConsulAndBlocks(t *testing.T) {
 	})
 }
 
+// A service that was missing before the failure may be listed again.
+func TestProbationDoesNotEndWhileConsulFails(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]discoverytest.Fault{
+		"500":                  {Status: 500, Body: "No cluster leader"},
+		"everything is hidden": {Filtered: true, Body: "{}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			watchCatalog(t, Selection{}, func(b *catalogBubble) {
+				b.expect(sec, "0s: star")
+				b.forget("star")
+				b.expect(10 * sec)
+				b.Break(fault)
+				b.expect(100 * sec)
+				b.Heal()
+				b.expect(125 * sec)
+				time.Sleep(100 * sec)
+				synctest.Wait()
+				s := b.watch.Status()
+				verify.That(t, s.State == discovery.WatchFresh && len(s.Services) == 0, "afterwards %+v", s)
+			})
+		})
+	}
+}
+
 // withMeta registers one instance of a service with an entry in its meta.
 func (b *catalogBubble) withMeta(service, key string, kind api.ServiceKind) {
 	e := discoverytest.Instance(service, service+"-1", 80)

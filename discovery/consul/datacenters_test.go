@@ -155,19 +155,6 @@ func TestPanicEndsWhatAsks(t *testing.T) {
 	})
 }
 
-func TestDatacenterWithMostInstancesIsUsedIfNoneHasEnough(t *testing.T) {
-	watchInBubble(t, twoDatacenters, inTwo("", "x"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: x")
-		b.setIn("dc1", "a")
-		b.expect(2*sec, "1s: a") // as many, and preferred
-		b.at(30 * sec)
-		b.setIn("dc1", "a:critical")
-		b.expect(30*sec, "30s: x")
-		b.setIn("dc1", "a b c")
-		b.expect(31*sec, "30s: a b c") // the one in use has too few: at once
-	})
-}
-
 func TestInstancesOnProbationDoNotCountForADatacenter(t *testing.T) {
 	watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
@@ -192,17 +179,6 @@ func TestInstancesOnProbationArePreferredToNone(t *testing.T) {
 			verify.Equal(t, formatSet(b.latest()), strings.TrimSpace(preferred+" c"), "the pool has with one in service")
 		})
 	}
-}
-
-func TestFlappingDatacenterIsNotUsed(t *testing.T) {
-	watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b")
-		for n := range 20 {
-			b.at(time.Duration(2+n) * sec)
-			b.setIn("dc1", []string{"a b:critical", "a b"}[n%2])
-		}
-		b.expect(24*sec, "2s: x y")
-	})
 }
 
 // cut makes data centres unreachable.

@@ -115,30 +115,6 @@ func TestInstanceThatRegistersAgainMeanwhileIsUsed(t *testing.T) {
 	}
 }
 
-func TestFailedConfirmationChangesNothing(t *testing.T) {
-	t.Parallel()
-	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b")
-		b.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader", Only: func(r discoverytest.Request) bool { return r.Consistent }})
-		b.set("")
-		b.expect(5 * time.Minute)
-		b.stale("confirm the answer")
-	})
-}
-
-func TestRemovalByTheStreamingBackendIsConfirmed(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b c")
-		// The agent's view lacks b. The servers have it.
-		b.Break(discoverytest.Fault{Body: b.body("a c"), Only: func(r discoverytest.Request) bool { return r.Index > 0 }})
-		b.expect(20 * sec)
-		b.Heal()
-		b.at(30 * sec)
-		b.set("a c")
-		b.expect(30*sec, "30s: a c")
-	})
-}
-
 // Without views, every removal is confirmed, also that of the last instance.
 func TestRemovalWithoutStreamingIsConfirmed(t *testing.T) {
 	plain := func(b *bubble) { b.set("a b"); b.DisableStreaming() }

@@ -211,23 +211,6 @@ func (b *bubble) priorities() string {
 	return strings.Join(words, " ")
 }
 
-func TestAllDatacentersAreUsed(t *testing.T) {
-	watchInBubble(t, spillingDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b x y")
-		verify.Equal(t, b.priorities(), "a^0 b^0 x^1 y^1", "priorities")
-		b.fresh()
-		verify.Contains(t, b.status().Source, `data centres ["dc1" "dc2"] together`, "the source")
-		b.setIn("dc2", "x y z")
-		b.expect(2*sec, "1s: a b x y z")
-		b.setIn("dc1", "a b:critical")
-		b.expect(3*sec, "2s: a b:critical x y z")
-		b.setIn("dc1", "a b")
-		b.expect(20*sec, "3s: a b x y z")
-		b.setIn("dc1", "") // lost: on probation, like in one data centre
-		b.expect(21*sec, "20s: a? b? x y z")
-	})
-}
-
 // One that is unreachable from the start does not delay the others, and joins later.
 func TestUnreachableFromTheStartIfAllAreUsed(t *testing.T) {
 	for name, fault := range map[string]discoverytest.Fault{"refusing": {Status: 500, Body: "No path to datacenter"}, "hanging": {Hang: true}} {

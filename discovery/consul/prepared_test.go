@@ -1,13 +1,11 @@
 package consul
 
 import (
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
@@ -101,15 +99,6 @@ func TestCachedPreparedQueryHasAMaximumAge(t *testing.T) {
 		for n, r := range b.Requests() {
 			verify.Equal(t, r.MaxAge, []time.Duration{7 * sec, 7 * sec, 3 * sec}[min(n, 2)], "request %d: max-age", n)
 		}
-	})
-}
-
-func TestErrorNamesAnUnknownPreparedQuery(t *testing.T) {
-	missing := func(b *bubble) { b.Break(discoverytest.Fault{Status: 404, Body: "Query not found"}) }
-	watchInBubble(t, ServiceOptions{PreparedQuery: "geo-star"}, missing, func(t *testing.T, b *bubble) {
-		b.at(sec)
-		s := b.status()
-		verify.That(t, s.State == discovery.WatchPending && strings.Contains(s.LastError, `there is no prepared query "geo-star"`), "status %+v", s)
 	})
 }
 
