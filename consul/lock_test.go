@@ -72,6 +72,7 @@ func TestWithACLs(t *testing.T) {
 func TestLockThatIsNotReleased(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"session_ttl_min": "1s"}})
+	t.Run("not awaited any more", func(t *testing.T) { lockIsNotAwaited(t, agent) })
 	t.Run("of a dead process", func(t *testing.T) { lockOfADeadProcess(t, agent) })
 	t.Run("lost", func(t *testing.T) { lockIsLost(t, agent) })
 }
@@ -102,6 +103,20 @@ func testLock(t *testing.T, agent *consultest.Agent) {
 	verify.That(t, pair == nil, "the key is left: %+v", pair)
 	_, err = realClient(t, agent, "").Lock(t.Context(), lockKey)
 	verify.That(t, Forbidden(err), "without a token: %v", err)
+}
+
+// lockIsNotAwaited: who waits no longer leaves no session, which would be in the way of others.
+func lockIsNotAwaited(t *testing.T, agent *consultest.Agent) {
+	c := realClient(t, agent, "")
+	c.lockTTL = time.Hour // no session ends by its TTL
+	held := verify.Result(c.Lock(t.Context(), lockKey)).Must(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	second := lockLater(t, c, ctx)
+	awaitSessions(t, agent, 2)
+	cancel()
+	verify.That(t, <-second == nil, "two hold the lock")
+	awaitSessions(t, agent, 1)
+	verify.NoError(t, held.Unlock(t.Context()))
 }
 
 // The session is also destroyed if it is created just when the caller stops waiting. If Consul does

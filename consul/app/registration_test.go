@@ -147,7 +147,8 @@ func TestRegistration(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	for name, test := range map[string]func(t *testing.T, agent *consultest.Agent){
-		"it registers and leaves": registersAndLeaves, "TTL": ttlReportsTheCheck, "gRPC": grpcCheck,
+		"it registers and leaves": registersAndLeaves, "Consul is away at the start": consulIsAwayAtTheStart,
+		"TTL": ttlReportsTheCheck, "gRPC": grpcCheck,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -184,6 +185,25 @@ func registersAndLeaves(t *testing.T, agent *consultest.Agent) {
 	r.Cut()
 	<-r.ended
 	verify.That(t, r.err == nil, "Run: %v", r.err)
+}
+
+// consulIsAwayAtTheStart: without Consul the application is not registered, and Run goes on.
+func consulIsAwayAtTheStart(t *testing.T, agent *consultest.Agent) {
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	relay.Cut()
+	r := start(t, relay.URL(), startOrigin(t).address(), Options{Check: healthCheck, Drain: time.Hour})
+	consultest.Await(t, "the log says so", func() bool {
+		return strings.Contains(r.log.String(), "cannot register in Consul, will retry; the service runs nevertheless")
+	})
+	relay.Heal()
+	awaitStatus(t, agent, api.HealthPassing)
+
+	// At the end, too: it tries for a while.
+	relay.Cut()
+	r.leave()
+	consultest.Await(t, "the first try fails", func() bool { return strings.Contains(r.log.String(), `"deregistered":false`) })
+	relay.Heal()
+	awaitNone(t, agent)
 }
 
 // ttlReportsTheCheck: with TTL, the process checks the application, and reports.

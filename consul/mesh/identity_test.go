@@ -354,6 +354,10 @@ func TestPeersAreVerified(t *testing.T) {
 	l := verify.Result(parseLeaf(ca.leafOf(t, "sluice", time.Hour))).Must(t)
 	m := &Material{l, verify.Result(parseRoots(rootsOf(other, ca))).Must(t)}
 	verify.NoError(t, fits(m.leaf, m.roots, time.Now()))
+	foreign := rootsOf(ca)
+	foreign.TrustDomain = "2.consul"
+	err := fits(l, verify.Result(parseRoots(foreign)).Must(t), time.Now())
+	verify.That(t, err != nil && strings.Contains(err.Error(), "is not of the trust domain 2.consul"), "roots of another trust domain: %v", err)
 	uris := func(texts ...string) func(*x509.Certificate) {
 		return func(c *x509.Certificate) {
 			c.URIs = nil
@@ -391,7 +395,7 @@ func TestPeersAreVerified(t *testing.T) {
 		}
 	}
 	verify.That(t, m.roots.verifyPeer(nil, nil, time.Now()) != nil, "a peer without a certificate is accepted")
-	err := connect(t, m.configFor("", ""), ca.leafOf(t, "web", time.Hour), tls.VersionTLS11)
+	err = connect(t, m.configFor("", ""), ca.leafOf(t, "web", time.Hour), tls.VersionTLS11)
 	verify.That(t, err != nil, "TLS 1.1 is accepted")
 }
 

@@ -3,8 +3,11 @@ package registration
 import (
 	"context"
 	"fmt"
+	"net/http/httptest"
+	"net/http/httputil"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,6 +96,14 @@ func TestRealAgent(t *testing.T) {
 	}
 }
 
+// Agents behind a balancer, of which the catalog learns what each has a while later.
+func TestRealAgents(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Node: "server"})
+	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()}})
+	agentsBehindABalancer(t, server, agent)
+}
+
 func registersAndLeaves(t *testing.T, agent *consultest.Agent) {
 	s := withCheck(CheckTTL)
 	s.Tags, s.Meta = []string{"edge"}, map[string]string{"rack": "7", MetaConfig: "abc"}
@@ -158,6 +169,36 @@ func keepsMaintenance(t *testing.T, agent *consultest.Agent) {
 	}
 	checks, err := agent.Client().Agent().ChecksWithFilter("ServiceID == `sluice-web1-8080`")
 	verify.That(t, err == nil && len(checks) == 2 && checks["sluice-tcp:sluice-web1-8080"] != nil, "checks %v, %v", checks, err)
+}
+
+// agentsBehindABalancer are two at one address, which takes them in turn.
+func agentsBehindABalancer(t *testing.T, server, agent *consultest.Agent) {
+	var turn atomic.Int64
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme = "http"
+		r.Out.URL.Host = []string{server.HTTPAddress(), agent.HTTPAddress()}[turn.Add(1)%2]
+	}})
+	t.Cleanup(proxy.Close)
+	r := startReal(t, someSelf, withCheck(CheckTTL), "", proxy.URL)
+	once := func() bool {
+		list := catalog(server)
+		return len(list) == 1 && strings.HasSuffix(list[0], " passing")
+	}
+	consultest.Await(t, "it is listed once", once)
+	s := withCheck(CheckTTL)
+	s.Tags = []string{"changed"}
+	r.Set(s)
+	consultest.Await(t, "it is listed once, changed", func() bool {
+		entries, _, err := server.Client().Health().Service("sluice", "changed", true, nil)
+		return err == nil && len(entries) == 1 && once()
+	})
+	r.stop()
+	r.Leave(t.Context())
+	for _, a := range []*consultest.Agent{server, agent} {
+		services, err := a.Client().Agent().Services()
+		verify.That(t, err == nil && len(services) == 0, "%s has %v, %v", a.URL(), services, err)
+	}
+	awaitCatalog(t, server)
 }
 
 // agentWithTwoAddresses: a registration at one is not removed through the other.

@@ -397,8 +397,8 @@ func oneDatacenterIsUsed(t *testing.T, one, two *consultest.Agent) {
 	verify.NoError(t, one.Client().Agent().UpdateTTL("check-star-a", "refused", api.HealthCritical))
 	verify.Equal(t, r.await("x")[0].Datacenter, "dc2", "data centre")
 	client := clientOf(t, one, "")
-	for want, datacenters := range map[string][]string{"x": {"dc1", "dc2"}, "a:critical": {"dc9", "dc1"}} {
-		answer, err := client.Health(t.Context(), ServiceOptions{Service: "star", Datacenters: datacenters})
+	for datacenters, want := range map[string]string{"dc1 dc2": "x", "dc9 dc1": "a:critical", "dc1": "a:critical"} {
+		answer, err := client.Health(t.Context(), ServiceOptions{Service: "star", Datacenters: strings.Fields(datacenters)})
 		verify.That(t, err == nil && formatSet(answer.Instances) == want, "%v: %+v, %v; want %s", datacenters, answer, err, want)
 	}
 	watchReal(t, one, ServiceOptions{Service: "star", Datacenter: "dc9"}).awaitError("No path to datacenter")

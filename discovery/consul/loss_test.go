@@ -134,6 +134,17 @@ func TestRemovalWithoutStreamingIsConfirmed(t *testing.T) {
 	})
 }
 
+func TestFailedConfirmationChangesNothing(t *testing.T) {
+	t.Parallel()
+	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		b.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader", Only: func(r discoverytest.Request) bool { return r.Consistent }})
+		b.set("")
+		b.expect(5 * time.Minute)
+		b.stale("confirm the answer")
+	})
+}
+
 // With active checks, sluice may use critical instances.
 func TestRemovalOfACriticalInstanceByTheStreamingBackendIsConfirmed(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a:critical"), func(t *testing.T, b *bubble) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/consul"
+	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
@@ -194,6 +195,12 @@ func eachPrefersItsOwn(t *testing.T, one, two *consultest.Agent) {
 			for set := r.await("a x"); set[n].Priority != 0 || set[1-n].Priority != 1; set = r.await("a x") {
 				t.Logf("%q at agent %d: got %+v", list, n, set)
 			}
+		}
+		client := clientOf(t, two, "")
+		for spill, want := range map[bool]string{true: "a x", false: "x"} {
+			o.Spill = spill
+			answer := verify.Result(client.Health(t.Context(), o)).Must(t)
+			verify.Equal(t, formatSet(discovery.Normalize(answer.Instances)), want, "together %t: %+v", spill, answer)
 		}
 	}
 }

@@ -26,7 +26,8 @@ func follow(t *testing.T, o Options) *discoverytest.Watched {
 
 // followService follows the SRV records of a service.
 func followService(t *testing.T, service, server string) *discoverytest.Watched {
-	return follow(t, Options{Name: "_" + service + "._tcp.service.consul", Type: SRV, Servers: []string{server}, Probation: time.Hour})
+	servers := []string{"127.0.0.1:1", server} // nobody listens at the first one
+	return follow(t, Options{Name: "_" + service + "._tcp.service.consul", Type: SRV, Servers: servers, Probation: time.Hour})
 }
 
 // register registers the instance of a service that has a port.

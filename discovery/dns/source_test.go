@@ -376,6 +376,24 @@ func TestRemovalIsConfirmedElsewhere(t *testing.T) {
 	})
 }
 
+// A confirmation that fails changes nothing.
+func TestRemovalIsNotConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, w := serve(t, Options{}, zone(srv("a.example", "10.0.0.1"), srv("b.example", "10.0.0.2"))...)
+		w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80")
+		asked := 0
+		s.Set(srv("a.example", "10.0.0.1")...)
+		s.Change(message(func(m *dnsmessage.Message) {
+			if asked++; asked%2 == 0 {
+				m.RCode, m.Answers, m.Additionals = dnsmessage.RCodeServerFailure, nil, nil
+			}
+		}))
+		time.Sleep(time.Minute)
+		w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80")
+		w.failing("confirm the answer")
+	})
+}
+
 // A connection that the server has closed is replaced, without an error.
 func TestConnectionIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

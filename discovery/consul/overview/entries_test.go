@@ -138,6 +138,10 @@ func TestChangesOfProxies(t *testing.T) {
 	verify.That(t, news(), "a check of the proxy is no news")
 	verify.NoError(t, instances.compareInstances([]byte(`{"Services": []}`), v.changed))
 	verify.That(t, news(), "the end of the proxy is no news")
+	verify.NoError(t, checks.compareChecks([]byte("[]"), v.changed))
+	news()
+	verify.NoError(t, checks.compareChecks([]byte(`[{"Node": "n", "CheckID": "d", "ServiceName": "Web-sidecar-proxy"}]`), v.changed))
+	verify.That(t, news(), "a sidecar that comes before its instance is no news")
 }
 
 // subscribed calls test in a bubble of synctest with an overview of a Consul that does not answer.
