@@ -274,7 +274,7 @@ func TestCutBlockingQueryIsNotRepeatedWithItsIndex(t *testing.T) {
 			var first string // client's address of the connection that is cut
 			var indexes []string
 			repeated, known := make(chan struct{}, 10), make(chan string, 10)
-			ended, end := context.WithCancel(context.Background())
+			ended := t.Context()
 			client := clientOf(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/v1/status/leader" {
 					fmt.Fprint(w, `"127.0.0.1:8300"`)
@@ -311,9 +311,8 @@ func TestCutBlockingQueryIsNotRepeatedWithItsIndex(t *testing.T) {
 					<-ended.Done()
 				}
 			})
-			var running sync.WaitGroup
-			running.Go(func() {
-				_ = client.Follow(ended, FollowOptions{ // ends with ended
+			parallel.Run(t, func(ctx context.Context) {
+				_ = client.Follow(ctx, FollowOptions{ // ends with ctx
 					Query: Query{Path: "health/service/star"},
 					Wait:  10 * time.Minute,
 					Read: func(_ Answer, body []byte) error {
@@ -323,9 +322,6 @@ func TestCutBlockingQueryIsNotRepeatedWithItsIndex(t *testing.T) {
 					Ended: func(error) {},
 				})
 			})
-			defer running.Wait()
-			defer end()
-
 			for _, want := range []string{`["before"]`, `["after"]`} {
 				select {
 				case got := <-known:

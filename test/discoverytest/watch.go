@@ -13,6 +13,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/test/consultest"
+	"sluice/test/parallel"
 )
 
 // Watched is a source that a manager runs. It is safe for concurrent use.
@@ -41,16 +42,12 @@ func Watch(t testing.TB, source discovery.Source, log zerolog.Logger, saved ...d
 		Log: log,
 	})
 	w.manager.Watch("star", source)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = w.manager.Run(ctx) })
 	t.Cleanup(func() {
-		cancel()
-		running.Wait()
 		if t.Failed() {
 			t.Logf("the sets were %q; %+v", w.sets, w.Status())
 		}
 	})
+	parallel.Run(t, func(ctx context.Context) { _ = w.manager.Run(ctx) })
 	return w
 }
 

@@ -37,9 +37,12 @@ func follow(t *testing.T, o Options, change ...func(*Cluster)) *following {
 	for _, c := range change {
 		c(cluster)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("views %q, errors %v", f.views, f.errs)
+		}
+	})
+	parallel.Run(t, func(ctx context.Context) {
 		err := cluster.Follow(ctx, FollowOptions{
 			Range: Range{Prefix: keysOf(t)},
 			Read: func(v View) time.Duration {
@@ -61,13 +64,6 @@ func follow(t *testing.T, o Options, change ...func(*Cluster)) *following {
 			},
 		})
 		verify.Equal(t, err, context.Canceled, "Follow returned")
-	})
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-		if t.Failed() {
-			t.Logf("views %q, errors %v", f.views, f.errs)
-		}
 	})
 	return f
 }
