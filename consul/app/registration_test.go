@@ -394,3 +394,19 @@ func TestCheckedAddressWhileTheAgentsNameIsUnknown(t *testing.T) {
 		verify.That(t, r.CheckedAddress() != "127.0.0.1:80", "the address is another one after a failed look-up")
 	}
 }
+
+// The agent has lost the registration. It gets one with the present status.
+func TestAgentRestartedEmpty(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	o := startOrigin(t)
+	check := healthCheck
+	check.Interval = time.Hour
+	start(t, agent.URL(), o.address(), Options{Check: check})
+	awaitStatus(t, agent, api.HealthPassing)
+	for _, status := range []string{api.HealthPassing, api.HealthCritical} {
+		o.sick.Store(status == api.HealthCritical)
+		verify.NoError(t, agent.Restart(t.Context()))
+		awaitStatus(t, agent, status)
+	}
+}

@@ -28,10 +28,10 @@ type realOverview struct {
 	sets map[string][]discovery.Instance // the last one of each service
 }
 
-func watchRealOverview(t *testing.T, connections, services, nodes int) *realOverview {
+func watchRealOverview(t *testing.T, o consultest.Options, connections, services, nodes int) *realOverview {
 	t.Helper()
 	c := &realOverview{t: t, nodes: nodes, sets: make(map[string][]discovery.Instance)}
-	c.agent = consultest.Start(t, consultest.Options{})
+	c.agent = consultest.Start(t, o)
 	for n := range services {
 		c.register(n, "a", api.HealthPassing, nil)
 		c.register(n, "b", api.HealthPassing, nil)
@@ -199,10 +199,26 @@ func TestRealOverview(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := watchRealOverview(t, tt.connections, tt.services, tt.nodes)
+			c := watchRealOverview(t, consultest.Options{}, tt.connections, tt.services, tt.nodes)
 			c.goesThroughLife()
 			s := c.client.Stats()
 			verify.That(t, s.Peak <= tt.connections && s.Refused <= 0, "%+v: want at most %d connections", s, tt.connections)
 		})
 	}
+}
+
+// An agent that accepts fewer connections than the client opens answers 429.
+func TestRealAgentWithFewConnections(t *testing.T) {
+	t.Parallel()
+	c := watchRealOverview(t, consultest.Options{Config: map[string]any{
+		"limits": map[string]any{"http_max_conns_per_client": 14},
+	}}, 128, 60, 2)
+	c.register(7, "c", api.HealthPassing, nil)
+	c.await(7, "a b c")
+	c.deregister(7, "c")
+	c.await(7, "a b")
+	s := c.client.Stats()
+	verify.That(t, s.Refused != 0 && s.Shared, "%+v: want some refused", s)
+	// One that Consul refuses counts until its refusal has been read.
+	consultest.Await(t, "there are fewer than 14 connections", func() bool { return c.client.Stats().Connections < 14 })
 }

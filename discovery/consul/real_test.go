@@ -263,3 +263,71 @@ func TestRealTLS(t *testing.T) {
 	s := client.Stats()
 	verify.That(t, s.Peak <= 6, "%+v: want 21 watches on few connections", s)
 }
+
+// TestRealAgentThatIsStopped pauses the agent in use, and kills it: the other agent, a server,
+// serves. Then the server starts again with its data: nothing changes, and later changes arrive.
+func TestRealAgentThatIsStopped(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "server"})
+	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "client", Join: []string{server.SerfAddress()}})
+	registerTTL(t, server, "star", "a", 8001, nil)
+	client := realClient(t, consul.Options{Addresses: []string{agent.URL(), server.URL()}, ReturnAfter: time.Second})
+	r := recordClient(t, client, ServiceOptions{Service: "star"})
+	r.await("a")
+	r.awaitStatus("served by the first agent", freshFrom(agent.URL()))
+
+	verify.NoError(t, agent.Pause())
+	begin := time.Now()
+	registerTTL(t, server, "star", "b", 8002, nil)
+	r.await("a b")
+	t.Logf("a change arrived %v after the agent was paused", time.Since(begin).Round(time.Millisecond))
+	r.awaitStatus("served by the second agent", freshFrom(server.URL()))
+
+	verify.NoError(t, agent.Resume())
+	r.awaitStatus("back at the first agent", freshFrom(agent.URL()))
+
+	verify.NoError(t, agent.Kill())
+	begin = time.Now()
+	registerTTL(t, server, "star", "c", 8003, nil)
+	r.await("a b c")
+	t.Logf("a change arrived %v after the agent was killed", time.Since(begin).Round(time.Millisecond))
+
+	// Consul saves what a TTL check is told, not its first status.
+	for _, id := range []string{"a", "b", "c"} {
+		verify.NoError(t, server.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
+	}
+	queries := r.manager.Statuses()[0].Queries
+	verify.NoError(t, server.Restart(t.Context()))
+	r.awaitFresh(queries)
+	r.quiet()
+	registerTTL(t, server, "star", "d", 8004, nil)
+	r.await("a b c d")
+}
+
+// TestRealAgentThatLosesItsCatalog restarts a dev agent, which empties its catalog. The
+// instances are on probation until they are registered again.
+func TestRealAgentThatLosesItsCatalog(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
+	for n, id := range []string{"a", "b", "c"} {
+		registerTTL(t, agent, "star", id, 8001+n, nil)
+	}
+	r := watchReal(t, agent, ServiceOptions{Service: "star", Probation: 10 * patience})
+	r.await("a b c")
+	verify.NoError(t, agent.Kill())
+	r.awaitError("")
+	verify.NoError(t, agent.Launch(t.Context()))
+	r.await("a? b? c?")
+	for n, id := range []string{"a", "b", "c"} { // as applications do: critical until the first check
+		registerTTL(t, agent, "star", id, 8001+n, func(r *api.AgentServiceRegistration) { r.Check.Status = api.HealthCritical })
+	}
+	for _, id := range []string{"a", "b", "c"} {
+		verify.NoError(t, agent.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
+	}
+	r.await("a b c")
+}
+
+// freshFrom reports whether the agent at url serves the watch.
+func freshFrom(url string) func(discovery.WatchStatus) bool {
+	return func(s discovery.WatchStatus) bool { return s.Endpoint == url && s.State == discovery.WatchFresh }
+}

@@ -15,6 +15,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/etcdtest"
+	"sluice/test/long"
 	"sluice/test/parallel"
 	"sluice/test/verify"
 )
@@ -194,4 +195,39 @@ func TestFollowThroughOutages(t *testing.T) {
 func TestMain(m *testing.M) {
 	parallel.SetDefault(8)
 	goleak.VerifyTestMain(m)
+}
+
+// The leader is lost with two of three members; the third answers, but only what it knows.
+func TestFollowWithoutALeader(t *testing.T) {
+	t.Parallel()
+	long.Test(t)
+	c := etcdtest.Start(t, etcdtest.Options{Members: 3})
+	client := c.Client(t)
+	put(t, client, "a", "1")
+	f := follow(t, Options{Endpoints: strings.Join(c.Endpoints(), ",")})
+	f.await("a=1")
+	for _, m := range c.Members[:2] {
+		verify.NoError(t, m.Kill())
+	}
+	f.awaitFailing("")
+	for _, m := range c.Members[:2] {
+		verify.NoError(t, m.Launch())
+	}
+	c.Await(t)
+	put(t, client, "a", "2")
+	f.await("a=2")
+	// One of three may fail.
+	verify.NoError(t, c.Members[2].Kill())
+	consultest.Await(t, "a write with two members", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := client.Put(ctx, keysOf(t)+"a", "3")
+		return err == nil
+	})
+	f.await("a=3")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, v := range f.views {
+		verify.That(t, !strings.HasPrefix(v, "!") && v != "", "the loss of a leader was taken for a loss of state: %q", v)
+	}
 }

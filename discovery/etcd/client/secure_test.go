@@ -6,10 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"sluice/certificates"
+	"sluice/test/consultest"
 	"sluice/test/etcdtest"
 	"sluice/test/testcert"
 	"sluice/test/verify"
@@ -98,4 +101,37 @@ func TestFollowWithTLS(t *testing.T) {
 	careless := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: certificates.ClientTLS{Cert: trusted.Cert, Key: trusted.Key, SkipVerify: true}})
 	careless.await("")
 	verify.That(t, !stranger.seen("") && !named.seen(""), "a certificate was accepted that must not be")
+}
+
+// A server forgets its logins when it restarts.
+func TestFollowWithAUserThroughRestarts(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	put(t, client, "a", "0")
+	ctx := t.Context()
+	for _, name := range []string{"root", "sluice"} {
+		verify.Result(client.UserAdd(ctx, name, name)).Must(t)
+		verify.Result(client.UserGrantRole(ctx, name, "root")).Must(t)
+	}
+	verify.Result(client.AuthEnable(ctx)).Must(t)
+	password := filepath.Join(t.TempDir(), "password")
+	write(t, password, "sluice")
+	f := follow(t, Options{Endpoints: c.Endpoints()[0], User: "sluice", PasswordFile: password}, func(c *Cluster) { c.heartbeatTimeout = 300 * time.Millisecond })
+	f.await("a=0")
+	for _, value := range []string{"1", "2"} {
+		verify.NoError(t, c.Members[0].Kill())
+		f.awaitFailing("")
+		verify.NoError(t, c.Members[0].Launch())
+		consultest.Await(t, "etcd answers", func() bool {
+			root, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), Username: "root", Password: "root", DialTimeout: time.Second, Logger: zap.NewNop()})
+			if err != nil {
+				return false
+			}
+			defer root.Close()
+			_, err = root.Put(ctx, keysOf(t)+"a", value)
+			return err == nil
+		})
+		f.await("a=" + value)
+	}
 }
