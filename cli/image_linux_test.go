@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"debug/elf"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,7 +22,6 @@ import (
 
 	"sluice/test/long"
 	"sluice/test/parallel"
-	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
 
@@ -95,129 +92,6 @@ func handleIgnored() {
 	}
 }
 
-// image is the content of the container image: a directory with the program and its
-// configuration.
-type image struct {
-	t    *testing.T
-	root string
-	file string // the path of the configuration outside of the image
-}
-
-func newImage(t *testing.T, configuration string) *image {
-	t.Helper()
-	program := releaseProgram(t)
-	// Not t.TempDir: the user nobody cannot enter it.
-	root := verify.Result(os.MkdirTemp("", "sluice-image-")).Must(t)
-	t.Cleanup(func() { os.RemoveAll(root) })
-	i := &image{t: t, root: root, file: filepath.Join(root, "etc", "sluice", "sluice.yaml")}
-	data, err := os.ReadFile(program)
-	if err == nil {
-		err = errors.Join(
-			os.Chmod(root, 0o755),
-			os.WriteFile(filepath.Join(root, "sluice"), data, 0o755),
-			os.MkdirAll(filepath.Dir(i.file), 0o755))
-	}
-	verify.NoError(t, err)
-	i.configure(configuration)
-	return i
-}
-
-func (i *image) configure(text string) {
-	i.t.Helper()
-	verify.NoError(i.t, errors.Join(os.WriteFile(i.file+"~", []byte(text), 0o644), os.Rename(i.file+"~", i.file)))
-}
-
-// container is a running image.
-type container struct {
-	t      *testing.T
-	cmd    *exec.Cmd
-	log    *subprocess.Output
-	exited chan struct{}
-}
-
-// run starts the image as the user nobody, with its directory as the root, and waits until it is
-// ready.
-func (i *image) run() *container {
-	i.t.Helper()
-	c := &container{t: i.t, log: new(subprocess.Output), exited: make(chan struct{})}
-	c.cmd = exec.Command("/sluice", "run", "--config", "/etc/sluice/sluice.yaml")
-	c.cmd.Dir, c.cmd.Env = "/", []string{}
-	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: i.root, Pdeathsig: syscall.SIGKILL}
-	const nobody = 65534
-	if os.Getuid() == 0 {
-		c.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
-	} else { // a process may change its root only in a new user namespace
-		c.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
-		c.cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getuid(), Size: 1}}
-		c.cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getgid(), Size: 1}}
-	}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // Pdeathsig applies to the thread
-		defer runtime.UnlockOSThread()
-		err := c.cmd.Start()
-		started <- err
-		if err == nil {
-			_ = c.cmd.Wait()
-			close(c.exited)
-		}
-	}()
-	if err := <-started; err != nil {
-		if os.Getuid() != 0 && errors.Is(err, os.ErrPermission) {
-			i.t.Skipf("this machine allows neither chroot nor user namespaces: %v", err)
-		}
-		i.t.Fatal(err)
-	}
-	i.t.Cleanup(func() {
-		_ = c.cmd.Process.Kill()
-		<-c.exited
-		if i.t.Failed() {
-			i.t.Logf("output:\n%s", c.log)
-		}
-	})
-	c.await("the listeners", func() bool { return c.address("admin") != "" && c.address("web") != "" })
-	c.await("readiness", func() bool {
-		status, _ := tryGet("http://" + c.address("admin") + "/readyz")
-		return status == http.StatusOK
-	})
-	return c
-}
-
-// address returns the address of a listener from the log, or "" if it is not bound yet.
-func (c *container) address(listener string) string {
-	for line := range strings.Lines(c.log.String()) {
-		var l struct{ Message, Listener, Address string }
-		if json.Unmarshal([]byte(line), &l) == nil && l.Message == "listening" && l.Listener == listener {
-			return l.Address
-		}
-	}
-	return ""
-}
-
-// await waits until condition returns true.
-func (c *container) await(what string, condition func() bool) {
-	c.t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
-		select {
-		case <-c.exited:
-			c.t.Fatalf("it ended before %s", what)
-		default:
-		}
-		verify.Require(c.t, !time.Now().After(deadline), "waited in vain until %s", what)
-	}
-}
-
-func (c *container) signal(s os.Signal) {
-	c.t.Helper()
-	verify.NoError(c.t, c.cmd.Process.Signal(s))
-}
-
-// configuration returns a configuration with a static peer and free ports.
-func configuration(peer string) string {
-	return "listeners: [{ name: web, address: '127.0.0.1:0' }]\nadmin: { address: '127.0.0.1:0' }\n" + static(peer)
-}
-
 func TestReleaseIsStatic(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
@@ -264,32 +138,46 @@ func TestImageKnowsItsVersion(t *testing.T) {
 	verify.That(t, err == nil && strings.Contains(version, commit) && !strings.Contains(version, "dirty") && !strings.Contains(version, "modified"), "%v: %s, want the unmodified commit %s", err, output, commit)
 }
 
+// The program needs nothing but itself and its configuration, as the user nobody: this directory
+// is its root, as in a container.
 func TestImageServesReloadsAndStops(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
 	origin := func(name string) string {
 		return serveHandler(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) })
 	}
-	one, two := origin("one"), origin("two")
-	i := newImage(t, configuration(one))
-	c := i.run()
-	get := func() string { _, body := tryGet("http://" + c.address("web") + "/"); return body }
-	verify.Equal(t, get(), "one", "get()")
-	i.configure(configuration(two))
-	c.await("the other peer answers", func() bool { return get() == "two" })
-	c.signal(syscall.SIGHUP) // the file is unchanged: only the signal causes a reload
-	c.await("the reload", func() bool { return strings.Contains(c.log.String(), "configuration unchanged") })
-	i.configure("nonsense")
-	c.await("the invalid file is refused", func() bool { return strings.Contains(c.log.String(), `"in_use":`) })
-	verify.Equal(t, get(), "two", "get()")
-	c.signal(syscall.SIGTERM)
-	select {
-	case <-c.exited:
-		verify.Equal(t, c.cmd.ProcessState.ExitCode(), 0, "status")
-	case <-time.After(patience):
-		t.Fatal("the process does not end")
+	root := shortDir(t) // not t.TempDir, which the user nobody cannot enter
+	program := verify.Result(os.ReadFile(releaseProgram(t))).Must(t)
+	verify.NoError(t, errors.Join(os.Chmod(root, 0o755), os.WriteFile(filepath.Join(root, "sluice"), program, 0o755)))
+	s := newServing(t, "", "")
+	s.configuration = filepath.Join(root, "sluice.yaml")
+	s.configure(static(origin("one")))
+	s.command = exec.Command("/sluice", "run", "--config", "/sluice.yaml")
+	s.command.Dir, s.command.Env = "/", []string{}
+	s.command.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
+	const nobody = 65534
+	if os.Getuid() == 0 {
+		s.command.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	} else { // a process may change its root only in a new user namespace
+		s.command.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		s.command.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getuid(), Size: 1}}
+		s.command.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getgid(), Size: 1}}
 	}
-	verify.That(t, !strings.Contains(c.log.String(), "panic"), "log:\n%s", c.log)
+	s.start()
+	s.pid = s.command.Process.Pid
+	awaitThat(t, "readiness", s.ready)
+	serves := func(name string) func() bool {
+		return func() bool { _, body := tryGet("http://" + s.address + "/"); return body == name }
+	}
+	verify.That(t, serves("one")(), "another answer")
+	s.configure(static(origin("two")))
+	awaitThat(t, "the other peer answers", serves("two"))
+	s.signal(syscall.SIGHUP) // the file is unchanged: only the signal causes a reload
+	s.awaitLog("configuration unchanged")
+	s.write("nonsense")
+	s.awaitLog(`"in_use":`)
+	verify.That(t, serves("two")(), "a refused file is in use")
+	s.end()
 }
 
 func TestSecondSignalCuts(t *testing.T) {

@@ -133,10 +133,6 @@ func TestManyStaleServices(t *testing.T) {
 	verify.Equal(t, staleLine(services[:1], now), "s0 is stale for 1m0s: consul service \"s0\": no answer yet\n", "line")
 }
 
-func TestPeersWithoutSluice(t *testing.T) {
-	commandsTo(t, nowhere)(exitFailed, "sluice: no sluice answers at "+nowhere+": is it running? (--admin sets the address)\n", "peers")
-}
-
 // A live table has requests a second, what is stale first, and the largest first.
 func TestPeersLiveAndSorted(t *testing.T) {
 	now := time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC)

@@ -20,7 +20,6 @@ import (
 
 	"sluice/admin"
 	"sluice/test/consultest"
-	"sluice/test/long"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
@@ -49,23 +48,16 @@ type cluster struct {
 	order  []string                 // ids, as they were deployed
 }
 
-// rolledApp is an instance that can crash, hang, and come back.
+// rolledApp is an instance that can crash, and come back.
 type rolledApp struct {
 	id      string
 	agent   *consultest.Agent
 	mu      sync.Mutex // guards the fields below
 	server  *http.Server
 	address string
-	hung    chan struct{} // the answers wait until it is closed; nil: they do not
 }
 
 func (a *rolledApp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.mu.Lock()
-	hung := a.hung
-	a.mu.Unlock()
-	if hung != nil {
-		<-hung
-	}
 	if release := r.URL.Query().Get("until"); release != "" { // a long request
 		tryGet(release)
 	}
@@ -252,46 +244,6 @@ func TestRoll(t *testing.T) {
 	verify.That(t, c.load.served.Load() > 0, "no request was served")
 }
 
-// An app that crashes in its deployment ends the roll, and what is done need not be done again.
-func TestRollMeetsACrash(t *testing.T) {
-	t.Parallel()
-	long.Test(t)
-	c, all := startCluster(t, 1)
-	s := all[0]
-	c.onDeploy(func(a *rolledApp) error {
-		if a.id == "star-2" {
-			a.crash()
-			return nil
-		}
-		return restart(a)
-	})
-	c.startRoll(s, "--return-timeout", "8s").ends(exitFailed, "star-2 (", "the command", "--resume goes on")
-	verify.That(t, c.deployed() == "star-1 star-2", "deployed %s", c.deployed())
-	verify.That(t, len(drained(t, s)) == 0, "still drained: %v", drained(t, s))
-	c.startRoll(s).ends(exitFailed, "has stopped after 1 instances: --resume goes on, --restart begins anew")
-	c.onDeploy(restart)
-	verify.NoError(t, c.apps[1].start(false))
-	c.startRoll(s, "--resume").ends(exitOK, "star-1 (", "skipped", "finished: 3 instances")
-	verify.That(t, !strings.Contains(c.deployed(), "star-1"), "deployed %s", c.deployed())
-}
-
-// An app that hangs after its deployment passes Consul's check until that is late.
-func TestRollMeetsAHang(t *testing.T) {
-	t.Parallel()
-	long.Test(t)
-	c, all := startCluster(t, 1)
-	hung := make(chan struct{})
-	defer close(hung)
-	c.onDeploy(func(a *rolledApp) error {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.hung = hung
-		return nil
-	})
-	c.startRoll(all[0], "--settle", "15s", "--return-timeout", "25s").ends(exitFailed, "star-1 (", "Consul has it critical")
-	verify.That(t, c.deployed() == "star-1" && len(drained(t, all[0])) == 0, "deployed %s, drained %v", c.deployed(), drained(t, all[0]))
-}
-
 // A request of another replica holds up the roll, which only that replica knows of.
 func TestRollWithTwoReplicas(t *testing.T) {
 	t.Parallel()
@@ -327,5 +279,5 @@ func TestRollWithTwoReplicas(t *testing.T) {
 	close(until)
 	verify.That(t, <-answered == "ok", "the request at the other replica")
 	c.startRoll(all[0], "--resume").ends(exitOK, "finished: 3 instances")
-	verify.That(t, strings.Contains(c.deployed(), held.ID), "deployed %s", c.deployed())
+	verify.Equal(t, c.deployed(), "star-1 star-2 star-3", "deployed, each once")
 }
