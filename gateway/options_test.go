@@ -1,18 +1,22 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"sluice/balancer"
+	"sluice/certificates"
 	"sluice/config"
 	"sluice/config/units"
+	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	"sluice/discovery/locality"
 	"sluice/healthcheck"
@@ -76,6 +80,32 @@ func TestProtocolOfChecks(t *testing.T) {
 		s := healthSettings(c, nil)
 		verify.Succeeds(t, s.Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String(), Control: locality.ByOperator}))
 		verify.Equal(t, got, test.want, "protocol %s, port %d", test.protocol, test.port)
+	}
+}
+
+// trusting is TLS to whoever answers.
+type trusting struct{}
+
+func (trusting) TermsFor(*discovery.Instance) (certificates.Terms, error) {
+	return certificates.Terms{Config: &tls.Config{InsecureSkipVerify: true}}, nil
+}
+
+// Checks of each kind use the TLS of the service.
+func TestTLSOfChecks(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Value
+	peer := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked.Store(r.URL.Path) }))
+	peer.EnableHTTP2 = true
+	peer.StartTLS()
+	defer peer.Close()
+	for kind, path := range map[string]string{"http": "/http", "tcp": "/tcp", "grpc": "/grpc.health.v1.Health/Check"} {
+		c := new(config.Service)
+		c.Health.Active = &config.ActiveCheck{Type: kind, Method: "GET", Path: units.NewLocation(path)}
+		c.Health.Active.Send.Value = []byte("GET " + path + " HTTP/1.0\r\n\r\n")
+		c.Health.Active.Expect.Text, c.Health.Active.Expect.Within = "HTTP/1.0 200", 1<<10 // of TCP
+		target := healthcheck.Target{Address: peer.Listener.Addr().String(), Control: locality.ByOperator}
+		err := healthSettings(c, trusting{}).Active.Probe.Check(t.Context(), target)
+		verify.Equal(t, asked.Load(), any(path), "what a check of type %s asks for: %v", kind, err)
 	}
 }
 
