@@ -151,6 +151,7 @@ routes:
 	gets()
 	ask("POST /api/shares/{service}/pause", "/api/shares/star/pause", 200)
 	ask("POST /api/shares/{service}/resume", "/api/shares/star/resume", 200)
+	ask("POST /api/shares/{service}/resume", "/api/shares/star/resume", 409)
 	ask("POST /api/shares/{service}/release", "/api/shares/star/release?why=done", 200)
 	r.await("the share is released", func() bool { c := r.history.Current(); return c.Number >= 3 && c.OnlyShares })
 	ask("GET /api/config/history/{number}", "/api/config/history/1", 200)
@@ -163,6 +164,7 @@ routes:
 	for path, status := range map[string]int{
 		"/api/log/loud": 400, "/api/shares/star?share=NaN": 400, "/api/shares/star?share=0.1&why=%0a": 400,
 		"/api/config/rollback?number=1&why=back": 428, "/api/config/rollback?number=x": 400,
+		"/api/services/nope/maintenance/on": 404, "/api/services/star/maintenance/on?except=x": 400, "/api/shares/origin?share=0": 404,
 	} {
 		verify.Equal(t, r.askAdmin(http.MethodPost, path).Status, status, "%s", path)
 	}
