@@ -156,22 +156,6 @@ func TestPicksStayInTheirGroup(t *testing.T) {
 	expectPick(t, p, fallback, ErrNoEligible)
 }
 
-// A session keeps its peer only while it is in the group of the request.
-func TestASessionFollowsItsGroup(t *testing.T) {
-	set := withTags("a", "a", "", "")
-	p := newTestPool(t, Options{Policy: PolicySticky, Groups: byTag("a")}, set...)
-	for _, test := range []struct {
-		group string
-		stays bool
-	}{{"a", true}, {RestGroup, false}} {
-		q := in(p, test.group)
-		q.Hash = peerOf(t, p, set[1]).StickyID()
-		got := picked(t, p, q)
-		verify.That(t, (got.StickyID() == q.Hash) == test.stays && got.Group().Name() == test.group,
-			"group %s: picked %v", test.group, got)
-	}
-}
-
 // In a group, no peer has more than its share of the requests that the group's peers
 // have in flight, whichever way they came.
 func TestHashesOfAGroupAreBounded(t *testing.T) {

@@ -95,25 +95,6 @@ func TestLoadOfAFullPeerIsSpread(t *testing.T) {
 	}
 }
 
-func TestLimitsChangeWhileRequestsAreInFlight(t *testing.T) {
-	p := newTestPool(t, Options{}, instances(2)...)
-	uncounted := hold(t, p, 5)
-	reconfigure := func(l Limits) { p.Reconfigure(complete(Options{Limits: l})) }
-	reconfigure(Limits{Requests: 2})
-	counted := hold(t, p, 2)
-	expectPick(t, p, nil, ErrSaturated)
-	for _, token := range uncounted {
-		token.Done(Outcome{})
-	}
-	expectPick(t, p, nil, ErrSaturated)
-	reconfigure(Limits{})
-	expectPick(t, p, nil, nil)
-	for _, token := range counted {
-		token.Done(Outcome{})
-	}
-	verify.Equal(t, p.Admission.inflight.Load(), 0, "are counted when none is in flight")
-}
-
 // With concurrent requests, no limit is exceeded and no place is lost.
 func TestLimitsUnderConcurrency(t *testing.T) {
 	limits := Limits{Requests: 7, PeerRequests: 3, Retries: 2}

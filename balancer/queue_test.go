@@ -222,39 +222,6 @@ func TestRetriesWaitInALineOfTheirOwn(t *testing.T) {
 	})
 }
 
-// A retry that waits for one peer holds up no other retry for which another peer has a connection,
-// whether that one waits or not.
-func TestARetryWaitsBehindThoseForTheSamePeers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, held := onePlace(t, 2)
-		got := make(chan Token, 3)
-		await := func(tried *Peer) {
-			var retry Query
-			retry.Tried.Add(tried)
-			go func() {
-				token, err := p.AwaitConnection(t.Context(), places.Many, &retry)
-				verify.That(t, err == nil, "AwaitConnection: %v", err)
-				got <- token
-			}()
-			synctest.Wait()
-		}
-		await(held[0].Peer)
-		await(held[1].Peer)
-		held[0].Done(Outcome{})
-		synctest.Wait()
-		verify.Equal(t, len(got), 1, "have a connection")
-		(<-got).Done(Outcome{})
-		var retry Query
-		retry.Tried.Add(held[1].Peer)
-		picked := mustPick(t, p, &retry)
-		verify.Equal(t, picked.Peer, held[0].Peer, "the peer of a retry that does not wait")
-		held[1].Done(Outcome{})
-		(<-got).Done(Outcome{})
-		picked.Done(Outcome{})
-		verify.That(t, p.queue.length.Load() == 0 && len(p.queue.lines) == 0, "still wait: %v", p.queue.lines)
-	})
-}
-
 // A retry that does not wait does not go before requests that do.
 func TestNoRetryGoesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

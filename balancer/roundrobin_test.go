@@ -51,18 +51,3 @@ func TestADeadPeerGetsOnlyItsTurns(t *testing.T) {
 		}
 	}
 }
-
-// The retries of a dead peer with nearly all turns reach the other peers.
-func TestRetriesOfAHeavyPeerReachAllOthers(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyRoundRobin, RetryBudget: ampleRetries}, withWeights(1000, 1, 1, 1)...)
-	heavy := p.Snapshot().All[0]
-	got := make(map[*Peer]int)
-	for range 1000 {
-		var q Query
-		q.Tried.Add(heavy)
-		got[picked(t, p, &q)]++
-	}
-	for _, peer := range p.Snapshot().All[1:] {
-		verify.That(t, got[peer] >= 100, "%v gets %d of 1000 retries", peer, got[peer])
-	}
-}
