@@ -36,8 +36,7 @@ func prints(t *testing.T, wantStatus int, want string, args ...string) {
 func fails(t *testing.T, want string, args ...string) {
 	t.Helper()
 	status, stdout, stderr := execute(t, args...)
-	verify.That(t, status == exitFailed && stderr == want,
-		"%q: status %d\n%s%s want\n%s", args, status, stdout, stderr, want)
+	verify.That(t, status == exitFailed && stderr == want, "%q: status %d\n%s%s want\n%s", args, status, stdout, stderr, want)
 }
 
 // commandsTo returns a function that fails the test unless a command to that admin API ends with

@@ -153,8 +153,7 @@ func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {
 		t.Helper()
 		status, stdout, stderr := execute(t, append(args, "--admin", address)...)
 		right := status == wantStatus && regexp.MustCompile("^"+want+"$").MatchString(stdout+stderr)
-		verify.That(t, right,
-			"%q: status %d\n%s%s want %d\n%s", args, status, stdout, stderr, wantStatus, want)
+		verify.That(t, right, "%q: status %d\n%s%s want %d\n%s", args, status, stdout, stderr, wantStatus, want)
 	}
 	do(exitOK, "no orders\n", "orders")
 	do(exitOK, `moon/m .10.0.0.1:3. is draining, 0 in flight: drain: node b: new disks\nstar/star-2 .10.0.0.1:2. is draining, 0 in flight: drain: node b: new disks\n`,

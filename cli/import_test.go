@@ -14,8 +14,7 @@ func TestImport(t *testing.T) {
 	input := writeFile(t, "fabio.properties", "proxy.addr = :80\nproxy.colour = red\n")
 	output := filepath.Join(t.TempDir(), "sluice.yaml")
 	status, stdout, stderr := execute(t, "import", "fabio", input)
-	verify.That(t, status == exitOK && strings.HasPrefix(stderr, input+":2: proxy.colour: "),
-		"status %d: %s", status, stderr)
+	verify.That(t, status == exitOK && strings.HasPrefix(stderr, input+":2: proxy.colour: "), "status %d: %s", status, stderr)
 	prints(t, exitOK, "", "import", "fabio", input, "-o", output)
 	verify.Equal(t, string(verify.Result(os.ReadFile(output)).Must(t)), stdout, "the file")
 	prints(t, exitOK, "", "check", output)

@@ -39,19 +39,13 @@ func TestSharesCommand(t *testing.T) {
 	now := time.Now()
 	*splits = []release.State{
 		{Service: "moon", Group: "new", Share: 0.001, Configured: 0.001},
-		{
-			Service: "star", Group: "canary", Configured: 0.05,
+		{Service: "star", Group: "canary", Configured: 0.05,
 			Override: &release.Share{By: release.ByJudge, Why: "5 % of 100 requests fail", Since: now.Add(-time.Hour - time.Minute)},
-			Judge:    &release.JudgeState{},
-		},
-		{
-			Service: "sun", Group: "canary", Share: 0.25, Configured: 0.25,
-			Judge: &release.JudgeState{Since: now, Evidence: 0.123, SlowEvidence: 4321, Verdict: "it\nwaits"},
-		},
-		{
-			Service: "venus", Group: "canary", Share: 0.5, Configured: 0.25, Override: &release.Share{Share: 0.5, By: release.ByOperator, Since: now},
-			Judge: &release.JudgeState{Since: now, Evidence: 1, SlowEvidence: 1, Paused: true},
-		},
+			Judge:    &release.JudgeState{}},
+		{Service: "sun", Group: "canary", Share: 0.25, Configured: 0.25,
+			Judge: &release.JudgeState{Since: now, Evidence: 0.123, SlowEvidence: 4321, Verdict: "it\nwaits"}},
+		{Service: "venus", Group: "canary", Share: 0.5, Configured: 0.25, Override: &release.Share{Share: 0.5, By: release.ByOperator, Since: now},
+			Judge: &release.JudgeState{Since: now, Evidence: 1, SlowEvidence: 1, Paused: true}},
 	}
 	show(`SERVICE  GROUP   SHARE  CONFIGURED  SET BY    FOR   JUDGE   FAILING  SLOWER   WHY
 moon     new     0.1%   0.1%        -         -     none    -        -        

@@ -146,8 +146,7 @@ func (r *Report) text(t *testing.T) string {
 func one(t *testing.T, r *Report, code Code) Finding {
 	t.Helper()
 	findings := r.of(code)
-	verify.Require(t, len(findings) == 1,
-		"%d findings %s, want 1:\n%s", len(findings), code, r.text(t))
+	verify.Require(t, len(findings) == 1, "%d findings %s, want 1:\n%s", len(findings), code, r.text(t))
 	return findings[0]
 }
 
@@ -208,13 +207,11 @@ func testFixThroughTheOwner(t *testing.T, server, client *consultest.Agent) {
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := duplicate(t, d)
 	verify.Require(t, finding.Node == "b" && finding.Fix.KeepNode == "a" && finding.Fix.Possible && finding.Fix.Agent == client.URL(), "%+v %+v", finding, finding.Fix)
-	verify.Contains(t, fixes(t, d, finding, FixOptions{DryRun: true}, ResultWould), client.URL(),
-		"dry run")
+	verify.Contains(t, fixes(t, d, finding, FixOptions{DryRun: true}, ResultWould), client.URL(), "dry run")
 	checkRegistered(t, server, "star-1@a", "star-1@b") // after a dry run
 	fixes(t, d, finding, FixOptions{}, ResultDone)
 	checkRegistered(t, server, "star-1@a")
-	verify.Equal(t, fixes(t, d, finding, FixOptions{}, ResultLeft), "it is not a duplicate any more",
-		"a second time")
+	verify.Equal(t, fixes(t, d, finding, FixOptions{}, ResultLeft), "it is not a duplicate any more", "a second time")
 	findings := examine(t, d).of(CodeDuplicate)
 	verify.That(t, len(findings) == 0, "afterwards: %+v", findings)
 }
@@ -227,8 +224,7 @@ func testFixExaminesAgain(t *testing.T, server, client *consultest.Agent) {
 	// Now another registration is the live one.
 	registerAt(t, server, machine, "star-7", 9001, api.HealthPassing)
 	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-7@a")
-	verify.Contains(t, fixes(t, d, finding, FixOptions{}, ResultLeft), "is now star-7 on node a",
-		"what stays")
+	verify.Contains(t, fixes(t, d, finding, FixOptions{}, ResultLeft), "is now star-7 on node a", "what stays")
 	verify.NoError(t, server.Client().Agent().ServiceDeregister("star-7"))
 	awaitRegistered(t, server, "star-1@a", "star-1@b")
 
@@ -252,8 +248,7 @@ func testFixOfAContainer(t *testing.T, server, client *consultest.Agent) {
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := duplicate(t, d)
 	verify.Require(t, !finding.Fix.Possible && finding.Fix.Confirm, "%+v", finding.Fix)
-	verify.Equal(t, fixes(t, d, finding, FixOptions{}, ResultLeft), finding.Fix.WhyNot,
-		"not confirmed")
+	verify.Equal(t, fixes(t, d, finding, FixOptions{}, ResultLeft), finding.Fix.WhyNot, "not confirmed")
 	verify.Contains(t, fixes(t, d, finding, FixOptions{DryRun: true}, ResultWould), "after you confirm that it is the same process: "+finding.Fix.WhyNot,
 		"dry run")
 	other := finding
@@ -413,8 +408,7 @@ func TestUnusableAddresses(t *testing.T) {
 		"%+v", still)
 
 	connected := examine(t, newDoctor(t, server, nil, func(o *Options) { o.Services, o.ConnectTimeout = []string{"star"}, consultest.Patience }))
-	verify.Equal(t, one(t, connected, CodeUnreachable).ID, "star-down",
-		"unreachable in\n%s", connected.text(t))
+	verify.Equal(t, one(t, connected, CodeUnreachable).ID, "star-down", "unreachable in\n%s", connected.text(t))
 	checkFindingsOfAConfiguration(t, server)
 }
 
