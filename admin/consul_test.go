@@ -149,9 +149,7 @@ func TestConsulUnreachable(t *testing.T) {
 		!got.Same,
 		"got %d %s", status, body)
 	all := getJSON[[]Comparison](t, h, "/consul")
-	verify.That(t, len(all) == 2 && all[0].Error == "connection refused" && all[1].Index == 7 &&
-		all[1].Same,
-		"got %+v", all)
+	verify.That(t, len(all) == 2 && all[0].Error == "connection refused" && all[1].Index == 7 && all[1].Same, "got %+v", all)
 }
 
 // If Consul hangs, the response for many services takes one timeout, not one for each.

@@ -99,8 +99,7 @@ func TestPeersSelectsByServiceStateAndNode(t *testing.T) {
 		"?state=up": "a1 b1 c1", "?state=unhealthy&state=draining": "a2", "?service=a&state=up": "a1",
 		"?node=m": "b1", "?node=m&node=n&state=up": "a1 b1 c1", "?node=none": "",
 	} {
-		verify.Equal(t, strings.Join(ids(getJSON[[]Peer](t, h, "/api/peers"+query)), " "), want,
-			"%q", query)
+		verify.Equal(t, strings.Join(ids(getJSON[[]Peer](t, h, "/api/peers"+query)), " "), want, "%q", query)
 	}
 	for _, wrong := range []string{"unhealty", "", "critical"} { // no peer is ever in these: [] would say that all is well
 		status, body := ask(t, h, "GET", "/api/peers?state=up&state="+wrong)
@@ -156,8 +155,7 @@ func TestPeersOfTheFormerProcess(t *testing.T) {
 		return []Peer{one("a"), one("b")}, err
 	}}})
 	for query, want := range map[string][]string{"": {"a-1", "b-1"}, "&service=b": {"b-1"}, "&service=nope": {}, "&state=draining": {}} {
-		verify.Slices(t, ids(getJSON[[]Peer](t, h, "/api/peers?process=former"+query)), want,
-			"%q", query)
+		verify.Slices(t, ids(getJSON[[]Peer](t, h, "/api/peers?process=former"+query)), want, "%q", query)
 	}
 	status, _ := ask(t, h, "GET", "/api/peers?process=other")
 	verify.Equal(t, status, 400, "the status for another process")

@@ -38,6 +38,5 @@ func TestReplicas(t *testing.T) {
 	want := status
 	want.Leftovers = []string{}
 	verify.That(t, reflect.DeepEqual(got.Registration, want) && !(*got.Converged) && len(got.Replicas) == 1, "got %+v", got)
-	verify.Equal(t, getJSON[fleet.Replica](t, h, "/api/replica").Replica, "web1/127.0.0.1:8081",
-		"the replica")
+	verify.Equal(t, getJSON[fleet.Replica](t, h, "/api/replica").Replica, "web1/127.0.0.1:8081", "the replica")
 }

@@ -118,8 +118,7 @@ func TestServices(t *testing.T) {
 	verify.Require(t, len(got) == 2 && got[0].Service == "origin" && got[1].Service == "star", "got %+v", got)
 	verify.That(t, got[0].Watch == nil && got[0].Policy == "ewma" && got[0].Eligible == 0, "origin: got %+v", got[0])
 	s := got[1]
-	verify.DeepEqual(t, s.Peers, map[string]int{"up": 1, "warming": 0, "ejected": 0, "unhealthy": 1, "draining": 1},
-		"peers")
+	verify.DeepEqual(t, s.Peers, map[string]int{"up": 1, "warming": 0, "ejected": 0, "unhealthy": 1, "draining": 1}, "peers")
 	verify.That(t, s.Policy == "round_robin" && s.Eligible == 1 && s.Inflight == 2 && s.Requests == 2 && s.Errors == 1 && s.P50MS > 2 && s.P99MS <= 5, "got %+v", s)
 	verify.That(t, s.Retries == 1 && s.Refusals["retry_budget"] == 1 && len(s.Refusals) == 1 && s.Ejections == 5 && s.EjectionsRefused == 7, "retries, refusals, ejections: got %+v", s)
 	w := *s.Watch

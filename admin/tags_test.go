@@ -56,25 +56,18 @@ func TestRoutesOfTags(t *testing.T) {
 		Tags:      func() claim.Result { return result },
 	}})
 	want := []Route{
-		{
-			Host: "h", Path: "/", Match: "prefix", Class: "tag", Service: "star", Actions: json.RawMessage(`{"strip_prefix":"/x","redirect":{"to":"/y","code":302}}`),
+		{Host: "h", Path: "/", Match: "prefix", Class: "tag", Service: "star", Actions: json.RawMessage(`{"strip_prefix":"/x","redirect":{"to":"/y","code":302}}`),
 			AskedBy: &starAsked, WonAgainst: []TagAsk{evilAsked},
-			Problems: []TagProblem{{TagAsk: starAsked, Kind: "bad", Reason: "not a number", Harmless: true}},
-		},
+			Problems: []TagProblem{{TagAsk: starAsked, Kind: "bad", Reason: "not a number", Harmless: true}}},
 		{Path: "/", Match: "prefix", Class: "document", Service: "rest"},
-		{
-			Host: "h", Path: "/", Match: "prefix", Class: "tag", Service: "evil", AskedBy: &evilAsked, Unused: true,
-			Problems: []TagProblem{{TagAsk: evilAsked, Kind: "conflict", Reason: "star has it", LostTo: &starAsked}},
-		},
-		{
-			Service: "evil", AskedBy: &TagAsk{"evil", []string{}, "fabio", "urlprefix-"}, Unused: true,
-			Problems: []TagProblem{{TagAsk: TagAsk{"evil", []string{}, "fabio", "urlprefix-"}, Kind: "bad", Reason: "no route", Harmless: true}},
-		},
+		{Host: "h", Path: "/", Match: "prefix", Class: "tag", Service: "evil", AskedBy: &evilAsked, Unused: true,
+			Problems: []TagProblem{{TagAsk: evilAsked, Kind: "conflict", Reason: "star has it", LostTo: &starAsked}}},
+		{Service: "evil", AskedBy: &TagAsk{"evil", []string{}, "fabio", "urlprefix-"}, Unused: true,
+			Problems: []TagProblem{{TagAsk: TagAsk{"evil", []string{}, "fabio", "urlprefix-"}, Kind: "bad", Reason: "no route", Harmless: true}}},
 	}
 	got := getJSON[[]Route](t, h, "/api/routes")
 	verify.Require(t, len(got) == len(want), "%d routes, want %d", len(got), len(want))
-	verify.DeepEqual(t, decode[any](t, string(got[0].Actions)), decode[any](t, string(want[0].Actions)),
-		"actions")
+	verify.DeepEqual(t, decode[any](t, string(got[0].Actions)), decode[any](t, string(want[0].Actions)), "actions")
 	got[0].Actions, want[0].Actions = nil, nil
 	for i := range got {
 		verify.DeepEqual(t, got[i], want[i], "route %d", i)

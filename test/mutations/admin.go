@@ -13,7 +13,7 @@ var adminFaults = []mutation{
 		file: "admin/authorization.go",
 		old:  `== 1 && token != ""`,
 		new:  "== 1",
-		test: "./admin TestNoTokenIsNoText",
+		test: "./admin TestTokenGuardsAllButHealthAndThePage",
 	},
 	{
 		name: "token-for-looking-gives-orders",
