@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/bench/machine"
+	"sluice/test/verify"
 )
 
 // twoRuns is a measurement of every kind of workload.
@@ -44,32 +45,24 @@ func TestDocumentHasAFigureOfEachRun(t *testing.T) {
 		"| twocores | sluice | 10.0, 20.0 | 1.80, 1.80 |",
 		"| pools | sluice-1000 | 103.0, 206.0 | 1.03, 1.03 |",
 	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("not there: %s\nin: %s", want, text)
-		}
+		verify.That(t, strings.Contains(text, want), "not there: %s\nin: %s", want, text)
 	}
 	for _, unwanted := range []string{"sluice-one", "| small | nginx | 20.0"} {
-		if strings.Contains(text, unwanted) {
-			t.Errorf("there is %s in: %s", unwanted, text)
-		}
+		verify.That(t, !strings.Contains(text, unwanted), "there is %s in: %s", unwanted, text)
 	}
 }
 
 // A goal is reached if each run reaches it. One that was not measured has no row.
 func TestGoals(t *testing.T) {
 	d := document{runs: [][]result{
-		{
-			{Workload: "small", About: "small ones", Series: []series{
-				{Proxy: "nginx", Rounds: rounds(20)}, {Proxy: "relay", Rounds: rounds(10)}, {Proxy: "sluice", Rounds: rounds(10)},
-			}},
-			{Workload: "twocores", About: "two cores", Series: []series{{Proxy: "sluice-one", Rounds: rounds(98)}, {Proxy: "sluice", Rounds: rounds(100)}}},
-		},
-		{
-			{Workload: "small", About: "small ones", Series: []series{
-				{Proxy: "nginx", Rounds: rounds(20)}, {Proxy: "relay", Rounds: rounds(10)}, {Proxy: "sluice", Rounds: rounds(12)},
-			}},
-			{Workload: "twocores", About: "two cores", Series: []series{{Proxy: "sluice-one", Rounds: rounds(95)}, {Proxy: "sluice", Rounds: rounds(100)}}},
-		},
+		{{Workload: "small", About: "small ones", Series: []series{
+			{Proxy: "nginx", Rounds: rounds(20)}, {Proxy: "relay", Rounds: rounds(10)}, {Proxy: "sluice", Rounds: rounds(10)},
+		}},
+			{Workload: "twocores", About: "two cores", Series: []series{{Proxy: "sluice-one", Rounds: rounds(98)}, {Proxy: "sluice", Rounds: rounds(100)}}}},
+		{{Workload: "small", About: "small ones", Series: []series{
+			{Proxy: "nginx", Rounds: rounds(20)}, {Proxy: "relay", Rounds: rounds(10)}, {Proxy: "sluice", Rounds: rounds(12)},
+		}},
+			{Workload: "twocores", About: "two cores", Series: []series{{Proxy: "sluice-one", Rounds: rounds(95)}, {Proxy: "sluice", Rounds: rounds(100)}}}},
 	}}
 	var got []string
 	for _, row := range d.goals() {
@@ -81,17 +74,13 @@ func TestGoals(t *testing.T) {
 		"small | CPU, × nginx | ≤ 1.00 | 0.50, 0.60 | yes",
 		"twocores | work of two cores, × one's | ≥ 1.95 | 1.96, 1.90 | no",
 	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
+	verify.That(t, slices.Equal(got, want), "got %q, want %q", got, want)
 }
 
 // Each goal is of a workload, so that a new name does not lose it.
 func TestGoalsAreOfWorkloads(t *testing.T) {
 	for _, g := range goals {
-		if !slices.Contains(workloadNames(), g.workload) {
-			t.Errorf("no workload %s", g.workload)
-		}
+		verify.That(t, slices.Contains(workloadNames(), g.workload), "no workload %s", g.workload)
 	}
 }
 
@@ -101,14 +90,10 @@ func TestDocumentSaysWhichRequestsFailed(t *testing.T) {
 	d := twoRuns()
 	d.runs[1][0].Series[0].Rounds[0].Load.Status = 3
 	want := "12000 requests, 3 failed.\n\n- Run 2, small, nginx, round 1: 0 connections failed, 3 answers not 2xx, 0 timeouts of 1000 requests\n"
-	if text := d.tables(); !strings.Contains(text, want) {
-		t.Errorf("not there: %s\nin: %s", want, text)
-	}
+	text := d.tables()
+	verify.That(t, strings.Contains(text, want), "not there: %s\nin: %s", want, text)
 	b := &bench{options: options{runCount: 2, workloads: make([]workload, len(d.runs[0]))}}
-	if !d.complete(b) {
-		t.Error("it is not complete")
-	}
-	if d.runs[1] = d.runs[1][1:]; d.complete(b) {
-		t.Error("it is complete without a workload")
-	}
+	verify.That(t, d.complete(b), "it is not complete")
+	d.runs[1] = d.runs[1][1:]
+	verify.That(t, !d.complete(b), "it is complete without a workload")
 }

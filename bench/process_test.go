@@ -20,15 +20,9 @@ import (
 // burn uses CPU for at least d, as this process's own clock counts it.
 func burn(t *testing.T, d time.Duration) {
 	t.Helper()
-	start, err := machine.ProcessClock(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
+	start := verify.Result(machine.ProcessClock(os.Getpid())).Must(t)
 	for {
-		now, err := machine.ProcessClock(os.Getpid())
-		if err != nil {
-			t.Fatal(err)
-		}
+		now := verify.Result(machine.ProcessClock(os.Getpid())).Must(t)
 		if now-start >= d {
 			return
 		}
@@ -36,29 +30,18 @@ func burn(t *testing.T, d time.Duration) {
 }
 
 func TestCPUTimeOfAProcess(t *testing.T) {
-	before, err := readCPU(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := verify.Result(readCPU(os.Getpid())).Must(t)
 	burn(t, 50*time.Millisecond)
-	after, err := readCPU(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
+	after := verify.Result(readCPU(os.Getpid())).Must(t)
 	used := after.sub(before)
-	if used.total < 50*time.Millisecond {
-		t.Errorf("used %v, want at least 50ms", used.total)
-	}
-	if share := used.userShare(); share < 0 || share > 1 {
-		t.Errorf("user share %v is not between 0 and 1", share)
-	}
+	verify.That(t, used.total >= 50*time.Millisecond, "used %v, want at least 50ms", used.total)
+	share := used.userShare()
+	verify.That(t, share >= 0 && share <= 1, "user share %v is not between 0 and 1", share)
 }
 
 func TestDescendantsAreCounted(t *testing.T) {
 	cmd := exec.Command("sh", "-c", "sleep 600 & wait")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, cmd.Start())
 	pids := []int{cmd.Process.Pid}
 	defer func() {
 		for _, pid := range pids {
@@ -72,26 +55,13 @@ func TestDescendantsAreCounted(t *testing.T) {
 	// from then on.
 	deadline := time.Now().Add(2 * time.Minute)
 	for len(pids) < 2 || !executes(pids[1], "sleep") {
-		if time.Now().After(deadline) {
-			t.Fatalf("descendants = %v, want the shell and its child", pids)
-		}
-		found, err := descendants(cmd.Process.Pid)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.Require(t, !time.Now().After(deadline), "descendants = %v, want the shell and its child", pids)
+		found := verify.Result(descendants(cmd.Process.Pid)).Must(t)
 		pids = found
 	}
-	child, err := readResident(pids[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	both, err := readResident(pids[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if child <= 0 || both <= child {
-		t.Errorf("child %d bytes, both %d: the sum must be more", child, both)
-	}
+	child := verify.Result(readResident(pids[1])).Must(t)
+	both := verify.Result(readResident(pids[0])).Must(t)
+	verify.That(t, child > 0 && both > child, "child %d bytes, both %d: the sum must be more", child, both)
 }
 
 // executes reports whether the process runs the program name.
@@ -104,19 +74,11 @@ func TestProcessThatDiesEarlyShowsItsOutput(t *testing.T) {
 	if _, err := exec.LookPath("taskset"); err != nil {
 		t.Skip("taskset is not installed")
 	}
-	p, err := startProcess("failing", "0", t.TempDir(), "sh", "-c", "echo no such option; exit 1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := verify.Result(startProcess("failing", "0", t.TempDir(), "sh", "-c", "echo no such option; exit 1")).Must(t)
 	defer p.stop()
-	address, err := machine.FreeAddresses(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = p.waitServing(t.Context(), probeHTTP1, address[0])
-	if err == nil || !strings.Contains(err.Error(), "no such option") {
-		t.Errorf("error %v lacks the output of the process", err)
-	}
+	address := verify.Result(machine.FreeAddresses(1)).Must(t)
+	err := p.waitServing(t.Context(), probeHTTP1, address[0])
+	verify.That(t, err != nil && strings.Contains(err.Error(), "no such option"), "error %v lacks the output of the process", err)
 }
 
 // The installed version of each proxy accepts its configuration.
@@ -125,9 +87,7 @@ func TestConfigurationsAreAccepted(t *testing.T) {
 		Dir: t.TempDir(), Root: os.Geteuid() == 0, Listen: "127.0.0.1:18080", Admin: "127.0.0.1:18081",
 		Peers: []string{"127.0.0.1:19001", "127.0.0.1:19002"}, Threads: 1, LogSink: "127.0.0.1:19514", SmallBody: "x",
 	}
-	if err := writeCertificate(s); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, writeCertificate(s))
 	for _, c := range []struct {
 		name, tool, template string
 		check                func(path string) []string
@@ -148,13 +108,9 @@ func TestConfigurationsAreAccepted(t *testing.T) {
 				s := s
 				s.Name = c.name
 				set(&s)
-				path, err := s.render(c.template)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if out, err := exec.Command(machine.Program(c.tool), c.check(path)...).CombinedOutput(); err != nil {
-					t.Errorf("%+v: %v\n%s", s, err, out)
-				}
+				path := verify.Result(s.render(c.template)).Must(t)
+				out, err := exec.Command(machine.Program(c.tool), c.check(path)...).CombinedOutput()
+				verify.That(t, err == nil, "%+v: %v\n%s", s, err, out)
 			}
 		})
 	}
@@ -188,18 +144,13 @@ func TestFasthttpProxyAndOrigin(t *testing.T) {
 	t.Cleanup(client.CloseIdleConnections)
 	for _, size := range []int{0, kB, MB} {
 		body := strings.NewReader(strings.Repeat("x", size))
-		response, err := client.Post(fmt.Sprintf("http://%s/small", proxyListener.Addr()), "text/plain", body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		response := verify.Result(client.Post(fmt.Sprintf("http://%s/small", proxyListener.Addr()), "text/plain", body)).Must(t)
 		answer, err := io.ReadAll(response.Body)
 		response.Body.Close()
 		if err != nil || response.StatusCode != http.StatusOK || len(answer) != smallBytes {
 			t.Errorf("POST of %d bytes: %s with %d bytes, %v", size, response.Status, len(answer), err)
 		}
-		if body.Len() != 0 {
-			t.Errorf("POST of %d bytes: %d of them were not read", size, body.Len())
-		}
+		verify.That(t, body.Len() == 0, "POST of %d bytes: %d of them were not read", size, body.Len())
 	}
 	if conns, err := openIdle(t.Context(), 100, proxyListener.Addr().String(), workload{path: "/small"}); err != nil || len(conns) != 100 {
 		t.Errorf("opened %d idle connections, want 100: %v", len(conns), err)
@@ -212,9 +163,6 @@ func TestFasthttpProxyAndOrigin(t *testing.T) {
 
 func listen(t *testing.T) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	return l
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // The registry answers the queries of sluice like an agent.
@@ -22,18 +23,13 @@ func TestRegistryAnswersAsAnAgent(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	for _, id := range []string{"instance-0", "instance-1"} {
 		service := &api.AgentServiceRegistration{ID: id, Name: "service-1", Port: 9001}
-		if err := agent.Client().Agent().ServiceRegister(service); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, agent.Client().Agent().ServiceRegister(service))
 	}
 	consultest.Await(t, "the catalog has both instances", func() bool {
 		entries, _, err := agent.Client().Health().Service("service-1", "", false, nil)
 		return err == nil && len(entries) == 2
 	})
-	r, err := newRegistry(3, []string{"127.0.0.1:9001", "127.0.0.2:9001"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := verify.Result(newRegistry(3, []string{"127.0.0.1:9001", "127.0.0.2:9001"})).Must(t)
 	defer r.close()
 	transport := &http.Transport{DisableCompression: true}
 	defer transport.CloseIdleConnections()
@@ -41,14 +37,8 @@ func TestRegistryAnswersAsAnAgent(t *testing.T) {
 	ask := func(address, path string, query url.Values) (answer map[string]string, index string) {
 		t.Helper()
 		u := url.URL{Scheme: "http", Host: address, Path: path, RawQuery: query.Encode()}
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, u.String(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response, err := transport.RoundTrip(request)
-		if err != nil {
-			t.Fatal(err)
-		}
+		request := verify.Result(http.NewRequestWithContext(t.Context(), http.MethodGet, u.String(), nil)).Must(t)
+		response := verify.Result(transport.RoundTrip(request)).Must(t)
 		defer response.Body.Close()
 		answer = map[string]string{"status": response.Status}
 		for name := range response.Header {
@@ -60,9 +50,8 @@ func TestRegistryAnswersAsAnAgent(t *testing.T) {
 		}
 		if path != "/v1/status/leader" {
 			var entries []api.ServiceEntry
-			if err := json.NewDecoder(response.Body).Decode(&entries); err != nil || entries == nil {
-				t.Errorf("%s: no list of instances: %v", &u, err)
-			}
+			err := json.NewDecoder(response.Body).Decode(&entries)
+			verify.That(t, err == nil && entries != nil, "%s: no list of instances: %v", &u, err)
 			for _, e := range entries {
 				answer["ids"] += " " + e.Service.ID
 			}
@@ -84,15 +73,11 @@ func TestRegistryAnswersAsAnAgent(t *testing.T) {
 	} {
 		var answers [2]map[string]string
 		for i, address := range []string{agent.HTTPAddress(), r.address} {
-			query, err := url.ParseQuery(q.query)
-			if err != nil {
-				t.Fatal(err)
-			}
+			query := verify.Result(url.ParseQuery(q.query)).Must(t)
 			if query.Has("index") { // the present one
 				_, index := ask(address, q.path, nil)
-				if _, err := strconv.ParseUint(index, 10, 64); err != nil {
-					t.Fatalf("%s: index %q", address, index)
-				}
+				_, err := strconv.ParseUint(index, 10, 64)
+				verify.Require(t, err == nil, "%s: index %q", address, index)
 				// An agent whose view is not there yet answers with nothing when the wait is
 				// over: this has it there.
 				early := maps.Clone(query)
@@ -109,57 +94,43 @@ func TestRegistryAnswersAsAnAgent(t *testing.T) {
 		names := slices.Concat(slices.Collect(maps.Keys(answers[0])), slices.Collect(maps.Keys(answers[1])))
 		slices.Sort(names)
 		for _, name := range slices.Compact(names) {
-			if want, got := answers[0][name], answers[1][name]; got != want {
-				t.Errorf("%s?%s: %s is %q, Consul's is %q", q.path, q.query, name, got, want)
-			}
+			want, got := answers[0][name], answers[1][name]
+			verify.That(t, got == want, "%s?%s: %s is %q, Consul's is %q", q.path, q.query, name, got, want)
 		}
 	}
 }
 
 // The registry works with Consul's own client, also for blocking queries.
 func TestRegistryAnswersLikeConsul(t *testing.T) {
-	r, err := newRegistry(3, []string{"127.0.0.1:9001", "127.0.0.2:9001"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := verify.Result(newRegistry(3, []string{"127.0.0.1:9001", "127.0.0.2:9001"})).Must(t)
 	defer r.close()
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
-	consul, err := api.NewClient(&api.Config{Address: r.address, HttpClient: &http.Client{Transport: transport}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	consul := verify.Result(api.NewClient(&api.Config{Address: r.address, HttpClient: &http.Client{Transport: transport}})).Must(t)
 	ask := func(index uint64, wait time.Duration) (int, uint64) {
 		t.Helper()
 		q := (&api.QueryOptions{WaitIndex: index, WaitTime: wait}).WithContext(t.Context())
 		entries, meta, err := consul.Health().Service("service-1", "", false, q)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		if streaming := meta.QueryBackend == api.QueryBackendStreaming; streaming != (index > 0) || meta.KnownLeader == streaming {
 			t.Errorf("with index %d: answered by %q, known leader %v", index, meta.QueryBackend, meta.KnownLeader)
 		}
 		return len(entries), meta.LastIndex
 	}
-	if n, index := ask(0, 0); n != 2 || index != 1 {
-		t.Errorf("first answer: %d instances at index %d, want 2 at 1", n, index)
-	}
-	if n, index := ask(1, 10*time.Millisecond); n != 2 || index != 1 {
-		t.Errorf("after the wait: %d instances at index %d, want 2 at 1", n, index)
-	}
+	n, index := ask(0, 0)
+	verify.That(t, n == 2 && index == 1, "first answer: %d instances at index %d, want 2 at 1", n, index)
+	n, index = ask(1, 10*time.Millisecond)
+	verify.That(t, n == 2 && index == 1, "after the wait: %d instances at index %d, want 2 at 1", n, index)
 	timer := time.AfterFunc(10*time.Millisecond, func() { r.services["service-1"].change(2) })
 	defer timer.Stop()
-	if n, index := ask(1, time.Minute); n != 1 || index != 2 {
-		t.Errorf("after a change: %d instances at index %d, want 1 at 2", n, index)
-	}
+	n, index = ask(1, time.Minute)
+	verify.That(t, n == 1 && index == 2, "after a change: %d instances at index %d, want 1 at 2", n, index)
 	for id, want := range map[string]int{"instance-0": 1, "instance-1": 0} { // which has gone
 		q := (&api.QueryOptions{Filter: `Service.ID == "` + id + `"`}).WithContext(t.Context())
-		if entries, _, err := consul.Health().Service("service-1", "", false, q); err != nil || len(entries) != want {
-			t.Errorf("query of %s: %d instances, want %d, %v", id, len(entries), want, err)
-		}
+		entries, _, err := consul.Health().Service("service-1", "", false, q)
+		verify.That(t, err == nil && len(entries) == want, "query of %s: %d instances, want %d, %v", id, len(entries), want, err)
 	}
 	r.services["service-1"].change(2)
-	if n, index := ask(2, time.Minute); n != 2 || index != 3 {
-		t.Errorf("after the next change: %d instances at index %d, want 2 at 3", n, index)
-	}
+	n, index = ask(2, time.Minute)
+	verify.That(t, n == 2 && index == 3, "after the next change: %d instances at index %d, want 2 at 3", n, index)
 }

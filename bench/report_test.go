@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // rounds makes rounds of 1,000 requests with the given CPU times per request.
@@ -28,9 +30,7 @@ func TestMedian(t *testing.T) {
 		{[]float64{9, 1, 2}, 2},
 		{[]float64{4, 1, 2, 100}, 3},
 	} {
-		if got := median(c.values); got != c.want {
-			t.Errorf("median(%v) = %v, want %v", c.values, got, c.want)
-		}
+		verify.Equal(t, median(c.values), c.want, "median(%v)", c.values)
 	}
 }
 
@@ -38,12 +38,9 @@ func TestMedian(t *testing.T) {
 func TestRatioIsTakenWithinARound(t *testing.T) {
 	baseline := rounds(10*time.Microsecond, 20*time.Microsecond, 40*time.Microsecond)
 	other := rounds(9*time.Microsecond, 18*time.Microsecond, 36*time.Microsecond)
-	if got := ratio(other, baseline, cpuMicros); math.Abs(got-0.9) > 1e-9 {
-		t.Errorf("ratio = %v, want 0.9", got)
-	}
-	if got := spread(baseline, cpuMicros); got != 1 {
-		t.Errorf("spread = %v, want 1: the farthest round is twice the median", got)
-	}
+	got := ratio(other, baseline, cpuMicros)
+	verify.That(t, math.Abs(got-0.9) <= 1e-9, "ratio = %v, want 0.9", got)
+	verify.Equal(t, spread(baseline, cpuMicros), 1, "spread")
 }
 
 func TestReportHasRatiosToThoseWhoTookPart(t *testing.T) {
@@ -52,9 +49,7 @@ func TestReportHasRatiosToThoseWhoTookPart(t *testing.T) {
 		{Proxy: "sluice", Rounds: rounds(9 * time.Microsecond)},
 	}}
 	var b strings.Builder
-	if err := r.write(&b); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, r.write(&b))
 	want := `### small: small requests
 
 | proxy  | CPU µs/req | user | system |   ± | CPU × nginx | req/s | p50 ms | p99 ms | MiB |
@@ -63,9 +58,8 @@ func TestReportHasRatiosToThoseWhoTookPart(t *testing.T) {
 | sluice |       9.00 | 2.25 |   6.75 | 0 % |       0.900 |  1000 |      – |      – | 0.0 |
 
 `
-	if got := b.String(); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
+	got := b.String()
+	verify.That(t, got == want, "got\n%s\nwant\n%s", got, want)
 }
 
 // The machine is half as fast in the second round, for one core and for two.
@@ -75,18 +69,14 @@ func TestScalingIsTakenWithinARound(t *testing.T) {
 		{Proxy: "sluice", Rounds: rounds(10*time.Microsecond, 20*time.Microsecond)},
 	}}
 	rows := r.rows()
-	if len(rows) != 2 || rows[1][0] != "sluice" || rows[1][5] != "1.80" {
-		t.Errorf("rows = %q, want 1.80", rows)
-	}
+	verify.That(t, len(rows) == 2 && rows[1][0] == "sluice" && rows[1][5] == "1.80", "rows = %q, want 1.80", rows)
 }
 
 func TestFailedRequestsAreReported(t *testing.T) {
 	clean := result{Workload: "small", Series: []series{{Proxy: "sluice", Rounds: rounds(1)}}}
-	if lines := clean.failures(); len(lines) != 0 {
-		t.Errorf("clean rounds reported: %v", lines)
-	}
+	lines := clean.failures()
+	verify.That(t, len(lines) == 0, "clean rounds reported: %v", lines)
 	clean.Series[0].Rounds[0].Load.Status = 1
-	if lines := clean.failures(); len(lines) != 1 || !strings.Contains(lines[0], "sluice") {
-		t.Errorf("failures = %v, want one that names the proxy", lines)
-	}
+	lines = clean.failures()
+	verify.That(t, len(lines) == 1 && strings.Contains(lines[0], "sluice"), "failures = %v, want one that names the proxy", lines)
 }

@@ -60,9 +60,8 @@ func TestAQueueEndsWhenASimulationDoes(t *testing.T) {
 	q := newQueue(p)
 	const step = ms / 10
 	for n, end := range simulated(p, requests, step) {
-		if difference := q.add(requests[n].At, requests[n].Work) - end; difference.Abs() > 500*step {
-			t.Fatalf("request %d ends %v from the simulation's end", n, difference)
-		}
+		difference := q.add(requests[n].At, requests[n].Work) - end
+		verify.Require(t, difference.Abs() <= 500*step, "request %d ends %v from the simulation's end", n, difference)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestFailuresAreToldApart(t *testing.T) {
@@ -38,19 +40,13 @@ func TestFailuresAreToldApart(t *testing.T) {
 			t.Errorf("%s: failure %q, instance %q; want failure %q", path, failure, instance, want)
 		}
 	}
-	if got := failureOf(timeout.Err()); got != "timeout" {
-		t.Errorf("%v: %q", timeout.Err(), got)
-	}
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.Equal(t, failureOf(timeout.Err()), "timeout", "%v", timeout.Err())
+	closed := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	address := closed.Addr().String()
 	closed.Close()
 	l := &load{url: "http://" + address, client: http.DefaultClient}
-	if _, failure := l.ask(); failure != "refused" {
-		t.Errorf("without a listener: %q", failure)
-	}
+	_, failure := l.ask()
+	verify.That(t, failure == "refused", "without a listener: %q", failure)
 }
 
 func TestCalmNeedsAnAnswerOfEveryInstanceAndNoFailure(t *testing.T) {
@@ -70,9 +66,7 @@ func TestCalmNeedsAnAnswerOfEveryInstanceAndNoFailure(t *testing.T) {
 		"a third one answered":   {[]sample{answer(100, "star-1", ""), answer(105, "star-3", ""), answer(110, "star-2", "")}, true},
 	} {
 		l := &load{samples: c.samples}
-		if got := l.allAnswer(at(100), instances); got != c.answers {
-			t.Errorf("%s: allAnswer is %v", name, got)
-		}
+		verify.Equal(t, l.allAnswer(at(100), instances), c.answers, "%s: allAnswer", name)
 	}
 }
 
@@ -87,16 +81,11 @@ func TestLoadNotesTheFirstAnswerOfAnInstance(t *testing.T) {
 	begin := time.Now()
 	l := startLoad(server.URL)
 	for l.firstAnswer("new").IsZero() {
-		if time.Since(begin) > patience {
-			t.Fatal("no answer of the new instance was noted")
-		}
+		verify.Require(t, time.Since(begin) <= patience, "no answer of the new instance was noted")
 		<-time.After(time.Millisecond)
 	}
 	samples := l.stop()
-	if first := l.firstAnswer("new"); first.Before(begin) || first.After(time.Now()) {
-		t.Errorf("first answer at %v", first)
-	}
-	if int64(len(samples)) != sent.Load() {
-		t.Errorf("%d samples of %d requests", len(samples), sent.Load())
-	}
+	first := l.firstAnswer("new")
+	verify.That(t, !first.Before(begin) && !first.After(time.Now()), "first answer at %v", first)
+	verify.That(t, int64(len(samples)) == sent.Load(), "%d samples of %d requests", len(samples), sent.Load())
 }

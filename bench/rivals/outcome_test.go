@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // at is a moment some milliseconds after the beginning of a scenario.
@@ -25,34 +27,19 @@ func TestRequestsOfTheScenarioAreCounted(t *testing.T) {
 		failed(1100, "502"), failed(1400, "timeout"),
 		failed(5001, "502"), // after its end
 	}, at(0), at(5000), []time.Time{at(100), at(1000)})
-	if want := map[string]int{"502": 2, "cut": 1, "timeout": 1}; !maps.Equal(o.Failed, want) || o.failed() != 4 {
-		t.Errorf("failed %v, want %v", o.Failed, want)
-	}
-	if o.Requests != 6 {
-		t.Errorf("%d requests, want 6", o.Requests)
-	}
-	if o.Failing != 400*time.Millisecond {
-		t.Errorf("failing for %v, want the 400ms after the second event", o.Failing)
-	}
-	if o.Slowest != time.Second || o.Late != 3*time.Millisecond {
-		t.Errorf("slowest %v, late %v", o.Slowest, o.Late)
-	}
-	if got := o.reasons(); got != "502, cut, timeout" {
-		t.Errorf("reasons %q, want the most frequent first", got)
-	}
+	want := map[string]int{"502": 2, "cut": 1, "timeout": 1}
+	verify.That(t, maps.Equal(o.Failed, want) && o.failed() == 4, "failed %v, want %v", o.Failed, want)
+	verify.That(t, o.Requests == 6, "%d requests, want 6", o.Requests)
+	verify.That(t, o.Failing == 400*time.Millisecond, "failing for %v, want the 400ms after the second event", o.Failing)
+	verify.That(t, o.Slowest == time.Second && o.Late == 3*time.Millisecond, "slowest %v, late %v", o.Slowest, o.Late)
+	verify.Equal(t, o.reasons(), "502, cut, timeout", "reasons")
 }
 
 func TestQuantileOfFewValues(t *testing.T) {
 	values := []time.Duration{5, 1, 4, 2, 3}
 	for q, want := range map[float64]time.Duration{0: 1, 0.5: 3, 0.99: 5, 1: 5} {
-		if got := quantile(values, q); got != want {
-			t.Errorf("quantile %v = %v, want %v", q, got, want)
-		}
+		verify.Equal(t, quantile(values, q), want, "quantile %v", q)
 	}
-	if !slices.Equal(values, []time.Duration{5, 1, 4, 2, 3}) {
-		t.Error("the values were sorted in place")
-	}
-	if got := quantile(nil, 0.5); got != 0 {
-		t.Errorf("quantile of nothing = %v", got)
-	}
+	verify.That(t, slices.Equal(values, []time.Duration{5, 1, 4, 2, 3}), "the values were sorted in place")
+	verify.Equal(t, quantile(nil, 0.5), 0, "quantile of nothing")
 }

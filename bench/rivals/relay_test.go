@@ -10,15 +10,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestRelayCountsQueriesOfBothKinds(t *testing.T) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.String()) }))
 	defer web.Close()
-	names, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	names := verify.Result(net.ListenPacket("udp", "127.0.0.1:0")).Must(t)
 	defer names.Close()
 	go func() { // echoes the question
 		packet := make([]byte, 512)
@@ -30,40 +29,23 @@ func TestRelayCountsQueriesOfBothKinds(t *testing.T) {
 			names.WriteTo(packet[:n], from)
 		}
 	}()
-	r, err := startRelay(consulAddress{HTTP: strings.TrimPrefix(web.URL, "http://"), DNS: names.LocalAddr().String()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := verify.Result(startRelay(consulAddress{HTTP: strings.TrimPrefix(web.URL, "http://"), DNS: names.LocalAddr().String()})).Must(t)
 	defer r.close()
 	for range 2 {
-		response, err := http.Get("http://" + r.address().HTTP + "/v1/health/service/star?index=7")
-		if err != nil {
-			t.Fatal(err)
-		}
+		response := verify.Result(http.Get("http://" + r.address().HTTP + "/v1/health/service/star?index=7")).Must(t)
 		body, err := io.ReadAll(response.Body)
 		response.Body.Close()
-		if err != nil || string(body) != "/v1/health/service/star?index=7" {
-			t.Errorf("answer %q, %v", body, err)
-		}
+		verify.That(t, err == nil && string(body) == "/v1/health/service/star?index=7", "answer %q, %v", body, err)
 	}
-	conn, err := net.Dial("udp", r.address().DNS)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := verify.Result(net.Dial("udp", r.address().DNS)).Must(t)
 	defer conn.Close()
 	for _, question := range []string{"one", "two", "three"} {
-		if _, err := io.WriteString(conn, question); err != nil {
-			t.Fatal(err)
-		}
+		verify.Result(io.WriteString(conn, question)).Must(t)
 		answer := make([]byte, 512)
-		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
-		if n, err := conn.Read(answer); err != nil || string(answer[:n]) != question {
-			t.Errorf("answer %q, %v; want %q", answer[:n], err, question)
-		}
+		verify.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+		n, err := conn.Read(answer)
+		verify.That(t, err == nil && string(answer[:n]) == question, "answer %q, %v; want %q", answer[:n], err, question)
 	}
-	if got := r.queries.Load(); got != 5 {
-		t.Errorf("counted %d queries, want 5", got)
-	}
+	got := r.queries.Load()
+	verify.That(t, got == 5, "counted %d queries, want 5", got)
 }

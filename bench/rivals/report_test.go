@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/bench/machine"
+	"sluice/test/verify"
 )
 
 func TestReportHasATableForEachScenario(t *testing.T) {
@@ -33,13 +34,9 @@ func TestReportHasATableForEachScenario(t *testing.T) {
 		"| other | 1802 | 800 | 502 | to the end |",
 		"broken came to no end: ended by itself",
 	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("not there: %s\nin: %s", want, text)
-		}
+		verify.That(t, strings.Contains(text, want), "not there: %s\nin: %s", want, text)
 	}
 	for _, unwanted := range []string{"much more", "its log", "| broken |", "hangs"} {
-		if strings.Contains(text, unwanted) {
-			t.Errorf("there is %q in: %s", unwanted, text)
-		}
+		verify.That(t, !strings.Contains(text, unwanted), "there is %q in: %s", unwanted, text)
 	}
 }

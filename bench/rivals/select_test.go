@@ -8,24 +8,21 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestScenariosAndRivalsAreSelectedByName(t *testing.T) {
-	if s, err := selectScenarios("kill, join"); err != nil || len(s) != 2 || s[0].name != "kill" || s[1].name != "join" {
-		t.Errorf("scenarios %v, %v", s, err)
-	}
-	if s, err := selectScenarios("all"); err != nil || len(s) != len(scenarios) {
-		t.Errorf("all: %d scenarios, %v", len(s), err)
-	}
-	if r, err := selectRivals("fabio,sluice"); err != nil || len(r) != 2 || r[0].name != "fabio" {
-		t.Errorf("rivals %v, %v", r, err)
-	}
-	if _, err := selectScenarios("kill,none"); err == nil || !strings.Contains(err.Error(), `"none"`) {
-		t.Errorf("unknown scenario: %v", err)
-	}
-	if _, err := selectRivals("envoy"); err == nil || !strings.Contains(err.Error(), "haproxy-dns") {
-		t.Errorf("unknown rival: %v, want one that says which there are", err)
-	}
+	s, err := selectScenarios("kill, join")
+	verify.That(t, err == nil && len(s) == 2 && s[0].name == "kill" && s[1].name == "join", "scenarios %v, %v", s, err)
+	s, err = selectScenarios("all")
+	verify.That(t, err == nil && len(s) == len(scenarios), "all: %d scenarios, %v", len(s), err)
+	r, err := selectRivals("fabio,sluice")
+	verify.That(t, err == nil && len(r) == 2 && r[0].name == "fabio", "rivals %v, %v", r, err)
+	_, err = selectScenarios("kill,none")
+	verify.That(t, err != nil && strings.Contains(err.Error(), `"none"`), "unknown scenario: %v", err)
+	_, err = selectRivals("envoy")
+	verify.That(t, err != nil && strings.Contains(err.Error(), "haproxy-dns"), "unknown rival: %v, want one that says which there are", err)
 }
 
 func TestConfigurationsAreFilledIn(t *testing.T) {
@@ -33,9 +30,7 @@ func TestConfigurationsAreFilledIn(t *testing.T) {
 		Dir: t.TempDir(), Listen: "127.0.0.1:18080", Admin: "127.0.0.1:18081", Nginx: "/usr/sbin/nginx",
 		Consul: consulAddress{HTTP: "127.0.0.1:18500", DNS: "127.0.0.1:18600"},
 	}
-	if err := writeConf(s); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, writeConf(s))
 	for name, want := range map[string][]string{
 		"haproxy.cfg":         {"nameserver consul 127.0.0.1:18600", "bind 127.0.0.1:18080"},
 		"nginx.conf":          {"include " + s.Dir + "/upstream.conf;", "listen 127.0.0.1:18080"},
@@ -52,21 +47,17 @@ func TestConfigurationsAreFilledIn(t *testing.T) {
 			continue
 		}
 		for _, w := range want {
-			if !strings.Contains(string(text), w) {
-				t.Errorf("%s has no %s:\n%s", name, w, text)
-			}
+			verify.That(t, strings.Contains(string(text), w), "%s has no %s:\n%s", name, w, text)
 		}
 	}
 }
 
 func TestRegistrationsAreReadFromWhatAnAppPrints(t *testing.T) {
 	begin := time.Unix(1_700_000_000, 123_456_789)
-	if at, ok := parseRegistered(registeredLine(begin)); !ok || !at.Equal(begin) {
-		t.Errorf("read %v, %v; want %v", at, ok, begin)
-	}
+	at, ok := parseRegistered(registeredLine(begin))
+	verify.That(t, ok && at.Equal(begin), "read %v, %v; want %v", at, ok, begin)
 	for _, line := range []string{"", "registered", registeredPrefix + "soon"} {
-		if at, ok := parseRegistered(line); ok {
-			t.Errorf("%q was read as %v", line, at)
-		}
+		at, ok := parseRegistered(line)
+		verify.That(t, !ok, "%q was read as %v", line, at)
 	}
 }
