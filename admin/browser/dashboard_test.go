@@ -31,8 +31,7 @@ routes: [{ path: /, service: live }, { path: /fixed, service: fixed }]
 	p.await("both services", func() bool { return len(p.peers()) == 4 && p.text("#ready") == "ready" })
 	verify.Slices(t, p.services(), []string{"fixed", "live"}, "services")
 	got := p.peer("127.0.0.1:10")
-	verify.That(t, got.Weight == "3" && got.State == "up" && got.Service == "fixed",
-		"a static peer is shown as %+v", got)
+	verify.That(t, got.Weight == "3" && got.State == "up" && got.Service == "fixed", "a static peer is shown as %+v", got)
 	got = p.peer("live-1")
 	verify.That(t, strings.HasPrefix(got.Address, "127.0.0.1:") && got.State == "up" &&
 		got.Tags == "v1, blue, zone=b" && got.Why == "" &&
@@ -111,8 +110,7 @@ func TestHeldInstance(t *testing.T) {
 	p.await("both peers", func() bool { return len(p.peers()) == 2 })
 	const note = "2 instances on probation: missing from the registry, used until they fail."
 	text := p.text("#services .service")
-	verify.That(t, !strings.Contains(text, "probation"),
-		"nothing is lost, and the service says %q", text)
+	verify.That(t, !strings.Contains(text, "probation"), "nothing is lost, and the service says %q", text)
 	deregister(t, "held-1")
 	deregister(t, "held-2")
 	p.await("both are held, and why", func() bool {
@@ -131,19 +129,26 @@ func TestHeldInstance(t *testing.T) {
 	})
 }
 
-// Without sluice, the page shows the last values, marked as old. It continues when sluice is back.
+// Without sluice, the page shows the last values, marked as old. It continues when sluice is back,
+// and so does the feed.
 func TestPageWithoutSluice(t *testing.T) {
 	t.Parallel()
 	g := startSluice(t, options{services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
 	p := open(t, g.AdminURL(), "net::ERR_")
-	p.await("the peer", func() bool { return len(p.peers()) == 1 })
+	p.await("the peer, and the start", func() bool { return len(p.peers()) == 1 && len(p.events()) == 4 && evaluate[bool](p, "live") })
 	verify.NoError(t, g.Stop())
 	p.await("the values are marked as old", func() bool {
 		return p.text("#ready") == "no answer from sluice: the values are old" && evaluate[bool](p, `document.body.className === "old"`)
 	})
 	verify.Equal(t, len(p.peers()), 1, "peers are shown")
+	p.await("the feed is interrupted", func() bool { return strings.Contains(p.text("#happened-count"), "the feed is interrupted") })
+	got := p.latest()
+	verify.That(t, strings.HasPrefix(got, "sluice stops"), "the last event is %q", got)
 	g.start(t)
 	p.await("the present values", func() bool { return p.text("#ready") == "ready" && evaluate[bool](p, `document.body.className === ""`) })
+	p.await("the events of the new process", func() bool {
+		return evaluate[bool](p, "live") && p.latest() == "sluice is ready" && strings.HasPrefix(p.text("#happened-count"), "10 events")
+	})
 }
 
 // The page shows a refused configuration with its errors.
@@ -173,8 +178,7 @@ func TestToken(t *testing.T) {
 	g := startSluice(t, options{admin: fmt.Sprintf("token_file: %q", file), services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
 	p := open(t, g.AdminURL(), "the server responded with a status of 401")
 	p.await("the field for the token", func() bool { return p.text("#ready") == "a token is needed" && p.visible("#login") })
-	verify.That(t, len(p.services()) == 0 && !p.visible("#search"),
-		"something is shown without a token")
+	verify.That(t, len(p.services()) == 0 && !p.visible("#search"), "something is shown without a token")
 	p.typeKeys("wrong" + kb.Enter) // the field has the focus
 	p.await("the token is refused", func() bool { return p.text("#ready") == "this token is not accepted" && p.visible("#login") })
 	p.retype("#token", "s3cret"+kb.Enter)

@@ -237,11 +237,9 @@ func (p *page) fits(width int64) {
 	p.t.Helper()
 	got := evaluate[int64](p, `Math.max(document.documentElement.scrollWidth,
 		...[...document.querySelectorAll("section, .card > td")].map(s => s.scrollWidth))`)
-	verify.That(p.t, got <= width,
-		"in a window of %d pixels something is %d pixels wide", width, got)
+	verify.That(p.t, got <= width, "in a window of %d pixels something is %d pixels wide", width, got)
 	got = evaluate[int64](p, `Math.min(100, ...[...document.querySelectorAll(".peers > thead th")].map(th => th.clientWidth).filter(Boolean))`)
-	verify.That(p.t, width <= 1152 || got >= 50,
-		"in a window of %d pixels a column of peers is %d pixels wide", width, got)
+	verify.That(p.t, width <= 1152 || got >= 50, "in a window of %d pixels a column of peers is %d pixels wide", width, got)
 }
 
 // fitsIn is fits in windows of several widths.

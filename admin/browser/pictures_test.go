@@ -193,7 +193,6 @@ func (p *page) photograph(file, scheme string, width, height int64) {
 	decoded, err := png.Decode(bytes.NewReader(picture))
 	p.check(err)
 	size := decoded.Bounds().Size()
-	verify.That(p.t, int64(size.X) == width && int64(size.Y) == height,
-		"%s: a picture of %v", filepath.Base(file), size)
+	verify.That(p.t, int64(size.X) == width && int64(size.Y) == height, "%s: a picture of %v", filepath.Base(file), size)
 	p.check(os.WriteFile(file, picture, 0o644))
 }

@@ -32,8 +32,7 @@ func TestStrangeNames(t *testing.T) {
 	p.await("all peers", func() bool { return len(p.peers()) == 4 })
 	for _, id := range ids[:2] {
 		got := p.peer(id)
-		verify.That(t, got.State == "up" && strings.HasPrefix(got.Tags, markup+", xxx"),
-			"%q is shown as %+v", id, got)
+		verify.That(t, got.State == "up" && strings.HasPrefix(got.Tags, markup+", xxx"), "%q is shown as %+v", id, got)
 	}
 	verify.Contains(t, p.peer("plain").Why, markup, "the check's output")
 	p.fitsIn(1280, 1000, 400)
@@ -61,8 +60,7 @@ func TestFilter(t *testing.T) {
 		return len(p.services()) == 101 && p.services()[0] == "found" && len(p.peers()) == 0
 	})
 	got := p.text("#summary")
-	verify.That(t, strings.HasPrefix(got, "101 services, 1 with problems; "),
-		"the summary is %q", got)
+	verify.That(t, strings.HasPrefix(got, "101 services, 1 with problems; "), "the summary is %q", got)
 
 	for _, test := range []struct {
 		filter          string
@@ -146,8 +144,7 @@ func TestManyServices(t *testing.T) {
 	// services. A round may have been under way when the count began.
 	changes := evaluate[int](p, "changes")
 	rounds += requested("/api/peers?service=s-007")
-	verify.That(t, changes <= 5*(rounds+1),
-		"%d changes of the page in %d rounds in which nothing happened", changes, rounds)
+	verify.That(t, changes <= 5*(rounds+1), "%d changes of the page in %d rounds in which nothing happened", changes, rounds)
 	p.typeKeys(kb.Enter)
 	p.await("it is closed", func() bool { return len(p.peers()) == 0 })
 }

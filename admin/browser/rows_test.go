@@ -147,8 +147,7 @@ func TestServicesAsRows(t *testing.T) {
 				}
 				return rounds >= 4
 			})
-			verify.That(t, whole <= 1,
-				"in %d rounds the page asks %d times for all services", rounds, whole)
+			verify.That(t, whole <= 1, "in %d rounds the page asks %d times for all services", rounds, whole)
 		})
 	}
 }

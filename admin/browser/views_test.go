@@ -39,8 +39,7 @@ routes: [{ path: /failing, service: failing }, { service: drawn }]
 	g.send(t, 20)
 	for range 5 {
 		status, _, err := fetch(g.URL() + "/failing")
-		verify.Require(t, err == nil && status == http.StatusInternalServerError,
-			"%d, %v", status, err)
+		verify.Require(t, err == nil && status == http.StatusInternalServerError, "%d, %v", status, err)
 	}
 	p := open(t, g.AdminURL()+"/?sort=service")
 	caption := func(service, chart int) string {
@@ -89,8 +88,7 @@ routes: [{ service: beside }]
 	p.click("#services .service:nth-of-type(1) summary")
 	says := "#services .panels [role=status]"
 	p.await("they agree", func() bool { return strings.HasPrefix(p.text(says), "Consul and the pool agree on 1 instance; ") })
-	verify.Equal(t, evaluate[string](p, "location.search"), "?consul=beside",
-		"the query of the address")
+	verify.Equal(t, evaluate[string](p, "location.search"), "?consul=beside", "the query of the address")
 	// An addition that soon follows another one is not applied for a minute.
 	for _, id := range []string{"beside-2", "beside-3"} {
 		register(t, api.AgentServiceRegistration{Name: "beside", ID: id, Port: startApp(t, id)})
