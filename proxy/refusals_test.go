@@ -118,23 +118,6 @@ func TestPathsPassNoRestriction(t *testing.T) {
 	}
 }
 
-func TestNoRoute(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{})
-	p.setRoutes(route.Route{Host: "a", Path: "/x", Service: p.service})
-	conn := p.dial()
-	for _, test := range []struct {
-		target, host string
-		status       int
-	}{
-		{"/", "a", 404}, {"/x", "b", 404}, {"/xy", "a", 404}, {"/x", "A:80", 503}, {"/x/y?z", "a", 503}, {"http://a/x", "b", 503}, {"http://b/x", "a", 404},
-	} {
-		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", test.target, test.host)
-		status, body := readResponse(t, conn)
-		verify.That(t, status == test.status, "%s at %s: got %d %q, want %d", test.target, test.host, status, body, test.status)
-	}
-}
-
 // Most refusals have the status 400.
 func TestOtherStatusesOfRefusals(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,7 @@ import (
 func TestOverTLS(t *testing.T) {
 	t.Parallel()
 	runAll(t,
-		TestNoRoute, TestStickyCookie, TestEditsOfInterimResponsesAndCookies,
+		TestStickyCookie, TestEditsOfInterimResponsesAndCookies,
 		TestUpstreamConnectionsAreReused, TestStaleConnection,
 		TestRetryAfterConnectFailure, TestPerTryTimeout, TestResponseHeaderTimeoutBoundsAllTries,
 		TestKeptBodyIsSentAgain, TestWhatPeersDoIsCounted,
