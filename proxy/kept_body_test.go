@@ -14,7 +14,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -265,45 +264,6 @@ func TestKeptBodyGoesOnBehindEarlyAnswer(t *testing.T) {
 		status, body := readResponseFrom(t, reader, "PUT")
 		verify.Require(t, status == 200 && body == want, "got %d %q, want %q", status, body, want)
 	}
-}
-
-// A request whose body does not come takes no memory for it.
-func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
-	if !alone(t) {
-		return
-	}
-	var taken atomic.Int64 // bytes
-	countBytes(&taken, socket.BodyBuffers, socket.SmallBodies)
-	const long = 10000 * time.Hour
-	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: long}}, answersOK(t))
-	p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
-	const clients = 20
-	var conns []net.Conn
-	for range clients {
-		conns = append(conns, p.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n"))
-	}
-	waiting := func() (n int) {
-		p.eachConn(func(c *clientConn) {
-			if c.client.Entry.Deadline.Load()-p.sweeper.Now() > int64(long/2) {
-				n++
-			}
-		})
-		return n
-	}
-	eventually(t, "all bodies are awaited", func() bool { return waiting() == clients })
-	verify.Equal(t, taken.Load(), 0, "bytes for %d requests", clients)
-	// The first bytes take little more than they are.
-	for _, conn := range conns {
-		io.WriteString(conn, "x")
-	}
-	eventually(t, "the first bytes are kept", func() bool { return taken.Load() >= clients*socket.SmallBodyBytes })
-	n := taken.Load()
-	verify.That(t, n <= clients*socket.SmallBodyBytes && p.keptBodies.Taken() == n, "%d bytes for %d requests, and %d are counted", n, clients, p.keptBodies.Taken())
-	for _, conn := range conns {
-		io.WriteString(conn, strings.Repeat("x", 59999))
-		expectResponse(t, conn, 200)
-	}
-	eventually(t, "the memory is given back", func() bool { return p.keptBodies.Taken() == 0 })
 }
 
 // countBytes adds the sizes of buffers that are made.

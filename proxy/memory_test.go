@@ -36,6 +36,8 @@ func TestWaitingHoldsNoBuffers(t *testing.T) {
 	}{
 		{"for the rest of a head", get, "", 0},
 		{"for a small body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc", "", 0},
+		{"for a body that is kept", "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n", "", 0},
+		{"for the rest of a body that is kept", "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\nx", "", 0},
 		{"for a large body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\nabc", "", conns},
 		{"for a chunked body", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "", conns},
 		{"for a response", get + "\r\n", "", conns},
@@ -56,6 +58,7 @@ func TestWaitingHoldsNoBuffers(t *testing.T) {
 			}
 			p := start(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: time.Hour}}, address) // what ends holds nothing
 			defer end()                                                                           // first: a tunnel is for its peer to end, too
+			p.service.Retry.BodyBytes = 64 << 10
 			before := memory()
 			for range conns {
 				conn := p.send(test.request)

@@ -45,7 +45,7 @@ func TestOverTLS(t *testing.T) {
 		TestPeerThatBreaksUsedConnections, TestUsedConnectionIsLostByThePeer,
 		TestTunnel, TestTunnelIdleTimeout, TestTunnelOfStalledReader,
 		TestUpgradeToOneOfSeveral, TestConnectionGoesOnBehindLostUpload,
-		TestExpectContinue, TestBodyLimitOfARoute,
+		TestBodyLimitOfARoute,
 	)
 }
 
@@ -228,7 +228,7 @@ func TestPeersOverTLS(t *testing.T) {
 		TestSlowBodyPutsDeadlineOff, TestIdleConnectionsTimeOut,
 		TestShutdownFinishesRequests, TestPeerThatBreaksUsedConnections, TestUsedConnectionIsLostByThePeer,
 		TestTunnel, TestTunnelIdleTimeout, TestTunnelOfStalledReader,
-		TestConnectionGoesOnBehindLostUpload, TestAnswerReachesClientThatSendsOn, TestExpectContinue, TestBodyLimitOfARoute,
+		TestConnectionGoesOnBehindLostUpload, TestAnswerReachesClientThatSendsOn, TestBodyLimitOfARoute,
 		TestStream, TestStreamToAnotherPeer, TestStreamOfManyBytes, TestStreamHalfClosesAfterAPause, TestStreamsOfADrainingPeer,
 		TestShutdownCutsStreams, TestDrainResetsStreams, TestStreamEndWithTheLastBytes, TestStreamBytesAreCountedMeanwhile, TestProxyHeaderToPeers,
 	)

@@ -148,32 +148,6 @@ func TestPeerDoesNotContinue(t *testing.T) {
 	})
 }
 
-func TestExpectContinue(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
-		if r.URL.Path == "/refuse" {
-			io.WriteString(c.Conn, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-			return false
-		}
-		verify.That(t, strings.EqualFold(r.Header.Get("Expect"), "100-continue"), "Expect is %q", r.Header.Get("Expect"))
-		c.write("HTTP/1.1 100 Continue\r\n\r\n")
-		body, err := io.ReadAll(r.Body)
-		return err == nil && c.answer(string(body))
-	}))
-	p := startProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	for range 2 {
-		io.WriteString(conn, "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n")
-		want := "HTTP/1.1 100 Continue\r\n\r\n"
-		expectNext(t, conn, want)
-		io.WriteString(conn, "abc")
-		expectResponse(t, conn, 200, "abc")
-	}
-	io.WriteString(conn, "PUT /refuse HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
-	expectResponse(t, conn, 403)
-	expectRest(t, conn, "")
-}
-
 // A request that may be sent twice goes to another peer when its peer breaks the connection before
 // anything of its body has arrived: its client waits for a 100.
 func TestExpectantRequestIsSentAgain(t *testing.T) {

@@ -40,6 +40,8 @@ var criticals = []struct {
 	{streamControl, "\x04\x01\x40", errFrameLength},
 	{streamControl, "\x04\x01\x06", errFrameLength},
 	{streamControl, "\x04\x44\x01" + strings.Repeat("\x00", 1025), errTooManySettings},
+	{streamControl, unknownSettings(maxSettings), errCriticalClosed},
+	{streamControl, unknownSettings(maxSettings + 1), errTooManySettings},
 	{streamControl, "\x04\x00\x07\x01\x00\x07\x01\x04", errID},
 	{streamControl, "\x04\x00\x0d\x01\x04\x0d\x01\x00", errID},
 	{streamControl, "\x04\x00\x03\x01\x00", errID},
@@ -68,6 +70,15 @@ var criticals = []struct {
 	{streamDecoder, "\x7f" + strings.Repeat("\xff", 20), errDecoder},
 	{streamDecoder, "\x80", errDecoder},
 	{streamDecoder, "\x40\x01", errDecoder},
+}
+
+// unknownSettings returns SETTINGS with n of them.
+func unknownSettings(n int) string {
+	text := []byte{byte(frameSettings), 0x40 | byte(3*n>>8), byte(3 * n)}
+	for i := range n {
+		text = append(text, 0x50, byte(i), 0)
+	}
+	return string(text)
 }
 
 func TestCriticalStreams(t *testing.T) {
