@@ -159,6 +159,7 @@ func TestExpectantRequestIsSentAgain(t *testing.T) {
 				c.Conn.(*net.TCPConn).SetLinger(0)
 				return false
 			}
+			verify.Equal(t, strings.ToLower(r.Header.Get("Expect")), "100-continue", "Expect")
 			c.write("HTTP/1.1 100 Continue\r\n\r\n")
 			body, err := io.ReadAll(r.Body)
 			return err == nil && c.answer(string(body))
