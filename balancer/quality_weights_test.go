@@ -94,8 +94,8 @@ func TestQualityWithDifferentWeights(t *testing.T) {
 			}
 		}
 	}
-	// Three peers 85 % busy, one at an eighth: the weights want more of the two others than they
-	// can do.
+	// Three peers 85 % busy, one at an eighth: the weights want more of the two others than
+	// they can do.
 	got, shares := playWeighted("equal", length, scenario.Exponential, .85, lighter(3, 8))
 	t.Logf("three peers, one has 1/8 of its weight: %s; shares of %.2f of the weights", got.inMilliseconds(), shares)
 	verify.That(t, got.p99 < 1, "three peers, one has 1/8 of its weight: p99 is %.3f s", got.p99)

@@ -49,7 +49,8 @@ func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 					median, last := waits[seeds/2], waits[seeds-1]
 					share := float64(count) / float64(seeds) / after.Seconds() / rate * float64(peers)
 					t.Logf("an answer after %v: tried again after %v, at most %v; later it has %.2f of what is due", slow, median.Round(ms), last.Round(ms), share)
-					// The rest is random: a peer like all others waits for its turn.
+					// The rest is random: a peer like all others waits for its
+					// turn.
 					limit := 4*time.Second + turn
 					verify.That(t, median <= limit, "an answer after %v: tried again after %v, want at most %v", slow, median, limit)
 					limit = 4*time.Second + 8*turn

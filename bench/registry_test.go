@@ -78,8 +78,8 @@ func TestRegistryAnswersAsAnAgent(t *testing.T) {
 				_, index := ask(address, q.path, nil)
 				_, err := strconv.ParseUint(index, 10, 64)
 				verify.Require(t, err == nil, "%s: index %q", address, index)
-				// An agent whose view is not there yet answers with nothing when the wait is
-				// over: this has it there.
+				// An agent whose view is not there yet answers with nothing when
+				// the wait is over: this has it there.
 				early := maps.Clone(query)
 				early.Set("index", "1")
 				early.Set("wait", "1s")

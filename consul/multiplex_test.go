@@ -87,8 +87,9 @@ func TestStartOverHTTP2OpensFewConnections(t *testing.T) {
 	t.Parallel()
 	const services, streams = 500, 100
 	m := startMultiplexing(t, streams, services, unchanged)
-	// Five are enough. Probes and superfluous dials add a few, and a machine that stands still adds
-	// some: what looks like an outage replaces all. If each request dialed, there would be 128.
+	// Five are enough. Probes and superfluous dials add a few, and a machine that stands still
+	// adds some: what looks like an outage replaces all. If each request dialed, there would be
+	// 128.
 	const most = 60
 	s := m.client.Stats()
 	verify.That(t, s.Peak <= most, "%+v: want at most %d connections at a time", s, most)

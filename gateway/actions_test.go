@@ -172,8 +172,8 @@ func TestRateLimitsOutliveReloads(t *testing.T) {
 	expect("another path", 200, 429)
 }
 
-// A changed file of users is used without a reload. One with an error is not. A new process verifies
-// no password again: with many users of a slow hash that takes minutes.
+// A changed file of users is used without a reload. One with an error is not. A new process
+// verifies no password again: with many users of a slow hash that takes minutes.
 func TestUsersOfRoutes(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users")

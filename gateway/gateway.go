@@ -66,8 +66,8 @@ type Options struct {
 
 	// Listen binds the address of the listener of that name; socket.Listen if nil.
 	Listen func(name, network, address string) (net.Listener, error)
-	// Release closes a listener from Listen that a later configuration does not have, or that was
-	// never used; its Close if nil.
+	// Release closes a listener from Listen that a later configuration does not have, or that
+	// was never used; its Close if nil.
 	Release func(l net.Listener, used bool)
 	// ListenPacket is Listen for the UDP socket of a listener with HTTP/3. ReleasePacket closes
 	// it.
@@ -77,8 +77,8 @@ type Options struct {
 	// the listeners are bound. replacing reports whether there is an old process.
 	// state is nil if it sends none.
 	RequestState func() (state io.ReadCloser, replacing bool, err error)
-	// Former, if not nil, asks the old process, whose Gateway.Answer gives the answer. Without an
-	// old process it leaves answer as it is.
+	// Former, if not nil, asks the old process, whose Gateway.Answer gives the answer. Without
+	// an old process it leaves answer as it is.
 	Former func(question, answer any) error
 	// Serving, if not nil, is called once, before clients are served.
 	Serving func() error

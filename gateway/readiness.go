@@ -35,8 +35,8 @@ const (
 	// readiness does not wait for a service. An agent may not know a new token at once.
 	refusalsLimit = 2
 
-	// takeoverTimeout limits how long this process waits for the sets that the old one has. It is
-	// less than the old process waits.
+	// takeoverTimeout limits how long this process waits for the sets that the old one has. It
+	// is less than the old process waits.
 	takeoverTimeout = 45 * time.Second
 )
 
@@ -50,8 +50,8 @@ type readiness struct {
 	chains    *chains
 	tags      *catalog.Reader
 	effective func() *config.Config // in use
-	// lacksCertificates returns the listeners without a certificate, each as a sentence. It delays
-	// no process that replaces an old one, which serves without them too.
+	// lacksCertificates returns the listeners without a certificate, each as a sentence. It
+	// delays no process that replaces an old one, which serves without them too.
 	lacksCertificates func() []string
 	takingOver        bool // this process replaces an old one
 	process           *operator.Process

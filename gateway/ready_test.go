@@ -65,8 +65,8 @@ func TestAServiceThatIsAddedDoesNotEndReadiness(t *testing.T) {
 	verify.Equal(t, status, http.StatusOK, "readyz: %+v", v)
 }
 
-// Readiness waits for a service and for the catalog as long as nothing is known of them, but not for
-// ever.
+// Readiness waits for a service and for the catalog as long as nothing is known of them, but not
+// for ever.
 func TestReadinessWaitsForAnAnswer(t *testing.T) {
 	t.Parallel()
 	for failing, more := range map[string]string{"moon": "  moon: { consul: {} }", "": "catalog: {}"} {

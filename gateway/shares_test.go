@@ -132,7 +132,8 @@ func TestReplicasShareShares(t *testing.T) {
 		return !slices.ContainsFunc(make([]int, 20), func(int) bool { return a.request() != "old" })
 	})
 
-	// A configuration that is refused changes nothing. Who changes it has the last word, for all.
+	// A configuration that is refused changes nothing. Who changes it has the last word, for
+	// all.
 	a.write(s.text(s.agent.URL(), "40%", "step: 20m }\n    upstream: { tls: { ca: "+filepath.Join(t.TempDir(), "missing")+" }"))
 	a.await("the configuration is refused", func() bool { return a.history.Reloads().Refused > 0 })
 	verify.Equal(t, a.split().Share, 0, "after a refused reload the share")

@@ -61,8 +61,9 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 			first.end()
 
 			consul.Break(away)
-			// The first client finds the sets of the snapshot, also if Consul and the machine are
-			// so slow that sluice has waited long enough before it has used them.
+			// The first client finds the sets of the snapshot, also if Consul and the
+			// machine are so slow that sluice has waited long enough before it has used
+			// them.
 			second := startWithin(t, text, time.Nanosecond)
 			second.gets("/", "a")
 			v := second.awaitReady()
@@ -87,8 +88,8 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 }
 
 // What a process has learned is in the file before it hands over, however soon that is after its
-// start: the new process may be killed before it writes. The old process finishes its requests after
-// the new one has written the file. Its sets are those from before the handover.
+// start: the new process may be killed before it writes. The old process finishes its requests
+// after the new one has written the file. Its sets are those from before the handover.
 func TestOldProcessDoesNotWriteTheSnapshot(t *testing.T) {
 	t.Parallel()
 	consul, _ := startStar(t, "a")

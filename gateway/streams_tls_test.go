@@ -69,8 +69,8 @@ services:
 	verify.Equal(t, says("passed.example.com", there), "passed passed.example.com", "through")
 	verify.Equal(t, says("passed.example.com", here), "", "through, with the certificate of the listener")
 	r.await("the route of a tag", func() bool { return says("tag.example.com", here) == "tagged" })
-	// server.tls begins TLS to the instance: it has a certificate for its address, which nobody has
-	// signed whom the system trusts.
+	// server.tls begins TLS to the instance: it has a certificate for its address, which nobody
+	// has signed whom the system trusts.
 	refused := fmt.Sprintf(`"peer":"strange-1","address":%q,"error":"TLS handshake: tls: failed to verify certificate: x509: certificate signed by unknown authority"`, strange)
 	r.await("the route of a tag with TLS to the instance", func() bool {
 		return says("strange.example.com", here) == "" && strings.Contains(r.log.String(), refused)

@@ -62,7 +62,8 @@ func read(response *http.Response, err error) (status int, body string) {
 	return response.StatusCode, string(all)
 }
 
-// A proxyConn is a connection of a proxy, which sends a header before the first bytes of its client.
+// A proxyConn is a connection of a proxy, which sends a header before the first bytes of its
+// client.
 type proxyConn struct {
 	net.Conn
 	header []byte

@@ -21,10 +21,10 @@ import (
 	"sluice/test/verify"
 )
 
-// Whatever a client sends after the preface, the connection ends with it, nothing stays
-// in flight, and a peer gets only what net/http takes for requests. If x/net reads the
-// frames to their end, each whole request of a peer is one that x/net finds in them. The client gets
-// frames that x/net takes for responses. TestReservedNames has the fields of requests.
+// Whatever a client sends after the preface, the connection ends with it, nothing stays in flight,
+// and a peer gets only what net/http takes for requests. If x/net reads the frames to their end,
+// each whole request of a peer is one that x/net finds in them. The client gets frames that x/net
+// takes for responses. TestReservedNames has the fields of requests.
 func FuzzHTTP2(f *testing.F) {
 	seed := func(write func(c *frameClient)) {
 		var b bytes.Buffer

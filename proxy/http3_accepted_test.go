@@ -107,8 +107,8 @@ func eachByte(parts ...[]byte) (all [][]byte) {
 	return all
 }
 
-// The order in which the streams of a client may come. TestCriticalStreams of package http3 has what may
-// come on them.
+// The order in which the streams of a client may come. TestCriticalStreams of package http3 has
+// what may come on them.
 func TestHTTP3AcceptsStreams(t *testing.T) {
 	t.Parallel()
 	eachCase(t, map[string]func(c *http3Frames){

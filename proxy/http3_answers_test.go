@@ -18,8 +18,8 @@ import (
 	"sluice/test/verify"
 )
 
-// Responses reach the client as the peer has sent them. TestCompresses and others that use all fronts have
-// other bodies, and TestReservedNames the fields.
+// Responses reach the client as the peer has sent them. TestCompresses and others that use all
+// fronts have other bodies, and TestReservedNames the fields.
 func TestHTTP3Responses(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {

@@ -31,8 +31,8 @@ type http3Fault struct {
 }
 
 // Faults that end the connection: RFC 9114, section 8.1, and RFC 9204, section 6.
-// [sluice/proxy/http3] has all those of the streams beside requests, and [sluice/proxy/fields] those of
-// field sections.
+// [sluice/proxy/http3] has all those of the streams beside requests, and [sluice/proxy/fields]
+// those of field sections.
 func TestHTTP3ConnectionFaults(t *testing.T) {
 	t.Parallel()
 	head, trailer, data := h3Head(http3Post), h3Head("x=1"), h3Data("body")

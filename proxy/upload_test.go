@@ -91,8 +91,8 @@ func TestNobodyContinues(t *testing.T) {
 			io.Copy(io.Discard, c)
 			return false
 		}))
-		// What the peer sends at once comes before the timeout, unless the machine stands still:
-		// then again, with a longer one.
+		// What the peer sends at once comes before the timeout, unless the machine stands
+		// still: then again, with a longer one.
 		for timeout := 200 * time.Millisecond; ; timeout *= 4 {
 			p := startProxy(t, Options{Timeouts: Timeouts{Body: timeout}}, origin.address())
 			conn := p.dial()

@@ -20,8 +20,8 @@ import (
 	"sluice/test/verify"
 )
 
-// A request leaves a peer whose checks fail as soon as there is another one, if it may be sent twice.
-// Package attempt has what peers do meanwhile.
+// A request leaves a peer whose checks fail as soon as there is another one, if it may be sent
+// twice. Package attempt has what peers do meanwhile.
 func TestSuspectedPeerIsLeft(t *testing.T) {
 	t.Parallel()
 	const body = " / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"

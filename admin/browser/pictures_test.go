@@ -137,7 +137,8 @@ routes:
 		defer close(done)
 		sendAround(load, g.URL())
 	}()
-	// The page shows the latest 5 events: what follows must not be mixed with the peers' joining.
+	// The page shows the latest 5 events: what follows must not be mixed with the peers'
+	// joining.
 	consultest.Await(t, "all peers are up", func() bool {
 		peers := verify.Result(g.Peers(t.Context())).Must(t)
 		return len(peers) == 10 && !slices.ContainsFunc(peers, func(p sluicetest.Peer) bool { return p.State != "up" })

@@ -275,8 +275,8 @@ func TestLeafAndRootsAreOneValue(t *testing.T) {
 			verify.Equal(t, len(m.roots.trusted), len(roots), "roots in use")
 			verify.Succeeds(t, fits(m.leaf, m.roots, time.Now()))
 		}
-		// A leaf of a root that is not known does not count; more roots count at once, and then the
-		// leaf too.
+		// A leaf of a root that is not known does not count; more roots count at once, and
+		// then the leaf too.
 		late := two.leafOf(t, "sluice", 72*time.Hour)
 		r.set(leafPath, late)
 		uses(first.leaf, one)

@@ -113,7 +113,8 @@ func TestBackoff(t *testing.T) {
 func TestTTLReportsContinue(t *testing.T) {
 	inBubble(t, twoAgents, withCheck(CheckTTL), func(t *testing.T, f *fake, r *Registrar, _ func()) {
 		f.take("")
-		// A hanging agent that may have the service does not delay reports to the one in use.
+		// A hanging agent that may have the service does not delay reports to the one in
+		// use.
 		f.set("a", func(a *fakeAgent) { a.hangs = true })
 		f.use("b")
 		time.Sleep(10 * time.Minute)

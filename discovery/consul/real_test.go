@@ -234,8 +234,8 @@ func registeredAgainWithAFailingCheck(t *testing.T, agent *consultest.Agent) {
 	verify.Equal(t, set[0].Detail, "Service 'again' check: it has not passed since it was registered, and Consul has no output of it yet", "detail")
 }
 
-// An agent that requires client certificates, as those of TestNewConnectionsUseTheCertificatesOnDisk
-// of package consul do, shares connections by HTTP/2.
+// An agent that requires client certificates, as those of
+// TestNewConnectionsUseTheCertificatesOnDisk of package consul do, shares connections by HTTP/2.
 func TestRealTLS(t *testing.T) {
 	t.Parallel()
 	ca := consultest.NewAuthority(t, "Consul CA")

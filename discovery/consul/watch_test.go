@@ -169,7 +169,8 @@ func TestHeldQueryIsRepeated(t *testing.T) {
 		b.expect(sec, "0s: a")
 		b.Break(discoverytest.Fault{Status: 500})
 		synctest.Wait()
-		// The query after the error and the one after 1 s are held, the one after 3 s is not.
+		// The query after the error and the one after 1 s are held, the one after 3 s is
+		// not.
 		held := b.begin.Add(3 * sec)
 		b.Break(discoverytest.Fault{Hang: true, Only: func(r discoverytest.Request) bool { return r.Index == 0 && r.Time.Before(held) }})
 		b.set("a b")
