@@ -6,7 +6,7 @@ import "slices"
 func all() []mutation {
 	return slices.Concat(
 		adminFaults, balancerFaults, certificatesFaults, cliFaults, configFaults, consulFaults, discoveryFaults,
-		doctorFaults, gatewayFaults, healthcheckFaults, observeFaults, operatorFaults, proxyFaults, releaseFaults,
-		routeFaults, tagsFaults,
+		doctorFaults, gatewayFaults, healthcheckFaults, observeFaults, operatorFaults, proxyFaults, proxyPartFaults,
+		releaseFaults, routeFaults, tagsFaults,
 	)
 }
