@@ -134,12 +134,3 @@ func (s *combinedServers) apart(name, network, address string) (net.Listener, er
 	}
 	return socket.Listen(network, address)
 }
-
-// replaceBy replaces a generation by one with another configuration.
-func (c *combinedRun) replaceBy(old *generation, text string) *generation {
-	next := newGeneration(c, old.upgrade(text, nil))
-	c.current.Store(next)
-	old.starting.Lock() // what has begun to use it has come to it
-	old.closeClients()
-	return next
-}

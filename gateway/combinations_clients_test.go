@@ -27,10 +27,10 @@ import (
 	"sluice/test/verify"
 )
 
-// A generation is a gateway of TestCombinations, which an upgrade ends, and its clients.
+// A generation is a gateway of a world, which an upgrade ends, and its clients.
 type generation struct {
 	*running
-	run      *combinedRun
+	run      *combinedRun // nil: clients have no certificates and no cookies
 	starting sync.RWMutex // read-locked by requests that have not reached the gateway
 	clients  map[combinedClient]*generationClients
 	terms    changingTerms
@@ -117,10 +117,16 @@ func (g *generation) clientConfig(c combinedClient, protocols ...string) *tls.Co
 
 // newGeneration returns a gateway that begins with the newest configuration of a run.
 func newGeneration(c *combinedRun, r *running) *generation {
-	c.t.Helper()
+	r.t.Helper()
 	g := &generation{running: r, run: c, clients: make(map[combinedClient]*generationClients)}
 	g.terms.publish(c.terms)
-	for _, who := range slices.Concat(openClients, localClients, certifiedClients, greedyClients) {
+	g.connect(slices.Concat(openClients, localClients, certifiedClients, greedyClients)...)
+	return g
+}
+
+// connect gives a generation clients.
+func (g *generation) connect(all ...combinedClient) {
+	for _, who := range all {
 		clients := &generationClients{http: make(map[string]*http.Client), calls: g.callsOf(who)}
 		for _, protocol := range []string{protocolHTTP1, protocolHTTP2, protocolHTTP3} {
 			client := newCombinedClient(protocol != protocolHTTP1, greedyRequests, func(ctx context.Context) (net.Conn, error) {
@@ -131,7 +137,9 @@ func newGeneration(c *combinedRun, r *running) *generation {
 					return g.dialHTTP3(ctx, who, config)
 				})
 			}
-			client.Jar, _ = cookiejar.New(nil)
+			if g.run != nil {
+				client.Jar, _ = cookiejar.New(nil)
+			}
 			clients.http[protocol] = client
 		}
 		clients.sockets = &xhttp2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
@@ -139,8 +147,7 @@ func newGeneration(c *combinedRun, r *running) *generation {
 		}}
 		g.clients[who] = clients
 	}
-	c.t.Cleanup(g.closeClients)
-	return g
+	g.t.Cleanup(g.closeClients)
 }
 
 // newCombinedClient returns a client with one of two protocols, and at most this number of idle

@@ -61,8 +61,8 @@ func (c *combinedRun) startGreed() (end func()) {
 		work.Go(func() {
 			random := rand.New(rand.NewPCG(c.seed, 1_000+n))
 			for !wake.Closed(over) && !c.failed.Load() {
-				if err := c.take(random); err != nil && !c.failed.Swap(true) {
-					c.t.Errorf("seed %d: somebody greedy: %v", c.seed, err)
+				if err := c.take(random); err != nil {
+					c.fail(fmt.Errorf("somebody greedy: %w", err))
 				}
 			}
 		})

@@ -7,19 +7,13 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
-	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
-	"sluice/observe/metrics"
 	"sluice/test/discoverytest"
 	"sluice/test/long"
-	"sluice/test/verify"
 )
 
 // TestCombinations serves requests of all kinds by configurations that features are in at random,
@@ -33,36 +27,16 @@ func TestCombinations(t *testing.T) {
 	eachSeed(t, "SLUICE_COMBINATIONS", long.Count(t, uint64(3), 40), func(t *testing.T, seed uint64) { testCombinations(t, servers, seed) })
 }
 
-// eachSeed calls f for seeds, until one fails. The environment variable says how many, and the one
-// with _SEED the first.
-func eachSeed(t *testing.T, variable string, seeds uint64, f func(t *testing.T, seed uint64)) {
-	t.Helper()
-	first := uint64(1)
-	for name, value := range map[string]*uint64{variable: &seeds, variable + "_SEED": &first} {
-		if text := os.Getenv(name); text != "" {
-			*value = verify.Result(strconv.ParseUint(text, 10, 64)).Must(t)
-		}
-	}
-	for seed := first; seed < first+seeds; seed++ {
-		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { f(t, seed) }) {
-			t.Fatalf("%[1]s=1 %[1]s_SEED=%[2]d", variable, seed)
-		}
-	}
-}
-
 // A combinedRun is the run of a seed.
 type combinedRun struct {
 	*combinations
-	seed       uint64
 	sessions   tls.ClientSessionCache // of all clients, also of those with other certificates
 	handshakes atomic.Uint64
-	current    atomic.Pointer[generation]
-	failed     atomic.Bool
 }
 
 func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
-	c := &combinedRun{seed: seed, sessions: tls.NewLRUClientSessionCache(0), combinations: &combinations{t: t, random: rand.New(rand.NewPCG(seed, 0)), servers: servers,
-		dir: t.TempDir(), consul: discoverytest.Start(t), healthy: true}}
+	c := &combinedRun{sessions: tls.NewLRUClientSessionCache(0), combinations: &combinations{servers: servers, dir: t.TempDir(), consul: discoverytest.Start(t), healthy: true}}
+	c.start(t, seed)
 	c.certify()
 	c.newRoutes()
 	c.nameActions(rand.New(rand.NewPCG(seed, 10_000)))
@@ -71,8 +45,7 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 	r.listen = servers.apart
 	r.run(Options{})
 	r.awaitReady()
-	all := []*generation{newGeneration(c, r)}
-	c.current.Store(all[0])
+	c.use(newGeneration(c, r))
 
 	endGreed := c.startGreed()
 	const clients, requests, changes = 6, 20, 4
@@ -82,14 +55,13 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 		work.Go(func() {
 			random := rand.New(rand.NewPCG(seed, 1+client))
 			for range requests {
-				if what, err := c.request(random); err != nil && !c.failed.Swap(true) {
-					t.Errorf("seed %d: %s: %v", seed, what, err)
+				if what, err := c.request(random); err != nil {
+					c.fail(fmt.Errorf("%s: %w", what, err))
 				}
 				done <- struct{}{}
 			}
 		})
 	}
-	var ends sync.WaitGroup
 	for n := range clients * requests {
 		<-done
 		if (n+1)%(clients*requests/(changes+1)) != 0 || c.failed.Load() {
@@ -106,82 +78,14 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 			old.terms.change([]terms{c.terms}, func() terms { c.reload(old, text); return c.terms })
 			continue
 		}
-		all = append(all, c.replaceBy(old, text))
-		ends.Go(old.end)
+		c.use(newGeneration(c, old.upgrade(text, nil)))
+		c.retire(old, old.starting.Lock)
 	}
 	work.Wait()
 	endGreed()
-	last := c.current.Load()
-	last.closeClients()
-	for _, g := range all {
-		for _, clients := range g.clients {
-			clients.calls.Close()
-		}
-	}
-	ends.Wait()
+	c.end(func() {})
 	if request := servers.barred.Swap(nil); request != nil {
 		t.Errorf("seed %d: a peer got a request of a client that the route is not for: %s", seed, *request)
-	}
-	if !t.Failed() {
-		last.awaitNobody(last.closeClients)
-		last.await("each answer is counted once by class, and once by status and reason", func() bool {
-			byClass, byStatus := combinedAnswers(last.metrics())
-			return maps.Equal(byClass, byStatus) // both may be empty, after an upgrade at the end
-		})
-	}
-	for _, g := range all {
-		g.checkLog()
-	}
-	if t.Failed() {
-		for n, text := range c.texts {
-			t.Logf("configuration %d:\n%s", n, text)
-		}
-	}
-}
-
-// awaitNobody waits until nothing is in flight, and no client is left.
-func (r *running) awaitNobody(closeClients func()) {
-	r.await("nothing is in flight", func() bool { return combinedLeft(r.metrics()) == "" })
-	r.await("no client is left", func() bool {
-		closeClients() // connections become idle some time after a request was left
-		return strings.Contains(r.metrics(), "\nsluice_client_connections 0\n")
-	})
-}
-
-// combinedLeft returns the lines of metrics that count what is in flight.
-func combinedLeft(text string) (left string) {
-	for line := range strings.Lines(text) {
-		name, _, _ := strings.Cut(line, "{")
-		if slices.Contains([]string{"sluice_requests_in_flight", "sluice_peer_requests_in_flight", "sluice_requests_pending", "sluice_mirror_requests_in_flight", "sluice_tier_requests_waiting"}, name) && !strings.HasSuffix(line, " 0\n") {
-			left += line
-		}
-	}
-	return left
-}
-
-var countedAnswers = regexp.MustCompile(`(?m)^sluice_(?:unrouted_)?re(?:quests|sponses)_total\{(?:class="(\w+)"|reason="\w*")(?:,service="([^"]*)")?(?:,status="(\d+)")?\} (\d+)$`)
-
-// combinedAnswers returns how many answers metrics have, by class and service: counted by class,
-// and by status and reason.
-func combinedAnswers(text string) (byClass, byStatus map[string]int) {
-	byClass, byStatus = make(map[string]int), make(map[string]int)
-	for _, found := range countedAnswers.FindAllStringSubmatch(text, -1) {
-		n, _ := strconv.Atoi(found[4])
-		if status, err := strconv.Atoi(found[3]); err == nil {
-			byStatus[metrics.ClassOf(status).String()+" "+found[2]] += n
-		} else if n > 0 {
-			byClass[found[1]+" "+found[2]] += n
-		}
-	}
-	return byClass, byStatus
-}
-
-// begin returns the gateway for a request, and a function for when the request has come to it.
-func (c *combinedRun) begin() (g *generation, arrived func()) {
-	for {
-		if g = c.current.Load(); g.starting.TryRLock() {
-			return g, sync.OnceFunc(g.starting.RUnlock)
-		}
 	}
 }
 

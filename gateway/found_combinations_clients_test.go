@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -80,27 +79,14 @@ func foundAnswer(w http.ResponseWriter, r *http.Request, name string) {
 	_, _ = io.Copy(w, r.Body)
 }
 
-// A foundGeneration is a gateway of TestFoundCombinations, which an upgrade ends, and its clients.
-type foundGeneration struct {
-	*running
-	starting sync.RWMutex    // read-locked by requests that have not reached the gateway
-	clients  [2]*http.Client // with HTTP/1.1, and with HTTP/2
-}
+var foundClient = combinedClient{listener: "web"}
 
-func newFoundGeneration(r *running) *foundGeneration {
-	g := &foundGeneration{running: r}
-	for n := range g.clients {
-		g.clients[n] = newCombinedClient(n == 1, 10, func(ctx context.Context) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", r.Address("web").String())
-		})
-	}
+// newFoundGeneration returns a gateway of TestFoundCombinations.
+func newFoundGeneration(r *running) *generation {
+	g := &generation{running: r, clients: make(map[combinedClient]*generationClients)}
+	g.terms.publish(terms{})
+	g.connect(foundClient)
 	return g
-}
-
-func (g *foundGeneration) closeClients() {
-	for _, client := range g.clients {
-		client.CloseIdleConnections()
-	}
 }
 
 func (c *foundRun) ask(random *rand.Rand) foundRequest {
@@ -130,7 +116,7 @@ func (c *foundRun) exchange(random *rand.Rand) error {
 	defer arrived()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
 	defer cancel()
-	client, url := g.clients[random.IntN(2)], "http://"+q.host+q.path
+	client, url := g.clients[foundClient].http[pickOf(random, protocolHTTP1, protocolHTTP2)], "http://"+q.host+q.path
 	if random.IntN(3) == 0 {
 		client, url = &http.Client{Transport: c.http3, CheckRedirect: client.CheckRedirect}, "https://"+q.host+q.path
 	}

@@ -14,7 +14,6 @@ import (
 
 	"sluice/config"
 	"sluice/observe/wake"
-	"sluice/test/configtest"
 	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
 	"sluice/test/long"
@@ -36,9 +35,7 @@ func TestFoundCombinations(t *testing.T) {
 
 // A foundRun is the run of a seed. Only the goroutine of the test changes states.
 type foundRun struct {
-	t          *testing.T
-	seed       uint64
-	random     *rand.Rand
+	world
 	servers    *foundServers
 	databases  []*database
 	registry   *keyOfLeader
@@ -49,12 +46,7 @@ type foundRun struct {
 	port       *passedPort
 	http3      *http3Client // of all generations
 
-	began      time.Time
-	current    atomic.Pointer[foundGeneration]
-	all        []*foundGeneration
-	failed     atomic.Bool
 	exact      atomic.Int64 // answers to requests while nothing changed
-	texts      []string
 	traced     []string
 	differs    string
 	index      uint64 // from which Consul counts
@@ -79,9 +71,10 @@ type foundRun struct {
 func pickOf[T any](random *rand.Rand, of ...T) T { return of[random.IntN(len(of))] }
 
 func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
-	c := &foundRun{t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), servers: servers, began: time.Now(),
+	c := &foundRun{servers: servers,
 		registry: &keyOfLeader{Consul: discoverytest.New(), index: firstIndex, changed: make(chan struct{})}, index: firstIndex, names: dnstest.New(),
 		keys: make(map[string][]*askedKey), services: make(map[string]*timeline[*foundService])}
+	c.start(t, seed)
 	t.Cleanup(c.explain)
 	for _, name := range []string{"a", "b", "c"} {
 		c.databases = append(c.databases, newDatabase(t, name))
@@ -111,7 +104,7 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 
 	loading, stop := context.WithCancel(t.Context())
 	defer stop()
-	var clients, ends sync.WaitGroup
+	var clients sync.WaitGroup
 	for n := range uint64(8) {
 		send := c.exchange
 		switch n {
@@ -124,7 +117,7 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 	}
 	for range 5 {
 		if !c.failed.Load() {
-			c.step(&ends)
+			c.step()
 		}
 	}
 	c.serve()
@@ -132,34 +125,18 @@ func testFoundCombinations(t *testing.T, servers *foundServers, seed uint64) {
 	c.observe()
 	stop()
 	clients.Wait()
-	for _, g := range c.all {
-		g.closeClients()
+	c.end(c.http3.CloseIdleConnections)
+	for _, d := range c.databases {
+		verify.That(c.t, d.late.Load() == 0, "%s got %d lines after it was demoted", d.name, d.late.Load())
 	}
-	ends.Wait()
-	c.check()
 }
 
 func (c *foundRun) load(ctx context.Context, random *rand.Rand, send func(*rand.Rand) error) {
 	wake.Every(ctx, 2*time.Millisecond, func() {
-		if err := send(random); err != nil && !c.failed.Swap(true) {
-			c.t.Errorf("seed %d, after %s: %v", c.seed, time.Since(c.began), err)
+		if err := send(random); err != nil {
+			c.fail(err)
 		}
 	})
-}
-
-// use makes a generation the one that clients use.
-func (c *foundRun) use(g *foundGeneration) {
-	c.all = append(c.all, g)
-	c.current.Store(g)
-}
-
-// begin is that of combinedRun.
-func (c *foundRun) begin() (g *foundGeneration, arrived func()) {
-	for {
-		if g = c.current.Load(); g.starting.TryRLock() {
-			return g, sync.OnceFunc(g.starting.RUnlock)
-		}
-	}
 }
 
 func (c *foundRun) trace(format string, arguments ...any) {
@@ -168,14 +145,13 @@ func (c *foundRun) trace(format string, arguments ...any) {
 
 func (c *foundRun) write(f *foundFile) string {
 	text := c.text(f)
-	_, err := configtest.Build(text)
-	verify.Require(c.t, err == nil, "seed %d: the configuration is not valid: %v\n%s", c.seed, err, text)
+	c.compose(text)
 	c.texts = append(c.texts, text)
 	return text
 }
 
 // step changes what registries and the file say, and perhaps the process.
-func (c *foundRun) step(ends *sync.WaitGroup) {
+func (c *foundRun) step() {
 	c.outage()
 	if c.random.IntN(3) > 0 { // else a reload has to do all
 		c.change()
@@ -210,7 +186,9 @@ func (c *foundRun) step(ends *sync.WaitGroup) {
 		next := newFoundGeneration(old.upgrade(c.write(f), afterHandover(c.t, meanwhile)))
 		c.replacing = false
 		c.use(next)
-		c.leave(old, ends)
+		// What waits for a peer or a leader must get one for that.
+		c.retire(old, func() { c.awaitInService(old.starting.TryLock) })
+		c.awaitInService(func() bool { return c.port.left() || c.failed.Load() })
 	case 6: // the new process does not find its peers
 		c.trace("an upgrade that fails")
 		text := strings.Replace(c.text(c.files.latest()), "services: {", fmt.Sprintf("services: {\"missing\":{\"file\":%q},", c.t.TempDir()+"/missing"), 1)
@@ -221,15 +199,6 @@ func (c *foundRun) step(ends *sync.WaitGroup) {
 		c.settle()
 		c.observe()
 	}
-}
-
-// leave waits until what has begun to use a generation has come to it, and then until the client
-// with HTTP/3 has left it. What waits for a peer or a leader must get one for that.
-func (c *foundRun) leave(g *foundGeneration, ends *sync.WaitGroup) {
-	c.awaitInService(g.starting.TryLock)
-	g.closeClients()
-	ends.Go(g.end)
-	c.awaitInService(func() bool { return c.port.left() || c.failed.Load() })
 }
 
 // awaitInService waits for a condition, and brings everything into service if that takes long.
@@ -279,7 +248,7 @@ func (c *foundRun) observe() {
 
 // pooled reports whether the pools of a generation have the instances that are registered, with
 // their tags.
-func (c *foundRun) pooled(g *foundGeneration) bool {
+func (c *foundRun) pooled(g *generation) bool {
 	f := c.files.latest()
 	for _, name := range foundServices {
 		s, pool := c.services[name].latest(), g.services.pool(name)
@@ -341,27 +310,10 @@ func (c *foundRun) serve() {
 	c.trace("everything is in service")
 }
 
-// check verifies that nothing is left, and that no rule was broken.
-func (c *foundRun) check() {
-	last := c.current.Load()
-	if !c.t.Failed() {
-		last.awaitNobody(func() { last.closeClients(); c.http3.CloseIdleConnections() })
-	}
-	for _, d := range c.databases {
-		verify.That(c.t, d.late.Load() == 0, "%s got %d lines after it was demoted", d.name, d.late.Load())
-	}
-	for _, g := range c.all {
-		g.checkLog()
-	}
-}
-
 func (c *foundRun) explain() {
 	if !c.t.Failed() {
 		return
 	}
 	c.t.Logf("%s", c.differs)
 	c.t.Logf("%s", strings.Join(c.traced, "\n"))
-	for n, text := range c.texts {
-		c.t.Logf("configuration %d:\n%s", n, text)
-	}
 }
