@@ -67,11 +67,12 @@ type readiness struct {
 // await waits until this process is ready. It stays ready when a reload adds services.
 func (r *readiness) await(ctx context.Context) {
 	for begin := time.Now(); ; {
-		p, lacking := r.progress(time.Since(begin)), r.lacksCertificates()
+		waited := time.Since(begin)
+		p, lacking := r.progress(waited), r.lacksCertificates()
 		if p.ready() && !wake.Closed(r.answered) {
 			close(r.answered)
 		}
-		if p.ready() && (len(lacking) == 0 || r.takingOver || time.Since(begin) > readyTimeout) {
+		if r.becomesReady(p, lacking, waited) {
 			p.missing = append(p.missing, lacking...)
 			close(r.became)
 			r.systemd.Ready(r.status())
@@ -88,6 +89,11 @@ func (r *readiness) await(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// becomesReady reports whether a process is ready that lacks these certificates.
+func (r *readiness) becomesReady(p progress, lacking []string, waited time.Duration) bool {
+	return p.ready() && (len(lacking) == 0 || r.takingOver || waited > readyTimeout)
 }
 
 // routesKnown reports whether all routes that documents and tags ask for are in use.
