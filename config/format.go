@@ -98,7 +98,7 @@ var formats = map[string]decoding.Format{
 	"header":       typed(`"NAME: VALUE"`, known(parseHeader)),
 	"statuses":     typed(`numbers from 200 to 599, ranges such as "200-299" or classes such as "2xx", with commas between them`, statuses.Parse),
 	"regexp":       typed("a regular expression in Go's syntax (RE2)", route.CompileRegexp),
-	"escaped":      typed(`a text on one line, with \r, \n, \t, \\ or \xHH for what does not fit in`, unescape),
+	"escaped":      typed(`a text on one line, with \r, \n, \t, \\ or \xHH for what does not fit in`, parseEscaped),
 	"file":         plain("the path of a file", func(s string) bool { return !strings.HasSuffix(s, "/") }),
 	"meta":         typed(`"KEY=VALUE"`, known(parseMeta)),
 	"tag_prefix":   plain("printable text without blanks", regexp.MustCompile(`^[!-~]+$`).MatchString),

@@ -122,9 +122,9 @@ func (a *ActiveCheck) check(d *decoder, s *Service, key string) {
 	}
 }
 
-// unescape replaces the escape sequences of Go's strings, such as \r, \n, \t, \\ and
+// parseEscaped replaces the escape sequences of Go's strings, such as \r, \n, \t, \\ and
 // \xHH.
-func unescape(s string) (b []byte, err error) {
+func parseEscaped(s string) (b []byte, err error) {
 	for s != "" {
 		c, multibyte, rest, err := strconv.UnquoteChar(s, 0)
 		if err != nil {

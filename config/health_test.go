@@ -123,10 +123,10 @@ func TestUnescape(t *testing.T) {
 	for text, want := range map[string]string{
 		`PING\r\n`: "PING\r\n", `\x00\xff\t\\`: "\x00\xff\t\\", `"a" 'b' é`: `"a" 'b' é`, ``: ``,
 	} {
-		verify.Equal(t, string(verify.Result(unescape(text)).Must(t)), want, "%q", text)
+		verify.Equal(t, string(verify.Result(parseEscaped(text)).Must(t)), want, "%q", text)
 	}
 	for _, text := range []string{`\`, `\x1`} {
-		_, err := unescape(text)
+		_, err := parseEscaped(text)
 		verify.That(t, err != nil, "%q is accepted", text)
 	}
 }

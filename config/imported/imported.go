@@ -205,8 +205,8 @@ func fits(pattern, path []string) (names []string, ok bool) {
 	return names, len(pattern) == len(path)
 }
 
-// alike is the rule for what sluice does without a setting.
-func alike(leaf, []string) {}
+// sameByDefault is the rule for what sluice does without a setting.
+func sameByDefault(leaf, []string) {}
 
 // unlike returns the rule for what does not carry over. want says what to do.
 func (d *draft) unlike(want string) rule {

@@ -119,7 +119,7 @@ func (t *traefik) rows() []row {
 		{"entrypoints.*.address", t.onEntry(func(e *entryPoint, l leaf) { e.address, e.at = l.value(), l.at })},
 		{"entrypoints.*.asdefault", t.onEntry(func(e *entryPoint, l leaf) { e.byDefault = l.value() == "true" })},
 		{"entrypoints.*.http.redirections.entrypoint.to", t.onEntry(func(e *entryPoint, l leaf) { e.redirect = l.value() })},
-		{"entrypoints.*.http.redirections.entrypoint.*", alike},
+		{"entrypoints.*.http.redirections.entrypoint.*", sameByDefault},
 		{"entrypoints.*.http.middlewares", t.onEntry(func(e *entryPoint, l leaf) { e.middlewares = l.values })},
 		{"entrypoints.*.http.tls", t.onEntry(func(e *entryPoint, l leaf) { e.secure = l.value() != "false" })},
 		{"entrypoints.*.http.tls.certresolver", t.onEntry(func(e *entryPoint, l leaf) { e.secure, e.resolver = true, l.value() })},
@@ -199,7 +199,7 @@ func (t *traefik) rows() []row {
 		{"accesslog.**", t.unlike("see access_log")},
 		{"http.**", t.unlike("see upstream.tls and timeouts of the services")},
 		{"serverstransport.**", t.unlike("see upstream.tls and timeouts of the services, and catalog.insecure for those found by tags")},
-		{"global.**", alike},
+		{"global.**", sameByDefault},
 		{"**", t.unlike("see the admin API, which has the page, /metrics, /healthz and /readyz at http://127.0.0.1:8081")},
 	}
 }
