@@ -258,7 +258,6 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.own(!g.upgrade.takingOver)
-	g.readiness.takingOver = g.upgrade.takingOver
 	if before := g.documents.Begin(len(g.shares.Counting()) > 0); before != nil {
 		g.shares.GoOn(before)
 	}

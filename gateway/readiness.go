@@ -50,10 +50,10 @@ type readiness struct {
 	chains    *chains
 	tags      *catalog.Reader
 	effective func() *config.Config // in use
-	// lacksCertificates returns the listeners without a certificate, each as a sentence. It
-	// delays no process that replaces an old one, which serves without them too.
+	// lacksCertificates returns the listeners without a certificate, each as a sentence. A
+	// process that replaces an old one waits for them too: the old one may have them, as from
+	// another storage.
 	lacksCertificates func() []string
-	takingOver        bool // this process replaces an old one
 	process           *operator.Process
 	systemd           *systemd.Manager
 	events            *events.Feed
@@ -67,12 +67,11 @@ type readiness struct {
 // await waits until this process is ready. It stays ready when a reload adds services.
 func (r *readiness) await(ctx context.Context) {
 	for begin := time.Now(); ; {
-		waited := time.Since(begin)
-		p, lacking := r.progress(waited), r.lacksCertificates()
+		p, lacking := r.progress(time.Since(begin)), r.lacksCertificates()
 		if p.ready() && !wake.Closed(r.answered) {
 			close(r.answered)
 		}
-		if r.becomesReady(p, lacking, waited) {
+		if p.ready() && (len(lacking) == 0 || time.Since(begin) > readyTimeout) {
 			p.missing = append(p.missing, lacking...)
 			close(r.became)
 			r.systemd.Ready(r.status())
@@ -89,11 +88,6 @@ func (r *readiness) await(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// becomesReady reports whether a process is ready that lacks these certificates.
-func (r *readiness) becomesReady(p progress, lacking []string, waited time.Duration) bool {
-	return p.ready() && (len(lacking) == 0 || r.takingOver || waited > readyTimeout)
 }
 
 // routesKnown reports whether all routes that documents and tags ask for are in use.
@@ -228,7 +222,8 @@ func (r *readiness) awaitTakeover(ctx context.Context, restored bool, timeout ti
 		}
 		switch {
 		case may && p.ready():
-			// It comes very soon, and /readyz must not fail after the takeover.
+			// It comes soon, but for a certificate, and /readyz must not fail after the
+			// takeover.
 			return true, wake.Await(ctx, r.became)
 		case !may && mayNot:
 			return false, errors.New("this process lacks peers that the old one has: " + strings.Join(p.missing, "; "))

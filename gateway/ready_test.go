@@ -187,23 +187,3 @@ catalog: { tags: [sluice], claims: [{ service: "*", hosts: ["*"] }] }
 	consul.Heal()
 	second.awaitStatus("/new", http.StatusNotFound)
 }
-
-// A missing certificate delays a process, unless the old one serves without it too.
-func TestReadinessWaitsForCertificates(t *testing.T) {
-	for _, test := range []struct {
-		takingOver bool
-		lacking    []string
-		waited     time.Duration
-		want       bool
-	}{
-		{false, nil, 0, true},
-		{false, []string{"a.example"}, readyTimeout, false},
-		{false, []string{"a.example"}, readyTimeout + 1, true},
-		{true, []string{"a.example"}, 0, true},
-	} {
-		r := &readiness{takingOver: test.takingOver}
-		verify.Equal(t, r.becomesReady(progress{}, test.lacking, test.waited), test.want, "%+v", test)
-		missing := progress{missing: []string{"star"}, wait: true}
-		verify.That(t, !r.becomesReady(missing, test.lacking, test.waited), "ready without a set: %+v", test)
-	}
-}

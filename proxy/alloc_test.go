@@ -306,8 +306,8 @@ func TestHTTP3RequestDoesNotAllocate(t *testing.T) {
 			after := allocated()
 			ours, others := int64(0), int64(0)
 			for stack, n := range after {
-				// What is below packets is of net, and the same without sluice. Memory is given back
-				// beside requests, when the machine stands still.
+				// What is below packets is of net, and the same without sluice. Memory
+				// is given back beside requests, when the machine stands still.
 				switch n -= before[stack]; {
 				case strings.HasPrefix(stack, "quic-go"), strings.HasPrefix(stack, "sluice/proxy/packets."):
 					others += n

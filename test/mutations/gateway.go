@@ -36,11 +36,4 @@ var gatewayFaults = []mutation{
 		new:  "why, refused := \"no answer from Consul\", false",
 		test: "./gateway TestDiscoveryChainsWithoutTheRight",
 	},
-	{
-		name: "takeover-waits-for-certificates-that-the-old-process-lacks",
-		file: "gateway/readiness.go",
-		old:  "len(lacking) == 0 || r.takingOver ||",
-		new:  "len(lacking) == 0 ||",
-		test: "./gateway TestReadinessWaitsForCertificates",
-	},
 }
